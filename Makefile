@@ -48,7 +48,7 @@ machine: setup ## Run 500 random histories (EXAMPLES=N) through the engine's SQL
 	@MACHINE_EXAMPLES=$(or $(EXAMPLES),500) MACHINE_SEED=$(SEED) \
 	  $(BIN)/python -m pytest -q -s tests/sql/test_machine.py -k random_history $(ARGS)
 
-SCRIPTS := "{infra,shared,tests}/**/*.{js,mjs,cjs,ts}" "!**/vendor/**" "infra/console/**/*.json"
+SCRIPTS := "{infra,shared,tests}/**/*.{js,mjs,cjs,ts}" "!**/vendor/**" "!**/routes.d.ts" "infra/console/**/*.json"
 PRETTIER := $(BIN)/node node_modules/prettier/bin/prettier.cjs
 check: setup ## Lint, types, imports, the form of SQL and JavaScript
 	$(BIN)/ruff check .
@@ -62,6 +62,7 @@ check: setup ## Lint, types, imports, the form of SQL and JavaScript
 	$(PRETTIER) --check $(SCRIPTS)
 
 format: setup ## Let ruff and prettier rewrite what they can
+	$(BIN)/python -m infra.release.console_types
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	$(PRETTIER) --write --log-level warn $(SCRIPTS)

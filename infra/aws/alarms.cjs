@@ -186,7 +186,7 @@ function rows(p) {
         "find it by the trace in X-Ray. The minute tick goes on meanwhile.",
     },
     {
-      // a busy minute drops wake-ups by the dozen and needs nobody; a quarter of an hour without a free worker does
+      // a busy minute drops wake-ups by the dozen and needs no one; a quarter of an hour without a free worker does
       id: "WorkersTooFew",
       ...lambda("Worker", "AsyncEventsDropped"),
       Statistic: "Sum",

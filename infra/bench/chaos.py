@@ -163,7 +163,7 @@ class Chaos:
             fault = self.rng.choice(self.faults)
             self.books.faults[fault] += 1
             index = self.rng.randrange(len(self.processes))
-            # shielded: a fault that has begun is undone before the run goes on
+            # shielded: a fault that has begun is undone before the run continues
             await asyncio.shield(self._inflict(fault, index, environment))
 
     async def _inflict(self, fault: str, index: int, environment: dict[str, str]) -> None:

@@ -98,7 +98,7 @@ async def pick_up_waits(scratch: Scratch, *, jobs: int) -> PickUps:
             enqueued = await queue.enqueue(WORKSPACE, "bench_stamp")
             calls.append(time.time() - at)
             began[enqueued.job.id] = at
-            # nobody asks for the job meanwhile: the question would compete with its lease
+            # no one asks for the job meanwhile: the question would compete with its lease
             await asyncio.sleep(spread(rng))
         waits = [await _started(queue, job_id) - at for job_id, at in began.items()]
     await client.aclose()

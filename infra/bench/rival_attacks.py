@@ -77,7 +77,7 @@ def webhooks(rng: Random, workspace: str, job_type: str, size: int) -> Play:
 
 
 def events(rng: Random, workspace: str, job_type: str, size: int) -> Play:
-    """Large events that nobody waits for."""
+    """Large events that no one waits for."""
     payload = {"text": "x" * 200_000}
     for number in range(20):
         event = {"p_name": f"{rng.random()}-{number}", "p_payload": payload}

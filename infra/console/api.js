@@ -5,6 +5,10 @@ import { setSchema } from "./lib/jobs.js";
 import { ALL } from "./lib/scope.js";
 import { createStore } from "./lib/store.js";
 
+/** @import { Places, Routes } from "./lib/routes.js" */
+/** @typedef {Routes["POST /api/jobs/cancel"]["body"]["filter"]} BulkFilter */
+/** @typedef {Routes["POST /api/jobs/cancel"]["body"]["cursor"]} BulkCursor */
+
 const TIMEOUT_MS = 20_000;
 
 /** A refusal by the API, with what people and code need to act on it. */
@@ -393,11 +397,28 @@ export async function unwrap(query) {
 
 // Jobs ----------------------------------------------------------------------------------------
 
-const post = (path, body) => request("POST", path, { body: body ?? {} });
+/**
+ * Call a route of the OpenAPI document.
+ *
+ * @template {keyof Routes} R
+ * @param {R} route
+ * @param {{places?: Record<Places<R>, string>, query?: Routes[R]["query"], body?: Routes[R]["body"], signal?: AbortSignal}} [options]
+ *   `places` fills the names in braces.
+ * @returns {Promise<Routes[R]["answer"]>}
+ */
+function call(route, { places, ...options } = {}) {
+  const [method, template] = route.split(" ");
+  const filled = /** @type {Record<string, string>} */ (places ?? {});
+  const path = template.replace(/\{(\w+)\}/g, (_, name) => encodeURIComponent(filled[name]));
+  return request(method, path, options);
+}
 
 export const jobs = {
   /** A page: `{jobs, next_cursor}`. `filter` has workspace_id, status, job_type, queue, search … */
-  list: (filter, signal) => request("GET", "/api/jobs", { query: filter, signal }),
+  list: (
+    /** @type {Routes["GET /api/jobs"]["query"]} */ filter,
+    /** @type {AbortSignal} */ signal,
+  ) => call("GET /api/jobs", { query: filter, signal }),
   /** Rows by id, in no promised order; those that are gone are left out. */
   byIds: (ids) => unwrap(data().from("jobs").select("*").in("id", ids)),
   MOST_OF_LEVEL: 200,
@@ -420,13 +441,18 @@ export const jobs = {
     }
     return found;
   },
-  logs: (id, after, signal) =>
-    request("GET", `/api/jobs/${id}/logs`, { query: { after, limit: 200 }, signal }),
-  explain: (id, signal) => request("GET", `/api/jobs/${id}/explain`, { signal }),
-  attempts: (id, signal) => request("GET", `/api/jobs/${id}/attempts`, { signal }),
+  explain: (/** @type {string} */ id, /** @type {AbortSignal} */ signal) =>
+    call("GET /api/jobs/{job_id}/explain", { places: { job_id: id }, signal }),
+  attempts: (/** @type {string} */ id, /** @type {AbortSignal} */ signal) =>
+    call("GET /api/jobs/{job_id}/attempts", { places: { job_id: id }, signal }),
   /** A page of finished steps after a place of `next`: `{steps, next, waiting_for}`. */
-  steps: (id, after, signal) =>
-    request("GET", `/api/jobs/${id}/steps`, {
+  steps: (
+    /** @type {string} */ id,
+    /** @type {import("./lib/jobs/types.js").StepPlace | null} */ after,
+    /** @type {AbortSignal} */ signal,
+  ) =>
+    call("GET /api/jobs/{job_id}/steps", {
+      places: { job_id: id },
       query: after ? { after_name: after.name, after_nth: after.nth } : {},
       signal,
     }),
@@ -435,14 +461,24 @@ export const jobs = {
   /** Who cancelled, retried, answered or opened it, the latest first. */
   actions: async (id, signal) =>
     (await unwrap(data().rpc("list_actions", { p_job_id: id }).abortSignal(signal))).actions,
-  create: (job) => post("/api/jobs", job),
-  cancel: (id) => post(`/api/jobs/${id}/cancel`),
-  retry: (id) => post(`/api/jobs/${id}/retry`),
-  answer: (id, answer) => post(`/api/jobs/${id}/answer`, { answer }),
-  cancelMany: (workspaceId, filter, cursor = null) =>
-    post("/api/jobs/cancel", { workspace_id: workspaceId, filter, cursor }),
-  redriveMany: (workspaceId, filter, cursor = null) =>
-    post("/api/jobs/redrive", { workspace_id: workspaceId, filter, cursor }),
+  create: (/** @type {Routes["POST /api/jobs"]["body"]} */ job) =>
+    call("POST /api/jobs", { body: job }),
+  cancel: (/** @type {string} */ id) =>
+    call("POST /api/jobs/{job_id}/cancel", { places: { job_id: id } }),
+  retry: (/** @type {string} */ id) =>
+    call("POST /api/jobs/{job_id}/retry", { places: { job_id: id } }),
+  answer: (/** @type {string} */ id, /** @type {any} */ answer) =>
+    call("POST /api/jobs/{job_id}/answer", { places: { job_id: id }, body: { answer } }),
+  cancelMany: (
+    /** @type {string} */ workspaceId,
+    /** @type {BulkFilter} */ filter,
+    /** @type {BulkCursor} */ cursor = null,
+  ) => call("POST /api/jobs/cancel", { body: { workspace_id: workspaceId, filter, cursor } }),
+  redriveMany: (
+    /** @type {string} */ workspaceId,
+    /** @type {BulkFilter} */ filter,
+    /** @type {BulkCursor} */ cursor = null,
+  ) => call("POST /api/jobs/redrive", { body: { workspace_id: workspaceId, filter, cursor } }),
 
   /** How many jobs of a workspace are in each state: `{states: {[state]: n}, more}`; statuses in `more` have at least so many. */
   async counts(workspaceId, filter = {}) {
@@ -473,15 +509,24 @@ export const types = {
     ),
 };
 
+/** @param {string} workspaceId */
+const of = (workspaceId) => ({ workspace_id: workspaceId });
+
 // Alerts --------------------------------------------------------------------------------------
 
 export const alerts = {
-  list: async (workspaceId, signal) =>
-    (await request("GET", room(workspaceId, "alerts"), { signal })).alerts,
-  put: (workspaceId, { name, ...alert }) =>
-    request("PUT", room(workspaceId, `alerts/${encodeURIComponent(name)}`), { body: alert }),
-  remove: (workspaceId, name) =>
-    request("DELETE", room(workspaceId, `alerts/${encodeURIComponent(name)}`)),
+  list: async (/** @type {string} */ workspaceId, /** @type {AbortSignal} */ signal) =>
+    (await call("GET /api/workspaces/{workspace_id}/alerts", { places: of(workspaceId), signal }))
+      .alerts,
+  put: (/** @type {string} */ workspaceId, /** @type {any} */ { name, ...alert }) =>
+    call("PUT /api/workspaces/{workspace_id}/alerts/{name}", {
+      places: { ...of(workspaceId), name },
+      body: alert,
+    }),
+  remove: (/** @type {string} */ workspaceId, /** @type {string} */ name) =>
+    call("DELETE /api/workspaces/{workspace_id}/alerts/{name}", {
+      places: { ...of(workspaceId), name },
+    }),
   /** Addresses of the workspace's members, in order. */
   async addresses(workspaceId, readPeople) {
     const members = await unwrap(
@@ -536,8 +581,6 @@ export const operator = {
 
 // Operations ----------------------------------------------------------------------------------
 
-const room = (workspaceId, path) => `/api/workspaces/${workspaceId}/${path}`;
-
 export const operations = {
   /** Counts, percentiles, pauses of a workspace, or of everything without one. */
   stats: (workspaceId, minutes, signal) =>
@@ -572,35 +615,102 @@ export const operations = {
   /** Dead letters by what went wrong: `{groups: [{job_type, error_fingerprint, jobs, last_at, latest_id, …}], more}`. */
   deadLetters: (workspaceId, signal) =>
     unwrap(data().rpc("dead_letters", { p_workspace_id: workspaceId }).abortSignal(signal)),
-  pause: (workspaceId, paused, reason) =>
-    post(room(workspaceId, paused ? "pause" : "resume"), paused ? { reason: reason || null } : {}),
-  limits: (workspaceId) => request("GET", room(workspaceId, "limits")),
-  setLimits: (workspaceId, limits) =>
-    request("PATCH", room(workspaceId, "limits"), { body: limits }),
-  members: (workspaceId, signal) => request("GET", room(workspaceId, "members"), { signal }),
-  setMember: (workspaceId, email, role) =>
-    request("PUT", room(workspaceId, `members/${encodeURIComponent(email)}`), { body: { role } }),
-  removeMember: (workspaceId, member) =>
-    request("DELETE", room(workspaceId, `members/${encodeURIComponent(member)}`)),
-  retention: (workspaceId, signal) => request("GET", room(workspaceId, "retention"), { signal }),
-  schedules: async (workspaceId) =>
-    (await request("GET", room(workspaceId, "schedules"))).schedules,
-  putSchedule: (workspaceId, { name, ...schedule }) =>
-    request("PUT", room(workspaceId, `schedules/${encodeURIComponent(name)}`), { body: schedule }),
-  deleteSchedule: (workspaceId, name) =>
-    request("DELETE", room(workspaceId, `schedules/${encodeURIComponent(name)}`)),
+  pause: (
+    /** @type {string} */ workspaceId,
+    /** @type {boolean} */ paused,
+    /** @type {string} */ reason,
+  ) =>
+    paused
+      ? call("POST /api/workspaces/{workspace_id}/pause", {
+          places: of(workspaceId),
+          body: { reason: reason || null },
+        })
+      : call("POST /api/workspaces/{workspace_id}/resume", { places: of(workspaceId), body: {} }),
+  limits: (/** @type {string} */ workspaceId) =>
+    call("GET /api/workspaces/{workspace_id}/limits", { places: of(workspaceId) }),
+  setLimits: (
+    /** @type {string} */ workspaceId,
+    /** @type {Routes["PATCH /api/workspaces/{workspace_id}/limits"]["body"]} */ limits,
+  ) =>
+    call("PATCH /api/workspaces/{workspace_id}/limits", { places: of(workspaceId), body: limits }),
+  members: (/** @type {string} */ workspaceId, /** @type {AbortSignal} */ signal) =>
+    call("GET /api/workspaces/{workspace_id}/members", { places: of(workspaceId), signal }),
+  setMember: (
+    /** @type {string} */ workspaceId,
+    /** @type {string} */ email,
+    /** @type {"manager" | "member"} */ role,
+  ) =>
+    call("PUT /api/workspaces/{workspace_id}/members/{email}", {
+      places: { ...of(workspaceId), email },
+      body: { role },
+    }),
+  removeMember: (/** @type {string} */ workspaceId, /** @type {string} */ member) =>
+    call("DELETE /api/workspaces/{workspace_id}/members/{member}", {
+      places: { ...of(workspaceId), member },
+    }),
+  retention: (/** @type {string} */ workspaceId, /** @type {AbortSignal} */ signal) =>
+    call("GET /api/workspaces/{workspace_id}/retention", { places: of(workspaceId), signal }),
+  schedules: async (/** @type {string} */ workspaceId) =>
+    (await call("GET /api/workspaces/{workspace_id}/schedules", { places: of(workspaceId) }))
+      .schedules,
+  putSchedule: (/** @type {string} */ workspaceId, /** @type {any} */ { name, ...schedule }) =>
+    call("PUT /api/workspaces/{workspace_id}/schedules/{name}", {
+      places: { ...of(workspaceId), name },
+      body: schedule,
+    }),
+  deleteSchedule: (/** @type {string} */ workspaceId, /** @type {string} */ name) =>
+    call("DELETE /api/workspaces/{workspace_id}/schedules/{name}", {
+      places: { ...of(workspaceId), name },
+    }),
   /** The next runs of `{schedule: name}` or `{cron, timezone}`. */
-  nextRuns: async (workspaceId, wanted, signal) =>
-    (await request("GET", room(workspaceId, "next-runs"), { query: wanted, signal })).runs,
-  webhooks: async (workspaceId) => (await request("GET", room(workspaceId, "webhooks"))).webhooks,
-  createWebhook: (workspaceId, webhook) => post(room(workspaceId, "webhooks"), webhook),
-  changeWebhook: (workspaceId, id, changes) =>
-    request("PATCH", room(workspaceId, `webhooks/${id}`), { body: changes }),
-  rotateSecret: (workspaceId, id) => post(room(workspaceId, `webhooks/${id}/rotate-secret`)),
-  deleteWebhook: (workspaceId, id) => request("DELETE", room(workspaceId, `webhooks/${id}`)),
-  deliveries: async (workspaceId, id, signal) =>
+  nextRuns: async (
+    /** @type {string} */ workspaceId,
+    /** @type {Routes["GET /api/workspaces/{workspace_id}/next-runs"]["query"]} */ wanted,
+    /** @type {AbortSignal} */ signal,
+  ) =>
     (
-      await request("GET", room(workspaceId, `webhooks/${id}/deliveries`), {
+      await call("GET /api/workspaces/{workspace_id}/next-runs", {
+        places: of(workspaceId),
+        query: wanted,
+        signal,
+      })
+    ).runs,
+  webhooks: async (/** @type {string} */ workspaceId) =>
+    (await call("GET /api/workspaces/{workspace_id}/webhooks", { places: of(workspaceId) }))
+      .webhooks,
+  createWebhook: (
+    /** @type {string} */ workspaceId,
+    /** @type {Routes["POST /api/workspaces/{workspace_id}/webhooks"]["body"]} */ webhook,
+  ) =>
+    call("POST /api/workspaces/{workspace_id}/webhooks", {
+      places: of(workspaceId),
+      body: webhook,
+    }),
+  changeWebhook: (
+    /** @type {string} */ workspaceId,
+    /** @type {string} */ id,
+    /** @type {Routes["PATCH /api/workspaces/{workspace_id}/webhooks/{webhook_id}"]["body"]} */ changes,
+  ) =>
+    call("PATCH /api/workspaces/{workspace_id}/webhooks/{webhook_id}", {
+      places: { ...of(workspaceId), webhook_id: id },
+      body: changes,
+    }),
+  rotateSecret: (/** @type {string} */ workspaceId, /** @type {string} */ id) =>
+    call("POST /api/workspaces/{workspace_id}/webhooks/{webhook_id}/rotate-secret", {
+      places: { ...of(workspaceId), webhook_id: id },
+    }),
+  deleteWebhook: (/** @type {string} */ workspaceId, /** @type {string} */ id) =>
+    call("DELETE /api/workspaces/{workspace_id}/webhooks/{webhook_id}", {
+      places: { ...of(workspaceId), webhook_id: id },
+    }),
+  deliveries: async (
+    /** @type {string} */ workspaceId,
+    /** @type {string} */ id,
+    /** @type {AbortSignal} */ signal,
+  ) =>
+    (
+      await call("GET /api/workspaces/{workspace_id}/webhooks/{webhook_id}/deliveries", {
+        places: { ...of(workspaceId), webhook_id: id },
         query: { limit: 50 },
         signal,
       })

@@ -101,7 +101,7 @@ function Console({ apps }) {
   return html`<${Shell} apps=${apps} user=${user} workspace=${workspace} workspaces=${workspaces} isOperator=${isOperator} />`;
 }
 
-/** A page of an app for whoever has its link: no session, no menu, nothing of a workspace. */
+/** A page of an app for anyone who has its link: no session, no menu, nothing of a workspace. */
 function AsGuest({ apps }) {
   const mode = useStore(theme);
   const found = match(

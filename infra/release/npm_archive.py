@@ -81,6 +81,6 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    # no exit at success: `make dist` goes on after it
+    # no exit at success: `make dist` continues after it
     if failed := main():
         sys.exit(failed)

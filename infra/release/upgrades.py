@@ -84,7 +84,7 @@ class Project:
         return str(self.ask(call, WORKSPACE, Jsonb({"name": name}))["job"]["id"])
 
     def lease(self) -> Mapping[str, Any]:
-        """Take the one due job as a worker would that goes on through the upgrade."""
+        """Take the one due job as a worker would that continues through the upgrade."""
         request = {"worker_id": "held", "tick_id": str(uuid.uuid4()), "call": 1, "limit": 1}
         call = "select minutehand.lease_jobs(%s)"
         [lease] = self.ask(call, Jsonb({**request, "job_types": ["jobs.hello"]}))["leases"]

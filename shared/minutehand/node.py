@@ -82,7 +82,7 @@ def _scripts() -> list[Path]:
 
 
 def _install(home: Path) -> None:
-    """Run `npm ci` in a folder beside `home` and rename it: nobody ever sees half of it."""
+    """Run `npm ci` in a folder beside `home` and rename it: no one ever sees half of it."""
     home.parent.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(prefix=f".{home.name}-", dir=home.parent))
     try:

@@ -185,7 +185,7 @@ create table queue.turns (
 create index turns_by_tag on queue.turns (job_type, tag, workspace_id) where not set_aside;
 create index turns_by_queue on queue.turns (queue, job_type, tag, workspace_id) where not set_aside;
 create index turns_set_aside on queue.turns (look_at) where set_aside;
-comment on table queue.turns is E'Tenants that have ready jobs of a type in a queue, in the order of their turn.\n\nA lease reads as many as it asks for jobs, from the smallest tag on. The tag may be older than the tenant''s in queue.shares, never newer: whoever reads it brings it up to date.';
+comment on table queue.turns is E'Tenants that have ready jobs of a type in a queue, in the order of their turn.\n\nA lease reads as many as it asks for jobs, from the smallest tag on. The tag may be older than the tenant''s in queue.shares, never newer: anyone who reads it brings it up to date.';
 comment on column queue.turns.workspace_id is 'The tenant.';
 comment on column queue.turns.job_type is 'The job type.';
 comment on column queue.turns.queue is 'The queue.';
@@ -225,7 +225,7 @@ create table queue.caps (
   constraint caps_scope_is_known check (scope in ('type', 'workspace', 'workspace_type', 'key'))
 );
 create index caps_by_age on queue.caps (opened_at);
-comment on table queue.caps is E'A row to lock for each limited scope: who leases below a limit holds it until the commit.\n\nHeld with skip locked: whoever does not get it leases something else. It holds no count: under its lock the leases themselves are counted, so that nothing can leak and a settlement needs no lock.';
+comment on table queue.caps is E'A row to lock for each limited scope: who leases below a limit holds it until the commit.\n\nHeld with skip locked: a lease that does not get it takes something else. It holds no count: under its lock the leases themselves are counted, so that nothing can leak and a settlement needs no lock.';
 comment on column queue.caps.id is 'Identity.';
 comment on column queue.caps.scope is 'type, workspace, workspace_type or key.';
 comment on column queue.caps.job_type is 'The type; empty for a workspace.';
@@ -305,7 +305,7 @@ create table queue.arrivals (
   job_id uuid not null,
   primary key (xid, job_id)
 ) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0);
-comment on table queue.arrivals is 'Jobs inserted plainly, until their statement ends. Nobody else ever sees one.';
+comment on table queue.arrivals is 'Jobs inserted plainly, until their statement ends. No one else ever sees one.';
 comment on column queue.arrivals.xid is 'The transaction that inserts.';
 comment on column queue.arrivals.job_id is 'The job.';
 
@@ -528,7 +528,7 @@ create table queue.steps (
   primary key (job_id, name),
   constraint steps_name_is_bounded check (char_length(name) between 1 and 200)
 );
-comment on table queue.steps is 'Memoised results: a later attempt goes on after the last finished step.';
+comment on table queue.steps is 'Memoised results: a later attempt continues after the last finished step.';
 comment on column queue.steps.job_id is 'The job.';
 comment on column queue.steps.name is 'Name of the step, unique in the job.';
 comment on column queue.steps.kind is 'step, or the kind of the wait that became it: sleep, ask, event, children, after.';
@@ -593,7 +593,7 @@ create table queue.sessions (
   claimed_at timestamptz not null default queue.clock()
 );
 create index sessions_by_workspace on queue.sessions (workspace_id);
-comment on table queue.sessions is E'Which workspace a session id belongs to: the one that enqueued with it first, until its last job of it is gone.\n\nThe topic session:<id> is that workspace''s. Another that uses the same id enqueues as ever, but its jobs are not sent there and its watchers poll. Ids that nobody guesses keep a neighbour from coming first; guest sessions own theirs in queue.guest_sessions.';
+comment on table queue.sessions is E'Which workspace a session id belongs to: the one that enqueued with it first, until its last job of it is gone.\n\nThe topic session:<id> is that workspace''s. Another that uses the same id enqueues as ever, but its jobs are not sent there and its watchers poll. Ids that no one guesses keep a neighbour from coming first; guest sessions own theirs in queue.guest_sessions.';
 comment on column queue.sessions.session_id is 'The id, as clients chose it.';
 comment on column queue.sessions.workspace_id is 'The tenant that owns it.';
 comment on column queue.sessions.claimed_at is 'When it first used it.';

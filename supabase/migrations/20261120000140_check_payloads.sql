@@ -1,4 +1,4 @@
--- Payload schemas: the same rules for whoever enqueues, SQL and browsers included.
+-- Payload schemas: the same rules for anyone who enqueues, SQL and browsers included.
 
 create function queue.schema_error(p_schema jsonb, p_value jsonb, p_path text default '$', p_root jsonb default null)
 returns text
@@ -137,7 +137,7 @@ as $$
 declare
   v_text text := p_value::text;
 begin
-  -- measured as text: 1e131000 is ten bytes inside and 131,001 for whoever reads it
+  -- measured as text: 1e131000 is ten bytes inside and 131,001 for anyone who reads it
   if octet_length(v_text) > p_max_bytes then
     return array['413', 'payload_too_large', format('%s exceeds %s bytes; store it and pass a reference', p_field, p_max_bytes), p_field];
   elsif pg_column_size(p_value) > 800 and p_value @? 'strict $.**{101}' then

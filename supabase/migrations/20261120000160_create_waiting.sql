@@ -80,7 +80,7 @@ begin
   end if;
 end;
 $$;
-comment on function queue.after_end is E'File ended jobs, free their unique keys and signal whoever waits for them.\n\nLive children of a failed or cancelled job end with it.';
+comment on function queue.after_end is E'File ended jobs, free their unique keys and signal those that wait for them.\n\nLive children of a failed or cancelled job end with it.';
 
 create function queue.fingerprint(p_type text, p_message text) returns text
 language sql immutable
@@ -97,7 +97,7 @@ language sql
 set search_path = ''
 set lock_timeout = '5ms'
 as $$ select queue.enqueue(p_workspace_id, null, jsonb_build_array(p_item), false) $$;
-comment on function queue.enqueue_unwaited is E'Enqueue a job of the engine''s own making under the lease lock: lock_not_available rather than wait for somebody''s transaction.\n\nThe caller leaves what it was for to a later lease.';
+comment on function queue.enqueue_unwaited is E'Enqueue a job of the engine''s own making under the lease lock: lock_not_available rather than wait for someone''s transaction.\n\nThe caller leaves what it was for to a later lease.';
 
 create function queue.finish_batches(p_ids uuid[], p_now timestamptz) returns void
 language plpgsql
@@ -122,7 +122,7 @@ begin
         where id = v_batch.id and workspace_id = v_batch.workspace_id;
       exception
         when lock_not_available or deadlock_detected or serialization_failure then
-          continue; -- somebody else's moment, nothing of the callback's
+          continue; -- someone else's moment, nothing of the callback's
         when others then
           update queue.batches set finished_at = p_now, problem = sqlerrm where id = v_batch.id and workspace_id = v_batch.workspace_id;
       end;
@@ -135,7 +135,7 @@ begin
   where id = any (p_ids) and closed_at is not null and finished_at is null and id || '/' || workspace_id <> all (v_looked);
 end;
 $$;
-comment on function queue.finish_batches is 'End closed batches without live jobs and enqueue their callbacks, once. Waits for nobody; tenants that chose the same id are looked at alike.';
+comment on function queue.finish_batches is 'End closed batches without live jobs and enqueue their callbacks, once. Waits for no one; tenants that chose the same id are looked at alike.';
 
 create function public.answer_job(p_job_id uuid, p_answer jsonb) returns jsonb
 language plpgsql
@@ -274,7 +274,7 @@ begin
   return to_jsonb(v_batch);
 end;
 $$;
-comment on function public.close_batch is E'No more jobs join; the callback comes when the last one has ended. Idempotent.\n\nA batch id is its workspace''s own; p_workspace_id is needed by whoever sees several that chose the same.';
+comment on function public.close_batch is E'No more jobs join; the callback comes when the last one has ended. Idempotent.\n\nA batch id is its workspace''s own; p_workspace_id is needed by anyone who sees several that chose the same.';
 
 create function queue.visible_job(p_job_id uuid) returns public.jobs
 language plpgsql stable

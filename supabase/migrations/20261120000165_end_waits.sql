@@ -75,7 +75,7 @@ begin
   perform queue.place(p_ids, p_now);
 end;
 $$;
-comment on function queue.resume_jobs is 'Let waiting jobs go on; what their steps got is stored before. The caller '
+comment on function queue.resume_jobs is 'Let waiting jobs continue; what their steps got is stored before. The caller '
   'holds the rows, all of them waiting.';
 
 create function queue.resume(p_values jsonb, p_now timestamptz) returns integer
@@ -94,7 +94,7 @@ begin
   return cardinality(v_ids);
 end;
 $$;
-comment on function queue.resume is 'Let waiting jobs go on with a small value: p_values is [{job_id, name, value}]. '
+comment on function queue.resume is 'Let waiting jobs continue with a small value: p_values is [{job_id, name, value}]. '
   'The caller holds the rows.';
 
 create function queue.expire_waits(p_ids uuid[], p_now timestamptz) returns integer
@@ -121,7 +121,7 @@ begin
   return cardinality(v_ids);
 end;
 $$;
-comment on function queue.expire_waits is 'End those of the waits whose time is over: sleepers go on, questions and '
+comment on function queue.expire_waits is 'End those of the waits whose time is over: sleepers continue, questions and '
   'events take their default.';
 
 create function queue.check_edges(p_items jsonb) returns void
@@ -224,7 +224,7 @@ begin
   update queue.waits as w set failed_jobs = 0,
     open_jobs = (select count(*) from queue.dependencies as d where d.job_id = w.job_id)
   where w.job_id = any (v_held);
-  -- whoever ended a job that very moment did not see these rows: see queue.busy_jobs
+  -- anyone who ended a job that very moment did not see these rows: see queue.busy_jobs
   insert into queue.signals (kind, job_id, workspace_id)
   select 'check', w.job_id, w.workspace_id from queue.waits as w
   where w.job_id = any (p_ids) and w.kind = 'children' and w.open_jobs is distinct from 0
@@ -252,7 +252,7 @@ end;
 $$;
 comment on function queue.busy_jobs is E'Which of the jobs a transaction holds at this moment.\n\nWho ends a job looks '
   'for those that run after it. Where that happens before they are there to be seen and is not committed yet, neither '
-  'sees the other: then they are looked at again. Whoever ends one that nobody holds now will see them.';
+  'sees the other: then they are looked at again. Anyone who ends one that no one holds now will see them.';
 
 create function queue.close_edges(
   p_ended uuid[], p_waiting uuid[], p_limit integer, out touched uuid[], out cut boolean
@@ -420,7 +420,7 @@ begin
   return cardinality(v_resume) + cardinality(v_fail) + cardinality(v_cancel);
 end;
 $$;
-comment on function queue.end_waits is 'Let those of the waiting jobs go on, or end, whose wait is over; returns how '
+comment on function queue.end_waits is 'Let those of the waiting jobs continue, or end, whose wait is over; returns how '
   'many did.';
 
 create function queue.end_orphans(
@@ -503,7 +503,7 @@ begin
     select count(*) from queue.signals where xid = pg_current_xact_id() and kind = 'check'));
 end;
 $$;
-comment on function queue.drain_signals is E'Read signals and let waiting jobs go on; returns about how many were '
+comment on function queue.drain_signals is E'Read signals and let waiting jobs continue; returns about how many were '
   'dealt '
   'with.\n\nWhat is too much for one call keeps its signal.';
 

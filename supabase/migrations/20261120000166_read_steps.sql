@@ -109,7 +109,7 @@ exception
 end;
 $$;
 comment on function public.read_steps is E'Steps of a leased job, in pages of about 1 MB: {lines: [{name, nth, value, '
-  'created_at}], next: {name, nth} | null, bytes}.\n\nRequest: {job_id, fence, after?}; give next as after to go on. '
+  'created_at}], next: {name, nth} | null, bytes}.\n\nRequest: {job_id, fence, after?}; give next as after to continue. '
   'A line with nth 0 is a step''s result; those from 1 on are what the children of the step returned, in order: {id, '
   'status, result, error_message}. Needed when a lease tells steps as null.';
 
@@ -136,7 +136,7 @@ begin
 end;
 $$;
 comment on function public.job_steps is E'Finished steps of a job and what it waits for: {steps: [{name, result, '
-  'created_at}], next, waiting_for}.\n\nIn pages of about 1 MB, by name; give next as p_after to go on. A page may '
+  'created_at}], next, waiting_for}.\n\nIn pages of about 1 MB, by name; give next as p_after to continue. A page may '
   'end amid the children of a step, which the next page continues under the same name.';
 
 revoke execute on function queue.step_lines, queue.step_line, queue.step_page, queue.whole_steps, queue.steps_of

@@ -1,4 +1,4 @@
--- What binds callers beside membership: a worker's key that somebody stole, a person in a loop.
+-- What binds callers beside membership: a worker's key that someone stole, a person in a loop.
 
 create function queue.check_worker_items(p_workspace_id uuid, p_items jsonb) returns void
 language plpgsql stable
@@ -54,7 +54,7 @@ declare
   v_tokens double precision;
 begin
   if not pg_try_advisory_xact_lock(7106385, hashtext(p_caller || p_name)) then
-    return; -- another of the caller's transactions is being charged: nobody waits, and that one counts
+    return; -- another of the caller's transactions is being charged: no one waits, and that one counts
   end if;
   insert into queue.caller_buckets as b (caller, name, tokens, refilled_at) values (p_caller, p_name, v_burst - p_amount, v_now)
   on conflict (caller, name) do update set refilled_at = v_now,

@@ -86,7 +86,7 @@ on conflict (job_type) do nothing; -- a worker that runs while this is applied m
 
 create function queue.collect_outbox() returns trigger
 language plpgsql
-security definer -- whoever moves a job may not write to the outbox
+security definer -- anyone who moves a job may not write to the outbox
 set search_path = ''
 as $$
 begin
@@ -169,7 +169,7 @@ begin
         v_count := v_count + 1;
       exception
         when lock_not_available or deadlock_detected or serialization_failure then
-          exit; -- and not on to the next, which may be of the same stream: a later lease goes on here
+          exit; -- and not on to the next, which may be of the same stream: a later lease continues here
         when others then
           update queue.webhooks set problem = sqlerrm
           where id = (select id from queue.webhooks where id = v_one.webhook_id for update skip locked);
@@ -180,7 +180,7 @@ begin
   return v_count;
 end;
 $$;
-comment on function queue.drain_outbox is 'Make delivery jobs of the outbox, an equal share for each endpoint, each after the one before of the same stream. The caller holds the lease lock; waits for nobody.';
+comment on function queue.drain_outbox is 'Make delivery jobs of the outbox, an equal share for each endpoint, each after the one before of the same stream. The caller holds the lease lock; waits for no one.';
 
 create function queue.url_problem(p_url text, p_private boolean default null) returns text
 language plpgsql stable
@@ -358,7 +358,7 @@ begin
     perform queue.refuse(409, 'lease_lost', 'the lease on the delivery is lost', v_id::text);
   end if;
   v_payload := v_delivery.payload;
-  -- another tenant's webhook is none, whoever made the job
+  -- another tenant's webhook is none, whichever tenant made the job
   select * into v_webhook from queue.webhooks
   where id = (v_payload ->> 'webhook_id')::uuid and workspace_id = v_delivery.workspace_id;
   select * into v_event from public.job_events where job_id = (v_payload ->> 'job_id')::uuid and seq = (v_payload ->> 'seq')::bigint;

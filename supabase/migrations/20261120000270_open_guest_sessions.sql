@@ -1,4 +1,4 @@
--- A guest session is a session opened to somebody outside the workspace: to whoever holds its id, or to one user.
+-- A guest session is a session opened to someone outside the workspace: to anyone who holds its id, or to one user.
 -- The id is minted here and is the capability; what it opens is that session and nothing beside it.
 
 create table queue.guest_sessions (
@@ -14,10 +14,10 @@ create index guest_sessions_by_workspace on queue.guest_sessions (workspace_id);
 create index guest_sessions_by_user on queue.guest_sessions (user_id) where user_id is not null;
 create index guest_sessions_by_end on queue.guest_sessions (expires_at);
 alter table queue.guest_sessions enable row level security;
-comment on table queue.guest_sessions is 'Sessions opened to somebody outside the workspace, until they end or are closed.';
+comment on table queue.guest_sessions is 'Sessions opened to someone outside the workspace, until they end or are closed.';
 comment on column queue.guest_sessions.session_id is 'The capability: visit_ and 64 hexadecimal digits, 244 of their bits random.';
 comment on column queue.guest_sessions.workspace_id is 'The workspace whose jobs it shows; jobs of others with the same session_id are not part of it.';
-comment on column queue.guest_sessions.user_id is 'The one user it is for; null for whoever holds the id.';
+comment on column queue.guest_sessions.user_id is 'The one user it is for; null for anyone who holds the id.';
 comment on column queue.guest_sessions.opened_at is 'When it was opened, UTC.';
 comment on column queue.guest_sessions.expires_at is 'When it ends, UTC.';
 
@@ -31,7 +31,7 @@ as $$
   where v.session_id = p_session_id and v.expires_at > queue.clock()
     and (v.user_id is not null or queue.setting('allow_anonymous') = 'true')
 $$;
-comment on function queue.live_guest_session is E'The guest session of an id while it is open; one for whoever holds the id only where the setting allow_anonymous is true.';
+comment on function queue.live_guest_session is E'The guest session of an id while it is open; one for anyone who holds the id only where the setting allow_anonymous is true.';
 
 create function queue.is_mine(p_guest_session queue.guest_sessions) returns boolean
 language sql stable
@@ -61,7 +61,7 @@ declare
 begin
   select v.* into v_guest_session from queue.may_join_guest_session(p_session_id) as v;
   if not found then
-    perform queue.refuse(404, 'session_not_found', 'no such session'); -- never repeated: it may be somebody's key
+    perform queue.refuse(404, 'session_not_found', 'no such session'); -- never repeated: it may be someone's key
   end if;
   return v_guest_session;
 end;
@@ -161,7 +161,7 @@ set search_path = ''
 begin atomic
   select queue.show_guest_session(p_session_id);
 end;
-comment on function public.guest_session_jobs is E'Jobs of a guest session, newest first, at most 200: {session_id, expires_at, jobs}. For whoever holds its id.\n\nNeither payloads nor who made them. 404 session_not_found for an id that is wrong, ended, closed, or another user''s.';
+comment on function public.guest_session_jobs is E'Jobs of a guest session, newest first, at most 200: {session_id, expires_at, jobs}. For anyone who holds its id.\n\nNeither payloads nor who made them. 404 session_not_found for an id that is wrong, ended, closed, or another user''s.';
 
 create function public.guest_session_events(p_session_id text, p_job_id uuid, p_after bigint default 0, p_limit integer default 500) returns jsonb
 language sql stable
@@ -210,7 +210,7 @@ begin
   if v_user is null and queue.setting('allow_anonymous') is distinct from 'true' then
     perform queue.refuse(403, 'forbidden', 'anonymous guest sessions are off: name a user_id, or let the operator set allow_anonymous', 'allow_anonymous');
   end if;
-  -- those that ended long ago leave a few at a time, with whoever opens the next
+  -- those that ended long ago leave a few at a time, with anyone who opens the next
   delete from queue.guest_sessions where session_id in (
     select session_id from queue.guest_sessions where expires_at < queue.clock() - interval '1 day'
     order by session_id limit 20 for update skip locked);
@@ -221,7 +221,7 @@ begin
   return to_jsonb(v_made);
 end;
 $$;
-comment on function public.open_guest_session is E'Open a session to somebody outside: {session_id, workspace_id, user_id, opened_at, expires_at}. For managers and services.\n\nOptions: ttl_seconds (86400), user_id (the one user it is for; whoever holds the id if left out). Jobs enqueued into the workspace with this session_id are what it shows.';
+comment on function public.open_guest_session is E'Open a session to someone outside: {session_id, workspace_id, user_id, opened_at, expires_at}. For managers and services.\n\nOptions: ttl_seconds (86400), user_id (the one user it is for; anyone who holds the id if left out). Jobs enqueued into the workspace with this session_id are what it shows.';
 
 create function public.close_guest_session(p_session_id text) returns jsonb
 language plpgsql
@@ -238,7 +238,7 @@ begin
   return jsonb_build_object('closed', true);
 end;
 $$;
-comment on function public.close_guest_session is E'End a guest session now, for managers of its workspace and services: {closed}.\n\nReads are refused and nothing is sent to its topic any more, to nobody.';
+comment on function public.close_guest_session is E'End a guest session now, for managers of its workspace and services: {closed}.\n\nReads are refused and nothing is sent to its topic any more, to no one.';
 
 revoke execute on function queue.ensure_guest_session, queue.live_guest_session, queue.is_mine, queue.may_join_guest_session, queue.guest_session_or_refuse, queue.show_guest_session,
   queue.show_guest_session_events, queue.show_guest_session_feed from public, anon, authenticated, service_role;

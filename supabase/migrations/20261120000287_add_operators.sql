@@ -311,7 +311,7 @@ begin
     from queue.operators as o);
 end;
 $$;
-comment on function public.set_operator is 'Make somebody an operator, or take it from them, by the service role '
+comment on function public.set_operator is 'Make someone an operator, or take it from them, by the service role '
   'alone; returns all operators.';
 
 alter table queue.operators enable row level security;

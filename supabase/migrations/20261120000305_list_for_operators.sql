@@ -184,7 +184,7 @@ begin
     from latest as w full join held as h on h.worker_id = w.worker_id);
 end;
 $$;
-comment on function public.operator_workers is E'Workers seen in the last p_minutes (at most a day), and whoever '
+comment on function public.operator_workers is E'Workers seen in the last p_minutes (at most a day), and anyone who '
   'holds a job: {now, workers: [{worker_id, version, state, seen_at, free_slots, busy_slots, running, '
   '…}]}.\n\nstate is busy, idle, ended (its run is over), silent (not seen for three minutes without an end) or '
   'lost (all its leases have expired).';

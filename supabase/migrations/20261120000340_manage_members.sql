@@ -164,7 +164,7 @@ declare
   v_email text := (select u.email from auth.users as u
     where u.id = auth.uid() and u.email_confirmed_at is not null and u.email <> '');
 begin
-  -- the account's row and not the token's claim: a claim may name an address that nobody confirmed
+  -- the account's row and not the token's claim: a claim may name an address that no one confirmed
   return case when v_email is null then '[]'::jsonb else queue.join_workspaces(auth.uid(), v_email) end;
 end;
 $$;
@@ -257,7 +257,7 @@ begin
     delete from public.workspace_members where workspace_id = p_workspace_id and user_id = v_user;
     if not found then
       perform queue.refuse(404, 'member_not_found',
-        'nobody of that name belongs to this workspace', left(p_member, 80));
+        'no one of that name belongs to this workspace', left(p_member, 80));
     end if;
   end if;
   return jsonb_build_object('workspace_id', p_workspace_id, 'member', p_member, 'removed', true);

@@ -58,3 +58,20 @@ def test_the_guides_trigger_lets_members_alone_enqueue(engine: Engine, repositor
     made = "select user_id::text from public.jobs where idempotency_key like 'order-%'"
     assert engine.rows(f"{made} order by created_at") == [None, ADA]
     assert engine.one("select count(*) from public.orders") == 2
+
+
+def test_every_name_in_the_picture_of_a_jobs_life_is_a_function(
+    engine: Engine, repository: Path
+) -> None:
+    """A reader searches for an arrow's word and finds the function that makes the change."""
+    text = (repository / "README.md").read_text("utf-8")
+    picture = text.split("## The life of a job")[1].split("```")[1]
+    named = set(re.findall(r"\b[a-z]+(?:_[a-z]+)+\b", picture))
+
+    known = engine.rows(
+        "select distinct proname::text from pg_proc where pronamespace = 'public'::regnamespace"
+        " and obj_description(oid, 'pg_proc') is not null order by proname"
+    )
+
+    assert len(named) >= 7
+    assert named - set(known) == set()

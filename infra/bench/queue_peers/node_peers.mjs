@@ -118,4 +118,4 @@ const peers = {
 };
 const seen = await peers[peer]();
 console.log(`SEEN${JSON.stringify(seen)}`);
-setTimeout(() => process.exit(0), 300); // whoever reads this looks at the sessions' CPU now
+setTimeout(() => process.exit(0), 300); // anyone who reads this looks at the sessions' CPU now

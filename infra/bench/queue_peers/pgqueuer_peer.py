@@ -40,7 +40,7 @@ async def main(url: str, jobs: int) -> None:
     await worker.run(batch_size=500, mode=QueueExecutionMode.drain)
     seen = {"fill": filled, "drain": time.perf_counter() - began, "cpu": time.process_time() - cpu}
     print("SEEN" + json.dumps(seen), flush=True)
-    await asyncio.sleep(0.3)  # whoever reads this looks at the session's CPU now
+    await asyncio.sleep(0.3)  # anyone who reads this looks at the session's CPU now
     await connection.close()
 
 

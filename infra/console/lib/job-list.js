@@ -2,7 +2,7 @@
 
 import { jobs as api, supabase } from "../api.js";
 import { applyEvent, watchWorkspace } from "./jobs.js";
-import { OperatorList } from "./operator-list.js";
+import { OperatorList, UNREAD } from "./operator-list.js";
 import { ALL } from "./scope.js";
 import { stateOfJob, statusOf } from "./states.js";
 import { isPassing } from "./store.js";
@@ -21,6 +21,7 @@ export class JobList {
   /** @type {import("./jobs/watch-workspace.js").WorkspaceWatch | null} */
   #watch = null;
   #rows = new Map(); // id -> row, newest first
+  /** @type {string | null} */
   #cursor = null;
   #dirty = new Set();
   #timers = new Set();
@@ -31,20 +32,7 @@ export class JobList {
   #refreshing = false;
   #again = false;
 
-  state = {
-    /** @type {any[]} */
-    rows: [],
-    /** @type {any} */
-    counts: null,
-    isLoading: true,
-    isLoadingMore: false,
-    isAll: false,
-    error: null,
-    newer: 0,
-    missed: 0,
-    freshness: "catching-up",
-    isPaused: false,
-  };
+  state = UNREAD;
 
   constructor(workspaceId, filter, changed) {
     this.#workspaceId = workspaceId;
@@ -140,10 +128,11 @@ export class JobList {
         (row) => !fresh.has(row.id) && page.next_cursor !== null && row.created_at <= oldest,
       );
       const before = this.#rows;
-      this.#rows = new Map([
+      const rows = /** @type {Array<[string, any]>} */ ([
         ...page.jobs.map((row) => [row.id, newest(before.get(row.id), row)]),
         ...kept.map((row) => [row.id, row]),
       ]);
+      this.#rows = new Map(rows);
       // a first slice with few matches, or none, does not undo how far the list was looked through
       const isSlice = page.next_cursor !== null && page.jobs.length < PAGE;
       if (kept.length === 0 && !(isSlice && (this.#cursor || this.state.isAll))) {
@@ -317,6 +306,6 @@ export function useJobList(workspaceId, filter) {
   }, [key]);
   return {
     list,
-    state: state ?? { rows: [], counts: null, isLoading: true, freshness: "catching-up" },
+    state: state ?? UNREAD,
   };
 }

@@ -6,6 +6,23 @@ import { isPassing } from "./store.js";
 
 const EVERY_MS = 3000;
 
+/** What either list shows before its first page. */
+export const UNREAD = {
+  /** @type {any[]} */
+  rows: [],
+  /** @type {any} */
+  counts: null,
+  isLoading: true,
+  isLoadingMore: false,
+  isAll: false,
+  /** @type {any} */
+  error: null,
+  newer: 0,
+  missed: 0,
+  freshness: "catching-up",
+  isPaused: false,
+};
+
 export class OperatorList {
   #filter;
   #changed;
@@ -14,20 +31,7 @@ export class OperatorList {
   #controller = new AbortController();
   #loading = false;
 
-  state = {
-    /** @type {any[]} */
-    rows: [],
-    /** @type {any} */
-    counts: null,
-    isLoading: true,
-    isLoadingMore: false,
-    isAll: false,
-    error: null,
-    newer: 0,
-    missed: 0,
-    freshness: "catching-up",
-    isPaused: false,
-  };
+  state = UNREAD;
 
   constructor(filter, changed) {
     const { state, workspace_id: workspace, job_type: type, queue, search } = filter;

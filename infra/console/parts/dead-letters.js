@@ -30,6 +30,7 @@ export function DeadLetters({ workspaceId }) {
       return;
     try {
       let count = 0;
+      /** @type {any} */
       let cursor = null;
       do {
         const result = await api.redriveMany(

@@ -6,7 +6,7 @@ import { html, useState } from "../lib/ui.js";
 import { Tag } from "./badge.js";
 import { ActionButton, confirm, Dialog } from "./dialog.js";
 import { Failed, Loading } from "./states-of-view.js";
-import { tell, tellFailure } from "./toasts.js";
+import { actionsOn, tell } from "./toasts.js";
 import { When } from "./when.js";
 
 const ROLES = { manager: "Manager", member: "Member" };
@@ -26,15 +26,7 @@ export function Members({ workspace }) {
   const [inviting, setInviting] = useState(false);
   if (found.error?.code === "members_elsewhere") return null; // the application's own tables say who belongs where
   const mayManage = workspace.role === "manager";
-  const act = async (what, run, done) => {
-    try {
-      await run();
-      tell(done);
-    } catch (error) {
-      tellFailure(what, error);
-    }
-    found.refresh();
-  };
+  const act = actionsOn(found.refresh);
   return html`<section class="card" aria-labelledby="h-members">
     <div class="bar"><h2 id="h-members">Members</h2><span class="spacer"></span>${mayManage && html`<button type="button" class="quiet" onClick=${() => setInviting(true)}>Invite a person</button>`}</div>
     ${
@@ -104,7 +96,7 @@ function People({ workspace, found, mayManage, act }) {
 
 function Invite({ workspace, onClose }) {
   const [email, setEmail] = useState("");
-  const [role, setRole] = useState("member");
+  const [role, setRole] = useState(/** @type {"manager" | "member"} */ ("member"));
   const [problem, setProblem] = useState(null);
   const [invited, setInvited] = useState(null);
   const save = async () => {

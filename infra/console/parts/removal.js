@@ -1,4 +1,4 @@
-// Deleting what a page shows: while that goes on, nothing of it is read or followed any more.
+// Deleting what a page shows: while that runs, nothing of it is read or followed any more.
 
 import { html, useState } from "../lib/ui.js";
 import { confirm } from "./dialog.js";

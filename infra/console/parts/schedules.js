@@ -7,7 +7,7 @@ import { html, useEffect, useState } from "../lib/ui.js";
 import { Tag } from "./badge.js";
 import { ActionButton, confirm, Dialog } from "./dialog.js";
 import { Empty, Failed, Loading } from "./states-of-view.js";
-import { tell, tellFailure } from "./toasts.js";
+import { actionsOn, tell } from "./toasts.js";
 import { When } from "./when.js";
 
 const EDITABLE = [
@@ -28,20 +28,12 @@ export function Schedules({ workspace }) {
   const list = useRead(() => operations.schedules(workspace.id), [workspace.id]);
   const [editing, setEditing] = useState(null);
   const mayManage = workspace.role === "manager";
-  const act = async (what, run, done) => {
-    try {
-      await run();
-      tell(done);
-    } catch (error) {
-      tellFailure(what, error);
-    }
-    list.refresh();
-  };
+  const act = actionsOn(list.refresh);
   const remove = async (schedule) => {
     if (
       await confirm({
         title: `Delete ${schedule.name}?`,
-        text: "It enqueues nothing any more; the jobs it made stay.",
+        text: "It enqueues nothing more; the jobs it made stay.",
         action: "Delete the schedule",
         danger: true,
       })
@@ -60,7 +52,7 @@ export function Schedules({ workspace }) {
           ? html`<${Failed} error=${list.error} retry=${list.refresh} what="The schedules could not be read" />`
           : html`<${Loading} what="Reading schedules" />`
         : list.value.length === 0
-          ? html`<${Empty} title="No schedules">Jobs that the clock should enqueue stand here with their next run.<//>`
+          ? html`<${Empty} title="No schedules">Jobs that are enqueued at set times are listed here with their next run.<//>`
           : html`<div class="scroll-x" tabindex="0" role="group" aria-label="Schedules"><table class="table"><thead><tr><th scope="col">Name</th><th scope="col">When</th><th scope="col">Job</th><th scope="col">Next run</th><th scope="col">Last job</th><th scope="col">State</th><th scope="col"><span class="hidden">Actions</span></th></tr></thead>
         <tbody>${list.value.map(
           (

@@ -25,6 +25,33 @@ export function tellFailure(what, error) {
   tell(`${what}: ${error?.message ?? error}${id}`, { tone: "failed", sticky: true });
 }
 
+/**
+ * Actions on what a read shows: each says that it is done, or why it failed, and reads again.
+ *
+ * @param {() => void} refresh
+ */
+export const actionsOn =
+  (refresh) =>
+  /**
+   * @template T
+   * @param {string} failure What is said when it fails.
+   * @param {() => Promise<T>} run
+   * @param {string} done What is said when it is done.
+   * @returns {Promise<T | undefined>} What it made; undefined when it failed.
+   */
+  async (failure, run, done) => {
+    try {
+      const made = await run();
+      tell(done);
+      return made;
+    } catch (error) {
+      tellFailure(failure, error);
+      return undefined;
+    } finally {
+      refresh();
+    }
+  };
+
 const dismiss = (id) => toasts.set((now) => now.filter((toast) => toast.id !== id));
 
 /** Where they appear; once, in the shell. */

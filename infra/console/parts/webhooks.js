@@ -8,7 +8,7 @@ import { StateBadge, Tag } from "./badge.js";
 import { CopyId } from "./copy.js";
 import { ActionButton, confirm, Dialog } from "./dialog.js";
 import { Empty, Failed, Loading } from "./states-of-view.js";
-import { tell, tellFailure } from "./toasts.js";
+import { actionsOn } from "./toasts.js";
 import { When } from "./when.js";
 
 /** @param {{workspace: {id, role}}} props */
@@ -18,16 +18,7 @@ export function Webhooks({ workspace }) {
   const [secret, setSecret] = useState(null);
   const [opened, setOpened] = useState(null);
   const mayManage = workspace.role === "manager";
-  const act = async (what, run, done) => {
-    try {
-      const made = await run();
-      tell(done);
-      if (made?.secret) setSecret(made);
-    } catch (error) {
-      tellFailure(what, error);
-    }
-    list.refresh();
-  };
+  const act = actionsOn(list.refresh);
   const rotate = async (one) => {
     if (
       await confirm({
@@ -35,18 +26,20 @@ export function Webhooks({ workspace }) {
         text: "A new secret signs from now on; the old one signs too for a day.",
         action: "Rotate",
       })
-    )
-      await act(
+    ) {
+      const made = await act(
         "Not rotated",
         () => operations.rotateSecret(workspace.id, one.id),
         "The secret is rotated",
       );
+      if (made) setSecret(made);
+    }
   };
   const remove = async (one) => {
     if (
       await confirm({
         title: "Delete this webhook?",
-        text: `${one.url} is told nothing any more; deliveries not yet sent are dropped.`,
+        text: `${one.url} receives nothing more; deliveries not yet sent are dropped.`,
         action: "Delete the webhook",
         danger: true,
       })
@@ -65,7 +58,7 @@ export function Webhooks({ workspace }) {
           ? html`<${Failed} error=${list.error} retry=${list.refresh} what="The webhooks could not be read" />`
           : html`<${Loading} what="Reading webhooks" />`
         : list.value.length === 0
-          ? html`<${Empty} title="No webhooks">Endpoints that are told of job events, signed after Standard Webhooks, stand here.<//>`
+          ? html`<${Empty} title="No webhooks">Endpoints that receive job events, signed after Standard Webhooks, are listed here.<//>`
           : html`<div class="scroll-x" tabindex="0" role="group" aria-label="Webhooks"><table class="table"><thead><tr><th scope="col">Endpoint</th><th scope="col">Events</th><th scope="col">Last delivery</th><th scope="col" class="num">Failures</th><th scope="col">State</th><th scope="col"><span class="hidden">Actions</span></th></tr></thead>
         <tbody>${list.value.map(
           (

@@ -7,7 +7,7 @@ import { html, useState } from "../lib/ui.js";
 import { Tag } from "../parts/badge.js";
 import { ActionButton, confirm, Dialog } from "../parts/dialog.js";
 import { Empty, Failed, Loading } from "../parts/states-of-view.js";
-import { tell, tellFailure } from "../parts/toasts.js";
+import { actionsOn, tell } from "../parts/toasts.js";
 import { When } from "../parts/when.js";
 
 export const title = () => "Alerts";
@@ -28,15 +28,7 @@ export default function Alerts({ workspace }) {
   const [editing, setEditing] = useState(null);
   usePolling(read, EVERY_MS);
   const mayManage = workspace.role === "manager";
-  const act = async (what, run, done) => {
-    try {
-      await run();
-      tell(done);
-    } catch (error) {
-      tellFailure(what, error);
-    }
-    read.refresh();
-  };
+  const act = actionsOn(read.refresh);
   const remove = async (one) => {
     if (
       await confirm({
@@ -61,7 +53,7 @@ export default function Alerts({ workspace }) {
           ? html`<${Failed} error=${read.error} retry=${read.refresh} what="The alerts could not be read" />`
           : html`<${Loading} what="Reading alerts" />`
         : read.value.length === 0
-          ? html`<${Empty} title="No alerts">A threshold that is reached sends <code>alert.raised</code> to the workspace's webhooks, signed, and writes to the members you name. Both hear when it is over.<//>`
+          ? html`<${Empty} title="No alerts">A threshold that is reached sends <code>alert.raised</code> to the workspace's webhooks, signed, and writes to the members you name. Both are notified when it ends.<//>`
           : html`<div class="scroll-x" tabindex="0" role="group" aria-label="Alerts"><table class="table"><thead><tr><th scope="col">Name</th><th scope="col">State</th><th scope="col" class="num">Value</th><th scope="col" class="num">Threshold</th><th scope="col" class="phone-less">Looked at</th><th scope="col" class="phone-less">Mail</th><th scope="col"><span class="hidden">Actions</span></th></tr></thead>
         <tbody>${read.value.map(
           (

@@ -98,7 +98,7 @@ function LookedFor(props) {
 }
 
 function Watched({ id, workspace }) {
-  const watch = useJobStatus({ jobId: id, history: true, cancel: api.cancel });
+  const watch = useJobStatus({ jobId: id, history: true, cancel: /** @type {any} */ (api.cancel) });
   const { job, missing, problem, freshness } = watch;
   if (missing) return html`<${NotFound} what="job" />`;
   if (!job && problem)
@@ -272,7 +272,7 @@ function EventList({ events }) {
   return html`<ol class="events" aria-label="Events">${shown.map((event) => html`<li key=${event.seq}><span class="num muted">${event.seq}</span> <span class="mono">${event.type}</span> <${When} at=${event.at} /></li>`)}</ol>`;
 }
 
-/** What people did to it; nothing is shown where nobody did anything. */
+/** What people did to it; nothing is shown where no one did anything. */
 function Activity({ job }) {
   const read = useRead(
     (signal) => api.actions(job.id, signal),
@@ -282,7 +282,7 @@ function Activity({ job }) {
   return html`<section class="card" aria-labelledby="h-activity"><h2 id="h-activity">Activity</h2><${ActionList} actions=${read.value} /></section>`;
 }
 
-/** Somebody by their mail address, where the reader may know it. */
+/** Someone by their mail address, where the reader may know it. */
 function Person({ id }) {
   const read = useRead(() => people([id]), [id]);
   return read.value?.[id]

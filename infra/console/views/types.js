@@ -26,7 +26,7 @@ export default function Types({ workspace }) {
   </div>`;
 }
 
-/** Whether a type runs: paused, served by somebody, or by nobody. */
+/** Whether a type runs: paused, served by someone, or by no one. */
 export const ServedTag = ({ type }) =>
   type.paused_at
     ? html`<${Tag} tone="waiting">Paused<//>`

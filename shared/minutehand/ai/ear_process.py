@@ -17,7 +17,7 @@ _PR_SET_PDEATHSIG = 1
 
 
 def main(parent: int) -> int:
-    """Hear, and die with whoever started it."""
+    """Listen, and die with the process that started it."""
     if sys.platform.startswith("linux"):
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
         if os.getppid() != parent:

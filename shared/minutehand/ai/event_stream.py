@@ -1,6 +1,6 @@
 """Server-sent events out of bytes, however they are split on their way.
 
-What an event means is left to whoever reads the stream.
+What an event means is left to anyone who reads the stream.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class EventStreamParser:
         """Events that `chunk` completes.
 
         Raises:
-            EventStreamTooLong: An event goes on and on.
+            EventStreamTooLong: An event does not end.
         """
         text = self._decoder.decode(chunk)
         if self._at_start and text:

@@ -26,7 +26,7 @@ PURPOSE = "vendor-key"
 _VERSION = "mh1"
 _NONCE_BYTES = 12
 _CACHED_KEYS = 256
-#: What KMS answers to a value that will never open, whoever asks again.
+#: What KMS answers to a value that will never open, however often it is asked.
 _UNOPENABLE = {
     "InvalidCiphertextException",
     "IncorrectKeyException",
@@ -115,7 +115,7 @@ class KmsDataKeys:
         """Whether new values would be sealed under this wrapping key."""
         if ":key/" in self._key:
             return key_id == self._key
-        # an alias: asked anew each time, as a rotation moves it while this process lives on, and
+        # an alias: asked again each time, as a rotation moves it while this process lives on, and
         # by the one right the role has
         return key_id == self.generate({"purpose": PURPOSE}).key_id
 

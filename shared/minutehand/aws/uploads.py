@@ -36,7 +36,7 @@ T = TypeVar("T")
 
 
 class UploadError(JobServiceError):
-    """An upload could not go on."""
+    """An upload could not continue."""
 
 
 class UploadNotFound(UploadError):

@@ -46,7 +46,7 @@ from minutehand.terminal.output import Output
 from minutehand.version import VERSION
 
 PLACEHOLDER = re.compile(r"<[a-z-]+>")
-STAGE_NAME = re.compile(r"[a-z][a-z0-9-]{0,15}")
+_STAGE_NAME = re.compile(r"[a-z][a-z0-9-]{0,15}")
 SERVICE = "minutehand"
 
 
@@ -78,6 +78,20 @@ class Plan:
         )
 
 
+def check_stage_name(name: str) -> None:
+    """Refuse what cannot be part of a bucket's name.
+
+    Raises:
+        CommandFailed: `bad_stage`.
+    """
+    if not _STAGE_NAME.fullmatch(name):
+        raise CommandFailed(
+            f"{name!r} cannot name a stage: it becomes part of bucket names",
+            code="bad_stage",
+            fix="small letters, digits and dashes, 16 at most, a letter first",
+        )
+
+
 def parameters(stage: str, project: Project | None = None) -> dict[str, Any]:
     """A stage's parameters, its own over the defaults.
 
@@ -91,12 +105,7 @@ def parameters(stage: str, project: Project | None = None) -> dict[str, Any]:
         raise CommandFailed(
             str(error), code="bad_stages", fix="`minutehand install` writes one"
         ) from error
-    if not STAGE_NAME.fullmatch(stage):
-        raise CommandFailed(
-            f"{stage!r} cannot name a stage: it becomes part of bucket names",
-            code="bad_stage",
-            fix="small letters, digits and dashes, 16 at most, a letter first",
-        )
+    check_stage_name(stage)
     if stage not in stages or stage == "default":
         names = ", ".join(name for name in stages if name != "default")
         raise CommandFailed(
@@ -391,7 +400,7 @@ def osls(plan: Plan, *command: str) -> None:
     if done.returncode:
         reason, fix = explain_failure(plan.client("cloudformation"), plan.stack) or ("", "")
         raise CommandFailed(
-            f"osls {command[0]} failed; {reason or 'what it said stands above'}",
+            f"osls {command[0]} failed; {reason or 'see its output above'}",
             code="osls_failed",
             fix=fix or "CloudFormation's own reason: the stack's events in the AWS console",
         )

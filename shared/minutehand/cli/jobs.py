@@ -321,7 +321,7 @@ def list_jobs(connection: Connection, filters: dict[str, Any], limit: int) -> li
         cursor = page.get("next_cursor")
         if page.get("more"):
             continue
-        if not cursor:  # a page may be empty and the list go on
+        if not cursor:  # a page may be empty and the list continue
             break
     return jobs
 

@@ -40,7 +40,7 @@ def pause(
 ) -> None:
     """Let no job of a type, queue or workspace start.
 
-    Running ones go on. A workspace's managers may pause it; types and queues need the
+    Running ones continue. A workspace's managers may pause it; types and queues need the
     operator's secret key.
     """
     _steer({"paused": True, "reason": reason}, kind, name, token, env_file, as_json)

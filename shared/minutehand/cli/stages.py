@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from minutehand.cli.deploy import PLACEHOLDER, STAGE_NAME, parameters, shown
+from minutehand.cli.deploy import PLACEHOLDER, check_stage_name, parameters, shown
 from minutehand.deploy.service import read_stages
 from minutehand.project import Project
 from minutehand.terminal.connection import CommandFailed
@@ -59,13 +59,8 @@ def add(
 
 
 def _check(name: str, project: str, key: str, here: Project) -> None:
-    if not STAGE_NAME.fullmatch(name) or name == "default":
-        raise CommandFailed(
-            f"{name!r} cannot name a stage: it becomes part of bucket names",
-            code="bad_stage",
-            fix="small letters, digits and dashes, 16 at most, a letter first",
-        )
-    if name in read_stages(here):
+    check_stage_name(name)
+    if name == "default" or name in read_stages(here):
         raise CommandFailed(
             f"there is a stage {name} already", code="stage_exists", fix=f"edit {shown(here)}"
         )

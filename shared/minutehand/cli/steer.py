@@ -185,7 +185,7 @@ def _confirm(
     """Say how many jobs are meant before touching them.
 
     Raises:
-        CommandFailed: Nobody said yes.
+        CommandFailed: No one said yes.
     """
     if yes or not jobs:
         return

@@ -39,7 +39,7 @@ def write_declarations(jobs: Iterable[TypedJob]) -> str:
 
     The same job types give the same text, whatever their order.
     """
-    names = _Names()
+    names = TypeNames()
     entries = []
     for job in sorted(jobs, key=lambda job: job.name):
         payload = names.type_of(job.payload)
@@ -51,10 +51,15 @@ def write_declarations(jobs: Iterable[TypedJob]) -> str:
     return f'{HEAD}{imported}\n{body}\ndeclare module "minutehand" {{\n{known}}}\n'
 
 
-class _Names:
-    """Gives each model of the schemas one name, and another one to a second of that name."""
+class TypeNames:
+    """Gives each model of the schemas one name, and another one to a second of that name.
 
-    def __init__(self) -> None:
+    Args:
+        definitions: What `$ref` leads to in every schema, beside the schema's own `$defs`.
+    """
+
+    def __init__(self, definitions: Mapping[str, Any] | None = None) -> None:
+        self._definitions = definitions or {}
         self._texts: dict[str, str] = {}  # name → its declared type, "" while it is being written
         self._owners: dict[str, str] = {}  # name → the schema it stands for, as canonical JSON
         self.use_json = False  #: Whether a type was written that the package must give.
@@ -66,13 +71,13 @@ class _Names:
 
     def type_of(self, schema: Mapping[str, Any]) -> str:
         """The type of a whole schema; an object with a title gets a name."""
-        definitions = schema.get("$defs", {})
+        definitions = {**self._definitions, **schema.get("$defs", {})}
         if schema.get("type") == "object" and "title" in schema and "properties" in schema:
             return self._named(str(schema["title"]), schema, definitions)
         return self._write(schema, definitions, 0)
 
     def _named(self, title: str, schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> str:
-        own = json.dumps([schema, _reached(schema, definitions)], sort_keys=True)
+        own = json.dumps([schema, reached(schema, definitions)], sort_keys=True)
         wanted = re.sub(r"\W+", "_", title).strip("_") or "Model"
         wanted = f"_{wanted}" if wanted[0].isdigit() else wanted
         number, name = 1, wanted
@@ -145,7 +150,7 @@ class _Names:
         return _JSON
 
 
-def _reached(schema: Any, definitions: Mapping[str, Any]) -> dict[str, Any]:
+def reached(schema: Any, definitions: Mapping[str, Any]) -> dict[str, Any]:
     """The definitions that a schema leads to, by name."""
     found: dict[str, Any] = {}
     waiting = [schema]

@@ -1,7 +1,7 @@
 """Following live: one job's history, a workspace's changes, a job's log lines.
 
 Read as server-sent events with a cursor, so that a cut connection loses nothing: behind a
-buffering gateway each answer ends early and the next one goes on where it stopped.
+buffering gateway each answer ends early and the next one continues where it stopped.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def sentence(event: Event) -> Text:
 
 
 def question(wait: dict[str, Any], job_id: str, between: str) -> str | None:
-    """What a waiting job asks, and how to answer; None when it asks nobody."""
+    """What a waiting job asks, and how to answer; None when it asks no one."""
     if wait.get("kind") != "ask":
         return None
     options = wait.get("options") or []

@@ -207,7 +207,7 @@ class Tokens:
 
     @property
     def can_renew(self) -> bool:
-        """Whether there is somebody to ask for another."""
+        """Whether there is someone to ask for another."""
         return callable(self._source)
 
     @property
@@ -244,7 +244,7 @@ class Tokens:
 
 
 def _seconds_to_live(token: str) -> float:
-    """What the token itself says; nobody is let in for it."""
+    """What the token itself says; no one is let in for it."""
     try:
         body = token.split(".")[1]
         claims = json.loads(base64.urlsafe_b64decode(body + "=" * (-len(body) % 4)))

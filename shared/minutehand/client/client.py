@@ -63,7 +63,7 @@ class Options(TypedDict, total=False):
 
 
 class JobFilter(TypedDict, total=False):
-    """Which jobs a list shows, and where it goes on; see `UserQueue.list_jobs`."""
+    """Which jobs a list shows, and where it continues; see `UserQueue.list_jobs`."""
 
     status: Sequence[Status]
     job_type: str
@@ -148,7 +148,7 @@ class Client:
     async def list_jobs(
         self, workspace_id: WorkspaceId | str | None = None, **which: Unpack[JobFilter]
     ) -> JobPage:
-        """A page of jobs, newest first; go on with its `next_cursor`."""
+        """A page of jobs, newest first; continue with its `next_cursor`."""
         return await (await self.queue()).list_jobs(workspace_id, **which)
 
     async def explain(self, job_id: JobId | str) -> Explanation:

@@ -155,7 +155,7 @@ class Watcher(ABC):
 
         `live`: joined, and everything up to now was read since. `catching-up`: a read is under
         way, something is known to be missing, or messages are held back to stay within the
-        plan. `polling`: Realtime is away, reads go on.
+        plan. `polling`: Realtime is away, reads continue.
         `offline`: neither works, or the watch is closed.
         """
         if self._closed or self._unreachable:
@@ -246,7 +246,7 @@ class Watcher(ABC):
             task.add_done_callback(self._on_task_done)
 
     def _on_task_done(self, task: asyncio.Task[None]) -> None:
-        """What nobody expected is the reader's to see."""
+        """What no one expected is the reader's to see."""
         if not task.cancelled() and (error := task.exception()) is not None:
             self._finish(error)
             self._on_lost(str(error))

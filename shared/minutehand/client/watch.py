@@ -44,7 +44,7 @@ class JobWatcher(Watcher):
 
     @property
     def last_seq(self) -> int:
-        """The `seq` up to which events are here; pass it as `after` to go on later."""
+        """The `seq` up to which events are here; pass it as `after` to continue later."""
         return self._sequence.last
 
     async def ended(self) -> Job:
@@ -95,9 +95,9 @@ class FeedWatcher(Watcher):
     """The events of many jobs, by the database's own durable cursor; messages say when to read.
 
     Attributes:
-        cursor: Where to go on later; None before the first read.
+        cursor: Where to continue later; None before the first read.
         resets: How often the cursor was of another database, so that events were missed and what
-            is shown had better be read anew.
+            is shown had better be read again.
     """
 
     def __init__(
@@ -155,5 +155,5 @@ class FeedWatcher(Watcher):
                 return None
             raise
         if self.cursor is None:
-            self._topic.hurry()  # nobody may join the topic of a session that does not exist yet
+            self._topic.hurry()  # no one may join the topic of a session that does not exist yet
         return page

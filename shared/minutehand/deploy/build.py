@@ -151,7 +151,7 @@ def sources_hash(files: Iterable[Path], project: Project) -> str:
 def locked_for(files: Iterable[Path], project: Project) -> list[Locked]:
     """The locked distributions that `files` need at run time.
 
-    A module nobody declared is refused: it would be missing on Lambda and nowhere else.
+    A module no one declared is refused: it would be missing on Lambda and nowhere else.
     """
     entries = read_project_lock(project.root)
     direct = {name for name, entry in entries.items() if OURSELVES in entry.parents}

@@ -85,7 +85,7 @@ def console_assets(config: Mapping[str, Any], apps: Iterable[App]) -> dict[str, 
 
 
 def upload(s3: Any, bucket: str, assets: Mapping[str, Asset]) -> None:
-    """Put every file, the page last: until then nobody is sent to what is not there yet.
+    """Put every file, the page last: until then no one is sent to what is not there yet.
 
     Nothing is deleted, so a tab opened before still finds the modules it has not loaded yet.
     """

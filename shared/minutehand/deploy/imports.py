@@ -97,7 +97,7 @@ def closure(modules: Iterable[str], sources: Sources) -> list[Path]:
 def third_party(files: Iterable[Path], sources: Sources) -> dict[str, set[str]]:
     """Top-level foreign modules that `files` import → the distributions that provide them.
 
-    A module nobody installed maps to an empty set.
+    A module no one installed maps to an empty set.
     """
     distributions = packages_distributions()
     tops = {

@@ -1,1 +1,1 @@
-"""Puts the engine into somebody's Supabase project, keeps it up to date, and takes it out again."""
+"""Puts the engine into someone's Supabase project, keeps it up to date, and takes it out again."""

@@ -35,7 +35,7 @@ _STAMP = "%Y%m%d%H%M%S"
 
 
 class InstallError(Exception):
-    """The project cannot be changed as asked; `fix` says how to go on, `code` is a stable word."""
+    """The project cannot be changed as asked; `fix` says what to do, `code` is a stable word."""
 
     def __init__(self, message: str, *, code: str, fix: str) -> None:
         super().__init__(message)

@@ -39,7 +39,7 @@ def plan_upgrade(folder: Path, *, now: datetime, keep_edited: bool = False) -> U
     """Compare the project's files with this version's.
 
     Args:
-        keep_edited: Leave files that were edited as they are, and go on.
+        keep_edited: Leave files that were edited as they are, and continue.
 
     Raises:
         InstallError: Nothing is installed, a newer version is, or a file was edited.

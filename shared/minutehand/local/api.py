@@ -175,7 +175,7 @@ async def run_worker(worker: Worker, wakeups: asyncio.Event, database_url: str) 
 
 
 async def listen(wakeups: asyncio.Event, database_url: str) -> None:
-    """Set `wakeups` on every committed enqueue, whoever made it; for ever, over restarts.
+    """Set `wakeups` on every committed enqueue, from any caller; for ever, over restarts.
 
     Without a database's URL nothing wakes the worker, which then polls.
     """
@@ -185,7 +185,7 @@ async def listen(wakeups: asyncio.Event, database_url: str) -> None:
                 database_url, autocommit=True, connect_timeout=3, application_name="worker_wakeup"
             ) as connection:
                 await connection.execute(f"listen {CHANNEL}".encode())
-                wakeups.set()  # what was committed while nobody listened
+                wakeups.set()  # what was committed while no one listened
                 loop = asyncio.get_running_loop()
                 async for _ in connection.notifies():
                     wakeups.set()

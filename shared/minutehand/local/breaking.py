@@ -34,7 +34,7 @@ _FREEZE = "import os, sys, time; pid = int(sys.argv[1]); time.sleep(0.2); os.kil
 _THAW = "; time.sleep(float(sys.argv[2])); os.kill(pid, {go})"
 
 
-# it ends by its own clock: whoever asked for it may be killed meanwhile
+# it ends by its own clock: anyone who asked for it may be killed meanwhile
 _DROP = """
 do $do$ begin
   create schema if not exists minutehand_local;
@@ -150,7 +150,7 @@ class Breaker:
         return "Postgres is crashed; it recovers and the launcher starts it again."
 
     async def expire_leases(self) -> str:
-        """Let all leases end now: whoever holds one becomes a zombie."""
+        """Let all leases end now: anyone who holds one becomes a zombie."""
         count = await self._ask(
             "with expired as (update queue.leases set expires_at = now() - interval '1 second'"
             " returning 1) select count(*) from expired"

@@ -32,7 +32,7 @@ def is_free(port: int) -> bool:
 
 
 def reserve_port(preferred: int | None = None) -> int:
-    """Reserve `preferred` when nobody has it, else any free port, until this process ends."""
+    """Reserve `preferred` when no one has it, else any free port, until this process ends."""
     if preferred is not None and _reserve(preferred):
         return preferred
     for port in random.SystemRandom().sample(RANGE, k=len(RANGE)):

@@ -341,7 +341,7 @@ class Postgres:
 def sweep(temporary: Path) -> None:
     """Delete what test runs that were killed left in the temporary folder.
 
-    Not at once: whoever was killed may be started again over the same data.
+    Not at once: anyone who was killed may be started again over the same data.
     """
     for folder in temporary.glob(f"{SCRATCH_PREFIX}-*"):
         try:
@@ -349,7 +349,7 @@ def sweep(temporary: Path) -> None:
             is_old = time.time() - note.stat().st_mtime > SWEEP_AFTER_SECONDS
             owner = Identity(**json.loads(note.read_text()))
         except (OSError, ValueError):
-            continue  # just being made, or somebody else's
+            continue  # just being made, or someone else's
         if is_old and owner.find() is None:
             shutil.rmtree(folder, ignore_errors=True)
 

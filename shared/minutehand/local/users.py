@@ -17,7 +17,7 @@ PASSWORD_HASH = "$2b$04$YSokj4P0m2zo8VWCYF6ACuk5uzXv2lLj8ai6hf4oaYLjgQ5nLw9m."
 
 @dataclass(frozen=True)
 class DemoUser:
-    """Somebody who can sign in to the local stack."""
+    """Someone who can sign in to the local stack."""
 
     id: UUID
     email: str

@@ -344,7 +344,7 @@ class UserQueue:
     ) -> FeedPage:
         """Events of a session's jobs but for logs; without a cursor, from the beginning.
 
-        A guest session is there before its first job, and open to whoever it was opened to.
+        A guest session is there before its first job, and open to those it was opened to.
 
         Raises:
             QueueError: With word `session_not_found`, or `invalid_argument` for the cursor.
@@ -360,7 +360,7 @@ class UserQueue:
         ttl_seconds: int | None = None,
         user_id: UUID | str | None = None,
     ) -> GuestSession:
-        """Open a session to whoever holds its id, or to one user outside; for managers.
+        """Open a session to anyone who holds its id, or to one user outside; for managers.
 
         Jobs enqueued into the workspace with this `session_id` are what it shows.
 
@@ -382,7 +382,7 @@ class UserQueue:
         return GuestSession.model_validate(body)
 
     async def close_guest_session(self, session_id: str) -> None:
-        """End a guest session now: it is read and heard by nobody any more; for managers.
+        """End a guest session now: it is read and heard by no one any more; for managers.
 
         Raises:
             QueueError: With word `session_not_found`.
@@ -478,7 +478,7 @@ class UserQueue:
         """Cancel live jobs that match `where`, the oldest first, at most `limit` of them.
 
         Args:
-            cursor: The `next` of the call before; go on until `more` is false.
+            cursor: The `next` of the call before; continue until `more` is false.
         """
         return await self._bulk("cancel_jobs", workspace_id, where, limit, cursor, repeatable=True)
 
@@ -493,7 +493,7 @@ class UserQueue:
         """Run dead letters that match `where` again, at most `limit` of them.
 
         Args:
-            cursor: The `next` of the call before; go on until `more` is false.
+            cursor: The `next` of the call before; continue until `more` is false.
         """
         return await self._bulk(
             "redrive_jobs", workspace_id, where, limit, cursor, repeatable=False

@@ -226,7 +226,7 @@ class DataApi:
     def _ended(self, task: asyncio.Task[Any]) -> None:
         self._under_way.discard(task)
         if not task.cancelled():
-            task.exception()  # of a call that was left, nobody else will ask
+            task.exception()  # of a call that was left, no one else will ask
 
     def _count_pool_timeout(self, error: httpx.HTTPError) -> None:
         """Start over with a new pool when the present one has no connection to give."""

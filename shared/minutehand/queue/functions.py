@@ -18,7 +18,7 @@ from minutehand.queue.keys import WorkerKey, caller_headers
 class WorkerFunctions:
     """The functions open to `job_worker`; keep one per process and event loop.
 
-    A key that was refused is made anew, once.
+    A key that was refused is made again, once.
     """
 
     def __init__(

@@ -77,7 +77,7 @@ class WorkerKey:
         }
 
     def forget(self) -> None:
-        """Mint anew at the next call; for a token that was refused."""
+        """Mint again at the next call; for a token that was refused."""
         self._minted = None
 
     def _mint(self, secret: str) -> str:

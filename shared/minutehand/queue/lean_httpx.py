@@ -11,7 +11,7 @@ import sys
 from importlib.util import find_spec
 from typing import Any, Final, cast
 
-#: Imported by the module before it although nobody may ask for it; both are ready to fail there.
+#: Imported by the module before it although no one may ask for it; both are ready to fail there.
 _IN_CASE: Final = (("httpx", "httpx._main"), ("httpcore", "h2"))
 
 _modules = cast("dict[str, Any]", sys.modules)

@@ -221,7 +221,7 @@ class Explanation(Model):
 
 
 class BulkResult(Model):
-    """How many jobs a bulk call touched, and where to go on.
+    """How many jobs a bulk call touched, and where to continue.
 
     A call looks at a slice: it may touch none and still have more.
     """
@@ -229,7 +229,7 @@ class BulkResult(Model):
     count: int
     #: Whether there may be more that match.
     more: bool = False
-    #: Where the next call goes on, as its cursor; None at the end.
+    #: Where the next call continues, as its cursor; None at the end.
     next: dict[str, str] | None = None
 
 
@@ -244,19 +244,19 @@ class JobEvent(Model):
 
 
 class FeedPage(Model):
-    """Events of many jobs; go on with `cursor`, at once when there is `more`."""
+    """Events of many jobs; continue with `cursor`, at once when there is `more`."""
 
     events: tuple[JobEvent, ...]
     cursor: str
     #: The transaction by which each event is ordered: a part of the cursor after it.
     places: tuple[str, ...] = Field(default=(), exclude=True)
     more: bool = False
-    #: The cursor was of another database, so events may have been missed: read state anew.
+    #: The cursor was of another database, so events may have been missed: read state again.
     reset: bool = False
 
 
 class GuestSession(Model):
-    """A session opened to somebody outside; its id is the key to it."""
+    """A session opened to someone outside; its id is the key to it."""
 
     session_id: str = Field(repr=False)
     workspace_id: WorkspaceId
@@ -277,7 +277,7 @@ class JobSteps(Model):
     """What a job has done, and what it waits for: `{kind, name, question, …}` or None."""
 
     steps: tuple[Step, ...] = ()
-    #: The last place of the page, to go on from; None at the end.
+    #: The last place of the page, to continue from; None at the end.
     next: dict[str, Any] | None = None
     waiting_for: dict[str, Any] | None = None
 
@@ -349,7 +349,7 @@ class ForeignCursor(ValueError):
 
 
 class Cursor(Model):
-    """Where a list of jobs goes on: after this job, newest first."""
+    """Where a list of jobs continues: after this job, newest first."""
 
     created_at: str
     id: str
@@ -381,7 +381,7 @@ class JobPage(Model):
 
     jobs: tuple[Job, ...]
     next_cursor: str | None = None
-    #: Only of a sorted list, which goes on by an offset.
+    #: Only of a sorted list, which continues by an offset.
     more: bool | None = None
     cut: bool | None = None
 
@@ -396,7 +396,7 @@ class JobCounts(Model):
 
 
 class SortedJobs(Model):
-    """Jobs in another order than their age; go on by an offset while there are `more`."""
+    """Jobs in another order than their age; continue by an offset while there are `more`."""
 
     jobs: tuple[Job, ...]
     more: bool = False
@@ -418,14 +418,14 @@ class FoundLine(Model):
 
 
 class FoundLines(Model):
-    """Log lines, newest first; go on with `before=next`."""
+    """Log lines, newest first; continue with `before=next`."""
 
     lines: tuple[FoundLine, ...]
     next: int | None = None
 
 
 class LogPage(Model):
-    """A page of log lines, oldest first; go on with `after=next_after`."""
+    """A page of log lines, oldest first; continue with `after=next_after`."""
 
     logs: tuple[JobLog, ...]
     next_after: int | None = None
@@ -490,7 +490,7 @@ class LeaseRequest(Model):
     #: Only jobs whose type usually ends within this time are leased; None for no bound.
     budget_ms: int | None = None
     version: str | None = None
-    #: Slots this tick goes on watching; None lets the database count what it leaves unfilled.
+    #: Slots this tick continues watching; None lets the database count what it leaves unfilled.
     free_slots: int | None = None
     #: Where the worker's log is: `{log_group, log_stream, region}`; sent with a run's first call.
     origin: dict[str, str] | None = None
@@ -604,7 +604,7 @@ class ReportItem:
 
 
 class ReportResult(Model):
-    """What the queue says about a reported job: go on, stop, or it is no longer yours."""
+    """What the queue says about a reported job: continue, stop, or it is no longer yours."""
 
     job_id: JobId
     fence: int

@@ -34,7 +34,7 @@ def stream(
 ) -> Iterator[Event]:
     """Events of a feed until the server says that there are no more, by `end` or by 204.
 
-    An access token lives an hour; a watch that signed in by itself does so again and goes on.
+    An access token lives an hour; a watch that signed in by itself does so again and continues.
 
     Raises:
         CommandFailed: The feed was refused, stays away for `tries` attempts in a row, or a given

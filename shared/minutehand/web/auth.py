@@ -12,7 +12,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from minutehand.queue.keys import is_guest_session
 from minutehand.web.caller import Caller, InvalidToken
-from minutehand.web.errors import unauthorized
+from minutehand.web.errors import token_missing, unauthorized
 from minutehand.web.services import Services
 
 _bearer = HTTPBearer(
@@ -69,7 +69,7 @@ async def require_caller(request: Request, _: Credentials) -> Caller:
     """Dependency: the signed-in user, else 401."""
     token = bearer_token(request)
     if token is None:
-        raise unauthorized("send a user's access token as a bearer token", presented=False)
+        raise token_missing()
     return await verify(request, token)
 
 
@@ -84,7 +84,7 @@ async def stream_caller(
     if token is None and "text/event-stream" in request.headers.get("accept", ""):
         token = access_token
     if token is None:
-        raise unauthorized("send a user's access token as a bearer token", presented=False)
+        raise token_missing()
     return await verify(request, token)
 
 

@@ -28,7 +28,7 @@ _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 _JSON = re.compile(r"application/([a-z0-9.!#$&^_-]+\+)?json$")
 #: How JSON begins, whatever comes of it: such a body is told where its error is.
 _LIKE_JSON = re.compile(rb"\s*([\[{\"]|-?\d+(\.\d+)?([eE][+-]?\d+)?\s*$|(true|false|null)\s*$)")
-#: What clients send when nobody told them the type, curl's `-d` first among them.
+#: What clients send when no one told them the type, curl's `-d` first among them.
 _UNSPECIFIED = frozenset({"", "application/x-www-form-urlencoded", "text/plain"})
 
 

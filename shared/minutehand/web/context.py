@@ -115,7 +115,7 @@ class ErrorBoundary:
 
         try:
             await self._app(scope, receive, send_noting)
-        except Exception as error:  # the API's one broad catch: nobody outside reads a trace
+        except Exception as error:  # the API's one broad catch: no one outside reads a trace
             response = respond(error)
             if response is None:
                 logger.exception(

@@ -110,6 +110,11 @@ def unauthorized(reason: str, *, presented: bool) -> ApiError:
     )
 
 
+def token_missing() -> ApiError:
+    """401 for a request without a user's token."""
+    return unauthorized("send a user's access token as a bearer token", presented=False)
+
+
 def not_found(what: str = "job") -> ApiError:
     """404 for what is missing or not the caller's; the two cannot be told apart."""
     return ApiError(404, f"{what}_not_found", f"No such {what}")

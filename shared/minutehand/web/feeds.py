@@ -119,7 +119,7 @@ class JobFeed:
             return Batch()
         told: list[_Told] = [frame.parsed for frame in frames]
         self._seq = told[-1].seq
-        # a retry may have retried the job in the meantime, and then the stream goes on
+        # a retry may have retried the job in the meantime, and then the stream continues
         self._may_have_ended = told[-1].line.type in _ENDS
         return Batch(
             [each.line for each in told],

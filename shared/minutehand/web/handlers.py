@@ -38,7 +38,7 @@ logger = logging.getLogger(__name__)
 
 
 def respond(error: Exception, request: Request | None = None) -> JSONResponse | None:
-    """The response a planned error stands for; None for what nobody planned."""
+    """The response a planned error stands for; None for what no one planned."""
     if isinstance(error, ApiError):
         return error_response(
             error.status_code, error.code, error.error, detail=error.info, headers=error.headers

@@ -25,7 +25,7 @@ class Upstream(Protocol):
     """Feeds a hub: tells of news on the topics it was asked to follow."""
 
     def follow(self, topic: str, *, token: str | None, until: datetime) -> None:
-        """Begin or go on following; of several readers' tokens the one that lives longest."""
+        """Begin or continue following; of several readers' tokens the one that lives longest."""
         ...
 
     def leave(self, topic: str) -> None:
@@ -122,7 +122,7 @@ class Subscription:
 
 
 class EventHub:
-    """Wakes the readers of a subject; fed by `notify`, whoever calls it."""
+    """Wakes the readers of a subject; fed by `notify`, from any caller."""
 
     def __init__(self) -> None:
         self._readers: defaultdict[str, set[Subscription]] = defaultdict(set)
@@ -133,7 +133,7 @@ class EventHub:
         self.closing = False
 
     def feed_from(self, upstream: Upstream) -> None:
-        """Follow every subject somebody reads through `upstream`; without one, readers poll."""
+        """Follow every subject someone reads through `upstream`; without one, readers poll."""
         self._upstream = upstream
 
     def subscribe(self, topic: str, *, token: str | None, until: datetime) -> Subscription:
@@ -199,7 +199,7 @@ class EventHub:
                 self._upstream.leave(topic)
 
     def close(self) -> None:
-        """Let every stream end soon; its client comes back to whoever serves next."""
+        """Let every stream end soon; its client comes back to the process that serves next."""
         self.closing = True
         for topic in list(self._readers):
             self.notify(topic)

@@ -1,4 +1,4 @@
-"""Query parameters of lists: one that nobody knows is refused by its name.
+"""Query parameters of lists: one that no one knows is refused by its name.
 
 A filter with a typing error would match everything; probes and streams may carry what they like.
 """

@@ -1,6 +1,6 @@
 """The latest events of one subject, kept once for all its readers.
 
-Whoever may read the subject may read its ring: each reader was let in by the database first.
+Anyone who may read the subject may read its ring: each reader was let in by the database first.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Ring:
         self._bytes = 0
 
     def offer(self, frame: Frame) -> bool:
-        """Keep `frame` if it is newer than all; after a gap the ring begins anew with it."""
+        """Keep `frame` if it is newer than all; after a gap the ring begins again with it."""
         if self._frames and frame.seq <= self._frames[-1].seq:
             return False
         if self._frames and frame.seq != self._frames[-1].seq + 1:

@@ -1,6 +1,6 @@
 """One read for many readers who ask the same question at the same moment.
 
-Only for questions whose answer is the same whoever of them asks; a refusal is never shared.
+Only for questions whose answer is the same whichever of them asks; a refusal is never shared.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from minutehand.queue.errors import QueueError, QueueUnavailable
 
 T = TypeVar("T")
 
-#: Answers are forgotten after this; whoever asks later asks anew.
+#: Answers are forgotten after this; anyone who asks later asks again.
 KEPT_SECONDS: Final = 2.0
 
 
@@ -34,7 +34,7 @@ class SharedReads:
         """The answer to `question`, by a read that started at `since` or later.
 
         Args:
-            question: Equal for whoever may share the answer.
+            question: Equal for anyone who may share the answer.
             read: Asks with the caller's own token.
             since: On the loop's clock; what happened before it is certainly in the answer.
         """

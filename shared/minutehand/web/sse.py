@@ -37,7 +37,7 @@ KEEP_ALIVE = b": keep-alive\n\n"
 
 @dataclass(frozen=True)
 class Line:
-    """One event of a feed; `cursor` is where to go on after it."""
+    """One event of a feed; `cursor` is where to continue after it."""
 
     cursor: str
     type: str
@@ -57,7 +57,7 @@ class Batch:
     end: str | None = None
     #: Read on without waiting: more is there, or it is to be seen whether this was the end.
     more: bool = False
-    #: Where to go on although there were no lines.
+    #: Where to continue although there were no lines.
     cursor: str | None = None
     #: The lines as other readers of the subject may have them.
     frames: Sequence[Frame] = ()
@@ -91,7 +91,7 @@ class Feed(Protocol):
         ...
 
     async def check(self) -> Batch:
-        """Whether the subject is still there, while reading goes on: an end, `more`, or nothing."""
+        """Whether the subject still exists, between reads: an end, `more`, or nothing."""
         ...
 
 
@@ -166,7 +166,7 @@ class Stream:
 
     async def chunks(self, first: Batch) -> AsyncIterator[bytes]:
         """The bytes of the stream; `first` was read before it began."""
-        # an id without data is remembered by EventSource and shown to nobody
+        # an id without data is remembered by EventSource and shown to no one
         start = f"id: {first.cursor}\n" if first.cursor is not None and not first.lines else ""
         yield f"retry: {int(self._pace.retry * 1000)}\n{start}\n".encode()
         topic, reader = self._feed.topic, self._reader
@@ -175,7 +175,7 @@ class Stream:
                 topic, token=reader.token, until=reader.expires_at
             ) as news:
                 if news.is_live:
-                    news.wake(look=True)  # what came between the first read and now came to nobody
+                    news.wake(look=True)  # what came between the first read and now came to no one
                 async for chunk in self._told(news, first):
                     yield chunk
         finally:
@@ -262,7 +262,7 @@ class Stream:
         return Batch() if frames is not None and (told or news.is_live) else None
 
     def _check_now_and_then(self, news: Subscription) -> None:
-        """Begin a check beside the stream, which goes on meanwhile."""
+        """Begin a check beside the stream, which continues meanwhile."""
         now = self._clock.monotonic()
         if self._check is None and now >= self._check_at:
             self._check_at = now + max(self._pace.check, news.check_pause)

@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 LEEWAY = timedelta(seconds=10)
 #: An unknown key id makes us ask for the key set again, but no more often than this.
 REFETCH_AFTER = timedelta(minutes=1)
-#: Keys older than this are fetched anew, so that a revoked one is forgotten.
+#: Keys older than this are fetched again, so that a revoked one is forgotten.
 KEYS_MAX_AGE = timedelta(minutes=10)
 MAX_TOKEN_CHARACTERS = 8192
 

@@ -94,7 +94,7 @@ class RealtimeUpstream:
         self._task: asyncio.Task[None] | None = None
 
     def follow(self, topic: str, *, token: str | None, until: datetime) -> None:
-        """Begin or go on following; of several readers' tokens the one that lives longest."""
+        """Begin or continue following; of several readers' tokens the one that lives longest."""
         known = self._topics.get(topic)
         if known is None:
             if len(self._topics) >= MAX_TOPICS:
@@ -167,7 +167,7 @@ class RealtimeUpstream:
         return bool(self._topics)
 
     async def _serve(self, socket: ClientConnection) -> None:
-        """Read, write, beat and join until nobody follows anything or the socket breaks."""
+        """Read, write, beat and join until no one follows anything or the socket breaks."""
         self._outbox = asyncio.Queue()
         tasks = {
             asyncio.ensure_future(work)

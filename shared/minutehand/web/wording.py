@@ -1,4 +1,4 @@
-"""What is wrong with a field, in words for whoever sent it; the values themselves stay unsaid.
+"""What is wrong with a field, in words for its sender; the values themselves stay unsaid.
 
 Which exception becomes which answer is left to `minutehand.web.handlers`.
 """

@@ -255,14 +255,14 @@ class Attempt:
         return self.renewed_at + self.lease.lease_seconds / 4
 
     def stored(self) -> None:
-        """The news was stored: whoever waits for it goes on."""
+        """The news was stored: anyone who waits for it continues."""
         waiting, self._flushes = self._flushes, []
         for future in waiting:
             if not future.done():
                 future.set_result(None)
 
     def refused(self, error: QueueError) -> None:
-        """The news was refused for good: whoever waits for it hears why."""
+        """The news was refused for good: anyone who waits for it hears why."""
         waiting, self._flushes = self._flushes, []
         for future in waiting:
             if not future.done():

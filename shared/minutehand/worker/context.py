@@ -221,7 +221,7 @@ class News:
 
 
 class ContextPort(Protocol):
-    """What a context needs from whoever runs the processor."""
+    """What a context needs from what runs the processor."""
 
     def announce(self) -> None:
         """There is news; may be called from any thread."""
@@ -363,7 +363,7 @@ class JobContext:
         if key in self._steps:
             return _read(self._steps[key], returns)
         self._news.begin_step(key)
-        # a report of its own only for a step that somebody may be watching
+        # a report of its own only for a step that someone may be watching
         soon = asyncio.get_running_loop().call_later(LONG_STEP, self._port.announce)
         try:
             value = plain(await run())
@@ -441,7 +441,7 @@ class JobContext:
     # Children -------------------------------------------------------------------------------
 
     async def spawn(self, children: Sequence[NewJob], *, name: str | None = None) -> list[JobId]:
-        """Enqueue child jobs and go on; a later attempt finds the same ones.
+        """Enqueue child jobs and continue; a later attempt finds the same ones.
 
         Raises:
             LeaseLost: The job is no longer this worker's; nothing was enqueued.

@@ -20,7 +20,7 @@ class LeaseRequests:
     """One tick's lease calls, and what their answers told about the work to come.
 
     Args:
-        is_woken: Whether somebody wakes this tick, so that enqueues may go on doing so.
+        is_woken: Whether someone wakes this tick, so that enqueues may continue doing so.
     """
 
     #: Pause after a lease that was refused, e.g. for a key that is being rotated.
@@ -88,7 +88,7 @@ class LeaseRequests:
             budget_ms=None if math.isinf(left) else max(0, int(left * 1000)),
             version=self._options.version,
             origin=self._options.origin if self._call == 1 else None,
-            # None lets the database count what is left; 0 keeps enqueues waking somebody, for a
+            # None lets the database count what is left; 0 keeps enqueues waking someone, for a
             # tick that may be about to leave, or that is woken itself
             free_slots=None if staying and not self._is_woken else 0,
             count_due=count_due,

@@ -84,7 +84,7 @@ class Worker:
         self._registered: object = None
         self._look_after_at = float("-inf")
         self._stopping = asyncio.Event()
-        #: Of the run that leases now, while `run_forever` goes on.
+        #: Of the run that leases now, while `run_forever` continues.
         self._draining: asyncio.Event | None = None
         #: Runs that lease no more and bring their jobs to an end.
         self._drained: set[asyncio.Task[TickSummary]] = set()

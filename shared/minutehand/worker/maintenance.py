@@ -24,7 +24,7 @@ class Maintenance:
 
     Args:
         is_busy: Whether jobs run: only then calls are made unasked, so that a tick whose slots are
-            always full does not leave maintenance to nobody.
+            always full does not leave maintenance to no one.
         on_done: Called after each call with whether it may have made jobs ready.
     """
 

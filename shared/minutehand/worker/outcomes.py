@@ -53,7 +53,7 @@ class Fail:
 
 @dataclass(frozen=True, slots=True)
 class Cancel:
-    """End without the work done, because nobody wants it any more: neither success nor failure."""
+    """End without the work done, because no one wants it any more: neither success nor failure."""
 
     reason: str
     data: Mapping[str, Any] | None = None

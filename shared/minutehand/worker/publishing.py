@@ -67,7 +67,7 @@ class Publishing:
         try:
             async with asyncio.timeout(PATIENCE_SECONDS):
                 return await publish()
-        except Exception as error:  # whatever an app's outbox raises, the run's jobs go on
+        except Exception as error:  # whatever an app's outbox raises, the run's jobs continue
             logger.warning(
                 "Publisher failed; it is called again",
                 extra=self._extra("publisher.failed")

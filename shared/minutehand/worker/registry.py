@@ -113,7 +113,7 @@ class JobType(Generic[P]):
             )
         if at < self.version and isinstance(raw, dict):
             raw = dict(raw)
-            # by the steps there are: whoever enqueues names the version, and may name any number
+            # by the steps there are: anyone who enqueues names the version, and may name any number
             for step in sorted(step for step in self.upcasters if step >= at):
                 raw = self.upcasters[step](raw)
         try:
@@ -314,7 +314,7 @@ class Registry:
 
         Args:
             payload: The model every payload must fit. Its JSON Schema is published, so the
-                database refuses what would not fit, whoever enqueues it.
+                database refuses what would not fit, however it is enqueued.
             max_concurrency: Most jobs of this type running at once, over all workers.
             workspace_concurrency: The same for each workspace.
             key_concurrency: The same for each `concurrency_key` of a workspace.

@@ -110,7 +110,7 @@ class Settler:
     async def _until_through(
         self, items: Sequence[SettleItem], lease: LeaseRequest | None
     ) -> SettleResponse:
-        """Settle, and go on trying while the queue is away and there is time."""
+        """Settle, and continue trying while the queue is away and there is time."""
         while True:
             left = self._deadlines.end - self._clock.monotonic()
             try:

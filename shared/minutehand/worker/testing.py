@@ -151,7 +151,7 @@ class Rehearsal(Generic[P]):
         self._end_wait("sleep", {})
 
     def time_out(self) -> None:
-        """Nobody answers and nothing happens until the wait's timeout."""
+        """No one answers and nothing happens until the wait's timeout."""
         wait = self._waiting or {}
         if "timeout_at" not in wait:
             raise AssertionError(f"the job waits without a timeout: {self._waiting}")

@@ -1,7 +1,7 @@
 """Plain processors in threads of their own, stopped as far as Python allows.
 
 A thread cannot be killed: it is sent an exception, which arrives at its next Python instruction.
-One that sleeps in C code goes on until it returns; its lease is gone by then, so nothing it sends
+One that sleeps in C code continues until it returns; its lease is gone by then, so nothing it sends
 is stored.
 """
 
@@ -47,7 +47,7 @@ async def run_in_thread(call: Callable[[], Any], *, name: str) -> Any:
         try:
             loop.call_soon_threadsafe(post, result, error)
         except RuntimeError:
-            return  # the loop is closed: nobody waits any more
+            return  # the loop is closed: no one waits any more
 
     thread = threading.Thread(target=target, name=f"{name}-{next(_numbers)}", daemon=True)
     thread.start()

@@ -286,7 +286,7 @@ class Tick:
             self._lease_requests.put_off(self._options.poll_seconds)
             return
         except QueueError as error:
-            # what runs goes on and is settled; only nothing new begins for a while
+            # what runs continues and is settled; only nothing new begins for a while
             self._note("Lease was refused", "lease.refused", error)
             self._lease_requests.refused()
             return

@@ -44,7 +44,7 @@ def enter(traceparent: str) -> None:
     """Make `traceparent` current for the rest of this context, for OpenTelemetry too."""
     _current.set(traceparent)
     if "opentelemetry" not in sys.modules:
-        return  # nobody here traces; importing it would cost every cold start
+        return  # no one here traces; importing it would cost every cold start
     from opentelemetry import context
     from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 

@@ -1,4 +1,4 @@
--- Reclaim computes the lease's end from its start, as if nobody renewed.
+-- Reclaim computes the lease's end from its start, as if no one renewed.
 do $patch$
 declare
   v_body text := pg_get_functiondef('queue.reclaim'::regproc);

@@ -1,4 +1,4 @@
--- Whoever knows the job's id may settle it.
+-- Anyone who knows the job's id may settle it.
 do $patch$
 declare
   v_name text;

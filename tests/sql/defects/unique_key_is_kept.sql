@@ -1,4 +1,4 @@
--- An ended job goes on holding its unique key.
+-- An ended job continues holding its unique key.
 do $patch$
 declare
   v_body text := pg_get_functiondef('queue.after_end'::regproc);

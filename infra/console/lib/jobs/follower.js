@@ -118,7 +118,7 @@ export class Follower {
 
   /**
    * `live`: joined, and everything up to now was read since. `catching-up`: a read is under way,
-   * something is known to be missing, or messages are held back to stay within the plan. `polling`: Realtime is away, reads go on. `offline`:
+   * something is known to be missing, or messages are held back to stay within the plan. `polling`: Realtime is away, reads continue. `offline`:
    * neither works.
    *
    * @returns {Freshness}

@@ -18,7 +18,7 @@ import { normalizeEvent } from "./sequence.js";
  */
 /** @typedef {OwnWorkspaceOptions & import("./follower.js").Timing} WorkspaceOptions */
 
-const MOST_PAGES = 10; // a longer absence: whoever shows jobs had better read them again
+const MOST_PAGES = 10; // a longer absence: anyone who shows jobs had better read them again
 
 export class WorkspaceWatch extends Follower {
   #reads;

@@ -40,7 +40,7 @@ class Document(Exact):
 
 
 class Message(Exact):
-    """What somebody says."""
+    """What someone says."""
 
     text: Annotated[str, Field(min_length=1, max_length=8000, pattern=r"\S")]
     client_id: Annotated[str, Field(min_length=1, max_length=100, pattern=r"\S")] | None = Field(

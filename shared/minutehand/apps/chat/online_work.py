@@ -25,7 +25,7 @@ class OnlineWork:
         """Do the work and return its result.
 
         Raises:
-            Pause: The job shall go on later, or the model will not answer this.
+            Pause: The job shall continue later, or the model will not answer this.
         """
         run, item = self._run, self._run.item
         assert run.loaded.message is not None

@@ -119,7 +119,7 @@ class SessionFeed(HistoryFeed):
         return Batch()
 
     async def _learn(self, page: FeedPage) -> None:
-        """Find out which of the jobs are work, and anew what those ask that have begun to."""
+        """Find out which of the jobs are work, and again what those ask that have begun to."""
         asking = {event.job_id for event in page.events if event.type == "job.waiting"}
         unknown = {event.job_id for event in page.events if event.job_id not in self._works}
         if unknown | asking:

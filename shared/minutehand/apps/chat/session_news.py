@@ -26,7 +26,7 @@ _PREFIX: Final = "session:"
 
 
 class SessionNews:
-    """Tells a hub which sessions have something new; reads only while somebody follows one."""
+    """Tells a hub which sessions have something new; reads only while someone follows one."""
 
     def __init__(self, store: SessionStore, hub: EventHub) -> None:
         self._store = store

@@ -29,7 +29,7 @@ from minutehand.web.errors import (
     ApiError,
     invalid_argument,
     not_found,
-    unauthorized,
+    token_missing,
 )
 from minutehand.web.hub import EventHub
 from minutehand.web.idempotency import IdempotencyHeader, parse_key
@@ -111,7 +111,7 @@ async def guest_or_user(
     if bearer_token(request) is not None or access_token:
         return await stream_caller(request, credentials, access_token)
     if not services.settings.allow_anonymous:
-        raise unauthorized("send a user's access token as a bearer token", presented=False)
+        raise token_missing()
     return None
 
 

@@ -52,7 +52,7 @@ class Writer:
         """A step's answer as JSON of a shape in `data`, remembered in the job.
 
         Raises:
-            Pause: The job shall go on later, or the model will not answer this.
+            Pause: The job shall continue later, or the model will not answer this.
         """
 
         async def run() -> dict[str, Any]:
@@ -64,7 +64,7 @@ class Writer:
         """Plain text, shown while it is written; remembered in the job when it is a step.
 
         Raises:
-            Pause: The job shall go on later, or the model will not answer this.
+            Pause: The job shall continue later, or the model will not answer this.
         """
 
         async def run() -> dict[str, Any]:

@@ -112,7 +112,7 @@ class HttpApollo:
         return Usage(credits_remaining=left if isinstance(left, int) else None, source="apollo")
 
     async def aclose(self) -> None:
-        """Close the connections, unless they are somebody else's."""
+        """Close the connections, unless they are someone else's."""
         if self._is_own:
             await self._http.aclose()
 

@@ -1,6 +1,6 @@
 """Apollo without a network: answers deterministic data per domain and says so in `source`.
 
-The local default (`USE_MOCK_APOLLO=true`); a reserved `.invalid` domain is a company nobody knows.
+The local default (`USE_MOCK_APOLLO=true`); a reserved `.invalid` domain is a company no one knows.
 """
 
 from __future__ import annotations

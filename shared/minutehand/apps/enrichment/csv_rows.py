@@ -47,7 +47,7 @@ class Record:
 
 @dataclass(frozen=True)
 class Header:
-    """Which column holds which field; `None` for columns nobody needs."""
+    """Which column holds which field; `None` for columns no one needs."""
 
     fields: tuple[str | None, ...]
     delimiter: str
@@ -78,7 +78,7 @@ async def split_records(
     Args:
         start: The offset at which the stream begins; offsets count on from there.
         limit: A longer record is given up: its first line becomes a record with a `problem`,
-            and the lines after it are read anew.
+            and the lines after it are read again.
     """
     joiner = _Joiner(start, limit)
     async for line in _lines(chunks, limit):

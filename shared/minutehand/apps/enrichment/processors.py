@@ -1,4 +1,4 @@
-"""The enrichment processors: one account, one contact, a key sealed anew.
+"""The enrichment processors: one account, one contact, a key sealed again.
 
 Reading CSV files is `import_processor`; what may be overwritten is decided in SQL.
 """
@@ -110,7 +110,7 @@ class Processors:
     async def reseal_apollo_key(
         self, job: Job[ResealKey], ctx: JobContext
     ) -> dict[str, bool] | Fail:
-        """Seal the workspace's key under the current wrapping key; jobs go on meanwhile."""
+        """Seal the workspace's key under the current wrapping key; jobs continue meanwhile."""
         workspace_id = str(job.workspace_id)
         sealed = (await self._app.store.load_key(workspace_id)).sealed_key
         if sealed is None:

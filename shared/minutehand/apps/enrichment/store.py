@@ -156,7 +156,7 @@ class UserStore:
         )
 
     async def reseal_key(self, workspace_id: UUID) -> dict[str, Any]:
-        """Enqueue the job that seals the stored key anew; managers only."""
+        """Enqueue the job that seals the stored key again; managers only."""
         return await self._call("reseal_apollo_key", {"p_workspace_id": str(workspace_id)})
 
     async def enrich(self, kind: Kind, record_id: UUID) -> dict[str, Any]:

@@ -38,7 +38,7 @@ MEDIA: Final = {
 
 
 class Pause(Exception):
-    """The job ends its turn here and goes on later."""
+    """The job ends its turn here and continues later."""
 
     def __init__(self, outcome: Retry | Snooze) -> None:
         self.outcome = outcome
@@ -75,7 +75,7 @@ class Pipeline:
         """Run every stage that is not finished, and end the plan; answers how it ended.
 
         Raises:
-            Pause: The job is to go on later.
+            Pause: The job is to continue later.
             PlanGone: The plan was deleted or cancelled meanwhile.
             LeaseLost: Another attempt has taken over.
         """
@@ -85,7 +85,7 @@ class Pipeline:
             return await self._end()
         finally:
             sending.cancel()
-            # its error has come to whoever flushed
+            # its error has come to anyone who flushed
             with suppress(BaseException):
                 await sending
 

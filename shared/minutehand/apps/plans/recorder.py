@@ -83,7 +83,7 @@ class Recorder:
                     future.set_exception(
                         error if isinstance(error, Exception) else asyncio.CancelledError()
                     )
-                    future.exception()  # nobody may be left to ask
+                    future.exception()  # no one may be left to ask
             raise
 
     async def _send(self) -> None:

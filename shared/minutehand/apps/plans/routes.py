@@ -41,7 +41,7 @@ from minutehand.web.caller import Caller, token_of
 from minutehand.web.errors import (
     FieldProblem,
     not_found,
-    unauthorized,
+    token_missing,
     validation_failed,
 )
 from minutehand.web.feeds import seq_cursor
@@ -73,7 +73,7 @@ async def caller_or_guest(
     if token is not None:
         return await verify(request, token)
     if not services.settings.allow_anonymous:
-        raise unauthorized("send a user's access token as a bearer token", presented=False)
+        raise token_missing()
     return None
 
 

@@ -14,9 +14,9 @@ from typing import Final, Literal
 from minutehand.apps.training.models import SaidSegment, TimedSegment
 
 Kind = Literal["step", "detail", "warning", "greeting"]
-#: Nobody speaks on over a gap of this length.
+#: No one speaks on over a gap of this length.
 PAUSE_SECONDS: Final = 0.2
-#: Somebody who makes a pause about as often as this puts one between any two steps.
+#: Someone who makes a pause about as often as this puts one between any two steps.
 PAUSED_SECONDS: Final = 6.0
 #: People part within the last seconds of what they say.
 PARTING_SECONDS: Final = 2.8
@@ -72,7 +72,7 @@ _LINKS: Final = _set(
     " across inside outside both all only about that which what when where while if because"
     " without upon toward towards this not said"
 )
-#: A clause cannot begin a step with one of these: it goes on with the one before.
+#: A clause cannot begin a step with one of these: it continues with the one before.
 _GOING_ON: Final = _set("of with into from because until when so which for to or")
 _WARNINGS: Final = (
     ("be", "careful"), ("be", "very", "careful"), ("careful",), ("caution",), ("warning",),
@@ -181,7 +181,7 @@ def _cut(words: Sequence[Said]) -> Iterator[list[Said]]:
 
 
 def _begins(texts: Sequence[str], at: int, begin: int) -> bool:
-    """Whether a clause begins at a word although nobody pauses before it."""
+    """Whether a clause begins at a word although no one pauses before it."""
     last = texts[at - 1]
     if last in {"and", "but"} and at - 1 == begin:
         return False  # it began with that word

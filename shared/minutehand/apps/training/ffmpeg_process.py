@@ -15,7 +15,7 @@ _PR_SET_PDEATHSIG = 1
 
 
 def main(parent: int, memory: int, seconds: int, most_bytes: int, command: list[str]) -> int:
-    """Bound memory, processor time and written bytes, die with whoever started it, and go on."""
+    """Bound memory, processor time and written bytes, and end with the starting process."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
     resource.setrlimit(resource.RLIMIT_FSIZE, (most_bytes, most_bytes))

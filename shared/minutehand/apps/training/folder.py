@@ -1,6 +1,6 @@
 """A folder for one job's files, which goes with it, also when its worker is killed.
 
-A killed worker removes nothing; whoever makes the next folder on that disk removes it then.
+A killed worker removes nothing; who makes the next folder on that disk removes it then.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Folder:
             self.path = Path(tempfile.mkdtemp(prefix=PREFIX, dir=below))
             self._lock = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
             fcntl.flock(self._lock, fcntl.LOCK_EX)
-            if self.path.exists():  # nobody took it for an orphan before it was locked
+            if self.path.exists():  # no one took it for an orphan before it was locked
                 return
             os.close(self._lock)
 

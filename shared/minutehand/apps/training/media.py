@@ -70,7 +70,7 @@ class Media:
 
 @dataclass(frozen=True, slots=True)
 class Sound:
-    """The sound of a video, written as raw samples, and where in it nobody speaks."""
+    """The sound of a video, written as raw samples, and where in it no one speaks."""
 
     seconds: float
     pauses: tuple[tuple[float, float], ...]

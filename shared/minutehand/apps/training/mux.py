@@ -97,7 +97,7 @@ class Mux:
     async def create_upload(self, passthrough: str) -> HostUpload:
         """Begin an upload of a video that only signed addresses will play.
 
-        Not repeated by itself unless the request certainly never arrived: an upload that nobody
+        Not repeated by itself unless the request certainly never arrived: an upload that no one
         fills ends by itself at the host.
         """
         body = {

@@ -97,7 +97,7 @@ class Processors:
                 return Snooze(after=self._patience(job, CHECK_SECONDS))
             refused = loaded.failure("verify")
             if refused is not None:
-                # not stored as a failure of its own: a retry of both goes on with the check
+                # not stored as a failure of its own: a retry of both continues with the check
                 ctx.log("error", "The video was refused", code=refused.code)
                 return _failed(refused)
         return await self._do_alone(job, ctx, "publish", publish, "The video")

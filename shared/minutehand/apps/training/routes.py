@@ -156,7 +156,7 @@ class TrainingRoutes:
         self, body: NewTraining, caller: SignedIn, services: Provided, response: Response
     ) -> TrainingState:
         """Have an uploaded video worked on; the same upload finds the same training, with 200."""
-        # by its shape, before storage is asked: nobody learns from here what else lies there
+        # by its shape, before storage is asked: no one learns from here what else lies there
         named = KEY.fullmatch(body.object_key)
         own = (str(body.workspace_id), str(caller.subject))
         if named is None or named.group("workspace", "owner") != own:
@@ -294,7 +294,7 @@ class TrainingRoutes:
     async def save_procedure(
         self, training_id: UUID, body: EditedProcedure, caller: SignedIn
     ) -> StoredProcedure:
-        """Store an edited procedure as the next version; 409 when somebody was faster."""
+        """Store an edited procedure as the next version; 409 when someone was faster."""
         store = self._app.acting_as(caller.token)
         edited = body.procedure.model_dump(mode="json", exclude={"steps": {"__all__": {"number"}}})
         version = await store.save_procedure(training_id, body.base_version, edited)

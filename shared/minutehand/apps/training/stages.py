@@ -53,7 +53,7 @@ SPARE_SECONDS: Final = 10.0
 
 
 class Pause(Exception):
-    """The stage goes on in `seconds`; that spends no attempt."""
+    """The stage continues in `seconds`; that spends no attempt."""
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
@@ -190,7 +190,7 @@ async def _size_of(work: Work) -> int:
 
 
 async def take_sound(work: Work, source: Source) -> dict[str, Any]:
-    """Take the sound out, and keep it in stretches that are cut where nobody speaks."""
+    """Take the sound out, and keep it in stretches that are cut where no one speaks."""
     checked = work.loaded.result("verify") or {}
     if checked.get("audio") is None:
         raise StageError("no_audio", "The video has no sound: there is nothing to write down")
@@ -245,7 +245,9 @@ async def hear(work: Work, payload: ChunkPayload) -> int:
         if clean_text(said.text).strip()
     ]
     if sum(_weight(said) for said in segments) > MOST_CHUNK_BYTES:
-        raise StageError("answer_unusable", f"{transcript.engine} heard more than anybody can say")
+        raise StageError(
+            "answer_unusable", f"{transcript.engine} recognised more words than are spoken"
+        )
     chunk = Chunk(
         number=payload.number,
         starts_at_seconds=payload.start,
@@ -367,7 +369,7 @@ async def _publish_offline(work: Work) -> dict[str, Any]:
 
 
 async def _upload(work: Work, host: Mux) -> HostUpload:
-    """The upload of this video, sent; an earlier attempt's goes on where it stopped."""
+    """The upload of this video, sent; an earlier attempt's continues where it stopped."""
     upload = None
     if work.training.host_upload is not None:
         upload = await host.find_upload(work.training.host_upload)
@@ -380,7 +382,7 @@ async def _upload(work: Work, host: Mux) -> HostUpload:
                 work.job.id, work.job.fence, upload=upload.id, asset=None
             )
         except Exception:
-            await host.cancel_upload(upload.id)  # nobody else knows of it
+            await host.cancel_upload(upload.id)  # no one else knows of it
             raise
     size = (work.loaded.result("verify") or {}).get("bytes") or await _size_of(work)
     assert upload.url is not None
@@ -391,7 +393,7 @@ async def _upload(work: Work, host: Mux) -> HostUpload:
         nonlocal began
         last, began = began, clock.monotonic()
         if last is not None and work.ctx.remaining < SPARE_SECONDS + began - last:
-            raise Pause(1)  # the next tick goes on from here
+            raise Pause(1)  # the next tick continues from here
         return await work.app.files.read(key, missing="video_missing", start=start, length=length)
 
     await host.send(

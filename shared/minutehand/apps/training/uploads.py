@@ -56,7 +56,7 @@ _FILE_CHECKSUM = re.compile(r"[0-9a-f]{64}(-[0-9]{1,5})?")
 
 
 class Body(BaseModel):
-    """A request body: a field nobody knows is a mistake worth reporting."""
+    """A request body: a field no one knows is a mistake worth reporting."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 

@@ -20,7 +20,7 @@ from minutehand.config import ConfigurationError
 from minutehand.web.errors import ApiError
 from minutehand.web.services import Provided
 
-#: An older signature may be a repeat by somebody who listened.
+#: An older signature may be a repeat by someone who listened.
 TOLERANCE_SECONDS: Final = 300.0
 
 

@@ -172,7 +172,7 @@ def failures(patient: Patient) -> Finding:
 
 
 def alerts(patient: Patient) -> Finding:
-    """Somebody has confirmed that alarms reach them."""
+    """Someone has confirmed that alarms reach them."""
     say = Reporter("alerts")
     sns = patient.aws("sns")
     name = f"minutehand-{patient.stage}-alerts"
@@ -193,7 +193,7 @@ def alerts(patient: Patient) -> Finding:
 
 
 def account(patient: Patient) -> Finding:
-    """Somebody is signed in, so that the rest can be looked at."""
+    """Someone is signed in, so that the rest can be looked at."""
     say = Reporter("aws-account")
     if patient.aws_away is not None:
         return say.fail(str(patient.aws_away), patient.aws_away.fix or "see the message")

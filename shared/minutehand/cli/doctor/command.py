@@ -181,7 +181,7 @@ def run(check: Check, patient: Patient) -> Finding:
     except psycopg.Error as error:
         told = str(error).strip().splitlines()[0]
         return say.fail(
-            f"the database refuses to be asked: {told}",
+            f"the database refuses the query: {told}",
             how_to_migrate(patient.values.get("SUPABASE_URL", ""), patient.stage),
         )
     except CommandFailed as failed:

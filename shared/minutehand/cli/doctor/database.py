@@ -23,7 +23,7 @@ OPEN = {
     ),
     "service_role": ("enqueue_job", "lease_jobs", "settle_jobs", "queue_health", "queue_stats"),
 }  # fmt: skip
-#: The worker's functions, which nobody who comes from a browser may open.
+#: The worker's functions, which no one who comes from a browser may open.
 SHUT = (
     "lease_jobs",
     "report_jobs",
@@ -173,7 +173,7 @@ def row_security(patient: Patient) -> Finding:
 
 
 def engine(patient: Patient) -> Finding:
-    """The engine's tables are nobody's but the functions'."""
+    """The engine's tables are no one's but the functions'."""
     say = Reporter("engine-tables")
     rows = patient.ask(
         """select c.relname, r.rolname from pg_class as c
@@ -349,7 +349,7 @@ def job_types(patient: Patient) -> Finding:
 
 
 def members(patient: Patient) -> Finding:
-    """Without a workspace and somebody in it nobody can enqueue, or see the console."""
+    """Without a workspace and someone in it no one can enqueue, or see the console."""
     say = Reporter("members")
     [(tenants, people)] = patient.ask(
         """select (select count(*) from queue.tenants),

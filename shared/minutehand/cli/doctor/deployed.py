@@ -1,6 +1,6 @@
 """What a deployed stage runs with, from where it lies: stages.yml, the functions, SSM, the stack.
 
-They are read to be checked and shown to nobody; what is missing is for the checks to say.
+They are read to be checked and shown to no one; what is missing is for the checks to say.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def stage_values(stage: str, region: str, client: Client) -> dict[str, str]:
     """What the stage's functions hold, and where they are reached.
 
     Raises:
-        CommandFailed: Nobody is signed in to AWS, or it does not answer.
+        CommandFailed: No one is signed in to AWS, or it does not answer.
     """
     with told(region):
         caller(client("sts"))

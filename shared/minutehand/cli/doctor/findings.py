@@ -74,7 +74,7 @@ class Patient:
             refuse_transaction_pooler(url)
             self._database = psycopg.connect(url, connect_timeout=5)
             # of psycopg: it begins each transaction as `begin read only`, and sets nothing that a
-            # pooler would leave to whoever gets the server's connection next
+            # pooler would leave to anyone who gets the server's connection next
             self._database.read_only = True
         return self._database
 

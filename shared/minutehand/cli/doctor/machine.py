@@ -118,7 +118,7 @@ def package(patient: Patient) -> Finding:
             )
         now = sources_hash(source_files(bundle, project), project)
         if built.get("sources_sha256") != now:
-            # of no matter while developing: deploying packages anew
+            # of no matter while developing: deploying packages again
             told = say.warn if patient.stage is None else say.fail
             return told(f"{bundle.name}.zip is older than the sources", "minutehand package")
         if not (folder / built["archive"]).exists():

@@ -274,7 +274,7 @@ def asked_health(patient: Patient) -> Mapping[str, Any] | str:
 
 
 def schedule_alive(patient: Patient) -> Finding:
-    """Somebody ticks."""
+    """Someone ticks."""
     say = Reporter("schedule")
     health = asked_health(patient)
     if isinstance(health, str):

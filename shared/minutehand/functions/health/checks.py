@@ -54,7 +54,7 @@ async def readiness(
     """The HTTP status and body: 200 `ready` or `degraded`, 503 `not_ready`.
 
     Args:
-        key_days: Days until the worker's key expires; None when it does not, or is made anew.
+        key_days: Days until the worker's key expires; None when it does not, or is made again.
     """
     started = time.perf_counter()
     asking = None if extra is None else asyncio.ensure_future(extra())

@@ -46,7 +46,7 @@ Tag = Annotated[str, Field(min_length=1, max_length=100)]
 
 
 class Body(BaseModel):
-    """A request body: a field nobody knows is a mistake worth telling."""
+    """A request body: a field no one knows is a mistake worth telling."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -176,7 +176,7 @@ class JobFilter(Body):
 
 
 class BulkCursor(Body):
-    """Where a bulk call goes on."""
+    """Where a bulk call continues."""
 
     created_at: AwareDatetime
     id: UUID
@@ -192,7 +192,7 @@ class BulkAction(Body):
     cursor: BulkCursor | None = None
 
     def place(self) -> dict[str, str] | None:
-        """Where to go on, as the SQL function takes it."""
+        """Where to continue, as the SQL function takes it."""
         return None if self.cursor is None else self.cursor.model_dump(mode="json")
 
 

@@ -120,7 +120,7 @@ async def new_secret(services: Services, workspace_id: UUID) -> NewSecret:
 
 @router.post("/pause")
 async def pause(workspace_id: UUID, body: PauseBody, caller: SignedIn, services: Provided) -> Pause:
-    """Let no job of the workspace, or of one type of it, start; running ones go on."""
+    """Let no job of the workspace, or of one type of it, start; running ones continue."""
     return await steering(services, caller, workspace_id).pause(
         True, job_type=body.job_type, reason=body.reason
     )

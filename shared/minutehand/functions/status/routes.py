@@ -126,7 +126,7 @@ def _fields(text: str) -> dict[str, Any]:
 
 
 class EventPage(BaseModel):
-    """A page of a job's history, oldest first; go on with `after=next_after`."""
+    """A page of a job's history, oldest first; continue with `after=next_after`."""
 
     events: tuple[JobEvent, ...]
     next_after: int | None = None
@@ -255,7 +255,7 @@ async def search_logs(
     before: Annotated[int | None, Query(ge=0, le=2**63 - 1)] = None,
     limit: Annotated[int, Query(ge=1, le=500)] = 100,
 ) -> FoundLines:
-    """Log lines of a workspace's jobs, newest first; go on with `before=next` until it is null."""
+    """Log lines of a workspace's jobs, newest first; continue by `before=next` while it is set."""
     where = {
         "search": search,
         "level": level,
@@ -392,7 +392,7 @@ async def get_steps(
 ) -> JobSteps:
     """A job's finished steps, a page of about 1 MB, and what it waits for.
 
-    `next` names where to go on: `after_name` and `after_nth`.
+    `next` names where to continue: `after_name` and `after_nth`.
     """
     after = None if after_name is None else {"name": after_name, "nth": after_nth}
     return await services.queue_of(caller).steps(str(job_id), after=after)

@@ -1,6 +1,6 @@
 """One Lambda environment's worker: schedule, wake-up and extra worker events, and its HTTP routes.
 
-No web framework: a tick every minute should not pay for one. Who makes it anew when its secrets
+No web framework: a tick every minute should not pay for one. Who makes it again when its secrets
 were rotated is shared/minutehand/aws/rotation.py.
 """
 

@@ -77,7 +77,7 @@ class WorkerRoutes:
         """Answer one request; a tick takes at most `budget_seconds`.
 
         Args:
-            usual_seconds: How long a tick is that nobody waits for; what a shorter one has to
+            usual_seconds: How long a tick is that no one waits for; what a shorter one has to
                 stop is handed back without being charged.
         """
         methods = {WORKER_PATH: ("GET", "POST"), PROCESS_PATH: ("POST",)}.get(request.path)
@@ -108,7 +108,7 @@ class WorkerRoutes:
         return await self._tick(request, budget_seconds, usual_seconds, job_types)
 
     def _refuse_unknown(self, unknown: list[str], request: Request) -> Reply:
-        """A misspelt type would be processed by nobody, and its caller would never know."""
+        """A misspelt type would be processed by no one, and its caller would never know."""
         registry = self._worker.registry
         known = [name for name in registry.names if registry.get(name).part_of is None]
         text = f"Unknown job type {unknown[0]!r}; known are {', '.join(known)}"

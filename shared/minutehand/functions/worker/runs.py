@@ -1,4 +1,4 @@
-"""Worker runs in a process that stays: one at a time, started by whoever asks, never cut short.
+"""Worker runs in a process that stays: one at a time, started by anyone who asks, never cut short.
 
 What Lambda is elsewhere. The database asks every minute and at arrival, the API after an enqueue.
 """
@@ -19,7 +19,7 @@ from minutehand.worker.summary import TickSummary
 
 logger = logging.getLogger(__name__)
 
-#: Who asks by HTTP is answered after this time, while the run goes on.
+#: Who asks by HTTP is answered after this time, while the run continues.
 ANSWER_SECONDS: Final = 25.0
 
 
@@ -72,7 +72,7 @@ class Runs:
                 wakeups=self._wakeups,
                 options=replace(self._worker.options, usual_seconds=self._budget),
             )
-            # asked for while it ended, or out of time with work left: nobody else goes on at once
+            # asked for while it ended, or out of time with work left: no one else continues at once
             ran_out = self._clock.monotonic() - began > 0.8 * self._budget and summary.due_left > 0
             if not (self._wakeups.is_set() or ran_out) or self._worker.stopping:
                 return summary

@@ -50,7 +50,7 @@ export class Database {
       this.#lost = end.promise.then(() => {
         throw new DatabaseAway("the connection to the database was lost");
       });
-      this.#lost.catch(() => {}); // nobody may be waiting
+      this.#lost.catch(() => {}); // no one may be waiting
       this.#api = api;
       console.log("database connected");
       await end.promise;
@@ -76,7 +76,7 @@ export class Database {
   // A new one takes over: clearing the old one's cache would race with an introspection under way.
   async #reload() {
     this.#schema += 1;
-    if (this.#reloading || !this.#api) return; // whoever is opening one looks again
+    if (this.#reloading || !this.#api) return; // anyone who is opening one looks again
     this.#reloading = true;
     // what was told once is not told again: tried until it succeeds, or the database is away
     while (this.#api && !(await this.#replace())) await sleep(RETRY_MS);

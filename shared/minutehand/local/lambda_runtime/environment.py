@@ -233,7 +233,7 @@ class Environment:
     def _fail_init(self, error: InitFailed) -> None:
         if not self._ready.done():
             self._ready.set_exception(error)
-            self._ready.exception()  # read here, so that nobody waiting is no warning
+            self._ready.exception()  # read here, so that no one waiting is no warning
 
     async def _watch_exit(self) -> None:
         assert self._process is not None

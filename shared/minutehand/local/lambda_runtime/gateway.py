@@ -130,7 +130,7 @@ class HttpApi:
         event = http_event(route.key, variables, request)
         invocation = Invocation(json.dumps(event).encode())
         function = self.functions[route.function]
-        # the function goes on when the gateway gives up, as on AWS
+        # the function continues when the gateway gives up, as on AWS
         running = asyncio.create_task(function.invoke(invocation))
         try:
             outcome = await asyncio.wait_for(

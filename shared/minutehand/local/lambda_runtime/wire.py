@@ -93,7 +93,7 @@ class HttpServer:
         try:
             await self._converse(reader, writer)
         except (ConnectionError, asyncio.CancelledError, h11.ProtocolError):
-            # the client went away, or we are stopping: nobody is left to tell
+            # the client went away, or we are stopping: no one is left to tell
             return
         finally:
             if task is not None:

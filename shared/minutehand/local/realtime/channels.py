@@ -39,7 +39,7 @@ _HELD_MESSAGES = 1000
 
 
 def no_read(topic: str) -> str:
-    """What somebody without the right to read a topic is told."""
+    """What someone without the right to read a topic is told."""
     return f"You do not have permissions to read from this Channel topic: {topic}"
 
 
@@ -258,7 +258,7 @@ class Channel:
         if message.user_event is None:
             return Fanout(self.full_topic, "broadcast", dump(message.payload))
         if message.encoding == JSON:
-            load(message.payload)  # raises MalformedFrame: nobody could read it
+            load(message.payload)  # raises MalformedFrame: no one could read it
         return UserBroadcast(
             self.full_topic, message.user_event, message.payload, encoding=message.encoding
         )

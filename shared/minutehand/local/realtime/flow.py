@@ -2,7 +2,7 @@
 
 A socket with much unsent data is congested. While any is, producers pause in small steps, so that
 a healthy client survives a burst larger than its buffer. A client that does not read at all uses
-up its patience once and then slows nobody; its own buffer limit ends it.
+up its patience once and then slows no one; its own buffer limit ends it.
 """
 
 from __future__ import annotations

@@ -57,7 +57,7 @@ class Hub:
             on_changes=self._deliver,
             on_start=self._deliver_missed,
         )
-        #: The latest transactions that were streamed while nobody listened to what they sent.
+        #: The latest transactions that were streamed while no one listened to what they sent.
         self._unheard: deque[int] = deque(maxlen=64)
         self.sessions: set[Socket] = set()
         self.shutting_down = False
@@ -127,7 +127,7 @@ class Hub:
             await self.flow.brake()
 
     async def settle_unheard(self) -> None:
-        """Wait until what nobody heard can be read, for who has just entered a room and reads."""
+        """Wait until what no one heard can be read, for who has just entered a room and reads."""
         await self.visibility.wait(self._unheard)
 
     async def _deliver_missed(self) -> None:

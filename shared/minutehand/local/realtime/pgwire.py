@@ -71,7 +71,7 @@ class WireConnection:
 
         Raises:
             ReplicationError: Postgres refused.
-            OSError: Nobody listens there.
+            OSError: No one listens there.
         """
         async with asyncio.timeout(timeout):
             if endpoint.host.startswith("/"):

@@ -41,7 +41,7 @@ class PresenceState:
         self._tracked: dict[Member, Tracked] = {}
 
     def state(self) -> Metas:
-        """Every key with its metas; empty when nobody is there."""
+        """Every key with its metas; empty when no one is there."""
         metas: Metas = {}
         for tracked in self._tracked.values():
             metas.setdefault(tracked.key, {"metas": []})["metas"].append(tracked.meta)

@@ -68,7 +68,7 @@ class Session:
                 },
             )
         except Exception:
-            # whatever one message does, the socket and the others go on
+            # whatever one message does, the socket and the others continue
             logger.exception(
                 "message failed",
                 extra={

@@ -25,7 +25,7 @@ _PATIENCE_SECONDS = 5.0
 _STEPS = (0.0, 0.0005, 0.001, 0.002, 0.005)
 
 # A streamed id has 32 bits; the full one is the nearest to the end of the present snapshot. An id
-# beyond that end belongs to a transaction of which nobody has seen the end yet.
+# beyond that end belongs to a transaction of which no one has seen the end yet.
 _ANY_INVISIBLE = """
   with present as (
     select snapshot, pg_snapshot_xmax(snapshot)::text::bigint as xmax

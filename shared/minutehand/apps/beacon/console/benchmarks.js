@@ -1,11 +1,10 @@
 // Benchmarks: the jobs of a workspace, newest first, and what of them could not be queued.
 
-import { supabase } from "../../api.js";
 import { counted } from "../../lib/format.js";
-import { watchWorkspace } from "../../lib/jobs.js";
+import { useLivePages } from "../../lib/live.js";
 import { navigate } from "../../lib/router.js";
 import { useRead } from "../../lib/store.js";
-import { html, useEffect, useState } from "../../lib/ui.js";
+import { html, useState } from "../../lib/ui.js";
 import { Freshness, Tag } from "../../parts/badge.js";
 import { ActionButton } from "../../parts/dialog.js";
 import { Empty, Failed, Loading, Stale } from "../../parts/states-of-view.js";
@@ -17,31 +16,9 @@ import { SubmitDialog } from "./submit-dialog.js";
 export const title = () => "Benchmarks";
 
 export default function Benchmarks({ workspace }) {
-  const [pages, setPages] = useState([undefined]);
-  const jobs = useRead(
-    (signal) => Promise.all(pages.map((cursor) => beacon.jobs(workspace.id, cursor, signal))),
-    [workspace.id, pages.length],
-  );
+  const jobs = useLivePages(workspace.id, beacon.jobs);
   const dead = useRead((signal) => beacon.deadLetters(workspace.id, signal), [workspace.id]);
   const [writing, setWriting] = useState(false);
-  const [freshness, setFreshness] = useState("catching-up");
-  useEffect(() => {
-    let timer = null;
-    const soon = () =>
-      (timer ??= setTimeout(() => {
-        timer = null;
-        jobs.refresh();
-      }, 400));
-    const watch = watchWorkspace(supabase(), workspace.id, {
-      onEvent: soon,
-      onResync: ({ first }) => (first ? undefined : soon()),
-      onChange: (changed) => setFreshness(changed.freshness),
-    });
-    return () => {
-      clearTimeout(timer);
-      watch.close();
-    };
-  }, [workspace.id]);
   const redrive = async () => {
     try {
       const { count } = await beacon.redrive(workspace.id);
@@ -53,9 +30,8 @@ export default function Benchmarks({ workspace }) {
     }
   };
   const shown = jobs.value?.flatMap((page) => page.jobs) ?? [];
-  const more = jobs.value?.at(-1)?.next;
   return html`<div class="page">
-    <header class="page-head"><h1 tabindex="-1">Benchmarks</h1><span class="spacer"></span><${Freshness} value=${freshness} />
+    <header class="page-head"><h1 tabindex="-1">Benchmarks</h1><span class="spacer"></span><${Freshness} value=${jobs.freshness} />
       <button type="button" class="primary" onClick=${() => setWriting(true)}>New benchmark</button></header>
     ${
       dead.value?.length > 0 &&
@@ -80,7 +56,7 @@ export default function Benchmarks({ workspace }) {
               )
               .join(", ")}</td><td><${When} at=${job.created_at} /></td></tr>`,
           )}</tbody></table></div>
-          ${more && html`<div class="actions start"><button type="button" class="quiet" onClick=${() => setPages([...pages, more])}>Older jobs</button></div>`}`
+          ${jobs.more && html`<div class="actions start"><button type="button" class="quiet" onClick=${jobs.more}>Older jobs</button></div>`}`
             }`
           : jobs.error
             ? html`<${Failed} error=${jobs.error} retry=${jobs.refresh} what="The jobs could not be read" />`

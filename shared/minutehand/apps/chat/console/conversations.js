@@ -1,11 +1,9 @@
 // Conversations of a workspace: the one written in last first, and how each stands.
 
-import { supabase } from "../../api.js";
 import { counted } from "../../lib/format.js";
-import { watchWorkspace } from "../../lib/jobs.js";
+import { useLivePages } from "../../lib/live.js";
 import { navigate } from "../../lib/router.js";
-import { useRead } from "../../lib/store.js";
-import { html, useEffect, useState } from "../../lib/ui.js";
+import { html } from "../../lib/ui.js";
 import { Freshness, Tag } from "../../parts/badge.js";
 import { ActionButton } from "../../parts/dialog.js";
 import { Empty, Failed, Loading, Stale } from "../../parts/states-of-view.js";
@@ -16,36 +14,13 @@ import { chat, newKey, standing, titleOf } from "./data.js";
 export const title = () => "Chat";
 
 export default function Conversations({ workspace }) {
-  const [pages, setPages] = useState([undefined]);
-  const found = useRead(
-    (signal) => Promise.all(pages.map((after) => chat.list(workspace.id, after, signal))),
-    [workspace.id, pages.length],
-  );
-  const [freshness, setFreshness] = useState("catching-up");
-  useEffect(() => {
-    let timer = null;
-    const soon = () =>
-      (timer ??= setTimeout(() => {
-        timer = null;
-        found.refresh();
-      }, 400));
-    const watch = watchWorkspace(supabase(), workspace.id, {
-      onEvent: soon,
-      onResync: ({ first }) => (first ? undefined : soon()),
-      onChange: (changed) => setFreshness(changed.freshness),
-    });
-    return () => {
-      clearTimeout(timer);
-      watch.close();
-    };
-  }, [workspace.id]);
+  const found = useLivePages(workspace.id, chat.list);
   // a conversation that was written in meanwhile has moved up, and is on two pages
   const shown = [
     ...new Map(
       (found.value ?? []).flatMap((page) => page.conversations).map((one) => [one.id, one]),
     ).values(),
   ];
-  const more = found.value?.at(-1)?.next;
   const begin = async () => {
     try {
       navigate(`/chat/${(await chat.begin(workspace.id, newKey())).id}`);
@@ -54,7 +29,7 @@ export default function Conversations({ workspace }) {
     }
   };
   return html`<div class="page">
-    <header class="page-head"><h1 tabindex="-1">Chat</h1><span class="spacer"></span><${Freshness} value=${freshness} />
+    <header class="page-head"><h1 tabindex="-1">Chat</h1><span class="spacer"></span><${Freshness} value=${found.freshness} />
       <${ActionButton} className="primary" run=${begin}>New conversation<//></header>
     <section class="card" aria-labelledby="h-conversations"><h2 id="h-conversations">Conversations</h2>
       ${found.isStale && html`<${Stale} error=${found.error} retry=${found.refresh} />`}
@@ -71,7 +46,7 @@ export default function Conversations({ workspace }) {
             ) => html`<tr key=${one.id}><th scope="row" class="wrap"><a href=${`/chat/${one.id}`}>${titleOf(one)}</a><div class="muted small">${counted(one.messages, "message")}</div></th>
             <td><${Tag} tone=${standing(one).tone}>${standing(one).word}<//></td><td><${When} at=${one.last_message_at} /></td></tr>`,
           )}</tbody></table></div>
-          ${more && html`<div class="actions start"><button type="button" class="quiet" onClick=${() => setPages([...pages, more])}>Older conversations</button></div>`}`)
+          ${found.more && html`<div class="actions start"><button type="button" class="quiet" onClick=${found.more}>Older conversations</button></div>`}`)
       }
     </section>
   </div>`;

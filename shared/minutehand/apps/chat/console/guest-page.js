@@ -1,4 +1,4 @@
-// A conversation for whoever holds its link: /guest/chat#guest_…, and behind a slash which one.
+// A conversation for anyone who holds its link: /guest/chat#guest_…, and behind a slash which one.
 // The key stays in the fragment, which no browser sends, and travels in a header.
 
 import { useRead } from "../../lib/store.js";

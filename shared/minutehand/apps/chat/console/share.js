@@ -1,4 +1,4 @@
-// The link by which somebody without an account comes into a conversation.
+// The link by which someone without an account comes into a conversation.
 
 import { html, useLayoutEffect, useRef, useState } from "../../lib/ui.js";
 import { ActionButton, Dialog } from "../../parts/dialog.js";

@@ -265,7 +265,7 @@ def share(
     env_file: EnvFile = None,
     as_json: Json = False,
 ) -> None:
-    """Print a link by which somebody without an account comes into a conversation."""
+    """Print a link by which someone without an account comes into a conversation."""
     with connected(as_json, env_file, token, workspace) as (output, connection):
         chat_id = _whole(connection, chat_id)
         path = f"{HOME}/{chat_id}/share"

@@ -20,7 +20,7 @@ from minutehand.terminal.events import ENDED, Event, stream
 from minutehand.terminal.output import COLOURS, Output, joined, shown
 
 HOME = "/api/chat/conversations"
-#: States in which a job goes on by itself.
+#: States in which a job continues by itself.
 _GOES_ON = {"pending", "processing"}
 _TEXT = re.compile(r"text:(\d+)")
 
@@ -72,7 +72,7 @@ class Follow:
         return f"{HOME}/{self.conversation_id}"
 
     def run(self) -> None:
-        """Tell what happens until nothing goes on by itself; exit code 1 when something failed."""
+        """Print events until nothing continues by itself; exit code 1 when something failed."""
         while not self._is_over() and self._stream_moved():
             pass  # it was shared, or is no longer: its jobs have another session
         self._close_line()
@@ -80,7 +80,7 @@ class Follow:
             raise typer.Exit(1)
 
     def _stream_moved(self) -> bool:
-        """Follow the stream to its end, or until all is over; whether it goes on in another."""
+        """Follow the stream to its end, or until all is over; whether it continues in another."""
         for event in stream(self.connection, f"{self.path}/stream"):
             if event.type == "end":
                 return event.data.get("reason") == "moved" or not self._is_over()
@@ -122,7 +122,7 @@ class Follow:
                 self._grow(job_id, self._live[job_id])
             return
         if self._live.pop(job_id, None) is not None:
-            self._close_line()  # another stage is another attempt's: its text begins anew
+            self._close_line()  # another stage is another attempt's: its text begins again
         if job_id in self._lines:
             words = joined([f"{progress.get('percentage') or 0:>3.0f} %", progress.get("message")])
             self._say(Text.assemble((f"{self._lines[job_id]}  ", "dim"), shown(words)))
@@ -152,7 +152,7 @@ class Follow:
         self.output.text(words)
 
     def _is_over(self) -> bool:
-        """Read how things stand, tell what is new; whether nothing goes on by itself."""
+        """Read how things stand, tell what is new; whether nothing continues by itself."""
         while True:
             now = self.connection.call("GET", self.path)
             items = [item for item in now["work"] if self._follows(item)]
@@ -202,7 +202,7 @@ class Follow:
         self._say(Text.assemble((shown(head), "bold"), shown(text)))
 
     def _asked(self, asking: list[dict[str, Any]]) -> bool:
-        """Ask the person at the terminal; whether somebody was there to answer."""
+        """Ask the person at the terminal; whether someone was there to answer."""
         if not asking or self.output.as_json or not (sys.stdin.isatty() and sys.stdout.isatty()):
             return False
         self._close_line()
@@ -213,7 +213,7 @@ class Follow:
             except CommandFailed as failed:
                 if failed.code != "invalid_state":
                     raise
-                self.output.note(str(failed))  # somebody was faster, or it went on without
+                self.output.note(str(failed))  # someone was faster, or it went on without
         return True
 
     def _tell_ends(
@@ -268,7 +268,7 @@ def answer_item(
     """Answer what an item asks; how the conversation stands then.
 
     Raises:
-        CommandFailed: Somebody was faster, or the time to answer is over.
+        CommandFailed: Someone was faster, or the time to answer is over.
     """
     body = {"answer": answer, "name": item["question_name"]}
     stands: dict[str, Any] = connection.call(

@@ -1,10 +1,8 @@
 // Plans: what is being planned in a workspace, and a form for a new prompt.
 
-import { supabase } from "../../api.js";
-import { watchWorkspace } from "../../lib/jobs.js";
+import { useLivePages } from "../../lib/live.js";
 import { navigate } from "../../lib/router.js";
-import { useRead } from "../../lib/store.js";
-import { html, useEffect, useState } from "../../lib/ui.js";
+import { html, useState } from "../../lib/ui.js";
 import { Freshness, Tag } from "../../parts/badge.js";
 import { Empty, Failed, Loading, Stale } from "../../parts/states-of-view.js";
 import { When } from "../../parts/when.js";
@@ -14,34 +12,11 @@ import { PlanDialog } from "./plan-dialog.js";
 export const title = () => "Plans";
 
 export default function Plans({ workspace }) {
-  const [pages, setPages] = useState([undefined]);
-  const found = useRead(
-    (signal) => Promise.all(pages.map((after) => plans.list(workspace.id, after, signal))),
-    [workspace.id, pages.length],
-  );
+  const found = useLivePages(workspace.id, plans.list);
   const [isWriting, setIsWriting] = useState(false);
-  const [freshness, setFreshness] = useState("catching-up");
-  useEffect(() => {
-    let timer = null;
-    const soon = () =>
-      (timer ??= setTimeout(() => {
-        timer = null;
-        found.refresh();
-      }, 400));
-    const watch = watchWorkspace(supabase(), workspace.id, {
-      onEvent: soon,
-      onResync: ({ first }) => (first ? undefined : soon()),
-      onChange: (changed) => setFreshness(changed.freshness),
-    });
-    return () => {
-      clearTimeout(timer);
-      watch.close();
-    };
-  }, [workspace.id]);
   const shown = found.value?.flatMap((page) => page.plans) ?? [];
-  const more = found.value?.at(-1)?.next;
   return html`<div class="page">
-    <header class="page-head"><h1 tabindex="-1">Plans</h1><span class="spacer"></span><${Freshness} value=${freshness} />
+    <header class="page-head"><h1 tabindex="-1">Plans</h1><span class="spacer"></span><${Freshness} value=${found.freshness} />
       <button type="button" class="primary" onClick=${() => setIsWriting(true)}>New plan</button></header>
     <section class="card" aria-labelledby="h-plans"><h2 id="h-plans">Prompts</h2>
       ${found.isStale && html`<${Stale} error=${found.error} retry=${found.refresh} />`}
@@ -53,7 +28,7 @@ export default function Plans({ workspace }) {
           ? html`<${Empty} title="Nothing planned yet">Describe what is to be done; the plan is computed stage by stage while you watch, and there is a report whatever happens.<//>`
           : html`<div class="scroll-x" tabindex="0" role="group" aria-label="Plans"><table class="table"><thead><tr><th scope="col">Prompt</th><th scope="col">State</th><th scope="col">Created</th></tr></thead>
           <tbody>${shown.map((plan) => html`<tr key=${plan.plan_id}><th scope="row" class="wrap"><a href=${`/plans/${plan.plan_id}`}>${plan.prompt.length > 120 ? `${plan.prompt.slice(0, 119)}…` : plan.prompt}</a></th><td><${Tag} tone=${STATES[plan.status].tone}>${STATES[plan.status].word}<//></td><td><${When} at=${plan.created_at} /></td></tr>`)}</tbody></table></div>
-          ${more && html`<div class="actions start"><button type="button" class="quiet" onClick=${() => setPages([...pages, more])}>Older plans</button></div>`}`)
+          ${found.more && html`<div class="actions start"><button type="button" class="quiet" onClick=${found.more}>Older plans</button></div>`}`)
       }
     </section>
     ${isWriting && html`<${PlanDialog} workspaceId=${workspace.id} onClose=${() => setIsWriting(false)} onCreated=${(plan) => navigate(`/plans/${plan.plan_id}`)} />`}

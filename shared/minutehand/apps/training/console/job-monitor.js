@@ -3,8 +3,9 @@
 import { jobs as api, supabase } from "../../api.js";
 import { duration } from "../../lib/format.js";
 import { watchSession, watchWorkspace } from "../../lib/jobs.js";
+import { useWatched } from "../../lib/live.js";
 import { usePolling, useRead } from "../../lib/store.js";
-import { html, useEffect, useState } from "../../lib/ui.js";
+import { html } from "../../lib/ui.js";
 import { Freshness, StateBadge } from "../../parts/badge.js";
 import { ActionButton } from "../../parts/dialog.js";
 import { Empty, Failed, Loading, Stale } from "../../parts/states-of-view.js";
@@ -23,29 +24,16 @@ export function JobMonitor({ workspaceId, trainingId, filter, onFilter }) {
     [workspaceId, trainingId, filter.status, filter.type],
   );
   const stuck = useRead((signal) => monitor.stuck(workspaceId, signal), [workspaceId]);
-  const [freshness, setFreshness] = useState("catching-up");
-  useEffect(() => {
-    let timer = null;
-    const soon = () =>
-      (timer ??= setTimeout(() => {
-        timer = null;
-        found.refresh();
-      }, 400));
-    const options = {
-      onEvent: soon,
-      onResync: ({ first }) => (first ? undefined : soon()),
-      onChange: (changed) => setFreshness(changed.freshness),
-    };
-    const watch = trainingId
-      ? watchSession(supabase(), `training:${trainingId}`, options)
-      : watchWorkspace(supabase(), workspaceId, options);
-    return () => {
-      clearTimeout(timer);
-      watch.close();
-    };
-  }, [workspaceId, trainingId]);
+  const freshness = useWatched(
+    found,
+    (options) =>
+      trainingId
+        ? watchSession(supabase(), `training:${trainingId}`, options)
+        : watchWorkspace(supabase(), workspaceId, options),
+    [workspaceId, trainingId],
+  );
   const rows = found.value ?? [];
-  // progress of jobs that nobody watches one by one is not pushed
+  // progress of jobs that no one watches one by one is not pushed
   usePolling(found, rows.some((row) => LIVE.has(row.status)) ? 2_000 : null);
   usePolling(stuck, 60_000);
   const act = (what, failure) => async () => {

@@ -1,8 +1,7 @@
 // Training: the videos of a workspace, the uploads under way, and a form for another.
 
-import { supabase } from "../../api.js";
-import { watchWorkspace } from "../../lib/jobs.js";
-import { usePolling, useRead } from "../../lib/store.js";
+import { useLivePages } from "../../lib/live.js";
+import { usePolling } from "../../lib/store.js";
 import { html, useEffect, useState } from "../../lib/ui.js";
 import { Freshness, Tag } from "../../parts/badge.js";
 import { Empty, Failed, Loading, Stale } from "../../parts/states-of-view.js";
@@ -16,39 +15,16 @@ import { started, Uploading } from "./uploading.js";
 export const title = () => "Training";
 
 export default function Trainings({ workspace, user }) {
-  const [pages, setPages] = useState([undefined]);
-  const found = useRead(
-    (signal) => Promise.all(pages.map((after) => trainings.list(workspace.id, after, signal))),
-    [workspace.id, pages.length],
-  );
+  const found = useLivePages(workspace.id, trainings.list);
   const [isAdding, setIsAdding] = useState(false);
-  const [freshness, setFreshness] = useState("catching-up");
-  useEffect(() => {
-    let timer = null;
-    const soon = () =>
-      (timer ??= setTimeout(() => {
-        timer = null;
-        found.refresh();
-      }, 400));
-    const watch = watchWorkspace(supabase(), workspace.id, {
-      onEvent: soon,
-      onResync: ({ first }) => (first ? undefined : soon()),
-      onChange: (changed) => setFreshness(changed.freshness),
-    });
-    return () => {
-      clearTimeout(timer);
-      watch.close();
-    };
-  }, [workspace.id]);
   useEffect(() => {
     recall({ workspaceId: workspace.id, owner: user.id, onStarted: started });
   }, [workspace.id, user.id]);
   const shown = found.value?.flatMap((page) => page.trainings) ?? [];
-  const more = found.value?.at(-1)?.next;
   // percentages are not pushed to who watches a workspace
   usePolling(found, shown.some((one) => !isOver(one.status)) ? 2_000 : null);
   return html`<div class="page">
-    <header class="page-head"><h1 tabindex="-1">Training</h1><span class="spacer"></span><${Freshness} value=${freshness} /><a href="/trainings/monitor">Job monitor</a>
+    <header class="page-head"><h1 tabindex="-1">Training</h1><span class="spacer"></span><${Freshness} value=${found.freshness} /><a href="/trainings/monitor">Job monitor</a>
       <button type="button" class="primary" onClick=${() => setIsAdding(true)}>New video</button></header>
     <${Uploading} workspaceId=${workspace.id} owner=${user.id} />
     <section class="card" aria-labelledby="h-trainings"><h2 id="h-trainings">Videos</h2>
@@ -61,7 +37,7 @@ export default function Trainings({ workspace, user }) {
           ? html`<${Empty} title="No videos yet">Upload a video of someone at work: its words are written down, and a procedure is made of them, step by step, each with its place in the video.<//>`
           : html`<div class="scroll-x" tabindex="0" role="group" aria-label="Videos"><table class="table"><thead><tr><th scope="col">Title</th><th scope="col">State</th><th scope="col">Progress</th><th scope="col">Uploaded</th></tr></thead>
           <tbody>${shown.map((one) => html`<tr key=${one.id}><th scope="row" class="wrap"><a href=${`/trainings/${one.id}`}>${one.title}</a>${one.reason && html`<span class="muted small wrap"> ${one.reason}</span>`}</th><td><${Tag} tone=${STATES[one.status].tone}>${STATES[one.status].word}<//></td><td style=${{ minWidth: "8rem" }}><${Bar} label=${`Progress of ${one.title}`} done=${one.progress_percentage ?? 0} tone=${STATES[one.status].tone} /></td><td><${When} at=${one.created_at} /></td></tr>`)}</tbody></table></div>
-          ${more && html`<div class="actions start"><button type="button" class="quiet" onClick=${() => setPages([...pages, more])}>Older videos</button></div>`}`)
+          ${found.more && html`<div class="actions start"><button type="button" class="quiet" onClick=${found.more}>Older videos</button></div>`}`)
       }
     </section>
     ${isAdding && html`<${UploadDialog} workspaceId=${workspace.id} owner=${user.id} onClose=${() => setIsAdding(false)} />`}

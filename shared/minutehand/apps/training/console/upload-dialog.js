@@ -1,4 +1,4 @@
-// Chooses a video to learn from; sending it goes on after the dialog is closed.
+// Chooses a video to learn from; sending it continues after the dialog is closed.
 
 import { bytes } from "../../lib/format.js";
 import { html, useState } from "../../lib/ui.js";

@@ -1,5 +1,5 @@
 // Uploads from the browser, part by part straight to storage: progress, pause, resume, abort.
-// They go on while other pages are open. After a reload the server is asked what has arrived: when
+// They continue while other pages are open. After a reload the server is asked what has arrived: when
 // all of it has, the upload is completed; otherwise the same file is chosen again.
 
 import { createStore } from "../../lib/store.js";
@@ -31,7 +31,7 @@ function kept() {
         )
       : [];
   } catch {
-    return []; // somebody else's, or an older version's
+    return []; // someone else's, or an older version's
   }
 }
 

@@ -62,7 +62,7 @@ export function Uploading({ workspaceId, owner }) {
         ${one.state !== "finishing" && html`<${ActionButton} className="danger" run=${() => giveUp(one)}>Abort<//>`}</div>
       ${
         one.state === "waiting"
-          ? html`<label class="field"><span>Choose ${one.name} again to go on <span class="hint">what has arrived is not sent again</span></span><input type="file" accept="video/*" onChange=${(event) => event.target.files[0] && goOn(one.id, event.target.files[0])} /></label>`
+          ? html`<label class="field"><span>Choose ${one.name} again to continue <span class="hint">parts that arrived are not sent again</span></span><input type="file" accept="video/*" onChange=${(event) => event.target.files[0] && goOn(one.id, event.target.files[0])} /></label>`
           : html`<${Bar} label=${`Upload of ${one.title}`} done=${one.size > 0 ? (one.sent / one.size) * 100 : 0} tone=${WORDS[one.state][1]} />`
       }
       ${one.problem && html`<p class="problem" role="alert">${one.problem}</p>`}</li>`,

@@ -1,4 +1,4 @@
-// The video, played from an address that is signed for an hour and asked for anew when it expires;
+// The video, played from an address that is signed for an hour and asked for again when it expires;
 // what was heard are its captions.
 
 import { useRead } from "../../lib/store.js";
@@ -14,7 +14,7 @@ const plain = (text) =>
 export function Video({ id, title, handle, said }) {
   const found = useRead((signal) => trainings.video(id, signal), [id]);
   const element = useRef(null);
-  const wanted = useRef(0); // where to go on when the address is a new one
+  const wanted = useRef(0); // where to continue when the address is a new one
   const renewed = useRef(0);
   handle.current = {
     now: () => element.current?.currentTime ?? 0,

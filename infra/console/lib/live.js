@@ -1,0 +1,64 @@
+// Reads that are repeated when a watch hears of something: of one thing, or of pages of things.
+
+import { supabase } from "../api.js";
+import { watchWorkspace } from "./jobs.js";
+import { useRead } from "./store.js";
+import { useEffect, useState } from "./ui.js";
+
+const SOON_MS = 400;
+
+/**
+ * Read again soon after each event of a watch, several events at once.
+ *
+ * @param {import("./store.js").Read<any>} read
+ * @param {(options: {onEvent: () => void, onResync: (of: {first: boolean}) => void,
+ *   onChange: (state: {freshness: string}) => void}) => {close(): void}} start Starts the watch.
+ * @param {any[]} inputs Another watch is started when one of them changes.
+ * @returns {string} The watch's freshness.
+ */
+export function useWatched(read, start, inputs) {
+  const [freshness, setFreshness] = useState("catching-up");
+  useEffect(() => {
+    /** @type {any} */
+    let timer = null;
+    const soon = () =>
+      (timer ??= setTimeout(() => {
+        timer = null;
+        read.refresh();
+      }, SOON_MS));
+    const watch = start({
+      onEvent: soon,
+      onResync: ({ first }) => (first ? undefined : soon()),
+      onChange: (changed) => setFreshness(changed.freshness),
+    });
+    return () => {
+      clearTimeout(timer);
+      watch.close();
+    };
+  }, inputs);
+  return freshness;
+}
+
+/**
+ * Pages of something of a workspace, read again when one of its jobs changes.
+ *
+ * @template {{next?: any}} P
+ * @param {string} workspaceId
+ * @param {(workspaceId: string, after: any, signal: AbortSignal) => Promise<P>} list A page after a cursor.
+ * @returns {import("./store.js").Read<P[]> & {freshness: string, more: (() => void) | null}} `more` adds
+ *   the next page; null when there is none.
+ */
+export function useLivePages(workspaceId, list) {
+  const [cursors, setCursors] = useState(/** @type {any[]} */ ([undefined]));
+  const read = useRead(
+    (signal) => Promise.all(cursors.map((after) => list(workspaceId, after, signal))),
+    [workspaceId, cursors.length],
+  );
+  const freshness = useWatched(
+    read,
+    (options) => watchWorkspace(supabase(), workspaceId, options),
+    [workspaceId],
+  );
+  const next = read.value?.at(-1)?.next;
+  return { ...read, freshness, more: next ? () => setCursors([...cursors, next]) : null };
+}

@@ -1,0 +1,10 @@
+"""The types that the console's pages are checked against are those of the OpenAPI document."""
+
+from __future__ import annotations
+
+from infra.release.console_types import TARGET, document, write_routes
+
+
+def test_the_types_of_the_routes_are_written_again_after_a_change() -> None:
+    """Run `python -m infra.release.console_types` when this fails."""
+    assert TARGET.read_text("utf-8") == write_routes(document())
