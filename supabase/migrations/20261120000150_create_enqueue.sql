@@ -524,7 +524,6 @@ language plpgsql stable
 set search_path = ''
 as $$
 declare
-  v_error text;
   v_problem text[];
 begin
   if p_item.job_type is null then
@@ -539,6 +538,8 @@ begin
     return array['400', 'invalid_argument', 'max_attempts must be between 1 and 50', 'max_attempts'];
   elsif p_item.delay_seconds not between 0 and 315360000 then
     return array['400', 'invalid_argument', 'delay_seconds must be between 0 and ten years', 'delay_seconds'];
+  elsif p_item.scheduled_for is not null and p_item.delay_seconds is not null then
+    return array['400', 'invalid_argument', 'give scheduled_for or delay_seconds, not both', 'delay_seconds'];
   elsif p_item.scheduled_for not between '1970-01-01 00:00:00+00' and '9999-01-01 00:00:00+00' then
     return array['400', 'invalid_argument', 'scheduled_for must lie between the years 1970 and 9999', 'scheduled_for'];
   elsif p_item.deadline_at not between '1970-01-01 00:00:00+00' and '9999-01-01 00:00:00+00' then
@@ -562,6 +563,9 @@ begin
     return array['400', 'invalid_argument', 'traceparent is too long', 'traceparent'];
   elsif p_item.idempotency_key is not null and char_length(p_item.idempotency_key) not between 1 and 255 then
     return array['400', 'invalid_argument', 'idempotency_key must have 1 to 255 characters', 'idempotency_key'];
+  elsif p_item.idempotency_ttl_seconds not between 0 and 315360000 then
+    return array['400', 'invalid_argument', 'idempotency_ttl_seconds must be between 0 and ten years',
+      'idempotency_ttl_seconds'];
   elsif p_item.tags is not null and not queue.tags_fit(p_item.tags) then
     return array['400', 'invalid_argument', 'tags must be at most 20 texts of 1 to 100 characters', 'tags'];
   elsif p_item.after is not null and jsonb_typeof(p_item.after) <> 'array' then
@@ -571,6 +575,7 @@ begin
   elsif coalesce(p_item.after_failed, 'fail') not in ('fail', 'run', 'cancel') then
     return array['400', 'invalid_argument', 'after_failed must be fail, run or cancel', 'after_failed'];
   elsif p_item."unique" is not null and (jsonb_typeof(p_item."unique") <> 'object'
+      or p_item."unique" - '{key,until,on_conflict}'::text[] <> '{}'
       or char_length(p_item."unique" ->> 'key') not between 1 and 255 or p_item."unique" ->> 'key' is null
       or coalesce(p_item."unique" ->> 'until', 'finished') not in ('leased', 'finished')
       or coalesce(p_item."unique" ->> 'on_conflict', 'skip') not in ('skip', 'replace', 'raise')) then
@@ -585,16 +590,12 @@ begin
     return array['400', 'invalid_argument', 'backoff must be {first_seconds 0..86400, cap_seconds 0..604800, factor 1..10}', 'backoff'];
   end if;
   v_problem := queue.json_problem(p_item.payload, 'payload', p_max_bytes);
-  if v_problem is not null then
-    return v_problem;
+  if v_problem is null and p_type.payload_schema is not null
+      and (p_item.schema_version is null or p_item.schema_version = p_type.schema_version) then
+    v_problem := (select array['422', 'payload_invalid', e, split_part(e, ' ', 1)]
+      from queue.schema_error(p_type.payload_schema, coalesce(p_item.payload, '{}'), 'payload') as e where e is not null);
   end if;
-  if p_type.payload_schema is not null and (p_item.schema_version is null or p_item.schema_version = p_type.schema_version) then
-    v_error := queue.schema_error(p_type.payload_schema, coalesce(p_item.payload, '{}'), 'payload');
-    if v_error is not null then
-      return array['422', 'payload_invalid', v_error, split_part(v_error, ' ', 1)];
-    end if;
-  end if;
-  return null;
+  return v_problem;
 end;
 $$;
 comment on function queue.item_problem is 'What is wrong with an item: {status, hint, message, field}; null when nothing is.';

@@ -105,3 +105,43 @@ def test_a_bulk_call_that_matches_nothing_reads_a_slice(engine: Engine, function
         [plan] = ada.one(f"explain (analyze, buffers, format json) select {call}")
 
     assert plan["Plan"]["Shared Hit Blocks"] + plan["Plan"]["Shared Read Blocks"] <= 12_000
+
+
+@pytest.fixture
+def crowded(engine: Engine) -> Engine:
+    """30,000 pending jobs, and 60,000 log lines of one that failed."""
+    [failed] = engine.enqueue_many(1)
+    engine.settle(engine.lease_one(), "failed", error={"type": "E", "message": "m"})
+    engine.run(
+        "insert into public.jobs (workspace_id, job_type) select %s, 'work' from generate_series(1, 30000)",
+        ACME,
+    )
+    engine.run(
+        "insert into public.job_logs (job_id, workspace_id, attempt, message)"
+        " select %s, %s, 1, 'line ' || n from generate_series(1, 60000) as n",
+        failed,
+        ACME,
+    )
+    engine.run("delete from queue.held_topics")
+    engine.run("vacuum analyze")
+    return engine
+
+
+@pytest.mark.parametrize(
+    ("call", "most"),
+    [
+        (f"public.search_logs('{ACME}')", 1000),
+        (f"""public.search_logs('{ACME}', '{{"search": "nothing like it"}}')""", 6000),
+        ("public.operator_jobs('{}')", 12_000),
+        ("public.operator_failures()", 2000),
+        ("public.operator_counts()", 6000),
+        ("(select public.job_trace(id) from public.jobs order by created_at limit 1)", 1000),
+        (f"public.count_jobs('{ACME}')", 40_000),
+    ],
+)
+def test_a_read_of_people_and_operators_stops(crowded: Engine, call: str, most: int) -> None:
+    """With everything known to the planner, and with nothing, as in a session begun before it."""
+    assert blocks(crowded, call) <= most
+    crowded.run("delete from pg_statistic")
+    with crowded.beside() as other:
+        assert blocks(other, call) <= most

@@ -8,10 +8,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime
-from typing import Any, Final, TypeVar
-from urllib.parse import urlsplit
-
-import tenacity
+from typing import Any, TypeVar
 
 from minutehand.ai.errors import (
     InputRefused,
@@ -21,12 +18,9 @@ from minutehand.ai.errors import (
     RateLimited,
     Unreachable,
 )
+from minutehand.queue.foreign import Answer, connect, exchange, patience, repeating
 from minutehand.queue.lean_httpx import httpx
 from minutehand.retry_after import retry_after
-
-CONNECT_SECONDS: Final = 5.0
-#: A wait asked for that is at most this long is waited for within the call.
-SHORT_WAIT_SECONDS: Final = 3.0
 
 T = TypeVar("T")
 
@@ -55,29 +49,22 @@ class Endpoint:
         self._url = url
         self._attempts = attempts
         self._sleep = sleep
-        self._headers = {"accept": accept, "user-agent": "Minutehand"}
+        headers = {"accept": accept}
         if key:
-            self._headers["authorization"] = f"Bearer {key}"
-        self._timeout = httpx.Timeout(answer_seconds, connect=min(CONNECT_SECONDS, answer_seconds))
-        # a proxy of the environment is meant for the world outside
-        local = urlsplit(url).hostname in {"localhost", "127.0.0.1", "::1"}
-        self._http = httpx.AsyncClient(trust_env=not local, follow_redirects=False)
+            headers["authorization"] = f"Bearer {key}"
+        self._http = connect(headers=headers, timeout=patience(answer_seconds))
 
     def post(self, **content: Any) -> AbstractAsyncContextManager[httpx.Response]:
         """Post `content` (json, or data and files) and read the answer as it comes."""
-        return self._http.stream(
-            "POST", self._url, headers=self._headers, timeout=self._timeout, **content
-        )
+        return self._http.stream("POST", self._url, **content)
+
+    async def exchange(self, *, most_bytes: int, **content: Any) -> Answer:
+        """Post `content` and read the whole answer; see `minutehand.queue.foreign.exchange`."""
+        return await exchange(self._http, "POST", self._url, most_bytes=most_bytes, **content)
 
     async def repeat(self, call: Callable[..., Awaitable[T]], *arguments: Any) -> T:
         """Make a call, and again what is `repeatable` without a long wait."""
-        retrying = tenacity.AsyncRetrying(
-            retry=tenacity.retry_if_exception(_worth_repeating),
-            stop=tenacity.stop_after_attempt(self._attempts),
-            wait=_wait,
-            sleep=self._sleep,
-            reraise=True,
-        )
+        retrying = repeating(_worth_repeating, attempts=self._attempts, sleep=self._sleep)
         answer: T = await retrying(call, *arguments)
         return answer
 
@@ -122,15 +109,4 @@ def sentence(told: Mapping[str, Any]) -> str:
 
 
 def _worth_repeating(error: BaseException) -> bool:
-    if not isinstance(error, LanguageModelError) or not error.repeatable:
-        return False
-    return error.retry_after is None or error.retry_after.total_seconds() <= SHORT_WAIT_SECONDS
-
-
-_backing_off = tenacity.wait_random_exponential(multiplier=0.2, max=2.0)
-
-
-def _wait(state: tenacity.RetryCallState) -> float:
-    error = state.outcome.exception() if state.outcome else None
-    asked = error.retry_after if isinstance(error, LanguageModelError) else None
-    return max(asked.total_seconds() if asked else 0.0, _backing_off(state))
+    return isinstance(error, LanguageModelError) and error.repeatable

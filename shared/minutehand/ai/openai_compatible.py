@@ -27,6 +27,7 @@ from minutehand.ai.language_model import (
     cost,
     count_tokens,
 )
+from minutehand.queue.foreign import NoAnswer
 from minutehand.queue.lean_httpx import httpx
 
 MAX_ANSWER_CHARACTERS: Final = 400_000
@@ -224,10 +225,8 @@ class _Answer:
         """Turn a broken connection into what it means for the answer, unless all of it came."""
         if self.finish is not None:
             return
-        unsent = isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout)
-        late = isinstance(error, httpx.TimeoutException)
-        what = "could not be reached" if unsent else "fell silent" if late else "broke off"
-        raise self._broken(f"{what} ({type(error).__name__})", repeat=unsent) from error
+        none = NoAnswer.of(error)
+        raise self._broken(str(none), repeat=none.unsent) from error
 
     def _broken(self, what: str, *, repeat: bool = False) -> LanguageModelError:
         if self._pieces:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import io
-import json
 import wave
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
@@ -27,7 +26,7 @@ from minutehand.ai.speech import (
     Word,
     check_sound,
 )
-from minutehand.queue.lean_httpx import httpx
+from minutehand.queue.foreign import NoAnswer
 
 MAX_ANSWER_BYTES: Final = 2_000_000
 MOST_SEGMENTS: Final = 2_000
@@ -110,26 +109,22 @@ class TranscriptionEndpoint:
         if self._format == "verbose_json":
             fields["timestamp_granularities[]"] = ["segment", "word"]
         try:
-            async with self._endpoint.post(
-                data=fields, files={"file": ("sound.wav", file, "audio/wav")}
-            ) as response:
-                body = bytearray()
-                async for chunk in response.aiter_bytes():
-                    body += chunk
-                    if len(body) > MAX_ANSWER_BYTES:
-                        raise AnswerUnusable("The transcription does not come to an end")
-        except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
-            raise Unreachable(
-                f"Speech to text could not be reached ({type(error).__name__})", repeatable=True
-            ) from error
-        except httpx.TimeoutException as error:
+            answer = await self._endpoint.exchange(
+                most_bytes=MAX_ANSWER_BYTES,
+                data=fields,
+                files={"file": ("sound.wav", file, "audio/wav")},
+            )
+        except NoAnswer as error:
+            told_why = f"Speech to text {error}"
+            if error.kind == "long":
+                raise AnswerUnusable(told_why) from error
+            if error.kind == "broken":
+                raise CutShort(told_why) from error
             # silence may hide an answer that is charged for
-            raise Unreachable(f"Speech to text fell silent ({type(error).__name__})") from error
-        except httpx.HTTPError as error:
-            raise CutShort(f"Speech to text broke off ({type(error).__name__})") from error
-        told = _object(bytes(body))
-        if response.status_code != 200:
-            raise refusal("Speech to text", response.status_code, response.headers, told or {})
+            raise Unreachable(told_why, repeatable=error.unsent) from error
+        told = answer.object()
+        if answer.status != 200:
+            raise refusal("Speech to text", answer.status, answer.headers, told or {})
         if told is None or not isinstance(told.get("text"), str):
             raise AnswerUnusable(f"The answer of {self._model} is not a transcription")
         return told
@@ -178,11 +173,3 @@ def wav(sound: bytes) -> bytes:
         writer.setframerate(SAMPLES_PER_SECOND)
         writer.writeframes(sound)
     return file.getvalue()
-
-
-def _object(body: bytes) -> dict[str, Any] | None:
-    try:
-        told = json.loads(body)
-    except (ValueError, RecursionError):
-        return None
-    return told if isinstance(told, dict) else None

@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from minutehand.install.project import Plan, processor_files
+from minutehand.install.project import FUNCTION, PAYLOAD, Plan, processor_files
 from minutehand.install.sources import InstallError
 from minutehand.project import Project
 from minutehand.terminal.connection import CommandFailed, Connection, load_values
@@ -23,49 +23,26 @@ from minutehand.terminal.options import Json, speaking
 #: How long `init` waits for a running stack.
 PATIENCE_SECONDS = 20.0
 
-MODELS = '''"""What the {app} app's jobs carry."""
+MODELS = f'''"""What the {{app}} app's jobs carry."""
 
 from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field
 
 
-class {model}(BaseModel):
-    """The payload of `{job_type}`; the queue refuses what does not fit."""
+{PAYLOAD}'''
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    name: str = Field(min_length=1, max_length=200)
-'''
-
-PROCESSORS = '''"""The {app} app's processors."""
+PROCESSORS = f'''"""The {{app}} app's processors."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from minutehand.apps.{app}.models import {model}
+from minutehand.apps.{{app}}.models import {{model}}
 from minutehand.worker import Backoff, Job, JobContext, processor
 
 
-@processor(
-    "{job_type}",
-    payload={model},
-    timeout=120,
-    backoff=Backoff(first=60, cap=3600),
-)
-async def {function}(job: Job[{model}], ctx: JobContext) -> dict[str, Any]:
-    """Greet by name; a retry resumes after the last finished step."""
-    ctx.progress(10, "start")
-
-    async def greet() -> str:
-        return f"Hello, {{job.payload.name}}!"
-
-    greeting = await ctx.step("greet", greet)
-    ctx.log("info", "Greeting written", length=len(greeting))
-    ctx.progress(100, "done")
-    return {{"greeting": greeting}}
-'''
+{FUNCTION}'''
 
 TEST = '''"""The {app} app's processors, rehearsed without a queue."""
 

@@ -20,8 +20,6 @@ from minutehand.queue.keys import WORKER_ROLE
 from minutehand.terminal.connection import CommandFailed, Connection
 from minutehand.terminal.options import EnvFile, Json, Token, connected, speaking
 
-YEAR = 365 * 24 * 3600
-
 
 class What(StrEnum):
     """Which secret."""

@@ -206,8 +206,7 @@ def add(
     as_json: Json = False,
 ) -> None:
     """Add a person; without a confirmed account they join at their first sign-in."""
-    with _session(as_json, env_file, token, operator) as session:
-        _set(session, workspace, email, role, mail=mail)
+    _set(email, role, workspace, operator, token, env_file, as_json, mail=mail)
 
 
 @members.command("role")
@@ -222,8 +221,7 @@ def change_role(
     as_json: Json = False,
 ) -> None:
     """Make a person a manager, or a plain member."""
-    with _session(as_json, env_file, token, operator) as session:
-        _set(session, workspace, email, role)
+    _set(email, role, workspace, operator, token, env_file, as_json)
 
 
 @members.command("remove")
@@ -244,14 +242,23 @@ def remove(
 
 
 def _set(
-    session: Session, workspace: str | None, email: str, role: str, *, mail: bool = False
+    email: str,
+    role: str,
+    workspace: str | None,
+    operator: bool,
+    token: str | None,
+    env_file: Path | None,
+    as_json: bool,
+    *,
+    mail: bool = False,
 ) -> None:
-    if mail:
-        session.connection.need("SUPABASE_SECRET_KEY")
-    chosen = session.workspace(workspace)
-    made = session.ask("set_member", p_workspace_id=chosen["id"], p_email=email, p_role=role)
-    mailed = send_invitation(session.connection, made) if mail else None
-    session.output.value({**made, "mailed": mailed}, text=_what(made, mailed))
+    with _session(as_json, env_file, token, operator) as session:
+        if mail:
+            session.connection.need("SUPABASE_SECRET_KEY")
+        chosen = session.workspace(workspace)
+        made = session.ask("set_member", p_workspace_id=chosen["id"], p_email=email, p_role=role)
+        mailed = send_invitation(session.connection, made) if mail else None
+        session.output.value({**made, "mailed": mailed}, text=_what(made, mailed))
 
 
 def _what(made: dict[str, Any], mailed: bool | None) -> str:

@@ -29,6 +29,7 @@ from tenacity import (
 from minutehand.queue.client import UserQueue
 from minutehand.queue.data_api import encode
 from minutehand.queue.errors import QueueError, QueueUnavailable, error_from_response
+from minutehand.queue.foreign import UNSENT
 from supabase import AsyncClient
 from supabase import Client as SupabaseClient
 
@@ -37,8 +38,6 @@ TokenSource = str | Callable[[], str | Awaitable[str]] | None
 
 _ATTEMPTS: Final = 3
 _CALL_SECONDS: Final = 10.0
-#: Nothing of the request reached the server when one of these is raised.
-_UNSENT: Final = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 #: A token is replaced this long before it expires, or in the last quarter of a shorter life.
 _EARLY_SECONDS: Final = 60.0
 #: How long a token is kept that does not say when it expires.
@@ -185,7 +184,7 @@ def refusal(error: APIError | httpx.HTTPError | TimeoutError) -> QueueError:
         return error_from_response(_status(error.code), error.json())
     reason = f"{type(error).__name__} {error}".strip()
     unavailable = QueueUnavailable(f"the Data API did not answer: {reason}")
-    unavailable.unsent = isinstance(error, _UNSENT)
+    unavailable.unsent = isinstance(error, UNSENT)
     return unavailable
 
 

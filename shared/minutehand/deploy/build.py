@@ -17,10 +17,12 @@ from dataclasses import asdict, dataclass
 from importlib.util import MAGIC_NUMBER
 from pathlib import Path
 
+from packaging.utils import canonicalize_name
+
 from minutehand.app import find_apps
 from minutehand.deploy.archive import prune, tree_size, write_zip
 from minutehand.deploy.bundles import LAMBDA, RUNTIME_MODULES, Bundle, PackagingError, Target
-from minutehand.deploy.imports import Sources, canonical, closure, third_party
+from minutehand.deploy.imports import Sources, closure, third_party
 from minutehand.deploy.inventory import bill_of_materials, licence_table, read_metadata
 from minutehand.deploy.lockfile import OURSELVES, Locked, find_lock, read_project_lock, select
 from minutehand.deploy.tools import run_tool, uv
@@ -162,7 +164,7 @@ def locked_for(files: Iterable[Path], project: Project) -> list[Locked]:
             # `import x` inside a try is allowed to miss, but only for what no lock knows
             continue
         roots |= known & direct or known
-    return select(entries, roots, skip={canonical(name) for name in RUNTIME_MODULES})
+    return select(entries, roots, skip={canonicalize_name(name) for name in RUNTIME_MODULES})
 
 
 def build(bundle: Bundle, target: Target, out: Path, *, project: Project | None = None) -> Built:
@@ -189,7 +191,7 @@ def build(bundle: Bundle, target: Target, out: Path, *, project: Project | None 
     archive = out / f"{bundle.name}.zip"
     digest = write_zip(tree, archive)
     metadata = read_metadata(tree)
-    present = [entry for entry in locked if canonical(entry.name) in metadata]
+    present = [entry for entry in locked if canonicalize_name(entry.name) in metadata]
     bom = bill_of_materials(bundle.name, VERSION, present, metadata)
     (out / f"{bundle.name}.cdx.json").write_text(json.dumps(bom, indent=2) + "\n", "utf-8")
     (out / f"{bundle.name}.licences.tsv").write_text(licence_table(present, metadata), "utf-8")

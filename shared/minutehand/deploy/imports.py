@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
+from packaging.utils import canonicalize_name
+
 
 @dataclass(frozen=True)
 class Sources:
@@ -105,9 +107,6 @@ def third_party(files: Iterable[Path], sources: Sources) -> dict[str, set[str]]:
         for name in imported_names(file, sources)
     }
     foreign = tops - set(sys.stdlib_module_names) - sources.tops - {"", "__future__"}
-    return {top: {canonical(name) for name in distributions.get(top, [])} for top in foreign}
-
-
-def canonical(name: str) -> str:
-    """A distribution's name as PyPI normalises it."""
-    return name.lower().replace("_", "-").replace(".", "-")
+    return {
+        top: {canonicalize_name(name) for name in distributions.get(top, [])} for top in foreign
+    }

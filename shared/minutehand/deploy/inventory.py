@@ -13,7 +13,8 @@ from email.parser import HeaderParser
 from pathlib import Path
 from typing import Any
 
-from minutehand.deploy.imports import canonical
+from packaging.utils import canonicalize_name
+
 from minutehand.deploy.lockfile import Locked
 
 _NAMESPACE = uuid.UUID("6f1f6a0e-5d0c-5a52-9a0f-0d6c3c1a9b11")
@@ -24,7 +25,7 @@ def read_metadata(tree: Path) -> dict[str, Message]:
     found: dict[str, Message] = {}
     for path in sorted(tree.glob("*.dist-info/METADATA")):
         message = HeaderParser().parsestr(path.read_text("utf-8"))
-        found[canonical(message["Name"])] = message
+        found[canonicalize_name(message["Name"])] = message
     return found
 
 
@@ -53,11 +54,13 @@ def bill_of_materials(
             "name": entry.name,
             "version": entry.version,
             "purl": _purl(entry),
-            "licenses": [{"license": {"name": licence_of(metadata[canonical(entry.name)])}}],
+            "licenses": [
+                {"license": {"name": licence_of(metadata[canonicalize_name(entry.name)])}}
+            ],
             "properties": [{"name": "minutehand:locked-hash", "value": h} for h in entry.hashes],
         }
         for entry in locked
-        if canonical(entry.name) in metadata
+        if canonicalize_name(entry.name) in metadata
     ]
     root = f"pkg:generic/minutehand-{name}@{version}"
     fingerprint = json.dumps(components, sort_keys=True)
@@ -94,7 +97,7 @@ def licence_table(locked: Sequence[Locked], metadata: dict[str, Message]) -> str
     """One line per distribution: name, version, licence, home page."""
     lines = ["name\tversion\tlicence\thome"]
     for entry in locked:
-        about = metadata.get(canonical(entry.name))
+        about = metadata.get(canonicalize_name(entry.name))
         if about is not None:
             lines.append(f"{entry.name}\t{entry.version}\t{licence_of(about)}\t{_home(about)}")
     return "\n".join(lines) + "\n"

@@ -11,10 +11,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.utils import canonicalize_name
+
 from minutehand.deploy.bundles import IMPLIED, PackagingError
 from minutehand.deploy.tools import run_tool, uv
 
-_ENTRY = re.compile(r"^(?P<name>[A-Za-z0-9_.-]+)(\[[^]]*\])?==(?P<version>[^ ;\\]+)")
 _HASH = re.compile(r"--hash=(sha256:[0-9a-f]{64})")
 _VIA = re.compile(r"^    #\s+(?:via\s+)?(?P<parent>\S.*)$")
 OURSELVES = "minutehand"
@@ -79,8 +81,8 @@ def parse_lock(text: str) -> dict[str, Locked]:
     entries: dict[str, Locked] = {}
     current: Locked | None = None
     for line in text.splitlines():
-        if match := _ENTRY.match(line):
-            current = Locked(match["name"], match["version"])
+        if pinned := _pinned(line):
+            current = Locked(*pinned)
             entries[current.name] = current
         elif line[:1] not in {" ", "#", ""}:
             current = None  # a path, a URL, an option
@@ -110,8 +112,7 @@ def _completed(path: Path, text: str) -> str:
     wanted = [
         line.removesuffix("\\").strip()
         for line in text.splitlines()
-        if (entry := _ENTRY.match(line))
-        and entry["name"].lower().replace("_", "-") not in unshipped
+        if (pinned := _pinned(line)) and canonicalize_name(pinned[0]) not in unshipped
     ]
     command = [uv(), "pip", "compile", "--quiet", "--universal", "--generate-hashes", "-"]
     command += ["--no-header", "--no-emit-index-url", "--python-version", "3.13", "--no-config"]
@@ -122,18 +123,32 @@ def _refuse_open_versions(path: Path, text: str) -> None:
     """Accept pinned lines, options, and this package or the project itself from anywhere."""
     itself = re.compile(rf"-|({OURSELVES}|{re.escape(_own_name(path.parent))})\b", re.IGNORECASE)
     for line in text.splitlines():
-        if line[:1] not in {" ", "#", ""} and not _ENTRY.match(line) and not itself.match(line):
+        if line[:1] not in {" ", "#", ""} and not _pinned(line) and not itself.match(line):
             raise PackagingError(
                 f"{path.name}: {line!r} is not pinned. Every line must be `name==version`; "
                 "`uv pip compile --universal --generate-hashes` writes such a lock"
             )
 
 
+def _pinned(line: str) -> tuple[str, str] | None:
+    """Name and version of a requirement of exactly one version, as a lock's line begins."""
+    if line[:1] in {" ", "#", "-"} or "==" not in line:
+        return None  # what a hash or an origin says
+    try:
+        wanted = Requirement(re.split(r" \\$| --", line, maxsplit=1)[0])
+    except InvalidRequirement:
+        return None
+    match list(wanted.specifier):
+        case [exact] if exact.operator == "==" and not exact.version.endswith(".*"):
+            return wanted.name, exact.version
+    return None
+
+
 def _own_name(root: Path) -> str:
     """The project's own distribution, which a freeze of an editable install names."""
     file = root / "pyproject.toml"
     about = tomllib.loads(file.read_text("utf-8")) if file.is_file() else {}
-    return str(about.get("project", {}).get("name", OURSELVES)).lower().replace("_", "-")
+    return canonicalize_name(about.get("project", {}).get("name", OURSELVES))
 
 
 def select(entries: dict[str, Locked], roots: Iterable[str], skip: Iterable[str]) -> list[Locked]:

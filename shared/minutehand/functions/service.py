@@ -21,6 +21,7 @@ from starlette.routing import BaseRoute, Mount, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from minutehand.config import Settings
+from minutehand.error_body import ROUTE_NOT_FOUND, error_body
 from minutehand.functions.health.app import build_app as build_health
 from minutehand.functions.host import Functions, is_api
 from minutehand.functions.jobs.app import build_app as build_jobs
@@ -100,7 +101,7 @@ def _site(settings: Settings, console: Path | None) -> list[BaseRoute]:
         return JSONResponse(body, headers={"Cache-Control": "no-store"})
 
     async def missing(request: Request) -> Response:
-        body = {"error": "Not found", "code": "not_found", "request_id": None}
+        body = error_body(*ROUTE_NOT_FOUND, request_id=None)
         return JSONResponse(body, status_code=404)
 
     if console is None:

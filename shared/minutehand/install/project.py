@@ -62,26 +62,15 @@ schemas = [{schemas}]
 major_version = 17
 """
 
-PROCESSOR = '''"""`{job_type}`: greets by name."""
-
-from __future__ import annotations
-
-from typing import Any
-
-from pydantic import BaseModel, ConfigDict, Field
-
-from minutehand.worker import Backoff, Job, JobContext, processor
-
-
-class {model}(BaseModel):
+PAYLOAD = '''class {model}(BaseModel):
     """The payload of `{job_type}`; the queue refuses what does not fit."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str = Field(min_length=1, max_length=200)
+'''
 
-
-@processor(
+FUNCTION = '''@processor(
     "{job_type}",
     payload={model},
     timeout=120,
@@ -99,6 +88,21 @@ async def {function}(job: Job[{model}], ctx: JobContext) -> dict[str, Any]:
     ctx.progress(100, "done")
     return {{"greeting": greeting}}
 '''
+
+PROCESSOR = f'''"""`{{job_type}}`: greets by name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from minutehand.worker import Backoff, Job, JobContext, processor
+
+
+{PAYLOAD}
+
+{FUNCTION}'''
 
 PROCESSOR_TEST = '''"""`{job_type}`, tried without a queue."""
 

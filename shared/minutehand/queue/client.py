@@ -480,16 +480,7 @@ class UserQueue:
         Args:
             cursor: The `next` of the call before; go on until `more` is false.
         """
-        body = await self._call(
-            "cancel_jobs",
-            {
-                "p_workspace_id": workspace_id,
-                "p_filter": dict(where),
-                "p_limit": limit,
-                "p_cursor": cursor,
-            },
-        )
-        return BulkResult.model_validate(body)
+        return await self._bulk("cancel_jobs", workspace_id, where, limit, cursor, repeatable=True)
 
     async def redrive(
         self,
@@ -504,17 +495,9 @@ class UserQueue:
         Args:
             cursor: The `next` of the call before; go on until `more` is false.
         """
-        body = await self._call(
-            "redrive_jobs",
-            {
-                "p_workspace_id": workspace_id,
-                "p_filter": dict(where),
-                "p_limit": limit,
-                "p_cursor": cursor,
-            },
-            repeatable=False,
+        return await self._bulk(
+            "redrive_jobs", workspace_id, where, limit, cursor, repeatable=False
         )
-        return BulkResult.model_validate(body)
 
     async def emit_event(
         self, workspace_id: WorkspaceId | str, name: str, payload: Any = None
@@ -558,6 +541,26 @@ class UserQueue:
         """
         arguments = {"p_workspace_id": workspace_id, "p_minutes": minutes}
         return QueueStats.model_validate(await self._call("queue_stats", arguments))
+
+    async def _bulk(
+        self,
+        function: str,
+        workspace_id: WorkspaceId | str,
+        where: Mapping[str, Any],
+        limit: int,
+        cursor: Mapping[str, str] | None,
+        *,
+        repeatable: bool,
+    ) -> BulkResult:
+        arguments = {
+            "p_workspace_id": workspace_id,
+            "p_filter": dict(where),
+            "p_limit": limit,
+            "p_cursor": cursor,
+        }
+        return BulkResult.model_validate(
+            await self._call(function, arguments, repeatable=repeatable)
+        )
 
     async def _call(
         self, function: str, arguments: Mapping[str, Any], *, repeatable: bool = True

@@ -6,12 +6,10 @@ Which function is called with what is left to client.py and worker_client.py.
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import json
 import logging
 from collections.abc import Coroutine, Mapping, Sequence
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 from pydantic_core import from_json, to_json
 from tenacity import (
@@ -23,6 +21,7 @@ from tenacity import (
 )
 
 from minutehand.queue.errors import QueueUnavailable, error_from_response
+from minutehand.queue.foreign import UNSENT, is_local
 from minutehand.queue.lean_httpx import httpx
 
 logger = logging.getLogger("minutehand.queue.data_api")
@@ -32,9 +31,6 @@ STREAM_CONNECTIONS: Final = 8
 
 #: So many calls in a row that got no connection mean that the pool itself is broken.
 _POOL_TIMEOUTS: Final = 5
-
-#: Nothing of the request reached the server when one of these is raised.
-_UNSENT: Final = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 
 
 class DataApi:
@@ -80,7 +76,7 @@ class DataApi:
                     keepalive_expiry=30.0,
                 ),
                 # a proxy of the environment is meant for the world outside
-                trust_env=not _is_loopback(url),
+                trust_env=not is_local(url),
                 transport=transport,
             )
 
@@ -186,7 +182,7 @@ class DataApi:
                     self._count_pool_timeout(error)
                     reason = f"{type(error).__name__} {error}".strip()
                     unavailable = QueueUnavailable(f"the Data API did not answer {path}: {reason}")
-                    unavailable.unsent = isinstance(error, _UNSENT)
+                    unavailable.unsent = isinstance(error, UNSENT)
                     raise unavailable from error
                 self._pool_timeouts = 0
                 return _answer(response)
@@ -281,13 +277,3 @@ def _read(content: bytes) -> Any:
     except ValueError:
         # one deep or huge value must not hide the others beside it: this reader stops later
         return json.loads(content)
-
-
-def _is_loopback(url: str) -> bool:
-    host = urlsplit(url).hostname or ""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

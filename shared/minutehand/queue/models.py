@@ -466,7 +466,6 @@ class Lease(Model):
     #: Results of steps and ended waits of earlier attempts, by name; None when they are too long
     #: for the answer to a lease and have to be read by `WorkerQueue.read_steps`.
     steps: dict[str, Any] | None = Field(default_factory=dict)
-    log_count: int = 0
 
 
 class UnreadableLease(Model):

@@ -12,15 +12,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import httpx
 
 from minutehand.project import Project
 from minutehand.queue.data_api import profile_headers
+from minutehand.queue.foreign import is_local
 from minutehand.queue.keys import secret_headers
 
-LOCAL_HOSTS = frozenset({"127.0.0.1", "localhost", "::1"})
 TIMEOUT = httpx.Timeout(30.0, connect=5.0)
 
 #: What to do next, by the API's stable words.
@@ -131,7 +130,7 @@ class Connection:
     @property
     def is_local(self) -> bool:
         """Whether the API is one on this machine."""
-        return urlsplit(self.values.get("API_URL", "")).hostname in LOCAL_HOSTS
+        return is_local(self.values.get("API_URL", ""))
 
     @property
     def schema(self) -> str:

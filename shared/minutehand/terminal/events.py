@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import httpx
+from httpx_sse import EventSource
 
 from minutehand.terminal.connection import CommandFailed, Connection, parsed
 
@@ -59,7 +60,7 @@ def stream(
                     if answer.status_code < 500:
                         parsed(answer)
                     raise httpx.ReadError(f"answered {answer.status_code}")
-                for event in events_of(answer.iter_lines()):
+                for event in events_of(EventSource(answer)):
                     failures, renewed = 0, False
                     cursor = event.id or cursor
                     if event.type == "end" and event.data.get("reason") == "token_expired":
@@ -85,18 +86,8 @@ def stream(
             time.sleep(RETRY_SECONDS)
 
 
-def events_of(lines: Iterator[str]) -> Iterator[Event]:
-    """Parse server-sent events; comments and retry hints are skipped."""
-    fields: dict[str, str] = {}
-    for line in lines:
-        if not line:
-            if "data" in fields:
-                data = json.loads(fields["data"])
-                yield Event(fields.get("id"), fields.get("event", "message"), data)
-            fields = {}
-        elif not line.startswith(":"):
-            name, _, value = line.partition(":")
-            value = value.removeprefix(" ")
-            fields[name] = (
-                f"{fields[name]}\n{value}" if name == "data" and name in fields else value
-            )
+def events_of(source: EventSource) -> Iterator[Event]:
+    """Events with their data read; comments and retry hints are skipped."""
+    for sent in source.iter_sse():
+        if sent.data:
+            yield Event(sent.id or None, sent.event, json.loads(sent.data))

@@ -73,12 +73,6 @@ async def require_caller(request: Request, _: Credentials) -> Caller:
     return await verify(request, token)
 
 
-async def optional_caller(request: Request, _: Credentials) -> Caller | None:
-    """Dependency: the signed-in user; None when no token came. A bad token is still a 401."""
-    token = bearer_token(request)
-    return None if token is None else await verify(request, token)
-
-
 async def stream_caller(
     request: Request, _: Credentials, access_token: str | None = None
 ) -> Caller:
@@ -144,8 +138,6 @@ async def verify(request: Request, token: str) -> Caller:
 
 #: A signed-in user as a route's argument: `caller: SignedIn`.
 SignedIn = Annotated[Caller, Depends(require_caller)]
-#: A user or nobody, for routes that anonymous guests may use when ALLOW_ANONYMOUS is on.
-MaybeSignedIn = Annotated[Caller | None, Depends(optional_caller)]
 #: A signed-in user who reads a stream.
 StreamReader = Annotated[Caller, Depends(stream_caller)]
 #: The same for a session, or None for a guest.

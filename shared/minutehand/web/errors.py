@@ -12,6 +12,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 
+from minutehand.error_body import error_body
 from minutehand.log import current_request_id
 
 #: How long a client should wait when the database is away, in seconds.
@@ -69,12 +70,7 @@ def error_response(
     headers: Mapping[str, str] | None = None,
 ) -> JSONResponse:
     """The error body as a response; the request id is the present context's."""
-    body = {
-        "error": error,
-        "code": code,
-        "detail": detail,
-        "request_id": current_request_id(),
-    }
+    body = error_body(code, error, detail=detail, request_id=current_request_id())
     return JSONResponse(body, status_code=status, headers=dict(headers or {}))
 
 

@@ -16,6 +16,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
+from minutehand.error_body import INVALID_JSON, METHOD_NOT_ALLOWED, ROUTE_NOT_FOUND
 from minutehand.queue.errors import (
     DuplicateJob,
     InvalidState,
@@ -78,14 +79,13 @@ def install(app: FastAPI) -> None:
 def _plain(error: HTTPException) -> JSONResponse:
     """Starlette's own refusals: no such route, wrong method, a body that cannot be parsed."""
     status = error.status_code
-    code = {
-        400: "invalid_request",
-        404: "route_not_found",
-        405: "method_not_allowed",
-    }.get(status, HTTPStatus(status).phrase.lower().replace(" ", "_"))
-    text = {404: "Route not found", 405: "This route does not take that method"}.get(
-        status, str(error.detail)
-    )
+    said = str(error.detail)
+    phrase = HTTPStatus(status).phrase.lower().replace(" ", "_")
+    code, text = {
+        400: ("invalid_request", said),
+        404: ROUTE_NOT_FOUND,
+        405: METHOD_NOT_ALLOWED,
+    }.get(status, (phrase, said))
     return error_response(status, code, text, headers=error.headers)
 
 
@@ -93,7 +93,7 @@ def _refusal_of(error: RequestValidationError, request: Request | None) -> ApiEr
     problems = error.errors()
     invalid = next((p for p in problems if p.get("type") == "json_invalid"), None)
     if invalid is not None:
-        return ApiError(400, "invalid_json", "The request body is not valid JSON")
+        return ApiError(400, *INVALID_JSON)
     if _took_other_type(problems, request):
         return ApiError(
             415,

@@ -19,6 +19,7 @@ from urllib.parse import urlencode, urlsplit
 
 from minutehand.clock import Clock
 from minutehand.config import Settings
+from minutehand.queue.foreign import is_local
 from minutehand.web.hub import EventHub
 from minutehand.web.ring import Frame
 
@@ -32,7 +33,6 @@ MAX_TOPICS: Final = 100
 HEARTBEAT_SECONDS: Final = 25.0
 #: An empty socket is kept for the next reader, who often comes soon.
 LINGER_SECONDS: Final = 30.0
-_LOOPBACK: Final = frozenset({"127.0.0.1", "::1", "localhost"})
 _RECONNECT_SECONDS: Final = (0.2, 1.0, 2.0, 5.0, 10.0)
 #: A refused join is tried again after this: the policy or the token may have changed.
 _REJOIN_SECONDS: Final = 30.0
@@ -56,7 +56,7 @@ class RealtimeUpstream:
         query = urlencode({"apikey": settings.supabase_publishable_key, "vsn": "1.0.0"})
         self._url = f"{scheme}://{parts.netloc}{parts.path}/realtime/v1/websocket?{query}"
         # a proxy of the environment is meant for the world outside
-        self._proxy: Literal[True] | None = None if parts.hostname in _LOOPBACK else True
+        self._proxy: Literal[True] | None = None if is_local(settings.supabase_url) else True
         self._hub = hub
         self._clock = clock
         self._topics: dict[str, _Topic] = {}

@@ -60,8 +60,6 @@ class Reporter:
         self._idle = asyncio.Event()
         self._idle.set()
         self.reports = 0
-        #: Tells the watchdog that this loop is alive and renewing.
-        self.alive_at = clock.monotonic()
 
     def announce(self) -> None:
         """Some attempt has news, or began."""
@@ -84,7 +82,6 @@ class Reporter:
     async def _until_something_to_say(self) -> None:
         while True:
             now = self._clock.monotonic()
-            self.alive_at = now
             self._give_up_expired(now)
             if any(attempt.is_urgent for attempt in self._reportable()):
                 return

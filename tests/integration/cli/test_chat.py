@@ -8,32 +8,24 @@ import re
 import subprocess
 import sys
 import uuid
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
-from tests.support.command import app
+from tests.support.command import Run
 from tests.support.paths import ROOT
 from tests.support.stacks import RunningStack
 
-Run = Callable[..., Result]
 NOTES = "The lift carries two tonnes. The roof leaks."
 
 
 @pytest.fixture
-def run(stack: RunningStack, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Run a `chat` verb against the stack as Ada."""
-    monkeypatch.setenv("MINUTEHAND_ENV_FILE", str(stack.folder / "env"))
-
-    def call(*arguments: str, code: int = 0, **options: Any) -> Result:
-        result = CliRunner().invoke(app, ["chat", *arguments], **options)
-        assert result.exit_code == code, (result.output, result.stderr, result.exception)
-        return result
-
-    return call
+def run(run: Run) -> Run:
+    """Run a verb of `chat`."""
+    return partial(run, "chat")
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ import os
 import subprocess
 import sys
 import uuid
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,26 +20,11 @@ from minutehand.cli.jobs import COLUMNS
 from minutehand.local.users import ADA
 from minutehand.terminal.output import Output
 from tests.e2e.console.worker import HandWorker
-from tests.support.command import app
+from tests.support.command import Run, app
 from tests.support.paths import ROOT
 from tests.support.stacks import RunningStack
 
 pytestmark = pytest.mark.usefixtures("acme_key")
-
-Run = Callable[..., Result]
-
-
-@pytest.fixture
-def run(stack: RunningStack, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Run a command line against the stack as Ada."""
-    monkeypatch.setenv("MINUTEHAND_ENV_FILE", str(stack.folder / "env"))
-
-    def call(*arguments: str, code: int = 0) -> Result:
-        result = CliRunner().invoke(app, list(arguments))
-        assert result.exit_code == code, (result.output, result.stderr, result.exception)
-        return result
-
-    return call
 
 
 @pytest.fixture

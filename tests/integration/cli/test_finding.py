@@ -4,33 +4,18 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from threading import Timer
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
 from minutehand.cli.scaffold import published
 from tests.e2e.console.worker import HandWorker
-from tests.support.command import app
+from tests.support.command import Run
 from tests.support.stacks import RunningStack
-
-Run = Callable[..., Result]
-
-
-@pytest.fixture
-def run(stack: RunningStack, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Run a command line against the stack as Ada."""
-    monkeypatch.setenv("MINUTEHAND_ENV_FILE", str(stack.folder / "env"))
-
-    def call(*arguments: str, code: int = 0) -> Result:
-        result = CliRunner().invoke(app, list(arguments))
-        assert result.exit_code == code, (result.output, result.stderr, result.exception)
-        return result
-
-    return call
 
 
 @pytest.fixture

@@ -96,6 +96,16 @@ def link(project: Project, ref: str) -> None:
     (temp / "project-ref").write_text(ref)
 
 
+def only_the_named_project_changes(there: SupabaseCli, bakery: Project, postgres: Postgres) -> None:
+    """Nothing by a dry run, and by a push REF's database alone."""
+    there.push(REF, bakery, dry_run=True)
+    assert versions(postgres, HOSTED) == []
+    there.push(REF, bakery)
+
+    assert versions(postgres, HOSTED) == ["20260101000000"]
+    assert versions(postgres, ELSEWHERE) == []
+
+
 def test_the_schema_goes_to_the_named_project_and_to_no_local_stack(
     monkeypatch: pytest.MonkeyPatch, hosted: HostedProject, bakery: Project, postgres: Postgres
 ) -> None:
@@ -104,12 +114,7 @@ def test_the_schema_goes_to_the_named_project_and_to_no_local_stack(
     there = cli(3, monkeypatch, hosted)
     monkeypatch.setenv("SUPABASE_PROJECT_ID", OTHER)
 
-    there.push(REF, bakery, dry_run=True)
-    assert versions(postgres, HOSTED) == []
-    there.push(REF, bakery)
-
-    assert versions(postgres, HOSTED) == ["20260101000000"]
-    assert versions(postgres, ELSEWHERE) == []
+    only_the_named_project_changes(there, bakery, postgres)
     assert {session.split(".")[1] for session in hosted.sessions} == {REF}
     assert not [asked for asked in hosted.asked if OTHER in asked]
 
@@ -175,12 +180,7 @@ def test_version_2_pushes_to_the_linked_project(
     there = cli(2, monkeypatch, hosted)
     monkeypatch.setenv("SUPABASE_PROJECT_ID", OTHER)
 
-    there.push(REF, bakery, dry_run=True)
-    assert versions(postgres, HOSTED) == []
-    there.push(REF, bakery)
-
-    assert versions(postgres, HOSTED) == ["20260101000000"]
-    assert versions(postgres, ELSEWHERE) == []
+    only_the_named_project_changes(there, bakery, postgres)
 
 
 def test_a_checkout_pushes_its_apps_migrations_too(

@@ -188,7 +188,7 @@ def test_the_api_accepts_and_runs(host: Served, stack: RunningStack) -> None:
         nothing = client.get("/nowhere")
 
     assert ready.status_code == 200, ready.text
-    assert (nothing.status_code, nothing.json()["code"]) == (404, "not_found")
+    assert (nothing.status_code, nothing.json()["code"]) == (404, "route_not_found")
 
 
 def test_what_no_call_announced_runs_with_the_minute(host: Served) -> None:

@@ -134,7 +134,7 @@ async def test_a_type_runs_with_its_parts(
         ("POST", "/api/jobs/worker", {"Authorization": "Bearer "}, 401, "unauthorized"),
         ("DELETE", "/api/jobs/worker", WORKER, 405, "method_not_allowed"),
         ("GET", "/api/jobs/process", BACKGROUND, 405, "method_not_allowed"),
-        ("GET", "/api/jobs/other", WORKER, 404, "not_found"),
+        ("GET", "/api/jobs/other", WORKER, 404, "route_not_found"),
     ],
 )
 async def test_who_may_not_is_told_so_in_the_common_shape(
@@ -149,6 +149,7 @@ async def test_who_may_not_is_told_so_in_the_common_shape(
 
     body = response.json()
     assert (response.status_code, body["code"], body["request_id"]) == (status, code, "r-1")
+    assert set(body) == {"error", "code", "detail", "request_id"}
     if status == 401:
         assert body["error"] == "Unauthorized"
 
@@ -161,7 +162,7 @@ async def test_who_may_not_is_told_so_in_the_common_shape(
         (b'{"jobTypes": "a"}', 400, "invalid_argument"),
         (b'{"jobTypes": [1]}', 400, "invalid_argument"),
         (b'{"jobTypes": [""]}', 400, "invalid_argument"),
-        (b"x" * 20_000, 413, "payload_too_large"),
+        (b"x" * 20_000, 413, "body_too_large"),
     ],
 )
 async def test_a_bad_body_is_the_callers_mistake(
@@ -180,7 +181,7 @@ async def test_without_the_queue_it_asks_to_come_back(
     response = await http.post("/api/jobs/worker", headers=WORKER)
 
     assert (response.status_code, response.headers["Retry-After"]) == (503, "5")
-    assert response.json()["code"] == "queue_unavailable"
+    assert response.json()["code"] == "unavailable"
 
 
 # AWS Lambda --------------------------------------------------------------------------------------
@@ -267,6 +268,7 @@ def test_every_event_of_lambda_is_answered(project: Project) -> None:
     assert json.loads(answers[5]["body"]) == {
         "error": "Unauthorized",
         "code": "unauthorized",
+        "detail": None,
         "request_id": "r-http",
     }
 

@@ -77,18 +77,13 @@ async def functions(
         await runtime.stop()
 
 
-async def until_running(project: Project, wanted: int) -> None:
-    """Wait until so many jobs are held by workers."""
-    async with asyncio.timeout(90):
-        while project.rows("select count(*) as n from queue.leases")[0]["n"] < wanted:  # noqa: ASYNC110
-            await asyncio.sleep(0.1)
-
-
-async def test_a_backlog_never_starves_the_api(project: Project, tmp_path: Path) -> None:
-    """Two workers hold all they can, eighty jobs wait, and each new one is still accepted."""
-    gate = tmp_path / "gate"
+@asynccontextmanager
+async def backlog(
+    project: Project, gate: Path, *, workers_at_once: int | None
+) -> AsyncIterator[tuple[LambdaRuntime, httpx.AsyncClient]]:
+    """The functions with eighty jobs that end when `gate` is there, and a client of the API."""
     async with (
-        functions(project, gate, workers_at_once=WORKERS) as runtime,
+        functions(project, gate, workers_at_once=workers_at_once) as runtime,
         httpx.AsyncClient(
             base_url=runtime.url,
             headers={"authorization": f"Bearer {project.token()}"},
@@ -99,6 +94,20 @@ async def test_a_backlog_never_starves_the_api(project: Project, tmp_path: Path)
         assert (await runtime.functions["worker"].invoke(Invocation(b"{}"))).ok
         many = await api.post("/api/jobs/bulk", json=BACKLOG)
         assert many.is_success, many.text
+        yield runtime, api
+
+
+async def until_running(project: Project, wanted: int) -> None:
+    """Wait until so many jobs are held by workers."""
+    async with asyncio.timeout(90):
+        while project.rows("select count(*) as n from queue.leases")[0]["n"] < wanted:  # noqa: ASYNC110
+            await asyncio.sleep(0.1)
+
+
+async def test_a_backlog_never_starves_the_api(project: Project, tmp_path: Path) -> None:
+    """Two workers hold all they can, eighty jobs wait, and each new one is still accepted."""
+    gate = tmp_path / "gate"
+    async with backlog(project, gate, workers_at_once=WORKERS) as (runtime, api):
         await until_running(project, WORKERS * 2)
 
         statuses = [(await api.post("/api/jobs", json=ONE)).status_code for _ in range(30)]
@@ -115,17 +124,7 @@ async def test_without_the_bound_a_backlog_takes_the_whole_account(
 ) -> None:
     """What the bound is for: the same account, the same backlog."""
     gate = tmp_path / "gate"
-    async with (
-        functions(project, gate, workers_at_once=None) as runtime,
-        httpx.AsyncClient(
-            base_url=runtime.url,
-            headers={"authorization": f"Bearer {project.token()}"},
-            timeout=60,
-        ) as api,
-    ):
-        assert (await runtime.functions["worker"].invoke(Invocation(b"{}"))).ok
-        many = await api.post("/api/jobs/bulk", json=BACKLOG)
-        assert many.is_success, many.text
+    async with backlog(project, gate, workers_at_once=None) as (_, api):
         await until_running(project, ACCOUNT * 2)
 
         refused = await api.post("/api/jobs", json=ONE)

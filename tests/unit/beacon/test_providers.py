@@ -65,15 +65,15 @@ def raising(error: Exception) -> Callable[[httpx.Request], httpx.Response]:
     [
         (lambda _: httpx.Response(503), "answered with status 503"),
         (lambda _: httpx.Response(302, headers={"location": "http://10.0.0.1/"}), "status 302"),
-        (lambda _: httpx.Response(200, text="<html>"), "did not answer with JSON"),
-        (lambda _: httpx.Response(200, text="[" * 100_000), "did not answer with JSON"),
-        (lambda _: httpx.Response(200, json=[]), "wrong format"),
+        (lambda _: httpx.Response(200, text="<html>"), "must answer with a JSON object"),
+        (lambda _: httpx.Response(200, text="[" * 100_000), "must answer with a JSON object"),
+        (lambda _: httpx.Response(200, json=[]), "must answer with a JSON object"),
         (lambda _: httpx.Response(200, json={"task_id": "../x", "status": "running"}), "task_id"),
         (lambda _: httpx.Response(200, json={"task_id": "t", "status": "fine"}), "status"),
         (lambda _: httpx.Response(200, content=b" " * (MAX_ANSWER_BYTES + 1)), "more than"),
-        (raising(httpx.ReadTimeout("late")), "did not answer in time"),
+        (raising(httpx.ReadTimeout("late")), "fell silent"),
         (raising(httpx.ConnectError("refused")), "could not be reached"),
-        (raising(httpx.RemoteProtocolError("cut")), "could not be reached"),
+        (raising(httpx.RemoteProtocolError("cut")), "broke off"),
     ],
 )
 async def test_every_odd_answer_is_a_failure_with_words(

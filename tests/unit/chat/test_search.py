@@ -94,8 +94,9 @@ async def test_what_may_pass_is_tried_again(first: httpx.Response | Exception) -
     wiki = Wiki(first, httpx.Response(200, json=PAGES))
     async with wiki.search() as search:
         assert len(await search.find("tides")) == 3
+    [waited] = wiki.waited
     asked_to_wait = isinstance(first, httpx.Response) and first.status_code == 429
-    assert wiki.waited[0] >= (2 if asked_to_wait else 0.2)
+    assert waited >= (2 if asked_to_wait else 0)
 
 
 @pytest.mark.parametrize(
@@ -104,7 +105,7 @@ async def test_what_may_pass_is_tried_again(first: httpx.Response | Exception) -
         (httpx.Response(503), 3, True),
         (httpx.Response(429, headers={"Retry-After": "600"}), 1, True),
         (httpx.Response(403), 1, False),
-        (httpx.Response(200, json=[]), 1, False),
+        (httpx.Response(200, json=[]), 3, True),
         (httpx.Response(200, json={"error": {"code": "badvalue"}}), 1, False),
     ],
 )

@@ -56,7 +56,8 @@ def connected(service: Service, token: str | None = None) -> SignsIn:
 
 
 def sse(*parts: str) -> httpx.Response:
-    return httpx.Response(200, text="".join(parts))
+    headers = {"content-type": "text/event-stream"}
+    return httpx.Response(200, headers=headers, text="".join(parts))
 
 
 def test_a_watch_outlives_its_token() -> None:

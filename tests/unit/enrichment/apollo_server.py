@@ -75,12 +75,6 @@ class ApolloServer(MisbehavingServer):
             case "GET", "/api/v1/organizations/enrich":
                 [domain] = seen.query["domain"]
                 return 200, {}, self._charge(domain)
-            case "POST", "/api/v1/organizations/bulk_enrich":
-                domains = seen.query["domains[]"]
-                if len(domains) > 10:
-                    return 400, {}, {"error": "at most 10 domains"}
-                found = [item for domain in domains if (item := self._charge(domain))]
-                return 200, {}, bulk(domains, [item["organization"] for item in found])
             case "POST", "/api/v1/people/match":
                 [email] = seen.query["email"]
                 return 200, {}, self._person(email)
@@ -140,18 +134,4 @@ def person(email: str) -> dict[str, Any]:
         "email_status": "verified",
         "email": email,
         "organization": organization(email.partition("@")[2]),
-    }
-
-
-def bulk(asked: list[str], found: list[dict[str, Any]]) -> dict[str, Any]:
-    """The envelope around a bulk answer."""
-    return {
-        "status": "success",
-        "error_code": None,
-        "error_message": None,
-        "total_requested_domains": len(asked),
-        "unique_domains": len(set(asked)),
-        "unique_enriched_records": len(found),
-        "missing_records": len(asked) - len(found),
-        "organizations": found,
     }

@@ -58,20 +58,17 @@ async def test_the_reserved_domain_is_known_to_nobody() -> None:
 
     company = await client.enrich_organization("nobody.invalid")
     person = await client.match_person(email="who@nobody.invalid")
-    several = await client.enrich_organizations(["nobody.invalid", "example.com"])
 
     assert (company.organization, company.credits) == (None, 0)
     assert (person.person, person.credits) == (None, 0)
-    assert (set(several.organizations), several.credits) == ({"example.com"}, 1)
 
 
-@pytest.mark.parametrize("call", ["organization", "bulk", "person", "usage"])
+@pytest.mark.parametrize("call", ["organization", "person", "usage"])
 async def test_only_a_test_key_works(call: str) -> None:
     """The wrong-key path must be reachable without a vendor, too."""
     client = OfflineApollo("some-real-looking-key", sleep=Sleeper())
     calls = {
         "organization": lambda: client.enrich_organization("example.com"),
-        "bulk": lambda: client.enrich_organizations(["example.com"]),
         "person": lambda: client.match_person(email="ada@example.com"),
         "usage": client.usage,
     }

@@ -127,7 +127,7 @@ class ExecutionRoutes:
         rows, more = await page(
             self._app.acting_as(caller.token),
             "beacon_execution_states",
-            [each for each in filters if each is not None],
+            filters,
             workspace_id=workspace_id,
             cursor=cursor,
             limit=limit,

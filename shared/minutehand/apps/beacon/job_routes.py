@@ -5,6 +5,7 @@ Listing and reading happen under row level security: a job of others is a missin
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
@@ -196,7 +197,7 @@ class JobRoutes:
         rows, more = await page(
             self._app.acting_as(caller.token),
             "beacon_job_states",
-            [each for each in filters if each is not None],
+            filters,
             workspace_id=workspace_id,
             cursor=cursor,
             limit=limit,
@@ -280,7 +281,7 @@ async def find_job(
 async def page(
     store: MemberStore,
     table: str,
-    filters: list[tuple[str, str]],
+    filters: Sequence[tuple[str, str] | None],
     *,
     workspace_id: UUID | None,
     cursor: str | None,
@@ -288,7 +289,8 @@ async def page(
     columns: str,
 ) -> tuple[list[dict[str, Any]], str | None]:
     """Read a page of rows, newest first by id, and the cursor of the next one."""
-    params = [("select", columns), *filters, ("order", "id.desc"), ("limit", str(limit + 1))]
+    given = [each for each in filters if each is not None]
+    params = [("select", columns), *given, ("order", "id.desc"), ("limit", str(limit + 1))]
     if workspace_id is not None:
         params.append(("workspace_id", f"eq.{workspace_id}"))
     if cursor is not None:

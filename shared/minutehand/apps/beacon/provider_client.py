@@ -15,6 +15,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, StringConstraints, Va
 
 from minutehand.apps.beacon.models import ExecutionRow, JobSpec, ModelId
 from minutehand.apps.beacon.settings import Provider
+from minutehand.queue.foreign import NoAnswer, connect, exchange
 from minutehand.queue.lean_httpx import httpx
 
 #: Seconds until one call of a provider counts as failed.
@@ -68,7 +69,7 @@ class ProviderClient:
     """One process's client of all providers; connections are kept."""
 
     def __init__(self, *, transport: httpx.AsyncBaseTransport | None = None) -> None:
-        self._http = httpx.AsyncClient(timeout=CALL_SECONDS, transport=transport)
+        self._http = connect(timeout=httpx.Timeout(CALL_SECONDS), transport=transport)
 
     async def submit(
         self, provider: Provider, execution: ExecutionRow, spec: JobSpec, *, timeout_seconds: float
@@ -139,31 +140,25 @@ class ProviderClient:
         if provider.token is not None:
             sent["Authorization"] = f"Bearer {provider.token}"
         try:
-            async with self._http.stream(
-                method, provider.url + path, json=json, headers=sent
-            ) as response:
-                body = b""
-                async for part in response.aiter_bytes():
-                    body += part
-                    if len(body) > MAX_ANSWER_BYTES:
-                        raise ProviderFailed(
-                            f"{provider.name} answered more than {MAX_ANSWER_BYTES} bytes"
-                        )
-        except httpx.TimeoutException as error:
-            raise ProviderFailed(f"{provider.name} did not answer in time") from error
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise ProviderFailed(
-                f"{provider.name} could not be reached ({type(error).__name__})"
-            ) from error
-        if response.status_code not in {200, 201, 202}:
-            raise ProviderFailed(
-                f"{provider.name} answered with status {response.status_code}",
-                task_lost=response.status_code in {404, 410},
+            answer = await exchange(
+                self._http,
+                method,
+                provider.url + path,
+                most_bytes=MAX_ANSWER_BYTES,
+                json=json,
+                headers=sent,
             )
-        try:
-            return httpx.Response(200, content=body).json()
-        except (ValueError, RecursionError) as error:
-            raise ProviderFailed(f"{provider.name} did not answer with JSON") from error
+        except NoAnswer as error:
+            raise ProviderFailed(f"{provider.name} {error}") from error
+        if answer.status not in {200, 201, 202}:
+            raise ProviderFailed(
+                f"{provider.name} answered with status {answer.status}",
+                task_lost=answer.status in {404, 410},
+            )
+        told = answer.object()
+        if told is None:
+            raise ProviderFailed(f"{provider.name} must answer with a JSON object")
+        return told
 
 
 def _read(kind: type[A], value: Any, provider: Provider) -> A:

@@ -7,14 +7,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
-from typing import Any, Final, Protocol
-from urllib.parse import urlsplit
-
-import tenacity
+from datetime import UTC, datetime, timedelta
+from typing import Final, Protocol
 
 from minutehand.apps.chat.offline.texts import Passage, articles_about
-from minutehand.queue.lean_httpx import httpx
+from minutehand.queue.foreign import Answer, NoAnswer, connect, exchange, patience, repeating
 from minutehand.retry_after import retry_after
 
 ATTEMPTS: Final = 3
@@ -27,12 +24,12 @@ class SearchFailed(Exception):
 
     Attributes:
         later: Whether the same search may succeed at another time.
-        retry_after_seconds: How long its server asks to wait; None when it says nothing.
+        retry_after: How long its server asks to wait; None when it says nothing.
     """
 
-    def __init__(self, told: str, *, later: bool, retry_after_seconds: float | None = None) -> None:
+    def __init__(self, told: str, *, later: bool, retry_after: timedelta | None = None) -> None:
         self.later = later
-        self.retry_after_seconds = retry_after_seconds
+        self.retry_after = retry_after
         super().__init__(told)
 
 
@@ -83,27 +80,18 @@ class MediaWikiSearch:
     ) -> None:
         self._url = url
         self._sleep = sleep
-        local = urlsplit(url).hostname in {"localhost", "127.0.0.1", "::1"}
-        self._http = httpx.AsyncClient(
-            # a proxy of the environment is meant for the world outside
-            trust_env=not local,
-            timeout=httpx.Timeout(seconds, connect=min(5.0, seconds)),
+        self._http = connect(
+            timeout=patience(seconds),
             headers={"user-agent": "Minutehand chat (https://github.com/minutehand/minutehand)"},
         )
 
     async def find(self, topic: str, *, limit: int = 5) -> list[Passage]:
         """Passages of the pages that fit `topic` best; see `Search.find`."""
-        waiting: dict[str, Any] = {"sleep": self._sleep} if self._sleep is not None else {}
-        retrying = tenacity.AsyncRetrying(
-            retry=tenacity.retry_if_exception(
-                lambda error: isinstance(error, SearchFailed) and error.later
-                and (error.retry_after_seconds or 0) <= 3
-            ),
-            stop=tenacity.stop_after_attempt(ATTEMPTS),
-            wait=lambda state: max(0.2 * 2**state.attempt_number, _asked(state)),
-            reraise=True,
-            **waiting,
-        )  # fmt: skip
+        retrying = repeating(
+            lambda error: isinstance(error, SearchFailed) and error.later,
+            attempts=ATTEMPTS,
+            sleep=self._sleep,
+        )
         found: list[Passage] = await retrying(self._find, topic, limit)
         return found
 
@@ -115,17 +103,16 @@ class MediaWikiSearch:
             "maxlag": 5,
         }  # fmt: skip
         try:
-            answer = await self._http.get(self._url, params=query)
-        except httpx.HTTPError as error:
+            answer = await exchange(
+                self._http, "GET", self._url, most_bytes=MOST_BYTES, params=query
+            )
+        except NoAnswer as error:
+            raise SearchFailed(f"The search {error}", later=error.kind != "long") from error
+        if answer.status != 200:
             raise SearchFailed(
-                f"The search did not answer: {type(error).__name__}", later=True
-            ) from error
-        if answer.status_code != 200:
-            wait = retry_after(answer.headers.get("retry-after"), now=datetime.now(UTC))
-            raise SearchFailed(
-                f"The search answered {answer.status_code}",
-                later=answer.status_code == 429 or answer.status_code >= 500,
-                retry_after_seconds=wait.total_seconds() if wait else None,
+                f"The search answered {answer.status}",
+                later=answer.status == 429 or answer.status >= 500,
+                retry_after=retry_after(answer.headers.get("retry-after"), now=datetime.now(UTC)),
             )
         return _passages(answer)
 
@@ -134,18 +121,10 @@ class MediaWikiSearch:
         await self._http.aclose()
 
 
-def _asked(state: tenacity.RetryCallState) -> float:
-    error = state.outcome.exception() if state.outcome else None
-    return (error.retry_after_seconds or 0.0) if isinstance(error, SearchFailed) else 0.0
-
-
-def _passages(answer: httpx.Response) -> list[Passage]:
-    try:
-        told: Any = answer.json() if len(answer.content) <= MOST_BYTES else None
-    except ValueError as error:
-        raise SearchFailed("The search answered no JSON", later=True) from error
-    if not isinstance(told, dict):
-        raise SearchFailed("The search answered something else than asked for", later=False)
+def _passages(answer: Answer) -> list[Passage]:
+    told = answer.object()
+    if told is None:
+        raise SearchFailed("The search must answer with a JSON object", later=True)
     if "error" in told:
         code = told["error"].get("code") if isinstance(told["error"], dict) else None
         raise SearchFailed(f"The search refused: {code}", later=code in {"maxlag", "ratelimited"})

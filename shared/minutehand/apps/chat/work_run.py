@@ -120,7 +120,7 @@ class WorkRun:
         except SearchFailed as error:
             self.ctx.log("warning", str(error))
             if error.later:
-                raise Pause(Retry(str(error), after=error.retry_after_seconds)) from error
+                raise Pause(Retry(str(error), after=error.retry_after)) from error
             raise Pause(Fail(str(error))) from error
         return [*(Passage(**each) for each in found), *own]
 

@@ -10,9 +10,6 @@ from typing import Any, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
 
-BULK_LIMIT = 10
-"""Most domains Apollo takes in one bulk organization call."""
-
 Source = Literal["apollo", "offline"]
 
 
@@ -72,16 +69,6 @@ class PersonMatch(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     person: Person | None
-    credits: int = Field(ge=0)
-    source: Source
-
-
-class BulkMatch(BaseModel):
-    """Organizations by the domain that was asked for; unknown domains are absent."""
-
-    model_config = ConfigDict(frozen=True)
-
-    organizations: dict[str, Organization]
     credits: int = Field(ge=0)
     source: Source
 
@@ -167,10 +154,6 @@ class ApolloClient(Protocol):
         """Look one company up by its domain."""
         ...
 
-    async def enrich_organizations(self, domains: list[str]) -> BulkMatch:
-        """Look up to `BULK_LIMIT` companies up in one call."""
-        ...
-
     async def match_person(self, *, email: str, name: str | None = None) -> PersonMatch:
         """Look one person up by mail address; `name` makes a match likelier."""
         ...
@@ -182,17 +165,6 @@ class ApolloClient(Protocol):
     async def aclose(self) -> None:
         """Give connections back."""
         ...
-
-
-def bounded(domains: list[str]) -> list[str]:
-    """Refuse more domains than one bulk call may carry.
-
-    Raises:
-        ValueError: There are none, or more than `BULK_LIMIT`.
-    """
-    if not 1 <= len(domains) <= BULK_LIMIT:
-        raise ValueError(f"a bulk call takes 1 to {BULK_LIMIT} domains, not {len(domains)}.")
-    return domains
 
 
 def json_record(record: BaseModel) -> dict[str, Any]:

@@ -5,14 +5,10 @@ Repeats only what cannot have been charged; all other waiting is the job's, not 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
-from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any, Literal, TypeVar
 
-import httpx
-import tenacity
 from pydantic import BaseModel, ValidationError
 
 from minutehand.apps.enrichment.apollo import (
@@ -22,36 +18,27 @@ from minutehand.apps.enrichment.apollo import (
     ApolloRateLimited,
     ApolloRequestRefused,
     ApolloUnavailable,
-    BulkMatch,
     Organization,
     OrganizationMatch,
     Person,
     PersonMatch,
     Usage,
-    bounded,
 )
+from minutehand.queue.foreign import Answer, NoAnswer, connect, exchange, patience, repeating
+from minutehand.queue.lean_httpx import httpx
 from minutehand.retry_after import retry_after
 from minutehand.worker.plain import clean_text
 from minutehand.worker.trace import trace_headers
 
 BASE_URL = "https://api.apollo.io/api/v1"
-CONNECT_SECONDS = 5.0
 MAX_ANSWER_BYTES = 2_000_000
 MAX_TEXT = 4_000
 """Longest text kept of an answer; a longer one is cut, since the answer is paid for."""
 MAX_CREDITS = 10_000
 """Most credits one call may claim to have cost."""
 
-_UNSENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 
 Record = TypeVar("Record", bound=BaseModel)
-Answer = tuple[int, httpx.Headers, bytes]
-"""Status, headers and the whole body."""
-
-
-def connect() -> httpx.AsyncClient:
-    """Make connections that all keys may share: they keep no cookie, which would be one key's."""
-    return httpx.AsyncClient(cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])))
 
 
 class HttpApollo:
@@ -64,7 +51,6 @@ class HttpApollo:
 
     References:
         https://docs.apollo.io/reference/organization-enrichment,
-        https://docs.apollo.io/reference/bulk-organization-enrichment,
         https://docs.apollo.io/reference/people-enrichment,
         https://docs.apollo.io/docs/view-api-usage-stats
     """
@@ -83,21 +69,16 @@ class HttpApollo:
         self._http = http or connect()
         self._is_own = http is None
         self._base_url = base_url
-        self._timeout = httpx.Timeout(answer_seconds, connect=min(CONNECT_SECONDS, answer_seconds))
+        self._timeout = patience(answer_seconds)
         self._key = api_key
         self._headers = {
             "x-api-key": api_key,
             "accept": "application/json",
             "cache-control": "no-cache",
         }
-        retrying = {"sleep": sleep} if sleep else {}
         # A connection that was never made carried no request: nothing was charged.
-        self._connecting: tenacity.AsyncRetrying = tenacity.AsyncRetrying(
-            retry=tenacity.retry_if_exception_type(_UNSENT),
-            stop=tenacity.stop_after_attempt(3),
-            wait=tenacity.wait_exponential_jitter(multiplier=0.2, max=2.0, jitter=0.2),
-            reraise=True,
-            **retrying,  # type: ignore[arg-type]
+        self._connecting = repeating(
+            lambda error: isinstance(error, NoAnswer) and error.unsent, attempts=3, sleep=sleep
         )
 
     async def enrich_organization(self, domain: str) -> OrganizationMatch:
@@ -105,25 +86,6 @@ class HttpApollo:
         answer = await self._call("GET", "/organizations/enrich", params={"domain": domain})
         found = _read(Organization, answer.get("organization"))
         return OrganizationMatch(organization=found, credits=_cost(answer, found), source="apollo")
-
-    async def enrich_organizations(self, domains: list[str]) -> BulkMatch:
-        """Look up to ten companies up; each one found costs a credit."""
-        bounded(domains)
-        answer = await self._call(
-            "POST", "/organizations/bulk_enrich", params={"domains[]": domains}
-        )
-        if answer.get("error_code") is not None:
-            raise ApolloRequestRefused(
-                _sentence(answer, self._key) or "Apollo refused the bulk request"
-            )
-        listed = answer.get("organizations")
-        records = [_read(Organization, item) for item in listed] if isinstance(listed, list) else []
-        by_domain = _by_domain(domains, [record for record in records if record])
-        return BulkMatch(
-            organizations=by_domain,
-            credits=_credits(answer.get("unique_enriched_records"), len(by_domain)),
-            source="apollo",
-        )
 
     async def match_person(self, *, email: str, name: str | None = None) -> PersonMatch:
         """Look one person up; personal addresses and phones are never asked for."""
@@ -158,50 +120,32 @@ class HttpApollo:
         self, method: str, path: str, params: dict[str, Any] | None = None
     ) -> dict[str, Any]:
         try:
-            answer: Answer = await self._connecting(self._send, method, path, params)
-        except _UNSENT as error:
+            answer: Answer = await self._connecting(
+                exchange,
+                self._http,
+                method,
+                self._base_url + path,
+                most_bytes=MAX_ANSWER_BYTES,
+                params=params,
+                headers=self._headers | trace_headers(),
+                timeout=self._timeout,
+            )
+        except NoAnswer as error:
             raise ApolloUnavailable(
-                f"Apollo could not be reached: {type(error).__name__}"
+                f"Apollo, asked for {path}, {error}", uncertain=not error.unsent
             ) from error
-        except httpx.TimeoutException as error:
-            raise ApolloUnavailable(
-                f"Apollo did not answer {path} in time", uncertain=True
-            ) from error
-        except httpx.HTTPError as error:
-            raise ApolloUnavailable(
-                f"Apollo broke off while answering {path}: {type(error).__name__}", uncertain=True
-            ) from error
-        return _judge(path, *answer, key=self._key)
-
-    async def _send(self, method: str, path: str, params: dict[str, Any] | None) -> Answer:
-        async with self._http.stream(
-            method,
-            self._base_url + path,
-            params=params,
-            headers=self._headers | trace_headers(),
-            timeout=self._timeout,
-        ) as response:
-            body = bytearray()
-            async for chunk in response.aiter_bytes():
-                body += chunk
-                if len(body) > MAX_ANSWER_BYTES:
-                    raise ApolloUnavailable(
-                        f"Apollo's answer to {path} is too long", uncertain=True
-                    )
-            return response.status_code, response.headers, bytes(body)
+        return _judge(path, answer, key=self._key)
 
 
-def _judge(
-    path: str, status: int, headers: httpx.Headers, body: bytes, *, key: str
-) -> dict[str, Any]:
-    answer = _object(body)
-    if status == 200:
-        if answer is None:
+def _judge(path: str, answer: Answer, *, key: str) -> dict[str, Any]:
+    told = answer.object()
+    if answer.status == 200:
+        if told is None:
             raise ApolloUnavailable(
                 f"Apollo's answer to {path} is not a JSON object", status=200, uncertain=True
             )
-        return answer
-    raise _refusal(path, status, headers, _sentence(answer or {}, key))
+        return told
+    raise _refusal(path, answer.status, answer.headers, _sentence(told or {}, key))
 
 
 def _refusal(path: str, status: int, headers: httpx.Headers, said: str) -> ApolloError:
@@ -222,14 +166,6 @@ def _refusal(path: str, status: int, headers: httpx.Headers, said: str) -> Apoll
             f"Apollo refused {path} with {status}" + (f": {said}" if said else ""), status=status
         )
     return ApolloUnavailable(f"Apollo answered {path} with {status}", status=status)
-
-
-def _object(body: bytes) -> dict[str, Any] | None:
-    try:
-        answer = json.loads(body)
-    except (ValueError, RecursionError):
-        return None
-    return answer if isinstance(answer, dict) else None
 
 
 def _read(record: type[Record], raw: object) -> Record | None:
@@ -268,8 +204,3 @@ def _sentence(answer: dict[str, Any], key: str) -> str:
         if isinstance(text, str) and text:
             return text.replace(key, "[the API key]")[:300]
     return ""
-
-
-def _by_domain(asked: list[str], found: list[Organization]) -> dict[str, Organization]:
-    known = {(record.primary_domain or "").lower(): record for record in found}
-    return {domain: known[domain.lower()] for domain in asked if domain.lower() in known}

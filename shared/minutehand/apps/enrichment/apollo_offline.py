@@ -11,13 +11,11 @@ from typing import Literal
 
 from minutehand.apps.enrichment.apollo import (
     ApolloKeyRejected,
-    BulkMatch,
     Organization,
     OrganizationMatch,
     Person,
     PersonMatch,
     Usage,
-    bounded,
 )
 
 KEY_PREFIX = "test-key-"
@@ -54,13 +52,6 @@ class OfflineApollo:
         return OrganizationMatch(
             organization=found, credits=int(found is not None), source="offline"
         )
-
-    async def enrich_organizations(self, domains: list[str]) -> BulkMatch:
-        """Describe up to ten companies in one call, for 1 credit each."""
-        bounded(domains)
-        await self._call()
-        found = {domain: org for domain in domains if (org := organization_for(domain))}
-        return BulkMatch(organizations=found, credits=len(found), source="offline")
 
     async def match_person(self, *, email: str, name: str | None = None) -> PersonMatch:
         """Describe the same person for the same address, for 1 credit."""

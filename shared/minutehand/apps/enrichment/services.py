@@ -86,7 +86,7 @@ class Enrichment(Collaborators):
     @cached_property
     def _vendor(self) -> httpx.AsyncClient:
         # one for all keys: making one reads every root certificate, and connections are kept
-        from minutehand.apps.enrichment.apollo_http import connect
+        from minutehand.queue.foreign import connect
 
         return connect()
 

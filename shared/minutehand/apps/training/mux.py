@@ -7,24 +7,28 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import json
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any, Final, TypeVar
 from urllib.parse import quote, urlsplit
 
-import tenacity
-
 from minutehand.apps.training.errors import StageError
+from minutehand.queue.foreign import (
+    Answer,
+    NoAnswer,
+    connect,
+    exchange,
+    is_local,
+    patience,
+    repeating,
+)
 from minutehand.queue.lean_httpx import httpx
 from minutehand.retry_after import retry_after
 
 T = TypeVar("T")
-CONNECT_SECONDS: Final = 5.0
 MAX_ANSWER_BYTES: Final = 1_000_000
-SHORT_WAIT_SECONDS: Final = 3.0
 #: Sent at once; a multiple of 256 KiB, as resumable uploads want.
 PIECE_BYTES: Final = 16 * 1024 * 1024
 UPLOAD_SECONDS: Final = 6 * 3600
@@ -83,15 +87,12 @@ class Mux:
         piece_bytes: int = PIECE_BYTES,
     ) -> None:
         self._base = f"{base_url.rstrip('/')}/video/v1"
-        host = urlsplit(base_url)
-        self._is_local = host.hostname in {"localhost", "127.0.0.1", "::1"}
+        self._is_local = is_local(base_url)
         self._auth = httpx.BasicAuth(token_id, token_secret)
-        self._timeout = httpx.Timeout(answer_seconds, connect=min(CONNECT_SECONDS, answer_seconds))
         self._attempts = attempts
         self._sleep = sleep
         self._piece_bytes = piece_bytes
-        # a proxy of the environment is meant for the world outside
-        self._http = httpx.AsyncClient(trust_env=not self._is_local, follow_redirects=False)
+        self._http = connect(timeout=patience(answer_seconds))
 
     async def create_upload(self, passthrough: str) -> HostUpload:
         """Begin an upload of a video that only signed addresses will play.
@@ -210,7 +211,7 @@ class Mux:
         async def call() -> dict[str, Any] | None:
             response = await self._send(method, self._base + path, json=body, auth=self._auth)
             if response.status in {200, 201}:
-                told = _object(response.body).get("data")
+                told = (response.object() or {}).get("data")
                 if not isinstance(told, dict):
                     raise StageError(
                         "host_failed", "The video host's answer is not as documented", later=True
@@ -225,48 +226,18 @@ class Mux:
         return await self._repeat(call, safe=repeatable)
 
     async def _repeat(self, call: Callable[[], Awaitable[T]], *, safe: bool = True) -> T:
-        retrying = tenacity.AsyncRetrying(
-            retry=tenacity.retry_if_exception(lambda error: _worth_repeating(error, safe)),
-            stop=tenacity.stop_after_attempt(self._attempts),
-            wait=_wait,
-            sleep=self._sleep,
-            reraise=True,
+        retrying = repeating(
+            lambda error: _worth_repeating(error, safe), attempts=self._attempts, sleep=self._sleep
         )
         answer: T = await retrying(call)
         return answer
 
-    async def _send(self, method: str, url: str, **options: Any) -> _Response:
-        options.setdefault("headers", {})
-        options["headers"] = {"user-agent": "Minutehand", **options["headers"]}
+    async def _send(self, method: str, url: str, **options: Any) -> Answer:
+        given = {name: value for name, value in options.items() if value}
         try:
-            async with self._http.stream(
-                method, url, timeout=self._timeout, **{k: v for k, v in options.items() if v}
-            ) as response:
-                body = bytearray()
-                async for chunk in response.aiter_bytes():
-                    body += chunk
-                    if len(body) > MAX_ANSWER_BYTES:
-                        raise _Away("The video host's answer is too long", unsent=False)
-                return _Response(response.status_code, response.headers, bytes(body))
-        except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
-            raise _Away(
-                f"The video host could not be reached ({type(error).__name__})", unsent=True
-            ) from error
-        except httpx.TimeoutException as error:
-            raise _Away(
-                f"The video host fell silent ({type(error).__name__})", unsent=False
-            ) from error
-        except httpx.HTTPError as error:
-            raise _Away(f"The video host broke off ({type(error).__name__})", unsent=False) from (
-                error
-            )
-
-
-@dataclass(frozen=True, slots=True)
-class _Response:
-    status: int
-    headers: httpx.Headers
-    body: bytes
+            return await exchange(self._http, method, url, most_bytes=MAX_ANSWER_BYTES, **given)
+        except NoAnswer as error:
+            raise _Away(f"The video host {error}", unsent=error.unsent) from error
 
 
 class _Away(StageError):
@@ -281,8 +252,8 @@ class _Busy(StageError):
     """An answer that says: not now; nothing was done."""
 
 
-def _refusal(response: _Response) -> StageError:
-    error = _object(response.body).get("error")
+def _refusal(response: Answer) -> StageError:
+    error = (response.object() or {}).get("error")
     messages = error.get("messages") if isinstance(error, dict) else None
     said = "; ".join(map(str, messages))[:500] if isinstance(messages, list) else ""
     said = said or f"status {response.status}"
@@ -306,29 +277,10 @@ def _refusal(response: _Response) -> StageError:
 def _worth_repeating(error: BaseException, safe: bool) -> bool:
     if isinstance(error, _Away):
         return error.unsent or safe
-    if isinstance(error, _Busy):
-        asked = error.retry_after
-        if error.code == "host_rate_limited" and asked is None:
-            return False
-        return asked is None or asked <= timedelta(seconds=SHORT_WAIT_SECONDS)
-    return False
-
-
-_backing_off = tenacity.wait_random_exponential(multiplier=0.2, max=2.0)
-
-
-def _wait(state: tenacity.RetryCallState) -> float:
-    error = state.outcome.exception() if state.outcome else None
-    asked = error.retry_after if isinstance(error, StageError) else None
-    return max(asked.total_seconds() if asked else 0.0, _backing_off(state))
-
-
-def _object(body: bytes) -> dict[str, Any]:
-    try:
-        told = json.loads(body)
-    except (ValueError, RecursionError):
-        return {}  # the status says enough
-    return told if isinstance(told, dict) else {}
+    # a rate limit that does not say for how long is left to the job's backoff
+    return isinstance(error, _Busy) and (
+        error.code != "host_rate_limited" or error.retry_after is not None
+    )
 
 
 def _upload(told: Mapping[str, Any] | None) -> HostUpload:

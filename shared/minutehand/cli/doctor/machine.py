@@ -11,10 +11,11 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from packaging.utils import canonicalize_name
+
 from minutehand.cli.doctor.findings import Check, Finding, Patient, Reporter
 from minutehand.deploy.build import source_files, sources_hash
 from minutehand.deploy.bundles import BUNDLES, LAMBDA
-from minutehand.deploy.imports import canonical
 from minutehand.deploy.lockfile import read_lock
 from minutehand.node import NodeMissing, node_binary
 from minutehand.project import Project
@@ -61,7 +62,7 @@ def python_packages(patient: Patient) -> Finding:
     wrong = []
     project = tomllib.loads((patient.root / "pyproject.toml").read_text("utf-8"))["project"]
     direct = {
-        canonical(match[0])
+        canonicalize_name(match[0])
         for line in project["dependencies"]
         if (match := re.match(r"[A-Za-z0-9_.-]+", line))
     }

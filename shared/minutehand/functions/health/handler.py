@@ -12,6 +12,7 @@ import time
 from datetime import UTC, datetime
 from typing import Any
 
+from minutehand.error_body import METHOD_NOT_ALLOWED, ROUTE_NOT_FOUND, error_body
 from minutehand.functions.health.probe import liveness
 from minutehand.version import VERSION
 
@@ -37,11 +38,9 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     request_id = _request_id(event, context)
     path = _path(event)
     if path not in {_SHALLOW, _ALL, _READY}:
-        return _refuse(404, "route_not_found", "Route not found", request_id)
+        return _refuse(404, *ROUTE_NOT_FOUND, request_id)
     if http.get("method", "GET") != "GET":
-        refused = _refuse(
-            405, "method_not_allowed", "This route does not take that method", request_id
-        )
+        refused = _refuse(405, *METHOD_NOT_ALLOWED, request_id)
         refused["headers"]["allow"] = "GET"
         return refused
     alive = liveness(
@@ -123,8 +122,7 @@ def _request_id(event: dict[str, Any], context: Any) -> str:
 
 
 def _refuse(status: int, code: str, error: str, request_id: str) -> dict[str, Any]:
-    body = {"error": error, "code": code, "detail": None, "request_id": request_id}
-    return _answer(status, body, request_id)
+    return _answer(status, error_body(code, error, request_id=request_id), request_id)
 
 
 def _answer(status: int, body: dict[str, Any], request_id: str) -> dict[str, Any]:

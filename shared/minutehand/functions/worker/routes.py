@@ -15,6 +15,12 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from minutehand.config import Settings
+from minutehand.error_body import (
+    INVALID_JSON,
+    METHOD_NOT_ALLOWED,
+    ROUTE_NOT_FOUND,
+    error_body,
+)
 from minutehand.queue.errors import QueueError, QueueUnavailable
 from minutehand.worker.loop import Worker
 from minutehand.worker.summary import TickSummary
@@ -76,9 +82,9 @@ class WorkerRoutes:
         """
         methods = {WORKER_PATH: ("GET", "POST"), PROCESS_PATH: ("POST",)}.get(request.path)
         if methods is None:
-            return _error(404, "Not found", "not_found", request)
+            return _error(404, *ROUTE_NOT_FOUND, request)
         if request.method not in methods:
-            reply = _error(405, "Method not allowed", "method_not_allowed", request)
+            reply = _error(405, *METHOD_NOT_ALLOWED, request)
             return replace(reply, headers={"Allow": ", ".join(methods)})
         tokens = (
             self._settings.worker_secret_tokens
@@ -86,7 +92,7 @@ class WorkerRoutes:
             else self._settings.background_job_tokens
         )
         if not bearer_matches(request.headers.get("authorization", ""), tokens):
-            reply = _error(401, "Unauthorized", "unauthorized", request)
+            reply = _error(401, "unauthorized", "Unauthorized", request)
             return replace(reply, headers={"WWW-Authenticate": "Bearer"})
         if request.method == "GET":
             return Reply(200, self._health())
@@ -106,9 +112,8 @@ class WorkerRoutes:
         registry = self._worker.registry
         known = [name for name in registry.names if registry.get(name).part_of is None]
         text = f"Unknown job type {unknown[0]!r}; known are {', '.join(known)}"
-        reply = _error(422, text, "unknown_job_type", request)
         detail = {"field": "jobTypes", "unknown": unknown, "known": known}
-        return replace(reply, body={**reply.body, "detail": detail})
+        return _error(422, "unknown_job_type", text, request, detail)
 
     def _health(self) -> dict[str, Any]:
         return {
@@ -145,10 +150,10 @@ class WorkerRoutes:
                 "Tick found the queue away",
                 extra={"event": "tick.unavailable", "error": str(error)},
             )
-            reply = _error(503, "The queue is not available", "queue_unavailable", request)
+            reply = _error(503, "unavailable", "The queue is not available", request)
             return replace(reply, headers={"Retry-After": "5"})
         logger.error("Queue refused the tick", extra={"event": "tick.refused", "error": str(error)})
-        return _error(502, "The queue refused the worker", error.word or "refused", request)
+        return _error(502, error.word or "refused", "The queue refused the worker", request)
 
     def _head(self) -> dict[str, Any]:
         return {"worker_id": self._worker.worker_id, "timestamp": _now()}
@@ -181,15 +186,15 @@ def bearer_matches(authorization: str, accepted: Iterable[str]) -> bool:
 
 def _job_types(request: Request) -> list[str] | Reply | None:
     if len(request.body) > MAX_BODY_BYTES:
-        return _error(413, "Request body is too large", "payload_too_large", request)
+        return _error(413, "body_too_large", "The request body is too large", request)
     if not request.body.strip():
         return None
     try:
         body = json.loads(request.body)
     except ValueError:
-        return _error(400, "Request body is not JSON", "invalid_json", request)
+        return _error(400, *INVALID_JSON, request)
     if not isinstance(body, dict):
-        return _error(400, "Request body must be an object", "invalid_argument", request, "body")
+        return _invalid("body", "The request body must be an object", request)
     names = body.get("jobTypes")
     if names is None:
         return None
@@ -198,19 +203,16 @@ def _job_types(request: Request) -> list[str] | Reply | None:
         or len(names) > 200
         or not all(isinstance(name, str) and 0 < len(name) <= 100 for name in names)
     ):
-        return _error(
-            400, "jobTypes must be a list of job types", "invalid_argument", request, "jobTypes"
-        )
+        return _invalid("jobTypes", "jobTypes must be a list of job types", request)
     return names
 
 
-def _error(
-    status: int, text: str, code: str, request: Request, field_name: str | None = None
-) -> Reply:
-    body: dict[str, Any] = {"error": text, "code": code, "request_id": request.request_id}
-    if field_name is not None:
-        body["detail"] = {"field": field_name}
-    return Reply(status, body)
+def _invalid(field_name: str, text: str, request: Request) -> Reply:
+    return _error(400, "invalid_argument", text, request, {"field": field_name})
+
+
+def _error(status: int, code: str, text: str, request: Request, detail: Any = None) -> Reply:
+    return Reply(status, error_body(code, text, detail=detail, request_id=request.request_id))
 
 
 def _now() -> str:

@@ -208,10 +208,9 @@ def answer(
 ) -> None:
     """Answer what a work item asks; of several, the one named by --item."""
     with connected(as_json, env_file, token, workspace) as (output, connection):
-        path = f"{HOME}/{_whole(connection, chat_id)}"
-        found = connection.call("GET", path)
-        job_id = _chosen(found, item, lambda one: bool(one.get("question")), "asks something")
-        one = _jobs(found)[job_id]
+        path, job_id, one = _item(
+            connection, chat_id, item, lambda one: bool(one.get("question")), "asks something"
+        )
         stands = answer_item(connection, path, {"question_name": None, **one}, text)
         output.value(stands, text=f"{job_id}  answered; it is {_status(stands, job_id)}")
 
@@ -228,9 +227,9 @@ def cancel(
 ) -> None:
     """Stop a work item, or the writing of a reply; of several, the one named by --item."""
     with connected(as_json, env_file, token, workspace) as (output, connection):
-        path = f"{HOME}/{_whole(connection, chat_id)}"
-        found = connection.call("GET", path)
-        job_id = _chosen(found, item, lambda one: not _is_over(one), "is under way")
+        path, job_id, _ = _item(
+            connection, chat_id, item, lambda one: not _is_over(one), "is under way"
+        )
         stands = connection.call("POST", f"{path}/work/{job_id}/cancel")
         output.value(stands, text=f"{job_id}  cancel asked for; it is {_status(stands, job_id)}")
 
@@ -247,10 +246,9 @@ def retry(
 ) -> None:
     """Try a failed or cancelled item or reply again; of several, the one named by --item."""
     with connected(as_json, env_file, token, workspace) as (output, connection):
-        path = f"{HOME}/{_whole(connection, chat_id)}"
-        found = connection.call("GET", path)
-        job_id = _chosen(
-            found, item, lambda one: one["status"] in {"failed", "cancelled"}, "can be retried"
+        ended_badly = {"failed", "cancelled"}
+        path, job_id, _ = _item(
+            connection, chat_id, item, lambda one: one["status"] in ended_badly, "can be retried"
         )
         stands = connection.call("POST", f"{path}/work/{job_id}/retry")
         output.value(stands, text=f"{job_id}  sent round again; it is {_status(stands, job_id)}")
@@ -360,6 +358,20 @@ def _jobs(conversation: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     return {one["work_item_id"]: one for one in conversation["work"]} | {
         job_id: {**one, "work_item_id": job_id} for job_id, one in replies.items()
     }
+
+
+def _item(
+    connection: Connection,
+    chat_id: str,
+    digits: str | None,
+    fits: Callable[[dict[str, Any]], bool],
+    what: str,
+) -> tuple[str, str, dict[str, Any]]:
+    """The conversation's path, and the id and state of the job that is meant; see `_chosen`."""
+    path = f"{HOME}/{_whole(connection, chat_id)}"
+    found = connection.call("GET", path)
+    job_id = _chosen(found, digits, fits, what)
+    return path, job_id, _jobs(found)[job_id]
 
 
 def _chosen(

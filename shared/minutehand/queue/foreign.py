@@ -1,0 +1,166 @@
+"""Calls to other services over HTTP: connections, patience, whole answers, and when to repeat.
+
+What an answer means is its caller's to say; `worker.outbound` is for addresses of strangers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from http.cookiejar import CookieJar, DefaultCookiePolicy
+from typing import Any, Final, Literal
+from urllib.parse import urlsplit
+
+import tenacity
+
+from minutehand.queue.lean_httpx import httpx
+
+#: This machine, as addresses name it: no proxy of the environment is meant for it.
+LOCAL_HOSTS: Final = frozenset({"127.0.0.1", "::1", "localhost"})
+CONNECT_SECONDS: Final = 5.0
+#: A wait asked for that is at most this long is waited for within the call.
+SHORT_WAIT: Final = timedelta(seconds=3)
+
+#: Failures after which the request certainly never arrived.
+UNSENT: Final = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.InvalidURL)
+_back_off = tenacity.wait_random_exponential(multiplier=0.2, max=2.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A whole answer."""
+
+    status: int
+    headers: httpx.Headers
+    body: bytes
+
+    def object(self) -> dict[str, Any] | None:
+        """The body if it is a JSON object, else None."""
+        try:
+            told = json.loads(self.body)
+        except (ValueError, RecursionError):
+            return None
+        return told if isinstance(told, dict) else None
+
+
+class NoAnswer(Exception):
+    """No whole answer came; the text goes on from the service's name.
+
+    Attributes:
+        kind: `unsent`: it certainly never arrived; `silent`: time ran out; `broken`: the
+            connection ended before the answer; `long`: more came than is taken.
+    """
+
+    def __init__(self, reason: str, kind: Literal["unsent", "silent", "broken", "long"]) -> None:
+        self.kind = kind
+        super().__init__(reason)
+
+    @property
+    def unsent(self) -> bool:
+        """Whether the request certainly never arrived."""
+        return self.kind == "unsent"
+
+    @classmethod
+    def of(cls, error: Exception) -> NoAnswer:
+        """What one of httpx's errors stands for."""
+        name = type(error).__name__
+        if isinstance(error, UNSENT):
+            return cls(f"could not be reached ({name})", "unsent")
+        if isinstance(error, httpx.TimeoutException):
+            return cls(f"fell silent ({name})", "silent")
+        return cls(f"broke off ({name})", "broken")
+
+
+def is_local(url: str) -> bool:
+    """Whether `url` leads to this machine."""
+    return urlsplit(url).hostname in LOCAL_HOSTS
+
+
+def patience(answer_seconds: float) -> httpx.Timeout:
+    """Wait so long between two pieces of an answer, and at most 5 s for a connection."""
+    return httpx.Timeout(answer_seconds, connect=min(CONNECT_SECONDS, answer_seconds))
+
+
+def connect(
+    *,
+    timeout: httpx.Timeout | None = None,
+    headers: Mapping[str, str] | None = None,
+    transport: httpx.AsyncBaseTransport | None = None,
+) -> httpx.AsyncClient:
+    """Make connections that several callers may share: they keep no cookie and follow no redirect.
+
+    A proxy of the environment is used, except to this machine.
+    """
+    direct: dict[str, httpx.AsyncBaseTransport | None] = {
+        "all://127.0.0.1": None, "all://[::1]": None, "all://localhost": None,
+    }  # fmt: skip
+    return httpx.AsyncClient(
+        cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
+        follow_redirects=False,
+        headers={"user-agent": "Minutehand", **(headers or {})},
+        timeout=patience(CONNECT_SECONDS) if timeout is None else timeout,
+        transport=transport,
+        mounts=direct,
+    )
+
+
+async def exchange(
+    http: httpx.AsyncClient, method: str, url: str, *, most_bytes: int, **options: Any
+) -> Answer:
+    """Send one request and read the whole answer, whatever its status.
+
+    Args:
+        options: httpx's own: params, json, content, headers, auth, timeout.
+
+    Raises:
+        NoAnswer: There is none, or it is longer than `most_bytes`.
+    """
+    try:
+        async with http.stream(method, url, **options) as response:
+            body = bytearray()
+            async for chunk in response.aiter_bytes():
+                body += chunk
+                if len(body) > most_bytes:
+                    raise NoAnswer(f"answered more than {most_bytes} bytes", "long")
+            return Answer(response.status_code, response.headers, bytes(body))
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        raise NoAnswer.of(error) from error
+
+
+def repeating(
+    worth: Callable[[BaseException], bool],
+    *,
+    attempts: int,
+    sleep: Callable[[float], Awaitable[None]] | None = None,
+) -> tenacity.AsyncRetrying:
+    """Repeat a call while `worth` says so and no long wait is asked for, `attempts` times in all.
+
+    An error's `retry_after`, a timedelta, is waited for when it is short; longer ones are the
+    job's to wait for, not the call's.
+    """
+
+    def again(error: BaseException) -> bool:
+        asked = asked_wait(error)
+        return worth(error) and (asked is None or asked <= SHORT_WAIT)
+
+    return tenacity.AsyncRetrying(
+        retry=tenacity.retry_if_exception(again),
+        stop=tenacity.stop_after_attempt(attempts),
+        wait=_wait,
+        reraise=True,
+        sleep=sleep or asyncio.sleep,
+    )
+
+
+def asked_wait(error: BaseException | None) -> timedelta | None:
+    """How long the service that refused asks to be left alone."""
+    asked = getattr(error, "retry_after", None)
+    return asked if isinstance(asked, timedelta) else None
+
+
+def _wait(state: tenacity.RetryCallState) -> float:
+    asked = asked_wait(state.outcome.exception() if state.outcome else None)
+    return max(asked.total_seconds() if asked else 0.0, _back_off(state))

@@ -1,0 +1,122 @@
+"""The client of foreign services, against a local server that misbehaves."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+
+import httpx
+import pytest
+
+from minutehand.queue.foreign import NoAnswer, connect, exchange, is_local, repeating
+from tests.support.misbehaving import Fault, MisbehavingServer, Request, write
+
+
+class Vendor(MisbehavingServer):
+    """Misbehaves as it is told; sets a cookie and redirects whoever asks for it."""
+
+    def __init__(self, fault: Fault) -> None:
+        super().__init__()
+        self.fault = fault
+        self.seen: list[Request] = []
+
+    async def answer(self, request: Request, writer: asyncio.StreamWriter) -> None:
+        """Answer once by the fault."""
+        self.seen.append(request)
+        if self.fault.hang:
+            await self.hang()
+        if not self.fault.drop:
+            write(
+                writer, self.fault.status, self.fault.body, self.fault.headers, cut=self.fault.cut
+            )
+
+
+@pytest.mark.parametrize(
+    ("fault", "kind", "words"),
+    [
+        (Fault(hang=True), "silent", "fell silent"),
+        (Fault(drop=True), "broken", "broke off"),
+        (Fault(body={"a": "b" * 50}, cut=True), "broken", "broke off"),
+        (Fault(body=b"x" * 101), "long", "more than 100 bytes"),
+    ],
+)
+async def test_what_is_no_whole_answer_has_its_kind(fault: Fault, kind: str, words: str) -> None:
+    """Silence may hide an answer that is charged for, so it is told apart from a lost way."""
+    timeout = httpx.Timeout(60, read=0.2 if fault.hang else 60)
+    async with Vendor(fault) as vendor, connect(timeout=timeout) as http:
+        with pytest.raises(NoAnswer, match=words) as failed:
+            await exchange(http, "GET", vendor.origin, most_bytes=100)
+
+    assert failed.value.kind == kind
+    assert not failed.value.unsent
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:1/", "http://[::", "https://no.such.invalid/"])
+async def test_what_never_arrived_is_known(url: str) -> None:
+    """It is safe to send again."""
+    async with connect() as http:
+        with pytest.raises(NoAnswer, match="could not be reached") as failed:
+            await exchange(http, "POST", url, most_bytes=100)
+
+    assert failed.value.unsent
+
+
+async def test_a_proxy_of_the_environment_is_not_asked_for_this_machine(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It is meant for the world outside, and knows no local stack."""
+    monkeypatch.setenv("ALL_PROXY", "http://127.0.0.1:1")
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.delenv("no_proxy", raising=False)
+    async with Vendor(Fault(body={"up": True})) as vendor, connect() as http:
+        answer = await exchange(http, "GET", vendor.origin, most_bytes=100)
+        with pytest.raises(NoAnswer, match="could not be reached"):
+            await exchange(http, "GET", "http://192.0.2.1/", most_bytes=100)
+
+    assert answer.object() == {"up": True}
+    assert is_local("http://localhost:8000/x")
+    assert not is_local("http://192.0.2.1/")
+
+
+async def test_no_cookie_is_kept_and_no_redirect_followed() -> None:
+    """Connections are shared by keys; a cookie would be one key's."""
+    moved = Fault(302, {}, {"location": "/elsewhere", "set-cookie": "key=one"})
+    async with Vendor(moved) as vendor, connect() as http:
+        for _ in range(2):
+            assert (await exchange(http, "GET", vendor.origin, most_bytes=100)).status == 302
+
+    assert [request.target for request in vendor.seen] == ["/", "/"]
+    assert not any("cookie" in request.headers for request in vendor.seen)
+
+
+class Busy(Exception):
+    """A refusal that says how long to wait."""
+
+    def __init__(self, retry_after: timedelta | None) -> None:
+        self.retry_after = retry_after
+        super().__init__("busy")
+
+
+@pytest.mark.parametrize(
+    ("asked", "calls"), [(None, 3), (timedelta(seconds=3), 3), (timedelta(seconds=4), 1)]
+)
+async def test_short_waits_are_waited_for_and_long_ones_are_the_jobs(
+    asked: timedelta | None, calls: int
+) -> None:
+    """A worker's slot is not for sleeping."""
+    waits: list[float] = []
+    made = 0
+
+    async def sleep(seconds: float) -> None:
+        waits.append(seconds)
+
+    async def call() -> None:
+        nonlocal made
+        made += 1
+        raise Busy(asked)
+
+    with pytest.raises(Busy):
+        await repeating(lambda error: isinstance(error, Busy), attempts=3, sleep=sleep)(call)
+
+    assert made == calls == len(waits) + 1
+    assert all(wait >= (asked.total_seconds() if asked else 0) for wait in waits)
