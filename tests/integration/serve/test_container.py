@@ -1,0 +1,89 @@
+"""The container's recipe, carried out step by step in fresh folders, and what it makes, started."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import pytest
+
+from minutehand.node import node_binary
+from tests.integration.serve.test_serve import eventually
+from tests.support.dockerfile import Stage, build
+from tests.support.paths import ROOT
+from tests.support.stacks import RunningStack
+
+
+@pytest.mark.timeout(1500)  # a fresh environment of fifty wheels
+def test_the_recipe_makes_a_service_that_answers(stack: RunningStack, tmp_path: Path) -> None:
+    """By its own lock alone: health, the console, the health check, a stop that is clean."""
+    path = f"{Path(sys.executable).parent}:{Path(node_binary()).parent}:/usr/bin:/bin"
+    image = build(
+        ROOT / "infra" / "container" / "Dockerfile",
+        ROOT,
+        tmp_path,
+        PATH=path,
+        HOME=str(Path.home()),
+        npm_config_prefer_offline="true",
+    )
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    names = ("SUPABASE_URL", "SUPABASE_PUBLISHABLE_KEY", "SUPABASE_JWT_SECRET")
+    environment = image.environment(
+        PATH=path,
+        WORKER_SECRET_TOKEN="w" * 40,
+        BACKGROUND_JOB_TOKEN="b" * 40,
+        **{name: stack.values[name] for name in names},
+    ) | {"PORT": port}
+
+    assert image.user != "root"
+    with (tmp_path / "log").open("wb") as log:
+        service = subprocess.Popen(
+            image.command, cwd=image.path("."), env=environment, stdout=log, stderr=log
+        )
+    try:
+        eventually(lambda: answers(f"http://127.0.0.1:{port}/health", service), seconds=120)
+        page = httpx.get(f"http://127.0.0.1:{port}/jobs", timeout=20)
+        checked = subprocess.run(image.healthcheck, env=environment, timeout=60, check=False)
+        service.send_signal(signal.SIGTERM)
+        ended = service.wait(60)
+    finally:
+        service.kill()
+
+    assert page.status_code == 200
+    assert "<title>" in page.text
+    assert checked.returncode == 0
+    # uvicorn ends by the signal it was sent, once everything is closed
+    assert ended in {0, -signal.SIGTERM}
+    assert "Application shutdown complete" in (tmp_path / "log").read_text(errors="replace")
+
+
+def answers(url: str, service: subprocess.Popen[bytes]) -> bool:
+    """Whether it is up; one that ended will never be."""
+    assert service.poll() is None
+    try:
+        return httpx.get(url, timeout=5).is_success
+    except httpx.TransportError:
+        return False
+
+
+def test_an_instruction_that_is_not_carried_out_is_refused(tmp_path: Path) -> None:
+    """Else a step of the recipe would be checked by no one."""
+    recipe = tmp_path / "Dockerfile"
+    for text, said in (("ADD x y", "ADD"), ("COPY nothing here", "no such file")):
+        recipe.write_text(f"FROM scratch AS one{said[:2]}\n{text}\n")
+        with pytest.raises(ValueError, match=said):
+            build(recipe, tmp_path, tmp_path / said[:2], PATH="/bin")
+
+
+def test_a_stage_keeps_to_its_folder(tmp_path: Path) -> None:
+    """The container's absolute paths are the stage's own, this machine's stay this machine's."""
+    stage = Stage("scratch", tmp_path)
+    (tmp_path / "venv").mkdir()
+
+    assert stage.inside("/venv/bin/pip -r /usr/x") == f"{tmp_path}/venv/bin/pip -r /usr/x"
