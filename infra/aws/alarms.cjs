@@ -99,8 +99,8 @@ function rows(p) {
       datapoints: 1,
       under: 7,
       runbook:
-        "In less than a week every worker is refused at once. `minutehand token rotate --secrets secrets.env --signing-key " +
-        `key.json\` signs a new key; then deploy with --secrets-only.`,
+        "In less than a week every worker is refused at once. `minutehand rotate --only key --secrets secrets.env " +
+        `--signing-key key.json --env-file prod.env --stage ${p.stage}\` signs a new key and writes it to SSM.`,
     },
     {
       // a throttled tick was a tick: while every worker is busy none starts, and nothing is wrong

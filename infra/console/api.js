@@ -42,8 +42,9 @@ let isHost = false; // whether this client, and its signing out, are the console
 /** @typedef {{id: string, name: string, role: "manager" | "member" | "operator", expiresAt: string | null}} Workspace */
 /**
  * @typedef {{status: "starting" | "out" | "in" | "failed", user: {id: string, email: string} | null, workspaces: Workspace[],
- *   workspace: Workspace | null, isOperator: boolean, reason: string | null, error?: any}} Session `reason` says why
- *   someone was signed out who did not ask for it.
+ *   workspace: Workspace | null, isOperator: boolean, reason: string | null, isNew: boolean, error?: any}} Session `reason`
+ *   says why someone was signed out who did not ask for it; `isNew`: came by a link that Auth mailed, and has no
+ *   password yet.
  */
 
 export const session = createStore(
@@ -54,6 +55,7 @@ export const session = createStore(
     workspace: null,
     isOperator: false,
     reason: null,
+    isNew: false,
   }),
 );
 
@@ -93,6 +95,7 @@ export async function start({ visiting = false } = {}) {
   setSchema(client, schema);
   if (visiting) return;
   isHost = true;
+  await takeLink();
   client.auth.onAuthStateChange((event, found) => {
     // supabase-js holds a lock here: ask nothing of it before it is let go
     if (event === "SIGNED_OUT") setTimeout(signedOut);
@@ -100,6 +103,43 @@ export async function start({ visiting = false } = {}) {
       setTimeout(() => signedIn(found.user));
     else if (event === "INITIAL_SESSION" && !found) setTimeout(signedOut);
   });
+}
+
+/** Take up the session that a mailed link brings in the address, or say why it brings none. */
+async function takeLink() {
+  const said = new URLSearchParams(location.hash.slice(1));
+  const accessToken = said.get("access_token");
+  let problem = said.get("error_description");
+  if (!accessToken && !problem) return;
+  // neither a session nor a refusal stays in the address
+  history.replaceState(history.state, "", location.pathname + location.search);
+  const { data: kept } = await client.auth.getSession();
+  // a link is not a way to replace a session without a word
+  if (kept.session) return;
+  if (accessToken) {
+    const { error } = await client.auth.setSession({
+      access_token: accessToken,
+      refresh_token: said.get("refresh_token") ?? "",
+    });
+    problem = error?.message ?? null;
+  }
+  session.set({
+    ...session.get(),
+    isNew: !problem && ["invite", "recovery"].includes(said.get("type") ?? ""),
+    reason: problem ? `The link was not accepted: ${problem}. Ask for a new one.` : null,
+  });
+}
+
+/**
+ * Choose the password of an account that came by a mailed link.
+ *
+ * @param {string} password
+ */
+export async function choosePassword(password) {
+  const { error } = await client.auth.updateUser({ password });
+  if (error)
+    throw new ApiError({ status: error.status ?? 0, code: error.code, error: error.message });
+  session.set({ ...session.get(), isNew: false });
 }
 
 /**
@@ -138,6 +178,7 @@ function signedOut() {
     workspace: null,
     isOperator: false,
     reason,
+    isNew: false,
   });
 }
 
@@ -159,6 +200,7 @@ async function signedIn(user) {
       workspace,
       isOperator,
       reason: null,
+      isNew: session.get().isNew,
     });
   } catch (error) {
     session.set({
@@ -169,6 +211,7 @@ async function signedIn(user) {
       workspace: null,
       isOperator: false,
       reason: null,
+      isNew: false,
     });
   }
 }

@@ -31,7 +31,7 @@ import { openShortcuts, Shortcuts } from "./parts/shortcuts.js";
 import { Failed, Loading } from "./parts/states-of-view.js";
 import { tellFailure, Toasts } from "./parts/toasts.js";
 import { When } from "./parts/when.js";
-import { SignIn } from "./views/sign-in.js";
+import { ChoosePassword, SignIn } from "./views/sign-in.js";
 
 const CORE = {
   nav: [
@@ -92,11 +92,12 @@ async function findApps() {
 }
 
 function Console({ apps }) {
-  const { status, error, user, workspace, workspaces, isOperator } = useStore(session);
+  const { status, error, user, workspace, workspaces, isOperator, isNew } = useStore(session);
   if (status === "starting") return html`<${Loading} what="Starting" />`;
   if (status === "failed")
     return html`<main class="sign-in" id="main"><h1>Minutehand</h1><${Failed} error=${error} retry=${() => location.reload()} what="Your workspaces could not be read" /></main>`;
   if (status === "out") return html`<${SignIn} />`;
+  if (isNew) return html`<${ChoosePassword} user=${user} />`;
   return html`<${Shell} apps=${apps} user=${user} workspace=${workspace} workspaces=${workspaces} isOperator=${isOperator} />`;
 }
 

@@ -110,7 +110,7 @@ declare
   c_count constant bigint := (1::bigint << 42) - 1;
   c_second constant bigint := (1 << 20) - 1;
   v_marks bigint[];
-  v_own bigint;
+  v_mark bigint;
 begin
   -- read before the marks: a mark that is not there yet means that nothing was taken in this second until then, so
   -- however many open it at once, none writes a count that holds another's messages
@@ -118,8 +118,8 @@ begin
   v_marks := array[pg_sequence_last_value('queue.messages_mark_0'), pg_sequence_last_value('queue.messages_mark_1'),
     pg_sequence_last_value('queue.messages_mark_2'), pg_sequence_last_value('queue.messages_mark_3'),
     pg_sequence_last_value('queue.messages_mark_4'), pg_sequence_last_value('queue.messages_mark_5')];
-  v_own := v_marks[p_second % 6 + 1];
-  opened := v_own is null or v_own >> c_bits <> p_second & c_second;
+  v_mark := v_marks[p_second % 6 + 1];
+  opened := v_mark is null or v_mark >> c_bits <> p_second & c_second;
   if opened and p_mark then
     perform setval(case p_second % 6
       when 0 then 'queue.messages_mark_0'::regclass when 1 then 'queue.messages_mark_1'::regclass
@@ -127,8 +127,12 @@ begin
       when 4 then 'queue.messages_mark_4'::regclass else 'queue.messages_mark_5'::regclass end,
       (p_second & c_second) << c_bits | counted);
   end if;
-  select least(counted, min(m & c_count)) into base
-  from unnest(v_marks) as m where (p_second - (m >> c_bits)) & c_second <= 5;
+  base := counted;
+  foreach v_mark in array v_marks loop -- cheaper than a query
+    if (p_second - (v_mark >> c_bits)) & c_second <= 5 and v_mark & c_count < base then
+      base := v_mark & c_count;
+    end if;
+  end loop;
 end;
 $$;
 comment on function queue.open_second is E'Messages counted so far, and before the last six seconds began; opened is true for the first caller in a second, who marks it.\n\nAny five seconds lie within six whole ones.';
@@ -139,9 +143,16 @@ set search_path = ''
 as $$
 declare
   v_quarter integer := 6 * queue.message_budget() / 4;
+  v_now bigint := queue.message_second();
+  v_known text[] := string_to_array(current_setting('minutehand.message_base', true), ' ');
   v_second record;
 begin
-  v_second := queue.open_second(queue.message_second(), true);
+  -- what was counted before a second's six began is the same all through it
+  if v_known[1] = v_now::text then
+    return (v_known[2]::bigint + 3 * v_quarter, v_quarter);
+  end if;
+  v_second := queue.open_second(v_now, true);
+  perform set_config('minutehand.message_base', v_now || ' ' || v_second.base, false);
   -- a transaction that is old already may run for long, and its messages are seen at its end
   if v_second.opened and clock_timestamp() - now() < interval '1 second' then
     perform queue.announce_held(v_second.base + 4 * v_quarter, v_quarter);
@@ -152,16 +163,19 @@ $$;
 comment on function queue.message_window is E'What may be sent now. The first caller in a second announces what was held back before.\n\nOf what six seconds may carry, progress and logs get a half, states another quarter, and the last is for announcements.';
 
 create function queue.count_messages(p_cost bigint) returns bigint
-language plpgsql volatile
+language plpgsql
 set search_path = ''
 as $$
 declare
-  v_count bigint;
+  v_counted bigint;
 begin
-  for v_n in 1..p_cost loop
-    v_count := nextval('queue.messages_counted');
+  if p_cost > 8 then
+    return (select max(nextval('queue.messages_counted')) from generate_series(1, p_cost));
+  end if;
+  for v_each in 1 .. p_cost loop -- cheaper than a query
+    v_counted := nextval('queue.messages_counted');
   end loop;
-  return v_count;
+  return v_counted;
 end;
 $$;
 comment on function queue.count_messages is 'Count so many messages; the count after the last one.';
@@ -221,6 +235,21 @@ end;
 $$;
 comment on function queue.hold_topics is E'Note that messages to topics were held back; an announcement follows.\n\nOf jobs'' topics those that somebody follows by follow_topic.';
 
+create function queue.hold_events(p_workspaces uuid[], p_sessions text[], p_jobs uuid[]) returns void
+language sql
+set search_path = ''
+as $$
+  select queue.hold_topics(array(
+    select 'workspace:' || w.id from unnest(p_workspaces) as w (id)
+    union all
+    select 'session:' || s.id from unnest(p_sessions) as s (id) where s.id is not null
+    union all
+    select a.topic from queue.audiences as a
+    where a.topic like 'job:%' and a.topic in (select 'job:' || j.id from unnest(p_jobs) as j (id))),
+    cardinality(p_jobs))
+$$;
+comment on function queue.hold_events is 'Note that no events of a statement were published: those of workspaces, sessions and jobs.';
+
 create function queue.choose_messages(
   p_topics text[], p_is_minor boolean[], p_room bigint, p_minor_room bigint, out goes boolean[], out cost bigint
 )
@@ -250,14 +279,15 @@ declare
   v_sent bigint := coalesce(nullif(current_setting('minutehand.messages_sent', true), ''), '0')::bigint;
   v_own_room bigint := p_window.quarter - v_sent;
   v_room bigint := p_window.ceiling - coalesce(pg_sequence_last_value('queue.messages_counted'), 0);
-  v_goes boolean[];
-  v_cost bigint;
-  v_ids uuid[];
+  v_goes boolean[]; -- null when all do
+  v_cost bigint := 2 * cardinality(p_topics);
+  v_ms bigint := extract(epoch from clock_timestamp()) * 1000;
+  v_random text := '8' || replace(right(gen_random_uuid()::text, 16), '-', '');
 begin
-  v_cost := 2 * cardinality(p_topics);
-  if v_cost <= least(v_own_room, v_room - p_window.quarter) and not exists (select from queue.audiences) then
-    v_goes := array_fill(true, array[cardinality(p_topics)]);
-  else
+  if p_topics is null then
+    return;
+  end if;
+  if v_cost > least(v_own_room, v_room - p_window.quarter) or exists (select from queue.audiences) then
     select c.goes, c.cost into v_goes, v_cost
     from queue.choose_messages(p_topics, p_is_minor,
       least(v_own_room, v_room), least(v_own_room, v_room - p_window.quarter)) as c;
@@ -265,12 +295,13 @@ begin
   -- others may have sent since the room was read
   if v_cost > 0 and queue.count_messages(v_cost) <= p_window.ceiling then
     perform set_config('minutehand.messages_sent', (v_sent + v_cost)::text, true);
-    v_ids := queue.new_ids(cardinality(p_topics));
     insert into realtime.messages (id, topic, extension, event, payload, private)
-    -- rising ids, drawn together: the table's own default is a third of what a message costs
-    select t.id, t.topic, 'broadcast', t.event, t.payload, true
-    from unnest(v_ids, p_topics, p_events, p_payloads, v_goes) as t (id, topic, event, payload, goes) where t.goes;
-    if not false = any (v_goes) then
+    -- rising ids of version 7 from one draw: the table's own default is a third of what a message costs
+    select (lpad(to_hex(v_ms + t.nth / 4096), 12, '0') || to_hex(28672 + t.nth % 4096) || v_random)::uuid,
+      t.topic, 'broadcast', t.event, t.payload, true
+    from unnest(p_topics, p_events, p_payloads, v_goes) with ordinality as t (topic, event, payload, goes, nth)
+    where coalesce(t.goes, true);
+    if not coalesce(false = any (v_goes), false) then
       return;
     end if;
   else
@@ -382,7 +413,8 @@ begin
   v_second := queue.open_second(queue.message_second(), false);
   with points as (
     select v_since as minute, coalesce(max(counted), 0) as counted, coalesce(max(held), 0) as held
-    from (select counted, held from queue.message_minutes where minute <= v_since order by minute desc limit 1) as before
+    from (
+      select counted, held from queue.message_minutes where minute <= v_since order by minute desc limit 1) as before
     union all select minute, counted, held from queue.message_minutes where minute > v_since
     union all select v_now, v_counted, v_held),
   steps as (
@@ -414,9 +446,8 @@ $$;
 comment on function queue.message_numbers is E'Messages to Realtime as a plan counts them: the budget, the rate of the last six seconds, sums, what was held back, and a month at the pace of the last day with its price on the Pro plan.\n\nDeliveries to at least one listener are assumed, so the bill may be lower.';
 
 revoke execute on function queue.message_second, queue.message_budget, queue.open_second, queue.message_window,
-  queue.count_messages, queue.announce_held, queue.hold_topics, queue.choose_messages, queue.send_messages,
-  queue.forget_followers,
-  queue.note_messages, queue.care_for_messages,
-  queue.message_numbers from public, anon, authenticated, service_role;
+  queue.count_messages, queue.announce_held, queue.hold_topics, queue.hold_events, queue.choose_messages,
+  queue.send_messages, queue.forget_followers, queue.note_messages, queue.care_for_messages, queue.message_numbers
+  from public, anon, authenticated, service_role;
 revoke execute on function queue.follow, public.follow_topic from public, anon, authenticated, service_role;
 grant execute on function queue.follow, public.follow_topic to anon, authenticated, service_role;

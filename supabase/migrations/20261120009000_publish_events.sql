@@ -1,6 +1,43 @@
 -- Job events go to the private topics that apply: all events of a statement for one topic travel in
 -- order in one message. A lost message never fails the work: clients read the event log after joining.
 
+create function queue.publish_event(
+  p_event public.job_events, p_off text[], p_quiet text[], p_window queue.message_window
+) returns void
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_minor boolean := p_event.type in ('job.progress', 'job.log');
+  v_type text := ''; -- looked up only where types are silent
+  v_topics text[] := '{}';
+begin
+  if p_quiet <> '{}' then
+    v_type := (select job_type from public.jobs where id = p_event.job_id);
+  end if;
+  if p_event.type <> 'job.created' and v_type <> all (p_quiet) then
+    v_topics := array['job:' || p_event.job_id];
+  end if;
+  if v_type <> all (p_off) then
+    if not v_minor then
+      v_topics := v_topics || ('workspace:' || p_event.workspace_id);
+    end if;
+    if p_event.session_id is not null and p_event.type <> 'job.log' then
+      if queue.may_publish(p_event.session_id, p_event.workspace_id) then
+        v_topics := v_topics || ('session:' || p_event.session_id);
+      end if;
+    end if;
+  end if;
+  if v_topics <> '{}' then
+    perform queue.send_messages(v_topics, array_fill(p_event.type, array[cardinality(v_topics)]),
+      array_fill(jsonb_build_object('job_id', p_event.job_id, 'seq', p_event.seq, 'type', p_event.type,
+        'data', p_event.data, 'at', p_event.created_at), array[cardinality(v_topics)]),
+      array_fill(v_minor, array[cardinality(v_topics)]), p_window);
+  end if;
+end;
+$$;
+comment on function queue.publish_event is E'Publish the only event of a statement: what publish_events does, at a third of the cost.';
+
 create function queue.publish_events() returns trigger
 language plpgsql
 security definer -- whoever moves a job may not write to realtime.messages
@@ -9,71 +46,77 @@ set plan_cache_mode = 'force_generic_plan' -- its plan does not depend on the va
 set enable_seqscan = off -- a session's plan may be older than the rows
 as $$
 declare
-  -- hosted Realtime takes 256 kB on the free plan; pg_column_size is some tenths below the JSON's length
-  c_message_bytes constant numeric := 120000;
+  c_minor constant text[] := array['job.progress', 'job.log'];
   v_window queue.message_window;
-  v_part numeric; -- of a message that one event fills on average
-  v_states text[] := array(select job_type from queue.job_types where live = 'states');
-  v_off text[] := array(select job_type from queue.job_types where live = 'off');
-  v_mixed boolean := v_states || v_off <> '{}';
+  v_count bigint;
+  v_most integer; -- events in a message
+  v_off text[]; -- types that publish nothing
+  v_quiet text[]; -- those, and types that publish nothing on a job's own topic
+  v_several uuid[]; -- jobs of several events; nobody can follow one whose id was not known before
 begin
-  if not exists (select from events) or to_regclass('realtime.messages') is null then
+  -- hosted Realtime takes 256 kB on the free plan; pg_column_size is some tenths below the JSON's length
+  select count(*), greatest(1, 120000 / avg(200 + pg_column_size(data)))::integer into v_count, v_most from events;
+  if v_count = 0 or to_regclass('realtime.messages') is null then
     return null;
   end if;
   v_window := queue.message_window();
+  select coalesce(array_agg(t.job_type) filter (where t.live = 'off'), '{}'), coalesce(array_agg(t.job_type), '{}')
+  into v_off, v_quiet from queue.job_types as t where t.live <> 'full';
   if v_window.ceiling <= coalesce(pg_sequence_last_value('queue.messages_counted'), 0) then
-    perform queue.hold_topics(array(
-      select 'workspace:' || e.workspace_id from events as e
-      where e.type not in ('job.progress', 'job.log') group by e.workspace_id
+    perform queue.hold_events(array_agg(distinct e.workspace_id) filter (where e.type <> all (c_minor)),
+      array_agg(distinct e.session_id) filter (where e.type <> 'job.log'), array_agg(distinct e.job_id))
+    from events as e;
+  elsif v_count = 1 then
+    perform queue.publish_event(e, v_off, v_quiet, v_window) from events as e;
+  else
+    v_several := array(
+      select e.job_id from events as e where e.type <> 'job.created' group by e.job_id having count(*) > 1);
+    perform queue.send_messages(array_agg(m.topic),
+      array_agg(case when m.payload ? 'events' then 'job.events' else m.payload ->> 'type' end),
+      array_agg(m.payload), array_agg(m.minor), v_window)
+    from (
+      with n as not materialized (
+        select e.* from (
+          select e.*, e.type = any (c_minor) as minor, -- the type is looked up only where one is silent
+            case v_quiet when '{}' then '' else (select job_type from public.jobs where id = e.job_id) end as job_type
+          from events as e) as e
+        where v_off = '{}' or e.job_type <> all (v_off)),
+      first as ( -- of each workspace: what its events share is sent once
+        select f.*, '"data": ' || f.data::text || ', "at": ' || to_json(f.at) || ', ' as shared
+        from (select n.workspace_id, (array_agg(n.data))[1] as data, (array_agg(n.created_at))[1] as at
+          from n where not n.minor group by n.workspace_id) as f),
+      topics as (
+        select 'workspace:' || n.workspace_id as topic, false as minor,
+          array_agg('{"job_id": "' || n.job_id || '", "seq": ' || n.seq || ', "type": ' || to_json(n.type)
+            || case when n.data = f.data then '' else ', "data": ' || n.data::text end
+            || case when n.created_at = f.at then '}' else ', "at": ' || to_json(n.created_at) || '}' end
+            order by n.job_id, n.seq) as lines, min(f.shared collate "C") as shared
+        from n join first as f on f.workspace_id = n.workspace_id where not n.minor group by n.workspace_id
+        union all
+        select o.topic, bool_and(o.minor), array_agg('{"job_id": "' || o.job_id || '", "seq": ' || o.seq || ', "type": '
+            || to_json(o.type) || ', "data": ' || o.data || ', "at": ' || to_json(o.created_at) || '}'
+            order by o.job_id, o.seq), '' from (
+          select 'session:' || n.session_id as topic, n.* from n
+          where n.session_id is not null and n.type <> 'job.log' and queue.may_publish(n.session_id, n.workspace_id)
+          union all
+          select 'job:' || n.job_id, n.* from n where n.job_id = any (v_several)
+            and n.type <> 'job.created' and n.job_type <> all (v_quiet)) as o group by o.topic)
+      select t.topic, t.minor, ('{' || t.shared || case when v_most > 1 and s.start < cardinality(t.lines)
+          then '"events": [' || array_to_string(t.lines[s.start : s.start + v_most - 1], ', ') || ']}'
+          else substr(t.lines[s.start], 2) end)::jsonb as payload
+      from topics as t, generate_series(1, cardinality(t.lines), v_most) as s (start)
       union all
-      select 'session:' || e.session_id from events as e
-      where e.session_id is not null and e.type <> 'job.log' group by e.session_id
-      union all
-      select a.topic from queue.audiences as a
-      where a.topic like 'job:%' and a.topic in (select 'job:' || e.job_id from events as e)), count(distinct n.job_id))
-    from events as n;
-    return null;
+      select 'job:' || n.job_id, n.minor,
+        jsonb_build_object('job_id', n.job_id, 'seq', n.seq, 'type', n.type, 'data', n.data, 'at', n.created_at)
+      from n where n.job_id <> all (v_several) and n.type <> 'job.created' and n.job_type <> all (v_quiet)) as m;
   end if;
-  v_part := (select avg(200 + pg_column_size(e.data)) / c_message_bytes from events as e);
-  perform queue.send_messages(
-    array_agg(m.topic), array_agg(m.event), array_agg(m.payload), array_agg(m.minor), v_window)
-  from (
-    with e as materialized (
-      select n.job_id, n.workspace_id, n.session_id, n.type, row_number() over (order by n.job_id, n.seq) as number,
-        case when v_mixed then (select j.job_type from public.jobs as j where j.id = n.job_id) end as job_type,
-        n.type in ('job.progress', 'job.log') as minor,
-        -- as text and once, read as jsonb when it is whole: a third of what building jsonb from jsonb costs
-        '{"job_id": "' || n.job_id || '", "seq": ' || n.seq || ', "type": ' || to_json(n.type)
-          || ', "data": ' || n.data || ', "at": ' || to_json(n.created_at) || '}' as line
-      from events as n),
-    topics as (
-      -- nobody can follow a job whose id was not known before
-      select 'job:' || job_id as topic, count(*) as count, min(type) as type, min(number) as number,
-        bool_and(minor) as minor, string_agg(line, ', ' order by number) as lines
-      from e where type <> 'job.created' and (not v_mixed or job_type <> all (v_states || v_off))
-      group by job_id, trunc(number * v_part)
-      union all
-      select 'workspace:' || workspace_id, count(*), min(type), min(number), false,
-        string_agg(line, ', ' order by number)
-      from e where not minor and (not v_mixed or job_type <> all (v_off))
-      group by workspace_id, trunc(number * v_part)
-      union all
-      select 'session:' || session_id, count(*), min(type), min(number), bool_and(minor),
-        string_agg(line, ', ' order by number)
-      from e where session_id is not null and type <> 'job.log' and (not v_mixed or job_type <> all (v_off))
-        and queue.may_publish(session_id, workspace_id)
-      group by session_id, trunc(number * v_part))
-    select topic, minor, case when count = 1 then type else 'job.events' end as event,
-      case when count = 1 then lines else '{"events": [' || lines || ']}' end::jsonb as payload
-    from topics order by number, topic) as m
-  having count(*) > 0;
   return null;
 exception when others then
   raise warning 'job events were stored but not broadcast: % (%)', sqlerrm, sqlstate;
   return null;
 end;
 $$;
-comment on function queue.publish_events is E'Trigger: publish job events, one message per topic and statement.\n\nA message of one event has its type as the broadcast''s event and {job_id, seq, type, data, at} as payload; one of several has the event job.events and {"events": [...]} in order of job and seq. What is larger than hosted Realtime takes is cut into several. The topics are job:<id> (all but its creation), workspace:<id> (state changes) and session:<id> (all but logs), as far as the job type''s live allows and the budget reaches: see send_messages. A failure only warns; the events stay in job_events.';
+comment on function queue.publish_events is E'Trigger: publish job events, one message per topic and statement.\n\nA message of one event has its type as the broadcast''s event and {job_id, seq, type, data, at} as payload; one of several has the event job.events and {"events": [...], data, at} in order of job and seq: an event without data or at has the message''s, which is what many jobs share. What is larger than hosted Realtime takes is cut into several. The topics are job:<id> (all but its creation), workspace:<id> (state changes) and session:<id> (all but logs), as far as the job type''s live allows and the budget reaches: see send_messages. A failure only warns; the events stay in job_events.';
 
 create function queue.may_publish(p_session_id text, p_workspace_id uuid) returns boolean
 language sql stable
@@ -82,7 +125,8 @@ set search_path = ''
 as $$
   select case when p_session_id like 'guest\_%'
     then exists (select from queue.live_guest_session(p_session_id) as v where v.workspace_id = p_workspace_id)
-    else exists (select from queue.sessions as s where s.session_id = p_session_id and s.workspace_id = p_workspace_id) end;
+    else exists (select from queue.sessions as s where s.session_id = p_session_id
+      and s.workspace_id = p_workspace_id) end;
 $$;
 comment on function queue.may_publish is E'Whether a workspace publishes to a session''s topic: the one that used its id first, while a guest session lives.\n\nAnother''s jobs with the same id are not published there, and whoever watches those polls session_feed.';
 
@@ -107,9 +151,11 @@ begin
     when 'job' then
       return exists (select 1 from public.jobs as j left join queue.job_types as t on t.job_type = j.job_type
         -- refused where nothing will come, so that watchers poll
-        where j.id = v_id::uuid and coalesce(t.live, 'full') = 'full' and (j.workspace_id in (select queue.my_workspaces())
+        where j.id = v_id::uuid and coalesce(t.live, 'full') = 'full'
+          and (j.workspace_id in (select queue.my_workspaces())
           or j.session_id like 'guest\_%' and exists (
-            select from queue.live_guest_session(j.session_id) as v where v.workspace_id = j.workspace_id and queue.is_mine(v))));
+            select from queue.live_guest_session(j.session_id) as v where v.workspace_id = j.workspace_id
+              and queue.is_mine(v))));
     when 'workspace' then
       return v_id::uuid in (select queue.my_workspaces());
     when 'session' then
@@ -119,5 +165,6 @@ begin
 end;
 $$;
 comment on function queue.may_follow is E'Whether the caller may join a private topic: a job or session of their workspace, or the workspace.\n\nA session is its first workspace''s; members of another that uses the same id are refused and poll. A guest session is followed by whoever it was opened to, and its jobs by the user it is for.';
-revoke execute on function queue.publish_events, queue.may_publish, queue.may_follow from public, anon, authenticated, service_role;
+revoke execute on function queue.publish_event, queue.publish_events, queue.may_publish, queue.may_follow
+  from public, anon, authenticated, service_role;
 grant execute on function queue.may_follow to authenticated, anon;

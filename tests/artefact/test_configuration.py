@@ -144,7 +144,7 @@ def test_ci_only_calls_what_a_developer_can_call(workflows: dict[str, Any]) -> N
     for workflow in workflows.values():
         assert workflow["permissions"] == {"contents": "read"}
         for job in workflow["jobs"].values():
-            assert job["timeout-minutes"] <= 60
+            assert job["timeout-minutes"] <= 90
             for step in job["steps"]:
                 # what only GitHub can do, or needs for it
                 if step.get("name") in {"Publish", "Propose", "Gather, with hashes"}:
@@ -260,3 +260,11 @@ def test_every_command_that_people_are_told_to_type_exists(stacks: dict[str, Sta
 
     assert {"stats", "explain", "redrive", "deploy", "doctor", "token", "dev"} <= seen
     assert unknown == []
+
+
+def test_a_projects_file_of_stages_is_this_checkouts() -> None:
+    """A default that a new account refuses must not live on in the copy that install writes."""
+    own = yaml.safe_load((ROOT / "infra/aws/stages.yml").read_text())
+    installed = ROOT / "shared/minutehand/install/templates/minutehand.stages.yml"
+
+    assert yaml.safe_load(installed.read_text()) == own

@@ -10,7 +10,8 @@ from typing import Any
 import psycopg
 import pytest
 
-from tests.support.engine import ACME, ADA, EVE, Engine, handle
+from minutehand.queue.broadcasts import events_of_message
+from tests.support.engine import ACME, ADA, EVE, GLOBEX, Engine, handle
 
 WORKSPACE = f"workspace:{ACME}"
 
@@ -22,18 +23,12 @@ def messages(engine: Engine, topic: str = "%") -> list[tuple[str, str, Any]]:
     )
 
 
-def events_of(payload: Any) -> list[Any]:
-    """The events of a message, as clients read it."""
-    events: list[Any] = payload.get("events", [payload])
-    return events
-
-
 def told(engine: Engine, topic: str) -> list[tuple[str, int]]:
     """Job and number of every event that was sent to a topic."""
     return [
         (event["job_id"], event["seq"])
         for _, _, payload in messages(engine, topic)
-        for event in events_of(payload)
+        for event in events_of_message(payload)
     ]
 
 
@@ -63,6 +58,53 @@ def test_a_bulk_is_told_in_few_messages(engine: Engine) -> None:
     assert len(made["jobs"]) == 500
     log = engine.rows("select job_id::text, seq from public.job_events order by job_id, seq")
     assert told(engine, f"workspace:{ACME}") == log
+
+
+def sent_events(engine: Engine, topic: str) -> list[Any]:
+    """Every event that was sent to a topic, whole."""
+    return [
+        event for _, _, payload in messages(engine, topic) for event in events_of_message(payload)
+    ]
+
+
+def log_of(engine: Engine, workspace: Any = ACME) -> list[Any]:
+    """The same of a workspace's state changes, from the log."""
+    return engine.rows(
+        "select jsonb_build_object('job_id', job_id, 'seq', seq, 'type', type, 'data', data, 'at', created_at)"
+        " from public.job_events where workspace_id = %s and type not in ('job.progress', 'job.log')"
+        " order by job_id, seq",
+        workspace,
+    )
+
+
+def test_what_events_share_is_sent_once_and_read_by_all(engine: Engine) -> None:
+    """A batch's events differ in their jobs: a message of half the size costs half as much."""
+    engine.enqueue_many(3)
+    engine.settle_all([{**handle(each), "outcome": "completed"} for each in engine.lease(limit=2)])
+
+    [(_, _, created)] = messages(engine, WORKSPACE)[:1]
+    assert created["data"] == {"status": "pending", "attempts": 0, "job_type": "work"}
+    assert all("data" not in event for event in created["events"])
+    assert sorted(sent_events(engine, WORKSPACE), key=lambda e: (e["job_id"], e["seq"])) == log_of(
+        engine
+    )
+
+
+def test_workspaces_of_one_statement_share_nothing(engine: Engine) -> None:
+    """What one tenant's events say must not travel with another's."""
+    for workspace in (ACME, GLOBEX):
+        engine.enqueue_many(2, workspace=workspace)
+    engine.run("delete from realtime.messages")
+    engine.run(
+        "insert into public.job_events (job_id, seq, workspace_id, type, data)"
+        " select id, 2, workspace_id, 'job.noted', jsonb_build_object('of', workspace_id) from public.jobs"
+    )
+    engine.run("update public.jobs set last_seq = 2")
+
+    for workspace, other in ((ACME, GLOBEX), (GLOBEX, ACME)):
+        topic = f"workspace:{workspace}"
+        assert [event["data"] for event in sent_events(engine, topic)] == [{"of": workspace}] * 2
+        assert other not in str(messages(engine, topic))
 
 
 def test_a_single_event_keeps_its_own_form(engine: Engine) -> None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from minutehand.local.s3_guard import GuardedAws
-from tests.support.cloudformation import for_moto
+from tests.support.cloudformation import for_moto, show_outputs
 
 Start = Callable[..., Any]
 DEFAULT_QUOTAS = {"L-C2F1777E": 100_000.0, "L-24B04930": 200.0, "L-B99A9384": 1000.0}
@@ -84,6 +84,8 @@ class AccountApp:
             environ |= {"wsgi.input": io.BytesIO(made), "CONTENT_LENGTH": str(len(made))}
         if path == "/" and b"Action=ValidateTemplate" in _read(environ):
             return _xml(start, VALID)
+        if path == "/" and b"Action=DescribeStacks" in _read(environ):
+            show_outputs()
         if path.endswith("/invocations"):
             account.invoked.append(path.split("/")[3])
             return _json(start, account.on_invoke(path.split("/")[3]))

@@ -13,6 +13,20 @@ def known_to_moto() -> set[str]:
     return set(get_model_map())
 
 
+def show_outputs() -> None:
+    """Let every stack answer with its newest template's outputs.
+
+    moto's change sets make the resources and leave the outputs of the template before.
+    """
+    from moto.cloudformation.models import cloudformation_backends
+
+    for account in cloudformation_backends.values():
+        for backend in account.values():
+            for stack in backend.stacks.values():
+                stack._parse_template()
+                stack.output_map = stack._create_output_map()
+
+
 def for_moto(template: dict[str, Any]) -> dict[str, Any]:
     """The resources moto can make; references to the others become their names."""
     resources = template["Resources"]

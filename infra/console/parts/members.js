@@ -119,7 +119,8 @@ function Invite({ workspace, onClose }) {
   };
   if (invited) {
     return html`<${Dialog} title=${`${invited.email} is invited`} onClose=${() => onClose(true)}>
-      <p>They join ${workspace.name} as soon as they sign in with this address and have confirmed it, within 30 days. No mail was sent: let them know where to sign up.</p>
+      <p>They join ${workspace.name} as soon as they sign in with this address and have confirmed it, within 30 days. No mail was sent: send them the address of this page, <code>${location.origin}</code>.</p>
+      <p class="muted small">Without an account they need a link first. An operator sends it: <code>minutehand members add ${invited.email} --workspace ${workspace.id} --mail</code></p>
       <div class="actions"><button type="button" class="primary" autofocus onClick=${() => onClose(true)}>Done</button></div><//>`;
   }
   return html`<${Dialog} title=${`Invite a person to ${workspace.name}`} onClose=${() => onClose(false)}>

@@ -1,6 +1,7 @@
-// The way in: Supabase Auth by password, and the demo accounts on a developer's machine.
+// The way in: Supabase Auth by password or a mailed link, and the demo accounts on a developer's
+// machine.
 
-import { session, settings, signIn } from "../api.js";
+import { choosePassword, session, settings, signIn } from "../api.js";
 import { useStore } from "../lib/store.js";
 import { html, useState } from "../lib/ui.js";
 import { Logo } from "../parts/icons.js";
@@ -50,6 +51,36 @@ export function SignIn() {
         <input type="password" autocomplete="current-password" required value=${password} onInput=${(event) => setPassword(event.target.value)} /></label>
       ${problem && html`<p class="problem" role="alert">${problem}</p>`}
       <button type="submit" class="primary" disabled=${busy}>${busy ? "Signing in…" : "Sign in"}</button>
+    </form>
+  </main>`;
+}
+
+/** For who came by the link of an invitation: the account has no password yet. */
+export function ChoosePassword({ user }) {
+  const [password, setPassword] = useState("");
+  const [busy, setBusy] = useState(false);
+  const [problem, setProblem] = useState(null);
+  const save = async () => {
+    setBusy(true);
+    try {
+      await choosePassword(password);
+    } catch (error) {
+      setProblem(error.message);
+      setBusy(false);
+    }
+  };
+  return html`<main class="sign-in" id="main">
+    <h1><${Logo} /> Minutehand</h1>
+    <p class="muted">You are signed in as ${user.email}. Choose a password for the next time.</p>
+    <form class="card stack" onSubmit=${(event) => {
+      event.preventDefault();
+      save();
+    }}>
+      <input type="hidden" autocomplete="username" value=${user.email} />
+      <label class="field"><span>New password</span>
+        <input type="password" autocomplete="new-password" required minlength="8" autofocus value=${password} onInput=${(event) => setPassword(event.target.value)} /></label>
+      ${problem && html`<p class="problem" role="alert">${problem}</p>`}
+      <button type="submit" class="primary" disabled=${busy}>${busy ? "Saving…" : "Save and continue"}</button>
     </form>
   </main>`;
 }

@@ -192,7 +192,13 @@ def deploy(
             output.note(f"{number}/{len(steps)}  {title}")
             step()
         done = {"stage": stage, "steps": [title for title, _ in steps], "dry_run": dry_run}
-        output.value(done, text="checked and packaged" if dry_run else "deployed")
+        if dry_run or secrets_only:
+            words = "checked and packaged" if dry_run else "written"
+            output.value({**done, "outputs": {}}, text=words)
+            return
+        made = outputs(plan)
+        url = made.get("ConsoleUrl") or made.get("HttpApiUrl", "")
+        output.value({**done, "outputs": made}, text=f"deployed: {url}")
 
 
 def read_secrets(path: Path) -> dict[str, str]:
@@ -205,7 +211,8 @@ def read_secrets(path: Path) -> dict[str, str]:
         raise CommandFailed(
             f"{path} does not exist",
             code="no_secrets_file",
-            fix="write it as infra/aws/README.md shows, for your eyes only: chmod 600",
+            fix="lines of WORKER_SECRET_TOKEN, BACKGROUND_JOB_TOKEN and SUPABASE_WORKER_KEY, which "
+            "`minutehand token secret` and `minutehand token worker` print; then chmod 600",
         )
     if path.stat().st_mode & 0o077:
         raise CommandFailed(
@@ -348,7 +355,7 @@ def check_secrets(plan: Plan) -> None:
 
 
 def build_package(plan: Plan) -> None:
-    """`make package` for the stage.
+    """Package for the stage.
 
     Raises:
         CommandFailed: It said why on standard error.

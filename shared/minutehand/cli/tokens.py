@@ -1,7 +1,6 @@
-"""`minutehand token`: an access token for curl, a worker's key, a fresh random secret, new for old.
+"""`minutehand token`: an access token for curl, a worker's key, a fresh random secret.
 
-What is printed is a secret: it goes to standard output alone. `rotate` prints none: it changes a
-file of secrets in place, readable by its owner only.
+What is printed is a secret: it goes to standard output alone.
 """
 
 from __future__ import annotations
@@ -17,9 +16,8 @@ from typing import Annotated, Any
 import jwt
 import typer
 
-from minutehand.cli.deploy import read_secrets
 from minutehand.queue.keys import WORKER_ROLE
-from minutehand.terminal.connection import CommandFailed, load_values
+from minutehand.terminal.connection import CommandFailed, Connection
 from minutehand.terminal.options import EnvFile, Json, Token, connected, speaking
 
 
@@ -29,33 +27,18 @@ class What(StrEnum):
     USER = "user"
     WORKER = "worker"
     SECRET = "secret"
-    ROTATE = "rotate"
-
-
-#: Tokens of which functions take two at a time, written `new,old`.
-ROTATED = ("WORKER_SECRET_TOKEN", "BACKGROUND_JOB_TOKEN")
-KEY = "SUPABASE_WORKER_KEY"
 
 
 def token(
     what: Annotated[
         What,
-        typer.Argument(
-            help="user: an access token; worker: SUPABASE_WORKER_KEY; secret: random; "
-            "rotate: new ones into --secrets."
-        ),
+        typer.Argument(help="user: an access token; worker: SUPABASE_WORKER_KEY; secret: random."),
     ] = What.USER,
     *,
     signing_key: Annotated[
         Path | None,
         typer.Option(help="For worker: the imported key of `supabase gen signing-key` (JWK)."),
     ] = None,
-    secrets_file: Annotated[
-        Path | None, typer.Option("--secrets", help="For rotate: the file that deploy reads.")
-    ] = None,
-    finish: Annotated[
-        bool, typer.Option("--finish", help="For rotate: drop the old tokens, once the new run.")
-    ] = False,
     days: Annotated[float, typer.Option(help="For worker: how long it is valid.")] = 365,
     given: Token = None,
     env_file: EnvFile = None,
@@ -67,82 +50,31 @@ def token(
             value = secrets.token_urlsafe(32)
             output.value({"secret": value}, text=value)
         return
-    if what is What.ROTATE:
-        with speaking(as_json) as output:
-            changed = rotate(secrets_file, env_file, signing_key, days, finish=finish)
-            then = f"minutehand deploy <stage> --secrets {secrets_file} --secrets-only"
-            after = (
-                "the old ones are refused from then on"
-                if finish
-                else "running functions follow within five minutes; later the same with --finish"
-            )
-            output.value(
-                {"changed": changed, "next": then},
-                text=f"{', '.join(changed)}; now {then}: {after}",
-            )
-        return
     with connected(as_json, env_file, given) as (output, connection):
         if what is What.USER:
             output.value({"access_token": connection.token}, text=connection.token)
             return
-        if signing_key is not None:
-            value = sign_with_key(signing_key, connection.need("SUPABASE_URL"), days)
-        else:
-            secret = connection.need("SUPABASE_JWT_SECRET")
-            value = jwt.encode(
-                worker_claims(connection.need("SUPABASE_URL"), days), secret, "HS256"
-            )
+        value = new_worker_key(connection, signing_key, days)
         output.value({"worker_key": value}, text=value)
 
 
-def rotate(
-    secrets_file: Path | None,
-    env_file: Path | None,
-    signing_key: Path | None,
-    days: float,
-    *,
-    finish: bool,
-) -> list[str]:
-    """Write new tokens before the old ones into a file of secrets; return what changed.
-
-    With `signing_key` also a new key for the worker, whose old one stays valid until it expires.
+def new_worker_key(connection: Connection, signing_key: Path | None, days: float) -> str:
+    """A worker's key, signed by the imported key, else with the project's legacy secret.
 
     Raises:
-        CommandFailed: No file, one that others may read, or one in the middle of a rotation.
+        CommandFailed: There is neither, or SUPABASE_URL is not known.
     """
-    if secrets_file is None:
+    url = connection.need("SUPABASE_URL")
+    if signing_key is not None:
+        return sign_with_key(signing_key, url, days)
+    secret = connection.values.get("SUPABASE_JWT_SECRET", "")
+    if not secret:
         raise CommandFailed(
-            "rotate needs the file that deploy reads",
-            code="no_secrets_file",
-            fix="minutehand token rotate --secrets secrets.env",
+            "nothing signs the worker's key: neither a signing key nor SUPABASE_JWT_SECRET",
+            code="missing_setting",
+            fix="--signing-key key.json, the key that was imported into the project",
         )
-    values = read_secrets(secrets_file)
-    new: dict[str, str] = {}
-    for name in ROTATED:
-        now = [part.strip() for part in values.get(name, "").split(",") if part.strip()]
-        if finish:
-            new |= {name: now[0]} if len(now) > 1 else {}
-            continue
-        if len(now) > 1:
-            raise CommandFailed(
-                f"{name} holds two tokens: a rotation is under way",
-                code="rotation_under_way",
-                fix="deploy with --secrets-only, then `minutehand token rotate --finish`",
-            )
-        new[name] = ",".join([secrets.token_urlsafe(32), *now])
-    if signing_key is not None and not finish:
-        url = values.get("SUPABASE_URL") or load_values(env_file).get("SUPABASE_URL", "")
-        if not url:
-            raise CommandFailed(
-                "SUPABASE_URL is not set", code="not_configured", fix="--env-file prod.env"
-            )
-        new[KEY] = sign_with_key(signing_key, url, days)
-    if not new:
-        raise CommandFailed(
-            "there is nothing to finish: each token is one", code="nothing_to_finish"
-        )
-    replace_values(secrets_file, new)
-    return list(new)
+    return jwt.encode(worker_claims(url, days), secret, "HS256")
 
 
 def replace_values(path: Path, new: Mapping[str, str]) -> None:

@@ -31,6 +31,8 @@ def follow_job(output: Output, connection: Connection, job_id: str) -> None:
     for event in stream(connection, f"/api/jobs/{job_id}/events"):
         if event.type == "end":
             ended = str(event.data["reason"])
+        elif event.type == "freshness":
+            tell_freshness(output, event)
         elif "." in event.type:  # job.* or an app's own, as beacon.receipt.issued
             kind = event.type.removeprefix("job.")
             job = connection.call("GET", f"/api/jobs/{job_id}") if kind in ENDED else None
@@ -52,6 +54,14 @@ def result_of(job: dict[str, Any]) -> str:
         return ""
     text = json.dumps(job["result"], ensure_ascii=False)
     return text if len(text) <= LONGEST else f"{text[:LONGEST]}… all: minutehand show {job['id']}"
+
+
+def tell_freshness(output: Output, event: Event) -> None:
+    """Say on standard error how current the events are: what is late comes in order, and all."""
+    if event.data.get("freshness") == "catching-up":
+        output.note("catching up: messages are held back to stay within the plan of Realtime")
+    else:
+        output.note("live")
 
 
 def sentence(event: Event) -> Text:
@@ -106,7 +116,9 @@ def watch(
             follow_job(output, connection, whole_id(connection, job_id))
             return
         for event in stream(connection, f"/api/workspaces/{connection.workspace}/events"):
-            if "." in event.type:
+            if event.type == "freshness":
+                tell_freshness(output, event)
+            elif "." in event.type:
                 text = sentence(event)
                 text.append(f"  {event.data.get('job_id', '')}", style="dim")
                 output.value(event.data, text=text)

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from minutehand.cli.invitations import send_invitation
 from minutehand.terminal.connection import FIXES, CommandFailed, Connection
 from minutehand.terminal.options import EnvFile, Json, Token, connected
 from minutehand.terminal.output import Output, ago
@@ -34,6 +35,14 @@ Operator = Annotated[
 ]
 Which = Annotated[str | None, typer.Option("--workspace", "-w", help="The workspace's name or id.")]
 Mail = Annotated[str, typer.Argument(help="The person's mail address.")]
+Mailed = Annotated[
+    bool,
+    typer.Option(
+        "--mail",
+        help="Have Supabase Auth mail a link to who has no account; needs SUPABASE_SECRET_KEY. "
+        "It leads to CONSOLE_URL or API_URL, where the person chooses a password.",
+    ),
+]
 Role = Annotated[Literal["manager", "member"], typer.Option(help="manager or member.")]
 
 
@@ -120,14 +129,17 @@ def create(
     name: Annotated[str, typer.Argument(help="The name people see.")],
     *,
     manager: Annotated[str, typer.Option(help="The first manager's mail address.")],
+    mail: Mailed = False,
     env_file: EnvFile = None,
     as_json: Json = False,
 ) -> None:
     """Make a workspace and its first manager; needs SUPABASE_SECRET_KEY."""
     with _session(as_json, env_file, None, operator=True) as session:
         made = session.ask("create_workspace", p_name=name, p_manager=manager)
+        mailed = send_invitation(session.connection, made["manager"]) if mail else None
         session.output.value(
-            made, text=f"{made['name']} is made, {made['id']}\n{_what(made['manager'])}"
+            {**made, "mailed": mailed},
+            text=f"{made['name']} is made, {made['id']}\n{_what(made['manager'], mailed)}",
         )
 
 
@@ -186,6 +198,7 @@ def add(
     email: Mail,
     *,
     role: Role = "member",
+    mail: Mailed = False,
     workspace: Which = None,
     operator: Operator = False,
     token: Token = None,
@@ -193,7 +206,7 @@ def add(
     as_json: Json = False,
 ) -> None:
     """Add a person; without a confirmed account they join at their first sign-in."""
-    _set(email, role, workspace, operator, token, env_file, as_json)
+    _set(email, role, workspace, operator, token, env_file, as_json, mail=mail)
 
 
 @members.command("role")
@@ -236,17 +249,27 @@ def _set(
     token: str | None,
     env_file: Path | None,
     as_json: bool,
+    *,
+    mail: bool = False,
 ) -> None:
     with _session(as_json, env_file, token, operator) as session:
+        if mail:
+            session.connection.need("SUPABASE_SECRET_KEY")
         chosen = session.workspace(workspace)
         made = session.ask("set_member", p_workspace_id=chosen["id"], p_email=email, p_role=role)
-        session.output.value(made, text=_what(made))
+        mailed = send_invitation(session.connection, made) if mail else None
+        session.output.value({**made, "mailed": mailed}, text=_what(made, mailed))
 
 
-def _what(made: dict[str, Any]) -> str:
+def _what(made: dict[str, Any], mailed: bool | None) -> str:
     if made["state"] == "member":
         return f"{made['email']} is a {made['role']}"
+    ends = {
+        True: "Supabase Auth mails a link to choose a password",
+        False: "no mail was sent, the address has an account",
+        None: "no mail is sent without --mail",
+    }
     return (
         f"{made['email']} is invited as {made['role']} and joins at the first sign-in with that "
-        "address; no mail is sent"
+        f"address; {ends[mailed]}"
     )

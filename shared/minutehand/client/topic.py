@@ -23,6 +23,7 @@ from realtime import (
 from websockets.exceptions import WebSocketException
 
 from minutehand.client.access import Access
+from minutehand.queue.broadcasts import events_of_message
 from minutehand.queue.errors import QueueError
 
 logger = logging.getLogger(__name__)
@@ -162,10 +163,8 @@ class Topic:
 
     async def _listen(self, client: AsyncRealtimeClient, broken: asyncio.Future[str]) -> str:
         def hear(frame: Any) -> None:
-            payload = frame.get("payload")
             # one message carries all events of a statement for this topic, in order
-            several = payload.get("events") if isinstance(payload, dict) else None
-            for event in several if isinstance(several, list) else [payload]:
+            for event in events_of_message(frame.get("payload")):
                 self._message(event)
 
         def change(state: RealtimeSubscribeStates, error: Exception | None) -> None:

@@ -248,7 +248,7 @@ class Connection:
             if is_key_refused(answer):
                 name = "SUPABASE_SECRET_KEY" if as_operator else "SUPABASE_PUBLISHABLE_KEY"
                 raise CommandFailed(
-                    f"{name} is refused: {_said(answer)}",
+                    f"{name} is refused: {said_by_auth(answer)}",
                     code="key_refused",
                     fix="copy it again from Project settings → API keys",
                 )
@@ -278,13 +278,13 @@ class Connection:
             )
         if is_key_refused(answer):
             raise CommandFailed(
-                f"SUPABASE_PUBLISHABLE_KEY is refused: {_said(answer)}",
+                f"SUPABASE_PUBLISHABLE_KEY is refused: {said_by_auth(answer)}",
                 code="key_refused",
                 fix="copy it again from Project settings → API keys",
             )
         if answer.status_code != 200:
             raise CommandFailed(
-                f"{email} could not sign in: {_said(answer)}",
+                f"{email} could not sign in: {said_by_auth(answer)}",
                 code="sign_in_failed",
                 fix="correct MINUTEHAND_EMAIL and MINUTEHAND_PASSWORD",
             )
@@ -334,7 +334,7 @@ def is_key_refused(answer: httpx.Response) -> bool:
     return answer.status_code in {401, 403} and "api" in said and "key" in said
 
 
-def _said(answer: httpx.Response) -> str:
+def said_by_auth(answer: httpx.Response) -> str:
     """What Auth says is wrong, without its wrapping."""
     try:
         body = answer.json()

@@ -51,6 +51,9 @@ class Subscription:
         self._look = False
         #: When the reader was last told of news, on the loop's clock.
         self.told_at = 0.0
+        #: When it was last told that messages were held back, on the loop's clock; None when a
+        #: read since then has found nothing more.
+        self.held_at: float | None = None
 
     async def wait(self, seconds: float) -> bool:
         """Whether there was news of the subject within `seconds`; false news is possible."""
@@ -80,6 +83,11 @@ class Subscription:
         self._look = self._look or look
         self.told_at = asyncio.get_running_loop().time()
         self._news.set()
+
+    def look_again(self) -> None:
+        """Make the reader read until nothing more is found: messages were held back."""
+        self.wake(look=True)
+        self.held_at = self.told_at
 
     @property
     def is_live(self) -> bool:
@@ -148,6 +156,11 @@ class EventHub:
             ring.offer(frame)
         for reader in self._readers.get(topic, ()):
             reader.wake(look=frame is None)
+
+    def look_again(self, topic: str) -> None:
+        """Make every reader of `topic` read: its messages were held back to stay within a plan."""
+        for reader in self._readers.get(topic, ()):
+            reader.look_again()
 
     def share(self, topic: str, frame: Frame, finder: Subscription) -> None:
         """Keep an event that `finder` read from the log, and wake the others for it."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any, Protocol, TypeVar
+from uuid import UUID
 
 from fastapi import Depends, Request
 
@@ -81,7 +82,9 @@ class Services:
         self._provided: dict[type[Any], Any] = {}
         self.hub = hub or EventHub()
         if hub is None and settings.streaming:
-            self.hub.feed_from(RealtimeUpstream(settings, self.hub, self.clock))
+            self.hub.feed_from(
+                RealtimeUpstream(settings, self.hub, self.clock, follow_topic=self._follow_topic)
+            )
 
     @cached_property
     def verifier(self) -> TokenVerifier:
@@ -97,6 +100,9 @@ class Services:
     def stream_queue_of(self, caller: Caller | None) -> UserQueue:
         """The queue as `caller` sees it, for reads that a stream makes while it is open."""
         return self._streams.acting_as(token_of(caller))
+
+    async def _follow_topic(self, topic: str, token: str | None, follower_id: UUID) -> None:
+        await self._streams.acting_as(token).follow_topic(topic, follower_id)
 
     @cached_property
     def operator_queue(self) -> WorkerQueue:

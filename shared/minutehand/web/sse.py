@@ -116,6 +116,8 @@ class Pace:
     check: float = 5.0
     #: A reader that takes no data for so long is let go.
     stalled_after: float = 30.0
+    #: Between looks at the log while messages are held back to stay within a plan.
+    look_again: float = 1.5
     #: What a client waits before it comes back.
     retry: float = 2.0
 
@@ -143,6 +145,9 @@ class Stream:
     A last event `end` says why the stream closes for good: `completed`, `failed`, `cancelled`,
     `gone` (deleted, or no longer the reader's), `token_expired` or `forbidden`. A stream that
     merely pauses says nothing, and EventSource comes back by itself.
+
+    Between the events an event `freshness` without an id says `catching-up` when messages are held
+    back to stay within Realtime's plan, and `live` when the reader has everything again.
     """
 
     def __init__(
@@ -157,6 +162,7 @@ class Stream:
         # spread out, so that many streams opened together do not all check at once
         self._check_at = self._read_at + pace.check * random.uniform(0.5, 1.0)
         self._check: asyncio.Task[Batch] | None = None
+        self._told_held = False
 
     async def chunks(self, first: Batch) -> AsyncIterator[bytes]:
         """The bytes of the stream; `first` was read before it began."""
@@ -180,10 +186,17 @@ class Stream:
         """What a stream says before it closes for good; nothing when its feed has said it."""
         return frame("end", {"reason": reason})
 
+    def freshness(self, word: str) -> bytes:
+        """How current the stream is; it has no id, so clients come back to the last event."""
+        return frame("freshness", {"freshness": word})
+
     async def _told(self, news: Subscription, batch: Batch) -> AsyncIterator[bytes]:
         clock, pace = self._clock, self._pace
         quiet_since = clock.monotonic()
         while True:
+            if (is_held := news.held_at is not None) != self._told_held:
+                self._told_held = is_held
+                yield self.freshness("catching-up" if is_held else "live")
             if batch.lines:
                 yield b"".join(line.encoded for line in batch.lines)
                 quiet_since = clock.monotonic()
@@ -212,6 +225,8 @@ class Stream:
         told = await news.wait(self._patience(news))
         look = news.must_look()
         thorough = look
+        if news.held_at is not None and self._until_look_again() <= 0:
+            look = True
         if self._check is not None and self._check.done():
             found = self._check.result()
             self._check = None
@@ -261,7 +276,12 @@ class Stream:
         check = self._check_at - self._clock.monotonic()
         # while news would come by itself, only the check and the comment need a look
         usual = min(pace.keep_alive, check) if news.is_live else max(pace.poll, news.pause)
+        if news.held_at is not None:
+            usual = min(usual, self._until_look_again())
         return max(0.001, min(usual, left))
+
+    def _until_look_again(self) -> float:
+        return self._pace.look_again - (self._clock.monotonic() - self._read_at)
 
     async def _look(self, news: Subscription, *, thorough: bool = False) -> Batch:
         """Read the log, and share what it brought with the subject's other readers."""
@@ -269,7 +289,12 @@ class Stream:
         # a poll asks for no particular news, so an answer as old as its interval will do
         poll = asyncio.get_running_loop().time() - max(self._pace.poll, news.pause)
         since = None if thorough else max(news.told_at, poll)
+        began = asyncio.get_running_loop().time()
         batch = await self._ask(self._feed.read(thorough=thorough, since=since))
+        held_at = news.held_at
+        if held_at is not None and not (batch.lines or batch.more):
+            # one that began well after the announcement and found nothing has seen all
+            news.held_at = None if began - held_at > self._pace.look_again / 2 else held_at
         for each in batch.frames:
             news.share(each)
         return batch

@@ -12,13 +12,17 @@ import itertools
 import json
 import logging
 import random
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, Literal
 from urllib.parse import urlencode, urlsplit
+from uuid import UUID, uuid4
 
 from minutehand.clock import Clock
 from minutehand.config import Settings
+from minutehand.queue.broadcasts import events_of_message
+from minutehand.queue.errors import QueueError
 from minutehand.queue.foreign import is_local
 from minutehand.web.hub import EventHub
 from minutehand.web.ring import Frame
@@ -36,6 +40,13 @@ LINGER_SECONDS: Final = 30.0
 _RECONNECT_SECONDS: Final = (0.2, 1.0, 2.0, 5.0, 10.0)
 #: A refused join is tried again after this: the policy or the token may have changed.
 _REJOIN_SECONDS: Final = 30.0
+#: Between two calls of `follow_topic`; a follower is forgotten after 150 s.
+FOLLOW_SECONDS: Final = 60.0
+#: Longest wait for one such call.
+_FOLLOW_PATIENCE_SECONDS: Final = 5.0
+
+#: Says with a reader's token that this process listens to a topic: `follow_topic`.
+FollowTopic = Callable[[str, str | None, UUID], Awaitable[object]]
 
 
 @dataclass
@@ -45,12 +56,27 @@ class _Topic:
     ref: str | None = None
     live: bool = False
     retry_at: float = 0.0
+    #: When to say again that this process follows it.
+    follow_at: float = 0.0
+    follower_id: UUID = field(default_factory=uuid4)
 
 
 class RealtimeUpstream:
-    """Follows topics over one websocket, in the first version of the protocol (JSON objects)."""
+    """Follows topics over one websocket, in the first version of the protocol (JSON objects).
 
-    def __init__(self, settings: Settings, hub: EventHub, clock: Clock) -> None:
+    Args:
+        follow_topic: Counts this process among a topic's followers, to whom it is announced when
+            messages were held back; without it a single job's readers are not told.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        hub: EventHub,
+        clock: Clock,
+        *,
+        follow_topic: FollowTopic | None = None,
+    ) -> None:
         parts = urlsplit(settings.supabase_url)
         scheme = "wss" if parts.scheme == "https" else "ws"
         query = urlencode({"apikey": settings.supabase_publishable_key, "vsn": "1.0.0"})
@@ -59,9 +85,11 @@ class RealtimeUpstream:
         self._proxy: Literal[True] | None = None if is_local(settings.supabase_url) else True
         self._hub = hub
         self._clock = clock
+        self._follow_topic = follow_topic
         self._topics: dict[str, _Topic] = {}
         self._refs = itertools.count(1)
         self._changed = asyncio.Event()
+        self._joined = asyncio.Event()
         self._outbox: asyncio.Queue[str] | None = None
         self._task: asyncio.Task[None] | None = None
 
@@ -148,6 +176,7 @@ class RealtimeUpstream:
                 self._write(socket, self._outbox),
                 self._beat(self._outbox),
                 self._keep_joined(),
+                self._keep_counted(),
             )
         }
         try:
@@ -170,6 +199,37 @@ class RealtimeUpstream:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_REJOIN_SECONDS):
                     await self._changed.wait()
+
+    async def _keep_counted(self) -> None:
+        """Say of each joined topic, now and every minute, that this process follows it."""
+        if self._follow_topic is None:
+            await asyncio.Event().wait()
+        while True:
+            self._joined.clear()
+            now = self._clock.monotonic()
+            due = [
+                (name, topic)
+                for name, topic in self._topics.items()
+                if topic.live and topic.follow_at <= now
+            ]
+            for name, topic in due:
+                topic.follow_at = now + FOLLOW_SECONDS
+                await self._count_among_followers(name, topic)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(FOLLOW_SECONDS / 4):
+                    await self._joined.wait()
+
+    async def _count_among_followers(self, name: str, topic: _Topic) -> None:
+        assert self._follow_topic is not None
+        try:
+            async with asyncio.timeout(_FOLLOW_PATIENCE_SECONDS):
+                await self._follow_topic(name, topic.token, topic.follower_id)
+        except (QueueError, TimeoutError) as error:
+            # nothing is lost: the checks of a stream find what is not announced to it
+            logger.debug(
+                "not counted as a follower",
+                extra={"event": "sse.uncounted", "reason": type(error).__name__},
+            )
 
     def _join(self, name: str, topic: _Topic) -> None:
         config = {
@@ -205,7 +265,11 @@ class RealtimeUpstream:
     def _hear(self, name: str, topic: _Topic, message: dict[str, Any], *, size: int) -> None:
         event, payload, ref = message["event"], message.get("payload") or {}, message.get("ref")
         if event == "broadcast":
-            events = events_of(payload.get("payload"))
+            content = payload.get("payload")
+            if isinstance(content, dict) and content.get("look_again") is True:
+                self._hub.look_again(name)
+                return
+            events = events_of_message(content)
             for content in events:
                 seq = content.get("seq")
                 share = size // len(events)
@@ -215,6 +279,7 @@ class RealtimeUpstream:
         elif event == "phx_reply" and ref == topic.ref:
             topic.live = payload.get("status") == "ok"
             if topic.live:
+                self._joined.set()
                 # what was committed before the join came over no channel: readers look now
                 self._hub.notify(name)
             else:
@@ -244,19 +309,6 @@ class RealtimeUpstream:
         ref = str(next(self._refs))
         self._outbox.put_nowait(_frame(f"realtime:{topic}", event, payload, ref))
         return ref
-
-
-def events_of(content: Any) -> list[dict[str, Any]]:
-    """The events of one message: several in order, or the one that it is itself.
-
-    What is neither becomes one event without a number, which makes readers look at the log.
-    """
-    if not isinstance(content, dict):
-        return [{}]
-    several = content.get("events")
-    if isinstance(several, list) and several:
-        return [event if isinstance(event, dict) else {} for event in several]
-    return [content]
 
 
 def _frame(topic: str, event: str, payload: dict[str, Any], ref: str) -> str:

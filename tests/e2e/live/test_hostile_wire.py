@@ -56,7 +56,7 @@ class Watchers:
         )
         return cls(process)
 
-    async def says(self, word: str, seconds: float = 60) -> Any:
+    async def says(self, word: str, seconds: float = 300) -> Any:
         """Wait for a line with that key."""
         assert self._process.stdout is not None
         async with asyncio.timeout(seconds):

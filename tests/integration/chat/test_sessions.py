@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
 import pytest
 
+from minutehand.apps.chat.store import SessionStore
 from minutehand.config import Settings
 from tests.integration.chat.conftest import BOB, EVE, Harness
 from tests.support.project import ACME, ADA, Project
@@ -427,3 +429,33 @@ async def test_a_model_decides_and_is_paid_for_each_try(
         )
         assert row["input_tokens"] == 3 * 100
         assert float(row["cost_usd"]) == pytest.approx(3 * (100 * 1 + 50 * 2) / 1e6)
+
+
+async def test_a_reply_is_waited_for_by_the_gateways_clock(
+    project: Project, rules: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A cold start has used up the wait: one look, and the answer that it is on its way."""
+    looks = []
+    outcome = SessionStore.outcome
+
+    async def counted(self: SessionStore, session_id: str, message_id: str) -> Any:
+        looks.append(message_id)
+        return await outcome(self, session_id, message_id)
+
+    monkeypatch.setattr(SessionStore, "outcome", counted)
+    buffered = rules.model_copy(update={"streaming": False})
+    async with SessionHarness(project, buffered).open() as harness:
+        taken_at = {"timeEpoch": int((time.time() - 25) * 1000)}
+
+        async def behind_a_gateway(scope: Any, receive: Any, send: Any) -> None:
+            event = {"aws.event": {"requestContext": taken_at}}
+            await harness._api({**scope, **event}, receive, send)
+
+        transport = httpx.ASGITransport(app=behind_a_gateway)
+        async with httpx.AsyncClient(transport=transport, base_url="http://api.test") as http:
+            body = {"messages": [{"role": "user", "content": "What does the lift carry?"}]}
+            headers = {"x-session-id": f"{SESSION}-late"}
+            said = await http.post("/api/chat", json=body, headers=headers)
+
+    assert said.status_code == 202, said.text
+    assert len(looks) == 1

@@ -59,6 +59,11 @@ def test_a_healthy_stack_has_nothing_wrong(stack: RunningStack) -> None:
 PROD: dict[str, str | None] = {"STAGE": "prod"}
 SERVICE_ROLE = jwt.encode({"role": "service_role"}, "x" * 32, "HS256")
 ANON = jwt.encode({"role": "anon"}, "x" * 32, "HS256")
+OUR_KEY = jwt.encode({"role": "job_worker"}, "x" * 32, "HS256", headers={"kid": "imported"})
+OUR_USER = jwt.encode(
+    {"sub": "1", "iat": 1, "exp": 2}, "x" * 32, "HS256", headers={"kid": "imported"}
+)
+OTHER_PROJECT = {"SUPABASE_URL": "https://abcdefghijklmnopqrst.supabase.co"}
 EXPIRED = jwt.encode({"role": "job_worker", "exp": 1}, "x" * 32, "HS256")
 
 #: check, what is planted, verdict, a word of the detail, a word of the fix
@@ -92,6 +97,10 @@ PLANTED: list[tuple[str, dict[str, str | None], Verdict, str, str]] = [
     ("sign-in", {"SUPABASE_PUBLISHABLE_KEY": "sb_publishable_wrong"}, Verdict.FAIL, "SUPABASE_PUBLISHABLE_KEY is refused", "API keys"),
     ("sign-in", {"DEMO_PASSWORD": "wrong"}, Verdict.FAIL, "could not sign in", "PASSWORD"),
     ("sign-in", {"SUPABASE_JWT_SECRET": "x" * 40}, Verdict.FAIL, "do not verify", "JWT secret"),
+    ("sign-in", {"SUPABASE_WORKER_KEY": OUR_KEY, "MINUTEHAND_TOKEN": OUR_USER}, Verdict.FAIL, "signed by the worker's own key", "previously used"),
+    ("sign-up", PROD, Verdict.FAIL, "anyone can sign up with an invited address", "Confirm email"),
+    ("one-project", {**OTHER_PROJECT, "DATABASE_URL": "postgresql://postgres@db.zyxwvutsrqponmlkjihg.supabase.co:5432/postgres"}, Verdict.FAIL, "of project zyxwvutsrqponmlkjihg", "from one project"),
+    ("one-project", {**OTHER_PROJECT, "DATABASE_URL": "postgresql://postgres.zyxwvutsrqponmlkjihg@aws-0-eu-west-1.pooler.supabase.com:5432/postgres"}, Verdict.FAIL, "SUPABASE_URL of abcdefghijklmnopqrst", "from one project"),
     ("worker-key", {"SUPABASE_WORKER_KEY": EXPIRED}, Verdict.FAIL, "refuses the worker", "token worker"),
     ("worker-key", {"SUPABASE_JWT_SECRET": None}, Verdict.WARN, "more rights", "token worker"),
     ("worker-key", {"SUPABASE_JWT_SECRET": None, "SUPABASE_SECRET_KEY": None}, Verdict.FAIL, "SUPABASE_WORKER_KEY", "token worker"),
@@ -260,7 +269,7 @@ def test_a_workers_key_that_expires_soon_is_found(
     assert finding.verdict is verdict, finding
     if verdict is Verdict.WARN:
         assert "expires in 12 days" in finding.detail
-        assert "token rotate" in str(finding.fix)
+        assert "minutehand rotate" in str(finding.fix)
 
 
 def test_the_messages_to_realtime_are_told(stack: RunningStack) -> None:

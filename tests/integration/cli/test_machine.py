@@ -66,7 +66,7 @@ def test_an_old_zip_matters_to_a_deploy_and_not_to_a_developer(checkout: Path) -
     deploying = found(checkout, "package", stage="prod")
     assert deploying.verdict is Verdict.FAIL
     assert "older than the sources" in deploying.detail
-    assert deploying.fix == "make package"
+    assert deploying.fix == "minutehand package"
 
 
 def test_byte_code_of_another_python_is_found(checkout: Path) -> None:

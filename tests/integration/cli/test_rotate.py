@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import stat
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import jwt
 import pytest
@@ -46,29 +48,55 @@ async def works(renewed: Renewed, key: str, *, version: int = 1) -> bool:
         await queue.aclose()
 
 
-async def test_one_command_rotates_the_workers_key(
-    renewed: Renewed, env_file: Path, tmp_path: Path
+def run(*arguments: str) -> Any:
+    done = CliRunner().invoke(app, ["rotate", "--json", *arguments])
+    assert done.exit_code == 0, done.output
+    return json.loads(done.stdout.splitlines()[-1]), done.output
+
+
+@pytest.fixture
+def secrets(tmp_path: Path) -> Path:
+    """A file of secrets with a first worker key."""
+    path = tmp_path / "secrets.env"
+    path.touch(mode=0o600)
+    path.write_text("WORKER_SECRET_TOKEN=keep-me\nSUPABASE_WORKER_KEY=\n")
+    return path
+
+
+def is_private(path: Path) -> bool:
+    """Whether its owner alone may read it."""
+    return stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize("steps", [["--now"], ["", "--finish"]], ids=["stolen", "in-two-steps"])
+async def test_the_key_before_opens_nothing_after_a_rotation(
+    renewed: Renewed, env_file: Path, secrets: Path, steps: list[str]
 ) -> None:
-    """The old key is refused at once, the new one works, and what a thief registered is gone."""
-    runner = CliRunner()
-    secrets = tmp_path / "secrets.env"
-    secrets.write_text("WORKER_SECRET_TOKEN=keep-me\nSUPABASE_WORKER_KEY=\n")
-    common = ["rotate", "--env-file", str(env_file), "--secrets", str(secrets), "--json"]
-    first = runner.invoke(app, common)
-    assert first.exit_code == 0, first.output
+    """The old key is refused, the new one works, and what a thief registered is gone."""
+    common = ["--env-file", str(env_file), "--secrets", str(secrets), "--only", "key"]
+    run(*common)
     stolen = read_env_file(secrets)["SUPABASE_WORKER_KEY"]
     assert await works(renewed, stolen, version=9)
     aged = replace_issued_at(stolen)
 
-    second = runner.invoke(app, [*common, "--now"])
+    told = [run(*common, *step.split()) for step in steps]
 
-    assert second.exit_code == 0, second.output
     fresh = read_env_file(secrets)
     assert fresh["WORKER_SECRET_TOKEN"] == "keep-me"
     assert fresh["SUPABASE_WORKER_KEY"] != stolen
-    assert stat.S_IMODE(secrets.stat().st_mode) == 0o600
-    assert stolen not in second.output
-    assert fresh["SUPABASE_WORKER_KEY"] not in second.output
+    assert is_private(secrets)
+    for said, output in told:
+        assert stolen not in output
+        assert fresh["SUPABASE_WORKER_KEY"] not in output
+        assert (said["refused"] is None) == (said is not told[-1][0])
+    grace = datetime.fromisoformat(told[-1][0]["refused"]["from"]) - datetime.now(UTC)
+    if "--finish" in steps:  # running functions may read their secrets five minutes late
+        assert timedelta(minutes=5) < grace
+        with renewed.database.connect() as connection:
+            connection.execute(
+                "update queue.settings set value = jsonb_set(value, '{from}', '0')"
+                " where name = 'worker_keys_revoked'"
+            )
     assert not await works(renewed, aged)
     assert await works(renewed, fresh["SUPABASE_WORKER_KEY"], version=2)
 
@@ -79,12 +107,24 @@ def replace_issued_at(key: str) -> str:
     return jwt.encode({**claims, "iat": claims["iat"] - 3600}, JWT_SECRET, "HS256")
 
 
-def test_without_a_file_the_key_is_printed(env_file: Path) -> None:
-    """For whoever keeps secrets elsewhere."""
-    done = CliRunner().invoke(app, ["rotate", "--env-file", str(env_file), "--json"])
+def test_without_a_file_the_new_values_are_printed(env_file: Path) -> None:
+    """For secrets that are kept elsewhere."""
+    said, _ = run("--env-file", str(env_file))
 
-    assert done.exit_code == 0, done.output
-    assert json.loads(done.stdout.strip().splitlines()[-1])["worker_key"].count(".") == 2
+    assert said["values"]["SUPABASE_WORKER_KEY"].count(".") == 2
+    assert set(said["values"]) == {*said["changed"]}
+    assert len(said["changed"]) == 3
+
+
+def test_a_wrong_operators_key_is_named_as_such(env_file: Path, secrets: Path) -> None:
+    """Not as a wrong password."""
+    env_file.write_text(env_file.read_text().replace(SECRET_KEY, "sb_secret_wrong"))
+    done = CliRunner().invoke(
+        app, ["rotate", "--json", "--now", "-e", str(env_file), "--secrets", str(secrets)]
+    )
+
+    assert done.exit_code == 1
+    assert "SUPABASE_SECRET_KEY" in json.loads(done.stderr.splitlines()[-1])["error"]
 
 
 def test_a_value_is_replaced_and_no_other(tmp_path: Path) -> None:

@@ -10,6 +10,8 @@ import psycopg
 import pytest
 
 from minutehand.cli import supabase_cli
+from minutehand.cli.doctor.command import CHECKS, run
+from minutehand.cli.doctor.findings import Patient, Verdict
 from minutehand.cli.supabase_cli import SupabaseCli, project_ref
 from minutehand.local import migrations
 from minutehand.local.postgres import Postgres
@@ -227,3 +229,40 @@ def test_the_ref_comes_from_the_stages_address() -> None:
         with pytest.raises(CommandFailed) as caught:
             project_ref(url, named)
         assert caught.value.code == code
+
+
+@pytest.mark.parametrize(
+    ("version", "linked", "verdict", "detail"),
+    [
+        (None, None, Verdict.FAIL, "is not installed"),
+        ("1.226.4", None, Verdict.FAIL, "2.0 or newer"),
+        ("2.122.1", None, Verdict.FAIL, "linked to no project"),
+        ("2.122.1", OTHER, Verdict.FAIL, f"linked to project {OTHER}"),
+        ("2.122.1", REF, Verdict.OK, REF),
+        ("3.1.0", OTHER, Verdict.OK, REF),
+    ],
+)
+def test_doctor_tells_where_the_schema_would_go(
+    bakery: Project,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    version: str | None,
+    linked: str | None,
+    verdict: Verdict,
+    detail: str,
+) -> None:
+    """Before a deploy finds out."""
+    (bakery.root / "minutehand.stages.yml").write_text(
+        f"default: {{supabaseUrl: https://{REF}.supabase.co}}\nprod: {{}}\n"
+    )
+    if linked is not None:
+        link(bakery, linked)
+    path = fake_cli(tmp_path, version) if version else str(tmp_path / "nothing")
+    monkeypatch.setenv("PATH", f"{path}{os.pathsep}/usr/bin{os.pathsep}/bin")
+    [check] = [check for check in CHECKS if check.name == "supabase-cli"]
+
+    finding = run(check, Patient({}, "prod", root=bakery.root))
+
+    assert finding.verdict is verdict, finding
+    assert detail in finding.detail
+    assert (finding.fix is None) == (verdict is Verdict.OK)

@@ -113,3 +113,23 @@ def test_an_apps_own_events_are_shown_as_well(capsys: pytest.CaptureFixture[str]
     follow_job(Output(as_json=True), connected(service), "a-job")
 
     assert json.loads(capsys.readouterr().out)["type"] == "beacon.receipt.issued"
+
+
+def test_a_watch_says_that_it_is_catching_up_and_when_it_has(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """On standard error, so that what a pipe reads are the events alone."""
+    held = [
+        f'event: freshness\ndata: {{"freshness": "{word}"}}\n\n' for word in ("catching-up", "live")
+    ]
+    service = Service(
+        sse(held[0], event(1), held[1], 'event: end\ndata: {"reason": "completed"}\n\n')
+    )
+
+    follow_job(Output(), connected(service), "a-job")
+
+    said = capsys.readouterr()
+    assert [line.split(":")[0] for line in said.err.splitlines()] == ["catching up", "live"]
+    assert "progress" in said.out
+    assert "catching" not in said.out
+    assert service.asked == [("Bearer token-1", None)]

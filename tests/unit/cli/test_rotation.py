@@ -1,4 +1,4 @@
-"""`minutehand token rotate`: new before old, one file, nothing printed."""
+"""`minutehand rotate` on a file of secrets: new before old, one file, nothing printed."""
 
 from __future__ import annotations
 
@@ -17,6 +17,13 @@ from tests.support.command import app
 OLD = "# ours\nWORKER_SECRET_TOKEN=old-worker\nBACKGROUND_JOB_TOKEN=old-job\nSPEECH_KEY=kept\n"
 
 
+@pytest.fixture(autouse=True)
+def no_project(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A shell that knows no project."""
+    for name in ("SUPABASE_URL", "SUPABASE_SECRET_KEY", "SUPABASE_JWT_SECRET"):
+        monkeypatch.delenv(name, raising=False)
+
+
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
     """What deploy reads."""
@@ -32,20 +39,20 @@ def values(path: Path) -> dict[str, str]:
 
 
 def rotate(file: Path, *more: str) -> tuple[int, dict[str, Any], str]:
-    arguments = ["token", "rotate", "--secrets", str(file), "--json", *more]
-    result = CliRunner().invoke(app, arguments)
+    result = CliRunner().invoke(app, ["rotate", "--secrets", str(file), "--json", *more])
     words = result.stdout if result.exit_code == 0 else result.stderr
     return result.exit_code, json.loads(words.splitlines()[-1]), result.stdout
 
 
-def test_new_tokens_stand_before_the_old_until_the_end(file: Path) -> None:
-    """Functions take two, so that whoever still has the old one is served meanwhile."""
-    code, said, printed = rotate(file)
+def test_new_tokens_are_taken_beside_the_old_until_the_end(file: Path) -> None:
+    """Functions take two, so callers with the old one are served meanwhile."""
+    code, said, printed = rotate(file, "--only", "tokens")
     begun = values(file)
 
     assert code == 0
     assert said["changed"] == ["WORKER_SECRET_TOKEN", "BACKGROUND_JOB_TOKEN"]
     assert "--secrets-only" in said["next"]
+    assert "--finish" in said["next"]
     for name, old in (("WORKER_SECRET_TOKEN", "old-worker"), ("BACKGROUND_JOB_TOKEN", "old-job")):
         new, kept = begun[name].split(",")
         assert (kept, len(new) >= 32) == (old, True)
@@ -55,15 +62,29 @@ def test_new_tokens_stand_before_the_old_until_the_end(file: Path) -> None:
     assert file.stat().st_mode & 0o077 == 0
     assert [path.name for path in file.parent.iterdir()] == [file.name]
 
-    again, refused, _ = rotate(file)
+    again, refused, _ = rotate(file, "--only", "tokens")
     assert (again, refused["code"]) == (1, "rotation_under_way")
     assert rotate(file, "--finish")[0] == 0
     assert values(file)["WORKER_SECRET_TOKEN"] == begun["WORKER_SECRET_TOKEN"].split(",")[0]
     assert rotate(file, "--finish")[1]["code"] == "nothing_to_finish"
 
 
-def test_the_workers_key_is_signed_anew(file: Path, tmp_path: Path) -> None:
-    """With the imported key, for another year."""
+def test_a_stolen_token_is_replaced_at_once(file: Path) -> None:
+    """Also in the middle of a rotation: none of those before is kept."""
+    rotate(file, "--only", "tokens")
+    begun = values(file)["WORKER_SECRET_TOKEN"].split(",")
+
+    code, said, _ = rotate(file, "--only", "tokens", "--now")
+    [left] = values(file)["WORKER_SECRET_TOKEN"].split(",")
+
+    assert code == 0
+    assert left not in begun
+    assert "--finish" not in said["next"]
+    assert rotate(file, "--now", "--finish")[1]["code"] == "usage"
+
+
+def test_the_workers_key_is_signed_by_the_imported_key(file: Path, tmp_path: Path) -> None:
+    """For another year, or as long as is said."""
     private = ec.generate_private_key(ec.SECP256R1())
     key = tmp_path / "key.json"
     document = json.loads(ECAlgorithm.to_jwk(private)) | {"kid": "k1", "alg": "ES256"}
@@ -84,6 +105,30 @@ def test_the_workers_key_is_signed_anew(file: Path, tmp_path: Path) -> None:
     assert claims["iss"] == "https://abcdefghijklmnopqrst.supabase.co/auth/v1"
     assert jwt.get_unverified_header(token)["kid"] == "k1"
     assert token not in printed
+
+
+@pytest.mark.parametrize(
+    ("arguments", "secrets", "code"),
+    [
+        ([], {}, "missing_setting"),  # no address, so nothing to sign for
+        (["--now"], {"SUPABASE_JWT_SECRET": "s" * 40}, "missing_setting"),  # no SUPABASE_SECRET_KEY
+        (["--finish"], {"SUPABASE_WORKER_KEY": "a.b.c"}, "missing_setting"),
+        (["--stage", "never"], {"SUPABASE_JWT_SECRET": "s" * 40}, "unknown_stage"),
+    ],
+)
+def test_what_is_missing_is_said_before_anything_changes(
+    file: Path, arguments: list[str], secrets: dict[str, str], code: str
+) -> None:
+    """A half rotation would be worse than none."""
+    held = OLD + "".join(f"{name}={value}\n" for name, value in secrets.items())
+    if secrets:
+        held += "SUPABASE_URL=https://abcdefghijklmnopqrst.supabase.co\n"
+    file.write_text(held)
+
+    exit_code, said, _ = rotate(file, *arguments)
+
+    assert (exit_code, said["code"]) == (1, code)
+    assert file.read_text() == held
 
 
 def test_a_file_that_others_may_read_is_refused(file: Path) -> None:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from minutehand.client.sequence import MOST_WAITING, EventSequence, apply_event, event_of_frame
 from minutehand.queue import Job, JobEvent
+from minutehand.queue.broadcasts import events_of_message
 from tests.support.paths import ROOT
 
 JOB = "11111111-0000-4000-8000-000000000001"
@@ -132,3 +133,17 @@ def test_a_frame_is_an_event_where_the_browser_says_so(case: dict[str, Any]) -> 
     found = event_of_frame(case["frame"])
 
     assert (found and found.seq) == case["seq"]
+
+
+@pytest.mark.parametrize("case", CASES["messages"], ids=lambda case: case["name"])
+def test_a_message_carries_the_events_that_the_browser_reads(case: dict[str, Any]) -> None:
+    """A thousand jobs of one batch differ in their ids: the rest is sent once."""
+    assert events_of_message(case["message"]) == case["events"]
+
+
+@pytest.mark.parametrize("payload", [None, "text", [1], {"events": []}, {"events": [7]}])
+def test_a_message_of_another_shape_carries_no_number(payload: object) -> None:
+    """Readers then look at the log."""
+    [event] = events_of_message(payload)
+
+    assert "seq" not in event

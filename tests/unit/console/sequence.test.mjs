@@ -4,6 +4,7 @@ import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { test } from "node:test";
 import { applyEvent, ENDED, normalizeEvent, Sequence } from "../../../infra/console/lib/jobs.js";
+import { eventsOf } from "../../../infra/console/lib/jobs/sequence.js";
 import { randomness } from "./world.mjs";
 
 /** Passed by minutehand.client.sequence as well: tests/unit/client/test_sequence.py. */
@@ -110,6 +111,10 @@ for (const { name, job, events: told, after } of cases.jobs) {
 
 for (const { name, frame, seq } of cases.frames) {
   test(`frame: ${name}`, () => assert.equal(normalizeEvent(frame)?.seq ?? null, seq));
+}
+
+for (const { name, message, events: carried } of cases.messages) {
+  test(`message: ${name}`, () => assert.deepEqual(eventsOf(message), carried));
 }
 
 test("a row of job_events becomes the shape of a frame", () => {

@@ -241,6 +241,52 @@ async def test_the_subject_is_checked_although_frames_keep_coming() -> None:
     assert "id: 9\n" in text
 
 
+class HeldBack(Script):
+    """Held back from its first look on, until a later one has found nothing more."""
+
+    def __init__(self, hub: EventHub, *items: Batch) -> None:
+        super().__init__(*items)
+        self.hub = hub
+        self.held_at: float | None = None
+        self.found_nothing = False
+
+    async def read(self, *, thorough: bool = False, since: float | None = None) -> Batch:
+        now = asyncio.get_running_loop().time()
+        if self.held_at is None:
+            self.held_at = now
+            self.hub.look_again(TOPIC)
+            return Batch()
+        if self.items:
+            return await super().read()
+        if self.found_nothing:
+            return Batch([line(3)], end="completed")
+        self.found_nothing = now > self.held_at + 0.1
+        return Batch()
+
+
+async def test_a_stream_says_that_it_is_catching_up_until_a_look_finds_nothing_more() -> None:
+    """Held back messages leave a reader behind for seconds: it is told, and told when it is not."""
+    hub = EventHub()
+    feed = HeldBack(hub, Batch([line(1)]), Batch([line(2)]))
+    pace = Pace(streaming=True, poll=0.02, check=30.0, breath=0.0, look_again=0.1)
+
+    text = await asyncio.wait_for(read_all(feed, hub=hub, pace=pace), 60)
+
+    held, live = (
+        f'event: freshness\ndata: {{"freshness":"{each}"}}' for each in ("catching-up", "live")
+    )
+    # without an id, so that EventSource comes back to the last event
+    told = [each for each in text.split("\n\n") if each in {held, live} or each.startswith("id: ")]
+    assert [each.split("\n")[0] for each in told] == [
+        "event: freshness",
+        "id: 1",
+        "id: 2",
+        "event: freshness",
+        "id: 3",
+    ]
+    assert (told[0], told[3]) == (held, live)
+
+
 async def test_what_one_reader_finds_in_the_log_the_others_need_not_read() -> None:
     """Fifty polling readers of one job cost one read, where no Realtime tells of news."""
     hub = EventHub()

@@ -8,12 +8,14 @@ import json
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 import pytest
 from websockets.asyncio.server import Server, ServerConnection, serve
 
 from minutehand.clock import SystemClock
 from minutehand.config import Settings
+from minutehand.queue.errors import QueueUnavailable
 from minutehand.web.hub import EventHub
 from minutehand.web.upstream import RealtimeUpstream
 
@@ -203,3 +205,53 @@ async def test_without_a_realtime_server_readers_simply_poll() -> None:
         await asyncio.sleep(0.1)
         assert not news.is_live
     await hub.aclose()
+
+
+async def test_an_announcement_makes_every_reader_read_until_nothing_more_is_found(
+    hub: EventHub, realtime: Realtime
+) -> None:
+    """Messages were held back: no reader may believe that it has heard everything."""
+    async with (
+        hub.subscribe("workspace:1", token="t", until=LATER) as news,
+        hub.subscribe("workspace:2", token="t", until=LATER) as other,
+    ):
+        await until(lambda: hub.is_live("workspace:1") and hub.is_live("workspace:2"))
+        news.must_look()
+        other.must_look()
+
+        message = {"event": "job.look_again", "payload": {"look_again": True, "since": "1"}}
+        await realtime.push("realtime:workspace:1", "broadcast", message)
+
+        assert await news.wait(5)
+        assert news.must_look()
+        assert news.held_at is not None
+        assert other.held_at is None
+
+
+async def test_a_process_counts_among_a_topics_followers_while_it_is_joined(
+    realtime: Realtime,
+) -> None:
+    """Of a single job's readers only those are told that messages were held back."""
+    said: list[tuple[str, str | None, UUID]] = []
+
+    async def follow_topic(topic: str, token: str | None, follower_id: UUID) -> None:
+        said.append((topic, token, follower_id))
+        if topic == "job:1":
+            raise QueueUnavailable("away")
+
+    settings = Settings(
+        supabase_url=f"http://127.0.0.1:{realtime.port}", supabase_publishable_key="sb_key"
+    )
+    hub = EventHub()
+    hub.feed_from(RealtimeUpstream(settings, hub, SystemClock(), follow_topic=follow_topic))
+    async with (
+        hub.subscribe("job:1", token="a", until=LATER),
+        hub.subscribe("job:2", token="b", until=LATER),
+    ):
+        await until(lambda: len(said) == 2)
+        assert hub.is_live("job:1")
+        assert hub.is_live("job:2")
+    await hub.aclose()
+
+    assert sorted((topic, token) for topic, token, _ in said) == [("job:1", "a"), ("job:2", "b")]
+    assert len({follower for _, _, follower in said}) == 2

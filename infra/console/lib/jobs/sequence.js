@@ -86,6 +86,19 @@ export class Sequence {
   }
 }
 
+/**
+ * The events of one message of a topic: several in order, or the one that it is itself. What several
+ * share, such as `data` and `at`, is beside the list and left out in each.
+ *
+ * @param {any} payload
+ * @returns {any[]}
+ */
+export function eventsOf(payload) {
+  if (!Array.isArray(payload?.events)) return [payload];
+  const { events, ...shared } = payload;
+  return events.map((/** @type {any} */ event) => ({ ...shared, ...event }));
+}
+
 /** Events after which the row holds more than the event tells: a result, an error, a schedule. */
 const NEEDS_ROW = new Set([
   "job.completed",

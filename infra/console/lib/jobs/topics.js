@@ -2,6 +2,7 @@
 
 import { later } from "./follower.js";
 import { within } from "./reads.js";
+import { eventsOf } from "./sequence.js";
 
 /** @import { RealtimeChannel } from "@supabase/supabase-js" */
 /** @import { Client } from "./types.js" */
@@ -142,7 +143,7 @@ export class Topics {
     const following = this.#follow(entry);
     channel.on("broadcast", { event: "*" }, (message) => {
       // one message carries all events of a statement for this topic, in order
-      for (const payload of message.payload?.events ?? [message.payload])
+      for (const payload of eventsOf(message.payload))
         for (const listener of [...entry.listeners]) listener.message(payload);
     });
     channel.subscribe((status, error) => {

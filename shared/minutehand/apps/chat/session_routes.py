@@ -35,7 +35,7 @@ from minutehand.web.hub import EventHub
 from minutehand.web.idempotency import IdempotencyHeader, parse_key
 from minutehand.web.services import Provided, Services
 from minutehand.web.sse import MEDIA_TYPE, EventStream
-from minutehand.web.streams import BUFFERED_SECONDS, Opening, buffered_pace
+from minutehand.web.streams import BUFFERED_SECONDS, Opening, asked_at, buffered_pace
 
 logger = logging.getLogger(__name__)
 
@@ -254,6 +254,7 @@ class SessionRoutes:
         session_id: str | None,
         key: str | None,
     ) -> Response:
+        began_at = asked_at(request, services.clock)
         text, history = _last_said(body)
         session_id = session_id or f"guest_{secrets.token_hex(32)}"
         texts = [Text(title=each.title, text=each.text) for each in body.documents]
@@ -281,7 +282,9 @@ class SessionRoutes:
         )
         if asked["wake"]:
             await services.waker.wake()
-        exchange = _Exchange(self._app, store, services, session_id, asked["message_id"], by_rules)
+        exchange = _Exchange(
+            self._app, store, services, session_id, asked["message_id"], by_rules, began_at
+        )
         headers = {"X-Session-Id": session_id}
         if MEDIA_TYPE in request.headers.get("accept", ""):
             return StreamingResponse(
@@ -308,7 +311,7 @@ class SessionRoutes:
         session_id: str,
         after: str | None,
     ) -> EventStream:
-        began_at = services.clock.monotonic()
+        began_at = asked_at(request, services.clock)
         feed = SessionFeed(
             session_id,
             self._app.streaming_session(token_of(caller)),
@@ -346,6 +349,7 @@ class _Exchange:
         session_id: str,
         message_id: str,
         by_rules: Classification,
+        began_at: float,
     ) -> None:
         self._app = app
         self._store = store
@@ -353,6 +357,8 @@ class _Exchange:
         self._session_id = session_id
         self._message_id = message_id
         self._by_rules = by_rules
+        #: On the monotonic clock; the wait for a reply is counted from here.
+        self._began_at = began_at
 
     async def answer(self) -> tuple[int, dict[str, Any]]:
         """The status and the body, once there is a reply or work has begun."""
@@ -377,7 +383,7 @@ class _Exchange:
     async def _outcomes(self) -> AsyncIterator[Outcome]:
         clock = self._services.clock
         seconds = WAIT_SECONDS if self._services.pace.streaming else BUFFERED_SECONDS
-        until = clock.monotonic() + seconds
+        until = self._began_at + seconds
         pause, longest = LOOK_SECONDS
         while True:
             found = await self._store.outcome(self._session_id, self._message_id)

@@ -35,6 +35,10 @@ class PlanStream(Stream):
         """Nothing: the plan's last event has said it."""
         return b""
 
+    def freshness(self, word: str) -> bytes:
+        """Nothing: a plan's stream holds its events alone."""
+        return b""
+
 
 class PlanFeed:
     """One plan's events by `seq`, forward from where the reader stands.

@@ -10,10 +10,12 @@ from minutehand.cli.account import caller
 from minutehand.cli.deploy import parameters as stage_parameters
 from minutehand.cli.deploy import placeholders, shown, stage_limits
 from minutehand.cli.doctor.findings import Check, Finding, Patient, Reporter
+from minutehand.cli.supabase_cli import REMOTE, SupabaseCli, check_linked, project_ref
 from minutehand.deploy.parameters import NEEDED, missing_for, parameter_name
 from minutehand.deploy.service import needs_of
 from minutehand.deploy.stage_values import problems
 from minutehand.project import Project
+from minutehand.terminal.connection import CommandFailed
 
 LOOKS_SECRET = re.compile(r"sb_secret_[A-Za-z0-9]{8,}|eyJ[A-Za-z0-9_-]{20,}\.eyJ|-----BEGIN ")
 SECRET_NAMES = {
@@ -44,6 +46,20 @@ def stage_settings(patient: Patient) -> Finding:
     if found := problems(stage_parameters(str(patient.stage), project)):
         return say.fail("; ".join(found), f"edit {shown(project)}")
     return say.ok("every value is one that AWS and the functions take")
+
+
+def supabase_cli(patient: Patient) -> Finding:
+    """The program that pushes the schema is here, and would push it to the stage's project."""
+    say = Reporter("supabase-cli")
+    values = stage_parameters(str(patient.stage), Project.at(patient.root))
+    try:
+        ref = project_ref(str(values["supabaseUrl"]), str(values.get("supabaseProject") or ""))
+        cli = SupabaseCli.find()
+        if cli.version[0] < REMOTE:
+            check_linked(patient.root, ref)
+    except CommandFailed as failed:
+        return say.fail(str(failed), failed.fix or "see the message")
+    return say.ok(f"version {'.'.join(map(str, cli.version))}, project {ref}")
 
 
 def parameters(patient: Patient) -> Finding:
@@ -199,6 +215,7 @@ def limits(patient: Patient) -> Finding:
 CHECKS = (
     Check("placeholders", filled, deployed=True),
     Check("stage-settings", stage_settings, deployed=True),
+    Check("supabase-cli", supabase_cli, deployed=True),
     Check("aws-account", account, deployed=True),
     Check("account-limits", limits, deployed=True, held_by_aws=True),
     Check("parameters", parameters, deployed=True, held_by_aws=True),

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import re
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict
+
 from minutehand.cli.doctor.findings import Check, Finding, Patient, Reporter
 from minutehand.cli.queues import megabytes, storage_line
-from minutehand.cli.supabase_cli import how_to_migrate
+from minutehand.cli.supabase_cli import HOSTED, how_to_migrate
 from minutehand.local.migrations import find_migrations
 from minutehand.project import Project
 
@@ -43,6 +48,34 @@ def version(patient: Patient) -> Finding:
     if number < 150000:
         return say.fail(f"Postgres {text}", "upgrade to Postgres 15 or newer")
     return say.ok(f"Postgres {text}")
+
+
+def one_project(patient: Patient) -> Finding:
+    """The database and the API are of one project."""
+    say = Reporter("one-project")
+    of_api = HOSTED.fullmatch(patient.values.get("SUPABASE_URL", "").rstrip("/"))
+    of_database = database_ref(patient.values["DATABASE_URL"])
+    if of_api is None or of_database is None:
+        return say.skip("not both addresses tell a project's ref")
+    if of_api[1] != of_database:
+        return say.fail(
+            f"DATABASE_URL is of project {of_database}, SUPABASE_URL of {of_api[1]}",
+            "copy both from one project: Connect, and Project settings → Data API",
+        )
+    return say.ok(of_database)
+
+
+def database_ref(url: str) -> str | None:
+    """The ref in a hosted project's database address, direct or by the pooler."""
+    try:
+        parts = conninfo_to_dict(url)
+    except psycopg.ProgrammingError:
+        return None  # connecting says what is wrong with it
+    host, user = str(parts.get("host", "")), str(parts.get("user", ""))
+    direct = re.fullmatch(r"db\.([a-z]{20})\.supabase\.(?:co|in|red)", host)
+    pooled = re.fullmatch(r"[^.]+\.([a-z]{20})", user)
+    found = direct or pooled
+    return found[1] if found else None
 
 
 def wal_level(patient: Patient) -> Finding:
@@ -409,6 +442,7 @@ def old_snapshot(patient: Patient) -> Finding:
 CHECKS = tuple(
     Check(name, run, needs=NEEDS)
     for name, run in (
+        ("one-project", one_project),
         ("postgres", version),
         ("wal-level", wal_level),
         ("migrations", migrations),

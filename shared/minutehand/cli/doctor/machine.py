@@ -108,21 +108,21 @@ def package(patient: Patient) -> Finding:
     for bundle in BUNDLES:
         manifest = folder / f"{bundle.name}.manifest.json"
         if not manifest.exists():
-            return say.skip("nothing was packaged yet; `make package` does")
+            return say.skip("nothing was packaged yet; `minutehand package` does")
         built: dict[str, Any] = json.loads(manifest.read_text("utf-8"))
         if built.get("magic") != MAGIC_3_13:
             return say.fail(
                 f"{bundle.name}.zip has byte code of Python {built.get('python')}, "
                 f"Lambda runs {LAMBDA.python}",
-                "make package",
+                "minutehand package",
             )
         now = sources_hash(source_files(bundle, project), project)
         if built.get("sources_sha256") != now:
             # of no matter while developing: deploying packages anew
             told = say.warn if patient.stage is None else say.fail
-            return told(f"{bundle.name}.zip is older than the sources", "make package")
+            return told(f"{bundle.name}.zip is older than the sources", "minutehand package")
         if not (folder / built["archive"]).exists():
-            return say.fail(f"{built['archive']} is gone", "make package")
+            return say.fail(f"{built['archive']} is gone", "minutehand package")
     return say.ok("zips of the present sources")
 
 

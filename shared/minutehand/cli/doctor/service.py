@@ -12,7 +12,7 @@ from typing import Any
 import jwt
 
 from minutehand.cli.doctor.findings import Check, Finding, Patient, Reporter
-from minutehand.cli.doctor.settings import role_of
+from minutehand.cli.doctor.settings import key_id, role_of
 from minutehand.cli.queues import messages_line
 from minutehand.cli.supabase_cli import how_to_migrate
 from minutehand.config import ConfigurationError, Settings
@@ -135,7 +135,16 @@ def sign_in(patient: Patient) -> Finding:
         if failed.code == "not_signed_in":
             return say.skip("no MINUTEHAND_EMAIL and MINUTEHAND_PASSWORD")
         return say.fail(str(failed), failed.fix or "check e-mail and password")
-    if jwt.get_unverified_header(token)["alg"] == "HS256":
+    header = jwt.get_unverified_header(token)
+    worker_key = patient.values.get("SUPABASE_WORKER_KEY")
+    if (kid := header.get("kid")) and kid == key_id(worker_key or ""):
+        return say.fail(
+            "users' tokens are signed by the worker's own key: who holds its file signs in as any "
+            "user",
+            "Project settings → JWT keys: rotate to a key that Supabase made; the worker's is then "
+            "previously used, and verifies",
+        )
+    if header["alg"] == "HS256":
         secret = patient.values.get("SUPABASE_JWT_SECRET", "")
         try:
             jwt.decode(token, secret, algorithms=["HS256"], options={"verify_aud": False})
@@ -152,6 +161,33 @@ def sign_in(patient: Patient) -> Finding:
             "Authentication → Sessions: 3600 s or less",
         )
     return say.ok(f"tokens verify and live {lifetime} s")
+
+
+def sign_up(patient: Patient) -> Finding:
+    """An address is its owner's before it counts as an invited one."""
+    say = Reporter("sign-up")
+    url = patient.values["SUPABASE_URL"].rstrip("/")
+    answer = patient.get(
+        f"{url}/auth/v1/settings", headers={"apikey": patient.values["SUPABASE_PUBLISHABLE_KEY"]}
+    )
+    if not answer.is_success:
+        return say.skip(f"Auth answers {answer.status_code}, see supabase")
+    told = answer.json()
+    if patient.is_local:
+        return say.ok("open, as the local stack has it")
+    page = "Authentication → Sign in / Providers"
+    if told.get("mailer_autoconfirm") and told.get("external", {}).get("email"):
+        return say.fail(
+            "addresses are not confirmed: anyone can sign up with an invited address",
+            f"{page} → Email: switch on Confirm email",
+        )
+    allowed = patient.values.get("ALLOW_ANONYMOUS", "").lower() in {"1", "true", "yes", "on"}
+    if told.get("external", {}).get("anonymous_users") and not allowed:
+        return say.warn(
+            "anonymous sign-ins are on, and ALLOW_ANONYMOUS is off",
+            f"{page}: switch off Allow anonymous sign-ins",
+        )
+    return say.ok("closed" if told.get("disable_signup") else "open, addresses are confirmed")
 
 
 def api(patient: Patient) -> Finding:
@@ -212,7 +248,7 @@ def worker_key(patient: Patient) -> Finding:
     if days is not None and days < KEY_WARN_DAYS:
         return say.warn(
             f"it expires in {days:.0f} days, and every worker is refused then",
-            "minutehand token rotate --secrets secrets.env --signing-key key.json",
+            "minutehand rotate --only key --secrets secrets.env --signing-key key.json",
         )
     if not key and not patient.values.get("SUPABASE_JWT_SECRET"):
         return say.warn("it signs in with a secret key: more rights than needed", fix)
@@ -319,6 +355,7 @@ CHECKS = (
     Check("clock-skew", clock_skew, needs=SUPABASE),
     Check("jwt-algorithm", jwt_algorithm, needs=SUPABASE),
     Check("sign-in", sign_in, needs=SUPABASE),
+    Check("sign-up", sign_up, needs=SUPABASE),
     Check("worker-key", worker_key, needs=SUPABASE, held_by_aws=True),
     Check("schedule", schedule_alive, needs=SUPABASE, held_by_aws=True),
     Check("messages", messages, needs=SUPABASE, held_by_aws=True),

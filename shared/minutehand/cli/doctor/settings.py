@@ -51,6 +51,14 @@ def role_of(key: str) -> str | None:
     return str(role) if role else None
 
 
+def key_id(token: str) -> str | None:
+    """Which signing key a JWT names; None when it names none, or is no JWT."""
+    try:
+        return jwt.get_unverified_header(token).get("kid")
+    except jwt.PyJWTError:
+        return None
+
+
 def tokens(patient: Patient) -> Finding:
     """The tokens that start ticks: set, long, not the well-known ones, at most two of each."""
     say = Reporter("tokens")

@@ -121,8 +121,7 @@ def judge_key(days: float) -> dict[str, Any]:
         WARN if days < KEY_WARN_DAYS else PASS,
         round(days, 1),
         "days",
-        f"expires in {days:.0f} days"
-        + ("; `minutehand token rotate`" if days < KEY_WARN_DAYS else ""),
+        f"expires in {days:.0f} days" + ("; `minutehand rotate`" if days < KEY_WARN_DAYS else ""),
     )
 
 

@@ -20,7 +20,7 @@ create table public.chat_conversations (
   by_guest boolean not null default false,
   created_at timestamptz not null default queue.clock(),
   last_message_at timestamptz not null default queue.clock(),
-  constraint chat_conversations_title_is_bounded check (char_length(title) between 1 and 200)
+  constraint chat_conversations_title_is_bounded check (char_length(title) between 1 and 200 and title ~ '\S')
 );
 comment on table public.chat_conversations is 'A conversation. It is its workspace''s: every member reads it and '
   'writes in it.';
@@ -45,9 +45,11 @@ comment on column public.chat_conversations.last_message_at is 'When its latest 
   'before there is one. Retention counts from here.';
 
 create index chat_conversations_newest on public.chat_conversations (workspace_id, last_message_at desc, id desc);
-create index chat_conversations_by_guest_session on public.chat_conversations (guest_session_id, last_message_at desc, id desc) where guest_session_id is not null;
+create index chat_conversations_by_guest_session on public.chat_conversations (guest_session_id,
+  last_message_at desc, id desc) where guest_session_id is not null;
 create index chat_conversations_oldest on public.chat_conversations (last_message_at);
-create unique index chat_conversations_one_per_key on public.chat_conversations (workspace_id, coalesce(guest_session_id, ''), idempotency_key);
+create unique index chat_conversations_one_per_key on public.chat_conversations (workspace_id,
+  coalesce(guest_session_id, ''), idempotency_key);
 
 create table public.chat_messages (
   id uuid primary key default queue.new_id(),
@@ -74,7 +76,8 @@ create table public.chat_messages (
   constraint chat_messages_kind_is_its_authors check (
     author = 'user' and kind in ('message', 'answer') or author = 'assistant' and kind in ('reply', 'plan', 'result')),
   constraint chat_messages_are_bounded check (
-    char_length(text) between 1 and 50000 and octet_length(documents::text) <= 600000 and octet_length(data::text) <= 200000),
+    char_length(text) between 1 and 50000 and octet_length(documents::text) <= 600000
+      and octet_length(data::text) <= 200000),
   constraint chat_messages_cost_is_no_gift check (input_tokens >= 0 and output_tokens >= 0 and cost_usd >= 0),
   constraint chat_messages_seq_is_given_once unique (conversation_id, seq),
   constraint chat_messages_are_sent_once unique (conversation_id, client_id)
@@ -110,7 +113,8 @@ comment on column public.chat_messages.by_guest is 'Whether the holder of a gues
 comment on column public.chat_messages.created_at is 'When it came, UTC.';
 create unique index chat_messages_one_per_job on public.chat_messages (job_id) where author = 'assistant';
 create index chat_messages_by_workspace on public.chat_messages (workspace_id);
-create index chat_messages_with_texts on public.chat_messages (conversation_id, seq) where documents <> '[]'; -- a job looks back for the latest
+-- a job looks back for the latest
+create index chat_messages_with_texts on public.chat_messages (conversation_id, seq) where documents <> '[]';
 
 create table public.chat_work_items (
   job_id uuid primary key,
@@ -124,7 +128,8 @@ create table public.chat_work_items (
   fed_by uuid[] not null default '{}',
   constraint chat_work_items_kind_is_known check (
     kind in ('research', 'summarise', 'compare', 'draft', 'build')),
-  constraint chat_work_items_are_bounded check (char_length(title) between 1 and 200 and char_length(instruction) between 1 and 8000)
+  constraint chat_work_items_are_bounded check (char_length(title) between 1 and 200
+    and char_length(instruction) between 1 and 8000)
 );
 comment on table public.chat_work_items is 'Background work that a message became, one job each; how it stands is '
   'read from async_work_items.';
@@ -269,7 +274,8 @@ from public.chat_work_items as i
 join public.chat_conversations as c on c.id = i.conversation_id
 left join public.jobs as j on j.id = i.job_id
 left join public.job_events as e
-  on j.status = 'waiting' and e.job_id = j.id and e.seq = j.last_seq and e.type = 'job.waiting' and e.data #>> '{wait,kind}' = 'ask'
+  on j.status = 'waiting' and e.job_id = j.id and e.seq = j.last_seq and e.type = 'job.waiting'
+    and e.data #>> '{wait,kind}' = 'ask'
 left join public.chat_notes as n on n.job_id = i.job_id and n.name = e.data #>> '{wait,name}'
 left join public.chat_messages as r on r.job_id = i.job_id and r.author = 'assistant';
 comment on view public.async_work_items is E'Background work of chats, one row a work item, with the question it '
@@ -316,9 +322,11 @@ select
   w.waiting > 0 as answer_wanted,
   exists (
     select 1 from public.jobs as a
-    where a.session_id = c.session_id and a.workspace_id = c.workspace_id and a.job_type = 'chat_reply' and a.finished_at is null
+    where a.session_id = c.session_id and a.workspace_id = c.workspace_id and a.job_type = 'chat_reply'
+      and a.finished_at is null
       and a.payload ->> 'conversation_id' = c.id::text) as replying,
-  c.last_seq as messages, c.created_by, c.created_at, c.last_message_at, greatest(c.last_message_at, w.updated_at) as last_activity_at
+  c.last_seq as messages, c.created_by, c.created_at, c.last_message_at,
+    greatest(c.last_message_at, w.updated_at) as last_activity_at
 from public.chat_conversations as c
 cross join lateral (
   select
@@ -387,7 +395,8 @@ set search_path = ''
 as $$
   select chat.is_service() or queue.is_member(p_conversation.workspace_id)
     or p_conversation.guest_session_id = p_session_id
-      and exists (select from queue.may_join_guest_session(p_session_id) as v where v.workspace_id = p_conversation.workspace_id)
+      and exists (select from queue.may_join_guest_session(p_session_id) as v
+        where v.workspace_id = p_conversation.workspace_id)
 $$;
 comment on function chat.is_open_to_caller is 'Whether the caller is a member of the conversation''s workspace, or '
   'holds the guest session it is open to.';
@@ -448,7 +457,8 @@ as $$
     || case when p_as_guest then '{"created_by": null}'::jsonb else '{}' end
     -- texts travel once, with who sent them
     || jsonb_build_object('documents', (
-      select coalesce(jsonb_agg(jsonb_build_object('title', d.value -> 'title', 'characters', char_length(d.value ->> 'text')) order by d.ordinality), '[]')
+      select coalesce(jsonb_agg(jsonb_build_object('title', d.value -> 'title', 'characters',
+        char_length(d.value ->> 'text')) order by d.ordinality), '[]')
       from jsonb_array_elements(p_message.documents) with ordinality as d))
 $$;
 comment on function chat.show_message is 'A message as people get it: of its documents the titles and lengths.';
@@ -465,27 +475,34 @@ begin
   return (
     select to_jsonb(s) - '{conversation_id,topic_session_id}'::text[] || jsonb_build_object(
       'id', s.conversation_id, 'session_id', s.topic_session_id,
-      'workspace_id', case when not v_as_guest then s.workspace_id end, 'created_by', case when not v_as_guest then s.created_by end,
-      'shared_until', (select v.expires_at from queue.live_guest_session(v_conversation.guest_session_id) as v where v.user_id is null))
+      'workspace_id', case when not v_as_guest then s.workspace_id end,
+      'created_by', case when not v_as_guest then s.created_by end,
+      'shared_until', (select v.expires_at from queue.live_guest_session(v_conversation.guest_session_id) as v
+        where v.user_id is null))
     from public.async_session_state as s where s.conversation_id = p_conversation_id)
   || jsonb_build_object(
     'work', (
       select coalesce(jsonb_agg(to_jsonb(w) - array['id', 'session_id', 'conversation_id', 'workspace_id', 'result']
-        || jsonb_build_object('work_item_id', w.job_id, 'kind', w.type, 'status', w.job_status) order by w.job_id), '[]')
+        || jsonb_build_object('work_item_id', w.job_id, 'kind', w.type, 'status', w.job_status) order by w.job_id),
+          '[]')
       from (
         select * from public.async_work_items where conversation_id = p_conversation_id
         order by job_id desc limit 100) as w),
     'replies', (
-      select coalesce(jsonb_agg(jsonb_build_object('job_id', j.id, 'message_id', m.id, 'status', j.status, 'progress', j.progress,
-        'error_message', j.error_message, 'next_retry_at', j.next_retry_at, 'cancel_requested_at', j.cancel_requested_at,
+      select coalesce(jsonb_agg(jsonb_build_object('job_id', j.id, 'message_id', m.id, 'status', j.status,
+        'progress', j.progress, 'error_message', j.error_message, 'next_retry_at', j.next_retry_at,
+        'cancel_requested_at', j.cancel_requested_at,
         'last_seq', j.last_seq) order by m.seq), '[]')
-      from (select * from public.chat_messages where conversation_id = p_conversation_id and kind = 'message' order by seq desc limit 100) as m
+      from (select * from public.chat_messages where conversation_id = p_conversation_id and kind = 'message'
+        order by seq desc limit 100) as m
       join public.jobs as j on j.id = m.job_id and j.status <> 'completed'));
 end;
 $$;
 comment on function chat.show is 'Behind public.chat_read, which browsers'' roles call as themselves.';
 
-create function chat.messages(p_conversation_id uuid, p_before integer, p_limit integer, p_session_id text) returns jsonb
+create function chat.messages(
+  p_conversation_id uuid, p_before integer, p_limit integer, p_session_id text
+) returns jsonb
 language plpgsql
 security definer -- guests hold no rights on any table: this is their function
 set search_path = ''
@@ -516,11 +533,13 @@ begin
   return jsonb_build_object('conversations', (
     select coalesce(jsonb_agg(to_jsonb(s) - array['conversation_id', 'workspace_id', 'topic_session_id']
       || jsonb_build_object('id', s.conversation_id, 'session_id', s.topic_session_id,
-      'created_by', case when p_session_id is null then s.created_by end) order by c.last_message_at desc, c.id desc), '[]')
+      'created_by', case when p_session_id is null then s.created_by end) order by c.last_message_at desc,
+        c.id desc), '[]')
     from (
       select x.id, x.last_message_at from public.chat_conversations as x
       where x.workspace_id = v_workspace and (p_session_id is null or x.guest_session_id = p_session_id)
-        and (nullif(p_before, 'null') is null or (x.last_message_at, x.id) < ((p_before ->> 'at')::timestamptz, (p_before ->> 'id')::uuid))
+        and (nullif(p_before, 'null') is null
+          or (x.last_message_at, x.id) < ((p_before ->> 'at')::timestamptz, (p_before ->> 'id')::uuid))
       order by x.last_message_at desc, x.id desc
       limit least(200, greatest(1, coalesce(p_limit, 50)))) as c
     join public.async_session_state as s on s.conversation_id = c.id));
@@ -565,7 +584,8 @@ declare
       from (
         select c.id, c.last_seq, c.last_message_at from public.chat_conversations as c
         where c.last_message_at < v_before
-          and not exists (select 1 from public.jobs as j where j.session_id = c.session_id and j.workspace_id = c.workspace_id and j.finished_at is null)
+          and not exists (select 1 from public.jobs as j where j.session_id = c.session_id
+            and j.workspace_id = c.workspace_id and j.finished_at is null)
         order by c.last_message_at limit p_limit for update skip locked) as o) as f
     -- who speaks waits for this: not for several long ones
     where f.messages_before < 1000);
@@ -574,7 +594,8 @@ begin
     perform chat.forget(v_ids);
   end if;
   delete from chat.uses as u using (
-    select author, at from chat.uses where at < v_now - interval '1 day' order by at limit 100 for update skip locked) as old
+    select author, at from chat.uses where at < v_now - interval '1 day' order by at
+      limit 100 for update skip locked) as old
   where u.author = old.author and u.at = old.at;
 end;
 $$;
@@ -584,7 +605,9 @@ comment on function chat.retain is 'Forget up to p_limit conversations that nobo
 create function chat.author(p_workspace_id uuid, p_guest_session_id text) returns text
 language sql stable
 set search_path = ''
-as $$ select case when p_guest_session_id is not null then p_guest_session_id else p_workspace_id || ':' || auth.uid() end $$;
+as $$
+  select case when p_guest_session_id is not null then p_guest_session_id else p_workspace_id || ':' || auth.uid() end
+$$;
 comment on function chat.author is 'Who is counted: a guest session, or the member of a workspace; null for a service.';
 
 create function chat.left_today(p_author text) returns numeric
@@ -621,11 +644,14 @@ begin
   v_now := queue.clock();
   -- a member has no bound of a day, and may have said much in one
   select sum(messages) filter (where at > v_now - interval '1 minute'), sum(messages) into v_minute, v_day
-  from chat.uses where author = v_author and at > v_now - case when p_guest_session_id is null then interval '1 minute' else interval '1 day' end;
+  from chat.uses where author = v_author
+    and at > v_now - case when p_guest_session_id is null then interval '1 minute' else interval '1 day' end;
   if v_minute >= (queue.setting('chat_messages_per_minute'))::integer then
-    perform queue.refuse(429, 'quota_exceeded', format('more than %s messages in a minute; wait a moment', queue.setting('chat_messages_per_minute')), 'minute');
+    perform queue.refuse(429, 'quota_exceeded',
+      format('more than %s messages in a minute; wait a moment', queue.setting('chat_messages_per_minute')), 'minute');
   elsif p_guest_session_id is not null and v_day >= (queue.setting('chat_guest_session_messages_per_day'))::integer then
-    perform queue.refuse(429, 'quota_exceeded', format('more than %s messages in a day', queue.setting('chat_guest_session_messages_per_day')), 'day');
+    perform queue.refuse(429, 'quota_exceeded',
+      format('more than %s messages in a day', queue.setting('chat_guest_session_messages_per_day')), 'day');
   elsif p_guest_session_id is not null and chat.left_today(v_author) < p_tokens then
     perform queue.refuse(429, 'quota_exceeded', 'what this guest session may take in a day is used up', 'tokens');
   end if;
@@ -652,18 +678,22 @@ begin
   elsif char_length(p_title) not between 1 and 200 or p_title !~ '\S' then
     perform queue.refuse(400, 'invalid_argument', 'title must be a text of 1 to 200 characters', 'title');
   end if;
-  -- the author before the guest session, as where a message is counted; conversations of one guest session are counted one after the other
+  -- the author before the guest session, as where a message is counted; conversations of one guest session are
+  -- counted one after the other
   perform pg_advisory_xact_lock(hashtextextended('chat:' || chat.author(v_workspace, v_guest_session), 0));
   perform pg_advisory_xact_lock(hashtextextended('chat:' || p_session_id, 0));
   insert into public.chat_conversations (workspace_id, guest_session_id, title, idempotency_key, created_by, by_guest)
-  values (v_workspace, p_session_id, p_title, p_idempotency_key, v_author, p_session_id is not null and v_author is null)
+  values (v_workspace, p_session_id, p_title, p_idempotency_key, v_author, p_session_id is not null
+    and v_author is null)
   on conflict (workspace_id, coalesce(guest_session_id, ''), idempotency_key) do nothing
   returning * into v_made;
   if not found then
     select id into v_made.id from public.chat_conversations
-    where workspace_id = v_workspace and coalesce(guest_session_id, '') = coalesce(p_session_id, '') and idempotency_key = p_idempotency_key;
+    where workspace_id = v_workspace and coalesce(guest_session_id, '') = coalesce(p_session_id, '')
+      and idempotency_key = p_idempotency_key;
     return jsonb_build_object('conversation_id', v_made.id, 'created', false);
-  elsif p_session_id is not null and (select count(*) from public.chat_conversations where guest_session_id = p_session_id) > 20 then
+  elsif p_session_id is not null
+    and (select count(*) from public.chat_conversations where guest_session_id = p_session_id) > 20 then
     perform queue.refuse(429, 'quota_exceeded', 'a guest session has at most 20 conversations', '20');
   end if;
   perform chat.check_pace(v_workspace, v_guest_session, 0);
@@ -684,7 +714,8 @@ begin
       -- and a member who reads a guest session's id is no guest
       or p_conversation.guest_session_id = p_session_id and p_conversation.by_guest
         and not queue.is_member(p_conversation.workspace_id)) is not true then
-    perform queue.refuse(403, 'forbidden', 'only who began a conversation and managers may rename or delete it', p_conversation.id::text);
+    perform queue.refuse(403, 'forbidden', 'only who began a conversation and managers may rename or delete it',
+      p_conversation.id::text);
   end if;
 end;
 $$;
@@ -847,7 +878,9 @@ $$;
 comment on function chat.say is 'Add a message to its conversation, whose row the caller holds; a first one gives it '
   'its title.';
 
-create function chat.move(p_conversation public.chat_conversations, p_guest_session_id text) returns public.chat_conversations
+create function chat.move(
+  p_conversation public.chat_conversations, p_guest_session_id text
+) returns public.chat_conversations
 language plpgsql
 set search_path = ''
 as $$
@@ -855,7 +888,8 @@ declare
   v_moved public.chat_conversations;
   v_jobs uuid[];
 begin
-  update public.chat_conversations set guest_session_id = p_guest_session_id, idempotency_key = case when p_guest_session_id is not null then idempotency_key end
+  update public.chat_conversations set guest_session_id = p_guest_session_id,
+    idempotency_key = case when p_guest_session_id is not null then idempotency_key end
   where id = p_conversation.id
   returning * into v_moved;
   perform queue.claim_sessions(v_moved.workspace_id, array[v_moved.session_id]);
@@ -888,16 +922,21 @@ begin
   if v_problem is not null then
     perform queue.refuse(400, 'invalid_argument', v_problem[1] || ' ' || v_problem[2], v_problem[1]);
   end if;
-  select * into v_message from public.chat_messages where conversation_id = p_conversation_id and client_id = p_message ->> 'client_id';
+  select * into v_message from public.chat_messages where conversation_id = p_conversation_id
+    and client_id = p_message ->> 'client_id';
   if found then
     if v_message.text <> p_message ->> 'text' or v_message.documents <> p_message -> 'documents'
       or v_message.request <> p_message - '{text,client_id,documents}'::text[] then
-      perform queue.refuse(409, 'idempotency_conflict', 'this client_id stands for another message', v_message.id::text);
+      perform queue.refuse(409, 'idempotency_conflict', 'this client_id stands for another message',
+        v_message.id::text);
     end if;
-    return jsonb_build_object('message', chat.show_message(v_message, v_as_guest), 'job_id', v_message.job_id, 'created', false, 'wake', false);
+    return jsonb_build_object('message', chat.show_message(v_message, v_as_guest), 'job_id', v_message.job_id,
+      'created', false, 'wake', false);
   end if;
-  perform chat.check_pace(v_conversation.workspace_id, case when v_as_guest then v_conversation.guest_session_id end, chat.reply_tokens());
-  if not v_as_guest and v_conversation.guest_session_id is not null and not exists (select from queue.live_guest_session(v_conversation.guest_session_id)) then
+  perform chat.check_pace(v_conversation.workspace_id, case when v_as_guest then v_conversation.guest_session_id end,
+    chat.reply_tokens());
+  if not v_as_guest and v_conversation.guest_session_id is not null
+    and not exists (select from queue.live_guest_session(v_conversation.guest_session_id)) then
     v_conversation := chat.move(v_conversation, null); -- nothing is sent to the topic of a guest session that has ended
   end if;
   if p_message ->> 'mode' = 'work' then
@@ -914,12 +953,15 @@ begin
   v_message.by_guest := v_as_guest;
   v_message := chat.say(v_message);
   -- the platform's own job: no person's call makes it, but it is the person's
-  v_done := queue.enqueue(v_conversation.workspace_id, null, jsonb_build_array(jsonb_build_object('job_type', 'chat_reply',
-    'payload', jsonb_build_object('conversation_id', p_conversation_id, 'message_id', v_message.id), 'user_id', auth.uid(),
+  v_done := queue.enqueue(v_conversation.workspace_id, null,
+    jsonb_build_array(jsonb_build_object('job_type', 'chat_reply', 'user_id', auth.uid(),
+    'payload', jsonb_build_object('conversation_id', p_conversation_id, 'message_id', v_message.id),
     'session_id', v_conversation.session_id, 'concurrency_key', p_conversation_id, 'priority', 10)), false);
-  update public.chat_messages set job_id = (v_done #>> '{ids,0}')::uuid where id = v_message.id returning * into v_message;
+  update public.chat_messages set job_id = (v_done #>> '{ids,0}')::uuid where id = v_message.id
+    returning * into v_message;
   perform chat.retain(5);
-  return jsonb_build_object('message', chat.show_message(v_message, v_as_guest), 'job_id', v_message.job_id, 'created', true, 'wake', v_done -> 'wake');
+  return jsonb_build_object('message', chat.show_message(v_message, v_as_guest), 'job_id', v_message.job_id,
+    'created', true, 'wake', v_done -> 'wake');
 end;
 $$;
 comment on function chat.send is 'Behind public.chat_send, which browsers'' roles call as themselves.';
@@ -960,7 +1002,8 @@ begin
   end if;
   if v_job.status = 'waiting' then
     select e.data -> 'wait' into v_wait from public.job_events as e
-    where e.job_id = p_job_id and e.seq = v_job.last_seq and e.type = 'job.waiting' and e.data #>> '{wait,kind}' = 'ask';
+    where e.job_id = p_job_id and e.seq = v_job.last_seq and e.type = 'job.waiting'
+      and e.data #>> '{wait,kind}' = 'ask';
   end if;
   if v_wait is null then
     perform queue.refuse(409, 'invalid_state', 'it asks nothing, or was answered before', v_job.status);
@@ -1000,7 +1043,8 @@ declare
 begin
   if v_job.status in ('completed', 'failed') then
     perform queue.refuse(409, 'invalid_state', 'it has ended', v_job.status);
-  elsif v_job.status <> 'cancelled' and exists (select from public.chat_messages where job_id = p_job_id and author = 'assistant') then
+  elsif v_job.status <> 'cancelled'
+    and exists (select from public.chat_messages where job_id = p_job_id and author = 'assistant') then
     -- what is posted after this is refused: one of the two comes first, for everybody
     perform queue.refuse(409, 'invalid_state', 'it has written its message already', v_job.status);
   end if;
@@ -1051,12 +1095,15 @@ begin
   if v_guest_session.user_id is not null then
     perform queue.refuse(409, 'invalid_state', 'it is already shared with one user only', 'user');
   elsif v_guest_session.session_id is not null then
-    return jsonb_build_object('session_id', v_guest_session.session_id, 'expires_at', v_guest_session.expires_at, 'created', false);
+    return jsonb_build_object('session_id', v_guest_session.session_id, 'expires_at', v_guest_session.expires_at,
+      'created', false);
   end if;
   -- who may open guest sessions is decided there
-  v_opened := public.open_guest_session(v_conversation.workspace_id, jsonb_build_object('ttl_seconds', coalesce(p_ttl_seconds, 86400)));
+  v_opened := public.open_guest_session(v_conversation.workspace_id,
+    jsonb_build_object('ttl_seconds', coalesce(p_ttl_seconds, 86400)));
   perform chat.move(v_conversation, v_opened ->> 'session_id');
-  return jsonb_build_object('session_id', v_opened -> 'session_id', 'expires_at', v_opened -> 'expires_at', 'created', true);
+  return jsonb_build_object('session_id', v_opened -> 'session_id', 'expires_at', v_opened -> 'expires_at',
+    'created', true);
 end;
 $$;
 comment on function chat.share is 'Behind public.chat_share, which browsers'' roles call as themselves.';
@@ -1082,7 +1129,9 @@ $$;
 comment on function chat.unshare is 'Behind public.chat_unshare, which browsers'' roles call as themselves.';
 
 -- Bodies bound when they are made: the roles that call them need no right to look into chat.
-create function public.chat_open(p_workspace_id uuid, p_title text default null, p_session_id text default null, p_idempotency_key text default null) returns jsonb
+create function public.chat_open(
+  p_workspace_id uuid, p_title text default null, p_session_id text default null, p_idempotency_key text default null
+) returns jsonb
 language sql
 set search_path = ''
 begin atomic
@@ -1102,7 +1151,9 @@ comment on function public.chat_read is E'How a conversation stands, as async_se
   'the newest 100 work items as async_work_items, and replies that are not written yet.\n\nFor members, and who holds '
   'its guest session.';
 
-create function public.chat_messages_before(p_conversation_id uuid, p_before integer default null, p_limit integer default 50, p_session_id text default null) returns jsonb
+create function public.chat_messages_before(
+  p_conversation_id uuid, p_before integer default null, p_limit integer default 50, p_session_id text default null
+) returns jsonb
 language sql
 set search_path = ''
 begin atomic
@@ -1111,7 +1162,9 @@ end;
 comment on function public.chat_messages_before is 'The latest messages before seq p_before, in order, at most 200: '
   '{messages, session_id}.';
 
-create function public.chat_list(p_workspace_id uuid, p_session_id text default null, p_before jsonb default null, p_limit integer default 50) returns jsonb
+create function public.chat_list(
+  p_workspace_id uuid, p_session_id text default null, p_before jsonb default null, p_limit integer default 50
+) returns jsonb
 language sql
 set search_path = ''
 begin atomic
@@ -1149,7 +1202,9 @@ comment on function public.chat_send is E'Say something: {message, job_id, creat
   'message; 409 when it stands for another. 429 for too many in a minute, and in mode work when too much is under '
   'way.';
 
-create function public.chat_answer(p_conversation_id uuid, p_job_id uuid, p_answer jsonb, p_session_id text default null) returns jsonb
+create function public.chat_answer(
+  p_conversation_id uuid, p_job_id uuid, p_answer jsonb, p_session_id text default null
+) returns jsonb
 language sql
 set search_path = ''
 begin atomic
@@ -1198,7 +1253,9 @@ comment on function public.chat_unshare is 'Close the guest session a conversati
 
 -- 5. What the worker does ------------------------------------------------------------------------------
 
-create function chat.held(p_request jsonb, out job public.jobs, out conversation public.chat_conversations) returns record
+create function chat.held(
+  p_request jsonb, out job public.jobs, out conversation public.chat_conversations
+) returns record
 language plpgsql
 set search_path = ''
 as $$
@@ -1233,12 +1290,14 @@ begin
     return jsonb_build_object('message', null);
   end if;
   return jsonb_build_object(
-    'message', jsonb_build_object('id', v_message.id, 'seq', v_message.seq, 'text', v_message.text, 'request', v_message.request),
+    'message', jsonb_build_object('id', v_message.id, 'seq', v_message.seq, 'text', v_message.text,
+      'request', v_message.request),
     'written', (select m.id from public.chat_messages as m where m.job_id = (v_held.job).id and m.author = 'assistant'),
     'item', (select jsonb_build_object('kind', i.kind, 'title', i.title, 'instruction', i.instruction)
       from public.chat_work_items as i where i.job_id = (v_held.job).id),
     'found', (
-      select coalesce(jsonb_agg(jsonb_build_object('title', w.title, 'text', r.text, 'data', r.data) order by w.job_id), '[]')
+      select coalesce(jsonb_agg(jsonb_build_object('title', w.title, 'text', r.text, 'data', r.data)
+        order by w.job_id), '[]')
       from public.chat_work_items as i
       join public.chat_work_items as w on w.job_id = any (i.fed_by)
       join public.chat_messages as r on r.job_id = w.job_id and r.author = 'assistant'
@@ -1250,7 +1309,8 @@ begin
       where m.conversation_id = v_message.conversation_id and m.seq <= v_message.seq and m.documents <> '[]'
       order by m.seq desc limit 1), '[]'),
     'history', (
-      select coalesce(jsonb_agg(jsonb_build_object('author', h.author, 'kind', h.kind, 'text', h.text) order by h.seq), '[]')
+      select coalesce(jsonb_agg(jsonb_build_object('author', h.author, 'kind', h.kind, 'text', h.text)
+        order by h.seq), '[]')
       from (
         select m.seq, m.author, m.kind, m.text, sum(char_length(m.text)) over (order by m.seq desc) as so_far
         from (
@@ -1279,14 +1339,17 @@ $$;
 comment on function chat.refuse_cancelled is 'Refuse with 409 what a job would say that somebody has cancelled; the '
   'caller has looked that it said nothing before.';
 
-create function chat.post(p_job public.jobs, p_conversation public.chat_conversations, p_kind text, p_request jsonb) returns public.chat_messages
+create function chat.post(
+  p_job public.jobs, p_conversation public.chat_conversations, p_kind text, p_request jsonb
+) returns public.chat_messages
 language plpgsql
 set search_path = ''
 as $$
 declare
   v_said public.chat_messages := jsonb_populate_record(null::public.chat_messages,
-    jsonb_build_object('text', p_request -> 'text', 'data', p_request -> 'data', 'model', p_request -> 'model', 'offline', p_request -> 'offline',
-      'input_tokens', p_request -> 'input_tokens', 'output_tokens', p_request -> 'output_tokens', 'cost_usd', p_request -> 'cost_usd'));
+    jsonb_build_object('text', p_request -> 'text', 'data', p_request -> 'data', 'model', p_request -> 'model',
+      'offline', p_request -> 'offline', 'input_tokens', p_request -> 'input_tokens',
+      'output_tokens', p_request -> 'output_tokens', 'cost_usd', p_request -> 'cost_usd'));
 begin
   v_said.conversation_id := p_conversation.id;
   v_said.author := 'assistant';
@@ -1387,11 +1450,13 @@ create function chat.plan_text(p_items jsonb, p_room integer) returns text
 language sql stable
 set search_path = ''
 as $$
-  select E'I am working on this in the background; you can go on chatting.\n' || string_agg('- ' || (i.value ->> 'title'), E'\n'
+  select E'I am working on this in the background; you can go on chatting.\n'
+    || string_agg('- ' || (i.value ->> 'title'), E'\n'
       order by i.ordinality)
     || case when p_room >= jsonb_array_length(p_items) then ''
       else format(E'\n%s waits in the queue until earlier work is done; nothing is lost.',
-        case jsonb_array_length(p_items) - p_room when 1 then 'One of it' else jsonb_array_length(p_items) - p_room || ' of it' end) end
+        case jsonb_array_length(p_items) - p_room when 1 then 'One of it' else jsonb_array_length(p_items) - p_room
+          || ' of it' end) end
   from jsonb_array_elements(p_items) with ordinality as i
 $$;
 comment on function chat.plan_text is 'What is said when work begins, and how much of it waits in the queue.';
@@ -1456,19 +1521,27 @@ for select to authenticated using (workspace_id in (select queue.my_workspaces()
 
 revoke all on public.chat_notes, public.chat_artefacts from public, anon, authenticated, service_role;
 grant select on public.chat_notes to authenticated, service_role;
-revoke all on public.chat_conversations, public.chat_messages, public.chat_work_items, public.async_work_items, public.async_session_state
+revoke all on public.chat_conversations, public.chat_messages, public.chat_work_items, public.async_work_items,
+  public.async_session_state
 from public, anon, authenticated, service_role;
 revoke all on chat.uses from public, anon, authenticated, service_role;
-grant select on public.chat_conversations, public.chat_messages, public.chat_work_items, public.async_work_items, public.async_session_state
+grant select on public.chat_conversations, public.chat_messages, public.chat_work_items, public.async_work_items,
+  public.async_session_state
 to authenticated, service_role;
 
 revoke execute on all functions in schema chat from public, anon, authenticated, service_role;
-revoke execute on function public.chat_open, public.chat_read, public.chat_messages_before, public.chat_list, public.chat_rename,
-public.chat_delete, public.chat_send, public.chat_answer, public.chat_cancel, public.chat_retry, public.chat_share, public.chat_unshare,
+revoke execute on function public.chat_open, public.chat_read, public.chat_messages_before, public.chat_list,
+  public.chat_rename,
+public.chat_delete, public.chat_send, public.chat_answer, public.chat_cancel, public.chat_retry, public.chat_share,
+  public.chat_unshare,
 public.chat_load, public.chat_post, public.chat_delegate from public, anon, authenticated, service_role;
-grant execute on function chat.open, chat.show, chat.messages, chat.list, chat.rename, chat.remove, chat.send, chat.answer, chat.cancel,
+grant execute on function chat.open, chat.show, chat.messages, chat.list, chat.rename, chat.remove, chat.send,
+  chat.answer, chat.cancel,
 chat.retry to anon, authenticated, service_role;
-grant execute on function public.chat_open, public.chat_read, public.chat_messages_before, public.chat_list, public.chat_rename,
-public.chat_delete, public.chat_send, public.chat_answer, public.chat_cancel, public.chat_retry to anon, authenticated, service_role;
-grant execute on function chat.share, chat.unshare, public.chat_share, public.chat_unshare to authenticated, service_role;
+grant execute on function public.chat_open, public.chat_read, public.chat_messages_before, public.chat_list,
+  public.chat_rename,
+public.chat_delete, public.chat_send, public.chat_answer, public.chat_cancel, public.chat_retry to anon,
+  authenticated, service_role;
+grant execute on function chat.share, chat.unshare, public.chat_share, public.chat_unshare to authenticated,
+  service_role;
 grant execute on function public.chat_load, public.chat_post, public.chat_delegate to job_worker, service_role;

@@ -51,7 +51,8 @@ declare
 begin
   if p_session_id is null or p_session_id !~ '^[A-Za-z0-9._~:+/=@-]{1,200}$' or char_length(p_session_id) < v_least then
     perform queue.refuse(422, 'session_id_invalid', format(
-      'x-session-id must have %s to 200 letters, digits or ._~:+/=@-: anyone who knows it can read the session', v_least),
+      'x-session-id must have %s to 200 letters, digits or ._~:+/=@-: anyone who knows it can read the session',
+        v_least),
       'x-session-id');
   end if;
 end;
@@ -114,13 +115,15 @@ begin
     coalesce(v_found.workspace_id, v_workspace,
       (select w from queue.my_workspaces() as w order by 1 limit 1), chat.guest_workspace()),
     v_user, 2592000);
-  if not exists (select from queue.may_join_guest_session(v_guest_session_id)) or v_workspace <> v_guest_session.workspace_id then
+  if not exists (select from queue.may_join_guest_session(v_guest_session_id))
+    or v_workspace <> v_guest_session.workspace_id then
     perform queue.refuse(404, 'session_not_found', 'no such session');
   end if;
   if v_found.id is null then
     insert into public.chat_conversations
       (workspace_id, guest_session_id, session_name, idempotency_key, created_by, by_guest)
-    values (v_guest_session.workspace_id, v_guest_session_id, nullif(p_session_id, v_guest_session_id), 'session', v_user, v_user is null)
+    values (v_guest_session.workspace_id, v_guest_session_id, nullif(p_session_id, v_guest_session_id), 'session',
+      v_user, v_user is null)
     returning * into v_found;
   else
     select * into v_found from public.chat_conversations where id = v_found.id for update;
@@ -247,7 +250,8 @@ begin
       'job_id', v_begun -> 'job_id', 'created', v_begun -> 'created', 'wake', v_begun -> 'wake');
   end if;
   v_as_guest := not queue.is_member(v_conversation.workspace_id);
-  perform chat.check_pace(v_conversation.workspace_id, case when v_as_guest then v_conversation.guest_session_id end, 0);
+  perform chat.check_pace(v_conversation.workspace_id, case when v_as_guest then v_conversation.guest_session_id end,
+    0);
   v_room := chat.room_or_refuse(v_conversation, jsonb_array_length(v_items));
   v_said.conversation_id := v_conversation.id;
   v_said.author := 'user';
@@ -461,10 +465,12 @@ as $$
   from public.chat_work_items as i
   join public.chat_conversations as c on c.id = i.conversation_id
   where p_work_id ~ '^work_[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' and i.job_id = substr(p_work_id, 6)::uuid
-    and (p_session_id is null or c.guest_session_id = chat.guest_session_of(p_session_id) or c.session_id = p_session_id)
+    and (p_session_id is null or c.guest_session_id = chat.guest_session_of(p_session_id)
+      or c.session_id = p_session_id)
     -- a guest's work is theirs who know its id, which nobody else is given
     and (queue.is_member(c.workspace_id) or chat.is_service()
-      or exists (select from queue.may_join_guest_session(c.guest_session_id) as v where v.workspace_id = c.workspace_id))
+      or exists (select from queue.may_join_guest_session(c.guest_session_id) as v
+        where v.workspace_id = c.workspace_id))
 $$;
 comment on function chat.work_or_null is 'A work item by its outside id, if the caller may steer it: as member, as '
   'its session''s user, or as a guest who knows it.';

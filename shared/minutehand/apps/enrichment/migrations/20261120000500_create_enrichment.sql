@@ -197,7 +197,8 @@ begin
         -- an offline key stored by plain SQL carries its own end; a sealed one does not
         'last4', coalesce(
           settings.apollo_api_key_last4,
-          case when settings.apollo_api_key_encrypted like 'test-key-%' then right(settings.apollo_api_key_encrypted, 4) end
+          case when settings.apollo_api_key_encrypted like 'test-key-%'
+            then right(settings.apollo_api_key_encrypted, 4) end
         )
       ),
       'apollo_client', settings.apollo_client,

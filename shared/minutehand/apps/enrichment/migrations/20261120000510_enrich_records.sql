@@ -478,12 +478,15 @@ revoke execute on function enrichment.once_per, enrichment.account_job, enrichme
 enrichment.held_job, enrichment.applicable
 from public, anon, authenticated, service_role;
 grant execute on function enrichment.once_per, enrichment.account_job to authenticated, service_role;
-revoke execute on function public.enrich_account, public.enrich_contact, public.enrich_accounts, public.reseal_apollo_key,
+revoke execute on function public.enrich_account, public.enrich_contact, public.enrich_accounts,
+  public.reseal_apollo_key,
 public.enrichment_load, public.enrichment_begin_call, public.enrichment_finish_call,
-public.enrichment_abandon_call, public.enrichment_apply, public.enrichment_pause, public.enrichment_load_key, public.enrichment_swap_key
+public.enrichment_abandon_call, public.enrichment_apply, public.enrichment_pause, public.enrichment_load_key,
+  public.enrichment_swap_key
 from public, anon, authenticated, service_role;
 grant execute on function public.enrich_account, public.enrich_contact, public.enrich_accounts, public.reseal_apollo_key
 to authenticated, service_role;
 grant execute on function public.enrichment_load, public.enrichment_begin_call, public.enrichment_finish_call,
-public.enrichment_abandon_call, public.enrichment_apply, public.enrichment_pause, public.enrichment_load_key, public.enrichment_swap_key
+public.enrichment_abandon_call, public.enrichment_apply, public.enrichment_pause, public.enrichment_load_key,
+  public.enrichment_swap_key
 to job_worker, service_role;

@@ -113,6 +113,78 @@ $$;
 comment on function public.enrichment_load_import is 'Load a job''s import with how far it has come; null when it is gone or another workspace''s.';
 
 -- One batch and the mark behind it are one transaction, so that a crash repeats neither.
+create function enrichment.merge_accounts(
+  p_workspace_id uuid, p_rows jsonb, out created_ids uuid[], out updated_ids uuid[]
+)
+language plpgsql
+set search_path = ''
+as $$
+begin
+  with cells as (
+    select
+      line.value ->> 'domain' as domain,
+      (line.value ->> 'row')::integer as row_number,
+      cell.key,
+      cell.value
+    from jsonb_array_elements(p_rows) as line
+    cross join lateral jsonb_each(line.value) as cell
+    where cell.key <> 'row'
+  ),
+  merged as (
+    -- a domain that stands twice in a batch is one account; the later row wins field by field
+    select cells.domain, jsonb_object_agg(cells.key, cells.value order by cells.row_number) as record
+    from cells
+    group by cells.domain
+  ),
+  located as (
+    select
+      merged.domain,
+      jsonb_populate_record(null::public.accounts, merged.record) as record,
+      (
+        select accounts.id from public.accounts as accounts
+        where accounts.workspace_id = p_workspace_id and lower(accounts.domain) = merged.domain
+        order by accounts.created_at, accounts.id
+        limit 1
+      ) as account_id
+    from merged
+  ),
+  created as (
+    insert into public.accounts as accounts (
+      workspace_id, name, domain, industry, employee_count, annual_revenue, city, state, country
+    )
+    select
+      p_workspace_id, coalesce((located.record).name, located.domain), located.domain,
+      (located.record).industry, (located.record).employee_count, (located.record).annual_revenue,
+      (located.record).city, (located.record).state, (located.record).country
+    from located
+    where located.account_id is null
+    order by located.domain
+    returning accounts.id
+  ),
+  updated as (
+    update public.accounts as accounts
+    set
+      name = coalesce((located.record).name, accounts.name),
+      industry = coalesce((located.record).industry, accounts.industry),
+      employee_count = coalesce((located.record).employee_count, accounts.employee_count),
+      annual_revenue = coalesce((located.record).annual_revenue, accounts.annual_revenue),
+      city = coalesce((located.record).city, accounts.city),
+      state = coalesce((located.record).state, accounts.state),
+      country = coalesce((located.record).country, accounts.country)
+    from located
+    where accounts.id = located.account_id
+    returning accounts.id
+  )
+  select
+    (select array_agg(created.id order by created.id) from created),
+    (select array_agg(updated.id order by updated.id) from updated)
+  into created_ids, updated_ids;
+end;
+$$;
+comment on function enrichment.merge_accounts is
+'Create or update the accounts of an import''s rows, by domain; the ids of both.';
+revoke execute on function enrichment.merge_accounts from public, anon, authenticated, service_role;
+
 create function public.enrichment_import_batch(
   p_job_id uuid, p_fence bigint, p_import_id uuid, p_from_row integer, p_batch jsonb
 )
@@ -141,65 +213,8 @@ begin
   -- Two imports of a workspace take turns per batch, so that both cannot create the same domain.
   perform pg_advisory_xact_lock(hashtextextended('account_imports:' || v_import.workspace_id, 0));
   perform set_config('enrichment.importing', 'on', true);
-  with cells as (
-    select
-      line.value ->> 'domain' as domain,
-      (line.value ->> 'row')::integer as row_number,
-      cell.key,
-      cell.value
-    from jsonb_array_elements(v_rows) as line
-    cross join lateral jsonb_each(line.value) as cell
-    where cell.key <> 'row'
-  ),
-  merged as (
-    -- a domain that stands twice in a batch is one account; the later row wins field by field
-    select cells.domain, jsonb_object_agg(cells.key, cells.value order by cells.row_number) as record
-    from cells
-    group by cells.domain
-  ),
-  located as (
-    select
-      merged.domain,
-      jsonb_populate_record(null::public.accounts, merged.record) as record,
-      (
-        select accounts.id from public.accounts as accounts
-        where accounts.workspace_id = v_import.workspace_id and lower(accounts.domain) = merged.domain
-        order by accounts.created_at, accounts.id
-        limit 1
-      ) as account_id
-    from merged
-  ),
-  created as (
-    insert into public.accounts as accounts (
-      workspace_id, name, domain, industry, employee_count, annual_revenue, city, state, country
-    )
-    select
-      v_import.workspace_id, coalesce((located.record).name, located.domain), located.domain,
-      (located.record).industry, (located.record).employee_count, (located.record).annual_revenue,
-      (located.record).city, (located.record).state, (located.record).country
-    from located
-    where located.account_id is null
-    order by located.domain
-    returning accounts.id
-  ),
-  updated as (
-    update public.accounts as accounts
-    set
-      name = coalesce((located.record).name, accounts.name),
-      industry = coalesce((located.record).industry, accounts.industry),
-      employee_count = coalesce((located.record).employee_count, accounts.employee_count),
-      annual_revenue = coalesce((located.record).annual_revenue, accounts.annual_revenue),
-      city = coalesce((located.record).city, accounts.city),
-      state = coalesce((located.record).state, accounts.state),
-      country = coalesce((located.record).country, accounts.country)
-    from located
-    where accounts.id = located.account_id
-    returning accounts.id
-  )
-  select
-    (select array_agg(created.id order by created.id) from created),
-    (select array_agg(updated.id order by updated.id) from updated)
-  into v_created, v_updated;
+  select merged.created_ids, merged.updated_ids into v_created, v_updated
+  from enrichment.merge_accounts(v_import.workspace_id, v_rows) as merged;
   perform set_config('enrichment.importing', 'off', true);
   insert into public.account_import_errors (import_id, row_number, field, problem, line)
   select p_import_id, error.row_number, error.field, error.problem, left(error.line, 1000)

@@ -72,6 +72,7 @@ export function watchPlan(plan, { onEvents, onFreshness, onGone }) {
   let reading = false;
   let again = false;
   let joined = false;
+  let held = false; // messages are held back to stay within Realtime's plan, until a read finds no more
   let timer = null;
   const schedule = (wait) => {
     clearTimeout(timer);
@@ -85,16 +86,20 @@ export function watchPlan(plan, { onEvents, onFreshness, onGone }) {
     reading = true;
     try {
       let page;
+      let isNews = false;
       do {
         again = false;
         page = await plans.events(plan.plan_id, after);
         if (closed) return;
         if (page.events.length > 0) {
+          isNews = true;
           after = page.events.at(-1).seq;
           onEvents(page.events);
         }
       } while (page.more || again);
-      onFreshness(joined ? "live" : "polling");
+      held &&= isNews;
+      if (held) onFreshness("catching-up");
+      else onFreshness(joined ? "live" : "polling");
     } catch (error) {
       if (closed) return;
       if (error.status === 404) {
@@ -106,10 +111,14 @@ export function watchPlan(plan, { onEvents, onFreshness, onGone }) {
     } finally {
       reading = false;
     }
-    schedule(joined ? SAFETY_MS : POLL_MS);
+    schedule(joined && !held ? SAFETY_MS : POLL_MS);
   }
   const channel = client.channel(plan.realtime_topic, { config: { private: true } });
   const hear = ({ event, payload }) => {
+    if (payload?.look_again === true) {
+      held = true;
+      onFreshness("catching-up");
+    }
     if (event !== "plan_deleted") schedule(100);
     else if (payload.plan_id === plan.plan_id) {
       close();
