@@ -56,7 +56,7 @@ def test_what_mux_signs_is_taken(header: str) -> None:
         f"t={NOW}.0,v1={signature(at=f'{NOW}.0')}",
         f"t={'9' * 400},v1={signature(at='9' * 400)}",
         f"t={'9' * 5000},v1={signature(at='9' * 5000)}",
-        f"t=１８{NOW},v1={signature()}",
+        f"t=\uff11{NOW},v1={signature()}",
         f"t={NOW},v1={signature().upper()}",
         f"t={NOW},v1=é{signature()}",
     ],
