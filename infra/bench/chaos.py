@@ -274,6 +274,13 @@ _MUST_BE_EMPTY = {
     "membership left behind": """
         select job_id from queue.ready union all select job_id from queue.deferred
         union all select job_id from queue.waits""",
+    # five seconds touch six of the budget's, which stay below five of the plan's
+    "more Realtime messages in five seconds than the plan has": """
+        select * from (
+          select inserted_at, count(*) over (order by inserted_at
+            range between interval '5 seconds' preceding and current row) as messages
+          from realtime.messages) as windows
+        where messages > 6 * queue.message_budget()""",
     "result of another job": """
         select id from public.jobs
         where result ->> 'number' is distinct from payload ->> 'number'""",

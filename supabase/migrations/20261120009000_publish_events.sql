@@ -81,29 +81,21 @@ begin
             case v_quiet when '{}' then '' else (select job_type from public.jobs where id = e.job_id) end as job_type
           from events as e) as e
         where v_off = '{}' or e.job_type <> all (v_off)),
-      first as ( -- of each workspace: what its events share is sent once
-        select f.*, '"data": ' || f.data::text || ', "at": ' || to_json(f.at) || ', ' as shared
-        from (select n.workspace_id, (array_agg(n.data))[1] as data, (array_agg(n.created_at))[1] as at
-          from n where not n.minor group by n.workspace_id) as f),
       topics as (
-        select 'workspace:' || n.workspace_id as topic, false as minor,
-          array_agg('{"job_id": "' || n.job_id || '", "seq": ' || n.seq || ', "type": ' || to_json(n.type)
-            || case when n.data = f.data then '' else ', "data": ' || n.data::text end
-            || case when n.created_at = f.at then '}' else ', "at": ' || to_json(n.created_at) || '}' end
-            order by n.job_id, n.seq) as lines, min(f.shared collate "C") as shared
-        from n join first as f on f.workspace_id = n.workspace_id where not n.minor group by n.workspace_id
-        union all
-        select o.topic, bool_and(o.minor), array_agg('{"job_id": "' || o.job_id || '", "seq": ' || o.seq || ', "type": '
-            || to_json(o.type) || ', "data": ' || o.data || ', "at": ' || to_json(o.created_at) || '}'
-            order by o.job_id, o.seq), '' from (
-          select 'session:' || n.session_id as topic, n.* from n
+        select o.topic, bool_and(o.minor) as minor,
+          array_agg('{"job_id": "' || o.job_id || '", "seq": ' || o.seq || ', "type": ' || to_json(o.type)
+            || ', "data": ' || o.data || ', "at": ' || to_json(o.created_at) || '}' order by o.job_id, o.seq) as lines
+        from (
+          select 'workspace:' || n.workspace_id as topic, n.* from n where not n.minor
+          union all
+          select 'session:' || n.session_id, n.* from n
           where n.session_id is not null and n.type <> 'job.log' and queue.may_publish(n.session_id, n.workspace_id)
           union all
           select 'job:' || n.job_id, n.* from n where n.job_id = any (v_several)
             and n.type <> 'job.created' and n.job_type <> all (v_quiet)) as o group by o.topic)
-      select t.topic, t.minor, ('{' || t.shared || case when v_most > 1 and s.start < cardinality(t.lines)
-          then '"events": [' || array_to_string(t.lines[s.start : s.start + v_most - 1], ', ') || ']}'
-          else substr(t.lines[s.start], 2) end)::jsonb as payload
+      select t.topic, t.minor, case when v_most > 1 and s.start < cardinality(t.lines)
+          then '{"events": [' || array_to_string(t.lines[s.start : s.start + v_most - 1], ', ') || ']}'
+          else t.lines[s.start] end::jsonb as payload
       from topics as t, generate_series(1, cardinality(t.lines), v_most) as s (start)
       union all
       select 'job:' || n.job_id, n.minor,
@@ -116,7 +108,7 @@ exception when others then
   return null;
 end;
 $$;
-comment on function queue.publish_events is E'Trigger: publish job events, one message per topic and statement.\n\nA message of one event has its type as the broadcast''s event and {job_id, seq, type, data, at} as payload; one of several has the event job.events and {"events": [...], data, at} in order of job and seq: an event without data or at has the message''s, which is what many jobs share. What is larger than hosted Realtime takes is cut into several. The topics are job:<id> (all but its creation), workspace:<id> (state changes) and session:<id> (all but logs), as far as the job type''s live allows and the budget reaches: see send_messages. A failure only warns; the events stay in job_events.';
+comment on function queue.publish_events is E'Trigger: publish job events, one message per topic and statement.\n\nA message of one event has its type as the broadcast''s event and {job_id, seq, type, data, at} as payload; one of several has the event job.events and {"events": [...]}, each as a message of one, in order of job and seq. What is larger than hosted Realtime takes is cut into several. The topics are job:<id> (all but its creation), workspace:<id> (state changes) and session:<id> (all but logs), as far as the job type''s live allows and the budget reaches: see send_messages. A failure only warns; the events stay in job_events.';
 
 create function queue.may_publish(p_session_id text, p_workspace_id uuid) returns boolean
 language sql stable

@@ -12,13 +12,11 @@ from typing import Any
 def events_of_message(payload: object) -> list[dict[str, Any]]:
     """The events of one message: several in order, or the one that it is itself.
 
-    What several share, such as `data` and `at`, is beside the list and left out in each. What is
-    neither becomes one event without a number, which makes readers look at the log.
+    What is neither becomes one event without a number, which makes readers look at the log.
     """
     if not isinstance(payload, Mapping):
         return [{}]
     several = payload.get("events")
     if not isinstance(several, list) or not several:
         return [dict(payload)]
-    shared = {name: value for name, value in payload.items() if name != "events"}
-    return [shared | event if isinstance(event, dict) else {} for event in several]
+    return [event if isinstance(event, dict) else {} for event in several]

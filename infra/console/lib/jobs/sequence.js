@@ -87,16 +87,13 @@ export class Sequence {
 }
 
 /**
- * The events of one message of a topic: several in order, or the one that it is itself. What several
- * share, such as `data` and `at`, is beside the list and left out in each.
+ * The events of one message of a topic: several in order, or the one that it is itself.
  *
  * @param {any} payload
  * @returns {any[]}
  */
 export function eventsOf(payload) {
-  if (!Array.isArray(payload?.events)) return [payload];
-  const { events, ...shared } = payload;
-  return events.map((/** @type {any} */ event) => ({ ...shared, ...event }));
+  return Array.isArray(payload?.events) ? payload.events : [payload];
 }
 
 /** Events after which the row holds more than the event tells: a result, an error, a schedule. */
