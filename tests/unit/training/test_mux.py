@@ -181,7 +181,7 @@ async def test_an_expired_address_asks_for_another_attempt(server: MuxServer) ->
         ("https://[::ffff:127.0.0.1]/", "not public"),
         ("https://10.0.0.7:8443/", "not public"),
         ("https://localhost/", "not public"),
-        ("https://[::1", "no URL"),
+        ("https://[::1", "malformed"),
     ],
 )
 async def test_a_video_is_sent_nowhere_unsafe(url: str, reason: str) -> None:

@@ -317,7 +317,7 @@ def _refuse_address(url: str) -> None:
         parts = urlsplit(url)
         host = parts.hostname or ""
     except ValueError as error:
-        raise StageError("host_failed", "The video host gave an address that is no URL") from error
+        raise StageError("host_failed", "The video host gave a malformed address") from error
     if parts.scheme != "https":
         raise StageError("host_failed", "The video host gave an address that is not https")
     try:
