@@ -24,7 +24,14 @@ from infra.bench.listener import Listener, realtime
 from infra.bench.measure import percentile
 from infra.bench.processors import bench_registry
 from infra.bench.rival_attacks import Attack, mix
-from infra.bench.scratch import PUBLISHABLE_KEY, WORKSPACE, Scratch, scratch_project, user_token
+from infra.bench.scratch import (
+    PUBLISHABLE_KEY,
+    USER,
+    WORKSPACE,
+    Scratch,
+    scratch_project,
+    user_token,
+)
 from minutehand.local.users import EVE, GLOBEX
 from minutehand.queue.data_api import DataApi
 from minutehand.queue.errors import QueueError
@@ -44,16 +51,21 @@ class Waits:
 
 
 class Person:
-    """A member at the Data API."""
+    """A member at the Data API, who wakes the worker when told to, as the API's routes do."""
 
-    def __init__(self, scratch: Scratch, user_id: str | None = None) -> None:
+    def __init__(self, scratch: Scratch, wake: Callable[[], None], user_id: str = USER) -> None:
+        self._wake = wake
         self._api = DataApi(scratch.gateway.url, read_seconds=30.0, patience_seconds=60.0)
-        token = user_token() if user_id is None else user_token(user_id)
-        self._headers = {"apikey": PUBLISHABLE_KEY, "Authorization": f"Bearer {token}"}
+        self._headers = {
+            "apikey": PUBLISHABLE_KEY, "Authorization": f"Bearer {user_token(user_id)}"
+        }  # fmt: skip
 
     async def call(self, function: str, **arguments: object) -> object:
         """Call a SQL function."""
-        return await self._api.rpc(function, arguments, headers=self._headers, repeatable=False)
+        answer = await self._api.rpc(function, arguments, headers=self._headers, repeatable=False)
+        if isinstance(answer, dict) and answer.get("wake"):
+            self._wake()
+        return answer
 
     async def aclose(self) -> None:
         """Close the connections."""
@@ -114,10 +126,9 @@ async def attack_with(rival: Person, attack: Attack, seed: int) -> int:
 
 
 async def beside_a_rival(
-    scratch: Scratch, victim: Person, listener: Listener, seed: int, seconds: float
+    rival: Person, victim: Person, listener: Listener, seed: int, seconds: float
 ) -> Waits:
     """The victim's waits while mixes are played, one after the other, four at a time."""
-    rival = Person(scratch, str(EVE.id))
     over = time.monotonic() + seconds
 
     async def keep_attacking(offset: int) -> None:
@@ -134,7 +145,6 @@ async def beside_a_rival(
         for task in attacks:
             task.cancel()
         await asyncio.gather(*attacks, return_exceptions=True)
-        await rival.aclose()
 
 
 async def measure(scratch: Scratch, port: int, seed: int, seconds: float) -> bool:
@@ -144,14 +154,23 @@ async def measure(scratch: Scratch, port: int, seed: int, seconds: float) -> boo
         for _ in range(2)
     ]
     await workers[0].register()
-    victim = Person(scratch)
-    serving = [asyncio.ensure_future(serve(worker)) for worker in workers]
+    wakeups = [asyncio.Event() for _ in workers]
+
+    def wake() -> None:
+        for event in wakeups:
+            event.set()
+
+    victim, rival = Person(scratch, wake), Person(scratch, wake, str(EVE.id))
+    serving = [
+        asyncio.ensure_future(worker.run_forever(event))
+        for worker, event in zip(workers, wakeups, strict=True)
+    ]
     try:
         async with Listener(port, victim.call) as listener:
             quiet_until = time.monotonic() + seconds / 3
             quiet = await watch(victim, listener, lambda: time.monotonic() >= quiet_until)
             announced = listener.look_agains
-            beside = await beside_a_rival(scratch, victim, listener, seed, seconds)
+            beside = await beside_a_rival(rival, victim, listener, seed, seconds)
             announced = listener.look_agains - announced
     finally:
         for task in serving:
@@ -160,6 +179,7 @@ async def measure(scratch: Scratch, port: int, seed: int, seconds: float) -> boo
         for worker in workers:
             await worker.aclose()
         await victim.aclose()
+        await rival.aclose()
     ok = True
     print(f"{'':22}{'quiet p95':>12}{'beside p95':>12}{'ratio':>8}   jobs")
     for name in ("started", "read", "heard"):
@@ -170,12 +190,6 @@ async def measure(scratch: Scratch, port: int, seed: int, seconds: float) -> boo
         print(f"{name:22}{times}   {len(getattr(beside, name))}")
     print(f"told to look again {announced} times beside the rival")
     return ok
-
-
-async def serve(worker: Worker) -> None:
-    """Tick after tick."""
-    while True:
-        await worker.tick(budget_seconds=30)
 
 
 def main() -> int:
