@@ -257,16 +257,17 @@ language sql
 set search_path = ''
 as $$
   with wanted as (
-    select t.nth, t.is_minor, 1 + coalesce(a.receivers, 1) as cost
+    select t.nth, case when t.is_minor then 2 when a.topic is null then 1 else 0 end as rank,
+      1 + coalesce(a.receivers, 1) as cost
     from unnest(p_topics, p_is_minor) with ordinality as t (topic, is_minor, nth)
     left join queue.audiences as a on a.topic = t.topic),
   chosen as (
-    select w.nth, w.cost, sum(w.cost) over (order by w.is_minor, w.nth)
-      <= case when w.is_minor then p_minor_room else p_room end as goes
+    select w.nth, w.cost, sum(w.cost) over (order by w.rank, w.nth)
+      <= case w.rank when 2 then p_minor_room when 1 then (p_room + p_minor_room) / 2 else p_room end as goes
     from wanted as w)
   select array_agg(c.goes order by c.nth), coalesce(sum(c.cost) filter (where c.goes), 0) from chosen as c
 $$;
-comment on function queue.choose_messages is 'Which messages fit into the room there is, in their order, minor ones last; and what those cost.';
+comment on function queue.choose_messages is E'Which messages fit into the room there is, in their order, minor ones last; and what those cost.\n\nWhat lies between the two rooms is for states, half of it for topics that someone said to follow: a tenant''s thousand jobs without watchers hold back no event that another tenant watches for.';
 
 create function queue.send_messages(
   p_topics text[], p_events text[], p_payloads jsonb[], p_is_minor boolean[],

@@ -13,7 +13,7 @@ import pytest
 from minutehand.queue.broadcasts import events_of_message
 from tests.support.engine import ACME, ADA, EVE, GLOBEX, Engine, handle
 
-WORKSPACE = f"workspace:{ACME}"
+WORKSPACE, RIVAL = f"workspace:{ACME}", f"workspace:{GLOBEX}"
 
 
 def messages(engine: Engine, topic: str = "%") -> list[tuple[str, str, Any]]:
@@ -252,6 +252,24 @@ def test_progress_and_logs_are_held_back_before_states(engine: Engine) -> None:
 
     assert 0 < progress < 60
     assert [event for _, event, _ in messages(engine, f"job:{job_id}")][-1] == "job.completed"
+
+
+def test_jobs_without_watchers_hold_back_nothing_that_is_watched(engine: Engine) -> None:
+    """Another tenant's backlog that no one follows leaves room for the events of those who watch."""
+    set_budget(engine, 20)
+    at_second(engine, 0)
+    for _ in range(60):
+        engine.enqueue(workspace=GLOBEX)
+    follow(engine, WORKSPACE)
+    held = engine.one("select count(*) from queue.held_topics where topic = %s", RIVAL)
+
+    job_id = engine.enqueue()
+    engine.enqueue(workspace=GLOBEX)
+
+    assert held > 0
+    assert told(engine, WORKSPACE) == [(job_id, 1)]
+    assert engine.one("select count(*) from queue.held_topics where topic = %s", WORKSPACE) == 0
+    assert engine.one("select count(*) from queue.held_topics where topic = %s", RIVAL) > held
 
 
 def test_what_was_held_back_is_announced_by_the_next_statement(engine: Engine) -> None:
