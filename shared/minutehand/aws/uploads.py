@@ -29,7 +29,8 @@ NAME_CHARACTERS = 120
 _ID = "[0-9a-f-]{36}"
 #: The key of an uploaded file, as creating an upload gives it out.
 KEY = re.compile(
-    rf"workspaces/(?P<workspace>{_ID})/(?P<owner>{_ID})/{_ID}/[A-Za-z0-9._-]{{1,{NAME_CHARACTERS}}}"
+    rf"workspaces/(?P<workspace>{_ID})/(?P<owner>{_ID})/{_ID}"
+    rf"/(?!\.{{1,2}}$)[A-Za-z0-9._-]{{1,{NAME_CHARACTERS}}}"
 )
 
 T = TypeVar("T")

@@ -15,8 +15,8 @@ from minutehand.apps.beacon.signing import SigningKey
 from minutehand.apps.beacon.verify import read_given, read_keys, verify
 from minutehand.node import node_binary
 from tests.support.paths import ROOT
-from tests.unit.beacon.signed import AT, jwks, make_bundle, resigned
-from tests.unit.beacon.test_verify import ANSWER, tampered
+from tests.unit.beacon.signed import AT, SPEC, jwks, make_bundle, resigned
+from tests.unit.beacon.test_verify import ANSWER, ELSEWHERE, replayed, tampered
 
 CONSOLE = ROOT / "shared/minutehand/apps/beacon/console"
 VERIFY = f"""
@@ -47,6 +47,16 @@ CASES = {
     "later": (make_bundle(head=Head(number=7, digest="sha256:" + "7" * 64)), jwks()),
     "no spec": ({key: value for key, value in make_bundle().items() if key != "jobspec"}, jwks()),
     "future": (resigned(0, issued_at="9000-01-01T00:00:00.000Z"), jwks()),
+    "moon": (resigned(1, region="moon"), jwks()),
+    "other id": (resigned(1, jobspec_id="other"), jwks()),
+    "other job": (replayed(job_id=ELSEWHERE), jwks()),
+    "other workspace": (replayed(workspace_id=ELSEWHERE), jwks()),
+    "same execution": (replayed(execution_id=make_bundle()["receipts"][0]["execution_id"]), jwks()),
+    "twice": ({**make_bundle(), "receipts": [make_bundle()["receipts"][0]] * 2}, jwks()),
+    "no link": (resigned(1, hashes={**make_bundle()["receipts"][1]["hashes"], "previous": None}),
+                jwks()),
+    "questions": ({**make_bundle(), "jobspec": {**SPEC, "questions": SPEC["questions"][:1]}},
+                  jwks()),
     "early": (resigned(0, issued_at="2020-01-01T00:00:00.000Z"), jwks(nbf=1_700_000_000)),
 }  # fmt: skip
 

@@ -11,7 +11,7 @@ import pytest
 from minutehand.apps.beacon.models import Head
 from minutehand.apps.beacon.signing import SigningKey
 from minutehand.apps.beacon.verify import Report, Unreadable, read_given, read_keys, verify
-from tests.unit.beacon.signed import AT, jwks, make_bundle, resigned
+from tests.unit.beacon.signed import AT, KEY, jwks, make_bundle, resigned
 
 FORGER = SigningKey.from_seed(b"f" * 32)
 
@@ -41,7 +41,7 @@ def test_a_whole_bundle_passes_every_check() -> None:
 
     assert report.verdict == "passed"
     assert {check.name for check in report.checks} == {
-        "form", "signature", "key", "output", "jobspec", "chain",
+        "form", "signature", "key", "output", "jobspec", "job", "chain",
     }  # fmt: skip
 
 
@@ -71,6 +71,66 @@ def test_what_is_not_so_is_found_and_named(bundle: dict[str, Any], checks: set[s
 
     assert report.verdict == "failed"
     assert failed(report) == checks
+
+
+@pytest.mark.parametrize(
+    ("bundle", "checks"),
+    [
+        (tampered("receipts", 1, "number", to=2**53 + 1), {"form", "signature"}),
+        (tampered("receipts", 1, "number", to=10**400), {"form", "signature"}),
+        (tampered("receipts", 1, "id", to="\ud800"), {"form", "signature"}),
+        (tampered("receipts", 1, "jobspec_version", to="\ud800"), {"form", "signature"}),
+        (tampered("receipts", 1, "issued_at", to="٢٠٢٦-11-20T12:00:00.000Z"),
+         {"form", "signature"}),
+        (tampered("receipts", 1, "signature", to=make_bundle()["receipts"][1]["signature"] + "=="),
+         {"form", "signature"}),
+        (tampered("jobspec", "metadata", to={"\ud800": 2**60 + 1}), {"jobspec"}),
+        (tampered(*ANSWER, "response", to="Because “us-east”, \\ e\u0301\n0"),
+         {"signature", "output", "chain"}),
+    ],
+)  # fmt: skip
+def test_no_number_and_no_text_makes_the_verifier_give_up(
+    bundle: dict[str, Any], checks: set[str]
+) -> None:
+    """Beyond what JSON keeps exact, lone surrogates, other digits, a letter in two code points."""
+    assert failed(report_of(bundle)) == checks
+
+
+def test_another_spelling_of_the_same_values_is_what_was_signed() -> None:
+    """Escapes, order and the digits of a number are no part of a value."""
+    text = json.dumps(dict(reversed(make_bundle().items()))).replace("0.5", "0.50000000000000001")
+    assert verify(read_given(text)[0], read_keys(jwks())).verdict == "passed"
+
+
+def replayed(**members: Any) -> dict[str, Any]:
+    """The bundle with a genuine receipt of elsewhere in the place of its second."""
+    receipt = {**make_bundle()["receipts"][1], "number": 9, **members}
+    receipt["hashes"] = {**receipt["hashes"], "previous": "sha256:" + "1" * 64}
+    del receipt["signature"]
+    return {**make_bundle(), "receipts": [make_bundle()["receipts"][0], KEY.sign(receipt)]}
+
+
+ELSEWHERE = "00000000-0000-0000-0000-0000000000ee"
+
+
+@pytest.mark.parametrize(
+    "bundle",
+    [
+        replayed(job_id=ELSEWHERE),
+        replayed(workspace_id=ELSEWHERE),
+        replayed(job_id=ELSEWHERE, workspace_id=ELSEWHERE),
+        replayed(execution_id=make_bundle()["receipts"][0]["execution_id"]),
+    ],
+)
+def test_a_genuine_receipt_of_elsewhere_does_not_fit_in(bundle: dict[str, Any]) -> None:
+    """The same spec ran for others too: each of its receipts is signed, and not of this job."""
+    assert failed(report_of(bundle)) == {"job"}
+
+
+def test_a_receipt_repeated_is_found() -> None:
+    """Two copies of one are not two answers."""
+    first = make_bundle()["receipts"][0]
+    assert failed(report_of({**make_bundle(), "receipts": [first, first]})) == {"job", "chain"}
 
 
 def test_a_signature_by_another_key_under_this_ones_name_fails() -> None:
@@ -133,6 +193,7 @@ def test_what_is_neither_receipt_nor_bundle_is_said_to_be_so(text: str) -> None:
         {},
         {"keys": [{**jwks()["keys"][0], "kid": "x"}]},
         {"keys": jwks()["keys"] * 2},
+        {"keys": [{**jwks()["keys"][0], "x": "\ud800"}]},
         jwks(nbf="now"),
     ],
 )

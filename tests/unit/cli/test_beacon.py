@@ -40,7 +40,7 @@ def test_a_whole_bundle_is_verified(folder: Path) -> None:
 
     assert result.exit_code == 0, result.output
     assert "receipt 2: chain · follows receipt 1" in result.stdout
-    assert "verified: 12 checks passed, 0 failed, 0 could not be made" in result.stdout
+    assert "verified: 14 checks passed, 0 failed, 0 could not be made" in result.stdout
 
 
 def test_json_is_one_document(folder: Path) -> None:

@@ -101,8 +101,26 @@ async def test_an_upload_goes_on_where_it_broke_off(server: MuxServer) -> None:
         (Fault(500), "host_failed", True, 3),
         (Fault(hang=True), "host_unreachable", True, 3),
         (Fault(cut=True), "host_unreachable", True, 3),
+        (Fault(200, {"data": "x" * 1_000_001}), "host_unreachable", True, 3),
+        (Fault(200, "not an object"), "host_failed", True, 1),
+        (Fault(200, {"data": [1]}), "host_failed", True, 1),
+        (Fault(302, {}, {"location": "http://169.254.169.254/"}), "host_refused", False, 1),
+        (Fault(200, {}, {"content-type": "text/html"}), "host_failed", True, 1),
     ],
-    ids=["401", "402", "422", "429", "500", "hang", "cut"],
+    ids=[
+        "401",
+        "402",
+        "422",
+        "429",
+        "500",
+        "hang",
+        "cut",
+        "long",
+        "no object",
+        "list",
+        "redirect",
+        "empty",
+    ],
 )
 async def test_each_failure_is_told_by_its_kind(
     server: MuxServer, fault: Fault, code: str, later: bool, asked: int
@@ -154,10 +172,66 @@ async def test_an_expired_address_asks_for_another_attempt(server: MuxServer) ->
     assert (caught.value.code, caught.value.later) == ("host_upload_gone", True)
 
 
-async def test_a_video_is_sent_nowhere_unsafe() -> None:
-    """An address in plain text is refused, unless the host itself is on this machine."""
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("http://storage.example/x", "not https"),
+        ("file:///etc/passwd", "not https"),
+        ("https://169.254.169.254/latest", "not public"),
+        ("https://[::ffff:127.0.0.1]/", "not public"),
+        ("https://10.0.0.7:8443/", "not public"),
+        ("https://localhost/", "not public"),
+        ("https://[::1", "malformed"),
+    ],
+)
+async def test_a_video_is_sent_nowhere_unsafe(url: str, reason: str) -> None:
+    """In plain text or into this network: unless the host itself is on this machine."""
     host = Mux(TOKEN_ID, TOKEN_SECRET)
 
-    with pytest.raises(StageError, match="not https"):
-        await host.send("http://storage.example/x", 1, read, on_sent=lambda _: None)
+    with pytest.raises(StageError, match=reason):
+        await host.send(url, 1, read, on_sent=lambda _: None)
     await host.aclose()
+
+
+@pytest.mark.parametrize(
+    ("duration", "seconds"),
+    [
+        (19.5, 19.5),
+        (20, 20.0),
+        (1e400, None),
+        (10**400, None),
+        (-1, None),
+        (True, None),
+        ("9", None),
+    ],
+)
+async def test_what_no_table_can_hold_is_left_out(
+    server: MuxServer, duration: object, seconds: float | None
+) -> None:
+    """Of a video's length, and of an id that is no text."""
+    server.assets["a"] = {
+        "id": "a", "status": "ready", "duration": duration, "playback_ids": [{"id": 7}],
+    }  # fmt: skip
+    host = client(server)
+    asset = await host.find_asset("a")
+    await host.aclose()
+
+    assert asset is not None
+    assert (asset.seconds, asset.playback_id) == (seconds, None)
+
+
+async def test_a_storage_that_counts_wildly_takes_no_video(server: MuxServer) -> None:
+    """A range of five thousand digits, or of no number, is none; a redirect is not followed."""
+    host = client(server, attempts=1)
+    upload = await host.create_upload("x")
+    assert upload.url is not None
+    for told in ("bytes=0-" + "9" * 5000, "bytes=0-²", "bytes=5-9", ""):
+        server.faults["PUT storage"] = [Fault(308, headers={"range": told})] * 2
+        with pytest.raises(StageError, match="takes no more"):
+            await host.send(upload.url, len(VIDEO), read, on_sent=lambda _: None)
+    server.faults["PUT storage"] = [Fault(307, headers={"location": f"{server.url}/elsewhere"})]
+    with pytest.raises(StageError, match="refused"):
+        await host.send(upload.url, len(VIDEO), read, on_sent=lambda _: None)
+    await host.aclose()
+
+    assert "PUT elsewhere" not in server.calls

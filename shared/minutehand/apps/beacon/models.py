@@ -210,7 +210,13 @@ class Output(Exact):
 
 
 Digest = Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")]
-Instant = Annotated[str, StringConstraints(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$")]
+Id = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")]
+Instant = Annotated[
+    str,
+    StringConstraints(
+        pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{3}Z$"
+    ),
+]
 
 
 class Hashes(Exact):
@@ -229,13 +235,13 @@ class Receipt(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     format: Literal["minutehand-beacon-receipt/1"]
-    id: str
-    workspace_id: str
-    number: Annotated[int, Field(ge=1)]
-    job_id: str
+    id: Id
+    workspace_id: Id
+    number: Annotated[int, Field(ge=1, le=EXACT)]
+    job_id: Id
     jobspec_id: JobspecId
-    jobspec_version: str
-    execution_id: str
+    jobspec_version: Annotated[str, StringConstraints(pattern=r"^[!-~]+$", max_length=64)]
+    execution_id: Id
     region: Region
     provider: ShortText
     model: ModelId

@@ -89,7 +89,7 @@ class _Read:
     """A receipt that has the members of one."""
 
     subject: str
-    digest: str
+    digest: str | None
     receipt: Receipt
 
 
@@ -135,7 +135,7 @@ def read_keys(value: Any) -> dict[str, dict[str, Any]]:
         if not isinstance(key, dict) or key.get("kty") != "OKP" or key.get("crv") != "Ed25519":
             continue
         x, kid = key.get("x"), key.get("kid")
-        if not isinstance(x, str) or kid != signing.thumbprint(x):
+        if not isinstance(x, str) or not x.isascii() or kid != signing.thumbprint(x):
             raise Unreadable(f"the key {kid!r} is not the one its id says (RFC 7638)")
         if not all(isinstance(key.get(name, 0), int) for name in ("nbf", "exp")):
             raise Unreadable(f"nbf and exp of the key {kid!r} must be whole seconds")
@@ -172,6 +172,8 @@ def verify(
     spec = None if bundle.jobspec is None else _spec_or_none(bundle.jobspec)
     for one in read:
         _check_spec(report, one, spec, spec_digest, given=bundle.jobspec is not None)
+    if bundle.jobspec is not None:
+        _check_job(report, read)
     _check_chain(report, read)
     return report
 
@@ -198,7 +200,7 @@ def _check_receipt(
     own = _digest_or_none(document["output"])
     problem = None if own == receipt.hashes.output else "the output is not the one signed for"
     report.note(subject, "output", problem, f"{len(receipt.output.data.responses)} answers")
-    return _Read(subject, digest_of(dict(document)), receipt)
+    return _Read(subject, _digest_or_none(dict(document)), receipt)
 
 
 def _check_signature(
@@ -260,6 +262,24 @@ def _check_spec(
         else "the region or the id is not the job spec's"
     )
     report.note(one.subject, "jobspec", problem, f"{len(spec.questions)} questions, each answered")
+
+
+def _check_job(report: Report, read: Sequence[_Read]) -> None:
+    """Check that a bundle is of one job, and has one receipt of each execution.
+
+    The same spec may have run for another workspace: its receipts are genuine, and not this job's.
+    """
+    executions: set[str] = set()
+    for one in read:
+        problem = None
+        if one.receipt.job_id != read[0].receipt.job_id:
+            problem = "the receipt is of another job than the first"
+        elif one.receipt.workspace_id != read[0].receipt.workspace_id:
+            problem = "the receipt is of another workspace than the first"
+        elif one.receipt.execution_id in executions:
+            problem = "two receipts are of this execution"
+        executions.add(one.receipt.execution_id)
+        report.note(one.subject, "job", problem, f"of job {one.receipt.job_id}")
 
 
 def _check_chain(report: Report, read: Sequence[_Read]) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import math
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -26,13 +27,14 @@ from minutehand.queue.foreign import (
 )
 from minutehand.queue.lean_httpx import httpx
 from minutehand.retry_after import retry_after
+from minutehand.worker.outbound import is_public
 
 T = TypeVar("T")
 MAX_ANSWER_BYTES: Final = 1_000_000
 #: Sent at once; a multiple of 256 KiB, as resumable uploads want.
 PIECE_BYTES: Final = 16 * 1024 * 1024
 UPLOAD_SECONDS: Final = 6 * 3600
-_RECEIVED: Final = re.compile(r"bytes=0-(\d+)")
+_RECEIVED: Final = re.compile(r"bytes=0-([0-9]{1,18})")
 #: What a call that was repeated for nothing answers.
 _DONE: Final = frozenset({404, 410})
 
@@ -134,12 +136,11 @@ class Mux:
         first = playback[0] if isinstance(playback, list) and playback else {}
         problems = told.get("errors")
         said = problems.get("messages") if isinstance(problems, dict) else None
-        seconds = told.get("duration")
         return HostAsset(
             id=asset_id,
             status=str(told.get("status") or ""),
-            playback_id=first.get("id") if isinstance(first, dict) else None,
-            seconds=float(seconds) if isinstance(seconds, int | float) else None,
+            playback_id=_text(first.get("id")) if isinstance(first, dict) else None,
+            seconds=_seconds(told.get("duration")),
             problem="; ".join(map(str, said))[:500] if isinstance(said, list) else None,
         )
 
@@ -165,8 +166,8 @@ class Mux:
         Raises:
             StageError: `host_upload_gone` when the address has expired, or as for every call.
         """
-        if urlsplit(url).scheme != "https" and not self._is_local:
-            raise StageError("host_failed", "The video host gave an address that is not https")
+        if not self._is_local:
+            _refuse_address(url)
         ask = functools.partial(self._put, url, b"", f"bytes */{size}", size)
         at = await self._repeat(ask)
         while at < size:
@@ -287,10 +288,41 @@ def _upload(told: Mapping[str, Any] | None) -> HostUpload:
     told = told or {}
     if not isinstance(told.get("id"), str):
         raise StageError("host_failed", "The video host's answer is not as documented", later=True)
-    url, asset = told.get("url"), told.get("asset_id")
     return HostUpload(
         id=told["id"],
         status=str(told.get("status") or ""),
-        url=url if isinstance(url, str) else None,
-        asset_id=asset if isinstance(asset, str) else None,
+        url=_text(told.get("url")),
+        asset_id=_text(told.get("asset_id")),
     )
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def _seconds(value: object) -> float | None:
+    """A duration; None for what no table can hold, such as 1e400 or a number of 400 digits."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        seconds = float(value)
+    except OverflowError:
+        return None
+    return seconds if math.isfinite(seconds) and seconds >= 0 else None
+
+
+def _refuse_address(url: str) -> None:
+    """Refuse to send a video to plain text or to an address inside this network."""
+    try:
+        parts = urlsplit(url)
+        host = parts.hostname or ""
+    except ValueError as error:
+        raise StageError("host_failed", "The video host gave a malformed address") from error
+    if parts.scheme != "https":
+        raise StageError("host_failed", "The video host gave an address that is not https")
+    try:
+        inside = not is_public(host)
+    except ValueError:  # a name
+        inside = is_local(url)
+    if inside:
+        raise StageError("host_failed", "The video host gave an address that is not public")

@@ -17,7 +17,7 @@ from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import APIRouter, Path
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, TypeAdapter
 
 from minutehand.apps.training.models import TrainingState
 from minutehand.apps.training.services import Training
@@ -47,8 +47,9 @@ MAX_SIGNED = 100
 CHECKED_BYTES = 256 * 1024 * 1024
 CHECKSUM = "x-amz-checksum-sha256"
 
+Title = Annotated[str, Field(min_length=1, max_length=200, pattern=r"\S")]
 UploadId = Annotated[str, Path(max_length=4096)]
-#: An empty one would make a call about the upload one about the object.
+_TITLE = TypeAdapter(Title)
 _S3_ID = re.compile(r"[!-~]{1,1024}")
 _MEDIA_TYPE = r"^[a-z0-9][a-z0-9!#$&^_.+-]{0,126}/[a-z0-9][a-z0-9!#$&^_.+-]{0,126}$"
 #: `<hex>` over the file, or `<hex>-<parts>` over its parts' checksums.
@@ -76,7 +77,7 @@ class CreateUpload(Body):
     workspace_id: UUID | None = Field(
         default=None, description="May be left out by members of a single workspace."
     )
-    title: Annotated[str, Field(min_length=1, max_length=200, pattern=r"\S")] | None = Field(
+    title: Title | None = Field(
         default=None, description="What the training is called; by its file when left out."
     )
 
@@ -146,9 +147,11 @@ class Place:
     """What an upload's id stands for."""
 
     key: str
+    #: S3's id; an empty one would make a call about the upload one about the object.
     upload_id: str
     cut: Plan
     title: str
+    #: Empty for a new one.
     training_id: str
 
     @property
@@ -185,13 +188,7 @@ class UploadRoutes:
                 f"Files of type {body.content_type} are not taken",
                 detail={"allowed": list(allowed.upload_types)},
             )
-        if body.size > allowed.upload_bytes:
-            raise ApiError(
-                413,
-                "upload_too_large",
-                f"A file has at most {allowed.upload_bytes} bytes, this one {body.size}",
-                detail={"max_bytes": allowed.upload_bytes},
-            )
+        _refuse_size(body.size, allowed.upload_bytes)
         if body.size == 0:
             raise ApiError(422, "empty_file", "The file is empty")
         workspace_id = await self._workspace(body, caller, services)
@@ -223,6 +220,8 @@ class UploadRoutes:
     ) -> SignedParts:
         """URLs for parts, each good for the bytes of its checksum alone; ask for more as needed."""
         place = await _place(upload_id, caller, services)
+        # again: the id is the caller's to write
+        _refuse_size(place.cut.size_bytes, self._app.videos.upload_bytes)
         checksums = {}
         for part in body.parts:
             if part.part_number > place.cut.count:
@@ -318,6 +317,16 @@ class UploadRoutes:
             raise ApiError(409, "training_exists", "This training has a recording already")
 
 
+def _refuse_size(size_bytes: int, most: int) -> None:
+    if size_bytes > most:
+        raise ApiError(
+            413,
+            "upload_too_large",
+            f"A file has at most {most} bytes, this one {size_bytes}",
+            detail={"max_bytes": most},
+        )
+
+
 def uploads_of(services: Services) -> Uploads:
     """The process's uploads.
 
@@ -361,18 +370,29 @@ def _file_checksum(text: str) -> str:
 async def _place(upload_id: str, caller: Caller, services: Services) -> Place:
     """The place an id stands for, if it is the caller's own and still theirs to fill."""
     try:
-        key, s3_id, size_bytes, title, training_id = paging.decode(
-            upload_id, str, str, int, str, str
-        )
-        cut = plan(size_bytes)
+        place = _decoded(upload_id)
     except (ApiError, ValueError) as error:
         raise not_found("upload") from error
-    named = KEY.fullmatch(key)
-    if named is None or not _S3_ID.fullmatch(s3_id) or named["owner"] != str(caller.subject):
+    named = KEY.fullmatch(place.key)
+    if named is None or named["owner"] != str(caller.subject):
         raise not_found("upload")
     if not await services.queue_of(caller).is_member(named["workspace"]):
         raise not_found("upload")
-    return Place(key, s3_id, cut, title, training_id)
+    return place
+
+
+def _decoded(upload_id: str) -> Place:
+    """What an id says; its holder may have written any of it.
+
+    Raises:
+        ApiError, ValueError: Creating an upload gives out no such id.
+    """
+    key, s3_id, size_bytes, title, training_id = paging.decode(upload_id, str, str, int, str, str)
+    if not size_bytes or not _S3_ID.fullmatch(s3_id):
+        raise ValueError("an upload of nothing")
+    if training_id:
+        UUID(training_id)
+    return Place(key, s3_id, plan(size_bytes), _TITLE.validate_python(title), training_id)
 
 
 def _upload(

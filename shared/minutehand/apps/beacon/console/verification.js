@@ -13,16 +13,18 @@ export function canonical(value) {
     .join(",")}}`;
 }
 
-function bytesOf(base64url) {
-  const text = atob(base64url.replaceAll("-", "+").replaceAll("_", "/"));
-  return Uint8Array.from(text, (sign) => sign.charCodeAt(0));
-}
-
 const base64url = (bytes) =>
   btoa(String.fromCharCode(...bytes))
     .replaceAll("+", "-")
     .replaceAll("/", "_")
     .replaceAll("=", "");
+
+/** The bytes of `base64url`, and of no other text: one signature has one spelling. */
+function bytesOf(text) {
+  const raw = atob(String(text).replaceAll("-", "+").replaceAll("_", "/"));
+  const bytes = Uint8Array.from(raw, (sign) => sign.charCodeAt(0));
+  return base64url(bytes) === text ? bytes : new Uint8Array();
+}
 
 async function sha256(text) {
   return new Uint8Array(await crypto.subtle.digest("SHA-256", utf8.encode(text)));
@@ -55,6 +57,29 @@ export async function isAble() {
   } catch {
     return false; // older, or a page over plain http
   }
+}
+
+/** What does not fit between a receipt and the job spec whose hash it holds; null when all does. */
+function specProblem(receipt, jobspec) {
+  if (
+    !jobspec.constraints.regions.includes(receipt.region) ||
+    jobspec.jobspec_id !== receipt.jobspec_id ||
+    String(jobspec.version) !== receipt.jobspec_version
+  )
+    return "the region or the id is not the job spec's";
+  const asked = jobspec.questions.map((one, place) =>
+    typeof one === "string"
+      ? [`q${place + 1}`, one, null]
+      : [one.id, one.question, one.category ?? null],
+  );
+  const given = receipt.output.data.responses.map((one) => [
+    one.question_id,
+    one.question,
+    one.category ?? null,
+  ]);
+  return canonical(asked) === canonical(given)
+    ? null
+    : "the answers are not one per question, in order";
 }
 
 async function checkReceipt(receipt, jobspec, keys) {
@@ -109,14 +134,57 @@ async function checkReceipt(receipt, jobspec, keys) {
     "the output is not the one signed for",
   );
   if (!jobspec) skip("jobspec", "the job spec is not in the bundle");
-  else
-    note(
-      "jobspec",
-      (await digest(canonical(jobspec))) === receipt.hashes.jobspec,
-      "",
-      "the job spec is not the one signed for",
-    );
+  else {
+    const problem =
+      (await digest(canonical(jobspec))) === receipt.hashes.jobspec
+        ? specProblem(receipt, jobspec)
+        : "the job spec is not the one signed for";
+    note("jobspec", problem === null, "", problem);
+  }
   return { subject, receipt, digest: await digest(canonical(receipt)), checks };
+}
+
+/** Whether a bundle is of one job, and has one receipt of each execution. */
+function checkJob(read) {
+  const [first] = read;
+  const executions = new Set();
+  return read.map(({ subject, receipt }) => {
+    let problem = null;
+    if (receipt.job_id !== first.receipt.job_id)
+      problem = "the receipt is of another job than the first";
+    else if (receipt.workspace_id !== first.receipt.workspace_id)
+      problem = "the receipt is of another workspace than the first";
+    else if (executions.has(receipt.execution_id)) problem = "two receipts are of this execution";
+    executions.add(receipt.execution_id);
+    const state = problem ? "failed" : "passed";
+    return { subject, check: "job", state, detail: problem ?? `of job ${receipt.job_id}` };
+  });
+}
+
+/** Each receipt's link to the one before it in its workspace, where that one is in the bundle. */
+function checkChain(read) {
+  const placeOf = ({ workspace_id: workspace, number }) => `${workspace} ${number}`;
+  const byPlace = new Map();
+  const checks = [];
+  for (const one of read) {
+    const { subject, receipt } = one;
+    const add = (state, detail) => checks.push({ subject, check: "chain", state, detail });
+    const place = placeOf(receipt);
+    if (byPlace.has(place)) add("failed", "two receipts have this number");
+    byPlace.set(place, one);
+  }
+  for (const { subject, receipt } of byPlace.values()) {
+    const add = (state, detail) => checks.push({ subject, check: "chain", state, detail });
+    const { previous } = receipt.hashes;
+    const before = byPlace.get(placeOf({ ...receipt, number: receipt.number - 1 }));
+    if (receipt.number === 1 || previous === null)
+      if (receipt.number === 1 && previous === null) add("passed", "the chain begins here");
+      else add("failed", "only the first receipt has none before it");
+    else if (!before) add("not_made", `receipt ${receipt.number - 1} is not in the bundle`);
+    else if (before.digest === previous) add("passed", `after receipt ${receipt.number - 1}`);
+    else add("failed", "the link does not fit");
+  }
+  return checks;
 }
 
 /**
@@ -128,33 +196,10 @@ export async function verify(bundle, jwks) {
   const read = [];
   for (const receipt of bundle.receipts)
     read.push(await checkReceipt(receipt, bundle.jobspec, keys));
+  if (read.length === 0) throw new Error("the bundle holds no receipt");
   const checks = read.flatMap((one) => one.checks);
-  const byNumber = new Map(read.map((one) => [one.receipt.number, one]));
-  for (const { subject, receipt } of read) {
-    const before = byNumber.get(receipt.number - 1);
-    const { previous } = receipt.hashes;
-    if (receipt.number === 1)
-      checks.push({
-        subject,
-        check: "chain",
-        state: previous === null ? "passed" : "failed",
-        detail: "the chain begins here",
-      });
-    else if (!before)
-      checks.push({
-        subject,
-        check: "chain",
-        state: "not_made",
-        detail: `receipt ${receipt.number - 1} is not in the bundle`,
-      });
-    else
-      checks.push({
-        subject,
-        check: "chain",
-        state: before.digest === previous ? "passed" : "failed",
-        detail: `after receipt ${receipt.number - 1}`,
-      });
-  }
+  if (bundle.jobspec) checks.push(...checkJob(read));
+  checks.push(...checkChain(read));
   // the receipt before the bundle's first one is another job's
   const whole = checks.every(({ state, check }) => state !== "not_made" || check === "chain");
   return {
