@@ -201,7 +201,8 @@ def test_a_session_that_ended_says_so_and_leads_back(
     else:
         page.goto(path)
 
-    expect(page.get_by_role("status")).to_contain_text("Your session has ended")
+    told = page.get_by_role("status").filter(has_text="Your session has ended")
+    expect(told).to_be_visible()
     address = page.url
     page.unroute(refusing)
     page.get_by_role("button", name="Ada").click()

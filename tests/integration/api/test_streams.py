@@ -321,7 +321,8 @@ async def test_a_feed_cut_after_every_few_events_misses_and_repeats_nothing(
             got = Read()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(follow(ada, path, last_id=last, read=got, until=3), 1.5)
-            seen += [(event["job_id"], event["seq"]) for event in got.events]
+            # one that is catching up says so between its events
+            seen += [(event["job_id"], event["seq"]) for event in got.events if "seq" in event]
             last, idle = got.last_id or last, not got.events
         return seen
 

@@ -106,7 +106,7 @@ def test_one_job_is_shown_whole(run: Run, worker: HandWorker) -> None:
     assert '{"paid": true}' in shown
     details = as_json(run("show", job_id, "--json"))["details"]
     assert [attempt["outcome"] for attempt in details["attempts"]] == ["retry", "completed"]
-    assert set(details) == {"attempts", "steps", "waiting_for", "children", "logs"}
+    assert set(details) == {"attempts", "steps", "more_steps", "waiting_for", "children", "logs"}
 
 
 def test_types_are_listed_and_one_is_shown_whole(run: Run, worker: HandWorker) -> None:

@@ -70,11 +70,15 @@ def test_calls_in_flight_fail_at_once_when_postgres_dies(doomed: RunningStack) -
         connection.execute(
             "create or replace function public.scratch_sleep() returns text language sql"
             " as $$ select pg_sleep(60)::text $$;"
+            " create or replace function public.scratch_known() returns int language sql"
+            " as $$ select 1 $$;"
             " notify pgrst"
         )
     url = f"{doomed.supabase_url}/rest/v1/rpc/scratch_sleep"
     headers = doomed.headers(doomed.sign_in(doomed.demo_email))
     answered: list[int] = []
+    known = f"{doomed.supabase_url}/rest/v1/rpc/scratch_known"
+    eventually(lambda: httpx.post(known, headers=headers, json={}).is_success)
 
     def call() -> None:
         answered.append(httpx.post(url, headers=headers, json={}, timeout=40).status_code)

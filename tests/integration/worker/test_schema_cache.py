@@ -15,6 +15,15 @@ RESTART = """
 select pg_terminate_backend(pid) from pg_stat_activity
 where application_name in ('gateway_watch', 'data_api') and datname = current_database()
 """
+WATCHES = """
+select pid from pg_stat_activity
+where application_name = 'gateway_watch' and datname = current_database()
+"""
+
+
+def is_ready(project: Project) -> bool:
+    """Whether the Data API says that it answers."""
+    return httpx.get(f"{project.settings.supabase_url}/_ready").is_success
 
 
 @pytest.fixture
@@ -31,7 +40,13 @@ def unreadable(project: Project) -> Iterator[None]:
         yield
         connection.execute(f"alter database {name} reset search_path".encode())
         connection.execute("drop schema before_all cascade")
+        before = connection.execute(WATCHES).fetchall()
         connection.execute(RESTART)
+        # the tests after this one share it
+        give_up = time.monotonic() + 60
+        while set(connection.execute(WATCHES)) <= set(before) or not is_ready(project):
+            assert time.monotonic() < give_up, "the Data API did not come back"
+            time.sleep(0.05)
 
 
 async def call(project: Project, client: httpx.AsyncClient) -> httpx.Response:
