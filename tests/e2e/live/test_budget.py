@@ -63,6 +63,13 @@ async def test_a_bulk_stays_within_the_plan_and_everybody_sees_all(free_plan: Ru
 
     assert report.problems == []
     assert report.held > 0
+
+
+async def test_what_followers_were_not_sent_is_announced(free_plan: RunningStack) -> None:
+    """A budget too small for the followed topics as well: all of it is seen by looking again."""
+    report = await bulk(free_plan, 12)
+
+    assert report.problems == []
     assert report.look_again > 0
 
 
