@@ -160,7 +160,7 @@ begin
   return (v_second.base + 3 * v_quarter, v_quarter);
 end;
 $$;
-comment on function queue.message_window is E'What may be sent now. The first caller in a second announces what was held back before.\n\nOf what six seconds may carry, progress and logs get a half, states another quarter, and the last is for announcements.';
+comment on function queue.message_window is E'What may be sent now. The first caller in a second announces what was held back before.\n\nOf what six seconds may carry, progress and logs get a half, states another quarter, half of it only for topics that are followed, and the last is for announcements.';
 
 create function queue.count_messages(p_cost bigint) returns bigint
 language plpgsql
