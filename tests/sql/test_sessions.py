@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from uuid import uuid4
+
 from tests.sql.test_guest_sessions import may_follow, spoken
 from tests.support.engine import ACME, ADA, EVE, GLOBEX, Engine
 
@@ -46,6 +48,37 @@ def test_every_way_to_enqueue_claims_a_session(engine: Engine) -> None:
     engine.spawn(engine.lease(1)[0], "children", [child])
 
     assert engine.rows("select session_id from queue.sessions order by 1") == ["a", "b", "c"]
+
+
+def test_no_spelling_of_a_foreign_topic_opens_it(engine: Engine) -> None:
+    """Jobs, workspaces and the apps' sessions, each also in other letters or with more around."""
+    sessions = [f"{app}:{uuid4()}" for app in ("chat", "plan", "beacon")]
+    jobs = [engine.enqueue(session_id=session) for session in sessions]
+    topics = [
+        f"workspace:{ACME}",
+        *(f"session:{session}" for session in sessions),
+        *(f"job:{job_id}" for job_id in jobs),
+    ]
+    odd = [
+        each
+        for topic in topics
+        for each in (
+            topic.upper(), f"{topic} ", f" {topic}", f"{topic}\n", f"realtime:{topic}",
+            f"{topic}:{GLOBEX}", topic.replace(":", "::", 1), topic.partition(":")[2], f"{topic}%",
+            topic.replace("-", "_"), f"workspace:{GLOBEX},{topic}",
+        )
+    ]  # fmt: skip
+    for topic in [*topics, *odd]:
+        engine.run(
+            "insert into realtime.messages (topic, extension, event, payload, private)"
+            " values (%s, 'broadcast', 'e', '{}', true)",
+            topic,
+        )
+
+    with engine.member(ADA) as ada, engine.member(EVE) as eve:
+        assert [topic for topic in topics if not may_follow(ada, topic)] == []
+        assert [topic for topic in [*topics, *odd] if may_follow(eve, topic)] == []
+        assert [topic for topic in odd if may_follow(ada, topic)] == []
 
 
 def test_racing_tenants_settle_on_one_owner(engine: Engine) -> None:

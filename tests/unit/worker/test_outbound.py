@@ -46,7 +46,7 @@ def test_public_addresses_are_taken(address: str) -> None:
     assert is_public(address)
 
 
-@pytest.mark.parametrize("url", ["https://[::ffff:127.0.0.1]/", "https://127.1/", "https://0/", "https://2130706433/", "https://localhost/", "http://1.1.1.1/"])  # fmt: skip
+@pytest.mark.parametrize("url", ["https://[::ffff:127.0.0.1]/", "https://127.1/", "https://0/", "https://2130706433/", "https://0x7f.0.0.1/", "https://0x7f000001/", "https://017700000001/", "https://[::ffff:7f00:1]/", "https://[64:ff9b::7f00:1]/", "https://localhost./", "https://localhost/", "http://1.1.1.1/"])  # fmt: skip
 async def test_odd_spellings_lead_nowhere(url: str) -> None:
     """The resolver's reading counts, not the spelling."""
     async with httpx.AsyncClient(transport=PublicTransport(loopback=False)) as http:
