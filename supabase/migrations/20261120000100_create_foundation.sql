@@ -45,16 +45,14 @@ create function queue.new_id() returns uuid
 language plpgsql volatile parallel safe
 set search_path = ''
 as $$
+declare
+  v_us bigint := (extract(epoch from clock_timestamp()) * 1000000)::bigint;
 begin
-  return encode(
-    set_bit(set_bit(
-      overlay(uuid_send(gen_random_uuid())
-        placing substring(int8send((extract(epoch from clock_timestamp()) * 1000)::bigint) from 3)
-        from 1 for 6),
-      52, 1), 53, 1), 'hex')::uuid;
+  return encode(overlay(uuid_send(gen_random_uuid())
+    placing int8send((v_us / 1000 << 16) + 28672 + v_us % 1000 * 4096 / 1000) from 1 for 8), 'hex')::uuid;
 end;
 $$;
-comment on function queue.new_id is E'A version 7 UUID (RFC 9562): 48 bits of milliseconds, then random bits.\n\nOrders roughly by time, so that inserts touch neighbouring index pages.';
+comment on function queue.new_id is E'A version 7 UUID (RFC 9562): 48 bits of milliseconds, their fraction in place of rand_a (6.2, method 3), then random bits.\n\nOrders by time, so that inserts touch neighbouring index pages and ids made one after the other rise.';
 
 create function queue.new_ids(p_count integer) returns uuid[]
 language plpgsql volatile parallel safe
