@@ -543,6 +543,8 @@ declare
   v_results json;
 begin
   perform 1 from public.jobs where id = any (v_ids) order by id for update;
+  -- a report that renews one now would move its row, which complete finds by its place
+  perform 1 from queue.leases where job_id = any (v_ids) order by job_id for update;
   v_now := queue.clock();
   if exists (select 1 from jsonb_array_elements(p_items) as i where i.value ?| array['progress', 'logs', 'steps', 'step']) then
     perform queue.write_reports(p_items, queue.fenced(p_items), v_now);

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -121,6 +123,23 @@ def test_a_settlement_commits_beside_a_lease_that_is_still_open(
         other.run("commit")
     engine.run("reset lock_timeout")
     assert len(engine.lease(9, call=2)) == 1  # of two, one runs
+
+
+def test_a_settlement_waits_for_a_report_that_renews_its_lease(engine: Engine) -> None:
+    """The renewal moves the lease's row: the completion must find it where it then lies."""
+    engine.enqueue()
+    [held] = engine.lease(1)
+    with engine.beside() as reporter, engine.beside() as worker, ThreadPoolExecutor(1) as pool:
+        reporter.run("begin")
+        reporter.run("update queue.leases set expires_at = expires_at + interval '1 minute'")
+        settled = pool.submit(worker.settle, held, result={"n": 1})
+        waiting = "select count(*) from pg_locks where not granted"
+        while engine.one(waiting) == 0:
+            time.sleep(0.005)
+        reporter.run("commit")
+        settled.result(30)
+
+    assert engine.status(held["job"]["id"]) == "completed"
 
 
 def test_limited_and_free_types_meet_in_one_lease_of_one(engine: Engine) -> None:

@@ -381,10 +381,8 @@ def test_a_members_enqueue_into_a_backlog_counts_it_once_in_ten_seconds(full: En
             ACME,
         )
 
-        # the first statement of a second may announce what the backlog held back of its messages
-        full.run("delete from queue.held_topics")
-
-        assert touched(ada, lambda: ada.enqueue()) <= 200
+        # a count would read 10,000
+        assert touched(ada, lambda: ada.enqueue()) <= 500
 
 
 def test_an_idle_lease_costs_a_handful_of_rows(database: Database) -> None:

@@ -134,6 +134,9 @@ def test_a_full_parameter_store_is_refused(
 ) -> None:
     """Each function has one."""
     monkeypatch.setattr(limits, "SSM_PARAMETERS", 3)
+    store = boto3.client("ssm", region_name=REGION, endpoint_url=account.url)
+    for made in store.describe_parameters()["Parameters"]:  # of other tests of this process
+        store.delete_parameter(Name=made["Name"])
 
     limit = looked_at(account)["ssm"]
 

