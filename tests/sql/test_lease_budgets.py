@@ -207,9 +207,7 @@ def test_no_lease_beside_tenants_at_all_their_limits_reads_much(engine: Engine) 
         " select md5(n::text)::uuid, 1 from generate_series(1, 1000) as n"
     )
     engine.run(fill)
-    for _ in range(
-        200
-    ):  # a call may only set tenants aside, and asks for another
+    for _ in range(200):  # a call may only set tenants aside, and asks for another
         engine.lease(1000, lease_seconds=36_000)
         if engine.one("select count(*) from queue.leases") == 1000:
             break
