@@ -1,4 +1,4 @@
-"""A Lambda handler that is made again when its secrets were rotated: no deploy, no stale token.
+"""A Lambda handler that is replaced when its secrets were rotated: no deploy, no stale token.
 
 What is made is left to the functions; an environment that is frozen for long looks first.
 """

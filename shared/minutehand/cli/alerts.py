@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from typing import Annotated, Any
-from urllib.parse import quote
 
 import typer
 
 from minutehand.queue.steering import AlertMetric
-from minutehand.terminal.connection import Connection
 from minutehand.terminal.options import EnvFile, Json, Token, Workspace, connected, seconds_of
 from minutehand.terminal.output import lasted
 
@@ -38,7 +36,7 @@ def alerts(
     if context.invoked_subcommand is not None:
         return
     with connected(as_json, env_file, token, workspace) as (output, connection):
-        found = connection.call("GET", _path(connection))["alerts"]
+        found = connection.call("GET", connection.path("alerts"))["alerts"]
         rows = found if as_json else [_row(one) for one in found]
         output.table(rows, COLUMNS, empty="no alerts", spare=("checked_at", "mail", "limit"))
 
@@ -78,7 +76,7 @@ def put(
             "whole": whole,
             "enabled": not off,
         }
-        made = connection.call("PUT", _path(connection, name), json=body)
+        made = connection.call("PUT", connection.path("alerts", name), json=body)
         row = _row(made)
         begun = "is kept, off:" if off else "watches"
         output.value(made, text=f"{name} {begun} {row['watches']}, from {row['limit']}")
@@ -95,14 +93,8 @@ def remove(
 ) -> None:
     """Remove an alert."""
     with connected(as_json, env_file, token, workspace) as (output, connection):
-        connection.call("DELETE", _path(connection, name))
+        connection.call("DELETE", connection.path("alerts", name))
         output.value({"name": name, "removed": True}, text=f"{name} is removed")
-
-
-def _path(connection: Connection, *name: str) -> str:
-    """The address of a workspace's alerts, or of one, whose name may hold a slash."""
-    parts = ["/api/workspaces", connection.workspace, "alerts"]
-    return "/".join([*parts, *(quote(one, safe="") for one in name)])
 
 
 def _row(alert: dict[str, Any]) -> dict[str, Any]:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from enum import StrEnum
 from typing import Annotated
-from urllib.parse import quote
 
 import typer
 
 from minutehand.cli.jobs import read_payload
-from minutehand.terminal.connection import Connection
 from minutehand.terminal.options import EnvFile, Json, Token, Workspace, connected
 from minutehand.terminal.output import ago
 
@@ -47,7 +45,7 @@ def schedules(
     if context.invoked_subcommand is not None:
         return
     with connected(as_json, env_file, token, workspace) as (output, connection):
-        rows = connection.call("GET", _path(connection))["schedules"]
+        rows = connection.call("GET", connection.path("schedules"))["schedules"]
         if not as_json:
             for row in rows:
                 row["state"] = row.get("problem") or ("on" if row["enabled"] else "off")
@@ -73,7 +71,7 @@ def put(
     with connected(as_json, env_file, token, workspace) as (output, connection):
         made = connection.call(
             "PUT",
-            _path(connection, name),
+            connection.path("schedules", name),
             json={
                 "cron": cron,
                 "timezone": timezone,
@@ -97,11 +95,5 @@ def remove(
 ) -> None:
     """Remove a schedule; jobs it made stay."""
     with connected(as_json, env_file, token, workspace) as (output, connection):
-        connection.call("DELETE", _path(connection, name))
+        connection.call("DELETE", connection.path("schedules", name))
         output.value({"name": name, "removed": True}, text=f"{name} is removed")
-
-
-def _path(connection: Connection, *name: str) -> str:
-    """The address of a workspace's schedules, or of one, whose name may hold a slash."""
-    parts = ["/api/workspaces", connection.workspace, "schedules"]
-    return "/".join([*parts, *(quote(one, safe="") for one in name)])

@@ -115,7 +115,7 @@ def watch(
         if job_id is not None:
             follow_job(output, connection, whole_id(connection, job_id))
             return
-        for event in stream(connection, f"/api/workspaces/{connection.workspace}/events"):
+        for event in stream(connection, connection.path("events")):
             if event.type == "freshness":
                 tell_freshness(output, event)
             elif "." in event.type:

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 
@@ -179,6 +180,12 @@ class Connection:
                 },
             )
         return self._data
+
+    def path(self, *parts: str) -> str:
+        """The address of what is the workspace's; a part, such as a name, may hold a slash."""
+        return "/".join(
+            ["/api/workspaces", self.workspace, *(quote(part, safe="") for part in parts)]
+        )
 
     @property
     def workspace(self) -> str:

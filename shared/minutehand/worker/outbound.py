@@ -1,6 +1,6 @@
 """Calls to foreign services: public addresses only, each connected to as it was checked.
 
-A name that resolves again between the check and the connection changes nothing.
+A name that resolves to another address between the check and the connection changes nothing.
 """
 
 from __future__ import annotations

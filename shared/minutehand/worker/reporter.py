@@ -178,7 +178,7 @@ class Reporter:
             return
         told = {(result.job_id, result.fence): result.outcome for result in results}
         for attempt in batch:
-            self._hear(attempt, told.get((attempt.job_id, attempt.fence)), sent_at)
+            self._hear(attempt, told.get(attempt.key), sent_at)
 
     async def _send_apart(
         self,

@@ -1,7 +1,7 @@
 """One Lambda environment's worker: schedule, wake-up and extra worker events, and its HTTP routes.
 
-No web framework: a tick every minute should not pay for one. Who makes it again when its secrets
-were rotated is shared/minutehand/aws/rotation.py.
+No web framework: a tick every minute should not pay for one. It is replaced when its
+secrets were rotated by shared/minutehand/aws/rotation.py.
 """
 
 from __future__ import annotations
