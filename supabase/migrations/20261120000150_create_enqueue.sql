@@ -106,7 +106,8 @@ set search_path = ''
 as $$
 begin
   if auth.uid() is not null and exists (select from queue.job_types where job_type = p_job_type and internal) then
-    perform queue.refuse(403, 'forbidden', format('only the platform itself enqueues jobs of the type %s', p_job_type), 'job_type');
+    perform queue.refuse(403, 'forbidden', format('only the platform itself enqueues jobs of the type %s', p_job_type),
+      'job_type');
   end if;
 end;
 $$;
@@ -123,8 +124,10 @@ begin
     insert into queue.sessions (session_id, workspace_id)
     select s, p_workspace_id from unnest(v_ids) as s on conflict (session_id) do nothing;
     -- held until these jobs are there to be seen, so that retention cannot free an id between
-    perform 1 from queue.sessions where session_id = any (v_ids) and workspace_id = p_workspace_id order by session_id for key share;
-    exit when not exists (select 1 from unnest(v_ids) as s where not exists (select 1 from queue.sessions where session_id = s));
+    perform 1 from queue.sessions where session_id = any (v_ids) and workspace_id = p_workspace_id
+    order by session_id for key share;
+    exit when not exists (
+      select 1 from unnest(v_ids) as s where not exists (select 1 from queue.sessions where session_id = s));
   end loop;
 end;
 $$;
@@ -136,11 +139,13 @@ set search_path = ''
 as $$
 declare
   -- one that is being enqueued to this moment is passed over: its new job will free it
-  v_ids text[] := array(select session_id from queue.sessions
-    where session_id = any (p_session_ids) and workspace_id = p_workspace_id order by session_id for update skip locked);
+  v_ids text[] := array(
+    select session_id from queue.sessions
+    where session_id = any (p_session_ids) and workspace_id = p_workspace_id
+    order by session_id for update skip locked);
 begin
-  delete from queue.sessions as s where s.session_id = any (v_ids)
-    and not exists (select 1 from public.jobs as j where j.session_id = s.session_id and j.workspace_id = p_workspace_id);
+  delete from queue.sessions as s where s.session_id = any (v_ids) and not exists (
+    select 1 from public.jobs as j where j.session_id = s.session_id and j.workspace_id = p_workspace_id);
 end;
 $$;
 comment on function queue.free_sessions is 'Give up session ids of which the workspace has no job any more.';
@@ -237,10 +242,11 @@ begin
   end if;
   select coalesce((select max_pending from queue.tenant_limits where workspace_id = p_workspace_id),
     (queue.setting('user_pending_max'))::integer) into v_max;
-  if v_max > 2000 then -- counted at most every ten seconds, so that enqueueing into a backlog costs what it always costs
+  if v_max > 2000 then -- counted at most every ten seconds, so that a backlog does not make each enqueue dearer
     select live into v_live from queue.live_counts
     where workspace_id = p_workspace_id and counted_at > v_now - interval '10 seconds';
-  elsif v_max <= 2000 then -- one after another to the end of each transaction, so that the count below sees whoever came first; keys were taken before
+  elsif v_max <= 2000 then
+    -- one after another until each transaction ends, so that the count below sees earlier ones; keys were taken before
     perform pg_advisory_xact_lock(7106383, hashtext(p_workspace_id::text));
   end if;
   if v_live is null then
@@ -267,7 +273,8 @@ set search_path = ''
 as $$
 declare
   v_now timestamptz := queue.clock();
-  v_expires timestamptz := v_now + make_interval(secs => coalesce(p_ttl_seconds, (queue.setting('idempotency_ttl_seconds'))::integer));
+  v_expires timestamptz := v_now + make_interval(
+    secs => coalesce(p_ttl_seconds, (queue.setting('idempotency_ttl_seconds'))::integer));
   v_key queue.job_keys;
 begin
   if char_length(p_key) not between 1 and 255 then
@@ -326,10 +333,12 @@ begin
       queue.partition_id(workspace_id, queue, job_type, concurrency_key, priority) as partition_id,
       coalesce(next_retry_at, scheduled_for, created_at) as run_at
     from public.jobs where id = any (p_ids)),
-  known as materialized (select id from queue.open_partitions(array(select partition_id from placed where run_at <= v_now))),
+  known as materialized (
+    select id from queue.open_partitions(array(select partition_id from placed where run_at <= v_now))),
   opened as (
     insert into queue.openings (partition_id, workspace_id, queue, job_type, concurrency_key, priority)
-    select distinct on (partition_id) partition_id, workspace_id, queue, job_type, coalesce(concurrency_key, ''), priority
+    select distinct on (partition_id) partition_id, workspace_id, queue, job_type, coalesce(concurrency_key, ''),
+      priority
     from placed where run_at <= v_now and partition_id not in (select id from known)),
   soon as (
     insert into queue.ready (partition_id, ready_at, job_id, workspace_id, job_created_at)
@@ -350,19 +359,22 @@ declare
   v_ready boolean;
 begin
   with placed as materialized (
-    select id, workspace_id, session_id, queue, job_type, concurrency_key, priority, status, last_seq, created_at, scheduled_for,
-      deadline_at, batch_id, queue.partition_id(workspace_id, queue, job_type, concurrency_key, priority) as partition_id
+    select id, workspace_id, session_id, queue, job_type, concurrency_key, priority, status, last_seq, created_at,
+      scheduled_for, deadline_at, batch_id,
+      queue.partition_id(workspace_id, queue, job_type, concurrency_key, priority) as partition_id
     from public.jobs where id = any (p_ids)),
   known as materialized (select id from queue.open_partitions(array(
     select partition_id from placed where status = 'pending' and (scheduled_for is null or scheduled_for <= v_now)))),
   opened as (
     insert into queue.openings (partition_id, workspace_id, queue, job_type, concurrency_key, priority)
-    select distinct on (partition_id) partition_id, workspace_id, queue, job_type, coalesce(concurrency_key, ''), priority
+    select distinct on (partition_id) partition_id, workspace_id, queue, job_type, coalesce(concurrency_key, ''),
+      priority
     from placed where status = 'pending' and (scheduled_for is null or scheduled_for <= v_now)
       and partition_id not in (select id from known)),
   later as (
     insert into queue.deferred (job_id, run_at, partition_id, workspace_id, job_created_at)
-    select id, scheduled_for, partition_id, workspace_id, created_at from placed where status = 'pending' and scheduled_for > v_now),
+    select id, scheduled_for, partition_id, workspace_id, created_at
+    from placed where status = 'pending' and scheduled_for > v_now),
   soon as (
     insert into queue.ready (partition_id, ready_at, job_id, workspace_id, job_created_at)
     select partition_id, created_at, id, workspace_id, created_at
@@ -372,7 +384,8 @@ begin
     insert into public.job_events (job_id, seq, workspace_id, session_id, type, data, created_at)
     select id, 1, workspace_id, session_id, 'job.created',
       -- one that its own statement has ended already began as pending
-      jsonb_build_object('status', case status when 'waiting' then status else 'pending' end, 'attempts', 0, 'job_type', job_type), created_at
+      jsonb_build_object('status', case status when 'waiting' then status else 'pending' end, 'attempts', 0,
+        'job_type', job_type), created_at
     from placed where last_seq >= 1),
   limited as (
     insert into queue.deadlines (job_id, deadline_at)
@@ -416,7 +429,8 @@ begin
     if queue.admit(v_ids) then
       perform queue.wake_worker();
     end if;
-    perform queue.check_quota(w) from (select distinct workspace_id as w from public.jobs where id = any (v_ids) order by 1) as joined;
+    perform queue.check_quota(w) from (
+      select distinct workspace_id as w from public.jobs where id = any (v_ids) order by 1) as joined;
     perform queue.charge_enqueues(cardinality(v_ids));
   end if;
   return null;
@@ -442,7 +456,8 @@ begin
   delete from queue.ended where ctid = any (array(
     select q.place from removed as r cross join lateral (
       select q.ctid as place from queue.ended as q
-      where q.workspace_id = r.workspace_id and q.outcome = r.outcome and q.job_created_at = r.created_at and q.job_id = r.id limit 1) as q
+      where q.workspace_id = r.workspace_id and q.outcome = r.outcome and q.job_created_at = r.created_at
+        and q.job_id = r.id limit 1) as q
     where r.outcome is not null));
   delete from queue.job_tags as t using removed as r
   where r.tags <> '{}' and t.workspace_id = r.workspace_id and t.tag = any (r.tags)
@@ -472,7 +487,8 @@ begin
   delete from public.job_logs where job_id = any (v_ids);
   delete from public.job_events where job_id = any (v_ids);
   perform queue.free_sessions(gone.workspace_id, gone.ids) from (
-    select workspace_id, array_agg(distinct session_id) as ids from removed where session_id is not null group by 1) as gone;
+    select workspace_id, array_agg(distinct session_id) as ids
+    from removed where session_id is not null group by 1) as gone;
   return null;
 end;
 $$;
@@ -509,14 +525,52 @@ comment on function queue.forget_workspace is 'Everything of a workspace goes. P
 -- the mark is the engine's, for its own insert and not for one that a trigger of somebody's makes within it;
 -- the policy on inserts refuses a person who sets it by hand
 create trigger jobs_check_insert before insert on public.jobs
-  for each row when (current_setting('queue.checked', true) is distinct from pg_trigger_depth()::text) execute function queue.check_insert();
+  for each row when (current_setting('queue.checked', true) is distinct from pg_trigger_depth()::text)
+  execute function queue.check_insert();
 create trigger jobs_after_insert after insert on public.jobs
-  for each row when (current_setting('queue.checked', true) is distinct from pg_trigger_depth()::text) execute function queue.after_insert();
+  for each row when (current_setting('queue.checked', true) is distinct from pg_trigger_depth()::text)
+  execute function queue.after_insert();
 create trigger jobs_after_inserts after insert on public.jobs
   for each statement when (current_setting('queue.checked', true) is distinct from pg_trigger_depth()::text)
   execute function queue.after_inserts();
 create trigger jobs_after_delete after delete on public.jobs
   referencing old table as removed for each statement execute function queue.after_delete();
+
+create function queue.tie_problem(p_item queue.enqueue_item) returns text[]
+language plpgsql stable
+set search_path = ''
+as $$
+begin
+  if p_item.after is not null and jsonb_typeof(p_item.after) <> 'array' then
+    return array['400', 'invalid_argument', 'after must be an array of job ids', 'after'];
+  elsif p_item.after is not null and jsonb_array_length(p_item.after) > 1000 then
+    return array['400', 'invalid_argument', 'after must name at most 1000 jobs; a batch calls back after any number',
+      'after'];
+  elsif coalesce(p_item.after_failed, 'fail') not in ('fail', 'run', 'cancel') then
+    return array['400', 'invalid_argument', 'after_failed must be fail, run or cancel', 'after_failed'];
+  elsif p_item."unique" is not null and (jsonb_typeof(p_item."unique") <> 'object'
+      or p_item."unique" - '{key,until,on_conflict}'::text[] <> '{}'
+      or char_length(p_item."unique" ->> 'key') not between 1 and 255 or p_item."unique" ->> 'key' is null
+      or coalesce(p_item."unique" ->> 'until', 'finished') not in ('leased', 'finished')
+      or coalesce(p_item."unique" ->> 'on_conflict', 'skip') not in ('skip', 'replace', 'raise')) then
+    return array['400', 'invalid_argument',
+      'unique must be {key, until: leased|finished, on_conflict: skip|replace|raise}', 'unique'];
+  elsif p_item.debounce_seconds is not null
+      and (p_item."unique" is null or p_item.debounce_seconds not between 0.1 and 86400) then
+    return array['400', 'invalid_argument', 'debounce_seconds needs unique.key and must be between 0.1 and 86400',
+      'debounce_seconds'];
+  elsif p_item.backoff is not null and (jsonb_typeof(p_item.backoff) <> 'object'
+      or p_item.backoff - '{first_seconds,cap_seconds,factor}'::text[] <> '{}'
+      or coalesce((p_item.backoff ->> 'first_seconds')::double precision, 1) not between 0 and 86400
+      or coalesce((p_item.backoff ->> 'cap_seconds')::double precision, 1) not between 0 and 604800
+      or coalesce((p_item.backoff ->> 'factor')::double precision, 2) not between 1 and 10) then
+    return array['400', 'invalid_argument',
+      'backoff must be {first_seconds 0..86400, cap_seconds 0..604800, factor 1..10}', 'backoff'];
+  end if;
+  return null;
+end;
+$$;
+comment on function queue.tie_problem is 'What is wrong with the options after, after_failed, unique, debounce_seconds and backoff of an item: {status, hint, message, field}; null when nothing is.';
 
 create function queue.item_problem(p_item queue.enqueue_item, p_type queue.job_types, p_max_bytes integer)
 returns text[]
@@ -547,7 +601,8 @@ begin
   elsif p_item.schema_version < 1 then
     return array['400', 'invalid_argument', 'schema_version must be at least 1', 'schema_version'];
   elsif p_item.schema_version > p_type.schema_version then
-    return array['422', 'payload_invalid', format('schema_version %s is newer than any worker knows', p_item.schema_version), 'schema_version'];
+    return array['422', 'payload_invalid',
+      format('schema_version %s is newer than any worker knows', p_item.schema_version), 'schema_version'];
   elsif p_item.timeout_seconds not between 1 and 43200 then
     return array['400', 'invalid_argument', 'timeout_seconds must be between 1 and 43200', 'timeout_seconds'];
   elsif char_length(p_item.queue) not between 1 and 100 then
@@ -568,32 +623,16 @@ begin
       'idempotency_ttl_seconds'];
   elsif p_item.tags is not null and not queue.tags_fit(p_item.tags) then
     return array['400', 'invalid_argument', 'tags must be at most 20 texts of 1 to 100 characters', 'tags'];
-  elsif p_item.after is not null and jsonb_typeof(p_item.after) <> 'array' then
-    return array['400', 'invalid_argument', 'after must be an array of job ids', 'after'];
-  elsif p_item.after is not null and jsonb_array_length(p_item.after) > 1000 then
-    return array['400', 'invalid_argument', 'after must name at most 1000 jobs; a batch calls back after any number', 'after'];
-  elsif coalesce(p_item.after_failed, 'fail') not in ('fail', 'run', 'cancel') then
-    return array['400', 'invalid_argument', 'after_failed must be fail, run or cancel', 'after_failed'];
-  elsif p_item."unique" is not null and (jsonb_typeof(p_item."unique") <> 'object'
-      or p_item."unique" - '{key,until,on_conflict}'::text[] <> '{}'
-      or char_length(p_item."unique" ->> 'key') not between 1 and 255 or p_item."unique" ->> 'key' is null
-      or coalesce(p_item."unique" ->> 'until', 'finished') not in ('leased', 'finished')
-      or coalesce(p_item."unique" ->> 'on_conflict', 'skip') not in ('skip', 'replace', 'raise')) then
-    return array['400', 'invalid_argument', 'unique must be {key, until: leased|finished, on_conflict: skip|replace|raise}', 'unique'];
-  elsif p_item.debounce_seconds is not null and (p_item."unique" is null or p_item.debounce_seconds not between 0.1 and 86400) then
-    return array['400', 'invalid_argument', 'debounce_seconds needs unique.key and must be between 0.1 and 86400', 'debounce_seconds'];
-  elsif p_item.backoff is not null and (jsonb_typeof(p_item.backoff) <> 'object'
-      or p_item.backoff - '{first_seconds,cap_seconds,factor}'::text[] <> '{}'
-      or coalesce((p_item.backoff ->> 'first_seconds')::double precision, 1) not between 0 and 86400
-      or coalesce((p_item.backoff ->> 'cap_seconds')::double precision, 1) not between 0 and 604800
-      or coalesce((p_item.backoff ->> 'factor')::double precision, 2) not between 1 and 10) then
-    return array['400', 'invalid_argument', 'backoff must be {first_seconds 0..86400, cap_seconds 0..604800, factor 1..10}', 'backoff'];
+  elsif coalesce(p_item.after, p_item."unique", p_item.backoff) is not null
+      or p_item.after_failed <> 'fail' or p_item.debounce_seconds is not null then
+    v_problem := queue.tie_problem(p_item);
   end if;
-  v_problem := queue.json_problem(p_item.payload, 'payload', p_max_bytes);
+  v_problem := coalesce(v_problem, queue.json_problem(p_item.payload, 'payload', p_max_bytes));
   if v_problem is null and p_type.payload_schema is not null
       and (p_item.schema_version is null or p_item.schema_version = p_type.schema_version) then
     v_problem := (select array['422', 'payload_invalid', e, split_part(e, ' ', 1)]
-      from queue.schema_error(p_type.payload_schema, coalesce(p_item.payload, '{}'), 'payload') as e where e is not null);
+      from queue.schema_error(p_type.payload_schema, coalesce(p_item.payload, '{}'), 'payload') as e
+      where e is not null);
   end if;
   return v_problem;
 end;
@@ -617,7 +656,8 @@ begin
       payload = coalesce(v_item.payload, '{}'),
       tags = queue.tags_of((select t.tagged_by from queue.job_types as t where t.job_type = v_old.job_type),
         coalesce(v_item.payload, '{}'), coalesce(v_item.tags, v_old.tags)),
-      schema_version = coalesce(v_item.schema_version, (select t.schema_version from queue.job_types as t where t.job_type = v_old.job_type)),
+      schema_version = coalesce(v_item.schema_version,
+        (select t.schema_version from queue.job_types as t where t.job_type = v_old.job_type)),
       priority = coalesce(v_item.priority, v_old.priority),
       scheduled_for = case
         when v_item.debounce_seconds is not null then p_now + make_interval(secs => v_item.debounce_seconds)
@@ -637,7 +677,9 @@ end;
 $$;
 comment on function queue.replace_pending is E'Give pending holders of a unique key the newer payload and time; those who had given up their key meanwhile are returned.\n\np_holders maps job id to the item''s number.';
 
-create function queue.depend(p_workspace_id uuid, p_job_id uuid, p_created_at timestamptz, p_after jsonb, p_policy text) returns void
+create function queue.depend(
+  p_workspace_id uuid, p_job_id uuid, p_created_at timestamptz, p_after jsonb, p_policy text
+) returns void
 language plpgsql
 set search_path = ''
 as $$
@@ -668,7 +710,8 @@ declare
   v_batch uuid;
 begin
   for v_batch in select distinct b from unnest(p_batch_ids) as b order by 1 loop
-    insert into queue.batches (id, workspace_id) values (v_batch, p_workspace_id) on conflict (id, workspace_id) do nothing;
+    insert into queue.batches (id, workspace_id) values (v_batch, p_workspace_id)
+    on conflict (id, workspace_id) do nothing;
     perform 1 from queue.batches where id = v_batch and workspace_id = p_workspace_id and closed_at is null for share;
     if not found then
       perform queue.refuse(409, 'invalid_state', 'the batch is closed', v_batch::text);
@@ -714,10 +757,10 @@ begin
   select checked.index, checked.problem into v_bad
   from (
     select closer.index, case when (closer.types).internal and p_user_id is not null
-      then array['403', 'forbidden', format('only the platform itself enqueues jobs of the type %s',
-        (closer.types).job_type), 'job_type']
-      else queue.item_problem(jsonb_populate_record(null::queue.enqueue_item, closer.value), closer.types,
-        v_max_bytes) end as problem
+      then array['403', 'forbidden',
+        format('only the platform itself enqueues jobs of the type %s', (closer.types).job_type), 'job_type']
+      else queue.item_problem(
+        jsonb_populate_record(null::queue.enqueue_item, closer.value), closer.types, v_max_bytes) end as problem
     from (
       select items.ordinality - 1 as index, items.value, types
       from jsonb_array_elements(p_items) with ordinality as items
@@ -727,8 +770,8 @@ begin
         when types.job_type is null or types.payload_schema is not null or types.internal then true
         when not p_plain and items.value - '{job_type,payload}'::text[] <> '{}' then true
         when jsonb_typeof(coalesce(items.value -> 'payload', '{}')) <> 'object' then true
-        when octet_length(items.value::text) > 200 then queue.json_problem(items.value -> 'payload', 'payload',
-          v_max_bytes) is not null
+        when octet_length(items.value::text) > 200
+          then queue.json_problem(items.value -> 'payload', 'payload', v_max_bytes) is not null
         else false end
       offset 0 -- else the planner looks closer at all of them first
     ) as closer) as checked
@@ -783,8 +826,8 @@ begin
   own := '{}';
   loop -- until no holder of a key was leased between its being found and its being replaced
     for v_item in
-      select items.* from rows from (jsonb_populate_recordset(null::queue.enqueue_item,
-        p_items)) with ordinality as items
+      select items.*
+      from rows from (jsonb_populate_recordset(null::queue.enqueue_item, p_items)) with ordinality as items
       where items."unique" is not null and (v_late is null or ids[items.ordinality] = any (v_late))
       order by items.job_type, items."unique" ->> 'key', items.ordinality
     loop
@@ -826,7 +869,9 @@ end;
 $$;
 comment on function queue.claim_unique is E'Take the items'' unique keys, and replace the pending holders that are to be: {ids, own}.\n\nids: the job each item stands for. own: holders that this call makes itself, with the number of the item that replaces each.';
 
-create function queue.tie_items(p_workspace_id uuid, p_items jsonb, p_new uuid[], p_ids uuid[], p_now timestamptz) returns boolean[]
+create function queue.tie_items(
+  p_workspace_id uuid, p_items jsonb, p_new uuid[], p_ids uuid[], p_now timestamptz
+) returns boolean[]
 language plpgsql
 set search_path = ''
 as $$
@@ -847,7 +892,8 @@ begin
     end if;
     if v_item.after is not null and jsonb_array_length(v_item.after) > 0 then
       v_waiting[v_item.ordinality] := true;
-      perform queue.depend(p_workspace_id, p_new[v_item.ordinality], p_now + make_interval(secs => v_item.ordinality * 1e-6), v_item.after, coalesce(v_item.after_failed, 'fail'));
+      perform queue.depend(p_workspace_id, p_new[v_item.ordinality],
+        p_now + make_interval(secs => v_item.ordinality * 1e-6), v_item.after, coalesce(v_item.after_failed, 'fail'));
     end if;
   end loop;
 
@@ -856,15 +902,17 @@ begin
     where items.batch_id is not null));
   if p_items @? '$[*].session_id ? (@ != null)' then
     perform queue.claim_sessions(p_workspace_id, array(
-      select distinct items.value ->> 'session_id' from jsonb_array_elements(p_items) as items where items.value ->> 'session_id' is not null));
+      select distinct items.value ->> 'session_id' from jsonb_array_elements(p_items) as items
+      where items.value ->> 'session_id' is not null));
   end if;
   return v_waiting;
 end;
 $$;
 comment on function queue.tie_items is 'Tie new jobs to their parents, dependencies, batches and sessions: which of them wait for others.';
 
-create function queue.insert_plain(p_workspace_id uuid, p_user_id uuid, p_items jsonb, p_new uuid[],
-  p_now timestamptz) returns void
+create function queue.insert_plain(
+  p_workspace_id uuid, p_user_id uuid, p_items jsonb, p_new uuid[], p_now timestamptz
+) returns void
 language plpgsql
 set search_path = ''
 set plan_cache_mode = 'force_generic_plan' -- its plan does not depend on the values, and costs a millisecond
@@ -1140,10 +1188,9 @@ begin
   insert into public.jobs (id, workspace_id, user_id, session_id, queue, job_type, payload, schema_version, priority,
     max_attempts, scheduled_for, created_at, updated_at, deadline_at, timeout_seconds, backoff, idempotency_key,
     concurrency_key, traceparent, last_seq, tags)
-  values (v_id, p_workspace_id, coalesce(p_user_id, p_item.user_id), p_item.session_id, coalesce(p_item.queue,
-    v_type.queue),
-    p_item.job_type, p_item.payload, coalesce(p_item.schema_version, v_type.schema_version),
-      coalesce(p_item.priority, 100),
+  values (v_id, p_workspace_id, coalesce(p_user_id, p_item.user_id), p_item.session_id,
+    coalesce(p_item.queue, v_type.queue), p_item.job_type, p_item.payload,
+    coalesce(p_item.schema_version, v_type.schema_version), coalesce(p_item.priority, 100),
     coalesce(p_item.max_attempts, v_type.max_attempts),
     case when p_item.delay_seconds is null then p_item.scheduled_for
       else v_now + make_interval(secs => p_item.delay_seconds) end,
@@ -1190,7 +1237,8 @@ begin
     if v_user is not null then
       perform queue.refuse_internal(p_job_type);
     elsif queue.is_worker() then
-      perform queue.check_worker_items(p_workspace_id, jsonb_build_array(v_options || jsonb_build_object('job_type', p_job_type)));
+      perform queue.check_worker_items(p_workspace_id,
+        jsonb_build_array(v_options || jsonb_build_object('job_type', p_job_type)));
     end if;
     return queue.enqueue_one(p_workspace_id, v_user, queue.read_item(p_job_type, p_payload, v_options))
       || jsonb_build_object('warning', v_warning);
@@ -1222,7 +1270,8 @@ begin
     return v_done;
   end if;
   return jsonb_build_object('wake', v_done -> 'wake', 'warning', v_done -> 'warning', 'jobs', (
-    select jsonb_agg(jsonb_build_object('job', to_jsonb(jobs), 'created', v_done #> array['fresh', (ids.n - 1)::text]) order by ids.n)
+    select jsonb_agg(
+      jsonb_build_object('job', to_jsonb(jobs), 'created', v_done #> array['fresh', (ids.n - 1)::text]) order by ids.n)
     from jsonb_array_elements_text(v_done -> 'ids') with ordinality as ids (id, n)
     join public.jobs on jobs.id = ids.id::uuid));
 end;

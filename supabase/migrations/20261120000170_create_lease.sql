@@ -35,15 +35,19 @@ begin
       next_retry_at = null,
       error_message = case when f.fate = 'cancelled' then j.error_message else format(
         'the lease of attempt %s expired %s after worker %s was last heard of (%s time%s so far)',
-        f.attempt, date_trunc('second', p_now - f.expires_at + make_interval(secs => f.lease_seconds)), f.worker_id, f.lost,
+        f.attempt, date_trunc('second', p_now - f.expires_at + make_interval(secs => f.lease_seconds)), f.worker_id,
+        f.lost,
         case when f.lost = 1 then '' else 's' end) end,
       error_data = case when f.fate = 'cancelled' then j.error_data
-        else jsonb_build_object('type', 'WorkerLost', 'reason', f.reason, 'worker_id', f.worker_id, 'tick_id', f.tick_id) end,
-      error_fingerprint = case when f.fate = 'failed' then queue.fingerprint('WorkerLost', '') else j.error_fingerprint end,
+        else jsonb_build_object('type', 'WorkerLost', 'reason', f.reason, 'worker_id', f.worker_id,
+          'tick_id', f.tick_id) end,
+      error_fingerprint = case when f.fate = 'failed' then queue.fingerprint('WorkerLost', '')
+        else j.error_fingerprint end,
       last_seq = j.last_seq + case when f.fate = 'pending' then 1 else 2 end
     from fates as f where j.id = f.job_id and j.id = any (v_ids)
-    returning j.id, j.workspace_id, j.session_id, j.job_type, j.last_seq, j.attempts, j.error_message, j.error_data, j.created_at,
-      j.queue, coalesce(j.concurrency_key, '') as concurrency_key, j.priority, f.fate, f.fence, f.attempt, f.worker_id, f.leased_at, f.partition_id, f.ready_at),
+    returning j.id, j.workspace_id, j.session_id, j.job_type, j.last_seq, j.attempts, j.error_message, j.error_data,
+      j.created_at, j.queue, coalesce(j.concurrency_key, '') as concurrency_key, j.priority, f.fate, f.fence,
+      f.attempt, f.worker_id, f.leased_at, f.partition_id, f.ready_at),
   back as (
     -- it keeps its place: whoever waited for it has waited long enough
     insert into queue.ready (partition_id, ready_at, job_id, workspace_id, job_created_at)
@@ -53,11 +57,13 @@ begin
     select distinct partition_id, workspace_id, queue, job_type, concurrency_key, priority, true
     from moved where fate = 'pending'),
   history as (
-    insert into queue.attempts (job_id, fence, workspace_id, attempt, worker_id, leased_at, ended_at, outcome, error_message, error_data)
+    insert into queue.attempts (job_id, fence, workspace_id, attempt, worker_id, leased_at, ended_at, outcome,
+      error_message, error_data)
     select id, fence, workspace_id, attempt, worker_id, leased_at, p_now, 'lost', error_message, error_data from moved),
   told as (
     insert into public.job_events (job_id, seq, workspace_id, session_id, type, data, created_at)
-    select id, case when fate = 'pending' then last_seq else last_seq - 1 end, workspace_id, session_id, 'job.reclaimed',
+    select id, case when fate = 'pending' then last_seq else last_seq - 1 end, workspace_id, session_id,
+      'job.reclaimed',
       jsonb_build_object('status', case when fate = 'pending' then 'pending' else 'processing' end,
         'attempts', attempts, 'worker_id', worker_id), p_now from moved
     union all
@@ -66,7 +72,8 @@ begin
         'error_message', case when fate = 'failed' then error_message end)), p_now from moved where fate <> 'pending'),
   counted as (
     insert into queue.stat_deltas (at, job_type, workspace_id, outcome, jobs)
-    select p_now, job_type, workspace_id, case when fate = 'pending' then 'lost' else fate end, count(*) from moved group by 2, 3, 4)
+    select p_now, job_type, workspace_id, case when fate = 'pending' then 'lost' else fate end, count(*)
+    from moved group by 2, 3, 4)
   select array_agg(id) filter (where fate = 'pending'), array_agg(id) filter (where fate <> 'pending')
   into v_again, v_ids from moved;
   if v_ids is not null then
@@ -111,9 +118,11 @@ as $$
 declare
   v_ids uuid[] := array(
     select id from public.jobs
-    where id = any (p_ids) and status in ('pending', 'waiting') and deadline_at <= p_now order by id for update skip locked);
+    where id = any (p_ids) and status in ('pending', 'waiting') and deadline_at <= p_now
+    order by id for update skip locked);
 begin
-  return queue.finish(v_ids, 'failed', 'its deadline passed before it could run', '{"type": "DeadlinePassed", "reason": "deadline_passed"}', p_now);
+  return queue.finish(v_ids, 'failed', 'its deadline passed before it could run',
+    '{"type": "DeadlinePassed", "reason": "deadline_passed"}', p_now);
 end;
 $$;
 comment on function queue.expire is 'Fail jobs whose deadline passed before they ran.';
@@ -143,12 +152,15 @@ begin
   cross join lateral (select r.job_id from queue.ready as r where r.partition_id = l.id limit 1) as r
   join public.jobs as j on j.id = r.job_id
   where not exists (select 1 from queue.partitions as p where p.id = l.id and p.claim_from = '-infinity'
-    and exists (select 1 from queue.turns as t where t.workspace_id = p.workspace_id and t.job_type = p.job_type and t.queue = p.queue));
-  update queue.maintenance_tasks set cursor = case when cardinality(v_looked) = 1000 then v_looked[1000]::text end where name = 'sweep';
+    and exists (select 1 from queue.turns as t
+      where t.workspace_id = p.workspace_id and t.job_type = p.job_type and t.queue = p.queue));
+  update queue.maintenance_tasks set cursor = case when cardinality(v_looked) = 1000 then v_looked[1000]::text end
+  where name = 'sweep';
   delete from queue.shares as s where ctid = any (array(
     select old.ctid from queue.shares as old
     where old.workspace_id <> '00000000-0000-0000-0000-000000000000'
-      and old.finish_tag <= (select finish_tag from queue.shares where workspace_id = '00000000-0000-0000-0000-000000000000')
+      and old.finish_tag <= (
+        select finish_tag from queue.shares where workspace_id = '00000000-0000-0000-0000-000000000000')
     limit 1000 for update skip locked));
   delete from queue.caps where id = any (array(
     select c.id from queue.caps as c
@@ -160,12 +172,14 @@ end;
 $$;
 comment on function queue.sweep is 'Once a minute, a thousand partitions at a time: watermarks back to the start, missing partitions opened, shares and caps that nobody needs removed.';
 
-create function queue.tokens(p_tokens double precision, p_at timestamptz, p_limit integer, p_seconds double precision, p_now timestamptz)
-returns double precision
+create function queue.tokens(
+  p_tokens double precision, p_at timestamptz, p_limit integer, p_seconds double precision, p_now timestamptz
+) returns double precision
 language sql immutable
 set search_path = ''
 as $$
-  select least(p_limit, coalesce(p_tokens + greatest(0, extract(epoch from p_now - p_at)) * p_limit / p_seconds, p_limit))
+  select least(p_limit, coalesce(
+    p_tokens + greatest(0, extract(epoch from p_now - p_at)) * p_limit / p_seconds, p_limit))
 $$;
 comment on function queue.tokens is 'What a token bucket holds by now; a missing one is full.';
 
@@ -335,10 +349,12 @@ begin
   elsif p_key <> '' then
     v_max := v_type.key_concurrency;
     select count(*) into v_running from (
-      select 1 from queue.leases where job_type = p_job_type and workspace_id = p_workspace_id and concurrency_key = p_key
+      select 1 from queue.leases
+      where job_type = p_job_type and workspace_id = p_workspace_id and concurrency_key = p_key
       limit v_max) as l where v_max is not null;
   end if;
-  if v_type.rate_limit is not null and (p_scope = 'type' and not v_type.rate_per_key or p_scope = 'key' and v_type.rate_per_key) then
+  if v_type.rate_limit is not null
+      and (p_scope = 'type' and not v_type.rate_per_key or p_scope = 'key' and v_type.rate_per_key) then
     select queue.tokens(b.tokens, b.refilled_at, v_type.rate_limit, v_type.rate_per_seconds, p_now) into v_tokens
     from queue.buckets as b
     where b.job_type = p_job_type and b.workspace_id = p_workspace_id and b.concurrency_key = p_key;
@@ -349,8 +365,9 @@ end;
 $$;
 comment on function queue.free_slots is E'How many more jobs a limited scope may start now.\n\nMost integers when it has no limit any more. The caller holds the scope''s row of queue.caps.';
 
-create function queue.startable_types(p_job_types text[], p_budget_ms double precision,
-  p_now timestamptz) returns text[]
+create function queue.startable_types(
+  p_job_types text[], p_budget_ms double precision, p_now timestamptz
+) returns text[]
 language plpgsql stable
 set search_path = ''
 as $$
@@ -496,9 +513,9 @@ set search_path = ''
 set enable_sort = off -- heads are read in the order of their index, no further than they are wanted
 as $$
 begin
-  -- As many as fall to each, whichever are free to be had: others lease from the same head at this moment. The place in
-  -- the queue is locked first: one that is gone since the snapshot ends the look there, where the lock of its job, which
-  -- is running now, would be kept, and its settlement would wait for this call.
+  -- As many as fall to each, of those that are free: others lease from the same head at this moment. The place in the
+  -- queue is locked first: if it is gone since the snapshot, the look ends there. Otherwise the job, which is running
+  -- now, would be locked until this call ends, and its settlement would wait.
   with held as materialized (
     select s.id, h.job_id, h.place, h.job_place, h.is_late
     from unnest(p_ids, p_oldest, p_jobs) as s (id, oldest, jobs)
@@ -600,7 +617,8 @@ begin
       and coalesce(fk.held, true)) order by c.n)
   into type_free, workspace_free, type_workspace_free, key_free, missed
   from unnest(p_ids) with ordinality as c (id, n)
-  left join lateral (select * from queue.partitions as o where o.id = c.id limit 1) as p on true -- it may be closed by now
+  -- it may be closed by now
+  left join lateral (select * from queue.partitions as o where o.id = c.id limit 1) as p on true
   left join frees as ft on ft.scope = 'type' and ft.job_type = p.job_type
   left join frees as fw on fw.scope = 'workspace' and fw.workspace_id = p.workspace_id
   left join frees as fx on fx.scope = 'workspace_type' and fx.workspace_id = p.workspace_id and fx.job_type = p.job_type
@@ -885,8 +903,7 @@ begin
     join queue.job_types as t on t.job_type = j.job_type
     cross join lateral (
       select j.id, j.workspace_id, j.user_id, j.session_id, j.queue, j.job_type, j.payload, j.schema_version,
-        j.priority,
-        j.attempts, j.max_attempts, j.created_at, j.parent_id, j.traceparent, j.progress,
+        j.priority, j.attempts, j.max_attempts, j.created_at, j.parent_id, j.traceparent, j.progress,
         coalesce(j.timeout_seconds, t.timeout_seconds) as timeout_seconds, j.deadline_at) as job
     cross join lateral (
       select l.fence, l.lease_seconds, l.expires_at as lease_expires_at, queue.steps_of(j.id) as steps, job) as answer
@@ -941,7 +958,8 @@ begin
         where p.id = any (v_full.tenants)) as f
       cross join lateral (
         select t as turn from queue.turns as t
-        where t.workspace_id = f.workspace_id and t.job_type = f.job_type and t.queue = f.queue limit 1) as t), p_until);
+        where t.workspace_id = f.workspace_id and t.job_type = f.job_type and t.queue = f.queue
+        limit 1) as t), p_until);
   end if;
   if v_full.keys is not null then
     perform queue.put_partitions_aside(v_full.keys, p_until);
@@ -988,7 +1006,8 @@ begin
   cut := v_shares.cut;
   v_asked := array(select p_ids[s.n] from unnest(v_shares.numbers) as s (n));
   select h.ids, h.places, h.job_places, h.late, h.givers into ids, places, job_places, late, v_givers
-  from queue.hold(v_asked, array(select p_oldest[s.n] from unnest(v_shares.numbers) as s (n)), v_shares.jobs, p_now) as h;
+  from queue.hold(v_asked, array(select p_oldest[s.n] from unnest(v_shares.numbers) as s (n)), v_shares.jobs,
+    p_now) as h;
   busy := coalesce(true = any (v_free.missed), false)
     or cardinality(ids) + cardinality(late) < (select sum(s.jobs) from unnest(v_shares.jobs) as s (jobs));
   missed := array(
@@ -1174,7 +1193,7 @@ begin
   if not found then
     insert into queue.ticks (tick_id, worker_id, version, job_types, queues, started_at, seen_at)
     values (v_tick, v_worker, p_request ->> 'version', v_types, v_queues, v_now, v_now)
-      on conflict (tick_id) do nothing;
+    on conflict (tick_id) do nothing;
     select last_call into v_answered from queue.ticks where tick_id = v_tick for update;
   end if;
   if v_call <= v_answered then
@@ -1201,8 +1220,8 @@ begin
     'maintenance', v_given.leased < v_limit and queue.maintenance_is_due(v_now),
     'due', coalesce(least(1000, greatest(0, v_given.due - v_given.leased)),
       case when v_limit > 0 and v_given.leased >= v_limit then 1 else 0 end),
-    'next_due_in_ms', case when v_given.leased < v_limit or v_limit = 0 then queue.next_due_in_ms(v_given.more,
-      v_now) end);
+    'next_due_in_ms',
+      case when v_given.leased < v_limit or v_limit = 0 then queue.next_due_in_ms(v_given.more, v_now) end);
 end;
 $$;
 comment on function queue.lease is 'See public.lease_jobs.';
@@ -1301,7 +1320,8 @@ begin
   return queue.lease(p_request);
 exception
   when invalid_text_representation or numeric_value_out_of_range then
-    perform queue.refuse(400, 'invalid_argument', 'the request has a value of the wrong type: ' || sqlerrm, 'p_request');
+    perform queue.refuse(400, 'invalid_argument', 'the request has a value of the wrong type: ' || sqlerrm,
+      'p_request');
 end;
 $$;
 comment on function public.lease_jobs is E'Lease up to limit jobs: {leases, maintenance, due, next_due_in_ms}.\n\nRequest: {worker_id, tick_id, call, limit 0..1000, job_types, queues, lease_seconds, budget_ms, version, free_slots}. A repeated (tick_id, call) gets the same leases. Each lease counts as an attempt. maintenance says that a call of run_maintenance would find something to do; with nothing to do this is the one query of an idle tick.';

@@ -44,7 +44,8 @@ begin
   on conflict (job_id) do update set fence = excluded.fence, name = excluded.name, started_at = excluded.started_at;
   delete from queue.running_steps as r using jsonb_to_recordset(p_items) as i (job_id uuid, steps jsonb, step jsonb)
   where r.job_id = i.job_id and i.job_id = any (p_held) and i.step is null
-    and exists (select 1 from jsonb_array_elements(case when jsonb_typeof(i.steps) = 'array' then i.steps else '[]' end) as step
+    and exists (
+      select 1 from jsonb_array_elements(case when jsonb_typeof(i.steps) = 'array' then i.steps else '[]' end) as step
       where step.value ->> 'name' = r.name);
 end;
 $$;
@@ -74,23 +75,29 @@ begin
     from items as i where l.job_id = i.job_id and jsonb_array_length(i.logs) > 0),
   counted as materialized (
     select i.job_id, i.logs, i.progress, t.events = 'full' as loud,
-      case when t.events = 'full' then jsonb_array_length(i.logs) else 0 end + case when i.progress is null then 0 else 1 end as new_events
+      case when t.events = 'full' then jsonb_array_length(i.logs) else 0 end
+        + case when i.progress is null then 0 else 1 end as new_events
     from items as i join public.jobs as j on j.id = i.job_id join queue.job_types as t on t.job_type = j.job_type),
   moved as (
     update public.jobs as j set last_seq = j.last_seq + c.new_events, updated_at = p_now,
       progress = case when c.progress is null then j.progress else jsonb_build_object(
-        'percentage', trim_scale(least(100, greatest(0, round(coalesce(case when jsonb_typeof(c.progress -> 'percentage') = 'number' then (c.progress ->> 'percentage')::numeric end, (j.progress ->> 'percentage')::numeric, 0), 1)))),
+        'percentage', trim_scale(least(100, greatest(0, round(coalesce(
+          case when jsonb_typeof(c.progress -> 'percentage') = 'number' then (c.progress ->> 'percentage')::numeric end,
+          (j.progress ->> 'percentage')::numeric, 0), 1)))),
         'stage', left(c.progress ->> 'stage', 200), 'message', left(c.progress ->> 'message', 1000)) end
     from counted as c
     where j.id = c.job_id and j.id = any (p_held) and (c.new_events > 0)
-    returning j.id, j.workspace_id, j.session_id, j.attempts, j.progress, j.last_seq, c.logs, c.loud, c.progress as told_progress, c.new_events),
+    returning j.id, j.workspace_id, j.session_id, j.attempts, j.progress, j.last_seq, c.logs, c.loud,
+      c.progress as told_progress, c.new_events),
   lines as materialized (
     select m.id, m.workspace_id, m.session_id, m.attempts, m.last_seq - m.new_events + line.ordinality as seq, m.loud,
-      case when line.value ->> 'level' in ('debug', 'info', 'warning', 'error') then line.value ->> 'level' else 'info' end as level,
+      case when line.value ->> 'level' in ('debug', 'info', 'warning', 'error') then line.value ->> 'level'
+        else 'info' end as level,
       left(coalesce(line.value ->> 'message', ''), 10000) as message,
       case when jsonb_typeof(line.value -> 'metadata') = 'object' and pg_column_size(line.value -> 'metadata') <= 16384
         then line.value -> 'metadata' else '{}' end as metadata,
-      coalesce(case when line.value ->> 'at' ~ '^\d{4}-\d\d-\d\dT' then (line.value ->> 'at')::timestamptz end, p_now) as at
+      coalesce(
+        case when line.value ->> 'at' ~ '^\d{4}-\d\d-\d\dT' then (line.value ->> 'at')::timestamptz end, p_now) as at
     from (select * from moved union all
       select c.job_id, j.workspace_id, j.session_id, j.attempts, j.progress, j.last_seq, c.logs, c.loud, null, 0
       from counted as c join public.jobs as j on j.id = c.job_id
@@ -150,10 +157,13 @@ begin
   end if;
   -- a lease that is being settled, reclaimed or cancelled this very moment is not waited for: whoever
   -- waits for a lease holds its job, and this call may hold other leases
-  v_ids := array(select job_id from queue.leases
-    where job_id = any (array(select (value ->> 'job_id')::uuid from jsonb_array_elements(v_items))) for update skip locked);
+  v_ids := array(
+    select job_id from queue.leases
+    where job_id = any (array(select (value ->> 'job_id')::uuid from jsonb_array_elements(v_items)))
+    for update skip locked);
   with items as materialized (
-    select i.job_id, i.fence, case when i.lease_seconds between 1 and 43200 then i.lease_seconds::integer end as lease_seconds
+    select i.job_id, i.fence,
+      case when i.lease_seconds between 1 and 43200 then i.lease_seconds::integer end as lease_seconds
     from jsonb_to_recordset(v_items) as i (job_id uuid, fence bigint, lease_seconds double precision)),
   renewed as (
     update queue.leases as l set lease_seconds = coalesce(i.lease_seconds, l.lease_seconds),
@@ -162,7 +172,8 @@ begin
     where l.job_id = any (v_ids) and l.job_id = i.job_id and l.fence = i.fence
     returning l.job_id, l.fence, l.cancel_requested, l.expires_at)
   select jsonb_agg(jsonb_strip_nulls(jsonb_build_object('job_id', i.job_id, 'fence', i.fence,
-    'outcome', case when l.job_id is null then 'lost' when coalesce(r.cancel_requested, l.cancel_requested) then 'cancel' else 'ok' end,
+    'outcome', case when l.job_id is null then 'lost'
+      when coalesce(r.cancel_requested, l.cancel_requested) then 'cancel' else 'ok' end,
     'lease_expires_at', coalesce(r.expires_at, l.expires_at))))
   into v_results
   from items as i
@@ -252,15 +263,13 @@ begin
     update public.jobs as j set status = 'completed', outcome = 'completed', finished_at = p_now, completed_at = p_now,
       run_ms = j.run_ms + coalesce(h.duration_ms, date_part('epoch', p_now - h.leased_at) * 1000), result = h.result,
       progress = jsonb_set(j.progress, '{percentage}', '100'), error_message = null, error_data = null,
-        error_fingerprint = null,
-      next_retry_at = null, updated_at = p_now, last_seq = j.last_seq + 1,
+      error_fingerprint = null, next_retry_at = null, updated_at = p_now, last_seq = j.last_seq + 1,
       cost_usd = case when h.cost_usd is null then j.cost_usd else coalesce(j.cost_usd, 0) + h.cost_usd end
     from held as h
     where j.ctid = h.job_place
     returning j.id, j.workspace_id, j.session_id, j.job_type, j.last_seq, j.attempts, h.fence, h.attempt,
       h.worker_id, h.leased_at, h.cost_usd, date_part('epoch', h.leased_at - h.ready_at) * 1000 as wait_ms,
-      coalesce(h.duration_ms, date_part('epoch', p_now - h.leased_at) * 1000) as run_ms,
-      j.created_at,
+      coalesce(h.duration_ms, date_part('epoch', p_now - h.leased_at) * 1000) as run_ms, j.created_at,
       j.parent_id is not null or j.batch_id is not null or j.unique_key is not null
         or j.deadline_at is not null as bound),
   filed as (
@@ -269,7 +278,8 @@ begin
   history as (
     insert into queue.attempts (job_id, fence, workspace_id, attempt, worker_id, leased_at, ended_at, outcome)
     select m.id, m.fence, m.workspace_id, m.attempt, m.worker_id, m.leased_at, p_now, 'completed'
-    from moved as m where m.job_type <> all (v_quiet) or m.fence > 1), -- read off the job's row instead, see job_attempts
+    -- a first success of a type with few events is read from the job's row instead, see job_attempts
+    from moved as m where m.job_type <> all (v_quiet) or m.fence > 1),
   told as (
     insert into public.job_events (job_id, seq, workspace_id, session_id, type, data, created_at)
     select m.id, m.last_seq, m.workspace_id, m.session_id, 'job.completed',
@@ -521,8 +531,8 @@ begin
     cross join lateral (select coalesce(a.outcome,
       case when j.outcome = 'completed' and j.fence = i.fence then 'completed' end) as outcome) as e
     -- a list that is hashed once: compared one by one a failure among 1,000 completions cost as much as all of them
-    where (i.job_id, coalesce(i.fence, -1)) not in (select d.id, d.fence from unnest(p_answered, p_fences) as d (id,
-      fence)));
+    where (i.job_id, coalesce(i.fence, -1)) not in (
+      select d.id, d.fence from unnest(p_answered, p_fences) as d (id, fence)));
 end;
 $$;
 comment on function queue.settled_before is 'The answers, as JSON text, to those items that no lease is held for any more: all but p_answered with p_fences.';
@@ -546,7 +556,8 @@ begin
   -- a report that renews one now would move its row, which complete finds by its place
   perform 1 from queue.leases where job_id = any (v_ids) order by job_id for update;
   v_now := queue.clock();
-  if exists (select 1 from jsonb_array_elements(p_items) as i where i.value ?| array['progress', 'logs', 'steps', 'step']) then
+  if exists (
+      select 1 from jsonb_array_elements(p_items) as i where i.value ?| array['progress', 'logs', 'steps', 'step']) then
     perform queue.write_reports(p_items, queue.fenced(p_items), v_now);
   end if;
   if p_items @? '$[*].tags' then
@@ -560,10 +571,9 @@ begin
     select * into v_others from queue.settle_others(p_items, v_now);
     v_ended := v_ended || v_others.ended;
     -- without its brackets; text that becomes JSON is read again, so the common end goes without
-    v_results := concat('[', concat_ws(',', nullif(substr(v_done.results::text, 2, length(v_done.results::text) - 2),
-      ''),
-      v_others.results, queue.settled_before(p_items, v_done.ids || v_others.ids, v_done.fences || v_others.fences)),
-        ']');
+    v_results := concat('[', concat_ws(',',
+      nullif(substr(v_done.results::text, 2, length(v_done.results::text) - 2), ''), v_others.results,
+      queue.settled_before(p_items, v_done.ids || v_others.ids, v_done.fences || v_others.fences)), ']');
   end if;
   if cardinality(v_ended) > 0 then
     perform queue.after_end(v_ended);
@@ -614,7 +624,8 @@ declare
   v_job public.jobs;
 begin
   select j.* into v_job from public.jobs as j where j.id = v_id and j.job_type = any (p_job_types) for update;
-  if not found or not exists (select 1 from queue.leases as l where l.job_id = v_id and l.fence = (p_request ->> 'fence')::bigint) then
+  if not found or not exists (
+      select 1 from queue.leases as l where l.job_id = v_id and l.fence = (p_request ->> 'fence')::bigint) then
     perform queue.refuse(409, 'lease_lost', 'the lease on the job is lost; ' || p_undone, v_id::text);
   end if;
   return v_job;
@@ -634,8 +645,10 @@ declare
   v_children jsonb := p_request -> 'children';
   v_made uuid[];
 begin
-  if jsonb_typeof(v_children) is distinct from 'array' or jsonb_array_length(v_children) > 1000 or p_request ->> 'name' is null then
-    perform queue.refuse(400, 'invalid_argument', 'name and children (an array of at most 1000) are required', 'children');
+  if jsonb_typeof(v_children) is distinct from 'array' or jsonb_array_length(v_children) > 1000
+      or p_request ->> 'name' is null then
+    perform queue.refuse(400, 'invalid_argument', 'name and children (an array of at most 1000) are required',
+      'children');
   end if;
   select * into v_job from public.jobs where id = v_id for update;
   select s.job_ids into v_made from queue.spawns as s where s.job_id = v_id and s.name = p_request ->> 'name';
@@ -646,7 +659,8 @@ begin
   end if;
   v_made := '{}';
   if jsonb_array_length(v_children) > 0 then
-    v_made := array(select jsonb_array_elements_text(queue.enqueue(v_job.workspace_id, null, ( -- it is the platform's code that spawns
+    -- no user: it is the platform's code that spawns
+    v_made := array(select jsonb_array_elements_text(queue.enqueue(v_job.workspace_id, null, (
       select jsonb_agg(jsonb_build_object('session_id', v_job.session_id, 'traceparent', v_job.traceparent)
         || c.value || jsonb_build_object('parent_id', v_id, 'user_id', v_job.user_id) order by c.ordinality)
       from jsonb_array_elements(v_children) with ordinality as c), true) -> 'ids')::uuid);
@@ -666,7 +680,8 @@ security definer -- the worker holds no rights on the engine's tables: this is t
 set search_path = ''
 as $$
 begin
-  update queue.ticks set ended_at = queue.clock(), seen_at = queue.clock(), free_slots = 0, summary = p_request -> 'summary'
+  update queue.ticks set ended_at = queue.clock(), seen_at = queue.clock(), free_slots = 0,
+    summary = p_request -> 'summary'
   where tick_id = queue.uuid_or_refuse(p_request ->> 'tick_id', 'tick_id');
   return jsonb_build_object('known', found);
 end;

@@ -21,9 +21,7 @@ FILES = sorted(
 LONG_FUNCTIONS = {
     "public.explain_job",
     "public.put_schedule",
-    "queue.allot_bound",
     "queue.schema_error",
-    "queue.settle_others",
 }
 #: Files with longer lines: one that was laid out is removed here.
 LONG_LINES = {
@@ -31,10 +29,7 @@ LONG_LINES = {
     "20261120000130_create_queue_tables",
     "20261120000136_see_workers",
     "20261120000140_check_payloads",
-    "20261120000150_create_enqueue",
     "20261120000160_create_waiting",
-    "20261120000170_create_lease",
-    "20261120000180_create_settle",
     "20261120000213_bind_callers",
     "20261120000240_create_webhooks",
     "20261120000250_set_limits",
