@@ -5,7 +5,7 @@ create function queue.try_lock(p_name text) returns boolean
 language sql
 set search_path = ''
 as $$ select pg_try_advisory_xact_lock(hashtextextended('minutehand ' || p_name, 0)) $$;
-comment on function queue.try_lock is E'Take the named lock until the transaction ends; false when another has it, at once.\n\nNames: partitions (opening and closing them), maintenance, deliveries.';
+comment on function queue.try_lock is E'Take the named lock until the transaction ends; false at once when another has it.\n\nNames: partitions (opening and closing them), maintenance, deliveries.';
 
 create function queue.reclaim(p_ids uuid[], p_now timestamptz) returns integer
 language plpgsql
@@ -49,7 +49,7 @@ begin
       j.created_at, j.queue, coalesce(j.concurrency_key, '') as concurrency_key, j.priority, f.fate, f.fence,
       f.attempt, f.worker_id, f.leased_at, f.partition_id, f.ready_at),
   back as (
-    -- it keeps its place: whoever waited for it has waited long enough
+    -- it keeps its place: it has waited its turn once
     insert into queue.ready (partition_id, ready_at, job_id, workspace_id, job_created_at)
     select partition_id, ready_at, id, workspace_id, created_at from moved where fate = 'pending'),
   rewound as (
@@ -60,7 +60,7 @@ begin
     insert into queue.attempts (job_id, fence, workspace_id, attempt, worker_id, leased_at, ended_at, outcome,
       error_message, error_data)
     select id, fence, workspace_id, attempt, worker_id, leased_at, p_now, 'lost', error_message, error_data from moved),
-  told as (
+  appended as (
     insert into public.job_events (job_id, seq, workspace_id, session_id, type, data, created_at)
     select id, case when fate = 'pending' then last_seq else last_seq - 1 end, workspace_id, session_id,
       'job.reclaimed',
@@ -83,7 +83,7 @@ begin
   return coalesce(cardinality(v_again), 0) + coalesce(cardinality(v_ids), 0);
 end;
 $$;
-comment on function queue.reclaim is E'Take back expired leases: pending again, or failed when attempts or lost workers are spent, or cancelled when that was asked.\n\nThe lease''s end was stored at lease; nothing is recomputed here.';
+comment on function queue.reclaim is E'Reclaim expired leases: their jobs are pending again, failed when the limit of attempts or of lost workers is reached, or cancelled when that was requested.\n\nThe time of expiry was stored with the lease; nothing is recomputed here.';
 
 create function queue.promote(p_ids uuid[], p_now timestamptz) returns integer
 language plpgsql
@@ -136,7 +136,7 @@ declare
   v_after uuid := (select cursor::uuid from queue.maintenance_tasks where name = 'sweep');
   v_looked uuid[];
 begin
-  -- the net below openings and marks: some partitions that have jobs, in the order of their ids
+  -- the safety net of openings and marks: some partitions that have jobs, in the order of their ids
   v_looked := array(
     with recursive filled as (
       (select r.partition_id, 1 as n from queue.ready as r
@@ -170,7 +170,7 @@ begin
     order by c.opened_at limit 1000 for update skip locked));
 end;
 $$;
-comment on function queue.sweep is 'Once a minute, a thousand partitions at a time: watermarks back to the start, missing partitions opened, shares and caps that nobody needs removed.';
+comment on function queue.sweep is 'Once a minute, for a thousand partitions at a time: reset their watermarks and open missing ones; remove shares and caps that are no longer needed.';
 
 create function queue.tokens(
   p_tokens double precision, p_at timestamptz, p_limit integer, p_seconds double precision, p_now timestamptz
@@ -181,7 +181,7 @@ as $$
   select least(p_limit, coalesce(
     p_tokens + greatest(0, extract(epoch from p_now - p_at)) * p_limit / p_seconds, p_limit))
 $$;
-comment on function queue.tokens is 'What a token bucket holds by now; a missing one is full.';
+comment on function queue.tokens is 'How many tokens a bucket holds at p_now; a missing one is full.';
 
 create function queue.open_openings(p_limit integer, p_now timestamptz) returns void
 language plpgsql
@@ -281,7 +281,7 @@ as $$
     select ctid from queue.partitions where set_aside and look_at <= p_now
     order by look_at limit p_limit for no key update skip locked));
 $$;
-comment on function queue.look_again is E'Bring back what was set aside long enough.\n\nWhoever lifts a limit brings it back at once; this is the net for one set aside in that very moment.';
+comment on function queue.look_again is E'Bring back turns and partitions that were set aside long enough.\n\nLifting a limit brings them back at once; this is the safety net for those set aside at that very moment.';
 
 create function queue.scopes(p_ids uuid[])
 returns table (scope text, job_type text, workspace_id uuid, concurrency_key text, cap_id bigint)
@@ -363,7 +363,7 @@ begin
   return coalesce(v_max - v_running, v_most);
 end;
 $$;
-comment on function queue.free_slots is E'How many more jobs a limited scope may start now.\n\nMost integers when it has no limit any more. The caller holds the scope''s row of queue.caps.';
+comment on function queue.free_slots is E'How many more jobs a limited scope may start now.\n\nThe largest integer when it has no limit any more. The caller holds the scope''s row of queue.caps.';
 
 create function queue.startable_types(
   p_job_types text[], p_budget_ms double precision, p_now timestamptz
@@ -502,7 +502,7 @@ begin
       limit 1 for no key update skip locked) as k));
 end;
 $$;
-comment on function queue.freshen_turns is E'Bring the turns'' tags up to their tenants''.\n\nOne that is behind would stand in front again and again, and hide those after it.';
+comment on function queue.freshen_turns is E'Bring the turns'' tags up to their tenants''.\n\nOne that is behind would come first again and again, and hide those after it.';
 
 create function queue.hold(
   p_ids uuid[], p_oldest timestamptz[], p_jobs integer[], p_now timestamptz,
@@ -531,7 +531,7 @@ begin
   into ids, places, job_places, late, givers from held as h;
 end;
 $$;
-comment on function queue.hold is E'Lock up to p_jobs ready jobs, and their places in the queue, of each partition, from p_oldest on: {ids, places, job_places, late, givers}.\n\nplaces: where their rows of queue.ready lie, job_places: those of public.jobs. late: jobs whose deadline has passed. givers: the partitions that gave any. Waits for nobody: a job that another holds is passed over.';
+comment on function queue.hold is E'Lock up to p_jobs ready jobs, and their places in the queue, of each partition, from p_oldest on: {ids, places, job_places, late, givers}.\n\nplaces: where their rows of queue.ready lie, job_places: those of public.jobs. late: jobs whose deadline has passed. givers: the partitions that gave any. Never waits: a job that another transaction holds is skipped.';
 
 create function queue.hold_head(
   p_ids uuid[], p_tags double precision[], p_weights double precision[], p_oldest timestamptz[], p_is_bound boolean[],
@@ -557,12 +557,12 @@ begin
   end loop;
 end;
 $$;
-comment on function queue.hold_head is E'Hold up to p_limit jobs of the first partition that has any to be had, without dividing anything: {ids, places, job_places, late, virtual_time, busy}; ids is empty or null when there is none.\n\nStops at the first partition that belongs to a limited scope: those are divided by queue.allot.';
+comment on function queue.hold_head is E'Lock up to p_limit jobs of the first partition that has free ones, without dividing slots: {ids, places, job_places, late, virtual_time, busy}; ids is empty or null when there is none.\n\nStops at the first partition that belongs to a limited scope: those are divided by queue.allot.';
 
 create function queue.make_caps(p_ids uuid[], p_now timestamptz) returns void
 language plpgsql
 set search_path = ''
-set lock_timeout = '5ms' -- another lease is making the same: that scope is busy, and two never wait in a circle
+set lock_timeout = '5ms' -- another lease is making the same: that scope is busy, and two never deadlock
 as $$
 begin
   insert into queue.caps (scope, job_type, workspace_id, concurrency_key, opened_at)
@@ -573,7 +573,7 @@ exception when lock_not_available or deadlock_detected then
   null; -- what has no row counts as held by another
 end;
 $$;
-comment on function queue.make_caps is 'Make the missing rows to lock for the limited scopes of partitions, unless another is making one of them.';
+comment on function queue.make_caps is 'Create the missing rows to lock for the limited scopes of partitions, unless another transaction is creating one of them.';
 
 create function queue.hold_caps(p_ids uuid[], p_now timestamptz) returns bigint[]
 language plpgsql
@@ -593,7 +593,7 @@ begin
   return array(select c.id from queue.caps as c where c.id = any (v_ids) order by c.id for update skip locked);
 end;
 $$;
-comment on function queue.hold_caps is E'Lock the limited scopes of partitions: the ids of those that were free to be had; null when there is no limit.\n\nWhoever leases below a limit holds its row until the commit, and counts the leases after that: two never count at once.';
+comment on function queue.hold_caps is E'Lock the limited scopes of partitions; return the ids of those that were free, null when there is no limit.\n\nA lease below a limit holds its row until the commit, and counts the leases once it holds it: two never count at once.';
 
 create function queue.count_free(
   p_ids uuid[], p_caps bigint[], p_limit integer, p_now timestamptz,
@@ -626,7 +626,7 @@ begin
     and fk.concurrency_key = p.concurrency_key;
 end;
 $$;
-comment on function queue.count_free is E'How many more jobs each scope of each partition may start, in the order of p_ids; most integers where there is no limit.\n\np_caps: the rows that the caller holds. missed: another holds one of the partition''s, so nothing of it is free for now.';
+comment on function queue.count_free is E'How many more jobs each scope of each partition may start, in the order of p_ids; the largest integer where there is no limit.\n\np_caps: the rows that the caller holds. missed: another transaction holds a scope of the partition, so nothing of it is free for now.';
 
 create function queue.heads_of(
   p_ids uuid[], p_tags double precision[], p_priorities double precision[], p_oldest timestamptz[], p_most integer[],
@@ -771,7 +771,7 @@ begin
       s.attempts, p_worker_id, p_tick_id, p_call, p_now, s.lease_seconds,
       p_now + make_interval(secs => s.lease_seconds), s.created_at
     from started as s),
-  told as (
+  appended as (
     insert into public.job_events (job_id, seq, workspace_id, session_id, type, data, created_at)
     select s.id, s.last_seq, s.workspace_id, s.session_id, 'job.leased',
       case s.attempts when 1 then v_first
@@ -805,7 +805,7 @@ language plpgsql
 set search_path = ''
 as $$
 begin
-  -- What was seen of a partition is its head, the oldest that anybody can see. What cannot be seen yet is
+  -- What was seen of a partition is its head, the oldest that anyone can see. What cannot be seen yet is
   -- older only if its transaction began before ours, for later ones read their clock after our start.
   -- Once all before ours have ended, nothing older than that start or than the head can turn up: dead
   -- rows before are never looked at again, not even while a held snapshot keeps them. A job that came back
@@ -866,7 +866,7 @@ begin
   end if;
 end;
 $$;
-comment on function queue.pass_turns is E'Move the tenants of leased jobs back in the line: tags of start-time fair queueing. p_jobs: how many were leased from each of p_partitions.\n\nWaits for no one: of two leases of one tenant at this very moment one is counted.';
+comment on function queue.pass_turns is E'Move the tenants of leased jobs back in the order, by the tags of start-time fair queueing. p_jobs: how many were leased from each of p_partitions.\n\nWaits for no one: of two leases of one tenant at this very moment one is counted.';
 
 create function queue.spend_tokens(p_partitions uuid[], p_jobs integer[], p_now timestamptz) returns void
 language plpgsql
@@ -910,7 +910,7 @@ begin
     where l.tick_id = p_tick_id and l.tick_call = p_call);
 end;
 $$;
-comment on function queue.leases_of_call is 'What an earlier, perhaps lost, answer to the same call held, as far as it is still leased.';
+comment on function queue.leases_of_call is 'The leases of an earlier answer to the same call, which may have been lost, as far as they are still held.';
 
 create function queue.put_turns_aside(p_turns queue.turns[], p_until timestamptz) returns void
 language plpgsql
@@ -925,7 +925,7 @@ begin
       limit 1 for update skip locked) as t));
 end;
 $$;
-comment on function queue.put_turns_aside is E'Keep tenants that are paused or at a limit out of the next leases'' way.\n\nA settlement, or whatever lifts the limit or the pause, brings them back; queue.look_again does when that was missed.';
+comment on function queue.put_turns_aside is E'Set tenants aside that are paused or at a limit, so that the next leases do not read them.\n\nA settlement, or lifting the limit or the pause, brings them back; queue.look_again does when that was missed.';
 
 create function queue.put_partitions_aside(p_ids uuid[], p_until timestamptz) returns void
 language plpgsql
@@ -936,7 +936,7 @@ begin
     select id from queue.partitions where id = any (p_ids) order by id for no key update skip locked));
 end;
 $$;
-comment on function queue.put_partitions_aside is 'The same for partitions whose key is at its limit.';
+comment on function queue.put_partitions_aside is 'The same as queue.put_turns_aside for partitions whose key is at its limit.';
 
 create function queue.put_full_aside(
   p_ids uuid[], p_workspace_free integer[], p_type_workspace_free integer[], p_key_free integer[], p_missed boolean[],
@@ -967,7 +967,7 @@ begin
   return coalesce(cardinality(v_full.keys), 0) + coalesce(cardinality(v_full.tenants), 0);
 end;
 $$;
-comment on function queue.put_full_aside is 'Keep partitions whose key, and tenants that, are at a limit out of the next leases'' way; how many.';
+comment on function queue.put_full_aside is 'Set aside the partitions whose key is at its limit, and the tenants that are at one; return how many.';
 
 create function queue.allot(
   p_ids uuid[], p_tags double precision[], p_priorities double precision[], p_oldest timestamptz[],
@@ -1026,7 +1026,7 @@ begin
     v_free.type_workspace_free, v_free.key_free, v_free.missed, p_now + interval '1 second') end;
 end;
 $$;
-comment on function queue.allot is E'Divide p_limit slots among the partitions and lock the jobs that fall to each: {ids, places, job_places, late} of queue.hold.\n\nInside a tenant by priority, then age; between tenants by weighted start-time fair queueing, those beyond their share of the slots last (spare_slots); never beyond a limit. busy: another held what could have been had; missed: the partitions of which it held all; aside: how many were at a limit, and are out of the way now.';
+comment on function queue.allot is E'Divide p_limit slots among the partitions and lock the jobs that fall to each: {ids, places, job_places, late} of queue.hold.\n\nInside a tenant by priority, then age; between tenants by weighted start-time fair queueing, those beyond their share of the slots last (spare_slots); never beyond a limit. busy: another transaction held jobs that could have been leased; missed: the partitions of which it held all; aside: how many were at a limit, and have been set aside.';
 
 create function queue.pick(
   p_job_types text[], p_queues text[], p_limit integer, p_budget_ms double precision, p_count_due boolean,
@@ -1042,7 +1042,7 @@ declare
   v_types text[] := queue.startable_types(p_job_types, p_budget_ms, p_now);
   v_most integer := p_limit + 1;
   v_depth integer := 1;
-  v_aside_most constant integer := 40; -- then the call is long enough, and the next one goes on
+  v_aside_most constant integer := 40; -- then the call is long enough, and the next one continues
   v_aside integer := 0;
   v_held uuid[] := '{}'; -- partitions that other workers lease from at this moment
   v_turns queue.turns[];
@@ -1052,8 +1052,8 @@ declare
   v_allotted record;
 begin
   empty := '{}';
-  -- first a look at the heads of a few turns, and beside those that others hold or that are at a limit; only when that
-  -- leaves slots empty, deeper ones
+  -- first the heads of a few turns, then of others beside those that are held or at a limit; deeper ones only when that
+  -- leaves slots empty
   for v_round in 1..5 loop
     v_turns := queue.next_turns(v_types, p_queues, v_most);
     v_cut := cardinality(v_turns) >= v_most;
@@ -1107,7 +1107,7 @@ begin
   end if;
 end;
 $$;
-comment on function queue.pick is E'Choose jobs to lease and lock them: {ids, places, job_places, late, virtual_time, due, more, empty, types, heads, oldest, rewinds}.\n\nmore: slots stayed empty because another worker held at that moment what could have been had, or because many that are at a limit had to be set aside first. empty: partitions met without a job. types: those of the heads. oldest: the first job seen in each of heads. late: jobs to end, since their deadline has passed.';
+comment on function queue.pick is E'Choose jobs to lease and lock them: {ids, places, job_places, late, virtual_time, due, more, empty, types, heads, oldest, rewinds}.\n\nmore: slots stayed empty because another worker held at that moment jobs that could have been leased, or because many that are at a limit had to be set aside first. empty: partitions met without a job. types: those of the heads. oldest: the first job seen in each of heads. late: jobs to fail, since their deadline has passed.';
 
 create function queue.bring_back(p_workspace_ids uuid[], p_job_types text[], p_keys text[]) returns void
 language plpgsql
@@ -1126,7 +1126,7 @@ begin
     for no key update of p skip locked));
 end;
 $$;
-comment on function queue.bring_back is 'Let leases read again what was set aside of these tenants and keys, since slots have become free. Waits for nobody.';
+comment on function queue.bring_back is 'Bring back what was set aside of these tenants and keys, since slots have become free. Never waits.';
 
 create function queue.bring_back_of(p_ids uuid[]) returns void
 language plpgsql
@@ -1139,7 +1139,7 @@ begin
   end if;
 end;
 $$;
-comment on function queue.bring_back_of is 'The same for jobs whose leases have ended.';
+comment on function queue.bring_back_of is 'The same as queue.bring_back for the tenants and keys of jobs whose leases have ended.';
 
 create function queue.bring_all_back(p_job_type text, p_workspace_id uuid) returns void
 language sql
@@ -1152,7 +1152,7 @@ as $$
     select ctid from queue.partitions where set_aside and (p_job_type is null or job_type = p_job_type)
       and (p_workspace_id is null or workspace_id = p_workspace_id) for no key update skip locked));
 $$;
-comment on function queue.bring_all_back is 'The same for all of a type or a tenant, since a limit or a pause was lifted; null for every one.';
+comment on function queue.bring_all_back is 'The same as queue.bring_back for all of a type or a tenant, since a limit or a pause was lifted; null for every one.';
 
 create function queue.lease(p_request jsonb) returns json
 language plpgsql
@@ -1235,7 +1235,7 @@ declare
     (select min(run_at) from queue.deferred), (select min(timeout_at) from queue.waits),
     (select p_now from queue.signals limit 1), (select p_now from queue.openings limit 1),
     case when p_more then p_now end,
-    -- a settlement may have missed what was set aside in that moment: whoever is idle then looks once a second
+    -- a settlement may have missed what was set aside in that moment: an idle worker then looks once a second
     case when exists (select 1 from queue.turns where set_aside)
       or exists (select 1 from queue.partitions where set_aside) then p_now + interval '1 second' end);
 begin
@@ -1243,7 +1243,7 @@ begin
   return case when v_next is not null then greatest(0, ceil(extract(epoch from v_next - p_now) * 1000)) end;
 end;
 $$;
-comment on function queue.next_due_in_ms is E'When a worker with free slots should ask again; null for not before it is woken.\n\np_more: another worker held what could have been had.';
+comment on function queue.next_due_in_ms is E'When a worker with free slots should ask again; null for not before it is woken.\n\np_more: another worker held jobs that could have been leased.';
 
 create function queue.give(
   p_job_types text[], p_queues text[], p_limit integer, p_budget_ms double precision, p_count_due boolean,
@@ -1307,11 +1307,11 @@ begin
   end if;
 end;
 $$;
-comment on function queue.give is 'Open what was enqueued to, choose, lease, and close what is empty: {leases, leased, due, more}.';
+comment on function queue.give is 'Open the partitions of new jobs, choose jobs and lease them, and close empty partitions: {leases, leased, due, more}.';
 
 create function public.lease_jobs(p_request jsonb) returns json
 language plpgsql
-security definer -- the worker holds no rights on the engine's tables: this is the function
+security definer -- the worker holds no rights on the engine's tables
 set search_path = ''
 set lock_timeout = '8s'
 as $$
