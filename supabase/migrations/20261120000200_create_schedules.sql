@@ -219,28 +219,17 @@ end;
 $$;
 comment on function queue.may_manage is 'Refuse strangers with 404 and plain members with 403.';
 
-create function public.put_schedule(p_workspace_id uuid, p_schedule jsonb) returns jsonb
-language plpgsql
-security definer -- callers hold no rights on the engine's tables: this is the function
+create function queue.check_schedule(p_schedule jsonb) returns void
+language plpgsql stable
 set search_path = ''
 as $$
 declare
-  v_now timestamptz := queue.clock();
-  v_name text := p_schedule ->> 'name';
-  v_zone text := coalesce(p_schedule ->> 'timezone', 'UTC');
   v_options jsonb := coalesce(p_schedule -> 'options', '{}');
-  v_next timestamptz;
   v_problem text[];
   v_field text;
-  v_made queue.schedules;
 begin
-  perform queue.may_manage(p_workspace_id);
-  if exists (select from queue.schedules where workspace_id = p_workspace_id and name = v_name
-    and source is not null) then
-    return queue.switch_schedule(p_workspace_id, p_schedule);
-  end if;
-  if jsonb_typeof(p_schedule) is distinct from 'object' or v_name is null or char_length(v_name) not between 1
-    and 200 then
+  if jsonb_typeof(p_schedule) is distinct from 'object' or p_schedule ->> 'name' is null
+      or char_length(p_schedule ->> 'name') not between 1 and 200 then
     perform queue.refuse(400, 'invalid_argument', 'a schedule needs a name of 1 to 200 characters', 'name');
   elsif p_schedule ->> 'cron' is null then
     perform queue.refuse(400, 'invalid_argument', 'a schedule needs a cron expression', 'cron');
@@ -270,6 +259,28 @@ begin
   if v_problem is not null then
     perform queue.refuse(v_problem[1]::integer, v_problem[2], v_problem[3], v_problem[4]);
   end if;
+end;
+$$;
+comment on function queue.check_schedule is 'Refuse fields and options that a schedule cannot have, and jobs that could not be enqueued.';
+
+create function public.put_schedule(p_workspace_id uuid, p_schedule jsonb) returns jsonb
+language plpgsql
+security definer -- callers hold no rights on the engine's tables: this is the function
+set search_path = ''
+as $$
+declare
+  v_now timestamptz := queue.clock();
+  v_name text := p_schedule ->> 'name';
+  v_zone text := coalesce(p_schedule ->> 'timezone', 'UTC');
+  v_next timestamptz;
+  v_made queue.schedules;
+begin
+  perform queue.may_manage(p_workspace_id);
+  if exists (select from queue.schedules where workspace_id = p_workspace_id and name = v_name
+    and source is not null) then
+    return queue.switch_schedule(p_workspace_id, p_schedule);
+  end if;
+  perform queue.check_schedule(p_schedule);
   begin
     if v_zone !~ '^[A-Za-z_]+(/[A-Za-z0-9_+-]+){0,2}$' then
       raise invalid_parameter_value;
@@ -283,16 +294,14 @@ begin
     perform queue.refuse(400, 'invalid_argument', 'the cron expression never comes due', 'cron');
   end if;
   insert into queue.schedules as s (workspace_id, name, cron, timezone, job_type, payload, options, missed, enabled,
-    next_at, created_by,
-    created_at, updated_at) -- alike: that tells a new one
+    next_at, created_by, created_at, updated_at) -- the two are equal in a new one
   values (p_workspace_id, v_name, p_schedule ->> 'cron', v_zone, p_schedule ->> 'job_type',
-    coalesce(p_schedule -> 'payload', '{}'),
-    v_options, coalesce(p_schedule ->> 'missed', 'once'), coalesce((p_schedule ->> 'enabled')::boolean, true), v_next,
-      auth.uid(),
-    v_now, v_now)
+    coalesce(p_schedule -> 'payload', '{}'), coalesce(p_schedule -> 'options', '{}'),
+    coalesce(p_schedule ->> 'missed', 'once'), coalesce((p_schedule ->> 'enabled')::boolean, true), v_next,
+    auth.uid(), v_now, v_now)
   on conflict (workspace_id, name) do update set cron = excluded.cron, timezone = excluded.timezone,
-    job_type = excluded.job_type,
-    payload = excluded.payload, options = excluded.options, missed = excluded.missed, enabled = excluded.enabled,
+    job_type = excluded.job_type, payload = excluded.payload, options = excluded.options, missed = excluded.missed,
+    enabled = excluded.enabled,
     -- the same expression keeps its place: saving twice must neither skip nor repeat a run
     next_at = case when s.enabled and s.cron = excluded.cron and s.timezone = excluded.timezone then s.next_at
       else excluded.next_at end,
