@@ -79,8 +79,8 @@ comment on column queue.last_deliveries.made_at is 'When.';
 revoke all on queue.webhooks, queue.outbox, queue.last_deliveries from public, anon, authenticated, service_role;
 
 insert into queue.settings (name, value) values ('webhook_failures_max', '20'), ('webhook_private_addresses', 'false');
-insert into queue.job_types (job_type, workspace_concurrency, key_concurrency, lease_seconds, timeout_seconds, max_attempts, backoff_first_seconds,
-  backoff_cap_seconds, backoff_factor, events, internal)
+insert into queue.job_types (job_type, workspace_concurrency, key_concurrency, lease_seconds, timeout_seconds,
+  max_attempts, backoff_first_seconds, backoff_cap_seconds, backoff_factor, events, internal)
 values ('webhook_delivery', 3, 2, 60, 30, 12, 10, 7200, 3, 'minimal', true)
 on conflict (job_type) do nothing; -- a worker that runs while this is applied may have published it
 
@@ -95,7 +95,8 @@ begin
     select w.id, e.job_id, e.seq, case when e.type like 'job.%' then e.job_id else e.workspace_id end
     from events as e
     join queue.webhooks as w on w.workspace_id = e.workspace_id and w.enabled
-      and case when w.event_types is null then e.type not in ('job.progress', 'job.log') else e.type = any (w.event_types) end
+      and case when w.event_types is null then e.type not in ('job.progress', 'job.log')
+        else e.type = any (w.event_types) end
     join public.jobs as j on j.id = e.job_id and j.job_type <> 'webhook_delivery'
       and (j.job_type <> 'alert' or e.type like 'alert.%')
       and (w.job_types is null or j.job_type = any (w.job_types))
@@ -117,13 +118,17 @@ declare
   v_count integer := jsonb_array_length(p_events);
   v_job public.jobs;
 begin
-  if exists (select 1 from jsonb_array_elements(p_events) as e
-      where coalesce(e.value ->> 'type', 'job.') like 'job.%' or jsonb_typeof(e.value -> 'data') is distinct from 'object') then
+  if exists (
+      select 1 from jsonb_array_elements(p_events) as e
+      where coalesce(e.value ->> 'type', 'job.') like 'job.%'
+        or jsonb_typeof(e.value -> 'data') is distinct from 'object') then
     perform queue.refuse(400, 'invalid_argument', 'an event needs data and a type of its app, not job.*', 'events');
   end if;
-  update public.jobs set last_seq = last_seq + v_count, updated_at = v_now where id = p_job_id returning * into v_job;
+  update public.jobs set last_seq = last_seq + v_count, updated_at = v_now where id = p_job_id
+  returning * into v_job;
   insert into public.job_events (job_id, seq, workspace_id, session_id, type, data, created_at)
-  select p_job_id, v_job.last_seq - v_count + e.ordinality, v_job.workspace_id, v_job.session_id, e.value ->> 'type', e.value -> 'data', v_now
+  select p_job_id, v_job.last_seq - v_count + e.ordinality, v_job.workspace_id, v_job.session_id,
+    e.value ->> 'type', e.value -> 'data', v_now
   from jsonb_array_elements(p_events) with ordinality as e order by e.ordinality;
   return v_job.last_seq;
 end;
@@ -144,13 +149,16 @@ begin
     with recursive hooks as ( -- one probe per endpoint, however much waits for it
       (select o.webhook_id from queue.outbox as o order by o.webhook_id limit 1)
       union all
-      select (select o.webhook_id from queue.outbox as o where o.webhook_id > h.webhook_id order by o.webhook_id limit 1)
+      select (
+        select o.webhook_id from queue.outbox as o where o.webhook_id > h.webhook_id order by o.webhook_id limit 1)
       from hooks as h where h.webhook_id is not null),
     shares as (
-      select h.webhook_id, greatest(1, p_limit / count(*) over ()) as most from hooks as h where h.webhook_id is not null)
+      select h.webhook_id, greatest(1, p_limit / count(*) over ()) as most
+      from hooks as h where h.webhook_id is not null)
     select o.id, o.webhook_id, o.job_id, o.seq, o.stream_id, w.workspace_id, w.enabled
     from shares as s
-    cross join lateral (select * from queue.outbox as q where q.webhook_id = s.webhook_id order by q.id limit s.most) as o
+    cross join lateral (
+      select * from queue.outbox as q where q.webhook_id = s.webhook_id order by q.id limit s.most) as o
     left join queue.webhooks as w on w.id = o.webhook_id
     order by o.id limit p_limit
   loop
@@ -187,7 +195,9 @@ language plpgsql stable
 set search_path = ''
 as $$
 declare
-  v_host text := lower(coalesce(substring(p_url from '^https?://\[([0-9a-fA-F:.]+)\]'), substring(p_url from '^https?://([^/?#:\[\]@\\[:space:]]+)(:\d{1,5})?([/?#]|$)')));
+  v_host text := lower(coalesce(
+    substring(p_url from '^https?://\[([0-9a-fA-F:.]+)\]'),
+    substring(p_url from '^https?://([^/?#:\[\]@\\[:space:]]+)(:\d{1,5})?([/?#]|$)')));
   v_private boolean := coalesce(p_private, (queue.setting('webhook_private_addresses'))::boolean, false);
   v_address inet;
 begin
@@ -211,8 +221,10 @@ begin
     exception when others then -- 0x7f.1 and other spellings that only resolvers understand
       return 'url must not name an address in an unusual notation';
     end;
-    if v_address <<= any (array['0.0.0.0/8', '10.0.0.0/8', '100.64.0.0/10', '127.0.0.0/8', '169.254.0.0/16', '172.16.0.0/12', '192.0.0.0/24',
-        '192.168.0.0/16', '198.18.0.0/15', '224.0.0.0/3', '::/127', '::ffff:0:0/96', '64:ff9b::/96', 'fc00::/7', 'fe80::/10', 'ff00::/8']::inet[]) then
+    if v_address <<= any (array[
+        '0.0.0.0/8', '10.0.0.0/8', '100.64.0.0/10', '127.0.0.0/8', '169.254.0.0/16', '172.16.0.0/12', '192.0.0.0/24',
+        '192.168.0.0/16', '198.18.0.0/15', '224.0.0.0/3', '::/127', '::ffff:0:0/96', '64:ff9b::/96', 'fc00::/7',
+        'fe80::/10', 'ff00::/8']::inet[]) then
       return 'url must not name a private address';
     end if;
   end if;
@@ -227,19 +239,14 @@ set search_path = ''
 as $$ select to_jsonb(p_webhook) - '{sealed_secret,previous_sealed_secret}'::text[] $$;
 comment on function queue.webhook_json is 'A webhook without its secrets, sealed as they are.';
 
-create function public.put_webhook(p_workspace_id uuid, p_webhook jsonb) returns jsonb
-language plpgsql
-security definer -- callers hold no rights on the engine's tables: this is the function
+create function queue.check_webhook(p_webhook jsonb) returns void
+language plpgsql stable
 set search_path = ''
 as $$
 declare
-  v_id uuid := queue.uuid_or_refuse(p_webhook ->> 'id', 'id');
-  v_new text := p_webhook ->> 'sealed_secret';
   v_problem text;
   v_field text;
-  v_made queue.webhooks;
 begin
-  perform queue.may_manage(p_workspace_id);
   if jsonb_typeof(p_webhook) is distinct from 'object' then
     perform queue.refuse(400, 'invalid_argument', 'a webhook must be an object', 'webhook');
   end if;
@@ -248,11 +255,12 @@ begin
   if found then
     perform queue.refuse(400, 'invalid_argument', format('unknown field: %s', left(v_field, 80)), left(v_field, 80));
   end if;
-  if v_id is null and p_webhook ->> 'url' is null then
+  if p_webhook ->> 'id' is null and p_webhook ->> 'url' is null then
     perform queue.refuse(400, 'invalid_argument', 'url is required', 'url');
-  elsif v_id is null and v_new is null then
-    perform queue.refuse(400, 'invalid_argument', 'sealed_secret is required: the API makes a secret and seals it', 'sealed_secret');
-  elsif char_length(v_new) > 4000 then
+  elsif p_webhook ->> 'id' is null and p_webhook ->> 'sealed_secret' is null then
+    perform queue.refuse(400, 'invalid_argument', 'sealed_secret is required: the API makes a secret and seals it',
+      'sealed_secret');
+  elsif char_length(p_webhook ->> 'sealed_secret') > 4000 then
     perform queue.refuse(400, 'invalid_argument', 'sealed_secret has at most 4000 characters', 'sealed_secret');
   end if;
   v_problem := queue.url_problem(p_webhook ->> 'url');
@@ -262,25 +270,48 @@ begin
   select f.name, case
       when jsonb_typeof(p_webhook -> f.name) <> 'array' then 'must be an array, or null'
       when jsonb_array_length(p_webhook -> f.name) > 100 then 'takes at most 100 names of 100 characters'
-      when exists (select 1 from jsonb_array_elements(p_webhook -> f.name) as e
-          where jsonb_typeof(e.value) <> 'string' or char_length(e.value #>> '{}') not between 1 and 100) then 'takes at most 100 names of 100 characters'
-      when f.name = 'event_types' and exists (select 1 from jsonb_array_elements_text(p_webhook -> f.name) as e (word)
-          where e.word !~ '^[a-z][a-z0-9_]*([.][a-z0-9_]+)+$') then 'takes names of events as job.completed' end
+      when exists (
+        select 1 from jsonb_array_elements(p_webhook -> f.name) as e
+        where jsonb_typeof(e.value) <> 'string' or char_length(e.value #>> '{}') not between 1 and 100)
+        then 'takes at most 100 names of 100 characters'
+      when f.name = 'event_types' and exists (
+        select 1 from jsonb_array_elements_text(p_webhook -> f.name) as e (word)
+        where e.word !~ '^[a-z][a-z0-9_]*([.][a-z0-9_]+)+$') then 'takes names of events as job.completed' end
   into v_field, v_problem from (values ('event_types'), ('job_types')) as f (name)
   where coalesce(jsonb_typeof(p_webhook -> f.name), 'null') <> 'null' order by 2 nulls last limit 1;
   if v_problem is not null then
     perform queue.refuse(400, 'invalid_argument', v_field || ' ' || v_problem, v_field);
   end if;
+end;
+$$;
+comment on function queue.check_webhook is 'Refuse fields that a webhook cannot have; a new one, without id, needs a url and a sealed_secret.';
+
+create function public.put_webhook(p_workspace_id uuid, p_webhook jsonb) returns jsonb
+language plpgsql
+security definer -- callers hold no rights on the engine's tables: this is the function
+set search_path = ''
+as $$
+declare
+  v_id uuid := queue.uuid_or_refuse(p_webhook ->> 'id', 'id');
+  v_new text := p_webhook ->> 'sealed_secret';
+  v_made queue.webhooks;
+begin
+  perform queue.may_manage(p_workspace_id);
+  perform queue.check_webhook(p_webhook);
   if v_id is null then
-    insert into queue.webhooks (workspace_id, url, description, sealed_secret, event_types, job_types, enabled, created_by)
+    insert into queue.webhooks (workspace_id, url, description, sealed_secret, event_types, job_types, enabled,
+      created_by)
     values (p_workspace_id, p_webhook ->> 'url', left(p_webhook ->> 'description', 500), v_new,
-      queue.texts(p_webhook -> 'event_types'), queue.texts(p_webhook -> 'job_types'), coalesce((p_webhook ->> 'enabled')::boolean, true), auth.uid())
+      queue.texts(p_webhook -> 'event_types'), queue.texts(p_webhook -> 'job_types'),
+      coalesce((p_webhook ->> 'enabled')::boolean, true), auth.uid())
     returning * into v_made;
   else
     update queue.webhooks as w set
       url = coalesce(p_webhook ->> 'url', w.url),
-      description = case when p_webhook ? 'description' then left(p_webhook ->> 'description', 500) else w.description end,
-      event_types = case when p_webhook ? 'event_types' then queue.texts(p_webhook -> 'event_types') else w.event_types end,
+      description = case when p_webhook ? 'description' then left(p_webhook ->> 'description', 500)
+        else w.description end,
+      event_types = case when p_webhook ? 'event_types' then queue.texts(p_webhook -> 'event_types')
+        else w.event_types end,
       job_types = case when p_webhook ? 'job_types' then queue.texts(p_webhook -> 'job_types') else w.job_types end,
       enabled = coalesce((p_webhook ->> 'enabled')::boolean, w.enabled),
       failures = case when (p_webhook ->> 'enabled')::boolean then 0 else w.failures end,
@@ -332,7 +363,9 @@ set search_path = ''
 as $$
 begin
   perform queue.may_steer(p_workspace_id);
-  return (select jsonb_build_object('webhooks', coalesce(jsonb_agg(queue.webhook_json(w) order by w.created_at, w.id), '[]'))
+  return (
+    select jsonb_build_object('webhooks',
+      coalesce(jsonb_agg(queue.webhook_json(w) order by w.created_at, w.id), '[]'))
     from queue.webhooks as w where w.workspace_id = p_workspace_id);
 end;
 $$;
@@ -361,8 +394,10 @@ begin
   -- another tenant's webhook is none, whichever tenant made the job
   select * into v_webhook from queue.webhooks
   where id = (v_payload ->> 'webhook_id')::uuid and workspace_id = v_delivery.workspace_id;
-  select * into v_event from public.job_events where job_id = (v_payload ->> 'job_id')::uuid and seq = (v_payload ->> 'seq')::bigint;
-  if v_webhook.id is null or not v_webhook.enabled or v_event.job_id is null or v_event.workspace_id <> v_webhook.workspace_id then
+  select * into v_event from public.job_events
+  where job_id = (v_payload ->> 'job_id')::uuid and seq = (v_payload ->> 'seq')::bigint;
+  if v_webhook.id is null or not v_webhook.enabled or v_event.job_id is null
+      or v_event.workspace_id <> v_webhook.workspace_id then
     return jsonb_build_object('send', false, 'reason', case when v_webhook.id is null then 'webhook_deleted'
       when not v_webhook.enabled then 'webhook_disabled' else 'event_deleted' end);
   end if;
@@ -370,13 +405,15 @@ begin
   return jsonb_build_object('send', true, 'webhook_id', v_webhook.id, 'url', v_webhook.url,
     'message_id', format('evt_%s_%s', replace(v_event.job_id::text, '-', ''), v_event.seq),
     'workspace_id', v_webhook.workspace_id,
-    'sealed_secrets', jsonb_build_array(v_webhook.sealed_secret) || case when v_webhook.rotated_at > v_now - interval '1 day'
+    'sealed_secrets', jsonb_build_array(v_webhook.sealed_secret)
+      || case when v_webhook.rotated_at > v_now - interval '1 day'
       then jsonb_build_array(v_webhook.previous_sealed_secret) else '[]' end,
     -- who has not answered in time may hold a slot for less of it
     'answer_ms', greatest(1000, 10000 / (2 ^ least(10, v_webhook.timeouts))::integer),
     'private_addresses', coalesce(queue.setting('webhook_private_addresses'), 'false'),
-    'body', jsonb_build_object('type', v_event.type, 'timestamp', v_event.created_at, 'data', v_event.data || jsonb_build_object(
-      'job_id', v_event.job_id, 'seq', v_event.seq, 'workspace_id', v_event.workspace_id, 'session_id', v_event.session_id, 'job_type', v_job.job_type)));
+    'body', jsonb_build_object('type', v_event.type, 'timestamp', v_event.created_at,
+      'data', v_event.data || jsonb_build_object('job_id', v_event.job_id, 'seq', v_event.seq,
+        'workspace_id', v_event.workspace_id, 'session_id', v_event.session_id, 'job_type', v_job.job_type)));
 end;
 $$;
 comment on function public.webhook_to_send is E'What a leased delivery {job_id, fence} is to send: {send, url, message_id, workspace_id, sealed_secrets, answer_ms, body}, or {send: false, reason}.\n\nThe worker opens the secrets and signs message_id.timestamp.body with each after Standard Webhooks. answer_ms is its patience: ten seconds, half of it after each time-out in a row, at least one.';
@@ -400,22 +437,28 @@ begin
     last_status = (p_request ->> 'status')::integer,
     problem = case when v_ok then null else left(p_request ->> 'message', 500) end,
     enabled = w.enabled and (v_ok or w.failures + 1 < v_most),
-    disabled_at = case when w.enabled and not v_ok and w.failures + 1 >= v_most then queue.clock() else w.disabled_at end,
+    disabled_at = case when w.enabled and not v_ok and w.failures + 1 >= v_most then queue.clock()
+      else w.disabled_at end,
     disabled_reason = case when w.enabled and not v_ok and w.failures + 1 >= v_most
       then case when v_gone then 'the endpoint answered 410: it is gone for good'
-        else format('%s deliveries in a row failed, the last with: %s', w.failures + 1, left(p_request ->> 'message', 300)) end else w.disabled_reason end
+        else format('%s deliveries in a row failed, the last with: %s', w.failures + 1,
+          left(p_request ->> 'message', 300)) end else w.disabled_reason end
   from queue.leases as l join public.jobs as j on j.id = l.job_id and j.job_type = 'webhook_delivery'
   where l.job_id = v_id and l.fence = (p_request ->> 'fence')::bigint and w.id = (j.payload ->> 'webhook_id')::uuid
     and w.workspace_id = j.workspace_id
   returning w.* into v_webhook;
-  return jsonb_build_object('known', v_webhook.id is not null, 'enabled', coalesce(v_webhook.enabled, false), 'failures', v_webhook.failures);
+  return jsonb_build_object('known', v_webhook.id is not null, 'enabled', coalesce(v_webhook.enabled, false),
+    'failures', v_webhook.failures);
 end;
 $$;
 comment on function public.webhook_sent is E'How a delivery went: {job_id, fence, ok, status?, message?, timed_out?}; returns {known, enabled, failures}.\n\nAfter as many failures in a row as the setting webhook_failures_max the webhook is disabled, with the reason; at once when its endpoint answered 410 Gone.';
 
-revoke execute on function queue.collect_outbox, queue.tell, queue.drain_outbox, queue.url_problem, queue.webhook_json, queue.texts
+revoke execute on function queue.collect_outbox, queue.tell, queue.drain_outbox, queue.url_problem,
+  queue.webhook_json, queue.check_webhook, queue.texts
   from public, anon, authenticated, service_role;
-revoke execute on function public.put_webhook, public.delete_webhook, public.list_webhooks, public.webhook_to_send, public.webhook_sent
+revoke execute on function public.put_webhook, public.delete_webhook, public.list_webhooks, public.webhook_to_send,
+  public.webhook_sent
   from public, anon, authenticated, service_role;
-grant execute on function public.put_webhook, public.delete_webhook, public.list_webhooks to authenticated, service_role;
+grant execute on function public.put_webhook, public.delete_webhook, public.list_webhooks to authenticated,
+  service_role;
 grant execute on function public.webhook_to_send, public.webhook_sent to job_worker, service_role;
