@@ -26,13 +26,14 @@ grant usage on schema public to job_worker, authenticated, service_role, anon;
 do $$
 begin
   if obj_description('public'::regnamespace, 'pg_namespace') is null then
-    comment on schema public is 'Minutehand''s jobs as clients see them: tables under row level security, and functions.';
+    comment on schema public is
+      'Minutehand''s jobs as clients see them: tables under row level security, and functions.';
   end if;
 end;
 $$;
 
 create function queue.clock() returns timestamptz
-language plpgsql volatile parallel safe -- called many times per call: a function of one SQL statement starts anew each time
+language plpgsql volatile parallel safe -- called many times per call: a SQL function would be planned each time
 set search_path = ''
 as $$
 begin
@@ -67,7 +68,8 @@ begin
   -- would cost as much as its row
   v_random := (select string_agg(sha256(v_seed || int4send(n)), '') from generate_series(0, (p_count - 1) / 4) as n);
   return array(
-    select (v_ms || to_hex(28672 + n % 4096) || '8' || substr(encode(substring(v_random from 8 * n + 1 for 8), 'hex'), 2))::uuid
+    select (v_ms || to_hex(28672 + n % 4096) || '8'
+      || substr(encode(substring(v_random from 8 * n + 1 for 8), 'hex'), 2))::uuid
     from generate_series(0, p_count - 1) as n);
 end;
 $$;
@@ -110,7 +112,7 @@ insert into queue.settings (name, value) values
   ('user_pending_max', '100000');
 
 create function queue.setting(p_name text) returns jsonb
-language plpgsql stable -- called per job: a function of one SQL statement starts anew each time
+language plpgsql stable -- called per job: a SQL function would be planned each time
 set search_path = ''
 as $$
 begin

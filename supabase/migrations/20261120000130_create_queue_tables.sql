@@ -33,12 +33,13 @@ create table queue.job_types (
   constraint job_types_names_are_printable check (job_type || queue !~ '[[:cntrl:]]'),
   constraint job_types_limits_are_positive check (
     coalesce(max_concurrency, 1) >= 1 and coalesce(workspace_concurrency, 1) >= 1
-    and coalesce(key_concurrency, 1) >= 1 and coalesce(rate_limit, 1) >= 1 and coalesce(ageing_seconds, 1) >= 1 and schema_version >= 1
-    and coalesce(rate_per_seconds, 1) > 0 and lease_seconds between 1 and 43200
+    and coalesce(key_concurrency, 1) >= 1 and coalesce(rate_limit, 1) >= 1 and coalesce(ageing_seconds, 1) >= 1
+    and schema_version >= 1 and coalesce(rate_per_seconds, 1) > 0 and lease_seconds between 1 and 43200
     and timeout_seconds between 1 and 43200 and max_attempts between 1 and 50),
   constraint job_types_rate_is_whole check ((rate_limit is null) = (rate_per_seconds is null)),
   constraint job_types_backoff_grows check (
-    backoff_first_seconds between 0 and 86400 and backoff_cap_seconds between 0 and 604800 and backoff_factor between 1 and 10),
+    backoff_first_seconds between 0 and 86400 and backoff_cap_seconds between 0 and 604800
+    and backoff_factor between 1 and 10),
   constraint job_types_events_is_known check (events in ('full', 'minimal')),
   constraint job_types_live_is_known check (live in ('full', 'states', 'off'))
 );
@@ -115,7 +116,9 @@ create table queue.tenant_limits (
   max_running integer,
   own_max_running integer,
   max_pending integer,
-  constraint tenant_limits_are_positive check (weight between 0.01 and 100 and coalesce(max_running, 1) >= 0 and coalesce(own_max_running, 1) >= 0 and coalesce(max_pending, 1) >= 0)
+  constraint tenant_limits_are_positive check (
+    weight between 0.01 and 100 and coalesce(max_running, 1) >= 0 and coalesce(own_max_running, 1) >= 0
+    and coalesce(max_pending, 1) >= 0)
 );
 comment on table queue.tenant_limits is 'Share and limits of a workspace that has other than the defaults.';
 comment on column queue.tenant_limits.workspace_id is 'The workspace.';
@@ -153,7 +156,8 @@ create table queue.partitions (
   fillfactor = 50,
   autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 500, autovacuum_vacuum_cost_delay = 0
 );
-create index partitions_by_turn on queue.partitions (workspace_id, job_type, queue, set_aside, priority, last_leased_at);
+create index partitions_by_turn
+  on queue.partitions (workspace_id, job_type, queue, set_aside, priority, last_leased_at);
 create index partitions_set_aside on queue.partitions (look_at) where set_aside;
 comment on table queue.partitions is E'Where ready jobs are found: one partition per workspace, type, key, priority and queue.\n\nOpened and closed by leases only, in their short transactions; an enqueue that misses one leaves a line in queue.openings. A partition is gone with its last ready job.';
 comment on column queue.partitions.id is 'Identity, see partition_id.';
@@ -288,8 +292,10 @@ create table queue.ended (
   ended_at timestamptz not null,
   primary key (workspace_id, outcome, job_created_at, job_id),
   constraint ended_outcome_is_known check (outcome in ('completed', 'failed', 'cancelled'))
-) with (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 5000, autovacuum_analyze_scale_factor = 0.05,
-  autovacuum_vacuum_cost_delay = 0);
+) with (
+  autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 5000,
+  autovacuum_analyze_scale_factor = 0.05, autovacuum_vacuum_cost_delay = 0
+);
 create index ended_by_age on queue.ended (job_type, outcome, ended_at);
 create index ended_badly on queue.ended (outcome, job_id) where outcome = 'failed';
 comment on table queue.ended is E'Jobs that have ended, in the order of lists.\n\nBeside the job''s own columns, so that an end need not touch an index of jobs.';
@@ -347,7 +353,10 @@ create table queue.leases (
   job_created_at timestamptz not null,
   cancel_requested boolean not null default false,
   log_lines integer not null default 0
-) with (fillfactor = 70, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0);
+) with (
+  fillfactor = 70,
+  autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0
+);
 create index leases_by_workspace on queue.leases (workspace_id, job_type, concurrency_key);
 create index leases_by_type on queue.leases (job_type);
 comment on table queue.leases is 'Jobs a worker holds right now. Limits count these rows; expires_at is not indexed, so renewals stay heap-only.';
@@ -483,7 +492,10 @@ comment on column queue.ticks.summary is 'Counts it reported at its end.';
 create table queue.shares (
   workspace_id uuid primary key,
   finish_tag double precision not null
-) with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 500, autovacuum_vacuum_cost_delay = 0);
+) with (
+  fillfactor = 50,
+  autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 500, autovacuum_vacuum_cost_delay = 0
+);
 insert into queue.shares values ('00000000-0000-0000-0000-000000000000', 0);
 comment on table queue.shares is E'Virtual time of each tenant: start-time fair queueing.\n\nSource: Goyal, Vin, Cheng, "Start-time Fair Queuing", SIGCOMM 1996. The nil UUID holds the system''s virtual time.';
 comment on column queue.shares.workspace_id is 'The tenant.';
@@ -505,7 +517,8 @@ comment on column queue.maintenance_tasks.failed_at is 'When it last failed; nul
 comment on column queue.maintenance_tasks.failure is 'What it said then.';
 comment on column queue.maintenance_tasks.failures is 'How often it has failed since it last went well: it is parked the longer.';
 insert into queue.maintenance_tasks (name)
-select unnest(array['reclaim', 'waits', 'signals', 'schedules', 'promotion', 'deliveries', 'expire', 'poison', 'statistics',
+select unnest(array[
+  'reclaim', 'waits', 'signals', 'schedules', 'promotion', 'deliveries', 'expire', 'poison', 'statistics',
   'retention', 'old_rows', 'orphans', 'messages', 'sweep', 'buckets']);
 
 create table queue.wakeups (
@@ -714,7 +727,8 @@ comment on column queue.stat_minutes.cost_usd is 'Sum of estimated costs.';
 create view queue.known_partitions as
 select id, workspace_id, queue, job_type, concurrency_key, priority, claim_from from queue.partitions
 union all
-select distinct on (o.partition_id) o.partition_id, o.workspace_id, o.queue, o.job_type, o.concurrency_key, o.priority, '-infinity'
+select distinct on (o.partition_id) o.partition_id, o.workspace_id, o.queue, o.job_type, o.concurrency_key, o.priority,
+  '-infinity'
 from queue.openings as o
 where not exists (select 1 from queue.partitions as p where p.id = o.partition_id);
 comment on view queue.known_partitions is 'Partitions that are open, and those that the next lease opens.';

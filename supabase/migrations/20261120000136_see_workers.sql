@@ -36,7 +36,8 @@ begin
   insert into queue.workers (worker_id, started_at, seen_at) select v_worker, p_now, p_now
   where not exists (select 1 from queue.workers as w where w.worker_id = v_worker) on conflict (worker_id) do nothing;
   -- two runs of one worker that begin at once do not wait for each other
-  update queue.workers as w set version = left(p_request ->> 'version', 200), job_types = p_job_types, queues = p_queues,
+  update queue.workers as w set version = left(p_request ->> 'version', 200), job_types = p_job_types,
+    queues = p_queues,
     origin = coalesce(v_origin, w.origin), seen_at = p_now, runs = w.runs + 1
   where w.ctid = any (array(
     select h.ctid from queue.workers as h where h.worker_id = v_worker for update skip locked));

@@ -34,8 +34,10 @@ begin
   delete from queue.dependencies where job_id = any (p_ids);
   with ended as (
     update public.jobs set status = p_status, outcome = p_status, finished_at = p_now, updated_at = p_now,
-      next_retry_at = null, error_message = coalesce(p_message, error_message), error_data = coalesce(p_data, error_data),
-      error_fingerprint = case when p_message is null then error_fingerprint else queue.fingerprint(p_data ->> 'reason', p_message) end,
+      next_retry_at = null, error_message = coalesce(p_message, error_message),
+      error_data = coalesce(p_data, error_data),
+      error_fingerprint = case when p_message is null then error_fingerprint
+        else queue.fingerprint(p_data ->> 'reason', p_message) end,
       last_seq = last_seq + 1
     where id = any (p_ids) and finished_at is null
     returning id, workspace_id, session_id, job_type, last_seq, attempts, error_message),
@@ -64,7 +66,8 @@ declare
   v_bad uuid[];
 begin
   insert into queue.ended (workspace_id, outcome, job_created_at, job_id, job_type, ended_at)
-  select workspace_id, outcome, created_at, id, job_type, finished_at from public.jobs where id = any (p_ids) and outcome is not null
+  select workspace_id, outcome, created_at, id, job_type, finished_at
+  from public.jobs where id = any (p_ids) and outcome is not null
   on conflict (workspace_id, outcome, job_created_at, job_id) do nothing; -- queue.complete has done it for its own
   delete from queue.unique_jobs where job_id = any (p_ids);
   delete from queue.deadlines where job_id = any (p_ids);
@@ -76,7 +79,8 @@ begin
   v_bad := array(select id from public.jobs where id = any (p_ids) and outcome <> 'completed');
   if cardinality(v_bad) > 0 then
     insert into queue.signals (kind, job_id, workspace_id)
-    select distinct 'orphans', c.parent_id, c.workspace_id from public.jobs as c where c.parent_id = any (v_bad) and c.finished_at is null;
+    select distinct 'orphans', c.parent_id, c.workspace_id
+    from public.jobs as c where c.parent_id = any (v_bad) and c.finished_at is null;
   end if;
 end;
 $$;
@@ -113,7 +117,8 @@ begin
     order by id for update skip locked
   loop
     v_done := null;
-    if not exists (select 1 from queue.batch_members where batch_id = v_batch.id and workspace_id = v_batch.workspace_id) then
+    if not exists (
+        select 1 from queue.batch_members where batch_id = v_batch.id and workspace_id = v_batch.workspace_id) then
       begin -- a callback that no longer fits its type's schema must not stop everyone's leases
         if v_batch.callback is not null then
           v_done := queue.enqueue_unwaited(v_batch.workspace_id, v_batch.callback);
@@ -124,7 +129,8 @@ begin
         when lock_not_available or deadlock_detected or serialization_failure then
           continue; -- someone else's moment, nothing of the callback's
         when others then
-          update queue.batches set finished_at = p_now, problem = sqlerrm where id = v_batch.id and workspace_id = v_batch.workspace_id;
+          update queue.batches set finished_at = p_now, problem = sqlerrm
+          where id = v_batch.id and workspace_id = v_batch.workspace_id;
       end;
     end if;
     v_looked := v_looked || (v_batch.id || '/' || v_batch.workspace_id);
@@ -132,7 +138,8 @@ begin
   -- who is busy elsewhere, or whose callback is, is looked at again by a later lease
   insert into queue.signals (kind, job_id, workspace_id)
   select distinct 'batch', id, workspace_id from queue.batches
-  where id = any (p_ids) and closed_at is not null and finished_at is null and id || '/' || workspace_id <> all (v_looked);
+  where id = any (p_ids) and closed_at is not null and finished_at is null
+    and id || '/' || workspace_id <> all (v_looked);
 end;
 $$;
 comment on function queue.finish_batches is 'End closed batches without live jobs and enqueue their callbacks, once. Waits for no one; tenants that chose the same id are looked at alike.';
@@ -164,7 +171,8 @@ begin
   if p_answer ? 'name' and p_answer ->> 'name' <> v_wait.name then
     perform queue.refuse(409, 'invalid_state', 'the job is asking something else by now', v_wait.name);
   end if;
-  if jsonb_typeof(v_wait.data -> 'options') = 'array' and not (v_wait.data -> 'options') @> jsonb_build_array(p_answer -> 'answer') then
+  if jsonb_typeof(v_wait.data -> 'options') = 'array'
+      and not (v_wait.data -> 'options') @> jsonb_build_array(p_answer -> 'answer') then
     perform queue.refuse(422, 'payload_invalid', 'the answer must be one of ' || (v_wait.data ->> 'options'), 'answer');
   end if;
   perform queue.resume(jsonb_build_array(jsonb_build_object('job_id', p_job_id, 'name', v_wait.name,
@@ -224,10 +232,12 @@ begin
       perform queue.refuse(400, 'invalid_argument', 'callback must be an object', 'callback');
     end if;
     select key into v_field from jsonb_object_keys(p_callback) as key
-    where key <> all (array['job_type', 'payload', 'queue', 'priority', 'max_attempts', 'concurrency_key', 'session_id', 'timeout_seconds',
-      'backoff', 'unique', 'delay_seconds', 'traceparent']) and (key <> 'user_id' or auth.uid() is not null) limit 1;
+    where key <> all (array['job_type', 'payload', 'queue', 'priority', 'max_attempts', 'concurrency_key',
+      'session_id', 'timeout_seconds', 'backoff', 'unique', 'delay_seconds', 'traceparent'])
+      and (key <> 'user_id' or auth.uid() is not null) limit 1;
     if found then
-      perform queue.refuse(400, 'invalid_argument', format('a callback cannot set the option %s', left(v_field, 80)), 'callback.' || left(v_field, 80));
+      perform queue.refuse(400, 'invalid_argument',
+        format('a callback cannot set the option %s', left(v_field, 80)), 'callback.' || left(v_field, 80));
     end if;
     perform queue.refuse_internal(p_callback ->> 'job_type');
     select queue.item_problem(jsonb_populate_record(null::queue.enqueue_item, p_callback), t,
@@ -243,7 +253,8 @@ begin
   return jsonb_build_object('batch_id', v_id);
 exception
   when invalid_text_representation or numeric_value_out_of_range then
-    perform queue.refuse(400, 'invalid_argument', 'a value of the callback has the wrong type: ' || sqlerrm, 'callback');
+    perform queue.refuse(400, 'invalid_argument', 'a value of the callback has the wrong type: ' || sqlerrm,
+      'callback');
 end;
 $$;
 comment on function public.create_batch is E'Make a batch: {batch_id}. Enqueue jobs with that batch_id, then close it.\n\np_callback {job_type, payload, …} is enqueued once when every job of the closed batch has ended, for the person who made the batch. It may set queue, priority, max_attempts, concurrency_key, session_id, timeout_seconds, backoff, unique, delay_seconds and traceparent; a service''s also user_id.';
@@ -263,11 +274,13 @@ begin
   if cardinality(v_owners) = 0 then
     perform queue.refuse(404, 'job_not_found', 'no such batch', p_batch_id::text);
   elsif cardinality(v_owners) > 1 then
-    perform queue.refuse(400, 'invalid_argument', 'several of your workspaces have a batch of this id: name the one', 'workspace_id');
+    perform queue.refuse(400, 'invalid_argument', 'several of your workspaces have a batch of this id: name the one',
+      'workspace_id');
   end if;
   select * into v_batch from queue.batches where id = p_batch_id and workspace_id = v_owners[1] for update;
   if v_batch.closed_at is null then
-    update queue.batches set closed_at = queue.clock() where id = p_batch_id and workspace_id = v_owners[1] returning * into v_batch;
+    update queue.batches set closed_at = queue.clock() where id = p_batch_id and workspace_id = v_owners[1]
+    returning * into v_batch;
     insert into queue.signals (kind, job_id, workspace_id) values ('batch', p_batch_id, v_owners[1]);
     perform queue.request_wake();
   end if;

@@ -10,12 +10,14 @@ begin
   select t.job_type into v_bad from jsonb_array_elements(p_items) as i
   join queue.job_types as t on t.job_type = i.value ->> 'job_type' and t.internal limit 1;
   if found then
-    perform queue.refuse(403, 'forbidden', format('a worker makes jobs of the type %s through its own functions alone', v_bad), 'job_type');
+    perform queue.refuse(403, 'forbidden',
+      format('a worker makes jobs of the type %s through its own functions alone', v_bad), 'job_type');
   end if;
   select i.value ->> 'user_id' into v_bad from jsonb_array_elements(p_items) as i
   where i.value ->> 'user_id' is not null and not exists (
     select 1 from queue.tenant_members as m
-    where m.workspace_id = p_workspace_id and m.user_id = queue.uuid_or_refuse(i.value ->> 'user_id', 'user_id')) limit 1;
+    where m.workspace_id = p_workspace_id
+      and m.user_id = queue.uuid_or_refuse(i.value ->> 'user_id', 'user_id')) limit 1;
   if found then
     perform queue.refuse(403, 'forbidden', 'user_id must be a member of the workspace', 'user_id');
   end if;
@@ -29,7 +31,10 @@ create table queue.caller_buckets (
   tokens double precision not null,
   refilled_at timestamptz not null,
   primary key (caller, name)
-) with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 500, autovacuum_vacuum_cost_delay = 0);
+) with (
+  fillfactor = 50,
+  autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 500, autovacuum_vacuum_cost_delay = 0
+);
 create index caller_buckets_by_time on queue.caller_buckets (refilled_at);
 alter table queue.caller_buckets enable row level security;
 comment on table queue.caller_buckets is 'What each person may still do at once: a token bucket per caller and limit, whichever function they call.';
@@ -56,12 +61,14 @@ begin
   if not pg_try_advisory_xact_lock(7106385, hashtext(p_caller || p_name)) then
     return; -- another of the caller's transactions is being charged: no one waits, and that one counts
   end if;
-  insert into queue.caller_buckets as b (caller, name, tokens, refilled_at) values (p_caller, p_name, v_burst - p_amount, v_now)
+  insert into queue.caller_buckets as b (caller, name, tokens, refilled_at)
+  values (p_caller, p_name, v_burst - p_amount, v_now)
   on conflict (caller, name) do update set refilled_at = v_now,
     tokens = queue.tokens(b.tokens, b.refilled_at, v_burst, v_burst / v_rate, v_now) - p_amount
   returning tokens into v_tokens;
   if v_tokens < 0 then -- and nothing of it is kept: the refusal rolls back
-    perform queue.refuse(429, 'rate_limited', format('more than %s %s a second; wait a moment', v_rate, replace(p_name, '_', ' ')),
+    perform queue.refuse(429, 'rate_limited',
+      format('more than %s %s a second; wait a moment', v_rate, replace(p_name, '_', ' ')),
       jsonb_build_object('limit', p_name, 'per_second', v_rate, 'burst', v_burst,
         'retry_after_seconds', ceil(-v_tokens / v_rate))::text);
   end if;
@@ -129,15 +136,19 @@ declare
   v_count integer;
 begin
   if p_before is null or p_before > v_now + interval '1 minute' or p_grace_seconds not between 0 and 86400 then
-    perform queue.refuse(400, 'invalid_argument', 'p_before must not be in the future, and p_grace_seconds within a day', 'p_before');
+    perform queue.refuse(400, 'invalid_argument',
+      'p_before must not be in the future, and p_grace_seconds within a day', 'p_before');
   end if;
-  insert into queue.settings (name, value, updated_at) values ('worker_keys_revoked', jsonb_build_object(
+  insert into queue.settings (name, value, updated_at)
+  values ('worker_keys_revoked', jsonb_build_object(
     -- keys that workers mint for themselves begin half a minute before their making
-    'before', floor(extract(epoch from p_before)) - 60, 'from', floor(extract(epoch from v_now)) + p_grace_seconds), v_now)
+    'before', floor(extract(epoch from p_before)) - 60,
+    'from', floor(extract(epoch from v_now)) + p_grace_seconds), v_now)
   on conflict (name) do update set value = excluded.value, updated_at = excluded.updated_at;
   update queue.job_types set redefinable = true;
   get diagnostics v_count = row_count;
-  return jsonb_build_object('revoked_before', p_before, 'from', v_now + make_interval(secs => p_grace_seconds), 'types', v_count);
+  return jsonb_build_object('revoked_before', p_before, 'from', v_now + make_interval(secs => p_grace_seconds),
+    'types', v_count);
 end;
 $$;
 comment on function public.revoke_worker_keys is E'Refuse worker keys issued before p_before, from p_grace_seconds on: {revoked_before, from, types}. For the operator.\n\nThe next registration of each type replaces whatever is known of it: what a thief registered goes with its key, a newer schema_version and a type closed to people included.';

@@ -99,14 +99,16 @@ as $$
 declare
   v_guest_session queue.guest_sessions := queue.guest_session_or_refuse(p_session_id);
 begin
-  return jsonb_build_object('session_id', v_guest_session.session_id, 'expires_at', v_guest_session.expires_at, 'jobs', (
+  return jsonb_build_object('session_id', v_guest_session.session_id, 'expires_at', v_guest_session.expires_at,
+    'jobs', (
     select coalesce(jsonb_agg(j.line order by j.created_at desc, j.id desc), '[]')
     from (
-      select id, created_at, jsonb_build_object('id', id, 'session_id', session_id, 'job_type', job_type, 'status', status,
-        'progress', progress, 'result', result, 'error_message', error_message, 'attempts', attempts, 'max_attempts', max_attempts,
-        'next_retry_at', next_retry_at, 'scheduled_for', scheduled_for, 'started_at', started_at,
-        'finished_at', finished_at, 'completed_at', completed_at,
-        'cancel_requested_at', cancel_requested_at, 'created_at', created_at, 'updated_at', updated_at, 'last_seq', last_seq) as line
+      select id, created_at, jsonb_build_object('id', id, 'session_id', session_id, 'job_type', job_type,
+        'status', status, 'progress', progress, 'result', result, 'error_message', error_message,
+        'attempts', attempts, 'max_attempts', max_attempts, 'next_retry_at', next_retry_at,
+        'scheduled_for', scheduled_for, 'started_at', started_at, 'finished_at', finished_at,
+        'completed_at', completed_at, 'cancel_requested_at', cancel_requested_at, 'created_at', created_at,
+        'updated_at', updated_at, 'last_seq', last_seq) as line
       from public.jobs
       where session_id = v_guest_session.session_id and workspace_id = v_guest_session.workspace_id
       order by created_at desc, id desc
@@ -115,7 +117,9 @@ end;
 $$;
 comment on function queue.show_guest_session is 'Behind public.guest_session_jobs, which browsers'' roles call as themselves.';
 
-create function queue.show_guest_session_events(p_session_id text, p_job_id uuid, p_after bigint, p_limit integer) returns jsonb
+create function queue.show_guest_session_events(
+  p_session_id text, p_job_id uuid, p_after bigint, p_limit integer
+) returns jsonb
 language plpgsql stable
 security definer -- guests hold no rights on any table: this is their function
 set search_path = ''
@@ -123,8 +127,10 @@ as $$
 declare
   v_guest_session queue.guest_sessions := queue.guest_session_or_refuse(p_session_id);
 begin
-  if not exists (select from public.jobs
-    where id = p_job_id and session_id = v_guest_session.session_id and workspace_id = v_guest_session.workspace_id) then
+  if not exists (
+      select from public.jobs
+      where id = p_job_id and session_id = v_guest_session.session_id
+        and workspace_id = v_guest_session.workspace_id) then
     perform queue.refuse(404, 'job_not_found', 'no such job', p_job_id::text);
   end if;
   return jsonb_build_object('events', (
@@ -163,7 +169,9 @@ begin atomic
 end;
 comment on function public.guest_session_jobs is E'Jobs of a guest session, newest first, at most 200: {session_id, expires_at, jobs}. For anyone who holds its id.\n\nNeither payloads nor who made them. 404 session_not_found for an id that is wrong, ended, closed, or another user''s.';
 
-create function public.guest_session_events(p_session_id text, p_job_id uuid, p_after bigint default 0, p_limit integer default 500) returns jsonb
+create function public.guest_session_events(
+  p_session_id text, p_job_id uuid, p_after bigint default 0, p_limit integer default 500
+) returns jsonb
 language sql stable
 set search_path = ''
 begin atomic
@@ -171,7 +179,9 @@ begin atomic
 end;
 comment on function public.guest_session_events is E'Events of one job of a guest session after a seq, in order: {events: [{job_id, seq, type, data, created_at}]}.\n\nOf log lines only the number is told, but to the user the guest session is for.';
 
-create function public.guest_session_feed(p_session_id text, p_cursor text default null, p_limit integer default 500) returns jsonb
+create function public.guest_session_feed(
+  p_session_id text, p_cursor text default null, p_limit integer default 500
+) returns jsonb
 language sql stable
 set search_path = ''
 begin atomic
@@ -201,14 +211,17 @@ begin
     perform queue.refuse(400, 'invalid_argument', format('unknown option: %s', left(v_field, 80)), left(v_field, 80));
   end if;
   if p_options ? 'ttl_seconds' then
-    v_seconds := case when jsonb_typeof(p_options -> 'ttl_seconds') = 'number' then (p_options ->> 'ttl_seconds')::numeric else 0 end;
+    v_seconds := case when jsonb_typeof(p_options -> 'ttl_seconds') = 'number'
+      then (p_options ->> 'ttl_seconds')::numeric else 0 end;
     if v_seconds not between 1 and 2592000 then
-      perform queue.refuse(400, 'invalid_argument', 'ttl_seconds must be a number from 1 to 2592000, thirty days', 'ttl_seconds');
+      perform queue.refuse(400, 'invalid_argument', 'ttl_seconds must be a number from 1 to 2592000, thirty days',
+        'ttl_seconds');
     end if;
   end if;
   v_user := queue.uuid_or_refuse(p_options ->> 'user_id', 'user_id');
   if v_user is null and queue.setting('allow_anonymous') is distinct from 'true' then
-    perform queue.refuse(403, 'forbidden', 'anonymous guest sessions are off: name a user_id, or let the operator set allow_anonymous', 'allow_anonymous');
+    perform queue.refuse(403, 'forbidden',
+      'anonymous guest sessions are off: name a user_id, or let the operator set allow_anonymous', 'allow_anonymous');
   end if;
   -- those that ended long ago leave a few at a time, with anyone who opens the next
   delete from queue.guest_sessions where session_id in (
@@ -240,10 +253,13 @@ end;
 $$;
 comment on function public.close_guest_session is E'End a guest session now, for managers of its workspace and services: {closed}.\n\nReads are refused and nothing is sent to its topic any more, to no one.';
 
-revoke execute on function queue.ensure_guest_session, queue.live_guest_session, queue.is_mine, queue.may_join_guest_session, queue.guest_session_or_refuse, queue.show_guest_session,
+revoke execute on function queue.ensure_guest_session, queue.live_guest_session, queue.is_mine,
+  queue.may_join_guest_session, queue.guest_session_or_refuse, queue.show_guest_session,
   queue.show_guest_session_events, queue.show_guest_session_feed from public, anon, authenticated, service_role;
-revoke execute on function public.guest_session_jobs, public.guest_session_events, public.guest_session_feed, public.open_guest_session, public.close_guest_session
+revoke execute on function public.guest_session_jobs, public.guest_session_events, public.guest_session_feed,
+  public.open_guest_session, public.close_guest_session
   from public, anon, authenticated, service_role;
-grant execute on function queue.show_guest_session, queue.show_guest_session_events, queue.show_guest_session_feed, public.guest_session_jobs, public.guest_session_events,
-  public.guest_session_feed to anon, authenticated, service_role;
+grant execute on function queue.show_guest_session, queue.show_guest_session_events, queue.show_guest_session_feed,
+  public.guest_session_jobs, public.guest_session_events, public.guest_session_feed
+  to anon, authenticated, service_role;
 grant execute on function public.open_guest_session, public.close_guest_session to authenticated, service_role;
