@@ -44,6 +44,7 @@ security definer -- whoever moves a job may not write to realtime.messages
 set search_path = ''
 set plan_cache_mode = 'force_generic_plan' -- its plan does not depend on the values
 set enable_seqscan = off -- a session's plan may be older than the rows
+set jit = off
 as $$
 declare
   c_minor constant text[] := array['job.progress', 'job.log'];
