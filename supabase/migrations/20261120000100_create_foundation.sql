@@ -87,6 +87,95 @@ end;
 $$;
 comment on function queue.refuse is E'Raise an error the Data API answers with HTTP status p_status.\n\np_hint is the stable word clients map on; p_detail carries a value they may use.';
 
+create function queue.refuse_problem(p_problem text[], p_within text default '') returns void
+language plpgsql
+set search_path = ''
+as $$
+begin
+  perform queue.refuse(p_problem[1]::integer, p_problem[2], p_problem[3], p_within || p_problem[4]);
+end;
+$$;
+comment on function queue.refuse_problem is 'Refuse with what a …_problem function returned: {status, hint, message, field}. p_within comes before the field.';
+
+create function queue.refuse_workspace(p_workspace_id uuid) returns void
+language plpgsql
+set search_path = ''
+as $$
+begin
+  perform queue.refuse(404, 'workspace_not_found', 'no such workspace', p_workspace_id::text);
+end;
+$$;
+comment on function queue.refuse_workspace is 'Refuse with 404 a workspace that does not exist or is not the caller''s: the same answer for both.';
+
+create function queue.refuse_job(p_job_id uuid) returns void
+language plpgsql
+set search_path = ''
+as $$
+begin
+  perform queue.refuse(404, 'job_not_found', 'no such job', p_job_id::text);
+end;
+$$;
+comment on function queue.refuse_job is 'Refuse with 404 a job that does not exist or is not the caller''s: the same answer for both.';
+
+create function queue.refuse_session() returns void
+language plpgsql
+set search_path = ''
+as $$
+begin
+  perform queue.refuse(404, 'session_not_found', 'no such session'); -- without its id, which may be someone's key
+end;
+$$;
+comment on function queue.refuse_session is 'Refuse with 404 a session that is missing, ended, closed or another''s: the same answer for all.';
+
+create function queue.refuse_type(p_job_type text) returns void
+language plpgsql
+set search_path = ''
+as $$
+begin
+  perform queue.refuse(404, 'unknown_job_type', 'no such job type', left(p_job_type, 100));
+end;
+$$;
+comment on function queue.refuse_type is 'Refuse with 404 a job type that no worker has published.';
+
+create function queue.refuse_lost(p_job_id uuid, p_undone text) returns void
+language plpgsql
+set search_path = ''
+as $$
+begin
+  perform queue.refuse(409, 'lease_lost', 'the lease on the job is lost; ' || p_undone, p_job_id::text);
+end;
+$$;
+comment on function queue.refuse_lost is 'Refuse with 409 lease_lost a worker that does not hold the lease; p_undone is the end of the sentence.';
+
+create function queue.refuse_value(p_what text, p_field text, p_error text) returns void
+language plpgsql
+set search_path = ''
+as $$
+begin
+  perform queue.refuse(400, 'invalid_argument', format('%s has a value of the wrong type: %s', p_what, p_error),
+    p_field);
+end;
+$$;
+comment on function queue.refuse_value is 'Refuse with 400 what could not be read; p_error is the database''s own message (sqlerrm).';
+
+create function queue.check_names(p_given jsonb, p_known text[], p_what text) returns void
+language plpgsql immutable
+set search_path = ''
+as $$
+declare
+  v_name text;
+begin
+  if jsonb_typeof(p_given) is distinct from 'object' then
+    perform queue.refuse(400, 'invalid_argument', p_what || ' must be an object', p_what);
+  end if;
+  select left(k.name, 80) into v_name from jsonb_object_keys(p_given) as k (name) where k.name <> all (p_known) limit 1;
+  if found then
+    perform queue.refuse(400, 'invalid_argument', format('unknown field of %s: %s', p_what, v_name), v_name);
+  end if;
+end;
+$$;
+comment on function queue.check_names is 'Refuse with 400 what is not an object or has a field of an unknown name, so that a typo is not ignored.';
+
 create table queue.settings (
   name text primary key,
   value jsonb not null,

@@ -167,10 +167,10 @@ begin
   if v_user is not null then
     new.user_id := v_user;
     if not queue.is_member(new.workspace_id) then
-      perform queue.refuse(404, 'workspace_not_found', 'no such workspace', new.workspace_id::text);
+      perform queue.refuse_workspace(new.workspace_id);
     end if;
   elsif not exists (select 1 from queue.tenants where id = new.workspace_id) then
-    perform queue.refuse(404, 'workspace_not_found', 'no such workspace', new.workspace_id::text);
+    perform queue.refuse_workspace(new.workspace_id);
   end if;
   select * into v_type from queue.job_types where job_type = new.job_type;
   if not found then
@@ -185,7 +185,7 @@ begin
   v_problem := queue.item_problem(jsonb_populate_record(null::queue.enqueue_item, to_jsonb(new)), v_type,
     (queue.setting('payload_max_bytes'))::integer);
   if v_problem is not null then
-    perform queue.refuse(v_problem[1]::integer, v_problem[2], v_problem[3], v_problem[4]);
+    perform queue.refuse_problem(v_problem);
   end if;
   new.tags := queue.tags_of(v_type.tagged_by, new.payload, new.tags);
   new.id := coalesce(new.id, queue.new_id());
@@ -277,9 +277,6 @@ declare
     secs => coalesce(p_ttl_seconds, (queue.setting('idempotency_ttl_seconds'))::integer));
   v_key queue.job_keys;
 begin
-  if char_length(p_key) not between 1 and 255 then
-    perform queue.refuse(400, 'invalid_argument', 'idempotency_key must have 1 to 255 characters', 'idempotency_key');
-  end if;
   insert into queue.job_keys (workspace_id, job_type, key, request_hash, job_id, expires_at)
   values (p_workspace_id, p_job_type, p_key, p_hash, p_job_id, v_expires)
   on conflict (workspace_id, job_type, key) do nothing
@@ -641,6 +638,25 @@ end;
 $$;
 comment on function queue.item_problem is 'What is wrong with an item: {status, hint, message, field}; null when nothing is.';
 
+create function queue.check_later_job(p_item jsonb, p_within text) returns void
+language plpgsql stable
+set search_path = ''
+as $$
+declare
+  v_type queue.job_types;
+  v_problem text[];
+begin
+  perform queue.refuse_internal(p_item ->> 'job_type');
+  select * into v_type from queue.job_types as t where t.job_type = p_item ->> 'job_type';
+  v_problem := queue.item_problem(jsonb_populate_record(null::queue.enqueue_item, p_item), v_type,
+    (queue.setting('payload_max_bytes'))::integer);
+  if v_problem is not null then
+    perform queue.refuse_problem(v_problem, p_within);
+  end if;
+end;
+$$;
+comment on function queue.check_later_job is 'Refuse a job that a schedule or a batch is to enqueue later unless it could be enqueued now. p_within comes before the field''s name.';
+
 create function queue.replace_pending(p_holders jsonb, p_items jsonb, p_now timestamptz) returns uuid[]
 language plpgsql
 set search_path = ''
@@ -781,8 +797,7 @@ begin
   order by checked.index
   limit 1;
   if found then
-    perform queue.refuse(v_bad.problem[1]::integer, v_bad.problem[2], v_bad.problem[3],
-      case when p_bulk then format('jobs[%s].%s', v_bad.index, v_bad.problem[4]) else v_bad.problem[4] end);
+    perform queue.refuse_problem(v_bad.problem, case when p_bulk then format('jobs[%s].', v_bad.index) else '' end);
   end if;
 end;
 $$;
@@ -1063,7 +1078,7 @@ begin
     perform queue.refuse_revoked();
     return null;
   end if;
-  perform queue.refuse(404, 'workspace_not_found', 'no such workspace', p_workspace_id::text);
+  perform queue.refuse_workspace(p_workspace_id);
 end;
 $$;
 comment on function queue.check_caller is 'Return the user who enqueues, a member of the workspace, or null for the service; refuse others with 404.';
@@ -1086,7 +1101,7 @@ begin
 exception
   when invalid_text_representation or numeric_value_out_of_range or invalid_datetime_format
     or datetime_field_overflow or invalid_parameter_value then
-    perform queue.refuse(400, 'invalid_argument', 'a value has the wrong type: ' || sqlerrm, null);
+    perform queue.refuse_value('the job', null, sqlerrm);
 end;
 $$;
 comment on function queue.enqueue_for is 'Enqueue for the caller: membership, then queue.enqueue; wrong types become 400.';
@@ -1110,13 +1125,13 @@ begin
     v_problem := queue.item_problem(v_item, v_type, (queue.setting('payload_max_bytes'))::integer);
   end if;
   if v_problem is not null then
-    perform queue.refuse(v_problem[1]::integer, v_problem[2], v_problem[3], v_problem[4]);
+    perform queue.refuse_problem(v_problem);
   end if;
   return v_item;
 exception
   when invalid_text_representation or numeric_value_out_of_range or invalid_datetime_format
     or datetime_field_overflow or invalid_parameter_value then
-    perform queue.refuse(400, 'invalid_argument', 'a value has the wrong type: ' || sqlerrm, null);
+    perform queue.refuse_value('the job', null, sqlerrm);
 end;
 $$;
 comment on function queue.read_item is 'Read a job to enqueue from its options; refuse wrong types and values.';

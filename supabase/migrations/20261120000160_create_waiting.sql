@@ -163,7 +163,7 @@ begin
   end if;
   v_problem := queue.json_problem(p_answer, 'answer', (queue.setting('payload_max_bytes'))::integer);
   if v_problem is not null then
-    perform queue.refuse(v_problem[1]::integer, v_problem[2], v_problem[3], v_problem[4]);
+    perform queue.refuse_problem(v_problem);
   end if;
   perform 1 from public.jobs where id = p_job_id for update;
   select * into v_wait from queue.waits where job_id = p_job_id and kind = 'ask';
@@ -196,14 +196,13 @@ declare
   v_first boolean;
   v_problem text[];
 begin
-  if not (queue.is_member(p_workspace_id) or auth.uid() is null and queue.is_service()) then
-    perform queue.refuse(404, 'workspace_not_found', 'no such workspace', p_workspace_id::text);
-  elsif char_length(p_name) not between 1 and 255 or p_name is null then
+  perform queue.may_steer(p_workspace_id);
+  if char_length(p_name) not between 1 and 255 or p_name is null then
     perform queue.refuse(400, 'invalid_argument', 'name must have 1 to 255 characters', 'name');
   end if;
   v_problem := queue.json_problem(p_payload, 'payload', (queue.setting('payload_max_bytes'))::integer);
   if v_problem is not null then
-    perform queue.refuse(v_problem[1]::integer, v_problem[2], v_problem[3], v_problem[4]);
+    perform queue.refuse_problem(v_problem);
   end if;
   insert into queue.named_events (workspace_id, name, payload)
   values (p_workspace_id, p_name, coalesce(p_payload, '{}')) on conflict (workspace_id, name) do nothing;
@@ -224,12 +223,9 @@ set search_path = ''
 as $$
 declare
   v_id uuid := queue.new_id();
-  v_problem text[];
   v_field text;
 begin
-  if not (queue.is_member(p_workspace_id) or auth.uid() is null and queue.is_service()) then
-    perform queue.refuse(404, 'workspace_not_found', 'no such workspace', p_workspace_id::text);
-  end if;
+  perform queue.may_steer(p_workspace_id);
   if p_callback is not null then
     if jsonb_typeof(p_callback) <> 'object' then
       perform queue.refuse(400, 'invalid_argument', 'callback must be an object', 'callback');
@@ -242,22 +238,14 @@ begin
       perform queue.refuse(400, 'invalid_argument',
         format('a callback cannot set the option %s', left(v_field, 80)), 'callback.' || left(v_field, 80));
     end if;
-    perform queue.refuse_internal(p_callback ->> 'job_type');
-    select queue.item_problem(jsonb_populate_record(null::queue.enqueue_item, p_callback), t,
-      (queue.setting('payload_max_bytes'))::integer)
-    into v_problem
-    from (select 1) as one left join queue.job_types as t on t.job_type = p_callback ->> 'job_type';
-    if v_problem is not null then
-      perform queue.refuse(v_problem[1]::integer, v_problem[2], v_problem[3], 'callback.' || v_problem[4]);
-    end if;
+    perform queue.check_later_job(p_callback, 'callback.');
   end if;
   insert into queue.batches (id, workspace_id, callback) values (v_id, p_workspace_id,
     p_callback || case when auth.uid() is null then '{}' else jsonb_build_object('user_id', auth.uid()) end);
   return jsonb_build_object('batch_id', v_id);
 exception
   when invalid_text_representation or numeric_value_out_of_range then
-    perform queue.refuse(400, 'invalid_argument', 'a value of the callback has the wrong type: ' || sqlerrm,
-      'callback');
+    perform queue.refuse_value('the callback', 'callback', sqlerrm);
 end;
 $$;
 comment on function public.create_batch is E'Make a batch: {batch_id}. Enqueue jobs with that batch_id, then close it.\n\np_callback {job_type, payload, …} is enqueued once when every job of the closed batch has ended, for the person who made the batch. It may set queue, priority, max_attempts, concurrency_key, session_id, timeout_seconds, backoff, unique, delay_seconds and traceparent; a service''s also user_id.';
@@ -301,7 +289,7 @@ declare
 begin
   select * into v_job from public.jobs where id = p_job_id;
   if not found or not (queue.is_member(v_job.workspace_id) or auth.uid() is null and queue.is_service()) then
-    perform queue.refuse(404, 'job_not_found', 'no such job', p_job_id::text);
+    perform queue.refuse_job(p_job_id);
   end if;
   return v_job;
 end;

@@ -98,14 +98,13 @@ declare
   v_page record;
 begin
   if not exists (select 1 from queue.leases where job_id = v_id and fence = (p_request ->> 'fence')::bigint) then
-    perform queue.refuse(409, 'lease_lost', 'the lease on the job is lost; its steps are not shown', v_id::text);
+    perform queue.refuse_lost(v_id, 'its steps are not shown');
   end if;
   v_page := queue.step_page(v_id, nullif(p_request -> 'after', 'null'), 1000000);
   return jsonb_build_object('lines', v_page.lines, 'next', v_page.next, 'bytes', v_page.bytes);
 exception
   when invalid_text_representation or numeric_value_out_of_range then
-    perform queue.refuse(400, 'invalid_argument',
-      'the request has a value of the wrong type: ' || sqlerrm, 'p_request');
+    perform queue.refuse_value('the request', 'p_request', sqlerrm);
 end;
 $$;
 comment on function public.read_steps is E'Steps of a leased job, in pages of about 1 MB: {lines: [{name, nth, value, '

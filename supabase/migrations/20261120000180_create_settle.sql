@@ -180,7 +180,7 @@ begin
   return jsonb_build_object('results', coalesce(v_results, '[]'));
 exception
   when invalid_text_representation or numeric_value_out_of_range or invalid_datetime_format then
-    perform queue.refuse(400, 'invalid_argument', 'an item has a value of the wrong type: ' || sqlerrm, 'items');
+    perform queue.refuse_value('an item', 'items', sqlerrm);
 end;
 $$;
 comment on function public.report_jobs is E'Report on running jobs and renew their leases: {results: [{job_id, fence, outcome: ok|cancel|lost}]}.\n\nItems: {job_id, fence, progress?, logs?, steps?, lease_seconds?}. Of an item whose lease is lost nothing is stored.';
@@ -609,7 +609,7 @@ begin
 exception
   when invalid_text_representation or numeric_value_out_of_range or invalid_datetime_format
     or not_null_violation or check_violation then
-    perform queue.refuse(400, 'invalid_argument', 'an item has a value of the wrong type: ' || sqlerrm, 'items');
+    perform queue.refuse_value('an item', 'items', sqlerrm);
 end;
 $$;
 comment on function public.settle_jobs is E'Settle attempts, and lease the next jobs in the same round trip: {results, lease?}.\n\nItems: {job_id, fence, outcome: completed|retry|failed|snoozed|released|waiting|cancelled, result?, error?, retry_after_seconds?, until?, delay_seconds?, wait?, progress?, logs?, steps?, duration_ms?, cost_usd?}. A repeat of the same settle is answered as the first; a stale fence changes nothing.';
@@ -625,7 +625,7 @@ begin
   select j.* into v_job from public.jobs as j where j.id = v_id and j.job_type = any (p_job_types) for update;
   if not found or not exists (
       select 1 from queue.leases as l where l.job_id = v_id and l.fence = (p_request ->> 'fence')::bigint) then
-    perform queue.refuse(409, 'lease_lost', 'the lease on the job is lost; ' || p_undone, v_id::text);
+    perform queue.refuse_lost(v_id, p_undone);
   end if;
   return v_job;
 end;
@@ -654,7 +654,7 @@ begin
   if found then
     return jsonb_build_object('job_ids', to_jsonb(v_made));
   elsif not exists (select 1 from queue.leases where job_id = v_id and fence = (p_request ->> 'fence')::bigint) then
-    perform queue.refuse(409, 'lease_lost', 'the lease on the job is lost; its children were not created', v_id::text);
+    perform queue.refuse_lost(v_id, 'its children were not created');
   end if;
   v_made := '{}';
   if jsonb_array_length(v_children) > 0 then
@@ -668,7 +668,7 @@ begin
   return jsonb_build_object('job_ids', to_jsonb(v_made));
 exception
   when invalid_text_representation or numeric_value_out_of_range or invalid_datetime_format then
-    perform queue.refuse(400, 'invalid_argument', 'a child has a value of the wrong type: ' || sqlerrm, 'children');
+    perform queue.refuse_value('a child', 'children', sqlerrm);
 end;
 $$;
 comment on function public.spawn_jobs is E'Create child jobs of a running job, once per name: {job_ids} in the order of children.\n\nRequest: {job_id, fence, name, children: [{job_type, payload, …options}]}.';

@@ -78,26 +78,6 @@ comment on function public.cancel_job is E'Cancel a job and its live children; r
   'Pending and waiting jobs end at once; a running one is asked to stop and ends within a heartbeat. Cancelling '
   'twice is harmless; 409 when it has completed or failed.';
 
-create function queue.match_filter(p_filter jsonb) returns void
-language plpgsql immutable
-set search_path = ''
-as $$
-declare
-  v_name text;
-begin
-  if jsonb_typeof(coalesce(p_filter, '{}')) <> 'object' then
-    perform queue.refuse(400, 'invalid_argument', 'the filter must be an object', 'filter');
-  end if;
-  for v_name in select jsonb_object_keys(coalesce(p_filter, '{}')) loop
-    if v_name <> all (array['job_type', 'queue', 'status', 'state', 'error_fingerprint', 'created_before',
-      'created_after', 'ids', 'session_id', 'tag']) then
-      perform queue.refuse(400, 'invalid_argument', format('unknown filter: %s', left(v_name, 80)), left(v_name, 80));
-    end if;
-  end loop;
-end;
-$$;
-comment on function queue.match_filter is 'Refuse filters with unknown names, so that a typo does not match '
-  'everything.';
 
 create function queue.matching_jobs(
   p_workspace_id uuid, p_filter jsonb, p_live boolean, p_cursor jsonb, p_limit integer, out ids uuid[], out next jsonb
@@ -113,7 +93,8 @@ as $$
 declare
   v_slice constant integer := p_limit + 2000; -- jobs looked at
 begin
-  perform queue.match_filter(p_filter);
+  perform queue.check_names(p_filter, array['job_type', 'queue', 'status', 'state', 'error_fingerprint',
+    'created_before', 'created_after', 'ids', 'session_id', 'tag'], 'filter');
   if coalesce(jsonb_typeof(p_cursor), 'null') <> 'null'
     and (jsonb_typeof(p_cursor) <> 'object' or p_cursor ->> 'created_at' is null or p_cursor ->> 'id' is null) then
     perform queue.refuse(400, 'invalid_argument', 'cursor must be the next of an answer: {created_at, id}', 'cursor');
@@ -157,7 +138,7 @@ begin
     (p_cursor ->> 'id')::uuid, p_live;
 exception
   when invalid_text_representation or invalid_datetime_format or datetime_field_overflow or invalid_parameter_value then
-    perform queue.refuse(400, 'invalid_argument', 'the filter has a value of the wrong type: ' || sqlerrm, 'filter');
+    perform queue.refuse_value('the filter', 'filter', sqlerrm);
 end;
 $$;
 comment on function queue.matching_jobs is E'The oldest jobs of a workspace after a place that meet the filter of '
@@ -172,7 +153,7 @@ set search_path = ''
 as $$
 begin
   if not (queue.is_member(p_workspace_id) or auth.uid() is null and queue.is_service()) then
-    perform queue.refuse(404, 'workspace_not_found', 'no such workspace', p_workspace_id::text);
+    perform queue.refuse_workspace(p_workspace_id);
   end if;
 end;
 $$;
@@ -445,7 +426,7 @@ begin
   if auth.uid() is not null and not queue.is_operator()
     and not (v_workspace is not null and queue.is_manager(v_workspace)) then
     if v_workspace is not null and not queue.is_member(v_workspace) then
-      perform queue.refuse(404, 'workspace_not_found', 'no such workspace', v_workspace::text);
+      perform queue.refuse_workspace(v_workspace);
     elsif v_workspace is not null then
       perform queue.refuse(403, 'forbidden', 'only a manager of the workspace may pause it', v_kind);
     end if;
@@ -462,7 +443,7 @@ begin
       paused_by = case when v_paused then v_by end, pause_reason = case when v_paused then p_request ->> 'reason' end
     where job_type = v_name;
     if not found then
-      perform queue.refuse(404, 'unknown_job_type', 'no such job type', v_name);
+      perform queue.refuse_type(v_name);
     end if;
   elsif v_paused then
     insert into queue.pauses (kind, name, workspace_id, job_type, paused_by, reason)

@@ -225,11 +225,11 @@ set search_path = ''
 as $$
 declare
   v_options jsonb := coalesce(p_schedule -> 'options', '{}');
-  v_problem text[];
   v_field text;
 begin
-  if jsonb_typeof(p_schedule) is distinct from 'object' or p_schedule ->> 'name' is null
-      or char_length(p_schedule ->> 'name') not between 1 and 200 then
+  perform queue.check_names(p_schedule,
+    array['name', 'cron', 'timezone', 'job_type', 'payload', 'options', 'missed', 'enabled'], 'schedule');
+  if p_schedule ->> 'name' is null or char_length(p_schedule ->> 'name') not between 1 and 200 then
     perform queue.refuse(400, 'invalid_argument', 'a schedule needs a name of 1 to 200 characters', 'name');
   elsif p_schedule ->> 'cron' is null then
     perform queue.refuse(400, 'invalid_argument', 'a schedule needs a cron expression', 'cron');
@@ -238,11 +238,6 @@ begin
   elsif jsonb_typeof(v_options) <> 'object' then
     perform queue.refuse(400, 'invalid_argument', 'options must be an object', 'options');
   end if;
-  select key into v_field from jsonb_object_keys(p_schedule) as key
-  where key <> all (array['name', 'cron', 'timezone', 'job_type', 'payload', 'options', 'missed', 'enabled']) limit 1;
-  if found then
-    perform queue.refuse(400, 'invalid_argument', format('unknown field: %s', left(v_field, 80)), left(v_field, 80));
-  end if;
   select key into v_field from jsonb_object_keys(v_options) as key
   where key <> all (array['queue', 'priority', 'max_attempts', 'concurrency_key', 'session_id', 'timeout_seconds',
     'backoff', 'unique', 'delay_seconds']) limit 1;
@@ -250,15 +245,8 @@ begin
     perform queue.refuse(400, 'invalid_argument', format('a schedule cannot set the option %s', left(v_field, 80)),
       'options.' || left(v_field, 80));
   end if;
-  perform queue.refuse_internal(p_schedule ->> 'job_type');
-  select queue.item_problem(jsonb_populate_record(null::queue.enqueue_item, v_options
-      || jsonb_build_object('job_type', p_schedule ->> 'job_type', 'payload', coalesce(p_schedule -> 'payload', '{}'))),
-    t, (queue.setting('payload_max_bytes'))::integer)
-  into v_problem
-  from (select 1) as one left join queue.job_types as t on t.job_type = p_schedule ->> 'job_type';
-  if v_problem is not null then
-    perform queue.refuse(v_problem[1]::integer, v_problem[2], v_problem[3], v_problem[4]);
-  end if;
+  perform queue.check_later_job(v_options || jsonb_build_object('job_type', p_schedule ->> 'job_type',
+    'payload', coalesce(p_schedule -> 'payload', '{}')), '');
 end;
 $$;
 comment on function queue.check_schedule is 'Refuse fields and options that a schedule cannot have, and jobs that could not be enqueued.';
@@ -310,7 +298,7 @@ begin
   return to_jsonb(v_made) - '{plan,held_until}'::text[];
 exception
   when invalid_text_representation or numeric_value_out_of_range or invalid_datetime_format then
-    perform queue.refuse(400, 'invalid_argument', 'a value has the wrong type: ' || sqlerrm, 'schedule');
+    perform queue.refuse_value('the schedule', 'schedule', sqlerrm);
 end;
 $$;
 comment on function public.put_schedule is E'Make or change a schedule by name: {name, cron, timezone = UTC, '

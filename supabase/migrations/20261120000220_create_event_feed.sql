@@ -169,9 +169,7 @@ security definer -- answers the same 404 for a missing workspace and another's
 set search_path = ''
 as $$
 begin
-  if not (queue.is_member(p_workspace_id) or auth.uid() is null and queue.is_service()) then
-    perform queue.refuse(404, 'workspace_not_found', 'no such workspace', p_workspace_id::text);
-  end if;
+  perform queue.may_steer(p_workspace_id);
   if p_cursor is null then
     return jsonb_build_object('events', '[]'::jsonb, 'cursor', pg_current_snapshot(), 'more', false);
   end if;
@@ -194,7 +192,7 @@ begin
     select from public.jobs
     where session_id = p_session_id
       and (workspace_id in (select queue.my_workspaces()) or auth.uid() is null and queue.is_service())) then
-    perform queue.refuse(404, 'session_not_found', 'no such session', p_session_id);
+    perform queue.refuse_session();
   end if;
   return queue.read_feed(null, p_session_id, p_cursor, p_limit);
 end;

@@ -247,14 +247,8 @@ declare
   v_problem text;
   v_field text;
 begin
-  if jsonb_typeof(p_webhook) is distinct from 'object' then
-    perform queue.refuse(400, 'invalid_argument', 'a webhook must be an object', 'webhook');
-  end if;
-  select key into v_field from jsonb_object_keys(p_webhook) as key
-  where key <> all (array['id', 'url', 'description', 'event_types', 'job_types', 'enabled', 'sealed_secret']) limit 1;
-  if found then
-    perform queue.refuse(400, 'invalid_argument', format('unknown field: %s', left(v_field, 80)), left(v_field, 80));
-  end if;
+  perform queue.check_names(p_webhook,
+    array['id', 'url', 'description', 'event_types', 'job_types', 'enabled', 'sealed_secret'], 'webhook');
   if p_webhook ->> 'id' is null and p_webhook ->> 'url' is null then
     perform queue.refuse(400, 'invalid_argument', 'url is required', 'url');
   elsif p_webhook ->> 'id' is null and p_webhook ->> 'sealed_secret' is null then
@@ -329,7 +323,7 @@ begin
   end if;
   return queue.webhook_json(v_made);
 exception when invalid_text_representation or check_violation then
-  perform queue.refuse(400, 'invalid_argument', 'a value has the wrong type: ' || sqlerrm, 'webhook');
+  perform queue.refuse_value('the webhook', 'webhook', sqlerrm);
 end;
 $$;
 comment on function public.put_webhook is E'Make a webhook, or change the one with that id: {id?, url, description, event_types, job_types, enabled, sealed_secret}.\n\nFor managers, through the API, which makes the signing secret, seals it and shows it once. A new sealed_secret replaces the old one, which signs too for a day.';
@@ -388,7 +382,7 @@ begin
   select j.* into v_delivery from queue.leases as l join public.jobs as j on j.id = l.job_id
   where l.job_id = v_id and l.fence = (p_request ->> 'fence')::bigint and j.job_type = 'webhook_delivery';
   if not found then
-    perform queue.refuse(409, 'lease_lost', 'the lease on the delivery is lost', v_id::text);
+    perform queue.refuse_lost(v_id, 'nothing was sent');
   end if;
   v_payload := v_delivery.payload;
   -- another tenant's webhook is none, whichever tenant made the job

@@ -6,19 +6,12 @@ security definer -- callers hold no rights on the engine's tables: this is the f
 set search_path = ''
 as $$
 declare
-  v_field text;
   v_made queue.tenant_limits;
 begin
   perform queue.may_manage(p_workspace_id);
-  if jsonb_typeof(p_limits) is distinct from 'object' then
-    perform queue.refuse(400, 'invalid_argument', 'p_limits must be an object', 'limits');
-  elsif not exists (select 1 from queue.tenants where id = p_workspace_id) then
-    perform queue.refuse(404, 'workspace_not_found', 'no such workspace', p_workspace_id::text);
-  end if;
-  select key into v_field from jsonb_object_keys(p_limits) as key
-  where key <> all (array['weight', 'max_running', 'own_max_running', 'max_pending']) limit 1;
-  if found then
-    perform queue.refuse(400, 'invalid_argument', format('unknown limit: %s', left(v_field, 80)), left(v_field, 80));
+  perform queue.check_names(p_limits, array['weight', 'max_running', 'own_max_running', 'max_pending'], 'limits');
+  if not exists (select 1 from queue.tenants where id = p_workspace_id) then
+    perform queue.refuse_workspace(p_workspace_id);
   elsif auth.uid() is not null and p_limits ?| array['weight', 'max_running', 'max_pending'] then
     perform queue.refuse(403, 'forbidden', 'a manager may set own_max_running; the rest is the operator''s', 'limits');
   end if;
@@ -125,7 +118,7 @@ begin
   end if;
   update queue.job_types set retention_days = p_days where job_type = p_job_type;
   if not found then
-    perform queue.refuse(404, 'unknown_job_type', 'no such job type', p_job_type);
+    perform queue.refuse_type(p_job_type);
   end if;
   return jsonb_build_object('job_type', p_job_type, 'retention_days', p_days);
 end;

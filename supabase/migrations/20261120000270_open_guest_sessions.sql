@@ -61,7 +61,7 @@ declare
 begin
   select v.* into v_guest_session from queue.may_join_guest_session(p_session_id) as v;
   if not found then
-    perform queue.refuse(404, 'session_not_found', 'no such session'); -- never repeated: it may be someone's key
+    perform queue.refuse_session();
   end if;
   return v_guest_session;
 end;
@@ -131,7 +131,7 @@ begin
       select from public.jobs
       where id = p_job_id and session_id = v_guest_session.session_id
         and workspace_id = v_guest_session.workspace_id) then
-    perform queue.refuse(404, 'job_not_found', 'no such job', p_job_id::text);
+    perform queue.refuse_job(p_job_id);
   end if;
   return jsonb_build_object('events', (
     select coalesce(jsonb_agg(e.line order by e.seq), '[]')
@@ -195,21 +195,16 @@ security definer -- callers hold no rights on the engine's tables: this is the f
 set search_path = ''
 as $$
 declare
-  v_field text;
   v_seconds numeric := 86400;
   v_user uuid;
   v_made queue.guest_sessions;
 begin
   perform queue.may_manage(p_workspace_id);
-  if jsonb_typeof(p_options) is distinct from 'object' then
-    perform queue.refuse(400, 'invalid_argument', 'p_options must be an object', 'options');
-  elsif not exists (select from queue.tenants where id = p_workspace_id) then
-    perform queue.refuse(404, 'workspace_not_found', 'no such workspace', p_workspace_id::text);
+  perform queue.check_names(p_options, array['ttl_seconds', 'user_id'], 'options');
+  if not exists (select from queue.tenants where id = p_workspace_id) then
+    perform queue.refuse_workspace(p_workspace_id);
   end if;
-  select key into v_field from jsonb_object_keys(p_options) as key where key not in ('ttl_seconds', 'user_id') limit 1;
-  if found then
-    perform queue.refuse(400, 'invalid_argument', format('unknown option: %s', left(v_field, 80)), left(v_field, 80));
-  end if;
+
   if p_options ? 'ttl_seconds' then
     v_seconds := case when jsonb_typeof(p_options -> 'ttl_seconds') = 'number'
       then (p_options ->> 'ttl_seconds')::numeric else 0 end;
@@ -246,7 +241,7 @@ begin
   where v.session_id = p_session_id
     and (v.workspace_id in (select queue.my_managed_workspaces()) or auth.uid() is null and queue.is_service());
   if not found then
-    perform queue.refuse(404, 'session_not_found', 'no such session');
+    perform queue.refuse_session();
   end if;
   return jsonb_build_object('closed', true);
 end;

@@ -195,22 +195,15 @@ security definer -- callers hold no rights on the engine's tables
 set search_path = ''
 as $$
 declare
-  v_field text;
   v_problem text[];
   v_made queue.alerts;
 begin
   perform queue.may_manage(p_workspace_id);
-  if jsonb_typeof(p_alert) is distinct from 'object' then
-    perform queue.refuse(400, 'invalid_argument', 'an alert must be an object', 'alert');
-  end if;
-  select key into v_field from jsonb_object_keys(p_alert) as key
-  where key <> all (array['name', 'metric', 'job_type', 'threshold', 'minutes', 'whole', 'mail', 'enabled']) limit 1;
-  if found then
-    perform queue.refuse(400, 'invalid_argument', format('unknown field: %s', left(v_field, 80)), left(v_field, 80));
-  end if;
+  perform queue.check_names(p_alert,
+    array['name', 'metric', 'job_type', 'threshold', 'minutes', 'whole', 'mail', 'enabled'], 'alert');
   v_problem := queue.alert_problem(p_workspace_id, p_alert);
   if v_problem is not null then
-    perform queue.refuse(v_problem[1]::integer, v_problem[2], v_problem[3], v_problem[4]);
+    perform queue.refuse_problem(v_problem);
   elsif (select count(*) from queue.alerts as a
       where a.workspace_id = p_workspace_id and a.name is distinct from p_alert ->> 'name') >= 50 then
     perform queue.refuse(429, 'quota_exceeded', 'a workspace has at most 50 alerts', '50');
@@ -231,7 +224,7 @@ exception
     perform queue.refuse(400, 'invalid_argument',
       'name, metric and threshold must be given: a metric of failed, failure_share, '
       || 'queue_p95_seconds, oldest_due_seconds or queued, a threshold of 0 or more, and minutes from 1 to 1440',
-        'alert');
+      'alert');
 end;
 $$;
 comment on function public.put_alert is E'Make the alert of that name, or change it, by a manager: {name, metric, '

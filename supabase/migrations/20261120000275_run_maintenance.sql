@@ -390,8 +390,7 @@ begin
       and queue.maintenance_is_due(v_now));
 exception
   when invalid_text_representation or numeric_value_out_of_range then
-    perform queue.refuse(400, 'invalid_argument',
-      'the request has a value of the wrong type: ' || sqlerrm, 'p_request');
+    perform queue.refuse_value('the request', 'p_request', sqlerrm);
 end;
 $$;
 comment on function public.run_maintenance is E'Do what is due besides leasing, for at most budget_ms (50 to 5,000, '

@@ -46,8 +46,7 @@ begin
   return json_build_object('admitted', false, 'free', 0);
 exception
   when invalid_text_representation or numeric_value_out_of_range then
-    perform queue.refuse(400, 'invalid_argument', 'the request has a value of the wrong type: ' || sqlerrm,
-      'p_request');
+    perform queue.refuse_value('the request', 'p_request', sqlerrm);
 end;
 $$;
 comment on function public.begin_worker_run is E'Admit a worker''s run unless `most` are under way: {admitted, '

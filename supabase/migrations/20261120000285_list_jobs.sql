@@ -11,22 +11,13 @@ create function queue.list_filter(p_filter jsonb, p_known text[]) returns jsonb
 language plpgsql immutable
 set search_path = ''
 as $$
-declare
-  v_name text;
 begin
-  if jsonb_typeof(coalesce(p_filter, '{}')) <> 'object' then
-    perform queue.refuse(400, 'invalid_argument', 'the filter must be an object', 'filter');
-  end if;
-  for v_name in select jsonb_object_keys(p_filter) loop
-    if v_name <> all (p_known) then
-      perform queue.refuse(400, 'invalid_argument', format('unknown filter: %s', left(v_name, 80)), left(v_name, 80));
-    end if;
-  end loop;
+  perform queue.check_names(coalesce(p_filter, '{}'), p_known, 'filter');
   return coalesce(jsonb_strip_nulls(p_filter), '{}');
 end;
 $$;
-comment on function queue.list_filter is 'The filter without its nulls; 400 for a name nobody knows, so that a typo '
-  'does not match everything.';
+comment on function queue.list_filter is 'The filter without its nulls; 400 for an unknown name, so that a typo does '
+  'not match everything.';
 
 create function queue.hex_of(p_text text) returns text
 language sql immutable
@@ -278,7 +269,7 @@ begin
     'next', case when v_mark is not null then row_to_json(v_mark) end);
 exception
   when invalid_text_representation or invalid_datetime_format or datetime_field_overflow or invalid_parameter_value then
-    perform queue.refuse(400, 'invalid_argument', 'the filter has a value of the wrong type: ' || sqlerrm, 'filter');
+    perform queue.refuse_value('the filter', 'filter', sqlerrm);
 end;
 $$;
 comment on function public.list_jobs is E'Jobs, newest first: {jobs: […], next: {created_at, id} | null}; give next '
@@ -377,7 +368,7 @@ begin
     join public.jobs as j on j.id = f.id));
 exception
   when invalid_text_representation or invalid_datetime_format or datetime_field_overflow or invalid_parameter_value then
-    perform queue.refuse(400, 'invalid_argument', 'the filter has a value of the wrong type: ' || sqlerrm, 'filter');
+    perform queue.refuse_value('the filter', 'filter', sqlerrm);
 end;
 $$;
 comment on function public.sort_jobs is E'Jobs in another order than their age: {jobs, more, cut}; go on by '
@@ -434,7 +425,7 @@ begin
     'more', v_more);
 exception
   when invalid_text_representation then
-    perform queue.refuse(400, 'invalid_argument', 'the filter has a value of the wrong type: ' || sqlerrm, 'filter');
+    perform queue.refuse_value('the filter', 'filter', sqlerrm);
 end;
 $$;
 comment on function public.count_jobs is E'How many jobs of a workspace are in each state: {counts: {status: n}, '

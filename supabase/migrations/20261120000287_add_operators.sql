@@ -248,12 +248,12 @@ begin
   if v_job_id is not null then
     select j.workspace_id into v_workspace from public.jobs as j where j.id = v_job_id;
     if not found then
-      perform queue.refuse(404, 'job_not_found', 'no such job', v_job_id::text);
+      perform queue.refuse_job(v_job_id);
     end if;
   end if;
   select t.name into v_name from queue.tenants as t where t.id = v_workspace;
   if v_name is null then
-    perform queue.refuse(404, 'workspace_not_found', 'no such workspace', v_workspace::text);
+    perform queue.refuse_workspace(v_workspace);
   end if;
   perform queue.note_action('open', v_workspace, v_job_id, 0, jsonb_strip_nulls(jsonb_build_object('reason',
     left(p_request ->> 'reason', 500))));

@@ -48,7 +48,7 @@ begin
     else v_looked end);
 exception
   when invalid_text_representation or invalid_datetime_format or datetime_field_overflow then
-    perform queue.refuse(400, 'invalid_argument', 'the filter has a value of the wrong type: ' || sqlerrm, 'filter');
+    perform queue.refuse_value('the filter', 'filter', sqlerrm);
 end;
 $$;
 comment on function public.search_logs is E'Log lines of a workspace''s jobs, newest first: {lines: [{id, job_id, '

@@ -79,7 +79,7 @@ begin
 exception
   when invalid_text_representation or invalid_datetime_format or datetime_field_overflow
     or invalid_parameter_value then
-    perform queue.refuse(400, 'invalid_argument', 'the filter has a value of the wrong type: ' || sqlerrm, 'filter');
+    perform queue.refuse_value('the filter', 'filter', sqlerrm);
 end;
 $$;
 comment on function public.operator_jobs is E'Jobs of all workspaces, newest first, for an operator: {jobs: [… '

@@ -207,7 +207,7 @@ begin
   if p_role is null or p_role not in ('manager', 'member') then
     perform queue.refuse(400, 'invalid_argument', 'role must be manager or member', 'role');
   elsif not exists (select from public.workspaces where id = p_workspace_id) then
-    perform queue.refuse(404, 'workspace_not_found', 'no such workspace', p_workspace_id::text);
+    perform queue.refuse_workspace(p_workspace_id);
   end if;
   select u.id into v_user from auth.users as u
   where lower(u.email) = v_email and u.email_confirmed_at is not null order by u.is_sso_user, u.created_at limit 1;

@@ -153,7 +153,7 @@ begin
   if char_length(p_reason) > 500 then
     perform queue.refuse(400, 'invalid_argument', 'reason has at most 500 characters', 'reason');
   elsif p_job_type is not null and not exists (select 1 from queue.job_types where job_type = p_job_type) then
-    perform queue.refuse(404, 'unknown_job_type', 'no such job type', left(p_job_type, 100));
+    perform queue.refuse_type(p_job_type);
   end if;
 end;
 $$;

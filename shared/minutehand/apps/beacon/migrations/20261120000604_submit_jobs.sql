@@ -12,7 +12,7 @@ begin
   if p_workspace_id is not null then
     if not (queue.is_member(p_workspace_id)
         or queue.is_service() and exists (select 1 from public.workspaces where id = p_workspace_id)) then
-      perform queue.refuse(404, 'workspace_not_found', 'no such workspace', p_workspace_id::text);
+      perform queue.refuse_workspace(p_workspace_id);
     end if;
     return p_workspace_id;
   end if;
@@ -99,7 +99,7 @@ declare
 begin
   select * into v_job from public.beacon_jobs where id = p_id;
   if not found or not (queue.is_member(v_job.workspace_id) or queue.is_service()) then
-    perform queue.refuse(404, 'job_not_found', 'no such job', p_id::text);
+    perform queue.refuse_job(p_id);
   end if;
   -- locks in one order everywhere: outbox, queue, job, executions
   perform 1 from public.beacon_outbox where job_id = p_id for update;

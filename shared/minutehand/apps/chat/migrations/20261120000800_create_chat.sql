@@ -437,11 +437,11 @@ begin
   if p_session_id is not null then
     v_workspace := (queue.guest_session_or_refuse(p_session_id)).workspace_id;
     if p_workspace_id is not null and p_workspace_id <> v_workspace then
-      perform queue.refuse(404, 'session_not_found', 'no such session');
+      perform queue.refuse_session();
     end if;
   elsif v_workspace is null or not (queue.is_member(v_workspace)
       or chat.is_service() and exists (select 1 from public.workspaces where id = v_workspace)) then
-    perform queue.refuse(404, 'workspace_not_found', 'no such workspace', v_workspace::text);
+    perform queue.refuse_workspace(v_workspace);
   end if;
   return v_workspace;
 end;

@@ -103,7 +103,7 @@ declare
 begin
   perform chat.check_session_id(p_session_id);
   if v_workspace is not null and not queue.is_member(v_workspace) then
-    perform queue.refuse(404, 'workspace_not_found', 'no such workspace', v_workspace::text);
+    perform queue.refuse_workspace(v_workspace);
   end if;
   -- the author before the session, as everywhere; messages of one session come one after the other
   perform pg_advisory_xact_lock(hashtextextended('chat:' || v_guest_session_id, 0));
@@ -117,7 +117,7 @@ begin
     v_user, 2592000);
   if not exists (select from queue.may_join_guest_session(v_guest_session_id))
     or v_workspace <> v_guest_session.workspace_id then
-    perform queue.refuse(404, 'session_not_found', 'no such session');
+    perform queue.refuse_session();
   end if;
   if v_found.id is null then
     insert into public.chat_conversations
@@ -288,7 +288,7 @@ declare
 begin
   select * into v_asked from public.chat_messages where id = p_message_id and conversation_id = v_conversation.id;
   if not found then
-    perform queue.refuse(404, 'session_not_found', 'no such session');
+    perform queue.refuse_session();
   end if;
   if v_asked.job_id is null then
     select * into v_said from public.chat_messages
@@ -495,7 +495,7 @@ begin
   else
     v_conversation := chat.session_or_null(p_session_id);
     if v_conversation.id is null then
-      perform queue.refuse(404, 'session_not_found', 'no such session');
+      perform queue.refuse_session();
     end if;
     v_ids := array(
       select w.job_id from public.async_work_items as w
@@ -572,7 +572,7 @@ declare
   v_done jsonb;
 begin
   if v_conversation.id is null then
-    perform queue.refuse(404, 'session_not_found', 'no such session');
+    perform queue.refuse_session();
   elsif p_content is null or char_length(p_content) not between 1 and 2000 or p_content !~ '\S' then
     perform queue.refuse(400, 'invalid_argument', 'content must be a text of 1 to 2000 characters', 'content');
   end if;

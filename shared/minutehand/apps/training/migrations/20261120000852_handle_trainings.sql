@@ -151,7 +151,7 @@ declare
 begin
   if p_workspace_id is null or not (queue.is_member(p_workspace_id)
     or coalesce(auth.jwt() ->> 'role', '') = 'service_role') then
-    perform queue.refuse(404, 'workspace_not_found', 'no such workspace', p_workspace_id::text);
+    perform queue.refuse_workspace(p_workspace_id);
   end if;
   select * into v_after from public.trainings where id = p_after and workspace_id = p_workspace_id;
   return jsonb_build_object('trainings', (
@@ -241,7 +241,7 @@ as $$
 begin
   if p_workspace_id is null or not (queue.is_member(p_workspace_id)
     or coalesce(auth.jwt() ->> 'role', '') = 'service_role') then
-    perform queue.refuse(404, 'workspace_not_found', 'no such workspace', p_workspace_id::text);
+    perform queue.refuse_workspace(p_workspace_id);
   end if;
   return jsonb_build_object('jobs', (
     select coalesce(jsonb_agg(jsonb_build_object('job_id', s.id, 'job_type', s.job_type, 'training_id', s.training_id,
@@ -298,7 +298,7 @@ declare
   v_made public.trainings;
 begin
   if p_workspace_id is null or not queue.is_member(p_workspace_id) then
-    perform queue.refuse(404, 'workspace_not_found', 'no such workspace', p_workspace_id::text);
+    perform queue.refuse_workspace(p_workspace_id);
   elsif p_title is null or char_length(p_title) not between 1 and 200 or p_title !~ '\S' then
     perform queue.refuse(400, 'invalid_argument', 'title must have 1 to 200 characters', 'title');
   end if;
@@ -330,7 +330,7 @@ declare
   v_wake boolean;
 begin
   if p_workspace_id is null or not queue.is_member(p_workspace_id) then
-    perform queue.refuse(404, 'workspace_not_found', 'no such workspace', p_workspace_id::text);
+    perform queue.refuse_workspace(p_workspace_id);
   -- where an upload of the caller's own lies, and nothing else
   elsif p_object_key is null or char_length(p_object_key) > 400
     or p_object_key !~ ('^workspaces/' || p_workspace_id || '/' || auth.uid() || '/[0-9a-f-]{36}/[A-Za-z0-9._-]+$') then
@@ -374,7 +374,7 @@ declare
   v_wake boolean := false;
 begin
   if p_workspace_id is null or not queue.is_member(p_workspace_id) then
-    perform queue.refuse(404, 'workspace_not_found', 'no such workspace', p_workspace_id::text);
+    perform queue.refuse_workspace(p_workspace_id);
   elsif p_audio_url like 'https://%' then
     v_made := training.create(p_training_id, p_workspace_id, p_title, null, p_audio_url, null);
   -- an upload of the caller's own, and nothing else
