@@ -64,6 +64,16 @@ end;
 $$;
 comment on function queue.is_service is E'Whether the caller is the service itself: the service role, the worker, or plain SQL outside the Data API.\n\nOnly for functions whose execute grant already keeps browsers'' roles apart by name.';
 
+create function queue.is_service_role() returns boolean
+language plpgsql stable
+set search_path = ''
+as $$
+begin
+  return coalesce(auth.jwt() ->> 'role', '') = 'service_role';
+end;
+$$;
+comment on function queue.is_service_role is 'Whether the service role calls, by name: for functions that browsers call too, whose calls may come without any claims.';
+
 create function queue.is_worker() returns boolean
 language plpgsql stable
 set search_path = ''

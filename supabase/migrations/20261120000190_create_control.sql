@@ -157,7 +157,19 @@ begin
   end if;
 end;
 $$;
-comment on function queue.may_steer is 'Refuse with 404 whoever does not belong to the workspace.';
+comment on function queue.may_steer is 'Refuse with 404 callers that do not belong to the workspace.';
+
+create function queue.may_read(p_workspace_id uuid) returns void
+language plpgsql stable
+set search_path = ''
+as $$
+begin
+  if p_workspace_id is null or not (queue.is_member(p_workspace_id) or queue.is_service_role()) then
+    perform queue.refuse_workspace(p_workspace_id);
+  end if;
+end;
+$$;
+comment on function queue.may_read is 'The same as queue.may_steer for apps'' functions that guests call too: plain SQL without claims is refused.';
 
 create function public.cancel_jobs(
   p_workspace_id uuid, p_filter jsonb default '{}', p_limit integer default 500, p_cursor jsonb default null

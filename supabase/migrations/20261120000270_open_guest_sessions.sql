@@ -48,7 +48,7 @@ set search_path = ''
 as $$
   select v from queue.live_guest_session(p_session_id) as v
   where v.user_id is null or queue.is_mine(v) or v.workspace_id in (select queue.my_workspaces())
-    or auth.jwt() ->> 'role' = 'service_role' -- by name: a browser's call may come without any claims
+    or queue.is_service_role()
 $$;
 comment on function queue.may_join_guest_session is 'The guest session if the caller may follow it: as a holder of the id, as its user, or as a member of its workspace.';
 

@@ -382,18 +382,12 @@ as $$
 $$;
 comment on function chat.is_whole is 'Whether a value is a whole number within bounds, the bounds included.';
 
-create function chat.is_service() returns boolean
-language sql stable
-set search_path = ''
-as $$ select coalesce(auth.jwt() ->> 'role', '') = 'service_role' $$;
-comment on function chat.is_service is 'Whether the service role calls, by name: a browser''s call may come without '
-  'any claims.';
 
 create function chat.is_open_to_caller(p_conversation public.chat_conversations, p_session_id text) returns boolean
 language sql stable
 set search_path = ''
 as $$
-  select chat.is_service() or queue.is_member(p_conversation.workspace_id)
+  select queue.is_service_role() or queue.is_member(p_conversation.workspace_id)
     or p_conversation.guest_session_id = p_session_id
       and exists (select from queue.may_join_guest_session(p_session_id) as v
         where v.workspace_id = p_conversation.workspace_id)
@@ -440,7 +434,7 @@ begin
       perform queue.refuse_session();
     end if;
   elsif v_workspace is null or not (queue.is_member(v_workspace)
-      or chat.is_service() and exists (select 1 from public.workspaces where id = v_workspace)) then
+      or queue.is_service_role() and exists (select 1 from public.workspaces where id = v_workspace)) then
     perform queue.refuse_workspace(v_workspace);
   end if;
   return v_workspace;
@@ -709,7 +703,7 @@ language plpgsql stable
 set search_path = ''
 as $$
 begin
-  if (chat.is_service() or p_conversation.created_by = auth.uid() or queue.is_manager(p_conversation.workspace_id)
+  if (queue.is_service_role() or p_conversation.created_by = auth.uid() or queue.is_manager(p_conversation.workspace_id)
       -- what members or a service began is shared with guests, not given to them
       -- and a member who reads a guest session's id is no guest
       or p_conversation.guest_session_id = p_session_id and p_conversation.by_guest
@@ -1270,8 +1264,27 @@ begin
   job := queue.held_job(p_request, array['chat_reply', 'chat_work'], 'nothing was stored');
 end;
 $$;
-comment on function chat.held is 'The conversation of a leased job and the job, both locked; no conversation when it '
-  'is gone. lease_lost for whoever does not hold the lease.';
+comment on function chat.held is 'Lock and return the conversation of a leased job and the job; the conversation is '
+  'null when it is gone. lease_lost for callers that do not hold the lease.';
+
+create function chat.held_or_refuse(
+  p_request jsonb, out job public.jobs, out conversation public.chat_conversations
+) returns record
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_held record;
+begin
+  v_held := chat.held(p_request);
+  job := v_held.job;
+  conversation := v_held.conversation;
+  if conversation.id is null then
+    perform queue.refuse(404, 'conversation_not_found', 'the conversation is gone', p_request ->> 'job_id');
+  end if;
+end;
+$$;
+comment on function chat.held_or_refuse is 'The same as chat.held; 404 when the conversation is gone.';
 
 create function public.chat_load(p_request jsonb) returns jsonb
 language plpgsql
@@ -1375,10 +1388,7 @@ declare
   v_held record;
   v_said public.chat_messages;
 begin
-  v_held := chat.held(p_request);
-  if (v_held.conversation).id is null then
-    perform queue.refuse(404, 'conversation_not_found', 'the conversation is gone', p_request ->> 'job_id');
-  end if;
+  v_held := chat.held_or_refuse(p_request);
   select * into v_said from public.chat_messages where job_id = (v_held.job).id and author = 'assistant';
   if not found then
     perform chat.refuse_cancelled(v_held.job);
@@ -1474,10 +1484,8 @@ declare
   v_room integer;
   v_ids jsonb;
 begin
-  v_held := chat.held(p_request);
-  if (v_held.conversation).id is null then
-    perform queue.refuse(404, 'conversation_not_found', 'the conversation is gone', p_request ->> 'job_id');
-  elsif (v_held.job).job_type <> 'chat_reply' then
+  v_held := chat.held_or_refuse(p_request);
+  if (v_held.job).job_type <> 'chat_reply' then
     perform queue.refuse(403, 'forbidden', 'work begins no further work', 'job_id');
   elsif jsonb_typeof(v_items) is distinct from 'array' or jsonb_array_length(v_items) not between 1 and 3 then
     perform queue.refuse(400, 'invalid_argument', 'items must be 1 to 3 of {kind, title, instruction}', 'items');

@@ -468,7 +468,7 @@ as $$
     and (p_session_id is null or c.guest_session_id = chat.guest_session_of(p_session_id)
       or c.session_id = p_session_id)
     -- a guest's work is theirs who know its id, which nobody else is given
-    and (queue.is_member(c.workspace_id) or chat.is_service()
+    and (queue.is_member(c.workspace_id) or queue.is_service_role()
       or exists (select from queue.may_join_guest_session(c.guest_session_id) as v
         where v.workspace_id = c.workspace_id))
 $$;
@@ -739,10 +739,7 @@ as $$
 declare
   v_held record;
 begin
-  v_held := chat.held(p_request);
-  if (v_held.conversation).id is null then
-    perform queue.refuse(404, 'conversation_not_found', 'the conversation is gone', p_request ->> 'job_id');
-  end if;
+  v_held := chat.held_or_refuse(p_request);
   insert into public.chat_notes
     (conversation_id, workspace_id, job_id, direction, type, content, name, options, default_answer, expires_at)
   values ((v_held.conversation).id, (v_held.conversation).workspace_id, (v_held.job).id, 'to_user',

@@ -1,13 +1,11 @@
 -- Enrichment keeps a workspace's settings, accounts and contacts, and notes what people edit.
 -- Delete this app's migrations, its seed and shared/minutehand/apps/enrichment, and the platform does not notice.
 
--- Enrichment: workspaces keep accounts and contacts and complete them through Apollo.
--- Delete this file, its seed and shared/minutehand/apps/enrichment, and the platform does not notice.
 
 -- 1. Types and tables --------------------------------------------------------------------------
 
 create schema if not exists enrichment;
-comment on schema enrichment is 'The enrichment app''s own rooms: its ledger of paid calls and its helpers. Not exposed.';
+comment on schema enrichment is 'The enrichment app''s own tables and functions: its ledger of paid calls and its helpers. Not exposed.';
 revoke all on schema enrichment from public;
 
 create table public.workspace_settings (
@@ -132,20 +130,16 @@ security definer -- callers hold no rights on the engine's schema
 set search_path = ''
 as $$
 begin
-  if queue.is_service() and exists (select 1 from public.workspaces where id = p_workspace_id) then
-    return;
-  end if;
-  if p_workspace_id is null or p_workspace_id not in (select queue.my_workspaces()) then
-    raise exception sqlstate 'PT404' using
-      message = 'Workspace not found.', hint = 'workspace_not_found';
-  end if;
-  if p_manager and p_workspace_id not in (select queue.my_managed_workspaces()) then
-    raise exception sqlstate 'PT403' using
-      message = 'Only a manager of the workspace may do this.', hint = 'forbidden';
+  if p_workspace_id is null or not exists (select 1 from public.workspaces where id = p_workspace_id) then
+    perform queue.refuse_workspace(p_workspace_id);
+  elsif p_manager then
+    perform queue.may_manage(p_workspace_id);
+  else
+    perform queue.may_steer(p_workspace_id);
   end if;
 end;
 $$;
-comment on function enrichment.require_member is 'workspace_not_found for strangers, forbidden for members where a manager is asked for.';
+comment on function enrichment.require_member is 'Refuse callers that do not belong to the workspace with 404, and members with 403 where a manager is required.';
 
 -- Remember which fields a person changed and when; enrichment itself says it is not a person.
 create function enrichment.note_edits()

@@ -95,28 +95,15 @@ after insert on public.accounts
 referencing new table as fresh
 for each statement execute function enrichment.enqueue_new_accounts();
 
--- Lock the job against a new lease, so that what follows is stored by its present holder only.
 create function enrichment.held_job(p_job_id uuid, p_fence bigint)
 returns public.jobs
-language plpgsql
+language sql
 set search_path = ''
 as $$
-declare
-  v_job public.jobs;
-begin
-  select jobs.* into v_job
-  from public.jobs as jobs
-  where jobs.id = p_job_id and jobs.fence = p_fence and jobs.status = 'processing'
-  for share;
-  if not found then
-    raise exception sqlstate 'PT409' using
-      message = format('The lease %s on job %s is gone; nothing was stored.', p_fence, p_job_id),
-      hint = 'lease_lost';
-  end if;
-  return v_job;
-end;
+  select queue.held_job(jsonb_build_object('job_id', p_job_id, 'fence', p_fence),
+    array['enrich_account', 'enrich_contact', 'import_accounts'], 'nothing was stored')
 $$;
-comment on function enrichment.held_job is 'The job, if this fence still holds it; lease_lost otherwise.';
+comment on function enrichment.held_job is 'queue.held_job for the jobs of this app: what follows is stored by the lease''s holder only.';
 
 -- The fields Apollo may set: returned, not edited since the job was made, not changed since they were read.
 create function enrichment.applicable(

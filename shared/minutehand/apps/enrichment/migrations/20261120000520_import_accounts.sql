@@ -92,8 +92,7 @@ begin
   return v_answer || jsonb_build_object('import', to_jsonb(v_import));
 exception
   when check_violation or unique_violation or invalid_text_representation or not_null_violation then
-    raise exception sqlstate 'PT400' using
-      message = 'The import is not acceptable: ' || sqlerrm, detail = 'p_import', hint = 'invalid_argument';
+    perform queue.refuse_value('the import', 'p_import', sqlerrm);
 end;
 $$;
 comment on function public.create_account_import is E'Hand in an uploaded CSV file: makes the import and its job in one transaction.\n\np_import holds id, object_key (imports/<workspace>/…), file_name, total_bytes and enrich. The import''s id in the answer is what counts: one that is taken elsewhere is replaced.';

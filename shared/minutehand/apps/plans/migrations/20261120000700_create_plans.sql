@@ -253,12 +253,21 @@ create function plans.is_open_to_caller(p_workspace_id uuid, p_session_id text) 
 language sql stable
 set search_path = ''
 as $$
-  select auth.jwt() ->> 'role' = 'service_role' -- by name: a browser's call may come without any claims
-    or queue.is_member(p_workspace_id)
-    -- a guest's plan is open to whoever knows its id, while its guest session is
+  select queue.is_service_role() or queue.is_member(p_workspace_id)
+    -- a guest's plan is open to all who know its id, while its guest session is open
     or p_session_id like 'guest\_%' and exists (select from queue.may_join_guest_session(p_session_id))
 $$;
 comment on function plans.is_open_to_caller is 'Whether the caller is a member of the workspace, or the plan is a guest''s whose guest session is open.';
+
+create function plans.refuse_plan(p_plan_id uuid) returns void
+language plpgsql
+set search_path = ''
+as $$
+begin
+  perform queue.refuse(404, 'plan_not_found', 'Plan not found', p_plan_id::text);
+end;
+$$;
+comment on function plans.refuse_plan is 'Refuse with 404 a plan that is missing, deleted or another''s, or whose guest session has ended: the same answer for all.';
 
 create function plans.plan_or_refuse(p_plan_id uuid) returns public.plans
 language plpgsql stable
@@ -269,12 +278,12 @@ declare
 begin
   select * into v_plan from public.plans where id = p_plan_id;
   if not found or plans.is_open_to_caller(v_plan.workspace_id, v_plan.session_id) is not true then
-    perform queue.refuse(404, 'plan_not_found', 'Plan not found', p_plan_id::text);
+    perform plans.refuse_plan(p_plan_id);
   end if;
   return v_plan;
 end;
 $$;
-comment on function plans.plan_or_refuse is 'The plan, if the caller may reach it; one 404 for missing, deleted, another''s, and a guest session that ended.';
+comment on function plans.plan_or_refuse is 'The plan, if the caller may see it; see plans.refuse_plan.';
 
 create function plans.lock_or_refuse(p_plan_id uuid) returns public.plans
 language plpgsql
@@ -287,12 +296,12 @@ begin
   perform 1 from public.jobs where id = v_plan.job_id for update;
   select * into v_plan from public.plans where id = p_plan_id for update;
   if not found then
-    perform queue.refuse(404, 'plan_not_found', 'Plan not found', p_plan_id::text);
+    perform plans.refuse_plan(p_plan_id);
   end if;
   return v_plan;
 end;
 $$;
-comment on function plans.lock_or_refuse is 'The same, with its job and itself locked; 404 for the second of two deletions.';
+comment on function plans.lock_or_refuse is 'The same as plans.plan_or_refuse, with the plan and its job locked; 404 for the second of two deletions.';
 
 create function plans.show(p_plan_id uuid, p_results boolean) returns jsonb
 language plpgsql stable
@@ -328,10 +337,9 @@ begin
     v_workspaces := array[(queue.guest_session_or_refuse(p_session_id)).workspace_id];
   elsif p_workspace_id is null then
     v_workspaces := array(select queue.my_workspaces());
-  elsif queue.is_member(p_workspace_id) or auth.jwt() ->> 'role' = 'service_role' then
-    v_workspaces := array[p_workspace_id];
   else
-    perform queue.refuse(404, 'workspace_not_found', 'Workspace not found', p_workspace_id::text);
+    perform queue.may_read(p_workspace_id);
+    v_workspaces := array[p_workspace_id];
   end if;
   select * into v_after from public.plans where id = p_after and workspace_id = any (v_workspaces);
   return jsonb_build_object('plans', (
@@ -382,7 +390,7 @@ begin
   if plans.is_open_to_caller(coalesce(v_plan.workspace_id, v_deleted.workspace_id),
     coalesce(v_plan.session_id, v_deleted.session_id)) is not true
     or coalesce(v_plan.id, v_deleted.plan_id) is null then
-    perform queue.refuse(404, 'plan_not_found', 'Plan not found', p_plan_id::text);
+    perform plans.refuse_plan(p_plan_id);
   end if;
   select coalesce(jsonb_agg(e.line order by e.seq), '[]'), max(e.seq) into v_events, v_last
   from (
@@ -500,12 +508,12 @@ begin
   if v_id is null then
     select workspace_id into v_id from public.workspace_members
     where user_id = auth.uid() order by created_at, workspace_id limit 1;
-  elsif not (queue.is_member(v_id) or auth.jwt() ->> 'role' = 'service_role')
+  elsif not (queue.is_member(v_id) or queue.is_service_role())
     or not exists (select from public.workspaces where id = v_id) then
     v_id := null;
   end if;
   if v_id is null then
-    perform queue.refuse(404, 'workspace_not_found', 'Workspace not found', p_workspace_id::text);
+    perform queue.refuse_workspace(p_workspace_id);
   end if;
   return v_id;
 end;
@@ -519,7 +527,7 @@ set search_path = ''
 as $$
 declare
   v_is_guest boolean := p_session_id is not null
-    or auth.uid() is null and auth.jwt() ->> 'role' is distinct from 'service_role';
+    or auth.uid() is null and not queue.is_service_role();
   v_workspace uuid;
   v_guest_session queue.guest_sessions;
   v_id uuid := case when v_is_guest then gen_random_uuid() else queue.new_id() end;
@@ -777,7 +785,7 @@ set search_path = ''
 as $$
 begin
   if p_workspace_id is not null and not exists (select from public.workspaces where id = p_workspace_id) then
-    perform queue.refuse(404, 'workspace_not_found', 'Workspace not found', p_workspace_id::text);
+    perform queue.refuse_workspace(p_workspace_id);
   end if;
   update queue.settings set value = coalesce(to_jsonb(p_workspace_id), 'null'), updated_at = queue.clock()
   where name = 'plan_guest_workspace';

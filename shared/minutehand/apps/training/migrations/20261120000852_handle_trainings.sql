@@ -2,6 +2,17 @@
 
 -- 1. Who may see a training, and what they see -------------------------------------------------------
 
+create function training.refuse_training(p_training_id uuid) returns void
+language plpgsql
+set search_path = ''
+as $$
+begin
+  perform queue.refuse(404, 'training_not_found', 'no such training', p_training_id::text);
+end;
+$$;
+comment on function training.refuse_training is
+  'Refuse with 404 a training that is missing or another''s: the same answer for both.';
+
 create function training.own_or_refuse(p_training_id uuid) returns public.trainings
 language plpgsql stable
 set search_path = ''
@@ -10,15 +21,14 @@ declare
   v_training public.trainings;
 begin
   select * into v_training from public.trainings where id = p_training_id;
-  if not found or not (queue.is_member(v_training.workspace_id)
-    or coalesce(auth.jwt() ->> 'role', '') = 'service_role') then
-    perform queue.refuse(404, 'training_not_found', 'no such training', p_training_id::text);
+  if not found or not (queue.is_member(v_training.workspace_id) or queue.is_service_role()) then
+    perform training.refuse_training(p_training_id);
   end if;
   return v_training;
 end;
 $$;
 comment on function training.own_or_refuse is
-  'The training, if it is the caller''s to see; one 404 for missing and another''s.';
+  'The training, if the caller may see it; see training.refuse_training.';
 
 create function training.stages_of(p_job_type text) returns text[]
 language sql immutable
@@ -149,10 +159,7 @@ as $$
 declare
   v_after public.trainings;
 begin
-  if p_workspace_id is null or not (queue.is_member(p_workspace_id)
-    or coalesce(auth.jwt() ->> 'role', '') = 'service_role') then
-    perform queue.refuse_workspace(p_workspace_id);
-  end if;
+  perform queue.may_read(p_workspace_id);
   select * into v_after from public.trainings where id = p_after and workspace_id = p_workspace_id;
   return jsonb_build_object('trainings', (
     select coalesce(jsonb_agg(training.line(t) order by t.created_at desc, t.id desc), '[]')
@@ -239,10 +246,7 @@ security definer -- asks for membership itself; explain_job asks again for each 
 set search_path = ''
 as $$
 begin
-  if p_workspace_id is null or not (queue.is_member(p_workspace_id)
-    or coalesce(auth.jwt() ->> 'role', '') = 'service_role') then
-    perform queue.refuse_workspace(p_workspace_id);
-  end if;
+  perform queue.may_read(p_workspace_id);
   return jsonb_build_object('jobs', (
     select coalesce(jsonb_agg(jsonb_build_object('job_id', s.id, 'job_type', s.job_type, 'training_id', s.training_id,
       'title', s.title, 'pending_since', s.since, 'pending_seconds', floor(extract(epoch from queue.clock() - s.since)),
@@ -388,7 +392,7 @@ begin
     select * into v_made from public.trainings
     where id = p_training_id and workspace_id = p_workspace_id for no key update;
     if not found then
-      perform queue.refuse(404, 'training_not_found', 'no such training', p_training_id::text);
+      perform training.refuse_training(p_training_id);
     elsif p_audio_url is distinct from coalesce(v_made.source_url, v_made.object_key) then
       perform queue.refuse(409, 'training_exists', 'this training has another recording', 'training_id');
     end if;
@@ -601,7 +605,7 @@ begin
   -- as its jobs left it: what they noted of the host until now is removed there too
   delete from public.trainings where id = p_training_id returning * into v_training;
   if not found then
-    perform queue.refuse(404, 'training_not_found', 'no such training', p_training_id::text);
+    perform training.refuse_training(p_training_id);
   end if;
   return jsonb_build_object('training_id', p_training_id, 'wake', training.clean(v_training, true, true, true));
 end;
