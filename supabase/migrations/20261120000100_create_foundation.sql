@@ -2,7 +2,7 @@
 -- Everything a browser may see lives in public; everything in queue is reached through functions only.
 
 create schema if not exists queue;
-comment on schema queue is 'Minutehand''s engine: queue membership, policies and history. Not exposed; called through the functions in public.';
+comment on schema queue is 'Minutehand''s engine: queue membership, policies and history. Not exposed; reached through the functions in public.';
 revoke all on schema queue from public;
 create schema if not exists public; -- another name where an install chose one
 
@@ -40,7 +40,7 @@ begin
   return clock_timestamp();
 end;
 $$;
-comment on function queue.clock is E'The engine''s only clock.\n\nA scratch database may replace it to move time; nothing else reads the time of day.';
+comment on function queue.clock is E'The engine''s only clock.\n\nTests replace it to move time; nothing else reads the time of day.';
 
 create function queue.new_id() returns uuid
 language plpgsql volatile parallel safe
@@ -73,7 +73,7 @@ begin
     from generate_series(0, p_count - 1) as n);
 end;
 $$;
-comment on function queue.new_ids is E'So many version 7 UUIDs in rising order, up to 4,096.\n\nMilliseconds, a counter in place of rand_a (RFC 9562, 6.2 method 1), then 60 bits of SHA-256 over a secret of the call, each bit used once.';
+comment on function queue.new_ids is E'p_count version 7 UUIDs in rising order, at most 4,096.\n\nMilliseconds, a counter in place of rand_a (RFC 9562, 6.2 method 1), then 60 bits of SHA-256 over a secret of the call, each bit used once.';
 
 create function queue.refuse(p_status integer, p_hint text, p_message text, p_detail text default null)
 returns void

@@ -106,7 +106,7 @@ begin
     where queue.is_service() or m.workspace_id in (select queue.my_workspaces());
 end;
 $$;
-comment on function queue.visible_members is E'Who shares a tenant with the caller; everybody for the service role.\n\nFor the view workspace_members of an install whose tenants are an application''s own.';
+comment on function queue.visible_members is E'The members of the caller''s tenants; of all tenants for the service role.\n\nFor the view workspace_members of an install whose tenants are an application''s own.';
 
 create function queue.tenant_deleted() returns trigger
 language plpgsql
@@ -118,4 +118,4 @@ begin
   return null;
 end;
 $$;
-comment on function queue.tenant_deleted is 'Trigger: a tenant''s jobs go with it. Its argument names the column that holds the id.';
+comment on function queue.tenant_deleted is 'Trigger: delete a deleted tenant''s jobs. Its argument names the column that holds the id.';

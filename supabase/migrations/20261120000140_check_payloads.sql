@@ -72,7 +72,7 @@ begin
   return null;
 end;
 $$;
-comment on function queue.schema_error is E'The first way p_value breaks p_schema, as a sentence; null when it fits.\n\nThe part of JSON Schema 2020-12 that pydantic writes: type, enum, const, required, properties, additionalProperties, items, lengths, ranges, pattern, format uuid and date-time, anyOf, oneOf (as anyOf), allOf, $ref.';
+comment on function queue.schema_error is E'The first way p_value breaks p_schema, as a sentence; null when it fits.\n\nSupports the part of JSON Schema 2020-12 that pydantic generates: type, enum, const, required, properties, additionalProperties, items, lengths, ranges, pattern, format uuid and date-time, anyOf, oneOf (as anyOf), allOf, $ref.';
 
 create function queue.schema_parts_error(p_schema jsonb, p_value jsonb, p_path text, p_root jsonb) returns text
 language plpgsql immutable
@@ -194,13 +194,13 @@ begin
   return null;
 end;
 $$;
-comment on function queue.json_problem is E'What keeps p_value from being read by every client: {status, hint, message, field}; null when nothing does.\n\nAt most p_max_bytes as text, 100 levels, and numbers within IEEE 754 doubles: JSON parsers stop at about 200 levels and overflow beyond 1.8e308, and one job must not spoil an answer that carries others.';
+comment on function queue.json_problem is E'Why some clients could not read p_value: {status, hint, message, field}; null when nothing does.\n\nAt most p_max_bytes as text, 100 levels, and numbers within IEEE 754 doubles: JSON parsers stop at about 200 levels and overflow beyond 1.8e308, and one job must not spoil an answer that carries others.';
 
 create function queue.may_redefine(p_known queue.job_types) returns boolean
 language sql stable
 set search_path = ''
 as $$ select p_known.redefinable or not queue.is_worker() $$;
-comment on function queue.may_redefine is E'Whether the next registration of a type may say anything.\n\nThe operator may, and workers once after a key was rotated (revoke_worker_keys).';
+comment on function queue.may_redefine is E'Whether the next registration of a type may change anything.\n\nThe operator may, and workers once after a key was rotated (revoke_worker_keys).';
 
 create function queue.registration_problem(p_types jsonb) returns text[]
 language plpgsql stable

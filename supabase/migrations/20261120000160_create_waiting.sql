@@ -17,7 +17,7 @@ begin
   delete from queue.deferred where job_id = any (p_ids);
 end;
 $$;
-comment on function queue.leave is 'Take pending jobs out of the queue: neither ready nor deferred. The caller holds their rows.';
+comment on function queue.leave is 'Remove pending jobs from the queue, from ready and deferred. The caller holds their rows.';
 
 create function queue.finish(
   p_ids uuid[], p_status text, p_message text, p_data jsonb, p_now timestamptz
@@ -57,7 +57,7 @@ begin
   return v_count;
 end;
 $$;
-comment on function queue.finish is 'End jobs that no worker holds: cancelled, expired, or failed with a reason. The caller holds their rows.';
+comment on function queue.finish is 'End jobs that are not leased: cancelled, expired, or failed with a reason. The caller holds their rows.';
 
 create function queue.after_end(p_ids uuid[]) returns void
 language plpgsql
@@ -87,7 +87,7 @@ begin
   end if;
 end;
 $$;
-comment on function queue.after_end is E'File ended jobs, free their unique keys and signal those that wait for them.\n\nLive children of a failed or cancelled job end with it.';
+comment on function queue.after_end is E'List ended jobs in queue.ended, free their unique keys and signal the jobs that wait for them.\n\nLive children of a failed or cancelled job end with it.';
 
 create function queue.fingerprint(p_type text, p_message text) returns text
 language sql immutable
@@ -104,7 +104,7 @@ language sql
 set search_path = ''
 set lock_timeout = '5ms'
 as $$ select queue.enqueue(p_workspace_id, null, jsonb_build_array(p_item), false) $$;
-comment on function queue.enqueue_unwaited is E'Enqueue a job of the engine''s own making under the lease lock: lock_not_available rather than wait for someone''s transaction.\n\nThe caller leaves what it was for to a later lease.';
+comment on function queue.enqueue_unwaited is E'Enqueue a job of the engine''s own, or raise lock_not_available rather than wait for another transaction.\n\nThe caller then leaves it to the next call of maintenance.';
 
 create function queue.finish_batches(p_ids uuid[], p_now timestamptz) returns void
 language plpgsql
@@ -145,7 +145,7 @@ begin
     and id || '/' || workspace_id <> all (v_looked);
 end;
 $$;
-comment on function queue.finish_batches is 'End closed batches without live jobs and enqueue their callbacks, once. Waits for no one; tenants that chose the same id are looked at alike.';
+comment on function queue.finish_batches is 'End closed batches without live jobs and enqueue their callbacks, once. Never waits. An id that several tenants chose means the batches of all.';
 
 create function public.answer_job(p_job_id uuid, p_answer jsonb) returns jsonb
 language plpgsql
@@ -248,7 +248,7 @@ exception
     perform queue.refuse_value('the callback', 'callback', sqlerrm);
 end;
 $$;
-comment on function public.create_batch is E'Make a batch: {batch_id}. Enqueue jobs with that batch_id, then close it.\n\np_callback {job_type, payload, …} is enqueued once when every job of the closed batch has ended, for the person who made the batch. It may set queue, priority, max_attempts, concurrency_key, session_id, timeout_seconds, backoff, unique, delay_seconds and traceparent; a service''s also user_id.';
+comment on function public.create_batch is E'Create a batch: {batch_id}. Enqueue jobs with that batch_id, then close it.\n\np_callback {job_type, payload, …} is enqueued once when every job of the closed batch has ended, for the person who created the batch. It may set queue, priority, max_attempts, concurrency_key, session_id, timeout_seconds, backoff, unique, delay_seconds and traceparent; a service''s also user_id.';
 
 create function public.close_batch(p_batch_id uuid, p_workspace_id uuid default null) returns jsonb
 language plpgsql
@@ -278,7 +278,7 @@ begin
   return to_jsonb(v_batch);
 end;
 $$;
-comment on function public.close_batch is E'No more jobs join; the callback comes when the last one has ended. Idempotent.\n\nA batch id is its workspace''s own; p_workspace_id is needed by anyone who sees several that chose the same.';
+comment on function public.close_batch is E'Close a batch: no more jobs may join, and the callback is enqueued when the last one has ended. Idempotent.\n\np_workspace_id is needed when several of the caller''s workspaces have a batch of this id.';
 
 create function queue.visible_job(p_job_id uuid) returns public.jobs
 language plpgsql stable
@@ -294,7 +294,7 @@ begin
   return v_job;
 end;
 $$;
-comment on function queue.visible_job is 'The job if the caller may see it; the same 404 whether it is missing or another''s.';
+comment on function queue.visible_job is 'The job, if the caller may see it; see queue.refuse_job.';
 
 revoke execute on function public.answer_job, public.emit_event, public.create_batch, public.close_batch
   from public, anon, authenticated, service_role;

@@ -8,7 +8,7 @@ alter table queue.waits
 comment on column queue.waits.open_jobs is 'How many of the jobs waited for have not ended: rows of '
   'queue.dependencies. '
   'Null until children are counted.';
-comment on column queue.waits.failed_jobs is 'How many of them have ended, but not completed.';
+comment on column queue.waits.failed_jobs is 'How many of them failed or were cancelled.';
 comment on column queue.waits.gathered is 'How many children''s results are copied.';
 
 alter table queue.signals add column xid xid8 not null default pg_current_xact_id();
@@ -42,13 +42,13 @@ create table queue.gathered (
   primary key (job_id, name, nth)
 );
 alter table queue.gathered enable row level security;
-comment on table queue.gathered is 'What children returned, copied when the last of them had ended: later attempts of '
-  'the parent find the same.';
+comment on table queue.gathered is 'Results of children, copied when the last of them has ended: later attempts of '
+  'the parent read the same.';
 comment on column queue.gathered.job_id is 'The parent.';
 comment on column queue.gathered.name is 'Its step.';
 comment on column queue.gathered.nth is 'Place among the children, from 1.';
 comment on column queue.gathered.child_id is 'The child.';
-comment on column queue.gathered.status is 'How it ended; cancelled when it was gone by then.';
+comment on column queue.gathered.status is 'How it ended; cancelled when it had been deleted by then.';
 comment on column queue.gathered.result is 'Its result.';
 comment on column queue.gathered.error_message is 'Its error, if any.';
 comment on column queue.gathered.bytes is 'About its length as text, bytes.';
@@ -76,8 +76,8 @@ begin
   perform queue.place(p_ids, p_now);
 end;
 $$;
-comment on function queue.resume_jobs is 'Let waiting jobs continue; what their steps got is stored before. The caller '
-  'holds the rows, all of them waiting.';
+comment on function queue.resume_jobs is 'Let waiting jobs continue; the results of their steps are stored before. '
+  'The caller holds the rows, all of them waiting.';
 
 create function queue.resume(p_values jsonb, p_now timestamptz) returns integer
 language plpgsql
@@ -123,8 +123,8 @@ begin
   return cardinality(v_ids);
 end;
 $$;
-comment on function queue.expire_waits is 'End those of the waits whose time is over: sleepers continue, questions and '
-  'events take their default.';
+comment on function queue.expire_waits is 'End the waits whose timeout has passed: sleeping jobs continue, '
+  'questions and events take their default.';
 
 create function queue.check_edges(p_items jsonb) returns void
 language plpgsql immutable
@@ -168,9 +168,9 @@ begin
   return v_ids;
 end;
 $$;
-comment on function queue.some_tenants is E'Up to p_most of the tenants that have a row in a table of the engine, from '
-  'a random one on: one probe of its index for each.\n\nWhat is divided among them is divided fairly, however many '
-  'rows each has.';
+comment on function queue.some_tenants is E'Up to p_most of the tenants that have a row in a table of the engine, '
+  'from a random one on: one look-up in its index for each.\n\nShares among them are fair, however many rows each '
+  'has.';
 
 create function queue.due_signals(p_limit integer) returns bigint[]
 language plpgsql
@@ -203,8 +203,7 @@ begin
 end;
 $$;
 comment on function queue.due_signals is E'The signals to look at now: half of them the oldest, half an equal share '
-  'for '
-  'each tenant.\n\nA check is left to a later transaction than the one that asked for it, which sees what was '
+  'for each tenant.\n\nA check is made by a later transaction than the one that wrote it, since that sees what was '
   'committed meanwhile.';
 
 create function queue.watch_children(p_ids uuid[]) returns void
@@ -255,9 +254,10 @@ begin
   return array(select a from unnest(p_ids) as a except select f from unnest(v_free) as f);
 end;
 $$;
-comment on function queue.busy_jobs is E'Which of the jobs a transaction holds at this moment.\n\nWho ends a job looks '
-  'for those that run after it. Where that happens before they are there to be seen and is not committed yet, neither '
-  'sees the other: then they are looked at again. Anyone who ends one that no one holds now will see them.';
+comment on function queue.busy_jobs is E'Which of the jobs another transaction has locked at this moment.\n\nThe '
+  'transaction that ends a job reads the rows of those that wait for it. If it did so before they were committed, '
+  'and has not committed itself, neither sees the other: such a job is locked now, and is looked at again. A '
+  'transaction that ends one that is not locked now will see the rows.';
 
 create function queue.close_edges(
   p_ended uuid[], p_waiting uuid[], p_limit integer, out touched uuid[], out cut boolean
@@ -305,8 +305,8 @@ begin
   touched := v_held;
 end;
 $$;
-comment on function queue.close_edges is E'Count down the waits for jobs that have ended or are gone, at most p_limit '
-  'of those that the jobs of p_ended are waited for with.\n\ntouched: who waited; cut: there are more.';
+comment on function queue.close_edges is E'Count down the waits for jobs that have ended or were deleted, at most '
+  'p_limit dependencies on the jobs of p_ended.\n\ntouched: the jobs that waited; cut: there are more.';
 
 create function queue.gather_slice(
   p_wait queue.waits, p_limit integer, p_bytes bigint, out copied integer, out bytes bigint
@@ -329,8 +329,8 @@ as $$
     returning bytes)
   select count(*)::integer, coalesce(sum(bytes), 0)::bigint from made
 $$;
-comment on function queue.gather_slice is 'Copy the next results that a parent waits for: at most p_limit, and none '
-  'that begins beyond p_bytes; the first always.';
+comment on function queue.gather_slice is 'Copy the next results that a parent waits for: at most p_limit, and '
+  'none after p_bytes bytes; always the first.';
 
 create function queue.gather_results(p_ids uuid[], p_limit integer, p_now timestamptz) returns uuid[]
 language plpgsql
@@ -375,9 +375,9 @@ begin
   return v_done;
 end;
 $$;
-comment on function queue.gather_results is E'Copy the results of children, in their order, at most p_limit and about '
-  '16 MB in one call; returns the parents that have all.\n\nThe rest is copied by later calls, from where '
-  'queue.waits.gathered says.';
+comment on function queue.gather_results is E'Copy the results of children, in their order, at most p_limit and '
+  'about 16 MB in one call; returns the parents that have all.\n\nLater calls copy the rest; queue.waits.gathered '
+  'says how many are copied.';
 
 create function queue.end_waits(p_ids uuid[], p_now timestamptz) returns integer
 language plpgsql
@@ -428,8 +428,8 @@ begin
   return cardinality(v_resume) + cardinality(v_fail) + cardinality(v_cancel);
 end;
 $$;
-comment on function queue.end_waits is 'Let those of the waiting jobs continue, or end, whose wait is over; returns how '
-  'many did.';
+comment on function queue.end_waits is 'Continue or end those of the waiting jobs whose wait is over; returns how '
+  'many.';
 
 create function queue.end_orphans(
   p_parents uuid[], p_limit integer, p_now timestamptz, out ended integer, out cut boolean
@@ -513,9 +513,8 @@ begin
     select count(*) from queue.signals where xid = pg_current_xact_id() and kind = 'check'));
 end;
 $$;
-comment on function queue.drain_signals is E'Read signals and let waiting jobs continue; returns about how many were '
-  'dealt '
-  'with.\n\nWhat is too much for one call keeps its signal.';
+comment on function queue.drain_signals is E'Read signals and let waiting jobs continue; returns about how many '
+  'were handled.\n\nA signal that is too much for one call is kept for the next.';
 
 revoke execute on function queue.resume_jobs, queue.resume, queue.expire_waits, queue.check_edges, queue.gather_slice,
   queue.some_tenants, queue.due_signals, queue.watch_children, queue.busy_jobs,

@@ -20,8 +20,8 @@ begin
   return queue.cancel_held(v_all, 'cancelled', p_now);
 end;
 $$;
-comment on function queue.cancel is E'Cancel jobs and their live children: what waits ends at once, what runs is '
-  'asked to stop.\n\nReturns how many changed; ended jobs do not.';
+comment on function queue.cancel is E'Cancel jobs and their live children: those that are not running end at once, '
+  'running ones are asked to stop.\n\nReturns how many changed; ended jobs do not.';
 
 create function queue.cancel_held(p_ids uuid[], p_reason text, p_now timestamptz) returns integer
 language plpgsql
@@ -53,7 +53,7 @@ begin
       p_now) end;
 end;
 $$;
-comment on function queue.cancel_held is 'Cancel jobs whose rows the caller holds; children are not looked at here.';
+comment on function queue.cancel_held is 'Cancel jobs whose rows the caller holds; their children are not cancelled here.';
 
 create function public.cancel_job(p_job_id uuid) returns jsonb
 language plpgsql
@@ -142,10 +142,8 @@ exception
 end;
 $$;
 comment on function queue.matching_jobs is E'The oldest jobs of a workspace after a place that meet the filter of '
-  'cancel_jobs: {ids, next}.\n\n'
-  'Live ones without a cancel asked for, or else dead letters. Looks at 2,000 more than p_limit: next is where to go '
-  'on, '
-  'null when there is nothing more.';
+  'cancel_jobs: {ids, next}.\n\nLive jobs that no one has cancelled yet, or dead letters. Looks at 2,000 more than '
+  'p_limit: next is where to continue, null when there is nothing more.';
 
 create function queue.may_steer(p_workspace_id uuid) returns void
 language plpgsql stable
@@ -191,11 +189,9 @@ begin
 end;
 $$;
 comment on function public.cancel_jobs is E'Cancel up to p_limit (at most 1,000) live jobs that match, the oldest '
-  'first: {count, more, next: {created_at, id} | null}.\n\n'
-  'Filter: job_type, queue, status, session_id, error_fingerprint, tag, created_before, created_after, ids. Each '
-  'call looks at '
-  'p_limit + 2,000 jobs: it may cancel few, even none, and still have more. Give next as p_cursor to go on, until '
-  'more is false.';
+  'first: {count, more, next: {created_at, id} | null}.\n\nFilter: job_type, queue, status, session_id, '
+  'error_fingerprint, tag, created_before, created_after, ids. Each call looks at p_limit + 2,000 jobs: it may '
+  'cancel few, even none, and still have more. Pass next as p_cursor to continue, until more is false.';
 
 create function queue.retry_jobs(p_ids uuid[], p_now timestamptz) returns integer
 language plpgsql
@@ -252,9 +248,9 @@ begin
   return cardinality(v_ids);
 end;
 $$;
-comment on function queue.retry_jobs is E'Failed or cancelled jobs start anew: attempts from 0, fence and events go '
-  'on.\n\nNot those whose unique key another job holds by now. Children that ended only because their parent did '
-  'start anew with it.';
+comment on function queue.retry_jobs is E'Run failed or cancelled jobs again: attempts start from 0, the fence and '
+  'the events continue; returns how many.\n\nJobs whose unique key another job holds by now stay as they are. '
+  'Children that ended only because their parent did run again with it.';
 
 create function public.retry_job(p_job_id uuid) returns jsonb
 language plpgsql
@@ -315,8 +311,7 @@ begin
 end;
 $$;
 comment on function public.redrive_jobs is E'Run up to p_limit (at most 1,000) dead letters again: {count, more, '
-  'next}.\n\n'
-  'Filters, slices and cursor as in cancel_jobs: give next as p_cursor to go on, until more is false.';
+  'next}.\n\nFilters, slices and cursor as in cancel_jobs: pass next as p_cursor to continue, until more is false.';
 
 create function queue.steer_by_update() returns trigger
 language plpgsql
@@ -360,8 +355,8 @@ begin
   return new;
 end;
 $$;
-comment on function queue.steer_by_update is 'Trigger: what may be done by updating a job: cancel it; while pending, '
-  'change its priority and schedule.';
+comment on function queue.steer_by_update is 'Trigger: allow a plain update to cancel a job or, while it is '
+  'pending, to change its priority and schedule.';
 
 create function queue.after_steering() returns trigger
 language plpgsql
@@ -396,8 +391,8 @@ begin
   return null;
 end;
 $$;
-comment on function queue.after_steering is 'Trigger: a cancelled job leaves the queue, one with a new priority or '
-  'schedule changes its place.';
+comment on function queue.after_steering is 'Trigger: take a cancelled job out of the queue, and move one that has '
+  'a new priority or schedule.';
 
 -- whoever steers may set none of the columns that each lease or settle changes: a look at those spares the engine
 -- two look-ups of current_user per job and update. Conditions are read from the catalogue by each statement: as names
@@ -478,8 +473,8 @@ begin
 end;
 $$;
 comment on function public.pause_jobs is E'Pause or resume: {kind: job_type|queue|workspace|workspace_type, name, '
-  'workspace_id?, paused = true, reason?}.\n\nFor workspace_type name is the job type and workspace_id is needed. '
-  'Jobs already running go on. A workspace''s managers may pause their workspace and its job types; the rest is the '
+  'workspace_id?, paused = true, reason?}.\n\nFor workspace_type, name is the job type and workspace_id is required. '
+  'Running jobs continue. A workspace''s managers may pause their workspace and its job types; the rest is the '
   'operator''s.';
 
 create function public.get_job(p_job_id uuid) returns jsonb
@@ -487,7 +482,7 @@ language sql stable
 security definer -- answers the same 404 for a missing job and another's
 set search_path = ''
 as $$ select queue.job_json(queue.visible_job(p_job_id)) $$;
-comment on function public.get_job is 'One job as JSON; 404 when it is missing or another''s.';
+comment on function public.get_job is 'A job as JSON; 404 when it is missing or another''s.';
 
 revoke execute on function public.cancel_job, public.cancel_jobs, public.retry_job, public.redrive_jobs,
   public.pause_jobs,

@@ -28,7 +28,7 @@ create table queue.schedules (
 create index schedules_by_time on queue.schedules ((greatest(next_at, held_until))) where enabled
   and next_at is not null;
 alter table queue.schedules enable row level security;
-comment on table queue.schedules is 'Jobs that are enqueued by the clock.';
+comment on table queue.schedules is 'Jobs that are enqueued at given times, by cron expressions.';
 comment on column queue.schedules.id is 'Identity.';
 comment on column queue.schedules.workspace_id is 'The tenant its jobs belong to.';
 comment on column queue.schedules.name is 'Name, unique in the workspace.';
@@ -39,16 +39,16 @@ comment on column queue.schedules.timezone is 'IANA time zone the fields are rea
 comment on column queue.schedules.job_type is 'Type of the jobs.';
 comment on column queue.schedules.payload is 'Their payload.';
 comment on column queue.schedules.options is 'Their options, as for enqueue_job; unique keeps runs from overlapping.';
-comment on column queue.schedules.missed is 'Runs missed while nothing ticked: skip them, run once for all, or run '
-  'all.';
+comment on column queue.schedules.missed is 'Runs missed while no worker ran: skip them, run once for all of them '
+  '(once), or run all.';
 comment on column queue.schedules.enabled is 'False while switched off.';
-comment on column queue.schedules.next_at is 'Next run, UTC; null when none will come.';
-comment on column queue.schedules.held_until is 'Not looked at before: the workspace has had its runs of the minute.';
-comment on column queue.schedules.last_slot_at is 'The latest slot that was fired, UTC.';
-comment on column queue.schedules.last_job_id is 'The job it made.';
-comment on column queue.schedules.problem is 'Why the latest slot made no job; null when it did.';
-comment on column queue.schedules.created_by is 'Who made it; null for a service.';
-comment on column queue.schedules.created_at is 'When it was made.';
+comment on column queue.schedules.next_at is 'Next run, UTC; null when there will be none.';
+comment on column queue.schedules.held_until is 'Not run before, UTC: the workspace has used up its runs of the minute.';
+comment on column queue.schedules.last_slot_at is 'When the latest run was due, UTC.';
+comment on column queue.schedules.last_job_id is 'The latest job it enqueued.';
+comment on column queue.schedules.problem is 'Why the latest run enqueued no job; null when it did.';
+comment on column queue.schedules.created_by is 'Who created it; null for a service.';
+comment on column queue.schedules.created_at is 'When it was created.';
 comment on column queue.schedules.updated_at is 'When it was last changed.';
 
 create table queue.schedule_slots (
@@ -60,11 +60,11 @@ create table queue.schedule_slots (
 );
 create index schedule_slots_by_time on queue.schedule_slots (fired_at);
 alter table queue.schedule_slots enable row level security;
-comment on table queue.schedule_slots is 'Runs that were fired, each once.';
+comment on table queue.schedule_slots is 'Runs of schedules, one row each, so that none is enqueued twice.';
 comment on column queue.schedule_slots.schedule_id is 'The schedule.';
 comment on column queue.schedule_slots.slot_at is 'The instant it was due.';
-comment on column queue.schedule_slots.job_id is 'The job it made; null when enqueueing failed.';
-comment on column queue.schedule_slots.fired_at is 'When it was fired.';
+comment on column queue.schedule_slots.job_id is 'The job it enqueued; null when that failed.';
+comment on column queue.schedule_slots.fired_at is 'When it was enqueued.';
 revoke all on queue.schedules, queue.schedule_slots from public, anon, authenticated, service_role;
 
 create table queue.schedule_minutes (
@@ -91,8 +91,7 @@ as $$
     runs = excluded.runs + case when m.minute = excluded.minute then m.runs else 0 end
   returning runs
 $$;
-comment on function queue.count_runs is 'Add runs of schedules to those of the workspace in this minute; returns the '
-  'sum.';
+comment on function queue.count_runs is 'Count p_runs more runs of the workspace in this minute; returns their sum.';
 
 create function queue.hold_schedules(p_workspace_id uuid, p_most integer, p_now timestamptz) returns void
 language sql
@@ -106,7 +105,7 @@ as $$
     select id from queue.schedules where workspace_id = p_workspace_id and enabled and next_at <= p_now
     for update skip locked))
 $$;
-comment on function queue.hold_schedules is 'Put off what is due of a workspace that has had its runs of the minute.';
+comment on function queue.hold_schedules is 'Put off the schedules of a workspace that has used up its runs of the minute.';
 
 create function queue.fire_schedule(p_schedule queue.schedules, p_most integer, p_now timestamptz,
   out fired integer, out next_at timestamptz, out last_slot_at timestamptz, out job_id uuid
@@ -142,8 +141,8 @@ begin
   end if;
 end;
 $$;
-comment on function queue.fire_schedule is E'Enqueue what is due of one schedule, at most p_most runs, and tell when '
-  'it is due next.\n\nA run more than five minutes late counts as missed where those are skipped.';
+comment on function queue.fire_schedule is E'Enqueue the due runs of one schedule, at most p_most, and note when it '
+  'is due next.\n\nA run more than five minutes late counts as missed where those are skipped.';
 
 create function queue.fire_schedules(p_ids uuid[], p_now timestamptz,
   p_until timestamptz default 'infinity') returns integer
@@ -189,10 +188,10 @@ begin
   return v_fired;
 end;
 $$;
-comment on function queue.fire_schedules is E'Enqueue the jobs of those of the schedules that are due; returns how '
-  'many.\n\nOne whose job would have to wait for a transaction stays due; what is left at p_until does, too. A '
-  'workspace has at most schedule_runs_per_minute runs a minute: what is above waits for the next minute and says '
-  'so.';
+comment on function queue.fire_schedules is E'Enqueue the jobs of the schedules that are due; returns how '
+  'many.\n\nA run whose job would have to wait for another transaction stays due, and so do those left at p_until. A '
+  'workspace has at most schedule_runs_per_minute runs a minute: further ones wait for the next minute, and their '
+  'problem says so.';
 
 create function queue.next_after_problem(p_schedule queue.schedules, p_now timestamptz) returns timestamptz
 language plpgsql
@@ -204,7 +203,7 @@ exception when others then -- a zone that the server no longer knows
   return p_now + interval '1 hour';
 end;
 $$;
-comment on function queue.next_after_problem is 'When a schedule whose run failed is tried next: at its next time.';
+comment on function queue.next_after_problem is 'When a schedule whose run failed runs next: its next regular time.';
 
 create function queue.may_manage(p_workspace_id uuid) returns void
 language plpgsql stable
@@ -301,9 +300,9 @@ exception
     perform queue.refuse_value('the schedule', 'schedule', sqlerrm);
 end;
 $$;
-comment on function public.put_schedule is E'Make or change a schedule by name: {name, cron, timezone = UTC, '
-  'job_type, payload, options, missed = skip|once|all, enabled}.\n\n'
-  'For managers of the workspace. Returns the schedule with its next run.';
+comment on function public.put_schedule is E'Create or change a schedule by name: {name, cron, timezone = UTC, '
+  'job_type, payload, options, missed = skip|once|all, enabled}.\n\nFor managers of the workspace. Returns the '
+  'schedule with its next run.';
 
 create function public.delete_schedule(p_workspace_id uuid, p_name text) returns jsonb
 language plpgsql
@@ -324,7 +323,7 @@ begin
   return jsonb_build_object('deleted', p_name);
 end;
 $$;
-comment on function public.delete_schedule is 'Remove a schedule; jobs it made stay.';
+comment on function public.delete_schedule is 'Delete a schedule; the jobs it enqueued are kept.';
 
 create function public.list_schedules(p_workspace_id uuid) returns jsonb
 language plpgsql stable

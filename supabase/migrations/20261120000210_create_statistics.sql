@@ -8,8 +8,8 @@ create table queue.type_minutes (
   primary key (minute, job_type, run_bucket)
 ) with (fillfactor = 70);
 alter table queue.type_minutes enable row level security;
-comment on table queue.type_minutes is 'Run times per type over all tenants, for an hour: what the 95th percentile '
-  'is learned from.';
+comment on table queue.type_minutes is 'Run times per type over all tenants, kept for an hour: the 95th percentile '
+  'is computed from them.';
 comment on column queue.type_minutes.minute is 'Start of the minute.';
 comment on column queue.type_minutes.job_type is 'The type.';
 comment on column queue.type_minutes.run_bucket is 'Histogram bucket of the run, see stat_bucket.';
@@ -51,7 +51,7 @@ as $$
     where p.seen_at < excluded.seen_at - interval '1 day')
   select count(*)::integer from old
 $$;
-comment on function queue.fold_deltas is 'Fold the oldest counts into minutes, at most p_limit; returns how many.';
+comment on function queue.fold_deltas is 'Add the oldest counts of stat_deltas to stat_minutes, at most p_limit; returns how many.';
 
 create function queue.roll_up(p_now timestamptz) returns integer
 language plpgsql
@@ -81,9 +81,8 @@ begin
   return case when v_folded = v_most then v_folded else 0 end;
 end;
 $$;
-comment on function queue.roll_up is E'Fold counts into minutes, learn the 95th percentile of run time per type '
-  '(from 20 runs up), drop old minutes.\n\n'
-  'Not 0 when there is more to fold.';
+comment on function queue.roll_up is E'Add counts to stat_minutes, compute the 95th percentile of run time per type '
+  '(from 20 runs), delete old minutes.\n\nNot 0 when more counts are left.';
 
 create function queue.due_removals(p_limit integer, p_now timestamptz) returns uuid[]
 language sql stable
@@ -107,8 +106,8 @@ as $$
     order by e.ended_at)
 $$;
 comment on function queue.due_removals is E'Ended jobs past their retention, about p_limit of them: the oldest of '
-  'each type and outcome, whoever owns them, an equal share of each.\n\n'
-  'Days per status are in the setting retention_days; a type may have days of its own.';
+  'each type and outcome, over all tenants, an equal share of each.\n\nDays per status are in the setting '
+  'retention_days; a type may have days of its own.';
 
 create function queue.strip_job(p_id uuid, p_limit integer) returns integer
 language plpgsql
@@ -174,10 +173,9 @@ begin
   return cardinality(v_ids);
 end;
 $$;
-comment on function queue.remove_jobs is E'Delete ended jobs in the order given, until about 50,000 rows of theirs '
-  'are gone, and note it for their workspaces; returns how many.\n\n'
-  'A job that has written more than that goes row by row, in several calls. Those that somebody holds are left to '
-  'the next call.';
+comment on function queue.remove_jobs is E'Delete ended jobs in the order given, until about 50,000 of their rows '
+  'are deleted, and count them for their workspaces; returns how many.\n\nA job with more rows than that is deleted '
+  'in several calls. Locked jobs are left to the next call.';
 
 create function queue.prune_others(p_limit integer, p_now timestamptz) returns void
 language plpgsql
@@ -231,8 +229,8 @@ as $$
     where b.refilled_at < p_now - make_interval(secs => 2 * coalesce(t.rate_per_seconds, 0)) - interval '1 hour'
     limit p_limit for update of b skip locked))
 $$;
-comment on function queue.prune_buckets is E'Delete token buckets that are long full again.\n\n'
-  'A lease that wants one waits until this is committed: the last task of a call.';
+comment on function queue.prune_buckets is E'Delete token buckets that have been full for long.\n\nA lease that '
+  'needs one of them waits until this commits, so it is the last task of a call.';
 
 create function queue.forget_orphans() returns void
 language plpgsql
@@ -263,7 +261,7 @@ begin
       and not exists (select 1 from queue.tenants as w where w.id = m.workspace_id)) as gone;
 end;
 $$;
-comment on function queue.forget_orphans is 'Jobs enqueued in the very moment their workspace was deleted go as well.';
+comment on function queue.forget_orphans is 'Delete jobs that were enqueued at the moment their workspace was deleted.';
 
 create function public.queue_health() returns jsonb
 language plpgsql
@@ -347,9 +345,9 @@ begin
 end;
 $$;
 comment on function public.queue_health is E'Readiness in one call: depth, age of the oldest due job, age of the '
-  'last tick, who holds an old snapshot.\n\noldest_due_seconds and stalled_seconds leave out what is paused or '
-  'served by no active worker. stalled_seconds is how long nothing at all was leased and nothing ran although jobs '
-  'were due that no limit of a tenant or rate holds back; null when the queue moves. Counts stop at 10,000.';
+  'last tick, sessions that hold an old snapshot.\n\noldest_due_seconds and stalled_seconds leave out what is paused '
+  'or served by no active worker. stalled_seconds is how long no job was leased or running although jobs were due '
+  'that no tenant''s limit and no rate limit holds back; null while jobs are leased. Counts stop at 10,000.';
 
 create function queue.percentiles(p_buckets jsonb) returns jsonb
 language sql immutable
@@ -443,8 +441,8 @@ begin
 end;
 $$;
 comment on function public.queue_stats is E'Counts, throughput, queue wait and run time percentiles per type of the '
-  'last p_minutes (1 to 11,520).\n\nA member asks for one of their workspaces; the whole is the operator''s. Live '
-  'counts stop at 100,000.';
+  'last p_minutes (1 to 11,520).\n\nA member names one of their workspaces; without one the numbers of all are the '
+  'operator''s. Live counts stop at 100,000.';
 
 revoke execute on function public.queue_health, public.queue_stats from public, anon, authenticated, service_role;
 grant execute on function public.queue_health to job_worker, service_role;

@@ -23,7 +23,7 @@ begin
   end if;
 end;
 $$;
-comment on function queue.check_worker_items is E'Refuse what a worker''s key may not enqueue: jobs of internal types, and jobs in the name of a stranger.\n\nChildren of a leased job are made by spawn_jobs, in the name of their parent''s user.';
+comment on function queue.check_worker_items is E'Refuse what a worker''s key may not enqueue: jobs of internal types, and jobs for users outside the workspace.\n\nChildren of a leased job are created by spawn_jobs, in the name of their parent''s user.';
 
 create table queue.caller_buckets (
   caller text not null,
@@ -37,11 +37,11 @@ create table queue.caller_buckets (
 );
 create index caller_buckets_by_time on queue.caller_buckets (refilled_at);
 alter table queue.caller_buckets enable row level security;
-comment on table queue.caller_buckets is 'What each person may still do at once: a token bucket per caller and limit, whichever function they call.';
+comment on table queue.caller_buckets is 'Token buckets of people''s rate limits, one per caller and limit.';
 comment on column queue.caller_buckets.caller is 'A user''s id.';
 comment on column queue.caller_buckets.name is 'The limit: enqueues or stream_opens.';
-comment on column queue.caller_buckets.tokens is 'What was left then.';
-comment on column queue.caller_buckets.refilled_at is 'When.';
+comment on column queue.caller_buckets.tokens is 'Tokens left at refilled_at.';
+comment on column queue.caller_buckets.refilled_at is 'When tokens was computed.';
 revoke all on queue.caller_buckets from public, anon, authenticated, service_role;
 
 insert into queue.settings (name, value) values
@@ -74,7 +74,7 @@ begin
   end if;
 end;
 $$;
-comment on function queue.charge is E'Take tokens from a caller''s bucket, or refuse with 429 rate_limited and {limit, per_second, burst, retry_after_seconds}.\n\nComes last in a transaction: while one is charged, the same caller''s others are not, and none waits.';
+comment on function queue.charge is E'Take tokens from a caller''s bucket, or refuse with 429 rate_limited and {limit, per_second, burst, retry_after_seconds}.\n\nCalled last in a transaction: while one is charged, the same caller''s other transactions are not, so that none waits.';
 
 create function queue.charge_enqueues(p_count bigint) returns void
 language plpgsql
@@ -86,7 +86,7 @@ begin
   end if;
 end;
 $$;
-comment on function queue.charge_enqueues is 'Charge a person for new jobs, whichever way they came in.';
+comment on function queue.charge_enqueues is 'Charge a person''s rate limit for new jobs, whichever way they are enqueued.';
 
 create function public.open_stream() returns jsonb
 language plpgsql
@@ -100,7 +100,7 @@ begin
   return jsonb_build_object('opened', true);
 end;
 $$;
-comment on function public.open_stream is 'Count a stream that the caller opens where each open one holds an invocation: {opened}, or 429 rate_limited.';
+comment on function public.open_stream is 'Charge the caller''s rate limit for a stream that they open, where each open stream holds an invocation: {opened}, or 429 rate_limited.';
 revoke execute on function public.open_stream from public, anon, authenticated, service_role;
 grant execute on function public.open_stream to authenticated, service_role;
 
@@ -124,7 +124,7 @@ begin
   end if;
 end;
 $$;
-comment on function queue.refuse_revoked is E'Refuse a worker''s key that was issued before the last rotation with 401.\n\nAsked where a worker begins something: a lease, a registration, an enqueue, maintenance. What follows needs the fence of a lease.';
+comment on function queue.refuse_revoked is E'Refuse a worker''s key that was issued before the last rotation with 401.\n\nCalled where a worker begins something: a lease, a registration, an enqueue, maintenance. Later calls need the fence of a lease.';
 
 create function public.revoke_worker_keys(p_before timestamptz, p_grace_seconds integer default 0) returns jsonb
 language plpgsql
@@ -151,6 +151,6 @@ begin
     'types', v_count);
 end;
 $$;
-comment on function public.revoke_worker_keys is E'Refuse worker keys issued before p_before, from p_grace_seconds on: {revoked_before, from, types}. For the operator.\n\nThe next registration of each type replaces whatever is known of it: what a thief registered goes with its key, a newer schema_version and a type closed to people included.';
+comment on function public.revoke_worker_keys is E'Refuse worker keys issued before p_before, from p_grace_seconds on: {revoked_before, from, types}. For the operator.\n\nThe next registration of each type replaces what is stored of it, so that what the holder of a stolen key registered is undone, including a newer schema_version and a type closed to people.';
 revoke execute on function public.revoke_worker_keys from public, anon, authenticated, service_role;
 grant execute on function public.revoke_worker_keys to service_role;

@@ -25,5 +25,5 @@ begin
 end;
 $$;
 comment on function queue.spare_slots is E'How many more jobs each of the tenants that wait may start before it '
-  'holds more than its share of the slots.\n\nIts share is half of what runs and of what is asked for, or more by '
-  'its weight. An order, no limit: a tenant beyond its share gets what no other wants.';
+  'holds more than its share of the slots.\n\nIts share is half of the running jobs and the requested slots, or more '
+  'by its weight. It is an order and not a limit: a tenant beyond its share gets the slots that no other needs.';

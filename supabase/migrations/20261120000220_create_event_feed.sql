@@ -30,11 +30,11 @@ exception when data_exception then
   perform queue.refuse(400, 'invalid_argument', 'unknown cursor', 'cursor');
 end;
 $$;
-comment on function queue.feed_cursor is E'A feed''s cursor taken apart; null when it cannot be of this database.\n\n'
-  '"seen", or in the middle of a batch "seen~until~xid~job_id~seq": the place in the order of the index.';
+comment on function queue.feed_cursor is E'The parts of a feed''s cursor; null when it cannot be of this '
+  'database.\n\n"seen", or in the middle of a batch "seen~until~xid~job_id~seq": the place in the order of the index.';
 
 create function queue.feed_order(
-  p_job_ids uuid[], p_told text[], p_seen pg_snapshot, p_until pg_snapshot
+  p_job_ids uuid[], p_left_out text[], p_seen pg_snapshot, p_until pg_snapshot
 ) returns table (xid xid8, job_id uuid, seq bigint)
 language sql stable
 set search_path = ''
@@ -44,12 +44,12 @@ as $$
   select min(e.xid) over (partition by e.job_id order by e.seq desc), e.job_id, e.seq
   from unnest(p_job_ids) as j (id) cross join lateral (
     select e.xid, e.job_id, e.seq, e.type from public.job_events as e where e.job_id = j.id offset 0) as e
-  where e.type <> all (p_told)
+  where e.type <> all (p_left_out)
     and (p_seen is null or not pg_visible_in_snapshot(e.xid, p_seen)) and pg_visible_in_snapshot(e.xid, p_until)
 $$;
 comment on function queue.feed_order is E'The places of jobs'' events in a feed: ordered by transaction, but none '
-  'after a later event of the same job.\n\nA transaction may be older than one that wrote to the job before it: '
-  'then the earlier events come with its own. p_told: types that the feed leaves out.';
+  'after a later event of the same job.\n\nA transaction may be older than one that wrote to the job before it: then '
+  'the earlier events come with its own. p_left_out: types that the feed does not have.';
 
 create function queue.feed_slice(
   p_workspace_id uuid, p_session_id text, p_from xid8, p_after jsonb, p_until pg_snapshot, p_limit integer
@@ -73,7 +73,7 @@ begin
 end;
 $$;
 comment on function queue.feed_slice is 'The next events of a workspace, or of a session, in the order of their '
-  'index: whoever sees them, whatever their type.';
+  'index, before any check of membership or type.';
 
 create function queue.feed_page(
   p_workspace_id uuid, p_session_id text, p_cursor jsonb, p_until pg_snapshot, p_limit integer,
@@ -131,10 +131,10 @@ begin
   from told as t join public.job_events as e on e.job_id = t.job_id and e.seq = t.seq;
 end;
 $$;
-comment on function queue.feed_page is E'A page of a feed in the order of its index: {events, places, place}; places '
-  'has the transaction by which each event is ordered, place is null when there is nothing more up to p_until.\n\n'
-  'Reads at most 20 rows of the index for each event asked for, and the events of the jobs it finds: a page may be '
-  'short, even empty, and still have a place to go on from.';
+comment on function queue.feed_page is E'A page of a feed in the order of its index: {events, places, place}; '
+  'places has the transaction by which each event is ordered, place is null when there is nothing more up to '
+  'p_until.\n\nReads at most 20 rows of the index for each event asked for, and the events of the jobs it finds: a '
+  'page may be short, even empty, and still have a place to continue from.';
 
 create function queue.read_feed(p_workspace_id uuid, p_session_id text, p_cursor text, p_limit integer) returns jsonb
 language plpgsql stable
@@ -157,10 +157,10 @@ begin
       v_page.place ->> 'xid', v_page.place ->> 'job_id', v_page.place ->> 'seq') end);
 end;
 $$;
-comment on function queue.read_feed is E'What a feed has after a cursor, at most p_limit events, each job''s in '
-  'order of seq: {events, places, more, cursor}.\n\n'
-  'With the third part of a cursor from places, the job''s id and seq, a reader makes the cursor after each '
-  'event.\n\nA workspace''s feed has state changes only, a session''s all but logs.';
+comment on function queue.read_feed is E'The events of a feed after a cursor, at most p_limit, each job''s in order '
+  'of seq: {events, places, more, cursor}.\n\nWith the third part of a cursor from places, the job''s id and seq, a '
+  'reader makes the cursor after each event.\n\nA workspace''s feed has state changes only, a session''s all but '
+  'logs.';
 
 create function public.event_feed(p_workspace_id uuid, p_cursor text default null,
   p_limit integer default 500) returns jsonb
@@ -177,9 +177,9 @@ begin
 end;
 $$;
 comment on function public.event_feed is E'State changes of a workspace''s jobs after a cursor: {events: [{job_id, '
-  'seq, type, data, created_at}], cursor, more, reset?}.\n\n'
-  'Without a cursor it starts now; "1:1:" starts at the beginning. Each event comes exactly once; per job in order '
-  'of seq. "reset" says that the cursor was another database''s and events may have been missed.';
+  'seq, type, data, created_at}], cursor, more, reset?}.\n\nWithout a cursor it starts now; "1:1:" starts at the '
+  'beginning. Each event comes exactly once; per job in order of seq. reset says that the cursor was of another '
+  'database, so that events may have been missed.';
 
 create function public.session_feed(p_session_id text, p_cursor text default null,
   p_limit integer default 500) returns jsonb
@@ -198,8 +198,8 @@ begin
 end;
 $$;
 comment on function public.session_feed is E'Events of a session''s jobs, logs left out, after a cursor; as '
-  'event_feed.\n\nWithout a cursor it starts at the beginning. Of a session that spans tenants each sees their own '
-  'part.';
+  'event_feed.\n\nWithout a cursor it starts at the beginning. Where a session has jobs of several tenants, callers '
+  'see those of their own.';
 
 revoke execute on function queue.feed_cursor, queue.feed_order, queue.feed_slice, queue.feed_page, queue.read_feed
   from public, anon, authenticated, service_role;

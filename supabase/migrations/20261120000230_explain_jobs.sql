@@ -53,7 +53,7 @@ begin
   return null;
 end;
 $$;
-comment on function queue.explain_stop is 'What stops a ready job whatever the others do: a pause, no worker, no '
+comment on function queue.explain_stop is 'What stops a ready job regardless of other jobs: a pause, no worker, no '
   'processor; null for nothing.';
 
 create function queue.explain_limits(p_job public.jobs, p_now timestamptz) returns jsonb
@@ -126,7 +126,7 @@ begin
   return null;
 end;
 $$;
-comment on function queue.explain_limits is 'The narrowest limit that a ready job waits for; null for none.';
+comment on function queue.explain_limits is 'The narrowest limit that is used up for a ready job; null for none.';
 
 create function queue.explain_line(p_job public.jobs, p_now timestamptz) returns jsonb
 language plpgsql stable
@@ -190,7 +190,7 @@ begin
       'ended_per_second', v_rate));
 end;
 $$;
-comment on function queue.explain_line is 'How many jobs are before a ready one that nothing else holds up.';
+comment on function queue.explain_line is 'How many jobs are ahead of a ready one that nothing else stops.';
 
 create function queue.explain_ready(p_job public.jobs, p_now timestamptz) returns jsonb
 language plpgsql stable
@@ -208,7 +208,7 @@ create function queue.utc(p_at timestamptz) returns text
 language sql immutable
 set search_path = ''
 as $$ select to_char(p_at at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS "UTC"') $$;
-comment on function queue.utc is 'An instant as people read it.';
+comment on function queue.utc is 'An instant as text in UTC, for sentences.';
 
 create function queue.explain_limit(
   p_reason text, p_of text, p_running integer, p_limit integer, p_run_p95_ms double precision, p_oldest timestamptz

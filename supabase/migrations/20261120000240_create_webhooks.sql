@@ -25,26 +25,26 @@ create table queue.webhooks (
 ) with (fillfactor = 70);
 create index webhooks_by_workspace on queue.webhooks (workspace_id);
 alter table queue.webhooks enable row level security;
-comment on table queue.webhooks is 'Endpoints that are told of job events.';
+comment on table queue.webhooks is 'Endpoints that job events are sent to.';
 comment on column queue.webhooks.id is 'Identity.';
 comment on column queue.webhooks.workspace_id is 'The tenant.';
 comment on column queue.webhooks.url is 'Where to post, https.';
-comment on column queue.webhooks.description is 'For people.';
+comment on column queue.webhooks.description is 'Free text.';
 comment on column queue.webhooks.sealed_secret is 'Signing secret after Standard Webhooks, sealed by the API for this workspace: the database cannot open it.';
-comment on column queue.webhooks.previous_sealed_secret is 'The one before; signs too for a day after rotated_at.';
+comment on column queue.webhooks.previous_sealed_secret is 'The previous secret; deliveries are signed with it too for a day after rotated_at.';
 comment on column queue.webhooks.rotated_at is 'When the secret was last changed.';
 comment on column queue.webhooks.event_types is 'Events wanted; null for all state changes.';
 comment on column queue.webhooks.job_types is 'Job types wanted; null for all.';
 comment on column queue.webhooks.enabled is 'False while switched off by a person or by disabled_reason.';
 comment on column queue.webhooks.failures is 'Failed deliveries in a row.';
 comment on column queue.webhooks.timeouts is 'Deliveries in a row that got no answer in time: the next waits for half as long.';
-comment on column queue.webhooks.disabled_at is 'When the engine gave up on it; null otherwise.';
+comment on column queue.webhooks.disabled_at is 'When the engine disabled it after too many failures; null otherwise.';
 comment on column queue.webhooks.disabled_reason is 'Why.';
 comment on column queue.webhooks.last_delivered_at is 'Last delivery the endpoint accepted.';
-comment on column queue.webhooks.last_status is 'HTTP status of the last try; null when there was no answer.';
+comment on column queue.webhooks.last_status is 'HTTP status of the last delivery; null when there was no answer.';
 comment on column queue.webhooks.problem is 'Why the last delivery could not be queued or sent; null when it was.';
-comment on column queue.webhooks.created_by is 'Who made it.';
-comment on column queue.webhooks.created_at is 'When it was made.';
+comment on column queue.webhooks.created_by is 'Who created it.';
+comment on column queue.webhooks.created_at is 'When it was created.';
 
 create table queue.outbox (
   id bigint generated always as identity primary key,
@@ -55,7 +55,7 @@ create table queue.outbox (
 ) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 500, autovacuum_vacuum_cost_delay = 0);
 create index outbox_by_webhook on queue.outbox (webhook_id, id);
 alter table queue.outbox enable row level security;
-comment on table queue.outbox is 'Events to deliver, written in the transaction of the event; the next lease makes deliveries of them.';
+comment on table queue.outbox is 'Events to deliver, written in the transaction of the event; maintenance enqueues their deliveries.';
 comment on column queue.outbox.id is 'Identity and order.';
 comment on column queue.outbox.webhook_id is 'The endpoint.';
 comment on column queue.outbox.job_id is 'The job.';
@@ -73,9 +73,9 @@ create index last_deliveries_by_time on queue.last_deliveries (made_at);
 alter table queue.last_deliveries enable row level security;
 comment on table queue.last_deliveries is 'The latest delivery job per endpoint and stream: the next one runs after it.';
 comment on column queue.last_deliveries.webhook_id is 'The endpoint.';
-comment on column queue.last_deliveries.job_id is 'The stream: the job told of, or the workspace for an app''s own events.';
+comment on column queue.last_deliveries.job_id is 'The stream: the job whose events they are, or the workspace for an app''s own events.';
 comment on column queue.last_deliveries.delivery_id is 'The delivery job.';
-comment on column queue.last_deliveries.made_at is 'When.';
+comment on column queue.last_deliveries.made_at is 'When it was enqueued.';
 revoke all on queue.webhooks, queue.outbox, queue.last_deliveries from public, anon, authenticated, service_role;
 
 insert into queue.settings (name, value) values ('webhook_failures_max', '20'), ('webhook_private_addresses', 'false');
@@ -105,7 +105,7 @@ begin
   return null;
 end;
 $$;
-comment on function queue.collect_outbox is 'Trigger: events that some endpoint wants go to the outbox.';
+comment on function queue.collect_outbox is 'Trigger: write the events that endpoints want to the outbox.';
 create trigger job_events_collect after insert on public.job_events
   referencing new table as events for each statement execute function queue.collect_outbox();
 
@@ -133,7 +133,7 @@ begin
   return v_job.last_seq;
 end;
 $$;
-comment on function queue.tell is E'Write an app''s own events [{type, data}] into a job''s history, and so to Realtime and the outbox; returns the last one''s seq.\n\nThe function of apps: called by their functions, in the transaction of what the events tell of. The caller holds the job''s row. Of a workspace''s such events each endpoint gets one after the other, in the order of their commits when the caller takes a lock of the workspace first.';
+comment on function queue.tell is E'Append an app''s own events [{type, data}] to a job''s history, and so to Realtime and the outbox; returns the last one''s seq.\n\nFor apps'' functions, in the transaction that the events are about. The caller holds the job''s row. Each endpoint gets the events of a workspace in the order of their commits when the caller locks something of the workspace first.';
 
 create function queue.drain_outbox(p_limit integer, p_now timestamptz) returns integer
 language plpgsql
@@ -188,7 +188,7 @@ begin
   return v_count;
 end;
 $$;
-comment on function queue.drain_outbox is 'Make delivery jobs of the outbox, an equal share for each endpoint, each after the one before of the same stream. The caller holds the lease lock; waits for no one.';
+comment on function queue.drain_outbox is 'Enqueue the deliveries of the outbox, an equal share for each endpoint, each after the previous one of its stream. Never waits: what would is left to the next call.';
 
 create function queue.url_problem(p_url text, p_private boolean default null) returns text
 language plpgsql stable
@@ -237,7 +237,7 @@ create function queue.webhook_json(p_webhook queue.webhooks) returns jsonb
 language sql immutable
 set search_path = ''
 as $$ select to_jsonb(p_webhook) - '{sealed_secret,previous_sealed_secret}'::text[] $$;
-comment on function queue.webhook_json is 'A webhook without its secrets, sealed as they are.';
+comment on function queue.webhook_json is 'A webhook without its sealed secrets.';
 
 create function queue.check_webhook(p_webhook jsonb) returns void
 language plpgsql stable
@@ -326,7 +326,7 @@ exception when invalid_text_representation or check_violation then
   perform queue.refuse_value('the webhook', 'webhook', sqlerrm);
 end;
 $$;
-comment on function public.put_webhook is E'Make a webhook, or change the one with that id: {id?, url, description, event_types, job_types, enabled, sealed_secret}.\n\nFor managers, through the API, which makes the signing secret, seals it and shows it once. A new sealed_secret replaces the old one, which signs too for a day.';
+comment on function public.put_webhook is E'Create a webhook, or change the one with that id: {id?, url, description, event_types, job_types, enabled, sealed_secret}.\n\nFor managers, through the API, which makes the signing secret, seals it and shows it once. A new sealed_secret replaces the old one, with which deliveries are signed too for a day.';
 
 create function queue.texts(p_array jsonb) returns text[]
 language sql immutable
@@ -348,7 +348,7 @@ begin
   return jsonb_build_object('deleted', p_webhook_id);
 end;
 $$;
-comment on function public.delete_webhook is 'Remove a webhook; deliveries not yet sent are dropped.';
+comment on function public.delete_webhook is 'Delete a webhook; deliveries not yet sent are dropped.';
 
 create function public.list_webhooks(p_workspace_id uuid) returns jsonb
 language plpgsql stable
@@ -410,7 +410,7 @@ begin
         'workspace_id', v_event.workspace_id, 'session_id', v_event.session_id, 'job_type', v_job.job_type)));
 end;
 $$;
-comment on function public.webhook_to_send is E'What a leased delivery {job_id, fence} is to send: {send, url, message_id, workspace_id, sealed_secrets, answer_ms, body}, or {send: false, reason}.\n\nThe worker opens the secrets and signs message_id.timestamp.body with each after Standard Webhooks. answer_ms is its patience: ten seconds, half of it after each time-out in a row, at least one.';
+comment on function public.webhook_to_send is E'The request that a leased delivery {job_id, fence} is to send: {send, url, message_id, workspace_id, sealed_secrets, answer_ms, body}, or {send: false, reason}.\n\nThe worker opens the secrets and signs message_id.timestamp.body with each after Standard Webhooks. answer_ms is how long to wait for an answer: ten seconds, half of that after each time-out in a row, at least one second.';
 
 create function public.webhook_sent(p_request jsonb) returns jsonb
 language plpgsql
@@ -445,7 +445,7 @@ begin
     'failures', v_webhook.failures);
 end;
 $$;
-comment on function public.webhook_sent is E'How a delivery went: {job_id, fence, ok, status?, message?, timed_out?}; returns {known, enabled, failures}.\n\nAfter as many failures in a row as the setting webhook_failures_max the webhook is disabled, with the reason; at once when its endpoint answered 410 Gone.';
+comment on function public.webhook_sent is E'Note the outcome of a delivery: {job_id, fence, ok, status?, message?, timed_out?}; returns {known, enabled, failures}.\n\nAfter as many failures in a row as the setting webhook_failures_max the webhook is disabled, with the reason; at once when its endpoint answered 410 Gone.';
 
 revoke execute on function queue.collect_outbox, queue.tell, queue.drain_outbox, queue.url_problem,
   queue.webhook_json, queue.check_webhook, queue.texts

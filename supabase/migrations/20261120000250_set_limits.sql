@@ -30,7 +30,7 @@ exception when check_violation or invalid_text_representation or numeric_value_o
   perform queue.refuse(400, 'invalid_argument', 'a limit has an invalid value: ' || sqlerrm, 'limits');
 end;
 $$;
-comment on function public.set_workspace_limits is E'Limits of a workspace: {weight, max_running, own_max_running, max_pending}; what is left out stays, null lifts a limit.\n\nManagers may set own_max_running only; the smaller of it and max_running holds.';
+comment on function public.set_workspace_limits is E'Change limits of a workspace: {weight, max_running, own_max_running, max_pending}; omitted ones stay, null lifts a limit.\n\nManagers may set own_max_running only; the smaller of it and max_running holds.';
 
 create function public.workspace_limits(p_workspace_id uuid) returns jsonb
 language plpgsql stable
@@ -50,7 +50,7 @@ begin
         'stream_opens_burst', queue.setting('user_stream_opens_burst')));
 end;
 $$;
-comment on function public.workspace_limits is E'Limits of a workspace and how many of its jobs run now.\n\nquotas: {name: {max, used}} of the rows it may make; per_caller: what one person may do in any workspace.';
+comment on function public.workspace_limits is E'Limits of a workspace and how many of its jobs run now.\n\nquotas: {name: {max, used}} of the rows it may have; per_caller: rate limits of one person in all workspaces.';
 
 create function public.set_settings(p_settings jsonb) returns jsonb
 language plpgsql
@@ -104,7 +104,7 @@ as $$
       or case when jsonb_typeof(d.value) = 'number'
         then (d.value)::numeric not between 0 and 36500 or (d.value)::numeric % 1 <> 0 end)
 $$;
-comment on function queue.is_retention is 'Whether a value says for how many whole days which ended jobs are kept.';
+comment on function queue.is_retention is 'Whether a value is {completed, cancelled, failed} in whole days, each of them optional.';
 
 create function public.set_retention(p_job_type text, p_days jsonb) returns jsonb
 language plpgsql
@@ -123,7 +123,7 @@ begin
   return jsonb_build_object('job_type', p_job_type, 'retention_days', p_days);
 end;
 $$;
-comment on function public.set_retention is 'How long ended jobs of a type are kept, in days per status; null takes the setting retention_days. For the operator.';
+comment on function public.set_retention is 'Set how long ended jobs of a type are kept, in days per status; null takes the setting retention_days. For the operator.';
 
 revoke execute on function queue.is_retention from public, anon, authenticated, service_role;
 revoke execute on function public.set_workspace_limits, public.workspace_limits, public.set_settings,

@@ -15,7 +15,7 @@ create index guest_sessions_by_user on queue.guest_sessions (user_id) where user
 create index guest_sessions_by_end on queue.guest_sessions (expires_at);
 alter table queue.guest_sessions enable row level security;
 comment on table queue.guest_sessions is 'Sessions opened to someone outside the workspace, until they end or are closed.';
-comment on column queue.guest_sessions.session_id is 'The capability: visit_ and 64 hexadecimal digits, 244 of their bits random.';
+comment on column queue.guest_sessions.session_id is 'The capability: guest_ and 64 hexadecimal digits, 244 of their bits random.';
 comment on column queue.guest_sessions.workspace_id is 'The workspace whose jobs it shows; jobs of others with the same session_id are not part of it.';
 comment on column queue.guest_sessions.user_id is 'The one user it is for; null for anyone who holds the id.';
 comment on column queue.guest_sessions.opened_at is 'When it was opened, UTC.';
@@ -40,7 +40,7 @@ as $$
   select auth.uid() is not null and p_guest_session.user_id = auth.uid()
     and (coalesce(auth.jwt() ->> 'is_anonymous', 'false') <> 'true' or queue.setting('allow_anonymous') = 'true')
 $$;
-comment on function queue.is_mine is E'Whether a guest session is for the caller by name.\n\nA user of Auth''s anonymous sign-in counts only where the setting allow_anonymous is true.';
+comment on function queue.is_mine is E'Whether a guest session is for the caller as its user.\n\nA user of Auth''s anonymous sign-in counts only where the setting allow_anonymous is true.';
 
 create function queue.may_join_guest_session(p_session_id text) returns setof queue.guest_sessions
 language sql stable
@@ -66,7 +66,7 @@ begin
   return v_guest_session;
 end;
 $$;
-comment on function queue.guest_session_or_refuse is 'The guest session the caller may follow; one 404 for missing, ended, closed and another''s.';
+comment on function queue.guest_session_or_refuse is 'The guest session, if the caller may follow it; see queue.refuse_session.';
 
 create function queue.ensure_guest_session(
   p_session_id text, p_workspace_id uuid, p_user_id uuid, p_seconds integer
@@ -89,7 +89,7 @@ begin
   return v_guest_session;
 end;
 $$;
-comment on function queue.ensure_guest_session is E'The guest session of an id, opened when there is none and prolonged when there is: for an app''s own functions.\n\nWhose it is stays as it was opened; the caller checks queue.may_join_guest_session.';
+comment on function queue.ensure_guest_session is E'The guest session of an id, opened when there is none and prolonged otherwise: for an app''s own functions.\n\nIts workspace and user stay as they were when it was opened; the caller checks queue.may_join_guest_session.';
 
 create function queue.show_guest_session(p_session_id text) returns jsonb
 language plpgsql stable
@@ -115,7 +115,7 @@ begin
       limit 200) as j));
 end;
 $$;
-comment on function queue.show_guest_session is 'Behind public.guest_session_jobs, which browsers'' roles call as themselves.';
+comment on function queue.show_guest_session is 'Body of public.guest_session_jobs, with rights that browsers'' roles do not have.';
 
 create function queue.show_guest_session_events(
   p_session_id text, p_job_id uuid, p_after bigint, p_limit integer
@@ -145,7 +145,7 @@ begin
       limit least(1000, greatest(1, coalesce(p_limit, 500)))) as e));
 end;
 $$;
-comment on function queue.show_guest_session_events is 'Behind public.guest_session_events, which browsers'' roles call as themselves.';
+comment on function queue.show_guest_session_events is 'Body of public.guest_session_events, with rights that browsers'' roles do not have.';
 
 create function queue.show_guest_session_feed(p_session_id text, p_cursor text, p_limit integer) returns jsonb
 language plpgsql stable
@@ -158,7 +158,7 @@ begin
   return queue.read_feed(v_guest_session.workspace_id, v_guest_session.session_id, p_cursor, p_limit);
 end;
 $$;
-comment on function queue.show_guest_session_feed is 'Behind public.guest_session_feed, which browsers'' roles call as themselves.';
+comment on function queue.show_guest_session_feed is 'Body of public.guest_session_feed, with rights that browsers'' roles do not have.';
 
 -- Bodies bound when they are made: the roles that call them need no right to look into queue.
 create function public.guest_session_jobs(p_session_id text) returns jsonb
@@ -167,7 +167,7 @@ set search_path = ''
 begin atomic
   select queue.show_guest_session(p_session_id);
 end;
-comment on function public.guest_session_jobs is E'Jobs of a guest session, newest first, at most 200: {session_id, expires_at, jobs}. For anyone who holds its id.\n\nNeither payloads nor who made them. 404 session_not_found for an id that is wrong, ended, closed, or another user''s.';
+comment on function public.guest_session_jobs is E'Jobs of a guest session, newest first, at most 200: {session_id, expires_at, jobs}. For anyone who holds its id.\n\nWithout payloads and without who created them. 404 session_not_found for an id that is wrong, ended, closed, or another user''s.';
 
 create function public.guest_session_events(
   p_session_id text, p_job_id uuid, p_after bigint default 0, p_limit integer default 500
@@ -177,7 +177,7 @@ set search_path = ''
 begin atomic
   select queue.show_guest_session_events(p_session_id, p_job_id, p_after, p_limit);
 end;
-comment on function public.guest_session_events is E'Events of one job of a guest session after a seq, in order: {events: [{job_id, seq, type, data, created_at}]}.\n\nOf log lines only the number is told, but to the user the guest session is for.';
+comment on function public.guest_session_events is E'Events of one job of a guest session after a seq, in order: {events: [{job_id, seq, type, data, created_at}]}.\n\nLog lines have no data, except for the user the guest session is for.';
 
 create function public.guest_session_feed(
   p_session_id text, p_cursor text default null, p_limit integer default 500
@@ -229,7 +229,7 @@ begin
   return to_jsonb(v_made);
 end;
 $$;
-comment on function public.open_guest_session is E'Open a session to someone outside: {session_id, workspace_id, user_id, opened_at, expires_at}. For managers and services.\n\nOptions: ttl_seconds (86400), user_id (the one user it is for; anyone who holds the id if left out). Jobs enqueued into the workspace with this session_id are what it shows.';
+comment on function public.open_guest_session is E'Open a session to someone outside: {session_id, workspace_id, user_id, opened_at, expires_at}. For managers and services.\n\nOptions: ttl_seconds (86400), user_id (the one user it is for; anyone who holds the id if omitted). It shows the jobs that are enqueued into the workspace with this session_id.';
 
 create function public.close_guest_session(p_session_id text) returns jsonb
 language plpgsql
@@ -246,7 +246,7 @@ begin
   return jsonb_build_object('closed', true);
 end;
 $$;
-comment on function public.close_guest_session is E'End a guest session now, for managers of its workspace and services: {closed}.\n\nReads are refused and nothing is sent to its topic any more, to no one.';
+comment on function public.close_guest_session is E'End a guest session now, for managers of its workspace and services: {closed}.\n\nFrom then on reads are refused, and nothing is sent to its topic.';
 
 revoke execute on function queue.ensure_guest_session, queue.live_guest_session, queue.is_mine,
   queue.may_join_guest_session, queue.guest_session_or_refuse, queue.show_guest_session,

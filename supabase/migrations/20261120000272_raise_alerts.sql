@@ -29,23 +29,23 @@ alter table queue.alerts enable row level security;
 revoke all on queue.alerts from public, anon, authenticated, service_role;
 comment on table queue.alerts is 'Thresholds of a workspace, and whether each is exceeded.';
 comment on column queue.alerts.id is 'Identity.';
-comment on column queue.alerts.workspace_id is 'The workspace whose webhooks and people hear of it.';
-comment on column queue.alerts.name is 'What people call it, unique in the workspace.';
+comment on column queue.alerts.workspace_id is 'The workspace whose webhooks and people are notified.';
+comment on column queue.alerts.name is 'Name, unique in the workspace.';
 comment on column queue.alerts.metric is 'failed (jobs), failure_share (0..1, from five jobs up), queue_p95_seconds, '
   'oldest_due_seconds, or queued (jobs that are due).';
-comment on column queue.alerts.job_type is 'Only jobs of this type; null for all but internal ones.';
+comment on column queue.alerts.job_type is 'Only jobs of this type; null for all types except internal ones.';
 comment on column queue.alerts.threshold is 'Raised when the value reaches it.';
-comment on column queue.alerts.minutes is 'How far back is counted.';
-comment on column queue.alerts.whole is 'Over all workspaces; only an operator sets it.';
+comment on column queue.alerts.minutes is 'How many minutes back it counts.';
+comment on column queue.alerts.whole is 'True to count all workspaces; only an operator sets it.';
 comment on column queue.alerts.mail is 'Addresses to write to: members of the workspace.';
 comment on column queue.alerts.enabled is 'False while switched off.';
 comment on column queue.alerts.raised_at is 'Since when it is exceeded; null when it is not.';
-comment on column queue.alerts.value is 'The value when it was last looked at; null when there was nothing to '
+comment on column queue.alerts.value is 'The value when it was last checked; null when there was nothing to '
   'measure.';
-comment on column queue.alerts.checked_at is 'When that was.';
-comment on column queue.alerts.last_job_id is 'The job that told of it last.';
-comment on column queue.alerts.created_by is 'Who made it.';
-comment on column queue.alerts.created_at is 'When it was made.';
+comment on column queue.alerts.checked_at is 'When it was last checked.';
+comment on column queue.alerts.last_job_id is 'The job that announced it last.';
+comment on column queue.alerts.created_by is 'Who created it.';
+comment on column queue.alerts.created_at is 'When it was created.';
 
 insert into queue.job_types (job_type, max_attempts, backoff_first_seconds, backoff_cap_seconds, timeout_seconds,
   events, internal)
@@ -70,7 +70,7 @@ as $$
       else not exists (select 1 from queue.job_types as t where t.job_type = n.job_type and t.internal) end
   group by 1, 2
 $$;
-comment on function queue.alert_counts is 'What ended in an alert''s minutes, by outcome and queue time.';
+comment on function queue.alert_counts is 'The attempts that ended within an alert''s minutes, by outcome and queue time.';
 
 create function queue.alert_value(p_alert queue.alerts, p_now timestamptz) returns double precision
 language plpgsql stable
@@ -125,8 +125,8 @@ begin
   return v_id;
 end;
 $$;
-comment on function queue.announce_alert is 'Make the job that carries an alert: its event goes to webhooks, the job '
-  'itself writes the mail.';
+comment on function queue.announce_alert is 'Enqueue the job of an alert: its event goes to webhooks, and the job '
+  'writes the mail.';
 
 create function queue.check_alerts(p_now timestamptz) returns integer
 language plpgsql
@@ -155,7 +155,7 @@ begin
   return v_count;
 end;
 $$;
-comment on function queue.check_alerts is 'Look at the alerts that were looked at longest ago, at most 200; returns '
+comment on function queue.check_alerts is 'Check the alerts that were checked longest ago, at most 200; returns '
   'how many were raised or resolved.';
 
 create function queue.alert_problem(p_workspace_id uuid, p_alert jsonb) returns text[]
@@ -186,8 +186,8 @@ begin
   return null;
 end;
 $$;
-comment on function queue.alert_problem is 'Why an alert cannot be kept so: [status, word, message, field]; null '
-  'when it can.';
+comment on function queue.alert_problem is 'What is wrong with an alert: {status, hint, message, field}; null when '
+  'nothing is.';
 
 create function public.put_alert(p_workspace_id uuid, p_alert jsonb) returns jsonb
 language plpgsql
@@ -227,10 +227,9 @@ exception
       'alert');
 end;
 $$;
-comment on function public.put_alert is E'Make the alert of that name, or change it, by a manager: {name, metric, '
-  'threshold, minutes = 15, job_type?, mail = [], whole = false, enabled = true}.\n\nWhen it is raised '
-  'and when it is resolved, the workspace''s webhooks get alert.raised and alert.resolved, '
-  'and the addresses in mail a message.';
+comment on function public.put_alert is E'Create the alert of that name or change it, by a manager: {name, metric, '
+  'threshold, minutes = 15, job_type?, mail = [], whole = false, enabled = true}.\n\nWhen it is raised and when it '
+  'is resolved, the workspace''s webhooks get alert.raised and alert.resolved, and the addresses in mail a message.';
 
 create function public.delete_alert(p_workspace_id uuid, p_name text) returns jsonb
 language plpgsql
@@ -246,7 +245,7 @@ begin
   return jsonb_build_object('deleted', p_name);
 end;
 $$;
-comment on function public.delete_alert is 'Remove an alert, by a manager: {deleted: name}.';
+comment on function public.delete_alert is 'Delete an alert, by a manager: {deleted: name}.';
 
 create function public.list_alerts(p_workspace_id uuid) returns jsonb
 language plpgsql stable

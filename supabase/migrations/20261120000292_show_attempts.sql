@@ -55,7 +55,7 @@ as $$
   from (values (1, 'error'), (2, 'message'), (3, 'place'), (4, 'version'), (5, 'worker_id')) as k (n, what)
   where p_before -> k.what is distinct from p_now -> k.what
 $$;
-comment on function queue.differences is 'What differs between two failed attempts: [{what: '
+comment on function queue.differences is 'The differences between two failed attempts: [{what: '
   'error|message|place|version|worker_id, before, now}].';
 
 create function public.job_attempts(p_job_id uuid) returns jsonb
@@ -92,7 +92,7 @@ comment on function public.job_attempts is E'Each attempt of a job, the running 
   'worker_id, leased_at, ended_at, outcome, error_message, error_data, origin, has_traceback, traceback, '
   'differs}].\n\ntraceback is there for managers and the operator, for members where the setting '
   'members_see_tracebacks is true. differs compares a failed attempt with the failed one before: [{what, before, '
-  'now}], [] when nothing does. origin tells the worker''s version and where its log is.';
+  'now}], [] when nothing does. origin has the worker''s version and where its log is.';
 
 revoke execute on function queue.may_see_tracebacks, queue.attempt_lines, queue.first_frame, queue.differences
   from public, anon, authenticated, service_role;

@@ -52,9 +52,9 @@ exception
 end;
 $$;
 comment on function public.search_logs is E'Log lines of a workspace''s jobs, newest first: {lines: [{id, job_id, '
-  'job_type, attempt, log_level, message, metadata, created_at}], next}; give next as p_before to go on.\n\n'
-  'Filter: search (part of a message or its metadata), level (that one or worse), job_type, job_id, since, until. '
-  'Looks at 20,000 lines: a page may hold fewer than asked for, even none, and still have a next one.';
+  'job_type, attempt, log_level, message, metadata, created_at}], next}; pass next as p_before to '
+  'continue.\n\nFilter: search (part of a message or its metadata), level (that one or worse), job_type, job_id, '
+  'since, until. Looks at 20,000 lines: a page may hold fewer than asked for, even none, and still have a next one.';
 
 revoke execute on function public.search_logs from public, anon, authenticated, service_role;
 grant execute on function public.search_logs to authenticated, service_role;

@@ -21,7 +21,7 @@ as $$
     where p_job.outcome = 'completed' and p_job.started_at is not null
       and not exists (select 1 from queue.attempts as e where e.job_id = p_job.id and e.fence = p_job.fence)) as a
 $$;
-comment on function queue.trace_attempts is 'The latest 100 attempts of a job, the oldest of them first.';
+comment on function queue.trace_attempts is 'The latest 100 attempts of a job, oldest first.';
 
 create function queue.trace_steps(p_job_id uuid) returns jsonb
 language sql stable

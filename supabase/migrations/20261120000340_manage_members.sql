@@ -37,7 +37,7 @@ create table queue.member_changes (
 );
 create index member_changes_by_workspace on queue.member_changes (workspace_id, id);
 alter table queue.member_changes enable row level security;
-comment on table queue.member_changes is 'Every change of who belongs to a workspace, by whichever way it was made; kept as long as the workspace.';
+comment on table queue.member_changes is 'Every change of a workspace''s members, however it was made; kept as long as the workspace.';
 comment on column queue.member_changes.id is 'Rises with time.';
 comment on column queue.member_changes.workspace_id is 'The workspace.';
 comment on column queue.member_changes.action is 'What happened.';
