@@ -11,7 +11,7 @@ begin
   if not exists (select 1 from pg_catalog.pg_roles where rolname = 'job_worker') then
     create role job_worker nologin noinherit;
   elsif coalesce(shobj_description('job_worker'::regrole, 'pg_authid'), '') not like 'Minutehand worker:%' then
-    -- grants to it would reach whoever already uses that role
+    -- grants to it would reach the present users of that role
     raise exception 'there is a role job_worker that is not Minutehand''s' using
       hint = 'Rename it (alter role job_worker rename to …), then apply this migration again.';
   end if;

@@ -110,7 +110,7 @@ comment on function queue.visible_members is E'The members of the caller''s tena
 
 create function queue.tenant_deleted() returns trigger
 language plpgsql
-security definer -- whoever may delete a tenant may not need rights on jobs
+security definer -- callers who may delete a tenant hold no rights on jobs
 set search_path = ''
 as $$
 begin

@@ -1,7 +1,7 @@
 -- What users see of a job: its record, its log lines and its history.
 -- No index mentions what changes in a job's usual life (status, outcome, fence, progress, its end), so that
--- leasing, progress and completion stay heap-only (HOT) updates; where a job stands, in the queue and among
--- the ended ones, is in narrow tables of their own (next migration).
+-- leasing, progress and completion stay heap-only (HOT) updates; the place of a job in the queue
+-- or among the ended ones is in narrow tables of their own (next migration).
 
 create table public.jobs (
   id uuid primary key default queue.new_id(),
@@ -49,7 +49,7 @@ create table public.jobs (
   snoozes integer not null default 0,
   lost_attempts integer not null default 0,
   -- What a caller may give is bounded by the triggers of direct writes and by the functions, not here: each check is
-  -- read from the catalogue anew by every statement that writes, and those were a tenth of a single enqueue.
+  -- read from the catalogue again by every statement that writes, and those were a tenth of a single enqueue.
   constraint jobs_status_is_known
     check (case when finished_at is null then status in ('pending', 'processing', 'waiting')
       else status in ('completed', 'failed', 'cancelled') end),

@@ -1,4 +1,4 @@
--- Payload schemas: the same rules for anyone who enqueues, SQL and browsers included.
+-- Payload schemas: the same rules for all callers, SQL and browsers included.
 
 create function queue.schema_error(p_schema jsonb, p_value jsonb, p_path text default '$', p_root jsonb default null)
 returns text
@@ -180,7 +180,7 @@ as $$
 declare
   v_text text := p_value::text;
 begin
-  -- measured as text: 1e131000 is ten bytes inside and 131,001 for anyone who reads it
+  -- measured as text: 1e131000 is ten bytes inside and 131,001 for a reader
   if octet_length(v_text) > p_max_bytes then
     return array['413', 'payload_too_large',
       format('%s exceeds %s bytes; store it and pass a reference', p_field, p_max_bytes), p_field];
@@ -218,7 +218,7 @@ begin
     k.schema_version as known into v_bad
   from jsonb_array_elements(p_types) as t
   left join queue.job_types as k on k.job_type = t.value ->> 'job_type'
-  -- far ahead of what is known it would keep the true workers' registrations out
+  -- far ahead of the known version it would shut out the registrations of the real workers
   where (t.value ->> 'schema_version')::integer > k.schema_version + v_step_max and not queue.may_redefine(k)
   limit 1;
   if found then
@@ -284,7 +284,7 @@ begin
     schema_version = excluded.schema_version, events = excluded.events, live = excluded.live,
     ageing_seconds = excluded.ageing_seconds, tagged_by = excluded.tagged_by, source = excluded.source,
     description = excluded.description, redefinable = false, registered_at = excluded.registered_at,
-    -- a worker may reserve a type for the platform, and not open it to people again
+    -- a worker may make a type internal, and may not undo that
     internal = excluded.internal or types.internal and v_worker and not types.redefinable
   -- an older worker does not undo a newer one
   where types.schema_version <= excluded.schema_version or types.redefinable;

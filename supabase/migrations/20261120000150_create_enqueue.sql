@@ -238,7 +238,7 @@ declare
   v_live integer;
 begin
   if auth.uid() is null then
-    return; -- quotas bind people, not the service
+    return; -- quotas apply to people, not to the service
   end if;
   select coalesce((select max_pending from queue.tenant_limits where workspace_id = p_workspace_id),
     (queue.setting('user_pending_max'))::integer) into v_max;

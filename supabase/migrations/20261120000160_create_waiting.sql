@@ -1,5 +1,5 @@
--- Waiting and going on: dependencies, children, questions, events, sleep; and how jobs end.
--- What ends or arrives leaves a signal; the next lease reads it in a later transaction.
+-- Waits: dependencies, children, questions, events, sleep; and how jobs end.
+-- An end or an event writes a signal; maintenance reads it in a later transaction.
 
 create function queue.leave(p_ids uuid[]) returns void
 language plpgsql
@@ -8,7 +8,7 @@ set enable_seqscan = off -- a session's plan may be older than the rows
 set jit = off
 as $$
 begin
-  -- one probe per job, whatever the planner thinks of either side
+  -- one look-up per job, whatever the planner estimates for either side
   delete from queue.ready where ctid = any (array(
     select r.place from public.jobs as j cross join lateral (
       select r.ctid as place from queue.ready as r
@@ -122,7 +122,7 @@ begin
     v_done := null;
     if not exists (
         select 1 from queue.batch_members where batch_id = v_batch.id and workspace_id = v_batch.workspace_id) then
-      begin -- a callback that no longer fits its type's schema must not stop everyone's leases
+      begin -- a callback that no longer fits its type's schema must not stop the others
         if v_batch.callback is not null then
           v_done := queue.enqueue_unwaited(v_batch.workspace_id, v_batch.callback);
         end if;
@@ -130,7 +130,7 @@ begin
         where id = v_batch.id and workspace_id = v_batch.workspace_id;
       exception
         when lock_not_available or deadlock_detected or serialization_failure then
-          continue; -- someone else's moment, nothing of the callback's
+          continue; -- it would have to wait: no failure of the callback's
         when others then
           update queue.batches set finished_at = p_now, problem = sqlerrm
           where id = v_batch.id and workspace_id = v_batch.workspace_id;
@@ -138,7 +138,7 @@ begin
     end if;
     v_looked := v_looked || (v_batch.id || '/' || v_batch.workspace_id);
   end loop;
-  -- who is busy elsewhere, or whose callback is, is looked at again by a later lease
+  -- a later call checks the batches again that are locked, or whose callback would wait
   insert into queue.signals (kind, job_id, workspace_id)
   select distinct 'batch', id, workspace_id from queue.batches
   where id = any (p_ids) and closed_at is not null and finished_at is null
@@ -149,7 +149,7 @@ comment on function queue.finish_batches is 'End closed batches without live job
 
 create function public.answer_job(p_job_id uuid, p_answer jsonb) returns jsonb
 language plpgsql
-security definer -- callers hold no rights on the engine's tables: this is the function
+security definer -- callers hold no rights on the engine's tables
 set search_path = ''
 as $$
 declare
@@ -189,7 +189,7 @@ comment on function public.answer_job is E'Answer the question a waiting job ask
 
 create function public.emit_event(p_workspace_id uuid, p_name text, p_payload jsonb default '{}') returns jsonb
 language plpgsql
-security definer -- callers hold no rights on the engine's tables: this is the function
+security definer -- callers hold no rights on the engine's tables
 set search_path = ''
 as $$
 declare
@@ -218,7 +218,7 @@ comment on function public.emit_event is E'Emit a named event that jobs may wait
 
 create function public.create_batch(p_workspace_id uuid, p_callback jsonb default null) returns jsonb
 language plpgsql
-security definer -- callers hold no rights on the engine's tables: this is the function
+security definer -- callers hold no rights on the engine's tables
 set search_path = ''
 as $$
 declare
@@ -252,7 +252,7 @@ comment on function public.create_batch is E'Create a batch: {batch_id}. Enqueue
 
 create function public.close_batch(p_batch_id uuid, p_workspace_id uuid default null) returns jsonb
 language plpgsql
-security definer -- callers hold no rights on the engine's tables: this is the function
+security definer -- callers hold no rights on the engine's tables
 set search_path = ''
 as $$
 declare

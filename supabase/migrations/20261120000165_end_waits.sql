@@ -1,5 +1,5 @@
 -- How waits end: dependencies counted down as jobs end, events by reference, results of children gathered in slices.
--- Only maintenance does this, one call at a time, and each look at signals does a bounded amount of it.
+-- Only maintenance does this, one call at a time, and each call does a bounded amount of it.
 
 alter table queue.waits
   add column open_jobs integer,
@@ -227,7 +227,7 @@ begin
   update queue.waits as w set failed_jobs = 0,
     open_jobs = (select count(*) from queue.dependencies as d where d.job_id = w.job_id)
   where w.job_id = any (v_held);
-  -- anyone who ended a job that very moment did not see these rows: see queue.busy_jobs
+  -- a transaction that ended a job at this moment did not see these rows: see queue.busy_jobs
   insert into queue.signals (kind, job_id, workspace_id)
   select 'check', w.job_id, w.workspace_id from queue.waits as w
   where w.job_id = any (p_ids) and w.kind = 'children' and w.open_jobs is distinct from 0
@@ -290,7 +290,7 @@ begin
     delete from queue.dependencies as d using unnest(v_after, v_waiting) as u (after_id, job_id)
     where d.after_id = u.after_id and d.job_id = u.job_id
       and (exists (select 1 from unnest(v_held) as h where h = u.job_id)
-        or not exists (select 1 from queue.waits as w where w.job_id = u.job_id)) -- it waits no more
+        or not exists (select 1 from queue.waits as w where w.job_id = u.job_id)) -- it does not wait any more
     returning d.after_id, d.job_id),
   counted as (
     select g.job_id, count(*)::integer as jobs,
@@ -298,7 +298,7 @@ begin
     from gone as g left join public.jobs as j on j.id = g.after_id group by 1)
   update queue.waits as w set open_jobs = w.open_jobs - c.jobs, failed_jobs = w.failed_jobs + c.failed
   from counted as c where w.job_id = c.job_id;
-  -- who is busy elsewhere is looked at again
+  -- jobs that are locked now are checked again
   insert into queue.signals (kind, job_id, workspace_id)
   select 'check', w.job_id, w.workspace_id from queue.waits as w
   where w.job_id = any (v_waiting) and not exists (select 1 from unnest(v_held) as h where h = w.job_id);
@@ -400,7 +400,7 @@ begin
         select 1 from queue.named_events as e where e.workspace_id = w.workspace_id and e.name = w.event_name)));
   v_held := array(
     select id from public.jobs where id = any (v_over) and status = 'waiting' order by id for update skip locked);
-  -- who is busy elsewhere is looked at again by a later call
+  -- jobs that are locked now are checked again by a later call
   insert into queue.signals (kind, job_id, workspace_id)
   select 'check', w.job_id, w.workspace_id from queue.waits as w
   where w.job_id = any (v_over) and not exists (select 1 from unnest(v_held) as h where h = w.job_id);
@@ -464,10 +464,10 @@ set enable_seqscan = off -- a session's plan may be older than the rows
 set jit = off
 as $$
 declare
-  v_most constant integer := 5000; -- edges, or jobs, looked at in one call
+  v_most constant integer := 5000; -- dependencies, or jobs, read in one call
   v_ids bigint[] := array(
     select id from queue.signals where id = any (p_ids) order by id for update skip locked);
-  v_late bigint[]; -- not looked at now
+  v_late bigint[]; -- left to a later call
   v_checked uuid[];
   v_told uuid[];
   v_edges record;

@@ -90,7 +90,7 @@ comment on function queue.steps_of is E'The results of a job''s finished steps b
 
 create function public.read_steps(p_request jsonb) returns jsonb
 language plpgsql stable
-security definer -- the worker holds no rights on the engine's tables: this is the only way in
+security definer -- the worker holds no rights on the engine's tables
 set search_path = ''
 as $$
 declare
@@ -114,7 +114,7 @@ comment on function public.read_steps is E'Steps of a leased job, in pages of ab
 
 create function public.job_steps(p_job_id uuid, p_after jsonb default null) returns jsonb
 language plpgsql stable
-security definer -- callers hold no rights on the engine's tables: this is the only way in
+security definer -- callers hold no rights on the engine's tables
 set search_path = ''
 as $$
 declare

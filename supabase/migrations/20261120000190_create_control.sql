@@ -57,7 +57,7 @@ comment on function queue.cancel_held is 'Cancel jobs whose rows the caller hold
 
 create function public.cancel_job(p_job_id uuid) returns jsonb
 language plpgsql
-security definer -- callers hold no rights on the engine's tables: this is the function
+security definer -- callers hold no rights on the engine's tables
 set search_path = ''
 as $$
 declare
@@ -91,7 +91,7 @@ set enable_sort = off
 set jit = off
 as $$
 declare
-  v_slice constant integer := p_limit + 2000; -- jobs looked at
+  v_slice constant integer := p_limit + 2000; -- jobs to read
 begin
   perform queue.check_names(p_filter, array['job_type', 'queue', 'status', 'state', 'error_fingerprint',
     'created_before', 'created_after', 'ids', 'session_id', 'tag'], 'filter');
@@ -120,7 +120,7 @@ begin
         and ($2 ->> 'tag' is null or j.tags @> array[$2 ->> 'tag'])
         and ($2 ->> 'error_fingerprint' is null or j.error_fingerprint = $2 ->> 'error_fingerprint')
       order by s.created_at, s.id limit $3 + 1),
-    ends as ( -- after the last that was chosen, or after what was looked at
+    ends as ( -- after the last that was chosen, or after the last that was read
       select m.created_at, m.id from matched as m where m.n = $3 and (select count(*) from matched) > $3
       union all
       select s.created_at, s.id from (select * from slice order by 1, 2 offset $4 - 1) as s
@@ -173,7 +173,7 @@ create function public.cancel_jobs(
   p_workspace_id uuid, p_filter jsonb default '{}', p_limit integer default 500, p_cursor jsonb default null
 ) returns jsonb
 language plpgsql
-security definer -- callers hold no rights on the engine's tables: this is the function
+security definer -- callers hold no rights on the engine's tables
 set search_path = ''
 as $$
 declare
@@ -201,7 +201,7 @@ declare
   v_ids uuid[];
   v_children uuid[];
 begin
-  -- the caller holds the jobs' rows; who finds its unique key taken by now stays as it is
+  -- the caller holds the jobs' rows; a job whose unique key is taken by now stays as it is
   insert into queue.unique_jobs (workspace_id, job_type, key, job_id, until)
   select distinct on (workspace_id, job_type, unique_key) workspace_id, job_type, unique_key, id, 'finished'
     from public.jobs
@@ -241,7 +241,7 @@ begin
     select id from public.jobs
     where parent_id = any (v_ids) and outcome = 'cancelled' and error_data ->> 'reason' = 'parent_ended' order by id
       for update);
-  if cardinality(v_children) > 0 then -- they had ended with their parent and go on with it
+  if cardinality(v_children) > 0 then -- they ended with their parent and continue with it
     perform queue.retry_jobs(v_children, p_now);
   end if;
   perform queue.request_wake();
@@ -254,7 +254,7 @@ comment on function queue.retry_jobs is E'Run failed or cancelled jobs again: at
 
 create function public.retry_job(p_job_id uuid) returns jsonb
 language plpgsql
-security definer -- callers hold no rights on the engine's tables: this is the function
+security definer -- callers hold no rights on the engine's tables
 set search_path = ''
 as $$
 declare
@@ -294,7 +294,7 @@ create function public.redrive_jobs(
   p_workspace_id uuid, p_filter jsonb default '{}', p_limit integer default 500, p_cursor jsonb default null
 ) returns jsonb
 language plpgsql
-security definer -- callers hold no rights on the engine's tables: this is the function
+security definer -- callers hold no rights on the engine's tables
 set search_path = ''
 as $$
 declare
@@ -394,8 +394,8 @@ $$;
 comment on function queue.after_steering is 'Trigger: take a cancelled job out of the queue, and move one that has '
   'a new priority or schedule.';
 
--- whoever steers may set none of the columns that each lease or settle changes: a look at those spares the engine
--- two look-ups of current_user per job and update. Conditions are read from the catalogue by each statement: as names
+-- callers may set none of the columns that each lease or settle changes: comparing those spares the engine two
+-- look-ups of current_user per job and update. Conditions are read from the catalogue by each statement: as names
 -- the roles would be three times as long.
 create trigger jobs_steer_by_update before update of status, priority, scheduled_for on public.jobs
   for each row when (new.fence = old.fence and new.last_seq = old.last_seq
@@ -409,7 +409,7 @@ create trigger jobs_after_steering after update of status, priority, scheduled_f
 
 create function public.pause_jobs(p_request jsonb) returns jsonb
 language plpgsql
-security definer -- callers hold no rights on the engine's tables: this is the function
+security definer -- callers hold no rights on the engine's tables
 set search_path = ''
 as $$
 declare

@@ -169,7 +169,7 @@ begin
       v_held := v_held || v_schedule.workspace_id;
       continue;
     end if;
-    begin -- what is wrong with one schedule is that schedule's
+    begin -- a failure of one schedule must not stop the others
       perform queue.check_declared(v_schedule, p_now);
       v_made := queue.fire_schedule(v_schedule, least(100, v_most - v_runs), p_now);
       perform queue.count_runs(v_schedule.workspace_id, v_made.fired, p_now);
@@ -179,7 +179,7 @@ begin
       where id = v_schedule.id;
     exception
       when lock_not_available or deadlock_detected or serialization_failure then
-        continue; -- it stays due, and the next look fires it
+        continue; -- it stays due for the next call
       when others then
         update queue.schedules set problem = sqlerrm, next_at = queue.next_after_problem(v_schedule, p_now)
         where id = v_schedule.id;
@@ -199,7 +199,7 @@ set search_path = ''
 as $$
 begin
   return queue.cron_after(p_schedule.plan, p_schedule.timezone, p_now);
-exception when others then -- a zone that the server no longer knows
+exception when others then -- a time zone that the server no longer knows
   return p_now + interval '1 hour';
 end;
 $$;
@@ -252,7 +252,7 @@ comment on function queue.check_schedule is 'Refuse fields and options that a sc
 
 create function public.put_schedule(p_workspace_id uuid, p_schedule jsonb) returns jsonb
 language plpgsql
-security definer -- callers hold no rights on the engine's tables: this is the function
+security definer -- callers hold no rights on the engine's tables
 set search_path = ''
 as $$
 declare
@@ -306,7 +306,7 @@ comment on function public.put_schedule is E'Create or change a schedule by name
 
 create function public.delete_schedule(p_workspace_id uuid, p_name text) returns jsonb
 language plpgsql
-security definer -- callers hold no rights on the engine's tables: this is the function
+security definer -- callers hold no rights on the engine's tables
 set search_path = ''
 as $$
 begin
@@ -327,7 +327,7 @@ comment on function public.delete_schedule is 'Delete a schedule; the jobs it en
 
 create function public.list_schedules(p_workspace_id uuid) returns jsonb
 language plpgsql stable
-security definer -- callers hold no rights on the engine's tables: this is the function
+security definer -- callers hold no rights on the engine's tables
 set search_path = ''
 as $$
 begin

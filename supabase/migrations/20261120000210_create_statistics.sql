@@ -138,13 +138,13 @@ set enable_seqscan = off -- a session's plan may be older than the rows
 set jit = off
 as $$
 declare
-  v_rows_max constant integer := 50000; -- about a second's work, however talkative the jobs were
+  v_rows_max constant integer := 50000; -- about a second's work, however much the jobs wrote
   v_ids uuid[];
 begin
   v_ids := array( -- ended still: one may have been retried since it was chosen
     select j.id from public.jobs as j
     where j.id = any (p_ids) and j.finished_at is not null order by j.id for update skip locked);
-  v_ids := array( -- by events first, so that lines are counted of few
+  v_ids := array( -- by events first, so that log lines are counted for few
     select c.id from (
       select j.id, d.nth, sum(j.last_seq) over (order by d.nth) - j.last_seq as rows_before
       from unnest(p_ids) with ordinality as d (id, nth)
@@ -162,7 +162,7 @@ begin
     where c.rows <= v_rows_max or c.nth = 1
     order by c.nth);
   if cardinality(v_ids) = 1 and queue.strip_job(v_ids[1], v_rows_max) >= v_rows_max then
-    return 1; -- row by row: the next call goes on
+    return 1; -- row by row: the next call continues
   end if;
   with gone as (
     delete from public.jobs where id = any (v_ids) returning workspace_id, outcome)
@@ -191,7 +191,7 @@ begin
   delete from queue.named_events where (workspace_id, name) in (
     select workspace_id, name from queue.named_events
     where emitted_at < p_now - interval '30 days'
-      and not exists ( -- a step that got it has no copy of its own
+      and not exists ( -- a step that received it has no copy
         select 1 from queue.steps as s where s.workspace_id = named_events.workspace_id
           and s.event_name = named_events.name)
     order by emitted_at limit p_limit for update skip locked);
@@ -265,7 +265,7 @@ comment on function queue.forget_orphans is 'Delete jobs that were enqueued at t
 
 create function public.queue_health() returns jsonb
 language plpgsql
-security definer -- probes hold no rights on the engine's tables: this is the function
+security definer -- probes hold no rights on the engine's tables
 set search_path = ''
 as $$
 declare
@@ -274,14 +274,14 @@ declare
   v_tick record;
   v_ready integer := (select count(*) from (select 1 from queue.ready limit 10000) as counted);
   v_deferred integer := (select count(*) from (select 1 from queue.deferred limit 10000) as counted);
-  -- due, and not even promoted: that workers do, so nothing would be due while none can work
+  -- due, but not promoted yet: workers do that, so that nothing would count as due while none can work
   v_overdue timestamptz := (select min(run_at) from queue.deferred where run_at <= v_now - interval '10 seconds');
 begin
   with active as (
     select t.job_types, t.queues from (select * from queue.ticks order by started_at desc limit 100) as t
     where t.seen_at > v_now - interval '3 minutes')
   select min(head.ready_at) as oldest,
-    -- nothing at all is leased, nor runs, though some jobs are held back by nothing
+    -- nothing is leased or running, though nothing holds some of the due jobs back
     min(head.ready_at) filter (where not exists (select 1 from queue.leases where expires_at > v_now)
       and not exists (select 1 from queue.job_types as t where t.job_type = l.job_type and t.rate_limit is not null)
       and not exists (select 1 from queue.tenant_limits as tl
@@ -290,7 +290,7 @@ begin
   from queue.known_partitions as l
   cross join lateral (select r.ready_at from queue.ready as r where r.partition_id = l.id order by r.ready_at
     limit 1) as head
-  -- what is paused, or served by none of the workers there are, waits on purpose
+  -- paused jobs, and those that no running worker serves, wait on purpose
   where not exists (select 1 from queue.job_types as t where t.job_type = l.job_type and t.paused_at is not null)
     and not exists (select 1 from queue.pauses as p
       where p.kind = 'workspace' and p.workspace_id = l.workspace_id or p.kind = 'queue' and p.name = l.queue
@@ -367,7 +367,7 @@ comment on function queue.percentiles is 'Percentiles of a histogram {bucket: co
 
 create function public.queue_stats(p_workspace_id uuid default null, p_minutes integer default 60) returns jsonb
 language plpgsql
-security definer -- callers hold no rights on the engine's tables: this is the function
+security definer -- callers hold no rights on the engine's tables
 set search_path = ''
 as $$
 declare

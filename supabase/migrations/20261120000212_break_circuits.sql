@@ -95,7 +95,7 @@ as $$
   -- none counted for more than half of what it takes
   having sum(least(h.jobs, ceil(p_most / 2.0))) >= p_most
     and (count(*) >= 3 or count(*) = 2 and not exists (select 1 from fine as f where f.job_type = h.job_type))
-    -- and it works for nobody else, nor mostly for them
+    -- and it works for no one else, nor mostly for them
     and not exists (select 1 from fine as f where f.job_type = h.job_type and (f.workspace_id <> all (c.tenants)
       or f.jobs >= (select x.jobs from hit as x where x.job_type = h.job_type and x.fingerprint = h.fingerprint
         and x.workspace_id = f.workspace_id)))
@@ -114,7 +114,7 @@ begin
   select * into v_type from queue.job_types
   where job_type = p_job_type and paused_at is null for no key update skip locked;
   if not found then
-    return; -- a person has paused it, or somebody else is opening it now
+    return; -- a person has paused it, or another transaction is opening it now
   end if;
   insert into queue.breakers as b (job_type, opened_at, probe_at, max_concurrency, workspace_concurrency)
   values (p_job_type, p_now, p_now + interval '1 minute', v_type.max_concurrency, v_type.workspace_concurrency)

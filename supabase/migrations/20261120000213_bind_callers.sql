@@ -1,4 +1,4 @@
--- What binds callers beside membership: a worker's key that someone stole, a person in a loop.
+-- Limits on callers beyond membership: stolen worker keys, and people's rate limits.
 
 create function queue.check_worker_items(p_workspace_id uuid, p_items jsonb) returns void
 language plpgsql stable
@@ -66,7 +66,7 @@ begin
   on conflict (caller, name) do update set refilled_at = v_now,
     tokens = queue.tokens(b.tokens, b.refilled_at, v_burst, v_burst / v_rate, v_now) - p_amount
   returning tokens into v_tokens;
-  if v_tokens < 0 then -- and nothing of it is kept: the refusal rolls back
+  if v_tokens < 0 then -- the refusal rolls the charge back
     perform queue.refuse(429, 'rate_limited',
       format('more than %s %s a second; wait a moment', v_rate, replace(p_name, '_', ' ')),
       jsonb_build_object('limit', p_name, 'per_second', v_rate, 'burst', v_burst,
@@ -81,7 +81,7 @@ language plpgsql
 set search_path = ''
 as $$
 begin
-  if auth.uid() is not null and p_count > 0 then -- limits bind people, not the service
+  if auth.uid() is not null and p_count > 0 then -- limits apply to people, not to the service
     perform queue.charge(auth.uid()::text, 'enqueues', p_count);
   end if;
 end;
@@ -90,7 +90,7 @@ comment on function queue.charge_enqueues is 'Charge a person''s rate limit for 
 
 create function public.open_stream() returns jsonb
 language plpgsql
-security definer -- callers hold no rights on the engine's tables: this is the function
+security definer -- callers hold no rights on the engine's tables
 set search_path = ''
 as $$
 begin

@@ -8,10 +8,10 @@ set enable_seqscan = off -- a session's plan may be older than the rows
 set jit = off
 as $$
 declare
-  v_most constant integer := 1000; -- counted no further: a share of more is not missed
+  v_most constant integer := 1000; -- counted no further: a share above that makes no difference
   v_slots bigint;
 begin
-  if cardinality(p_workspace_ids) < 2 then -- nobody else waits
+  if cardinality(p_workspace_ids) < 2 then -- no one else waits
     return query select w.id, v_most::bigint from unnest(p_workspace_ids) as w (id);
     return;
   end if;

@@ -19,7 +19,7 @@ begin
   end if;
   v_seen := v_parts[1]::pg_snapshot;
   if pg_snapshot_xmax(v_seen) > pg_snapshot_xmax(pg_current_snapshot()) then
-    return null; -- from another cluster's life, before a dump and restore
+    return null; -- of another cluster, before a dump and restore
   end if;
   if cardinality(v_parts) = 1 then
     return jsonb_build_object('seen', v_parts[1]);
@@ -111,7 +111,7 @@ begin
     where v_from is null
       or (o.xid, o.job_id, o.seq) > ((v_from ->> 'xid')::xid8, (v_from ->> 'job_id')::uuid, (v_from ->> 'seq')::bigint)
     order by o.xid, o.job_id, o.seq limit p_limit + 1),
-  -- where the next page begins: after the last event of this one, or after what was read for nothing
+  -- where the next page begins: after the last event of this one, or after the last row read
   ends as (
     select t.xid, t.job_id, t.seq from told as t where t.n <= p_limit
     union all

@@ -147,17 +147,17 @@ begin
       cross join lateral (select 1 from queue.ready as r where r.partition_id = p.id limit 1001) as r limit 1001)
     union all
     (select 1
-      from (select * from queue.known_partitions as k -- of keys there may be any number: it looks at no more
+      from (select * from queue.known_partitions as k -- there may be any number of keys: it reads at most these
         where k.workspace_id = p_job.workspace_id and k.priority = p_job.priority limit 1001) as p
       cross join lateral (
         select 1 from queue.ready as r
         where r.partition_id = p.id and (r.ready_at, r.job_id) < (v_ready_at, p_job.id)
-          -- what the mark has passed is gone, though its dead rows may still be there
+          -- rows before the mark are gone, though their dead versions may still be there
           and r.ready_at >= p.claim_from
         order by r.ready_at, r.job_id limit 1001) as r limit 1001)
     limit 1001) as ahead;
   if v_ahead = 0 and v_ready_at < p_now - interval '15 seconds' then
-    -- it should have been leased by now: say what is seen, and promise nothing
+    -- it should have been leased by now: report what is known, without an estimate
     select max(leased_at) into v_seen from (select leased_at from queue.ticks order by started_at desc limit 100) as t;
     if coalesce(v_seen, '-infinity') < v_ready_at then
       return jsonb_build_object('reason', 'not_leased',

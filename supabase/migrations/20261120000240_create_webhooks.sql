@@ -86,7 +86,7 @@ on conflict (job_type) do nothing; -- a worker that runs while this is applied m
 
 create function queue.collect_outbox() returns trigger
 language plpgsql
-security definer -- anyone who moves a job may not write to the outbox
+security definer -- callers who change a job may not write to the outbox
 set search_path = ''
 as $$
 begin
@@ -146,7 +146,7 @@ declare
   v_count integer := 0;
 begin
   for v_one in
-    with recursive hooks as ( -- one probe per endpoint, however much waits for it
+    with recursive hooks as ( -- one look-up per endpoint, however much waits for it
       (select o.webhook_id from queue.outbox as o order by o.webhook_id limit 1)
       union all
       select (
@@ -177,7 +177,7 @@ begin
         v_count := v_count + 1;
       exception
         when lock_not_available or deadlock_detected or serialization_failure then
-          exit; -- and not on to the next, which may be of the same stream: a later lease continues here
+          exit; -- the next may be of the same stream: a later call continues here
         when others then
           update queue.webhooks set problem = sqlerrm
           where id = (select id from queue.webhooks where id = v_one.webhook_id for update skip locked);
@@ -282,7 +282,7 @@ comment on function queue.check_webhook is 'Refuse fields that a webhook cannot 
 
 create function public.put_webhook(p_workspace_id uuid, p_webhook jsonb) returns jsonb
 language plpgsql
-security definer -- callers hold no rights on the engine's tables: this is the function
+security definer -- callers hold no rights on the engine's tables
 set search_path = ''
 as $$
 declare
@@ -336,7 +336,7 @@ comment on function queue.texts is 'A JSON array of strings as an array; null fo
 
 create function public.delete_webhook(p_workspace_id uuid, p_webhook_id uuid) returns jsonb
 language plpgsql
-security definer -- callers hold no rights on the engine's tables: this is the function
+security definer -- callers hold no rights on the engine's tables
 set search_path = ''
 as $$
 begin
@@ -352,7 +352,7 @@ comment on function public.delete_webhook is 'Delete a webhook; deliveries not y
 
 create function public.list_webhooks(p_workspace_id uuid) returns jsonb
 language plpgsql stable
-security definer -- callers hold no rights on the engine's tables: this is the function
+security definer -- callers hold no rights on the engine's tables
 set search_path = ''
 as $$
 begin
@@ -367,7 +367,7 @@ comment on function public.list_webhooks is 'Webhooks of a workspace without the
 
 create function public.webhook_to_send(p_request jsonb) returns jsonb
 language plpgsql
-security definer -- the worker holds no rights on the engine's tables: this is the function
+security definer -- the worker holds no rights on the engine's tables
 set search_path = ''
 as $$
 declare
@@ -385,7 +385,7 @@ begin
     perform queue.refuse_lost(v_id, 'nothing was sent');
   end if;
   v_payload := v_delivery.payload;
-  -- another tenant's webhook is none, whichever tenant made the job
+  -- a webhook of another tenant counts as deleted, whichever tenant enqueued the job
   select * into v_webhook from queue.webhooks
   where id = (v_payload ->> 'webhook_id')::uuid and workspace_id = v_delivery.workspace_id;
   select * into v_event from public.job_events
@@ -402,7 +402,7 @@ begin
     'sealed_secrets', jsonb_build_array(v_webhook.sealed_secret)
       || case when v_webhook.rotated_at > v_now - interval '1 day'
       then jsonb_build_array(v_webhook.previous_sealed_secret) else '[]' end,
-    -- who has not answered in time may hold a slot for less of it
+    -- an endpoint that has not answered in time may hold a slot for less long
     'answer_ms', greatest(1000, 10000 / (2 ^ least(10, v_webhook.timeouts))::integer),
     'private_addresses', coalesce(queue.setting('webhook_private_addresses'), 'false'),
     'body', jsonb_build_object('type', v_event.type, 'timestamp', v_event.created_at,
@@ -414,7 +414,7 @@ comment on function public.webhook_to_send is E'The request that a leased delive
 
 create function public.webhook_sent(p_request jsonb) returns jsonb
 language plpgsql
-security definer -- the worker holds no rights on the engine's tables: this is the function
+security definer -- the worker holds no rights on the engine's tables
 set search_path = ''
 as $$
 declare

@@ -2,7 +2,7 @@
 
 create function public.set_workspace_limits(p_workspace_id uuid, p_limits jsonb) returns jsonb
 language plpgsql
-security definer -- callers hold no rights on the engine's tables: this is the function
+security definer -- callers hold no rights on the engine's tables
 set search_path = ''
 as $$
 declare
@@ -34,7 +34,7 @@ comment on function public.set_workspace_limits is E'Change limits of a workspac
 
 create function public.workspace_limits(p_workspace_id uuid) returns jsonb
 language plpgsql stable
-security definer -- callers hold no rights on the engine's tables: this is the function
+security definer -- callers hold no rights on the engine's tables
 set search_path = ''
 as $$
 begin
@@ -54,7 +54,7 @@ comment on function public.workspace_limits is E'Limits of a workspace and how m
 
 create function public.set_settings(p_settings jsonb) returns jsonb
 language plpgsql
-security definer -- the service role holds no rights on the engine's tables: this is the function
+security definer -- the service role holds no rights on the engine's tables
 set search_path = ''
 as $$
 declare
@@ -108,7 +108,7 @@ comment on function queue.is_retention is 'Whether a value is {completed, cancel
 
 create function public.set_retention(p_job_type text, p_days jsonb) returns jsonb
 language plpgsql
-security definer -- the service role holds no rights on the engine's tables: this is the function
+security definer -- the service role holds no rights on the engine's tables
 set search_path = ''
 as $$
 begin

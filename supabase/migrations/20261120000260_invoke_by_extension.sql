@@ -1,6 +1,6 @@
 -- Optional: call the worker from the database, where pg_net is installed, and each minute with pg_cron.
--- On AWS hints only: an enqueue through the API wakes the worker itself, and the schedule's minute tick is the net.
--- Without AWS this is the schedule. The file that attaches extensions gives it to pg_cron.
+-- On AWS hints only: an enqueue through the API wakes the worker itself, and the schedule's tick of each minute is
+-- the safety net. Without AWS this is the schedule. The file that attaches extensions gives it to pg_cron.
 
 create function queue.invoke_worker() returns boolean
 language plpgsql

@@ -21,7 +21,7 @@ revoke all on queue.removals from public, anon, authenticated, service_role;
 
 create function public.workspace_retention(p_workspace_id uuid) returns jsonb
 language plpgsql stable
-security definer -- callers hold no rights on the engine's tables: this is the function
+security definer -- callers hold no rights on the engine's tables
 set search_path = ''
 as $$
 declare
@@ -48,7 +48,7 @@ comment on function public.workspace_retention is E'How long ended jobs are kept
 
 create function public.next_runs(p_workspace_id uuid, p_schedule jsonb, p_count integer default 5) returns jsonb
 language plpgsql stable
-security definer -- callers hold no rights on the engine's tables: this is the function
+security definer -- callers hold no rights on the engine's tables
 set search_path = ''
 as $$
 declare

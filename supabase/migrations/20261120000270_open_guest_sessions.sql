@@ -1,5 +1,5 @@
--- A guest session is a session opened to someone outside the workspace: to anyone who holds its id, or to one user.
--- The id is minted here and is the capability; what it opens is that session and nothing beside it.
+-- A guest session is a session opened to someone outside the workspace: to all who hold its id, or to one user.
+-- The id is generated here and is the capability; it opens that session and nothing else.
 
 create table queue.guest_sessions (
   session_id text primary key,
@@ -93,7 +93,7 @@ comment on function queue.ensure_guest_session is E'The guest session of an id, 
 
 create function queue.show_guest_session(p_session_id text) returns jsonb
 language plpgsql stable
-security definer -- guests hold no rights on any table: this is their function
+security definer -- guests hold no rights on any table
 set search_path = ''
 as $$
 declare
@@ -121,7 +121,7 @@ create function queue.show_guest_session_events(
   p_session_id text, p_job_id uuid, p_after bigint, p_limit integer
 ) returns jsonb
 language plpgsql stable
-security definer -- guests hold no rights on any table: this is their function
+security definer -- guests hold no rights on any table
 set search_path = ''
 as $$
 declare
@@ -137,7 +137,7 @@ begin
     select coalesce(jsonb_agg(e.line order by e.seq), '[]')
     from (
       select seq, jsonb_build_object('job_id', job_id, 'seq', seq, 'type', type, 'created_at', created_at,
-        -- a log line is told as a number without words: seq stays gapless, and lines are not for guests
+        -- a log line has a number and no data: seq has no gaps, and lines are not for guests
         'data', case when type = 'job.log' and not queue.is_mine(v_guest_session) then '{}' else data end) as line
       from public.job_events
       where job_id = p_job_id and seq > coalesce(p_after, 0)
@@ -149,7 +149,7 @@ comment on function queue.show_guest_session_events is 'Body of public.guest_ses
 
 create function queue.show_guest_session_feed(p_session_id text, p_cursor text, p_limit integer) returns jsonb
 language plpgsql stable
-security definer -- guests hold no rights on any table: this is their function
+security definer -- guests hold no rights on any table
 set search_path = ''
 as $$
 declare
@@ -160,7 +160,7 @@ end;
 $$;
 comment on function queue.show_guest_session_feed is 'Body of public.guest_session_feed, with rights that browsers'' roles do not have.';
 
--- Bodies bound when they are made: the roles that call them need no right to look into queue.
+-- Bodies are bound when they are created: the roles that call them need no usage of queue.
 create function public.guest_session_jobs(p_session_id text) returns jsonb
 language sql stable
 set search_path = ''
@@ -191,7 +191,7 @@ comment on function public.guest_session_feed is 'Events of a guest session''s j
 
 create function public.open_guest_session(p_workspace_id uuid, p_options jsonb default '{}') returns jsonb
 language plpgsql
-security definer -- callers hold no rights on the engine's tables: this is the function
+security definer -- callers hold no rights on the engine's tables
 set search_path = ''
 as $$
 declare
@@ -218,7 +218,7 @@ begin
     perform queue.refuse(403, 'forbidden',
       'anonymous guest sessions are off: name a user_id, or let the operator set allow_anonymous', 'allow_anonymous');
   end if;
-  -- those that ended long ago leave a few at a time, with anyone who opens the next
+  -- a few of those that ended long ago are deleted whenever one is opened
   delete from queue.guest_sessions where session_id in (
     select session_id from queue.guest_sessions where expires_at < queue.clock() - interval '1 day'
     order by session_id limit 20 for update skip locked);
@@ -233,7 +233,7 @@ comment on function public.open_guest_session is E'Open a session to someone out
 
 create function public.close_guest_session(p_session_id text) returns jsonb
 language plpgsql
-security definer -- callers hold no rights on the engine's tables: this is the function
+security definer -- callers hold no rights on the engine's tables
 set search_path = ''
 as $$
 begin

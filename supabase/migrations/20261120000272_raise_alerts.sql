@@ -1,5 +1,5 @@
--- Thresholds that somebody is to hear of: looked at once a minute, raised once, resolved once.
--- An alert is an event of a job of its own type: it takes the outbox that every other event takes.
+-- Alerts: thresholds that are checked once a minute, raised once, resolved once.
+-- An alert is an event of a job of its own type: it goes through the outbox as every other event does.
 
 create table queue.alerts (
   id uuid primary key default queue.new_id(),
@@ -173,7 +173,7 @@ begin
     return array['422', 'unknown_job_type', 'no worker has registered the job type ' || left(p_alert ->> 'job_type',
       100), 'job_type'];
   end if;
-  -- whoever may set an address could write to strangers
+  -- with any address a caller could send mail to strangers
   select a.value into v_address
   from jsonb_array_elements_text(case when jsonb_typeof(p_alert -> 'mail') = 'array' then p_alert -> 'mail'
     else '[]' end) as a

@@ -56,7 +56,7 @@ begin
   if cardinality(v_ids) < p_limit then
     return v_ids;
   end if;
-  -- a crowd: half of the places for the oldest, half for an equal share of each tenant
+  -- more than fit: half of the places for the oldest, half in equal shares for the tenants
   v_tenants := queue.some_tenants('deferred', 250);
   return array(
     select f.job_id from unnest(v_tenants) as t (workspace_id) cross join lateral (
@@ -203,7 +203,7 @@ language plpgsql
 set search_path = ''
 as $$
 declare
-  -- after a cancellation in smaller bites: what cannot be swallowed is alone in the end, and the rest gets on
+  -- after a cancellation in smaller bites, until the item that fails is alone and the rest is done
   v_failures integer := (select least(3, failures) from queue.maintenance_tasks where name = p_task);
   v_bite integer := greatest(1, 500 / (10 ^ v_failures)::integer);
   v_items text[];
@@ -211,7 +211,7 @@ declare
   v_one integer;
   v_done integer := 0;
 begin
-  -- what ends may let others end or go on; small bites are many
+  -- an end may let others end or continue; small bites are many
   for v_round in 1..greatest(case p_task when 'signals' then 5 else 1 end, 500 / v_bite) loop
     v_items := queue.due_items(p_task, v_bite, p_now);
     exit when v_items = '{}';
@@ -275,7 +275,7 @@ begin
   for v_one in select * from queue.parked where retry_at <= p_now order by retry_at limit 20 loop
     exit when clock_timestamp() > p_until;
     v_tried := queue.try_items(v_one.task, array[v_one.item], p_now, p_until);
-    if v_tried.failure is null then -- done, or gone
+    if v_tried.failure is null then -- done, or deleted
       delete from queue.parked where task = v_one.task and item = v_one.item;
       v_done := v_done + 1;
     else
@@ -300,7 +300,7 @@ as $$
     (12, 'orphans', interval '5 minutes'),
     (13, 'messages', interval '0'),
     (17, 'alerts', interval '1 minute'),
-    -- what these lock is wanted by leases, so they come last
+    -- leases need what these lock, so they come last
     (14, 'sweep', interval '1 minute'), (15, 'buckets', interval '1 minute')) as t (place, name, every)
   join queue.maintenance_tasks as u on u.name = t.name
   where (u.done_at <= p_now - t.every or u.cursor = 'behind')

@@ -1,7 +1,7 @@
 -- Lists and counts of jobs that read by their limit, whatever else there is: each state is read
 -- from the index or the narrow table that holds it in order, and what none holds is looked for in slices.
 
--- a webhook's deliveries are few among many jobs; nobody else's job pays for their order
+-- a webhook's deliveries are few among many jobs; no other job pays for their order
 create index jobs_by_webhook on public.jobs (concurrency_key, created_at, id) where job_type = 'webhook_delivery';
 
 create type queue.list_place as (created_at timestamptz, id uuid);
@@ -226,7 +226,7 @@ declare
   v_one queue.list_place;
   v_mark queue.list_place;
 begin
-  -- half a place in the list would start it again, for ever
+  -- half a cursor would start the list again, for ever
   if coalesce(jsonb_typeof(p_cursor), 'null') <> 'null' and (jsonb_typeof(p_cursor) <> 'object'
       or p_cursor ->> 'created_at' is null or p_cursor ->> 'id' is null) then
     perform queue.refuse(400, 'invalid_argument', 'cursor must be a page''s next: {created_at, id}', 'cursor');
@@ -254,7 +254,7 @@ begin
     end if;
   end loop;
 
-  if v_filter ? 'id_prefix' then -- by id, which leaves the order of creation to whoever makes ids
+  if v_filter ? 'id_prefix' then -- by id, which is the order of creation only where ids are made here
     v_found := array(select a from unnest(v_all) as a order by (a).id desc);
   else
     v_found := array(select a from unnest(v_all) as a where v_mark is null or a >= v_mark
@@ -313,7 +313,7 @@ create function public.sort_jobs(
 language plpgsql stable
 security definer -- leases and waits, which hold the running and waiting jobs in order, are the engine's own
 set search_path = ''
-set enable_seqscan = off -- no further than looked at
+set enable_seqscan = off -- no further than read
 set enable_bitmapscan = off
 set jit = off
 as $$
@@ -434,7 +434,7 @@ comment on function public.count_jobs is E'How many jobs of a workspace are in e
 
 create function public.dead_letters(p_workspace_id uuid) returns jsonb
 language plpgsql stable
-security definer -- callers hold no rights on the engine's tables: this is the function
+security definer -- callers hold no rights on the engine's tables
 set search_path = ''
 as $$
 declare

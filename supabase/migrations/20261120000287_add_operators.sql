@@ -1,4 +1,4 @@
--- People on call see the jobs of every workspace, and each look and each act of theirs is written down.
+-- Operators see the jobs of every workspace; each of their reads and actions is written to an audit log.
 -- An operator opens a workspace for a time and is a member of it until then: every rule stays where it is.
 
 create table queue.operators (
@@ -147,7 +147,7 @@ begin
   end if;
   return v_mail;
 exception when insufficient_privilege or undefined_column then
-  return null; -- an Auth of another make
+  return null; -- Auth may be another product's
 end;
 $$;
 comment on function queue.mail_of is 'The mail address of an Auth user; null when there is none.';

@@ -6,7 +6,7 @@ create function public.search_logs(
   p_workspace_id uuid, p_filter jsonb default '{}', p_before bigint default null, p_limit integer default 100
 ) returns jsonb
 language plpgsql stable
-security definer -- one question to membership, and not one per line
+security definer -- membership is checked once and not per line
 set search_path = ''
 set enable_seqscan = off -- in order and no further than needed
 set enable_bitmapscan = off

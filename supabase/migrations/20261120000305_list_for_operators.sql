@@ -5,7 +5,7 @@ create function queue.note_listing(p_detail jsonb) returns void
 language sql
 set search_path = ''
 as $$
-  -- a page that reads every few seconds is one look, not hundreds
+  -- a page that reads every few seconds is one entry and not hundreds
   insert into queue.actions (user_id, as_operator, action, jobs, detail)
   select auth.uid(), true, 'list', 0, p_detail
   where auth.uid() is not null and not exists (

@@ -22,7 +22,7 @@ returns jsonb
 language plpgsql stable
 security definer -- callers hold no rights on the engine's tables
 set search_path = ''
-set plan_cache_mode = 'force_custom_plan' -- one workspace and all of them want different plans
+set plan_cache_mode = 'force_custom_plan' -- one workspace and all of them need different plans
 as $$
 declare
   v_now timestamptz := queue.clock();

@@ -148,7 +148,7 @@ begin
     perform queue.join_workspaces(new.id, new.email);
   end if;
   return null;
-exception when others then -- nothing here may keep a person from signing in
+exception when others then -- a failure here must not prevent a sign-in
   raise warning 'invitations of % were not accepted: % (%)', new.id, sqlerrm, sqlstate;
   return null;
 end;

@@ -1,4 +1,4 @@
--- Quotas on every row a tenant can make: each table's is a setting, told by workspace_limits, held by a trigger.
+-- Quotas on every row a tenant can create: a setting for each table, shown by workspace_limits, kept by a trigger.
 -- So they hold by every way in, and for tables to come by one line.
 
 create table queue.row_counts (
@@ -93,7 +93,7 @@ comment on function queue.check_rows is E'Refuse with 429 and the quota''s name 
 
 create function queue.hold_quota() returns trigger
 language plpgsql
-security definer -- whoever makes a row may not count them
+security definer -- callers who insert a row may not count them
 set search_path = ''
 as $$
 begin

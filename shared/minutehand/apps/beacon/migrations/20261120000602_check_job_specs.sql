@@ -185,7 +185,7 @@ as $$
   from jsonb_array_elements(p_spec -> 'questions') with ordinality as q
 $$;
 comment on function beacon.questions is
-'A spec''s questions as they are put: [{question_id, question, category?}], in order.';
+'A spec''s questions as they are sent to providers: [{question_id, question, category?}], in order.';
 
 create function beacon.spec_problem(p_spec jsonb) returns text
 language plpgsql immutable

@@ -3,7 +3,7 @@
 
 create function public.beacon_start(p_request jsonb) returns jsonb
 language plpgsql
-security definer -- the worker holds no rights on the app's tables: this is the way in
+security definer -- the worker holds no rights on the app's tables
 set search_path = ''
 as $$
 declare
@@ -25,7 +25,7 @@ E'Start the job of a leased beacon_job {job_id, fence}: {job, executions}; for t
 
 create function public.beacon_finish(p_request jsonb) returns jsonb
 language plpgsql
-security definer -- the worker holds no rights on the app's tables: this is the way in
+security definer -- the worker holds no rights on the app's tables
 set search_path = ''
 as $$
 declare
@@ -82,11 +82,11 @@ begin
 end;
 $$;
 comment on function beacon.held_execution is
-'The leased job, locked, and its execution, null when it is gone; lease_lost for others than the holder.';
+'Lock and return the leased job and its execution, null when it is gone; lease_lost for callers that do not hold the lease.';
 
 create function public.beacon_start_execution(p_request jsonb) returns jsonb
 language plpgsql
-security definer -- the worker holds no rights on the app's tables: this is the way in
+security definer -- the worker holds no rights on the app's tables
 set search_path = ''
 as $$
 declare
@@ -122,7 +122,7 @@ E'Start the execution of a leased beacon_execution {job_id, fence}; for the work
 
 create function public.beacon_note_execution(p_request jsonb) returns jsonb
 language plpgsql
-security definer -- the worker holds no rights on the app's tables: this is the way in
+security definer -- the worker holds no rights on the app's tables
 set search_path = ''
 as $$
 declare
@@ -140,7 +140,7 @@ comment on function public.beacon_note_execution is
 
 create function public.beacon_cancel_stragglers(p_request jsonb) returns jsonb
 language plpgsql
-security definer -- the worker holds no rights on the app's tables: this is the way in
+security definer -- the worker holds no rights on the app's tables
 set search_path = ''
 as $$
 declare
@@ -163,7 +163,7 @@ E'Cancel the other executions of a leased beacon_execution''s job {job_id, fence
 
 create function public.beacon_take_abandoned() returns jsonb
 language plpgsql
-security definer -- the worker holds no rights on the app's tables: this is the way in
+security definer -- the worker holds no rights on the app's tables
 set search_path = ''
 as $$
 declare
@@ -180,12 +180,12 @@ begin
 end;
 $$;
 comment on function public.beacon_take_abandoned is
-E'Take up to 20 tasks that providers still work on though their executions have ended: '
-'{tasks: [{provider, provider_task}]}; for the worker.\n\nEach is given out once: cancelling is a courtesy.';
+E'Take up to 20 tasks that providers still work on though their executions have ended: {tasks: [{provider, '
+  'provider_task}]}; for the worker.\n\nEach is returned once, since cancelling is best effort.';
 
 create function public.beacon_report_providers(p_reports jsonb) returns jsonb
 language plpgsql
-security definer -- the worker holds no rights on the app's tables: this is the way in
+security definer -- the worker holds no rights on the app's tables
 set search_path = ''
 as $$
 declare
@@ -213,7 +213,7 @@ E'Note how calls of providers ended, [{provider, region, ok, error}], each pair 
 
 create function public.beacon_health() returns jsonb
 language plpgsql stable
-security definer -- probes hold no rights on the app's tables: this is the way in
+security definer -- probes hold no rights on the app's tables
 set search_path = ''
 as $$
 declare

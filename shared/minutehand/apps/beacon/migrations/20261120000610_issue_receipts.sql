@@ -40,7 +40,7 @@ comment on function public.beacon_keys is
 
 create function public.beacon_add_key(p_key jsonb) returns jsonb
 language plpgsql
-security definer -- no role holds rights on the keys: this is the way in
+security definer -- no role holds rights on the keys
 set search_path = ''
 as $$
 declare
@@ -114,8 +114,8 @@ begin
 end;
 $$;
 comment on function beacon.receipt_problem is
-'What a receipt states that is not so, as {field, problem}; null when nothing is. The signature itself is '
-'checked by its readers.';
+'What is wrong in a receipt, as {field, problem}; null when nothing is. The signature itself is checked by its '
+  'readers.';
 
 create function beacon.add_receipt(p_receipt jsonb, p_execution public.beacon_executions, p_held uuid)
 returns public.beacon_receipts
@@ -147,11 +147,11 @@ begin
 end;
 $$;
 comment on function beacon.add_receipt is
-'Add a receipt at the chain''s end and append its event; null when the end is elsewhere by now.';
+'Add a receipt at the chain''s end and append its event; null when another receipt was added meanwhile.';
 
 create function public.beacon_issue(p_request jsonb) returns jsonb
 language plpgsql
-security definer -- the worker holds no rights on the app's tables: this is the way in
+security definer -- the worker holds no rights on the app's tables
 set search_path = ''
 set lock_timeout = '8s'
 as $$
@@ -226,8 +226,8 @@ begin
 end;
 $$;
 comment on function public.beacon_prune is
-E'Remove a workspace''s receipts issued before p_before, oldest first, and ended jobs without any left: '
-'{receipts, jobs}; for the operator.\n\nThe last receipt always stays, and what stays is one chain without gaps.';
+E'Delete a workspace''s receipts issued before p_before, oldest first, and ended jobs without any left: {receipts, '
+  'jobs}; for the operator.\n\nThe last receipt is always kept, and the rest is one chain without gaps.';
 
 -- Grants ---------------------------------------------------------------------------------------------------
 

@@ -24,15 +24,15 @@ create table public.workspace_settings (
     length(apollo_api_key_encrypted) <= 4000 and length(apollo_api_key_last4) <= 4
   )
 );
-comment on table public.workspace_settings is E'What a workspace has set up.\n\nMembers read it, managers change it; the key''s ciphertext is readable to neither.';
+comment on table public.workspace_settings is E'Settings of workspaces.\n\nMembers read them, managers change them; neither can read the key''s ciphertext.';
 comment on column public.workspace_settings.workspace_id is 'The workspace these settings belong to.';
 comment on column public.workspace_settings.apollo_api_key_encrypted is 'The Apollo key, sealed with the workspace as context; null while none is set. Readable to no browser''s role.';
 comment on column public.workspace_settings.apollo_api_key_last4 is 'The last four characters of the key, to tell keys apart; null while none is set.';
-comment on column public.workspace_settings.apollo_client is 'apollo (the vendor) or offline (no network); null takes what the deployment says (USE_MOCK_APOLLO).';
-comment on column public.workspace_settings.apollo_auto_enrich is 'Whether a new account with a domain enqueues its own enrichment.';
-comment on column public.workspace_settings.apollo_paused_until is 'Until when Apollo asked this key to wait (429), UTC; past or null while calls may go out.';
+comment on column public.workspace_settings.apollo_client is 'apollo (the vendor) or offline (no network); null takes the deployment''s (USE_MOCK_APOLLO).';
+comment on column public.workspace_settings.apollo_auto_enrich is 'Whether the enrichment of a new account with a domain is enqueued automatically.';
+comment on column public.workspace_settings.apollo_paused_until is 'Until when Apollo asked this key to wait (429), UTC; past or null while calls are allowed.';
 comment on column public.workspace_settings.enrichment_credits_used is 'Apollo credits paid so far, counted once per answered call.';
-comment on column public.workspace_settings.created_at is 'When the settings were first made, UTC.';
+comment on column public.workspace_settings.created_at is 'When the settings were first stored, UTC.';
 comment on column public.workspace_settings.updated_at is 'When the settings last changed, UTC.';
 
 create table public.accounts (
@@ -63,7 +63,7 @@ create table public.accounts (
   ),
   constraint accounts_metadata_is_an_object check (jsonb_typeof(metadata) = 'object')
 );
-comment on table public.accounts is E'Companies a workspace knows.\n\nA domain may stand on several accounts (branches); imports match the oldest.';
+comment on table public.accounts is E'Companies a workspace knows.\n\nSeveral accounts (branches) may have the same domain; imports match the oldest.';
 comment on column public.accounts.id is 'The account.';
 comment on column public.accounts.workspace_id is 'The workspace that owns it.';
 comment on column public.accounts.name is 'The company''s name.';
@@ -75,7 +75,7 @@ comment on column public.accounts.city is 'City of the head office; null when un
 comment on column public.accounts.state is 'State or region of the head office; null when unknown.';
 comment on column public.accounts.country is 'Country of the head office; null when unknown.';
 comment on column public.accounts.enriched_at is 'When Apollo''s data was last applied, UTC; null when never.';
-comment on column public.accounts.metadata is 'Loose data; enrichment sets apollo_enriched_at, apollo_source and apollo.';
+comment on column public.accounts.metadata is 'Other data; enrichment sets apollo_enriched_at, apollo_source and apollo.';
 comment on column public.accounts.edited_at is 'Per field, when a person last changed it; enrichment respects what is newer than its job.';
 comment on column public.accounts.created_at is 'When the account was added, UTC.';
 comment on column public.accounts.updated_at is 'When anything on it last changed, UTC.';
@@ -109,7 +109,7 @@ comment on column public.contacts.email is 'The person''s mail address; null whe
 comment on column public.contacts.title is 'The person''s job title; null when unknown.';
 comment on column public.contacts.linkedin_url is 'The person''s LinkedIn page; null when unknown.';
 comment on column public.contacts.enriched_at is 'When Apollo''s data was last applied, UTC; null when never.';
-comment on column public.contacts.metadata is 'Loose data; enrichment sets apollo_enriched_at, apollo_source and apollo.';
+comment on column public.contacts.metadata is 'Other data; enrichment sets apollo_enriched_at, apollo_source and apollo.';
 comment on column public.contacts.edited_at is 'Per field, when a person last changed it; enrichment respects what is newer than its job.';
 comment on column public.contacts.created_at is 'When the contact was added, UTC.';
 comment on column public.contacts.updated_at is 'When anything on it last changed, UTC.';
@@ -164,7 +164,7 @@ begin
   return new;
 end;
 $$;
-comment on function enrichment.note_edits is 'Stamp edited_at for every field a person changes.';
+comment on function enrichment.note_edits is 'Trigger: set edited_at of each field that a person changes.';
 
 create trigger accounts_note_edits
 before update on public.accounts
@@ -212,7 +212,7 @@ begin
   );
 end;
 $$;
-comment on function public.get_workspace_settings is E'Read a workspace''s settings.\n\nOf the Apollo key it tells only whether one is configured and its last four characters. Calls without an answer may or may not have cost a credit.';
+comment on function public.get_workspace_settings is E'Read a workspace''s settings.\n\nOf the Apollo key it returns only whether one is configured and its last four characters. Calls without an answer may or may not have cost a credit.';
 
 create function public.put_workspace_settings(p_workspace_id uuid, p_changes jsonb)
 returns jsonb

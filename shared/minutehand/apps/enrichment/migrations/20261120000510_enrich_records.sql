@@ -40,7 +40,7 @@ as $$
     jsonb_build_object('key', p_job_type || ':' || p_id, 'until', 'finished', 'on_conflict', 'skip')
   );
 $$;
-comment on function enrichment.once_per is 'The enqueue option that lets one job per record live at a time.';
+comment on function enrichment.once_per is 'The enqueue option that allows one live job per record.';
 
 create function enrichment.account_job(p_account_id uuid, p_domain text)
 returns jsonb
@@ -145,7 +145,7 @@ begin
   );
 end;
 $$;
-comment on function public.enrich_account is E'Enqueue one account''s enrichment.\n\nAnswers the job already under way, with created false, when there is one.';
+comment on function public.enrich_account is E'Enqueue one account''s enrichment.\n\nReturns the live job, with created false, when there is one.';
 
 create function public.enrich_contact(p_contact_id uuid)
 returns jsonb
@@ -168,7 +168,7 @@ begin
   );
 end;
 $$;
-comment on function public.enrich_contact is E'Enqueue one contact''s enrichment.\n\nAnswers the job already under way, with created false, when there is one.';
+comment on function public.enrich_contact is E'Enqueue one contact''s enrichment.\n\nReturns the live job, with created false, when there is one.';
 
 create function public.enrich_accounts(p_workspace_id uuid, p_selection jsonb)
 returns jsonb
@@ -266,7 +266,7 @@ begin
   return jsonb_build_object('answer', v_answer);
 end;
 $$;
-comment on function public.enrichment_begin_call is E'Note that a call is about to be made, or answer what an earlier attempt already paid for.';
+comment on function public.enrichment_begin_call is 'Note that a call is about to be made, or return the answer that an earlier attempt paid for.';
 
 create function public.enrichment_finish_call(
   p_job_id uuid, p_fence bigint, p_step text, p_answer jsonb, p_credits integer
@@ -381,7 +381,7 @@ begin
   );
 end;
 $$;
-comment on function public.enrichment_apply is E'Write Apollo''s fields to an account (p_kind account) or a contact, except what a person edited since the job was made.\n\np_seen is the row as the job loaded it. Answers which fields were updated and which were kept, or missing.';
+comment on function public.enrichment_apply is E'Write Apollo''s fields to an account (p_kind account) or a contact, except what a person edited since the job was made.\n\np_seen is the row as the job loaded it. Returns which fields were updated, and which were kept or missing.';
 
 create function public.enrichment_pause(p_job_id uuid, p_fence bigint, p_seconds double precision)
 returns jsonb
@@ -404,7 +404,7 @@ begin
   return jsonb_build_object('paused_until', v_until);
 end;
 $$;
-comment on function public.enrichment_pause is E'Note that Apollo asked the workspace''s key to wait, so that its other jobs wait without asking.\n\nFor whoever holds the job; lease_lost for anybody else.';
+comment on function public.enrichment_pause is E'Note that Apollo asked the workspace''s key to wait, so that its other jobs wait without asking.\n\nFor the holder of the job''s lease; lease_lost for others.';
 
 create function public.enrichment_load_key(p_workspace_id uuid)
 returns jsonb
@@ -440,7 +440,7 @@ begin
   );
 end;
 $$;
-comment on function public.reseal_apollo_key is E'Seal the stored key under the present wrapping key, by a job: {job, created, wake}.\n\nFor managers of the workspace.';
+comment on function public.reseal_apollo_key is E'Seal the stored key again under the present wrapping key, by a job: {job, created, wake}.\n\nFor managers of the workspace.';
 
 create function public.enrichment_swap_key(p_workspace_id uuid, p_old text, p_new text)
 returns jsonb
@@ -456,7 +456,7 @@ as $$
   )
   select jsonb_build_object('swapped', count(*) = 1) from swapped;
 $$;
-comment on function public.enrichment_swap_key is E'Replace a sealed key by the same key sealed anew.\n\nDoes nothing when a manager set another key meanwhile.';
+comment on function public.enrichment_swap_key is E'Replace a sealed key by the same key sealed again.\n\nDoes nothing when a manager set another key meanwhile.';
 
 alter table enrichment.calls enable row level security;
 revoke all on enrichment.calls from public, anon, authenticated, service_role;

@@ -37,7 +37,7 @@ as $$
   select case p_job_type when 'transcription' then array['verify', 'audio', 'transcribe']
     when 'sop_generation' then array['procedure'] when 'mux_upload' then array['publish'] end
 $$;
-comment on function training.stages_of is 'The stages that a job type does, in their order.';
+comment on function training.stages_of is 'The stages of a job type, in their order.';
 
 create function training.parts_of(p_training_id uuid) returns jsonb
 language sql stable
@@ -126,7 +126,7 @@ as $$
   left join lateral (select e.value as part from jsonb_array_elements(p.parts) as e
     where e.value ->> 'status' = 'processing' limit 1) as running on true
 $$;
-comment on function training.line is 'A training with its jobs, as lists and its page begin.';
+comment on function training.line is 'A training with its jobs, for lists and its page.';
 
 create function public.training_read(p_training_id uuid) returns jsonb
 language plpgsql stable
@@ -195,8 +195,8 @@ begin
 end;
 $$;
 comment on function public.training_transcript is
-  'What was recognised so far: {complete, engine, offline, language, duration_seconds, segments: [{start, end, text}]};'
-  ' for members.';
+  'The transcript so far: {complete, engine, offline, language, duration_seconds, segments: [{start, end, text}]}; '
+  'for members.';
 
 create function public.training_procedure(p_training_id uuid, p_version integer default null) returns jsonb
 language plpgsql stable
@@ -289,7 +289,7 @@ begin
   return (v_done -> 'wake')::boolean;
 end;
 $$;
-comment on function training.enqueue is 'Enqueue a training''s job of a type; whether a worker should be woken.';
+comment on function training.enqueue is 'Enqueue a training''s job of a type; returns whether a worker should be woken.';
 
 create function training.create(
   p_training_id uuid, p_workspace_id uuid, p_title text, p_object_key text, p_source_url text, p_checksum text
@@ -317,7 +317,7 @@ exception
 end;
 $$;
 comment on function training.create is
-  'Make a training of an uploaded file or of an address; null when its id or its object is taken.';
+  'Create a training of an uploaded file or of an address; null when its id or its object is taken.';
 
 create function public.training_start(
   p_workspace_id uuid, p_title text, p_object_key text, p_size_bytes bigint, p_training_id uuid default null,
@@ -325,7 +325,7 @@ create function public.training_start(
 )
 returns jsonb
 language plpgsql
-security definer -- nobody holds a right to write trainings: this is the function
+security definer -- no role may write trainings directly
 set search_path = ''
 as $$
 declare
@@ -361,14 +361,14 @@ begin
 end;
 $$;
 comment on function public.training_start is
-  E'Have an uploaded video worked on: {training_id, created, wake}; for members.\n\nThe training and its jobs '
+  E'Create a training of an uploaded video: {training_id, created, wake}; for members.\n\nThe training and its jobs '
   'transcription and mux_upload are one transaction; sop_generation follows in the one that ends the transcription. '
-  'The same upload finds the same training; with another title it is a conflict.';
+  'The same upload returns the same training; with another title it is a conflict.';
 
 create function public.training_transcribe(p_workspace_id uuid, p_training_id uuid, p_title text, p_audio_url text)
 returns jsonb
 language plpgsql
-security definer -- nobody holds a right to write trainings: this is the function
+security definer -- no role may write trainings directly
 set search_path = ''
 as $$
 declare
@@ -410,8 +410,8 @@ begin
 end;
 $$;
 comment on function public.training_transcribe is
-  E'Have a recording transcribed: {training_id, job_id, created, wake}; for members.\n\nA training of that id is made '
-  'unless there is one; its transcription is found again, and run again when it had failed or was cancelled.';
+  E'Have a recording transcribed: {training_id, job_id, created, wake}; for members.\n\nCreates a training of that id '
+  'unless there is one; an existing transcription is returned, and retried when it had failed or was cancelled.';
 
 create function training.clean(p_training public.trainings, p_audio boolean, p_video boolean, p_host boolean)
 returns boolean
@@ -430,8 +430,8 @@ begin
 end;
 $$;
 comment on function training.clean is
-  'Have what lies outside the database removed: an unfinished upload to the video host, with p_audio the cut audio, '
-  'with p_video the video and its preview, and with p_host what the video host made of it.';
+  'Enqueue the removal of what is outside the database: an unfinished upload to the video host, with p_audio the cut '
+  'audio, with p_video the video and its preview, and with p_host what the video host made of it.';
 
 create function training.reopen(p_training public.trainings, p_job_type text) returns void
 language plpgsql
@@ -456,11 +456,11 @@ begin
   end if;
 end;
 $$;
-comment on function training.reopen is 'Forget what a job of a training failed with, and keep what is finished.';
+comment on function training.reopen is 'Delete the failed stages of a training''s job, and keep the finished ones.';
 
 create function public.training_cancel(p_training_id uuid) returns jsonb
 language plpgsql
-security definer -- nobody holds a right to write trainings: this is the function
+security definer -- no role may write trainings directly
 set search_path = ''
 as $$
 declare
@@ -481,11 +481,11 @@ begin
 end;
 $$;
 comment on function public.training_cancel is
-  'Stop every job of a training: {training_id}. What finished stages made stays. 409 when it has ended.';
+  'Stop every job of a training: {training_id}. Finished stages are kept. 409 when it has ended.';
 
 create function public.training_retry(p_training_id uuid) returns jsonb
 language plpgsql
-security definer -- nobody holds a right to write trainings: this is the function
+security definer -- no role may write trainings directly
 set search_path = ''
 as $$
 declare
@@ -523,8 +523,8 @@ begin
 end;
 $$;
 comment on function public.training_retry is
-  'Run the failed and cancelled jobs of a training again, behind their last finished stages: {training_id, wake}. '
-  '409 when there are none.';
+  'Run the failed and cancelled jobs of a training again, after their last finished stages: {training_id, wake}. 409 '
+  'when there are none.';
 
 create function training.refuse_procedure(p_procedure jsonb) returns void
 language plpgsql
@@ -554,12 +554,12 @@ begin
 end;
 $$;
 comment on function training.refuse_procedure is
-  'Refuse what is no procedure, as models.py describes one: everybody who reads it relies on its shape.';
+  'Refuse what is not a procedure as models.py describes one: all readers rely on its shape.';
 
 create function public.training_save_procedure(p_training_id uuid, p_base_version integer, p_procedure jsonb)
 returns jsonb
 language plpgsql
-security definer -- nobody holds a right to write procedures: this is the function
+security definer -- no role may write procedures directly
 set search_path = ''
 as $$
 declare
@@ -591,7 +591,7 @@ comment on function public.training_save_procedure is
 
 create function public.training_delete(p_training_id uuid) returns jsonb
 language plpgsql
-security definer -- nobody holds a right to write trainings: this is the function
+security definer -- no role may write trainings directly
 set search_path = ''
 as $$
 declare
@@ -611,8 +611,8 @@ begin
 end;
 $$;
 comment on function public.training_delete is
-  'Delete a training with all it made, here, in the uploads bucket and at the video host: {training_id, wake}. '
-  'Its live jobs are cancelled first.';
+  'Delete a training with its results, also in the uploads bucket and at the video host: {training_id, wake}. Its '
+  'live jobs are cancelled first.';
 
 revoke execute on function public.training_start, public.training_transcribe, public.training_read,
 public.training_list, public.training_transcript, public.training_procedure, public.training_cancel,

@@ -54,11 +54,11 @@ begin
 end;
 $$;
 comment on function training.begin_run is
-  'Note the first start of a training''s job, and clear what it failed with when it is run again.';
+  'Note the first start of a training''s job, and delete its failed stages when it is run again.';
 
 create function public.training_load(p_request jsonb) returns jsonb
 language plpgsql
-security definer -- the worker holds no rights on the app's tables: this is the function
+security definer -- the worker holds no rights on the app's tables
 set search_path = ''
 set lock_timeout = '8s'
 as $$
@@ -91,13 +91,13 @@ begin
 end;
 $$;
 comment on function public.training_load is
-  E'What a leased job {job_id, fence} works on: {training, generation, limits, stages, heard, ahead, transcription, '
+  E'The input of a leased job {job_id, fence}: {training, generation, limits, stages, heard, ahead, transcription, '
   'written}.\n\ntraining is null when it is gone. ahead counts the workspace''s other transcriptions under way, '
   'transcription is the status of the training''s own.';
 
 create function public.training_load_chunks(p_request jsonb) returns jsonb
 language plpgsql
-security definer -- the worker holds no rights on the app's tables: this is the function
+security definer -- the worker holds no rights on the app's tables
 set search_path = ''
 as $$
 declare
@@ -113,7 +113,7 @@ comment on function public.training_load_chunks is
 
 create function public.training_store_stage(p_request jsonb) returns jsonb
 language plpgsql
-security definer -- the worker holds no rights on the app's tables: this is the function
+security definer -- the worker holds no rights on the app's tables
 set search_path = ''
 set lock_timeout = '8s'
 as $$
@@ -143,12 +143,12 @@ exception
 end;
 $$;
 comment on function public.training_store_stage is
-  E'Store what a stage came to {job_id, fence, stage}; returns it as stored.\n\nA completed stage is never written '
+  E'Store the result of a stage {job_id, fence, stage}; returns it as stored.\n\nA completed stage is never written '
   'again: a repeat returns the first. With the transcript the job sop_generation is enqueued.';
 
 create function public.training_store_chunk(p_request jsonb) returns jsonb
 language plpgsql
-security definer -- the worker holds no rights on the app's tables: this is the function
+security definer -- the worker holds no rights on the app's tables
 set search_path = ''
 set lock_timeout = '8s'
 as $$
@@ -169,11 +169,11 @@ exception
 end;
 $$;
 comment on function public.training_store_chunk is
-  'Store what was said in a chunk {job_id, fence, chunk}; returns it as stored: a repeat returns the first.';
+  'Store the transcript of a chunk {job_id, fence, chunk}; returns it as stored: a repeat returns the first.';
 
 create function public.training_store_procedure(p_request jsonb) returns jsonb
 language plpgsql
-security definer -- the worker holds no rights on the app's tables: this is the function
+security definer -- the worker holds no rights on the app's tables
 set search_path = ''
 set lock_timeout = '8s'
 as $$
@@ -192,11 +192,11 @@ exception
 end;
 $$;
 comment on function public.training_store_procedure is
-  'Store a generated procedure as version 1 {job_id, fence, procedure, author, offline}; a repeat leaves the first.';
+  'Store a generated procedure as version 1 {job_id, fence, procedure, author, offline}; a repeat keeps the first.';
 
 create function public.training_note_host(p_request jsonb) returns jsonb
 language plpgsql
-security definer -- the worker holds no rights on the app's tables: this is the function
+security definer -- the worker holds no rights on the app's tables
 set search_path = ''
 set lock_timeout = '8s'
 as $$
@@ -248,8 +248,8 @@ begin
 end;
 $$;
 comment on function public.training_host_event is
-  'Take a webhook of the video host {event_id, type, upload, asset, passthrough}: {known, repeated, wake}. It only '
-  'makes the waiting mux_upload look at the host at once.';
+  'Handle a webhook of the video host {event_id, type, upload, asset, passthrough}: {known, repeated, wake}. It only '
+  'makes the waiting mux_upload ask the host at once.';
 
 revoke execute on all functions in schema training from public, anon, authenticated, service_role;
 revoke execute on function public.training_load, public.training_load_chunks, public.training_store_stage,
