@@ -222,42 +222,7 @@ comment on function public.get_job_type is E'One job type: as in list_job_types,
   'tagged_by, the 20 workers last seen that serve it, and its schedules.\n\n404 for a type that no worker has '
   'published, with the nearest name in detail.';
 
-create function public.list_workers() returns jsonb
-language plpgsql stable
-security definer -- callers hold no rights on the engine's tables
-set search_path = ''
-as $$
-declare
-  v_now timestamptz := queue.clock();
-begin
-  if auth.uid() is not null or not queue.is_service() then
-    perform queue.refuse(403, 'forbidden', 'workers are the operator''s to see', 'operator');
-  end if;
-  return (
-    select jsonb_build_object('now', v_now, 'workers', coalesce(jsonb_agg(to_jsonb(w) || jsonb_build_object(
-        'free_slots', t.free_slots, 'seen_at', greatest(w.seen_at, t.seen_at), 'busy', (
-          select count(*) from queue.leases as l where l.worker_id = w.worker_id),
-        'jobs', (select coalesce(jsonb_agg(jsonb_build_object('job_id', l.job_id, 'job_type', l.job_type,
-            'workspace_id', l.workspace_id, 'leased_at', l.leased_at, 'expires_at', l.expires_at)
-              order by l.leased_at), '[]')
-          from (select * from queue.leases as k where k.worker_id = w.worker_id order by k.leased_at limit 50) as l))
-      order by greatest(w.seen_at, t.seen_at) desc), '[]'))
-    from (select * from queue.workers as k where k.seen_at > v_now - interval '1 day'
-      order by k.seen_at desc limit 200) as w
-    left join lateral (
-      select k.free_slots, k.seen_at from queue.ticks as k
-      where k.worker_id = w.worker_id and k.started_at >= w.seen_at - interval '1 hour'
-        order by k.started_at desc limit 1) as t on true);
-end;
-$$;
-comment on function public.list_workers is 'Workers seen in the last day, the latest first, at most 200: {now, '
-  'workers: [{worker_id, version, job_types, queues, origin, started_at, seen_at, runs, free_slots, busy, jobs}]}. '
-  'For the operator.';
-
 revoke execute on function queue.likeness, queue.nearest_type, queue.unknown_type, queue.unserved_warning,
-  queue.check_served,
-  queue.type_numbers, queue.type_line, queue.may_read_types from public, anon, authenticated, service_role;
-revoke execute on function public.list_job_types, public.get_job_type, public.list_workers from public, anon,
-  authenticated, service_role;
+  queue.check_served, queue.type_numbers, queue.type_line, queue.may_read_types from public, anon, authenticated, service_role;
+revoke execute on function public.list_job_types, public.get_job_type from public, anon, authenticated, service_role;
 grant execute on function public.list_job_types, public.get_job_type to authenticated, job_worker, service_role;
-grant execute on function public.list_workers to service_role;
