@@ -223,6 +223,7 @@ comment on function public.get_job_type is E'One job type: as in list_job_types,
   'published, with the nearest name in detail.';
 
 revoke execute on function queue.likeness, queue.nearest_type, queue.unknown_type, queue.unserved_warning,
-  queue.check_served, queue.type_numbers, queue.type_line, queue.may_read_types from public, anon, authenticated, service_role;
+  queue.check_served, queue.type_numbers, queue.type_line, queue.may_read_types
+  from public, anon, authenticated, service_role;
 revoke execute on function public.list_job_types, public.get_job_type from public, anon, authenticated, service_role;
 grant execute on function public.list_job_types, public.get_job_type to authenticated, job_worker, service_role;
