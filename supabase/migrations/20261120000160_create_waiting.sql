@@ -43,7 +43,7 @@ begin
       last_seq = last_seq + 1
     where id = any (p_ids) and finished_at is null
     returning id, workspace_id, session_id, job_type, last_seq, attempts, error_message),
-  told as (
+  appended as (
     insert into public.job_events (job_id, seq, workspace_id, session_id, type, data, created_at)
     select id, last_seq, workspace_id, session_id, 'job.' || p_status,
       jsonb_strip_nulls(jsonb_build_object('status', p_status, 'attempts', attempts,

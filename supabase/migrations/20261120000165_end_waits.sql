@@ -469,7 +469,7 @@ declare
     select id from queue.signals where id = any (p_ids) order by id for update skip locked);
   v_late bigint[]; -- left to a later call
   v_checked uuid[];
-  v_told uuid[];
+  v_receivers uuid[];
   v_edges record;
   v_orphans record;
   v_busy uuid[];
@@ -493,11 +493,11 @@ begin
   select distinct 'check', w.job_id, w.workspace_id
   from queue.dependencies as d join queue.waits as w on w.job_id = d.job_id
   where d.job_id = any (v_checked) and d.after_id = any (v_busy);
-  v_told := array(
+  v_receivers := array(
     select w.job_id from queue.signals as s
     join queue.waits as w on w.workspace_id = s.workspace_id and w.event_name = s.name
     where s.id = any (v_ids) and s.kind = 'event' limit 1000);
-  perform queue.end_waits(v_edges.touched || v_checked || v_told, p_now);
+  perform queue.end_waits(v_edges.touched || v_checked || v_receivers, p_now);
   perform queue.finish_batches(array(
     select j.batch_id from queue.signals as s join public.jobs as j on j.id = s.job_id
     where s.id = any (v_ids) and s.kind = 'ended' and j.batch_id is not null
@@ -507,7 +507,7 @@ begin
     select distinct s.job_id from queue.signals as s where s.id = any (v_ids) and s.kind = 'orphans'), 1000, p_now);
   delete from queue.signals as s where s.id = any (v_ids) and s.id <> all (v_late) and case s.kind
     when 'ended' then not v_edges.cut or not exists (select 1 from queue.dependencies as d where d.after_id = s.job_id)
-    when 'event' then cardinality(v_told) < 1000
+    when 'event' then cardinality(v_receivers) < 1000
     when 'orphans' then not v_orphans.cut else true end;
   return greatest(0, cardinality(v_ids) - (
     select count(*) from queue.signals where xid = pg_current_xact_id() and kind = 'check'));

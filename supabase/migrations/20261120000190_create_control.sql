@@ -40,7 +40,7 @@ begin
     update public.jobs as j set cancel_requested_at = p_now, updated_at = p_now, last_seq = j.last_seq + 1
     from asked where j.id = asked.job_id and j.id = any (p_ids)
     returning j.id, j.workspace_id, j.session_id, j.last_seq, j.attempts),
-  told as (
+  appended as (
     insert into public.job_events (job_id, seq, workspace_id, session_id, type, data, created_at)
     select id, last_seq, workspace_id, session_id, 'job.cancel_requested',
       jsonb_build_object('status', 'processing', 'attempts', attempts), p_now
@@ -223,7 +223,7 @@ begin
     where id = any (p_ids) and status in ('failed', 'cancelled')
       and (unique_key is null or exists (select 1 from queue.unique_jobs as u where u.job_id = jobs.id))
     returning id, workspace_id, session_id, last_seq),
-  told as (
+  appended as (
     insert into public.job_events (job_id, seq, workspace_id, session_id, type, data, created_at)
     select id, last_seq, workspace_id, session_id, 'job.redriven',
       jsonb_build_object('status', 'pending', 'attempts', 0), p_now

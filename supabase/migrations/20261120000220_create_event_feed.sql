@@ -104,7 +104,7 @@ begin
       and (p_workspace_id is null or s.workspace_id = p_workspace_id)
       and (v_seen is null or not pg_visible_in_snapshot(s.xid, v_seen)) and pg_visible_in_snapshot(s.xid, p_until)
     group by 1, 2 order by 1, 2 limit p_limit + 1),
-  told as materialized (
+  chosen as materialized (
     select o.*, row_number() over (order by o.xid, o.job_id, o.seq) as n
     from queue.feed_order(array(select distinct h.job_id from heads as h), v_hidden, v_seen, p_until) as o
     join heads as h on h.xid = o.xid and h.job_id = o.job_id
@@ -113,22 +113,22 @@ begin
     order by o.xid, o.job_id, o.seq limit p_limit + 1),
   -- where the next page begins: after the last event of this one, or after the last row read
   ends as (
-    select t.xid, t.job_id, t.seq from told as t where t.n <= p_limit
+    select t.xid, t.job_id, t.seq from chosen as t where t.n <= p_limit
     union all
     select * from (
       (select h.xid, h.job_id, h.seq from heads as h where h.n > p_limit)
       union all (select s.xid, s.job_id, s.seq from slice as s where s.n = v_slice)
       order by 1, 2, 3 limit 1) as cut
-    where (select count(*) from told) <= p_limit)
+    where (select count(*) from chosen) <= p_limit)
   select coalesce(jsonb_agg(jsonb_build_object('job_id', e.job_id, 'seq', e.seq, 'type', e.type, 'data', e.data,
       'created_at', e.created_at) order by t.n) filter (where t.n <= p_limit), '[]'),
     coalesce(jsonb_agg(t.xid::text order by t.n) filter (where t.n <= p_limit), '[]'),
-    case when (select count(*) from told) > p_limit or (select max(h.n) from heads as h) > p_limit
+    case when (select count(*) from chosen) > p_limit or (select max(h.n) from heads as h) > p_limit
         or (select max(s.n) from slice as s) = v_slice then (
       select jsonb_build_object('xid', x.xid::text, 'job_id', x.job_id, 'seq', x.seq) from ends as x
       order by x.xid desc, x.job_id desc, x.seq desc limit 1) end
   into events, places, place
-  from told as t join public.job_events as e on e.job_id = t.job_id and e.seq = t.seq;
+  from chosen as t join public.job_events as e on e.job_id = t.job_id and e.seq = t.seq;
 end;
 $$;
 comment on function queue.feed_page is E'A page of a feed in the order of its index: {events, places, place}; '

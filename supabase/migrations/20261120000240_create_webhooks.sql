@@ -109,7 +109,7 @@ comment on function queue.collect_outbox is 'Trigger: write the events that endp
 create trigger job_events_collect after insert on public.job_events
   referencing new table as events for each statement execute function queue.collect_outbox();
 
-create function queue.tell(p_job_id uuid, p_events jsonb) returns bigint
+create function queue.append_events(p_job_id uuid, p_events jsonb) returns bigint
 language plpgsql
 set search_path = ''
 as $$
@@ -133,7 +133,7 @@ begin
   return v_job.last_seq;
 end;
 $$;
-comment on function queue.tell is E'Append an app''s own events [{type, data}] to a job''s history, and so to Realtime and the outbox; returns the last one''s seq.\n\nFor apps'' functions, in the transaction that the events are about. The caller holds the job''s row. Each endpoint gets the events of a workspace in the order of their commits when the caller locks something of the workspace first.';
+comment on function queue.append_events is E'Append an app''s own events [{type, data}] to a job''s history, and so to Realtime and the outbox; returns the last one''s seq.\n\nFor apps'' functions, in the transaction that the events are about. The caller holds the job''s row. Each endpoint gets the events of a workspace in the order of their commits when the caller locks something of the workspace first.';
 
 create function queue.drain_outbox(p_limit integer, p_now timestamptz) returns integer
 language plpgsql
@@ -447,7 +447,7 @@ end;
 $$;
 comment on function public.webhook_sent is E'Note the outcome of a delivery: {job_id, fence, ok, status?, message?, timed_out?}; returns {known, enabled, failures}.\n\nAfter as many failures in a row as the setting webhook_failures_max the webhook is disabled, with the reason; at once when its endpoint answered 410 Gone.';
 
-revoke execute on function queue.collect_outbox, queue.tell, queue.drain_outbox, queue.url_problem,
+revoke execute on function queue.collect_outbox, queue.append_events, queue.drain_outbox, queue.url_problem,
   queue.webhook_json, queue.check_webhook, queue.texts
   from public, anon, authenticated, service_role;
 revoke execute on function public.put_webhook, public.delete_webhook, public.list_webhooks, public.webhook_to_send,

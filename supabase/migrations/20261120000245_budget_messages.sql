@@ -233,7 +233,7 @@ begin
   perform max(nextval('queue.messages_held')) from generate_series(1, p_messages);
 end;
 $$;
-comment on function queue.hold_topics is E'Note that messages to topics were held back; an announcement follows.\n\nOf jobs'' topics those that somebody follows by follow_topic.';
+comment on function queue.hold_topics is E'Note that messages to topics were held back; an announcement follows.\n\nOf jobs'' topics those that a client follows by follow_topic.';
 
 create function queue.hold_events(p_workspaces uuid[], p_sessions text[], p_jobs uuid[]) returns void
 language sql

@@ -121,7 +121,7 @@ declare
 begin
   v_id := (queue.enqueue_unwaited(p_alert.workspace_id, jsonb_build_object('job_type', 'alert',
     'payload', v_data || jsonb_build_object('mail', p_alert.mail))) #>> '{ids,0}')::uuid;
-  perform queue.tell(v_id, jsonb_build_array(jsonb_build_object('type', 'alert.' || p_state, 'data', v_data)));
+  perform queue.append_events(v_id, jsonb_build_array(jsonb_build_object('type', 'alert.' || p_state, 'data', v_data)));
   return v_id;
 end;
 $$;

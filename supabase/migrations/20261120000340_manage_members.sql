@@ -229,7 +229,7 @@ begin
     'state', case when v_user is null then 'invited' else 'member' end);
 end;
 $$;
-comment on function public.set_member is E'Add a person to a workspace by mail address, or change their role: {workspace_id, email, role, user_id, state}.\n\nFor managers and the operator. A person with a confirmed account is a member at once (state member); anybody else is invited for 30 days and joins at the first sign-in (state invited). Sends no mail.';
+comment on function public.set_member is E'Add a person to a workspace by mail address, or change their role: {workspace_id, email, role, user_id, state}.\n\nFor managers and the operator. A person with a confirmed account is a member at once (state member); anyone else is invited for 30 days and joins at the first sign-in (state invited). Sends no mail.';
 
 create function public.remove_member(p_workspace_id uuid, p_member text) returns jsonb
 language plpgsql
@@ -263,7 +263,7 @@ begin
   return jsonb_build_object('workspace_id', p_workspace_id, 'member', p_member, 'removed', true);
 end;
 $$;
-comment on function public.remove_member is E'Remove a person from a workspace, or withdraw an invitation, by mail address or user id: {workspace_id, member, removed}.\n\nFor managers and the operator; everybody may leave. The last manager stays: 409 last_manager.';
+comment on function public.remove_member is E'Remove a person from a workspace, or withdraw an invitation, by mail address or user id: {workspace_id, member, removed}.\n\nFor managers and the operator; all members may leave. The last manager cannot: 409 last_manager.';
 
 create function public.list_members(p_workspace_id uuid) returns jsonb
 language plpgsql stable

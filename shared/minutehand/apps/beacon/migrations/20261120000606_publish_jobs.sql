@@ -1,4 +1,4 @@
--- The way from the outbox into the queue: a publisher in each worker run, dead letters, redrive, the reconciler.
+-- From the outbox into the queue: a publisher in each worker run, dead letters, redrive, the reconciler.
 -- What a message must be is checked by the worker's model before, and by the job type's schema in the queue.
 
 insert into queue.settings (name, value) values
@@ -100,7 +100,7 @@ begin
       v_published := v_published + beacon.publish_one(v_id, v_now)::integer;
     exception when others then
       get stacked diagnostics v_message = message_text, v_hint = pg_exception_hint;
-      -- what the queue refuses for its content it refuses for ever; the rest may pass
+      -- what the queue refuses for its content it always refuses; other errors may pass
       if beacon.publish_failed(v_id, v_message,
           v_hint in ('payload_invalid', 'payload_too_large', 'invalid_argument'), v_now) = 'dead' then
         v_dead := v_dead + 1;
@@ -180,7 +180,7 @@ as $$
 declare
   v_jobs uuid[];
 begin
-  -- its job was deleted from the queue, by hand or by retention: it has to go there again
+  -- its job was deleted from the queue, by hand or by retention: it must be enqueued again
   with lost as (
     select o.id from public.beacon_jobs as j join public.beacon_outbox as o on o.job_id = j.id
     where j.finished_at is null and o.status = 'published'
@@ -206,7 +206,7 @@ declare
   v_one record;
   v_count integer := 0;
 begin
-  -- the queue ended it where no processor could say so: cancelled by hand, or a dead letter
+  -- the queue ended it without its processor: cancelled by hand, or a dead letter
   for v_one in
     select j.id, q.status, q.error_message from public.beacon_jobs as j join public.jobs as q on q.id = j.queue_job_id
     where j.finished_at is null and q.finished_at is not null order by j.id limit 200 for update of j skip locked

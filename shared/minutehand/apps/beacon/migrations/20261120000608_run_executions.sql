@@ -1,5 +1,5 @@
 -- What a running job and its executions read and report, as the holders of their leases.
--- Putting questions to providers is the worker's; whether enough regions succeeded is decided here.
+-- The worker asks the providers; whether enough regions succeeded is decided here.
 
 create function public.beacon_start(p_request jsonb) returns jsonb
 language plpgsql
@@ -38,7 +38,7 @@ begin
   select * into v_job from public.beacon_jobs
   where id = (v_held.payload ->> 'job_id')::uuid and queue_job_id = v_held.id for update;
   if v_job.finished_at is null then
-    -- children that ended where no processor could say so
+    -- children that ended without their processor
     update public.beacon_executions as e
     set status = case q.status when 'cancelled' then 'cancelled' else 'failed' end, completed_at = v_now,
       error = case when q.status <> 'cancelled' then coalesce(q.error_message, 'it did not complete') end
@@ -130,7 +130,7 @@ declare
 begin
   v_of := beacon.held_execution(p_request);
   update public.beacon_executions set provider = p_request ->> 'provider', provider_task = p_request ->> 'task'
-  where id = (v_of.execution).id and status <> 'completed'; -- one cancelled meanwhile has to be stopped there
+  where id = (v_of.execution).id and status <> 'completed'; -- one cancelled meanwhile must be stopped at its provider
   return jsonb_build_object('noted', found);
 end;
 $$;

@@ -23,7 +23,7 @@ comment on function beacon.current_key is 'The key that signs, its private half 
 
 create function beacon.show_keys() returns jsonb
 language sql stable
-security definer -- no role holds rights on the keys: behind the function in public
+security definer -- no role holds rights on the keys
 set search_path = ''
 as $$
   select jsonb_build_object('keys', coalesce(jsonb_agg(beacon.jwk(k) order by k.not_before desc, k.kid), '[]'))
@@ -54,7 +54,7 @@ begin
       'a key must have x, the kid of x by RFC 7638, and its sealed private half', 'key');
   end if;
   perform pg_advisory_xact_lock(hashtextextended('beacon_keys', 0));
-  -- where another worker was first, its key is the one
+  -- when another worker was first, its key is the one
   -- valid from a little earlier: the worker that signs says when by its own clock, which may be late
   insert into beacon.signing_keys (kid, x, sealed, not_before)
   select v_kid, v_x, p_key ->> 'sealed', queue.clock() - interval '5 minutes'
@@ -67,12 +67,12 @@ comment on function public.beacon_add_key is
 
 create function public.beacon_retire_key() returns jsonb
 language plpgsql
-security definer -- no role holds rights on the keys: this is the operator's way in
+security definer -- no role holds rights on the keys
 set search_path = ''
 as $$
 begin
   perform pg_advisory_xact_lock(hashtextextended('beacon_keys', 0));
-  -- what was measured just now may still be signed by it
+  -- an execution that has just ended may still be signed by it
   update beacon.signing_keys set not_after = queue.clock() + interval '1 hour' where not_after is null;
   return beacon.show_keys();
 end;
@@ -140,7 +140,7 @@ begin
     (p_receipt ->> 'issued_at')::timestamptz)
   returning * into v_made;
   update beacon.chains set number = v_made.number, digest = v_made.digest where workspace_id = v_made.workspace_id;
-  perform queue.tell(p_held, jsonb_build_array(jsonb_build_object('type', 'beacon.receipt.issued',
+  perform queue.append_events(p_held, jsonb_build_array(jsonb_build_object('type', 'beacon.receipt.issued',
     'data', jsonb_build_object('job_id', v_made.job_id, 'execution_id', v_made.execution_id, 'receipt_id', v_made.id,
       'region', p_execution.region, 'number', v_made.number, 'digest', v_made.digest))));
   return v_made;
@@ -204,7 +204,7 @@ E'Store the signed receipt of a leased execution {job_id, fence, receipt}: {issu
 
 create function public.beacon_prune(p_workspace_id uuid, p_before timestamptz) returns jsonb
 language plpgsql
-security definer -- no role may delete a receipt: this is retention's way in
+security definer -- no role may delete a receipt directly
 set search_path = ''
 as $$
 declare
@@ -212,7 +212,7 @@ declare
   v_jobs integer;
 begin
   perform set_config('beacon.retention', 'on', true);
-  -- from the oldest on, and never the last: what stays is one chain
+  -- from the oldest on, and never the last: the rest is one chain
   delete from public.beacon_receipts as x where x.workspace_id = p_workspace_id and x.number < (
     select coalesce(min(k.number), 0) from public.beacon_receipts as k
     where k.workspace_id = p_workspace_id and (k.issued_at >= p_before

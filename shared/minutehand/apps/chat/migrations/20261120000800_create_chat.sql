@@ -1,4 +1,4 @@
--- Chat keeps conversations: what was said, and the background work that complex requests became.
+-- Chat keeps conversations: messages, and the background work of complex requests.
 -- Delete this app's migration and shared/minutehand/apps/chat, and the platform does not notice.
 
 -- 1. Tables ------------------------------------------------------------------------------------
@@ -144,7 +144,7 @@ comment on column public.chat_work_items.fed_by is 'Work items whose results it 
 comment on column public.chat_work_items.created_at is 'When it was begun, UTC.';
 create index chat_work_items_by_conversation on public.chat_work_items (conversation_id, job_id);
 create index chat_work_items_by_workspace on public.chat_work_items (workspace_id, job_id);
-create index chat_work_items_by_kind on public.chat_work_items (kind, job_id); -- the latest of a kind are measured
+create index chat_work_items_by_kind on public.chat_work_items (kind, job_id); -- the latest of a kind are timed
 
 create table public.chat_notes (
   id uuid primary key default gen_random_uuid(),
@@ -408,7 +408,7 @@ begin
     perform queue.refuse(404, 'conversation_not_found', 'no such conversation', p_conversation_id::text);
   elsif p_locked then
     select * into v_conversation from public.chat_conversations where id = p_conversation_id for update;
-    -- looked at again: it may have been closed to them while they waited
+    -- checked again: it may have been closed to the caller meanwhile
     if not found or chat.is_open_to_caller(v_conversation, p_session_id) is not true then
       perform queue.refuse(404, 'conversation_not_found', 'no such conversation', p_conversation_id::text);
     end if;
@@ -555,7 +555,7 @@ declare
 begin
   perform queue.cancel(v_jobs, queue.clock());
   delete from public.chat_conversations where id = any (p_ids);
-  -- their events and steps tell what was said; of one that still runs they stay until jobs are forgotten
+  -- their events and steps contain messages; those of a running one are kept until jobs are removed
   delete from public.jobs where id = any (v_jobs) and finished_at is not null;
 end;
 $$;
@@ -567,7 +567,7 @@ language plpgsql
 set search_path = ''
 as $$
 declare
-  -- read once: where a clock stands, each row is asked for the time and no index ends the search
+  -- read once: with clock() in the condition no index would end the search
   v_now timestamptz := queue.clock();
   v_before timestamptz := v_now - make_interval(days => (queue.setting('chat_retention_days'))::integer);
   v_ids uuid[] := array(
@@ -580,7 +580,7 @@ declare
           and not exists (select 1 from public.jobs as j where j.session_id = c.session_id
             and j.workspace_id = c.workspace_id and j.finished_at is null)
         order by c.last_message_at limit p_limit for update skip locked) as o) as f
-    -- who speaks waits for this: not for several long ones
+    -- senders wait for this: not for several long ones
     where f.messages_before < 1000);
 begin
   if cardinality(v_ids) > 0 then
@@ -632,10 +632,10 @@ declare
   v_minute bigint;
   v_day bigint;
 begin
-  -- what one author does is counted one after the other
+  -- requests of one author are counted one after the other
   perform pg_advisory_xact_lock(hashtextextended('chat:' || v_author, 0));
   v_now := queue.clock();
-  -- a member has no bound of a day, and may have said much in one
+  -- a member has no limit per day, and may have sent much
   select sum(messages) filter (where at > v_now - interval '1 minute'), sum(messages) into v_minute, v_day
   from chat.uses where author = v_author
     and at > v_now - case when p_guest_session_id is null then interval '1 minute' else interval '1 day' end;
@@ -690,7 +690,7 @@ begin
     perform queue.refuse(429, 'quota_exceeded', 'a guest session has at most 20 conversations', '20');
   end if;
   perform chat.check_pace(v_workspace, v_guest_session, 0);
-  -- before it has a job: who opens it may follow it at once
+  -- before it has a job, so that its creator may follow it at once
   perform queue.claim_sessions(v_workspace, array[v_made.session_id]);
   return jsonb_build_object('conversation_id', v_made.id, 'created', true);
 end;
@@ -704,7 +704,7 @@ as $$
 begin
   if (queue.is_service_role() or p_conversation.created_by = auth.uid() or queue.is_manager(p_conversation.workspace_id)
       -- what members or a service began is shared with guests, not given to them
-      -- and a member who reads a guest session's id is no guest
+      -- and a member who reads a guest session's id is not a guest
       or p_conversation.guest_session_id = p_session_id and p_conversation.by_guest
         and not queue.is_member(p_conversation.workspace_id)) is not true then
     perform queue.refuse(403, 'forbidden', 'only who began a conversation and managers may rename or delete it',
@@ -886,7 +886,7 @@ begin
   where id = p_conversation.id
   returning * into v_moved;
   perform queue.claim_sessions(v_moved.workspace_id, array[v_moved.session_id]);
-  -- in the order in which everybody locks jobs
+  -- in the order in which all functions lock jobs
   v_jobs := array(
     select id from public.jobs
     where session_id = p_conversation.session_id and workspace_id = v_moved.workspace_id
@@ -945,7 +945,7 @@ begin
   v_message.created_by := auth.uid();
   v_message.by_guest := v_as_guest;
   v_message := chat.say(v_message);
-  -- the platform's own job: no person's call makes it, but it is the person's
+  -- the platform's own job: no person may enqueue it, but it is for the person
   v_done := queue.enqueue(v_conversation.workspace_id, null,
     jsonb_build_array(jsonb_build_object('job_type', 'chat_reply', 'user_id', auth.uid(),
     'payload', jsonb_build_object('conversation_id', p_conversation_id, 'message_id', v_message.id),
@@ -1038,7 +1038,7 @@ begin
     perform queue.refuse(409, 'invalid_state', 'it has ended', v_job.status);
   elsif v_job.status <> 'cancelled'
     and exists (select from public.chat_messages where job_id = p_job_id and author = 'assistant') then
-    -- what is posted after this is refused: one of the two comes first, for everybody
+    -- what is posted after this is refused: so that one of the two comes first for all readers
     perform queue.refuse(409, 'invalid_state', 'it has written its message already', v_job.status);
   end if;
   perform queue.cancel(array[p_job_id], queue.clock());
@@ -1064,7 +1064,7 @@ begin
     perform chat.room_or_refuse(v_conversation, 1);
     perform chat.spend(v_conversation.guest_session_id, 0, chat.item_tokens());
   else
-    -- a reply begun again takes what the first one took
+    -- a repeated reply uses what the first one used
     perform chat.check_pace(v_conversation.workspace_id,
       case when not queue.is_member(v_conversation.workspace_id) then p_session_id end, chat.reply_tokens());
   end if;
@@ -1091,7 +1091,7 @@ begin
     return jsonb_build_object('session_id', v_guest_session.session_id, 'expires_at', v_guest_session.expires_at,
       'created', false);
   end if;
-  -- who may open guest sessions is decided there
+  -- open_guest_session checks who may
   v_opened := public.open_guest_session(v_conversation.workspace_id,
     jsonb_build_object('ttl_seconds', coalesce(p_ttl_seconds, 86400)));
   perform chat.move(v_conversation, v_opened ->> 'session_id');
@@ -1258,7 +1258,7 @@ declare
 begin
   select (j.payload ->> 'conversation_id')::uuid into v_conversation from public.jobs as j
   where j.id = v_id and j.job_type in ('chat_reply', 'chat_work');
-  -- the conversation before the job, as everybody does
+  -- the conversation before the job, as everywhere
   select * into conversation from public.chat_conversations where id = v_conversation for update;
   job := queue.held_job(p_request, array['chat_reply', 'chat_work'], 'nothing was stored');
 end;
@@ -1427,7 +1427,7 @@ declare
 begin
   perform chat.spend(p_conversation.guest_session_id, 0, jsonb_array_length(p_items) * chat.item_tokens());
   for v_item in select value from jsonb_array_elements(p_items) loop
-    -- what is to be made of a piece of research waits for it
+    -- items that use a piece of research wait for it
     v_fed := case when v_item ->> 'kind' = 'research' then '{}' else v_research end;
     v_made := queue.enqueue(p_conversation.workspace_id, null, jsonb_build_array(jsonb_strip_nulls(jsonb_build_object(
       'job_type', 'chat_work', 'user_id', p_user_id, 'session_id', p_conversation.session_id,

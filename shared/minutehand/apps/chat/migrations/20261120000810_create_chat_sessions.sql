@@ -1,5 +1,5 @@
 -- A chat session is what an x-session-id names: a guest session of the engine and its one conversation.
--- Conversations, messages and work are as they were made in create_chat; here is the way to them by that id.
+-- Conversations, messages and work are those of create_chat; this file finds them by that id.
 
 -- 1. Which session an id names --------------------------------------------------------------------------
 
@@ -23,7 +23,7 @@ begin
   insert into public.workspaces (id, name) values (c_id, 'Guests of the chat') on conflict (id) do nothing;
   return c_id;
 exception when feature_not_supported or wrong_object_type or object_not_in_prerequisite_state then
-  -- the tenants are the project's own: none of them is made for guests behind its back
+  -- the tenants are the project's own: none is created for guests without it
   perform queue.refuse(403, 'forbidden', 'Guests need workspaces of their own, which this project does not have');
 end;
 $$;
@@ -143,7 +143,7 @@ declare
   v_said public.chat_messages;
   v_each jsonb;
 begin
-  -- what was said here is known better than the caller can tell
+  -- the stored messages are more reliable than the caller's
   if p_conversation.last_seq > 0 or jsonb_typeof(p_history) is distinct from 'array' then
     return;
   end if;
@@ -349,7 +349,7 @@ as $$
 $$;
 comment on function chat.pending_questions is 'Questions that wait for an answer, as clients read them.';
 
-create function chat.is_told(p_note public.chat_notes) returns boolean
+create function chat.is_visible(p_note public.chat_notes) returns boolean
 language sql stable
 set search_path = ''
 as $$
@@ -359,7 +359,7 @@ as $$
       and not exists (select from public.chat_notes as a where a.answers = p_note.id)
       and p_note.expires_at > queue.clock())
 $$;
-comment on function chat.is_told is 'Whether a note is visible to clients yet.';
+comment on function chat.is_visible is 'Whether a note is visible to clients yet.';
 
 create function chat.status(p_session_id text) returns jsonb
 language plpgsql stable
@@ -380,7 +380,7 @@ begin
     'pendingQuestions', chat.pending_questions(v_id),
     'unreadMessageCount', (
       select count(*) from public.chat_notes as n
-      where n.conversation_id = v_id and n.direction = 'to_user' and n.delivered_at is null and chat.is_told(n)),
+      where n.conversation_id = v_id and n.direction = 'to_user' and n.delivered_at is null and chat.is_visible(n)),
     'queueStatus', chat.queue_status());
 end;
 $$;
@@ -434,7 +434,7 @@ declare
 begin
   select v.* into v_guest_session from queue.may_join_guest_session(chat.guest_session_of(p_session_id)) as v;
   if not found then
-    -- many streams wait for sessions that are still to begin: that is no error
+    -- many streams wait for sessions that are still to begin: that is not an error
     return jsonb_build_object('events', '[]'::jsonb, 'cursor', coalesce(p_cursor, '1:1:'), 'more', false);
   end if;
   return queue.read_feed(v_guest_session.workspace_id, v_guest_session.session_id, p_cursor, p_limit);
@@ -466,7 +466,7 @@ as $$
   where p_work_id ~ '^work_[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' and i.job_id = substr(p_work_id, 6)::uuid
     and (p_session_id is null or c.guest_session_id = chat.guest_session_of(p_session_id)
       or c.session_id = p_session_id)
-    -- a guest's work is theirs who know its id, which nobody else is given
+    -- guests may steer work whose id they know, which no one else is given
     and (queue.is_member(c.workspace_id) or queue.is_service_role()
       or exists (select from queue.may_join_guest_session(c.guest_session_id) as v
         where v.workspace_id = c.workspace_id))
@@ -532,7 +532,7 @@ declare
   v_id uuid := (chat.session_or_null(p_session_id)).id;
   v_ids uuid[] := array(
     select n.id from public.chat_notes as n
-    where n.conversation_id = v_id and (p_work_id is null or 'work_' || n.job_id = p_work_id) and chat.is_told(n)
+    where n.conversation_id = v_id and (p_work_id is null or 'work_' || n.job_id = p_work_id) and chat.is_visible(n)
     -- unread ones first into the page, which is then in order of time
     order by (n.direction = 'to_user' and n.delivered_at is null) desc, n.created_at desc, n.id
     limit least(200, greatest(1, coalesce(p_limit, 100))));
@@ -548,7 +548,7 @@ begin
     'pendingQuestions', chat.pending_questions(v_id),
     'unreadCount', (
       select count(*) from public.chat_notes as n
-      where n.conversation_id = v_id and n.direction = 'to_user' and n.delivered_at is null and chat.is_told(n)));
+      where n.conversation_id = v_id and n.direction = 'to_user' and n.delivered_at is null and chat.is_visible(n)));
   -- what did not fit stays unread
   update public.chat_notes set delivered_at = queue.clock()
   where id = any (v_ids) and direction = 'to_user' and delivered_at is null;
@@ -614,7 +614,7 @@ comment on function chat.respond is 'Body of public.chat_respond, with rights th
 
 create function chat.artefact(p_token text) returns jsonb
 language plpgsql stable
-security definer -- a frame holds no rights on any table: this is its function
+security definer -- a frame holds no rights on any table
 set search_path = ''
 as $$
 declare
@@ -640,7 +640,7 @@ end;
 comment on function public.chat_request is E'Send a message in a session: {conversation_id, message_id, job_id, '
   'created, wake}; chat_outcome returns what became of it.\n\np_request is a message of chat_send with {items, '
   'history, workspace_id, address}: items are work to begin at once; without them a reply is written. The first '
-  'message begins the session, for the calling user, or for guests where they are allowed. 422 for an id that is no '
+  'message begins the session, for the calling user, or for guests where they are allowed. 422 for an id that is not a '
   'key, 404 for another''s, 429 for too much.';
 
 create function public.chat_outcome(p_session_id text, p_message_id uuid) returns jsonb
@@ -777,7 +777,7 @@ comment on function public.chat_guidance is 'What people wrote to a leased job {
 revoke execute on all functions in schema chat from public;
 revoke execute on function chat.guest_session_of, chat.guest_workspace, chat.session_or_null, chat.check_session_id,
 chat.check_address, chat.enter, chat.remember, chat.work_lines, chat.estimate_ms, chat.request_again, chat.request,
-chat.outcome, chat.queue_status, chat.question, chat.pending_questions, chat.is_told, chat.status, chat.progress,
+chat.outcome, chat.queue_status, chat.question, chat.pending_questions, chat.is_visible, chat.status, chat.progress,
 chat.works, chat.events, chat.news, chat.work_or_null, chat.cancel_work, chat.notes, chat.respond, chat.artefact
 from public, anon, authenticated, service_role;
 revoke execute on function public.chat_request, public.chat_outcome, public.chat_status, public.chat_works,

@@ -145,7 +145,7 @@ comment on function enrichment.require_member is 'Refuse callers that do not bel
 create function enrichment.note_edits()
 returns trigger
 language plpgsql
-security definer -- reads the engine's clock, on which whoever edits holds no rights
+security definer -- reads the engine's clock, on which callers who edit hold no rights
 set search_path = ''
 as $$
 declare
@@ -178,7 +178,7 @@ create function public.get_workspace_settings(p_workspace_id uuid)
 returns jsonb
 language plpgsql
 stable
-security definer -- tells that a key is configured without a right to read it
+security definer -- shows that a key is configured to callers who may not read it
 set search_path = ''
 as $$
 begin
@@ -269,7 +269,7 @@ with check (workspace_id in (select queue.my_workspaces()));
 revoke all on public.workspace_settings, public.accounts, public.contacts
 from public, anon, authenticated, service_role;
 
--- The ciphertext stands in no browser's select list: not a guest's, a member's, nor a manager's.
+-- No browser's role may select the ciphertext: no guest, no member, no manager.
 grant select (
   workspace_id, apollo_api_key_last4, apollo_client, apollo_auto_enrich, apollo_paused_until,
   enrichment_credits_used, created_at, updated_at
@@ -287,7 +287,7 @@ grant insert (id, workspace_id, account_id, name, email, title, linkedin_url),
 update (account_id, name, email, title, linkedin_url) on public.contacts to authenticated;
 grant select, insert, update, delete on public.accounts, public.contacts to service_role;
 
-grant usage on schema enrichment to authenticated, service_role; -- for helpers that tell nothing
+grant usage on schema enrichment to authenticated, service_role; -- for helpers that reveal nothing
 revoke execute on all functions in schema enrichment from public, anon, authenticated, service_role;
 grant execute on function enrichment.require_member to authenticated, service_role;
 revoke execute on function public.get_workspace_settings, public.put_workspace_settings

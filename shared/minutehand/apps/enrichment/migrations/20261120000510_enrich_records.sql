@@ -1,5 +1,5 @@
 -- Enriching a record: who may ask for it, what the worker reads, pays and writes.
--- A call is paid once whatever happens to its job, and a person's edit is never written over.
+-- A call is paid once whatever happens to its job, and a person's edit is never overwritten.
 
 -- No reference to jobs: the record of what was paid outlives the job's retention.
 create table enrichment.calls (
@@ -399,7 +399,7 @@ begin
   from public.jobs as jobs
   where jobs.id = p_job_id and settings.workspace_id = jobs.workspace_id
   returning settings.apollo_paused_until into v_until;
-  -- Last, so that waiting for somebody's edit does not hold up the job's reports; a zombie rolls back.
+  -- Last, so that waiting for a person's edit does not hold up the job's reports; a zombie rolls back.
   perform enrichment.held_job(p_job_id, p_fence);
   return jsonb_build_object('paused_until', v_until);
 end;

@@ -130,7 +130,7 @@ begin
     where cell.key <> 'row'
   ),
   merged as (
-    -- a domain that stands twice in a batch is one account; the later row wins field by field
+    -- a domain that is in a batch twice is one account; the later row wins field by field
     select cells.domain, jsonb_object_agg(cells.key, cells.value order by cells.row_number) as record
     from cells
     group by cells.domain
@@ -220,7 +220,7 @@ begin
   from jsonb_to_recordset(v_errors) as error (row_number integer, field text, problem text, line text)
   order by error.row_number;
   perform enrichment.enqueue_imported(v_import, v_created || v_updated, v_created);
-  -- Last, so that waiting for somebody's edit does not hold up the job's reports; a zombie rolls back.
+  -- Last, so that waiting for a person's edit does not hold up the job's reports; a zombie rolls back.
   perform enrichment.held_job(p_job_id, p_fence);
   update public.account_imports as imports
   set

@@ -180,7 +180,7 @@ insert into queue.settings (name, value) values
 
 -- 2. Events ------------------------------------------------------------------------------------
 
-create function plans.tell(p_plan_id uuid, p_events jsonb) returns void
+create function plans.append_events(p_plan_id uuid, p_events jsonb) returns void
 language plpgsql
 set search_path = ''
 as $$
@@ -198,11 +198,11 @@ begin
   from jsonb_array_elements(p_events) with ordinality as e;
 end;
 $$;
-comment on function plans.tell is 'Append events [{type, data}] to a plan; its row is locked until the transaction ends, so seq has no gaps.';
+comment on function plans.append_events is 'Append events [{type, data}] to a plan; its row is locked until the transaction ends, so seq has no gaps.';
 
 create function plans.publish() returns trigger
 language plpgsql
-security definer -- whoever moves a plan may not write to realtime.messages
+security definer -- callers who change a plan may not write to realtime.messages
 set search_path = ''
 as $$
 begin
@@ -215,7 +215,7 @@ begin
       jsonb_build_object('plan_id', e.plan_id, 'seq', e.seq, 'type', e.type, 'data', e.data, 'at',
         e.created_at) as payload
     from events as e
-    where e.session_id not like 'guest\_%' -- a guest session that ended falls silent
+    where e.session_id not like 'guest\_%' -- nothing is sent for a guest session that has ended
       or exists (select from queue.live_guest_session(e.session_id))
     order by e.plan_id, e.seq) as m
   having count(*) > 0;
@@ -469,7 +469,7 @@ declare
   v_done jsonb;
 begin
   select * into v_plan from public.plans where id = p_plan_id;
-  -- without a session of its own: on the plan's topic are the plan's events and nothing else
+  -- without a session: the plan's topic has the plan's events only
   v_done := queue.enqueue(v_plan.workspace_id, null, jsonb_build_array(jsonb_build_object('job_type', 'plan',
     'payload', jsonb_build_object('plan_id', p_plan_id), 'user_id', v_plan.created_by)), false);
   update public.plans set job_id = (v_done #>> '{ids,0}')::uuid where id = p_plan_id;
@@ -568,7 +568,7 @@ begin
     created_by)
   values (v_id, v_workspace, v_session, p_plan ->> 'prompt', p_plan ->> 'speed_vs_detail', queue.clock(),
     p_idempotency_key, auth.uid());
-  perform plans.tell(v_id, jsonb_build_array(jsonb_build_object('type', 'plan_created',
+  perform plans.append_events(v_id, jsonb_build_array(jsonb_build_object('type', 'plan_created',
     'data', jsonb_build_object('status', 'pending', 'speed_vs_detail', p_plan -> 'speed_vs_detail'))));
   perform plans.forget(20);
   return plans.enqueue(v_id);
@@ -584,7 +584,7 @@ begin
   update public.plans set status = p_status, error = p_error, finished_at = queue.clock(),
     percentage = case when p_status = 'completed' then 100 else percentage end
   where id = p_plan_id;
-  perform plans.tell(p_plan_id, jsonb_build_array(jsonb_build_object('type', 'plan_' || p_status,
+  perform plans.append_events(p_plan_id, jsonb_build_array(jsonb_build_object('type', 'plan_' || p_status,
     'data', jsonb_build_object('status', p_status) || coalesce(p_data, '{}')
       || case when p_error is null then '{}' else jsonb_build_object('error', p_error) end)));
 end;
@@ -619,11 +619,11 @@ as $$
 declare
   v_plan public.plans := plans.lock_or_refuse(p_plan_id);
 begin
-  perform plans.tell(p_plan_id, '[{"type": "plan_deleted", "data": {"status": "deleted"}}]');
+  perform plans.append_events(p_plan_id, '[{"type": "plan_deleted", "data": {"status": "deleted"}}]');
   insert into plans.deleted (plan_id, workspace_id, session_id)
   values (p_plan_id, v_plan.workspace_id, v_plan.session_id);
   delete from public.plans where id = p_plan_id;
-  -- what was said in logs goes now; the words of the events stay for open streams
+  -- log lines are deleted now; the events are kept for open streams
   update public.plan_events set data = data - 'message' where plan_id = p_plan_id and type = 'log';
   perform queue.cancel(array[v_plan.job_id], queue.clock());
   if v_plan.session_id = 'plan:' || p_plan_id then
@@ -653,7 +653,7 @@ begin
   select count(*) into v_kept from public.plan_stages where plan_id = p_plan_id;
   update public.plans set run = run + 1, status = 'pending', error = null, started_at = null, finished_at = null
   where id = p_plan_id;
-  perform plans.tell(p_plan_id, jsonb_build_array(jsonb_build_object('type', 'log', 'data', jsonb_build_object(
+  perform plans.append_events(p_plan_id, jsonb_build_array(jsonb_build_object('type', 'log', 'data', jsonb_build_object(
     'level', 'info', 'message', format('Restarted. Finished stages are kept: %s.', v_kept), 'kept', v_kept))));
   return plans.enqueue(p_plan_id);
 end;
@@ -691,8 +691,9 @@ begin
   select v_id, a.name, a.workspace_id, a.stage, a.media_type, a.content, a.created_at
   from public.plan_artifacts as a join public.plan_stages as s on s.plan_id = v_id and s.name = a.stage
   where a.plan_id = p_plan_id;
-  perform plans.tell(v_id, jsonb_build_array(jsonb_build_object('type', 'plan_created', 'data', jsonb_build_object(
-    'status', 'pending', 'speed_vs_detail', v_plan.speed_vs_detail, 'forked_from', p_plan_id, 'from_stage', p_stage,
+  perform plans.append_events(v_id, jsonb_build_array(jsonb_build_object('type', 'plan_created',
+    'data', jsonb_build_object('status', 'pending', 'speed_vs_detail', v_plan.speed_vs_detail,
+    'forked_from', p_plan_id, 'from_stage', p_stage,
     'kept', (select coalesce(jsonb_agg(name order by position), '[]') from public.plan_stages where plan_id = v_id)))));
   return plans.enqueue(v_id);
 end;
@@ -879,7 +880,7 @@ begin
   update public.plans set report_mark = p_request ->> 'mark', stage = coalesce(p_request ->> 'stage', stage),
     percentage = greatest(percentage, least(100, coalesce((p_request ->> 'percentage')::numeric, 0)))
   where id = v_plan.id;
-  perform plans.tell(v_plan.id, coalesce(p_request -> 'events', '[]'));
+  perform plans.append_events(v_plan.id, coalesce(p_request -> 'events', '[]'));
   if jsonb_typeof(v_end) = 'object' then
     perform plans.end_plan(v_plan.id, v_end ->> 'status', nullif(v_end -> 'error', 'null'), v_end -> 'data');
   end if;
@@ -893,7 +894,7 @@ comment on function public.plan_report is E'Store a worker''s results and their 
 
 create function plans.job_ended() returns trigger
 language plpgsql
-security definer -- whoever ends a job holds no rights on the app's tables
+security definer -- callers who end a job hold no rights on the app's tables
 set search_path = ''
 as $$
 declare

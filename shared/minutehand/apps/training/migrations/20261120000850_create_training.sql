@@ -179,7 +179,7 @@ insert into queue.settings (name, value) values
   ('training_max_bytes', '5368709120'), -- of one recording
   ('training_max_seconds', '14400'); -- of one recording's playing time
 
--- the app's jobs are kept for 30 days, whatever they came to
+-- the app's jobs are kept for 30 days, whatever their outcome
 insert into queue.job_types (job_type, internal, retention_days)
 select job_type, true, '{"completed": 30, "cancelled": 30, "failed": 30}'
 from unnest(array['transcription', 'sop_generation', 'mux_upload', 'training_chunk', 'training_clean']) as t (job_type)

@@ -1,4 +1,4 @@
--- The guide's two views: the app's jobs with what they came to, and those that wait for their turn.
+-- Two views: the app's jobs with their results, and its pending jobs.
 -- Chunks and clean-ups are pieces of a job and do not appear.
 
 create view public.background_jobs with (security_invoker = true) as

@@ -49,7 +49,7 @@ as $$
       array_position(array['transcription', 'sop_generation', 'mux_upload'], t.job_type) as place,
       case
         when j.id is not null then case j.status when 'waiting' then 'processing' else j.status end
-        -- removed by retention: the stages say what it came to
+        -- removed by retention: the stages have its result
         when f.name is not null then 'failed'
         when d.done = cardinality(training.stages_of(t.job_type)) then 'completed' else 'cancelled' end as status,
       j.progress, j.attempts, j.max_attempts, j.next_retry_at, j.cancel_requested_at,
@@ -98,7 +98,7 @@ as $$
     / nullif(sum(share.weight), 0))::integer
   from (values ('transcription', 70), ('sop_generation', 15), ('mux_upload', 15)) as share (job_type, weight)
   left join jsonb_array_elements(p_parts) as e on e.value ->> 'job_type' = share.job_type
-  -- the procedure's job does not exist before there are words
+  -- the procedure's job does not exist before there is a transcript
   where e.value is not null or share.job_type = 'sop_generation'
 $$;
 comment on function training.percentage_of is 'How much of a training is done, 0 to 100, of its jobs p_parts.';
@@ -276,7 +276,7 @@ declare
   v_done jsonb;
   v_address text := coalesce(p_training.source_url, p_training.object_key);
 begin
-  -- the platform's own job: no member's call makes it, but it is the member's
+  -- the platform's own job: no member may enqueue it, but it is for the member
   v_done := queue.enqueue(p_training.workspace_id, null, jsonb_build_array(jsonb_build_object('job_type', p_job_type,
     'payload', jsonb_strip_nulls(jsonb_build_object('training_id', p_training.id,
       'audio_url', case p_job_type when 'transcription' then v_address end,
@@ -449,7 +449,7 @@ begin
     delete from public.training_chunks where training_id = p_training.id;
   elsif v_code in ('host_refused', 'host_lost') then
     if coalesce(p_training.host_asset, p_training.host_upload) is not null then
-      perform training.clean(p_training, false, false, true); -- the host will not have this one: the next is another
+      perform training.clean(p_training, false, false, true); -- the host has refused this one: the next is another
     end if;
     -- otherwise kept, also what a cancel ends there: it may have become a video, which is not paid for twice
     update public.trainings set host_upload = null, host_asset = null where id = p_training.id;
@@ -472,7 +472,7 @@ begin
     where t.training_id = p_training_id and j.finished_at is null order by j.id);
   if cardinality(v_ids) > 0 then
     perform queue.cancel(v_ids, queue.clock());
-    select * into v_training from public.trainings where id = p_training_id; -- as its jobs left it
+    select * into v_training from public.trainings where id = p_training_id; -- with its latest state
     perform training.clean(v_training, false, false, false);
   elsif v_status <> 'cancelled' then
     perform queue.refuse(409, 'invalid_state', 'the training has ended', v_status);
@@ -602,7 +602,7 @@ begin
   if cardinality(v_ids) > 0 then
     perform queue.cancel(v_ids, queue.clock());
   end if;
-  -- as its jobs left it: what they noted of the host until now is removed there too
+  -- with its latest state: what its jobs noted of the host until now is removed there too
   delete from public.trainings where id = p_training_id returning * into v_training;
   if not found then
     perform training.refuse_training(p_training_id);

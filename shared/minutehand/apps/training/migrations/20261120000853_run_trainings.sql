@@ -1,4 +1,4 @@
--- What workers do with trainings: load, store what a stage came to, hear from the video host.
+-- What workers do with trainings: load, store the result of a stage, handle the video host's webhooks.
 
 create function training.held(p_request jsonb, out job public.jobs, out training public.trainings) returns record
 language plpgsql
@@ -43,7 +43,7 @@ begin
   select * into v_known from public.training_jobs where job_id = p_job.id for update;
   if not found then
     return; -- a chunk
-  elsif p_job.generation > v_known.generation then -- somebody had the job run again, by whichever way
+  elsif p_job.generation > v_known.generation then -- the job was retried, by whichever function
     perform training.reopen(p_training, p_job.job_type);
   elsif v_known.started_at is not null then
     return;
@@ -132,7 +132,7 @@ begin
   select * into v_stage from public.training_stages where training_id = v_training.id and name = v_stage.name;
   if v_stage.name = 'transcribe' and v_stage.status = 'completed' and not exists (
     select 1 from public.training_jobs as t where t.training_id = v_training.id and t.job_type = 'sop_generation') then
-    -- in one transaction with the words: no end of a worker comes between
+    -- in one transaction with the transcript, so that a crash leaves both or none
     perform training.enqueue(v_training, 'sop_generation');
     perform training.clean(v_training, true, false, false);
   end if;
@@ -216,7 +216,7 @@ comment on function public.training_note_host is
 
 create function public.training_host_event(p_request jsonb) returns jsonb
 language plpgsql
-security definer -- no user stands behind a webhook: its signature was checked before this call
+security definer -- a webhook has no user: its signature was checked before this call
 set search_path = ''
 set lock_timeout = '8s'
 as $$
@@ -224,7 +224,7 @@ declare
   v_training public.trainings;
   v_job public.jobs;
 begin
-  -- the job asks the host itself, so neither the order of events nor their content decides anything
+  -- the job asks the host itself, so neither the order of events nor their content matters
   select * into v_training from public.trainings
   where host_upload = p_request ->> 'upload' or host_asset = p_request ->> 'asset'
     or id = case when p_request ->> 'passthrough' ~ '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$'
@@ -241,7 +241,7 @@ begin
   select j.* into v_job from public.training_jobs as t join public.jobs as j on j.id = t.job_id
   where t.training_id = v_training.id and t.job_type = 'mux_upload' for update of j;
   if v_job.status = 'pending' and v_job.next_retry_at > queue.clock() then
-    perform public.retry_job(v_job.id); -- it waits between two looks at the host: now is better
+    perform public.retry_job(v_job.id); -- it waits to ask the host again: now is better
     return jsonb_build_object('known', true, 'repeated', false, 'wake', true);
   end if;
   return jsonb_build_object('known', true, 'repeated', false, 'wake', false);
