@@ -185,7 +185,8 @@ create policy "members read events" on public.job_events
 revoke all on public.jobs, public.job_logs, public.job_events from public, anon, authenticated;
 grant select on public.jobs, public.job_logs, public.job_events to authenticated, service_role;
 grant insert (workspace_id, user_id, session_id, queue, job_type, payload, status, priority, scheduled_for,
-  max_attempts, idempotency_key, concurrency_key, deadline_at, tags) on public.jobs to authenticated;
+  max_attempts, idempotency_key, concurrency_key, deadline_at, tags) on public.jobs
+  to authenticated;
 grant update (status, priority, scheduled_for) on public.jobs to authenticated;
 -- the service role steers as members do; the rest of a job's life is the engine's
 grant update (status, priority, scheduled_for) on public.jobs to service_role;

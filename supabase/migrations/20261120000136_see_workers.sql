@@ -80,5 +80,5 @@ as $$
 $$;
 comment on function queue.prune_workers is 'Delete workers not seen for 30 days.';
 
-revoke execute on function queue.see_worker, queue.serving, queue.unserved, queue.prune_workers from public, anon,
-  authenticated, service_role;
+revoke execute on function queue.see_worker, queue.serving, queue.unserved, queue.prune_workers
+  from public, anon, authenticated, service_role;

@@ -517,6 +517,6 @@ comment on function queue.drain_signals is E'Read signals and let waiting jobs c
   'were handled.\n\nA signal that is too much for one call is kept for the next.';
 
 revoke execute on function queue.resume_jobs, queue.resume, queue.expire_waits, queue.check_edges, queue.gather_slice,
-  queue.some_tenants, queue.due_signals, queue.watch_children, queue.busy_jobs,
-  queue.close_edges, queue.gather_results, queue.end_waits, queue.end_orphans, queue.drain_signals
+  queue.some_tenants, queue.due_signals, queue.watch_children, queue.busy_jobs, queue.close_edges,
+  queue.gather_results, queue.end_waits, queue.end_orphans, queue.drain_signals
   from public, anon, authenticated, service_role;

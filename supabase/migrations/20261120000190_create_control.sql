@@ -485,8 +485,8 @@ as $$ select queue.job_json(queue.visible_job(p_job_id)) $$;
 comment on function public.get_job is 'A job as JSON; 404 when it is missing or another''s.';
 
 revoke execute on function public.cancel_job, public.cancel_jobs, public.retry_job, public.redrive_jobs,
-  public.pause_jobs,
-  public.get_job from public, anon, authenticated, service_role;
+  public.pause_jobs, public.get_job
+  from public, anon, authenticated, service_role;
 grant execute on function public.cancel_job, public.cancel_jobs, public.retry_job, public.redrive_jobs,
-  public.pause_jobs,
-  public.get_job to authenticated, service_role;
+  public.pause_jobs, public.get_job
+  to authenticated, service_role;

@@ -190,5 +190,6 @@ set search_path = ''
 as $$ select queue.cron_after(queue.cron_parse(p_cron), p_timezone, p_after) $$;
 comment on function queue.cron_next is 'The same as cron_after for an expression that is parsed by this call.';
 
-revoke execute on function queue.cron_mask, queue.cron_parse, queue.cron_wall, queue.cron_near_change, queue.cron_after,
-  queue.cron_next from public, anon, authenticated, service_role;
+revoke execute on function queue.cron_mask, queue.cron_parse, queue.cron_wall, queue.cron_near_change,
+  queue.cron_after, queue.cron_next
+  from public, anon, authenticated, service_role;

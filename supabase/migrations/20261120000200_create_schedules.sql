@@ -341,5 +341,5 @@ comment on function public.list_schedules is 'Schedules of a workspace, by name,
 
 revoke execute on function public.put_schedule, public.delete_schedule, public.list_schedules
   from public, anon, authenticated, service_role;
-grant execute on function public.put_schedule, public.delete_schedule, public.list_schedules to authenticated,
-  service_role;
+grant execute on function public.put_schedule, public.delete_schedule, public.list_schedules
+  to authenticated, service_role;

@@ -150,7 +150,8 @@ $$;
 comment on function queue.check_declared is 'Raise an error when a schedule declared in code is due but no worker '
   'serves its type: its jobs would only pile up.';
 
-revoke execute on function queue.system_workspace, queue.spread_schedules, queue.declare_schedules, queue.check_declared
+revoke execute on function queue.system_workspace, queue.spread_schedules, queue.declare_schedules,
+  queue.check_declared
   from public, anon, authenticated, service_role;
 
 create function queue.switch_schedule(p_workspace_id uuid, p_schedule jsonb) returns jsonb

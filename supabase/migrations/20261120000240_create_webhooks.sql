@@ -453,6 +453,6 @@ revoke execute on function queue.collect_outbox, queue.append_events, queue.drai
 revoke execute on function public.put_webhook, public.delete_webhook, public.list_webhooks, public.webhook_to_send,
   public.webhook_sent
   from public, anon, authenticated, service_role;
-grant execute on function public.put_webhook, public.delete_webhook, public.list_webhooks to authenticated,
-  service_role;
+grant execute on function public.put_webhook, public.delete_webhook, public.list_webhooks
+  to authenticated, service_role;
 grant execute on function public.webhook_to_send, public.webhook_sent to job_worker, service_role;

@@ -127,6 +127,7 @@ comment on function public.set_retention is 'Set how long ended jobs of a type a
 
 revoke execute on function queue.is_retention from public, anon, authenticated, service_role;
 revoke execute on function public.set_workspace_limits, public.workspace_limits, public.set_settings,
-  public.set_retention from public, anon, authenticated, service_role;
+  public.set_retention
+  from public, anon, authenticated, service_role;
 grant execute on function public.set_workspace_limits, public.workspace_limits to authenticated, service_role;
 grant execute on function public.set_settings, public.set_retention to service_role;

@@ -250,7 +250,8 @@ comment on function public.close_guest_session is E'End a guest session now, for
 
 revoke execute on function queue.ensure_guest_session, queue.live_guest_session, queue.is_mine,
   queue.may_join_guest_session, queue.guest_session_or_refuse, queue.show_guest_session,
-  queue.show_guest_session_events, queue.show_guest_session_feed from public, anon, authenticated, service_role;
+  queue.show_guest_session_events, queue.show_guest_session_feed
+  from public, anon, authenticated, service_role;
 revoke execute on function public.guest_session_jobs, public.guest_session_events, public.guest_session_feed,
   public.open_guest_session, public.close_guest_session
   from public, anon, authenticated, service_role;

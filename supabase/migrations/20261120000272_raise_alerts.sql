@@ -264,6 +264,6 @@ comment on function public.list_alerts is 'Alerts of a workspace by name, each w
 revoke execute on function queue.alert_counts, queue.alert_value, queue.announce_alert, queue.check_alerts,
   queue.alert_problem
   from public, anon, authenticated, service_role;
-revoke execute on function public.put_alert, public.delete_alert, public.list_alerts from public, anon,
-  authenticated, service_role;
+revoke execute on function public.put_alert, public.delete_alert, public.list_alerts
+  from public, anon, authenticated, service_role;
 grant execute on function public.put_alert, public.delete_alert, public.list_alerts to authenticated, service_role;

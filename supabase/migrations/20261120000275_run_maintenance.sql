@@ -397,8 +397,8 @@ comment on function public.run_maintenance is E'Do what is due besides leasing, 
   'parked: how many items wait to be tried again.';
 
 revoke execute on function queue.park, queue.due_jobs, queue.due_items, queue.maintain, queue.try_items,
-  queue.try_one_by_one,
-  queue.maintain_in_bites, queue.try_to_maintain, queue.retry_parked, queue.due_tasks, queue.maintenance_is_due
+  queue.try_one_by_one, queue.maintain_in_bites, queue.try_to_maintain, queue.retry_parked, queue.due_tasks,
+  queue.maintenance_is_due
   from public, anon, authenticated, service_role;
 revoke execute on function public.run_maintenance from public, anon, authenticated, service_role;
 grant execute on function public.run_maintenance to job_worker, service_role;

@@ -466,8 +466,9 @@ comment on function public.dead_letters is E'The dead letters of a workspace by 
   'and fingerprint to redrive_jobs.';
 
 revoke execute on function queue.list_filter, queue.hex_of, queue.list_sources, queue.list_where, queue.list_words,
-  queue.list_workspaces, queue.list_from, queue.sort_key from public, anon, authenticated, service_role;
-revoke execute on function public.list_jobs, public.sort_jobs, public.count_jobs, public.dead_letters from public,
-  anon, authenticated, service_role;
-grant execute on function public.list_jobs, public.sort_jobs, public.count_jobs, public.dead_letters to authenticated,
-  service_role;
+  queue.list_workspaces, queue.list_from, queue.sort_key
+  from public, anon, authenticated, service_role;
+revoke execute on function public.list_jobs, public.sort_jobs, public.count_jobs, public.dead_letters
+  from public, anon, authenticated, service_role;
+grant execute on function public.list_jobs, public.sort_jobs, public.count_jobs, public.dead_letters
+  to authenticated, service_role;

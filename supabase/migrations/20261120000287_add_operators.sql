@@ -319,11 +319,11 @@ alter table queue.operator_access enable row level security;
 alter table queue.actions enable row level security;
 revoke all on queue.operators, queue.operator_access, queue.actions from public, anon, authenticated, service_role;
 revoke execute on function queue.is_operator, queue.needs_operator, queue.opened_workspaces, queue.note_action,
-  queue.note_bulk, queue.prune_actions,
-  queue.mail_of, queue.actor from public, anon, authenticated, service_role;
+  queue.note_bulk, queue.prune_actions, queue.mail_of, queue.actor
+  from public, anon, authenticated, service_role;
 revoke execute on function public.people, public.list_actions, public.operator_session, public.operator_open,
-  public.operator_close,
-  public.set_operator from public, anon, authenticated, service_role;
+  public.operator_close, public.set_operator
+  from public, anon, authenticated, service_role;
 grant execute on function public.people, public.list_actions, public.operator_session, public.operator_open,
   public.operator_close
   to authenticated, service_role;

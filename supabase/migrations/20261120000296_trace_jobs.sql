@@ -86,6 +86,6 @@ comment on function public.job_trace is E'A job''s attempts, steps and waits wit
   'children: {now, more, jobs: [{id, parent_id, …, attempts, steps}]}.\n\nAt most 300 jobs of six levels, the job '
   'itself first with a null parent_id; more says that some were left out.';
 
-revoke execute on function queue.trace_attempts, queue.trace_steps, public.job_trace from public, anon,
-  authenticated, service_role;
+revoke execute on function queue.trace_attempts, queue.trace_steps, public.job_trace
+  from public, anon, authenticated, service_role;
 grant execute on function public.job_trace to authenticated, service_role;

@@ -217,8 +217,8 @@ comment on function public.operator_workspaces is 'Workspaces by name with their
 
 revoke execute on function queue.note_listing from public, anon, authenticated, service_role;
 revoke execute on function public.operator_jobs, public.operator_counts, public.operator_failures,
-  public.operator_workers,
-  public.operator_workspaces from public, anon, authenticated, service_role;
+  public.operator_workers, public.operator_workspaces
+  from public, anon, authenticated, service_role;
 grant execute on function public.operator_jobs, public.operator_counts, public.operator_failures,
-  public.operator_workers,
-  public.operator_workspaces to authenticated, service_role;
+  public.operator_workers, public.operator_workspaces
+  to authenticated, service_role;

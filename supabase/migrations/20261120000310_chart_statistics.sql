@@ -85,6 +85,5 @@ comment on function public.queue_series is E'Counts and times per type over p_mi
   'wait_p95_ms, run_p95_ms, …}]}.\n\nOf a workspace, or for operators without one of all; internal types only with '
   'p_internal. live is the number of jobs that have not ended now; earlier numbers follow from it and the counts.';
 
-revoke execute on function queue.live_total, public.queue_series from public, anon,
-  authenticated, service_role;
+revoke execute on function queue.live_total, public.queue_series from public, anon, authenticated, service_role;
 grant execute on function public.queue_series to authenticated, service_role;

@@ -310,9 +310,12 @@ $$;
 comment on function public.list_workspaces is 'Workspaces with how many belong to them: [{id, name, created_at, members, managers, invitations}]; the operator''s all, a person''s own.';
 
 revoke execute on function queue.record_member_change, queue.email_of, queue.workspace_member_changed,
-  queue.normal_email, queue.join_workspaces, queue.account_confirmed from public, anon, authenticated, service_role;
-revoke execute on function public.accept_invitations, public.create_workspace, public.set_member, public.remove_member,
-  public.list_members, public.list_workspaces from public, anon, authenticated, service_role;
+  queue.normal_email, queue.join_workspaces, queue.account_confirmed
+  from public, anon, authenticated, service_role;
+revoke execute on function public.accept_invitations, public.create_workspace, public.set_member,
+  public.remove_member, public.list_members, public.list_workspaces
+  from public, anon, authenticated, service_role;
 grant execute on function public.accept_invitations, public.set_member, public.remove_member, public.list_members,
-  public.list_workspaces to authenticated, service_role;
+  public.list_workspaces
+  to authenticated, service_role;
 grant execute on function public.create_workspace to service_role;

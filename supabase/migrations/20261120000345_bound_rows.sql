@@ -161,4 +161,5 @@ comment on function queue.check_pause is 'Refuse a pause of a type that does not
   'document.';
 
 revoke execute on function queue.quota_relation, queue.bound_rows, queue.count_rows, queue.check_rows,
-  queue.hold_quota, queue.quotas_of, queue.check_pause from public, anon, authenticated, service_role;
+  queue.hold_quota, queue.quotas_of, queue.check_pause
+  from public, anon, authenticated, service_role;

@@ -288,8 +288,8 @@ create policy beacon_receipts_read_by_members on public.beacon_receipts
 for select to authenticated using (workspace_id in (select queue.my_workspaces()));
 
 revoke all on public.beacon_jobs, public.beacon_outbox, public.beacon_executions, public.beacon_receipts
-from public, anon, authenticated, service_role;
+  from public, anon, authenticated, service_role;
 revoke all on beacon.chains, beacon.signing_keys, beacon.provider_health, beacon.reconciliations
-from public, anon, authenticated, service_role;
+  from public, anon, authenticated, service_role;
 grant select on public.beacon_jobs, public.beacon_outbox, public.beacon_executions, public.beacon_receipts
-to authenticated, service_role;
+  to authenticated, service_role;

@@ -233,20 +233,18 @@ E'Delete a workspace''s receipts issued before p_before, oldest first, and ended
 
 revoke execute on all functions in schema beacon from public, anon, authenticated, service_role;
 revoke execute on function public.beacon_submit, public.beacon_cancel, public.beacon_redrive, public.beacon_keys,
-public.beacon_claim_outbox, public.beacon_publish, public.beacon_reconcile, public.beacon_start, public.beacon_finish,
-public.beacon_start_execution, public.beacon_note_execution, public.beacon_cancel_stragglers,
-public.beacon_take_abandoned, public.beacon_report_providers, public.beacon_issue, public.beacon_add_key,
-public.beacon_health,
-public.beacon_retire_key, public.beacon_prune
-from public, anon, authenticated, service_role;
+  public.beacon_claim_outbox, public.beacon_publish, public.beacon_reconcile, public.beacon_start,
+  public.beacon_finish, public.beacon_start_execution, public.beacon_note_execution, public.beacon_cancel_stragglers,
+  public.beacon_take_abandoned, public.beacon_report_providers, public.beacon_issue, public.beacon_add_key,
+  public.beacon_health, public.beacon_retire_key, public.beacon_prune
+  from public, anon, authenticated, service_role;
 grant execute on function public.beacon_submit, public.beacon_cancel, public.beacon_redrive
-to authenticated, service_role;
+  to authenticated, service_role;
 grant usage on schema beacon to anon, authenticated, job_worker, service_role;
 grant execute on function beacon.show_keys, public.beacon_keys to anon, authenticated, job_worker, service_role;
 grant execute on function public.beacon_claim_outbox, public.beacon_publish, public.beacon_reconcile,
-public.beacon_start, public.beacon_finish, public.beacon_start_execution, public.beacon_note_execution,
-public.beacon_cancel_stragglers, public.beacon_take_abandoned, public.beacon_report_providers,
-public.beacon_issue, public.beacon_add_key,
-public.beacon_health
-to job_worker, service_role;
+  public.beacon_start, public.beacon_finish, public.beacon_start_execution, public.beacon_note_execution,
+  public.beacon_cancel_stragglers, public.beacon_take_abandoned, public.beacon_report_providers, public.beacon_issue,
+  public.beacon_add_key, public.beacon_health
+  to job_worker, service_role;
 grant execute on function public.beacon_prune, public.beacon_retire_key to service_role;

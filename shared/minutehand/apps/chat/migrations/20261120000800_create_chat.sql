@@ -1531,25 +1531,23 @@ revoke all on public.chat_notes, public.chat_artefacts from public, anon, authen
 grant select on public.chat_notes to authenticated, service_role;
 revoke all on public.chat_conversations, public.chat_messages, public.chat_work_items, public.async_work_items,
   public.async_session_state
-from public, anon, authenticated, service_role;
+  from public, anon, authenticated, service_role;
 revoke all on chat.uses from public, anon, authenticated, service_role;
 grant select on public.chat_conversations, public.chat_messages, public.chat_work_items, public.async_work_items,
   public.async_session_state
-to authenticated, service_role;
+  to authenticated, service_role;
 
 revoke execute on all functions in schema chat from public, anon, authenticated, service_role;
 revoke execute on function public.chat_open, public.chat_read, public.chat_messages_before, public.chat_list,
-  public.chat_rename,
-public.chat_delete, public.chat_send, public.chat_answer, public.chat_cancel, public.chat_retry, public.chat_share,
-  public.chat_unshare,
-public.chat_load, public.chat_post, public.chat_delegate from public, anon, authenticated, service_role;
+  public.chat_rename, public.chat_delete, public.chat_send, public.chat_answer, public.chat_cancel, public.chat_retry,
+  public.chat_share, public.chat_unshare, public.chat_load, public.chat_post, public.chat_delegate
+  from public, anon, authenticated, service_role;
 grant execute on function chat.open, chat.show, chat.messages, chat.list, chat.rename, chat.remove, chat.send,
-  chat.answer, chat.cancel,
-chat.retry to anon, authenticated, service_role;
+  chat.answer, chat.cancel, chat.retry
+  to anon, authenticated, service_role;
 grant execute on function public.chat_open, public.chat_read, public.chat_messages_before, public.chat_list,
-  public.chat_rename,
-public.chat_delete, public.chat_send, public.chat_answer, public.chat_cancel, public.chat_retry to anon,
-  authenticated, service_role;
-grant execute on function chat.share, chat.unshare, public.chat_share, public.chat_unshare to authenticated,
-  service_role;
+  public.chat_rename, public.chat_delete, public.chat_send, public.chat_answer, public.chat_cancel, public.chat_retry
+  to anon, authenticated, service_role;
+grant execute on function chat.share, chat.unshare, public.chat_share, public.chat_unshare
+  to authenticated, service_role;
 grant execute on function public.chat_load, public.chat_post, public.chat_delegate to job_worker, service_role;

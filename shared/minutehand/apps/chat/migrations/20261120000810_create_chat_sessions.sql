@@ -776,18 +776,19 @@ comment on function public.chat_guidance is 'What people wrote to a leased job {
 
 revoke execute on all functions in schema chat from public;
 revoke execute on function chat.guest_session_of, chat.guest_workspace, chat.session_or_null, chat.check_session_id,
-chat.check_address, chat.enter, chat.remember, chat.work_lines, chat.estimate_ms, chat.request_again, chat.request,
-chat.outcome, chat.queue_status, chat.question, chat.pending_questions, chat.is_visible, chat.status, chat.progress,
-chat.works, chat.events, chat.news, chat.work_or_null, chat.cancel_work, chat.notes, chat.respond, chat.artefact
-from public, anon, authenticated, service_role;
+  chat.check_address, chat.enter, chat.remember, chat.work_lines, chat.estimate_ms, chat.request_again, chat.request,
+  chat.outcome, chat.queue_status, chat.question, chat.pending_questions, chat.is_visible, chat.status, chat.progress,
+  chat.works, chat.events, chat.news, chat.work_or_null, chat.cancel_work, chat.notes, chat.respond, chat.artefact
+  from public, anon, authenticated, service_role;
 revoke execute on function public.chat_request, public.chat_outcome, public.chat_status, public.chat_works,
-public.chat_events, public.chat_news, public.chat_cancel_work, public.chat_notes_of, public.chat_respond,
-public.chat_artefact, public.chat_note,
-public.chat_guidance from public, anon, authenticated, service_role;
-grant execute on function chat.request, chat.outcome, chat.status, chat.works, chat.events, chat.news, chat.cancel_work,
-chat.notes, chat.respond, chat.artefact to anon, authenticated, service_role;
+  public.chat_events, public.chat_news, public.chat_cancel_work, public.chat_notes_of, public.chat_respond,
+  public.chat_artefact, public.chat_note, public.chat_guidance
+  from public, anon, authenticated, service_role;
+grant execute on function chat.request, chat.outcome, chat.status, chat.works, chat.events, chat.news,
+  chat.cancel_work, chat.notes, chat.respond, chat.artefact
+  to anon, authenticated, service_role;
 grant execute on function public.chat_request, public.chat_outcome, public.chat_status, public.chat_works,
-public.chat_events, public.chat_news, public.chat_cancel_work, public.chat_notes_of, public.chat_respond,
-public.chat_artefact
-to anon, authenticated, service_role;
+  public.chat_events, public.chat_news, public.chat_cancel_work, public.chat_notes_of, public.chat_respond,
+  public.chat_artefact
+  to anon, authenticated, service_role;
 grant execute on function public.chat_note, public.chat_guidance to job_worker, service_role;

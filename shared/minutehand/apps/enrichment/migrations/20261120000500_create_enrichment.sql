@@ -267,7 +267,7 @@ using (workspace_id in (select queue.my_workspaces()))
 with check (workspace_id in (select queue.my_workspaces()));
 
 revoke all on public.workspace_settings, public.accounts, public.contacts
-from public, anon, authenticated, service_role;
+  from public, anon, authenticated, service_role;
 
 -- No browser's role may select the ciphertext: no guest, no member, no manager.
 grant select (
@@ -291,9 +291,8 @@ grant usage on schema enrichment to authenticated, service_role; -- for helpers 
 revoke execute on all functions in schema enrichment from public, anon, authenticated, service_role;
 grant execute on function enrichment.require_member to authenticated, service_role;
 revoke execute on function public.get_workspace_settings, public.put_workspace_settings
-from public, anon, authenticated, service_role;
-grant execute on function public.get_workspace_settings, public.put_workspace_settings
-to authenticated, service_role;
+  from public, anon, authenticated, service_role;
+grant execute on function public.get_workspace_settings, public.put_workspace_settings to authenticated, service_role;
 
 -- A page that shows accounts fills itself by Postgres Changes, where the project has Realtime.
 do $$

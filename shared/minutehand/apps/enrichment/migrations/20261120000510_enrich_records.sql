@@ -462,18 +462,18 @@ alter table enrichment.calls enable row level security;
 revoke all on enrichment.calls from public, anon, authenticated, service_role;
 
 revoke execute on function enrichment.once_per, enrichment.account_job, enrichment.enqueue_new_accounts,
-enrichment.held_job, enrichment.applicable
-from public, anon, authenticated, service_role;
+  enrichment.held_job, enrichment.applicable
+  from public, anon, authenticated, service_role;
 grant execute on function enrichment.once_per, enrichment.account_job to authenticated, service_role;
 revoke execute on function public.enrich_account, public.enrich_contact, public.enrich_accounts,
-  public.reseal_apollo_key,
-public.enrichment_load, public.enrichment_begin_call, public.enrichment_finish_call,
-public.enrichment_abandon_call, public.enrichment_apply, public.enrichment_pause, public.enrichment_load_key,
+  public.reseal_apollo_key, public.enrichment_load, public.enrichment_begin_call, public.enrichment_finish_call,
+  public.enrichment_abandon_call, public.enrichment_apply, public.enrichment_pause, public.enrichment_load_key,
   public.enrichment_swap_key
-from public, anon, authenticated, service_role;
-grant execute on function public.enrich_account, public.enrich_contact, public.enrich_accounts, public.reseal_apollo_key
-to authenticated, service_role;
+  from public, anon, authenticated, service_role;
+grant execute on function public.enrich_account, public.enrich_contact, public.enrich_accounts,
+  public.reseal_apollo_key
+  to authenticated, service_role;
 grant execute on function public.enrichment_load, public.enrichment_begin_call, public.enrichment_finish_call,
-public.enrichment_abandon_call, public.enrichment_apply, public.enrichment_pause, public.enrichment_load_key,
+  public.enrichment_abandon_call, public.enrichment_apply, public.enrichment_pause, public.enrichment_load_key,
   public.enrichment_swap_key
-to job_worker, service_role;
+  to job_worker, service_role;

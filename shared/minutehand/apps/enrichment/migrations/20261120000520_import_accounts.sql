@@ -288,6 +288,6 @@ grant select on public.account_imports, public.account_import_errors to authenti
 
 revoke execute on function enrichment.enqueue_imported from public, anon, authenticated, service_role;
 revoke execute on function public.create_account_import, public.enrichment_load_import, public.enrichment_import_batch
-from public, anon, authenticated, service_role;
+  from public, anon, authenticated, service_role;
 grant execute on function public.create_account_import to authenticated, service_role;
 grant execute on function public.enrichment_load_import, public.enrichment_import_batch to job_worker, service_role;

@@ -935,19 +935,20 @@ for select to authenticated using (
   workspace_id in (select queue.my_workspaces()) and exists (select from public.plans as p where p.id = plan_id));
 
 revoke all on public.plans, public.plan_stages, public.plan_artifacts, public.plan_events
-from public, anon, authenticated, service_role;
+  from public, anon, authenticated, service_role;
 grant select on public.plans, public.plan_stages, public.plan_artifacts, public.plan_events
-to authenticated, service_role;
+  to authenticated, service_role;
 
 revoke execute on all functions in schema plans from public, anon, authenticated, service_role;
 revoke execute on function public.plan_start, public.plan_read, public.plan_list, public.plan_files,
-public.plan_events_after, public.plan_cancel, public.plan_delete, public.plan_restart, public.plan_fork,
-public.plan_load, public.plan_report, public.plan_set_guest_workspace
-from public, anon, authenticated, service_role;
+  public.plan_events_after, public.plan_cancel, public.plan_delete, public.plan_restart, public.plan_fork,
+  public.plan_load, public.plan_report, public.plan_set_guest_workspace
+  from public, anon, authenticated, service_role;
 grant execute on function plans.start, plans.show, plans.list, plans.file, plans.events_after, plans.cancel,
-plans.remove, plans.restart, plans.fork to anon, authenticated, service_role;
+  plans.remove, plans.restart, plans.fork
+  to anon, authenticated, service_role;
 grant execute on function public.plan_start, public.plan_read, public.plan_list, public.plan_files,
-public.plan_events_after, public.plan_cancel, public.plan_delete, public.plan_restart, public.plan_fork
-to anon, authenticated, service_role;
+  public.plan_events_after, public.plan_cancel, public.plan_delete, public.plan_restart, public.plan_fork
+  to anon, authenticated, service_role;
 grant execute on function public.plan_load, public.plan_report to job_worker, service_role;
 grant execute on function public.plan_set_guest_workspace to service_role;

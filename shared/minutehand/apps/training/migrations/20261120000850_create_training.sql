@@ -202,6 +202,8 @@ create policy training_procedures_read_by_members on public.training_procedures
 for select to authenticated using (workspace_id in (select queue.my_workspaces()));
 
 revoke all on public.trainings, public.training_jobs, public.training_stages, public.training_chunks,
-public.training_procedures, training.host_events from public, anon, authenticated, service_role;
+  public.training_procedures, training.host_events
+  from public, anon, authenticated, service_role;
 grant select on public.trainings, public.training_jobs, public.training_stages, public.training_chunks,
-public.training_procedures to authenticated, service_role;
+  public.training_procedures
+  to authenticated, service_role;

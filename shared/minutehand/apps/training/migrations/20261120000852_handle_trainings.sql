@@ -615,10 +615,12 @@ comment on function public.training_delete is
   'live jobs are cancelled first.';
 
 revoke execute on function public.training_start, public.training_transcribe, public.training_read,
-public.training_list, public.training_transcript, public.training_procedure, public.training_cancel,
-public.training_retry, public.training_save_procedure, public.training_delete, public.training_video,
-public.training_stuck_jobs from public, anon, authenticated, service_role;
+  public.training_list, public.training_transcript, public.training_procedure, public.training_cancel,
+  public.training_retry, public.training_save_procedure, public.training_delete, public.training_video,
+  public.training_stuck_jobs
+  from public, anon, authenticated, service_role;
 grant execute on function public.training_start, public.training_transcribe, public.training_read,
-public.training_list, public.training_transcript, public.training_procedure, public.training_cancel,
-public.training_retry, public.training_save_procedure, public.training_delete, public.training_video,
-public.training_stuck_jobs to authenticated, service_role;
+  public.training_list, public.training_transcript, public.training_procedure, public.training_cancel,
+  public.training_retry, public.training_save_procedure, public.training_delete, public.training_video,
+  public.training_stuck_jobs
+  to authenticated, service_role;

@@ -253,8 +253,8 @@ comment on function public.training_host_event is
 
 revoke execute on all functions in schema training from public, anon, authenticated, service_role;
 revoke execute on function public.training_load, public.training_load_chunks, public.training_store_stage,
-public.training_store_chunk, public.training_store_procedure, public.training_note_host, public.training_host_event
-from public, anon, authenticated, service_role;
+  public.training_store_chunk, public.training_store_procedure, public.training_note_host, public.training_host_event
+  from public, anon, authenticated, service_role;
 grant execute on function public.training_load, public.training_load_chunks, public.training_store_stage,
-public.training_store_chunk, public.training_store_procedure, public.training_note_host, public.training_host_event
-to job_worker, service_role;
+  public.training_store_chunk, public.training_store_procedure, public.training_note_host, public.training_host_event
+  to job_worker, service_role;
