@@ -64,8 +64,8 @@ $$;
 comment on function queue.pause_failing_tenants is 'Pause a type for the tenants whose own jobs of it keep failing '
   'with one error, for at least p_most jobs, and more than complete.';
 
-create function queue.failing_types(p_most integer, p_since timestamptz) returns table (job_type text, jobs bigint,
-  since timestamptz)
+create function queue.failing_types(p_most integer, p_since timestamptz)
+returns table (job_type text, jobs bigint, since timestamptz)
 language sql stable
 set search_path = ''
 as $$

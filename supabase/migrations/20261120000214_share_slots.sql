@@ -1,7 +1,7 @@
 -- How many slots a tenant may hold while others wait: turns count jobs, and a job may run for an hour.
 
-create function queue.spare_slots(p_workspace_ids uuid[], p_limit integer) returns table (workspace_id uuid,
-  spare bigint)
+create function queue.spare_slots(p_workspace_ids uuid[], p_limit integer)
+returns table (workspace_id uuid, spare bigint)
 language plpgsql stable
 set search_path = ''
 set enable_seqscan = off -- a session's plan may be older than the rows

@@ -162,8 +162,9 @@ comment on function queue.read_feed is E'The events of a feed after a cursor, at
   'reader makes the cursor after each event.\n\nA workspace''s feed has state changes only, a session''s all but '
   'logs.';
 
-create function public.event_feed(p_workspace_id uuid, p_cursor text default null,
-  p_limit integer default 500) returns jsonb
+create function public.event_feed(
+  p_workspace_id uuid, p_cursor text default null, p_limit integer default 500
+) returns jsonb
 language plpgsql stable
 security definer -- answers the same 404 for a missing workspace and another's
 set search_path = ''
@@ -181,8 +182,9 @@ comment on function public.event_feed is E'State changes of a workspace''s jobs 
   'beginning. Each event comes exactly once; per job in order of seq. reset says that the cursor was of another '
   'database, so that events may have been missed.';
 
-create function public.session_feed(p_session_id text, p_cursor text default null,
-  p_limit integer default 500) returns jsonb
+create function public.session_feed(
+  p_session_id text, p_cursor text default null, p_limit integer default 500
+) returns jsonb
 language plpgsql stable
 security definer -- answers the same 404 for a missing session and another's
 set search_path = ''

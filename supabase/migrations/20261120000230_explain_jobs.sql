@@ -15,8 +15,8 @@ begin
       'sentence', format('The job type %s is paused since %s by %s%s.', v_type.job_type, queue.utc(v_type.paused_at),
         case when v_type.paused_by = 'poison' then 'the engine itself' else queue.actor(v_type.paused_by) end,
           coalesce(': ' || v_type.pause_reason, '')),
-      'data', jsonb_build_object('paused_at', v_type.paused_at, 'paused_by', v_type.paused_by, 'pause_reason',
-        v_type.pause_reason));
+      'data', jsonb_build_object('paused_at', v_type.paused_at, 'paused_by', v_type.paused_by,
+        'pause_reason', v_type.pause_reason));
   end if;
   select * into v_pause from queue.pauses as p
   where p.kind = 'workspace' and p.workspace_id = p_job.workspace_id or p.kind = 'queue' and p.name = p_job.queue
@@ -30,8 +30,8 @@ begin
         queue.utc(v_pause.paused_at), case when v_pause.paused_by = 'poison' then 'the engine itself'
           else queue.actor(v_pause.paused_by) end,
         coalesce(': ' || v_pause.reason, '')),
-      'data', jsonb_build_object('paused_at', v_pause.paused_at, 'paused_by', v_pause.paused_by, 'pause_reason',
-        v_pause.reason));
+      'data', jsonb_build_object('paused_at', v_pause.paused_at, 'paused_by', v_pause.paused_by,
+        'pause_reason', v_pause.reason));
   end if;
 
   select max(seen_at) into v_seen from (select seen_at from queue.ticks order by started_at desc limit 100) as t;
@@ -47,8 +47,8 @@ begin
     return jsonb_build_object('reason', 'no_processor',
       'sentence', format('Workers run, but none of them serves the job type %s in the queue %s.', p_job.job_type,
         p_job.queue),
-      'data', jsonb_build_object('job_type', p_job.job_type, 'queue', p_job.queue, 'registered_at',
-        v_type.registered_at));
+      'data', jsonb_build_object('job_type', p_job.job_type, 'queue', p_job.queue,
+        'registered_at', v_type.registered_at));
   end if;
   return null;
 end;
@@ -183,9 +183,9 @@ begin
       and workspace_id = p_job.workspace_id and outcome in ('completed', 'failed')) as n;
   return jsonb_build_object('reason', 'behind_others',
     'estimated_start_at', case when v_rate > 0 then p_now + make_interval(secs => v_ahead / v_rate) end,
-    'sentence', format('It is behind %s%s job%s of its workspace.', case when v_ahead > 1000 then 'more than '
-      else '' end,
-      least(v_ahead, 1000), case when v_ahead = 1 then '' else 's' end),
+    'sentence', format('It is behind %s%s job%s of its workspace.',
+      case when v_ahead > 1000 then 'more than ' else '' end, least(v_ahead, 1000),
+      case when v_ahead = 1 then '' else 's' end),
     'data', jsonb_build_object('ahead', least(v_ahead, 1000), 'more', v_ahead > 1000, 'ready_since', v_ready_at,
       'ended_per_second', v_rate));
 end;

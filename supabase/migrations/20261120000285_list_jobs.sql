@@ -27,8 +27,8 @@ as $$
 $$;
 comment on function queue.hex_of is 'The digits of (a part of) an id, 6 to 32 of them; null for any other text.';
 
-create function queue.list_sources(p_filter jsonb, p_workspaces uuid[]) returns table (source text, workspace_id uuid,
-  word text)
+create function queue.list_sources(p_filter jsonb, p_workspaces uuid[])
+returns table (source text, workspace_id uuid, word text)
 language plpgsql immutable
 set search_path = ''
 as $$

@@ -91,7 +91,7 @@ comment on function queue.opened_workspaces is 'Workspaces that the caller has o
 
 create function queue.note_action(
   p_action text, p_workspace_id uuid, p_job_id uuid default null, p_jobs integer default 1,
-    p_detail jsonb default null
+  p_detail jsonb default null
 ) returns void
 language sql
 set search_path = ''
@@ -103,8 +103,9 @@ as $$
 $$;
 comment on function queue.note_action is 'Write what the caller does to the audit log, in the same transaction.';
 
-create function queue.note_bulk(p_action text, p_workspace_id uuid, p_ids uuid[], p_count integer,
-  p_filter jsonb) returns void
+create function queue.note_bulk(
+  p_action text, p_workspace_id uuid, p_ids uuid[], p_count integer, p_filter jsonb
+) returns void
 language plpgsql
 set search_path = ''
 as $$
@@ -183,7 +184,7 @@ comment on function public.people is E'Mail addresses by user id, of at most 200
 
 create function public.list_actions(
   p_workspace_id uuid default null, p_job_id uuid default null, p_before bigint default null,
-    p_limit integer default 50
+  p_limit integer default 50
 ) returns jsonb
 language plpgsql stable
 security definer -- callers hold no rights on the engine's tables
@@ -260,8 +261,8 @@ begin
   insert into queue.operator_access (user_id, workspace_id, reason, expires_at)
   values (auth.uid(), v_workspace, left(p_request ->> 'reason', 500), v_until)
   on conflict (user_id, workspace_id) do update set
-    expires_at = greatest(operator_access.expires_at, excluded.expires_at), reason = coalesce(excluded.reason,
-      operator_access.reason);
+    expires_at = greatest(operator_access.expires_at, excluded.expires_at),
+    reason = coalesce(excluded.reason, operator_access.reason);
   return jsonb_build_object('workspace_id', v_workspace, 'name', v_name, 'expires_at', v_until);
 exception
   when invalid_text_representation or numeric_value_out_of_range then

@@ -114,8 +114,9 @@ $$;
 comment on function queue.type_numbers is 'Numbers of each type''s jobs in the last 24 hours, of one workspace or '
   '(null) of all: counts, success_rate 0..1, run and queue percentiles.';
 
-create function queue.type_line(p_type queue.job_types, p_workspace_id uuid, p_numbers jsonb,
-  p_now timestamptz) returns jsonb
+create function queue.type_line(
+  p_type queue.job_types, p_workspace_id uuid, p_numbers jsonb, p_now timestamptz
+) returns jsonb
 language sql stable
 set search_path = ''
 as $$

@@ -20,8 +20,8 @@ set search_path = ''
 as $$
   select a.fence, a.attempt, a.worker_id, a.leased_at, a.ended_at, a.outcome, a.error_message, a.error_data,
     a.traceback,
-    coalesce(w.origin, '{}') || jsonb_strip_nulls(jsonb_build_object('version', w.version)) || coalesce(a.origin,
-      '{}'), null
+    coalesce(w.origin, '{}') || jsonb_strip_nulls(jsonb_build_object('version', w.version))
+      || coalesce(a.origin, '{}'), null
   from queue.attempts as a left join queue.workers as w on w.worker_id = a.worker_id
   where a.job_id = (p_job).id
   union all
@@ -81,8 +81,8 @@ begin
         'error_data', c.error_data, 'origin', nullif(c.origin, '{}'),
         'has_traceback', c.traceback is not null, 'differs', case when c.before is not null
           then queue.differences(c.before, c.facts) end)
-      || case when c.lease_expires_at is null then '{}' else jsonb_build_object('lease_expires_at',
-        c.lease_expires_at) end
+      || case when c.lease_expires_at is null then '{}'
+        else jsonb_build_object('lease_expires_at', c.lease_expires_at) end
       || case when v_open then jsonb_build_object('traceback', c.traceback) else '{}' end
       order by c.fence), '[]')
     from compared as c);
