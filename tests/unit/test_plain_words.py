@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 #: Shapes that an engineer would neither write nor search for, each with what is written instead.
 DROPPED = {
-    r"(?<!here )\b(?:is|are) no (?!longer|more\b|one\b|request for work)": "'must be' or 'is not a'",
+    r"(?<!re )\b(?:is|are) no (?!longer|more\b|one\b|request for work)": "'must be' or 'is not a'",
     r"\banew\b": "again",
     r"\b[Nn]obody\b(?! works on)(?=[ .,;:]\S*\w)|\w [Nn]obody\b": "no one",
     r"\b[Ss]omebody\b": "someone",
