@@ -293,7 +293,7 @@ async function token({ fresh = false } = {}) {
     : await client.auth.getSession();
   const isRefused = error?.status !== undefined && error.status >= 400 && error.status < 500;
   if (error && !isRefused) {
-    // no one is signed out because Auth is away for a moment
+    // no one is signed out because Auth is unavailable for a moment
     throw new ApiError({
       status: 0,
       code: "unreachable",

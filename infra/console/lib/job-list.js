@@ -101,7 +101,7 @@ export class JobList {
     await this.#catchUp();
   }
 
-  /** A server that was away is asked again, whether or not Realtime noticed. */
+  /** A server that was unavailable is asked again, whether or not Realtime noticed. */
   #retryLater(error) {
     if (isPassing(error))
       this.#later("retry", RETRY_MS, () => (this.#rows.size === 0 ? this.load() : this.refresh()));

@@ -34,7 +34,7 @@ export function remedyOf({ job, explained, place, failedChild, isManager }) {
     (job.lost_attempts > 0 && isEnded && !errorType)
   ) {
     return {
-      text: "Its worker stopped answering: out of memory, killed by a deploy, or its loop was blocked for longer than the lease. Look at that worker's log at the end of the attempt; blocking calls belong into a thread.",
+      text: "Its worker stopped answering: out of memory, killed by a deploy, or its loop was blocked for longer than the lease. Look at that worker's log at the end of the attempt; blocking calls belong in a thread.",
       links: [typeLink],
     };
   }
@@ -51,7 +51,7 @@ export function remedyOf({ job, explained, place, failedChild, isManager }) {
           links: [],
         }
       : {
-          text: `A service that it calls${at(place)} did not answer. It is tried again by itself; "Run now" tries at once.`,
+          text: `A service that it calls${at(place)} did not answer. It is retried automatically; "Run now" retries at once.`,
           links: [],
         };
   }
@@ -66,8 +66,8 @@ export function remedyOf({ job, explained, place, failedChild, isManager }) {
       }
     : {
         text: place
-          ? `It is tried again by itself; a correction of ${place} that is deployed before then counts.`
-          : "It is tried again by itself.",
+          ? `It is retried automatically; a correction of ${place} deployed before then applies.`
+          : "It is retried automatically.",
         links: [],
       };
 }
@@ -85,7 +85,7 @@ function stoppedBy(reason, { job, isManager, typeLink }) {
     case "workspace_paused":
       return {
         text: isManager
-          ? "Resume the workspace when its reason is gone."
+          ? "Resume the workspace once the reason no longer applies."
           : "A manager resumes the workspace.",
         links: [operations],
       };
@@ -106,17 +106,17 @@ function stoppedBy(reason, { job, isManager, typeLink }) {
       return { text: "It is paused for everyone: an operator resumes it.", links: [typeLink] };
     case "no_worker":
       return {
-        text: "Start a worker, or look why none runs: the schedule that starts it, its log, its keys. `minutehand doctor` looks at each.",
+        text: "Start a worker, or find out why none runs: the schedule that starts it, its log, its keys. `minutehand doctor` checks each.",
         links: [typeLink],
       };
     case "no_processor":
       return {
-        text: "Deploy a worker that has this type's processor, and look whether the name is spelled as there.",
+        text: "Deploy a worker that has this type's processor, and check that the name is spelled the same.",
         links: [typeLink],
       };
     case "rate_limited":
       return {
-        text: "It starts by itself when the limit allows. Raise the type's rate limit if the service behind it takes more.",
+        text: "It starts as soon as the limit allows. Raise the type's rate limit if the service behind it takes more.",
         links: [typeLink],
       };
     case "key_limit":
@@ -134,7 +134,7 @@ function stoppedBy(reason, { job, isManager, typeLink }) {
     case "lease_expired":
     case "lease_lapsed":
       return {
-        text: "The next look at expired leases, within seconds, gives it to another worker.",
+        text: "The next check for expired leases, within seconds, gives it to another worker.",
         links: [],
       };
     default:

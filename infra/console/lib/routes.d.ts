@@ -25,7 +25,7 @@ export interface Routes {
   search?: string | null;
   id_prefix?: string | null;
   cursor?: string | null;
-  /** Another order than the age of jobs. */
+  /** Sort key; by age if omitted. */
   sort?: "created_at" | "started_at" | "finished_at" | "next_run_at" | "queue_ms" | "run_ms" | "total_ms" | "priority" | "attempts" | null;
   order?: "asc" | "desc";
   /** With `sort`. */
@@ -46,7 +46,7 @@ export interface Routes {
   worker_id?: string | null;
   /** Of the code that ran it. */
   version?: string | null;
-  /** False leaves out types that the platform enqueues. */
+  /** False omits types that only the platform enqueues. */
   internal?: boolean | null;
 }; body: undefined; answer: JobPage };
   "POST /api/jobs": { query: undefined; body: CreateJob; answer: EnqueuedJob };
@@ -124,7 +124,7 @@ export interface Routes {
 }; body: undefined; answer: QueueStats };
   "GET /api/types": { query: {
   workspace_id?: string;
-  /** The platform's own as well. */
+  /** Include the platform's own types. */
   internal?: boolean;
 }; body: undefined; answer: JobTypes };
   "GET /api/types/{job_type}": { query: {
@@ -196,7 +196,7 @@ export type Alert = {
 
 export type AlertBody = {
   metric: AlertMetric;
-  /** Reached by this value, or above. */
+  /** Fires at this value or above. */
   threshold: number;
   /** How far back is counted. */
   minutes?: number;
@@ -342,7 +342,7 @@ export type EnqueuedJob = {
   running_since: string | null;
   worker_id: string | null;
   times: Times | null;
-  /** No worker that runs now serves its type; else null. */
+  /** Set when no running worker serves its type; else null. */
   warning: string | null;
 };
 

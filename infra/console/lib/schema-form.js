@@ -75,7 +75,7 @@ function hintOf(field, type) {
   return parts.filter(Boolean).join(" · ");
 }
 
-/** What a form begins with: defaults, or what is there already; everything as text, flags as booleans. */
+/** What a form begins with: defaults, or what already exists; everything as text, flags as booleans. */
 export function draftOf(fields, payload = {}) {
   return Object.fromEntries(
     fields.map(({ name, kind, schema }) => {

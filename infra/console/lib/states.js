@@ -59,7 +59,7 @@ export const ATTEMPT_OUTCOMES = {
 };
 
 export const FRESHNESS = {
-  live: { word: "Live", tone: "completed", hint: "Joined, and everything up to now was read." },
+  live: { word: "Live", tone: "completed", hint: "Subscribed, and everything up to now has been read." },
   "catching-up": {
     word: "Catching up",
     tone: "pending",
@@ -68,12 +68,12 @@ export const FRESHNESS = {
   polling: {
     word: "Polling",
     tone: "waiting",
-    hint: "Realtime is away; reading every few seconds instead.",
+    hint: "Realtime is unavailable; reading every few seconds instead.",
   },
   offline: {
     word: "Offline",
     tone: "failed",
-    hint: "The server cannot be reached; shown is what was known.",
+    hint: "The server cannot be reached; the last known state is shown.",
   },
 };
 

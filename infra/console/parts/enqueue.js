@@ -66,7 +66,7 @@ export function EnqueueDialog({ workspaceId, like, type: given, onClose }) {
       const made = payloadOf(fields, draft ?? {});
       setProblems(made.problems);
       if (Object.keys(made.problems).length > 0)
-        return setProblem("Some fields need another value.");
+        return setProblem("Some fields have a value that is not valid.");
       payload = made.payload;
     } else {
       try {
@@ -132,7 +132,7 @@ function Field({ field, value, problem, onChange }) {
   };
   const input =
     kind === "choice" || kind === "flag"
-      ? html`<select value=${value} ...${common} onChange=${(event) => onChange(event.target.value)}><option value="">${isRequired ? "choose" : "leave out"}</option>${(kind === "flag" ? ["true", "false"] : choices).map((one) => html`<option value=${String(one)} key=${String(one)} selected=${String(one) === value}>${kind === "flag" ? (one === "true" ? "yes" : "no") : String(one)}</option>`)}</select>`
+      ? html`<select value=${value} ...${common} onChange=${(event) => onChange(event.target.value)}><option value="">${isRequired ? "choose" : "omit"}</option>${(kind === "flag" ? ["true", "false"] : choices).map((one) => html`<option value=${String(one)} key=${String(one)} selected=${String(one) === value}>${kind === "flag" ? (one === "true" ? "yes" : "no") : String(one)}</option>`)}</select>`
       : kind === "long" || kind === "json"
         ? html`<textarea rows=${kind === "json" ? 3 : 4} class=${kind === "json" ? "mono" : ""} value=${value} ...${common}></textarea>`
         : html`<input type=${kind === "number" ? "number" : "text"} step=${schema.type === "integer" ? "1" : "any"} autocomplete="off" value=${value} ...${common} />`;

@@ -28,7 +28,7 @@ const BUILT_IN = [
   ["Failed in the last day", "state=failed&since=24h"],
   ["Ran longer than a minute", "min_run_ms=60000&sort=run_ms&order=desc"],
   ["Runs next", "sort=next_run_at&order=asc"],
-  ["Being tried again", "state=retrying&sort=next_run_at&order=asc"],
+  ["Retrying", "state=retrying&sort=next_run_at&order=asc"],
 ];
 
 const read = () => {

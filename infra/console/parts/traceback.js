@@ -50,7 +50,7 @@ export function Traceback({ traceback }) {
 export function Differs({ differs }) {
   if (!differs) return null;
   if (differs.length === 0)
-    return html`<p class="muted small">Failed as the attempt before did.</p>`;
+    return html`<p class="muted small">Failed in the same way as the attempt before.</p>`;
   return html`<p class="small">Unlike the attempt before: ${differs.map((one, index) => html`${index > 0 ? "; " : ""}<span key=${one.what}>another ${NAMES[one.what] ?? one.what} <span class="muted">(${String(one.before ?? "none")} → ${String(one.now ?? "none")})</span></span>`)}.</p>`;
 }
 

@@ -33,7 +33,7 @@ const WAYS = [
   [
     "expire-leases",
     "Expire all leases",
-    "Running jobs are reclaimed; their holders are told that the lease is lost.",
+    "Running jobs are reclaimed; their workers learn that the lease is lost.",
   ],
   ["jump-clock", "Jump the clock", "Delayed jobs and retries are due now."],
 ];

@@ -152,7 +152,7 @@ function ByType({ types, stats }) {
       return html`<tr key=${type}><th scope="row" class="wrap"><a href=${`/jobs?job_type=${encodeURIComponent(type)}`}>${type}</a></th>
         <td class="num">${number(line.completed)}</td><td class="num">${number(line.failed)}</td><td class="num">${number(line.retried)}</td><td class="num">${percent(success(line))}</td>
         ${[known?.wait, known?.run].flatMap((times, index) => PERCENTILES.map(([name, word]) => html`<td class="num" key=${`${index} ${word}`}>${Number.isFinite(times?.[name]) ? `≈ ${duration(times[name])}` : "–"}</td>`))}</tr>`;
-    })}</tbody></table></div><p class="muted small">Percentiles are within about 12 %, of the last day at most.</p>`;
+    })}</tbody></table></div><p class="muted small">Percentiles are accurate to about 12 % and cover at most the last day.</p>`;
 }
 
 function Pauses({ stats, workspace, refresh }) {

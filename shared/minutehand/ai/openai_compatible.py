@@ -150,8 +150,8 @@ class OpenAICompatible:
         usage = self._usage(prompt, answer)
         if answer.finish is None:
             if not text:
-                raise Unreachable(f"{self._model} ended its answer before it began")
-            raise CutShort(f"{self._model} broke its answer off", text=text, usage=usage)
+                raise Unreachable(f"{self._model} returned an empty answer")
+            raise CutShort(f"{self._model} did not finish its answer", text=text, usage=usage)
         if answer.refusal or answer.finish == "content_filter":
             said = answer.refusal or "its content filter stopped it"
             raise InputRefused(f"{self._model} refused: {said[:300]}", text=text, usage=usage)
@@ -217,7 +217,7 @@ class _Answer:
         self._pieces.append(text)
         self._size += len(text)
         if self._size > MAX_ANSWER_CHARACTERS:
-            raise self._broken("does not come to an end")
+            raise self._broken("does not end")
         if self._on_text is not None:
             self._on_text(text)
 

@@ -59,7 +59,7 @@ class OfflineSpeechToText:
                 async with asyncio.timeout(LEAST_PATIENCE + PATIENCE * seconds):
                     words = await _hear(sound, on_heard)
             except TimeoutError as error:
-                raise Unreachable("The offline ear did not come to an end") from error
+                raise Unreachable("Offline speech recognition did not finish") from error
         return Transcript(tuple(join_words(words)), NAME, offline=True, language="en")
 
     async def aclose(self) -> None:
@@ -98,7 +98,7 @@ async def _hear(sound: bytes, on_heard: OnHeard | None) -> list[tuple[str, int, 
                 child.kill()
             await asyncio.shield(child.wait())
     if words is None:
-        raise Unreachable(f"The offline ear ended with {code}")
+        raise Unreachable(f"Offline speech recognition ended with {code}")
     return words
 
 

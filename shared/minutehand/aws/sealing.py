@@ -104,7 +104,7 @@ class KmsDataKeys:
             )
         except ClientError as error:
             if error.response["Error"]["Code"] in _UNOPENABLE:
-                raise SealBroken("the data key does not unwrap") from error
+                raise SealBroken("the data key cannot be unwrapped") from error
             raise
         except ParamValidationError as error:
             raise SealBroken("not a sealed value") from error
@@ -285,4 +285,4 @@ def _decrypt(key: bytes, sealed: bytes, aad: bytes) -> bytes:
     try:
         return AESGCM(key).decrypt(sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], aad)
     except (InvalidTag, ValueError) as error:
-        raise SealBroken("the value does not open in this place") from error
+        raise SealBroken("the value cannot be decrypted in this context") from error

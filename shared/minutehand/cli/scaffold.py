@@ -100,7 +100,7 @@ def init(
 STANDS = {
     True: "The running local stack has registered it.",
     False: "The running local stack has not registered it within "
-    f"{PATIENCE_SECONDS:.0f} s: look into .local/logs/api.log.",
+    f"{PATIENCE_SECONDS:.0f} s: see .local/logs/api.log.",
     None: "A local stack finds it within a second once it runs; a deployed one with the next "
     "deploy.",
 }
@@ -160,7 +160,7 @@ def _words(job_type: str) -> tuple[str, str]:
     app, _, verb = job_type.partition(".")
     if keyword.iskeyword(app) or keyword.iskeyword(verb):
         raise CommandFailed(
-            f"{job_type!r} uses a word of Python", code="bad_name", fix="take another word"
+            f"{job_type!r} uses a Python keyword", code="bad_name", fix="choose another name"
         )
     return app, verb
 

@@ -54,14 +54,14 @@ def project_ref(url: str, named: str = "") -> str:
         raise CommandFailed(
             f"supabaseUrl is of project {found[1]}, supabaseProject says {named}",
             code="two_projects",
-            fix="leave supabaseProject out of the stage, or correct supabaseUrl",
+            fix="remove supabaseProject from the stage, or correct supabaseUrl",
         )
     if found:
         return found[1]
     if named:
         return named
     raise CommandFailed(
-        f"{url} does not tell which Supabase project it belongs to",
+        f"{url} does not show which Supabase project it belongs to",
         code="unknown_project",
         fix="a domain of your own needs `supabaseProject: <ref>` in the stage; where something "
         "else applies the migrations, deploy with --no-database",
@@ -153,7 +153,7 @@ class SupabaseCli:
             )
         if done.returncode:
             raise CommandFailed(
-                f"supabase db push to project {ref} failed; its own words are above",
+                f"supabase db push to project {ref} failed; see its output above",
                 code="db_push_failed",
                 fix="sign in with `supabase login` or SUPABASE_ACCESS_TOKEN; "
                 f"to see more: {push_command(ref)} --dry-run",

@@ -162,4 +162,4 @@ def draw(output: Output, trace: dict[str, Any]) -> None:
         output.text(line + bar(row.spans, total, room) if room >= LEAST_BAR else line)
     output.note(LEGEND if room >= LEAST_BAR else "a wider terminal shows the bars")
     if trace["more"]:
-        output.note("some jobs are left out: 300 of six levels are shown")
+        output.note("some jobs are omitted: at most 300 on six levels are shown")

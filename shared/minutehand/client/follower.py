@@ -45,7 +45,7 @@ _SPREAD_SECONDS: Final = 0.3
 class Timing:
     """How patient a watch is; all in seconds."""
 
-    #: Between reads while Realtime is away.
+    #: Between reads while Realtime is unavailable.
     polling_interval: float = 3.0
     #: Without a message, after which a read proves that nothing was missed.
     silence: float = 30.0
@@ -155,7 +155,7 @@ class Watcher(ABC):
 
         `live`: joined, and everything up to now was read since. `catching-up`: a read is under
         way, something is known to be missing, or messages are held back to stay within the
-        plan. `polling`: Realtime is away, reads continue.
+        plan. `polling`: Realtime is unavailable, reads continue.
         `offline`: neither works, or the watch is closed.
         """
         if self._closed or self._unreachable:

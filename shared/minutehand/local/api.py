@@ -193,7 +193,7 @@ async def listen(wakeups: asyncio.Event, database_url: str) -> None:
                     loop.call_later(LOOK_AGAIN_SECONDS, wakeups.set)
         except psycopg.OperationalError as error:
             logger.info(
-                "wake-ups are away; the poll finds jobs",
+                "wake-ups are unavailable; polling finds jobs",
                 extra={"event": "wakeup.away", "error": str(error).strip()},
             )
         await asyncio.sleep(0.3)

@@ -54,7 +54,7 @@ class Logs:
         path = self._folder / f"{name}.log"
         words = path.read_text(errors="replace").splitlines() if path.exists() else []
         shown = "\n".join(f"  {readable(line)[1]}" for line in words[-lines:])
-        return f"its last words, from {path}:\n{shown or '  (none)'}"
+        return f"its last output, from {path}:\n{shown or '  (none)'}"
 
     async def _read(self, name: str, stream: IO[bytes]) -> None:
         reader = asyncio.StreamReader(limit=1 << 20)

@@ -196,7 +196,7 @@ class Postgres:
             if self.process.poll() is not None:
                 raise PostgresFailed(
                     f"Postgres ended with code {self.process.returncode} while starting. "
-                    f"Its last words, from {self.log_path}:\n{self._last_words()}"
+                    f"Its last output, from {self.log_path}:\n{self._last_words()}"
                 )
             try:
                 psycopg.connect(self.url(), connect_timeout=2).close()

@@ -147,7 +147,7 @@ class Stack:
         try:
             await asyncio.to_thread(written.look)
         except psycopg.OperationalError:
-            return  # the database is away; anyone who watches over it says so
+            return  # the database is unavailable; anyone who watches over it says so
 
     async def stop(self) -> None:
         """Stop every child: the API first, that it may hand back jobs, Postgres last."""

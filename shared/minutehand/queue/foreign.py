@@ -70,8 +70,8 @@ class NoAnswer(Exception):
         if isinstance(error, UNSENT):
             return cls(f"could not be reached ({name})", "unsent")
         if isinstance(error, httpx.TimeoutException):
-            return cls(f"fell silent ({name})", "silent")
-        return cls(f"broke off ({name})", "broken")
+            return cls(f"stopped responding ({name})", "silent")
+        return cls(f"ended its answer early ({name})", "broken")
 
 
 def is_local(url: str) -> bool:

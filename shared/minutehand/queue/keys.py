@@ -58,7 +58,7 @@ class WorkerKey:
         ):
             raise ConfigurationError(
                 "SUPABASE_WORKER_KEY",
-                "is not set, nor SUPABASE_JWT_SECRET or SUPABASE_SECRET_KEY to do without it",
+                "must be set, or one of SUPABASE_JWT_SECRET and SUPABASE_SECRET_KEY instead",
                 EXAMPLES["SUPABASE_WORKER_KEY"],
             )
 

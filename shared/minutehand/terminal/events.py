@@ -53,7 +53,7 @@ def stream(
                     return
                 if not answer.is_success:
                     answer.read()
-                    # it may have expired while the feed was away; once, for a wrong one stays wrong
+                    # it may have expired while the feed was unavailable; once, for a wrong one stays wrong
                     if answer.status_code == 401 and cursor and not renewed and connection.renew():
                         renewed = True
                         continue
@@ -70,7 +70,7 @@ def stream(
                             "the access token has expired",
                             code="token_expired",
                             fix="`minutehand token` prints a fresh one; with MINUTEHAND_EMAIL and "
-                            "MINUTEHAND_PASSWORD it is renewed by itself",
+                            "MINUTEHAND_PASSWORD it is renewed automatically",
                         )
                     yield event
                     if event.type == "end":
@@ -81,7 +81,7 @@ def stream(
                 raise CommandFailed(
                     f"the feed does not answer ({type(error).__name__})",
                     code="unreachable",
-                    fix="`minutehand doctor` tells which part is away",
+                    fix="`minutehand doctor` shows which part is unavailable",
                 ) from error
             time.sleep(RETRY_SECONDS)
 

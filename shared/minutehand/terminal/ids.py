@@ -37,7 +37,7 @@ def whole_id(connection: Connection, text: str) -> str:
     found = page["jobs"] or _ending_with(connection, digits)
     if not found:
         raise CommandFailed(
-            f"no job's id begins or ends with {text!r}",
+            f"no job id begins or ends with {text!r}",
             code="job_not_found",
             fix="`minutehand ls` lists jobs with their ids",
         )
@@ -45,7 +45,7 @@ def whole_id(connection: Connection, text: str) -> str:
         named = "".join(f"\n  {_line(job)}" for job in found[:MOST_NAMED])
         more = "\n  …" if len(found) > MOST_NAMED else ""
         raise CommandFailed(
-            f"several jobs' ids begin or end with {text!r}:{named}{more}",
+            f"several job ids begin or end with {text!r}:{named}{more}",
             code="ambiguous_id",
             fix="give more of the id; ids made together differ at their ends",
         )

@@ -24,7 +24,7 @@ EnvFile = Annotated[
     ),
 ]  # fmt: skip
 Token = Annotated[
-    str | None, typer.Option("--token", help="Act with this access token instead of signing in.")
+    str | None, typer.Option("--token", help="Use this access token instead of signing in.")
 ]
 Workspace = Annotated[str | None, typer.Option("--workspace", "-w", help="The workspace's id.")]
 

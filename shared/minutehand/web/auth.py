@@ -39,7 +39,7 @@ async def named_guest_session(
         str | None,
         Query(
             max_length=255,
-            description="A guest session's id, for its holder: it takes the place of a token.",
+            description="A guest session's id, for its holder: it replaces a token.",
         ),
     ] = None,
     x_session_id: Annotated[

@@ -55,12 +55,12 @@ def invalid_json(problem: str, *, position: int | None = None) -> ApiError:
 
 
 def not_json(content_type: str) -> ApiError:
-    """415: the body is no JSON and does not claim to be."""
+    """415: the body is not JSON and does not claim to be."""
     sent = f"a body of type {content_type}" if content_type else "a body without a Content-Type"
     return ApiError(
         415,
         "unsupported_media_type",
-        f"This route takes application/json; this is {sent}, and no JSON",
+        f"This route takes application/json, not {sent}",
         detail={"field": "content-type"},
     )
 

@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 from minutehand.error_body import error_body
 from minutehand.log import current_request_id
 
-#: How long a client should wait when the database is away, in seconds.
+#: How long a client should wait when the database is unavailable, in seconds.
 RETRY_AFTER_SECONDS = 5
 
 
@@ -121,5 +121,5 @@ def not_found(what: str = "job") -> ApiError:
 
 
 def unavailable(reason: str, *, retry_after: int = RETRY_AFTER_SECONDS) -> ApiError:
-    """503: something this service stands on is away; the request may be repeated as it is."""
+    """503: something this service stands on is unavailable; the request may be repeated as it is."""
     return ApiError(503, "unavailable", reason, headers={"Retry-After": str(max(1, retry_after))})

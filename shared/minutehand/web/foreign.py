@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 
 @contextmanager
 def standing_on(what: str) -> Iterator[None]:
-    """Turn a missing setting, or an AWS service that is away, into 503.
+    """Turn a missing setting, or an AWS service that is unavailable, into 503.
 
     Args:
         what: The thing in a person's words, e.g. `the key service`.

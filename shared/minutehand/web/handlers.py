@@ -49,7 +49,7 @@ def respond(error: Exception, request: Request | None = None) -> JSONResponse | 
         return _plain(error)
     if isinstance(error, QueueUnavailable):
         logger.warning(
-            "the database is away",
+            "the database is unavailable",
             extra={"event": "queue.unavailable", "reason": str(error)},
         )
         return error_response(

@@ -94,7 +94,7 @@ def rate_limited(limit: str, retry_after: int, **numbers: float) -> ApiError:
     return ApiError(
         429,
         "rate_limited",
-        f"Too many {limit.replace('_', ' ')}; come back in {retry_after} s",
+        f"Too many {limit.replace('_', ' ')}; try again in {retry_after} s",
         detail={"limit": limit, "retry_after_seconds": retry_after, **numbers},
         headers={"Retry-After": str(retry_after)},
     )

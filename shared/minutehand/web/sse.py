@@ -300,7 +300,7 @@ class Stream:
         return batch
 
     async def _ask(self, question: Awaitable[Batch]) -> Batch:
-        """The answer; a database that is away only makes the stream wait."""
+        """The answer; a database that is unavailable only makes the stream wait."""
         try:
             async with asyncio.timeout(self._pace.patience):
                 return await question

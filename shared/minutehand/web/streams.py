@@ -88,7 +88,7 @@ class Opening:
     async def __aenter__(self) -> Self:
         services, caller = self._services, self._caller
         if services.limits.streams >= MAX_STREAMS:
-            raise unavailable("This server has no room for another stream")
+            raise unavailable("This server has no capacity for another stream")
         services.limits.hold_stream(self._holder)
         if caller is not None and not services.pace.streaming:
             try:

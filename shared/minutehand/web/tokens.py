@@ -81,17 +81,17 @@ class TokenVerifier:
         """
         claims = await self._claims(token)
         if claims.get("role") != "authenticated":
-            raise InvalidToken("the token is not a signed-in user's")
+            raise InvalidToken("the token does not belong to a signed-in user")
         issuer = claims.get("iss")
         if issuer is not None and issuer != self._issuer:
-            raise InvalidToken("the token comes from another issuer")
+            raise InvalidToken("the token has another issuer")
         audience = claims.get("aud")
         if AUDIENCE not in (audience if isinstance(audience, list) else [audience]):
-            raise InvalidToken("the token is meant for another audience")
+            raise InvalidToken("the token has another audience")
         try:
             user_id = UUID(claims["sub"])
         except (KeyError, ValueError, TypeError, AttributeError) as error:
-            raise InvalidToken("the token names no user") from error
+            raise InvalidToken("the token names no subject") from error
         return Caller(
             user_id=user_id,
             role="authenticated",
@@ -112,7 +112,7 @@ class TokenVerifier:
         if claims.get("role") != "service_role":
             raise InvalidToken("the token is not the service role's")
         if claims.get("iss") not in {None, self._issuer, *_API_KEY_ISSUERS}:
-            raise InvalidToken("the token comes from another issuer")
+            raise InvalidToken("the token has another issuer")
         return Caller(
             user_id=None,
             role="service_role",
@@ -170,7 +170,7 @@ class TokenVerifier:
         except jwt.InvalidSignatureError as error:
             raise InvalidToken("the token's signature is wrong") from error
         except jwt.InvalidAlgorithmError as error:
-            raise InvalidToken("the token's algorithm is not its key's") from error
+            raise InvalidToken("the token's algorithm does not match its key") from error
         except (jwt.InvalidTokenError, OverflowError, ValueError, TypeError) as error:
             raise InvalidToken("the token is malformed") from error
         return claims

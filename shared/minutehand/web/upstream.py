@@ -147,7 +147,7 @@ class RealtimeUpstream:
                     continue
             except (OSError, TimeoutError, WebSocketException) as error:
                 logger.info(
-                    "Realtime is away; streams poll meanwhile",
+                    "Realtime is unavailable; streams poll until it is back",
                     extra={"event": "sse.upstream_lost", "reason": type(error).__name__},
                 )
             finally:

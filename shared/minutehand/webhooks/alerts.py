@@ -137,7 +137,7 @@ class Alerts:
         if not alert.mail:
             return {"mailed": 0}
         if self._server is None:
-            return Fail("no mail server is set: SMTP_URL and MAIL_FROM must name one")
+            return Fail("no mail server is configured: set SMTP_URL and MAIL_FROM")
         message = message_of(alert, job.id, self._server.sender)
         await ctx.step("mail", lambda: asyncio.to_thread(self._send, message))
         return {"mailed": len(alert.mail)}

@@ -338,7 +338,7 @@ class Attempt:
         if self.ending is not None:
             return
         logger.error(
-            "Processor ignored its cancellation and was given up",
+            "Processor ignored its cancellation and was abandoned",
             extra={
                 "event": "attempt.abandoned",
                 "job_id": self.job_id,
@@ -372,7 +372,7 @@ class Attempt:
 
     def _log_late_end(self, ending: Ending) -> None:
         logger.warning(
-            "Processor that was given up has ended",
+            "Abandoned processor has ended",
             extra={
                 "event": "attempt.ended_late",
                 "job_id": self.job_id,

@@ -539,7 +539,7 @@ class JobContext:
         """
         if self._loop is None or threading.get_ident() == self._loop_thread:
             call.close()
-            raise RuntimeError("ctx.wait is for plain processors; an async one awaits")
+            raise RuntimeError("ctx.wait is for synchronous processors; an async one uses await")
         try:
             return asyncio.run_coroutine_threadsafe(call, self._loop).result()
         except concurrent.futures.CancelledError as error:

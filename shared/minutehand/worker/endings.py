@@ -147,7 +147,7 @@ def _stopped(seen: Circumstances) -> SettleItem:
         "retry",
         error=_error(
             "DeadlineReached",
-            "the worker's time was over before the job ended; "
+            "the worker's time ran out before the job ended; "
             "split it into steps or raise the worker's timeout",
             None,
         ),

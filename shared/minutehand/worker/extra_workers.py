@@ -79,7 +79,7 @@ class ExtraWorkers:
             accepted = 0
         self._summary.extra_workers += accepted
         logger.info(
-            "Started extra worker workers",
+            "Started extra workers",
             extra={"event": "tick.fanned_out", **names}
             | {"wanted": wanted, "accepted": accepted, "due": due},
         )

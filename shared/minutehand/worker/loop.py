@@ -152,7 +152,7 @@ class Worker:
         )
         if not admission.admitted:
             logger.info(
-                "As many workers as allowed are running; they find what waits",
+                "The most workers allowed are running; they lease the waiting jobs",
                 extra={"event": "tick.crowded_out", "most": self._most},
             )
             return TickSummary(worker_id=self.worker_id, tick_id=run_id, crowded_out=True)
@@ -169,7 +169,7 @@ class Worker:
             await self.queue.end_run(run_id)
         except QueueError as error:
             logger.warning(
-                "The run's end was not noted; it counts until its time is over",
+                "The end of the run was not recorded; it counts as running until its time is over",
                 extra={"event": "tick.end_not_noted", "error": str(error)},
             )
 
@@ -218,7 +218,7 @@ class Worker:
         except (QueueError, TimeoutError) as error:
             # e.g. a schema of the release before: nothing that a job needs
             logger.info(
-                "The project was not looked after",
+                "Maintenance of the project failed",
                 extra={"event": "project.unknown", "error": str(error)},
             )
             return
@@ -267,7 +267,7 @@ class Worker:
                 failures += 1
                 pause = min(5.0, 0.2 * 2 ** min(failures, 6))
                 logger.warning(
-                    "Queue is away; the loop tries again",
+                    "Queue is unavailable; the loop tries again",
                     extra={
                         "event": "worker.unavailable",
                         "error": str(error),

@@ -93,7 +93,7 @@ class Maintenance:
             )
         except QueueError as error:
             logger.warning(
-                "Maintenance did not get through; leases go on without it",
+                "Maintenance failed; leasing continues without it",
                 extra={
                     "event": "maintenance.failed",
                     "worker_id": self._summary.worker_id,

@@ -382,16 +382,16 @@ def _check(
     max_attempts: int | None,
 ) -> None:
     if not 1 <= len(job_type) <= 100:
-        raise ValueError(f"a job type's name has 1 to 100 characters, {job_type!r} has not")
+        raise ValueError(f"a job type's name must have 1 to 100 characters, not {job_type!r}")
     if version < 1:
-        raise ValueError(f"version={version} of {job_type!r} is below 1")
+        raise ValueError(f"version={version} of {job_type!r} must be at least 1")
     strange = [at for at in upcasters if not 1 <= at < version]
     if strange:
-        raise ValueError(f"upcasters of {job_type!r} from {strange} do not lead to {version}")
+        raise ValueError(f"upcasters of {job_type!r} must be from 1 to {version - 1}, not {strange}")
     if max_concurrency is not None and max_concurrency < 1:
-        raise ValueError(f"max_concurrency={max_concurrency} of {job_type!r} is below 1")
+        raise ValueError(f"max_concurrency={max_concurrency} of {job_type!r} must be at least 1")
     if max_attempts is not None and not 1 <= max_attempts <= 50:
-        raise ValueError(f"max_attempts={max_attempts} of {job_type!r} is not within 1 and 50")
+        raise ValueError(f"max_attempts={max_attempts} of {job_type!r} must be from 1 to 50")
 
 
 def _is_async(run: Any) -> bool:

@@ -203,7 +203,7 @@ class Reporter:
                 continue
             except QueueError as refusal:
                 logger.error(
-                    "News of a job was refused and dropped",
+                    "The update of a job was refused and dropped",
                     extra={
                         "event": "report.dropped",
                         "job_id": attempt.job_id,

@@ -110,7 +110,7 @@ class Settler:
     async def _until_through(
         self, items: Sequence[SettleItem], lease: LeaseRequest | None
     ) -> SettleResponse:
-        """Settle, and continue trying while the queue is away and there is time."""
+        """Settle, and continue trying while the queue is unavailable and there is time."""
         while True:
             left = self._deadlines.end - self._clock.monotonic()
             try:
@@ -237,7 +237,7 @@ class Settler:
                 "Job %s failed and is retried", attempt.job_id, extra=extra, exc_info=raised
             )
         else:
-            logger.info("Job %s left as %s", attempt.job_id, item.outcome, extra=extra)
+            logger.info("Job %s is now %s", attempt.job_id, item.outcome, extra=extra)
 
     def _extra(self, event: str) -> dict[str, Any]:
         return {

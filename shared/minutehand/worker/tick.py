@@ -490,9 +490,9 @@ class Tick:
         if not left:
             return
         self.summary.lost += len(left)
-        self.summary.error = f"the tick's time was over with {len(left)} job(s) unsettled"
+        self.summary.error = f"the tick's time ran out with {len(left)} job(s) unsettled"
         logger.error(
-            "Time was over before every job was settled",
+            "Time ran out before every job was settled",
             extra=self._extra("tick.overtime")
             | {"job_ids": [attempt.job_id for attempt in left[:20]]},
         )
@@ -545,7 +545,7 @@ class Tick:
         if not self._extra_workers.can_start or self._lease_requests.due == 0:
             return
         if self._lease_requests.unanswered is not None:
-            return  # no time for a queue that is away
+            return  # no time for a queue that is unavailable
         request = self._request(staying=False, count_due=True).model_copy(update={"limit": 0})
         until = self._clock.monotonic() + SIDE_CALL_SECONDS
         try:

@@ -291,7 +291,7 @@ def test_doctor_sees_waiting_failures(aws: None) -> None:
     told = finding(CHECKS["failure-queues"])
 
     assert busy.verdict is Verdict.OK
-    assert "1 invocations given up in 3 days" in busy.detail
+    assert "1 invocations failed for good in 3 days" in busy.detail
     assert told.verdict is Verdict.WARN
     assert "tick-failures holds 1" in told.detail
 

@@ -90,7 +90,7 @@ async def read_all(
 
 
 async def test_a_stream_reads_on_over_silence_and_outage_to_its_end() -> None:
-    """A database that is away makes it wait, not end."""
+    """A database that is unavailable makes it wait, not end."""
     feed = Script(
         Batch([line(1)]),
         Batch(),

@@ -13,7 +13,7 @@ import { isOffline, onWake } from "./wakes.js";
 export const FRESHNESS = ["live", "catching-up", "polling", "offline"];
 
 const DEFAULTS = {
-  pollingInterval: 3000, // ms between reads while Realtime is away
+  pollingInterval: 3000, // ms between reads while Realtime is unavailable
   silence: 30_000, // ms without a message after which a read proves that nothing was missed
   firstSilence: 2000, // the same for the first time after a join: "subscribed" may be premature
   reorder: 100, // ms that a missing event may still arrive by itself
@@ -118,7 +118,7 @@ export class Follower {
 
   /**
    * `live`: joined, and everything up to now was read since. `catching-up`: a read is under way,
-   * something is known to be missing, or messages are held back to stay within the plan. `polling`: Realtime is away, reads continue. `offline`:
+   * something is known to be missing, or messages are held back to stay within the plan. `polling`: Realtime is unavailable, reads continue. `offline`:
    * neither works.
    *
    * @returns {Freshness}

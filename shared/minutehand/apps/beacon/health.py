@@ -68,7 +68,7 @@ def _providers(health: dict[str, Any], settings: BeaconSettings) -> dict[str, An
         if ill
         else f"{len(states)} regions"
     )
-    # a region that is away is never ours to fail for: jobs wait, or do without it
+    # a region that is unavailable is never ours to fail for: jobs wait, or do without it
     return {
         **_line("warn" if away or ill else "pass", len(states) - len(away), "regions", detail),
         "regions": states,

@@ -72,7 +72,7 @@ def verify(
         typer.Option(help="Public keys (JWK set): a file or an address; else the API's own."),
     ] = None,
     partial: Annotated[
-        bool, typer.Option("--partial", help="Pass though the job spec is missing.")
+        bool, typer.Option("--partial", help="Pass even if the job spec is missing.")
     ] = False,
     token: Token = None,
     env_file: EnvFile = None,
@@ -277,7 +277,7 @@ def rotate_key(*, env_file: EnvFile = None, as_json: Json = False) -> None:
     with connected(as_json, env_file) as (output, connection):
         keys = connection.rpc("beacon_retire_key", {}, as_operator=True)
         retired = keys["keys"][0]["kid"] if keys["keys"] else "none"
-        output.value(keys, text=f"retired {retired}: valid for an hour more, and listed for ever")
+        output.value(keys, text=f"retired {retired}: valid for another hour, and listed permanently")
 
 
 def _given(
@@ -296,7 +296,7 @@ def _given(
 
 
 def _published(token: str | None, env_file: Path | None) -> Any:
-    """The keys of the deployment that this machine knows; None when it knows none, or it is away.
+    """The keys of the deployment that this machine knows; None when it knows none, or it is unavailable.
 
     Keys are public: no one has to be signed in for them.
     """

@@ -136,7 +136,7 @@ def read_keys(value: Any) -> dict[str, dict[str, Any]]:
             continue
         x, kid = key.get("x"), key.get("kid")
         if not isinstance(x, str) or not x.isascii() or kid != signing.thumbprint(x):
-            raise Unreadable(f"the key {kid!r} is not the one its id says (RFC 7638)")
+            raise Unreadable(f"the key {kid!r} does not match its id (RFC 7638)")
         if not all(isinstance(key.get(name, 0), int) for name in ("nbf", "exp")):
             raise Unreadable(f"nbf and exp of the key {kid!r} must be whole seconds")
         if kid in found:
@@ -157,7 +157,7 @@ def verify(
     Args:
         keys: Public keys by id, from a source that is trusted; None when there are none: then
             nothing is proved, and the report says so.
-        partial: Whether it may pass though the job spec is missing.
+        partial: Whether it may pass without the job spec.
         now: The verifier's clock; the system's when None.
     """
     report = Report(partial=partial)

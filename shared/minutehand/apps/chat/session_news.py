@@ -68,7 +68,7 @@ class SessionNews:
         try:
             found = await self._store.news(names)
         except QueueError as error:
-            self._live = False  # streams poll meanwhile
+            self._live = False  # streams poll until it is back
             logger.warning(
                 "session news could not be read",
                 extra={"event": "chat.news_failed", "reason": type(error).__name__},

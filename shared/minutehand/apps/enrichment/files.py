@@ -61,7 +61,7 @@ class ImportFiles(UploadsBucket):
             ) from error
         except BotoCoreError as error:
             raise ProcessorError(
-                f"Reading the uploaded file broke off: {type(error).__name__}"
+                f"Reading the uploaded file failed: {type(error).__name__}"
             ) from error
 
 

@@ -116,7 +116,7 @@ class ImportProcessor:
         expected = found.rows_read + len(batch["rows"]) + len(batch["errors"])
         # a batch whose answer was lost is not applied twice, but stands where it should
         if stored is None or stored.rows_read != expected:
-            raise ProcessorError(f"Import {found.id} has moved on; reading again from its mark")
+            raise ProcessorError(f"Import {found.id} was advanced by another run; reading again from its position")
         if done and stored.finished_at is None:
             raise ProcessorError(f"Import {found.id} could not be finished; trying again")
         return stored

@@ -271,7 +271,7 @@ class TrainingRoutes:
         training_id: UUID,
         caller: SignedIn,
         version: Annotated[
-            int | None, Query(ge=1, le=1000, description="The latest when left out.")
+            int | None, Query(ge=1, le=1000, description="The latest if omitted.")
         ] = None,
     ) -> Any:
         """The procedure: JSON with the list of its versions, or Markdown by `Accept`."""

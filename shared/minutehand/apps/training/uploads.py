@@ -72,13 +72,13 @@ class CreateUpload(Body):
         Field(strict=True, ge=0, validation_alias=AliasChoices("size", "size_bytes")),
     ]
     training_id: UUID | None = Field(
-        default=None, description="The id that the training gets; a new one when left out."
+        default=None, description="The id that the training gets; a new one if omitted."
     )
     workspace_id: UUID | None = Field(
-        default=None, description="May be left out by members of a single workspace."
+        default=None, description="May be omitted by members of a single workspace."
     )
     title: Title | None = Field(
-        default=None, description="What the training is called; by its file when left out."
+        default=None, description="What the training is called; after its file if omitted."
     )
 
 

@@ -36,7 +36,7 @@ def filled(patient: Patient) -> Finding:
     left = placeholders(str(patient.stage), project)
     if left:
         return say.fail(f"not filled: {', '.join(left)}", f"edit {shown(project)}")
-    return say.ok("everything is filled")
+    return say.ok("every placeholder is filled in")
 
 
 def stage_settings(patient: Patient) -> Finding:
@@ -75,7 +75,7 @@ def parameters(patient: Patient) -> Finding:
             return say.fail(f"{name} does not exist", fix)
         if found["Type"] != "SecureString":
             return say.fail(
-                f"{name} is a plain {found['Type']}: anybody with the console reads it", fix
+                f"{name} is a plain {found['Type']}: anyone with the AWS console can read it", fix
             )
         missing = missing_for(function, json.loads(found["Value"]))
         if missing:
@@ -102,7 +102,7 @@ def schedule(patient: Patient) -> Finding:
             "a deploy alone does not undo what was done by hand",
         )
     if "DeadLetterConfig" not in found["Target"]:
-        return say.warn("failed ticks vanish: no dead letter queue", deploy_command(patient))
+        return say.warn("failed ticks are lost: no dead letter queue", deploy_command(patient))
     return say.ok(found["ScheduleExpression"])
 
 
@@ -136,7 +136,7 @@ def functions_configured(patient: Patient) -> Finding:
         ]
         if plain:
             return say.fail(
-                f"{name} shows {', '.join(plain)} to everybody with the console",
+                f"{name} shows {', '.join(plain)} to everyone with the AWS console",
                 "remove it there, rotate it, and put it into SSM with --secrets-only",
             )
         if function["Runtime"] != "python3.13":
@@ -157,7 +157,7 @@ def failures(patient: Patient) -> Finding:
         try:
             url = sqs.get_queue_url(QueueName=name)["QueueUrl"]
         except sqs.exceptions.QueueDoesNotExist:
-            return say.fail(f"{name} does not exist: failures vanish", deploy_command(patient))
+            return say.fail(f"{name} does not exist: failures are lost", deploy_command(patient))
         attributes = sqs.get_queue_attributes(
             QueueUrl=url, AttributeNames=["ApproximateNumberOfMessages"]
         )["Attributes"]
@@ -167,7 +167,7 @@ def failures(patient: Patient) -> Finding:
             f"{name} holds {counts['tick']}", f"aws sqs receive-message --queue-url {url}"
         )
     if counts["worker"]:
-        return say.ok(f"{counts['worker']} invocations given up in 3 days; no job is lost")
+        return say.ok(f"{counts['worker']} invocations failed for good in 3 days; no job is lost")
     return say.ok("empty")
 
 
@@ -186,7 +186,7 @@ def alerts(patient: Patient) -> Finding:
     if len(waiting) == len(subscriptions):
         who = ", ".join(waiting) or "no one is subscribed"
         return say.fail(
-            f"no alarm reaches anybody: not confirmed by {who}",
+            f"no alarm reaches anyone: not confirmed by {who}",
             "open the mail from AWS Notifications and confirm; alarmEmail in stages.yml names it",
         )
     return say.ok(f"{len(subscriptions) - len(waiting)} confirmed")

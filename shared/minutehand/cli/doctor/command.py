@@ -61,7 +61,7 @@ def doctor(
     fix: Annotated[
         bool,
         typer.Option(
-            "--fix", help="First attach what the database has by now; else nothing is changed."
+            "--fix", help="First attach the parts that the database now has; without it, nothing is changed."
         ),
     ] = False,
     region: Annotated[str, typer.Option(envvar="AWS_REGION")] = "us-east-1",
@@ -73,7 +73,7 @@ def doctor(
         names = {check.name for check in CHECKS}
         if unknown := sorted(set(only or ()) - names):
             raise CommandFailed(
-                f"no check is called {unknown[0]}",
+                f"unknown check {unknown[0]}",
                 code="unknown_check",
                 fix=", ".join(sorted(names)),
             )
@@ -111,7 +111,7 @@ def attach(patient: Patient, output: Output) -> None:
             fix="put one of them into a file for --env-file",
         )
     words = ", ".join(f"{name} {word}" for name, word in done.items() if name != "problems")
-    output.note(f"attached what is there: {words}")
+    output.note(f"attached: {words}")
     for name, problem in done["problems"].items():
         output.note(f"{name} was refused: {problem}")
 
@@ -160,7 +160,7 @@ def run(check: Check, patient: Patient) -> Finding:
     """One check; what it could not reach is a finding, not a traceback."""
     say = Reporter(check.name)
     if check.held_by_aws and patient.aws_away is not None:
-        return say.skip("kept in AWS, which cannot be asked")
+        return say.skip("kept in AWS, which cannot be queried")
     missing = [name for name in check.needs if not patient.values.get(name)]
     if missing:
         return say.skip(f"{', '.join(missing)} not set")
@@ -206,7 +206,7 @@ REFUSALS = (
     ),
     (
         ("Network is unreachable", "Cannot assign requested address", "No address associated"),
-        "the database's address has IPv6 only, which this network has not",
+        "the database's address is IPv6 only, and this network has no IPv6",
         "take the session pooler's address from the project's Connect dialog",
     ),
 )

@@ -56,10 +56,10 @@ def one_project(patient: Patient) -> Finding:
     of_api = HOSTED.fullmatch(patient.values.get("SUPABASE_URL", "").rstrip("/"))
     of_database = database_ref(patient.values["DATABASE_URL"])
     if of_api is None or of_database is None:
-        return say.skip("not both addresses tell a project's ref")
+        return say.skip("the project's ref cannot be read from both addresses")
     if of_api[1] != of_database:
         return say.fail(
-            f"DATABASE_URL is of project {of_database}, SUPABASE_URL of {of_api[1]}",
+            f"DATABASE_URL belongs to project {of_database}, SUPABASE_URL of {of_api[1]}",
             "copy both from one project: Connect, and Project settings → Data API",
         )
     return say.ok(of_database)
@@ -84,7 +84,7 @@ def wal_level(patient: Patient) -> Finding:
     [(level,)] = patient.ask("select current_setting('wal_level')")
     if level != "logical":
         return say.warn(
-            f"wal_level is {level}: Postgres Changes stay silent",
+            f"wal_level is {level}: no Postgres Changes are sent",
             "alter system set wal_level = 'logical', then restart",
         )
     return say.ok("logical")
@@ -98,7 +98,7 @@ def migrations(patient: Patient) -> Finding:
         "select to_regclass('supabase_migrations.schema_migrations') is not null"
     )
     if not there:
-        return say.fail("no migration was ever applied", push(patient))
+        return say.fail("no migration has been applied", push(patient))
     applied = {
         row[0] for row in patient.ask("select version from supabase_migrations.schema_migrations")
     }
@@ -148,11 +148,11 @@ def closed(patient: Patient) -> Finding:
     if rows:
         function, role = rows[0]
         return say.fail(
-            f"{role} may execute {function}: anybody could take or settle jobs",
+            f"{role} may execute {function}: anyone could lease or settle jobs",
             f"revoke execute on function {patient.schemas.clients}.{function}"
             " from public, anon, authenticated",
         )
-    return say.ok("shut to anon and authenticated")
+    return say.ok("closed to anon and authenticated")
 
 
 def row_security(patient: Patient) -> Finding:
@@ -189,7 +189,7 @@ def engine(patient: Patient) -> Finding:
             f"{role} has rights on {patient.schemas.engine}.{table}",
             f"revoke all on {patient.schemas.engine}.{table} from {role}",
         )
-    return say.ok("reached through functions alone")
+    return say.ok("reachable through functions only")
 
 
 #: Words of `queue.extension_state`: what a part that is not attached means.
@@ -243,7 +243,7 @@ def invocation(patient: Patient) -> Finding:
         if rows:
             status, said = rows[0]
             return say.warn(
-                f"a call of the database came back with {status or 'no answer'}: {said}", connect
+                f"a call from the database returned {status or 'no answer'}: {said}", connect
             )
     often = "every minute and on arrival" if state["pg_cron"] == "attached" else "on arrival"
     return say.ok(f"{url}, {often}")
@@ -318,7 +318,7 @@ def webhooks(patient: Patient) -> Finding:
     )
     if rows:
         url, reason = rows[0]
-        return say.warn(f"{url} was switched off: {reason}", "mend it, then enable it again")
+        return say.warn(f"{url} was switched off: {reason}", "correct it, then enable it again")
     return say.ok("none was switched off")
 
 

@@ -113,7 +113,7 @@ class Patient:
         )
 
     def close(self) -> None:
-        """Close what was opened."""
+        """Close the open link."""
         if self._database is not None:
             self._database.close()
         if self._connection is not None:

@@ -139,8 +139,8 @@ def sign_in(patient: Patient) -> Finding:
     worker_key = patient.values.get("SUPABASE_WORKER_KEY")
     if (kid := header.get("kid")) and kid == key_id(worker_key or ""):
         return say.fail(
-            "users' tokens are signed by the worker's own key: who holds its file signs in as any "
-            "user",
+            "users' tokens are signed by the worker's own key: anyone with its file can sign in "
+            "as any user",
             "Project settings → JWT keys: rotate to a key that Supabase made; the worker's is then "
             "previously used, and verifies",
         )
@@ -196,7 +196,7 @@ def api(patient: Patient) -> Finding:
     url = patient.values["API_URL"].rstrip("/")
     answer = patient.get(f"{url}/health")
     if not answer.is_success:
-        return say.fail(f"{url}/health answers {answer.status_code}", "look into its log")
+        return say.fail(f"{url}/health answers {answer.status_code}", "see its log")
     running, here = answer.json().get("version"), VERSION
     if running not in {here, "$LATEST"}:
         return say.warn(f"it runs {running}, this checkout is {here}", "minutehand deploy <stage>")
@@ -230,7 +230,7 @@ def tick_token(patient: Patient) -> Finding:
             "minutehand deploy <stage> --secrets-only, or correct it here",
         )
     if not answer.is_success:
-        return say.fail(f"the worker answers {answer.status_code}", "look into its log")
+        return say.fail(f"the worker answers {answer.status_code}", "see its log")
     return say.ok("accepted")
 
 
@@ -292,7 +292,7 @@ def schedule_alive(patient: Patient) -> Finding:
     oldest = health.get("oldest_due_seconds")
     if oldest is not None and oldest > TICK_SECONDS:
         return say.warn(
-            f"ticks run, but a due job waits since {oldest:.0f} s", "minutehand stats --all"
+            f"ticks run, but a due job has waited for {oldest:.0f} s", "minutehand stats --all"
         )
     return say.ok(f"last tick {seconds:.0f} s ago")
 
@@ -310,7 +310,7 @@ def messages(patient: Patient) -> Finding:
     if numbers["held_last_hour"] > MOST_HELD * max(1, numbers["last_hour"]):
         return say.warn(
             told,
-            "give types that no one watches one by one live='states', or raise the setting "
+            "set live='states' on job types that no one watches job by job, or raise the setting "
             "realtime_messages_per_second with the plan",
         )
     return say.ok(told)
@@ -326,10 +326,10 @@ def maintenance(patient: Patient) -> Finding:
     failing = [task for task in health.get("failing_maintenance") or [] if task["failures"] > 0]
     if failing:
         told = f"{failing[0]['name']} fails: {failing[0]['failure']}"
-        return say.warn(told, "correct what it names; it is tried again by itself")
+        return say.warn(told, "correct what it names; it is retried automatically")
     if parked:
         told = f"{parked[0]['task']} {parked[0]['item']} is parked: {parked[0]['failure']}"
-        return say.warn(told, "correct what it names; it is tried again by itself")
+        return say.warn(told, "correct what it names; it is retried automatically")
     return say.ok("nothing is parked")
 
 

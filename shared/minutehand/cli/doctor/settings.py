@@ -70,7 +70,7 @@ def tokens(patient: Patient) -> Finding:
             continue
         if any(value.startswith("dev-") for value in values):
             return say.fail(
-                f"{name} is the development one, which everybody knows", f"{name}=$({MAKE})"
+                f"{name} is the development one, which is public", f"{name}=$({MAKE})"
             )
         if any(len(value) < SHORTEST for value in values):
             return say.fail(f"{name} is shorter than {SHORTEST} characters", f"{name}=$({MAKE})")
@@ -107,7 +107,7 @@ def anonymous(patient: Patient) -> Finding:
     say = Reporter("anonymous")
     allowed = patient.values.get("ALLOW_ANONYMOUS", "").lower() in {"1", "true", "yes", "on"}
     if allowed and not patient.is_local:
-        return say.warn("ALLOW_ANONYMOUS is on", "ALLOW_ANONYMOUS=false, unless you mean it")
+        return say.warn("ALLOW_ANONYMOUS is on", "ALLOW_ANONYMOUS=false, unless it is intended")
     return say.ok("on, as the local stack has it" if allowed else "off")
 
 

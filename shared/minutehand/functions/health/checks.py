@@ -68,7 +68,7 @@ async def readiness(
             asking.cancel()
             await asyncio.gather(asking, return_exceptions=True)
         checks = {"database": _verdict(FAIL, None, "ms", f"no answer: {type(error).__name__}")}
-        unknown = "unknown while the database is away"
+        unknown = "unknown while the database is unavailable"
         for name, unit in (("queue_depth", "jobs"), ("oldest_due", "s"), ("last_tick", "s")):
             checks[name] = _verdict(FAIL, None, unit, unknown)
         return _answer(checks)
@@ -110,7 +110,7 @@ def judge(health: Health) -> dict[str, dict[str, Any]]:
             WARN if tick is None else _grade(tick, TICK_LATE, TICK_DEAD),
             tick,
             "s",
-            "never seen one" if tick is None else f"ended {tick:.0f} s ago",
+            "no tick seen yet" if tick is None else f"ended {tick:.0f} s ago",
         ),
     }
 

@@ -138,7 +138,7 @@ class EnqueuedJob(Job):
     """The job of a request, and what its caller should know of it."""
 
     warning: str | None = Field(
-        default=None, description="No worker that runs now serves its type; else null."
+        default=None, description="Set when no running worker serves its type; else null."
     )
 
 

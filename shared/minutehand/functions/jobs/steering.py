@@ -49,7 +49,7 @@ class PauseBody(Body):
 
 
 class ScheduleBody(Body):
-    """A schedule, whose name is in the path; what is left out takes its default."""
+    """A schedule, whose name is in the path; omitted fields take their defaults."""
 
     cron: Annotated[str, Field(min_length=1, max_length=200)]
     timezone: Annotated[str, Field(min_length=1, max_length=100)] = "UTC"
@@ -80,7 +80,7 @@ class WebhookBody(Body):
 
 def _not_null(value: Any) -> Any:
     if value is None:
-        raise ValueError("leave it out, or give a value")
+        raise ValueError("omit it, or give a value")
     return value
 
 

@@ -114,7 +114,7 @@ _JOB_TYPES: Final = {
 _WORKER_PATHS: Final = {
     "/api/jobs/worker": {
         "get": _operation("Whether a worker exists, and where it runs.", "workerToken", _HEALTH),
-        "post": _operation("Run one tick and say what it did.", "workerToken", _TICK),
+        "post": _operation("Run one tick and report what it did.", "workerToken", _TICK),
     },
     "/api/jobs/process": {
         "post": _operation(

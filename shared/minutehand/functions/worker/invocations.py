@@ -125,7 +125,7 @@ class LambdaWorker:
         refused = [result for result in results if isinstance(result, BaseException)]
         if refused:
             logger.warning(
-                "Extra worker workers were refused",
+                "Extra workers were refused",
                 extra={
                     "event": "fanout.refused",
                     "refused": len(refused),

@@ -147,7 +147,7 @@ class WorkerRoutes:
     def _refusal(self, error: QueueError, request: Request) -> Reply:
         if isinstance(error, QueueUnavailable):
             logger.warning(
-                "Tick found the queue away",
+                "Tick found the queue unavailable",
                 extra={"event": "tick.unavailable", "error": str(error)},
             )
             reply = _error(503, "unavailable", "The queue is not available", request)

@@ -1,4 +1,4 @@
-// Follows one database through its deaths: while it is away every call is refused at once, and
+// Follows one database through its deaths: while it is unavailable every call is refused at once, and
 // each return gets a Data API of its own, so that no connection of an earlier life is used again.
 
 import { setTimeout as sleep } from "node:timers/promises";
@@ -78,7 +78,7 @@ export class Database {
     this.#schema += 1;
     if (this.#reloading || !this.#api) return; // anyone who is opening one looks again
     this.#reloading = true;
-    // what was told once is not told again: tried until it succeeds, or the database is away
+    // what was told once is not told again: tried until it succeeds, or the database is unavailable
     while (this.#api && !(await this.#replace())) await sleep(RETRY_MS);
     this.#reloading = false;
   }
@@ -98,7 +98,7 @@ export class Database {
     }
   }
 
-  // Answer a request, or 503 at once when the database is away or goes away meanwhile.
+  // Answer a request, or 503 at once when the database is unavailable or goes away meanwhile.
   async fetch(request) {
     if (!this.#api) return unavailable("the database is not connected");
     let timer;

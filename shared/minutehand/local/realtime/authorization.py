@@ -67,7 +67,7 @@ class Authorizer:
         """Which extensions of `topic` the token may read.
 
         Raises:
-            DatabaseUnavailable: The database is away, or has no partition for today.
+            DatabaseUnavailable: The database is unavailable, or has no partition for today.
         """
         ids = {extension: str(uuid.uuid4()) for extension in extensions}
         try:

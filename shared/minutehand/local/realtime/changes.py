@@ -316,7 +316,7 @@ class PostgresChanges:
                     await self._one_by_one(batch)
             except DatabaseUnavailable as error:
                 logger.warning(
-                    "changes dropped: the database is away",
+                    "changes dropped: the database is unavailable",
                     extra={"event": "realtime.changes_dropped", "reason": error.reason},
                 )
 

@@ -79,7 +79,7 @@ function specProblem(receipt, jobspec) {
   ]);
   return canonical(asked) === canonical(given)
     ? null
-    : "the answers are not one per question, in order";
+    : "there must be one answer per question, in order";
 }
 
 async function checkReceipt(receipt, jobspec, keys) {

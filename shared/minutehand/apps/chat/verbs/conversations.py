@@ -231,7 +231,7 @@ def cancel(
             connection, chat_id, item, lambda one: not _is_over(one), "is under way"
         )
         stands = connection.call("POST", f"{path}/work/{job_id}/cancel")
-        output.value(stands, text=f"{job_id}  cancel asked for; it is {_status(stands, job_id)}")
+        output.value(stands, text=f"{job_id}  cancel requested; it is {_status(stands, job_id)}")
 
 
 @app.command()
@@ -251,15 +251,15 @@ def retry(
             connection, chat_id, item, lambda one: one["status"] in ended_badly, "can be retried"
         )
         stands = connection.call("POST", f"{path}/work/{job_id}/retry")
-        output.value(stands, text=f"{job_id}  sent round again; it is {_status(stands, job_id)}")
+        output.value(stands, text=f"{job_id}  enqueued again; it is {_status(stands, job_id)}")
 
 
 @app.command()
 def share(
     chat_id: ChatId,
     *,
-    span: Annotated[str, typer.Option("--for", help="How long it works: 1h, 7d.")] = "1d",
-    stop: Annotated[bool, typer.Option("--stop", help="Close what was opened.")] = False,
+    span: Annotated[str, typer.Option("--for", help="How long it is valid: 1h, 7d.")] = "1d",
+    stop: Annotated[bool, typer.Option("--stop", help="Close the open link.")] = False,
     workspace: Workspace = None,
     token: Token = None,
     env_file: EnvFile = None,
