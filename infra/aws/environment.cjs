@@ -36,7 +36,7 @@ module.exports = async ({ resolveVariable }) => ({
   // metrics have no level and count as INFO: a filter above it would silence alarms
   applicationLogLevel: (await level(resolveVariable)) === "DEBUG" ? "DEBUG" : "INFO",
   workersAtOnce: await atOnce(resolveVariable),
-  // may still be a placeholder, which is no URL
+  // may still be a placeholder, which is not a URL
   supabaseHost: (await resolveVariable("param:supabaseUrl"))
     .replace(/^https:\/\//, "")
     .replace(/\/.*$/, ""),

@@ -419,7 +419,7 @@ export const jobs = {
     /** @type {Routes["GET /api/jobs"]["query"]} */ filter,
     /** @type {AbortSignal} */ signal,
   ) => call("GET /api/jobs", { query: filter, signal }),
-  /** Rows by id, in no promised order; those that are gone are left out. */
+  /** Rows by id, in no promised order; deleted ones are omitted. */
   byIds: (ids) => unwrap(data().from("jobs").select("*").in("id", ids)),
   MOST_OF_LEVEL: 200,
   /** The jobs below a job, a level at a time: at most `MOST_OF_LEVEL` of each, four levels. */

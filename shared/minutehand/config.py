@@ -252,7 +252,7 @@ def _tokens(environ: Mapping[str, str], name: str) -> tuple[str, ...]:
 
 
 def read_flag(environ: Mapping[str, str], name: str) -> bool:
-    """Whether `name` says yes; unset is no."""
+    """Whether `name` is true; false when unset."""
     value = (read_text(environ, name) or "false").lower()
     if value in _TRUE:
         return True

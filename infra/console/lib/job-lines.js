@@ -1,5 +1,5 @@
 // A job's log lines from their table: the latest first, earlier ones on demand, new ones as its
-// events tell of them. Events alone would not do: they are cut short, and some types send none.
+// events report them. Events alone would not do: they are cut short, and some types send none.
 
 import { data, unwrap } from "../api.js";
 import { useEffect, useLayoutEffect, useRef, useState } from "./ui.js";
@@ -19,7 +19,7 @@ const asLine = (row) => ({
   metadata: row.metadata,
 });
 
-/** The lines of one job; `tell` says that there may be more. */
+/** The lines of one job; `notify` says that there may be more. */
 class JobLines {
   #jobId;
   #changed;
@@ -40,7 +40,7 @@ class JobLines {
   }
 
   /** Something was logged, or may have been: read on, at once when idle, else after this read. */
-  async tell() {
+  async notify() {
     this.#again = true;
     if (this.#reading) return;
     this.#reading = true;
@@ -110,7 +110,7 @@ export function useJobLines(jobId, sign) {
     lines.current = made;
     return () => made.close();
   }, [jobId]);
-  useEffect(() => void lines.current.tell(), [jobId, sign]);
+  useEffect(() => void lines.current.notify(), [jobId, sign]);
   return {
     ...state,
     earlier: state.hasEarlier ? () => lines.current.earlier() : null,

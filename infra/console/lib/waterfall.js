@@ -149,7 +149,7 @@ export function rowsOf(trace, { now, closed = new Set(), opened = new Set() }) {
 /** Attempts, where there was more than one or one that failed, and the steps and waits in them. */
 function partsOf(job, now, level, critical) {
   const parts = [];
-  // a run that ended in a wait is no attempt of its own: the next one continues with it
+  // a run that ended in a wait is not an attempt of its own: the next one continues with it
   const attempts = job.attempts.filter((attempt) => attempt.outcome !== "waiting");
   if (attempts.length > 1 || attempts.some((attempt) => attempt.error_message)) {
     for (const attempt of attempts) {

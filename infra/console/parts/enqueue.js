@@ -8,7 +8,7 @@ import { draftOf, fieldsOf, payloadOf } from "../lib/schema-form.js";
 import { useRead } from "../lib/store.js";
 import { html, useEffect, useId, useState } from "../lib/ui.js";
 import { Dialog } from "./dialog.js";
-import { tell } from "./toasts.js";
+import { notify } from "./toasts.js";
 
 const COPIED = [
   "queue",
@@ -89,7 +89,7 @@ export function EnqueueDialog({ workspaceId, like, type: given, onClose }) {
         ...(like && ofLike(like)),
         ...(words.length > 0 && { tags: words }),
       });
-      if (job.warning) tell(job.warning);
+      if (job.warning) notify(job.warning);
       onClose();
       navigate(`/jobs/${job.id}`);
     } catch (error) {

@@ -3,7 +3,7 @@
 import { html, useState } from "../lib/ui.js";
 import { confirm } from "./dialog.js";
 import { Loading } from "./states-of-view.js";
-import { tellFailure } from "./toasts.js";
+import { notifyFailure } from "./toasts.js";
 
 /**
  * @returns {{isGoing: boolean, remove: (question: {title: string, text: string}, call: () => Promise,
@@ -20,7 +20,7 @@ export function useRemoval() {
       then();
     } catch (error) {
       setIsGoing(false);
-      tellFailure("Not deleted", error);
+      notifyFailure("Not deleted", error);
     }
   };
   return { isGoing, remove };

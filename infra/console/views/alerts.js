@@ -7,7 +7,7 @@ import { html, useState } from "../lib/ui.js";
 import { Tag } from "../parts/badge.js";
 import { ActionButton, confirm, Dialog } from "../parts/dialog.js";
 import { Empty, Failed, Loading } from "../parts/states-of-view.js";
-import { actionsOn, tell } from "../parts/toasts.js";
+import { actionsOn, notify } from "../parts/toasts.js";
 import { When } from "../parts/when.js";
 
 export const title = () => "Alerts";
@@ -116,7 +116,7 @@ function Editor({ like, workspace, onClose }) {
         threshold: Number(draft.threshold),
         minutes: Number(draft.minutes),
       });
-      tell(`${draft.name.trim()} is saved`);
+      notify(`${draft.name.trim()} is saved`);
       onClose(true);
     } catch (error) {
       setProblem(error.message);

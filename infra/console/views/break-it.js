@@ -7,7 +7,7 @@ import { html, useEffect } from "../lib/ui.js";
 import { Tag } from "../parts/badge.js";
 import { ActionButton } from "../parts/dialog.js";
 import { JobMonitor } from "../parts/job-monitor.js";
-import { tell, tellFailure } from "../parts/toasts.js";
+import { notify, notifyFailure } from "../parts/toasts.js";
 import NotFound from "./not-found.js";
 
 export const title = () => "Break it";
@@ -95,9 +95,9 @@ function Ways({ workspace, more }) {
     try {
       const done = await act();
       note(done, "pending");
-      tell(done);
+      notify(done);
     } catch (error) {
-      tellFailure(label, error);
+      notifyFailure(label, error);
     }
   };
   return html`<div class="columns">

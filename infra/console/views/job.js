@@ -20,7 +20,7 @@ import { JsonView } from "../parts/json-view.js";
 import { Question } from "../parts/question.js";
 import { Failed, Loading, Stale } from "../parts/states-of-view.js";
 import { Steps, useSteps } from "../parts/steps.js";
-import { tell, tellFailure } from "../parts/toasts.js";
+import { notify, notifyFailure } from "../parts/toasts.js";
 import { placeOf } from "../parts/traceback.js";
 import { Waterfall } from "../parts/waterfall.js";
 import { Sentence, useNow, When } from "../parts/when.js";
@@ -117,7 +117,7 @@ function Elsewhere({ id, onOpened }) {
       await refreshWorkspaces(opened.workspace_id);
       onOpened();
     } catch (error) {
-      tellFailure("Not opened", error);
+      notifyFailure("Not opened", error);
     }
   };
   return html`<div class="page"><h1 tabindex="-1">A job of another workspace</h1>
@@ -220,10 +220,10 @@ function Actions({ job, watch, duplicate }) {
   const act = (what, run, done) => async () => {
     try {
       await run();
-      if (done) tell(done);
+      if (done) notify(done);
       await watch.refresh();
     } catch (error) {
-      tellFailure(what, error);
+      notifyFailure(what, error);
       watch.refresh();
     }
   };

@@ -11,7 +11,7 @@ import { Tag } from "../parts/badge.js";
 import { Chart } from "../parts/chart.js";
 import { ActionButton, confirm } from "../parts/dialog.js";
 import { Empty, Failed, Loading, Stale } from "../parts/states-of-view.js";
-import { tell, tellFailure } from "../parts/toasts.js";
+import { notify, notifyFailure } from "../parts/toasts.js";
 import { When } from "../parts/when.js";
 
 export const title = () => "Operations";
@@ -173,10 +173,10 @@ function Pauses({ stats, workspace, refresh }) {
       return;
     try {
       await operations.pause(workspace.id, paused, reason);
-      tell(paused ? `${workspace.name} is paused` : `${workspace.name} is resumed`);
+      notify(paused ? `${workspace.name} is paused` : `${workspace.name} is resumed`);
       refresh();
     } catch (error) {
-      tellFailure(paused ? "Not paused" : "Not resumed", error);
+      notifyFailure(paused ? "Not paused" : "Not resumed", error);
     }
   };
   if (isAll(workspace)) {

@@ -76,7 +76,7 @@ class Endpoint:
 def refusal(
     name: str, status: int, headers: httpx.Headers, told: Mapping[str, Any]
 ) -> LanguageModelError:
-    """The error that an answer other than 200 stands for; `name` begins its sentence."""
+    """The error for an answer other than 200; `name` begins its sentence."""
     error = told.get("error")
     code = error.get("code") if isinstance(error, dict) else None
     said = sentence(told)[:500] or f"status {status}"

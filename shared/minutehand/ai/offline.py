@@ -149,7 +149,7 @@ def keywords(texts: Sequence[str], most: int = 12) -> list[str]:
 
 
 def phrases(texts: Sequence[str], most: int = 12) -> list[str]:
-    """What the texts speak of: words that stand together, before words that stand alone."""
+    """Topics of the texts: phrases first, then single words."""
     found: dict[str, str] = {}
     for text in texts:
         for clause in _CLAUSE.split(text):

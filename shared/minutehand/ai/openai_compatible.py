@@ -32,7 +32,7 @@ from minutehand.queue.lean_httpx import httpx
 
 MAX_ANSWER_CHARACTERS: Final = 400_000
 MAX_ERROR_BYTES: Final = 64_000
-#: More tokens than this are no count of one request's, and would not fit where they are kept.
+#: More tokens than this cannot be the count of one request, and would not fit the column.
 MOST_COUNTED: Final = 10_000_000
 #: Keywords of JSON Schema that strict endpoints refuse, and no model needs.
 _UNSAID: Final = frozenset({HINT, "title", "default", "maxLength", "minLength", "maxItems"})

@@ -93,7 +93,7 @@ def check_sound(sound: bytes) -> float:
     """The length of a stretch in seconds.
 
     Raises:
-        ValueError: It is no whole number of samples, or too long.
+        ValueError: The number of samples is not whole, or it is too long.
     """
     if len(sound) % 2 or len(sound) > MOST_SECONDS * BYTES_PER_SECOND:
         raise ValueError(f"{len(sound)} bytes must be 16-bit samples of at most {MOST_SECONDS} s")

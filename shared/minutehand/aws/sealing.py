@@ -247,7 +247,7 @@ def key_id_of(sealed: str) -> str:
     """The wrapping key a value is under, to find those a rotation has yet to reach.
 
     Raises:
-        SealBroken: It is no sealed value.
+        SealBroken: It is not a sealed value.
     """
     return _split(sealed)[0]
 

@@ -221,7 +221,7 @@ def main(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    """Take the options that stand before a verb."""
+    """Take the options before a verb."""
 
 
 def run() -> None:

@@ -49,7 +49,9 @@ def put(
         float, typer.Argument(min=0, help="Threshold: jobs, seconds, or a share from 0 to 1.")
     ],
     *,
-    within: Annotated[str, typer.Option(help="Window that is counted: 15m, 2h; at most 1d.")] = "15m",
+    within: Annotated[
+        str, typer.Option(help="Window that is counted: 15m, 2h; at most 1d.")
+    ] = "15m",
     job_type: Annotated[
         str | None, typer.Option("--type", "-t", help="Only jobs of this type.")
     ] = None,

@@ -52,7 +52,7 @@ def write(output: Output, out: Path, *, check: bool) -> None:
 
 
 def find_typed_jobs(project: Project) -> list[TypedJob]:
-    """The job types that people enqueue, by name; the platform's own are left out.
+    """The job types that people enqueue, by name; the platform's own are omitted.
 
     Raises:
         CommandFailed: A processor's module cannot be imported or refuses the settings.

@@ -410,7 +410,7 @@ def outputs(plan: Plan) -> dict[str, str]:
     """The stack's outputs by name.
 
     Raises:
-        CommandFailed: There is no such stack in this account and region.
+        CommandFailed: The stack does not exist in this account and region.
     """
     try:
         with told(plan.region):

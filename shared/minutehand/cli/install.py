@@ -33,7 +33,9 @@ from minutehand.terminal.output import Output
 from minutehand.version import VERSION
 
 Folder = Annotated[Path, typer.Argument(help="The project's folder.", show_default="this one")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what it would write, and write nothing.")]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Show what it would write, and write nothing.")
+]
 SCHEMA, ENGINE_SCHEMA, PACKAGE = "minutehand", "minutehand_engine", "jobs"
 TENANCIES: tuple[Tenancy, ...] = ("workspaces", "existing", "personal")
 
@@ -202,7 +204,8 @@ def _tenants(
         if not found or (len(found) > 1 and not asks):
             seen = "; ".join(" and ".join(pair) for pair in found) or "none"
             raise InstallError(
-                f"which tables hold organizations and memberships? found in your migrations: {seen}",
+                "which tables hold organizations and memberships? found in your "
+                f"migrations: {seen}",
                 code="tables_needed",
                 fix="--organizations 'organizations(id,name)'"
                 " --memberships 'memberships(organization_id,user_id,role)'",

@@ -90,7 +90,7 @@ def read_payload(text: str) -> Any:
     """JSON as given, from `@file`, or from standard input with `-`.
 
     Raises:
-        CommandFailed: It is no JSON object.
+        CommandFailed: It is not a JSON object.
     """
     source = "the payload"
     if text == "-":
@@ -122,7 +122,9 @@ def enqueue(
     tag: Annotated[
         list[str] | None, typer.Option("--tag", help="A tag to find it by; repeatable.")
     ] = None,
-    concurrency_key: Annotated[str | None, typer.Option(help="Limits the jobs that share it.")] = None,
+    concurrency_key: Annotated[
+        str | None, typer.Option(help="Limits the jobs that share it.")
+    ] = None,
     key: Annotated[
         str | None, typer.Option("--key", help="Idempotency key: one job per key.")
     ] = None,
@@ -194,7 +196,8 @@ def ls(
         str | None, typer.Option(help="Part of the type, error, tag, payload, key or id.")
     ] = None,
     state: Annotated[
-        list[JobState] | None, typer.Option("--state", help="State, e.g. queued or retrying; repeatable.")
+        list[JobState] | None,
+        typer.Option("--state", help="State, e.g. queued or retrying; repeatable."),
     ] = None,
     tag: Annotated[str | None, typer.Option("--tag", help="Jobs with this tag.")] = None,
     payload: Annotated[

@@ -179,7 +179,7 @@ def scaffold(job_type: str, root: Path) -> list[Path]:
         raise CommandFailed(
             f"{there.relative_to(root)} is already there",
             code="exists",
-            fix="add the processor to that app by hand, or take another name",
+            fix="add the processor to that app yourself, or choose another name",
         )
     names = {
         "app": app,

@@ -81,7 +81,7 @@ def replace_values(path: Path, new: Mapping[str, str]) -> None:
     """Write `new` into a file of KEY=value lines: all or nothing, other lines as they were.
 
     Raises:
-        CommandFailed: There is no such file.
+        CommandFailed: The file does not exist.
     """
     if not path.exists():
         raise CommandFailed(f"{path} does not exist", code="no_secrets_file")

@@ -116,7 +116,7 @@ def _spans(job: dict[str, Any], at: Any) -> Iterator[Span]:
 
 def _parts(job: dict[str, Any], level: int, at: Any) -> Iterator[Row]:
     """Attempts, where there was more than one or one that failed, and steps and waits."""
-    # a run that ended in a wait is no attempt of its own: the next one continues it
+    # a run that ended in a wait is not an attempt of its own: the next one continues it
     runs = [run for run in job["attempts"] if run["outcome"] != "waiting"]
     if len(runs) > 1 or any(run["error_message"] for run in runs):
         for run in runs:

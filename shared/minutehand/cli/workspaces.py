@@ -39,7 +39,8 @@ Mailed = Annotated[
     bool,
     typer.Option(
         "--mail",
-        help="Have Supabase Auth mail a link to a person without an account; needs SUPABASE_SECRET_KEY. "
+        help="Have Supabase Auth mail a link to a person without an account; needs "
+        "SUPABASE_SECRET_KEY. "
         "It leads to CONSOLE_URL or API_URL, where the person chooses a password.",
     ),
 ]
@@ -190,7 +191,7 @@ def list_members(
             for row in found["invitations"]
         ]
         columns = {"who": "PERSON", "role": "ROLE", "state": "STATE"}
-        session.output.table(rows, columns, empty="nobody")
+        session.output.table(rows, columns, empty="no one")
 
 
 @members.command("add")

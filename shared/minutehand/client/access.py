@@ -189,7 +189,7 @@ def refusal(error: APIError | httpx.HTTPError | TimeoutError) -> QueueError:
 
 
 def _status(code: object) -> int:
-    """The HTTP status behind a code: the library keeps it only where the body was no JSON."""
+    """The HTTP status behind a code: the library keeps it only where the body was not JSON."""
     text = str(code or "")
     if text.startswith("PT") or text.isdecimal():
         digits = text.removeprefix("PT")

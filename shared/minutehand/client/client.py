@@ -1,4 +1,4 @@
-"""Enqueue, read, steer and follow jobs from anybody's code, over a supabase-py client.
+"""Enqueue, read, steer and follow jobs from any code, over a supabase-py client.
 
 What a caller may see and do is decided by the database, under the session of that client.
 """

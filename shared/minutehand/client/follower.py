@@ -51,7 +51,7 @@ class Timing:
     silence: float = 30.0
     #: The same for the first time after a join: "subscribed" may be premature.
     first_silence: float = 2.0
-    #: That a missing event may still arrive by itself.
+    #: Wait for a missing event to arrive.
     reorder: float = 0.1
     #: After which a first join counts as failed.
     join_patience: float = 5.0

@@ -19,7 +19,7 @@ MOST_WAITING: Final = 1000
 
 
 class EventSequence:
-    """Hands out one job's events by their gapless `seq`: in order, none twice, none left out.
+    """Hands out one job's events by their gapless `seq`: in order, none twice, none missing.
 
     Args:
         after: The last `seq` that is known already.
@@ -73,7 +73,7 @@ class EventSequence:
 
 
 def event_of_frame(frame: object) -> JobEvent | None:
-    """The event a Realtime frame carries; None for what is no event of ours."""
+    """The event a Realtime frame carries; None for any other frame."""
     if not isinstance(frame, Mapping):
         return None
     try:

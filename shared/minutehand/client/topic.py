@@ -147,7 +147,7 @@ class Topic:
                 queue = await self._access.user(read_once=True)
                 followed = await queue.follow_topic(self._name, self._follower_id)
         except (QueueError, TimeoutError) as error:
-            # the join says by itself whether the topic may be followed
+            # the join's answer says whether the topic may be followed
             logger.debug(
                 "not counted as a follower",
                 extra={"event": "watch.uncounted", "reason": f"{type(error).__name__} {error}"},

@@ -25,7 +25,7 @@ class JobWatcher(Watcher):
     """Every event of one job; made by `Client.watch_job`.
 
     Attributes:
-        job: The job as far as it is known; the whole row once the watch has ended by itself.
+        job: The job as far as it is known; the whole row once the watch has ended on its own.
     """
 
     def __init__(

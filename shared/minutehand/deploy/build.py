@@ -111,7 +111,7 @@ def source_files(bundle: Bundle, project: Project) -> list[Path]:
 
 
 def own_handlers(bundle: Bundle, project: Project) -> list[str]:
-    """The thin handlers of this repository, which stand before those of the package."""
+    """The thin handlers of this repository, which take precedence over those of the package."""
     names = [f"functions.{name}.handler" for name in bundle.functions]
     return names if checkout() == project.root else []
 

@@ -40,7 +40,7 @@ LEFT_OUT = frozenset(
 #: Names carry no hash, so a browser asks each time (and is told 304); an edge may keep a file for a
 #: day, and every upload tells all edges to forget.
 KEPT_AT_THE_EDGE = "public, max-age=0, must-revalidate, s-maxage=86400"
-#: The way back from a wrong upload must not wait for anybody's cache.
+#: The way back from a wrong upload must not wait for any cache.
 NEVER_KEPT = "no-store"
 NEVER_KEPT_FILES = frozenset({"config.json", "index.html"})
 

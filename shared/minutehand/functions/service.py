@@ -1,6 +1,6 @@
 """The whole service as one ASGI app for a host of your own: API, console, worker, without AWS.
 
-Nothing here ticks by itself: the database invokes the worker every minute and at arrival, see
+Nothing here starts a tick: the database invokes the worker every minute and at arrival, see
 `connect_worker` in supabase/migrations, and the API wakes it after its own enqueues.
 """
 

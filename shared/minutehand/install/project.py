@@ -191,7 +191,7 @@ def plan_install(folder: Path, answers: Answers, *, now: datetime) -> Plan:
     """Decide what an install writes into `folder`; nothing where it has everything already.
 
     Raises:
-        InstallError: Something there stands against it.
+        InstallError: Something in the folder conflicts with it.
     """
     known = _known_answers(folder)
     if known is not None:
@@ -315,7 +315,7 @@ def processor_files(folder: Path, package: str, job_type: str) -> list[Write]:
             raise InstallError(
                 f"{write.path.relative_to(folder)} already exists",
                 code="exists",
-                fix="take another name, or add the processor by hand",
+                fix="choose another name, or add the processor yourself",
             )
     return made
 

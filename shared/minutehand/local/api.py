@@ -175,7 +175,7 @@ async def run_worker(worker: Worker, wakeups: asyncio.Event, database_url: str) 
 
 
 async def listen(wakeups: asyncio.Event, database_url: str) -> None:
-    """Set `wakeups` on every committed enqueue, from any caller; for ever, over restarts.
+    """Set `wakeups` on every committed enqueue, from any caller; until cancelled, across restarts.
 
     Without a database's URL nothing wakes the worker, which then polls.
     """
@@ -189,7 +189,7 @@ async def listen(wakeups: asyncio.Event, database_url: str) -> None:
                 loop = asyncio.get_running_loop()
                 async for _ in connection.notifies():
                     wakeups.set()
-                    # one notification stands for what else is committed in these milliseconds
+                    # one notification covers what else is committed in these milliseconds
                     loop.call_later(LOOK_AGAIN_SECONDS, wakeups.set)
         except psycopg.OperationalError as error:
             logger.info(

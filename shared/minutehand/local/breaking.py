@@ -64,7 +64,7 @@ class Breaker:
     """The ways to break this stack; each returns what was done, in a sentence.
 
     Args:
-        workers: The processes that run jobs; this one, if left out.
+        workers: The processes that run jobs; this one, if omitted.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Processes that apps bring to the local stack: what stands for the services they call.
+"""Processes that apps bring to the local stack: local servers for the services they call.
 
 Where they listen is chosen here; what they are is each app's `local` module to say.
 """

@@ -128,7 +128,8 @@ def reload_processors(worker: Worker, settings: Settings) -> bool:
     except Exception:  # whatever a half-written file may raise
         sys.modules.update(before)
         logger.exception(
-            "Processors could not be reloaded; the old ones stay in use", extra={"event": "reload.failed"}
+            "Processors could not be reloaded; the old ones stay in use",
+            extra={"event": "reload.failed"},
         )
         return False
     worker.adopt(registry)

@@ -29,7 +29,7 @@ from minutehand.local.ports import LOOPBACK, reserve_port
 from minutehand.local.processes import Identity, spawn, stop, wait_gone
 
 SUPERUSER = "supabase_admin"
-"""Named as on Supabase, where `postgres` owns the project's objects but is no superuser."""
+"""Named as on Supabase, where `postgres` owns the project's objects but is not a superuser."""
 
 PREFIX, SCRATCH_PREFIX, OWNER = "minutehand", "minutehand-scratch", "owner.json"
 SWEEP_AFTER_SECONDS = 3600

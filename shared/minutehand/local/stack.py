@@ -90,7 +90,7 @@ class Stack:
             self.values |= remote
         elif self.project.tenancy == "workspaces":
             self.values |= demo_values()
-        # what stands for the services of apps is for a stack of its own alone
+        # local servers for the apps' services are started only with a whole stack
         of_apps, variables = companions(find_apps(self.project.apps) if remote is None else [])
         self.values |= variables
         self._companions = tuple(part.name for part in of_apps)

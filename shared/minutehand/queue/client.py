@@ -365,7 +365,7 @@ class UserQueue:
         Jobs enqueued into the workspace with this `session_id` are what it shows.
 
         Args:
-            ttl_seconds: Until it ends by itself, 1 to 2,592,000; a day if left out.
+            ttl_seconds: Until it expires, 1 to 2,592,000; a day if omitted.
             user_id: The one user it is for.
 
         Raises:

@@ -262,7 +262,8 @@ def _answer(response: httpx.Response) -> Any:
     except (ValueError, RecursionError) as error:
         if response.is_success:
             raise QueueUnavailable(
-                f"the Data API answered {response.status_code} with a body that is incomplete or not JSON",
+                f"the Data API answered {response.status_code} with a body that is incomplete or "
+                "not JSON",
                 status=response.status_code,
             ) from error
         body = None

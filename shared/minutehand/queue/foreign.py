@@ -47,7 +47,7 @@ class Answer:
 
 
 class NoAnswer(Exception):
-    """No whole answer came; the text goes on from the service's name.
+    """No whole answer came; the text continues after the service's name.
 
     Attributes:
         kind: `unsent`: it certainly never arrived; `silent`: time ran out; `broken`: the
@@ -65,7 +65,7 @@ class NoAnswer(Exception):
 
     @classmethod
     def of(cls, error: Exception) -> NoAnswer:
-        """What one of httpx's errors stands for."""
+        """The error for one of httpx's."""
         name = type(error).__name__
         if isinstance(error, UNSENT):
             return cls(f"could not be reached ({name})", "unsent")

@@ -25,7 +25,7 @@ JobState = Literal[
 SettleOutcome = Literal[
     "completed", "retry", "failed", "snoozed", "released", "waiting", "cancelled"
 ]
-#: Statuses that a job does not leave by itself.
+#: Statuses that a job leaves only by a person's action.
 ENDED: frozenset[str] = frozenset({"completed", "failed", "cancelled"})
 
 
@@ -111,12 +111,12 @@ class Job(Model):
 
     @property
     def ended(self) -> bool:
-        """Whether the job will not change again by itself."""
+        """Whether the job has ended."""
         return self.status in ENDED
 
 
 def state_of(job: Job, now: datetime) -> JobState:
-    """The state of a job as it stands at `now`; what `queue.state_of` says of its row."""
+    """The state of a job at `now`; the same as `queue.state_of` of its row."""
     match job.status:
         case "pending":
             run_at = job.next_retry_at or job.scheduled_for
@@ -327,7 +327,7 @@ class JobTrace(Model):
     """Where a job's time went: attempts, steps, waits and children, on one axis."""
 
     now: datetime
-    #: Whether some were left out: 300 jobs of six levels are the most.
+    #: Whether some were omitted: at most 300 jobs on six levels are returned.
     more: bool = False
     jobs: tuple[TracedJob, ...]
 
@@ -494,7 +494,7 @@ class LeaseRequest(Model):
     free_slots: int | None = None
     #: Where the worker's log is: `{log_group, log_stream, region}`; sent with a run's first call.
     origin: dict[str, str] | None = None
-    #: Ask for the exact number of due jobs, which only a tick's first call counts by itself.
+    #: Ask for the exact number of due jobs, which otherwise only a tick's first call counts.
     count_due: bool | None = None
 
     def wire(self) -> dict[str, Any]:

@@ -27,7 +27,8 @@ TIMEOUT = httpx.Timeout(30.0, connect=5.0)
 FIXES: dict[str, str] = {
     "unknown_job_type": "types are published by a worker's first tick: is the app deployed, is the "
     "name right? `minutehand types` lists them",
-    "job_type_unserved": "deploy a worker that serves it; `minutehand types TYPE` shows which worker did",
+    "job_type_unserved": "deploy a worker that serves it; `minutehand types TYPE` shows which "
+    "worker did",
     "job_not_found": "`minutehand ls` lists your jobs, "
     "`minutehand ls --workspace ID` another workspace's",
     "workspace_not_found": "omit --workspace to list yours",
@@ -336,7 +337,7 @@ def parsed(answer: httpx.Response) -> Any:
 
 
 def is_key_refused(answer: httpx.Response) -> bool:
-    """Whether Supabase's gateway refuses the API key itself, before anybody's password is read."""
+    """Whether Supabase's gateway refuses the API key itself, before any password is read."""
     said = answer.text.lower()
     return answer.status_code in {401, 403} and "api" in said and "key" in said
 

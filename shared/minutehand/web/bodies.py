@@ -45,7 +45,7 @@ class BodyTooLarge(ApiError):
 
 
 def invalid_json(problem: str, *, position: int | None = None) -> ApiError:
-    """400: the body is no JSON, or JSON that no JSON column can hold."""
+    """400: the body is not JSON, or JSON that no JSON column can hold."""
     return ApiError(
         400,
         "invalid_json",

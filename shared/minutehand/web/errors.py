@@ -121,5 +121,5 @@ def not_found(what: str = "job") -> ApiError:
 
 
 def unavailable(reason: str, *, retry_after: int = RETRY_AFTER_SECONDS) -> ApiError:
-    """503: something this service stands on is unavailable; the request may be repeated as it is."""
+    """503: something this service depends on is unavailable; the request may be repeated."""
     return ApiError(503, "unavailable", reason, headers={"Retry-After": str(max(1, retry_after))})

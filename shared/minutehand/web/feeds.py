@@ -27,7 +27,7 @@ def seq_cursor(last_event_id: str | None, after: int | None) -> int:
     """Where a job's stream starts: `Last-Event-ID` if there is one, else `after`, else 0.
 
     Raises:
-        ApiError: 400, the header is no cursor of a job's stream.
+        ApiError: 400, the header is not a cursor of a job's stream.
     """
     if last_event_id is None or not last_event_id.strip():
         return after or 0
@@ -209,7 +209,7 @@ class HistoryFeed:
         return Batch(more=bool(page.events))
 
     def absorb(self, frames: Sequence[Frame]) -> Batch | None:
-        """Nothing: a frame does not say where it stands among the others."""
+        """Nothing: a frame does not say its position among the others."""
         return None
 
 

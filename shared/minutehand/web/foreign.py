@@ -1,4 +1,4 @@
-"""What routes answer when something they stand on is missing or away.
+"""What routes answer when something they depend on is missing or unavailable.
 
 Inside a job the same faults are the job's: it backs off and tries again.
 """

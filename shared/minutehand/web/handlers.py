@@ -38,7 +38,7 @@ logger = logging.getLogger(__name__)
 
 
 def respond(error: Exception, request: Request | None = None) -> JSONResponse | None:
-    """The response a planned error stands for; None for what no one planned."""
+    """The response for a planned error; None for an unplanned one."""
     if isinstance(error, ApiError):
         return error_response(
             error.status_code, error.code, error.error, detail=error.info, headers=error.headers
@@ -174,7 +174,7 @@ _NAMES_A_FIELD = frozenset({"payload_invalid", "invalid_argument", "unknown_job_
 
 
 def _detail(error: QueueError) -> Any:
-    """What the queue's detail stands for, under a name."""
+    """The queue's detail under a name."""
     if isinstance(error, DuplicateJob) or error.word == "idempotency_conflict":
         return {"job_id": error.details}
     if isinstance(error, InvalidState):

@@ -91,7 +91,7 @@ class Subscription:
 
     @property
     def is_live(self) -> bool:
-        """Whether news would arrive by itself, so that polling can be rare."""
+        """Whether updates arrive without polling, so that polling can be rare."""
         return self._hub.is_live(self._topic)
 
     @property
@@ -176,7 +176,7 @@ class EventHub:
         return [] if ring is None else ring.after(seq)
 
     def is_live(self, topic: str) -> bool:
-        """Whether news of `topic` would arrive by itself."""
+        """Whether updates of `topic` arrive without polling."""
         return self._upstream is not None and self._upstream.is_live(topic)
 
     def add(self, topic: str, reader: Subscription) -> None:

@@ -64,7 +64,7 @@ class Batch:
 
 
 class Feed(Protocol):
-    """Reads one subject's log, forward from where it stands."""
+    """Reads one subject's log, forward from its cursor."""
 
     @property
     def topic(self) -> str:
@@ -144,7 +144,7 @@ class Stream:
 
     A last event `end` says why the stream closes for good: `completed`, `failed`, `cancelled`,
     `gone` (deleted, or no longer the reader's), `token_expired` or `forbidden`. A stream that
-    merely pauses says nothing, and EventSource comes back by itself.
+    merely pauses says nothing, and EventSource reconnects.
 
     Between the events an event `freshness` without an id says `catching-up` when messages are held
     back to stay within Realtime's plan, and `live` when the reader has everything again.
@@ -274,7 +274,7 @@ class Stream:
         pace = self._pace
         left = (self._reader.expires_at - self._clock.now()).total_seconds()
         check = self._check_at - self._clock.monotonic()
-        # while news would come by itself, only the check and the comment need a look
+        # while updates arrive without polling, only the check and the comment are needed
         usual = min(pace.keep_alive, check) if news.is_live else max(pace.poll, news.pause)
         if news.held_at is not None:
             usual = min(usual, self._until_look_again())

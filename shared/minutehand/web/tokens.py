@@ -73,7 +73,7 @@ class TokenVerifier:
         self._lock = asyncio.Lock()
 
     async def verify_user(self, token: str) -> Caller:
-        """The user a token stands for.
+        """The user of a token.
 
         Raises:
             InvalidToken: Malformed, forged, expired, or made for something else.
@@ -222,7 +222,7 @@ class TokenVerifier:
 
 
 def _parse_keys(document: Mapping[str, Any]) -> dict[str, _Key]:
-    """The usable keys of a key set by their id; symmetric and odd ones are left out."""
+    """The usable keys of a key set by their id; symmetric and unusable ones are omitted."""
     found: dict[str, _Key] = {}
     for entry in document.get("keys", []):
         if not isinstance(entry, dict) or entry.get("use", "sig") != "sig":

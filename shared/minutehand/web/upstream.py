@@ -1,7 +1,7 @@
 """Realtime as the hub's source: one websocket per process that follows what its streams follow.
 
 Each topic is joined with a reader's own token, so Realtime's policies decide as they do for
-browsers. A socket that is down is no loss: streams poll the log until it is back.
+browsers. A broken socket loses nothing: streams poll the log until it is back.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The processor of `alert`: write the mail of a threshold that was reached, or is no longer.
+"""The processor of `alert`: write the mail that says that a threshold was reached, or no longer is.
 
 Webhooks hear of it by the outbox, before this runs; thresholds are watched in SQL.
 """
@@ -65,7 +65,7 @@ class MailServer:
         """Read SMTP_URL (`smtps://` or `smtp://` with STARTTLS) and MAIL_FROM; None without both.
 
         Raises:
-            ConfigurationError: SMTP_URL is no address of a mail server.
+            ConfigurationError: SMTP_URL is not the address of a mail server.
         """
         url, sender = environ.get("SMTP_URL", ""), environ.get("MAIL_FROM", "")
         if not url or not sender:

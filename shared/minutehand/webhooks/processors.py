@@ -155,7 +155,9 @@ class Webhooks:
         try:
             secrets = await self._secrets.open(message["workspace_id"], message["sealed_secrets"])
         except SealBroken:
-            return Sent(ok=False, message="the signing secret cannot be decrypted: create a new one")
+            return Sent(
+                ok=False, message="the signing secret cannot be decrypted: create a new one"
+            )
         headers = {
             "content-type": "application/json",
             "user-agent": "Minutehand",

@@ -115,7 +115,7 @@ class Taken(NamedTuple):
 
 
 class News:
-    """Progress, logs and steps of one attempt that the database has not got yet.
+    """Progress, logs and steps of one attempt that the database does not have yet.
 
     Filled by the processor, possibly from a thread; emptied by the reporter or the settler.
     """
@@ -306,7 +306,7 @@ class JobContext:
             metadata: Small values; what JSON cannot hold is kept as text.
 
         Raises:
-            ValueError: There is no such level.
+            ValueError: The level does not exist.
         """
         known = _LEVELS.get(level.lower())
         if known is None:
@@ -404,7 +404,7 @@ class JobContext:
         """Ask a person and wait for the answer, holding no worker.
 
         Args:
-            timeout: Give up after this long and return `default`; None waits for ever.
+            timeout: Give up after this long and return `default`; None waits indefinitely.
         """
         key = self._unique(name or "ask")
         if key in self._steps:

@@ -31,7 +31,7 @@ class TickOptions:
         report_seconds: Least time between two reports.
         quiet: Log an empty tick at DEBUG; for loops that tick often.
         grace_seconds: How long a processor that was told to stop may take.
-        renew_outside_seconds: How long the event loop may stand still before leases are renewed
+        renew_outside_seconds: How long the event loop may be blocked before leases are renewed
             from a thread.
         usd_per_second: What a second of this worker costs, shared by the jobs that run in it; an
             estimate for the job's `cost_usd`. 0 estimates nothing.

@@ -111,7 +111,8 @@ class LeaseRequests:
         self.due = response.due
         self.next_due_at = None
         if response.next_due_in_ms is not None:
-            # what is due but never comes, e.g. because its row is locked, is asked for ever less
+            # what is due but never comes, e.g. because its row is locked, is requested less and
+            # less often
             self._vain = 0 if response.leases else min(8, self._vain + 1)
             self.put_off(max(response.next_due_in_ms / 1000, 0.01 * 2**self._vain))
 

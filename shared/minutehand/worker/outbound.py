@@ -39,7 +39,7 @@ class AddressRefused(Exception):
 
 
 def is_public(address: str) -> bool:
-    """Whether an IP address is one that anybody in the world may be reached at."""
+    """Whether an IP address is public, reachable from anywhere."""
     parsed = ipaddress.ip_address(address.partition("%")[0])
     return (
         parsed.is_global

@@ -60,7 +60,7 @@ class Cancel:
 
 
 Outcome = Retry | Snooze | Fail | Cancel
-#: A result must survive JSON; a model is dumped, None stands for no result.
+#: A result must survive JSON; a model is dumped, None means no result.
 Result = BaseModel | Mapping[str, Any] | Sequence[Any] | str | int | float | bool | None
 Returned = Outcome | Result
 

@@ -45,7 +45,7 @@ class Publishing:
         self._ran_at = float("-inf")
 
     async def run(self) -> None:
-        """Call them every second, for ever; to be cancelled."""
+        """Call them every second until cancelled."""
         while True:
             await asyncio.sleep(EVERY_SECONDS)
             if self._clock.monotonic() - self._ran_at >= EVERY_SECONDS / 2:

@@ -127,7 +127,7 @@ class JobType(Generic[P]):
             ) from error
 
     def result_schema(self) -> dict[str, Any] | None:
-        """The JSON Schema of its results, planned endings left out.
+        """The JSON Schema of its results, without planned endings.
 
         None where the processor's annotation does not say, or names what has no schema.
         """
@@ -323,7 +323,7 @@ class Registry:
             max_attempts: Attempts before the job is a dead letter, 5 when None.
             version: Version of the payload's shape; raise it with an upcaster.
             upcasters: From a version to the next: `{1: to_version_2}`.
-            events: `minimal` leaves out the events of creation and lease, for masses of jobs.
+            events: `minimal` omits the events of creation and lease, for large numbers of jobs.
             live: What is sent to Realtime. `states` sends nothing on the job's own topic: who
                 watches one job reads it every few seconds. `off` sends nothing at all.
             internal: True for jobs that only the platform's own code makes: every function refuses
@@ -387,7 +387,9 @@ def _check(
         raise ValueError(f"version={version} of {job_type!r} must be at least 1")
     strange = [at for at in upcasters if not 1 <= at < version]
     if strange:
-        raise ValueError(f"upcasters of {job_type!r} must be from 1 to {version - 1}, not {strange}")
+        raise ValueError(
+            f"upcasters of {job_type!r} must be from 1 to {version - 1}, not {strange}"
+        )
     if max_concurrency is not None and max_concurrency < 1:
         raise ValueError(f"max_concurrency={max_concurrency} of {job_type!r} must be at least 1")
     if max_attempts is not None and not 1 <= max_attempts <= 50:

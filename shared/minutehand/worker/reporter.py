@@ -105,7 +105,7 @@ class Reporter:
         ]
 
     def _renewable(self) -> list[Attempt]:
-        """Attempts that have ended, of which the queue has not heard it yet."""
+        """Attempts that have ended, that the queue does not know of yet."""
         waiting = [attempt for attempt in self._running.values() if attempt.ending is not None]
         return [
             attempt

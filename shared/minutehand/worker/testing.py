@@ -241,7 +241,7 @@ async def drain(worker: Worker, *, most_ticks: int = 50) -> list[TickSummary]:
 def set_database_clock(
     connection: SqlConnection, at: datetime | None, *, engine_schema: str = "queue"
 ) -> None:
-    """Let a scratch database's queue stand still at `at`; None lets it run again.
+    """Stop the clock of a scratch database's queue at `at`; None lets it run again.
 
     Leases expire, backoffs end and timeouts strike by this clock alone, so that a test moves
     days without waiting. Needs the rights of the database's owner.

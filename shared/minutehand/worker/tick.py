@@ -527,7 +527,7 @@ class Tick:
         self._pulse.set()
 
     def _renew_all(self) -> None:
-        """Called in the watchdog's thread while the loop stands still."""
+        """Called in the watchdog's thread while the loop is blocked."""
         if self._renew_outside is None:
             return
         now = self._clock.monotonic()

@@ -224,7 +224,7 @@ async (status) => {
 
 
 def test_only_a_refused_renewal_signs_out(visit: Visit) -> None:
-    """Auth that is unavailable for a moment, as supabase-js tells of it, costs nobody their session."""
+    """While Auth is unavailable for a moment, no one loses their session."""
     page = visit(ADA, "/workspace/settings/api").page
 
     answers = {status: page.evaluate(ASK, status) for status in (0, 502, 503, 400, 403)}

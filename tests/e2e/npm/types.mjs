@@ -16,7 +16,7 @@ const whole = checker.getDeclaredTypeOfSymbol(declared);
 
 const typeOf = (type, name) => checker.getTypeOfSymbol(type.getProperty(name));
 const members = (type, tell) =>
-  Object.fromEntries(type.getProperties().map((one) => [one.name, tell(one)]));
+  Object.fromEntries(type.getProperties().map((one) => [one.name, notify(one)]));
 const rows = (type) =>
   members(type, (table) =>
     members(typeOf(checker.getTypeOfSymbol(table), "Row"), (column) => {

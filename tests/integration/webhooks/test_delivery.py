@@ -76,7 +76,10 @@ async def test_other_answers_back_off(
 
 @pytest.mark.parametrize(
     ("scheme", "says"),
-    [("http", "only https addresses are allowed"), ("https", "resolves to an address that is not public")],
+    [
+        ("http", "only https addresses are allowed"),
+        ("https", "resolves to an address that is not public"),
+    ],
 )
 async def test_this_machine_is_refused_outside_development(
     project: Project, endpoint: Endpoint, scheme: str, says: str

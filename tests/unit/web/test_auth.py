@@ -182,7 +182,8 @@ async def test_another_keys_signature_under_a_known_id_is_refused(
     stranger = Signer(es256.kid, "RS256", rs256.private)
 
     assert (
-        await refusal(verifier(known), stranger.token()) == "the token's algorithm does not match its key"
+        await refusal(verifier(known), stranger.token())
+        == "the token's algorithm does not match its key"
     )
 
 

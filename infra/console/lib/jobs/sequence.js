@@ -14,7 +14,7 @@ export const ENDED = new Set(["completed", "failed", "cancelled"]);
 const MOST_WAITING = 1000;
 
 /**
- * Hands out one job's events by their gapless `seq`: in order, none twice, none left out.
+ * Hands out one job's events by their gapless `seq`: in order, none twice, none missing.
  *
  * What comes too early waits; `hasGap` says that something is missing and must be read.
  *
@@ -96,7 +96,7 @@ export function eventsOf(payload) {
   return Array.isArray(payload?.events) ? payload.events : [payload];
 }
 
-/** Events after which the row holds more than the event tells: a result, an error, a schedule. */
+/** Events after which the row holds more than the event: a result, an error, a schedule. */
 const NEEDS_ROW = new Set([
   "job.completed",
   "job.failed",

@@ -164,7 +164,9 @@ class ExecutionRoutes:
         self,
         body: Bundle,
         _: SignedIn,
-        partial: Annotated[bool, Query(description="Pass even if the job spec is missing.")] = False,
+        partial: Annotated[
+            bool, Query(description="Pass even if the job spec is missing.")
+        ] = False,
     ) -> Verification:
         """Verify a bundle by this deployment's keys; to trust no server, verify it offline."""
         # here and not at the top: a cold start does without cryptography

@@ -277,7 +277,9 @@ def rotate_key(*, env_file: EnvFile = None, as_json: Json = False) -> None:
     with connected(as_json, env_file) as (output, connection):
         keys = connection.rpc("beacon_retire_key", {}, as_operator=True)
         retired = keys["keys"][0]["kid"] if keys["keys"] else "none"
-        output.value(keys, text=f"retired {retired}: valid for another hour, and listed permanently")
+        output.value(
+            keys, text=f"retired {retired}: valid for another hour, and listed permanently"
+        )
 
 
 def _given(
@@ -296,7 +298,7 @@ def _given(
 
 
 def _published(token: str | None, env_file: Path | None) -> Any:
-    """The keys of the deployment that this machine knows; None when it knows none, or it is unavailable.
+    """The keys of the deployment that this machine knows; None if there is none or it is down.
 
     Keys are public: no one has to be signed in for them.
     """
@@ -329,7 +331,7 @@ def _key_set(where: str) -> Any:
 
     Raises:
         CommandFailed: It cannot be read.
-        Unreadable: It is no JSON.
+        Unreadable: It is not JSON.
     """
     from minutehand.apps.beacon.verify import load_json
 

@@ -293,7 +293,7 @@ def _read_sentence(sentence: str, at: int, found: dict[Kind, Place], reasons: li
         offset = max(offset, start)
         stripped = _LEAD.sub("", clause)
         if _QUESTION.match(clause.strip()) and not _POLITE_LEAD.match(stripped):
-            reasons.append("it asks about something, which is no request for work")
+            reasons.append("it asks about something, and does not request work")
             continue
         negated = False
         last: Kind | None = None

@@ -1,6 +1,6 @@
 """What is said in a chat, what it becomes, and what jobs carry.
 
-The rules a message must keep stand in SQL; here are its shape, its defaults and its bounds.
+The rules for a message are in SQL; here are its shape, its defaults and its bounds.
 """
 
 from __future__ import annotations

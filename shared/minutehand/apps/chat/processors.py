@@ -57,7 +57,7 @@ class Processors:
         except Pause as pause:
             return pause.outcome
         except InvalidState as error:
-            return Retry(str(error))  # of what was cancelled meanwhile there is no next time
+            return Retry(str(error))  # a job cancelled meanwhile has no next attempt
         except QueueError as error:
             if error.word != "conversation_not_found":
                 raise
@@ -116,7 +116,7 @@ class Processors:
         except Pause as pause:
             if not isinstance(pause.outcome, Fail):
                 raise
-            # the rules stand in for a model that will not decide
+            # the rules decide where the model does not
             return by_rules.items, pause.used, by_rules.reasons
         decision = prompts.Decision.model_validate(decided.data)
         items = [Item.model_validate(each.model_dump()) for each in decision.items]

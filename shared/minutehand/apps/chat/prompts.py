@@ -146,7 +146,7 @@ def decide(text: str, documents: Sequence[Text], history: Sequence[Said], seed: 
         " chart,"
         " report), with a title and what is to be done. What builds on research comes after it."
         " What the"
-        " person does not want, or merely mentions, is no work.",
+        " person does not want, or merely mentions, is not work.",
         [
             Material("Message", text),
             *([Material("Titles of its texts", titles)] if titles else []),

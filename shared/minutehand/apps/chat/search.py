@@ -40,7 +40,7 @@ class Search(Protocol):
         """Passages of at most `limit` sources, best source first.
 
         Raises:
-            SearchFailed: There is no answer.
+            SearchFailed: The search did not answer.
         """
         ...
 

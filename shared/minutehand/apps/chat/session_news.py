@@ -46,7 +46,7 @@ class SessionNews:
         self._marks.pop(topic.removeprefix(_PREFIX), None)
 
     def is_live(self, topic: str) -> bool:
-        """Whether news would arrive by itself now."""
+        """Whether updates arrive without polling now."""
         # not before its own first mark: a stream that begins would read a second time for nothing
         return self._live and self._marks.get(topic.removeprefix(_PREFIX)) is not None
 

@@ -102,7 +102,7 @@ async def guest_or_user(
     credentials: GuestCredentials,
     access_token: Annotated[str | None, Query(description="For EventSource alone.")] = None,
 ) -> Caller | None:
-    """Dependency: the user a token stands for; None for a guest, where guests are let in.
+    """Dependency: the user of a token; None for a guest, where guests are allowed.
 
     Raises:
         ApiError: 401 for a bad token, and for none where ALLOW_ANONYMOUS is off.
@@ -174,7 +174,7 @@ class SessionRoutes:
         session_id: _SESSION_ID = None,
         x_session_id: _HEADER_ID = None,
     ) -> dict[str, Any]:
-        """How a session's work stands; empty for a session that is not known."""
+        """The state of a session's work; empty for an unknown session."""
         named = _named(session_id, x_session_id)
         return await self._app.in_session(token_of(caller)).status(named)
 

@@ -90,7 +90,7 @@ async def split_records(
 
 @dataclass(frozen=True)
 class _Line:
-    """A line with its end; `text` is what there is room for, `length` what stood there."""
+    """A line with its end; `text` is what there is room for, `length` the original length."""
 
     text: bytes
     length: int
@@ -163,7 +163,7 @@ def read_header(raw: bytes) -> Header:
     """Find the fields in a file's first record.
 
     Raises:
-        UnreadableFile: It is no text, names no domain, or names a field twice.
+        UnreadableFile: It is not text, lacks a domain column, or names a field twice.
     """
     try:
         text = raw.decode("utf-8-sig")

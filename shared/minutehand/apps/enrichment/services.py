@@ -97,8 +97,8 @@ class Enrichment(Collaborators):
     async def unseal(self, workspace_id: str, sealed: str, *, mode: str | None) -> str:
         """Open a workspace's key.
 
-        A `test-key-…` that was stored by plain SQL is taken as it stands where the offline
-        client answers: it is no secret, and no vendor would accept it.
+        A `test-key-…` that was stored by plain SQL is used unchanged where the offline
+        client answers: it is not secret, and no vendor would accept it.
 
         Raises:
             SealBroken: It was sealed for another workspace, or altered, or its key is gone.

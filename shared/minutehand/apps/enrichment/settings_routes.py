@@ -62,7 +62,7 @@ class WorkspaceSettings(BaseModel):
 
 
 class ChangeSettings(BaseModel):
-    """What to change; a field that is left out stays as it is."""
+    """What to change; omitted fields keep their values."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

@@ -116,7 +116,7 @@ class WorkerStore:
     async def store_batch(
         self, job_id: str, fence: int, import_id: UUID, *, from_row: int, batch: Mapping[str, Any]
     ) -> Import | None:
-        """Store a batch if `from_row` is where the import stands; answers where it stands.
+        """Store a batch if `from_row` is the import's position; return the new position.
 
         Raises:
             LeaseLost: Another attempt has taken over; nothing was written.

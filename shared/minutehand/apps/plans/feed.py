@@ -41,7 +41,7 @@ class PlanStream(Stream):
 
 
 class PlanFeed:
-    """One plan's events by `seq`, forward from where the reader stands.
+    """One plan's events by `seq`, forward from the reader's cursor.
 
     Args:
         circle: Readers with an equal one see the same, and may share what is read.

@@ -40,7 +40,7 @@ class Recorder:
         self._wake.set()
 
     def put_stage(self, **stage: Any) -> None:
-        """Say how a stage stands; the latest word of a call counts, its starts are added up."""
+        """Record a stage's state; in a call the latest counts, and starts are added up."""
         before = self._stages.get(stage["name"], {})
         stage["attempts"] = before.get("attempts", 0) + stage.get("attempts", 0)
         self._stages[stage["name"]] = {**before, **stage}
@@ -71,7 +71,7 @@ class Recorder:
         await stored
 
     async def run(self) -> None:
-        """Send until cancelled; an error ends it and everybody who waits."""
+        """Send until cancelled; an error ends it and every waiter."""
         try:
             while True:
                 await self._wake.wait()

@@ -208,7 +208,7 @@ class PlanRoutes:
             return opening.stream(feed, first, began_at=began_at, pace=pace, kind=PlanStream)
 
     async def get_report(self, request: HttpRequest, plan_id: UUID, caller: Anybody) -> Any:
-        """The report as it stands, also of a failed or cancelled plan: HTML.
+        """The present report, also of a failed or cancelled plan: HTML.
 
         Markdown by `Accept: text/markdown`, JSON by `Accept: application/json`.
         """
@@ -330,7 +330,7 @@ async def _created(made: dict[str, Any], services: Services, response: Response)
 
 
 def state_of(plan: StoredPlan) -> PlanState:
-    """A plan as its routes answer it: the declared stages, each as it stands."""
+    """A plan as its routes answer it: the declared stages, each with its state."""
     base = f"/api/plans/{plan.id}"
     found = {stage.name: stage for stage in plan.stages}
     over = plan.finished_at is not None

@@ -30,7 +30,7 @@ FORMATS: Final = (
 PROBE_SECONDS: Final = 60.0
 MEMORY_BYTES: Final = 2 * 1024**3
 LINE_BYTES: Final = 64 * 1024
-#: Quieter than this is silence; shorter than this is no pause.
+#: Quieter than this is silence; shorter than this is not a pause.
 SILENCE: Final = "silencedetect=noise=-45dB:d=0.25"
 MOST_PAUSES: Final = 100_000
 #: Largest picture that is decoded, 8K: a small file may claim to be a picture of gigabytes.
@@ -292,7 +292,9 @@ def read_description(lines: Sequence[str] | deque[str]) -> Media | None:
             seconds = int(match[1]) * 3600 + int(match[2]) * 60 + float(match[3])
         elif (match := _STREAM.match(line)) is not None:
             kind, codec, rest = match[1].lower(), match[2], match[3]
-            if "attached pic" in rest or kind in found:  # the picture of a song is no video
+            if (
+                "attached pic" in rest or kind in found
+            ):  # the cover picture of a song is not a video
                 continue
             found[kind] = codec
             if kind == "video" and (size := _SIZE.search(rest)) is not None:

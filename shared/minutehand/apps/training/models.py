@@ -1,6 +1,6 @@
 """What trainings are at the edges: rows as jobs read them, payloads, answers of the API.
 
-The rules that a training must keep stand in SQL.
+The rules for a training are in SQL.
 """
 
 from __future__ import annotations

@@ -99,8 +99,8 @@ class Mux:
     async def create_upload(self, passthrough: str) -> HostUpload:
         """Begin an upload of a video that only signed addresses will play.
 
-        Not repeated by itself unless the request certainly never arrived: an upload that no one
-        fills ends by itself at the host.
+        Not repeated automatically unless the request certainly never arrived: an upload that no one
+        fills expires at the host.
         """
         body = {
             "new_asset_settings": {"playback_policies": ["signed"], "passthrough": passthrough},
@@ -114,7 +114,7 @@ class Mux:
         return upload
 
     async def find_upload(self, upload_id: str) -> HostUpload | None:
-        """An upload as it stands; None when there is none."""
+        """The present state of an upload; None when there is none."""
         told = await self._call("GET", f"/uploads/{quote(upload_id, safe='')}", missing_ok=True)
         return None if told is None else _upload(told)
 
@@ -128,7 +128,7 @@ class Mux:
                 raise
 
     async def find_asset(self, asset_id: str) -> HostAsset | None:
-        """A video as it stands; None when there is none."""
+        """The present state of a video; None when there is none."""
         told = await self._call("GET", f"/assets/{quote(asset_id, safe='')}", missing_ok=True)
         if told is None:
             return None

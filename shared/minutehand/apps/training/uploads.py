@@ -144,7 +144,7 @@ class Upload(BaseModel):
 
 @dataclass(frozen=True)
 class Place:
-    """What an upload's id stands for."""
+    """What an upload's id refers to."""
 
     key: str
     #: S3's id; an empty one would make a call about the upload one about the object.
@@ -368,7 +368,7 @@ def _file_checksum(text: str) -> str:
 
 
 async def _place(upload_id: str, caller: Caller, services: Services) -> Place:
-    """The place an id stands for, if it is the caller's own and still theirs to fill."""
+    """The upload of an id, if it is the caller's and not complete."""
     try:
         place = _decoded(upload_id)
     except (ApiError, ValueError) as error:

@@ -99,7 +99,7 @@ def schedule(patient: Patient) -> Finding:
         return say.fail(
             "the schedule is disabled: nothing ticks",
             "enable it in EventBridge → Scheduler, and set tickState: ENABLED in stages.yml: "
-            "a deploy alone does not undo what was done by hand",
+            "a deploy alone does not undo manual changes",
         )
     if "DeadLetterConfig" not in found["Target"]:
         return say.warn("failed ticks are lost: no dead letter queue", deploy_command(patient))
@@ -148,7 +148,7 @@ def functions_configured(patient: Patient) -> Finding:
 
 
 def failures(patient: Patient) -> Finding:
-    """Nothing waits for a person; what a busy worker gave up is a record, and goes by itself."""
+    """Nothing waits for a person; what a busy worker dropped is a record, and expires."""
     say = Reporter("failure-queues")
     sqs = patient.aws("sqs")
     counts = {}

@@ -61,7 +61,9 @@ def doctor(
     fix: Annotated[
         bool,
         typer.Option(
-            "--fix", help="First attach the parts that the database now has; without it, nothing is changed."
+            "--fix",
+            help="First attach the parts that the database now has; without it, nothing is "
+            "changed.",
         ),
     ] = False,
     region: Annotated[str, typer.Option(envvar="AWS_REGION")] = "us-east-1",

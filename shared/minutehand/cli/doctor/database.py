@@ -173,7 +173,7 @@ def row_security(patient: Patient) -> Finding:
 
 
 def engine(patient: Patient) -> Finding:
-    """The engine's tables are no one's but the functions'."""
+    """Only the engine's functions may reach its tables."""
     say = Reporter("engine-tables")
     rows = patient.ask(
         """select c.relname, r.rolname from pg_class as c
@@ -266,7 +266,7 @@ def realtime_rows(patient: Patient) -> Finding:
 
 
 def statement_timeout(patient: Patient) -> Finding:
-    """A user's query cannot run for ever."""
+    """A user's query has a time limit."""
     say = Reporter("statement-timeout")
     rows = patient.ask(
         """select split_part(entry, '=', 2) from pg_roles as r, unnest(r.rolconfig) as entry

@@ -42,7 +42,7 @@ def publishable_key(patient: Patient) -> Finding:
 
 
 def role_of(key: str) -> str | None:
-    """The role a legacy JWT key carries, unverified; None when it is no JWT."""
+    """The role a legacy JWT key carries, unverified; None when it is not a JWT."""
     try:
         claims = jwt.decode(key, options={"verify_signature": False})
     except jwt.PyJWTError:
@@ -52,7 +52,7 @@ def role_of(key: str) -> str | None:
 
 
 def key_id(token: str) -> str | None:
-    """Which signing key a JWT names; None when it names none, or is no JWT."""
+    """Which signing key a JWT names; None when it names none, or is not a JWT."""
     try:
         return jwt.get_unverified_header(token).get("kid")
     except jwt.PyJWTError:
@@ -69,9 +69,7 @@ def tokens(patient: Patient) -> Finding:
         if patient.is_local:
             continue
         if any(value.startswith("dev-") for value in values):
-            return say.fail(
-                f"{name} is the development one, which is public", f"{name}=$({MAKE})"
-            )
+            return say.fail(f"{name} is the development one, which is public", f"{name}=$({MAKE})")
         if any(len(value) < SHORTEST for value in values):
             return say.fail(f"{name} is shorter than {SHORTEST} characters", f"{name}=$({MAKE})")
     return say.ok("set" if patient.is_local else "set, long enough")
@@ -132,7 +130,7 @@ def mock(patient: Patient) -> Finding:
     """What the apps set for development, such as mock vendors, stays in development."""
     say = Reporter("mock-vendors")
     needs = needs_of(Project.at(patient.root))
-    # what a deployed function is given by its parameters is no stand-in
+    # what a deployed function gets from its parameters is not mocked
     deployed = {name for more in needs.functions.values() for name in more.environment}
     mocked = [
         name

@@ -1,4 +1,4 @@
-"""Readiness: what the service stands on, each part with its own verdict.
+"""Readiness: what the service depends on, each part with its own verdict.
 
 Imports nothing but the standard library; the queue is handed in.
 """

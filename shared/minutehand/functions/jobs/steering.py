@@ -85,7 +85,7 @@ def _not_null(value: Any) -> Any:
 
 
 class WebhookChanges(Body):
-    """What to change of a webhook; null for a list means all, what is left out stays."""
+    """What to change of a webhook; null for a list means all, omitted fields keep their values."""
 
     url: Annotated[Url | None, AfterValidator(_not_null)] = None
     description: Reason | None = None

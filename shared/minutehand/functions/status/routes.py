@@ -354,7 +354,7 @@ async def get_session_events(
     cursor: FeedCursor = None,
     last_event_id: LastEventId = None,
 ) -> Any:
-    """Events of a session's jobs, logs left out, after a cursor: a page as JSON, or a stream.
+    """Events of a session's jobs, without logs, after a cursor: a page as JSON, or a stream.
 
     A guest session needs no token where anonymous use is allowed: its id is the key.
     """

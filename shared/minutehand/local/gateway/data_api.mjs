@@ -98,7 +98,7 @@ function mend(connection, roles) {
     const { auth, storage } = context;
     const role = auth?.role || "anon";
     if (!roles.has(role)) {
-      // the pool's own user could become anybody; authenticator's memberships are the limit
+      // the pool's own user could assume any role; authenticator's memberships are the limit
       throw Object.assign(new Error(`permission denied to set role "${role}"`), { code: "42501" });
     }
     const claims = auth?.jwt && typeof auth.jwt === "object" ? auth.jwt : { role };

@@ -20,7 +20,7 @@ function answerLocally(path) {
   return null;
 }
 
-// as the hosted gateway: a publishable or secret key is no JWT and goes as `apikey`; as a bearer it is
+// as the hosted gateway: a publishable or secret key is not a JWT and goes as `apikey`; as a bearer it is
 // let through only where both are the same, which is how supabase-js sends the publishable one
 function refuseKeyAsBearer(request) {
   const [, key] =

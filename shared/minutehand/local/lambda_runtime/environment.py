@@ -24,7 +24,7 @@ from minutehand.local.processes import die_with_parent
 
 PREFIX = "/2018-06-01/runtime"
 ACCEPTED = Response.of_json(202, {"status": "OK"})
-#: Lambda's own is 10 s; a busy laptop is no Lambda, and the import budgets hold the line there.
+#: Lambda's own is 10 s; a busy laptop is slower than Lambda, where the import budgets are enforced.
 INIT_SECONDS = 60.0
 TAIL_LINES = 64
 
@@ -233,7 +233,7 @@ class Environment:
     def _fail_init(self, error: InitFailed) -> None:
         if not self._ready.done():
             self._ready.set_exception(error)
-            self._ready.exception()  # read here, so that no one waiting is no warning
+            self._ready.exception()  # read here, so that asyncio does not warn when no one waits
 
     async def _watch_exit(self) -> None:
         assert self._process is not None

@@ -64,7 +64,7 @@ class Rooms:
             del self._rooms[room.topic, room.private]
 
     def find(self, topic: str, private: bool) -> Room | None:
-        """The room, if anybody is in it."""
+        """The room, if it has members."""
         return self._rooms.get((topic, private))
 
     def deliver(
@@ -94,7 +94,7 @@ class Rooms:
                     member.shut_down("Too many messages per second")
 
     def heard(self, change: Change) -> bool:
-        """Whether anybody would hear a change: a message for a room that has members."""
+        """Whether a change would reach a subscriber: a message for a room that has members."""
         if change.action != "I" or not _is_messages(change):
             return False
         row = _row_of(change)
@@ -116,7 +116,7 @@ class Rooms:
             f"{message_id} {row['inserted_at']}"
         ):
             return
-        # counted whether or not anybody listens, and dropped only from the message after the tick
+        # counted with or without listeners, and dropped only from the message after the tick
         # on: hosted's channels learn of the excess by what is on its way to them
         dropped = self.rate.triggered
         self.rate.add()

@@ -1,7 +1,7 @@
 """Postgres Changes: who listens to which table, and which channel hears a change of it.
 
 Visibility is Postgres' own decision, by `realtime.apply_rls`; this module keeps the rows of
-`realtime.subscription`, streams the publication while anybody listens, and routes the answers.
+`realtime.subscription`, streams the publication while there are listeners, and routes the answers.
 """
 
 from __future__ import annotations

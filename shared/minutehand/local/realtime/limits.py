@@ -49,7 +49,7 @@ class Limits:
     payload_kb: int = 3000
     #: Largest inbound websocket message; beyond it the socket closes with 1009.
     frame_bytes: int = 5_000_000
-    #: Messages sent, whether or not anybody listens, and each delivery.
+    #: Messages sent, with or without listeners, and each delivery.
     messages_per_second: float = 500
     joins_per_second: float = 500
     connections: int = 500

@@ -1,4 +1,4 @@
-"""Waits until a streamed transaction can be seen by everybody.
+"""Waits until a streamed transaction can be seen by every session.
 
 Postgres hands a commit to its replicas when the log is flushed, a moment before new snapshots see
 it. On a busy machine a client could hear of a row and not find it, and a client that joins and

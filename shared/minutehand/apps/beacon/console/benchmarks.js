@@ -8,7 +8,7 @@ import { html, useState } from "../../lib/ui.js";
 import { Freshness, Tag } from "../../parts/badge.js";
 import { ActionButton } from "../../parts/dialog.js";
 import { Empty, Failed, Loading, Stale } from "../../parts/states-of-view.js";
-import { tell, tellFailure } from "../../parts/toasts.js";
+import { notify, notifyFailure } from "../../parts/toasts.js";
 import { When } from "../../parts/when.js";
 import { beacon, STATES } from "./data.js";
 import { SubmitDialog } from "./submit-dialog.js";
@@ -22,11 +22,11 @@ export default function Benchmarks({ workspace }) {
   const redrive = async () => {
     try {
       const { count } = await beacon.redrive(workspace.id);
-      tell(`${counted(count, "message")} will be published again`);
+      notify(`${counted(count, "message")} will be published again`);
       dead.refresh();
       jobs.refresh();
     } catch (error) {
-      tellFailure("Not redriven", error);
+      notifyFailure("Not redriven", error);
     }
   };
   const shown = jobs.value?.flatMap((page) => page.jobs) ?? [];

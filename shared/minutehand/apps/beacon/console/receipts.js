@@ -6,7 +6,7 @@ import { Tag } from "../../parts/badge.js";
 import { download } from "../../parts/copy.js";
 import { ActionButton } from "../../parts/dialog.js";
 import { Failed, Loading } from "../../parts/states-of-view.js";
-import { tellFailure } from "../../parts/toasts.js";
+import { notifyFailure } from "../../parts/toasts.js";
 import { beacon } from "./data.js";
 import { isAble, verify } from "./verification.js";
 
@@ -32,14 +32,14 @@ export function Receipts({ job, bundle }) {
         : await beacon.verify(bundle.value);
       setReport({ ...found, by: able ? "this browser" : "the server, as this browser cannot" });
     } catch (error) {
-      tellFailure("Not verified", error);
+      notifyFailure("Not verified", error);
     }
   };
   const keys = async () => {
     try {
       save("beacon-keys.json", await beacon.keys());
     } catch (error) {
-      tellFailure("The keys could not be read", error);
+      notifyFailure("The keys could not be read", error);
     }
   };
   const rows = bundle.value.receipts;

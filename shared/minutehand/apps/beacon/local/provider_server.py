@@ -175,7 +175,7 @@ class ProviderServer:
         )
 
     async def cancel(self, request: Request) -> Response:
-        """Stop a task; the answer says how it stands then."""
+        """Stop a task; the answer has its new state."""
         task = self._tasks.get(request.path_params["task_id"])
         if task is None:
             return JSONResponse({"error": "unknown task"}, status_code=404)

@@ -49,7 +49,7 @@ export function namedBy(hash) {
   return { guestSession, id };
 }
 
-/** How a conversation stands, in a word and a tone; the most pressing first. */
+/** A conversation's state as a word and a tone; the most urgent first. */
 export function standing(conversation) {
   if (conversation.answer_wanted) return { word: "Asks you", tone: "waiting" };
   if (conversation.replying) return { word: "Being answered", tone: "processing" };

@@ -76,7 +76,7 @@ def _recalled(text: str, history: Sequence[Said]) -> str | None:
 
 
 def _told_of(what: str, own: Sequence[str]) -> str | None:
-    """The latest sentence in which somebody said what theirs is."""
+    """The latest sentence in which the person said what theirs is."""
     wanted = set(texts.words_of(what))
     for said in reversed(own):
         for sentence in reversed(texts.sentences_of(said)):

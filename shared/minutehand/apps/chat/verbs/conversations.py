@@ -175,7 +175,7 @@ def show(
     env_file: EnvFile = None,
     as_json: Json = False,
 ) -> None:
-    """Show what was said, the latest messages, and how the work stands."""
+    """Show the latest messages and the state of the work."""
     with connected(as_json, env_file, token, workspace) as (output, connection):
         path = f"{HOME}/{_whole(connection, chat_id)}"
         found = connection.call("GET", path)
@@ -408,7 +408,7 @@ def _is_over(one: Mapping[str, Any]) -> bool:
 
 
 def _state(row: Mapping[str, Any]) -> str:
-    """How a conversation stands, the most pressing first; the console's words."""
+    """A conversation's state, the most urgent first, in the console's words."""
     if row["answer_wanted"]:
         return "asks you"
     if row["replying"]:

@@ -1,4 +1,4 @@
-// One account: its fields, its people, its enrichment, which fills the page by itself.
+// One account: its fields, its people, its enrichment, which fills the page as it runs.
 
 import { supabase } from "../../api.js";
 import { duration, number } from "../../lib/format.js";
@@ -10,7 +10,7 @@ import { Freshness, StateBadge } from "../../parts/badge.js";
 import { ActionButton } from "../../parts/dialog.js";
 import { JobProgress } from "../../parts/job-progress.js";
 import { Failed, Loading, Stale } from "../../parts/states-of-view.js";
-import { tell, tellFailure } from "../../parts/toasts.js";
+import { notify, notifyFailure } from "../../parts/toasts.js";
 import { When } from "../../parts/when.js";
 import NotFound from "../../views/not-found.js";
 import { Enriched } from "./accounts.js";
@@ -67,7 +67,7 @@ function Loaded({ account, isStale, error, contacts, history, refresh }) {
     try {
       navigate(`/jobs/${(await enrichment.account(account.id)).id}`);
     } catch (problem) {
-      tellFailure("Not enriched", problem);
+      notifyFailure("Not enriched", problem);
     }
   };
   return html`<article class="page">
@@ -148,7 +148,7 @@ function Fields({ account, onSaved }) {
       await edit("accounts", account.id, changes);
       setDraft(null);
       setProblem(null);
-      tell("Saved; enrichment jobs that run now leave these fields alone");
+      notify("Saved; enrichment jobs that run now leave these fields alone");
       onSaved();
     } catch (error) {
       setProblem(error.message);

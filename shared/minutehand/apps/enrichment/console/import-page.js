@@ -10,7 +10,7 @@ import { download } from "../../parts/copy.js";
 import { ActionButton } from "../../parts/dialog.js";
 import { JobProgress } from "../../parts/job-progress.js";
 import { Failed, Loading } from "../../parts/states-of-view.js";
-import { tellFailure } from "../../parts/toasts.js";
+import { notifyFailure } from "../../parts/toasts.js";
 import NotFound from "../../views/not-found.js";
 import { imports } from "./data.js";
 
@@ -33,7 +33,7 @@ export default function ImportPage({ id }) {
     try {
       download(`${one.file_name.replace(/\.csv$/i, "")}-errors.csv`, await imports.errors(id));
     } catch (error) {
-      tellFailure("The refused rows could not be downloaded", error);
+      notifyFailure("The refused rows could not be downloaded", error);
     }
   };
   const figure = (name, value, note) =>

@@ -29,7 +29,7 @@ export const plans = {
 };
 
 export const SPEEDS = [
-  { value: "fast_but_skip_details", label: "Fast", hint: "15 stages; details are left out" },
+  { value: "fast_but_skip_details", label: "Fast", hint: "15 stages, without details" },
   {
     value: "balanced_speed_and_detail",
     label: "Balanced",

@@ -260,7 +260,7 @@ async function sendParts(id, signal) {
   const bytesOf = (number) => bytesIn(upload, number);
   let arrived = arrivedOf(upload);
   const partial = new Map();
-  const tell = () => {
+  const announce = () => {
     if (!signal.aborted)
       change(id, { sent: arrived + [...partial.values()].reduce((sum, value) => sum + value, 0) });
   };
@@ -297,30 +297,30 @@ async function sendParts(id, signal) {
             signal,
             (bytes) => {
               partial.set(number, bytes);
-              tell();
+              announce();
             },
           );
           break;
         } catch (error) {
           partial.delete(number);
-          tell();
+          announce();
           if (signal.aborted || attempt >= TRIES || error.status === 404) throw error;
           await new Promise((resolve) => setTimeout(resolve, 500 * 2 ** attempt));
         }
       }
       partial.delete(number);
       arrived += bytesOf(number);
-      tell();
+      announce();
     }
   };
-  tell();
+  announce();
   await Promise.all(Array.from({ length: AT_ONCE }, sender));
   signal.throwIfAborted();
   for (let number = 1; number <= upload.part_count; number += 1) await sumsOf(number); // of parts sent before
   return upload;
 }
 
-// XMLHttpRequest, since fetch does not tell how much of a body has been sent
+// XMLHttpRequest, since fetch does not report how much of a body has been sent
 function put({ url, headers }, body, signal, onBytes) {
   return new Promise((/** @type {(value?: void) => void} */ resolve, reject) => {
     signal.throwIfAborted(); // stopped while the address was asked for

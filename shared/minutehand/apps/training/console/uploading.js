@@ -6,7 +6,7 @@ import { useStore } from "../../lib/store.js";
 import { html } from "../../lib/ui.js";
 import { Tag } from "../../parts/badge.js";
 import { ActionButton, confirm } from "../../parts/dialog.js";
-import { tell, tellFailure } from "../../parts/toasts.js";
+import { notify, notifyFailure } from "../../parts/toasts.js";
 import { Bar } from "./bar.js";
 import { abort, pause, resume, running } from "./upload.js";
 
@@ -19,9 +19,9 @@ const WORDS = {
 
 /** What follows an upload's end: its training's page, or why there is none. */
 export function started(made, error) {
-  if (error) return tellFailure("Not uploaded", error);
+  if (error) return notifyFailure("Not uploaded", error);
   if (location.pathname === "/trainings") return navigate(`/trainings/${made.id}`);
-  return tell(`${made.title} is uploaded`, { href: `/trainings/${made.id}`, label: "Look" });
+  return notify(`${made.title} is uploaded`, { href: `/trainings/${made.id}`, label: "Look" });
 }
 
 /** @param {{workspaceId: string, owner: string}} props */
@@ -34,7 +34,7 @@ export function Uploading({ workspaceId, owner }) {
     try {
       await resume(id, { file, onStarted: started });
     } catch (error) {
-      tellFailure("Not resumed", error);
+      notifyFailure("Not resumed", error);
     }
   };
   const giveUp = async (one) => {
@@ -50,7 +50,7 @@ export function Uploading({ workspaceId, owner }) {
     try {
       await abort(one.id);
     } catch (error) {
-      tellFailure("Not aborted", error);
+      notifyFailure("Not aborted", error);
     }
   };
   return html`<section class="card stack" aria-labelledby="h-uploads"><h2 id="h-uploads">Uploads</h2>
