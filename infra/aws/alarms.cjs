@@ -73,7 +73,7 @@ function rows(p) {
       runbook:
         name === "Worker"
           ? "A tick did not stop in time, so Lambda is about to kill it: look for `processor did not stop` in its log. " +
-            "The lease will lapse and the job runs again; give that type a timeout."
+            "The lease will expire and the job runs again; give that type a timeout."
           : "Look at the slow calls in X-Ray; a slow Data API shows as one long subsegment. Check the database's load first.",
     },
   ]);
@@ -163,7 +163,7 @@ function rows(p) {
         "`minutehand redrive --type …`. They are kept until then, nothing is lost.",
     },
     {
-      // written once an hour, so each look covers two of them
+      // written once an hour, so each check covers two of them
       id: "DatabaseNearlyFull",
       ...own("DatabaseBytes"),
       Statistic: "Maximum",
@@ -193,7 +193,7 @@ function rows(p) {
       ...minutes(15),
       over: 0,
       runbook:
-        "For 15 minutes on end wake-ups waited a minute for a worker and were given up; no job is lost. Raise " +
+        "For 15 minutes, wake-ups waited a minute for a worker and were dropped; no job is lost. Raise " +
         "workersAtOnce or workerConcurrency if OldestDueSeconds rises too, else leave it. Clears itself at the first quiet minute.",
     },
     {
@@ -225,7 +225,7 @@ function rows(p) {
         },
       ],
       runbook:
-        "More than 1 % of requests fail. The access log's integration_error tells a crash (Internal Server Error) from " +
+        "More than 1 % of requests fail. The access log's integration_error distinguishes a crash (Internal Server Error) from " +
         "a timeout (Endpoint request timed out); continue with that function's Errors alarm. 503 without either: Supabase is unavailable.",
     },
     {

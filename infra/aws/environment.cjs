@@ -3,7 +3,7 @@
 const { readFileSync } = require("node:fs");
 const { join } = require("node:path");
 
-/** As many as the stage says, else as many as it reserves, else what a new account has room for. */
+/** As many as the stage says, else as many as it reserves, else what a new account allows. */
 async function atOnce(resolveVariable) {
   const named = await resolveVariable("param:workersAtOnce");
   if (named !== "") return String(named);

@@ -165,7 +165,7 @@ export function connect(
 
 const SESSION_KEY = "minutehand.session";
 let isLeaving = false;
-let hadSession = false; // whether one was kept from the last visit, and is not known to be good
+let hadSession = false; // whether one was kept from the last time, and is not known to be valid
 
 function signedOut() {
   const wasIn = session.get().status === "in" || hadSession;
@@ -555,7 +555,7 @@ export async function people(ids) {
 const operatorCall = (name, given, signal) =>
   unwrap(signal ? data().rpc(name, given).abortSignal(signal) : data().rpc(name, given));
 
-/** What people on call may do beyond their own workspaces; each look and act is written down. */
+/** What people on call may do beyond their own workspaces; each read and action is recorded. */
 export const operator = {
   session: () => operatorCall("operator_session", {}),
   /** A page of all workspaces' jobs: `{jobs, next}`. */

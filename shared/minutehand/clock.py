@@ -1,6 +1,6 @@
-"""The clock every room is handed instead of reading the time itself.
+"""The clock that every part is given instead of reading the time itself.
 
-Only the worker's own patience is measured here; leases lapse on the database's clock alone.
+Only the worker's own timeouts are measured here; leases expire on the database's clock alone.
 """
 
 from __future__ import annotations

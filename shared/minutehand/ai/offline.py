@@ -52,7 +52,7 @@ class OfflineLanguageModel:
             else json.dumps(writer.fill(prompt.schema), ensure_ascii=False)
         )
         for start in range(0, len(text), 64):
-            await asyncio.sleep(0)  # others run, and a cancel is heard
+            await asyncio.sleep(0)  # others run, and a cancel is received
             if on_text is not None:
                 on_text(text[start : start + 64])
         read = sum(count_tokens(part.text) for part in prompt.material)

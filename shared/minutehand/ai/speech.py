@@ -14,7 +14,8 @@ SAMPLES_PER_SECOND: Final = 16_000
 BYTES_PER_SECOND: Final = 2 * SAMPLES_PER_SECOND
 #: Longest stretch taken at once.
 MOST_SECONDS: Final = 600
-#: Called with the share heard so far, 0 to 1; may be called from another thread, and never raises.
+#: Called with the share transcribed so far, 0 to 1; may be called from another thread, and never
+#: raises.
 OnHeard = Callable[[float], None]
 
 
@@ -80,7 +81,7 @@ class SpeechToText(Protocol):
 
         Raises:
             LanguageModelError: By type, see errors.py.
-            ConfigurationError: This deployment cannot hear.
+            ConfigurationError: This deployment has no speech to text.
         """
         ...
 

@@ -79,7 +79,7 @@ class TranscriptionEndpoint:
     async def transcribe(self, sound: bytes, *, on_heard: OnHeard | None = None) -> Transcript:
         """Hear `sound`; see `SpeechToText.transcribe`.
 
-        An endpoint that tells no segments gives one for the whole stretch.
+        An endpoint without segments returns one for the whole chunk.
         """
         seconds = check_sound(sound)
         file = wav(sound)

@@ -1,6 +1,7 @@
-"""The offline ear: pocketsphinx with the English model of its own wheel, on this machine alone.
+"""Offline speech to text: pocketsphinx with the English model of its wheel, on this machine alone.
 
-It knows American English read aloud with little noise; what it hears it hears the same each time.
+It knows American English read aloud with little noise; the same sound gives the same text each
+time.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ MOST_LINE_BYTES: Final = 1_000_000
 
 
 class OfflineSpeechToText:
-    """Hears five to ten times as fast as it is spoken, in a process of its own for each stretch.
+    """Transcribes five to ten times as fast as speech, in one process per chunk.
 
     A process, since pocketsphinx holds Python's lock while it works: in a thread it would make
     the whole worker wait. At most one for each core at a time.

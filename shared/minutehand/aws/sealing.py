@@ -209,7 +209,7 @@ class Sealer:
         """What was sealed for the same context.
 
         Raises:
-            SealBroken: It was sealed for another row, or altered, or its key is gone.
+            SealBroken: It was sealed for another row, or altered, or its key was deleted.
         """
         key_id, wrapped, body = _split(sealed)
         aad = _aad(key_id, context)

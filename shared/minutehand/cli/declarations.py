@@ -12,7 +12,7 @@ from minutehand.project import Project
 from minutehand.terminal.connection import CommandFailed
 from minutehand.terminal.output import Output
 
-#: Processors are only looked at: nothing is called, so any address and key will do.
+#: Processors are only inspected: nothing is called, so any address and key will do.
 _UNUSED = {
     "SUPABASE_URL": "http://127.0.0.1:54321",
     "SUPABASE_PUBLISHABLE_KEY": "unused",

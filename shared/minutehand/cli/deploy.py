@@ -88,7 +88,7 @@ def check_stage_name(name: str) -> None:
         raise CommandFailed(
             f"{name!r} cannot name a stage: it becomes part of bucket names",
             code="bad_stage",
-            fix="small letters, digits and dashes, 16 at most, a letter first",
+            fix="lower-case letters, digits and dashes, at most 16, beginning with a letter",
         )
 
 
@@ -480,7 +480,7 @@ def has_console(stage: str) -> bool:
 
 
 def console_config(plan: Plan) -> dict[str, Any]:
-    """What `/config.json` tells the console; every value of it is public."""
+    """What `/config.json` gives the console; every value of it is public."""
     values = parameters(plan.stage)
     return {
         "supabaseUrl": values["supabaseUrl"],

@@ -1,4 +1,4 @@
-"""Verbs that make jobs and look for them: enqueue, ls, explain.
+"""Verbs that make and find jobs: enqueue, ls, explain.
 
 One job whole is show.py's, following it watch.py's, changing it steer.py's.
 """
@@ -43,7 +43,7 @@ class Status(StrEnum):
 
 
 class JobState(StrEnum):
-    """What people look for, as the service derives it."""
+    """The state shown to people, as the service derives it."""
 
     QUEUED = "queued"
     SCHEDULED = "scheduled"

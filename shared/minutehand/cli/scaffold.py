@@ -44,7 +44,7 @@ from minutehand.worker import Backoff, Job, JobContext, processor
 
 {FUNCTION}'''
 
-TEST = '''"""The {app} app's processors, rehearsed without a queue."""
+TEST = '''"""The {app} app's processors, tested without a queue."""
 
 from __future__ import annotations
 

@@ -88,7 +88,7 @@ def cancel(
         state = filters.pop("state", None)
         jobs = _matching(connection, filters, [state] if state else LIVE, min(limit, MOST))
         _confirm(output, jobs, "live jobs match", "Cancel", "cancelled", limit, yes)
-        if state is not None:  # what the bulk call cannot tell apart is named one by one
+        if state is not None:  # what the bulk call cannot distinguish is named one by one
             filters = {"ids": [job["id"] for job in jobs]}
         result = _bulk(connection, "cancel", filters, limit) if jobs else _NOTHING
         output.value(result, text=_told(result, "cancelled", "no live job matches"))

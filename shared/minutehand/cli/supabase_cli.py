@@ -1,7 +1,7 @@
 """The Supabase CLI as deploy uses it: pushes the schema to one project, named by its ref.
 
 From 3.0 on `supabase db push` goes to the local stack unless `--remote` names a project; before, it
-goes to whichever project the folder is linked to. Neither is left to chance here.
+goes to the project the folder is linked to. Both are checked here.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def project_ref(url: str, named: str = "") -> str:
         named: The stage's `supabaseProject`; needed for a domain of one's own.
 
     Raises:
-        CommandFailed: Neither tells a ref, or they name two projects.
+        CommandFailed: Neither names a ref, or they name two projects.
     """
     if named and not REF.fullmatch(named):
         raise CommandFailed(

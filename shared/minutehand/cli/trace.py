@@ -87,7 +87,7 @@ def rows_of(trace: dict[str, Any]) -> list[Row]:
 
 
 def _state(job: dict[str, Any], now: str) -> str:
-    """What people look for, as `queue.state_of` derives it."""
+    """The state shown to people, as `queue.state_of` derives it."""
     status = str(job["status"])
     if status != "pending":
         return {"processing": "running", "waiting": "suspended"}.get(status, status)

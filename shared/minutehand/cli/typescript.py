@@ -37,7 +37,7 @@ class TypedJob:
 def write_declarations(jobs: Iterable[TypedJob]) -> str:
     """The text of a declaration file that gives package `minutehand` these job types.
 
-    The same job types give the same text, whatever their order.
+    The same job types give the same text, in any order.
     """
     names = TypeNames()
     entries = []

@@ -216,7 +216,7 @@ class Tokens:
         return max(0.0, self._renew_at - time.time())
 
     def expire(self) -> None:
-        """The token was refused, whatever it says itself: ask for another next time."""
+        """The token was refused, even if it has not expired: ask for another next time."""
         self._renew_at = 0.0
 
     async def get(self) -> str | None:
@@ -234,7 +234,7 @@ class Tokens:
         try:
             given = self._source()
             token = await given if inspect.isawaitable(given) else given
-        except Exception as error:  # a foreign function: whatever it raises, it gave no token
+        except Exception as error:  # a foreign function: any error means no token
             raise QueueUnavailable(f"no fresh token: {type(error).__name__} {error}") from error
         self._token = token
         life = _seconds_to_live(token)

@@ -37,7 +37,7 @@ _MOST_QUEUED: Final = 2000
 _LOOK_AGAIN_SECONDS: Final = 1.5
 #: At least so many times as long as a read took: servers under load rest.
 _LOOK_AGAIN_SHARE: Final = 5.0
-#: Spread of the first of them, so that many who are told at once do not all read at once.
+#: Spread of the first of them, so that many followers woken together do not all read together.
 _SPREAD_SECONDS: Final = 0.3
 
 
@@ -183,7 +183,7 @@ class Watcher(ABC):
         await waiter
 
     async def aclose(self) -> None:
-        """Leave the topic and forget what was not yet handed out."""
+        """Leave the topic and drop undelivered events."""
         if self._closed:
             return
         self._closed = True
@@ -334,7 +334,7 @@ class Watcher(ABC):
         return max(self._last_heard, self._last_read) + quiet
 
     async def _read(self) -> None:
-        """Read once; a refusal that repeating cannot mend ends the watch."""
+        """Read once; a refusal that repeating cannot change ends the watch."""
         began, told = self._now(), self._told_count
         is_check = self._read_at > began and self._synced and not (self._failures or self._held)
         joins = self._joins if self._joined else 0
@@ -395,7 +395,7 @@ class Watcher(ABC):
         self._judge_at = self._now() + self._timing.first_silence if found else math.inf
 
     def _judge(self) -> None:
-        """If it did not, the socket is dead however alive it looks."""
+        """If it did not, the socket is dead even if it looks alive."""
         self._judge_at = math.inf
         if self._unheard and self._joined:
             self._distrusted = True

@@ -26,7 +26,7 @@ class EventSequence:
     """
 
     def __init__(self, after: int = 0) -> None:
-        self.last = after  #: The last `seq` handed out.
+        self.last = after  #: The last `seq` delivered.
         self._waiting: dict[int, JobEvent] = {}
         self._dropped = False
 

@@ -32,12 +32,12 @@ _REOPEN_SECONDS: Final = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 _GOODBYE_SECONDS: Final = 1.0
 #: Between two calls of `follow_topic` when the last was not answered.
 _FOLLOW_SECONDS: Final = 60.0
-#: Between two looks at the clock. One this late says that the machine slept: timers do not count
+#: Between two reads of the clock. One this late means that the machine slept: timers do not count
 #: that time.
 _LOOK_SECONDS: Final = 10.0
 _SLEPT_SECONDS: Final = 15.0
 
-#: Sockets whose other end does not answer, until they give up by themselves.
+#: Sockets whose other end does not answer, until they time out.
 _leaving: set[asyncio.Task[None]] = set()
 
 
@@ -45,7 +45,7 @@ class Topic:
     """Joins `name` and stays; `run` ends only by cancellation.
 
     Each attempt has a socket and a Realtime client of its own, so nothing half-broken is reused. A
-    half-open socket is given up after 40 s by the library's own keepalive, or when a read tells.
+    half-open socket is closed after 40 s by the library's own keepalive, or when a read fails.
 
     Args:
         patience: Seconds a connection and a join may take.
@@ -80,7 +80,7 @@ class Topic:
             self._restart.set()
 
     def reconnect(self) -> None:
-        """Give the present socket up: it looks alive but brings nothing."""
+        """Close the present socket: it looks alive but delivers nothing."""
         self._restart.set()
 
     async def run(self) -> None:
@@ -140,7 +140,7 @@ class Topic:
         """Say that this client listens; returns the seconds until it is to be said again.
 
         Each delivery counts as a message of the project's plan, and of a job's followers only
-        those who say so are told of what was held back.
+        those who say so are informed of what was held back.
         """
         try:
             async with asyncio.timeout(self._patience):
@@ -214,7 +214,7 @@ async def _notice_sleep() -> str:
 
 
 async def _leave(client: AsyncRealtimeClient) -> None:
-    """Close the socket; one that does not answer is left to its own patience."""
+    """Close the socket; one that does not answer ends by its own timeout."""
     for channel in client.get_channels():
         channel.rejoin_timer.reset()
         channel.join_push.destroy()

@@ -1,6 +1,7 @@
 """What an AWS account allows, asked before a stack is made: each limit as a sentence.
 
-Every question only reads. What no API tells, as whether CloudFront trusts a new account, is said
+Every question only reads. What no API shows, such as whether CloudFront trusts a new account, is
+said
 after a failed deploy from the stack's own events.
 """
 

@@ -32,7 +32,7 @@ from minutehand.functions.worker.runs import RunRoutes, Runs
 from minutehand.web.services import Services
 from minutehand.web.site import ConsoleFiles, security_headers
 
-#: For running jobs to be handed back when the host stops.
+#: For running jobs to be released when the host stops.
 STOP_SECONDS: Final = 8.0
 
 

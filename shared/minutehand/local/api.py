@@ -49,11 +49,11 @@ logger = logging.getLogger("minutehand.local.api")
 CHANNEL = "minutehand_wakeup"
 """Notified when a transaction that enqueued commits, at most once each 20 ms."""
 LOOK_AGAIN_SECONDS = 0.1
-"""After a notification: what was committed right behind it told no one."""
+"""After a notification: what was committed right behind it notified no one."""
 LAST_FUNCTION = "attach_extensions"
 """Of the last migration: a worker that begins before it publishes types that a file still makes."""
 STOP_SECONDS = 4.0
-"""For running jobs to be handed back when the host stops."""
+"""For running jobs to be released when the host stops."""
 
 
 class LocalWaker:

@@ -34,7 +34,7 @@ _FREEZE = "import os, sys, time; pid = int(sys.argv[1]); time.sleep(0.2); os.kil
 _THAW = "; time.sleep(float(sys.argv[2])); os.kill(pid, {go})"
 
 
-# it ends by its own clock: anyone who asked for it may be killed meanwhile
+# it ends by its own clock: its caller may be killed meanwhile
 _DROP = """
 do $do$ begin
   create schema if not exists minutehand_local;

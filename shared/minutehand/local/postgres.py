@@ -1,4 +1,4 @@
-"""The Postgres room: one embedded server over one data folder, started, healed and stopped here.
+"""One embedded Postgres server over one data folder, started, healed and stopped here.
 
 It knows nothing of schemas; `hosted` and `migrations` fill what it serves.
 """
@@ -283,7 +283,7 @@ class Postgres:
             return
         if not self.is_fresh:
             raise PostgresFailed(
-                f"{secret} is gone, and with it the way into {self.data_dir}. "
+                f"{secret} is missing, and with it the password of {self.data_dir}. "
                 "Start over with `make reset`."
             )
         descriptor = os.open(secret, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -341,7 +341,7 @@ class Postgres:
 def sweep(temporary: Path) -> None:
     """Delete what test runs that were killed left in the temporary folder.
 
-    Not at once: anyone who was killed may be started again over the same data.
+    Not immediately: a killed server may be started again over the same data.
     """
     for folder in temporary.glob(f"{SCRATCH_PREFIX}-*"):
         try:
@@ -368,7 +368,7 @@ def memory_folder(folder: Path = MEMORY, need: int = MEMORY_BYTES) -> Path | Non
 
 
 def public_temporary_folder() -> Path:
-    """Return a temporary folder that every account may enter, whatever TMPDIR says."""
+    """Return a temporary folder that every account may enter, regardless of TMPDIR."""
     for candidate in (Path(tempfile.gettempdir()), Path("/tmp"), Path("/var/tmp")):
         if candidate.is_dir() and enterable(candidate):
             return candidate

@@ -35,7 +35,7 @@ from minutehand.resources import checkout, resource
 
 RESTARTS, WITHIN_SECONDS = 5, 60.0
 READY_SECONDS = 90.0
-#: How often new migrations are looked for.
+#: How often new migrations are searched for.
 LOOK_SECONDS = 0.5
 
 
@@ -128,7 +128,7 @@ class Stack:
         self._state.ready_file.write_text(f"{os.getpid()}\n")
 
     async def watch(self) -> None:
-        """Start again whatever dies, saying so; return when `stop` was called.
+        """Restart any part that dies, and say so; return when `stop` was called.
 
         Raises:
             StackFailed: Parts die faster than it makes sense to start them.
@@ -150,7 +150,7 @@ class Stack:
             return  # the database is unavailable; anyone who watches over it says so
 
     async def stop(self) -> None:
-        """Stop every child: the API first, that it may hand back jobs, Postgres last."""
+        """Stop every child: the API first, so that it can release jobs, Postgres last."""
         self._stopping = True
         self._state.ready_file.unlink(missing_ok=True)
         for names in (("api",), ("realtime", "gateway", "aws", *self._companions)):

@@ -179,7 +179,7 @@ class UserQueue:
         """A page of jobs, newest first.
 
         A page may hold fewer jobs than `limit`, even none, and still have a `next_cursor`: what
-        no index holds together, such as a type or a search, is looked for in slices.
+        no index holds together, such as a type or a search, is searched in slices.
 
         Args:
             search: Part of a type, an error or an idempotency key in any case, or the first or
@@ -382,7 +382,7 @@ class UserQueue:
         return GuestSession.model_validate(body)
 
     async def close_guest_session(self, session_id: str) -> None:
-        """End a guest session now: it is read and heard by no one any more; for managers.
+        """End a guest session now: no guest can read or follow it any more; for managers.
 
         Raises:
             QueueError: With word `session_not_found`.

@@ -15,7 +15,7 @@ from minutehand.queue.functions import CallerFunctions
 
 
 class Collaborators:
-    """To be extended by an app with a `cached_property` for each thing that it works with.
+    """To be extended by an app with a `cached_property` for each dependency.
 
     So nothing is connected before it is needed, and what was made is closed by `aclose`.
     """

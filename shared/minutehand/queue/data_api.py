@@ -242,7 +242,7 @@ class DataApi:
 
 
 def profile_headers(schema: str) -> dict[str, str]:
-    """Name the schema to the Data API, which takes the first it exposes when it is told none."""
+    """Name the schema to the Data API, which takes the first it exposes by default."""
     return {"Accept-Profile": schema, "Content-Profile": schema}
 
 

@@ -1,4 +1,4 @@
-"""Calls to other services over HTTP: connections, patience, whole answers, and when to repeat.
+"""Calls to other services over HTTP: connections, timeouts, size limits, and retries.
 
 What an answer means is its caller's to say; `worker.outbound` is for addresses of strangers.
 """
@@ -110,7 +110,7 @@ def connect(
 async def exchange(
     http: httpx.AsyncClient, method: str, url: str, *, most_bytes: int, **options: Any
 ) -> Answer:
-    """Send one request and read the whole answer, whatever its status.
+    """Send one request and read the whole answer, with any status.
 
     Args:
         options: httpx's own: params, json, content, headers, auth, timeout.

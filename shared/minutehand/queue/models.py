@@ -18,7 +18,7 @@ JobId = NewType("JobId", str)
 WorkspaceId = NewType("WorkspaceId", str)
 
 Status = Literal["pending", "processing", "waiting", "completed", "failed", "cancelled"]
-#: What people look for, derived of status, retry and schedule; see `queue.state_of`.
+#: The state shown to people, derived from status, retry and schedule; see `queue.state_of`.
 JobState = Literal[
     "queued", "scheduled", "retrying", "running", "suspended", "completed", "failed", "cancelled"
 ]
@@ -223,7 +223,7 @@ class Explanation(Model):
 class BulkResult(Model):
     """How many jobs a bulk call touched, and where to continue.
 
-    A call looks at a slice: it may touch none and still have more.
+    A call reads a slice: it may touch none and still have more.
     """
 
     count: int
@@ -387,7 +387,7 @@ class JobPage(Model):
 
 
 class JobCounts(Model):
-    """How many jobs a workspace has, by status and by the states that people look for."""
+    """How many jobs a workspace has, by status and by the states shown to people."""
 
     counts: dict[Status, int]
     states: dict[JobState, int]
@@ -400,7 +400,7 @@ class SortedJobs(Model):
 
     jobs: tuple[Job, ...]
     more: bool = False
-    #: There are older jobs than the 10,000 of each state that were looked at.
+    #: There are older jobs than the 10,000 of each state that were read.
     cut: bool = False
 
 
@@ -431,7 +431,7 @@ class LogPage(Model):
     next_after: int | None = None
 
 
-# What workers say and hear --------------------------------------------------------------------
+# What workers send and receive ----------------------------------------------------------------
 
 
 class LeasedJob(Model):
@@ -525,7 +525,7 @@ class WorkerRunAdmission(Model):
 
 
 class LeaseResponse(Model):
-    """What was leased, and what the queue looks like beyond it."""
+    """What was leased, and the state of the queue beyond it."""
 
     leases: tuple[Lease, ...] = ()
     #: Leases among those sent that no model fits, kept apart.
@@ -585,7 +585,7 @@ class RunningStep(Model):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReportItem:
-    """News of one running job; an item without news still renews its lease."""
+    """Updates of one running job; an item without updates still renews its lease."""
 
     job_id: JobId
     fence: int

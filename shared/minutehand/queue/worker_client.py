@@ -77,7 +77,7 @@ class WorkerQueue:
     async def report(
         self, items: Sequence[ReportItem], *, worker_id: str, tick_id: str, attempts: int = 2
     ) -> list[ReportResult]:
-        """Store progress, logs and steps, renew each lease, and hear who must stop."""
+        """Store progress, logs and steps, renew each lease, and learn which jobs must stop."""
         body = await self._functions.call(
             "report_jobs",
             {

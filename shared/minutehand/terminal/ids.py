@@ -1,4 +1,4 @@
-"""A job by a part of its id: people type as few characters as tell it from others.
+"""A job by a part of its id: people type as few characters as are unique.
 
 The first digits are an index's range; the last ones, which the console shows, are searched for.
 """
@@ -10,7 +10,7 @@ from typing import Any
 
 from minutehand.terminal.connection import CommandFailed, Connection
 
-#: Digits of a whole id, and the fewest that are looked for.
+#: Digits of a whole id, and the fewest that are accepted.
 WHOLE, FEWEST = 32, 6
 #: Candidates named when several jobs are meant, and pages read in search of an id's end.
 MOST_NAMED, MOST_PAGES = 8, 20

@@ -19,16 +19,16 @@ from minutehand.web.errors import ApiError, invalid_argument
 
 #: Most bytes of a request body; routes that take more are listed by `body_limits`.
 MAX_BODY_BYTES = 1024 * 1024
-#: Most bytes of one job's payload as compact UTF-8 JSON; larger things are stored by reference.
+#: Most bytes of one job's payload as compact UTF-8 JSON; larger data is stored by reference.
 MAX_PAYLOAD_BYTES = 256 * 1024
 #: Deepest nesting of arrays and objects.
 MAX_DEPTH = 64
 
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 _JSON = re.compile(r"application/([a-z0-9.!#$&^_-]+\+)?json$")
-#: How JSON begins, whatever comes of it: such a body is told where its error is.
+#: How JSON begins, valid or not: such a body gets the position of its error.
 _LIKE_JSON = re.compile(rb"\s*([\[{\"]|-?\d+(\.\d+)?([eE][+-]?\d+)?\s*$|(true|false|null)\s*$)")
-#: What clients send when no one told them the type, curl's `-d` first among them.
+#: What clients send by default, curl's `-d` first among them.
 _UNSPECIFIED = frozenset({"", "application/x-www-form-urlencoded", "text/plain"})
 
 

@@ -1,6 +1,6 @@
 """The error body every route answers with, and the one exception routes raise on purpose.
 
-Mapping exceptions of other rooms to it is left to `minutehand.web.handlers`.
+Mapping exceptions of other packages to it is left to `minutehand.web.handlers`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ RETRY_AFTER_SECONDS = 5
 
 
 class FieldProblem(BaseModel):
-    """One thing that is wrong with the request, by the field's own name."""
+    """One problem of the request, by the field's own name."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -116,7 +116,7 @@ def token_missing() -> ApiError:
 
 
 def not_found(what: str = "job") -> ApiError:
-    """404 for what is missing or not the caller's; the two cannot be told apart."""
+    """404 for what is missing or not the caller's, without a difference."""
     return ApiError(404, f"{what}_not_found", f"No such {what}")
 
 

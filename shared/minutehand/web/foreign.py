@@ -20,7 +20,7 @@ def standing_on(what: str) -> Iterator[None]:
     """Turn a missing setting, or an AWS service that is unavailable, into 503.
 
     Args:
-        what: The thing in a person's words, e.g. `the key service`.
+        what: What is missing, e.g. `the key service`.
 
     Raises:
         ApiError: 503 `not_configured` or `unavailable`.

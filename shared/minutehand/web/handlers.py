@@ -1,6 +1,6 @@
 """Exceptions to responses: one table, used inside the app and by the last net around it.
 
-Raising is left to the rooms; the shape of the body to `minutehand.web.errors`.
+Raising is left to the callers; the shape of the body to `minutehand.web.errors`.
 """
 
 from __future__ import annotations

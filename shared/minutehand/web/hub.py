@@ -1,4 +1,4 @@
-"""Who is waiting for news of what: one place per process, however many streams it serves.
+"""Subscriptions of all streams of the process, over one upstream.
 
 The hub carries hints and, for single jobs, the latest events; what counts is the log in the
 database, which each reader reads with its own token, so a hint that is lost only costs time.
@@ -22,7 +22,7 @@ CHECKS_PER_SECOND: Final = 20.0
 
 
 class Upstream(Protocol):
-    """Feeds a hub: tells of news on the topics it was asked to follow."""
+    """Feeds a hub: reports updates of the topics it was asked to follow."""
 
     def follow(self, topic: str, *, token: str | None, until: datetime) -> None:
         """Begin or continue following; of several readers' tokens the one that lives longest."""
@@ -33,7 +33,7 @@ class Upstream(Protocol):
         ...
 
     def is_live(self, topic: str) -> bool:
-        """Whether news of `topic` would arrive now."""
+        """Whether updates of `topic` arrive now."""
         ...
 
     async def aclose(self) -> None:
@@ -49,14 +49,14 @@ class Subscription:
         self._topic = topic
         self._news = asyncio.Event()
         self._look = False
-        #: When the reader was last told of news, on the loop's clock.
+        #: When the reader was last notified, on the loop's clock.
         self.told_at = 0.0
-        #: When it was last told that messages were held back, on the loop's clock; None when a
+        #: When it last learned that messages were held back, on the loop's clock; None when a
         #: read since then has found nothing more.
         self.held_at: float | None = None
 
     async def wait(self, seconds: float) -> bool:
-        """Whether there was news of the subject within `seconds`; false news is possible."""
+        """Whether the subject had an update within `seconds`; may be true without one."""
         try:
             async with asyncio.timeout(seconds):
                 await self._news.wait()
@@ -65,7 +65,7 @@ class Subscription:
         return True
 
     def must_look(self) -> bool:
-        """Whether the log has to be read, whatever was kept; forgets all news until now."""
+        """Whether the log must be read, even with events kept; forgets all updates until now."""
         look, self._look = self._look, False
         self._news.clear()
         return look
@@ -79,7 +79,7 @@ class Subscription:
         self._hub.share(self._topic, frame, self)
 
     def wake(self, *, look: bool) -> None:
-        """Tell the reader that there is news; `look` when it has to see for itself."""
+        """Wake the reader; with `look` it must read the log."""
         self._look = self._look or look
         self.told_at = asyncio.get_running_loop().time()
         self._news.set()
@@ -105,7 +105,7 @@ class Subscription:
         return self._hub.count / CHECKS_PER_SECOND
 
     def tell_others(self) -> None:
-        """Make every reader of the subject look: this one found that it is gone."""
+        """Make every reader of the subject check: this one found it deleted."""
         self._hub.notify(self._topic)
 
     async def __aenter__(self) -> Self:

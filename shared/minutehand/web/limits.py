@@ -90,7 +90,7 @@ class CallerLimits:
 
 
 def rate_limited(limit: str, retry_after: int, **numbers: float) -> ApiError:
-    """429: the caller is over a limit of its own; the detail names it."""
+    """429: the caller is over a limit; the detail names it."""
     return ApiError(
         429,
         "rate_limited",

@@ -120,7 +120,7 @@ class Services:
             ) from error
 
     def provide(self, kind: type[T], make: Callable[[], T]) -> T:
-        """The process's one instance of `kind`, made on first use; for rooms this one knows not.
+        """The process's one instance of `kind`, made on first use; for packages unknown here.
 
         One that has `aclose` is closed with the services, which Lambda's rotation of secrets does
         as well: nothing ends the lifespan of an app there.

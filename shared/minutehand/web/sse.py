@@ -51,11 +51,11 @@ class Line:
 
 @dataclass(frozen=True)
 class Batch:
-    """What a look at the log brought; `end` is why nothing will follow, if nothing will."""
+    """What a read of the log brought; `end` is the reason when nothing will follow."""
 
     lines: Sequence[Line] = ()
     end: str | None = None
-    #: Read on without waiting: more is there, or it is to be seen whether this was the end.
+    #: Read on without waiting: more is there, or it is not known whether this was the end.
     more: bool = False
     #: Where to continue although there were no lines.
     cursor: str | None = None
@@ -73,7 +73,7 @@ class Feed(Protocol):
 
     @property
     def position(self) -> int | None:
-        """Number of the last event told; None where events have no numbers."""
+        """Number of the last event sent; None where events have no numbers."""
         ...
 
     async def read(self, *, thorough: bool = False, since: float | None = None) -> Batch:
@@ -104,19 +104,19 @@ class Pace:
     #: Longest wait for a first event in a buffered answer. With `patience` on top it must stay
     #: below the function's 28 s and the gateway's 30 s.
     buffered_wait: float = 20.0
-    #: Longest wait for one look at the log; what hangs is asked again.
+    #: Longest wait for one read of the log; then it is repeated.
     patience: float = 5.0
     #: Between comments that keep proxies from closing an idle stream.
     keep_alive: float = 15.0
-    #: Between looks at the log while nothing would tell of news.
+    #: Between reads of the log while nothing reports updates.
     poll: float = 0.5
-    #: Between two looks at the log while there is news all the time.
+    #: Between two reads of the log under constant updates.
     breath: float = 0.05
-    #: Between looks at the log that make sure the subject is still there and still the reader's.
+    #: Between reads of the log that check that the subject exists and is still the reader's.
     check: float = 5.0
     #: A reader that takes no data for so long is let go.
     stalled_after: float = 30.0
-    #: Between looks at the log while messages are held back to stay within a plan.
+    #: Between reads of the log while messages are held back to stay within a plan.
     look_again: float = 1.5
     #: What a client waits before it comes back.
     retry: float = 2.0
@@ -175,7 +175,7 @@ class Stream:
                 topic, token=reader.token, until=reader.expires_at
             ) as news:
                 if news.is_live:
-                    news.wake(look=True)  # what came between the first read and now came to no one
+                    news.wake(look=True)  # what came between the first read and now reached no one
                 async for chunk in self._told(news, first):
                     yield chunk
         finally:
@@ -220,7 +220,7 @@ class Stream:
             batch = await (self._more(news) if batch.more else self._next(news))
 
     async def _next(self, news: Subscription) -> Batch:
-        """Wait for news, for a while, and look if there is reason to."""
+        """Wait for an update, for a while, and read if there is reason to."""
         self._check_now_and_then(news)
         told = await news.wait(self._patience(news))
         look = news.must_look()
@@ -236,7 +236,7 @@ class Stream:
         batch = None if look else self._kept(news, told=told)
         if batch is not None:
             return batch
-        # the budget of reads is shared by all streams: many of them look less often each
+        # the budget of reads is shared by all streams: with many of them, each reads less often
         wait = max(news.pause, self._pace.breath) - (self._clock.monotonic() - self._read_at)
         if wait > 0:
             await asyncio.sleep(wait)
@@ -258,7 +258,7 @@ class Stream:
         frames = news.since(position)
         if frames:
             return self._feed.absorb(frames)
-        # nothing was kept: nothing is new, provided that news would have come
+        # nothing was kept: nothing is new, provided that updates arrive
         return Batch() if frames is not None and (told or news.is_live) else None
 
     def _check_now_and_then(self, news: Subscription) -> None:
@@ -270,7 +270,7 @@ class Stream:
             self._check.add_done_callback(lambda _: news.wake(look=False))
 
     def _patience(self, news: Subscription) -> float:
-        """Seconds to wait for news before looking anyway."""
+        """Seconds to wait for an update before reading anyway."""
         pace = self._pace
         left = (self._reader.expires_at - self._clock.now()).total_seconds()
         check = self._check_at - self._clock.monotonic()
@@ -286,7 +286,7 @@ class Stream:
     async def _look(self, news: Subscription, *, thorough: bool = False) -> Batch:
         """Read the log, and share what it brought with the subject's other readers."""
         self._read_at = self._clock.monotonic()
-        # a poll asks for no particular news, so an answer as old as its interval will do
+        # a poll expects nothing specific, so an answer as old as its interval is enough
         poll = asyncio.get_running_loop().time() - max(self._pace.poll, news.pause)
         since = None if thorough else max(news.told_at, poll)
         began = asyncio.get_running_loop().time()

@@ -213,7 +213,7 @@ class TokenVerifier:
             self._keys_at = now
 
     async def _download(self) -> Any:
-        # a client of its own: this happens once in minutes, and most processes never need it
+        # its own client: this happens once in minutes, and most processes never need it
         timeout = httpx.Timeout(5.0, connect=2.0)
         async with httpx.AsyncClient(timeout=timeout, transport=self._transport) as http:
             response = await http.get(self._url, headers={"apikey": self._apikey})

@@ -116,7 +116,7 @@ class RealtimeUpstream:
         self._changed.set()
 
     def is_live(self, topic: str) -> bool:
-        """Whether news of `topic` would arrive now."""
+        """Whether updates of `topic` arrive now."""
         known = self._topics.get(topic)
         return known is not None and known.live
 
@@ -280,7 +280,7 @@ class RealtimeUpstream:
             topic.live = payload.get("status") == "ok"
             if topic.live:
                 self._joined.set()
-                # what was committed before the join came over no channel: readers look now
+                # what was committed before the join came over no channel: readers read now
                 self._hub.notify(name)
             else:
                 topic.ref = None

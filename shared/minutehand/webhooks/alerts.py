@@ -1,6 +1,6 @@
 """The processor of `alert`: write the mail that says that a threshold was reached, or no longer is.
 
-Webhooks hear of it by the outbox, before this runs; thresholds are watched in SQL.
+Webhooks learn of it by the outbox, before this runs; thresholds are watched in SQL.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Alert(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class MailServer:
-    """Where mail is handed over, and as whom."""
+    """The mail server, and the sender."""
 
     host: str
     port: int

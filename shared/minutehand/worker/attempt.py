@@ -1,6 +1,6 @@
-"""One attempt: a processor at work under a lease, its news, its limits, and how it is stopped.
+"""One attempt: a processor at work under a lease, its updates, its limits, and how it is stopped.
 
-Storing news is the reporter's work, settling the tick's.
+The reporter stores updates; the tick settles.
 """
 
 from __future__ import annotations
@@ -47,13 +47,13 @@ class Attempt:
     """A lease being worked on.
 
     Args:
-        sent_at: When the lease was asked for, steadily counted: our patience with it starts
+        sent_at: When the lease was requested, monotonic: our timeouts start
             there, so it always ends before the database's.
         work_until: When the tick will stop it at the latest.
         on_end: Called once, on the loop, when the attempt is over.
     """
 
-    #: How long a processor that was told to stop may take for it.
+    #: How long a cancelled processor may take to stop.
     GRACE_SECONDS = 5.0
 
     def __init__(
@@ -87,7 +87,7 @@ class Attempt:
         self.ended_at: float | None = None
         #: How many jobs ran in the worker when this one began, itself included.
         self.company = 1
-        #: Set while a report with this attempt's news is on its way.
+        #: Set while a report with this attempt's updates is in flight.
         self.reporting = False
         self._clock = clock
         self._work_until = work_until
@@ -129,7 +129,7 @@ class Attempt:
     def stop(self, reason: StopReason, *, grace_seconds: float | None = None) -> None:
         """Tell the processor to end; the first reason counts, except that a lost lease always does.
 
-        After the grace time it is given up: its slot is free, and what it still does is neither
+        After the grace time it is abandoned: its slot is free, and what it still does is neither
         awaited nor stored.
         """
         grace = self._grace_seconds if grace_seconds is None else grace_seconds
@@ -204,14 +204,14 @@ class Attempt:
     # The port of its context --------------------------------------------------------------------
 
     def announce(self) -> None:
-        """There is news; may be called from any thread."""
+        """Announce updates; may be called from any thread."""
         if threading.get_ident() == self._thread:
             self._on_news()
         else:
             self._loop.call_soon_threadsafe(self._on_news)
 
     async def flush(self) -> None:
-        """Return once all news so far is stored."""
+        """Return once all updates so far are stored."""
         if self.stop_reason == "lost":
             raise self._lost()
         if not self.news and not self.reporting:
@@ -241,7 +241,7 @@ class Attempt:
 
     @property
     def is_urgent(self) -> bool:
-        """Whether someone waits for the news to be stored."""
+        """Whether someone waits for the updates to be stored."""
         return bool(self._flushes)
 
     @property
@@ -255,14 +255,14 @@ class Attempt:
         return self.renewed_at + self.lease.lease_seconds / 4
 
     def stored(self) -> None:
-        """The news was stored: anyone who waits for it continues."""
+        """The update was stored: its waiters continue."""
         waiting, self._flushes = self._flushes, []
         for future in waiting:
             if not future.done():
                 future.set_result(None)
 
     def refused(self, error: QueueError) -> None:
-        """The news was refused for good: anyone who waits for it hears why."""
+        """The update was refused for good: its waiters get the reason."""
         waiting, self._flushes = self._flushes, []
         for future in waiting:
             if not future.done():
@@ -405,7 +405,7 @@ class Attempt:
 def database_clock(lease: Lease, clock: Clock) -> Clock:
     """`clock`, set right by the database's when it is plainly wrong.
 
-    Waits and deadlines are instants that the database compares with its own time. The lease tells
+    Waits and deadlines are instants that the database compares with its own time. The lease carries
     when that was: its end less its length. A second or two is the way of the answer.
     """
     if lease.lease_expires_at is None:

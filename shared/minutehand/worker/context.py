@@ -42,7 +42,7 @@ _LEVELS: Final = {
 }
 MAX_MESSAGE: Final = 4_000
 MAX_STEP_NAME: Final = 200
-#: Seconds after which a step that is still running is reported without other news.
+#: Seconds after which a step that is still running is reported without other updates.
 LONG_STEP: Final = 0.5
 MAX_TAG: Final = 100
 #: Children made by one call of the database.
@@ -158,7 +158,7 @@ class News:
                 self._logs.append(line)
 
     def begin_step(self, name: str) -> None:
-        """Note that a step begins; it is news of its own once it has run for `LONG_STEP`."""
+        """Record that a step begins; it is reported once it has run for `LONG_STEP`."""
         with self._lock:
             self._running[name] = self._clock.monotonic()
 
@@ -210,7 +210,7 @@ class News:
         return step is not None and step.name != self._told_step and step.for_ms >= LONG_STEP * 1000
 
     def restore(self, taken: Taken) -> None:
-        """Put back what did not arrive, before whatever came since."""
+        """Put back what did not arrive, before what came since."""
         with self._lock:
             self._progress = self._progress if self._progress is not None else taken.progress
             self._logs[:0] = taken.logs
@@ -224,10 +224,10 @@ class ContextPort(Protocol):
     """What a context needs from what runs the processor."""
 
     def announce(self) -> None:
-        """There is news; may be called from any thread."""
+        """Announce updates; may be called from any thread."""
 
     async def flush(self) -> None:
-        """Return once all news is stored; raises LeaseLost when it was refused."""
+        """Return once all updates are stored; raises LeaseLost when they were refused."""
 
     async def spawn(self, name: str, children: Sequence[NewJob]) -> list[JobId]:
         """Enqueue children, once per name."""
@@ -240,14 +240,14 @@ class ContextPort(Protocol):
 
 
 class JobContext:
-    """The processor's hands: news, steps, waits, children, and how much time is left.
+    """The processor's interface: progress, steps, waits, children, and the time left.
 
     Every method is safe on the event loop; `progress`, `log`, `cancelled`, `remaining` and `wait`
     also in the thread of a plain processor.
 
     Waits (`sleep`, `ask`, `wait_for_event`, `gather`, `map`) end this run of the processor: the
     job leaves the worker, and when the wait is over the processor starts again from its top.
-    Whatever must not happen twice belongs into a `step`.
+    What must not happen twice belongs in a `step`.
     """
 
     def __init__(
@@ -363,7 +363,7 @@ class JobContext:
         if key in self._steps:
             return _read(self._steps[key], returns)
         self._news.begin_step(key)
-        # a report of its own only for a step that someone may be watching
+        # a separate report only for a step that someone may be watching
         soon = asyncio.get_running_loop().call_later(LONG_STEP, self._port.announce)
         try:
             value = plain(await run())

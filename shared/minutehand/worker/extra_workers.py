@@ -15,7 +15,7 @@ from minutehand.worker.summary import TickSummary
 
 logger = logging.getLogger(__name__)
 
-#: Most patience with a call that the tick could do without.
+#: Timeout of a call that the tick does not depend on.
 SIDE_CALL_SECONDS = 3.0
 
 

@@ -17,7 +17,7 @@ from minutehand.worker.summary import TickSummary
 
 
 class LeaseRequests:
-    """One tick's lease calls, and what their answers told about the work to come.
+    """One tick's lease calls, and what their answers said about the work to come.
 
     Args:
         is_woken: Whether someone wakes this tick, so that enqueues may continue doing so.
@@ -96,7 +96,7 @@ class LeaseRequests:
         return self.unanswered
 
     async def ask(self, request: LeaseRequest, *, until: float | None = None) -> LeaseResponse:
-        """Ask, with patience until then, or until work has to stop.
+        """Lease, at most until then, or until work must stop.
 
         Raises:
             QueueUnavailable: No answer.
@@ -105,7 +105,7 @@ class LeaseRequests:
         return await in_time(self._queue.lease(request), patience, self._clock)
 
     def heard(self, response: LeaseResponse) -> None:
-        """Note what an answer tells besides its leases."""
+        """Record what an answer says besides its leases."""
         self.unanswered = None
         self._summary.next_due_in_ms = response.next_due_in_ms
         self.due = response.due

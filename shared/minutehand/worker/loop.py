@@ -29,7 +29,7 @@ from minutehand.worker.tick import Tick
 logger = logging.getLogger(__name__)
 
 
-#: How long a run without a deadline of its own counts if it never says goodbye.
+#: How long a run without a deadline counts as running if it never reports its end.
 LONGEST_RUN_SECONDS = 86_400.0
 
 
@@ -46,7 +46,7 @@ class Worker:
         on_storage: Called about once an hour with the database's size.
     """
 
-    #: The project is looked after at the first tick, and as often as this.
+    #: Maintenance of the project runs at the first tick, and as often as this.
     LOOK_AFTER_EVERY_SECONDS = 3600.0
     #: A tick with less time left than this leaves that to the next one.
     LOOK_AFTER_SECONDS = 3.0
@@ -131,7 +131,7 @@ class Worker:
             budget_seconds: Time until the tick must be over, e.g. what Lambda says remains.
             job_types: Only these; None for all that have a processor.
             fan_out: Whether this tick may start extra workers; false for an extra worker itself.
-            wakeups: Set it to make the running tick look for work at once.
+            wakeups: Set it to make the running tick lease at once.
             draining: Set it to make the tick lease nothing more and end with its last job.
 
         Raises:
@@ -335,7 +335,7 @@ class Worker:
         return self._stopping.is_set()
 
     def stop(self) -> None:
-        """End the loop: nothing more is leased, running jobs are stopped and handed back."""
+        """End the loop: nothing more is leased, running jobs are stopped and released."""
         self._stopping.set()
 
     async def aclose(self) -> None:
@@ -354,7 +354,7 @@ class Worker:
             await asyncio.gather(*waits, return_exceptions=True)
 
     def _renew_outside(self, items: Sequence[ReportItem], worker_id: str, tick_id: str) -> None:
-        """Renew from the watchdog's thread, over connections and a loop of its own."""
+        """Renew from the watchdog's thread, over its own connections and loop."""
 
         async def renew() -> None:
             queue = WorkerQueue(self.settings)

@@ -45,7 +45,7 @@ class Snooze:
 
 @dataclass(frozen=True, slots=True)
 class Fail:
-    """Give up now: the job becomes a dead letter, whatever attempts are left."""
+    """Give up now: the job becomes a dead letter, even with attempts left."""
 
     reason: str
     data: Mapping[str, Any] | None = None

@@ -310,7 +310,7 @@ class Registry:
         """Register the decorated function as the processor of `job_type`.
 
         A coroutine function runs on the worker's event loop and must not block it; a plain
-        function runs in a thread of its own.
+        function runs in its own thread.
 
         Args:
             payload: The model every payload must fit. Its JSON Schema is published, so the

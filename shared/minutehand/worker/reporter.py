@@ -1,4 +1,4 @@
-"""One task that carries all news of all running jobs, renews their leases, and hears who must stop.
+"""One task that reports all running jobs, renews their leases, and learns which must stop.
 
 It works beside the processors, so that a long job never looks dead; nor does one whose settle is
 on its way or waits for its turn.
@@ -62,7 +62,7 @@ class Reporter:
         self.reports = 0
 
     def announce(self) -> None:
-        """Some attempt has news, or began."""
+        """An attempt has updates, or began."""
         self._wake.set()
 
     async def settled_down(self, *, seconds: float) -> None:
@@ -97,7 +97,7 @@ class Reporter:
                 continue
 
     def _reportable(self) -> list[Attempt]:
-        """Attempts under way; the last news of one that ended travels with its settle."""
+        """Running attempts; the last updates of an ended one travel with its settle."""
         return [
             attempt
             for attempt in self._running.values()
@@ -114,7 +114,7 @@ class Reporter:
         ]
 
     def _next_report_at(self) -> float | None:
-        """When to send next: soon for news, at a third of the lease to renew, never if idle."""
+        """When to send next: soon for updates, at a third of the lease to renew, never if idle."""
         soon = self._sent_at + self._interval
         dues = [
             soon if attempt.news else max(soon, attempt.renew_at) for attempt in self._reportable()
@@ -123,7 +123,7 @@ class Reporter:
         return min(dues, default=None)
 
     def _batch(self) -> list[Attempt]:
-        """Attempts with news, and those whose renewal would come up soon anyway."""
+        """Attempts with updates, and those whose renewal would come up soon anyway."""
         now = self._clock.monotonic()
         chosen = [
             attempt
@@ -137,7 +137,7 @@ class Reporter:
 
     async def _send(self, batch: list[Attempt]) -> None:
         sent_at = self._clock.monotonic()
-        # the news of one that has ended is the settle's to carry
+        # the updates of an ended one travel with its settle
         taken = [attempt.news.take() if attempt.ending is None else NOTHING for attempt in batch]
         items = [
             ReportItem(job_id=attempt.job_id, fence=attempt.fence, **news._asdict())
@@ -217,7 +217,7 @@ class Reporter:
                 self._hear(attempt, result.outcome, sent_at)
 
     def _hear(self, attempt: Attempt, outcome: str | None, sent_at: float) -> None:
-        if attempt.ending is not None:  # nothing is left to stop; its settle tells the rest
+        if attempt.ending is not None:  # nothing is left to stop; its settle reports the rest
             if outcome in {"ok", "cancel"}:
                 attempt.renewed(sent_at)
             return

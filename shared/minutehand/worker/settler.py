@@ -1,4 +1,4 @@
-"""Tells the queue how attempts ended, until it has heard it or the tick's time is over.
+"""Settles attempts, and repeats until the queue has answered or the tick's time is over.
 
 One refused item does not take its batch with it; each attempt leaves one log line.
 """
@@ -34,7 +34,7 @@ class Settler:
     """Settles for one tick and counts into its summary.
 
     Args:
-        is_stopping: Whether the host is going down, so that patience ends.
+        is_stopping: Whether the host is going down, so that retries end.
     """
 
     #: Most items in one call, and about the most bytes.

@@ -32,7 +32,7 @@ class TickSummary:
     released: int = 0
     waiting: int = 0
     cancelled: int = 0
-    #: Attempts whose lease was gone before they could be settled.
+    #: Attempts whose lease was lost before they could be settled.
     lost: int = 0
     reclaimed: int = 0
     promoted: int = 0

@@ -1,4 +1,4 @@
-"""A kit for testing processors: rehearse one without a queue, or tick a scratch one to its end.
+"""Test processors: run one without a queue, or drain a scratch queue.
 
 Nothing here is imported by the service itself.
 

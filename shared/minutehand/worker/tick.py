@@ -191,7 +191,7 @@ class Tick:
             self._pulse.clear()
             return
         now = self._clock.monotonic()
-        # once everything was told to stop, look again now and then until it has
+        # once everything was cancelled, check now and then until it has stopped
         told_to_stop = now >= self._deadlines.stop_working or self._is_stopping()
         until = [
             min(self._deadlines.end, now + 0.25) if told_to_stop else self._deadlines.stop_working
@@ -232,7 +232,7 @@ class Tick:
         )
 
     def _worth_staying(self) -> bool:
-        """Whether to wait for work that falls due soon, or that we were just told about."""
+        """Whether to wait for work that falls due soon, or that was just announced."""
         now = self._clock.monotonic()
         if not self._may_lease(now):
             return False
@@ -398,7 +398,7 @@ class Tick:
         """Settle what has ended and fill its slots, in one round trip."""
         now = self._clock.monotonic()
         patience = now + max(0.0, min(2.0, (self._deadlines.end - now) / 3))
-        # their news is on its way; if it gets lost there, the settle has to carry it
+        # their updates are in flight; if they are lost, the settle carries them
         while now < patience and any(attempt.reporting for attempt in self._ended):
             await self._reporter.settled_down(seconds=patience - now)
             now = self._clock.monotonic()
@@ -444,7 +444,7 @@ class Tick:
             loop.create_task(self._reporter.run(), name="reporter"),
             loop.create_task(self._maintenance.run(), name="maintenance"),
         ]
-        # what looks for new work, and ends when another run takes over
+        # what leases new work, and ends when another run takes over
         looking: list[asyncio.Task[None]] = []
         if self._wakeups is not None:
             looking.append(loop.create_task(self._listen(self._wakeups), name="wakeups"))
@@ -462,7 +462,7 @@ class Tick:
             renew_after=self._options.renew_outside_seconds,
             running=lambda: [(at.job_id, at.job_type) for at in tuple(self._running.values())],
         )
-        # by a timer of its own: the deadline must be heard while a call hangs
+        # by a timer of its own: the deadline must work while a call hangs
         deadline = None
         if not math.isinf(self._deadlines.stop_working):
             left = self._deadlines.stop_working - self._clock.monotonic()
@@ -510,7 +510,7 @@ class Tick:
         self._pulse.set()
 
     def _maintained(self, moved: bool) -> None:
-        """Maintenance has been done: look for what it made ready, and whether to stay."""
+        """Maintenance is done: lease what it made ready, and decide whether to stay."""
         self._woken = self._woken or moved
         self._pulse.set()
 

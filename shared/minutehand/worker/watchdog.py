@@ -154,7 +154,7 @@ class Watchdog:
 
 
 def resident_mb() -> float:
-    """Resident memory of this process in MB; 0 where /proc does not tell."""
+    """Resident memory of this process in MB; 0 where /proc does not say."""
     try:
         with open("/proc/self/statm", "rb") as statm:
             pages = int(statm.read().split()[1])

@@ -148,7 +148,7 @@ BROKEN: list[tuple[str, str, str, Verdict, str, str]] = [
         Verdict.FAIL, "job_worker may not execute lease_jobs", "grant execute",
     ),
     (
-        "worker-doors",
+        "worker-functions",
         "grant execute on function public.settle_jobs to anon",
         "revoke execute on function public.settle_jobs from anon",
         Verdict.FAIL, "anon may execute settle_jobs", "revoke execute",

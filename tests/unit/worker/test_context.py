@@ -1,4 +1,4 @@
-"""What a processor can do, rehearsed without a queue."""
+"""What a processor can do, tested without a queue."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ export class Sequence {
     this.#next = after + 1;
   }
 
-  /** The last `seq` handed out. */
+  /** The last `seq` delivered. */
   get last() {
     return this.#next - 1;
   }

@@ -11,7 +11,7 @@ from minutehand.apps.beacon.settings import ANY_REGION, BeaconSettings
 from minutehand.apps.beacon.store import WorkerStore
 from minutehand.config import Settings
 
-#: Seconds a message may wait in the outbox: beyond the first look at it, beyond the second the
+#: Seconds a message may wait in the outbox: beyond the first a warning, beyond the second the
 #: publisher is dead.
 LATE_SECONDS, DEAD_SECONDS = 30.0, 300.0
 

@@ -154,7 +154,7 @@ class JobRoutes:
     async def submit(
         self, body: Submission, caller: SignedIn, services: Provided, response: Response
     ) -> Submitted:
-        """Accept a job spec: it is queued, whatever the backlog.
+        """Accept a job spec: it is queued, regardless of the backlog.
 
         The same jobspec_id and version again is the same job, with 200; with another body, 409.
         """
@@ -302,7 +302,7 @@ async def page(
 
 
 def quoted(text: str) -> str:
-    """A value of a Data API filter, whatever it holds."""
+    """A value of a Data API filter, with any content."""
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 

@@ -1,6 +1,6 @@
 """`minutehand beacon`: submit, list, export receipts, and verify them without asking anyone.
 
-What is checked is in verify.py; here is where things come from and go to.
+What is checked is in verify.py; input and output are here.
 """
 
 from __future__ import annotations
@@ -374,7 +374,7 @@ def _tell(output: Output, report: Report) -> None:
         line.append(f"{check['subject']}: {check['check']}")
         if check["detail"]:
             line.append(f" · {check['detail']}", style="dim")
-        output.text(line, lines=False)  # a line that a receipt brings would look like ours
+        output.text(line, lines=False)  # a line from a receipt would look like ours
     states = [check["state"] for check in told["checks"]]
     mark, colour = MARKS[report.verdict]
     output.out.print(
@@ -387,7 +387,7 @@ def _tell(output: Output, report: Report) -> None:
 
 
 def _words(report: Report) -> str:
-    """The verdict in words; what could not be checked is named, whatever the exit code."""
+    """The verdict in words; what could not be checked is always named."""
     missing = {f"{check.name} of {check.subject}": None for check in report.unchecked}
     if report.verdict == "failed":
         return "NOT verified"

@@ -188,7 +188,7 @@ class Outcome(BaseModel):
 
     @property
     def is_over(self) -> bool:
-        """Whether nothing more will come of it."""
+        """Whether it has ended."""
         return self.message is not None or self.status in {"failed", "cancelled", None}
 
 
@@ -244,7 +244,7 @@ class Sent(BaseModel):
 
 
 class WorkItem(BaseModel):
-    """Background work, as the view `async_work_items` tells it."""
+    """Background work, as the view `async_work_items` has it."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -290,7 +290,7 @@ class Reply(BaseModel):
 
 
 class ConversationLine(BaseModel):
-    """A conversation in a list, as the view `async_session_state` tells it."""
+    """A conversation in a list, as the view `async_session_state` has it."""
 
     model_config = ConfigDict(extra="ignore")
 

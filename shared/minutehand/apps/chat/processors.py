@@ -44,7 +44,7 @@ class Processors:
     async def _posting(
         self, job: Job[ChatPayload], ctx: JobContext, write: Callable[..., Awaitable[Posted]]
     ) -> Ending:
-        # here and not at the top: only who writes loads a language model
+        # here and not at the top: only writing needs a language model
         from minutehand.apps.chat.writing import Pause, Writer
 
         loaded = await self._app.store.load(job.id, job.fence)

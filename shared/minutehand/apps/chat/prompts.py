@@ -121,7 +121,7 @@ class PageContent(Answer):
 
 _SCOPES: Final[dict[Kind, str]] = {
     "research": "Name up to four questions to answer from the texts.",
-    "summarise": "Name up to three things the summary has to tell.",
+    "summarise": "Name up to three things the summary must say.",
     "compare": "Name up to four points to compare the texts by.",
     "draft": "Name up to five sections of the draft, in their order.",
     "build": "Name up to five things the page has to show.",

@@ -226,7 +226,7 @@ class ChatRoutes:
     ) -> Any:
         """All that happens in the conversation's session, text being written as progress.
 
-        A guest session's stream tells of all its conversations.
+        A guest session's stream covers all its conversations.
         """
         began_at = asked_at(request, services.clock)
         store = self._app.streaming_to(token_of(caller), session_id)

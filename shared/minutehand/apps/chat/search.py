@@ -1,6 +1,6 @@
 """Where research finds sources: a protocol, the bundled corpus, and MediaWiki's search.
 
-What is made of the sources is offline/work.py's, or a model's.
+offline/work.py, or a model, works with the sources.
 """
 
 from __future__ import annotations

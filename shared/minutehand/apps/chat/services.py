@@ -1,6 +1,6 @@
 """What chat works with: its store, files, search and the language model. Made once per process.
 
-Nothing is connected before it is needed, and no model is loaded by who asks none.
+Nothing is connected before it is needed, and no model is loaded without use.
 """
 
 from __future__ import annotations

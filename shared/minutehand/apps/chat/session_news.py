@@ -16,7 +16,7 @@ from minutehand.web.hub import EventHub
 
 logger = logging.getLogger(__name__)
 
-#: Between two reads with few sessions; more of them are looked at less often, up to `LONGEST`.
+#: Between two reads with few sessions; more of them are read less often, up to `LONGEST`.
 SHORTEST: Final = 0.25
 LONGEST: Final = 2.0
 SESSIONS_PER_SECOND: Final = 500.0
@@ -70,7 +70,7 @@ class SessionNews:
         except QueueError as error:
             self._live = False  # streams poll until it is back
             logger.warning(
-                "session news could not be read",
+                "session updates could not be read",
                 extra={"event": "chat.news_failed", "reason": type(error).__name__},
             )
             return

@@ -42,7 +42,7 @@ logger = logging.getLogger(__name__)
 MOST_CHARACTERS: Final = 8_000
 #: How long an answer is waited for; behind a gateway the function has 20 s in all.
 WAIT_SECONDS: Final = 60.0
-#: Between two looks at an answer to come.
+#: Between two polls for an answer.
 LOOK_SECONDS: Final = (0.05, 0.5)
 STILL_WRITING: Final = "Your answer is still being written; it will be in this session's messages."
 _SESSION_ID = Annotated[str | None, Query(alias="sessionId", max_length=255)]
@@ -215,7 +215,7 @@ class SessionRoutes:
         work_id: Annotated[str | None, Query(alias="workId", max_length=100)] = None,
         limit: Annotated[int, Query(ge=1, le=200)] = 100,
     ) -> dict[str, Any]:
-        """What work and people told each other; what is returned counts as read."""
+        """Messages between work and people; returned ones count as read."""
         store = self._app.in_session(token_of(caller))
         return await store.notes(_named(session_id, x_session_id), work_id, limit=limit)
 

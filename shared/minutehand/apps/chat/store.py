@@ -144,7 +144,7 @@ class SessionStore:
         )
 
     async def notes(self, session_id: str, work_id: str | None, *, limit: int) -> dict[str, Any]:
-        """What work and people told each other; what is returned counts as read."""
+        """Messages between work and people; returned ones count as read."""
         return await self._call(
             "chat_notes_of", session_id, p_work_id=work_id, p_limit=limit, repeatable=False
         )

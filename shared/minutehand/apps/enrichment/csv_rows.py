@@ -33,7 +33,7 @@ _GROUPED = re.compile(r"[\s,'_\u00a0\u202f]")
 
 
 class UnreadableFile(Exception):
-    """The file as a whole cannot be imported; the message tells a person why."""
+    """The file as a whole cannot be imported; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ async def split_records(
 
     Args:
         start: The offset at which the stream begins; offsets count on from there.
-        limit: A longer record is given up: its first line becomes a record with a `problem`,
+        limit: A longer record is refused: its first line becomes a record with a `problem`,
             and the lines after it are read again.
     """
     joiner = _Joiner(start, limit)

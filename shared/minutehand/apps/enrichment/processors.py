@@ -227,7 +227,7 @@ class Processors:
     async def _paid(
         self, job: Job[Any], call: Callable[[], Awaitable[dict[str, Any]]]
     ) -> dict[str, Any]:
-        """Call once per job, whatever happens to its attempts, and count what it cost."""
+        """Call once per job, however many attempts it takes, and count its cost."""
         store = self._app.store
         already = await store.begin_call(job.id, job.fence, CALL)
         if already is not None:

@@ -101,7 +101,7 @@ class Enrichment(Collaborators):
         client answers: it is not secret, and no vendor would accept it.
 
         Raises:
-            SealBroken: It was sealed for another workspace, or altered, or its key is gone.
+            SealBroken: It was sealed for another workspace, or altered, or its key was deleted.
         """
         if sealed.startswith(KEY_PREFIX) and self.is_offline(mode):
             return sealed

@@ -216,7 +216,7 @@ class ReportChapter(BaseModel):
 
 
 class Report(BaseModel):
-    """A plan as it is handed over: what is there, what is missing, and why."""
+    """A plan for download: what exists, what is missing, and why."""
 
     plan_id: UUID
     prompt: str

@@ -46,7 +46,7 @@ class Pause(Exception):
 
 
 class StageFailed(Exception):
-    """A stage is given up."""
+    """A stage is abandoned."""
 
     def __init__(self, code: str, reason: str) -> None:
         self.code = code
@@ -85,7 +85,7 @@ class Pipeline:
             return await self._end()
         finally:
             sending.cancel()
-            # its error has come to anyone who flushed
+            # its error has reached the callers of flush
             with suppress(BaseException):
                 await sending
 
@@ -295,7 +295,7 @@ class Pipeline:
             seconds=round((self._app.clock.now() - started).total_seconds(), 3),
             artifacts=sorted(files),
         )
-        # what needs it may begin: news is stored in the order in which it was told
+        # what needs it may begin: events are stored in the order of their appends
         self.results[stage.name] = result
         self.models[stage.name] = model
         await recorder.flush()
@@ -340,5 +340,5 @@ class Pipeline:
         return outcome
 
 
-#: Failures of a model that no further try mends.
+#: Failures of a model that another try cannot correct.
 _FINAL: Final = frozenset({"not_authorised", "out_of_credit", "input_refused", "not_computable"})

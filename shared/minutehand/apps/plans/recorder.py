@@ -62,7 +62,7 @@ class Recorder:
         """Return once everything added so far is stored.
 
         Raises:
-            PlanGone: It was not, since the plan is gone.
+            PlanGone: It was not, since the plan was deleted.
             LeaseLost: It was not, since another attempt has taken over.
         """
         stored: asyncio.Future[None] = asyncio.get_running_loop().create_future()

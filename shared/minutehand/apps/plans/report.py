@@ -1,4 +1,4 @@
-"""The report: made of what the stages hold, at any moment, by plain functions.
+"""The report: built from the stages' results, at any time, by plain functions.
 
 There is nothing to wait for and nothing that can fail, so there always is one.
 """

@@ -200,7 +200,7 @@ class PlanRoutes:
         async with Opening(request, services, caller, guest=f"plan:{plan_id}") as opening:
             plan = await opening.read(store.read(plan_id))
             if plan.finished_at is not None and position >= plan.last_seq:
-                return Response(status_code=204)  # which tells EventSource not to come back
+                return Response(status_code=204)  # which stops EventSource from reconnecting
             circle = str(caller.user_id) if caller is not None else "guests"
             feed = PlanFeed(store, plan, after=position, reads=services.hub.reads, circle=circle)
             first = await opening.read(feed.read())

@@ -217,7 +217,7 @@ def _cue(texts: Sequence[str], at: int) -> bool:
 def _commands(texts: Sequence[str], at: int) -> bool:
     """Whether a word is a command: a verb with something behind it that a command has.
 
-    Before an article comes a preposition or, whatever was recognised for it, a verb.
+    Before an article comes a preposition or a verb, even if it was recognised as something else.
     """
     if at >= len(texts):
         return False

@@ -77,7 +77,7 @@ class Sound:
 
     @property
     def silent(self) -> bool:
-        """Whether there is nothing to hear at all."""
+        """Whether it is silent throughout."""
         return sum(end - start for start, end in self.pauses) >= self.seconds - 0.5
 
 
@@ -160,7 +160,7 @@ class Ffmpeg:
         Args:
             seconds: Time for it.
             most_seconds: Longest sound that is taken.
-            on_second: Called with the second it has come to.
+            on_second: Called with the second that it has reached.
 
         Raises:
             StageError: `video_too_long`, or `unreadable_audio`.

@@ -104,7 +104,7 @@ class Loaded(Lenient):
         return next((s.result for s in self.stages if s.name == name and s.result), None)
 
     def failure(self, name: StageName) -> Stage | None:
-        """A stage that was given up."""
+        """A stage that was abandoned."""
         return next((s for s in self.stages if s.name == name and s.status == "failed"), None)
 
 
@@ -210,7 +210,7 @@ class TrainingState(TrainingLine):
     file_name: str
     host_asset: str | None
     stages: list[Stage]
-    heard: int = Field(description="Stretches of about half a minute that are transcribed.")
+    heard: int = Field(description="Chunks of about half a minute that are transcribed.")
     version: int | None = Field(description="The latest procedure's; null before there is one.")
 
 

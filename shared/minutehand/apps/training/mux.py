@@ -145,7 +145,7 @@ class Mux:
         )
 
     async def delete_asset(self, asset_id: str) -> None:
-        """Delete a video; one that is gone stays gone."""
+        """Delete a video; nothing happens if it is already deleted."""
         await self._call("DELETE", f"/assets/{quote(asset_id, safe='')}", missing_ok=True)
 
     async def send(

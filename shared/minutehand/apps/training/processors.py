@@ -1,6 +1,6 @@
 """The training processors: transcription, sop_generation and mux_upload, and the pieces of them.
 
-A finished stage is stored and never done again, whichever attempt or run asks.
+A finished stage is stored and never repeated by another attempt or run.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ Outcome = dict[str, Any] | Fail | Retry | Snooze
 SECONDS_TO_SPARE: Final = 10.0
 #: A transcription reports its progress at most this often while others recognise its chunks.
 PROGRESS_REPORTS: Final = 20
-#: An upload looks so soon whether its video has been checked; later less often.
+#: Seconds until an upload first checks whether its video was verified; later less often.
 CHECK_SECONDS: Final = 2.0
-#: A transcription looks so soon whether its turn has come; later less often.
+#: Seconds until a transcription first checks for its turn; later less often.
 TURN_SECONDS: Final = 3.0
 MOST_PATIENCE_SECONDS: Final = 30.0
 _LIVE: Final = frozenset({"pending", "processing", "waiting"})
@@ -50,7 +50,7 @@ class Processors:
 
     async def transcription(self, job: Job[TrainingPayload], ctx: JobContext) -> Outcome:
         """Check the recording, take its sound out, and write down what is said."""
-        # here and not at the top: only who works on a training loads its tools
+        # here and not at the top: only processing a training needs its tools
         from minutehand.apps.training.stages import Source, take_sound, verify
 
         loaded = await self._app.store.load(job.id, job.fence)
@@ -134,14 +134,14 @@ class Processors:
         return {"removed": removed}
 
     def _patience(self, job: Job[TrainingPayload], least: float) -> float:
-        """Seconds until a job looks again: a backlog of hours is not asked every moment."""
+        """Seconds until a job checks again: a backlog of hours is not polled constantly."""
         age = (self._app.clock.now() - job.created_at).total_seconds()
         return min(MOST_PATIENCE_SECONDS, max(least, age / 8))
 
     async def _have_heard(
         self, job: Job[TrainingPayload], ctx: JobContext, loaded: Loaded
     ) -> list[dict[str, Any]]:
-        """Have each stretch recognised by a job of its own; what those answered."""
+        """Have each chunk transcribed by its own job; return their results."""
         chunks: list[tuple[float, float]] = (loaded.result("audio") or {}).get("chunks", [])
         # a later run has children of its own, though it is the same job
         name = f"training_chunk@{loaded.generation}"
@@ -163,7 +163,7 @@ class Processors:
         )
         answers: list[dict[str, Any]] = []
         size = -(-len(ids) // PROGRESS_REPORTS)
-        # a few at a time, so that this job tells how far its chunks are
+        # a few at a time, so that this job reports the progress of its chunks
         for start in range(0, len(ids), size):
             done = len(chunks) - len(ids) + start
             ctx.progress(

@@ -423,7 +423,7 @@ async def clean(app: Training, job: Job[CleanPayload]) -> int:
         removed = await app.files.remove(keys=keys, prefix=prefix)
     if payload.host_upload is not None or payload.host_asset is not None:
         if app.host is None:
-            raise StageError("not_configured", "The video host's access token is gone")
+            raise StageError("not_configured", "The video host's access token was removed")
         await _clean_host(app.host, payload)
     return removed
 
@@ -431,7 +431,7 @@ async def clean(app: Training, job: Job[CleanPayload]) -> int:
 async def _clean_host(host: Mux, payload: CleanPayload) -> None:
     asset = payload.host_asset
     if payload.host_upload is not None:
-        # before it is looked at: what cannot be cancelled any more has become a video
+        # before it is read: what can no longer be cancelled has become a video
         await host.cancel_upload(payload.host_upload)
         if payload.host and asset is None:
             upload = await host.find_upload(payload.host_upload)

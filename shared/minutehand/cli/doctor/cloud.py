@@ -1,4 +1,4 @@
-"""A deployed stage as AWS tells of it: placeholders, secrets, schedule, functions, failures."""
+"""A deployed stage as AWS reports it: placeholders, secrets, schedule, functions, failures."""
 
 from __future__ import annotations
 
@@ -193,7 +193,7 @@ def alerts(patient: Patient) -> Finding:
 
 
 def account(patient: Patient) -> Finding:
-    """Someone is signed in, so that the rest can be looked at."""
+    """Someone is signed in, so that the rest can be checked."""
     say = Reporter("aws-account")
     if patient.aws_away is not None:
         return say.fail(str(patient.aws_away), patient.aws_away.fix or "see the message")

@@ -54,7 +54,7 @@ MARKS = {
 
 def doctor(
     *,
-    stage: Annotated[str | None, typer.Option(help="Also look at this deployed stage.")] = None,
+    stage: Annotated[str | None, typer.Option(help="Also check this deployed stage.")] = None,
     only: Annotated[
         list[str] | None, typer.Option("--only", help="Only this check; repeatable.")
     ] = None,
@@ -124,12 +124,12 @@ def _values(output: Output, env_file: Path | None) -> dict[str, str]:
     except CommandFailed as failed:
         if env_file is not None:
             raise
-        output.note(f"{failed}; looking at this machine only")
+        output.note(f"{failed}; checking this machine only")
         return {}
 
 
 def deployed_patient(stage: str, region: str, env_file: Path | None) -> Patient:
-    """A stage with the values it runs with; a named file's values win over what AWS tells.
+    """A stage with the values it runs with; a named file's values take precedence over AWS's.
 
     The environment adds who is asking and the database's address, never the local stack's values.
     """
@@ -148,7 +148,7 @@ def deployed_patient(stage: str, region: str, env_file: Path | None) -> Patient:
 
 
 def examine(patient: Patient, only: Iterable[str] | None = None) -> Iterator[Finding]:
-    """Every check's finding, in order; one that cannot look says why."""
+    """Every check's finding, in order; one that cannot run says why."""
     chosen = set(only or ())
     for check in CHECKS:
         if chosen and check.name not in chosen:
@@ -242,5 +242,5 @@ def report(output: Output, findings: Iterable[Finding], *, quiet: bool) -> list[
     bad = sum(finding.verdict is Verdict.FAIL for finding in seen)
     odd = sum(finding.verdict is Verdict.WARN for finding in seen)
     if not quiet:
-        output.out.print(f"{len(seen)} checks, {bad} failed, {odd} to look at")
+        output.out.print(f"{len(seen)} checks, {bad} failed, {odd} warnings")
     return seen

@@ -14,7 +14,7 @@ from minutehand.local.migrations import find_migrations
 from minutehand.project import Project
 
 NEEDS = ("DATABASE_URL",)
-#: Who may execute what: the functions that must be open, by role.
+#: Functions that must be executable, by role.
 OPEN = {
     "authenticated": ("enqueue_job", "get_job", "cancel_job", "retry_job", "answer_job"),
     "job_worker": (
@@ -23,7 +23,7 @@ OPEN = {
     ),
     "service_role": ("enqueue_job", "lease_jobs", "settle_jobs", "queue_health", "queue_stats"),
 }  # fmt: skip
-#: The worker's functions, which no one who comes from a browser may open.
+#: The worker's functions, which no browser role may execute.
 SHUT = (
     "lease_jobs",
     "report_jobs",
@@ -136,7 +136,7 @@ def grants(patient: Patient) -> Finding:
 
 def closed(patient: Patient) -> Finding:
     """The worker's functions are shut to browsers; `service_role` and `job_worker` hold them."""
-    say = Reporter("worker-doors")
+    say = Reporter("worker-functions")
     rows = patient.ask(
         """select p.proname, r.rolname from pg_proc as p
            join pg_namespace as n on n.oid = p.pronamespace and n.nspname = 'public'
@@ -363,7 +363,7 @@ def members(patient: Patient) -> Finding:
             return say.ok(f"{tenants} tenants, {people} people")
         return say.warn(
             f"{tenants} tenants with {people} people: no one can use the queue yet",
-            f"look into the views {patient.schemas.engine}.tenants and tenant_members",
+            f"check the views {patient.schemas.engine}.tenants and tenant_members",
         )
     if not tenants:
         return say.fail("no workspace exists yet: no one can use the service", create)
@@ -447,7 +447,7 @@ CHECKS = tuple(
         ("wal-level", wal_level),
         ("migrations", migrations),
         ("grants", grants),
-        ("worker-doors", closed),
+        ("worker-functions", closed),
         ("row-level-security", row_security),
         ("engine-tables", engine),
         ("extensions", extensions),

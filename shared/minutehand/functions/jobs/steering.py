@@ -69,7 +69,7 @@ class Schedules(Body):
 
 
 class WebhookBody(Body):
-    """A webhook to make; without lists it is told of every state change of every job."""
+    """A webhook to make; without lists it receives every state change of every job."""
 
     url: Url
     description: Reason | None = None

@@ -156,10 +156,10 @@ async def list_jobs(
 ) -> JobPage:
     """A page of jobs, newest first; jobs enqueued meanwhile shift nothing.
 
-    The list ends where `next_cursor` is null: by a type, a queue or a search it is looked for in
+    The list ends where `next_cursor` is null: by a type, a queue or a search it is searched in
     slices, and a page may hold fewer jobs than asked for, even none. With `sort` the 10,000
     youngest of each state are sorted; the next page is asked for by `offset` while there is
-    `more`, and `cut` tells of older ones.
+    `more`, and `cut` says that there are older ones.
     """
     if sort is not None:
         where = {
@@ -319,7 +319,7 @@ async def get_events(
     async with Opening(request, services, caller, guest=feed.topic) as opening:
         first = await opening.read(feed.start())
         if first.end is not None and not first.lines and last_event_id:
-            return Response(status_code=204)  # tells EventSource not to come back
+            return Response(status_code=204)  # stops EventSource from reconnecting
         return opening.stream(feed, first, began_at=began_at, pace=services.pace)
 
 

@@ -11,7 +11,7 @@ const RETRY_MS = 200;
 export class Database {
   #api = null;
   #lost = null; // rejects when the present life ends
-  #schema = 0; // counts the schema changes we were told of
+  #schema = 0; // counts the schema changes we were notified of
   #reloading = false;
 
   get isUp() {
@@ -63,7 +63,7 @@ export class Database {
     }
   }
 
-  // A Data API whose introspection began after the last schema change we were told of.
+  // A Data API whose introspection began after the last schema change we were notified of.
   async #open() {
     for (;;) {
       const seen = this.#schema;
@@ -76,7 +76,7 @@ export class Database {
   // A new one takes over: clearing the old one's cache would race with an introspection under way.
   async #reload() {
     this.#schema += 1;
-    if (this.#reloading || !this.#api) return; // anyone who is opening one looks again
+    if (this.#reloading || !this.#api) return; // a caller that is opening one checks again
     this.#reloading = true;
     // what was told once is not told again: tried until it succeeds, or the database is unavailable
     while (this.#api && !(await this.#replace())) await sleep(RETRY_MS);

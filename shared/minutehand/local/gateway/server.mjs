@@ -53,7 +53,7 @@ function answerPreflight(incoming, outgoing) {
   outgoing.writeHead(204, {
     "access-control-allow-origin": "*",
     "access-control-allow-methods": METHODS,
-    // whatever the browser is about to send: keys and tokens decide, not header names
+    // any method and header a browser may send: keys and tokens decide, not header names
     "access-control-allow-headers": incoming.headers["access-control-request-headers"] ?? "*",
     "access-control-max-age": "3600",
     vary: "Access-Control-Request-Headers",

@@ -150,7 +150,7 @@ class Environment:
             init_ms=self._init_ms,
             log_tail=b"".join(self._tail)[-4096:],
         )
-        self._init_ms = None  # told once, as in AWS' REPORT line
+        self._init_ms = None  # reported once, as in AWS's REPORT line
         return finished
 
     async def settle(self, *, timeout: float) -> None:

@@ -1,4 +1,4 @@
-"""Rooms: which channels hear a topic, and how one message reaches all of them.
+"""Rooms: which channels have joined a topic, and how one message reaches all of them.
 
 The loop in `Rooms.deliver` is the hot path; everything it needs is computed before it.
 """

@@ -1,4 +1,4 @@
-"""Postgres Changes: who listens to which table, and which channel hears a change of it.
+"""Postgres Changes: who listens to which table, and which channel receives a change of it.
 
 Visibility is Postgres' own decision, by `realtime.apply_rls`; this module keeps the rows of
 `realtime.subscription`, streams the publication while there are listeners, and routes the answers.
@@ -145,7 +145,7 @@ class PostgresChanges:
     # --------------------------------------------------------------------- subscriptions
 
     def subscribe(self, channel: Member) -> None:
-        """Subscribe a joined channel in the background and tell it how that went."""
+        """Subscribe a joined channel in the background and send it the outcome."""
         self._drop(channel)
         subscription = self._subscriptions[channel] = Subscription({})
         subscription.task = asyncio.create_task(self._subscribe_and_tell(channel, subscription))

@@ -71,7 +71,7 @@ class Limits:
     #: Pauses before a refused handshake and a refused join are answered (hosted: 2 s and 5 s).
     connect_error_delay_seconds: float = 0
     join_error_delay_seconds: float = 0
-    #: Longest time between two looks at a channel's token.
+    #: Longest time between two checks of a channel's token.
     token_check_seconds: float = 300
     #: Token refreshes of one channel within this time are merged, the last one wins.
     token_refresh_window_seconds: float = 0

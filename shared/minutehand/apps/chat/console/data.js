@@ -42,7 +42,7 @@ export const isOver = (status) =>
 export const linkOf = ({ id, session_id: guestSession }) =>
   `${location.origin}/guest/chat#${guestSession}/${id}`;
 
-/** What such an address names: `{guestSession, id}`, either null where it is missing or no such thing. */
+/** What such an address names: `{guestSession, id}`, either null where it is missing or not valid. */
 export function namedBy(hash) {
   const [, guestSession = null, id = null] =
     /^#(guest_[0-9a-f]{64})(?:\/([0-9a-f-]{36}))?$/.exec(hash) ?? [];

@@ -1,6 +1,6 @@
 """A reply without a language model: exact answers, what was said, given texts, the corpus.
 
-Whatever else is asked gets one sentence that says what is missing.
+Any other question gets one sentence that says what is missing.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Following a message in a terminal: its reply as it is written, and the work it becomes.
 
-Verbs are chat.py's. What is told apart here is only how it looks: to a person at a terminal text
+Verbs are chat.py's. The only difference here is the display: to a person at a terminal text
 grows as it is written, a pipe gets whole lines, a program one JSON document a line.
 """
 
@@ -28,7 +28,7 @@ _TEXT = re.compile(r"text:(\d+)")
 def grown(known: tuple[int, str], progress: dict[str, Any]) -> tuple[int, str]:
     """The text being written, from a place on, out of what was known and a job's progress.
 
-    A piece tells the text from the n-th character on (stage `text:<n>`); pieces overlap, so that
+    A piece holds the text from the n-th character on (stage `text:<n>`); pieces overlap, so that
     some may be missed.
     """
     match = _TEXT.fullmatch(str(progress.get("stage") or ""))

@@ -148,7 +148,7 @@ function Fields({ account, onSaved }) {
       await edit("accounts", account.id, changes);
       setDraft(null);
       setProblem(null);
-      notify("Saved; enrichment jobs that run now leave these fields alone");
+      notify("Saved; enrichment jobs that run now do not change these fields");
       onSaved();
     } catch (error) {
       setProblem(error.message);

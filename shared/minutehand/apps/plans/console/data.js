@@ -59,7 +59,7 @@ const SAFETY_MS = 30_000;
 /**
  * Follow a plan: its events from the first one on, in order, without gaps.
  *
- * Realtime says that there is news; what is read is the log after the last `seq`. While the topic
+ * Realtime says that there are updates; the log after the last `seq` is read. While the topic
  * cannot be joined, the log is polled.
  *
  * @param {{plan_id: string, realtime_topic: string}} plan

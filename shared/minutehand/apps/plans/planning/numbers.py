@@ -94,7 +94,7 @@ def plural_of(noun: str) -> str:
 
 
 def singular_of(noun: str) -> str:
-    """The singular of a regular English plural, as far as its ending tells."""
+    """The singular of a regular English plural, judged by its ending."""
     irregular = {"people": "person", "persons": "person", "staff": "staff", "children": "child"}
     if noun in irregular:
         return irregular[noun]

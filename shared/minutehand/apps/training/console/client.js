@@ -1,4 +1,4 @@
-// The guide's browser client: a recording is handed in, and the id of its job comes back.
+// The guide's browser client: submit a recording, get the id of its job.
 
 /**
  * @param {(method: string, path: string, options: {body: object}) => Promise<object>} request Sends

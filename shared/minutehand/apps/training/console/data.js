@@ -1,4 +1,4 @@
-// What the pages of training read and do, and how a training looks while it is worked on.
+// What the pages of training read and do, and how a training is shown while it is processed.
 
 import { request, supabase, unwrap } from "../../api.js";
 import { trainingClient } from "./client.js";
@@ -95,7 +95,7 @@ const LIVE = new Set(["pending", "processing", "waiting"]);
 /**
  * A training's stages in their order, each with its state, its share done and a sentence.
  *
- * @param {object} training As the API tells it.
+ * @param {object} training As the API returns it.
  * @param {Map<string, object>} live Rows of its jobs by id, newer than the training's own.
  */
 export function picture(training, live) {

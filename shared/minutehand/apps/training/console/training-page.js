@@ -36,7 +36,7 @@ export default function TrainingPage({ id, workspace }) {
     remove(
       {
         title: "Delete the training?",
-        text: "The video, its transcript and every version of its procedure are gone for good.",
+        text: "The video, its transcript and every version of its procedure are deleted permanently.",
       },
       () => trainings.remove(id),
       () => {

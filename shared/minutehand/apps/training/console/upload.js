@@ -108,7 +108,7 @@ function typeOf(file) {
   return TYPES[file.name.split(".").at(-1).toLowerCase()] ?? "application/octet-stream";
 }
 
-/** Ask the server about the uploads of an earlier visit, and complete those that have arrived. */
+/** Ask the server about uploads of an earlier page load, and complete those that have arrived. */
 export async function recall({ workspaceId, owner, onStarted }) {
   const waiting = running
     .get()
