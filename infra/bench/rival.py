@@ -55,7 +55,7 @@ class Person:
 
     def __init__(self, scratch: Scratch, wake: Callable[[], None], user_id: str = USER) -> None:
         self._wake = wake
-        self._api = DataApi(scratch.gateway.url, read_seconds=30.0, patience_seconds=60.0)
+        self._api = DataApi(scratch.gateway.url, read_seconds=30.0, timeout_seconds=60.0)
         self._headers = {
             "apikey": PUBLISHABLE_KEY, "Authorization": f"Bearer {user_token(user_id)}"
         }  # fmt: skip

@@ -18,7 +18,7 @@ from minutehand.ai.errors import (
     RateLimited,
     Unreachable,
 )
-from minutehand.queue.foreign import Answer, connect, exchange, patience, repeating
+from minutehand.queue.foreign import Answer, connect, exchange, repeating, timeouts
 from minutehand.queue.lean_httpx import httpx
 from minutehand.retry_after import retry_after
 
@@ -52,7 +52,7 @@ class Endpoint:
         headers = {"accept": accept}
         if key:
             headers["authorization"] = f"Bearer {key}"
-        self._http = connect(headers=headers, timeout=patience(answer_seconds))
+        self._http = connect(headers=headers, timeout=timeouts(answer_seconds))
 
     def post(self, **content: Any) -> AbstractAsyncContextManager[httpx.Response]:
         """Post `content` (json, or data and files) and read the answer as it comes."""

@@ -70,7 +70,7 @@ class OfflineSpeechToText:
 async def _hear(sound: bytes, on_heard: OnHeard | None) -> list[tuple[str, int, int]]:
     child = await asyncio.create_subprocess_exec(
         sys.executable,
-        str(Path(__file__).with_name("ear_process.py")),
+        str(Path(__file__).with_name("speech_process.py")),
         str(os.getpid()),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,

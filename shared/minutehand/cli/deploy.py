@@ -69,12 +69,12 @@ class Plan:
         import boto3
         from botocore.config import Config
 
-        patient = Config(connect_timeout=10, read_timeout=910, retries={"total_max_attempts": 1})
+        slow = Config(connect_timeout=10, read_timeout=910, retries={"total_max_attempts": 1})
         return boto3.client(  # type: ignore[call-overload]
             service,
             region_name=self.region,
             endpoint_url=self.endpoint,
-            config=patient if service == "lambda" else None,
+            config=slow if service == "lambda" else None,
         )
 
 

@@ -29,7 +29,7 @@ FIXES: Mapping[str, str] = {
     "email_address_invalid": "correct the address",
     "validation_failed": "correct the address",
     "signup_disabled": "allow new users under Authentication → Sign in / Providers",
-    "unexpected_failure": "check the SMTP settings under Authentication → Emails, and the  "
+    "unexpected_failure": "check the SMTP settings under Authentication → Emails, and the "
     "logs of Auth",
 }
 #: Auth knows the address, and its owner has confirmed it.

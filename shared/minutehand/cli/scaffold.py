@@ -50,12 +50,12 @@ from __future__ import annotations
 
 from minutehand.apps.{app}.models import {model}
 from minutehand.apps.{app}.processors import {function}
-from minutehand.worker.testing import Rehearsal
+from minutehand.worker.testing import ProcessorTest
 
 
 async def test_{function}_greets_by_name() -> None:
     """The result is what the caller reads on the job."""
-    run = await Rehearsal({function}, {model}(name="Ada")).run()
+    run = await ProcessorTest({function}, {model}(name="Ada")).run()
 
     assert run.outcome == "completed"
     assert run.result == {{"greeting": "Hello, Ada!"}}

@@ -116,7 +116,7 @@ class Calls:
     async def _repeat(
         self, query: Callable[[], Any], headers: Mapping[str, str], repeatable: bool
     ) -> Any:
-        async for attempt in AsyncRetrying(**patience(self._attempts, repeatable)):
+        async for attempt in AsyncRetrying(**retry_options(self._attempts, repeatable)):
             with attempt, translated():
                 async with asyncio.timeout(_CALL_SECONDS):
                     return (await prepared(query(), headers).execute()).data
@@ -129,7 +129,7 @@ class BlockingCalls(Calls):
     async def _repeat(
         self, query: Callable[[], Any], headers: Mapping[str, str], repeatable: bool
     ) -> Any:
-        for attempt in Retrying(**patience(self._attempts, repeatable)):
+        for attempt in Retrying(**retry_options(self._attempts, repeatable)):
             with attempt, translated():
                 return prepared(query(), headers).execute().data
         raise AssertionError("unreachable: the retries either return or raise")
@@ -164,7 +164,7 @@ def bearer(token: str | None) -> dict[str, str]:
     return {} if token is None else {"Authorization": f"Bearer {token}"}
 
 
-def patience(attempts: int, repeatable: bool) -> dict[str, Any]:
+def retry_options(attempts: int, repeatable: bool) -> dict[str, Any]:
     """How tenacity repeats what may be repeated; else only what never left."""
 
     def is_worth_repeating(error: BaseException) -> bool:

@@ -54,7 +54,7 @@ class Timing:
     #: Wait for a missing event to arrive.
     reorder: float = 0.1
     #: After which a first join counts as failed.
-    join_patience: float = 5.0
+    join_timeout: float = 5.0
 
 
 class Watcher(ABC):
@@ -70,7 +70,7 @@ class Watcher(ABC):
         self._topic = Topic(
             access,
             topic,
-            patience=timing.join_patience,
+            timeout=timing.join_timeout,
             joined=self._on_joined,
             lost=self._on_lost,
             message=self._on_message,
@@ -95,7 +95,7 @@ class Watcher(ABC):
         self._behind = False
         self._quiet = False
         self._held = False
-        self._told_count = 0
+        self._queued_count = 0
         self._look_again_at = -math.inf
         self._took = 0.0
         self._unreachable = False
@@ -129,7 +129,7 @@ class Watcher(ABC):
         """Hand events to the reader."""
         before = len(self._queue)
         self._queue.extend(events)
-        self._told_count += len(self._queue) - before
+        self._queued_count += len(self._queue) - before
         if self._queue:
             self._news.set()
         if len(self._queue) >= _MOST_QUEUED:
@@ -162,7 +162,7 @@ class Watcher(ABC):
             return "offline"
         if not self._joined or self._distrusted:
             waited = self._now() - self._started_at if self._started_at else 0.0
-            joining = not self._lost_once and waited < self._timing.join_patience
+            joining = not self._lost_once and waited < self._timing.join_timeout
             return "catching-up" if joining or self._reads == 0 else "polling"
         gap = self._has_gap or self._behind or self._held
         return "live" if self._synced and not gap else "catching-up"
@@ -335,7 +335,7 @@ class Watcher(ABC):
 
     async def _read(self) -> None:
         """Read once; a refusal that repeating cannot change ends the watch."""
-        began, told = self._now(), self._told_count
+        began, told = self._now(), self._queued_count
         is_check = self._read_at > began and self._synced and not (self._failures or self._held)
         joins = self._joins if self._joined else 0
         waiters, self._waiters = self._waiters, []
@@ -352,7 +352,7 @@ class Watcher(ABC):
         else:
             self._reads += 1
             self._took = self._now() - began
-            if self._told_count == told and began - self._look_again_at > _LOOK_AGAIN_SECONDS / 2:
+            if self._queued_count == told and began - self._look_again_at > _LOOK_AGAIN_SECONDS / 2:
                 self._held = False
             if self._failures:
                 self._topic.hurry()

@@ -48,7 +48,7 @@ class Topic:
     half-open socket is closed after 40 s by the library's own keepalive, or when a read fails.
 
     Args:
-        patience: Seconds a connection and a join may take.
+        timeout: Seconds a connection and a join may take.
     """
 
     def __init__(
@@ -56,14 +56,14 @@ class Topic:
         access: Access,
         name: str,
         *,
-        patience: float,
+        timeout: float,
         joined: Callable[[bool], None],
         lost: Callable[[str], None],
         message: Callable[[object], None],
     ) -> None:
         self._access = access
         self._name = name
-        self._patience = patience
+        self._timeout = timeout
         self._joined = joined
         self._lost = lost
         self._message = message
@@ -113,7 +113,7 @@ class Topic:
             access.realtime_url,
             token=access.key,
             auto_reconnect=False,  # it would give up after some attempts, and join with old tokens
-            timeout=max(1, round(self._patience)),
+            timeout=max(1, round(self._timeout)),
         )
         tasks: set[asyncio.Future[Any]] = set()
         try:
@@ -143,7 +143,7 @@ class Topic:
         those who say so are informed of what was held back.
         """
         try:
-            async with asyncio.timeout(self._patience):
+            async with asyncio.timeout(self._timeout):
                 queue = await self._access.user(read_once=True)
                 followed = await queue.follow_topic(self._name, self._follower_id)
         except (QueueError, TimeoutError) as error:

@@ -85,7 +85,7 @@ class Service:
         try:
             yield
         finally:
-            await self._runs.aclose(patience_seconds=STOP_SECONDS)
+            await self._runs.aclose(timeout_seconds=STOP_SECONDS)
             await self._services.aclose()
 
 

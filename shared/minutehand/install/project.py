@@ -111,12 +111,12 @@ from __future__ import annotations
 import asyncio
 
 from {package}.processors.{module} import {model}, {function}
-from minutehand.worker.testing import Rehearsal
+from minutehand.worker.testing import ProcessorTest
 
 
 def test_{function}_greets_by_name() -> None:
     """The result is what the caller reads on the job."""
-    run = asyncio.run(Rehearsal({function}, {model}(name="Ada")).run())
+    run = asyncio.run(ProcessorTest({function}, {model}(name="Ada")).run())
 
     assert run.outcome == "completed"
     assert run.result == {{"greeting": "Hello, Ada!"}}

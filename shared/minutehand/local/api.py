@@ -124,11 +124,11 @@ def build_host(settings: Settings, *, database_url: str, environ: Mapping[str, s
 
     config = console_config(settings, environ)
 
-    async def tell_config(_: Request) -> JSONResponse:
+    async def serve_config(_: Request) -> JSONResponse:
         return JSONResponse(config, headers={"Cache-Control": "no-store"})
 
     routes: list[BaseRoute] = [
-        Route("/config.json", tell_config),
+        Route("/config.json", serve_config),
         *break_routes(settings, environ),
         *vendored_modules(),
     ]

@@ -49,7 +49,7 @@ class Logs:
         if self._readers:
             await asyncio.wait(self._readers, timeout=1)
 
-    def last_words(self, name: str, lines: int = 12) -> str:
+    def last_lines(self, name: str, lines: int = 12) -> str:
         """The end of a part's log, and where the whole is."""
         path = self._folder / f"{name}.log"
         words = path.read_text(errors="replace").splitlines() if path.exists() else []

@@ -196,7 +196,7 @@ class Postgres:
             if self.process.poll() is not None:
                 raise PostgresFailed(
                     f"Postgres ended with code {self.process.returncode} while starting. "
-                    f"Its last output, from {self.log_path}:\n{self._last_words()}"
+                    f"Its last output, from {self.log_path}:\n{self._last_lines()}"
                 )
             try:
                 psycopg.connect(self.url(), connect_timeout=2).close()
@@ -205,7 +205,7 @@ class Postgres:
                     self.stop()
                     raise PostgresFailed(
                         f"Postgres did not answer on port {self.port} within {seconds:.0f} s: "
-                        f"{refused}\n{self._last_words()}"
+                        f"{refused}\n{self._last_lines()}"
                     ) from refused
                 time.sleep(0.03)
             else:
@@ -290,7 +290,7 @@ class Postgres:
         with os.fdopen(descriptor, "w") as file:
             file.write(secrets.token_urlsafe(18))
 
-    def _last_words(self) -> str:
+    def _last_lines(self) -> str:
         if not self.log_path.exists():
             return "(no log)"
         return "\n".join(self.log_path.read_text(errors="replace").splitlines()[-15:])

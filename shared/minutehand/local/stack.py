@@ -259,7 +259,7 @@ class Stack:
         except TimeoutError as late:
             raise StackFailed(
                 f"{part.name} did not become ready within {READY_SECONDS:.0f} s; "
-                f"{self._logs.last_words(part.name)}"
+                f"{self._logs.last_lines(part.name)}"
             ) from late
 
     def _check_alive(self, *names: str) -> None:
@@ -268,7 +268,7 @@ class Stack:
             if process is not None and process.poll() is not None:
                 raise StackFailed(
                     f"{name} {describe_end(process.returncode)} while the stack was starting; "
-                    f"{self._logs.last_words(name)}"
+                    f"{self._logs.last_lines(name)}"
                 )
 
     async def _heal(self, name: str, process: subprocess.Popen[bytes]) -> None:
@@ -278,7 +278,7 @@ class Stack:
         if len(deaths) == RESTARTS and now - deaths[0] < WITHIN_SECONDS:
             raise StackFailed(
                 f"{name} ended {RESTARTS + 1} times within {WITHIN_SECONDS:.0f} s, so the stack "
-                f"gives up; {self._logs.last_words(name)}"
+                f"gives up; {self._logs.last_lines(name)}"
             )
         deaths.append(now)
         if name == "postgres":

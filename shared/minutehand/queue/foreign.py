@@ -79,7 +79,7 @@ def is_local(url: str) -> bool:
     return urlsplit(url).hostname in LOCAL_HOSTS
 
 
-def patience(answer_seconds: float) -> httpx.Timeout:
+def timeouts(answer_seconds: float) -> httpx.Timeout:
     """Wait so long between two pieces of an answer, and at most 5 s for a connection."""
     return httpx.Timeout(answer_seconds, connect=min(CONNECT_SECONDS, answer_seconds))
 
@@ -101,7 +101,7 @@ def connect(
         cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
         follow_redirects=False,
         headers={"user-agent": "Minutehand", **(headers or {})},
-        timeout=patience(CONNECT_SECONDS) if timeout is None else timeout,
+        timeout=timeouts(CONNECT_SECONDS) if timeout is None else timeout,
         transport=transport,
         mounts=direct,
     )

@@ -30,7 +30,7 @@ def is_guest_session(session_id: str) -> bool:
     return session_id.startswith(_GUEST_SESSION)
 
 
-def sayable(text: str) -> str:
+def redacted(text: str) -> str:
     """`text` as a log may show it: the id of a guest session is a key, and is omitted."""
     return _GUEST_SESSION_ID.sub("guest_…", text)
 

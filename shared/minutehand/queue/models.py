@@ -538,7 +538,7 @@ class LeaseResponse(Model):
 
     @model_validator(mode="before")
     @classmethod
-    def _set_unreadable_apart(cls, sent: Any) -> Any:
+    def _separate_unreadable(cls, sent: Any) -> Any:
         if not isinstance(sent, dict) or not isinstance(sent.get("leases"), list):
             return sent
         leases: list[Lease] = []

@@ -41,7 +41,7 @@ class WorkerQueue:
             settings.supabase_url,
             schema=settings.schema_name,
             read_seconds=6.0,
-            patience_seconds=15.0,
+            timeout_seconds=15.0,
         )
         self._functions = WorkerFunctions(settings, api=api, clock=clock)
 

@@ -46,7 +46,7 @@ class NoWaker:
 
 
 class Services:
-    """Clients and collaborators of one process; nothing is connected before it is needed."""
+    """Clients and dependencies of one process; nothing is connected before it is needed."""
 
     def __init__(
         self,

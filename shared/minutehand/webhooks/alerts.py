@@ -131,7 +131,7 @@ class Alerts:
     def __init__(self, server: MailServer | None) -> None:
         self._server = server
 
-    async def tell(self, job: Job[Alert], ctx: JobContext) -> dict[str, int | str] | Fail:
+    async def send(self, job: Job[Alert], ctx: JobContext) -> dict[str, int | str] | Fail:
         """Write the mail; without addresses there is nothing left to do."""
         alert = job.payload
         if not alert.mail:

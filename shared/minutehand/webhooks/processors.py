@@ -103,7 +103,7 @@ class WebhookStore:
 
 
 class Webhooks:
-    """Collaborators of one process.
+    """Dependencies of one process.
 
     Args:
         verify: Trusted certificates; the usual ones when None.
@@ -238,5 +238,5 @@ def register(registry: Registry, settings: Settings, *, app: Webhooks | None = N
         backoff=Backoff(first=10, cap=3600),
         events="minimal",
         internal=True,
-    )(Alerts(MailServer.from_env(settings.environ)).tell)
+    )(Alerts(MailServer.from_env(settings.environ)).send)
     return app

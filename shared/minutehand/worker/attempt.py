@@ -19,9 +19,11 @@ from minutehand.log import current_request_id
 from minutehand.queue.errors import LeaseLost, QueueError
 from minutehand.queue.models import ErrorInfo, JobId, Lease, NewJob, SettleItem
 from minutehand.worker import trace, tracebacks
-from minutehand.worker.containment import TaskGroupOfAttempt, belonging_to
-from minutehand.worker.context import JobContext, News
-from minutehand.worker.endings import (
+from minutehand.worker.context import JobContext, Updates
+from minutehand.worker.isolation import TaskGroupOfAttempt, belonging_to
+from minutehand.worker.job import Job
+from minutehand.worker.registry import JobType, PayloadRejected, UnknownProcessor
+from minutehand.worker.settlement import (
     Abandoned,
     Circumstances,
     Ending,
@@ -30,8 +32,6 @@ from minutehand.worker.endings import (
     StopReason,
     verdict,
 )
-from minutehand.worker.job import Job
-from minutehand.worker.registry import JobType, PayloadRejected, UnknownProcessor
 from minutehand.worker.threads import run_in_thread
 
 logger = logging.getLogger(__name__)
@@ -78,7 +78,7 @@ class Attempt:
         self.fence = lease.fence
         self.key: LeaseKey = (self.job_id, self.fence)
         self.job_type = lease.job.job_type
-        self.news = News(clock)
+        self.updates = Updates(clock)
         self.renewed_at = sent_at
         self.lease_until = sent_at + lease.lease_seconds
         self.stop_reason: StopReason | None = None
@@ -107,7 +107,7 @@ class Attempt:
         self.group = TaskGroupOfAttempt(self.job_id, self.job_type)
         self.context = JobContext(
             self,
-            self.news,
+            self.updates,
             steps=lease.steps or {},
             clock=clock,
             traceparent=trace.child_of(lease.job.traceparent),
@@ -164,13 +164,13 @@ class Attempt:
             return None
         if item.error is not None:
             item = replace(item, error=self._traced(item.error))
-        news = self.news.take(most_logs=News.MAX_LOGS + 1)
+        updates = self.updates.take(most_logs=Updates.MAX_LOGS + 1)
         cost = self.context.cost_usd + cost_usd
         return replace(
             item,
             job_id=self.job_id,
             fence=self.fence,
-            **news._asdict(),
+            **updates._asdict(),
             duration_ms=round(self.duration_seconds * 1000, 1),
             cost_usd=round(cost, 9) if cost > 0 else None,
         )
@@ -214,7 +214,7 @@ class Attempt:
         """Return once all updates so far are stored."""
         if self.stop_reason == "lost":
             raise self._lost()
-        if not self.news and not self.reporting:
+        if not self.updates and not self.reporting:
             return
         stored: asyncio.Future[None] = self._loop.create_future()
         self._flushes.append(stored)

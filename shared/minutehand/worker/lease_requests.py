@@ -101,10 +101,10 @@ class LeaseRequests:
         Raises:
             QueueUnavailable: No answer.
         """
-        patience = self._deadlines.stop_working if until is None else until
-        return await in_time(self._queue.lease(request), patience, self._clock)
+        deadline = self._deadlines.stop_working if until is None else until
+        return await in_time(self._queue.lease(request), deadline, self._clock)
 
-    def heard(self, response: LeaseResponse) -> None:
+    def note_answer(self, response: LeaseResponse) -> None:
         """Record what an answer says besides its leases."""
         self.unanswered = None
         self._summary.next_due_in_ms = response.next_due_in_ms

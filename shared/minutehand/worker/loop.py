@@ -47,9 +47,9 @@ class Worker:
     """
 
     #: Maintenance of the project runs at the first tick, and as often as this.
-    LOOK_AFTER_EVERY_SECONDS = 3600.0
+    MAINTAIN_EVERY_SECONDS = 3600.0
     #: A tick with less time left than this leaves that to the next one.
-    LOOK_AFTER_SECONDS = 3.0
+    MAINTAIN_SECONDS = 3.0
     #: Trailing check after a wake-up: a commit may become visible just after we looked.
     TRAILING_SECONDS = 0.1
 
@@ -82,7 +82,7 @@ class Worker:
         self._on_tick = on_tick
         self._on_storage = on_storage
         self._registered: object = None
-        self._look_after_at = float("-inf")
+        self._maintain_at = float("-inf")
         self._stopping = asyncio.Event()
         #: Of the run that leases now, while `run_forever` continues.
         self._draining: asyncio.Event | None = None
@@ -201,18 +201,18 @@ class Worker:
         if self._on_tick is not None:
             self._on_tick(tick)
         # after the jobs, which never wait for it
-        if ends_at - self._clock.monotonic() > self.LOOK_AFTER_SECONDS:
-            await self._look_after_project()
+        if ends_at - self._clock.monotonic() > self.MAINTAIN_SECONDS:
+            await self._maintain_project()
         return summary
 
-    async def _look_after_project(self) -> None:
+    async def _maintain_project(self) -> None:
         """Attach extensions that came later, and measure the database."""
         now = self._clock.monotonic()
-        if now < self._look_after_at:
+        if now < self._maintain_at:
             return
-        self._look_after_at = now + self.LOOK_AFTER_EVERY_SECONDS
+        self._maintain_at = now + self.MAINTAIN_EVERY_SECONDS
         try:
-            async with asyncio.timeout(self.LOOK_AFTER_SECONDS):
+            async with asyncio.timeout(self.MAINTAIN_SECONDS):
                 attached = await self.queue.attach_extensions()
                 storage = await self.queue.record_storage()
         except (QueueError, TimeoutError) as error:

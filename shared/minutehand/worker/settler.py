@@ -102,7 +102,7 @@ class Settler:
             self._give_up(items, error)
             return None
         except QueueError as error:
-            await self._settle_apart(items, attempts, error)
+            await self._settle_one_by_one(items, attempts, error)
             return None
         self._note(items, response.results, attempts)
         return response.lease
@@ -140,7 +140,7 @@ class Settler:
             )
             await asyncio.sleep(self.PAUSE_SECONDS)
 
-    async def _settle_apart(
+    async def _settle_one_by_one(
         self,
         items: Sequence[SettleItem],
         attempts: Mapping[LeaseKey, Attempt],

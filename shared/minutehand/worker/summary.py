@@ -55,7 +55,7 @@ class TickSummary:
         setattr(self, name, getattr(self, name) + 1)
 
     @property
-    def did_something(self) -> bool:
+    def is_worth_reporting(self) -> bool:
         """Whether the tick changed anything worth a line."""
         return self.leased > 0 or self.reclaimed > 0 or self.error is not None
 

@@ -28,10 +28,10 @@ from minutehand.queue.models import (
 )
 from minutehand.queue.worker_client import WorkerQueue
 from minutehand.worker.attempt import Attempt, LeaseKey
-from minutehand.worker.containment import contained
 from minutehand.worker.deadlines import Deadlines, TickOptions, in_time
 from minutehand.worker.extra_workers import SIDE_CALL_SECONDS, ExtraWorkers
 from minutehand.worker.fanout import FanOut, StartExtraWorkers
+from minutehand.worker.isolation import contained
 from minutehand.worker.lease_requests import LeaseRequests
 from minutehand.worker.maintenance import Maintenance
 from minutehand.worker.publishing import Publishing
@@ -151,10 +151,10 @@ class Tick:
             await self._maybe_fan_out()
             while await self._turn():
                 pass
-        await self._say_goodbye()
+        await self._report_end()
         self._finish_summary()
         logger.log(
-            logging.INFO if self.summary.did_something else level,
+            logging.INFO if self.summary.is_worth_reporting else level,
             "Execution completed in %d ms",
             round(self.summary.duration_ms),
             extra=self._extra("tick.completed") | {"summary": self.summary.as_dict()},
@@ -294,7 +294,7 @@ class Tick:
 
     def _take(self, response: LeaseResponse, sent_at: float, *, level: int = logging.DEBUG) -> None:
         now = self._clock.monotonic()
-        self._lease_requests.heard(response)
+        self._lease_requests.note_answer(response)
         if response.maintenance:
             self._maintenance.request()
         found = len(response.leases)
@@ -397,10 +397,10 @@ class Tick:
     async def _settle(self) -> None:
         """Settle what has ended and fill its slots, in one round trip."""
         now = self._clock.monotonic()
-        patience = now + max(0.0, min(2.0, (self._deadlines.end - now) / 3))
+        deadline = now + max(0.0, min(2.0, (self._deadlines.end - now) / 3))
         # their updates are in flight; if they are lost, the settle carries them
-        while now < patience and any(attempt.reporting for attempt in self._ended):
-            await self._reporter.settled_down(seconds=patience - now)
+        while now < deadline and any(attempt.reporting for attempt in self._ended):
+            await self._reporter.wait_idle(seconds=deadline - now)
             now = self._clock.monotonic()
         ended, self._ended = self._ended, []
         items, self._unstarted = self._unstarted, []
@@ -560,10 +560,10 @@ class Tick:
     async def _maybe_fan_out(self) -> None:
         await self._extra_workers.for_backlog(self._lease_requests.due, runs=self._runs)
 
-    async def _say_goodbye(self) -> None:
+    async def _report_end(self) -> None:
         """Leave the summary behind, unless the tick found nothing: idle is one query."""
         self._finish_summary()
-        if not self.summary.did_something:
+        if not self.summary.is_worth_reporting:
             return
         now = self._clock.monotonic()
         # under the id that was last seen with free slots: enqueues count on it for two seconds more

@@ -14,7 +14,7 @@ import threading
 import traceback
 from collections.abc import Callable, Sequence
 
-from minutehand.worker.containment import owner_of
+from minutehand.worker.isolation import owner_of
 
 logger = logging.getLogger(__name__)
 

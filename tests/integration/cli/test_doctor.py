@@ -15,7 +15,7 @@ import pytest
 from typer.testing import CliRunner
 
 from minutehand.cli.doctor.command import CHECKS, attach, examine, run
-from minutehand.cli.doctor.findings import Finding, Patient, Verdict
+from minutehand.cli.doctor.findings import Finding, Target, Verdict
 from minutehand.terminal.output import Output
 from tests.e2e.console.worker import HandWorker
 from tests.support.command import app
@@ -24,30 +24,30 @@ from tests.support.stacks import RunningStack
 
 
 @contextmanager
-def looking(stack: RunningStack, **changes: str | None) -> Iterator[Patient]:
+def looking(stack: RunningStack, **changes: str | None) -> Iterator[Target]:
     """The stack with some values planted; None takes one away."""
     values = {**stack.values, **{k: v for k, v in changes.items() if v is not None}}
     for name, value in changes.items():
         if value is None:
             values.pop(name, None)
-    patient = Patient(values)
+    target = Target(values)
     try:
-        yield patient
+        yield target
     finally:
-        patient.close()
+        target.close()
 
 
 def found(stack: RunningStack, check: str, **changes: str | None) -> Finding:
     """What one check says with those values planted."""
     [chosen] = [candidate for candidate in CHECKS if candidate.name == check]
-    with looking(stack, **changes) as patient:
-        return run(chosen, patient)
+    with looking(stack, **changes) as target:
+        return run(chosen, target)
 
 
 def test_a_healthy_stack_has_nothing_wrong(stack: RunningStack) -> None:
     """A doctor that cries wolf is not asked twice."""
-    with looking(stack) as patient:
-        findings = list(examine(patient))
+    with looking(stack) as target:
+        findings = list(examine(target))
 
     wrong = [
         f
@@ -375,7 +375,7 @@ def test_the_report_is_printed_and_its_exit_code_tells(
 
 def test_without_a_stack_it_looks_at_the_machine_alone() -> None:
     """A fresh clone has one thing to do next, not twenty."""
-    findings = list(examine(Patient({})))
+    findings = list(examine(Target({})))
 
     failed = [f for f in findings if f.verdict is Verdict.FAIL and f.check != "package"]
     assert [f.check for f in failed] == ["settings"]
@@ -385,8 +385,8 @@ def test_without_a_stack_it_looks_at_the_machine_alone() -> None:
 def test_every_fix_fits_on_one_line(stack: RunningStack) -> None:
     """A fix is read in a hurry."""
     everything_wrong: dict[str, Any] = {"STAGE": "prod", "SUPABASE_URL": "http://127.0.0.1:9"}
-    with looking(stack, **everything_wrong, DATABASE_URL="postgresql://x@127.0.0.1:9/x") as patient:
-        findings = list(examine(patient))
+    with looking(stack, **everything_wrong, DATABASE_URL="postgresql://x@127.0.0.1:9/x") as target:
+        findings = list(examine(target))
 
     for finding in findings:
         if finding.verdict in {Verdict.FAIL, Verdict.WARN}:
@@ -452,9 +452,9 @@ def test_nobody_to_use_it_is_found(stack: RunningStack) -> None:
 
 def test_looking_leaves_the_session_as_it_was(stack: RunningStack) -> None:
     """A pooler gives the server's connection to another client: nothing may stay set on it."""
-    with looking(stack) as patient:
-        assert patient.ask("show transaction_read_only") == [("on",)]
-        connection = patient.database
+    with looking(stack) as target:
+        assert target.ask("show transaction_read_only") == [("on",)]
+        connection = target.database
         connection.rollback()
         connection.read_only = False
         left = connection.execute(
@@ -476,8 +476,8 @@ def test_only_a_fix_that_is_asked_for_changes_anything(
             connection.execute("drop trigger if exists minutehand_account_confirmed on auth.users")
             answers.append(CliRunner().invoke(app, [*only, *more]))
         connection.execute("drop trigger minutehand_account_confirmed on auth.users")
-    with looking(stack, SUPABASE_SECRET_KEY=None) as patient:
-        attach(patient, Output(as_json=True))
+    with looking(stack, SUPABASE_SECRET_KEY=None) as target:
+        attach(target, Output(as_json=True))
 
     assert [(answer.exit_code, json.loads(answer.stdout)[0]["verdict"]) for answer in answers] == [
         (1, "fail"),

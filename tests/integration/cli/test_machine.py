@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from minutehand.cli.doctor import machine
-from minutehand.cli.doctor.findings import Finding, Patient, Verdict
+from minutehand.cli.doctor.findings import Finding, Target, Verdict
 from minutehand.deploy.build import source_files, sources_hash
 from minutehand.deploy.bundles import BUNDLES
 from minutehand.project import Project
@@ -49,7 +49,7 @@ def write(root: Path, bundle: str, **manifest: Any) -> None:
 
 
 def found(root: Path, check: str, stage: str | None = None) -> Finding:
-    return CHECKS[check].run(Patient({}, stage, root=root))
+    return CHECKS[check].run(Target({}, stage, root=root))
 
 
 def test_fresh_zips_and_locked_packages_are_fine(checkout: Path) -> None:

@@ -193,7 +193,7 @@ async def test_a_look_that_hangs_is_given_up_and_asked_again() -> None:
                 await asyncio.Event().wait()
             return await super().read()
 
-    pace = Pace(streaming=True, poll=0.01, patience=0.05, breath=0.0)
+    pace = Pace(streaming=True, poll=0.01, read_timeout=0.05, breath=0.0)
     feed = Hanging(Batch(), Batch(), Batch([line(1)], end="completed"))
 
     text = await asyncio.wait_for(read_all(feed, pace=pace), 60)

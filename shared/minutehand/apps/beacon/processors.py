@@ -49,7 +49,7 @@ MOST_CHAINS = 1000
 
 
 class Processors:
-    """The app's processors over one process's collaborators."""
+    """The app's processors over one process's dependencies."""
 
     def __init__(self, app: Beacon) -> None:
         self._app = app

@@ -28,7 +28,7 @@ NO_ROOM = "The queue takes no more work from here now. Wait for some of it, or c
 
 
 class Processors:
-    """The app's processors over one process's collaborators."""
+    """The app's processors over one process's dependencies."""
 
     def __init__(self, app: Chat) -> None:
         self._app = app

@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Final, Protocol
 
 from minutehand.apps.chat.offline.texts import Passage, articles_about
-from minutehand.queue.foreign import Answer, NoAnswer, connect, exchange, patience, repeating
+from minutehand.queue.foreign import Answer, NoAnswer, connect, exchange, repeating, timeouts
 from minutehand.retry_after import retry_after
 
 ATTEMPTS: Final = 3
@@ -81,7 +81,7 @@ class MediaWikiSearch:
         self._url = url
         self._sleep = sleep
         self._http = connect(
-            timeout=patience(seconds),
+            timeout=timeouts(seconds),
             headers={"user-agent": "Minutehand chat (https://github.com/minutehand/minutehand)"},
         )
 

@@ -12,7 +12,7 @@ from minutehand.apps.chat.settings import ChatSettings
 from minutehand.apps.chat.store import CallerStore, SessionStore, WorkerStore
 from minutehand.clock import Clock
 from minutehand.config import Settings
-from minutehand.queue.collaborators import Collaborators
+from minutehand.queue.dependencies import Dependencies
 
 if TYPE_CHECKING:
     from minutehand.ai.language_model import LanguageModel
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from minutehand.web.hub import EventHub
 
 
-class Chat(Collaborators):
-    """Collaborators of one process."""
+class Chat(Dependencies):
+    """Dependencies of one process."""
 
     def __init__(
         self,

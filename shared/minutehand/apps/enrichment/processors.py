@@ -70,7 +70,7 @@ class Task:
 
 
 class Processors:
-    """The app's processors over one process's collaborators."""
+    """The app's processors over one process's dependencies."""
 
     def __init__(self, app: Enrichment) -> None:
         self._app = app

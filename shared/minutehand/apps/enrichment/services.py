@@ -15,14 +15,14 @@ from minutehand.apps.enrichment.settings import ApolloSettings
 from minutehand.apps.enrichment.store import UserStore, WorkerStore
 from minutehand.aws.sealing import Sealer, make_sealer, row_context
 from minutehand.config import Settings
-from minutehand.queue.collaborators import Collaborators
+from minutehand.queue.dependencies import Dependencies
 
 if TYPE_CHECKING:
     import httpx
 
 
-class Enrichment(Collaborators):
-    """Collaborators of one process.
+class Enrichment(Dependencies):
+    """Dependencies of one process.
 
     Args:
         offline_call_seconds: How long the offline Apollo takes to answer; the contract says 1.

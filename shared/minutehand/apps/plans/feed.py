@@ -31,7 +31,7 @@ class UnnamedLine(Line):
 class PlanStream(Stream):
     """A plan read aloud; its last event is the plan's own."""
 
-    def last_words(self, reason: str) -> bytes:
+    def closing_event(self, reason: str) -> bytes:
         """Nothing: the plan's last event has said it."""
         return b""
 

@@ -18,7 +18,7 @@ from minutehand.worker.registry import Registry
 
 
 class Processors:
-    """The app's processor over one process's collaborators."""
+    """The app's processor over one process's dependencies."""
 
     def __init__(self, app: Plans) -> None:
         self._app = app

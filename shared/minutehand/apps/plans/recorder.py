@@ -32,7 +32,7 @@ class Recorder:
         self._waiting: list[asyncio.Future[None]] = []
         self._wake = asyncio.Event()
 
-    def tell(self, type_: str, **data: Any) -> None:
+    def append(self, type_: str, **data: Any) -> None:
         """Add an event."""
         if isinstance(data.get("message"), str):
             data["message"] = data["message"][:MOST_MESSAGE]

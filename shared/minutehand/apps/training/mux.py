@@ -22,8 +22,8 @@ from minutehand.queue.foreign import (
     connect,
     exchange,
     is_local,
-    patience,
     repeating,
+    timeouts,
 )
 from minutehand.queue.lean_httpx import httpx
 from minutehand.retry_after import retry_after
@@ -94,7 +94,7 @@ class Mux:
         self._attempts = attempts
         self._sleep = sleep
         self._piece_bytes = piece_bytes
-        self._http = connect(timeout=patience(answer_seconds))
+        self._http = connect(timeout=timeouts(answer_seconds))
 
     async def create_upload(self, passthrough: str) -> HostUpload:
         """Begin an upload of a video that only signed addresses will play.

@@ -43,7 +43,7 @@ _LIVE: Final = frozenset({"pending", "processing", "waiting"})
 
 
 class Processors:
-    """The app's processors over one process's collaborators."""
+    """The app's processors over one process's dependencies."""
 
     def __init__(self, app: Training) -> None:
         self._app = app
@@ -59,7 +59,7 @@ class Processors:
         if loaded.result("verify") is None and loaded.ahead >= self._app.videos.max_running:
             # those that wait for their chunks hold no lease, and count as well
             ctx.progress(0, "queued", "Other recordings come first")
-            return Snooze(after=self._patience(job, TURN_SECONDS))
+            return Snooze(after=self._pause(job, TURN_SECONDS))
         if loaded.result("audio") is None:
             with Source(self._app, loaded, ctx) as source:
                 stages: tuple[tuple[StageName, Callable[..., Awaitable[dict[str, Any]]]], ...]
@@ -94,7 +94,7 @@ class Processors:
         if loaded.training is not None and loaded.result("verify") is None:
             if loaded.transcription in _LIVE:
                 ctx.progress(0, "waiting", "The video is being checked")
-                return Snooze(after=self._patience(job, CHECK_SECONDS))
+                return Snooze(after=self._pause(job, CHECK_SECONDS))
             refused = loaded.failure("verify")
             if refused is not None:
                 # not stored as a failure of its own: a retry of both continues with the check
@@ -133,7 +133,7 @@ class Processors:
             return Fail(error.reason, data={"code": error.code})
         return {"removed": removed}
 
-    def _patience(self, job: Job[TrainingPayload], least: float) -> float:
+    def _pause(self, job: Job[TrainingPayload], least: float) -> float:
         """Seconds until a job checks again: a backlog of hours is not polled constantly."""
         age = (self._app.clock.now() - job.created_at).total_seconds()
         return min(MOST_PATIENCE_SECONDS, max(least, age / 8))

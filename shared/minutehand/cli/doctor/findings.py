@@ -45,7 +45,7 @@ class Finding:
 
 
 @dataclass
-class Patient:
+class Target:
     """A stack to check. With `stage`, the deployed one; the database only if it is named."""
 
     values: Mapping[str, str]
@@ -162,7 +162,7 @@ class Check:
     """One check: its name, what it needs to be worth running, and itself."""
 
     name: str
-    run: Callable[[Patient], Finding]
+    run: Callable[[Target], Finding]
     #: Settings without which there is nothing to check.
     needs: tuple[str, ...] = ()
     #: Only with --stage.

@@ -53,11 +53,11 @@ class Runs:
         """Ask for a run now; `reason` is for logs on AWS."""
         self.start()
 
-    async def aclose(self, *, patience_seconds: float) -> None:
+    async def aclose(self, *, timeout_seconds: float) -> None:
         """Stop leasing, release what runs, and close the connections."""
         self._worker.stop()
         if self._run is not None:
-            _, late = await asyncio.wait({self._run}, timeout=patience_seconds)
+            _, late = await asyncio.wait({self._run}, timeout=timeout_seconds)
             for run in late:
                 run.cancel()
                 await asyncio.gather(run, return_exceptions=True)

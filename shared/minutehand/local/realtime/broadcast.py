@@ -14,7 +14,7 @@ from minutehand.local.realtime.member import PREFIX, Member
 from minutehand.local.realtime.pgoutput import Change, Unchanged
 from minutehand.local.realtime.presence import PresenceState
 from minutehand.local.realtime.serializer import BINARY, JSON, Fanout, UserBroadcast
-from minutehand.queue.keys import sayable
+from minutehand.queue.keys import redacted
 
 logger = logging.getLogger(__name__)
 
@@ -125,7 +125,7 @@ class Rooms:
         if dropped:
             logger.warning(
                 "a database broadcast was dropped: too many messages per second",
-                extra={"event": "realtime.rate_limited", "topic": sayable(topic)},
+                extra={"event": "realtime.rate_limited", "topic": redacted(topic)},
             )
             return
         payload, binary = row.get("payload"), row.get("binary_payload")

@@ -126,7 +126,7 @@ class Hub:
             self.rooms.deliver_changes(changes[at : at + _BATCH])
             await self.flow.brake()
 
-    async def settle_unheard(self) -> None:
+    async def deliver_pending(self) -> None:
         """Wait until undelivered changes can be read, for a channel that has just joined."""
         await self.visibility.wait(self._unheard)
 

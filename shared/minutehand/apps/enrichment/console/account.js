@@ -29,7 +29,7 @@ export default function AccountPage({ id, workspace }) {
     history.refresh();
     contacts.refresh();
   };
-  useNews(workspace.id, refresh);
+  useUpdates(workspace.id, refresh);
   if (account.value === undefined)
     return html`<div class="page"><h1 tabindex="-1">Account</h1>${account.error ? html`<${Failed} error=${account.error} retry=${account.refresh} what="The account could not be read" />` : html`<${Loading} what="Reading the account" />`}</div>`;
   if (account.value === null) return html`<${NotFound} what="account" />`;
@@ -37,7 +37,7 @@ export default function AccountPage({ id, workspace }) {
 }
 
 /** Enrichment may be asked for elsewhere: by a colleague, an import, another tab. */
-function useNews(workspaceId, refresh) {
+function useUpdates(workspaceId, refresh) {
   const latest = useRef(refresh);
   latest.current = refresh;
   useEffect(() => {

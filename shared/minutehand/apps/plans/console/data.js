@@ -114,7 +114,7 @@ export function watchPlan(plan, { onEvents, onFreshness, onGone }) {
     schedule(joined && !held ? SAFETY_MS : POLL_MS);
   }
   const channel = client.channel(plan.realtime_topic, { config: { private: true } });
-  const hear = ({ event, payload }) => {
+  const onMessage = ({ event, payload }) => {
     if (payload?.look_again === true) {
       held = true;
       onFreshness("catching-up");
@@ -125,7 +125,7 @@ export function watchPlan(plan, { onEvents, onFreshness, onGone }) {
       onGone();
     } // to read on would be a 404
   };
-  channel.on("broadcast", { event: "*" }, hear).subscribe((status) => {
+  channel.on("broadcast", { event: "*" }, onMessage).subscribe((status) => {
     joined = status === "SUBSCRIBED";
     schedule(0); // what came before the join came over no channel
   });

@@ -9,7 +9,7 @@ const KEPT = "minutehand.uploads";
 const AT_ONCE = 3;
 const SIGNED_AT_ONCE = 10;
 const TRIES = 5;
-const PATIENCE = 20; // calls of the API while it asks to come back
+const MOST_TRIES = 20; // calls of the API while it asks to come back
 const PART_TIMEOUT_MS = 15 * 60_000;
 
 /** Uploads that have not ended: `{id, title, name, size, sent, state, problem, workspaceId}`; state is sending, paused, waiting (for its file) or finishing. */
@@ -221,7 +221,7 @@ async function patiently(call, signal) {
       return await call();
     } catch (error) {
       const isPassing = error.status === 503 || error.status === 429 || error.status === 0;
-      if (signal?.aborted || !isPassing || attempt >= PATIENCE) throw error;
+      if (signal?.aborted || !isPassing || attempt >= MOST_TRIES) throw error;
       await new Promise((resolve) =>
         setTimeout(resolve, (error.retryAfter ?? Math.min(30, 2 ** attempt / 2)) * 1000),
       );
