@@ -444,7 +444,7 @@ class UserQueue:
         return Job.model_validate(await self._call("cancel_job", {"p_job_id": job_id}))
 
     async def retry(self, job_id: JobId | str) -> Job:
-        """Send a failed or cancelled job round again.
+        """Run a failed or cancelled job again.
 
         Raises:
             JobNotFound: No such job, or not yours.

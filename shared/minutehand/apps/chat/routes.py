@@ -258,7 +258,7 @@ class ChatRoutes:
         services: Provided,
         session_id: GuestSessionId = None,
     ) -> Conversation:
-        """Answer what a work item asks; the first answer wins, the others get 409."""
+        """Answer a work item's question; the first answer wins, the others get 409."""
         store = self._app.acting_as(token_of(caller), session_id)
         said = body.model_dump(exclude_none=True)
         answered = await store.answer(conversation_id, work_item_id, said)
@@ -273,7 +273,7 @@ class ChatRoutes:
         caller: UserOrGuest,
         session_id: GuestSessionId = None,
     ) -> Conversation:
-        """Stop a work item, or the writing of a reply by its job's id. Harmless when repeated."""
+        """Cancel a work item, or the writing of a reply by its job's id. Harmless when repeated."""
         store = self._app.acting_as(token_of(caller), session_id)
         await store.cancel(conversation_id, work_item_id)
         return await store.read(conversation_id)

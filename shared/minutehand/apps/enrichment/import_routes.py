@@ -108,7 +108,7 @@ class ImportRoutes:
         )
 
     async def ask_upload(self, body: AskUpload, caller: SignedIn) -> Upload:
-        """Sign an address for a file too large for one request."""
+        """Sign a URL for a file too large for one request."""
         # a stranger gets 404 here already, before anything is signed
         await self._app.acting_as(caller.token).get_settings(body.workspace_id)
         import_id = uuid4()

@@ -133,7 +133,7 @@ class PlanRoutes:
         session_id: GuestSessionId = None,
         idempotency_key: IdempotencyHeader = None,
     ) -> Created:
-        """Plan a prompt; the same idempotency key finds the same plan.
+        """Plan a prompt; the same idempotency key returns the same plan.
 
         Without an account, where that is allowed, the plan's id is the key to it.
         """
@@ -173,7 +173,7 @@ class PlanRoutes:
         await self._store(caller).delete(plan_id)
 
     async def get_stream_status(self, plan_id: UUID, caller: Anybody) -> StreamStatus:
-        """Whether the stream can be opened: from the creation on, as long as the plan exists."""
+        """Whether the stream can be opened: from its creation, as long as the plan exists."""
         await self._store(caller).events(plan_id, 0, limit=1)
         return StreamStatus()
 
@@ -186,7 +186,7 @@ class PlanRoutes:
         after: Annotated[int | None, Query(ge=0)] = None,
         last_event_id: Annotated[str | None, Header(alias="Last-Event-ID")] = None,
     ) -> Any:
-        """Every event of the plan from its first one on, logs included, until the plan's end.
+        """Every event of the plan from the first, logs included, until the plan ends.
 
         Events are unnamed and carry `{plan_id, seq, type, data, at}`; `Last-Event-ID` resumes. JSON
         by `Accept: application/json`.
@@ -263,7 +263,7 @@ class PlanRoutes:
         )
 
     async def cancel(self, plan_id: UUID, caller: Anybody) -> PlanState:
-        """Stop a plan; finished stages stay, and are its report. Harmless when repeated."""
+        """Stop a plan; finished stages stay and make up its report. Harmless when repeated."""
         store = self._store(caller)
         await store.cancel(plan_id)
         return state_of(await store.read(plan_id))
@@ -282,7 +282,7 @@ class PlanRoutes:
         services: Provided,
         response: Response,
     ) -> Created:
-        """Make a new plan of the same prompt, from a stage on; what does not need it is kept."""
+        """Make a new plan from the same prompt, starting at a stage; other stages are kept."""
         store = self._store(caller)
         plan = await store.read(plan_id)
         stages = stages_of(plan.speed_vs_detail)

@@ -218,7 +218,7 @@ class UploadRoutes:
     async def sign_parts(
         self, upload_id: UploadId, body: SignParts, caller: SignedIn, services: Provided
     ) -> SignedParts:
-        """URLs for parts, each good for the bytes of its checksum alone; ask for more as needed."""
+        """URLs for parts, each valid only for the bytes of its checksum; ask for more as needed."""
         place = await _place(upload_id, caller, services)
         # again: the id is the caller's to write
         _refuse_size(place.cut.size_bytes, self._app.videos.upload_bytes)
@@ -286,7 +286,7 @@ class UploadRoutes:
         return _upload(place, missing=(), complete=True, training=found)
 
     async def abort_upload(self, upload_id: UploadId, caller: SignedIn, services: Provided) -> None:
-        """Throw away what has arrived; a complete file stays."""
+        """Abort an upload and delete its parts; a complete file stays."""
         place = await _place(upload_id, caller, services)
         with _answering():
             await uploads_of(services).abort(place.key, place.upload_id)

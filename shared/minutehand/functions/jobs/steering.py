@@ -120,7 +120,7 @@ async def new_secret(services: Services, workspace_id: UUID) -> NewSecret:
 
 @router.post("/pause")
 async def pause(workspace_id: UUID, body: PauseBody, caller: SignedIn, services: Provided) -> Pause:
-    """Let no job of the workspace, or of one type of it, start; running ones continue."""
+    """Pause the workspace, or one job type in it; running jobs continue."""
     return await steering(services, caller, workspace_id).pause(
         True, job_type=body.job_type, reason=body.reason
     )
@@ -130,7 +130,7 @@ async def pause(workspace_id: UUID, body: PauseBody, caller: SignedIn, services:
 async def resume(
     workspace_id: UUID, body: PauseBody, caller: SignedIn, services: Provided
 ) -> Pause:
-    """Let them start again."""
+    """Resume what was paused."""
     result = await steering(services, caller, workspace_id).pause(False, job_type=body.job_type)
     await services.waker.wake(reason="resume")
     return result
@@ -182,7 +182,7 @@ async def next_runs(
     timezone: Annotated[str, Query(max_length=100)] = "UTC",
     count: Annotated[int, Query(ge=1, le=20)] = 5,
 ) -> NextRuns:
-    """When a schedule that is there will run, or a cron expression that is not saved yet."""
+    """When a schedule, or a cron expression that is not saved yet, will run."""
     if (schedule is None) == (cron is None):
         problem = "give either schedule, a name, or cron"
         raise validation_failed([FieldProblem(field="cron", problem=problem, location="query")])

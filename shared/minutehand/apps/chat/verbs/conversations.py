@@ -225,7 +225,7 @@ def cancel(
     env_file: EnvFile = None,
     as_json: Json = False,
 ) -> None:
-    """Stop a work item, or the writing of a reply; of several, the one named by --item."""
+    """Cancel a work item, or the writing of a reply; of several, the one named by --item."""
     with connected(as_json, env_file, token, workspace) as (output, connection):
         path, job_id, _ = _item(
             connection, chat_id, item, lambda one: not _is_over(one), "is under way"
