@@ -278,7 +278,7 @@ async def _work_off(sql: psycopg.AsyncConnection[Any], batch: int) -> None:
         await _call(
             sql, "settle_jobs", {**request, "items": [{**each, **done} for each in handles]}
         )
-    for _ in range(10):  # as a worker's last moments: until everybody has been told
+    for _ in range(10):  # as at a worker's end: until everyone was notified
         await _call(sql, "run_maintenance", {"budget_ms": 1000})
         await asyncio.sleep(0.3)
 

@@ -443,7 +443,7 @@ class Bench:
         line.drains.append(seen.drain)
 
     def run(self, name: str, url: str, jobs: int) -> Seen:
-        """Fill and drain one queue, whichever it is."""
+        """Fill and drain one queue."""
         if name.startswith("minutehand"):
             kind = "quiet" if "minimal" in name else "bench"
             calls = 2 if "two" in name else 1

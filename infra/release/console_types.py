@@ -3,7 +3,7 @@
 usage: python -m infra.release.console_types
 
 The types come from the OpenAPI document, so that `tsc` refuses a page that asks for a route or a
-field which is not served. Apps are left out: the console names none.
+field which is not served. Apps are omitted: the console names none.
 """
 
 from __future__ import annotations

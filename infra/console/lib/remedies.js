@@ -142,7 +142,7 @@ function stoppedBy(reason, { job, isManager, typeLink }) {
   }
 }
 
-/** The fields that a refusal names, whichever of its forms it has. */
+/** The fields that a refusal names, in any of its forms. */
 function fieldsIn(detail) {
   if (typeof detail === "string") return detail;
   const found = [detail]

@@ -58,7 +58,7 @@ function safeDecode(text) {
   try {
     return decodeURIComponent(text);
   } catch {
-    return text; // a stray % in an address is no reason to fail
+    return text; // a stray % in an address must not fail
   }
 }
 

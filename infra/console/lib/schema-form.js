@@ -88,7 +88,7 @@ export function draftOf(fields, payload = {}) {
   );
 }
 
-/** The payload of a draft: `{payload, problems: {field: text}}`; what is empty and not required is left out. */
+/** The payload of a draft: `{payload, problems: {field: text}}`; empty fields that are not required are omitted. */
 export function payloadOf(fields, draft) {
   const payload = {};
   const problems = {};

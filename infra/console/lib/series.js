@@ -1,6 +1,6 @@
 // Numbers over time, as queue_series gives them, made ready for charts. Pure.
 
-/** The ranges that can be looked at: minutes by the word in the address. */
+/** The ranges that can be chosen: minutes by the word in the address. */
 export const RANGES = {
   "15m": [15, "15 minutes"],
   "1h": [60, "hour"],

@@ -1,4 +1,4 @@
-// A value that views share and are told about.
+// A value that views share and subscribe to.
 
 import { useEffect, useLayoutEffect, useRef, useState } from "./ui.js";
 

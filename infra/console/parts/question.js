@@ -45,6 +45,6 @@ export function Question({ jobId, wait, onAnswered }) {
       <button type="submit" class="primary" disabled=${busy || !text.trim()}>Answer</button>
     </form>`
     }
-    ${wait.timeout_at && html`<p class="muted small">If no one answers, it continues by itself <${When} at=${wait.timeout_at} />.</p>`}
+    ${wait.timeout_at && html`<p class="muted small">If no one answers, it continues <${When} at=${wait.timeout_at} />.</p>`}
   </section>`;
 }

@@ -8,7 +8,7 @@ import { notifyFailure } from "./toasts.js";
 /**
  * @returns {{isGoing: boolean, remove: (question: {title: string, text: string}, call: () => Promise,
  *   then: () => void) => Promise<void>}} While `isGoing` the page shows `Going` in place of what is
- *   deleted: what still looked at it would find it missing before the deletion is answered.
+ *   deleted: a read would find it missing before the deletion is answered.
  */
 export function useRemoval() {
   const [isGoing, setIsGoing] = useState(false);

@@ -72,7 +72,7 @@ function Readiness({ health }) {
   </section>`;
 }
 
-/** Colours of lines that stand for types; as many as `busiest` gives. */
+/** Colours of the lines of types; as many as `busiest` gives. */
 const COLOURS = [
   "--line-1",
   "--line-2",

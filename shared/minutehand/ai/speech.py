@@ -1,4 +1,4 @@
-"""What speech to text is to this project: a stretch of sound in, what was said and when out.
+"""What speech to text is to this project: a chunk of sound in, what was said and when out.
 
 speech_endpoint.py and speech_offline.py listen; engines.py picks one.
 """
@@ -9,10 +9,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-#: What every stretch of sound is: one channel, 16,000 samples a second, 16 bits, little-endian.
+#: What every chunk of sound is: one channel, 16,000 samples a second, 16 bits, little-endian.
 SAMPLES_PER_SECOND: Final = 16_000
 BYTES_PER_SECOND: Final = 2 * SAMPLES_PER_SECOND
-#: Longest stretch taken at once.
+#: Longest chunk taken at once.
 MOST_SECONDS: Final = 600
 #: Called with the share transcribed so far, 0 to 1; may be called from another thread, and never
 #: raises.
@@ -91,7 +91,7 @@ class SpeechToText(Protocol):
 
 
 def check_sound(sound: bytes) -> float:
-    """The length of a stretch in seconds.
+    """The length of a chunk in seconds.
 
     Raises:
         ValueError: The number of samples is not whole, or it is too long.

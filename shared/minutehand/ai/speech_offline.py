@@ -26,7 +26,7 @@ FRAMES: Final = 100
 #: A pause this long ends a segment; so does this much talk.
 PAUSE_SECONDS: Final = 0.3
 MOST_SEGMENT_SECONDS: Final = 12.0
-#: Patience with a stretch: this, and so many times its length on a slow and busy machine.
+#: Timeout of a chunk: this, plus this many times its length on a slow and busy machine.
 LEAST_PATIENCE: Final = 60.0
 PATIENCE: Final = 5.0
 MOST_LINE_BYTES: Final = 1_000_000

@@ -52,7 +52,7 @@ def install(
     tenancy: Annotated[
         str | None,
         typer.Option(
-            help="workspaces: tables of ours; existing: your organizations; personal: each user."
+            help="workspaces: our tables; existing: your organizations; personal: each user."
         ),
     ] = None,
     organizations: Annotated[

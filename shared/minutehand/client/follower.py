@@ -136,7 +136,7 @@ class Watcher(ABC):
             self._room.clear()
 
     def _finish(self, failure: BaseException | None = None) -> None:
-        """Nothing follows what was told."""
+        """Nothing follows the events so far."""
         self._done = True
         self._failure = failure
         self._news.set()

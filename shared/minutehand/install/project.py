@@ -157,7 +157,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Answers:
-    """What an install was told."""
+    """The answers given to an install."""
 
     schemas: Schemas
     tenants: Tenants

@@ -278,7 +278,7 @@ class Stack:
         if len(deaths) == RESTARTS and now - deaths[0] < WITHIN_SECONDS:
             raise StackFailed(
                 f"{name} ended {RESTARTS + 1} times within {WITHIN_SECONDS:.0f} s, so the stack "
-                f"gives up; {self._logs.last_lines(name)}"
+                f"stops; {self._logs.last_lines(name)}"
             )
         deaths.append(now)
         if name == "postgres":

@@ -47,7 +47,7 @@ class MemberChange(Model):
 
 
 class Members(Model):
-    """Everybody of a workspace; invitations and changes are for managers alone."""
+    """All members of a workspace; invitations and changes only for managers."""
 
     workspace_id: WorkspaceId
     members: tuple[Member, ...]

@@ -126,7 +126,7 @@ class Quota(Model):
 
 
 class CallerLimits(Model):
-    """What one person may do, in whichever workspace: a rate, and how much of it at once."""
+    """What one person may do, over all workspaces: a rate and a burst."""
 
     enqueues_per_second: float
     enqueues_burst: int

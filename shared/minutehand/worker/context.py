@@ -250,7 +250,7 @@ class JobContext:
     also in the thread of a plain processor.
 
     Waits (`sleep`, `ask`, `wait_for_event`, `gather`, `map`) end this run of the processor: the
-    job leaves the worker, and when the wait is over the processor starts again from its top.
+    job leaves the worker, and when the wait is over the processor starts again from the beginning.
     What must not happen twice belongs in a `step`.
     """
 

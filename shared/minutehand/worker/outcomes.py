@@ -24,7 +24,7 @@ class Retry:
         after: Wait this long; None leaves it to the backoff.
     """
 
-    reason: str = "the processor asked for another attempt"
+    reason: str = "the processor requested another attempt"
     after: Seconds | None = None
     data: Mapping[str, Any] | None = None
 

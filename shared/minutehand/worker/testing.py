@@ -90,7 +90,7 @@ class ProcessorTest(Generic[P]):
     _ids: dict[str, list[JobId]] = field(default_factory=dict)
 
     async def run(self) -> Run:
-        """Run the processor once, from its top, with the steps so far."""
+        """Run the processor once, from the beginning, with the steps so far."""
         stage = _Stage(self)
         context = JobContext(
             stage,

@@ -212,7 +212,7 @@ BROKEN: list[tuple[str, str, str, Verdict, str, str]] = [
         "job-types",
         "insert into queue.job_types (job_type, registered_at) values ('planted', now() - interval '1 day')",
         "delete from queue.job_types where job_type = 'planted'",
-        Verdict.WARN, "no worker that runs now serves planted", "deploy the processor again",
+        Verdict.WARN, "no running worker serves planted", "deploy the processor again",
     ),
     (
         "storage",

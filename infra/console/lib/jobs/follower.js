@@ -27,7 +27,7 @@ const LONGEST_POLL = 30_000;
 const SLEPT_MS = 15_000;
 const LOOK_AGAIN_MS = 1500; // between reads while messages are held back
 const LOOK_AGAIN_SHARE = 5; // at least so many times as long as a read took: servers under load rest
-const SPREAD_MS = 300; // so that many who are told at once do not all read at once
+const SPREAD_MS = 300; // so that many followers woken together do not all read together
 const EXCUSED_MS = 60_000; // after "look again", what a read finds was held back and not lost
 
 export class Follower {

@@ -155,7 +155,7 @@ const keptWait = (job, next) => (next.status === "waiting" ? (job.waiting_for ??
  * An event in one shape, whether it came as a Realtime frame (`at`) or as a row (`created_at`).
  *
  * @param {unknown} raw
- * @returns {JobEvent | null} null for what is no event of ours.
+ * @returns {JobEvent | null} null for any other frame.
  */
 export function normalizeEvent(raw) {
   if (!raw || typeof raw !== "object") return null;

@@ -104,7 +104,7 @@ class Processors:
         assert message is not None
         forced = message.request.mode == "work"
         if message.request.mode == "reply" or not self._app.own.async_work:
-            return [], None, ["a direct answer was asked for"]
+            return [], None, ["a direct answer was requested"]
         by_rules = classify(message.text, loaded.documents, forced=forced)
         if writer.offline or by_rules.tier == "instant":
             return by_rules.items, None, by_rules.reasons

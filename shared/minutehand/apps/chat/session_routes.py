@@ -300,7 +300,7 @@ class SessionRoutes:
         if found.items and not self._app.own.async_work:
             return Classification("standard", reasons=["background work is off: ENABLE_ASYNC_WORK"])
         if found.items and mode == "reply":
-            return Classification("standard", reasons=["a direct answer was asked for"])
+            return Classification("standard", reasons=["a direct answer was requested"])
         return found
 
     async def _events(

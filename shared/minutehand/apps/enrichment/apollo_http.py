@@ -132,7 +132,7 @@ class HttpApollo:
             )
         except NoAnswer as error:
             raise ApolloUnavailable(
-                f"Apollo, asked for {path}, {error}", uncertain=not error.unsent
+                f"Apollo {error} ({path})", uncertain=not error.unsent
             ) from error
         return _judge(path, answer, key=self._key)
 

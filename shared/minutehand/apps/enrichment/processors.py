@@ -117,12 +117,12 @@ class Processors:
             return {"resealed": False}
         try:
             with _key_service(job):
-                anew = await self._app.sealer.reseal(sealed, context=key_context(workspace_id))
+                resealed = await self._app.sealer.reseal(sealed, context=key_context(workspace_id))
         except SealBroken:
             return Fail(SHUT)
-        if anew is None:
+        if resealed is None:
             return {"resealed": False}
-        swapped = await self._app.store.swap_key(workspace_id, old=sealed, new=anew)
+        swapped = await self._app.store.swap_key(workspace_id, old=sealed, new=resealed)
         ctx.progress(100, "completed")
         return {"resealed": swapped}
 

@@ -173,5 +173,5 @@ def sound_prefix(workspace_id: UUID | str, training_id: UUID | str) -> str:
 
 
 def sound_key(workspace_id: UUID | str, training_id: UUID | str, number: int) -> str:
-    """Where a stretch of it lies."""
+    """Where a chunk of it lies."""
     return f"{sound_prefix(workspace_id, training_id)}{number:04}.pcm"

@@ -336,15 +336,15 @@ def cut(
     least: float = 15.0,
     most: float = 45.0,
 ) -> list[tuple[float, float]]:
-    """Cut a sound into stretches of about `target` seconds, in pauses wherever there are any."""
+    """Cut a sound into chunks of about `target` seconds, in pauses wherever there are any."""
     middles = [(start + end) / 2 for start, end in pauses]
-    stretches: list[tuple[float, float]] = []
+    chunks: list[tuple[float, float]] = []
     at = 0.0
     while length - at > most:
         near = [middle for middle in middles if at + least <= middle <= at + most]
         end = min(near, key=lambda middle: abs(middle - at - target)) if near else at + target
         end = round(end, 3)
-        stretches.append((at, end))
+        chunks.append((at, end))
         at = end
-    stretches.append((at, round(length, 3)))
-    return stretches
+    chunks.append((at, round(length, 3)))
+    return chunks

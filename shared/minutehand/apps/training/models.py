@@ -31,7 +31,7 @@ class TrainingPayload(BaseModel):
 
 
 class ChunkPayload(BaseModel):
-    """Payload of `training_chunk`: a stretch of the sound."""
+    """Payload of `training_chunk`: a chunk of the sound."""
 
     training_id: UUID
     number: int = Field(ge=1, le=1000)
@@ -123,7 +123,7 @@ class TimedSegment(SaidSegment):
 
 
 class Chunk(Lenient):
-    """A stretch of the transcript."""
+    """A chunk of the transcript."""
 
     number: int
     starts_at_seconds: float

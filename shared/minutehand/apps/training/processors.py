@@ -103,7 +103,7 @@ class Processors:
         return await self._do_alone(job, ctx, "publish", publish, "The video")
 
     async def chunk(self, job: Job[ChunkPayload], ctx: JobContext) -> Outcome:
-        """Write down what is said in one stretch."""
+        """Write down what is said in one chunk."""
         from minutehand.apps.training.stages import Work, hear
 
         loaded = await self._app.store.load(job.id, job.fence)
@@ -169,7 +169,7 @@ class Processors:
             ctx.progress(
                 20 + 79 * done / len(chunks),
                 "transcribe",
-                f"The words are written down: {done} of {len(chunks)} stretches",
+                f"The words are written down: {done} of {len(chunks)} chunks",
             )
             ended = await ctx.gather(
                 ids[start : start + size], on_failed="return", name=f"{name}:{start}"
@@ -191,7 +191,7 @@ class Processors:
                 name="transcribe",
                 status="failed",
                 code=first.get("failed", "chunks_missing"),
-                reason=f"{wanted - len(chunks)} of {wanted} stretches could not be transcribed: "
+                reason=f"{wanted - len(chunks)} of {wanted} chunks could not be transcribed: "
                 f"{first.get('reason') or 'no reason was given'}"[:2000],
             )
         elif words == 0:

@@ -341,8 +341,8 @@ def job_types(target: Target) -> Finding:
     if unserved:
         more = f" and {len(unserved) - 1} more" if len(unserved) > 1 else ""
         return say.warn(
-            f"no worker that runs now serves {unserved[0]}{more}: what is enqueued waits",
-            "deploy the processor again; one that is gone for good: "
+            f"no running worker serves {unserved[0]}{more}: its jobs wait",
+            "deploy the processor again; to remove the type: "
             f"delete from queue.job_types where job_type = '{unserved[0]}'",
         )
     return say.ok(f"{count} registered")

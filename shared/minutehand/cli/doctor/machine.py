@@ -122,7 +122,7 @@ def package(target: Target) -> Finding:
             told = say.warn if target.stage is None else say.fail
             return told(f"{bundle.name}.zip is older than the sources", "minutehand package")
         if not (folder / built["archive"]).exists():
-            return say.fail(f"{built['archive']} is gone", "minutehand package")
+            return say.fail(f"{built['archive']} is missing", "minutehand package")
     return say.ok("zips of the present sources")
 
 

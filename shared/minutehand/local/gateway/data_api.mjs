@@ -45,7 +45,7 @@ export async function openDataApi() {
 async function appOn(connection) {
   const roles = new Map(); // the roles a request may take, and their statement_timeout
   await readRoles(connection.driver, roles);
-  mend(connection, roles);
+  patch(connection, roles);
   const app = new App({
     connection,
     auth: {
@@ -78,7 +78,7 @@ async function readRoles(driver, roles) {
   roles.delete("authenticator");
 }
 
-function mend(connection, roles) {
+function patch(connection, roles) {
   connection.normalizeDbError = asPostgrestError;
 
   // lite takes a catalogue that it could not read for an empty one, in which no function is found

@@ -78,7 +78,7 @@ export class Database {
     this.#schema += 1;
     if (this.#reloading || !this.#api) return; // a caller that is opening one checks again
     this.#reloading = true;
-    // what was told once is not told again: tried until it succeeds, or the database is unavailable
+    // a notification comes only once: tried until it succeeds, or the database is unavailable
     while (this.#api && !(await this.#replace())) await sleep(RETRY_MS);
     this.#reloading = false;
   }

@@ -41,7 +41,7 @@ class State(StrEnum):
 
 
 class InitFailed(Exception):
-    """The runtime did not reach its first `next`; `payload` is what the caller is told."""
+    """The runtime did not reach its first `next`; `payload` is the caller's answer."""
 
     def __init__(self, error: str, payload: bytes) -> None:
         self.error = error

@@ -127,7 +127,7 @@ export function picture(training, live) {
           title,
           state: "running",
           done: (training.heard / chunks) * 100,
-          words: `${training.heard} of ${chunks} stretches`,
+          words: `${training.heard} of ${chunks} chunks`,
           error,
         };
       return {
@@ -156,7 +156,7 @@ function summary(name, result) {
       .filter(Boolean)
       .join(" · ");
   if (name === "audio")
-    return `${clock(result.seconds)} in ${result.chunks.length === 1 ? "one stretch" : `${result.chunks.length} stretches`}`;
+    return `${clock(result.seconds)} in ${result.chunks.length === 1 ? "one chunk" : `${result.chunks.length} chunks`}`;
   if (name === "transcribe") return `${result.words} words by ${result.engine}`;
   if (name === "procedure") return `${result.steps} steps by ${result.author}`;
   return result.host === "mux"
