@@ -315,6 +315,7 @@ create function queue.place(p_ids uuid[], p_now timestamptz) returns void
 language plpgsql
 set search_path = ''
 set enable_seqscan = off -- a session's plan may be older than the rows
+set jit = off
 as $$
 declare
   v_now timestamptz;
@@ -429,6 +430,7 @@ language plpgsql
 security definer -- whoever may delete a job may not need rights on the engine's tables
 set search_path = ''
 set enable_seqscan = off -- a session's first delete decides on the plan of all
+set jit = off
 as $$
 declare
   v_ids uuid[] := array(select id from removed order by id);

@@ -5,6 +5,7 @@ create function queue.leave(p_ids uuid[]) returns void
 language plpgsql
 set search_path = ''
 set enable_seqscan = off -- a session's plan may be older than the rows
+set jit = off
 as $$
 begin
   -- one probe per job, whatever the planner thinks of either side
@@ -24,6 +25,7 @@ create function queue.finish(
 language plpgsql
 set search_path = ''
 set enable_seqscan = off -- a session's plan may be older than the rows
+set jit = off
 as $$
 declare
   v_count integer;
@@ -59,6 +61,7 @@ create function queue.after_end(p_ids uuid[]) returns void
 language plpgsql
 set search_path = ''
 set enable_seqscan = off -- a session's plan may be older than the rows
+set jit = off
 as $$
 declare
   v_bad uuid[];

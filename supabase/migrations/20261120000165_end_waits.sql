@@ -58,6 +58,7 @@ create function queue.resume_jobs(p_ids uuid[], p_now timestamptz) returns void
 language plpgsql
 set search_path = ''
 set enable_seqscan = off -- a session's plan may be older than the rows
+set jit = off
 as $$
 begin
   update queue.steps as s set kind = w.kind, started_at = w.created_at -- what a trace shows of the wait
@@ -101,6 +102,7 @@ create function queue.expire_waits(p_ids uuid[], p_now timestamptz) returns inte
 language plpgsql
 set search_path = ''
 set enable_seqscan = off -- a session's plan may be older than the rows
+set jit = off
 as $$
 declare
   v_ids uuid[];
@@ -174,6 +176,7 @@ create function queue.due_signals(p_limit integer) returns bigint[]
 language plpgsql
 set search_path = ''
 set enable_seqscan = off -- a session's plan may be older than the rows
+set jit = off
 as $$
 declare
   v_self constant xid8 := pg_current_xact_id();
@@ -208,6 +211,7 @@ create function queue.watch_children(p_ids uuid[]) returns void
 language plpgsql
 set search_path = ''
 set enable_seqscan = off -- a session's plan may be older than the rows
+set jit = off
 as $$
 declare
   v_held uuid[] := array(
@@ -237,6 +241,7 @@ create function queue.busy_jobs(p_ids uuid[]) returns uuid[]
 language plpgsql
 set search_path = ''
 set enable_seqscan = off -- a session's plan may be older than the rows
+set jit = off
 as $$
 declare
   v_free uuid[];
@@ -260,6 +265,7 @@ create function queue.close_edges(
 language plpgsql
 set search_path = ''
 set enable_seqscan = off -- a session's plan may be older than the rows
+set jit = off
 as $$
 declare
   v_ended uuid[] := array( -- one that runs again meanwhile will end again
@@ -330,6 +336,7 @@ create function queue.gather_results(p_ids uuid[], p_limit integer, p_now timest
 language plpgsql
 set search_path = ''
 set enable_seqscan = off -- a session's plan may be older than the rows
+set jit = off
 as $$
 declare
   v_wait queue.waits;
@@ -376,6 +383,7 @@ create function queue.end_waits(p_ids uuid[], p_now timestamptz) returns integer
 language plpgsql
 set search_path = ''
 set enable_seqscan = off -- a session's plan may be older than the rows
+set jit = off
 as $$
 declare
   v_over uuid[];
@@ -429,6 +437,7 @@ create function queue.end_orphans(
 language plpgsql
 set search_path = ''
 set enable_seqscan = off -- a session's plan may be older than the rows
+set jit = off
 as $$
 declare
   v_ids uuid[] := array(
@@ -452,6 +461,7 @@ create function queue.drain_signals(p_ids bigint[], p_now timestamptz) returns i
 language plpgsql
 set search_path = ''
 set enable_seqscan = off -- a session's plan may be older than the rows
+set jit = off
 as $$
 declare
   v_most constant integer := 5000; -- edges, or jobs, looked at in one call

@@ -122,6 +122,7 @@ create function queue.sweep(p_now timestamptz) returns void
 language plpgsql
 set search_path = ''
 set enable_seqscan = off -- a session's plan may be older than the rows
+set jit = off
 as $$
 declare
   v_after uuid := (select cursor::uuid from queue.maintenance_tasks where name = 'sweep');
@@ -494,6 +495,7 @@ create function queue.hold(
 language plpgsql
 set search_path = ''
 set enable_sort = off -- heads are read in the order of their index, no further than they are wanted
+set jit = off
 as $$
 begin
   -- As many as fall to each, whichever are free to be had: others lease from the same head at this moment. The place in
@@ -1096,6 +1098,7 @@ set search_path = ''
 set enable_seqscan = off -- a session's plan may be older than the rows, and each is found by its key
 set enable_hashjoin = off
 set enable_mergejoin = off
+set jit = off
 as $$
 begin
   update queue.turns set set_aside = false, look_at = null where ctid = any (array(
@@ -1145,6 +1148,7 @@ set enable_seqscan = off
 set enable_hashjoin = off
 set enable_mergejoin = off
 set enable_bitmapscan = off
+set jit = off
 as $$
 declare
   v_now timestamptz;

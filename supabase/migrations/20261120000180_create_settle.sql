@@ -533,6 +533,7 @@ set search_path = ''
 -- for all that a settlement calls; each setting costs what a look-up costs
 set plan_cache_mode = 'force_generic_plan'
 set enable_seqscan = off -- a session's plan may be older than the rows
+set jit = off
 as $$
 declare
   v_now timestamptz;

@@ -6,6 +6,7 @@ set search_path = ''
 set enable_seqscan = off -- a session's plan may be older than the rows
 set enable_hashjoin = off
 set enable_mergejoin = off
+set jit = off
 as $$
 declare
   v_all uuid[];
@@ -26,6 +27,7 @@ create function queue.cancel_held(p_ids uuid[], p_reason text, p_now timestamptz
 language plpgsql
 set search_path = ''
 set enable_seqscan = off -- a session's plan may be older than the rows
+set jit = off
 as $$
 declare
   v_count integer;

@@ -89,6 +89,7 @@ create function queue.due_removals(p_limit integer, p_now timestamptz) returns u
 language sql stable
 set search_path = ''
 set enable_seqscan = off -- a session's plan may be older than the rows
+set jit = off
 as $$
   with piles as materialized (
     select t.job_type, o.outcome, p_now - make_interval(days => coalesce(
@@ -113,6 +114,7 @@ create function queue.strip_job(p_id uuid, p_limit integer) returns integer
 language plpgsql
 set search_path = ''
 set enable_seqscan = off -- a session's plan may be older than the rows
+set jit = off
 as $$
 declare
   v_logs integer;
@@ -134,6 +136,7 @@ create function queue.remove_jobs(p_ids uuid[], p_now timestamptz) returns integ
 language plpgsql
 set search_path = ''
 set enable_seqscan = off -- a session's plan may be older than the rows
+set jit = off
 as $$
 declare
   v_rows_max constant integer := 50000; -- about a second's work, however talkative the jobs were

@@ -5,6 +5,7 @@ create function queue.spare_slots(p_workspace_ids uuid[], p_limit integer) retur
 language plpgsql stable
 set search_path = ''
 set enable_seqscan = off -- a session's plan may be older than the rows
+set jit = off
 as $$
 declare
   v_most constant integer := 1000; -- counted no further: a share of more is not missed

@@ -39,6 +39,7 @@ create function queue.feed_order(
 language sql stable
 set search_path = ''
 set enable_seqscan = off -- a session's plan may be older than the rows
+set jit = off
 as $$
   select min(e.xid) over (partition by e.job_id order by e.seq desc), e.job_id, e.seq
   from unnest(p_job_ids) as j (id) cross join lateral (
@@ -81,6 +82,7 @@ create function queue.feed_page(
 language plpgsql stable
 set search_path = ''
 set enable_seqscan = off -- a session's plan may be older than the rows
+set jit = off
 as $$
 declare
   v_seen constant pg_snapshot := (p_cursor ->> 'seen')::pg_snapshot;

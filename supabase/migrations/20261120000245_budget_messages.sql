@@ -269,6 +269,20 @@ as $$
 $$;
 comment on function queue.choose_messages is E'Which messages fit into the room there is, in their order, minor ones last; and what those cost.\n\nWhat lies between the two rooms is for states, half of it for topics that someone said to follow: a tenant''s thousand jobs without watchers hold back no event that another tenant watches for.';
 
+create function queue.room_for_unfollowed(p_window queue.message_window) returns bigint
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_own_room bigint := p_window.quarter
+    - coalesce(nullif(current_setting('minutehand.messages_sent', true), ''), '0')::bigint;
+  v_room bigint := p_window.ceiling - coalesce(pg_sequence_last_value('queue.messages_counted'), 0);
+begin
+  return (least(v_own_room, v_room) + least(v_own_room, v_room - p_window.quarter)) / 2;
+end;
+$$;
+comment on function queue.room_for_unfollowed is 'The room there is for state changes of topics that no one said to follow, see choose_messages.';
+
 create function queue.send_messages(
   p_topics text[], p_events text[], p_payloads jsonb[], p_is_minor boolean[],
   p_window queue.message_window default queue.message_window()
@@ -446,7 +460,7 @@ end;
 $$;
 comment on function queue.message_numbers is E'Messages to Realtime as a plan counts them: the budget, the rate of the last six seconds, sums, what was held back, and a month at the pace of the last day with its price on the Pro plan.\n\nDeliveries to at least one listener are assumed, so the bill may be lower.';
 
-revoke execute on function queue.message_second, queue.message_budget, queue.open_second, queue.message_window,
+revoke execute on function queue.message_second, queue.room_for_unfollowed, queue.message_budget, queue.open_second, queue.message_window,
   queue.count_messages, queue.announce_held, queue.hold_topics, queue.hold_events, queue.choose_messages,
   queue.send_messages, queue.forget_followers, queue.note_messages, queue.care_for_messages, queue.message_numbers
   from public, anon, authenticated, service_role;

@@ -44,6 +44,7 @@ create function queue.due_jobs(p_limit integer, p_now timestamptz) returns uuid[
 language plpgsql
 set search_path = ''
 set enable_seqscan = off -- a session's plan may be older than the rows
+set jit = off
 as $$
 declare
   v_ids uuid[] := array(
@@ -75,6 +76,7 @@ create function queue.due_items(p_task text, p_limit integer, p_now timestamptz)
 language plpgsql
 set search_path = ''
 set enable_seqscan = off -- a session's plan may be older than the rows
+set jit = off
 as $$
 declare
   v_parked text[] := array(select p.item from queue.parked as p where p.task = p_task limit 10000);

@@ -392,6 +392,7 @@ security definer -- leases and waits, which hold the running and waiting jobs, a
 set search_path = ''
 set enable_seqscan = off -- no further than counted
 set enable_bitmapscan = off
+set jit = off
 as $$
 declare
   v_filter jsonb := queue.list_filter(p_filter, array['job_type', 'queue', 'parent_id']);

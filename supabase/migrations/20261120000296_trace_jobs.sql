@@ -51,6 +51,7 @@ language plpgsql stable
 security definer -- callers hold no rights on the engine's tables
 set search_path = ''
 set enable_seqscan = off -- a session's plan may be older than the rows
+set jit = off
 as $$
 declare
   v_most constant integer := 300;

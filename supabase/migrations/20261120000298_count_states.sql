@@ -4,6 +4,7 @@ create function queue.pending_states(p_workspace_id uuid, p_filter jsonb, p_now 
 language sql stable
 set search_path = ''
 set enable_seqscan = off -- no further than counted
+set jit = off
 as $$
   select jsonb_build_object('queued', count(*) filter (where p.state = 'queued'),
     'scheduled', count(*) filter (where p.state = 'scheduled'),
@@ -27,6 +28,7 @@ create function queue.internal_jobs(p_workspace_id uuid, p_outcome text) returns
 language sql stable
 set search_path = ''
 set enable_seqscan = off -- no further than counted
+set jit = off
 as $$
   select count(*) from (
     select e.job_type from queue.ended as e

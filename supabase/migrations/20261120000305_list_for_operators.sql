@@ -92,6 +92,7 @@ language plpgsql stable
 security definer -- callers hold no rights on the engine's tables
 set search_path = ''
 set enable_seqscan = off -- no further than counted
+set jit = off
 as $$
 declare
   v_most constant integer := 10000;
@@ -117,6 +118,7 @@ language plpgsql
 security definer -- callers hold no rights on the engine's tables
 set search_path = ''
 set enable_seqscan = off -- no further than read
+set jit = off
 as $$
 declare
   v_most constant integer := 10000;

@@ -48,6 +48,7 @@ create function queue.count_rows(p_workspace_id uuid, p_name text, p_most intege
 language plpgsql stable
 set search_path = ''
 set enable_seqscan = off -- a session's plan may be older than the rows
+set jit = off
 as $$
 declare
   v_rows integer;

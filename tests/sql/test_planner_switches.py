@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 
+from tests.support.databases import Database
 from tests.support.paths import ROOT
 
 MIGRATIONS = ROOT / "supabase" / "migrations"
 #: What enqueues, leases, settles and publishes: told by decisions of its own.
 HOT = re.compile(r"_(create_(enqueue|waiting|lease|settle)|budget_messages|publish_events)\.sql$")
-SWITCH = re.compile(r"^set (enable_\w+|jit|plan_cache_mode) = '?(\w+)'?", re.MULTILINE)
+SWITCH = re.compile(r"^set (enable_\w+|plan_cache_mode) = '?(\w+)'?", re.MULTILINE)
 FUNCTION = re.compile(r"create function \w+\.(\w+)\((.*?)\nas \$", re.DOTALL)
 ROW = re.compile(r"^\| (`.+`) \| ([a-z_, ]+) \| `(test_\w+)` \|$", re.MULTILINE)
 
@@ -28,6 +29,20 @@ def carried() -> dict[str, frozenset[str]]:
             if switches:
                 found[name] = switches
     return found
+
+
+def test_no_plan_is_compiled_because_a_kind_of_plan_is_off(database: Database) -> None:
+    """Before Postgres 18 what is off costs ten thousand million, and is compiled at each call."""
+    with database.connect() as connection:
+        rows = connection.execute(
+            """
+            select p.oid::regprocedure::text from pg_proc as p
+            where 'jit=off' <> all (p.proconfig) and exists (
+                select from unnest(p.proconfig) as c where c like 'enable%=off')
+            """
+        ).fetchall()
+
+    assert rows == []
 
 
 def test_the_table_of_planner_switches_is_that_of_the_migrations() -> None:

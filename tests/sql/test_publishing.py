@@ -272,6 +272,26 @@ def test_jobs_without_watchers_hold_back_nothing_that_is_watched(engine: Engine)
     assert engine.one("select count(*) from queue.held_topics where topic = %s", RIVAL) > held
 
 
+def test_a_followed_job_is_heard_where_others_have_no_room(engine: Engine) -> None:
+    """What nobody follows is not even built then, and still counts as held back."""
+    set_budget(engine, 20)
+    at_second(engine, 0)
+    jobs = engine.enqueue_many(3)
+    follow(engine, f"job:{jobs[1]}")
+    while engine.one("select queue.room_for_unfollowed(queue.message_window())") >= 4:
+        engine.enqueue(workspace=GLOBEX)
+    before = engine.one("select coalesce(pg_sequence_last_value('queue.messages_held'), 0)")
+
+    leases = {lease["job"]["id"] for lease in engine.lease(50)}
+
+    assert set(jobs) <= set(leases)
+    sent = [topic for topic, _, _ in messages(engine, "job:%")]
+    assert sent == [f"job:{jobs[1]}"]
+    # the other jobs' own messages, and those of both workspaces
+    held = engine.one("select pg_sequence_last_value('queue.messages_held')") - before
+    assert held == len(leases) - 1 + 2
+
+
 def test_what_was_held_back_is_announced_by_the_next_statement(engine: Engine) -> None:
     """No watcher stays behind: each is told to look again, once a second."""
     set_budget(engine, 6)

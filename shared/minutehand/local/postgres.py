@@ -45,7 +45,6 @@ SETTINGS = {
     "log_timezone": "UTC",
     "max_connections": "200",
     "shared_buffers": "128MB",
-    "jit": "off",
     "search_path": '"$user", public, extensions',  # as hosted projects set it per database
     "io_method": "sync",  # three fewer processes on small machines
     "log_checkpoints": "off",
