@@ -119,7 +119,7 @@ export interface Routes {
 }; body: undefined; answer: FeedPage };
   "GET /api/status": { query: {
   workspace_id?: string | null;
-  /** How far back. */
+  /** Window, in minutes. */
   minutes?: number;
 }; body: undefined; answer: QueueStats };
   "GET /api/types": { query: {
@@ -198,7 +198,7 @@ export type AlertBody = {
   metric: AlertMetric;
   /** Fires at this value or above. */
   threshold: number;
-  /** How far back is counted. */
+  /** Window that is counted. */
   minutes?: number;
   job_type?: string | null;
   /** Members of the workspace. */

@@ -59,7 +59,11 @@ export const ATTEMPT_OUTCOMES = {
 };
 
 export const FRESHNESS = {
-  live: { word: "Live", tone: "completed", hint: "Subscribed, and everything up to now has been read." },
+  live: {
+    word: "Live",
+    tone: "completed",
+    hint: "Subscribed, and everything up to now has been read.",
+  },
   "catching-up": {
     word: "Catching up",
     tone: "pending",

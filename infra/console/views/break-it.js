@@ -42,7 +42,9 @@ const EVERY_MS = 1000;
 /** What was done and what became of the API since; kept while the console is open. */
 const history = createStore(/** @type {any[]} */ ([]));
 const note = (text, tone) =>
-  history.set((lines) => [{ at: new Date(), text, tone, key: lines.length }, ...lines].slice(0, 30));
+  history.set((lines) =>
+    [{ at: new Date(), text, tone, key: lines.length }, ...lines].slice(0, 30),
+  );
 
 async function breakBy(way) {
   const answer = await fetch(`/local/break/${way}`, {
