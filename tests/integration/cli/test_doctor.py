@@ -86,7 +86,7 @@ PLANTED: list[tuple[str, dict[str, str | None], Verdict, str, str]] = [
     ("migrations", {"DATABASE_URL": "host=db.abcd.supabase.co port=6543 user=postgres dbname=postgres"}, Verdict.FAIL, "shared with other clients", "db.abcd.supabase.co:5432"),
     ("storage", {"DATABASE_LIMIT_MB": "1"}, Verdict.FAIL, "of 1.0 MB in the plan", "retention_days"),
     ("tokens", {"WORKER_SECRET_TOKEN": None}, Verdict.FAIL, "is not set", "token secret"),
-    ("tokens", PROD, Verdict.FAIL, "everybody knows", "token secret"),
+    ("tokens", PROD, Verdict.FAIL, "is public", "token secret"),
     ("tokens", {**PROD, "WORKER_SECRET_TOKEN": "short", "BACKGROUND_JOB_TOKEN": "y" * 40}, Verdict.FAIL, "shorter than 32", "token secret"),
     ("tokens-differ", {"BACKGROUND_JOB_TOKEN": "dev-secret-token"}, Verdict.WARN, "share a value", "BACKGROUND_JOB_TOKEN"),
     ("cors", {"CORS_ORIGINS": "*"}, Verdict.FAIL, "every page", "https://"),

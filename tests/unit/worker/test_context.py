@@ -21,7 +21,7 @@ class Order(BaseModel):
     item: str = "x"
 
 
-def tested(processor: Any, **fields: Any) -> ProcessorTest[Order]:
+def checked(processor: Any, **fields: Any) -> ProcessorTest[Order]:
     return ProcessorTest(processor, Order(), **fields)
 
 
@@ -32,7 +32,7 @@ async def test_progress_is_clamped_and_may_be_awaited() -> None:
         ctx.progress(250, message="m")
         ctx.progress(stage="end")
 
-    run = await tested(order).run()
+    run = await checked(order).run()
 
     assert [(p.percentage, p.stage, p.message) for p in run.progress] == [
         (0.0, "start", None),
@@ -46,7 +46,7 @@ async def test_a_percentage_that_is_no_number_is_refused() -> None:
     async def order(job: Job[Order], ctx: JobContext) -> None:
         ctx.progress(float("nan"))
 
-    run = await tested(order).run()
+    run = await checked(order).run()
 
     assert run.error is not None
     assert run.error.type == "ValueError"
@@ -59,7 +59,7 @@ async def test_a_log_line_never_fails_its_job() -> None:
         ctx.log("WARN", "x" * 10_000, odd=object(), nul="a\x00b", half="\ud800", many={1, 2})
         ctx.log("critical", "a\x00b")
 
-    run = await tested(order).run()
+    run = await checked(order).run()
 
     assert run.outcome == "completed"
     first, second = run.logs
@@ -73,7 +73,7 @@ async def test_an_unknown_level_is_a_mistake_worth_hearing_about() -> None:
     async def order(job: Job[Order], ctx: JobContext) -> None:
         ctx.log("loud", "hey")
 
-    run = await tested(order).run()
+    run = await checked(order).run()
 
     assert isinstance(run.raised, ValueError)
 
@@ -89,7 +89,7 @@ async def test_a_step_gives_the_same_value_the_first_and_the_second_time() -> No
         seen.append(await ctx.step("measure", measure))
         return Retry()
 
-    test = tested(order)
+    test = checked(order)
     await test.run()
     await test.run()
 
@@ -107,7 +107,7 @@ async def test_a_step_can_be_read_back_as_a_model() -> None:
         receipt = await ctx.step("pay", pay, returns=Receipt)
         return {"total": receipt.total, "kind": type(receipt).__name__}
 
-    test = tested(order)
+    test = checked(order)
     first, second = await test.run(), await test.run()
 
     assert first.result == second.result == {"total": 3, "kind": "Receipt"}
@@ -121,7 +121,7 @@ async def test_a_step_name_is_bounded(name: str) -> None:
     async def nothing() -> None:
         return None
 
-    run = await tested(order).run()
+    run = await checked(order).run()
 
     assert isinstance(run.raised, ValueError)
 
@@ -134,7 +134,7 @@ async def test_waits_resume_in_order_whatever_they_are() -> None:
         late = await ctx.wait_for_event("shipped", timeout=60, default="unknown")
         return [size, paid, late]
 
-    test = tested(order)
+    test = checked(order)
 
     assert (await test.run()).wait == {
         "kind": "sleep",
@@ -164,14 +164,14 @@ async def test_except_exception_does_not_swallow_a_wait() -> None:
         except Exception:
             return "swallowed"
 
-    assert (await tested(order).run()).outcome == "waiting"
+    assert (await checked(order).run()).outcome == "waiting"
 
 
 async def test_map_spawns_once_and_returns_in_order() -> None:
     async def order(job: Job[Order], ctx: JobContext) -> Any:
         return await ctx.map([{"n": 1}, {"n": 2}], "child")
 
-    test = tested(order)
+    test = checked(order)
     run = await test.run()
     [spawned] = test.children.values()
     test.children_end([10, 20])
@@ -189,7 +189,7 @@ async def test_a_failed_child_fails_its_parent_for_good() -> None:
         ids = await ctx.spawn([NewJob(job_type="child")] * 2)
         return [child.result for child in await ctx.gather(ids)]
 
-    test = tested(order)
+    test = checked(order)
     await test.run()
     test.children_end([1, ValueError("odd")])
     run = await test.run()
@@ -203,14 +203,14 @@ async def test_no_children_need_no_waiting() -> None:
     async def order(job: Job[Order], ctx: JobContext) -> Any:
         return [await ctx.map([], "child"), await ctx.gather([])]
 
-    assert (await tested(order).run()).result == [[], []]
+    assert (await checked(order).run()).result == [[], []]
 
 
 async def test_a_thousand_children_are_spawned_in_bounded_calls() -> None:
     async def order(job: Job[Order], ctx: JobContext) -> Any:
         return len(await ctx.spawn([NewJob(job_type="child")] * 1200))
 
-    test = tested(order)
+    test = checked(order)
 
     assert (await test.run()).result == 1200
     assert [len(batch) for batch in test.children.values()] == [500, 500, 200]
@@ -224,8 +224,8 @@ async def test_a_plain_processor_runs_in_a_thread() -> None:
 
         return Fail("no") if ctx.cancelled else {"sum": ctx.wait(ctx.step("add", add))}
 
-    assert (await tested(order).run()).result == {"sum": 2}
-    assert (await tested(order, cancelled=True).run()).outcome == "failed"
+    assert (await checked(order).run()).result == {"sum": 2}
+    assert (await checked(order, cancelled=True).run()).outcome == "failed"
 
 
 def test_news_that_did_not_arrive_comes_before_what_came_since() -> None:

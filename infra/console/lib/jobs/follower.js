@@ -17,7 +17,7 @@ const DEFAULTS = {
   silence: 30_000, // ms without a message after which a read proves that nothing was missed
   firstSilence: 2000, // the same for the first time after a join: "subscribed" may be premature
   reorder: 100, // ms that a missing event may still arrive by itself
-  joinPatience: 5000, // ms after which a first join counts as failed
+  joinTimeout: 5000, // ms after which a first join counts as failed
 };
 /**
  * @typedef {Partial<typeof DEFAULTS>} Timing How patient a watch is, in ms; `pollingInterval` is
@@ -126,7 +126,7 @@ export class Follower {
   get freshness() {
     if (isOffline() || this.#unreachable) return "offline";
     if (!this.#joined || this.#distrusted) {
-      const joining = !this.#lostOnce && Date.now() - this.#startedAt < this.#options.joinPatience;
+      const joining = !this.#lostOnce && Date.now() - this.#startedAt < this.#options.joinTimeout;
       return joining || this.#reads === 0 ? "catching-up" : "polling";
     }
     return this.#synced && !this.hasGap && !this.#held ? "live" : "catching-up";
