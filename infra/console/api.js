@@ -398,20 +398,32 @@ export async function unwrap(query) {
 // Jobs ----------------------------------------------------------------------------------------
 
 /**
- * Call a route of the OpenAPI document.
+ * Calls a route of an OpenAPI document, by its method and template; `places` fills the names in braces.
  *
- * @template {keyof Routes} R
- * @param {R} route
- * @param {{places?: Record<Places<R>, string>, query?: Routes[R]["query"], body?: Routes[R]["body"], signal?: AbortSignal}} [options]
- *   `places` fills the names in braces.
- * @returns {Promise<Routes[R]["answer"]>}
+ * @template {{[R in keyof All]: {query: any, body: any, answer: any}}} All The routes, of a `routes.d.ts`.
+ * @typedef {<R extends keyof All & string>(
+ *   route: R,
+ *   options?: {places?: Record<Places<R>, string>, query?: All[R]["query"], body?: All[R]["body"],
+ *     form?: FormData, headers?: Record<string, string>, signal?: AbortSignal, guestSession?: string},
+ * ) => Promise<All[R]["answer"]>} Call
  */
-function call(route, { places, ...options } = {}) {
+
+/** @type {Call<any>} Apps give it the type of their own routes. */
+export const callRoute = (route, { places, ...options } = {}) =>
+  request(...filled(route, places), options);
+
+/** A route's method and path; the path names what `places` has for each name in braces. */
+export function filled(
+  /** @type {string} */ route,
+  /** @type {Record<string, string>} */ places = {},
+) {
   const [method, template] = route.split(" ");
-  const filled = /** @type {Record<string, string>} */ (places ?? {});
-  const path = template.replace(/\{(\w+)\}/g, (_, name) => encodeURIComponent(filled[name]));
-  return request(method, path, options);
+  const path = template.replace(/\{(\w+)\}/g, (_, name) => encodeURIComponent(places[name]));
+  return /** @type {const} */ ([method, path]);
 }
+
+/** @type {Call<Routes>} */
+const call = callRoute;
 
 export const jobs = {
   /** A page: `{jobs, next_cursor}`. `filter` has workspace_id, status, job_type, queue, search … */

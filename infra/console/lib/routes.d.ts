@@ -1,7 +1,7 @@
 // Written by `python -m infra.release.console_types` from the OpenAPI document; do not edit.
 // This file has no counterpart at run time.
 
-/** What a processor takes and returns is its own. */
+/** Any JSON, such as a payload or a result. */
 export type Json = any;
 
 /** The names in braces of a route. */

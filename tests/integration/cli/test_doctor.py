@@ -102,7 +102,7 @@ PLANTED: list[tuple[str, dict[str, str | None], Verdict, str, str]] = [
     ("sign-in", {"SUPABASE_JWT_SECRET": "x" * 40}, Verdict.FAIL, "do not verify", "JWT secret"),
     ("sign-in", {"SUPABASE_WORKER_KEY": OUR_KEY, "MINUTEHAND_TOKEN": OUR_USER}, Verdict.FAIL, "signed by the worker's own key", "previously used"),
     ("sign-up", PROD, Verdict.FAIL, "anyone can sign up with an invited address", "Confirm email"),
-    ("one-project", {**OTHER_PROJECT, "DATABASE_URL": "postgresql://postgres@db.zyxwvutsrqponmlkjihg.supabase.co:5432/postgres"}, Verdict.FAIL, "of project zyxwvutsrqponmlkjihg", "from one project"),
+    ("one-project", {**OTHER_PROJECT, "DATABASE_URL": "postgresql://postgres@db.zyxwvutsrqponmlkjihg.supabase.co:5432/postgres"}, Verdict.FAIL, "to project zyxwvutsrqponmlkjihg", "from one project"),
     ("one-project", {**OTHER_PROJECT, "DATABASE_URL": "postgresql://postgres.zyxwvutsrqponmlkjihg@aws-0-eu-west-1.pooler.supabase.com:5432/postgres"}, Verdict.FAIL, "SUPABASE_URL of abcdefghijklmnopqrst", "from one project"),
     ("worker-key", {"SUPABASE_WORKER_KEY": EXPIRED}, Verdict.FAIL, "refuses the worker", "token worker"),
     ("worker-key", {"SUPABASE_JWT_SECRET": None}, Verdict.WARN, "more rights", "token worker"),
@@ -416,7 +416,7 @@ def test_calls_of_the_database_that_are_refused_are_found(stack: RunningStack) -
             connection.execute("delete from queue.settings where name like 'worker_%'")
 
     assert refused.verdict is Verdict.WARN, refused
-    assert "came back with 401" in refused.detail
+    assert "returned 401" in refused.detail
     assert "connect_worker" in str(refused.fix)
     assert accepted.verdict is Verdict.OK, accepted
 

@@ -82,7 +82,7 @@ def test_byte_code_of_another_python_is_found(checkout: Path) -> None:
 def test_a_zip_that_is_gone_and_one_that_never_was(checkout: Path) -> None:
     """The first is an accident, the second a beginning."""
     (checkout / "build" / "aws" / "app.zip").unlink()
-    assert "app.zip is gone" in found(checkout, "package").detail
+    assert "app.zip is missing" in found(checkout, "package").detail
 
     (checkout / "build" / "aws" / "app.manifest.json").unlink()
     assert found(checkout, "package").verdict is Verdict.SKIP

@@ -158,7 +158,7 @@ async def test_a_secret_of_another_workspace_does_not_open(post: Post, endpoint:
 
     [row] = await post.settle()
 
-    assert "does not open" in row["error_message"]
+    assert "cannot be decrypted" in row["error_message"]
     assert (await post.listed())["failures"] == 1
     assert endpoint.received == []
 

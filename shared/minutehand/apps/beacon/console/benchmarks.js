@@ -34,7 +34,8 @@ export default function Benchmarks({ workspace }) {
     <header class="page-head"><h1 tabindex="-1">Benchmarks</h1><span class="spacer"></span><${Freshness} value=${jobs.freshness} />
       <button type="button" class="primary" onClick=${() => setWriting(true)}>New benchmark</button></header>
     ${
-      dead.value?.length > 0 &&
+      dead.value &&
+      dead.value.length > 0 &&
       html`<section class="card stack" aria-labelledby="h-dead"><div class="bar"><h2 id="h-dead">Not queued</h2><span class="spacer"></span><${ActionButton} run=${redrive}>Redrive ${counted(dead.value.length, "dead letter")}<//></div>
       <ul class="stack">${dead.value.map((one) => html`<li key=${one.id}><a href=${`/benchmarks/${one.job_id}`}><code>${one.message.jobspec_id ?? one.job_id}</code></a> <span class="problem wrap">${one.error}</span></li>`)}</ul></section>`
     }

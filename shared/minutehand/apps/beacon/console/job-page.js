@@ -25,7 +25,7 @@ export default function JobPage({ id }) {
   const job = found.value;
   const published = Boolean(job?.queue_job_id); // its session begins with its job of the queue
   useEffect(() => {
-    if (!published) return undefined;
+    if (!published || !job) return undefined;
     let timer = null;
     const soon = () =>
       (timer ??= setTimeout(() => {

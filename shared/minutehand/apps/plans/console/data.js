@@ -1,34 +1,53 @@
 // What the pages of plans read and do, all by the app's own routes; and a plan's events, live.
 
-import { request, supabase } from "../../api.js";
+import { callRoute, filled, request, supabase } from "../../api.js";
 
-const at = (id, more = "") => `/api/plans/${encodeURIComponent(id)}${more}`;
+/** @import { Call } from "../../api.js" */
+/** @import { Routes } from "./routes.js" */
+
+/** @type {Call<Routes>} */
+const call = callRoute;
+const at = (/** @type {string} */ id) => ({ plan_id: id });
+const JSON_ONLY = { Accept: "application/json" };
 
 export const plans = {
+  /**
+   * @param {string} workspaceId
+   * @param {string | null} [after]
+   * @param {AbortSignal} [signal]
+   */
   list: (workspaceId, after, signal) =>
-    request("GET", "/api/plans", {
-      query: { workspace_id: workspaceId, limit: 25, after },
-      signal,
-    }),
-  create: (plan) => request("POST", "/api/plans", { body: plan }),
-  read: (id, signal) => request("GET", at(id), { signal }),
-  events: (id, after) =>
-    request("GET", at(id, "/stream"), {
+    call("GET /api/plans", { query: { workspace_id: workspaceId, limit: 25, after }, signal }),
+  create: (/** @type {Routes["POST /api/plans"]["body"]} */ plan) =>
+    call("POST /api/plans", { body: plan }),
+  read: (/** @type {string} */ id, /** @type {AbortSignal} */ signal) =>
+    call("GET /api/plans/{plan_id}", { places: at(id), signal }),
+  events: (/** @type {string} */ id, /** @type {number} */ after) =>
+    call("GET /api/plans/{plan_id}/stream", {
+      places: at(id),
       query: { after },
-      headers: { Accept: "application/json" },
+      headers: JSON_ONLY,
     }),
-  report: (id, signal) =>
-    request("GET", at(id, "/report"), { headers: { Accept: "application/json" }, signal }),
-  files: (id, signal) => request("GET", at(id, "/files"), { signal }),
-  file: (id, name) => request("GET", at(id, `/files/${encodeURIComponent(name)}`), { as: "blob" }),
-  zip: (id) => request("GET", at(id, "/zip"), { as: "blob" }),
-  cancel: (id) => request("POST", at(id, "/cancel")),
-  restart: (id) => request("POST", at(id, "/restart")),
-  regenerate: (id, stage) => request("POST", at(id, "/regenerate"), { body: { stage } }),
-  remove: (id) => request("DELETE", at(id)),
+  report: (/** @type {string} */ id, /** @type {AbortSignal} */ signal) =>
+    call("GET /api/plans/{plan_id}/report", { places: at(id), headers: JSON_ONLY, signal }),
+  files: (/** @type {string} */ id, /** @type {AbortSignal} */ signal) =>
+    call("GET /api/plans/{plan_id}/files", { places: at(id), signal }),
+  file: (/** @type {string} */ id, /** @type {string} */ name) =>
+    request(...filled("GET /api/plans/{plan_id}/files/{name}", { ...at(id), name }), {
+      as: "blob",
+    }),
+  zip: (/** @type {string} */ id) =>
+    request(...filled("GET /api/plans/{plan_id}/zip", at(id)), { as: "blob" }),
+  cancel: (/** @type {string} */ id) =>
+    call("POST /api/plans/{plan_id}/cancel", { places: at(id) }),
+  restart: (/** @type {string} */ id) =>
+    call("POST /api/plans/{plan_id}/restart", { places: at(id) }),
+  regenerate: (/** @type {string} */ id, /** @type {string} */ stage) =>
+    call("POST /api/plans/{plan_id}/regenerate", { places: at(id), body: { stage } }),
+  remove: (/** @type {string} */ id) => call("DELETE /api/plans/{plan_id}", { places: at(id) }),
 };
 
-export const SPEEDS = [
+export const SPEEDS = /** @type {const} */ ([
   { value: "fast_but_skip_details", label: "Fast", hint: "15 stages, without details" },
   {
     value: "balanced_speed_and_detail",
@@ -40,7 +59,7 @@ export const SPEEDS = [
     label: "All details",
     hint: "with steps, sensitivity and quality",
   },
-];
+]);
 export const speedOf = (value) => SPEEDS.find((speed) => speed.value === value)?.label ?? value;
 
 export const STATES = {
@@ -91,12 +110,13 @@ export function watchPlan(plan, { onEvents, onFreshness, onGone }) {
         again = false;
         page = await plans.events(plan.plan_id, after);
         if (closed) return;
+        if (!page) break; // 204: the plan has ended, and all was read
         if (page.events.length > 0) {
           isNews = true;
-          after = page.events.at(-1).seq;
+          after = page.events[page.events.length - 1].seq;
           onEvents(page.events);
         }
-      } while (page.more || again);
+      } while (page?.more || again);
       held &&= isNews;
       if (held) onFreshness("catching-up");
       else onFreshness(joined ? "live" : "polling");

@@ -1,43 +1,86 @@
 // What the pages of training read and do, and how a training is shown while it is processed.
 
-import { request, supabase, unwrap } from "../../api.js";
+import { callRoute, filled, request, supabase, unwrap } from "../../api.js";
 import { trainingClient } from "./client.js";
 
-const at = (id, more = "") => `/api/trainings/${encodeURIComponent(id)}${more}`;
-const upload = (id, more = "") => `/api/uploads/${encodeURIComponent(id)}${more}`;
+/** @import { Call } from "../../api.js" */
+/** @import { Routes } from "./routes.js" */
+
+/** @type {Call<Routes>} */
+const call = callRoute;
+const at = (/** @type {string} */ id) => ({ training_id: id });
+const upload = (/** @type {string} */ id) => ({ upload_id: id });
 
 export const { createTranscriptionJob } = trainingClient(request);
 
 export const uploads = {
-  create: (file) => request("POST", "/api/uploads", { body: file }),
-  read: (id, signal) => request("GET", upload(id), { signal }),
-  sign: (id, parts, signal) => request("POST", upload(id, "/parts"), { body: { parts }, signal }),
-  complete: (id, checksum) => request("POST", upload(id, "/complete"), { body: { checksum } }),
-  abort: (id) => request("DELETE", upload(id)),
+  create: (/** @type {Routes["POST /api/uploads"]["body"]} */ file) =>
+    call("POST /api/uploads", { body: file }),
+  /**
+   * @param {string} id
+   * @param {AbortSignal} [signal]
+   */
+  read: (id, signal) => call("GET /api/uploads/{upload_id}", { places: upload(id), signal }),
+  /**
+   * @param {string} id
+   * @param {Routes["POST /api/uploads/{upload_id}/parts"]["body"]["parts"]} parts
+   * @param {AbortSignal} signal
+   */
+  sign: (id, parts, signal) =>
+    call("POST /api/uploads/{upload_id}/parts", { places: upload(id), body: { parts }, signal }),
+  complete: (/** @type {string} */ id, /** @type {string} */ checksum) =>
+    call("POST /api/uploads/{upload_id}/complete", { places: upload(id), body: { checksum } }),
+  abort: (/** @type {string} */ id) =>
+    call("DELETE /api/uploads/{upload_id}", { places: upload(id) }),
 };
 
 export const trainings = {
+  /**
+   * @param {string} workspaceId
+   * @param {string | null} [after]
+   * @param {AbortSignal} [signal]
+   */
   list: (workspaceId, after, signal) =>
-    request("GET", "/api/trainings", {
-      query: { workspace_id: workspaceId, limit: 25, after },
+    call("GET /api/trainings", { query: { workspace_id: workspaceId, limit: 25, after }, signal }),
+  read: (/** @type {string} */ id, /** @type {AbortSignal} */ signal) =>
+    call("GET /api/trainings/{training_id}", { places: at(id), signal }),
+  transcript: (/** @type {string} */ id, /** @type {AbortSignal} */ signal) =>
+    call("GET /api/trainings/{training_id}/transcript", { places: at(id), signal }),
+  /**
+   * @param {string} id
+   * @param {number | null} version
+   * @param {AbortSignal} [signal]
+   */
+  procedure: (id, version, signal) =>
+    call("GET /api/trainings/{training_id}/procedure", {
+      places: at(id),
+      query: { version },
       signal,
     }),
-  read: (id, signal) => request("GET", at(id), { signal }),
-  transcript: (id, signal) => request("GET", at(id, "/transcript"), { signal }),
-  procedure: (id, version, signal) =>
-    request("GET", at(id, "/procedure"), { query: { version }, signal }),
-  markdown: (id, version) =>
-    request("GET", at(id, "/procedure"), {
+  markdown: (/** @type {string} */ id, /** @type {number | null} */ version) =>
+    request(...filled("GET /api/trainings/{training_id}/procedure", at(id)), {
       query: { version },
       headers: { Accept: "text/markdown" },
       as: "blob",
     }),
+  /**
+   * @param {string} id
+   * @param {number} version The version that was edited.
+   * @param {Routes["PUT /api/trainings/{training_id}/procedure"]["body"]["procedure"]} procedure
+   */
   save: (id, version, procedure) =>
-    request("PUT", at(id, "/procedure"), { body: { base_version: version, procedure } }),
-  video: (id, signal) => request("GET", at(id, "/video"), { signal }),
-  cancel: (id) => request("POST", at(id, "/cancel")),
-  retry: (id) => request("POST", at(id, "/retry")),
-  remove: (id) => request("DELETE", at(id)),
+    call("PUT /api/trainings/{training_id}/procedure", {
+      places: at(id),
+      body: { base_version: version, procedure },
+    }),
+  video: (/** @type {string} */ id, /** @type {AbortSignal} */ signal) =>
+    call("GET /api/trainings/{training_id}/video", { places: at(id), signal }),
+  cancel: (/** @type {string} */ id) =>
+    call("POST /api/trainings/{training_id}/cancel", { places: at(id) }),
+  retry: (/** @type {string} */ id) =>
+    call("POST /api/trainings/{training_id}/retry", { places: at(id) }),
+  remove: (/** @type {string} */ id) =>
+    call("DELETE /api/trainings/{training_id}", { places: at(id) }),
 };
 
 const MOST = 100;
@@ -69,8 +112,8 @@ export const monitor = {
     return rows.map((row) => ({ ...row, title: titles.get(row.training_id) ?? "" }));
   },
   /** Jobs that have been due for more than ten minutes and were not started, and why. */
-  stuck: (workspaceId, signal) =>
-    request("GET", "/api/trainings/stuck-jobs", { query: { workspace_id: workspaceId }, signal }),
+  stuck: (/** @type {string} */ workspaceId, /** @type {AbortSignal} */ signal) =>
+    call("GET /api/trainings/stuck-jobs", { query: { workspace_id: workspaceId }, signal }),
   MOST,
 };
 
