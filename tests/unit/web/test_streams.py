@@ -471,7 +471,9 @@ def test_the_end_of_a_job_makes_the_next_look_immediate(settings: Settings) -> N
     assert batch.end is None
 
 
-@pytest.mark.parametrize(("header", "after", "seq"), [(None, None, 0), ("", 4, 4), (" 7 ", 4, 7)])
+@pytest.mark.parametrize(
+    ("header", "after", "seq"), [(None, None, 0), ("", 4, 4), (" 7 ", 4, 7), ("7", 9, 7)]
+)
 def test_a_cursor_in_the_header_beats_the_query(
     header: str | None, after: int | None, seq: int
 ) -> None:
