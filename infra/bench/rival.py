@@ -1,10 +1,11 @@
 """`python -m infra.bench.rival`: a victim's waits beside a rival, as ratios to the quiet run.
 
 The rival plays random mixes of `rival_attacks` over the Data API, as a manager of its own
-workspace; two workers serve both. What must hold is asserted in tests/sql/test_rival.py by counts;
-here are the times of one machine, and only their ratios mean something. `started` is from the
-enqueueing to the start, `read` a page of a list, `heard` from the enqueueing to an event of the job
-over Realtime, on the Pro plan's budget of messages, which the rival's jobs use up too: what it
+workspace; two workers serve both. Rival, workers and victim are processes of their own, and the
+rival's client yields to the others. What must hold is asserted in tests/sql/test_rival.py by
+counts; here are the times of one machine, and only their ratios mean something. `started` is from
+the enqueueing to the start, `read` a page of a list, `heard` from the enqueueing to an event of the
+job over Realtime, on the Pro plan's budget of messages, which the rival's jobs use up too: what it
 holds back is announced, and read then.
 """
 
@@ -12,30 +13,20 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from random import Random
 
 from infra.bench.listener import Listener, realtime
-from infra.bench.measure import percentile
-from infra.bench.processors import bench_registry
-from infra.bench.rival_attacks import Attack, mix
-from infra.bench.scratch import (
-    PUBLISHABLE_KEY,
-    USER,
-    WORKSPACE,
-    Scratch,
-    scratch_project,
-    user_token,
-)
-from minutehand.local.users import EVE, GLOBEX
-from minutehand.queue.data_api import DataApi
-from minutehand.queue.errors import QueueError
-from minutehand.worker import TickOptions, Worker
+from infra.bench.measure import percentile, worker_process
+from infra.bench.paths import PYTHONPATH, ROOT
+from infra.bench.person import Person
+from infra.bench.scratch import WORKSPACE, Scratch, scratch_project
+from minutehand.local.processes import spawn, stop
 
 #: The victim's p95 beside a rival, in multiples of its quiet p95.
 MOST = 3.0
@@ -48,28 +39,6 @@ class Waits:
     started: list[float] = field(default_factory=list)
     read: list[float] = field(default_factory=list)
     heard: list[float] = field(default_factory=list)
-
-
-class Person:
-    """A member at the Data API, who wakes the worker when told to, as the API's routes do."""
-
-    def __init__(self, scratch: Scratch, wake: Callable[[], None], user_id: str = USER) -> None:
-        self._wake = wake
-        self._api = DataApi(scratch.gateway.url, read_seconds=30.0, timeout_seconds=60.0)
-        self._headers = {
-            "apikey": PUBLISHABLE_KEY, "Authorization": f"Bearer {user_token(user_id)}"
-        }  # fmt: skip
-
-    async def call(self, function: str, **arguments: object) -> object:
-        """Call a SQL function."""
-        answer = await self._api.rpc(function, arguments, headers=self._headers, repeatable=False)
-        if isinstance(answer, dict) and answer.get("wake"):
-            self._wake()
-        return answer
-
-    async def aclose(self) -> None:
-        """Close the connections."""
-        await self._api.aclose()
 
 
 async def timed(into: list[float], work: Awaitable[object]) -> object:
@@ -113,73 +82,36 @@ async def watch(victim: Person, listener: Listener, until: Callable[[], bool]) -
     return waits
 
 
-async def attack_with(rival: Person, attack: Attack, seed: int) -> int:
-    """Play one attack; a quota or a limit of the rival's own ends it."""
-    requests = attack(Random(seed), str(GLOBEX), "bench_noop", 2000)
-    answer, answered = None, 0
-    with suppress(QueueError, StopIteration):
-        while True:
-            function, arguments = requests.send(answer)
-            answer = await rival.call(function, **arguments)
-            answered += 1
-    return answered
-
-
-async def beside_a_rival(
-    rival: Person, victim: Person, listener: Listener, seed: int, seconds: float
-) -> Waits:
-    """The victim's waits while mixes are played, one after the other, four at a time."""
-    over = time.monotonic() + seconds
-
-    async def keep_attacking(offset: int) -> None:
-        number = seed + offset
-        while time.monotonic() < over:
-            for attack in mix(number):
-                await attack_with(rival, attack, number)
-            number += 4
-
-    attacks = [asyncio.ensure_future(keep_attacking(n)) for n in range(4)]
+@contextmanager
+def rival(scratch: Scratch, seed: int) -> Iterator[None]:
+    """The rival's process, for the length of the block."""
+    process = spawn(
+        [sys.executable, "-m", "infra.bench.rival_process", str(seed)],
+        env={**scratch.environment, "PYTHONPATH": PYTHONPATH},
+        cwd=ROOT,
+    )
     try:
-        return await watch(victim, listener, lambda: time.monotonic() >= over)
+        yield
+        if process.poll() is not None:
+            raise RuntimeError(f"the rival's process ended with {process.returncode}")
     finally:
-        for task in attacks:
-            task.cancel()
-        await asyncio.gather(*attacks, return_exceptions=True)
+        stop(process)
 
 
 async def measure(scratch: Scratch, port: int, seed: int, seconds: float) -> bool:
     """Print the table; whether every ratio is small enough."""
-    workers = [
-        Worker(scratch.settings, registry=bench_registry(), options=TickOptions(concurrency=5))
-        for _ in range(2)
-    ]
-    await workers[0].register()
-    wakeups = [asyncio.Event() for _ in workers]
-
-    def wake() -> None:
-        for event in wakeups:
-            event.set()
-
-    victim, rival = Person(scratch, wake), Person(scratch, wake, str(EVE.id))
-    serving = [
-        asyncio.ensure_future(worker.run_forever(event))
-        for worker, event in zip(workers, wakeups, strict=True)
-    ]
+    victim = Person(scratch.gateway.url)
     try:
         async with Listener(port, victim.call) as listener:
             quiet_until = time.monotonic() + seconds / 3
             quiet = await watch(victim, listener, lambda: time.monotonic() >= quiet_until)
             announced = listener.look_agains
-            beside = await beside_a_rival(rival, victim, listener, seed, seconds)
+            over = time.monotonic() + seconds
+            with rival(scratch, seed):
+                beside = await watch(victim, listener, lambda: time.monotonic() >= over)
             announced = listener.look_agains - announced
     finally:
-        for task in serving:
-            task.cancel()
-        await asyncio.gather(*serving, return_exceptions=True)
-        for worker in workers:
-            await worker.aclose()
         await victim.aclose()
-        await rival.aclose()
     ok = True
     print(f"{'':22}{'quiet p95':>12}{'beside p95':>12}{'ratio':>8}   jobs")
     for name in ("started", "read", "heard"):
@@ -202,6 +134,8 @@ def main() -> int:
         tempfile.TemporaryDirectory(prefix="minutehand-bench-") as folder,
         scratch_project(Path(folder)) as scratch,
         realtime(scratch) as port,
+        worker_process(scratch),
+        worker_process(scratch),
     ):
         return 0 if asyncio.run(measure(scratch, port, options.seed, options.seconds)) else 1
 
