@@ -33,6 +33,8 @@ CONTENT_TYPES: Mapping[str, str] = {
     ".webmanifest": "application/manifest+json",
     ".woff2": "font/woff2",
 }
+#: Types are for editors, not for browsers.
+TYPES = ".ts"
 #: For people who read the checkout, not for browsers.
 LEFT_OUT = frozenset(
     {"npm", "screenshots", "tsconfig.json", "vendor.json", "README.md", "DECISIONS.md"}
@@ -67,11 +69,12 @@ def console_assets(config: Mapping[str, Any], apps: Iterable[App]) -> dict[str, 
         for path in sorted(console.rglob("*"))
         if path.is_file()
         and path.relative_to(console).parts[0] not in LEFT_OUT
-        and path.suffix != ".ts"  # types: for editors, not for browsers
+        and path.suffix != TYPES
     }
     names = []
     for app in apps:
-        pages = [path for path in app.files("console", "**/*") if path.is_file()]
+        files = app.files("console", "**/*")
+        pages = [path for path in files if path.is_file() and path.suffix != TYPES]
         for path in pages:
             inside = path.relative_to(app.folder / "console").as_posix()
             bodies[f"apps/{app.name}/{inside}"] = path.read_bytes()
