@@ -72,7 +72,7 @@ function rows(p) {
       over: p.nearTimeout[short],
       runbook:
         name === "Worker"
-          ? "A tick did not stop in time, so Lambda is about to kill it: look for `processor did not stop` in its log. " +
+          ? "A tick did not stop in time, so Lambda is about to kill it: look for `Processor ignored its cancellation` in its log. " +
             "The lease will expire and the job runs again; give that type a timeout."
           : "Look at the slow calls in X-Ray; a slow Data API shows as one long subsegment. Check the database's load first.",
     },

@@ -1,9 +1,12 @@
 // What to do about a job that does not run or that failed: one sentence, and where to do it. Pure.
 
-const at = (place) => (place ? ` at ${place}` : "");
+const at = (/** @type {string | null} */ place) => (place ? ` at ${place}` : "");
+
+/** @typedef {{href: string, label: string}} Link */
 
 /**
- * @param {{job: object, explained: object|null, place: string|null, failedChild: object|null, isManager: boolean}} known
+ * @param {{job: any, explained: {reason?: string} | null, place: string | null,
+ *   failedChild: {id: string, place: string | null} | null, isManager: boolean}} known
  *   `explained` as `explain_job` gives it; `place` is file:line of the failed attempt, where it is known.
  * @returns {{text: string, links: Array<{href: string, label: string}>}|null}
  */
@@ -75,10 +78,13 @@ export function remedyOf({ job, explained, place, failedChild, isManager }) {
 const FOREIGN =
   /(^|\.)(Connect(Error|Timeout|ion\w*Error)|ReadTimeout|ReadError|PoolTimeout|RemoteProtocolError|HTTPStatusError|TimeoutException|ServiceUnavailable|Unavailable|gaierror)$/;
 
-const isForeign = (errorType) => FOREIGN.test(errorType);
+const isForeign = (/** @type {string} */ errorType) => FOREIGN.test(errorType);
 
 /** What keeps a job that is due, or that runs, from getting on. */
-function stoppedBy(reason, { job, isManager, typeLink }) {
+function stoppedBy(
+  /** @type {string | undefined} */ reason,
+  /** @type {{job: any, isManager: boolean, typeLink: Link}} */ { job, isManager, typeLink },
+) {
   const operations = { href: "/operations", label: "Operations" };
   const limits = { href: "/limits", label: "Limits" };
   switch (reason) {
@@ -143,12 +149,16 @@ function stoppedBy(reason, { job, isManager, typeLink }) {
 }
 
 /** The fields that a refusal names, in any of its forms. */
-function fieldsIn(detail) {
+function fieldsIn(/** @type {any} */ detail) {
   if (typeof detail === "string") return detail;
   const found = [detail]
     .flat()
     .flatMap(
-      (one) => one?.field ?? one?.fields ?? one?.problems?.map((problem) => problem.field) ?? [],
+      (one) =>
+        one?.field ??
+        one?.fields ??
+        one?.problems?.map((/** @type {any} */ problem) => problem.field) ??
+        [],
     );
   return found
     .flat()
@@ -158,7 +168,7 @@ function fieldsIn(detail) {
 }
 
 /** What to do about a refusal at enqueue, by its code; null where the message says it all. */
-export function remedyOfRefusal(error) {
+export function remedyOfRefusal(/** @type {any} */ error) {
   switch (error?.code) {
     case "quota_exceeded":
       return {

@@ -3,4 +3,5 @@
 /** The id that means all workspaces; no workspace has it. */
 export const ALL = "all";
 
-export const isAll = (workspace) => workspace?.id === ALL;
+export const isAll = (/** @type {{id: string} | null | undefined} */ workspace) =>
+  workspace?.id === ALL;

@@ -55,7 +55,7 @@ export function EnqueueDialog({ workspaceId, like, type: given, onClose }) {
     if (fields) setDraft(draftOf(fields, like?.job_type === chosen ? like.payload : {}));
   }, [one.value]);
   const toText = () => {
-    setText(pretty(payloadOf(fields, draft ?? {}).payload));
+    setText(pretty(payloadOf(fields ?? [], draft ?? {}).payload));
     setAsText(true);
   };
   const submit = async (event) => {
@@ -63,7 +63,7 @@ export function EnqueueDialog({ workspaceId, like, type: given, onClose }) {
     setRemedy(null);
     let payload;
     if (isForm) {
-      const made = payloadOf(fields, draft ?? {});
+      const made = payloadOf(fields ?? [], draft ?? {});
       setProblems(made.problems);
       if (Object.keys(made.problems).length > 0)
         return setProblem("Some fields have a value that is not valid.");

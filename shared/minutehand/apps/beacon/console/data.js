@@ -50,11 +50,12 @@ export const STATES = {
   failed: { word: "Failed", tone: "failed" },
   cancelled: { word: "Cancelled", tone: "cancelled" },
 };
-export const isOver = (status) => ["completed", "failed", "cancelled"].includes(status);
+export const isOver = (/** @type {string} */ status) =>
+  ["completed", "failed", "cancelled"].includes(status);
 
 /** A spec's questions as they are put: `{question_id, question, category}`, in order. */
-export const asked = (spec) =>
-  spec.questions.map((one, index) =>
+export const asked = (/** @type {any} */ spec) =>
+  spec.questions.map((/** @type {any} */ one, /** @type {number} */ index) =>
     typeof one === "string"
       ? { question_id: `q${index + 1}`, question: one, category: null }
       : { question_id: one.id, question: one.question, category: one.category },

@@ -3,7 +3,7 @@
 import { callRoute } from "../../api.js";
 
 /** @import { Call } from "../../api.js" */
-/** @import { Routes } from "./routes.js" */
+/** @import { ConversationLine, Routes } from "./routes.js" */
 
 /** The app's routes as the signed-in member calls them, or the holder of a guest session. */
 export function routesOf(/** @type {string | undefined} */ guestSession) {
@@ -85,23 +85,25 @@ const at = (/** @type {string} */ id) => ({ conversation_id: id });
 export const chat = routesOf(undefined);
 
 export const newKey = () => crypto.randomUUID?.() ?? `${Date.now()}-${Math.random()}`;
-export const titleOf = (conversation) => conversation.title ?? "New conversation";
-export const isOver = (status) =>
+export const titleOf = (/** @type {ConversationLine} */ conversation) =>
+  conversation.title ?? "New conversation";
+export const isOver = (/** @type {string} */ status) =>
   status === "completed" || status === "failed" || status === "cancelled";
 
 /** The address by which a guest comes in: no browser sends what is behind the #, so no log has it. */
-export const linkOf = ({ id, session_id: guestSession }) =>
-  `${location.origin}/guest/chat#${guestSession}/${id}`;
+export const linkOf = (
+  /** @type {{id: string, session_id: string}} */ { id, session_id: guestSession },
+) => `${location.origin}/guest/chat#${guestSession}/${id}`;
 
 /** What such an address names: `{guestSession, id}`, either null where it is missing or not valid. */
-export function namedBy(hash) {
+export function namedBy(/** @type {string} */ hash) {
   const [, guestSession = null, id = null] =
     /^#(guest_[0-9a-f]{64})(?:\/([0-9a-f-]{36}))?$/.exec(hash) ?? [];
   return { guestSession, id };
 }
 
 /** A conversation's state as a word and a tone; the most urgent first. */
-export function standing(conversation) {
+export function standing(/** @type {ConversationLine} */ conversation) {
   if (conversation.answer_wanted) return { word: "Asks you", tone: "waiting" };
   if (conversation.replying) return { word: "Being answered", tone: "processing" };
   if (conversation.live > 0) return { word: "Works", tone: "processing" };

@@ -23,7 +23,7 @@ export function joined(known, progress) {
 }
 
 /** Messages of several reads, each once and in order. */
-export function merged(...pages) {
+export function merged(/** @type {any[]} */ ...pages) {
   const bySeq = new Map(pages.flat().map((message) => [message.seq, message]));
   return [...bySeq.values()].sort((a, b) => a.seq - b.seq);
 }

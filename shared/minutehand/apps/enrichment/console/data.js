@@ -54,27 +54,34 @@ export async function page(table, workspaceId, { search, enriched, cursor } = {}
 }
 
 /** What follows a cursor, one stretch after the other: `or` would need quotes, see `plain`. */
-function stretches(cursor) {
-  if (!cursor) return [(query) => query];
-  const nameless = (query) => query.is("name", null);
-  if (cursor.name === null) return [(query) => nameless(query).gt("id", cursor.id)];
+function stretches(/** @type {{name: string | null, id: string} | null | undefined} */ cursor) {
+  if (!cursor) return [(/** @type {any} */ query) => query];
+  const nameless = (/** @type {any} */ query) => query.is("name", null);
+  if (cursor.name === null)
+    return [(/** @type {any} */ query) => nameless(query).gt("id", cursor.id)];
   return [
-    (query) => query.eq("name", cursor.name).gt("id", cursor.id),
-    (query) => query.gt("name", cursor.name),
+    (/** @type {any} */ query) => query.eq("name", cursor.name).gt("id", cursor.id),
+    (/** @type {any} */ query) => query.gt("name", cursor.name),
     nameless,
   ];
 }
 
 /** A pattern without signs that mean something in a filter: Data APIs differ in how they quote. */
-const plain = (text) => text.replace(/[^\p{L}\p{N} -]/gu, "_");
+const plain = (/** @type {string} */ text) => text.replace(/[^\p{L}\p{N} -]/gu, "_");
 
-export const byId = async (table, id) =>
-  (await unwrap(supabase().from(table).select("*").eq("id", id).limit(1)))[0] ?? null;
-export const contactsOf = (accountId) =>
+export const byId = async (
+  /** @type {"accounts" | "contacts"} */ table,
+  /** @type {string} */ id,
+) => (await unwrap(supabase().from(table).select("*").eq("id", id).limit(1)))[0] ?? null;
+export const contactsOf = (/** @type {string} */ accountId) =>
   unwrap(
     supabase().from("contacts").select("*").eq("account_id", accountId).order("name").limit(200),
   );
-export const jobsOf = (type, name, id) =>
+export const jobsOf = (
+  /** @type {any} */ type,
+  /** @type {string} */ name,
+  /** @type {string} */ id,
+) =>
   unwrap(
     supabase()
       .from("jobs")
@@ -86,9 +93,15 @@ export const jobsOf = (type, name, id) =>
   );
 
 /** Change a record's fields as a person does: enrichment will not overwrite them. */
-export const edit = (table, id, changes) =>
-  unwrap(supabase().from(table).update(changes).eq("id", id).select("*"));
-export const add = (table, values) => unwrap(supabase().from(table).insert(values).select("*"));
+export const edit = (
+  /** @type {"accounts" | "contacts"} */ table,
+  /** @type {string} */ id,
+  /** @type {Record<string, any>} */ changes,
+) => unwrap(supabase().from(table).update(changes).eq("id", id).select("*"));
+export const add = (
+  /** @type {"accounts" | "contacts"} */ table,
+  /** @type {Record<string, any>} */ values,
+) => unwrap(supabase().from(table).insert(values).select("*"));
 
 export const enrichment = {
   account: (/** @type {string} */ id) =>
@@ -118,7 +131,7 @@ export const imports = {
   get: (/** @type {string} */ id, /** @type {AbortSignal} */ signal) =>
     call("GET /api/accounts/imports/{import_id}", { places: { import_id: id }, signal }),
   /** The first rows that were refused, and why. */
-  firstErrors: (id, signal) =>
+  firstErrors: (/** @type {string} */ id, /** @type {AbortSignal} */ signal) =>
     unwrap(
       supabase()
         .from("account_import_errors")
@@ -128,7 +141,7 @@ export const imports = {
         .limit(20)
         .abortSignal(signal),
     ),
-  recent: (workspaceId, signal) =>
+  recent: (/** @type {string} */ workspaceId, /** @type {AbortSignal} */ signal) =>
     unwrap(
       supabase()
         .from("account_imports")

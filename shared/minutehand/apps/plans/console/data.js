@@ -60,7 +60,8 @@ export const SPEEDS = /** @type {const} */ ([
     hint: "with steps, sensitivity and quality",
   },
 ]);
-export const speedOf = (value) => SPEEDS.find((speed) => speed.value === value)?.label ?? value;
+export const speedOf = (/** @type {string} */ value) =>
+  SPEEDS.find((speed) => speed.value === value)?.label ?? value;
 
 export const STATES = {
   pending: { word: "Pending", tone: "pending" },
@@ -70,7 +71,8 @@ export const STATES = {
   cancelled: { word: "Cancelled", tone: "cancelled" },
   not_run: { word: "Not run", tone: "cancelled" },
 };
-export const isOver = (status) => ["completed", "failed", "cancelled"].includes(status);
+export const isOver = (/** @type {string} */ status) =>
+  ["completed", "failed", "cancelled"].includes(status);
 
 const POLL_MS = 2_000;
 const SAFETY_MS = 30_000;
@@ -92,8 +94,9 @@ export function watchPlan(plan, { onEvents, onFreshness, onGone }) {
   let again = false;
   let joined = false;
   let held = false; // messages are held back to stay within Realtime's plan, until a read finds no more
-  let timer = null;
-  const schedule = (wait) => {
+  /** @type {ReturnType<typeof setTimeout> | undefined} */
+  let timer;
+  const schedule = (/** @type {number} */ wait) => {
     clearTimeout(timer);
     if (!closed) timer = setTimeout(read, wait);
   };
@@ -134,7 +137,7 @@ export function watchPlan(plan, { onEvents, onFreshness, onGone }) {
     schedule(joined && !held ? SAFETY_MS : POLL_MS);
   }
   const channel = client.channel(plan.realtime_topic, { config: { private: true } });
-  const onMessage = ({ event, payload }) => {
+  const onMessage = (/** @type {{event: string, payload?: any}} */ { event, payload }) => {
     if (payload?.look_again === true) {
       held = true;
       onFreshness("catching-up");
@@ -161,7 +164,7 @@ export function watchPlan(plan, { onEvents, onFreshness, onGone }) {
 /**
  * Stages as bars of a timeline, in shares of the time from the first start to the last end.
  *
- * @param {object[]} stages As the API answers them.
+ * @param {{name: string, started_at: string | null, ended_at: string | null}[]} stages As the API returns them.
  * @param {number} now Milliseconds, for stages that are running.
  */
 export function timeline(stages, now) {
@@ -169,7 +172,7 @@ export function timeline(stages, now) {
     .filter((stage) => stage.started_at)
     .map((stage) => ({
       name: stage.name,
-      from: Date.parse(stage.started_at),
+      from: Date.parse(stage.started_at ?? ""),
       to: stage.ended_at ? Date.parse(stage.ended_at) : now,
     }));
   const first = Math.min(...times.map((one) => one.from));

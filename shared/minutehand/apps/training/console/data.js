@@ -101,15 +101,18 @@ export const monitor = {
     const rows = await unwrap(
       asked.order("created_at", { ascending: false }).order("id").limit(MOST).abortSignal(signal),
     );
-    const ids = [...new Set(rows.map((row) => row.training_id))];
+    const ids = [...new Set(rows.map((/** @type {any} */ row) => row.training_id))];
     const named =
       ids.length === 0
         ? []
         : await unwrap(
             supabase().from("trainings").select("id,title").in("id", ids).abortSignal(signal),
           );
-    const titles = new Map(named.map((one) => [one.id, one.title]));
-    return rows.map((row) => ({ ...row, title: titles.get(row.training_id) ?? "" }));
+    const titles = new Map(named.map((/** @type {any} */ one) => [one.id, one.title]));
+    return rows.map((/** @type {any} */ row) => ({
+      ...row,
+      title: titles.get(row.training_id) ?? "",
+    }));
   },
   /** Jobs that have been due for more than ten minutes and were not started, and why. */
   stuck: (/** @type {string} */ workspaceId, /** @type {AbortSignal} */ signal) =>
@@ -124,7 +127,8 @@ export const STATES = {
   failed: { word: "Failed", tone: "failed" },
   cancelled: { word: "Cancelled", tone: "cancelled" },
 };
-export const isOver = (status) => status !== "pending" && status !== "running";
+export const isOver = (/** @type {string} */ status) =>
+  status !== "pending" && status !== "running";
 
 const STAGES = [
   ["verify", "Video checked", "transcription"],
@@ -138,12 +142,14 @@ const LIVE = new Set(["pending", "processing", "waiting"]);
 /**
  * A training's stages in their order, each with its state, its share done and a sentence.
  *
- * @param {object} training As the API returns it.
+ * @param {any} training As the API returns it.
  * @param {Map<string, object>} live Rows of its jobs by id, newer than the training's own.
  */
 export function picture(training, live) {
-  const stored = new Map(training.stages.map((stage) => [stage.name, stage]));
-  const jobs = new Map(training.jobs.map((job) => [job.job_type, { ...job, ...live.get(job.id) }]));
+  const stored = new Map(training.stages.map((/** @type {any} */ stage) => [stage.name, stage]));
+  const jobs = new Map(
+    training.jobs.map((/** @type {any} */ job) => [job.job_type, { ...job, ...live.get(job.id) }]),
+  );
   const chunks = stored.get("audio")?.result?.chunks?.length ?? 0;
   const next = STAGES.find(
     ([name, , type]) => type === "transcription" && stored.get(name)?.status !== "completed",
@@ -188,7 +194,7 @@ export function picture(training, live) {
   });
 }
 
-function summary(name, result) {
+function summary(/** @type {string} */ name, /** @type {any} */ result) {
   if (name === "verify")
     return [
       result.seconds === null ? null : clock(result.seconds),
@@ -208,7 +214,7 @@ function summary(name, result) {
 }
 
 /** 0:05, 12:40, 1:02:03: a time in a video. */
-export function clock(seconds) {
+export function clock(/** @type {number} */ seconds) {
   const whole = Math.max(0, Math.floor(seconds));
   const [hours, minutes, rest] = [
     Math.floor(whole / 3600),
@@ -219,10 +225,10 @@ export function clock(seconds) {
 }
 
 /** The seconds a time says, as `1:02:03`, `4:05` or `12.5`; NaN when it says none. */
-export function secondsOf(text) {
+export function secondsOf(/** @type {string} */ text) {
   if (!/^\d+(:[0-5]?\d){0,2}(\.\d+)?$/.test(text.trim())) return Number.NaN;
   return text
     .trim()
     .split(":")
-    .reduce((sum, part) => sum * 60 + Number(part), 0);
+    .reduce((/** @type {number} */ sum, /** @type {any} */ part) => sum * 60 + Number(part), 0);
 }
