@@ -64,6 +64,16 @@ end;
 $$;
 comment on function queue.is_service is E'Whether the caller is the service itself: the service role, the worker, or plain SQL outside the Data API.\n\nOnly for functions whose execute grant already keeps browsers'' roles apart by name.';
 
+create function queue.is_service_role() returns boolean
+language plpgsql stable
+set search_path = ''
+as $$
+begin
+  return coalesce(auth.jwt() ->> 'role', '') = 'service_role';
+end;
+$$;
+comment on function queue.is_service_role is 'Whether the service role calls, by name: for functions that browsers call too, whose calls may come without any claims.';
+
 create function queue.is_worker() returns boolean
 language plpgsql stable
 set search_path = ''
@@ -96,11 +106,11 @@ begin
     where queue.is_service() or m.workspace_id in (select queue.my_workspaces());
 end;
 $$;
-comment on function queue.visible_members is E'Who shares a tenant with the caller; everybody for the service role.\n\nFor the view workspace_members of an install whose tenants are an application''s own.';
+comment on function queue.visible_members is E'The members of the caller''s tenants; of all tenants for the service role.\n\nFor the view workspace_members of an install whose tenants are an application''s own.';
 
 create function queue.tenant_deleted() returns trigger
 language plpgsql
-security definer -- whoever may delete a tenant may not need rights on jobs
+security definer -- callers who may delete a tenant hold no rights on jobs
 set search_path = ''
 as $$
 begin
@@ -108,4 +118,4 @@ begin
   return null;
 end;
 $$;
-comment on function queue.tenant_deleted is 'Trigger: a tenant''s jobs go with it. Its argument names the column that holds the id.';
+comment on function queue.tenant_deleted is 'Trigger: delete a deleted tenant''s jobs. Its argument names the column that holds the id.';

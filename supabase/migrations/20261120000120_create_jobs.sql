@@ -1,7 +1,7 @@
 -- What users see of a job: its record, its log lines and its history.
 -- No index mentions what changes in a job's usual life (status, outcome, fence, progress, its end), so that
--- leasing, progress and completion stay heap-only (HOT) updates; where a job stands, in the queue and among
--- the ended ones, is in narrow tables of their own (next migration).
+-- leasing, progress and completion stay heap-only (HOT) updates; the place of a job in the queue
+-- or among the ended ones is in narrow tables of their own (next migration).
 
 create table public.jobs (
   id uuid primary key default queue.new_id(),
@@ -49,7 +49,7 @@ create table public.jobs (
   snoozes integer not null default 0,
   lost_attempts integer not null default 0,
   -- What a caller may give is bounded by the triggers of direct writes and by the functions, not here: each check is
-  -- read from the catalogue anew by every statement that writes, and those were a tenth of a single enqueue.
+  -- read from the catalogue again by every statement that writes, and those were a tenth of a single enqueue.
   constraint jobs_status_is_known
     check (case when finished_at is null then status in ('pending', 'processing', 'waiting')
       else status in ('completed', 'failed', 'cancelled') end),
@@ -78,7 +78,7 @@ comment on column public.jobs.id is 'Identity, a version 7 UUID.';
 comment on column public.jobs.workspace_id is 'The tenant it belongs to.';
 comment on column public.jobs.user_id is 'Who created it; null when a service did.';
 comment on column public.jobs.session_id is 'Conversation or guest session it belongs to, for clients that follow a session; null for none.';
-comment on column public.jobs.queue is 'Named partition; a worker may serve some queues only.';
+comment on column public.jobs.queue is 'Named queue; a worker may serve some queues only.';
 comment on column public.jobs.job_type is 'Picks the processor.';
 comment on column public.jobs.payload is 'Input, JSON, checked against the type''s schema.';
 comment on column public.jobs.schema_version is 'Version of the payload''s schema it was enqueued with.';
@@ -86,15 +86,15 @@ comment on column public.jobs.status is 'pending, processing, waiting, completed
 comment on column public.jobs.priority is '0 to 1000, smaller runs first inside a workspace.';
 comment on column public.jobs.progress is '{percentage 0..100, stage, message}, last report wins.';
 comment on column public.jobs.result is 'Output, JSON; null unless completed.';
-comment on column public.jobs.error_message is 'Why the last attempt ended badly; null when none did.';
+comment on column public.jobs.error_message is 'Error of the last failed attempt; null when none failed.';
 comment on column public.jobs.error_data is 'Details of that error: {type, reason, …}.';
 comment on column public.jobs.error_fingerprint is 'Same for errors that differ only in numbers and ids.';
-comment on column public.jobs.attempts is 'Attempts counted at lease; a wait, snooze or hand-back gives one back.';
+comment on column public.jobs.attempts is 'Attempts, counted at lease; a wait, a snooze or a release takes one off again.';
 comment on column public.jobs.max_attempts is 'After so many the job is failed, 1 to 50.';
 comment on column public.jobs.next_retry_at is 'Earliest start of the next attempt, UTC; null when none is planned.';
 comment on column public.jobs.scheduled_for is 'Earliest first start, UTC; null for at once.';
 comment on column public.jobs.started_at is 'Start of the first attempt, UTC; kept over retries and waits. An attempt''s own start is in job_attempts.';
-comment on column public.jobs.finished_at is 'When it ended, however it did (completed, failed or cancelled), UTC; null while live.';
+comment on column public.jobs.finished_at is 'When it completed, failed or was cancelled, UTC; null while live.';
 comment on column public.jobs.completed_at is 'When it completed, UTC; null while live, and for jobs that failed or were cancelled.';
 comment on column public.jobs.queue_ms is 'From being ready to its first start, milliseconds; null before.';
 comment on column public.jobs.run_ms is 'Run time of its ended attempts together, milliseconds; see job_states.';
@@ -110,14 +110,14 @@ comment on column public.jobs.tags is 'Words to find it by, at most 20 of 1 to 1
 comment on column public.jobs.unique_key is 'Only one such job at a time, see enqueue_job; null for none.';
 comment on column public.jobs.parent_id is 'The job that spawned it.';
 comment on column public.jobs.batch_id is 'The batch it belongs to.';
-comment on column public.jobs.cancel_requested_at is 'When a cancel was asked for while it ran.';
+comment on column public.jobs.cancel_requested_at is 'When a cancel was requested while it ran, UTC; null otherwise.';
 comment on column public.jobs.traceparent is 'W3C trace context of the enqueueing request.';
 comment on column public.jobs.cost_usd is 'Estimated compute cost of all attempts, US dollars.';
 comment on column public.jobs.fence is 'Fencing token of the latest lease; rises by one each lease, never falls.';
 comment on column public.jobs.last_seq is 'Number of the latest event.';
 comment on column public.jobs.generation is 'Raised by each retry or redrive of an ended job.';
-comment on column public.jobs.snoozes is 'How often a processor put it off.';
-comment on column public.jobs.lost_attempts is 'Attempts whose worker vanished.';
+comment on column public.jobs.snoozes is 'How often its processor snoozed it.';
+comment on column public.jobs.lost_attempts is 'Attempts whose lease expired without a settlement.';
 
 create table public.job_logs (
   id bigint generated always as identity primary key,
@@ -185,7 +185,8 @@ create policy "members read events" on public.job_events
 revoke all on public.jobs, public.job_logs, public.job_events from public, anon, authenticated;
 grant select on public.jobs, public.job_logs, public.job_events to authenticated, service_role;
 grant insert (workspace_id, user_id, session_id, queue, job_type, payload, status, priority, scheduled_for,
-  max_attempts, idempotency_key, concurrency_key, deadline_at, tags) on public.jobs to authenticated;
+  max_attempts, idempotency_key, concurrency_key, deadline_at, tags) on public.jobs
+  to authenticated;
 grant update (status, priority, scheduled_for) on public.jobs to authenticated;
 -- the service role steers as members do; the rest of a job's life is the engine's
 grant update (status, priority, scheduled_for) on public.jobs to service_role;

@@ -33,12 +33,13 @@ create table queue.job_types (
   constraint job_types_names_are_printable check (job_type || queue !~ '[[:cntrl:]]'),
   constraint job_types_limits_are_positive check (
     coalesce(max_concurrency, 1) >= 1 and coalesce(workspace_concurrency, 1) >= 1
-    and coalesce(key_concurrency, 1) >= 1 and coalesce(rate_limit, 1) >= 1 and coalesce(ageing_seconds, 1) >= 1 and schema_version >= 1
-    and coalesce(rate_per_seconds, 1) > 0 and lease_seconds between 1 and 43200
+    and coalesce(key_concurrency, 1) >= 1 and coalesce(rate_limit, 1) >= 1 and coalesce(ageing_seconds, 1) >= 1
+    and schema_version >= 1 and coalesce(rate_per_seconds, 1) > 0 and lease_seconds between 1 and 43200
     and timeout_seconds between 1 and 43200 and max_attempts between 1 and 50),
   constraint job_types_rate_is_whole check ((rate_limit is null) = (rate_per_seconds is null)),
   constraint job_types_backoff_grows check (
-    backoff_first_seconds between 0 and 86400 and backoff_cap_seconds between 0 and 604800 and backoff_factor between 1 and 10),
+    backoff_first_seconds between 0 and 86400 and backoff_cap_seconds between 0 and 604800
+    and backoff_factor between 1 and 10),
   constraint job_types_events_is_known check (events in ('full', 'minimal')),
   constraint job_types_live_is_known check (live in ('full', 'states', 'off'))
 );
@@ -54,22 +55,22 @@ comment on column queue.job_types.max_attempts is 'Default of jobs.max_attempts.
 comment on column queue.job_types.backoff_first_seconds is 'Wait after the first failed attempt, before jitter.';
 comment on column queue.job_types.backoff_cap_seconds is 'Longest wait between attempts.';
 comment on column queue.job_types.backoff_factor is 'Each wait is this many times the one before.';
-comment on column queue.job_types.rate_limit is 'Token bucket: at most so many starts per rate_per_seconds; null for no limit.';
+comment on column queue.job_types.rate_limit is 'Token bucket: at most this many starts per rate_per_seconds; null for no limit.';
 comment on column queue.job_types.rate_per_seconds is 'Seconds in which the bucket refills whole.';
 comment on column queue.job_types.rate_per_key is 'One bucket per workspace and concurrency key instead of one for the type.';
 comment on column queue.job_types.payload_schema is 'JSON Schema that payloads must satisfy; null accepts any object.';
 comment on column queue.job_types.schema_version is 'Version of payload_schema.';
 comment on column queue.job_types.events is 'full, or minimal: no event for creation and lease, no line in attempts for a completion.';
 comment on column queue.job_types.live is 'What is sent to Realtime: full; states, nothing on the job''s own topic; or off. Watchers read the rest.';
-comment on column queue.job_types.ageing_seconds is 'A waiting job gains one priority step per so many seconds; null for never.';
+comment on column queue.job_types.ageing_seconds is 'A ready job gains one priority step each time this many seconds pass; null for never.';
 comment on column queue.job_types.retention_days is '{completed, cancelled, failed}: days ended jobs are kept; null takes the setting.';
-comment on column queue.job_types.internal is 'Enqueued by the platform alone: every function refuses a person.';
-comment on column queue.job_types.run_p95_ms is 'Learned 95th percentile of run time, milliseconds.';
+comment on column queue.job_types.internal is 'True for types that only the platform enqueues: every function refuses a person''s job of it.';
+comment on column queue.job_types.run_p95_ms is '95th percentile of recent run times, milliseconds; null before 20 runs.';
 comment on column queue.job_types.paused_at is 'Since when no job of the type starts; null while running.';
 comment on column queue.job_types.paused_by is 'Who paused it: a user id, or "poison" for the engine itself.';
 comment on column queue.job_types.pause_reason is 'Why it is paused.';
 comment on column queue.job_types.registered_at is 'When a worker last published it.';
-comment on column queue.job_types.redefinable is 'True after a key was rotated, until a worker publishes it again: that registration may say anything.';
+comment on column queue.job_types.redefinable is 'True after worker keys were revoked, until the type is published again: that registration may change anything.';
 
 create table queue.pauses (
   kind text not null,
@@ -105,8 +106,8 @@ comment on table queue.failures is 'Unexpected errors of the last minutes, one r
 comment on column queue.failures.job_type is 'The type.';
 comment on column queue.failures.workspace_id is 'The tenant.';
 comment on column queue.failures.fingerprint is 'The error, numbers and ids left out.';
-comment on column queue.failures.job_id is 'The job that met it.';
-comment on column queue.failures.message is 'Its words, the last time.';
+comment on column queue.failures.job_id is 'The job that failed.';
+comment on column queue.failures.message is 'Its message, the last time.';
 comment on column queue.failures.failed_at is 'The last time.';
 
 create table queue.tenant_limits (
@@ -115,11 +116,13 @@ create table queue.tenant_limits (
   max_running integer,
   own_max_running integer,
   max_pending integer,
-  constraint tenant_limits_are_positive check (weight between 0.01 and 100 and coalesce(max_running, 1) >= 0 and coalesce(own_max_running, 1) >= 0 and coalesce(max_pending, 1) >= 0)
+  constraint tenant_limits_are_positive check (
+    weight between 0.01 and 100 and coalesce(max_running, 1) >= 0 and coalesce(own_max_running, 1) >= 0
+    and coalesce(max_pending, 1) >= 0)
 );
-comment on table queue.tenant_limits is 'Share and limits of a workspace that has other than the defaults.';
+comment on table queue.tenant_limits is 'Share and limits of the workspaces that do not have the defaults.';
 comment on column queue.tenant_limits.workspace_id is 'The workspace.';
-comment on column queue.tenant_limits.weight is 'Share against other workspaces, 1 is usual.';
+comment on column queue.tenant_limits.weight is 'Share relative to other workspaces; 1 is the default.';
 comment on column queue.tenant_limits.max_running is 'Most jobs running at once; null for no limit.';
 comment on column queue.tenant_limits.own_max_running is 'The same, set by the workspace''s own managers; the smaller holds.';
 comment on column queue.tenant_limits.max_pending is 'Most live jobs its members may have; null takes the setting.';
@@ -153,9 +156,10 @@ create table queue.partitions (
   fillfactor = 50,
   autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 500, autovacuum_vacuum_cost_delay = 0
 );
-create index partitions_by_turn on queue.partitions (workspace_id, job_type, queue, set_aside, priority, last_leased_at);
+create index partitions_by_turn
+  on queue.partitions (workspace_id, job_type, queue, set_aside, priority, last_leased_at);
 create index partitions_set_aside on queue.partitions (look_at) where set_aside;
-comment on table queue.partitions is E'Where ready jobs are found: one partition per workspace, type, key, priority and queue.\n\nOpened and closed by leases only, in their short transactions; an enqueue that misses one leaves a line in queue.openings. A partition is gone with its last ready job.';
+comment on table queue.partitions is E'Where ready jobs are found: one partition per workspace, type, key, priority and queue.\n\nOpened and closed by leases only, in their short transactions; an enqueue into one that is not open inserts a row into queue.openings. A partition is removed with its last ready job.';
 comment on column queue.partitions.id is 'Identity, see partition_id.';
 comment on column queue.partitions.workspace_id is 'The tenant.';
 comment on column queue.partitions.queue is 'The queue.';
@@ -163,10 +167,10 @@ comment on column queue.partitions.job_type is 'The job type.';
 comment on column queue.partitions.concurrency_key is 'The concurrency key; empty for none.';
 comment on column queue.partitions.priority is 'The priority of its jobs.';
 comment on column queue.partitions.last_leased_at is 'When a job was last leased from it: order among a tenant''s partitions.';
-comment on column queue.partitions.claim_from is 'Claim watermark: no job older than this is left, as far as known.';
-comment on column queue.partitions.mark_from is 'The next claim_from: at its lease no older committed job was left.';
+comment on column queue.partitions.claim_from is 'Watermark: no ready job is older than this, as far as known.';
+comment on column queue.partitions.mark_from is 'The next claim_from: when it was noted, no committed job was older.';
 comment on column queue.partitions.mark_xid is 'mark_from holds once all transactions below this have ended: none can commit an older job then.';
-comment on column queue.partitions.rewinds is 'Raised when a job older than the watermark came back: a lease that began before may not move it.';
+comment on column queue.partitions.rewinds is 'Raised when a job older than the watermark came back: a lease that began before must not move the watermark.';
 comment on column queue.partitions.set_aside is 'True while its key is at a limit: leases do not read it.';
 comment on column queue.partitions.look_at is 'When to look again at the latest; null unless set aside.';
 
@@ -225,12 +229,12 @@ create table queue.caps (
   constraint caps_scope_is_known check (scope in ('type', 'workspace', 'workspace_type', 'key'))
 );
 create index caps_by_age on queue.caps (opened_at);
-comment on table queue.caps is E'A row to lock for each limited scope: who leases below a limit holds it until the commit.\n\nHeld with skip locked: a lease that does not get it takes something else. It holds no count: under its lock the leases themselves are counted, so that nothing can leak and a settlement needs no lock.';
+comment on table queue.caps is E'A row to lock for each limited scope: a lease below a limit holds it until the commit.\n\nHeld with skip locked: a lease that does not get it takes something else. It holds no count: under its lock the leases themselves are counted, so that nothing can leak and a settlement needs no lock.';
 comment on column queue.caps.id is 'Identity.';
 comment on column queue.caps.scope is 'type, workspace, workspace_type or key.';
 comment on column queue.caps.job_type is 'The type; empty for a workspace.';
 comment on column queue.caps.workspace_id is 'The tenant; the nil UUID for a type.';
-comment on column queue.caps.concurrency_key is 'The key; empty but for a key.';
+comment on column queue.caps.concurrency_key is 'The key; empty for the other scopes.';
 comment on column queue.caps.opened_at is 'When it was made; those of keys are removed when they are old and unused.';
 
 create function queue.partition_id(p_workspace_id uuid, p_queue text, p_job_type text, p_key text, p_priority integer)
@@ -244,7 +248,7 @@ begin
     length(p_job_type), p_job_type, coalesce(p_key, '')), 'UTF8')) for 16), 'hex')::uuid;
 end;
 $$;
-comment on function queue.partition_id is E'Identity of a partition, the same for everyone who computes it: 128 bits of SHA-256 over its columns.\n\nTwo partitions of one id can neither be met nor made; the table keeps the columns unique as well.';
+comment on function queue.partition_id is E'Identity of a partition, the same for everyone who computes it: 128 bits of SHA-256 over its columns.\n\nTwo partitions with the same id can neither occur by chance nor be constructed; the table keeps the columns unique as well.';
 
 create table queue.ready (
   partition_id uuid not null,
@@ -256,7 +260,7 @@ create table queue.ready (
 ) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0);
 -- by a job's own columns, so that one index finds the row of a job and lists a tenant's
 create unique index ready_by_workspace on queue.ready (workspace_id, job_created_at, job_id);
-comment on table queue.ready is 'Jobs that may be leased now. Rows are never updated: a lease finds those it chose by where they lie.';
+comment on table queue.ready is 'Jobs that may be leased now. Rows are never updated: a lease finds those it chose by ctid.';
 comment on column queue.ready.partition_id is 'Its partition.';
 comment on column queue.ready.ready_at is 'Since when: order inside the partition.';
 comment on column queue.ready.job_id is 'The job.';
@@ -288,11 +292,13 @@ create table queue.ended (
   ended_at timestamptz not null,
   primary key (workspace_id, outcome, job_created_at, job_id),
   constraint ended_outcome_is_known check (outcome in ('completed', 'failed', 'cancelled'))
-) with (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 5000, autovacuum_analyze_scale_factor = 0.05,
-  autovacuum_vacuum_cost_delay = 0);
+) with (
+  autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 5000,
+  autovacuum_analyze_scale_factor = 0.05, autovacuum_vacuum_cost_delay = 0
+);
 create index ended_by_age on queue.ended (job_type, outcome, ended_at);
 create index ended_badly on queue.ended (outcome, job_id) where outcome = 'failed';
-comment on table queue.ended is E'Jobs that have ended, in the order of lists.\n\nBeside the job''s own columns, so that an end need not touch an index of jobs.';
+comment on table queue.ended is E'Jobs that have ended, in the order of lists.\n\nApart from public.jobs, so that the end of a job touches no index of that table.';
 comment on column queue.ended.workspace_id is 'The tenant.';
 comment on column queue.ended.outcome is 'completed, failed or cancelled.';
 comment on column queue.ended.job_created_at is 'When the job was enqueued: order of lists.';
@@ -305,7 +311,7 @@ create table queue.arrivals (
   job_id uuid not null,
   primary key (xid, job_id)
 ) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0);
-comment on table queue.arrivals is 'Jobs inserted plainly, until their statement ends. No one else ever sees one.';
+comment on table queue.arrivals is 'Jobs of a plain insert, until its statement ends. No other transaction ever sees one.';
 comment on column queue.arrivals.xid is 'The transaction that inserts.';
 comment on column queue.arrivals.job_id is 'The job.';
 
@@ -324,7 +330,7 @@ create table queue.batch_members (
   workspace_id uuid not null
 );
 create index batch_members_by_batch on queue.batch_members (batch_id, workspace_id);
-comment on table queue.batch_members is 'Live jobs of batches: a batch is done when it has none.';
+comment on table queue.batch_members is 'Live jobs of batches: a closed batch without any is finished.';
 comment on column queue.batch_members.job_id is 'The job.';
 comment on column queue.batch_members.batch_id is 'Its batch.';
 comment on column queue.batch_members.workspace_id is 'The tenant: two may have chosen the same id.';
@@ -347,7 +353,10 @@ create table queue.leases (
   job_created_at timestamptz not null,
   cancel_requested boolean not null default false,
   log_lines integer not null default 0
-) with (fillfactor = 70, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0);
+) with (
+  fillfactor = 70,
+  autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0
+);
 create index leases_by_workspace on queue.leases (workspace_id, job_type, concurrency_key);
 create index leases_by_type on queue.leases (job_type);
 comment on table queue.leases is 'Jobs a worker holds right now. Limits count these rows; expires_at is not indexed, so renewals stay heap-only.';
@@ -357,7 +366,7 @@ comment on column queue.leases.workspace_id is 'The tenant, for limits.';
 comment on column queue.leases.job_type is 'The type, for limits.';
 comment on column queue.leases.concurrency_key is 'The key, for limits; empty for none.';
 comment on column queue.leases.partition_id is 'The partition it came from and returns to.';
-comment on column queue.leases.ready_at is 'Since when it had been ready: its place in the partition if handed back, and its queue wait.';
+comment on column queue.leases.ready_at is 'Since when it had been ready: its place in the partition if it is released, and the start of its queue time.';
 comment on column queue.leases.attempt is 'The attempt this lease is.';
 comment on column queue.leases.worker_id is 'Who holds it.';
 comment on column queue.leases.tick_id is 'The tick that took it.';
@@ -366,8 +375,8 @@ comment on column queue.leases.leased_at is 'Since when.';
 comment on column queue.leases.lease_seconds is 'Length of the lease and of each renewal.';
 comment on column queue.leases.expires_at is 'When it expires; set here and never recomputed from settings.';
 comment on column queue.leases.job_created_at is 'When the job was enqueued: order of lists.';
-comment on column queue.leases.cancel_requested is 'The holder is to stop; told at its next report.';
-comment on column queue.leases.log_lines is 'Log lines stored of this attempt: a repeated report adds only what lies beyond.';
+comment on column queue.leases.cancel_requested is 'True when the holder is to stop; the answer to its next report says so.';
+comment on column queue.leases.log_lines is 'Log lines stored of this attempt: a repeated report adds only the lines after these.';
 
 create table queue.attempts (
   job_id uuid not null,
@@ -409,11 +418,11 @@ create table queue.job_keys (
 );
 create index job_keys_by_expiry on queue.job_keys (expires_at);
 create index job_keys_by_job on queue.job_keys (job_id);
-comment on table queue.job_keys is 'Idempotency keys and the job each stands for.';
+comment on table queue.job_keys is 'Idempotency keys, each with its job.';
 comment on column queue.job_keys.workspace_id is 'The tenant.';
-comment on column queue.job_keys.job_type is 'The type; keys of other types do not meet.';
+comment on column queue.job_keys.job_type is 'The type; the same key of another type is another key.';
 comment on column queue.job_keys.key is 'The caller''s key.';
-comment on column queue.job_keys.request_hash is 'What was asked; another payload under the same key is refused.';
+comment on column queue.job_keys.request_hash is 'Hash of the payload; another payload under the same key is refused.';
 comment on column queue.job_keys.job_id is 'The job a repeat gets.';
 comment on column queue.job_keys.expires_at is 'Until when the key is remembered.';
 
@@ -442,12 +451,12 @@ create table queue.buckets (
   refilled_at timestamptz not null,
   primary key (job_type, workspace_id, concurrency_key)
 ) with (fillfactor = 50);
-comment on table queue.buckets is 'Token buckets of rate-limited types; the nil UUID and an empty key stand for the whole type.';
+comment on table queue.buckets is 'Token buckets of rate-limited types; the nil UUID and an empty key mean the whole type.';
 comment on column queue.buckets.job_type is 'The type.';
 comment on column queue.buckets.workspace_id is 'The tenant, or the nil UUID.';
 comment on column queue.buckets.concurrency_key is 'The key, or empty.';
 comment on column queue.buckets.tokens is 'Starts left at refilled_at.';
-comment on column queue.buckets.refilled_at is 'When tokens was true.';
+comment on column queue.buckets.refilled_at is 'When tokens was computed.';
 
 create table queue.ticks (
   tick_id uuid primary key,
@@ -473,9 +482,9 @@ comment on column queue.ticks.job_types is 'Types it serves; null for all.';
 comment on column queue.ticks.queues is 'Queues it serves; null for all.';
 comment on column queue.ticks.started_at is 'Its first call.';
 comment on column queue.ticks.seen_at is 'Its latest call.';
-comment on column queue.ticks.ended_at is 'When it said goodbye; null while it runs or if it died.';
+comment on column queue.ticks.ended_at is 'When it reported its end; null while it runs or if it died.';
 comment on column queue.ticks.last_call is 'Highest lease call answered.';
-comment on column queue.ticks.free_slots is 'Slots it could still fill, as it said last.';
+comment on column queue.ticks.free_slots is 'Slots it could still fill, as last reported.';
 comment on column queue.ticks.leased is 'Jobs it leased.';
 comment on column queue.ticks.leased_at is 'When it last got a job; null for never.';
 comment on column queue.ticks.summary is 'Counts it reported at its end.';
@@ -483,7 +492,10 @@ comment on column queue.ticks.summary is 'Counts it reported at its end.';
 create table queue.shares (
   workspace_id uuid primary key,
   finish_tag double precision not null
-) with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 500, autovacuum_vacuum_cost_delay = 0);
+) with (
+  fillfactor = 50,
+  autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 500, autovacuum_vacuum_cost_delay = 0
+);
 insert into queue.shares values ('00000000-0000-0000-0000-000000000000', 0);
 comment on table queue.shares is E'Virtual time of each tenant: start-time fair queueing.\n\nSource: Goyal, Vin, Cheng, "Start-time Fair Queuing", SIGCOMM 1996. The nil UUID holds the system''s virtual time.';
 comment on column queue.shares.workspace_id is 'The tenant.';
@@ -497,15 +509,16 @@ create table queue.maintenance_tasks (
   failure text,
   failures integer not null default 0
 ) with (fillfactor = 50);
-comment on table queue.maintenance_tasks is 'When each task of maintenance was last done, by whichever worker came first.';
+comment on table queue.maintenance_tasks is 'The tasks of maintenance, and when each was last done.';
 comment on column queue.maintenance_tasks.name is 'The task.';
 comment on column queue.maintenance_tasks.done_at is 'When.';
 comment on column queue.maintenance_tasks.cursor is 'Where it stopped, for tasks done in slices.';
 comment on column queue.maintenance_tasks.failed_at is 'When it last failed; null for never.';
-comment on column queue.maintenance_tasks.failure is 'What it said then.';
-comment on column queue.maintenance_tasks.failures is 'How often it has failed since it last went well: it is parked the longer.';
+comment on column queue.maintenance_tasks.failure is 'The error of that time.';
+comment on column queue.maintenance_tasks.failures is 'How often it has failed since it last succeeded: each failure parks it for twice as long.';
 insert into queue.maintenance_tasks (name)
-select unnest(array['reclaim', 'waits', 'signals', 'schedules', 'promotion', 'deliveries', 'expire', 'poison', 'statistics',
+select unnest(array[
+  'reclaim', 'waits', 'signals', 'schedules', 'promotion', 'deliveries', 'expire', 'poison', 'statistics',
   'retention', 'old_rows', 'orphans', 'messages', 'sweep', 'buckets']);
 
 create table queue.wakeups (
@@ -514,7 +527,7 @@ create table queue.wakeups (
   constraint wakeups_is_one_row check (id = 1)
 ) with (fillfactor = 10);
 insert into queue.wakeups default values;
-comment on table queue.wakeups is 'One row: a wake-up asked for and not yet answered by a lease.';
+comment on table queue.wakeups is 'One row: the wake-up that was requested and that no lease has answered yet.';
 comment on column queue.wakeups.id is 'Always 1.';
 comment on column queue.wakeups.requested_at is 'When; null after the next lease call.';
 
@@ -533,7 +546,7 @@ comment on column queue.steps.job_id is 'The job.';
 comment on column queue.steps.name is 'Name of the step, unique in the job.';
 comment on column queue.steps.kind is 'step, or the kind of the wait that became it: sleep, ask, event, children, after.';
 comment on column queue.steps.result is '{"value": …}: the step''s result.';
-comment on column queue.steps.started_at is 'When it began; null where its worker did not say.';
+comment on column queue.steps.started_at is 'When it began; null where its worker did not report it.';
 comment on column queue.steps.created_at is 'When it finished.';
 
 create table queue.running_steps (
@@ -543,9 +556,9 @@ create table queue.running_steps (
   started_at timestamptz not null,
   constraint running_steps_name_is_bounded check (char_length(name) between 1 and 200)
 ) with (fillfactor = 50);
-comment on table queue.running_steps is 'The step a running job is in, as its worker said last; true only while the job''s lease has the same fence.';
+comment on table queue.running_steps is 'The step a running job is in, as last reported by its worker; valid only while the job''s lease has the same fence.';
 comment on column queue.running_steps.job_id is 'The job.';
-comment on column queue.running_steps.fence is 'The lease it was said under.';
+comment on column queue.running_steps.fence is 'The fencing token of the lease that reported it.';
 comment on column queue.running_steps.name is 'Name of the step.';
 comment on column queue.running_steps.started_at is 'When it began.';
 
@@ -593,7 +606,7 @@ create table queue.sessions (
   claimed_at timestamptz not null default queue.clock()
 );
 create index sessions_by_workspace on queue.sessions (workspace_id);
-comment on table queue.sessions is E'Which workspace a session id belongs to: the one that enqueued with it first, until its last job of it is gone.\n\nThe topic session:<id> is that workspace''s. Another that uses the same id enqueues as ever, but its jobs are not sent there and its watchers poll. Ids that no one guesses keep a neighbour from coming first; guest sessions own theirs in queue.guest_sessions.';
+comment on table queue.sessions is E'Which workspace a session id belongs to: the one that enqueued with it first, until its last job of it is gone.\n\nThe topic session:<id> is that workspace''s. Another workspace that uses the same id enqueues as usual, but its jobs are not sent there and its watchers poll. Use ids that cannot be guessed, so that no other tenant claims them first; guest sessions have theirs in queue.guest_sessions.';
 comment on column queue.sessions.session_id is 'The id, as clients chose it.';
 comment on column queue.sessions.workspace_id is 'The tenant that owns it.';
 comment on column queue.sessions.claimed_at is 'When it first used it.';
@@ -633,7 +646,7 @@ create table queue.spawns (
   job_ids uuid[] not null,
   primary key (job_id, name)
 );
-comment on table queue.spawns is 'Children each spawn made, so that a repeat makes none.';
+comment on table queue.spawns is 'Children created by each spawn, so that a repeat creates none.';
 comment on column queue.spawns.job_id is 'The parent.';
 comment on column queue.spawns.name is 'Name of the spawn.';
 comment on column queue.spawns.job_ids is 'The children, in order.';
@@ -651,14 +664,14 @@ create table queue.batches (
 );
 create index batches_by_end on queue.batches (finished_at) where finished_at is not null;
 comment on table queue.batches is 'Jobs enqueued together, with a callback when all have ended.';
-comment on column queue.batches.id is 'Identity within the tenant: an id of the caller''s choosing is no other''s business.';
+comment on column queue.batches.id is 'Identity within the tenant: callers choose it, and two tenants may choose the same.';
 comment on column queue.batches.workspace_id is 'The tenant.';
 comment on column queue.batches.callback is '{job_type, payload, …} enqueued once at the end; null for none.';
 comment on column queue.batches.callback_job_id is 'The job the callback became.';
 comment on column queue.batches.closed_at is 'When no more jobs may join.';
 comment on column queue.batches.finished_at is 'When its last job ended.';
 comment on column queue.batches.problem is 'Why the callback could not be enqueued; null when it was.';
-comment on column queue.batches.created_at is 'When it was made.';
+comment on column queue.batches.created_at is 'When it was created.';
 
 create table queue.stat_deltas (
   id bigint generated always as identity primary key,
@@ -673,7 +686,7 @@ create table queue.stat_deltas (
   wait_bucket smallint not null default 0,
   run_bucket smallint not null default 0
 ) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 2000, autovacuum_vacuum_cost_delay = 0);
-comment on table queue.stat_deltas is 'Counts as they happen, appended by each settle; rolled up by ticks.';
+comment on table queue.stat_deltas is 'Counts as they happen, inserted by each enqueue and settlement; maintenance rolls them up.';
 comment on column queue.stat_deltas.id is 'Identity.';
 comment on column queue.stat_deltas.at is 'When.';
 comment on column queue.stat_deltas.job_type is 'The type.';
@@ -699,7 +712,7 @@ create table queue.stat_minutes (
   cost_usd numeric not null,
   primary key (minute, job_type, workspace_id, outcome, wait_bucket, run_bucket)
 );
-comment on table queue.stat_minutes is 'The same per minute.';
+comment on table queue.stat_minutes is 'The counts of stat_deltas per minute.';
 comment on column queue.stat_minutes.minute is 'Start of the minute.';
 comment on column queue.stat_minutes.job_type is 'The type.';
 comment on column queue.stat_minutes.workspace_id is 'The tenant.';
@@ -714,7 +727,8 @@ comment on column queue.stat_minutes.cost_usd is 'Sum of estimated costs.';
 create view queue.known_partitions as
 select id, workspace_id, queue, job_type, concurrency_key, priority, claim_from from queue.partitions
 union all
-select distinct on (o.partition_id) o.partition_id, o.workspace_id, o.queue, o.job_type, o.concurrency_key, o.priority, '-infinity'
+select distinct on (o.partition_id) o.partition_id, o.workspace_id, o.queue, o.job_type, o.concurrency_key, o.priority,
+  '-infinity'
 from queue.openings as o
 where not exists (select 1 from queue.partitions as p where p.id = o.partition_id);
 comment on view queue.known_partitions is 'Partitions that are open, and those that the next lease opens.';
@@ -732,7 +746,7 @@ select workspace_id, job_created_at, job_id from queue.ready
 union all select workspace_id, job_created_at, job_id from queue.deferred
 union all select workspace_id, job_created_at, job_id from queue.leases
 union all select workspace_id, job_created_at, job_id from queue.waits;
-comment on view queue.live_jobs is 'Jobs that have not ended, each from the table that says where it stands.';
+comment on view queue.live_jobs is 'Jobs that have not ended, each from the table that holds it: ready, deferred, leases or waits.';
 comment on column queue.live_jobs.workspace_id is 'The tenant.';
 comment on column queue.live_jobs.job_created_at is 'When it was enqueued.';
 comment on column queue.live_jobs.job_id is 'The job.';

@@ -10,7 +10,7 @@ create table queue.job_tags (
 ) with (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 5000);
 alter table queue.job_tags enable row level security;
 revoke all on queue.job_tags from public, anon, authenticated, service_role;
-comment on table queue.job_tags is E'Jobs by tag, in the order of lists.\n\nWritten by triggers on jobs.tags, so that every way to enqueue is indexed.';
+comment on table queue.job_tags is E'Jobs by tag, in the order of lists.\n\nWritten by triggers on jobs.tags, so that tags are indexed whichever way a job is enqueued.';
 comment on column queue.job_tags.workspace_id is 'The tenant.';
 comment on column queue.job_tags.tag is 'The tag.';
 comment on column queue.job_tags.job_created_at is 'When the job was enqueued: order of lists.';
@@ -19,7 +19,7 @@ comment on column queue.job_tags.job_id is 'The job.';
 alter table queue.job_types
   add column tagged_by text[] not null default '{}', add column source text, add column description text;
 comment on column queue.job_types.tagged_by is 'Payload fields whose values become tags as name:value, so that jobs are found by them at any age.';
-comment on column queue.job_types.source is 'Where its processor is: module:function, as its worker says.';
+comment on column queue.job_types.source is 'Where its processor is: module:function, as its worker reports it.';
 comment on column queue.job_types.description is 'What it does, the first lines of its processor''s docstring.';
 
 create function queue.tags_fit(p_tags text[]) returns boolean
@@ -29,7 +29,7 @@ as $$
   select coalesce(cardinality(p_tags), 0) <= 20 and not exists (
     select from unnest(p_tags) as t where t is null or char_length(t) not between 1 and 100 or t ~ '[[:cntrl:]]')
 $$;
-comment on function queue.tags_fit is 'Whether these may be a job''s tags: at most 20 texts of 1 to 100 characters; null is none.';
+comment on function queue.tags_fit is 'Whether these are valid tags of a job: at most 20 texts of 1 to 100 characters; null means none.';
 
 create function queue.tags_of(p_fields text[], p_payload jsonb, p_tags text[]) returns text[]
 language plpgsql immutable
@@ -70,7 +70,7 @@ begin
   return null;
 end;
 $$;
-comment on function queue.index_tags is 'Trigger: keep queue.job_tags as jobs.tags says.';
+comment on function queue.index_tags is 'Trigger: keep queue.job_tags equal to jobs.tags.';
 
 create trigger jobs_index_tags after insert on public.jobs
   for each row when (new.tags <> '{}') execute function queue.index_tags();

@@ -14,7 +14,7 @@ create table queue.workers (
 create index workers_by_last_seen on queue.workers (seen_at);
 alter table queue.workers enable row level security;
 revoke all on queue.workers from public, anon, authenticated, service_role;
-comment on table queue.workers is 'Every worker seen in the last 30 days; one row each, written when a run of it first asks for work.';
+comment on table queue.workers is 'Every worker seen in the last 30 days; one row each, written when a run of it first asks for jobs.';
 comment on column queue.workers.worker_id is 'Identity: host, process and a random part.';
 comment on column queue.workers.version is 'Code version it runs.';
 comment on column queue.workers.job_types is 'Types it serves; null for all.';
@@ -36,7 +36,8 @@ begin
   insert into queue.workers (worker_id, started_at, seen_at) select v_worker, p_now, p_now
   where not exists (select 1 from queue.workers as w where w.worker_id = v_worker) on conflict (worker_id) do nothing;
   -- two runs of one worker that begin at once do not wait for each other
-  update queue.workers as w set version = left(p_request ->> 'version', 200), job_types = p_job_types, queues = p_queues,
+  update queue.workers as w set version = left(p_request ->> 'version', 200), job_types = p_job_types,
+    queues = p_queues,
     origin = coalesce(v_origin, w.origin), seen_at = p_now, runs = w.runs + 1
   where w.ctid = any (array(
     select h.ctid from queue.workers as h where h.worker_id = v_worker for update skip locked));
@@ -54,7 +55,7 @@ begin
     where w.seen_at > p_since and (w.job_types is null or p_job_type = any (w.job_types)));
 end;
 $$;
-comment on function queue.serving is 'Whether a worker that serves the type has been seen since then.';
+comment on function queue.serving is 'Whether a worker that serves the type has been seen since p_since.';
 
 create function queue.unserved(p_job_type text, p_now timestamptz) returns boolean
 language plpgsql stable
@@ -67,7 +68,7 @@ begin
       where t.job_type = p_job_type and t.registered_at < p_now - interval '10 minutes');
 end;
 $$;
-comment on function queue.unserved is E'Whether workers run but none of them serves the type, for ten minutes.\n\nFalse while no worker runs at all, and for a type published a moment ago: both are told elsewhere.';
+comment on function queue.unserved is E'Whether workers run but none of them serves the type, for ten minutes.\n\nFalse while no worker runs at all, and for a type published a moment ago: other messages report both.';
 
 create function queue.prune_workers(p_limit integer, p_now timestamptz) returns void
 language sql
@@ -77,7 +78,7 @@ as $$
     select worker_id from queue.workers where seen_at < p_now - interval '30 days'
       order by seen_at limit p_limit for update skip locked))
 $$;
-comment on function queue.prune_workers is 'Forget workers not seen for 30 days.';
+comment on function queue.prune_workers is 'Delete workers not seen for 30 days.';
 
-revoke execute on function queue.see_worker, queue.serving, queue.unserved, queue.prune_workers from public, anon,
-  authenticated, service_role;
+revoke execute on function queue.see_worker, queue.serving, queue.unserved, queue.prune_workers
+  from public, anon, authenticated, service_role;

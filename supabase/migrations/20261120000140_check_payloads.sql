@@ -1,4 +1,4 @@
--- Payload schemas: the same rules for anyone who enqueues, SQL and browsers included.
+-- Payload schemas: the same rules for all callers, SQL and browsers included.
 
 create function queue.schema_error(p_schema jsonb, p_value jsonb, p_path text default '$', p_root jsonb default null)
 returns text
@@ -12,49 +12,26 @@ declare
   v_name text;
   v_error text;
   v_sub jsonb;
-  v_index integer;
-  v_number numeric;
-  v_text text;
 begin
   if p_schema = 'true'::jsonb or p_schema = '{}'::jsonb then
     return null;
   elsif p_schema = 'false'::jsonb then
     return format('%s is not allowed', p_path);
-  end if;
-
-  if p_schema ? '$ref' then
+  elsif p_schema ? '$ref' then
     v_sub := v_root #> string_to_array(ltrim(p_schema ->> '$ref', '#/'), '/');
     return queue.schema_error(coalesce(v_sub, 'true'), p_value, p_path, v_root);
-  end if;
-
-  if p_schema ? 'anyOf' or p_schema ? 'oneOf' then
-    for v_sub in select * from jsonb_array_elements(coalesce(p_schema -> 'anyOf', p_schema -> 'oneOf')) loop
-      v_text := queue.schema_error(v_sub, p_value, p_path, v_root);
-      if v_text is null then
-        v_error := null;
-        exit;
-      end if;
-      v_error := coalesce(v_error, v_text);
-    end loop;
+  elsif p_schema ?| array['anyOf', 'oneOf', 'allOf'] then
+    v_error := queue.schema_parts_error(p_schema, p_value, p_path, v_root);
     if v_error is not null then
       return v_error;
     end if;
   end if;
-  for v_sub in select * from jsonb_array_elements(p_schema -> 'allOf') loop
-    v_error := queue.schema_error(v_sub, p_value, p_path, v_root);
-    if v_error is not null then
-      return v_error;
-    end if;
-  end loop;
 
   if p_schema ? 'const' and p_schema -> 'const' <> p_value then
     return format('%s must be %s', p_path, p_schema ->> 'const');
-  end if;
-  if p_schema ? 'enum' and not (p_schema -> 'enum') @> jsonb_build_array(p_value) then
+  elsif p_schema ? 'enum' and not (p_schema -> 'enum') @> jsonb_build_array(p_value) then
     return format('%s must be one of %s', p_path, p_schema ->> 'enum');
-  end if;
-
-  if p_schema ? 'type' then
+  elsif p_schema ? 'type' then
     if jsonb_typeof(p_schema -> 'type') = 'array' then
       v_want := (select string_agg(value, '|') from jsonb_array_elements_text(p_schema -> 'type'));
     else
@@ -86,49 +63,115 @@ begin
       end if;
     end loop;
   elsif v_type = 'array' then
-    v_index := jsonb_array_length(p_value);
-    if v_index < coalesce((p_schema ->> 'minItems')::integer, 0) then
-      return format('%s must have at least %s items', p_path, p_schema ->> 'minItems');
-    elsif v_index > coalesce((p_schema ->> 'maxItems')::integer, 2147483647) then
-      return format('%s must have at most %s items', p_path, p_schema ->> 'maxItems');
-    end if;
-    if p_schema ? 'items' then
-      for v_sub, v_index in select value, ordinality from jsonb_array_elements(p_value) with ordinality loop
-        v_error := queue.schema_error(p_schema -> 'items', v_sub, format('%s[%s]', p_path, v_index - 1), v_root);
-        if v_error is not null then
-          return v_error;
-        end if;
-      end loop;
-    end if;
-  elsif v_type = 'string' then
-    v_text := p_value #>> '{}';
-    if char_length(v_text) < coalesce((p_schema ->> 'minLength')::integer, 0) then
-      return format('%s must have at least %s characters', p_path, p_schema ->> 'minLength');
-    elsif char_length(v_text) > coalesce((p_schema ->> 'maxLength')::integer, 2147483647) then
-      return format('%s must have at most %s characters', p_path, p_schema ->> 'maxLength');
-    elsif p_schema ? 'pattern' and v_text !~ (p_schema ->> 'pattern') then
-      return format('%s must match %s', p_path, p_schema ->> 'pattern');
-    elsif p_schema ->> 'format' = 'uuid' and v_text !~* '^[0-9a-f]{8}-?([0-9a-f]{4}-?){3}[0-9a-f]{12}$' then
-      return format('%s must be a UUID', p_path);
-    elsif p_schema ->> 'format' = 'date-time' and v_text !~ '^\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d(:\d\d(\.\d+)?)?([Zz]|[+-]\d\d:?\d\d)$' then
-      return format('%s must be an ISO 8601 instant with an offset', p_path);
-    end if;
+    return queue.schema_items_error(p_schema, p_value, p_path, v_root);
+  elsif v_type = 'string' and p_schema ?| array['minLength', 'maxLength', 'pattern', 'format'] then
+    return queue.schema_text_error(p_schema, p_value #>> '{}', p_path);
   elsif v_type = 'number' then
-    v_number := (p_value #>> '{}')::numeric;
-    if v_number < (p_schema ->> 'minimum')::numeric then
-      return format('%s must be at least %s', p_path, p_schema ->> 'minimum');
-    elsif v_number > (p_schema ->> 'maximum')::numeric then
-      return format('%s must be at most %s', p_path, p_schema ->> 'maximum');
-    elsif v_number <= (p_schema ->> 'exclusiveMinimum')::numeric then
-      return format('%s must be greater than %s', p_path, p_schema ->> 'exclusiveMinimum');
-    elsif v_number >= (p_schema ->> 'exclusiveMaximum')::numeric then
-      return format('%s must be less than %s', p_path, p_schema ->> 'exclusiveMaximum');
-    end if;
+    return queue.schema_number_error(p_schema, (p_value #>> '{}')::numeric, p_path);
   end if;
   return null;
 end;
 $$;
-comment on function queue.schema_error is E'The first way p_value breaks p_schema, as a sentence; null when it fits.\n\nThe part of JSON Schema 2020-12 that pydantic writes: type, enum, const, required, properties, additionalProperties, items, lengths, ranges, pattern, format uuid and date-time, anyOf, oneOf (as anyOf), allOf, $ref.';
+comment on function queue.schema_error is E'The first way p_value breaks p_schema, as a sentence; null when it fits.\n\nSupports the part of JSON Schema 2020-12 that pydantic generates: type, enum, const, required, properties, additionalProperties, items, lengths, ranges, pattern, format uuid and date-time, anyOf, oneOf (as anyOf), allOf, $ref.';
+
+create function queue.schema_parts_error(p_schema jsonb, p_value jsonb, p_path text, p_root jsonb) returns text
+language plpgsql immutable
+set search_path = ''
+as $$
+declare
+  v_sub jsonb;
+  v_text text;
+  v_error text;
+begin
+  for v_sub in select * from jsonb_array_elements(coalesce(p_schema -> 'anyOf', p_schema -> 'oneOf')) loop
+    v_text := queue.schema_error(v_sub, p_value, p_path, p_root);
+    if v_text is null then
+      v_error := null;
+      exit;
+    end if;
+    v_error := coalesce(v_error, v_text);
+  end loop;
+  if v_error is not null then
+    return v_error;
+  end if;
+  for v_sub in select * from jsonb_array_elements(p_schema -> 'allOf') loop
+    v_error := queue.schema_error(v_sub, p_value, p_path, p_root);
+    if v_error is not null then
+      return v_error;
+    end if;
+  end loop;
+  return null;
+end;
+$$;
+comment on function queue.schema_parts_error is 'queue.schema_error for anyOf, oneOf and allOf of a schema.';
+
+create function queue.schema_items_error(p_schema jsonb, p_value jsonb, p_path text, p_root jsonb) returns text
+language plpgsql immutable
+set search_path = ''
+as $$
+declare
+  v_length constant integer := jsonb_array_length(p_value);
+  v_sub jsonb;
+  v_index integer;
+  v_error text;
+begin
+  if v_length < (p_schema ->> 'minItems')::integer then
+    return format('%s must have at least %s items', p_path, p_schema ->> 'minItems');
+  elsif v_length > (p_schema ->> 'maxItems')::integer then
+    return format('%s must have at most %s items', p_path, p_schema ->> 'maxItems');
+  elsif p_schema ? 'items' then
+    for v_sub, v_index in select value, ordinality from jsonb_array_elements(p_value) with ordinality loop
+      v_error := queue.schema_error(p_schema -> 'items', v_sub, format('%s[%s]', p_path, v_index - 1), p_root);
+      if v_error is not null then
+        return v_error;
+      end if;
+    end loop;
+  end if;
+  return null;
+end;
+$$;
+comment on function queue.schema_items_error is 'queue.schema_error for the length and the items of an array.';
+
+create function queue.schema_text_error(p_schema jsonb, p_value text, p_path text) returns text
+language plpgsql immutable
+set search_path = ''
+as $$
+begin
+  if char_length(p_value) < (p_schema ->> 'minLength')::integer then
+    return format('%s must have at least %s characters', p_path, p_schema ->> 'minLength');
+  elsif char_length(p_value) > (p_schema ->> 'maxLength')::integer then
+    return format('%s must have at most %s characters', p_path, p_schema ->> 'maxLength');
+  elsif p_schema ? 'pattern' and p_value !~ (p_schema ->> 'pattern') then
+    return format('%s must match %s', p_path, p_schema ->> 'pattern');
+  elsif p_schema ->> 'format' = 'uuid' and p_value !~* '^[0-9a-f]{8}-?([0-9a-f]{4}-?){3}[0-9a-f]{12}$' then
+    return format('%s must be a UUID', p_path);
+  elsif p_schema ->> 'format' = 'date-time'
+      and p_value !~ '^\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d(:\d\d(\.\d+)?)?([Zz]|[+-]\d\d:?\d\d)$' then
+    return format('%s must be an ISO 8601 instant with an offset', p_path);
+  end if;
+  return null;
+end;
+$$;
+comment on function queue.schema_text_error is 'queue.schema_error for the length, pattern and format of a string.';
+
+create function queue.schema_number_error(p_schema jsonb, p_value numeric, p_path text) returns text
+language plpgsql immutable
+set search_path = ''
+as $$
+begin
+  if p_value < (p_schema ->> 'minimum')::numeric then
+    return format('%s must be at least %s', p_path, p_schema ->> 'minimum');
+  elsif p_value > (p_schema ->> 'maximum')::numeric then
+    return format('%s must be at most %s', p_path, p_schema ->> 'maximum');
+  elsif p_value <= (p_schema ->> 'exclusiveMinimum')::numeric then
+    return format('%s must be greater than %s', p_path, p_schema ->> 'exclusiveMinimum');
+  elsif p_value >= (p_schema ->> 'exclusiveMaximum')::numeric then
+    return format('%s must be less than %s', p_path, p_schema ->> 'exclusiveMaximum');
+  end if;
+  return null;
+end;
+$$;
+comment on function queue.schema_number_error is 'queue.schema_error for the range of a number.';
 
 create function queue.json_problem(p_value jsonb, p_field text, p_max_bytes integer) returns text[]
 language plpgsql immutable
@@ -137,25 +180,27 @@ as $$
 declare
   v_text text := p_value::text;
 begin
-  -- measured as text: 1e131000 is ten bytes inside and 131,001 for anyone who reads it
+  -- measured as text: 1e131000 is ten bytes inside and 131,001 for a reader
   if octet_length(v_text) > p_max_bytes then
-    return array['413', 'payload_too_large', format('%s exceeds %s bytes; store it and pass a reference', p_field, p_max_bytes), p_field];
+    return array['413', 'payload_too_large',
+      format('%s exceeds %s bytes; store it and pass a reference', p_field, p_max_bytes), p_field];
   elsif pg_column_size(p_value) > 800 and p_value @? 'strict $.**{101}' then
     return array['422', 'payload_invalid', p_field || ' is nested more than 100 levels deep', p_field];
   elsif octet_length(v_text) > 309 and v_text ~ '[0-9]{155}[0-9]{154}'
-      and p_value @? 'strict $.** ? (@.type() == "number" && (@ > 1.7976931348623157e308 || @ < -1.7976931348623157e308))' then
+      and p_value @?
+        'strict $.** ? (@.type() == "number" && (@ > 1.7976931348623157e308 || @ < -1.7976931348623157e308))' then
     return array['422', 'payload_invalid', p_field || ' holds a number that no double can hold', p_field];
   end if;
   return null;
 end;
 $$;
-comment on function queue.json_problem is E'What keeps p_value from being read by every client: {status, hint, message, field}; null when nothing does.\n\nAt most p_max_bytes as text, 100 levels, and numbers within IEEE 754 doubles: JSON parsers stop at about 200 levels and overflow beyond 1.8e308, and one job must not spoil an answer that carries others.';
+comment on function queue.json_problem is E'Why some clients could not read p_value: {status, hint, message, field}; null when nothing does.\n\nAt most p_max_bytes as text, 100 levels, and numbers within IEEE 754 doubles: JSON parsers stop at about 200 levels and overflow beyond 1.8e308, and one job must not spoil an answer that carries others.';
 
 create function queue.may_redefine(p_known queue.job_types) returns boolean
 language sql stable
 set search_path = ''
 as $$ select p_known.redefinable or not queue.is_worker() $$;
-comment on function queue.may_redefine is E'Whether the next registration of a type may say anything.\n\nThe operator may, and workers once after a key was rotated (revoke_worker_keys).';
+comment on function queue.may_redefine is E'Whether the next registration of a type may change anything.\n\nThe operator may, and workers once after a key was rotated (revoke_worker_keys).';
 
 create function queue.registration_problem(p_types jsonb) returns text[]
 language plpgsql stable
@@ -169,17 +214,21 @@ begin
   if jsonb_typeof(p_types) is distinct from 'array' then
     return array['400', 'invalid_argument', 'p_types must be an array of job types', 'p_types'];
   end if;
-  select t.value ->> 'job_type' as job_type, (t.value ->> 'schema_version')::integer as version, k.schema_version as known into v_bad
+  select t.value ->> 'job_type' as job_type, (t.value ->> 'schema_version')::integer as version,
+    k.schema_version as known into v_bad
   from jsonb_array_elements(p_types) as t
   left join queue.job_types as k on k.job_type = t.value ->> 'job_type'
-  -- far ahead of what is known it would keep the true workers' registrations out
+  -- far ahead of the known version it would shut out the registrations of the real workers
   where (t.value ->> 'schema_version')::integer > k.schema_version + v_step_max and not queue.may_redefine(k)
   limit 1;
   if found then
-    return array['409', 'invalid_state', format('schema_version of %s may rise by %s at once, from %s to %s at most; the operator may '
+    return array['409', 'invalid_state',
+      format('schema_version of %s may rise by %s at once, from %s to %s at most; the operator may '
       'set it', v_bad.job_type, v_step_max, v_bad.known, v_bad.known + v_step_max), 'schema_version'];
-  elsif queue.is_worker() and v_types_max < (select count(*) from (
-      select job_type from queue.job_types union select t.value ->> 'job_type' from jsonb_array_elements(p_types) as t) as named) then
+  elsif queue.is_worker() and v_types_max < (
+      select count(*) from (
+        select job_type from queue.job_types
+        union select t.value ->> 'job_type' from jsonb_array_elements(p_types) as t) as named) then
     return array['429', 'quota_exceeded', format('there are at most %s job types', v_types_max), 'job_types'];
   end if;
   return null;
@@ -200,13 +249,13 @@ declare
 begin
   perform queue.refuse_revoked();
   if v_problem is not null then
-    perform queue.refuse(v_problem[1]::integer, v_problem[2], v_problem[3], v_problem[4]);
+    perform queue.refuse_problem(v_problem);
   end if;
   insert into queue.job_types as types (
     job_type, queue, max_concurrency, workspace_concurrency, key_concurrency, lease_seconds, timeout_seconds,
     max_attempts, backoff_first_seconds, backoff_cap_seconds, backoff_factor, rate_limit, rate_per_seconds,
-    rate_per_key, payload_schema, schema_version, events, live, ageing_seconds, internal, tagged_by, source, description,
-    registered_at)
+    rate_per_key, payload_schema, schema_version, events, live, ageing_seconds, internal, tagged_by, source,
+    description, registered_at)
   select t.job_type, coalesce(t.queue, 'default'), t.max_concurrency, t.workspace_concurrency, t.key_concurrency,
     coalesce(t.lease_seconds, 60), coalesce(t.timeout_seconds, 300), coalesce(t.max_attempts, 5),
     coalesce((t.backoff ->> 'first_seconds')::double precision, 60),
@@ -214,8 +263,9 @@ begin
     coalesce((t.backoff ->> 'factor')::double precision, 2),
     (t.rate_limit ->> 'limit')::integer, (t.rate_limit ->> 'per_seconds')::double precision,
     coalesce((t.rate_limit ->> 'per_key')::boolean, false),
-    t.payload_schema, coalesce(t.schema_version, 1), coalesce(t.events, 'full'), coalesce(t.live, 'full'), t.ageing_seconds,
-    coalesce(t.internal, (select known.internal from queue.job_types as known where known.job_type = t.job_type), false),
+    t.payload_schema, coalesce(t.schema_version, 1), coalesce(t.events, 'full'), coalesce(t.live, 'full'),
+    t.ageing_seconds, coalesce(t.internal,
+      (select known.internal from queue.job_types as known where known.job_type = t.job_type), false),
     array(select jsonb_array_elements_text(t.tagged_by)), left(t.source, 500), left(t.description, 2000), v_now
   from jsonb_to_recordset(p_types) as t (
     job_type text, queue text, max_concurrency integer, workspace_concurrency integer, key_concurrency integer,
@@ -234,7 +284,7 @@ begin
     schema_version = excluded.schema_version, events = excluded.events, live = excluded.live,
     ageing_seconds = excluded.ageing_seconds, tagged_by = excluded.tagged_by, source = excluded.source,
     description = excluded.description, redefinable = false, registered_at = excluded.registered_at,
-    -- a worker may reserve a type for the platform, and not open it to people again
+    -- a worker may make a type internal, and may not undo that
     internal = excluded.internal or types.internal and v_worker and not types.redefinable
   -- an older worker does not undo a newer one
   where types.schema_version <= excluded.schema_version or types.redefinable;

@@ -1,5 +1,5 @@
--- What a person asks of a job, derived in one place from what the queue knows: its state in the words people
--- look for, when it runs next, what it waits for, and where its time went. API, command and console read this.
+-- What people ask about a job, derived in one place from the queue: its state in the words people look for, when
+-- it runs next, what it waits for, and where its time went. API, command and console read this.
 
 create function queue.state_of(
   p_status text, p_attempts integer, p_next_retry_at timestamptz, p_scheduled_for timestamptz, p_now timestamptz

@@ -9,7 +9,7 @@ create type queue.enqueue_item as (
   backoff jsonb, after jsonb, after_failed text, "unique" jsonb, debounce_seconds double precision,
   batch_id uuid, traceparent text, schema_version integer, user_id uuid, tags text[]
 );
-comment on type queue.enqueue_item is 'What a caller may say of a job to enqueue.';
+comment on type queue.enqueue_item is 'The options of a job to enqueue.';
 
 create sequence queue.notified_ms minvalue 0 start 0;
 comment on sequence queue.notified_ms is E'When workers that listen were last notified, milliseconds of the Unix epoch.\n\nA sequence, so that every transaction sees it at once and none waits for another.';
@@ -21,18 +21,18 @@ as $$
 declare
   v_ms constant bigint := extract(epoch from queue.clock()) * 1000;
 begin
-  -- a transaction that notifies commits under a lock of the whole server: one each 20 ms stands for all
+  -- a transaction that notifies commits under a lock of the whole server: one each 20 ms is enough
   if v_ms - (select last_value from queue.notified_ms) not between 0 and 19 then
     perform setval('queue.notified_ms', v_ms);
     perform pg_notify('minutehand_wakeup', '');
   end if;
 end;
 $$;
-comment on function queue.notify_workers is E'Notify minutehand_wakeup when this transaction commits, at most once each 20 ms.\n\nWhoever listens looks at once, and again a tenth of a second later: what was committed within those 20 ms is not told.';
+comment on function queue.notify_workers is E'Notify minutehand_wakeup when this transaction commits, at most once each 20 ms.\n\nA listener looks at once, and again 100 ms later: what commits within those 20 ms is not notified.';
 
 create function queue.notify_at_commit() returns trigger
 language plpgsql
-security definer -- whoever enqueues may not write to the engine's sequence
+security definer -- callers who enqueue may not write to the engine's sequence
 set search_path = ''
 as $$
 begin
@@ -40,7 +40,7 @@ begin
   return null;
 end;
 $$;
-comment on function queue.notify_at_commit is 'Trigger: workers that listen hear of new jobs. At the commit, since what was told before it may be forgotten by then.';
+comment on function queue.notify_at_commit is 'Trigger: notify workers that listen of new jobs. At the commit, since one notified earlier may have looked already and found nothing.';
 
 create constraint trigger stat_deltas_notify after insert on queue.stat_deltas deferrable initially deferred
   for each row when (new.outcome = 'enqueued') execute function queue.notify_at_commit();
@@ -69,7 +69,7 @@ begin
       and started_at > v_now - interval '1 hour');
 end;
 $$;
-comment on function queue.ask_for_worker is E'Note that a worker is wanted; true when the caller should start one.\n\nDebounced: while a wake-up is unanswered, or an active tick has room, the answer is false. A hint only: the minute tick is the net.';
+comment on function queue.ask_for_worker is E'Note that a worker is wanted; true when the caller should start one.\n\nDebounced: while a wake-up is unanswered, or an active tick has room, the answer is false. A hint only: the tick of each minute is the safety net.';
 
 create function queue.request_wake() returns boolean
 language plpgsql
@@ -89,8 +89,8 @@ as $$
 declare
   v_wake boolean := queue.ask_for_worker(); -- those that listen are notified at the commit
 begin
-  -- callers through the Data API are told to wake a worker; plain SQL has no one to tell, nor has a browser
-  -- that inserts: where the database is what invokes the worker, it does so for everyone
+  -- callers through the Data API wake a worker when the answer says so; plain SQL cannot, nor can a browser
+  -- that inserts: where the database is what invokes the worker, it does so for all of them
   if v_wake and (coalesce(current_setting('request.jwt.claims', true), '') = ''
       or queue.setting('worker_invoked_for') #>> '{}' = 'everyone') then
     perform queue.invoke_worker();
@@ -98,7 +98,7 @@ begin
   return v_wake;
 end;
 $$;
-comment on function queue.wake_worker is 'Note that new jobs want a worker; true when the caller should start one. For plain SQL the database calls it, where it can; for everyone after connect_worker.';
+comment on function queue.wake_worker is 'Note that new jobs need a worker; true when the caller should start one. For plain SQL the database invokes it, where it can; for all callers after connect_worker.';
 
 create function queue.refuse_internal(p_job_type text) returns void
 language plpgsql stable
@@ -106,11 +106,12 @@ set search_path = ''
 as $$
 begin
   if auth.uid() is not null and exists (select from queue.job_types where job_type = p_job_type and internal) then
-    perform queue.refuse(403, 'forbidden', format('only the platform itself enqueues jobs of the type %s', p_job_type), 'job_type');
+    perform queue.refuse(403, 'forbidden', format('only the platform itself enqueues jobs of the type %s', p_job_type),
+      'job_type');
   end if;
 end;
 $$;
-comment on function queue.refuse_internal is 'Refuse a person with 403 to have a job of an internal type made, now or later.';
+comment on function queue.refuse_internal is 'Refuse with 403 when a person asks for a job of an internal type, now or later.';
 
 create function queue.claim_sessions(p_workspace_id uuid, p_session_ids text[]) returns void
 language plpgsql
@@ -122,28 +123,32 @@ begin
   loop
     insert into queue.sessions (session_id, workspace_id)
     select s, p_workspace_id from unnest(v_ids) as s on conflict (session_id) do nothing;
-    -- held until these jobs are there to be seen, so that retention cannot free an id between
-    perform 1 from queue.sessions where session_id = any (v_ids) and workspace_id = p_workspace_id order by session_id for key share;
-    exit when not exists (select 1 from unnest(v_ids) as s where not exists (select 1 from queue.sessions where session_id = s));
+    -- held until these jobs are committed, so that retention cannot free an id in between
+    perform 1 from queue.sessions where session_id = any (v_ids) and workspace_id = p_workspace_id
+    order by session_id for key share;
+    exit when not exists (
+      select 1 from unnest(v_ids) as s where not exists (select 1 from queue.sessions where session_id = s));
   end loop;
 end;
 $$;
-comment on function queue.claim_sessions is 'Make session ids the workspace''s own where they are nobody''s yet; another''s stay theirs.';
+comment on function queue.claim_sessions is 'Claim session ids for the workspace where no other has them; those of others stay theirs.';
 
 create function queue.free_sessions(p_workspace_id uuid, p_session_ids text[]) returns void
 language plpgsql
 set search_path = ''
 as $$
 declare
-  -- one that is being enqueued to this moment is passed over: its new job will free it
-  v_ids text[] := array(select session_id from queue.sessions
-    where session_id = any (p_session_ids) and workspace_id = p_workspace_id order by session_id for update skip locked);
+  -- one that is being enqueued to at this moment is skipped: its new job will free it
+  v_ids text[] := array(
+    select session_id from queue.sessions
+    where session_id = any (p_session_ids) and workspace_id = p_workspace_id
+    order by session_id for update skip locked);
 begin
-  delete from queue.sessions as s where s.session_id = any (v_ids)
-    and not exists (select 1 from public.jobs as j where j.session_id = s.session_id and j.workspace_id = p_workspace_id);
+  delete from queue.sessions as s where s.session_id = any (v_ids) and not exists (
+    select 1 from public.jobs as j where j.session_id = s.session_id and j.workspace_id = p_workspace_id);
 end;
 $$;
-comment on function queue.free_sessions is 'Give up session ids of which the workspace has no job any more.';
+comment on function queue.free_sessions is 'Free session ids of which the workspace has no job any more.';
 
 create function queue.check_insert() returns trigger
 language plpgsql
@@ -162,10 +167,10 @@ begin
   if v_user is not null then
     new.user_id := v_user;
     if not queue.is_member(new.workspace_id) then
-      perform queue.refuse(404, 'workspace_not_found', 'no such workspace', new.workspace_id::text);
+      perform queue.refuse_workspace(new.workspace_id);
     end if;
   elsif not exists (select 1 from queue.tenants where id = new.workspace_id) then
-    perform queue.refuse(404, 'workspace_not_found', 'no such workspace', new.workspace_id::text);
+    perform queue.refuse_workspace(new.workspace_id);
   end if;
   select * into v_type from queue.job_types where job_type = new.job_type;
   if not found then
@@ -180,7 +185,7 @@ begin
   v_problem := queue.item_problem(jsonb_populate_record(null::queue.enqueue_item, to_jsonb(new)), v_type,
     (queue.setting('payload_max_bytes'))::integer);
   if v_problem is not null then
-    perform queue.refuse(v_problem[1]::integer, v_problem[2], v_problem[3], v_problem[4]);
+    perform queue.refuse_problem(v_problem);
   end if;
   new.tags := queue.tags_of(v_type.tagged_by, new.payload, new.tags);
   new.id := coalesce(new.id, queue.new_id());
@@ -215,7 +220,7 @@ begin
   if new.idempotency_key is not null then
     v_key := queue.claim_key(new.workspace_id, new.job_type, new.idempotency_key, md5(new.payload::text), new.id, null);
     if v_key.job_id <> new.id then
-      perform queue.refuse(409, 'duplicate_job', 'this idempotency key already stands for a job', v_key.job_id::text);
+      perform queue.refuse(409, 'duplicate_job', 'this idempotency key already belongs to a job', v_key.job_id::text);
     end if;
   end if;
   return new;
@@ -233,14 +238,15 @@ declare
   v_live integer;
 begin
   if auth.uid() is null then
-    return; -- quotas bind people, not the service
+    return; -- quotas apply to people, not to the service
   end if;
   select coalesce((select max_pending from queue.tenant_limits where workspace_id = p_workspace_id),
     (queue.setting('user_pending_max'))::integer) into v_max;
-  if v_max > 2000 then -- counted at most every ten seconds, so that enqueueing into a backlog costs what it always costs
+  if v_max > 2000 then -- counted at most every ten seconds, so that a backlog does not make each enqueue dearer
     select live into v_live from queue.live_counts
     where workspace_id = p_workspace_id and counted_at > v_now - interval '10 seconds';
-  elsif v_max <= 2000 then -- one after another to the end of each transaction, so that the count below sees whoever came first; keys were taken before
+  elsif v_max <= 2000 then
+    -- one after another until each transaction ends, so that the count below sees earlier ones; keys were taken before
     perform pg_advisory_xact_lock(7106383, hashtext(p_workspace_id::text));
   end if;
   if v_live is null then
@@ -257,7 +263,7 @@ begin
   end if;
 end;
 $$;
-comment on function queue.check_quota is E'Refuse with 429 when a person''s new jobs exceed the live jobs allowed to the workspace.\n\nExact up to 2,000, for which people''s enqueues into the workspace take turns; above, the count may be ten seconds old and nobody waits.';
+comment on function queue.check_quota is E'Refuse with 429 when a person''s new jobs exceed the live jobs allowed to the workspace.\n\nExact up to 2,000, for which people''s enqueues into the workspace take turns; above, the count may be ten seconds old and no one waits.';
 
 create function queue.claim_key(
   p_workspace_id uuid, p_job_type text, p_key text, p_hash text, p_job_id uuid, p_ttl_seconds double precision
@@ -267,12 +273,10 @@ set search_path = ''
 as $$
 declare
   v_now timestamptz := queue.clock();
-  v_expires timestamptz := v_now + make_interval(secs => coalesce(p_ttl_seconds, (queue.setting('idempotency_ttl_seconds'))::integer));
+  v_expires timestamptz := v_now + make_interval(
+    secs => coalesce(p_ttl_seconds, (queue.setting('idempotency_ttl_seconds'))::integer));
   v_key queue.job_keys;
 begin
-  if char_length(p_key) not between 1 and 255 then
-    perform queue.refuse(400, 'invalid_argument', 'idempotency_key must have 1 to 255 characters', 'idempotency_key');
-  end if;
   insert into queue.job_keys (workspace_id, job_type, key, request_hash, job_id, expires_at)
   values (p_workspace_id, p_job_type, p_key, p_hash, p_job_id, v_expires)
   on conflict (workspace_id, job_type, key) do nothing
@@ -296,7 +300,7 @@ begin
   return v_key;
 end;
 $$;
-comment on function queue.claim_key is 'Take an idempotency key for p_job_id, or tell whose it is; 409 when it stands for another payload.';
+comment on function queue.claim_key is 'Take an idempotency key for p_job_id, or return the job that has it; 409 when it was used with another payload.';
 
 create function queue.open_partitions(p_ids uuid[]) returns table (id uuid)
 language plpgsql
@@ -309,7 +313,7 @@ begin
   return query select p.id from queue.partitions as p where p.id = any (p_ids) for key share skip locked;
 end;
 $$;
-comment on function queue.open_partitions is E'Which of the partitions are open, and stay so until this transaction ends.\n\nWaits for nobody: one that is being closed this very moment counts as closed.';
+comment on function queue.open_partitions is E'Return those of the partitions that are open, and keep them open until this transaction ends.\n\nNever waits: one that is being closed at this moment counts as closed.';
 
 create function queue.place(p_ids uuid[], p_now timestamptz) returns void
 language plpgsql
@@ -327,10 +331,12 @@ begin
       queue.partition_id(workspace_id, queue, job_type, concurrency_key, priority) as partition_id,
       coalesce(next_retry_at, scheduled_for, created_at) as run_at
     from public.jobs where id = any (p_ids)),
-  known as materialized (select id from queue.open_partitions(array(select partition_id from placed where run_at <= v_now))),
+  known as materialized (
+    select id from queue.open_partitions(array(select partition_id from placed where run_at <= v_now))),
   opened as (
     insert into queue.openings (partition_id, workspace_id, queue, job_type, concurrency_key, priority)
-    select distinct on (partition_id) partition_id, workspace_id, queue, job_type, coalesce(concurrency_key, ''), priority
+    select distinct on (partition_id) partition_id, workspace_id, queue, job_type, coalesce(concurrency_key, ''),
+      priority
     from placed where run_at <= v_now and partition_id not in (select id from known)),
   soon as (
     insert into queue.ready (partition_id, ready_at, job_id, workspace_id, job_created_at)
@@ -351,29 +357,33 @@ declare
   v_ready boolean;
 begin
   with placed as materialized (
-    select id, workspace_id, session_id, queue, job_type, concurrency_key, priority, status, last_seq, created_at, scheduled_for,
-      deadline_at, batch_id, queue.partition_id(workspace_id, queue, job_type, concurrency_key, priority) as partition_id
+    select id, workspace_id, session_id, queue, job_type, concurrency_key, priority, status, last_seq, created_at,
+      scheduled_for, deadline_at, batch_id,
+      queue.partition_id(workspace_id, queue, job_type, concurrency_key, priority) as partition_id
     from public.jobs where id = any (p_ids)),
   known as materialized (select id from queue.open_partitions(array(
     select partition_id from placed where status = 'pending' and (scheduled_for is null or scheduled_for <= v_now)))),
   opened as (
     insert into queue.openings (partition_id, workspace_id, queue, job_type, concurrency_key, priority)
-    select distinct on (partition_id) partition_id, workspace_id, queue, job_type, coalesce(concurrency_key, ''), priority
+    select distinct on (partition_id) partition_id, workspace_id, queue, job_type, coalesce(concurrency_key, ''),
+      priority
     from placed where status = 'pending' and (scheduled_for is null or scheduled_for <= v_now)
       and partition_id not in (select id from known)),
   later as (
     insert into queue.deferred (job_id, run_at, partition_id, workspace_id, job_created_at)
-    select id, scheduled_for, partition_id, workspace_id, created_at from placed where status = 'pending' and scheduled_for > v_now),
+    select id, scheduled_for, partition_id, workspace_id, created_at
+    from placed where status = 'pending' and scheduled_for > v_now),
   soon as (
     insert into queue.ready (partition_id, ready_at, job_id, workspace_id, job_created_at)
     select partition_id, created_at, id, workspace_id, created_at
     from placed where status = 'pending' and (scheduled_for is null or scheduled_for <= v_now)
     returning 1),
-  told as (
+  appended as (
     insert into public.job_events (job_id, seq, workspace_id, session_id, type, data, created_at)
     select id, 1, workspace_id, session_id, 'job.created',
-      -- one that its own statement has ended already began as pending
-      jsonb_build_object('status', case status when 'waiting' then status else 'pending' end, 'attempts', 0, 'job_type', job_type), created_at
+      -- one that has ended within its own statement began as pending
+      jsonb_build_object('status', case status when 'waiting' then status else 'pending' end, 'attempts', 0,
+        'job_type', job_type), created_at
     from placed where last_seq >= 1),
   limited as (
     insert into queue.deadlines (job_id, deadline_at)
@@ -388,7 +398,7 @@ begin
   return v_ready;
 end;
 $$;
-comment on function queue.admit is 'Let new jobs join the queue and get event 1; true when one of them may be leased now.';
+comment on function queue.admit is 'Put new jobs into the queue and write their event 1; true when one of them may be leased now.';
 
 create function queue.after_insert() returns trigger
 language plpgsql
@@ -400,7 +410,7 @@ begin
   return null;
 end;
 $$;
-comment on function queue.after_insert is 'Trigger: a job inserted plainly waits to be admitted at the statement''s end. The engine''s own are admitted by the statement itself.';
+comment on function queue.after_insert is 'Trigger: note a job of a plain insert, to be admitted when its statement ends. The engine''s own inserts admit their jobs themselves.';
 
 create function queue.after_inserts() returns trigger
 language plpgsql
@@ -417,17 +427,18 @@ begin
     if queue.admit(v_ids) then
       perform queue.wake_worker();
     end if;
-    perform queue.check_quota(w) from (select distinct workspace_id as w from public.jobs where id = any (v_ids) order by 1) as joined;
+    perform queue.check_quota(w) from (
+      select distinct workspace_id as w from public.jobs where id = any (v_ids) order by 1) as joined;
     perform queue.charge_enqueues(cardinality(v_ids));
   end if;
   return null;
 end;
 $$;
-comment on function queue.after_inserts is E'Trigger: admit what a statement inserted plainly, hold its workspaces to their quotas and call a worker.\n\nNot by a transition table, which would copy each row that the engine itself inserts.';
+comment on function queue.after_inserts is E'Trigger: admit the jobs of a plain insert, check the quotas of their workspaces and wake a worker.\n\nWithout a transition table, which would copy each row that the engine itself inserts.';
 
 create function queue.after_delete() returns trigger
 language plpgsql
-security definer -- whoever may delete a job may not need rights on the engine's tables
+security definer -- callers who may delete a job hold no rights on the engine's tables
 set search_path = ''
 set enable_seqscan = off -- a session's first delete decides on the plan of all
 set jit = off
@@ -435,7 +446,7 @@ as $$
 declare
   v_ids uuid[] := array(select id from removed order by id);
 begin
-  -- one probe per job, whatever the planner thinks of either side
+  -- one look-up per job, whatever the planner estimates for either side
   delete from queue.ready where ctid = any (array(
     select q.place from removed as r cross join lateral (
       select q.ctid as place from queue.ready as q
@@ -444,7 +455,8 @@ begin
   delete from queue.ended where ctid = any (array(
     select q.place from removed as r cross join lateral (
       select q.ctid as place from queue.ended as q
-      where q.workspace_id = r.workspace_id and q.outcome = r.outcome and q.job_created_at = r.created_at and q.job_id = r.id limit 1) as q
+      where q.workspace_id = r.workspace_id and q.outcome = r.outcome and q.job_created_at = r.created_at
+        and q.job_id = r.id limit 1) as q
     where r.outcome is not null));
   delete from queue.job_tags as t using removed as r
   where r.tags <> '{}' and t.workspace_id = r.workspace_id and t.tag = any (r.tags)
@@ -474,11 +486,12 @@ begin
   delete from public.job_logs where job_id = any (v_ids);
   delete from public.job_events where job_id = any (v_ids);
   perform queue.free_sessions(gone.workspace_id, gone.ids) from (
-    select workspace_id, array_agg(distinct session_id) as ids from removed where session_id is not null group by 1) as gone;
+    select workspace_id, array_agg(distinct session_id) as ids
+    from removed where session_id is not null group by 1) as gone;
   return null;
 end;
 $$;
-comment on function queue.after_delete is 'Trigger: what belongs to a job goes with it.';
+comment on function queue.after_delete is 'Trigger: delete what belongs to deleted jobs.';
 
 create function queue.forget_workspace(p_workspace_id uuid) returns void
 language plpgsql
@@ -506,19 +519,57 @@ begin
   delete from queue.row_counts where workspace_id = p_workspace_id;
 end;
 $$;
-comment on function queue.forget_workspace is 'Everything of a workspace goes. Partitions are closed by the leases that find them empty.';
+comment on function queue.forget_workspace is 'Delete everything of a workspace. Partitions are closed by the leases that find them empty.';
 
--- the mark is the engine's, for its own insert and not for one that a trigger of somebody's makes within it;
+-- the setting marks the engine's own insert, and not one that a user's trigger makes within it;
 -- the policy on inserts refuses a person who sets it by hand
 create trigger jobs_check_insert before insert on public.jobs
-  for each row when (current_setting('queue.checked', true) is distinct from pg_trigger_depth()::text) execute function queue.check_insert();
+  for each row when (current_setting('queue.checked', true) is distinct from pg_trigger_depth()::text)
+  execute function queue.check_insert();
 create trigger jobs_after_insert after insert on public.jobs
-  for each row when (current_setting('queue.checked', true) is distinct from pg_trigger_depth()::text) execute function queue.after_insert();
+  for each row when (current_setting('queue.checked', true) is distinct from pg_trigger_depth()::text)
+  execute function queue.after_insert();
 create trigger jobs_after_inserts after insert on public.jobs
   for each statement when (current_setting('queue.checked', true) is distinct from pg_trigger_depth()::text)
   execute function queue.after_inserts();
 create trigger jobs_after_delete after delete on public.jobs
   referencing old table as removed for each statement execute function queue.after_delete();
+
+create function queue.tie_problem(p_item queue.enqueue_item) returns text[]
+language plpgsql stable
+set search_path = ''
+as $$
+begin
+  if p_item.after is not null and jsonb_typeof(p_item.after) <> 'array' then
+    return array['400', 'invalid_argument', 'after must be an array of job ids', 'after'];
+  elsif p_item.after is not null and jsonb_array_length(p_item.after) > 1000 then
+    return array['400', 'invalid_argument', 'after must name at most 1000 jobs; a batch calls back after any number',
+      'after'];
+  elsif coalesce(p_item.after_failed, 'fail') not in ('fail', 'run', 'cancel') then
+    return array['400', 'invalid_argument', 'after_failed must be fail, run or cancel', 'after_failed'];
+  elsif p_item."unique" is not null and (jsonb_typeof(p_item."unique") <> 'object'
+      or p_item."unique" - '{key,until,on_conflict}'::text[] <> '{}'
+      or char_length(p_item."unique" ->> 'key') not between 1 and 255 or p_item."unique" ->> 'key' is null
+      or coalesce(p_item."unique" ->> 'until', 'finished') not in ('leased', 'finished')
+      or coalesce(p_item."unique" ->> 'on_conflict', 'skip') not in ('skip', 'replace', 'raise')) then
+    return array['400', 'invalid_argument',
+      'unique must be {key, until: leased|finished, on_conflict: skip|replace|raise}', 'unique'];
+  elsif p_item.debounce_seconds is not null
+      and (p_item."unique" is null or p_item.debounce_seconds not between 0.1 and 86400) then
+    return array['400', 'invalid_argument', 'debounce_seconds needs unique.key and must be between 0.1 and 86400',
+      'debounce_seconds'];
+  elsif p_item.backoff is not null and (jsonb_typeof(p_item.backoff) <> 'object'
+      or p_item.backoff - '{first_seconds,cap_seconds,factor}'::text[] <> '{}'
+      or coalesce((p_item.backoff ->> 'first_seconds')::double precision, 1) not between 0 and 86400
+      or coalesce((p_item.backoff ->> 'cap_seconds')::double precision, 1) not between 0 and 604800
+      or coalesce((p_item.backoff ->> 'factor')::double precision, 2) not between 1 and 10) then
+    return array['400', 'invalid_argument',
+      'backoff must be {first_seconds 0..86400, cap_seconds 0..604800, factor 1..10}', 'backoff'];
+  end if;
+  return null;
+end;
+$$;
+comment on function queue.tie_problem is 'What is wrong with the options after, after_failed, unique, debounce_seconds and backoff of an item: {status, hint, message, field}; null when nothing is.';
 
 create function queue.item_problem(p_item queue.enqueue_item, p_type queue.job_types, p_max_bytes integer)
 returns text[]
@@ -549,7 +600,8 @@ begin
   elsif p_item.schema_version < 1 then
     return array['400', 'invalid_argument', 'schema_version must be at least 1', 'schema_version'];
   elsif p_item.schema_version > p_type.schema_version then
-    return array['422', 'payload_invalid', format('schema_version %s is newer than any worker knows', p_item.schema_version), 'schema_version'];
+    return array['422', 'payload_invalid',
+      format('schema_version %s is newer than any worker knows', p_item.schema_version), 'schema_version'];
   elsif p_item.timeout_seconds not between 1 and 43200 then
     return array['400', 'invalid_argument', 'timeout_seconds must be between 1 and 43200', 'timeout_seconds'];
   elsif char_length(p_item.queue) not between 1 and 100 then
@@ -570,37 +622,40 @@ begin
       'idempotency_ttl_seconds'];
   elsif p_item.tags is not null and not queue.tags_fit(p_item.tags) then
     return array['400', 'invalid_argument', 'tags must be at most 20 texts of 1 to 100 characters', 'tags'];
-  elsif p_item.after is not null and jsonb_typeof(p_item.after) <> 'array' then
-    return array['400', 'invalid_argument', 'after must be an array of job ids', 'after'];
-  elsif p_item.after is not null and jsonb_array_length(p_item.after) > 1000 then
-    return array['400', 'invalid_argument', 'after must name at most 1000 jobs; a batch calls back after any number', 'after'];
-  elsif coalesce(p_item.after_failed, 'fail') not in ('fail', 'run', 'cancel') then
-    return array['400', 'invalid_argument', 'after_failed must be fail, run or cancel', 'after_failed'];
-  elsif p_item."unique" is not null and (jsonb_typeof(p_item."unique") <> 'object'
-      or p_item."unique" - '{key,until,on_conflict}'::text[] <> '{}'
-      or char_length(p_item."unique" ->> 'key') not between 1 and 255 or p_item."unique" ->> 'key' is null
-      or coalesce(p_item."unique" ->> 'until', 'finished') not in ('leased', 'finished')
-      or coalesce(p_item."unique" ->> 'on_conflict', 'skip') not in ('skip', 'replace', 'raise')) then
-    return array['400', 'invalid_argument', 'unique must be {key, until: leased|finished, on_conflict: skip|replace|raise}', 'unique'];
-  elsif p_item.debounce_seconds is not null and (p_item."unique" is null or p_item.debounce_seconds not between 0.1 and 86400) then
-    return array['400', 'invalid_argument', 'debounce_seconds needs unique.key and must be between 0.1 and 86400', 'debounce_seconds'];
-  elsif p_item.backoff is not null and (jsonb_typeof(p_item.backoff) <> 'object'
-      or p_item.backoff - '{first_seconds,cap_seconds,factor}'::text[] <> '{}'
-      or coalesce((p_item.backoff ->> 'first_seconds')::double precision, 1) not between 0 and 86400
-      or coalesce((p_item.backoff ->> 'cap_seconds')::double precision, 1) not between 0 and 604800
-      or coalesce((p_item.backoff ->> 'factor')::double precision, 2) not between 1 and 10) then
-    return array['400', 'invalid_argument', 'backoff must be {first_seconds 0..86400, cap_seconds 0..604800, factor 1..10}', 'backoff'];
+  elsif coalesce(p_item.after, p_item."unique", p_item.backoff) is not null
+      or p_item.after_failed <> 'fail' or p_item.debounce_seconds is not null then
+    v_problem := queue.tie_problem(p_item);
   end if;
-  v_problem := queue.json_problem(p_item.payload, 'payload', p_max_bytes);
+  v_problem := coalesce(v_problem, queue.json_problem(p_item.payload, 'payload', p_max_bytes));
   if v_problem is null and p_type.payload_schema is not null
       and (p_item.schema_version is null or p_item.schema_version = p_type.schema_version) then
     v_problem := (select array['422', 'payload_invalid', e, split_part(e, ' ', 1)]
-      from queue.schema_error(p_type.payload_schema, coalesce(p_item.payload, '{}'), 'payload') as e where e is not null);
+      from queue.schema_error(p_type.payload_schema, coalesce(p_item.payload, '{}'), 'payload') as e
+      where e is not null);
   end if;
   return v_problem;
 end;
 $$;
 comment on function queue.item_problem is 'What is wrong with an item: {status, hint, message, field}; null when nothing is.';
+
+create function queue.check_later_job(p_item jsonb, p_within text) returns void
+language plpgsql stable
+set search_path = ''
+as $$
+declare
+  v_type queue.job_types;
+  v_problem text[];
+begin
+  perform queue.refuse_internal(p_item ->> 'job_type');
+  select * into v_type from queue.job_types as t where t.job_type = p_item ->> 'job_type';
+  v_problem := queue.item_problem(jsonb_populate_record(null::queue.enqueue_item, p_item), v_type,
+    (queue.setting('payload_max_bytes'))::integer);
+  if v_problem is not null then
+    perform queue.refuse_problem(v_problem, p_within);
+  end if;
+end;
+$$;
+comment on function queue.check_later_job is 'Refuse a job that a schedule or a batch is to enqueue later unless it could be enqueued now. p_within comes before the field''s name.';
 
 create function queue.replace_pending(p_holders jsonb, p_items jsonb, p_now timestamptz) returns uuid[]
 language plpgsql
@@ -619,7 +674,8 @@ begin
       payload = coalesce(v_item.payload, '{}'),
       tags = queue.tags_of((select t.tagged_by from queue.job_types as t where t.job_type = v_old.job_type),
         coalesce(v_item.payload, '{}'), coalesce(v_item.tags, v_old.tags)),
-      schema_version = coalesce(v_item.schema_version, (select t.schema_version from queue.job_types as t where t.job_type = v_old.job_type)),
+      schema_version = coalesce(v_item.schema_version,
+        (select t.schema_version from queue.job_types as t where t.job_type = v_old.job_type)),
       priority = coalesce(v_item.priority, v_old.priority),
       scheduled_for = case
         when v_item.debounce_seconds is not null then p_now + make_interval(secs => v_item.debounce_seconds)
@@ -637,9 +693,11 @@ begin
     where not exists (select 1 from queue.unique_jobs as u where u.job_id = h));
 end;
 $$;
-comment on function queue.replace_pending is E'Give pending holders of a unique key the newer payload and time; those who had given up their key meanwhile are returned.\n\np_holders maps job id to the item''s number.';
+comment on function queue.replace_pending is E'Give pending holders of a unique key the newer payload and time; return those that gave up their key meanwhile.\n\np_holders maps job id to the item''s number.';
 
-create function queue.depend(p_workspace_id uuid, p_job_id uuid, p_created_at timestamptz, p_after jsonb, p_policy text) returns void
+create function queue.depend(
+  p_workspace_id uuid, p_job_id uuid, p_created_at timestamptz, p_after jsonb, p_policy text
+) returns void
 language plpgsql
 set search_path = ''
 as $$
@@ -660,7 +718,7 @@ begin
   insert into queue.signals (kind, job_id, workspace_id) values ('check', p_job_id, p_workspace_id);
 end;
 $$;
-comment on function queue.depend is 'Let a job that is about to be inserted wait for others of its workspace.';
+comment on function queue.depend is 'Make a job that is about to be inserted wait for others of its workspace.';
 
 create function queue.join_batches(p_workspace_id uuid, p_batch_ids uuid[]) returns void
 language plpgsql
@@ -670,7 +728,8 @@ declare
   v_batch uuid;
 begin
   for v_batch in select distinct b from unnest(p_batch_ids) as b order by 1 loop
-    insert into queue.batches (id, workspace_id) values (v_batch, p_workspace_id) on conflict (id, workspace_id) do nothing;
+    insert into queue.batches (id, workspace_id) values (v_batch, p_workspace_id)
+    on conflict (id, workspace_id) do nothing;
     perform 1 from queue.batches where id = v_batch and workspace_id = p_workspace_id and closed_at is null for share;
     if not found then
       perform queue.refuse(409, 'invalid_state', 'the batch is closed', v_batch::text);
@@ -678,7 +737,7 @@ begin
   end loop;
 end;
 $$;
-comment on function queue.join_batches is 'Make the batches that do not exist yet; refuse closed ones.';
+comment on function queue.join_batches is 'Create the batches that do not exist yet; refuse closed ones.';
 
 create function queue.check_options(p_items jsonb, p_bulk boolean) returns void
 language plpgsql
@@ -702,7 +761,7 @@ begin
   end if;
 end;
 $$;
-comment on function queue.check_options is 'Refuse items that are no objects or have options of unknown names, so that a typo is not ignored.';
+comment on function queue.check_options is 'Refuse items that are not objects or have options of unknown names, so that a typo is not ignored.';
 
 create function queue.check_items(p_items jsonb, p_user_id uuid, p_bulk boolean, p_plain boolean) returns void
 language plpgsql
@@ -716,30 +775,29 @@ begin
   select checked.index, checked.problem into v_bad
   from (
     select closer.index, case when (closer.types).internal and p_user_id is not null
-      then array['403', 'forbidden', format('only the platform itself enqueues jobs of the type %s',
-        (closer.types).job_type), 'job_type']
-      else queue.item_problem(jsonb_populate_record(null::queue.enqueue_item, closer.value), closer.types,
-        v_max_bytes) end as problem
+      then array['403', 'forbidden',
+        format('only the platform itself enqueues jobs of the type %s', (closer.types).job_type), 'job_type']
+      else queue.item_problem(
+        jsonb_populate_record(null::queue.enqueue_item, closer.value), closer.types, v_max_bytes) end as problem
     from (
       select items.ordinality - 1 as index, items.value, types
       from jsonb_array_elements(p_items) with ordinality as items
       left join queue.job_types as types on types.job_type = items.value ->> 'job_type'
-      -- a type and a small payload alone need no closer look
+      -- a type and a small payload alone need no full check
       where case
         when types.job_type is null or types.payload_schema is not null or types.internal then true
         when not p_plain and items.value - '{job_type,payload}'::text[] <> '{}' then true
         when jsonb_typeof(coalesce(items.value -> 'payload', '{}')) <> 'object' then true
-        when octet_length(items.value::text) > 200 then queue.json_problem(items.value -> 'payload', 'payload',
-          v_max_bytes) is not null
+        when octet_length(items.value::text) > 200
+          then queue.json_problem(items.value -> 'payload', 'payload', v_max_bytes) is not null
         else false end
-      offset 0 -- else the planner looks closer at all of them first
+      offset 0 -- otherwise the planner checks all of them in full first
     ) as closer) as checked
   where checked.problem is not null
   order by checked.index
   limit 1;
   if found then
-    perform queue.refuse(v_bad.problem[1]::integer, v_bad.problem[2], v_bad.problem[3],
-      case when p_bulk then format('jobs[%s].%s', v_bad.index, v_bad.problem[4]) else v_bad.problem[4] end);
+    perform queue.refuse_problem(v_bad.problem, case when p_bulk then format('jobs[%s].', v_bad.index) else '' end);
   end if;
 end;
 $$;
@@ -754,7 +812,7 @@ declare
   v_item record;
   v_key queue.job_keys;
 begin
-  -- keys in one order for every caller, so that two bulks never wait for each other in a circle
+  -- keys in one order for every caller, so that two bulk calls never deadlock
   for v_item in
     select items.*, md5(coalesce(items.payload, '{}')::text) as hash
     from rows from (jsonb_populate_recordset(null::queue.enqueue_item, p_items)) with ordinality as items
@@ -768,7 +826,7 @@ begin
   return v_ids;
 end;
 $$;
-comment on function queue.claim_keys is 'Take the items'' idempotency keys: the job that each item stands for, its own of p_new or an earlier one.';
+comment on function queue.claim_keys is 'Take the items'' idempotency keys; return the job of each item, its own of p_new or an earlier one.';
 
 create function queue.claim_unique(
   p_workspace_id uuid, p_items jsonb, p_new uuid[], p_now timestamptz, inout ids uuid[], out own jsonb
@@ -783,10 +841,10 @@ declare
   v_late uuid[];
 begin
   own := '{}';
-  loop -- until no holder of a key was leased between its being found and its being replaced
+  loop -- until no holder of a key was leased between being found and being replaced
     for v_item in
-      select items.* from rows from (jsonb_populate_recordset(null::queue.enqueue_item,
-        p_items)) with ordinality as items
+      select items.*
+      from rows from (jsonb_populate_recordset(null::queue.enqueue_item, p_items)) with ordinality as items
       where items."unique" is not null and (v_late is null or ids[items.ordinality] = any (v_late))
       order by items.job_type, items."unique" ->> 'key', items.ordinality
     loop
@@ -803,7 +861,7 @@ begin
         where u.workspace_id = p_workspace_id and u.job_type = v_item.job_type and u.key = v_item."unique" ->> 'key';
         continue when not found; -- freed between the two statements: try again
         if v_item."unique" ->> 'on_conflict' = 'raise' then
-          perform queue.refuse(409, 'duplicate_job', 'a job with this unique key is already there', v_holder::text);
+          perform queue.refuse(409, 'duplicate_job', 'this unique key already belongs to a job', v_holder::text);
         elsif v_item.debounce_seconds is not null or v_item."unique" ->> 'on_conflict' = 'replace' then
           v_holders := v_holders || jsonb_build_object(v_holder, v_item.ordinality);
         end if;
@@ -821,14 +879,16 @@ begin
     exit when cardinality(v_late) = 0;
     v_holders := '{}';
   end loop;
-  -- one that shares its idempotency key with another of this call stands for whatever that one stands for
-  ids := array(select coalesce(other.stands_for, own.id) from unnest(ids) with ordinality as own (id, n)
-    left join unnest(p_new, ids) as other (id, stands_for) on other.id = own.id order by own.n);
+  -- items of one call that share an idempotency key get the same job
+  ids := array(select coalesce(other.job_id, own.id) from unnest(ids) with ordinality as own (id, n)
+    left join unnest(p_new, ids) as other (id, job_id) on other.id = own.id order by own.n);
 end;
 $$;
-comment on function queue.claim_unique is E'Take the items'' unique keys, and replace the pending holders that are to be: {ids, own}.\n\nids: the job each item stands for. own: holders that this call makes itself, with the number of the item that replaces each.';
+comment on function queue.claim_unique is E'Take the items'' unique keys, and replace pending holders where the item says so: {ids, own}.\n\nids: the job of each item. own: holders that this call itself creates, with the number of the item that replaces each.';
 
-create function queue.tie_items(p_workspace_id uuid, p_items jsonb, p_new uuid[], p_ids uuid[], p_now timestamptz) returns boolean[]
+create function queue.tie_items(
+  p_workspace_id uuid, p_items jsonb, p_new uuid[], p_ids uuid[], p_now timestamptz
+) returns boolean[]
 language plpgsql
 set search_path = ''
 as $$
@@ -849,7 +909,8 @@ begin
     end if;
     if v_item.after is not null and jsonb_array_length(v_item.after) > 0 then
       v_waiting[v_item.ordinality] := true;
-      perform queue.depend(p_workspace_id, p_new[v_item.ordinality], p_now + make_interval(secs => v_item.ordinality * 1e-6), v_item.after, coalesce(v_item.after_failed, 'fail'));
+      perform queue.depend(p_workspace_id, p_new[v_item.ordinality],
+        p_now + make_interval(secs => v_item.ordinality * 1e-6), v_item.after, coalesce(v_item.after_failed, 'fail'));
     end if;
   end loop;
 
@@ -858,15 +919,17 @@ begin
     where items.batch_id is not null));
   if p_items @? '$[*].session_id ? (@ != null)' then
     perform queue.claim_sessions(p_workspace_id, array(
-      select distinct items.value ->> 'session_id' from jsonb_array_elements(p_items) as items where items.value ->> 'session_id' is not null));
+      select distinct items.value ->> 'session_id' from jsonb_array_elements(p_items) as items
+      where items.value ->> 'session_id' is not null));
   end if;
   return v_waiting;
 end;
 $$;
-comment on function queue.tie_items is 'Tie new jobs to their parents, dependencies, batches and sessions: which of them wait for others.';
+comment on function queue.tie_items is 'Tie new jobs to their parents, dependencies, batches and sessions; return which of them wait for others.';
 
-create function queue.insert_plain(p_workspace_id uuid, p_user_id uuid, p_items jsonb, p_new uuid[],
-  p_now timestamptz) returns void
+create function queue.insert_plain(
+  p_workspace_id uuid, p_user_id uuid, p_items jsonb, p_new uuid[], p_now timestamptz
+) returns void
 language plpgsql
 set search_path = ''
 set plan_cache_mode = 'force_generic_plan' -- its plan does not depend on the values, and costs a millisecond
@@ -896,8 +959,8 @@ begin
     insert into queue.ready (partition_id, ready_at, job_id, workspace_id, job_created_at)
     select k.partition_id, m.created_at, m.id, p_workspace_id, m.created_at
       from made as m join kinds as k on k.job_type = m.job_type
-    order by m.created_at), -- a join may turn the order round, and indexes filled backwards stay half empty
-  told as (
+    order by m.created_at), -- a join may reverse the order, and indexes filled backwards stay half empty
+  appended as (
     insert into public.job_events (job_id, seq, workspace_id, type, data, created_at)
     select m.id, 1, p_workspace_id, 'job.created', k.data, m.created_at
     from made as m join kinds as k on k.job_type = m.job_type where m.last_seq = 1 order by m.created_at)
@@ -905,7 +968,7 @@ begin
   select p_now, job_type, p_workspace_id, 'enqueued', jobs from kinds;
 end;
 $$;
-comment on function queue.insert_plain is 'Insert and admit jobs of a type and a payload alone, in one statement: they pay for no option.';
+comment on function queue.insert_plain is 'Insert and admit jobs of a type and a payload alone, in one statement that reads no options.';
 
 create function queue.insert_items(
   p_workspace_id uuid, p_user_id uuid, p_items jsonb, p_new uuid[], p_ids uuid[], p_waiting boolean[], p_now timestamptz
@@ -930,13 +993,13 @@ begin
     items.batch_id, items.traceparent, case when types.events = 'full' then 1 else 0 end,
     queue.tags_of(types.tagged_by, items.payload, items.tags)
   from rows from (jsonb_populate_recordset(null::queue.enqueue_item, p_items)) with ordinality as items
-  join rows from (unnest(p_new, p_ids, p_waiting)) with ordinality as new (id, stands_for, waiting, ordinality)
-    on new.ordinality = items.ordinality and new.id = new.stands_for
+  join rows from (unnest(p_new, p_ids, p_waiting)) with ordinality as new (id, job_id, waiting, ordinality)
+    on new.ordinality = items.ordinality and new.id = new.job_id
   join queue.job_types as types on types.job_type = items.job_type
   order by items.ordinality;
 end;
 $$;
-comment on function queue.insert_items is 'Insert the jobs of those items that stand for themselves; queue.admit follows.';
+comment on function queue.insert_items is 'Insert the jobs of those items that have no earlier job; the caller calls queue.admit then.';
 
 create function queue.enqueue(p_workspace_id uuid, p_user_id uuid, p_items jsonb, p_bulk boolean) returns jsonb
 language plpgsql
@@ -945,7 +1008,7 @@ as $$
 declare
   v_now timestamptz;
   v_new uuid[] := queue.new_ids(jsonb_array_length(p_items)); -- an id for each item
-  v_ids uuid[] := v_new; -- the job each item stands for in the end
+  v_ids uuid[] := v_new; -- the job of each item in the end
   v_made uuid[];         -- those that are new
   v_own jsonb := '{}';
   v_plain boolean;
@@ -959,7 +1022,7 @@ begin
     select 1 from jsonb_array_elements(p_items) as item
     where case when jsonb_typeof(item.value) = 'object' then item.value - '{job_type,payload}'::text[] <> '{}'
       else true end)
-    -- somebody's own trigger before inserts may set what the items do not
+    -- a user's own trigger before inserts may set what the items do not
     and not exists (select 1 from pg_catalog.pg_trigger
       where tgrelid = 'public.jobs'::regclass and tgtype & 7 = 7 and tgname <> 'jobs_check_insert');
   if not v_plain then
@@ -981,11 +1044,11 @@ begin
   end if;
   perform set_config('queue.checked', v_outer, true);
   if not v_plain then
-    v_made := array(select n from unnest(v_new, v_ids) as made (n, stands_for) where n = stands_for);
+    v_made := array(select n from unnest(v_new, v_ids) as made (n, job_id) where n = job_id);
     v_ready := queue.admit(v_made);
   end if;
   if v_plain or cardinality(v_made) > 0 then
-    perform queue.check_quota(p_workspace_id); -- whoever asks again gets the earlier job, whatever the quota
+    perform queue.check_quota(p_workspace_id); -- a repeated call gets the earlier job, whatever the quota
     perform queue.charge_enqueues(cardinality(case when v_plain then v_new else v_made end));
   end if;
   if v_own <> '{}' then
@@ -998,7 +1061,7 @@ begin
     'wake', v_ready and queue.wake_worker());
 end;
 $$;
-comment on function queue.enqueue is E'Enqueue many jobs in one statement: {ids, fresh, wake}, in the order of p_items.\n\np_user_id is the person who calls, who may not enqueue internal types; the platform''s own code passes null and names whom a job is for in its user_id.';
+comment on function queue.enqueue is E'Enqueue many jobs in one statement: {ids, fresh, wake}, in the order of p_items.\n\np_user_id is the person who calls, who may not enqueue internal types; the platform''s own code passes null and names the job''s user in its user_id.';
 
 create function queue.check_caller(p_workspace_id uuid) returns uuid
 language plpgsql
@@ -1015,10 +1078,10 @@ begin
     perform queue.refuse_revoked();
     return null;
   end if;
-  perform queue.refuse(404, 'workspace_not_found', 'no such workspace', p_workspace_id::text);
+  perform queue.refuse_workspace(p_workspace_id);
 end;
 $$;
-comment on function queue.check_caller is 'Who enqueues: a member of the workspace, null for the service; refuses others with 404.';
+comment on function queue.check_caller is 'Return the user who enqueues, a member of the workspace, or null for the service; refuse others with 404.';
 
 create function queue.enqueue_for(p_workspace_id uuid, p_items jsonb, p_bulk boolean) returns jsonb
 language plpgsql
@@ -1038,7 +1101,7 @@ begin
 exception
   when invalid_text_representation or numeric_value_out_of_range or invalid_datetime_format
     or datetime_field_overflow or invalid_parameter_value then
-    perform queue.refuse(400, 'invalid_argument', 'a value has the wrong type: ' || sqlerrm, null);
+    perform queue.refuse_value('the job', null, sqlerrm);
 end;
 $$;
 comment on function queue.enqueue_for is 'Enqueue for the caller: membership, then queue.enqueue; wrong types become 400.';
@@ -1056,22 +1119,22 @@ begin
   v_item.job_type := p_job_type;
   v_item.payload := coalesce(p_payload, '{}');
   select * into v_type from queue.job_types as t where t.job_type = p_job_type;
-  -- a small payload alone needs no closer look
+  -- a small payload alone needs no full check
   if v_type.job_type is null or v_type.payload_schema is not null or p_options <> '{}'
       or jsonb_typeof(v_item.payload) <> 'object' or octet_length(v_item.payload::text) > 200 then
     v_problem := queue.item_problem(v_item, v_type, (queue.setting('payload_max_bytes'))::integer);
   end if;
   if v_problem is not null then
-    perform queue.refuse(v_problem[1]::integer, v_problem[2], v_problem[3], v_problem[4]);
+    perform queue.refuse_problem(v_problem);
   end if;
   return v_item;
 exception
   when invalid_text_representation or numeric_value_out_of_range or invalid_datetime_format
     or datetime_field_overflow or invalid_parameter_value then
-    perform queue.refuse(400, 'invalid_argument', 'a value has the wrong type: ' || sqlerrm, null);
+    perform queue.refuse_value('the job', null, sqlerrm);
 end;
 $$;
-comment on function queue.read_item is 'A job to enqueue as its options say; wrong types and values are refused.';
+comment on function queue.read_item is 'Read a job to enqueue from its options; refuse wrong types and values.';
 
 create function queue.admit_one(p_job public.jobs, p_now timestamptz) returns void
 language plpgsql
@@ -1109,7 +1172,7 @@ begin
   values (p_now, p_job.job_type, p_job.workspace_id, 'enqueued', 1);
 end;
 $$;
-comment on function queue.admit_one is 'queue.admit for one new pending job, by statements that cost less to start than its one.';
+comment on function queue.admit_one is 'The same as queue.admit for one new pending job, by small statements that together cost less to start than its large one.';
 
 create function queue.enqueue_one(p_workspace_id uuid, p_user_id uuid, p_item queue.enqueue_item) returns jsonb
 language plpgsql
@@ -1142,10 +1205,9 @@ begin
   insert into public.jobs (id, workspace_id, user_id, session_id, queue, job_type, payload, schema_version, priority,
     max_attempts, scheduled_for, created_at, updated_at, deadline_at, timeout_seconds, backoff, idempotency_key,
     concurrency_key, traceparent, last_seq, tags)
-  values (v_id, p_workspace_id, coalesce(p_user_id, p_item.user_id), p_item.session_id, coalesce(p_item.queue,
-    v_type.queue),
-    p_item.job_type, p_item.payload, coalesce(p_item.schema_version, v_type.schema_version),
-      coalesce(p_item.priority, 100),
+  values (v_id, p_workspace_id, coalesce(p_user_id, p_item.user_id), p_item.session_id,
+    coalesce(p_item.queue, v_type.queue), p_item.job_type, p_item.payload,
+    coalesce(p_item.schema_version, v_type.schema_version), coalesce(p_item.priority, 100),
     coalesce(p_item.max_attempts, v_type.max_attempts),
     case when p_item.delay_seconds is null then p_item.scheduled_for
       else v_now + make_interval(secs => p_item.delay_seconds) end,
@@ -1155,23 +1217,23 @@ begin
   returning * into v_job;
   perform set_config('queue.checked', v_outer, true);
   perform queue.admit_one(v_job, v_now);
-  perform queue.check_quota(p_workspace_id); -- whoever asks again gets the earlier job, whatever the quota
+  perform queue.check_quota(p_workspace_id); -- a repeated call gets the earlier job, whatever the quota
   perform queue.charge_enqueues(1);
   return jsonb_build_object('created', true, 'job', to_jsonb(v_job) || queue.job_facts(v_job, v_now),
     'wake', coalesce(v_job.scheduled_for <= v_now, true) and queue.wake_worker());
 end;
 $$;
-comment on function queue.enqueue_one is E'Enqueue one job that has been checked and is tied to no other: {job, created, wake}.\n\nThe common call, by statements that each do one thing: the one of queue.enqueue takes longer to start than one job takes to write.';
+comment on function queue.enqueue_one is E'Enqueue one job that has been checked and is tied to no other: {job, created, wake}.\n\nThe common call, by statements that each do one thing: the large one of queue.enqueue takes longer to start than one job takes to write.';
 
 create function public.enqueue_job(
   p_workspace_id uuid, p_job_type text, p_payload jsonb default '{}', p_options jsonb default '{}'
 ) returns jsonb
 language plpgsql
-security definer -- callers hold no rights on the engine's tables: this is the function
+security definer -- callers hold no rights on the engine's tables
 set search_path = ''
 as $$
 declare
-  -- what ties a job to no other
+  -- options that do not tie a job to another
   v_own constant text[] := '{queue,priority,scheduled_for,delay_seconds,max_attempts,idempotency_key,
     idempotency_ttl_seconds,concurrency_key,session_id,deadline_at,timeout_seconds,backoff,traceparent,
     schema_version,user_id,tags}';
@@ -1192,7 +1254,8 @@ begin
     if v_user is not null then
       perform queue.refuse_internal(p_job_type);
     elsif queue.is_worker() then
-      perform queue.check_worker_items(p_workspace_id, jsonb_build_array(v_options || jsonb_build_object('job_type', p_job_type)));
+      perform queue.check_worker_items(p_workspace_id,
+        jsonb_build_array(v_options || jsonb_build_object('job_type', p_job_type)));
     end if;
     return queue.enqueue_one(p_workspace_id, v_user, queue.read_item(p_job_type, p_payload, v_options))
       || jsonb_build_object('warning', v_warning);
@@ -1204,11 +1267,11 @@ begin
     'created', v_done #> '{fresh,0}', 'wake', v_done -> 'wake', 'warning', v_done -> 'warning');
 end;
 $$;
-comment on function public.enqueue_job is E'Enqueue one job: {job, created, wake, warning}.\n\nOptions: queue, priority, scheduled_for or delay_seconds, max_attempts, idempotency_key, idempotency_ttl_seconds, concurrency_key, session_id, parent_id, deadline_at, timeout_seconds, backoff, after, after_failed, unique, debounce_seconds, batch_id, traceparent, schema_version, tags.\nwarning is a sentence when no worker that runs serves the type, else null.\ncreated is false when an idempotency or unique key stood for an earlier job, which is returned. The job exists if and only if the caller''s transaction commits.';
+comment on function public.enqueue_job is E'Enqueue one job: {job, created, wake, warning}.\n\nOptions: queue, priority, scheduled_for or delay_seconds, max_attempts, idempotency_key, idempotency_ttl_seconds, concurrency_key, session_id, parent_id, deadline_at, timeout_seconds, backoff, after, after_failed, unique, debounce_seconds, batch_id, traceparent, schema_version, tags.\nwarning is a sentence when no worker that runs serves the type, else null.\ncreated is false when an idempotency or unique key belonged to an earlier job, which is returned. The job exists if and only if the caller''s transaction commits.';
 
 create function public.enqueue_jobs(p_workspace_id uuid, p_jobs jsonb, p_return text default 'jobs') returns jsonb
 language plpgsql
-security definer -- callers hold no rights on the engine's tables: this is the function
+security definer -- callers hold no rights on the engine's tables
 set search_path = ''
 as $$
 declare
@@ -1224,7 +1287,8 @@ begin
     return v_done;
   end if;
   return jsonb_build_object('wake', v_done -> 'wake', 'warning', v_done -> 'warning', 'jobs', (
-    select jsonb_agg(jsonb_build_object('job', to_jsonb(jobs), 'created', v_done #> array['fresh', (ids.n - 1)::text]) order by ids.n)
+    select jsonb_agg(
+      jsonb_build_object('job', to_jsonb(jobs), 'created', v_done #> array['fresh', (ids.n - 1)::text]) order by ids.n)
     from jsonb_array_elements_text(v_done -> 'ids') with ordinality as ids (id, n)
     join public.jobs on jobs.id = ids.id::uuid));
 end;

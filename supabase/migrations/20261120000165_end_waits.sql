@@ -1,5 +1,5 @@
 -- How waits end: dependencies counted down as jobs end, events by reference, results of children gathered in slices.
--- Only maintenance does this, one call at a time, and each look at signals does a bounded amount of it.
+-- Only maintenance does this, one call at a time, and each call does a bounded amount of it.
 
 alter table queue.waits
   add column open_jobs integer,
@@ -8,7 +8,7 @@ alter table queue.waits
 comment on column queue.waits.open_jobs is 'How many of the jobs waited for have not ended: rows of '
   'queue.dependencies. '
   'Null until children are counted.';
-comment on column queue.waits.failed_jobs is 'How many of them have ended, but not completed.';
+comment on column queue.waits.failed_jobs is 'How many of them failed or were cancelled.';
 comment on column queue.waits.gathered is 'How many children''s results are copied.';
 
 alter table queue.signals add column xid xid8 not null default pg_current_xact_id();
@@ -42,13 +42,13 @@ create table queue.gathered (
   primary key (job_id, name, nth)
 );
 alter table queue.gathered enable row level security;
-comment on table queue.gathered is 'What children returned, copied when the last of them had ended: later attempts of '
-  'the parent find the same.';
+comment on table queue.gathered is 'Results of children, copied when the last of them has ended: later attempts of '
+  'the parent read the same.';
 comment on column queue.gathered.job_id is 'The parent.';
 comment on column queue.gathered.name is 'Its step.';
 comment on column queue.gathered.nth is 'Place among the children, from 1.';
 comment on column queue.gathered.child_id is 'The child.';
-comment on column queue.gathered.status is 'How it ended; cancelled when it was gone by then.';
+comment on column queue.gathered.status is 'How it ended; cancelled when it had been deleted by then.';
 comment on column queue.gathered.result is 'Its result.';
 comment on column queue.gathered.error_message is 'Its error, if any.';
 comment on column queue.gathered.bytes is 'About its length as text, bytes.';
@@ -76,8 +76,8 @@ begin
   perform queue.place(p_ids, p_now);
 end;
 $$;
-comment on function queue.resume_jobs is 'Let waiting jobs continue; what their steps got is stored before. The caller '
-  'holds the rows, all of them waiting.';
+comment on function queue.resume_jobs is 'Let waiting jobs continue; the results of their steps are stored before. '
+  'The caller holds the rows, all of them waiting.';
 
 create function queue.resume(p_values jsonb, p_now timestamptz) returns integer
 language plpgsql
@@ -123,8 +123,8 @@ begin
   return cardinality(v_ids);
 end;
 $$;
-comment on function queue.expire_waits is 'End those of the waits whose time is over: sleepers continue, questions and '
-  'events take their default.';
+comment on function queue.expire_waits is 'End the waits whose timeout has passed: sleeping jobs continue, '
+  'questions and events take their default.';
 
 create function queue.check_edges(p_items jsonb) returns void
 language plpgsql immutable
@@ -168,9 +168,9 @@ begin
   return v_ids;
 end;
 $$;
-comment on function queue.some_tenants is E'Up to p_most of the tenants that have a row in a table of the engine, from '
-  'a random one on: one probe of its index for each.\n\nWhat is divided among them is divided fairly, however many '
-  'rows each has.';
+comment on function queue.some_tenants is E'Up to p_most of the tenants that have a row in a table of the engine, '
+  'from a random one on: one look-up in its index for each.\n\nShares among them are fair, however many rows each '
+  'has.';
 
 create function queue.due_signals(p_limit integer) returns bigint[]
 language plpgsql
@@ -203,8 +203,7 @@ begin
 end;
 $$;
 comment on function queue.due_signals is E'The signals to look at now: half of them the oldest, half an equal share '
-  'for '
-  'each tenant.\n\nA check is left to a later transaction than the one that asked for it, which sees what was '
+  'for each tenant.\n\nA check is made by a later transaction than the one that wrote it, since that sees what was '
   'committed meanwhile.';
 
 create function queue.watch_children(p_ids uuid[]) returns void
@@ -228,7 +227,7 @@ begin
   update queue.waits as w set failed_jobs = 0,
     open_jobs = (select count(*) from queue.dependencies as d where d.job_id = w.job_id)
   where w.job_id = any (v_held);
-  -- anyone who ended a job that very moment did not see these rows: see queue.busy_jobs
+  -- a transaction that ended a job at this moment did not see these rows: see queue.busy_jobs
   insert into queue.signals (kind, job_id, workspace_id)
   select 'check', w.job_id, w.workspace_id from queue.waits as w
   where w.job_id = any (p_ids) and w.kind = 'children' and w.open_jobs is distinct from 0
@@ -255,9 +254,10 @@ begin
   return array(select a from unnest(p_ids) as a except select f from unnest(v_free) as f);
 end;
 $$;
-comment on function queue.busy_jobs is E'Which of the jobs a transaction holds at this moment.\n\nWho ends a job looks '
-  'for those that run after it. Where that happens before they are there to be seen and is not committed yet, neither '
-  'sees the other: then they are looked at again. Anyone who ends one that no one holds now will see them.';
+comment on function queue.busy_jobs is E'Which of the jobs another transaction has locked at this moment.\n\nThe '
+  'transaction that ends a job reads the rows of those that wait for it. If it did so before they were committed, '
+  'and has not committed itself, neither sees the other: such a job is locked now, and is looked at again. A '
+  'transaction that ends one that is not locked now will see the rows.';
 
 create function queue.close_edges(
   p_ended uuid[], p_waiting uuid[], p_limit integer, out touched uuid[], out cut boolean
@@ -290,7 +290,7 @@ begin
     delete from queue.dependencies as d using unnest(v_after, v_waiting) as u (after_id, job_id)
     where d.after_id = u.after_id and d.job_id = u.job_id
       and (exists (select 1 from unnest(v_held) as h where h = u.job_id)
-        or not exists (select 1 from queue.waits as w where w.job_id = u.job_id)) -- it waits no more
+        or not exists (select 1 from queue.waits as w where w.job_id = u.job_id)) -- it does not wait any more
     returning d.after_id, d.job_id),
   counted as (
     select g.job_id, count(*)::integer as jobs,
@@ -298,15 +298,15 @@ begin
     from gone as g left join public.jobs as j on j.id = g.after_id group by 1)
   update queue.waits as w set open_jobs = w.open_jobs - c.jobs, failed_jobs = w.failed_jobs + c.failed
   from counted as c where w.job_id = c.job_id;
-  -- who is busy elsewhere is looked at again
+  -- jobs that are locked now are checked again
   insert into queue.signals (kind, job_id, workspace_id)
   select 'check', w.job_id, w.workspace_id from queue.waits as w
   where w.job_id = any (v_waiting) and not exists (select 1 from unnest(v_held) as h where h = w.job_id);
   touched := v_held;
 end;
 $$;
-comment on function queue.close_edges is E'Count down the waits for jobs that have ended or are gone, at most p_limit '
-  'of those that the jobs of p_ended are waited for with.\n\ntouched: who waited; cut: there are more.';
+comment on function queue.close_edges is E'Count down the waits for jobs that have ended or were deleted, at most '
+  'p_limit dependencies on the jobs of p_ended.\n\ntouched: the jobs that waited; cut: there are more.';
 
 create function queue.gather_slice(
   p_wait queue.waits, p_limit integer, p_bytes bigint, out copied integer, out bytes bigint
@@ -329,8 +329,8 @@ as $$
     returning bytes)
   select count(*)::integer, coalesce(sum(bytes), 0)::bigint from made
 $$;
-comment on function queue.gather_slice is 'Copy the next results that a parent waits for: at most p_limit, and none '
-  'that begins beyond p_bytes; the first always.';
+comment on function queue.gather_slice is 'Copy the next results that a parent waits for: at most p_limit, and '
+  'none after p_bytes bytes; always the first.';
 
 create function queue.gather_results(p_ids uuid[], p_limit integer, p_now timestamptz) returns uuid[]
 language plpgsql
@@ -375,9 +375,9 @@ begin
   return v_done;
 end;
 $$;
-comment on function queue.gather_results is E'Copy the results of children, in their order, at most p_limit and about '
-  '16 MB in one call; returns the parents that have all.\n\nThe rest is copied by later calls, from where '
-  'queue.waits.gathered says.';
+comment on function queue.gather_results is E'Copy the results of children, in their order, at most p_limit and '
+  'about 16 MB in one call; returns the parents that have all.\n\nLater calls copy the rest; queue.waits.gathered '
+  'says how many are copied.';
 
 create function queue.end_waits(p_ids uuid[], p_now timestamptz) returns integer
 language plpgsql
@@ -400,7 +400,7 @@ begin
         select 1 from queue.named_events as e where e.workspace_id = w.workspace_id and e.name = w.event_name)));
   v_held := array(
     select id from public.jobs where id = any (v_over) and status = 'waiting' order by id for update skip locked);
-  -- who is busy elsewhere is looked at again by a later call
+  -- jobs that are locked now are checked again by a later call
   insert into queue.signals (kind, job_id, workspace_id)
   select 'check', w.job_id, w.workspace_id from queue.waits as w
   where w.job_id = any (v_over) and not exists (select 1 from unnest(v_held) as h where h = w.job_id);
@@ -428,8 +428,8 @@ begin
   return cardinality(v_resume) + cardinality(v_fail) + cardinality(v_cancel);
 end;
 $$;
-comment on function queue.end_waits is 'Let those of the waiting jobs continue, or end, whose wait is over; returns how '
-  'many did.';
+comment on function queue.end_waits is 'Continue or end those of the waiting jobs whose wait is over; returns how '
+  'many.';
 
 create function queue.end_orphans(
   p_parents uuid[], p_limit integer, p_now timestamptz, out ended integer, out cut boolean
@@ -464,12 +464,12 @@ set enable_seqscan = off -- a session's plan may be older than the rows
 set jit = off
 as $$
 declare
-  v_most constant integer := 5000; -- edges, or jobs, looked at in one call
+  v_most constant integer := 5000; -- dependencies, or jobs, read in one call
   v_ids bigint[] := array(
     select id from queue.signals where id = any (p_ids) order by id for update skip locked);
-  v_late bigint[]; -- not looked at now
+  v_late bigint[]; -- left to a later call
   v_checked uuid[];
-  v_told uuid[];
+  v_receivers uuid[];
   v_edges record;
   v_orphans record;
   v_busy uuid[];
@@ -493,11 +493,11 @@ begin
   select distinct 'check', w.job_id, w.workspace_id
   from queue.dependencies as d join queue.waits as w on w.job_id = d.job_id
   where d.job_id = any (v_checked) and d.after_id = any (v_busy);
-  v_told := array(
+  v_receivers := array(
     select w.job_id from queue.signals as s
     join queue.waits as w on w.workspace_id = s.workspace_id and w.event_name = s.name
     where s.id = any (v_ids) and s.kind = 'event' limit 1000);
-  perform queue.end_waits(v_edges.touched || v_checked || v_told, p_now);
+  perform queue.end_waits(v_edges.touched || v_checked || v_receivers, p_now);
   perform queue.finish_batches(array(
     select j.batch_id from queue.signals as s join public.jobs as j on j.id = s.job_id
     where s.id = any (v_ids) and s.kind = 'ended' and j.batch_id is not null
@@ -507,17 +507,16 @@ begin
     select distinct s.job_id from queue.signals as s where s.id = any (v_ids) and s.kind = 'orphans'), 1000, p_now);
   delete from queue.signals as s where s.id = any (v_ids) and s.id <> all (v_late) and case s.kind
     when 'ended' then not v_edges.cut or not exists (select 1 from queue.dependencies as d where d.after_id = s.job_id)
-    when 'event' then cardinality(v_told) < 1000
+    when 'event' then cardinality(v_receivers) < 1000
     when 'orphans' then not v_orphans.cut else true end;
   return greatest(0, cardinality(v_ids) - (
     select count(*) from queue.signals where xid = pg_current_xact_id() and kind = 'check'));
 end;
 $$;
-comment on function queue.drain_signals is E'Read signals and let waiting jobs continue; returns about how many were '
-  'dealt '
-  'with.\n\nWhat is too much for one call keeps its signal.';
+comment on function queue.drain_signals is E'Read signals and let waiting jobs continue; returns about how many '
+  'were handled.\n\nA signal that is too much for one call is kept for the next.';
 
 revoke execute on function queue.resume_jobs, queue.resume, queue.expire_waits, queue.check_edges, queue.gather_slice,
-  queue.some_tenants, queue.due_signals, queue.watch_children, queue.busy_jobs,
-  queue.close_edges, queue.gather_results, queue.end_waits, queue.end_orphans, queue.drain_signals
+  queue.some_tenants, queue.due_signals, queue.watch_children, queue.busy_jobs, queue.close_edges,
+  queue.gather_results, queue.end_waits, queue.end_orphans, queue.drain_signals
   from public, anon, authenticated, service_role;

@@ -16,8 +16,8 @@ as $$
       order by g.name, g.nth limit p_limit)) as l
   order by l.name, l.nth limit p_limit
 $$;
-comment on function queue.step_lines is E'What the steps of a job left, after a place, in order: a line for each step '
-  '(nth 0) and one for each child it gathered (from 1).';
+comment on function queue.step_lines is 'The results of a job''s steps after a place, in order: a line for each '
+  'step (nth 0) and one for each child it gathered (from 1).';
 
 create function queue.step_line(p_job_id uuid, p_name text, p_nth integer) returns jsonb
 language sql stable
@@ -53,7 +53,7 @@ as $$
     (select coalesce(sum(p.bytes), 0)::bigint from page as p)
 $$;
 comment on function queue.step_page is E'A page of the lines of steps after a place {name, nth}: at most 1,000, and '
-  'none that begins beyond p_bytes; the first always.\n\nnext: the last place when there are more; else null.';
+  'none after p_bytes bytes; always the first.\n\nnext: the last place when there are more, null otherwise.';
 
 create function queue.whole_steps(p_lines jsonb) returns table (name text, value jsonb)
 language sql immutable
@@ -63,7 +63,7 @@ as $$
     else jsonb_build_object('children', jsonb_agg(l.value order by l.nth) filter (where l.nth > 0)) end
   from jsonb_to_recordset(p_lines) as l (name text, nth integer, value jsonb) group by l.name
 $$;
-comment on function queue.whole_steps is 'The steps that lines of step_page tell of, children put together.';
+comment on function queue.whole_steps is 'The steps that the lines of step_page belong to, with their children put together.';
 
 create function queue.steps_of(p_job_id uuid) returns jsonb
 language plpgsql stable
@@ -84,13 +84,13 @@ begin
     select jsonb_object_agg(s.name, s.value) from queue.whole_steps(v_page.lines) as s) end;
 end;
 $$;
-comment on function queue.steps_of is E'The results of a job''s finished steps by name, as a lease tells them; null '
-  'when they are longer than 16,000 bytes.\n\n'
-  'Then the worker reads them by read_steps: one answer to a lease may hold a thousand jobs.';
+comment on function queue.steps_of is E'The results of a job''s finished steps by name, as a lease returns them; '
+  'null when they are longer than 16,000 bytes.\n\nThen the worker reads them by read_steps: one answer to a lease '
+  'may hold a thousand jobs.';
 
 create function public.read_steps(p_request jsonb) returns jsonb
 language plpgsql stable
-security definer -- the worker holds no rights on the engine's tables: this is the only way in
+security definer -- the worker holds no rights on the engine's tables
 set search_path = ''
 as $$
 declare
@@ -98,24 +98,23 @@ declare
   v_page record;
 begin
   if not exists (select 1 from queue.leases where job_id = v_id and fence = (p_request ->> 'fence')::bigint) then
-    perform queue.refuse(409, 'lease_lost', 'the lease on the job is lost; its steps are not shown', v_id::text);
+    perform queue.refuse_lost(v_id, 'its steps are not shown');
   end if;
   v_page := queue.step_page(v_id, nullif(p_request -> 'after', 'null'), 1000000);
   return jsonb_build_object('lines', v_page.lines, 'next', v_page.next, 'bytes', v_page.bytes);
 exception
   when invalid_text_representation or numeric_value_out_of_range then
-    perform queue.refuse(400, 'invalid_argument',
-      'the request has a value of the wrong type: ' || sqlerrm, 'p_request');
+    perform queue.refuse_value('the request', 'p_request', sqlerrm);
 end;
 $$;
-comment on function public.read_steps is E'Steps of a leased job, in pages of about 1 MB: {lines: [{name, nth, value, '
-  'created_at}], next: {name, nth} | null, bytes}.\n\nRequest: {job_id, fence, after?}; give next as after to continue. '
-  'A line with nth 0 is a step''s result; those from 1 on are what the children of the step returned, in order: {id, '
-  'status, result, error_message}. Needed when a lease tells steps as null.';
+comment on function public.read_steps is E'Steps of a leased job, in pages of about 1 MB: {lines: [{name, nth, '
+  'value, created_at}], next: {name, nth} | null, bytes}.\n\nRequest: {job_id, fence, after?}; give next as after to '
+  'continue. A line with nth 0 is a step''s result; those from 1 on are what the children of the step returned, in '
+  'order: {id, status, result, error_message}. Needed when a lease has null for steps.';
 
 create function public.job_steps(p_job_id uuid, p_after jsonb default null) returns jsonb
 language plpgsql stable
-security definer -- callers hold no rights on the engine's tables: this is the only way in
+security definer -- callers hold no rights on the engine's tables
 set search_path = ''
 as $$
 declare
@@ -136,8 +135,8 @@ begin
 end;
 $$;
 comment on function public.job_steps is E'Finished steps of a job and what it waits for: {steps: [{name, result, '
-  'created_at}], next, waiting_for}.\n\nIn pages of about 1 MB, by name; give next as p_after to continue. A page may '
-  'end amid the children of a step, which the next page continues under the same name.';
+  'created_at}], next, waiting_for}.\n\nIn pages of about 1 MB, by name; give next as p_after to continue. A page '
+  'may end within the children of a step, which the next page continues under the same name.';
 
 revoke execute on function queue.step_lines, queue.step_line, queue.step_page, queue.whole_steps, queue.steps_of
   from public, anon, authenticated, service_role;

@@ -5,7 +5,7 @@ create function queue.try_lock(p_name text) returns boolean
 language sql
 set search_path = ''
 as $$ select pg_try_advisory_xact_lock(hashtextextended('minutehand ' || p_name, 0)) $$;
-comment on function queue.try_lock is E'Take the named lock until the transaction ends; false when another has it, at once.\n\nNames: partitions (opening and closing them), maintenance, deliveries.';
+comment on function queue.try_lock is E'Take the named lock until the transaction ends; false at once when another has it.\n\nNames: partitions (opening and closing them), maintenance, deliveries.';
 
 create function queue.reclaim(p_ids uuid[], p_now timestamptz) returns integer
 language plpgsql
@@ -35,17 +35,21 @@ begin
       next_retry_at = null,
       error_message = case when f.fate = 'cancelled' then j.error_message else format(
         'the lease of attempt %s expired %s after worker %s was last heard of (%s time%s so far)',
-        f.attempt, date_trunc('second', p_now - f.expires_at + make_interval(secs => f.lease_seconds)), f.worker_id, f.lost,
+        f.attempt, date_trunc('second', p_now - f.expires_at + make_interval(secs => f.lease_seconds)), f.worker_id,
+        f.lost,
         case when f.lost = 1 then '' else 's' end) end,
       error_data = case when f.fate = 'cancelled' then j.error_data
-        else jsonb_build_object('type', 'WorkerLost', 'reason', f.reason, 'worker_id', f.worker_id, 'tick_id', f.tick_id) end,
-      error_fingerprint = case when f.fate = 'failed' then queue.fingerprint('WorkerLost', '') else j.error_fingerprint end,
+        else jsonb_build_object('type', 'WorkerLost', 'reason', f.reason, 'worker_id', f.worker_id,
+          'tick_id', f.tick_id) end,
+      error_fingerprint = case when f.fate = 'failed' then queue.fingerprint('WorkerLost', '')
+        else j.error_fingerprint end,
       last_seq = j.last_seq + case when f.fate = 'pending' then 1 else 2 end
     from fates as f where j.id = f.job_id and j.id = any (v_ids)
-    returning j.id, j.workspace_id, j.session_id, j.job_type, j.last_seq, j.attempts, j.error_message, j.error_data, j.created_at,
-      j.queue, coalesce(j.concurrency_key, '') as concurrency_key, j.priority, f.fate, f.fence, f.attempt, f.worker_id, f.leased_at, f.partition_id, f.ready_at),
+    returning j.id, j.workspace_id, j.session_id, j.job_type, j.last_seq, j.attempts, j.error_message, j.error_data,
+      j.created_at, j.queue, coalesce(j.concurrency_key, '') as concurrency_key, j.priority, f.fate, f.fence,
+      f.attempt, f.worker_id, f.leased_at, f.partition_id, f.ready_at),
   back as (
-    -- it keeps its place: whoever waited for it has waited long enough
+    -- it keeps its place: it has waited its turn once
     insert into queue.ready (partition_id, ready_at, job_id, workspace_id, job_created_at)
     select partition_id, ready_at, id, workspace_id, created_at from moved where fate = 'pending'),
   rewound as (
@@ -53,11 +57,13 @@ begin
     select distinct partition_id, workspace_id, queue, job_type, concurrency_key, priority, true
     from moved where fate = 'pending'),
   history as (
-    insert into queue.attempts (job_id, fence, workspace_id, attempt, worker_id, leased_at, ended_at, outcome, error_message, error_data)
+    insert into queue.attempts (job_id, fence, workspace_id, attempt, worker_id, leased_at, ended_at, outcome,
+      error_message, error_data)
     select id, fence, workspace_id, attempt, worker_id, leased_at, p_now, 'lost', error_message, error_data from moved),
-  told as (
+  appended as (
     insert into public.job_events (job_id, seq, workspace_id, session_id, type, data, created_at)
-    select id, case when fate = 'pending' then last_seq else last_seq - 1 end, workspace_id, session_id, 'job.reclaimed',
+    select id, case when fate = 'pending' then last_seq else last_seq - 1 end, workspace_id, session_id,
+      'job.reclaimed',
       jsonb_build_object('status', case when fate = 'pending' then 'pending' else 'processing' end,
         'attempts', attempts, 'worker_id', worker_id), p_now from moved
     union all
@@ -66,7 +72,8 @@ begin
         'error_message', case when fate = 'failed' then error_message end)), p_now from moved where fate <> 'pending'),
   counted as (
     insert into queue.stat_deltas (at, job_type, workspace_id, outcome, jobs)
-    select p_now, job_type, workspace_id, case when fate = 'pending' then 'lost' else fate end, count(*) from moved group by 2, 3, 4)
+    select p_now, job_type, workspace_id, case when fate = 'pending' then 'lost' else fate end, count(*)
+    from moved group by 2, 3, 4)
   select array_agg(id) filter (where fate = 'pending'), array_agg(id) filter (where fate <> 'pending')
   into v_again, v_ids from moved;
   if v_ids is not null then
@@ -76,7 +83,7 @@ begin
   return coalesce(cardinality(v_again), 0) + coalesce(cardinality(v_ids), 0);
 end;
 $$;
-comment on function queue.reclaim is E'Take back expired leases: pending again, or failed when attempts or lost workers are spent, or cancelled when that was asked.\n\nThe lease''s end was stored at lease; nothing is recomputed here.';
+comment on function queue.reclaim is E'Reclaim expired leases: their jobs are pending again, failed when the limit of attempts or of lost workers is reached, or cancelled when that was requested.\n\nThe time of expiry was stored with the lease; nothing is recomputed here.';
 
 create function queue.promote(p_ids uuid[], p_now timestamptz) returns integer
 language plpgsql
@@ -111,9 +118,11 @@ as $$
 declare
   v_ids uuid[] := array(
     select id from public.jobs
-    where id = any (p_ids) and status in ('pending', 'waiting') and deadline_at <= p_now order by id for update skip locked);
+    where id = any (p_ids) and status in ('pending', 'waiting') and deadline_at <= p_now
+    order by id for update skip locked);
 begin
-  return queue.finish(v_ids, 'failed', 'its deadline passed before it could run', '{"type": "DeadlinePassed", "reason": "deadline_passed"}', p_now);
+  return queue.finish(v_ids, 'failed', 'its deadline passed before it could run',
+    '{"type": "DeadlinePassed", "reason": "deadline_passed"}', p_now);
 end;
 $$;
 comment on function queue.expire is 'Fail jobs whose deadline passed before they ran.';
@@ -128,7 +137,7 @@ declare
   v_after uuid := (select cursor::uuid from queue.maintenance_tasks where name = 'sweep');
   v_looked uuid[];
 begin
-  -- the net below openings and marks: some partitions that have jobs, in the order of their ids
+  -- the safety net of openings and marks: some partitions that have jobs, in the order of their ids
   v_looked := array(
     with recursive filled as (
       (select r.partition_id, 1 as n from queue.ready as r
@@ -144,12 +153,15 @@ begin
   cross join lateral (select r.job_id from queue.ready as r where r.partition_id = l.id limit 1) as r
   join public.jobs as j on j.id = r.job_id
   where not exists (select 1 from queue.partitions as p where p.id = l.id and p.claim_from = '-infinity'
-    and exists (select 1 from queue.turns as t where t.workspace_id = p.workspace_id and t.job_type = p.job_type and t.queue = p.queue));
-  update queue.maintenance_tasks set cursor = case when cardinality(v_looked) = 1000 then v_looked[1000]::text end where name = 'sweep';
+    and exists (select 1 from queue.turns as t
+      where t.workspace_id = p.workspace_id and t.job_type = p.job_type and t.queue = p.queue));
+  update queue.maintenance_tasks set cursor = case when cardinality(v_looked) = 1000 then v_looked[1000]::text end
+  where name = 'sweep';
   delete from queue.shares as s where ctid = any (array(
     select old.ctid from queue.shares as old
     where old.workspace_id <> '00000000-0000-0000-0000-000000000000'
-      and old.finish_tag <= (select finish_tag from queue.shares where workspace_id = '00000000-0000-0000-0000-000000000000')
+      and old.finish_tag <= (
+        select finish_tag from queue.shares where workspace_id = '00000000-0000-0000-0000-000000000000')
     limit 1000 for update skip locked));
   delete from queue.caps where id = any (array(
     select c.id from queue.caps as c
@@ -159,16 +171,18 @@ begin
     order by c.opened_at limit 1000 for update skip locked));
 end;
 $$;
-comment on function queue.sweep is 'Once a minute, a thousand partitions at a time: watermarks back to the start, missing partitions opened, shares and caps that nobody needs removed.';
+comment on function queue.sweep is 'Once a minute, for a thousand partitions at a time: reset their watermarks and open missing ones; remove shares and caps that are no longer needed.';
 
-create function queue.tokens(p_tokens double precision, p_at timestamptz, p_limit integer, p_seconds double precision, p_now timestamptz)
-returns double precision
+create function queue.tokens(
+  p_tokens double precision, p_at timestamptz, p_limit integer, p_seconds double precision, p_now timestamptz
+) returns double precision
 language sql immutable
 set search_path = ''
 as $$
-  select least(p_limit, coalesce(p_tokens + greatest(0, extract(epoch from p_now - p_at)) * p_limit / p_seconds, p_limit))
+  select least(p_limit, coalesce(
+    p_tokens + greatest(0, extract(epoch from p_now - p_at)) * p_limit / p_seconds, p_limit))
 $$;
-comment on function queue.tokens is 'What a token bucket holds by now; a missing one is full.';
+comment on function queue.tokens is 'How many tokens a bucket holds at p_now; a missing one is full.';
 
 create function queue.open_openings(p_limit integer, p_now timestamptz) returns void
 language plpgsql
@@ -268,7 +282,7 @@ as $$
     select ctid from queue.partitions where set_aside and look_at <= p_now
     order by look_at limit p_limit for no key update skip locked));
 $$;
-comment on function queue.look_again is E'Bring back what was set aside long enough.\n\nWhoever lifts a limit brings it back at once; this is the net for one set aside in that very moment.';
+comment on function queue.look_again is E'Bring back turns and partitions that were set aside long enough.\n\nLifting a limit brings them back at once; this is the safety net for those set aside at that very moment.';
 
 create function queue.scopes(p_ids uuid[])
 returns table (scope text, job_type text, workspace_id uuid, concurrency_key text, cap_id bigint)
@@ -336,10 +350,12 @@ begin
   elsif p_key <> '' then
     v_max := v_type.key_concurrency;
     select count(*) into v_running from (
-      select 1 from queue.leases where job_type = p_job_type and workspace_id = p_workspace_id and concurrency_key = p_key
+      select 1 from queue.leases
+      where job_type = p_job_type and workspace_id = p_workspace_id and concurrency_key = p_key
       limit v_max) as l where v_max is not null;
   end if;
-  if v_type.rate_limit is not null and (p_scope = 'type' and not v_type.rate_per_key or p_scope = 'key' and v_type.rate_per_key) then
+  if v_type.rate_limit is not null
+      and (p_scope = 'type' and not v_type.rate_per_key or p_scope = 'key' and v_type.rate_per_key) then
     select queue.tokens(b.tokens, b.refilled_at, v_type.rate_limit, v_type.rate_per_seconds, p_now) into v_tokens
     from queue.buckets as b
     where b.job_type = p_job_type and b.workspace_id = p_workspace_id and b.concurrency_key = p_key;
@@ -348,10 +364,11 @@ begin
   return coalesce(v_max - v_running, v_most);
 end;
 $$;
-comment on function queue.free_slots is E'How many more jobs a limited scope may start now.\n\nMost integers when it has no limit any more. The caller holds the scope''s row of queue.caps.';
+comment on function queue.free_slots is E'How many more jobs a limited scope may start now.\n\nThe largest integer when it has no limit any more. The caller holds the scope''s row of queue.caps.';
 
-create function queue.startable_types(p_job_types text[], p_budget_ms double precision,
-  p_now timestamptz) returns text[]
+create function queue.startable_types(
+  p_job_types text[], p_budget_ms double precision, p_now timestamptz
+) returns text[]
 language plpgsql stable
 set search_path = ''
 as $$
@@ -486,7 +503,7 @@ begin
       limit 1 for no key update skip locked) as k));
 end;
 $$;
-comment on function queue.freshen_turns is E'Bring the turns'' tags up to their tenants''.\n\nOne that is behind would stand in front again and again, and hide those after it.';
+comment on function queue.freshen_turns is E'Bring the turns'' tags up to their tenants''.\n\nOne that is behind would come first again and again, and hide those after it.';
 
 create function queue.hold(
   p_ids uuid[], p_oldest timestamptz[], p_jobs integer[], p_now timestamptz,
@@ -498,9 +515,9 @@ set enable_sort = off -- heads are read in the order of their index, no further 
 set jit = off
 as $$
 begin
-  -- As many as fall to each, whichever are free to be had: others lease from the same head at this moment. The place in
-  -- the queue is locked first: one that is gone since the snapshot ends the look there, where the lock of its job, which
-  -- is running now, would be kept, and its settlement would wait for this call.
+  -- As many as fall to each, of those that are free: others lease from the same head at this moment. The place in the
+  -- queue is locked first: if it is gone since the snapshot, the look ends there. Otherwise the job, which is running
+  -- now, would be locked until this call ends, and its settlement would wait.
   with held as materialized (
     select s.id, h.job_id, h.place, h.job_place, h.is_late
     from unnest(p_ids, p_oldest, p_jobs) as s (id, oldest, jobs)
@@ -516,7 +533,7 @@ begin
   into ids, places, job_places, late, givers from held as h;
 end;
 $$;
-comment on function queue.hold is E'Lock up to p_jobs ready jobs, and their places in the queue, of each partition, from p_oldest on: {ids, places, job_places, late, givers}.\n\nplaces: where their rows of queue.ready lie, job_places: those of public.jobs. late: jobs whose deadline has passed. givers: the partitions that gave any. Waits for nobody: a job that another holds is passed over.';
+comment on function queue.hold is E'Lock up to p_jobs ready jobs, and their places in the queue, of each partition, from p_oldest on: {ids, places, job_places, late, givers}.\n\nplaces: where their rows of queue.ready lie, job_places: those of public.jobs. late: jobs whose deadline has passed. givers: the partitions that gave any. Never waits: a job that another transaction holds is skipped.';
 
 create function queue.hold_head(
   p_ids uuid[], p_tags double precision[], p_weights double precision[], p_oldest timestamptz[], p_is_bound boolean[],
@@ -542,12 +559,12 @@ begin
   end loop;
 end;
 $$;
-comment on function queue.hold_head is E'Hold up to p_limit jobs of the first partition that has any to be had, without dividing anything: {ids, places, job_places, late, virtual_time, busy}; ids is empty or null when there is none.\n\nStops at the first partition that belongs to a limited scope: those are divided by queue.allot.';
+comment on function queue.hold_head is E'Lock up to p_limit jobs of the first partition that has free ones, without dividing slots: {ids, places, job_places, late, virtual_time, busy}; ids is empty or null when there is none.\n\nStops at the first partition that belongs to a limited scope: those are divided by queue.allot.';
 
 create function queue.make_caps(p_ids uuid[], p_now timestamptz) returns void
 language plpgsql
 set search_path = ''
-set lock_timeout = '5ms' -- another lease is making the same: that scope is busy, and two never wait in a circle
+set lock_timeout = '5ms' -- another lease is making the same: that scope is busy, and two never deadlock
 as $$
 begin
   insert into queue.caps (scope, job_type, workspace_id, concurrency_key, opened_at)
@@ -558,7 +575,7 @@ exception when lock_not_available or deadlock_detected then
   null; -- what has no row counts as held by another
 end;
 $$;
-comment on function queue.make_caps is 'Make the missing rows to lock for the limited scopes of partitions, unless another is making one of them.';
+comment on function queue.make_caps is 'Create the missing rows to lock for the limited scopes of partitions, unless another transaction is creating one of them.';
 
 create function queue.hold_caps(p_ids uuid[], p_now timestamptz) returns bigint[]
 language plpgsql
@@ -578,7 +595,7 @@ begin
   return array(select c.id from queue.caps as c where c.id = any (v_ids) order by c.id for update skip locked);
 end;
 $$;
-comment on function queue.hold_caps is E'Lock the limited scopes of partitions: the ids of those that were free to be had; null when there is no limit.\n\nWhoever leases below a limit holds its row until the commit, and counts the leases after that: two never count at once.';
+comment on function queue.hold_caps is E'Lock the limited scopes of partitions; return the ids of those that were free, null when there is no limit.\n\nA lease below a limit holds its row until the commit, and counts the leases once it holds it: two never count at once.';
 
 create function queue.count_free(
   p_ids uuid[], p_caps bigint[], p_limit integer, p_now timestamptz,
@@ -602,7 +619,8 @@ begin
       and coalesce(fk.held, true)) order by c.n)
   into type_free, workspace_free, type_workspace_free, key_free, missed
   from unnest(p_ids) with ordinality as c (id, n)
-  left join lateral (select * from queue.partitions as o where o.id = c.id limit 1) as p on true -- it may be closed by now
+  -- it may be closed by now
+  left join lateral (select * from queue.partitions as o where o.id = c.id limit 1) as p on true
   left join frees as ft on ft.scope = 'type' and ft.job_type = p.job_type
   left join frees as fw on fw.scope = 'workspace' and fw.workspace_id = p.workspace_id
   left join frees as fx on fx.scope = 'workspace_type' and fx.workspace_id = p.workspace_id and fx.job_type = p.job_type
@@ -610,7 +628,7 @@ begin
     and fk.concurrency_key = p.concurrency_key;
 end;
 $$;
-comment on function queue.count_free is E'How many more jobs each scope of each partition may start, in the order of p_ids; most integers where there is no limit.\n\np_caps: the rows that the caller holds. missed: another holds one of the partition''s, so nothing of it is free for now.';
+comment on function queue.count_free is E'How many more jobs each scope of each partition may start, in the order of p_ids; the largest integer where there is no limit.\n\np_caps: the rows that the caller holds. missed: another transaction holds a scope of the partition, so nothing of it is free for now.';
 
 create function queue.heads_of(
   p_ids uuid[], p_tags double precision[], p_priorities double precision[], p_oldest timestamptz[], p_most integer[],
@@ -755,7 +773,7 @@ begin
       s.attempts, p_worker_id, p_tick_id, p_call, p_now, s.lease_seconds,
       p_now + make_interval(secs => s.lease_seconds), s.created_at
     from started as s),
-  told as (
+  appended as (
     insert into public.job_events (job_id, seq, workspace_id, session_id, type, data, created_at)
     select s.id, s.last_seq, s.workspace_id, s.session_id, 'job.leased',
       case s.attempts when 1 then v_first
@@ -789,7 +807,7 @@ language plpgsql
 set search_path = ''
 as $$
 begin
-  -- What was seen of a partition is its head, the oldest that anybody can see. What cannot be seen yet is
+  -- What was seen of a partition is its head, the oldest that anyone can see. What cannot be seen yet is
   -- older only if its transaction began before ours, for later ones read their clock after our start.
   -- Once all before ours have ended, nothing older than that start or than the head can turn up: dead
   -- rows before are never looked at again, not even while a held snapshot keeps them. A job that came back
@@ -850,7 +868,7 @@ begin
   end if;
 end;
 $$;
-comment on function queue.pass_turns is E'Move the tenants of leased jobs back in the line: tags of start-time fair queueing. p_jobs: how many were leased from each of p_partitions.\n\nWaits for no one: of two leases of one tenant at this very moment one is counted.';
+comment on function queue.pass_turns is E'Move the tenants of leased jobs back in the order, by the tags of start-time fair queueing. p_jobs: how many were leased from each of p_partitions.\n\nWaits for no one: of two leases of one tenant at this very moment one is counted.';
 
 create function queue.spend_tokens(p_partitions uuid[], p_jobs integer[], p_now timestamptz) returns void
 language plpgsql
@@ -887,15 +905,14 @@ begin
     join queue.job_types as t on t.job_type = j.job_type
     cross join lateral (
       select j.id, j.workspace_id, j.user_id, j.session_id, j.queue, j.job_type, j.payload, j.schema_version,
-        j.priority,
-        j.attempts, j.max_attempts, j.created_at, j.parent_id, j.traceparent, j.progress,
+        j.priority, j.attempts, j.max_attempts, j.created_at, j.parent_id, j.traceparent, j.progress,
         coalesce(j.timeout_seconds, t.timeout_seconds) as timeout_seconds, j.deadline_at) as job
     cross join lateral (
       select l.fence, l.lease_seconds, l.expires_at as lease_expires_at, queue.steps_of(j.id) as steps, job) as answer
     where l.tick_id = p_tick_id and l.tick_call = p_call);
 end;
 $$;
-comment on function queue.leases_of_call is 'What an earlier, perhaps lost, answer to the same call held, as far as it is still leased.';
+comment on function queue.leases_of_call is 'The leases of an earlier answer to the same call, which may have been lost, as far as they are still held.';
 
 create function queue.put_turns_aside(p_turns queue.turns[], p_until timestamptz) returns void
 language plpgsql
@@ -910,7 +927,7 @@ begin
       limit 1 for update skip locked) as t));
 end;
 $$;
-comment on function queue.put_turns_aside is E'Keep tenants that are paused or at a limit out of the next leases'' way.\n\nA settlement, or whatever lifts the limit or the pause, brings them back; queue.look_again does when that was missed.';
+comment on function queue.put_turns_aside is E'Set tenants aside that are paused or at a limit, so that the next leases do not read them.\n\nA settlement, or lifting the limit or the pause, brings them back; queue.look_again does when that was missed.';
 
 create function queue.put_partitions_aside(p_ids uuid[], p_until timestamptz) returns void
 language plpgsql
@@ -921,7 +938,7 @@ begin
     select id from queue.partitions where id = any (p_ids) order by id for no key update skip locked));
 end;
 $$;
-comment on function queue.put_partitions_aside is 'The same for partitions whose key is at its limit.';
+comment on function queue.put_partitions_aside is 'The same as queue.put_turns_aside for partitions whose key is at its limit.';
 
 create function queue.put_full_aside(
   p_ids uuid[], p_workspace_free integer[], p_type_workspace_free integer[], p_key_free integer[], p_missed boolean[],
@@ -943,7 +960,8 @@ begin
         where p.id = any (v_full.tenants)) as f
       cross join lateral (
         select t as turn from queue.turns as t
-        where t.workspace_id = f.workspace_id and t.job_type = f.job_type and t.queue = f.queue limit 1) as t), p_until);
+        where t.workspace_id = f.workspace_id and t.job_type = f.job_type and t.queue = f.queue
+        limit 1) as t), p_until);
   end if;
   if v_full.keys is not null then
     perform queue.put_partitions_aside(v_full.keys, p_until);
@@ -951,7 +969,7 @@ begin
   return coalesce(cardinality(v_full.keys), 0) + coalesce(cardinality(v_full.tenants), 0);
 end;
 $$;
-comment on function queue.put_full_aside is 'Keep partitions whose key, and tenants that, are at a limit out of the next leases'' way; how many.';
+comment on function queue.put_full_aside is 'Set aside the partitions whose key is at its limit, and the tenants that are at one; return how many.';
 
 create function queue.allot(
   p_ids uuid[], p_tags double precision[], p_priorities double precision[], p_oldest timestamptz[],
@@ -990,7 +1008,8 @@ begin
   cut := v_shares.cut;
   v_asked := array(select p_ids[s.n] from unnest(v_shares.numbers) as s (n));
   select h.ids, h.places, h.job_places, h.late, h.givers into ids, places, job_places, late, v_givers
-  from queue.hold(v_asked, array(select p_oldest[s.n] from unnest(v_shares.numbers) as s (n)), v_shares.jobs, p_now) as h;
+  from queue.hold(v_asked, array(select p_oldest[s.n] from unnest(v_shares.numbers) as s (n)), v_shares.jobs,
+    p_now) as h;
   busy := coalesce(true = any (v_free.missed), false)
     or cardinality(ids) + cardinality(late) < (select sum(s.jobs) from unnest(v_shares.jobs) as s (jobs));
   missed := array(
@@ -1009,7 +1028,7 @@ begin
     v_free.type_workspace_free, v_free.key_free, v_free.missed, p_now + interval '1 second') end;
 end;
 $$;
-comment on function queue.allot is E'Divide p_limit slots among the partitions and lock the jobs that fall to each: {ids, places, job_places, late} of queue.hold.\n\nInside a tenant by priority, then age; between tenants by weighted start-time fair queueing, those beyond their share of the slots last (spare_slots); never beyond a limit. busy: another held what could have been had; missed: the partitions of which it held all; aside: how many were at a limit, and are out of the way now.';
+comment on function queue.allot is E'Divide p_limit slots among the partitions and lock the jobs that fall to each: {ids, places, job_places, late} of queue.hold.\n\nInside a tenant by priority, then age; between tenants by weighted start-time fair queueing, those beyond their share of the slots last (spare_slots); never beyond a limit. busy: another transaction held jobs that could have been leased; missed: the partitions of which it held all; aside: how many were at a limit, and have been set aside.';
 
 create function queue.pick(
   p_job_types text[], p_queues text[], p_limit integer, p_budget_ms double precision, p_count_due boolean,
@@ -1025,7 +1044,7 @@ declare
   v_types text[] := queue.startable_types(p_job_types, p_budget_ms, p_now);
   v_most integer := p_limit + 1;
   v_depth integer := 1;
-  v_aside_most constant integer := 40; -- then the call is long enough, and the next one goes on
+  v_aside_most constant integer := 40; -- then the call is long enough, and the next one continues
   v_aside integer := 0;
   v_held uuid[] := '{}'; -- partitions that other workers lease from at this moment
   v_turns queue.turns[];
@@ -1035,8 +1054,8 @@ declare
   v_allotted record;
 begin
   empty := '{}';
-  -- first a look at the heads of a few turns, and beside those that others hold or that are at a limit; only when that
-  -- leaves slots empty, deeper ones
+  -- first the heads of a few turns, then of others beside those that are held or at a limit; deeper ones only when that
+  -- leaves slots empty
   for v_round in 1..5 loop
     v_turns := queue.next_turns(v_types, p_queues, v_most);
     v_cut := cardinality(v_turns) >= v_most;
@@ -1090,7 +1109,7 @@ begin
   end if;
 end;
 $$;
-comment on function queue.pick is E'Choose jobs to lease and lock them: {ids, places, job_places, late, virtual_time, due, more, empty, types, heads, oldest, rewinds}.\n\nmore: slots stayed empty because another worker held at that moment what could have been had, or because many that are at a limit had to be set aside first. empty: partitions met without a job. types: those of the heads. oldest: the first job seen in each of heads. late: jobs to end, since their deadline has passed.';
+comment on function queue.pick is E'Choose jobs to lease and lock them: {ids, places, job_places, late, virtual_time, due, more, empty, types, heads, oldest, rewinds}.\n\nmore: slots stayed empty because another worker held at that moment jobs that could have been leased, or because many that are at a limit had to be set aside first. empty: partitions met without a job. types: those of the heads. oldest: the first job seen in each of heads. late: jobs to fail, since their deadline has passed.';
 
 create function queue.bring_back(p_workspace_ids uuid[], p_job_types text[], p_keys text[]) returns void
 language plpgsql
@@ -1110,7 +1129,7 @@ begin
     for no key update of p skip locked));
 end;
 $$;
-comment on function queue.bring_back is 'Let leases read again what was set aside of these tenants and keys, since slots have become free. Waits for nobody.';
+comment on function queue.bring_back is 'Bring back what was set aside of these tenants and keys, since slots have become free. Never waits.';
 
 create function queue.bring_back_of(p_ids uuid[]) returns void
 language plpgsql
@@ -1123,7 +1142,7 @@ begin
   end if;
 end;
 $$;
-comment on function queue.bring_back_of is 'The same for jobs whose leases have ended.';
+comment on function queue.bring_back_of is 'The same as queue.bring_back for the tenants and keys of jobs whose leases have ended.';
 
 create function queue.bring_all_back(p_job_type text, p_workspace_id uuid) returns void
 language sql
@@ -1136,7 +1155,7 @@ as $$
     select ctid from queue.partitions where set_aside and (p_job_type is null or job_type = p_job_type)
       and (p_workspace_id is null or workspace_id = p_workspace_id) for no key update skip locked));
 $$;
-comment on function queue.bring_all_back is 'The same for all of a type or a tenant, since a limit or a pause was lifted; null for every one.';
+comment on function queue.bring_all_back is 'The same as queue.bring_back for all of a type or a tenant, since a limit or a pause was lifted; null for every one.';
 
 create function queue.lease(p_request jsonb) returns json
 language plpgsql
@@ -1178,7 +1197,7 @@ begin
   if not found then
     insert into queue.ticks (tick_id, worker_id, version, job_types, queues, started_at, seen_at)
     values (v_tick, v_worker, p_request ->> 'version', v_types, v_queues, v_now, v_now)
-      on conflict (tick_id) do nothing;
+    on conflict (tick_id) do nothing;
     select last_call into v_answered from queue.ticks where tick_id = v_tick for update;
   end if;
   if v_call <= v_answered then
@@ -1205,8 +1224,8 @@ begin
     'maintenance', v_given.leased < v_limit and queue.maintenance_is_due(v_now),
     'due', coalesce(least(1000, greatest(0, v_given.due - v_given.leased)),
       case when v_limit > 0 and v_given.leased >= v_limit then 1 else 0 end),
-    'next_due_in_ms', case when v_given.leased < v_limit or v_limit = 0 then queue.next_due_in_ms(v_given.more,
-      v_now) end);
+    'next_due_in_ms',
+      case when v_given.leased < v_limit or v_limit = 0 then queue.next_due_in_ms(v_given.more, v_now) end);
 end;
 $$;
 comment on function queue.lease is 'See public.lease_jobs.';
@@ -1220,7 +1239,7 @@ declare
     (select min(run_at) from queue.deferred), (select min(timeout_at) from queue.waits),
     (select p_now from queue.signals limit 1), (select p_now from queue.openings limit 1),
     case when p_more then p_now end,
-    -- a settlement may have missed what was set aside in that moment: whoever is idle then looks once a second
+    -- a settlement may have missed what was set aside in that moment: an idle worker then looks once a second
     case when exists (select 1 from queue.turns where set_aside)
       or exists (select 1 from queue.partitions where set_aside) then p_now + interval '1 second' end);
 begin
@@ -1228,7 +1247,7 @@ begin
   return case when v_next is not null then greatest(0, ceil(extract(epoch from v_next - p_now) * 1000)) end;
 end;
 $$;
-comment on function queue.next_due_in_ms is E'When a worker with free slots should ask again; null for not before it is woken.\n\np_more: another worker held what could have been had.';
+comment on function queue.next_due_in_ms is E'When a worker with free slots should ask again; null for not before it is woken.\n\np_more: another worker held jobs that could have been leased.';
 
 create function queue.give(
   p_job_types text[], p_queues text[], p_limit integer, p_budget_ms double precision, p_count_due boolean,
@@ -1293,11 +1312,11 @@ begin
   end if;
 end;
 $$;
-comment on function queue.give is 'Open what was enqueued to, choose, lease, and close what is empty: {leases, leased, due, more}.';
+comment on function queue.give is 'Open the partitions of new jobs, choose jobs and lease them, and close empty partitions: {leases, leased, due, more}.';
 
 create function public.lease_jobs(p_request jsonb) returns json
 language plpgsql
-security definer -- the worker holds no rights on the engine's tables: this is the function
+security definer -- the worker holds no rights on the engine's tables
 set search_path = ''
 set lock_timeout = '8s'
 as $$
@@ -1306,7 +1325,7 @@ begin
   return queue.lease(p_request);
 exception
   when invalid_text_representation or numeric_value_out_of_range then
-    perform queue.refuse(400, 'invalid_argument', 'the request has a value of the wrong type: ' || sqlerrm, 'p_request');
+    perform queue.refuse_value('the request', 'p_request', sqlerrm);
 end;
 $$;
 comment on function public.lease_jobs is E'Lease up to limit jobs: {leases, maintenance, due, next_due_in_ms}.\n\nRequest: {worker_id, tick_id, call, limit 0..1000, job_types, queues, lease_seconds, budget_ms, version, free_slots}. A repeated (tick_id, call) gets the same leases. Each lease counts as an attempt. maintenance says that a call of run_maintenance would find something to do; with nothing to do this is the one query of an idle tick.';

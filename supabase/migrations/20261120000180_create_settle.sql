@@ -1,7 +1,7 @@
--- What the holder of a lease may say: report (progress, logs, steps, renewal), settle, spawn.
--- Each write shows its fencing token; a stale one changes nothing and is told so.
+-- What the holder of a lease may call: report (progress, logs, steps, renewal), settle, spawn.
+-- Each write shows its fencing token; a stale one changes nothing, and the answer says so.
 
-create function queue.unsaid(p_logs jsonb, p_from integer, p_known integer) returns jsonb
+create function queue.new_lines(p_logs jsonb, p_from integer, p_known integer) returns jsonb
 language sql immutable
 set search_path = ''
 as $$
@@ -12,7 +12,7 @@ as $$
       from jsonb_array_elements(p_logs) with ordinality as line
       where line.ordinality > p_known - p_from), '[]') end
 $$;
-comment on function queue.unsaid is 'The log lines not stored before: p_logs begins with the attempt''s line number p_from, of which p_known are stored. Null p_from takes all.';
+comment on function queue.new_lines is 'The log lines not stored before: p_logs begins with the attempt''s line number p_from, of which p_known are stored. Null p_from takes all.';
 
 create function queue.milliseconds(p_value jsonb) returns interval
 language sql immutable
@@ -34,7 +34,7 @@ begin
   from jsonb_to_recordset(p_items) as i (job_id uuid, steps jsonb)
   cross join lateral jsonb_array_elements(case when jsonb_typeof(i.steps) = 'array' then i.steps else '[]' end) as step
   where i.job_id = any (p_held) and step.value ->> 'name' <> ''
-  on conflict (job_id, name) do nothing; -- the first result of a step stands
+  on conflict (job_id, name) do nothing; -- the first result of a step is kept
 
   insert into queue.running_steps (job_id, fence, name, started_at)
   select i.job_id, i.fence, left(i.step ->> 'name', 200), p_now - queue.milliseconds(i.step -> 'for_ms')
@@ -44,13 +44,12 @@ begin
   on conflict (job_id) do update set fence = excluded.fence, name = excluded.name, started_at = excluded.started_at;
   delete from queue.running_steps as r using jsonb_to_recordset(p_items) as i (job_id uuid, steps jsonb, step jsonb)
   where r.job_id = i.job_id and i.job_id = any (p_held) and i.step is null
-    and exists (select 1 from jsonb_array_elements(case when jsonb_typeof(i.steps) = 'array' then i.steps else '[]' end) as step
+    and exists (
+      select 1 from jsonb_array_elements(case when jsonb_typeof(i.steps) = 'array' then i.steps else '[]' end) as step
       where step.value ->> 'name' = r.name);
 end;
 $$;
-comment on function queue.write_steps is E'Store the steps that leased jobs have finished, and the one each is in.
-
-A worker says how long they took, not when they began: its clock may differ from ours.';
+comment on function queue.write_steps is E'Store the steps that leased jobs have finished, and the one each is in.\n\nA worker reports how long they ran, not when they began: its clock may differ from the database''s.';
 
 create function queue.write_reports(p_items jsonb, p_held uuid[], p_now timestamptz) returns void
 language plpgsql
@@ -65,32 +64,38 @@ begin
   with held as materialized (
     select l.job_id, l.log_lines from queue.leases as l where l.job_id = any (p_held) order by l.job_id for update),
   items as materialized (
-    select i.job_id, queue.unsaid(i.logs, i.logs_from, h.log_lines) as logs,
+    select i.job_id, queue.new_lines(i.logs, i.logs_from, h.log_lines) as logs,
       case when jsonb_typeof(i.progress) = 'object' then i.progress end as progress
     from jsonb_to_recordset(p_items) as i (job_id uuid, logs jsonb, logs_from integer, progress jsonb)
     join held as h on h.job_id = i.job_id),
-  remembered as (
+  counted_lines as (
     update queue.leases as l set log_lines = l.log_lines + jsonb_array_length(i.logs)
     from items as i where l.job_id = i.job_id and jsonb_array_length(i.logs) > 0),
   counted as materialized (
     select i.job_id, i.logs, i.progress, t.events = 'full' as loud,
-      case when t.events = 'full' then jsonb_array_length(i.logs) else 0 end + case when i.progress is null then 0 else 1 end as new_events
+      case when t.events = 'full' then jsonb_array_length(i.logs) else 0 end
+        + case when i.progress is null then 0 else 1 end as new_events
     from items as i join public.jobs as j on j.id = i.job_id join queue.job_types as t on t.job_type = j.job_type),
   moved as (
     update public.jobs as j set last_seq = j.last_seq + c.new_events, updated_at = p_now,
       progress = case when c.progress is null then j.progress else jsonb_build_object(
-        'percentage', trim_scale(least(100, greatest(0, round(coalesce(case when jsonb_typeof(c.progress -> 'percentage') = 'number' then (c.progress ->> 'percentage')::numeric end, (j.progress ->> 'percentage')::numeric, 0), 1)))),
+        'percentage', trim_scale(least(100, greatest(0, round(coalesce(
+          case when jsonb_typeof(c.progress -> 'percentage') = 'number' then (c.progress ->> 'percentage')::numeric end,
+          (j.progress ->> 'percentage')::numeric, 0), 1)))),
         'stage', left(c.progress ->> 'stage', 200), 'message', left(c.progress ->> 'message', 1000)) end
     from counted as c
     where j.id = c.job_id and j.id = any (p_held) and (c.new_events > 0)
-    returning j.id, j.workspace_id, j.session_id, j.attempts, j.progress, j.last_seq, c.logs, c.loud, c.progress as told_progress, c.new_events),
+    returning j.id, j.workspace_id, j.session_id, j.attempts, j.progress, j.last_seq, c.logs, c.loud,
+      c.progress as new_progress, c.new_events),
   lines as materialized (
     select m.id, m.workspace_id, m.session_id, m.attempts, m.last_seq - m.new_events + line.ordinality as seq, m.loud,
-      case when line.value ->> 'level' in ('debug', 'info', 'warning', 'error') then line.value ->> 'level' else 'info' end as level,
+      case when line.value ->> 'level' in ('debug', 'info', 'warning', 'error') then line.value ->> 'level'
+        else 'info' end as level,
       left(coalesce(line.value ->> 'message', ''), 10000) as message,
       case when jsonb_typeof(line.value -> 'metadata') = 'object' and pg_column_size(line.value -> 'metadata') <= 16384
         then line.value -> 'metadata' else '{}' end as metadata,
-      coalesce(case when line.value ->> 'at' ~ '^\d{4}-\d\d-\d\dT' then (line.value ->> 'at')::timestamptz end, p_now) as at
+      coalesce(
+        case when line.value ->> 'at' ~ '^\d{4}-\d\d-\d\dT' then (line.value ->> 'at')::timestamptz end, p_now) as at
     from (select * from moved union all
       select c.job_id, j.workspace_id, j.session_id, j.attempts, j.progress, j.last_seq, c.logs, c.loud, null, 0
       from counted as c join public.jobs as j on j.id = c.job_id
@@ -107,7 +112,7 @@ begin
   union all
   select id, last_seq, workspace_id, session_id, 'job.progress',
     jsonb_build_object('progress', progress, 'attempts', attempts), p_now
-  from moved where told_progress is not null;
+  from moved where new_progress is not null;
 end;
 $$;
 comment on function queue.write_reports is 'Store steps, log lines and progress of leased jobs, and their events. The caller holds the rows and has checked the fences.';
@@ -124,7 +129,7 @@ comment on function queue.fenced is 'Which of the items show the current fencing
 
 create function public.report_jobs(p_request jsonb) returns jsonb
 language plpgsql
-security definer -- the worker holds no rights on the engine's tables: this is the function
+security definer -- the worker holds no rights on the engine's tables
 set search_path = ''
 set lock_timeout = '8s'
 as $$
@@ -148,12 +153,15 @@ begin
       perform queue.add_tags(v_items, v_held);
     end if;
   end if;
-  -- a lease that is being settled, reclaimed or cancelled this very moment is not waited for: whoever
+  -- no waiting for a lease that is being settled, reclaimed or cancelled at this moment: a transaction that
   -- waits for a lease holds its job, and this call may hold other leases
-  v_ids := array(select job_id from queue.leases
-    where job_id = any (array(select (value ->> 'job_id')::uuid from jsonb_array_elements(v_items))) for update skip locked);
+  v_ids := array(
+    select job_id from queue.leases
+    where job_id = any (array(select (value ->> 'job_id')::uuid from jsonb_array_elements(v_items)))
+    for update skip locked);
   with items as materialized (
-    select i.job_id, i.fence, case when i.lease_seconds between 1 and 43200 then i.lease_seconds::integer end as lease_seconds
+    select i.job_id, i.fence,
+      case when i.lease_seconds between 1 and 43200 then i.lease_seconds::integer end as lease_seconds
     from jsonb_to_recordset(v_items) as i (job_id uuid, fence bigint, lease_seconds double precision)),
   renewed as (
     update queue.leases as l set lease_seconds = coalesce(i.lease_seconds, l.lease_seconds),
@@ -162,7 +170,8 @@ begin
     where l.job_id = any (v_ids) and l.job_id = i.job_id and l.fence = i.fence
     returning l.job_id, l.fence, l.cancel_requested, l.expires_at)
   select jsonb_agg(jsonb_strip_nulls(jsonb_build_object('job_id', i.job_id, 'fence', i.fence,
-    'outcome', case when l.job_id is null then 'lost' when coalesce(r.cancel_requested, l.cancel_requested) then 'cancel' else 'ok' end,
+    'outcome', case when l.job_id is null then 'lost'
+      when coalesce(r.cancel_requested, l.cancel_requested) then 'cancel' else 'ok' end,
     'lease_expires_at', coalesce(r.expires_at, l.expires_at))))
   into v_results
   from items as i
@@ -171,7 +180,7 @@ begin
   return jsonb_build_object('results', coalesce(v_results, '[]'));
 exception
   when invalid_text_representation or numeric_value_out_of_range or invalid_datetime_format then
-    perform queue.refuse(400, 'invalid_argument', 'an item has a value of the wrong type: ' || sqlerrm, 'items');
+    perform queue.refuse_value('an item', 'items', sqlerrm);
 end;
 $$;
 comment on function public.report_jobs is E'Report on running jobs and renew their leases: {results: [{job_id, fence, outcome: ok|cancel|lost}]}.\n\nItems: {job_id, fence, progress?, logs?, steps?, lease_seconds?}. Of an item whose lease is lost nothing is stored.';
@@ -187,7 +196,7 @@ as $$
     then p_cap * (0.8 + 0.2 * random())
     else power(p_factor, p_attempt - 1) * p_first * (0.9 + 0.2 * random()) end)
 $$;
-comment on function queue.retry_delay is E'Seconds to wait after attempt p_attempt: first × factor^(attempt − 1) within ±10 %, never above the cap.\n\nFull spread is not needed: leases are served one by one. Source: Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015.';
+comment on function queue.retry_delay is E'Seconds to wait after attempt p_attempt: first × factor^(attempt − 1) within ±10 %, never above the cap.\n\nThe jitter is enough to part jobs that failed together. Source: Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015.';
 
 create function queue.stat_bucket(p_ms double precision) returns smallint
 language sql immutable
@@ -222,7 +231,7 @@ exception when data_exception then
   return 'a wait has a value of the wrong type: ' || sqlerrm;
 end;
 $$;
-comment on function queue.wait_problem is 'What is wrong with a wait a worker asks for; null when nothing is. Such a wait would never end, so the job fails instead.';
+comment on function queue.wait_problem is 'What is wrong with a wait that a worker asks for; null when nothing is. Such a wait would never end, so the job fails instead.';
 
 create function queue.complete(
   p_items jsonb, p_now timestamptz,
@@ -252,15 +261,13 @@ begin
     update public.jobs as j set status = 'completed', outcome = 'completed', finished_at = p_now, completed_at = p_now,
       run_ms = j.run_ms + coalesce(h.duration_ms, date_part('epoch', p_now - h.leased_at) * 1000), result = h.result,
       progress = jsonb_set(j.progress, '{percentage}', '100'), error_message = null, error_data = null,
-        error_fingerprint = null,
-      next_retry_at = null, updated_at = p_now, last_seq = j.last_seq + 1,
+      error_fingerprint = null, next_retry_at = null, updated_at = p_now, last_seq = j.last_seq + 1,
       cost_usd = case when h.cost_usd is null then j.cost_usd else coalesce(j.cost_usd, 0) + h.cost_usd end
     from held as h
     where j.ctid = h.job_place
     returning j.id, j.workspace_id, j.session_id, j.job_type, j.last_seq, j.attempts, h.fence, h.attempt,
       h.worker_id, h.leased_at, h.cost_usd, date_part('epoch', h.leased_at - h.ready_at) * 1000 as wait_ms,
-      coalesce(h.duration_ms, date_part('epoch', p_now - h.leased_at) * 1000) as run_ms,
-      j.created_at,
+      coalesce(h.duration_ms, date_part('epoch', p_now - h.leased_at) * 1000) as run_ms, j.created_at,
       j.parent_id is not null or j.batch_id is not null or j.unique_key is not null
         or j.deadline_at is not null as bound),
   filed as (
@@ -269,8 +276,9 @@ begin
   history as (
     insert into queue.attempts (job_id, fence, workspace_id, attempt, worker_id, leased_at, ended_at, outcome)
     select m.id, m.fence, m.workspace_id, m.attempt, m.worker_id, m.leased_at, p_now, 'completed'
-    from moved as m where m.job_type <> all (v_quiet) or m.fence > 1), -- read off the job's row instead, see job_attempts
-  told as (
+    -- a first success of a type with few events is read from the job's row instead, see job_attempts
+    from moved as m where m.job_type <> all (v_quiet) or m.fence > 1),
+  appended as (
     insert into public.job_events (job_id, seq, workspace_id, session_id, type, data, created_at)
     select m.id, m.last_seq, m.workspace_id, m.session_id, 'job.completed',
       case m.attempts when 1 then '{"status": "completed", "attempts": 1}'
@@ -292,7 +300,7 @@ begin
   cross join lateral (select m.id as job_id, m.fence, 'applied' as outcome, 'completed' as status) as a;
 end;
 $$;
-comment on function queue.complete is E'Apply the completions among the items whose fence holds: {answered, results, ids, fences, bound}.\n\nThe common end, apart from the others since it is half of what a job costs. A completion wins over a cancel asked for meanwhile. The caller holds the rows.';
+comment on function queue.complete is E'Apply the completions among the items whose fence holds: {answered, results, ids, fences, bound}.\n\nThe common outcome has a statement of its own, since it is half of what a job costs. A completion wins over a cancel requested meanwhile. The caller holds the rows.';
 
 create function queue.judge(
   p_outcome text, p_error jsonb, p_wait jsonb, p_after_seconds double precision, p_until timestamptz,
@@ -348,7 +356,7 @@ begin
   end if;
 end;
 $$;
-comment on function queue.judge is E'What becomes of a job whose worker says p_outcome: {act, problem, run_at, is_end, is_error, message, fingerprint}.\n\nact: retry, failed, cancelled, snoozed, released or waiting. problem: the error, with the engine''s reason. message and fingerprint are of that error, null for none.';
+comment on function queue.judge is E'Decide what becomes of a job whose worker reports p_outcome: {act, problem, run_at, is_end, is_error, message, fingerprint}.\n\nact: retry, failed, cancelled, snoozed, released or waiting. problem: the error, with the engine''s reason. message and fingerprint are of that error, null for none.';
 
 create function queue.begin_waits(p_items jsonb, p_ids uuid[], p_now timestamptz) returns void
 language plpgsql
@@ -374,7 +382,7 @@ begin
   select 'check', w.id, w.workspace_id from waiting as w where w.wait ->> 'kind' in ('event', 'children');
 end;
 $$;
-comment on function queue.begin_waits is 'Note what the jobs p_ids wait for, as their items say; events and children are looked at by maintenance.';
+comment on function queue.begin_waits is 'Note what the jobs p_ids wait for, as their items say; maintenance checks events and children.';
 
 create function queue.note_failures(p_ids uuid[], p_now timestamptz) returns void
 language plpgsql
@@ -388,7 +396,7 @@ begin
     failed_at = excluded.failed_at;
 end;
 $$;
-comment on function queue.note_failures is 'Note unexpected errors of jobs for what judges them: circuit breakers and poison.';
+comment on function queue.note_failures is 'Note unexpected errors of jobs, which circuit breakers and the check for poison count.';
 
 create function queue.settled_answer(
   p_job_id uuid, p_fence bigint, p_act text, p_status text, p_next_retry_at timestamptz
@@ -402,7 +410,7 @@ begin
     case p_act when 'cancelled' then p_act else 'applied' end, p_status, to_json(p_next_retry_at));
 end;
 $$;
-comment on function queue.settled_answer is 'What a worker is told of a settlement that is no completion, JSON as text.';
+comment on function queue.settled_answer is 'The answer to a settlement that is not a completion, JSON as text.';
 
 create function queue.settled_data(
   p_status text, p_attempts integer, p_error text, p_next_retry_at timestamptz, p_wait jsonb
@@ -418,7 +426,7 @@ begin
       'until', coalesce(p_wait ->> 'timeout_at', p_wait ->> 'until'), 'event', p_wait ->> 'event') end));
 end;
 $$;
-comment on function queue.settled_data is 'What the event of a settlement that is no completion says.';
+comment on function queue.settled_data is 'The data of the event of a settlement that is not a completion.';
 
 create function queue.settle_others(
   p_items jsonb, p_now timestamptz, out results text, out ids uuid[], out fences bigint[], out ended uuid[])
@@ -471,7 +479,7 @@ begin
       case when pg_column_size(problem -> 'traceback') <= 20000 then problem -> 'traceback' end,
       case when jsonb_typeof(problem -> 'origin') = 'object' then problem -> 'origin' end
     from moved),
-  told as (
+  appended as (
     insert into public.job_events (job_id, seq, workspace_id, session_id, type, data, created_at)
     select id, last_seq, workspace_id, session_id, 'job.' || case act when 'retry' then 'retried' else act end,
       queue.settled_data(status, attempts, case when is_error then message end, next_retry_at,
@@ -499,7 +507,7 @@ begin
   perform queue.note_failures(v_failed, p_now) where v_failed is not null;
 end;
 $$;
-comment on function queue.settle_others is 'Apply all outcomes but completions; the caller holds the jobs'' rows.';
+comment on function queue.settle_others is 'Apply all outcomes except completions; the caller holds the jobs'' rows.';
 
 create function queue.settled_before(p_items jsonb, p_answered uuid[], p_fences bigint[]) returns text
 language plpgsql stable
@@ -521,11 +529,11 @@ begin
     cross join lateral (select coalesce(a.outcome,
       case when j.outcome = 'completed' and j.fence = i.fence then 'completed' end) as outcome) as e
     -- a list that is hashed once: compared one by one a failure among 1,000 completions cost as much as all of them
-    where (i.job_id, coalesce(i.fence, -1)) not in (select d.id, d.fence from unnest(p_answered, p_fences) as d (id,
-      fence)));
+    where (i.job_id, coalesce(i.fence, -1)) not in (
+      select d.id, d.fence from unnest(p_answered, p_fences) as d (id, fence)));
 end;
 $$;
-comment on function queue.settled_before is 'The answers, as JSON text, to those items that no lease is held for any more: all but p_answered with p_fences.';
+comment on function queue.settled_before is 'The answers, as JSON text, to the items whose lease is no longer held: all but p_answered with p_fences.';
 
 create function queue.settle(p_items jsonb) returns json
 language plpgsql
@@ -547,7 +555,8 @@ begin
   -- a report that renews one now would move its row, which complete finds by its place
   perform 1 from queue.leases where job_id = any (v_ids) order by job_id for update;
   v_now := queue.clock();
-  if exists (select 1 from jsonb_array_elements(p_items) as i where i.value ?| array['progress', 'logs', 'steps', 'step']) then
+  if exists (
+      select 1 from jsonb_array_elements(p_items) as i where i.value ?| array['progress', 'logs', 'steps', 'step']) then
     perform queue.write_reports(p_items, queue.fenced(p_items), v_now);
   end if;
   if p_items @? '$[*].tags' then
@@ -555,16 +564,15 @@ begin
   end if;
   select * into v_done from queue.complete(p_items, v_now);
   v_results := v_done.results;
-  -- most completed jobs are tied to nothing: only who waits for them matters
+  -- most completed jobs are tied to no other: only jobs that wait for them matter
   v_ended := v_done.bound || array(select distinct after_id from queue.dependencies where after_id = any (v_done.ids));
   if v_done.answered < jsonb_array_length(p_items) then
     select * into v_others from queue.settle_others(p_items, v_now);
     v_ended := v_ended || v_others.ended;
     -- without its brackets; text that becomes JSON is read again, so the common end goes without
-    v_results := concat('[', concat_ws(',', nullif(substr(v_done.results::text, 2, length(v_done.results::text) - 2),
-      ''),
-      v_others.results, queue.settled_before(p_items, v_done.ids || v_others.ids, v_done.fences || v_others.fences)),
-        ']');
+    v_results := concat('[', concat_ws(',',
+      nullif(substr(v_done.results::text, 2, length(v_done.results::text) - 2), ''), v_others.results,
+      queue.settled_before(p_items, v_done.ids || v_others.ids, v_done.fences || v_others.fences)), ']');
   end if;
   if cardinality(v_ended) > 0 then
     perform queue.after_end(v_ended);
@@ -573,11 +581,11 @@ begin
   return v_results;
 end;
 $$;
-comment on function queue.settle is E'Apply what workers say of attempts they hold; per item applied, cancelled, stale or not_found.\n\nA completion wins over a cancel asked for meanwhile; everything else under a cancel ends cancelled.';
+comment on function queue.settle is E'Apply the outcomes of attempts that workers hold; per item applied, cancelled, stale or not_found.\n\nA completion wins over a cancel requested meanwhile; any other outcome then becomes cancelled.';
 
 create function public.settle_jobs(p_request jsonb) returns json
 language plpgsql
-security definer -- the worker holds no rights on the engine's tables: this is the function
+security definer -- the worker holds no rights on the engine's tables
 set search_path = ''
 set lock_timeout = '8s'
 as $$
@@ -601,7 +609,7 @@ begin
 exception
   when invalid_text_representation or numeric_value_out_of_range or invalid_datetime_format
     or not_null_violation or check_violation then
-    perform queue.refuse(400, 'invalid_argument', 'an item has a value of the wrong type: ' || sqlerrm, 'items');
+    perform queue.refuse_value('an item', 'items', sqlerrm);
 end;
 $$;
 comment on function public.settle_jobs is E'Settle attempts, and lease the next jobs in the same round trip: {results, lease?}.\n\nItems: {job_id, fence, outcome: completed|retry|failed|snoozed|released|waiting|cancelled, result?, error?, retry_after_seconds?, until?, delay_seconds?, wait?, progress?, logs?, steps?, duration_ms?, cost_usd?}. A repeat of the same settle is answered as the first; a stale fence changes nothing.';
@@ -615,17 +623,18 @@ declare
   v_job public.jobs;
 begin
   select j.* into v_job from public.jobs as j where j.id = v_id and j.job_type = any (p_job_types) for update;
-  if not found or not exists (select 1 from queue.leases as l where l.job_id = v_id and l.fence = (p_request ->> 'fence')::bigint) then
-    perform queue.refuse(409, 'lease_lost', 'the lease on the job is lost; ' || p_undone, v_id::text);
+  if not found or not exists (
+      select 1 from queue.leases as l where l.job_id = v_id and l.fence = (p_request ->> 'fence')::bigint) then
+    perform queue.refuse_lost(v_id, p_undone);
   end if;
   return v_job;
 end;
 $$;
-comment on function queue.held_job is E'The leased job {job_id, fence} of one of the types, locked; lease_lost for whoever does not hold the lease.\n\nFor apps'' functions. p_undone is the end of the refusal''s sentence.';
+comment on function queue.held_job is E'Lock and return the leased job {job_id, fence} of one of the types; refuse with lease_lost when the caller does not hold the lease.\n\nFor apps'' functions. p_undone is the end of the refusal''s sentence.';
 
 create function public.spawn_jobs(p_request jsonb) returns jsonb
 language plpgsql
-security definer -- the worker holds no rights on the engine's tables: this is the function
+security definer -- the worker holds no rights on the engine's tables
 set search_path = ''
 set lock_timeout = '8s'
 as $$
@@ -635,19 +644,22 @@ declare
   v_children jsonb := p_request -> 'children';
   v_made uuid[];
 begin
-  if jsonb_typeof(v_children) is distinct from 'array' or jsonb_array_length(v_children) > 1000 or p_request ->> 'name' is null then
-    perform queue.refuse(400, 'invalid_argument', 'name and children (an array of at most 1000) are required', 'children');
+  if jsonb_typeof(v_children) is distinct from 'array' or jsonb_array_length(v_children) > 1000
+      or p_request ->> 'name' is null then
+    perform queue.refuse(400, 'invalid_argument', 'name and children (an array of at most 1000) are required',
+      'children');
   end if;
   select * into v_job from public.jobs where id = v_id for update;
   select s.job_ids into v_made from queue.spawns as s where s.job_id = v_id and s.name = p_request ->> 'name';
   if found then
     return jsonb_build_object('job_ids', to_jsonb(v_made));
   elsif not exists (select 1 from queue.leases where job_id = v_id and fence = (p_request ->> 'fence')::bigint) then
-    perform queue.refuse(409, 'lease_lost', 'the lease on the job is lost; its children were not made', v_id::text);
+    perform queue.refuse_lost(v_id, 'its children were not created');
   end if;
   v_made := '{}';
   if jsonb_array_length(v_children) > 0 then
-    v_made := array(select jsonb_array_elements_text(queue.enqueue(v_job.workspace_id, null, ( -- it is the platform's code that spawns
+    -- no user: it is the platform's code that spawns
+    v_made := array(select jsonb_array_elements_text(queue.enqueue(v_job.workspace_id, null, (
       select jsonb_agg(jsonb_build_object('session_id', v_job.session_id, 'traceparent', v_job.traceparent)
         || c.value || jsonb_build_object('parent_id', v_id, 'user_id', v_job.user_id) order by c.ordinality)
       from jsonb_array_elements(v_children) with ordinality as c), true) -> 'ids')::uuid);
@@ -656,23 +668,24 @@ begin
   return jsonb_build_object('job_ids', to_jsonb(v_made));
 exception
   when invalid_text_representation or numeric_value_out_of_range or invalid_datetime_format then
-    perform queue.refuse(400, 'invalid_argument', 'a child has a value of the wrong type: ' || sqlerrm, 'children');
+    perform queue.refuse_value('a child', 'children', sqlerrm);
 end;
 $$;
-comment on function public.spawn_jobs is E'Make child jobs of a running job, once per name: {job_ids} in the order of children.\n\nRequest: {job_id, fence, name, children: [{job_type, payload, …options}]}.';
+comment on function public.spawn_jobs is E'Create child jobs of a running job, once per name: {job_ids} in the order of children.\n\nRequest: {job_id, fence, name, children: [{job_type, payload, …options}]}.';
 
 create function public.tick_finished(p_request jsonb) returns jsonb
 language plpgsql
-security definer -- the worker holds no rights on the engine's tables: this is the function
+security definer -- the worker holds no rights on the engine's tables
 set search_path = ''
 as $$
 begin
-  update queue.ticks set ended_at = queue.clock(), seen_at = queue.clock(), free_slots = 0, summary = p_request -> 'summary'
+  update queue.ticks set ended_at = queue.clock(), seen_at = queue.clock(), free_slots = 0,
+    summary = p_request -> 'summary'
   where tick_id = queue.uuid_or_refuse(p_request ->> 'tick_id', 'tick_id');
   return jsonb_build_object('known', found);
 end;
 $$;
-comment on function public.tick_finished is 'A tick says goodbye: {tick_id, worker_id, summary}.';
+comment on function public.tick_finished is 'Note that a worker run has ended: {tick_id, worker_id, summary}.';
 
 revoke execute on function public.report_jobs, public.settle_jobs, public.spawn_jobs, public.tick_finished
   from public, anon, authenticated, service_role;

@@ -20,8 +20,8 @@ begin
   return queue.cancel_held(v_all, 'cancelled', p_now);
 end;
 $$;
-comment on function queue.cancel is E'Cancel jobs and their live children: what waits ends at once, what runs is '
-  'asked to stop.\n\nReturns how many changed; ended jobs do not.';
+comment on function queue.cancel is E'Cancel jobs and their live children: those that are not running end at once, '
+  'running ones are asked to stop.\n\nReturns how many changed; ended jobs do not.';
 
 create function queue.cancel_held(p_ids uuid[], p_reason text, p_now timestamptz) returns integer
 language plpgsql
@@ -40,7 +40,7 @@ begin
     update public.jobs as j set cancel_requested_at = p_now, updated_at = p_now, last_seq = j.last_seq + 1
     from asked where j.id = asked.job_id and j.id = any (p_ids)
     returning j.id, j.workspace_id, j.session_id, j.last_seq, j.attempts),
-  told as (
+  appended as (
     insert into public.job_events (job_id, seq, workspace_id, session_id, type, data, created_at)
     select id, last_seq, workspace_id, session_id, 'job.cancel_requested',
       jsonb_build_object('status', 'processing', 'attempts', attempts), p_now
@@ -53,11 +53,11 @@ begin
       p_now) end;
 end;
 $$;
-comment on function queue.cancel_held is 'Cancel jobs whose rows the caller holds; children are not looked at here.';
+comment on function queue.cancel_held is 'Cancel jobs whose rows the caller holds; their children are not cancelled here.';
 
 create function public.cancel_job(p_job_id uuid) returns jsonb
 language plpgsql
-security definer -- callers hold no rights on the engine's tables: this is the function
+security definer -- callers hold no rights on the engine's tables
 set search_path = ''
 as $$
 declare
@@ -78,26 +78,6 @@ comment on function public.cancel_job is E'Cancel a job and its live children; r
   'Pending and waiting jobs end at once; a running one is asked to stop and ends within a heartbeat. Cancelling '
   'twice is harmless; 409 when it has completed or failed.';
 
-create function queue.match_filter(p_filter jsonb) returns void
-language plpgsql immutable
-set search_path = ''
-as $$
-declare
-  v_name text;
-begin
-  if jsonb_typeof(coalesce(p_filter, '{}')) <> 'object' then
-    perform queue.refuse(400, 'invalid_argument', 'the filter must be an object', 'filter');
-  end if;
-  for v_name in select jsonb_object_keys(coalesce(p_filter, '{}')) loop
-    if v_name <> all (array['job_type', 'queue', 'status', 'state', 'error_fingerprint', 'created_before',
-      'created_after', 'ids', 'session_id', 'tag']) then
-      perform queue.refuse(400, 'invalid_argument', format('unknown filter: %s', left(v_name, 80)), left(v_name, 80));
-    end if;
-  end loop;
-end;
-$$;
-comment on function queue.match_filter is 'Refuse filters with unknown names, so that a typo does not match '
-  'everything.';
 
 create function queue.matching_jobs(
   p_workspace_id uuid, p_filter jsonb, p_live boolean, p_cursor jsonb, p_limit integer, out ids uuid[], out next jsonb
@@ -111,9 +91,10 @@ set enable_sort = off
 set jit = off
 as $$
 declare
-  v_slice constant integer := p_limit + 2000; -- jobs looked at
+  v_slice constant integer := p_limit + 2000; -- jobs to read
 begin
-  perform queue.match_filter(p_filter);
+  perform queue.check_names(p_filter, array['job_type', 'queue', 'status', 'state', 'error_fingerprint',
+    'created_before', 'created_after', 'ids', 'session_id', 'tag'], 'filter');
   if coalesce(jsonb_typeof(p_cursor), 'null') <> 'null'
     and (jsonb_typeof(p_cursor) <> 'object' or p_cursor ->> 'created_at' is null or p_cursor ->> 'id' is null) then
     perform queue.refuse(400, 'invalid_argument', 'cursor must be the next of an answer: {created_at, id}', 'cursor');
@@ -139,7 +120,7 @@ begin
         and ($2 ->> 'tag' is null or j.tags @> array[$2 ->> 'tag'])
         and ($2 ->> 'error_fingerprint' is null or j.error_fingerprint = $2 ->> 'error_fingerprint')
       order by s.created_at, s.id limit $3 + 1),
-    ends as ( -- after the last that was chosen, or after what was looked at
+    ends as ( -- after the last that was chosen, or after the last that was read
       select m.created_at, m.id from matched as m where m.n = $3 and (select count(*) from matched) > $3
       union all
       select s.created_at, s.id from (select * from slice order by 1, 2 offset $4 - 1) as s
@@ -157,14 +138,12 @@ begin
     (p_cursor ->> 'id')::uuid, p_live;
 exception
   when invalid_text_representation or invalid_datetime_format or datetime_field_overflow or invalid_parameter_value then
-    perform queue.refuse(400, 'invalid_argument', 'the filter has a value of the wrong type: ' || sqlerrm, 'filter');
+    perform queue.refuse_value('the filter', 'filter', sqlerrm);
 end;
 $$;
 comment on function queue.matching_jobs is E'The oldest jobs of a workspace after a place that meet the filter of '
-  'cancel_jobs: {ids, next}.\n\n'
-  'Live ones without a cancel asked for, or else dead letters. Looks at 2,000 more than p_limit: next is where to go '
-  'on, '
-  'null when there is nothing more.';
+  'cancel_jobs: {ids, next}.\n\nLive jobs that no one has cancelled yet, or dead letters. Looks at 2,000 more than '
+  'p_limit: next is where to continue, null when there is nothing more.';
 
 create function queue.may_steer(p_workspace_id uuid) returns void
 language plpgsql stable
@@ -172,17 +151,29 @@ set search_path = ''
 as $$
 begin
   if not (queue.is_member(p_workspace_id) or auth.uid() is null and queue.is_service()) then
-    perform queue.refuse(404, 'workspace_not_found', 'no such workspace', p_workspace_id::text);
+    perform queue.refuse_workspace(p_workspace_id);
   end if;
 end;
 $$;
-comment on function queue.may_steer is 'Refuse with 404 whoever does not belong to the workspace.';
+comment on function queue.may_steer is 'Refuse with 404 callers that do not belong to the workspace.';
+
+create function queue.may_read(p_workspace_id uuid) returns void
+language plpgsql stable
+set search_path = ''
+as $$
+begin
+  if p_workspace_id is null or not (queue.is_member(p_workspace_id) or queue.is_service_role()) then
+    perform queue.refuse_workspace(p_workspace_id);
+  end if;
+end;
+$$;
+comment on function queue.may_read is 'The same as queue.may_steer for apps'' functions that guests call too: plain SQL without claims is refused.';
 
 create function public.cancel_jobs(
   p_workspace_id uuid, p_filter jsonb default '{}', p_limit integer default 500, p_cursor jsonb default null
 ) returns jsonb
 language plpgsql
-security definer -- callers hold no rights on the engine's tables: this is the function
+security definer -- callers hold no rights on the engine's tables
 set search_path = ''
 as $$
 declare
@@ -198,11 +189,9 @@ begin
 end;
 $$;
 comment on function public.cancel_jobs is E'Cancel up to p_limit (at most 1,000) live jobs that match, the oldest '
-  'first: {count, more, next: {created_at, id} | null}.\n\n'
-  'Filter: job_type, queue, status, session_id, error_fingerprint, tag, created_before, created_after, ids. Each '
-  'call looks at '
-  'p_limit + 2,000 jobs: it may cancel few, even none, and still have more. Give next as p_cursor to go on, until '
-  'more is false.';
+  'first: {count, more, next: {created_at, id} | null}.\n\nFilter: job_type, queue, status, session_id, '
+  'error_fingerprint, tag, created_before, created_after, ids. Each call looks at p_limit + 2,000 jobs: it may '
+  'cancel few, even none, and still have more. Pass next as p_cursor to continue, until more is false.';
 
 create function queue.retry_jobs(p_ids uuid[], p_now timestamptz) returns integer
 language plpgsql
@@ -212,7 +201,7 @@ declare
   v_ids uuid[];
   v_children uuid[];
 begin
-  -- the caller holds the jobs' rows; who finds its unique key taken by now stays as it is
+  -- the caller holds the jobs' rows; a job whose unique key is taken by now stays as it is
   insert into queue.unique_jobs (workspace_id, job_type, key, job_id, until)
   select distinct on (workspace_id, job_type, unique_key) workspace_id, job_type, unique_key, id, 'finished'
     from public.jobs
@@ -234,7 +223,7 @@ begin
     where id = any (p_ids) and status in ('failed', 'cancelled')
       and (unique_key is null or exists (select 1 from queue.unique_jobs as u where u.job_id = jobs.id))
     returning id, workspace_id, session_id, last_seq),
-  told as (
+  appended as (
     insert into public.job_events (job_id, seq, workspace_id, session_id, type, data, created_at)
     select id, last_seq, workspace_id, session_id, 'job.redriven',
       jsonb_build_object('status', 'pending', 'attempts', 0), p_now
@@ -252,20 +241,20 @@ begin
     select id from public.jobs
     where parent_id = any (v_ids) and outcome = 'cancelled' and error_data ->> 'reason' = 'parent_ended' order by id
       for update);
-  if cardinality(v_children) > 0 then -- they had ended with their parent and go on with it
+  if cardinality(v_children) > 0 then -- they ended with their parent and continue with it
     perform queue.retry_jobs(v_children, p_now);
   end if;
   perform queue.request_wake();
   return cardinality(v_ids);
 end;
 $$;
-comment on function queue.retry_jobs is E'Failed or cancelled jobs start anew: attempts from 0, fence and events go '
-  'on.\n\nNot those whose unique key another job holds by now. Children that ended only because their parent did '
-  'start anew with it.';
+comment on function queue.retry_jobs is E'Run failed or cancelled jobs again: attempts start from 0, the fence and '
+  'the events continue; returns how many.\n\nJobs whose unique key another job holds by now stay as they are. '
+  'Children that ended only because their parent did run again with it.';
 
 create function public.retry_job(p_job_id uuid) returns jsonb
 language plpgsql
-security definer -- callers hold no rights on the engine's tables: this is the function
+security definer -- callers hold no rights on the engine's tables
 set search_path = ''
 as $$
 declare
@@ -305,7 +294,7 @@ create function public.redrive_jobs(
   p_workspace_id uuid, p_filter jsonb default '{}', p_limit integer default 500, p_cursor jsonb default null
 ) returns jsonb
 language plpgsql
-security definer -- callers hold no rights on the engine's tables: this is the function
+security definer -- callers hold no rights on the engine's tables
 set search_path = ''
 as $$
 declare
@@ -322,8 +311,7 @@ begin
 end;
 $$;
 comment on function public.redrive_jobs is E'Run up to p_limit (at most 1,000) dead letters again: {count, more, '
-  'next}.\n\n'
-  'Filters, slices and cursor as in cancel_jobs: give next as p_cursor to go on, until more is false.';
+  'next}.\n\nFilters, slices and cursor as in cancel_jobs: pass next as p_cursor to continue, until more is false.';
 
 create function queue.steer_by_update() returns trigger
 language plpgsql
@@ -367,8 +355,8 @@ begin
   return new;
 end;
 $$;
-comment on function queue.steer_by_update is 'Trigger: what may be done by updating a job: cancel it; while pending, '
-  'change its priority and schedule.';
+comment on function queue.steer_by_update is 'Trigger: allow a plain update to cancel a job or, while it is '
+  'pending, to change its priority and schedule.';
 
 create function queue.after_steering() returns trigger
 language plpgsql
@@ -403,11 +391,11 @@ begin
   return null;
 end;
 $$;
-comment on function queue.after_steering is 'Trigger: a cancelled job leaves the queue, one with a new priority or '
-  'schedule changes its place.';
+comment on function queue.after_steering is 'Trigger: take a cancelled job out of the queue, and move one that has '
+  'a new priority or schedule.';
 
--- whoever steers may set none of the columns that each lease or settle changes: a look at those spares the engine
--- two look-ups of current_user per job and update. Conditions are read from the catalogue by each statement: as names
+-- callers may set none of the columns that each lease or settle changes: comparing those spares the engine two
+-- look-ups of current_user per job and update. Conditions are read from the catalogue by each statement: as names
 -- the roles would be three times as long.
 create trigger jobs_steer_by_update before update of status, priority, scheduled_for on public.jobs
   for each row when (new.fence = old.fence and new.last_seq = old.last_seq
@@ -421,7 +409,7 @@ create trigger jobs_after_steering after update of status, priority, scheduled_f
 
 create function public.pause_jobs(p_request jsonb) returns jsonb
 language plpgsql
-security definer -- callers hold no rights on the engine's tables: this is the function
+security definer -- callers hold no rights on the engine's tables
 set search_path = ''
 as $$
 declare
@@ -445,7 +433,7 @@ begin
   if auth.uid() is not null and not queue.is_operator()
     and not (v_workspace is not null and queue.is_manager(v_workspace)) then
     if v_workspace is not null and not queue.is_member(v_workspace) then
-      perform queue.refuse(404, 'workspace_not_found', 'no such workspace', v_workspace::text);
+      perform queue.refuse_workspace(v_workspace);
     elsif v_workspace is not null then
       perform queue.refuse(403, 'forbidden', 'only a manager of the workspace may pause it', v_kind);
     end if;
@@ -462,7 +450,7 @@ begin
       paused_by = case when v_paused then v_by end, pause_reason = case when v_paused then p_request ->> 'reason' end
     where job_type = v_name;
     if not found then
-      perform queue.refuse(404, 'unknown_job_type', 'no such job type', v_name);
+      perform queue.refuse_type(v_name);
     end if;
   elsif v_paused then
     insert into queue.pauses (kind, name, workspace_id, job_type, paused_by, reason)
@@ -485,8 +473,8 @@ begin
 end;
 $$;
 comment on function public.pause_jobs is E'Pause or resume: {kind: job_type|queue|workspace|workspace_type, name, '
-  'workspace_id?, paused = true, reason?}.\n\nFor workspace_type name is the job type and workspace_id is needed. '
-  'Jobs already running go on. A workspace''s managers may pause their workspace and its job types; the rest is the '
+  'workspace_id?, paused = true, reason?}.\n\nFor workspace_type, name is the job type and workspace_id is required. '
+  'Running jobs continue. A workspace''s managers may pause their workspace and its job types; the rest is the '
   'operator''s.';
 
 create function public.get_job(p_job_id uuid) returns jsonb
@@ -494,11 +482,11 @@ language sql stable
 security definer -- answers the same 404 for a missing job and another's
 set search_path = ''
 as $$ select queue.job_json(queue.visible_job(p_job_id)) $$;
-comment on function public.get_job is 'One job as JSON; 404 when it is missing or another''s.';
+comment on function public.get_job is 'A job as JSON; 404 when it is missing or another''s.';
 
 revoke execute on function public.cancel_job, public.cancel_jobs, public.retry_job, public.redrive_jobs,
-  public.pause_jobs,
-  public.get_job from public, anon, authenticated, service_role;
+  public.pause_jobs, public.get_job
+  from public, anon, authenticated, service_role;
 grant execute on function public.cancel_job, public.cancel_jobs, public.retry_job, public.redrive_jobs,
-  public.pause_jobs,
-  public.get_job to authenticated, service_role;
+  public.pause_jobs, public.get_job
+  to authenticated, service_role;

@@ -123,8 +123,8 @@ begin
   end loop;
 end;
 $$;
-comment on function queue.cron_wall is 'The first minute after p_after that the masks match, as a clock on the wall '
-  'would show it; null when none comes within nine years.';
+comment on function queue.cron_wall is 'The first minute after p_after that the masks match, in local time, '
+  'without a zone; null when none comes within nine years.';
 
 create function queue.cron_near_change(p_plan text[], p_timezone text, p_after timestamptz) returns timestamptz
 language plpgsql stable
@@ -157,9 +157,8 @@ begin
   return v_next;
 end;
 $$;
-comment on function queue.cron_near_change is 'What cron_after answers when clocks change within hours of p_after or '
-  'of '
-  'the next run: each instant of each matching minute is looked at.';
+comment on function queue.cron_near_change is 'The result of cron_after when clocks change within hours of p_after '
+  'or of the next run: each instant of each matching minute is looked at.';
 
 create function queue.cron_after(p_plan text[], p_timezone text, p_after timestamptz) returns timestamptz
 language plpgsql stable
@@ -181,15 +180,16 @@ begin
   return queue.cron_near_change(p_plan, p_timezone, p_after);
 end;
 $$;
-comment on function queue.cron_after is E'The first instant after p_after at which the masks of cron_parse match; null '
-  'when none comes within nine years.\n\nWhen clocks go forward, a run whose wall-clock time is left out comes right '
-  'after the gap; when they go back, it comes once. Hours given as * follow real time instead.';
+comment on function queue.cron_after is E'The first instant after p_after at which the masks of cron_parse match; '
+  'null when none comes within nine years.\n\nWhen clocks go forward, a run whose local time is skipped comes right '
+  'after the gap; when they go back, it comes once. Hours given as * follow elapsed time instead.';
 
 create function queue.cron_next(p_cron text, p_timezone text, p_after timestamptz) returns timestamptz
 language sql stable
 set search_path = ''
 as $$ select queue.cron_after(queue.cron_parse(p_cron), p_timezone, p_after) $$;
-comment on function queue.cron_next is 'The same for an expression that is read now.';
+comment on function queue.cron_next is 'The same as cron_after for an expression that is parsed by this call.';
 
-revoke execute on function queue.cron_mask, queue.cron_parse, queue.cron_wall, queue.cron_near_change, queue.cron_after,
-  queue.cron_next from public, anon, authenticated, service_role;
+revoke execute on function queue.cron_mask, queue.cron_parse, queue.cron_wall, queue.cron_near_change,
+  queue.cron_after, queue.cron_next
+  from public, anon, authenticated, service_role;

@@ -28,7 +28,7 @@ create table queue.schedules (
 create index schedules_by_time on queue.schedules ((greatest(next_at, held_until))) where enabled
   and next_at is not null;
 alter table queue.schedules enable row level security;
-comment on table queue.schedules is 'Jobs that are enqueued by the clock.';
+comment on table queue.schedules is 'Jobs that are enqueued at given times, by cron expressions.';
 comment on column queue.schedules.id is 'Identity.';
 comment on column queue.schedules.workspace_id is 'The tenant its jobs belong to.';
 comment on column queue.schedules.name is 'Name, unique in the workspace.';
@@ -39,16 +39,16 @@ comment on column queue.schedules.timezone is 'IANA time zone the fields are rea
 comment on column queue.schedules.job_type is 'Type of the jobs.';
 comment on column queue.schedules.payload is 'Their payload.';
 comment on column queue.schedules.options is 'Their options, as for enqueue_job; unique keeps runs from overlapping.';
-comment on column queue.schedules.missed is 'Runs missed while nothing ticked: skip them, run once for all, or run '
-  'all.';
+comment on column queue.schedules.missed is 'Runs missed while no worker ran: skip them, run once for all of them '
+  '(once), or run all.';
 comment on column queue.schedules.enabled is 'False while switched off.';
-comment on column queue.schedules.next_at is 'Next run, UTC; null when none will come.';
-comment on column queue.schedules.held_until is 'Not looked at before: the workspace has had its runs of the minute.';
-comment on column queue.schedules.last_slot_at is 'The latest slot that was fired, UTC.';
-comment on column queue.schedules.last_job_id is 'The job it made.';
-comment on column queue.schedules.problem is 'Why the latest slot made no job; null when it did.';
-comment on column queue.schedules.created_by is 'Who made it; null for a service.';
-comment on column queue.schedules.created_at is 'When it was made.';
+comment on column queue.schedules.next_at is 'Next run, UTC; null when there will be none.';
+comment on column queue.schedules.held_until is 'Not run before, UTC: the workspace has used up its runs of the minute.';
+comment on column queue.schedules.last_slot_at is 'When the latest run was due, UTC.';
+comment on column queue.schedules.last_job_id is 'The latest job it enqueued.';
+comment on column queue.schedules.problem is 'Why the latest run enqueued no job; null when it did.';
+comment on column queue.schedules.created_by is 'Who created it; null for a service.';
+comment on column queue.schedules.created_at is 'When it was created.';
 comment on column queue.schedules.updated_at is 'When it was last changed.';
 
 create table queue.schedule_slots (
@@ -60,11 +60,11 @@ create table queue.schedule_slots (
 );
 create index schedule_slots_by_time on queue.schedule_slots (fired_at);
 alter table queue.schedule_slots enable row level security;
-comment on table queue.schedule_slots is 'Runs that were fired, each once.';
+comment on table queue.schedule_slots is 'Runs of schedules, one row each, so that none is enqueued twice.';
 comment on column queue.schedule_slots.schedule_id is 'The schedule.';
 comment on column queue.schedule_slots.slot_at is 'The instant it was due.';
-comment on column queue.schedule_slots.job_id is 'The job it made; null when enqueueing failed.';
-comment on column queue.schedule_slots.fired_at is 'When it was fired.';
+comment on column queue.schedule_slots.job_id is 'The job it enqueued; null when that failed.';
+comment on column queue.schedule_slots.fired_at is 'When it was enqueued.';
 revoke all on queue.schedules, queue.schedule_slots from public, anon, authenticated, service_role;
 
 create table queue.schedule_minutes (
@@ -91,8 +91,7 @@ as $$
     runs = excluded.runs + case when m.minute = excluded.minute then m.runs else 0 end
   returning runs
 $$;
-comment on function queue.count_runs is 'Add runs of schedules to those of the workspace in this minute; returns the '
-  'sum.';
+comment on function queue.count_runs is 'Count p_runs more runs of the workspace in this minute; returns their sum.';
 
 create function queue.hold_schedules(p_workspace_id uuid, p_most integer, p_now timestamptz) returns void
 language sql
@@ -106,7 +105,7 @@ as $$
     select id from queue.schedules where workspace_id = p_workspace_id and enabled and next_at <= p_now
     for update skip locked))
 $$;
-comment on function queue.hold_schedules is 'Put off what is due of a workspace that has had its runs of the minute.';
+comment on function queue.hold_schedules is 'Put off the schedules of a workspace that has used up its runs of the minute.';
 
 create function queue.fire_schedule(p_schedule queue.schedules, p_most integer, p_now timestamptz,
   out fired integer, out next_at timestamptz, out last_slot_at timestamptz, out job_id uuid
@@ -142,8 +141,8 @@ begin
   end if;
 end;
 $$;
-comment on function queue.fire_schedule is E'Enqueue what is due of one schedule, at most p_most runs, and tell when '
-  'it is due next.\n\nA run more than five minutes late counts as missed where those are skipped.';
+comment on function queue.fire_schedule is E'Enqueue the due runs of one schedule, at most p_most, and note when it '
+  'is due next.\n\nA run more than five minutes late counts as missed where those are skipped.';
 
 create function queue.fire_schedules(p_ids uuid[], p_now timestamptz,
   p_until timestamptz default 'infinity') returns integer
@@ -170,7 +169,7 @@ begin
       v_held := v_held || v_schedule.workspace_id;
       continue;
     end if;
-    begin -- what is wrong with one schedule is that schedule's
+    begin -- a failure of one schedule must not stop the others
       perform queue.check_declared(v_schedule, p_now);
       v_made := queue.fire_schedule(v_schedule, least(100, v_most - v_runs), p_now);
       perform queue.count_runs(v_schedule.workspace_id, v_made.fired, p_now);
@@ -180,7 +179,7 @@ begin
       where id = v_schedule.id;
     exception
       when lock_not_available or deadlock_detected or serialization_failure then
-        continue; -- it stays due, and the next look fires it
+        continue; -- it stays due for the next call
       when others then
         update queue.schedules set problem = sqlerrm, next_at = queue.next_after_problem(v_schedule, p_now)
         where id = v_schedule.id;
@@ -189,10 +188,10 @@ begin
   return v_fired;
 end;
 $$;
-comment on function queue.fire_schedules is E'Enqueue the jobs of those of the schedules that are due; returns how '
-  'many.\n\nOne whose job would have to wait for a transaction stays due; what is left at p_until does, too. A '
-  'workspace has at most schedule_runs_per_minute runs a minute: what is above waits for the next minute and says '
-  'so.';
+comment on function queue.fire_schedules is E'Enqueue the jobs of the schedules that are due; returns how '
+  'many.\n\nA run whose job would have to wait for another transaction stays due, and so do those left at p_until. A '
+  'workspace has at most schedule_runs_per_minute runs a minute: further ones wait for the next minute, and their '
+  'problem says so.';
 
 create function queue.next_after_problem(p_schedule queue.schedules, p_now timestamptz) returns timestamptz
 language plpgsql
@@ -200,11 +199,11 @@ set search_path = ''
 as $$
 begin
   return queue.cron_after(p_schedule.plan, p_schedule.timezone, p_now);
-exception when others then -- a zone that the server no longer knows
+exception when others then -- a time zone that the server no longer knows
   return p_now + interval '1 hour';
 end;
 $$;
-comment on function queue.next_after_problem is 'When a schedule whose run failed is tried next: at its next time.';
+comment on function queue.next_after_problem is 'When a schedule whose run failed runs next: its next regular time.';
 
 create function queue.may_manage(p_workspace_id uuid) returns void
 language plpgsql stable
@@ -219,28 +218,17 @@ end;
 $$;
 comment on function queue.may_manage is 'Refuse strangers with 404 and plain members with 403.';
 
-create function public.put_schedule(p_workspace_id uuid, p_schedule jsonb) returns jsonb
-language plpgsql
-security definer -- callers hold no rights on the engine's tables: this is the function
+create function queue.check_schedule(p_schedule jsonb) returns void
+language plpgsql stable
 set search_path = ''
 as $$
 declare
-  v_now timestamptz := queue.clock();
-  v_name text := p_schedule ->> 'name';
-  v_zone text := coalesce(p_schedule ->> 'timezone', 'UTC');
   v_options jsonb := coalesce(p_schedule -> 'options', '{}');
-  v_next timestamptz;
-  v_problem text[];
   v_field text;
-  v_made queue.schedules;
 begin
-  perform queue.may_manage(p_workspace_id);
-  if exists (select from queue.schedules where workspace_id = p_workspace_id and name = v_name
-    and source is not null) then
-    return queue.switch_schedule(p_workspace_id, p_schedule);
-  end if;
-  if jsonb_typeof(p_schedule) is distinct from 'object' or v_name is null or char_length(v_name) not between 1
-    and 200 then
+  perform queue.check_names(p_schedule,
+    array['name', 'cron', 'timezone', 'job_type', 'payload', 'options', 'missed', 'enabled'], 'schedule');
+  if p_schedule ->> 'name' is null or char_length(p_schedule ->> 'name') not between 1 and 200 then
     perform queue.refuse(400, 'invalid_argument', 'a schedule needs a name of 1 to 200 characters', 'name');
   elsif p_schedule ->> 'cron' is null then
     perform queue.refuse(400, 'invalid_argument', 'a schedule needs a cron expression', 'cron');
@@ -249,11 +237,6 @@ begin
   elsif jsonb_typeof(v_options) <> 'object' then
     perform queue.refuse(400, 'invalid_argument', 'options must be an object', 'options');
   end if;
-  select key into v_field from jsonb_object_keys(p_schedule) as key
-  where key <> all (array['name', 'cron', 'timezone', 'job_type', 'payload', 'options', 'missed', 'enabled']) limit 1;
-  if found then
-    perform queue.refuse(400, 'invalid_argument', format('unknown field: %s', left(v_field, 80)), left(v_field, 80));
-  end if;
   select key into v_field from jsonb_object_keys(v_options) as key
   where key <> all (array['queue', 'priority', 'max_attempts', 'concurrency_key', 'session_id', 'timeout_seconds',
     'backoff', 'unique', 'delay_seconds']) limit 1;
@@ -261,15 +244,30 @@ begin
     perform queue.refuse(400, 'invalid_argument', format('a schedule cannot set the option %s', left(v_field, 80)),
       'options.' || left(v_field, 80));
   end if;
-  perform queue.refuse_internal(p_schedule ->> 'job_type');
-  select queue.item_problem(jsonb_populate_record(null::queue.enqueue_item, v_options
-      || jsonb_build_object('job_type', p_schedule ->> 'job_type', 'payload', coalesce(p_schedule -> 'payload', '{}'))),
-    t, (queue.setting('payload_max_bytes'))::integer)
-  into v_problem
-  from (select 1) as one left join queue.job_types as t on t.job_type = p_schedule ->> 'job_type';
-  if v_problem is not null then
-    perform queue.refuse(v_problem[1]::integer, v_problem[2], v_problem[3], v_problem[4]);
+  perform queue.check_later_job(v_options || jsonb_build_object('job_type', p_schedule ->> 'job_type',
+    'payload', coalesce(p_schedule -> 'payload', '{}')), '');
+end;
+$$;
+comment on function queue.check_schedule is 'Refuse fields and options that a schedule cannot have, and jobs that could not be enqueued.';
+
+create function public.put_schedule(p_workspace_id uuid, p_schedule jsonb) returns jsonb
+language plpgsql
+security definer -- callers hold no rights on the engine's tables
+set search_path = ''
+as $$
+declare
+  v_now timestamptz := queue.clock();
+  v_name text := p_schedule ->> 'name';
+  v_zone text := coalesce(p_schedule ->> 'timezone', 'UTC');
+  v_next timestamptz;
+  v_made queue.schedules;
+begin
+  perform queue.may_manage(p_workspace_id);
+  if exists (select from queue.schedules where workspace_id = p_workspace_id and name = v_name
+    and source is not null) then
+    return queue.switch_schedule(p_workspace_id, p_schedule);
   end if;
+  perform queue.check_schedule(p_schedule);
   begin
     if v_zone !~ '^[A-Za-z_]+(/[A-Za-z0-9_+-]+){0,2}$' then
       raise invalid_parameter_value;
@@ -283,16 +281,14 @@ begin
     perform queue.refuse(400, 'invalid_argument', 'the cron expression never comes due', 'cron');
   end if;
   insert into queue.schedules as s (workspace_id, name, cron, timezone, job_type, payload, options, missed, enabled,
-    next_at, created_by,
-    created_at, updated_at) -- alike: that tells a new one
+    next_at, created_by, created_at, updated_at) -- the two are equal in a new one
   values (p_workspace_id, v_name, p_schedule ->> 'cron', v_zone, p_schedule ->> 'job_type',
-    coalesce(p_schedule -> 'payload', '{}'),
-    v_options, coalesce(p_schedule ->> 'missed', 'once'), coalesce((p_schedule ->> 'enabled')::boolean, true), v_next,
-      auth.uid(),
-    v_now, v_now)
+    coalesce(p_schedule -> 'payload', '{}'), coalesce(p_schedule -> 'options', '{}'),
+    coalesce(p_schedule ->> 'missed', 'once'), coalesce((p_schedule ->> 'enabled')::boolean, true), v_next,
+    auth.uid(), v_now, v_now)
   on conflict (workspace_id, name) do update set cron = excluded.cron, timezone = excluded.timezone,
-    job_type = excluded.job_type,
-    payload = excluded.payload, options = excluded.options, missed = excluded.missed, enabled = excluded.enabled,
+    job_type = excluded.job_type, payload = excluded.payload, options = excluded.options, missed = excluded.missed,
+    enabled = excluded.enabled,
     -- the same expression keeps its place: saving twice must neither skip nor repeat a run
     next_at = case when s.enabled and s.cron = excluded.cron and s.timezone = excluded.timezone then s.next_at
       else excluded.next_at end,
@@ -301,16 +297,16 @@ begin
   return to_jsonb(v_made) - '{plan,held_until}'::text[];
 exception
   when invalid_text_representation or numeric_value_out_of_range or invalid_datetime_format then
-    perform queue.refuse(400, 'invalid_argument', 'a value has the wrong type: ' || sqlerrm, 'schedule');
+    perform queue.refuse_value('the schedule', 'schedule', sqlerrm);
 end;
 $$;
-comment on function public.put_schedule is E'Make or change a schedule by name: {name, cron, timezone = UTC, '
-  'job_type, payload, options, missed = skip|once|all, enabled}.\n\n'
-  'For managers of the workspace. Returns the schedule with its next run.';
+comment on function public.put_schedule is E'Create or change a schedule by name: {name, cron, timezone = UTC, '
+  'job_type, payload, options, missed = skip|once|all, enabled}.\n\nFor managers of the workspace. Returns the '
+  'schedule with its next run.';
 
 create function public.delete_schedule(p_workspace_id uuid, p_name text) returns jsonb
 language plpgsql
-security definer -- callers hold no rights on the engine's tables: this is the function
+security definer -- callers hold no rights on the engine's tables
 set search_path = ''
 as $$
 begin
@@ -327,11 +323,11 @@ begin
   return jsonb_build_object('deleted', p_name);
 end;
 $$;
-comment on function public.delete_schedule is 'Remove a schedule; jobs it made stay.';
+comment on function public.delete_schedule is 'Delete a schedule; the jobs it enqueued are kept.';
 
 create function public.list_schedules(p_workspace_id uuid) returns jsonb
 language plpgsql stable
-security definer -- callers hold no rights on the engine's tables: this is the function
+security definer -- callers hold no rights on the engine's tables
 set search_path = ''
 as $$
 begin
@@ -345,5 +341,5 @@ comment on function public.list_schedules is 'Schedules of a workspace, by name,
 
 revoke execute on function public.put_schedule, public.delete_schedule, public.list_schedules
   from public, anon, authenticated, service_role;
-grant execute on function public.put_schedule, public.delete_schedule, public.list_schedules to authenticated,
-  service_role;
+grant execute on function public.put_schedule, public.delete_schedule, public.list_schedules
+  to authenticated, service_role;

@@ -21,8 +21,8 @@ create table queue.declared_schedules (
 );
 alter table queue.declared_schedules enable row level security;
 revoke all on queue.declared_schedules from public, anon, authenticated, service_role;
-comment on table queue.declared_schedules is 'Schedules that the code of processors declares; each becomes one row '
-  'of queue.schedules per workspace it is for.';
+comment on table queue.declared_schedules is 'Schedules that processors declare in code; each becomes one row of '
+  'queue.schedules per workspace it is for.';
 comment on column queue.declared_schedules.job_type is 'The type that declares it.';
 comment on column queue.declared_schedules.name is 'Its name; in queue.schedules with code: before it.';
 comment on column queue.declared_schedules.scope is 'system (jobs of no tenant), each (every workspace), or workspace.';
@@ -32,21 +32,21 @@ comment on column queue.declared_schedules.cron is 'Five fields, or @hourly and 
 comment on column queue.declared_schedules.timezone is 'IANA time zone the fields are read in.';
 comment on column queue.declared_schedules.payload is 'Payload of its jobs.';
 comment on column queue.declared_schedules.options is 'Options of its jobs, as for enqueue_job.';
-comment on column queue.declared_schedules.missed is 'Runs missed while nothing ticked: skip them, run once for all, '
-  'or run all.';
+comment on column queue.declared_schedules.missed is 'Runs missed while no worker ran: skip them, run once for all '
+  'of them (once), or run all.';
 comment on column queue.declared_schedules.source is 'Where it is declared: module:function.';
 comment on column queue.declared_schedules.declared_at is 'When a worker last published it, UTC.';
 
 alter table queue.schedules add column source text;
-comment on column queue.schedules.source is 'Where the code declares it: module:function; null for one that people '
-  'made.';
+comment on column queue.schedules.source is 'Where the code declares it: module:function; null for one that a '
+  'person created.';
 
 create function queue.system_workspace() returns uuid
 language sql immutable parallel safe
 set search_path = ''
 as $$ select 'ffffffff-ffff-4fff-bfff-ffffffffffff'::uuid $$;
-comment on function queue.system_workspace is 'The workspace of jobs that belong to no tenant: nobody is its member, '
-  'so the operator alone sees them.';
+comment on function queue.system_workspace is 'The workspace of jobs that belong to no tenant: it has no members, '
+  'so only the operator sees them.';
 
 create function queue.spread_schedules(p_job_type text, p_now timestamptz) returns integer
 language plpgsql
@@ -88,8 +88,8 @@ begin
   return v_count;
 end;
 $$;
-comment on function queue.spread_schedules is E'Make queue.schedules hold what is declared, of one type or (null) '
-  'where rows are missing: a new workspace gets what is for each.\n\nA switched-off one stays off.';
+comment on function queue.spread_schedules is E'Write the declared schedules to queue.schedules, those of one type, '
+  'or (null) those that lack a row, as for a new workspace.\n\nA switched-off one stays off.';
 
 create function queue.declare_schedules(p_types jsonb, p_now timestamptz) returns void
 language plpgsql
@@ -133,9 +133,9 @@ begin
   end loop;
 end;
 $$;
-comment on function queue.declare_schedules is E'Take over what a worker''s types declare: what is new or changed '
-  'applies at once, what is gone stops.\n\nA type that says nothing of schedules keeps what it had, and so does one '
-  'published by an older version.';
+comment on function queue.declare_schedules is E'Store the schedules that a worker''s types declare: new and '
+  'changed ones apply at once, missing ones are removed.\n\nA type without the field keeps the schedules it had, and '
+  'so does one published by an older version.';
 
 create function queue.check_declared(p_schedule queue.schedules, p_now timestamptz) returns void
 language plpgsql stable
@@ -147,10 +147,11 @@ begin
   end if;
 end;
 $$;
-comment on function queue.check_declared is 'Raise when a schedule declared in code is due but its code runs '
-  'nowhere: its jobs would only pile up.';
+comment on function queue.check_declared is 'Raise an error when a schedule declared in code is due but no worker '
+  'serves its type: its jobs would only pile up.';
 
-revoke execute on function queue.system_workspace, queue.spread_schedules, queue.declare_schedules, queue.check_declared
+revoke execute on function queue.system_workspace, queue.spread_schedules, queue.declare_schedules,
+  queue.check_declared
   from public, anon, authenticated, service_role;
 
 create function queue.switch_schedule(p_workspace_id uuid, p_schedule jsonb) returns jsonb

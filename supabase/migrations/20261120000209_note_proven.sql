@@ -10,8 +10,8 @@ create table queue.proven (
 create index proven_by_time on queue.proven (seen_at);
 create index proven_by_workspace on queue.proven (workspace_id);
 alter table queue.proven enable row level security;
-comment on table queue.proven is 'Tenants whose jobs of a type have completed: only their failures are evidence '
-  'against the type.';
+comment on table queue.proven is 'Tenants whose jobs of a type have completed: only their failures count against '
+  'the type.';
 comment on column queue.proven.job_type is 'The type.';
 comment on column queue.proven.workspace_id is 'The tenant.';
 comment on column queue.proven.since is 'Its first completion.';

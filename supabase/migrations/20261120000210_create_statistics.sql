@@ -8,8 +8,8 @@ create table queue.type_minutes (
   primary key (minute, job_type, run_bucket)
 ) with (fillfactor = 70);
 alter table queue.type_minutes enable row level security;
-comment on table queue.type_minutes is 'Run times per type over all tenants, for an hour: what the 95th percentile '
-  'is learned from.';
+comment on table queue.type_minutes is 'Run times per type over all tenants, kept for an hour: the 95th percentile '
+  'is computed from them.';
 comment on column queue.type_minutes.minute is 'Start of the minute.';
 comment on column queue.type_minutes.job_type is 'The type.';
 comment on column queue.type_minutes.run_bucket is 'Histogram bucket of the run, see stat_bucket.';
@@ -51,7 +51,7 @@ as $$
     where p.seen_at < excluded.seen_at - interval '1 day')
   select count(*)::integer from old
 $$;
-comment on function queue.fold_deltas is 'Fold the oldest counts into minutes, at most p_limit; returns how many.';
+comment on function queue.fold_deltas is 'Add the oldest counts of stat_deltas to stat_minutes, at most p_limit; returns how many.';
 
 create function queue.roll_up(p_now timestamptz) returns integer
 language plpgsql
@@ -81,9 +81,8 @@ begin
   return case when v_folded = v_most then v_folded else 0 end;
 end;
 $$;
-comment on function queue.roll_up is E'Fold counts into minutes, learn the 95th percentile of run time per type '
-  '(from 20 runs up), drop old minutes.\n\n'
-  'Not 0 when there is more to fold.';
+comment on function queue.roll_up is E'Add counts to stat_minutes, compute the 95th percentile of run time per type '
+  '(from 20 runs), delete old minutes.\n\nNot 0 when more counts are left.';
 
 create function queue.due_removals(p_limit integer, p_now timestamptz) returns uuid[]
 language sql stable
@@ -107,8 +106,8 @@ as $$
     order by e.ended_at)
 $$;
 comment on function queue.due_removals is E'Ended jobs past their retention, about p_limit of them: the oldest of '
-  'each type and outcome, whoever owns them, an equal share of each.\n\n'
-  'Days per status are in the setting retention_days; a type may have days of its own.';
+  'each type and outcome, over all tenants, an equal share of each.\n\nDays per status are in the setting '
+  'retention_days; a type may have days of its own.';
 
 create function queue.strip_job(p_id uuid, p_limit integer) returns integer
 language plpgsql
@@ -139,13 +138,13 @@ set enable_seqscan = off -- a session's plan may be older than the rows
 set jit = off
 as $$
 declare
-  v_rows_max constant integer := 50000; -- about a second's work, however talkative the jobs were
+  v_rows_max constant integer := 50000; -- about a second's work, however much the jobs wrote
   v_ids uuid[];
 begin
   v_ids := array( -- ended still: one may have been retried since it was chosen
     select j.id from public.jobs as j
     where j.id = any (p_ids) and j.finished_at is not null order by j.id for update skip locked);
-  v_ids := array( -- by events first, so that lines are counted of few
+  v_ids := array( -- by events first, so that log lines are counted for few
     select c.id from (
       select j.id, d.nth, sum(j.last_seq) over (order by d.nth) - j.last_seq as rows_before
       from unnest(p_ids) with ordinality as d (id, nth)
@@ -163,7 +162,7 @@ begin
     where c.rows <= v_rows_max or c.nth = 1
     order by c.nth);
   if cardinality(v_ids) = 1 and queue.strip_job(v_ids[1], v_rows_max) >= v_rows_max then
-    return 1; -- row by row: the next call goes on
+    return 1; -- row by row: the next call continues
   end if;
   with gone as (
     delete from public.jobs where id = any (v_ids) returning workspace_id, outcome)
@@ -174,10 +173,9 @@ begin
   return cardinality(v_ids);
 end;
 $$;
-comment on function queue.remove_jobs is E'Delete ended jobs in the order given, until about 50,000 rows of theirs '
-  'are gone, and note it for their workspaces; returns how many.\n\n'
-  'A job that has written more than that goes row by row, in several calls. Those that somebody holds are left to '
-  'the next call.';
+comment on function queue.remove_jobs is E'Delete ended jobs in the order given, until about 50,000 of their rows '
+  'are deleted, and count them for their workspaces; returns how many.\n\nA job with more rows than that is deleted '
+  'in several calls. Locked jobs are left to the next call.';
 
 create function queue.prune_others(p_limit integer, p_now timestamptz) returns void
 language plpgsql
@@ -193,7 +191,7 @@ begin
   delete from queue.named_events where (workspace_id, name) in (
     select workspace_id, name from queue.named_events
     where emitted_at < p_now - interval '30 days'
-      and not exists ( -- a step that got it has no copy of its own
+      and not exists ( -- a step that received it has no copy
         select 1 from queue.steps as s where s.workspace_id = named_events.workspace_id
           and s.event_name = named_events.name)
     order by emitted_at limit p_limit for update skip locked);
@@ -231,8 +229,8 @@ as $$
     where b.refilled_at < p_now - make_interval(secs => 2 * coalesce(t.rate_per_seconds, 0)) - interval '1 hour'
     limit p_limit for update of b skip locked))
 $$;
-comment on function queue.prune_buckets is E'Delete token buckets that are long full again.\n\n'
-  'A lease that wants one waits until this is committed: the last task of a call.';
+comment on function queue.prune_buckets is E'Delete token buckets that have been full for long.\n\nA lease that '
+  'needs one of them waits until this commits, so it is the last task of a call.';
 
 create function queue.forget_orphans() returns void
 language plpgsql
@@ -263,11 +261,11 @@ begin
       and not exists (select 1 from queue.tenants as w where w.id = m.workspace_id)) as gone;
 end;
 $$;
-comment on function queue.forget_orphans is 'Jobs enqueued in the very moment their workspace was deleted go as well.';
+comment on function queue.forget_orphans is 'Delete jobs that were enqueued at the moment their workspace was deleted.';
 
 create function public.queue_health() returns jsonb
 language plpgsql
-security definer -- probes hold no rights on the engine's tables: this is the function
+security definer -- probes hold no rights on the engine's tables
 set search_path = ''
 as $$
 declare
@@ -276,14 +274,14 @@ declare
   v_tick record;
   v_ready integer := (select count(*) from (select 1 from queue.ready limit 10000) as counted);
   v_deferred integer := (select count(*) from (select 1 from queue.deferred limit 10000) as counted);
-  -- due, and not even promoted: that workers do, so nothing would be due while none can work
+  -- due, but not promoted yet: workers do that, so that nothing would count as due while none can work
   v_overdue timestamptz := (select min(run_at) from queue.deferred where run_at <= v_now - interval '10 seconds');
 begin
   with active as (
     select t.job_types, t.queues from (select * from queue.ticks order by started_at desc limit 100) as t
     where t.seen_at > v_now - interval '3 minutes')
   select min(head.ready_at) as oldest,
-    -- nothing at all is leased, nor runs, though some jobs are held back by nothing
+    -- nothing is leased or running, though nothing holds some of the due jobs back
     min(head.ready_at) filter (where not exists (select 1 from queue.leases where expires_at > v_now)
       and not exists (select 1 from queue.job_types as t where t.job_type = l.job_type and t.rate_limit is not null)
       and not exists (select 1 from queue.tenant_limits as tl
@@ -292,7 +290,7 @@ begin
   from queue.known_partitions as l
   cross join lateral (select r.ready_at from queue.ready as r where r.partition_id = l.id order by r.ready_at
     limit 1) as head
-  -- what is paused, or served by none of the workers there are, waits on purpose
+  -- paused jobs, and those that no running worker serves, wait on purpose
   where not exists (select 1 from queue.job_types as t where t.job_type = l.job_type and t.paused_at is not null)
     and not exists (select 1 from queue.pauses as p
       where p.kind = 'workspace' and p.workspace_id = l.workspace_id or p.kind = 'queue' and p.name = l.queue
@@ -347,9 +345,9 @@ begin
 end;
 $$;
 comment on function public.queue_health is E'Readiness in one call: depth, age of the oldest due job, age of the '
-  'last tick, who holds an old snapshot.\n\noldest_due_seconds and stalled_seconds leave out what is paused or '
-  'served by no active worker. stalled_seconds is how long nothing at all was leased and nothing ran although jobs '
-  'were due that no limit of a tenant or rate holds back; null when the queue moves. Counts stop at 10,000.';
+  'last tick, sessions that hold an old snapshot.\n\noldest_due_seconds and stalled_seconds leave out what is paused '
+  'or served by no active worker. stalled_seconds is how long no job was leased or running although jobs were due '
+  'that no tenant''s limit and no rate limit holds back; null while jobs are leased. Counts stop at 10,000.';
 
 create function queue.percentiles(p_buckets jsonb) returns jsonb
 language sql immutable
@@ -369,7 +367,7 @@ comment on function queue.percentiles is 'Percentiles of a histogram {bucket: co
 
 create function public.queue_stats(p_workspace_id uuid default null, p_minutes integer default 60) returns jsonb
 language plpgsql
-security definer -- callers hold no rights on the engine's tables: this is the function
+security definer -- callers hold no rights on the engine's tables
 set search_path = ''
 as $$
 declare
@@ -443,8 +441,8 @@ begin
 end;
 $$;
 comment on function public.queue_stats is E'Counts, throughput, queue wait and run time percentiles per type of the '
-  'last p_minutes (1 to 11,520).\n\nA member asks for one of their workspaces; the whole is the operator''s. Live '
-  'counts stop at 100,000.';
+  'last p_minutes (1 to 11,520).\n\nA member names one of their workspaces; without one the numbers of all are the '
+  'operator''s. Live counts stop at 100,000.';
 
 revoke execute on function public.queue_health, public.queue_stats from public, anon, authenticated, service_role;
 grant execute on function public.queue_health to job_worker, service_role;

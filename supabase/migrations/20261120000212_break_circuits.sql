@@ -12,16 +12,16 @@ create table queue.breakers (
   constraint breakers_are_open_or_half_open check ((probe_at is null) <> (probing_since is null))
 );
 alter table queue.breakers enable row level security;
-comment on table queue.breakers is E'Types that the engine has stopped for all, until they have proved themselves '
-  'again.\n\nOpen until probe_at; then half open: three jobs at once, one per tenant, whose outcomes close it or '
-  'open it for twice as long.';
+comment on table queue.breakers is E'Circuit breakers: types that the engine has stopped for all tenants.\n\nOpen '
+  'until probe_at; then half open: three jobs at once, one per tenant, whose outcomes close it or open it for twice '
+  'as long.';
 comment on column queue.breakers.job_type is 'The type.';
 comment on column queue.breakers.opened_at is 'When it first opened.';
-comment on column queue.breakers.probe_at is 'When it opens half; null while it is half open.';
+comment on column queue.breakers.probe_at is 'When it becomes half open; null while it is.';
 comment on column queue.breakers.probing_since is 'Since when it is half open; null while it is open.';
-comment on column queue.breakers.trips is 'How often it opened since it was last closed.';
-comment on column queue.breakers.max_concurrency is 'The type''s own limit, which holds again when it closes.';
-comment on column queue.breakers.workspace_concurrency is 'The same, per workspace.';
+comment on column queue.breakers.trips is 'How often it has opened since it was last closed.';
+comment on column queue.breakers.max_concurrency is 'The type''s own max_concurrency, which applies again when the breaker closes.';
+comment on column queue.breakers.workspace_concurrency is 'The type''s own workspace_concurrency, likewise.';
 revoke all on queue.breakers from public, anon, authenticated, service_role;
 
 create function queue.distinct_tenants(p_workspace_ids uuid[]) returns uuid[]
@@ -35,7 +35,7 @@ as $$
     join queue.tenant_members as ours on ours.workspace_id = w.id and ours.user_id = theirs.user_id
     where o.id < w.id)
 $$;
-comment on function queue.distinct_tenants is 'Those of some tenants that share no person with one before them: one '
+comment on function queue.distinct_tenants is 'Those of the tenants that share no member with an earlier one: one '
   'person''s workspaces count as one.';
 
 create function queue.pause_failing_tenants(p_most integer, p_since timestamptz, p_now timestamptz) returns void
@@ -62,10 +62,10 @@ as $$
   on conflict (kind, name) do nothing
 $$;
 comment on function queue.pause_failing_tenants is 'Pause a type for the tenants whose own jobs of it keep failing '
-  'with one error, p_most jobs or more, and more than complete.';
+  'with one error, for at least p_most jobs, and more than complete.';
 
-create function queue.failing_types(p_most integer, p_since timestamptz) returns table (job_type text, jobs bigint,
-  since timestamptz)
+create function queue.failing_types(p_most integer, p_since timestamptz)
+returns table (job_type text, jobs bigint, since timestamptz)
 language sql stable
 set search_path = ''
 as $$
@@ -95,13 +95,14 @@ as $$
   -- none counted for more than half of what it takes
   having sum(least(h.jobs, ceil(p_most / 2.0))) >= p_most
     and (count(*) >= 3 or count(*) = 2 and not exists (select 1 from fine as f where f.job_type = h.job_type))
-    -- and it works for nobody else, nor mostly for them
+    -- and it works for no one else, nor mostly for them
     and not exists (select 1 from fine as f where f.job_type = h.job_type and (f.workspace_id <> all (c.tenants)
       or f.jobs >= (select x.jobs from hit as x where x.job_type = h.job_type and x.fingerprint = h.fingerprint
         and x.workspace_id = f.workspace_id)))
 $$;
-comment on function queue.failing_types is E'Types that fail with one error for several proven tenants of different '
-  'people, and complete for no other.\n\nThree tenants, or two when nothing of the type completes anywhere.';
+comment on function queue.failing_types is E'Types whose jobs fail with the same error for several proven tenants '
+  'without common members, and complete for no other.\n\nThree tenants, or two when nothing of the type completes '
+  'anywhere.';
 
 create function queue.open_breaker(p_job_type text, p_reason text, p_now timestamptz) returns void
 language plpgsql
@@ -113,7 +114,7 @@ begin
   select * into v_type from queue.job_types
   where job_type = p_job_type and paused_at is null for no key update skip locked;
   if not found then
-    return; -- a person has paused it, or somebody else is opening it now
+    return; -- a person has paused it, or another transaction is opening it now
   end if;
   insert into queue.breakers as b (job_type, opened_at, probe_at, max_concurrency, workspace_concurrency)
   values (p_job_type, p_now, p_now + interval '1 minute', v_type.max_concurrency, v_type.workspace_concurrency)
@@ -124,8 +125,8 @@ begin
   from queue.breakers as b where t.job_type = p_job_type and b.job_type = p_job_type;
 end;
 $$;
-comment on function queue.open_breaker is 'Stop a type for all: a minute at first, twice as long each time its '
-  'probes fail, at most an hour.';
+comment on function queue.open_breaker is 'Stop a type for all tenants: for a minute at first, twice as long each '
+  'time its probes fail, at most an hour.';
 
 create function queue.close_breaker(p_job_type text, p_now timestamptz) returns void
 language plpgsql
@@ -143,7 +144,7 @@ begin
   perform queue.bring_all_back(p_job_type, null);
 end;
 $$;
-comment on function queue.close_breaker is 'Let a type that was stopped for all run again, with the limits it had.';
+comment on function queue.close_breaker is 'Start a type again that was stopped for all tenants, with its own limits.';
 
 create function queue.open_half(p_job_type text, p_now timestamptz) returns void
 language plpgsql
@@ -157,7 +158,7 @@ begin
   perform queue.bring_all_back(p_job_type, null);
 end;
 $$;
-comment on function queue.open_half is 'Let a few jobs of a stopped type run: three at once, one per tenant.';
+comment on function queue.open_half is 'Make a breaker half open: jobs of the stopped type run, three at once, one per tenant.';
 
 create function queue.keep_probing(p_registered_at timestamptz) returns void
 language plpgsql
@@ -171,8 +172,8 @@ begin
     and t.registered_at = p_registered_at;
 end;
 $$;
-comment on function queue.keep_probing is 'Types registered at that instant keep the limits of their probes; their '
-  'own hold once their breakers close.';
+comment on function queue.keep_probing is 'Keep the limits of half-open breakers for types registered at p_now; '
+  'their own apply once the breakers close.';
 
 create function queue.judge_probes(p_job_type text, p_now timestamptz) returns void
 language plpgsql
@@ -207,8 +208,8 @@ begin
 end;
 $$;
 comment on function queue.judge_probes is E'Close a half-open breaker when a job has completed or five minutes have '
-  'passed; open it again when two proven tenants of different people have failed.\n\n'
-  'One tenant''s failures keep nobody out.';
+  'passed; open it again when jobs of two proven tenants without common members have failed.\n\nOne tenant''s '
+  'failures keep no one else out.';
 
 create function queue.judge_failures() returns trigger
 language plpgsql
@@ -221,8 +222,8 @@ begin
   return null;
 end;
 $$;
-comment on function queue.judge_failures is 'Trigger: a probe that fails is judged as it is settled, not at the next '
-  'maintenance.';
+comment on function queue.judge_failures is 'Trigger: check half-open breakers when one of their jobs fails, '
+  'without waiting for maintenance.';
 create trigger failures_are_judged after insert on queue.failures
   referencing new table as failed for each statement execute function queue.judge_failures();
 create trigger repeated_failures_are_judged after update on queue.failures -- of jobs that have failed so before
@@ -256,8 +257,7 @@ begin
   perform queue.pause_failing_tenants(v_most, v_since, p_now);
 end;
 $$;
-comment on function queue.find_poison is E'Pause what keeps failing with one error: setting poison_jobs distinct '
-  'jobs within ten minutes, more than completed.\n\n'
-  'Only unexpected errors count, never a processor''s own Fail. One tenant''s failures pause the type for that '
-  'tenant; for all it stops by failing_types, and opens half by itself. That reason shows no message: it would be '
-  'another tenant''s.';
+comment on function queue.find_poison is E'Pause what keeps failing with one error: as many distinct jobs within '
+  'ten minutes as the setting poison_jobs says, and more than completed.\n\nOnly unexpected errors count, never a '
+  'processor''s own Fail. One tenant''s failures pause the type for that tenant; failing_types stop for all, by a '
+  'breaker. Its reason shows no message, which would be another tenant''s.';

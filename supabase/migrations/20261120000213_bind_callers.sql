@@ -1,4 +1,4 @@
--- What binds callers beside membership: a worker's key that someone stole, a person in a loop.
+-- Limits on callers beyond membership: stolen worker keys, and people's rate limits.
 
 create function queue.check_worker_items(p_workspace_id uuid, p_items jsonb) returns void
 language plpgsql stable
@@ -10,18 +10,20 @@ begin
   select t.job_type into v_bad from jsonb_array_elements(p_items) as i
   join queue.job_types as t on t.job_type = i.value ->> 'job_type' and t.internal limit 1;
   if found then
-    perform queue.refuse(403, 'forbidden', format('a worker makes jobs of the type %s through its own functions alone', v_bad), 'job_type');
+    perform queue.refuse(403, 'forbidden',
+      format('a worker makes jobs of the type %s through its own functions alone', v_bad), 'job_type');
   end if;
   select i.value ->> 'user_id' into v_bad from jsonb_array_elements(p_items) as i
   where i.value ->> 'user_id' is not null and not exists (
     select 1 from queue.tenant_members as m
-    where m.workspace_id = p_workspace_id and m.user_id = queue.uuid_or_refuse(i.value ->> 'user_id', 'user_id')) limit 1;
+    where m.workspace_id = p_workspace_id
+      and m.user_id = queue.uuid_or_refuse(i.value ->> 'user_id', 'user_id')) limit 1;
   if found then
     perform queue.refuse(403, 'forbidden', 'user_id must be a member of the workspace', 'user_id');
   end if;
 end;
 $$;
-comment on function queue.check_worker_items is E'Refuse what a worker''s key may not enqueue: jobs of internal types, and jobs in the name of a stranger.\n\nChildren of a leased job are made by spawn_jobs, in the name of their parent''s user.';
+comment on function queue.check_worker_items is E'Refuse what a worker''s key may not enqueue: jobs of internal types, and jobs for users outside the workspace.\n\nChildren of a leased job are created by spawn_jobs, in the name of their parent''s user.';
 
 create table queue.caller_buckets (
   caller text not null,
@@ -29,14 +31,17 @@ create table queue.caller_buckets (
   tokens double precision not null,
   refilled_at timestamptz not null,
   primary key (caller, name)
-) with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 500, autovacuum_vacuum_cost_delay = 0);
+) with (
+  fillfactor = 50,
+  autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 500, autovacuum_vacuum_cost_delay = 0
+);
 create index caller_buckets_by_time on queue.caller_buckets (refilled_at);
 alter table queue.caller_buckets enable row level security;
-comment on table queue.caller_buckets is 'What each person may still do at once: a token bucket per caller and limit, whichever function they call.';
+comment on table queue.caller_buckets is 'Token buckets of people''s rate limits, one per caller and limit.';
 comment on column queue.caller_buckets.caller is 'A user''s id.';
 comment on column queue.caller_buckets.name is 'The limit: enqueues or stream_opens.';
-comment on column queue.caller_buckets.tokens is 'What was left then.';
-comment on column queue.caller_buckets.refilled_at is 'When.';
+comment on column queue.caller_buckets.tokens is 'Tokens left at refilled_at.';
+comment on column queue.caller_buckets.refilled_at is 'When tokens was computed.';
 revoke all on queue.caller_buckets from public, anon, authenticated, service_role;
 
 insert into queue.settings (name, value) values
@@ -56,34 +61,36 @@ begin
   if not pg_try_advisory_xact_lock(7106385, hashtext(p_caller || p_name)) then
     return; -- another of the caller's transactions is being charged: no one waits, and that one counts
   end if;
-  insert into queue.caller_buckets as b (caller, name, tokens, refilled_at) values (p_caller, p_name, v_burst - p_amount, v_now)
+  insert into queue.caller_buckets as b (caller, name, tokens, refilled_at)
+  values (p_caller, p_name, v_burst - p_amount, v_now)
   on conflict (caller, name) do update set refilled_at = v_now,
     tokens = queue.tokens(b.tokens, b.refilled_at, v_burst, v_burst / v_rate, v_now) - p_amount
   returning tokens into v_tokens;
-  if v_tokens < 0 then -- and nothing of it is kept: the refusal rolls back
-    perform queue.refuse(429, 'rate_limited', format('more than %s %s a second; wait a moment', v_rate, replace(p_name, '_', ' ')),
+  if v_tokens < 0 then -- the refusal rolls the charge back
+    perform queue.refuse(429, 'rate_limited',
+      format('more than %s %s a second; wait a moment', v_rate, replace(p_name, '_', ' ')),
       jsonb_build_object('limit', p_name, 'per_second', v_rate, 'burst', v_burst,
         'retry_after_seconds', ceil(-v_tokens / v_rate))::text);
   end if;
 end;
 $$;
-comment on function queue.charge is E'Take tokens from a caller''s bucket, or refuse with 429 rate_limited and {limit, per_second, burst, retry_after_seconds}.\n\nComes last in a transaction: while one is charged, the same caller''s others are not, and none waits.';
+comment on function queue.charge is E'Take tokens from a caller''s bucket, or refuse with 429 rate_limited and {limit, per_second, burst, retry_after_seconds}.\n\nCalled last in a transaction: while one is charged, the same caller''s other transactions are not, so that none waits.';
 
 create function queue.charge_enqueues(p_count bigint) returns void
 language plpgsql
 set search_path = ''
 as $$
 begin
-  if auth.uid() is not null and p_count > 0 then -- limits bind people, not the service
+  if auth.uid() is not null and p_count > 0 then -- limits apply to people, not to the service
     perform queue.charge(auth.uid()::text, 'enqueues', p_count);
   end if;
 end;
 $$;
-comment on function queue.charge_enqueues is 'Charge a person for new jobs, whichever way they came in.';
+comment on function queue.charge_enqueues is 'Charge a person''s rate limit for new jobs, whichever way they are enqueued.';
 
 create function public.open_stream() returns jsonb
 language plpgsql
-security definer -- callers hold no rights on the engine's tables: this is the function
+security definer -- callers hold no rights on the engine's tables
 set search_path = ''
 as $$
 begin
@@ -93,7 +100,7 @@ begin
   return jsonb_build_object('opened', true);
 end;
 $$;
-comment on function public.open_stream is 'Count a stream that the caller opens where each open one holds an invocation: {opened}, or 429 rate_limited.';
+comment on function public.open_stream is 'Charge the caller''s rate limit for a stream that they open, where each open stream holds an invocation: {opened}, or 429 rate_limited.';
 revoke execute on function public.open_stream from public, anon, authenticated, service_role;
 grant execute on function public.open_stream to authenticated, service_role;
 
@@ -117,7 +124,7 @@ begin
   end if;
 end;
 $$;
-comment on function queue.refuse_revoked is E'Refuse a worker''s key that was issued before the last rotation with 401.\n\nAsked where a worker begins something: a lease, a registration, an enqueue, maintenance. What follows needs the fence of a lease.';
+comment on function queue.refuse_revoked is E'Refuse a worker''s key that was issued before the last rotation with 401.\n\nCalled where a worker begins something: a lease, a registration, an enqueue, maintenance. Later calls need the fence of a lease.';
 
 create function public.revoke_worker_keys(p_before timestamptz, p_grace_seconds integer default 0) returns jsonb
 language plpgsql
@@ -129,17 +136,21 @@ declare
   v_count integer;
 begin
   if p_before is null or p_before > v_now + interval '1 minute' or p_grace_seconds not between 0 and 86400 then
-    perform queue.refuse(400, 'invalid_argument', 'p_before must not be in the future, and p_grace_seconds within a day', 'p_before');
+    perform queue.refuse(400, 'invalid_argument',
+      'p_before must not be in the future, and p_grace_seconds within a day', 'p_before');
   end if;
-  insert into queue.settings (name, value, updated_at) values ('worker_keys_revoked', jsonb_build_object(
+  insert into queue.settings (name, value, updated_at)
+  values ('worker_keys_revoked', jsonb_build_object(
     -- keys that workers mint for themselves begin half a minute before their making
-    'before', floor(extract(epoch from p_before)) - 60, 'from', floor(extract(epoch from v_now)) + p_grace_seconds), v_now)
+    'before', floor(extract(epoch from p_before)) - 60,
+    'from', floor(extract(epoch from v_now)) + p_grace_seconds), v_now)
   on conflict (name) do update set value = excluded.value, updated_at = excluded.updated_at;
   update queue.job_types set redefinable = true;
   get diagnostics v_count = row_count;
-  return jsonb_build_object('revoked_before', p_before, 'from', v_now + make_interval(secs => p_grace_seconds), 'types', v_count);
+  return jsonb_build_object('revoked_before', p_before, 'from', v_now + make_interval(secs => p_grace_seconds),
+    'types', v_count);
 end;
 $$;
-comment on function public.revoke_worker_keys is E'Refuse worker keys issued before p_before, from p_grace_seconds on: {revoked_before, from, types}. For the operator.\n\nThe next registration of each type replaces whatever is known of it: what a thief registered goes with its key, a newer schema_version and a type closed to people included.';
+comment on function public.revoke_worker_keys is E'Refuse worker keys issued before p_before, from p_grace_seconds on: {revoked_before, from, types}. For the operator.\n\nThe next registration of each type replaces what is stored of it, so that what the holder of a stolen key registered is undone, including a newer schema_version and a type closed to people.';
 revoke execute on function public.revoke_worker_keys from public, anon, authenticated, service_role;
 grant execute on function public.revoke_worker_keys to service_role;

@@ -1,17 +1,17 @@
 -- How many slots a tenant may hold while others wait: turns count jobs, and a job may run for an hour.
 
-create function queue.spare_slots(p_workspace_ids uuid[], p_limit integer) returns table (workspace_id uuid,
-  spare bigint)
+create function queue.spare_slots(p_workspace_ids uuid[], p_limit integer)
+returns table (workspace_id uuid, spare bigint)
 language plpgsql stable
 set search_path = ''
 set enable_seqscan = off -- a session's plan may be older than the rows
 set jit = off
 as $$
 declare
-  v_most constant integer := 1000; -- counted no further: a share of more is not missed
+  v_most constant integer := 1000; -- counted no further: a share above that makes no difference
   v_slots bigint;
 begin
-  if cardinality(p_workspace_ids) < 2 then -- nobody else waits
+  if cardinality(p_workspace_ids) < 2 then -- no one else waits
     return query select w.id, v_most::bigint from unnest(p_workspace_ids) as w (id);
     return;
   end if;
@@ -25,5 +25,5 @@ begin
 end;
 $$;
 comment on function queue.spare_slots is E'How many more jobs each of the tenants that wait may start before it '
-  'holds more than its share of the slots.\n\nIts share is half of what runs and of what is asked for, or more by '
-  'its weight. An order, no limit: a tenant beyond its share gets what no other wants.';
+  'holds more than its share of the slots.\n\nIts share is half of the running jobs and the requested slots, or more '
+  'by its weight. It is an order and not a limit: a tenant beyond its share gets the slots that no other needs.';

@@ -19,7 +19,7 @@ begin
   end if;
   v_seen := v_parts[1]::pg_snapshot;
   if pg_snapshot_xmax(v_seen) > pg_snapshot_xmax(pg_current_snapshot()) then
-    return null; -- from another cluster's life, before a dump and restore
+    return null; -- of another cluster, before a dump and restore
   end if;
   if cardinality(v_parts) = 1 then
     return jsonb_build_object('seen', v_parts[1]);
@@ -30,11 +30,11 @@ exception when data_exception then
   perform queue.refuse(400, 'invalid_argument', 'unknown cursor', 'cursor');
 end;
 $$;
-comment on function queue.feed_cursor is E'A feed''s cursor taken apart; null when it cannot be of this database.\n\n'
-  '"seen", or in the middle of a batch "seen~until~xid~job_id~seq": the place in the order of the index.';
+comment on function queue.feed_cursor is E'The parts of a feed''s cursor; null when it cannot be of this '
+  'database.\n\n"seen", or in the middle of a batch "seen~until~xid~job_id~seq": the place in the order of the index.';
 
 create function queue.feed_order(
-  p_job_ids uuid[], p_told text[], p_seen pg_snapshot, p_until pg_snapshot
+  p_job_ids uuid[], p_left_out text[], p_seen pg_snapshot, p_until pg_snapshot
 ) returns table (xid xid8, job_id uuid, seq bigint)
 language sql stable
 set search_path = ''
@@ -44,12 +44,12 @@ as $$
   select min(e.xid) over (partition by e.job_id order by e.seq desc), e.job_id, e.seq
   from unnest(p_job_ids) as j (id) cross join lateral (
     select e.xid, e.job_id, e.seq, e.type from public.job_events as e where e.job_id = j.id offset 0) as e
-  where e.type <> all (p_told)
+  where e.type <> all (p_left_out)
     and (p_seen is null or not pg_visible_in_snapshot(e.xid, p_seen)) and pg_visible_in_snapshot(e.xid, p_until)
 $$;
 comment on function queue.feed_order is E'The places of jobs'' events in a feed: ordered by transaction, but none '
-  'after a later event of the same job.\n\nA transaction may be older than one that wrote to the job before it: '
-  'then the earlier events come with its own. p_told: types that the feed leaves out.';
+  'after a later event of the same job.\n\nA transaction may be older than one that wrote to the job before it: then '
+  'the earlier events come with its own. p_left_out: types that the feed does not have.';
 
 create function queue.feed_slice(
   p_workspace_id uuid, p_session_id text, p_from xid8, p_after jsonb, p_until pg_snapshot, p_limit integer
@@ -73,7 +73,7 @@ begin
 end;
 $$;
 comment on function queue.feed_slice is 'The next events of a workspace, or of a session, in the order of their '
-  'index: whoever sees them, whatever their type.';
+  'index, before any check of membership or type.';
 
 create function queue.feed_page(
   p_workspace_id uuid, p_session_id text, p_cursor jsonb, p_until pg_snapshot, p_limit integer,
@@ -104,37 +104,37 @@ begin
       and (p_workspace_id is null or s.workspace_id = p_workspace_id)
       and (v_seen is null or not pg_visible_in_snapshot(s.xid, v_seen)) and pg_visible_in_snapshot(s.xid, p_until)
     group by 1, 2 order by 1, 2 limit p_limit + 1),
-  told as materialized (
+  chosen as materialized (
     select o.*, row_number() over (order by o.xid, o.job_id, o.seq) as n
     from queue.feed_order(array(select distinct h.job_id from heads as h), v_hidden, v_seen, p_until) as o
     join heads as h on h.xid = o.xid and h.job_id = o.job_id
     where v_from is null
       or (o.xid, o.job_id, o.seq) > ((v_from ->> 'xid')::xid8, (v_from ->> 'job_id')::uuid, (v_from ->> 'seq')::bigint)
     order by o.xid, o.job_id, o.seq limit p_limit + 1),
-  -- where the next page begins: after the last event of this one, or after what was read for nothing
+  -- where the next page begins: after the last event of this one, or after the last row read
   ends as (
-    select t.xid, t.job_id, t.seq from told as t where t.n <= p_limit
+    select t.xid, t.job_id, t.seq from chosen as t where t.n <= p_limit
     union all
     select * from (
       (select h.xid, h.job_id, h.seq from heads as h where h.n > p_limit)
       union all (select s.xid, s.job_id, s.seq from slice as s where s.n = v_slice)
       order by 1, 2, 3 limit 1) as cut
-    where (select count(*) from told) <= p_limit)
+    where (select count(*) from chosen) <= p_limit)
   select coalesce(jsonb_agg(jsonb_build_object('job_id', e.job_id, 'seq', e.seq, 'type', e.type, 'data', e.data,
       'created_at', e.created_at) order by t.n) filter (where t.n <= p_limit), '[]'),
     coalesce(jsonb_agg(t.xid::text order by t.n) filter (where t.n <= p_limit), '[]'),
-    case when (select count(*) from told) > p_limit or (select max(h.n) from heads as h) > p_limit
+    case when (select count(*) from chosen) > p_limit or (select max(h.n) from heads as h) > p_limit
         or (select max(s.n) from slice as s) = v_slice then (
       select jsonb_build_object('xid', x.xid::text, 'job_id', x.job_id, 'seq', x.seq) from ends as x
       order by x.xid desc, x.job_id desc, x.seq desc limit 1) end
   into events, places, place
-  from told as t join public.job_events as e on e.job_id = t.job_id and e.seq = t.seq;
+  from chosen as t join public.job_events as e on e.job_id = t.job_id and e.seq = t.seq;
 end;
 $$;
-comment on function queue.feed_page is E'A page of a feed in the order of its index: {events, places, place}; places '
-  'has the transaction by which each event is ordered, place is null when there is nothing more up to p_until.\n\n'
-  'Reads at most 20 rows of the index for each event asked for, and the events of the jobs it finds: a page may be '
-  'short, even empty, and still have a place to go on from.';
+comment on function queue.feed_page is E'A page of a feed in the order of its index: {events, places, place}; '
+  'places has the transaction by which each event is ordered, place is null when there is nothing more up to '
+  'p_until.\n\nReads at most 20 rows of the index for each event asked for, and the events of the jobs it finds: a '
+  'page may be short, even empty, and still have a place to continue from.';
 
 create function queue.read_feed(p_workspace_id uuid, p_session_id text, p_cursor text, p_limit integer) returns jsonb
 language plpgsql stable
@@ -157,21 +157,20 @@ begin
       v_page.place ->> 'xid', v_page.place ->> 'job_id', v_page.place ->> 'seq') end);
 end;
 $$;
-comment on function queue.read_feed is E'What a feed has after a cursor, at most p_limit events, each job''s in '
-  'order of seq: {events, places, more, cursor}.\n\n'
-  'With the third part of a cursor from places, the job''s id and seq, a reader makes the cursor after each '
-  'event.\n\nA workspace''s feed has state changes only, a session''s all but logs.';
+comment on function queue.read_feed is E'The events of a feed after a cursor, at most p_limit, each job''s in order '
+  'of seq: {events, places, more, cursor}.\n\nWith the third part of a cursor from places, the job''s id and seq, a '
+  'reader makes the cursor after each event.\n\nA workspace''s feed has state changes only, a session''s all but '
+  'logs.';
 
-create function public.event_feed(p_workspace_id uuid, p_cursor text default null,
-  p_limit integer default 500) returns jsonb
+create function public.event_feed(
+  p_workspace_id uuid, p_cursor text default null, p_limit integer default 500
+) returns jsonb
 language plpgsql stable
 security definer -- answers the same 404 for a missing workspace and another's
 set search_path = ''
 as $$
 begin
-  if not (queue.is_member(p_workspace_id) or auth.uid() is null and queue.is_service()) then
-    perform queue.refuse(404, 'workspace_not_found', 'no such workspace', p_workspace_id::text);
-  end if;
+  perform queue.may_steer(p_workspace_id);
   if p_cursor is null then
     return jsonb_build_object('events', '[]'::jsonb, 'cursor', pg_current_snapshot(), 'more', false);
   end if;
@@ -179,12 +178,13 @@ begin
 end;
 $$;
 comment on function public.event_feed is E'State changes of a workspace''s jobs after a cursor: {events: [{job_id, '
-  'seq, type, data, created_at}], cursor, more, reset?}.\n\n'
-  'Without a cursor it starts now; "1:1:" starts at the beginning. Each event comes exactly once; per job in order '
-  'of seq. "reset" says that the cursor was another database''s and events may have been missed.';
+  'seq, type, data, created_at}], cursor, more, reset?}.\n\nWithout a cursor it starts now; "1:1:" starts at the '
+  'beginning. Each event comes exactly once; per job in order of seq. reset says that the cursor was of another '
+  'database, so that events may have been missed.';
 
-create function public.session_feed(p_session_id text, p_cursor text default null,
-  p_limit integer default 500) returns jsonb
+create function public.session_feed(
+  p_session_id text, p_cursor text default null, p_limit integer default 500
+) returns jsonb
 language plpgsql stable
 security definer -- answers the same 404 for a missing session and another's
 set search_path = ''
@@ -194,14 +194,14 @@ begin
     select from public.jobs
     where session_id = p_session_id
       and (workspace_id in (select queue.my_workspaces()) or auth.uid() is null and queue.is_service())) then
-    perform queue.refuse(404, 'session_not_found', 'no such session', p_session_id);
+    perform queue.refuse_session();
   end if;
   return queue.read_feed(null, p_session_id, p_cursor, p_limit);
 end;
 $$;
 comment on function public.session_feed is E'Events of a session''s jobs, logs left out, after a cursor; as '
-  'event_feed.\n\nWithout a cursor it starts at the beginning. Of a session that spans tenants each sees their own '
-  'part.';
+  'event_feed.\n\nWithout a cursor it starts at the beginning. Where a session has jobs of several tenants, callers '
+  'see those of their own.';
 
 revoke execute on function queue.feed_cursor, queue.feed_order, queue.feed_slice, queue.feed_page, queue.read_feed
   from public, anon, authenticated, service_role;

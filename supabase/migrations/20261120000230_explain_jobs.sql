@@ -15,8 +15,8 @@ begin
       'sentence', format('The job type %s is paused since %s by %s%s.', v_type.job_type, queue.utc(v_type.paused_at),
         case when v_type.paused_by = 'poison' then 'the engine itself' else queue.actor(v_type.paused_by) end,
           coalesce(': ' || v_type.pause_reason, '')),
-      'data', jsonb_build_object('paused_at', v_type.paused_at, 'paused_by', v_type.paused_by, 'pause_reason',
-        v_type.pause_reason));
+      'data', jsonb_build_object('paused_at', v_type.paused_at, 'paused_by', v_type.paused_by,
+        'pause_reason', v_type.pause_reason));
   end if;
   select * into v_pause from queue.pauses as p
   where p.kind = 'workspace' and p.workspace_id = p_job.workspace_id or p.kind = 'queue' and p.name = p_job.queue
@@ -30,8 +30,8 @@ begin
         queue.utc(v_pause.paused_at), case when v_pause.paused_by = 'poison' then 'the engine itself'
           else queue.actor(v_pause.paused_by) end,
         coalesce(': ' || v_pause.reason, '')),
-      'data', jsonb_build_object('paused_at', v_pause.paused_at, 'paused_by', v_pause.paused_by, 'pause_reason',
-        v_pause.reason));
+      'data', jsonb_build_object('paused_at', v_pause.paused_at, 'paused_by', v_pause.paused_by,
+        'pause_reason', v_pause.reason));
   end if;
 
   select max(seen_at) into v_seen from (select seen_at from queue.ticks order by started_at desc limit 100) as t;
@@ -47,13 +47,13 @@ begin
     return jsonb_build_object('reason', 'no_processor',
       'sentence', format('Workers run, but none of them serves the job type %s in the queue %s.', p_job.job_type,
         p_job.queue),
-      'data', jsonb_build_object('job_type', p_job.job_type, 'queue', p_job.queue, 'registered_at',
-        v_type.registered_at));
+      'data', jsonb_build_object('job_type', p_job.job_type, 'queue', p_job.queue,
+        'registered_at', v_type.registered_at));
   end if;
   return null;
 end;
 $$;
-comment on function queue.explain_stop is 'What stops a ready job whatever the others do: a pause, no worker, no '
+comment on function queue.explain_stop is 'What stops a ready job regardless of other jobs: a pause, no worker, no '
   'processor; null for nothing.';
 
 create function queue.explain_limits(p_job public.jobs, p_now timestamptz) returns jsonb
@@ -126,7 +126,7 @@ begin
   return null;
 end;
 $$;
-comment on function queue.explain_limits is 'The narrowest limit that a ready job waits for; null for none.';
+comment on function queue.explain_limits is 'The narrowest limit that is used up for a ready job; null for none.';
 
 create function queue.explain_line(p_job public.jobs, p_now timestamptz) returns jsonb
 language plpgsql stable
@@ -147,17 +147,17 @@ begin
       cross join lateral (select 1 from queue.ready as r where r.partition_id = p.id limit 1001) as r limit 1001)
     union all
     (select 1
-      from (select * from queue.known_partitions as k -- of keys there may be any number: it looks at no more
+      from (select * from queue.known_partitions as k -- there may be any number of keys: it reads at most these
         where k.workspace_id = p_job.workspace_id and k.priority = p_job.priority limit 1001) as p
       cross join lateral (
         select 1 from queue.ready as r
         where r.partition_id = p.id and (r.ready_at, r.job_id) < (v_ready_at, p_job.id)
-          -- what the mark has passed is gone, though its dead rows may still be there
+          -- rows before the mark are gone, though their dead versions may still be there
           and r.ready_at >= p.claim_from
         order by r.ready_at, r.job_id limit 1001) as r limit 1001)
     limit 1001) as ahead;
   if v_ahead = 0 and v_ready_at < p_now - interval '15 seconds' then
-    -- it should have been leased by now: say what is seen, and promise nothing
+    -- it should have been leased by now: report what is known, without an estimate
     select max(leased_at) into v_seen from (select leased_at from queue.ticks order by started_at desc limit 100) as t;
     if coalesce(v_seen, '-infinity') < v_ready_at then
       return jsonb_build_object('reason', 'not_leased',
@@ -183,14 +183,14 @@ begin
       and workspace_id = p_job.workspace_id and outcome in ('completed', 'failed')) as n;
   return jsonb_build_object('reason', 'behind_others',
     'estimated_start_at', case when v_rate > 0 then p_now + make_interval(secs => v_ahead / v_rate) end,
-    'sentence', format('It is behind %s%s job%s of its workspace.', case when v_ahead > 1000 then 'more than '
-      else '' end,
-      least(v_ahead, 1000), case when v_ahead = 1 then '' else 's' end),
+    'sentence', format('It is behind %s%s job%s of its workspace.',
+      case when v_ahead > 1000 then 'more than ' else '' end, least(v_ahead, 1000),
+      case when v_ahead = 1 then '' else 's' end),
     'data', jsonb_build_object('ahead', least(v_ahead, 1000), 'more', v_ahead > 1000, 'ready_since', v_ready_at,
       'ended_per_second', v_rate));
 end;
 $$;
-comment on function queue.explain_line is 'How many jobs are before a ready one that nothing else holds up.';
+comment on function queue.explain_line is 'How many jobs are ahead of a ready one that nothing else stops.';
 
 create function queue.explain_ready(p_job public.jobs, p_now timestamptz) returns jsonb
 language plpgsql stable
@@ -208,7 +208,7 @@ create function queue.utc(p_at timestamptz) returns text
 language sql immutable
 set search_path = ''
 as $$ select to_char(p_at at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS "UTC"') $$;
-comment on function queue.utc is 'An instant as people read it.';
+comment on function queue.utc is 'An instant as text in UTC, for sentences.';
 
 create function queue.explain_limit(
   p_reason text, p_of text, p_running integer, p_limit integer, p_run_p95_ms double precision, p_oldest timestamptz
@@ -223,93 +223,127 @@ as $$
 $$;
 comment on function queue.explain_limit is 'The explanation that a concurrency limit is used up.';
 
+create function queue.explain_end(p_job public.jobs) returns jsonb
+language plpgsql stable
+set search_path = ''
+as $$
+declare
+  v_reason text := p_job.error_data ->> 'reason';
+begin
+  return jsonb_build_object('reason', p_job.status,
+    'sentence', case p_job.status
+      when 'completed' then format('It completed at %s.', queue.utc(p_job.finished_at))
+      when 'cancelled' then format('It was cancelled at %s%s.', queue.utc(p_job.finished_at), case
+        when v_reason = 'parent_ended' then ' because its parent ended'
+        when v_reason = 'dependency_failed' then ' because a job it was to run after did not complete'
+        when v_reason is null and p_job.error_data ->> 'type' = 'Cancelled'
+          then coalesce(': ' || p_job.error_message, '')
+        else '' end)
+      else format('It failed at %s after %s of %s attempts: %s', queue.utc(p_job.finished_at), p_job.attempts,
+        p_job.max_attempts, p_job.error_message) end,
+    'data', jsonb_build_object('finished_at', p_job.finished_at, 'error_message', p_job.error_message,
+      'error', p_job.error_data, 'attempts', p_job.attempts));
+end;
+$$;
+comment on function queue.explain_end is 'How a job ended: {reason, sentence, data}.';
+
+create function queue.explain_lease(p_job public.jobs, p_now timestamptz) returns jsonb
+language plpgsql stable
+set search_path = ''
+as $$
+declare
+  v_lease queue.leases;
+begin
+  select * into v_lease from queue.leases where job_id = p_job.id;
+  return jsonb_build_object(
+    'reason', case when v_lease.expires_at <= p_now then 'lease_expired'
+      when v_lease.cancel_requested then 'cancelling' else 'running' end,
+    'sentence', case
+      when v_lease.expires_at <= p_now then format(
+        'Its worker %s has not been heard of; the lease expired at %s and the next tick takes it back.',
+        v_lease.worker_id, queue.utc(v_lease.expires_at))
+      when v_lease.cancel_requested then format(
+        'It was asked to stop at %s; worker %s learns it with its next report, at the latest at %s.',
+        queue.utc(p_job.cancel_requested_at), v_lease.worker_id, queue.utc(v_lease.expires_at))
+      else format('Worker %s runs it since %s; its lease lasts until %s unless renewed.', v_lease.worker_id,
+        queue.utc(v_lease.leased_at), queue.utc(v_lease.expires_at)) end,
+    'data', jsonb_build_object('worker_id', v_lease.worker_id, 'leased_at', v_lease.leased_at,
+      'expires_at', v_lease.expires_at, 'attempt', v_lease.attempt));
+end;
+$$;
+comment on function queue.explain_lease is 'Which worker runs a job, and until when: {reason, sentence, data}.';
+
+create function queue.explain_wait(p_job public.jobs) returns jsonb
+language plpgsql stable
+set search_path = ''
+as $$
+declare
+  v_wait queue.waits;
+  v_live integer;
+  v_all integer;
+begin
+  select * into v_wait from queue.waits where job_id = p_job.id;
+  if v_wait.kind in ('children', 'after') then
+    select count(*) filter (where j.id is not null and j.finished_at is null), count(*) into v_live, v_all
+    from jsonb_array_elements_text(v_wait.data -> 'job_ids') as a (id)
+    left join public.jobs as j on j.id = a.id::uuid;
+  end if;
+  return jsonb_build_object(
+    'reason', case v_wait.kind when 'sleep' then 'sleeping' when 'ask' then 'asking'
+      when 'event' then 'waiting_for_event' when 'children' then 'waiting_for_children' else 'waiting_for_jobs' end,
+    'sentence', case v_wait.kind
+      when 'sleep' then format('It sleeps until %s.', queue.utc(v_wait.timeout_at))
+      when 'ask' then format('It waits for an answer to: %s', coalesce(v_wait.data ->> 'question', v_wait.name))
+      when 'event' then format('It waits for the event %s.', v_wait.event_name)
+      when 'children' then format('It waits for %s of its %s children.', v_live, v_all)
+      else format('It runs after %s other jobs, of which %s have not ended.', v_all, v_live) end
+      || case when v_wait.kind in ('ask', 'event') and v_wait.timeout_at is not null
+        then format(' It continues without at %s.', queue.utc(v_wait.timeout_at)) else '' end,
+    'estimated_start_at', v_wait.timeout_at,
+    'data', jsonb_strip_nulls(jsonb_build_object('name', v_wait.name, 'question', v_wait.data -> 'question',
+      'options', v_wait.data -> 'options', 'event', v_wait.event_name, 'job_ids', v_wait.data -> 'job_ids',
+      'live', v_live, 'timeout_at', v_wait.timeout_at, 'since', v_wait.created_at)));
+end;
+$$;
+comment on function queue.explain_wait is 'What a waiting job waits for: {reason, sentence, data, estimated_start_at}.';
+
+create function queue.explain_delay(p_job public.jobs, p_run_at timestamptz, p_now timestamptz) returns jsonb
+language plpgsql stable
+set search_path = ''
+as $$
+begin
+  return jsonb_build_object('estimated_start_at', greatest(p_run_at, p_now),
+    'reason', case when p_run_at <= p_now then 'due' when p_job.next_retry_at is null then 'scheduled'
+      when p_job.error_message is not null then 'backing_off' else 'snoozed' end,
+    'sentence', case
+      when p_run_at <= p_now
+        then format('It is due since %s and joins the queue with the next tick.', queue.utc(p_run_at))
+      when p_job.next_retry_at is null then format('It is scheduled for %s.', queue.utc(p_run_at))
+      when p_job.error_message is not null then format('Attempt %s of %s failed (%s); it is tried again at %s.',
+        p_job.attempts, p_job.max_attempts, left(p_job.error_message, 300), queue.utc(p_run_at))
+      else format('Its processor put it off until %s.', queue.utc(p_run_at)) end,
+    'data', jsonb_build_object('run_at', p_run_at, 'attempts', p_job.attempts, 'max_attempts', p_job.max_attempts,
+      'error_message', p_job.error_message, 'error', p_job.error_data));
+end;
+$$;
+comment on function queue.explain_delay is 'Why a pending job is not in the queue before p_run_at: {reason, sentence, data, estimated_start_at}.';
+
 create function public.explain_job(p_job_id uuid) returns jsonb
 language plpgsql stable
-security definer -- callers hold no rights on the engine's tables: this is the function
+security definer -- callers hold no rights on the engine's tables
 set search_path = ''
 as $$
 declare
   v_now timestamptz := queue.clock();
   v_job public.jobs := queue.visible_job(p_job_id);
-  v_lease queue.leases;
-  v_wait queue.waits;
-  v_run_at timestamptz;
-  v_live integer;
-  v_all integer;
-  v_said jsonb;
+  v_run_at timestamptz := (select d.run_at from queue.deferred as d where d.job_id = p_job_id);
 begin
-  if v_job.finished_at is not null then
-    v_said := jsonb_build_object('reason', v_job.status, 'sentence', case v_job.status
-        when 'completed' then format('It completed at %s.', queue.utc(v_job.finished_at))
-        when 'cancelled' then format('It was cancelled at %s%s.', queue.utc(v_job.finished_at),
-          case v_job.error_data ->> 'reason'
-          when 'parent_ended' then ' because its parent ended' when 'dependency_failed'
-            then ' because a job it was to run after did not complete'
-          else case when v_job.error_data ->> 'reason' is null and v_job.error_data ->> 'type' = 'Cancelled'
-            then coalesce(': ' || v_job.error_message, '') else '' end end)
-        else format('It failed at %s after %s of %s attempts: %s', queue.utc(v_job.finished_at), v_job.attempts,
-          v_job.max_attempts, v_job.error_message) end,
-      'data', jsonb_build_object('finished_at', v_job.finished_at, 'error_message', v_job.error_message, 'error',
-        v_job.error_data, 'attempts', v_job.attempts));
-  elsif v_job.status = 'processing' then
-    select * into v_lease from queue.leases where job_id = p_job_id;
-    v_said := jsonb_build_object(
-      'reason', case when v_lease.expires_at <= v_now then 'lease_expired' when v_lease.cancel_requested
-        then 'cancelling' else 'running' end,
-      'sentence', case
-        when v_lease.expires_at <= v_now
-          then format('Its worker %s has not been heard of; the lease expired at %s and the next tick takes it back.',
-          v_lease.worker_id, queue.utc(v_lease.expires_at))
-        when v_lease.cancel_requested
-          then format('It was asked to stop at %s; worker %s learns it with its next report, at the latest at %s.',
-          queue.utc(v_job.cancel_requested_at), v_lease.worker_id, queue.utc(v_lease.expires_at))
-        else format('Worker %s runs it since %s; its lease lasts until %s unless renewed.', v_lease.worker_id,
-          queue.utc(v_lease.leased_at), queue.utc(v_lease.expires_at)) end,
-      'data', jsonb_build_object('worker_id', v_lease.worker_id, 'leased_at', v_lease.leased_at, 'expires_at',
-        v_lease.expires_at, 'attempt', v_lease.attempt));
-  elsif v_job.status = 'waiting' then
-    select * into v_wait from queue.waits where job_id = p_job_id;
-    if v_wait.kind in ('children', 'after') then
-      select count(*) filter (where j.id is not null and j.finished_at is null), count(*) into v_live, v_all
-      from jsonb_array_elements_text(v_wait.data -> 'job_ids') as a (id) left
-        join public.jobs as j on j.id = a.id::uuid;
-    end if;
-    v_said := jsonb_build_object(
-      'reason', case v_wait.kind when 'sleep' then 'sleeping' when 'ask' then 'asking' when 'event'
-        then 'waiting_for_event'
-        when 'children' then 'waiting_for_children' else 'waiting_for_jobs' end,
-      'sentence', case v_wait.kind
-        when 'sleep' then format('It sleeps until %s.', queue.utc(v_wait.timeout_at))
-        when 'ask' then format('It waits for an answer to: %s', coalesce(v_wait.data ->> 'question', v_wait.name))
-        when 'event' then format('It waits for the event %s.', v_wait.event_name)
-        when 'children' then format('It waits for %s of its %s children.', v_live, v_all)
-        else format('It runs after %s other jobs, of which %s have not ended.', v_all, v_live) end
-        || case when v_wait.kind in ('ask', 'event') and v_wait.timeout_at is not null
-          then format(' It goes on without at %s.', queue.utc(v_wait.timeout_at)) else '' end,
-      'estimated_start_at', v_wait.timeout_at,
-      'data', jsonb_strip_nulls(jsonb_build_object('name', v_wait.name, 'question', v_wait.data -> 'question',
-        'options', v_wait.data -> 'options',
-        'event', v_wait.event_name, 'job_ids', v_wait.data -> 'job_ids', 'live', v_live, 'timeout_at',
-          v_wait.timeout_at, 'since', v_wait.created_at)));
-  else
-    select run_at into v_run_at from queue.deferred where job_id = p_job_id;
-    if v_run_at is not null then
-      v_said := jsonb_build_object('estimated_start_at', greatest(v_run_at, v_now),
-        'reason', case when v_run_at <= v_now then 'due' when v_job.next_retry_at is null then 'scheduled'
-          when v_job.error_message is not null then 'backing_off' else 'snoozed' end,
-        'sentence', case when v_run_at <= v_now
-          then format('It is due since %s and joins the queue with the next tick.', queue.utc(v_run_at))
-          when v_job.next_retry_at is null then format('It is scheduled for %s.', queue.utc(v_run_at))
-          when v_job.error_message is not null then format('Attempt %s of %s failed (%s); it is tried again at %s.',
-            v_job.attempts, v_job.max_attempts, left(v_job.error_message, 300), queue.utc(v_run_at))
-          else format('Its processor put it off until %s.', queue.utc(v_run_at)) end,
-        'data', jsonb_build_object('run_at', v_run_at, 'attempts', v_job.attempts, 'max_attempts', v_job.max_attempts,
-          'error_message', v_job.error_message, 'error', v_job.error_data));
-    else
-      v_said := queue.explain_ready(v_job, v_now);
-    end if;
-  end if;
-  return jsonb_build_object('job_id', p_job_id, 'status', v_job.status, 'estimated_start_at', null) || v_said;
+  return jsonb_build_object('job_id', p_job_id, 'status', v_job.status, 'estimated_start_at', null) || case
+    when v_job.finished_at is not null then queue.explain_end(v_job)
+    when v_job.status = 'processing' then queue.explain_lease(v_job, v_now)
+    when v_job.status = 'waiting' then queue.explain_wait(v_job)
+    when v_run_at is not null then queue.explain_delay(v_job, v_run_at, v_now)
+    else queue.explain_ready(v_job, v_now) end;
 end;
 $$;
 comment on function public.explain_job is E'Why a job is where it is: {job_id, status, reason, sentence, data, '
@@ -319,7 +353,7 @@ comment on function public.explain_job is E'Why a job is where it is: {job_id, s
   'waiting_for_event, waiting_for_children, waiting_for_jobs, completed, failed, cancelled.';
 
 revoke execute on function queue.explain_stop, queue.explain_limits, queue.explain_line, queue.explain_ready,
-  queue.explain_limit, queue.utc from public, anon, authenticated,
-  service_role;
+  queue.explain_limit, queue.explain_end, queue.explain_lease, queue.explain_wait, queue.explain_delay, queue.utc
+  from public, anon, authenticated, service_role;
 revoke execute on function public.explain_job from public, anon, authenticated, service_role;
 grant execute on function public.explain_job to authenticated, service_role;

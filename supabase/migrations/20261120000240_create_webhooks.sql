@@ -25,26 +25,26 @@ create table queue.webhooks (
 ) with (fillfactor = 70);
 create index webhooks_by_workspace on queue.webhooks (workspace_id);
 alter table queue.webhooks enable row level security;
-comment on table queue.webhooks is 'Endpoints that are told of job events.';
+comment on table queue.webhooks is 'Endpoints that job events are sent to.';
 comment on column queue.webhooks.id is 'Identity.';
 comment on column queue.webhooks.workspace_id is 'The tenant.';
 comment on column queue.webhooks.url is 'Where to post, https.';
-comment on column queue.webhooks.description is 'For people.';
+comment on column queue.webhooks.description is 'Free text.';
 comment on column queue.webhooks.sealed_secret is 'Signing secret after Standard Webhooks, sealed by the API for this workspace: the database cannot open it.';
-comment on column queue.webhooks.previous_sealed_secret is 'The one before; signs too for a day after rotated_at.';
+comment on column queue.webhooks.previous_sealed_secret is 'The previous secret; deliveries are signed with it too for a day after rotated_at.';
 comment on column queue.webhooks.rotated_at is 'When the secret was last changed.';
 comment on column queue.webhooks.event_types is 'Events wanted; null for all state changes.';
 comment on column queue.webhooks.job_types is 'Job types wanted; null for all.';
 comment on column queue.webhooks.enabled is 'False while switched off by a person or by disabled_reason.';
 comment on column queue.webhooks.failures is 'Failed deliveries in a row.';
 comment on column queue.webhooks.timeouts is 'Deliveries in a row that got no answer in time: the next waits for half as long.';
-comment on column queue.webhooks.disabled_at is 'When the engine gave up on it; null otherwise.';
+comment on column queue.webhooks.disabled_at is 'When the engine disabled it after too many failures; null otherwise.';
 comment on column queue.webhooks.disabled_reason is 'Why.';
 comment on column queue.webhooks.last_delivered_at is 'Last delivery the endpoint accepted.';
-comment on column queue.webhooks.last_status is 'HTTP status of the last try; null when there was no answer.';
+comment on column queue.webhooks.last_status is 'HTTP status of the last delivery; null when there was no answer.';
 comment on column queue.webhooks.problem is 'Why the last delivery could not be queued or sent; null when it was.';
-comment on column queue.webhooks.created_by is 'Who made it.';
-comment on column queue.webhooks.created_at is 'When it was made.';
+comment on column queue.webhooks.created_by is 'Who created it.';
+comment on column queue.webhooks.created_at is 'When it was created.';
 
 create table queue.outbox (
   id bigint generated always as identity primary key,
@@ -55,7 +55,7 @@ create table queue.outbox (
 ) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 500, autovacuum_vacuum_cost_delay = 0);
 create index outbox_by_webhook on queue.outbox (webhook_id, id);
 alter table queue.outbox enable row level security;
-comment on table queue.outbox is 'Events to deliver, written in the transaction of the event; the next lease makes deliveries of them.';
+comment on table queue.outbox is 'Events to deliver, written in the transaction of the event; maintenance enqueues their deliveries.';
 comment on column queue.outbox.id is 'Identity and order.';
 comment on column queue.outbox.webhook_id is 'The endpoint.';
 comment on column queue.outbox.job_id is 'The job.';
@@ -73,20 +73,20 @@ create index last_deliveries_by_time on queue.last_deliveries (made_at);
 alter table queue.last_deliveries enable row level security;
 comment on table queue.last_deliveries is 'The latest delivery job per endpoint and stream: the next one runs after it.';
 comment on column queue.last_deliveries.webhook_id is 'The endpoint.';
-comment on column queue.last_deliveries.job_id is 'The stream: the job told of, or the workspace for an app''s own events.';
+comment on column queue.last_deliveries.job_id is 'The stream: the job whose events they are, or the workspace for an app''s own events.';
 comment on column queue.last_deliveries.delivery_id is 'The delivery job.';
-comment on column queue.last_deliveries.made_at is 'When.';
+comment on column queue.last_deliveries.made_at is 'When it was enqueued.';
 revoke all on queue.webhooks, queue.outbox, queue.last_deliveries from public, anon, authenticated, service_role;
 
 insert into queue.settings (name, value) values ('webhook_failures_max', '20'), ('webhook_private_addresses', 'false');
-insert into queue.job_types (job_type, workspace_concurrency, key_concurrency, lease_seconds, timeout_seconds, max_attempts, backoff_first_seconds,
-  backoff_cap_seconds, backoff_factor, events, internal)
+insert into queue.job_types (job_type, workspace_concurrency, key_concurrency, lease_seconds, timeout_seconds,
+  max_attempts, backoff_first_seconds, backoff_cap_seconds, backoff_factor, events, internal)
 values ('webhook_delivery', 3, 2, 60, 30, 12, 10, 7200, 3, 'minimal', true)
 on conflict (job_type) do nothing; -- a worker that runs while this is applied may have published it
 
 create function queue.collect_outbox() returns trigger
 language plpgsql
-security definer -- anyone who moves a job may not write to the outbox
+security definer -- callers who change a job may not write to the outbox
 set search_path = ''
 as $$
 begin
@@ -95,7 +95,8 @@ begin
     select w.id, e.job_id, e.seq, case when e.type like 'job.%' then e.job_id else e.workspace_id end
     from events as e
     join queue.webhooks as w on w.workspace_id = e.workspace_id and w.enabled
-      and case when w.event_types is null then e.type not in ('job.progress', 'job.log') else e.type = any (w.event_types) end
+      and case when w.event_types is null then e.type not in ('job.progress', 'job.log')
+        else e.type = any (w.event_types) end
     join public.jobs as j on j.id = e.job_id and j.job_type <> 'webhook_delivery'
       and (j.job_type <> 'alert' or e.type like 'alert.%')
       and (w.job_types is null or j.job_type = any (w.job_types))
@@ -104,11 +105,11 @@ begin
   return null;
 end;
 $$;
-comment on function queue.collect_outbox is 'Trigger: events that some endpoint wants go to the outbox.';
+comment on function queue.collect_outbox is 'Trigger: write the events that endpoints want to the outbox.';
 create trigger job_events_collect after insert on public.job_events
   referencing new table as events for each statement execute function queue.collect_outbox();
 
-create function queue.tell(p_job_id uuid, p_events jsonb) returns bigint
+create function queue.append_events(p_job_id uuid, p_events jsonb) returns bigint
 language plpgsql
 set search_path = ''
 as $$
@@ -117,18 +118,22 @@ declare
   v_count integer := jsonb_array_length(p_events);
   v_job public.jobs;
 begin
-  if exists (select 1 from jsonb_array_elements(p_events) as e
-      where coalesce(e.value ->> 'type', 'job.') like 'job.%' or jsonb_typeof(e.value -> 'data') is distinct from 'object') then
+  if exists (
+      select 1 from jsonb_array_elements(p_events) as e
+      where coalesce(e.value ->> 'type', 'job.') like 'job.%'
+        or jsonb_typeof(e.value -> 'data') is distinct from 'object') then
     perform queue.refuse(400, 'invalid_argument', 'an event needs data and a type of its app, not job.*', 'events');
   end if;
-  update public.jobs set last_seq = last_seq + v_count, updated_at = v_now where id = p_job_id returning * into v_job;
+  update public.jobs set last_seq = last_seq + v_count, updated_at = v_now where id = p_job_id
+  returning * into v_job;
   insert into public.job_events (job_id, seq, workspace_id, session_id, type, data, created_at)
-  select p_job_id, v_job.last_seq - v_count + e.ordinality, v_job.workspace_id, v_job.session_id, e.value ->> 'type', e.value -> 'data', v_now
+  select p_job_id, v_job.last_seq - v_count + e.ordinality, v_job.workspace_id, v_job.session_id,
+    e.value ->> 'type', e.value -> 'data', v_now
   from jsonb_array_elements(p_events) with ordinality as e order by e.ordinality;
   return v_job.last_seq;
 end;
 $$;
-comment on function queue.tell is E'Write an app''s own events [{type, data}] into a job''s history, and so to Realtime and the outbox; returns the last one''s seq.\n\nThe function of apps: called by their functions, in the transaction of what the events tell of. The caller holds the job''s row. Of a workspace''s such events each endpoint gets one after the other, in the order of their commits when the caller takes a lock of the workspace first.';
+comment on function queue.append_events is E'Append an app''s own events [{type, data}] to a job''s history, and so to Realtime and the outbox; returns the last one''s seq.\n\nFor apps'' functions, in the transaction that the events are about. The caller holds the job''s row. Each endpoint gets the events of a workspace in the order of their commits when the caller locks something of the workspace first.';
 
 create function queue.drain_outbox(p_limit integer, p_now timestamptz) returns integer
 language plpgsql
@@ -141,16 +146,19 @@ declare
   v_count integer := 0;
 begin
   for v_one in
-    with recursive hooks as ( -- one probe per endpoint, however much waits for it
+    with recursive hooks as ( -- one look-up per endpoint, however much waits for it
       (select o.webhook_id from queue.outbox as o order by o.webhook_id limit 1)
       union all
-      select (select o.webhook_id from queue.outbox as o where o.webhook_id > h.webhook_id order by o.webhook_id limit 1)
+      select (
+        select o.webhook_id from queue.outbox as o where o.webhook_id > h.webhook_id order by o.webhook_id limit 1)
       from hooks as h where h.webhook_id is not null),
     shares as (
-      select h.webhook_id, greatest(1, p_limit / count(*) over ()) as most from hooks as h where h.webhook_id is not null)
+      select h.webhook_id, greatest(1, p_limit / count(*) over ()) as most
+      from hooks as h where h.webhook_id is not null)
     select o.id, o.webhook_id, o.job_id, o.seq, o.stream_id, w.workspace_id, w.enabled
     from shares as s
-    cross join lateral (select * from queue.outbox as q where q.webhook_id = s.webhook_id order by q.id limit s.most) as o
+    cross join lateral (
+      select * from queue.outbox as q where q.webhook_id = s.webhook_id order by q.id limit s.most) as o
     left join queue.webhooks as w on w.id = o.webhook_id
     order by o.id limit p_limit
   loop
@@ -169,7 +177,7 @@ begin
         v_count := v_count + 1;
       exception
         when lock_not_available or deadlock_detected or serialization_failure then
-          exit; -- and not on to the next, which may be of the same stream: a later lease continues here
+          exit; -- the next may be of the same stream: a later call continues here
         when others then
           update queue.webhooks set problem = sqlerrm
           where id = (select id from queue.webhooks where id = v_one.webhook_id for update skip locked);
@@ -180,14 +188,16 @@ begin
   return v_count;
 end;
 $$;
-comment on function queue.drain_outbox is 'Make delivery jobs of the outbox, an equal share for each endpoint, each after the one before of the same stream. The caller holds the lease lock; waits for no one.';
+comment on function queue.drain_outbox is 'Enqueue the deliveries of the outbox, an equal share for each endpoint, each after the previous one of its stream. Never waits: what would is left to the next call.';
 
 create function queue.url_problem(p_url text, p_private boolean default null) returns text
 language plpgsql stable
 set search_path = ''
 as $$
 declare
-  v_host text := lower(coalesce(substring(p_url from '^https?://\[([0-9a-fA-F:.]+)\]'), substring(p_url from '^https?://([^/?#:\[\]@\\[:space:]]+)(:\d{1,5})?([/?#]|$)')));
+  v_host text := lower(coalesce(
+    substring(p_url from '^https?://\[([0-9a-fA-F:.]+)\]'),
+    substring(p_url from '^https?://([^/?#:\[\]@\\[:space:]]+)(:\d{1,5})?([/?#]|$)')));
   v_private boolean := coalesce(p_private, (queue.setting('webhook_private_addresses'))::boolean, false);
   v_address inet;
 begin
@@ -211,8 +221,10 @@ begin
     exception when others then -- 0x7f.1 and other spellings that only resolvers understand
       return 'url must not name an address in an unusual notation';
     end;
-    if v_address <<= any (array['0.0.0.0/8', '10.0.0.0/8', '100.64.0.0/10', '127.0.0.0/8', '169.254.0.0/16', '172.16.0.0/12', '192.0.0.0/24',
-        '192.168.0.0/16', '198.18.0.0/15', '224.0.0.0/3', '::/127', '::ffff:0:0/96', '64:ff9b::/96', 'fc00::/7', 'fe80::/10', 'ff00::/8']::inet[]) then
+    if v_address <<= any (array[
+        '0.0.0.0/8', '10.0.0.0/8', '100.64.0.0/10', '127.0.0.0/8', '169.254.0.0/16', '172.16.0.0/12', '192.0.0.0/24',
+        '192.168.0.0/16', '198.18.0.0/15', '224.0.0.0/3', '::/127', '::ffff:0:0/96', '64:ff9b::/96', 'fc00::/7',
+        'fe80::/10', 'ff00::/8']::inet[]) then
       return 'url must not name a private address';
     end if;
   end if;
@@ -225,34 +237,24 @@ create function queue.webhook_json(p_webhook queue.webhooks) returns jsonb
 language sql immutable
 set search_path = ''
 as $$ select to_jsonb(p_webhook) - '{sealed_secret,previous_sealed_secret}'::text[] $$;
-comment on function queue.webhook_json is 'A webhook without its secrets, sealed as they are.';
+comment on function queue.webhook_json is 'A webhook without its sealed secrets.';
 
-create function public.put_webhook(p_workspace_id uuid, p_webhook jsonb) returns jsonb
-language plpgsql
-security definer -- callers hold no rights on the engine's tables: this is the function
+create function queue.check_webhook(p_webhook jsonb) returns void
+language plpgsql stable
 set search_path = ''
 as $$
 declare
-  v_id uuid := queue.uuid_or_refuse(p_webhook ->> 'id', 'id');
-  v_new text := p_webhook ->> 'sealed_secret';
   v_problem text;
   v_field text;
-  v_made queue.webhooks;
 begin
-  perform queue.may_manage(p_workspace_id);
-  if jsonb_typeof(p_webhook) is distinct from 'object' then
-    perform queue.refuse(400, 'invalid_argument', 'a webhook must be an object', 'webhook');
-  end if;
-  select key into v_field from jsonb_object_keys(p_webhook) as key
-  where key <> all (array['id', 'url', 'description', 'event_types', 'job_types', 'enabled', 'sealed_secret']) limit 1;
-  if found then
-    perform queue.refuse(400, 'invalid_argument', format('unknown field: %s', left(v_field, 80)), left(v_field, 80));
-  end if;
-  if v_id is null and p_webhook ->> 'url' is null then
+  perform queue.check_names(p_webhook,
+    array['id', 'url', 'description', 'event_types', 'job_types', 'enabled', 'sealed_secret'], 'webhook');
+  if p_webhook ->> 'id' is null and p_webhook ->> 'url' is null then
     perform queue.refuse(400, 'invalid_argument', 'url is required', 'url');
-  elsif v_id is null and v_new is null then
-    perform queue.refuse(400, 'invalid_argument', 'sealed_secret is required: the API makes a secret and seals it', 'sealed_secret');
-  elsif char_length(v_new) > 4000 then
+  elsif p_webhook ->> 'id' is null and p_webhook ->> 'sealed_secret' is null then
+    perform queue.refuse(400, 'invalid_argument', 'sealed_secret is required: the API makes a secret and seals it',
+      'sealed_secret');
+  elsif char_length(p_webhook ->> 'sealed_secret') > 4000 then
     perform queue.refuse(400, 'invalid_argument', 'sealed_secret has at most 4000 characters', 'sealed_secret');
   end if;
   v_problem := queue.url_problem(p_webhook ->> 'url');
@@ -262,25 +264,48 @@ begin
   select f.name, case
       when jsonb_typeof(p_webhook -> f.name) <> 'array' then 'must be an array, or null'
       when jsonb_array_length(p_webhook -> f.name) > 100 then 'takes at most 100 names of 100 characters'
-      when exists (select 1 from jsonb_array_elements(p_webhook -> f.name) as e
-          where jsonb_typeof(e.value) <> 'string' or char_length(e.value #>> '{}') not between 1 and 100) then 'takes at most 100 names of 100 characters'
-      when f.name = 'event_types' and exists (select 1 from jsonb_array_elements_text(p_webhook -> f.name) as e (word)
-          where e.word !~ '^[a-z][a-z0-9_]*([.][a-z0-9_]+)+$') then 'takes names of events as job.completed' end
+      when exists (
+        select 1 from jsonb_array_elements(p_webhook -> f.name) as e
+        where jsonb_typeof(e.value) <> 'string' or char_length(e.value #>> '{}') not between 1 and 100)
+        then 'takes at most 100 names of 100 characters'
+      when f.name = 'event_types' and exists (
+        select 1 from jsonb_array_elements_text(p_webhook -> f.name) as e (word)
+        where e.word !~ '^[a-z][a-z0-9_]*([.][a-z0-9_]+)+$') then 'takes names of events as job.completed' end
   into v_field, v_problem from (values ('event_types'), ('job_types')) as f (name)
   where coalesce(jsonb_typeof(p_webhook -> f.name), 'null') <> 'null' order by 2 nulls last limit 1;
   if v_problem is not null then
     perform queue.refuse(400, 'invalid_argument', v_field || ' ' || v_problem, v_field);
   end if;
+end;
+$$;
+comment on function queue.check_webhook is 'Refuse fields that a webhook cannot have; a new one, without id, needs a url and a sealed_secret.';
+
+create function public.put_webhook(p_workspace_id uuid, p_webhook jsonb) returns jsonb
+language plpgsql
+security definer -- callers hold no rights on the engine's tables
+set search_path = ''
+as $$
+declare
+  v_id uuid := queue.uuid_or_refuse(p_webhook ->> 'id', 'id');
+  v_new text := p_webhook ->> 'sealed_secret';
+  v_made queue.webhooks;
+begin
+  perform queue.may_manage(p_workspace_id);
+  perform queue.check_webhook(p_webhook);
   if v_id is null then
-    insert into queue.webhooks (workspace_id, url, description, sealed_secret, event_types, job_types, enabled, created_by)
+    insert into queue.webhooks (workspace_id, url, description, sealed_secret, event_types, job_types, enabled,
+      created_by)
     values (p_workspace_id, p_webhook ->> 'url', left(p_webhook ->> 'description', 500), v_new,
-      queue.texts(p_webhook -> 'event_types'), queue.texts(p_webhook -> 'job_types'), coalesce((p_webhook ->> 'enabled')::boolean, true), auth.uid())
+      queue.texts(p_webhook -> 'event_types'), queue.texts(p_webhook -> 'job_types'),
+      coalesce((p_webhook ->> 'enabled')::boolean, true), auth.uid())
     returning * into v_made;
   else
     update queue.webhooks as w set
       url = coalesce(p_webhook ->> 'url', w.url),
-      description = case when p_webhook ? 'description' then left(p_webhook ->> 'description', 500) else w.description end,
-      event_types = case when p_webhook ? 'event_types' then queue.texts(p_webhook -> 'event_types') else w.event_types end,
+      description = case when p_webhook ? 'description' then left(p_webhook ->> 'description', 500)
+        else w.description end,
+      event_types = case when p_webhook ? 'event_types' then queue.texts(p_webhook -> 'event_types')
+        else w.event_types end,
       job_types = case when p_webhook ? 'job_types' then queue.texts(p_webhook -> 'job_types') else w.job_types end,
       enabled = coalesce((p_webhook ->> 'enabled')::boolean, w.enabled),
       failures = case when (p_webhook ->> 'enabled')::boolean then 0 else w.failures end,
@@ -298,10 +323,10 @@ begin
   end if;
   return queue.webhook_json(v_made);
 exception when invalid_text_representation or check_violation then
-  perform queue.refuse(400, 'invalid_argument', 'a value has the wrong type: ' || sqlerrm, 'webhook');
+  perform queue.refuse_value('the webhook', 'webhook', sqlerrm);
 end;
 $$;
-comment on function public.put_webhook is E'Make a webhook, or change the one with that id: {id?, url, description, event_types, job_types, enabled, sealed_secret}.\n\nFor managers, through the API, which makes the signing secret, seals it and shows it once. A new sealed_secret replaces the old one, which signs too for a day.';
+comment on function public.put_webhook is E'Create a webhook, or change the one with that id: {id?, url, description, event_types, job_types, enabled, sealed_secret}.\n\nFor managers, through the API, which makes the signing secret, seals it and shows it once. A new sealed_secret replaces the old one, with which deliveries are signed too for a day.';
 
 create function queue.texts(p_array jsonb) returns text[]
 language sql immutable
@@ -311,7 +336,7 @@ comment on function queue.texts is 'A JSON array of strings as an array; null fo
 
 create function public.delete_webhook(p_workspace_id uuid, p_webhook_id uuid) returns jsonb
 language plpgsql
-security definer -- callers hold no rights on the engine's tables: this is the function
+security definer -- callers hold no rights on the engine's tables
 set search_path = ''
 as $$
 begin
@@ -323,16 +348,18 @@ begin
   return jsonb_build_object('deleted', p_webhook_id);
 end;
 $$;
-comment on function public.delete_webhook is 'Remove a webhook; deliveries not yet sent are dropped.';
+comment on function public.delete_webhook is 'Delete a webhook; deliveries not yet sent are dropped.';
 
 create function public.list_webhooks(p_workspace_id uuid) returns jsonb
 language plpgsql stable
-security definer -- callers hold no rights on the engine's tables: this is the function
+security definer -- callers hold no rights on the engine's tables
 set search_path = ''
 as $$
 begin
   perform queue.may_steer(p_workspace_id);
-  return (select jsonb_build_object('webhooks', coalesce(jsonb_agg(queue.webhook_json(w) order by w.created_at, w.id), '[]'))
+  return (
+    select jsonb_build_object('webhooks',
+      coalesce(jsonb_agg(queue.webhook_json(w) order by w.created_at, w.id), '[]'))
     from queue.webhooks as w where w.workspace_id = p_workspace_id);
 end;
 $$;
@@ -340,7 +367,7 @@ comment on function public.list_webhooks is 'Webhooks of a workspace without the
 
 create function public.webhook_to_send(p_request jsonb) returns jsonb
 language plpgsql
-security definer -- the worker holds no rights on the engine's tables: this is the function
+security definer -- the worker holds no rights on the engine's tables
 set search_path = ''
 as $$
 declare
@@ -355,14 +382,16 @@ begin
   select j.* into v_delivery from queue.leases as l join public.jobs as j on j.id = l.job_id
   where l.job_id = v_id and l.fence = (p_request ->> 'fence')::bigint and j.job_type = 'webhook_delivery';
   if not found then
-    perform queue.refuse(409, 'lease_lost', 'the lease on the delivery is lost', v_id::text);
+    perform queue.refuse_lost(v_id, 'nothing was sent');
   end if;
   v_payload := v_delivery.payload;
-  -- another tenant's webhook is none, whichever tenant made the job
+  -- a webhook of another tenant counts as deleted, whichever tenant enqueued the job
   select * into v_webhook from queue.webhooks
   where id = (v_payload ->> 'webhook_id')::uuid and workspace_id = v_delivery.workspace_id;
-  select * into v_event from public.job_events where job_id = (v_payload ->> 'job_id')::uuid and seq = (v_payload ->> 'seq')::bigint;
-  if v_webhook.id is null or not v_webhook.enabled or v_event.job_id is null or v_event.workspace_id <> v_webhook.workspace_id then
+  select * into v_event from public.job_events
+  where job_id = (v_payload ->> 'job_id')::uuid and seq = (v_payload ->> 'seq')::bigint;
+  if v_webhook.id is null or not v_webhook.enabled or v_event.job_id is null
+      or v_event.workspace_id <> v_webhook.workspace_id then
     return jsonb_build_object('send', false, 'reason', case when v_webhook.id is null then 'webhook_deleted'
       when not v_webhook.enabled then 'webhook_disabled' else 'event_deleted' end);
   end if;
@@ -370,20 +399,22 @@ begin
   return jsonb_build_object('send', true, 'webhook_id', v_webhook.id, 'url', v_webhook.url,
     'message_id', format('evt_%s_%s', replace(v_event.job_id::text, '-', ''), v_event.seq),
     'workspace_id', v_webhook.workspace_id,
-    'sealed_secrets', jsonb_build_array(v_webhook.sealed_secret) || case when v_webhook.rotated_at > v_now - interval '1 day'
+    'sealed_secrets', jsonb_build_array(v_webhook.sealed_secret)
+      || case when v_webhook.rotated_at > v_now - interval '1 day'
       then jsonb_build_array(v_webhook.previous_sealed_secret) else '[]' end,
-    -- who has not answered in time may hold a slot for less of it
+    -- an endpoint that has not answered in time may hold a slot for less long
     'answer_ms', greatest(1000, 10000 / (2 ^ least(10, v_webhook.timeouts))::integer),
     'private_addresses', coalesce(queue.setting('webhook_private_addresses'), 'false'),
-    'body', jsonb_build_object('type', v_event.type, 'timestamp', v_event.created_at, 'data', v_event.data || jsonb_build_object(
-      'job_id', v_event.job_id, 'seq', v_event.seq, 'workspace_id', v_event.workspace_id, 'session_id', v_event.session_id, 'job_type', v_job.job_type)));
+    'body', jsonb_build_object('type', v_event.type, 'timestamp', v_event.created_at,
+      'data', v_event.data || jsonb_build_object('job_id', v_event.job_id, 'seq', v_event.seq,
+        'workspace_id', v_event.workspace_id, 'session_id', v_event.session_id, 'job_type', v_job.job_type)));
 end;
 $$;
-comment on function public.webhook_to_send is E'What a leased delivery {job_id, fence} is to send: {send, url, message_id, workspace_id, sealed_secrets, answer_ms, body}, or {send: false, reason}.\n\nThe worker opens the secrets and signs message_id.timestamp.body with each after Standard Webhooks. answer_ms is its patience: ten seconds, half of it after each time-out in a row, at least one.';
+comment on function public.webhook_to_send is E'The request that a leased delivery {job_id, fence} is to send: {send, url, message_id, workspace_id, sealed_secrets, answer_ms, body}, or {send: false, reason}.\n\nThe worker opens the secrets and signs message_id.timestamp.body with each after Standard Webhooks. answer_ms is how long to wait for an answer: ten seconds, half of that after each time-out in a row, at least one second.';
 
 create function public.webhook_sent(p_request jsonb) returns jsonb
 language plpgsql
-security definer -- the worker holds no rights on the engine's tables: this is the function
+security definer -- the worker holds no rights on the engine's tables
 set search_path = ''
 as $$
 declare
@@ -400,22 +431,28 @@ begin
     last_status = (p_request ->> 'status')::integer,
     problem = case when v_ok then null else left(p_request ->> 'message', 500) end,
     enabled = w.enabled and (v_ok or w.failures + 1 < v_most),
-    disabled_at = case when w.enabled and not v_ok and w.failures + 1 >= v_most then queue.clock() else w.disabled_at end,
+    disabled_at = case when w.enabled and not v_ok and w.failures + 1 >= v_most then queue.clock()
+      else w.disabled_at end,
     disabled_reason = case when w.enabled and not v_ok and w.failures + 1 >= v_most
       then case when v_gone then 'the endpoint answered 410: it is gone for good'
-        else format('%s deliveries in a row failed, the last with: %s', w.failures + 1, left(p_request ->> 'message', 300)) end else w.disabled_reason end
+        else format('%s deliveries in a row failed, the last with: %s', w.failures + 1,
+          left(p_request ->> 'message', 300)) end else w.disabled_reason end
   from queue.leases as l join public.jobs as j on j.id = l.job_id and j.job_type = 'webhook_delivery'
   where l.job_id = v_id and l.fence = (p_request ->> 'fence')::bigint and w.id = (j.payload ->> 'webhook_id')::uuid
     and w.workspace_id = j.workspace_id
   returning w.* into v_webhook;
-  return jsonb_build_object('known', v_webhook.id is not null, 'enabled', coalesce(v_webhook.enabled, false), 'failures', v_webhook.failures);
+  return jsonb_build_object('known', v_webhook.id is not null, 'enabled', coalesce(v_webhook.enabled, false),
+    'failures', v_webhook.failures);
 end;
 $$;
-comment on function public.webhook_sent is E'How a delivery went: {job_id, fence, ok, status?, message?, timed_out?}; returns {known, enabled, failures}.\n\nAfter as many failures in a row as the setting webhook_failures_max the webhook is disabled, with the reason; at once when its endpoint answered 410 Gone.';
+comment on function public.webhook_sent is E'Note the outcome of a delivery: {job_id, fence, ok, status?, message?, timed_out?}; returns {known, enabled, failures}.\n\nAfter as many failures in a row as the setting webhook_failures_max the webhook is disabled, with the reason; at once when its endpoint answered 410 Gone.';
 
-revoke execute on function queue.collect_outbox, queue.tell, queue.drain_outbox, queue.url_problem, queue.webhook_json, queue.texts
+revoke execute on function queue.collect_outbox, queue.append_events, queue.drain_outbox, queue.url_problem,
+  queue.webhook_json, queue.check_webhook, queue.texts
   from public, anon, authenticated, service_role;
-revoke execute on function public.put_webhook, public.delete_webhook, public.list_webhooks, public.webhook_to_send, public.webhook_sent
+revoke execute on function public.put_webhook, public.delete_webhook, public.list_webhooks, public.webhook_to_send,
+  public.webhook_sent
   from public, anon, authenticated, service_role;
-grant execute on function public.put_webhook, public.delete_webhook, public.list_webhooks to authenticated, service_role;
+grant execute on function public.put_webhook, public.delete_webhook, public.list_webhooks
+  to authenticated, service_role;
 grant execute on function public.webhook_to_send, public.webhook_sent to job_worker, service_role;

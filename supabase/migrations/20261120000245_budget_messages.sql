@@ -233,7 +233,7 @@ begin
   perform max(nextval('queue.messages_held')) from generate_series(1, p_messages);
 end;
 $$;
-comment on function queue.hold_topics is E'Note that messages to topics were held back; an announcement follows.\n\nOf jobs'' topics those that somebody follows by follow_topic.';
+comment on function queue.hold_topics is E'Note that messages to topics were held back; an announcement follows.\n\nOf jobs'' topics those that a client follows by follow_topic.';
 
 create function queue.hold_events(p_workspaces uuid[], p_sessions text[], p_jobs uuid[]) returns void
 language sql
@@ -460,7 +460,8 @@ end;
 $$;
 comment on function queue.message_numbers is E'Messages to Realtime as a plan counts them: the budget, the rate of the last six seconds, sums, what was held back, and a month at the pace of the last day with its price on the Pro plan.\n\nDeliveries to at least one listener are assumed, so the bill may be lower.';
 
-revoke execute on function queue.message_second, queue.room_for_unfollowed, queue.message_budget, queue.open_second, queue.message_window,
+revoke execute on function queue.message_second, queue.room_for_unfollowed, queue.message_budget, queue.open_second,
+  queue.message_window,
   queue.count_messages, queue.announce_held, queue.hold_topics, queue.hold_events, queue.choose_messages,
   queue.send_messages, queue.forget_followers, queue.note_messages, queue.care_for_messages, queue.message_numbers
   from public, anon, authenticated, service_role;

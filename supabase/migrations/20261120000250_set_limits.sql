@@ -2,23 +2,16 @@
 
 create function public.set_workspace_limits(p_workspace_id uuid, p_limits jsonb) returns jsonb
 language plpgsql
-security definer -- callers hold no rights on the engine's tables: this is the function
+security definer -- callers hold no rights on the engine's tables
 set search_path = ''
 as $$
 declare
-  v_field text;
   v_made queue.tenant_limits;
 begin
   perform queue.may_manage(p_workspace_id);
-  if jsonb_typeof(p_limits) is distinct from 'object' then
-    perform queue.refuse(400, 'invalid_argument', 'p_limits must be an object', 'limits');
-  elsif not exists (select 1 from queue.tenants where id = p_workspace_id) then
-    perform queue.refuse(404, 'workspace_not_found', 'no such workspace', p_workspace_id::text);
-  end if;
-  select key into v_field from jsonb_object_keys(p_limits) as key
-  where key <> all (array['weight', 'max_running', 'own_max_running', 'max_pending']) limit 1;
-  if found then
-    perform queue.refuse(400, 'invalid_argument', format('unknown limit: %s', left(v_field, 80)), left(v_field, 80));
+  perform queue.check_names(p_limits, array['weight', 'max_running', 'own_max_running', 'max_pending'], 'limits');
+  if not exists (select 1 from queue.tenants where id = p_workspace_id) then
+    perform queue.refuse_workspace(p_workspace_id);
   elsif auth.uid() is not null and p_limits ?| array['weight', 'max_running', 'max_pending'] then
     perform queue.refuse(403, 'forbidden', 'a manager may set own_max_running; the rest is the operator''s', 'limits');
   end if;
@@ -37,29 +30,31 @@ exception when check_violation or invalid_text_representation or numeric_value_o
   perform queue.refuse(400, 'invalid_argument', 'a limit has an invalid value: ' || sqlerrm, 'limits');
 end;
 $$;
-comment on function public.set_workspace_limits is E'Limits of a workspace: {weight, max_running, own_max_running, max_pending}; what is left out stays, null lifts a limit.\n\nManagers may set own_max_running only; the smaller of it and max_running holds.';
+comment on function public.set_workspace_limits is E'Change limits of a workspace: {weight, max_running, own_max_running, max_pending}; omitted ones stay, null lifts a limit.\n\nManagers may set own_max_running only; the smaller of it and max_running holds.';
 
 create function public.workspace_limits(p_workspace_id uuid) returns jsonb
 language plpgsql stable
-security definer -- callers hold no rights on the engine's tables: this is the function
+security definer -- callers hold no rights on the engine's tables
 set search_path = ''
 as $$
 begin
   perform queue.may_steer(p_workspace_id);
-  return jsonb_build_object('workspace_id', p_workspace_id, 'weight', 1, 'max_running', null, 'own_max_running', null, 'max_pending', null)
+  return jsonb_build_object('workspace_id', p_workspace_id, 'weight', 1, 'max_running', null, 'own_max_running', null,
+    'max_pending', null)
     || coalesce((select to_jsonb(t) from queue.tenant_limits as t where t.workspace_id = p_workspace_id), '{}')
     || jsonb_build_object('running', (select count(*) from queue.leases where workspace_id = p_workspace_id),
       'default_max_pending', queue.setting('user_pending_max'), 'quotas', queue.quotas_of(p_workspace_id),
       'per_caller', jsonb_build_object('enqueues_per_second', queue.setting('user_enqueues_per_second'),
-        'enqueues_burst', queue.setting('user_enqueues_burst'), 'stream_opens_per_second', queue.setting('user_stream_opens_per_second'),
+        'enqueues_burst', queue.setting('user_enqueues_burst'),
+        'stream_opens_per_second', queue.setting('user_stream_opens_per_second'),
         'stream_opens_burst', queue.setting('user_stream_opens_burst')));
 end;
 $$;
-comment on function public.workspace_limits is E'Limits of a workspace and how many of its jobs run now.\n\nquotas: {name: {max, used}} of the rows it may make; per_caller: what one person may do in any workspace.';
+comment on function public.workspace_limits is E'Limits of a workspace and how many of its jobs run now.\n\nquotas: {name: {max, used}} of the rows it may have; per_caller: rate limits of one person in all workspaces.';
 
 create function public.set_settings(p_settings jsonb) returns jsonb
 language plpgsql
-security definer -- the service role holds no rights on the engine's tables: this is the function
+security definer -- the service role holds no rights on the engine's tables
 set search_path = ''
 as $$
 declare
@@ -76,16 +71,20 @@ begin
       when 'string' then s.value #>> '{}' not in ('free', 'pro')
       when 'number' then (s.value)::numeric not between 1 and 1000000 or (s.value)::numeric % 1 <> 0 else true end
     when s.key in ('worker_url', 'worker_secret_name') then jsonb_typeof(s.value) <> 'string'
-    when s.key in ('webhook_private_addresses', 'allow_anonymous', 'members_see_tracebacks', 'refuse_unserved_types') then jsonb_typeof(s.value) <> 'boolean'
-    when s.key in ('payload_max_bytes', 'result_max_bytes', 'idempotency_ttl_seconds', 'lost_attempts_max', 'max_budget_ms', 'poison_jobs',
-      'user_pending_max', 'retention_batch', 'webhook_failures_max')
-      then jsonb_typeof(s.value) <> 'number' or (s.value)::numeric not between 1 and 2147483647 or (s.value)::numeric % 1 <> 0
+    when s.key in ('webhook_private_addresses', 'allow_anonymous', 'members_see_tracebacks', 'refuse_unserved_types')
+      then jsonb_typeof(s.value) <> 'boolean'
+    when s.key in ('payload_max_bytes', 'result_max_bytes', 'idempotency_ttl_seconds', 'lost_attempts_max',
+      'max_budget_ms', 'poison_jobs', 'user_pending_max', 'retention_batch', 'webhook_failures_max')
+      then jsonb_typeof(s.value) <> 'number' or (s.value)::numeric not between 1 and 2147483647
+        or (s.value)::numeric % 1 <> 0
     -- an app's own number
     else not exists (select 1 from queue.settings as t where t.name = s.key and jsonb_typeof(t.value) = 'number')
-      or case when jsonb_typeof(s.value) = 'number' then (s.value)::numeric not between 1 and 2147483647 else true end end
+      or case when jsonb_typeof(s.value) = 'number' then (s.value)::numeric not between 1 and 2147483647
+        else true end end
   limit 1;
   if found then
-    perform queue.refuse(400, 'invalid_argument', format('%s is not a setting, or its value is invalid', left(v_bad, 80)), left(v_bad, 80));
+    perform queue.refuse(400, 'invalid_argument',
+      format('%s is not a setting, or its value is invalid', left(v_bad, 80)), left(v_bad, 80));
   end if;
   insert into queue.settings (name, value, updated_at)
   select key, value, queue.clock() from jsonb_each(p_settings) order by key
@@ -102,30 +101,33 @@ as $$
   select jsonb_typeof(p_value) = 'object' and not exists (
     select 1 from jsonb_each(case when jsonb_typeof(p_value) = 'object' then p_value else '{}' end) as d
     where d.key not in ('completed', 'cancelled', 'failed') or jsonb_typeof(d.value) <> 'number'
-      or case when jsonb_typeof(d.value) = 'number' then (d.value)::numeric not between 0 and 36500 or (d.value)::numeric % 1 <> 0 end)
+      or case when jsonb_typeof(d.value) = 'number'
+        then (d.value)::numeric not between 0 and 36500 or (d.value)::numeric % 1 <> 0 end)
 $$;
-comment on function queue.is_retention is 'Whether a value says for how many whole days which ended jobs are kept.';
+comment on function queue.is_retention is 'Whether a value is {completed, cancelled, failed} in whole days, each of them optional.';
 
 create function public.set_retention(p_job_type text, p_days jsonb) returns jsonb
 language plpgsql
-security definer -- the service role holds no rights on the engine's tables: this is the function
+security definer -- the service role holds no rights on the engine's tables
 set search_path = ''
 as $$
 begin
   if p_days is not null and not queue.is_retention(p_days) then
-    perform queue.refuse(400, 'invalid_argument', 'p_days must be {completed, cancelled, failed} in whole days, or null', 'days');
+    perform queue.refuse(400, 'invalid_argument',
+      'p_days must be {completed, cancelled, failed} in whole days, or null', 'days');
   end if;
   update queue.job_types set retention_days = p_days where job_type = p_job_type;
   if not found then
-    perform queue.refuse(404, 'unknown_job_type', 'no such job type', p_job_type);
+    perform queue.refuse_type(p_job_type);
   end if;
   return jsonb_build_object('job_type', p_job_type, 'retention_days', p_days);
 end;
 $$;
-comment on function public.set_retention is 'How long ended jobs of a type are kept, in days per status; null takes the setting retention_days. For the operator.';
+comment on function public.set_retention is 'Set how long ended jobs of a type are kept, in days per status; null takes the setting retention_days. For the operator.';
 
 revoke execute on function queue.is_retention from public, anon, authenticated, service_role;
-revoke execute on function public.set_workspace_limits, public.workspace_limits, public.set_settings, public.set_retention
+revoke execute on function public.set_workspace_limits, public.workspace_limits, public.set_settings,
+  public.set_retention
   from public, anon, authenticated, service_role;
 grant execute on function public.set_workspace_limits, public.workspace_limits to authenticated, service_role;
 grant execute on function public.set_settings, public.set_retention to service_role;

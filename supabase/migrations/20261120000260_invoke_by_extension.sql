@@ -1,6 +1,6 @@
 -- Optional: call the worker from the database, where pg_net is installed, and each minute with pg_cron.
--- On AWS hints only: an enqueue through the API wakes the worker itself, and the schedule's minute tick is the net.
--- Without AWS this is the schedule. The file that attaches extensions gives it to pg_cron.
+-- On AWS hints only: an enqueue through the API wakes the worker itself, and the schedule's tick of each minute is
+-- the safety net. Without AWS this is the schedule. The file that attaches extensions gives it to pg_cron.
 
 create function queue.invoke_worker() returns boolean
 language plpgsql
@@ -29,6 +29,6 @@ exception when others then -- a hint that fails must not fail the enqueue
   return false;
 end;
 $$;
-comment on function queue.invoke_worker is E'Call the worker by pg_net; false when it or the settings are missing.\n\nSettings: worker_url, the address of POST /api/jobs/worker, and worker_secret_name, the vault''s name of its token. Sent when the transaction commits.';
+comment on function queue.invoke_worker is E'Invoke the worker by pg_net; false when it or the settings are missing.\n\nSettings: worker_url, the address of POST /api/jobs/worker, and worker_secret_name, the vault''s name of its token. Sent when the transaction commits.';
 
 revoke execute on function queue.invoke_worker from public, anon, authenticated, service_role;

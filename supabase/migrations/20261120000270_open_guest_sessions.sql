@@ -1,5 +1,5 @@
--- A guest session is a session opened to someone outside the workspace: to anyone who holds its id, or to one user.
--- The id is minted here and is the capability; what it opens is that session and nothing beside it.
+-- A guest session is a session opened to someone outside the workspace: to all who hold its id, or to one user.
+-- The id is generated here and is the capability; it opens that session and nothing else.
 
 create table queue.guest_sessions (
   session_id text primary key,
@@ -15,7 +15,7 @@ create index guest_sessions_by_user on queue.guest_sessions (user_id) where user
 create index guest_sessions_by_end on queue.guest_sessions (expires_at);
 alter table queue.guest_sessions enable row level security;
 comment on table queue.guest_sessions is 'Sessions opened to someone outside the workspace, until they end or are closed.';
-comment on column queue.guest_sessions.session_id is 'The capability: visit_ and 64 hexadecimal digits, 244 of their bits random.';
+comment on column queue.guest_sessions.session_id is 'The capability: guest_ and 64 hexadecimal digits, 244 of their bits random.';
 comment on column queue.guest_sessions.workspace_id is 'The workspace whose jobs it shows; jobs of others with the same session_id are not part of it.';
 comment on column queue.guest_sessions.user_id is 'The one user it is for; null for anyone who holds the id.';
 comment on column queue.guest_sessions.opened_at is 'When it was opened, UTC.';
@@ -40,7 +40,7 @@ as $$
   select auth.uid() is not null and p_guest_session.user_id = auth.uid()
     and (coalesce(auth.jwt() ->> 'is_anonymous', 'false') <> 'true' or queue.setting('allow_anonymous') = 'true')
 $$;
-comment on function queue.is_mine is E'Whether a guest session is for the caller by name.\n\nA user of Auth''s anonymous sign-in counts only where the setting allow_anonymous is true.';
+comment on function queue.is_mine is E'Whether a guest session is for the caller as its user.\n\nA user of Auth''s anonymous sign-in counts only where the setting allow_anonymous is true.';
 
 create function queue.may_join_guest_session(p_session_id text) returns setof queue.guest_sessions
 language sql stable
@@ -48,7 +48,7 @@ set search_path = ''
 as $$
   select v from queue.live_guest_session(p_session_id) as v
   where v.user_id is null or queue.is_mine(v) or v.workspace_id in (select queue.my_workspaces())
-    or auth.jwt() ->> 'role' = 'service_role' -- by name: a browser's call may come without any claims
+    or queue.is_service_role()
 $$;
 comment on function queue.may_join_guest_session is 'The guest session if the caller may follow it: as a holder of the id, as its user, or as a member of its workspace.';
 
@@ -61,12 +61,12 @@ declare
 begin
   select v.* into v_guest_session from queue.may_join_guest_session(p_session_id) as v;
   if not found then
-    perform queue.refuse(404, 'session_not_found', 'no such session'); -- never repeated: it may be someone's key
+    perform queue.refuse_session();
   end if;
   return v_guest_session;
 end;
 $$;
-comment on function queue.guest_session_or_refuse is 'The guest session the caller may follow; one 404 for missing, ended, closed and another''s.';
+comment on function queue.guest_session_or_refuse is 'The guest session, if the caller may follow it; see queue.refuse_session.';
 
 create function queue.ensure_guest_session(
   p_session_id text, p_workspace_id uuid, p_user_id uuid, p_seconds integer
@@ -89,49 +89,55 @@ begin
   return v_guest_session;
 end;
 $$;
-comment on function queue.ensure_guest_session is E'The guest session of an id, opened when there is none and prolonged when there is: for an app''s own functions.\n\nWhose it is stays as it was opened; the caller checks queue.may_join_guest_session.';
+comment on function queue.ensure_guest_session is E'The guest session of an id, opened when there is none and prolonged otherwise: for an app''s own functions.\n\nIts workspace and user stay as they were when it was opened; the caller checks queue.may_join_guest_session.';
 
 create function queue.show_guest_session(p_session_id text) returns jsonb
 language plpgsql stable
-security definer -- guests hold no rights on any table: this is their function
+security definer -- guests hold no rights on any table
 set search_path = ''
 as $$
 declare
   v_guest_session queue.guest_sessions := queue.guest_session_or_refuse(p_session_id);
 begin
-  return jsonb_build_object('session_id', v_guest_session.session_id, 'expires_at', v_guest_session.expires_at, 'jobs', (
+  return jsonb_build_object('session_id', v_guest_session.session_id, 'expires_at', v_guest_session.expires_at,
+    'jobs', (
     select coalesce(jsonb_agg(j.line order by j.created_at desc, j.id desc), '[]')
     from (
-      select id, created_at, jsonb_build_object('id', id, 'session_id', session_id, 'job_type', job_type, 'status', status,
-        'progress', progress, 'result', result, 'error_message', error_message, 'attempts', attempts, 'max_attempts', max_attempts,
-        'next_retry_at', next_retry_at, 'scheduled_for', scheduled_for, 'started_at', started_at,
-        'finished_at', finished_at, 'completed_at', completed_at,
-        'cancel_requested_at', cancel_requested_at, 'created_at', created_at, 'updated_at', updated_at, 'last_seq', last_seq) as line
+      select id, created_at, jsonb_build_object('id', id, 'session_id', session_id, 'job_type', job_type,
+        'status', status, 'progress', progress, 'result', result, 'error_message', error_message,
+        'attempts', attempts, 'max_attempts', max_attempts, 'next_retry_at', next_retry_at,
+        'scheduled_for', scheduled_for, 'started_at', started_at, 'finished_at', finished_at,
+        'completed_at', completed_at, 'cancel_requested_at', cancel_requested_at, 'created_at', created_at,
+        'updated_at', updated_at, 'last_seq', last_seq) as line
       from public.jobs
       where session_id = v_guest_session.session_id and workspace_id = v_guest_session.workspace_id
       order by created_at desc, id desc
       limit 200) as j));
 end;
 $$;
-comment on function queue.show_guest_session is 'Behind public.guest_session_jobs, which browsers'' roles call as themselves.';
+comment on function queue.show_guest_session is 'Body of public.guest_session_jobs, with rights that browsers'' roles do not have.';
 
-create function queue.show_guest_session_events(p_session_id text, p_job_id uuid, p_after bigint, p_limit integer) returns jsonb
+create function queue.show_guest_session_events(
+  p_session_id text, p_job_id uuid, p_after bigint, p_limit integer
+) returns jsonb
 language plpgsql stable
-security definer -- guests hold no rights on any table: this is their function
+security definer -- guests hold no rights on any table
 set search_path = ''
 as $$
 declare
   v_guest_session queue.guest_sessions := queue.guest_session_or_refuse(p_session_id);
 begin
-  if not exists (select from public.jobs
-    where id = p_job_id and session_id = v_guest_session.session_id and workspace_id = v_guest_session.workspace_id) then
-    perform queue.refuse(404, 'job_not_found', 'no such job', p_job_id::text);
+  if not exists (
+      select from public.jobs
+      where id = p_job_id and session_id = v_guest_session.session_id
+        and workspace_id = v_guest_session.workspace_id) then
+    perform queue.refuse_job(p_job_id);
   end if;
   return jsonb_build_object('events', (
     select coalesce(jsonb_agg(e.line order by e.seq), '[]')
     from (
       select seq, jsonb_build_object('job_id', job_id, 'seq', seq, 'type', type, 'created_at', created_at,
-        -- a log line is told as a number without words: seq stays gapless, and lines are not for guests
+        -- a log line has a number and no data: seq has no gaps, and lines are not for guests
         'data', case when type = 'job.log' and not queue.is_mine(v_guest_session) then '{}' else data end) as line
       from public.job_events
       where job_id = p_job_id and seq > coalesce(p_after, 0)
@@ -139,11 +145,11 @@ begin
       limit least(1000, greatest(1, coalesce(p_limit, 500)))) as e));
 end;
 $$;
-comment on function queue.show_guest_session_events is 'Behind public.guest_session_events, which browsers'' roles call as themselves.';
+comment on function queue.show_guest_session_events is 'Body of public.guest_session_events, with rights that browsers'' roles do not have.';
 
 create function queue.show_guest_session_feed(p_session_id text, p_cursor text, p_limit integer) returns jsonb
 language plpgsql stable
-security definer -- guests hold no rights on any table: this is their function
+security definer -- guests hold no rights on any table
 set search_path = ''
 as $$
 declare
@@ -152,26 +158,30 @@ begin
   return queue.read_feed(v_guest_session.workspace_id, v_guest_session.session_id, p_cursor, p_limit);
 end;
 $$;
-comment on function queue.show_guest_session_feed is 'Behind public.guest_session_feed, which browsers'' roles call as themselves.';
+comment on function queue.show_guest_session_feed is 'Body of public.guest_session_feed, with rights that browsers'' roles do not have.';
 
--- Bodies bound when they are made: the roles that call them need no right to look into queue.
+-- Bodies are bound when they are created: the roles that call them need no usage of queue.
 create function public.guest_session_jobs(p_session_id text) returns jsonb
 language sql stable
 set search_path = ''
 begin atomic
   select queue.show_guest_session(p_session_id);
 end;
-comment on function public.guest_session_jobs is E'Jobs of a guest session, newest first, at most 200: {session_id, expires_at, jobs}. For anyone who holds its id.\n\nNeither payloads nor who made them. 404 session_not_found for an id that is wrong, ended, closed, or another user''s.';
+comment on function public.guest_session_jobs is E'Jobs of a guest session, newest first, at most 200: {session_id, expires_at, jobs}. For anyone who holds its id.\n\nWithout payloads and without who created them. 404 session_not_found for an id that is wrong, ended, closed, or another user''s.';
 
-create function public.guest_session_events(p_session_id text, p_job_id uuid, p_after bigint default 0, p_limit integer default 500) returns jsonb
+create function public.guest_session_events(
+  p_session_id text, p_job_id uuid, p_after bigint default 0, p_limit integer default 500
+) returns jsonb
 language sql stable
 set search_path = ''
 begin atomic
   select queue.show_guest_session_events(p_session_id, p_job_id, p_after, p_limit);
 end;
-comment on function public.guest_session_events is E'Events of one job of a guest session after a seq, in order: {events: [{job_id, seq, type, data, created_at}]}.\n\nOf log lines only the number is told, but to the user the guest session is for.';
+comment on function public.guest_session_events is E'Events of one job of a guest session after a seq, in order: {events: [{job_id, seq, type, data, created_at}]}.\n\nLog lines have no data, except for the user the guest session is for.';
 
-create function public.guest_session_feed(p_session_id text, p_cursor text default null, p_limit integer default 500) returns jsonb
+create function public.guest_session_feed(
+  p_session_id text, p_cursor text default null, p_limit integer default 500
+) returns jsonb
 language sql stable
 set search_path = ''
 begin atomic
@@ -181,36 +191,34 @@ comment on function public.guest_session_feed is 'Events of a guest session''s j
 
 create function public.open_guest_session(p_workspace_id uuid, p_options jsonb default '{}') returns jsonb
 language plpgsql
-security definer -- callers hold no rights on the engine's tables: this is the function
+security definer -- callers hold no rights on the engine's tables
 set search_path = ''
 as $$
 declare
-  v_field text;
   v_seconds numeric := 86400;
   v_user uuid;
   v_made queue.guest_sessions;
 begin
   perform queue.may_manage(p_workspace_id);
-  if jsonb_typeof(p_options) is distinct from 'object' then
-    perform queue.refuse(400, 'invalid_argument', 'p_options must be an object', 'options');
-  elsif not exists (select from queue.tenants where id = p_workspace_id) then
-    perform queue.refuse(404, 'workspace_not_found', 'no such workspace', p_workspace_id::text);
+  perform queue.check_names(p_options, array['ttl_seconds', 'user_id'], 'options');
+  if not exists (select from queue.tenants where id = p_workspace_id) then
+    perform queue.refuse_workspace(p_workspace_id);
   end if;
-  select key into v_field from jsonb_object_keys(p_options) as key where key not in ('ttl_seconds', 'user_id') limit 1;
-  if found then
-    perform queue.refuse(400, 'invalid_argument', format('unknown option: %s', left(v_field, 80)), left(v_field, 80));
-  end if;
+
   if p_options ? 'ttl_seconds' then
-    v_seconds := case when jsonb_typeof(p_options -> 'ttl_seconds') = 'number' then (p_options ->> 'ttl_seconds')::numeric else 0 end;
+    v_seconds := case when jsonb_typeof(p_options -> 'ttl_seconds') = 'number'
+      then (p_options ->> 'ttl_seconds')::numeric else 0 end;
     if v_seconds not between 1 and 2592000 then
-      perform queue.refuse(400, 'invalid_argument', 'ttl_seconds must be a number from 1 to 2592000, thirty days', 'ttl_seconds');
+      perform queue.refuse(400, 'invalid_argument', 'ttl_seconds must be a number from 1 to 2592000, thirty days',
+        'ttl_seconds');
     end if;
   end if;
   v_user := queue.uuid_or_refuse(p_options ->> 'user_id', 'user_id');
   if v_user is null and queue.setting('allow_anonymous') is distinct from 'true' then
-    perform queue.refuse(403, 'forbidden', 'anonymous guest sessions are off: name a user_id, or let the operator set allow_anonymous', 'allow_anonymous');
+    perform queue.refuse(403, 'forbidden',
+      'anonymous guest sessions are off: name a user_id, or let the operator set allow_anonymous', 'allow_anonymous');
   end if;
-  -- those that ended long ago leave a few at a time, with anyone who opens the next
+  -- a few of those that ended long ago are deleted whenever one is opened
   delete from queue.guest_sessions where session_id in (
     select session_id from queue.guest_sessions where expires_at < queue.clock() - interval '1 day'
     order by session_id limit 20 for update skip locked);
@@ -221,11 +229,11 @@ begin
   return to_jsonb(v_made);
 end;
 $$;
-comment on function public.open_guest_session is E'Open a session to someone outside: {session_id, workspace_id, user_id, opened_at, expires_at}. For managers and services.\n\nOptions: ttl_seconds (86400), user_id (the one user it is for; anyone who holds the id if left out). Jobs enqueued into the workspace with this session_id are what it shows.';
+comment on function public.open_guest_session is E'Open a session to someone outside: {session_id, workspace_id, user_id, opened_at, expires_at}. For managers and services.\n\nOptions: ttl_seconds (86400), user_id (the one user it is for; anyone who holds the id if omitted). It shows the jobs that are enqueued into the workspace with this session_id.';
 
 create function public.close_guest_session(p_session_id text) returns jsonb
 language plpgsql
-security definer -- callers hold no rights on the engine's tables: this is the function
+security definer -- callers hold no rights on the engine's tables
 set search_path = ''
 as $$
 begin
@@ -233,17 +241,21 @@ begin
   where v.session_id = p_session_id
     and (v.workspace_id in (select queue.my_managed_workspaces()) or auth.uid() is null and queue.is_service());
   if not found then
-    perform queue.refuse(404, 'session_not_found', 'no such session');
+    perform queue.refuse_session();
   end if;
   return jsonb_build_object('closed', true);
 end;
 $$;
-comment on function public.close_guest_session is E'End a guest session now, for managers of its workspace and services: {closed}.\n\nReads are refused and nothing is sent to its topic any more, to no one.';
+comment on function public.close_guest_session is E'End a guest session now, for managers of its workspace and services: {closed}.\n\nFrom then on reads are refused, and nothing is sent to its topic.';
 
-revoke execute on function queue.ensure_guest_session, queue.live_guest_session, queue.is_mine, queue.may_join_guest_session, queue.guest_session_or_refuse, queue.show_guest_session,
-  queue.show_guest_session_events, queue.show_guest_session_feed from public, anon, authenticated, service_role;
-revoke execute on function public.guest_session_jobs, public.guest_session_events, public.guest_session_feed, public.open_guest_session, public.close_guest_session
+revoke execute on function queue.ensure_guest_session, queue.live_guest_session, queue.is_mine,
+  queue.may_join_guest_session, queue.guest_session_or_refuse, queue.show_guest_session,
+  queue.show_guest_session_events, queue.show_guest_session_feed
   from public, anon, authenticated, service_role;
-grant execute on function queue.show_guest_session, queue.show_guest_session_events, queue.show_guest_session_feed, public.guest_session_jobs, public.guest_session_events,
-  public.guest_session_feed to anon, authenticated, service_role;
+revoke execute on function public.guest_session_jobs, public.guest_session_events, public.guest_session_feed,
+  public.open_guest_session, public.close_guest_session
+  from public, anon, authenticated, service_role;
+grant execute on function queue.show_guest_session, queue.show_guest_session_events, queue.show_guest_session_feed,
+  public.guest_session_jobs, public.guest_session_events, public.guest_session_feed
+  to anon, authenticated, service_role;
 grant execute on function public.open_guest_session, public.close_guest_session to authenticated, service_role;

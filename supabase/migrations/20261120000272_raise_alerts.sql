@@ -1,5 +1,5 @@
--- Thresholds that somebody is to hear of: looked at once a minute, raised once, resolved once.
--- An alert is an event of a job of its own type: it takes the outbox that every other event takes.
+-- Alerts: thresholds that are checked once a minute, raised once, resolved once.
+-- An alert is an event of a job of its own type: it goes through the outbox as every other event does.
 
 create table queue.alerts (
   id uuid primary key default queue.new_id(),
@@ -29,23 +29,23 @@ alter table queue.alerts enable row level security;
 revoke all on queue.alerts from public, anon, authenticated, service_role;
 comment on table queue.alerts is 'Thresholds of a workspace, and whether each is exceeded.';
 comment on column queue.alerts.id is 'Identity.';
-comment on column queue.alerts.workspace_id is 'The workspace whose webhooks and people hear of it.';
-comment on column queue.alerts.name is 'What people call it, unique in the workspace.';
+comment on column queue.alerts.workspace_id is 'The workspace whose webhooks and people are notified.';
+comment on column queue.alerts.name is 'Name, unique in the workspace.';
 comment on column queue.alerts.metric is 'failed (jobs), failure_share (0..1, from five jobs up), queue_p95_seconds, '
   'oldest_due_seconds, or queued (jobs that are due).';
-comment on column queue.alerts.job_type is 'Only jobs of this type; null for all but internal ones.';
+comment on column queue.alerts.job_type is 'Only jobs of this type; null for all types except internal ones.';
 comment on column queue.alerts.threshold is 'Raised when the value reaches it.';
-comment on column queue.alerts.minutes is 'How far back is counted.';
-comment on column queue.alerts.whole is 'Over all workspaces; only an operator sets it.';
+comment on column queue.alerts.minutes is 'How many minutes back it counts.';
+comment on column queue.alerts.whole is 'True to count all workspaces; only an operator sets it.';
 comment on column queue.alerts.mail is 'Addresses to write to: members of the workspace.';
 comment on column queue.alerts.enabled is 'False while switched off.';
 comment on column queue.alerts.raised_at is 'Since when it is exceeded; null when it is not.';
-comment on column queue.alerts.value is 'The value when it was last looked at; null when there was nothing to '
+comment on column queue.alerts.value is 'The value when it was last checked; null when there was nothing to '
   'measure.';
-comment on column queue.alerts.checked_at is 'When that was.';
-comment on column queue.alerts.last_job_id is 'The job that told of it last.';
-comment on column queue.alerts.created_by is 'Who made it.';
-comment on column queue.alerts.created_at is 'When it was made.';
+comment on column queue.alerts.checked_at is 'When it was last checked.';
+comment on column queue.alerts.last_job_id is 'The job that announced it last.';
+comment on column queue.alerts.created_by is 'Who created it.';
+comment on column queue.alerts.created_at is 'When it was created.';
 
 insert into queue.job_types (job_type, max_attempts, backoff_first_seconds, backoff_cap_seconds, timeout_seconds,
   events, internal)
@@ -70,7 +70,7 @@ as $$
       else not exists (select 1 from queue.job_types as t where t.job_type = n.job_type and t.internal) end
   group by 1, 2
 $$;
-comment on function queue.alert_counts is 'What ended in an alert''s minutes, by outcome and queue time.';
+comment on function queue.alert_counts is 'The attempts that ended within an alert''s minutes, by outcome and queue time.';
 
 create function queue.alert_value(p_alert queue.alerts, p_now timestamptz) returns double precision
 language plpgsql stable
@@ -121,12 +121,12 @@ declare
 begin
   v_id := (queue.enqueue_unwaited(p_alert.workspace_id, jsonb_build_object('job_type', 'alert',
     'payload', v_data || jsonb_build_object('mail', p_alert.mail))) #>> '{ids,0}')::uuid;
-  perform queue.tell(v_id, jsonb_build_array(jsonb_build_object('type', 'alert.' || p_state, 'data', v_data)));
+  perform queue.append_events(v_id, jsonb_build_array(jsonb_build_object('type', 'alert.' || p_state, 'data', v_data)));
   return v_id;
 end;
 $$;
-comment on function queue.announce_alert is 'Make the job that carries an alert: its event goes to webhooks, the job '
-  'itself writes the mail.';
+comment on function queue.announce_alert is 'Enqueue the job of an alert: its event goes to webhooks, and the job '
+  'writes the mail.';
 
 create function queue.check_alerts(p_now timestamptz) returns integer
 language plpgsql
@@ -155,7 +155,7 @@ begin
   return v_count;
 end;
 $$;
-comment on function queue.check_alerts is 'Look at the alerts that were looked at longest ago, at most 200; returns '
+comment on function queue.check_alerts is 'Check the alerts that were checked longest ago, at most 200; returns '
   'how many were raised or resolved.';
 
 create function queue.alert_problem(p_workspace_id uuid, p_alert jsonb) returns text[]
@@ -173,7 +173,7 @@ begin
     return array['422', 'unknown_job_type', 'no worker has registered the job type ' || left(p_alert ->> 'job_type',
       100), 'job_type'];
   end if;
-  -- whoever may set an address could write to strangers
+  -- with any address a caller could send mail to strangers
   select a.value into v_address
   from jsonb_array_elements_text(case when jsonb_typeof(p_alert -> 'mail') = 'array' then p_alert -> 'mail'
     else '[]' end) as a
@@ -186,8 +186,8 @@ begin
   return null;
 end;
 $$;
-comment on function queue.alert_problem is 'Why an alert cannot be kept so: [status, word, message, field]; null '
-  'when it can.';
+comment on function queue.alert_problem is 'What is wrong with an alert: {status, hint, message, field}; null when '
+  'nothing is.';
 
 create function public.put_alert(p_workspace_id uuid, p_alert jsonb) returns jsonb
 language plpgsql
@@ -195,22 +195,15 @@ security definer -- callers hold no rights on the engine's tables
 set search_path = ''
 as $$
 declare
-  v_field text;
   v_problem text[];
   v_made queue.alerts;
 begin
   perform queue.may_manage(p_workspace_id);
-  if jsonb_typeof(p_alert) is distinct from 'object' then
-    perform queue.refuse(400, 'invalid_argument', 'an alert must be an object', 'alert');
-  end if;
-  select key into v_field from jsonb_object_keys(p_alert) as key
-  where key <> all (array['name', 'metric', 'job_type', 'threshold', 'minutes', 'whole', 'mail', 'enabled']) limit 1;
-  if found then
-    perform queue.refuse(400, 'invalid_argument', format('unknown field: %s', left(v_field, 80)), left(v_field, 80));
-  end if;
+  perform queue.check_names(p_alert,
+    array['name', 'metric', 'job_type', 'threshold', 'minutes', 'whole', 'mail', 'enabled'], 'alert');
   v_problem := queue.alert_problem(p_workspace_id, p_alert);
   if v_problem is not null then
-    perform queue.refuse(v_problem[1]::integer, v_problem[2], v_problem[3], v_problem[4]);
+    perform queue.refuse_problem(v_problem);
   elsif (select count(*) from queue.alerts as a
       where a.workspace_id = p_workspace_id and a.name is distinct from p_alert ->> 'name') >= 50 then
     perform queue.refuse(429, 'quota_exceeded', 'a workspace has at most 50 alerts', '50');
@@ -231,13 +224,12 @@ exception
     perform queue.refuse(400, 'invalid_argument',
       'name, metric and threshold must be given: a metric of failed, failure_share, '
       || 'queue_p95_seconds, oldest_due_seconds or queued, a threshold of 0 or more, and minutes from 1 to 1440',
-        'alert');
+      'alert');
 end;
 $$;
-comment on function public.put_alert is E'Make the alert of that name, or change it, by a manager: {name, metric, '
-  'threshold, minutes = 15, job_type?, mail = [], whole = false, enabled = true}.\n\nWhen it is raised '
-  'and when it is resolved, the workspace''s webhooks get alert.raised and alert.resolved, '
-  'and the addresses in mail a message.';
+comment on function public.put_alert is E'Create the alert of that name or change it, by a manager: {name, metric, '
+  'threshold, minutes = 15, job_type?, mail = [], whole = false, enabled = true}.\n\nWhen it is raised and when it '
+  'is resolved, the workspace''s webhooks get alert.raised and alert.resolved, and the addresses in mail a message.';
 
 create function public.delete_alert(p_workspace_id uuid, p_name text) returns jsonb
 language plpgsql
@@ -253,7 +245,7 @@ begin
   return jsonb_build_object('deleted', p_name);
 end;
 $$;
-comment on function public.delete_alert is 'Remove an alert, by a manager: {deleted: name}.';
+comment on function public.delete_alert is 'Delete an alert, by a manager: {deleted: name}.';
 
 create function public.list_alerts(p_workspace_id uuid) returns jsonb
 language plpgsql stable
@@ -272,6 +264,6 @@ comment on function public.list_alerts is 'Alerts of a workspace by name, each w
 revoke execute on function queue.alert_counts, queue.alert_value, queue.announce_alert, queue.check_alerts,
   queue.alert_problem
   from public, anon, authenticated, service_role;
-revoke execute on function public.put_alert, public.delete_alert, public.list_alerts from public, anon,
-  authenticated, service_role;
+revoke execute on function public.put_alert, public.delete_alert, public.list_alerts
+  from public, anon, authenticated, service_role;
 grant execute on function public.put_alert, public.delete_alert, public.list_alerts to authenticated, service_role;

@@ -12,16 +12,15 @@ create table queue.parked (
 );
 create index parked_by_time on queue.parked (retry_at);
 alter table queue.parked enable row level security;
-comment on table queue.parked is E'Items of maintenance that failed alone: left out of what is done, and tried again '
-  'last.\n\n'
-  'Whatever an item does, those beside it get on. Shown by queue_health.';
+comment on table queue.parked is E'Items of maintenance that failed alone: left out of the next calls, and tried '
+  'again last.\n\nSo one item that always fails does not stop the others. Shown by queue_health.';
 comment on column queue.parked.task is 'The task, see queue.due_tasks.';
 comment on column queue.parked.item is 'What failed: the id of a job, a signal or a schedule.';
-comment on column queue.parked.failed_at is 'When, the last time.';
+comment on column queue.parked.failed_at is 'When it last failed.';
 comment on column queue.parked.failure is 'The error, with its SQLSTATE.';
 comment on column queue.parked.failures is 'How often.';
-comment on column queue.parked.retry_at is 'When it is tried again: after ten seconds, twice as long after each '
-  'failure, an hour at most.';
+comment on column queue.parked.retry_at is 'When it is tried again: ten seconds after the first failure, twice as '
+  'long after each further one, at most an hour.';
 revoke all on queue.parked from public, anon, authenticated, service_role;
 create index deferred_by_turn on queue.deferred (workspace_id, run_at);
 
@@ -38,7 +37,7 @@ begin
   raise warning 'an item of maintenance is parked: % %: %', p_task, p_item, p_failure;
 end;
 $$;
-comment on function queue.park is 'Leave an item out of maintenance for a while.';
+comment on function queue.park is 'Note that an item failed, and leave it out of maintenance until retry_at.';
 
 create function queue.due_jobs(p_limit integer, p_now timestamptz) returns uuid[]
 language plpgsql
@@ -57,7 +56,7 @@ begin
   if cardinality(v_ids) < p_limit then
     return v_ids;
   end if;
-  -- a crowd: half of the places for the oldest, half for an equal share of each tenant
+  -- more than fit: half of the places for the oldest, half in equal shares for the tenants
   v_tenants := queue.some_tenants('deferred', 250);
   return array(
     select f.job_id from unnest(v_tenants) as t (workspace_id) cross join lateral (
@@ -69,8 +68,8 @@ begin
     select i from unnest(v_ids[1:p_limit / 2]) as i);
 end;
 $$;
-comment on function queue.due_jobs is E'Deferred jobs to make ready now, the oldest first.\n\n'
-  'When more are due than p_limit, no tenant''s crowd keeps another''s job waiting: each gets a share.';
+comment on function queue.due_jobs is E'Deferred jobs to make ready now, the oldest first.\n\nWhen more are due '
+  'than p_limit, each tenant gets a share, so that none waits behind another''s many jobs.';
 
 create function queue.due_items(p_task text, p_limit integer, p_now timestamptz) returns text[]
 language plpgsql
@@ -171,8 +170,8 @@ exception
     failure := format('%s (%s)', sqlerrm, sqlstate);
 end;
 $$;
-comment on function queue.try_items is 'The same in a subtransaction: what fails is undone, told, and spreads no '
-  'further.';
+comment on function queue.try_items is 'The same as queue.maintain in a subtransaction: a failure is rolled back '
+  'and returned, and does not stop the call.';
 
 create function queue.try_one_by_one(
   p_task text, p_items text[], p_now timestamptz, p_until timestamptz
@@ -197,14 +196,14 @@ begin
   return v_done;
 end;
 $$;
-comment on function queue.try_one_by_one is 'Do items that failed together each for itself, and park those that fail.';
+comment on function queue.try_one_by_one is 'Do items that failed together one by one, and park those that fail.';
 
 create function queue.maintain_in_bites(p_task text, p_now timestamptz, p_until timestamptz) returns integer
 language plpgsql
 set search_path = ''
 as $$
 declare
-  -- after a cancellation in smaller bites: what cannot be swallowed is alone in the end, and the rest gets on
+  -- after a cancellation in smaller bites, until the item that fails is alone and the rest is done
   v_failures integer := (select least(3, failures) from queue.maintenance_tasks where name = p_task);
   v_bite integer := greatest(1, 500 / (10 ^ v_failures)::integer);
   v_items text[];
@@ -212,7 +211,7 @@ declare
   v_one integer;
   v_done integer := 0;
 begin
-  -- what ends may let others end or go on; small bites are many
+  -- an end may let others end or continue; small bites are many
   for v_round in 1..greatest(case p_task when 'signals' then 5 else 1 end, 500 / v_bite) loop
     v_items := queue.due_items(p_task, v_bite, p_now);
     exit when v_items = '{}';
@@ -241,11 +240,9 @@ begin
   return v_done;
 end;
 $$;
-comment on function queue.maintain_in_bites is E'Do what is due of a task, about 500 items; null when it failed or '
-  'was cancelled.\n\n'
-  'Items that fail together are done one by one, and those that fail alone are parked. A cancelled task is done in '
-  'bites of '
-  'a tenth the next time; an item that is cancelled alone is parked.';
+comment on function queue.maintain_in_bites is E'Do the due items of a task, about 500 items; null when it failed '
+  'or was cancelled.\n\nItems that fail together are done one by one, and those that fail alone are parked. A '
+  'cancelled task is done in bites of a tenth the next time; an item that is cancelled alone is parked.';
 
 create function queue.try_to_maintain(p_task text, p_now timestamptz, p_until timestamptz) returns integer
 language plpgsql
@@ -263,8 +260,8 @@ exception
 end;
 $$;
 comment on function queue.try_to_maintain is E'Do a task in a subtransaction; null when it failed or was cancelled, '
-  'which is noted and does not spread.\n\n'
-  'A task that failed is parked for five seconds, twice as long after each further failure, at most an hour.';
+  'which is noted and does not stop the other tasks.\n\nA task that failed is parked for five seconds, twice as long '
+  'after each further failure, at most an hour.';
 
 create function queue.retry_parked(p_now timestamptz, p_until timestamptz) returns integer
 language plpgsql
@@ -278,7 +275,7 @@ begin
   for v_one in select * from queue.parked where retry_at <= p_now order by retry_at limit 20 loop
     exit when clock_timestamp() > p_until;
     v_tried := queue.try_items(v_one.task, array[v_one.item], p_now, p_until);
-    if v_tried.failure is null then -- done, or gone
+    if v_tried.failure is null then -- done, or deleted
       delete from queue.parked where task = v_one.task and item = v_one.item;
       v_done := v_done + 1;
     else
@@ -289,7 +286,7 @@ begin
   return v_done;
 end;
 $$;
-comment on function queue.retry_parked is 'Try parked items again, each for itself.';
+comment on function queue.retry_parked is 'Try parked items again, one by one.';
 
 create function queue.due_tasks(p_now timestamptz) returns setof text
 language sql stable
@@ -303,7 +300,7 @@ as $$
     (12, 'orphans', interval '5 minutes'),
     (13, 'messages', interval '0'),
     (17, 'alerts', interval '1 minute'),
-    -- what these lock is wanted by leases, so they come last
+    -- leases need what these lock, so they come last
     (14, 'sweep', interval '1 minute'), (15, 'buckets', interval '1 minute')) as t (place, name, every)
   join queue.maintenance_tasks as u on u.name = t.name
   where (u.done_at <= p_now - t.every or u.cursor = 'behind')
@@ -341,8 +338,8 @@ begin
         and (exists (select 1 from queue.stat_deltas) or exists (select 1 from queue.ended))));
 end;
 $$;
-comment on function queue.maintenance_is_due is 'Whether a call of run_maintenance would find something to do: an idle '
-  'queue wants none, and what is parked waits for its time.';
+comment on function queue.maintenance_is_due is 'Whether a call of run_maintenance would find something to do: not '
+  'for an idle queue, nor before retry_at of what is parked.';
 
 create function public.run_maintenance(p_request jsonb default '{}') returns jsonb
 language plpgsql
@@ -390,21 +387,18 @@ begin
       and queue.maintenance_is_due(v_now));
 exception
   when invalid_text_representation or numeric_value_out_of_range then
-    perform queue.refuse(400, 'invalid_argument',
-      'the request has a value of the wrong type: ' || sqlerrm, 'p_request');
+    perform queue.refuse_value('the request', 'p_request', sqlerrm);
 end;
 $$;
 comment on function public.run_maintenance is E'Do what is due besides leasing, for at most budget_ms (50 to 5,000, '
-  'default 1,000): {done: {task: count}, failed: [task], parked, more, busy}.\n\n'
-  'Called by workers beside their leases, which never depend on it. Each task and each of its items is guarded on its '
-  'own: '
-  'what fails or is cancelled is noted, parked and tried last (see queue_health). more asks for another call; busy '
-  'says that '
-  'another worker is at it; parked is how many items wait to be tried again.';
+  'default 1,000): {done: {task: count}, failed: [task], parked, more, busy}.\n\nCalled by workers beside their '
+  'leases, which never depend on it. Each task and each of its items is guarded on its own: what fails or is '
+  'cancelled is noted, parked and tried last (see queue_health). more: call again; busy: another worker does it now; '
+  'parked: how many items wait to be tried again.';
 
 revoke execute on function queue.park, queue.due_jobs, queue.due_items, queue.maintain, queue.try_items,
-  queue.try_one_by_one,
-  queue.maintain_in_bites, queue.try_to_maintain, queue.retry_parked, queue.due_tasks, queue.maintenance_is_due
+  queue.try_one_by_one, queue.maintain_in_bites, queue.try_to_maintain, queue.retry_parked, queue.due_tasks,
+  queue.maintenance_is_due
   from public, anon, authenticated, service_role;
 revoke execute on function public.run_maintenance from public, anon, authenticated, service_role;
 grant execute on function public.run_maintenance to job_worker, service_role;

@@ -12,8 +12,8 @@ comment on table queue.worker_runs is 'Bounded runs of workers under way; only w
 comment on column queue.worker_runs.run_id is 'Identity, chosen by the worker.';
 comment on column queue.worker_runs.worker_id is 'Who runs.';
 comment on column queue.worker_runs.started_at is 'When it was admitted.';
-comment on column queue.worker_runs.expires_at is 'By when its host has ended it; a run that was killed counts until '
-  'then.';
+comment on column queue.worker_runs.expires_at is 'When its host ends it at the latest; a run that was killed '
+  'counts until then.';
 alter table queue.worker_runs enable row level security;
 
 create function public.begin_worker_run(p_request jsonb) returns json
@@ -46,13 +46,12 @@ begin
   return json_build_object('admitted', false, 'free', 0);
 exception
   when invalid_text_representation or numeric_value_out_of_range then
-    perform queue.refuse(400, 'invalid_argument', 'the request has a value of the wrong type: ' || sqlerrm,
-      'p_request');
+    perform queue.refuse_value('the request', 'p_request', sqlerrm);
 end;
 $$;
 comment on function public.begin_worker_run is E'Admit a worker''s run unless `most` are under way: {admitted, '
-  'free}.\n\nRequest: {run_id, worker_id, most, seconds}. seconds bounds how long it counts if it never says '
-  'goodbye. May be repeated under one run_id. A worker that is not admitted leases nothing and ends.';
+  'free}.\n\nRequest: {run_id, worker_id, most, seconds}. seconds bounds how long it counts if its end is never '
+  'reported. May be repeated with the same run_id. A worker that is not admitted leases nothing and ends.';
 
 create function public.end_worker_run(p_request jsonb) returns json
 language plpgsql
@@ -67,8 +66,8 @@ exception
     perform queue.refuse(400, 'invalid_argument', 'run_id must be a uuid', 'p_request');
 end;
 $$;
-comment on function public.end_worker_run is E'End an admitted run: {ended}; false when it was not under way any '
-  'more.\n\nRequest: {run_id}. May be repeated.';
+comment on function public.end_worker_run is E'End an admitted run: {ended}; false when it had ended '
+  'before.\n\nRequest: {run_id}. May be repeated.';
 
 revoke all on queue.worker_runs from public, anon, authenticated, service_role;
 revoke execute on function public.begin_worker_run, public.end_worker_run

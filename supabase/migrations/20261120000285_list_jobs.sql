@@ -1,32 +1,23 @@
 -- Lists and counts of jobs that read by their limit, whatever else there is: each state is read
 -- from the index or the narrow table that holds it in order, and what none holds is looked for in slices.
 
--- a webhook's deliveries are few among many jobs; nobody else's job pays for their order
+-- a webhook's deliveries are few among many jobs; no other job pays for their order
 create index jobs_by_webhook on public.jobs (concurrency_key, created_at, id) where job_type = 'webhook_delivery';
 
 create type queue.list_place as (created_at timestamptz, id uuid);
-comment on type queue.list_place is 'Where a job stands in a list.';
+comment on type queue.list_place is 'The place of a job in a list.';
 
 create function queue.list_filter(p_filter jsonb, p_known text[]) returns jsonb
 language plpgsql immutable
 set search_path = ''
 as $$
-declare
-  v_name text;
 begin
-  if jsonb_typeof(coalesce(p_filter, '{}')) <> 'object' then
-    perform queue.refuse(400, 'invalid_argument', 'the filter must be an object', 'filter');
-  end if;
-  for v_name in select jsonb_object_keys(p_filter) loop
-    if v_name <> all (p_known) then
-      perform queue.refuse(400, 'invalid_argument', format('unknown filter: %s', left(v_name, 80)), left(v_name, 80));
-    end if;
-  end loop;
+  perform queue.check_names(coalesce(p_filter, '{}'), p_known, 'filter');
   return coalesce(jsonb_strip_nulls(p_filter), '{}');
 end;
 $$;
-comment on function queue.list_filter is 'The filter without its nulls; 400 for a name nobody knows, so that a typo '
-  'does not match everything.';
+comment on function queue.list_filter is 'The filter without its nulls; 400 for an unknown name, so that a typo does '
+  'not match everything.';
 
 create function queue.hex_of(p_text text) returns text
 language sql immutable
@@ -36,8 +27,8 @@ as $$
 $$;
 comment on function queue.hex_of is 'The digits of (a part of) an id, 6 to 32 of them; null for any other text.';
 
-create function queue.list_sources(p_filter jsonb, p_workspaces uuid[]) returns table (source text, workspace_id uuid,
-  word text)
+create function queue.list_sources(p_filter jsonb, p_workspaces uuid[])
+returns table (source text, workspace_id uuid, word text)
 language plpgsql immutable
 set search_path = ''
 as $$
@@ -70,8 +61,8 @@ begin
   end if;
 end;
 $$;
-comment on function queue.list_sources is E'What a list is read from and merged of.\n\nOne index or narrow table per '
-  'state and workspace, or the one of a tag, session, parent, batch or part of an id.';
+comment on function queue.list_sources is E'The sources that a list is read from and merged of.\n\nOne index or '
+  'narrow table per state and workspace, or the one of a tag, session, parent, batch or part of an id.';
 
 create function queue.list_where(p_filter jsonb) returns text
 language sql immutable
@@ -112,8 +103,8 @@ as $$
       or $2 is not null and (replace(id::text, ''-'', '''') like $2 || ''%'' or replace(id::text, ''-'',
         '''') like ''%'' || $2))' end)
 $$;
-comment on function queue.list_where is 'The conditions of a filter on each job, beyond what its source has sorted '
-  'out.';
+comment on function queue.list_where is 'The conditions of a filter on each job, beyond those that its source '
+  'already meets.';
 
 create function queue.list_words(p_filter jsonb) returns jsonb
 language plpgsql stable
@@ -148,7 +139,7 @@ begin
   return v_filter;
 end;
 $$;
-comment on function queue.list_words is 'The filter of a list, every name and word in it known.';
+comment on function queue.list_words is 'The checked filter of a list: 400 for an unknown name or state.';
 
 create function queue.list_workspaces(p_filter jsonb) returns uuid[]
 language plpgsql stable
@@ -235,7 +226,7 @@ declare
   v_one queue.list_place;
   v_mark queue.list_place;
 begin
-  -- half a place in the list would start it again, for ever
+  -- half a cursor would start the list again, for ever
   if coalesce(jsonb_typeof(p_cursor), 'null') <> 'null' and (jsonb_typeof(p_cursor) <> 'object'
       or p_cursor ->> 'created_at' is null or p_cursor ->> 'id' is null) then
     perform queue.refuse(400, 'invalid_argument', 'cursor must be a page''s next: {created_at, id}', 'cursor');
@@ -263,7 +254,7 @@ begin
     end if;
   end loop;
 
-  if v_filter ? 'id_prefix' then -- by id, which leaves the order of creation to whoever makes ids
+  if v_filter ? 'id_prefix' then -- by id, which is the order of creation only where ids are made here
     v_found := array(select a from unnest(v_all) as a order by (a).id desc);
   else
     v_found := array(select a from unnest(v_all) as a where v_mark is null or a >= v_mark
@@ -278,18 +269,18 @@ begin
     'next', case when v_mark is not null then row_to_json(v_mark) end);
 exception
   when invalid_text_representation or invalid_datetime_format or datetime_field_overflow or invalid_parameter_value then
-    perform queue.refuse(400, 'invalid_argument', 'the filter has a value of the wrong type: ' || sqlerrm, 'filter');
+    perform queue.refuse_value('the filter', 'filter', sqlerrm);
 end;
 $$;
-comment on function public.list_jobs is E'Jobs, newest first: {jobs: […], next: {created_at, id} | null}; give next '
-  'as p_cursor to go on, whole.\n\nFilter: workspace_id, status […], state […] (queued, scheduled, retrying, '
-  'running, suspended, completed, failed, cancelled), job_type, queue, session_id, parent_id, batch_id, tag, '
-  'payload {field: value}, created_after, created_before, finished_after, finished_before, min_run_ms, max_run_ms, '
-  'error (part of its message), error_type, error_fingerprint, worker_id, version, search (part of a type, error, '
-  'tag, idempotency key or id, or of a payload up to 8 kB), id_prefix (6 to 32 digits; then in order of ids). Reads '
-  'at most 200 jobs per job asked for (p_limit, 1 to 200) from each state: a page may hold fewer than asked for, '
-  'even none, and still have a next one; a tag is found at any age. Members see their own workspaces; the service '
-  'names one.';
+comment on function public.list_jobs is E'Jobs, newest first: {jobs: […], next: {created_at, id} | null}; pass next '
+  'as p_cursor to continue, as it is.\n\nFilter: workspace_id, status […], state […] (queued, scheduled, retrying, '
+  'running, suspended, completed, failed, cancelled), job_type, queue, session_id, parent_id, batch_id, tag, payload '
+  '{field: value}, created_after, created_before, finished_after, finished_before, min_run_ms, max_run_ms, error '
+  '(part of its message), error_type, error_fingerprint, worker_id, version, search (part of a type, error, tag, '
+  'idempotency key or id, or of a payload up to 8 kB), id_prefix (6 to 32 digits; then in order of ids). Reads at '
+  'most 200 jobs per job asked for (p_limit, 1 to 200) from each state: a page may hold fewer than asked for, even '
+  'none, and still have a next one; a tag is found at any age. Members see their own workspaces; the service names '
+  'one.';
 
 create index deferred_by_next_run on queue.deferred (workspace_id, run_at, job_id);
 create index waits_by_next_run on queue.waits (workspace_id, timeout_at, job_id) where timeout_at is not null;
@@ -312,8 +303,8 @@ as $$
     when 'priority' then 'p.priority::double precision'
     when 'attempts' then 'p.attempts::double precision' end
 $$;
-comment on function queue.sort_key is 'The number that a list sorted so is in the order of; null for a word that is '
-  'none of them.';
+comment on function queue.sort_key is 'The expression that a sort order of lists sorts by; null for an unknown '
+  'order.';
 
 create function public.sort_jobs(
   p_filter jsonb default '{}', p_by text default 'created_at', p_descending boolean default true,
@@ -322,7 +313,7 @@ create function public.sort_jobs(
 language plpgsql stable
 security definer -- leases and waits, which hold the running and waiting jobs in order, are the engine's own
 set search_path = ''
-set enable_seqscan = off -- no further than looked at
+set enable_seqscan = off -- no further than read
 set enable_bitmapscan = off
 set jit = off
 as $$
@@ -377,12 +368,12 @@ begin
     join public.jobs as j on j.id = f.id));
 exception
   when invalid_text_representation or invalid_datetime_format or datetime_field_overflow or invalid_parameter_value then
-    perform queue.refuse(400, 'invalid_argument', 'the filter has a value of the wrong type: ' || sqlerrm, 'filter');
+    perform queue.refuse_value('the filter', 'filter', sqlerrm);
 end;
 $$;
-comment on function public.sort_jobs is E'Jobs in another order than their age: {jobs, more, cut}; go on by '
+comment on function public.sort_jobs is E'Jobs in another order than their age: {jobs, more, cut}; continue by '
   'p_offset.\n\nBy created_at, started_at, finished_at, next_run_at, queue_ms, run_ms, total_ms, priority or '
-  'attempts; filters as in list_jobs. Sorts the 10,000 youngest of each state; cut tells that there are older ones. '
+  'attempts; filters as in list_jobs. Sorts the 10,000 youngest of each state; cut says that there are older ones. '
   'By next_run_at what is scheduled, retrying or suspended is read in its own order, so the next to run come first '
   'however many there are.';
 
@@ -434,16 +425,16 @@ begin
     'more', v_more);
 exception
   when invalid_text_representation then
-    perform queue.refuse(400, 'invalid_argument', 'the filter has a value of the wrong type: ' || sqlerrm, 'filter');
+    perform queue.refuse_value('the filter', 'filter', sqlerrm);
 end;
 $$;
 comment on function public.count_jobs is E'How many jobs of a workspace are in each state: {counts: {status: n}, '
-  'states: {state: n}, more: [status]}.\n\nFilter: job_type, queue, parent_id. Looks at no more than 10,000 jobs '
-  'per state; more names the states that have more to look at, whose number is the least there are.';
+  'states: {state: n}, more: [status]}.\n\nFilter: job_type, queue, parent_id. Looks at no more than 10,000 jobs per '
+  'state; more names the states that have more: their number is a lower bound.';
 
 create function public.dead_letters(p_workspace_id uuid) returns jsonb
 language plpgsql stable
-security definer -- callers hold no rights on the engine's tables: this is the function
+security definer -- callers hold no rights on the engine's tables
 set search_path = ''
 as $$
 declare
@@ -471,12 +462,13 @@ end;
 $$;
 comment on function public.dead_letters is E'The dead letters of a workspace by what went wrong: {groups: '
   '[{job_type, error_fingerprint, jobs, first_at, last_at, latest_id, error_message}], more}, the largest group '
-  'first.\n\nLooks at the 10,000 youngest jobs that failed; more tells that there may be others. A group goes to '
-  'redrive_jobs by its type and fingerprint.';
+  'first.\n\nLooks at the 10,000 youngest jobs that failed; more says that there may be others. Pass a group''s type '
+  'and fingerprint to redrive_jobs.';
 
 revoke execute on function queue.list_filter, queue.hex_of, queue.list_sources, queue.list_where, queue.list_words,
-  queue.list_workspaces, queue.list_from, queue.sort_key from public, anon, authenticated, service_role;
-revoke execute on function public.list_jobs, public.sort_jobs, public.count_jobs, public.dead_letters from public,
-  anon, authenticated, service_role;
-grant execute on function public.list_jobs, public.sort_jobs, public.count_jobs, public.dead_letters to authenticated,
-  service_role;
+  queue.list_workspaces, queue.list_from, queue.sort_key
+  from public, anon, authenticated, service_role;
+revoke execute on function public.list_jobs, public.sort_jobs, public.count_jobs, public.dead_letters
+  from public, anon, authenticated, service_role;
+grant execute on function public.list_jobs, public.sort_jobs, public.count_jobs, public.dead_letters
+  to authenticated, service_role;

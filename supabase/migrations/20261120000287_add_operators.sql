@@ -1,4 +1,4 @@
--- People on call see the jobs of every workspace, and each look and each act of theirs is written down.
+-- Operators see the jobs of every workspace; each of their reads and actions is written to an audit log.
 -- An operator opens a workspace for a time and is a member of it until then: every rule stays where it is.
 
 create table queue.operators (
@@ -10,7 +10,7 @@ create table queue.operators (
 comment on table queue.operators is 'People on call: they list the jobs of all workspaces, and open one to look '
   'closer and to act.';
 comment on column queue.operators.user_id is 'The Supabase Auth user.';
-comment on column queue.operators.added_at is 'Since when.';
+comment on column queue.operators.added_at is 'When they became one.';
 comment on column queue.operators.note is 'Why, or for which team.';
 
 create table queue.operator_access (
@@ -26,7 +26,7 @@ comment on table queue.operator_access is 'Workspaces that an operator has open:
   'steer its jobs as a member does.';
 comment on column queue.operator_access.user_id is 'The operator.';
 comment on column queue.operator_access.workspace_id is 'The workspace.';
-comment on column queue.operator_access.reason is 'What they gave as the reason.';
+comment on column queue.operator_access.reason is 'The reason they gave.';
 comment on column queue.operator_access.opened_at is 'Since when.';
 comment on column queue.operator_access.expires_at is 'Until when.';
 
@@ -47,15 +47,15 @@ create index actions_by_workspace on queue.actions (workspace_id, id);
 create index actions_by_job on queue.actions (job_id, id) where job_id is not null;
 create index actions_by_operator on queue.actions (user_id, id) where as_operator;
 create index actions_by_time on queue.actions (at);
-comment on table queue.actions is 'Who cancelled, retried, answered or paused what, and what operators listed and '
-  'opened.';
+comment on table queue.actions is 'Audit log: who cancelled, retried, answered or paused what, and what operators '
+  'listed and opened.';
 comment on column queue.actions.id is 'Identity and order.';
 comment on column queue.actions.at is 'When.';
 comment on column queue.actions.user_id is 'Who; null for a service.';
 comment on column queue.actions.as_operator is 'True when it was possible only because they are an operator.';
 comment on column queue.actions.action is 'list, open, close, cancel, retry, redrive, answer, pause or resume.';
 comment on column queue.actions.workspace_id is 'The workspace; null for all of them.';
-comment on column queue.actions.job_id is 'The job; null when several were meant.';
+comment on column queue.actions.job_id is 'The job; null for several.';
 comment on column queue.actions.jobs is 'How many jobs it changed.';
 comment on column queue.actions.detail is 'The filter, the reason, or what was paused.';
 
@@ -91,7 +91,7 @@ comment on function queue.opened_workspaces is 'Workspaces that the caller has o
 
 create function queue.note_action(
   p_action text, p_workspace_id uuid, p_job_id uuid default null, p_jobs integer default 1,
-    p_detail jsonb default null
+  p_detail jsonb default null
 ) returns void
 language sql
 set search_path = ''
@@ -101,10 +101,11 @@ as $$
       select 1 from queue.tenant_members as m where m.user_id = auth.uid() and m.workspace_id = p_workspace_id),
     p_action, p_workspace_id, p_job_id, p_jobs, p_detail
 $$;
-comment on function queue.note_action is 'Write down what the caller did, in the transaction that does it.';
+comment on function queue.note_action is 'Write what the caller does to the audit log, in the same transaction.';
 
-create function queue.note_bulk(p_action text, p_workspace_id uuid, p_ids uuid[], p_count integer,
-  p_filter jsonb) returns void
+create function queue.note_bulk(
+  p_action text, p_workspace_id uuid, p_ids uuid[], p_count integer, p_filter jsonb
+) returns void
 language plpgsql
 set search_path = ''
 as $$
@@ -116,8 +117,8 @@ begin
   end if;
 end;
 $$;
-comment on function queue.note_bulk is 'Write down an act on many jobs, unless it changed none; of ids that were '
-  'named the first 20 are kept.';
+comment on function queue.note_bulk is 'Write an action on many jobs to the audit log, unless it changed none; of '
+  'given ids the first 20 are kept.';
 
 create function queue.prune_actions(p_limit integer, p_now timestamptz) returns void
 language plpgsql
@@ -147,10 +148,10 @@ begin
   end if;
   return v_mail;
 exception when insufficient_privilege or undefined_column then
-  return null; -- an Auth of another make
+  return null; -- Auth may be another product's
 end;
 $$;
-comment on function queue.mail_of is 'The mail address of an Auth user; null where Auth keeps none.';
+comment on function queue.mail_of is 'The mail address of an Auth user; null when there is none.';
 
 create function queue.actor(p_by text) returns text
 language sql stable
@@ -183,7 +184,7 @@ comment on function public.people is E'Mail addresses by user id, of at most 200
 
 create function public.list_actions(
   p_workspace_id uuid default null, p_job_id uuid default null, p_before bigint default null,
-    p_limit integer default 50
+  p_limit integer default 50
 ) returns jsonb
 language plpgsql stable
 security definer -- callers hold no rights on the engine's tables
@@ -213,8 +214,8 @@ begin
 end;
 $$;
 comment on function public.list_actions is E'Who did what, the latest first: {actions: [{id, at, by, as_operator, '
-  'action, workspace_id, job_id, jobs, detail}]}.\n\nOf a job or a workspace for its members, who see what '
-  'operators did there too; of everything for operators.';
+  'action, workspace_id, job_id, jobs, detail}]}.\n\nMembers see the actions on their jobs and workspaces, also '
+  'those of operators; operators see all.';
 
 create function public.operator_session() returns jsonb
 language sql stable
@@ -248,20 +249,20 @@ begin
   if v_job_id is not null then
     select j.workspace_id into v_workspace from public.jobs as j where j.id = v_job_id;
     if not found then
-      perform queue.refuse(404, 'job_not_found', 'no such job', v_job_id::text);
+      perform queue.refuse_job(v_job_id);
     end if;
   end if;
   select t.name into v_name from queue.tenants as t where t.id = v_workspace;
   if v_name is null then
-    perform queue.refuse(404, 'workspace_not_found', 'no such workspace', v_workspace::text);
+    perform queue.refuse_workspace(v_workspace);
   end if;
   perform queue.note_action('open', v_workspace, v_job_id, 0, jsonb_strip_nulls(jsonb_build_object('reason',
     left(p_request ->> 'reason', 500))));
   insert into queue.operator_access (user_id, workspace_id, reason, expires_at)
   values (auth.uid(), v_workspace, left(p_request ->> 'reason', 500), v_until)
   on conflict (user_id, workspace_id) do update set
-    expires_at = greatest(operator_access.expires_at, excluded.expires_at), reason = coalesce(excluded.reason,
-      operator_access.reason);
+    expires_at = greatest(operator_access.expires_at, excluded.expires_at),
+    reason = coalesce(excluded.reason, operator_access.reason);
   return jsonb_build_object('workspace_id', v_workspace, 'name', v_name, 'expires_at', v_until);
 exception
   when invalid_text_representation or numeric_value_out_of_range then
@@ -269,8 +270,8 @@ exception
 end;
 $$;
 comment on function public.operator_open is E'Open a workspace, or that of a job: {workspace_id | job_id, reason?, '
-  'minutes = 60}; returns {workspace_id, name, expires_at}.\n\nUntil then the operator sees and steers its jobs as '
-  'a member. Each opening is written down, where the workspace''s members see it.';
+  'minutes = 60}; returns {workspace_id, name, expires_at}.\n\nUntil then the operator sees and steers its jobs as a '
+  'member. Each opening is in the audit log, which the workspace''s members see.';
 
 create function public.operator_close(p_workspace_id uuid) returns jsonb
 language plpgsql
@@ -285,7 +286,7 @@ begin
   return jsonb_build_object('closed', found);
 end;
 $$;
-comment on function public.operator_close is 'Give back the access that operator_open gave: {closed}.';
+comment on function public.operator_close is 'End the access that operator_open gave: {closed}.';
 
 create function public.set_operator(p_user_id uuid, p_operator boolean default true,
   p_note text default null) returns jsonb
@@ -311,19 +312,19 @@ begin
     from queue.operators as o);
 end;
 $$;
-comment on function public.set_operator is 'Make someone an operator, or take it from them, by the service role '
-  'alone; returns all operators.';
+comment on function public.set_operator is 'Make a user an operator, or no longer one, by the service role only; '
+  'returns all operators.';
 
 alter table queue.operators enable row level security;
 alter table queue.operator_access enable row level security;
 alter table queue.actions enable row level security;
 revoke all on queue.operators, queue.operator_access, queue.actions from public, anon, authenticated, service_role;
 revoke execute on function queue.is_operator, queue.needs_operator, queue.opened_workspaces, queue.note_action,
-  queue.note_bulk, queue.prune_actions,
-  queue.mail_of, queue.actor from public, anon, authenticated, service_role;
+  queue.note_bulk, queue.prune_actions, queue.mail_of, queue.actor
+  from public, anon, authenticated, service_role;
 revoke execute on function public.people, public.list_actions, public.operator_session, public.operator_open,
-  public.operator_close,
-  public.set_operator from public, anon, authenticated, service_role;
+  public.operator_close, public.set_operator
+  from public, anon, authenticated, service_role;
 grant execute on function public.people, public.list_actions, public.operator_session, public.operator_open,
   public.operator_close
   to authenticated, service_role;

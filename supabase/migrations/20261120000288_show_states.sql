@@ -21,8 +21,8 @@ from public.jobs as j
 cross join lateral jsonb_to_record(queue.facts_of(j.id)) as f (
   state text, next_run_at timestamptz, waiting_for jsonb, running_since timestamptz, worker_id text, times jsonb);
 comment on view public.job_states is E'Each job''s state in the words people look for, its next run, what it waits '
-  'for, and where its time went.\n\nJoin it with jobs by id; narrow to the jobs you want, for it is computed per '
-  'job.';
+  'for, and where its time went.\n\nJoin it with jobs by id and filter to the jobs you need, since it is computed '
+  'per job.';
 comment on column public.job_states.id is 'The job.';
 comment on column public.job_states.workspace_id is 'Its workspace.';
 comment on column public.job_states.job_type is 'Its type.';
@@ -37,8 +37,8 @@ comment on column public.job_states.worker_id is 'The worker that runs it.';
 comment on column public.job_states.queue_ms is 'From being due to the first start, milliseconds.';
 comment on column public.job_states.run_ms is 'Run time of all attempts, milliseconds; the running one until now.';
 comment on column public.job_states.runs is 'How often it was leased.';
-comment on column public.job_states.wait_ms is 'What neither queueing nor running explains: schedule, backoff, '
-  'sleeps, questions, children.';
+comment on column public.job_states.wait_ms is 'The rest of total_ms, neither queued nor running: schedule, '
+  'backoff, sleeps, questions, children.';
 comment on column public.job_states.total_ms is 'From creation to the end, or until now, milliseconds.';
 
 revoke all on public.job_states from public, anon, authenticated, service_role;

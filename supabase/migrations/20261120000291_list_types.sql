@@ -26,8 +26,8 @@ as $$
   order by t.alike desc, t.job_type
   limit 1
 $$;
-comment on function queue.nearest_type is 'The published type that a mistyped name most likely meant; null when none '
-  'comes near.';
+comment on function queue.nearest_type is 'The published type whose name is most like a mistyped one; null when '
+  'none is similar.';
 
 create function queue.unknown_type(p_job_type text) returns text
 language sql stable
@@ -36,7 +36,7 @@ as $$
   select format('no worker has registered the job type %s', left(p_job_type, 100))
     || coalesce('; did you mean ' || queue.nearest_type(p_job_type) || '?', '')
 $$;
-comment on function queue.unknown_type is 'What a caller is told of a type that nobody has published.';
+comment on function queue.unknown_type is 'The message for a job type that no worker has published.';
 
 create function queue.unserved_warning(p_job_types text[]) returns text
 language plpgsql stable
@@ -72,8 +72,8 @@ begin
   return v_warning;
 end;
 $$;
-comment on function queue.check_served is 'The warning that goes with an enqueued job; refuses it where the setting '
-  'refuse_unserved_types is true.';
+comment on function queue.check_served is 'The warning for enqueued jobs whose type no worker serves; refuses them '
+  'where the setting refuse_unserved_types is true.';
 
 create function queue.type_numbers(p_workspace_id uuid, p_job_type text,
   p_now timestamptz) returns table (job_type text, line jsonb)
@@ -111,11 +111,12 @@ as $$
       where w.job_type = s.job_type)))
   from sums as s group by s.job_type
 $$;
-comment on function queue.type_numbers is 'How the jobs of each type went in the last 24 hours, of one workspace or '
+comment on function queue.type_numbers is 'Numbers of each type''s jobs in the last 24 hours, of one workspace or '
   '(null) of all: counts, success_rate 0..1, run and queue percentiles.';
 
-create function queue.type_line(p_type queue.job_types, p_workspace_id uuid, p_numbers jsonb,
-  p_now timestamptz) returns jsonb
+create function queue.type_line(
+  p_type queue.job_types, p_workspace_id uuid, p_numbers jsonb, p_now timestamptz
+) returns jsonb
 language sql stable
 set search_path = ''
 as $$
@@ -138,7 +139,7 @@ as $$
   left join queue.pauses as own on own.kind = 'workspace_type' and own.workspace_id = p_workspace_id
     and own.job_type = (p_type).job_type
 $$;
-comment on function queue.type_line is 'A type on one line of a list.';
+comment on function queue.type_line is 'A job type as an entry of a list.';
 
 create function queue.may_read_types(p_workspace_id uuid) returns void
 language plpgsql stable
@@ -153,8 +154,8 @@ begin
   end if;
 end;
 $$;
-comment on function queue.may_read_types is 'Refuse strangers to a workspace with 404, and anybody but the operator '
-  'the whole.';
+comment on function queue.may_read_types is 'Refuse callers outside the workspace with 404, and without a '
+  'workspace all but the operator with 403.';
 
 create function public.list_job_types(p_workspace_id uuid default null, p_internal boolean default false) returns jsonb
 language plpgsql stable
@@ -174,9 +175,9 @@ begin
 end;
 $$;
 comment on function public.list_job_types is E'Job types by name: {now, types: [{job_type, queue, description, '
-  'source, version, paused_at, served, last_seen_at, workers, code_versions, schedule_count, day: {…}}]}.\n\n'
-  'day counts the last 24 hours of the workspace; null is the whole and the operator''s. served is false when '
-  'workers run but none of them serves the type. The platform''s own types are left out unless p_internal.';
+  'source, version, paused_at, served, last_seen_at, workers, code_versions, schedule_count, day: {…}}]}.\n\nday has '
+  'the numbers of the workspace''s last 24 hours; p_workspace_id null, for the operator, those of all. served is '
+  'false when workers run but none of them serves the type. The platform''s own types are left out unless p_internal.';
 
 create function public.get_job_type(p_job_type text, p_workspace_id uuid default null) returns jsonb
 language plpgsql stable
@@ -219,45 +220,11 @@ begin
 end;
 $$;
 comment on function public.get_job_type is E'One job type: as in list_job_types, with payload_schema, limits, '
-  'tagged_by, the 20 workers last seen that serve it, and its schedules.\n\n'
-  '404 with the nearest name in detail for one that nobody has published.';
-
-create function public.list_workers() returns jsonb
-language plpgsql stable
-security definer -- callers hold no rights on the engine's tables
-set search_path = ''
-as $$
-declare
-  v_now timestamptz := queue.clock();
-begin
-  if auth.uid() is not null or not queue.is_service() then
-    perform queue.refuse(403, 'forbidden', 'workers are the operator''s to see', 'operator');
-  end if;
-  return (
-    select jsonb_build_object('now', v_now, 'workers', coalesce(jsonb_agg(to_jsonb(w) || jsonb_build_object(
-        'free_slots', t.free_slots, 'seen_at', greatest(w.seen_at, t.seen_at), 'busy', (
-          select count(*) from queue.leases as l where l.worker_id = w.worker_id),
-        'jobs', (select coalesce(jsonb_agg(jsonb_build_object('job_id', l.job_id, 'job_type', l.job_type,
-            'workspace_id', l.workspace_id, 'leased_at', l.leased_at, 'expires_at', l.expires_at)
-              order by l.leased_at), '[]')
-          from (select * from queue.leases as k where k.worker_id = w.worker_id order by k.leased_at limit 50) as l))
-      order by greatest(w.seen_at, t.seen_at) desc), '[]'))
-    from (select * from queue.workers as k where k.seen_at > v_now - interval '1 day'
-      order by k.seen_at desc limit 200) as w
-    left join lateral (
-      select k.free_slots, k.seen_at from queue.ticks as k
-      where k.worker_id = w.worker_id and k.started_at >= w.seen_at - interval '1 hour'
-        order by k.started_at desc limit 1) as t on true);
-end;
-$$;
-comment on function public.list_workers is 'Workers seen in the last day, the latest first, at most 200: {now, '
-  'workers: [{worker_id, version, job_types, queues, origin, started_at, seen_at, runs, free_slots, busy, jobs}]}. '
-  'The operator''s.';
+  'tagged_by, the 20 workers last seen that serve it, and its schedules.\n\n404 for a type that no worker has '
+  'published, with the nearest name in detail.';
 
 revoke execute on function queue.likeness, queue.nearest_type, queue.unknown_type, queue.unserved_warning,
-  queue.check_served,
-  queue.type_numbers, queue.type_line, queue.may_read_types from public, anon, authenticated, service_role;
-revoke execute on function public.list_job_types, public.get_job_type, public.list_workers from public, anon,
-  authenticated, service_role;
+  queue.check_served, queue.type_numbers, queue.type_line, queue.may_read_types
+  from public, anon, authenticated, service_role;
+revoke execute on function public.list_job_types, public.get_job_type from public, anon, authenticated, service_role;
 grant execute on function public.list_job_types, public.get_job_type to authenticated, job_worker, service_role;
-grant execute on function public.list_workers to service_role;

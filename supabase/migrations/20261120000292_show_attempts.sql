@@ -20,8 +20,8 @@ set search_path = ''
 as $$
   select a.fence, a.attempt, a.worker_id, a.leased_at, a.ended_at, a.outcome, a.error_message, a.error_data,
     a.traceback,
-    coalesce(w.origin, '{}') || jsonb_strip_nulls(jsonb_build_object('version', w.version)) || coalesce(a.origin,
-      '{}'), null
+    coalesce(w.origin, '{}') || jsonb_strip_nulls(jsonb_build_object('version', w.version))
+      || coalesce(a.origin, '{}'), null
   from queue.attempts as a left join queue.workers as w on w.worker_id = a.worker_id
   where a.job_id = (p_job).id
   union all
@@ -55,7 +55,7 @@ as $$
   from (values (1, 'error'), (2, 'message'), (3, 'place'), (4, 'version'), (5, 'worker_id')) as k (n, what)
   where p_before -> k.what is distinct from p_now -> k.what
 $$;
-comment on function queue.differences is 'What differs between two failed attempts: [{what: '
+comment on function queue.differences is 'The differences between two failed attempts: [{what: '
   'error|message|place|version|worker_id, before, now}].';
 
 create function public.job_attempts(p_job_id uuid) returns jsonb
@@ -81,8 +81,8 @@ begin
         'error_data', c.error_data, 'origin', nullif(c.origin, '{}'),
         'has_traceback', c.traceback is not null, 'differs', case when c.before is not null
           then queue.differences(c.before, c.facts) end)
-      || case when c.lease_expires_at is null then '{}' else jsonb_build_object('lease_expires_at',
-        c.lease_expires_at) end
+      || case when c.lease_expires_at is null then '{}'
+        else jsonb_build_object('lease_expires_at', c.lease_expires_at) end
       || case when v_open then jsonb_build_object('traceback', c.traceback) else '{}' end
       order by c.fence), '[]')
     from compared as c);
@@ -92,7 +92,7 @@ comment on function public.job_attempts is E'Each attempt of a job, the running 
   'worker_id, leased_at, ended_at, outcome, error_message, error_data, origin, has_traceback, traceback, '
   'differs}].\n\ntraceback is there for managers and the operator, for members where the setting '
   'members_see_tracebacks is true. differs compares a failed attempt with the failed one before: [{what, before, '
-  'now}], [] when nothing does. origin tells the worker''s version and where its log is.';
+  'now}], [] when nothing does. origin has the worker''s version and where its log is.';
 
 revoke execute on function queue.may_see_tracebacks, queue.attempt_lines, queue.first_frame, queue.differences
   from public, anon, authenticated, service_role;

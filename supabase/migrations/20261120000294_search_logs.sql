@@ -6,7 +6,7 @@ create function public.search_logs(
   p_workspace_id uuid, p_filter jsonb default '{}', p_before bigint default null, p_limit integer default 100
 ) returns jsonb
 language plpgsql stable
-security definer -- one question to membership, and not one per line
+security definer -- membership is checked once and not per line
 set search_path = ''
 set enable_seqscan = off -- in order and no further than needed
 set enable_bitmapscan = off
@@ -48,13 +48,13 @@ begin
     else v_looked end);
 exception
   when invalid_text_representation or invalid_datetime_format or datetime_field_overflow then
-    perform queue.refuse(400, 'invalid_argument', 'the filter has a value of the wrong type: ' || sqlerrm, 'filter');
+    perform queue.refuse_value('the filter', 'filter', sqlerrm);
 end;
 $$;
 comment on function public.search_logs is E'Log lines of a workspace''s jobs, newest first: {lines: [{id, job_id, '
-  'job_type, attempt, log_level, message, metadata, created_at}], next}; give next as p_before to go on.\n\n'
-  'Filter: search (part of a message or its metadata), level (that one or worse), job_type, job_id, since, until. '
-  'Looks at 20,000 lines: a page may hold fewer than asked for, even none, and still have a next one.';
+  'job_type, attempt, log_level, message, metadata, created_at}], next}; pass next as p_before to '
+  'continue.\n\nFilter: search (part of a message or its metadata), level (that one or worse), job_type, job_id, '
+  'since, until. Looks at 20,000 lines: a page may hold fewer than asked for, even none, and still have a next one.';
 
 revoke execute on function public.search_logs from public, anon, authenticated, service_role;
 grant execute on function public.search_logs to authenticated, service_role;

@@ -21,7 +21,7 @@ as $$
     where p_job.outcome = 'completed' and p_job.started_at is not null
       and not exists (select 1 from queue.attempts as e where e.job_id = p_job.id and e.fence = p_job.fence)) as a
 $$;
-comment on function queue.trace_attempts is 'The latest 100 attempts of a job, the oldest of them first.';
+comment on function queue.trace_attempts is 'The latest 100 attempts of a job, oldest first.';
 
 create function queue.trace_steps(p_job_id uuid) returns jsonb
 language sql stable
@@ -86,6 +86,6 @@ comment on function public.job_trace is E'A job''s attempts, steps and waits wit
   'children: {now, more, jobs: [{id, parent_id, …, attempts, steps}]}.\n\nAt most 300 jobs of six levels, the job '
   'itself first with a null parent_id; more says that some were left out.';
 
-revoke execute on function queue.trace_attempts, queue.trace_steps, public.job_trace from public, anon,
-  authenticated, service_role;
+revoke execute on function queue.trace_attempts, queue.trace_steps, public.job_trace
+  from public, anon, authenticated, service_role;
 grant execute on function public.job_trace to authenticated, service_role;

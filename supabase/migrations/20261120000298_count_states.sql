@@ -21,8 +21,8 @@ as $$
       and case when p_filter ? 'job_type' then j.job_type = p_filter ->> 'job_type'
         else not exists (select 1 from queue.job_types as t where t.job_type = j.job_type and t.internal) end) as p
 $$;
-comment on function queue.pending_states is 'Pending jobs of a workspace by what they wait for: {queued, scheduled, '
-  'retrying}, of at most 10,000 that are due and 10,000 that are not; internal types only when named.';
+comment on function queue.pending_states is 'Pending jobs of a workspace by state: {queued, scheduled, retrying}, '
+  'of at most 10,000 that are due and 10,000 that are not; internal types only when named.';
 
 create function queue.internal_jobs(p_workspace_id uuid, p_outcome text) returns bigint
 language sql stable
@@ -35,7 +35,7 @@ as $$
     where e.workspace_id = p_workspace_id and e.outcome = p_outcome limit 10000) as e
   join queue.job_types as t on t.job_type = e.job_type and t.internal
 $$;
-comment on function queue.internal_jobs is 'How many of the first 10,000 jobs that ended so are of internal types.';
+comment on function queue.internal_jobs is 'How many of the first 10,000 jobs with this outcome are of internal types.';
 
 create function queue.count_states(p_workspace_id uuid, p_filter jsonb, p_counts jsonb) returns jsonb
 language sql stable
@@ -51,8 +51,8 @@ as $$
         - case when p_filter = '{}' then queue.internal_jobs(p_workspace_id, o.outcome) else 0 end)
       from unnest(array['completed', 'failed', 'cancelled']) as o (outcome))
 $$;
-comment on function queue.count_states is 'Counts by status as counts by the states that people look for, internal '
-  'types left out unless a filter names one.';
+comment on function queue.count_states is 'Counts by state from counts by status, without internal types unless a '
+  'filter names one.';
 
 revoke execute on function queue.pending_states, queue.internal_jobs, queue.count_states
   from public, anon, authenticated, service_role;

@@ -5,7 +5,7 @@ create function queue.note_listing(p_detail jsonb) returns void
 language sql
 set search_path = ''
 as $$
-  -- a page that reads every few seconds is one look, not hundreds
+  -- a page that reads every few seconds is one entry and not hundreds
   insert into queue.actions (user_id, as_operator, action, jobs, detail)
   select auth.uid(), true, 'list', 0, p_detail
   where auth.uid() is not null and not exists (
@@ -13,8 +13,8 @@ as $$
       where a.user_id = auth.uid() and a.as_operator order by a.id desc limit 20) as a
     where a.action = 'list' and a.detail = p_detail and a.at > queue.clock() - interval '10 minutes')
 $$;
-comment on function queue.note_listing is 'Write down that an operator looked at a list; the same look within ten '
-  'minutes is written once.';
+comment on function queue.note_listing is 'Write to the audit log that an operator looked at a list; once in ten '
+  'minutes for the same list.';
 
 create function public.operator_jobs(p_filter jsonb default '{}', p_cursor uuid default null,
   p_limit integer default 50) returns json
@@ -79,12 +79,12 @@ begin
 exception
   when invalid_text_representation or invalid_datetime_format or datetime_field_overflow
     or invalid_parameter_value then
-    perform queue.refuse(400, 'invalid_argument', 'the filter has a value of the wrong type: ' || sqlerrm, 'filter');
+    perform queue.refuse_value('the filter', 'filter', sqlerrm);
 end;
 $$;
 comment on function public.operator_jobs is E'Jobs of all workspaces, newest first, for an operator: {jobs: [… '
-  'workspace_name], next: id | null}; give next as p_cursor.\n\nFilter: workspace_id, state […], status […], '
-  'job_type, queue, search, created_after, internal. Without payloads and results. A page looks at no more than '
+  'workspace_name], next: id | null}; pass next as p_cursor to continue.\n\nFilter: workspace_id, state […], status '
+  '[…], job_type, queue, search, created_after, internal. Without payloads and results. A page looks at no more than '
   '20,000 jobs and may hold fewer than asked for, even none.';
 
 create function public.operator_counts() returns jsonb
@@ -110,8 +110,8 @@ begin
       as c (state, status, jobs));
 end;
 $$;
-comment on function public.operator_counts is 'Live and failed jobs of all workspaces: {counts: {status: n}, more}; '
-  'those in more have at least so many.';
+comment on function public.operator_counts is 'Live and failed jobs of all workspaces: {counts: {status: n}, '
+  'more}; the numbers of those in more are lower bounds.';
 
 create function public.operator_failures() returns jsonb
 language plpgsql
@@ -186,10 +186,10 @@ begin
     from latest as w full join held as h on h.worker_id = w.worker_id);
 end;
 $$;
-comment on function public.operator_workers is E'Workers seen in the last p_minutes (at most a day), and anyone who '
-  'holds a job: {now, workers: [{worker_id, version, state, seen_at, free_slots, busy_slots, running, '
-  '…}]}.\n\nstate is busy, idle, ended (its run is over), silent (not seen for three minutes without an end) or '
-  'lost (all its leases have expired).';
+comment on function public.operator_workers is E'Workers seen in the last p_minutes (at most a day), and all that '
+  'hold a job: {now, workers: [{worker_id, version, state, seen_at, free_slots, busy_slots, running, …}]}.\n\nstate '
+  'is busy, idle, ended (its run is over), silent (not seen for three minutes without an end) or lost (all its '
+  'leases have expired).';
 
 create function public.operator_workspaces(p_search text default null, p_limit integer default 200) returns jsonb
 language plpgsql stable
@@ -217,8 +217,8 @@ comment on function public.operator_workspaces is 'Workspaces by name with their
 
 revoke execute on function queue.note_listing from public, anon, authenticated, service_role;
 revoke execute on function public.operator_jobs, public.operator_counts, public.operator_failures,
-  public.operator_workers,
-  public.operator_workspaces from public, anon, authenticated, service_role;
+  public.operator_workers, public.operator_workspaces
+  from public, anon, authenticated, service_role;
 grant execute on function public.operator_jobs, public.operator_counts, public.operator_failures,
-  public.operator_workers,
-  public.operator_workspaces to authenticated, service_role;
+  public.operator_workers, public.operator_workspaces
+  to authenticated, service_role;

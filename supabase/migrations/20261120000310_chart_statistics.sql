@@ -22,7 +22,7 @@ returns jsonb
 language plpgsql stable
 security definer -- callers hold no rights on the engine's tables
 set search_path = ''
-set plan_cache_mode = 'force_custom_plan' -- one workspace and all of them want different plans
+set plan_cache_mode = 'force_custom_plan' -- one workspace and all of them need different plans
 as $$
 declare
   v_now timestamptz := queue.clock();
@@ -82,10 +82,8 @@ end;
 $$;
 comment on function public.queue_series is E'Counts and times per type over p_minutes (15 to 43,200): {now, since, '
   'step_seconds, live, points: [{at, job_type, enqueued, completed, failed, cancelled, retried, lost, redriven, '
-  'wait_p95_ms, run_p95_ms, …}]}.\n\nOf a workspace, or without one of everything for operators; internal types '
-  'only with p_internal. live is the number of jobs that have not ended: what was there earlier follows from it and '
-  'the counts.';
+  'wait_p95_ms, run_p95_ms, …}]}.\n\nOf a workspace, or for operators without one of all; internal types only with '
+  'p_internal. live is the number of jobs that have not ended now; earlier numbers follow from it and the counts.';
 
-revoke execute on function queue.live_total, public.queue_series from public, anon,
-  authenticated, service_role;
+revoke execute on function queue.live_total, public.queue_series from public, anon, authenticated, service_role;
 grant execute on function public.queue_series to authenticated, service_role;

@@ -37,7 +37,7 @@ create table queue.member_changes (
 );
 create index member_changes_by_workspace on queue.member_changes (workspace_id, id);
 alter table queue.member_changes enable row level security;
-comment on table queue.member_changes is 'Every change of who belongs to a workspace, by whichever way it was made; kept as long as the workspace.';
+comment on table queue.member_changes is 'Every change of a workspace''s members, however it was made; kept as long as the workspace.';
 comment on column queue.member_changes.id is 'Rises with time.';
 comment on column queue.member_changes.workspace_id is 'The workspace.';
 comment on column queue.member_changes.action is 'What happened.';
@@ -148,7 +148,7 @@ begin
     perform queue.join_workspaces(new.id, new.email);
   end if;
   return null;
-exception when others then -- nothing here may keep a person from signing in
+exception when others then -- a failure here must not prevent a sign-in
   raise warning 'invitations of % were not accepted: % (%)', new.id, sqlerrm, sqlstate;
   return null;
 end;
@@ -207,7 +207,7 @@ begin
   if p_role is null or p_role not in ('manager', 'member') then
     perform queue.refuse(400, 'invalid_argument', 'role must be manager or member', 'role');
   elsif not exists (select from public.workspaces where id = p_workspace_id) then
-    perform queue.refuse(404, 'workspace_not_found', 'no such workspace', p_workspace_id::text);
+    perform queue.refuse_workspace(p_workspace_id);
   end if;
   select u.id into v_user from auth.users as u
   where lower(u.email) = v_email and u.email_confirmed_at is not null order by u.is_sso_user, u.created_at limit 1;
@@ -229,7 +229,7 @@ begin
     'state', case when v_user is null then 'invited' else 'member' end);
 end;
 $$;
-comment on function public.set_member is E'Add a person to a workspace by mail address, or change their role: {workspace_id, email, role, user_id, state}.\n\nFor managers and the operator. A person with a confirmed account is a member at once (state member); anybody else is invited for 30 days and joins at the first sign-in (state invited). Sends no mail.';
+comment on function public.set_member is E'Add a person to a workspace by mail address, or change their role: {workspace_id, email, role, user_id, state}.\n\nFor managers and the operator. A person with a confirmed account is a member at once (state member); anyone else is invited for 30 days and joins at the first sign-in (state invited). Sends no mail.';
 
 create function public.remove_member(p_workspace_id uuid, p_member text) returns jsonb
 language plpgsql
@@ -263,7 +263,7 @@ begin
   return jsonb_build_object('workspace_id', p_workspace_id, 'member', p_member, 'removed', true);
 end;
 $$;
-comment on function public.remove_member is E'Remove a person from a workspace, or withdraw an invitation, by mail address or user id: {workspace_id, member, removed}.\n\nFor managers and the operator; everybody may leave. The last manager stays: 409 last_manager.';
+comment on function public.remove_member is E'Remove a person from a workspace, or withdraw an invitation, by mail address or user id: {workspace_id, member, removed}.\n\nFor managers and the operator; all members may leave. The last manager cannot: 409 last_manager.';
 
 create function public.list_members(p_workspace_id uuid) returns jsonb
 language plpgsql stable
@@ -310,9 +310,12 @@ $$;
 comment on function public.list_workspaces is 'Workspaces with how many belong to them: [{id, name, created_at, members, managers, invitations}]; the operator''s all, a person''s own.';
 
 revoke execute on function queue.record_member_change, queue.email_of, queue.workspace_member_changed,
-  queue.normal_email, queue.join_workspaces, queue.account_confirmed from public, anon, authenticated, service_role;
-revoke execute on function public.accept_invitations, public.create_workspace, public.set_member, public.remove_member,
-  public.list_members, public.list_workspaces from public, anon, authenticated, service_role;
+  queue.normal_email, queue.join_workspaces, queue.account_confirmed
+  from public, anon, authenticated, service_role;
+revoke execute on function public.accept_invitations, public.create_workspace, public.set_member,
+  public.remove_member, public.list_members, public.list_workspaces
+  from public, anon, authenticated, service_role;
 grant execute on function public.accept_invitations, public.set_member, public.remove_member, public.list_members,
-  public.list_workspaces to authenticated, service_role;
+  public.list_workspaces
+  to authenticated, service_role;
 grant execute on function public.create_workspace to service_role;

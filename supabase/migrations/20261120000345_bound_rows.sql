@@ -1,4 +1,4 @@
--- Quotas on every row a tenant can make: each table's is a setting, told by workspace_limits, held by a trigger.
+-- Quotas on every row a tenant can create: a setting for each table, shown by workspace_limits, kept by a trigger.
 -- So they hold by every way in, and for tables to come by one line.
 
 create table queue.row_counts (
@@ -93,7 +93,7 @@ comment on function queue.check_rows is E'Refuse with 429 and the quota''s name 
 
 create function queue.hold_quota() returns trigger
 language plpgsql
-security definer -- whoever makes a row may not count them
+security definer -- callers who insert a row may not count them
 set search_path = ''
 as $$
 begin
@@ -153,7 +153,7 @@ begin
   if char_length(p_reason) > 500 then
     perform queue.refuse(400, 'invalid_argument', 'reason has at most 500 characters', 'reason');
   elsif p_job_type is not null and not exists (select 1 from queue.job_types where job_type = p_job_type) then
-    perform queue.refuse(404, 'unknown_job_type', 'no such job type', left(p_job_type, 100));
+    perform queue.refuse_type(p_job_type);
   end if;
 end;
 $$;
@@ -161,4 +161,5 @@ comment on function queue.check_pause is 'Refuse a pause of a type that does not
   'document.';
 
 revoke execute on function queue.quota_relation, queue.bound_rows, queue.count_rows, queue.check_rows,
-  queue.hold_quota, queue.quotas_of, queue.check_pause from public, anon, authenticated, service_role;
+  queue.hold_quota, queue.quotas_of, queue.check_pause
+  from public, anon, authenticated, service_role;

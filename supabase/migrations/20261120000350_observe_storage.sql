@@ -1,5 +1,5 @@
 -- How large the database is and how fast it grows: a plan that is full turns read-only, jobs and all.
--- Workers take a sample each hour; whoever asks reads samples and never walks the files.
+-- Workers take a sample each hour; reads use the samples and never walk the files.
 
 create table queue.storage_samples (
   sampled_at timestamptz primary key,

@@ -40,7 +40,7 @@ comment on function queue.publish_event is E'Publish the only event of a stateme
 
 create function queue.publish_events() returns trigger
 language plpgsql
-security definer -- whoever moves a job may not write to realtime.messages
+security definer -- callers who change a job may not write to realtime.messages
 set search_path = ''
 set plan_cache_mode = 'force_generic_plan' -- its plan does not depend on the values
 set enable_seqscan = off -- a session's plan may be older than the rows
@@ -53,7 +53,7 @@ declare
   v_most integer; -- events in a message
   v_off text[]; -- types that publish nothing
   v_quiet text[]; -- those, and types that publish nothing on a job's own topic
-  v_several uuid[]; -- jobs of several events; nobody can follow one whose id was not known before
+  v_several uuid[]; -- jobs of several events; no one can follow one whose id was not known before
   v_heard uuid[]; -- jobs that are followed, where there is no room for the topics of others; else null
 begin
   -- hosted Realtime takes 256 kB on the free plan; pg_column_size is some tenths below the JSON's length
@@ -131,7 +131,7 @@ as $$
     else exists (select from queue.sessions as s where s.session_id = p_session_id
       and s.workspace_id = p_workspace_id) end;
 $$;
-comment on function queue.may_publish is E'Whether a workspace publishes to a session''s topic: the one that used its id first, while a guest session lives.\n\nAnother''s jobs with the same id are not published there, and whoever watches those polls session_feed.';
+comment on function queue.may_publish is E'Whether a workspace publishes to a session''s topic: the one that used its id first, while a guest session lives.\n\nAnother workspace''s jobs with the same id are not published there; their watchers poll session_feed.';
 
 create trigger job_events_publish after insert on public.job_events
   referencing new table as events for each statement execute function queue.publish_events();
@@ -167,7 +167,7 @@ begin
   end case;
 end;
 $$;
-comment on function queue.may_follow is E'Whether the caller may join a private topic: a job or session of their workspace, or the workspace.\n\nA session is its first workspace''s; members of another that uses the same id are refused and poll. A guest session is followed by whoever it was opened to, and its jobs by the user it is for.';
+comment on function queue.may_follow is E'Whether the caller may join a private topic: a job or session of their workspace, or the workspace.\n\nA session is its first workspace''s; members of another that uses the same id are refused and poll. Those whom a guest session is open to may join its topic, and the user it is for those of its jobs.';
 revoke execute on function queue.publish_event, queue.publish_events, queue.may_publish, queue.may_follow
   from public, anon, authenticated, service_role;
 grant execute on function queue.may_follow to authenticated, anon;

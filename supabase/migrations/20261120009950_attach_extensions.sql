@@ -133,6 +133,7 @@ select public.attach_extensions();
 
 revoke execute on function queue.extension_state, queue.cron_entries, queue.attach_part
   from public, anon, authenticated, service_role;
-revoke execute on function public.attach_extensions, public.connect_worker from public, anon, authenticated, service_role;
+revoke execute on function public.attach_extensions, public.connect_worker
+  from public, anon, authenticated, service_role;
 grant execute on function public.attach_extensions to job_worker, service_role;
 grant execute on function public.connect_worker to service_role;

@@ -42,7 +42,6 @@ OPERATOR = {
     "revoke_worker_keys",
     "connect_worker",
     "create_workspace",
-    "list_workers",
     "set_operator",
     "set_retention",
     "set_settings",

@@ -212,7 +212,7 @@ def test_an_operator_chooses_the_workspace_of_guests_plans(seeded: Database) -> 
     """One that exists; a guest's plan then belongs to it."""
     service = ("service_role", {"role": "service_role"})
     choose = "select public.plan_set_guest_workspace(%s)"
-    with pytest.raises(psycopg.Error, match="Workspace not found"):
+    with pytest.raises(psycopg.Error, match="no such workspace"):
         call(seeded, *service, choose, "99999999-9999-4999-8999-999999999999")
     call(seeded, *service, choose, ACME)
 

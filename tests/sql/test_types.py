@@ -199,18 +199,6 @@ def test_an_attempt_tells_what_differs_from_the_one_before(engine: Engine) -> No
     ]
 
 
-def test_workers_are_the_operators_to_see(engine: Engine) -> None:
-    """Version, when last seen, what they run now."""
-    job_id = engine.enqueue()
-    engine.lease_one(worker="w1", version="1.2")
-
-    [worker] = engine.rpc("list_workers")["workers"]
-    assert (worker["worker_id"], worker["version"], worker["busy"]) == ("w1", "1.2", 1)
-    assert [job["job_id"] for job in worker["jobs"]] == [job_id]
-    with engine.member(ADA) as ada, pytest.raises(psycopg.Error):
-        ada.rpc("list_workers")
-
-
 def schedules(engine: Engine) -> list[tuple[str, str, str, str | None]]:
     """Workspace, name, cron and source of every schedule."""
     return engine.rows(

@@ -370,7 +370,7 @@ def test_an_apps_own_events_are_delivered_in_order_per_workspace(engine: Engine)
 
     for number, job in enumerate([*jobs, *jobs]):
         engine.one(
-            "select queue.tell(%s, jsonb_build_array(jsonb_build_object('type', 'app.told', 'data', jsonb_build_object('n', %s::int))))",
+            "select queue.append_events(%s, jsonb_build_array(jsonb_build_object('type', 'app.told', 'data', jsonb_build_object('n', %s::int))))",
             job,
             number,
         )
@@ -394,4 +394,4 @@ def test_an_app_cannot_speak_as_the_engine(engine: Engine, event: str) -> None:
     job = engine.enqueue_many(1)[0]
 
     with pytest.raises(psycopg.Error, match="an event needs data and a type of its app"):
-        engine.one("select queue.tell(%s, jsonb_build_array(%s::jsonb))", job, event)
+        engine.one("select queue.append_events(%s, jsonb_build_array(%s::jsonb))", job, event)

@@ -92,6 +92,7 @@ class JobType(Generic[P]):
     upcasters: Mapping[int, Upcaster] = field(default_factory=dict)
     events: Literal["full", "minimal"] = "full"
     live: Literal["full", "states", "off"] = "full"
+    ageing: Seconds | None = None
     internal: bool = False
     part_of: str | None = None
     tagged_by: tuple[str, ...] = ()
@@ -167,6 +168,7 @@ class JobType(Generic[P]):
             schema_version=self.version,
             events=self.events,
             live=self.live,
+            ageing_seconds=_whole(self.ageing),
             internal=self.internal,
             tagged_by=self.tagged_by,
             source=self.source,
@@ -302,6 +304,7 @@ class Registry:
         upcasters: Mapping[int, Upcaster] | None = None,
         events: Literal["full", "minimal"] = "full",
         live: Literal["full", "states", "off"] = "full",
+        ageing: Seconds | None = None,
         internal: bool = False,
         part_of: str | None = None,
         tagged_by: Sequence[str] = (),
@@ -324,8 +327,10 @@ class Registry:
             version: Version of the payload's shape; raise it with an upcaster.
             upcasters: From a version to the next: `{1: to_version_2}`.
             events: `minimal` omits the events of creation and lease, for large numbers of jobs.
-            live: What is sent to Realtime. `states` sends nothing on the job's own topic: who
-                watches one job reads it every few seconds. `off` sends nothing at all.
+            live: What is sent to Realtime. `states` sends nothing on the job's own topic: a
+                watcher of one job polls it every few seconds. `off` sends nothing at all.
+            ageing: A ready job's priority improves by one step each time this long has passed, so
+                that urgent jobs cannot hold it back indefinitely; None for never.
             internal: True for jobs that only the platform's own code makes: every function refuses
                 a person who would enqueue, schedule or insert one.
             part_of: The job type whose jobs spawn these: a worker run over that type runs these
@@ -363,6 +368,7 @@ class Registry:
                 upcasters=steps,
                 events=events,
                 live=live,
+                ageing=ageing,
                 internal=internal,
                 part_of=part_of,
                 tagged_by=tuple(tagged_by),

@@ -82,7 +82,7 @@ comment on column public.beacon_outbox.message is
 'The message, by the schema job-message: {version, job_id, jobspec_id}.';
 comment on column public.beacon_outbox.status is
 E'pending -> published (in the queue), dead (kept for a person; redrive makes it pending) or cancelled.';
-comment on column public.beacon_outbox.attempts is 'Times a publisher took it.';
+comment on column public.beacon_outbox.attempts is 'How often a publisher took it.';
 comment on column public.beacon_outbox.next_attempt_at is
 'When a publisher may take it, UTC; moved ahead at each attempt, so that a publisher that dies delays it only.';
 comment on column public.beacon_outbox.error is 'Why the last attempt failed; null when none did.';
@@ -129,7 +129,7 @@ comment on column public.beacon_executions.model is
 comment on column public.beacon_executions.status is E'pending -> processing -> completed, failed or cancelled.';
 comment on column public.beacon_executions.provider is 'The provider that works on it or gave the output; null before.';
 comment on column public.beacon_executions.provider_task is
-'The provider''s own id of long work; null before, and once the provider need not be told to stop.';
+'The provider''s own id of long work; null before, and once it need not be cancelled there.';
 comment on column public.beacon_executions.queue_job_id is 'The child job; null before it started.';
 comment on column public.beacon_executions.output is
 '{data: {responses: [...]}} by the schema output; null unless completed.';
@@ -220,14 +220,14 @@ create table beacon.provider_health (
   primary key (provider, region)
 );
 comment on table beacon.provider_health is
-'What workers last met at each provider, per region; a row appears with the first report.';
+'Last results of calls to each provider, per region; a row is inserted with the first report.';
 comment on column beacon.provider_health.provider is 'The provider''s name, by BEACON_PROVIDERS.';
 comment on column beacon.provider_health.region is 'The region.';
 comment on column beacon.provider_health.failures is 'Failures since the last success.';
-comment on column beacon.provider_health.open_until is 'Until when others are preferred, UTC; null when it is healthy.';
+comment on column beacon.provider_health.open_until is 'Until when other providers are preferred, UTC; null when it is healthy.';
 comment on column beacon.provider_health.last_ok_at is 'Its last success, UTC; null when there was none.';
 comment on column beacon.provider_health.last_failed_at is 'Its last failure, UTC; null when there was none.';
-comment on column beacon.provider_health.error is 'The last failure in words; null when there was none.';
+comment on column beacon.provider_health.error is 'Message of the last failure; null when there was none.';
 
 create table beacon.reconciliations (
   id integer primary key default 1,
@@ -241,7 +241,7 @@ comment on column beacon.reconciliations.id is 'Always 1.';
 comment on column beacon.reconciliations.ran_at is 'When it ran, UTC.';
 comment on column beacon.reconciliations.found is
 'What it found and repaired then: {created_too_long, published_without_job, ended_in_queue}.';
-comment on column beacon.reconciliations.repaired is 'All that it ever repaired.';
+comment on column beacon.reconciliations.repaired is 'Sums of all runs.';
 
 -- 2. What is never changed ---------------------------------------------------------------------------------
 
@@ -261,7 +261,7 @@ begin
 end;
 $$;
 comment on function beacon.refuse_change is
-'Trigger: refuse update, delete and truncate, but by retention and with the workspace.';
+'Trigger: refuse update, delete and truncate, except by retention and with the workspace.';
 create trigger beacon_receipts_stay before update or delete on public.beacon_receipts
 for each row execute function beacon.refuse_change();
 create trigger beacon_receipts_stay_all before truncate on public.beacon_receipts
@@ -288,8 +288,8 @@ create policy beacon_receipts_read_by_members on public.beacon_receipts
 for select to authenticated using (workspace_id in (select queue.my_workspaces()));
 
 revoke all on public.beacon_jobs, public.beacon_outbox, public.beacon_executions, public.beacon_receipts
-from public, anon, authenticated, service_role;
+  from public, anon, authenticated, service_role;
 revoke all on beacon.chains, beacon.signing_keys, beacon.provider_health, beacon.reconciliations
-from public, anon, authenticated, service_role;
+  from public, anon, authenticated, service_role;
 grant select on public.beacon_jobs, public.beacon_outbox, public.beacon_executions, public.beacon_receipts
-to authenticated, service_role;
+  to authenticated, service_role;

@@ -128,7 +128,7 @@ begin
   -- refused and not written another way: names in receipts are ASCII, whole numbers small
   if jsonb_typeof(p_value) = 'object'
     and exists (select 1 from jsonb_object_keys(p_value) as k where k ~ '[\U00010000-\U0010FFFF]') then
-    -- UTF-16 orders those beyond otherwise
+    -- UTF-16 orders those beyond U+FFFF differently
     perform queue.refuse(400, 'invalid_argument', 'names must be within U+FFFF', 'name');
   elsif jsonb_typeof(p_value) = 'number' and abs((p_value #>> '{}')::numeric) > 9007199254740992 then
     perform queue.refuse(400, 'invalid_argument', 'numbers must be within 2^53', 'number');
@@ -185,7 +185,7 @@ as $$
   from jsonb_array_elements(p_spec -> 'questions') with ordinality as q
 $$;
 comment on function beacon.questions is
-'A spec''s questions as they are put: [{question_id, question, category?}], in order.';
+'A spec''s questions as they are sent to providers: [{question_id, question, category?}], in order.';
 
 create function beacon.spec_problem(p_spec jsonb) returns text
 language plpgsql immutable

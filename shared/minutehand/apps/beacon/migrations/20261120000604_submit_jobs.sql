@@ -12,7 +12,7 @@ begin
   if p_workspace_id is not null then
     if not (queue.is_member(p_workspace_id)
         or queue.is_service() and exists (select 1 from public.workspaces where id = p_workspace_id)) then
-      perform queue.refuse(404, 'workspace_not_found', 'no such workspace', p_workspace_id::text);
+      perform queue.refuse_workspace(p_workspace_id);
     end if;
     return p_workspace_id;
   end if;
@@ -25,7 +25,7 @@ begin
 end;
 $$;
 comment on function beacon.home_of is
-'The workspace a caller means: the one named, which must be theirs, or else their only one.';
+'The workspace a caller acts in: the one named, which must be theirs, or their only one.';
 
 create function beacon.job_answer(p_job public.beacon_jobs, p_created boolean, p_wake boolean) returns jsonb
 language sql stable
@@ -34,12 +34,12 @@ as $$
   select jsonb_build_object('id', p_job.id, 'jobspec_id', p_job.jobspec_id, 'status', p_job.status,
     'workspace_id', p_job.workspace_id, 'created', p_created, 'wake', p_wake)
 $$;
-comment on function beacon.job_answer is 'What submitting answers.';
+comment on function beacon.job_answer is 'The answer of beacon_submit.';
 
 create function public.beacon_submit(p_spec jsonb, p_workspace_id uuid default null, p_priority integer default 100)
 returns jsonb
 language plpgsql
-security definer -- members hold no right to write jobs: this is the way in
+security definer -- members hold no right to write jobs
 set search_path = ''
 as $$
 declare
@@ -84,13 +84,13 @@ begin
 end;
 $$;
 comment on function public.beacon_submit is
-E'Submit a job spec: {id, jobspec_id, status, workspace_id, created, wake}; for members.\n\nThe same jobspec_id '
-'and version again is the first job, created false; with another body it is a conflict. No quota of waiting jobs '
-'binds submissions: they queue, and limits are on how many run; max_beacon_jobs bounds the rows.';
+E'Submit a job spec: {id, jobspec_id, status, workspace_id, created, wake}; for members.\n\nThe same jobspec_id and '
+  'version again returns the first job, created false; with another body it is a conflict. Submissions are not '
+  'limited by the quota of live jobs: they queue, and limits are on how many run; max_beacon_jobs limits the rows.';
 
 create function public.beacon_cancel(p_id uuid) returns jsonb
 language plpgsql
-security definer -- members hold no right to write jobs: this is the way in
+security definer -- members hold no right to write jobs
 set search_path = ''
 as $$
 declare
@@ -99,7 +99,7 @@ declare
 begin
   select * into v_job from public.beacon_jobs where id = p_id;
   if not found or not (queue.is_member(v_job.workspace_id) or queue.is_service()) then
-    perform queue.refuse(404, 'job_not_found', 'no such job', p_id::text);
+    perform queue.refuse_job(p_id);
   end if;
   -- locks in one order everywhere: outbox, queue, job, executions
   perform 1 from public.beacon_outbox where job_id = p_id for update;
@@ -136,7 +136,7 @@ begin
   where j.id = p_id and j.finished_at is null;
 end;
 $$;
-comment on function beacon.end_job is 'End a job that has not ended, and what of its executions has not.';
+comment on function beacon.end_job is 'End a live job and its live executions.';
 
 create function beacon.reached(p_id uuid) returns text[]
 language sql stable
@@ -159,7 +159,7 @@ from public.beacon_executions as e
 left join public.jobs as q on q.id = e.queue_job_id
 left join public.beacon_receipts as x on x.execution_id = e.id;
 comment on view public.beacon_execution_states is
-'Executions with what the queue already knows of them, and their receipts'' ids.';
+'Executions with the present state of their jobs in the queue, and their receipts'' ids.';
 comment on column public.beacon_execution_states.id is 'The execution, orders by time.';
 comment on column public.beacon_execution_states.workspace_id is 'The workspace that owns it.';
 comment on column public.beacon_execution_states.job_id is 'The job it belongs to.';
@@ -190,7 +190,7 @@ select j.id, j.workspace_id, j.jobspec_id, j.version, j.spec, j.priority,
 from public.beacon_jobs as j
 join public.beacon_outbox as o on o.id = j.outbox_id
 left join public.jobs as q on q.id = j.queue_job_id;
-comment on view public.beacon_job_states is 'Jobs with their executions, and what the queue already knows of them.';
+comment on view public.beacon_job_states is 'Jobs with their executions and their present state in the queue.';
 comment on column public.beacon_job_states.id is 'The job, orders by time.';
 comment on column public.beacon_job_states.workspace_id is 'The workspace that owns it.';
 comment on column public.beacon_job_states.jobspec_id is 'The spec''s own id.';

@@ -1,4 +1,4 @@
--- The way from the outbox into the queue: a publisher in each worker run, dead letters, redrive, the reconciler.
+-- From the outbox into the queue: a publisher in each worker run, dead letters, redrive, the reconciler.
 -- What a message must be is checked by the worker's model before, and by the job type's schema in the queue.
 
 insert into queue.settings (name, value) values
@@ -7,7 +7,7 @@ insert into queue.settings (name, value) values
 
 create function public.beacon_claim_outbox(p_limit integer default 50) returns jsonb
 language plpgsql
-security definer -- the worker holds no rights on the app's tables: this is the way in
+security definer -- the worker holds no rights on the app's tables
 set search_path = ''
 as $$
 declare
@@ -82,7 +82,7 @@ comment on function beacon.publish_failed is
 
 create function public.beacon_publish(p_ids uuid[], p_refused jsonb default '[]') returns jsonb
 language plpgsql
-security definer -- the worker holds no rights on the app's tables: this is the way in
+security definer -- the worker holds no rights on the app's tables
 set search_path = ''
 set lock_timeout = '8s'
 as $$
@@ -100,7 +100,7 @@ begin
       v_published := v_published + beacon.publish_one(v_id, v_now)::integer;
     exception when others then
       get stacked diagnostics v_message = message_text, v_hint = pg_exception_hint;
-      -- what the queue refuses for its content it refuses for ever; the rest may pass
+      -- what the queue refuses for its content it always refuses; other errors may pass
       if beacon.publish_failed(v_id, v_message,
           v_hint in ('payload_invalid', 'payload_too_large', 'invalid_argument'), v_now) = 'dead' then
         v_dead := v_dead + 1;
@@ -118,12 +118,12 @@ end;
 $$;
 comment on function public.beacon_publish is
 E'Enqueue claimed messages, each by itself: {published, dead}; for the worker.\n\np_refused, [{id, reason}], are '
-'messages that its model does not take: they are dead letters at once, as what the queue refuses for its '
-'content. Other failures are tried again.';
+  'messages that its model does not take: they are dead letters at once, as are those that the queue refuses for '
+  'their content. Other failures are tried again.';
 
 create function public.beacon_redrive(p_workspace_id uuid default null, p_ids uuid[] default null) returns jsonb
 language plpgsql
-security definer -- members hold no right to write the outbox: this is the way in
+security definer -- members hold no right to write the outbox
 set search_path = ''
 as $$
 declare
@@ -171,7 +171,7 @@ begin
   return coalesce(cardinality(v_ids), 0);
 end;
 $$;
-comment on function beacon.repair_created is 'Make due at once what is in the outbox for too long; how many.';
+comment on function beacon.repair_created is 'Make messages due that have been in the outbox for too long; returns how many.';
 
 create function beacon.repair_published(p_now timestamptz) returns integer
 language plpgsql
@@ -180,7 +180,7 @@ as $$
 declare
   v_jobs uuid[];
 begin
-  -- its job was deleted from the queue, by hand or by retention: it has to go there again
+  -- its job was deleted from the queue, by hand or by retention: it must be enqueued again
   with lost as (
     select o.id from public.beacon_jobs as j join public.beacon_outbox as o on o.job_id = j.id
     where j.finished_at is null and o.status = 'published'
@@ -196,7 +196,7 @@ begin
 end;
 $$;
 comment on function beacon.repair_published is
-'Publish again what is marked as published and is not in the queue; how many.';
+'Publish messages again that are marked as published and are not in the queue; returns how many.';
 
 create function beacon.repair_ended(p_now timestamptz) returns integer
 language plpgsql
@@ -206,7 +206,7 @@ declare
   v_one record;
   v_count integer := 0;
 begin
-  -- the queue ended it where no processor could say so: cancelled by hand, or a dead letter
+  -- the queue ended it without its processor: cancelled by hand, or a dead letter
   for v_one in
     select j.id, q.status, q.error_message from public.beacon_jobs as j join public.jobs as q on q.id = j.queue_job_id
     where j.finished_at is null and q.finished_at is not null order by j.id limit 200 for update of j skip locked
@@ -219,11 +219,11 @@ begin
   return v_count;
 end;
 $$;
-comment on function beacon.repair_ended is 'End jobs that have ended in the queue alone; how many.';
+comment on function beacon.repair_ended is 'End jobs that have ended only in the queue; returns how many.';
 
 create function public.beacon_reconcile(p_every_seconds integer default 10) returns jsonb
 language plpgsql
-security definer -- the worker holds no rights on the app's tables: this is the way in
+security definer -- the worker holds no rights on the app's tables
 set search_path = ''
 as $$
 declare
@@ -245,5 +245,6 @@ begin
 end;
 $$;
 comment on function public.beacon_reconcile is
-E'Find and repair what should not be: {ran, found: {created_too_long, published_without_job, ended_in_queue}}; '
-'for the worker.\n\nAt most once in p_every_seconds over all workers, 200 of each kind at a time.';
+E'Find and repair inconsistencies between jobs, outbox and queue: {ran, found: {created_too_long, '
+  'published_without_job, ended_in_queue}}; for the worker.\n\nAt most once in p_every_seconds over all workers, 200 '
+  'of each kind at a time.';

@@ -1,9 +1,9 @@
 -- What a running job and its executions read and report, as the holders of their leases.
--- Putting questions to providers is the worker's; whether enough regions succeeded is decided here.
+-- The worker asks the providers; whether enough regions succeeded is decided here.
 
 create function public.beacon_start(p_request jsonb) returns jsonb
 language plpgsql
-security definer -- the worker holds no rights on the app's tables: this is the way in
+security definer -- the worker holds no rights on the app's tables
 set search_path = ''
 as $$
 declare
@@ -25,7 +25,7 @@ E'Start the job of a leased beacon_job {job_id, fence}: {job, executions}; for t
 
 create function public.beacon_finish(p_request jsonb) returns jsonb
 language plpgsql
-security definer -- the worker holds no rights on the app's tables: this is the way in
+security definer -- the worker holds no rights on the app's tables
 set search_path = ''
 as $$
 declare
@@ -38,7 +38,7 @@ begin
   select * into v_job from public.beacon_jobs
   where id = (v_held.payload ->> 'job_id')::uuid and queue_job_id = v_held.id for update;
   if v_job.finished_at is null then
-    -- children that ended where no processor could say so
+    -- children that ended without their processor
     update public.beacon_executions as e
     set status = case q.status when 'cancelled' then 'cancelled' else 'failed' end, completed_at = v_now,
       error = case when q.status <> 'cancelled' then coalesce(q.error_message, 'it did not complete') end
@@ -82,11 +82,11 @@ begin
 end;
 $$;
 comment on function beacon.held_execution is
-'The leased job, locked, and its execution, null when it is gone; lease_lost for others than the holder.';
+'Lock and return the leased job and its execution, null when it is gone; lease_lost for callers that do not hold the lease.';
 
 create function public.beacon_start_execution(p_request jsonb) returns jsonb
 language plpgsql
-security definer -- the worker holds no rights on the app's tables: this is the way in
+security definer -- the worker holds no rights on the app's tables
 set search_path = ''
 as $$
 declare
@@ -122,7 +122,7 @@ E'Start the execution of a leased beacon_execution {job_id, fence}; for the work
 
 create function public.beacon_note_execution(p_request jsonb) returns jsonb
 language plpgsql
-security definer -- the worker holds no rights on the app's tables: this is the way in
+security definer -- the worker holds no rights on the app's tables
 set search_path = ''
 as $$
 declare
@@ -130,7 +130,7 @@ declare
 begin
   v_of := beacon.held_execution(p_request);
   update public.beacon_executions set provider = p_request ->> 'provider', provider_task = p_request ->> 'task'
-  where id = (v_of.execution).id and status <> 'completed'; -- one cancelled meanwhile has to be stopped there
+  where id = (v_of.execution).id and status <> 'completed'; -- one cancelled meanwhile must be stopped at its provider
   return jsonb_build_object('noted', found);
 end;
 $$;
@@ -140,7 +140,7 @@ comment on function public.beacon_note_execution is
 
 create function public.beacon_cancel_stragglers(p_request jsonb) returns jsonb
 language plpgsql
-security definer -- the worker holds no rights on the app's tables: this is the way in
+security definer -- the worker holds no rights on the app's tables
 set search_path = ''
 as $$
 declare
@@ -163,7 +163,7 @@ E'Cancel the other executions of a leased beacon_execution''s job {job_id, fence
 
 create function public.beacon_take_abandoned() returns jsonb
 language plpgsql
-security definer -- the worker holds no rights on the app's tables: this is the way in
+security definer -- the worker holds no rights on the app's tables
 set search_path = ''
 as $$
 declare
@@ -180,12 +180,12 @@ begin
 end;
 $$;
 comment on function public.beacon_take_abandoned is
-E'Take up to 20 tasks that providers still work on though their executions have ended: '
-'{tasks: [{provider, provider_task}]}; for the worker.\n\nEach is given out once: cancelling is a courtesy.';
+E'Take up to 20 tasks that providers still work on though their executions have ended: {tasks: [{provider, '
+  'provider_task}]}; for the worker.\n\nEach is returned once, since cancelling is best effort.';
 
 create function public.beacon_report_providers(p_reports jsonb) returns jsonb
 language plpgsql
-security definer -- the worker holds no rights on the app's tables: this is the way in
+security definer -- the worker holds no rights on the app's tables
 set search_path = ''
 as $$
 declare
@@ -213,7 +213,7 @@ E'Note how calls of providers ended, [{provider, region, ok, error}], each pair 
 
 create function public.beacon_health() returns jsonb
 language plpgsql stable
-security definer -- probes hold no rights on the app's tables: this is the way in
+security definer -- probes hold no rights on the app's tables
 set search_path = ''
 as $$
 declare

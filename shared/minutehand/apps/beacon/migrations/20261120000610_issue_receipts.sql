@@ -23,7 +23,7 @@ comment on function beacon.current_key is 'The key that signs, its private half 
 
 create function beacon.show_keys() returns jsonb
 language sql stable
-security definer -- no role holds rights on the keys: behind the function in public
+security definer -- no role holds rights on the keys
 set search_path = ''
 as $$
   select jsonb_build_object('keys', coalesce(jsonb_agg(beacon.jwk(k) order by k.not_before desc, k.kid), '[]'))
@@ -40,7 +40,7 @@ comment on function public.beacon_keys is
 
 create function public.beacon_add_key(p_key jsonb) returns jsonb
 language plpgsql
-security definer -- no role holds rights on the keys: this is the way in
+security definer -- no role holds rights on the keys
 set search_path = ''
 as $$
 declare
@@ -54,7 +54,7 @@ begin
       'a key must have x, the kid of x by RFC 7638, and its sealed private half', 'key');
   end if;
   perform pg_advisory_xact_lock(hashtextextended('beacon_keys', 0));
-  -- where another worker was first, its key is the one
+  -- when another worker was first, its key is the one
   -- valid from a little earlier: the worker that signs says when by its own clock, which may be late
   insert into beacon.signing_keys (kid, x, sealed, not_before)
   select v_kid, v_x, p_key ->> 'sealed', queue.clock() - interval '5 minutes'
@@ -67,12 +67,12 @@ comment on function public.beacon_add_key is
 
 create function public.beacon_retire_key() returns jsonb
 language plpgsql
-security definer -- no role holds rights on the keys: this is the operator's way in
+security definer -- no role holds rights on the keys
 set search_path = ''
 as $$
 begin
   perform pg_advisory_xact_lock(hashtextextended('beacon_keys', 0));
-  -- what was measured just now may still be signed by it
+  -- an execution that has just ended may still be signed by it
   update beacon.signing_keys set not_after = queue.clock() + interval '1 hour' where not_after is null;
   return beacon.show_keys();
 end;
@@ -114,8 +114,8 @@ begin
 end;
 $$;
 comment on function beacon.receipt_problem is
-'What a receipt states that is not so, as {field, problem}; null when nothing is. The signature itself is '
-'checked by its readers.';
+'What is wrong in a receipt, as {field, problem}; null when nothing is. The signature itself is checked by its '
+  'readers.';
 
 create function beacon.add_receipt(p_receipt jsonb, p_execution public.beacon_executions, p_held uuid)
 returns public.beacon_receipts
@@ -140,18 +140,18 @@ begin
     (p_receipt ->> 'issued_at')::timestamptz)
   returning * into v_made;
   update beacon.chains set number = v_made.number, digest = v_made.digest where workspace_id = v_made.workspace_id;
-  perform queue.tell(p_held, jsonb_build_array(jsonb_build_object('type', 'beacon.receipt.issued',
+  perform queue.append_events(p_held, jsonb_build_array(jsonb_build_object('type', 'beacon.receipt.issued',
     'data', jsonb_build_object('job_id', v_made.job_id, 'execution_id', v_made.execution_id, 'receipt_id', v_made.id,
       'region', p_execution.region, 'number', v_made.number, 'digest', v_made.digest))));
   return v_made;
 end;
 $$;
 comment on function beacon.add_receipt is
-'Add a receipt at the chain''s end and append its event; null when the end is elsewhere by now.';
+'Add a receipt at the chain''s end and append its event; null when another receipt was added meanwhile.';
 
 create function public.beacon_issue(p_request jsonb) returns jsonb
 language plpgsql
-security definer -- the worker holds no rights on the app's tables: this is the way in
+security definer -- the worker holds no rights on the app's tables
 set search_path = ''
 set lock_timeout = '8s'
 as $$
@@ -204,7 +204,7 @@ E'Store the signed receipt of a leased execution {job_id, fence, receipt}: {issu
 
 create function public.beacon_prune(p_workspace_id uuid, p_before timestamptz) returns jsonb
 language plpgsql
-security definer -- no role may delete a receipt: this is retention's way in
+security definer -- no role may delete a receipt directly
 set search_path = ''
 as $$
 declare
@@ -212,7 +212,7 @@ declare
   v_jobs integer;
 begin
   perform set_config('beacon.retention', 'on', true);
-  -- from the oldest on, and never the last: what stays is one chain
+  -- from the oldest on, and never the last: the rest is one chain
   delete from public.beacon_receipts as x where x.workspace_id = p_workspace_id and x.number < (
     select coalesce(min(k.number), 0) from public.beacon_receipts as k
     where k.workspace_id = p_workspace_id and (k.issued_at >= p_before
@@ -226,27 +226,25 @@ begin
 end;
 $$;
 comment on function public.beacon_prune is
-E'Remove a workspace''s receipts issued before p_before, oldest first, and ended jobs without any left: '
-'{receipts, jobs}; for the operator.\n\nThe last receipt always stays, and what stays is one chain without gaps.';
+E'Delete a workspace''s receipts issued before p_before, oldest first, and ended jobs without any left: {receipts, '
+  'jobs}; for the operator.\n\nThe last receipt is always kept, and the rest is one chain without gaps.';
 
 -- Grants ---------------------------------------------------------------------------------------------------
 
 revoke execute on all functions in schema beacon from public, anon, authenticated, service_role;
 revoke execute on function public.beacon_submit, public.beacon_cancel, public.beacon_redrive, public.beacon_keys,
-public.beacon_claim_outbox, public.beacon_publish, public.beacon_reconcile, public.beacon_start, public.beacon_finish,
-public.beacon_start_execution, public.beacon_note_execution, public.beacon_cancel_stragglers,
-public.beacon_take_abandoned, public.beacon_report_providers, public.beacon_issue, public.beacon_add_key,
-public.beacon_health,
-public.beacon_retire_key, public.beacon_prune
-from public, anon, authenticated, service_role;
+  public.beacon_claim_outbox, public.beacon_publish, public.beacon_reconcile, public.beacon_start,
+  public.beacon_finish, public.beacon_start_execution, public.beacon_note_execution, public.beacon_cancel_stragglers,
+  public.beacon_take_abandoned, public.beacon_report_providers, public.beacon_issue, public.beacon_add_key,
+  public.beacon_health, public.beacon_retire_key, public.beacon_prune
+  from public, anon, authenticated, service_role;
 grant execute on function public.beacon_submit, public.beacon_cancel, public.beacon_redrive
-to authenticated, service_role;
+  to authenticated, service_role;
 grant usage on schema beacon to anon, authenticated, job_worker, service_role;
 grant execute on function beacon.show_keys, public.beacon_keys to anon, authenticated, job_worker, service_role;
 grant execute on function public.beacon_claim_outbox, public.beacon_publish, public.beacon_reconcile,
-public.beacon_start, public.beacon_finish, public.beacon_start_execution, public.beacon_note_execution,
-public.beacon_cancel_stragglers, public.beacon_take_abandoned, public.beacon_report_providers,
-public.beacon_issue, public.beacon_add_key,
-public.beacon_health
-to job_worker, service_role;
+  public.beacon_start, public.beacon_finish, public.beacon_start_execution, public.beacon_note_execution,
+  public.beacon_cancel_stragglers, public.beacon_take_abandoned, public.beacon_report_providers, public.beacon_issue,
+  public.beacon_add_key, public.beacon_health
+  to job_worker, service_role;
 grant execute on function public.beacon_prune, public.beacon_retire_key to service_role;

@@ -1,4 +1,4 @@
--- Chat keeps conversations: what was said, and the background work that complex requests became.
+-- Chat keeps conversations: messages, and the background work of complex requests.
 -- Delete this app's migration and shared/minutehand/apps/chat, and the platform does not notice.
 
 -- 1. Tables ------------------------------------------------------------------------------------
@@ -22,24 +22,24 @@ create table public.chat_conversations (
   last_message_at timestamptz not null default queue.clock(),
   constraint chat_conversations_title_is_bounded check (char_length(title) between 1 and 200 and title ~ '\S')
 );
-comment on table public.chat_conversations is 'A conversation. It is its workspace''s: every member reads it and '
-  'writes in it.';
+comment on table public.chat_conversations is 'Conversations. Every member of the workspace may read them and '
+  'write in them.';
 comment on column public.chat_conversations.id is 'The conversation, orders by time.';
 comment on column public.chat_conversations.workspace_id is 'The workspace that owns it.';
-comment on column public.chat_conversations.guest_session_id is 'The guest session it was begun in or is shared with, which is its '
-  'key; null for what is the members'' alone.';
-comment on column public.chat_conversations.session_name is 'The id a caller brought for its session, as it wrote it; '
-  'null for ids made here.';
+comment on column public.chat_conversations.guest_session_id is 'The guest session it was begun in or is shared '
+  'with, which is its key; null for conversations of members only.';
+comment on column public.chat_conversations.session_name is 'The session id as its caller chose it; null for ids '
+  'made here.';
 comment on column public.chat_conversations.session_id is 'The session of its jobs, for followers of '
   'session:<session_id>: the guest session, or chat:<id>.';
-comment on column public.chat_conversations.title is 'What people call it; null until it has a first message.';
+comment on column public.chat_conversations.title is 'Title; null until it has a first message.';
 comment on column public.chat_conversations.last_seq is 'Number of the latest message.';
-comment on column public.chat_conversations.idempotency_key is 'The key it was made with; the same key finds the same '
-  'one. Null when none was given.';
-comment on column public.chat_conversations.created_by is 'Who began it; null for a guest who is nobody, and the '
-  'service.';
-comment on column public.chat_conversations.by_guest is 'Whether it was begun in a guest session by nobody with an account: '
-  'who holds the guest session may rename and delete it.';
+comment on column public.chat_conversations.idempotency_key is 'The key it was created with: the same key returns '
+  'the same conversation. Null when none was given.';
+comment on column public.chat_conversations.created_by is 'Who began it; null for a guest without an account, and '
+  'the service.';
+comment on column public.chat_conversations.by_guest is 'Whether it was begun in a guest session by someone '
+  'without an account: holders of that session may rename and delete it.';
 comment on column public.chat_conversations.created_at is 'When it was begun, UTC.';
 comment on column public.chat_conversations.last_message_at is 'When its latest message came, UTC; when it was begun '
   'before there is one. Retention counts from here.';
@@ -82,7 +82,7 @@ create table public.chat_messages (
   constraint chat_messages_seq_is_given_once unique (conversation_id, seq),
   constraint chat_messages_are_sent_once unique (conversation_id, client_id)
 );
-comment on table public.chat_messages is 'What was said in a conversation, in the order of seq. Never changed.';
+comment on table public.chat_messages is 'Messages of conversations, in the order of seq. Never changed.';
 comment on column public.chat_messages.id is 'The message.';
 comment on column public.chat_messages.conversation_id is 'The conversation.';
 comment on column public.chat_messages.workspace_id is 'Its workspace, for the policy.';
@@ -90,25 +90,24 @@ comment on column public.chat_messages.seq is '1, 2, 3 … without gaps per conv
 comment on column public.chat_messages.author is 'user or assistant.';
 comment on column public.chat_messages.kind is 'Of a user: message, or answer to a work item''s question. Of the '
   'assistant: reply, plan (what work it began), or result of a work item.';
-comment on column public.chat_messages.text is 'What was said, plain text.';
+comment on column public.chat_messages.text is 'The text, plain.';
 comment on column public.chat_messages.documents is 'Texts that came with it: [{title, text}].';
-comment on column public.chat_messages.request is 'How a user''s message wants to be taken: {mode, ask, ask_seconds, '
-  'seed}; null for the other kinds.';
+comment on column public.chat_messages.request is 'Options of a user''s message: {mode, ask, ask_seconds, seed}; '
+  'null for the other kinds.';
 comment on column public.chat_messages.data is 'More about it: of an answer {question}, of a plan {work_items}, of a '
   'result {title, kind, parts}; null when there is none.';
-comment on column public.chat_messages.model is 'The model that wrote it; null for people''s words and where none was '
-  'asked.';
+comment on column public.chat_messages.model is 'The model that wrote it; null for people''s messages and where no '
+  'model was used.';
 comment on column public.chat_messages.offline is 'Whether that was the offline one: extractive and template methods.';
 comment on column public.chat_messages.input_tokens is 'Tokens read by the model for it.';
 comment on column public.chat_messages.output_tokens is 'Tokens written by the model for it.';
-comment on column public.chat_messages.cost_usd is 'What that cost by the configured prices, in US dollars; 0 without '
-  'prices.';
-comment on column public.chat_messages.client_id is 'The sender''s own id for it: the same id finds the same message. '
-  'Null when none was given.';
-comment on column public.chat_messages.job_id is 'Of a user''s message the job that answers it, of an answer the work '
-  'item that asked, of the assistant''s the job that wrote it: one message a job.';
-comment on column public.chat_messages.created_by is 'Who sent it; null for the assistant, a guest who is nobody, '
-  'and the service.';
+comment on column public.chat_messages.cost_usd is 'Cost by the configured prices, in US dollars; 0 without prices.';
+comment on column public.chat_messages.client_id is 'The sender''s own id for it: the same id returns the same '
+  'message. Null when none was given.';
+comment on column public.chat_messages.job_id is 'Of a user''s message the job that answers it, of an answer the '
+  'work item that asked, of the assistant''s the job that wrote it: one message per job.';
+comment on column public.chat_messages.created_by is 'Who sent it; null for the assistant, a guest without an '
+  'account, and the service.';
 comment on column public.chat_messages.by_guest is 'Whether the holder of a guest session sent it, and no member.';
 comment on column public.chat_messages.created_at is 'When it came, UTC.';
 create unique index chat_messages_one_per_job on public.chat_messages (job_id) where author = 'assistant';
@@ -131,8 +130,8 @@ create table public.chat_work_items (
   constraint chat_work_items_are_bounded check (char_length(title) between 1 and 200
     and char_length(instruction) between 1 and 8000)
 );
-comment on table public.chat_work_items is 'Background work that a message became, one job each; how it stands is '
-  'read from async_work_items.';
+comment on table public.chat_work_items is 'Background work that messages asked for, one job each; its state is in '
+  'async_work_items.';
 comment on column public.chat_work_items.job_id is 'The work item, which is its job.';
 comment on column public.chat_work_items.conversation_id is 'The conversation.';
 comment on column public.chat_work_items.workspace_id is 'Its workspace, for the policy.';
@@ -145,7 +144,7 @@ comment on column public.chat_work_items.fed_by is 'Work items whose results it 
 comment on column public.chat_work_items.created_at is 'When it was begun, UTC.';
 create index chat_work_items_by_conversation on public.chat_work_items (conversation_id, job_id);
 create index chat_work_items_by_workspace on public.chat_work_items (workspace_id, job_id);
-create index chat_work_items_by_kind on public.chat_work_items (kind, job_id); -- the latest of a kind are measured
+create index chat_work_items_by_kind on public.chat_work_items (kind, job_id); -- the latest of a kind are timed
 
 create table public.chat_notes (
   id uuid primary key default gen_random_uuid(),
@@ -173,23 +172,23 @@ create index chat_notes_by_conversation on public.chat_notes (conversation_id, c
 create index chat_notes_by_workspace on public.chat_notes (workspace_id);
 create index chat_notes_unread on public.chat_notes (conversation_id)
 where direction = 'to_user' and delivered_at is null;
-comment on table public.chat_notes is 'What work and people tell each other: questions, answers, guidance, news.';
-comment on column public.chat_notes.id is 'The note; msg_<id> outside. Random: it answers the question for whoever '
-  'knows the session.';
+comment on table public.chat_notes is 'Notes between work items and people: questions, answers, guidance, information.';
+comment on column public.chat_notes.id is 'The note; msg_<id> in the API. Random, since with the session''s id it '
+  'allows to answer the question.';
 comment on column public.chat_notes.conversation_id is 'The conversation.';
 comment on column public.chat_notes.workspace_id is 'Its workspace, for the policy.';
 comment on column public.chat_notes.job_id is 'The work item it is from or for.';
 comment on column public.chat_notes.direction is 'to_user or to_work.';
 comment on column public.chat_notes.type is 'question, answer or info.';
-comment on column public.chat_notes.content is 'What is said, plain text.';
-comment on column public.chat_notes.name is 'Of a question its name in the job; null else.';
-comment on column public.chat_notes.options is 'Answers that are suggested, an array of texts; null when none are.';
-comment on column public.chat_notes.default_answer is 'What is taken when nobody answers in time; null for what is no '
-  'question.';
-comment on column public.chat_notes.answers is 'Of an answer the question; null else.';
-comment on column public.chat_notes.expires_at is 'Until when an answer is taken, UTC; null for what is no question.';
-comment on column public.chat_notes.delivered_at is 'When it was read by whom it is for, UTC; null before.';
-comment on column public.chat_notes.created_at is 'When it was said, UTC.';
+comment on column public.chat_notes.content is 'The text, plain.';
+comment on column public.chat_notes.name is 'Of a question its name in the job; null otherwise.';
+comment on column public.chat_notes.options is 'Suggested answers, an array of texts; null for none.';
+comment on column public.chat_notes.default_answer is 'The answer when no one answers in time; null for other '
+  'notes than questions.';
+comment on column public.chat_notes.answers is 'Of an answer the question; null otherwise.';
+comment on column public.chat_notes.expires_at is 'Until when an answer is accepted, UTC; null for other notes than questions.';
+comment on column public.chat_notes.delivered_at is 'When its recipient read it, UTC; null before.';
+comment on column public.chat_notes.created_at is 'When it was written, UTC.';
 
 create table public.chat_artefacts (
   job_id uuid primary key,
@@ -208,7 +207,7 @@ create table public.chat_artefacts (
 );
 create index chat_artefacts_by_workspace on public.chat_artefacts (workspace_id);
 create index chat_artefacts_by_conversation on public.chat_artefacts (conversation_id);
-comment on table public.chat_artefacts is 'Pages that work has built; the page itself is a file in the bucket.';
+comment on table public.chat_artefacts is 'Pages that work has built; each page is a file in the bucket.';
 comment on column public.chat_artefacts.job_id is 'The work item that built it.';
 comment on column public.chat_artefacts.conversation_id is 'The conversation.';
 comment on column public.chat_artefacts.workspace_id is 'Its workspace.';
@@ -229,13 +228,13 @@ create table chat.uses (
 );
 create index uses_by_age on chat.uses (at);
 alter table chat.uses enable row level security;
-comment on table chat.uses is 'What authors took in the last day, by the second. Apart from the messages, so that '
-  'deleting those gives nothing back.';
+comment on table chat.uses is 'What authors used in the last day, by the second. Apart from the messages, so that '
+  'deleting those frees nothing.';
 comment on column chat.uses.author is 'A guest session, or a workspace and its member.';
 comment on column chat.uses.at is 'The second, UTC.';
 comment on column chat.uses.messages is 'Messages sent and conversations begun.';
-comment on column chat.uses.tokens is 'Tokens given to what was asked for, whatever it took of them; counted for '
-  'guest_sessions.';
+comment on column chat.uses.tokens is 'Tokens reserved for the requests, whatever these used of them; counted for '
+  'guest sessions.';
 
 insert into queue.settings (name, value) values
   ('chat_messages_per_minute', '30'), -- of one member in one workspace, or of one guest session
@@ -278,11 +277,11 @@ left join public.job_events as e
     and e.data #>> '{wait,kind}' = 'ask'
 left join public.chat_notes as n on n.job_id = i.job_id and n.name = e.data #>> '{wait,name}'
 left join public.chat_messages as r on r.job_id = i.job_id and r.author = 'assistant';
-comment on view public.async_work_items is E'Background work of chats, one row a work item, with the question it '
-  'asks.\n\nRow level security of the reader holds: members see their workspaces''.';
+comment on view public.async_work_items is E'Background work of chats, one row per work item, with the question it '
+  'asks.\n\nUnder the reader''s row level security: members see their workspaces''.';
 comment on column public.async_work_items.id is 'The work item: work_ and its job''s id.';
 comment on column public.async_work_items.session_id is 'The session, as its caller names it in x-session-id; '
-  'chat:<conversation> for one that is the members'' alone.';
+  'chat:<conversation> for conversations of members only.';
 comment on column public.async_work_items.type is 'research, summarise, compare, draft or build.';
 comment on column public.async_work_items.status is 'accepted (in the queue), in_progress, waiting_for_user, '
   'completed, failed or cancelled.';
@@ -292,18 +291,18 @@ comment on column public.async_work_items.conversation_id is 'The conversation i
 comment on column public.async_work_items.workspace_id is 'The workspace.';
 comment on column public.async_work_items.job_id is 'Its job: topic job:<job_id>.';
 comment on column public.async_work_items.message_id is 'The message that asked for it.';
-comment on column public.async_work_items.job_status is 'The job''s own status; of a job that retention removed '
-  'completed when it left a result, else cancelled.';
-comment on column public.async_work_items.question_name is 'Which question this is, to send along with the answer; '
-  'null when it asks nothing.';
+comment on column public.async_work_items.job_status is 'The job''s own status; for a job that retention removed, '
+  'completed when it left a result and cancelled otherwise.';
+comment on column public.async_work_items.question_name is 'The question''s name, to send with the answer; null '
+  'when it asks nothing.';
 comment on column public.async_work_items.question is 'What it asks; null when it asks nothing.';
-comment on column public.async_work_items.question_options is 'Answers that are suggested, an array of texts; any '
-  'text is taken.';
-comment on column public.async_work_items.question_default is 'What is taken when nobody answers.';
-comment on column public.async_work_items.question_expires_at is 'Until when an answer is taken, UTC; null for ever.';
+comment on column public.async_work_items.question_options is 'Suggested answers, an array of texts; any text is '
+  'accepted.';
+comment on column public.async_work_items.question_default is 'The answer when no one answers.';
+comment on column public.async_work_items.question_expires_at is 'Until when an answer is accepted, UTC; null for no limit.';
 comment on column public.async_work_items.result_message_id is 'The message that holds its result; null before.';
 comment on column public.async_work_items.result is 'Its result; null before.';
-comment on column public.async_work_items.error_message is 'Why the latest attempt ended badly; null when none did.';
+comment on column public.async_work_items.error_message is 'Error of the latest failed attempt; null when none failed.';
 comment on column public.async_work_items.attempts is 'Attempts so far.';
 comment on column public.async_work_items.max_attempts is 'After so many it is failed.';
 comment on column public.async_work_items.next_retry_at is 'Earliest start of the next attempt, UTC; null when none '
@@ -339,25 +338,25 @@ cross join lateral (
   from public.chat_work_items as i
   left join public.jobs as j on j.id = i.job_id
   where i.conversation_id = c.id) as w;
-comment on view public.async_session_state is E'How conversations stand, one row each: what works, what asks, when '
-  'something last happened.\n\nRow level security of the reader holds: members see their workspaces''.';
+comment on view public.async_session_state is E'State of conversations, one row each: work items by state, open '
+  'questions, last activity.\n\nUnder the reader''s row level security: members see their workspaces''.';
 comment on column public.async_session_state.session_id is 'The session, as its caller names it in x-session-id. '
   'Conversations of one guest session share theirs.';
 comment on column public.async_session_state.topic_session_id is 'The session to follow: topic '
   'session:<topic_session_id>.';
 comment on column public.async_session_state.conversation_id is 'The conversation.';
 comment on column public.async_session_state.workspace_id is 'The workspace.';
-comment on column public.async_session_state.title is 'What people call it; null until it has a first message.';
+comment on column public.async_session_state.title is 'Title; null until it has a first message.';
 comment on column public.async_session_state.live is 'Work items that have not ended.';
-comment on column public.async_session_state.waiting is 'Those of them that ask something.';
+comment on column public.async_session_state.waiting is 'Those of them that ask a question.';
 comment on column public.async_session_state.done is 'Work items that completed, as far as jobs are kept.';
 comment on column public.async_session_state.failed is 'Work items that failed and may be retried.';
 comment on column public.async_session_state.cancelled is 'Work items that were cancelled.';
 comment on column public.async_session_state.answer_wanted is 'Whether a question waits for a person.';
-comment on column public.async_session_state.replying is 'Whether a reply is being written, or is to be.';
+comment on column public.async_session_state.replying is 'Whether a reply is being written or queued.';
 comment on column public.async_session_state.messages is 'How many messages there are.';
-comment on column public.async_session_state.created_by is 'Who began it; null for a guest who is nobody, and the '
-  'service.';
+comment on column public.async_session_state.created_by is 'Who began it; null for a guest without an account, and '
+  'the service.';
 comment on column public.async_session_state.created_at is 'When it was begun, UTC.';
 comment on column public.async_session_state.last_message_at is 'When the latest message came, UTC.';
 comment on column public.async_session_state.last_activity_at is 'When something last happened, work included, UTC.';
@@ -371,7 +370,7 @@ as $$
   select case when jsonb_typeof(p_value) = 'string'
     then char_length(p_value #>> '{}') between 1 and p_most and p_value #>> '{}' ~ '\S' else false end
 $$;
-comment on function chat.is_text is 'Whether a value is a text of 1 to p_most characters that says something.';
+comment on function chat.is_text is 'Whether a value is a text of 1 to p_most characters, not all of them spaces.';
 
 create function chat.is_whole(p_value jsonb, p_least numeric, p_most numeric) returns boolean
 language sql immutable
@@ -382,18 +381,12 @@ as $$
 $$;
 comment on function chat.is_whole is 'Whether a value is a whole number within bounds, the bounds included.';
 
-create function chat.is_service() returns boolean
-language sql stable
-set search_path = ''
-as $$ select coalesce(auth.jwt() ->> 'role', '') = 'service_role' $$;
-comment on function chat.is_service is 'Whether the service role calls, by name: a browser''s call may come without '
-  'any claims.';
 
 create function chat.is_open_to_caller(p_conversation public.chat_conversations, p_session_id text) returns boolean
 language sql stable
 set search_path = ''
 as $$
-  select chat.is_service() or queue.is_member(p_conversation.workspace_id)
+  select queue.is_service_role() or queue.is_member(p_conversation.workspace_id)
     or p_conversation.guest_session_id = p_session_id
       and exists (select from queue.may_join_guest_session(p_session_id) as v
         where v.workspace_id = p_conversation.workspace_id)
@@ -415,7 +408,7 @@ begin
     perform queue.refuse(404, 'conversation_not_found', 'no such conversation', p_conversation_id::text);
   elsif p_locked then
     select * into v_conversation from public.chat_conversations where id = p_conversation_id for update;
-    -- looked at again: it may have been closed to them while they waited
+    -- checked again: it may have been closed to the caller meanwhile
     if not found or chat.is_open_to_caller(v_conversation, p_session_id) is not true then
       perform queue.refuse(404, 'conversation_not_found', 'no such conversation', p_conversation_id::text);
     end if;
@@ -424,8 +417,8 @@ begin
 end;
 $$;
 comment on function chat.conversation_or_refuse is E'The conversation, if it is the caller''s to see; one 404 for '
-  'missing, another''s, and a guest session that ended.\n\nWho locks a conversation and jobs of it locks the conversation '
-  'first.';
+  'missing, another''s, and a guest session that ended.\n\nA transaction that locks a conversation and jobs of it '
+  'locks the conversation first.';
 
 create function chat.workspace_or_refuse(p_workspace_id uuid, p_session_id text) returns uuid
 language plpgsql stable
@@ -437,17 +430,17 @@ begin
   if p_session_id is not null then
     v_workspace := (queue.guest_session_or_refuse(p_session_id)).workspace_id;
     if p_workspace_id is not null and p_workspace_id <> v_workspace then
-      perform queue.refuse(404, 'session_not_found', 'no such session');
+      perform queue.refuse_session();
     end if;
   elsif v_workspace is null or not (queue.is_member(v_workspace)
-      or chat.is_service() and exists (select 1 from public.workspaces where id = v_workspace)) then
-    perform queue.refuse(404, 'workspace_not_found', 'no such workspace', v_workspace::text);
+      or queue.is_service_role() and exists (select 1 from public.workspaces where id = v_workspace)) then
+    perform queue.refuse_workspace(v_workspace);
   end if;
   return v_workspace;
 end;
 $$;
-comment on function chat.workspace_or_refuse is 'The workspace the caller acts in: their own, or their guest session''s; 404 '
-  'else.';
+comment on function chat.workspace_or_refuse is 'The workspace the caller acts in: their own, or their guest '
+  'session''s; 404 otherwise.';
 
 create function chat.show_message(p_message public.chat_messages, p_as_guest boolean) returns jsonb
 language sql immutable
@@ -461,11 +454,11 @@ as $$
         char_length(d.value ->> 'text')) order by d.ordinality), '[]')
       from jsonb_array_elements(p_message.documents) with ordinality as d))
 $$;
-comment on function chat.show_message is 'A message as people get it: of its documents the titles and lengths.';
+comment on function chat.show_message is 'A message as clients read it: with its documents'' titles and lengths only.';
 
 create function chat.show(p_conversation_id uuid, p_session_id text) returns jsonb
 language plpgsql
-security definer -- guests hold no rights on any table: this is their function
+security definer -- guests hold no rights on any table
 set search_path = ''
 as $$
 declare
@@ -498,13 +491,13 @@ begin
       join public.jobs as j on j.id = m.job_id and j.status <> 'completed'));
 end;
 $$;
-comment on function chat.show is 'Behind public.chat_read, which browsers'' roles call as themselves.';
+comment on function chat.show is 'Body of public.chat_read, with rights that browsers'' roles do not have.';
 
 create function chat.messages(
   p_conversation_id uuid, p_before integer, p_limit integer, p_session_id text
 ) returns jsonb
 language plpgsql
-security definer -- guests hold no rights on any table: this is their function
+security definer -- guests hold no rights on any table
 set search_path = ''
 as $$
 declare
@@ -520,11 +513,11 @@ begin
       limit least(200, greatest(1, coalesce(p_limit, 50)))) as m));
 end;
 $$;
-comment on function chat.messages is 'Behind public.chat_messages_before, which browsers'' roles call as themselves.';
+comment on function chat.messages is 'Body of public.chat_messages_before, with rights that browsers'' roles do not have.';
 
 create function chat.list(p_workspace_id uuid, p_session_id text, p_before jsonb, p_limit integer) returns jsonb
 language plpgsql
-security definer -- guests hold no rights on any table: this is their function
+security definer -- guests hold no rights on any table
 set search_path = ''
 as $$
 declare
@@ -547,7 +540,7 @@ exception when data_exception then
   perform queue.refuse(400, 'invalid_argument', 'the cursor must be {at, id}', 'cursor');
 end;
 $$;
-comment on function chat.list is 'Behind public.chat_list, which browsers'' roles call as themselves.';
+comment on function chat.list is 'Body of public.chat_list, with rights that browsers'' roles do not have.';
 
 -- 4. What they may do --------------------------------------------------------------------------------
 
@@ -562,19 +555,19 @@ declare
 begin
   perform queue.cancel(v_jobs, queue.clock());
   delete from public.chat_conversations where id = any (p_ids);
-  -- their events and steps tell what was said; of one that still runs they stay until jobs are forgotten
+  -- their events and steps contain messages; those of a running one are kept until jobs are removed
   delete from public.jobs where id = any (v_jobs) and finished_at is not null;
 end;
 $$;
-comment on function chat.forget is 'Conversations go, with what was said and the jobs that ended; what runs for them '
-  'is cancelled. The caller holds their rows.';
+comment on function chat.forget is 'Delete conversations with their messages and ended jobs, and cancel their live '
+  'jobs. The caller holds their rows.';
 
 create function chat.retain(p_limit integer) returns void
 language plpgsql
 set search_path = ''
 as $$
 declare
-  -- read once: where a clock stands, each row is asked for the time and no index ends the search
+  -- read once: with clock() in the condition no index would end the search
   v_now timestamptz := queue.clock();
   v_before timestamptz := v_now - make_interval(days => (queue.setting('chat_retention_days'))::integer);
   v_ids uuid[] := array(
@@ -587,7 +580,7 @@ declare
           and not exists (select 1 from public.jobs as j where j.session_id = c.session_id
             and j.workspace_id = c.workspace_id and j.finished_at is null)
         order by c.last_message_at limit p_limit for update skip locked) as o) as f
-    -- who speaks waits for this: not for several long ones
+    -- senders wait for this: not for several long ones
     where f.messages_before < 1000);
 begin
   if cardinality(v_ids) > 0 then
@@ -599,8 +592,8 @@ begin
   where u.author = old.author and u.at = old.at;
 end;
 $$;
-comment on function chat.retain is 'Forget up to p_limit conversations that nobody wrote in for chat_retention_days '
-  'and nothing works for, whosever they are; after some thousand messages no more of them.';
+comment on function chat.retain is 'Delete up to p_limit conversations of all tenants without a message for '
+  'chat_retention_days and without live work; stops after some thousand messages.';
 
 create function chat.author(p_workspace_id uuid, p_guest_session_id text) returns text
 language sql stable
@@ -608,7 +601,7 @@ set search_path = ''
 as $$
   select case when p_guest_session_id is not null then p_guest_session_id else p_workspace_id || ':' || auth.uid() end
 $$;
-comment on function chat.author is 'Who is counted: a guest session, or the member of a workspace; null for a service.';
+comment on function chat.author is 'The author that limits count: a guest session, or a member of a workspace; null for a service.';
 
 create function chat.left_today(p_author text) returns numeric
 language sql stable
@@ -617,7 +610,7 @@ as $$
   select (queue.setting('chat_guest_session_tokens_per_day'))::numeric - coalesce(sum(tokens), 0)
   from chat.uses where author = p_author and at > queue.clock() - interval '1 day'
 $$;
-comment on function chat.left_today is 'Tokens that a guest session may still be given within a day.';
+comment on function chat.left_today is 'Tokens that a guest session may still use within a day.';
 
 create function chat.spend(p_author text, p_messages integer, p_tokens bigint) returns void
 language sql
@@ -627,7 +620,7 @@ as $$
   select p_author, date_trunc('second', queue.clock(), 'UTC'), p_messages, p_tokens where p_author is not null
   on conflict (author, at) do update set messages = u.messages + excluded.messages, tokens = u.tokens + excluded.tokens
 $$;
-comment on function chat.spend is 'Note what an author takes; nothing for a service.';
+comment on function chat.spend is 'Note what an author uses; nothing for a service.';
 
 create function chat.check_pace(p_workspace_id uuid, p_guest_session_id text, p_tokens bigint) returns void
 language plpgsql
@@ -639,10 +632,10 @@ declare
   v_minute bigint;
   v_day bigint;
 begin
-  -- what one author does is counted one after the other
+  -- requests of one author are counted one after the other
   perform pg_advisory_xact_lock(hashtextextended('chat:' || v_author, 0));
   v_now := queue.clock();
-  -- a member has no bound of a day, and may have said much in one
+  -- a member has no limit per day, and may have sent much
   select sum(messages) filter (where at > v_now - interval '1 minute'), sum(messages) into v_minute, v_day
   from chat.uses where author = v_author
     and at > v_now - case when p_guest_session_id is null then interval '1 minute' else interval '1 day' end;
@@ -658,13 +651,13 @@ begin
   perform chat.spend(v_author, 1, p_tokens);
 end;
 $$;
-comment on function chat.check_pace is E'Count a message, or a conversation begun, or refuse with 429: '
-  'chat_messages_per_minute of anybody, chat_guest_session_messages_per_day and chat_guest_session_tokens_per_day of a '
-  'guest session.\n\np_guest_session_id is null for members, whatever guest session they name.';
+comment on function chat.check_pace is E'Count a message or a new conversation, or refuse with 429: '
+  'chat_messages_per_minute of any author, chat_guest_session_messages_per_day and chat_guest_session_tokens_per_day '
+  'of a guest session.\n\np_guest_session_id is null for members, whatever guest session they name.';
 
 create function chat.open(p_workspace_id uuid, p_title text, p_session_id text, p_idempotency_key text) returns jsonb
 language plpgsql
-security definer -- nobody holds a right to write conversations: this is the function
+security definer -- no role may write conversations directly
 set search_path = ''
 as $$
 declare
@@ -697,21 +690,21 @@ begin
     perform queue.refuse(429, 'quota_exceeded', 'a guest session has at most 20 conversations', '20');
   end if;
   perform chat.check_pace(v_workspace, v_guest_session, 0);
-  -- before it has a job: who opens it may follow it at once
+  -- before it has a job, so that its creator may follow it at once
   perform queue.claim_sessions(v_workspace, array[v_made.session_id]);
   return jsonb_build_object('conversation_id', v_made.id, 'created', true);
 end;
 $$;
-comment on function chat.open is 'Behind public.chat_open, which browsers'' roles call as themselves.';
+comment on function chat.open is 'Body of public.chat_open, with rights that browsers'' roles do not have.';
 
 create function chat.may_change(p_conversation public.chat_conversations, p_session_id text) returns void
 language plpgsql stable
 set search_path = ''
 as $$
 begin
-  if (chat.is_service() or p_conversation.created_by = auth.uid() or queue.is_manager(p_conversation.workspace_id)
+  if (queue.is_service_role() or p_conversation.created_by = auth.uid() or queue.is_manager(p_conversation.workspace_id)
       -- what members or a service began is shared with guests, not given to them
-      -- and a member who reads a guest session's id is no guest
+      -- and a member who reads a guest session's id is not a guest
       or p_conversation.guest_session_id = p_session_id and p_conversation.by_guest
         and not queue.is_member(p_conversation.workspace_id)) is not true then
     perform queue.refuse(403, 'forbidden', 'only who began a conversation and managers may rename or delete it',
@@ -724,7 +717,7 @@ comment on function chat.may_change is 'Refuse with 403 a member who neither beg
 
 create function chat.rename(p_conversation_id uuid, p_title text, p_session_id text) returns jsonb
 language plpgsql
-security definer -- nobody holds a right to write conversations: this is the function
+security definer -- no role may write conversations directly
 set search_path = ''
 as $$
 begin
@@ -736,11 +729,11 @@ begin
   return jsonb_build_object('conversation_id', p_conversation_id, 'title', p_title);
 end;
 $$;
-comment on function chat.rename is 'Behind public.chat_rename, which browsers'' roles call as themselves.';
+comment on function chat.rename is 'Body of public.chat_rename, with rights that browsers'' roles do not have.';
 
 create function chat.remove(p_conversation_id uuid, p_session_id text) returns jsonb
 language plpgsql
-security definer -- nobody holds a right to write conversations: this is the function
+security definer -- no role may write conversations directly
 set search_path = ''
 as $$
 begin
@@ -749,7 +742,7 @@ begin
   return jsonb_build_object('conversation_id', p_conversation_id, 'deleted', true);
 end;
 $$;
-comment on function chat.remove is 'Behind public.chat_delete, which browsers'' roles call as themselves.';
+comment on function chat.remove is 'Body of public.chat_delete, with rights that browsers'' roles do not have.';
 
 create function chat.message_problem(p_message jsonb) returns text[]
 language plpgsql immutable
@@ -791,15 +784,15 @@ create function chat.reply_tokens() returns bigint
 language sql immutable
 set search_path = ''
 as $$ select 32000 $$;
-comment on function chat.reply_tokens is 'What a reply is taken to need, in tokens: its most without a request that '
-  'is repeated.';
+comment on function chat.reply_tokens is 'Tokens reserved for a reply: the most it can use without repeated '
+  'requests.';
 
 create function chat.item_tokens() returns bigint
 language sql immutable
 set search_path = ''
 as $$ select 100000 $$;
-comment on function chat.item_tokens is 'What a work item is taken to need, in tokens: its most without a request '
-  'that is repeated.';
+comment on function chat.item_tokens is 'Tokens reserved for a work item: the most it can use without repeated '
+  'requests.';
 
 create function chat.room(p_conversation public.chat_conversations, p_count integer) returns integer
 language plpgsql
@@ -832,9 +825,9 @@ begin
   return least(p_count, greatest(0, coalesce(v_room, p_count)));
 end;
 $$;
-comment on function chat.room is E'How many of p_count further work items of a conversation begin at once; the others '
-  'wait in the queue.\n\nNull when the queue takes no more: by what a session or a workspace may have queued, and in '
-  'a guest session by what is left of the day.';
+comment on function chat.room is E'How many of p_count further work items of a conversation begin at once; the '
+  'others wait in the queue.\n\nNull when no more may be queued: by the limits of the session and the workspace, and '
+  'in a guest session by the tokens left today.';
 
 create function chat.room_or_refuse(p_conversation public.chat_conversations, p_count integer) returns integer
 language plpgsql
@@ -850,7 +843,7 @@ begin
   return v_room;
 end;
 $$;
-comment on function chat.room_or_refuse is 'As chat.room; 429 when the queue takes no more.';
+comment on function chat.room_or_refuse is 'The same as chat.room; 429 when no more may be queued.';
 
 create function chat.say(p_message public.chat_messages) returns public.chat_messages
 language plpgsql
@@ -893,7 +886,7 @@ begin
   where id = p_conversation.id
   returning * into v_moved;
   perform queue.claim_sessions(v_moved.workspace_id, array[v_moved.session_id]);
-  -- in the order in which everybody locks jobs
+  -- in the order in which all functions lock jobs
   v_jobs := array(
     select id from public.jobs
     where session_id = p_conversation.session_id and workspace_id = v_moved.workspace_id
@@ -903,13 +896,13 @@ begin
   return v_moved;
 end;
 $$;
-comment on function chat.move is E'Open a conversation, whose row the caller holds, to a guest session, or to members alone: '
-  'it changes its session, and so do its jobs.\n\nComing back it loses its idempotency key, which may stand for '
-  'another of the members'' by now. Events so far keep the session they were told in.';
+comment on function chat.move is E'Open a conversation, whose row the caller holds, to a guest session, or to '
+  'members alone: it changes its session, and so do its jobs.\n\nWhen it returns to the members it loses its '
+  'idempotency key, which another conversation of theirs may have by now. Earlier events keep their session.';
 
 create function chat.send(p_conversation_id uuid, p_message jsonb, p_session_id text) returns jsonb
 language plpgsql
-security definer -- nobody holds a right to write messages: this is the function
+security definer -- no role may write messages directly
 set search_path = ''
 as $$
 declare
@@ -952,7 +945,7 @@ begin
   v_message.created_by := auth.uid();
   v_message.by_guest := v_as_guest;
   v_message := chat.say(v_message);
-  -- the platform's own job: no person's call makes it, but it is the person's
+  -- the platform's own job: no person may enqueue it, but it is for the person
   v_done := queue.enqueue(v_conversation.workspace_id, null,
     jsonb_build_array(jsonb_build_object('job_type', 'chat_reply', 'user_id', auth.uid(),
     'payload', jsonb_build_object('conversation_id', p_conversation_id, 'message_id', v_message.id),
@@ -964,7 +957,7 @@ begin
     'created', true, 'wake', v_done -> 'wake');
 end;
 $$;
-comment on function chat.send is 'Behind public.chat_send, which browsers'' roles call as themselves.';
+comment on function chat.send is 'Body of public.chat_send, with rights that browsers'' roles do not have.';
 
 create function chat.job_or_refuse(p_conversation public.chat_conversations, p_job_id uuid) returns public.jobs
 language plpgsql
@@ -984,11 +977,11 @@ begin
 end;
 $$;
 comment on function chat.job_or_refuse is 'A job of the conversation, locked: a work item, or what writes a reply; '
-  '404 else.';
+  '404 otherwise.';
 
 create function chat.answer(p_conversation_id uuid, p_job_id uuid, p_answer jsonb, p_session_id text) returns jsonb
 language plpgsql
-security definer -- guests hold no rights on any table: this is their function
+security definer -- guests hold no rights on any table
 set search_path = ''
 as $$
 declare
@@ -1030,11 +1023,11 @@ begin
   return jsonb_build_object('work_item_id', p_job_id, 'message_id', v_said.id, 'wake', queue.request_wake());
 end;
 $$;
-comment on function chat.answer is 'Behind public.chat_answer, which browsers'' roles call as themselves.';
+comment on function chat.answer is 'Body of public.chat_answer, with rights that browsers'' roles do not have.';
 
 create function chat.cancel(p_conversation_id uuid, p_job_id uuid, p_session_id text) returns jsonb
 language plpgsql
-security definer -- guests hold no rights on any table: this is their function
+security definer -- guests hold no rights on any table
 set search_path = ''
 as $$
 declare
@@ -1045,18 +1038,18 @@ begin
     perform queue.refuse(409, 'invalid_state', 'it has ended', v_job.status);
   elsif v_job.status <> 'cancelled'
     and exists (select from public.chat_messages where job_id = p_job_id and author = 'assistant') then
-    -- what is posted after this is refused: one of the two comes first, for everybody
+    -- what is posted after this is refused: so that one of the two comes first for all readers
     perform queue.refuse(409, 'invalid_state', 'it has written its message already', v_job.status);
   end if;
   perform queue.cancel(array[p_job_id], queue.clock());
   return jsonb_build_object('work_item_id', p_job_id);
 end;
 $$;
-comment on function chat.cancel is 'Behind public.chat_cancel, which browsers'' roles call as themselves.';
+comment on function chat.cancel is 'Body of public.chat_cancel, with rights that browsers'' roles do not have.';
 
 create function chat.retry(p_conversation_id uuid, p_job_id uuid, p_session_id text) returns jsonb
 language plpgsql
-security definer -- guests hold no rights on any table: this is their function
+security definer -- guests hold no rights on any table
 set search_path = ''
 as $$
 declare
@@ -1071,7 +1064,7 @@ begin
     perform chat.room_or_refuse(v_conversation, 1);
     perform chat.spend(v_conversation.guest_session_id, 0, chat.item_tokens());
   else
-    -- a reply begun again takes what the first one took
+    -- a repeated reply uses what the first one used
     perform chat.check_pace(v_conversation.workspace_id,
       case when not queue.is_member(v_conversation.workspace_id) then p_session_id end, chat.reply_tokens());
   end if;
@@ -1079,11 +1072,11 @@ begin
   return jsonb_build_object('work_item_id', p_job_id, 'wake', queue.request_wake());
 end;
 $$;
-comment on function chat.retry is 'Behind public.chat_retry, which browsers'' roles call as themselves.';
+comment on function chat.retry is 'Body of public.chat_retry, with rights that browsers'' roles do not have.';
 
 create function chat.share(p_conversation_id uuid, p_ttl_seconds integer) returns jsonb
 language plpgsql
-security definer -- nobody holds a right to write conversations: this is the function
+security definer -- no role may write conversations directly
 set search_path = ''
 as $$
 declare
@@ -1098,7 +1091,7 @@ begin
     return jsonb_build_object('session_id', v_guest_session.session_id, 'expires_at', v_guest_session.expires_at,
       'created', false);
   end if;
-  -- who may open guest sessions is decided there
+  -- open_guest_session checks who may
   v_opened := public.open_guest_session(v_conversation.workspace_id,
     jsonb_build_object('ttl_seconds', coalesce(p_ttl_seconds, 86400)));
   perform chat.move(v_conversation, v_opened ->> 'session_id');
@@ -1106,11 +1099,11 @@ begin
     'created', true);
 end;
 $$;
-comment on function chat.share is 'Behind public.chat_share, which browsers'' roles call as themselves.';
+comment on function chat.share is 'Body of public.chat_share, with rights that browsers'' roles do not have.';
 
 create function chat.unshare(p_conversation_id uuid) returns jsonb
 language plpgsql
-security definer -- nobody holds a right to write conversations: this is the function
+security definer -- no role may write conversations directly
 set search_path = ''
 as $$
 declare
@@ -1126,7 +1119,7 @@ begin
   return jsonb_build_object('conversation_id', p_conversation_id, 'shared', false);
 end;
 $$;
-comment on function chat.unshare is 'Behind public.chat_unshare, which browsers'' roles call as themselves.';
+comment on function chat.unshare is 'Body of public.chat_unshare, with rights that browsers'' roles do not have.';
 
 -- Bodies bound when they are made: the roles that call them need no right to look into chat.
 create function public.chat_open(
@@ -1138,8 +1131,8 @@ begin atomic
   select chat.open(p_workspace_id, p_title, p_session_id, p_idempotency_key);
 end;
 comment on function public.chat_open is E'Begin a conversation: {conversation_id, created}; for members of the '
-  'workspace, or in a guest session for who holds it.\n\nThe same idempotency key finds the same conversation. In a guest session the '
-  'workspace is the guest session''s.';
+  'workspace, or in a guest session for its holders.\n\nThe same idempotency key returns the same conversation. In a '
+  'guest session the workspace is the guest session''s.';
 
 create function public.chat_read(p_conversation_id uuid, p_session_id text default null) returns jsonb
 language sql
@@ -1147,9 +1140,9 @@ set search_path = ''
 begin atomic
   select chat.show(p_conversation_id, p_session_id);
 end;
-comment on function public.chat_read is E'How a conversation stands, as async_session_state, with {work, replies}: '
-  'the newest 100 work items as async_work_items, and replies that are not written yet.\n\nFor members, and who holds '
-  'its guest session.';
+comment on function public.chat_read is E'The state of a conversation, as async_session_state, with {work, '
+  'replies}: the newest 100 work items as async_work_items, and replies that are not written yet.\n\nFor members, '
+  'and holders of its guest session.';
 
 create function public.chat_messages_before(
   p_conversation_id uuid, p_before integer default null, p_limit integer default 50, p_session_id text default null
@@ -1170,8 +1163,8 @@ set search_path = ''
 begin atomic
   select chat.list(p_workspace_id, p_session_id, p_before, p_limit);
 end;
-comment on function public.chat_list is 'Conversations of a workspace or a guest session, the one written in last first, '
-  'after p_before {at, id}: {conversations}, each as async_session_state.';
+comment on function public.chat_list is 'Conversations of a workspace or a guest session, by their latest message, '
+  'newest first, after p_before {at, id}: {conversations}, each as async_session_state.';
 
 create function public.chat_rename(p_conversation_id uuid, p_title text, p_session_id text default null) returns jsonb
 language sql
@@ -1179,8 +1172,8 @@ set search_path = ''
 begin atomic
   select chat.rename(p_conversation_id, p_title, p_session_id);
 end;
-comment on function public.chat_rename is 'Call a conversation something else: {conversation_id, title}. For who '
-  'began it, and managers.';
+comment on function public.chat_rename is 'Rename a conversation: {conversation_id, title}. For its creator and '
+  'managers.';
 
 create function public.chat_delete(p_conversation_id uuid, p_session_id text default null) returns jsonb
 language sql
@@ -1189,7 +1182,7 @@ begin atomic
   select chat.remove(p_conversation_id, p_session_id);
 end;
 comment on function public.chat_delete is 'Delete a conversation: {conversation_id, deleted}. Its live work is '
-  'cancelled. For who began it, and managers.';
+  'cancelled. For its creator and managers.';
 
 create function public.chat_send(p_conversation_id uuid, p_message jsonb, p_session_id text default null) returns jsonb
 language sql
@@ -1197,9 +1190,9 @@ set search_path = ''
 begin atomic
   select chat.send(p_conversation_id, p_message, p_session_id);
 end;
-comment on function public.chat_send is E'Say something: {message, job_id, created, wake}; job_id answers it. '
-  'p_message is {text, client_id, documents, mode, ask, ask_seconds, seed}.\n\nThe same client_id finds the same '
-  'message; 409 when it stands for another. 429 for too many in a minute, and in mode work when too much is under '
+comment on function public.chat_send is E'Send a message: {message, job_id, created, wake}; job_id answers it. '
+  'p_message is {text, client_id, documents, mode, ask, ask_seconds, seed}.\n\nThe same client_id returns the same '
+  'message; 409 when another message has it. 429 for too many in a minute, and in mode work when too much is under '
   'way.';
 
 create function public.chat_answer(
@@ -1210,9 +1203,9 @@ set search_path = ''
 begin atomic
   select chat.answer(p_conversation_id, p_job_id, p_answer, p_session_id);
 end;
-comment on function public.chat_answer is E'Answer what a work item asks: p_answer is {"answer": …, "name"?}; returns '
-  '{work_item_id, message_id, wake}.\n\nThe first answer wins. Any words are taken. 409 when it asks nothing (any '
-  'more), or the time is over.';
+comment on function public.chat_answer is E'Answer what a work item asks: p_answer is {"answer": …, "name"?}; '
+  'returns {work_item_id, message_id, wake}.\n\nThe first answer wins. Any text is accepted. 409 when it asks '
+  'nothing (any more), or its time has passed.';
 
 create function public.chat_cancel(p_conversation_id uuid, p_job_id uuid, p_session_id text default null) returns jsonb
 language sql
@@ -1239,7 +1232,7 @@ begin atomic
   select chat.share(p_conversation_id, p_ttl_seconds);
 end;
 comment on function public.chat_share is E'Open a conversation to a guest without an account: {session_id, '
-  'expires_at, created}. Whoever holds that id reads all of it, writes in it, answers and cancels.\n\nManagers open a '
+  'expires_at, created}. All who hold that id read all of it, write in it, answer and cancel.\n\nManagers open a '
   'guest session of 1 second to thirty days; while it is open every member gets the same one, with created false.';
 
 create function public.chat_unshare(p_conversation_id uuid) returns jsonb
@@ -1265,17 +1258,36 @@ declare
 begin
   select (j.payload ->> 'conversation_id')::uuid into v_conversation from public.jobs as j
   where j.id = v_id and j.job_type in ('chat_reply', 'chat_work');
-  -- the conversation before the job, as everybody does
+  -- the conversation before the job, as everywhere
   select * into conversation from public.chat_conversations where id = v_conversation for update;
   job := queue.held_job(p_request, array['chat_reply', 'chat_work'], 'nothing was stored');
 end;
 $$;
-comment on function chat.held is 'The conversation of a leased job and the job, both locked; no conversation when it '
-  'is gone. lease_lost for whoever does not hold the lease.';
+comment on function chat.held is 'Lock and return the conversation of a leased job and the job; the conversation is '
+  'null when it is gone. lease_lost for callers that do not hold the lease.';
+
+create function chat.held_or_refuse(
+  p_request jsonb, out job public.jobs, out conversation public.chat_conversations
+) returns record
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_held record;
+begin
+  v_held := chat.held(p_request);
+  job := v_held.job;
+  conversation := v_held.conversation;
+  if conversation.id is null then
+    perform queue.refuse(404, 'conversation_not_found', 'the conversation is gone', p_request ->> 'job_id');
+  end if;
+end;
+$$;
+comment on function chat.held_or_refuse is 'The same as chat.held; 404 when the conversation is gone.';
 
 create function public.chat_load(p_request jsonb) returns jsonb
 language plpgsql
-security definer -- the worker holds no rights on the app's tables: this is the function
+security definer -- the worker holds no rights on the app's tables
 set search_path = ''
 set lock_timeout = '8s'
 as $$
@@ -1322,9 +1334,9 @@ begin
       where h.so_far <= 60000));
 end;
 $$;
-comment on function public.chat_load is E'What a leased job {job_id, fence} works on: {message, written, item, found, '
-  'documents, history, workspace_id}; message is null when it is gone.\n\nwritten is the message the job has posted '
-  'before, if any; history the latest messages before, at most 60 and 60,000 characters.';
+comment on function public.chat_load is E'The input of a leased job {job_id, fence}: {message, written, item, '
+  'found, documents, history, workspace_id}; message is null when it is gone.\n\nwritten is the message the job has '
+  'posted before, if any; history the latest messages before, at most 60 and 60,000 characters.';
 
 create function chat.refuse_cancelled(p_job public.jobs) returns void
 language plpgsql stable
@@ -1336,8 +1348,8 @@ begin
   end if;
 end;
 $$;
-comment on function chat.refuse_cancelled is 'Refuse with 409 what a job would say that somebody has cancelled; the '
-  'caller has looked that it said nothing before.';
+comment on function chat.refuse_cancelled is 'Refuse with 409 the message of a cancelled job; the caller has '
+  'checked that it has posted none before.';
 
 create function chat.post(
   p_job public.jobs, p_conversation public.chat_conversations, p_kind text, p_request jsonb
@@ -1362,12 +1374,12 @@ exception
     perform queue.refuse(422, 'message_invalid', 'a message is not as it should be: ' || sqlerrm, p_kind);
 end;
 $$;
-comment on function chat.post is 'Say as the assistant what a job wrote; the caller has looked that it said nothing '
-  'before.';
+comment on function chat.post is 'Post the message of a job as the assistant; the caller has checked that it has '
+  'posted none before.';
 
 create function public.chat_post(p_request jsonb) returns jsonb
 language plpgsql
-security definer -- the worker holds no rights on the app's tables: this is the function
+security definer -- the worker holds no rights on the app's tables
 set search_path = ''
 set lock_timeout = '8s'
 as $$
@@ -1375,10 +1387,7 @@ declare
   v_held record;
   v_said public.chat_messages;
 begin
-  v_held := chat.held(p_request);
-  if (v_held.conversation).id is null then
-    perform queue.refuse(404, 'conversation_not_found', 'the conversation is gone', p_request ->> 'job_id');
-  end if;
+  v_held := chat.held_or_refuse(p_request);
   select * into v_said from public.chat_messages where job_id = (v_held.job).id and author = 'assistant';
   if not found then
     perform chat.refuse_cancelled(v_held.job);
@@ -1397,9 +1406,9 @@ begin
   return jsonb_build_object('message_id', v_said.id, 'seq', v_said.seq);
 end;
 $$;
-comment on function public.chat_post is E'Post what a leased job wrote {job_id, fence, text, data?, model?, offline?, '
-  'input_tokens?, output_tokens?, cost_usd?}: {message_id, seq}.\n\nOnce per job: a repeat returns the first. 409 '
-  'invalid_state when somebody has cancelled it.';
+comment on function public.chat_post is E'Post what a leased job wrote {job_id, fence, text, data?, model?, '
+  'offline?, input_tokens?, output_tokens?, cost_usd?}: {message_id, seq}.\n\nOnce per job: a repeat returns the '
+  'first. 409 invalid_state when it was cancelled.';
 
 create function chat.begin_work(
   p_conversation public.chat_conversations, p_message_id uuid, p_items jsonb, p_user_id uuid, p_parent_id uuid
@@ -1418,7 +1427,7 @@ declare
 begin
   perform chat.spend(p_conversation.guest_session_id, 0, jsonb_array_length(p_items) * chat.item_tokens());
   for v_item in select value from jsonb_array_elements(p_items) loop
-    -- what is to be made of a piece of research waits for it
+    -- items that use a piece of research wait for it
     v_fed := case when v_item ->> 'kind' = 'research' then '{}' else v_research end;
     v_made := queue.enqueue(p_conversation.workspace_id, null, jsonb_build_array(jsonb_strip_nulls(jsonb_build_object(
       'job_type', 'chat_work', 'user_id', p_user_id, 'session_id', p_conversation.session_id,
@@ -1443,8 +1452,9 @@ exception
     perform queue.refuse(422, 'work_item_invalid', 'a work item is not as it should be: ' || sqlerrm, 'items');
 end;
 $$;
-comment on function chat.begin_work is 'Begin work items {kind, title, instruction} for a message, in a conversation '
-  'whose row the caller holds: {ids, wake}. What follows research in one request is fed by it.';
+comment on function chat.begin_work is 'Begin work items {kind, title, instruction} for a message, in a '
+  'conversation whose row the caller holds: {ids, wake}. Items after research in one request wait for it and use its '
+  'results.';
 
 create function chat.plan_text(p_items jsonb, p_room integer) returns text
 language sql stable
@@ -1459,11 +1469,11 @@ as $$
           || ' of it' end) end
   from jsonb_array_elements(p_items) with ordinality as i
 $$;
-comment on function chat.plan_text is 'What is said when work begins, and how much of it waits in the queue.';
+comment on function chat.plan_text is 'The message when work begins, with how much of it waits in the queue.';
 
 create function public.chat_delegate(p_request jsonb) returns jsonb
 language plpgsql
-security definer -- the worker holds no rights on the app's tables: this is the function
+security definer -- the worker holds no rights on the app's tables
 set search_path = ''
 set lock_timeout = '8s'
 as $$
@@ -1474,10 +1484,8 @@ declare
   v_room integer;
   v_ids jsonb;
 begin
-  v_held := chat.held(p_request);
-  if (v_held.conversation).id is null then
-    perform queue.refuse(404, 'conversation_not_found', 'the conversation is gone', p_request ->> 'job_id');
-  elsif (v_held.job).job_type <> 'chat_reply' then
+  v_held := chat.held_or_refuse(p_request);
+  if (v_held.job).job_type <> 'chat_reply' then
     perform queue.refuse(403, 'forbidden', 'work begins no further work', 'job_id');
   elsif jsonb_typeof(v_items) is distinct from 'array' or jsonb_array_length(v_items) not between 1 and 3 then
     perform queue.refuse(400, 'invalid_argument', 'items must be 1 to 3 of {kind, title, instruction}', 'items');
@@ -1499,8 +1507,8 @@ begin
 end;
 $$;
 comment on function public.chat_delegate is E'Begin background work for a message {job_id, fence, items: [{kind, '
-  'title, instruction}], …} and say so: {message_id, work_items}.\n\nOnce per job: a repeat returns the first. What '
-  'has no room now waits in the queue. message_id is null, and nothing begun, when the queue takes no more.';
+  'title, instruction}], …} and say so: {message_id, work_items}.\n\nOnce per job: a repeat returns the first. Items '
+  'beyond the limit wait in the queue. message_id is null, and nothing is begun, when no more may be queued.';
 
 -- Row level security and grants --------------------------------------------------------------------------
 
@@ -1523,25 +1531,23 @@ revoke all on public.chat_notes, public.chat_artefacts from public, anon, authen
 grant select on public.chat_notes to authenticated, service_role;
 revoke all on public.chat_conversations, public.chat_messages, public.chat_work_items, public.async_work_items,
   public.async_session_state
-from public, anon, authenticated, service_role;
+  from public, anon, authenticated, service_role;
 revoke all on chat.uses from public, anon, authenticated, service_role;
 grant select on public.chat_conversations, public.chat_messages, public.chat_work_items, public.async_work_items,
   public.async_session_state
-to authenticated, service_role;
+  to authenticated, service_role;
 
 revoke execute on all functions in schema chat from public, anon, authenticated, service_role;
 revoke execute on function public.chat_open, public.chat_read, public.chat_messages_before, public.chat_list,
-  public.chat_rename,
-public.chat_delete, public.chat_send, public.chat_answer, public.chat_cancel, public.chat_retry, public.chat_share,
-  public.chat_unshare,
-public.chat_load, public.chat_post, public.chat_delegate from public, anon, authenticated, service_role;
+  public.chat_rename, public.chat_delete, public.chat_send, public.chat_answer, public.chat_cancel, public.chat_retry,
+  public.chat_share, public.chat_unshare, public.chat_load, public.chat_post, public.chat_delegate
+  from public, anon, authenticated, service_role;
 grant execute on function chat.open, chat.show, chat.messages, chat.list, chat.rename, chat.remove, chat.send,
-  chat.answer, chat.cancel,
-chat.retry to anon, authenticated, service_role;
+  chat.answer, chat.cancel, chat.retry
+  to anon, authenticated, service_role;
 grant execute on function public.chat_open, public.chat_read, public.chat_messages_before, public.chat_list,
-  public.chat_rename,
-public.chat_delete, public.chat_send, public.chat_answer, public.chat_cancel, public.chat_retry to anon,
-  authenticated, service_role;
-grant execute on function chat.share, chat.unshare, public.chat_share, public.chat_unshare to authenticated,
-  service_role;
+  public.chat_rename, public.chat_delete, public.chat_send, public.chat_answer, public.chat_cancel, public.chat_retry
+  to anon, authenticated, service_role;
+grant execute on function chat.share, chat.unshare, public.chat_share, public.chat_unshare
+  to authenticated, service_role;
 grant execute on function public.chat_load, public.chat_post, public.chat_delegate to job_worker, service_role;

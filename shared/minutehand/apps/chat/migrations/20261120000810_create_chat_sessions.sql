@@ -1,5 +1,5 @@
 -- A chat session is what an x-session-id names: a guest session of the engine and its one conversation.
--- Conversations, messages and work are as they were made in create_chat; here is the way to them by that id.
+-- Conversations, messages and work are those of create_chat; this file finds them by that id.
 
 -- 1. Which session an id names --------------------------------------------------------------------------
 
@@ -10,8 +10,8 @@ as $$
   select case when p_session_id ~ '^guest_[0-9a-f]{64}$' then p_session_id
     else 'guest_' || encode(sha256(convert_to('chat:' || p_session_id, 'utf8')), 'hex') end
 $$;
-comment on function chat.guest_session_of is 'The guest session that an id names: one made here is its own name, one that a '
-  'caller brought is hashed.';
+comment on function chat.guest_session_of is 'The guest session of a session id: the id itself when it was made '
+  'here, a hash of it when a caller chose it.';
 
 create function chat.guest_workspace() returns uuid
 language plpgsql
@@ -23,11 +23,11 @@ begin
   insert into public.workspaces (id, name) values (c_id, 'Guests of the chat') on conflict (id) do nothing;
   return c_id;
 exception when feature_not_supported or wrong_object_type or object_not_in_prerequisite_state then
-  -- the tenants are the project's own: none of them is made for guests behind its back
+  -- the tenants are the project's own: none is created for guests without it
   perform queue.refuse(403, 'forbidden', 'Guests need workspaces of their own, which this project does not have');
 end;
 $$;
-comment on function chat.guest_workspace is E'The workspace of sessions of people who are in none, made with the first of them.\n\nRefuses with 403 where the tenants are the project''s own tables or its users.';
+comment on function chat.guest_workspace is E'The workspace of sessions of people without one, created for the first of them.\n\nRefuses with 403 where the tenants are the project''s own tables or its users.';
 
 create function chat.session_or_null(p_session_id text) returns public.chat_conversations
 language sql stable
@@ -39,8 +39,8 @@ as $$
   order by c.idempotency_key is not distinct from 'session' desc, c.last_message_at desc, c.id desc
   limit 1
 $$;
-comment on function chat.session_or_null is 'The conversation of a session, if the caller may see it; null for '
-  'missing, ended and another''s alike.';
+comment on function chat.session_or_null is 'The conversation of a session, if the caller may see it; null when it '
+  'is missing, ended or another''s.';
 
 create function chat.check_session_id(p_session_id text) returns void
 language plpgsql stable
@@ -57,7 +57,7 @@ begin
   end if;
 end;
 $$;
-comment on function chat.check_session_id is 'Refuse with 422 an id that is too short to be a key, or no word.';
+comment on function chat.check_session_id is 'Refuse with 422 an id that is too short to be a key, or has other characters.';
 
 create function chat.check_address(p_address text, p_is_new boolean) returns void
 language plpgsql
@@ -86,9 +86,8 @@ begin
   end if;
 end;
 $$;
-comment on function chat.check_address is E'Count a guest''s message, and a session begun, for an address, or refuse '
-  'with 429.\n\nThe address is what the API saw: who calls the Data API itself is bounded by session and workspace '
-  'alone.';
+comment on function chat.check_address is E'Count a guest''s message and new session for an address, or refuse with '
+  '429.\n\nThe API passes the address it saw: direct calls of the Data API are limited by session and workspace only.';
 
 create function chat.enter(p_session_id text, p_workspace_id uuid, p_address text) returns public.chat_conversations
 language plpgsql
@@ -103,7 +102,7 @@ declare
 begin
   perform chat.check_session_id(p_session_id);
   if v_workspace is not null and not queue.is_member(v_workspace) then
-    perform queue.refuse(404, 'workspace_not_found', 'no such workspace', v_workspace::text);
+    perform queue.refuse_workspace(v_workspace);
   end if;
   -- the author before the session, as everywhere; messages of one session come one after the other
   perform pg_advisory_xact_lock(hashtextextended('chat:' || v_guest_session_id, 0));
@@ -117,7 +116,7 @@ begin
     v_user, 2592000);
   if not exists (select from queue.may_join_guest_session(v_guest_session_id))
     or v_workspace <> v_guest_session.workspace_id then
-    perform queue.refuse(404, 'session_not_found', 'no such session');
+    perform queue.refuse_session();
   end if;
   if v_found.id is null then
     insert into public.chat_conversations
@@ -131,8 +130,8 @@ begin
   return v_found;
 end;
 $$;
-comment on function chat.enter is E'The conversation of a session, locked; begun when there is none, for a guest or '
-  'for the user who calls.\n\n404 for another''s session, and one that has ended.';
+comment on function chat.enter is E'Lock and return the conversation of a session; begin one when there is none, '
+  'for a guest or for the calling user.\n\n404 for another''s session, and one that has ended.';
 
 -- 2. What a request begins --------------------------------------------------------------------------------
 
@@ -144,7 +143,7 @@ declare
   v_said public.chat_messages;
   v_each jsonb;
 begin
-  -- what was said here is known better than the caller can tell
+  -- the stored messages are more reliable than the caller's
   if p_conversation.last_seq > 0 or jsonb_typeof(p_history) is distinct from 'array' then
     return;
   end if;
@@ -160,8 +159,8 @@ begin
   end loop;
 end;
 $$;
-comment on function chat.remember is 'Store what a caller says was said before, in a conversation without messages; '
-  'at most 50.';
+comment on function chat.remember is 'Store the earlier messages that a caller gives, at most 50, in a '
+  'conversation without messages.';
 
 create function chat.estimate_ms(p_type text) returns integer
 language sql stable
@@ -180,8 +179,8 @@ as $$
     -- until three have been measured
     case p_type when 'research' then 8000 when 'build' then 5000 else 6000 end)::integer
 $$;
-comment on function chat.estimate_ms is 'How long work of a type is likely to run, in ms: the median of its latest 20 '
-  'that completed, at least three; else a fixed guess.';
+comment on function chat.estimate_ms is 'How long work of a type is likely to run, in ms: the median of its latest '
+  '20 that completed, at least three; otherwise a fixed estimate.';
 
 create function chat.work_lines(p_ids uuid[]) returns jsonb
 language sql stable
@@ -213,12 +212,12 @@ begin
     'job_id', v_message.job_id, 'created', false, 'wake', false);
 end;
 $$;
-comment on function chat.request_again is 'What a request with the same client_id was answered with; null when it is '
-  'new.';
+comment on function chat.request_again is 'The answer to an earlier request with the same client_id; null when it '
+  'is new.';
 
 create function chat.request(p_session_id text, p_request jsonb) returns jsonb
 language plpgsql
-security definer -- nobody holds a right to write messages: this is the function
+security definer -- no role may write messages directly
 set search_path = ''
 as $$
 declare
@@ -273,11 +272,11 @@ begin
     'created', true, 'wake', v_begun -> 'wake');
 end;
 $$;
-comment on function chat.request is 'Behind public.chat_request, which browsers'' roles call as themselves.';
+comment on function chat.request is 'Body of public.chat_request, with rights that browsers'' roles do not have.';
 
 create function chat.outcome(p_session_id text, p_message_id uuid) returns jsonb
 language plpgsql stable
-security definer -- guests hold no rights on any table: this is their function
+security definer -- guests hold no rights on any table
 set search_path = ''
 as $$
 declare
@@ -288,7 +287,7 @@ declare
 begin
   select * into v_asked from public.chat_messages where id = p_message_id and conversation_id = v_conversation.id;
   if not found then
-    perform queue.refuse(404, 'session_not_found', 'no such session');
+    perform queue.refuse_session();
   end if;
   if v_asked.job_id is null then
     select * into v_said from public.chat_messages
@@ -307,7 +306,7 @@ begin
       select (value #>> '{}')::uuid from jsonb_array_elements(coalesce(v_said.data -> 'work_items', '[]')))));
 end;
 $$;
-comment on function chat.outcome is 'Behind public.chat_outcome, which browsers'' roles call as themselves.';
+comment on function chat.outcome is 'Body of public.chat_outcome, with rights that browsers'' roles do not have.';
 
 -- 3. How a session stands -----------------------------------------------------------------------------------
 
@@ -337,7 +336,7 @@ as $$
     'expiresAt', floor(date_part('epoch', p_note.expires_at) * 1000)::bigint,
     'answers', 'msg_' || p_note.answers))
 $$;
-comment on function chat.question is 'A note as callers get it; instants are Unix ms.';
+comment on function chat.question is 'A note as clients read it; times are Unix ms.';
 
 create function chat.pending_questions(p_conversation_id uuid) returns jsonb
 language sql stable
@@ -348,9 +347,9 @@ as $$
   join public.async_work_items as w on w.job_id = n.job_id and w.question_name = n.name
   where n.conversation_id = p_conversation_id and n.type = 'question' and w.question_expires_at > queue.clock()
 $$;
-comment on function chat.pending_questions is 'Questions that wait for an answer, as callers get them.';
+comment on function chat.pending_questions is 'Questions that wait for an answer, as clients read them.';
 
-create function chat.is_told(p_note public.chat_notes) returns boolean
+create function chat.is_visible(p_note public.chat_notes) returns boolean
 language sql stable
 set search_path = ''
 as $$
@@ -360,11 +359,11 @@ as $$
       and not exists (select from public.chat_notes as a where a.answers = p_note.id)
       and p_note.expires_at > queue.clock())
 $$;
-comment on function chat.is_told is 'Whether a note is to be seen already.';
+comment on function chat.is_visible is 'Whether a note is visible to clients yet.';
 
 create function chat.status(p_session_id text) returns jsonb
 language plpgsql stable
-security definer -- guests hold no rights on any table: this is their function
+security definer -- guests hold no rights on any table
 set search_path = ''
 as $$
 declare
@@ -381,11 +380,11 @@ begin
     'pendingQuestions', chat.pending_questions(v_id),
     'unreadMessageCount', (
       select count(*) from public.chat_notes as n
-      where n.conversation_id = v_id and n.direction = 'to_user' and n.delivered_at is null and chat.is_told(n)),
+      where n.conversation_id = v_id and n.direction = 'to_user' and n.delivered_at is null and chat.is_visible(n)),
     'queueStatus', chat.queue_status());
 end;
 $$;
-comment on function chat.status is 'Behind public.chat_status, which browsers'' roles call as themselves.';
+comment on function chat.status is 'Body of public.chat_status, with rights that browsers'' roles do not have.';
 
 create function chat.progress(p_status text, p_progress jsonb) returns jsonb
 language sql immutable
@@ -408,7 +407,7 @@ comment on function chat.progress is 'A job''s progress in this app''s words: {s
 
 create function chat.works(p_session_id text, p_job_ids uuid[]) returns jsonb
 language plpgsql stable
-security definer -- guests hold no rights on any table: this is their function
+security definer -- guests hold no rights on any table
 set search_path = ''
 as $$
 begin
@@ -423,11 +422,11 @@ begin
     where i.conversation_id = (chat.session_or_null(p_session_id)).id and i.job_id = any (p_job_ids)));
 end;
 $$;
-comment on function chat.works is 'Behind public.chat_works, which browsers'' roles call as themselves.';
+comment on function chat.works is 'Body of public.chat_works, with rights that browsers'' roles do not have.';
 
 create function chat.events(p_session_id text, p_cursor text, p_limit integer) returns jsonb
 language plpgsql stable
-security definer -- guests hold no rights on any table: this is their function
+security definer -- guests hold no rights on any table
 set search_path = ''
 as $$
 declare
@@ -435,17 +434,17 @@ declare
 begin
   select v.* into v_guest_session from queue.may_join_guest_session(chat.guest_session_of(p_session_id)) as v;
   if not found then
-    -- many streams wait for sessions that are still to begin: that is no error
+    -- many streams wait for sessions that are still to begin: that is not an error
     return jsonb_build_object('events', '[]'::jsonb, 'cursor', coalesce(p_cursor, '1:1:'), 'more', false);
   end if;
   return queue.read_feed(v_guest_session.workspace_id, v_guest_session.session_id, p_cursor, p_limit);
 end;
 $$;
-comment on function chat.events is 'Behind public.chat_events, which browsers'' roles call as themselves.';
+comment on function chat.events is 'Body of public.chat_events, with rights that browsers'' roles do not have.';
 
 create function chat.news(p_guest_session_ids text[]) returns jsonb
 language sql stable
-security definer -- guests hold no rights on any table: this is their function
+security definer -- guests hold no rights on any table
 set search_path = ''
 as $$
   select jsonb_build_object('news', coalesce(jsonb_object_agg(n.session_id, n.mark), '{}'))
@@ -453,7 +452,7 @@ as $$
     select j.session_id, sum(j.last_seq) as mark from public.jobs as j
     where j.session_id = any (p_guest_session_ids[1:2000]) and j.session_id like 'guest\_%' group by j.session_id) as n
 $$;
-comment on function chat.news is 'Behind public.chat_news, which browsers'' roles call as themselves.';
+comment on function chat.news is 'Body of public.chat_news, with rights that browsers'' roles do not have.';
 
 -- 4. Cancelling, and messages between people and work --------------------------------------------------------
 
@@ -467,8 +466,8 @@ as $$
   where p_work_id ~ '^work_[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' and i.job_id = substr(p_work_id, 6)::uuid
     and (p_session_id is null or c.guest_session_id = chat.guest_session_of(p_session_id)
       or c.session_id = p_session_id)
-    -- a guest's work is theirs who know its id, which nobody else is given
-    and (queue.is_member(c.workspace_id) or chat.is_service()
+    -- guests may steer work whose id they know, which no one else is given
+    and (queue.is_member(c.workspace_id) or queue.is_service_role()
       or exists (select from queue.may_join_guest_session(c.guest_session_id) as v
         where v.workspace_id = c.workspace_id))
 $$;
@@ -477,7 +476,7 @@ comment on function chat.work_or_null is 'A work item by its outside id, if the 
 
 create function chat.cancel_work(p_session_id text, p_work_id text, p_all boolean) returns jsonb
 language plpgsql
-security definer -- guests hold no rights on any table: this is their function
+security definer -- guests hold no rights on any table
 set search_path = ''
 as $$
 declare
@@ -495,7 +494,7 @@ begin
   else
     v_conversation := chat.session_or_null(p_session_id);
     if v_conversation.id is null then
-      perform queue.refuse(404, 'session_not_found', 'no such session');
+      perform queue.refuse_session();
     end if;
     v_ids := array(
       select w.job_id from public.async_work_items as w
@@ -522,18 +521,18 @@ begin
     'message', 'Work cancelled successfully');
 end;
 $$;
-comment on function chat.cancel_work is 'Behind public.chat_cancel_work, which browsers'' roles call as themselves.';
+comment on function chat.cancel_work is 'Body of public.chat_cancel_work, with rights that browsers'' roles do not have.';
 
 create function chat.notes(p_session_id text, p_work_id text, p_limit integer) returns jsonb
 language plpgsql
-security definer -- guests hold no rights on any table: this is their function
+security definer -- guests hold no rights on any table
 set search_path = ''
 as $$
 declare
   v_id uuid := (chat.session_or_null(p_session_id)).id;
   v_ids uuid[] := array(
     select n.id from public.chat_notes as n
-    where n.conversation_id = v_id and (p_work_id is null or 'work_' || n.job_id = p_work_id) and chat.is_told(n)
+    where n.conversation_id = v_id and (p_work_id is null or 'work_' || n.job_id = p_work_id) and chat.is_visible(n)
     -- unread ones first into the page, which is then in order of time
     order by (n.direction = 'to_user' and n.delivered_at is null) desc, n.created_at desc, n.id
     limit least(200, greatest(1, coalesce(p_limit, 100))));
@@ -549,18 +548,18 @@ begin
     'pendingQuestions', chat.pending_questions(v_id),
     'unreadCount', (
       select count(*) from public.chat_notes as n
-      where n.conversation_id = v_id and n.direction = 'to_user' and n.delivered_at is null and chat.is_told(n)));
+      where n.conversation_id = v_id and n.direction = 'to_user' and n.delivered_at is null and chat.is_visible(n)));
   -- what did not fit stays unread
   update public.chat_notes set delivered_at = queue.clock()
   where id = any (v_ids) and direction = 'to_user' and delivered_at is null;
   return v_answer;
 end;
 $$;
-comment on function chat.notes is 'Behind public.chat_notes_of, which browsers'' roles call as themselves.';
+comment on function chat.notes is 'Body of public.chat_notes_of, with rights that browsers'' roles do not have.';
 
 create function chat.respond(p_session_id text, p_message_id text, p_work_id text, p_content text) returns jsonb
 language plpgsql
-security definer -- guests hold no rights on any table: this is their function
+security definer -- guests hold no rights on any table
 set search_path = ''
 as $$
 declare
@@ -572,7 +571,7 @@ declare
   v_done jsonb;
 begin
   if v_conversation.id is null then
-    perform queue.refuse(404, 'session_not_found', 'no such session');
+    perform queue.refuse_session();
   elsif p_content is null or char_length(p_content) not between 1 and 2000 or p_content !~ '\S' then
     perform queue.refuse(400, 'invalid_argument', 'content must be a text of 1 to 2000 characters', 'content');
   end if;
@@ -611,11 +610,11 @@ begin
     'status', 'delivered', 'wake', false);
 end;
 $$;
-comment on function chat.respond is 'Behind public.chat_respond, which browsers'' roles call as themselves.';
+comment on function chat.respond is 'Body of public.chat_respond, with rights that browsers'' roles do not have.';
 
 create function chat.artefact(p_token text) returns jsonb
 language plpgsql stable
-security definer -- a frame holds no rights on any table: this is its function
+security definer -- a frame holds no rights on any table
 set search_path = ''
 as $$
 declare
@@ -628,7 +627,7 @@ begin
   return jsonb_build_object('key', v_found.key, 'title', v_found.title, 'type', v_found.type);
 end;
 $$;
-comment on function chat.artefact is 'Behind public.chat_artefact, which browsers'' roles call as themselves.';
+comment on function chat.artefact is 'Body of public.chat_artefact, with rights that browsers'' roles do not have.';
 
 -- 5. The functions that are called ---------------------------------------------------------------------------
 
@@ -638,11 +637,11 @@ set search_path = ''
 begin atomic
   select chat.request(p_session_id, p_request);
 end;
-comment on function public.chat_request is E'Say something in a session: {conversation_id, message_id, job_id, '
-  'created, wake}; chat_outcome tells what became of it.\n\np_request is a message as chat_send takes it with {items, '
-  'history, workspace_id, address}: items are work to begin at once, without them a reply is written. The session is '
-  'begun with its first message: for the user who calls, or for guests where they are allowed. 422 for an id that is '
-  'no key, 404 for another''s, 429 for too much.';
+comment on function public.chat_request is E'Send a message in a session: {conversation_id, message_id, job_id, '
+  'created, wake}; chat_outcome returns what became of it.\n\np_request is a message of chat_send with {items, '
+  'history, workspace_id, address}: items are work to begin at once; without them a reply is written. The first '
+  'message begins the session, for the calling user, or for guests where they are allowed. 422 for an id that is not a '
+  'key, 404 for another''s, 429 for too much.';
 
 create function public.chat_outcome(p_session_id text, p_message_id uuid) returns jsonb
 language sql stable
@@ -650,8 +649,8 @@ set search_path = ''
 begin atomic
   select chat.outcome(p_session_id, p_message_id);
 end;
-comment on function public.chat_outcome is 'What became of a message of a session: {status, progress, error_message, '
-  'message, work}; message is null until something was said.';
+comment on function public.chat_outcome is 'The state of a message of a session: {status, progress, error_message, '
+  'message, work}; message is null until there is a reply.';
 
 create function public.chat_status(p_session_id text) returns jsonb
 language sql stable
@@ -659,7 +658,7 @@ set search_path = ''
 begin atomic
   select chat.status(p_session_id);
 end;
-comment on function public.chat_status is E'How the work of a session stands: {sessionId, activeWork, '
+comment on function public.chat_status is E'The state of a session''s work: {sessionId, activeWork, '
   'pendingQuestions, unreadMessageCount, queueStatus}.\n\nEmpty lists for a session that is unknown or another''s; '
   'queueStatus counts the work of all sessions.';
 
@@ -689,8 +688,8 @@ begin atomic
   select chat.news(p_guest_session_ids);
 end;
 comment on function public.chat_news is E'A mark for each of at most 2,000 guest sessions: {news: {id: number}}; it '
-  'grows with each event.\n\nOne read for many streams, whoever may read them: it says that something happened, not '
-  'what.';
+  'grows with each event.\n\nOne read for many streams, without a check of who may read them: it shows that '
+  'something happened, not what.';
 
 create function public.chat_cancel_work(p_session_id text, p_work_id text, p_all boolean) returns jsonb
 language sql
@@ -708,8 +707,8 @@ set search_path = ''
 begin atomic
   select chat.notes(p_session_id, p_work_id, p_limit);
 end;
-comment on function public.chat_notes_of is 'What a session''s work and people tell each other: {sessionId, workId, '
-  'messages, pendingQuestions, unreadCount}. What is returned counts as read from then on.';
+comment on function public.chat_notes_of is 'The notes of a session, between its work items and people: '
+  '{sessionId, workId, messages, pendingQuestions, unreadCount}. Returned notes count as read.';
 
 create function public.chat_respond(p_session_id text, p_message_id text, p_work_id text, p_content text) returns jsonb
 language sql
@@ -717,8 +716,8 @@ set search_path = ''
 begin atomic
   select chat.respond(p_session_id, p_message_id, p_work_id, p_content);
 end;
-comment on function public.chat_respond is 'Answer a question in any words, or send guidance to live work: {success, '
-  'messageId, workId, status, wake}. 409 for a second answer and for work that has ended.';
+comment on function public.chat_respond is 'Answer a question with any text, or send guidance to live work: '
+  '{success, messageId, workId, status, wake}. 409 for a second answer and for work that has ended.';
 
 create function public.chat_artefact(p_token text) returns jsonb
 language sql stable
@@ -732,17 +731,14 @@ comment on function public.chat_artefact is 'The file of a page that work has bu
 
 create function public.chat_note(p_request jsonb) returns jsonb
 language plpgsql
-security definer -- the worker holds no rights on the app's tables: this is the function
+security definer -- the worker holds no rights on the app's tables
 set search_path = ''
 set lock_timeout = '8s'
 as $$
 declare
   v_held record;
 begin
-  v_held := chat.held(p_request);
-  if (v_held.conversation).id is null then
-    perform queue.refuse(404, 'conversation_not_found', 'the conversation is gone', p_request ->> 'job_id');
-  end if;
+  v_held := chat.held_or_refuse(p_request);
   insert into public.chat_notes
     (conversation_id, workspace_id, job_id, direction, type, content, name, options, default_answer, expires_at)
   values ((v_held.conversation).id, (v_held.conversation).workspace_id, (v_held.job).id, 'to_user',
@@ -752,12 +748,12 @@ begin
   return '{"noted": true}';
 end;
 $$;
-comment on function public.chat_note is E'Tell people something as a leased job {job_id, fence, type, content, name, '
-  'options, default, expires_seconds}: {noted}.\n\ntype is question or info; the same name is told once per job.';
+comment on function public.chat_note is E'Write a note to people as a leased job {job_id, fence, type, content, '
+  'name, options, default, expires_seconds}: {noted}.\n\ntype is question or info; the same name once per job.';
 
 create function public.chat_guidance(p_request jsonb) returns jsonb
 language plpgsql
-security definer -- the worker holds no rights on the app's tables: this is the function
+security definer -- the worker holds no rights on the app's tables
 set search_path = ''
 set lock_timeout = '8s'
 as $$
@@ -773,25 +769,26 @@ begin
     'queued', chat.queue_status() -> 'queued');
 end;
 $$;
-comment on function public.chat_guidance is 'What people said to a leased job {job_id, fence} without being asked: '
+comment on function public.chat_guidance is 'What people wrote to a leased job {job_id, fence} without a question: '
   '{guidance: [texts], queued}, in order; queued is how much work waits.';
 
 -- Grants -----------------------------------------------------------------------------------------------------
 
 revoke execute on all functions in schema chat from public;
 revoke execute on function chat.guest_session_of, chat.guest_workspace, chat.session_or_null, chat.check_session_id,
-chat.check_address, chat.enter, chat.remember, chat.work_lines, chat.estimate_ms, chat.request_again, chat.request,
-chat.outcome, chat.queue_status, chat.question, chat.pending_questions, chat.is_told, chat.status, chat.progress,
-chat.works, chat.events, chat.news, chat.work_or_null, chat.cancel_work, chat.notes, chat.respond, chat.artefact
-from public, anon, authenticated, service_role;
+  chat.check_address, chat.enter, chat.remember, chat.work_lines, chat.estimate_ms, chat.request_again, chat.request,
+  chat.outcome, chat.queue_status, chat.question, chat.pending_questions, chat.is_visible, chat.status, chat.progress,
+  chat.works, chat.events, chat.news, chat.work_or_null, chat.cancel_work, chat.notes, chat.respond, chat.artefact
+  from public, anon, authenticated, service_role;
 revoke execute on function public.chat_request, public.chat_outcome, public.chat_status, public.chat_works,
-public.chat_events, public.chat_news, public.chat_cancel_work, public.chat_notes_of, public.chat_respond,
-public.chat_artefact, public.chat_note,
-public.chat_guidance from public, anon, authenticated, service_role;
-grant execute on function chat.request, chat.outcome, chat.status, chat.works, chat.events, chat.news, chat.cancel_work,
-chat.notes, chat.respond, chat.artefact to anon, authenticated, service_role;
+  public.chat_events, public.chat_news, public.chat_cancel_work, public.chat_notes_of, public.chat_respond,
+  public.chat_artefact, public.chat_note, public.chat_guidance
+  from public, anon, authenticated, service_role;
+grant execute on function chat.request, chat.outcome, chat.status, chat.works, chat.events, chat.news,
+  chat.cancel_work, chat.notes, chat.respond, chat.artefact
+  to anon, authenticated, service_role;
 grant execute on function public.chat_request, public.chat_outcome, public.chat_status, public.chat_works,
-public.chat_events, public.chat_news, public.chat_cancel_work, public.chat_notes_of, public.chat_respond,
-public.chat_artefact
-to anon, authenticated, service_role;
+  public.chat_events, public.chat_news, public.chat_cancel_work, public.chat_notes_of, public.chat_respond,
+  public.chat_artefact
+  to anon, authenticated, service_role;
 grant execute on function public.chat_note, public.chat_guidance to job_worker, service_role;

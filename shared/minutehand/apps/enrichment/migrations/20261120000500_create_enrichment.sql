@@ -1,13 +1,11 @@
 -- Enrichment keeps a workspace's settings, accounts and contacts, and notes what people edit.
 -- Delete this app's migrations, its seed and shared/minutehand/apps/enrichment, and the platform does not notice.
 
--- Enrichment: workspaces keep accounts and contacts and complete them through Apollo.
--- Delete this file, its seed and shared/minutehand/apps/enrichment, and the platform does not notice.
 
 -- 1. Types and tables --------------------------------------------------------------------------
 
 create schema if not exists enrichment;
-comment on schema enrichment is 'The enrichment app''s own rooms: its ledger of paid calls and its helpers. Not exposed.';
+comment on schema enrichment is 'The enrichment app''s own tables and functions: its ledger of paid calls and its helpers. Not exposed.';
 revoke all on schema enrichment from public;
 
 create table public.workspace_settings (
@@ -26,15 +24,15 @@ create table public.workspace_settings (
     length(apollo_api_key_encrypted) <= 4000 and length(apollo_api_key_last4) <= 4
   )
 );
-comment on table public.workspace_settings is E'What a workspace has set up.\n\nMembers read it, managers change it; the key''s ciphertext is readable to neither.';
+comment on table public.workspace_settings is E'Settings of workspaces.\n\nMembers read them, managers change them; neither can read the key''s ciphertext.';
 comment on column public.workspace_settings.workspace_id is 'The workspace these settings belong to.';
 comment on column public.workspace_settings.apollo_api_key_encrypted is 'The Apollo key, sealed with the workspace as context; null while none is set. Readable to no browser''s role.';
 comment on column public.workspace_settings.apollo_api_key_last4 is 'The last four characters of the key, to tell keys apart; null while none is set.';
-comment on column public.workspace_settings.apollo_client is 'apollo (the vendor) or offline (no network); null takes what the deployment says (USE_MOCK_APOLLO).';
-comment on column public.workspace_settings.apollo_auto_enrich is 'Whether a new account with a domain enqueues its own enrichment.';
-comment on column public.workspace_settings.apollo_paused_until is 'Until when Apollo asked this key to wait (429), UTC; past or null while calls may go out.';
+comment on column public.workspace_settings.apollo_client is 'apollo (the vendor) or offline (no network); null takes the deployment''s (USE_MOCK_APOLLO).';
+comment on column public.workspace_settings.apollo_auto_enrich is 'Whether the enrichment of a new account with a domain is enqueued automatically.';
+comment on column public.workspace_settings.apollo_paused_until is 'Until when Apollo asked this key to wait (429), UTC; past or null while calls are allowed.';
 comment on column public.workspace_settings.enrichment_credits_used is 'Apollo credits paid so far, counted once per answered call.';
-comment on column public.workspace_settings.created_at is 'When the settings were first made, UTC.';
+comment on column public.workspace_settings.created_at is 'When the settings were first stored, UTC.';
 comment on column public.workspace_settings.updated_at is 'When the settings last changed, UTC.';
 
 create table public.accounts (
@@ -65,7 +63,7 @@ create table public.accounts (
   ),
   constraint accounts_metadata_is_an_object check (jsonb_typeof(metadata) = 'object')
 );
-comment on table public.accounts is E'Companies a workspace knows.\n\nA domain may stand on several accounts (branches); imports match the oldest.';
+comment on table public.accounts is E'Companies a workspace knows.\n\nSeveral accounts (branches) may have the same domain; imports match the oldest.';
 comment on column public.accounts.id is 'The account.';
 comment on column public.accounts.workspace_id is 'The workspace that owns it.';
 comment on column public.accounts.name is 'The company''s name.';
@@ -77,7 +75,7 @@ comment on column public.accounts.city is 'City of the head office; null when un
 comment on column public.accounts.state is 'State or region of the head office; null when unknown.';
 comment on column public.accounts.country is 'Country of the head office; null when unknown.';
 comment on column public.accounts.enriched_at is 'When Apollo''s data was last applied, UTC; null when never.';
-comment on column public.accounts.metadata is 'Loose data; enrichment sets apollo_enriched_at, apollo_source and apollo.';
+comment on column public.accounts.metadata is 'Other data; enrichment sets apollo_enriched_at, apollo_source and apollo.';
 comment on column public.accounts.edited_at is 'Per field, when a person last changed it; enrichment respects what is newer than its job.';
 comment on column public.accounts.created_at is 'When the account was added, UTC.';
 comment on column public.accounts.updated_at is 'When anything on it last changed, UTC.';
@@ -111,7 +109,7 @@ comment on column public.contacts.email is 'The person''s mail address; null whe
 comment on column public.contacts.title is 'The person''s job title; null when unknown.';
 comment on column public.contacts.linkedin_url is 'The person''s LinkedIn page; null when unknown.';
 comment on column public.contacts.enriched_at is 'When Apollo''s data was last applied, UTC; null when never.';
-comment on column public.contacts.metadata is 'Loose data; enrichment sets apollo_enriched_at, apollo_source and apollo.';
+comment on column public.contacts.metadata is 'Other data; enrichment sets apollo_enriched_at, apollo_source and apollo.';
 comment on column public.contacts.edited_at is 'Per field, when a person last changed it; enrichment respects what is newer than its job.';
 comment on column public.contacts.created_at is 'When the contact was added, UTC.';
 comment on column public.contacts.updated_at is 'When anything on it last changed, UTC.';
@@ -132,26 +130,22 @@ security definer -- callers hold no rights on the engine's schema
 set search_path = ''
 as $$
 begin
-  if queue.is_service() and exists (select 1 from public.workspaces where id = p_workspace_id) then
-    return;
-  end if;
-  if p_workspace_id is null or p_workspace_id not in (select queue.my_workspaces()) then
-    raise exception sqlstate 'PT404' using
-      message = 'Workspace not found.', hint = 'workspace_not_found';
-  end if;
-  if p_manager and p_workspace_id not in (select queue.my_managed_workspaces()) then
-    raise exception sqlstate 'PT403' using
-      message = 'Only a manager of the workspace may do this.', hint = 'forbidden';
+  if p_workspace_id is null or not exists (select 1 from public.workspaces where id = p_workspace_id) then
+    perform queue.refuse_workspace(p_workspace_id);
+  elsif p_manager then
+    perform queue.may_manage(p_workspace_id);
+  else
+    perform queue.may_steer(p_workspace_id);
   end if;
 end;
 $$;
-comment on function enrichment.require_member is 'workspace_not_found for strangers, forbidden for members where a manager is asked for.';
+comment on function enrichment.require_member is 'Refuse callers that do not belong to the workspace with 404, and members with 403 where a manager is required.';
 
 -- Remember which fields a person changed and when; enrichment itself says it is not a person.
 create function enrichment.note_edits()
 returns trigger
 language plpgsql
-security definer -- reads the engine's clock, on which whoever edits holds no rights
+security definer -- reads the engine's clock, on which callers who edit hold no rights
 set search_path = ''
 as $$
 declare
@@ -170,7 +164,7 @@ begin
   return new;
 end;
 $$;
-comment on function enrichment.note_edits is 'Stamp edited_at for every field a person changes.';
+comment on function enrichment.note_edits is 'Trigger: set edited_at of each field that a person changes.';
 
 create trigger accounts_note_edits
 before update on public.accounts
@@ -184,7 +178,7 @@ create function public.get_workspace_settings(p_workspace_id uuid)
 returns jsonb
 language plpgsql
 stable
-security definer -- tells that a key is configured without a right to read it
+security definer -- shows that a key is configured to callers who may not read it
 set search_path = ''
 as $$
 begin
@@ -218,7 +212,7 @@ begin
   );
 end;
 $$;
-comment on function public.get_workspace_settings is E'Read a workspace''s settings.\n\nOf the Apollo key it tells only whether one is configured and its last four characters. Calls without an answer may or may not have cost a credit.';
+comment on function public.get_workspace_settings is E'Read a workspace''s settings.\n\nOf the Apollo key it returns only whether one is configured and its last four characters. Calls without an answer may or may not have cost a credit.';
 
 create function public.put_workspace_settings(p_workspace_id uuid, p_changes jsonb)
 returns jsonb
@@ -273,9 +267,9 @@ using (workspace_id in (select queue.my_workspaces()))
 with check (workspace_id in (select queue.my_workspaces()));
 
 revoke all on public.workspace_settings, public.accounts, public.contacts
-from public, anon, authenticated, service_role;
+  from public, anon, authenticated, service_role;
 
--- The ciphertext stands in no browser's select list: not a guest's, a member's, nor a manager's.
+-- No browser's role may select the ciphertext: no guest, no member, no manager.
 grant select (
   workspace_id, apollo_api_key_last4, apollo_client, apollo_auto_enrich, apollo_paused_until,
   enrichment_credits_used, created_at, updated_at
@@ -293,13 +287,12 @@ grant insert (id, workspace_id, account_id, name, email, title, linkedin_url),
 update (account_id, name, email, title, linkedin_url) on public.contacts to authenticated;
 grant select, insert, update, delete on public.accounts, public.contacts to service_role;
 
-grant usage on schema enrichment to authenticated, service_role; -- for helpers that tell nothing
+grant usage on schema enrichment to authenticated, service_role; -- for helpers that reveal nothing
 revoke execute on all functions in schema enrichment from public, anon, authenticated, service_role;
 grant execute on function enrichment.require_member to authenticated, service_role;
 revoke execute on function public.get_workspace_settings, public.put_workspace_settings
-from public, anon, authenticated, service_role;
-grant execute on function public.get_workspace_settings, public.put_workspace_settings
-to authenticated, service_role;
+  from public, anon, authenticated, service_role;
+grant execute on function public.get_workspace_settings, public.put_workspace_settings to authenticated, service_role;
 
 -- A page that shows accounts fills itself by Postgres Changes, where the project has Realtime.
 do $$

@@ -1,5 +1,5 @@
 -- Enriching a record: who may ask for it, what the worker reads, pays and writes.
--- A call is paid once whatever happens to its job, and a person's edit is never written over.
+-- A call is paid once whatever happens to its job, and a person's edit is never overwritten.
 
 -- No reference to jobs: the record of what was paid outlives the job's retention.
 create table enrichment.calls (
@@ -40,7 +40,7 @@ as $$
     jsonb_build_object('key', p_job_type || ':' || p_id, 'until', 'finished', 'on_conflict', 'skip')
   );
 $$;
-comment on function enrichment.once_per is 'The enqueue option that lets one job per record live at a time.';
+comment on function enrichment.once_per is 'The enqueue option that allows one live job per record.';
 
 create function enrichment.account_job(p_account_id uuid, p_domain text)
 returns jsonb
@@ -95,28 +95,15 @@ after insert on public.accounts
 referencing new table as fresh
 for each statement execute function enrichment.enqueue_new_accounts();
 
--- Lock the job against a new lease, so that what follows is stored by its present holder only.
 create function enrichment.held_job(p_job_id uuid, p_fence bigint)
 returns public.jobs
-language plpgsql
+language sql
 set search_path = ''
 as $$
-declare
-  v_job public.jobs;
-begin
-  select jobs.* into v_job
-  from public.jobs as jobs
-  where jobs.id = p_job_id and jobs.fence = p_fence and jobs.status = 'processing'
-  for share;
-  if not found then
-    raise exception sqlstate 'PT409' using
-      message = format('The lease %s on job %s is gone; nothing was stored.', p_fence, p_job_id),
-      hint = 'lease_lost';
-  end if;
-  return v_job;
-end;
+  select queue.held_job(jsonb_build_object('job_id', p_job_id, 'fence', p_fence),
+    array['enrich_account', 'enrich_contact', 'import_accounts'], 'nothing was stored')
 $$;
-comment on function enrichment.held_job is 'The job, if this fence still holds it; lease_lost otherwise.';
+comment on function enrichment.held_job is 'queue.held_job for the jobs of this app: what follows is stored by the lease''s holder only.';
 
 -- The fields Apollo may set: returned, not edited since the job was made, not changed since they were read.
 create function enrichment.applicable(
@@ -158,7 +145,7 @@ begin
   );
 end;
 $$;
-comment on function public.enrich_account is E'Enqueue one account''s enrichment.\n\nAnswers the job already under way, with created false, when there is one.';
+comment on function public.enrich_account is E'Enqueue one account''s enrichment.\n\nReturns the live job, with created false, when there is one.';
 
 create function public.enrich_contact(p_contact_id uuid)
 returns jsonb
@@ -181,7 +168,7 @@ begin
   );
 end;
 $$;
-comment on function public.enrich_contact is E'Enqueue one contact''s enrichment.\n\nAnswers the job already under way, with created false, when there is one.';
+comment on function public.enrich_contact is E'Enqueue one contact''s enrichment.\n\nReturns the live job, with created false, when there is one.';
 
 create function public.enrich_accounts(p_workspace_id uuid, p_selection jsonb)
 returns jsonb
@@ -279,7 +266,7 @@ begin
   return jsonb_build_object('answer', v_answer);
 end;
 $$;
-comment on function public.enrichment_begin_call is E'Note that a call is about to be made, or answer what an earlier attempt already paid for.';
+comment on function public.enrichment_begin_call is 'Note that a call is about to be made, or return the answer that an earlier attempt paid for.';
 
 create function public.enrichment_finish_call(
   p_job_id uuid, p_fence bigint, p_step text, p_answer jsonb, p_credits integer
@@ -394,7 +381,7 @@ begin
   );
 end;
 $$;
-comment on function public.enrichment_apply is E'Write Apollo''s fields to an account (p_kind account) or a contact, except what a person edited since the job was made.\n\np_seen is the row as the job loaded it. Answers which fields were updated and which were kept, or missing.';
+comment on function public.enrichment_apply is E'Write Apollo''s fields to an account (p_kind account) or a contact, except what a person edited since the job was made.\n\np_seen is the row as the job loaded it. Returns which fields were updated, and which were kept or missing.';
 
 create function public.enrichment_pause(p_job_id uuid, p_fence bigint, p_seconds double precision)
 returns jsonb
@@ -412,12 +399,12 @@ begin
   from public.jobs as jobs
   where jobs.id = p_job_id and settings.workspace_id = jobs.workspace_id
   returning settings.apollo_paused_until into v_until;
-  -- Last, so that waiting for somebody's edit does not hold up the job's reports; a zombie rolls back.
+  -- Last, so that waiting for a person's edit does not hold up the job's reports; a zombie rolls back.
   perform enrichment.held_job(p_job_id, p_fence);
   return jsonb_build_object('paused_until', v_until);
 end;
 $$;
-comment on function public.enrichment_pause is E'Note that Apollo asked the workspace''s key to wait, so that its other jobs wait without asking.\n\nFor whoever holds the job; lease_lost for anybody else.';
+comment on function public.enrichment_pause is E'Note that Apollo asked the workspace''s key to wait, so that its other jobs wait without asking.\n\nFor the holder of the job''s lease; lease_lost for others.';
 
 create function public.enrichment_load_key(p_workspace_id uuid)
 returns jsonb
@@ -453,7 +440,7 @@ begin
   );
 end;
 $$;
-comment on function public.reseal_apollo_key is E'Seal the stored key under the present wrapping key, by a job: {job, created, wake}.\n\nFor managers of the workspace.';
+comment on function public.reseal_apollo_key is E'Seal the stored key again under the present wrapping key, by a job: {job, created, wake}.\n\nFor managers of the workspace.';
 
 create function public.enrichment_swap_key(p_workspace_id uuid, p_old text, p_new text)
 returns jsonb
@@ -469,24 +456,24 @@ as $$
   )
   select jsonb_build_object('swapped', count(*) = 1) from swapped;
 $$;
-comment on function public.enrichment_swap_key is E'Replace a sealed key by the same key sealed anew.\n\nDoes nothing when a manager set another key meanwhile.';
+comment on function public.enrichment_swap_key is E'Replace a sealed key by the same key sealed again.\n\nDoes nothing when a manager set another key meanwhile.';
 
 alter table enrichment.calls enable row level security;
 revoke all on enrichment.calls from public, anon, authenticated, service_role;
 
 revoke execute on function enrichment.once_per, enrichment.account_job, enrichment.enqueue_new_accounts,
-enrichment.held_job, enrichment.applicable
-from public, anon, authenticated, service_role;
+  enrichment.held_job, enrichment.applicable
+  from public, anon, authenticated, service_role;
 grant execute on function enrichment.once_per, enrichment.account_job to authenticated, service_role;
 revoke execute on function public.enrich_account, public.enrich_contact, public.enrich_accounts,
-  public.reseal_apollo_key,
-public.enrichment_load, public.enrichment_begin_call, public.enrichment_finish_call,
-public.enrichment_abandon_call, public.enrichment_apply, public.enrichment_pause, public.enrichment_load_key,
+  public.reseal_apollo_key, public.enrichment_load, public.enrichment_begin_call, public.enrichment_finish_call,
+  public.enrichment_abandon_call, public.enrichment_apply, public.enrichment_pause, public.enrichment_load_key,
   public.enrichment_swap_key
-from public, anon, authenticated, service_role;
-grant execute on function public.enrich_account, public.enrich_contact, public.enrich_accounts, public.reseal_apollo_key
-to authenticated, service_role;
+  from public, anon, authenticated, service_role;
+grant execute on function public.enrich_account, public.enrich_contact, public.enrich_accounts,
+  public.reseal_apollo_key
+  to authenticated, service_role;
 grant execute on function public.enrichment_load, public.enrichment_begin_call, public.enrichment_finish_call,
-public.enrichment_abandon_call, public.enrichment_apply, public.enrichment_pause, public.enrichment_load_key,
+  public.enrichment_abandon_call, public.enrichment_apply, public.enrichment_pause, public.enrichment_load_key,
   public.enrichment_swap_key
-to job_worker, service_role;
+  to job_worker, service_role;

@@ -27,17 +27,17 @@ comment on column public.account_imports.id is 'The import.';
 comment on column public.account_imports.workspace_id is 'The workspace the accounts go to.';
 comment on column public.account_imports.user_id is 'Who uploaded the file; null when a server did.';
 comment on column public.account_imports.job_id is 'The job that reads it.';
-comment on column public.account_imports.object_key is 'Where the file lies in the uploads bucket, under its workspace''s own prefix.';
-comment on column public.account_imports.file_name is 'What the file was called.';
+comment on column public.account_imports.object_key is 'Key of the file in the uploads bucket, under its workspace''s own prefix.';
+comment on column public.account_imports.file_name is 'Name of the file.';
 comment on column public.account_imports.total_bytes is 'The file''s length in bytes.';
 comment on column public.account_imports.enrich is 'Whether imported accounts enqueue their enrichment.';
-comment on column public.account_imports.rows_read is 'Data rows handled so far, good and bad.';
+comment on column public.account_imports.rows_read is 'Data rows handled so far, valid and refused.';
 comment on column public.account_imports.rows_created is 'Rows that became new accounts.';
 comment on column public.account_imports.rows_updated is 'Rows that updated an account with the same domain.';
 comment on column public.account_imports.rows_failed is 'Rows refused; each has a line in account_import_errors.';
 comment on column public.account_imports.bytes_read is 'Where in the file the next row begins: a resumed job starts there.';
 comment on column public.account_imports.columns is 'The file''s header as it was read; null before the first batch.';
-comment on column public.account_imports.created_at is 'When the file was handed in, UTC.';
+comment on column public.account_imports.created_at is 'When the import was created, UTC.';
 comment on column public.account_imports.finished_at is 'When the last row was handled, UTC; null while unfinished.';
 
 create table public.account_import_errors (
@@ -52,7 +52,7 @@ comment on table public.account_import_errors is 'Rows of an import that were re
 comment on column public.account_import_errors.import_id is 'The import.';
 comment on column public.account_import_errors.row_number is 'The row, counted from 1 below the header.';
 comment on column public.account_import_errors.field is 'The column at fault; null when the whole row is.';
-comment on column public.account_import_errors.problem is 'What is wrong, for a person.';
+comment on column public.account_import_errors.problem is 'What is wrong, as a sentence.';
 comment on column public.account_import_errors.line is 'The row''s text, cut at 1,000 characters.';
 
 create index account_imports_newest_by_workspace on public.account_imports (workspace_id, created_at desc, id desc);
@@ -92,11 +92,10 @@ begin
   return v_answer || jsonb_build_object('import', to_jsonb(v_import));
 exception
   when check_violation or unique_violation or invalid_text_representation or not_null_violation then
-    raise exception sqlstate 'PT400' using
-      message = 'The import is not acceptable: ' || sqlerrm, detail = 'p_import', hint = 'invalid_argument';
+    perform queue.refuse_value('the import', 'p_import', sqlerrm);
 end;
 $$;
-comment on function public.create_account_import is E'Hand in an uploaded CSV file: makes the import and its job in one transaction.\n\np_import holds id, object_key (imports/<workspace>/…), file_name, total_bytes and enrich. The import''s id in the answer is what counts: one that is taken elsewhere is replaced.';
+comment on function public.create_account_import is E'Import an uploaded CSV file: creates the import and its job in one transaction.\n\np_import holds id, object_key (imports/<workspace>/…), file_name, total_bytes and enrich. Use the import''s id of the answer: an id that another workspace has is replaced.';
 
 create function public.enrichment_load_import(p_job_id uuid, p_import_id uuid)
 returns jsonb
@@ -110,7 +109,7 @@ as $$
   inner join public.account_imports as imports on imports.workspace_id = jobs.workspace_id
   where jobs.id = p_job_id and imports.id = p_import_id;
 $$;
-comment on function public.enrichment_load_import is 'Load a job''s import with how far it has come; null when it is gone or another workspace''s.';
+comment on function public.enrichment_load_import is 'Load a job''s import with its progress; null when it is gone or another workspace''s.';
 
 -- One batch and the mark behind it are one transaction, so that a crash repeats neither.
 create function enrichment.merge_accounts(
@@ -131,7 +130,7 @@ begin
     where cell.key <> 'row'
   ),
   merged as (
-    -- a domain that stands twice in a batch is one account; the later row wins field by field
+    -- a domain that is in a batch twice is one account; the later row wins field by field
     select cells.domain, jsonb_object_agg(cells.key, cells.value order by cells.row_number) as record
     from cells
     group by cells.domain
@@ -182,7 +181,7 @@ begin
 end;
 $$;
 comment on function enrichment.merge_accounts is
-'Create or update the accounts of an import''s rows, by domain; the ids of both.';
+'Create or update the accounts of an import''s rows, by domain; returns the ids of both.';
 revoke execute on function enrichment.merge_accounts from public, anon, authenticated, service_role;
 
 create function public.enrichment_import_batch(
@@ -221,7 +220,7 @@ begin
   from jsonb_to_recordset(v_errors) as error (row_number integer, field text, problem text, line text)
   order by error.row_number;
   perform enrichment.enqueue_imported(v_import, v_created || v_updated, v_created);
-  -- Last, so that waiting for somebody's edit does not hold up the job's reports; a zombie rolls back.
+  -- Last, so that waiting for a person's edit does not hold up the job's reports; a zombie rolls back.
   perform enrichment.held_job(p_job_id, p_fence);
   update public.account_imports as imports
   set
@@ -237,7 +236,7 @@ begin
   return jsonb_build_object('applied', true, 'import', to_jsonb(v_import));
 end;
 $$;
-comment on function public.enrichment_import_batch is E'Store one batch of an import and move its mark, in one transaction.\n\nApplies only when p_from_row is where the import stands; answers where it stands either way. p_batch holds rows, errors, bytes_read, columns and done.';
+comment on function public.enrichment_import_batch is E'Store one batch of an import and move its mark, in one transaction.\n\nApplies only when p_from_row is the import''s rows_read; returns the import either way. p_batch holds rows, errors, bytes_read, columns and done.';
 
 create function enrichment.enqueue_imported(p_import public.account_imports, p_accounts uuid[], p_created uuid[])
 returns void
@@ -266,7 +265,7 @@ begin
   end if;
 end;
 $$;
-comment on function enrichment.enqueue_imported is 'Enqueue what an import asks for, or what the workspace does for every new account.';
+comment on function enrichment.enqueue_imported is 'Enqueue the enrichments that an import asks for, or that the workspace wants for every new account.';
 
 alter table public.account_imports enable row level security;
 alter table public.account_import_errors enable row level security;
@@ -289,6 +288,6 @@ grant select on public.account_imports, public.account_import_errors to authenti
 
 revoke execute on function enrichment.enqueue_imported from public, anon, authenticated, service_role;
 revoke execute on function public.create_account_import, public.enrichment_load_import, public.enrichment_import_batch
-from public, anon, authenticated, service_role;
+  from public, anon, authenticated, service_role;
 grant execute on function public.create_account_import to authenticated, service_role;
 grant execute on function public.enrichment_load_import, public.enrichment_import_batch to job_worker, service_role;

@@ -1,5 +1,5 @@
 -- Enrichment's demo data: accounts and contacts of both workspaces, and their settings.
--- A test-key-… is no secret: only the offline Apollo takes it. The demo replaces it by a sealed one.
+-- A test-key-… is not a secret: only the offline Apollo takes it. The demo replaces it by a sealed one.
 
 insert into public.workspace_settings (workspace_id, apollo_api_key_encrypted, apollo_api_key_last4)
 values

@@ -39,22 +39,22 @@ create table public.plans (
   constraint plans_end_whole check ((status in ('completed', 'failed', 'cancelled')) = (finished_at is not null))
 );
 comment on table public.plans is 'A prompt to be planned, how far that is, and the job that does it. Results are in plan_stages and plan_artifacts.';
-comment on column public.plans.id is 'The plan. Of a guest''s plan 122 random bits: the id is the key to it.';
+comment on column public.plans.id is 'The plan. A guest''s plan has 122 random bits, since its id gives access to it.';
 comment on column public.plans.workspace_id is 'The workspace that owns it; guests'' plans belong to the workspace of the setting plan_guest_workspace.';
 comment on column public.plans.session_id is 'Its Realtime topic is session:<this>: plan:<id>, or the guest session of the guest who started it.';
-comment on column public.plans.prompt is 'What is to be planned, in the words it was asked in; 1 to 8000 characters.';
+comment on column public.plans.prompt is 'What is to be planned, as its author wrote it; 1 to 8000 characters.';
 comment on column public.plans.speed_vs_detail is 'fast_but_skip_details, balanced_speed_and_detail or all_details_but_slow: which stages there are.';
 comment on column public.plans.status is 'pending, running, completed, failed or cancelled.';
 comment on column public.plans.stage is 'The stage that started last; null before the first.';
 comment on column public.plans.percentage is 'Finished stages of all, 0 to 100.';
 comment on column public.plans.error is 'Why it failed, {code, stage, reason}; null unless failed.';
 comment on column public.plans.job_id is 'The job of the present run.';
-comment on column public.plans.run is '1, and one more each time it was restarted.';
+comment on column public.plans.run is 'Number of the run, from 1; each restart adds one.';
 comment on column public.plans.forked_from is 'The plan whose finished stages it began with; null when it began with none.';
-comment on column public.plans.forked_at_stage is 'The first stage that was made again; null with forked_from.';
+comment on column public.plans.forked_at_stage is 'The first stage that was run again; null when forked_from is.';
 comment on column public.plans.based_on is 'The instant its dates count from: its creation, and for a fork that of the first plan.';
 comment on column public.plans.last_seq is 'The seq of its last event.';
-comment on column public.plans.report_mark is 'The worker''s last report, so that a repeated one is stored once; null before the first.';
+comment on column public.plans.report_mark is 'Mark of the worker''s last report, so that a repeated one is stored once; null before the first.';
 comment on column public.plans.idempotency_key is 'The key it was created with; null when none was given.';
 comment on column public.plans.created_by is 'Who created it; null for guests and the service.';
 comment on column public.plans.created_at is 'When it was created, UTC.';
@@ -88,15 +88,15 @@ create table public.plan_stages (
   constraint plan_stages_end_whole check ((status = 'running') = (ended_at is null)),
   constraint plan_stages_are_bounded check (octet_length(result::text) <= 1000000 and char_length(reason) <= 2000)
 );
-comment on table public.plan_stages is 'What the stages of a plan came to. A completed one is never run again: it is what a crash, a restart and a fork continue from.';
+comment on table public.plan_stages is 'Results of a plan''s stages. A completed one is never run again: a crash, a restart and a fork continue from it.';
 comment on column public.plan_stages.plan_id is 'The plan.';
 comment on column public.plan_stages.name is 'The stage, as the app''s graph names it.';
 comment on column public.plan_stages.workspace_id is 'The plan''s workspace.';
 comment on column public.plan_stages.position is 'Its place in the report.';
 comment on column public.plan_stages.run is 'The run of the plan that wrote it.';
 comment on column public.plan_stages.status is 'running, completed or failed; a stage that has not started has no row.';
-comment on column public.plan_stages.attempts is 'How often it was started, crashes and its own retries included.';
-comment on column public.plan_stages.result is 'What it found, by the stage''s own shape; null unless completed.';
+comment on column public.plan_stages.attempts is 'How often it was started, including after crashes and its own retries.';
+comment on column public.plan_stages.result is 'Its result, in the stage''s own shape; null unless completed.';
 comment on column public.plan_stages.code is 'Why it failed, as a stable word; null unless failed.';
 comment on column public.plan_stages.reason is 'Why it failed, as a sentence; null unless failed.';
 comment on column public.plan_stages.model is 'The language model that wrote its text; null when the text is a template''s.';
@@ -141,12 +141,12 @@ create table public.plan_events (
     'stage_completed', 'stage_failed', 'artifact_ready', 'plan_completed', 'plan_failed', 'plan_cancelled',
     'plan_deleted'))
 );
-comment on table public.plan_events is 'Everything that happened to a plan, numbered without gaps. Those of a deleted plan stay for ten minutes, for streams that are open.';
+comment on table public.plan_events is 'Everything that happened to a plan, numbered without gaps. Those of a deleted plan are kept for ten minutes, for open streams.';
 comment on column public.plan_events.plan_id is 'The plan; without a foreign key, since the event of its deletion outlives it.';
-comment on column public.plan_events.seq is '1 for plan_created, and one more for each event.';
+comment on column public.plan_events.seq is '1 for plan_created, then 2, 3 … without gaps.';
 comment on column public.plan_events.workspace_id is 'The plan''s workspace.';
 comment on column public.plan_events.session_id is 'The plan''s session, whose topic it is sent to.';
-comment on column public.plan_events.type is 'What happened, as one of eleven words.';
+comment on column public.plan_events.type is 'Type of the event, one of eleven.';
 comment on column public.plan_events.data is 'Small details; results and files are read by their routes.';
 comment on column public.plan_events.created_at is 'When it happened, UTC.';
 create index plan_events_by_workspace on public.plan_events (workspace_id);
@@ -158,7 +158,7 @@ create table plans.deleted (
   deleted_at timestamptz not null default queue.clock()
 );
 comment on table plans.deleted is 'Plans deleted a moment ago, for the last event of open streams. Later creations and deletions remove old rows.';
-comment on column plans.deleted.plan_id is 'The plan that was.';
+comment on column plans.deleted.plan_id is 'The deleted plan.';
 comment on column plans.deleted.workspace_id is 'Its workspace.';
 comment on column plans.deleted.session_id is 'Its session.';
 comment on column plans.deleted.deleted_at is 'When it was deleted, UTC.';
@@ -180,7 +180,7 @@ insert into queue.settings (name, value) values
 
 -- 2. Events ------------------------------------------------------------------------------------
 
-create function plans.tell(p_plan_id uuid, p_events jsonb) returns void
+create function plans.append_events(p_plan_id uuid, p_events jsonb) returns void
 language plpgsql
 set search_path = ''
 as $$
@@ -198,11 +198,11 @@ begin
   from jsonb_array_elements(p_events) with ordinality as e;
 end;
 $$;
-comment on function plans.tell is 'Append events [{type, data}] to a plan; its row is locked to the end of the transaction, so seq has no gaps.';
+comment on function plans.append_events is 'Append events [{type, data}] to a plan; its row is locked until the transaction ends, so seq has no gaps.';
 
 create function plans.publish() returns trigger
 language plpgsql
-security definer -- whoever moves a plan may not write to realtime.messages
+security definer -- callers who change a plan may not write to realtime.messages
 set search_path = ''
 as $$
 begin
@@ -215,7 +215,7 @@ begin
       jsonb_build_object('plan_id', e.plan_id, 'seq', e.seq, 'type', e.type, 'data', e.data, 'at',
         e.created_at) as payload
     from events as e
-    where e.session_id not like 'guest\_%' -- a guest session that ended falls silent
+    where e.session_id not like 'guest\_%' -- nothing is sent for a guest session that has ended
       or exists (select from queue.live_guest_session(e.session_id))
     order by e.plan_id, e.seq) as m
   having count(*) > 0;
@@ -225,7 +225,7 @@ exception when others then
   return null;
 end;
 $$;
-comment on function plans.publish is 'Trigger: send plan events to session:<session_id>, as the stream tells them. A failure only warns: the events are stored.';
+comment on function plans.publish is 'Trigger: send plan events to session:<session_id>, as its stream sends them. A failure only warns: the events are stored.';
 
 create trigger plan_events_publish after insert on public.plan_events
   referencing new table as events for each statement execute function plans.publish();
@@ -245,7 +245,7 @@ begin
   delete from public.plan_events where plan_id = any (v_gone);
 end;
 $$;
-comment on function plans.forget is 'Remove the events of plans deleted more than ten minutes ago, so many plans at a time.';
+comment on function plans.forget is 'Delete the events of plans deleted more than ten minutes ago, of a few plans at a time.';
 
 -- 3. Who reaches a plan ------------------------------------------------------------------------
 
@@ -253,12 +253,21 @@ create function plans.is_open_to_caller(p_workspace_id uuid, p_session_id text) 
 language sql stable
 set search_path = ''
 as $$
-  select auth.jwt() ->> 'role' = 'service_role' -- by name: a browser's call may come without any claims
-    or queue.is_member(p_workspace_id)
-    -- a guest's plan is open to whoever knows its id, while its guest session is
+  select queue.is_service_role() or queue.is_member(p_workspace_id)
+    -- a guest's plan is open to all who know its id, while its guest session is open
     or p_session_id like 'guest\_%' and exists (select from queue.may_join_guest_session(p_session_id))
 $$;
 comment on function plans.is_open_to_caller is 'Whether the caller is a member of the workspace, or the plan is a guest''s whose guest session is open.';
+
+create function plans.refuse_plan(p_plan_id uuid) returns void
+language plpgsql
+set search_path = ''
+as $$
+begin
+  perform queue.refuse(404, 'plan_not_found', 'Plan not found', p_plan_id::text);
+end;
+$$;
+comment on function plans.refuse_plan is 'Refuse with 404 a plan that is missing, deleted or another''s, or whose guest session has ended: the same answer for all.';
 
 create function plans.plan_or_refuse(p_plan_id uuid) returns public.plans
 language plpgsql stable
@@ -269,12 +278,12 @@ declare
 begin
   select * into v_plan from public.plans where id = p_plan_id;
   if not found or plans.is_open_to_caller(v_plan.workspace_id, v_plan.session_id) is not true then
-    perform queue.refuse(404, 'plan_not_found', 'Plan not found', p_plan_id::text);
+    perform plans.refuse_plan(p_plan_id);
   end if;
   return v_plan;
 end;
 $$;
-comment on function plans.plan_or_refuse is 'The plan, if the caller may reach it; one 404 for missing, deleted, another''s, and a guest session that ended.';
+comment on function plans.plan_or_refuse is 'The plan, if the caller may see it; see plans.refuse_plan.';
 
 create function plans.lock_or_refuse(p_plan_id uuid) returns public.plans
 language plpgsql
@@ -287,16 +296,16 @@ begin
   perform 1 from public.jobs where id = v_plan.job_id for update;
   select * into v_plan from public.plans where id = p_plan_id for update;
   if not found then
-    perform queue.refuse(404, 'plan_not_found', 'Plan not found', p_plan_id::text);
+    perform plans.refuse_plan(p_plan_id);
   end if;
   return v_plan;
 end;
 $$;
-comment on function plans.lock_or_refuse is 'The same, with its job and itself locked; 404 for the second of two deletions.';
+comment on function plans.lock_or_refuse is 'The same as plans.plan_or_refuse, with the plan and its job locked; 404 for the second of two deletions.';
 
 create function plans.show(p_plan_id uuid, p_results boolean) returns jsonb
 language plpgsql stable
-security definer -- guests hold no rights on any table: this is their way in
+security definer -- guests hold no rights on any table
 set search_path = ''
 as $$
 declare
@@ -313,11 +322,11 @@ begin
       from public.plan_artifacts as a where a.plan_id = p_plan_id));
 end;
 $$;
-comment on function plans.show is 'Behind public.plan_read, which browsers'' roles call as themselves.';
+comment on function plans.show is 'Body of public.plan_read, with rights that browsers'' roles do not have.';
 
 create function plans.list(p_workspace_id uuid, p_session_id text, p_after uuid, p_limit integer) returns jsonb
 language plpgsql stable
-security definer -- guests hold no rights on any table: this is their way in
+security definer -- guests hold no rights on any table
 set search_path = ''
 as $$
 declare
@@ -328,10 +337,9 @@ begin
     v_workspaces := array[(queue.guest_session_or_refuse(p_session_id)).workspace_id];
   elsif p_workspace_id is null then
     v_workspaces := array(select queue.my_workspaces());
-  elsif queue.is_member(p_workspace_id) or auth.jwt() ->> 'role' = 'service_role' then
-    v_workspaces := array[p_workspace_id];
   else
-    perform queue.refuse(404, 'workspace_not_found', 'Workspace not found', p_workspace_id::text);
+    perform queue.may_read(p_workspace_id);
+    v_workspaces := array[p_workspace_id];
   end if;
   select * into v_after from public.plans where id = p_after and workspace_id = any (v_workspaces);
   return jsonb_build_object('plans', (
@@ -347,11 +355,11 @@ begin
       limit least(200, greatest(1, coalesce(p_limit, 50)))) as p));
 end;
 $$;
-comment on function plans.list is 'Behind public.plan_list, which browsers'' roles call as themselves.';
+comment on function plans.list is 'Body of public.plan_list, with rights that browsers'' roles do not have.';
 
 create function plans.file(p_plan_id uuid, p_name text) returns jsonb
 language plpgsql stable
-security definer -- guests hold no rights on any table: this is their way in
+security definer -- guests hold no rights on any table
 set search_path = ''
 as $$
 begin
@@ -362,11 +370,11 @@ begin
     from public.plan_artifacts as a where a.plan_id = p_plan_id and (p_name is null or a.name = p_name)));
 end;
 $$;
-comment on function plans.file is 'Behind public.plan_files, which browsers'' roles call as themselves.';
+comment on function plans.file is 'Body of public.plan_files, with rights that browsers'' roles do not have.';
 
 create function plans.events_after(p_plan_id uuid, p_after bigint, p_limit integer, p_is_open boolean) returns jsonb
 language plpgsql stable
-security definer -- guests hold no rights on any table: this is their way in
+security definer -- guests hold no rights on any table
 set search_path = ''
 as $$
 declare
@@ -382,7 +390,7 @@ begin
   if plans.is_open_to_caller(coalesce(v_plan.workspace_id, v_deleted.workspace_id),
     coalesce(v_plan.session_id, v_deleted.session_id)) is not true
     or coalesce(v_plan.id, v_deleted.plan_id) is null then
-    perform queue.refuse(404, 'plan_not_found', 'Plan not found', p_plan_id::text);
+    perform plans.refuse_plan(p_plan_id);
   end if;
   select coalesce(jsonb_agg(e.line order by e.seq), '[]'), max(e.seq) into v_events, v_last
   from (
@@ -398,7 +406,7 @@ begin
     'ended', case when v_plan.id is null then 'deleted' when v_plan.finished_at is not null then v_plan.status end);
 end;
 $$;
-comment on function plans.events_after is 'Behind public.plan_events_after, which browsers'' roles call as themselves.';
+comment on function plans.events_after is 'Body of public.plan_events_after, with rights that browsers'' roles do not have.';
 
 -- 4. What callers do ---------------------------------------------------------------------------
 
@@ -423,7 +431,7 @@ begin
   return v_id;
 end;
 $$;
-comment on function plans.guest_workspace is 'The workspace of guests'' plans: the setting plan_guest_workspace, or one without members that is made now.';
+comment on function plans.guest_workspace is 'The workspace of guests'' plans: the setting plan_guest_workspace, or one without members that is created now.';
 
 create function plans.admit_guest(p_session_id text) returns queue.guest_sessions
 language plpgsql
@@ -461,7 +469,7 @@ declare
   v_done jsonb;
 begin
   select * into v_plan from public.plans where id = p_plan_id;
-  -- without a session of its own: on the plan's topic are the plan's events and nothing else
+  -- without a session: the plan's topic has the plan's events only
   v_done := queue.enqueue(v_plan.workspace_id, null, jsonb_build_array(jsonb_build_object('job_type', 'plan',
     'payload', jsonb_build_object('plan_id', p_plan_id), 'user_id', v_plan.created_by)), false);
   update public.plans set job_id = (v_done #>> '{ids,0}')::uuid where id = p_plan_id;
@@ -469,7 +477,7 @@ begin
     'status', v_plan.status, 'created_at', v_plan.created_at, 'wake', v_done -> 'wake');
 end;
 $$;
-comment on function plans.enqueue is 'Make the job of a plan''s next run; says what its creation answers.';
+comment on function plans.enqueue is 'Enqueue the job of a plan''s next run; returns the answer of plan_start.';
 
 create function plans.same_or_refuse(p_workspace_id uuid, p_plan jsonb, p_key text) returns jsonb
 language plpgsql stable
@@ -488,7 +496,7 @@ begin
     'status', v_plan.status, 'created_at', v_plan.created_at, 'wake', false);
 end;
 $$;
-comment on function plans.same_or_refuse is 'The plan that a key created; 409 when it was of another prompt, null when there is none.';
+comment on function plans.same_or_refuse is 'The plan that was created with a key; 409 when it has another prompt, null when there is none.';
 
 create function plans.workspace_or_refuse(p_workspace_id uuid) returns uuid
 language plpgsql stable
@@ -500,12 +508,12 @@ begin
   if v_id is null then
     select workspace_id into v_id from public.workspace_members
     where user_id = auth.uid() order by created_at, workspace_id limit 1;
-  elsif not (queue.is_member(v_id) or auth.jwt() ->> 'role' = 'service_role')
+  elsif not (queue.is_member(v_id) or queue.is_service_role())
     or not exists (select from public.workspaces where id = v_id) then
     v_id := null;
   end if;
   if v_id is null then
-    perform queue.refuse(404, 'workspace_not_found', 'Workspace not found', p_workspace_id::text);
+    perform queue.refuse_workspace(p_workspace_id);
   end if;
   return v_id;
 end;
@@ -514,12 +522,12 @@ comment on function plans.workspace_or_refuse is 'The workspace a member plans i
 
 create function plans.start(p_workspace_id uuid, p_plan jsonb, p_session_id text, p_idempotency_key text) returns jsonb
 language plpgsql
-security definer -- nobody holds a right to write plans: this is the way in
+security definer -- no role may write plans directly
 set search_path = ''
 as $$
 declare
   v_is_guest boolean := p_session_id is not null
-    or auth.uid() is null and auth.jwt() ->> 'role' is distinct from 'service_role';
+    or auth.uid() is null and not queue.is_service_role();
   v_workspace uuid;
   v_guest_session queue.guest_sessions;
   v_id uuid := case when v_is_guest then gen_random_uuid() else queue.new_id() end;
@@ -560,13 +568,13 @@ begin
     created_by)
   values (v_id, v_workspace, v_session, p_plan ->> 'prompt', p_plan ->> 'speed_vs_detail', queue.clock(),
     p_idempotency_key, auth.uid());
-  perform plans.tell(v_id, jsonb_build_array(jsonb_build_object('type', 'plan_created',
+  perform plans.append_events(v_id, jsonb_build_array(jsonb_build_object('type', 'plan_created',
     'data', jsonb_build_object('status', 'pending', 'speed_vs_detail', p_plan -> 'speed_vs_detail'))));
   perform plans.forget(20);
   return plans.enqueue(v_id);
 end;
 $$;
-comment on function plans.start is 'Behind public.plan_start, which browsers'' roles call as themselves.';
+comment on function plans.start is 'Body of public.plan_start, with rights that browsers'' roles do not have.';
 
 create function plans.end_plan(p_plan_id uuid, p_status text, p_error jsonb, p_data jsonb) returns void
 language plpgsql
@@ -576,16 +584,16 @@ begin
   update public.plans set status = p_status, error = p_error, finished_at = queue.clock(),
     percentage = case when p_status = 'completed' then 100 else percentage end
   where id = p_plan_id;
-  perform plans.tell(p_plan_id, jsonb_build_array(jsonb_build_object('type', 'plan_' || p_status,
+  perform plans.append_events(p_plan_id, jsonb_build_array(jsonb_build_object('type', 'plan_' || p_status,
     'data', jsonb_build_object('status', p_status) || coalesce(p_data, '{}')
       || case when p_error is null then '{}' else jsonb_build_object('error', p_error) end)));
 end;
 $$;
-comment on function plans.end_plan is 'End a locked plan as completed, failed or cancelled, with the event that says so.';
+comment on function plans.end_plan is 'End a locked plan as completed, failed or cancelled, with its event.';
 
 create function plans.cancel(p_plan_id uuid) returns jsonb
 language plpgsql
-security definer -- guests hold no rights on any table: this is their way in
+security definer -- guests hold no rights on any table
 set search_path = ''
 as $$
 declare
@@ -601,21 +609,21 @@ begin
   return jsonb_build_object('plan_id', p_plan_id, 'status', 'cancelled');
 end;
 $$;
-comment on function plans.cancel is 'Behind public.plan_cancel, which browsers'' roles call as themselves.';
+comment on function plans.cancel is 'Body of public.plan_cancel, with rights that browsers'' roles do not have.';
 
 create function plans.remove(p_plan_id uuid) returns jsonb
 language plpgsql
-security definer -- guests hold no rights on any table: this is their way in
+security definer -- guests hold no rights on any table
 set search_path = ''
 as $$
 declare
   v_plan public.plans := plans.lock_or_refuse(p_plan_id);
 begin
-  perform plans.tell(p_plan_id, '[{"type": "plan_deleted", "data": {"status": "deleted"}}]');
+  perform plans.append_events(p_plan_id, '[{"type": "plan_deleted", "data": {"status": "deleted"}}]');
   insert into plans.deleted (plan_id, workspace_id, session_id)
   values (p_plan_id, v_plan.workspace_id, v_plan.session_id);
   delete from public.plans where id = p_plan_id;
-  -- what was said in logs goes now; the words of the events stay for open streams
+  -- log lines are deleted now; the events are kept for open streams
   update public.plan_events set data = data - 'message' where plan_id = p_plan_id and type = 'log';
   perform queue.cancel(array[v_plan.job_id], queue.clock());
   if v_plan.session_id = 'plan:' || p_plan_id then
@@ -625,11 +633,11 @@ begin
   return jsonb_build_object('plan_id', p_plan_id, 'deleted', true);
 end;
 $$;
-comment on function plans.remove is 'Behind public.plan_delete, which browsers'' roles call as themselves.';
+comment on function plans.remove is 'Body of public.plan_delete, with rights that browsers'' roles do not have.';
 
 create function plans.restart(p_plan_id uuid) returns jsonb
 language plpgsql
-security definer -- guests hold no rights on any table: this is their way in
+security definer -- guests hold no rights on any table
 set search_path = ''
 as $$
 declare
@@ -645,16 +653,16 @@ begin
   select count(*) into v_kept from public.plan_stages where plan_id = p_plan_id;
   update public.plans set run = run + 1, status = 'pending', error = null, started_at = null, finished_at = null
   where id = p_plan_id;
-  perform plans.tell(p_plan_id, jsonb_build_array(jsonb_build_object('type', 'log', 'data', jsonb_build_object(
+  perform plans.append_events(p_plan_id, jsonb_build_array(jsonb_build_object('type', 'log', 'data', jsonb_build_object(
     'level', 'info', 'message', format('Restarted. Finished stages are kept: %s.', v_kept), 'kept', v_kept))));
   return plans.enqueue(p_plan_id);
 end;
 $$;
-comment on function plans.restart is 'Behind public.plan_restart, which browsers'' roles call as themselves.';
+comment on function plans.restart is 'Body of public.plan_restart, with rights that browsers'' roles do not have.';
 
 create function plans.fork(p_plan_id uuid, p_stage text, p_keep text[]) returns jsonb
 language plpgsql
-security definer -- guests hold no rights on any table: this is their way in
+security definer -- guests hold no rights on any table
 set search_path = ''
 as $$
 declare
@@ -683,13 +691,14 @@ begin
   select v_id, a.name, a.workspace_id, a.stage, a.media_type, a.content, a.created_at
   from public.plan_artifacts as a join public.plan_stages as s on s.plan_id = v_id and s.name = a.stage
   where a.plan_id = p_plan_id;
-  perform plans.tell(v_id, jsonb_build_array(jsonb_build_object('type', 'plan_created', 'data', jsonb_build_object(
-    'status', 'pending', 'speed_vs_detail', v_plan.speed_vs_detail, 'forked_from', p_plan_id, 'from_stage', p_stage,
+  perform plans.append_events(v_id, jsonb_build_array(jsonb_build_object('type', 'plan_created',
+    'data', jsonb_build_object('status', 'pending', 'speed_vs_detail', v_plan.speed_vs_detail,
+    'forked_from', p_plan_id, 'from_stage', p_stage,
     'kept', (select coalesce(jsonb_agg(name order by position), '[]') from public.plan_stages where plan_id = v_id)))));
   return plans.enqueue(v_id);
 end;
 $$;
-comment on function plans.fork is 'Behind public.plan_fork, which browsers'' roles call as themselves.';
+comment on function plans.fork is 'Body of public.plan_fork, with rights that browsers'' roles do not have.';
 
 -- Bodies bound when they are made: the roles that call them need no right to look into plans.
 create function public.plan_start(
@@ -700,7 +709,7 @@ set search_path = ''
 begin atomic
   select plans.start(p_workspace_id, p_plan, p_session_id, p_idempotency_key);
 end;
-comment on function public.plan_start is E'Create a plan of {prompt, speed_vs_detail}: {plan_id, job_id, session_id, status, created_at, wake}.\n\nFor members, in the workspace named or the first they joined; for guests where allow_anonymous is on, in the guest session named or a new one. The same idempotency key finds the same plan; with another prompt it is a conflict.';
+comment on function public.plan_start is E'Create a plan of {prompt, speed_vs_detail}: {plan_id, job_id, session_id, status, created_at, wake}.\n\nFor members, in the workspace named or the first they joined; for guests where allow_anonymous is on, in the guest session named or a new one. The same idempotency key returns the same plan; with another prompt it is a conflict.';
 
 create function public.plan_read(p_plan_id uuid, p_results boolean default false) returns jsonb
 language sql stable
@@ -708,7 +717,7 @@ set search_path = ''
 begin atomic
   select plans.show(p_plan_id, p_results);
 end;
-comment on function public.plan_read is 'A plan with its stages, their results if asked for, and its files; for members, and whoever knows the id of a guest''s plan.';
+comment on function public.plan_read is 'A plan with its stages, their results if asked for, and its files; for members, and for all who know the id of a guest''s plan.';
 
 create function public.plan_list(
   p_workspace_id uuid, p_session_id text default null, p_after uuid default null, p_limit integer default 50
@@ -736,7 +745,7 @@ set search_path = ''
 begin atomic
   select plans.events_after(p_plan_id, p_after, p_limit, p_is_open);
 end;
-comment on function public.plan_events_after is E'Events of a plan after a seq, in order: {events: [{plan_id, seq, type, data, at}], more, ended}.\n\nended is how the plan ended, null while it has not. p_is_open is for a stream that began before: it also reads a plan that was deleted since, up to plan_deleted.';
+comment on function public.plan_events_after is E'Events of a plan after a seq, in order: {events: [{plan_id, seq, type, data, at}], more, ended}.\n\nended is how the plan ended, null while it has not. p_is_open is for open streams: they also read a plan that was deleted since, up to plan_deleted.';
 
 create function public.plan_cancel(p_plan_id uuid) returns jsonb
 language sql
@@ -744,7 +753,7 @@ set search_path = ''
 begin atomic
   select plans.cancel(p_plan_id);
 end;
-comment on function public.plan_cancel is 'Stop a plan: {plan_id, status}. Finished stages stay, and are its report. 409 when it has ended otherwise.';
+comment on function public.plan_cancel is 'Stop a plan: {plan_id, status}. Finished stages are kept and are its report. 409 when it has ended otherwise.';
 
 create function public.plan_delete(p_plan_id uuid) returns jsonb
 language sql
@@ -760,7 +769,7 @@ set search_path = ''
 begin atomic
   select plans.restart(p_plan_id);
 end;
-comment on function public.plan_restart is 'Run a failed or cancelled plan again; finished stages are kept. Says what its creation said; 409 in other states.';
+comment on function public.plan_restart is 'Run a failed or cancelled plan again; finished stages are kept. Returns what plan_start returned; 409 in other states.';
 
 create function public.plan_fork(p_plan_id uuid, p_stage text, p_keep text[]) returns jsonb
 language sql
@@ -768,7 +777,7 @@ set search_path = ''
 begin atomic
   select plans.fork(p_plan_id, p_stage, p_keep);
 end;
-comment on function public.plan_fork is 'Make a plan of the same prompt that begins with the finished stages p_keep of another and makes p_stage again. Says what a creation says.';
+comment on function public.plan_fork is 'Create a plan of the same prompt that begins with the finished stages p_keep of another and runs p_stage again. Returns what plan_start returns.';
 
 create function public.plan_set_guest_workspace(p_workspace_id uuid) returns jsonb
 language plpgsql
@@ -777,14 +786,14 @@ set search_path = ''
 as $$
 begin
   if p_workspace_id is not null and not exists (select from public.workspaces where id = p_workspace_id) then
-    perform queue.refuse(404, 'workspace_not_found', 'Workspace not found', p_workspace_id::text);
+    perform queue.refuse_workspace(p_workspace_id);
   end if;
   update queue.settings set value = coalesce(to_jsonb(p_workspace_id), 'null'), updated_at = queue.clock()
   where name = 'plan_guest_workspace';
   return jsonb_build_object('workspace_id', p_workspace_id);
 end;
 $$;
-comment on function public.plan_set_guest_workspace is 'Choose the workspace that owns plans without an account from now on; null for one without members, made for the first guest. For the operator.';
+comment on function public.plan_set_guest_workspace is 'Choose the workspace that owns plans without an account from now on; null for one without members, created for the first guest. For the operator.';
 
 -- 5. What the worker does ----------------------------------------------------------------------
 
@@ -802,7 +811,7 @@ begin
   return v_plan;
 end;
 $$;
-comment on function plans.held is 'The plan of a leased job {job_id, fence}, both locked; null when it is gone or has another job by now.';
+comment on function plans.held is 'Lock and return the plan of a leased job {job_id, fence}; null when it is gone or has another job by now.';
 
 create function public.plan_load(p_request jsonb) returns jsonb
 language plpgsql
@@ -825,7 +834,7 @@ begin
     from public.plan_stages as s where s.plan_id = v_plan.id));
 end;
 $$;
-comment on function public.plan_load is 'What a leased job {job_id, fence} works on: {plan, stages}; plan is null when it is gone. The plan is running from here on.';
+comment on function public.plan_load is 'Begin the plan of a leased job {job_id, fence}: {plan, stages}; plan is null when it is gone. The plan is running from then on.';
 
 create function plans.store_stages(p_plan public.plans, p_stages jsonb) returns void
 language sql
@@ -844,7 +853,7 @@ as $$
     ended_at = excluded.ended_at, attempts = s.attempts + excluded.attempts
   where s.status <> 'completed'
 $$;
-comment on function plans.store_stages is 'Store how stages of a plan stand, each once per call; a completed one is never written again.';
+comment on function plans.store_stages is 'Store the states of a plan''s stages, each once per call; a completed one is never written again.';
 
 create function public.plan_report(p_request jsonb) returns jsonb
 language plpgsql
@@ -871,7 +880,7 @@ begin
   update public.plans set report_mark = p_request ->> 'mark', stage = coalesce(p_request ->> 'stage', stage),
     percentage = greatest(percentage, least(100, coalesce((p_request ->> 'percentage')::numeric, 0)))
   where id = v_plan.id;
-  perform plans.tell(v_plan.id, coalesce(p_request -> 'events', '[]'));
+  perform plans.append_events(v_plan.id, coalesce(p_request -> 'events', '[]'));
   if jsonb_typeof(v_end) = 'object' then
     perform plans.end_plan(v_plan.id, v_end ->> 'status', nullif(v_end -> 'error', 'null'), v_end -> 'data');
   end if;
@@ -881,11 +890,11 @@ exception
     perform queue.refuse(422, 'stage_invalid', 'a stage or file cannot be stored: ' || sqlerrm, v_plan.id::text);
 end;
 $$;
-comment on function public.plan_report is E'Store what the worker found, in one transaction with its events: {outcome: stored|gone}.\n\nTakes {job_id, fence, mark, events, stages, artifacts, stage, percentage, end}. A repeated mark stores nothing; gone is said of a plan that ended, was deleted or has another job.';
+comment on function public.plan_report is E'Store a worker''s results and their events in one transaction: {outcome: stored|gone}.\n\nTakes {job_id, fence, mark, events, stages, artifacts, stage, percentage, end}. A repeated mark stores nothing; gone means that the plan ended, was deleted or has another job.';
 
 create function plans.job_ended() returns trigger
 language plpgsql
-security definer -- whoever ends a job holds no rights on the app's tables
+security definer -- callers who end a job hold no rights on the app's tables
 set search_path = ''
 as $$
 declare
@@ -926,19 +935,20 @@ for select to authenticated using (
   workspace_id in (select queue.my_workspaces()) and exists (select from public.plans as p where p.id = plan_id));
 
 revoke all on public.plans, public.plan_stages, public.plan_artifacts, public.plan_events
-from public, anon, authenticated, service_role;
+  from public, anon, authenticated, service_role;
 grant select on public.plans, public.plan_stages, public.plan_artifacts, public.plan_events
-to authenticated, service_role;
+  to authenticated, service_role;
 
 revoke execute on all functions in schema plans from public, anon, authenticated, service_role;
 revoke execute on function public.plan_start, public.plan_read, public.plan_list, public.plan_files,
-public.plan_events_after, public.plan_cancel, public.plan_delete, public.plan_restart, public.plan_fork,
-public.plan_load, public.plan_report, public.plan_set_guest_workspace
-from public, anon, authenticated, service_role;
+  public.plan_events_after, public.plan_cancel, public.plan_delete, public.plan_restart, public.plan_fork,
+  public.plan_load, public.plan_report, public.plan_set_guest_workspace
+  from public, anon, authenticated, service_role;
 grant execute on function plans.start, plans.show, plans.list, plans.file, plans.events_after, plans.cancel,
-plans.remove, plans.restart, plans.fork to anon, authenticated, service_role;
+  plans.remove, plans.restart, plans.fork
+  to anon, authenticated, service_role;
 grant execute on function public.plan_start, public.plan_read, public.plan_list, public.plan_files,
-public.plan_events_after, public.plan_cancel, public.plan_delete, public.plan_restart, public.plan_fork
-to anon, authenticated, service_role;
+  public.plan_events_after, public.plan_cancel, public.plan_delete, public.plan_restart, public.plan_fork
+  to anon, authenticated, service_role;
 grant execute on function public.plan_load, public.plan_report to job_worker, service_role;
 grant execute on function public.plan_set_guest_workspace to service_role;

@@ -25,11 +25,11 @@ create table public.trainings (
   constraint trainings_checksum_is_sha256 check (checksum ~ '^[0-9a-f]{64}(-[0-9]{1,5})?$')
 );
 comment on table public.trainings is
-  'A recording to learn from. What is done with it is in training_jobs, what came of it in the other tables.';
+  'Recordings to learn from. Their jobs are in training_jobs, their results in the other tables.';
 comment on column public.trainings.id is 'The training, orders by time unless its creator chose it.';
 comment on column public.trainings.workspace_id is 'The workspace that owns it.';
-comment on column public.trainings.title is 'What people call it.';
-comment on column public.trainings.object_key is 'The file in the uploads bucket; null when it lies elsewhere.';
+comment on column public.trainings.title is 'Title, 1 to 200 characters.';
+comment on column public.trainings.object_key is 'The file in the uploads bucket; null when it is elsewhere.';
 comment on column public.trainings.source_url is 'Where the recording is fetched from; null for an upload.';
 comment on column public.trainings.checksum is
   'SHA-256 of the file in hexadecimal, or of its parts'' checksums with their number behind a dash; checked when a '
@@ -85,17 +85,17 @@ create table public.training_stages (
     and char_length(reason) <= 2000 and char_length(code) <= 100 and seconds >= 0)
 );
 comment on table public.training_stages is
-  E'What each stage of a training came to.\n\nA completed one is never written again, whichever attempt or run asks.';
+  E'Results of a training''s stages.\n\nA completed one is never written again, by no attempt or run.';
 comment on column public.training_stages.training_id is 'The training.';
 comment on column public.training_stages.name is
   'verify, audio and transcribe are the transcription''s, procedure the sop_generation''s, publish the mux_upload''s.';
 comment on column public.training_stages.workspace_id is 'The training''s workspace.';
 comment on column public.training_stages.run is 'The generation of the job that wrote it, from 1.';
-comment on column public.training_stages.status is 'completed, or failed: given up in this run.';
-comment on column public.training_stages.result is 'What it found, by the stage''s own shape; null unless completed.';
+comment on column public.training_stages.status is 'completed or failed, in this run.';
+comment on column public.training_stages.result is 'Its result, in the stage''s own shape; null unless completed.';
 comment on column public.training_stages.code is 'Why it failed, as a stable word; null when completed.';
 comment on column public.training_stages.reason is 'Why it failed, as a sentence; null when completed.';
-comment on column public.training_stages.seconds is 'How long it was worked on, without waits.';
+comment on column public.training_stages.seconds is 'Run time in seconds, without waits.';
 comment on column public.training_stages.finished_at is 'When it was stored, UTC.';
 create index training_stages_by_workspace on public.training_stages (workspace_id);
 
@@ -127,8 +127,8 @@ comment on column public.training_chunks.starts_at_seconds is 'Where in the reco
 comment on column public.training_chunks.ends_at_seconds is 'Where in the recording it ends.';
 comment on column public.training_chunks.segments is
   'What was said: [{start, end, text, words: [[word, start, end]]}], seconds of the recording; words may be empty.';
-comment on column public.training_chunks.language is 'As the engine names it; null when it does not say.';
-comment on column public.training_chunks.engine is 'What recognised it.';
+comment on column public.training_chunks.language is 'Language, as the engine names it; null when it does not.';
+comment on column public.training_chunks.engine is 'The engine that transcribed it.';
 comment on column public.training_chunks.offline is 'Whether that was the offline engine.';
 comment on column public.training_chunks.finished_at is 'When it was stored, UTC.';
 create index training_chunks_by_workspace on public.training_chunks (workspace_id);
@@ -155,7 +155,7 @@ comment on column public.training_procedures.workspace_id is 'The training''s wo
 comment on column public.training_procedures.procedure is
   '{title, purpose, materials, warnings, steps: [{title, detail, at_seconds}]}; at_seconds is where in the recording.';
 comment on column public.training_procedures.author is 'The model that wrote it, or the word person.';
-comment on column public.training_procedures.offline is 'Whether it was put together without a language model.';
+comment on column public.training_procedures.offline is 'Whether it was made without a language model.';
 comment on column public.training_procedures.created_by is 'Who edited it; null for a generated one.';
 comment on column public.training_procedures.created_at is 'When it was stored, UTC.';
 create index training_procedures_by_workspace on public.training_procedures (workspace_id);
@@ -167,7 +167,7 @@ create table training.host_events (
   received_at timestamptz not null default queue.clock(),
   constraint host_events_are_bounded check (char_length(event_id) between 1 and 200 and char_length(type) <= 100)
 );
-comment on table training.host_events is 'Webhooks of the video host that were taken, so that a repeat does nothing.';
+comment on table training.host_events is 'Webhooks of the video host that were handled, so that a repeat does nothing.';
 comment on column training.host_events.event_id is 'The host''s id of the event.';
 comment on column training.host_events.training_id is 'The training it is about.';
 comment on column training.host_events.type is 'The host''s name of what happened, as video.asset.ready.';
@@ -179,7 +179,7 @@ insert into queue.settings (name, value) values
   ('training_max_bytes', '5368709120'), -- of one recording
   ('training_max_seconds', '14400'); -- of one recording's playing time
 
--- the app's jobs are kept for 30 days, whatever they came to
+-- the app's jobs are kept for 30 days, whatever their outcome
 insert into queue.job_types (job_type, internal, retention_days)
 select job_type, true, '{"completed": 30, "cancelled": 30, "failed": 30}'
 from unnest(array['transcription', 'sop_generation', 'mux_upload', 'training_chunk', 'training_clean']) as t (job_type)
@@ -202,6 +202,8 @@ create policy training_procedures_read_by_members on public.training_procedures
 for select to authenticated using (workspace_id in (select queue.my_workspaces()));
 
 revoke all on public.trainings, public.training_jobs, public.training_stages, public.training_chunks,
-public.training_procedures, training.host_events from public, anon, authenticated, service_role;
+  public.training_procedures, training.host_events
+  from public, anon, authenticated, service_role;
 grant select on public.trainings, public.training_jobs, public.training_stages, public.training_chunks,
-public.training_procedures to authenticated, service_role;
+  public.training_procedures
+  to authenticated, service_role;

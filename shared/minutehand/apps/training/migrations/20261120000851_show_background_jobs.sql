@@ -1,4 +1,4 @@
--- The guide's two views: the app's jobs with what they came to, and those that wait for their turn.
+-- Two views: the app's jobs with their results, and its pending jobs.
 -- Chunks and clean-ups are pieces of a job and do not appear.
 
 create view public.background_jobs with (security_invoker = true) as
@@ -28,16 +28,16 @@ comment on column public.background_jobs.status is
 comment on column public.background_jobs.progress_percentage is 'Percent done, 0 to 100.';
 comment on column public.background_jobs.progress_message is
   'What it is doing, as a sentence; null before it reported.';
-comment on column public.background_jobs.input_data is 'What it was enqueued with.';
-comment on column public.background_jobs.output_data is 'What it came to; null unless completed.';
+comment on column public.background_jobs.input_data is 'Its payload.';
+comment on column public.background_jobs.output_data is 'Its result; null unless completed.';
 comment on column public.background_jobs.error_data is
-  '{message, code, stage, …} of the last attempt that ended badly; null when none did.';
+  '{message, code, stage, …} of the last failed attempt; null when none failed.';
 comment on column public.background_jobs.retry_count is 'Attempts after the first.';
 comment on column public.background_jobs.max_retries is 'Attempts after the first before it is failed.';
 comment on column public.background_jobs.priority is 'Smaller runs first inside a workspace.';
 comment on column public.background_jobs.created_at is 'When it was enqueued, UTC.';
-comment on column public.background_jobs.started_at is 'Its first start, UTC, whatever came after; null before it.';
-comment on column public.background_jobs.completed_at is 'When it ended, however it ended, UTC; null while live.';
+comment on column public.background_jobs.started_at is 'Its first start, UTC; null before it. A retry keeps it.';
+comment on column public.background_jobs.completed_at is 'When it completed, failed or was cancelled, UTC; null while live.';
 comment on column public.background_jobs.updated_at is 'Last change, UTC.';
 comment on column public.background_jobs.stage is 'What it is doing, as a word; null before it reported.';
 comment on column public.background_jobs.session_id is 'training:<id>, for clients that follow a training.';
@@ -52,8 +52,8 @@ from public.training_jobs as t
 join public.jobs as j on j.id = t.job_id
 where t.job_id = any (array(select queue.live_ids())) and j.status = 'pending';
 comment on view public.job_queue is
-  E'The jobs of trainings that wait for their turn.\n\nOrder by priority, created_at for the order of leasing inside '
-  'a workspace. Shows what the caller may see of jobs.';
+  E'The pending jobs of trainings.\n\nOrder by priority, created_at for the order of leasing inside a workspace. '
+  'Shows what the caller may see of jobs.';
 comment on column public.job_queue.job_id is 'The job.';
 comment on column public.job_queue.job_type is 'transcription, sop_generation or mux_upload.';
 comment on column public.job_queue.priority is 'Smaller runs first.';

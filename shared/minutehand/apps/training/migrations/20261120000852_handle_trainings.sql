@@ -2,6 +2,17 @@
 
 -- 1. Who may see a training, and what they see -------------------------------------------------------
 
+create function training.refuse_training(p_training_id uuid) returns void
+language plpgsql
+set search_path = ''
+as $$
+begin
+  perform queue.refuse(404, 'training_not_found', 'no such training', p_training_id::text);
+end;
+$$;
+comment on function training.refuse_training is
+  'Refuse with 404 a training that is missing or another''s: the same answer for both.';
+
 create function training.own_or_refuse(p_training_id uuid) returns public.trainings
 language plpgsql stable
 set search_path = ''
@@ -10,15 +21,14 @@ declare
   v_training public.trainings;
 begin
   select * into v_training from public.trainings where id = p_training_id;
-  if not found or not (queue.is_member(v_training.workspace_id)
-    or coalesce(auth.jwt() ->> 'role', '') = 'service_role') then
-    perform queue.refuse(404, 'training_not_found', 'no such training', p_training_id::text);
+  if not found or not (queue.is_member(v_training.workspace_id) or queue.is_service_role()) then
+    perform training.refuse_training(p_training_id);
   end if;
   return v_training;
 end;
 $$;
 comment on function training.own_or_refuse is
-  'The training, if it is the caller''s to see; one 404 for missing and another''s.';
+  'The training, if the caller may see it; see training.refuse_training.';
 
 create function training.stages_of(p_job_type text) returns text[]
 language sql immutable
@@ -27,7 +37,7 @@ as $$
   select case p_job_type when 'transcription' then array['verify', 'audio', 'transcribe']
     when 'sop_generation' then array['procedure'] when 'mux_upload' then array['publish'] end
 $$;
-comment on function training.stages_of is 'The stages that a job type does, in their order.';
+comment on function training.stages_of is 'The stages of a job type, in their order.';
 
 create function training.parts_of(p_training_id uuid) returns jsonb
 language sql stable
@@ -39,7 +49,7 @@ as $$
       array_position(array['transcription', 'sop_generation', 'mux_upload'], t.job_type) as place,
       case
         when j.id is not null then case j.status when 'waiting' then 'processing' else j.status end
-        -- removed by retention: the stages say what it came to
+        -- removed by retention: the stages have its result
         when f.name is not null then 'failed'
         when d.done = cardinality(training.stages_of(t.job_type)) then 'completed' else 'cancelled' end as status,
       j.progress, j.attempts, j.max_attempts, j.next_retry_at, j.cancel_requested_at,
@@ -88,7 +98,7 @@ as $$
     / nullif(sum(share.weight), 0))::integer
   from (values ('transcription', 70), ('sop_generation', 15), ('mux_upload', 15)) as share (job_type, weight)
   left join jsonb_array_elements(p_parts) as e on e.value ->> 'job_type' = share.job_type
-  -- the procedure's job does not exist before there are words
+  -- the procedure's job does not exist before there is a transcript
   where e.value is not null or share.job_type = 'sop_generation'
 $$;
 comment on function training.percentage_of is 'How much of a training is done, 0 to 100, of its jobs p_parts.';
@@ -116,7 +126,7 @@ as $$
   left join lateral (select e.value as part from jsonb_array_elements(p.parts) as e
     where e.value ->> 'status' = 'processing' limit 1) as running on true
 $$;
-comment on function training.line is 'A training with its jobs, as lists and its page begin.';
+comment on function training.line is 'A training with its jobs, for lists and its page.';
 
 create function public.training_read(p_training_id uuid) returns jsonb
 language plpgsql stable
@@ -149,10 +159,7 @@ as $$
 declare
   v_after public.trainings;
 begin
-  if p_workspace_id is null or not (queue.is_member(p_workspace_id)
-    or coalesce(auth.jwt() ->> 'role', '') = 'service_role') then
-    perform queue.refuse(404, 'workspace_not_found', 'no such workspace', p_workspace_id::text);
-  end if;
+  perform queue.may_read(p_workspace_id);
   select * into v_after from public.trainings where id = p_after and workspace_id = p_workspace_id;
   return jsonb_build_object('trainings', (
     select coalesce(jsonb_agg(training.line(t) order by t.created_at desc, t.id desc), '[]')
@@ -188,8 +195,8 @@ begin
 end;
 $$;
 comment on function public.training_transcript is
-  'What was recognised so far: {complete, engine, offline, language, duration_seconds, segments: [{start, end, text}]};'
-  ' for members.';
+  'The transcript so far: {complete, engine, offline, language, duration_seconds, segments: [{start, end, text}]}; '
+  'for members.';
 
 create function public.training_procedure(p_training_id uuid, p_version integer default null) returns jsonb
 language plpgsql stable
@@ -239,10 +246,7 @@ security definer -- asks for membership itself; explain_job asks again for each 
 set search_path = ''
 as $$
 begin
-  if p_workspace_id is null or not (queue.is_member(p_workspace_id)
-    or coalesce(auth.jwt() ->> 'role', '') = 'service_role') then
-    perform queue.refuse(404, 'workspace_not_found', 'no such workspace', p_workspace_id::text);
-  end if;
+  perform queue.may_read(p_workspace_id);
   return jsonb_build_object('jobs', (
     select coalesce(jsonb_agg(jsonb_build_object('job_id', s.id, 'job_type', s.job_type, 'training_id', s.training_id,
       'title', s.title, 'pending_since', s.since, 'pending_seconds', floor(extract(epoch from queue.clock() - s.since)),
@@ -272,7 +276,7 @@ declare
   v_done jsonb;
   v_address text := coalesce(p_training.source_url, p_training.object_key);
 begin
-  -- the platform's own job: no member's call makes it, but it is the member's
+  -- the platform's own job: no member may enqueue it, but it is for the member
   v_done := queue.enqueue(p_training.workspace_id, null, jsonb_build_array(jsonb_build_object('job_type', p_job_type,
     'payload', jsonb_strip_nulls(jsonb_build_object('training_id', p_training.id,
       'audio_url', case p_job_type when 'transcription' then v_address end,
@@ -285,7 +289,7 @@ begin
   return (v_done -> 'wake')::boolean;
 end;
 $$;
-comment on function training.enqueue is 'Enqueue a training''s job of a type; whether a worker should be woken.';
+comment on function training.enqueue is 'Enqueue a training''s job of a type; returns whether a worker should be woken.';
 
 create function training.create(
   p_training_id uuid, p_workspace_id uuid, p_title text, p_object_key text, p_source_url text, p_checksum text
@@ -298,7 +302,7 @@ declare
   v_made public.trainings;
 begin
   if p_workspace_id is null or not queue.is_member(p_workspace_id) then
-    perform queue.refuse(404, 'workspace_not_found', 'no such workspace', p_workspace_id::text);
+    perform queue.refuse_workspace(p_workspace_id);
   elsif p_title is null or char_length(p_title) not between 1 and 200 or p_title !~ '\S' then
     perform queue.refuse(400, 'invalid_argument', 'title must have 1 to 200 characters', 'title');
   end if;
@@ -313,7 +317,7 @@ exception
 end;
 $$;
 comment on function training.create is
-  'Make a training of an uploaded file or of an address; null when its id or its object is taken.';
+  'Create a training of an uploaded file or of an address; null when its id or its object is taken.';
 
 create function public.training_start(
   p_workspace_id uuid, p_title text, p_object_key text, p_size_bytes bigint, p_training_id uuid default null,
@@ -321,7 +325,7 @@ create function public.training_start(
 )
 returns jsonb
 language plpgsql
-security definer -- nobody holds a right to write trainings: this is the function
+security definer -- no role may write trainings directly
 set search_path = ''
 as $$
 declare
@@ -330,7 +334,7 @@ declare
   v_wake boolean;
 begin
   if p_workspace_id is null or not queue.is_member(p_workspace_id) then
-    perform queue.refuse(404, 'workspace_not_found', 'no such workspace', p_workspace_id::text);
+    perform queue.refuse_workspace(p_workspace_id);
   -- where an upload of the caller's own lies, and nothing else
   elsif p_object_key is null or char_length(p_object_key) > 400
     or p_object_key !~ ('^workspaces/' || p_workspace_id || '/' || auth.uid() || '/[0-9a-f-]{36}/[A-Za-z0-9._-]+$') then
@@ -357,14 +361,14 @@ begin
 end;
 $$;
 comment on function public.training_start is
-  E'Have an uploaded video worked on: {training_id, created, wake}; for members.\n\nThe training and its jobs '
+  E'Create a training of an uploaded video: {training_id, created, wake}; for members.\n\nThe training and its jobs '
   'transcription and mux_upload are one transaction; sop_generation follows in the one that ends the transcription. '
-  'The same upload finds the same training; with another title it is a conflict.';
+  'The same upload returns the same training; with another title it is a conflict.';
 
 create function public.training_transcribe(p_workspace_id uuid, p_training_id uuid, p_title text, p_audio_url text)
 returns jsonb
 language plpgsql
-security definer -- nobody holds a right to write trainings: this is the function
+security definer -- no role may write trainings directly
 set search_path = ''
 as $$
 declare
@@ -374,7 +378,7 @@ declare
   v_wake boolean := false;
 begin
   if p_workspace_id is null or not queue.is_member(p_workspace_id) then
-    perform queue.refuse(404, 'workspace_not_found', 'no such workspace', p_workspace_id::text);
+    perform queue.refuse_workspace(p_workspace_id);
   elsif p_audio_url like 'https://%' then
     v_made := training.create(p_training_id, p_workspace_id, p_title, null, p_audio_url, null);
   -- an upload of the caller's own, and nothing else
@@ -388,7 +392,7 @@ begin
     select * into v_made from public.trainings
     where id = p_training_id and workspace_id = p_workspace_id for no key update;
     if not found then
-      perform queue.refuse(404, 'training_not_found', 'no such training', p_training_id::text);
+      perform training.refuse_training(p_training_id);
     elsif p_audio_url is distinct from coalesce(v_made.source_url, v_made.object_key) then
       perform queue.refuse(409, 'training_exists', 'this training has another recording', 'training_id');
     end if;
@@ -406,8 +410,8 @@ begin
 end;
 $$;
 comment on function public.training_transcribe is
-  E'Have a recording transcribed: {training_id, job_id, created, wake}; for members.\n\nA training of that id is made '
-  'unless there is one; its transcription is found again, and run again when it had failed or was cancelled.';
+  E'Have a recording transcribed: {training_id, job_id, created, wake}; for members.\n\nCreates a training of that id '
+  'unless there is one; an existing transcription is returned, and retried when it had failed or was cancelled.';
 
 create function training.clean(p_training public.trainings, p_audio boolean, p_video boolean, p_host boolean)
 returns boolean
@@ -426,8 +430,8 @@ begin
 end;
 $$;
 comment on function training.clean is
-  'Have what lies outside the database removed: an unfinished upload to the video host, with p_audio the cut audio, '
-  'with p_video the video and its preview, and with p_host what the video host made of it.';
+  'Enqueue the removal of what is outside the database: an unfinished upload to the video host, with p_audio the cut '
+  'audio, with p_video the video and its preview, and with p_host what the video host made of it.';
 
 create function training.reopen(p_training public.trainings, p_job_type text) returns void
 language plpgsql
@@ -445,18 +449,18 @@ begin
     delete from public.training_chunks where training_id = p_training.id;
   elsif v_code in ('host_refused', 'host_lost') then
     if coalesce(p_training.host_asset, p_training.host_upload) is not null then
-      perform training.clean(p_training, false, false, true); -- the host will not have this one: the next is another
+      perform training.clean(p_training, false, false, true); -- the host has refused this one: the next is another
     end if;
     -- otherwise kept, also what a cancel ends there: it may have become a video, which is not paid for twice
     update public.trainings set host_upload = null, host_asset = null where id = p_training.id;
   end if;
 end;
 $$;
-comment on function training.reopen is 'Forget what a job of a training failed with, and keep what is finished.';
+comment on function training.reopen is 'Delete the failed stages of a training''s job, and keep the finished ones.';
 
 create function public.training_cancel(p_training_id uuid) returns jsonb
 language plpgsql
-security definer -- nobody holds a right to write trainings: this is the function
+security definer -- no role may write trainings directly
 set search_path = ''
 as $$
 declare
@@ -468,7 +472,7 @@ begin
     where t.training_id = p_training_id and j.finished_at is null order by j.id);
   if cardinality(v_ids) > 0 then
     perform queue.cancel(v_ids, queue.clock());
-    select * into v_training from public.trainings where id = p_training_id; -- as its jobs left it
+    select * into v_training from public.trainings where id = p_training_id; -- with its latest state
     perform training.clean(v_training, false, false, false);
   elsif v_status <> 'cancelled' then
     perform queue.refuse(409, 'invalid_state', 'the training has ended', v_status);
@@ -477,11 +481,11 @@ begin
 end;
 $$;
 comment on function public.training_cancel is
-  'Stop every job of a training: {training_id}. What finished stages made stays. 409 when it has ended.';
+  'Stop every job of a training: {training_id}. Finished stages are kept. 409 when it has ended.';
 
 create function public.training_retry(p_training_id uuid) returns jsonb
 language plpgsql
-security definer -- nobody holds a right to write trainings: this is the function
+security definer -- no role may write trainings directly
 set search_path = ''
 as $$
 declare
@@ -519,8 +523,8 @@ begin
 end;
 $$;
 comment on function public.training_retry is
-  'Run the failed and cancelled jobs of a training again, behind their last finished stages: {training_id, wake}. '
-  '409 when there are none.';
+  'Run the failed and cancelled jobs of a training again, after their last finished stages: {training_id, wake}. 409 '
+  'when there are none.';
 
 create function training.refuse_procedure(p_procedure jsonb) returns void
 language plpgsql
@@ -550,12 +554,12 @@ begin
 end;
 $$;
 comment on function training.refuse_procedure is
-  'Refuse what is no procedure, as models.py describes one: everybody who reads it relies on its shape.';
+  'Refuse what is not a procedure as models.py describes one: all readers rely on its shape.';
 
 create function public.training_save_procedure(p_training_id uuid, p_base_version integer, p_procedure jsonb)
 returns jsonb
 language plpgsql
-security definer -- nobody holds a right to write procedures: this is the function
+security definer -- no role may write procedures directly
 set search_path = ''
 as $$
 declare
@@ -587,7 +591,7 @@ comment on function public.training_save_procedure is
 
 create function public.training_delete(p_training_id uuid) returns jsonb
 language plpgsql
-security definer -- nobody holds a right to write trainings: this is the function
+security definer -- no role may write trainings directly
 set search_path = ''
 as $$
 declare
@@ -598,23 +602,25 @@ begin
   if cardinality(v_ids) > 0 then
     perform queue.cancel(v_ids, queue.clock());
   end if;
-  -- as its jobs left it: what they noted of the host until now is removed there too
+  -- with its latest state: what its jobs noted of the host until now is removed there too
   delete from public.trainings where id = p_training_id returning * into v_training;
   if not found then
-    perform queue.refuse(404, 'training_not_found', 'no such training', p_training_id::text);
+    perform training.refuse_training(p_training_id);
   end if;
   return jsonb_build_object('training_id', p_training_id, 'wake', training.clean(v_training, true, true, true));
 end;
 $$;
 comment on function public.training_delete is
-  'Delete a training with all it made, here, in the uploads bucket and at the video host: {training_id, wake}. '
-  'Its live jobs are cancelled first.';
+  'Delete a training with its results, also in the uploads bucket and at the video host: {training_id, wake}. Its '
+  'live jobs are cancelled first.';
 
 revoke execute on function public.training_start, public.training_transcribe, public.training_read,
-public.training_list, public.training_transcript, public.training_procedure, public.training_cancel,
-public.training_retry, public.training_save_procedure, public.training_delete, public.training_video,
-public.training_stuck_jobs from public, anon, authenticated, service_role;
+  public.training_list, public.training_transcript, public.training_procedure, public.training_cancel,
+  public.training_retry, public.training_save_procedure, public.training_delete, public.training_video,
+  public.training_stuck_jobs
+  from public, anon, authenticated, service_role;
 grant execute on function public.training_start, public.training_transcribe, public.training_read,
-public.training_list, public.training_transcript, public.training_procedure, public.training_cancel,
-public.training_retry, public.training_save_procedure, public.training_delete, public.training_video,
-public.training_stuck_jobs to authenticated, service_role;
+  public.training_list, public.training_transcript, public.training_procedure, public.training_cancel,
+  public.training_retry, public.training_save_procedure, public.training_delete, public.training_video,
+  public.training_stuck_jobs
+  to authenticated, service_role;

@@ -1,4 +1,4 @@
--- What workers do with trainings: load, store what a stage came to, hear from the video host.
+-- What workers do with trainings: load, store the result of a stage, handle the video host's webhooks.
 
 create function training.held(p_request jsonb, out job public.jobs, out training public.trainings) returns record
 language plpgsql
@@ -43,7 +43,7 @@ begin
   select * into v_known from public.training_jobs where job_id = p_job.id for update;
   if not found then
     return; -- a chunk
-  elsif p_job.generation > v_known.generation then -- somebody had the job run again, by whichever way
+  elsif p_job.generation > v_known.generation then -- the job was retried, by whichever function
     perform training.reopen(p_training, p_job.job_type);
   elsif v_known.started_at is not null then
     return;
@@ -54,11 +54,11 @@ begin
 end;
 $$;
 comment on function training.begin_run is
-  'Note the first start of a training''s job, and clear what it failed with when it is run again.';
+  'Note the first start of a training''s job, and delete its failed stages when it is run again.';
 
 create function public.training_load(p_request jsonb) returns jsonb
 language plpgsql
-security definer -- the worker holds no rights on the app's tables: this is the function
+security definer -- the worker holds no rights on the app's tables
 set search_path = ''
 set lock_timeout = '8s'
 as $$
@@ -91,13 +91,13 @@ begin
 end;
 $$;
 comment on function public.training_load is
-  E'What a leased job {job_id, fence} works on: {training, generation, limits, stages, heard, ahead, transcription, '
+  E'The input of a leased job {job_id, fence}: {training, generation, limits, stages, heard, ahead, transcription, '
   'written}.\n\ntraining is null when it is gone. ahead counts the workspace''s other transcriptions under way, '
   'transcription is the status of the training''s own.';
 
 create function public.training_load_chunks(p_request jsonb) returns jsonb
 language plpgsql
-security definer -- the worker holds no rights on the app's tables: this is the function
+security definer -- the worker holds no rights on the app's tables
 set search_path = ''
 as $$
 declare
@@ -113,7 +113,7 @@ comment on function public.training_load_chunks is
 
 create function public.training_store_stage(p_request jsonb) returns jsonb
 language plpgsql
-security definer -- the worker holds no rights on the app's tables: this is the function
+security definer -- the worker holds no rights on the app's tables
 set search_path = ''
 set lock_timeout = '8s'
 as $$
@@ -132,7 +132,7 @@ begin
   select * into v_stage from public.training_stages where training_id = v_training.id and name = v_stage.name;
   if v_stage.name = 'transcribe' and v_stage.status = 'completed' and not exists (
     select 1 from public.training_jobs as t where t.training_id = v_training.id and t.job_type = 'sop_generation') then
-    -- in one transaction with the words: no end of a worker comes between
+    -- in one transaction with the transcript, so that a crash leaves both or none
     perform training.enqueue(v_training, 'sop_generation');
     perform training.clean(v_training, true, false, false);
   end if;
@@ -143,12 +143,12 @@ exception
 end;
 $$;
 comment on function public.training_store_stage is
-  E'Store what a stage came to {job_id, fence, stage}; returns it as stored.\n\nA completed stage is never written '
+  E'Store the result of a stage {job_id, fence, stage}; returns it as stored.\n\nA completed stage is never written '
   'again: a repeat returns the first. With the transcript the job sop_generation is enqueued.';
 
 create function public.training_store_chunk(p_request jsonb) returns jsonb
 language plpgsql
-security definer -- the worker holds no rights on the app's tables: this is the function
+security definer -- the worker holds no rights on the app's tables
 set search_path = ''
 set lock_timeout = '8s'
 as $$
@@ -169,11 +169,11 @@ exception
 end;
 $$;
 comment on function public.training_store_chunk is
-  'Store what was said in a chunk {job_id, fence, chunk}; returns it as stored: a repeat returns the first.';
+  'Store the transcript of a chunk {job_id, fence, chunk}; returns it as stored: a repeat returns the first.';
 
 create function public.training_store_procedure(p_request jsonb) returns jsonb
 language plpgsql
-security definer -- the worker holds no rights on the app's tables: this is the function
+security definer -- the worker holds no rights on the app's tables
 set search_path = ''
 set lock_timeout = '8s'
 as $$
@@ -192,11 +192,11 @@ exception
 end;
 $$;
 comment on function public.training_store_procedure is
-  'Store a generated procedure as version 1 {job_id, fence, procedure, author, offline}; a repeat leaves the first.';
+  'Store a generated procedure as version 1 {job_id, fence, procedure, author, offline}; a repeat keeps the first.';
 
 create function public.training_note_host(p_request jsonb) returns jsonb
 language plpgsql
-security definer -- the worker holds no rights on the app's tables: this is the function
+security definer -- the worker holds no rights on the app's tables
 set search_path = ''
 set lock_timeout = '8s'
 as $$
@@ -216,7 +216,7 @@ comment on function public.training_note_host is
 
 create function public.training_host_event(p_request jsonb) returns jsonb
 language plpgsql
-security definer -- no user stands behind a webhook: its signature was checked before this call
+security definer -- a webhook has no user: its signature was checked before this call
 set search_path = ''
 set lock_timeout = '8s'
 as $$
@@ -224,7 +224,7 @@ declare
   v_training public.trainings;
   v_job public.jobs;
 begin
-  -- the job asks the host itself, so neither the order of events nor their content decides anything
+  -- the job asks the host itself, so neither the order of events nor their content matters
   select * into v_training from public.trainings
   where host_upload = p_request ->> 'upload' or host_asset = p_request ->> 'asset'
     or id = case when p_request ->> 'passthrough' ~ '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$'
@@ -241,20 +241,20 @@ begin
   select j.* into v_job from public.training_jobs as t join public.jobs as j on j.id = t.job_id
   where t.training_id = v_training.id and t.job_type = 'mux_upload' for update of j;
   if v_job.status = 'pending' and v_job.next_retry_at > queue.clock() then
-    perform public.retry_job(v_job.id); -- it waits between two looks at the host: now is better
+    perform public.retry_job(v_job.id); -- it waits to ask the host again: now is better
     return jsonb_build_object('known', true, 'repeated', false, 'wake', true);
   end if;
   return jsonb_build_object('known', true, 'repeated', false, 'wake', false);
 end;
 $$;
 comment on function public.training_host_event is
-  'Take a webhook of the video host {event_id, type, upload, asset, passthrough}: {known, repeated, wake}. It only '
-  'makes the waiting mux_upload look at the host at once.';
+  'Handle a webhook of the video host {event_id, type, upload, asset, passthrough}: {known, repeated, wake}. It only '
+  'makes the waiting mux_upload ask the host at once.';
 
 revoke execute on all functions in schema training from public, anon, authenticated, service_role;
 revoke execute on function public.training_load, public.training_load_chunks, public.training_store_stage,
-public.training_store_chunk, public.training_store_procedure, public.training_note_host, public.training_host_event
-from public, anon, authenticated, service_role;
+  public.training_store_chunk, public.training_store_procedure, public.training_note_host, public.training_host_event
+  from public, anon, authenticated, service_role;
 grant execute on function public.training_load, public.training_load_chunks, public.training_store_stage,
-public.training_store_chunk, public.training_store_procedure, public.training_note_host, public.training_host_event
-to job_worker, service_role;
+  public.training_store_chunk, public.training_store_procedure, public.training_note_host, public.training_host_event
+  to job_worker, service_role;

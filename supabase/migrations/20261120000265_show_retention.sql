@@ -11,17 +11,17 @@ create table queue.removals (
 );
 create index removals_by_day on queue.removals (day);
 alter table queue.removals enable row level security;
-comment on table queue.removals is 'Ended jobs that retention removed, per workspace, day and outcome, for 30 days.';
+comment on table queue.removals is 'How many ended jobs retention removed, per workspace, day and outcome; kept for 30 days.';
 comment on column queue.removals.workspace_id is 'The tenant.';
-comment on column queue.removals.day is 'Of the removal, UTC.';
+comment on column queue.removals.day is 'Day of the removal, UTC.';
 comment on column queue.removals.outcome is 'How the jobs had ended: completed, cancelled or failed.';
 comment on column queue.removals.jobs is 'How many.';
-comment on column queue.removals.removed_at is 'When the last of them went.';
+comment on column queue.removals.removed_at is 'When the last of them was removed.';
 revoke all on queue.removals from public, anon, authenticated, service_role;
 
 create function public.workspace_retention(p_workspace_id uuid) returns jsonb
 language plpgsql stable
-security definer -- callers hold no rights on the engine's tables: this is the function
+security definer -- callers hold no rights on the engine's tables
 set search_path = ''
 as $$
 declare
@@ -48,7 +48,7 @@ comment on function public.workspace_retention is E'How long ended jobs are kept
 
 create function public.next_runs(p_workspace_id uuid, p_schedule jsonb, p_count integer default 5) returns jsonb
 language plpgsql stable
-security definer -- callers hold no rights on the engine's tables: this is the function
+security definer -- callers hold no rights on the engine's tables
 set search_path = ''
 as $$
 declare
@@ -81,9 +81,9 @@ begin
   return jsonb_build_object('cron', v_cron, 'timezone', v_zone, 'runs', v_runs);
 end;
 $$;
-comment on function public.next_runs is E'When a schedule will run: {cron, timezone, runs: […]}, at most 20, as the '
-  'clock stands now.\n\np_schedule is {name} of one that is there, or {cron, timezone = UTC} to try an expression. '
-  'Whether it is switched on makes no difference.';
+comment on function public.next_runs is E'When a schedule will run: {cron, timezone, runs: […]}, at most 20, from '
+  'now on.\n\np_schedule is {name} of an existing one, or {cron, timezone = UTC} to try an expression. Whether it is '
+  'switched on makes no difference.';
 
 revoke execute on function public.workspace_retention, public.next_runs from public, anon, authenticated, service_role;
 grant execute on function public.workspace_retention, public.next_runs to authenticated, service_role;
