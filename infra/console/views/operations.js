@@ -163,7 +163,7 @@ function Messages({ messages }) {
     <h2 id="h-messages">Messages to Realtime</h2>
     <span><meter min="0" max=${budget} high=${budget * 0.9} value=${rate} aria-label=${said}></meter> <span class="num">${said}</span></span>
     <span class="muted">${number(messages.held_last_hour)} held back in the last hour</span>
-    <span class="muted">at the last day's pace about ${number(messages.month)} a month: $${messages.month_usd} on Pro</span>
+    <span class="muted">about ${number(messages.month)} a month: $${messages.month_usd} on Pro</span>
   </section>`;
 }
 
