@@ -839,8 +839,8 @@ begin
   with kinds as materialized (
     select k.workspace_id, k.job_type, k.queue,
       greatest(v_now, (select s.finish_tag from queue.shares as s where s.workspace_id = k.workspace_id))
-      + k.jobs / coalesce((select tl.weight from queue.tenant_limits as tl where tl.workspace_id = k.workspace_id),
-        1) as tag
+      + k.jobs / coalesce(
+        (select tl.weight from queue.tenant_limits as tl where tl.workspace_id = k.workspace_id), 1) as tag
     from (
       select p.workspace_id, p.job_type, p.queue, sum(sum(u.jobs)) over (partition by p.workspace_id) as jobs
       from unnest(p_partitions, p_jobs) as u (id, jobs)

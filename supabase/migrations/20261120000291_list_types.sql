@@ -196,9 +196,8 @@ begin
         from (select * from queue.workers as k where k.seen_at > v_now - interval '30 days'
           and (k.job_types is null or p_job_type = any (k.job_types)) order by k.seen_at desc limit 20) as w),
       'schedules', (select coalesce(jsonb_agg(jsonb_build_object('name', s.name, 'cron', s.cron, 'timezone', s.timezone,
-          'enabled', s.enabled, 'next_at', s.next_at, 'last_slot_at', s.last_slot_at, 'problem', s.problem, 'source',
-            s.source)
-          order by s.name), '[]')
+          'enabled', s.enabled, 'next_at', s.next_at, 'last_slot_at', s.last_slot_at, 'problem', s.problem,
+          'source', s.source) order by s.name), '[]')
         from (select * from queue.schedules as k where k.job_type = p_job_type
           and (p_workspace_id is null or k.workspace_id = p_workspace_id) order by k.name limit 100) as s));
 end;

@@ -212,8 +212,8 @@ begin
   perform queue.send_messages(array_agg(m.topic), array_agg(m.type), array_agg(m.payload), array_agg(false))
   from (
     select 'session:' || e.session_id as topic, e.type,
-      jsonb_build_object('plan_id', e.plan_id, 'seq', e.seq, 'type', e.type, 'data', e.data, 'at',
-        e.created_at) as payload
+      jsonb_build_object('plan_id', e.plan_id, 'seq', e.seq, 'type', e.type, 'data', e.data,
+        'at', e.created_at) as payload
     from events as e
     where e.session_id not like 'guest\_%' -- nothing is sent for a guest session that has ended
       or exists (select from queue.live_guest_session(e.session_id))
