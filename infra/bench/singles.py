@@ -38,6 +38,7 @@ QUEUES = (
     "dbos",
 )
 NODE = ("pg-boss", "graphile-worker")
+WARM_CALLS = 10
 
 
 def enqueue_rate(bench: Bench, name: str, calls: int, clients: int) -> float:
@@ -83,10 +84,13 @@ class Leasing:
 def lease_rate(
     bench: Bench, workers: int, jobs: int, *, broadcast: str = "within the budget"
 ) -> Leasing:
-    """Settle one job and lease the next, on a warm connection for each worker."""
+    """Settle one job and lease the next, on a warm connection for each worker.
+
+    A session decides on the plans it keeps at its sixth call, so ten go before.
+    """
     with bench.database(minutehand=True, broadcast=broadcast) as url:
         with psycopg.connect(url, autocommit=True) as filler:
-            for _ in range(0, jobs + 20 * workers, 1000):
+            for _ in range(0, jobs + 2 * WARM_CALLS * workers, 1000):
                 filler.execute(
                     "select public.enqueue_jobs(%s, %s, 'ids')",
                     (ACME, Jsonb([{"job_type": "bench"}] * 1000)),
@@ -98,8 +102,8 @@ def lease_rate(
             tick = str(uuid.uuid4())
             request = {"worker_id": f"bench-{tick}", "tick_id": tick, "limit": 1}
             items: list[dict[str, Any]] = []
-            for call in range(1, 6 + jobs // workers):
-                if call == 6:
+            for call in range(1, 1 + WARM_CALLS + jobs // workers):
+                if call == 1 + WARM_CALLS:
                     gate.wait()
                 row = connection.execute(
                     "select public.settle_jobs(%s)",
@@ -161,7 +165,8 @@ def main() -> int:
                     except (RuntimeError, subprocess.TimeoutExpired) as error:
                         missing[name] = str(error)[:120]
                 for workers in (1, 16, 64):
-                    leases[workers].append(lease_rate(bench, workers, max(256, options.calls // 2)))
+                    jobs = max(30 * workers, options.calls // 2)
+                    leases[workers].append(lease_rate(bench, workers, jobs))
         finally:
             server.destroy()
     print(f"enqueues a second, one job a call, medians of {options.rounds}")
