@@ -182,7 +182,7 @@ begin
     perform queue.refuse(400, 'invalid_argument', 'name must have 1 to 200 characters', 'name');
   end if;
   -- a command that is repeated after a timeout must not leave two
-  perform pg_advisory_xact_lock(hashtextextended('minutehand.create_workspace', 0));
+  perform pg_advisory_xact_lock(hashtextextended('minutehand create_workspace', 0));
   if exists (select from public.workspaces where name = btrim(p_name)) then
     perform queue.refuse(409, 'workspace_exists', format('there is a workspace %s already', btrim(p_name)), 'name');
   end if;

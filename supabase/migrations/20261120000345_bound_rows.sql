@@ -77,7 +77,7 @@ begin
   end if;
   if v_rows is null then
     v_rows := queue.count_rows(p_workspace_id, p_name, v_max + 1);
-    if v_max > 2000 and pg_try_advisory_xact_lock(7106384, hashtext(p_workspace_id || p_name)) then
+    if v_max > 2000 and queue.try_lock(p_name || p_workspace_id) then
       insert into queue.row_counts (workspace_id, name, rows, counted_at) values (p_workspace_id, p_name, v_rows, v_now)
       on conflict (workspace_id, name) do update set rows = excluded.rows, counted_at = excluded.counted_at;
     end if;

@@ -550,7 +550,7 @@ begin
   end if;
   if p_idempotency_key is not null then
     -- one after the other: the second of two creations by one key finds the first
-    perform pg_advisory_xact_lock(hashtextextended(v_workspace::text || p_idempotency_key, 700));
+    perform pg_advisory_xact_lock(hashtextextended('plans:' || v_workspace || p_idempotency_key, 0));
     v_found := plans.same_or_refuse(v_workspace, p_plan, p_idempotency_key);
     if v_found is not null then
       return v_found;
