@@ -1271,7 +1271,7 @@ begin
   if exists (select 1 from queue.openings) then
     v_opens := queue.try_lock('partitions');
     if v_opens then
-      -- a thousand at once took thirty milliseconds, which everybody's next job waited for
+      -- a thousand at once took thirty milliseconds, which the next job of all tenants waited for
       perform queue.open_openings(greatest(200, p_limit), p_now);
     end if;
   end if;
