@@ -59,6 +59,7 @@ check: setup ## Lint, types, imports, the form of SQL and JavaScript
 	$(BIN)/node node_modules/eslint/bin/eslint.js --config infra/eslint.config.js infra shared tests
 	$(BIN)/node node_modules/typescript/bin/tsc --project infra/console/npm --noEmit
 	$(BIN)/node node_modules/typescript/bin/tsc --project infra/console
+	$(BIN)/node node_modules/typescript/bin/tsc --project infra/console/tsconfig.strict.json
 	$(PRETTIER) --check $(SCRIPTS)
 
 format: setup ## Let ruff and prettier rewrite what they can
@@ -73,7 +74,7 @@ compatibility: setup ## Apply the migrations on Postgres 15 to 18 and by `supaba
 # the machine's own certificates, where there are any: a company's proxy may sign with its own
 CERTIFICATES := $(if $(wildcard /etc/ssl/certs/ca-certificates.crt /etc/pki/tls/certs/ca-bundle.crt),UV_SYSTEM_CERTS=1)
 LOCK := $(CERTIFICATES) $(BIN)/uv pip compile -q --universal --generate-hashes --no-emit-index-url
-lock: setup ## Resolve the Python locks anew; UPGRADE=1 takes newer versions
+lock: setup ## Resolve the Python locks again; UPGRADE=1 takes newer versions
 	@$(LOCK) $(if $(UPGRADE),--upgrade) pyproject.toml -o requirements.lock
 	@$(LOCK) $(if $(UPGRADE),--upgrade) pyproject.toml --all-extras --group dev -o requirements-dev.lock
 	@$(LOCK) $(if $(UPGRADE),--upgrade) pyproject.toml --extra serve -o infra/container/requirements.lock
@@ -93,7 +94,7 @@ bench-chat: setup ## Measure the chat under many sessions against a running stac
 bench-console: setup ## Measure the console in Chromium: first load, long lists, many events
 	@$(BIN)/python -m tests.e2e.console.bench
 
-screenshots: setup ## Take the console's pictures anew
+screenshots: setup ## Take the console's pictures again
 	@$(BIN)/python -m tests.e2e.console.screenshots
 
 package: setup ## Build the zips for Lambda and compile the stack; STAGE=prod, no account needed

@@ -35,7 +35,7 @@ function rows(p) {
   // CloudFormation compares templates, not the account: what a hand changed, a deploy leaves alone
   const drift =
     `\`aws cloudformation detect-stack-drift --stack-name minutehand-${p.stage}\` and then ` +
-    "describe-stack-resource-drifts name what was changed by hand. Undo it by hand too: a deploy touches only what the template changes.";
+    "describe-stack-resource-drifts name what was changed manually. Undo it manually too: a deploy touches only what the template changes.";
 
   const perFunction = Object.entries(functions).flatMap(([name, short]) => [
     {
@@ -72,8 +72,8 @@ function rows(p) {
       over: p.nearTimeout[short],
       runbook:
         name === "Worker"
-          ? "A tick did not stop in time, so Lambda is about to kill it: look for `processor did not stop` in its log. " +
-            "The lease will lapse and the job runs again; give that type a timeout."
+          ? "A tick did not stop in time, so Lambda is about to kill it: look for `Processor ignored its cancellation` in its log. " +
+            "The lease will expire and the job runs again; give that type a timeout."
           : "Look at the slow calls in X-Ray; a slow Data API shows as one long subsegment. Check the database's load first.",
     },
   ]);
@@ -127,7 +127,7 @@ function rows(p) {
       ],
       runbook:
         "The worker was not invoked for three minutes. `aws scheduler get-schedule` must say ENABLED; then read the " +
-        `messages in minutehand-${p.stage}-tick-failures. Until it is fixed: POST /api/jobs/worker runs a tick by hand.`,
+        `messages in minutehand-${p.stage}-tick-failures. Until it is fixed: POST /api/jobs/worker runs a tick.`,
     },
     {
       // Invocations also counts wake-ups, so a dead schedule could hide behind a busy day
@@ -149,7 +149,7 @@ function rows(p) {
       over: 0,
       runbook:
         `Ticks could not be delivered and were dropped: read ERROR_CODE in minutehand-${p.stage}-tick-failures. ` +
-        "ThrottlingException: reserved concurrency is 0 or exhausted. AccessDenied: the role was changed by hand.",
+        "ThrottlingException: reserved concurrency is 0 or exhausted. AccessDenied: the role was changed manually.",
     },
     {
       id: "DeadLetters",
@@ -163,7 +163,7 @@ function rows(p) {
         "`minutehand redrive --type …`. They are kept until then, nothing is lost.",
     },
     {
-      // written once an hour, so each look covers two of them
+      // written once an hour, so each check covers two of them
       id: "DatabaseNearlyFull",
       ...own("DatabaseBytes"),
       Statistic: "Maximum",
@@ -182,8 +182,8 @@ function rows(p) {
       over: 0,
       datapoints: 1,
       runbook:
-        "AWS stopped a chain of worker invocations. Fan-out has depth one, so somebody's processor invokes the worker: " +
-        "find it by the trace in X-Ray. The minute tick goes on meanwhile.",
+        "AWS stopped a chain of worker invocations. Fan-out has depth one, so a processor invokes the worker: " +
+        "find it by the trace in X-Ray. The minute tick continues.",
     },
     {
       // a busy minute drops wake-ups by the dozen and needs no one; a quarter of an hour without a free worker does
@@ -193,7 +193,7 @@ function rows(p) {
       ...minutes(15),
       over: 0,
       runbook:
-        "For 15 minutes on end wake-ups waited a minute for a worker and were given up; no job is lost. Raise " +
+        "For 15 minutes, wake-ups waited a minute for a worker and were dropped; no job is lost. Raise " +
         "workersAtOnce or workerConcurrency if OldestDueSeconds rises too, else leave it. Clears itself at the first quiet minute.",
     },
     {
@@ -225,8 +225,8 @@ function rows(p) {
         },
       ],
       runbook:
-        "More than 1 % of requests fail. The access log's integration_error tells a crash (Internal Server Error) from " +
-        "a timeout (Endpoint request timed out); go on with that function's Errors alarm. 503 without either: Supabase is away.",
+        "More than 1 % of requests fail. The access log's integration_error distinguishes a crash (Internal Server Error) from " +
+        "a timeout (Endpoint request timed out); continue with that function's Errors alarm. 503 without either: Supabase is unavailable.",
     },
     {
       // the two queues catch what failed; these two notice when the catching fails
@@ -238,7 +238,7 @@ function rows(p) {
       over: 0,
       runbook:
         `A failed invoke could not be written to minutehand-${p.stage}-worker-failures: the queue or the worker role's ` +
-        `sqs:SendMessage was changed by hand. No job is lost. ${drift}`,
+        `sqs:SendMessage was changed manually. No job is lost. ${drift}`,
     },
     {
       id: "TickFailuresLost",
@@ -249,7 +249,7 @@ function rows(p) {
       over: 0,
       runbook:
         `A dropped tick could not be written to minutehand-${p.stage}-tick-failures: the queue or the tick role's ` +
-        `sqs:SendMessage was changed by hand. ${drift}`,
+        `sqs:SendMessage was changed manually. ${drift}`,
     },
   ];
 }

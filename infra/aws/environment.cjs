@@ -3,7 +3,7 @@
 const { readFileSync } = require("node:fs");
 const { join } = require("node:path");
 
-/** As many as the stage says, else as many as it reserves, else what a new account has room for. */
+/** As many as the stage says, else as many as it reserves, else what a new account allows. */
 async function atOnce(resolveVariable) {
   const named = await resolveVariable("param:workersAtOnce");
   if (named !== "") return String(named);
@@ -36,7 +36,7 @@ module.exports = async ({ resolveVariable }) => ({
   // metrics have no level and count as INFO: a filter above it would silence alarms
   applicationLogLevel: (await level(resolveVariable)) === "DEBUG" ? "DEBUG" : "INFO",
   workersAtOnce: await atOnce(resolveVariable),
-  // may still be a placeholder, which is no URL
+  // may still be a placeholder, which is not a URL
   supabaseHost: (await resolveVariable("param:supabaseUrl"))
     .replace(/^https:\/\//, "")
     .replace(/\/.*$/, ""),

@@ -104,7 +104,7 @@ class Ageing:
                 p_job_type=name,
                 p_days={"completed": 0, "cancelled": 0, "failed": 0},
             )
-        # a type that fails on purpose would be paused, and its jobs stay for ever
+        # a type that fails on purpose would be paused, and its jobs would stay
         connection.execute("update queue.settings set value = '1000000' where name = 'poison_jobs'")
         for n, workspace in enumerate(self.ids[:20]):
             schedule = {"name": f"s{n}", "cron": "* * * * *", "job_type": "plain"}

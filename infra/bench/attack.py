@@ -36,7 +36,7 @@ SPOOFED = {
     "X-User-Id": str(ADA.id),
     "X-Amzn-Oidc-Identity": str(ADA.id),
 }
-#: Streams that stay open, whoever asks; their first answer is what counts.
+#: Streams that stay open for any caller; their first answer is what counts.
 ENDLESS = ("/stream", "/async-events")
 
 
@@ -156,7 +156,7 @@ def user_token(values: Mapping[str, str], user_id: str) -> str:
 
 
 def fingerprint(values: Mapping[str, str]) -> dict[str, str]:
-    """A digest of Ada's rows in each table; what time alone changes is left out."""
+    """A digest of Ada's rows in each table; without what time alone changes."""
     moving = ("updated_at", "last_seen_at", "heartbeat_at", "counted_at", "at", "tokens")
     with psycopg.connect(values["DATABASE_URL"], autocommit=True) as sql:
         tables = sql.execute(

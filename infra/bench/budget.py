@@ -70,7 +70,7 @@ class Report:
         if self.worst_window > 5 * self.limit:
             found.append(f"{self.worst_window} messages in five seconds")
         if self.foreign_heard == 0:
-            found.append("the application's own channel heard nothing")
+            found.append("the application's own channel received nothing")
         return found + [
             f"{name}: {missing} missing, {twice} twice"
             for name, (missing, twice) in self.wrong.items()
@@ -84,10 +84,10 @@ class Report:
             ("seconds", round(self.seconds, 1)),
             ("watchers", self.watchers),
             ("messages sent", self.sent),
-            ("of them to look again", self.look_again),
+            ("of them to read again", self.look_again),
             ("messages held back", self.held),
             ("most in five seconds, deliveries included", self.worst_window),
-            ("own channel heard", self.foreign_heard),
+            ("own channel received", self.foreign_heard),
             ("problems", len(self.problems)),
         ]
         return [f"{name:<44}{value:>10}" for name, value in rows] + self.problems
@@ -278,7 +278,7 @@ async def _work_off(sql: psycopg.AsyncConnection[Any], batch: int) -> None:
         await _call(
             sql, "settle_jobs", {**request, "items": [{**each, **done} for each in handles]}
         )
-    for _ in range(10):  # as a worker's last moments: until everybody has been told
+    for _ in range(10):  # as at a worker's end: until everyone was notified
         await _call(sql, "run_maintenance", {"budget_ms": 1000})
         await asyncio.sleep(0.3)
 

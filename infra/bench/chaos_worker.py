@@ -1,6 +1,7 @@
 """The worker process of the chaos run; writes every attempt's begin and end into a ledger file.
 
-The ledger is apart from the queue on purpose: it says what really ran, whatever was stored.
+The ledger is apart from the queue on purpose: it records what really ran, independently of what
+was stored.
 """
 
 from __future__ import annotations
@@ -63,7 +64,7 @@ def chaos_registry(ledger: Ledger, rng: random.Random) -> Registry:
         if luck < 0.15:
             await ctx.step("half", _half)
         if job.payload.number % 50 == 7:
-            # emitted by a fault with a long payload, or else given up
+            # emitted by a fault with a long payload, or else timed out
             await ctx.wait_for_event(f"long {job.payload.number % 3}", timeout=20)
         ctx.progress(50)
         await asyncio.sleep(3.0 if luck > 0.998 else rng.random() * 0.03)
@@ -79,7 +80,7 @@ async def _half() -> str:
 
 
 async def main(argv: list[str]) -> None:
-    """Tick for ever, two overlapping ticks at a time now and then; ends by signal only."""
+    """Tick without end, two overlapping ticks at a time now and then; ends by signal only."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--ledger", type=Path, required=True)
     parser.add_argument("--seed", type=int, required=True)

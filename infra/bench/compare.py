@@ -1,7 +1,7 @@
 """Ours beside other queues on the same Postgres in one run; ratios count, not numbers.
 
 `python -m infra.bench.compare` fetches the others into throw-away environments with uv.
-ABSURD_SQL names a file with Absurd's schema; it is left out without one.
+ABSURD_SQL names a file with Absurd's schema; it is skipped without one.
 """
 
 from __future__ import annotations
@@ -130,7 +130,7 @@ def _drainers(name: str, url: str, options: argparse.Namespace) -> Iterator[None
 def table(scratch: Scratch, options: argparse.Namespace) -> Iterator[str]:
     """Measure in turns, so that a busy moment of the machine does not hit one queue alone.
 
-    A queue that cannot be fetched is left out and named.
+    A queue that cannot be fetched is skipped and named.
     """
     base = Line("minutehand, over HTTP")
     others = [Line(name) for name in options.others]

@@ -1,4 +1,4 @@
-"""A follower of a workspace over Realtime: hears of jobs, and looks again when it is told to.
+"""A follower of a workspace over Realtime: receives events, and reads again when asked to.
 
 A server of its own beside a scratch project, with a plan's limits.
 """

@@ -4,7 +4,7 @@
 
 Imports nothing of this project, because it runs where only the other queue is installed:
 `python others.py dbos|procrastinate|absurd fill|drain|pickup --url … --jobs …`. Absurd's schema is
-in no package; it is read from the file that ABSURD_SQL names, and left out without it.
+in no package; it is read from the file that ABSURD_SQL names, and skipped without it.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ class Person:
     """A member at the Data API of `url`."""
 
     def __init__(self, url: str, user_id: str = USER) -> None:
-        self._api = DataApi(url, read_seconds=30.0, patience_seconds=60.0)
+        self._api = DataApi(url, read_seconds=30.0, timeout_seconds=60.0)
         self._headers = {
             "apikey": PUBLISHABLE_KEY, "Authorization": f"Bearer {user_token(user_id)}"
         }  # fmt: skip

@@ -443,7 +443,7 @@ class Bench:
         line.drains.append(seen.drain)
 
     def run(self, name: str, url: str, jobs: int) -> Seen:
-        """Fill and drain one queue, whichever it is."""
+        """Fill and drain one queue."""
         if name.startswith("minutehand"):
             kind = "quiet" if "minimal" in name else "bench"
             calls = 2 if "two" in name else 1
@@ -517,10 +517,10 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=10_000)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument(
-        "--held", type=int, default=50_000, help="jobs beside a held snapshot; 0 leaves it out"
+        "--held", type=int, default=50_000, help="jobs beside a held snapshot; 0 skips it"
     )
     parser.add_argument(
-        "--deep", type=int, default=3, help="pairs of runs with 100,000 waiting; 0 leaves it out"
+        "--deep", type=int, default=3, help="pairs of runs with 100,000 waiting; 0 skips it"
     )
     parser.add_argument(
         "--peers",

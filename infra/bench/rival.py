@@ -120,7 +120,7 @@ async def measure(scratch: Scratch, port: int, seed: int, seconds: float) -> boo
         ok = ok and after <= MOST * before
         times = f"{before * 1000:>9.1f} ms{after * 1000:>9.1f} ms{after / before:>8.2f}"
         print(f"{name:22}{times}   {len(getattr(beside, name))}")
-    print(f"told to look again {announced} times beside the rival")
+    print(f"asked to read again {announced} times beside the rival")
     return ok
 
 

@@ -1,4 +1,4 @@
-"""What a rival tenant does inside its limits to be in everybody's way, as requests of the Data API.
+"""What a rival tenant does inside its limits to slow everyone down, as requests of the Data API.
 
 Each attack is a generator that yields a function's name with its arguments and is sent the answer,
 so that a test can play it over one connection and a bench over HTTP.

@@ -1,6 +1,6 @@
 """The rival of `infra.bench.rival`, in a process of its own until it is stopped.
 
-Its client is no part of what is measured, so it yields the processor to everything else.
+Its client is not part of what is measured, so it yields the processor to everything else.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """A scratch project: Postgres and a Data API of its own, thrown away at the end.
 
-Also what the worker's tests stand on; nothing here touches `.local`.
+Also used by the worker's tests; nothing here touches `.local`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """`python -m infra.bench.storm [--seconds N]`: callers open streams and leave, then one asks.
 
 A stack of its own; while the storm lasts, streams of three users are opened and left, tables are
-locked, the Data API stands still now and then, and 400 bodies trickle in. Exits with 1 when a route
+locked, the Data API hangs now and then, and 400 bodies trickle in. Exits with 1 when a route
 does not answer within a second of the storm's end, or three times as long as before it where the
 machine is busy with other things. `--seconds 600` is the ten minutes that a release should stand.
 """
@@ -123,7 +123,7 @@ class Storm:
                 writer.close()
 
     async def _freeze_data_api(self) -> None:
-        """A Data API that answers nothing for two seconds, whatever was asked."""
+        """A Data API that answers no request for two seconds."""
         state = json.loads((Path(self._values["STATE"]) / "children.json").read_text())
         found = [Identity(**child).find() for child in state]
         [pid] = [each.pid for each in found if each and "server.mjs" in " ".join(each.cmdline())]

@@ -56,7 +56,8 @@ async def click_to_visible(
     """Enqueue one job after the other and wait until every watcher has it.
 
     Args:
-        pause: Seconds between a job that everybody has and the next click: 100 watchers make each
+        pause: Seconds between a job that all watchers have seen and the next click: 100 watchers
+        make each
             job 101 messages of the plan.
         cold: End the function's environments before each click.
         skip: First clicks that are not counted: they measure the compilers.

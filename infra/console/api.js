@@ -66,7 +66,7 @@ export const session = createStore(
 /** The signed-in supabase-js client. */
 export const supabase = () => client;
 /** The address of something the API serves, for a link or a frame. */
-export const apiAddress = (path) => new URL(path, apiOrigin).href;
+export const apiAddress = (/** @type {string} */ path) => new URL(path, apiOrigin).href;
 
 /** The schema's tables and functions, over that client. */
 export const data = () => client.schema(schema);
@@ -149,7 +149,7 @@ export async function choosePassword(password) {
 /**
  * Use the parts outside the console, with a client that the page keeps and signs in itself.
  *
- * @param {object} supabaseClient
+ * @param {any} supabaseClient A client of supabase-js, in any version.
  * @param {{api?: string, schema?: string}} [options] Where the HTTP API is, if not on the page's own
  *   origin; the schema that was chosen at the install.
  */
@@ -165,7 +165,7 @@ export function connect(
 
 const SESSION_KEY = "minutehand.session";
 let isLeaving = false;
-let hadSession = false; // whether one was kept from the last visit, and is not known to be good
+let hadSession = false; // whether one was kept from the last time, and is not known to be valid
 
 function signedOut() {
   const wasIn = session.get().status === "in" || hadSession;
@@ -186,7 +186,7 @@ function signedOut() {
   });
 }
 
-async function signedIn(user) {
+async function signedIn(/** @type {any} */ user) {
   if (session.get().user?.id === user.id) return;
   session.set({ ...session.get(), user: { id: user.id, email: user.email ?? "" } });
   try {
@@ -232,9 +232,14 @@ async function readWorkspaces(userId) {
     unwrap(data().from("workspace_members").select("workspace_id,role").eq("user_id", userId)),
     unwrap(data().rpc("operator_session")),
   ]);
-  const roles = new Map(memberships.map(({ workspace_id: id, role }) => [id, role]));
-  const opened = new Map(onCall.opened.map((one) => [one.workspace_id, one]));
-  const known = new Map(found.map((one) => [one.id, one.name]));
+  const roles = new Map(
+    memberships.map((/** @type {{workspace_id: string, role: string}} */ one) => [
+      one.workspace_id,
+      one.role,
+    ]),
+  );
+  const opened = new Map(onCall.opened.map((/** @type {any} */ one) => [one.workspace_id, one]));
+  const known = new Map(found.map((/** @type {any} */ one) => [one.id, one.name]));
   for (const { workspace_id: id, name } of onCall.opened)
     known.set(id, known.get(id) ?? name ?? id);
   const workspaces = [...known].map(([id, name]) => ({
@@ -249,7 +254,7 @@ async function readWorkspaces(userId) {
 }
 
 /** Read them again, after an operator has opened or closed one, and look at `id` from now on. */
-export async function refreshWorkspaces(id) {
+export async function refreshWorkspaces(/** @type {string} */ id) {
   const now = session.get();
   if (!now.user) return;
   const { workspaces, isOperator } = await readWorkspaces(now.user.id);
@@ -266,7 +271,7 @@ async function acceptInvitations() {
   return (joined ?? []).length > 0; // 404: the tenants are the application's own
 }
 
-export async function signIn(email, password) {
+export async function signIn(/** @type {string} */ email, /** @type {string} */ password) {
   const { error } = await client.auth.signInWithPassword({ email, password });
   if (error)
     throw new ApiError({ status: error.status ?? 0, code: error.code, error: error.message });
@@ -277,7 +282,7 @@ export async function signOut() {
   await client.auth.signOut({ scope: "local" });
 }
 
-export function chooseWorkspace(id) {
+export function chooseWorkspace(/** @type {string} */ id) {
   const now = session.get();
   const workspace = now.workspaces.find((one) => one.id === id);
   if (!workspace) return;
@@ -293,7 +298,7 @@ async function token({ fresh = false } = {}) {
     : await client.auth.getSession();
   const isRefused = error?.status !== undefined && error.status >= 400 && error.status < 500;
   if (error && !isRefused) {
-    // no one is signed out because Auth is away for a moment
+    // no one is signed out because Auth is unavailable for a moment
     throw new ApiError({
       status: 0,
       code: "unreachable",
@@ -330,7 +335,7 @@ export async function request(
     for (const one of [value].flat())
       if (one !== null && one !== undefined && one !== "") url.searchParams.append(name, one);
   }
-  const send = async (bearer) => {
+  const send = async (/** @type {any} */ bearer) => {
     const timeout = AbortSignal.timeout(form ? 300_000 : TIMEOUT_MS);
     try {
       return await fetch(url, {
@@ -374,7 +379,7 @@ export async function request(
   return as === "blob" ? answer.blob() : answer.json();
 }
 
-async function errorBody(answer) {
+async function errorBody(/** @type {any} */ answer) {
   try {
     return await answer.json();
   } catch {
@@ -383,7 +388,7 @@ async function errorBody(answer) {
 }
 
 /** The rows of a supabase-js query, or an error like the API's. */
-export async function unwrap(query) {
+export async function unwrap(/** @type {any} */ query) {
   const { data: rows, error, status } = await query;
   if (error)
     throw new ApiError({
@@ -398,20 +403,32 @@ export async function unwrap(query) {
 // Jobs ----------------------------------------------------------------------------------------
 
 /**
- * Call a route of the OpenAPI document.
+ * Calls a route of an OpenAPI document, by its method and template; `places` fills the names in braces.
  *
- * @template {keyof Routes} R
- * @param {R} route
- * @param {{places?: Record<Places<R>, string>, query?: Routes[R]["query"], body?: Routes[R]["body"], signal?: AbortSignal}} [options]
- *   `places` fills the names in braces.
- * @returns {Promise<Routes[R]["answer"]>}
+ * @template {{[R in keyof All]: {query: any, body: any, answer: any}}} All The routes, of a `routes.d.ts`.
+ * @typedef {<R extends keyof All & string>(
+ *   route: R,
+ *   options?: {places?: Record<Places<R>, string>, query?: All[R]["query"], body?: All[R]["body"],
+ *     form?: FormData, headers?: Record<string, string>, signal?: AbortSignal, guestSession?: string},
+ * ) => Promise<All[R]["answer"]>} Call
  */
-function call(route, { places, ...options } = {}) {
+
+/** @type {Call<any>} Apps give it the type of their own routes. */
+export const callRoute = (route, { places, ...options } = {}) =>
+  request(...filled(route, places), options);
+
+/** A route's method and path; the path names what `places` has for each name in braces. */
+export function filled(
+  /** @type {string} */ route,
+  /** @type {Record<string, string>} */ places = {},
+) {
   const [method, template] = route.split(" ");
-  const filled = /** @type {Record<string, string>} */ (places ?? {});
-  const path = template.replace(/\{(\w+)\}/g, (_, name) => encodeURIComponent(filled[name]));
-  return request(method, path, options);
+  const path = template.replace(/\{(\w+)\}/g, (_, name) => encodeURIComponent(places[name]));
+  return /** @type {const} */ ([method, path]);
 }
+
+/** @type {Call<Routes>} */
+const call = callRoute;
 
 export const jobs = {
   /** A page: `{jobs, next_cursor}`. `filter` has workspace_id, status, job_type, queue, search … */
@@ -419,11 +436,11 @@ export const jobs = {
     /** @type {Routes["GET /api/jobs"]["query"]} */ filter,
     /** @type {AbortSignal} */ signal,
   ) => call("GET /api/jobs", { query: filter, signal }),
-  /** Rows by id, in no promised order; those that are gone are left out. */
-  byIds: (ids) => unwrap(data().from("jobs").select("*").in("id", ids)),
+  /** Rows by id, in no promised order; deleted ones are omitted. */
+  byIds: (/** @type {string[]} */ ids) => unwrap(data().from("jobs").select("*").in("id", ids)),
   MOST_OF_LEVEL: 200,
   /** The jobs below a job, a level at a time: at most `MOST_OF_LEVEL` of each, four levels. */
-  async descendants(id, signal) {
+  async descendants(/** @type {string} */ id, /** @type {AbortSignal} */ signal) {
     const found = [];
     for (let parents = [id], level = 0; parents.length > 0 && level < 4; level += 1) {
       const children = await unwrap(
@@ -437,7 +454,7 @@ export const jobs = {
           .abortSignal(signal),
       );
       found.push(...children);
-      parents = children.map((child) => child.id);
+      parents = children.map((/** @type {any} */ child) => child.id);
     }
     return found;
   },
@@ -457,9 +474,10 @@ export const jobs = {
       signal,
     }),
   /** Attempts, steps and waits with their spans, and those of its children: `{now, more, jobs}`. */
-  trace: (id, signal) => unwrap(data().rpc("job_trace", { p_job_id: id }).abortSignal(signal)),
+  trace: (/** @type {string} */ id, /** @type {AbortSignal} */ signal) =>
+    unwrap(data().rpc("job_trace", { p_job_id: id }).abortSignal(signal)),
   /** Who cancelled, retried, answered or opened it, the latest first. */
-  actions: async (id, signal) =>
+  actions: async (/** @type {string} */ id, /** @type {AbortSignal} */ signal) =>
     (await unwrap(data().rpc("list_actions", { p_job_id: id }).abortSignal(signal))).actions,
   create: (/** @type {Routes["POST /api/jobs"]["body"]} */ job) =>
     call("POST /api/jobs", { body: job }),
@@ -481,7 +499,7 @@ export const jobs = {
   ) => call("POST /api/jobs/redrive", { body: { workspace_id: workspaceId, filter, cursor } }),
 
   /** How many jobs of a workspace are in each state: `{states: {[state]: n}, more}`; statuses in `more` have at least so many. */
-  async counts(workspaceId, filter = {}) {
+  async counts(/** @type {string} */ workspaceId, filter = {}) {
     const given = Object.fromEntries(Object.entries(filter).filter(([, value]) => value));
     const { states, more } = await unwrap(
       data().rpc("count_jobs", { p_workspace_id: workspaceId, p_filter: given }),
@@ -494,14 +512,22 @@ export const jobs = {
 
 export const types = {
   /** Job types by name with who serves them and how the last day went: `{now, types}`. */
-  list: (workspaceId, signal, isInternal = false) =>
+  list: (
+    /** @type {string} */ workspaceId,
+    /** @type {AbortSignal} */ signal,
+    isInternal = false,
+  ) =>
     unwrap(
       data()
         .rpc("list_job_types", { p_workspace_id: workspaceId, p_internal: isInternal })
         .abortSignal(signal),
     ),
   /** One with its schema, limits, workers and schedules. */
-  get: (workspaceId, name, signal) =>
+  get: (
+    /** @type {string} */ workspaceId,
+    /** @type {string} */ name,
+    /** @type {AbortSignal} */ signal,
+  ) =>
     unwrap(
       data()
         .rpc("get_job_type", { p_job_type: name, p_workspace_id: workspaceId })
@@ -528,11 +554,13 @@ export const alerts = {
       places: { ...of(workspaceId), name },
     }),
   /** Addresses of the workspace's members, in order. */
-  async addresses(workspaceId, readPeople) {
+  async addresses(/** @type {string} */ workspaceId, /** @type {any} */ readPeople) {
     const members = await unwrap(
       data().from("workspace_members").select("user_id").eq("workspace_id", workspaceId),
     );
-    return Object.values(await readPeople(members.map((member) => member.user_id))).sort();
+    return Object.values(
+      await readPeople(members.map((/** @type {any} */ member) => member.user_id)),
+    ).sort();
   },
 };
 
@@ -541,56 +569,78 @@ export const alerts = {
 const known = new Map();
 
 /** Mail addresses by user id, as far as the reader may know them: `{id: address}`; read once each. */
-export async function people(ids) {
+export async function people(/** @type {string[]} */ ids) {
   const missing = [...new Set(ids)].filter((id) => id && !known.has(id));
   if (missing.length > 0) {
     const found = await unwrap(data().rpc("people", { p_ids: missing }));
     for (const id of missing) known.set(id, found[id] ?? null);
   }
-  return Object.fromEntries(ids.filter((id) => known.get(id)).map((id) => [id, known.get(id)]));
+  return Object.fromEntries(
+    ids
+      .filter((/** @type {string} */ id) => known.get(id))
+      .map((/** @type {string} */ id) => [id, known.get(id)]),
+  );
 }
 
 // Operators -----------------------------------------------------------------------------------
 
-const operatorCall = (name, given, signal) =>
-  unwrap(signal ? data().rpc(name, given).abortSignal(signal) : data().rpc(name, given));
+const operatorCall = (
+  /** @type {string} */ name,
+  /** @type {Record<string, unknown>} */ given,
+  /** @type {AbortSignal | undefined} */ signal = undefined,
+) => unwrap(signal ? data().rpc(name, given).abortSignal(signal) : data().rpc(name, given));
 
-/** What people on call may do beyond their own workspaces; each look and act is written down. */
+/** What people on call may do beyond their own workspaces; each read and action is recorded. */
 export const operator = {
   session: () => operatorCall("operator_session", {}),
   /** A page of all workspaces' jobs: `{jobs, next}`. */
-  jobs: (filter, cursor, signal) =>
+  jobs: (/** @type {any} */ filter, /** @type {any} */ cursor, /** @type {AbortSignal} */ signal) =>
     operatorCall(
       "operator_jobs",
       { p_filter: filter, p_cursor: cursor ?? null, p_limit: 100 },
       signal,
     ),
-  counts: (signal) => operatorCall("operator_counts", {}, signal),
-  failures: (signal) => operatorCall("operator_failures", {}, signal),
-  workers: (minutes, signal) => operatorCall("operator_workers", { p_minutes: minutes }, signal),
-  workspaces: (search, signal) =>
+  counts: (/** @type {AbortSignal} */ signal) => operatorCall("operator_counts", {}, signal),
+  failures: (/** @type {AbortSignal} */ signal) => operatorCall("operator_failures", {}, signal),
+  workers: (/** @type {number} */ minutes, /** @type {AbortSignal} */ signal) =>
+    operatorCall("operator_workers", { p_minutes: minutes }, signal),
+  workspaces: (/** @type {string} */ search, /** @type {AbortSignal} */ signal) =>
     operatorCall("operator_workspaces", { p_search: search || null }, signal),
-  actions: async (before, signal) =>
+  actions: async (/** @type {any} */ before, /** @type {AbortSignal} */ signal) =>
     (await operatorCall("list_actions", { p_before: before ?? null }, signal)).actions,
-  open: (wanted) => operatorCall("operator_open", { p_request: wanted }),
-  close: (workspaceId) => operatorCall("operator_close", { p_workspace_id: workspaceId }),
+  open: (/** @type {any} */ wanted) => operatorCall("operator_open", { p_request: wanted }),
+  close: (/** @type {string} */ workspaceId) =>
+    operatorCall("operator_close", { p_workspace_id: workspaceId }),
   /** Pause or resume a job type or a queue for everyone. */
-  pause: (kind, name, paused, reason) =>
-    operatorCall("pause_jobs", { p_request: { kind, name, paused, reason: reason || null } }),
+  pause: (
+    /** @type {string} */ kind,
+    /** @type {string} */ name,
+    /** @type {boolean} */ paused,
+    /** @type {string | null} */ reason = null,
+  ) => operatorCall("pause_jobs", { p_request: { kind, name, paused, reason: reason || null } }),
 };
 
 // Operations ----------------------------------------------------------------------------------
 
 export const operations = {
   /** Counts, percentiles, pauses of a workspace, or of everything without one. */
-  stats: (workspaceId, minutes, signal) =>
+  stats: (
+    /** @type {string | null} */ workspaceId,
+    /** @type {number} */ minutes,
+    /** @type {AbortSignal} */ signal,
+  ) =>
     unwrap(
       data()
         .rpc("queue_stats", { p_workspace_id: workspaceId, p_minutes: minutes })
         .abortSignal(signal),
     ),
   /** Counts and times over time: `{now, since, step_seconds, live, points}`; of everything without a workspace. */
-  series: (workspaceId, minutes, isInternal, signal) =>
+  series: (
+    /** @type {string} */ workspaceId,
+    /** @type {number} */ minutes,
+    /** @type {any} */ isInternal,
+    /** @type {AbortSignal} */ signal,
+  ) =>
     unwrap(
       data()
         .rpc("queue_series", {
@@ -601,7 +651,7 @@ export const operations = {
         .abortSignal(signal),
     ),
   /** Readiness; "not ready" is an answer as well. */
-  async health(signal) {
+  async health(/** @type {AbortSignal} */ signal) {
     try {
       const answer = await fetch(new URL("/api/health/ready", apiOrigin), {
         cache: "no-store",
@@ -613,7 +663,7 @@ export const operations = {
     }
   },
   /** Dead letters by what went wrong: `{groups: [{job_type, error_fingerprint, jobs, last_at, latest_id, …}], more}`. */
-  deadLetters: (workspaceId, signal) =>
+  deadLetters: (/** @type {string} */ workspaceId, /** @type {AbortSignal} */ signal) =>
     unwrap(data().rpc("dead_letters", { p_workspace_id: workspaceId }).abortSignal(signal)),
   pause: (
     /** @type {string} */ workspaceId,

@@ -29,7 +29,7 @@ import { Icon, Logo } from "./parts/icons.js";
 import { openPalette, Palette } from "./parts/palette.js";
 import { openShortcuts, Shortcuts } from "./parts/shortcuts.js";
 import { Failed, Loading } from "./parts/states-of-view.js";
-import { tellFailure, Toasts } from "./parts/toasts.js";
+import { notifyFailure, Toasts } from "./parts/toasts.js";
 import { When } from "./parts/when.js";
 import { ChoosePassword, SignIn } from "./views/sign-in.js";
 
@@ -84,7 +84,7 @@ async function findApps() {
   found.forEach(
     (result, index) =>
       result.status === "rejected" &&
-      tellFailure(`The app ${names[index]} could not be loaded`, result.reason),
+      notifyFailure(`The app ${names[index]} could not be loaded`, result.reason),
   );
   return found
     .filter((result) => result.status === "fulfilled")
@@ -230,7 +230,7 @@ function OnCall({ workspace }) {
       await refreshWorkspaces(ALL);
       navigate("/jobs");
     } catch (error) {
-      tellFailure("Not closed", error);
+      notifyFailure("Not closed", error);
     }
   };
   return html`<p class="on-call" role="status"><span>You are on call in <strong>${workspace.name}</strong>, <${When} at=${workspace.expiresAt} /> it closes. What you do here is written down.</span>

@@ -1,6 +1,6 @@
 """What a database's schemas hold, as sorted lines: the same lines mean the same schema.
 
-For comparing databases that came by different ways; order of creation and object ids are left out.
+For comparing databases that came by different ways; without order of creation and object ids.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Write `infra/console/lib/routes.d.ts`: what each route of the API takes and answers.
+"""Write `routes.d.ts` of the console and of each app's pages: what each route takes and answers.
 
 usage: python -m infra.release.console_types
 
-The types come from the OpenAPI document, so that `tsc` refuses a page that asks for a route or a
-field which is not served. Apps are left out: the console names none.
+The types come from the OpenAPI document, so that `tsc` refuses a page that calls a route or reads
+a field which is not served. The console's file has the engine's routes, an app's file its own.
 """
 
 from __future__ import annotations
@@ -17,13 +17,17 @@ from minutehand.config import Settings
 from minutehand.functions.status.document import whole_document
 from minutehand.web.services import Services
 
-TARGET: Final = Path(__file__).parents[2] / "infra/console/lib/routes.d.ts"
+_ROOT: Final = Path(__file__).parents[2]
+#: Where the types of the engine's routes are written.
+ENGINE: Final = _ROOT / "infra/console/lib/routes.d.ts"
 _HEAD: Final = """\
 // Written by `python -m infra.release.console_types` from the OpenAPI document; do not edit.
 // This file has no counterpart at run time.
 
-/** What a processor takes and returns is its own. */
+/** Any JSON, such as a payload or a result. */
 export type Json = any;
+"""
+_PLACES: Final = """\
 
 /** The names in braces of a route. */
 export type Places<R extends string> = R extends `${string}{${infer Name}}${infer Rest}`
@@ -33,20 +37,31 @@ export type Places<R extends string> = R extends `${string}{${infer Name}}${infe
 _JSON: Final = "application/json"
 
 
-def document() -> dict[str, Any]:
-    """The OpenAPI document of the engine's own routes."""
+def written() -> dict[Path, str]:
+    """Each declaration file with its text; the same routes give the same text."""
+    engine = document()
+    found = {ENGINE: write_routes(engine, more=_PLACES)}
+    for console in sorted((_ROOT / "shared/minutehand/apps").glob("*/console")):
+        whole = document(f"minutehand.apps.{console.parent.name}")
+        own = {path: item for path, item in whole["paths"].items() if path not in engine["paths"]}
+        found[console / "routes.d.ts"] = write_routes({**whole, "paths": own})
+    return found
+
+
+def document(*apps: str) -> dict[str, Any]:
+    """The OpenAPI document of the engine's routes and of those of `apps`."""
     settings = Settings(
-        supabase_url="http://127.0.0.1:1", supabase_publishable_key="sb_publishable_x", apps=()
+        supabase_url="http://127.0.0.1:1", supabase_publishable_key="sb_publishable_x", apps=apps
     )
     return whole_document(Services(settings))
 
 
-def write_routes(document: Mapping[str, Any]) -> str:
-    """The text of the declaration file; the same document gives the same text."""
+def write_routes(document: Mapping[str, Any], *, more: str = "") -> str:
+    """The text of a declaration file for the routes of `document`, with `more` at its top."""
     names = TypeNames(_with_whole_answers(document))
     routes = "".join(_routes(document, names))
     models = "".join(f"\n{text}\n" for text in names.declarations())
-    return f"{_HEAD}\nexport interface Routes {{\n{routes}}}\n{models}"
+    return f"{_HEAD}{more}\nexport interface Routes {{\n{routes}}}\n{models}"
 
 
 def _with_whole_answers(document: Mapping[str, Any]) -> dict[str, Any]:
@@ -99,4 +114,5 @@ def _type_of(content: Mapping[str, Any], names: TypeNames) -> str:
 
 
 if __name__ == "__main__":
-    TARGET.write_text(write_routes(document()), "utf-8")
+    for path, text in written().items():
+        path.write_text(text, "utf-8")

@@ -48,11 +48,11 @@ def problems(root: Path = ROOT) -> list[str]:
     for version, files in sorted(releases.items(), key=lambda item: ordinal(item[0])):
         for path, digest in files.items():
             if path not in now:
-                found.append(f"{path} was released with {version} and is gone")
+                found.append(f"{path} was released with {version} and is missing")
             elif now[path] != digest:
                 found.append(f"{path} was released with {version} and has changed")
     released = {path for files in releases.values() for path in files}
-    # as the CLI refuses a file before the newest applied one, of whichever folder
+    # as the CLI refuses a file before the newest applied one, of any folder
     newest = max((_version(path) for path in released), default="")
     for path in sorted(set(now) - released):
         if _version(path) <= newest:

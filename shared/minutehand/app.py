@@ -84,7 +84,7 @@ def find_apps(packages: Iterable[str]) -> list[App]:
     """The apps of a setting and of installed distributions, each once, by name.
 
     Args:
-        packages: Import names; `package.*` stands for every package inside `package`.
+        packages: Import names; `package.*` means every package inside `package`.
 
     Raises:
         ConfigurationError: A package cannot be imported, or two apps have the same name, so one's

@@ -1,6 +1,6 @@
-"""The clock every room is handed instead of reading the time itself.
+"""The clock that every part is given instead of reading the time itself.
 
-Only the worker's own patience is measured here; leases lapse on the database's clock alone.
+Only the worker's own timeouts are measured here; leases expire on the database's clock alone.
 """
 
 from __future__ import annotations
@@ -51,14 +51,14 @@ class ShiftedClock:
 
 
 class FrozenClock:
-    """A clock for tests: it stands still until it is advanced."""
+    """A clock for tests: it does not move until it is advanced."""
 
     def __init__(self, at: datetime | None = None) -> None:
         self._now = at or datetime(2026, 1, 1, tzinfo=UTC)
         self._monotonic = 0.0
 
     def now(self) -> datetime:
-        """The instant this clock stands at."""
+        """The clock's present instant."""
         return self._now
 
     def monotonic(self) -> float:

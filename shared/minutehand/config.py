@@ -130,7 +130,7 @@ class Settings(BaseModel):
     apps: tuple[str, ...] = ()
     #: The schema in which clients see jobs; `public` as the migrations are written.
     schema_name: str = "public"
-    #: What a tick reports about itself, so that two versions side by side can be told apart.
+    #: What a tick reports about itself, so that two versions side by side can be distinguished.
     version: str = VERSION
     #: The whole environment, for the settings of apps.
     environ: Mapping[str, str] = Field(default_factory=dict, repr=False)
@@ -252,7 +252,7 @@ def _tokens(environ: Mapping[str, str], name: str) -> tuple[str, ...]:
 
 
 def read_flag(environ: Mapping[str, str], name: str) -> bool:
-    """Whether `name` says yes; unset is no."""
+    """Whether `name` is true; false when unset."""
     value = (read_text(environ, name) or "false").lower()
     if value in _TRUE:
         return True

@@ -1,4 +1,4 @@
-"""The body of every answer of 400 and above, whichever function gives it.
+"""The body of every answer of 400 and above, the same in each function.
 
 Standard library only: the worker and the shallow probe load no web framework.
 """

@@ -1,6 +1,6 @@
 """JSON log lines: one object per line, with the request they belong to.
 
-Standard library only, because every handler imports it; what is logged is left to the rooms.
+Standard library only, because every handler imports it; what is logged is left to the callers.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any, TextIO
 
 _request_id: contextvars.ContextVar[str | None] = contextvars.ContextVar("request_id", default=None)
 
-#: Attributes every LogRecord has; whatever else is on it came through `extra`.
+#: Attributes every LogRecord has; every other one came through `extra`.
 _STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
 
 

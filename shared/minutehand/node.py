@@ -54,7 +54,7 @@ def node_home(say: Callable[[str], None] = lambda _: None) -> Path:
         return resource("node")
     home = _cached(os.environ)
     if not home.is_dir():
-        say(f"installing the Node packages into {home}, this once")
+        say(f"installing the Node packages into {home}, once")
         _install(home)
     return home
 

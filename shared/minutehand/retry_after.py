@@ -16,7 +16,7 @@ def retry_after(value: str | None, *, now: datetime) -> timedelta | None:
     """Read the header, seconds or a date; None when absent or nonsense.
 
     Returns:
-        None or 0 to `LONGEST_WAIT`, whatever a hostile service may send.
+        None or 0 to `LONGEST_WAIT`, even from a hostile service.
 
     References:
         https://www.rfc-editor.org/rfc/rfc9110#section-10.2.3

@@ -1,7 +1,7 @@
 """The page on deploying, walked command by command: the real CLIs against stand-ins of the clouds.
 
 A first deploy, a second release with live jobs, and each limit that an account can meet. What the
-page tells a person to click is not walked, and what it installs is there already.
+page tells a person to click is not walked, and what it installs already exists.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ LOOKED_AT = (
     "placeholders", "stage-settings", "aws-account", "account-limits", "parameters",
     "aws-functions", "failure-queues",
 )  # fmt: skip
-#: What the page installs or signs in to; here it is there already.
+#: What the page installs or signs in to; here it already exists.
 PREPARED = {"npm install --global supabase", "supabase login"}
 #: In place of the AWS CLI, which no lock of ours brings.
 AWS = """\

@@ -65,7 +65,7 @@ def test_a_changed_removed_or_early_file_is_found(tree: Path) -> None:
     found = "\n".join(releases.problems(tree))
 
     assert "20261201000000_create.sql was released with 0.1.0 and has changed" in found
-    assert "20261201000500_chat.sql was released with 0.1.0 and is gone" in found
+    assert "20261201000500_chat.sql was released with 0.1.0 and is missing" in found
     assert "20261201000100_early.sql is new and must sort after 20261201000500" in found
     assert "30000101_short.sql must begin with a timestamp" in found
 

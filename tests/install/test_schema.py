@@ -11,7 +11,7 @@ import pytest
 from infra.bench.scratch import PUBLISHABLE_KEY, Gateway, scratch_settings, user_token
 from minutehand.cli.doctor import database as of_database
 from minutehand.cli.doctor import service
-from minutehand.cli.doctor.findings import Finding, Patient, Verdict
+from minutehand.cli.doctor.findings import Finding, Target, Verdict
 from minutehand.functions.jobs.app import build_app as writing_app
 from minutehand.functions.status.app import build_app as reading_app
 from minutehand.install.project import Answers, plan_install
@@ -39,21 +39,21 @@ def installed(postgres: Postgres, tmp_path: Path) -> Iterator[HostedDatabase]:
         yield database
 
 
-def patient(database: HostedDatabase, root: Path, url: str = "") -> Patient:
+def target(database: HostedDatabase, root: Path, url: str = "") -> Target:
     """The project as doctor looks at it."""
     values = {
         "DATABASE_URL": database.url,
         "SUPABASE_URL": url,
         "SUPABASE_PUBLISHABLE_KEY": PUBLISHABLE_KEY,
     }
-    return Patient(values, root=root)
+    return Target(values, root=root)
 
 
 def test_doctor_asks_and_advises_in_the_projects_own_names(
     installed: HostedDatabase, tmp_path: Path
 ) -> None:
     """A healthy database has nothing wrong; what is broken is named as it is called here."""
-    looked = patient(installed, tmp_path)
+    looked = target(installed, tmp_path)
 
     def look() -> dict[str, Finding]:
         # only a running worker registers types, and the scratch server's WAL is another matter
@@ -84,7 +84,7 @@ async def test_a_schema_that_the_data_api_does_not_expose_is_named(
         gateway = Gateway(installed.url, reserve_port(), schema=schema)
         gateway.start()
         try:
-            looked = patient(installed, tmp_path, gateway.url)
+            looked = target(installed, tmp_path, gateway.url)
             found[schema] = (service.supabase(looked), service.exposed_schemas(looked))
             settings = scratch_settings(gateway.url).model_copy(
                 update={"schema_name": "minutehand", "apps": ()}

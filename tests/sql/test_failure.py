@@ -212,6 +212,25 @@ def test_a_job_retried_by_hand_has_no_deadline_any_more(engine: Engine) -> None:
     assert [lease["job"]["id"] for lease in engine.lease()] == [job_id]
 
 
+def test_a_job_retried_after_lost_workers_gets_all_its_attempts_again(engine: Engine) -> None:
+    """Workers lost before the retry no longer count: the next one would fail the job."""
+    job_id = engine.enqueue()
+    for _ in range(5):
+        engine.lease_one(lease_seconds=10)
+        engine.advance(11)
+        engine.lease_call(0)
+        engine.advance(3600)
+    assert engine.job(job_id)["lost_attempts"] == 5
+
+    engine.rpc("retry_job", p_job_id=job_id)
+    engine.lease_one(lease_seconds=10)
+    engine.advance(11)
+    engine.lease_call(0)
+
+    assert engine.job(job_id)["lost_attempts"] == 1
+    assert engine.status(job_id) == "pending"
+
+
 def test_a_result_too_large_fails_instead_of_hanging(engine: Engine) -> None:
     """The worker's settle must always end the attempt."""
     engine.enqueue()

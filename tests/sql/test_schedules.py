@@ -114,7 +114,7 @@ def test_a_zone_half_an_hour_off_and_one_that_shifts_by_half_an_hour(engine: Eng
 
 
 def put(engine: Engine, **schedule: Any) -> dict[str, Any]:
-    """Make a schedule due every minute, unless told otherwise."""
+    """Make a schedule due every minute, unless given."""
     return dict(
         engine.rpc(
             "put_schedule",

@@ -150,6 +150,21 @@ def test_an_event_of_another_workspace_wakes_nobody(engine: Engine) -> None:
     assert engine.lease_one()["steps"]["payment"] == {"event": None, "timed_out": True}
 
 
+def test_an_event_for_a_job_that_another_session_holds_is_not_lost(engine: Engine) -> None:
+    """The call that sees the event passes the locked job by; a later one must find it again."""
+    job_id = wait(engine, kind="event", name="payment", event="paid")
+
+    with engine.beside() as other:
+        other.run("begin")
+        other.run("select from public.jobs where id = %s for update", job_id)
+        engine.rpc("emit_event", p_workspace_id=ACME, p_name="paid", p_payload={"n": 1})
+        assert engine.lease() == []
+        assert engine.status(job_id) == "waiting"
+        other.run("commit")
+
+    assert engine.lease_one()["steps"]["payment"] == {"event": {"n": 1}}
+
+
 def test_racing_events_and_waits_lose_none(engine: Engine) -> None:
     """The signal outlives whichever transaction commits last."""
     engine.enqueue_many(30)

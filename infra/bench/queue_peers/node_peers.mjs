@@ -40,7 +40,7 @@ async function pgBoss(drain) {
   return { fill, drain: await seconds(() => drain(boss)), cpu: spent(cpu) };
 }
 
-// its worker, told not to pause between full batches
+// its worker, configured not to pause between full batches
 const byWorkers = (localConcurrency) => async (boss) => {
   let done = 0;
   await new Promise((resolve) => {

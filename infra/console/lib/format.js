@@ -5,24 +5,27 @@ const RELATIVE = new Intl.RelativeTimeFormat("en", { numeric: "always", style: "
 const NONE = "–";
 
 /** 12,345; a dash for what is not known. */
-export const number = (value) => (Number.isFinite(value) ? NUMBER.format(value) : NONE);
+export const number = (/** @type {number | null | undefined} */ value) =>
+  Number.isFinite(value) ? NUMBER.format(/** @type {number} */ (value)) : NONE;
 
 /** `1 job`, `12 jobs`. */
-export const counted = (count, one, many = `${one}s`) =>
+export const counted = (/** @type {number} */ count, /** @type {any} */ one, many = `${one}s`) =>
   `${number(count)} ${count === 1 ? one : many}`;
 
 /** 98.3 %, from a share between 0 and 1. */
-export const percent = (share) =>
+export const percent = (/** @type {number} */ share) =>
   Number.isFinite(share) ? `${(share * 100).toFixed(share === 1 || share === 0 ? 0 : 1)} %` : NONE;
 
 /** The whole part of a job's progress, 0 to 100. */
-export function percentage(progress) {
+export function percentage(
+  /** @type {{percentage?: number | null} | null | undefined} */ progress,
+) {
   const value = Number(progress?.percentage);
   return Number.isFinite(value) ? Math.floor(Math.min(100, Math.max(0, value))) : 0;
 }
 
 /** 340 ms, 1.2 s, 4 min 05 s, 3 h 12 min, 2 d 4 h. */
-export function duration(ms) {
+export function duration(/** @type {number} */ ms) {
   if (!Number.isFinite(ms)) return NONE;
   const value = Math.max(0, ms);
   if (value < 1000) return `${Math.round(value)} ms`;
@@ -38,11 +41,12 @@ export function duration(ms) {
 }
 
 /** Milliseconds between two instants; NaN when one is missing. */
-export const between = (from, to) => (from && to ? Date.parse(to) - Date.parse(from) : Number.NaN);
+export const between = (/** @type {any} */ from, /** @type {string | null | undefined} */ to) =>
+  from && to ? Date.parse(to) - Date.parse(from) : Number.NaN;
 
 /** `in 40s`, `3m ago`, `now`. */
-export function relative(iso, now = Date.now()) {
-  const seconds = Math.round((Date.parse(iso) - now) / 1000);
+export function relative(/** @type {string | null | undefined} */ iso, now = Date.now()) {
+  const seconds = Math.round((Date.parse(iso ?? "") - now) / 1000);
   if (!Number.isFinite(seconds)) return NONE;
   const size = Math.abs(seconds);
   if (size < 2) return "now";
@@ -53,28 +57,28 @@ export function relative(iso, now = Date.now()) {
 }
 
 /** `2026-11-20 08:36:55.585 UTC`. */
-export function utc(iso) {
-  const time = new Date(iso);
+export function utc(/** @type {string | null | undefined} */ iso) {
+  const time = new Date(iso ?? Number.NaN);
   return Number.isNaN(time.getTime())
     ? NONE
     : `${time.toISOString().replace("T", " ").slice(0, 23)} UTC`;
 }
 
 /** `08:36:55.585`, in UTC. */
-export const clock = (iso) =>
-  Number.isNaN(Date.parse(iso)) ? NONE : new Date(iso).toISOString().slice(11, 23);
+export const clock = (/** @type {string | null | undefined} */ iso) =>
+  Number.isNaN(Date.parse(iso ?? "")) ? NONE : new Date(iso ?? "").toISOString().slice(11, 23);
 
 /** The last characters of an id: time-ordered ids begin alike. */
-export const shortId = (id) => String(id ?? "").slice(-8);
+export const shortId = (/** @type {string} */ id) => String(id ?? "").slice(-8);
 
 /** $0.000012; a dash when nothing was measured. */
-export const money = (value) =>
+export const money = (/** @type {number | string | null | undefined} */ value) =>
   value === null || value === undefined || Number(value) === 0
     ? NONE
     : `$${Number(value).toFixed(6)}`;
 
 /** 12.3 kB. */
-export function bytes(count) {
+export function bytes(/** @type {number} */ count) {
   if (!Number.isFinite(count)) return NONE;
   const power = count < 1000 ? 0 : Math.min(3, Math.floor(Math.log10(count) / 3));
   return power === 0
@@ -83,7 +87,7 @@ export function bytes(count) {
 }
 
 /** An address fit for a link: http and https only, else null. */
-export function safeUrl(text) {
+export function safeUrl(/** @type {string} */ text) {
   try {
     const url = new URL(text);
     return url.protocol === "https:" || url.protocol === "http:" ? url.href : null;
@@ -93,13 +97,13 @@ export function safeUrl(text) {
 }
 
 /** JSON for reading; whatever cannot be written as JSON is named instead. */
-export function pretty(value) {
+export function pretty(/** @type {unknown} */ value) {
   const text = JSON.stringify(value, null, 2);
   return text === undefined ? String(value) : text;
 }
 
 /** The first simple values of an object, in a line: `to: a@b.test, count: 3`. */
-export function glimpse(value) {
+export function glimpse(/** @type {unknown} */ value) {
   if (value === null || typeof value !== "object") return "";
   const simple = Object.entries(value)
     .filter(([, one]) => one !== null && typeof one !== "object")

@@ -1,5 +1,5 @@
 // A job's log lines from their table: the latest first, earlier ones on demand, new ones as its
-// events tell of them. Events alone would not do: they are cut short, and some types send none.
+// events report them. Events alone would not do: they are cut short, and some types send none.
 
 import { data, unwrap } from "../api.js";
 import { useEffect, useLayoutEffect, useRef, useState } from "./ui.js";
@@ -8,9 +8,10 @@ const PAGE = 1000;
 const PAUSE_MS = 120;
 const COLUMNS = "id,attempt,log_level,message,metadata,created_at";
 
-const query = (jobId) => data().from("job_logs").select(COLUMNS).eq("job_id", jobId).limit(PAGE);
+const query = (/** @type {string} */ jobId) =>
+  data().from("job_logs").select(COLUMNS).eq("job_id", jobId).limit(PAGE);
 
-const asLine = (row) => ({
+const asLine = (/** @type {Record<string, any>} */ row) => ({
   key: row.id,
   at: row.created_at,
   level: row.log_level,
@@ -19,10 +20,13 @@ const asLine = (row) => ({
   metadata: row.metadata,
 });
 
-/** The lines of one job; `tell` says that there may be more. */
+/** @typedef {ReturnType<typeof asLine>} LogLine */
+
+/** The lines of one job; `notify` says that there may be more. */
 class JobLines {
   #jobId;
   #changed;
+  /** @type {LogLine[]} */
   #lines = [];
   #reading = false;
   #again = false;
@@ -30,7 +34,7 @@ class JobLines {
   #hasEarlier = false;
   #error = null;
 
-  constructor(jobId, changed) {
+  constructor(/** @type {string} */ jobId, /** @type {(state: any) => void} */ changed) {
     this.#jobId = jobId;
     this.#changed = changed;
   }
@@ -40,7 +44,7 @@ class JobLines {
   }
 
   /** Something was logged, or may have been: read on, at once when idle, else after this read. */
-  async tell() {
+  async notify() {
     this.#again = true;
     if (this.#reading) return;
     this.#reading = true;
@@ -79,13 +83,17 @@ class JobLines {
 
   async #later() {
     for (;;) {
-      const rows = await unwrap(query(this.#jobId).gt("id", this.#lines.at(-1).key).order("id"));
+      const rows = await unwrap(
+        query(this.#jobId)
+          .gt("id", this.#lines[this.#lines.length - 1].key)
+          .order("id"),
+      );
       if (rows.length > 0) this.#lines = [...this.#lines, ...rows.map(asLine)];
       if (rows.length < PAGE) return;
     }
   }
 
-  async #attempt(read) {
+  async #attempt(/** @type {() => Promise<void>} */ read) {
     try {
       await read();
       this.#error = null;
@@ -100,7 +108,7 @@ class JobLines {
 /**
  * @param {string} jobId
  * @param {any} sign Changes whenever there may be new lines: the job's last event will do.
- * @returns {{lines: object[], error: Error|null, earlier: (() => Promise)|null, all: () => Promise<object[]>}}
+ * @returns {{lines: LogLine[], error: Error|null, earlier: (() => Promise<boolean>) | null, all: () => Promise<LogLine[]>}}
  */
 export function useJobLines(jobId, sign) {
   const [state, setState] = useState({ lines: [], hasEarlier: false, error: null });
@@ -110,7 +118,7 @@ export function useJobLines(jobId, sign) {
     lines.current = made;
     return () => made.close();
   }, [jobId]);
-  useEffect(() => void lines.current.tell(), [jobId, sign]);
+  useEffect(() => void lines.current.notify(), [jobId, sign]);
   return {
     ...state,
     earlier: state.hasEarlier ? () => lines.current.earlier() : null,

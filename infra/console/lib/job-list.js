@@ -13,6 +13,10 @@ const FLUSH_MS = 200;
 const RECOUNT_MS = 1200;
 const RETRY_MS = 5000;
 
+/** @typedef {Record<string, any>} Filter As the address has it. */
+/** @typedef {Record<string, any>} Row A row of `jobs`. */
+/** @typedef {import("./jobs/types.js").JobEvent} JobEvent */
+
 /** One list's state and its moves; drawn by JobMonitor. */
 export class JobList {
   #workspaceId;
@@ -34,7 +38,11 @@ export class JobList {
 
   state = UNREAD;
 
-  constructor(workspaceId, filter, changed) {
+  constructor(
+    /** @type {string} */ workspaceId,
+    /** @type {Filter} */ filter,
+    /** @type {(state: any) => void} */ changed,
+  ) {
     this.#workspaceId = workspaceId;
     this.#filter = filter;
     this.#changed = changed;
@@ -56,7 +64,7 @@ export class JobList {
   }
 
   /** Which ids are on screen: those are read again when something happens to them. */
-  watchVisible(visible) {
+  watchVisible(/** @type {() => string[]} */ visible) {
     this.#visible = visible;
   }
 
@@ -101,8 +109,8 @@ export class JobList {
     await this.#catchUp();
   }
 
-  /** A server that was away is asked again, whether or not Realtime noticed. */
-  #retryLater(error) {
+  /** A server that was unavailable is asked again, whether or not Realtime noticed. */
+  #retryLater(/** @type {any} */ error) {
     if (isPassing(error))
       this.#later("retry", RETRY_MS, () => (this.#rows.size === 0 ? this.load() : this.refresh()));
   }
@@ -188,7 +196,7 @@ export class JobList {
   }
 
   /** Take rows that an action returned. */
-  put(row) {
+  put(/** @type {Row} */ row) {
     if (!this.#rows.has(row.id)) return;
     this.#rows.set(row.id, newest(this.#rows.get(row.id), row));
     this.#show();
@@ -199,7 +207,7 @@ export class JobList {
     return { workspace_id: this.#workspaceId, internal: false, ...this.#filter };
   }
 
-  #onEvent(event) {
+  #onEvent(/** @type {JobEvent} */ event) {
     if (this.state.isPaused) return this.#set({ missed: this.state.missed + 1 });
     const row = this.#rows.get(event.job_id);
     if (row) {
@@ -214,7 +222,7 @@ export class JobList {
     this.#recount();
   }
 
-  #mayBelong({ type, data }) {
+  #mayBelong(/** @type {{type: string, data: any}} */ { type, data }) {
     const { state, job_type: jobType } = this.#filter;
     if (state) return data.status === (statusOf(state) ?? "pending");
     if (type !== "job.created") return false;
@@ -268,7 +276,7 @@ export class JobList {
 
   #pending = new Map();
 
-  #later(name, wait, run) {
+  #later(/** @type {string} */ name, /** @type {number} */ wait, /** @type {() => void} */ run) {
     if (this.#pending.has(name) || this.#controller.signal.aborted) return;
     const timer = setTimeout(() => {
       this.#pending.delete(name);
@@ -279,17 +287,18 @@ export class JobList {
     this.#timers.add(timer);
   }
 
-  #set(changes) {
+  #set(/** @type {Record<string, any>} */ changes) {
     if (this.#controller.signal.aborted) return;
     this.state = { ...this.state, ...changes };
     this.#changed(this.state);
   }
 }
 
-const newest = (known, row) => (known && (known.last_seq ?? 0) > (row.last_seq ?? 0) ? known : row);
+const newest = (/** @type {Row | undefined} */ known, /** @type {Row} */ row) =>
+  known && (known.last_seq ?? 0) > (row.last_seq ?? 0) ? known : row;
 
 /** The list of a workspace under a filter; a new one when either changes. */
-export function useJobList(workspaceId, filter) {
+export function useJobList(/** @type {string} */ workspaceId, /** @type {Filter} */ filter) {
   const key = JSON.stringify([workspaceId, filter]);
   const [state, setState] = useState(null);
   const list = useRef(null);

@@ -5,7 +5,7 @@
  * own supabase-js client. A watch joins the private Realtime topic, reads what is in the database
  * after that, and merges both by `seq`. It reads again when it sees a gap, joins again after a
  * sleep, when the network or the page comes back, and after 30 s of silence; it pushes fresh
- * tokens to the socket; it polls when Realtime is away. `freshness` says which of these it does:
+ * tokens to the socket; it polls when Realtime is unavailable. `freshness` says which of these it does:
  * `live`, `catching-up`, `polling` or `offline`, and `live` only when it is.
  *
  * @example

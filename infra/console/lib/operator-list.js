@@ -33,7 +33,10 @@ export class OperatorList {
 
   state = UNREAD;
 
-  constructor(filter, changed) {
+  constructor(
+    /** @type {Record<string, any>} */ filter,
+    /** @type {(state: any) => void} */ changed,
+  ) {
     const { state, workspace_id: workspace, job_type: type, queue, search } = filter;
     const wanted = {
       workspace_id: workspace,
@@ -75,7 +78,10 @@ export class OperatorList {
       this.#cursor = page.next;
       const known = new Set(this.state.rows.map((row) => row.id));
       this.#set({
-        rows: [...this.state.rows, ...page.jobs.filter((row) => !known.has(row.id))],
+        rows: [
+          ...this.state.rows,
+          ...page.jobs.filter((/** @type {any} */ row) => !known.has(row.id)),
+        ],
         isAll: page.next === null,
       });
     });
@@ -106,7 +112,7 @@ export class OperatorList {
     this.refresh();
   }
 
-  put(row) {
+  put(/** @type {Record<string, any>} */ row) {
     this.#set({
       rows: this.state.rows.map((one) => (one.id === row.id ? { ...one, ...row } : one)),
     });
@@ -121,7 +127,7 @@ export class OperatorList {
     }
   }
 
-  async #read(run) {
+  async #read(/** @type {() => Promise<void>} */ run) {
     this.#loading = true;
     this.#set({ isLoadingMore: true });
     try {
@@ -139,7 +145,7 @@ export class OperatorList {
     }
   }
 
-  #set(changes) {
+  #set(/** @type {Record<string, any>} */ changes) {
     if (this.#controller.signal.aborted) return;
     this.state = { ...this.state, ...changes };
     this.#changed(this.state);

@@ -1,9 +1,12 @@
 // What to do about a job that does not run or that failed: one sentence, and where to do it. Pure.
 
-const at = (place) => (place ? ` at ${place}` : "");
+const at = (/** @type {string | null} */ place) => (place ? ` at ${place}` : "");
+
+/** @typedef {{href: string, label: string}} Link */
 
 /**
- * @param {{job: object, explained: object|null, place: string|null, failedChild: object|null, isManager: boolean}} known
+ * @param {{job: any, explained: {reason?: string} | null, place: string | null,
+ *   failedChild: {id: string, place: string | null} | null, isManager: boolean}} known
  *   `explained` as `explain_job` gives it; `place` is file:line of the failed attempt, where it is known.
  * @returns {{text: string, links: Array<{href: string, label: string}>}|null}
  */
@@ -34,7 +37,7 @@ export function remedyOf({ job, explained, place, failedChild, isManager }) {
     (job.lost_attempts > 0 && isEnded && !errorType)
   ) {
     return {
-      text: "Its worker stopped answering: out of memory, killed by a deploy, or its loop was blocked for longer than the lease. Look at that worker's log at the end of the attempt; blocking calls belong into a thread.",
+      text: "Its worker stopped answering: out of memory, killed by a deploy, or its loop was blocked for longer than the lease. Look at that worker's log at the end of the attempt; blocking calls belong in a thread.",
       links: [typeLink],
     };
   }
@@ -51,7 +54,7 @@ export function remedyOf({ job, explained, place, failedChild, isManager }) {
           links: [],
         }
       : {
-          text: `A service that it calls${at(place)} did not answer. It is tried again by itself; "Run now" tries at once.`,
+          text: `A service that it calls${at(place)} did not answer. It is retried automatically; "Run now" retries at once.`,
           links: [],
         };
   }
@@ -66,8 +69,8 @@ export function remedyOf({ job, explained, place, failedChild, isManager }) {
       }
     : {
         text: place
-          ? `It is tried again by itself; a correction of ${place} that is deployed before then counts.`
-          : "It is tried again by itself.",
+          ? `It is retried automatically; a correction of ${place} deployed before then applies.`
+          : "It is retried automatically.",
         links: [],
       };
 }
@@ -75,17 +78,20 @@ export function remedyOf({ job, explained, place, failedChild, isManager }) {
 const FOREIGN =
   /(^|\.)(Connect(Error|Timeout|ion\w*Error)|ReadTimeout|ReadError|PoolTimeout|RemoteProtocolError|HTTPStatusError|TimeoutException|ServiceUnavailable|Unavailable|gaierror)$/;
 
-const isForeign = (errorType) => FOREIGN.test(errorType);
+const isForeign = (/** @type {string} */ errorType) => FOREIGN.test(errorType);
 
 /** What keeps a job that is due, or that runs, from getting on. */
-function stoppedBy(reason, { job, isManager, typeLink }) {
+function stoppedBy(
+  /** @type {string | undefined} */ reason,
+  /** @type {{job: any, isManager: boolean, typeLink: Link}} */ { job, isManager, typeLink },
+) {
   const operations = { href: "/operations", label: "Operations" };
   const limits = { href: "/limits", label: "Limits" };
   switch (reason) {
     case "workspace_paused":
       return {
         text: isManager
-          ? "Resume the workspace when its reason is gone."
+          ? "Resume the workspace once the reason no longer applies."
           : "A manager resumes the workspace.",
         links: [operations],
       };
@@ -106,17 +112,17 @@ function stoppedBy(reason, { job, isManager, typeLink }) {
       return { text: "It is paused for everyone: an operator resumes it.", links: [typeLink] };
     case "no_worker":
       return {
-        text: "Start a worker, or look why none runs: the schedule that starts it, its log, its keys. `minutehand doctor` looks at each.",
+        text: "Start a worker, or find out why none runs: the schedule that starts it, its log, its keys. `minutehand doctor` checks each.",
         links: [typeLink],
       };
     case "no_processor":
       return {
-        text: "Deploy a worker that has this type's processor, and look whether the name is spelled as there.",
+        text: "Deploy a worker that has this type's processor, and check that the name is spelled the same.",
         links: [typeLink],
       };
     case "rate_limited":
       return {
-        text: "It starts by itself when the limit allows. Raise the type's rate limit if the service behind it takes more.",
+        text: "It starts as soon as the limit allows. Raise the type's rate limit if the service behind it takes more.",
         links: [typeLink],
       };
     case "key_limit":
@@ -134,7 +140,7 @@ function stoppedBy(reason, { job, isManager, typeLink }) {
     case "lease_expired":
     case "lease_lapsed":
       return {
-        text: "The next look at expired leases, within seconds, gives it to another worker.",
+        text: "The next check for expired leases, within seconds, gives it to another worker.",
         links: [],
       };
     default:
@@ -142,13 +148,17 @@ function stoppedBy(reason, { job, isManager, typeLink }) {
   }
 }
 
-/** The fields that a refusal names, whichever of its forms it has. */
-function fieldsIn(detail) {
+/** The fields that a refusal names, in any of its forms. */
+function fieldsIn(/** @type {any} */ detail) {
   if (typeof detail === "string") return detail;
   const found = [detail]
     .flat()
     .flatMap(
-      (one) => one?.field ?? one?.fields ?? one?.problems?.map((problem) => problem.field) ?? [],
+      (one) =>
+        one?.field ??
+        one?.fields ??
+        one?.problems?.map((/** @type {any} */ problem) => problem.field) ??
+        [],
     );
   return found
     .flat()
@@ -158,7 +168,7 @@ function fieldsIn(detail) {
 }
 
 /** What to do about a refusal at enqueue, by its code; null where the message says it all. */
-export function remedyOfRefusal(error) {
+export function remedyOfRefusal(/** @type {any} */ error) {
   switch (error?.code) {
     case "quota_exceeded":
       return {

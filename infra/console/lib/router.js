@@ -11,7 +11,7 @@ const here = () => ({
 export const place = createStore(here());
 
 /** Go to an address of the console. */
-export function navigate(address, { replace = false } = {}) {
+export function navigate(/** @type {string} */ address, { replace = false } = {}) {
   const target = new URL(address, location.href);
   if (target.href === location.href) return;
   history[replace ? "replaceState" : "pushState"](null, "", target);
@@ -19,7 +19,7 @@ export function navigate(address, { replace = false } = {}) {
 }
 
 /** Change some query parameters of the present address; empty values disappear. */
-export function setQuery(changes, { replace = true } = {}) {
+export function setQuery(/** @type {Record<string, any>} */ changes, { replace = true } = {}) {
   const target = new URL(location.href);
   for (const [name, value] of Object.entries(changes)) {
     if (value === null || value === undefined || value === "" || value === false)
@@ -38,11 +38,12 @@ export const useQuery = () => useStore(place).query;
  * @param {Array<{path: string}>} routes Patterns such as `/jobs/:id`.
  * @returns {{route: object, params: object} | null}
  */
-export function match(routes, path) {
+export function match(routes, /** @type {string} */ path) {
   const parts = path.split("/");
   for (const route of routes) {
     const wanted = route.path.split("/");
     if (wanted.length !== parts.length) continue;
+    /** @type {Record<string, string>} */
     const params = {};
     const fits = wanted.every((want, index) => {
       if (!want.startsWith(":")) return want === parts[index];
@@ -54,11 +55,11 @@ export function match(routes, path) {
   return null;
 }
 
-function safeDecode(text) {
+function safeDecode(/** @type {string} */ text) {
   try {
     return decodeURIComponent(text);
   } catch {
-    return text; // a stray % in an address is no reason to fail
+    return text; // a stray % in an address must not fail
   }
 }
 

@@ -1,7 +1,7 @@
 // Written by `python -m infra.release.console_types` from the OpenAPI document; do not edit.
 // This file has no counterpart at run time.
 
-/** What a processor takes and returns is its own. */
+/** Any JSON, such as a payload or a result. */
 export type Json = any;
 
 /** The names in braces of a route. */
@@ -25,7 +25,7 @@ export interface Routes {
   search?: string | null;
   id_prefix?: string | null;
   cursor?: string | null;
-  /** Another order than the age of jobs. */
+  /** Sort key; by age if omitted. */
   sort?: "created_at" | "started_at" | "finished_at" | "next_run_at" | "queue_ms" | "run_ms" | "total_ms" | "priority" | "attempts" | null;
   order?: "asc" | "desc";
   /** With `sort`. */
@@ -46,7 +46,7 @@ export interface Routes {
   worker_id?: string | null;
   /** Of the code that ran it. */
   version?: string | null;
-  /** False leaves out types that the platform enqueues. */
+  /** False omits types that only the platform enqueues. */
   internal?: boolean | null;
 }; body: undefined; answer: JobPage };
   "POST /api/jobs": { query: undefined; body: CreateJob; answer: EnqueuedJob };
@@ -119,12 +119,12 @@ export interface Routes {
 }; body: undefined; answer: FeedPage };
   "GET /api/status": { query: {
   workspace_id?: string | null;
-  /** How far back. */
+  /** Window, in minutes. */
   minutes?: number;
 }; body: undefined; answer: QueueStats };
   "GET /api/types": { query: {
   workspace_id?: string;
-  /** The platform's own as well. */
+  /** Include the platform's own types. */
   internal?: boolean;
 }; body: undefined; answer: JobTypes };
   "GET /api/types/{job_type}": { query: {
@@ -196,9 +196,9 @@ export type Alert = {
 
 export type AlertBody = {
   metric: AlertMetric;
-  /** Reached by this value, or above. */
+  /** Fires at this value or above. */
   threshold: number;
-  /** How far back is counted. */
+  /** Window that is counted. */
   minutes?: number;
   job_type?: string | null;
   /** Members of the workspace. */
@@ -342,7 +342,7 @@ export type EnqueuedJob = {
   running_since: string | null;
   worker_id: string | null;
   times: Times | null;
-  /** No worker that runs now serves its type; else null. */
+  /** Set when no running worker serves its type; else null. */
   warning: string | null;
 };
 

@@ -1,6 +1,7 @@
-// Whose jobs are looked at: a workspace, or for people on call all of them.
+// Whose jobs are shown: a workspace's, or for people on call all.
 
-/** The id that stands for all workspaces; no workspace has it. */
+/** The id that means all workspaces; no workspace has it. */
 export const ALL = "all";
 
-export const isAll = (workspace) => workspace?.id === ALL;
+export const isAll = (/** @type {{id: string} | null | undefined} */ workspace) =>
+  workspace?.id === ALL;

@@ -1,6 +1,6 @@
 // Numbers over time, as queue_series gives them, made ready for charts. Pure.
 
-/** The ranges that can be looked at: minutes by the word in the address. */
+/** The ranges that can be chosen: minutes by the word in the address. */
 export const RANGES = {
   "15m": [15, "15 minutes"],
   "1h": [60, "hour"],
@@ -12,21 +12,27 @@ export const RANGES = {
 
 const COUNTS = ["enqueued", "completed", "failed", "cancelled", "retried", "lost", "redriven"];
 
+/** @typedef {Record<string, any> & {at: string, job_type: string}} Point A row of `queue_series`. */
+/** @typedef {Record<string, number[]>} Lines Values per point, by the name of a count. */
+
 /**
  * One value a point and line; points without jobs are zeros, or gaps where a time or a share is not known.
  *
- * @param {{now: string, since: string, step_seconds: number, live: number, points: object[]}} series
- * @returns {{at: number[], totals: object, sums: object, depth: number[], types: Map<string, object>}} `at` in seconds;
+ * @param {{now: string, since: string, step_seconds: number, live: number, points: Point[]}} series
+ * @returns {{at: number[], totals: Lines, sums: Record<string, number>, depth: number[], types: Map<string, Lines>}} `at` in seconds;
  *   `totals` counts per point over all types, `sums` over all points; `depth` is how many jobs had not ended.
  */
 export function fold({ now, since, step_seconds: step, live, points }) {
   const from = Date.parse(since) / 1000;
+  /** @type {number[]} */
   const at = [];
   for (let time = from; time <= Date.parse(now) / 1000 && at.length < 500; time += step)
     at.push(time);
   const zeros = () => at.map(() => 0);
+  /** @type {Lines} */
   const totals = Object.fromEntries(COUNTS.map((name) => [name, zeros()]));
   const sums = Object.fromEntries(COUNTS.map((name) => [name, 0]));
+  /** @type {Map<string, any>} */
   const types = new Map();
   for (const point of points) {
     const index = Math.round((Date.parse(point.at) / 1000 - from) / step);
@@ -62,12 +68,12 @@ export function fold({ now, since, step_seconds: step, live, points }) {
 }
 
 /** The share of jobs that completed, of those that ended well or badly; NaN where none did. */
-export const success = ({ completed, failed }) =>
+export const success = (/** @type {Record<string, number>} */ { completed, failed }) =>
   completed + failed > 0 ? completed / (completed + failed) : Number.NaN;
 
 /** Of all types those with the most jobs, in order of their names, so that a colour stays with its type. */
-export function busiest(types, most = 8) {
-  const sum = ({ completed, failed, enqueued }) =>
+export function busiest(/** @type {Map<string, Lines>} */ types, most = 8) {
+  const sum = (/** @type {Lines} */ { completed, failed, enqueued }) =>
     [completed, failed, enqueued].flat().reduce((all, one) => all + one, 0);
   return [...types]
     .sort(([, a], [, b]) => sum(b) - sum(a))

@@ -14,12 +14,19 @@ export const STATES = {
 /** The states in the order of a job's life. */
 export const NAMES = Object.keys(STATES);
 
+/** @typedef {{word: string, tone: string, mark: string}} State */
+/**
+ * @typedef {{status: string, attempts?: number, next_retry_at?: string | null, scheduled_for?: string | null,
+ *   waiting_for?: any, next_run_at?: string | null}} JobTimes What a job's state is derived from.
+ */
+
 /** What a status means as long as nothing more is known of the job. */
+/** @type {Record<string, string>} */
 const OF_STATUS = { pending: "queued", processing: "running", waiting: "suspended" };
 
 /** The status that is a state, whole; null for a part of `pending`. */
-export const statusOf = (state) =>
-  ({
+export const statusOf = (/** @type {string} */ state) =>
+  /** @type {Record<string, string>} */ ({
     running: "processing",
     suspended: "waiting",
     completed: "completed",
@@ -29,17 +36,17 @@ export const statusOf = (state) =>
 
 /** The state people look for, as queue.state_of derives it. Pure. */
 export function stateOfJob(
-  { status, attempts, next_retry_at: retryAt, scheduled_for: scheduledFor },
+  /** @type {JobTimes} */ { status, attempts, next_retry_at: retryAt, scheduled_for: scheduledFor },
   now = Date.now(),
 ) {
   if (status !== "pending") return OF_STATUS[status] ?? status;
   const due = retryAt ?? scheduledFor;
   if (!due || Date.parse(due) <= now) return "queued";
-  return retryAt && attempts > 0 ? "retrying" : "scheduled";
+  return retryAt && (attempts ?? 0) > 0 ? "retrying" : "scheduled";
 }
 
 /** When a job runs next, as far as it is known: an instant, or null. Pure. */
-export const nextRunOf = (job) =>
+export const nextRunOf = (/** @type {JobTimes} */ job) =>
   job.status === "pending"
     ? (job.next_retry_at ?? job.scheduled_for ?? null)
     : job.status === "waiting"
@@ -59,7 +66,11 @@ export const ATTEMPT_OUTCOMES = {
 };
 
 export const FRESHNESS = {
-  live: { word: "Live", tone: "completed", hint: "Joined, and everything up to now was read." },
+  live: {
+    word: "Live",
+    tone: "completed",
+    hint: "Subscribed, and everything up to now has been read.",
+  },
   "catching-up": {
     word: "Catching up",
     tone: "pending",
@@ -68,18 +79,18 @@ export const FRESHNESS = {
   polling: {
     word: "Polling",
     tone: "waiting",
-    hint: "Realtime is away; reading every few seconds instead.",
+    hint: "Realtime is unavailable; reading every few seconds instead.",
   },
   offline: {
     word: "Offline",
     tone: "failed",
-    hint: "The server cannot be reached; shown is what was known.",
+    hint: "The server cannot be reached; the last known state is shown.",
   },
 };
 
 /** A state, or the one that a status means: word, tone and mark. */
-export const stateOf = (status) =>
-  STATES[OF_STATUS[status] ?? status] ?? {
+export const stateOf = (/** @type {string} */ status) =>
+  /** @type {Record<string, State>} */ (STATES)[OF_STATUS[status] ?? status] ?? {
     word: String(status ?? "unknown"),
     tone: "pending",
     mark: "ring",

@@ -23,7 +23,7 @@ export async function readSteps(readPage, count) {
 }
 
 /** A page may end amid the children of a step, which the next one continues under the same name. */
-function joined(pages) {
+function joined(/** @type {{steps: any[]}[]} */ pages) {
   const steps = new Map();
   for (const step of pages.flatMap((page) => page.steps)) {
     const before = steps.get(step.name);
@@ -39,4 +39,4 @@ function joined(pages) {
   );
 }
 
-const childrenOf = (step) => step.result?.children ?? [];
+const childrenOf = (/** @type {{result?: any}} */ step) => step.result?.children ?? [];

@@ -1,4 +1,4 @@
-// A value that views share and are told about.
+// A value that views share and subscribe to.
 
 import { useEffect, useLayoutEffect, useRef, useState } from "./ui.js";
 
@@ -67,7 +67,7 @@ const RETRY_MS = 5000;
 const NOTHING_READ = { value: undefined, error: null, isLoading: true };
 
 /**
- * Whether repeating may help: the server was away, or failed; a refusal stays one.
+ * Whether repeating may help: the server was unavailable, or failed; a refusal stays one.
  *
  * @param {any} error
  */
@@ -77,7 +77,7 @@ export const isPassing = (error) => error?.status === 0 || error?.status >= 500;
  * What an asynchronous read gives, in the states every view has: loading, failed, loaded, and
  * stale (`isStale`: an older value is shown because reading the newer one failed).
  *
- * A server that was away is asked again by itself.
+ * A server that was unavailable is asked again by itself.
  *
  * @template T
  * @param {(signal: AbortSignal) => Promise<T>} read

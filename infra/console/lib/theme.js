@@ -9,7 +9,7 @@ const kept = localStorage.getItem(KEY) ?? "";
 
 export const theme = createStore(THEMES.includes(kept) ? kept : "system");
 
-function apply(name) {
+function apply(/** @type {string} */ name) {
   if (name === "system") delete document.documentElement.dataset.theme;
   else document.documentElement.dataset.theme = name;
 }

@@ -19,7 +19,7 @@ export const {
 } = preactHooks;
 export const hooks = preactHooks;
 /** @type {(strings: TemplateStringsArray, ...values: any[]) => import("preact").VNode} */
-export const html = htm.bind(/** @type {any} */ (h));
+export const html = /** @type {any} */ (htm.bind(/** @type {any} */ (h)));
 
 /** A class list from strings and falsy values. */
-export const classes = (...names) => names.filter(Boolean).join(" ");
+export const classes = (/** @type {any[]} */ ...names) => names.filter(Boolean).join(" ");

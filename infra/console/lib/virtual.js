@@ -26,7 +26,7 @@ export function rowsInView({ count, rowHeight, top, height }) {
 export function useVirtual({ count, rowHeight }) {
   const box = useRef(null);
   const [element, setElement] = useState(null);
-  const ref = useCallback((found) => {
+  const ref = useCallback((/** @type {any} */ found) => {
     box.current = found;
     setElement(found);
   }, []);

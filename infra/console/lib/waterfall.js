@@ -2,6 +2,12 @@
 
 import { ATTEMPT_OUTCOMES, stateOf } from "./states.js";
 
+/** @import { JobTrace, TracedAttempt, TracedJob, TracedStep } from "./routes.js" */
+/** @typedef {{from: number, to: number}} Extent Milliseconds since 1970. */
+/** @typedef {Extent & {kind: string, attempt?: TracedAttempt}} Span */
+/** @typedef {{word: string, tone: string}} Label */
+
+/** @type {Record<string, Label>} */
 export const KINDS = {
   step: { word: "Step", tone: "processing" },
   sleep: { word: "Sleep", tone: "waiting" },
@@ -11,17 +17,18 @@ export const KINDS = {
   after: { word: "Other jobs", tone: "waiting" },
 };
 
-const at = (iso) => (iso ? Date.parse(iso) : Number.NaN);
+const at = (/** @type {string | null | undefined} */ iso) => (iso ? Date.parse(iso) : Number.NaN);
 
 /**
  * @typedef {{key: string, kind: "job"|"attempt"|"step"|"wait", level: number, name: string, word: string, tone: string,
- *   from: number, to: number, isRunning: boolean, isCritical: boolean, jobId: string, bars: object[], isOpen: boolean,
+ *   from: number, to: number, isRunning: boolean, isCritical: boolean, jobId: string, bars: Span[], isOpen: boolean,
  *   hasMore: boolean, error: string|null, until: number}} Row
  */
 
 /** The spans of one job in time: queued, each attempt, each wait and each pause between attempts. */
-export function spansOf(job, now) {
+export function spansOf(/** @type {TracedJob} */ job, /** @type {number} */ now) {
   const end = job.finished_at ? at(job.finished_at) : now;
+  /** @type {Span[]} */
   const spans = [];
   let before = at(job.created_at);
   let reason = "queued";
@@ -44,7 +51,8 @@ export function spansOf(job, now) {
 }
 
 /** Milliseconds by what they went into: `{queued, run, wait, backoff, total, runs}`. */
-export function sumsOf(job, now) {
+export function sumsOf(/** @type {TracedJob} */ job, /** @type {number} */ now) {
+  /** @type {Record<string, number>} */
   const sums = { queued: 0, run: 0, wait: 0, backoff: 0, total: 0, runs: job.attempts.length };
   for (const span of spansOf(job, now)) {
     sums[span.kind] += span.to - span.from;
@@ -54,10 +62,13 @@ export function sumsOf(job, now) {
 }
 
 /** What of a job's time nothing else overlapped: the keys of rows that, were they shorter, would end it earlier. */
-export function criticalPath(trace, now) {
+export function criticalPath(
+  /** @type {Pick<JobTrace, "jobs">} */ trace,
+  /** @type {number} */ now,
+) {
   const keys = new Set();
   const childrenOf = groupByParent(trace.jobs);
-  const walk = (job) => {
+  const walk = (/** @type {TracedJob} */ job) => {
     if (keys.has(job.id)) return;
     keys.add(job.id);
     for (const attempt of job.attempts) keys.add(`${job.id}/${attempt.fence}`);
@@ -87,7 +98,8 @@ export function criticalPath(trace, now) {
   return keys;
 }
 
-function groupByParent(jobs) {
+function groupByParent(/** @type {TracedJob[]} */ jobs) {
+  /** @type {Map<string, TracedJob[]>} */
   const groups = new Map();
   for (const job of jobs)
     if (job.parent_id) groups.set(job.parent_id, [...(groups.get(job.parent_id) ?? []), job]);
@@ -99,7 +111,7 @@ const MOST_OPEN = 40;
 /**
  * The rows of a trace, parents before what is in them, in order of time.
  *
- * @param {{jobs: object[]}} trace As `job_trace` gives it.
+ * @param {Pick<JobTrace, "jobs">} trace As `job_trace` gives it.
  * @param {{now: number, closed?: Set<string>, opened?: Set<string>}} options `closed` and `opened` are keys that a
  *   person has folded or unfolded; a job of many children begins folded below the first level.
  * @returns {Row[]}
@@ -107,13 +119,17 @@ const MOST_OPEN = 40;
 export function rowsOf(trace, { now, closed = new Set(), opened = new Set() }) {
   const childrenOf = groupByParent(trace.jobs);
   const critical = criticalPath(trace, now);
+  /** @type {Row[]} */
   const rows = [];
   const many = trace.jobs.length > MOST_OPEN;
-  const add = (job, level) => {
+  const add = (/** @type {TracedJob} */ job, /** @type {number} */ level) => {
     const spans = spansOf(job, now);
     const parts = [
       ...partsOf(job, now, level + 1, critical),
-      ...(childrenOf.get(job.id) ?? []).map((child) => ({ from: at(child.created_at), child })),
+      ...(childrenOf.get(job.id) ?? []).map((child) => ({
+        from: at(child.created_at),
+        child,
+      })),
     ];
     const isOpen = opened.has(job.id) || (!closed.has(job.id) && (level === 0 || !many));
     const { word, tone } = stateOf(job.status);
@@ -138,7 +154,7 @@ export function rowsOf(trace, { now, closed = new Set(), opened = new Set() }) {
     if (!isOpen) return;
     parts.sort((a, b) => a.from - b.from);
     for (const part of parts) {
-      if (part.child) add(part.child, level + 1);
+      if ("child" in part) add(part.child, level + 1);
       else rows.push(part);
     }
   };
@@ -147,13 +163,20 @@ export function rowsOf(trace, { now, closed = new Set(), opened = new Set() }) {
 }
 
 /** Attempts, where there was more than one or one that failed, and the steps and waits in them. */
-function partsOf(job, now, level, critical) {
+function partsOf(
+  /** @type {TracedJob} */ job,
+  /** @type {number} */ now,
+  /** @type {number} */ level,
+  /** @type {Set<string>} */ critical,
+) {
   const parts = [];
-  // a run that ended in a wait is no attempt of its own: the next one continues with it
+  // a run that ended in a wait is not an attempt of its own: the next one continues with it
   const attempts = job.attempts.filter((attempt) => attempt.outcome !== "waiting");
   if (attempts.length > 1 || attempts.some((attempt) => attempt.error_message)) {
     for (const attempt of attempts) {
-      const { word, tone } = ATTEMPT_OUTCOMES[attempt.outcome] ?? {
+      const { word, tone } = /** @type {Record<string, Label>} */ (ATTEMPT_OUTCOMES)[
+        attempt.outcome ?? ""
+      ] ?? {
         word: "Running",
         tone: "processing",
       };
@@ -201,6 +224,16 @@ function partsOf(job, now, level, critical) {
   return parts;
 }
 
+/**
+ * @param {string} key
+ * @param {"attempt" | "step" | "wait"} kind
+ * @param {number} level
+ * @param {string} name
+ * @param {Label} label
+ * @param {Extent & {isRunning: boolean, job: TracedJob, critical: Set<string>, error?: string | null,
+ *   until?: number}} facts
+ * @returns {Row}
+ */
 function leaf(
   key,
   kind,
@@ -230,7 +263,7 @@ function leaf(
 }
 
 /** From when to when everything lies. */
-export function extentOf(rows) {
+export function extentOf(/** @type {Extent[]} */ rows) {
   const from = Math.min(...rows.map((row) => row.from));
   const to = Math.max(...rows.map((row) => row.to));
   return { from, to: Math.max(to, from + 100) };
@@ -243,7 +276,11 @@ const STEPS = [
 const LONGEST_STEP = 6048e5;
 
 /** Offsets in milliseconds from `origin` at which the axis has a line: at most `most`, at round numbers. */
-export function ticksOf({ from, to }, origin, most = 8) {
+export function ticksOf(
+  /** @type {Extent} */ { from, to },
+  /** @type {number} */ origin,
+  most = 8,
+) {
   const step =
     STEPS.find((one) => (to - from) / one <= most) ??
     LONGEST_STEP * Math.ceil((to - from) / LONGEST_STEP / most);
@@ -254,25 +291,34 @@ export function ticksOf({ from, to }, origin, most = 8) {
 }
 
 /** A window into the whole: zoomed around `centre` (0 to 1 of the window), or moved, and kept inside. */
-export function zoomed(view, whole, factor, centre = 0.5) {
+export function zoomed(
+  /** @type {Extent} */ view,
+  /** @type {Extent} */ whole,
+  /** @type {number} */ factor,
+  centre = 0.5,
+) {
   const size = Math.min(whole.to - whole.from, Math.max(5, (view.to - view.from) * factor));
   const middle = view.from + (view.to - view.from) * centre;
   return inside({ from: middle - size * centre, to: middle + size * (1 - centre) }, whole);
 }
 
-export function moved(view, whole, share) {
+export function moved(
+  /** @type {Extent} */ view,
+  /** @type {Extent} */ whole,
+  /** @type {number} */ share,
+) {
   const by = (view.to - view.from) * share;
   return inside({ from: view.from + by, to: view.to + by }, whole);
 }
 
-function inside(view, whole) {
+function inside(/** @type {Extent} */ view, /** @type {Extent} */ whole) {
   const size = view.to - view.from;
   const from = Math.max(whole.from, Math.min(view.from, whole.to - size));
   return { from, to: Math.min(whole.to, from + size) };
 }
 
 /** Where a span lies in the window, in percent, cut at its edges; null outside of it. */
-export function placeOf({ from, to }, view) {
+export function placeOf(/** @type {Extent} */ { from, to }, /** @type {Extent} */ view) {
   const size = view.to - view.from;
   const left = (Math.max(from, view.from) - view.from) / size;
   const right = (Math.min(to, view.to) - view.from) / size;

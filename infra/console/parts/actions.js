@@ -6,7 +6,7 @@ import { Tag } from "./badge.js";
 import { When } from "./when.js";
 
 const DID = {
-  list: "looked at",
+  list: "viewed",
   open: "opened",
   close: "closed",
   cancel: "cancelled",

@@ -3,15 +3,15 @@
 import { shortId } from "../lib/format.js";
 import { html } from "../lib/ui.js";
 import { Icon } from "./icons.js";
-import { tell, tellFailure } from "./toasts.js";
+import { notify, notifyFailure } from "./toasts.js";
 
 /** Put text on the clipboard and say so. */
 export async function copy(text, what = "Copied") {
   try {
     await navigator.clipboard.writeText(text);
-    tell(what);
+    notify(what);
   } catch (error) {
-    tellFailure("Not copied", error);
+    notifyFailure("Not copied", error);
   }
 }
 

@@ -6,7 +6,7 @@ import { useRead } from "../lib/store.js";
 import { html } from "../lib/ui.js";
 import { ActionButton, confirm } from "./dialog.js";
 import { Empty, Failed, Loading } from "./states-of-view.js";
-import { tell, tellFailure } from "./toasts.js";
+import { notify, notifyFailure } from "./toasts.js";
 import { When } from "./when.js";
 
 /** @param {{workspaceId: string}} props */
@@ -44,9 +44,9 @@ export function DeadLetters({ workspaceId }) {
         count += result.count;
         cursor = result.next;
       } while (cursor);
-      tell(`Redriven ${counted(count, "job")}`);
+      notify(`Redriven ${counted(count, "job")}`);
     } catch (error) {
-      tellFailure("Not redriven", error);
+      notifyFailure("Not redriven", error);
     }
     letters.refresh();
   };

@@ -57,7 +57,7 @@ export function Confirmations() {
   return html`<${Dialog} title=${asked.title} onClose=${() => asked.answer(false)}>
     <p>${asked.text}</p>
     <div class="actions">
-      <button type="button" onClick=${() => asked.answer(false)}>Keep as it is</button>
+      <button type="button" onClick=${() => asked.answer(false)}>Keep it</button>
       <button type="button" class=${asked.danger ? "danger" : "primary"} autofocus onClick=${() => asked.answer(true)}>${asked.action}</button>
     </div>
   <//>`;

@@ -8,7 +8,7 @@ import { draftOf, fieldsOf, payloadOf } from "../lib/schema-form.js";
 import { useRead } from "../lib/store.js";
 import { html, useEffect, useId, useState } from "../lib/ui.js";
 import { Dialog } from "./dialog.js";
-import { tell } from "./toasts.js";
+import { notify } from "./toasts.js";
 
 const COPIED = [
   "queue",
@@ -55,7 +55,7 @@ export function EnqueueDialog({ workspaceId, like, type: given, onClose }) {
     if (fields) setDraft(draftOf(fields, like?.job_type === chosen ? like.payload : {}));
   }, [one.value]);
   const toText = () => {
-    setText(pretty(payloadOf(fields, draft ?? {}).payload));
+    setText(pretty(payloadOf(fields ?? [], draft ?? {}).payload));
     setAsText(true);
   };
   const submit = async (event) => {
@@ -63,10 +63,10 @@ export function EnqueueDialog({ workspaceId, like, type: given, onClose }) {
     setRemedy(null);
     let payload;
     if (isForm) {
-      const made = payloadOf(fields, draft ?? {});
+      const made = payloadOf(fields ?? [], draft ?? {});
       setProblems(made.problems);
       if (Object.keys(made.problems).length > 0)
-        return setProblem("Some fields need another value.");
+        return setProblem("Some fields have a value that is not valid.");
       payload = made.payload;
     } else {
       try {
@@ -89,7 +89,7 @@ export function EnqueueDialog({ workspaceId, like, type: given, onClose }) {
         ...(like && ofLike(like)),
         ...(words.length > 0 && { tags: words }),
       });
-      if (job.warning) tell(job.warning);
+      if (job.warning) notify(job.warning);
       onClose();
       navigate(`/jobs/${job.id}`);
     } catch (error) {
@@ -132,7 +132,7 @@ function Field({ field, value, problem, onChange }) {
   };
   const input =
     kind === "choice" || kind === "flag"
-      ? html`<select value=${value} ...${common} onChange=${(event) => onChange(event.target.value)}><option value="">${isRequired ? "choose" : "leave out"}</option>${(kind === "flag" ? ["true", "false"] : choices).map((one) => html`<option value=${String(one)} key=${String(one)} selected=${String(one) === value}>${kind === "flag" ? (one === "true" ? "yes" : "no") : String(one)}</option>`)}</select>`
+      ? html`<select value=${value} ...${common} onChange=${(event) => onChange(event.target.value)}><option value="">${isRequired ? "choose" : "omit"}</option>${(kind === "flag" ? ["true", "false"] : choices).map((one) => html`<option value=${String(one)} key=${String(one)} selected=${String(one) === value}>${kind === "flag" ? (one === "true" ? "yes" : "no") : String(one)}</option>`)}</select>`
       : kind === "long" || kind === "json"
         ? html`<textarea rows=${kind === "json" ? 3 : 4} class=${kind === "json" ? "mono" : ""} value=${value} ...${common}></textarea>`
         : html`<input type=${kind === "number" ? "number" : "text"} step=${schema.type === "integer" ? "1" : "any"} autocomplete="off" value=${value} ...${common} />`;

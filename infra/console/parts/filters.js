@@ -4,7 +4,7 @@ import { place, setQuery } from "../lib/router.js";
 import { createStore, useStore } from "../lib/store.js";
 import { html, useState } from "../lib/ui.js";
 import { Dialog } from "./dialog.js";
-import { tell } from "./toasts.js";
+import { notify } from "./toasts.js";
 
 /** Ranges of creation by the word in the address. */
 export const SINCE = {
@@ -28,7 +28,7 @@ const BUILT_IN = [
   ["Failed in the last day", "state=failed&since=24h"],
   ["Ran longer than a minute", "min_run_ms=60000&sort=run_ms&order=desc"],
   ["Runs next", "sort=next_run_at&order=asc"],
-  ["Being tried again", "state=retrying&sort=next_run_at&order=asc"],
+  ["Retrying", "state=retrying&sort=next_run_at&order=asc"],
 ];
 
 const read = () => {
@@ -92,7 +92,7 @@ function FilterDialog({ filter, onFilter, onClose }) {
       ...kept.filter(([known]) => known !== name.trim()),
       [name.trim(), place.get().query.toString()],
     ]);
-    tell(`The view ${name.trim()} is kept in this browser; its address can be shared`);
+    notify(`The view ${name.trim()} is kept in this browser; its address can be shared`);
     setName("");
   };
   return html`<${Dialog} title="Filters" onClose=${onClose} wide>

@@ -6,7 +6,7 @@ import { useVirtual } from "../lib/virtual.js";
 import { download } from "./copy.js";
 import { ActionButton } from "./dialog.js";
 import { Empty } from "./states-of-view.js";
-import { tellFailure } from "./toasts.js";
+import { notifyFailure } from "./toasts.js";
 
 const ROW = 24;
 const LEVELS = ["debug", "info", "warning", "error"];
@@ -81,7 +81,7 @@ export function JobLog({
     try {
       download(`${name}.log`, `${(await all()).map(asText).join("\n")}\n`);
     } catch (error) {
-      tellFailure("Not downloaded", error);
+      notifyFailure("Not downloaded", error);
     }
   };
   const chosen = open === null ? null : shown.find((line) => line.key === open);

@@ -25,7 +25,7 @@ import { beginOf, Filters, SINCE } from "./filters.js";
 import { Icon } from "./icons.js";
 import { JobProgress } from "./job-progress.js";
 import { Empty, Failed, Loading, Stale } from "./states-of-view.js";
-import { tell, tellFailure } from "./toasts.js";
+import { notify, notifyFailure } from "./toasts.js";
 import { Took, When } from "./when.js";
 
 /** @type {Array<[name: string, word: string, say?: (value: string) => string]>} */
@@ -320,10 +320,10 @@ function Selection({ picked, total, filter, workspaceId, list, clear }) {
   const act = async ({ title, text, action, danger = false, run, done }) => {
     if (!(await confirm({ title, text, action, danger }))) return;
     try {
-      tell(done(await run()));
+      notify(done(await run()));
       clear();
     } catch (error) {
-      tellFailure(action, error);
+      notifyFailure(action, error);
     }
     list.current.refresh();
   };

@@ -6,7 +6,7 @@ import { html, useState } from "../lib/ui.js";
 import { Tag } from "./badge.js";
 import { ActionButton, confirm, Dialog } from "./dialog.js";
 import { Failed, Loading } from "./states-of-view.js";
-import { actionsOn, tell } from "./toasts.js";
+import { actionsOn, notify } from "./toasts.js";
 import { When } from "./when.js";
 
 const ROLES = { manager: "Manager", member: "Member" };
@@ -103,7 +103,7 @@ function Invite({ workspace, onClose }) {
     try {
       const made = await operations.setMember(workspace.id, email.trim(), role);
       if (made.state === "invited") return setInvited(made);
-      tell(`${made.email} is a ${made.role} of ${workspace.name}`);
+      notify(`${made.email} is a ${made.role} of ${workspace.name}`);
       onClose(true);
     } catch (error) {
       setProblem(error);

@@ -4,7 +4,7 @@ import { jobs } from "../api.js";
 import { pretty } from "../lib/format.js";
 import { html, useState } from "../lib/ui.js";
 import { ActionButton } from "./dialog.js";
-import { tell, tellFailure } from "./toasts.js";
+import { notify, notifyFailure } from "./toasts.js";
 import { When } from "./when.js";
 
 const label = (option) =>
@@ -22,10 +22,10 @@ export function Question({ jobId, wait, onAnswered }) {
     setBusy(true);
     try {
       await jobs.answer(jobId, answer);
-      tell("Answered: the job continues");
+      notify("Answered: the job continues");
       onAnswered();
     } catch (error) {
-      tellFailure("Not answered", error);
+      notifyFailure("Not answered", error);
     }
     setBusy(false);
   };
@@ -45,6 +45,6 @@ export function Question({ jobId, wait, onAnswered }) {
       <button type="submit" class="primary" disabled=${busy || !text.trim()}>Answer</button>
     </form>`
     }
-    ${wait.timeout_at && html`<p class="muted small">If no one answers, it continues by itself <${When} at=${wait.timeout_at} />.</p>`}
+    ${wait.timeout_at && html`<p class="muted small">If no one answers, it continues <${When} at=${wait.timeout_at} />.</p>`}
   </section>`;
 }

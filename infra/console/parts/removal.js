@@ -3,12 +3,12 @@
 import { html, useState } from "../lib/ui.js";
 import { confirm } from "./dialog.js";
 import { Loading } from "./states-of-view.js";
-import { tellFailure } from "./toasts.js";
+import { notifyFailure } from "./toasts.js";
 
 /**
  * @returns {{isGoing: boolean, remove: (question: {title: string, text: string}, call: () => Promise,
  *   then: () => void) => Promise<void>}} While `isGoing` the page shows `Going` in place of what is
- *   deleted: what still looked at it would find it missing before the deletion is answered.
+ *   deleted: a read would find it missing before the deletion is answered.
  */
 export function useRemoval() {
   const [isGoing, setIsGoing] = useState(false);
@@ -20,7 +20,7 @@ export function useRemoval() {
       then();
     } catch (error) {
       setIsGoing(false);
-      tellFailure("Not deleted", error);
+      notifyFailure("Not deleted", error);
     }
   };
   return { isGoing, remove };

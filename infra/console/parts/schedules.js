@@ -7,7 +7,7 @@ import { html, useEffect, useState } from "../lib/ui.js";
 import { Tag } from "./badge.js";
 import { ActionButton, confirm, Dialog } from "./dialog.js";
 import { Empty, Failed, Loading } from "./states-of-view.js";
-import { actionsOn, tell } from "./toasts.js";
+import { actionsOn, notify } from "./toasts.js";
 import { When } from "./when.js";
 
 const EDITABLE = [
@@ -126,7 +126,7 @@ function Editor({ like, workspaceId, onClose }) {
         ...draft,
         payload: JSON.parse(draft.payload),
       });
-      tell(`${made.name} is saved`);
+      notify(`${made.name} is saved`);
       onClose(true);
     } catch (error) {
       setProblem(error.message);

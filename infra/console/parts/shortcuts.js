@@ -15,7 +15,7 @@ const KEYS = [
       ["Ctrl K", "Go to a page, an action or a job"],
       ["/", "Search this list"],
       ["?", "This help"],
-      ["Esc", "Close what is open"],
+      ["Esc", "Close the dialog"],
     ],
   ],
   [

@@ -12,7 +12,7 @@ let last = 0;
  * @param {string} text
  * @param {{tone?: string, sticky?: boolean, href?: string, label?: string}} [options]
  */
-export function tell(text, { tone = "completed", sticky = false, href, label } = {}) {
+export function notify(text, { tone = "completed", sticky = false, href, label } = {}) {
   last += 1;
   const toast = { id: last, text, tone, href, label };
   toasts.set((now) => [...now.slice(-3), toast]);
@@ -20,9 +20,9 @@ export function tell(text, { tone = "completed", sticky = false, href, label } =
 }
 
 /** Say why something failed, until it is dismissed. */
-export function tellFailure(what, error) {
+export function notifyFailure(what, error) {
   const id = error?.requestId ? ` (request ${String(error.requestId).slice(0, 8)})` : "";
-  tell(`${what}: ${error?.message ?? error}${id}`, { tone: "failed", sticky: true });
+  notify(`${what}: ${error?.message ?? error}${id}`, { tone: "failed", sticky: true });
 }
 
 /**
@@ -42,10 +42,10 @@ export const actionsOn =
   async (failure, run, done) => {
     try {
       const made = await run();
-      tell(done);
+      notify(done);
       return made;
     } catch (error) {
-      tellFailure(failure, error);
+      notifyFailure(failure, error);
       return undefined;
     } finally {
       refresh();

@@ -41,7 +41,7 @@ export function Traceback({ traceback }) {
     (one, index) => html`<li key=${index} data-own=${one.own ? "" : undefined}>
       <span class="mono frame-place">${one.file}:<strong>${one.line}</strong></span> <span class="muted">in</span> <span class="mono">${one.function}</span>${one.code && html`<pre>${one.code}</pre>`}</li>`,
   )}</ol>
-    ${traceback.left_out > 0 && html`<p class="muted small">${traceback.left_out} frames of libraries left out.</p>`}
+    ${traceback.left_out > 0 && html`<p class="muted small">${traceback.left_out} library frames omitted.</p>`}
     ${(traceback.causes ?? []).map((cause, index) => html`<p class="small" key=${index}><span class="muted">Caused by</span> <span class="mono">${typeof cause === "string" ? cause : `${cause.type ?? ""}${cause.message ? `: ${cause.message}` : ""}`}</span></p>`)}
     <button type="button" class="quiet" onClick=${() => copy(asText(traceback), "Copied the traceback")}>Copy the traceback</button></div>`;
 }
@@ -50,7 +50,7 @@ export function Traceback({ traceback }) {
 export function Differs({ differs }) {
   if (!differs) return null;
   if (differs.length === 0)
-    return html`<p class="muted small">Failed as the attempt before did.</p>`;
+    return html`<p class="muted small">Failed in the same way as the attempt before.</p>`;
   return html`<p class="small">Unlike the attempt before: ${differs.map((one, index) => html`${index > 0 ? "; " : ""}<span key=${one.what}>another ${NAMES[one.what] ?? one.what} <span class="muted">(${String(one.before ?? "none")} → ${String(one.now ?? "none")})</span></span>`)}.</p>`;
 }
 

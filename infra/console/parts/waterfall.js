@@ -21,7 +21,7 @@ const roundly = (ms) =>
         .replace(/ 0 h$/, "");
 
 /** What a row says without its bar. */
-function sayRow(row, origin) {
+function labelOfRow(row, origin) {
   const took = row.isRunning
     ? `for ${duration(row.to - row.from)} so far`
     : duration(row.to - row.from);
@@ -197,7 +197,7 @@ function Line({ row, view, origin, ticks, placed, toggle, isFirst, choose }) {
       ${row.kind === "job" && row.level > 0 ? html`<a href=${`/jobs/${row.jobId}`} tabindex="-1">${row.name}</a>` : html`<span class=${row.kind === "job" ? "strong" : ""}>${row.name}</span>`}
       ${row.kind !== "step" && html`<span class="waterfall-word">${row.word}</span>`}
     </div>
-    <div role="gridcell" class="waterfall-track" aria-label=${sayRow(row, origin)}>
+    <div role="gridcell" class="waterfall-track" aria-label=${labelOfRow(row, origin)}>
       ${ticks.map((offset) => html`<span key=${offset} class="waterfall-line" style=${{ left: `${placed(offset)}%` }}></span>`)}
       ${row.bars.map((bar, index) => {
         const spot = placeOf(bar, view);

@@ -1,4 +1,4 @@
-// Webhooks of a workspace: who is told of job events, how that goes, and their secrets, shown once.
+// Webhooks of a workspace: their events, deliveries and secrets, which are shown once.
 
 import { operations } from "../api.js";
 import { number, shortId } from "../lib/format.js";

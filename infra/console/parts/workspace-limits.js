@@ -5,7 +5,7 @@ import { number } from "../lib/format.js";
 import { usePolling, useRead } from "../lib/store.js";
 import { html, useState } from "../lib/ui.js";
 import { Failed, Loading } from "./states-of-view.js";
-import { tell, tellFailure } from "./toasts.js";
+import { notify, notifyFailure } from "./toasts.js";
 
 const EVERY_MS = 5000;
 const least = (...limits) => Math.min(...limits.map((limit) => limit ?? Infinity));
@@ -33,7 +33,7 @@ export function WorkspaceLimits({ workspace }) {
       await operations.setLimits(workspace.id, {
         own_max_running: text === "" ? null : Number(text),
       });
-      tell(
+      notify(
         text === ""
           ? "The workspace's own limit is lifted"
           : `At most ${text} jobs of ${workspace.name} run at once`,
@@ -41,7 +41,7 @@ export function WorkspaceLimits({ workspace }) {
       setOwn(null);
       limits.refresh();
     } catch (error) {
-      tellFailure("Not changed", error);
+      notifyFailure("Not changed", error);
     }
   };
   return html`<section class="card bar" aria-labelledby="h-limit"><h2 id="h-limit">Limits</h2>

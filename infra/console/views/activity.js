@@ -33,7 +33,7 @@ export default function Activity({ workspace }) {
             ? html`<${Failed} error=${read.error} retry=${read.refresh} what="The activity could not be read" />`
             : html`<${Loading} what="Reading activity" />`
           : read.value.length === 0
-            ? html`<${Empty} title="Nothing was done yet">Cancels, retries, answers and pauses appear here with the person, and each time someone on call looked inside.<//>`
+            ? html`<${Empty} title="No actions yet">Cancels, retries, answers and pauses appear here with the person, and each time someone on call looked inside.<//>`
             : html`<${Actions} actions=${read.value} isAll=${isAll(workspace)} />`
       }
       <div class="bar">${before && html`<button type="button" class="quiet" onClick=${() => setBefore(null)}>Latest</button>`}

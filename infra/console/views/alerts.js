@@ -7,7 +7,7 @@ import { html, useState } from "../lib/ui.js";
 import { Tag } from "../parts/badge.js";
 import { ActionButton, confirm, Dialog } from "../parts/dialog.js";
 import { Empty, Failed, Loading } from "../parts/states-of-view.js";
-import { actionsOn, tell } from "../parts/toasts.js";
+import { actionsOn, notify } from "../parts/toasts.js";
 import { When } from "../parts/when.js";
 
 export const title = () => "Alerts";
@@ -54,7 +54,7 @@ export default function Alerts({ workspace }) {
           : html`<${Loading} what="Reading alerts" />`
         : read.value.length === 0
           ? html`<${Empty} title="No alerts">A threshold that is reached sends <code>alert.raised</code> to the workspace's webhooks, signed, and writes to the members you name. Both are notified when it ends.<//>`
-          : html`<div class="scroll-x" tabindex="0" role="group" aria-label="Alerts"><table class="table"><thead><tr><th scope="col">Name</th><th scope="col">State</th><th scope="col" class="num">Value</th><th scope="col" class="num">Threshold</th><th scope="col" class="phone-less">Looked at</th><th scope="col" class="phone-less">Mail</th><th scope="col"><span class="hidden">Actions</span></th></tr></thead>
+          : html`<div class="scroll-x" tabindex="0" role="group" aria-label="Alerts"><table class="table"><thead><tr><th scope="col">Name</th><th scope="col">State</th><th scope="col" class="num">Value</th><th scope="col" class="num">Threshold</th><th scope="col" class="phone-less">Checked</th><th scope="col" class="phone-less">Mail</th><th scope="col"><span class="hidden">Actions</span></th></tr></thead>
         <tbody>${read.value.map(
           (
             one,
@@ -116,7 +116,7 @@ function Editor({ like, workspace, onClose }) {
         threshold: Number(draft.threshold),
         minutes: Number(draft.minutes),
       });
-      tell(`${draft.name.trim()} is saved`);
+      notify(`${draft.name.trim()} is saved`);
       onClose(true);
     } catch (error) {
       setProblem(error.message);

@@ -7,7 +7,7 @@ import { html, useEffect } from "../lib/ui.js";
 import { Tag } from "../parts/badge.js";
 import { ActionButton } from "../parts/dialog.js";
 import { JobMonitor } from "../parts/job-monitor.js";
-import { tell, tellFailure } from "../parts/toasts.js";
+import { notify, notifyFailure } from "../parts/toasts.js";
 import NotFound from "./not-found.js";
 
 export const title = () => "Break it";
@@ -33,16 +33,18 @@ const WAYS = [
   [
     "expire-leases",
     "Expire all leases",
-    "Running jobs are reclaimed; their holders are told that the lease is lost.",
+    "Running jobs are reclaimed; their workers learn that the lease is lost.",
   ],
   ["jump-clock", "Jump the clock", "Delayed jobs and retries are due now."],
 ];
 const EVERY_MS = 1000;
 
 /** What was done and what became of the API since; kept while the console is open. */
-const diary = createStore(/** @type {any[]} */ ([]));
+const history = createStore(/** @type {any[]} */ ([]));
 const note = (text, tone) =>
-  diary.set((lines) => [{ at: new Date(), text, tone, key: lines.length }, ...lines].slice(0, 30));
+  history.set((lines) =>
+    [{ at: new Date(), text, tone, key: lines.length }, ...lines].slice(0, 30),
+  );
 
 async function breakBy(way) {
   const answer = await fetch(`/local/break/${way}`, {
@@ -90,14 +92,14 @@ export default function BreakIt({ workspace, apps }) {
 
 function Ways({ workspace, more }) {
   const word = useReadiness();
-  const lines = useStore(diary);
+  const lines = useStore(history);
   const run = async (label, act) => {
     try {
       const done = await act();
       note(done, "pending");
-      tell(done);
+      notify(done);
     } catch (error) {
-      tellFailure(label, error);
+      notifyFailure(label, error);
     }
   };
   return html`<div class="columns">
@@ -105,7 +107,7 @@ function Ways({ workspace, more }) {
       ${more.map(({ label, promise, run: act, isSafe }) => html`<div class="card way" key=${label}><${ActionButton} className=${isSafe ? "" : "danger"} run=${() => run(label, () => act(workspace))}>${label}<//><p class="muted small">${promise}</p></div>`)}
       ${WAYS.map(([way, label, promise]) => html`<div class="card way" key=${way}><${ActionButton} className="danger" run=${() => run(label, () => breakBy(way))}>${label}<//><p class="muted small">${promise}</p></div>`)}
     </section>
-    <section class="card" aria-labelledby="h-diary"><div class="bar"><h2 id="h-diary">What happens</h2><span class="spacer"></span><${Tag} tone=${word === "ready" ? "completed" : word === "degraded" ? "waiting" : "failed"}>${word.replace("_", " ")}<//></div>
-      <ol class="diary" aria-live="polite">${lines.map(({ at, text, tone, key }) => html`<li key=${key} data-tone=${tone}><time class="num muted" datetime=${at.toISOString()}>${at.toISOString().slice(11, 19)}</time> ${text}</li>`)}</ol></section>
+    <section class="card" aria-labelledby="h-history"><div class="bar"><h2 id="h-history">What happens</h2><span class="spacer"></span><${Tag} tone=${word === "ready" ? "completed" : word === "degraded" ? "waiting" : "failed"}>${word.replace("_", " ")}<//></div>
+      <ol class="history" aria-live="polite">${lines.map(({ at, text, tone, key }) => html`<li key=${key} data-tone=${tone}><time class="num muted" datetime=${at.toISOString()}>${at.toISOString().slice(11, 19)}</time> ${text}</li>`)}</ol></section>
   </div>`;
 }

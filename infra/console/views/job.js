@@ -20,7 +20,7 @@ import { JsonView } from "../parts/json-view.js";
 import { Question } from "../parts/question.js";
 import { Failed, Loading, Stale } from "../parts/states-of-view.js";
 import { Steps, useSteps } from "../parts/steps.js";
-import { tell, tellFailure } from "../parts/toasts.js";
+import { notify, notifyFailure } from "../parts/toasts.js";
 import { placeOf } from "../parts/traceback.js";
 import { Waterfall } from "../parts/waterfall.js";
 import { Sentence, useNow, When } from "../parts/when.js";
@@ -55,14 +55,14 @@ function useDetails(job) {
     (signal) => (job ? api.trace(job.id, signal) : Promise.resolve(undefined)),
     [job?.id],
   );
-  // steps and children are no events of this job
+  // steps and children are not events of this job
   usePolling(trace, trace.value?.jobs.some((one) => !ENDED.has(one.status)) ? TRACE_MS : null);
-  // a child's progress is no event of its parent
+  // a child's progress is not an event of its parent
   usePolling(
     children,
     children.value?.some((child) => !ENDED.has(child.status)) ? CHILDREN_MS : null,
   );
-  // why it does not run depends on others, whose changes are no events of this job
+  // why it does not run depends on others, whose changes are not events of this job
   usePolling(
     explained,
     job && (job.status === "pending" || job.status === "waiting") ? EXPLAIN_MS : null,
@@ -80,7 +80,7 @@ function useDetails(job) {
 
 const ID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i;
 
-/** What is no id names no job: the database need not be asked, and its refusal speaks of types. */
+/** Only an id names a job: without one the database is not asked, since its refusal speaks of types. */
 export default function JobPage(props) {
   const { isOperator } = useStore(session);
   if (!ID.test(props.id)) return html`<${NotFound} what="job" />`;
@@ -117,7 +117,7 @@ function Elsewhere({ id, onOpened }) {
       await refreshWorkspaces(opened.workspace_id);
       onOpened();
     } catch (error) {
-      tellFailure("Not opened", error);
+      notifyFailure("Not opened", error);
     }
   };
   return html`<div class="page"><h1 tabindex="-1">A job of another workspace</h1>
@@ -220,10 +220,10 @@ function Actions({ job, watch, duplicate }) {
   const act = (what, run, done) => async () => {
     try {
       await run();
-      if (done) tell(done);
+      if (done) notify(done);
       await watch.refresh();
     } catch (error) {
-      tellFailure(what, error);
+      notifyFailure(what, error);
       watch.refresh();
     }
   };

@@ -9,7 +9,7 @@ import { Tag } from "../parts/badge.js";
 import { ActionButton, confirm } from "../parts/dialog.js";
 import { Retention } from "../parts/retention.js";
 import { Empty, Failed, Loading } from "../parts/states-of-view.js";
-import { tell, tellFailure } from "../parts/toasts.js";
+import { notify, notifyFailure } from "../parts/toasts.js";
 import { WorkspaceLimits } from "../parts/workspace-limits.js";
 
 export const title = () => "Limits";
@@ -45,9 +45,9 @@ function OfTypes() {
       return;
     try {
       await operator.pause("job_type", line.job_type, paused);
-      tell(`${line.job_type} is ${paused ? "paused" : "resumed"}`);
+      notify(`${line.job_type} is ${paused ? "paused" : "resumed"}`);
     } catch (error) {
-      tellFailure(paused ? "Not paused" : "Not resumed", error);
+      notifyFailure(paused ? "Not paused" : "Not resumed", error);
     }
     stats.refresh();
   };

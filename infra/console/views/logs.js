@@ -59,7 +59,7 @@ export default function Logs({ workspace }) {
             ? html`<${Failed} error=${read.error} retry=${read.refresh} what="The log lines could not be read" />`
             : html`<${Loading} what="Searching log lines" />`
           : read.value.lines.length === 0
-            ? html`<${Empty} title=${read.value.next ? "None in the lines looked at so far" : Object.keys(filter).length > 0 ? "No log line matches" : "No log lines yet"} />`
+            ? html`<${Empty} title=${read.value.next ? "None in the lines searched so far" : Object.keys(filter).length > 0 ? "No log line matches" : "No log lines yet"} />`
             : html`<${Lines} lines=${read.value.lines} />`
       }
       <div class="bar">${pages.length > 1 && html`<button type="button" class="quiet" onClick=${() => setPages(pages.slice(0, -1))}>Later lines</button>`}

@@ -11,7 +11,7 @@ import { Tag } from "../parts/badge.js";
 import { Chart } from "../parts/chart.js";
 import { ActionButton, confirm } from "../parts/dialog.js";
 import { Empty, Failed, Loading, Stale } from "../parts/states-of-view.js";
-import { tell, tellFailure } from "../parts/toasts.js";
+import { notify, notifyFailure } from "../parts/toasts.js";
 import { When } from "../parts/when.js";
 
 export const title = () => "Operations";
@@ -72,7 +72,7 @@ function Readiness({ health }) {
   </section>`;
 }
 
-/** Colours of lines that stand for types; as many as `busiest` gives. */
+/** Colours of the lines of types; as many as `busiest` gives. */
 const COLOURS = [
   "--line-1",
   "--line-2",
@@ -152,7 +152,7 @@ function ByType({ types, stats }) {
       return html`<tr key=${type}><th scope="row" class="wrap"><a href=${`/jobs?job_type=${encodeURIComponent(type)}`}>${type}</a></th>
         <td class="num">${number(line.completed)}</td><td class="num">${number(line.failed)}</td><td class="num">${number(line.retried)}</td><td class="num">${percent(success(line))}</td>
         ${[known?.wait, known?.run].flatMap((times, index) => PERCENTILES.map(([name, word]) => html`<td class="num" key=${`${index} ${word}`}>${Number.isFinite(times?.[name]) ? `≈ ${duration(times[name])}` : "–"}</td>`))}</tr>`;
-    })}</tbody></table></div><p class="muted small">Percentiles are within about 12 %, of the last day at most.</p>`;
+    })}</tbody></table></div><p class="muted small">Percentiles are accurate to about 12 % and cover at most the last day.</p>`;
 }
 
 function Pauses({ stats, workspace, refresh }) {
@@ -173,10 +173,10 @@ function Pauses({ stats, workspace, refresh }) {
       return;
     try {
       await operations.pause(workspace.id, paused, reason);
-      tell(paused ? `${workspace.name} is paused` : `${workspace.name} is resumed`);
+      notify(paused ? `${workspace.name} is paused` : `${workspace.name} is resumed`);
       refresh();
     } catch (error) {
-      tellFailure(paused ? "Not paused" : "Not resumed", error);
+      notifyFailure(paused ? "Not paused" : "Not resumed", error);
     }
   };
   if (isAll(workspace)) {

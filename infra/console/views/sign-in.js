@@ -25,7 +25,7 @@ export function SignIn() {
   };
   return html`<main class="sign-in" id="main">
     <h1><${Logo} /> Minutehand</h1>
-    <p class="muted">Background jobs, seen and steered.</p>
+    <p class="muted">See and steer your background jobs.</p>
     ${reason && html`<p class="notice stale" role="status">${reason}</p>`}
     ${
       demo.length > 0 &&

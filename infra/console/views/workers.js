@@ -19,7 +19,7 @@ const STATES = {
     "Ended",
     "Its run is over; the next one begins with the next wake-up or minute.",
   ],
-  silent: ["waiting", "Silent", "Not seen for three minutes, without having said that it ends."],
+  silent: ["waiting", "Silent", "Not seen for three minutes, and did not report that it ended."],
   lost: ["failed", "Lost", "Every lease it holds has expired: its jobs are given to others."],
 };
 

@@ -99,7 +99,7 @@ def read_shape(completion: Completion, shape: type[Shape]) -> Shape:
     except ValidationError as error:
         where = ".".join(map(str, error.errors()[0]["loc"])) or "the whole"
         raise AnswerUnusable(
-            f"The answer of {completion.model} is not as asked for: {where}",
+            f"The answer of {completion.model} is not in the requested form: {where}",
             text=completion.text,
             usage=completion.usage,
         ) from error

@@ -18,7 +18,7 @@ from minutehand.ai.errors import (
     RateLimited,
     Unreachable,
 )
-from minutehand.queue.foreign import Answer, connect, exchange, patience, repeating
+from minutehand.queue.foreign import Answer, connect, exchange, repeating, timeouts
 from minutehand.queue.lean_httpx import httpx
 from minutehand.retry_after import retry_after
 
@@ -52,7 +52,7 @@ class Endpoint:
         headers = {"accept": accept}
         if key:
             headers["authorization"] = f"Bearer {key}"
-        self._http = connect(headers=headers, timeout=patience(answer_seconds))
+        self._http = connect(headers=headers, timeout=timeouts(answer_seconds))
 
     def post(self, **content: Any) -> AbstractAsyncContextManager[httpx.Response]:
         """Post `content` (json, or data and files) and read the answer as it comes."""
@@ -76,7 +76,7 @@ class Endpoint:
 def refusal(
     name: str, status: int, headers: httpx.Headers, told: Mapping[str, Any]
 ) -> LanguageModelError:
-    """The error that an answer other than 200 stands for; `name` begins its sentence."""
+    """The error for an answer other than 200; `name` begins its sentence."""
     error = told.get("error")
     code = error.get("code") if isinstance(error, dict) else None
     said = sentence(told)[:500] or f"status {status}"

@@ -6,7 +6,7 @@ LanguageModelError       .text is what had come, .retry_after what it asked for
 ├─ InputRefused          4xx        this prompt will not do; another may
 ├─ RateLimited           429        later
 ├─ Unreachable           5xx, none  later; nothing of an answer had come
-├─ CutShort              broke off  something of the answer had come, and is kept
+├─ CutShort              ended early  part of the answer had arrived, and is kept
 └─ AnswerUnusable        200        a whole answer, but not what was asked for
 """
 
@@ -89,7 +89,7 @@ class Unreachable(LanguageModelError):
 
 
 class CutShort(LanguageModelError):
-    """The answer broke off; `text` is what came of it."""
+    """The answer ended early; `text` is what had arrived."""
 
     code = "cut_short"
 

@@ -127,7 +127,7 @@ class LanguageModel(Protocol):
 
 
 def count_tokens(text: str) -> int:
-    """About how many tokens a text has: four bytes each. Exact counts are the model's to tell."""
+    """About how many tokens a text has: four bytes each. Only the model knows exact counts."""
     return -(-len(text.encode("utf-8", "replace")) // 4)
 
 

@@ -52,7 +52,7 @@ class OfflineLanguageModel:
             else json.dumps(writer.fill(prompt.schema), ensure_ascii=False)
         )
         for start in range(0, len(text), 64):
-            await asyncio.sleep(0)  # others run, and a cancel is heard
+            await asyncio.sleep(0)  # others run, and a cancel is received
             if on_text is not None:
                 on_text(text[start : start + 64])
         read = sum(count_tokens(part.text) for part in prompt.material)
@@ -149,7 +149,7 @@ def keywords(texts: Sequence[str], most: int = 12) -> list[str]:
 
 
 def phrases(texts: Sequence[str], most: int = 12) -> list[str]:
-    """What the texts speak of: words that stand together, before words that stand alone."""
+    """Topics of the texts: phrases first, then single words."""
     found: dict[str, str] = {}
     for text in texts:
         for clause in _CLAUSE.split(text):

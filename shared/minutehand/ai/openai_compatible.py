@@ -32,7 +32,7 @@ from minutehand.queue.lean_httpx import httpx
 
 MAX_ANSWER_CHARACTERS: Final = 400_000
 MAX_ERROR_BYTES: Final = 64_000
-#: More tokens than this are no count of one request's, and would not fit where they are kept.
+#: More tokens than this cannot be the count of one request, and would not fit the column.
 MOST_COUNTED: Final = 10_000_000
 #: Keywords of JSON Schema that strict endpoints refuse, and no model needs.
 _UNSAID: Final = frozenset({HINT, "title", "default", "maxLength", "minLength", "maxItems"})
@@ -150,8 +150,8 @@ class OpenAICompatible:
         usage = self._usage(prompt, answer)
         if answer.finish is None:
             if not text:
-                raise Unreachable(f"{self._model} ended its answer before it began")
-            raise CutShort(f"{self._model} broke its answer off", text=text, usage=usage)
+                raise Unreachable(f"{self._model} returned an empty answer")
+            raise CutShort(f"{self._model} did not finish its answer", text=text, usage=usage)
         if answer.refusal or answer.finish == "content_filter":
             said = answer.refusal or "its content filter stopped it"
             raise InputRefused(f"{self._model} refused: {said[:300]}", text=text, usage=usage)
@@ -217,7 +217,7 @@ class _Answer:
         self._pieces.append(text)
         self._size += len(text)
         if self._size > MAX_ANSWER_CHARACTERS:
-            raise self._broken("does not come to an end")
+            raise self._broken("does not end")
         if self._on_text is not None:
             self._on_text(text)
 

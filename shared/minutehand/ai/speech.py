@@ -1,4 +1,4 @@
-"""What speech to text is to this project: a stretch of sound in, what was said and when out.
+"""What speech to text is to this project: a chunk of sound in, what was said and when out.
 
 speech_endpoint.py and speech_offline.py listen; engines.py picks one.
 """
@@ -9,12 +9,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-#: What every stretch of sound is: one channel, 16,000 samples a second, 16 bits, little-endian.
+#: What every chunk of sound is: one channel, 16,000 samples a second, 16 bits, little-endian.
 SAMPLES_PER_SECOND: Final = 16_000
 BYTES_PER_SECOND: Final = 2 * SAMPLES_PER_SECOND
-#: Longest stretch taken at once.
+#: Longest chunk taken at once.
 MOST_SECONDS: Final = 600
-#: Called with the share heard so far, 0 to 1; may be called from another thread, and never raises.
+#: Called with the share transcribed so far, 0 to 1; may be called from another thread, and never
+#: raises.
 OnHeard = Callable[[float], None]
 
 
@@ -80,7 +81,7 @@ class SpeechToText(Protocol):
 
         Raises:
             LanguageModelError: By type, see errors.py.
-            ConfigurationError: This deployment cannot hear.
+            ConfigurationError: This deployment has no speech to text.
         """
         ...
 
@@ -90,10 +91,10 @@ class SpeechToText(Protocol):
 
 
 def check_sound(sound: bytes) -> float:
-    """The length of a stretch in seconds.
+    """The length of a chunk in seconds.
 
     Raises:
-        ValueError: It is no whole number of samples, or too long.
+        ValueError: The number of samples is not whole, or it is too long.
     """
     if len(sound) % 2 or len(sound) > MOST_SECONDS * BYTES_PER_SECOND:
         raise ValueError(f"{len(sound)} bytes must be 16-bit samples of at most {MOST_SECONDS} s")

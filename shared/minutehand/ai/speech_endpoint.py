@@ -79,7 +79,7 @@ class TranscriptionEndpoint:
     async def transcribe(self, sound: bytes, *, on_heard: OnHeard | None = None) -> Transcript:
         """Hear `sound`; see `SpeechToText.transcribe`.
 
-        An endpoint that tells no segments gives one for the whole stretch.
+        An endpoint without segments returns one for the whole chunk.
         """
         seconds = check_sound(sound)
         file = wav(sound)
@@ -141,7 +141,7 @@ class TranscriptionEndpoint:
                 start, end, text = float(each["start"]), float(each["end"]), str(each["text"])
             except (KeyError, TypeError, ValueError) as error:
                 raise AnswerUnusable(f"A segment of {self._model} is not as documented") from error
-            if not start <= end:  # also when one is no number
+            if not start <= end:  # also when one is not a number
                 raise AnswerUnusable(f"A segment of {self._model} ends before it begins")
             if text.strip():
                 start, end = (round(min(max(at, 0.0), seconds), 3) for at in (start, end))

@@ -1,6 +1,7 @@
-"""The offline ear: pocketsphinx with the English model of its own wheel, on this machine alone.
+"""Offline speech to text: pocketsphinx with the English model of its wheel, on this machine alone.
 
-It knows American English read aloud with little noise; what it hears it hears the same each time.
+It knows American English read aloud with little noise; the same sound gives the same text each
+time.
 """
 
 from __future__ import annotations
@@ -25,14 +26,14 @@ FRAMES: Final = 100
 #: A pause this long ends a segment; so does this much talk.
 PAUSE_SECONDS: Final = 0.3
 MOST_SEGMENT_SECONDS: Final = 12.0
-#: Patience with a stretch: this, and so many times its length on a slow and busy machine.
+#: Timeout of a chunk: this, plus this many times its length on a slow and busy machine.
 LEAST_PATIENCE: Final = 60.0
 PATIENCE: Final = 5.0
 MOST_LINE_BYTES: Final = 1_000_000
 
 
 class OfflineSpeechToText:
-    """Hears five to ten times as fast as it is spoken, in a process of its own for each stretch.
+    """Transcribes five to ten times as fast as speech, in one process per chunk.
 
     A process, since pocketsphinx holds Python's lock while it works: in a thread it would make
     the whole worker wait. At most one for each core at a time.
@@ -59,7 +60,7 @@ class OfflineSpeechToText:
                 async with asyncio.timeout(LEAST_PATIENCE + PATIENCE * seconds):
                     words = await _hear(sound, on_heard)
             except TimeoutError as error:
-                raise Unreachable("The offline ear did not come to an end") from error
+                raise Unreachable("Offline speech recognition did not finish") from error
         return Transcript(tuple(join_words(words)), NAME, offline=True, language="en")
 
     async def aclose(self) -> None:
@@ -69,7 +70,7 @@ class OfflineSpeechToText:
 async def _hear(sound: bytes, on_heard: OnHeard | None) -> list[tuple[str, int, int]]:
     child = await asyncio.create_subprocess_exec(
         sys.executable,
-        str(Path(__file__).with_name("ear_process.py")),
+        str(Path(__file__).with_name("speech_process.py")),
         str(os.getpid()),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
@@ -98,7 +99,7 @@ async def _hear(sound: bytes, on_heard: OnHeard | None) -> list[tuple[str, int, 
                 child.kill()
             await asyncio.shield(child.wait())
     if words is None:
-        raise Unreachable(f"The offline ear ended with {code}")
+        raise Unreachable(f"Offline speech recognition ended with {code}")
     return words
 
 

@@ -1,6 +1,6 @@
 """One SSM parameter without boto3, whose import and client cost 200 ms of every cold start.
 
-Signature Version 4 by hand, standard library only; everything else AWS goes through boto3.
+Signature Version 4 with the standard library only; everything else AWS goes through boto3.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """A Lambda handler that is replaced when its secrets were rotated: no deploy, no stale token.
 
-What is made is left to the functions; an environment that is frozen for long looks first.
+What is made is left to the functions; an environment that was frozen for long checks first.
 """
 
 from __future__ import annotations

@@ -104,7 +104,7 @@ class KmsDataKeys:
             )
         except ClientError as error:
             if error.response["Error"]["Code"] in _UNOPENABLE:
-                raise SealBroken("the data key does not unwrap") from error
+                raise SealBroken("the data key cannot be unwrapped") from error
             raise
         except ParamValidationError as error:
             raise SealBroken("not a sealed value") from error
@@ -209,7 +209,7 @@ class Sealer:
         """What was sealed for the same context.
 
         Raises:
-            SealBroken: It was sealed for another row, or altered, or its key is gone.
+            SealBroken: It was sealed for another row, or altered, or its key was deleted.
         """
         key_id, wrapped, body = _split(sealed)
         aad = _aad(key_id, context)
@@ -247,7 +247,7 @@ def key_id_of(sealed: str) -> str:
     """The wrapping key a value is under, to find those a rotation has yet to reach.
 
     Raises:
-        SealBroken: It is no sealed value.
+        SealBroken: It is not a sealed value.
     """
     return _split(sealed)[0]
 
@@ -285,4 +285,4 @@ def _decrypt(key: bytes, sealed: bytes, aad: bytes) -> bytes:
     try:
         return AESGCM(key).decrypt(sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], aad)
     except (InvalidTag, ValueError) as error:
-        raise SealBroken("the value does not open in this place") from error
+        raise SealBroken("the value cannot be decrypted in this context") from error

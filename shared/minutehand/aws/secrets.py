@@ -17,7 +17,7 @@ def read_parameter(ssm: Any, parameter: str) -> Mapping[str, str]:
     """Decrypt one parameter and parse its JSON object of strings.
 
     Raises:
-        ConfigurationError: It is no JSON object of strings.
+        ConfigurationError: It is not a JSON object of strings.
     """
     text = ssm.get_parameter(Name=parameter, WithDecryption=True)["Parameter"]["Value"]
     return parse_secrets(parameter, text)

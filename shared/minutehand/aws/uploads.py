@@ -240,7 +240,7 @@ class Uploads:
                 MultipartUpload={"Parts": wanted},
             )
         except UploadNotFound:
-            # a repeated call, or a lost answer: the object itself tells
+            # a repeated call, or a lost answer: the object itself shows which
             if await self.size_of(key) != cut.size_bytes:
                 raise
 

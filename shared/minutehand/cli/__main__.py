@@ -99,7 +99,7 @@ class Verbs(TyperGroup):
         windows_expand_args: bool = True,
         **extra: Any,
     ) -> Any:
-        """Run a command line; with --json a wrong one is told as JSON too, with exit code 2."""
+        """Run a command line; with --json a wrong one is reported as JSON too, with exit code 2."""
         as_json = standalone_mode and "--json" in (sys.argv[1:] if args is None else args)
         try:
             code = super().main(
@@ -221,7 +221,7 @@ def main(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    """Take the options that stand before a verb."""
+    """Take the options before a verb."""
 
 
 def run() -> None:

@@ -44,12 +44,14 @@ def alerts(
 @app.command("set")
 def put(
     name: Name,
-    metric: Annotated[AlertMetric, typer.Argument(help="What is watched.")],
+    metric: Annotated[AlertMetric, typer.Argument(help="The metric to watch.")],
     threshold: Annotated[
-        float, typer.Argument(min=0, help="Reached by this value or above: jobs, seconds, 0 to 1.")
+        float, typer.Argument(min=0, help="Threshold: jobs, seconds, or a share from 0 to 1.")
     ],
     *,
-    within: Annotated[str, typer.Option(help="How far back is counted: 15m, 2h; to 1d.")] = "15m",
+    within: Annotated[
+        str, typer.Option(help="Window that is counted: 15m, 2h; at most 1d.")
+    ] = "15m",
     job_type: Annotated[
         str | None, typer.Option("--type", "-t", help="Only jobs of this type.")
     ] = None,
@@ -59,7 +61,7 @@ def put(
     whole: Annotated[
         bool, typer.Option("--all-workspaces", help="Watch every workspace; an operator's.")
     ] = False,
-    off: Annotated[bool, typer.Option("--off", help="Keep it, but do not watch.")] = False,
+    off: Annotated[bool, typer.Option("--off", help="Keep it, switched off.")] = False,
     workspace: Workspace = None,
     token: Token = None,
     env_file: EnvFile = None,

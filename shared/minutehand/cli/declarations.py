@@ -12,7 +12,7 @@ from minutehand.project import Project
 from minutehand.terminal.connection import CommandFailed
 from minutehand.terminal.output import Output
 
-#: Processors are only looked at: nothing is called, so any address and key will do.
+#: Processors are only inspected: nothing is called, so any address and key will do.
 _UNUSED = {
     "SUPABASE_URL": "http://127.0.0.1:54321",
     "SUPABASE_PUBLISHABLE_KEY": "unused",
@@ -52,7 +52,7 @@ def write(output: Output, out: Path, *, check: bool) -> None:
 
 
 def find_typed_jobs(project: Project) -> list[TypedJob]:
-    """The job types that people enqueue, by name; the platform's own are left out.
+    """The job types that people enqueue, by name; the platform's own are omitted.
 
     Raises:
         CommandFailed: A processor's module cannot be imported or refuses the settings.

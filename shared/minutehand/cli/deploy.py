@@ -69,12 +69,12 @@ class Plan:
         import boto3
         from botocore.config import Config
 
-        patient = Config(connect_timeout=10, read_timeout=910, retries={"total_max_attempts": 1})
+        slow = Config(connect_timeout=10, read_timeout=910, retries={"total_max_attempts": 1})
         return boto3.client(  # type: ignore[call-overload]
             service,
             region_name=self.region,
             endpoint_url=self.endpoint,
-            config=patient if service == "lambda" else None,
+            config=slow if service == "lambda" else None,
         )
 
 
@@ -88,7 +88,7 @@ def check_stage_name(name: str) -> None:
         raise CommandFailed(
             f"{name!r} cannot name a stage: it becomes part of bucket names",
             code="bad_stage",
-            fix="small letters, digits and dashes, 16 at most, a letter first",
+            fix="lower-case letters, digits and dashes, at most 16, beginning with a letter",
         )
 
 
@@ -168,7 +168,7 @@ def deploy(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check and package only.")] = False,
     no_database: Annotated[
         bool,
-        typer.Option("--no-database", help="Something else has applied the migrations already."),
+        typer.Option("--no-database", help="Skip the migrations: something else applies them."),
     ] = False,
     rollback: Annotated[
         str | None,
@@ -234,7 +234,7 @@ def planned(
     plan: Plan, output: Output, *, dry_run: bool, secrets_only: bool, database: bool = True
 ) -> list[tuple[str, Callable[[], None]]]:
     """The steps, in order."""
-    check = ("check that nothing is left to fill", lambda: check_filled(plan))
+    check = ("check that every placeholder is filled in", lambda: check_filled(plan))
     account = ("check the AWS account", lambda: sign_in(plan, output))
     limits = ("check what the account allows", lambda: check_limits(plan, output))
     secrets = ("write the functions' secrets to SSM", lambda: put_secrets(plan))
@@ -286,7 +286,7 @@ def check_filled(plan: Plan) -> None:
     url = str(parameters(plan.stage)["supabaseUrl"])
     if not re.fullmatch(r"https://[\w.-]+(:\d+)?", url):
         raise CommandFailed(
-            f"supabaseUrl is {url!r}: no https address, or more than one",
+            f"supabaseUrl is {url!r}is not a single https URL",
             code="wrong_url",
             fix="as in the project's settings: https://<project-ref>.supabase.co, nothing after it",
         )
@@ -359,7 +359,7 @@ def check_secrets(plan: Plan) -> None:
         raise CommandFailed(
             f"the secrets of {function} are {size:,} characters, SSM takes {SSM_CHARACTERS:,}",
             code="secrets_too_long",
-            fix="SUPABASE_JWKS may be left out where the project's keys can be fetched",
+            fix="SUPABASE_JWKS may be omitted where the project's keys can be fetched",
         )
 
 
@@ -410,7 +410,7 @@ def outputs(plan: Plan) -> dict[str, str]:
     """The stack's outputs by name.
 
     Raises:
-        CommandFailed: There is no such stack in this account and region.
+        CommandFailed: The stack does not exist in this account and region.
     """
     try:
         with told(plan.region):
@@ -480,7 +480,7 @@ def has_console(stage: str) -> bool:
 
 
 def console_config(plan: Plan) -> dict[str, Any]:
-    """What `/config.json` tells the console; every value of it is public."""
+    """What `/config.json` gives the console; every value of it is public."""
     values = parameters(plan.stage)
     return {
         "supabaseUrl": values["supabaseUrl"],

@@ -33,7 +33,9 @@ from minutehand.terminal.output import Output
 from minutehand.version import VERSION
 
 Folder = Annotated[Path, typer.Argument(help="The project's folder.", show_default="this one")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Write nothing, say what it would.")]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Show what it would write, and write nothing.")
+]
 SCHEMA, ENGINE_SCHEMA, PACKAGE = "minutehand", "minutehand_engine", "jobs"
 TENANCIES: tuple[Tenancy, ...] = ("workspaces", "existing", "personal")
 
@@ -50,7 +52,7 @@ def install(
     tenancy: Annotated[
         str | None,
         typer.Option(
-            help="workspaces: tables of ours; existing: your organizations; personal: each user."
+            help="workspaces: our tables; existing: your organizations; personal: each user."
         ),
     ] = None,
     organizations: Annotated[
@@ -69,7 +71,7 @@ def install(
         list[str] | None, typer.Option(help="A reference app to install as well, e.g. chat.")
     ] = None,
     yes: Annotated[
-        bool, typer.Option("--yes", "-y", help="Take the defaults, ask nothing.")
+        bool, typer.Option("--yes", "-y", help="Accept the defaults without asking.")
     ] = False,
     dry_run: DryRun = False,
     as_json: Json = False,
@@ -115,7 +117,7 @@ def upgrade(
     folder: Folder = Path(),
     *,
     keep_edited: Annotated[
-        bool, typer.Option("--keep-edited", help="Leave edited files as they are and go on.")
+        bool, typer.Option("--keep-edited", help="Keep edited files and continue.")
     ] = False,
     dry_run: DryRun = False,
     as_json: Json = False,
@@ -202,7 +204,8 @@ def _tenants(
         if not found or (len(found) > 1 and not asks):
             seen = "; ".join(" and ".join(pair) for pair in found) or "none"
             raise InstallError(
-                f"which tables say who belongs where? found in your migrations: {seen}",
+                "which tables hold organizations and memberships? found in your "
+                f"migrations: {seen}",
                 code="tables_needed",
                 fix="--organizations 'organizations(id,name)'"
                 " --memberships 'memberships(organization_id,user_id,role)'",
@@ -218,7 +221,7 @@ def _report(
 ) -> None:
     names = [str(write.path.relative_to(folder)) for write in writes]
     done = "would write" if dry_run else "wrote"
-    lines = [f"{done} {name}" for name in names] or ["nothing to write: everything is there"]
+    lines = [f"{done} {name}" for name in names] or ["nothing to write: everything is in place"]
     output.value(
         {"written": [] if dry_run else names, "planned": names, **more}, text="\n".join(lines)
     )

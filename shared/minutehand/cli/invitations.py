@@ -1,4 +1,4 @@
-"""Mail to who is invited: Supabase Auth makes the account and sends the link.
+"""Mail to invited people: Supabase Auth makes the account and sends the link.
 
 Who belongs to a workspace is left to the SQL functions; this only lets the person sign in.
 """
@@ -29,7 +29,7 @@ FIXES: Mapping[str, str] = {
     "email_address_invalid": "correct the address",
     "validation_failed": "correct the address",
     "signup_disabled": "allow new users under Authentication → Sign in / Providers",
-    "unexpected_failure": "look at the SMTP settings under Authentication → Emails, and at the "
+    "unexpected_failure": "check the SMTP settings under Authentication → Emails, and the "
     "logs of Auth",
 }
 #: Auth knows the address, and its owner has confirmed it.

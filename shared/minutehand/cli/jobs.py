@@ -1,4 +1,4 @@
-"""Verbs that make jobs and look for them: enqueue, ls, explain.
+"""Verbs that make and find jobs: enqueue, ls, explain.
 
 One job whole is show.py's, following it watch.py's, changing it steer.py's.
 """
@@ -43,7 +43,7 @@ class Status(StrEnum):
 
 
 class JobState(StrEnum):
-    """What people look for, as the service derives it."""
+    """The state shown to people, as the service derives it."""
 
     QUEUED = "queued"
     SCHEDULED = "scheduled"
@@ -90,7 +90,7 @@ def read_payload(text: str) -> Any:
     """JSON as given, from `@file`, or from standard input with `-`.
 
     Raises:
-        CommandFailed: It is no JSON object.
+        CommandFailed: It is not a JSON object.
     """
     source = "the payload"
     if text == "-":
@@ -114,19 +114,21 @@ def enqueue(
     job_type: Annotated[str, typer.Argument(help="The job type, e.g. enrich_account.")],
     payload: Annotated[str, typer.Argument(help="JSON, @file, or - for standard input.")] = "{}",
     *,
-    delay: Annotated[str | None, typer.Option("--in", help="Run no sooner: 90s, 5m, 2h.")] = None,
-    at: Annotated[str | None, typer.Option("--at", help="Run no sooner: ISO 8601.")] = None,
+    delay: Annotated[str | None, typer.Option("--in", help="Delay: 90s, 5m, 2h.")] = None,
+    at: Annotated[str | None, typer.Option("--at", help="Start time, ISO 8601.")] = None,
     priority: Annotated[int | None, typer.Option(help="0 to 1000, smaller first.")] = None,
-    queue: Annotated[str | None, typer.Option(help="The queue, a named partition.")] = None,
+    queue: Annotated[str | None, typer.Option(help="The queue's name.")] = None,
     max_attempts: Annotated[int | None, typer.Option(help="1 to 50.")] = None,
     tag: Annotated[
-        list[str] | None, typer.Option("--tag", help="A word to find it by; repeatable.")
+        list[str] | None, typer.Option("--tag", help="A tag to find it by; repeatable.")
     ] = None,
-    concurrency_key: Annotated[str | None, typer.Option(help="Bounds jobs sharing it.")] = None,
+    concurrency_key: Annotated[
+        str | None, typer.Option(help="Limits the jobs that share it.")
+    ] = None,
     key: Annotated[
         str | None, typer.Option("--key", help="Idempotency key: one job per key.")
     ] = None,
-    watch: Annotated[bool, typer.Option("--watch", help="Follow it to its end.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Follow it until it ends.")] = False,
     workspace: Workspace = None,
     token: Token = None,
     env_file: EnvFile = None,
@@ -189,16 +191,17 @@ def ls(
         list[Status] | None, typer.Option("--status", "-s", help="Repeatable.")
     ] = None,
     job_type: Annotated[str | None, typer.Option("--type", "-t", help="The job type.")] = None,
-    queue: Annotated[str | None, typer.Option(help="The queue, a named partition.")] = None,
+    queue: Annotated[str | None, typer.Option(help="The queue's name.")] = None,
     search: Annotated[
         str | None, typer.Option(help="Part of the type, error, tag, payload, key or id.")
     ] = None,
     state: Annotated[
-        list[JobState] | None, typer.Option("--state", help="As people say it; repeatable.")
+        list[JobState] | None,
+        typer.Option("--state", help="State, e.g. queued or retrying; repeatable."),
     ] = None,
     tag: Annotated[str | None, typer.Option("--tag", help="Jobs with this tag.")] = None,
     payload: Annotated[
-        list[str] | None, typer.Option("--payload", help="FIELD=VALUE of it; repeatable.")
+        list[str] | None, typer.Option("--payload", help="FIELD=VALUE of the payload; repeatable.")
     ] = None,
     since: Annotated[str | None, typer.Option(help="Created in the last 15m, 2h, 7d.")] = None,
     error: Annotated[str | None, typer.Option(help="Part of the error's message.")] = None,
@@ -257,7 +260,7 @@ def _count(output: Output, connection: Connection, filters: dict[str, Any]) -> N
     known = {"workspace_id", "job_type", "queue"}
     if unknown := sorted(set(given) - known):
         raise CommandFailed(
-            f"--count knows --type and --queue, not {', '.join(unknown)}",
+            f"--count supports --type and --queue, not {', '.join(unknown)}",
             code="bad_usage",
             fix="omit --count: the list takes every filter",
         )

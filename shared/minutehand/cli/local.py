@@ -25,7 +25,7 @@ def dev(
         bool, typer.Option("--lambda", help="Run the functions as Lambda does.")
     ] = False,
     any_ports: Annotated[
-        bool, typer.Option("--any-ports", help="Do not prefer 54321 and 8000.")
+        bool, typer.Option("--any-ports", help="Do not prefer the ports 54321 and 8000.")
     ] = False,
     supabase_url: Annotated[
         str | None,

@@ -78,7 +78,7 @@ def _steer(
             result = connection.call(
                 "POST", f"/api/workspaces/{name}/{verb}", json={"reason": change.get("reason")}
             )
-        else:  # for everybody, so the operator's alone: no route offers it
+        else:  # it affects every workspace, so only the operator may: no route offers it
             result = connection.rpc(
                 "pause_jobs",
                 {"p_request": {"kind": _WIRE[kind], "name": name, **change}},

@@ -70,10 +70,10 @@ def rotate(
     region: Annotated[str, typer.Option(envvar="AWS_REGION")] = "us-east-1",
     finish: Annotated[
         bool,
-        typer.Option("--finish", help="Second step: end the old tokens, refuse the old keys."),
+        typer.Option("--finish", help="Second step: revoke the old tokens and keys."),
     ] = False,
     now: Annotated[
-        bool, typer.Option("--now", help="Stolen: both steps at once, old ones end at once.")
+        bool, typer.Option("--now", help="After a leak: both steps at once, without overlap.")
     ] = False,
     env_file: EnvFile = None,
     as_json: Json = False,
@@ -94,7 +94,7 @@ def rotate(
         key = None if only is Only.TOKENS or not (finish or now) else new.get(KEY, held.get(KEY))
         if not new and not key:
             raise CommandFailed(
-                "there is nothing to finish: each token is one", code="nothing_to_finish"
+                "there is nothing to finish: each token has one value", code="nothing_to_finish"
             )
         plan = _plan(stage, region, secrets_file, {**held, **new})
         _check(connection if key else None, plan, output)

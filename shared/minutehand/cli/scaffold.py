@@ -44,18 +44,18 @@ from minutehand.worker import Backoff, Job, JobContext, processor
 
 {FUNCTION}'''
 
-TEST = '''"""The {app} app's processors, rehearsed without a queue."""
+TEST = '''"""The {app} app's processors, tested without a queue."""
 
 from __future__ import annotations
 
 from minutehand.apps.{app}.models import {model}
 from minutehand.apps.{app}.processors import {function}
-from minutehand.worker.testing import Rehearsal
+from minutehand.worker.testing import ProcessorTest
 
 
 async def test_{function}_greets_by_name() -> None:
     """The result is what the caller reads on the job."""
-    run = await Rehearsal({function}, {model}(name="Ada")).run()
+    run = await ProcessorTest({function}, {model}(name="Ada")).run()
 
     assert run.outcome == "completed"
     assert run.result == {{"greeting": "Hello, Ada!"}}
@@ -100,7 +100,7 @@ def init(
 STANDS = {
     True: "The running local stack has registered it.",
     False: "The running local stack has not registered it within "
-    f"{PATIENCE_SECONDS:.0f} s: look into .local/logs/api.log.",
+    f"{PATIENCE_SECONDS:.0f} s: see .local/logs/api.log.",
     None: "A local stack finds it within a second once it runs; a deployed one with the next "
     "deploy.",
 }
@@ -160,7 +160,7 @@ def _words(job_type: str) -> tuple[str, str]:
     app, _, verb = job_type.partition(".")
     if keyword.iskeyword(app) or keyword.iskeyword(verb):
         raise CommandFailed(
-            f"{job_type!r} uses a word of Python", code="bad_name", fix="take another word"
+            f"{job_type!r} uses a Python keyword", code="bad_name", fix="choose another name"
         )
     return app, verb
 
@@ -179,7 +179,7 @@ def scaffold(job_type: str, root: Path) -> list[Path]:
         raise CommandFailed(
             f"{there.relative_to(root)} is already there",
             code="exists",
-            fix="add the processor to that app by hand, or take another name",
+            fix="add the processor to that app yourself, or choose another name",
         )
     names = {
         "app": app,

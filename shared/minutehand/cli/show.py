@@ -180,7 +180,7 @@ def _rest(output: Output, details: dict[str, Any]) -> None:
         rows = [{**step, "at": ago(step["created_at"])} for step in details["steps"]]
         output.table(rows, STEPS, empty="")
         if details["more_steps"]:
-            output.note("There are more steps: GET /api/jobs/{id}/steps has pages.")
+            output.note("There are more steps: GET /api/jobs/{id}/steps has the rest.")
     if details["children"]:
         output.text("")
         rows = [

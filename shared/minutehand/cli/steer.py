@@ -33,7 +33,7 @@ JobType = Annotated[str | None, typer.Option("--type", "-t", help="The job type.
 Queue = Annotated[str | None, typer.Option(help="The queue's name.")]
 Tag = Annotated[str | None, typer.Option("--tag", help="Only jobs with this tag.")]
 Fingerprint = Annotated[str | None, typer.Option(help="The error's fingerprint.")]
-OlderThan = Annotated[str | None, typer.Option(help="Created longer ago: 1h, 2d.")]
+OlderThan = Annotated[str | None, typer.Option(help="Created longer ago than 1h, 2d.")]
 Limit = Annotated[int, typer.Option("--limit", "-n", min=1, max=10_000)]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
@@ -75,7 +75,7 @@ def cancel(
     }
     chosen = {name: value for name, value in wanted.items() if value is not None}
     if job_id is not None and not chosen:
-        _act("cancel", "cancel asked for", job_id, token, env_file, as_json)
+        _act("cancel", "cancel requested", job_id, token, env_file, as_json)
         return
     with connected(as_json, env_file, token, workspace) as (output, connection):
         if job_id is not None or not chosen:
@@ -88,7 +88,7 @@ def cancel(
         state = filters.pop("state", None)
         jobs = _matching(connection, filters, [state] if state else LIVE, min(limit, MOST))
         _confirm(output, jobs, "live jobs match", "Cancel", "cancelled", limit, yes)
-        if state is not None:  # what the bulk call cannot tell apart is named one by one
+        if state is not None:  # what the bulk call cannot distinguish is named one by one
             filters = {"ids": [job["id"] for job in jobs]}
         result = _bulk(connection, "cancel", filters, limit) if jobs else _NOTHING
         output.value(result, text=_told(result, "cancelled", "no live job matches"))

@@ -1,7 +1,7 @@
 """The Supabase CLI as deploy uses it: pushes the schema to one project, named by its ref.
 
 From 3.0 on `supabase db push` goes to the local stack unless `--remote` names a project; before, it
-goes to whichever project the folder is linked to. Neither is left to chance here.
+goes to the project the folder is linked to. Both are checked here.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def project_ref(url: str, named: str = "") -> str:
         named: The stage's `supabaseProject`; needed for a domain of one's own.
 
     Raises:
-        CommandFailed: Neither tells a ref, or they name two projects.
+        CommandFailed: Neither names a ref, or they name two projects.
     """
     if named and not REF.fullmatch(named):
         raise CommandFailed(
@@ -54,14 +54,14 @@ def project_ref(url: str, named: str = "") -> str:
         raise CommandFailed(
             f"supabaseUrl is of project {found[1]}, supabaseProject says {named}",
             code="two_projects",
-            fix="leave supabaseProject out of the stage, or correct supabaseUrl",
+            fix="remove supabaseProject from the stage, or correct supabaseUrl",
         )
     if found:
         return found[1]
     if named:
         return named
     raise CommandFailed(
-        f"{url} does not tell which Supabase project it belongs to",
+        f"{url} does not show which Supabase project it belongs to",
         code="unknown_project",
         fix="a domain of your own needs `supabaseProject: <ref>` in the stage; where something "
         "else applies the migrations, deploy with --no-database",
@@ -153,7 +153,7 @@ class SupabaseCli:
             )
         if done.returncode:
             raise CommandFailed(
-                f"supabase db push to project {ref} failed; its own words are above",
+                f"supabase db push to project {ref} failed; see its output above",
                 code="db_push_failed",
                 fix="sign in with `supabase login` or SUPABASE_ACCESS_TOKEN; "
                 f"to see more: {push_command(ref)} --dry-run",

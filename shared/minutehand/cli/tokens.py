@@ -70,7 +70,7 @@ def new_worker_key(connection: Connection, signing_key: Path | None, days: float
     secret = connection.values.get("SUPABASE_JWT_SECRET", "")
     if not secret:
         raise CommandFailed(
-            "nothing signs the worker's key: neither a signing key nor SUPABASE_JWT_SECRET",
+            "the worker's key needs a signing key or SUPABASE_JWT_SECRET",
             code="missing_setting",
             fix="--signing-key key.json, the key that was imported into the project",
         )
@@ -81,7 +81,7 @@ def replace_values(path: Path, new: Mapping[str, str]) -> None:
     """Write `new` into a file of KEY=value lines: all or nothing, other lines as they were.
 
     Raises:
-        CommandFailed: There is no such file.
+        CommandFailed: The file does not exist.
     """
     if not path.exists():
         raise CommandFailed(f"{path} does not exist", code="no_secrets_file")

@@ -87,7 +87,7 @@ def rows_of(trace: dict[str, Any]) -> list[Row]:
 
 
 def _state(job: dict[str, Any], now: str) -> str:
-    """What people look for, as `queue.state_of` derives it."""
+    """The state shown to people, as `queue.state_of` derives it."""
     status = str(job["status"])
     if status != "pending":
         return {"processing": "running", "waiting": "suspended"}.get(status, status)
@@ -116,7 +116,7 @@ def _spans(job: dict[str, Any], at: Any) -> Iterator[Span]:
 
 def _parts(job: dict[str, Any], level: int, at: Any) -> Iterator[Row]:
     """Attempts, where there was more than one or one that failed, and steps and waits."""
-    # a run that ended in a wait is no attempt of its own: the next one continues it
+    # a run that ended in a wait is not an attempt of its own: the next one continues it
     runs = [run for run in job["attempts"] if run["outcome"] != "waiting"]
     if len(runs) > 1 or any(run["error_message"] for run in runs):
         for run in runs:
@@ -162,4 +162,4 @@ def draw(output: Output, trace: dict[str, Any]) -> None:
         output.text(line + bar(row.spans, total, room) if room >= LEAST_BAR else line)
     output.note(LEGEND if room >= LEAST_BAR else "a wider terminal shows the bars")
     if trace["more"]:
-        output.note("some jobs are left out: 300 of six levels are shown")
+        output.note("some jobs are omitted: at most 300 on six levels are shown")

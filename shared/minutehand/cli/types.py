@@ -24,7 +24,7 @@ COLUMNS = {
 
 
 def types(
-    job_type: Annotated[str | None, typer.Argument(help="One type, shown whole.")] = None,
+    job_type: Annotated[str | None, typer.Argument(help="Show one type in full.")] = None,
     *,
     internal: Annotated[
         bool, typer.Option("--internal", help="Also those that only the platform enqueues.")
@@ -34,7 +34,7 @@ def types(
         typer.Option("--out", "-o", help="Write TypeScript types to this file.", dir_okay=False),
     ] = None,
     check: Annotated[
-        bool, typer.Option("--check", help="With --out: write nothing, fail when it is old.")
+        bool, typer.Option("--check", help="With --out: write nothing, fail if it is out of date.")
     ] = False,
     workspace: Workspace = None,
     token: Token = None,

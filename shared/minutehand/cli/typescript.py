@@ -37,7 +37,7 @@ class TypedJob:
 def write_declarations(jobs: Iterable[TypedJob]) -> str:
     """The text of a declaration file that gives package `minutehand` these job types.
 
-    The same job types give the same text, whatever their order.
+    The same job types give the same text, in any order.
     """
     names = TypeNames()
     entries = []
@@ -61,7 +61,7 @@ class TypeNames:
     def __init__(self, definitions: Mapping[str, Any] | None = None) -> None:
         self._definitions = definitions or {}
         self._texts: dict[str, str] = {}  # name → its declared type, "" while it is being written
-        self._owners: dict[str, str] = {}  # name → the schema it stands for, as canonical JSON
+        self._owners: dict[str, str] = {}  # name → its schema, as canonical JSON
         self.use_json = False  #: Whether a type was written that the package must give.
 
     def declarations(self) -> Iterator[str]:

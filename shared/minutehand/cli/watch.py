@@ -127,7 +127,7 @@ def watch(
 def logs(
     job_id: JobId,
     *,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until it ends.")] = False,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Continue until it ends.")] = False,
     level: Annotated[str | None, typer.Option(help="debug, info, warning or error.")] = None,
     token: Token = None,
     env_file: EnvFile = None,

@@ -21,7 +21,7 @@ FIXES.update(
         "workspace_exists": "`minutehand workspaces list` shows it; `minutehand members add` adds "
         "people to it",
         "PGRST202": "this project keeps its tenants in tables of its own, or lacks a migration: "
-        "`minutehand doctor --only migrations` tells",
+        "`minutehand doctor --only migrations` shows which",
     }
 )
 
@@ -31,7 +31,7 @@ members = typer.Typer(
 )
 Operator = Annotated[
     bool,
-    typer.Option("--operator", help="Act with SUPABASE_SECRET_KEY, also when you could sign in."),
+    typer.Option("--operator", help="Use SUPABASE_SECRET_KEY, even if you can sign in."),
 ]
 Which = Annotated[str | None, typer.Option("--workspace", "-w", help="The workspace's name or id.")]
 Mail = Annotated[str, typer.Argument(help="The person's mail address.")]
@@ -39,7 +39,8 @@ Mailed = Annotated[
     bool,
     typer.Option(
         "--mail",
-        help="Have Supabase Auth mail a link to who has no account; needs SUPABASE_SECRET_KEY. "
+        help="Have Supabase Auth mail a link to a person without an account; needs "
+        "SUPABASE_SECRET_KEY. "
         "It leads to CONSOLE_URL or API_URL, where the person chooses a password.",
     ),
 ]
@@ -190,7 +191,7 @@ def list_members(
             for row in found["invitations"]
         ]
         columns = {"who": "PERSON", "role": "ROLE", "state": "STATE"}
-        session.output.table(rows, columns, empty="nobody")
+        session.output.table(rows, columns, empty="no one")
 
 
 @members.command("add")

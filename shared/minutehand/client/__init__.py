@@ -1,4 +1,4 @@
-"""Enqueue and follow jobs from anybody's Python, on the official `supabase` client.
+"""Enqueue and follow jobs from any Python code, on the official `supabase` client.
 
 A watch joins the private Realtime topic, reads what is in the database after that, and merges both
 by `seq`: nothing missed, nothing twice. It reads again when it sees a gap, joins again after any

@@ -116,7 +116,7 @@ class Calls:
     async def _repeat(
         self, query: Callable[[], Any], headers: Mapping[str, str], repeatable: bool
     ) -> Any:
-        async for attempt in AsyncRetrying(**patience(self._attempts, repeatable)):
+        async for attempt in AsyncRetrying(**retry_options(self._attempts, repeatable)):
             with attempt, translated():
                 async with asyncio.timeout(_CALL_SECONDS):
                     return (await prepared(query(), headers).execute()).data
@@ -129,7 +129,7 @@ class BlockingCalls(Calls):
     async def _repeat(
         self, query: Callable[[], Any], headers: Mapping[str, str], repeatable: bool
     ) -> Any:
-        for attempt in Retrying(**patience(self._attempts, repeatable)):
+        for attempt in Retrying(**retry_options(self._attempts, repeatable)):
             with attempt, translated():
                 return prepared(query(), headers).execute().data
         raise AssertionError("unreachable: the retries either return or raise")
@@ -164,7 +164,7 @@ def bearer(token: str | None) -> dict[str, str]:
     return {} if token is None else {"Authorization": f"Bearer {token}"}
 
 
-def patience(attempts: int, repeatable: bool) -> dict[str, Any]:
+def retry_options(attempts: int, repeatable: bool) -> dict[str, Any]:
     """How tenacity repeats what may be repeated; else only what never left."""
 
     def is_worth_repeating(error: BaseException) -> bool:
@@ -189,7 +189,7 @@ def refusal(error: APIError | httpx.HTTPError | TimeoutError) -> QueueError:
 
 
 def _status(code: object) -> int:
-    """The HTTP status behind a code: the library keeps it only where the body was no JSON."""
+    """The HTTP status behind a code: the library keeps it only where the body was not JSON."""
     text = str(code or "")
     if text.startswith("PT") or text.isdecimal():
         digits = text.removeprefix("PT")
@@ -216,7 +216,7 @@ class Tokens:
         return max(0.0, self._renew_at - time.time())
 
     def expire(self) -> None:
-        """The token was refused, whatever it says itself: ask for another next time."""
+        """The token was refused, even if it has not expired: ask for another next time."""
         self._renew_at = 0.0
 
     async def get(self) -> str | None:
@@ -234,7 +234,7 @@ class Tokens:
         try:
             given = self._source()
             token = await given if inspect.isawaitable(given) else given
-        except Exception as error:  # a foreign function: whatever it raises, it gave no token
+        except Exception as error:  # a foreign function: any error means no token
             raise QueueUnavailable(f"no fresh token: {type(error).__name__} {error}") from error
         self._token = token
         life = _seconds_to_live(token)

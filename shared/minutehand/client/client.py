@@ -1,4 +1,4 @@
-"""Enqueue, read, steer and follow jobs from anybody's code, over a supabase-py client.
+"""Enqueue, read, steer and follow jobs from any code, over a supabase-py client.
 
 What a caller may see and do is decided by the database, under the session of that client.
 """
@@ -30,7 +30,7 @@ from minutehand.queue.models import (
 from supabase import AsyncClient
 from supabase import Client as SupabaseClient
 
-#: The schema `minutehand install` chooses unless it is told another.
+#: The schema `minutehand install` chooses by default.
 INSTALLED: Final = "minutehand"
 
 T = TypeVar("T")
@@ -198,7 +198,7 @@ class Client:
         Each watcher holds a socket of its own; for many jobs at once follow their workspace.
 
         Args:
-            after: Only events with a `seq` above this, e.g. the last one a former watch handed out.
+            after: Only events with a `seq` above this, e.g. the last one of an earlier watch.
         """
         return JobWatcher(self._access, job_id, after=after, timing=timing)
 

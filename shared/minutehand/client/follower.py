@@ -37,7 +37,7 @@ _MOST_QUEUED: Final = 2000
 _LOOK_AGAIN_SECONDS: Final = 1.5
 #: At least so many times as long as a read took: servers under load rest.
 _LOOK_AGAIN_SHARE: Final = 5.0
-#: Spread of the first of them, so that many who are told at once do not all read at once.
+#: Spread of the first of them, so that many followers woken together do not all read together.
 _SPREAD_SECONDS: Final = 0.3
 
 
@@ -45,16 +45,16 @@ _SPREAD_SECONDS: Final = 0.3
 class Timing:
     """How patient a watch is; all in seconds."""
 
-    #: Between reads while Realtime is away.
+    #: Between reads while Realtime is unavailable.
     polling_interval: float = 3.0
     #: Without a message, after which a read proves that nothing was missed.
     silence: float = 30.0
     #: The same for the first time after a join: "subscribed" may be premature.
     first_silence: float = 2.0
-    #: That a missing event may still arrive by itself.
+    #: Wait for a missing event to arrive.
     reorder: float = 0.1
     #: After which a first join counts as failed.
-    join_patience: float = 5.0
+    join_timeout: float = 5.0
 
 
 class Watcher(ABC):
@@ -70,7 +70,7 @@ class Watcher(ABC):
         self._topic = Topic(
             access,
             topic,
-            patience=timing.join_patience,
+            timeout=timing.join_timeout,
             joined=self._on_joined,
             lost=self._on_lost,
             message=self._on_message,
@@ -95,7 +95,7 @@ class Watcher(ABC):
         self._behind = False
         self._quiet = False
         self._held = False
-        self._told_count = 0
+        self._queued_count = 0
         self._look_again_at = -math.inf
         self._took = 0.0
         self._unreachable = False
@@ -129,14 +129,14 @@ class Watcher(ABC):
         """Hand events to the reader."""
         before = len(self._queue)
         self._queue.extend(events)
-        self._told_count += len(self._queue) - before
+        self._queued_count += len(self._queue) - before
         if self._queue:
             self._news.set()
         if len(self._queue) >= _MOST_QUEUED:
             self._room.clear()
 
     def _finish(self, failure: BaseException | None = None) -> None:
-        """Nothing follows what was told."""
+        """Nothing follows the events so far."""
         self._done = True
         self._failure = failure
         self._news.set()
@@ -155,14 +155,14 @@ class Watcher(ABC):
 
         `live`: joined, and everything up to now was read since. `catching-up`: a read is under
         way, something is known to be missing, or messages are held back to stay within the
-        plan. `polling`: Realtime is away, reads continue.
+        plan. `polling`: Realtime is unavailable, reads continue.
         `offline`: neither works, or the watch is closed.
         """
         if self._closed or self._unreachable:
             return "offline"
         if not self._joined or self._distrusted:
             waited = self._now() - self._started_at if self._started_at else 0.0
-            joining = not self._lost_once and waited < self._timing.join_patience
+            joining = not self._lost_once and waited < self._timing.join_timeout
             return "catching-up" if joining or self._reads == 0 else "polling"
         gap = self._has_gap or self._behind or self._held
         return "live" if self._synced and not gap else "catching-up"
@@ -183,7 +183,7 @@ class Watcher(ABC):
         await waiter
 
     async def aclose(self) -> None:
-        """Leave the topic and forget what was not yet handed out."""
+        """Leave the topic and drop undelivered events."""
         if self._closed:
             return
         self._closed = True
@@ -334,8 +334,8 @@ class Watcher(ABC):
         return max(self._last_heard, self._last_read) + quiet
 
     async def _read(self) -> None:
-        """Read once; a refusal that repeating cannot mend ends the watch."""
-        began, told = self._now(), self._told_count
+        """Read once; a refusal that repeating cannot change ends the watch."""
+        began, told = self._now(), self._queued_count
         is_check = self._read_at > began and self._synced and not (self._failures or self._held)
         joins = self._joins if self._joined else 0
         waiters, self._waiters = self._waiters, []
@@ -352,7 +352,7 @@ class Watcher(ABC):
         else:
             self._reads += 1
             self._took = self._now() - began
-            if self._told_count == told and began - self._look_again_at > _LOOK_AGAIN_SECONDS / 2:
+            if self._queued_count == told and began - self._look_again_at > _LOOK_AGAIN_SECONDS / 2:
                 self._held = False
             if self._failures:
                 self._topic.hurry()
@@ -395,7 +395,7 @@ class Watcher(ABC):
         self._judge_at = self._now() + self._timing.first_silence if found else math.inf
 
     def _judge(self) -> None:
-        """If it did not, the socket is dead however alive it looks."""
+        """If it did not, the socket is dead even if it looks alive."""
         self._judge_at = math.inf
         if self._unheard and self._joined:
             self._distrusted = True

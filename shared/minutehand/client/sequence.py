@@ -19,14 +19,14 @@ MOST_WAITING: Final = 1000
 
 
 class EventSequence:
-    """Hands out one job's events by their gapless `seq`: in order, none twice, none left out.
+    """Hands out one job's events by their gapless `seq`: in order, none twice, none missing.
 
     Args:
         after: The last `seq` that is known already.
     """
 
     def __init__(self, after: int = 0) -> None:
-        self.last = after  #: The last `seq` handed out.
+        self.last = after  #: The last `seq` delivered.
         self._waiting: dict[int, JobEvent] = {}
         self._dropped = False
 
@@ -73,7 +73,7 @@ class EventSequence:
 
 
 def event_of_frame(frame: object) -> JobEvent | None:
-    """The event a Realtime frame carries; None for what is no event of ours."""
+    """The event a Realtime frame carries; None for any other frame."""
     if not isinstance(frame, Mapping):
         return None
     try:

@@ -32,12 +32,12 @@ _REOPEN_SECONDS: Final = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 _GOODBYE_SECONDS: Final = 1.0
 #: Between two calls of `follow_topic` when the last was not answered.
 _FOLLOW_SECONDS: Final = 60.0
-#: Between two looks at the clock. One this late says that the machine slept: timers do not count
+#: Between two reads of the clock. One this late means that the machine slept: timers do not count
 #: that time.
 _LOOK_SECONDS: Final = 10.0
 _SLEPT_SECONDS: Final = 15.0
 
-#: Sockets whose other end does not answer, until they give up by themselves.
+#: Sockets whose other end does not answer, until they time out.
 _leaving: set[asyncio.Task[None]] = set()
 
 
@@ -45,10 +45,10 @@ class Topic:
     """Joins `name` and stays; `run` ends only by cancellation.
 
     Each attempt has a socket and a Realtime client of its own, so nothing half-broken is reused. A
-    half-open socket is given up after 40 s by the library's own keepalive, or when a read tells.
+    half-open socket is closed after 40 s by the library's own keepalive, or when a read fails.
 
     Args:
-        patience: Seconds a connection and a join may take.
+        timeout: Seconds a connection and a join may take.
     """
 
     def __init__(
@@ -56,14 +56,14 @@ class Topic:
         access: Access,
         name: str,
         *,
-        patience: float,
+        timeout: float,
         joined: Callable[[bool], None],
         lost: Callable[[str], None],
         message: Callable[[object], None],
     ) -> None:
         self._access = access
         self._name = name
-        self._patience = patience
+        self._timeout = timeout
         self._joined = joined
         self._lost = lost
         self._message = message
@@ -80,7 +80,7 @@ class Topic:
             self._restart.set()
 
     def reconnect(self) -> None:
-        """Give the present socket up: it looks alive but brings nothing."""
+        """Close the present socket: it looks alive but delivers nothing."""
         self._restart.set()
 
     async def run(self) -> None:
@@ -113,7 +113,7 @@ class Topic:
             access.realtime_url,
             token=access.key,
             auto_reconnect=False,  # it would give up after some attempts, and join with old tokens
-            timeout=max(1, round(self._patience)),
+            timeout=max(1, round(self._timeout)),
         )
         tasks: set[asyncio.Future[Any]] = set()
         try:
@@ -140,14 +140,14 @@ class Topic:
         """Say that this client listens; returns the seconds until it is to be said again.
 
         Each delivery counts as a message of the project's plan, and of a job's followers only
-        those who say so are told of what was held back.
+        those who say so are informed of what was held back.
         """
         try:
-            async with asyncio.timeout(self._patience):
+            async with asyncio.timeout(self._timeout):
                 queue = await self._access.user(read_once=True)
                 followed = await queue.follow_topic(self._name, self._follower_id)
         except (QueueError, TimeoutError) as error:
-            # the join says by itself whether the topic may be followed
+            # the join's answer says whether the topic may be followed
             logger.debug(
                 "not counted as a follower",
                 extra={"event": "watch.uncounted", "reason": f"{type(error).__name__} {error}"},
@@ -214,7 +214,7 @@ async def _notice_sleep() -> str:
 
 
 async def _leave(client: AsyncRealtimeClient) -> None:
-    """Close the socket; one that does not answer is left to its own patience."""
+    """Close the socket; one that does not answer ends by its own timeout."""
     for channel in client.get_channels():
         channel.rejoin_timer.reset()
         channel.join_push.destroy()

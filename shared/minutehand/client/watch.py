@@ -15,7 +15,7 @@ from minutehand.queue.models import ENDED, FeedPage, Job, JobEvent, JobId
 
 _PAGE: Final = 500
 DEFAULT_TIMING: Final = Timing()
-#: Jobs of a feed whose last event is remembered, to know a late message from news.
+#: Jobs of a feed whose last event is remembered, to recognise late messages.
 _MOST_JOBS: Final = 10_000
 #: Between two reads of a feed that messages ask for.
 _FEED_SECONDS: Final = 0.05
@@ -25,7 +25,7 @@ class JobWatcher(Watcher):
     """Every event of one job; made by `Client.watch_job`.
 
     Attributes:
-        job: The job as far as it is known; the whole row once the watch has ended by itself.
+        job: The job as far as it is known; the whole row once the watch has ended on its own.
     """
 
     def __init__(

@@ -1,6 +1,6 @@
 """Zips whose bytes depend on their content alone: sorted names, one instant, fixed modes.
 
-What goes in is decided elsewhere; this only leaves out what no runtime reads.
+What goes in is decided elsewhere; this only omits what no runtime reads.
 """
 
 from __future__ import annotations

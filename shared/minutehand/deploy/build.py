@@ -31,7 +31,7 @@ from minutehand.project import Project
 from minutehand.resources import PACKAGE, checkout
 from minutehand.version import VERSION
 
-#: Found at run time beside the code; everything else in a room is source or text for people.
+#: Found at run time beside the code; everything else in a package is source or text for people.
 DATA_SUFFIXES = frozenset({".py", ".json", ".txt", ".csv", ".sql", ".html", ".jinja", ".toml"})
 
 #: The parts of this package that functions import; the command and the local stack stay here.
@@ -54,7 +54,7 @@ class Built:
     unzipped_bytes: int
     python: str
     magic: str
-    #: Of the first-party files and the lock; tells whether a zip is older than the sources.
+    #: Of the first-party files and the lock; shows whether a zip is older than the sources.
     sources_sha256: str
     distributions: dict[str, str]
 
@@ -111,7 +111,7 @@ def source_files(bundle: Bundle, project: Project) -> list[Path]:
 
 
 def own_handlers(bundle: Bundle, project: Project) -> list[str]:
-    """The thin handlers of this repository, which stand before those of the package."""
+    """The thin handlers of this repository, which take precedence over those of the package."""
     names = [f"functions.{name}.handler" for name in bundle.functions]
     return names if checkout() == project.root else []
 

@@ -66,7 +66,7 @@ class Target:
     """A machine to build for.
 
     `platform` is uv's name of it, or None for this machine; `compiler` is `pyodide` for CPython
-    3.13 whatever this machine runs, or `host` for the running interpreter.
+    3.13 regardless of this machine's, or `host` for the running interpreter.
     """
 
     name: str

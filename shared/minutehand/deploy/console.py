@@ -20,7 +20,7 @@ from minutehand.node import node_home
 from minutehand.project import Project
 from minutehand.resources import resource
 
-#: Not `mimetypes`: it asks the machine, and a browser told `nosniff` takes nothing else.
+#: Not `mimetypes`: it asks the machine, and with `nosniff` a browser accepts nothing else.
 CONTENT_TYPES: Mapping[str, str] = {
     ".css": "text/css; charset=utf-8",
     ".html": "text/html; charset=utf-8",
@@ -33,14 +33,24 @@ CONTENT_TYPES: Mapping[str, str] = {
     ".webmanifest": "application/manifest+json",
     ".woff2": "font/woff2",
 }
+#: Types are for editors, not for browsers.
+TYPES = ".ts"
 #: For people who read the checkout, not for browsers.
 LEFT_OUT = frozenset(
-    {"npm", "screenshots", "tsconfig.json", "vendor.json", "README.md", "DECISIONS.md"}
+    {
+        "npm",
+        "screenshots",
+        "tsconfig.json",
+        "tsconfig.strict.json",
+        "vendor.json",
+        "README.md",
+        "DECISIONS.md",
+    }
 )
-#: Names carry no hash, so a browser asks each time (and is told 304); an edge may keep a file for a
-#: day, and every upload tells all edges to forget.
+#: Names carry no hash, so a browser asks each time (and gets 304); an edge may keep a file for a
+#: day, and every upload invalidates all edges.
 KEPT_AT_THE_EDGE = "public, max-age=0, must-revalidate, s-maxage=86400"
-#: The way back from a wrong upload must not wait for anybody's cache.
+#: The way back from a wrong upload must not wait for any cache.
 NEVER_KEPT = "no-store"
 NEVER_KEPT_FILES = frozenset({"config.json", "index.html"})
 
@@ -58,7 +68,7 @@ def console_assets(config: Mapping[str, Any], apps: Iterable[App]) -> dict[str, 
     """Every file of the console by its key, vendored packages and `config` included.
 
     Raises:
-        PackagingError: A vendored file is not the one that was looked at, or a type is unknown.
+        PackagingError: A vendored file differs from its checksum, or a type is unknown.
     """
     console = resource("console")
     vendored = json.loads((console / "vendor.json").read_text("utf-8"))["files"]
@@ -67,11 +77,12 @@ def console_assets(config: Mapping[str, Any], apps: Iterable[App]) -> dict[str, 
         for path in sorted(console.rglob("*"))
         if path.is_file()
         and path.relative_to(console).parts[0] not in LEFT_OUT
-        and path.suffix != ".ts"  # types: for editors, not for browsers
+        and path.suffix != TYPES
     }
     names = []
     for app in apps:
-        pages = [path for path in app.files("console", "**/*") if path.is_file()]
+        files = app.files("console", "**/*")
+        pages = [path for path in files if path.is_file() and path.suffix != TYPES]
         for path in pages:
             inside = path.relative_to(app.folder / "console").as_posix()
             bodies[f"apps/{app.name}/{inside}"] = path.read_bytes()
@@ -136,7 +147,7 @@ def _vendored(path: Path, name: str, checksum: str) -> bytes:
     if checksum != f"sha256-{hashlib.sha256(body).hexdigest()}":
         raise PackagingError(
             f"{name} is not what infra/console/vendor.json says; run `make setup`, "
-            "and look at the file before changing its checksum"
+            "and review the file before changing its checksum"
         )
     return body
 

@@ -1,6 +1,7 @@
 """What an AWS account allows, asked before a stack is made: each limit as a sentence.
 
-Every question only reads. What no API tells, as whether CloudFront trusts a new account, is said
+Every question only reads. What no API shows, such as whether CloudFront trusts a new account, is
+said
 after a failed deploy from the stack's own events.
 """
 
@@ -94,7 +95,7 @@ def _asked(name: str, ask: Callable[[], Limit]) -> Limit:
             name,
             "warn",
             f"cannot be asked: {error}",
-            "allow the deploying role to read it, or go on without knowing",
+            "allow the deploying role to read it, or continue without this check",
         )
 
 
@@ -140,7 +141,7 @@ def concurrency_limit(client: Any, stage: str, region: str, values: Mapping[str,
                 "fail",
                 f"this account runs {limit} functions at once in {region} and {kept} must stay "
                 f"unreserved: of workerReservedConcurrency: {wanted} it can give {max(0, free)}",
-                f"leave workerReservedConcurrency out, or ask for more: {more}",
+                f"omit workerReservedConcurrency, or request more: {more}",
             )
         return Limit("concurrency", "ok", f"{wanted} of {limit} reserved for workers")
     workers = _number(values, "workersAtOnce") or WORKERS_AT_ONCE
@@ -151,7 +152,7 @@ def concurrency_limit(client: Any, stage: str, region: str, values: Mapping[str,
             "fail",
             f"{workers} workers at once of the {unreserved} functions that this account runs in "
             f"{region} leave the API too little: it would answer 503",
-            f"workersAtOnce: '{most}' in the stage, or ask for more: {more}",
+            f"workersAtOnce: '{most}' in the stage, or request more: {more}",
         )
     if limit < UNRESERVED:
         return Limit(
@@ -181,7 +182,7 @@ def kms_limit(kms: Any, quotas: Any, stage: str, region: str) -> Limit:
     """There is room for the stage's key, unless it is there."""
     aliases = kms.get_paginator("list_aliases").paginate().build_full_result()["Aliases"]
     if any(alias["AliasName"] == f"alias/minutehand-{stage}" for alias in aliases):
-        return Limit("kms", "ok", "the stage's key is there")
+        return Limit("kms", "ok", "the stage's key exists")
     made = len(kms.get_paginator("list_keys").paginate().build_full_result()["Keys"])
     most = _quota(quotas, KMS_KEYS)
     if made >= most:
@@ -217,7 +218,7 @@ def cloudfront_limit(cloudfront: Any, quotas: Any, stage: str) -> Limit:
     pages = cloudfront.get_paginator("list_distributions").paginate().build_full_result()
     items = pages.get("DistributionList", {}).get("Items", [])
     if any(item.get("Comment", "").startswith(f"Minutehand {stage} ") for item in items):
-        return Limit("cloudfront", "ok", "the console's distribution is there")
+        return Limit("cloudfront", "ok", "the console's distribution exists")
     most = _quota(quotas, DISTRIBUTIONS)
     if len(items) >= most:
         return Limit(
@@ -231,7 +232,7 @@ def cloudfront_limit(cloudfront: Any, quotas: Any, stage: str) -> Limit:
             "cloudfront",
             "warn",
             "this account has no CloudFront distribution, and AWS lets only verified accounts make "
-            "one; no API tells which are",
+            "one; no API lists which are",
             "if the stack fails with `must be verified`: a case in Support Center, Account and "
             "billing, CloudFront; meanwhile console: 'false' in the stage",
         )
@@ -258,12 +259,12 @@ REASONS: tuple[tuple[str, str], ...] = (
     ),
     (
         "UnreservedConcurrentExecution below its minimum",
-        "leave workerReservedConcurrency out of the stage, or ask for more concurrency: "
+        "remove workerReservedConcurrency from the stage, or request more concurrency: "
         "`minutehand doctor --stage` has the request",
     ),
     (
         "already exists",
-        "a stack before left it behind: import it into this stack, or delete it first",
+        "an earlier stack left it behind: import it into this stack, or delete it first",
     ),
 )
 

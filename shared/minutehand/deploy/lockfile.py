@@ -77,7 +77,7 @@ def read_lock(path: Path) -> dict[str, Locked]:
 
 
 def parse_lock(text: str) -> dict[str, Locked]:
-    """Parse pinned requirements; what has no version, such as a local wheel, is left out."""
+    """Parse pinned requirements; what has no version, such as a local wheel, is omitted."""
     entries: dict[str, Locked] = {}
     current: Locked | None = None
     for line in text.splitlines():

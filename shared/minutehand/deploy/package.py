@@ -47,7 +47,7 @@ def compile_template(
     service = out / "service"
     _mirror(project.root, service)
     write_service(project, service)
-    # no profile, no keys, no update check: what is compiled must not depend on who compiles it
+    # no profile, no keys, no update check: the output must not depend on the machine
     environment = {
         key: value for key, value in os.environ.items() if not key.startswith(("AWS_", "SLS_"))
     } | {

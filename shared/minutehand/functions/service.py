@@ -1,6 +1,6 @@
 """The whole service as one ASGI app for a host of your own: API, console, worker, without AWS.
 
-Nothing here ticks by itself: the database invokes the worker every minute and at arrival, see
+Nothing here starts a tick: the database invokes the worker every minute and at arrival, see
 `connect_worker` in supabase/migrations, and the API wakes it after its own enqueues.
 """
 
@@ -32,7 +32,7 @@ from minutehand.functions.worker.runs import RunRoutes, Runs
 from minutehand.web.services import Services
 from minutehand.web.site import ConsoleFiles, security_headers
 
-#: For running jobs to be handed back when the host stops.
+#: For running jobs to be released when the host stops.
 STOP_SECONDS: Final = 8.0
 
 
@@ -85,7 +85,7 @@ class Service:
         try:
             yield
         finally:
-            await self._runs.aclose(patience_seconds=STOP_SECONDS)
+            await self._runs.aclose(timeout_seconds=STOP_SECONDS)
             await self._services.aclose()
 
 

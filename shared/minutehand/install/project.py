@@ -111,12 +111,12 @@ from __future__ import annotations
 import asyncio
 
 from {package}.processors.{module} import {model}, {function}
-from minutehand.worker.testing import Rehearsal
+from minutehand.worker.testing import ProcessorTest
 
 
 def test_{function}_greets_by_name() -> None:
     """The result is what the caller reads on the job."""
-    run = asyncio.run(Rehearsal({function}, {model}(name="Ada")).run())
+    run = asyncio.run(ProcessorTest({function}, {model}(name="Ada")).run())
 
     assert run.outcome == "completed"
     assert run.result == {{"greeting": "Hello, Ada!"}}
@@ -151,13 +151,13 @@ class Plan:
                     file.write(write.text)
             except FileExistsError as error:
                 raise InstallError(
-                    f"{write.path} is there by now", code="exists", fix="run the command again"
+                    f"{write.path} exists by now", code="exists", fix="run the command again"
                 ) from error
 
 
 @dataclass(frozen=True)
 class Answers:
-    """What an install was told."""
+    """The answers given to an install."""
 
     schemas: Schemas
     tenants: Tenants
@@ -191,7 +191,7 @@ def plan_install(folder: Path, answers: Answers, *, now: datetime) -> Plan:
     """Decide what an install writes into `folder`; nothing where it has everything already.
 
     Raises:
-        InstallError: Something there stands against it.
+        InstallError: Something in the folder conflicts with it.
     """
     known = _known_answers(folder)
     if known is not None:
@@ -216,7 +216,7 @@ def plan_install(folder: Path, answers: Answers, *, now: datetime) -> Plan:
             writes.append(Write(path, text))
         elif "minutehand" not in path.read_text("utf-8", errors="replace"):
             notes.append(
-                f"{template.name} is yours and stays as it is. To deploy Minutehand beside it,"
+                f"{template.name} is yours and is not changed. To deploy Minutehand beside it,"
                 f" add these lines, or keep them in a file of their own:\n\n{text}"
             )
     if known is not None and set(_modules(answers)) - set(known.apps):
@@ -278,7 +278,7 @@ def _first_processor(folder: Path, package: str, *, again: bool) -> list[Write]:
     home = folder / package
     if (home.exists() or home.with_suffix(".py").exists()) and not again:
         raise InstallError(
-            f"{package} is there already", code="package_taken", fix="--package NAME, e.g. work"
+            f"{package} already exists", code="package_taken", fix="--package NAME, e.g. work"
         )
     if home.exists():
         return []
@@ -313,9 +313,9 @@ def processor_files(folder: Path, package: str, job_type: str) -> list[Write]:
     for write in made:
         if write.path.exists():
             raise InstallError(
-                f"{write.path.relative_to(folder)} is there already",
+                f"{write.path.relative_to(folder)} already exists",
                 code="exists",
-                fix="take another name, or add the processor by hand",
+                fix="choose another name, or add the processor yourself",
             )
     return made
 

@@ -22,7 +22,7 @@ begin
 end;
 $$;
 
--- policies on realtime.messages, triggers on tables of yours and published tables go along
+-- policies on realtime.messages, triggers on tables of yours and published tables are dropped too
 {schemas}
 do $$
 begin

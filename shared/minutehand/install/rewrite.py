@@ -54,7 +54,7 @@ class Schemas:
     engine: str = ENGINE
 
     def __getitem__(self, source: str) -> str:
-        """The name that stands for `public` or `queue` of the source."""
+        """The name that replaces `public` or `queue` of the source."""
         return self.clients if source.lower() == CLIENTS else self.engine
 
     @property

@@ -25,7 +25,7 @@ ENGINE_ORIGIN, TENANCY_ORIGIN = "engine", "tenancy"
 FILE_NAME = re.compile(r"^(?P<version>[0-9]+)_(?P<name>.*)\.sql$")
 #: The one file of the engine that is replaced where the tenants are not tables of ours.
 MAKES_TENANTS = re.compile(r"^create view queue\.tenants\b", re.MULTILINE)
-#: Files of the engine for tenants that are tables of ours, left out where they are not.
+#: Files of the engine for tenants that are tables of ours, omitted where they are not.
 FOR_OWN_TENANTS = re.compile(r"\A-- Tenancy: workspaces\b")
 _HEADER = re.compile(
     r"\A-- Installed by minutehand (?P<version>\S+) from (?P<origin>\S+)\n"
@@ -83,7 +83,7 @@ class Installed:
 
     @property
     def edited(self) -> bool:
-        """Whether it is no longer what was written."""
+        """Whether it was changed after it was written."""
         return self.expected not in (None, self.found)
 
 
@@ -91,7 +91,7 @@ def sources(schemas: Schemas, tenants: Tenants, apps: Iterable[str] = ()) -> lis
     """List the engine's files and those of `apps` in the order in which they apply.
 
     Raises:
-        InstallError: There is no such app.
+        InstallError: The app does not exist.
     """
     found = [(path, ENGINE_ORIGIN) for path in resource("migrations").glob("*.sql")]
     for app in apps:

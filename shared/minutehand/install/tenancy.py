@@ -63,7 +63,7 @@ _TABLE = rf"(?:(?P<schema>{_NAME})\.)?(?P<table>{_NAME})"
 
 
 class TenancyError(Exception):
-    """The tables cannot be told from what was given; the message says what must be."""
+    """The tables cannot be derived from what was given; the message says what must be."""
 
 
 @dataclass(frozen=True)

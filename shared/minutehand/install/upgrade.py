@@ -116,5 +116,5 @@ def _check_unchanged(have: list[Installed], answers: Answers) -> None:
                 f"{name} is not the {file.origin} of {VERSION}: released files never change",
                 code="other_build",
                 fix="install a released version of minutehand, with the answers in minutehand.toml"
-                " as they were; or go on as it is: minutehand upgrade --keep-edited",
+                " as they were; or keep it: minutehand upgrade --keep-edited",
             )

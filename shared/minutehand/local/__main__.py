@@ -21,8 +21,10 @@ def arguments() -> argparse.Namespace:
     up = commands.add_parser("up", help="start everything and stay in the foreground")
     up.add_argument("--once", action="store_true", help="exit when the demo jobs have ended")
     up.add_argument("--no-demo", action="store_true", help="start no demo jobs")
-    up.add_argument("--any-ports", action="store_true", help="do not prefer 54321 and 8000")
-    up.add_argument("--with-parent", action="store_true", help="stop when the parent dies")
+    up.add_argument(
+        "--any-ports", action="store_true", help="do not prefer the ports 54321 and 8000"
+    )
+    up.add_argument("--with-parent", action="store_true", help="stop when the parent process ends")
     up.add_argument("--scratch", action="store_true", help="no durability, for tests")
     up.add_argument(
         "--lambda",

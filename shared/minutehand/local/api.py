@@ -49,11 +49,11 @@ logger = logging.getLogger("minutehand.local.api")
 CHANNEL = "minutehand_wakeup"
 """Notified when a transaction that enqueued commits, at most once each 20 ms."""
 LOOK_AGAIN_SECONDS = 0.1
-"""After a notification: what was committed right behind it told no one."""
+"""After a notification: what was committed right behind it notified no one."""
 LAST_FUNCTION = "attach_extensions"
 """Of the last migration: a worker that begins before it publishes types that a file still makes."""
 STOP_SECONDS = 4.0
-"""For running jobs to be handed back when the host stops."""
+"""For running jobs to be released when the host stops."""
 
 
 class LocalWaker:
@@ -124,11 +124,11 @@ def build_host(settings: Settings, *, database_url: str, environ: Mapping[str, s
 
     config = console_config(settings, environ)
 
-    async def tell_config(_: Request) -> JSONResponse:
+    async def serve_config(_: Request) -> JSONResponse:
         return JSONResponse(config, headers={"Cache-Control": "no-store"})
 
     routes: list[BaseRoute] = [
-        Route("/config.json", tell_config),
+        Route("/config.json", serve_config),
         *break_routes(settings, environ),
         *vendored_modules(),
     ]
@@ -175,7 +175,7 @@ async def run_worker(worker: Worker, wakeups: asyncio.Event, database_url: str) 
 
 
 async def listen(wakeups: asyncio.Event, database_url: str) -> None:
-    """Set `wakeups` on every committed enqueue, from any caller; for ever, over restarts.
+    """Set `wakeups` on every committed enqueue, from any caller; until cancelled, across restarts.
 
     Without a database's URL nothing wakes the worker, which then polls.
     """
@@ -189,11 +189,11 @@ async def listen(wakeups: asyncio.Event, database_url: str) -> None:
                 loop = asyncio.get_running_loop()
                 async for _ in connection.notifies():
                     wakeups.set()
-                    # one notification stands for what else is committed in these milliseconds
+                    # one notification covers what else is committed in these milliseconds
                     loop.call_later(LOOK_AGAIN_SECONDS, wakeups.set)
         except psycopg.OperationalError as error:
             logger.info(
-                "wake-ups are away; the poll finds jobs",
+                "wake-ups are unavailable; polling finds jobs",
                 extra={"event": "wakeup.away", "error": str(error).strip()},
             )
         await asyncio.sleep(0.3)

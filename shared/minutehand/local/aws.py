@@ -64,7 +64,7 @@ def prepare(endpoint: str, environ: Mapping[str, str]) -> None:
 def main(environ: Mapping[str, str]) -> NoReturn:
     """Serve until SIGTERM."""
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
-    # moto's own start-up line and a line per request: the service's logs tell enough
+    # moto's own start-up line and a line per request: the service's logs say enough
     logging.getLogger("werkzeug").setLevel(logging.WARNING)
     from minutehand.local.s3_guard import GuardedAws
 

@@ -34,7 +34,7 @@ _FREEZE = "import os, sys, time; pid = int(sys.argv[1]); time.sleep(0.2); os.kil
 _THAW = "; time.sleep(float(sys.argv[2])); os.kill(pid, {go})"
 
 
-# it ends by its own clock: anyone who asked for it may be killed meanwhile
+# it ends by its own clock: its caller may be killed meanwhile
 _DROP = """
 do $do$ begin
   create schema if not exists minutehand_local;
@@ -64,7 +64,7 @@ class Breaker:
     """The ways to break this stack; each returns what was done, in a sentence.
 
     Args:
-        workers: The processes that run jobs; this one, if left out.
+        workers: The processes that run jobs; this one, if omitted.
     """
 
     def __init__(
@@ -97,7 +97,7 @@ class Breaker:
         except NotOurs as error:
             return _refusal(409, "not_ours", str(error))
         except psycopg.OperationalError as error:
-            return _refusal(503, "unavailable", f"The database is away: {error}".strip())
+            return _refusal(503, "unavailable", f"The database is unavailable: {error}".strip())
 
     async def kill_worker(self) -> str:
         """Kill what runs the jobs; in the one-process stack the API goes with it."""
@@ -117,8 +117,8 @@ class Breaker:
                 *("-c", program, str(pid), str(FREEZE_SECONDS)),
                 start_new_session=True,
             )
-        also = "" if self._workers is not None else " and the API stand"
-        return f"The worker{also or ' stands'} still for {FREEZE_SECONDS} s."
+        held = "worker is" if self._workers is not None else "worker and the API are"
+        return f"The {held} frozen for {FREEZE_SECONDS} s."
 
     def _running_workers(self) -> list[int]:
         pids = [os.getpid()] if self._workers is None else self._workers()

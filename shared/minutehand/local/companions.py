@@ -1,4 +1,4 @@
-"""Processes that apps bring to the local stack: what stands for the services they call.
+"""Processes that apps bring to the local stack: local servers for the services they call.
 
 Where they listen is chosen here; what they are is each app's `local` module to say.
 """
@@ -14,7 +14,7 @@ from minutehand.local.ports import LOOPBACK, reserve_port
 
 
 def companions(apps: Sequence[App]) -> tuple[list[Part], dict[str, str]]:
-    """The apps' processes, each on a free port, and the variables that tell where they are."""
+    """The apps' processes, each on a free port, and the variables with their addresses."""
     parts: list[Part] = []
     variables: dict[str, str] = {}
     for app in apps:

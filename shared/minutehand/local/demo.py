@@ -137,7 +137,7 @@ def _update(progress: Progress, bar: TaskID, job: Mapping[str, Any]) -> None:
 
 
 async def read_jobs(data: httpx.AsyncClient, ids: list[str]) -> list[dict[str, Any]]:
-    """Read jobs as their owner may; a database that is away for a moment reads as no news."""
+    """Read jobs as their owner may; while the database is unavailable, nothing is new."""
     jobs: list[dict[str, Any]] = []
     for start in range(0, len(ids), 50):  # short URLs
         wanted = ",".join(ids[start : start + 50])

@@ -27,7 +27,7 @@ logger = logging.getLogger("minutehand.local.hot_reload")
 #: and files written into a new folder before it is watched raise none.
 SCAN_SECONDS = 1.0
 
-#: Python files with what tells one version from another: time of change in ns, and size.
+#: Python files by version: time of change in ns, and size.
 Files = Mapping[Path, tuple[int, int]]
 
 
@@ -106,7 +106,7 @@ def watched_folders(settings: Settings) -> list[Path]:
 def forget_compiled(paths: Iterable[Path]) -> None:
     """Remove what was compiled of files that changed.
 
-    Python takes it for good when second and size are the same, as after a quick edit of a letter.
+    Python considers it fresh when second and size are the same, as after a quick edit of a letter.
     """
     for path in paths:
         Path(importlib.util.cache_from_source(str(path))).unlink(missing_ok=True)
@@ -125,10 +125,11 @@ def reload_processors(worker: Worker, settings: Settings) -> bool:
         default_registry.forget(prefix)
     try:
         registry = load_processors(settings)
-    except Exception:  # whatever a half-written file may raise
+    except Exception:  # a half-written file may raise anything
         sys.modules.update(before)
         logger.exception(
-            "Processors could not be reloaded; the old ones go on", extra={"event": "reload.failed"}
+            "Processors could not be reloaded; the old ones stay in use",
+            extra={"event": "reload.failed"},
         )
         return False
     worker.adopt(registry)

@@ -55,7 +55,7 @@ class Launcher:
             return IN_USE
         if leftovers := state.end_recorded_children():
             pids = ", ".join(map(str, leftovers))
-            self.say(f"ended what a killed launcher left behind: {pids}")
+            self.say(f"stopped what a killed launcher left behind: {pids}")
         try:
             return asyncio.run(self._run(state))
         except FAILURES as failed:

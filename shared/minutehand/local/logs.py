@@ -49,12 +49,12 @@ class Logs:
         if self._readers:
             await asyncio.wait(self._readers, timeout=1)
 
-    def last_words(self, name: str, lines: int = 12) -> str:
+    def last_lines(self, name: str, lines: int = 12) -> str:
         """The end of a part's log, and where the whole is."""
         path = self._folder / f"{name}.log"
         words = path.read_text(errors="replace").splitlines() if path.exists() else []
         shown = "\n".join(f"  {readable(line)[1]}" for line in words[-lines:])
-        return f"its last words, from {path}:\n{shown or '  (none)'}"
+        return f"its last output, from {path}:\n{shown or '  (none)'}"
 
     async def _read(self, name: str, stream: IO[bytes]) -> None:
         reader = asyncio.StreamReader(limit=1 << 20)

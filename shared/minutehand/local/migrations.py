@@ -179,7 +179,7 @@ def apply_migrations(
 
 
 def engine_sign(project: Project) -> str:
-    """The function whose presence tells that the engine is installed."""
+    """The function whose presence shows that the engine is installed."""
     return f"{project.schema_}.lease_jobs"
 
 

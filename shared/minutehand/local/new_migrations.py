@@ -26,7 +26,7 @@ class NewMigrations:
         self._seen = self._done
 
     def look(self) -> None:
-        """Apply what is new and was the same at the look before: an editor may still be writing."""
+        """Apply what is new and unchanged since the last check: an editor may still be writing."""
         stamp = self._stamp()
         settled = stamp == self._seen
         self._seen = stamp

@@ -48,7 +48,7 @@ def ticked(url: str) -> Probe:
         except httpx.TransportError:
             return False
         try:
-            # the other checks judge the queue's state, which is no reason not to start
+            # the other checks judge the queue's state, which must not prevent a start
             return bool(answer.json()["checks"]["last_tick"]["verdict"] == "pass")
         except (ValueError, KeyError, TypeError):
             return False  # a server on its way up may answer anything

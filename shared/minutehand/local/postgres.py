@@ -1,4 +1,4 @@
-"""The Postgres room: one embedded server over one data folder, started, healed and stopped here.
+"""One embedded Postgres server over one data folder, started, healed and stopped here.
 
 It knows nothing of schemas; `hosted` and `migrations` fill what it serves.
 """
@@ -29,7 +29,7 @@ from minutehand.local.ports import LOOPBACK, reserve_port
 from minutehand.local.processes import Identity, spawn, stop, wait_gone
 
 SUPERUSER = "supabase_admin"
-"""Named as on Supabase, where `postgres` owns the project's objects but is no superuser."""
+"""Named as on Supabase, where `postgres` owns the project's objects but is not a superuser."""
 
 PREFIX, SCRATCH_PREFIX, OWNER = "minutehand", "minutehand-scratch", "owner.json"
 SWEEP_AFTER_SECONDS = 3600
@@ -195,7 +195,7 @@ class Postgres:
             if self.process.poll() is not None:
                 raise PostgresFailed(
                     f"Postgres ended with code {self.process.returncode} while starting. "
-                    f"Its last words, from {self.log_path}:\n{self._last_words()}"
+                    f"Its last output, from {self.log_path}:\n{self._last_lines()}"
                 )
             try:
                 psycopg.connect(self.url(), connect_timeout=2).close()
@@ -204,7 +204,7 @@ class Postgres:
                     self.stop()
                     raise PostgresFailed(
                         f"Postgres did not answer on port {self.port} within {seconds:.0f} s: "
-                        f"{refused}\n{self._last_words()}"
+                        f"{refused}\n{self._last_lines()}"
                     ) from refused
                 time.sleep(0.03)
             else:
@@ -282,14 +282,14 @@ class Postgres:
             return
         if not self.is_fresh:
             raise PostgresFailed(
-                f"{secret} is gone, and with it the way into {self.data_dir}. "
+                f"{secret} is missing, and with it the password of {self.data_dir}. "
                 "Start over with `make reset`."
             )
         descriptor = os.open(secret, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "w") as file:
             file.write(secrets.token_urlsafe(18))
 
-    def _last_words(self) -> str:
+    def _last_lines(self) -> str:
         if not self.log_path.exists():
             return "(no log)"
         return "\n".join(self.log_path.read_text(errors="replace").splitlines()[-15:])
@@ -340,7 +340,7 @@ class Postgres:
 def sweep(temporary: Path) -> None:
     """Delete what test runs that were killed left in the temporary folder.
 
-    Not at once: anyone who was killed may be started again over the same data.
+    Not immediately: a killed server may be started again over the same data.
     """
     for folder in temporary.glob(f"{SCRATCH_PREFIX}-*"):
         try:
@@ -367,7 +367,7 @@ def memory_folder(folder: Path = MEMORY, need: int = MEMORY_BYTES) -> Path | Non
 
 
 def public_temporary_folder() -> Path:
-    """Return a temporary folder that every account may enter, whatever TMPDIR says."""
+    """Return a temporary folder that every account may enter, regardless of TMPDIR."""
     for candidate in (Path(tempfile.gettempdir()), Path("/tmp"), Path("/var/tmp")):
         if candidate.is_dir() and enterable(candidate):
             return candidate

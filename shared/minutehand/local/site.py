@@ -17,7 +17,7 @@ from minutehand.web.site import ConsoleFiles
 
 
 def console_config(settings: Settings, environ: Mapping[str, str]) -> dict[str, Any]:
-    """Build what `/config.json` tells the console; demo accounts exist on this machine only."""
+    """Build what `/config.json` gives the console; demo accounts exist on this machine only."""
     accounts = [
         {
             "email": user.email,

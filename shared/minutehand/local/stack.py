@@ -35,7 +35,7 @@ from minutehand.resources import checkout, resource
 
 RESTARTS, WITHIN_SECONDS = 5, 60.0
 READY_SECONDS = 90.0
-#: How often new migrations are looked for.
+#: How often new migrations are searched for.
 LOOK_SECONDS = 0.5
 
 
@@ -90,7 +90,7 @@ class Stack:
             self.values |= remote
         elif self.project.tenancy == "workspaces":
             self.values |= demo_values()
-        # what stands for the services of apps is for a stack of its own alone
+        # local servers for the apps' services are started only with a whole stack
         of_apps, variables = companions(find_apps(self.project.apps) if remote is None else [])
         self.values |= variables
         self._companions = tuple(part.name for part in of_apps)
@@ -128,7 +128,7 @@ class Stack:
         self._state.ready_file.write_text(f"{os.getpid()}\n")
 
     async def watch(self) -> None:
-        """Start again whatever dies, saying so; return when `stop` was called.
+        """Restart any part that dies, and say so; return when `stop` was called.
 
         Raises:
             StackFailed: Parts die faster than it makes sense to start them.
@@ -147,10 +147,10 @@ class Stack:
         try:
             await asyncio.to_thread(written.look)
         except psycopg.OperationalError:
-            return  # the database is away; anyone who watches over it says so
+            return  # the database is unavailable; anyone who watches over it says so
 
     async def stop(self) -> None:
-        """Stop every child: the API first, that it may hand back jobs, Postgres last."""
+        """Stop every child: the API first, so that it can release jobs, Postgres last."""
         self._stopping = True
         self._state.ready_file.unlink(missing_ok=True)
         for names in (("api",), ("realtime", "gateway", "aws", *self._companions)):
@@ -259,7 +259,7 @@ class Stack:
         except TimeoutError as late:
             raise StackFailed(
                 f"{part.name} did not become ready within {READY_SECONDS:.0f} s; "
-                f"{self._logs.last_words(part.name)}"
+                f"{self._logs.last_lines(part.name)}"
             ) from late
 
     def _check_alive(self, *names: str) -> None:
@@ -268,7 +268,7 @@ class Stack:
             if process is not None and process.poll() is not None:
                 raise StackFailed(
                     f"{name} {describe_end(process.returncode)} while the stack was starting; "
-                    f"{self._logs.last_words(name)}"
+                    f"{self._logs.last_lines(name)}"
                 )
 
     async def _heal(self, name: str, process: subprocess.Popen[bytes]) -> None:
@@ -278,7 +278,7 @@ class Stack:
         if len(deaths) == RESTARTS and now - deaths[0] < WITHIN_SECONDS:
             raise StackFailed(
                 f"{name} ended {RESTARTS + 1} times within {WITHIN_SECONDS:.0f} s, so the stack "
-                f"gives up; {self._logs.last_words(name)}"
+                f"stops; {self._logs.last_lines(name)}"
             )
         deaths.append(now)
         if name == "postgres":

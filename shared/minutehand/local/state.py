@@ -82,7 +82,7 @@ class StateFolder:
         write_private(self.env_file, head + "\n".join(lines) + "\n")
 
     def record_children(self, children: Iterable[Identity]) -> None:
-        """Note who runs, for a launcher that finds this folder after our violent death."""
+        """Record the running processes, for a launcher started after we were killed."""
         write_private(
             self.path / "children.json", json.dumps([asdict(child) for child in children])
         )

@@ -30,7 +30,7 @@ _TOKEN = re.compile(
 def split_statements(sql: str) -> list[str]:
     """Return the statements of `sql` in order, without their semicolon, comments kept.
 
-    What holds nothing but comments is left out.
+    What holds nothing but comments is omitted.
     """
     return [text for text in _pieces(sql) if text]
 

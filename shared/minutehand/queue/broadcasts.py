@@ -1,4 +1,4 @@
-"""What a Realtime message of the engine carries; how it comes is left to who listens.
+"""What a Realtime message of the engine carries; the transport is left to the listener.
 
 The browser's counterpart is `eventsOf` in infra/console/lib/jobs/sequence.js.
 """
@@ -12,7 +12,7 @@ from typing import Any
 def events_of_message(payload: object) -> list[dict[str, Any]]:
     """The events of one message: several in order, or the one that it is itself.
 
-    What is neither becomes one event without a number, which makes readers look at the log.
+    What is neither becomes one event without a number, which makes readers read the log.
     """
     if not isinstance(payload, Mapping):
         return [{}]

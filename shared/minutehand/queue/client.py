@@ -179,7 +179,7 @@ class UserQueue:
         """A page of jobs, newest first.
 
         A page may hold fewer jobs than `limit`, even none, and still have a `next_cursor`: what
-        no index holds together, such as a type or a search, is looked for in slices.
+        no index holds together, such as a type or a search, is searched in slices.
 
         Args:
             search: Part of a type, an error or an idempotency key in any case, or the first or
@@ -365,7 +365,7 @@ class UserQueue:
         Jobs enqueued into the workspace with this `session_id` are what it shows.
 
         Args:
-            ttl_seconds: Until it ends by itself, 1 to 2,592,000; a day if left out.
+            ttl_seconds: Until it expires, 1 to 2,592,000; a day if omitted.
             user_id: The one user it is for.
 
         Raises:
@@ -382,7 +382,7 @@ class UserQueue:
         return GuestSession.model_validate(body)
 
     async def close_guest_session(self, session_id: str) -> None:
-        """End a guest session now: it is read and heard by no one any more; for managers.
+        """End a guest session now: no guest can read or follow it any more; for managers.
 
         Raises:
             QueueError: With word `session_not_found`.
@@ -444,7 +444,7 @@ class UserQueue:
         return Job.model_validate(await self._call("cancel_job", {"p_job_id": job_id}))
 
     async def retry(self, job_id: JobId | str) -> Job:
-        """Send a failed or cancelled job round again.
+        """Run a failed or cancelled job again.
 
         Raises:
             JobNotFound: No such job, or not yours.

@@ -41,7 +41,7 @@ class DataApi:
         schema: Where the functions and tables are; the Data API must expose it.
         read_seconds: Patience for one answer. Calls that were in flight when Postgres died may
             never be answered, so keep it short and calls repeatable.
-        patience_seconds: Patience for one call with all its repetitions.
+        timeout_seconds: Time for one call with all its repetitions.
         connections: Most connections held open, and most requests under way at once. Others wait
             for up to `read_seconds`, and one whose caller leaves meanwhile is never sent.
     """
@@ -54,12 +54,12 @@ class DataApi:
         read_seconds: float = 8.0,
         connect_seconds: float = 2.0,
         attempts: int = 3,
-        patience_seconds: float = 12.0,
+        timeout_seconds: float = 12.0,
         connections: int = 20,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         self._attempts = attempts
-        self._patience_seconds = patience_seconds
+        self._timeout_seconds = timeout_seconds
         self._read_seconds = read_seconds
         self._slots = asyncio.Semaphore(connections)
         self._under_way: set[asyncio.Task[Any]] = set()
@@ -159,7 +159,7 @@ class DataApi:
         retrying = AsyncRetrying(
             retry=retry_if_exception(worth_repeating),
             stop=stop_after_attempt(self._attempts if attempts is None else attempts)
-            | stop_after_delay(self._patience_seconds),
+            | stop_after_delay(self._timeout_seconds),
             wait=wait_random_exponential(multiplier=0.05, max=2.0),
             sleep=asyncio.sleep,
             reraise=True,
@@ -242,7 +242,7 @@ class DataApi:
 
 
 def profile_headers(schema: str) -> dict[str, str]:
-    """Name the schema to the Data API, which takes the first it exposes when it is told none."""
+    """Name the schema to the Data API, which takes the first it exposes by default."""
     return {"Accept-Profile": schema, "Content-Profile": schema}
 
 
@@ -262,7 +262,8 @@ def _answer(response: httpx.Response) -> Any:
     except (ValueError, RecursionError) as error:
         if response.is_success:
             raise QueueUnavailable(
-                f"the Data API answered {response.status_code} with a body cut short or no JSON",
+                f"the Data API answered {response.status_code} with a body that is incomplete or "
+                "not JSON",
                 status=response.status_code,
             ) from error
         body = None

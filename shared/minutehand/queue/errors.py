@@ -82,7 +82,7 @@ class JobNotFound(QueueError):
 
 
 class DuplicateJob(QueueError):
-    """A unique job of this kind is there already; `job_id` is its id."""
+    """A unique job of this kind already exists; `job_id` is its id."""
 
     @property
     def job_id(self) -> str | None:

@@ -1,4 +1,4 @@
-"""Calls to other services over HTTP: connections, patience, whole answers, and when to repeat.
+"""Calls to other services over HTTP: connections, timeouts, size limits, and retries.
 
 What an answer means is its caller's to say; `worker.outbound` is for addresses of strangers.
 """
@@ -47,7 +47,7 @@ class Answer:
 
 
 class NoAnswer(Exception):
-    """No whole answer came; the text goes on from the service's name.
+    """No whole answer came; the text continues after the service's name.
 
     Attributes:
         kind: `unsent`: it certainly never arrived; `silent`: time ran out; `broken`: the
@@ -65,13 +65,13 @@ class NoAnswer(Exception):
 
     @classmethod
     def of(cls, error: Exception) -> NoAnswer:
-        """What one of httpx's errors stands for."""
+        """The error for one of httpx's."""
         name = type(error).__name__
         if isinstance(error, UNSENT):
             return cls(f"could not be reached ({name})", "unsent")
         if isinstance(error, httpx.TimeoutException):
-            return cls(f"fell silent ({name})", "silent")
-        return cls(f"broke off ({name})", "broken")
+            return cls(f"stopped responding ({name})", "silent")
+        return cls(f"ended its answer early ({name})", "broken")
 
 
 def is_local(url: str) -> bool:
@@ -79,7 +79,7 @@ def is_local(url: str) -> bool:
     return urlsplit(url).hostname in LOCAL_HOSTS
 
 
-def patience(answer_seconds: float) -> httpx.Timeout:
+def timeouts(answer_seconds: float) -> httpx.Timeout:
     """Wait so long between two pieces of an answer, and at most 5 s for a connection."""
     return httpx.Timeout(answer_seconds, connect=min(CONNECT_SECONDS, answer_seconds))
 
@@ -101,7 +101,7 @@ def connect(
         cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
         follow_redirects=False,
         headers={"user-agent": "Minutehand", **(headers or {})},
-        timeout=patience(CONNECT_SECONDS) if timeout is None else timeout,
+        timeout=timeouts(CONNECT_SECONDS) if timeout is None else timeout,
         transport=transport,
         mounts=direct,
     )
@@ -110,7 +110,7 @@ def connect(
 async def exchange(
     http: httpx.AsyncClient, method: str, url: str, *, most_bytes: int, **options: Any
 ) -> Answer:
-    """Send one request and read the whole answer, whatever its status.
+    """Send one request and read the whole answer, with any status.
 
     Args:
         options: httpx's own: params, json, content, headers, auth, timeout.

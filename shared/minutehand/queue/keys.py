@@ -30,8 +30,8 @@ def is_guest_session(session_id: str) -> bool:
     return session_id.startswith(_GUEST_SESSION)
 
 
-def sayable(text: str) -> str:
-    """`text` as a log may show it: the id of a guest session is a key, and is left out."""
+def redacted(text: str) -> str:
+    """`text` as a log may show it: the id of a guest session is a key, and is omitted."""
     return _GUEST_SESSION_ID.sub("guest_…", text)
 
 
@@ -58,7 +58,7 @@ class WorkerKey:
         ):
             raise ConfigurationError(
                 "SUPABASE_WORKER_KEY",
-                "is not set, nor SUPABASE_JWT_SECRET or SUPABASE_SECRET_KEY to do without it",
+                "must be set, or one of SUPABASE_JWT_SECRET and SUPABASE_SECRET_KEY instead",
                 EXAMPLES["SUPABASE_WORKER_KEY"],
             )
 
@@ -81,7 +81,7 @@ class WorkerKey:
         self._minted = None
 
     def _mint(self, secret: str) -> str:
-        # wall time, not monotonic: a frozen Lambda's monotonic clock may stand still
+        # wall time, not monotonic: a frozen Lambda's monotonic clock may stop
         now = self._clock.now().timestamp()
         if self._minted is None or now >= self._refresh_at:
             self._minted = mint_token(
@@ -98,7 +98,7 @@ class WorkerKey:
 def secret_headers(secret: str) -> dict[str, str]:
     """What a request carries for a project's secret key.
 
-    `sb_secret_…` is no JWT: it goes as `apikey` alone, and the gateway makes the token of it. A
+    `sb_secret_…` is not a JWT: it goes as `apikey` alone, and the gateway makes the token of it. A
     legacy service_role key is one, and is its own bearer.
     """
     if secret.startswith("sb_secret_"):

@@ -16,7 +16,7 @@ Role = Literal["manager", "member"]
 
 
 class Member(Model):
-    """A person of the workspace; `email` is null where the account is gone."""
+    """A person of the workspace; `email` is null where the account was deleted."""
 
     user_id: str
     email: str | None = None
@@ -47,7 +47,7 @@ class MemberChange(Model):
 
 
 class Members(Model):
-    """Everybody of a workspace; invitations and changes are for managers alone."""
+    """All members of a workspace; invitations and changes only for managers."""
 
     workspace_id: WorkspaceId
     members: tuple[Member, ...]
@@ -69,7 +69,7 @@ class WorkspaceMembers:
     """The people of one workspace, under one user's token.
 
     Raises:
-        QueueError: Each method, with word `workspace_not_found` for who does not belong to it,
+        QueueError: Each method, with word `workspace_not_found` for non-members,
             `forbidden` for members where a manager is needed, and `members_elsewhere` where the
             tenants are not tables of Minutehand.
     """

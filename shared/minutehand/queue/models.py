@@ -18,14 +18,14 @@ JobId = NewType("JobId", str)
 WorkspaceId = NewType("WorkspaceId", str)
 
 Status = Literal["pending", "processing", "waiting", "completed", "failed", "cancelled"]
-#: What people look for, derived of status, retry and schedule; see `queue.state_of`.
+#: The state shown to people, derived from status, retry and schedule; see `queue.state_of`.
 JobState = Literal[
     "queued", "scheduled", "retrying", "running", "suspended", "completed", "failed", "cancelled"
 ]
 SettleOutcome = Literal[
     "completed", "retry", "failed", "snoozed", "released", "waiting", "cancelled"
 ]
-#: Statuses that a job does not leave by itself.
+#: Statuses that a job leaves only by a person's action.
 ENDED: frozenset[str] = frozenset({"completed", "failed", "cancelled"})
 
 
@@ -111,12 +111,12 @@ class Job(Model):
 
     @property
     def ended(self) -> bool:
-        """Whether the job will not change again by itself."""
+        """Whether the job has ended."""
         return self.status in ENDED
 
 
 def state_of(job: Job, now: datetime) -> JobState:
-    """The state of a job as it stands at `now`; what `queue.state_of` says of its row."""
+    """The state of a job at `now`; the same as `queue.state_of` of its row."""
     match job.status:
         case "pending":
             run_at = job.next_retry_at or job.scheduled_for
@@ -223,7 +223,7 @@ class Explanation(Model):
 class BulkResult(Model):
     """How many jobs a bulk call touched, and where to continue.
 
-    A call looks at a slice: it may touch none and still have more.
+    A call reads a slice: it may touch none and still have more.
     """
 
     count: int
@@ -327,7 +327,7 @@ class JobTrace(Model):
     """Where a job's time went: attempts, steps, waits and children, on one axis."""
 
     now: datetime
-    #: Whether some were left out: 300 jobs of six levels are the most.
+    #: Whether some were omitted: at most 300 jobs on six levels are returned.
     more: bool = False
     jobs: tuple[TracedJob, ...]
 
@@ -387,7 +387,7 @@ class JobPage(Model):
 
 
 class JobCounts(Model):
-    """How many jobs a workspace has, by status and by the states that people look for."""
+    """How many jobs a workspace has, by status and by the states shown to people."""
 
     counts: dict[Status, int]
     states: dict[JobState, int]
@@ -400,7 +400,7 @@ class SortedJobs(Model):
 
     jobs: tuple[Job, ...]
     more: bool = False
-    #: There are older jobs than the 10,000 of each state that were looked at.
+    #: There are older jobs than the 10,000 of each state that were read.
     cut: bool = False
 
 
@@ -431,7 +431,7 @@ class LogPage(Model):
     next_after: int | None = None
 
 
-# What workers say and hear --------------------------------------------------------------------
+# What workers send and receive ----------------------------------------------------------------
 
 
 class LeasedJob(Model):
@@ -494,7 +494,7 @@ class LeaseRequest(Model):
     free_slots: int | None = None
     #: Where the worker's log is: `{log_group, log_stream, region}`; sent with a run's first call.
     origin: dict[str, str] | None = None
-    #: Ask for the exact number of due jobs, which only a tick's first call counts by itself.
+    #: Ask for the exact number of due jobs, which otherwise only a tick's first call counts.
     count_due: bool | None = None
 
     def wire(self) -> dict[str, Any]:
@@ -525,7 +525,7 @@ class WorkerRunAdmission(Model):
 
 
 class LeaseResponse(Model):
-    """What was leased, and what the queue looks like beyond it."""
+    """What was leased, and the state of the queue beyond it."""
 
     leases: tuple[Lease, ...] = ()
     #: Leases among those sent that no model fits, kept apart.
@@ -538,7 +538,7 @@ class LeaseResponse(Model):
 
     @model_validator(mode="before")
     @classmethod
-    def _set_unreadable_apart(cls, sent: Any) -> Any:
+    def _separate_unreadable(cls, sent: Any) -> Any:
         if not isinstance(sent, dict) or not isinstance(sent.get("leases"), list):
             return sent
         leases: list[Lease] = []
@@ -585,7 +585,7 @@ class RunningStep(Model):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReportItem:
-    """News of one running job; an item without news still renews its lease."""
+    """Updates of one running job; an item without updates still renews its lease."""
 
     job_id: JobId
     fence: int

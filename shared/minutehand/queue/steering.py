@@ -61,7 +61,7 @@ class NextRuns(Model):
 
 
 class Webhook(Model):
-    """An endpoint that is told of job events; null lists mean all."""
+    """An endpoint that receives job events; null lists mean all."""
 
     id: str
     workspace_id: WorkspaceId
@@ -126,7 +126,7 @@ class Quota(Model):
 
 
 class CallerLimits(Model):
-    """What one person may do, in whichever workspace: a rate, and how much of it at once."""
+    """What one person may do, over all workspaces: a rate and a burst."""
 
     enqueues_per_second: float
     enqueues_burst: int
@@ -187,7 +187,7 @@ class WorkspaceSteering:
     """One workspace under one user's token.
 
     Raises:
-        QueueError: Each method, with word `workspace_not_found` for who does not belong to it,
+        QueueError: Each method, with word `workspace_not_found` for non-members,
             and `forbidden` for members where a manager is needed.
     """
 

@@ -41,7 +41,7 @@ class WorkerQueue:
             settings.supabase_url,
             schema=settings.schema_name,
             read_seconds=6.0,
-            patience_seconds=15.0,
+            timeout_seconds=15.0,
         )
         self._functions = WorkerFunctions(settings, api=api, clock=clock)
 
@@ -77,7 +77,7 @@ class WorkerQueue:
     async def report(
         self, items: Sequence[ReportItem], *, worker_id: str, tick_id: str, attempts: int = 2
     ) -> list[ReportResult]:
-        """Store progress, logs and steps, renew each lease, and hear who must stop."""
+        """Store progress, logs and steps, renew each lease, and learn which jobs must stop."""
         body = await self._functions.call(
             "report_jobs",
             {

@@ -1,4 +1,4 @@
-"""What a verb in a terminal is made of: options, a connection, output, live events.
+"""Building blocks of a verb: options, a connection, output, live events.
 
 For the command's own verbs and for those of apps.
 """

@@ -27,7 +27,8 @@ TIMEOUT = httpx.Timeout(30.0, connect=5.0)
 FIXES: dict[str, str] = {
     "unknown_job_type": "types are published by a worker's first tick: is the app deployed, is the "
     "name right? `minutehand types` lists them",
-    "job_type_unserved": "deploy a worker that serves it; `minutehand types TYPE` tells who did",
+    "job_type_unserved": "deploy a worker that serves it; `minutehand types TYPE` shows which "
+    "worker did",
     "job_not_found": "`minutehand ls` lists your jobs, "
     "`minutehand ls --workspace ID` another workspace's",
     "workspace_not_found": "omit --workspace to list yours",
@@ -37,7 +38,7 @@ FIXES: dict[str, str] = {
     "quota_exceeded": "wait for running jobs to end, or raise the workspace's limit",
     "rate_limited": "wait a moment",
     "429": "wait a moment: the gateway's own limit, see requestsPerSecond of the stage",
-    "unavailable": "`minutehand doctor` tells which part is away",
+    "unavailable": "`minutehand doctor` shows which part is unavailable",
 }
 
 
@@ -100,7 +101,7 @@ def load_values(
     if local.exists():
         return {**environ, **read_env_file(local)}
     raise CommandFailed(
-        "no stack is known: neither SUPABASE_URL and API_URL are set nor .local/env exists",
+        "no stack found: SUPABASE_URL and API_URL are not set, and .local/env does not exist",
         code="no_stack",
         fix="start the local one with `minutehand dev`, or name a file: --env-file prod.env",
     )
@@ -262,7 +263,7 @@ class Connection:
             return parsed(answer)
 
     def close(self) -> None:
-        """Close what was opened."""
+        """Close the open link."""
         for client in (self._api, self._data):
             if client is not None:
                 client.close()
@@ -272,7 +273,7 @@ class Connection:
         password = self.values.get("MINUTEHAND_PASSWORD") or self.values.get("DEMO_PASSWORD")
         if not email or not password:
             raise CommandFailed(
-                "no one is signed in",
+                "not signed in",
                 code="not_signed_in",
                 fix="set MINUTEHAND_EMAIL and MINUTEHAND_PASSWORD, or pass --token",
             )
@@ -308,7 +309,7 @@ def reachable(what: str) -> Iterator[None]:
         raise CommandFailed(
             f"{what} does not answer ({type(error).__name__})",
             code="unreachable",
-            fix="`minutehand doctor` tells which part is away",
+            fix="`minutehand doctor` shows which part is unavailable",
         ) from error
 
 
@@ -336,7 +337,7 @@ def parsed(answer: httpx.Response) -> Any:
 
 
 def is_key_refused(answer: httpx.Response) -> bool:
-    """Whether Supabase's gateway refuses the API key itself, before anybody's password is read."""
+    """Whether Supabase's gateway refuses the API key itself, before any password is read."""
     said = answer.text.lower()
     return answer.status_code in {401, 403} and "api" in said and "key" in said
 

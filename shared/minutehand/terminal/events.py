@@ -34,7 +34,7 @@ def stream(
 ) -> Iterator[Event]:
     """Events of a feed until the server says that there are no more, by `end` or by 204.
 
-    An access token lives an hour; a watch that signed in by itself does so again and continues.
+    An access token lives an hour; a watch that signed in itself does so again and continues.
 
     Raises:
         CommandFailed: The feed was refused, stays away for `tries` attempts in a row, or a given
@@ -53,7 +53,8 @@ def stream(
                     return
                 if not answer.is_success:
                     answer.read()
-                    # it may have expired while the feed was away; once, for a wrong one stays wrong
+                    # it may have expired while the feed was unavailable; once, for a wrong one
+                    # stays wrong
                     if answer.status_code == 401 and cursor and not renewed and connection.renew():
                         renewed = True
                         continue
@@ -70,7 +71,7 @@ def stream(
                             "the access token has expired",
                             code="token_expired",
                             fix="`minutehand token` prints a fresh one; with MINUTEHAND_EMAIL and "
-                            "MINUTEHAND_PASSWORD it is renewed by itself",
+                            "MINUTEHAND_PASSWORD it is renewed automatically",
                         )
                     yield event
                     if event.type == "end":
@@ -81,7 +82,7 @@ def stream(
                 raise CommandFailed(
                     f"the feed does not answer ({type(error).__name__})",
                     code="unreachable",
-                    fix="`minutehand doctor` tells which part is away",
+                    fix="`minutehand doctor` shows which part is unavailable",
                 ) from error
             time.sleep(RETRY_SECONDS)
 

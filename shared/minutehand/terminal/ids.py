@@ -1,4 +1,4 @@
-"""A job by a part of its id: people type as few characters as tell it from others.
+"""A job by a part of its id: people type as few characters as are unique.
 
 The first digits are an index's range; the last ones, which the console shows, are searched for.
 """
@@ -10,7 +10,7 @@ from typing import Any
 
 from minutehand.terminal.connection import CommandFailed, Connection
 
-#: Digits of a whole id, and the fewest that are looked for.
+#: Digits of a whole id, and the fewest that are accepted.
 WHOLE, FEWEST = 32, 6
 #: Candidates named when several jobs are meant, and pages read in search of an id's end.
 MOST_NAMED, MOST_PAGES = 8, 20
@@ -37,7 +37,7 @@ def whole_id(connection: Connection, text: str) -> str:
     found = page["jobs"] or _ending_with(connection, digits)
     if not found:
         raise CommandFailed(
-            f"no job's id begins or ends with {text!r}",
+            f"no job id begins or ends with {text!r}",
             code="job_not_found",
             fix="`minutehand ls` lists jobs with their ids",
         )
@@ -45,7 +45,7 @@ def whole_id(connection: Connection, text: str) -> str:
         named = "".join(f"\n  {_line(job)}" for job in found[:MOST_NAMED])
         more = "\n  …" if len(found) > MOST_NAMED else ""
         raise CommandFailed(
-            f"several jobs' ids begin or end with {text!r}:{named}{more}",
+            f"several job ids begin or end with {text!r}:{named}{more}",
             code="ambiguous_id",
             fix="give more of the id; ids made together differ at their ends",
         )

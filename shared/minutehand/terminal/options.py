@@ -24,7 +24,7 @@ EnvFile = Annotated[
     ),
 ]  # fmt: skip
 Token = Annotated[
-    str | None, typer.Option("--token", help="Act with this access token instead of signing in.")
+    str | None, typer.Option("--token", help="Use this access token instead of signing in.")
 ]
 Workspace = Annotated[str | None, typer.Option("--workspace", "-w", help="The workspace's id.")]
 
@@ -54,7 +54,7 @@ AnyJobId = Annotated[
 
 @contextmanager
 def speaking(as_json: bool) -> Iterator[Output]:
-    """An output; a failure is told and ends the command with exit code 1."""
+    """An output; a failure is printed and ends the command with exit code 1."""
     output = Output(as_json=as_json)
     try:
         yield output

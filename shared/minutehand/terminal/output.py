@@ -238,5 +238,5 @@ def ago(instant: str, *, now: datetime | None = None) -> str:
 
 
 def joined(parts: Iterable[str | None]) -> str:
-    """Words with one space between, the missing ones left out."""
+    """Words with one space between, without the missing ones."""
     return " ".join(part for part in parts if part)

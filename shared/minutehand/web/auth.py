@@ -39,7 +39,7 @@ async def named_guest_session(
         str | None,
         Query(
             max_length=255,
-            description="A guest session's id, for its holder: it takes the place of a token.",
+            description="A guest session's id, for its holder: it replaces a token.",
         ),
     ] = None,
     x_session_id: Annotated[
@@ -122,7 +122,7 @@ async def caller_or_guest(
 
 
 async def verify(request: Request, token: str) -> Caller:
-    """The user `token` stands for, if they may make another request now.
+    """The user of `token`, if they may make another request now.
 
     Raises:
         ApiError: 401; 429 `rate_limited`; or 503 when the keys cannot be fetched.
@@ -143,4 +143,4 @@ StreamReader = Annotated[Caller, Depends(stream_caller)]
 #: The same for a session, or None for a guest.
 MaybeGuest = Annotated[Caller | None, Depends(guest_caller)]
 #: A signed-in user, or None for the holder of the guest session that a `GuestSessionId` names.
-Somebody = Annotated[Caller | None, Depends(caller_or_guest)]
+UserOrGuest = Annotated[Caller | None, Depends(caller_or_guest)]

@@ -19,16 +19,16 @@ from minutehand.web.errors import ApiError, invalid_argument
 
 #: Most bytes of a request body; routes that take more are listed by `body_limits`.
 MAX_BODY_BYTES = 1024 * 1024
-#: Most bytes of one job's payload as compact UTF-8 JSON; larger things are stored by reference.
+#: Most bytes of one job's payload as compact UTF-8 JSON; larger data is stored by reference.
 MAX_PAYLOAD_BYTES = 256 * 1024
 #: Deepest nesting of arrays and objects.
 MAX_DEPTH = 64
 
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 _JSON = re.compile(r"application/([a-z0-9.!#$&^_-]+\+)?json$")
-#: How JSON begins, whatever comes of it: such a body is told where its error is.
+#: How JSON begins, valid or not: such a body gets the position of its error.
 _LIKE_JSON = re.compile(rb"\s*([\[{\"]|-?\d+(\.\d+)?([eE][+-]?\d+)?\s*$|(true|false|null)\s*$)")
-#: What clients send when no one told them the type, curl's `-d` first among them.
+#: What clients send by default, curl's `-d` first among them.
 _UNSPECIFIED = frozenset({"", "application/x-www-form-urlencoded", "text/plain"})
 
 
@@ -45,7 +45,7 @@ class BodyTooLarge(ApiError):
 
 
 def invalid_json(problem: str, *, position: int | None = None) -> ApiError:
-    """400: the body is no JSON, or JSON that no JSON column can hold."""
+    """400: the body is not JSON, or JSON that no JSON column can hold."""
     return ApiError(
         400,
         "invalid_json",
@@ -55,12 +55,12 @@ def invalid_json(problem: str, *, position: int | None = None) -> ApiError:
 
 
 def not_json(content_type: str) -> ApiError:
-    """415: the body is no JSON and does not claim to be."""
+    """415: the body is not JSON and does not claim to be."""
     sent = f"a body of type {content_type}" if content_type else "a body without a Content-Type"
     return ApiError(
         415,
         "unsupported_media_type",
-        f"This route takes application/json; this is {sent}, and no JSON",
+        f"This route takes application/json, not {sent}",
         detail={"field": "content-type"},
     )
 

@@ -45,7 +45,7 @@ def token_of(caller: Caller | None) -> str | None:
 
 
 def token_matches(offered: str, accepted: Iterable[str]) -> bool:
-    """Whether `offered` is one of `accepted`, in a time that tells nothing about either."""
+    """Whether `offered` is one of `accepted`, in constant time."""
     matches = False
     for token in accepted:
         # no short cut: a match on the first must cost what a match on the last costs

@@ -96,7 +96,7 @@ def _route(scope: Scope) -> str:
 
 
 class ErrorBoundary:
-    """Answers whatever escaped the app: planned errors as themselves, the rest as a bare 500."""
+    """Answers errors that escaped the app: planned ones as themselves, the rest as a bare 500."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

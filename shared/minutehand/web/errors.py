@@ -1,6 +1,6 @@
 """The error body every route answers with, and the one exception routes raise on purpose.
 
-Mapping exceptions of other rooms to it is left to `minutehand.web.handlers`.
+Mapping exceptions of other packages to it is left to `minutehand.web.handlers`.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from starlette.exceptions import HTTPException
 from minutehand.error_body import error_body
 from minutehand.log import current_request_id
 
-#: How long a client should wait when the database is away, in seconds.
+#: How long a client should wait when the database is unavailable, in seconds.
 RETRY_AFTER_SECONDS = 5
 
 
 class FieldProblem(BaseModel):
-    """One thing that is wrong with the request, by the field's own name."""
+    """One problem of the request, by the field's own name."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -116,10 +116,10 @@ def token_missing() -> ApiError:
 
 
 def not_found(what: str = "job") -> ApiError:
-    """404 for what is missing or not the caller's; the two cannot be told apart."""
+    """404 for what is missing or not the caller's, without a difference."""
     return ApiError(404, f"{what}_not_found", f"No such {what}")
 
 
 def unavailable(reason: str, *, retry_after: int = RETRY_AFTER_SECONDS) -> ApiError:
-    """503: something this service stands on is away; the request may be repeated as it is."""
+    """503: something this service depends on is unavailable; the request may be repeated."""
     return ApiError(503, "unavailable", reason, headers={"Retry-After": str(max(1, retry_after))})

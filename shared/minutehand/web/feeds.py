@@ -1,6 +1,6 @@
 """The feeds behind event streams: one job's history, and the history of many.
 
-Each reads under its reader's own token, so row level security decides what it tells.
+Each reads under its reader's own token, so row level security decides what it returns.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def seq_cursor(last_event_id: str | None, after: int | None) -> int:
     """Where a job's stream starts: `Last-Event-ID` if there is one, else `after`, else 0.
 
     Raises:
-        ApiError: 400, the header is no cursor of a job's stream.
+        ApiError: 400, the header is not a cursor of a job's stream.
     """
     if last_event_id is None or not last_event_id.strip():
         return after or 0
@@ -92,7 +92,7 @@ class JobFeed:
         return job.status if job.ended else None
 
     async def check(self) -> Batch:
-        """The job's end if all was told, `more` if the log has gone on.
+        """The job's end if everything was sent, `more` if the log has grown.
 
         Raises:
             JobNotFound: The job was deleted, or is no longer the reader's.
@@ -104,7 +104,7 @@ class JobFeed:
         return Batch(end=job.status if job.ended else None)
 
     def absorb(self, frames: Sequence[Frame]) -> Batch | None:
-        """Events that came along with the news, if they follow on the last one without a gap."""
+        """Events that came with the update, if they follow the last one without a gap."""
         seq = self._seq
         for frame in frames:
             told = _parse(frame)
@@ -133,9 +133,9 @@ BEGINNING: Final = "1:1:"
 
 
 class HistoryFeed:
-    """The events of many jobs, a workspace's or a session's; it has no end of its own.
+    """The events of many jobs, a workspace's or a session's; it never ends.
 
-    Its cursors are the database's snapshots, so that each event comes exactly once, in whatever
+    Its cursors are the database's snapshots, so that each event comes exactly once, in any
     order transactions commit; per job in order of `seq`.
 
     Args:
@@ -200,7 +200,7 @@ class HistoryFeed:
         return Batch(lines, more=page.more, cursor=page.cursor)
 
     async def check(self) -> Batch:
-        """Whether the reader may still read; what the answer tells is read again.
+        """Whether the reader may still read; the answer's content is read again.
 
         Raises:
             QueueError: 404, the subject is gone or no longer the reader's.
@@ -209,7 +209,7 @@ class HistoryFeed:
         return Batch(more=bool(page.events))
 
     def absorb(self, frames: Sequence[Frame]) -> Batch | None:
-        """Nothing: a frame does not say where it stands among the others."""
+        """Nothing: a frame does not say its position among the others."""
         return None
 
 
@@ -234,7 +234,7 @@ class _Told:
 
 
 def _parse(frame: Frame) -> _Told | None:
-    """What a frame tells, made out once for all readers; None for one of another shape."""
+    """The content of a frame, parsed once for all readers; None for one of another shape."""
     if frame.parsed is None and frame.content is not None:
         try:
             content = {**frame.content, "created_at": frame.content["at"]}

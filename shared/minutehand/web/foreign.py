@@ -1,4 +1,4 @@
-"""What routes answer when something they stand on is missing or away.
+"""What routes answer when something they depend on is missing or unavailable.
 
 Inside a job the same faults are the job's: it backs off and tries again.
 """
@@ -17,10 +17,10 @@ logger = logging.getLogger(__name__)
 
 @contextmanager
 def standing_on(what: str) -> Iterator[None]:
-    """Turn a missing setting, or an AWS service that is away, into 503.
+    """Turn a missing setting, or an AWS service that is unavailable, into 503.
 
     Args:
-        what: The thing in a person's words, e.g. `the key service`.
+        what: What is missing, e.g. `the key service`.
 
     Raises:
         ApiError: 503 `not_configured` or `unavailable`.

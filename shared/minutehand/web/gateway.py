@@ -42,7 +42,7 @@ class GatewayHandler:
 
 
 def _below_its_prefix(event: dict[str, Any]) -> tuple[dict[str, Any], str]:
-    """The event with the path that the route matched, and what stood before that path.
+    """The event with the path that the route matched, and what preceded that path.
 
     A named stage's own URL carries `/dev` before it, a custom domain's mapping its key; both
     belong before every address of ours that an answer names.
@@ -63,7 +63,7 @@ def _below_its_prefix(event: dict[str, Any]) -> tuple[dict[str, Any], str]:
 
 
 def _matched(route_key: str, parameters: dict[str, str], path: str) -> str:
-    """The end of `path` that `route_key` stands for, the whole of it when that is not certain."""
+    """The end of `path` that `route_key` matches, the whole of it when that is not certain."""
     route = route_key.partition(" ")[2]
     if not route:
         return path

@@ -1,6 +1,6 @@
 """Exceptions to responses: one table, used inside the app and by the last net around it.
 
-Raising is left to the rooms; the shape of the body to `minutehand.web.errors`.
+Raising is left to the callers; the shape of the body to `minutehand.web.errors`.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ logger = logging.getLogger(__name__)
 
 
 def respond(error: Exception, request: Request | None = None) -> JSONResponse | None:
-    """The response a planned error stands for; None for what no one planned."""
+    """The response for a planned error; None for an unplanned one."""
     if isinstance(error, ApiError):
         return error_response(
             error.status_code, error.code, error.error, detail=error.info, headers=error.headers
@@ -49,7 +49,7 @@ def respond(error: Exception, request: Request | None = None) -> JSONResponse | 
         return _plain(error)
     if isinstance(error, QueueUnavailable):
         logger.warning(
-            "the database is away",
+            "the database is unavailable",
             extra={"event": "queue.unavailable", "reason": str(error)},
         )
         return error_response(
@@ -174,7 +174,7 @@ _NAMES_A_FIELD = frozenset({"payload_invalid", "invalid_argument", "unknown_job_
 
 
 def _detail(error: QueueError) -> Any:
-    """What the queue's detail stands for, under a name."""
+    """The queue's detail under a name."""
     if isinstance(error, DuplicateJob) or error.word == "idempotency_conflict":
         return {"job_id": error.details}
     if isinstance(error, InvalidState):

@@ -1,4 +1,4 @@
-"""Who is waiting for news of what: one place per process, however many streams it serves.
+"""Subscriptions of all streams of the process, over one upstream.
 
 The hub carries hints and, for single jobs, the latest events; what counts is the log in the
 database, which each reader reads with its own token, so a hint that is lost only costs time.
@@ -22,7 +22,7 @@ CHECKS_PER_SECOND: Final = 20.0
 
 
 class Upstream(Protocol):
-    """Feeds a hub: tells of news on the topics it was asked to follow."""
+    """Feeds a hub: reports updates of the topics it was asked to follow."""
 
     def follow(self, topic: str, *, token: str | None, until: datetime) -> None:
         """Begin or continue following; of several readers' tokens the one that lives longest."""
@@ -33,7 +33,7 @@ class Upstream(Protocol):
         ...
 
     def is_live(self, topic: str) -> bool:
-        """Whether news of `topic` would arrive now."""
+        """Whether updates of `topic` arrive now."""
         ...
 
     async def aclose(self) -> None:
@@ -42,33 +42,33 @@ class Upstream(Protocol):
 
 
 class Subscription:
-    """One reader's ear on one subject, such as `job:<id>`."""
+    """One reader's subscription to a subject such as `job:<id>`."""
 
     def __init__(self, hub: EventHub, topic: str) -> None:
         self._hub = hub
         self._topic = topic
-        self._news = asyncio.Event()
-        self._look = False
-        #: When the reader was last told of news, on the loop's clock.
-        self.told_at = 0.0
-        #: When it was last told that messages were held back, on the loop's clock; None when a
+        self._updated = asyncio.Event()
+        self._must_read = False
+        #: When the reader was last notified, on the loop's clock.
+        self.notified_at = 0.0
+        #: When it last learned that messages were held back, on the loop's clock; None when a
         #: read since then has found nothing more.
         self.held_at: float | None = None
 
     async def wait(self, seconds: float) -> bool:
-        """Whether there was news of the subject within `seconds`; false news is possible."""
+        """Whether the subject had an update within `seconds`; may be true without one."""
         try:
             async with asyncio.timeout(seconds):
-                await self._news.wait()
+                await self._updated.wait()
         except TimeoutError:
             return False
         return True
 
-    def must_look(self) -> bool:
-        """Whether the log has to be read, whatever was kept; forgets all news until now."""
-        look, self._look = self._look, False
-        self._news.clear()
-        return look
+    def must_read(self) -> bool:
+        """Whether the log must be read, even with events kept; forgets all updates until now."""
+        must_read, self._must_read = self._must_read, False
+        self._updated.clear()
+        return must_read
 
     def since(self, seq: int) -> list[Frame] | None:
         """What followed on `seq` and was kept; None when something between is missing."""
@@ -78,20 +78,20 @@ class Subscription:
         """Spare the other readers of the subject the read that brought this."""
         self._hub.share(self._topic, frame, self)
 
-    def wake(self, *, look: bool) -> None:
-        """Tell the reader that there is news; `look` when it has to see for itself."""
-        self._look = self._look or look
-        self.told_at = asyncio.get_running_loop().time()
-        self._news.set()
+    def wake(self, *, read: bool) -> None:
+        """Wake the reader; with `read` it must read the log."""
+        self._must_read = self._must_read or read
+        self.notified_at = asyncio.get_running_loop().time()
+        self._updated.set()
 
     def look_again(self) -> None:
         """Make the reader read until nothing more is found: messages were held back."""
-        self.wake(look=True)
-        self.held_at = self.told_at
+        self.wake(read=True)
+        self.held_at = self.notified_at
 
     @property
     def is_live(self) -> bool:
-        """Whether news would arrive by itself, so that polling can be rare."""
+        """Whether updates arrive without polling, so that polling can be rare."""
         return self._hub.is_live(self._topic)
 
     @property
@@ -104,8 +104,8 @@ class Subscription:
         """Seconds between two checks that keep all streams within their budget."""
         return self._hub.count / CHECKS_PER_SECOND
 
-    def tell_others(self) -> None:
-        """Make every reader of the subject look: this one found that it is gone."""
+    def wake_others(self) -> None:
+        """Make every reader of the subject check: this one found it deleted."""
         self._hub.notify(self._topic)
 
     async def __aenter__(self) -> Self:
@@ -137,7 +137,7 @@ class EventHub:
         self._upstream = upstream
 
     def subscribe(self, topic: str, *, token: str | None, until: datetime) -> Subscription:
-        """An ear on `topic`, open while its context is.
+        """A subscription to `topic`, open while its context is.
 
         Args:
             topic: `job:<id>`, `workspace:<id>` or `session:<id>`, which the reader was found to
@@ -155,7 +155,7 @@ class EventHub:
         if ring is not None and frame is not None:
             ring.offer(frame)
         for reader in self._readers.get(topic, ()):
-            reader.wake(look=frame is None)
+            reader.wake(read=frame is None)
 
     def look_again(self, topic: str) -> None:
         """Make every reader of `topic` read: its messages were held back to stay within a plan."""
@@ -168,7 +168,7 @@ class EventHub:
         if ring is not None and ring.offer(frame):
             for reader in self._readers.get(topic, ()):
                 if reader is not finder:
-                    reader.wake(look=False)
+                    reader.wake(read=False)
 
     def frames_of(self, topic: str, seq: int) -> list[Frame] | None:
         """What followed on `seq`, as far as it was kept."""
@@ -176,7 +176,7 @@ class EventHub:
         return [] if ring is None else ring.after(seq)
 
     def is_live(self, topic: str) -> bool:
-        """Whether news of `topic` would arrive by itself."""
+        """Whether updates of `topic` arrive without polling."""
         return self._upstream is not None and self._upstream.is_live(topic)
 
     def add(self, topic: str, reader: Subscription) -> None:

@@ -90,11 +90,11 @@ class CallerLimits:
 
 
 def rate_limited(limit: str, retry_after: int, **numbers: float) -> ApiError:
-    """429: the caller is over a limit of its own; the detail names it."""
+    """429: the caller is over a limit; the detail names it."""
     return ApiError(
         429,
         "rate_limited",
-        f"Too many {limit.replace('_', ' ')}; come back in {retry_after} s",
+        f"Too many {limit.replace('_', ' ')}; try again in {retry_after} s",
         detail={"limit": limit, "retry_after_seconds": retry_after, **numbers},
         headers={"Retry-After": str(retry_after)},
     )

@@ -21,9 +21,9 @@ _DESCRIPTION = (
 )
 _ERRORS = {
     "400": "Malformed JSON or an unusable value; `detail` names the field.",
-    "404": "Missing, or not yours; the two cannot be told apart.",
+    "404": "Missing, or not yours; the answer does not say which.",
     "422": "Well-formed, but not what this route takes; `detail` names the fields.",
-    "503": "The database is away; repeat after `Retry-After` seconds.",
+    "503": "The database is unavailable; repeat after `Retry-After` seconds.",
 }
 _ERRORS_OF_SIGNED_IN = {
     "401": "No token, or one that is expired or forged.",

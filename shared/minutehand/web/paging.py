@@ -30,7 +30,7 @@ def decode(cursor: str, *kinds: type[Any]) -> tuple[Any, ...]:
         padded = cursor + "=" * (-len(cursor) % 4)
         values = json.loads(base64.b64decode(padded, altchars=b"-_", validate=True))
         if not isinstance(values, list) or len(values) != len(kinds):
-            raise ValueError("another number of values")
+            raise ValueError("the wrong number of values")
         return tuple(_checked(value, kind) for value, kind in zip(values, kinds, strict=True))
     except (ValueError, TypeError, RecursionError, binascii.Error) as error:
         raise invalid_argument(
@@ -42,7 +42,7 @@ def _checked(value: Any, kind: type[Any]) -> Any:
     """`value` itself, not its parsed form: microseconds must survive the round trip."""
     if kind is datetime:
         if datetime.fromisoformat(value).tzinfo is None:
-            raise ValueError("an instant without a zone")
+            raise ValueError("a time without a zone")
         return value
     if kind is UUID:
         return str(UUID(value))

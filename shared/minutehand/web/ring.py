@@ -26,7 +26,7 @@ class Frame:
         self.seq = seq
         self.content = content
         self.size = size
-        #: What the first reader made of the content, so that the others need not.
+        #: The content as the first reader parsed it, for the others.
         self.parsed = parsed
 
 

@@ -46,7 +46,7 @@ class NoWaker:
 
 
 class Services:
-    """Clients and collaborators of one process; nothing is connected before it is needed."""
+    """Clients and dependencies of one process; nothing is connected before it is needed."""
 
     def __init__(
         self,
@@ -120,7 +120,7 @@ class Services:
             ) from error
 
     def provide(self, kind: type[T], make: Callable[[], T]) -> T:
-        """The process's one instance of `kind`, made on first use; for rooms this one knows not.
+        """The process's one instance of `kind`, made on first use; for packages unknown here.
 
         One that has `aclose` is closed with the services, which Lambda's rotation of secrets does
         as well: nothing ends the lifespan of an app there.

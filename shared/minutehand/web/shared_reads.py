@@ -1,6 +1,6 @@
 """One read for many readers who ask the same question at the same moment.
 
-Only for questions whose answer is the same whichever of them asks; a refusal is never shared.
+Only for questions whose answer is the same for all of them; a refusal is never shared.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class SharedReads:
         """The answer to `question`, by a read that started at `since` or later.
 
         Args:
-            question: Equal for anyone who may share the answer.
+            question: Equal for callers that may share the answer.
             read: Asks with the caller's own token.
             since: On the loop's clock; what happened before it is certainly in the answer.
         """

@@ -22,7 +22,7 @@ from starlette.types import Receive, Scope, Send
 
 from minutehand.clock import Clock
 from minutehand.queue.errors import QueueError, QueueUnavailable, TokenRefused
-from minutehand.queue.keys import sayable
+from minutehand.queue.keys import redacted
 from minutehand.web.hub import EventHub, Subscription
 from minutehand.web.ring import Frame
 
@@ -51,11 +51,11 @@ class Line:
 
 @dataclass(frozen=True)
 class Batch:
-    """What a look at the log brought; `end` is why nothing will follow, if nothing will."""
+    """What a read of the log brought; `end` is the reason when nothing will follow."""
 
     lines: Sequence[Line] = ()
     end: str | None = None
-    #: Read on without waiting: more is there, or it is to be seen whether this was the end.
+    #: Read on without waiting: more is there, or it is not known whether this was the end.
     more: bool = False
     #: Where to continue although there were no lines.
     cursor: str | None = None
@@ -64,7 +64,7 @@ class Batch:
 
 
 class Feed(Protocol):
-    """Reads one subject's log, forward from where it stands."""
+    """Reads one subject's log, forward from its cursor."""
 
     @property
     def topic(self) -> str:
@@ -73,7 +73,7 @@ class Feed(Protocol):
 
     @property
     def position(self) -> int | None:
-        """Number of the last event told; None where events have no numbers."""
+        """Number of the last event sent; None where events have no numbers."""
         ...
 
     async def read(self, *, thorough: bool = False, since: float | None = None) -> Batch:
@@ -101,22 +101,22 @@ class Pace:
 
     #: Keep the response open, or answer with what is there and let the client come back.
     streaming: bool
-    #: Longest wait for a first event in a buffered answer. With `patience` on top it must stay
+    #: Longest wait for a first event in a buffered answer. With `read_timeout` on top it must stay
     #: below the function's 28 s and the gateway's 30 s.
     buffered_wait: float = 20.0
-    #: Longest wait for one look at the log; what hangs is asked again.
-    patience: float = 5.0
+    #: Longest wait for one read of the log; then it is repeated.
+    read_timeout: float = 5.0
     #: Between comments that keep proxies from closing an idle stream.
     keep_alive: float = 15.0
-    #: Between looks at the log while nothing would tell of news.
+    #: Between reads of the log while nothing reports updates.
     poll: float = 0.5
-    #: Between two looks at the log while there is news all the time.
+    #: Between two reads of the log under constant updates.
     breath: float = 0.05
-    #: Between looks at the log that make sure the subject is still there and still the reader's.
+    #: Between reads of the log that check that the subject exists and is still the reader's.
     check: float = 5.0
     #: A reader that takes no data for so long is let go.
     stalled_after: float = 30.0
-    #: Between looks at the log while messages are held back to stay within a plan.
+    #: Between reads of the log while messages are held back to stay within a plan.
     look_again: float = 1.5
     #: What a client waits before it comes back.
     retry: float = 2.0
@@ -144,7 +144,7 @@ class Stream:
 
     A last event `end` says why the stream closes for good: `completed`, `failed`, `cancelled`,
     `gone` (deleted, or no longer the reader's), `token_expired` or `forbidden`. A stream that
-    merely pauses says nothing, and EventSource comes back by itself.
+    merely pauses says nothing, and EventSource reconnects.
 
     Between the events an event `freshness` without an id says `catching-up` when messages are held
     back to stay within Realtime's plan, and `live` when the reader has everything again.
@@ -162,7 +162,7 @@ class Stream:
         # spread out, so that many streams opened together do not all check at once
         self._check_at = self._read_at + pace.check * random.uniform(0.5, 1.0)
         self._check: asyncio.Task[Batch] | None = None
-        self._told_held = False
+        self._reported_held = False
 
     async def chunks(self, first: Batch) -> AsyncIterator[bytes]:
         """The bytes of the stream; `first` was read before it began."""
@@ -173,16 +173,17 @@ class Stream:
         try:
             async with self._hub.subscribe(
                 topic, token=reader.token, until=reader.expires_at
-            ) as news:
-                if news.is_live:
-                    news.wake(look=True)  # what came between the first read and now came to no one
-                async for chunk in self._told(news, first):
+            ) as subscription:
+                if subscription.is_live:
+                    # what came between the first read and now reached no one
+                    subscription.wake(read=True)
+                async for chunk in self._events(subscription, first):
                     yield chunk
         finally:
             if self._check is not None:
                 self._check.cancel()
 
-    def last_words(self, reason: str) -> bytes:
+    def closing_event(self, reason: str) -> bytes:
         """What a stream says before it closes for good; nothing when its feed has said it."""
         return frame("end", {"reason": reason})
 
@@ -190,12 +191,12 @@ class Stream:
         """How current the stream is; it has no id, so clients come back to the last event."""
         return frame("freshness", {"freshness": word})
 
-    async def _told(self, news: Subscription, batch: Batch) -> AsyncIterator[bytes]:
+    async def _events(self, subscription: Subscription, batch: Batch) -> AsyncIterator[bytes]:
         clock, pace = self._clock, self._pace
         quiet_since = clock.monotonic()
         while True:
-            if (is_held := news.held_at is not None) != self._told_held:
-                self._told_held = is_held
+            if (is_held := subscription.held_at is not None) != self._reported_held:
+                self._reported_held = is_held
                 yield self.freshness("catching-up" if is_held else "live")
             if batch.lines:
                 yield b"".join(line.encoded for line in batch.lines)
@@ -205,8 +206,8 @@ class Stream:
                 end = "token_expired"
             if end is not None:
                 if end == GONE:
-                    news.tell_others()
-                if words := self.last_words(end):
+                    subscription.wake_others()
+                if words := self.closing_event(end):
                     yield words
                 return
             now = clock.monotonic()
@@ -217,99 +218,105 @@ class Stream:
             if now - quiet_since >= pace.keep_alive:
                 yield KEEP_ALIVE
                 quiet_since = now
-            batch = await (self._more(news) if batch.more else self._next(news))
+            batch = await (self._more(subscription) if batch.more else self._next(subscription))
 
-    async def _next(self, news: Subscription) -> Batch:
-        """Wait for news, for a while, and look if there is reason to."""
-        self._check_now_and_then(news)
-        told = await news.wait(self._patience(news))
-        look = news.must_look()
-        thorough = look
-        if news.held_at is not None and self._until_look_again() <= 0:
-            look = True
+    async def _next(self, subscription: Subscription) -> Batch:
+        """Wait for an update, for a while, and read if there is reason to."""
+        self._check_now_and_then(subscription)
+        notified = await subscription.wait(self._time_to_wait(subscription))
+        must_read = subscription.must_read()
+        thorough = must_read
+        if subscription.held_at is not None and self._until_look_again() <= 0:
+            must_read = True
         if self._check is not None and self._check.done():
             found = self._check.result()
             self._check = None
             if found.end is not None:
                 return found
-            look = look or found.more
-        batch = None if look else self._kept(news, told=told)
+            must_read = must_read or found.more
+        batch = None if must_read else self._kept(subscription, notified=notified)
         if batch is not None:
             return batch
-        # the budget of reads is shared by all streams: many of them look less often each
-        wait = max(news.pause, self._pace.breath) - (self._clock.monotonic() - self._read_at)
+        # the budget of reads is shared by all streams: with many of them, each reads less often
+        wait = max(subscription.pause, self._pace.breath) - (
+            self._clock.monotonic() - self._read_at
+        )
         if wait > 0:
             await asyncio.sleep(wait)
-            thorough = news.must_look() or thorough
-        return await self._look(news, thorough=thorough)
+            thorough = subscription.must_read() or thorough
+        return await self._read_log(subscription, thorough=thorough)
 
-    async def _more(self, news: Subscription) -> Batch:
+    async def _more(self, subscription: Subscription) -> Batch:
         """Catch up: from what others have brought, else from the log."""
         position = self._feed.position
-        frames = news.since(position) if position is not None else None
+        frames = subscription.since(position) if position is not None else None
         batch = self._feed.absorb(frames) if frames else None
-        return batch if batch is not None else await self._look(news)
+        return batch if batch is not None else await self._read_log(subscription)
 
-    def _kept(self, news: Subscription, *, told: bool) -> Batch | None:
+    def _kept(self, subscription: Subscription, *, notified: bool) -> Batch | None:
         """What the hub has kept for everyone; None when the log must be read."""
         position = self._feed.position
         if position is None:
-            return Batch() if news.is_live and not told else None
-        frames = news.since(position)
+            return Batch() if subscription.is_live and not notified else None
+        frames = subscription.since(position)
         if frames:
             return self._feed.absorb(frames)
-        # nothing was kept: nothing is new, provided that news would have come
-        return Batch() if frames is not None and (told or news.is_live) else None
+        # nothing was kept: nothing is new, provided that updates arrive
+        return Batch() if frames is not None and (notified or subscription.is_live) else None
 
-    def _check_now_and_then(self, news: Subscription) -> None:
+    def _check_now_and_then(self, subscription: Subscription) -> None:
         """Begin a check beside the stream, which continues meanwhile."""
         now = self._clock.monotonic()
         if self._check is None and now >= self._check_at:
-            self._check_at = now + max(self._pace.check, news.check_pause)
+            self._check_at = now + max(self._pace.check, subscription.check_pause)
             self._check = asyncio.ensure_future(self._ask(self._feed.check()))
-            self._check.add_done_callback(lambda _: news.wake(look=False))
+            self._check.add_done_callback(lambda _: subscription.wake(read=False))
 
-    def _patience(self, news: Subscription) -> float:
-        """Seconds to wait for news before looking anyway."""
+    def _time_to_wait(self, subscription: Subscription) -> float:
+        """Seconds to wait for an update before reading anyway."""
         pace = self._pace
         left = (self._reader.expires_at - self._clock.now()).total_seconds()
         check = self._check_at - self._clock.monotonic()
-        # while news would come by itself, only the check and the comment need a look
-        usual = min(pace.keep_alive, check) if news.is_live else max(pace.poll, news.pause)
-        if news.held_at is not None:
+        # while updates arrive without polling, only the check and the comment are needed
+        usual = (
+            min(pace.keep_alive, check)
+            if subscription.is_live
+            else max(pace.poll, subscription.pause)
+        )
+        if subscription.held_at is not None:
             usual = min(usual, self._until_look_again())
         return max(0.001, min(usual, left))
 
     def _until_look_again(self) -> float:
         return self._pace.look_again - (self._clock.monotonic() - self._read_at)
 
-    async def _look(self, news: Subscription, *, thorough: bool = False) -> Batch:
+    async def _read_log(self, subscription: Subscription, *, thorough: bool = False) -> Batch:
         """Read the log, and share what it brought with the subject's other readers."""
         self._read_at = self._clock.monotonic()
-        # a poll asks for no particular news, so an answer as old as its interval will do
-        poll = asyncio.get_running_loop().time() - max(self._pace.poll, news.pause)
-        since = None if thorough else max(news.told_at, poll)
+        # a poll expects nothing specific, so an answer as old as its interval is enough
+        poll = asyncio.get_running_loop().time() - max(self._pace.poll, subscription.pause)
+        since = None if thorough else max(subscription.notified_at, poll)
         began = asyncio.get_running_loop().time()
         batch = await self._ask(self._feed.read(thorough=thorough, since=since))
-        held_at = news.held_at
+        held_at = subscription.held_at
         if held_at is not None and not (batch.lines or batch.more):
             # one that began well after the announcement and found nothing has seen all
-            news.held_at = None if began - held_at > self._pace.look_again / 2 else held_at
+            subscription.held_at = None if began - held_at > self._pace.look_again / 2 else held_at
         for each in batch.frames:
-            news.share(each)
+            subscription.share(each)
         return batch
 
     async def _ask(self, question: Awaitable[Batch]) -> Batch:
-        """The answer; a database that is away only makes the stream wait."""
+        """The answer; a database that is unavailable only makes the stream wait."""
         try:
-            async with asyncio.timeout(self._pace.patience):
+            async with asyncio.timeout(self._pace.read_timeout):
                 return await question
         except (QueueUnavailable, TimeoutError) as error:
             logger.warning(
                 "an event stream waits for the database",
                 extra={
                     "event": "sse.waiting",
-                    "topic": sayable(self._feed.topic),
+                    "topic": redacted(self._feed.topic),
                     "reason": str(error) or type(error).__name__,
                 },
             )

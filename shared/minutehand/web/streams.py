@@ -1,6 +1,6 @@
 """How a route of events answers: a page as JSON, or a stream while this process has room for it.
 
-What is read is the feed's, how it is told is minutehand.web.sse's.
+The feed decides what is read; minutehand.web.sse, how it is sent.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ T = TypeVar("T")
 MAX_STREAMS: Final = 5_000
 #: Longest wait for a first event in an app's buffered answer: the `jobs` function has 20 s in all.
 BUFFERED_SECONDS: Final = 12.0
-#: API Gateway's patience with a function.
+#: API Gateway's timeout for a function.
 GATEWAY_SECONDS: Final = 30.0
 #: Longer than any guest session: the database ends it, and the stream's checks find that.
 LONGEST_GUEST_SESSION: Final = timedelta(days=31)
@@ -44,7 +44,7 @@ LONGEST_GUEST_SESSION: Final = timedelta(days=31)
 def asked_at(request: Request, clock: Clock) -> float:
     """When the gateway took the request, on the monotonic clock; now, where no gateway says.
 
-    A gateway's patience begins there, and a cold start may have used seconds of it.
+    A gateway's timeout begins there, and a cold start may have used seconds of it.
     """
     event = request.scope.get("aws.event") or {}
     epoch_ms = event.get("requestContext", {}).get("timeEpoch")
@@ -88,7 +88,7 @@ class Opening:
     async def __aenter__(self) -> Self:
         services, caller = self._services, self._caller
         if services.limits.streams >= MAX_STREAMS:
-            raise unavailable("This server has no room for another stream")
+            raise unavailable("This server has no capacity for another stream")
         services.limits.hold_stream(self._holder)
         if caller is not None and not services.pace.streaming:
             try:
@@ -111,7 +111,7 @@ class Opening:
         """Read what the stream begins with, for as long as its reader waits for it.
 
         Raises:
-            ApiError: 499, the reader has left; the read is given up.
+            ApiError: 499, the reader has left; the read is cancelled.
         """
         task = asyncio.ensure_future(reading)
         leaving = asyncio.ensure_future(disconnected(self._request.receive))
@@ -135,7 +135,7 @@ class Opening:
         kind: type[Stream] = Stream,
         hub: EventHub | None = None,
     ) -> EventStream:
-        """Return the response that tells `feed`, from what was read `first`.
+        """Return the response that sends `feed`, from what was read `first`.
 
         Args:
             began_at: When the request came, on the monotonic clock.

@@ -73,7 +73,7 @@ class TokenVerifier:
         self._lock = asyncio.Lock()
 
     async def verify_user(self, token: str) -> Caller:
-        """The user a token stands for.
+        """The user of a token.
 
         Raises:
             InvalidToken: Malformed, forged, expired, or made for something else.
@@ -81,17 +81,17 @@ class TokenVerifier:
         """
         claims = await self._claims(token)
         if claims.get("role") != "authenticated":
-            raise InvalidToken("the token is not a signed-in user's")
+            raise InvalidToken("the token does not belong to a signed-in user")
         issuer = claims.get("iss")
         if issuer is not None and issuer != self._issuer:
-            raise InvalidToken("the token comes from another issuer")
+            raise InvalidToken("the token has another issuer")
         audience = claims.get("aud")
         if AUDIENCE not in (audience if isinstance(audience, list) else [audience]):
-            raise InvalidToken("the token is meant for another audience")
+            raise InvalidToken("the token has another audience")
         try:
             user_id = UUID(claims["sub"])
         except (KeyError, ValueError, TypeError, AttributeError) as error:
-            raise InvalidToken("the token names no user") from error
+            raise InvalidToken("the token names no subject") from error
         return Caller(
             user_id=user_id,
             role="authenticated",
@@ -112,7 +112,7 @@ class TokenVerifier:
         if claims.get("role") != "service_role":
             raise InvalidToken("the token is not the service role's")
         if claims.get("iss") not in {None, self._issuer, *_API_KEY_ISSUERS}:
-            raise InvalidToken("the token comes from another issuer")
+            raise InvalidToken("the token has another issuer")
         return Caller(
             user_id=None,
             role="service_role",
@@ -170,7 +170,7 @@ class TokenVerifier:
         except jwt.InvalidSignatureError as error:
             raise InvalidToken("the token's signature is wrong") from error
         except jwt.InvalidAlgorithmError as error:
-            raise InvalidToken("the token's algorithm is not its key's") from error
+            raise InvalidToken("the token's algorithm does not match its key") from error
         except (jwt.InvalidTokenError, OverflowError, ValueError, TypeError) as error:
             raise InvalidToken("the token is malformed") from error
         return claims
@@ -213,7 +213,7 @@ class TokenVerifier:
             self._keys_at = now
 
     async def _download(self) -> Any:
-        # a client of its own: this happens once in minutes, and most processes never need it
+        # its own client: this happens once in minutes, and most processes never need it
         timeout = httpx.Timeout(5.0, connect=2.0)
         async with httpx.AsyncClient(timeout=timeout, transport=self._transport) as http:
             response = await http.get(self._url, headers={"apikey": self._apikey})
@@ -222,7 +222,7 @@ class TokenVerifier:
 
 
 def _parse_keys(document: Mapping[str, Any]) -> dict[str, _Key]:
-    """The usable keys of a key set by their id; symmetric and odd ones are left out."""
+    """The usable keys of a key set by their id; symmetric and unusable ones are omitted."""
     found: dict[str, _Key] = {}
     for entry in document.get("keys", []):
         if not isinstance(entry, dict) or entry.get("use", "sig") != "sig":

@@ -1,7 +1,7 @@
 """Realtime as the hub's source: one websocket per process that follows what its streams follow.
 
 Each topic is joined with a reader's own token, so Realtime's policies decide as they do for
-browsers. A socket that is down is no loss: streams poll the log until it is back.
+browsers. A broken socket loses nothing: streams poll the log until it is back.
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ class RealtimeUpstream:
         self._changed.set()
 
     def is_live(self, topic: str) -> bool:
-        """Whether news of `topic` would arrive now."""
+        """Whether updates of `topic` arrive now."""
         known = self._topics.get(topic)
         return known is not None and known.live
 
@@ -147,7 +147,7 @@ class RealtimeUpstream:
                     continue
             except (OSError, TimeoutError, WebSocketException) as error:
                 logger.info(
-                    "Realtime is away; streams poll meanwhile",
+                    "Realtime is unavailable; streams poll until it is back",
                     extra={"event": "sse.upstream_lost", "reason": type(error).__name__},
                 )
             finally:
@@ -280,7 +280,7 @@ class RealtimeUpstream:
             topic.live = payload.get("status") == "ok"
             if topic.live:
                 self._joined.set()
-                # what was committed before the join came over no channel: readers look now
+                # what was committed before the join came over no channel: readers read now
                 self._hub.notify(name)
             else:
                 topic.ref = None

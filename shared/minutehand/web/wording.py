@@ -60,7 +60,7 @@ _INSTANT = "must be an ISO 8601 instant with a zone, as 2026-11-20T12:00:00Z"
 
 
 def problem_of(found: Mapping[str, Any]) -> str:
-    """Pydantic's finding in plain words; of what this room's code said itself, those."""
+    """Pydantic's finding in plain words; our own validators' messages unchanged."""
     kind = str(found.get("type", ""))
     if kind in {"value_error", "assertion_error"}:
         said = str(found.get("msg", "is not valid"))

@@ -1,6 +1,6 @@
-"""The processor of `alert`: write the mail of a threshold that was reached, or is no longer.
+"""The processor of `alert`: write the mail that says that a threshold was reached, or no longer is.
 
-Webhooks hear of it by the outbox, before this runs; thresholds are watched in SQL.
+Webhooks learn of it by the outbox, before this runs; thresholds are watched in SQL.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Alert(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class MailServer:
-    """Where mail is handed over, and as whom."""
+    """The mail server, and the sender."""
 
     host: str
     port: int
@@ -65,7 +65,7 @@ class MailServer:
         """Read SMTP_URL (`smtps://` or `smtp://` with STARTTLS) and MAIL_FROM; None without both.
 
         Raises:
-            ConfigurationError: SMTP_URL is no address of a mail server.
+            ConfigurationError: SMTP_URL is not the address of a mail server.
         """
         url, sender = environ.get("SMTP_URL", ""), environ.get("MAIL_FROM", "")
         if not url or not sender:
@@ -131,13 +131,13 @@ class Alerts:
     def __init__(self, server: MailServer | None) -> None:
         self._server = server
 
-    async def tell(self, job: Job[Alert], ctx: JobContext) -> dict[str, int | str] | Fail:
+    async def send(self, job: Job[Alert], ctx: JobContext) -> dict[str, int | str] | Fail:
         """Write the mail; without addresses there is nothing left to do."""
         alert = job.payload
         if not alert.mail:
             return {"mailed": 0}
         if self._server is None:
-            return Fail("no mail server is set: SMTP_URL and MAIL_FROM must name one")
+            return Fail("no mail server is configured: set SMTP_URL and MAIL_FROM")
         message = message_of(alert, job.id, self._server.sender)
         await ctx.step("mail", lambda: asyncio.to_thread(self._send, message))
         return {"mailed": len(alert.mail)}

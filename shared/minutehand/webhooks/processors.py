@@ -1,6 +1,6 @@
 """The processor of `webhook_delivery`: post one event to one endpoint and say how it went.
 
-What is sent to whom, in which order, and when an endpoint is given up is decided in SQL.
+What is sent to whom, in which order, and when an endpoint is disabled is decided in SQL.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class WebhookStore:
         return await self._call("webhook_to_send", request, repeatable=True)
 
     async def sent(self, job_id: str, fence: int, sent: Sent) -> dict[str, Any]:
-        """Note how it went; tells whether the webhook is still enabled."""
+        """Record the outcome; return whether the webhook is still enabled."""
         request = {
             "job_id": job_id,
             "fence": fence,
@@ -86,7 +86,7 @@ class WebhookStore:
             "message": sent.message,
             "timed_out": sent.timed_out,
         }
-        # a failure that is told twice counts twice
+        # a failure that is reported twice counts twice
         return await self._call("webhook_sent", request, repeatable=sent.ok)
 
     async def aclose(self) -> None:
@@ -103,11 +103,11 @@ class WebhookStore:
 
 
 class Webhooks:
-    """Collaborators of one process.
+    """Dependencies of one process.
 
     Args:
         verify: Trusted certificates; the usual ones when None.
-        answer_seconds: Most patience for one endpoint, from its name to its answer; SQL allows
+        answer_seconds: Longest time for one endpoint, from its name to its answer; SQL allows
             less to one that has not answered in time.
         secrets: Opens the signing secrets; this deployment's sealer when None.
     """
@@ -155,7 +155,9 @@ class Webhooks:
         try:
             secrets = await self._secrets.open(message["workspace_id"], message["sealed_secrets"])
         except SealBroken:
-            return Sent(ok=False, message="the signing secret does not open: make a new one")
+            return Sent(
+                ok=False, message="the signing secret cannot be decrypted: create a new one"
+            )
         headers = {
             "content-type": "application/json",
             "user-agent": "Minutehand",
@@ -236,5 +238,5 @@ def register(registry: Registry, settings: Settings, *, app: Webhooks | None = N
         backoff=Backoff(first=10, cap=3600),
         events="minimal",
         internal=True,
-    )(Alerts(MailServer.from_env(settings.environ)).tell)
+    )(Alerts(MailServer.from_env(settings.environ)).send)
     return app

@@ -1,6 +1,6 @@
-"""One attempt: a processor at work under a lease, its news, its limits, and how it is stopped.
+"""One attempt: a processor at work under a lease, its updates, its limits, and how it is stopped.
 
-Storing news is the reporter's work, settling the tick's.
+The reporter stores updates; the tick settles.
 """
 
 from __future__ import annotations
@@ -19,9 +19,11 @@ from minutehand.log import current_request_id
 from minutehand.queue.errors import LeaseLost, QueueError
 from minutehand.queue.models import ErrorInfo, JobId, Lease, NewJob, SettleItem
 from minutehand.worker import trace, tracebacks
-from minutehand.worker.containment import TaskGroupOfAttempt, belonging_to
-from minutehand.worker.context import JobContext, News
-from minutehand.worker.endings import (
+from minutehand.worker.context import JobContext, Updates
+from minutehand.worker.isolation import TaskGroupOfAttempt, belonging_to
+from minutehand.worker.job import Job
+from minutehand.worker.registry import JobType, PayloadRejected, UnknownProcessor
+from minutehand.worker.settlement import (
     Abandoned,
     Circumstances,
     Ending,
@@ -30,8 +32,6 @@ from minutehand.worker.endings import (
     StopReason,
     verdict,
 )
-from minutehand.worker.job import Job
-from minutehand.worker.registry import JobType, PayloadRejected, UnknownProcessor
 from minutehand.worker.threads import run_in_thread
 
 logger = logging.getLogger(__name__)
@@ -47,13 +47,13 @@ class Attempt:
     """A lease being worked on.
 
     Args:
-        sent_at: When the lease was asked for, steadily counted: our patience with it starts
+        sent_at: When the lease was requested, monotonic: our timeouts start
             there, so it always ends before the database's.
         work_until: When the tick will stop it at the latest.
         on_end: Called once, on the loop, when the attempt is over.
     """
 
-    #: How long a processor that was told to stop may take for it.
+    #: How long a cancelled processor may take to stop.
     GRACE_SECONDS = 5.0
 
     def __init__(
@@ -78,7 +78,7 @@ class Attempt:
         self.fence = lease.fence
         self.key: LeaseKey = (self.job_id, self.fence)
         self.job_type = lease.job.job_type
-        self.news = News(clock)
+        self.updates = Updates(clock)
         self.renewed_at = sent_at
         self.lease_until = sent_at + lease.lease_seconds
         self.stop_reason: StopReason | None = None
@@ -87,7 +87,7 @@ class Attempt:
         self.ended_at: float | None = None
         #: How many jobs ran in the worker when this one began, itself included.
         self.company = 1
-        #: Set while a report with this attempt's news is on its way.
+        #: Set while a report with this attempt's updates is in flight.
         self.reporting = False
         self._clock = clock
         self._work_until = work_until
@@ -107,7 +107,7 @@ class Attempt:
         self.group = TaskGroupOfAttempt(self.job_id, self.job_type)
         self.context = JobContext(
             self,
-            self.news,
+            self.updates,
             steps=lease.steps or {},
             clock=clock,
             traceparent=trace.child_of(lease.job.traceparent),
@@ -129,7 +129,7 @@ class Attempt:
     def stop(self, reason: StopReason, *, grace_seconds: float | None = None) -> None:
         """Tell the processor to end; the first reason counts, except that a lost lease always does.
 
-        After the grace time it is given up: its slot is free, and what it still does is neither
+        After the grace time it is abandoned: its slot is free, and what it still does is neither
         awaited nor stored.
         """
         grace = self._grace_seconds if grace_seconds is None else grace_seconds
@@ -164,13 +164,13 @@ class Attempt:
             return None
         if item.error is not None:
             item = replace(item, error=self._traced(item.error))
-        news = self.news.take(most_logs=News.MAX_LOGS + 1)
+        updates = self.updates.take(most_logs=Updates.MAX_LOGS + 1)
         cost = self.context.cost_usd + cost_usd
         return replace(
             item,
             job_id=self.job_id,
             fence=self.fence,
-            **news._asdict(),
+            **updates._asdict(),
             duration_ms=round(self.duration_seconds * 1000, 1),
             cost_usd=round(cost, 9) if cost > 0 else None,
         )
@@ -204,17 +204,17 @@ class Attempt:
     # The port of its context --------------------------------------------------------------------
 
     def announce(self) -> None:
-        """There is news; may be called from any thread."""
+        """Announce updates; may be called from any thread."""
         if threading.get_ident() == self._thread:
             self._on_news()
         else:
             self._loop.call_soon_threadsafe(self._on_news)
 
     async def flush(self) -> None:
-        """Return once all news so far is stored."""
+        """Return once all updates so far are stored."""
         if self.stop_reason == "lost":
             raise self._lost()
-        if not self.news and not self.reporting:
+        if not self.updates and not self.reporting:
             return
         stored: asyncio.Future[None] = self._loop.create_future()
         self._flushes.append(stored)
@@ -241,7 +241,7 @@ class Attempt:
 
     @property
     def is_urgent(self) -> bool:
-        """Whether someone waits for the news to be stored."""
+        """Whether someone waits for the updates to be stored."""
         return bool(self._flushes)
 
     @property
@@ -255,14 +255,14 @@ class Attempt:
         return self.renewed_at + self.lease.lease_seconds / 4
 
     def stored(self) -> None:
-        """The news was stored: anyone who waits for it continues."""
+        """The update was stored: its waiters continue."""
         waiting, self._flushes = self._flushes, []
         for future in waiting:
             if not future.done():
                 future.set_result(None)
 
     def refused(self, error: QueueError) -> None:
-        """The news was refused for good: anyone who waits for it hears why."""
+        """The update was refused for good: its waiters get the reason."""
         waiting, self._flushes = self._flushes, []
         for future in waiting:
             if not future.done():
@@ -338,7 +338,7 @@ class Attempt:
         if self.ending is not None:
             return
         logger.error(
-            "Processor ignored its cancellation and was given up",
+            "Processor ignored its cancellation and was abandoned",
             extra={
                 "event": "attempt.abandoned",
                 "job_id": self.job_id,
@@ -372,7 +372,7 @@ class Attempt:
 
     def _log_late_end(self, ending: Ending) -> None:
         logger.warning(
-            "Processor that was given up has ended",
+            "Abandoned processor has ended",
             extra={
                 "event": "attempt.ended_late",
                 "job_id": self.job_id,
@@ -405,7 +405,7 @@ class Attempt:
 def database_clock(lease: Lease, clock: Clock) -> Clock:
     """`clock`, set right by the database's when it is plainly wrong.
 
-    Waits and deadlines are instants that the database compares with its own time. The lease tells
+    Waits and deadlines are instants that the database compares with its own time. The lease carries
     when that was: its end less its length. A second or two is the way of the answer.
     """
     if lease.lease_expires_at is None:

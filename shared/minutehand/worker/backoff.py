@@ -30,11 +30,11 @@ class Backoff:
 
     def __post_init__(self) -> None:
         if not 0 <= _signed(self.first) <= 86_400:
-            raise ValueError(f"first={self.first} is not within 0 seconds and a day")
+            raise ValueError(f"first={self.first} must be from 0 seconds to a day")
         if not seconds(self.first) <= seconds(self.cap) <= 604_800:
-            raise ValueError(f"cap={self.cap} is not within first and a week")
+            raise ValueError(f"cap={self.cap} must be from first to a week")
         if not 1 <= self.factor <= 10:
-            raise ValueError(f"factor={self.factor} is not within 1 and 10")
+            raise ValueError(f"factor={self.factor} must be from 1 to 10")
 
     def delay(self, attempt: int) -> float:
         """Seconds before the attempt after `attempt` (counted from 1), without jitter."""

@@ -42,7 +42,7 @@ _LEVELS: Final = {
 }
 MAX_MESSAGE: Final = 4_000
 MAX_STEP_NAME: Final = 200
-#: Seconds after which a step that is still running is reported without other news.
+#: Seconds after which a step that is still running is reported without other updates.
 LONG_STEP: Final = 0.5
 MAX_TAG: Final = 100
 #: Children made by one call of the database.
@@ -104,7 +104,7 @@ _BUFFERED: Final = Buffered()
 
 
 class Taken(NamedTuple):
-    """News on its way to the database; `logs_from` lines of the attempt went before."""
+    """Updates on its way to the database; `logs_from` lines of the attempt went before."""
 
     progress: Progress | None
     logs: tuple[LogLine, ...]
@@ -114,8 +114,8 @@ class Taken(NamedTuple):
     tags: tuple[str, ...] = ()
 
 
-class News:
-    """Progress, logs and steps of one attempt that the database has not got yet.
+class Updates:
+    """Progress, logs and steps of one attempt that the database does not have yet.
 
     Filled by the processor, possibly from a thread; emptied by the reporter or the settler.
     """
@@ -130,7 +130,7 @@ class News:
         self._steps: list[StepResult] = []
         #: Steps under way and since when, the latest to begin last.
         self._running: dict[str, float] = {}
-        self._told_step: str | None = None
+        self._reported_step: str | None = None
         self._tags: list[str] = []
         self._lines_taken = 0
         self.dropped_logs = 0
@@ -158,7 +158,7 @@ class News:
                 self._logs.append(line)
 
     def begin_step(self, name: str) -> None:
-        """Note that a step begins; it is news of its own once it has run for `LONG_STEP`."""
+        """Record that a step begins; it is reported once it has run for `LONG_STEP`."""
         with self._lock:
             self._running[name] = self._clock.monotonic()
 
@@ -193,7 +193,7 @@ class News:
             logs, self._logs = tuple(self._logs[:most_logs]), self._logs[most_logs:]
             steps, self._steps = tuple(self._steps), []
             step = self._running_step()
-            self._told_step = step.name if step is not None else None
+            self._reported_step = step.name if step is not None else None
             tags, self._tags = tuple(self._tags), []
             before, self._lines_taken = self._lines_taken, self._lines_taken + len(logs)
         return Taken(progress, logs, steps, before if logs else None, step, tags)
@@ -207,15 +207,19 @@ class News:
     def _has_long_step(self) -> bool:
         with self._lock:
             step = self._running_step()
-        return step is not None and step.name != self._told_step and step.for_ms >= LONG_STEP * 1000
+        return (
+            step is not None
+            and step.name != self._reported_step
+            and step.for_ms >= LONG_STEP * 1000
+        )
 
     def restore(self, taken: Taken) -> None:
-        """Put back what did not arrive, before whatever came since."""
+        """Put back what did not arrive, before what came since."""
         with self._lock:
             self._progress = self._progress if self._progress is not None else taken.progress
             self._logs[:0] = taken.logs
             self._steps[:0] = taken.steps
-            self._told_step = None
+            self._reported_step = None
             self._tags[:0] = taken.tags
             self._lines_taken -= len(taken.logs)
 
@@ -224,10 +228,10 @@ class ContextPort(Protocol):
     """What a context needs from what runs the processor."""
 
     def announce(self) -> None:
-        """There is news; may be called from any thread."""
+        """Announce updates; may be called from any thread."""
 
     async def flush(self) -> None:
-        """Return once all news is stored; raises LeaseLost when it was refused."""
+        """Return once all updates are stored; raises LeaseLost when they were refused."""
 
     async def spawn(self, name: str, children: Sequence[NewJob]) -> list[JobId]:
         """Enqueue children, once per name."""
@@ -240,20 +244,20 @@ class ContextPort(Protocol):
 
 
 class JobContext:
-    """The processor's hands: news, steps, waits, children, and how much time is left.
+    """The processor's interface: progress, steps, waits, children, and the time left.
 
     Every method is safe on the event loop; `progress`, `log`, `cancelled`, `remaining` and `wait`
     also in the thread of a plain processor.
 
     Waits (`sleep`, `ask`, `wait_for_event`, `gather`, `map`) end this run of the processor: the
-    job leaves the worker, and when the wait is over the processor starts again from its top.
-    Whatever must not happen twice belongs into a `step`.
+    job leaves the worker, and when the wait is over the processor starts again from the beginning.
+    What must not happen twice belongs in a `step`.
     """
 
     def __init__(
         self,
         port: ContextPort,
-        news: News,
+        updates: Updates,
         *,
         steps: Mapping[str, Any],
         clock: Clock,
@@ -261,7 +265,7 @@ class JobContext:
         loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         self._port = port
-        self._news = news
+        self._updates = updates
         self._steps = dict(steps)
         self._clock = clock
         self._loop = loop
@@ -278,7 +282,7 @@ class JobContext:
         """Know the results of earlier attempts' steps: those too long to come with the lease."""
         self._steps.update(steps)
 
-    # News -----------------------------------------------------------------------------------
+    # Updates -----------------------------------------------------------------------------------
 
     def progress(
         self, percentage: float | None = None, stage: str | None = None, message: str | None = None
@@ -292,7 +296,7 @@ class JobContext:
             if percentage != percentage:
                 raise ValueError("percentage is NaN")
             percentage = round(min(100.0, max(0.0, float(percentage))), 2)
-        self._news.set_progress(
+        self._updates.set_progress(
             Progress(percentage=percentage, stage=stage, message=_clip(message))
         )
         self._port.announce()
@@ -306,12 +310,12 @@ class JobContext:
             metadata: Small values; what JSON cannot hold is kept as text.
 
         Raises:
-            ValueError: There is no such level.
+            ValueError: The level does not exist.
         """
         known = _LEVELS.get(level.lower())
         if known is None:
             raise ValueError(f"no log level {level!r}; use debug, info, warning or error")
-        self._news.add_log(
+        self._updates.add_log(
             LogLine(
                 level=known,
                 message=_clip(message) or "",
@@ -333,7 +337,7 @@ class JobContext:
         for word in tags:
             if not 1 <= len(word) <= MAX_TAG or any(ord(letter) < 32 for letter in word):
                 raise ValueError(f"a tag must have 1 to {MAX_TAG} printable characters: {word!r}")
-        self._news.add_tags([clean_text(word) for word in tags])
+        self._updates.add_tags([clean_text(word) for word in tags])
         self._port.announce()
         return _BUFFERED
 
@@ -362,15 +366,15 @@ class JobContext:
         key = self._unique(name)
         if key in self._steps:
             return _read(self._steps[key], returns)
-        self._news.begin_step(key)
-        # a report of its own only for a step that someone may be watching
+        self._updates.begin_step(key)
+        # a separate report only for a step that someone may be watching
         soon = asyncio.get_running_loop().call_later(LONG_STEP, self._port.announce)
         try:
             value = plain(await run())
         finally:
             soon.cancel()
-            took_ms = self._news.leave_step(key)
-        self._news.add_step(StepResult(name=key, result=value, took_ms=took_ms))
+            took_ms = self._updates.leave_step(key)
+        self._updates.add_step(StepResult(name=key, result=value, took_ms=took_ms))
         self._steps[key] = value
         self.new_steps += 1
         await self._port.flush()
@@ -404,7 +408,7 @@ class JobContext:
         """Ask a person and wait for the answer, holding no worker.
 
         Args:
-            timeout: Give up after this long and return `default`; None waits for ever.
+            timeout: Give up after this long and return `default`; None waits indefinitely.
         """
         key = self._unique(name or "ask")
         if key in self._steps:
@@ -539,7 +543,7 @@ class JobContext:
         """
         if self._loop is None or threading.get_ident() == self._loop_thread:
             call.close()
-            raise RuntimeError("ctx.wait is for plain processors; an async one awaits")
+            raise RuntimeError("ctx.wait is for synchronous processors; an async one uses await")
         try:
             return asyncio.run_coroutine_threadsafe(call, self._loop).result()
         except concurrent.futures.CancelledError as error:

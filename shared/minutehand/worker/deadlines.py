@@ -1,4 +1,4 @@
-"""How a tick behaves and when its turning points come, as plain values; and patience until one.
+"""A tick's options and deadlines as plain values, and waiting until one.
 
 What happens at them is tick.py's.
 """
@@ -30,8 +30,8 @@ class TickOptions:
         linger_seconds: Work due within this time is slept for instead of left to the next tick.
         report_seconds: Least time between two reports.
         quiet: Log an empty tick at DEBUG; for loops that tick often.
-        grace_seconds: How long a processor that was told to stop may take.
-        renew_outside_seconds: How long the event loop may stand still before leases are renewed
+        grace_seconds: How long a cancelled processor may take to stop.
+        renew_outside_seconds: How long the event loop may be blocked before leases are renewed
             from a thread.
         usd_per_second: What a second of this worker costs, shared by the jobs that run in it; an
             estimate for the job's `cost_usd`. 0 estimates nothing.
@@ -62,7 +62,7 @@ class Deadlines:
     start: float
     #: Nothing is leased from here on.
     stop_leasing: float
-    #: Whatever still runs is stopped here.
+    #: What still runs is stopped here.
     stop_working: float
     #: The last settle must be through by now.
     end: float

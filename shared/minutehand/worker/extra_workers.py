@@ -15,7 +15,7 @@ from minutehand.worker.summary import TickSummary
 
 logger = logging.getLogger(__name__)
 
-#: Most patience with a call that the tick could do without.
+#: Timeout of a call that the tick does not depend on.
 SIDE_CALL_SECONDS = 3.0
 
 
@@ -79,7 +79,7 @@ class ExtraWorkers:
             accepted = 0
         self._summary.extra_workers += accepted
         logger.info(
-            "Started extra worker workers",
+            "Started extra workers",
             extra={"event": "tick.fanned_out", **names}
             | {"wanted": wanted, "accepted": accepted, "due": due},
         )

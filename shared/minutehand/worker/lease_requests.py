@@ -17,7 +17,7 @@ from minutehand.worker.summary import TickSummary
 
 
 class LeaseRequests:
-    """One tick's lease calls, and what their answers told about the work to come.
+    """One tick's lease calls, and what their answers said about the work to come.
 
     Args:
         is_woken: Whether someone wakes this tick, so that enqueues may continue doing so.
@@ -96,22 +96,23 @@ class LeaseRequests:
         return self.unanswered
 
     async def ask(self, request: LeaseRequest, *, until: float | None = None) -> LeaseResponse:
-        """Ask, with patience until then, or until work has to stop.
+        """Lease, at most until then, or until work must stop.
 
         Raises:
             QueueUnavailable: No answer.
         """
-        patience = self._deadlines.stop_working if until is None else until
-        return await in_time(self._queue.lease(request), patience, self._clock)
+        deadline = self._deadlines.stop_working if until is None else until
+        return await in_time(self._queue.lease(request), deadline, self._clock)
 
-    def heard(self, response: LeaseResponse) -> None:
-        """Note what an answer tells besides its leases."""
+    def note_answer(self, response: LeaseResponse) -> None:
+        """Record what an answer says besides its leases."""
         self.unanswered = None
         self._summary.next_due_in_ms = response.next_due_in_ms
         self.due = response.due
         self.next_due_at = None
         if response.next_due_in_ms is not None:
-            # what is due but never comes, e.g. because its row is locked, is asked for ever less
+            # what is due but never comes, e.g. because its row is locked, is requested less and
+            # less often
             self._vain = 0 if response.leases else min(8, self._vain + 1)
             self.put_off(max(response.next_due_in_ms / 1000, 0.01 * 2**self._vain))
 

@@ -29,7 +29,7 @@ from minutehand.worker.tick import Tick
 logger = logging.getLogger(__name__)
 
 
-#: How long a run without a deadline of its own counts if it never says goodbye.
+#: How long a run without a deadline counts as running if it never reports its end.
 LONGEST_RUN_SECONDS = 86_400.0
 
 
@@ -46,10 +46,10 @@ class Worker:
         on_storage: Called about once an hour with the database's size.
     """
 
-    #: The project is looked after at the first tick, and as often as this.
-    LOOK_AFTER_EVERY_SECONDS = 3600.0
+    #: Maintenance of the project runs at the first tick, and as often as this.
+    MAINTAIN_EVERY_SECONDS = 3600.0
     #: A tick with less time left than this leaves that to the next one.
-    LOOK_AFTER_SECONDS = 3.0
+    MAINTAIN_SECONDS = 3.0
     #: Trailing check after a wake-up: a commit may become visible just after we looked.
     TRAILING_SECONDS = 0.1
 
@@ -82,7 +82,7 @@ class Worker:
         self._on_tick = on_tick
         self._on_storage = on_storage
         self._registered: object = None
-        self._look_after_at = float("-inf")
+        self._maintain_at = float("-inf")
         self._stopping = asyncio.Event()
         #: Of the run that leases now, while `run_forever` continues.
         self._draining: asyncio.Event | None = None
@@ -131,7 +131,7 @@ class Worker:
             budget_seconds: Time until the tick must be over, e.g. what Lambda says remains.
             job_types: Only these; None for all that have a processor.
             fan_out: Whether this tick may start extra workers; false for an extra worker itself.
-            wakeups: Set it to make the running tick look for work at once.
+            wakeups: Set it to make the running tick lease at once.
             draining: Set it to make the tick lease nothing more and end with its last job.
 
         Raises:
@@ -152,7 +152,7 @@ class Worker:
         )
         if not admission.admitted:
             logger.info(
-                "As many workers as allowed are running; they find what waits",
+                "The most workers allowed are running; they lease the waiting jobs",
                 extra={"event": "tick.crowded_out", "most": self._most},
             )
             return TickSummary(worker_id=self.worker_id, tick_id=run_id, crowded_out=True)
@@ -169,7 +169,7 @@ class Worker:
             await self.queue.end_run(run_id)
         except QueueError as error:
             logger.warning(
-                "The run's end was not noted; it counts until its time is over",
+                "The end of the run was not recorded; it counts as running until its time is over",
                 extra={"event": "tick.end_not_noted", "error": str(error)},
             )
 
@@ -201,24 +201,24 @@ class Worker:
         if self._on_tick is not None:
             self._on_tick(tick)
         # after the jobs, which never wait for it
-        if ends_at - self._clock.monotonic() > self.LOOK_AFTER_SECONDS:
-            await self._look_after_project()
+        if ends_at - self._clock.monotonic() > self.MAINTAIN_SECONDS:
+            await self._maintain_project()
         return summary
 
-    async def _look_after_project(self) -> None:
+    async def _maintain_project(self) -> None:
         """Attach extensions that came later, and measure the database."""
         now = self._clock.monotonic()
-        if now < self._look_after_at:
+        if now < self._maintain_at:
             return
-        self._look_after_at = now + self.LOOK_AFTER_EVERY_SECONDS
+        self._maintain_at = now + self.MAINTAIN_EVERY_SECONDS
         try:
-            async with asyncio.timeout(self.LOOK_AFTER_SECONDS):
+            async with asyncio.timeout(self.MAINTAIN_SECONDS):
                 attached = await self.queue.attach_extensions()
                 storage = await self.queue.record_storage()
         except (QueueError, TimeoutError) as error:
             # e.g. a schema of the release before: nothing that a job needs
             logger.info(
-                "The project was not looked after",
+                "Maintenance of the project failed",
                 extra={"event": "project.unknown", "error": str(error)},
             )
             return
@@ -267,7 +267,7 @@ class Worker:
                 failures += 1
                 pause = min(5.0, 0.2 * 2 ** min(failures, 6))
                 logger.warning(
-                    "Queue is away; the loop tries again",
+                    "Queue is unavailable; the loop tries again",
                     extra={
                         "event": "worker.unavailable",
                         "error": str(error),
@@ -335,7 +335,7 @@ class Worker:
         return self._stopping.is_set()
 
     def stop(self) -> None:
-        """End the loop: nothing more is leased, running jobs are stopped and handed back."""
+        """End the loop: nothing more is leased, running jobs are stopped and released."""
         self._stopping.set()
 
     async def aclose(self) -> None:
@@ -354,7 +354,7 @@ class Worker:
             await asyncio.gather(*waits, return_exceptions=True)
 
     def _renew_outside(self, items: Sequence[ReportItem], worker_id: str, tick_id: str) -> None:
-        """Renew from the watchdog's thread, over connections and a loop of its own."""
+        """Renew from the watchdog's thread, over its own connections and loop."""
 
         async def renew() -> None:
             queue = WorkerQueue(self.settings)

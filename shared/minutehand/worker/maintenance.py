@@ -93,7 +93,7 @@ class Maintenance:
             )
         except QueueError as error:
             logger.warning(
-                "Maintenance did not get through; leases go on without it",
+                "Maintenance failed; leasing continues without it",
                 extra={
                     "event": "maintenance.failed",
                     "worker_id": self._summary.worker_id,
@@ -120,7 +120,7 @@ class Maintenance:
             self._parked = done.parked
         if done.more:
             self._requested.set()
-        # an answer that was lost on its way may have told more than the repeated call's
+        # an answer that was lost may have said more than the repeated call's
         self._finish(moved=asked or bool(done.done))
         if not done.more:
             return 0.0

@@ -39,7 +39,7 @@ class AddressRefused(Exception):
 
 
 def is_public(address: str) -> bool:
-    """Whether an IP address is one that anybody in the world may be reached at."""
+    """Whether an IP address is public, reachable from anywhere."""
     parsed = ipaddress.ip_address(address.partition("%")[0])
     return (
         parsed.is_global
@@ -69,7 +69,7 @@ async def resolve(host: str, port: int, *, loopback: bool) -> list[str]:
     for address in addresses:
         if not (is_public(address) or (loopback and is_loopback(address))):
             # which address stays untold: it would describe our network to the subscriber
-            raise AddressRefused(f"{host} leads to an address that is not public")
+            raise AddressRefused(f"{host} resolves to an address that is not public")
     return addresses
 
 
@@ -103,7 +103,7 @@ class PublicTransport(httpx.AsyncBaseTransport):
         """
         url = request.url
         if url.scheme != "https" and not (self._loopback and url.scheme == "http"):
-            raise AddressRefused("only https is sent to")
+            raise AddressRefused("only https addresses are allowed")
         host = url.raw_host.decode("ascii")
         port = url.port or (443 if url.scheme == "https" else 80)
         try:

@@ -24,7 +24,7 @@ class Retry:
         after: Wait this long; None leaves it to the backoff.
     """
 
-    reason: str = "the processor asked for another attempt"
+    reason: str = "the processor requested another attempt"
     after: Seconds | None = None
     data: Mapping[str, Any] | None = None
 
@@ -45,7 +45,7 @@ class Snooze:
 
 @dataclass(frozen=True, slots=True)
 class Fail:
-    """Give up now: the job becomes a dead letter, whatever attempts are left."""
+    """Give up now: the job becomes a dead letter, even with attempts left."""
 
     reason: str
     data: Mapping[str, Any] | None = None
@@ -60,7 +60,7 @@ class Cancel:
 
 
 Outcome = Retry | Snooze | Fail | Cancel
-#: A result must survive JSON; a model is dumped, None stands for no result.
+#: A result must survive JSON; a model is dumped, None means no result.
 Result = BaseModel | Mapping[str, Any] | Sequence[Any] | str | int | float | bool | None
 Returned = Outcome | Result
 

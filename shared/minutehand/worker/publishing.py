@@ -1,6 +1,6 @@
 """Publishers of apps, called while a worker run lasts: what waits in an outbox becomes jobs.
 
-What an outbox is, and when a message is a dead letter, is the app's.
+The app decides what an outbox is, and when a message is a dead letter.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from minutehand.worker.registry import Publisher
 
 logger = logging.getLogger(__name__)
 
-#: While a run lasts, outboxes are looked into this often.
+#: While a run lasts, outboxes are read this often.
 EVERY_SECONDS = 1.0
-#: A publisher that takes longer is given up for this time.
+#: A publisher that takes longer is cancelled in this round.
 PATIENCE_SECONDS = 10.0
 
 
@@ -45,7 +45,7 @@ class Publishing:
         self._ran_at = float("-inf")
 
     async def run(self) -> None:
-        """Call them every second, for ever; to be cancelled."""
+        """Call them every second until cancelled."""
         while True:
             await asyncio.sleep(EVERY_SECONDS)
             if self._clock.monotonic() - self._ran_at >= EVERY_SECONDS / 2:
@@ -67,7 +67,7 @@ class Publishing:
         try:
             async with asyncio.timeout(PATIENCE_SECONDS):
                 return await publish()
-        except Exception as error:  # whatever an app's outbox raises, the run's jobs continue
+        except Exception as error:  # an error of an app's outbox must not stop the run's jobs
             logger.warning(
                 "Publisher failed; it is called again",
                 extra=self._extra("publisher.failed")

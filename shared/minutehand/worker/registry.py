@@ -128,7 +128,7 @@ class JobType(Generic[P]):
             ) from error
 
     def result_schema(self) -> dict[str, Any] | None:
-        """The JSON Schema of its results, planned endings left out.
+        """The JSON Schema of its results, without planned endings.
 
         None where the processor's annotation does not say, or names what has no schema.
         """
@@ -313,7 +313,7 @@ class Registry:
         """Register the decorated function as the processor of `job_type`.
 
         A coroutine function runs on the worker's event loop and must not block it; a plain
-        function runs in a thread of its own.
+        function runs in its own thread.
 
         Args:
             payload: The model every payload must fit. Its JSON Schema is published, so the
@@ -326,11 +326,11 @@ class Registry:
             max_attempts: Attempts before the job is a dead letter, 5 when None.
             version: Version of the payload's shape; raise it with an upcaster.
             upcasters: From a version to the next: `{1: to_version_2}`.
-            events: `minimal` leaves out the events of creation and lease, for masses of jobs.
-            live: What is sent to Realtime. `states` sends nothing on the job's own topic: who
-                watches one job reads it every few seconds. `off` sends nothing at all.
+            events: `minimal` omits the events of creation and lease, for large numbers of jobs.
+            live: What is sent to Realtime. `states` sends nothing on the job's own topic: a
+                watcher of one job polls it every few seconds. `off` sends nothing at all.
             ageing: A ready job's priority improves by one step each time this long has passed, so
-                that urgent jobs cannot hold it back for ever; None for never.
+                that urgent jobs cannot hold it back indefinitely; None for never.
             internal: True for jobs that only the platform's own code makes: every function refuses
                 a person who would enqueue, schedule or insert one.
             part_of: The job type whose jobs spawn these: a worker run over that type runs these
@@ -388,16 +388,18 @@ def _check(
     max_attempts: int | None,
 ) -> None:
     if not 1 <= len(job_type) <= 100:
-        raise ValueError(f"a job type's name has 1 to 100 characters, {job_type!r} has not")
+        raise ValueError(f"a job type's name must have 1 to 100 characters, not {job_type!r}")
     if version < 1:
-        raise ValueError(f"version={version} of {job_type!r} is below 1")
+        raise ValueError(f"version={version} of {job_type!r} must be at least 1")
     strange = [at for at in upcasters if not 1 <= at < version]
     if strange:
-        raise ValueError(f"upcasters of {job_type!r} from {strange} do not lead to {version}")
+        raise ValueError(
+            f"upcasters of {job_type!r} must be from 1 to {version - 1}, not {strange}"
+        )
     if max_concurrency is not None and max_concurrency < 1:
-        raise ValueError(f"max_concurrency={max_concurrency} of {job_type!r} is below 1")
+        raise ValueError(f"max_concurrency={max_concurrency} of {job_type!r} must be at least 1")
     if max_attempts is not None and not 1 <= max_attempts <= 50:
-        raise ValueError(f"max_attempts={max_attempts} of {job_type!r} is not within 1 and 50")
+        raise ValueError(f"max_attempts={max_attempts} of {job_type!r} must be from 1 to 50")
 
 
 def _is_async(run: Any) -> bool:

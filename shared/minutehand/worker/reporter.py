@@ -1,4 +1,4 @@
-"""One task that carries all news of all running jobs, renews their leases, and hears who must stop.
+"""One task that reports all running jobs, renews their leases, and learns which must stop.
 
 It works beside the processors, so that a long job never looks dead; nor does one whose settle is
 on its way or waits for its turn.
@@ -62,10 +62,10 @@ class Reporter:
         self.reports = 0
 
     def announce(self) -> None:
-        """Some attempt has news, or began."""
+        """An attempt has updates, or began."""
         self._wake.set()
 
-    async def settled_down(self, *, seconds: float) -> None:
+    async def wait_idle(self, *, seconds: float) -> None:
         """Return once no report is on its way, or after `seconds`."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
@@ -97,7 +97,7 @@ class Reporter:
                 continue
 
     def _reportable(self) -> list[Attempt]:
-        """Attempts under way; the last news of one that ended travels with its settle."""
+        """Running attempts; the last updates of an ended one travel with its settle."""
         return [
             attempt
             for attempt in self._running.values()
@@ -105,7 +105,7 @@ class Reporter:
         ]
 
     def _renewable(self) -> list[Attempt]:
-        """Attempts that have ended, of which the queue has not heard it yet."""
+        """Attempts that have ended, that the queue does not know of yet."""
         waiting = [attempt for attempt in self._running.values() if attempt.ending is not None]
         return [
             attempt
@@ -114,21 +114,22 @@ class Reporter:
         ]
 
     def _next_report_at(self) -> float | None:
-        """When to send next: soon for news, at a third of the lease to renew, never if idle."""
+        """When to send next: soon for updates, at a third of the lease to renew, never if idle."""
         soon = self._sent_at + self._interval
         dues = [
-            soon if attempt.news else max(soon, attempt.renew_at) for attempt in self._reportable()
+            soon if attempt.updates else max(soon, attempt.renew_at)
+            for attempt in self._reportable()
         ]
         dues += [max(soon, attempt.renew_at) for attempt in self._renewable()]
         return min(dues, default=None)
 
     def _batch(self) -> list[Attempt]:
-        """Attempts with news, and those whose renewal would come up soon anyway."""
+        """Attempts with updates, and those whose renewal would come up soon anyway."""
         now = self._clock.monotonic()
         chosen = [
             attempt
             for attempt in self._reportable()
-            if attempt.news or attempt.is_urgent or now >= attempt.may_renew_at
+            if attempt.updates or attempt.is_urgent or now >= attempt.may_renew_at
         ]
         chosen += [attempt for attempt in self._renewable() if now >= attempt.may_renew_at]
         # those that renewed longest ago first, should there be more than fit
@@ -137,11 +138,11 @@ class Reporter:
 
     async def _send(self, batch: list[Attempt]) -> None:
         sent_at = self._clock.monotonic()
-        # the news of one that has ended is the settle's to carry
-        taken = [attempt.news.take() if attempt.ending is None else NOTHING for attempt in batch]
+        # the updates of an ended one travel with its settle
+        taken = [attempt.updates.take() if attempt.ending is None else NOTHING for attempt in batch]
         items = [
-            ReportItem(job_id=attempt.job_id, fence=attempt.fence, **news._asdict())
-            for attempt, news in zip(batch, taken, strict=True)
+            ReportItem(job_id=attempt.job_id, fence=attempt.fence, **updates._asdict())
+            for attempt, updates in zip(batch, taken, strict=True)
         ]
         self._sent_at = sent_at
         self._idle.clear()
@@ -162,11 +163,11 @@ class Reporter:
             )
         except QueueError as error:
             delivered = refused = True
-            await self._send_apart(batch, items, taken, error)
+            await self._send_one_by_one(batch, items, taken, error)
         finally:
             if not delivered:
-                for attempt, news in zip(batch, taken, strict=True):
-                    attempt.news.restore(news)
+                for attempt, updates in zip(batch, taken, strict=True):
+                    attempt.updates.restore(updates)
             for attempt in carried:
                 attempt.reporting = False
             self._idle.set()
@@ -180,7 +181,7 @@ class Reporter:
         for attempt in batch:
             self._hear(attempt, told.get(attempt.key), sent_at)
 
-    async def _send_apart(
+    async def _send_one_by_one(
         self,
         batch: list[Attempt],
         items: list[ReportItem],
@@ -192,18 +193,18 @@ class Reporter:
             "Report was refused; its jobs are reported one by one",
             extra={"event": "report.refused", "jobs": len(batch), "error": str(error)},
         )
-        for attempt, item, news in zip(batch, items, taken, strict=True):
+        for attempt, item, updates in zip(batch, items, taken, strict=True):
             sent_at = self._clock.monotonic()
             try:
                 results = await self._queue.report(
                     [item], worker_id=self._worker_id, tick_id=self._tick_id
                 )
             except (QueueUnavailable, TokenRefused):
-                attempt.news.restore(news)
+                attempt.updates.restore(updates)
                 continue
             except QueueError as refusal:
                 logger.error(
-                    "News of a job was refused and dropped",
+                    "The update of a job was refused and dropped",
                     extra={
                         "event": "report.dropped",
                         "job_id": attempt.job_id,
@@ -217,7 +218,7 @@ class Reporter:
                 self._hear(attempt, result.outcome, sent_at)
 
     def _hear(self, attempt: Attempt, outcome: str | None, sent_at: float) -> None:
-        if attempt.ending is not None:  # nothing is left to stop; its settle tells the rest
+        if attempt.ending is not None:  # nothing is left to stop; its settle reports the rest
             if outcome in {"ok", "cancel"}:
                 attempt.renewed(sent_at)
             return
@@ -231,7 +232,7 @@ class Reporter:
         elif outcome == "lost":
             self._log_stop("Lease was lost; the processor is stopped", attempt, "lost")
             attempt.stop("lost")
-        if not attempt.news:
+        if not attempt.updates:
             attempt.stored()
 
     def _give_up_expired(self, now: float) -> None:

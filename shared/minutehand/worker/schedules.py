@@ -49,7 +49,7 @@ class Schedule:
         """Refuse what can never fire, where it is written.
 
         Raises:
-            ValueError: `cron` cannot be read, or `for_` is neither a word nor an id.
+            ValueError: `cron` cannot be parsed, or `for_` is not valid.
         """
         fields = self.cron.split()
         readable = self.cron.strip().lower() in _NAMED or (

@@ -1,4 +1,4 @@
-"""Tells the queue how attempts ended, until it has heard it or the tick's time is over.
+"""Settles attempts, and repeats until the queue has answered or the tick's time is over.
 
 One refused item does not take its batch with it; each attempt leaves one log line.
 """
@@ -34,7 +34,7 @@ class Settler:
     """Settles for one tick and counts into its summary.
 
     Args:
-        is_stopping: Whether the host is going down, so that patience ends.
+        is_stopping: Whether the host is going down, so that retries end.
     """
 
     #: Most items in one call, and about the most bytes.
@@ -102,7 +102,7 @@ class Settler:
             self._give_up(items, error)
             return None
         except QueueError as error:
-            await self._settle_apart(items, attempts, error)
+            await self._settle_one_by_one(items, attempts, error)
             return None
         self._note(items, response.results, attempts)
         return response.lease
@@ -110,7 +110,7 @@ class Settler:
     async def _until_through(
         self, items: Sequence[SettleItem], lease: LeaseRequest | None
     ) -> SettleResponse:
-        """Settle, and continue trying while the queue is away and there is time."""
+        """Settle, and continue trying while the queue is unavailable and there is time."""
         while True:
             left = self._deadlines.end - self._clock.monotonic()
             try:
@@ -140,7 +140,7 @@ class Settler:
             )
             await asyncio.sleep(self.PAUSE_SECONDS)
 
-    async def _settle_apart(
+    async def _settle_one_by_one(
         self,
         items: Sequence[SettleItem],
         attempts: Mapping[LeaseKey, Attempt],
@@ -237,7 +237,7 @@ class Settler:
                 "Job %s failed and is retried", attempt.job_id, extra=extra, exc_info=raised
             )
         else:
-            logger.info("Job %s left as %s", attempt.job_id, item.outcome, extra=extra)
+            logger.info("Job %s is now %s", attempt.job_id, item.outcome, extra=extra)
 
     def _extra(self, event: str) -> dict[str, Any]:
         return {

@@ -32,7 +32,7 @@ class TickSummary:
     released: int = 0
     waiting: int = 0
     cancelled: int = 0
-    #: Attempts whose lease was gone before they could be settled.
+    #: Attempts whose lease was lost before they could be settled.
     lost: int = 0
     reclaimed: int = 0
     promoted: int = 0
@@ -55,7 +55,7 @@ class TickSummary:
         setattr(self, name, getattr(self, name) + 1)
 
     @property
-    def did_something(self) -> bool:
+    def is_worth_reporting(self) -> bool:
         """Whether the tick changed anything worth a line."""
         return self.leased > 0 or self.reclaimed > 0 or self.error is not None
 

@@ -1,13 +1,13 @@
-"""A kit for testing processors: rehearse one without a queue, or tick a scratch one to its end.
+"""Test processors: run one without a queue, or drain a scratch queue.
 
 Nothing here is imported by the service itself.
 
 Example:
-    rehearsal = Rehearsal(order, Order(item="x"))
-    run = await rehearsal.run()
+    test = ProcessorTest(order, Order(item="x"))
+    run = await test.run()
     assert run.outcome == "waiting"
-    rehearsal.answer("L")
-    assert (await rehearsal.run()).result == {"size": "L"}
+    test.answer("L")
+    assert (await test.run()).result == {"size": "L"}
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from minutehand.clock import Clock, FrozenClock
 from minutehand.queue.models import ErrorInfo, JobId, LogLine, NewJob, Progress, WorkspaceId
-from minutehand.worker.context import JobContext, News
-from minutehand.worker.endings import Circumstances, Raised, Returned, verdict
+from minutehand.worker.context import JobContext, Updates
 from minutehand.worker.job import Job
 from minutehand.worker.loop import Worker
 from minutehand.worker.registry import AsyncProcessor, SyncProcessor
+from minutehand.worker.settlement import Circumstances, Raised, Returned, verdict
 from minutehand.worker.summary import TickSummary
 from minutehand.worker.threads import run_in_thread
 
@@ -63,7 +63,7 @@ class Run:
 
 
 @dataclass(slots=True)
-class Rehearsal(Generic[P]):
+class ProcessorTest(Generic[P]):
     """A job whose processor can be run again and again, remembering steps as the queue would.
 
     Attributes:
@@ -74,7 +74,7 @@ class Rehearsal(Generic[P]):
 
     processor: AsyncProcessor[P] | SyncProcessor[P]
     payload: P
-    job_type: str = "rehearsed"
+    job_type: str = "tested"
     attempt: int = 1
     max_attempts: int = 5
     workspace_id: str = "11111111-1111-4111-8111-111111111111"
@@ -90,11 +90,11 @@ class Rehearsal(Generic[P]):
     _ids: dict[str, list[JobId]] = field(default_factory=dict)
 
     async def run(self) -> Run:
-        """Run the processor once, from its top, with the steps so far."""
+        """Run the processor once, from the beginning, with the steps so far."""
         stage = _Stage(self)
         context = JobContext(
             stage,
-            stage.news,
+            stage.updates,
             steps=self.steps,
             clock=self.clock,
             loop=asyncio.get_running_loop(),
@@ -181,20 +181,20 @@ class Rehearsal(Generic[P]):
 class _Stage:
     """The context's port: everything is stored at once, in memory."""
 
-    def __init__(self, rehearsal: Rehearsal[Any]) -> None:
-        self.news = News()
+    def __init__(self, test: ProcessorTest[Any]) -> None:
+        self.updates = Updates()
         self.progress: list[Progress] = []
         self.logs: list[LogLine] = []
-        self._rehearsal = rehearsal
+        self._test = test
 
     def announce(self) -> None:
         """Keep each progress, not only the last: a test wants to see them all."""
-        news = self.news.take(most_logs=News.MAX_LOGS)
-        if news.progress is not None:
-            self.progress.append(news.progress)
-        self.logs.extend(news.logs)
-        for step in news.steps:
-            self._rehearsal.steps[step.name] = step.result
+        updates = self.updates.take(most_logs=Updates.MAX_LOGS)
+        if updates.progress is not None:
+            self.progress.append(updates.progress)
+        self.logs.extend(updates.logs)
+        for step in updates.steps:
+            self._test.steps[step.name] = step.result
 
     async def flush(self) -> None:
         """Take over what is still unsaid."""
@@ -202,25 +202,25 @@ class _Stage:
 
     async def spawn(self, name: str, children: Sequence[NewJob]) -> list[JobId]:
         """Remember the children; the same name gives the same ids."""
-        rehearsal = self._rehearsal
-        if name not in rehearsal._ids:
-            rehearsal.children[name] = list(children)
-            rehearsal._ids[name] = [JobId(str(uuid.uuid4())) for _ in children]
-        return rehearsal._ids[name]
+        test = self._test
+        if name not in test._ids:
+            test.children[name] = list(children)
+            test._ids[name] = [JobId(str(uuid.uuid4())) for _ in children]
+        return test._ids[name]
 
     def remaining(self) -> float:
         """What the test said."""
-        return self._rehearsal.remaining
+        return self._test.remaining
 
     def stop_requested(self) -> bool:
         """What the test said."""
-        return self._rehearsal.cancelled
+        return self._test.cancelled
 
 
 async def _call(processor: Any, job: Job[Any], context: JobContext) -> Any:
     if inspect.iscoroutinefunction(processor):
         return await processor(job, context)
-    returned = await run_in_thread(lambda: processor(job, context), name="rehearsal")
+    returned = await run_in_thread(lambda: processor(job, context), name="processor-test")
     return await returned if isinstance(returned, Awaitable) else returned
 
 
@@ -241,7 +241,7 @@ async def drain(worker: Worker, *, most_ticks: int = 50) -> list[TickSummary]:
 def set_database_clock(
     connection: SqlConnection, at: datetime | None, *, engine_schema: str = "queue"
 ) -> None:
-    """Let a scratch database's queue stand still at `at`; None lets it run again.
+    """Stop the clock of a scratch database's queue at `at`; None lets it run again.
 
     Leases expire, backoffs end and timeouts strike by this clock alone, so that a test moves
     days without waiting. Needs the rights of the database's owner.

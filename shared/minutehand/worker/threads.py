@@ -1,7 +1,8 @@
 """Plain processors in threads of their own, stopped as far as Python allows.
 
 A thread cannot be killed: it is sent an exception, which arrives at its next Python instruction.
-One that sleeps in C code continues until it returns; its lease is gone by then, so nothing it sends
+One that sleeps in C code continues until it returns; its lease has expired by then, so nothing it
+sends
 is stored.
 """
 
@@ -27,7 +28,7 @@ async def run_in_thread(call: Callable[[], Any], *, name: str) -> Any:
 
     A daemon, and not of a pool: a stuck one blocks neither a slot nor the exit of the process.
     Cancelling sends `ThreadStopped` into the thread and waits until it has ended; cancelling
-    again gives up waiting.
+    again stops waiting.
     """
     loop = asyncio.get_running_loop()
     ended: asyncio.Future[tuple[Any, BaseException | None]] = loop.create_future()

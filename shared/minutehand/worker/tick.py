@@ -28,10 +28,10 @@ from minutehand.queue.models import (
 )
 from minutehand.queue.worker_client import WorkerQueue
 from minutehand.worker.attempt import Attempt, LeaseKey
-from minutehand.worker.containment import contained
 from minutehand.worker.deadlines import Deadlines, TickOptions, in_time
 from minutehand.worker.extra_workers import SIDE_CALL_SECONDS, ExtraWorkers
 from minutehand.worker.fanout import FanOut, StartExtraWorkers
+from minutehand.worker.isolation import contained
 from minutehand.worker.lease_requests import LeaseRequests
 from minutehand.worker.maintenance import Maintenance
 from minutehand.worker.publishing import Publishing
@@ -151,10 +151,10 @@ class Tick:
             await self._maybe_fan_out()
             while await self._turn():
                 pass
-        await self._say_goodbye()
+        await self._report_end()
         self._finish_summary()
         logger.log(
-            logging.INFO if self.summary.did_something else level,
+            logging.INFO if self.summary.is_worth_reporting else level,
             "Execution completed in %d ms",
             round(self.summary.duration_ms),
             extra=self._extra("tick.completed") | {"summary": self.summary.as_dict()},
@@ -191,7 +191,7 @@ class Tick:
             self._pulse.clear()
             return
         now = self._clock.monotonic()
-        # once everything was told to stop, look again now and then until it has
+        # once everything was cancelled, check now and then until it has stopped
         told_to_stop = now >= self._deadlines.stop_working or self._is_stopping()
         until = [
             min(self._deadlines.end, now + 0.25) if told_to_stop else self._deadlines.stop_working
@@ -232,7 +232,7 @@ class Tick:
         )
 
     def _worth_staying(self) -> bool:
-        """Whether to wait for work that falls due soon, or that we were just told about."""
+        """Whether to wait for work that falls due soon, or that was just announced."""
         now = self._clock.monotonic()
         if not self._may_lease(now):
             return False
@@ -294,7 +294,7 @@ class Tick:
 
     def _take(self, response: LeaseResponse, sent_at: float, *, level: int = logging.DEBUG) -> None:
         now = self._clock.monotonic()
-        self._lease_requests.heard(response)
+        self._lease_requests.note_answer(response)
         if response.maintenance:
             self._maintenance.request()
         found = len(response.leases)
@@ -397,10 +397,10 @@ class Tick:
     async def _settle(self) -> None:
         """Settle what has ended and fill its slots, in one round trip."""
         now = self._clock.monotonic()
-        patience = now + max(0.0, min(2.0, (self._deadlines.end - now) / 3))
-        # their news is on its way; if it gets lost there, the settle has to carry it
-        while now < patience and any(attempt.reporting for attempt in self._ended):
-            await self._reporter.settled_down(seconds=patience - now)
+        deadline = now + max(0.0, min(2.0, (self._deadlines.end - now) / 3))
+        # their updates are in flight; if they are lost, the settle carries them
+        while now < deadline and any(attempt.reporting for attempt in self._ended):
+            await self._reporter.wait_idle(seconds=deadline - now)
             now = self._clock.monotonic()
         ended, self._ended = self._ended, []
         items, self._unstarted = self._unstarted, []
@@ -444,7 +444,7 @@ class Tick:
             loop.create_task(self._reporter.run(), name="reporter"),
             loop.create_task(self._maintenance.run(), name="maintenance"),
         ]
-        # what looks for new work, and ends when another run takes over
+        # what leases new work, and ends when another run takes over
         looking: list[asyncio.Task[None]] = []
         if self._wakeups is not None:
             looking.append(loop.create_task(self._listen(self._wakeups), name="wakeups"))
@@ -462,7 +462,7 @@ class Tick:
             renew_after=self._options.renew_outside_seconds,
             running=lambda: [(at.job_id, at.job_type) for at in tuple(self._running.values())],
         )
-        # by a timer of its own: the deadline must be heard while a call hangs
+        # by a timer of its own: the deadline must work while a call hangs
         deadline = None
         if not math.isinf(self._deadlines.stop_working):
             left = self._deadlines.stop_working - self._clock.monotonic()
@@ -490,9 +490,9 @@ class Tick:
         if not left:
             return
         self.summary.lost += len(left)
-        self.summary.error = f"the tick's time was over with {len(left)} job(s) unsettled"
+        self.summary.error = f"the tick's time ran out with {len(left)} job(s) unsettled"
         logger.error(
-            "Time was over before every job was settled",
+            "Time ran out before every job was settled",
             extra=self._extra("tick.overtime")
             | {"job_ids": [attempt.job_id for attempt in left[:20]]},
         )
@@ -510,7 +510,7 @@ class Tick:
         self._pulse.set()
 
     def _maintained(self, moved: bool) -> None:
-        """Maintenance has been done: look for what it made ready, and whether to stay."""
+        """Maintenance is done: lease what it made ready, and decide whether to stay."""
         self._woken = self._woken or moved
         self._pulse.set()
 
@@ -527,7 +527,7 @@ class Tick:
         self._pulse.set()
 
     def _renew_all(self) -> None:
-        """Called in the watchdog's thread while the loop stands still."""
+        """Called in the watchdog's thread while the loop is blocked."""
         if self._renew_outside is None:
             return
         now = self._clock.monotonic()
@@ -545,7 +545,7 @@ class Tick:
         if not self._extra_workers.can_start or self._lease_requests.due == 0:
             return
         if self._lease_requests.unanswered is not None:
-            return  # no time for a queue that is away
+            return  # no time for a queue that is unavailable
         request = self._request(staying=False, count_due=True).model_copy(update={"limit": 0})
         until = self._clock.monotonic() + SIDE_CALL_SECONDS
         try:
@@ -560,10 +560,10 @@ class Tick:
     async def _maybe_fan_out(self) -> None:
         await self._extra_workers.for_backlog(self._lease_requests.due, runs=self._runs)
 
-    async def _say_goodbye(self) -> None:
+    async def _report_end(self) -> None:
         """Leave the summary behind, unless the tick found nothing: idle is one query."""
         self._finish_summary()
-        if not self.summary.did_something:
+        if not self.summary.is_worth_reporting:
             return
         now = self._clock.monotonic()
         # under the id that was last seen with free slots: enqueues count on it for two seconds more

@@ -1,4 +1,4 @@
-"""A thread that notices when the event loop stands still, names the culprit, and renews meanwhile.
+"""A thread that notices a blocked event loop, names the processor, and renews leases meanwhile.
 
 A processor that blocks the loop also blocks the reporter; without this thread every other job's
 lease would expire with it.
@@ -14,7 +14,7 @@ import threading
 import traceback
 from collections.abc import Callable, Sequence
 
-from minutehand.worker.containment import owner_of
+from minutehand.worker.isolation import owner_of
 
 logger = logging.getLogger(__name__)
 
@@ -89,7 +89,7 @@ class Watchdog:
                     self._report_end(culprit, still)
                 seen, still, warned, renewed = self._beats, 0.0, False, 0.0
                 continue
-            # counted in own steps, not by the clock: a stopped process is no blocked loop
+            # counted in own steps, not by the clock: a stopped process is not a blocked loop
             still += step
             if still >= self._warn_after + self.BEAT_SECONDS and not warned:
                 warned = True
@@ -154,7 +154,7 @@ class Watchdog:
 
 
 def resident_mb() -> float:
-    """Resident memory of this process in MB; 0 where /proc does not tell."""
+    """Resident memory of this process in MB; 0 where /proc does not say."""
     try:
         with open("/proc/self/statm", "rb") as statm:
             pages = int(statm.read().split()[1])

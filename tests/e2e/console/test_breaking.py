@@ -46,10 +46,10 @@ def test_what_is_broken_heals_and_the_page_says_so(
 
     page.get_by_role("button", name=way).click()
 
-    expect(page.locator(".diary")).to_contain_text(re.compile("killed|crashed|stand still"))
+    expect(page.locator(".history")).to_contain_text(re.compile("killed|crashed|frozen"))
     if way in {"Kill the worker", "Freeze the worker"}:
-        expect(page.locator(".diary")).to_contain_text("does not answer")
-        expect(page.locator(".diary li").first).to_contain_text("ready", timeout=45_000)
+        expect(page.locator(".history")).to_contain_text("does not answer")
+        expect(page.locator(".history li").first).to_contain_text("ready", timeout=45_000)
     wait_healed(stack)
     expect(page.locator(".monitor .freshness")).to_have_attribute(
         "data-freshness", "live", timeout=45_000
@@ -66,10 +66,10 @@ def test_clocks_jump_and_leases_expire(visit: Visit, worker: HandWorker) -> None
     page = visit(ADA, "/break-it").page
 
     page.get_by_role("button", name="Jump the clock").click()
-    expect(page.locator(".diary")).to_contain_text("are due now")
+    expect(page.locator(".history")).to_contain_text("are due now")
     lease = worker.lease_soon()
     page.get_by_role("button", name="Expire all leases").click()
-    expect(page.locator(".diary")).to_contain_text("have expired")
+    expect(page.locator(".history")).to_contain_text("have expired")
 
     again = worker.lease_soon()
     assert again["job"]["attempts"] == 2
@@ -90,12 +90,12 @@ def test_a_vendor_that_refuses_leaves_dead_letters_with_its_reason(
         )
     page = visit(ADA, "/break-it").page
     page.get_by_role("button", name="Make Apollo refuse the key").click()
-    expect(page.locator(".diary")).to_contain_text("refuses")
+    expect(page.locator(".history")).to_contain_text("refuses")
     page.get_by_role("button", name="Enrich every account").click()
     expect(page.locator("tr.job-row")).to_have_attribute("data-status", "failed")
 
     page.get_by_role("button", name="Give Apollo a working key").click()
-    expect(page.locator(".diary")).to_contain_text("takes the workspace's key again")
+    expect(page.locator(".history")).to_contain_text("takes the workspace's key again")
     page.get_by_role("link", name="enrich_account").click()
     page.get_by_role("button", name="Retry").click()
 

@@ -148,7 +148,7 @@ def test_a_selection_is_cancelled_and_retried_with_its_number_named(
     page.get_by_role("button", name="Cancel 2", exact=True).click()
     dialog = page.get_by_role("dialog")
     expect(dialog).to_contain_text("Cancel 2 jobs?")
-    dialog.get_by_role("button", name="Keep as it is").click()
+    dialog.get_by_role("button", name="Keep it").click()
     expect(group(page, "cancelled")).to_have_text("0")
     page.get_by_role("button", name="Cancel 2", exact=True).click()
     page.get_by_role("dialog").get_by_role("button", name="Cancel 2 jobs").click()

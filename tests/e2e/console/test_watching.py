@@ -129,7 +129,7 @@ def test_a_restarted_realtime_server_is_polled_around_and_joined_again(
         if any("minutehand.local.realtime" in part for part in process.cmdline()):
             process.kill()
     [lease] = worker.lease()
-    worker.report(lease, 45, "while Realtime was away")
+    worker.report(lease, 45, "while Realtime was unavailable")
 
     expect(bar(page)).to_have_attribute("aria-valuenow", "45")
     is_live(page)
@@ -224,7 +224,7 @@ async (status) => {
 
 
 def test_only_a_refused_renewal_signs_out(visit: Visit) -> None:
-    """Auth that is away for a moment, as supabase-js tells of it, costs nobody their session."""
+    """While Auth is unavailable for a moment, no one loses their session."""
     page = visit(ADA, "/workspace/settings/api").page
 
     answers = {status: page.evaluate(ASK, status) for status in (0, 502, 503, 400, 403)}

@@ -15,8 +15,8 @@ const [declared] = checker
 const whole = checker.getDeclaredTypeOfSymbol(declared);
 
 const typeOf = (type, name) => checker.getTypeOfSymbol(type.getProperty(name));
-const members = (type, tell) =>
-  Object.fromEntries(type.getProperties().map((one) => [one.name, tell(one)]));
+const members = (type, report) =>
+  Object.fromEntries(type.getProperties().map((one) => [one.name, report(one)]));
 const rows = (type) =>
   members(type, (table) =>
     members(typeOf(checker.getTypeOfSymbol(table), "Row"), (column) => {

@@ -28,7 +28,7 @@ def gateway(renewed: Renewed) -> Gateway:
 
 @pytest.fixture
 async def services(gateway: Gateway) -> AsyncIterator[Services]:
-    """The API's collaborators over it, without Realtime."""
+    """The API's dependencies over it, without Realtime."""
     settings = settings_at(gateway.url)
     queue = WorkerQueue(settings)
     await queue.register_job_types([JobTypeSpec(job_type="work")])

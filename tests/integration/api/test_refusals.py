@@ -50,7 +50,7 @@ BAD_BODIES: dict[str, tuple[bytes | dict[str, Any], int, str]] = {
     "priority as text": (job(priority="1"), 422, "validation_failed"),
     "priority out of range": (job(priority=1001), 422, "validation_failed"),
     "too many attempts": (job(max_attempts=51), 422, "validation_failed"),
-    "an instant without a zone": (job(scheduled_for="2026-11-20"), 422, "validation_failed"),
+    "a time without a zone": (job(scheduled_for="2026-11-20"), 422, "validation_failed"),
     "an instant as a number": (job(scheduled_for=5), 422, "validation_failed"),
     "two starts": (
         job(scheduled_for="2027-01-01T00:00:00Z", delay_seconds=5),

@@ -142,7 +142,7 @@ async def test_a_client_that_comes_back_gets_what_it_missed(
 
     assert first.seqs + second.seqs == list(range(1, second.seqs[-1] + 1))
     assert second.end == "completed"
-    assert third.status == 204  # tells EventSource not to come back
+    assert third.status == 204  # stops EventSource from reconnecting
 
 
 async def test_a_retried_job_goes_on_in_the_same_stream(hand: Hand, ada: httpx.AsyncClient) -> None:

@@ -27,7 +27,7 @@ class SessionHarness(Harness):
     below = "/api"
 
     async def ask(self, session: str | None, text: str, **options: Any) -> httpx.Response:
-        """POST /api/chat; no one is signed in unless a user is named."""
+        """POST /api/chat; anonymous unless a user is named."""
         headers = {"x-session-id": session} if session else {}
         user = options.pop("user", None)
         body = {"messages": [{"role": "user", "content": text}], **options.pop("body", {})}

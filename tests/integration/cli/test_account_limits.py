@@ -11,7 +11,7 @@ import pytest
 from minutehand.cli import deploy
 from minutehand.cli.doctor.cloud import CHECKS
 from minutehand.cli.doctor.command import run
-from minutehand.cli.doctor.findings import Patient, Verdict
+from minutehand.cli.doctor.findings import Target, Verdict
 from minutehand.deploy import limits
 from minutehand.deploy.limits import Limit, account_limits
 from minutehand.terminal.connection import CommandFailed
@@ -160,7 +160,7 @@ def test_doctor_and_deploy_say_the_same(account: Account, monkeypatch: pytest.Mo
     monkeypatch.setattr(deploy, "parameters", lambda stage, project=None: values)
     [check] = [check for check in CHECKS if check.name == "account-limits"]
 
-    finding = run(check, Patient({"AWS_ENDPOINT_URL": account.url}, "dev"))
+    finding = run(check, Target({"AWS_ENDPOINT_URL": account.url}, "dev"))
     plan = deploy.Plan("dev", REGION, {}, account.url)
     with pytest.raises(CommandFailed) as caught:
         deploy.check_limits(plan, Output(as_json=True))

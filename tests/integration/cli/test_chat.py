@@ -86,7 +86,7 @@ def test_work_is_followed_answered_cancelled_and_tried_again(run: Run, notes: st
     done = run("show", chat_id).stdout
     assert f"{first[-8:]}  Draft: Draft a letter about the lift  completed" in done
     assert done.count(NOTES.partition(".")[0]) == 1
-    assert f"{second}  cancel asked for; it is cancelled" in run("cancel", chat_id).stdout
+    assert f"{second}  cancel requested; it is cancelled" in run("cancel", chat_id).stdout
     assert refused(run("cancel", chat_id, "--json", code=1)) == "invalid_state"
     run("retry", chat_id)
     again = run("watch", chat_id)

@@ -109,7 +109,7 @@ def test_show_and_explain_tell_about_one_job(run: Run, account: str) -> None:
 
 
 def test_cancel_and_retry_change_the_state(run: Run, account: str) -> None:
-    """A cancelled job can be sent round again."""
+    """A cancelled job can be enqueued again."""
     job = enqueued(run, account, "--in", "1h")
 
     assert as_json(run("cancel", job["id"], "--json"))["status"] == "cancelled"

@@ -19,9 +19,9 @@ from typer.testing import CliRunner
 
 from minutehand.cli import account, deploy
 from minutehand.cli.doctor import cloud, settings
-from minutehand.cli.doctor.command import deployed_patient
+from minutehand.cli.doctor.command import deployed_target
 from minutehand.cli.doctor.command import run as run_check
-from minutehand.cli.doctor.findings import Check, Finding, Patient, Verdict
+from minutehand.cli.doctor.findings import Check, Finding, Target, Verdict
 from minutehand.deploy import console
 from minutehand.deploy.parameters import parameter_name, write_parameters
 from minutehand.project import Project
@@ -137,8 +137,8 @@ def test_each_function_gets_its_own_secrets_and_no_others(aws: None) -> None:
 
 
 def finding(check: Check, stage: str = "dev") -> Finding:
-    patient = Patient({"STAGE": stage}, stage)
-    return run_check(check, patient)
+    target = Target({"STAGE": stage}, stage)
+    return run_check(check, target)
 
 
 CHECKS = {check.name: check for check in cloud.CHECKS}
@@ -211,8 +211,8 @@ def test_doctor_looks_at_what_the_stage_runs_with(
     file = tmp_path / "prod.env"
     file.write_text("SUPABASE_URL=https://named.supabase.co\nAPI_URL=   # not yet\n")
 
-    alone = deployed_patient("dev", "us-east-1", None)
-    named = deployed_patient("dev", "us-east-1", file)
+    alone = deployed_target("dev", "us-east-1", None)
+    named = deployed_target("dev", "us-east-1", file)
 
     assert alone.aws_away is None
     assert alone.values["WORKER_SECRET_TOKEN"] == SECRETS["WORKER_SECRET_TOKEN"]
@@ -227,8 +227,8 @@ def test_doctor_looks_at_what_the_stage_runs_with(
 @pytest.mark.usefixtures("no_credentials")
 def test_without_credentials_doctor_says_so_once() -> None:
     """Five times the same failure hides the sixth."""
-    patient = deployed_patient("dev", "us-east-1", None)
-    told = {check.name: run_check(check, patient) for check in cloud.CHECKS}
+    target = deployed_target("dev", "us-east-1", None)
+    told = {check.name: run_check(check, target) for check in cloud.CHECKS}
 
     assert told["aws-account"].verdict is Verdict.FAIL
     assert "aws sts get-caller-identity" in str(told["aws-account"].fix)
@@ -291,7 +291,7 @@ def test_doctor_sees_waiting_failures(aws: None) -> None:
     told = finding(CHECKS["failure-queues"])
 
     assert busy.verdict is Verdict.OK
-    assert "1 invocations given up in 3 days" in busy.detail
+    assert "1 invocations failed for good in 3 days" in busy.detail
     assert told.verdict is Verdict.WARN
     assert "tick-failures holds 1" in told.detail
 

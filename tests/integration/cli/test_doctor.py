@@ -15,7 +15,7 @@ import pytest
 from typer.testing import CliRunner
 
 from minutehand.cli.doctor.command import CHECKS, attach, examine, run
-from minutehand.cli.doctor.findings import Finding, Patient, Verdict
+from minutehand.cli.doctor.findings import Finding, Target, Verdict
 from minutehand.terminal.output import Output
 from tests.e2e.console.worker import HandWorker
 from tests.support.command import app
@@ -24,30 +24,30 @@ from tests.support.stacks import RunningStack
 
 
 @contextmanager
-def looking(stack: RunningStack, **changes: str | None) -> Iterator[Patient]:
+def looking(stack: RunningStack, **changes: str | None) -> Iterator[Target]:
     """The stack with some values planted; None takes one away."""
     values = {**stack.values, **{k: v for k, v in changes.items() if v is not None}}
     for name, value in changes.items():
         if value is None:
             values.pop(name, None)
-    patient = Patient(values)
+    target = Target(values)
     try:
-        yield patient
+        yield target
     finally:
-        patient.close()
+        target.close()
 
 
 def found(stack: RunningStack, check: str, **changes: str | None) -> Finding:
     """What one check says with those values planted."""
     [chosen] = [candidate for candidate in CHECKS if candidate.name == check]
-    with looking(stack, **changes) as patient:
-        return run(chosen, patient)
+    with looking(stack, **changes) as target:
+        return run(chosen, target)
 
 
 def test_a_healthy_stack_has_nothing_wrong(stack: RunningStack) -> None:
     """A doctor that cries wolf is not asked twice."""
-    with looking(stack) as patient:
-        findings = list(examine(patient))
+    with looking(stack) as target:
+        findings = list(examine(target))
 
     wrong = [
         f
@@ -86,7 +86,7 @@ PLANTED: list[tuple[str, dict[str, str | None], Verdict, str, str]] = [
     ("migrations", {"DATABASE_URL": "host=db.abcd.supabase.co port=6543 user=postgres dbname=postgres"}, Verdict.FAIL, "shared with other clients", "db.abcd.supabase.co:5432"),
     ("storage", {"DATABASE_LIMIT_MB": "1"}, Verdict.FAIL, "of 1.0 MB in the plan", "retention_days"),
     ("tokens", {"WORKER_SECRET_TOKEN": None}, Verdict.FAIL, "is not set", "token secret"),
-    ("tokens", PROD, Verdict.FAIL, "everybody knows", "token secret"),
+    ("tokens", PROD, Verdict.FAIL, "is public", "token secret"),
     ("tokens", {**PROD, "WORKER_SECRET_TOKEN": "short", "BACKGROUND_JOB_TOKEN": "y" * 40}, Verdict.FAIL, "shorter than 32", "token secret"),
     ("tokens-differ", {"BACKGROUND_JOB_TOKEN": "dev-secret-token"}, Verdict.WARN, "share a value", "BACKGROUND_JOB_TOKEN"),
     ("cors", {"CORS_ORIGINS": "*"}, Verdict.FAIL, "every page", "https://"),
@@ -102,7 +102,7 @@ PLANTED: list[tuple[str, dict[str, str | None], Verdict, str, str]] = [
     ("sign-in", {"SUPABASE_JWT_SECRET": "x" * 40}, Verdict.FAIL, "do not verify", "JWT secret"),
     ("sign-in", {"SUPABASE_WORKER_KEY": OUR_KEY, "MINUTEHAND_TOKEN": OUR_USER}, Verdict.FAIL, "signed by the worker's own key", "previously used"),
     ("sign-up", PROD, Verdict.FAIL, "anyone can sign up with an invited address", "Confirm email"),
-    ("one-project", {**OTHER_PROJECT, "DATABASE_URL": "postgresql://postgres@db.zyxwvutsrqponmlkjihg.supabase.co:5432/postgres"}, Verdict.FAIL, "of project zyxwvutsrqponmlkjihg", "from one project"),
+    ("one-project", {**OTHER_PROJECT, "DATABASE_URL": "postgresql://postgres@db.zyxwvutsrqponmlkjihg.supabase.co:5432/postgres"}, Verdict.FAIL, "to project zyxwvutsrqponmlkjihg", "from one project"),
     ("one-project", {**OTHER_PROJECT, "DATABASE_URL": "postgresql://postgres.zyxwvutsrqponmlkjihg@aws-0-eu-west-1.pooler.supabase.com:5432/postgres"}, Verdict.FAIL, "SUPABASE_URL of abcdefghijklmnopqrst", "from one project"),
     ("worker-key", {"SUPABASE_WORKER_KEY": EXPIRED}, Verdict.FAIL, "refuses the worker", "token worker"),
     ("worker-key", {"SUPABASE_JWT_SECRET": None}, Verdict.WARN, "more rights", "token worker"),
@@ -148,7 +148,7 @@ BROKEN: list[tuple[str, str, str, Verdict, str, str]] = [
         Verdict.FAIL, "job_worker may not execute lease_jobs", "grant execute",
     ),
     (
-        "worker-doors",
+        "worker-functions",
         "grant execute on function public.settle_jobs to anon",
         "revoke execute on function public.settle_jobs from anon",
         Verdict.FAIL, "anon may execute settle_jobs", "revoke execute",
@@ -212,7 +212,7 @@ BROKEN: list[tuple[str, str, str, Verdict, str, str]] = [
         "job-types",
         "insert into queue.job_types (job_type, registered_at) values ('planted', now() - interval '1 day')",
         "delete from queue.job_types where job_type = 'planted'",
-        Verdict.WARN, "no worker that runs now serves planted", "deploy the processor again",
+        Verdict.WARN, "no running worker serves planted", "deploy the processor again",
     ),
     (
         "storage",
@@ -375,7 +375,7 @@ def test_the_report_is_printed_and_its_exit_code_tells(
 
 def test_without_a_stack_it_looks_at_the_machine_alone() -> None:
     """A fresh clone has one thing to do next, not twenty."""
-    findings = list(examine(Patient({})))
+    findings = list(examine(Target({})))
 
     failed = [f for f in findings if f.verdict is Verdict.FAIL and f.check != "package"]
     assert [f.check for f in failed] == ["settings"]
@@ -385,8 +385,8 @@ def test_without_a_stack_it_looks_at_the_machine_alone() -> None:
 def test_every_fix_fits_on_one_line(stack: RunningStack) -> None:
     """A fix is read in a hurry."""
     everything_wrong: dict[str, Any] = {"STAGE": "prod", "SUPABASE_URL": "http://127.0.0.1:9"}
-    with looking(stack, **everything_wrong, DATABASE_URL="postgresql://x@127.0.0.1:9/x") as patient:
-        findings = list(examine(patient))
+    with looking(stack, **everything_wrong, DATABASE_URL="postgresql://x@127.0.0.1:9/x") as target:
+        findings = list(examine(target))
 
     for finding in findings:
         if finding.verdict in {Verdict.FAIL, Verdict.WARN}:
@@ -416,7 +416,7 @@ def test_calls_of_the_database_that_are_refused_are_found(stack: RunningStack) -
             connection.execute("delete from queue.settings where name like 'worker_%'")
 
     assert refused.verdict is Verdict.WARN, refused
-    assert "came back with 401" in refused.detail
+    assert "returned 401" in refused.detail
     assert "connect_worker" in str(refused.fix)
     assert accepted.verdict is Verdict.OK, accepted
 
@@ -452,9 +452,9 @@ def test_nobody_to_use_it_is_found(stack: RunningStack) -> None:
 
 def test_looking_leaves_the_session_as_it_was(stack: RunningStack) -> None:
     """A pooler gives the server's connection to another client: nothing may stay set on it."""
-    with looking(stack) as patient:
-        assert patient.ask("show transaction_read_only") == [("on",)]
-        connection = patient.database
+    with looking(stack) as target:
+        assert target.ask("show transaction_read_only") == [("on",)]
+        connection = target.database
         connection.rollback()
         connection.read_only = False
         left = connection.execute(
@@ -476,8 +476,8 @@ def test_only_a_fix_that_is_asked_for_changes_anything(
             connection.execute("drop trigger if exists minutehand_account_confirmed on auth.users")
             answers.append(CliRunner().invoke(app, [*only, *more]))
         connection.execute("drop trigger minutehand_account_confirmed on auth.users")
-    with looking(stack, SUPABASE_SECRET_KEY=None) as patient:
-        attach(patient, Output(as_json=True))
+    with looking(stack, SUPABASE_SECRET_KEY=None) as target:
+        attach(target, Output(as_json=True))
 
     assert [(answer.exit_code, json.loads(answer.stdout)[0]["verdict"]) for answer in answers] == [
         (1, "fail"),

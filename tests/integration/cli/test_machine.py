@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from minutehand.cli.doctor import machine
-from minutehand.cli.doctor.findings import Finding, Patient, Verdict
+from minutehand.cli.doctor.findings import Finding, Target, Verdict
 from minutehand.deploy.build import source_files, sources_hash
 from minutehand.deploy.bundles import BUNDLES
 from minutehand.project import Project
@@ -49,7 +49,7 @@ def write(root: Path, bundle: str, **manifest: Any) -> None:
 
 
 def found(root: Path, check: str, stage: str | None = None) -> Finding:
-    return CHECKS[check].run(Patient({}, stage, root=root))
+    return CHECKS[check].run(Target({}, stage, root=root))
 
 
 def test_fresh_zips_and_locked_packages_are_fine(checkout: Path) -> None:
@@ -82,7 +82,7 @@ def test_byte_code_of_another_python_is_found(checkout: Path) -> None:
 def test_a_zip_that_is_gone_and_one_that_never_was(checkout: Path) -> None:
     """The first is an accident, the second a beginning."""
     (checkout / "build" / "aws" / "app.zip").unlink()
-    assert "app.zip is gone" in found(checkout, "package").detail
+    assert "app.zip is missing" in found(checkout, "package").detail
 
     (checkout / "build" / "aws" / "app.manifest.json").unlink()
     assert found(checkout, "package").verdict is Verdict.SKIP

@@ -11,7 +11,7 @@ import pytest
 
 from minutehand.cli import supabase_cli
 from minutehand.cli.doctor.command import CHECKS, run
-from minutehand.cli.doctor.findings import Patient, Verdict
+from minutehand.cli.doctor.findings import Target, Verdict
 from minutehand.cli.supabase_cli import SupabaseCli, project_ref
 from minutehand.local import migrations
 from minutehand.local.postgres import Postgres
@@ -261,7 +261,7 @@ def test_doctor_tells_where_the_schema_would_go(
     monkeypatch.setenv("PATH", f"{path}{os.pathsep}/usr/bin{os.pathsep}/bin")
     [check] = [check for check in CHECKS if check.name == "supabase-cli"]
 
-    finding = run(check, Patient({}, "prod", root=bakery.root))
+    finding = run(check, Target({}, "prod", root=bakery.root))
 
     assert finding.verdict is verdict, finding
     assert detail in finding.detail

@@ -1,4 +1,4 @@
-"""A deployment that lacks something, or whose AWS is away, says so instead of breaking."""
+"""A deployment that lacks something, or whose AWS is unavailable, says so instead of breaking."""
 
 from __future__ import annotations
 

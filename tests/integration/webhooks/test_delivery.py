@@ -76,7 +76,10 @@ async def test_other_answers_back_off(
 
 @pytest.mark.parametrize(
     ("scheme", "says"),
-    [("http", "only https is sent to"), ("https", "leads to an address that is not public")],
+    [
+        ("http", "only https addresses are allowed"),
+        ("https", "resolves to an address that is not public"),
+    ],
 )
 async def test_this_machine_is_refused_outside_development(
     project: Project, endpoint: Endpoint, scheme: str, says: str
@@ -155,7 +158,7 @@ async def test_a_secret_of_another_workspace_does_not_open(post: Post, endpoint:
 
     [row] = await post.settle()
 
-    assert "does not open" in row["error_message"]
+    assert "cannot be decrypted" in row["error_message"]
     assert (await post.listed())["failures"] == 1
     assert endpoint.received == []
 

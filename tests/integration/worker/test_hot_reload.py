@@ -210,6 +210,24 @@ async def test_a_replaced_run_leases_nothing_more(
         flag.touch()
 
 
+async def test_a_stopping_loop_waits_for_the_run_it_replaced(
+    app: Path, project: Project, worker: Worker, ada: UserQueue, tmp_path: Path
+) -> None:
+    """Its jobs are released before the process ends, not left to leases that must expire."""
+    nap = SLEEPER.format(flag=f"__import__('pathlib').Path({str(tmp_path / 'never')!r})")
+    write(app, nap)
+    assert reload_processors(worker, with_the_app(project))
+    loop = asyncio.create_task(worker.run_forever(poll_seconds=0.05))
+    sleeper = await accepted(ada, "sleeper")
+    await reached(ada, sleeper, "processing")
+
+    worker.adopt(worker.registry)
+    worker.stop()
+    await asyncio.wait_for(loop, 60)
+
+    assert project.row(sleeper)["status"] == "pending"
+
+
 async def test_files_written_before_the_watch_began_are_noticed(
     app: Path, project: Project, worker: Worker, ada: UserQueue
 ) -> None:

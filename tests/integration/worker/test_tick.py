@@ -737,7 +737,7 @@ async def test_a_job_that_would_not_fit_is_left_to_a_longer_tick(
 async def test_a_failing_job_becomes_a_dead_letter_after_its_attempts(
     project: Project, registry: Registry, worker: Worker, ada: UserQueue
 ) -> None:
-    """And can be sent round again by a person."""
+    """And can be enqueued again by a person."""
     broken = True
 
     @registry.processor("fragile", payload=Nothing, max_attempts=3, backoff=Backoff(first=0, cap=0))

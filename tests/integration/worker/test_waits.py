@@ -47,7 +47,7 @@ async def test_a_finished_step_is_not_run_again(
     async def mail() -> str:
         ran.append("mail")
         if len(ran) < 3:
-            raise ConnectionError("mail server is away")
+            raise ConnectionError("mail server is unavailable")
         return "sent"
 
     @registry.processor("order", payload=Nothing)

@@ -49,7 +49,7 @@ async def test_an_answer_that_will_not_do_is_paid_for_too() -> None:
 
     assert title == "Move"
     assert paid == pytest.approx([EACH, EACH])
-    assert said == ["The answer of m is not as asked for: title"]
+    assert said == ["The answer of m is not in the requested form: title"]
 
 
 async def test_the_last_unusable_answer_is_raised_with_what_all_took() -> None:

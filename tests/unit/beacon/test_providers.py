@@ -71,9 +71,9 @@ def raising(error: Exception) -> Callable[[httpx.Request], httpx.Response]:
         (lambda _: httpx.Response(200, json={"task_id": "../x", "status": "running"}), "task_id"),
         (lambda _: httpx.Response(200, json={"task_id": "t", "status": "fine"}), "status"),
         (lambda _: httpx.Response(200, content=b" " * (MAX_ANSWER_BYTES + 1)), "more than"),
-        (raising(httpx.ReadTimeout("late")), "fell silent"),
+        (raising(httpx.ReadTimeout("late")), "stopped responding"),
         (raising(httpx.ConnectError("refused")), "could not be reached"),
-        (raising(httpx.RemoteProtocolError("cut")), "broke off"),
+        (raising(httpx.RemoteProtocolError("cut")), "ended its answer early"),
     ],
 )
 async def test_every_odd_answer_is_a_failure_with_words(

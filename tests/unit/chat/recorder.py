@@ -1,18 +1,18 @@
-"""A context's port that stores nothing: tests look at the news itself."""
+"""A context's port that stores nothing: tests look at the updates itself."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from minutehand.queue.models import JobId, NewJob
-from minutehand.worker.context import News
+from minutehand.worker.context import Updates
 
 
 class Recorder:
-    """Whoever runs the processor, as far as news is concerned."""
+    """Whoever runs the processor, as far as updates is concerned."""
 
     def __init__(self) -> None:
-        self.news = News()
+        self.updates = Updates()
 
     def announce(self) -> None:
         """Nobody waits for it."""

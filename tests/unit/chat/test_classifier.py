@@ -72,7 +72,7 @@ def test_a_request_is_explained() -> None:
     assert wanted.tier == "standard"
     assert wanted.reasons == ["research is named, but not wanted"]
     mentioned = classify("What does research mean?")
-    assert mentioned.reasons == ["it asks about something, which is no request for work"]
+    assert mentioned.reasons == ["it asks about something, and does not request work"]
 
 
 def test_work_is_named_by_its_own_part() -> None:

@@ -49,14 +49,14 @@ def test_texts_are_parts_where_they_are_compared() -> None:
 def test_pieces_of_live_text_join_to_the_whole() -> None:
     """By the place each begins at, also when only some were seen."""
     told = Recorder()
-    ctx = JobContext(told, told.news, steps={}, clock=SystemClock())
+    ctx = JobContext(told, told.updates, steps={}, clock=SystemClock())
     live = LiveText(ctx, SystemClock(), begin=0, end=100, expected_characters=10_000)
     whole = "".join(f"\U0001f409 word {n} " for n in range(600))
     joined = ""
     for start in range(0, len(whole), 100):
         live.add(whole[start : start + 100])
         live.show()
-        progress = told.news.take().progress
+        progress = told.updates.take().progress
         assert progress is not None
         if start % 700 == 0 or start + 100 >= len(whole):  # the others were coalesced away
             assert progress.stage is not None

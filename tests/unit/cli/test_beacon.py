@@ -24,7 +24,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def verify(folder: Path, *arguments: str, typed: str | None = None, keys: bool = True) -> Result:
-    """Run the command, with the key file unless told otherwise."""
+    """Run the command, with the key file unless given."""
     more = ["--keys", str(folder / "keys.json")] if keys else []
     return CliRunner().invoke(app, ["beacon", "verify", *arguments, *more], input=typed)
 

@@ -56,9 +56,9 @@ async def test_a_token_that_is_no_jwt_is_asked_for_every_few_minutes() -> None:
 
 async def test_a_source_that_fails_is_a_failure_to_wait_out() -> None:
     def broken() -> str:
-        raise OSError("the vault is away")
+        raise OSError("the vault is unavailable")
 
-    with pytest.raises(QueueUnavailable, match="the vault is away"):
+    with pytest.raises(QueueUnavailable, match="the vault is unavailable"):
         await Tokens(broken).get()
 
 

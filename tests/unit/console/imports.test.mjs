@@ -60,7 +60,7 @@ test("no module imports itself, through whichever others", () => {
 });
 
 /** Loaded by name: the parts for other pages, and each app's manifest by the shell. */
-const isFace = (address) => address === "/elsewhere.js" || address.endsWith("/manifest.js");
+const isFace = (address) => address === "/embed.js" || address.endsWith("/manifest.js");
 
 test("every module is imported, or loaded by the shell", () => {
   const used = new Set([...modules.values()].flat());

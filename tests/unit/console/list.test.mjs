@@ -114,7 +114,7 @@ for (const [name, make] of Object.entries(lists)) {
     list.close();
   });
 
-  test(`${name} keeps what it shows while the server is away, and says why`, async () => {
+  test(`${name} keeps what it shows while the server is unavailable, and says why`, async () => {
     const list = make();
     await list.load();
     refuse = true;

@@ -29,7 +29,7 @@ test("an exception names the place to correct, and says that steps are kept", ()
   );
   assert.match(
     remedyOf(known({ job: job({ status: "pending" }), place: "jobs.py:12" })).text,
-    /tried again by itself/,
+    /retried automatically/,
   );
 });
 

@@ -69,7 +69,7 @@ test("a refusal is an error with the queue's stable word", async () => {
   });
 });
 
-test("a project that is away is not taken for one that refused", async () => {
+test("a project that is unavailable is not taken for one that refused", async () => {
   const client = createClient("http://127.0.0.1:1", "key", { auth: { persistSession: false } });
 
   await assert.rejects(

@@ -5,7 +5,7 @@ import { test } from "node:test";
 import { JobWatch } from "../../../infra/console/lib/jobs/watch-job.js";
 import { randomness, sleep, until, World } from "./world.mjs";
 
-const FAST = { pollingInterval: 20, silence: 60, firstSilence: 25, reorder: 10, joinPatience: 40 };
+const FAST = { pollingInterval: 20, silence: 60, firstSilence: 25, reorder: 10, joinTimeout: 40 };
 
 function watching(world, options = {}) {
   const told = [];

@@ -5,7 +5,7 @@ import { test } from "node:test";
 import { WorkspaceWatch } from "../../../infra/console/lib/jobs/watch-workspace.js";
 import { randomness, sleep, until } from "./world.mjs";
 
-const FAST = { pollingInterval: 15, silence: 40, firstSilence: 20, reorder: 10, joinPatience: 30 };
+const FAST = { pollingInterval: 15, silence: 40, firstSilence: 20, reorder: 10, joinTimeout: 30 };
 
 /** A workspace's log of changes with a feed by position, and its topic. */
 class Workspace {

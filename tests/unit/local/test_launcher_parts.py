@@ -171,10 +171,16 @@ def test_another_supabase_is_taken_by_the_names_of_its_own_command() -> None:
 def test_json_lines_become_sentences_and_others_stay() -> None:
     """The terminal is read by people; the files keep every byte."""
     line = json.dumps(
-        {"timestamp": "t", "level": "WARNING", "message": "queue is away", "event": "e", "n": 3}
+        {
+            "timestamp": "t",
+            "level": "WARNING",
+            "message": "queue is unavailable",
+            "event": "e",
+            "n": 3,
+        }
     )
 
-    assert readable(line) == ("WARNING", "queue is away  n=3")
+    assert readable(line) == ("WARNING", "queue is unavailable  n=3")
     assert readable("plain words") == ("INFO", "plain words")
     assert readable('"a string"') == ("INFO", '"a string"')
 

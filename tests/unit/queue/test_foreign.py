@@ -34,9 +34,9 @@ class Vendor(MisbehavingServer):
 @pytest.mark.parametrize(
     ("fault", "kind", "words"),
     [
-        (Fault(hang=True), "silent", "fell silent"),
-        (Fault(drop=True), "broken", "broke off"),
-        (Fault(body={"a": "b" * 50}, cut=True), "broken", "broke off"),
+        (Fault(hang=True), "silent", "stopped responding"),
+        (Fault(drop=True), "broken", "ended its answer early"),
+        (Fault(body={"a": "b" * 50}, cut=True), "broken", "ended its answer early"),
         (Fault(body=b"x" * 101), "long", "more than 100 bytes"),
     ],
 )

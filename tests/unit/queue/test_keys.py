@@ -9,7 +9,7 @@ import pytest
 
 from minutehand.clock import FrozenClock
 from minutehand.config import ConfigurationError, Settings
-from minutehand.queue.keys import WorkerKey, days_left, sayable
+from minutehand.queue.keys import WorkerKey, days_left, redacted
 
 SECRET = "a-test-secret-of-at-least-32-characters"
 
@@ -99,6 +99,6 @@ def test_the_id_of_a_guest_session_is_left_out_of_logs() -> None:
     """In a topic, in a reason, wherever it stands: whoever reads the log must not hold a key."""
     session = "guest_" + "0a" * 32
 
-    assert sayable(f"realtime:session:{session}") == "realtime:session:guest_…"
-    assert session not in sayable(f"You do not have permission to read from session:{session}!")
-    assert sayable("workspace:1") == "workspace:1"
+    assert redacted(f"realtime:session:{session}") == "realtime:session:guest_…"
+    assert session not in redacted(f"You do not have permission to read from session:{session}!")
+    assert redacted("workspace:1") == "workspace:1"

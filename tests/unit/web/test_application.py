@@ -276,7 +276,7 @@ async def test_escaped_pairs_and_harmless_escapes_pass(api: httpx.AsyncClient) -
 async def test_what_curl_sends_is_taken_as_json_and_other_types_are_refused(
     api: httpx.AsyncClient, content_type: str | None, status: int
 ) -> None:
-    """`curl -d` names a form type unless told otherwise."""
+    """`curl -d` names a form type unless given."""
     headers = {"content-type": content_type} if content_type else {}
 
     response = await api.post("/api/things", content=b'{"name": "x"}', headers=headers)

@@ -90,7 +90,7 @@ async def read_all(
 
 
 async def test_a_stream_reads_on_over_silence_and_outage_to_its_end() -> None:
-    """A database that is away makes it wait, not end."""
+    """A database that is unavailable makes it wait, not end."""
     feed = Script(
         Batch([line(1)]),
         Batch(),
@@ -193,7 +193,7 @@ async def test_a_look_that_hangs_is_given_up_and_asked_again() -> None:
                 await asyncio.Event().wait()
             return await super().read()
 
-    pace = Pace(streaming=True, poll=0.01, patience=0.05, breath=0.0)
+    pace = Pace(streaming=True, poll=0.01, read_timeout=0.05, breath=0.0)
     feed = Hanging(Batch(), Batch(), Batch([line(1)], end="completed"))
 
     text = await asyncio.wait_for(read_all(feed, pace=pace), 60)
@@ -471,7 +471,9 @@ def test_the_end_of_a_job_makes_the_next_look_immediate(settings: Settings) -> N
     assert batch.end is None
 
 
-@pytest.mark.parametrize(("header", "after", "seq"), [(None, None, 0), ("", 4, 4), (" 7 ", 4, 7)])
+@pytest.mark.parametrize(
+    ("header", "after", "seq"), [(None, None, 0), ("", 4, 4), (" 7 ", 4, 7), ("7", 9, 7)]
+)
 def test_a_cursor_in_the_header_beats_the_query(
     header: str | None, after: int | None, seq: int
 ) -> None:

@@ -108,13 +108,13 @@ async def test_many_readers_share_one_socket_and_one_join_per_subject(
         ]
         await until(lambda: hub.is_live("job:1") and hub.is_live("job:2"))
         for reader in readers:
-            reader.must_look()
+            reader.must_read()
 
         await realtime.push(
             "realtime:job:1", "broadcast", {"event": "job.log", "payload": {"seq": 7}}
         )
         assert await readers[0].wait(5)
-        looks = [reader.must_look() for reader in readers]
+        looks = [reader.must_read() for reader in readers]
         kept = [reader.since(6) for reader in readers]
 
     assert not any(looks)
@@ -136,13 +136,13 @@ async def test_a_lost_socket_wakes_the_readers_and_is_opened_again(
     """What was sent meanwhile came over no socket, so everyone looks at the log."""
     async with hub.subscribe("job:1", token="t", until=LATER) as news:
         await until(lambda: hub.is_live("job:1"))
-        news.must_look()
+        news.must_read()
 
         await realtime.sockets[-1].close(1012)
         await until(lambda: len(realtime.sockets) == 2 and hub.is_live("job:1"))
 
         assert await news.wait(1)
-        assert news.must_look()
+        assert news.must_read()
 
 
 async def test_a_refused_topic_is_polled_and_leaves_the_others_alone(
@@ -216,14 +216,14 @@ async def test_an_announcement_makes_every_reader_read_until_nothing_more_is_fou
         hub.subscribe("workspace:2", token="t", until=LATER) as other,
     ):
         await until(lambda: hub.is_live("workspace:1") and hub.is_live("workspace:2"))
-        news.must_look()
-        other.must_look()
+        news.must_read()
+        other.must_read()
 
         message = {"event": "job.look_again", "payload": {"look_again": True, "since": "1"}}
         await realtime.push("realtime:workspace:1", "broadcast", message)
 
         assert await news.wait(5)
-        assert news.must_look()
+        assert news.must_read()
         assert news.held_at is not None
         assert other.held_at is None
 

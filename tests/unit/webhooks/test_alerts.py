@@ -10,7 +10,7 @@ import pytest
 
 from minutehand.config import ConfigurationError
 from minutehand.webhooks.alerts import Alert, Alerts, MailServer, message_of
-from minutehand.worker.testing import Rehearsal
+from minutehand.worker.testing import ProcessorTest
 
 ALERT = Alert(
     name="too many failures",
@@ -84,7 +84,7 @@ def server_at(port: int) -> MailServer:
 
 async def test_an_alert_is_written_to_each_address_once(mailbox: Mailbox) -> None:
     """Run again after a crash, the mail that was handed over is not written twice."""
-    job = Rehearsal(Alerts(server_at(mailbox.port)).tell, ALERT)
+    job = ProcessorTest(Alerts(server_at(mailbox.port)).send, ALERT)
 
     first = await job.run()
     again = await job.run()
@@ -100,8 +100,8 @@ async def test_an_alert_is_written_to_each_address_once(mailbox: Mailbox) -> Non
 async def test_a_refusal_and_a_server_that_is_away_are_tried_again(mailbox: Mailbox) -> None:
     """The reason is the server's own."""
     mailbox.refused = {"ada@acme.test", "bob@acme.test"}
-    refused = await Rehearsal(Alerts(server_at(mailbox.port)).tell, ALERT).run()
-    away = await Rehearsal(Alerts(server_at(1)).tell, ALERT).run()
+    refused = await ProcessorTest(Alerts(server_at(mailbox.port)).send, ALERT).run()
+    away = await ProcessorTest(Alerts(server_at(1)).send, ALERT).run()
 
     assert refused.outcome == away.outcome == "retry"
     assert refused.error is not None
@@ -110,8 +110,8 @@ async def test_a_refusal_and_a_server_that_is_away_are_tried_again(mailbox: Mail
 
 async def test_without_addresses_or_a_server_nothing_is_pretended() -> None:
     """A webhook alone needs no mail; an address without a server is a failure that says so."""
-    quiet = await Rehearsal(Alerts(None).tell, ALERT.model_copy(update={"mail": ()})).run()
-    unset = await Rehearsal(Alerts(None).tell, ALERT).run()
+    quiet = await ProcessorTest(Alerts(None).send, ALERT.model_copy(update={"mail": ()})).run()
+    unset = await ProcessorTest(Alerts(None).send, ALERT).run()
 
     assert quiet.result == {"mailed": 0}
     assert (unset.outcome, unset.error and "SMTP_URL" in unset.error.message) == ("failed", True)

@@ -1,4 +1,4 @@
-"""What a processor can do, rehearsed without a queue."""
+"""What a processor can do, tested without a queue."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from pydantic import BaseModel
 
 from minutehand.queue import NewJob
 from minutehand.worker import ChildrenFailed, Fail, Job, JobContext, Retry
-from minutehand.worker.context import MAX_MESSAGE, News
-from minutehand.worker.testing import Rehearsal
+from minutehand.worker.context import MAX_MESSAGE, Updates
+from minutehand.worker.testing import ProcessorTest
 
 
 class Order(BaseModel):
@@ -21,8 +21,8 @@ class Order(BaseModel):
     item: str = "x"
 
 
-def rehearse(processor: Any, **fields: Any) -> Rehearsal[Order]:
-    return Rehearsal(processor, Order(), **fields)
+def checked(processor: Any, **fields: Any) -> ProcessorTest[Order]:
+    return ProcessorTest(processor, Order(), **fields)
 
 
 async def test_progress_is_clamped_and_may_be_awaited() -> None:
@@ -32,7 +32,7 @@ async def test_progress_is_clamped_and_may_be_awaited() -> None:
         ctx.progress(250, message="m")
         ctx.progress(stage="end")
 
-    run = await rehearse(order).run()
+    run = await checked(order).run()
 
     assert [(p.percentage, p.stage, p.message) for p in run.progress] == [
         (0.0, "start", None),
@@ -46,7 +46,7 @@ async def test_a_percentage_that_is_no_number_is_refused() -> None:
     async def order(job: Job[Order], ctx: JobContext) -> None:
         ctx.progress(float("nan"))
 
-    run = await rehearse(order).run()
+    run = await checked(order).run()
 
     assert run.error is not None
     assert run.error.type == "ValueError"
@@ -59,7 +59,7 @@ async def test_a_log_line_never_fails_its_job() -> None:
         ctx.log("WARN", "x" * 10_000, odd=object(), nul="a\x00b", half="\ud800", many={1, 2})
         ctx.log("critical", "a\x00b")
 
-    run = await rehearse(order).run()
+    run = await checked(order).run()
 
     assert run.outcome == "completed"
     first, second = run.logs
@@ -73,7 +73,7 @@ async def test_an_unknown_level_is_a_mistake_worth_hearing_about() -> None:
     async def order(job: Job[Order], ctx: JobContext) -> None:
         ctx.log("loud", "hey")
 
-    run = await rehearse(order).run()
+    run = await checked(order).run()
 
     assert isinstance(run.raised, ValueError)
 
@@ -89,9 +89,9 @@ async def test_a_step_gives_the_same_value_the_first_and_the_second_time() -> No
         seen.append(await ctx.step("measure", measure))
         return Retry()
 
-    rehearsal = rehearse(order)
-    await rehearsal.run()
-    await rehearsal.run()
+    test = checked(order)
+    await test.run()
+    await test.run()
 
     assert seen[0] == seen[1] == {"at": "2026-01-01T00:00:00Z", "pair": [1, 2]}
 
@@ -107,8 +107,8 @@ async def test_a_step_can_be_read_back_as_a_model() -> None:
         receipt = await ctx.step("pay", pay, returns=Receipt)
         return {"total": receipt.total, "kind": type(receipt).__name__}
 
-    rehearsal = rehearse(order)
-    first, second = await rehearsal.run(), await rehearsal.run()
+    test = checked(order)
+    first, second = await test.run(), await test.run()
 
     assert first.result == second.result == {"total": 3, "kind": "Receipt"}
 
@@ -121,7 +121,7 @@ async def test_a_step_name_is_bounded(name: str) -> None:
     async def nothing() -> None:
         return None
 
-    run = await rehearse(order).run()
+    run = await checked(order).run()
 
     assert isinstance(run.raised, ValueError)
 
@@ -134,25 +134,25 @@ async def test_waits_resume_in_order_whatever_they_are() -> None:
         late = await ctx.wait_for_event("shipped", timeout=60, default="unknown")
         return [size, paid, late]
 
-    rehearsal = rehearse(order)
+    test = checked(order)
 
-    assert (await rehearsal.run()).wait == {
+    assert (await test.run()).wait == {
         "kind": "sleep",
         "name": "sleep",
         "until": "2026-01-01T01:00:00+00:00",
     }
-    rehearsal.wake()
-    asked = await rehearsal.run()
+    test.wake()
+    asked = await test.run()
     assert asked.wait is not None
     assert (asked.wait["question"], asked.wait["options"]) == ("Size?", ["S", "L"])
-    rehearsal.time_out()
-    await rehearsal.run()
-    rehearsal.event({"amount": 3})
-    await rehearsal.run()
-    rehearsal.time_out()
+    test.time_out()
+    await test.run()
+    test.event({"amount": 3})
+    await test.run()
+    test.time_out()
 
-    assert (await rehearsal.run()).result == ["S", {"amount": 3}, "unknown"]
-    assert rehearsal.attempt == 1
+    assert (await test.run()).result == ["S", {"amount": 3}, "unknown"]
+    assert test.attempt == 1
 
 
 async def test_except_exception_does_not_swallow_a_wait() -> None:
@@ -164,22 +164,22 @@ async def test_except_exception_does_not_swallow_a_wait() -> None:
         except Exception:
             return "swallowed"
 
-    assert (await rehearse(order).run()).outcome == "waiting"
+    assert (await checked(order).run()).outcome == "waiting"
 
 
 async def test_map_spawns_once_and_returns_in_order() -> None:
     async def order(job: Job[Order], ctx: JobContext) -> Any:
         return await ctx.map([{"n": 1}, {"n": 2}], "child")
 
-    rehearsal = rehearse(order)
-    run = await rehearsal.run()
-    [spawned] = rehearsal.children.values()
-    rehearsal.children_end([10, 20])
+    test = checked(order)
+    run = await test.run()
+    [spawned] = test.children.values()
+    test.children_end([10, 20])
 
     assert run.outcome == "waiting"
     assert [child.payload for child in spawned] == [{"n": 1}, {"n": 2}]
-    assert (await rehearsal.run()).result == [10, 20]
-    assert len(rehearsal.children) == 1
+    assert (await test.run()).result == [10, 20]
+    assert len(test.children) == 1
 
 
 async def test_a_failed_child_fails_its_parent_for_good() -> None:
@@ -189,10 +189,10 @@ async def test_a_failed_child_fails_its_parent_for_good() -> None:
         ids = await ctx.spawn([NewJob(job_type="child")] * 2)
         return [child.result for child in await ctx.gather(ids)]
 
-    rehearsal = rehearse(order)
-    await rehearsal.run()
-    rehearsal.children_end([1, ValueError("odd")])
-    run = await rehearsal.run()
+    test = checked(order)
+    await test.run()
+    test.children_end([1, ValueError("odd")])
+    run = await test.run()
 
     assert run.outcome == "failed"
     assert isinstance(run.raised, ChildrenFailed)
@@ -203,20 +203,20 @@ async def test_no_children_need_no_waiting() -> None:
     async def order(job: Job[Order], ctx: JobContext) -> Any:
         return [await ctx.map([], "child"), await ctx.gather([])]
 
-    assert (await rehearse(order).run()).result == [[], []]
+    assert (await checked(order).run()).result == [[], []]
 
 
 async def test_a_thousand_children_are_spawned_in_bounded_calls() -> None:
     async def order(job: Job[Order], ctx: JobContext) -> Any:
         return len(await ctx.spawn([NewJob(job_type="child")] * 1200))
 
-    rehearsal = rehearse(order)
+    test = checked(order)
 
-    assert (await rehearsal.run()).result == 1200
-    assert [len(batch) for batch in rehearsal.children.values()] == [500, 500, 200]
+    assert (await test.run()).result == 1200
+    assert [len(batch) for batch in test.children.values()] == [500, 500, 200]
 
 
-async def test_a_plain_processor_is_rehearsed_in_a_thread() -> None:
+async def test_a_plain_processor_runs_in_a_thread() -> None:
     def order(job: Job[Order], ctx: JobContext) -> Any:
         async def add() -> int:
             await asyncio.sleep(0)
@@ -224,25 +224,25 @@ async def test_a_plain_processor_is_rehearsed_in_a_thread() -> None:
 
         return Fail("no") if ctx.cancelled else {"sum": ctx.wait(ctx.step("add", add))}
 
-    assert (await rehearse(order).run()).result == {"sum": 2}
-    assert (await rehearse(order, cancelled=True).run()).outcome == "failed"
+    assert (await checked(order).run()).result == {"sum": 2}
+    assert (await checked(order, cancelled=True).run()).outcome == "failed"
 
 
 def test_news_that_did_not_arrive_comes_before_what_came_since() -> None:
     """A lost report must neither lose a line nor turn the order around."""
     from minutehand.queue.models import LogLine, Progress
 
-    news = News()
-    news.add_log(LogLine(level="info", message="1"))
-    news.set_progress(Progress(percentage=1))
-    taken = news.take()
-    news.add_log(LogLine(level="info", message="2"))
-    news.set_progress(Progress(percentage=2))
+    updates = Updates()
+    updates.add_log(LogLine(level="info", message="1"))
+    updates.set_progress(Progress(percentage=1))
+    taken = updates.take()
+    updates.add_log(LogLine(level="info", message="2"))
+    updates.set_progress(Progress(percentage=2))
 
-    news.restore(taken)
+    updates.restore(taken)
 
-    again = news.take()
+    again = updates.take()
     assert again.progress == Progress(percentage=2)
     assert [line.message for line in again.logs] == ["1", "2"]
-    assert (taken.logs_from, again.logs_from, news.take().logs_from) == (0, 0, None)
-    assert not news
+    assert (taken.logs_from, again.logs_from, updates.take().logs_from) == (0, 0, None)
+    assert not updates

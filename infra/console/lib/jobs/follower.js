@@ -13,11 +13,11 @@ import { isOffline, onWake } from "./wakes.js";
 export const FRESHNESS = ["live", "catching-up", "polling", "offline"];
 
 const DEFAULTS = {
-  pollingInterval: 3000, // ms between reads while Realtime is away
+  pollingInterval: 3000, // ms between reads while Realtime is unavailable
   silence: 30_000, // ms without a message after which a read proves that nothing was missed
   firstSilence: 2000, // the same for the first time after a join: "subscribed" may be premature
   reorder: 100, // ms that a missing event may still arrive by itself
-  joinPatience: 5000, // ms after which a first join counts as failed
+  joinTimeout: 5000, // ms after which a first join counts as failed
 };
 /**
  * @typedef {Partial<typeof DEFAULTS>} Timing How patient a watch is, in ms; `pollingInterval` is
@@ -27,7 +27,7 @@ const LONGEST_POLL = 30_000;
 const SLEPT_MS = 15_000;
 const LOOK_AGAIN_MS = 1500; // between reads while messages are held back
 const LOOK_AGAIN_SHARE = 5; // at least so many times as long as a read took: servers under load rest
-const SPREAD_MS = 300; // so that many who are told at once do not all read at once
+const SPREAD_MS = 300; // so that many followers woken together do not all read together
 const EXCUSED_MS = 60_000; // after "look again", what a read finds was held back and not lost
 
 export class Follower {
@@ -118,7 +118,7 @@ export class Follower {
 
   /**
    * `live`: joined, and everything up to now was read since. `catching-up`: a read is under way,
-   * something is known to be missing, or messages are held back to stay within the plan. `polling`: Realtime is away, reads continue. `offline`:
+   * something is known to be missing, or messages are held back to stay within the plan. `polling`: Realtime is unavailable, reads continue. `offline`:
    * neither works.
    *
    * @returns {Freshness}
@@ -126,7 +126,7 @@ export class Follower {
   get freshness() {
     if (isOffline() || this.#unreachable) return "offline";
     if (!this.#joined || this.#distrusted) {
-      const joining = !this.#lostOnce && Date.now() - this.#startedAt < this.#options.joinPatience;
+      const joining = !this.#lostOnce && Date.now() - this.#startedAt < this.#options.joinTimeout;
       return joining || this.#reads === 0 ? "catching-up" : "polling";
     }
     return this.#synced && !this.hasGap && !this.#held ? "live" : "catching-up";

@@ -4,7 +4,7 @@
 
 const EVENT_COLUMNS = "job_id,seq,type,data,created_at";
 const READ_TIMEOUT_MS = 10_000;
-/** Where `minutehand install` puts what clients see, unless it is told another name. */
+/** Where `minutehand install` puts what clients see, by default. */
 const INSTALLED = "minutehand";
 export const PAGE = 500;
 
@@ -84,7 +84,7 @@ const isGuestSession = (sessionId) => sessionId?.startsWith("guest_");
 
 /**
  * The reads for a session: a guest session's go through its own functions, which need no user, only its
- * id. Its rows have neither payload nor maker, and of log lines only the number is told.
+ * id. Its rows have neither payload nor maker, and of log lines only the number.
  *
  * @param {Client} client
  * @param {string} [sessionId]

@@ -14,7 +14,7 @@ export const ENDED = new Set(["completed", "failed", "cancelled"]);
 const MOST_WAITING = 1000;
 
 /**
- * Hands out one job's events by their gapless `seq`: in order, none twice, none left out.
+ * Hands out one job's events by their gapless `seq`: in order, none twice, none missing.
  *
  * What comes too early waits; `hasGap` says that something is missing and must be read.
  *
@@ -31,7 +31,7 @@ export class Sequence {
     this.#next = after + 1;
   }
 
-  /** The last `seq` handed out. */
+  /** The last `seq` delivered. */
   get last() {
     return this.#next - 1;
   }
@@ -96,7 +96,7 @@ export function eventsOf(payload) {
   return Array.isArray(payload?.events) ? payload.events : [payload];
 }
 
-/** Events after which the row holds more than the event tells: a result, an error, a schedule. */
+/** Events after which the row holds more than the event: a result, an error, a schedule. */
 const NEEDS_ROW = new Set([
   "job.completed",
   "job.failed",
@@ -155,7 +155,7 @@ const keptWait = (job, next) => (next.status === "waiting" ? (job.waiting_for ??
  * An event in one shape, whether it came as a Realtime frame (`at`) or as a row (`created_at`).
  *
  * @param {unknown} raw
- * @returns {JobEvent | null} null for what is no event of ours.
+ * @returns {JobEvent | null} null for any other frame.
  */
 export function normalizeEvent(raw) {
   if (!raw || typeof raw !== "object") return null;

@@ -116,7 +116,7 @@ export class Topics {
 
   /**
    * Say that this client listens: each delivery counts as a message of the project's plan, and a
-   * job's followers alone are told of what was held back. Without an answer it is only not counted.
+   * job's followers are informed of what was held back. Without an answer it is merely not counted.
    *
    * @param {Entry} entry
    */

@@ -235,7 +235,7 @@ export type JobLog = {
   created_at: string;
 };
 
-/** What every state change tells. */
+/** What every state change carries. */
 export type StateData = { status: JobStatus; attempts: number };
 
 /** A log line as it travels in an event, shortened to 2,000 characters. */

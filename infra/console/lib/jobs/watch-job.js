@@ -14,7 +14,7 @@ import { applyEvent, ENDED, needsRow, normalizeEvent, Sequence } from "./sequenc
  * @property {number} [after] Hand out events after this `seq` instead.
  * @property {(event: JobEvent) => void} [onEvent] Each event once, in order; without `history`
  *   those that happen from now on.
- * @property {(jobId: string) => Promise<Job>} [cancel] How to cancel; by RPC if left out.
+ * @property {(jobId: string) => Promise<Job>} [cancel] How to cancel; by RPC if omitted.
  * @property {string} [guestSession] The guest session the job belongs to, for the user it was opened for; its row
  *   has no payload then.
  */
@@ -30,7 +30,7 @@ const ROW_DELAY_MS = 30;
 export class JobGone extends Error {
   /** @param {string} jobId */
   constructor(jobId) {
-    super(`job ${jobId} is gone, or not yours to see`);
+    super(`job ${jobId} does not exist, or you may not see it`);
     this.name = "JobGone";
   }
 }

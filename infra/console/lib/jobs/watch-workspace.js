@@ -66,7 +66,7 @@ export class WorkspaceWatch extends Follower {
     const event = normalizeEvent(payload);
     if (!event) return;
     this.#unheard.delete(nameOf(event));
-    this.#tell(event);
+    this.#notify(event);
   }
 
   async catchUp() {
@@ -84,7 +84,7 @@ export class WorkspaceWatch extends Follower {
       if (page.reset || pages === MOST_PAGES) return this.#startAnew();
       for (const row of page.events) {
         const event = normalizeEvent(row);
-        if (event && this.#tell(event)) news.push(nameOf(event));
+        if (event && this.#notify(event)) news.push(nameOf(event));
       }
     }
     this.#unheard = new Set(wasLive ? news : []);
@@ -100,7 +100,7 @@ export class WorkspaceWatch extends Follower {
   }
 
   /** @param {JobEvent} event */
-  #tell(event) {
+  #notify(event) {
     const name = nameOf(event);
     if (this.#told.has(name) || this.#toldBefore.has(name)) return false;
     this.#told.add(name);

@@ -20,7 +20,7 @@ def canonical(value: Any) -> str:
 
     Raises:
         ValueError: It holds what JSON cannot carry unchanged: NaN, an infinity, a whole number
-            beyond 2^53, a key that is no text, or a lone surrogate.
+            beyond 2^53, a key that is not text, or a lone surrogate.
 
     References:
         https://www.rfc-editor.org/rfc/rfc8785
@@ -56,7 +56,7 @@ def digest_of(value: Any) -> str:
 
 def _scalar(value: bool | str | None) -> str:
     text = json.dumps(value, ensure_ascii=False)
-    text.encode()  # a lone surrogate is no text: UnicodeEncodeError is a ValueError
+    text.encode()  # a lone surrogate is not text: UnicodeEncodeError is a ValueError
     return text
 
 

@@ -26,7 +26,7 @@ from minutehand.apps.beacon.store import ProviderReport
 #: Polls before a worker's slot is given back for longer work.
 HOLD_SECONDS = 2.0
 FIRST_POLL_SECONDS, MOST_POLL_SECONDS = 0.05, 0.5
-#: How long the provider may take to hear of a cancel.
+#: How long the provider may take to accept a cancel.
 CANCEL_SECONDS = 2.0
 
 
@@ -137,7 +137,7 @@ class Executor:
                 await asyncio.sleep(pause)
                 held, pause = held + pause, min(MOST_POLL_SECONDS, pause * 2)
         except asyncio.CancelledError:
-            # a job that is handed back submits again: the protocol then begins a new task
+            # a released job submits again: the protocol then begins a new task
             with suppress(ProviderFailed, TimeoutError):
                 async with asyncio.timeout(CANCEL_SECONDS):
                     await self.client.cancel(provider, task_id)

@@ -78,7 +78,7 @@ class Verification(BaseModel):
     verdict: Literal["passed", "failed", "not_made"] = Field(
         description="not_made: nothing is wrong, but not everything could be checked."
     )
-    partial: bool = Field(description="Whether it may pass though the job spec is missing.")
+    partial: bool = Field(description="Whether it may pass without the job spec.")
     checks: list[CheckMade]
 
 
@@ -164,7 +164,9 @@ class ExecutionRoutes:
         self,
         body: Bundle,
         _: SignedIn,
-        partial: Annotated[bool, Query(description="Pass though the job spec is missing.")] = False,
+        partial: Annotated[
+            bool, Query(description="Pass even if the job spec is missing.")
+        ] = False,
     ) -> Verification:
         """Verify a bundle by this deployment's keys; to trust no server, verify it offline."""
         # here and not at the top: a cold start does without cryptography

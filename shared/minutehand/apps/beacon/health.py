@@ -11,7 +11,7 @@ from minutehand.apps.beacon.settings import ANY_REGION, BeaconSettings
 from minutehand.apps.beacon.store import WorkerStore
 from minutehand.config import Settings
 
-#: Seconds a message may wait in the outbox: beyond the first look at it, beyond the second the
+#: Seconds a message may wait in the outbox: beyond the first a warning, beyond the second the
 #: publisher is dead.
 LATE_SECONDS, DEAD_SECONDS = 30.0, 300.0
 
@@ -68,7 +68,7 @@ def _providers(health: dict[str, Any], settings: BeaconSettings) -> dict[str, An
         if ill
         else f"{len(states)} regions"
     )
-    # a region that is away is never ours to fail for: jobs wait, or do without it
+    # a region that is unavailable is never ours to fail for: jobs wait, or do without it
     return {
         **_line("warn" if away or ill else "pass", len(states) - len(away), "regions", detail),
         "regions": states,

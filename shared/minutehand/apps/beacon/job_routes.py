@@ -154,7 +154,7 @@ class JobRoutes:
     async def submit(
         self, body: Submission, caller: SignedIn, services: Provided, response: Response
     ) -> Submitted:
-        """Accept a job spec: it is queued, whatever the backlog.
+        """Accept a job spec: it is queued, regardless of the backlog.
 
         The same jobspec_id and version again is the same job, with 200; with another body, 409.
         """
@@ -208,7 +208,7 @@ class JobRoutes:
     async def get_job(
         self, id: JobOrSpecId, caller: SignedIn, workspace_id: WorkspaceFilter = None
     ) -> JobState:
-        """One job by its id, or by its jobspec_id: the newest one then."""
+        """One job by its id, or the newest one of a jobspec_id."""
         store = self._app.acting_as(caller.token)
         job = await find_job(store, id, workspace_id)
         outputs = await store.select(
@@ -221,7 +221,7 @@ class JobRoutes:
     async def get_bundle(
         self, id: JobOrSpecId, caller: SignedIn, workspace_id: WorkspaceFilter = None
     ) -> Bundle:
-        """Everything to verify a job's receipts by, apart from the keys."""
+        """Everything needed to verify a job's receipts, except the keys."""
         store = self._app.acting_as(caller.token)
         job = await find_job(store, id, workspace_id)
         rows = await store.select(
@@ -237,13 +237,13 @@ class JobRoutes:
     async def cancel(
         self, id: JobOrSpecId, caller: SignedIn, workspace_id: WorkspaceFilter = None
     ) -> Submitted:
-        """Cancel a job and its executions; again is harmless, 409 when it has ended otherwise."""
+        """Cancel a job and its executions; repeatable, 409 when it has ended otherwise."""
         store = self._app.acting_as(caller.token)
         job = await find_job(store, id, workspace_id)
         return Submitted.model_validate(await store.cancel(UUID(job["id"])))
 
     async def list_schemas(self) -> dict[str, str]:
-        """The published JSON Schemas by name, each with its address."""
+        """The published JSON Schemas by name, each with its URL."""
         return {name: f"/api/v1/schemas/{name}" for name in SCHEMAS}
 
     async def get_schema(self, name: Annotated[str, Path(max_length=100)]) -> dict[str, Any]:
@@ -302,7 +302,7 @@ async def page(
 
 
 def quoted(text: str) -> str:
-    """A value of a Data API filter, whatever it holds."""
+    """A value of a Data API filter, with any content."""
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 

@@ -390,7 +390,7 @@ def schema_of(name: str) -> dict[str, Any]:
     """The JSON Schema (2020-12) of a contract.
 
     Raises:
-        KeyError: There is no contract of this name.
+        KeyError: No contract has this name.
     """
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",

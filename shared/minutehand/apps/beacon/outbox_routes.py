@@ -95,7 +95,7 @@ class OutboxRoutes:
         return OutboxPage.model_validate({"messages": rows, "next": more})
 
     async def redrive(self, body: Redrive, caller: SignedIn, services: Provided) -> Redriven:
-        """Publish dead letters again; their jobs are `created` once more."""
+        """Publish dead letters again; their jobs become `created` again."""
         answer = await self._app.acting_as(caller.token).redrive(
             workspace_id=body.workspace_id, ids=body.ids
         )

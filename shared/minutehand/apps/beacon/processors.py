@@ -40,7 +40,7 @@ from minutehand.worker.registry import Registry
 
 #: Seconds from the start of a job until an execution counts as failed, where the spec says nothing.
 TIMEOUT_SECONDS = 3600
-#: Wait between two looks at a provider that takes long.
+#: Pause between two polls of a slow provider.
 LOOK_AGAIN_SECONDS = 2.0
 #: Tries to place a receipt at the chain's end; each that fails means another's succeeded.
 MOST_RACES = 100
@@ -49,7 +49,7 @@ MOST_CHAINS = 1000
 
 
 class Processors:
-    """The app's processors over one process's collaborators."""
+    """The app's processors over one process's dependencies."""
 
     def __init__(self, app: Beacon) -> None:
         self._app = app
@@ -130,7 +130,7 @@ class Processors:
     async def _reporting(
         self, job: Job[ExecutionMessage], started: StartedExecution, spec: JobSpec
     ) -> AsyncIterator[Executor]:
-        """An executor whose reports of providers are stored, whatever comes of it."""
+        """An executor whose reports of providers are stored, however it ends."""
         assert started.execution is not None
 
         async def note(provider: str | None, task: str | None) -> None:

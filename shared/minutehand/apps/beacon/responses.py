@@ -47,7 +47,7 @@ def problem_with(output: Output, spec: JobSpec) -> str | None:
     """Say how an output differs from one answer per question in order; None when it does not."""
     given = [(each.question_id, each.question, each.category) for each in output.data.responses]
     asked = [(each.question_id, each.question, each.category) for each in spec.asked]
-    return None if given == asked else "the answers are not one per question, in order"
+    return None if given == asked else "there must be one answer per question, in order"
 
 
 def _response(asked: Asked, answer: dict[str, Any]) -> dict[str, Any]:

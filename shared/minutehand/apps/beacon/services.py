@@ -16,14 +16,14 @@ from minutehand.apps.beacon.store import MemberStore, WorkerStore
 from minutehand.aws.sealing import Sealer, make_sealer, row_context
 from minutehand.clock import Clock
 from minutehand.config import Settings
-from minutehand.queue.collaborators import Collaborators
+from minutehand.queue.dependencies import Dependencies
 
 if TYPE_CHECKING:
     from minutehand.apps.beacon.signing import SigningKey
 
 
-class Beacon(Collaborators):
-    """Collaborators of one process."""
+class Beacon(Dependencies):
+    """Dependencies of one process."""
 
     def __init__(
         self,

@@ -78,7 +78,7 @@ class WorkerStore:
         return Reconciled.model_validate(answer)
 
     async def take_abandoned(self) -> list[AbandonedTask]:
-        """Take tasks that providers should be told to stop; each is given out once."""
+        """Take tasks that providers must be asked to stop; each is returned once."""
         answer = await self._functions.call("beacon_take_abandoned", {}, repeatable=False)
         return [AbandonedTask.model_validate(each) for each in answer["tasks"]]
 

@@ -1,6 +1,6 @@
 """`minutehand beacon`: submit, list, export receipts, and verify them without asking anyone.
 
-What is checked is in verify.py; here is where things come from and go to.
+What is checked is in verify.py; input and output are here.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def verify(
         typer.Option(help="Public keys (JWK set): a file or an address; else the API's own."),
     ] = None,
     partial: Annotated[
-        bool, typer.Option("--partial", help="Pass though the job spec is missing.")
+        bool, typer.Option("--partial", help="Pass even if the job spec is missing.")
     ] = False,
     token: Token = None,
     env_file: EnvFile = None,
@@ -277,7 +277,9 @@ def rotate_key(*, env_file: EnvFile = None, as_json: Json = False) -> None:
     with connected(as_json, env_file) as (output, connection):
         keys = connection.rpc("beacon_retire_key", {}, as_operator=True)
         retired = keys["keys"][0]["kid"] if keys["keys"] else "none"
-        output.value(keys, text=f"retired {retired}: valid for an hour more, and listed for ever")
+        output.value(
+            keys, text=f"retired {retired}: valid for another hour, and listed permanently"
+        )
 
 
 def _given(
@@ -296,7 +298,7 @@ def _given(
 
 
 def _published(token: str | None, env_file: Path | None) -> Any:
-    """The keys of the deployment that this machine knows; None when it knows none, or it is away.
+    """The keys of the deployment that this machine knows; None if there is none or it is down.
 
     Keys are public: no one has to be signed in for them.
     """
@@ -329,7 +331,7 @@ def _key_set(where: str) -> Any:
 
     Raises:
         CommandFailed: It cannot be read.
-        Unreadable: It is no JSON.
+        Unreadable: It is not JSON.
     """
     from minutehand.apps.beacon.verify import load_json
 
@@ -372,7 +374,7 @@ def _tell(output: Output, report: Report) -> None:
         line.append(f"{check['subject']}: {check['check']}")
         if check["detail"]:
             line.append(f" · {check['detail']}", style="dim")
-        output.text(line, lines=False)  # a line that a receipt brings would look like ours
+        output.text(line, lines=False)  # a line from a receipt would look like ours
     states = [check["state"] for check in told["checks"]]
     mark, colour = MARKS[report.verdict]
     output.out.print(
@@ -385,7 +387,7 @@ def _tell(output: Output, report: Report) -> None:
 
 
 def _words(report: Report) -> str:
-    """The verdict in words; what could not be checked is named, whatever the exit code."""
+    """The verdict in words; what could not be checked is always named."""
     missing = {f"{check.name} of {check.subject}": None for check in report.unchecked}
     if report.verdict == "failed":
         return "NOT verified"

@@ -54,7 +54,7 @@ class Report:
 
     @property
     def verdict(self) -> State:
-        """Failed if any check failed; passed if no check is left out that a bundle allows."""
+        """Failed if any check failed; passed if every check that a bundle allows was made."""
         if any(check.state == "failed" for check in self.checks):
             return "failed"
         # without a key, or without any receipt, nothing is proved
@@ -106,7 +106,7 @@ def load_json(text: str) -> Any:
 
 
 def read_given(text: str) -> tuple[Bundle, bool]:
-    """Read a bundle, or one receipt by itself, and say whether it was that.
+    """Read a bundle, or a single receipt, and return which it was.
 
     Raises:
         Unreadable: It is neither.
@@ -123,7 +123,7 @@ def read_given(text: str) -> tuple[Bundle, bool]:
 
 
 def read_keys(value: Any) -> dict[str, dict[str, Any]]:
-    """Read the Ed25519 keys of a JWK set (RFC 7517) by id; other kinds of keys are left out.
+    """Read the Ed25519 keys of a JWK set (RFC 7517) by id; other kinds of keys are omitted.
 
     Raises:
         Unreadable: It is not a JWK set, a key is not the one its id says, or two have one id.
@@ -136,7 +136,7 @@ def read_keys(value: Any) -> dict[str, dict[str, Any]]:
             continue
         x, kid = key.get("x"), key.get("kid")
         if not isinstance(x, str) or not x.isascii() or kid != signing.thumbprint(x):
-            raise Unreadable(f"the key {kid!r} is not the one its id says (RFC 7638)")
+            raise Unreadable(f"the key {kid!r} does not match its id (RFC 7638)")
         if not all(isinstance(key.get(name, 0), int) for name in ("nbf", "exp")):
             raise Unreadable(f"nbf and exp of the key {kid!r} must be whole seconds")
         if kid in found:
@@ -157,7 +157,7 @@ def verify(
     Args:
         keys: Public keys by id, from a source that is trusted; None when there are none: then
             nothing is proved, and the report says so.
-        partial: Whether it may pass though the job spec is missing.
+        partial: Whether it may pass without the job spec.
         now: The verifier's clock; the system's when None.
     """
     report = Report(partial=partial)

@@ -259,7 +259,7 @@ def classify(text: str, documents: Sequence[Text] = (), *, forced: bool = False)
     found, reasons = _work_in(text)
     if not found and forced:
         kind: Kind = "compare" if len(documents) > 1 else "summarise" if documents else "research"
-        found, reasons = {kind: (0, len(text))}, [*reasons, "background work was asked for by name"]
+        found, reasons = {kind: (0, len(text))}, [*reasons, "background work was requested by name"]
     if found:
         kinds = sorted(found, key=lambda kind: (found[kind], kind))[:MOST_ITEMS]
         items = [
@@ -293,7 +293,7 @@ def _read_sentence(sentence: str, at: int, found: dict[Kind, Place], reasons: li
         offset = max(offset, start)
         stripped = _LEAD.sub("", clause)
         if _QUESTION.match(clause.strip()) and not _POLITE_LEAD.match(stripped):
-            reasons.append("it asks about something, which is no request for work")
+            reasons.append("it asks about something, and does not request work")
             continue
         negated = False
         last: Kind | None = None

@@ -50,6 +50,6 @@ class ConversationFeed(HistoryFeed):
         except QueueError as error:
             if error.word != "session_not_found":
                 raise
-            # a session without a job is none yet; or the conversation is gone
+            # a session has no row before its first job; or the conversation is deleted
             await self._store.session_of(self._conversation.id)
             return FeedPage(events=[], cursor=BEGINNING, more=False)

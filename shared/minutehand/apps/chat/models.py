@@ -1,6 +1,6 @@
 """What is said in a chat, what it becomes, and what jobs carry.
 
-The rules a message must keep stand in SQL; here are its shape, its defaults and its bounds.
+The rules for a message are in SQL; here are its shape, its defaults and its bounds.
 """
 
 from __future__ import annotations
@@ -188,7 +188,7 @@ class Outcome(BaseModel):
 
     @property
     def is_over(self) -> bool:
-        """Whether nothing more will come of it."""
+        """Whether it has ended."""
         return self.message is not None or self.status in {"failed", "cancelled", None}
 
 
@@ -244,7 +244,7 @@ class Sent(BaseModel):
 
 
 class WorkItem(BaseModel):
-    """Background work, as the view `async_work_items` tells it."""
+    """Background work, as the view `async_work_items` has it."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -290,7 +290,7 @@ class Reply(BaseModel):
 
 
 class ConversationLine(BaseModel):
-    """A conversation in a list, as the view `async_session_state` tells it."""
+    """A conversation in a list, as the view `async_session_state` has it."""
 
     model_config = ConfigDict(extra="ignore")
 

@@ -1,6 +1,6 @@
 """Work without a language model, stage by stage: what is shown, paused and guided in between.
 
-What each kind comes to is offline/work.py's.
+offline/work.py makes each kind's result.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class OfflineWork:
             await run.stage(20 + 60 * number / len(questions), "RESEARCHING", question)
             parts.append(work.research_part(run.task, question, passages))
             await run.pace()
-        # what was said while the parts were read gets one of its own
+        # what was said while the parts were read gets its own part
         for question in work.questions_of(run.task, passages) if passages else []:
             if question not in questions:
                 parts.append(work.research_part(run.task, question, passages))

@@ -28,7 +28,7 @@ NO_ROOM = "The queue takes no more work from here now. Wait for some of it, or c
 
 
 class Processors:
-    """The app's processors over one process's collaborators."""
+    """The app's processors over one process's dependencies."""
 
     def __init__(self, app: Chat) -> None:
         self._app = app
@@ -44,7 +44,7 @@ class Processors:
     async def _posting(
         self, job: Job[ChatPayload], ctx: JobContext, write: Callable[..., Awaitable[Posted]]
     ) -> Ending:
-        # here and not at the top: only who writes loads a language model
+        # here and not at the top: only writing needs a language model
         from minutehand.apps.chat.writing import Pause, Writer
 
         loaded = await self._app.store.load(job.id, job.fence)
@@ -57,7 +57,7 @@ class Processors:
         except Pause as pause:
             return pause.outcome
         except InvalidState as error:
-            return Retry(str(error))  # of what was cancelled meanwhile there is no next time
+            return Retry(str(error))  # a job cancelled meanwhile has no next attempt
         except QueueError as error:
             if error.word != "conversation_not_found":
                 raise
@@ -104,7 +104,7 @@ class Processors:
         assert message is not None
         forced = message.request.mode == "work"
         if message.request.mode == "reply" or not self._app.own.async_work:
-            return [], None, ["a direct answer was asked for"]
+            return [], None, ["a direct answer was requested"]
         by_rules = classify(message.text, loaded.documents, forced=forced)
         if writer.offline or by_rules.tier == "instant":
             return by_rules.items, None, by_rules.reasons
@@ -116,7 +116,7 @@ class Processors:
         except Pause as pause:
             if not isinstance(pause.outcome, Fail):
                 raise
-            # the rules stand in for a model that will not decide
+            # the rules decide where the model does not
             return by_rules.items, pause.used, by_rules.reasons
         decision = prompts.Decision.model_validate(decided.data)
         items = [Item.model_validate(each.model_dump()) for each in decision.items]

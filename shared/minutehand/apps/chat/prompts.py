@@ -121,7 +121,7 @@ class PageContent(Answer):
 
 _SCOPES: Final[dict[Kind, str]] = {
     "research": "Name up to four questions to answer from the texts.",
-    "summarise": "Name up to three things the summary has to tell.",
+    "summarise": "Name up to three things the summary must say.",
     "compare": "Name up to four points to compare the texts by.",
     "draft": "Name up to five sections of the draft, in their order.",
     "build": "Name up to five things the page has to show.",
@@ -146,7 +146,7 @@ def decide(text: str, documents: Sequence[Text], history: Sequence[Said], seed: 
         " chart,"
         " report), with a title and what is to be done. What builds on research comes after it."
         " What the"
-        " person does not want, or merely mentions, is no work.",
+        " person does not want, or merely mentions, is not work.",
         [
             Material("Message", text),
             *([Material("Titles of its texts", titles)] if titles else []),

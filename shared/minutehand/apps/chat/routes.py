@@ -25,7 +25,7 @@ from minutehand.apps.chat.services import Chat
 from minutehand.apps.chat.session_routes import SessionRoutes
 from minutehand.queue.models import FeedPage
 from minutehand.web import paging
-from minutehand.web.auth import GuestSessionId, SignedIn, Somebody
+from minutehand.web.auth import GuestSessionId, SignedIn, UserOrGuest
 from minutehand.web.caller import token_of
 from minutehand.web.idempotency import IdempotencyHeader, parse_key
 from minutehand.web.services import Provided, Services
@@ -107,7 +107,7 @@ class ChatRoutes:
     async def begin(
         self,
         body: NewConversation,
-        caller: Somebody,
+        caller: UserOrGuest,
         response: Response,
         session_id: GuestSessionId = None,
         idempotency_key: IdempotencyHeader = None,
@@ -122,7 +122,7 @@ class ChatRoutes:
 
     async def list_conversations(
         self,
-        caller: Somebody,
+        caller: UserOrGuest,
         workspace_id: UUID | None = None,
         session_id: GuestSessionId = None,
         after: Annotated[
@@ -140,7 +140,7 @@ class ChatRoutes:
         return ConversationPage.model_validate({"conversations": rows, "next": following})
 
     async def get_conversation(
-        self, conversation_id: UUID, caller: Somebody, session_id: GuestSessionId = None
+        self, conversation_id: UUID, caller: UserOrGuest, session_id: GuestSessionId = None
     ) -> Conversation:
         """A conversation, its newest work items with their questions, and replies to come."""
         return await self._app.acting_as(token_of(caller), session_id).read(conversation_id)
@@ -149,7 +149,7 @@ class ChatRoutes:
         self,
         conversation_id: UUID,
         body: Renamed,
-        caller: Somebody,
+        caller: UserOrGuest,
         session_id: GuestSessionId = None,
     ) -> Conversation:
         """Call a conversation something else; for who began it, and managers."""
@@ -158,7 +158,7 @@ class ChatRoutes:
         return await store.read(conversation_id)
 
     async def delete(
-        self, conversation_id: UUID, caller: Somebody, session_id: GuestSessionId = None
+        self, conversation_id: UUID, caller: UserOrGuest, session_id: GuestSessionId = None
     ) -> None:
         """Delete a conversation and cancel its live work; for who began it, and managers."""
         await self._app.acting_as(token_of(caller), session_id).delete(conversation_id)
@@ -184,7 +184,7 @@ class ChatRoutes:
         self,
         conversation_id: UUID,
         body: Message,
-        caller: Somebody,
+        caller: UserOrGuest,
         services: Provided,
         response: Response,
         session_id: GuestSessionId = None,
@@ -201,7 +201,7 @@ class ChatRoutes:
     async def list_messages(
         self,
         conversation_id: UUID,
-        caller: Somebody,
+        caller: UserOrGuest,
         session_id: GuestSessionId = None,
         before: Annotated[
             int | None, Query(ge=1, le=2_147_483_647, description="Messages before this `seq`.")
@@ -218,7 +218,7 @@ class ChatRoutes:
         self,
         request: Request,
         conversation_id: UUID,
-        caller: Somebody,
+        caller: UserOrGuest,
         services: Provided,
         session_id: GuestSessionId = None,
         cursor: Annotated[str | None, Query(max_length=4096)] = None,
@@ -226,7 +226,7 @@ class ChatRoutes:
     ) -> Any:
         """All that happens in the conversation's session, text being written as progress.
 
-        A guest session's stream tells of all its conversations.
+        A guest session's stream covers all its conversations.
         """
         began_at = asked_at(request, services.clock)
         store = self._app.streaming_to(token_of(caller), session_id)
@@ -254,11 +254,11 @@ class ChatRoutes:
         conversation_id: UUID,
         work_item_id: UUID,
         body: Answer,
-        caller: Somebody,
+        caller: UserOrGuest,
         services: Provided,
         session_id: GuestSessionId = None,
     ) -> Conversation:
-        """Answer what a work item asks; the first answer wins, the others get 409."""
+        """Answer a work item's question; the first answer wins, the others get 409."""
         store = self._app.acting_as(token_of(caller), session_id)
         said = body.model_dump(exclude_none=True)
         answered = await store.answer(conversation_id, work_item_id, said)
@@ -270,10 +270,10 @@ class ChatRoutes:
         self,
         conversation_id: UUID,
         work_item_id: UUID,
-        caller: Somebody,
+        caller: UserOrGuest,
         session_id: GuestSessionId = None,
     ) -> Conversation:
-        """Stop a work item, or the writing of a reply by its job's id. Harmless when repeated."""
+        """Cancel a work item, or the writing of a reply by its job's id. Harmless when repeated."""
         store = self._app.acting_as(token_of(caller), session_id)
         await store.cancel(conversation_id, work_item_id)
         return await store.read(conversation_id)
@@ -282,7 +282,7 @@ class ChatRoutes:
         self,
         conversation_id: UUID,
         work_item_id: UUID,
-        caller: Somebody,
+        caller: UserOrGuest,
         services: Provided,
         session_id: GuestSessionId = None,
     ) -> Conversation:

@@ -1,6 +1,6 @@
 """Where research finds sources: a protocol, the bundled corpus, and MediaWiki's search.
 
-What is made of the sources is offline/work.py's, or a model's.
+offline/work.py, or a model, works with the sources.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Final, Protocol
 
 from minutehand.apps.chat.offline.texts import Passage, articles_about
-from minutehand.queue.foreign import Answer, NoAnswer, connect, exchange, patience, repeating
+from minutehand.queue.foreign import Answer, NoAnswer, connect, exchange, repeating, timeouts
 from minutehand.retry_after import retry_after
 
 ATTEMPTS: Final = 3
@@ -40,7 +40,7 @@ class Search(Protocol):
         """Passages of at most `limit` sources, best source first.
 
         Raises:
-            SearchFailed: There is no answer.
+            SearchFailed: The search did not answer.
         """
         ...
 
@@ -81,7 +81,7 @@ class MediaWikiSearch:
         self._url = url
         self._sleep = sleep
         self._http = connect(
-            timeout=patience(seconds),
+            timeout=timeouts(seconds),
             headers={"user-agent": "Minutehand chat (https://github.com/minutehand/minutehand)"},
         )
 

@@ -1,6 +1,6 @@
 """What chat works with: its store, files, search and the language model. Made once per process.
 
-Nothing is connected before it is needed, and no model is loaded by who asks none.
+Nothing is connected before it is needed, and no model is loaded without use.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from minutehand.apps.chat.settings import ChatSettings
 from minutehand.apps.chat.store import CallerStore, SessionStore, WorkerStore
 from minutehand.clock import Clock
 from minutehand.config import Settings
-from minutehand.queue.collaborators import Collaborators
+from minutehand.queue.dependencies import Dependencies
 
 if TYPE_CHECKING:
     from minutehand.ai.language_model import LanguageModel
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from minutehand.web.hub import EventHub
 
 
-class Chat(Collaborators):
-    """Collaborators of one process."""
+class Chat(Dependencies):
+    """Dependencies of one process."""
 
     def __init__(
         self,

@@ -115,7 +115,7 @@ class SessionFeed(HistoryFeed):
         return Batch(lines, more=page.more, cursor=page.cursor)
 
     async def check(self) -> Batch:
-        """Nothing: a session that has ended has no more events, and news of others comes alone."""
+        """Nothing: a session that has ended has no more events, and those of others come alone."""
         return Batch()
 
     async def _learn(self, page: FeedPage) -> None:

@@ -16,7 +16,7 @@ from minutehand.web.hub import EventHub
 
 logger = logging.getLogger(__name__)
 
-#: Between two reads with few sessions; more of them are looked at less often, up to `LONGEST`.
+#: Between two reads with few sessions; more of them are read less often, up to `LONGEST`.
 SHORTEST: Final = 0.25
 LONGEST: Final = 2.0
 SESSIONS_PER_SECOND: Final = 500.0
@@ -46,7 +46,7 @@ class SessionNews:
         self._marks.pop(topic.removeprefix(_PREFIX), None)
 
     def is_live(self, topic: str) -> bool:
-        """Whether news would arrive by itself now."""
+        """Whether updates arrive without polling now."""
         # not before its own first mark: a stream that begins would read a second time for nothing
         return self._live and self._marks.get(topic.removeprefix(_PREFIX)) is not None
 
@@ -68,9 +68,9 @@ class SessionNews:
         try:
             found = await self._store.news(names)
         except QueueError as error:
-            self._live = False  # streams poll meanwhile
+            self._live = False  # streams poll until it is back
             logger.warning(
-                "session news could not be read",
+                "session updates could not be read",
                 extra={"event": "chat.news_failed", "reason": type(error).__name__},
             )
             return

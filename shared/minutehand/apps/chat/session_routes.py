@@ -42,7 +42,7 @@ logger = logging.getLogger(__name__)
 MOST_CHARACTERS: Final = 8_000
 #: How long an answer is waited for; behind a gateway the function has 20 s in all.
 WAIT_SECONDS: Final = 60.0
-#: Between two looks at an answer to come.
+#: Between two polls for an answer.
 LOOK_SECONDS: Final = (0.05, 0.5)
 STILL_WRITING: Final = "Your answer is still being written; it will be in this session's messages."
 _SESSION_ID = Annotated[str | None, Query(alias="sessionId", max_length=255)]
@@ -102,7 +102,7 @@ async def guest_or_user(
     credentials: GuestCredentials,
     access_token: Annotated[str | None, Query(description="For EventSource alone.")] = None,
 ) -> Caller | None:
-    """Dependency: the user a token stands for; None for a guest, where guests are let in.
+    """Dependency: the user of a token; None for a guest, where guests are allowed.
 
     Raises:
         ApiError: 401 for a bad token, and for none where ALLOW_ANONYMOUS is off.
@@ -174,7 +174,7 @@ class SessionRoutes:
         session_id: _SESSION_ID = None,
         x_session_id: _HEADER_ID = None,
     ) -> dict[str, Any]:
-        """How a session's work stands; empty for a session that is not known."""
+        """The state of a session's work; empty for an unknown session."""
         named = _named(session_id, x_session_id)
         return await self._app.in_session(token_of(caller)).status(named)
 
@@ -215,7 +215,7 @@ class SessionRoutes:
         work_id: Annotated[str | None, Query(alias="workId", max_length=100)] = None,
         limit: Annotated[int, Query(ge=1, le=200)] = 100,
     ) -> dict[str, Any]:
-        """What work and people told each other; what is returned counts as read."""
+        """Messages between work and people; returned ones count as read."""
         store = self._app.in_session(token_of(caller))
         return await store.notes(_named(session_id, x_session_id), work_id, limit=limit)
 
@@ -300,7 +300,7 @@ class SessionRoutes:
         if found.items and not self._app.own.async_work:
             return Classification("standard", reasons=["background work is off: ENABLE_ASYNC_WORK"])
         if found.items and mode == "reply":
-            return Classification("standard", reasons=["a direct answer was asked for"])
+            return Classification("standard", reasons=["a direct answer was requested"])
         return found
 
     async def _events(

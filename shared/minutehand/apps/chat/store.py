@@ -107,7 +107,7 @@ class SessionStore:
         return Outcome.model_validate(told)
 
     async def status(self, session_id: str) -> dict[str, Any]:
-        """How the work of a session stands; empty for an unknown one."""
+        """The state of a session's work; empty for an unknown session."""
         return await self._call("chat_status", session_id)
 
     async def works(self, session_id: str, job_ids: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -144,7 +144,7 @@ class SessionStore:
         )
 
     async def notes(self, session_id: str, work_id: str | None, *, limit: int) -> dict[str, Any]:
-        """What work and people told each other; what is returned counts as read."""
+        """Messages between work and people; returned ones count as read."""
         return await self._call(
             "chat_notes_of", session_id, p_work_id=work_id, p_limit=limit, repeatable=False
         )

@@ -14,7 +14,7 @@ Source = Literal["apollo", "offline"]
 
 
 class Organization(BaseModel):
-    """A company as Apollo tells it; a field that is `None` was not returned."""
+    """A company as Apollo returns it; a field that is `None` was not returned."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -35,7 +35,7 @@ class Organization(BaseModel):
 
 
 class Person(BaseModel):
-    """A person as Apollo tells it; a field that is `None` was not returned."""
+    """A person as Apollo returns it; a field that is `None` was not returned."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -130,9 +130,9 @@ class ApolloRateLimited(ApolloError):
 
 
 class ApolloUnavailable(ApolloError):
-    """Apollo failed, did not answer in time, or broke off in the middle of its answer.
+    """Apollo failed, did not answer in time, or ended in the middle of its answer.
 
-    `uncertain` tells that the request may have been served, and so charged, all the same.
+    `uncertain`: the request may have been served, and so charged, all the same.
     """
 
     code = "unreachable"

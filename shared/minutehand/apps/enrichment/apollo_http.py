@@ -24,7 +24,7 @@ from minutehand.apps.enrichment.apollo import (
     PersonMatch,
     Usage,
 )
-from minutehand.queue.foreign import Answer, NoAnswer, connect, exchange, patience, repeating
+from minutehand.queue.foreign import Answer, NoAnswer, connect, exchange, repeating, timeouts
 from minutehand.queue.lean_httpx import httpx
 from minutehand.retry_after import retry_after
 from minutehand.worker.plain import clean_text
@@ -69,7 +69,7 @@ class HttpApollo:
         self._http = http or connect()
         self._is_own = http is None
         self._base_url = base_url
-        self._timeout = patience(answer_seconds)
+        self._timeout = timeouts(answer_seconds)
         self._key = api_key
         self._headers = {
             "x-api-key": api_key,
@@ -132,7 +132,7 @@ class HttpApollo:
             )
         except NoAnswer as error:
             raise ApolloUnavailable(
-                f"Apollo, asked for {path}, {error}", uncertain=not error.unsent
+                f"Apollo {error} ({path})", uncertain=not error.unsent
             ) from error
         return _judge(path, answer, key=self._key)
 

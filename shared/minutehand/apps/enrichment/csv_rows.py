@@ -33,7 +33,7 @@ _GROUPED = re.compile(r"[\s,'_\u00a0\u202f]")
 
 
 class UnreadableFile(Exception):
-    """The file as a whole cannot be imported; the message tells a person why."""
+    """The file as a whole cannot be imported; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ async def split_records(
 
     Args:
         start: The offset at which the stream begins; offsets count on from there.
-        limit: A longer record is given up: its first line becomes a record with a `problem`,
+        limit: A longer record is refused: its first line becomes a record with a `problem`,
             and the lines after it are read again.
     """
     joiner = _Joiner(start, limit)
@@ -90,7 +90,7 @@ async def split_records(
 
 @dataclass(frozen=True)
 class _Line:
-    """A line with its end; `text` is what there is room for, `length` what stood there."""
+    """A line with its end; `text` is what there is room for, `length` the original length."""
 
     text: bytes
     length: int
@@ -163,7 +163,7 @@ def read_header(raw: bytes) -> Header:
     """Find the fields in a file's first record.
 
     Raises:
-        UnreadableFile: It is no text, names no domain, or names a field twice.
+        UnreadableFile: It is not text, lacks a domain column, or names a field twice.
     """
     try:
         text = raw.decode("utf-8-sig")

@@ -22,7 +22,7 @@ DEMO_LIST = (
 async def enqueue(api: httpx.AsyncClient, data: httpx.AsyncClient, workspace_id: str) -> list[str]:
     """Enqueue the demo's jobs; answers their ids.
 
-    Where somebody saved a key of their own, nothing is enriched: that might cost them credits.
+    Where someone saved a key of their own, nothing is enriched: that might cost them credits.
     """
     ids: list[str] = []
     if await _has_demo_key(api, workspace_id):

@@ -77,7 +77,7 @@ class EnrichRoutes:
     def add_to(self, router: APIRouter) -> None:
         """Add the routes."""
         found: dict[int | str, dict[str, Any]] = {
-            200: {"model": Job, "description": "It is under way already: its job."}
+            200: {"model": Job, "description": "Already running: its job."}
         }
         for kind, route in (("account", self.enrich_account), ("contact", self.enrich_contact)):
             router.add_api_route(

@@ -42,7 +42,7 @@ class ImportFiles(UploadsBucket):
         """Stream an object from `start` on.
 
         Raises:
-            ProcessorError: It is not there (not retryable), or broke off.
+            ProcessorError: It does not exist (not retryable), or the read failed.
         """
         from botocore.exceptions import BotoCoreError, ClientError
 
@@ -61,7 +61,7 @@ class ImportFiles(UploadsBucket):
             ) from error
         except BotoCoreError as error:
             raise ProcessorError(
-                f"Reading the uploaded file broke off: {type(error).__name__}"
+                f"Reading the uploaded file failed: {type(error).__name__}"
             ) from error
 
 

@@ -50,7 +50,7 @@ class ImportProcessor:
     async def import_accounts(
         self, job: Job[ImportAccounts], ctx: JobContext
     ) -> dict[str, Any] | Fail | Snooze:
-        """Read the file on from where it stands."""
+        """Read the file from the import's position on."""
         found = await self._store.load_import(job.id, job.payload.import_id)
         if found is None:
             return Fail(f"Import not found: {job.payload.import_id}")
@@ -114,9 +114,11 @@ class ImportProcessor:
             job.id, job.fence, found.id, from_row=found.rows_read, batch=batch
         )
         expected = found.rows_read + len(batch["rows"]) + len(batch["errors"])
-        # a batch whose answer was lost is not applied twice, but stands where it should
+        # a batch whose answer was lost is not applied twice, and the position is right
         if stored is None or stored.rows_read != expected:
-            raise ProcessorError(f"Import {found.id} has moved on; reading again from its mark")
+            raise ProcessorError(
+                f"Import {found.id} was advanced by another run; reading again from its position"
+            )
         if done and stored.finished_at is None:
             raise ProcessorError(f"Import {found.id} could not be finished; trying again")
         return stored

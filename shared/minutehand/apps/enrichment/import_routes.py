@@ -1,6 +1,6 @@
-"""CSV imports over HTTP: hand in a file, follow it, and download the rows that were refused.
+"""CSV imports over HTTP: upload a file, follow it, and download the refused rows.
 
-A file comes as multipart, or is put to storage by a presigned address and then handed in.
+A file comes as multipart, or is put to storage by a presigned URL and then submitted.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ class ImportRoutes:
         )
 
     async def ask_upload(self, body: AskUpload, caller: SignedIn) -> Upload:
-        """Sign an address for a file too large for one request."""
+        """Sign a URL for a file too large for one request."""
         # a stranger gets 404 here already, before anything is signed
         await self._app.acting_as(caller.token).get_settings(body.workspace_id)
         import_id = uuid4()
@@ -156,7 +156,7 @@ class ImportRoutes:
         return {"import": answer["import"], "job": answer["job"]}
 
     async def get_import(self, import_id: UUID, caller: SignedIn) -> Import:
-        """Tell how far an import has come."""
+        """Return the progress of an import."""
         return await _find(self._app.acting_as(caller.token), import_id)
 
     async def get_errors(self, import_id: UUID, caller: SignedIn) -> StreamingResponse:
@@ -266,7 +266,7 @@ def _csv_line(cells: list[Any]) -> str:
     return file.getvalue()
 
 
-#: Where a spreadsheet begins a cell, whichever of the usual separators it takes.
+#: Where a spreadsheet begins a cell, with any of the usual separators.
 _FORMULA = re.compile(r"(^|[,;|\t\r\n])(\s*)(?=[=+\-@])")
 
 

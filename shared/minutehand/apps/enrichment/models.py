@@ -83,7 +83,7 @@ class Enriched(BaseModel):
 
 
 class Import(BaseModel):
-    """A CSV import and how far it has come."""
+    """A CSV import and its progress."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 

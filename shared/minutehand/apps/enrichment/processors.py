@@ -70,7 +70,7 @@ class Task:
 
 
 class Processors:
-    """The app's processors over one process's collaborators."""
+    """The app's processors over one process's dependencies."""
 
     def __init__(self, app: Enrichment) -> None:
         self._app = app
@@ -117,12 +117,12 @@ class Processors:
             return {"resealed": False}
         try:
             with _key_service(job):
-                anew = await self._app.sealer.reseal(sealed, context=key_context(workspace_id))
+                resealed = await self._app.sealer.reseal(sealed, context=key_context(workspace_id))
         except SealBroken:
             return Fail(SHUT)
-        if anew is None:
+        if resealed is None:
             return {"resealed": False}
-        swapped = await self._app.store.swap_key(workspace_id, old=sealed, new=anew)
+        swapped = await self._app.store.swap_key(workspace_id, old=sealed, new=resealed)
         ctx.progress(100, "completed")
         return {"resealed": swapped}
 
@@ -227,7 +227,7 @@ class Processors:
     async def _paid(
         self, job: Job[Any], call: Callable[[], Awaitable[dict[str, Any]]]
     ) -> dict[str, Any]:
-        """Call once per job, whatever happens to its attempts, and count what it cost."""
+        """Call once per job, however many attempts it takes, and count its cost."""
         store = self._app.store
         already = await store.begin_call(job.id, job.fence, CALL)
         if already is not None:

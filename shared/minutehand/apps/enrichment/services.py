@@ -15,14 +15,14 @@ from minutehand.apps.enrichment.settings import ApolloSettings
 from minutehand.apps.enrichment.store import UserStore, WorkerStore
 from minutehand.aws.sealing import Sealer, make_sealer, row_context
 from minutehand.config import Settings
-from minutehand.queue.collaborators import Collaborators
+from minutehand.queue.dependencies import Dependencies
 
 if TYPE_CHECKING:
     import httpx
 
 
-class Enrichment(Collaborators):
-    """Collaborators of one process.
+class Enrichment(Dependencies):
+    """Dependencies of one process.
 
     Args:
         offline_call_seconds: How long the offline Apollo takes to answer; the contract says 1.
@@ -97,11 +97,11 @@ class Enrichment(Collaborators):
     async def unseal(self, workspace_id: str, sealed: str, *, mode: str | None) -> str:
         """Open a workspace's key.
 
-        A `test-key-…` that was stored by plain SQL is taken as it stands where the offline
-        client answers: it is no secret, and no vendor would accept it.
+        A `test-key-…` that was stored by plain SQL is used unchanged where the offline
+        client answers: it is not secret, and no vendor would accept it.
 
         Raises:
-            SealBroken: It was sealed for another workspace, or altered, or its key is gone.
+            SealBroken: It was sealed for another workspace, or altered, or its key was deleted.
         """
         if sealed.startswith(KEY_PREFIX) and self.is_offline(mode):
             return sealed

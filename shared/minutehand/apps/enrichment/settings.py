@@ -1,4 +1,4 @@
-"""Where Apollo answers, and whether its offline stand-in is used for all."""
+"""Where Apollo answers, and whether the offline client replaces it everywhere."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ class WorkspaceSettings(BaseModel):
     workspace_id: UUID
     apollo_api_key: KeyState
     apollo_client: Literal["apollo", "offline"] | None = Field(
-        default=None, description="null takes what the deployment says."
+        default=None, description="null uses the deployment's setting."
     )
     apollo_auto_enrich: bool
     apollo_paused_until: AwareDatetime | None = Field(
@@ -62,7 +62,7 @@ class WorkspaceSettings(BaseModel):
 
 
 class ChangeSettings(BaseModel):
-    """What to change; a field that is left out stays as it is."""
+    """What to change; omitted fields keep their values."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -77,7 +77,7 @@ class TestConnection(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     apollo_api_key: ApiKey | None = Field(
-        default=None, description="A key that is not stored yet; the stored one when left out."
+        default=None, description="A key that is not stored yet; the stored one if omitted."
     )
 
 

@@ -22,7 +22,7 @@ class WorkerStore:
         self._functions = WorkerFunctions(settings, api=api)
 
     async def load(self, job_id: str, kind: Kind, record_id: UUID) -> Loaded | None:
-        """Load the record and its workspace's Apollo settings; None when the job is gone."""
+        """Load the record and its workspace's Apollo settings; None when the job was deleted."""
         answer = await self._functions.call(
             "enrichment_load", {"p_job_id": job_id, "p_kind": kind, "p_id": str(record_id)}
         )
@@ -100,14 +100,14 @@ class WorkerStore:
         )
 
     async def swap_key(self, workspace_id: str, *, old: str, new: str) -> bool:
-        """Replace a sealed key unless it changed meanwhile; tells whether it did."""
+        """Replace a sealed key unless it changed meanwhile; return whether it was replaced."""
         answer = await self._functions.call(
             "enrichment_swap_key", {"p_workspace_id": workspace_id, "p_old": old, "p_new": new}
         )
         return bool(answer["swapped"])
 
     async def load_import(self, job_id: str, import_id: UUID) -> Import | None:
-        """Load an import with how far it has come; None when it is gone."""
+        """Load an import with its progress; None when it was deleted."""
         answer = await self._functions.call(
             "enrichment_load_import", {"p_job_id": job_id, "p_import_id": str(import_id)}
         )
@@ -116,7 +116,7 @@ class WorkerStore:
     async def store_batch(
         self, job_id: str, fence: int, import_id: UUID, *, from_row: int, batch: Mapping[str, Any]
     ) -> Import | None:
-        """Store a batch if `from_row` is where the import stands; answers where it stands.
+        """Store a batch if `from_row` is the import's position; return the new position.
 
         Raises:
             LeaseLost: Another attempt has taken over; nothing was written.

@@ -31,7 +31,7 @@ class UnnamedLine(Line):
 class PlanStream(Stream):
     """A plan read aloud; its last event is the plan's own."""
 
-    def last_words(self, reason: str) -> bytes:
+    def closing_event(self, reason: str) -> bytes:
         """Nothing: the plan's last event has said it."""
         return b""
 
@@ -41,7 +41,7 @@ class PlanStream(Stream):
 
 
 class PlanFeed:
-    """One plan's events by `seq`, forward from where the reader stands.
+    """One plan's events by `seq`, forward from the reader's cursor.
 
     Args:
         circle: Readers with an equal one see the same, and may share what is read.

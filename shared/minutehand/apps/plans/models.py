@@ -1,6 +1,6 @@
 """What is asked of a plan, what is stored of it, and what its routes answer.
 
-The rules a plan must keep stand in SQL; here are shapes and bounds.
+The rules for a plan are in SQL; shapes and bounds are here.
 """
 
 from __future__ import annotations
@@ -127,7 +127,7 @@ class StoredPlan(BaseModel):
 
 
 class StageState(BaseModel):
-    """A stage as the graph declares it, and how it stands."""
+    """A stage as the graph declares it, and its state."""
 
     name: str
     title: str
@@ -216,7 +216,7 @@ class ReportChapter(BaseModel):
 
 
 class Report(BaseModel):
-    """A plan as it is handed over: what is there, what is missing, and why."""
+    """A plan for download: what exists, what is missing, and why."""
 
     plan_id: UUID
     prompt: str

@@ -59,7 +59,7 @@ async def narrate(
             instructions=(
                 f"Write the opening paragraph of the chapter “{stage.title}” of a project plan, in"
                 " plain English, for the person who wrote the prompt. Use only facts and figures"
-                " of the material, digits as they stand there; add no number of your own. Answer"
+                " of the material, digits unchanged; add no number of your own. Answer"
                 ' with a JSON object {"text": "…"}.'
             ),
             material=material,

@@ -46,7 +46,7 @@ class Pause(Exception):
 
 
 class StageFailed(Exception):
-    """A stage is given up."""
+    """A stage is abandoned."""
 
     def __init__(self, code: str, reason: str) -> None:
         self.code = code
@@ -85,7 +85,7 @@ class Pipeline:
             return await self._end()
         finally:
             sending.cancel()
-            # its error has come to anyone who flushed
+            # its error has reached the callers of flush
             with suppress(BaseException):
                 await sending
 
@@ -152,7 +152,7 @@ class Pipeline:
                 raise StageFailed("not_computable", f"It cannot be computed: {fault}") from fault
             if number == stage.tries:
                 raise error
-            self._recorder.tell(
+            self._recorder.append(
                 "log",
                 level="warning",
                 stage=stage.name,
@@ -172,7 +172,7 @@ class Pipeline:
             started_at=self._app.clock.now().isoformat(),
         )
         if number == 1:
-            self._recorder.tell(
+            self._recorder.append(
                 "stage_started",
                 stage=stage.name,
                 title=stage.title,
@@ -181,7 +181,7 @@ class Pipeline:
                 percentage=self._percentage,
             )
         else:
-            self._recorder.tell(
+            self._recorder.append(
                 "stage_progress", stage=stage.name, message=f"Try {number}", attempt=number
             )
         self._ctx.progress(self._percentage, stage.name, stage.title)
@@ -235,7 +235,7 @@ class Pipeline:
             if now - shown_at >= 0.5:
                 shown_at = now
                 tail = "".join(pieces)[-400:]
-                self._recorder.tell("stage_progress", stage=stage.name, message=tail)
+                self._recorder.append("stage_progress", stage=stage.name, message=tail)
 
         return on_text
 
@@ -263,11 +263,11 @@ class Pipeline:
             files[f"{place}.md"] = f"# {stage.title}\n\n{text}".rstrip() + "\n"
         recorder = self._recorder
         for line in chapter.logs:
-            recorder.tell("log", level="info", stage=stage.name, message=line)
+            recorder.append("log", level="info", stage=stage.name, message=line)
         for name, content in files.items():
             media = MEDIA[name.rpartition(".")[2]]
             recorder.put_artifact(name=name, stage=stage.name, media_type=media, content=content)
-            recorder.tell(
+            recorder.append(
                 "artifact_ready",
                 name=name,
                 stage=stage.name,
@@ -287,7 +287,7 @@ class Pipeline:
         )
         share = round(100 * (len(self.results) + 1) / len(self.stages), 2)
         recorder.put(percentage=share)
-        recorder.tell(
+        recorder.append(
             "stage_completed",
             stage=stage.name,
             title=stage.title,
@@ -295,7 +295,7 @@ class Pipeline:
             seconds=round((self._app.clock.now() - started).total_seconds(), 3),
             artifacts=sorted(files),
         )
-        # what needs it may begin: news is stored in the order in which it was told
+        # what needs it may begin: events are stored in the order of their appends
         self.results[stage.name] = result
         self.models[stage.name] = model
         await recorder.flush()
@@ -310,7 +310,7 @@ class Pipeline:
             reason=error.reason,
             started_at=started.isoformat(),
         )
-        self._recorder.tell(
+        self._recorder.append(
             "stage_failed",
             stage=stage.name,
             title=stage.title,
@@ -340,5 +340,5 @@ class Pipeline:
         return outcome
 
 
-#: Failures of a model that no further try mends.
+#: Failures of a model that another try cannot correct.
 _FINAL: Final = frozenset({"not_authorised", "out_of_credit", "input_refused", "not_computable"})

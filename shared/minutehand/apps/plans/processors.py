@@ -1,6 +1,6 @@
 """The plans processor: one job a plan, whose stages run side by side as far as the graph allows.
 
-Whatever happens to the job, the report is there: it is made of what the stages stored.
+However the job ends, there is a report: it is made of what the stages stored.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from minutehand.worker.registry import Registry
 
 
 class Processors:
-    """The app's processor over one process's collaborators."""
+    """The app's processor over one process's dependencies."""
 
     def __init__(self, app: Plans) -> None:
         self._app = app

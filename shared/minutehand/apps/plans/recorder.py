@@ -32,7 +32,7 @@ class Recorder:
         self._waiting: list[asyncio.Future[None]] = []
         self._wake = asyncio.Event()
 
-    def tell(self, type_: str, **data: Any) -> None:
+    def append(self, type_: str, **data: Any) -> None:
         """Add an event."""
         if isinstance(data.get("message"), str):
             data["message"] = data["message"][:MOST_MESSAGE]
@@ -40,7 +40,7 @@ class Recorder:
         self._wake.set()
 
     def put_stage(self, **stage: Any) -> None:
-        """Say how a stage stands; the latest word of a call counts, its starts are added up."""
+        """Record a stage's state; in a call the latest counts, and starts are added up."""
         before = self._stages.get(stage["name"], {})
         stage["attempts"] = before.get("attempts", 0) + stage.get("attempts", 0)
         self._stages[stage["name"]] = {**before, **stage}
@@ -62,7 +62,7 @@ class Recorder:
         """Return once everything added so far is stored.
 
         Raises:
-            PlanGone: It was not, since the plan is gone.
+            PlanGone: It was not, since the plan was deleted.
             LeaseLost: It was not, since another attempt has taken over.
         """
         stored: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -71,7 +71,7 @@ class Recorder:
         await stored
 
     async def run(self) -> None:
-        """Send until cancelled; an error ends it and everybody who waits."""
+        """Send until cancelled; an error ends it and every waiter."""
         try:
             while True:
                 await self._wake.wait()

@@ -1,4 +1,4 @@
-"""The report: made of what the stages hold, at any moment, by plain functions.
+"""The report: built from the stages' results, at any time, by plain functions.
 
 There is nothing to wait for and nothing that can fail, so there always is one.
 """
@@ -22,7 +22,7 @@ MODEL_NOTICE: Final = (
     " written by {}, and hold no figure that was not computed."
 )
 SPEEDS: Final = {
-    "fast_but_skip_details": "fast, details left out",
+    "fast_but_skip_details": "fast, without details",
     "balanced_speed_and_detail": "balanced",
     "all_details_but_slow": "all details",
 }
@@ -50,7 +50,7 @@ background:var(--card);padding:.6rem .9rem}@media(max-width:40rem){nav ol{column
 
 
 def compose(plan: StoredPlan) -> Report:
-    """The report of a plan as it stands; read with its results."""
+    """The report of a plan in its present state; read with its results."""
     stages = {stage.name: stage for stage in plan.stages}
     chapters = []
     for name in _order(plan.speed_vs_detail):

@@ -77,7 +77,7 @@ async def caller_or_guest(
     return None
 
 
-Anybody = Annotated[Caller | None, Depends(caller_or_guest)]
+UserOrGuest = Annotated[Caller | None, Depends(caller_or_guest)]
 
 
 _TEXT: dict[str, Any] = {"schema": {"type": "string"}}
@@ -127,13 +127,13 @@ class PlanRoutes:
     async def create(
         self,
         body: NewPlan,
-        caller: Anybody,
+        caller: UserOrGuest,
         services: Provided,
         response: Response,
         session_id: GuestSessionId = None,
         idempotency_key: IdempotencyHeader = None,
     ) -> Created:
-        """Plan a prompt; the same idempotency key finds the same plan.
+        """Plan a prompt; the same idempotency key returns the same plan.
 
         Without an account, where that is allowed, the plan's id is the key to it.
         """
@@ -146,7 +146,7 @@ class PlanRoutes:
 
     async def list_plans(
         self,
-        caller: Anybody,
+        caller: UserOrGuest,
         workspace_id: UUID | None = None,
         session_id: GuestSessionId = None,
         after: Annotated[UUID | None, Query(description="The `next` of the page before.")] = None,
@@ -161,19 +161,19 @@ class PlanRoutes:
         lines = [PlanLine.model_validate({**row, "plan_id": row["id"]}) for row in rows]
         return PlanPage(plans=lines, next=lines[-1].plan_id if len(lines) == limit else None)
 
-    async def get_plan(self, plan_id: UUID, caller: Anybody) -> PlanState:
+    async def get_plan(self, plan_id: UUID, caller: UserOrGuest) -> PlanState:
         """A plan: status, stages with their times, files, and the error of a failed one."""
         return state_of(await self._store(caller).read(plan_id))
 
-    async def delete(self, plan_id: UUID, caller: Anybody) -> None:
+    async def delete(self, plan_id: UUID, caller: UserOrGuest) -> None:
         """Delete a plan with its files; it is cancelled, and its streams end.
 
         From then on it is a 404, also for a second deletion.
         """
         await self._store(caller).delete(plan_id)
 
-    async def get_stream_status(self, plan_id: UUID, caller: Anybody) -> StreamStatus:
-        """Whether the stream can be opened: from the creation on, as long as the plan exists."""
+    async def get_stream_status(self, plan_id: UUID, caller: UserOrGuest) -> StreamStatus:
+        """Whether the stream can be opened: from its creation, as long as the plan exists."""
         await self._store(caller).events(plan_id, 0, limit=1)
         return StreamStatus()
 
@@ -181,12 +181,12 @@ class PlanRoutes:
         self,
         request: HttpRequest,
         plan_id: UUID,
-        caller: Anybody,
+        caller: UserOrGuest,
         services: Provided,
         after: Annotated[int | None, Query(ge=0)] = None,
         last_event_id: Annotated[str | None, Header(alias="Last-Event-ID")] = None,
     ) -> Any:
-        """Every event of the plan from its first one on, logs included, until the plan's end.
+        """Every event of the plan from the first, logs included, until the plan ends.
 
         Events are unnamed and carry `{plan_id, seq, type, data, at}`; `Last-Event-ID` resumes. JSON
         by `Accept: application/json`.
@@ -200,15 +200,15 @@ class PlanRoutes:
         async with Opening(request, services, caller, guest=f"plan:{plan_id}") as opening:
             plan = await opening.read(store.read(plan_id))
             if plan.finished_at is not None and position >= plan.last_seq:
-                return Response(status_code=204)  # which tells EventSource not to come back
+                return Response(status_code=204)  # which stops EventSource from reconnecting
             circle = str(caller.user_id) if caller is not None else "guests"
             feed = PlanFeed(store, plan, after=position, reads=services.hub.reads, circle=circle)
             first = await opening.read(feed.read())
             pace = buffered_pace(services)
             return opening.stream(feed, first, began_at=began_at, pace=pace, kind=PlanStream)
 
-    async def get_report(self, request: HttpRequest, plan_id: UUID, caller: Anybody) -> Any:
-        """The report as it stands, also of a failed or cancelled plan: HTML.
+    async def get_report(self, request: HttpRequest, plan_id: UUID, caller: UserOrGuest) -> Any:
+        """The present report, also of a failed or cancelled plan: HTML.
 
         Markdown by `Accept: text/markdown`, JSON by `Accept: application/json`.
         """
@@ -220,7 +220,7 @@ class PlanRoutes:
             return report
         return _file(html(report), HTML)
 
-    async def list_files(self, plan_id: UUID, caller: Anybody) -> FileList:
+    async def list_files(self, plan_id: UUID, caller: UserOrGuest) -> FileList:
         """The plan's files, those of the report included at any time."""
         plan = await self._store(caller).read(plan_id, results=True)
         found = {each.name: each for each in state_of(plan).artifacts}
@@ -237,7 +237,7 @@ class PlanRoutes:
         files = [found[name] for name in sorted(found)]
         return FileList(files=files, zip_url=f"/api/plans/{plan_id}/zip")
 
-    async def get_file(self, plan_id: UUID, name: str, caller: Anybody) -> Response:
+    async def get_file(self, plan_id: UUID, name: str, caller: UserOrGuest) -> Response:
         """One file."""
         store = self._store(caller)
         for found in await store.files(plan_id, name):
@@ -247,7 +247,7 @@ class PlanRoutes:
             raise not_found("file")
         return _file(reports[name], _KINDS[name.rpartition(".")[2]])
 
-    async def get_zip(self, plan_id: UUID, caller: Anybody) -> Response:
+    async def get_zip(self, plan_id: UUID, caller: UserOrGuest) -> Response:
         """All files in one zip; the same files give the same bytes."""
         store = self._store(caller)
         files = _reports(await store.read(plan_id, results=True))
@@ -262,14 +262,14 @@ class PlanRoutes:
             headers={"Content-Disposition": f'attachment; filename="plan-{plan_id}.zip"'},
         )
 
-    async def cancel(self, plan_id: UUID, caller: Anybody) -> PlanState:
-        """Stop a plan; finished stages stay, and are its report. Harmless when repeated."""
+    async def cancel(self, plan_id: UUID, caller: UserOrGuest) -> PlanState:
+        """Stop a plan; finished stages stay and make up its report. Harmless when repeated."""
         store = self._store(caller)
         await store.cancel(plan_id)
         return state_of(await store.read(plan_id))
 
     async def restart(
-        self, plan_id: UUID, caller: Anybody, services: Provided, response: Response
+        self, plan_id: UUID, caller: UserOrGuest, services: Provided, response: Response
     ) -> Created:
         """Run a failed or cancelled plan again; finished stages are kept."""
         return await _created(await self._store(caller).restart(plan_id), services, response)
@@ -278,11 +278,11 @@ class PlanRoutes:
         self,
         plan_id: UUID,
         body: Regeneration,
-        caller: Anybody,
+        caller: UserOrGuest,
         services: Provided,
         response: Response,
     ) -> Created:
-        """Make a new plan of the same prompt, from a stage on; what does not need it is kept."""
+        """Make a new plan from the same prompt, starting at a stage; other stages are kept."""
         store = self._store(caller)
         plan = await store.read(plan_id)
         stages = stages_of(plan.speed_vs_detail)
@@ -291,8 +291,8 @@ class PlanRoutes:
             raise validation_failed(
                 [FieldProblem(field="stage", problem=f"must be one of {', '.join(names)}")]
             )
-        anew = stages_after(body.stage, stages)
-        keep = [name for name in names if name not in anew]
+        repeated = stages_after(body.stage, stages)
+        keep = [name for name in names if name not in repeated]
         return await _created(await store.fork(plan_id, body.stage, keep), services, response)
 
 
@@ -330,7 +330,7 @@ async def _created(made: dict[str, Any], services: Services, response: Response)
 
 
 def state_of(plan: StoredPlan) -> PlanState:
-    """A plan as its routes answer it: the declared stages, each as it stands."""
+    """A plan as its routes answer it: the declared stages, each with its state."""
     base = f"/api/plans/{plan.id}"
     found = {stage.name: stage for stage in plan.stages}
     over = plan.finished_at is not None

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 from minutehand.apps.plans.store import CallerStore, WorkerStore
 from minutehand.clock import Clock
 from minutehand.config import Settings
-from minutehand.queue.collaborators import Collaborators
+from minutehand.queue.dependencies import Dependencies
 
 if TYPE_CHECKING:
     from minutehand.ai.language_model import LanguageModel
 
 
-class Plans(Collaborators):
-    """Collaborators of one process."""
+class Plans(Dependencies):
+    """Dependencies of one process."""
 
     def __init__(
         self,

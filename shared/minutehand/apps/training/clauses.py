@@ -20,7 +20,7 @@ PAUSE_SECONDS: Final = 0.2
 PAUSED_SECONDS: Final = 6.0
 #: People part within the last seconds of what they say.
 PARTING_SECONDS: Final = 2.8
-#: Shorter clauses are no step of their own.
+#: Shorter clauses are not steps of their own.
 LEAST_WORDS: Final = 2
 #: A step, as people say it, has at least so many.
 STEP_WORDS: Final = 4
@@ -51,7 +51,7 @@ _VERBS: Final = _set(
     " touch transfer trim tune turn twist type unlock unplug unscrew untie update upload use"
     " vacuum verify wait walk wash watch wear weigh weld wipe wrap write zip"
 )
-#: Words before which a verb is no command, e.g. "to open", "you can turn", "the print".
+#: Words before which a verb is not a command, e.g. "to open", "you can turn", "the print".
 _BEFORE: Final = _set(
     "the a an to this that these those your my our his her their its you i we they he she it"
     " who can could may might must shall should will would do does did not never no is are was"
@@ -65,7 +65,7 @@ _AFTER: Final = _set(
     " everything one two three four five six seven eight nine ten twenty at with my our water"
     " air around again here there everyone through after before about"
 )
-#: Prepositions and the like, which stand before an article as verbs do.
+#: Prepositions and the like, which precede an article as verbs do.
 _LINKS: Final = _set(
     "of in on to into onto with from at for under over off out up down and but or until than as"
     " by is are was were back between behind through against near around after before along"
@@ -217,7 +217,7 @@ def _cue(texts: Sequence[str], at: int) -> bool:
 def _commands(texts: Sequence[str], at: int) -> bool:
     """Whether a word is a command: a verb with something behind it that a command has.
 
-    Before an article comes a preposition or, whatever was recognised for it, a verb.
+    Before an article comes a preposition or a verb, even if it was recognised as something else.
     """
     if at >= len(texts):
         return False

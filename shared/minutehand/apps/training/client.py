@@ -1,4 +1,4 @@
-"""The guide's client for Python: a recording is handed in, and the id of its job comes back.
+"""The guide's client for Python: submit a recording, get the id of its job.
 
 The browser's twin is `console/client.js`.
 """

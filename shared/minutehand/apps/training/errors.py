@@ -1,4 +1,4 @@
-"""Why a stage did not come to its end, as the one exception that stages raise.
+"""Why a stage did not finish, as the one exception that stages raise.
 
 What becomes of it, another attempt or a failed stage, is processors.py's.
 """

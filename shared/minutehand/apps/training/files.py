@@ -35,7 +35,7 @@ class TrainingFiles(UploadsBucket):
             Params={
                 "Bucket": self._bucket,
                 "Key": key,
-                # whatever was claimed at the upload: never shown as a page
+                # regardless of the claim at the upload: never shown as a page
                 "ResponseContentType": content_type,
                 "ResponseContentDisposition": "inline",
             },
@@ -83,7 +83,7 @@ class TrainingFiles(UploadsBucket):
                     done += len(piece)
                     on_bytes(done, answer["ContentLength"])
             if done != answer["ContentLength"]:
-                raise StageError("storage_unavailable", "The video broke off", later=True)
+                raise StageError("storage_unavailable", "Reading the video failed", later=True)
             return digest
 
         try:
@@ -173,5 +173,5 @@ def sound_prefix(workspace_id: UUID | str, training_id: UUID | str) -> str:
 
 
 def sound_key(workspace_id: UUID | str, training_id: UUID | str, number: int) -> str:
-    """Where a stretch of it lies."""
+    """Where a chunk of it lies."""
     return f"{sound_prefix(workspace_id, training_id)}{number:04}.pcm"

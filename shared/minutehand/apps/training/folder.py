@@ -1,6 +1,6 @@
 """A folder for one job's files, which goes with it, also when its worker is killed.
 
-A killed worker removes nothing; who makes the next folder on that disk removes it then.
+A killed worker removes nothing; the next folder made on that disk removes it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class Folder:
     """Locked while its worker lives: the system lets go of the lock of a process that died.
 
     Args:
-        below: Where it is made; the system's folder for temporary files unless told otherwise.
+        below: Where it is made; the system's folder for temporary files unless given.
     """
 
     def __init__(self, below: Path | None = None) -> None:
@@ -51,7 +51,7 @@ class Folder:
 def remove_orphans(below: Path) -> None:
     """Remove the folders whose workers have died."""
     for path in below.glob(f"{PREFIX}*"):
-        with contextlib.suppress(OSError):  # another user's, or gone meanwhile
+        with contextlib.suppress(OSError):  # another user's, or deleted meanwhile
             lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

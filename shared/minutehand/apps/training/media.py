@@ -30,7 +30,7 @@ FORMATS: Final = (
 PROBE_SECONDS: Final = 60.0
 MEMORY_BYTES: Final = 2 * 1024**3
 LINE_BYTES: Final = 64 * 1024
-#: Quieter than this is silence; shorter than this is no pause.
+#: Quieter than this is silence; shorter than this is not a pause.
 SILENCE: Final = "silencedetect=noise=-45dB:d=0.25"
 MOST_PAUSES: Final = 100_000
 #: Largest picture that is decoded, 8K: a small file may claim to be a picture of gigabytes.
@@ -77,7 +77,7 @@ class Sound:
 
     @property
     def silent(self) -> bool:
-        """Whether there is nothing to hear at all."""
+        """Whether it is silent throughout."""
         return sum(end - start for start, end in self.pauses) >= self.seconds - 0.5
 
 
@@ -160,7 +160,7 @@ class Ffmpeg:
         Args:
             seconds: Time for it.
             most_seconds: Longest sound that is taken.
-            on_second: Called with the second it has come to.
+            on_second: Called with the second that it has reached.
 
         Raises:
             StageError: `video_too_long`, or `unreadable_audio`.
@@ -292,7 +292,9 @@ def read_description(lines: Sequence[str] | deque[str]) -> Media | None:
             seconds = int(match[1]) * 3600 + int(match[2]) * 60 + float(match[3])
         elif (match := _STREAM.match(line)) is not None:
             kind, codec, rest = match[1].lower(), match[2], match[3]
-            if "attached pic" in rest or kind in found:  # the picture of a song is no video
+            if (
+                "attached pic" in rest or kind in found
+            ):  # the cover picture of a song is not a video
                 continue
             found[kind] = codec
             if kind == "video" and (size := _SIZE.search(rest)) is not None:
@@ -334,15 +336,15 @@ def cut(
     least: float = 15.0,
     most: float = 45.0,
 ) -> list[tuple[float, float]]:
-    """Cut a sound into stretches of about `target` seconds, in pauses wherever there are any."""
+    """Cut a sound into chunks of about `target` seconds, in pauses wherever there are any."""
     middles = [(start + end) / 2 for start, end in pauses]
-    stretches: list[tuple[float, float]] = []
+    chunks: list[tuple[float, float]] = []
     at = 0.0
     while length - at > most:
         near = [middle for middle in middles if at + least <= middle <= at + most]
         end = min(near, key=lambda middle: abs(middle - at - target)) if near else at + target
         end = round(end, 3)
-        stretches.append((at, end))
+        chunks.append((at, end))
         at = end
-    stretches.append((at, round(length, 3)))
-    return stretches
+    chunks.append((at, round(length, 3)))
+    return chunks

@@ -1,6 +1,6 @@
 """What trainings are at the edges: rows as jobs read them, payloads, answers of the API.
 
-The rules that a training must keep stand in SQL.
+The rules for a training are in SQL.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class TrainingPayload(BaseModel):
 
 
 class ChunkPayload(BaseModel):
-    """Payload of `training_chunk`: a stretch of the sound."""
+    """Payload of `training_chunk`: a chunk of the sound."""
 
     training_id: UUID
     number: int = Field(ge=1, le=1000)
@@ -104,7 +104,7 @@ class Loaded(Lenient):
         return next((s.result for s in self.stages if s.name == name and s.result), None)
 
     def failure(self, name: StageName) -> Stage | None:
-        """A stage that was given up."""
+        """A stage that was abandoned."""
         return next((s for s in self.stages if s.name == name and s.status == "failed"), None)
 
 
@@ -123,7 +123,7 @@ class TimedSegment(SaidSegment):
 
 
 class Chunk(Lenient):
-    """A stretch of the transcript."""
+    """A chunk of the transcript."""
 
     number: int
     starts_at_seconds: float
@@ -210,7 +210,7 @@ class TrainingState(TrainingLine):
     file_name: str
     host_asset: str | None
     stages: list[Stage]
-    heard: int = Field(description="Stretches of about half a minute that are transcribed.")
+    heard: int = Field(description="Chunks of about half a minute that are transcribed.")
     version: int | None = Field(description="The latest procedure's; null before there is one.")
 
 

@@ -22,8 +22,8 @@ from minutehand.queue.foreign import (
     connect,
     exchange,
     is_local,
-    patience,
     repeating,
+    timeouts,
 )
 from minutehand.queue.lean_httpx import httpx
 from minutehand.retry_after import retry_after
@@ -94,13 +94,13 @@ class Mux:
         self._attempts = attempts
         self._sleep = sleep
         self._piece_bytes = piece_bytes
-        self._http = connect(timeout=patience(answer_seconds))
+        self._http = connect(timeout=timeouts(answer_seconds))
 
     async def create_upload(self, passthrough: str) -> HostUpload:
         """Begin an upload of a video that only signed addresses will play.
 
-        Not repeated by itself unless the request certainly never arrived: an upload that no one
-        fills ends by itself at the host.
+        Not repeated automatically unless the request certainly never arrived: an upload that no one
+        fills expires at the host.
         """
         body = {
             "new_asset_settings": {"playback_policies": ["signed"], "passthrough": passthrough},
@@ -114,7 +114,7 @@ class Mux:
         return upload
 
     async def find_upload(self, upload_id: str) -> HostUpload | None:
-        """An upload as it stands; None when there is none."""
+        """The present state of an upload; None when there is none."""
         told = await self._call("GET", f"/uploads/{quote(upload_id, safe='')}", missing_ok=True)
         return None if told is None else _upload(told)
 
@@ -128,7 +128,7 @@ class Mux:
                 raise
 
     async def find_asset(self, asset_id: str) -> HostAsset | None:
-        """A video as it stands; None when there is none."""
+        """The present state of a video; None when there is none."""
         told = await self._call("GET", f"/assets/{quote(asset_id, safe='')}", missing_ok=True)
         if told is None:
             return None
@@ -145,7 +145,7 @@ class Mux:
         )
 
     async def delete_asset(self, asset_id: str) -> None:
-        """Delete a video; one that is gone stays gone."""
+        """Delete a video; nothing happens if it is already deleted."""
         await self._call("DELETE", f"/assets/{quote(asset_id, safe='')}", missing_ok=True)
 
     async def send(

@@ -66,7 +66,7 @@ def read_answer(completion: Completion, segments: Sequence[SaidSegment]) -> Proc
         found = Procedure.model_validate(plain(found))
     except ValueError as error:
         raise AnswerUnusable(
-            f"The answer of {completion.model} is not as asked for: it is too large",
+            f"The answer of {completion.model} is not in the requested form: it is too large",
             text=completion.text,
         ) from error
     starts = [segment.start for segment in segments]

@@ -1,6 +1,6 @@
 """The training processors: transcription, sop_generation and mux_upload, and the pieces of them.
 
-A finished stage is stored and never done again, whichever attempt or run asks.
+A finished stage is stored and never repeated by another attempt or run.
 """
 
 from __future__ import annotations
@@ -34,23 +34,23 @@ Outcome = dict[str, Any] | Fail | Retry | Snooze
 SECONDS_TO_SPARE: Final = 10.0
 #: A transcription reports its progress at most this often while others recognise its chunks.
 PROGRESS_REPORTS: Final = 20
-#: An upload looks so soon whether its video has been checked; later less often.
+#: Seconds until an upload first checks whether its video was verified; later less often.
 CHECK_SECONDS: Final = 2.0
-#: A transcription looks so soon whether its turn has come; later less often.
+#: Seconds until a transcription first checks for its turn; later less often.
 TURN_SECONDS: Final = 3.0
 MOST_PATIENCE_SECONDS: Final = 30.0
 _LIVE: Final = frozenset({"pending", "processing", "waiting"})
 
 
 class Processors:
-    """The app's processors over one process's collaborators."""
+    """The app's processors over one process's dependencies."""
 
     def __init__(self, app: Training) -> None:
         self._app = app
 
     async def transcription(self, job: Job[TrainingPayload], ctx: JobContext) -> Outcome:
         """Check the recording, take its sound out, and write down what is said."""
-        # here and not at the top: only who works on a training loads its tools
+        # here and not at the top: only processing a training needs its tools
         from minutehand.apps.training.stages import Source, take_sound, verify
 
         loaded = await self._app.store.load(job.id, job.fence)
@@ -59,7 +59,7 @@ class Processors:
         if loaded.result("verify") is None and loaded.ahead >= self._app.videos.max_running:
             # those that wait for their chunks hold no lease, and count as well
             ctx.progress(0, "queued", "Other recordings come first")
-            return Snooze(after=self._patience(job, TURN_SECONDS))
+            return Snooze(after=self._pause(job, TURN_SECONDS))
         if loaded.result("audio") is None:
             with Source(self._app, loaded, ctx) as source:
                 stages: tuple[tuple[StageName, Callable[..., Awaitable[dict[str, Any]]]], ...]
@@ -94,7 +94,7 @@ class Processors:
         if loaded.training is not None and loaded.result("verify") is None:
             if loaded.transcription in _LIVE:
                 ctx.progress(0, "waiting", "The video is being checked")
-                return Snooze(after=self._patience(job, CHECK_SECONDS))
+                return Snooze(after=self._pause(job, CHECK_SECONDS))
             refused = loaded.failure("verify")
             if refused is not None:
                 # not stored as a failure of its own: a retry of both continues with the check
@@ -103,7 +103,7 @@ class Processors:
         return await self._do_alone(job, ctx, "publish", publish, "The video")
 
     async def chunk(self, job: Job[ChunkPayload], ctx: JobContext) -> Outcome:
-        """Write down what is said in one stretch."""
+        """Write down what is said in one chunk."""
         from minutehand.apps.training.stages import Work, hear
 
         loaded = await self._app.store.load(job.id, job.fence)
@@ -133,15 +133,15 @@ class Processors:
             return Fail(error.reason, data={"code": error.code})
         return {"removed": removed}
 
-    def _patience(self, job: Job[TrainingPayload], least: float) -> float:
-        """Seconds until a job looks again: a backlog of hours is not asked every moment."""
+    def _pause(self, job: Job[TrainingPayload], least: float) -> float:
+        """Seconds until a job checks again: a backlog of hours is not polled constantly."""
         age = (self._app.clock.now() - job.created_at).total_seconds()
         return min(MOST_PATIENCE_SECONDS, max(least, age / 8))
 
     async def _have_heard(
         self, job: Job[TrainingPayload], ctx: JobContext, loaded: Loaded
     ) -> list[dict[str, Any]]:
-        """Have each stretch recognised by a job of its own; what those answered."""
+        """Have each chunk transcribed by its own job; return their results."""
         chunks: list[tuple[float, float]] = (loaded.result("audio") or {}).get("chunks", [])
         # a later run has children of its own, though it is the same job
         name = f"training_chunk@{loaded.generation}"
@@ -163,13 +163,13 @@ class Processors:
         )
         answers: list[dict[str, Any]] = []
         size = -(-len(ids) // PROGRESS_REPORTS)
-        # a few at a time, so that this job tells how far its chunks are
+        # a few at a time, so that this job reports the progress of its chunks
         for start in range(0, len(ids), size):
             done = len(chunks) - len(ids) + start
             ctx.progress(
                 20 + 79 * done / len(chunks),
                 "transcribe",
-                f"The words are written down: {done} of {len(chunks)} stretches",
+                f"The words are written down: {done} of {len(chunks)} chunks",
             )
             ended = await ctx.gather(
                 ids[start : start + size], on_failed="return", name=f"{name}:{start}"
@@ -191,7 +191,7 @@ class Processors:
                 name="transcribe",
                 status="failed",
                 code=first.get("failed", "chunks_missing"),
-                reason=f"{wanted - len(chunks)} of {wanted} stretches could not be transcribed: "
+                reason=f"{wanted - len(chunks)} of {wanted} chunks could not be transcribed: "
                 f"{first.get('reason') or 'no reason was given'}"[:2000],
             )
         elif words == 0:

@@ -20,7 +20,7 @@ from minutehand.worker.outbound import AddressRefused, PublicTransport
 
 MOST_REDIRECTS: Final = 5
 CONNECT_SECONDS: Final = 10.0
-#: A host that sends nothing for so long is given up.
+#: A host that sends nothing for this long has failed.
 SILENT_SECONDS: Final = 30.0
 #: Longest fetch; a worker's run ends after fifteen minutes.
 FETCH_SECONDS: Final = 600.0
@@ -136,4 +136,4 @@ async def _write(
             await asyncio.to_thread(file.write, piece)
             on_bytes(done, size)
     if size is not None and done != size:
-        raise StageError("source_unreachable", "The recording broke off", later=True)
+        raise StageError("source_unreachable", "The recording ended early", later=True)

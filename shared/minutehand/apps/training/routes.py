@@ -155,7 +155,7 @@ class TrainingRoutes:
     async def start(
         self, body: NewTraining, caller: SignedIn, services: Provided, response: Response
     ) -> TrainingState:
-        """Have an uploaded video worked on; the same upload finds the same training, with 200."""
+        """Process an uploaded video; the same upload returns the same training, with 200."""
         # by its shape, before storage is asked: no one learns from here what else lies there
         named = KEY.fullmatch(body.object_key)
         own = (str(body.workspace_id), str(caller.subject))
@@ -247,7 +247,7 @@ class TrainingRoutes:
         caller: SignedIn,
         ending: Literal["json", "vtt", "srt"] | None = None,
     ) -> Any:
-        """What was recognised so far: JSON, or subtitles by `Accept` or by ending."""
+        """The transcript so far: JSON, or subtitles by `Accept` or by ending."""
         found = await self._app.acting_as(caller.token).transcript(training_id)
         text = " ".join(segment["text"] for segment in found["segments"])
         state = TranscriptState.model_validate({**found, "text": text})
@@ -271,7 +271,7 @@ class TrainingRoutes:
         training_id: UUID,
         caller: SignedIn,
         version: Annotated[
-            int | None, Query(ge=1, le=1000, description="The latest when left out.")
+            int | None, Query(ge=1, le=1000, description="The latest if omitted.")
         ] = None,
     ) -> Any:
         """The procedure: JSON with the list of its versions, or Markdown by `Accept`."""
@@ -294,14 +294,14 @@ class TrainingRoutes:
     async def save_procedure(
         self, training_id: UUID, body: EditedProcedure, caller: SignedIn
     ) -> StoredProcedure:
-        """Store an edited procedure as the next version; 409 when someone was faster."""
+        """Store an edited procedure as the next version; 409 if another edit was stored first."""
         store = self._app.acting_as(caller.token)
         edited = body.procedure.model_dump(mode="json", exclude={"steps": {"__all__": {"number"}}})
         version = await store.save_procedure(training_id, body.base_version, edited)
         return _stored(await store.procedure(training_id, version))
 
     async def get_video(self, training_id: UUID, caller: SignedIn) -> Video:
-        """An address to play the video from, for an hour."""
+        """A URL to play the video from, valid for an hour."""
         found = await self._app.acting_as(caller.token).video(training_id)
         with standing_on("the uploads bucket"):
             key = found["object_key"]
@@ -320,7 +320,7 @@ class TrainingRoutes:
         )
 
     async def cancel(self, training_id: UUID, caller: SignedIn) -> TrainingState:
-        """Stop the work; what finished stages made stays. Harmless when repeated."""
+        """Stop the work; results of finished stages stay. Harmless when repeated."""
         await self._app.acting_as(caller.token).cancel(training_id)
         return await self._read(training_id, caller.token)
 
@@ -334,7 +334,7 @@ class TrainingRoutes:
     async def delete_training(
         self, training_id: UUID, caller: SignedIn, services: Provided
     ) -> None:
-        """Delete a training with all it made, the video included; work on it is stopped."""
+        """Delete a training with everything it made, the video included; its jobs are cancelled."""
         await self._app.acting_as(caller.token).delete(training_id)
         await services.waker.wake()
 

@@ -14,7 +14,7 @@ from minutehand.apps.training.settings import TrainingSettings
 from minutehand.apps.training.store import MemberStore, WorkerStore
 from minutehand.clock import Clock
 from minutehand.config import ConfigurationError, Settings
-from minutehand.queue.collaborators import Collaborators
+from minutehand.queue.dependencies import Dependencies
 
 if TYPE_CHECKING:
     from minutehand.ai.language_model import LanguageModel
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from minutehand.queue.lean_httpx import httpx
 
 
-class Training(Collaborators):
-    """Collaborators of one process."""
+class Training(Dependencies):
+    """Dependencies of one process."""
 
     def __init__(
         self,

@@ -43,7 +43,7 @@ SOUND_SECONDS: Final = 60.0
 HOST_PATIENCE: Final = timedelta(hours=6)
 HOST_LOOKS_SECONDS: Final = 10.0
 MOST_SEGMENT: Final = 4_000
-#: Most text of a stretch, and what a segment and a word take beside their own; the table's limit
+#: Most text of a chunk, and what a segment and a word take beside their own; the table's limit
 #: is higher.
 MOST_CHUNK_BYTES: Final = 100_000
 SEGMENT_BYTES: Final = 50
@@ -179,7 +179,7 @@ async def _size_of(work: Work) -> int:
     """The size of the uploaded file in bytes."""
     size = await work.app.files.measure(work.training.object_key or "")
     if size is None:
-        raise StageError("video_missing", "The upload is not complete, or is gone")
+        raise StageError("video_missing", "The upload is not complete, or was deleted")
     if size == 0:
         raise StageError("empty_file", "The file is empty")
     if size > work.limits.bytes:
@@ -190,7 +190,7 @@ async def _size_of(work: Work) -> int:
 
 
 async def take_sound(work: Work, source: Source) -> dict[str, Any]:
-    """Take the sound out, and keep it in stretches that are cut where no one speaks."""
+    """Take the sound out, and keep it in chunks that are cut where no one speaks."""
     checked = work.loaded.result("verify") or {}
     if checked.get("audio") is None:
         raise StageError("no_audio", "The video has no sound: there is nothing to write down")
@@ -211,20 +211,20 @@ async def take_sound(work: Work, source: Source) -> dict[str, Any]:
     )
     if sound.silent:
         raise StageError("silent", "The video's sound is silent: there is nothing to write down")
-    stretches = cut(sound.seconds, sound.pauses)
+    chunks = cut(sound.seconds, sound.pauses)
     with file.open("rb") as samples:
-        for number, (start, end) in enumerate(stretches, 1):
+        for number, (start, end) in enumerate(chunks, 1):
             first, last = (round(at * BYTES_PER_SECOND / 2) * 2 for at in (start, end))
             samples.seek(first)
             piece = await asyncio.to_thread(samples.read, last - first)
             key = sound_key(work.training.workspace_id, work.training.id, number)
             await work.app.files.put(key, piece)
-            report(work.ctx, 60 + 40 * number / len(stretches), "audio")
-    return {"seconds": sound.seconds, "chunks": stretches}
+            report(work.ctx, 60 + 40 * number / len(chunks), "audio")
+    return {"seconds": sound.seconds, "chunks": chunks}
 
 
 async def hear(work: Work, payload: ChunkPayload) -> int:
-    """Write down what is said in a stretch; how many words that is."""
+    """Write down what is said in a chunk; how many words that is."""
     key = sound_key(work.training.workspace_id, work.training.id, payload.number)
     sound = await work.app.files.read(key, missing="audio_gone")
     transcript = await work.app.speech.transcribe(
@@ -423,7 +423,7 @@ async def clean(app: Training, job: Job[CleanPayload]) -> int:
         removed = await app.files.remove(keys=keys, prefix=prefix)
     if payload.host_upload is not None or payload.host_asset is not None:
         if app.host is None:
-            raise StageError("not_configured", "The video host's access token is gone")
+            raise StageError("not_configured", "The video host's access token was removed")
         await _clean_host(app.host, payload)
     return removed
 
@@ -431,7 +431,7 @@ async def clean(app: Training, job: Job[CleanPayload]) -> int:
 async def _clean_host(host: Mux, payload: CleanPayload) -> None:
     asset = payload.host_asset
     if payload.host_upload is not None:
-        # before it is looked at: what cannot be cancelled any more has become a video
+        # before it is read: what can no longer be cancelled has become a video
         await host.cancel_upload(payload.host_upload)
         if payload.host and asset is None:
             upload = await host.find_upload(payload.host_upload)

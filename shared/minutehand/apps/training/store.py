@@ -30,7 +30,7 @@ class WorkerStore:
         )
 
     async def load_chunks(self, job_id: str, fence: int) -> list[Chunk]:
-        """Load what was heard, in order."""
+        """Load the transcript's chunks, in order."""
         answer = await self._functions.call_held("training_load_chunks", job_id, fence)
         return [Chunk.model_validate(each) for each in answer["chunks"]]
 
@@ -41,7 +41,7 @@ class WorkerStore:
         return Stage.model_validate(answer)
 
     async def store_chunk(self, job_id: str, fence: int, chunk: Chunk) -> Chunk:
-        """Store what was heard in a stretch; answers the one that was there before, if any."""
+        """Store the transcript of a chunk; return the one stored before, if any."""
         sent = chunk.model_dump(mode="json")
         answer = await self._functions.call_held("training_store_chunk", job_id, fence, chunk=sent)
         return Chunk.model_validate(answer)
@@ -160,7 +160,7 @@ class MemberStore:
         return trainings
 
     async def transcript(self, training_id: UUID) -> dict[str, Any]:
-        """What was heard so far."""
+        """The transcript so far."""
         return await self._call("training_transcript", {"p_training_id": str(training_id)})
 
     async def procedure(self, training_id: UUID, version: int | None) -> dict[str, Any]:

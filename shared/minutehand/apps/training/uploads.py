@@ -72,13 +72,13 @@ class CreateUpload(Body):
         Field(strict=True, ge=0, validation_alias=AliasChoices("size", "size_bytes")),
     ]
     training_id: UUID | None = Field(
-        default=None, description="The id that the training gets; a new one when left out."
+        default=None, description="The id that the training gets; a new one if omitted."
     )
     workspace_id: UUID | None = Field(
-        default=None, description="May be left out by members of a single workspace."
+        default=None, description="May be omitted by members of a single workspace."
     )
     title: Title | None = Field(
-        default=None, description="What the training is called; by its file when left out."
+        default=None, description="What the training is called; after its file if omitted."
     )
 
 
@@ -144,7 +144,7 @@ class Upload(BaseModel):
 
 @dataclass(frozen=True)
 class Place:
-    """What an upload's id stands for."""
+    """What an upload's id refers to."""
 
     key: str
     #: S3's id; an empty one would make a call about the upload one about the object.
@@ -218,7 +218,7 @@ class UploadRoutes:
     async def sign_parts(
         self, upload_id: UploadId, body: SignParts, caller: SignedIn, services: Provided
     ) -> SignedParts:
-        """URLs for parts, each good for the bytes of its checksum alone; ask for more as needed."""
+        """URLs for parts, each valid only for the bytes of its checksum; ask for more as needed."""
         place = await _place(upload_id, caller, services)
         # again: the id is the caller's to write
         _refuse_size(place.cut.size_bytes, self._app.videos.upload_bytes)
@@ -286,7 +286,7 @@ class UploadRoutes:
         return _upload(place, missing=(), complete=True, training=found)
 
     async def abort_upload(self, upload_id: UploadId, caller: SignedIn, services: Provided) -> None:
-        """Throw away what has arrived; a complete file stays."""
+        """Abort an upload and delete its parts; a complete file stays."""
         place = await _place(upload_id, caller, services)
         with _answering():
             await uploads_of(services).abort(place.key, place.upload_id)
@@ -368,7 +368,7 @@ def _file_checksum(text: str) -> str:
 
 
 async def _place(upload_id: str, caller: Caller, services: Services) -> Place:
-    """The place an id stands for, if it is the caller's own and still theirs to fill."""
+    """The upload of an id, if it is the caller's and not complete."""
     try:
         place = _decoded(upload_id)
     except (ApiError, ValueError) as error:

@@ -1,6 +1,6 @@
 """The video host's webhooks: signed, taken once, in any order.
 
-An event decides nothing by itself: it makes the waiting job ask the host at once.
+An event alone decides nothing: it makes the waiting job ask the host at once.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A deployed stage as AWS tells of it: placeholders, secrets, schedule, functions, failures."""
+"""A deployed stage as AWS reports it: placeholders, secrets, schedule, functions, failures."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from minutehand.cli.account import caller
 from minutehand.cli.deploy import parameters as stage_parameters
 from minutehand.cli.deploy import placeholders, shown, stage_limits
-from minutehand.cli.doctor.findings import Check, Finding, Patient, Reporter
+from minutehand.cli.doctor.findings import Check, Finding, Reporter, Target
 from minutehand.cli.supabase_cli import REMOTE, SupabaseCli, check_linked, project_ref
 from minutehand.deploy.parameters import NEEDED, missing_for, parameter_name
 from minutehand.deploy.service import needs_of
@@ -24,58 +24,58 @@ SECRET_NAMES = {
 }  # fmt: skip
 
 
-def deploy_command(patient: Patient) -> str:
+def deploy_command(target: Target) -> str:
     """How this stage is deployed."""
-    return f"minutehand deploy {patient.stage}"
+    return f"minutehand deploy {target.stage}"
 
 
-def filled(patient: Patient) -> Finding:
+def filled(target: Target) -> Finding:
     """Nothing is left to fill."""
     say = Reporter("placeholders")
-    project = Project.at(patient.root)
-    left = placeholders(str(patient.stage), project)
+    project = Project.at(target.root)
+    left = placeholders(str(target.stage), project)
     if left:
         return say.fail(f"not filled: {', '.join(left)}", f"edit {shown(project)}")
-    return say.ok("everything is filled")
+    return say.ok("every placeholder is filled in")
 
 
-def stage_settings(patient: Patient) -> Finding:
+def stage_settings(target: Target) -> Finding:
     """No value that CloudFormation refuses, or that breaks every function."""
     say = Reporter("stage-settings")
-    project = Project.at(patient.root)
-    if found := problems(stage_parameters(str(patient.stage), project)):
+    project = Project.at(target.root)
+    if found := problems(stage_parameters(str(target.stage), project)):
         return say.fail("; ".join(found), f"edit {shown(project)}")
     return say.ok("every value is one that AWS and the functions take")
 
 
-def supabase_cli(patient: Patient) -> Finding:
+def supabase_cli(target: Target) -> Finding:
     """The program that pushes the schema is here, and would push it to the stage's project."""
     say = Reporter("supabase-cli")
-    values = stage_parameters(str(patient.stage), Project.at(patient.root))
+    values = stage_parameters(str(target.stage), Project.at(target.root))
     try:
         ref = project_ref(str(values["supabaseUrl"]), str(values.get("supabaseProject") or ""))
         cli = SupabaseCli.find()
         if cli.version[0] < REMOTE:
-            check_linked(patient.root, ref)
+            check_linked(target.root, ref)
     except CommandFailed as failed:
         return say.fail(str(failed), failed.fix or "see the message")
     return say.ok(f"version {'.'.join(map(str, cli.version))}, project {ref}")
 
 
-def parameters(patient: Patient) -> Finding:
+def parameters(target: Target) -> Finding:
     """Every function has its secrets."""
     say = Reporter("parameters")
-    fix = f"{deploy_command(patient)} --secrets-only"
-    ssm = patient.aws("ssm")
+    fix = f"{deploy_command(target)} --secrets-only"
+    ssm = target.aws("ssm")
     for function in NEEDED:
-        name = parameter_name(str(patient.stage), function)
+        name = parameter_name(str(target.stage), function)
         try:
             found = ssm.get_parameter(Name=name, WithDecryption=True)["Parameter"]
         except ssm.exceptions.ParameterNotFound:
             return say.fail(f"{name} does not exist", fix)
         if found["Type"] != "SecureString":
             return say.fail(
-                f"{name} is a plain {found['Type']}: anybody with the console reads it", fix
+                f"{name} is a plain {found['Type']}: anyone with the AWS console can read it", fix
             )
         missing = missing_for(function, json.loads(found["Value"]))
         if missing:
@@ -83,35 +83,33 @@ def parameters(patient: Patient) -> Finding:
     return say.ok("every function has its secrets")
 
 
-def schedule(patient: Patient) -> Finding:
+def schedule(target: Target) -> Finding:
     """It exists, is on, has its own role and somewhere to put failures."""
     say = Reporter("aws-schedule")
-    client = patient.aws("scheduler")
+    client = target.aws("scheduler")
     try:
         found = client.get_schedule(
-            Name=f"minutehand-{patient.stage}-tick", GroupName=f"minutehand-{patient.stage}"
+            Name=f"minutehand-{target.stage}-tick", GroupName=f"minutehand-{target.stage}"
         )
     except client.exceptions.ResourceNotFoundException:
-        return say.fail(
-            "the minute schedule does not exist: nothing ticks", deploy_command(patient)
-        )
+        return say.fail("the minute schedule does not exist: nothing ticks", deploy_command(target))
     if found["State"] != "ENABLED":
         return say.fail(
             "the schedule is disabled: nothing ticks",
             "enable it in EventBridge → Scheduler, and set tickState: ENABLED in stages.yml: "
-            "a deploy alone does not undo what was done by hand",
+            "a deploy alone does not undo manual changes",
         )
     if "DeadLetterConfig" not in found["Target"]:
-        return say.warn("failed ticks vanish: no dead letter queue", deploy_command(patient))
+        return say.warn("failed ticks are lost: no dead letter queue", deploy_command(target))
     return say.ok(found["ScheduleExpression"])
 
 
-def functions(patient: Patient) -> list[dict[str, Any]] | str:
+def functions(target: Target) -> list[dict[str, Any]] | str:
     """The configuration of each function, or the name of the one that is missing."""
-    client = patient.aws("lambda")
+    client = target.aws("lambda")
     found = []
     for name in NEEDED:
-        full = f"minutehand-{patient.stage}-{name}"
+        full = f"minutehand-{target.stage}-{name}"
         try:
             found.append(client.get_function_configuration(FunctionName=full))
         except client.exceptions.ResourceNotFoundException:
@@ -119,13 +117,13 @@ def functions(patient: Patient) -> list[dict[str, Any]] | str:
     return found
 
 
-def functions_configured(patient: Patient) -> Finding:
+def functions_configured(target: Target) -> Finding:
     """They exist, run the right Python, and hold no secret in plain sight."""
     say = Reporter("aws-functions")
-    found = functions(patient)
+    found = functions(target)
     if isinstance(found, str):
-        return say.fail(f"{found} does not exist", deploy_command(patient))
-    secret_names = SECRET_NAMES | needs_of(Project.at(patient.root)).all_secrets
+        return say.fail(f"{found} does not exist", deploy_command(target))
+    secret_names = SECRET_NAMES | needs_of(Project.at(target.root)).all_secrets
     for function in found:
         name = function["FunctionName"]
         variables = function.get("Environment", {}).get("Variables", {})
@@ -136,28 +134,28 @@ def functions_configured(patient: Patient) -> Finding:
         ]
         if plain:
             return say.fail(
-                f"{name} shows {', '.join(plain)} to everybody with the console",
+                f"{name} shows {', '.join(plain)} to everyone with the AWS console",
                 "remove it there, rotate it, and put it into SSM with --secrets-only",
             )
         if function["Runtime"] != "python3.13":
             return say.fail(
                 f"{name} runs {function['Runtime']}, its byte code is for python3.13",
-                deploy_command(patient),
+                deploy_command(target),
             )
     return say.ok("four functions on python3.13")
 
 
-def failures(patient: Patient) -> Finding:
-    """Nothing waits for a person; what a busy worker gave up is a record, and goes by itself."""
+def failures(target: Target) -> Finding:
+    """Nothing waits for a person; what a busy worker dropped is a record, and expires."""
     say = Reporter("failure-queues")
-    sqs = patient.aws("sqs")
+    sqs = target.aws("sqs")
     counts = {}
     for kind in ("worker", "tick"):
-        name = f"minutehand-{patient.stage}-{kind}-failures"
+        name = f"minutehand-{target.stage}-{kind}-failures"
         try:
             url = sqs.get_queue_url(QueueName=name)["QueueUrl"]
         except sqs.exceptions.QueueDoesNotExist:
-            return say.fail(f"{name} does not exist: failures vanish", deploy_command(patient))
+            return say.fail(f"{name} does not exist: failures are lost", deploy_command(target))
         attributes = sqs.get_queue_attributes(
             QueueUrl=url, AttributeNames=["ApproximateNumberOfMessages"]
         )["Attributes"]
@@ -167,43 +165,43 @@ def failures(patient: Patient) -> Finding:
             f"{name} holds {counts['tick']}", f"aws sqs receive-message --queue-url {url}"
         )
     if counts["worker"]:
-        return say.ok(f"{counts['worker']} invocations given up in 3 days; no job is lost")
+        return say.ok(f"{counts['worker']} invocations failed for good in 3 days; no job is lost")
     return say.ok("empty")
 
 
-def alerts(patient: Patient) -> Finding:
+def alerts(target: Target) -> Finding:
     """Someone has confirmed that alarms reach them."""
     say = Reporter("alerts")
-    sns = patient.aws("sns")
-    name = f"minutehand-{patient.stage}-alerts"
+    sns = target.aws("sns")
+    name = f"minutehand-{target.stage}-alerts"
     pages = sns.get_paginator("list_topics").paginate().build_full_result()
     topics = [topic["TopicArn"] for topic in pages.get("Topics", [])]
     found = [arn for arn in topics if arn.endswith(f":{name}")]
     if not found:
-        return say.fail(f"{name} does not exist: alarms reach no one", deploy_command(patient))
+        return say.fail(f"{name} does not exist: alarms reach no one", deploy_command(target))
     subscriptions = sns.list_subscriptions_by_topic(TopicArn=found[0])["Subscriptions"]
     waiting = [s["Endpoint"] for s in subscriptions if not s["SubscriptionArn"].startswith("arn:")]
     if len(waiting) == len(subscriptions):
         who = ", ".join(waiting) or "no one is subscribed"
         return say.fail(
-            f"no alarm reaches anybody: not confirmed by {who}",
+            f"no alarm reaches anyone: not confirmed by {who}",
             "open the mail from AWS Notifications and confirm; alarmEmail in stages.yml names it",
         )
     return say.ok(f"{len(subscriptions) - len(waiting)} confirmed")
 
 
-def account(patient: Patient) -> Finding:
-    """Someone is signed in, so that the rest can be looked at."""
+def account(target: Target) -> Finding:
+    """Someone is signed in, so that the rest can be checked."""
     say = Reporter("aws-account")
-    if patient.aws_away is not None:
-        return say.fail(str(patient.aws_away), patient.aws_away.fix or "see the message")
-    return say.ok(f"{caller(patient.aws('sts'))}, {patient.region}")
+    if target.aws_away is not None:
+        return say.fail(str(target.aws_away), target.aws_away.fix or "see the message")
+    return say.ok(f"{caller(target.aws('sts'))}, {target.region}")
 
 
-def limits(patient: Patient) -> Finding:
+def limits(target: Target) -> Finding:
     """The account has room for the stage."""
     say = Reporter("account-limits")
-    found = stage_limits(patient.aws, str(patient.stage), patient.region)
+    found = stage_limits(target.aws, str(target.stage), target.region)
     for verdict, finding in (("fail", say.fail), ("warn", say.warn)):
         if met := [limit for limit in found if limit.verdict == verdict]:
             return finding(

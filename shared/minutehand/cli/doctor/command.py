@@ -19,8 +19,8 @@ from minutehand.cli.doctor.deployed import filled_in, stage_values
 from minutehand.cli.doctor.findings import (
     Check,
     Finding,
-    Patient,
     Reporter,
+    Target,
     Verdict,
     attach_as_owner,
 )
@@ -54,14 +54,16 @@ MARKS = {
 
 def doctor(
     *,
-    stage: Annotated[str | None, typer.Option(help="Also look at this deployed stage.")] = None,
+    stage: Annotated[str | None, typer.Option(help="Also check this deployed stage.")] = None,
     only: Annotated[
         list[str] | None, typer.Option("--only", help="Only this check; repeatable.")
     ] = None,
     fix: Annotated[
         bool,
         typer.Option(
-            "--fix", help="First attach what the database has by now; else nothing is changed."
+            "--fix",
+            help="First attach the parts that the database now has; without it, nothing is "
+            "changed.",
         ),
     ] = False,
     region: Annotated[str, typer.Option(envvar="AWS_REGION")] = "us-east-1",
@@ -73,37 +75,37 @@ def doctor(
         names = {check.name for check in CHECKS}
         if unknown := sorted(set(only or ()) - names):
             raise CommandFailed(
-                f"no check is called {unknown[0]}",
+                f"unknown check {unknown[0]}",
                 code="unknown_check",
                 fix=", ".join(sorted(names)),
             )
-        patient = (
-            Patient(_values(output, env_file))
+        target = (
+            Target(_values(output, env_file))
             if stage is None
-            else deployed_patient(stage, region, env_file)
+            else deployed_target(stage, region, env_file)
         )
         try:
             if fix:
-                attach(patient, output)
-            findings = report(output, examine(patient, only), quiet=as_json)
+                attach(target, output)
+            findings = report(output, examine(target, only), quiet=as_json)
         finally:
-            patient.close()
+            target.close()
         if as_json:
             output.line([asdict(finding) for finding in findings])
         if any(finding.verdict is Verdict.FAIL for finding in findings):
             raise typer.Exit(1)
 
 
-def attach(patient: Patient, output: Output) -> None:
+def attach(target: Target, output: Output) -> None:
     """Attach extensions that came after the migrations: by the secret key, or as the owner.
 
     Raises:
         CommandFailed: There is neither, or the database refused.
     """
-    if patient.values.get("SUPABASE_SECRET_KEY"):
-        done = patient.person.rpc("attach_extensions", {}, as_operator=True)
-    elif patient.values.get("DATABASE_URL"):
-        done = attach_as_owner(patient.values["DATABASE_URL"], patient.schemas)
+    if target.values.get("SUPABASE_SECRET_KEY"):
+        done = target.person.rpc("attach_extensions", {}, as_operator=True)
+    elif target.values.get("DATABASE_URL"):
+        done = attach_as_owner(target.values["DATABASE_URL"], target.schemas)
     else:
         raise CommandFailed(
             "--fix needs SUPABASE_SECRET_KEY or DATABASE_URL",
@@ -111,7 +113,7 @@ def attach(patient: Patient, output: Output) -> None:
             fix="put one of them into a file for --env-file",
         )
     words = ", ".join(f"{name} {word}" for name, word in done.items() if name != "problems")
-    output.note(f"attached what is there: {words}")
+    output.note(f"attached: {words}")
     for name, problem in done["problems"].items():
         output.note(f"{name} was refused: {problem}")
 
@@ -122,57 +124,57 @@ def _values(output: Output, env_file: Path | None) -> dict[str, str]:
     except CommandFailed as failed:
         if env_file is not None:
             raise
-        output.note(f"{failed}; looking at this machine only")
+        output.note(f"{failed}; checking this machine only")
         return {}
 
 
-def deployed_patient(stage: str, region: str, env_file: Path | None) -> Patient:
-    """A stage with the values it runs with; a named file's values win over what AWS tells.
+def deployed_target(stage: str, region: str, env_file: Path | None) -> Target:
+    """A stage with the values it runs with; a named file's values take precedence over AWS's.
 
     The environment adds who is asking and the database's address, never the local stack's values.
     """
     check_region(region)
     asking = {name: os.environ[name] for name in ASKING if os.environ.get(name)}
     given = {} if env_file is None else load_values(env_file, asking)
-    patient = Patient({**filled_in(stage), **asking, **given}, stage, region=region)
+    target = Target({**filled_in(stage), **asking, **given}, stage, region=region)
     try:
-        told = stage_values(stage, region, patient.aws)
+        told = stage_values(stage, region, target.aws)
     except CommandFailed as failed:
-        patient.aws_away = failed
-        return patient
+        target.aws_away = failed
+        return target
     named = {name: value for name, value in given.items() if value}
-    patient.values = {**filled_in(stage), **told, **asking, **named}
-    return patient
+    target.values = {**filled_in(stage), **told, **asking, **named}
+    return target
 
 
-def examine(patient: Patient, only: Iterable[str] | None = None) -> Iterator[Finding]:
-    """Every check's finding, in order; one that cannot look says why."""
+def examine(target: Target, only: Iterable[str] | None = None) -> Iterator[Finding]:
+    """Every check's finding, in order; one that cannot run says why."""
     chosen = set(only or ())
     for check in CHECKS:
         if chosen and check.name not in chosen:
             continue
-        if check.deployed and patient.stage is None:
+        if check.deployed and target.stage is None:
             continue
-        yield run(check, patient)
+        yield run(check, target)
 
 
-def run(check: Check, patient: Patient) -> Finding:
+def run(check: Check, target: Target) -> Finding:
     """One check; what it could not reach is a finding, not a traceback."""
     say = Reporter(check.name)
-    if check.held_by_aws and patient.aws_away is not None:
-        return say.skip("kept in AWS, which cannot be asked")
-    missing = [name for name in check.needs if not patient.values.get(name)]
+    if check.held_by_aws and target.aws_away is not None:
+        return say.skip("kept in AWS, which cannot be queried")
+    missing = [name for name in check.needs if not target.values.get(name)]
     if missing:
         return say.skip(f"{', '.join(missing)} not set")
     try:
-        return check.run(patient)
+        return check.run(target)
     except httpx.HTTPError as error:
         where = getattr(error, "_request", None)
         url = str(where.url) if where is not None else "the service"
         return say.fail(
             f"{url} does not answer ({type(error).__name__})",
             "start it: `minutehand dev`, or correct its address"
-            if patient.is_local
+            if target.is_local
             else "correct its address, or see its status page",
         )
     except psycopg.OperationalError as error:
@@ -182,7 +184,7 @@ def run(check: Check, patient: Patient) -> Finding:
         told = str(error).strip().splitlines()[0]
         return say.fail(
             f"the database refuses the query: {told}",
-            how_to_migrate(patient.values.get("SUPABASE_URL", ""), patient.stage),
+            how_to_migrate(target.values.get("SUPABASE_URL", ""), target.stage),
         )
     except CommandFailed as failed:
         return say.fail(str(failed), failed.fix or "see the message")
@@ -206,7 +208,7 @@ REFUSALS = (
     ),
     (
         ("Network is unreachable", "Cannot assign requested address", "No address associated"),
-        "the database's address has IPv6 only, which this network has not",
+        "the database's address is IPv6 only, and this network has no IPv6",
         "take the session pooler's address from the project's Connect dialog",
     ),
 )
@@ -240,5 +242,5 @@ def report(output: Output, findings: Iterable[Finding], *, quiet: bool) -> list[
     bad = sum(finding.verdict is Verdict.FAIL for finding in seen)
     odd = sum(finding.verdict is Verdict.WARN for finding in seen)
     if not quiet:
-        output.out.print(f"{len(seen)} checks, {bad} failed, {odd} to look at")
+        output.out.print(f"{len(seen)} checks, {bad} failed, {odd} warnings")
     return seen

@@ -64,7 +64,7 @@ def _console_url(cloudformation: Any, stack: str, region: str) -> str | None:
 
 
 def _find(region: str, ask: Callable[..., dict[str, Any]], **arguments: Any) -> dict[str, Any]:
-    """The answer; empty when there is no such thing, or this person may not see it."""
+    """The answer; empty when it does not exist, or the caller may not see it."""
     try:
         with told(region):
             return ask(**arguments)

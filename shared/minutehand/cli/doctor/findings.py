@@ -1,6 +1,6 @@
-"""What a check says, and what it is given to look at.
+"""What a check reports, and what it is given.
 
-A check looks at one thing, never changes it, and returns; reaching the thing may fail, which the
+A check reads one part, never changes it, and returns; reaching the part may fail, which the
 runner turns into a finding too.
 """
 
@@ -26,7 +26,7 @@ TRANSACTION_PORT, SESSION_PORT = "6543", "5432"
 
 
 class Verdict(StrEnum):
-    """How bad it is; `skip` means that there was nothing to look at."""
+    """How bad it is; `skip` means that there was nothing to check."""
 
     OK = "ok"
     WARN = "warn"
@@ -45,8 +45,8 @@ class Finding:
 
 
 @dataclass
-class Patient:
-    """A stack to look at. With `stage`, the deployed one; the database only if it is named."""
+class Target:
+    """A stack to check. With `stage`, the deployed one; the database only if it is named."""
 
     values: Mapping[str, str]
     stage: str | None = None
@@ -101,7 +101,7 @@ class Patient:
         return self._connection
 
     def get(self, url: str, **more: Any) -> httpx.Response:
-        """One GET with a short patience."""
+        """One GET with a short timeout."""
         return httpx.get(url, timeout=httpx.Timeout(10.0, connect=3.0), **more)
 
     def aws(self, service: str) -> Any:
@@ -113,7 +113,7 @@ class Patient:
         )
 
     def close(self) -> None:
-        """Close what was opened."""
+        """Close the open link."""
         if self._database is not None:
             self._database.close()
         if self._connection is not None:
@@ -147,7 +147,7 @@ def refuse_transaction_pooler(url: str) -> None:
 
 
 def attach_as_owner(url: str, schemas: Schemas) -> dict[str, Any]:
-    """Attach extensions as the database's owner; the one thing here that changes anything."""
+    """Attach extensions as the database's owner; the only change made here."""
     refuse_transaction_pooler(url)
     with psycopg.connect(url, connect_timeout=5) as connection:
         sql = rewrite("select public.attach_extensions()", schemas)
@@ -162,8 +162,8 @@ class Check:
     """One check: its name, what it needs to be worth running, and itself."""
 
     name: str
-    run: Callable[[Patient], Finding]
-    #: Settings without which there is nothing to look at.
+    run: Callable[[Target], Finding]
+    #: Settings without which there is nothing to check.
     needs: tuple[str, ...] = ()
     #: Only with --stage.
     deployed: bool = False
@@ -190,5 +190,5 @@ class Reporter:
         return Finding(self.name, Verdict.FAIL, detail, fix)
 
     def skip(self, detail: str) -> Finding:
-        """Nothing to look at."""
+        """Nothing to check."""
         return Finding(self.name, Verdict.SKIP, detail)

@@ -13,7 +13,7 @@ from typing import Any
 
 from packaging.utils import canonicalize_name
 
-from minutehand.cli.doctor.findings import Check, Finding, Patient, Reporter
+from minutehand.cli.doctor.findings import Check, Finding, Reporter, Target
 from minutehand.deploy.build import source_files, sources_hash
 from minutehand.deploy.bundles import BUNDLES, LAMBDA
 from minutehand.deploy.lockfile import read_lock
@@ -24,7 +24,7 @@ MAGIC_3_13 = "f30d0d0a"
 OLDEST = (3, 11)
 
 
-def python(patient: Patient) -> Finding:
+def python(target: Target) -> Finding:
     """3.11 or newer."""
     say = Reporter("python")
     found = ".".join(map(str, sys.version_info[:3]))
@@ -33,7 +33,7 @@ def python(patient: Patient) -> Finding:
     return say.ok(f"Python {found}")
 
 
-def node(patient: Patient) -> Finding:
+def node(target: Target) -> Finding:
     """Node 20 or newer, for the Data API, osls and the byte code."""
     say = Reporter("node")
     try:
@@ -54,19 +54,19 @@ def is_checkout(root: Path) -> bool:
     return bool(named.get("project", {}).get("name") == "minutehand")
 
 
-def python_packages(patient: Patient) -> Finding:
+def python_packages(target: Target) -> Finding:
     """What is installed is what is locked."""
     say = Reporter("python-packages")
-    if not is_checkout(patient.root):
+    if not is_checkout(target.root):
         return say.skip("an installed package, whose dependencies its installer keeps")
     wrong = []
-    project = tomllib.loads((patient.root / "pyproject.toml").read_text("utf-8"))["project"]
+    project = tomllib.loads((target.root / "pyproject.toml").read_text("utf-8"))["project"]
     direct = {
         canonicalize_name(match[0])
         for line in project["dependencies"]
         if (match := re.match(r"[A-Za-z0-9_.-]+", line))
     }
-    for name, entry in read_lock(patient.root / "requirements.lock").items():
+    for name, entry in read_lock(target.root / "requirements.lock").items():
         if name not in direct:
             continue
         try:
@@ -81,17 +81,17 @@ def python_packages(patient: Patient) -> Finding:
     return say.ok(f"{len(direct)} direct dependencies as locked")
 
 
-def node_packages(patient: Patient) -> Finding:
+def node_packages(target: Target) -> Finding:
     """What is installed from npm is what is locked."""
     say = Reporter("node-packages")
-    if not is_checkout(patient.root):
+    if not is_checkout(target.root):
         return say.skip("an installed package, which fetches them by its own lock")
-    lock = json.loads((patient.root / "package-lock.json").read_text("utf-8"))["packages"]
+    lock = json.loads((target.root / "package-lock.json").read_text("utf-8"))["packages"]
     top = lock[""]
     wrong = []
     for name in {**top.get("dependencies", {}), **top.get("devDependencies", {})}:
         wanted = lock[f"node_modules/{name}"]["version"]
-        manifest = patient.root / "node_modules" / name / "package.json"
+        manifest = target.root / "node_modules" / name / "package.json"
         found = json.loads(manifest.read_text("utf-8"))["version"] if manifest.exists() else None
         if found != wanted:
             wrong.append(f"{name} is {found or 'missing'}, locked {wanted}")
@@ -100,11 +100,11 @@ def node_packages(patient: Patient) -> Finding:
     return say.ok("npm packages as locked")
 
 
-def package(patient: Patient) -> Finding:
+def package(target: Target) -> Finding:
     """The zips are of today's sources, for Lambda's Python."""
     say = Reporter("package")
-    folder = patient.root / "build" / "aws"
-    project = Project.at(patient.root)
+    folder = target.root / "build" / "aws"
+    project = Project.at(target.root)
     for bundle in BUNDLES:
         manifest = folder / f"{bundle.name}.manifest.json"
         if not manifest.exists():
@@ -119,10 +119,10 @@ def package(patient: Patient) -> Finding:
         now = sources_hash(source_files(bundle, project), project)
         if built.get("sources_sha256") != now:
             # of no matter while developing: deploying packages again
-            told = say.warn if patient.stage is None else say.fail
+            told = say.warn if target.stage is None else say.fail
             return told(f"{bundle.name}.zip is older than the sources", "minutehand package")
         if not (folder / built["archive"]).exists():
-            return say.fail(f"{built['archive']} is gone", "minutehand package")
+            return say.fail(f"{built['archive']} is missing", "minutehand package")
     return say.ok("zips of the present sources")
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import jwt
 
-from minutehand.cli.doctor.findings import Check, Finding, Patient, Reporter
+from minutehand.cli.doctor.findings import Check, Finding, Reporter, Target
 from minutehand.cli.doctor.settings import key_id, role_of
 from minutehand.cli.queues import messages_line
 from minutehand.cli.supabase_cli import how_to_migrate
@@ -31,27 +31,27 @@ MOST_HELD = 0.2
 ASYMMETRIC = {"ES256", "RS256"}
 
 
-def supabase(patient: Patient) -> Finding:
+def supabase(target: Target) -> Finding:
     """The URL answers and takes the key."""
     say = Reporter("supabase")
-    url = patient.values["SUPABASE_URL"].rstrip("/")
-    answer = patient.get(
+    url = target.values["SUPABASE_URL"].rstrip("/")
+    answer = target.get(
         f"{url}/rest/v1/jobs?select=id&limit=1",
         headers={
-            "apikey": patient.values["SUPABASE_PUBLISHABLE_KEY"],
-            "accept-profile": patient.schemas.clients,
+            "apikey": target.values["SUPABASE_PUBLISHABLE_KEY"],
+            "accept-profile": target.schemas.clients,
         },
     )
     if "PGRST106" in answer.text:
         return say.fail(
-            f"the Data API does not expose the schema {patient.schemas.clients}",
-            f"add {patient.schemas.clients} under Project settings → Data API → Exposed schemas;"
+            f"the Data API does not expose the schema {target.schemas.clients}",
+            f"add {target.schemas.clients} under Project settings → Data API → Exposed schemas;"
             " for a branch or `supabase start`, to `[api] schemas` of supabase/config.toml",
         )
     if answer.status_code == 404:
         return say.fail(
             f"{url} has no table jobs",
-            f"{how_to_migrate(url, patient.stage)}; or correct SUPABASE_URL",
+            f"{how_to_migrate(url, target.stage)}; or correct SUPABASE_URL",
         )
     if answer.status_code == 401 and "api" in answer.text.lower() and "key" in answer.text.lower():
         return say.fail(
@@ -62,33 +62,33 @@ def supabase(patient: Patient) -> Finding:
     return say.ok(f"{url} answers")
 
 
-def exposed_schemas(patient: Patient) -> Finding:
+def exposed_schemas(target: Target) -> Finding:
     """The engine is not in the Data API's list."""
     say = Reporter("exposed-schemas")
-    url = patient.values["SUPABASE_URL"].rstrip("/")
-    answer = patient.get(
+    url = target.values["SUPABASE_URL"].rstrip("/")
+    answer = target.get(
         f"{url}/rest/v1/job_types?select=job_type&limit=1",
         headers={
-            "apikey": patient.values["SUPABASE_PUBLISHABLE_KEY"],
-            "accept-profile": patient.schemas.engine,
+            "apikey": target.values["SUPABASE_PUBLISHABLE_KEY"],
+            "accept-profile": target.schemas.engine,
         },
     )
     if answer.is_success:
         return say.fail(
-            f"the schema {patient.schemas.engine} is exposed",
-            f"Project settings → Data API: expose {patient.schemas.clients} and yours only",
+            f"the schema {target.schemas.engine} is exposed",
+            f"Project settings → Data API: expose {target.schemas.clients} and yours only",
         )
-    return say.ok(f"{patient.schemas.engine} is not exposed")
+    return say.ok(f"{target.schemas.engine} is not exposed")
 
 
-def clock_skew(patient: Patient) -> Finding:
+def clock_skew(target: Target) -> Finding:
     """Tokens are judged by clocks."""
     say = Reporter("clock-skew")
     before = time.time()
-    answer = patient.get(f"{patient.values['SUPABASE_URL'].rstrip('/')}/auth/v1/health")
-    if patient.values.get("DATABASE_URL"):
+    answer = target.get(f"{target.values['SUPABASE_URL'].rstrip('/')}/auth/v1/health")
+    if target.values.get("DATABASE_URL"):
         before = time.time()
-        [(there,)] = patient.ask("select extract(epoch from clock_timestamp())::float8")
+        [(there,)] = target.ask("select extract(epoch from clock_timestamp())::float8")
         skew = there - (before + time.time()) / 2
     elif answer.headers.get("date"):
         there = parsedate_to_datetime(answer.headers["date"]).timestamp()
@@ -103,14 +103,14 @@ def clock_skew(patient: Patient) -> Finding:
     return say.ok(f"{abs(skew):.1f} s")
 
 
-def jwt_algorithm(patient: Patient) -> Finding:
+def jwt_algorithm(target: Target) -> Finding:
     """Keys that can be rotated and published, rather than one shared secret."""
     say = Reporter("jwt-algorithm")
-    url = patient.values["SUPABASE_URL"].rstrip("/")
-    answer = patient.get(f"{url}/auth/v1/.well-known/jwks.json")
+    url = target.values["SUPABASE_URL"].rstrip("/")
+    answer = target.get(f"{url}/auth/v1/.well-known/jwks.json")
     keys = answer.json().get("keys", []) if answer.is_success else []
     found = sorted({str(key.get("alg")) for key in keys} & ASYMMETRIC)
-    secret = patient.values.get("SUPABASE_JWT_SECRET")
+    secret = target.values.get("SUPABASE_JWT_SECRET")
     if found:
         return say.ok(f"{', '.join(found)} published")
     if not secret:
@@ -118,7 +118,7 @@ def jwt_algorithm(patient: Patient) -> Finding:
             "no signing key is published and SUPABASE_JWT_SECRET is not set: every user is refused",
             "Project settings → JWT keys: make an ES256 key current",
         )
-    if patient.is_local:
+    if target.is_local:
         return say.ok("HS256 by a shared secret, as the local stack has it")
     return say.warn(
         "tokens are signed by a shared secret (HS256)",
@@ -126,26 +126,26 @@ def jwt_algorithm(patient: Patient) -> Finding:
     )
 
 
-def sign_in(patient: Patient) -> Finding:
+def sign_in(target: Target) -> Finding:
     """A person's token passes our own verification."""
     say = Reporter("sign-in")
     try:
-        token = patient.person.token
+        token = target.person.token
     except CommandFailed as failed:
         if failed.code == "not_signed_in":
             return say.skip("no MINUTEHAND_EMAIL and MINUTEHAND_PASSWORD")
         return say.fail(str(failed), failed.fix or "check e-mail and password")
     header = jwt.get_unverified_header(token)
-    worker_key = patient.values.get("SUPABASE_WORKER_KEY")
+    worker_key = target.values.get("SUPABASE_WORKER_KEY")
     if (kid := header.get("kid")) and kid == key_id(worker_key or ""):
         return say.fail(
-            "users' tokens are signed by the worker's own key: who holds its file signs in as any "
-            "user",
+            "users' tokens are signed by the worker's own key: anyone with its file can sign in "
+            "as any user",
             "Project settings → JWT keys: rotate to a key that Supabase made; the worker's is then "
             "previously used, and verifies",
         )
     if header["alg"] == "HS256":
-        secret = patient.values.get("SUPABASE_JWT_SECRET", "")
+        secret = target.values.get("SUPABASE_JWT_SECRET", "")
         try:
             jwt.decode(token, secret, algorithms=["HS256"], options={"verify_aud": False})
         except jwt.PyJWTError as error:
@@ -163,17 +163,17 @@ def sign_in(patient: Patient) -> Finding:
     return say.ok(f"tokens verify and live {lifetime} s")
 
 
-def sign_up(patient: Patient) -> Finding:
+def sign_up(target: Target) -> Finding:
     """An address is its owner's before it counts as an invited one."""
     say = Reporter("sign-up")
-    url = patient.values["SUPABASE_URL"].rstrip("/")
-    answer = patient.get(
-        f"{url}/auth/v1/settings", headers={"apikey": patient.values["SUPABASE_PUBLISHABLE_KEY"]}
+    url = target.values["SUPABASE_URL"].rstrip("/")
+    answer = target.get(
+        f"{url}/auth/v1/settings", headers={"apikey": target.values["SUPABASE_PUBLISHABLE_KEY"]}
     )
     if not answer.is_success:
         return say.skip(f"Auth answers {answer.status_code}, see supabase")
     told = answer.json()
-    if patient.is_local:
+    if target.is_local:
         return say.ok("open, as the local stack has it")
     page = "Authentication → Sign in / Providers"
     if told.get("mailer_autoconfirm") and told.get("external", {}).get("email"):
@@ -181,7 +181,7 @@ def sign_up(patient: Patient) -> Finding:
             "addresses are not confirmed: anyone can sign up with an invited address",
             f"{page} → Email: switch on Confirm email",
         )
-    allowed = patient.values.get("ALLOW_ANONYMOUS", "").lower() in {"1", "true", "yes", "on"}
+    allowed = target.values.get("ALLOW_ANONYMOUS", "").lower() in {"1", "true", "yes", "on"}
     if told.get("external", {}).get("anonymous_users") and not allowed:
         return say.warn(
             "anonymous sign-ins are on, and ALLOW_ANONYMOUS is off",
@@ -190,24 +190,24 @@ def sign_up(patient: Patient) -> Finding:
     return say.ok("closed" if told.get("disable_signup") else "open, addresses are confirmed")
 
 
-def api(patient: Patient) -> Finding:
+def api(target: Target) -> Finding:
     """The API is there, and is this version."""
     say = Reporter("api")
-    url = patient.values["API_URL"].rstrip("/")
-    answer = patient.get(f"{url}/health")
+    url = target.values["API_URL"].rstrip("/")
+    answer = target.get(f"{url}/health")
     if not answer.is_success:
-        return say.fail(f"{url}/health answers {answer.status_code}", "look into its log")
+        return say.fail(f"{url}/health answers {answer.status_code}", "see its log")
     running, here = answer.json().get("version"), VERSION
     if running not in {here, "$LATEST"}:
         return say.warn(f"it runs {running}, this checkout is {here}", "minutehand deploy <stage>")
     return say.ok(f"alive, {running}")
 
 
-def accepts(patient: Patient) -> Finding:
+def accepts(target: Target) -> Finding:
     """The API takes the same tokens that Auth gives."""
     say = Reporter("api-sign-in")
     try:
-        patient.person.call("GET", "/api/jobs", params={"limit": 1})
+        target.person.call("GET", "/api/jobs", params={"limit": 1})
     except CommandFailed as failed:
         if failed.code == "not_signed_in":
             return say.skip("no user to sign in as")
@@ -218,30 +218,30 @@ def accepts(patient: Patient) -> Finding:
     return say.ok("a fresh token is accepted")
 
 
-def tick_token(patient: Patient) -> Finding:
+def tick_token(target: Target) -> Finding:
     """The token here is the token there."""
     say = Reporter("worker-token")
-    url = patient.values["API_URL"].rstrip("/")
-    token = patient.values["WORKER_SECRET_TOKEN"].split(",")[0].strip()
-    answer = patient.get(f"{url}/api/jobs/worker", headers={"authorization": f"Bearer {token}"})
+    url = target.values["API_URL"].rstrip("/")
+    token = target.values["WORKER_SECRET_TOKEN"].split(",")[0].strip()
+    answer = target.get(f"{url}/api/jobs/worker", headers={"authorization": f"Bearer {token}"})
     if answer.status_code == 401:
         return say.fail(
             "the worker refuses WORKER_SECRET_TOKEN",
             "minutehand deploy <stage> --secrets-only, or correct it here",
         )
     if not answer.is_success:
-        return say.fail(f"the worker answers {answer.status_code}", "look into its log")
+        return say.fail(f"the worker answers {answer.status_code}", "see its log")
     return say.ok("accepted")
 
 
-def worker_key(patient: Patient) -> Finding:
+def worker_key(target: Target) -> Finding:
     """The worker gets in, with no more rights than it needs."""
     say = Reporter("worker-key")
     fix = "minutehand token worker --signing-key key.json, as SUPABASE_WORKER_KEY"
-    health = asked_health(patient)
+    health = asked_health(target)
     if isinstance(health, str):
         return say.fail(health, fix)
-    key = patient.values.get("SUPABASE_WORKER_KEY")
+    key = target.values.get("SUPABASE_WORKER_KEY")
     if key and role_of(key) != WORKER_ROLE:
         return say.warn(f"its role is {role_of(key)}: more rights than needed", fix)
     days = days_left(key, datetime.now(UTC))
@@ -250,16 +250,16 @@ def worker_key(patient: Patient) -> Finding:
             f"it expires in {days:.0f} days, and every worker is refused then",
             "minutehand rotate --only key --secrets secrets.env --signing-key key.json",
         )
-    if not key and not patient.values.get("SUPABASE_JWT_SECRET"):
+    if not key and not target.values.get("SUPABASE_JWT_SECRET"):
         return say.warn("it signs in with a secret key: more rights than needed", fix)
     return say.ok(f"signs in as {WORKER_ROLE}")
 
 
-def asked_health(patient: Patient) -> Mapping[str, Any] | str:
+def asked_health(target: Target) -> Mapping[str, Any] | str:
     """`queue_health` by the worker's own key, or why it was refused."""
 
     async def ask() -> Mapping[str, Any]:
-        queue = WorkerQueue(Settings.from_env(patient.values))
+        queue = WorkerQueue(Settings.from_env(target.values))
         try:
             return (await queue.health()).model_dump(mode="json")
         finally:
@@ -273,16 +273,16 @@ def asked_health(patient: Patient) -> Mapping[str, Any] | str:
         return f"the Data API refuses the worker's key: {error}"
 
 
-def schedule_alive(patient: Patient) -> Finding:
+def schedule_alive(target: Target) -> Finding:
     """Someone ticks."""
     say = Reporter("schedule")
-    health = asked_health(patient)
+    health = asked_health(target)
     if isinstance(health, str):
         return say.skip("the worker's key is refused, see worker-key")
     seconds = health.get("last_tick_seconds")
     wake = (
         "start the stack: make run"
-        if patient.is_local
+        if target.is_local
         else "aws scheduler get-schedule must say ENABLED; then minutehand deploy <stage>"
     )
     if seconds is None:
@@ -292,15 +292,15 @@ def schedule_alive(patient: Patient) -> Finding:
     oldest = health.get("oldest_due_seconds")
     if oldest is not None and oldest > TICK_SECONDS:
         return say.warn(
-            f"ticks run, but a due job waits since {oldest:.0f} s", "minutehand stats --all"
+            f"ticks run, but a due job has waited for {oldest:.0f} s", "minutehand stats --all"
         )
     return say.ok(f"last tick {seconds:.0f} s ago")
 
 
-def messages(patient: Patient) -> Finding:
+def messages(target: Target) -> Finding:
     """What is sent to Realtime stays within the plan, and little is held back."""
     say = Reporter("messages")
-    health = asked_health(patient)
+    health = asked_health(target)
     if isinstance(health, str):
         return say.skip("the worker's key is refused, see worker-key")
     numbers = health.get("messages")
@@ -310,34 +310,34 @@ def messages(patient: Patient) -> Finding:
     if numbers["held_last_hour"] > MOST_HELD * max(1, numbers["last_hour"]):
         return say.warn(
             told,
-            "give types that no one watches one by one live='states', or raise the setting "
+            "set live='states' on job types that no one watches job by job, or raise the setting "
             "realtime_messages_per_second with the plan",
         )
     return say.ok(told)
 
 
-def maintenance(patient: Patient) -> Finding:
+def maintenance(target: Target) -> Finding:
     """Nothing of the database's own upkeep fails again and again."""
     say = Reporter("maintenance")
-    health = asked_health(patient)
+    health = asked_health(target)
     if isinstance(health, str):
         return say.skip("the worker's key is refused, see worker-key")
     parked = health.get("parked_items") or []
     failing = [task for task in health.get("failing_maintenance") or [] if task["failures"] > 0]
     if failing:
         told = f"{failing[0]['name']} fails: {failing[0]['failure']}"
-        return say.warn(told, "correct what it names; it is tried again by itself")
+        return say.warn(told, "correct what it names; it is retried automatically")
     if parked:
         told = f"{parked[0]['task']} {parked[0]['item']} is parked: {parked[0]['failure']}"
-        return say.warn(told, "correct what it names; it is tried again by itself")
+        return say.warn(told, "correct what it names; it is retried automatically")
     return say.ok("nothing is parked")
 
 
-def readiness(patient: Patient) -> Finding:
+def readiness(target: Target) -> Finding:
     """What the service says of itself."""
     say = Reporter("ready")
-    url = patient.values["API_URL"].rstrip("/")
-    body = patient.get(f"{url}/api/health/ready").json()
+    url = target.values["API_URL"].rstrip("/")
+    body = target.get(f"{url}/api/health/ready").json()
     bad = {
         name: check["detail"]
         for name, check in body.get("checks", {}).items()

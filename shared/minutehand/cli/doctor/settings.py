@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import jwt
 
-from minutehand.cli.doctor.findings import Check, Finding, Patient, Reporter
+from minutehand.cli.doctor.findings import Check, Finding, Reporter, Target
 from minutehand.config import ConfigurationError, Settings
 from minutehand.deploy.service import needs_of
 from minutehand.project import Project
@@ -13,24 +13,24 @@ SHORTEST = 32
 MAKE = "minutehand token secret"
 
 
-def settings(patient: Patient) -> Finding:
+def settings(target: Target) -> Finding:
     """Everything the service reads parses."""
     say = Reporter("settings")
-    if not patient.values:
+    if not target.values:
         return say.fail(
             "no stack is known here", "minutehand dev, or name one: --env-file prod.env"
         )
     try:
-        Settings.from_env(patient.values)
+        Settings.from_env(target.values)
     except ConfigurationError as error:
         return say.fail(str(error).split(". Example")[0], f"set {error.variable}={error.example}")
     return say.ok("every variable parses")
 
 
-def publishable_key(patient: Patient) -> Finding:
+def publishable_key(target: Target) -> Finding:
     """What goes to browsers must be the key for browsers."""
     say = Reporter("publishable-key")
-    key = patient.values["SUPABASE_PUBLISHABLE_KEY"]
+    key = target.values["SUPABASE_PUBLISHABLE_KEY"]
     fix = "set SUPABASE_PUBLISHABLE_KEY to the sb_publishable_… key of Project settings → API keys"
     if key.startswith("sb_secret_") or role_of(key) == "service_role":
         return say.fail("SUPABASE_PUBLISHABLE_KEY is a secret key: browsers would get it", fix)
@@ -42,7 +42,7 @@ def publishable_key(patient: Patient) -> Finding:
 
 
 def role_of(key: str) -> str | None:
-    """The role a legacy JWT key carries, unverified; None when it is no JWT."""
+    """The role a legacy JWT key carries, unverified; None when it is not a JWT."""
     try:
         claims = jwt.decode(key, options={"verify_signature": False})
     except jwt.PyJWTError:
@@ -52,36 +52,34 @@ def role_of(key: str) -> str | None:
 
 
 def key_id(token: str) -> str | None:
-    """Which signing key a JWT names; None when it names none, or is no JWT."""
+    """Which signing key a JWT names; None when it names none, or is not a JWT."""
     try:
         return jwt.get_unverified_header(token).get("kid")
     except jwt.PyJWTError:
         return None
 
 
-def tokens(patient: Patient) -> Finding:
+def tokens(target: Target) -> Finding:
     """The tokens that start ticks: set, long, not the well-known ones, at most two of each."""
     say = Reporter("tokens")
     for name in ("WORKER_SECRET_TOKEN", "BACKGROUND_JOB_TOKEN"):
-        values = [part.strip() for part in patient.values.get(name, "").split(",") if part.strip()]
+        values = [part.strip() for part in target.values.get(name, "").split(",") if part.strip()]
         if not values:
             return say.fail(f"{name} is not set: ticks by HTTP are refused", f"{name}=$({MAKE})")
-        if patient.is_local:
+        if target.is_local:
             continue
         if any(value.startswith("dev-") for value in values):
-            return say.fail(
-                f"{name} is the development one, which everybody knows", f"{name}=$({MAKE})"
-            )
+            return say.fail(f"{name} is the development one, which is public", f"{name}=$({MAKE})")
         if any(len(value) < SHORTEST for value in values):
             return say.fail(f"{name} is shorter than {SHORTEST} characters", f"{name}=$({MAKE})")
-    return say.ok("set" if patient.is_local else "set, long enough")
+    return say.ok("set" if target.is_local else "set, long enough")
 
 
-def same_tokens(patient: Patient) -> Finding:
+def same_tokens(target: Target) -> Finding:
     """Two functions, two keys."""
     say = Reporter("tokens-differ")
-    worker = set(patient.values["WORKER_SECRET_TOKEN"].split(","))
-    background = set(patient.values["BACKGROUND_JOB_TOKEN"].split(","))
+    worker = set(target.values["WORKER_SECRET_TOKEN"].split(","))
+    background = set(target.values["BACKGROUND_JOB_TOKEN"].split(","))
     if worker & background:
         return say.warn(
             "WORKER_SECRET_TOKEN and BACKGROUND_JOB_TOKEN share a value",
@@ -90,56 +88,56 @@ def same_tokens(patient: Patient) -> Finding:
     return say.ok("they differ")
 
 
-def cors(patient: Patient) -> Finding:
+def cors(target: Target) -> Finding:
     """Named origins, over TLS."""
     say = Reporter("cors")
-    origins = [part for part in patient.values.get("CORS_ORIGINS", "").split(",") if part]
+    origins = [part for part in target.values.get("CORS_ORIGINS", "").split(",") if part]
     if "*" in origins:
         return say.fail("CORS_ORIGINS allows every page", "CORS_ORIGINS=https://<your console>")
     plain = [origin for origin in origins if origin.startswith("http://")]
-    if plain and not patient.is_local:
+    if plain and not target.is_local:
         return say.fail(f"CORS_ORIGINS has plain http: {', '.join(plain)}", "use https origins")
     return say.ok(", ".join(origins) or "no other origin is allowed")
 
 
-def anonymous(patient: Patient) -> Finding:
+def anonymous(target: Target) -> Finding:
     """Anonymous use is a decision."""
     say = Reporter("anonymous")
-    allowed = patient.values.get("ALLOW_ANONYMOUS", "").lower() in {"1", "true", "yes", "on"}
-    if allowed and not patient.is_local:
-        return say.warn("ALLOW_ANONYMOUS is on", "ALLOW_ANONYMOUS=false, unless you mean it")
+    allowed = target.values.get("ALLOW_ANONYMOUS", "").lower() in {"1", "true", "yes", "on"}
+    if allowed and not target.is_local:
+        return say.warn("ALLOW_ANONYMOUS is on", "ALLOW_ANONYMOUS=false, unless it is intended")
     return say.ok("on, as the local stack has it" if allowed else "off")
 
 
-def sealing(patient: Patient) -> Finding:
+def sealing(target: Target) -> Finding:
     """Vendor keys are sealed by KMS outside of development."""
     say = Reporter("sealing")
-    if patient.values.get("KMS_KEY_ID"):
+    if target.values.get("KMS_KEY_ID"):
         return say.ok("by KMS")
-    if not patient.values.get("SEALING_KEY_FILE"):
+    if not target.values.get("SEALING_KEY_FILE"):
         return say.fail(
             "neither KMS_KEY_ID nor SEALING_KEY_FILE is set: vendor keys cannot be stored",
             "KMS_KEY_ID=alias/minutehand-<stage>, or SEALING_KEY_FILE=.local/sealing.json",
         )
-    if not patient.is_local:
+    if not target.is_local:
         return say.fail(
             "vendor keys are sealed by a key file", "KMS_KEY_ID=alias/minutehand-<stage>"
         )
     return say.ok("by a key file, as in development")
 
 
-def mock(patient: Patient) -> Finding:
+def mock(target: Target) -> Finding:
     """What the apps set for development, such as mock vendors, stays in development."""
     say = Reporter("mock-vendors")
-    needs = needs_of(Project.at(patient.root))
-    # what a deployed function is given by its parameters is no stand-in
+    needs = needs_of(Project.at(target.root))
+    # what a deployed function gets from its parameters is not mocked
     deployed = {name for more in needs.functions.values() for name in more.environment}
     mocked = [
         name
         for name, value in needs.local.items()
-        if value and name not in deployed and patient.values.get(name) == value
+        if value and name not in deployed and target.values.get(name) == value
     ]
-    if mocked and not patient.is_local:
+    if mocked and not target.is_local:
         return say.fail(
             f"{', '.join(mocked)}: as in development, people get invented data",
             f"do not set {', '.join(mocked)}",

@@ -1,1 +1,1 @@
-"""Whether the process lives, and whether what it stands on does."""
+"""Liveness of the process, and readiness of what it depends on."""

@@ -53,13 +53,13 @@ Deep = Annotated[str | None, Query(description="1 waits for the parts; 503 if on
 
 
 class Vitals:
-    """What readiness last said: looked at again in the background, so that no probe waits for it.
+    """What readiness last said: refreshed in the background, so that no probe waits for it.
 
     Args:
         services: The process's own.
     """
 
-    #: Older than this is looked at again.
+    #: Older than this is refreshed.
     FRESH_SECONDS = 2.0
     #: How long a probe waits when nothing recent is known yet.
     FIRST_SECONDS = 0.25
@@ -83,7 +83,7 @@ class Vitals:
         return status, body
 
     async def last(self) -> dict[str, Any]:
-        """What is known: `{status, checks}`, or nothing when the first look takes long."""
+        """What is known: `{status, checks}`, or nothing when the first read takes long."""
         age = time.monotonic() - self._at
         if age > self.FRESH_SECONDS and (self._looking is None or self._looking.done()):
             self._looking = asyncio.create_task(self._look())
@@ -108,7 +108,7 @@ class Vitals:
 
 @router.get("/health")
 async def get_health(services: Provided, deep: Deep = None) -> JSONResponse:
-    """Whether the process lives, and how its parts were when last looked at; answers at once.
+    """Whether the process lives, and the last known state of its parts; answers immediately.
 
     `status` is healthy, degraded or down, always with 200: the process answers. `?deep=1` is
     readiness: it waits, and answers 503 when a part failed.

@@ -27,7 +27,7 @@ def checks_of_apps(settings: Settings) -> Callable[[], Awaitable[Lines]]:
         try:
             async with asyncio.timeout(PATIENCE):
                 found: Lines = await module.checks(settings)
-        except Exception as error:  # whatever an app's check raises, the others have their say
+        except Exception as error:  # an error of one app's check must not hide the others'
             detail = f"no answer: {type(error).__name__}"
             return {name: {"verdict": WARN, "value": None, "unit": "", "detail": detail}}
         return found

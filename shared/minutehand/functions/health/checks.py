@@ -1,6 +1,6 @@
-"""Readiness: what the service stands on, each part with its own verdict.
+"""Readiness: what the service depends on, each part with its own verdict.
 
-Imports nothing but the standard library; the queue is handed in.
+Imports nothing but the standard library; the queue is an argument.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from typing import Any, Protocol
 
 #: A check that takes longer than this has failed, in seconds.
 PATIENCE = 4.0
-#: `due` above this is a backlog worth looking at.
+#: `due` above this is a backlog worth a warning.
 BACKLOG = 10_000
-#: Seconds a due job may wait before that is worth looking at.
+#: Seconds a due job may wait before a warning.
 LATE = 120.0
 #: Seconds without any lease before that is a failure; a long backlog, or a tenant's limit, is none.
 STALLED = 900.0
-#: Seconds since the last tick: one missed is worth looking at, three are a dead schedule.
+#: Seconds since the last tick: one missed is a warning, three are a dead schedule.
 TICK_LATE, TICK_DEAD = 90.0, 200.0
 
 #: The same as in minutehand.queue.keys, which is not imported here.
@@ -63,12 +63,12 @@ async def readiness(
             health: Health = await queue.health()
             elapsed = round((time.perf_counter() - started) * 1000, 1)
             of_apps = {} if asking is None else dict(await asking)
-    except Exception as error:  # whatever is wrong with it, the database cannot be used
+    except Exception as error:  # whatever the error, the database cannot be used
         if asking is not None:
             asking.cancel()
             await asyncio.gather(asking, return_exceptions=True)
         checks = {"database": _verdict(FAIL, None, "ms", f"no answer: {type(error).__name__}")}
-        unknown = "unknown while the database is away"
+        unknown = "unknown while the database is unavailable"
         for name, unit in (("queue_depth", "jobs"), ("oldest_due", "s"), ("last_tick", "s")):
             checks[name] = _verdict(FAIL, None, unit, unknown)
         return _answer(checks)
@@ -106,11 +106,11 @@ def judge(health: Health) -> dict[str, dict[str, Any]]:
             + (f"; nothing was leased for {stalled:.0f} s" if stalled > LATE else ""),
         ),
         "last_tick": _verdict(
-            # a database that never saw a tick is young; if it is not, `oldest_due` will tell
+            # a database that never saw a tick is young; if it is not, `oldest_due` shows it
             WARN if tick is None else _grade(tick, TICK_LATE, TICK_DEAD),
             tick,
             "s",
-            "never seen one" if tick is None else f"ended {tick:.0f} s ago",
+            "no tick seen yet" if tick is None else f"ended {tick:.0f} s ago",
         ),
     }
 

@@ -25,11 +25,11 @@ Address = Annotated[str, Field(min_length=3, max_length=320)]
 
 
 class AlertBody(Body):
-    """A threshold, whose name is in the path; what is left out takes its default."""
+    """A threshold, whose name is in the path; omitted fields take their defaults."""
 
     metric: AlertMetric
-    threshold: Annotated[float, Field(ge=0, le=1e9, description="Reached by this value, or above.")]
-    minutes: Annotated[int, Field(ge=1, le=1440, description="How far back is counted.")] = 15
+    threshold: Annotated[float, Field(ge=0, le=1e9, description="Fires at this value or above.")]
+    minutes: Annotated[int, Field(ge=1, le=1440, description="Window that is counted.")] = 15
     job_type: Name | None = None
     mail: Annotated[
         tuple[Address, ...], Field(max_length=50, description="Members of the workspace.")

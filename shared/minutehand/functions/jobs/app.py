@@ -15,7 +15,7 @@ from minutehand.web.services import Services, Waker
 def build_app(
     settings: Settings, *, services: Services | None = None, waker: Waker | None = None
 ) -> FastAPI:
-    """The app; `waker` says how a worker is told of new work, `services` replaces everything."""
+    """The app; `waker` wakes a worker for new work, `services` replaces everything."""
     services = services or Services(settings, waker=waker)
     return create_app(
         services,

@@ -39,7 +39,7 @@ def _text_only(value: Any) -> Any:
 #: A UTC instant as text; pydantic would also take a bare number for one.
 Instant = Annotated[AwareDatetime, BeforeValidator(_text_only)]
 Seconds = Annotated[float, Field(strict=True, ge=0, le=315_360_000)]
-#: Bounds as the database has them, told before the round trip and by the field's name.
+#: Bounds as the database has them, checked before the round trip and named by field.
 Name = Annotated[str, Field(min_length=1, max_length=100)]
 Key = Annotated[str, Field(min_length=1, max_length=255)]
 Tag = Annotated[str, Field(min_length=1, max_length=100)]
@@ -138,7 +138,7 @@ class EnqueuedJob(Job):
     """The job of a request, and what its caller should know of it."""
 
     warning: str | None = Field(
-        default=None, description="No worker that runs now serves its type; else null."
+        default=None, description="Set when no running worker serves its type; else null."
     )
 
 

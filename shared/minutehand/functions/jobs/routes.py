@@ -113,7 +113,7 @@ async def cancel_jobs(body: BulkAction, caller: SignedIn, services: Provided) ->
 
 @router.post("/jobs/redrive")
 async def redrive_jobs(body: BulkAction, caller: SignedIn, services: Provided) -> BulkResult:
-    """Send the dead letters that match a filter round again."""
+    """Retry the dead letters that match a filter."""
     result = await services.queue_of(caller).redrive(
         str(body.workspace_id), body.filter.wire(), limit=body.limit, cursor=body.place()
     )
@@ -130,7 +130,7 @@ async def cancel_job(job_id: UUID, caller: SignedIn, services: Provided) -> Job:
 
 @router.post("/jobs/{job_id:uuid}/retry")
 async def retry_job(job_id: UUID, caller: SignedIn, services: Provided) -> Job:
-    """Send a failed or cancelled job round again."""
+    """Run a failed or cancelled job again."""
     job = await services.queue_of(caller).retry(str(job_id))
     await services.waker.wake(reason="retry")
     return job
@@ -146,7 +146,7 @@ async def answer_job(job_id: UUID, body: Answer, caller: SignedIn, services: Pro
 
 @router.post("/events", status_code=202)
 async def emit_event(body: EmitEvent, caller: SignedIn, services: Provided) -> dict[str, Any]:
-    """Tell the jobs of a workspace that wait for an event that it happened."""
+    """Emit an event to the jobs of a workspace that wait for its name."""
     result = await services.queue_of(caller).emit_event(
         str(body.workspace_id), body.name, body.payload
     )

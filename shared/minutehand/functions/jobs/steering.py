@@ -49,7 +49,7 @@ class PauseBody(Body):
 
 
 class ScheduleBody(Body):
-    """A schedule, whose name is in the path; what is left out takes its default."""
+    """A schedule, whose name is in the path; omitted fields take their defaults."""
 
     cron: Annotated[str, Field(min_length=1, max_length=200)]
     timezone: Annotated[str, Field(min_length=1, max_length=100)] = "UTC"
@@ -69,7 +69,7 @@ class Schedules(Body):
 
 
 class WebhookBody(Body):
-    """A webhook to make; without lists it is told of every state change of every job."""
+    """A webhook to make; without lists it receives every state change of every job."""
 
     url: Url
     description: Reason | None = None
@@ -80,12 +80,12 @@ class WebhookBody(Body):
 
 def _not_null(value: Any) -> Any:
     if value is None:
-        raise ValueError("leave it out, or give a value")
+        raise ValueError("omit it, or give a value")
     return value
 
 
 class WebhookChanges(Body):
-    """What to change of a webhook; null for a list means all, what is left out stays."""
+    """What to change of a webhook; null for a list means all, omitted fields keep their values."""
 
     url: Annotated[Url | None, AfterValidator(_not_null)] = None
     description: Reason | None = None
@@ -120,7 +120,7 @@ async def new_secret(services: Services, workspace_id: UUID) -> NewSecret:
 
 @router.post("/pause")
 async def pause(workspace_id: UUID, body: PauseBody, caller: SignedIn, services: Provided) -> Pause:
-    """Let no job of the workspace, or of one type of it, start; running ones continue."""
+    """Pause the workspace, or one job type in it; running jobs continue."""
     return await steering(services, caller, workspace_id).pause(
         True, job_type=body.job_type, reason=body.reason
     )
@@ -130,7 +130,7 @@ async def pause(workspace_id: UUID, body: PauseBody, caller: SignedIn, services:
 async def resume(
     workspace_id: UUID, body: PauseBody, caller: SignedIn, services: Provided
 ) -> Pause:
-    """Let them start again."""
+    """Resume what was paused."""
     result = await steering(services, caller, workspace_id).pause(False, job_type=body.job_type)
     await services.waker.wake(reason="resume")
     return result
@@ -182,7 +182,7 @@ async def next_runs(
     timezone: Annotated[str, Query(max_length=100)] = "UTC",
     count: Annotated[int, Query(ge=1, le=20)] = 5,
 ) -> NextRuns:
-    """When a schedule that is there will run, or a cron expression that is not saved yet."""
+    """When a schedule, or a cron expression that is not saved yet, will run."""
     if (schedule is None) == (cron is None):
         problem = "give either schedule, a name, or cron"
         raise validation_failed([FieldProblem(field="cron", problem=problem, location="query")])

@@ -1,4 +1,4 @@
-"""One OpenAPI document for the whole service, made once and in a thread of its own.
+"""One OpenAPI document for the whole service, made once, in its own thread.
 
 The other functions' routes are only described here, never served.
 """
@@ -33,7 +33,7 @@ class Document:
 
 
 def _encode(settings: Settings) -> tuple[bytes, str]:
-    # services of its own: those of the process are not made in two threads at once
+    # its own services: those of the process are not made in two threads at once
     document = whole_document(Services(settings))
     body = json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode()
     return body, f'"{hashlib.sha256(body).hexdigest()[:32]}"'
@@ -114,7 +114,7 @@ _JOB_TYPES: Final = {
 _WORKER_PATHS: Final = {
     "/api/jobs/worker": {
         "get": _operation("Whether a worker exists, and where it runs.", "workerToken", _HEALTH),
-        "post": _operation("Run one tick and say what it did.", "workerToken", _TICK),
+        "post": _operation("Run one tick and report what it did.", "workerToken", _TICK),
     },
     "/api/jobs/process": {
         "post": _operation(
@@ -132,7 +132,7 @@ router = APIRouter(prefix="/api")
 
 @router.get("/openapi.json", include_in_schema=False)
 async def get_openapi(request: Request) -> Response:
-    """The OpenAPI document of every route, whichever function serves it."""
+    """The OpenAPI document of every route of all functions."""
     document = request.app.state.services.provide(Document, Document)
     body, etag = await document.read(request.app.state.services.settings)
     headers = {"ETag": etag, "Cache-Control": "public, max-age=300"}

@@ -91,7 +91,7 @@ class MoreFilters:
         worker_id: Word = None,
         version: Annotated[Word, Query(description="Of the code that ran it.")] = None,
         internal: Annotated[
-            bool | None, Query(description="False leaves out types that the platform enqueues.")
+            bool | None, Query(description="False omits types that only the platform enqueues.")
         ] = None,
     ) -> None:
         self._given = {
@@ -149,17 +149,17 @@ async def list_jobs(
     search: Word = None,
     id_prefix: IdPrefix = None,
     cursor: Annotated[str | None, Query(max_length=512)] = None,
-    sort: Annotated[Sort | None, Query(description="Another order than the age of jobs.")] = None,
+    sort: Annotated[Sort | None, Query(description="Sort key; by age if omitted.")] = None,
     order: Literal["asc", "desc"] = "desc",
     offset: Annotated[int, Query(ge=0, le=10_000, description="With `sort`.")] = 0,
     limit: Limit = 50,
 ) -> JobPage:
     """A page of jobs, newest first; jobs enqueued meanwhile shift nothing.
 
-    The list ends where `next_cursor` is null: by a type, a queue or a search it is looked for in
+    The list ends where `next_cursor` is null: by a type, a queue or a search it is searched in
     slices, and a page may hold fewer jobs than asked for, even none. With `sort` the 10,000
     youngest of each state are sorted; the next page is asked for by `offset` while there is
-    `more`, and `cut` tells of older ones.
+    `more`, and `cut` says that there are older ones.
     """
     if sort is not None:
         where = {
@@ -222,7 +222,7 @@ async def list_types(
     caller: SignedIn,
     services: Provided,
     workspace_id: UUID,
-    internal: Annotated[bool, Query(description="The platform's own as well.")] = False,
+    internal: Annotated[bool, Query(description="Include the platform's own types.")] = False,
 ) -> JobTypes:
     """Job types: who serves them and when last seen, and how a workspace's jobs went today."""
     return await services.queue_of(caller).job_types(str(workspace_id), internal=internal)
@@ -294,7 +294,7 @@ async def get_logs(
 @router.get(
     "/jobs/{job_id:uuid}/events",
     response_model=EventPage,
-    responses={**_STREAMED, 204: {"description": "The job has ended and all was read."}},
+    responses={**_STREAMED, 204: {"description": "The job has ended and every event was read."}},
 )
 async def get_events(
     request: Request,
@@ -319,7 +319,7 @@ async def get_events(
     async with Opening(request, services, caller, guest=feed.topic) as opening:
         first = await opening.read(feed.start())
         if first.end is not None and not first.lines and last_event_id:
-            return Response(status_code=204)  # tells EventSource not to come back
+            return Response(status_code=204)  # stops EventSource from reconnecting
         return opening.stream(feed, first, began_at=began_at, pace=services.pace)
 
 
@@ -354,7 +354,7 @@ async def get_session_events(
     cursor: FeedCursor = None,
     last_event_id: LastEventId = None,
 ) -> Any:
-    """Events of a session's jobs, logs left out, after a cursor: a page as JSON, or a stream.
+    """Events of a session's jobs, without logs, after a cursor: a page as JSON, or a stream.
 
     A guest session needs no token where anonymous use is allowed: its id is the key.
     """
@@ -410,12 +410,12 @@ async def get_status(
     services: Provided,
     _: OperatorCredentials,
     workspace_id: UUID | None = None,
-    minutes: Annotated[int, Query(ge=1, le=11_520, description="How far back.")] = 60,
+    minutes: Annotated[int, Query(ge=1, le=11_520, description="Window, in minutes.")] = 60,
 ) -> QueueStats:
     """Counts, throughput and percentiles: of everything for the operator, else of a workspace."""
     token = bearer_token(request)
     if token is None:
-        raise unauthorized("send a token as a bearer token", presented=False)
+        raise unauthorized("send the token as a bearer token", presented=False)
     scope = str(workspace_id) if workspace_id else None
     if token_matches(token, services.settings.worker_secret_tokens):
         return await services.operator_queue.stats(minutes=minutes)

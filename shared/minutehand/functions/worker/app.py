@@ -1,6 +1,6 @@
 """The worker's routes as a small ASGI app, for hosts other than Lambda.
 
-The loop that ticks by itself is `Worker.run_forever`; the host starts it.
+The polling loop is `Worker.run_forever`; the host starts it.
 """
 
 from __future__ import annotations

@@ -94,7 +94,7 @@ class LambdaWorker:
                 self._worker.tick(budget_seconds=budget, fan_out=source != EXTRA_WORKER_SOURCE)
             )
             if source == SCHEDULE_SOURCE:
-                run(self._tell_oldest_due(summary))
+                run(self._report_oldest_due(summary))
         return summary.as_dict()
 
     def close(self) -> None:
@@ -125,7 +125,7 @@ class LambdaWorker:
         refused = [result for result in results if isinstance(result, BaseException)]
         if refused:
             logger.warning(
-                "Extra worker workers were refused",
+                "Extra workers were refused",
                 extra={
                     "event": "fanout.refused",
                     "refused": len(refused),
@@ -135,7 +135,7 @@ class LambdaWorker:
         return count - len(refused)
 
     def _write_metrics(self, tick: Tick) -> None:
-        if tick.summary.did_something:
+        if tick.summary.is_worth_reporting:
             sys.stdout.write(
                 tick_line(
                     tick.summary,
@@ -154,7 +154,7 @@ class LambdaWorker:
             line = database_line(storage.database_bytes, stage=self._settings.stage, at_ms=at_ms)
             sys.stdout.write(line + "\n")
 
-    async def _tell_oldest_due(self, summary: TickSummary) -> None:
+    async def _report_oldest_due(self, summary: TickSummary) -> None:
         """Write the one metric that notices jobs which no tick takes; idle costs no query."""
         oldest = 0.0
         if summary.due_left:

@@ -15,7 +15,7 @@ from minutehand.worker.registry import Registry, default_registry
 def load_processors(settings: Settings) -> Registry:
     """A registry with the engine's own processors and those of every app of the settings.
 
-    An app that fails to import fails the start: running without its processors would look like
+    An app that fails to import fails the start: running without its processors would seem
     an idle queue.
     """
     registry = Registry()

@@ -78,7 +78,7 @@ class WorkerRoutes:
 
         Args:
             usual_seconds: How long a tick is that no one waits for; what a shorter one has to
-                stop is handed back without being charged.
+                stop is released without spending an attempt.
         """
         methods = {WORKER_PATH: ("GET", "POST"), PROCESS_PATH: ("POST",)}.get(request.path)
         if methods is None:
@@ -147,7 +147,7 @@ class WorkerRoutes:
     def _refusal(self, error: QueueError, request: Request) -> Reply:
         if isinstance(error, QueueUnavailable):
             logger.warning(
-                "Tick found the queue away",
+                "Tick found the queue unavailable",
                 extra={"event": "tick.unavailable", "error": str(error)},
             )
             reply = _error(503, "unavailable", "The queue is not available", request)

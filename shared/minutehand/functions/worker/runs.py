@@ -19,7 +19,7 @@ from minutehand.worker.summary import TickSummary
 
 logger = logging.getLogger(__name__)
 
-#: Who asks by HTTP is answered after this time, while the run continues.
+#: A caller by HTTP gets an answer after this time, while the run continues.
 ANSWER_SECONDS: Final = 25.0
 
 
@@ -41,7 +41,7 @@ class Runs:
         self._run: asyncio.Task[TickSummary] | None = None
 
     def start(self) -> asyncio.Task[TickSummary]:
-        """Start a run, or make the one that runs look for work at once; returns that run."""
+        """Start a run, or make the running one lease at once; return that run."""
         if self._run is None or self._run.done():
             self._run = asyncio.create_task(self._work(), name="worker-run")
             self._run.add_done_callback(_note_failure)
@@ -53,11 +53,11 @@ class Runs:
         """Ask for a run now; `reason` is for logs on AWS."""
         self.start()
 
-    async def aclose(self, *, patience_seconds: float) -> None:
-        """Stop leasing, hand back what runs, and close the connections."""
+    async def aclose(self, *, timeout_seconds: float) -> None:
+        """Stop leasing, release what runs, and close the connections."""
         self._worker.stop()
         if self._run is not None:
-            _, late = await asyncio.wait({self._run}, timeout=patience_seconds)
+            _, late = await asyncio.wait({self._run}, timeout=timeout_seconds)
             for run in late:
                 run.cancel()
                 await asyncio.gather(run, return_exceptions=True)

@@ -45,7 +45,7 @@ export async function openDataApi() {
 async function appOn(connection) {
   const roles = new Map(); // the roles a request may take, and their statement_timeout
   await readRoles(connection.driver, roles);
-  mend(connection, roles);
+  patch(connection, roles);
   const app = new App({
     connection,
     auth: {
@@ -78,7 +78,7 @@ async function readRoles(driver, roles) {
   roles.delete("authenticator");
 }
 
-function mend(connection, roles) {
+function patch(connection, roles) {
   connection.normalizeDbError = asPostgrestError;
 
   // lite takes a catalogue that it could not read for an empty one, in which no function is found
@@ -98,7 +98,7 @@ function mend(connection, roles) {
     const { auth, storage } = context;
     const role = auth?.role || "anon";
     if (!roles.has(role)) {
-      // the pool's own user could become anybody; authenticator's memberships are the limit
+      // the pool's own user could assume any role; authenticator's memberships are the limit
       throw Object.assign(new Error(`permission denied to set role "${role}"`), { code: "42501" });
     }
     const claims = auth?.jwt && typeof auth.jwt === "object" ? auth.jwt : { role };

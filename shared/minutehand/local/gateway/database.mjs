@@ -1,4 +1,4 @@
-// Follows one database through its deaths: while it is away every call is refused at once, and
+// Follows one database through its deaths: while it is unavailable every call is refused at once, and
 // each return gets a Data API of its own, so that no connection of an earlier life is used again.
 
 import { setTimeout as sleep } from "node:timers/promises";
@@ -11,7 +11,7 @@ const RETRY_MS = 200;
 export class Database {
   #api = null;
   #lost = null; // rejects when the present life ends
-  #schema = 0; // counts the schema changes we were told of
+  #schema = 0; // counts the schema changes we were notified of
   #reloading = false;
 
   get isUp() {
@@ -63,7 +63,7 @@ export class Database {
     }
   }
 
-  // A Data API whose introspection began after the last schema change we were told of.
+  // A Data API whose introspection began after the last schema change we were notified of.
   async #open() {
     for (;;) {
       const seen = this.#schema;
@@ -76,9 +76,9 @@ export class Database {
   // A new one takes over: clearing the old one's cache would race with an introspection under way.
   async #reload() {
     this.#schema += 1;
-    if (this.#reloading || !this.#api) return; // anyone who is opening one looks again
+    if (this.#reloading || !this.#api) return; // a caller that is opening one checks again
     this.#reloading = true;
-    // what was told once is not told again: tried until it succeeds, or the database is away
+    // a notification comes only once: tried until it succeeds, or the database is unavailable
     while (this.#api && !(await this.#replace())) await sleep(RETRY_MS);
     this.#reloading = false;
   }
@@ -98,7 +98,7 @@ export class Database {
     }
   }
 
-  // Answer a request, or 503 at once when the database is away or goes away meanwhile.
+  // Answer a request, or 503 at once when the database is unavailable or goes away meanwhile.
   async fetch(request) {
     if (!this.#api) return unavailable("the database is not connected");
     let timer;

@@ -20,7 +20,7 @@ function answerLocally(path) {
   return null;
 }
 
-// as the hosted gateway: a publishable or secret key is no JWT and goes as `apikey`; as a bearer it is
+// as the hosted gateway: a publishable or secret key is not a JWT and goes as `apikey`; as a bearer it is
 // let through only where both are the same, which is how supabase-js sends the publishable one
 function refuseKeyAsBearer(request) {
   const [, key] =
@@ -53,7 +53,7 @@ function answerPreflight(incoming, outgoing) {
   outgoing.writeHead(204, {
     "access-control-allow-origin": "*",
     "access-control-allow-methods": METHODS,
-    // whatever the browser is about to send: keys and tokens decide, not header names
+    // any method and header a browser may send: keys and tokens decide, not header names
     "access-control-allow-headers": incoming.headers["access-control-request-headers"] ?? "*",
     "access-control-max-age": "3600",
     vary: "Access-Control-Request-Headers",

@@ -1,4 +1,4 @@
-// Reads what the launcher hands over in the environment; fails by name when something is missing.
+// Reads what the launcher passes in the environment; fails by name when something is missing.
 
 function need(name) {
   const value = process.env[name];

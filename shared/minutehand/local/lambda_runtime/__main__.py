@@ -253,7 +253,9 @@ def main() -> int:
     parser.add_argument("--no-schedule", action="store_true")
     options = parser.parse_args()
     values = dict(os.environ)
-    if "SUPABASE_URL" not in values:  # the launcher passes its own; by hand there is the file
+    if (
+        "SUPABASE_URL" not in values
+    ):  # the launcher passes its own; started alone, it reads the file
         if not options.env_file.exists():
             parser.error(f"{options.env_file} does not exist; start the local stack: make run")
         values |= read_dotenv(options.env_file)

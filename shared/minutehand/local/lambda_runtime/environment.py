@@ -24,7 +24,7 @@ from minutehand.local.processes import die_with_parent
 
 PREFIX = "/2018-06-01/runtime"
 ACCEPTED = Response.of_json(202, {"status": "OK"})
-#: Lambda's own is 10 s; a busy laptop is no Lambda, and the import budgets hold the line there.
+#: Lambda's own is 10 s; a busy laptop is slower than Lambda, where the import budgets are enforced.
 INIT_SECONDS = 60.0
 TAIL_LINES = 64
 
@@ -41,7 +41,7 @@ class State(StrEnum):
 
 
 class InitFailed(Exception):
-    """The runtime did not reach its first `next`; `payload` is what the caller is told."""
+    """The runtime did not reach its first `next`; `payload` is the caller's answer."""
 
     def __init__(self, error: str, payload: bytes) -> None:
         self.error = error
@@ -150,7 +150,7 @@ class Environment:
             init_ms=self._init_ms,
             log_tail=b"".join(self._tail)[-4096:],
         )
-        self._init_ms = None  # told once, as in AWS' REPORT line
+        self._init_ms = None  # reported once, as in AWS's REPORT line
         return finished
 
     async def settle(self, *, timeout: float) -> None:
@@ -233,7 +233,7 @@ class Environment:
     def _fail_init(self, error: InitFailed) -> None:
         if not self._ready.done():
             self._ready.set_exception(error)
-            self._ready.exception()  # read here, so that no one waiting is no warning
+            self._ready.exception()  # read here, so that asyncio does not warn when no one waits
 
     async def _watch_exit(self) -> None:
         assert self._process is not None

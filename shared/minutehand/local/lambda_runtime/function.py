@@ -1,4 +1,4 @@
-"""A function: its settings, environments, concurrency cap, and failures as Lambda tells them.
+"""A function: its settings, environments, concurrency cap, and failures as Lambda reports them.
 
 Repeating asynchronous invocations is left to asynchronous.py, HTTP to gateway.py.
 """

@@ -1,6 +1,6 @@
 """API Gateway's HTTP API, payload format 2.0: HTTP in, an event to the function, HTTP out.
 
-Routes and CORS come from the compiled template; throttles are left out. See
+Routes and CORS come from the compiled template; throttles are omitted. See
 https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-develop-integrations-lambda.html
 """
 
@@ -61,7 +61,7 @@ class Route:
 
 @dataclass(frozen=True)
 class Cors:
-    """The API's CORS settings; with no origins there is no CORS."""
+    """The API's CORS settings; without origins, CORS is off."""
 
     origins: tuple[str, ...] = ()
     methods: tuple[str, ...] = ()

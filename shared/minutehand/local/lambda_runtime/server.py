@@ -166,7 +166,7 @@ def report_line(name: str, line: str) -> None:
 
 
 def labelled(name: str, line: str) -> dict[str, Any]:
-    """The line with its function, a level and a message, whatever it was.
+    """Any line, with its function, a level and a message.
 
     The platform's own reports warn unless the invocation went well; metrics are for no one's eyes.
     """

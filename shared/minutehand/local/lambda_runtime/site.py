@@ -33,7 +33,7 @@ class Site:
     Args:
         headers: Added to every file.
         app_names: The apps with pages, as `/apps/index.json` lists them.
-        local: Answers everything below `LOCAL_PREFIX`, whatever the method.
+        local: Answers every method below `LOCAL_PREFIX`.
     """
 
     def __init__(

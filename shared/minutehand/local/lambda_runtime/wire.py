@@ -93,7 +93,7 @@ class HttpServer:
         try:
             await self._converse(reader, writer)
         except (ConnectionError, asyncio.CancelledError, h11.ProtocolError):
-            # the client went away, or we are stopping: no one is left to tell
+            # the client went away, or we are stopping: no one is left to answer
             return
         finally:
             if task is not None:
@@ -141,7 +141,7 @@ class HttpServer:
             elif isinstance(event, h11.Request):
                 head = event
             elif isinstance(event, h11.Data):
-                # what is over the limit is read and dropped, so that the client hears the answer
+                # what is over the limit is read and dropped, so that the client receives the answer
                 if len(body) <= self._max_body:
                     body.extend(event.data)
             elif isinstance(event, h11.EndOfMessage) and head is not None:

@@ -18,7 +18,7 @@ from minutehand.local.realtime.database import Connection, Database, DatabaseUna
 from minutehand.local.realtime.pgwire import describe
 from minutehand.local.realtime.serializer import dump
 from minutehand.local.realtime.tokens import Token
-from minutehand.queue.keys import sayable
+from minutehand.queue.keys import redacted
 
 logger = logging.getLogger(__name__)
 
@@ -67,7 +67,7 @@ class Authorizer:
         """Which extensions of `topic` the token may read.
 
         Raises:
-            DatabaseUnavailable: The database is away, or has no partition for today.
+            DatabaseUnavailable: The database is unavailable, or has no partition for today.
         """
         ids = {extension: str(uuid.uuid4()) for extension in extensions}
         try:
@@ -138,7 +138,7 @@ def _log_refusal(topic: str, error: psycopg.Error) -> None:
         "a policy could not be evaluated",
         extra={
             "event": "realtime.policy_failed",
-            "topic": sayable(topic),
+            "topic": redacted(topic),
             "sqlstate": error.sqlstate,
             "reason": describe(error),
         },

@@ -1,4 +1,4 @@
-"""Rooms: which channels hear a topic, and how one message reaches all of them.
+"""Rooms: which channels have joined a topic, and how one message reaches all of them.
 
 The loop in `Rooms.deliver` is the hot path; everything it needs is computed before it.
 """
@@ -14,7 +14,7 @@ from minutehand.local.realtime.member import PREFIX, Member
 from minutehand.local.realtime.pgoutput import Change, Unchanged
 from minutehand.local.realtime.presence import PresenceState
 from minutehand.local.realtime.serializer import BINARY, JSON, Fanout, UserBroadcast
-from minutehand.queue.keys import sayable
+from minutehand.queue.keys import redacted
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +64,7 @@ class Rooms:
             del self._rooms[room.topic, room.private]
 
     def find(self, topic: str, private: bool) -> Room | None:
-        """The room, if anybody is in it."""
+        """The room, if it has members."""
         return self._rooms.get((topic, private))
 
     def deliver(
@@ -94,7 +94,7 @@ class Rooms:
                     member.shut_down("Too many messages per second")
 
     def heard(self, change: Change) -> bool:
-        """Whether anybody would hear a change: a message for a room that has members."""
+        """Whether a change would reach a subscriber: a message for a room that has members."""
         if change.action != "I" or not _is_messages(change):
             return False
         row = _row_of(change)
@@ -116,7 +116,7 @@ class Rooms:
             f"{message_id} {row['inserted_at']}"
         ):
             return
-        # counted whether or not anybody listens, and dropped only from the message after the tick
+        # counted with or without listeners, and dropped only from the message after the tick
         # on: hosted's channels learn of the excess by what is on its way to them
         dropped = self.rate.triggered
         self.rate.add()
@@ -125,7 +125,7 @@ class Rooms:
         if dropped:
             logger.warning(
                 "a database broadcast was dropped: too many messages per second",
-                extra={"event": "realtime.rate_limited", "topic": sayable(topic)},
+                extra={"event": "realtime.rate_limited", "topic": redacted(topic)},
             )
             return
         payload, binary = row.get("payload"), row.get("binary_payload")

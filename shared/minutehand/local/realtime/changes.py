@@ -1,7 +1,7 @@
-"""Postgres Changes: who listens to which table, and which channel hears a change of it.
+"""Postgres Changes: who listens to which table, and which channel receives a change of it.
 
 Visibility is Postgres' own decision, by `realtime.apply_rls`; this module keeps the rows of
-`realtime.subscription`, streams the publication while anybody listens, and routes the answers.
+`realtime.subscription`, streams the publication while there are listeners, and routes the answers.
 """
 
 from __future__ import annotations
@@ -145,10 +145,10 @@ class PostgresChanges:
     # --------------------------------------------------------------------- subscriptions
 
     def subscribe(self, channel: Member) -> None:
-        """Subscribe a joined channel in the background and tell it how that went."""
+        """Subscribe a joined channel in the background and send it the outcome."""
         self._drop(channel)
         subscription = self._subscriptions[channel] = Subscription({})
-        subscription.task = asyncio.create_task(self._subscribe_and_tell(channel, subscription))
+        subscription.task = asyncio.create_task(self._subscribe_and_reply(channel, subscription))
         self._keep(subscription.task)
 
     def unsubscribe(self, channel: Member) -> None:
@@ -176,13 +176,13 @@ class PostgresChanges:
             ) from error
         except InvalidEntry as error:
             raise SubscriptionRefused(f"RealtimeDisabledForConfiguration: {error}") from error
-        asyncio.get_running_loop().call_soon(self._tell_subscribed, channel)
+        asyncio.get_running_loop().call_soon(self._reply_subscribed, channel)
 
-    def _tell_subscribed(self, channel: Member) -> None:
+    def _reply_subscribed(self, channel: Member) -> None:
         if not channel.closed:
             channel.push_system("postgres_changes", "ok", "Subscribed to PostgreSQL")
 
-    async def _subscribe_and_tell(self, channel: Member, subscription: Subscription) -> None:
+    async def _subscribe_and_reply(self, channel: Member, subscription: Subscription) -> None:
         while not channel.closed:
             try:
                 await self._subscribe(channel, subscription)
@@ -196,7 +196,7 @@ class PostgresChanges:
                 )
                 await asyncio.sleep(_RETRY_SECONDS)
             else:
-                self._tell_subscribed(channel)
+                self._reply_subscribed(channel)
                 return
 
     async def _subscribe(self, channel: Member, subscription: Subscription) -> None:
@@ -316,7 +316,7 @@ class PostgresChanges:
                     await self._one_by_one(batch)
             except DatabaseUnavailable as error:
                 logger.warning(
-                    "changes dropped: the database is away",
+                    "changes dropped: the database is unavailable",
                     extra={"event": "realtime.changes_dropped", "reason": error.reason},
                 )
 

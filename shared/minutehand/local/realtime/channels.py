@@ -31,7 +31,7 @@ from minutehand.local.realtime.serializer import (
     reply,
 )
 from minutehand.local.realtime.tokens import Token, TokenError
-from minutehand.queue.keys import sayable
+from minutehand.queue.keys import redacted
 
 logger = logging.getLogger(__name__)
 
@@ -184,7 +184,7 @@ class Channel:
         self.hub.rooms.leave(self)
         self.hub.changes.unsubscribe(self)
 
-    def close_and_tell(self) -> None:
+    def close_and_notify(self) -> None:
         """End the channel with a `phx_close`; clients match its ref with their join's."""
         self._end_with("phx_close")
 
@@ -206,13 +206,13 @@ class Channel:
             "channel shut down",
             extra={
                 "event": "realtime.channel_shutdown",
-                "topic": sayable(self.topic),
-                "reason": sayable(reason),
+                "topic": redacted(self.topic),
+                "reason": redacted(reason),
             },
         )
         self.push_system("system", "error", reason)
         self.session.forget(self)
-        self.close_and_tell()
+        self.close_and_notify()
 
     # ------------------------------------------------------------------------- messages
 
@@ -229,7 +229,7 @@ class Channel:
                 "unknown event dropped",
                 extra={
                     "event": "realtime.unknown_event",
-                    "topic": sayable(self.topic),
+                    "topic": redacted(self.topic),
                     "name_of_event": message.event[:100],
                 },
             )

@@ -31,7 +31,7 @@ async def connect(url: str, name: str) -> Connection:
     """Open a connection in UTC, outside any transaction.
 
     Raises:
-        DatabaseUnavailable: Postgres is away or full.
+        DatabaseUnavailable: Postgres is unavailable or full.
     """
     try:
         return await psycopg.AsyncConnection.connect(

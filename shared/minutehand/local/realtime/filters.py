@@ -106,7 +106,7 @@ def parse_filters(text: str) -> tuple[Filter, ...]:
     """Read comma-separated filters; blank text is none.
 
     Raises:
-        InvalidEntry: A part is no filter.
+        InvalidEntry: A part is not a filter.
     """
     if not text.strip():
         return ()

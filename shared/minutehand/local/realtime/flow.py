@@ -17,7 +17,7 @@ _STEP_SECONDS = 0.02
 
 
 class Congestible(Protocol):
-    """What a socket tells about itself."""
+    """What a socket reports about itself."""
 
     patience: float
 

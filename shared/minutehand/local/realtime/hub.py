@@ -26,7 +26,7 @@ from minutehand.local.realtime.visibility import Visibility
 
 logger = logging.getLogger(__name__)
 
-#: Changes delivered between two looks at the sockets.
+#: Changes delivered between two checks of the sockets.
 _BATCH = 100
 
 
@@ -126,8 +126,8 @@ class Hub:
             self.rooms.deliver_changes(changes[at : at + _BATCH])
             await self.flow.brake()
 
-    async def settle_unheard(self) -> None:
-        """Wait until what no one heard can be read, for who has just entered a room and reads."""
+    async def deliver_pending(self) -> None:
+        """Wait until undelivered changes can be read, for a channel that has just joined."""
         await self.visibility.wait(self._unheard)
 
     async def _deliver_missed(self) -> None:

@@ -45,7 +45,7 @@ class JoinRequest:
     ack: bool
     self_broadcast: bool
     replay: Replay | None
-    #: Why the replay asked for is refused; told only once everything before it is in order.
+    #: Why the replay asked for is refused; reported only once everything before it is in order.
     replay_refusal: str | None
     replication_ready: bool
     presence_enabled: bool

@@ -49,7 +49,7 @@ class Limits:
     payload_kb: int = 3000
     #: Largest inbound websocket message; beyond it the socket closes with 1009.
     frame_bytes: int = 5_000_000
-    #: Messages sent, whether or not anybody listens, and each delivery.
+    #: Messages sent, with or without listeners, and each delivery.
     messages_per_second: float = 500
     joins_per_second: float = 500
     connections: int = 500
@@ -71,7 +71,7 @@ class Limits:
     #: Pauses before a refused handshake and a refused join are answered (hosted: 2 s and 5 s).
     connect_error_delay_seconds: float = 0
     join_error_delay_seconds: float = 0
-    #: Longest time between two looks at a channel's token.
+    #: Longest time between two checks of a channel's token.
     token_check_seconds: float = 300
     #: Token refreshes of one channel within this time are merged, the last one wins.
     token_refresh_window_seconds: float = 0

@@ -26,7 +26,7 @@ async def read_replay(database: Database, channel: Member, replay: Replay) -> li
 
     Raises:
         JoinRefused: They could not be read.
-        DatabaseUnavailable: The database is away.
+        DatabaseUnavailable: The database is unavailable.
     """
     if not channel.reads.broadcast:
         return []

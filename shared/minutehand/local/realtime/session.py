@@ -95,7 +95,7 @@ class Session:
         if event == "phx_leave":
             self.forget(channel)
             self._reply(message, {}, join_ref=channel.join_ref)
-            channel.close_and_tell()
+            channel.close_and_notify()
             return
         try:
             await channel.handle(message)
@@ -133,7 +133,7 @@ class Session:
     async def _join(self, message: Inbound) -> None:
         old = self.channels.pop(message.topic, None)
         if old is not None:
-            old.close_and_tell()
+            old.close_and_notify()
         try:
             await self._open(message)
         except JoinRefused as refused:
@@ -170,7 +170,7 @@ class Session:
             if request.replay is not None:
                 channel.held = []
                 hub.rooms.enter(channel)
-                await hub.settle_unheard()
+                await hub.deliver_pending()
                 replayed = await read_replay(hub.database, channel, request.replay)
             if request.changes and request.wait_for_changes:
                 await hub.changes.subscribe_and_wait(channel, request.wait_timeout_seconds)

@@ -1,9 +1,9 @@
-"""Waits until a streamed transaction can be seen by everybody.
+"""Waits until a streamed transaction can be seen by every session.
 
 Postgres hands a commit to its replicas when the log is flushed, a moment before new snapshots see
-it. On a busy machine a client could hear of a row and not find it, and a client that joins and
+it. On a busy machine a client could learn of a row and not find it, and a client that joins and
 then reads could miss what was sent just before the join. Here delivery waits for visibility, so
-what is heard can be read.
+what is received can be read.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ import { html, useState } from "../../lib/ui.js";
 import { Freshness, Tag } from "../../parts/badge.js";
 import { ActionButton } from "../../parts/dialog.js";
 import { Empty, Failed, Loading, Stale } from "../../parts/states-of-view.js";
-import { tell, tellFailure } from "../../parts/toasts.js";
+import { notify, notifyFailure } from "../../parts/toasts.js";
 import { When } from "../../parts/when.js";
 import { beacon, STATES } from "./data.js";
 import { SubmitDialog } from "./submit-dialog.js";
@@ -22,11 +22,11 @@ export default function Benchmarks({ workspace }) {
   const redrive = async () => {
     try {
       const { count } = await beacon.redrive(workspace.id);
-      tell(`${counted(count, "message")} will be published again`);
+      notify(`${counted(count, "message")} will be published again`);
       dead.refresh();
       jobs.refresh();
     } catch (error) {
-      tellFailure("Not redriven", error);
+      notifyFailure("Not redriven", error);
     }
   };
   const shown = jobs.value?.flatMap((page) => page.jobs) ?? [];
@@ -34,7 +34,8 @@ export default function Benchmarks({ workspace }) {
     <header class="page-head"><h1 tabindex="-1">Benchmarks</h1><span class="spacer"></span><${Freshness} value=${jobs.freshness} />
       <button type="button" class="primary" onClick=${() => setWriting(true)}>New benchmark</button></header>
     ${
-      dead.value?.length > 0 &&
+      dead.value &&
+      dead.value.length > 0 &&
       html`<section class="card stack" aria-labelledby="h-dead"><div class="bar"><h2 id="h-dead">Not queued</h2><span class="spacer"></span><${ActionButton} run=${redrive}>Redrive ${counted(dead.value.length, "dead letter")}<//></div>
       <ul class="stack">${dead.value.map((one) => html`<li key=${one.id}><a href=${`/benchmarks/${one.job_id}`}><code>${one.message.jobspec_id ?? one.job_id}</code></a> <span class="problem wrap">${one.error}</span></li>`)}</ul></section>`
     }

@@ -1,30 +1,43 @@
 // What the benchmark pages read and do, all by the app's own routes.
 
-import { request } from "../../api.js";
+import { callRoute } from "../../api.js";
 
-const at = (id, more = "") => `/api/v1/jobs/${encodeURIComponent(id)}${more}`;
+/** @import { Call } from "../../api.js" */
+/** @import { Routes } from "./routes.js" */
+
+/** @type {Call<Routes>} */
+const call = callRoute;
 
 export const beacon = {
+  /**
+   * @param {string} workspaceId
+   * @param {string | null} cursor
+   * @param {AbortSignal} [signal]
+   */
   jobs: (workspaceId, cursor, signal) =>
-    request("GET", "/api/v1/jobs", {
+    call("GET /api/v1/jobs", {
       query: { workspace_id: workspaceId, limit: 25, cursor },
       signal,
     }),
-  job: (id, signal) => request("GET", at(id), { signal }),
-  submit: (body) => request("POST", "/api/v1/jobs", { body }),
-  cancel: (id) => request("POST", at(id, "/cancel")),
-  bundle: (id, signal) => request("GET", at(id, "/bundle"), { signal }),
-  deadLetters: async (workspaceId, signal) =>
+  job: (/** @type {string} */ id, /** @type {AbortSignal} */ signal) =>
+    call("GET /api/v1/jobs/{id}", { places: { id }, signal }),
+  submit: (/** @type {Routes["POST /api/v1/jobs"]["body"]} */ body) =>
+    call("POST /api/v1/jobs", { body }),
+  cancel: (/** @type {string} */ id) => call("POST /api/v1/jobs/{id}/cancel", { places: { id } }),
+  bundle: (/** @type {string} */ id, /** @type {AbortSignal | undefined} */ signal) =>
+    call("GET /api/v1/jobs/{id}/bundle", { places: { id }, signal }),
+  deadLetters: async (/** @type {string} */ workspaceId, /** @type {AbortSignal} */ signal) =>
     (
-      await request("GET", "/api/v1/outbox", {
+      await call("GET /api/v1/outbox", {
         query: { workspace_id: workspaceId, status: "dead", limit: 20 },
         signal,
       })
     ).messages,
-  redrive: (workspaceId) =>
-    request("POST", "/api/v1/outbox/redrive", { body: { workspace_id: workspaceId } }),
-  keys: () => request("GET", "/api/v1/keys"),
-  verify: (bundle) => request("POST", "/api/v1/receipts/verify", { body: bundle }),
+  redrive: (/** @type {string} */ workspaceId) =>
+    call("POST /api/v1/outbox/redrive", { body: { workspace_id: workspaceId } }),
+  keys: () => call("GET /api/v1/keys"),
+  verify: (/** @type {Routes["POST /api/v1/receipts/verify"]["body"]} */ bundle) =>
+    call("POST /api/v1/receipts/verify", { body: bundle }),
 };
 
 /** The states of jobs and executions, with the tones of the engine's own. */
@@ -37,11 +50,12 @@ export const STATES = {
   failed: { word: "Failed", tone: "failed" },
   cancelled: { word: "Cancelled", tone: "cancelled" },
 };
-export const isOver = (status) => ["completed", "failed", "cancelled"].includes(status);
+export const isOver = (/** @type {string} */ status) =>
+  ["completed", "failed", "cancelled"].includes(status);
 
 /** A spec's questions as they are put: `{question_id, question, category}`, in order. */
-export const asked = (spec) =>
-  spec.questions.map((one, index) =>
+export const asked = (/** @type {any} */ spec) =>
+  spec.questions.map((/** @type {any} */ one, /** @type {number} */ index) =>
     typeof one === "string"
       ? { question_id: `q${index + 1}`, question: one, category: null }
       : { question_id: one.id, question: one.question, category: one.category },

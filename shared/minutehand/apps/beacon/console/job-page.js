@@ -8,7 +8,7 @@ import { html, useEffect, useState } from "../../lib/ui.js";
 import { Freshness, Tag } from "../../parts/badge.js";
 import { ActionButton, confirm } from "../../parts/dialog.js";
 import { Failed, Loading, Stale } from "../../parts/states-of-view.js";
-import { tellFailure } from "../../parts/toasts.js";
+import { notifyFailure } from "../../parts/toasts.js";
 import { When } from "../../parts/when.js";
 import NotFound from "../../views/not-found.js";
 import { Answers } from "./answers.js";
@@ -25,7 +25,7 @@ export default function JobPage({ id }) {
   const job = found.value;
   const published = Boolean(job?.queue_job_id); // its session begins with its job of the queue
   useEffect(() => {
-    if (!published) return undefined;
+    if (!published || !job) return undefined;
     let timer = null;
     const soon = () =>
       (timer ??= setTimeout(() => {
@@ -73,7 +73,7 @@ export default function JobPage({ id }) {
       await beacon.cancel(job.id);
       found.refresh();
     } catch (error) {
-      tellFailure("Not cancelled", error);
+      notifyFailure("Not cancelled", error);
     }
   };
   const { constraints } = job.spec;

@@ -6,7 +6,7 @@ import { Tag } from "../../parts/badge.js";
 import { download } from "../../parts/copy.js";
 import { ActionButton } from "../../parts/dialog.js";
 import { Failed, Loading } from "../../parts/states-of-view.js";
-import { tellFailure } from "../../parts/toasts.js";
+import { notifyFailure } from "../../parts/toasts.js";
 import { beacon } from "./data.js";
 import { isAble, verify } from "./verification.js";
 
@@ -32,14 +32,14 @@ export function Receipts({ job, bundle }) {
         : await beacon.verify(bundle.value);
       setReport({ ...found, by: able ? "this browser" : "the server, as this browser cannot" });
     } catch (error) {
-      tellFailure("Not verified", error);
+      notifyFailure("Not verified", error);
     }
   };
   const keys = async () => {
     try {
       save("beacon-keys.json", await beacon.keys());
     } catch (error) {
-      tellFailure("The keys could not be read", error);
+      notifyFailure("The keys could not be read", error);
     }
   };
   const rows = bundle.value.receipts;
@@ -58,6 +58,6 @@ function Report({ report }) {
   const skipped = report.checks.filter(({ state }) => state === "not_made").length;
   return html`<div class="stack" data-verdict=${report.verdict}>
     <p><${Tag} tone=${MARKS[report.verdict][1]}>${VERDICTS[report.verdict]}<//> ${report.checks.length - failed.length - skipped} checks passed${failed.length > 0 && `, ${failed.length} failed`}${skipped > 0 && `, ${skipped} could not be made`}, by ${report.by}.</p>
-    <details class="more" open=${report.verdict !== "passed"}><summary>Every check</summary><ul class="diary" tabindex="0" aria-label="Every check">${report.checks.map(({ subject, check, state, detail }) => html`<li key=${subject + check} data-tone=${MARKS[state][1]}><span aria-hidden="true">${MARKS[state][0]} </span><span class="hidden">${state === "not_made" ? "not made" : state}: </span>${subject}: ${check} <span class="muted wrap">${detail}</span></li>`)}</ul></details>
+    <details class="more" open=${report.verdict !== "passed"}><summary>Every check</summary><ul class="history" tabindex="0" aria-label="Every check">${report.checks.map(({ subject, check, state, detail }) => html`<li key=${subject + check} data-tone=${MARKS[state][1]}><span aria-hidden="true">${MARKS[state][0]} </span><span class="hidden">${state === "not_made" ? "not made" : state}: </span>${subject}: ${check} <span class="muted wrap">${detail}</span></li>`)}</ul></details>
   </div>`;
 }

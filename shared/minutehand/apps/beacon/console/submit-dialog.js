@@ -20,7 +20,7 @@ export function SubmitDialog({ workspaceId, onClose, onSubmitted }) {
     least: "1",
     models: "",
     questions: "",
-    stragglers: "keep",
+    stragglers: /** @type {"keep" | "cancel"} */ ("keep"),
   });
   const [problem, setProblem] = useState(null);
   const [busy, setBusy] = useState(false);

@@ -1,4 +1,4 @@
-// Verifying a bundle in the browser: signatures by WebCrypto, digests and links by hand. No page.
+// Verifying a bundle in the browser: signatures by WebCrypto, digests and links in plain code. No page.
 
 const utf8 = new TextEncoder();
 const AHEAD_SECONDS = 3600; // how far ahead of this clock a receipt may say it was signed
@@ -79,7 +79,7 @@ function specProblem(receipt, jobspec) {
   ]);
   return canonical(asked) === canonical(given)
     ? null
-    : "the answers are not one per question, in order";
+    : "there must be one answer per question, in order";
 }
 
 async function checkReceipt(receipt, jobspec, keys) {

@@ -175,7 +175,7 @@ class ProviderServer:
         )
 
     async def cancel(self, request: Request) -> Response:
-        """Stop a task; the answer says how it stands then."""
+        """Stop a task; the answer has its new state."""
         task = self._tasks.get(request.path_params["task_id"])
         if task is None:
             return JSONResponse({"error": "unknown task"}, status_code=404)
@@ -184,7 +184,7 @@ class ProviderServer:
         return JSONResponse({"task_id": task.task_id, "status": task.status})
 
     async def health(self, _: Request) -> Response:
-        """Say that the process lives, and where it is told to be down."""
+        """Report that the process runs, and where it simulates an outage."""
         down = sorted(region for region, fault in self.faults.items() if fault.down)
         return JSONResponse({"provider": self.name, "status": "ok", "down": down})
 

@@ -8,7 +8,7 @@ import { html, useEffect, useLayoutEffect, useRef, useState } from "../../lib/ui
 import { Freshness, Tag } from "../../parts/badge.js";
 import { ActionButton } from "../../parts/dialog.js";
 import { Failed, Loading, Stale } from "../../parts/states-of-view.js";
-import { tellFailure } from "../../parts/toasts.js";
+import { notifyFailure } from "../../parts/toasts.js";
 import { Composer } from "./composer.js";
 import { isOver, standing, titleOf } from "./data.js";
 import { joined, merged } from "./join.js";
@@ -123,7 +123,7 @@ export function Conversation({ id, functions, user, crumb, tools, gone }) {
     try {
       await what();
     } catch (error) {
-      tellFailure(failure, error);
+      notifyFailure(failure, error);
     }
     refresh();
   };
@@ -141,7 +141,7 @@ export function Conversation({ id, functions, user, crumb, tools, gone }) {
       wasNear.current = false;
       setKept((now) => ({ before: page.before, messages: merged(page.messages, now.messages) }));
     } catch (error) {
-      tellFailure("Older messages were not read", error);
+      notifyFailure("Older messages were not read", error);
     }
   };
   const items = new Map(conversation.work.map((item) => [item.work_item_id, item]));

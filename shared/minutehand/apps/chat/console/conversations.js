@@ -1,4 +1,4 @@
-// Conversations of a workspace: the one written in last first, and how each stands.
+// Conversations of a workspace: latest first, each with its state.
 
 import { counted } from "../../lib/format.js";
 import { useLivePages } from "../../lib/live.js";
@@ -7,7 +7,7 @@ import { html } from "../../lib/ui.js";
 import { Freshness, Tag } from "../../parts/badge.js";
 import { ActionButton } from "../../parts/dialog.js";
 import { Empty, Failed, Loading, Stale } from "../../parts/states-of-view.js";
-import { tellFailure } from "../../parts/toasts.js";
+import { notifyFailure } from "../../parts/toasts.js";
 import { When } from "../../parts/when.js";
 import { chat, newKey, standing, titleOf } from "./data.js";
 
@@ -25,7 +25,7 @@ export default function Conversations({ workspace }) {
     try {
       navigate(`/chat/${(await chat.begin(workspace.id, newKey())).id}`);
     } catch (error) {
-      tellFailure("No conversation was begun", error);
+      notifyFailure("No conversation was begun", error);
     }
   };
   return html`<div class="page">

@@ -1,56 +1,109 @@
 // What the pages of chat read and do, all by the app's own routes.
 
-import { request } from "../../api.js";
+import { callRoute } from "../../api.js";
 
-const HOME = "/api/chat/conversations";
-const at = (id, more = "") => `${HOME}/${encodeURIComponent(id)}${more}`;
+/** @import { Call } from "../../api.js" */
+/** @import { ConversationLine, Routes } from "./routes.js" */
 
 /** The app's routes as the signed-in member calls them, or the holder of a guest session. */
-export function routesOf(guestSession) {
-  const call = (method, path, options) => request(method, path, { ...options, guestSession });
+export function routesOf(/** @type {string | undefined} */ guestSession) {
+  /** @type {Call<Routes>} */
+  const call = (route, options) => callRoute(route, { ...options, guestSession });
   return {
+    /**
+     * @param {string | undefined} workspaceId
+     * @param {string | null} [after]
+     * @param {AbortSignal} [signal]
+     */
     list: (workspaceId, after, signal) =>
-      call("GET", HOME, { query: { workspace_id: workspaceId, limit: 25, after }, signal }),
-    begin: (workspaceId, key) =>
-      call("POST", HOME, {
+      call("GET /api/chat/conversations", {
+        query: { workspace_id: workspaceId, limit: 25, after },
+        signal,
+      }),
+    begin: (/** @type {string} */ workspaceId, /** @type {string} */ key) =>
+      call("POST /api/chat/conversations", {
         body: { workspace_id: workspaceId },
         headers: { "Idempotency-Key": key },
       }),
-    read: (id, signal) => call("GET", at(id), { signal }),
-    rename: (id, title) => call("PATCH", at(id), { body: { title } }),
-    remove: (id) => call("DELETE", at(id)),
-    share: (id, seconds) => call("POST", at(id, "/share"), { body: { ttl_seconds: seconds } }),
-    unshare: (id) => call("DELETE", at(id, "/share")),
+    read: (/** @type {string} */ id, /** @type {AbortSignal | undefined} */ signal) =>
+      call("GET /api/chat/conversations/{conversation_id}", { places: at(id), signal }),
+    rename: (/** @type {string} */ id, /** @type {string} */ title) =>
+      call("PATCH /api/chat/conversations/{conversation_id}", { places: at(id), body: { title } }),
+    remove: (/** @type {string} */ id) =>
+      call("DELETE /api/chat/conversations/{conversation_id}", { places: at(id) }),
+    share: (/** @type {string} */ id, /** @type {number} */ seconds) =>
+      call("POST /api/chat/conversations/{conversation_id}/share", {
+        places: at(id),
+        body: { ttl_seconds: seconds },
+      }),
+    unshare: (/** @type {string} */ id) =>
+      call("DELETE /api/chat/conversations/{conversation_id}/share", { places: at(id) }),
+    /**
+     * @param {string} id
+     * @param {number | null} [before]
+     * @param {AbortSignal} [signal]
+     */
     messages: (id, before, signal) =>
-      call("GET", at(id, "/messages"), { query: { before, limit: 50 }, signal }),
-    send: (id, message) => call("POST", at(id, "/messages"), { body: message }),
+      call("GET /api/chat/conversations/{conversation_id}/messages", {
+        places: at(id),
+        query: { before, limit: 50 },
+        signal,
+      }),
+    /**
+     * @param {string} id
+     * @param {Routes["POST /api/chat/conversations/{conversation_id}/messages"]["body"]} message
+     */
+    send: (id, message) =>
+      call("POST /api/chat/conversations/{conversation_id}/messages", {
+        places: at(id),
+        body: message,
+      }),
+    /**
+     * @param {string} id
+     * @param {string} item
+     * @param {string | null} name The question's, so that another one is not answered.
+     * @param {string} answer
+     */
     answer: (id, item, name, answer) =>
-      call("POST", at(id, `/work/${item}/answer`), { body: { name, answer } }),
-    cancel: (id, item) => call("POST", at(id, `/work/${item}/cancel`)),
-    retry: (id, item) => call("POST", at(id, `/work/${item}/retry`)),
+      call("POST /api/chat/conversations/{conversation_id}/work/{work_item_id}/answer", {
+        places: { ...at(id), work_item_id: item },
+        body: { name, answer },
+      }),
+    cancel: (/** @type {string} */ id, /** @type {string} */ item) =>
+      call("POST /api/chat/conversations/{conversation_id}/work/{work_item_id}/cancel", {
+        places: { ...at(id), work_item_id: item },
+      }),
+    retry: (/** @type {string} */ id, /** @type {string} */ item) =>
+      call("POST /api/chat/conversations/{conversation_id}/work/{work_item_id}/retry", {
+        places: { ...at(id), work_item_id: item },
+      }),
   };
 }
 
-export const chat = routesOf();
+const at = (/** @type {string} */ id) => ({ conversation_id: id });
+
+export const chat = routesOf(undefined);
 
 export const newKey = () => crypto.randomUUID?.() ?? `${Date.now()}-${Math.random()}`;
-export const titleOf = (conversation) => conversation.title ?? "New conversation";
-export const isOver = (status) =>
+export const titleOf = (/** @type {ConversationLine} */ conversation) =>
+  conversation.title ?? "New conversation";
+export const isOver = (/** @type {string} */ status) =>
   status === "completed" || status === "failed" || status === "cancelled";
 
 /** The address by which a guest comes in: no browser sends what is behind the #, so no log has it. */
-export const linkOf = ({ id, session_id: guestSession }) =>
-  `${location.origin}/guest/chat#${guestSession}/${id}`;
+export const linkOf = (
+  /** @type {{id: string, session_id: string}} */ { id, session_id: guestSession },
+) => `${location.origin}/guest/chat#${guestSession}/${id}`;
 
-/** What such an address names: `{guestSession, id}`, either null where it is missing or no such thing. */
-export function namedBy(hash) {
+/** What such an address names: `{guestSession, id}`, either null where it is missing or not valid. */
+export function namedBy(/** @type {string} */ hash) {
   const [, guestSession = null, id = null] =
     /^#(guest_[0-9a-f]{64})(?:\/([0-9a-f-]{36}))?$/.exec(hash) ?? [];
   return { guestSession, id };
 }
 
-/** How a conversation stands, in a word and a tone; the most pressing first. */
-export function standing(conversation) {
+/** A conversation's state as a word and a tone; the most urgent first. */
+export function standing(/** @type {ConversationLine} */ conversation) {
   if (conversation.answer_wanted) return { word: "Asks you", tone: "waiting" };
   if (conversation.replying) return { word: "Being answered", tone: "processing" };
   if (conversation.live > 0) return { word: "Works", tone: "processing" };

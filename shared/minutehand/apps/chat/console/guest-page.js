@@ -30,7 +30,7 @@ export default function GuestPage() {
 
 function GuestSession({ guestSession, id }) {
   const functions = useMemo(() => routesOf(guestSession), [guestSession]);
-  const found = useRead((signal) => functions.list(null, undefined, signal), [guestSession, id]);
+  const found = useRead((signal) => functions.list(undefined, null, signal), [guestSession, id]);
   const [begun, setBegun] = useState(null);
   if (found.error && !found.value) {
     if ([401, 404, 422].includes(found.error.status)) return html`<${Closed} />`;

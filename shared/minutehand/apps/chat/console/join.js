@@ -1,7 +1,7 @@
 // Putting together what comes in pieces: a text that is being written, and pages of messages.
 
 /**
- * A text that is being written, out of the pieces its job's progress tells: stage `text:<n>`, the
+ * A text that is being written, from the pieces in its job's progress: stage `text:<n>`, the
  * message from the n-th character (code point) on. Pieces overlap, so that some may be missed.
  *
  * @param {{from: number, text: string}} known What was joined so far.
@@ -23,7 +23,7 @@ export function joined(known, progress) {
 }
 
 /** Messages of several reads, each once and in order. */
-export function merged(...pages) {
+export function merged(/** @type {any[]} */ ...pages) {
   const bySeq = new Map(pages.flat().map((message) => [message.seq, message]));
   return [...bySeq.values()].sort((a, b) => a.seq - b.seq);
 }

@@ -1,4 +1,4 @@
-// A message, and a reply that is still to come, as text nodes: whatever was written stays text.
+// A message, and a reply that is still to come, as text nodes: what was written stays text.
 
 import { apiAddress } from "../../api.js";
 import { number } from "../../lib/format.js";

@@ -1,6 +1,6 @@
 """A reply without a language model: exact answers, what was said, given texts, the corpus.
 
-Whatever else is asked gets one sentence that says what is missing.
+Any other question gets one sentence that says what is missing.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def _recalled(text: str, history: Sequence[Said]) -> str | None:
 
 
 def _told_of(what: str, own: Sequence[str]) -> str | None:
-    """The latest sentence in which somebody said what theirs is."""
+    """The latest sentence in which the person said what theirs is."""
     wanted = set(texts.words_of(what))
     for said in reversed(own):
         for sentence in reversed(texts.sentences_of(said)):

@@ -1,6 +1,6 @@
 """Questions that need no language model: arithmetic, percentages, units, dates, greetings.
 
-Exact or not at all: what is not understood is answered by nobody here.
+Exact or not at all: what is not understood gets no answer here.
 """
 
 from __future__ import annotations
@@ -165,7 +165,7 @@ _DAYS: Final = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturda
 
 
 def answer(text: str, *, now: datetime | None = None) -> str | None:
-    """The answer to a request that needs no model; None when this is no such request.
+    """The answer to a request that needs no model; None for any other request.
 
     Args:
         now: The instant to count from, UTC.

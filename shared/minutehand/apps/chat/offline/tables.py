@@ -49,7 +49,7 @@ class Data:
 
 
 def number_of(text: str) -> float | None:
-    """The number a cell holds, whichever way it marks thousands and decimals; None for a text."""
+    """The number a cell holds, with any separators of thousands and decimals; None for a text."""
     bare = re.sub(r"[\s%€$£]|(?<=\d)'(?=\d)", "", text)
     if not re.fullmatch(_NUMBER, bare):
         return None

@@ -97,7 +97,7 @@ class Product:
 
 @dataclass(frozen=True)
 class Question:
-    """What to ask a person; `default` is taken when nobody answers."""
+    """What to ask a person; `default` is taken when no one answers."""
 
     text: str
     options: list[str]

@@ -175,7 +175,7 @@ def show(
     env_file: EnvFile = None,
     as_json: Json = False,
 ) -> None:
-    """Show what was said, the latest messages, and how the work stands."""
+    """Show the latest messages and the state of the work."""
     with connected(as_json, env_file, token, workspace) as (output, connection):
         path = f"{HOME}/{_whole(connection, chat_id)}"
         found = connection.call("GET", path)
@@ -225,13 +225,13 @@ def cancel(
     env_file: EnvFile = None,
     as_json: Json = False,
 ) -> None:
-    """Stop a work item, or the writing of a reply; of several, the one named by --item."""
+    """Cancel a work item, or the writing of a reply; of several, the one named by --item."""
     with connected(as_json, env_file, token, workspace) as (output, connection):
         path, job_id, _ = _item(
             connection, chat_id, item, lambda one: not _is_over(one), "is under way"
         )
         stands = connection.call("POST", f"{path}/work/{job_id}/cancel")
-        output.value(stands, text=f"{job_id}  cancel asked for; it is {_status(stands, job_id)}")
+        output.value(stands, text=f"{job_id}  cancel requested; it is {_status(stands, job_id)}")
 
 
 @app.command()
@@ -251,15 +251,15 @@ def retry(
             connection, chat_id, item, lambda one: one["status"] in ended_badly, "can be retried"
         )
         stands = connection.call("POST", f"{path}/work/{job_id}/retry")
-        output.value(stands, text=f"{job_id}  sent round again; it is {_status(stands, job_id)}")
+        output.value(stands, text=f"{job_id}  enqueued again; it is {_status(stands, job_id)}")
 
 
 @app.command()
 def share(
     chat_id: ChatId,
     *,
-    span: Annotated[str, typer.Option("--for", help="How long it works: 1h, 7d.")] = "1d",
-    stop: Annotated[bool, typer.Option("--stop", help="Close what was opened.")] = False,
+    span: Annotated[str, typer.Option("--for", help="How long it is valid: 1h, 7d.")] = "1d",
+    stop: Annotated[bool, typer.Option("--stop", help="Close the open link.")] = False,
     workspace: Workspace = None,
     token: Token = None,
     env_file: EnvFile = None,
@@ -408,7 +408,7 @@ def _is_over(one: Mapping[str, Any]) -> bool:
 
 
 def _state(row: Mapping[str, Any]) -> str:
-    """How a conversation stands, the most pressing first; the console's words."""
+    """A conversation's state, the most urgent first, in the console's words."""
     if row["answer_wanted"]:
         return "asks you"
     if row["replying"]:

@@ -1,6 +1,6 @@
 """Following a message in a terminal: its reply as it is written, and the work it becomes.
 
-Verbs are chat.py's. What is told apart here is only how it looks: to a person at a terminal text
+Verbs are chat.py's. The only difference here is the display: to a person at a terminal text
 grows as it is written, a pipe gets whole lines, a program one JSON document a line.
 """
 
@@ -20,7 +20,7 @@ from minutehand.terminal.events import ENDED, Event, stream
 from minutehand.terminal.output import COLOURS, Output, joined, shown
 
 HOME = "/api/chat/conversations"
-#: States in which a job continues by itself.
+#: States in which a job continues without a person.
 _GOES_ON = {"pending", "processing"}
 _TEXT = re.compile(r"text:(\d+)")
 
@@ -28,7 +28,7 @@ _TEXT = re.compile(r"text:(\d+)")
 def grown(known: tuple[int, str], progress: dict[str, Any]) -> tuple[int, str]:
     """The text being written, from a place on, out of what was known and a job's progress.
 
-    A piece tells the text from the n-th character on (stage `text:<n>`); pieces overlap, so that
+    A piece holds the text from the n-th character on (stage `text:<n>`); pieces overlap, so that
     some may be missed.
     """
     match = _TEXT.fullmatch(str(progress.get("stage") or ""))
@@ -72,7 +72,7 @@ class Follow:
         return f"{HOME}/{self.conversation_id}"
 
     def run(self) -> None:
-        """Print events until nothing continues by itself; exit code 1 when something failed."""
+        """Print events until nothing runs any more; exit code 1 when something failed."""
         while not self._is_over() and self._stream_moved():
             pass  # it was shared, or is no longer: its jobs have another session
         self._close_line()
@@ -152,7 +152,7 @@ class Follow:
         self.output.text(words)
 
     def _is_over(self) -> bool:
-        """Read how things stand, tell what is new; whether nothing continues by itself."""
+        """Read the state and print what is new; return whether nothing runs any more."""
         while True:
             now = self.connection.call("GET", self.path)
             items = [item for item in now["work"] if self._follows(item)]
@@ -213,7 +213,7 @@ class Follow:
             except CommandFailed as failed:
                 if failed.code != "invalid_state":
                     raise
-                self.output.note(str(failed))  # someone was faster, or it went on without
+                self.output.note(str(failed))  # someone was faster, or its default was taken
         return True
 
     def _tell_ends(
@@ -265,7 +265,7 @@ def question_of(conversation_id: str, item: dict[str, Any]) -> str:
 def answer_item(
     connection: Connection, path: str, item: dict[str, Any], answer: str
 ) -> dict[str, Any]:
-    """Answer what an item asks; how the conversation stands then.
+    """Answer the question of an item; return the conversation's new state.
 
     Raises:
         CommandFailed: Someone was faster, or the time to answer is over.

@@ -1,4 +1,4 @@
-// One account: its fields, its people, its enrichment, which fills the page by itself.
+// One account: its fields, its people, its enrichment, which fills the page as it runs.
 
 import { supabase } from "../../api.js";
 import { duration, number } from "../../lib/format.js";
@@ -10,7 +10,7 @@ import { Freshness, StateBadge } from "../../parts/badge.js";
 import { ActionButton } from "../../parts/dialog.js";
 import { JobProgress } from "../../parts/job-progress.js";
 import { Failed, Loading, Stale } from "../../parts/states-of-view.js";
-import { tell, tellFailure } from "../../parts/toasts.js";
+import { notify, notifyFailure } from "../../parts/toasts.js";
 import { When } from "../../parts/when.js";
 import NotFound from "../../views/not-found.js";
 import { Enriched } from "./accounts.js";
@@ -29,7 +29,7 @@ export default function AccountPage({ id, workspace }) {
     history.refresh();
     contacts.refresh();
   };
-  useNews(workspace.id, refresh);
+  useUpdates(workspace.id, refresh);
   if (account.value === undefined)
     return html`<div class="page"><h1 tabindex="-1">Account</h1>${account.error ? html`<${Failed} error=${account.error} retry=${account.refresh} what="The account could not be read" />` : html`<${Loading} what="Reading the account" />`}</div>`;
   if (account.value === null) return html`<${NotFound} what="account" />`;
@@ -37,7 +37,7 @@ export default function AccountPage({ id, workspace }) {
 }
 
 /** Enrichment may be asked for elsewhere: by a colleague, an import, another tab. */
-function useNews(workspaceId, refresh) {
+function useUpdates(workspaceId, refresh) {
   const latest = useRef(refresh);
   latest.current = refresh;
   useEffect(() => {
@@ -67,7 +67,7 @@ function Loaded({ account, isStale, error, contacts, history, refresh }) {
     try {
       navigate(`/jobs/${(await enrichment.account(account.id)).id}`);
     } catch (problem) {
-      tellFailure("Not enriched", problem);
+      notifyFailure("Not enriched", problem);
     }
   };
   return html`<article class="page">
@@ -148,7 +148,7 @@ function Fields({ account, onSaved }) {
       await edit("accounts", account.id, changes);
       setDraft(null);
       setProblem(null);
-      tell("Saved; enrichment jobs that run now leave these fields alone");
+      notify("Saved; enrichment jobs that run now do not change these fields");
       onSaved();
     } catch (error) {
       setProblem(error.message);

@@ -7,7 +7,7 @@ import { Freshness, Tag } from "../../parts/badge.js";
 import { ActionButton, confirm } from "../../parts/dialog.js";
 import { SearchBox } from "../../parts/job-monitor.js";
 import { Empty } from "../../parts/states-of-view.js";
-import { tell, tellFailure } from "../../parts/toasts.js";
+import { notify, notifyFailure } from "../../parts/toasts.js";
 import { When } from "../../parts/when.js";
 import { enrichment } from "./data.js";
 import { ImportDialog } from "./import-dialog.js";
@@ -70,13 +70,13 @@ export default function Accounts({ workspace }) {
       return;
     try {
       const made = await enrichment.selection(workspace.id, selection);
-      tell(
+      notify(
         `${counted(made.created, "job")} enqueued${made.deduplicated ? `, ${number(made.deduplicated)} under way already` : ""}`,
         { href: "/jobs?job_type=enrich_account", label: "See the jobs" },
       );
       setChosen(new Set());
     } catch (error) {
-      tellFailure("Not enriched", error);
+      notifyFailure("Not enriched", error);
     }
   };
   const ids = [...chosen];

@@ -7,7 +7,7 @@ import { Freshness } from "../../parts/badge.js";
 import { ActionButton } from "../../parts/dialog.js";
 import { SearchBox } from "../../parts/job-monitor.js";
 import { Empty } from "../../parts/states-of-view.js";
-import { tellFailure } from "../../parts/toasts.js";
+import { notifyFailure } from "../../parts/toasts.js";
 import { Enriched } from "./accounts.js";
 import { enrichment } from "./data.js";
 import { RecordTable } from "./record-table.js";
@@ -19,7 +19,7 @@ async function enrich(row) {
   try {
     navigate(`/jobs/${(await enrichment.contact(row.id)).id}`);
   } catch (error) {
-    tellFailure(`${row.name ?? "The contact"} was not enriched`, error);
+    notifyFailure(`${row.name ?? "The contact"} was not enriched`, error);
   }
 }
 

@@ -1,6 +1,12 @@
 // What the enrichment pages read and do: records under row level security, writes by the API.
 
-import { request, supabase, unwrap } from "../../api.js";
+import { callRoute, filled, request, supabase, unwrap } from "../../api.js";
+
+/** @import { Call } from "../../api.js" */
+/** @import { Routes } from "./routes.js" */
+
+/** @type {Call<Routes>} */
+const call = callRoute;
 
 export const PAGE = 100;
 const TEXT = {
@@ -48,27 +54,34 @@ export async function page(table, workspaceId, { search, enriched, cursor } = {}
 }
 
 /** What follows a cursor, one stretch after the other: `or` would need quotes, see `plain`. */
-function stretches(cursor) {
-  if (!cursor) return [(query) => query];
-  const nameless = (query) => query.is("name", null);
-  if (cursor.name === null) return [(query) => nameless(query).gt("id", cursor.id)];
+function stretches(/** @type {{name: string | null, id: string} | null | undefined} */ cursor) {
+  if (!cursor) return [(/** @type {any} */ query) => query];
+  const nameless = (/** @type {any} */ query) => query.is("name", null);
+  if (cursor.name === null)
+    return [(/** @type {any} */ query) => nameless(query).gt("id", cursor.id)];
   return [
-    (query) => query.eq("name", cursor.name).gt("id", cursor.id),
-    (query) => query.gt("name", cursor.name),
+    (/** @type {any} */ query) => query.eq("name", cursor.name).gt("id", cursor.id),
+    (/** @type {any} */ query) => query.gt("name", cursor.name),
     nameless,
   ];
 }
 
 /** A pattern without signs that mean something in a filter: Data APIs differ in how they quote. */
-const plain = (text) => text.replace(/[^\p{L}\p{N} -]/gu, "_");
+const plain = (/** @type {string} */ text) => text.replace(/[^\p{L}\p{N} -]/gu, "_");
 
-export const byId = async (table, id) =>
-  (await unwrap(supabase().from(table).select("*").eq("id", id).limit(1)))[0] ?? null;
-export const contactsOf = (accountId) =>
+export const byId = async (
+  /** @type {"accounts" | "contacts"} */ table,
+  /** @type {string} */ id,
+) => (await unwrap(supabase().from(table).select("*").eq("id", id).limit(1)))[0] ?? null;
+export const contactsOf = (/** @type {string} */ accountId) =>
   unwrap(
     supabase().from("contacts").select("*").eq("account_id", accountId).order("name").limit(200),
   );
-export const jobsOf = (type, name, id) =>
+export const jobsOf = (
+  /** @type {any} */ type,
+  /** @type {string} */ name,
+  /** @type {string} */ id,
+) =>
   unwrap(
     supabase()
       .from("jobs")
@@ -80,28 +93,45 @@ export const jobsOf = (type, name, id) =>
   );
 
 /** Change a record's fields as a person does: enrichment will not overwrite them. */
-export const edit = (table, id, changes) =>
-  unwrap(supabase().from(table).update(changes).eq("id", id).select("*"));
-export const add = (table, values) => unwrap(supabase().from(table).insert(values).select("*"));
+export const edit = (
+  /** @type {"accounts" | "contacts"} */ table,
+  /** @type {string} */ id,
+  /** @type {Record<string, any>} */ changes,
+) => unwrap(supabase().from(table).update(changes).eq("id", id).select("*"));
+export const add = (
+  /** @type {"accounts" | "contacts"} */ table,
+  /** @type {Record<string, any>} */ values,
+) => unwrap(supabase().from(table).insert(values).select("*"));
 
 export const enrichment = {
-  account: (id) => request("POST", `/api/accounts/${id}/enrich`),
-  contact: (id) => request("POST", `/api/contacts/${id}/enrich`),
+  account: (/** @type {string} */ id) =>
+    call("POST /api/accounts/{account_id}/enrich", { places: { account_id: id } }),
+  contact: (/** @type {string} */ id) =>
+    call("POST /api/contacts/{contact_id}/enrich", { places: { contact_id: id } }),
+  /**
+   * @param {string} workspaceId
+   * @param {Omit<Routes["POST /api/accounts/enrich"]["body"], "workspace_id">} selection
+   */
   selection: (workspaceId, selection) =>
-    request("POST", "/api/accounts/enrich", { body: { workspace_id: workspaceId, ...selection } }),
+    call("POST /api/accounts/enrich", { body: { workspace_id: workspaceId, ...selection } }),
 };
 
 export const imports = {
-  start(workspaceId, file, enrich) {
+  start(
+    /** @type {string} */ workspaceId,
+    /** @type {File} */ file,
+    /** @type {boolean} */ enrich,
+  ) {
     const form = new FormData();
     form.set("workspace_id", workspaceId);
     form.set("enrich", String(enrich));
     form.set("file", file, file.name);
-    return request("POST", "/api/accounts/import", { form });
+    return call("POST /api/accounts/import", { form });
   },
-  get: (id, signal) => request("GET", `/api/accounts/imports/${id}`, { signal }),
+  get: (/** @type {string} */ id, /** @type {AbortSignal} */ signal) =>
+    call("GET /api/accounts/imports/{import_id}", { places: { import_id: id }, signal }),
   /** The first rows that were refused, and why. */
-  firstErrors: (id, signal) =>
+  firstErrors: (/** @type {string} */ id, /** @type {AbortSignal} */ signal) =>
     unwrap(
       supabase()
         .from("account_import_errors")
@@ -111,7 +141,7 @@ export const imports = {
         .limit(20)
         .abortSignal(signal),
     ),
-  recent: (workspaceId, signal) =>
+  recent: (/** @type {string} */ workspaceId, /** @type {AbortSignal} */ signal) =>
     unwrap(
       supabase()
         .from("account_imports")
@@ -122,17 +152,31 @@ export const imports = {
         .limit(5)
         .abortSignal(signal),
     ),
-  errors: (id) => request("GET", `/api/accounts/imports/${id}/errors.csv`, { as: "blob" }),
+  errors: (/** @type {string} */ id) =>
+    request(...filled("GET /api/accounts/imports/{import_id}/errors.csv", { import_id: id }), {
+      as: "blob",
+    }),
 };
 
-const settingsPath = (workspaceId) => `/api/workspaces/${workspaceId}/settings`;
+const of = (/** @type {string} */ workspaceId) => ({ workspace_id: workspaceId });
 
 export const apiSettings = {
-  get: (workspaceId, signal) => request("GET", settingsPath(workspaceId), { signal }),
-  put: (workspaceId, changes) => request("PUT", settingsPath(workspaceId), { body: changes }),
-  removeKey: (workspaceId) => request("DELETE", settingsPath(workspaceId)),
-  test: (workspaceId, key) =>
-    request("POST", `${settingsPath(workspaceId)}/test-connection`, {
+  get: (/** @type {string} */ workspaceId, /** @type {AbortSignal} */ signal) =>
+    call("GET /api/workspaces/{workspace_id}/settings", { places: of(workspaceId), signal }),
+  /**
+   * @param {string} workspaceId
+   * @param {Routes["PUT /api/workspaces/{workspace_id}/settings"]["body"]} changes
+   */
+  put: (workspaceId, changes) =>
+    call("PUT /api/workspaces/{workspace_id}/settings", {
+      places: of(workspaceId),
+      body: changes,
+    }),
+  removeKey: (/** @type {string} */ workspaceId) =>
+    call("DELETE /api/workspaces/{workspace_id}/settings", { places: of(workspaceId) }),
+  test: (/** @type {string} */ workspaceId, /** @type {string | null} */ key) =>
+    call("POST /api/workspaces/{workspace_id}/settings/test-connection", {
+      places: of(workspaceId),
       body: key ? { apollo_api_key: key } : {},
     }),
 };

@@ -10,7 +10,7 @@ import { download } from "../../parts/copy.js";
 import { ActionButton } from "../../parts/dialog.js";
 import { JobProgress } from "../../parts/job-progress.js";
 import { Failed, Loading } from "../../parts/states-of-view.js";
-import { tellFailure } from "../../parts/toasts.js";
+import { notifyFailure } from "../../parts/toasts.js";
 import NotFound from "../../views/not-found.js";
 import { imports } from "./data.js";
 
@@ -33,7 +33,7 @@ export default function ImportPage({ id }) {
     try {
       download(`${one.file_name.replace(/\.csv$/i, "")}-errors.csv`, await imports.errors(id));
     } catch (error) {
-      tellFailure("The refused rows could not be downloaded", error);
+      notifyFailure("The refused rows could not be downloaded", error);
     }
   };
   const figure = (name, value, note) =>
@@ -63,7 +63,7 @@ function Refused({ id, count }) {
         ? rows.error
           ? html`<${Failed} error=${rows.error} retry=${rows.refresh} what="The refused rows could not be read" />`
           : html`<${Loading} what="Reading refused rows" />`
-        : html`<div class="scroll-x" tabindex="0" role="group" aria-label="Refused rows"><table class="table"><thead><tr><th scope="col" class="num">Row</th><th scope="col">Column</th><th scope="col">Problem</th><th scope="col">As it stands in the file</th></tr></thead>
+        : html`<div class="scroll-x" tabindex="0" role="group" aria-label="Refused rows"><table class="table"><thead><tr><th scope="col" class="num">Row</th><th scope="col">Column</th><th scope="col">Problem</th><th scope="col">As in the file</th></tr></thead>
         <tbody>${rows.value.map((row) => html`<tr key=${row.row_number}><th scope="row" class="num">${number(row.row_number)}</th><td>${row.field ?? "–"}</td><td class="wrap">${row.problem}</td><td class="wrap wide"><code class="clamp" title=${row.line}>${row.line}</code></td></tr>`)}</tbody></table></div>
         ${count > rows.value.length && html`<p class="muted small">The first ${number(rows.value.length)} of ${number(count)}; the file has them all.</p>`}`
     }

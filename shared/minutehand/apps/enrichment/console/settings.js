@@ -6,7 +6,7 @@ import { html, useState } from "../../lib/ui.js";
 import { Tag } from "../../parts/badge.js";
 import { ActionButton, confirm } from "../../parts/dialog.js";
 import { Failed, Loading } from "../../parts/states-of-view.js";
-import { tell, tellFailure } from "../../parts/toasts.js";
+import { notify, notifyFailure } from "../../parts/toasts.js";
 import { When } from "../../parts/when.js";
 import { apiSettings } from "./data.js";
 
@@ -37,7 +37,7 @@ function Loaded({ settings, workspace, refresh }) {
       await apiSettings.put(workspace.id, changes);
       setKey("");
       setTested(null);
-      tell(done);
+      notify(done);
       refresh();
     } catch (error) {
       setProblem(error.message);
@@ -64,10 +64,10 @@ function Loaded({ settings, workspace, refresh }) {
       return;
     try {
       await apiSettings.removeKey(workspace.id);
-      tell("The key is removed");
+      notify("The key is removed");
       refresh();
     } catch (error) {
-      tellFailure("Not removed", error);
+      notifyFailure("Not removed", error);
     }
   };
   return html`
@@ -83,7 +83,7 @@ function Loaded({ settings, workspace, refresh }) {
             }}>
           <label class="field"><span>${state.configured ? "New API key" : "API key"}</span>
             <input type="password" autocomplete="off" spellcheck="false" value=${key} onInput=${(event) => setKey(event.target.value)} placeholder=${state.configured ? "Leave empty to keep the present one" : ""} />
-            <span class="hint">It is sealed before it is stored, and cannot be read back by anybody.</span></label>
+            <span class="hint">It is sealed before it is stored, and no one can read it back.</span></label>
           ${problem && html`<p class="problem" role="alert">${problem}</p>`}
           ${tested && html`<${TestResult} result=${tested} />`}
           <div class="actions start"><button type="submit" class="primary" disabled=${!key.trim()}>Save</button>

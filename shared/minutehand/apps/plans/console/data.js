@@ -1,35 +1,54 @@
 // What the pages of plans read and do, all by the app's own routes; and a plan's events, live.
 
-import { request, supabase } from "../../api.js";
+import { callRoute, filled, request, supabase } from "../../api.js";
 
-const at = (id, more = "") => `/api/plans/${encodeURIComponent(id)}${more}`;
+/** @import { Call } from "../../api.js" */
+/** @import { Routes } from "./routes.js" */
+
+/** @type {Call<Routes>} */
+const call = callRoute;
+const at = (/** @type {string} */ id) => ({ plan_id: id });
+const JSON_ONLY = { Accept: "application/json" };
 
 export const plans = {
+  /**
+   * @param {string} workspaceId
+   * @param {string | null} [after]
+   * @param {AbortSignal} [signal]
+   */
   list: (workspaceId, after, signal) =>
-    request("GET", "/api/plans", {
-      query: { workspace_id: workspaceId, limit: 25, after },
-      signal,
-    }),
-  create: (plan) => request("POST", "/api/plans", { body: plan }),
-  read: (id, signal) => request("GET", at(id), { signal }),
-  events: (id, after) =>
-    request("GET", at(id, "/stream"), {
+    call("GET /api/plans", { query: { workspace_id: workspaceId, limit: 25, after }, signal }),
+  create: (/** @type {Routes["POST /api/plans"]["body"]} */ plan) =>
+    call("POST /api/plans", { body: plan }),
+  read: (/** @type {string} */ id, /** @type {AbortSignal} */ signal) =>
+    call("GET /api/plans/{plan_id}", { places: at(id), signal }),
+  events: (/** @type {string} */ id, /** @type {number} */ after) =>
+    call("GET /api/plans/{plan_id}/stream", {
+      places: at(id),
       query: { after },
-      headers: { Accept: "application/json" },
+      headers: JSON_ONLY,
     }),
-  report: (id, signal) =>
-    request("GET", at(id, "/report"), { headers: { Accept: "application/json" }, signal }),
-  files: (id, signal) => request("GET", at(id, "/files"), { signal }),
-  file: (id, name) => request("GET", at(id, `/files/${encodeURIComponent(name)}`), { as: "blob" }),
-  zip: (id) => request("GET", at(id, "/zip"), { as: "blob" }),
-  cancel: (id) => request("POST", at(id, "/cancel")),
-  restart: (id) => request("POST", at(id, "/restart")),
-  regenerate: (id, stage) => request("POST", at(id, "/regenerate"), { body: { stage } }),
-  remove: (id) => request("DELETE", at(id)),
+  report: (/** @type {string} */ id, /** @type {AbortSignal} */ signal) =>
+    call("GET /api/plans/{plan_id}/report", { places: at(id), headers: JSON_ONLY, signal }),
+  files: (/** @type {string} */ id, /** @type {AbortSignal} */ signal) =>
+    call("GET /api/plans/{plan_id}/files", { places: at(id), signal }),
+  file: (/** @type {string} */ id, /** @type {string} */ name) =>
+    request(...filled("GET /api/plans/{plan_id}/files/{name}", { ...at(id), name }), {
+      as: "blob",
+    }),
+  zip: (/** @type {string} */ id) =>
+    request(...filled("GET /api/plans/{plan_id}/zip", at(id)), { as: "blob" }),
+  cancel: (/** @type {string} */ id) =>
+    call("POST /api/plans/{plan_id}/cancel", { places: at(id) }),
+  restart: (/** @type {string} */ id) =>
+    call("POST /api/plans/{plan_id}/restart", { places: at(id) }),
+  regenerate: (/** @type {string} */ id, /** @type {string} */ stage) =>
+    call("POST /api/plans/{plan_id}/regenerate", { places: at(id), body: { stage } }),
+  remove: (/** @type {string} */ id) => call("DELETE /api/plans/{plan_id}", { places: at(id) }),
 };
 
-export const SPEEDS = [
-  { value: "fast_but_skip_details", label: "Fast", hint: "15 stages; details are left out" },
+export const SPEEDS = /** @type {const} */ ([
+  { value: "fast_but_skip_details", label: "Fast", hint: "15 stages, without details" },
   {
     value: "balanced_speed_and_detail",
     label: "Balanced",
@@ -40,8 +59,9 @@ export const SPEEDS = [
     label: "All details",
     hint: "with steps, sensitivity and quality",
   },
-];
-export const speedOf = (value) => SPEEDS.find((speed) => speed.value === value)?.label ?? value;
+]);
+export const speedOf = (/** @type {string} */ value) =>
+  SPEEDS.find((speed) => speed.value === value)?.label ?? value;
 
 export const STATES = {
   pending: { word: "Pending", tone: "pending" },
@@ -51,7 +71,8 @@ export const STATES = {
   cancelled: { word: "Cancelled", tone: "cancelled" },
   not_run: { word: "Not run", tone: "cancelled" },
 };
-export const isOver = (status) => ["completed", "failed", "cancelled"].includes(status);
+export const isOver = (/** @type {string} */ status) =>
+  ["completed", "failed", "cancelled"].includes(status);
 
 const POLL_MS = 2_000;
 const SAFETY_MS = 30_000;
@@ -59,7 +80,7 @@ const SAFETY_MS = 30_000;
 /**
  * Follow a plan: its events from the first one on, in order, without gaps.
  *
- * Realtime says that there is news; what is read is the log after the last `seq`. While the topic
+ * Realtime says that there are updates; the log after the last `seq` is read. While the topic
  * cannot be joined, the log is polled.
  *
  * @param {{plan_id: string, realtime_topic: string}} plan
@@ -73,8 +94,9 @@ export function watchPlan(plan, { onEvents, onFreshness, onGone }) {
   let again = false;
   let joined = false;
   let held = false; // messages are held back to stay within Realtime's plan, until a read finds no more
-  let timer = null;
-  const schedule = (wait) => {
+  /** @type {ReturnType<typeof setTimeout> | undefined} */
+  let timer;
+  const schedule = (/** @type {number} */ wait) => {
     clearTimeout(timer);
     if (!closed) timer = setTimeout(read, wait);
   };
@@ -91,12 +113,13 @@ export function watchPlan(plan, { onEvents, onFreshness, onGone }) {
         again = false;
         page = await plans.events(plan.plan_id, after);
         if (closed) return;
+        if (!page) break; // 204: the plan has ended, and all was read
         if (page.events.length > 0) {
           isNews = true;
-          after = page.events.at(-1).seq;
+          after = page.events[page.events.length - 1].seq;
           onEvents(page.events);
         }
-      } while (page.more || again);
+      } while (page?.more || again);
       held &&= isNews;
       if (held) onFreshness("catching-up");
       else onFreshness(joined ? "live" : "polling");
@@ -114,7 +137,7 @@ export function watchPlan(plan, { onEvents, onFreshness, onGone }) {
     schedule(joined && !held ? SAFETY_MS : POLL_MS);
   }
   const channel = client.channel(plan.realtime_topic, { config: { private: true } });
-  const hear = ({ event, payload }) => {
+  const onMessage = (/** @type {{event: string, payload?: any}} */ { event, payload }) => {
     if (payload?.look_again === true) {
       held = true;
       onFreshness("catching-up");
@@ -125,7 +148,7 @@ export function watchPlan(plan, { onEvents, onFreshness, onGone }) {
       onGone();
     } // to read on would be a 404
   };
-  channel.on("broadcast", { event: "*" }, hear).subscribe((status) => {
+  channel.on("broadcast", { event: "*" }, onMessage).subscribe((status) => {
     joined = status === "SUBSCRIBED";
     schedule(0); // what came before the join came over no channel
   });
@@ -141,7 +164,7 @@ export function watchPlan(plan, { onEvents, onFreshness, onGone }) {
 /**
  * Stages as bars of a timeline, in shares of the time from the first start to the last end.
  *
- * @param {object[]} stages As the API answers them.
+ * @param {{name: string, started_at: string | null, ended_at: string | null}[]} stages As the API returns them.
  * @param {number} now Milliseconds, for stages that are running.
  */
 export function timeline(stages, now) {
@@ -149,7 +172,7 @@ export function timeline(stages, now) {
     .filter((stage) => stage.started_at)
     .map((stage) => ({
       name: stage.name,
-      from: Date.parse(stage.started_at),
+      from: Date.parse(stage.started_at ?? ""),
       to: stage.ended_at ? Date.parse(stage.ended_at) : now,
     }));
   const first = Math.min(...times.map((one) => one.from));

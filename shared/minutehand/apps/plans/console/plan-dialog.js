@@ -4,12 +4,18 @@ import { html, useState } from "../../lib/ui.js";
 import { Dialog } from "../../parts/dialog.js";
 import { plans, SPEEDS } from "./data.js";
 
+/** @import { Routes } from "./routes.js" */
+
 const key = () => crypto.randomUUID?.() ?? String(Math.random());
 
 /** @param {{workspaceId: string, onClose: () => void, onCreated: (plan: object) => void}} props */
 export function PlanDialog({ workspaceId, onClose, onCreated }) {
   const [prompt, setPrompt] = useState("");
-  const [speed, setSpeed] = useState("balanced_speed_and_detail");
+  const [speed, setSpeed] = useState(
+    /** @type {Routes["POST /api/plans"]["body"]["speed_vs_detail"]} */ (
+      "balanced_speed_and_detail"
+    ),
+  );
   const [problem, setProblem] = useState(null);
   const [busy, setBusy] = useState(false);
   // the same key for the same form: pressing twice creates one plan

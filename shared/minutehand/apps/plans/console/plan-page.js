@@ -7,7 +7,7 @@ import { Freshness, Tag } from "../../parts/badge.js";
 import { download } from "../../parts/copy.js";
 import { ActionButton, confirm } from "../../parts/dialog.js";
 import { Failed, Loading, Stale } from "../../parts/states-of-view.js";
-import { tell, tellFailure } from "../../parts/toasts.js";
+import { notify, notifyFailure } from "../../parts/toasts.js";
 import { When } from "../../parts/when.js";
 import NotFound from "../../views/not-found.js";
 import { isOver, plans, speedOf, STATES, timeline, watchPlan } from "./data.js";
@@ -62,7 +62,7 @@ export default function PlanPage({ id }) {
     try {
       await what();
     } catch (error) {
-      tellFailure(failure, error);
+      notifyFailure(failure, error);
     }
     found.refresh();
   };
@@ -78,13 +78,13 @@ export default function PlanPage({ id }) {
       return;
     await act(async () => {
       await plans.remove(id);
-      tell("Plan deleted");
+      notify("Plan deleted");
       navigate("/plans");
     }, "Not deleted")();
   };
   const restart = act(async () => {
     await plans.restart(id);
-    tell("Restarted; finished stages are kept");
+    notify("Restarted; finished stages are kept");
   }, "Not restarted");
   const regenerate = (stage) =>
     act(

@@ -1,4 +1,4 @@
-// A report as text nodes: whatever a person or a model wrote stays text. Charts are images.
+// A report as text nodes: what a person or a model wrote stays text. Charts are images.
 
 import { html } from "../../lib/ui.js";
 

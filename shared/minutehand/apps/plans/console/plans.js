@@ -25,7 +25,7 @@ export default function Plans({ workspace }) {
       ${
         found.value &&
         (shown.length === 0
-          ? html`<${Empty} title="Nothing planned yet">Describe what is to be done; the plan is computed stage by stage while you watch, and there is a report whatever happens.<//>`
+          ? html`<${Empty} title="Nothing planned yet">Describe what is to be done; the plan is computed stage by stage while you watch, and there is always a report.<//>`
           : html`<div class="scroll-x" tabindex="0" role="group" aria-label="Plans"><table class="table"><thead><tr><th scope="col">Prompt</th><th scope="col">State</th><th scope="col">Created</th></tr></thead>
           <tbody>${shown.map((plan) => html`<tr key=${plan.plan_id}><th scope="row" class="wrap"><a href=${`/plans/${plan.plan_id}`}>${plan.prompt.length > 120 ? `${plan.prompt.slice(0, 119)}…` : plan.prompt}</a></th><td><${Tag} tone=${STATES[plan.status].tone}>${STATES[plan.status].word}<//></td><td><${When} at=${plan.created_at} /></td></tr>`)}</tbody></table></div>
           ${found.more && html`<div class="actions start"><button type="button" class="quiet" onClick=${found.more}>Older plans</button></div>`}`)

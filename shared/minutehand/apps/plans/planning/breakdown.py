@@ -157,7 +157,7 @@ def _with_sessions(pattern: Pattern, facts: Facts, taken: list[SizeTaken]) -> li
 def packages_of(
     pattern: Pattern, facts: Facts, sizes: list[SizeTaken], *, steps: bool
 ) -> list[Package]:
-    """The work packages, estimated; those that nothing of the prompt asks for are left out."""
+    """The work packages, estimated; those that nothing in the prompt requires are omitted."""
     by_name = {size.name: size for size in sizes}
     raw = {task.id: _hours(task, by_name) for task in pattern.tasks}
     left_out = {
@@ -197,7 +197,7 @@ def packages_of(
 
 
 def _instead(name: str, left_out: dict[str, tuple[str, ...]]) -> list[str]:
-    """A package, or what the package that was left out came after."""
+    """A package, or the predecessors of an omitted one."""
     if name not in left_out:
         return [name]
     return [id_ for before in left_out[name] for id_ in _instead(before, left_out)]

@@ -1,6 +1,6 @@
 """The charts of a plan as SVG: a Gantt chart and the load of each week. Plain functions.
 
-They stand alone: no script, no font, no address; each has a title and a description in words.
+They are self-contained: no script, no font, no URL; each has a title and a description in words.
 """
 
 from __future__ import annotations

@@ -433,7 +433,7 @@ def _latest_start(made: Schedule) -> date:
 
 
 def _savings(made: Budget) -> list[str]:
-    """What would make the budget possible, as far as arithmetic tells."""
+    """What would make the budget possible, as far as arithmetic can say."""
     if made.verdict != "does_not_fit" or made.limit is None:
         return []
     lines = sorted(

@@ -1,6 +1,6 @@
 """Numbers, amounts and dates: how a prompt writes them, and how the plan does.
 
-What a number stands for is reading.py's to decide.
+reading.py decides what a number means.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ WEEKDAYS: Final = (
 )  # fmt: skip
 
 _WORD: Final = "|".join(sorted(WORDS, key=len, reverse=True))
-#: A number as people write it; what follows it is no letter or digit.
+#: A number as people write it; no letter or digit follows it.
 NUMBER: Final = (
     r"(?:\d{1,3}(?:[,\u00a0\u202f ]\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?)"
     r"(?:\s?(?:million|thousand|k|K)(?![A-Za-z0-9]))?"
@@ -40,7 +40,7 @@ NUMBER: Final = (
 
 
 def number_of(text: str) -> Decimal:
-    """The number that a match of `NUMBER` stands for."""
+    """The number of a match of `NUMBER`."""
     plain = text.strip().lower()
     digits = re.match(r"[\d.,\u00a0\u202f ]+", plain)
     if digits:
@@ -94,7 +94,7 @@ def plural_of(noun: str) -> str:
 
 
 def singular_of(noun: str) -> str:
-    """The singular of a regular English plural, as far as its ending tells."""
+    """The singular of a regular English plural, judged by its ending."""
     irregular = {"people": "person", "persons": "person", "staff": "staff", "children": "child"}
     if noun in irregular:
         return irregular[noun]

@@ -1,7 +1,7 @@
 """What a prompt states: dates, money, people, quantities and limits, each with its words.
 
 Nothing is guessed here. What a number means is decided by the words beside it; a number that no
-rule knows is kept as it stands, so that the report can show it.
+rule knows is kept unchanged, so that the report can show it.
 """
 
 from __future__ import annotations
@@ -212,7 +212,7 @@ _LIMIT: Final = re.compile(
 _SENTENCE: Final = re.compile(
     r"(?<!\be\.g\.)(?<!\bi\.e\.)(?<!\bMr\.)(?<!\bMs\.)(?<!\bDr\.)(?<!\bSt\.)(?<!approx\.)(?<=[.!?])\s+(?=[A-Z0-9])"
 )
-#: Words that belong to a date when they stand before it.
+#: Words that belong to the date after them.
 _HINT: Final = re.compile(
     r"(?:\b(?:by|before|until|till|on|in|from|after|starting|starts?|begins?|beginning|no|not|later|than"
     r"|ready|for|at|due|the)\s+)+$", re.I,
@@ -226,7 +226,7 @@ _BOUND: Final = re.compile(
     r"\b(?:at most|no more than|no later than)(?=\s*(?:$|\s{2}|[,.;]))", re.I
 )
 _NONE_YET: Final = re.compile(r"\bno\s+(?:deadline|budget|date|team|limit)\b", re.I)
-#: What stands before a number that is a bound and no size.
+#: What precedes a number that is a bound, not a size.
 _BOUNDED: Final = re.compile(
     r"\b(?:more|less|fewer|longer|later)\s+than\s+$|\bat\s+(?:most|least)\s+$", re.I
 )
@@ -508,7 +508,7 @@ def read(prompt: str, today: date) -> Facts:
 
 
 def _is_each(item: re.Match[str]) -> bool:
-    """Whether an amount is for each one of what stands before it."""
+    """Whether an amount is for each one of the noun before it."""
     word = (item["each"] or "").lower()
     return word in {"each", "every"} or (bool(word) and item["verb"].lower().startswith("cost"))
 

@@ -1,7 +1,7 @@
-// The guide's browser client: a recording is handed in, and the id of its job comes back.
+// The guide's browser client: submit a recording, get the id of its job.
 
 /**
- * @param {(method: string, path: string, options: {body: object}) => Promise<object>} request Sends
+ * @param {(method: string, path: string, options: {body: object}) => Promise<any>} request Sends
  *   JSON to the API as the signed-in user, as `request` of the console's api.js does.
  */
 export function trainingClient(request) {

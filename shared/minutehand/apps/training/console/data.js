@@ -1,43 +1,86 @@
-// What the pages of training read and do, and how a training looks while it is worked on.
+// What the pages of training read and do, and how a training is shown while it is processed.
 
-import { request, supabase, unwrap } from "../../api.js";
+import { callRoute, filled, request, supabase, unwrap } from "../../api.js";
 import { trainingClient } from "./client.js";
 
-const at = (id, more = "") => `/api/trainings/${encodeURIComponent(id)}${more}`;
-const upload = (id, more = "") => `/api/uploads/${encodeURIComponent(id)}${more}`;
+/** @import { Call } from "../../api.js" */
+/** @import { Routes } from "./routes.js" */
+
+/** @type {Call<Routes>} */
+const call = callRoute;
+const at = (/** @type {string} */ id) => ({ training_id: id });
+const upload = (/** @type {string} */ id) => ({ upload_id: id });
 
 export const { createTranscriptionJob } = trainingClient(request);
 
 export const uploads = {
-  create: (file) => request("POST", "/api/uploads", { body: file }),
-  read: (id, signal) => request("GET", upload(id), { signal }),
-  sign: (id, parts, signal) => request("POST", upload(id, "/parts"), { body: { parts }, signal }),
-  complete: (id, checksum) => request("POST", upload(id, "/complete"), { body: { checksum } }),
-  abort: (id) => request("DELETE", upload(id)),
+  create: (/** @type {Routes["POST /api/uploads"]["body"]} */ file) =>
+    call("POST /api/uploads", { body: file }),
+  /**
+   * @param {string} id
+   * @param {AbortSignal} [signal]
+   */
+  read: (id, signal) => call("GET /api/uploads/{upload_id}", { places: upload(id), signal }),
+  /**
+   * @param {string} id
+   * @param {Routes["POST /api/uploads/{upload_id}/parts"]["body"]["parts"]} parts
+   * @param {AbortSignal} signal
+   */
+  sign: (id, parts, signal) =>
+    call("POST /api/uploads/{upload_id}/parts", { places: upload(id), body: { parts }, signal }),
+  complete: (/** @type {string} */ id, /** @type {string} */ checksum) =>
+    call("POST /api/uploads/{upload_id}/complete", { places: upload(id), body: { checksum } }),
+  abort: (/** @type {string} */ id) =>
+    call("DELETE /api/uploads/{upload_id}", { places: upload(id) }),
 };
 
 export const trainings = {
+  /**
+   * @param {string} workspaceId
+   * @param {string | null} [after]
+   * @param {AbortSignal} [signal]
+   */
   list: (workspaceId, after, signal) =>
-    request("GET", "/api/trainings", {
-      query: { workspace_id: workspaceId, limit: 25, after },
+    call("GET /api/trainings", { query: { workspace_id: workspaceId, limit: 25, after }, signal }),
+  read: (/** @type {string} */ id, /** @type {AbortSignal} */ signal) =>
+    call("GET /api/trainings/{training_id}", { places: at(id), signal }),
+  transcript: (/** @type {string} */ id, /** @type {AbortSignal} */ signal) =>
+    call("GET /api/trainings/{training_id}/transcript", { places: at(id), signal }),
+  /**
+   * @param {string} id
+   * @param {number | null} version
+   * @param {AbortSignal} [signal]
+   */
+  procedure: (id, version, signal) =>
+    call("GET /api/trainings/{training_id}/procedure", {
+      places: at(id),
+      query: { version },
       signal,
     }),
-  read: (id, signal) => request("GET", at(id), { signal }),
-  transcript: (id, signal) => request("GET", at(id, "/transcript"), { signal }),
-  procedure: (id, version, signal) =>
-    request("GET", at(id, "/procedure"), { query: { version }, signal }),
-  markdown: (id, version) =>
-    request("GET", at(id, "/procedure"), {
+  markdown: (/** @type {string} */ id, /** @type {number | null} */ version) =>
+    request(...filled("GET /api/trainings/{training_id}/procedure", at(id)), {
       query: { version },
       headers: { Accept: "text/markdown" },
       as: "blob",
     }),
+  /**
+   * @param {string} id
+   * @param {number} version The version that was edited.
+   * @param {Routes["PUT /api/trainings/{training_id}/procedure"]["body"]["procedure"]} procedure
+   */
   save: (id, version, procedure) =>
-    request("PUT", at(id, "/procedure"), { body: { base_version: version, procedure } }),
-  video: (id, signal) => request("GET", at(id, "/video"), { signal }),
-  cancel: (id) => request("POST", at(id, "/cancel")),
-  retry: (id) => request("POST", at(id, "/retry")),
-  remove: (id) => request("DELETE", at(id)),
+    call("PUT /api/trainings/{training_id}/procedure", {
+      places: at(id),
+      body: { base_version: version, procedure },
+    }),
+  video: (/** @type {string} */ id, /** @type {AbortSignal} */ signal) =>
+    call("GET /api/trainings/{training_id}/video", { places: at(id), signal }),
+  cancel: (/** @type {string} */ id) =>
+    call("POST /api/trainings/{training_id}/cancel", { places: at(id) }),
+  retry: (/** @type {string} */ id) =>
+    call("POST /api/trainings/{training_id}/retry", { places: at(id) }),
+  remove: (/** @type {string} */ id) =>
+    call("DELETE /api/trainings/{training_id}", { places: at(id) }),
 };
 
 const MOST = 100;
@@ -58,19 +101,22 @@ export const monitor = {
     const rows = await unwrap(
       asked.order("created_at", { ascending: false }).order("id").limit(MOST).abortSignal(signal),
     );
-    const ids = [...new Set(rows.map((row) => row.training_id))];
+    const ids = [...new Set(rows.map((/** @type {any} */ row) => row.training_id))];
     const named =
       ids.length === 0
         ? []
         : await unwrap(
             supabase().from("trainings").select("id,title").in("id", ids).abortSignal(signal),
           );
-    const titles = new Map(named.map((one) => [one.id, one.title]));
-    return rows.map((row) => ({ ...row, title: titles.get(row.training_id) ?? "" }));
+    const titles = new Map(named.map((/** @type {any} */ one) => [one.id, one.title]));
+    return rows.map((/** @type {any} */ row) => ({
+      ...row,
+      title: titles.get(row.training_id) ?? "",
+    }));
   },
   /** Jobs that have been due for more than ten minutes and were not started, and why. */
-  stuck: (workspaceId, signal) =>
-    request("GET", "/api/trainings/stuck-jobs", { query: { workspace_id: workspaceId }, signal }),
+  stuck: (/** @type {string} */ workspaceId, /** @type {AbortSignal} */ signal) =>
+    call("GET /api/trainings/stuck-jobs", { query: { workspace_id: workspaceId }, signal }),
   MOST,
 };
 
@@ -81,7 +127,8 @@ export const STATES = {
   failed: { word: "Failed", tone: "failed" },
   cancelled: { word: "Cancelled", tone: "cancelled" },
 };
-export const isOver = (status) => status !== "pending" && status !== "running";
+export const isOver = (/** @type {string} */ status) =>
+  status !== "pending" && status !== "running";
 
 const STAGES = [
   ["verify", "Video checked", "transcription"],
@@ -95,12 +142,14 @@ const LIVE = new Set(["pending", "processing", "waiting"]);
 /**
  * A training's stages in their order, each with its state, its share done and a sentence.
  *
- * @param {object} training As the API tells it.
+ * @param {any} training As the API returns it.
  * @param {Map<string, object>} live Rows of its jobs by id, newer than the training's own.
  */
 export function picture(training, live) {
-  const stored = new Map(training.stages.map((stage) => [stage.name, stage]));
-  const jobs = new Map(training.jobs.map((job) => [job.job_type, { ...job, ...live.get(job.id) }]));
+  const stored = new Map(training.stages.map((/** @type {any} */ stage) => [stage.name, stage]));
+  const jobs = new Map(
+    training.jobs.map((/** @type {any} */ job) => [job.job_type, { ...job, ...live.get(job.id) }]),
+  );
   const chunks = stored.get("audio")?.result?.chunks?.length ?? 0;
   const next = STAGES.find(
     ([name, , type]) => type === "transcription" && stored.get(name)?.status !== "completed",
@@ -127,7 +176,7 @@ export function picture(training, live) {
           title,
           state: "running",
           done: (training.heard / chunks) * 100,
-          words: `${training.heard} of ${chunks} stretches`,
+          words: `${training.heard} of ${chunks} chunks`,
           error,
         };
       return {
@@ -145,7 +194,7 @@ export function picture(training, live) {
   });
 }
 
-function summary(name, result) {
+function summary(/** @type {string} */ name, /** @type {any} */ result) {
   if (name === "verify")
     return [
       result.seconds === null ? null : clock(result.seconds),
@@ -156,7 +205,7 @@ function summary(name, result) {
       .filter(Boolean)
       .join(" · ");
   if (name === "audio")
-    return `${clock(result.seconds)} in ${result.chunks.length === 1 ? "one stretch" : `${result.chunks.length} stretches`}`;
+    return `${clock(result.seconds)} in ${result.chunks.length === 1 ? "one chunk" : `${result.chunks.length} chunks`}`;
   if (name === "transcribe") return `${result.words} words by ${result.engine}`;
   if (name === "procedure") return `${result.steps} steps by ${result.author}`;
   return result.host === "mux"
@@ -165,7 +214,7 @@ function summary(name, result) {
 }
 
 /** 0:05, 12:40, 1:02:03: a time in a video. */
-export function clock(seconds) {
+export function clock(/** @type {number} */ seconds) {
   const whole = Math.max(0, Math.floor(seconds));
   const [hours, minutes, rest] = [
     Math.floor(whole / 3600),
@@ -176,10 +225,10 @@ export function clock(seconds) {
 }
 
 /** The seconds a time says, as `1:02:03`, `4:05` or `12.5`; NaN when it says none. */
-export function secondsOf(text) {
+export function secondsOf(/** @type {string} */ text) {
   if (!/^\d+(:[0-5]?\d){0,2}(\.\d+)?$/.test(text.trim())) return Number.NaN;
   return text
     .trim()
     .split(":")
-    .reduce((sum, part) => sum * 60 + Number(part), 0);
+    .reduce((/** @type {number} */ sum, /** @type {any} */ part) => sum * 60 + Number(part), 0);
 }

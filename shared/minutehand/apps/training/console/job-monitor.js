@@ -9,7 +9,7 @@ import { html } from "../../lib/ui.js";
 import { Freshness, StateBadge } from "../../parts/badge.js";
 import { ActionButton } from "../../parts/dialog.js";
 import { Empty, Failed, Loading, Stale } from "../../parts/states-of-view.js";
-import { tellFailure } from "../../parts/toasts.js";
+import { notifyFailure } from "../../parts/toasts.js";
 import { When } from "../../parts/when.js";
 import { Bar } from "./bar.js";
 import { JOB_TYPES, monitor } from "./data.js";
@@ -40,7 +40,7 @@ export function JobMonitor({ workspaceId, trainingId, filter, onFilter }) {
     try {
       await what();
     } catch (error) {
-      tellFailure(failure, error);
+      notifyFailure(failure, error);
     }
     found.refresh();
   };

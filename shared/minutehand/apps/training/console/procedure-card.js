@@ -6,7 +6,7 @@ import { Tag } from "../../parts/badge.js";
 import { download } from "../../parts/copy.js";
 import { ActionButton } from "../../parts/dialog.js";
 import { Failed, Loading, Stale } from "../../parts/states-of-view.js";
-import { tell, tellFailure } from "../../parts/toasts.js";
+import { notify, notifyFailure } from "../../parts/toasts.js";
 import { clock, secondsOf, trainings } from "./data.js";
 
 const byWhom = (one) => (one.author === "person" ? "edited by a person" : `by ${one.author}`);
@@ -26,7 +26,7 @@ export function ProcedureCard({ id, latest, jump, now, onSaved }) {
     const made = await trainings.save(id, draft.base, edited);
     setDraft(null);
     setVersion(null);
-    tell(`Version ${made.version} is saved`);
+    notify(`Version ${made.version} is saved`);
     onSaved();
   };
   const exportIt = async () => {
@@ -36,7 +36,7 @@ export function ProcedureCard({ id, latest, jump, now, onSaved }) {
         await trainings.markdown(id, stored.version),
       );
     } catch (error) {
-      tellFailure("Not exported", error);
+      notifyFailure("Not exported", error);
     }
   };
   const { procedure } = stored;

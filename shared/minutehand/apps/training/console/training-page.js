@@ -9,7 +9,7 @@ import { Freshness, Tag } from "../../parts/badge.js";
 import { ActionButton, confirm } from "../../parts/dialog.js";
 import { Going, useRemoval } from "../../parts/removal.js";
 import { Failed, Loading, Stale } from "../../parts/states-of-view.js";
-import { tell, tellFailure } from "../../parts/toasts.js";
+import { notify, notifyFailure } from "../../parts/toasts.js";
 import { When } from "../../parts/when.js";
 import NotFound from "../../views/not-found.js";
 import { Bar } from "./bar.js";
@@ -36,11 +36,11 @@ export default function TrainingPage({ id, workspace }) {
     remove(
       {
         title: "Delete the training?",
-        text: "The video, its transcript and every version of its procedure are gone for good.",
+        text: "The video, its transcript and every version of its procedure are deleted permanently.",
       },
       () => trainings.remove(id),
       () => {
-        tell(`${named} is deleted`);
+        notify(`${named} is deleted`);
         navigate("/trainings");
       },
     );
@@ -95,7 +95,7 @@ function Training({ id, workspace, remove }) {
     try {
       await what();
     } catch (error) {
-      tellFailure(failure, error);
+      notifyFailure(failure, error);
     }
     found.refresh();
   };

@@ -21,7 +21,7 @@ export default function Trainings({ workspace, user }) {
     recall({ workspaceId: workspace.id, owner: user.id, onStarted: started });
   }, [workspace.id, user.id]);
   const shown = found.value?.flatMap((page) => page.trainings) ?? [];
-  // percentages are not pushed to who watches a workspace
+  // percentages are not pushed to watchers of a workspace
   usePolling(found, shown.some((one) => !isOver(one.status)) ? 2_000 : null);
   return html`<div class="page">
     <header class="page-head"><h1 tabindex="-1">Training</h1><span class="spacer"></span><${Freshness} value=${found.freshness} /><a href="/trainings/monitor">Job monitor</a>

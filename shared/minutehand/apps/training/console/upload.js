@@ -9,7 +9,7 @@ const KEPT = "minutehand.uploads";
 const AT_ONCE = 3;
 const SIGNED_AT_ONCE = 10;
 const TRIES = 5;
-const PATIENCE = 20; // calls of the API while it asks to come back
+const MOST_TRIES = 20; // calls of the API while it asks to come back
 const PART_TIMEOUT_MS = 15 * 60_000;
 
 /** Uploads that have not ended: `{id, title, name, size, sent, state, problem, workspaceId}`; state is sending, paused, waiting (for its file) or finishing. */
@@ -108,7 +108,7 @@ function typeOf(file) {
   return TYPES[file.name.split(".").at(-1).toLowerCase()] ?? "application/octet-stream";
 }
 
-/** Ask the server about the uploads of an earlier visit, and complete those that have arrived. */
+/** Ask the server about uploads of an earlier page load, and complete those that have arrived. */
 export async function recall({ workspaceId, owner, onStarted }) {
   const waiting = running
     .get()
@@ -221,7 +221,7 @@ async function patiently(call, signal) {
       return await call();
     } catch (error) {
       const isPassing = error.status === 503 || error.status === 429 || error.status === 0;
-      if (signal?.aborted || !isPassing || attempt >= PATIENCE) throw error;
+      if (signal?.aborted || !isPassing || attempt >= MOST_TRIES) throw error;
       await new Promise((resolve) =>
         setTimeout(resolve, (error.retryAfter ?? Math.min(30, 2 ** attempt / 2)) * 1000),
       );
@@ -260,7 +260,7 @@ async function sendParts(id, signal) {
   const bytesOf = (number) => bytesIn(upload, number);
   let arrived = arrivedOf(upload);
   const partial = new Map();
-  const tell = () => {
+  const announce = () => {
     if (!signal.aborted)
       change(id, { sent: arrived + [...partial.values()].reduce((sum, value) => sum + value, 0) });
   };
@@ -297,30 +297,30 @@ async function sendParts(id, signal) {
             signal,
             (bytes) => {
               partial.set(number, bytes);
-              tell();
+              announce();
             },
           );
           break;
         } catch (error) {
           partial.delete(number);
-          tell();
+          announce();
           if (signal.aborted || attempt >= TRIES || error.status === 404) throw error;
           await new Promise((resolve) => setTimeout(resolve, 500 * 2 ** attempt));
         }
       }
       partial.delete(number);
       arrived += bytesOf(number);
-      tell();
+      announce();
     }
   };
-  tell();
+  announce();
   await Promise.all(Array.from({ length: AT_ONCE }, sender));
   signal.throwIfAborted();
   for (let number = 1; number <= upload.part_count; number += 1) await sumsOf(number); // of parts sent before
   return upload;
 }
 
-// XMLHttpRequest, since fetch does not tell how much of a body has been sent
+// XMLHttpRequest, since fetch does not report how much of a body has been sent
 function put({ url, headers }, body, signal, onBytes) {
   return new Promise((/** @type {(value?: void) => void} */ resolve, reject) => {
     signal.throwIfAborted(); // stopped while the address was asked for

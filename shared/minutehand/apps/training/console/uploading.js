@@ -6,7 +6,7 @@ import { useStore } from "../../lib/store.js";
 import { html } from "../../lib/ui.js";
 import { Tag } from "../../parts/badge.js";
 import { ActionButton, confirm } from "../../parts/dialog.js";
-import { tell, tellFailure } from "../../parts/toasts.js";
+import { notify, notifyFailure } from "../../parts/toasts.js";
 import { Bar } from "./bar.js";
 import { abort, pause, resume, running } from "./upload.js";
 
@@ -19,9 +19,9 @@ const WORDS = {
 
 /** What follows an upload's end: its training's page, or why there is none. */
 export function started(made, error) {
-  if (error) return tellFailure("Not uploaded", error);
+  if (error) return notifyFailure("Not uploaded", error);
   if (location.pathname === "/trainings") return navigate(`/trainings/${made.id}`);
-  return tell(`${made.title} is uploaded`, { href: `/trainings/${made.id}`, label: "Look" });
+  return notify(`${made.title} is uploaded`, { href: `/trainings/${made.id}`, label: "Look" });
 }
 
 /** @param {{workspaceId: string, owner: string}} props */
@@ -30,11 +30,11 @@ export function Uploading({ workspaceId, owner }) {
     (one) => one.workspaceId === workspaceId && one.owner === owner,
   );
   if (mine.length === 0) return null;
-  const goOn = async (id, file) => {
+  const resumeUpload = async (id, file) => {
     try {
       await resume(id, { file, onStarted: started });
     } catch (error) {
-      tellFailure("Not resumed", error);
+      notifyFailure("Not resumed", error);
     }
   };
   const giveUp = async (one) => {
@@ -50,7 +50,7 @@ export function Uploading({ workspaceId, owner }) {
     try {
       await abort(one.id);
     } catch (error) {
-      tellFailure("Not aborted", error);
+      notifyFailure("Not aborted", error);
     }
   };
   return html`<section class="card stack" aria-labelledby="h-uploads"><h2 id="h-uploads">Uploads</h2>
@@ -58,11 +58,11 @@ export function Uploading({ workspaceId, owner }) {
       (one) => html`<li key=${one.id} class="stack" data-upload=${one.state}>
       <div class="bar"><span class="strong wrap">${one.title}</span><${Tag} tone=${WORDS[one.state][1]}>${WORDS[one.state][0]}<//><span class="muted small num wrap">${one.name} · ${one.state === "waiting" ? bytes(one.size) : `${bytes(one.sent)} of ${bytes(one.size)}`}</span><span class="spacer"></span>
         ${one.state === "sending" && html`<button type="button" onClick=${() => pause(one.id)}>Pause</button>`}
-        ${one.state === "paused" && html`<${ActionButton} className="primary" run=${() => goOn(one.id)}>Resume<//>`}
+        ${one.state === "paused" && html`<${ActionButton} className="primary" run=${() => resumeUpload(one.id)}>Resume<//>`}
         ${one.state !== "finishing" && html`<${ActionButton} className="danger" run=${() => giveUp(one)}>Abort<//>`}</div>
       ${
         one.state === "waiting"
-          ? html`<label class="field"><span>Choose ${one.name} again to continue <span class="hint">parts that arrived are not sent again</span></span><input type="file" accept="video/*" onChange=${(event) => event.target.files[0] && goOn(one.id, event.target.files[0])} /></label>`
+          ? html`<label class="field"><span>Choose ${one.name} again to continue <span class="hint">parts that arrived are not sent again</span></span><input type="file" accept="video/*" onChange=${(event) => event.target.files[0] && resumeUpload(one.id, event.target.files[0])} /></label>`
           : html`<${Bar} label=${`Upload of ${one.title}`} done=${one.size > 0 ? (one.sent / one.size) * 100 : 0} tone=${WORDS[one.state][1]} />`
       }
       ${one.problem && html`<p class="problem" role="alert">${one.problem}</p>`}</li>`,

@@ -1,5 +1,5 @@
 // The video, played from an address that is signed for an hour and asked for again when it expires;
-// what was heard are its captions.
+// its captions are the transcript.
 
 import { useRead } from "../../lib/store.js";
 import { html, useEffect, useRef } from "../../lib/ui.js";

@@ -14,8 +14,8 @@ from minutehand.queue.data_api import STREAM_CONNECTIONS, DataApi
 from minutehand.queue.functions import CallerFunctions
 
 
-class Collaborators:
-    """To be extended by an app with a `cached_property` for each thing that it works with.
+class Dependencies:
+    """To be extended by an app with a `cached_property` for each dependency.
 
     So nothing is connected before it is needed, and what was made is closed by `aclose`.
     """

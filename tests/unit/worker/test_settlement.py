@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from minutehand.worker import Fail, ProcessorError, Retry, Snooze, Suspended, UnknownProcessor
-from minutehand.worker.endings import Abandoned, Circumstances, Ending, Raised, Returned, verdict
+from minutehand.worker.settlement import Abandoned, Circumstances, Ending, Raised, Returned, verdict
 
 NOTHING_SPECIAL = Circumstances()
 json_values = st.recursive(

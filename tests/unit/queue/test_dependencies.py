@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cached_property
 
 from minutehand.config import Settings
-from minutehand.queue.collaborators import Collaborators
+from minutehand.queue.dependencies import Dependencies
 
 SETTINGS = Settings.from_env(
     {"SUPABASE_URL": "https://project.example", "SUPABASE_PUBLISHABLE_KEY": "sb_publishable_x"}
@@ -23,7 +23,7 @@ class Connection:
         self.is_closed = True
 
 
-class App(Collaborators):
+class App(Dependencies):
     """An app that is given one connection and makes others when they are asked for."""
 
     def __init__(self, given: Connection) -> None:

@@ -17,7 +17,7 @@ from minutehand.worker.outcomes import Cancel, Fail, Retry, Snooze, seconds
 from minutehand.worker.plain import clean_text, plain
 from minutehand.worker.registry import PayloadRejected, UnknownProcessor
 
-#: Why a running processor was told to stop.
+#: Why a running processor was stopped.
 StopReason = Literal["cancel", "lost", "timeout", "deadline", "shutdown"]
 
 MAX_ERROR_MESSAGE = 2_000
@@ -39,7 +39,7 @@ class Raised:
 
 @dataclass(frozen=True, slots=True)
 class Abandoned:
-    """The processor did not stop when told to, and is not waited for any longer."""
+    """The processor did not stop when cancelled, and is no longer awaited."""
 
 
 Ending = Returned | Raised | Abandoned
@@ -58,10 +58,10 @@ class Circumstances:
 
 
 def verdict(ending: Ending, seen: Circumstances) -> SettleItem | None:
-    """What to settle, with empty ids; None when the lease is gone and nothing may be stored.
+    """What to settle, with empty ids; None when the lease is lost and nothing may be stored.
 
-    A cancel wins over whatever the processor returned. Against a timeout or the deadline a
-    returned value wins: a processor that was told to stop may still hand in what it has.
+    A cancel wins over the processor's result. Against a timeout or the deadline a
+    returned value wins: a cancelled processor may still return what it has.
     """
     if seen.stop == "lost":
         return None
@@ -72,7 +72,7 @@ def verdict(ending: Ending, seen: Circumstances) -> SettleItem | None:
             return _returned(value)
         case Raised(error=error):
             if seen.stop is not None and not _is_decision(error):
-                # told to stop, and this is how it did: its clean-up's errors are not its fault
+                # it was cancelled and has stopped: errors of its clean-up are not its fault
                 return _stopped(seen)
             return _raised(error)
         case Abandoned():
@@ -147,7 +147,7 @@ def _stopped(seen: Circumstances) -> SettleItem:
         "retry",
         error=_error(
             "DeadlineReached",
-            "the worker's time was over before the job ended; "
+            "the worker's time ran out before the job ended; "
             "split it into steps or raise the worker's timeout",
             None,
         ),

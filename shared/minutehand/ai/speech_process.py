@@ -1,4 +1,4 @@
-"""Hears one stretch of sound in a process of its own; started by speech_offline.py, never imported.
+"""Transcribes one chunk of sound in its own process; started by speech_offline.py, never imported.
 
 Reads raw samples from standard input until its end; writes a JSON object a line: how far it is,
 and at last the words. Knows nothing of the service, so that it starts in a moment.
