@@ -1272,7 +1272,7 @@ begin
     v_opens := queue.try_lock('partitions');
     if v_opens then
       -- a thousand at once took thirty milliseconds, which the next job of all tenants waited for
-      perform queue.open_openings(greatest(200, p_limit), p_now);
+      perform queue.open_openings(greatest(50, p_limit), p_now);
     end if;
   end if;
   if exists (select 1 from queue.turns where set_aside and look_at <= p_now)
