@@ -29,7 +29,7 @@ create unlogged table queue.held_topics (
   held_at timestamptz not null,
   xid xid8 not null default pg_current_xact_id()
 ) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0);
-comment on table queue.held_topics is E'Topics whose messages were held back, until their followers were sent a message to look again.\n\nInserted only, a row per statement, so that no transaction waits for another: a row becomes visible with the events it stands for.';
+comment on table queue.held_topics is E'Topics whose messages were held back, until their followers were sent a message to look again.\n\nInserted only, a row per statement, so that no transaction waits for another: a row becomes visible with its events.';
 comment on column queue.held_topics.id is 'Identity and order.';
 comment on column queue.held_topics.topic is 'The topic.';
 comment on column queue.held_topics.held_at is 'When.';

@@ -12,7 +12,7 @@ create table queue.parked (
 );
 create index parked_by_time on queue.parked (retry_at);
 alter table queue.parked enable row level security;
-comment on table queue.parked is E'Items of maintenance that failed alone: left out of the next calls, and tried '
+comment on table queue.parked is E'Items of maintenance that failed alone: omitted from the next calls, and tried '
   'again last.\n\nSo one item that always fails does not stop the others. Shown by queue_health.';
 comment on column queue.parked.task is 'The task, see queue.due_tasks.';
 comment on column queue.parked.item is 'What failed: the id of a job, a signal or a schedule.';
