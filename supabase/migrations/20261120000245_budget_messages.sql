@@ -396,7 +396,7 @@ as $$
 $$;
 comment on function queue.note_messages is 'Store the number of messages until this minute in message_minutes.';
 
-create function queue.care_for_messages(p_now timestamptz) returns integer
+create function queue.maintain_messages(p_now timestamptz) returns integer
 language plpgsql
 set search_path = ''
 as $$
@@ -410,7 +410,7 @@ begin
   return 1; -- stays due until all is announced
 end;
 $$;
-comment on function queue.care_for_messages is 'The maintenance of messages: announcements, counts per minute, followers that left.';
+comment on function queue.maintain_messages is 'The maintenance of messages: announcements, counts per minute, followers that left.';
 
 create function queue.message_numbers() returns jsonb
 language plpgsql
@@ -463,7 +463,7 @@ comment on function queue.message_numbers is E'Messages to Realtime as a plan co
 revoke execute on function queue.message_second, queue.room_for_unfollowed, queue.message_budget, queue.open_second,
   queue.message_window,
   queue.count_messages, queue.announce_held, queue.hold_topics, queue.hold_events, queue.choose_messages,
-  queue.send_messages, queue.forget_followers, queue.note_messages, queue.care_for_messages, queue.message_numbers
+  queue.send_messages, queue.forget_followers, queue.note_messages, queue.maintain_messages, queue.message_numbers
   from public, anon, authenticated, service_role;
 revoke execute on function queue.follow, public.follow_topic from public, anon, authenticated, service_role;
 grant execute on function queue.follow, public.follow_topic to anon, authenticated, service_role;
