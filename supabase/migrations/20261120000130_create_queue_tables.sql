@@ -105,7 +105,7 @@ create index failures_by_time on queue.failures (failed_at);
 comment on table queue.failures is 'Unexpected errors of the last minutes, one row per job and fingerprint: many jobs with one error are poison.';
 comment on column queue.failures.job_type is 'The type.';
 comment on column queue.failures.workspace_id is 'The tenant.';
-comment on column queue.failures.fingerprint is 'The error, numbers and ids left out.';
+comment on column queue.failures.fingerprint is 'Hash of the error without its numbers and ids.';
 comment on column queue.failures.job_id is 'The job that failed.';
 comment on column queue.failures.message is 'Its message, the last time.';
 comment on column queue.failures.failed_at is 'The last time.';

@@ -10,7 +10,7 @@ create table queue.job_tags (
 ) with (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 5000);
 alter table queue.job_tags enable row level security;
 revoke all on queue.job_tags from public, anon, authenticated, service_role;
-comment on table queue.job_tags is E'Jobs by tag, in the order of lists.\n\nWritten by triggers on jobs.tags, so that tags are indexed whichever way a job is enqueued.';
+comment on table queue.job_tags is E'Jobs by tag, in the order of lists.\n\nWritten by triggers on jobs.tags, so that tags are indexed in every way to enqueue.';
 comment on column queue.job_tags.workspace_id is 'The tenant.';
 comment on column queue.job_tags.tag is 'The tag.';
 comment on column queue.job_tags.job_created_at is 'When the job was enqueued: order of lists.';
@@ -92,7 +92,7 @@ as $$
   from jsonb_to_recordset(p_items) as i (job_id uuid, tags jsonb)
   where j.id = i.job_id and j.id = any (p_held) and jsonb_typeof(i.tags) = 'array'
 $$;
-comment on function queue.add_tags is 'Add the tags that processors set to their jobs, 20 at most; what cannot be a tag is left out. The caller holds the rows.';
+comment on function queue.add_tags is 'Add the tags that processors set to their jobs, 20 at most; invalid tags are omitted. The caller holds the rows.';
 
 revoke execute on function queue.tags_fit, queue.tags_of, queue.index_tags, queue.add_tags
   from public, anon, authenticated, service_role;

@@ -1,4 +1,4 @@
--- Cron schedules: expressions read in SQL, in the schedule's own time zone, fired by whichever tick comes first.
+-- Cron schedules: expressions read in SQL, in the schedule's own time zone; maintenance enqueues the runs that are due.
 -- A slot is inserted in the transaction that enqueues its job: no leader, no double fire.
 
 create table queue.schedules (

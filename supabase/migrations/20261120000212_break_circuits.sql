@@ -146,7 +146,7 @@ end;
 $$;
 comment on function queue.close_breaker is 'Start a type again that was stopped for all tenants, with its own limits.';
 
-create function queue.open_half(p_job_type text, p_now timestamptz) returns void
+create function queue.half_open(p_job_type text, p_now timestamptz) returns void
 language plpgsql
 set search_path = ''
 as $$
@@ -158,7 +158,7 @@ begin
   perform queue.bring_all_back(p_job_type, null);
 end;
 $$;
-comment on function queue.open_half is 'Make a breaker half open: jobs of the stopped type run, three at once, one per tenant.';
+comment on function queue.half_open is 'Make a breaker half open: jobs of the stopped type run, three at once, one per tenant.';
 
 create function queue.keep_probing(p_registered_at timestamptz) returns void
 language plpgsql
@@ -242,7 +242,7 @@ begin
     if v_one.probe_at is null then
       perform queue.judge_probes(v_one.job_type, p_now);
     elsif v_one.probe_at <= p_now then
-      perform queue.open_half(v_one.job_type, p_now);
+      perform queue.half_open(v_one.job_type, p_now);
     end if;
   end loop;
   if v_most is null or not exists (select 1 from queue.failures where failed_at >= v_since offset v_most - 1) then

@@ -86,7 +86,7 @@ begin
   end if;
 end;
 $$;
-comment on function queue.charge_enqueues is 'Charge a person''s rate limit for new jobs, whichever way they are enqueued.';
+comment on function queue.charge_enqueues is 'Charge a person''s rate limit for new jobs, in every way to enqueue.';
 
 create function public.open_stream() returns jsonb
 language plpgsql

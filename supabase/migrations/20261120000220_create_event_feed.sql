@@ -199,7 +199,7 @@ begin
   return queue.read_feed(null, p_session_id, p_cursor, p_limit);
 end;
 $$;
-comment on function public.session_feed is E'Events of a session''s jobs, logs left out, after a cursor; as '
+comment on function public.session_feed is E'Events of a session''s jobs, without logs, after a cursor; as '
   'event_feed.\n\nWithout a cursor it starts at the beginning. Where a session has jobs of several tenants, callers '
   'see those of their own.';
 

@@ -385,7 +385,7 @@ begin
     perform queue.refuse_lost(v_id, 'nothing was sent');
   end if;
   v_payload := v_delivery.payload;
-  -- a webhook of another tenant counts as deleted, whichever tenant enqueued the job
+  -- a webhook of another tenant counts as deleted
   select * into v_webhook from queue.webhooks
   where id = (v_payload ->> 'webhook_id')::uuid and workspace_id = v_delivery.workspace_id;
   select * into v_event from public.job_events

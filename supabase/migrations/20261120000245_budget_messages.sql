@@ -29,7 +29,7 @@ create unlogged table queue.held_topics (
   held_at timestamptz not null,
   xid xid8 not null default pg_current_xact_id()
 ) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0);
-comment on table queue.held_topics is E'Topics whose messages were held back, until their followers were sent a message to look again.\n\nInserted only, a row per statement, so that no transaction waits for another: a row becomes visible with the events it stands for.';
+comment on table queue.held_topics is E'Topics whose messages were held back, until their followers were sent a message to look again.\n\nInserted only, a row per statement, so that no transaction waits for another: a row becomes visible with its events.';
 comment on column queue.held_topics.id is 'Identity and order.';
 comment on column queue.held_topics.topic is 'The topic.';
 comment on column queue.held_topics.held_at is 'When.';
@@ -396,7 +396,7 @@ as $$
 $$;
 comment on function queue.note_messages is 'Store the number of messages until this minute in message_minutes.';
 
-create function queue.care_for_messages(p_now timestamptz) returns integer
+create function queue.maintain_messages(p_now timestamptz) returns integer
 language plpgsql
 set search_path = ''
 as $$
@@ -410,7 +410,7 @@ begin
   return 1; -- stays due until all is announced
 end;
 $$;
-comment on function queue.care_for_messages is 'The maintenance of messages: announcements, counts per minute, followers that left.';
+comment on function queue.maintain_messages is 'The maintenance of messages: announcements, counts per minute, followers that left.';
 
 create function queue.message_numbers() returns jsonb
 language plpgsql
@@ -463,7 +463,7 @@ comment on function queue.message_numbers is E'Messages to Realtime as a plan co
 revoke execute on function queue.message_second, queue.room_for_unfollowed, queue.message_budget, queue.open_second,
   queue.message_window,
   queue.count_messages, queue.announce_held, queue.hold_topics, queue.hold_events, queue.choose_messages,
-  queue.send_messages, queue.forget_followers, queue.note_messages, queue.care_for_messages, queue.message_numbers
+  queue.send_messages, queue.forget_followers, queue.note_messages, queue.maintain_messages, queue.message_numbers
   from public, anon, authenticated, service_role;
 revoke execute on function queue.follow, public.follow_topic from public, anon, authenticated, service_role;
 grant execute on function queue.follow, public.follow_topic to anon, authenticated, service_role;

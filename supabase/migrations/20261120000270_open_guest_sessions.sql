@@ -187,7 +187,7 @@ set search_path = ''
 begin atomic
   select queue.show_guest_session_feed(p_session_id, p_cursor, p_limit);
 end;
-comment on function public.guest_session_feed is 'Events of a guest session''s jobs, logs left out, after a cursor; as session_feed, and also before it has a job.';
+comment on function public.guest_session_feed is 'Events of a guest session''s jobs, without logs, after a cursor; as session_feed, and also before it has a job.';
 
 create function public.open_guest_session(p_workspace_id uuid, p_options jsonb default '{}') returns jsonb
 language plpgsql

@@ -12,7 +12,7 @@ create table queue.parked (
 );
 create index parked_by_time on queue.parked (retry_at);
 alter table queue.parked enable row level security;
-comment on table queue.parked is E'Items of maintenance that failed alone: left out of the next calls, and tried '
+comment on table queue.parked is E'Items of maintenance that failed alone: omitted from the next calls, and tried '
   'again last.\n\nSo one item that always fails does not stop the others. Shown by queue_health.';
 comment on column queue.parked.task is 'The task, see queue.due_tasks.';
 comment on column queue.parked.item is 'What failed: the id of a job, a signal or a schedule.';
@@ -143,7 +143,7 @@ begin
       perform queue.prune_workers(v_batch, p_now);
       perform queue.spread_schedules(null, p_now);
     when 'orphans' then perform queue.forget_orphans();
-    when 'messages' then return queue.care_for_messages(p_now);
+    when 'messages' then return queue.maintain_messages(p_now);
     when 'alerts' then return queue.check_alerts(p_now);
     when 'buckets' then perform queue.prune_buckets(v_batch, p_now);
   end case;
@@ -198,22 +198,22 @@ end;
 $$;
 comment on function queue.try_one_by_one is 'Do items that failed together one by one, and park those that fail.';
 
-create function queue.maintain_in_bites(p_task text, p_now timestamptz, p_until timestamptz) returns integer
+create function queue.maintain_in_slices(p_task text, p_now timestamptz, p_until timestamptz) returns integer
 language plpgsql
 set search_path = ''
 as $$
 declare
-  -- after a cancellation in smaller bites, until the item that fails is alone and the rest is done
+  -- after a cancellation in smaller slices, until the item that fails is alone and the rest is done
   v_failures integer := (select least(3, failures) from queue.maintenance_tasks where name = p_task);
-  v_bite integer := greatest(1, 500 / (10 ^ v_failures)::integer);
+  v_slice integer := greatest(1, 500 / (10 ^ v_failures)::integer);
   v_items text[];
   v_tried record;
   v_one integer;
   v_done integer := 0;
 begin
-  -- an end may let others end or continue; small bites are many
-  for v_round in 1..greatest(case p_task when 'signals' then 5 else 1 end, 500 / v_bite) loop
-    v_items := queue.due_items(p_task, v_bite, p_now);
+  -- an end may let others end or continue; small slices are many
+  for v_round in 1..greatest(case p_task when 'signals' then 5 else 1 end, 500 / v_slice) loop
+    v_items := queue.due_items(p_task, v_slice, p_now);
     exit when v_items = '{}';
     v_tried := queue.try_items(p_task, v_items, p_now, p_until);
     if v_tried.failure is null then
@@ -235,21 +235,21 @@ begin
   update queue.maintenance_tasks set done_at = p_now,
     cursor = case when p_task in ('retention', 'statistics') then case when v_done > 0 then 'behind' end
       else cursor end,
-    failures = case when v_items is null or cardinality(v_items) < v_bite then 0 else failures end
+    failures = case when v_items is null or cardinality(v_items) < v_slice then 0 else failures end
   where name = p_task;
   return v_done;
 end;
 $$;
-comment on function queue.maintain_in_bites is E'Do the due items of a task, about 500 items; null when it failed '
+comment on function queue.maintain_in_slices is E'Do the due items of a task, about 500 items; null when it failed '
   'or was cancelled.\n\nItems that fail together are done one by one, and those that fail alone are parked. A '
-  'cancelled task is done in bites of a tenth the next time; an item that is cancelled alone is parked.';
+  'cancelled task is done in slices of a tenth the next time; an item that is cancelled alone is parked.';
 
 create function queue.try_to_maintain(p_task text, p_now timestamptz, p_until timestamptz) returns integer
 language plpgsql
 set search_path = ''
 as $$
 begin
-  return queue.maintain_in_bites(p_task, p_now, p_until);
+  return queue.maintain_in_slices(p_task, p_now, p_until);
 exception
   when query_canceled or others then -- noted, so that the next call begins elsewhere
     update queue.maintenance_tasks set failed_at = p_now, failures = failures + 1,
@@ -397,7 +397,7 @@ comment on function public.run_maintenance is E'Do what is due besides leasing, 
   'parked: how many items wait to be tried again.';
 
 revoke execute on function queue.park, queue.due_jobs, queue.due_items, queue.maintain, queue.try_items,
-  queue.try_one_by_one, queue.maintain_in_bites, queue.try_to_maintain, queue.retry_parked, queue.due_tasks,
+  queue.try_one_by_one, queue.maintain_in_slices, queue.try_to_maintain, queue.retry_parked, queue.due_tasks,
   queue.maintenance_is_due
   from public, anon, authenticated, service_role;
 revoke execute on function public.run_maintenance from public, anon, authenticated, service_role;

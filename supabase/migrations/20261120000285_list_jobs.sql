@@ -226,7 +226,7 @@ declare
   v_one queue.list_place;
   v_mark queue.list_place;
 begin
-  -- half a cursor would start the list again, for ever
+  -- half a cursor would start the list again, without an end
   if coalesce(jsonb_typeof(p_cursor), 'null') <> 'null' and (jsonb_typeof(p_cursor) <> 'object'
       or p_cursor ->> 'created_at' is null or p_cursor ->> 'id' is null) then
     perform queue.refuse(400, 'invalid_argument', 'cursor must be a page''s next: {created_at, id}', 'cursor');

@@ -161,7 +161,7 @@ $$;
 comment on function public.list_job_types is E'Job types by name: {now, types: [{job_type, queue, description, '
   'source, version, paused_at, served, last_seen_at, workers, code_versions, schedule_count, day: {…}}]}.\n\nday has '
   'the numbers of the workspace''s last 24 hours; p_workspace_id null, for the operator, those of all. served is '
-  'false when workers run but none of them serves the type. The platform''s own types are left out unless p_internal.';
+  'false when workers run but none of them serves the type. The platform''s own types are omitted unless p_internal.';
 
 create function public.get_job_type(p_job_type text, p_workspace_id uuid default null) returns jsonb
 language plpgsql stable

@@ -84,7 +84,7 @@ end;
 $$;
 comment on function public.job_trace is E'A job''s attempts, steps and waits with their spans, and those of its '
   'children: {now, more, jobs: [{id, parent_id, …, attempts, steps}]}.\n\nAt most 300 jobs of six levels, the job '
-  'itself first with a null parent_id; more says that some were left out.';
+  'itself first with a null parent_id; more says that some were omitted.';
 
 revoke execute on function queue.trace_attempts, queue.trace_steps, public.job_trace
   from public, anon, authenticated, service_role;

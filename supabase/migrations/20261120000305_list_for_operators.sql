@@ -1,5 +1,5 @@
 -- What an operator sees of all workspaces at once: jobs, counts, failures, workers, workspaces.
--- Payloads and results are left out: to read those, an operator opens the workspace, which is written down.
+-- Without payloads and results: to read those, an operator opens the workspace, which is written down.
 
 create function queue.note_listing(p_detail jsonb) returns void
 language sql

@@ -79,7 +79,7 @@ end;
 $$;
 comment on function public.beacon_retire_key is
 E'Let no new receipt be signed by the current key; returns the public keys. For the operator.\n\nThe next '
-'receipt''s worker makes a new one. The retired key is valid for an hour more, and listed for ever.';
+'receipt''s worker makes a new one. The retired key is valid for an hour more, and listed permanently.';
 
 create function beacon.receipt_problem(
   p_receipt jsonb, p_execution public.beacon_executions, p_job public.beacon_jobs, p_now timestamptz

@@ -920,7 +920,7 @@ begin
   if found then
     if v_message.text <> p_message ->> 'text' or v_message.documents <> p_message -> 'documents'
       or v_message.request <> p_message - '{text,client_id,documents}'::text[] then
-      perform queue.refuse(409, 'idempotency_conflict', 'this client_id stands for another message',
+      perform queue.refuse(409, 'idempotency_conflict', 'another message has this client_id',
         v_message.id::text);
     end if;
     return jsonb_build_object('message', chat.show_message(v_message, v_as_guest), 'job_id', v_message.job_id,

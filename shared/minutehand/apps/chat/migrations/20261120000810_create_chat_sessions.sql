@@ -205,7 +205,7 @@ begin
   if not found then
     return null;
   elsif v_message.text <> p_request ->> 'text' then
-    perform queue.refuse(409, 'idempotency_conflict', 'this Idempotency-Key stands for another message',
+    perform queue.refuse(409, 'idempotency_conflict', 'another message has this Idempotency-Key',
       v_message.id::text);
   end if;
   return jsonb_build_object('conversation_id', p_conversation.id, 'message_id', v_message.id,

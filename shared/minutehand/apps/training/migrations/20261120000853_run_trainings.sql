@@ -43,7 +43,7 @@ begin
   select * into v_known from public.training_jobs where job_id = p_job.id for update;
   if not found then
     return; -- a chunk
-  elsif p_job.generation > v_known.generation then -- the job was retried, by whichever function
+  elsif p_job.generation > v_known.generation then -- the job was retried, by any function
     perform training.reopen(p_training, p_job.job_type);
   elsif v_known.started_at is not null then
     return;
