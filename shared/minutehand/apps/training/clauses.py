@@ -144,7 +144,7 @@ def words_of(segments: Sequence[SaidSegment]) -> list[Said]:
 
 
 def clauses(segments: Sequence[SaidSegment]) -> list[Clause]:
-    """Cut a transcript into clauses, in order, each with what it is."""
+    """Cut a transcript into clauses, in order, each with its kind."""
     words = words_of(segments)
     if not words:
         return []

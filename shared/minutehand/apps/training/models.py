@@ -163,7 +163,7 @@ class NumberedStep(Step):
 
 
 class NumberedProcedure(Procedure):
-    """A procedure as it is read: its steps are numbered."""
+    """A procedure as returned: its steps are numbered."""
 
     steps: list[NumberedStep]  # type: ignore[assignment]  # narrower, and never written
 

@@ -119,7 +119,7 @@ class Mux:
         return None if told is None else _upload(told)
 
     async def cancel_upload(self, upload_id: str) -> None:
-        """End an upload; one that has ended stays as it is."""
+        """End an upload; nothing happens if it has ended."""
         path = f"/uploads/{quote(upload_id, safe='')}/cancel"
         try:
             await self._call("PUT", path, missing_ok=True)
@@ -214,9 +214,7 @@ class Mux:
             if response.status in {200, 201}:
                 told = (response.object() or {}).get("data")
                 if not isinstance(told, dict):
-                    raise StageError(
-                        "host_failed", "The video host's answer is not as documented", later=True
-                    )
+                    raise _undocumented()
                 return told
             if response.status == 204:
                 return {}
@@ -284,10 +282,14 @@ def _worth_repeating(error: BaseException, safe: bool) -> bool:
     )
 
 
+def _undocumented() -> StageError:
+    return StageError("host_failed", "The video host's answer is not as documented", later=True)
+
+
 def _upload(told: Mapping[str, Any] | None) -> HostUpload:
     told = told or {}
     if not isinstance(told.get("id"), str):
-        raise StageError("host_failed", "The video host's answer is not as documented", later=True)
+        raise _undocumented()
     return HostUpload(
         id=told["id"],
         status=str(told.get("status") or ""),
