@@ -25,6 +25,8 @@ function loadUPlot() {
 
 const iso = (seconds) => new Date(seconds * 1000).toISOString();
 
+const isValue = (value) => value !== null && value !== undefined;
+
 /** The time of a point as short as its range allows: 08:36, or 11-20 08:00. */
 const shortTime = (seconds, span) =>
   span > DAY ? utc(iso(seconds)).slice(5, 16) : clock(iso(seconds)).slice(0, 5);
@@ -86,7 +88,11 @@ export function Chart({ label, at, lines, format = number, most = 4 }) {
               width: 2,
               dash,
               spanGaps: true,
-              points: { show: false },
+              // a value alone is no line: a young project's charts would look empty
+              points: {
+                show: (drawn, nth) => drawn.data[nth].filter(isValue).length === 1,
+                fill: colour(variable),
+              },
               value: (_plot, value) =>
                 value === null || value === undefined ? "–" : format(value),
             })),
