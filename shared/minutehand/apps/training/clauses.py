@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from minutehand.apps.training.models import SaidSegment, TimedSegment
+from minutehand.apps.training.models import SpokenSegment, TimedSegment
 
 Kind = Literal["step", "detail", "warning", "greeting"]
 #: No one speaks on over a gap of this length.
@@ -126,7 +126,7 @@ class Clause:
         return " ".join(bare or texts)
 
 
-def words_of(segments: Sequence[SaidSegment]) -> list[Said]:
+def words_of(segments: Sequence[SpokenSegment]) -> list[Said]:
     """The words of a transcript; where an engine did not time them, evenly over their segment."""
     found: list[Said] = []
     for segment in segments:
@@ -143,7 +143,7 @@ def words_of(segments: Sequence[SaidSegment]) -> list[Said]:
     return found
 
 
-def clauses(segments: Sequence[SaidSegment]) -> list[Clause]:
+def clauses(segments: Sequence[SpokenSegment]) -> list[Clause]:
     """Cut a transcript into clauses, in order, each with its kind."""
     words = words_of(segments)
     if not words:
