@@ -236,10 +236,10 @@ class Mux:
         try:
             return await exchange(self._http, method, url, most_bytes=MAX_ANSWER_BYTES, **given)
         except NoAnswer as error:
-            raise _Away(f"The video host {error}", unsent=error.unsent) from error
+            raise _Unreachable(f"The video host {error}", unsent=error.unsent) from error
 
 
-class _Away(StageError):
+class _Unreachable(StageError):
     """No whole answer; `unsent` when the request certainly never arrived."""
 
     def __init__(self, reason: str, *, unsent: bool) -> None:
@@ -274,7 +274,7 @@ def _refusal(response: Answer) -> StageError:
 
 
 def _worth_repeating(error: BaseException, safe: bool) -> bool:
-    if isinstance(error, _Away):
+    if isinstance(error, _Unreachable):
         return error.unsent or safe
     # a rate limit that does not say for how long is left to the job's backoff
     return isinstance(error, _Busy) and (
