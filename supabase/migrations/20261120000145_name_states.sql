@@ -61,8 +61,8 @@ begin
     'waiting_for', queue.waiting_for(v_wait), 'running_since', v_since, 'worker_id', v_worker,
     'times', jsonb_build_object('queue_ms', round(v_queue::numeric, 1), 'run_ms', round(v_run::numeric, 1), 'runs',
       p_job.fence,
-      'wait_ms', round(greatest(0, v_total - coalesce(v_queue, 0) - v_run)::numeric, 1), 'total_ms',
-        round(v_total::numeric, 1)));
+      'wait_ms', round(greatest(0, v_total - coalesce(v_queue, 0) - v_run)::numeric, 1),
+      'total_ms', round(v_total::numeric, 1)));
 end;
 $$;
 comment on function queue.job_facts is E'What is derived of a job: {state, next_run_at, waiting_for, running_since, worker_id, times: {queue_ms, run_ms, runs, wait_ms, total_ms}}.\n\nqueue_ms: from being due to the first start, null before either. run_ms: all attempts, the running one until now. runs: how often it was leased. wait_ms: the rest of total_ms: schedule, backoff, sleeps, questions, children. total_ms: from creation to the end, or until now.';

@@ -247,12 +247,12 @@ begin
     where workspace_id = p_workspace_id and counted_at > v_now - interval '10 seconds';
   elsif v_max <= 2000 then
     -- one after another until each transaction ends, so that the count below sees earlier ones; keys were taken before
-    perform pg_advisory_xact_lock(7106383, hashtext(p_workspace_id::text));
+    perform pg_advisory_xact_lock(hashtextextended('minutehand quota ' || p_workspace_id, 0));
   end if;
   if v_live is null then
     select count(*) into v_live from (
       select 1 from queue.live_jobs where workspace_id = p_workspace_id limit v_max + 1) as live;
-    if v_max > 2000 and pg_try_advisory_xact_lock(7106382, hashtext(p_workspace_id::text)) then
+    if v_max > 2000 and queue.try_lock('live_counts ' || p_workspace_id) then
       insert into queue.live_counts (workspace_id, live, counted_at) values (p_workspace_id, v_live, v_now)
       on conflict (workspace_id) do update set live = excluded.live, counted_at = excluded.counted_at;
     end if;

@@ -5,7 +5,7 @@ create function queue.try_lock(p_name text) returns boolean
 language sql
 set search_path = ''
 as $$ select pg_try_advisory_xact_lock(hashtextextended('minutehand ' || p_name, 0)) $$;
-comment on function queue.try_lock is E'Take the named lock until the transaction ends; false at once when another has it.\n\nNames: partitions (opening and closing them), maintenance, deliveries.';
+comment on function queue.try_lock is E'Take the named lock until the transaction ends; false at once when another has it.\n\nNames: partitions (opening and closing them), maintenance, live_counts and a workspace, a quota and a workspace.';
 
 create function queue.reclaim(p_ids uuid[], p_now timestamptz) returns integer
 language plpgsql
@@ -839,8 +839,8 @@ begin
   with kinds as materialized (
     select k.workspace_id, k.job_type, k.queue,
       greatest(v_now, (select s.finish_tag from queue.shares as s where s.workspace_id = k.workspace_id))
-      + k.jobs / coalesce((select tl.weight from queue.tenant_limits as tl where tl.workspace_id = k.workspace_id),
-        1) as tag
+      + k.jobs / coalesce(
+        (select tl.weight from queue.tenant_limits as tl where tl.workspace_id = k.workspace_id), 1) as tag
     from (
       select p.workspace_id, p.job_type, p.queue, sum(sum(u.jobs)) over (partition by p.workspace_id) as jobs
       from unnest(p_partitions, p_jobs) as u (id, jobs)
@@ -1271,7 +1271,7 @@ begin
   if exists (select 1 from queue.openings) then
     v_opens := queue.try_lock('partitions');
     if v_opens then
-      -- a thousand at once took thirty milliseconds, which everybody's next job waited for
+      -- a thousand at once took thirty milliseconds, which the next job of all tenants waited for
       perform queue.open_openings(greatest(200, p_limit), p_now);
     end if;
   end if;

@@ -184,6 +184,21 @@ comment on function queue.cron_after is E'The first instant after p_after at whi
   'null when none comes within nine years.\n\nWhen clocks go forward, a run whose local time is skipped comes right '
   'after the gap; when they go back, it comes once. Hours given as * follow elapsed time instead.';
 
+create function queue.check_zone(p_timezone text) returns void
+language plpgsql stable
+set search_path = ''
+as $$
+begin
+  if p_timezone !~ '^[A-Za-z_]+(/[A-Za-z0-9_+-]+){0,2}$' then
+    raise invalid_parameter_value;
+  end if;
+  perform queue.clock() at time zone p_timezone;
+exception when invalid_parameter_value then
+  perform queue.refuse(400, 'invalid_argument', format('no such time zone: %s', left(p_timezone, 80)), 'timezone');
+end;
+$$;
+comment on function queue.check_zone is 'Refuse with 400 a text that is not the name of an IANA time zone.';
+
 create function queue.cron_next(p_cron text, p_timezone text, p_after timestamptz) returns timestamptz
 language sql stable
 set search_path = ''

@@ -268,14 +268,7 @@ begin
     return queue.switch_schedule(p_workspace_id, p_schedule);
   end if;
   perform queue.check_schedule(p_schedule);
-  begin
-    if v_zone !~ '^[A-Za-z_]+(/[A-Za-z0-9_+-]+){0,2}$' then
-      raise invalid_parameter_value;
-    end if;
-    perform v_now at time zone v_zone;
-  exception when invalid_parameter_value then
-    perform queue.refuse(400, 'invalid_argument', format('no such time zone: %s', left(v_zone, 80)), 'timezone');
-  end;
+  perform queue.check_zone(v_zone);
   v_next := queue.cron_next(p_schedule ->> 'cron', v_zone, v_now);
   if v_next is null then
     perform queue.refuse(400, 'invalid_argument', 'the cron expression never comes due', 'cron');

@@ -122,8 +122,7 @@ begin
         declared_at)
       values (v_type.job_type, v_one.name, coalesce(v_one.scope, 'system'), v_one.workspace_id, v_one.cron,
         coalesce(v_one.timezone, 'UTC'), coalesce(v_one.payload, '{}'), coalesce(v_one.options, '{}'),
-          coalesce(v_one.missed, 'once'),
-        v_type.source, p_now)
+        coalesce(v_one.missed, 'once'), v_type.source, p_now)
       on conflict (job_type, name) do update set scope = excluded.scope, workspace_id = excluded.workspace_id,
         cron = excluded.cron,
         timezone = excluded.timezone, payload = excluded.payload, options = excluded.options, missed = excluded.missed,

@@ -374,11 +374,7 @@ declare
   v_now timestamptz := queue.clock();
   v_since timestamptz := v_now - make_interval(mins => least(11520, greatest(1, coalesce(p_minutes, 60))));
 begin
-  if p_workspace_id is not null then
-    perform queue.may_steer(p_workspace_id);
-  elsif not queue.is_operator() and (auth.uid() is not null or not queue.is_service()) then
-    perform queue.refuse(403, 'forbidden', 'name one of your workspaces; the whole is the operator''s', 'workspace_id');
-  end if;
+  perform queue.may_read_all(p_workspace_id);
   return (
     with numbers as materialized (
       select date_trunc('minute', at) as minute, job_type, outcome, wait_bucket, run_bucket, jobs, cost_usd, run_ms

@@ -58,7 +58,7 @@ declare
   v_burst integer := (queue.setting(format('user_%s_burst', p_name)))::integer;
   v_tokens double precision;
 begin
-  if not pg_try_advisory_xact_lock(7106385, hashtext(p_caller || p_name)) then
+  if not pg_try_advisory_xact_lock(hashtextextended('minutehand ' || p_name || p_caller, 0)) then
     return; -- another of the caller's transactions is being charged: no one waits, and that one counts
   end if;
   insert into queue.caller_buckets as b (caller, name, tokens, refilled_at)

@@ -14,7 +14,7 @@ begin
   end loop;
 end;
 $$;
-comment on sequence queue.messages_counted is 'Messages as a plan counts them: each one sent, and each delivery of it that is to be expected.';
+comment on sequence queue.messages_counted is 'Messages as a plan counts them: each one sent, and each delivery of it that is expected.';
 comment on sequence queue.messages_held is 'Messages held back because the budget was used up.';
 comment on sequence queue.messages_mark_0 is 'messages_counted at the start of a second, the second in the upper bits; one of six, for the last six seconds.';
 comment on sequence queue.messages_mark_1 is 'See messages_mark_0.';
@@ -33,7 +33,7 @@ comment on table queue.held_topics is E'Topics whose messages were held back, un
 comment on column queue.held_topics.id is 'Identity and order.';
 comment on column queue.held_topics.topic is 'The topic.';
 comment on column queue.held_topics.held_at is 'When.';
-comment on column queue.held_topics.xid is 'The transaction that held them back: what it does is not to be seen before its end.';
+comment on column queue.held_topics.xid is 'The transaction that held them back: its events are not visible before it ends.';
 
 create unlogged table queue.followers (
   topic text not null,
@@ -45,9 +45,9 @@ create unlogged table queue.followers (
 create index followers_by_age on queue.followers (seen_at);
 comment on table queue.followers is 'Clients that follow a topic: each delivery to one counts as a message.';
 comment on column queue.followers.topic is 'The topic.';
-comment on column queue.followers.user_id is 'Who; the nil UUID for a guest.';
-comment on column queue.followers.follower_id is 'Which of their clients, by an id of its own.';
-comment on column queue.followers.seen_at is 'When it last said so; forgotten after 150 seconds.';
+comment on column queue.followers.user_id is 'The user; the nil UUID for a guest.';
+comment on column queue.followers.follower_id is 'The client, by an id of its own choosing.';
+comment on column queue.followers.seen_at is 'When it last called follow_topic; deleted after 150 seconds.';
 
 create unlogged table queue.audiences (
   topic text primary key,
@@ -75,7 +75,7 @@ revoke all on queue.held_topics, queue.followers, queue.audiences, queue.message
   from public, anon, authenticated, service_role;
 
 create type queue.message_window as (ceiling bigint, quarter integer);
-comment on type queue.message_window is 'What may be sent now: up to which value of messages_counted states may go, and a quarter of what six seconds may carry.';
+comment on type queue.message_window is 'What may be sent now: the value of messages_counted up to which states are sent, and a quarter of the budget of six seconds.';
 
 create function queue.message_second() returns bigint
 language plpgsql volatile
@@ -160,7 +160,7 @@ begin
   return (v_second.base + 3 * v_quarter, v_quarter);
 end;
 $$;
-comment on function queue.message_window is E'What may be sent now. The first caller in a second announces what was held back before.\n\nOf what six seconds may carry, progress and logs get a half, states another quarter, half of it only for topics that are followed, and the last is for announcements.';
+comment on function queue.message_window is E'What may be sent now. The first caller in a second announces what was held back before.\n\nOf the budget of six seconds, progress and logs may use half, states another quarter, half of it only for topics that are followed, and announcements the last quarter.';
 
 create function queue.count_messages(p_cost bigint) returns bigint
 language plpgsql
@@ -178,7 +178,7 @@ begin
   return v_counted;
 end;
 $$;
-comment on function queue.count_messages is 'Count so many messages; the count after the last one.';
+comment on function queue.count_messages is 'Count p_cost messages; returns the count after the last one.';
 
 create function queue.announce_held(p_ceiling bigint, p_quarter integer) returns integer
 language plpgsql
@@ -220,7 +220,7 @@ begin
   return cardinality(v_topics);
 end;
 $$;
-comment on function queue.announce_held is E'Announce to the followers of topics whose messages were held back that they look again, one message a topic; returns how many.\n\nThe event is job.look_again, the payload {look_again: true, since, at}. The longest held come first, within what the budget leaves.';
+comment on function queue.announce_held is E'Notify followers of topics whose messages were held back to look again, one message per topic; returns how many.\n\nThe event is job.look_again, the payload {look_again: true, since, at}. The longest held come first, within what the budget leaves.';
 
 create function queue.hold_topics(p_topics text[], p_messages bigint) returns void
 language plpgsql
@@ -267,7 +267,7 @@ as $$
     from wanted as w)
   select array_agg(c.goes order by c.nth), coalesce(sum(c.cost) filter (where c.goes), 0) from chosen as c
 $$;
-comment on function queue.choose_messages is E'Which messages fit into the room there is, in their order, minor ones last; and what those cost.\n\nWhat lies between the two rooms is for states, half of it for topics that someone said to follow: a tenant''s thousand jobs without watchers hold back no event that another tenant watches for.';
+comment on function queue.choose_messages is E'The messages that fit into the budget, in their order, minor ones last, and their cost.\n\nWhat lies between the two rooms is for states, half of it for topics that someone said to follow: a tenant''s thousand jobs without watchers hold back no event that another tenant watches for.';
 
 create function queue.room_for_unfollowed(p_window queue.message_window) returns bigint
 language plpgsql
@@ -326,7 +326,7 @@ begin
   from unnest(p_topics, v_goes) as t (topic, goes) where not t.goes;
 end;
 $$;
-comment on function queue.send_messages is E'Send messages to private topics in the order given, as far as the budget allows; the one way to Realtime, for the engine and for apps.\n\nBeyond it those marked minor are held back first. Followers of a topic of which something was held back are told to look again within seconds (job.look_again), so what matters must also be readable. One transaction sends at most a quarter of what six seconds may carry: it is counted when it is sent, and hosted Realtime counts at its commit.';
+comment on function queue.send_messages is E'Send messages to private topics in the order given, as far as the budget allows; the one way to Realtime, for the engine and for apps.\n\nBeyond it those marked minor are held back first. Followers of a topic whose messages were held back are notified within seconds to look again (job.look_again), so what matters must also be readable. One transaction sends at most a quarter of what six seconds may carry: it is counted when it is sent, and hosted Realtime counts at its commit.';
 
 create function queue.follow(p_topic text, p_follower_id uuid) returns jsonb
 language plpgsql
@@ -362,7 +362,7 @@ set search_path = ''
 begin atomic
   select queue.follow(p_topic, p_follower_id);
 end;
-comment on function public.follow_topic is E'Say that a client listens to a private topic: {receivers, again_seconds, quiet}. Call it before joining, and every again_seconds while joined.\n\nEach delivery counts as a message of the plan, so the budget must know how many there are; what was held back is announced on topics of jobs only to those who say so. quiet: jobs of some types publish nothing, so silence proves nothing.';
+comment on function public.follow_topic is E'Report that a client follows a private topic: {receivers, again_seconds, quiet}. Call it before joining, and every again_seconds while joined.\n\nEach delivery counts as a message of the plan, so the budget must know how many there are; on topics of jobs, what was held back is announced only to clients that report it. quiet: jobs of some types publish nothing, so silence proves nothing.';
 
 create function queue.forget_followers() returns void
 language sql
@@ -382,7 +382,7 @@ as $$
     where a.topic = t.topic and t.receivers > 0)
   delete from queue.audiences as a using topics as t where a.topic = t.topic and t.receivers <= 0
 $$;
-comment on function queue.forget_followers is 'Forget clients that have not said for 150 seconds that they follow a topic.';
+comment on function queue.forget_followers is 'Delete followers that have not called follow_topic for 150 seconds.';
 
 create function queue.note_messages(p_now timestamptz) returns void
 language sql
@@ -394,7 +394,7 @@ as $$
   on conflict (minute) do update set counted = excluded.counted, held = excluded.held;
   delete from queue.message_minutes where minute < p_now - interval '31 days';
 $$;
-comment on function queue.note_messages is 'Write down how many messages there have been until this minute.';
+comment on function queue.note_messages is 'Store the number of messages until this minute in message_minutes.';
 
 create function queue.care_for_messages(p_now timestamptz) returns integer
 language plpgsql

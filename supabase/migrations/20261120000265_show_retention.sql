@@ -65,14 +65,7 @@ begin
       perform queue.refuse(404, 'schedule_not_found', 'no such schedule', p_schedule ->> 'name');
     end if;
   end if;
-  begin
-    if v_zone !~ '^[A-Za-z_]+(/[A-Za-z0-9_+-]+){0,2}$' then
-      raise invalid_parameter_value;
-    end if;
-    perform v_at at time zone v_zone;
-  exception when invalid_parameter_value then
-    perform queue.refuse(400, 'invalid_argument', format('no such time zone: %s', left(v_zone, 80)), 'timezone');
-  end;
+  perform queue.check_zone(v_zone);
   for v_turn in 1..least(20, greatest(1, coalesce(p_count, 5))) loop
     v_at := queue.cron_next(v_cron, v_zone, v_at);
     exit when v_at is null;

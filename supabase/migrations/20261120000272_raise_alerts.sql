@@ -170,8 +170,8 @@ begin
     return array['403', 'forbidden', 'only an operator may watch all workspaces', 'whole'];
   elsif p_alert ->> 'job_type' is not null and not exists (
       select 1 from queue.job_types where job_type = p_alert ->> 'job_type') then
-    return array['422', 'unknown_job_type', 'no worker has registered the job type ' || left(p_alert ->> 'job_type',
-      100), 'job_type'];
+    return array['422', 'unknown_job_type',
+      'no worker has registered the job type ' || left(p_alert ->> 'job_type', 100), 'job_type'];
   end if;
   -- with any address a caller could send mail to strangers
   select a.value into v_address

@@ -74,11 +74,25 @@ set search_path = ''
 as $$
 begin
   if not (queue.is_operator() or auth.uid() is null and queue.is_service()) then
-    perform queue.refuse(403, 'forbidden', 'only an operator may look at all workspaces', 'operator');
+    perform queue.refuse(403, 'forbidden', 'only an operator may read all workspaces: name one of yours', 'operator');
   end if;
 end;
 $$;
 comment on function queue.needs_operator is 'Refuse with 403 callers who are neither an operator nor the service.';
+
+create function queue.may_read_all(p_workspace_id uuid) returns void
+language plpgsql stable
+set search_path = ''
+as $$
+begin
+  if p_workspace_id is not null then
+    perform queue.may_steer(p_workspace_id);
+  else
+    perform queue.needs_operator();
+  end if;
+end;
+$$;
+comment on function queue.may_read_all is 'Refuse callers outside the workspace with 404; without a workspace, which means all, callers who are neither an operator nor the service with 403.';
 
 create function queue.opened_workspaces() returns setof uuid
 language sql stable
@@ -195,10 +209,8 @@ declare
 begin
   if p_job_id is not null then
     perform queue.visible_job(p_job_id);
-  elsif p_workspace_id is not null then
-    perform queue.may_steer(p_workspace_id);
   else
-    perform queue.needs_operator();
+    perform queue.may_read_all(p_workspace_id);
   end if;
   return (
     select jsonb_build_object('actions', coalesce(jsonb_agg(to_jsonb(a) || jsonb_build_object('by',
@@ -319,8 +331,8 @@ alter table queue.operators enable row level security;
 alter table queue.operator_access enable row level security;
 alter table queue.actions enable row level security;
 revoke all on queue.operators, queue.operator_access, queue.actions from public, anon, authenticated, service_role;
-revoke execute on function queue.is_operator, queue.needs_operator, queue.opened_workspaces, queue.note_action,
-  queue.note_bulk, queue.prune_actions, queue.mail_of, queue.actor
+revoke execute on function queue.is_operator, queue.needs_operator, queue.may_read_all, queue.opened_workspaces,
+  queue.note_action, queue.note_bulk, queue.prune_actions, queue.mail_of, queue.actor
   from public, anon, authenticated, service_role;
 revoke execute on function public.people, public.list_actions, public.operator_session, public.operator_open,
   public.operator_close, public.set_operator

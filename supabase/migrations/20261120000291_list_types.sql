@@ -141,22 +141,6 @@ as $$
 $$;
 comment on function queue.type_line is 'A job type as an entry of a list.';
 
-create function queue.may_read_types(p_workspace_id uuid) returns void
-language plpgsql stable
-set search_path = ''
-as $$
-begin
-  if p_workspace_id is not null then
-    perform queue.may_steer(p_workspace_id);
-  elsif not queue.is_operator() and (auth.uid() is not null or not queue.is_service()) then
-    perform queue.refuse(400, 'invalid_argument', 'name one of your workspaces; the whole is the operator''s',
-      'workspace_id');
-  end if;
-end;
-$$;
-comment on function queue.may_read_types is 'Refuse callers outside the workspace with 404, and without a '
-  'workspace all but the operator with 403.';
-
 create function public.list_job_types(p_workspace_id uuid default null, p_internal boolean default false) returns jsonb
 language plpgsql stable
 security definer -- callers hold no rights on the engine's tables
@@ -165,7 +149,7 @@ as $$
 declare
   v_now timestamptz := queue.clock();
 begin
-  perform queue.may_read_types(p_workspace_id);
+  perform queue.may_read_all(p_workspace_id);
   return (
     select jsonb_build_object('now', v_now, 'types', coalesce(jsonb_agg(
       queue.type_line(t, p_workspace_id, n.line, v_now) order by t.job_type), '[]'))
@@ -188,7 +172,7 @@ declare
   v_now timestamptz := queue.clock();
   v_type queue.job_types;
 begin
-  perform queue.may_read_types(p_workspace_id);
+  perform queue.may_read_all(p_workspace_id);
   select * into v_type from queue.job_types where job_type = p_job_type;
   if not found then
     perform queue.refuse(404, 'unknown_job_type', queue.unknown_type(p_job_type), queue.nearest_type(p_job_type));
@@ -212,9 +196,8 @@ begin
         from (select * from queue.workers as k where k.seen_at > v_now - interval '30 days'
           and (k.job_types is null or p_job_type = any (k.job_types)) order by k.seen_at desc limit 20) as w),
       'schedules', (select coalesce(jsonb_agg(jsonb_build_object('name', s.name, 'cron', s.cron, 'timezone', s.timezone,
-          'enabled', s.enabled, 'next_at', s.next_at, 'last_slot_at', s.last_slot_at, 'problem', s.problem, 'source',
-            s.source)
-          order by s.name), '[]')
+          'enabled', s.enabled, 'next_at', s.next_at, 'last_slot_at', s.last_slot_at, 'problem', s.problem,
+          'source', s.source) order by s.name), '[]')
         from (select * from queue.schedules as k where k.job_type = p_job_type
           and (p_workspace_id is null or k.workspace_id = p_workspace_id) order by k.name limit 100) as s));
 end;
@@ -224,7 +207,7 @@ comment on function public.get_job_type is E'One job type: as in list_job_types,
   'published, with the nearest name in detail.';
 
 revoke execute on function queue.likeness, queue.nearest_type, queue.unknown_type, queue.unserved_warning,
-  queue.check_served, queue.type_numbers, queue.type_line, queue.may_read_types
+  queue.check_served, queue.type_numbers, queue.type_line
   from public, anon, authenticated, service_role;
 revoke execute on function public.list_job_types, public.get_job_type from public, anon, authenticated, service_role;
 grant execute on function public.list_job_types, public.get_job_type to authenticated, job_worker, service_role;

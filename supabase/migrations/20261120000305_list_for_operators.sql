@@ -164,14 +164,13 @@ begin
     held as (
       select l.worker_id, count(*) as jobs, jsonb_agg(jsonb_build_object('job_id', l.job_id, 'job_type', l.job_type,
         'attempt', l.attempt,
-        'workspace_id', l.workspace_id, 'workspace_name', t.name, 'leased_at', l.leased_at, 'expires_at',
-          l.expires_at)
+        'workspace_id', l.workspace_id, 'workspace_name', t.name, 'leased_at', l.leased_at,
+        'expires_at', l.expires_at)
         order by l.leased_at) as running
       from queue.leases as l left join queue.tenants as t on t.id = l.workspace_id group by l.worker_id)
     select jsonb_build_object('now', v_now, 'workers', coalesce(jsonb_agg(jsonb_build_object(
-        'worker_id', coalesce(w.worker_id, h.worker_id), 'version', w.version, 'job_types', w.job_types, 'queues',
-          w.queues,
-        'first_seen_at', (select min(r.started_at) from runs as r where r.worker_id = w.worker_id),
+        'worker_id', coalesce(w.worker_id, h.worker_id), 'version', w.version, 'job_types', w.job_types,
+        'queues', w.queues, 'first_seen_at', (select min(r.started_at) from runs as r where r.worker_id = w.worker_id),
         'seen_at', w.seen_at, 'ended_at', w.ended_at, 'free_slots', case when w.ended_at is null
           then w.free_slots end,
         'runs', (select count(*) from runs as r where r.worker_id = w.worker_id),

@@ -33,11 +33,7 @@ declare
   v_since timestamptz := date_bin(v_step, v_now - make_interval(mins => v_minutes), '2000-01-01 00:00:00+00');
   v_hourly boolean := v_minutes > 1440;
 begin
-  if p_workspace_id is not null then
-    perform queue.may_steer(p_workspace_id);
-  else
-    perform queue.needs_operator();
-  end if;
+  perform queue.may_read_all(p_workspace_id);
   return (
     with numbers as materialized (
       select date_bin(v_step, n.at, v_since) as at, n.job_type, n.outcome, n.wait_bucket, n.run_bucket,

@@ -40,13 +40,13 @@ alter table queue.member_changes enable row level security;
 comment on table queue.member_changes is 'Every change of a workspace''s members, however it was made; kept as long as the workspace.';
 comment on column queue.member_changes.id is 'Rises with time.';
 comment on column queue.member_changes.workspace_id is 'The workspace.';
-comment on column queue.member_changes.action is 'What happened.';
+comment on column queue.member_changes.action is 'workspace_created, member_added, member_removed, role_changed, invited, invitation_accepted or invitation_withdrawn.';
 comment on column queue.member_changes.user_id is 'Whom it is about; null while they have no account.';
 comment on column queue.member_changes.email is 'Their address at that time; null where none is known.';
 comment on column queue.member_changes.role is 'Their role after it; for a removal, before it.';
 comment on column queue.member_changes.actor is 'The Auth user who did it; null for the operator and for Auth itself.';
 comment on column queue.member_changes.actor_role is 'The database role that did it: authenticated, service_role, or that of a direct session.';
-comment on column queue.member_changes.created_at is 'When.';
+comment on column queue.member_changes.created_at is 'When it was made, UTC.';
 revoke all on queue.invitations, queue.member_changes from public, anon, authenticated, service_role;
 
 create function queue.email_of(p_user_id uuid) returns text
@@ -182,7 +182,7 @@ begin
     perform queue.refuse(400, 'invalid_argument', 'name must have 1 to 200 characters', 'name');
   end if;
   -- a command that is repeated after a timeout must not leave two
-  perform pg_advisory_xact_lock(hashtextextended('minutehand.create_workspace', 0));
+  perform pg_advisory_xact_lock(hashtextextended('minutehand create_workspace', 0));
   if exists (select from public.workspaces where name = btrim(p_name)) then
     perform queue.refuse(409, 'workspace_exists', format('there is a workspace %s already', btrim(p_name)), 'name');
   end if;
@@ -192,7 +192,7 @@ begin
     'manager', public.set_member(v_id, p_manager, 'manager'));
 end;
 $$;
-comment on function public.create_workspace is E'Make a workspace with its first manager, named by mail address: {id, name, manager: {state, …}}. For the operator.\n\nA name that is taken is refused with 409 workspace_exists. What set_member says of the manager.';
+comment on function public.create_workspace is E'Create a workspace with its first manager, named by mail address: {id, name, manager: {state, …}}. For the operator.\n\nA name that is taken is refused with 409 workspace_exists. manager is the answer of set_member.';
 
 create function public.set_member(p_workspace_id uuid, p_email text, p_role text default 'member') returns jsonb
 language plpgsql

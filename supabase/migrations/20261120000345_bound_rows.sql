@@ -27,7 +27,7 @@ comment on table queue.quotas is 'Quotas of the rows that a workspace may have, 
 comment on column queue.quotas.name is 'The setting, as max_events.';
 comment on column queue.quotas.relation is 'The table whose rows are counted; an index of it begins with the '
   'workspace.';
-comment on column queue.quotas.for_all is 'Whether it binds the service and the worker too, not people alone.';
+comment on column queue.quotas.for_all is 'Whether it applies to the service and the worker too, and not only to people.';
 revoke all on queue.quotas from public, anon, authenticated, service_role;
 
 create index batches_by_workspace on queue.batches (workspace_id);
@@ -77,7 +77,7 @@ begin
   end if;
   if v_rows is null then
     v_rows := queue.count_rows(p_workspace_id, p_name, v_max + 1);
-    if v_max > 2000 and pg_try_advisory_xact_lock(7106384, hashtext(p_workspace_id || p_name)) then
+    if v_max > 2000 and queue.try_lock(p_name || p_workspace_id) then
       insert into queue.row_counts (workspace_id, name, rows, counted_at) values (p_workspace_id, p_name, v_rows, v_now)
       on conflict (workspace_id, name) do update set rows = excluded.rows, counted_at = excluded.counted_at;
     end if;
@@ -120,8 +120,8 @@ begin
 end;
 $$;
 comment on function queue.bound_rows is E'Bound the rows of a table with a workspace_id by a setting max_…, which '
-  'workspace_limits reports.\n\nFor migrations. It binds people; the service and the worker only with p_for_all, where '
-  'a list shows no more. An index of the table must begin with the workspace.';
+  'workspace_limits reports.\n\nFor migrations. It applies to people; with p_for_all, for tables whose lists end '
+  'there, to the service and the worker too. An index of the table must begin with the workspace.';
 
 select queue.bound_rows(to_regclass(format('queue.%I', q.relation)), 'max_' || q.name, q.most, q.for_all)
 from (values ('schedules', 'schedules', 1000, true), ('webhooks', 'webhooks', 50, true),
@@ -157,8 +157,8 @@ begin
   end if;
 end;
 $$;
-comment on function queue.check_pause is 'Refuse a pause of a type that does not exist, or with a reason that is a '
-  'document.';
+comment on function queue.check_pause is 'Refuse a pause of a type that does not exist, or with a reason of more '
+  'than 500 characters.';
 
 revoke execute on function queue.quota_relation, queue.bound_rows, queue.count_rows, queue.check_rows,
   queue.hold_quota, queue.quotas_of, queue.check_pause

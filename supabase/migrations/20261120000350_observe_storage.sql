@@ -28,7 +28,7 @@ as $$
     (select coalesce(sum(pg_total_relation_size(p.relid)), 0)::bigint
       from pg_partition_tree(to_regclass('realtime.messages')) as p where p.isleaf)
 $$;
-comment on function queue.measure_storage is 'Measure the database now; walks its files, so not for every request.';
+comment on function queue.measure_storage is 'Measure the database now. Reads the sizes of its files, so it is not for every request.';
 
 create function public.storage() returns jsonb
 language sql stable

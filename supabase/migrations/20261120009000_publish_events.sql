@@ -36,7 +36,7 @@ begin
   end if;
 end;
 $$;
-comment on function queue.publish_event is E'Publish the only event of a statement: what publish_events does, at a third of the cost.';
+comment on function queue.publish_event is 'The same as queue.publish_events for the only event of a statement, at a third of the cost.';
 
 create function queue.publish_events() returns trigger
 language plpgsql
@@ -54,9 +54,9 @@ declare
   v_off text[]; -- types that publish nothing
   v_quiet text[]; -- those, and types that publish nothing on a job's own topic
   v_several uuid[]; -- jobs of several events; no one can follow one whose id was not known before
-  v_heard uuid[]; -- jobs that are followed, where there is no room for the topics of others; else null
+  v_followed uuid[]; -- jobs that are followed, where there is no room for the topics of others; null otherwise
 begin
-  -- hosted Realtime takes 256 kB on the free plan; pg_column_size is some tenths below the JSON's length
+  -- hosted Realtime accepts 256 kB on the free plan; pg_column_size is some tenths below the JSON's length
   select count(*), greatest(1, 120000 / avg(200 + pg_column_size(data)))::integer into v_count, v_most from events;
   if v_count = 0 or to_regclass('realtime.messages') is null then
     return null;
@@ -74,9 +74,9 @@ begin
     v_several := array(
       select e.job_id from events as e where e.type <> 'job.created' group by e.job_id having count(*) > 1);
     if queue.room_for_unfollowed(v_window) < 4 then -- the workspace's message and a job's, each delivered once
-      v_heard := array(select substr(a.topic, 5)::uuid from queue.audiences as a where a.topic like 'job:%');
+      v_followed := array(select substr(a.topic, 5)::uuid from queue.audiences as a where a.topic like 'job:%');
       perform queue.hold_topics('{}', (select count(*) from events as e
-        where e.job_id <> all (v_heard || v_several) and e.type <> 'job.created'
+        where e.job_id <> all (v_followed || v_several) and e.type <> 'job.created'
           and (v_quiet = '{}' or (select job_type from public.jobs where id = e.job_id) <> all (v_quiet))));
     end if;
     perform queue.send_messages(
@@ -110,7 +110,7 @@ begin
       union all
       select 'job:' || n.job_id, n.minor, n.type, to_jsonb(n.event)
       from n where n.job_id <> all (v_several) and n.type <> 'job.created' and n.job_type <> all (v_quiet)
-        and (v_heard is null or n.job_id = any (v_heard))) as m;
+        and (v_followed is null or n.job_id = any (v_followed))) as m;
   end if;
   return null;
 exception when others then
@@ -118,7 +118,7 @@ exception when others then
   return null;
 end;
 $$;
-comment on function queue.publish_events is E'Trigger: publish job events, one message per topic and statement.\n\nA message of one event has its type as the broadcast''s event and {job_id, seq, type, data, at} as payload; one of several has the event job.events and {"events": [...]}, each as a message of one, in order of job and seq. What is larger than hosted Realtime takes is cut into several. The topics are job:<id> (all but its creation), workspace:<id> (state changes) and session:<id> (all but logs), as far as the job type''s live allows and the budget reaches: see send_messages. A failure only warns; the events stay in job_events.';
+comment on function queue.publish_events is E'Trigger: publish job events, one message per topic and statement.\n\nA message of one event has its type as the broadcast''s event and {job_id, seq, type, data, at} as payload; one of several has the event job.events and {"events": [...]}, each as a message of one, in order of job and seq. A message larger than hosted Realtime accepts is split. The topics are job:<id> (all but its creation), workspace:<id> (state changes) and session:<id> (all but logs), as far as the job type''s live allows and the budget reaches: see send_messages. A failure only warns; the events stay in job_events.';
 
 create function queue.may_publish(p_session_id text, p_workspace_id uuid) returns boolean
 language sql stable

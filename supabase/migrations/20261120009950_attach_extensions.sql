@@ -32,7 +32,7 @@ begin
       else 'not_attached' end);
 end;
 $$;
-comment on function queue.extension_state is E'What of the optional parts is there, and attached: {pg_cron, pg_net, realtime, sign_in}, each absent, not_attached or attached.\n\npg_net is no_worker while no worker''s address is set, see connect_worker. Changes nothing.';
+comment on function queue.extension_state is E'Which optional parts are installed and attached: {pg_cron, pg_net, realtime, sign_in}, each absent, not_attached or attached.\n\npg_net is no_worker while no worker''s address is set, see connect_worker. Changes nothing.';
 
 create function queue.cron_entries() returns table (name text, schedule text, command text)
 language sql immutable
@@ -43,7 +43,7 @@ as $$
     ('minutehand-tidy', '17 3 * * *', 'delete from cron.job_run_details where end_time < now() - interval ''7 days'''
       || ' and jobid in (select jobid from cron.job where jobname like ''minutehand-%'')')
 $$;
-comment on function queue.cron_entries is 'What pg_cron runs for the queue.';
+comment on function queue.cron_entries is 'The schedules of pg_cron for the queue: name, expression and command.';
 
 create function queue.attach_part(p_part text) returns void
 language plpgsql
@@ -70,7 +70,7 @@ begin
   end case;
 end;
 $$;
-comment on function queue.attach_part is 'Attach one optional part that is there and not attached.';
+comment on function queue.attach_part is 'Attach an optional part that is installed and not attached.';
 
 create function public.attach_extensions() returns jsonb
 language plpgsql
@@ -93,7 +93,7 @@ begin
   return queue.extension_state() || jsonb_build_object('problems', v_problems);
 end;
 $$;
-comment on function public.attach_extensions is E'Attach what is there by now and was not when the migrations ran: {pg_cron, pg_net, realtime, sign_in, problems}.\n\nMay be called again at any time; a part that is attached is left as it is. See extension_state for the words; problems has the refusal of each part that could not be attached.';
+comment on function public.attach_extensions is E'Attach the optional parts that were installed after the migrations ran: {pg_cron, pg_net, realtime, sign_in, problems}.\n\nMay be called again at any time; a part that is attached is left as it is. See extension_state for the words; problems has the error of each part that could not be attached.';
 
 create function public.connect_worker(p_url text, p_token text) returns jsonb
 language plpgsql
@@ -127,7 +127,7 @@ begin
   return public.attach_extensions() || jsonb_build_object('url', p_url);
 end;
 $$;
-comment on function public.connect_worker is E'Let the database invoke a worker behind HTTPS at each arrival, by pg_net, and every minute, by pg_cron: {url, pg_cron, pg_net, …}.\n\nKeeps the token in the Vault as minutehand_worker_token. For the operator; again with another address or token it replaces them.';
+comment on function public.connect_worker is E'Let the database invoke a worker behind HTTPS at each arrival, by pg_net, and every minute, by pg_cron: {url, pg_cron, pg_net, …}.\n\nKeeps the token in the Vault as minutehand_worker_token. For the operator; another call replaces the address and token.';
 
 select public.attach_extensions();
 

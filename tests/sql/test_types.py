@@ -68,7 +68,7 @@ def test_numbers_are_of_the_own_workspace(engine: Engine) -> None:
     assert refusal(refused.value)[:2] == ("PT404", "workspace_not_found")
     with engine.member(EVE) as eve, pytest.raises(psycopg.Error) as refused:
         eve.rpc("list_job_types")
-    assert refusal(refused.value) == ("PT400", "invalid_argument", "workspace_id")
+    assert refusal(refused.value) == ("PT403", "forbidden", "operator")
     assert engine.rpc("list_job_types")["types"][-1]["day"]["enqueued"] == 1
 
 

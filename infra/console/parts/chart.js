@@ -88,7 +88,7 @@ export function Chart({ label, at, lines, format = number, most = 4 }) {
               width: 2,
               dash,
               spanGaps: true,
-              // a value alone is no line: a young project's charts would look empty
+              // a value alone is not a line: a young project's charts would look empty
               points: {
                 show: (drawn, nth) => drawn.data[nth].filter(isValue).length === 1,
                 fill: colour(variable),

@@ -108,9 +108,9 @@ function Numbers({ stats, series, words, workspace, refresh }) {
       ${figure("Completed", number(sums.completed), `${number(sums.enqueued)} enqueued`)}
       ${figure("Success", percent(success(sums)), `${number(sums.failed)} failed, ${number(sums.retried)} retried`)}
       ${figure("Lost workers", number(sums.lost), `in the last ${words}`)}
-      ${stats.messages && figure("Messages to Realtime", `${number(stats.messages.per_second)} /s`, `of ${number(stats.messages.budget_per_second)} /s, ${number(stats.messages.held_last_hour)} held back; about $${stats.messages.month_usd} a month on Pro`)}
     </section>
     <${Pauses} stats=${stats} workspace=${workspace} refresh=${refresh} />
+    ${stats.messages && html`<${Messages} messages=${stats.messages} />`}
     ${isEmpty && html`<section class="card"><${Empty} title=${`No job ran in the last ${words}`}>Choose a longer range, or enqueue one.<//></section>`}
     ${
       !isEmpty &&
@@ -153,6 +153,18 @@ function ByType({ types, stats }) {
         <td class="num">${number(line.completed)}</td><td class="num">${number(line.failed)}</td><td class="num">${number(line.retried)}</td><td class="num">${percent(success(line))}</td>
         ${[known?.wait, known?.run].flatMap((times, index) => PERCENTILES.map(([name, word]) => html`<td class="num" key=${`${index} ${word}`}>${Number.isFinite(times?.[name]) ? `≈ ${duration(times[name])}` : "–"}</td>`))}</tr>`;
     })}</tbody></table></div><p class="muted small">Percentiles are accurate to about 12 % and cover at most the last day.</p>`;
+}
+
+/** The budget of messages to Realtime; only operators are told of it. */
+function Messages({ messages }) {
+  const { per_second: rate, budget_per_second: budget } = messages;
+  const said = `${number(rate)} of ${number(budget)} a second`;
+  return html`<section class="card bar" aria-labelledby="h-messages">
+    <h2 id="h-messages">Messages to Realtime</h2>
+    <span><meter min="0" max=${budget} high=${budget * 0.9} value=${rate} aria-label=${said}></meter> <span class="num">${said}</span></span>
+    <span class="muted">${number(messages.held_last_hour)} held back in the last hour</span>
+    <span class="muted">about ${number(messages.month)} a month: $${messages.month_usd} on Pro</span>
+  </section>`;
 }
 
 function Pauses({ stats, workspace, refresh }) {

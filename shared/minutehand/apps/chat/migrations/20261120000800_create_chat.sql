@@ -476,8 +476,8 @@ begin
   || jsonb_build_object(
     'work', (
       select coalesce(jsonb_agg(to_jsonb(w) - array['id', 'session_id', 'conversation_id', 'workspace_id', 'result']
-        || jsonb_build_object('work_item_id', w.job_id, 'kind', w.type, 'status', w.job_status) order by w.job_id),
-          '[]')
+        || jsonb_build_object('work_item_id', w.job_id, 'kind', w.type, 'status', w.job_status)
+        order by w.job_id), '[]')
       from (
         select * from public.async_work_items where conversation_id = p_conversation_id
         order by job_id desc limit 100) as w),
@@ -526,8 +526,8 @@ begin
   return jsonb_build_object('conversations', (
     select coalesce(jsonb_agg(to_jsonb(s) - array['conversation_id', 'workspace_id', 'topic_session_id']
       || jsonb_build_object('id', s.conversation_id, 'session_id', s.topic_session_id,
-      'created_by', case when p_session_id is null then s.created_by end) order by c.last_message_at desc,
-        c.id desc), '[]')
+      'created_by', case when p_session_id is null then s.created_by end)
+      order by c.last_message_at desc, c.id desc), '[]')
     from (
       select x.id, x.last_message_at from public.chat_conversations as x
       where x.workspace_id = v_workspace and (p_session_id is null or x.guest_session_id = p_session_id)

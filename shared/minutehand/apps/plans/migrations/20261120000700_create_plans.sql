@@ -212,8 +212,8 @@ begin
   perform queue.send_messages(array_agg(m.topic), array_agg(m.type), array_agg(m.payload), array_agg(false))
   from (
     select 'session:' || e.session_id as topic, e.type,
-      jsonb_build_object('plan_id', e.plan_id, 'seq', e.seq, 'type', e.type, 'data', e.data, 'at',
-        e.created_at) as payload
+      jsonb_build_object('plan_id', e.plan_id, 'seq', e.seq, 'type', e.type, 'data', e.data,
+        'at', e.created_at) as payload
     from events as e
     where e.session_id not like 'guest\_%' -- nothing is sent for a guest session that has ended
       or exists (select from queue.live_guest_session(e.session_id))
@@ -550,7 +550,7 @@ begin
   end if;
   if p_idempotency_key is not null then
     -- one after the other: the second of two creations by one key finds the first
-    perform pg_advisory_xact_lock(hashtextextended(v_workspace::text || p_idempotency_key, 700));
+    perform pg_advisory_xact_lock(hashtextextended('plans:' || v_workspace || p_idempotency_key, 0));
     v_found := plans.same_or_refuse(v_workspace, p_plan, p_idempotency_key);
     if v_found is not null then
       return v_found;
