@@ -155,7 +155,7 @@ function ByType({ types, stats }) {
     })}</tbody></table></div><p class="muted small">Percentiles are accurate to about 12 % and cover at most the last day.</p>`;
 }
 
-/** The budget of messages to Realtime; only operators are told of it. */
+/** The budget of messages to Realtime; only operators see it. */
 function Messages({ messages }) {
   const { per_second: rate, budget_per_second: budget } = messages;
   const said = `${number(rate)} of ${number(budget)} a second`;
