@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-#: Code and sentence of what any function may have to say.
+#: Code and sentence of the errors that every function may return.
 ROUTE_NOT_FOUND: Final = ("route_not_found", "Route not found")
 METHOD_NOT_ALLOWED: Final = ("method_not_allowed", "This route does not take that method")
 INVALID_JSON: Final = ("invalid_json", "The request body is not valid JSON")

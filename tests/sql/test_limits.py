@@ -307,3 +307,23 @@ def test_a_small_quota_is_exact_under_races(engine: Engine) -> None:
             second.enqueue()
 
     assert refusal(refused.value) == ("PT429", "quota_exceeded", "max_pending")
+
+
+def test_a_large_quotas_count_may_be_ten_seconds_old_and_no_older(engine: Engine) -> None:
+    """A count that is believed for longer keeps a workspace shut after its jobs have ended."""
+    limits = {"max_pending": 3000}
+    engine.rpc("set_workspace_limits", p_workspace_id=ACME, p_limits=limits)
+    count = (
+        "insert into queue.live_counts values (%s, 5000, queue.clock() - %s * interval '1 second')"
+        " on conflict (workspace_id)"
+        " do update set live = excluded.live, counted_at = excluded.counted_at"
+    )
+
+    with engine.member(ADA) as ada:
+        engine.run(count, ACME, 1)
+        with pytest.raises(psycopg.Error) as refused:
+            ada.enqueue()
+        engine.run(count, ACME, 11)
+        ada.enqueue()
+
+    assert refusal(refused.value) == ("PT429", "quota_exceeded", "max_pending")

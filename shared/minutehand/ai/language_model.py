@@ -1,4 +1,4 @@
-"""What a language model is to this project: a prompt in, text as it is written, a completion out.
+"""The protocol of a language model: a prompt in, streamed text, a completion out.
 
 openai_compatible.py and offline.py write them; engines.py picks one.
 """

@@ -1,6 +1,6 @@
 """The offline language model: no model at all, but extraction and templates over the given words.
 
-Honest work with no network: it invents nothing, repeats what matters, and says what it is.
+Honest work with no network: it invents nothing, repeats what matters, and says that it is offline.
 """
 
 from __future__ import annotations

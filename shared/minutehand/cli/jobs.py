@@ -6,12 +6,10 @@ One job whole is show.py's, following it watch.py's, changing it steer.py's.
 from __future__ import annotations
 
 import json
-import sys
 import time
 import uuid
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -19,6 +17,7 @@ import typer
 from minutehand.cli.watch import follow_job
 from minutehand.terminal.connection import CommandFailed, Connection
 from minutehand.terminal.ids import whole_id
+from minutehand.terminal.inputs import parse_object, read_text
 from minutehand.terminal.options import (
     EnvFile,
     JobId,
@@ -94,20 +93,11 @@ def read_payload(text: str) -> Any:
     """
     source = "the payload"
     if text == "-":
-        text, source = sys.stdin.read(), "standard input"
+        text, source = read_text(text), "standard input"
     elif text.startswith("@"):
         source = text[1:]
-        try:
-            text = Path(source).read_text("utf-8")
-        except OSError as error:
-            raise CommandFailed(f"{source} cannot be read: {error.strerror}") from error
-    try:
-        payload = json.loads(text)
-    except ValueError as error:
-        raise CommandFailed(f"{source} is not JSON: {error}", code="bad_payload") from error
-    if not isinstance(payload, dict):
-        raise CommandFailed(f"{source} must be a JSON object", code="bad_payload")
-    return payload
+        text = read_text(source)
+    return parse_object(text, source, code="bad_payload")
 
 
 def enqueue(

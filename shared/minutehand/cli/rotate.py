@@ -39,7 +39,7 @@ TOKENS = ("WORKER_SECRET_TOKEN", "BACKGROUND_JOB_TOKEN")
 GRACE_SECONDS = 360
 
 
-class Only(StrEnum):
+class Secrets(StrEnum):
     """One half of the secrets."""
 
     TOKENS = "tokens"
@@ -62,7 +62,8 @@ def rotate(
     ] = None,
     days: Annotated[float, typer.Option(help="How long the new worker key is valid.")] = 365,
     only: Annotated[
-        Only | None, typer.Option(help="The two shared tokens, or the worker's key; default: both.")
+        Secrets | None,
+        typer.Option(help="The two shared tokens, or the worker's key; default: both."),
     ] = None,
     stage: Annotated[
         str | None, typer.Option(help="Also write the stage's secrets to SSM, as deploy does.")
@@ -87,11 +88,11 @@ def rotate(
         known = {} if env_file is None else read_env_file(_present(env_file))
         connection = Connection({**os.environ, **known, **held})
         new: dict[str, str] = {}
-        if only is not Only.KEY:
+        if only is not Secrets.KEY:
             new |= _tokens(held, finish=finish, now=now)
-        if only is not Only.TOKENS and not finish:
+        if only is not Secrets.TOKENS and not finish:
             new[KEY] = new_worker_key(connection, signing_key, days)
-        key = None if only is Only.TOKENS or not (finish or now) else new.get(KEY, held.get(KEY))
+        key = None if only is Secrets.TOKENS or not (finish or now) else new.get(KEY, held.get(KEY))
         if not new and not key:
             raise CommandFailed(
                 "there is nothing to finish: each token has one value", code="nothing_to_finish"

@@ -21,7 +21,7 @@ from minutehand.terminal.connection import CommandFailed, Connection
 from minutehand.terminal.options import EnvFile, Json, Token, connected, speaking
 
 
-class What(StrEnum):
+class TokenKind(StrEnum):
     """Which secret."""
 
     USER = "user"
@@ -31,9 +31,9 @@ class What(StrEnum):
 
 def token(
     what: Annotated[
-        What,
+        TokenKind,
         typer.Argument(help="user: an access token; worker: SUPABASE_WORKER_KEY; secret: random."),
-    ] = What.USER,
+    ] = TokenKind.USER,
     *,
     signing_key: Annotated[
         Path | None,
@@ -45,13 +45,13 @@ def token(
     as_json: Json = False,
 ) -> None:
     """Print a token."""
-    if what is What.SECRET:
+    if what is TokenKind.SECRET:
         with speaking(as_json) as output:
             value = secrets.token_urlsafe(32)
             output.value({"secret": value}, text=value)
         return
     with connected(as_json, env_file, given) as (output, connection):
-        if what is What.USER:
+        if what is TokenKind.USER:
             output.value({"access_token": connection.token}, text=connection.token)
             return
         value = new_worker_key(connection, signing_key, days)

@@ -19,7 +19,7 @@ DROPPED_FOLDERS = frozenset({"bin", "tests", "test", "__pycache__"})
 
 
 def prune(folder: Path) -> list[Path]:
-    """Delete from an installed tree what no function reads; returns what went."""
+    """Delete from an installed tree what no function reads; return what was deleted."""
     gone: list[Path] = []
     for path in sorted(folder.rglob("*"), reverse=True):
         if path.is_dir():

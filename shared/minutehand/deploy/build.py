@@ -137,7 +137,7 @@ def _is_needed(path: Path, folder: Path) -> bool:
 
 
 def sources_hash(files: Iterable[Path], project: Project) -> str:
-    """One hash of `files` and of what is locked."""
+    """One hash of `files` and of the locked packages."""
     whole = hashlib.sha256()
     sources = sources_of(project)
     named = [(sources.place(file).as_posix(), file) for file in files]

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from minutehand.install.rewrite import CLIENTS, Schemas
-from minutehand.install.sources import FILE_NAME, InstallError, installed
+from minutehand.install.sources import FILE_NAME, installed, not_installed
 from minutehand.project import Project
 
 _SQL = """\
@@ -56,11 +56,7 @@ def removal_sql(folder: Path) -> str:
     """
     files = installed(folder)
     if not files:
-        raise InstallError(
-            f"no migration of {folder} was installed by Minutehand",
-            code="not_installed",
-            fix="name the project's folder",
-        )
+        raise not_installed(folder, fix="name the project's folder")
     project = Project.at(folder)
     schemas = Schemas(project.schema_, project.engine_schema)
     texts = "\n".join(file.path.read_text("utf-8") for file in files)

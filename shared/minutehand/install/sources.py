@@ -43,6 +43,13 @@ class InstallError(Exception):
         self.fix = fix
 
 
+def not_installed(folder: Path, *, fix: str) -> InstallError:
+    """The refusal of a folder whose migrations are all its own."""
+    return InstallError(
+        f"no migration of {folder} was installed by Minutehand", code="not_installed", fix=fix
+    )
+
+
 @dataclass(frozen=True)
 class Source:
     """One file of this version, as it goes into a project; `editable` ones are never compared."""

@@ -16,6 +16,7 @@ from minutehand.install.sources import (
     InstallError,
     changelog,
     installed,
+    not_installed,
     ordinal,
     sections_between,
     sources,
@@ -46,11 +47,7 @@ def plan_upgrade(folder: Path, *, now: datetime, keep_edited: bool = False) -> U
     """
     have = installed(folder)
     if not any(file.origin.startswith(f"{ENGINE_ORIGIN}/") for file in have):
-        raise InstallError(
-            f"no migration of {folder} was installed by Minutehand",
-            code="not_installed",
-            fix="minutehand install",
-        )
+        raise not_installed(folder, fix="minutehand install")
     since = max((file.version for file in have), key=ordinal)
     if ordinal(since) > ordinal(VERSION):
         raise InstallError(

@@ -50,7 +50,7 @@ end $do$
 """
 
 
-class NotOurs(Exception):
+class NotInStackError(Exception):
     """What should be broken does not belong to this stack."""
 
 
@@ -94,7 +94,7 @@ class Breaker:
             return _refusal(404, "unknown_way", "Unknown way to break it")
         try:
             return 200, {"done": await act()}
-        except NotOurs as error:
+        except NotInStackError as error:
             return _refusal(409, "not_ours", str(error))
         except psycopg.OperationalError as error:
             return _refusal(503, "unavailable", f"The database is unavailable: {error}".strip())
@@ -123,7 +123,7 @@ class Breaker:
     def _running_workers(self) -> list[int]:
         pids = [os.getpid()] if self._workers is None else self._workers()
         if not pids:
-            raise NotOurs("No worker is running at this moment: enqueue a job first.")
+            raise NotInStackError("No worker is running at this moment: enqueue a job first.")
         return pids
 
     async def kill_realtime(self) -> str:
@@ -133,7 +133,7 @@ class Breaker:
             if process and any("minutehand.local.realtime" in part for part in process.cmdline()):
                 process.kill()
                 return "Realtime is killed; watchers poll until it is back."
-        raise NotOurs("No Realtime server of this stack is running.")
+        raise NotInStackError("No Realtime server of this stack is running.")
 
     async def drop_messages(self) -> str:
         """Lose every broadcast for a while, as a plan's limit or a full pool would."""
@@ -145,7 +145,9 @@ class Breaker:
         folder = await self._ask("show data_directory")
         postmaster = int((Path(str(folder)) / "postmaster.pid").read_text().split()[0])
         if postmaster not in {child.pid for child in self._children()}:
-            raise NotOurs("This Postgres was not started by this stack, so it is unchanged.")
+            raise NotInStackError(
+                "This Postgres was not started by this stack, so it is unchanged."
+            )
         os.kill(postmaster, signal.SIGQUIT)
         return "Postgres is crashed; it recovers and the launcher starts it again."
 
@@ -173,7 +175,9 @@ class Breaker:
 
     async def _ask(self, statement: str) -> object:
         if not self._database_url:
-            raise NotOurs("This database was not started by this stack, so it is unchanged.")
+            raise NotInStackError(
+                "This database was not started by this stack, so it is unchanged."
+            )
         async with await psycopg.AsyncConnection.connect(
             self._database_url, autocommit=True, connect_timeout=3
         ) as connection:

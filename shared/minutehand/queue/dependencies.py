@@ -45,7 +45,7 @@ class Dependencies:
         return CallerFunctions(self._stream_api, self.settings, token=token, always=always)
 
     async def aclose(self) -> None:
-        """Close what was made; what was given and never asked for stays as it is."""
+        """Close what was made here; dependencies that were passed in stay open."""
         made = [
             value
             for name, value in vars(self).items()

@@ -23,6 +23,7 @@ MAX_BODY_BYTES = 1024 * 1024
 MAX_PAYLOAD_BYTES = 256 * 1024
 #: Deepest nesting of arrays and objects.
 MAX_DEPTH = 64
+_TOO_DEEP = f"it is nested deeper than {MAX_DEPTH} levels"
 
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 _JSON = re.compile(r"application/([a-z0-9.!#$&^_-]+\+)?json$")
@@ -108,12 +109,12 @@ def check_json(body: bytes) -> None:
     except UnicodeDecodeError as error:
         raise invalid_json("it is not UTF-8", position=error.start) from error
     except RecursionError as error:
-        raise invalid_json(f"it is nested deeper than {MAX_DEPTH} levels") from error
+        raise invalid_json(_TOO_DEEP) from error
     except ValueError as error:
         raise invalid_json(str(error)) from error
     # counting brackets bounds the depth from above and spares nearly every body the walk
     if body.count(b"{") + body.count(b"[") > MAX_DEPTH and _depth(value) > MAX_DEPTH:
-        raise invalid_json(f"it is nested deeper than {MAX_DEPTH} levels")
+        raise invalid_json(_TOO_DEEP)
     if _SURROGATE.search(body):
         try:
             json.dumps(value, ensure_ascii=False).encode()

@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from minutehand.web.errors import invalid_argument
+from minutehand.web.errors import ApiError, invalid_argument
 
 
 def encode(*values: str | int) -> str:
@@ -33,9 +33,12 @@ def decode(cursor: str, *kinds: type[Any]) -> tuple[Any, ...]:
             raise ValueError("the wrong number of values")
         return tuple(_checked(value, kind) for value, kind in zip(values, kinds, strict=True))
     except (ValueError, TypeError, RecursionError, binascii.Error) as error:
-        raise invalid_argument(
-            "cursor", "is not a valid cursor for this route", location="query"
-        ) from error
+        raise unknown_cursor() from error
+
+
+def unknown_cursor() -> ApiError:
+    """400: a cursor that no page of this list returned."""
+    return invalid_argument("cursor", "is not a valid cursor for this list", location="query")
 
 
 def _checked(value: Any, kind: type[Any]) -> Any:

@@ -31,6 +31,8 @@ REFETCH_AFTER = timedelta(minutes=1)
 #: Keys older than this are fetched again, so that a revoked one is forgotten.
 KEYS_MAX_AGE = timedelta(minutes=10)
 MAX_TOKEN_CHARACTERS = 8192
+_MALFORMED = "the token is malformed"
+_OTHER_ISSUER = "the token has another issuer"
 
 AUDIENCE = "authenticated"
 #: Issuers of the legacy API keys, which are JWTs without a subject.
@@ -84,7 +86,7 @@ class TokenVerifier:
             raise InvalidToken("the token does not belong to a signed-in user")
         issuer = claims.get("iss")
         if issuer is not None and issuer != self._issuer:
-            raise InvalidToken("the token has another issuer")
+            raise InvalidToken(_OTHER_ISSUER)
         audience = claims.get("aud")
         if AUDIENCE not in (audience if isinstance(audience, list) else [audience]):
             raise InvalidToken("the token has another audience")
@@ -112,7 +114,7 @@ class TokenVerifier:
         if claims.get("role") != "service_role":
             raise InvalidToken("the token is not the service role's")
         if claims.get("iss") not in {None, self._issuer, *_API_KEY_ISSUERS}:
-            raise InvalidToken("the token has another issuer")
+            raise InvalidToken(_OTHER_ISSUER)
         return Caller(
             user_id=None,
             role="service_role",
@@ -124,11 +126,11 @@ class TokenVerifier:
     async def _claims(self, token: str) -> dict[str, Any]:
         """Verified claims with signature and times checked; the rest is the caller's to check."""
         if len(token) > MAX_TOKEN_CHARACTERS or not _TOKEN.fullmatch(token):
-            raise InvalidToken("the token is malformed")
+            raise InvalidToken(_MALFORMED)
         try:
             header = jwt.get_unverified_header(token)
         except jwt.InvalidTokenError as error:
-            raise InvalidToken("the token is malformed") from error
+            raise InvalidToken(_MALFORMED) from error
         key_id = header.get("kid")
         await self._refresh_when_stale()
         key = self._keys.get(key_id) if isinstance(key_id, str) else None
@@ -172,7 +174,7 @@ class TokenVerifier:
         except jwt.InvalidAlgorithmError as error:
             raise InvalidToken("the token's algorithm does not match its key") from error
         except (jwt.InvalidTokenError, OverflowError, ValueError, TypeError) as error:
-            raise InvalidToken("the token is malformed") from error
+            raise InvalidToken(_MALFORMED) from error
         return claims
 
     async def _refresh_when_stale(self) -> None:

@@ -163,7 +163,7 @@ class Updates:
             self._running[name] = self._clock.monotonic()
 
     def leave_step(self, name: str) -> float:
-        """Note that a step is over, well or not; return how many milliseconds it took."""
+        """Record the end of a step, done or failed; return its duration in milliseconds."""
         with self._lock:
             began_at = self._running.pop(name)
         return round((self._clock.monotonic() - began_at) * 1000, 1)
@@ -329,7 +329,7 @@ class JobContext:
     def tag(self, *tags: str) -> Buffered:
         """Tag the job, so that people find it by these words; what it has already stays.
 
-        A job keeps 20 tags at most: what comes after is dropped.
+        A job keeps at most 20 tags: later ones are dropped.
 
         Raises:
             ValueError: A tag must have 1 to 100 characters, and none that controls a terminal.
@@ -528,7 +528,7 @@ class JobContext:
 
     @property
     def remaining(self) -> float:
-        """Seconds left for this attempt: the tick's deadline or the timeout, what comes first."""
+        """Seconds left for this attempt: to the tick's deadline or the timeout, the earlier one."""
         return self._port.remaining()
 
     async def flush(self) -> None:

@@ -254,9 +254,12 @@ class Registry:
         Raises:
             ValueError: The name is taken.
         """
-        if kind.name in self._types:
-            raise ValueError(f"job type {kind.name!r} has a processor already")
+        self._refuse_taken(kind.name)
         self._types[kind.name] = kind
+
+    def _refuse_taken(self, job_type: str) -> None:
+        if job_type in self._types:
+            raise ValueError(f"job type {job_type!r} has a processor already")
 
     def forget(self, module_prefix: str) -> None:
         """Drop the types whose processors came from modules so named, before they are reloaded."""
@@ -346,8 +349,7 @@ class Registry:
         steps = dict(upcasters or {})
         schedules = schedules_of(schedule, job_type)
         _check(job_type, version, steps, max_concurrency, max_attempts)
-        if job_type in self._types:
-            raise ValueError(f"job type {job_type!r} has a processor already")
+        self._refuse_taken(job_type)
 
         def register(run: Any) -> Any:
             self._types[job_type] = JobType(

@@ -7,7 +7,7 @@ from typing import Any
 from uuid import UUID
 
 from minutehand.apps.beacon.canonical import digest_of
-from minutehand.apps.beacon.executing import Gave
+from minutehand.apps.beacon.executing import ProviderAnswer
 from minutehand.apps.beacon.models import ExecutionRow, Head, JobRow, JobSpec
 from minutehand.apps.beacon.receipts import chained, statement
 from minutehand.apps.beacon.responses import read_output
@@ -60,7 +60,7 @@ def make_bundle(key: SigningKey = KEY, *, head: Head | None = None) -> dict[str,
         stated = statement(
             job,
             execution,
-            Gave("alpha", "m-1", read_output({"responses": answers}, spec)),
+            ProviderAnswer("alpha", "m-1", read_output({"responses": answers}, spec)),
             spec_digest=digest_of(SPEC),
             started_at=AT,
             completed_at=AT + timedelta(seconds=1),

@@ -8,12 +8,12 @@ from datetime import UTC, datetime
 import pytest
 
 from minutehand.apps.chat.classifier import classify
-from minutehand.apps.chat.models import Found, Said, Text
+from minutehand.apps.chat.models import Found, PastMessage, Text
 from minutehand.apps.chat.offline import answers, artefact, instant, texts, work
 from minutehand.apps.chat.offline.tables import Data, find_data
 
 NOW = datetime(2026, 11, 21, 9, 30, tzinfo=UTC)
-HISTORY = [Said(author="user", kind="message", text="My name is Ada. I live in Turin.")]
+HISTORY = [PastMessage(author="user", kind="message", text="My name is Ada. I live in Turin.")]
 
 
 def task(text: str, **more: object) -> work.Task:

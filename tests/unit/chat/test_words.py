@@ -5,7 +5,7 @@ from __future__ import annotations
 from minutehand.ai.language_model import Prompt, count_tokens
 from minutehand.apps.chat import prompts
 from minutehand.apps.chat.live import WINDOW, LiveText
-from minutehand.apps.chat.models import Item, Said, Text
+from minutehand.apps.chat.models import Item, PastMessage, Text
 from minutehand.apps.chat.online_work import parts_of
 from minutehand.apps.chat.prompts import clipped, within
 from minutehand.clock import SystemClock
@@ -17,7 +17,7 @@ TEXTS = [Text(title="One", text="First."), Text(title="Two", text="Second.")]
 
 def test_a_history_is_cut_at_its_budget() -> None:
     """The latest messages are kept, the oldest of them perhaps not whole."""
-    history = [Said(author="user", kind="message", text=f"{n}" * 400) for n in range(9)]
+    history = [PastMessage(author="user", kind="message", text=f"{n}" * 400) for n in range(9)]
 
     kept = within(history, 250)
 
@@ -72,7 +72,7 @@ def test_a_message_and_an_item_take_no_more_than_they_are_given() -> None:
     """Of the longest texts in the widest characters; what guest sessions are counted by in SQL."""
     wide = "\U0001f409"
     texts = [Text(title=wide * 200, text=wide * 20_000)] * 5
-    history = [Said(author="assistant", kind="result", text=wide * 40_000)] * 60
+    history = [PastMessage(author="assistant", kind="result", text=wide * 40_000)] * 60
     item = Item(kind="compare", title="t", instruction=wide * 8000)
     answer = wide * 2500
     # a gist has at most the tokens that its part was allowed to write

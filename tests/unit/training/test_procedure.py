@@ -9,15 +9,15 @@ import pytest
 
 from minutehand.ai.errors import AnswerUnusable
 from minutehand.ai.language_model import Completion
-from minutehand.apps.training.models import Procedure, SaidSegment, Step, TimedSegment
+from minutehand.apps.training.models import Procedure, SpokenSegment, Step, TimedSegment
 from minutehand.apps.training.procedure import clock, extract, markdown, read_answer, write_prompt
 from tests.unit.training.spoken.measure import measure_all
 
 SAID = [
-    SaidSegment(start=0.5, end=3.0, text="first turn off the power"),
-    SaidSegment(start=4.0, end=6.0, text="and wait a minute"),
-    SaidSegment(start=7.0, end=9.0, text="be careful the lamp is hot"),
-    SaidSegment(start=61.0, end=70.0, text="then unscrew it with a small key"),
+    SpokenSegment(start=0.5, end=3.0, text="first turn off the power"),
+    SpokenSegment(start=4.0, end=6.0, text="and wait a minute"),
+    SpokenSegment(start=7.0, end=9.0, text="be careful the lamp is hot"),
+    SpokenSegment(start=61.0, end=70.0, text="then unscrew it with a small key"),
 ]
 
 
@@ -85,7 +85,7 @@ def test_a_procedure_is_extracted_without_a_model() -> None:
     assert found.materials == ["small key"]
     assert "without a language model" in found.purpose
     assert extract("Hot", SAID[2:3]).steps[0].title == "Be careful the lamp is hot"
-    unmarked = extract("x", [SaidSegment(start=n, end=n + 1, text="do it") for n in range(250)])
+    unmarked = extract("x", [SpokenSegment(start=n, end=n + 1, text="do it") for n in range(250)])
     assert len(unmarked.steps) <= 200
 
 
@@ -141,7 +141,7 @@ def test_times_read_as_people_write_them() -> None:
 
 def test_a_transcript_beyond_one_prompt_is_refused() -> None:
     """Told, not cut off."""
-    long = [SaidSegment(start=n, end=n + 1, text="word " * 100) for n in range(500)]
+    long = [SpokenSegment(start=n, end=n + 1, text="word " * 100) for n in range(500)]
 
     with pytest.raises(ValueError, match="characters"):
         write_prompt("Long", long)

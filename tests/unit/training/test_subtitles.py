@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from minutehand.apps.training.models import SaidSegment
+from minutehand.apps.training.models import SpokenSegment
 from minutehand.apps.training.subtitles import subrip, webvtt
 
 SAID = [
-    SaidSegment(start=0.0, end=1.5, text="turn it off"),
-    SaidSegment(start=3661.25, end=3661.25, text="a <b> & --> c\n\nd"),
+    SpokenSegment(start=0.0, end=1.5, text="turn it off"),
+    SpokenSegment(start=3661.25, end=3661.25, text="a <b> & --> c\n\nd"),
 ]
 
 

@@ -38,7 +38,7 @@ class Queue:
 
 
 @pytest.mark.parametrize(
-    ("vitals", "status", "word", "verdicts"),
+    ("queue", "status", "word", "verdicts"),
     [
         (health(), 200, "ready", {}),
         (health(due=10_001, oldest=1), 200, "degraded", {"queue_depth": "warn"}),
@@ -52,10 +52,10 @@ class Queue:
     ],
 )
 async def test_readiness_tells_its_parts_apart(
-    vitals: Any, status: int, word: str, verdicts: dict[str, str]
+    queue: Any, status: int, word: str, verdicts: dict[str, str]
 ) -> None:
     """A backlog is work, a dead schedule is a failure."""
-    found, body = await readiness(Queue(vitals))
+    found, body = await readiness(Queue(queue))
 
     assert (found, body["status"]) == (status, word)
     for name, verdict in verdicts.items():

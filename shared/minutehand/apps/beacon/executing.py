@@ -43,7 +43,7 @@ class NoProvider(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Gave:
+class ProviderAnswer:
     """What a provider gave."""
 
     provider: str
@@ -91,7 +91,7 @@ class Executor:
 
     async def run(
         self, serving: Sequence[Provider], *, timeout_seconds: float
-    ) -> Gave | StillRunning:
+    ) -> ProviderAnswer | StillRunning:
         """Have the questions answered by the first provider that does.
 
         Raises:
@@ -119,7 +119,7 @@ class Executor:
                 failures.append(self._failed(provider, error))
         raise NoProvider("; ".join(failures))
 
-    async def _follow(self, provider: Provider, task_id: str) -> Gave | StillRunning:
+    async def _follow(self, provider: Provider, task_id: str) -> ProviderAnswer | StillRunning:
         """Poll a task to its end, or as long as a worker should hold the job."""
         try:
             held, pause = 0.0, FIRST_POLL_SECONDS
@@ -143,7 +143,7 @@ class Executor:
                     await self.client.cancel(provider, task_id)
             raise
 
-    async def _read(self, provider: Provider, task_id: str) -> Gave:
+    async def _read(self, provider: Provider, task_id: str) -> ProviderAnswer:
         result = await self.client.result(provider, task_id)
         asked = self.execution
         if result.task_id != task_id or result.execution_id != str(asked.id):
@@ -162,7 +162,7 @@ class Executor:
             self.reports.pop(provider.name, None)  # known to be healthy: nothing to report
         else:
             self._report(provider, ok=True)
-        return Gave(provider.name, result.model, output)
+        return ProviderAnswer(provider.name, result.model, output)
 
     def _failed(self, provider: Provider, error: Exception) -> str:
         self._report(provider, ok=False, error=str(error))

@@ -154,7 +154,7 @@ class JobSpec(Exact):
 
 
 class Asked(Exact):
-    """A question as it is put to a provider."""
+    """A question as sent to a provider."""
 
     question_id: str
     question: str

@@ -15,7 +15,7 @@ from typing import Any
 from uuid import UUID
 
 from minutehand.apps.beacon.canonical import digest_of
-from minutehand.apps.beacon.executing import Executor, Gave, NoProvider, StillRunning
+from minutehand.apps.beacon.executing import Executor, NoProvider, ProviderAnswer, StillRunning
 from minutehand.apps.beacon.models import (
     ExecutionMessage,
     Head,
@@ -153,7 +153,7 @@ class Processors:
                     await self._app.store.report_providers(list(executor.reports.values()))
 
     async def _issue(
-        self, job: Job[Any], started: StartedExecution, gave: Gave, spec_digest: str
+        self, job: Job[Any], started: StartedExecution, gave: ProviderAnswer, spec_digest: str
     ) -> Issued:
         """Sign and store a receipt at the chain's end, wherever that is by then."""
         assert started.execution is not None

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from minutehand.apps.beacon.canonical import digest_of
-from minutehand.apps.beacon.executing import Gave
+from minutehand.apps.beacon.executing import ProviderAnswer
 from minutehand.apps.beacon.models import ExecutionRow, Head, JobRow
 
 FORMAT = "minutehand-beacon-receipt/1"
@@ -24,7 +24,7 @@ def instant(at: datetime) -> str:
 def statement(
     job: JobRow,
     execution: ExecutionRow,
-    gave: Gave,
+    gave: ProviderAnswer,
     *,
     spec_digest: str,
     started_at: datetime,

@@ -135,7 +135,7 @@ class WorkerStore:
         await self._functions.call_held("beacon_cancel_stragglers", job_id, fence)
 
     async def report_providers(self, reports: Sequence[ProviderReport]) -> None:
-        """Note how calls of providers ended; each provider and region at most once."""
+        """Record the outcomes of calls of providers; each provider and region at most once."""
         await self._functions.call(
             "beacon_report_providers", {"p_reports": [each.model_dump() for each in reports]}
         )

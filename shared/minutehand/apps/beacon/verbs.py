@@ -18,6 +18,7 @@ import typer
 from rich.text import Text
 
 from minutehand.terminal.connection import TIMEOUT, CommandFailed, Connection, parsed, reachable
+from minutehand.terminal.inputs import parse_object, read_text
 from minutehand.terminal.options import EnvFile, Json, Token, Workspace, connected
 from minutehand.terminal.output import Output, joined
 
@@ -114,7 +115,7 @@ def submit(
 ) -> None:
     """Submit a job spec; the same jobspec_id and version again is the same job."""
     with connected(as_json, env_file, token, workspace) as (output, connection):
-        spec = _object(source)
+        spec = parse_object(read_text(source), source, code="unreadable")
         body = {**spec, "workspace_id": connection.workspace, "priority": priority}
         made = connection.call("POST", "/api/v1/jobs", json=body)
         output.value(made, text=f"job {made['id']} ({made['jobspec_id']}): {made['status']}")
@@ -289,7 +290,7 @@ def _given(
     from minutehand.apps.beacon import verify as verifying
 
     if source == "-" or "/" in source or source.endswith(".json") or Path(source).exists():
-        bundle, alone = verifying.read_given(_text(source))
+        bundle, alone = verifying.read_given(read_text(source))
         return bundle, alone, _published(token, env_file) if keys is None else _key_set(keys)
     with _connection(token, env_file) as connection:
         found = _bundle(connection, source)
@@ -338,28 +339,7 @@ def _key_set(where: str) -> Any:
     if where.startswith(("https://", "http://")):
         with reachable(where):
             return parsed(httpx.get(where, timeout=TIMEOUT))
-    return load_json(_text(where))
-
-
-def _text(source: str) -> str:
-    try:
-        return sys.stdin.read() if source == "-" else Path(source).read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise CommandFailed(
-            f"{source} cannot be read: {error}",
-            code="unreadable",
-            fix="name a file, or - for standard input",
-        ) from error
-
-
-def _object(source: str) -> dict[str, Any]:
-    try:
-        spec = json.loads(_text(source))
-    except ValueError as error:
-        raise CommandFailed(f"{source} is not JSON: {error}", code="unreadable") from error
-    if not isinstance(spec, dict):
-        raise CommandFailed(f"{source} must hold an object", code="unreadable")
-    return spec
+    return load_json(read_text(where))
 
 
 def _tell(output: Output, report: Report) -> None:

@@ -63,13 +63,13 @@ class Report:
         return "passed" if made and (self.partial or not self.unchecked) else "not_made"
 
     def note(self, subject: str, name: str, problem: str | None, passed: str = "") -> bool:
-        """Note a check that was made; return whether it passed."""
+        """Record a check that was made; return whether it passed."""
         state: State = "passed" if problem is None else "failed"
         self.checks.append(Check(subject, name, state, passed if problem is None else problem))
         return problem is None
 
     def skip(self, subject: str, name: str, reason: str) -> None:
-        """Note a check that could not be made."""
+        """Record a check that could not be made."""
         self.checks.append(Check(subject, name, "not_made", reason))
 
     def as_json(self) -> dict[str, Any]:

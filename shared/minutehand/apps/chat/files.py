@@ -1,6 +1,6 @@
 """The app's part of the uploads bucket: pages that work has built.
 
-Who may read which page is SQL's.
+SQL decides who may read which page.
 """
 
 from __future__ import annotations

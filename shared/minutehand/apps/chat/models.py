@@ -127,7 +127,7 @@ class Found(BaseModel):
         return list((self.data or {}).get("sources", []))
 
 
-class Said(BaseModel):
+class PastMessage(BaseModel):
     """An earlier message."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
@@ -148,7 +148,7 @@ class Loaded(BaseModel):
     workspace_id: str | None = None
     found: list[Found] = Field(default_factory=list)
     documents: list[Text] = Field(default_factory=list)
-    history: list[Said] = Field(default_factory=list)
+    history: list[PastMessage] = Field(default_factory=list)
 
 
 class Written(BaseModel):

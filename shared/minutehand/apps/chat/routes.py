@@ -44,7 +44,7 @@ class NewConversation(BaseModel):
     title: Title | None = Field(default=None, description="The first message's words when null.")
 
 
-class Renamed(BaseModel):
+class NewTitle(BaseModel):
     """What to call a conversation."""
 
     model_config = ConfigDict(extra="forbid")
@@ -148,7 +148,7 @@ class ChatRoutes:
     async def rename(
         self,
         conversation_id: UUID,
-        body: Renamed,
+        body: NewTitle,
         caller: UserOrGuest,
         session_id: GuestSessionId = None,
     ) -> Conversation:

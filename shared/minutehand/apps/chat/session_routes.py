@@ -1,6 +1,6 @@
 """The routes of the guide: a session's chat, its work's state, events, messages and cancelling.
 
-A session is named by its id and belongs to a guest or to the user who calls; the rules are SQL's.
+A session is named by its id and belongs to a guest or to the calling user; the rules are in SQL.
 """
 
 from __future__ import annotations

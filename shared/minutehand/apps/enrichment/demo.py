@@ -8,7 +8,7 @@ from __future__ import annotations
 import httpx
 
 DEMO_KEY = "test-key-demo-0001"
-#: Ids of the seeded accounts and contacts; what a person added is theirs.
+#: Ids of the seeded accounts and contacts; what a person added is not touched.
 SEEDED_ACCOUNTS = "ac000000-0000-4000-8000-{}"
 SEEDED_CONTACTS = "cc000000-0000-4000-8000-{}"
 DEMO_LIST = (

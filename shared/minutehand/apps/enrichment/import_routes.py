@@ -60,7 +60,7 @@ class Upload(BaseModel):
     expires_in_seconds: int
 
 
-class HandIn(BaseModel):
+class UploadedImport(BaseModel):
     """A file that was uploaded by address."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -136,19 +136,19 @@ class ImportRoutes:
         if not _TAKEN.fullmatch(content_type):
             raise _not_taken(content_type)
         if content_type == "multipart/form-data":
-            hand_in, length = await self._receive(request, store)
+            uploaded, length = await self._receive(request, store)
         else:
-            hand_in = _validated(HandIn, await request.body())
-            await store.get_settings(hand_in.workspace_id)
-            length = await self._measure(hand_in)
+            uploaded = _validated(UploadedImport, await request.body())
+            await store.get_settings(uploaded.workspace_id)
+            length = await self._measure(uploaded)
         answer = await store.create_import(
-            hand_in.workspace_id,
+            uploaded.workspace_id,
             {
-                "id": str(hand_in.import_id),
-                "object_key": object_key(hand_in.workspace_id, hand_in.import_id),
-                "file_name": hand_in.file_name,
+                "id": str(uploaded.import_id),
+                "object_key": object_key(uploaded.workspace_id, uploaded.import_id),
+                "file_name": uploaded.file_name,
                 "total_bytes": length,
-                "enrich": hand_in.enrich,
+                "enrich": uploaded.enrich,
             },
         )
         if answer["wake"]:
@@ -169,7 +169,7 @@ class ImportRoutes:
             headers={"Content-Disposition": 'attachment; filename="import-errors.csv"'},
         )
 
-    async def _receive(self, request: Request, store: UserStore) -> tuple[HandIn, int]:
+    async def _receive(self, request: Request, store: UserStore) -> tuple[UploadedImport, int]:
         """Take a multipart upload: parsed to disk as it arrives, then streamed to storage."""
         async with request.form(max_files=1, max_fields=5) as form:
             file = form.get("file")
@@ -183,18 +183,18 @@ class ImportRoutes:
                 "file_name": (file.filename or "accounts.csv")[-255:],
                 "enrich": form.get("enrich") or False,
             }
-            hand_in = _validated(HandIn, fields)
-            await store.get_settings(hand_in.workspace_id)
+            uploaded = _validated(UploadedImport, fields)
+            await store.get_settings(uploaded.workspace_id)
             with standing_on("the uploads bucket"):
                 await self._app.files.put(
-                    object_key(hand_in.workspace_id, hand_in.import_id), file.file
+                    object_key(uploaded.workspace_id, uploaded.import_id), file.file
                 )
-            return hand_in, file.size or 0
+            return uploaded, file.size or 0
 
-    async def _measure(self, hand_in: HandIn) -> int:
+    async def _measure(self, uploaded: UploadedImport) -> int:
         with standing_on("the uploads bucket"):
             length = await self._app.files.find_size(
-                object_key(hand_in.workspace_id, hand_in.import_id)
+                object_key(uploaded.workspace_id, uploaded.import_id)
             )
         if length is None:
             raise invalid_argument("import_id", "names no uploaded file; put the file first")
@@ -219,7 +219,7 @@ def _not_taken(content_type: str) -> ApiError:
     )
 
 
-def _validated(model: type[HandIn], data: bytes | dict[str, Any]) -> HandIn:
+def _validated(model: type[UploadedImport], data: bytes | dict[str, Any]) -> UploadedImport:
     try:
         return model.model_validate_json(data) if isinstance(data, bytes) else model(**data)
     except ValidationError as error:
@@ -292,6 +292,6 @@ _REQUEST_BODY = {
                 },
             }
         },
-        "application/json": {"schema": HandIn.model_json_schema()},
+        "application/json": {"schema": UploadedImport.model_json_schema()},
     },
 }

@@ -29,7 +29,7 @@ class WorkerStore:
         return Loaded.model_validate(answer) if answer else None
 
     async def begin_call(self, job_id: str, fence: int, step: str) -> dict[str, Any] | None:
-        """Note a call before it is made; answers what an earlier attempt already paid for."""
+        """Record a call before it is made; return what an earlier attempt already paid for."""
         answer = await self._functions.call(
             "enrichment_begin_call", {"p_job_id": job_id, "p_fence": fence, "p_step": step}
         )

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from minutehand.apps.training.models import SaidSegment, TimedSegment
+from minutehand.apps.training.models import SpokenSegment, TimedSegment
 
 Kind = Literal["step", "detail", "warning", "greeting"]
 #: No one speaks on over a gap of this length.
@@ -93,7 +93,7 @@ _THANKS: Final = (
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class SpokenWord:
     """A word and when it was said."""
 
     text: str
@@ -106,7 +106,7 @@ class Clause:
     """A few words that belong together, and what they are."""
 
     kind: Kind
-    words: tuple[Said, ...]
+    words: tuple[SpokenWord, ...]
 
     @property
     def start(self) -> float:
@@ -126,25 +126,25 @@ class Clause:
         return " ".join(bare or texts)
 
 
-def words_of(segments: Sequence[SaidSegment]) -> list[Said]:
+def words_of(segments: Sequence[SpokenSegment]) -> list[SpokenWord]:
     """The words of a transcript; where an engine did not time them, evenly over their segment."""
-    found: list[Said] = []
+    found: list[SpokenWord] = []
     for segment in segments:
         timed = segment.words if isinstance(segment, TimedSegment) else []
         if timed:
-            found += [Said(text, start, end) for text, start, end in timed]
+            found += [SpokenWord(text, start, end) for text, start, end in timed]
             continue
         texts = segment.text.split()
         each = (segment.end - segment.start) / max(1, len(texts))
         found += [
-            Said(text, segment.start + n * each, segment.start + (n + 1) * each)
+            SpokenWord(text, segment.start + n * each, segment.start + (n + 1) * each)
             for n, text in enumerate(texts)
         ]
     return found
 
 
-def clauses(segments: Sequence[SaidSegment]) -> list[Clause]:
-    """Cut a transcript into clauses, in order, each with what it is."""
+def clauses(segments: Sequence[SpokenSegment]) -> list[Clause]:
+    """Cut a transcript into clauses, in order, each with its kind."""
     words = words_of(segments)
     if not words:
         return []
@@ -167,9 +167,9 @@ def clauses(segments: Sequence[SaidSegment]) -> list[Clause]:
     return found
 
 
-def _cut(words: Sequence[Said]) -> Iterator[list[Said]]:
+def _cut(words: Sequence[SpokenWord]) -> Iterator[list[SpokenWord]]:
     texts = [_plain(word.text) for word in words]
-    part: list[Said] = []
+    part: list[SpokenWord] = []
     begin = 0
     for at, word in enumerate(words):
         pause = at > 0 and word.start - words[at - 1].end >= PAUSE_SECONDS
@@ -254,7 +254,7 @@ def _lead(texts: Sequence[str]) -> int:
     return at
 
 
-def _kind(part: Sequence[Said], *, is_paused: bool, is_first: bool, steps: bool) -> Kind:
+def _kind(part: Sequence[SpokenWord], *, is_paused: bool, is_first: bool, steps: bool) -> Kind:
     texts = [_plain(word.text) for word in part]
     lead = _lead(texts)
     rest = texts[lead:]
@@ -276,7 +276,7 @@ def _kind(part: Sequence[Said], *, is_paused: bool, is_first: bool, steps: bool)
     return "detail"
 
 
-def _is_sure(part: Sequence[Said]) -> bool:
+def _is_sure(part: Sequence[SpokenWord]) -> bool:
     """Whether a clause is a step for more reasons than a pause before it."""
     texts = [_plain(word.text) for word in part]
     lead = _lead(texts)

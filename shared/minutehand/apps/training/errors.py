@@ -6,12 +6,14 @@ What becomes of it, another attempt or a failed stage, is processors.py's.
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from minutehand.config import ConfigurationError
 
 if TYPE_CHECKING:
     from minutehand.ai.errors import LanguageModelError
+
+EMPTY_FILE: Final = "The file is empty"
 
 
 class StageError(Exception):
@@ -49,3 +51,8 @@ def of_model(error: LanguageModelError) -> StageError:
 def of_settings(error: ConfigurationError) -> StageError:
     """A deployment that lacks what a stage needs will not have it at the next attempt."""
     return StageError("not_configured", str(error))
+
+
+def no_room_for_sound() -> StageError:
+    """The worker's disk is full; another worker, or a later attempt, may have room."""
+    return StageError("no_room", "The worker's disk has no room for the sound", later=True)

@@ -1,6 +1,6 @@
 """The app's part of the uploads bucket: videos as they were uploaded, and their cut sound.
 
-Never holds more than a piece of a video in memory; who may read what is SQL's.
+Never holds more than a piece of a video in memory; SQL decides who may read what.
 """
 
 from __future__ import annotations

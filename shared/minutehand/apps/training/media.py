@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from minutehand.ai.speech import BYTES_PER_SECOND, SAMPLES_PER_SECOND
-from minutehand.apps.training.errors import StageError
+from minutehand.apps.training.errors import StageError, no_room_for_sound
 from minutehand.apps.training.ffmpeg_process import NOT_RUNNABLE
 from minutehand.apps.training.settings import TrainingSettings
 from minutehand.config import ConfigurationError
@@ -193,7 +193,7 @@ class Ffmpeg:
         )  # fmt: skip
         length = _size(into) / BYTES_PER_SECOND
         if code != 0 and any("No space left on device" in line for line in told):
-            raise StageError("no_room", "The worker's disk has no room for the sound", later=True)
+            raise no_room_for_sound()
         if length > most_seconds:
             raise StageError("video_too_long", f"A video has at most {most_seconds:.0f} s of sound")
         if code != 0 or length == 0:

@@ -108,7 +108,7 @@ class Loaded(Lenient):
         return next((s for s in self.stages if s.name == name and s.status == "failed"), None)
 
 
-class SaidSegment(Lenient):
+class SpokenSegment(Lenient):
     """A few words and when they were said, in seconds of the recording."""
 
     start: float
@@ -116,7 +116,7 @@ class SaidSegment(Lenient):
     text: str
 
 
-class TimedSegment(SaidSegment):
+class TimedSegment(SpokenSegment):
     """A segment with the time of each word, where the engine knows them."""
 
     words: list[tuple[str, float, float]] = []
@@ -163,7 +163,7 @@ class NumberedStep(Step):
 
 
 class NumberedProcedure(Procedure):
-    """A procedure as it is read: its steps are numbered."""
+    """A procedure as returned: its steps are numbered."""
 
     steps: list[NumberedStep]  # type: ignore[assignment]  # narrower, and never written
 
@@ -225,7 +225,7 @@ class TranscriptState(Lenient):
     """What was recognised so far."""
 
     text: str
-    segments: list[SaidSegment]
+    segments: list[SpokenSegment]
     language: str | None
     duration_seconds: float | None = Field(description="Null until the sound is taken out.")
     engine: str | None

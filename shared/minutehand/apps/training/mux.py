@@ -119,7 +119,7 @@ class Mux:
         return None if told is None else _upload(told)
 
     async def cancel_upload(self, upload_id: str) -> None:
-        """End an upload; one that has ended stays as it is."""
+        """End an upload; nothing happens if it has ended."""
         path = f"/uploads/{quote(upload_id, safe='')}/cancel"
         try:
             await self._call("PUT", path, missing_ok=True)
@@ -214,9 +214,7 @@ class Mux:
             if response.status in {200, 201}:
                 told = (response.object() or {}).get("data")
                 if not isinstance(told, dict):
-                    raise StageError(
-                        "host_failed", "The video host's answer is not as documented", later=True
-                    )
+                    raise _undocumented()
                 return told
             if response.status == 204:
                 return {}
@@ -238,10 +236,10 @@ class Mux:
         try:
             return await exchange(self._http, method, url, most_bytes=MAX_ANSWER_BYTES, **given)
         except NoAnswer as error:
-            raise _Away(f"The video host {error}", unsent=error.unsent) from error
+            raise _Unreachable(f"The video host {error}", unsent=error.unsent) from error
 
 
-class _Away(StageError):
+class _Unreachable(StageError):
     """No whole answer; `unsent` when the request certainly never arrived."""
 
     def __init__(self, reason: str, *, unsent: bool) -> None:
@@ -276,7 +274,7 @@ def _refusal(response: Answer) -> StageError:
 
 
 def _worth_repeating(error: BaseException, safe: bool) -> bool:
-    if isinstance(error, _Away):
+    if isinstance(error, _Unreachable):
         return error.unsent or safe
     # a rate limit that does not say for how long is left to the job's backoff
     return isinstance(error, _Busy) and (
@@ -284,10 +282,14 @@ def _worth_repeating(error: BaseException, safe: bool) -> bool:
     )
 
 
+def _undocumented() -> StageError:
+    return StageError("host_failed", "The video host's answer is not as documented", later=True)
+
+
 def _upload(told: Mapping[str, Any] | None) -> HostUpload:
     told = told or {}
     if not isinstance(told.get("id"), str):
-        raise StageError("host_failed", "The video host's answer is not as documented", later=True)
+        raise _undocumented()
     return HostUpload(
         id=told["id"],
         status=str(told.get("status") or ""),

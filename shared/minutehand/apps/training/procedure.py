@@ -13,7 +13,7 @@ from minutehand.ai.asking import read_shape
 from minutehand.ai.errors import AnswerUnusable
 from minutehand.ai.language_model import Completion, Material, Prompt
 from minutehand.apps.training.clauses import Clause, clauses
-from minutehand.apps.training.models import Procedure, SaidSegment, Step
+from minutehand.apps.training.models import Procedure, SpokenSegment, Step
 from minutehand.worker.plain import plain
 
 OFFLINE: Final = "offline (extractive, no language model)"
@@ -37,7 +37,7 @@ _MATERIAL: Final = re.compile(
 _SPECIAL: Final = re.compile(r"([\\`*_{}\[\]<>()#+!|~&$=^.-])")
 
 
-def write_prompt(title: str, segments: Sequence[SaidSegment]) -> Prompt:
+def write_prompt(title: str, segments: Sequence[SpokenSegment]) -> Prompt:
     """What the model is asked.
 
     Raises:
@@ -55,7 +55,7 @@ def write_prompt(title: str, segments: Sequence[SaidSegment]) -> Prompt:
     )
 
 
-def read_answer(completion: Completion, segments: Sequence[SaidSegment]) -> Procedure:
+def read_answer(completion: Completion, segments: Sequence[SpokenSegment]) -> Procedure:
     """The model's procedure, its steps in the order of the video.
 
     Raises:
@@ -84,7 +84,7 @@ def read_answer(completion: Completion, segments: Sequence[SaidSegment]) -> Proc
     return found.model_copy(update={"steps": sorted(steps, key=lambda step: step.at_seconds)})
 
 
-def extract(title: str, segments: Sequence[SaidSegment]) -> Procedure:
+def extract(title: str, segments: Sequence[SpokenSegment]) -> Procedure:
     """A procedure put together from what was said, word by word, and nothing else."""
     found = clauses(segments)
     steps: list[dict[str, Any]] = []

@@ -164,7 +164,7 @@ class TrainingRoutes:
         with standing_on("the uploads bucket"):
             size = await self._app.files.find_size(body.object_key)
         if size is None:
-            raise ApiError(409, "upload_incomplete", "The upload is not complete")
+            raise _incomplete()
         store = self._app.acting_as(caller.token)
         started = await store.start(body.workspace_id, body.title, body.object_key, size)
         if started["wake"]:
@@ -229,7 +229,7 @@ class TrainingRoutes:
         else:
             with standing_on("the uploads bucket"):
                 if await self._app.files.find_size(key) is None:
-                    raise ApiError(409, "upload_incomplete", "The upload is not complete")
+                    raise _incomplete()
         name = urlsplit(body.audio_url).path.rpartition("/")[2] or "Recording"
         started = await self._app.acting_as(caller.token).transcribe(
             body.company_id, training_id, body.title or name[:200], key or body.audio_url
@@ -343,7 +343,7 @@ class TrainingRoutes:
 
 
 def _stored(raw: dict[str, Any]) -> StoredProcedure:
-    """A stored version as it is read: its steps are numbered."""
+    """A stored version as returned: its steps are numbered."""
     steps = [
         NumberedStep(number=number, **step)
         for number, step in enumerate(raw["procedure"]["steps"], 1)
@@ -407,3 +407,7 @@ def router(services: Services) -> APIRouter:
         part.add_to(routes)
         everything.include_router(routes)
     return everything
+
+
+def _incomplete() -> ApiError:
+    return ApiError(409, "upload_incomplete", "The upload is not complete")

@@ -22,7 +22,7 @@ class TrainingSettings(BaseModel):
     mux_base_url: str = "https://api.mux.com"
     #: Signs the video host's webhooks; unset: none are taken.
     mux_webhook_secret: str | None = Field(default=None, repr=False)
-    #: Most jobs of a type that a workspace has running at once; what comes beyond waits.
+    #: Most jobs of a type that a workspace has running at once; more of them wait.
     max_running: int = 3
     #: Media types that may be uploaded, as `video/*` or `audio/mpeg`.
     upload_types: tuple[str, ...] = ("video/*", "audio/*")

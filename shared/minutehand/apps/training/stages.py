@@ -16,7 +16,7 @@ from typing import Any, Final, Self
 from minutehand.ai.asking import ask
 from minutehand.ai.speech import BYTES_PER_SECOND
 from minutehand.apps.training import procedure
-from minutehand.apps.training.errors import StageError
+from minutehand.apps.training.errors import EMPTY_FILE, StageError, no_room_for_sound
 from minutehand.apps.training.files import SPARE_BYTES, sound_key, sound_prefix
 from minutehand.apps.training.folder import Folder
 from minutehand.apps.training.media import cut, unplayable
@@ -151,7 +151,7 @@ async def verify(work: Work, source: Source) -> dict[str, Any]:
     file = await source.file()
     size = file.stat().st_size
     if size == 0:
-        raise StageError("empty_file", "The file is empty")
+        raise StageError("empty_file", EMPTY_FILE)
     ffmpeg = await work.app.ffmpeg()
     media = await ffmpeg.look(file)
     if media.seconds is not None and media.seconds > work.limits.seconds:
@@ -181,7 +181,7 @@ async def _size_of(work: Work) -> int:
     if size is None:
         raise StageError("video_missing", "The upload is not complete, or was deleted")
     if size == 0:
-        raise StageError("empty_file", "The file is empty")
+        raise StageError("empty_file", EMPTY_FILE)
     if size > work.limits.bytes:
         raise StageError(
             "video_too_large", f"A video has at most {work.limits.bytes} bytes, this one {size}"
@@ -200,7 +200,7 @@ async def take_sound(work: Work, source: Source) -> dict[str, Any]:
     video = await source.file()
     room = int((checked.get("seconds") or 0) * BYTES_PER_SECOND) + SPARE_BYTES
     if shutil.disk_usage(source.folder).free < room:
-        raise StageError("no_room", "The worker's disk has no room for the sound", later=True)
+        raise no_room_for_sound()
     sound = await ffmpeg.listen(
         video,
         file,

@@ -62,7 +62,7 @@ class WorkerStore:
     async def note_host(
         self, job_id: str, fence: int, *, upload: str | None, asset: str | None
     ) -> None:
-        """Note what the video host knows the video by."""
+        """Record the video host's id of the video."""
         await self._functions.call_held(
             "training_note_host", job_id, fence, upload=upload, asset=asset
         )

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from minutehand.apps.training.models import SaidSegment
+from minutehand.apps.training.models import SpokenSegment
 
 #: A cue that ends where it begins is shown by no player.
 LEAST_SECONDS = 0.1
 
 
-def webvtt(segments: Sequence[SaidSegment]) -> str:
+def webvtt(segments: Sequence[SpokenSegment]) -> str:
     """A transcript as WebVTT; what was said stays text.
 
     References:
@@ -23,7 +23,7 @@ def webvtt(segments: Sequence[SaidSegment]) -> str:
     return "\n".join(["WEBVTT\n", *cues])
 
 
-def subrip(segments: Sequence[SaidSegment]) -> str:
+def subrip(segments: Sequence[SpokenSegment]) -> str:
     """A transcript as SubRip, numbered from 1."""
     return "\n".join(
         f"{number}\n{_clock(s.start, ',')} --> {_clock(_end(s), ',')}\n{_line(s.text)}\n"
@@ -31,7 +31,7 @@ def subrip(segments: Sequence[SaidSegment]) -> str:
     )
 
 
-def _end(said: SaidSegment) -> float:
+def _end(said: SpokenSegment) -> float:
     return max(said.end, said.start + LEAST_SECONDS)
 
 

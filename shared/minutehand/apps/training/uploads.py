@@ -19,6 +19,7 @@ from uuid import UUID
 from fastapi import APIRouter, Path
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, TypeAdapter
 
+from minutehand.apps.training.errors import EMPTY_FILE
 from minutehand.apps.training.models import TrainingState
 from minutehand.apps.training.services import Training
 from minutehand.aws.uploads import (
@@ -190,7 +191,7 @@ class UploadRoutes:
             )
         _refuse_size(body.size, allowed.upload_bytes)
         if body.size == 0:
-            raise ApiError(422, "empty_file", "The file is empty")
+            raise ApiError(422, "empty_file", EMPTY_FILE)
         workspace_id = await self._workspace(body, caller, services)
         name = _safe_name(body.filename)
         key = f"workspaces/{workspace_id}/{caller.subject}/{uuid.uuid4()}/{name}"

@@ -67,7 +67,7 @@ class WebhookRoutes:
 def is_signed(
     body: bytes, header: str, secret: str, *, clock: Callable[[], float] = time.time
 ) -> bool:
-    """Whether `Mux-Signature` is ours, and of these minutes; compared in constant time.
+    """Whether `Mux-Signature` is valid and at most five minutes old; compared in constant time.
 
     References:
         https://www.mux.com/docs/core/verify-webhook-signatures

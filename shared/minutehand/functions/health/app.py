@@ -52,8 +52,8 @@ _NOT_READY: dict[int | str, dict[str, Any]] = {
 Deep = Annotated[str | None, Query(description="1 waits for the parts; 503 if one failed.")]
 
 
-class Vitals:
-    """What readiness last said: refreshed in the background, so that no probe waits for it.
+class CachedReadiness:
+    """The last answer of readiness, refreshed in the background, so that no probe waits for it.
 
     Args:
         services: The process's own.
@@ -117,7 +117,7 @@ async def get_health(services: Provided, deep: Deep = None) -> JSONResponse:
         return await get_readiness(services)
     if deep in {"0", "false"}:
         return JSONResponse(_alive(services))
-    return JSONResponse({**_alive(services), **await _vitals(services).last()})
+    return JSONResponse({**_alive(services), **await _readiness(services).last()})
 
 
 @router.get("/api/v1/health", responses=_NOT_READY)
@@ -125,7 +125,7 @@ async def get_all_health(services: Provided, deep: Deep = None) -> JSONResponse:
     """How every part is right now: healthy, degraded, or down with 503; `?deep=0` as /health's."""
     if deep in {"0", "false"}:
         return JSONResponse(_alive(services))
-    status, body = await _vitals(services).ask()
+    status, body = await _readiness(services).ask()
     headers = {"Retry-After": "5"} if status == 503 else {}
     word = body["status"] if deep else WORDS[body["status"]]
     return JSONResponse(
@@ -136,7 +136,7 @@ async def get_all_health(services: Provided, deep: Deep = None) -> JSONResponse:
 @router.get("/api/health/ready", responses=_NOT_READY)
 async def get_readiness(services: Provided) -> JSONResponse:
     """Database, queue depth, oldest due job, last tick: each with a verdict; 503 if not ready."""
-    status, body = await _vitals(services).ask()
+    status, body = await _readiness(services).ask()
     headers = {"Retry-After": "5"} if status == 503 else {}
     return JSONResponse({**_alive(services), **body}, status_code=status, headers=headers)
 
@@ -146,8 +146,8 @@ def _alive(services: Services) -> dict[str, Any]:
     return liveness(version=settings.version, stage=settings.stage, region=settings.aws_region)
 
 
-def _vitals(services: Services) -> Vitals:
-    return services.provide(Vitals, lambda: Vitals(services))
+def _readiness(services: Services) -> CachedReadiness:
+    return services.provide(CachedReadiness, lambda: CachedReadiness(services))
 
 
 def build_app(settings: Settings, *, services: Services | None = None) -> FastAPI:

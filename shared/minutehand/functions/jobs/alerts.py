@@ -1,4 +1,4 @@
-"""Routes for the thresholds of a workspace; what they mean and who may set them is SQL's.
+"""Routes for the thresholds of a workspace; SQL decides what they mean and who may set them.
 
 A threshold that is reached sends a signed webhook and mail, see minutehand.webhooks.alerts.
 """

@@ -26,7 +26,7 @@ def build_app(
 
 
 class AppsOnDemand:
-    """The same app in two: the platform's routes at once, the apps' when a request is theirs.
+    """The same app in two: the platform's routes at once, the apps' at their first request.
 
     For Lambda, where every cold start would pay for the routes of every app, a third of its time.
     """

@@ -27,8 +27,9 @@ from minutehand.queue.steering import (
 from minutehand.web.auth import SignedIn
 from minutehand.web.bodies import Payload
 from minutehand.web.caller import Caller
-from minutehand.web.errors import FieldProblem, invalid_argument, validation_failed
+from minutehand.web.errors import FieldProblem, validation_failed
 from minutehand.web.foreign import standing_on
+from minutehand.web.paging import unknown_cursor
 from minutehand.web.services import Provided, Services
 from minutehand.webhooks.secrets import NewSecret, WebhookSecrets
 
@@ -268,9 +269,7 @@ async def list_deliveries(
             str(webhook_id), cursor=cursor, limit=limit
         )
     except ValueError as error:
-        raise invalid_argument(
-            "cursor", "is not a valid cursor for this list", location="query"
-        ) from error
+        raise unknown_cursor() from error
 
 
 @router.get("/limits")

@@ -40,6 +40,7 @@ from minutehand.web.auth import (
 from minutehand.web.caller import Caller, InvalidToken, token_matches
 from minutehand.web.errors import invalid_argument, unauthorized
 from minutehand.web.feeds import BEGINNING, HistoryFeed, JobFeed, seq_cursor
+from minutehand.web.paging import unknown_cursor
 from minutehand.web.services import Provided, Services
 from minutehand.web.sse import MEDIA_TYPE, EventStream
 from minutehand.web.streams import Opening, asked_at
@@ -197,9 +198,7 @@ async def list_jobs(
             limit=limit,
         )
     except ForeignCursor as error:
-        raise invalid_argument(
-            "cursor", "is not a valid cursor for this list", location="query"
-        ) from error
+        raise unknown_cursor() from error
 
 
 @router.get("/jobs/counts")

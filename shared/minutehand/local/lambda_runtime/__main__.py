@@ -75,7 +75,7 @@ def read_dotenv(path: Path) -> dict[str, str]:
 
 
 def runtime_packages(folder: Path, lock: Path | None = None) -> Path:
-    """Make a folder of what Lambda's image brings along: awslambdaric and boto3, nothing else.
+    """Make a folder of what Lambda's image contains: awslambdaric and boto3, nothing else.
 
     Links into this environment, whose versions are the lock's, so that no registry is needed.
     """

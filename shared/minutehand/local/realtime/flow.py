@@ -30,12 +30,12 @@ class Flow:
         self._eased = asyncio.Event()
 
     def congested(self, socket: Congestible) -> None:
-        """Note that a socket has much unsent data."""
+        """Record that a socket has much unsent data."""
         if socket.patience > 0:
             self._congested.add(socket)
 
     def eased(self, socket: Congestible) -> None:
-        """Note that a socket has caught up or is gone."""
+        """Record that a socket has caught up or is closed."""
         self._congested.discard(socket)
         socket.patience = PATIENCE_SECONDS
         if not self._congested:

@@ -70,7 +70,7 @@ export interface Routes {
   access_token?: string | null;
   /** A guest session's id, for its holder: it replaces a token. */
   session_id?: string | null;
-}; body: Renamed; answer: Conversation };
+}; body: NewTitle; answer: Conversation };
   "GET /api/chat/conversations/{conversation_id}/messages": { query: {
   /** Messages before this `seq`. */
   before?: number | null;
@@ -244,7 +244,7 @@ export type NewConversation = {
   title?: string | null;
 };
 
-export type Renamed = {
+export type NewTitle = {
   title: string;
 };
 

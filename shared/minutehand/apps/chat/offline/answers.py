@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Final
 
 from minutehand.apps.chat.classifier import plain
-from minutehand.apps.chat.models import Said, Text
+from minutehand.apps.chat.models import PastMessage, Text
 from minutehand.apps.chat.offline import instant, texts
 
 NO_MODEL: Final = (
@@ -46,7 +46,11 @@ CAPABILITIES: Final = (
 
 
 def reply(
-    text: str, documents: Sequence[Text], history: Sequence[Said], *, now: datetime | None = None
+    text: str,
+    documents: Sequence[Text],
+    history: Sequence[PastMessage],
+    *,
+    now: datetime | None = None,
 ) -> str:
     """The reply to a message, from what is certain; `NO_MODEL` where nothing is."""
     return (
@@ -59,7 +63,7 @@ def reply(
     )
 
 
-def _recalled(text: str, history: Sequence[Said]) -> str | None:
+def _recalled(text: str, history: Sequence[PastMessage]) -> str | None:
     words = plain(text)
     own = [each.text for each in history if each.author == "user" and each.kind == "message"]
     if _LAST_SAID.search(words) and not _MINE.search(words):

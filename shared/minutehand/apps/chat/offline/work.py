@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from minutehand.apps.chat.classifier import ARTEFACT, LABELS, plain
-from minutehand.apps.chat.models import Finding, Found, Item, Said, Text
+from minutehand.apps.chat.models import Finding, Found, Item, PastMessage, Text
 from minutehand.apps.chat.offline import artefact, texts
 from minutehand.apps.chat.offline.tables import Data, find_data
 from minutehand.apps.chat.offline.texts import Passage
@@ -48,7 +48,7 @@ class Task:
 
     item: Item
     documents: Sequence[Text] = ()
-    history: Sequence[Said] = ()
+    history: Sequence[PastMessage] = ()
     found: Sequence[Found] = ()
     answer: str | None = None
     guidance: Sequence[str] = ()

@@ -18,6 +18,7 @@ from rich.text import Text
 from minutehand.apps.chat.verbs.follow import HOME, Follow, answer_item, question_of
 from minutehand.terminal.connection import CommandFailed, Connection
 from minutehand.terminal.ids import FEWEST, WHOLE, digits_of
+from minutehand.terminal.inputs import read_text
 from minutehand.terminal.options import EnvFile, Json, Token, Workspace, connected, seconds_of
 from minutehand.terminal.output import COLOURS, Output, ago, shown
 
@@ -290,10 +291,7 @@ def _message(text: str, mode: Mode, files: list[Path] | None, ask: bool) -> dict
     """
     documents = []
     for path in files or []:
-        try:
-            documents.append({"title": path.name[:200], "text": path.read_text("utf-8")})
-        except (OSError, UnicodeDecodeError) as error:
-            raise CommandFailed(f"{path} cannot be read: {error}", code="unreadable") from error
+        documents.append({"title": path.name[:200], "text": read_text(str(path))})
     return {
         "text": sys.stdin.read() if text == "-" else text,
         "client_id": str(uuid.uuid4()),

@@ -26,7 +26,7 @@ _TEXT = re.compile(r"text:(\d+)")
 
 
 def grown(known: tuple[int, str], progress: dict[str, Any]) -> tuple[int, str]:
-    """The text being written, from a place on, out of what was known and a job's progress.
+    """The text being written, from a place on, out of the text so far and a job's progress.
 
     A piece holds the text from the n-th character on (stage `text:<n>`); pieces overlap, so that
     some may be missed.

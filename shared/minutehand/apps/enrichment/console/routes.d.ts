@@ -6,7 +6,7 @@ export type Json = any;
 
 export interface Routes {
   "POST /api/accounts/enrich": { query: undefined; body: EnrichSelection; answer: SelectionResult };
-  "POST /api/accounts/import": { query: undefined; body: HandIn; answer: CreatedImport };
+  "POST /api/accounts/import": { query: undefined; body: UploadedImport; answer: CreatedImport };
   "POST /api/accounts/import/upload": { query: undefined; body: AskUpload; answer: Upload };
   "GET /api/accounts/imports/{import_id}": { query: undefined; body: undefined; answer: Import };
   "GET /api/accounts/imports/{import_id}/errors.csv": { query: undefined; body: undefined; answer: Json };
@@ -62,13 +62,6 @@ export type EnrichSelection = {
   limit?: number;
   /** `next` of the call before. */
   after?: string | null;
-};
-
-export type HandIn = {
-  workspace_id: string;
-  import_id: string;
-  file_name?: string;
-  enrich?: boolean;
 };
 
 export type Import = {
@@ -179,6 +172,13 @@ export type Upload = {
   url: string;
   headers: { [name: string]: string };
   expires_in_seconds: number;
+};
+
+export type UploadedImport = {
+  workspace_id: string;
+  import_id: string;
+  file_name?: string;
+  enrich?: boolean;
 };
 
 export type WorkspaceSettings = {

@@ -139,12 +139,6 @@ export type ProcedureVersion = {
   created_at: string;
 };
 
-export type SaidSegment = {
-  start: number;
-  end: number;
-  text: string;
-};
-
 export type SignParts = {
   parts: PartToSign[];
 };
@@ -159,6 +153,12 @@ export type SignedPart = {
 export type SignedParts = {
   parts: SignedPart[];
   expires_in_seconds: number;
+};
+
+export type SpokenSegment = {
+  start: number;
+  end: number;
+  text: string;
 };
 
 export type Stage = {
@@ -261,7 +261,7 @@ export type TrainingState = {
 
 export type TranscriptState = {
   text: string;
-  segments: SaidSegment[];
+  segments: SpokenSegment[];
   language: string | null;
   /** Null until the sound is taken out. */
   duration_seconds: number | null;

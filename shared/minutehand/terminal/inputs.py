@@ -1,0 +1,41 @@
+"""What a person names on the command line: a file, or `-` for standard input."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from minutehand.terminal.connection import CommandFailed
+
+
+def read_text(source: str) -> str:
+    """The text of a file, or of standard input for `-`.
+
+    Raises:
+        CommandFailed: `unreadable`; it does not exist, or is not UTF-8.
+    """
+    try:
+        return sys.stdin.read() if source == "-" else Path(source).read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise CommandFailed(
+            f"{source} cannot be read: {error}",
+            code="unreadable",
+            fix="name a file, or - for standard input",
+        ) from error
+
+
+def parse_object(text: str, source: str, *, code: str) -> dict[str, Any]:
+    """A JSON object from `text`, which came from `source`.
+
+    Raises:
+        CommandFailed: With `code`; it is not JSON, or not an object.
+    """
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise CommandFailed(f"{source} is not JSON: {error}", code=code) from error
+    if not isinstance(value, dict):
+        raise CommandFailed(f"{source} must be a JSON object", code=code)
+    return value
