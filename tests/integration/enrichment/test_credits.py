@@ -59,9 +59,12 @@ async def test_a_worker_that_dies_in_the_call_counts_only_what_was_answered(
     dying.cancel()
     with pytest.raises(asyncio.CancelledError):
         await dying
-    online.project.expire(job_id)
-
-    await online.tick()
+    # a report that was under way when the worker died may renew the lease once more
+    for _ in range(3):
+        online.project.expire(job_id)
+        await online.tick()
+        if online.project.row(job_id)["status"] != "processing":
+            break
 
     answer = await online.call("GET", f"/api/workspaces/{ACME}/settings")
     assert online.project.row(job_id)["status"] == "completed"
