@@ -489,6 +489,15 @@ class QueueMachine(RuleBasedStateMachine):
             and self.fences[job_id] == entry["lease"]["fence"]
         )
 
+    def note_renewal(self, entry: dict[str, Any], result: dict[str, Any], at: float) -> None:
+        """A lease that was being taken back at that moment is reported as it was, not renewed."""
+        if result["outcome"] != "lost" and self.watcher.one(
+            "select %s::timestamptz > queue.clock() + make_interval(secs => %s)",
+            result["lease_expires_at"],
+            LEASE_SECONDS - 30,
+        ):
+            entry["renewed"] = max(entry["renewed"], at)
+
     @precondition(lambda self: self.held)
     @rule(index=sessions_, hold=holds, pick=fractions, news=st.booleans())
     def report(self, index: int, hold: bool, pick: float, news: bool) -> None:
@@ -506,7 +515,8 @@ class QueueMachine(RuleBasedStateMachine):
         stale = self.fences.get(item["job_id"], 0) > item["fence"] or entry["state"] == "settled"
 
         def note(answer: Any) -> None:
-            outcome = answer["results"][0]["outcome"]
+            result = answer["results"][0]
+            outcome = result["outcome"]
             assert not (stale and outcome != "lost"), "a stale report was taken"
             assert not (
                 sure
@@ -514,8 +524,7 @@ class QueueMachine(RuleBasedStateMachine):
                 and item["job_id"] in self.jobs
                 and outcome == "lost"
             ), "a live lease was lost"
-            if outcome != "lost":
-                entry["renewed"] = max(entry["renewed"], at)
+            self.note_renewal(entry, result, at)
 
         self.call(
             index, lambda s: s.rpc("report_jobs", p_request={"items": [item]}), note, hold=hold
@@ -639,8 +648,7 @@ class QueueMachine(RuleBasedStateMachine):
                 assert not (certain and alive and result["outcome"] == "lost"), (
                     "a live lease was lost"
                 )
-                if result["outcome"] != "lost":
-                    entry["renewed"] = max(entry["renewed"], at)
+                self.note_renewal(entry, result, at)
 
         if entries:
             self.call(

@@ -93,6 +93,34 @@ def test_pages_of_any_size_tell_everything_once_and_in_order(engine: Engine, lim
     assert read(engine, cursor, limit=limit)[0] == []
 
 
+def test_a_page_is_cut_between_a_jobs_events_of_one_transaction(engine: Engine) -> None:
+    """The next page begins with the event after the cut, not with the job."""
+    _, cursor = read(engine, None)
+    engine.run("begin")
+    job_id = engine.enqueue()
+    engine.rpc("cancel_job", p_job_id=job_id)
+    engine.run("commit")
+
+    told, _ = read(engine, cursor, limit=1)
+
+    assert told == [(job_id, 1), (job_id, 2)]
+
+
+def test_an_older_transaction_that_writes_later(engine: Engine) -> None:
+    """A job's events keep their order, whichever transaction began first."""
+    _, cursor = read(engine, None)
+    with engine.beside() as older:
+        older.run("begin")
+        older.one("select pg_current_xact_id()")
+        engine.enqueue()
+        older.settle(engine.lease_one())
+        older.run("commit")
+
+    told, _ = read(engine, cursor)
+
+    assert [seq for _, seq in told] == [1, 2, 3]
+
+
 def test_what_commits_between_two_pages_comes_after_them(engine: Engine) -> None:
     """A page belongs to one snapshot, however long its reader takes."""
     _, cursor = read(engine, None)

@@ -125,7 +125,7 @@ def test_a_blocked_key_does_not_hold_up_the_others(engine: Engine) -> None:
 
 
 def test_many_blocked_keys_do_not_hold_up_a_free_one(engine: Engine) -> None:
-    """A call opens fifty, sets forty full ones aside and says to ask again at once: it ends soon."""
+    """A call opens fifty, sets forty full ones aside and says to ask again at once."""
     engine.register("work", key_concurrency=1)
     items = [{"job_type": "work", "concurrency_key": f"k{n}"} for n in range(600)]
     for _ in range(2):

@@ -209,6 +209,15 @@ def test_children_are_gathered_in_order_with_their_fates(engine: Engine) -> None
     assert gathered[0]["error_message"] == "no"
 
 
+def test_the_end_of_a_child_leaves_a_signal(engine: Engine) -> None:
+    """What looks after parents without one comes later, and costs more."""
+    engine.enqueue()
+    [child] = engine.spawn(engine.lease_one(), "s", [{"job_type": "work"}])
+    engine.settle(engine.lease_one())
+
+    assert engine.rows("select kind from queue.signals where job_id = %s", child) == ["ended"]
+
+
 def test_a_parent_gathers_children_that_ended_before_it_waited(engine: Engine) -> None:
     """And an empty family at once."""
     for count in (2, 0):
