@@ -25,6 +25,7 @@ import httpx
 import jwt
 import psycopg
 
+from infra.bench.storm import token_of
 from infra.bench.streams import stack
 from minutehand.local.users import ACME, ADA, EVE, GLOBEX
 
@@ -93,7 +94,7 @@ def make_target(values: Mapping[str, str]) -> Target:
     word = target.word
     with httpx.Client(
         base_url=values["API_URL"],
-        headers={"Authorization": f"Bearer {user_token(values, str(ADA.id))}"},
+        headers={"Authorization": f"Bearer {token_of(values, str(ADA.id))}"},
         timeout=60,
         trust_env=False,
     ) as ada:
@@ -148,11 +149,6 @@ def make_target(values: Mapping[str, str]) -> Target:
         assert row is not None
         ids["training_id"] = str(row[0])
     return target
-
-
-def user_token(values: Mapping[str, str], user_id: str) -> str:
-    """A user's token, as Auth would sign it."""
-    return jwt.encode(claims_of(user_id), values["SUPABASE_JWT_SECRET"], "HS256")
 
 
 def fingerprint(values: Mapping[str, str]) -> dict[str, str]:
@@ -351,7 +347,7 @@ async def attack(values: Mapping[str, str]) -> bool:
     on_ada = [*routes(document, target, str(ACME)), *functions(values, target, str(ACME))]
     through_own = [*routes(document, target, str(GLOBEX)), *functions(values, target, str(GLOBEX))]
     played = Attack(values, target)
-    eve = user_token(values, str(EVE.id))
+    eve = token_of(values, str(EVE.id))
     await played.send("Eve", eve, on_ada)
     await played.send("Eve at the tables", eve, list(tables(values)))
     await played.send("Eve through her own workspace", eve, through_own)

@@ -136,7 +136,9 @@ def scratch_settings(url: str, *, schema: str = "public") -> Settings:
     )
 
 
-def user_token(user_id: str = USER, *, lifetime_seconds: int = 36_000) -> str:
+def user_token(
+    user_id: str = USER, *, lifetime_seconds: int = 36_000, secret: str = JWT_SECRET
+) -> str:
     """A user's JWT, as Auth would sign it."""
     now = int(time.time())
     claims = {
@@ -146,7 +148,7 @@ def user_token(user_id: str = USER, *, lifetime_seconds: int = 36_000) -> str:
         "iat": now,
         "exp": now + lifetime_seconds,
     }
-    return jwt.encode(claims, JWT_SECRET, algorithm="HS256")
+    return jwt.encode(claims, secret, algorithm="HS256")
 
 
 @contextmanager

@@ -23,9 +23,9 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx
-import jwt
 import psycopg
 
+from infra.bench.scratch import user_token
 from infra.bench.streams import stack
 from minutehand.local.processes import Identity
 from minutehand.local.users import ACME, ADA, BOB, EVE, GLOBEX
@@ -36,10 +36,8 @@ USERS = ((ADA, ACME), (BOB, ACME), (EVE, GLOBEX))
 
 
 def token_of(values: Mapping[str, str], user_id: str) -> str:
-    """A user's token, as Auth would sign it."""
-    now = int(time.time())
-    claims = {"sub": user_id, "role": "authenticated", "aud": "authenticated", "iat": now}
-    return jwt.encode({**claims, "exp": now + 7200}, values["SUPABASE_JWT_SECRET"], "HS256")
+    """A user's token of this stack."""
+    return user_token(user_id, lifetime_seconds=7200, secret=values["SUPABASE_JWT_SECRET"])
 
 
 class Storm:

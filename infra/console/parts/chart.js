@@ -44,6 +44,7 @@ export function Chart({ label, at, lines, format = number, most = 4 }) {
   const latest = useRef(data);
   latest.current = data;
   const span = at.length > 0 ? at[at.length - 1] - at[0] : 0;
+  const said = (value) => (isValue(value) ? format(value) : "–");
   const shape = lines.map((line) => `${line.name} ${line.colour}`).join();
   useEffect(() => {
     let closed = false;
@@ -93,8 +94,7 @@ export function Chart({ label, at, lines, format = number, most = 4 }) {
                 show: (drawn, nth) => drawn.data[nth].filter(isValue).length === 1,
                 fill: colour(variable),
               },
-              value: (_plot, value) =>
-                value === null || value === undefined ? "–" : format(value),
+              value: (_plot, value) => said(value),
             })),
           ],
         },
@@ -130,7 +130,6 @@ export function Chart({ label, at, lines, format = number, most = 4 }) {
     .map((_, index) => index)
     .filter((index) => lines.some((line) => line.values[index]))
     .slice(-60);
-  const said = (value) => (value === null || value === undefined ? "–" : format(value));
   return html`<div class="chart"><div ref=${box} role="img" aria-label=${`${label}: ${lines.map((line) => `${line.name} ${said(line.values.findLast((value) => value !== null))}`).join(", ")} at the end`}></div>
     <details class="more"><summary>As a table</summary><div class="scroll-x" tabindex="0" role="group" aria-label=${label}><table class="table"><thead><tr><th scope="col">From, UTC</th>${lines.map((line) => html`<th scope="col" class="num" key=${line.name}>${line.name}</th>`)}</tr></thead>
       <tbody>${busy.map((index) => html`<tr key=${at[index]}><td>${shortTime(at[index], span)}</td>${lines.map((line) => html`<td class="num" key=${line.name}>${said(line.values[index])}</td>`)}</tr>`)}</tbody></table></div></details>
