@@ -169,6 +169,7 @@ begin
     if not queue.is_member(new.workspace_id) then
       perform queue.refuse_workspace(new.workspace_id);
     end if;
+    perform queue.refuse_spent(new.workspace_id, 1);
   elsif not exists (select 1 from queue.tenants where id = new.workspace_id) then
     perform queue.refuse_workspace(new.workspace_id);
   end if;
@@ -228,6 +229,36 @@ end;
 $$;
 comment on function queue.check_insert is 'Trigger: a plain insert into public.jobs obeys the same rules as enqueue_job.';
 
+create function queue.pending_max(p_workspace_id uuid) returns integer
+language sql stable
+set search_path = ''
+as $$
+  select coalesce((select max_pending from queue.tenant_limits where workspace_id = p_workspace_id),
+    (queue.setting('user_pending_max'))::integer)
+$$;
+comment on function queue.pending_max is 'How many live jobs people may have in the workspace.';
+
+create function queue.counted_live(p_workspace_id uuid) returns integer
+language sql stable
+set search_path = ''
+as $$
+  select live from queue.live_counts
+  where workspace_id = p_workspace_id and counted_at > queue.clock() - interval '10 seconds'
+$$;
+comment on function queue.counted_live is 'Live jobs of the workspace as they were counted within the last ten seconds; null when they were not.';
+
+create function queue.refuse_quota(p_workspace_id uuid) returns void
+language plpgsql stable
+set search_path = ''
+as $$
+begin
+  perform queue.refuse(429, 'quota_exceeded',
+    format('the workspace already has %s live jobs; wait until some have ended', queue.pending_max(p_workspace_id)),
+    'max_pending');
+end;
+$$;
+comment on function queue.refuse_quota is 'Refuse with 429 quota_exceeded.';
+
 create function queue.check_quota(p_workspace_id uuid) returns void
 language plpgsql
 set search_path = ''
@@ -240,12 +271,10 @@ begin
   if auth.uid() is null then
     return; -- quotas apply to people, not to the service
   end if;
-  select coalesce((select max_pending from queue.tenant_limits where workspace_id = p_workspace_id),
-    (queue.setting('user_pending_max'))::integer) into v_max;
+  v_max := queue.pending_max(p_workspace_id);
   if v_max > 2000 then -- counted at most every ten seconds, so that a backlog does not make each enqueue dearer
-    select live into v_live from queue.live_counts
-    where workspace_id = p_workspace_id and counted_at > v_now - interval '10 seconds';
-  elsif v_max <= 2000 then
+    v_live := queue.counted_live(p_workspace_id);
+  else
     -- one after another until each transaction ends, so that the count below sees earlier ones; keys were taken before
     perform pg_advisory_xact_lock(hashtextextended('minutehand quota ' || p_workspace_id, 0));
   end if;
@@ -258,8 +287,7 @@ begin
     end if;
   end if;
   if v_live > v_max then
-    perform queue.refuse(429, 'quota_exceeded',
-      format('the workspace already has %s live jobs; wait until some have ended', v_max), 'max_pending');
+    perform queue.refuse_quota(p_workspace_id);
   end if;
 end;
 $$;
@@ -1025,6 +1053,10 @@ begin
     -- a user's own trigger before inserts may set what the items do not
     and not exists (select 1 from pg_catalog.pg_trigger
       where tgrelid = 'public.jobs'::regclass and tgtype & 7 = 7 and tgname <> 'jobs_check_insert');
+  -- a repeated call gets the earlier job, whatever the limits
+  if v_plain or not p_items @? '$[*] ? (exists(@.idempotency_key) || exists(@.unique))' then
+    perform queue.refuse_spent(p_workspace_id, cardinality(v_new));
+  end if;
   if not v_plain then
     perform queue.check_options(p_items, p_bulk);
   end if;
@@ -1048,7 +1080,7 @@ begin
     v_ready := queue.admit(v_made);
   end if;
   if v_plain or cardinality(v_made) > 0 then
-    perform queue.check_quota(p_workspace_id); -- a repeated call gets the earlier job, whatever the quota
+    perform queue.check_quota(p_workspace_id);
     perform queue.charge_enqueues(cardinality(case when v_plain then v_new else v_made end));
   end if;
   if v_own <> '{}' then
@@ -1190,7 +1222,9 @@ begin
   perform pg_current_xact_id(); -- before the clock is read: see the marks of queue.partitions
   v_now := queue.clock();
   select * into v_type from queue.job_types as t where t.job_type = p_item.job_type;
-  if p_item.idempotency_key is not null then
+  if p_item.idempotency_key is null then -- a repeated call gets the earlier job, whatever the limits
+    perform queue.refuse_spent(p_workspace_id, 1);
+  else
     v_key := queue.claim_key(p_workspace_id, p_item.job_type, p_item.idempotency_key, md5(p_item.payload::text), v_id,
       p_item.idempotency_ttl_seconds);
     if v_key.job_id <> v_id then
@@ -1217,7 +1251,7 @@ begin
   returning * into v_job;
   perform set_config('queue.checked', v_outer, true);
   perform queue.admit_one(v_job, v_now);
-  perform queue.check_quota(p_workspace_id); -- a repeated call gets the earlier job, whatever the quota
+  perform queue.check_quota(p_workspace_id);
   perform queue.charge_enqueues(1);
   return jsonb_build_object('created', true, 'job', to_jsonb(v_job) || queue.job_facts(v_job, v_now),
     'wake', coalesce(v_job.scheduled_for <= v_now, true) and queue.wake_worker());
@@ -1281,6 +1315,9 @@ begin
     perform queue.refuse(400, 'invalid_argument', 'p_jobs must be an array of 1 to 1000 jobs', 'jobs');
   elsif p_return not in ('jobs', 'ids') then
     perform queue.refuse(400, 'invalid_argument', 'p_return must be jobs or ids', 'p_return');
+  end if;
+  if jsonb_array_length(p_jobs) > 100 then
+    perform queue.take_turn();
   end if;
   v_done := queue.enqueue_for(p_workspace_id, p_jobs, true);
   if p_return = 'ids' then

@@ -5,7 +5,7 @@ create function queue.try_lock(p_name text) returns boolean
 language sql
 set search_path = ''
 as $$ select pg_try_advisory_xact_lock(hashtextextended('minutehand ' || p_name, 0)) $$;
-comment on function queue.try_lock is E'Take the named lock until the transaction ends; false at once when another has it.\n\nNames: partitions (opening and closing them), maintenance, live_counts and a workspace, a quota and a workspace.';
+comment on function queue.try_lock is E'Take the named lock until the transaction ends; false at once when another has it.\n\nNames: partitions (opening and closing them), maintenance, live_counts and a workspace, a quota and a workspace, a person''s calls and their turn.';
 
 create function queue.reclaim(p_ids uuid[], p_now timestamptz) returns integer
 language plpgsql

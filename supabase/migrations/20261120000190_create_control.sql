@@ -180,6 +180,7 @@ declare
   v_found record;
   v_count integer;
 begin
+  perform queue.take_turn();
   perform queue.may_steer(p_workspace_id);
   v_found := queue.matching_jobs(p_workspace_id, coalesce(p_filter, '{}'), true, p_cursor,
     least(1000, greatest(1, coalesce(p_limit, 500))));
@@ -301,6 +302,7 @@ declare
   v_found record;
   v_count integer;
 begin
+  perform queue.take_turn();
   perform queue.may_steer(p_workspace_id);
   v_found := queue.matching_jobs(p_workspace_id, coalesce(p_filter, '{}'), false, p_cursor,
     least(1000, greatest(1, coalesce(p_limit, 500))));

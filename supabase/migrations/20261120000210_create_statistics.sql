@@ -374,6 +374,7 @@ declare
   v_now timestamptz := queue.clock();
   v_since timestamptz := v_now - make_interval(mins => least(11520, greatest(1, coalesce(p_minutes, 60))));
 begin
+  perform queue.take_turn();
   perform queue.may_read_all(p_workspace_id);
   return (
     with numbers as materialized (

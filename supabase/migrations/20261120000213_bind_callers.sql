@@ -46,7 +46,22 @@ revoke all on queue.caller_buckets from public, anon, authenticated, service_rol
 
 insert into queue.settings (name, value) values
   ('user_enqueues_per_second', '50'), ('user_enqueues_burst', '10000'),
-  ('user_stream_opens_per_second', '5'), ('user_stream_opens_burst', '100');
+  ('user_stream_opens_per_second', '5'), ('user_stream_opens_burst', '100'), ('user_calls_at_once', '8');
+
+create function queue.refuse_rate(p_name text, p_tokens double precision) returns void
+language plpgsql stable
+set search_path = ''
+as $$
+declare
+  v_rate double precision := (queue.setting(format('user_%s_per_second', p_name)))::double precision;
+begin
+  perform queue.refuse(429, 'rate_limited',
+    format('more than %s %s a second; wait a moment', v_rate, replace(p_name, '_', ' ')),
+    jsonb_build_object('limit', p_name, 'per_second', v_rate, 'burst', queue.setting(format('user_%s_burst', p_name)),
+      'retry_after_seconds', ceil(-p_tokens / v_rate))::text);
+end;
+$$;
+comment on function queue.refuse_rate is 'Refuse with 429 rate_limited and {limit, per_second, burst, retry_after_seconds}. p_tokens is what is missing, below zero.';
 
 create function queue.charge(p_caller text, p_name text, p_amount double precision) returns void
 language plpgsql
@@ -67,14 +82,37 @@ begin
     tokens = queue.tokens(b.tokens, b.refilled_at, v_burst, v_burst / v_rate, v_now) - p_amount
   returning tokens into v_tokens;
   if v_tokens < 0 then -- the refusal rolls the charge back
-    perform queue.refuse(429, 'rate_limited',
-      format('more than %s %s a second; wait a moment', v_rate, replace(p_name, '_', ' ')),
-      jsonb_build_object('limit', p_name, 'per_second', v_rate, 'burst', v_burst,
-        'retry_after_seconds', ceil(-v_tokens / v_rate))::text);
+    perform queue.refuse_rate(p_name, v_tokens);
   end if;
 end;
 $$;
-comment on function queue.charge is E'Take tokens from a caller''s bucket, or refuse with 429 rate_limited and {limit, per_second, burst, retry_after_seconds}.\n\nCalled last in a transaction: while one is charged, the same caller''s other transactions are not, so that none waits.';
+comment on function queue.charge is E'Take tokens from a caller''s bucket, or refuse with 429 rate_limited.\n\nCalled last in a transaction: while one is charged, the same caller''s other transactions are not, so that none waits.';
+
+create function queue.refuse_spent(p_workspace_id uuid, p_count bigint) returns void
+language plpgsql stable
+set search_path = ''
+as $$
+declare
+  v_tokens double precision;
+  v_live integer;
+begin
+  if auth.uid() is null then
+    return; -- limits apply to people, not to the service
+  end if;
+  select queue.tokens(b.tokens, b.refilled_at, l.burst, l.burst / l.rate, queue.clock()) - p_count into v_tokens
+  from queue.caller_buckets as b, (select (queue.setting('user_enqueues_burst'))::integer as burst,
+    (queue.setting('user_enqueues_per_second'))::double precision as rate) as l
+  where b.caller = auth.uid()::text and b.name = 'enqueues';
+  if v_tokens < 0 then
+    perform queue.refuse_rate('enqueues', v_tokens);
+  end if;
+  v_live := queue.counted_live(p_workspace_id);
+  if v_live > queue.pending_max(p_workspace_id) then
+    perform queue.refuse_quota(p_workspace_id);
+  end if;
+end;
+$$;
+comment on function queue.refuse_spent is E'Refuse a person''s new jobs before they are made, when their rate limit or the quota would refuse them afterwards.\n\nA look without a lock, so that what is refused costs next to nothing; queue.check_quota and queue.charge_enqueues decide.';
 
 create function queue.charge_enqueues(p_count bigint) returns void
 language plpgsql
@@ -87,6 +125,33 @@ begin
 end;
 $$;
 comment on function queue.charge_enqueues is 'Charge a person''s rate limit for new jobs, in every way to enqueue.';
+
+create function queue.take_turn() returns void
+language plpgsql
+set search_path = ''
+set lock_timeout = '3s'
+as $$
+declare
+  v_user uuid := auth.uid();
+begin
+  if v_user is null then
+    return; -- limits apply to people, not to the service
+  end if;
+  for v_place in 1..(queue.setting('user_calls_at_once'))::integer loop
+    if queue.try_lock(format('call %s of %s', v_place, v_user)) then
+      perform pg_advisory_xact_lock(hashtextextended('minutehand turn of ' || v_user, 0));
+      return;
+    end if;
+  end loop;
+  raise lock_not_available;
+exception
+  when lock_not_available then
+    perform queue.refuse(429, 'rate_limited', 'too many large calls at once; wait for their answers',
+      jsonb_build_object('limit', 'calls_at_once', 'most', queue.setting('user_calls_at_once'),
+        'retry_after_seconds', 1)::text);
+end;
+$$;
+comment on function queue.take_turn is E'Wait for the caller''s other large calls, or refuse with 429 rate_limited.\n\nCalled first by the calls that read or write many rows. A person has one of them at a time, and user_calls_at_once with those that wait, for three seconds at most: however many they send, the rest of the database and of its connections stays for others.';
 
 create function public.open_stream() returns jsonb
 language plpgsql

@@ -47,10 +47,11 @@ begin
       'per_caller', jsonb_build_object('enqueues_per_second', queue.setting('user_enqueues_per_second'),
         'enqueues_burst', queue.setting('user_enqueues_burst'),
         'stream_opens_per_second', queue.setting('user_stream_opens_per_second'),
-        'stream_opens_burst', queue.setting('user_stream_opens_burst')));
+        'stream_opens_burst', queue.setting('user_stream_opens_burst'),
+        'calls_at_once', queue.setting('user_calls_at_once')));
 end;
 $$;
-comment on function public.workspace_limits is E'Limits of a workspace and how many of its jobs run now.\n\nquotas: {name: {max, used}} of the rows it may have; per_caller: rate limits of one person in all workspaces.';
+comment on function public.workspace_limits is E'Limits of a workspace and how many of its jobs run now.\n\nquotas: {name: {max, used}} of the rows it may have; per_caller: limits of one person in all workspaces.';
 
 create function public.set_settings(p_settings jsonb) returns jsonb
 language plpgsql

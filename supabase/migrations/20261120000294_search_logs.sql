@@ -24,6 +24,7 @@ declare
   v_last bigint;
   v_looked bigint;
 begin
+  perform queue.take_turn();
   perform queue.may_steer(p_workspace_id);
   with slice as materialized (
     select l.id, l.job_id, l.attempt, l.log_level, l.message, l.metadata, l.created_at

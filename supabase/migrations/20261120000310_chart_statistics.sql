@@ -33,6 +33,7 @@ declare
   v_since timestamptz := date_bin(v_step, v_now - make_interval(mins => v_minutes), '2000-01-01 00:00:00+00');
   v_hourly boolean := v_minutes > 1440;
 begin
+  perform queue.take_turn();
   perform queue.may_read_all(p_workspace_id);
   return (
     with numbers as materialized (

@@ -5,11 +5,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import psycopg
 import pytest
 
 from tests.support.engine import ACME, ADA, EVE, GLOBEX, Engine, refusal
+from tests.support.functions import until_waiting
 
 SEALED = "mh1.a2V5.d3JhcHBlZA==.Ym9keQ=="
 
@@ -172,6 +175,74 @@ def test_streams_are_opened_no_faster_than_their_limit(engine: Engine) -> None:
         with pytest.raises(psycopg.Error) as refused:
             ada.rpc("open_stream")
     assert refusal(refused.value)[:2] == ("PT429", "rate_limited")
+
+
+def written(engine: Engine) -> int:
+    """Rows that sessions have inserted, rolled back or not."""
+    engine.run("select pg_stat_force_next_flush()")
+    return int(engine.one("select sum(n_tup_ins) from pg_stat_user_tables"))
+
+
+def test_what_a_limit_refuses_is_not_made_first(engine: Engine) -> None:
+    """Whoever goes on after a refusal costs next to nothing: no row is written and rolled back."""
+    limited(engine, per_second=1, burst=100)
+    bulk: dict[str, object] = {"p_workspace_id": ACME, "p_jobs": [{"job_type": "work"}] * 101}
+    keyed = {"p_workspace_id": ACME, "p_jobs": [{"job_type": "work", "concurrency_key": "k"}] * 101}
+    with engine.member(ADA) as ada:
+        ada.enqueue_many(100)
+        for way in (
+            lambda: ada.rpc("enqueue_jobs", **bulk),
+            lambda: ada.rpc("enqueue_jobs", **keyed),
+            *(partial(way, ada) for way in WAYS.values()),
+        ):
+            before = written(ada)
+            with pytest.raises(psycopg.Error) as refused:
+                way()
+            assert refusal(refused.value)[:2] == ("PT429", "rate_limited")
+            assert written(ada) == before
+
+
+def test_a_person_has_one_large_call_at_a_time(engine: Engine) -> None:
+    """Those that wait are few and give up; nobody else waits for them."""
+    engine.run("update queue.settings set value = '2' where name = 'user_calls_at_once'")
+
+    def listed(who: Engine, workspace: str = ACME) -> object:
+        return who.rpc("list_jobs", p_filter={"workspace_id": workspace})
+
+    with engine.member(ADA) as first, engine.member(ADA) as second, engine.member(ADA) as third:
+        first.run("begin")
+        listed(first)
+        with ThreadPoolExecutor(1) as threads:
+            waiting = threads.submit(listed, second)
+            until_waiting(engine.database)
+            for call in (
+                lambda: listed(third),
+                lambda: third.enqueue_many(101),
+                lambda: third.rpc("queue_stats", p_workspace_id=ACME),
+            ):
+                with pytest.raises(psycopg.Error) as refused:
+                    call()
+                state, word, detail = refusal(refused.value)
+                assert (state, word) == ("PT429", "rate_limited")
+                assert json.loads(detail or "") == {
+                    "limit": "calls_at_once",
+                    "most": 2,
+                    "retry_after_seconds": 1,
+                }
+            third.enqueue()
+            with engine.member(EVE) as eve:
+                listed(eve, GLOBEX)
+            listed(engine)
+            first.run("commit")
+            assert waiting.result()
+
+        first.run("begin")
+        listed(first)
+        with pytest.raises(psycopg.Error) as refused:
+            listed(second)
+        assert refusal(refused.value)[:2] == ("PT429", "rate_limited")
+        first.run("rollback")
+        assert listed(second)
 
 
 def test_idle_buckets_are_forgotten(engine: Engine) -> None:

@@ -247,6 +247,7 @@ export type CallerLimits = {
   enqueues_burst: number;
   stream_opens_per_second: number;
   stream_opens_burst: number;
+  calls_at_once: number;
 };
 
 export type CreateJob = {

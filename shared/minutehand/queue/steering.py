@@ -126,12 +126,13 @@ class Quota(Model):
 
 
 class CallerLimits(Model):
-    """What one person may do, over all workspaces: a rate and a burst."""
+    """What one person may do, over all workspaces: rates, bursts and large calls at once."""
 
     enqueues_per_second: float
     enqueues_burst: int
     stream_opens_per_second: float
     stream_opens_burst: int
+    calls_at_once: int
 
 
 class WorkspaceLimits(Model):
