@@ -99,12 +99,20 @@ as $$
 $$;
 comment on function queue.fingerprint is 'The same 16 characters for errors that differ only in numbers and ids.';
 
-create function queue.enqueue_unwaited(p_workspace_id uuid, p_item jsonb) returns jsonb
-language sql
+create function queue.enqueue_unwaited(p_workspace_id uuid, p_item jsonb) returns uuid
+language plpgsql
 set search_path = ''
 set lock_timeout = '5ms'
-as $$ select queue.enqueue(p_workspace_id, null, jsonb_build_array(p_item), false) $$;
-comment on function queue.enqueue_unwaited is E'Enqueue a job of the engine''s own, or raise lock_not_available rather than wait for another transaction.\n\nThe caller then leaves it to the next call of maintenance.';
+as $$
+begin
+  if p_item ?| '{parent_id,after,after_failed,unique,debounce_seconds,batch_id}'::text[] then
+    return (queue.enqueue(p_workspace_id, null, jsonb_build_array(p_item), false) #>> '{ids,0}')::uuid;
+  end if;
+  return (queue.enqueue_one(p_workspace_id, null, queue.read_item(p_item ->> 'job_type', p_item -> 'payload',
+    p_item - '{job_type,payload}'::text[])) #>> '{job,id}')::uuid;
+end;
+$$;
+comment on function queue.enqueue_unwaited is E'Enqueue a job of the engine''s own and return its id, or raise lock_not_available rather than wait for another transaction.\n\nThe caller then leaves it to the next call of maintenance.';
 
 create function queue.finish_batches(p_ids uuid[], p_now timestamptz) returns void
 language plpgsql
@@ -113,20 +121,20 @@ as $$
 declare
   v_batch queue.batches;
   v_looked text[] := '{}'; -- id and tenant of each
-  v_done jsonb;
+  v_callback uuid;
 begin
   for v_batch in
     select * from queue.batches where id = any (p_ids) and closed_at is not null and finished_at is null
     order by id for update skip locked
   loop
-    v_done := null;
+    v_callback := null;
     if not exists (
         select 1 from queue.batch_members where batch_id = v_batch.id and workspace_id = v_batch.workspace_id) then
       begin -- a callback that no longer fits its type's schema must not stop the others
         if v_batch.callback is not null then
-          v_done := queue.enqueue_unwaited(v_batch.workspace_id, v_batch.callback);
+          v_callback := queue.enqueue_unwaited(v_batch.workspace_id, v_batch.callback);
         end if;
-        update queue.batches set finished_at = p_now, callback_job_id = (v_done #>> '{ids,0}')::uuid
+        update queue.batches set finished_at = p_now, callback_job_id = v_callback
         where id = v_batch.id and workspace_id = v_batch.workspace_id;
       exception
         when lock_not_available or deadlock_detected or serialization_failure then
@@ -196,6 +204,9 @@ declare
   v_first boolean;
   v_problem text[];
 begin
+  if pg_column_size(p_payload) > 8192 then
+    perform queue.take_turn();
+  end if;
   perform queue.may_steer(p_workspace_id);
   if char_length(p_name) not between 1 and 255 or p_name is null then
     perform queue.refuse(400, 'invalid_argument', 'name must have 1 to 255 characters', 'name');

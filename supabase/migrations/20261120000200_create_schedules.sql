@@ -125,8 +125,8 @@ begin
   while v_slot is not null loop
     insert into queue.schedule_slots (schedule_id, slot_at) values (p_schedule.id, v_slot) on conflict do nothing;
     if found then
-      job_id := (queue.enqueue_unwaited(p_schedule.workspace_id, p_schedule.options || jsonb_build_object(
-        'job_type', p_schedule.job_type, 'payload', p_schedule.payload)) #>> '{ids,0}')::uuid;
+      job_id := queue.enqueue_unwaited(p_schedule.workspace_id, p_schedule.options || jsonb_build_object(
+        'job_type', p_schedule.job_type, 'payload', p_schedule.payload));
       update queue.schedule_slots as s set job_id = fire_schedule.job_id
       where s.schedule_id = p_schedule.id and s.slot_at = v_slot;
       fired := fired + 1;

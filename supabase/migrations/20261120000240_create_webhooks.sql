@@ -141,7 +141,7 @@ set search_path = ''
 as $$
 declare
   v_one record;
-  v_done jsonb;
+  v_delivery uuid;
   v_before uuid;
   v_count integer := 0;
 begin
@@ -167,12 +167,13 @@ begin
       join public.jobs as j on j.id = l.delivery_id and j.finished_at is null
       where l.webhook_id = v_one.webhook_id and l.job_id = v_one.stream_id;
       begin
-        v_done := queue.enqueue_unwaited(v_one.workspace_id, jsonb_build_object('job_type', 'webhook_delivery',
+        v_delivery := queue.enqueue_unwaited(v_one.workspace_id, jsonb_build_object('job_type', 'webhook_delivery',
           'payload', jsonb_build_object('webhook_id', v_one.webhook_id, 'job_id', v_one.job_id, 'seq', v_one.seq),
-          'concurrency_key', v_one.webhook_id, 'after_failed', 'run')
-          || case when v_before is null then '{}' else jsonb_build_object('after', jsonb_build_array(v_before)) end);
+          'concurrency_key', v_one.webhook_id)
+          || case when v_before is null then '{}'
+            else jsonb_build_object('after', jsonb_build_array(v_before), 'after_failed', 'run') end);
         insert into queue.last_deliveries (webhook_id, job_id, delivery_id, made_at)
-        values (v_one.webhook_id, v_one.stream_id, (v_done #>> '{ids,0}')::uuid, p_now)
+        values (v_one.webhook_id, v_one.stream_id, v_delivery, p_now)
         on conflict (webhook_id, job_id) do update set delivery_id = excluded.delivery_id, made_at = excluded.made_at;
         v_count := v_count + 1;
       exception

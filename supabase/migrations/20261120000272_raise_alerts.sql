@@ -119,8 +119,8 @@ declare
     'raised_at', p_alert.raised_at, 'at', p_now);
   v_id uuid;
 begin
-  v_id := (queue.enqueue_unwaited(p_alert.workspace_id, jsonb_build_object('job_type', 'alert',
-    'payload', v_data || jsonb_build_object('mail', p_alert.mail))) #>> '{ids,0}')::uuid;
+  v_id := queue.enqueue_unwaited(p_alert.workspace_id, jsonb_build_object('job_type', 'alert',
+    'payload', v_data || jsonb_build_object('mail', p_alert.mail)));
   perform queue.append_events(v_id, jsonb_build_array(jsonb_build_object('type', 'alert.' || p_state, 'data', v_data)));
   return v_id;
 end;
