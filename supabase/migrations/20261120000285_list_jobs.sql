@@ -198,6 +198,22 @@ $$;
 comment on function queue.list_from is E'Where the jobs of a source are read from, in the order of lists.\n\n'
   'p_all: over all workspaces, for the service. p_onward: from a cursor on.';
 
+create function queue.cursor_place(p_cursor jsonb) returns queue.list_place
+language plpgsql stable
+set search_path = ''
+as $$
+begin
+  -- half a cursor would start the list again, without an end
+  if coalesce(jsonb_typeof(p_cursor), 'null') <> 'null' and (jsonb_typeof(p_cursor) <> 'object'
+      or p_cursor ->> 'created_at' is null or p_cursor ->> 'id' is null) then
+    perform queue.refuse(400, 'invalid_argument', 'cursor must be a page''s next: {created_at, id}', 'cursor');
+  end if;
+  return ((p_cursor ->> 'created_at')::timestamptz, (p_cursor ->> 'id')::uuid);
+end;
+$$;
+comment on function queue.cursor_place is 'The place that a list continues from; nulls for its start. 400 for anything '
+  'but a page''s next.';
+
 create function public.list_jobs(p_filter jsonb default '{}', p_cursor jsonb default null,
   p_limit integer default 50) returns json
 language plpgsql stable
@@ -210,47 +226,54 @@ set enable_sort = off
 set jit = off
 as $$
 declare
+  v_most constant interval := '30 milliseconds'; -- for slices that look for more
   v_filter jsonb := queue.list_words(p_filter);
   v_limit integer := least(200, greatest(1, coalesce(p_limit, 50)));
-  v_slice integer := 200 * v_limit;
+  v_left integer; -- jobs that may yet be read of a source
+  v_slice integer;
   v_workspaces uuid[] := queue.list_workspaces(v_filter);
   v_where text := queue.list_where(v_filter);
   v_hex text := queue.hex_of(v_filter ->> 'id_prefix');
   v_now timestamptz := queue.clock();
-  v_at timestamptz;
-  v_id uuid;
+  v_began timestamptz := clock_timestamp();
+  v_start queue.list_place;
   v_source record;
   v_from text;
+  v_read record;
   v_found queue.list_place[];
   v_all queue.list_place[] := '{}';
-  v_one queue.list_place;
+  v_place queue.list_place;
   v_mark queue.list_place;
 begin
-  -- half a cursor would start the list again, without an end
-  if coalesce(jsonb_typeof(p_cursor), 'null') <> 'null' and (jsonb_typeof(p_cursor) <> 'object'
-      or p_cursor ->> 'created_at' is null or p_cursor ->> 'id' is null) then
-    perform queue.refuse(400, 'invalid_argument', 'cursor must be a page''s next: {created_at, id}', 'cursor');
-  end if;
-  v_at := (p_cursor ->> 'created_at')::timestamptz;
-  v_id := (p_cursor ->> 'id')::uuid;
-  for v_source in select * from queue.list_sources(v_filter, v_workspaces) loop
-    v_from := queue.list_from(v_source.source, v_filter, v_workspaces is null, v_id is not null);
-    execute format('select coalesce(array_agg((x.created_at, x.id)::queue.list_place), ''{}'') from (
-        select p.created_at, p.id from (select j.* %s limit %s) as p
-          where true %s limit %s) as x', v_from, v_slice, v_where, v_limit + 1)
-    into v_found using v_filter, queue.hex_of(v_filter ->> 'search'), lower(v_filter ->> 'search'), v_now,
-      v_workspaces, v_at, v_id,
-      v_hex, v_source.workspace_id, v_source.word;
+  perform queue.take_turn();
+  v_start := queue.cursor_place(p_cursor);
+  for v_source in
+    select s.*, v_began + v_most * (row_number() over () / (count(*) over ())::double precision) as until
+    from queue.list_sources(v_filter, v_workspaces) as s
+  loop
+    v_place := v_start;
+    v_left := least(10000, 200 * v_limit);
+    v_slice := v_limit + 1;
+    v_found := '{}';
+    loop
+      v_from := queue.list_from(v_source.source, v_filter, v_workspaces is null, v_place.id is not null);
+      execute format('with p as materialized (
+          select p.created_at, p.id, (true %s) as fits from (select j.* %s limit %s) as p)
+        select array(select (created_at, id)::queue.list_place from p where fits) as found,
+          (select (created_at, id)::queue.list_place from p offset %s) as place', v_where, v_from, v_slice, v_slice - 1)
+      into v_read using v_filter, queue.hex_of(v_filter ->> 'search'), lower(v_filter ->> 'search'), v_now,
+        v_workspaces, v_place.created_at, v_place.id, v_hex, v_source.workspace_id, v_source.word;
+      v_found := v_found || v_read.found;
+      v_place := v_read.place;
+      v_left := v_left - v_slice;
+      exit when v_place.id is null or cardinality(v_found) > v_limit or v_left <= 0
+        or clock_timestamp() > v_source.until;
+      v_slice := least(4 * v_slice, v_left);
+    end loop;
     v_all := v_all || v_found;
-    if cardinality(v_found) <= v_limit and v_where <> '' then
-      -- the slice may have ended before the jobs did: then the list is whole down to there only
-      v_one := null;
-      execute format('select j.created_at, j.id %s offset %s limit 1', v_from, v_slice - 1)
-      into v_one using v_filter, null::text, null::text, v_now, v_workspaces, v_at, v_id, v_hex,
-        v_source.workspace_id, v_source.word;
-      if v_one.id is not null and (v_mark is null or v_one > v_mark) then
-        v_mark := v_one;
-      end if;
+    -- when the slices have ended before the jobs did, the list is whole down to there only
+    if v_place.id is not null and cardinality(v_found) <= v_limit and (v_mark is null or v_place > v_mark) then
+      v_mark := v_place;
     end if;
   end loop;
 
@@ -278,9 +301,9 @@ comment on function public.list_jobs is E'Jobs, newest first: {jobs: […], next
   '{field: value}, created_after, created_before, finished_after, finished_before, min_run_ms, max_run_ms, error '
   '(part of its message), error_type, error_fingerprint, worker_id, version, search (part of a type, error, tag, '
   'idempotency key or id, or of a payload up to 8 kB), id_prefix (6 to 32 digits; then in order of ids). Reads at '
-  'most 200 jobs per job asked for (p_limit, 1 to 200) from each state: a page may hold fewer than asked for, even '
-  'none, and still have a next one; a tag is found at any age. Members see their own workspaces; the service names '
-  'one.';
+  'most 200 jobs per job asked for (p_limit, 1 to 200) and 10,000 from each state, for 30 ms or so: a page may hold '
+  'fewer than asked for, even none, and still have a next one; a tag is found at any age. Members see their own '
+  'workspaces; the service names one.';
 
 create index deferred_by_next_run on queue.deferred (workspace_id, run_at, job_id);
 create index waits_by_next_run on queue.waits (workspace_id, timeout_at, job_id) where timeout_at is not null;
@@ -332,6 +355,7 @@ declare
   v_keys double precision[] := '{}';
   v_cut boolean := false;
 begin
+  perform queue.take_turn();
   if v_key is null then
     perform queue.refuse(400, 'invalid_argument',
       'sort must be by created_at, started_at, finished_at, next_run_at, queue_ms, '
@@ -395,6 +419,7 @@ declare
   v_counts jsonb := '{}';
   v_more jsonb := '[]';
 begin
+  perform queue.take_turn();
   perform queue.may_steer(p_workspace_id);
   foreach v_status in array array['pending', 'processing', 'waiting', 'completed', 'failed', 'cancelled'] loop
     v_stand := case v_status
@@ -466,7 +491,7 @@ comment on function public.dead_letters is E'The dead letters of a workspace by 
   'and fingerprint to redrive_jobs.';
 
 revoke execute on function queue.list_filter, queue.hex_of, queue.list_sources, queue.list_where, queue.list_words,
-  queue.list_workspaces, queue.list_from, queue.sort_key
+  queue.list_workspaces, queue.list_from, queue.cursor_place, queue.sort_key
   from public, anon, authenticated, service_role;
 revoke execute on function public.list_jobs, public.sort_jobs, public.count_jobs, public.dead_letters
   from public, anon, authenticated, service_role;

@@ -201,6 +201,19 @@ def test_a_sparse_list_comes_in_slices_and_misses_nothing(engine: Engine) -> Non
     assert pages(engine, 2, workspace_id=ACME, job_type="other") == [rare]
 
 
+def test_a_search_that_takes_long_stops_early_and_misses_nothing(engine: Engine) -> None:
+    """Payloads that are small where they lie and large to read: a page ends after 30 ms or so."""
+    rare = engine.enqueue(payload={"text": "rare"})
+    large = {"text": "y" * 100_000}
+    for _ in range(10):
+        engine.enqueue_many(40, payload=large)
+
+    page = engine.rpc("list_jobs", p_filter={"workspace_id": ACME, "search": "rare"}, p_limit=50)
+    assert page["jobs"] == []
+    assert page["next"] is not None
+    assert pages(engine, 50, workspace_id=ACME, search="rare") == [rare]
+
+
 def test_counts_are_those_of_the_states(engine: Engine) -> None:
     """With and without a filter."""
     settle_some(engine)
