@@ -192,53 +192,62 @@ declare
   v_nil constant uuid := '00000000-0000-0000-0000-000000000000';
   v_start constant uuid := gen_random_uuid(); -- no tenant is always the first
   v_virtual double precision := coalesce((select finish_tag from queue.shares where workspace_id = v_nil), 0);
-  v_ids bigint[];
+  v_rewound bigint[];
   v_held uuid[];
 begin
-  v_ids := array(
-    with recursive onward as (
-      (select o.workspace_id, 1 as n from queue.openings as o where o.workspace_id >= v_start order by 1 limit 1)
-      union all
-      select (select o.workspace_id from queue.openings as o
-        where o.workspace_id > t.workspace_id order by 1 limit 1), n + 1
-      from onward as t where t.workspace_id is not null and n < 250),
-    around as (
-      (select o.workspace_id, 1 as n from queue.openings as o where o.workspace_id < v_start order by 1 limit 1)
-      union all
-      select (select o.workspace_id from queue.openings as o
-        where o.workspace_id > t.workspace_id and o.workspace_id < v_start order by 1 limit 1), n + 1
-      from around as t where t.workspace_id is not null and n < 250),
-    tenants as (
-      select workspace_id from onward where workspace_id is not null
-      union all select workspace_id from around where workspace_id is not null)
-    select o.id from (select workspace_id, ceil(p_limit::float / count(*) over ())::integer as most from tenants) as t
+  with recursive onward as (
+    (select o.workspace_id, 1 as n from queue.openings as o where o.workspace_id >= v_start order by 1 limit 1)
+    union all
+    select (select o.workspace_id from queue.openings as o
+      where o.workspace_id > t.workspace_id order by 1 limit 1), n + 1
+    from onward as t where t.workspace_id is not null and n < 250),
+  around as (
+    (select o.workspace_id, 1 as n from queue.openings as o where o.workspace_id < v_start order by 1 limit 1)
+    union all
+    select (select o.workspace_id from queue.openings as o
+      where o.workspace_id > t.workspace_id and o.workspace_id < v_start order by 1 limit 1), n + 1
+    from around as t where t.workspace_id is not null and n < 250),
+  tenants as (
+    select workspace_id from onward where workspace_id is not null
+    union all select workspace_id from around where workspace_id is not null),
+  lines as materialized (
+    select o.* from (
+      select workspace_id, ceil(p_limit::float / count(*) over ())::integer as most from tenants) as t
     cross join lateral (
-      select o.id from queue.openings as o where o.workspace_id = t.workspace_id order by o.id limit t.most) as o);
-  if cardinality(v_ids) = 0 then
+      -- as a range and in the order: an index by id alone, read past those of all others, cannot serve it
+      select * from queue.openings as o where o.workspace_id between t.workspace_id and t.workspace_id
+      order by o.workspace_id, o.id limit t.most) as o),
+  turned as (
+    insert into queue.turns (workspace_id, job_type, queue, tag)
+    select k.workspace_id, k.job_type, k.queue, greatest(v_virtual,
+      (select s.finish_tag from queue.shares as s where s.workspace_id = k.workspace_id))
+    from (select distinct workspace_id, job_type, queue from lines) as k on conflict do nothing),
+  shared as (
+    insert into queue.shares (workspace_id, finish_tag)
+    select distinct workspace_id, v_virtual from lines on conflict do nothing),
+  opened as (
+    insert into queue.partitions (id, workspace_id, queue, job_type, concurrency_key, priority)
+    select distinct partition_id, workspace_id, queue, job_type, concurrency_key, priority from lines
+    on conflict do nothing),
+  gone as (
+    delete from queue.openings where id = any (array(select id from lines where not rewind)))
+  select array_agg(id) into v_rewound from lines where rewind;
+  if v_rewound is null then
     return;
   end if;
-  insert into queue.turns (workspace_id, job_type, queue, tag)
-  select distinct o.workspace_id, o.job_type, o.queue, greatest(s.finish_tag, v_virtual)
-  from queue.openings as o left join queue.shares as s on s.workspace_id = o.workspace_id
-  where o.id = any (v_ids) on conflict do nothing;
-  insert into queue.shares (workspace_id, finish_tag)
-  select distinct o.workspace_id, v_virtual from queue.openings as o where o.id = any (v_ids) on conflict do nothing;
-  insert into queue.partitions (id, workspace_id, queue, job_type, concurrency_key, priority)
-  select distinct o.partition_id, o.workspace_id, o.queue, o.job_type, o.concurrency_key, o.priority
-  from queue.openings as o where o.id = any (v_ids) on conflict do nothing;
   v_held := array(
     select p.id from queue.partitions as p
-    where p.id = any (array(select o.partition_id from queue.openings as o where o.id = any (v_ids) and o.rewind))
+    where p.id = any (array(select o.partition_id from queue.openings as o where o.id = any (v_rewound)))
     for no key update skip locked);
   update queue.partitions set claim_from = '-infinity', mark_xid = null, mark_from = null, rewinds = rewinds + 1
   where id = any (v_held);
   -- one whose partition another lease holds is left to the next call
-  delete from queue.openings where id = any (v_ids) and (not rewind or partition_id = any (v_held));
+  delete from queue.openings where id = any (v_rewound) and partition_id = any (v_held);
 end;
 $$;
 comment on function queue.open_openings is E'Open partitions that got jobs, at most p_limit lines, an equal share of each of up to 500 tenants.\n\nThe caller holds the lock of the partitions, so that none is closed meanwhile.';
 
-create function queue.close_partitions(p_ids uuid[]) returns void
+create function queue.close_partitions(p_ids uuid[]) returns integer
 language plpgsql
 set search_path = ''
 as $$
@@ -247,12 +256,14 @@ declare
   v_ids uuid[] := array(select id from queue.partitions where id = any (p_ids) order by id for update skip locked);
   -- where another lease is passing a turn on right now, its partitions are left to a later call
   v_turns tid[] := array(
-    select t.place from (select distinct workspace_id, job_type, queue from queue.partitions
-      where id = any (v_ids)) as p
+    select t.place from (
+      select distinct p.workspace_id, p.job_type, p.queue from unnest(v_ids) as i (id)
+      cross join lateral (select * from queue.partitions as p where p.id = i.id limit 1) as p) as p
     cross join lateral (
       select t.ctid as place from queue.turns as t
       where t.workspace_id = p.workspace_id and t.job_type = p.job_type and t.queue = p.queue
       limit 1 for update skip locked) as t);
+  v_closed integer;
 begin
   -- a statement of its own: it sees what was committed before the locks were taken. Each look-up has an offset, so
   -- that it stays one for each: joined by the wrong statistics it would read every partition.
@@ -261,15 +272,17 @@ begin
       where t.workspace_id = p.workspace_id and t.job_type = p.job_type and t.queue = p.queue) = any (v_turns)
     and not exists (select 1 from queue.ready as r where r.partition_id = p.id and r.ready_at >= p.claim_from
       order by r.ready_at limit 1 offset 0);
-  if found then
+  get diagnostics v_closed = row_count;
+  if v_closed > 0 then
     delete from queue.turns as t where t.ctid = any (v_turns)
       and not exists (select 1 from queue.partitions as p
         where p.workspace_id = t.workspace_id and p.job_type = t.job_type and p.queue = t.queue
         order by p.set_aside, p.priority, p.last_leased_at limit 1 offset 0);
   end if;
+  return v_closed;
 end;
 $$;
-comment on function queue.close_partitions is E'Remove those of the partitions that have no ready job, and turns that have no partition.\n\nThe caller holds the lock of the partitions. Waits for no one.';
+comment on function queue.close_partitions is E'Remove those of the partitions that have no ready job, and turns that have no partition; return how many.\n\nThe caller holds the lock of the partitions. Waits for no one.';
 
 create function queue.look_again(p_limit integer, p_now timestamptz) returns void
 language sql
@@ -1034,8 +1047,8 @@ create function queue.pick(
   p_job_types text[], p_queues text[], p_limit integer, p_budget_ms double precision, p_count_due boolean,
   p_now timestamptz,
   out ids uuid[], out places tid[], out job_places tid[], out late uuid[], out virtual_time double precision,
-  out due bigint, out more boolean, out empty uuid[], out types text[], out heads uuid[], out oldest timestamptz[],
-  out rewinds integer[]
+  out due bigint, out more boolean, out cut boolean, out empty uuid[], out types text[], out heads uuid[],
+  out oldest timestamptz[], out rewinds integer[]
 )
 language plpgsql
 set search_path = ''
@@ -1049,6 +1062,7 @@ declare
   v_held uuid[] := '{}'; -- partitions that other workers lease from at this moment
   v_turns queue.turns[];
   v_paused queue.turns[];
+  v_heads integer; -- partitions that a turn is asked for first
   v_cut boolean;
   v_found record;
   v_allotted record;
@@ -1064,17 +1078,16 @@ begin
       perform queue.put_turns_aside(v_paused, p_now + interval '5 seconds') where cardinality(v_paused) > 0;
       v_turns := array(select u from unnest(v_turns) as u where u <> all (v_paused));
     end if;
+    v_heads := ceil(1.5 * p_limit / greatest(1, least(v_most, cardinality(v_turns))))::integer + 1;
     select * into v_found from queue.find_candidates(v_turns, v_most,
-      case v_depth when 1 then 1 when 2 then 12 else 80 end
-        * (ceil(1.5 * p_limit / greatest(1, least(v_most, cardinality(v_turns))))::integer + 1), v_held, p_now);
+      case v_depth when 1 then v_heads when 2 then 12 * v_heads
+        else 12 * v_heads + 200 / greatest(1, least(v_most, cardinality(v_turns))) end, v_held, p_now);
     if v_cut and v_found.behind then
       perform queue.freshen_turns(v_turns);
     end if;
     empty := empty || v_found.empty;
-    types := v_found.types;
-    heads := v_found.ids;
-    oldest := v_found.oldest;
-    rewinds := v_found.rewinds;
+    select v_found.cut, v_found.types, v_found.ids, v_found.oldest, v_found.rewinds
+    into cut, types, heads, oldest, rewinds;
     if not p_count_due and (p_limit = 1 or cardinality(v_found.ids) = 1 and not (v_cut or v_found.cut)) then
       select h.ids, h.places, h.job_places, h.late, h.virtual_time, h.busy
       into ids, places, job_places, late, virtual_time, more
@@ -1109,7 +1122,7 @@ begin
   end if;
 end;
 $$;
-comment on function queue.pick is E'Choose jobs to lease and lock them: {ids, places, job_places, late, virtual_time, due, more, empty, types, heads, oldest, rewinds}.\n\nmore: slots stayed empty because another worker held at that moment jobs that could have been leased, or because many that are at a limit had to be set aside first. empty: partitions met without a job. types: those of the heads. oldest: the first job seen in each of heads. late: jobs to fail, since their deadline has passed.';
+comment on function queue.pick is E'Choose jobs to lease and lock them: {ids, places, job_places, late, virtual_time, due, more, cut, empty, types, heads, oldest, rewinds}.\n\nmore: slots stayed empty because another worker held at that moment jobs that could have been leased, or because many that are at a limit had to be set aside first. empty: partitions met without a job. cut: others of their turns were not looked at. types: those of the heads. oldest: the first job seen in each of heads. late: jobs to fail, since their deadline has passed.';
 
 create function queue.bring_back(p_workspace_ids uuid[], p_job_types text[], p_keys text[]) returns void
 language plpgsql
@@ -1272,7 +1285,7 @@ begin
     v_opens := queue.try_lock('partitions');
     if v_opens then
       -- a thousand at once took thirty milliseconds, which the next job of all tenants waited for
-      perform queue.open_openings(greatest(50, p_limit), p_now);
+      perform queue.open_openings(greatest(20, p_limit), p_now);
     end if;
   end if;
   if exists (select 1 from queue.turns where set_aside and look_at <= p_now)
@@ -1308,7 +1321,8 @@ begin
     where not exists (select 1 from queue.ready as r where r.partition_id = f.id and r.ready_at >= p.claim_from
       order by r.ready_at limit 1 offset 0)); -- an offset, so that it stays a look-up for each
   if cardinality(v_ids) > 0 and (v_opens or queue.try_lock('partitions')) then
-    perform queue.close_partitions(v_ids);
+    -- jobs may lie behind those that are gone now
+    more := queue.close_partitions(v_ids) > 0 and v_picked.cut and leased < p_limit or more;
   end if;
 end;
 $$;
