@@ -5,8 +5,9 @@ import { setSchema } from "./lib/jobs.js";
 import { ALL } from "./lib/scope.js";
 import { createStore } from "./lib/store.js";
 
-/** @import { JobTrace, Places, Routes } from "./lib/routes.js" */
+/** @import { AlertBody, JobTrace, Places, Routes } from "./lib/routes.js" */
 /** @import { Attempt, DeadLetterGroup, Job, QueueStats } from "./lib/jobs/types.js" */
+/** @import { Action } from "./parts/actions.js" */
 /** @typedef {Routes["POST /api/jobs/cancel"]["body"]["filter"]} BulkFilter */
 /** @typedef {Routes["POST /api/jobs/cancel"]["body"]["cursor"]} BulkCursor */
 
@@ -46,6 +47,7 @@ let isHost = false; // whether this client, and its signing out, are the console
 
 /** @typedef {{id: string, name: string, role: "manager" | "member" | "operator", expiresAt: string | null}} Workspace */
 /** @typedef {{id: string, email: string}} User */
+/** @typedef {{workspace_id: string, name: string, expires_at: string}} Opened A workspace opened for a person on call. */
 /**
  * @typedef {{status: "starting" | "out" | "in" | "failed", user: User | null, workspaces: Workspace[],
  *   workspace: Workspace | null, isOperator: boolean, reason: string | null, isNew: boolean, error?: any}} Session `reason`
@@ -197,7 +199,7 @@ function signedOut() {
   });
 }
 
-async function signedIn(/** @type {any} */ user) {
+async function signedIn(/** @type {{id: string, email?: string}} */ user) {
   if (session.get().user?.id === user.id) return;
   session.set({ ...session.get(), user: { id: user.id, email: user.email ?? "" } });
   try {
@@ -249,8 +251,10 @@ async function readWorkspaces(userId) {
       one.role,
     ]),
   );
-  const opened = new Map(onCall.opened.map((/** @type {any} */ one) => [one.workspace_id, one]));
-  const known = new Map(found.map((/** @type {any} */ one) => [one.id, one.name]));
+  const opened = new Map(onCall.opened.map((/** @type {Opened} */ one) => [one.workspace_id, one]));
+  const known = new Map(
+    found.map((/** @type {{id: string, name: string}} */ one) => [one.id, one.name]),
+  );
   for (const { workspace_id: id, name } of onCall.opened)
     known.set(id, known.get(id) ?? name ?? id);
   const workspaces = [...known].map(([id, name]) => ({
@@ -346,7 +350,7 @@ export async function request(
     for (const one of [value].flat())
       if (one !== null && one !== undefined && one !== "") url.searchParams.append(name, one);
   }
-  const send = async (/** @type {any} */ bearer) => {
+  const send = async (/** @type {string | null} */ bearer) => {
     const timeout = AbortSignal.timeout(form ? 300_000 : TIMEOUT_MS);
     try {
       return await fetch(url, {
@@ -390,7 +394,7 @@ export async function request(
   return as === "blob" ? answer.blob() : answer.json();
 }
 
-async function errorBody(/** @type {any} */ answer) {
+async function errorBody(/** @type {Response} */ answer) {
   try {
     return await answer.json();
   } catch {
@@ -467,7 +471,7 @@ export const jobs = {
           .abortSignal(signal),
       );
       found.push(...children);
-      parents = children.map((/** @type {any} */ child) => child.id);
+      parents = children.map((/** @type {Job} */ child) => child.id);
     }
     return found;
   },
@@ -493,8 +497,12 @@ export const jobs = {
     /** @type {Promise<JobTrace>} */ (
       unwrap(data().rpc("job_trace", { p_job_id: id }).abortSignal(signal))
     ),
-  /** Who cancelled, retried, answered or opened it, the latest first. */
-  actions: async (/** @type {string} */ id, /** @type {AbortSignal} */ signal) =>
+  /**
+   * Who cancelled, retried, answered or opened it, the latest first.
+   *
+   * @type {(id: string, signal: AbortSignal) => Promise<Action[]>}
+   */
+  actions: async (id, signal) =>
     (await unwrap(data().rpc("list_actions", { p_job_id: id }).abortSignal(signal))).actions,
   create: (/** @type {Routes["POST /api/jobs"]["body"]} */ job) =>
     call("POST /api/jobs", { body: job }),
@@ -502,7 +510,7 @@ export const jobs = {
     call("POST /api/jobs/{job_id}/cancel", { places: { job_id: id } }),
   retry: (/** @type {string} */ id) =>
     call("POST /api/jobs/{job_id}/retry", { places: { job_id: id } }),
-  answer: (/** @type {string} */ id, /** @type {any} */ answer) =>
+  answer: (/** @type {string} */ id, /** @type {unknown} */ answer) =>
     call("POST /api/jobs/{job_id}/answer", { places: { job_id: id }, body: { answer } }),
   cancelMany: (
     /** @type {string} */ workspaceId,
@@ -561,7 +569,10 @@ export const alerts = {
   list: async (/** @type {string} */ workspaceId, /** @type {AbortSignal} */ signal) =>
     (await call("GET /api/workspaces/{workspace_id}/alerts", { places: of(workspaceId), signal }))
       .alerts,
-  put: (/** @type {string} */ workspaceId, /** @type {any} */ { name, ...alert }) =>
+  put: (
+    /** @type {string} */ workspaceId,
+    /** @type {AlertBody & {name: string}} */ { name, ...alert },
+  ) =>
     call("PUT /api/workspaces/{workspace_id}/alerts/{name}", {
       places: { ...of(workspaceId), name },
       body: alert,
@@ -624,7 +635,11 @@ const operatorCall = (
 export const operator = {
   session: () => operatorCall("operator_session", {}),
   /** A page of all workspaces' jobs: `{jobs, next}`. */
-  jobs: (/** @type {any} */ filter, /** @type {any} */ cursor, /** @type {AbortSignal} */ signal) =>
+  jobs: (
+    /** @type {Record<string, unknown>} */ filter,
+    /** @type {string | null} */ cursor,
+    /** @type {AbortSignal} */ signal,
+  ) =>
     operatorCall(
       "operator_jobs",
       { p_filter: filter, p_cursor: cursor ?? null, p_limit: 100 },
@@ -641,9 +656,11 @@ export const operator = {
     ),
   workspaces: (/** @type {string} */ search, /** @type {AbortSignal} */ signal) =>
     operatorCall("operator_workspaces", { p_search: search || null }, signal),
-  actions: async (/** @type {any} */ before, /** @type {AbortSignal} */ signal) =>
+  /** @type {(before: number | null, signal: AbortSignal) => Promise<Action[]>} */
+  actions: async (before, signal) =>
     (await operatorCall("list_actions", { p_before: before ?? null }, signal)).actions,
-  open: (/** @type {any} */ wanted) => operatorCall("operator_open", { p_request: wanted }),
+  /** @type {(wanted: {workspace_id?: string, job_id?: string, reason?: string | null}) => Promise<Opened>} */
+  open: (wanted) => operatorCall("operator_open", { p_request: wanted }),
   close: (/** @type {string} */ workspaceId) =>
     operatorCall("operator_close", { p_workspace_id: workspaceId }),
   /** Pause or resume a job type or a queue for everyone. */

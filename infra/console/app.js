@@ -34,6 +34,7 @@ import { When } from "./parts/when.js";
 import { ChoosePassword, SignIn } from "./views/sign-in.js";
 
 /** @import { User, Workspace } from "./api.js" */
+/** @import { Problem } from "./parts/states-of-view.js" */
 /**
  * @typedef {{title?(params: Record<string, string>): string, default: import("preact").FunctionComponent<any>}} Page
  *   A view's module; its component takes the route's parameters, `workspace`, `user` and `apps`.
@@ -285,8 +286,8 @@ function switchTo(/** @type {string} */ id) {
  */
 function View({ route, params, workspace, user, apps }) {
   const [module, setModule] = useState(route.module ?? null);
-  const [error, setError] = useState(null);
-  const box = useRef(null);
+  const [error, setError] = useState(/** @type {Problem | null} */ (null));
+  const box = useRef(/** @type {HTMLElement | null} */ (null));
   useEffect(() => {
     // another view may have loaded it between this one's first drawing and now
     if (route.module) setModule(route.module);

@@ -12,6 +12,7 @@ import NotFound from "./not-found.js";
 
 /** @import { Workspace } from "../api.js" */
 /** @import { App, BreakIt as Way } from "../app.js" */
+/** @import { Filter } from "../parts/filters.js" */
 
 export const title = () => "Break it";
 
@@ -92,7 +93,7 @@ export default function BreakIt({ workspace, apps }) {
   return html`<div class="page">
     <header class="page-head"><h1 tabindex="-1">Break it</h1><span class="muted">this machine's stack only</span></header>
     <${Ways} workspace=${workspace} more=${apps.flatMap((app) => app.breakIt ?? [])} />
-    <div class="break-jobs"><${JobMonitor} workspaceId=${workspace.id} filter=${filter} onFilter=${(/** @type {Parameters<typeof setQuery>[0]} */ changes) => setQuery(changes)} /></div>
+    <div class="break-jobs"><${JobMonitor} workspaceId=${workspace.id} filter=${filter} onFilter=${(/** @type {Filter} */ changes) => setQuery(changes)} /></div>
   </div>`;
 }
 

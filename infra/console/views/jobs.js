@@ -7,6 +7,7 @@ import { EnqueueDialog } from "../parts/enqueue.js";
 import { JobMonitor } from "../parts/job-monitor.js";
 
 /** @import { Workspace } from "../api.js" */
+/** @import { Filter } from "../parts/filters.js" */
 
 export const title = () => "Jobs";
 
@@ -35,7 +36,7 @@ export default function Jobs({ workspace }) {
   return html`<div class="page fill">
     <header class="page-head"><h1 tabindex="-1">Jobs</h1><span class="spacer"></span>
       ${!isAll(workspace) && html`<button type="button" onClick=${() => setEnqueuing(true)}>Enqueue a job</button>`}</header>
-    <${JobMonitor} workspaceId=${workspace.id} filter=${filter} onFilter=${(/** @type {Parameters<typeof setQuery>[0]} */ changes) => setQuery(changes)} />
+    <${JobMonitor} workspaceId=${workspace.id} filter=${filter} onFilter=${(/** @type {Filter} */ changes) => setQuery(changes)} />
     ${enqueuing && html`<${EnqueueDialog} workspaceId=${workspace.id} onClose=${() => setEnqueuing(false)} />`}
   </div>`;
 }
