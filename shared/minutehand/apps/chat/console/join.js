@@ -1,7 +1,7 @@
 // Putting together what comes in pieces: a text that is being written, and pages of messages.
 
 /** @import { ShownMessage } from "./routes.js" */
-/** @typedef {{from: number, text: string}} Written What is known of a text: from its `from`-th code point on. */
+/** @typedef {{from: number, text: string}} Written A text from a code point on. */
 
 /**
  * A text that is being written, from the pieces in its job's progress: stage `text:<n>`, the

@@ -11,13 +11,14 @@ import { trainingClient } from "./client.js";
  *   status: "pending" | "processing" | "completed" | "failed" | "cancelled", progress_percentage: number,
  *   progress_message: string | null, error_data: {message: string | null} | null, retry_count: number,
  *   max_retries: number, created_at: string, started_at: string | null, completed_at: string | null,
- *   cancel_requested_at: string | null}} MonitoredJob What the monitor shows of a row of `background_jobs`, with
- *   its training's title.
+ *   cancel_requested_at: string | null}} MonitoredJob What the monitor shows of a row of
+ *   `background_jobs`, with its training's title.
  */
 /**
- * @typedef {{name: Stage["name"], title: string, state: "pending" | "running" | "completed" | "failed" | "missing",
- *   stage?: Stage, done?: number, words?: string, error?: string | null, why?: string | null}} StageLine `done`
- *   is 0 to 100; `error` is of the attempt before, `why` the last one's.
+ * @typedef {{name: Stage["name"], title: string,
+ *   state: "pending" | "running" | "completed" | "failed" | "missing", stage?: Stage, done?: number,
+ *   words?: string, error?: string | null, why?: string | null}} StageLine `done` is 0 to 100; `error`
+ *   is of the attempt before, `why` the last one's.
  */
 
 /** @type {Call<Routes>} */
@@ -177,7 +178,7 @@ export function picture(training, live) {
         state: "completed",
         stage,
         done: 100,
-        words: summary(name, stage.result),
+        words: summary(name, /** @type {NonNullable<Stage["result"]>} */ (stage.result)),
       };
     const job = jobs.get(type);
     const isNext = type !== "transcription" || name === next;
@@ -208,7 +209,13 @@ export function picture(training, live) {
   });
 }
 
-function summary(/** @type {string} */ name, /** @type {any} */ result) {
+/**
+ * What a completed stage came to, in words.
+ *
+ * @param {Stage["name"]} name
+ * @param {NonNullable<Stage["result"]>} result
+ */
+function summary(name, result) {
   if (name === "verify")
     return [
       result.seconds === null ? null : clock(result.seconds),
@@ -244,5 +251,5 @@ export function secondsOf(/** @type {string} */ text) {
   return text
     .trim()
     .split(":")
-    .reduce((/** @type {number} */ sum, /** @type {any} */ part) => sum * 60 + Number(part), 0);
+    .reduce((sum, part) => sum * 60 + Number(part), 0);
 }

@@ -19,7 +19,10 @@ import { JOB_TYPES, monitor } from "./data.js";
 const LIVE = new Set(["pending", "processing"]);
 const STATUSES = ["pending", "processing", "completed", "failed", "cancelled"];
 
-/** @param {{workspaceId: string, trainingId?: string, filter: Filter, onFilter: (changes: Filter) => void}} props */
+/**
+ * @param {{workspaceId: string, trainingId?: string, filter: Filter,
+ *   onFilter: (changes: Filter) => void}} props
+ */
 export function JobMonitor({ workspaceId, trainingId, filter, onFilter }) {
   const found = useRead(
     (signal) => monitor.jobs({ workspaceId, trainingId, ...filter }, signal),

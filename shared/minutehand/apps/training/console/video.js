@@ -7,13 +7,16 @@ import { Failed, Loading } from "../../parts/states-of-view.js";
 import { trainings } from "./data.js";
 
 /** @import { SpokenSegment } from "./routes.js" */
-/** @typedef {{jump: (seconds: number) => void, now: () => number}} Player What a page does with the video, in seconds. */
+/** @typedef {{jump: (seconds: number) => void, now: () => number}} Player Both in seconds. */
 
 // a cue's text is markup of a kind
 const plain = (/** @type {string} */ text) =>
   text.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
 
-/** @param {{id: string, title: string, handle: {current: Player | null}, said: SpokenSegment[]}} props `handle` gets the player. */
+/**
+ * @param {{id: string, title: string, handle: {current: Player | null}, said: SpokenSegment[]}} props
+ *   `handle` gets the player.
+ */
 export function Video({ id, title, handle, said }) {
   const found = useRead((signal) => trainings.video(id, signal), [id]);
   const element = useRef(/** @type {HTMLVideoElement | null} */ (null));
