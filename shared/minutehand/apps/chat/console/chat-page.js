@@ -9,8 +9,13 @@ import { Conversation } from "./conversation.js";
 import { chat } from "./data.js";
 import { ShareDialog } from "./share.js";
 
+/** @import { Workspace } from "../../api.js" */
+/** @import { Reader } from "./message.js" */
+/** @import { Conversation as Found } from "./routes.js" */
+
 export const title = () => "Conversation";
 
+/** @param {{id: string, user: Reader, workspace: Workspace}} props */
 export default function ChatPage({ id, user, workspace }) {
   const { isGoing, remove } = useRemoval();
   if (isGoing) return html`<${Going} what="Conversation" />`;
@@ -25,11 +30,15 @@ export default function ChatPage({ id, user, workspace }) {
     );
   return html`<${Conversation} key=${id} id=${id} functions=${chat} user=${user} crumb=${html`<a href="/chat">Chat</a>`}
     gone=${html`<${NotFound} what="conversation" />`}
-    tools=${(conversation, refresh) => html`<${Tools} conversation=${conversation} user=${user} isManager=${workspace.role === "manager"} refresh=${refresh} remove=${removeIt} />`} />`;
+    tools=${(/** @type {Found} */ conversation, /** @type {() => void} */ refresh) => html`<${Tools} conversation=${conversation} user=${user} isManager=${workspace.role === "manager"} refresh=${refresh} remove=${removeIt} />`} />`;
 }
 
+/**
+ * @param {{conversation: Found, user: Reader, isManager: boolean, refresh: () => void,
+ *   remove: () => Promise<void>}} props
+ */
 function Tools({ conversation, user, isManager, refresh, remove }) {
-  const [open, setOpen] = useState(null);
+  const [open, setOpen] = useState(/** @type {"rename" | "share" | null} */ (null));
   const isShared = Boolean(conversation.shared_until);
   const close = () => {
     setOpen(null);
@@ -42,10 +51,11 @@ function Tools({ conversation, user, isManager, refresh, remove }) {
     ${open === "share" && html`<${ShareDialog} of=${conversation} isManager=${isManager} onClose=${() => setOpen(null)} onChanged=${refresh} />`}`;
 }
 
+/** @param {{of: Found, onClose: () => void, onRenamed: () => void}} props */
 function RenameDialog({ of, onClose, onRenamed }) {
   const [text, setText] = useState(of.title ?? "");
-  const [problem, setProblem] = useState(null);
-  const submit = async (event) => {
+  const [problem, setProblem] = useState(/** @type {string | null} */ (null));
+  const submit = async (/** @type {SubmitEvent} */ event) => {
     event.preventDefault();
     try {
       await chat.rename(of.id, text.trim());
@@ -55,7 +65,7 @@ function RenameDialog({ of, onClose, onRenamed }) {
     }
   };
   return html`<${Dialog} title="Rename the conversation" onClose=${onClose}><form class="stack" onSubmit=${submit}>
-    <label class="field"><span>Title</span><input type="text" required maxlength="200" value=${text} onInput=${(event) => setText(event.target.value)} /></label>
+    <label class="field"><span>Title</span><input type="text" required maxlength="200" value=${text} onInput=${(/** @type {{target: HTMLInputElement}} */ event) => setText(event.target.value)} /></label>
     ${problem && html`<p class="problem" role="alert">${problem}</p>`}
     <div class="actions"><button type="button" onClick=${onClose}>Close</button><button type="submit" class="primary" disabled=${!text.trim()}>Rename</button></div>
   </form><//>`;

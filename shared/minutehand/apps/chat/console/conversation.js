@@ -15,6 +15,13 @@ import { joined, merged } from "./join.js";
 import { ComingReply, Message } from "./message.js";
 import { WorkCard } from "./work-card.js";
 
+/** @import { ComponentChildren, VNode } from "preact" */
+/** @import { SessionJob } from "../../lib/jobs/types.js" */
+/** @import { ChatFunctions, NewMessage } from "./data.js" */
+/** @import { Written } from "./join.js" */
+/** @import { Reader } from "./message.js" */
+/** @import { Conversation as Found, MessagePage, ShownMessage, WorkItem } from "./routes.js" */
+
 const STYLES = "/apps/chat/chat.css";
 if (!document.querySelector(`link[href="${STYLES}"]`))
   document.head.append(
@@ -29,13 +36,19 @@ const POLL_UNHEARD_MS = 5000; // its guest session has ended: nothing is sent an
 const NEAR_END = 160;
 const distanceToEnd = () => document.documentElement.scrollHeight - innerHeight - scrollY;
 
-/** The session's jobs by id, the texts they write, and how fresh that is; `soon` when more has to be read. */
+/**
+ * The session's jobs by id, the texts they write, and how fresh that is; `soon` when more has to be read.
+ *
+ * @param {string | undefined} session
+ * @param {() => void} soon
+ */
 function useLive(session, soon) {
-  const [live, setLive] = useState(new Map());
+  const [live, setLive] = useState(/** @type {Map<string, SessionJob>} */ (new Map()));
   const [{ freshness, missing }, setState] = useState({ freshness: "catching-up", missing: false });
-  const texts = useRef(new Map());
+  const texts = useRef(/** @type {Map<string, Written>} */ (new Map()));
   useEffect(() => {
     if (!session) return undefined;
+    /** @type {number | null} */
     let timer = null;
     let known = "";
     let wasMissing = false;
@@ -64,7 +77,7 @@ function useLive(session, soon) {
       },
     });
     return () => {
-      clearTimeout(timer);
+      clearTimeout(/** @type {number | undefined} */ (timer));
       watch.close();
     };
   }, [session]);
@@ -72,16 +85,16 @@ function useLive(session, soon) {
 }
 
 /**
- * @param {{id: string, functions: object, user?: object, crumb?: any, tools?: (conversation: object,
- *   refresh: () => void) => any, gone: any}} props `functions` as `routesOf` makes them; without `user` a
- *   guest reads; `gone` is shown instead of what is missing, closed or another's.
+ * @param {{id: string, functions: ChatFunctions, user?: Reader, crumb?: VNode, tools?: (conversation: Found,
+ *   refresh: () => void) => ComponentChildren, gone: VNode}} props Without `user` a guest reads; `gone` is
+ *   shown instead of what is missing, closed or another's.
  */
 export function Conversation({ id, functions, user, crumb, tools, gone }) {
   const found = useRead((signal) => functions.read(id, signal), [id]);
   const latest = useRead((signal) => functions.messages(id, undefined, signal), [id]);
   const [kept, setKept] = useState({
-    messages: /** @type {any[]} */ ([]),
-    before: /** @type {any} */ (undefined),
+    messages: /** @type {ShownMessage[]} */ ([]),
+    before: /** @type {MessagePage["before"] | undefined} */ (undefined),
   });
   const wasNear = useRef(true);
   useLayoutEffect(() => {
@@ -92,8 +105,9 @@ export function Conversation({ id, functions, user, crumb, tools, gone }) {
   useEffect(() => {
     if (latest.value)
       setKept((now) => ({
-        before: now.before === undefined ? latest.value.before : now.before,
-        messages: merged(now.messages, latest.value.messages),
+        before:
+          now.before === undefined ? /** @type {MessagePage} */ (latest.value).before : now.before,
+        messages: merged(now.messages, /** @type {MessagePage} */ (latest.value).messages),
       }));
   }, [latest.value]);
   const refresh = () => {
@@ -119,6 +133,7 @@ export function Conversation({ id, functions, user, crumb, tools, gone }) {
   if ([401, 404, 422].includes(found.error?.status)) return gone;
   if (!conversation)
     return html`<div class="page"><h1 tabindex="-1">Conversation</h1>${found.error ? html`<${Failed} error=${found.error} retry=${found.refresh} what="The conversation could not be read" />` : html`<${Loading} what="Reading the conversation" />`}</div>`;
+  /** @type {(what: () => Promise<unknown>, failure: string) => () => Promise<void>} */
   const act = (what, failure) => async () => {
     try {
       await what();
@@ -127,7 +142,7 @@ export function Conversation({ id, functions, user, crumb, tools, gone }) {
     }
     refresh();
   };
-  const send = async (message) => {
+  const send = async (/** @type {NewMessage} */ message) => {
     try {
       await functions.send(id, message);
       wasNear.current = true;
@@ -146,12 +161,15 @@ export function Conversation({ id, functions, user, crumb, tools, gone }) {
   };
   const items = new Map(conversation.work.map((item) => [item.work_item_id, item]));
   const card = (
-    item,
+    /** @type {WorkItem} */ item,
   ) => html`<${WorkCard} key=${item.work_item_id} item=${item} href=${user ? `/jobs/${item.work_item_id}` : null} live=${live.get(item.work_item_id)}
-    onAnswer=${(text) => act(() => functions.answer(id, item.work_item_id, item.question_name, text), "Not answered")()}
+    onAnswer=${(/** @type {string} */ text) => act(() => functions.answer(id, item.work_item_id, item.question_name, text), "Not answered")()}
     onCancel=${act(() => functions.cancel(id, item.work_item_id), "Not cancelled")} onRetry=${act(() => functions.retry(id, item.work_item_id), "Not tried again")} />`;
+  /** @type {(message: ShownMessage) => WorkItem[]} */
   const cards = (message) =>
-    (message.data?.work_items ?? []).map((item) => items.get(item)).filter(Boolean);
+    (message.data?.work_items ?? [])
+      .map((/** @type {string} */ item) => items.get(item))
+      .filter(Boolean);
   const placed = new Set(messages.flatMap((message) => message.data?.work_items ?? []));
   const elsewhere = latest.value
     ? conversation.work.filter((item) => !placed.has(item.work_item_id) && !isOver(item.status))

@@ -13,6 +13,7 @@ import { chat, newKey, standing, titleOf } from "./data.js";
 
 export const title = () => "Chat";
 
+/** @param {{workspace: import("../../api.js").Workspace}} props */
 export default function Conversations({ workspace }) {
   const found = useLivePages(workspace.id, chat.list);
   // a conversation that was written in meanwhile has moved up, and is on two pages

@@ -4,6 +4,8 @@ import { callRoute } from "../../api.js";
 
 /** @import { Call } from "../../api.js" */
 /** @import { ConversationLine, Routes } from "./routes.js" */
+/** @typedef {ReturnType<typeof routesOf>} ChatFunctions */
+/** @typedef {Routes["POST /api/chat/conversations/{conversation_id}/messages"]["body"]} NewMessage */
 
 /** The app's routes as the signed-in member calls them, or the holder of a guest session. */
 export function routesOf(/** @type {string | undefined} */ guestSession) {
@@ -20,7 +22,7 @@ export function routesOf(/** @type {string | undefined} */ guestSession) {
         query: { workspace_id: workspaceId, limit: 25, after },
         signal,
       }),
-    begin: (/** @type {string} */ workspaceId, /** @type {string} */ key) =>
+    begin: (/** @type {string | null} */ workspaceId, /** @type {string} */ key) =>
       call("POST /api/chat/conversations", {
         body: { workspace_id: workspaceId },
         headers: { "Idempotency-Key": key },
@@ -51,7 +53,7 @@ export function routesOf(/** @type {string | undefined} */ guestSession) {
       }),
     /**
      * @param {string} id
-     * @param {Routes["POST /api/chat/conversations/{conversation_id}/messages"]["body"]} message
+     * @param {NewMessage} message
      */
     send: (id, message) =>
       call("POST /api/chat/conversations/{conversation_id}/messages", {

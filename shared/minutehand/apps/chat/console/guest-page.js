@@ -9,6 +9,9 @@ import { Composer } from "./composer.js";
 import { Conversation } from "./conversation.js";
 import { routesOf, namedBy, newKey, titleOf } from "./data.js";
 
+/** @import { ChatFunctions, NewMessage } from "./data.js" */
+/** @import { Conversation as Found } from "./routes.js" */
+
 export const title = () => "Conversation";
 
 /** One sentence for what is missing, closed, over or mistyped: they must look alike. */
@@ -28,10 +31,11 @@ export default function GuestPage() {
     : html`<${Closed} />`;
 }
 
+/** @param {{guestSession: string, id: string | null}} props */
 function GuestSession({ guestSession, id }) {
   const functions = useMemo(() => routesOf(guestSession), [guestSession]);
   const found = useRead((signal) => functions.list(undefined, null, signal), [guestSession, id]);
-  const [begun, setBegun] = useState(null);
+  const [begun, setBegun] = useState(/** @type {string | null} */ (null));
   if (found.error && !found.value) {
     if ([401, 404, 422].includes(found.error.status)) return html`<${Closed} />`;
     return html`<article class="page chat"><h1 tabindex="-1">Conversation</h1><${Failed} error=${found.error} retry=${found.refresh} what="The conversation could not be read" /></article>`;
@@ -48,14 +52,18 @@ function GuestSession({ guestSession, id }) {
       ${others.map((one) => html`<a key=${one.id} class="wrap" href=${`#${guestSession}/${one.id}`}>${titleOf(one)}</a>`)}</nav>`
   }
     <${Conversation} key=${shown} id=${shown} functions=${functions} gone=${html`<${Closed} />`}
-      tools=${(conversation) => conversation.shared_until && html`<span class="muted small">This link ends <${When} at=${conversation.shared_until} /></span>`} />`;
+      tools=${(/** @type {Found} */ conversation) => conversation.shared_until && html`<span class="muted small">This link ends <${When} at=${conversation.shared_until} /></span>`} />`;
 }
 
-/** A guest session in which nothing was said yet: the first message begins its conversation. */
+/**
+ * A guest session in which nothing was said yet: the first message begins its conversation.
+ *
+ * @param {{functions: ChatFunctions, onBegun: (id: string) => void}} props
+ */
 function Beginning({ functions, onBegun }) {
   const key = useRef(newKey());
   const [isClosed, setIsClosed] = useState(false);
-  const send = async (message) => {
+  const send = async (/** @type {NewMessage} */ message) => {
     try {
       const { id } = await functions.begin(null, key.current);
       await functions.send(id, message);

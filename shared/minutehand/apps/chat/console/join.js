@@ -1,11 +1,15 @@
 // Putting together what comes in pieces: a text that is being written, and pages of messages.
 
+/** @import { ShownMessage } from "./routes.js" */
+/** @typedef {{from: number, text: string}} Written A text from a code point on. */
+
 /**
  * A text that is being written, from the pieces in its job's progress: stage `text:<n>`, the
  * message from the n-th character (code point) on. Pieces overlap, so that some may be missed.
  *
- * @param {{from: number, text: string}} known What was joined so far.
+ * @param {Written} known What was joined so far.
  * @param {{stage?: string | null, message?: string | null} | null} progress
+ * @returns {Written}
  */
 export function joined(known, progress) {
   const place = /^text:(\d+)$/.exec(progress?.stage ?? "")?.[1];
@@ -23,7 +27,7 @@ export function joined(known, progress) {
 }
 
 /** Messages of several reads, each once and in order. */
-export function merged(/** @type {any[]} */ ...pages) {
+export function merged(/** @type {ShownMessage[][]} */ ...pages) {
   const bySeq = new Map(pages.flat().map((message) => [message.seq, message]));
   return [...bySeq.values()].sort((a, b) => a.seq - b.seq);
 }

@@ -6,6 +6,8 @@ import { copy } from "../../parts/copy.js";
 import { When } from "../../parts/when.js";
 import { chat, linkOf } from "./data.js";
 
+/** @import { Conversation } from "./routes.js" */
+
 const DAY = 86_400;
 const SPANS = [
   [3600, "an hour"],
@@ -14,11 +16,11 @@ const SPANS = [
   [30 * DAY, "thirty days"],
 ];
 
-/** @param {{of: object, isManager: boolean, onClose: () => void, onChanged: () => void}} props */
+/** @param {{of: Conversation, isManager: boolean, onClose: () => void, onChanged: () => void}} props */
 export function ShareDialog({ of, isManager, onClose, onChanged }) {
   const [seconds, setSeconds] = useState(DAY);
-  const [problem, setProblem] = useState(null);
-  const act = (what) => async () => {
+  const [problem, setProblem] = useState(/** @type {string | null} */ (null));
+  const act = (/** @type {() => Promise<unknown>} */ what) => async () => {
     setProblem(null);
     try {
       await what();
@@ -31,7 +33,7 @@ export function ShareDialog({ of, isManager, onClose, onChanged }) {
   if (!of.shared_until) {
     return html`<${Dialog} title="Share with a guest" onClose=${onClose}><div class="stack" key="private">
       <p>Anyone who has the link reads all of this conversation, writes in it, and answers and cancels its work, without an account. It cannot be renamed or deleted by it.</p>
-      <label class="field"><span>The link works for</span><select value=${seconds} onChange=${(event) => setSeconds(Number(event.target.value))}>
+      <label class="field"><span>The link works for</span><select value=${seconds} onChange=${(/** @type {{target: HTMLSelectElement}} */ event) => setSeconds(Number(event.target.value))}>
         ${SPANS.map(([value, words]) => html`<option key=${value} value=${value}>${words}</option>`)}</select></label>
       ${told}
       <div class="actions"><button type="button" onClick=${onClose}>Close</button><${ActionButton} className="primary" run=${act(() => chat.share(of.id, seconds))}>Make the link<//></div>
@@ -47,9 +49,13 @@ export function ShareDialog({ of, isManager, onClose, onChanged }) {
   </div><//>`;
 }
 
-/** The link, chosen as soon as it is there: a key pressed in haste copies it, and stops nothing. */
+/**
+ * The link, chosen as soon as it is there: a key pressed in haste copies it, and stops nothing.
+ *
+ * @param {{value: string}} props
+ */
 function Link({ value }) {
-  const field = useRef(null);
-  useLayoutEffect(() => field.current.focus(), []);
-  return html`<label class="field"><span>The link, which is the key</span><input ref=${field} type="text" readonly value=${value} onFocus=${(event) => event.target.select()} /></label>`;
+  const field = useRef(/** @type {HTMLInputElement | null} */ (null));
+  useLayoutEffect(() => /** @type {HTMLInputElement} */ (field.current).focus(), []);
+  return html`<label class="field"><span>The link, which is the key</span><input ref=${field} type="text" readonly value=${value} onFocus=${(/** @type {{target: HTMLInputElement}} */ event) => event.target.select()} /></label>`;
 }

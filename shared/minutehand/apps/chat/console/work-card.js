@@ -8,6 +8,9 @@ import { JobProgress } from "../../parts/job-progress.js";
 import { When } from "../../parts/when.js";
 import { isOver } from "./data.js";
 
+/** @import { SessionJob } from "../../lib/jobs/types.js" */
+/** @import { WorkItem } from "./routes.js" */
+
 const KINDS = {
   research: "Research",
   summarise: "Summary",
@@ -17,7 +20,7 @@ const KINDS = {
 };
 
 /**
- * @param {{item: object, live?: object, href: string | null, onAnswer: (text: string) => Promise<void>,
+ * @param {{item: WorkItem, live?: SessionJob, href: string | null, onAnswer: (text: string) => Promise<void>,
  *   onCancel: () => Promise<void>, onRetry: () => Promise<void>}} props `live` is its job's row,
  *   newer than the item; `href` leads to its job, where the reader may go there.
  */
@@ -48,16 +51,17 @@ export function WorkCard({ item, live, href, onAnswer, onCancel, onRetry }) {
   </section>`;
 }
 
+/** @param {{of: WorkItem, onAnswer: (text: string) => Promise<void>}} props */
 function Asking({ of, onAnswer }) {
   const [text, setText] = useState("");
   return html`
     <p class="question-text">${of.question}</p>
     ${of.question_options && html`<div class="actions start" role="group" aria-label="Answers">${of.question_options.map((option) => html`<${ActionButton} key=${option} run=${() => onAnswer(option)}>${option}<//>`)}</div>`}
-    <form class="answer" onSubmit=${(event) => {
+    <form class="answer" onSubmit=${(/** @type {SubmitEvent} */ event) => {
       event.preventDefault();
       if (text.trim()) onAnswer(text.trim());
     }}>
-      <label class="grow"><span class="hidden">Your answer</span><textarea rows="2" maxlength="2000" value=${text} placeholder=${of.question_options ? "Or in your own words" : "Your answer"} onInput=${(event) => setText(event.target.value)}></textarea></label>
+      <label class="grow"><span class="hidden">Your answer</span><textarea rows="2" maxlength="2000" value=${text} placeholder=${of.question_options ? "Or in your own words" : "Your answer"} onInput=${(/** @type {{target: HTMLTextAreaElement}} */ event) => setText(event.target.value)}></textarea></label>
       <button type="submit" class="primary" disabled=${!text.trim()}>Answer</button></form>
     ${of.question_expires_at && html`<p class="muted small">If no one answers, it takes “${of.question_default}” <${When} at=${of.question_expires_at} />.</p>`}`;
 }

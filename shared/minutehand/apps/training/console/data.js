@@ -4,7 +4,22 @@ import { callRoute, filled, request, supabase, unwrap } from "../../api.js";
 import { trainingClient } from "./client.js";
 
 /** @import { Call } from "../../api.js" */
-/** @import { Routes } from "./routes.js" */
+/** @import { SessionJob } from "../../lib/jobs/types.js" */
+/** @import { Routes, Stage, TrainingState } from "./routes.js" */
+/**
+ * @typedef {{id: string, training_id: string, title: string, job_type: string,
+ *   status: "pending" | "processing" | "completed" | "failed" | "cancelled", progress_percentage: number,
+ *   progress_message: string | null, error_data: {message: string | null} | null, retry_count: number,
+ *   max_retries: number, created_at: string, started_at: string | null, completed_at: string | null,
+ *   cancel_requested_at: string | null}} MonitoredJob What the monitor shows of a row of
+ *   `background_jobs`, with its training's title.
+ */
+/**
+ * @typedef {{name: Stage["name"], title: string,
+ *   state: "pending" | "running" | "completed" | "failed" | "missing", stage?: Stage, done?: number,
+ *   words?: string, error?: string | null, why?: string | null}} StageLine `done` is 0 to 100; `error`
+ *   is of the attempt before, `why` the last one's.
+ */
 
 /** @type {Call<Routes>} */
 const call = callRoute;
@@ -48,7 +63,7 @@ export const trainings = {
     call("GET /api/trainings/{training_id}/transcript", { places: at(id), signal }),
   /**
    * @param {string} id
-   * @param {number | null} version
+   * @param {number | undefined} version The latest if omitted.
    * @param {AbortSignal} [signal]
    */
   procedure: (id, version, signal) =>
@@ -92,27 +107,27 @@ export const monitor = {
    *
    * @param {{workspaceId: string, trainingId?: string, status?: string, type?: string}} wanted
    * @param {AbortSignal} signal
+   * @returns {Promise<MonitoredJob[]>}
    */
   async jobs({ workspaceId, trainingId, status, type }, signal) {
     let asked = supabase().from("background_jobs").select("*").eq("company_id", workspaceId);
     if (trainingId) asked = asked.eq("training_id", trainingId);
     if (status) asked = asked.eq("status", status);
     if (type) asked = asked.eq("job_type", type);
+    /** @type {Omit<MonitoredJob, "title">[]} */
     const rows = await unwrap(
       asked.order("created_at", { ascending: false }).order("id").limit(MOST).abortSignal(signal),
     );
-    const ids = [...new Set(rows.map((/** @type {any} */ row) => row.training_id))];
+    const ids = [...new Set(rows.map((row) => row.training_id))];
+    /** @type {{id: string, title: string}[]} */
     const named =
       ids.length === 0
         ? []
         : await unwrap(
             supabase().from("trainings").select("id,title").in("id", ids).abortSignal(signal),
           );
-    const titles = new Map(named.map((/** @type {any} */ one) => [one.id, one.title]));
-    return rows.map((/** @type {any} */ row) => ({
-      ...row,
-      title: titles.get(row.training_id) ?? "",
-    }));
+    const titles = new Map(named.map((one) => [one.id, one.title]));
+    return rows.map((row) => ({ ...row, title: titles.get(row.training_id) ?? "" }));
   },
   /** Jobs that have been due for more than ten minutes and were not started, and why. */
   stuck: (/** @type {string} */ workspaceId, /** @type {AbortSignal} */ signal) =>
@@ -130,6 +145,7 @@ export const STATES = {
 export const isOver = (/** @type {string} */ status) =>
   status !== "pending" && status !== "running";
 
+/** @type {[name: Stage["name"], title: string, jobType: string][]} */
 const STAGES = [
   ["verify", "Video checked", "transcription"],
   ["audio", "Sound taken out", "transcription"],
@@ -142,14 +158,13 @@ const LIVE = new Set(["pending", "processing", "waiting"]);
 /**
  * A training's stages in their order, each with its state, its share done and a sentence.
  *
- * @param {any} training As the API returns it.
- * @param {Map<string, object>} live Rows of its jobs by id, newer than the training's own.
+ * @param {TrainingState} training
+ * @param {Map<string, SessionJob>} live Rows of its jobs by id, newer than the training's own.
+ * @returns {StageLine[]}
  */
 export function picture(training, live) {
-  const stored = new Map(training.stages.map((/** @type {any} */ stage) => [stage.name, stage]));
-  const jobs = new Map(
-    training.jobs.map((/** @type {any} */ job) => [job.job_type, { ...job, ...live.get(job.id) }]),
-  );
+  const stored = new Map(training.stages.map((stage) => [stage.name, stage]));
+  const jobs = new Map(training.jobs.map((job) => [job.job_type, { ...job, ...live.get(job.id) }]));
   const chunks = stored.get("audio")?.result?.chunks?.length ?? 0;
   const next = STAGES.find(
     ([name, , type]) => type === "transcription" && stored.get(name)?.status !== "completed",
@@ -163,7 +178,7 @@ export function picture(training, live) {
         state: "completed",
         stage,
         done: 100,
-        words: summary(name, stage.result),
+        words: summary(name, /** @type {NonNullable<Stage["result"]>} */ (stage.result)),
       };
     const job = jobs.get(type);
     const isNext = type !== "transcription" || name === next;
@@ -194,7 +209,13 @@ export function picture(training, live) {
   });
 }
 
-function summary(/** @type {string} */ name, /** @type {any} */ result) {
+/**
+ * What a completed stage came to, in words.
+ *
+ * @param {Stage["name"]} name
+ * @param {NonNullable<Stage["result"]>} result
+ */
+function summary(name, result) {
   if (name === "verify")
     return [
       result.seconds === null ? null : clock(result.seconds),
@@ -230,5 +251,5 @@ export function secondsOf(/** @type {string} */ text) {
   return text
     .trim()
     .split(":")
-    .reduce((/** @type {number} */ sum, /** @type {any} */ part) => sum * 60 + Number(part), 0);
+    .reduce((sum, part) => sum * 60 + Number(part), 0);
 }

@@ -14,10 +14,15 @@ import { When } from "../../parts/when.js";
 import { Bar } from "./bar.js";
 import { JOB_TYPES, monitor } from "./data.js";
 
+/** @typedef {{status?: string, type?: string}} Filter */
+
 const LIVE = new Set(["pending", "processing"]);
 const STATUSES = ["pending", "processing", "completed", "failed", "cancelled"];
 
-/** @param {{workspaceId: string, trainingId?: string, filter: {status?: string, type?: string}, onFilter: (changes: object) => void}} props */
+/**
+ * @param {{workspaceId: string, trainingId?: string, filter: Filter,
+ *   onFilter: (changes: Filter) => void}} props
+ */
 export function JobMonitor({ workspaceId, trainingId, filter, onFilter }) {
   const found = useRead(
     (signal) => monitor.jobs({ workspaceId, trainingId, ...filter }, signal),
@@ -36,6 +41,7 @@ export function JobMonitor({ workspaceId, trainingId, filter, onFilter }) {
   // progress of jobs that no one watches one by one is not pushed
   usePolling(found, rows.some((row) => LIVE.has(row.status)) ? 2_000 : null);
   usePolling(stuck, 60_000);
+  /** @type {(what: () => Promise<unknown>, failure: string) => () => Promise<void>} */
   const act = (what, failure) => async () => {
     try {
       await what();
@@ -47,8 +53,12 @@ export function JobMonitor({ workspaceId, trainingId, filter, onFilter }) {
   const alerts = (stuck.value?.jobs ?? []).filter(
     (job) => !trainingId || job.training_id === trainingId,
   );
-  const choose = (name, word, values) =>
-    html`<label class="field-inline">${word} <select value=${filter[name] ?? ""} onChange=${(event) => onFilter({ [name]: event.target.value || undefined })}><option value="">All</option>${values.map((value) => html`<option key=${value} value=${value}>${value}</option>`)}</select></label>`;
+  const choose = (
+    /** @type {keyof Filter} */ name,
+    /** @type {string} */ word,
+    /** @type {string[]} */ values,
+  ) =>
+    html`<label class="field-inline">${word} <select value=${filter[name] ?? ""} onChange=${(/** @type {{target: HTMLSelectElement}} */ event) => onFilter({ [name]: event.target.value || undefined })}><option value="">All</option>${values.map((value) => html`<option key=${value} value=${value}>${value}</option>`)}</select></label>`;
   return html`<section class="card stack" aria-labelledby="h-jobs">
     <div class="bar"><h2 id="h-jobs">Jobs</h2><${Freshness} value=${freshness} /><span class="spacer"></span>${choose("type", "Type", JOB_TYPES)}${choose("status", "State", STATUSES)}</div>
     ${alerts.map((job) => html`<p key=${job.job_id} class="notice failed wrap" role="alert"><span class="strong">${job.title}: ${job.job_type} has been pending for ${duration(job.pending_seconds * 1000)}</span>${job.sentence}</p>`)}

@@ -9,12 +9,18 @@ import { Failed, Loading, Stale } from "../../parts/states-of-view.js";
 import { notify, notifyFailure } from "../../parts/toasts.js";
 import { clock, secondsOf, trainings } from "./data.js";
 
-const byWhom = (one) => (one.author === "person" ? "edited by a person" : `by ${one.author}`);
+/** @import { EditedSteps, NumberedProcedure, NumberedStep, StoredProcedure } from "./routes.js" */
+/** @typedef {{base: number, from: NumberedProcedure}} Draft What is edited, and the version to be replaced. */
+/** @typedef {Omit<NumberedStep, "number">} Step */
+/** @typedef {Step & {at: string, key: number}} StepForm `at` is the time as a person writes it. */
+
+const byWhom = (/** @type {StoredProcedure} */ one) =>
+  one.author === "person" ? "edited by a person" : `by ${one.author}`;
 
 /** @param {{id: string, latest: number, jump: (seconds: number) => void, now: () => number, onSaved: () => void}} props */
 export function ProcedureCard({ id, latest, jump, now, onSaved }) {
-  const [version, setVersion] = useState(null); // null: the latest, whatever it is
-  const [draft, setDraft] = useState(null);
+  const [version, setVersion] = useState(/** @type {number | null} */ (null)); // null: the latest, whatever it is
+  const [draft, setDraft] = useState(/** @type {Draft | null} */ (null));
   const found = useRead(
     (signal) => trainings.procedure(id, version ?? undefined, signal),
     [id, version ?? latest],
@@ -22,8 +28,8 @@ export function ProcedureCard({ id, latest, jump, now, onSaved }) {
   const stored = found.value;
   if (!stored)
     return html`<section class="card" aria-labelledby="h-procedure"><h2 id="h-procedure">Procedure</h2>${found.error ? html`<${Failed} error=${found.error} retry=${found.refresh} what="The procedure could not be read" />` : html`<${Loading} what="Reading the procedure" />`}</section>`;
-  const save = async (edited) => {
-    const made = await trainings.save(id, draft.base, edited);
+  const save = async (/** @type {EditedSteps} */ edited) => {
+    const made = await trainings.save(id, /** @type {Draft} */ (draft).base, edited);
     setDraft(null);
     setVersion(null);
     notify(`Version ${made.version} is saved`);
@@ -42,7 +48,7 @@ export function ProcedureCard({ id, latest, jump, now, onSaved }) {
   const { procedure } = stored;
   return html`<section class="card stack" aria-labelledby="h-procedure">
     <div class="bar"><h2 id="h-procedure">Procedure</h2>${stored.offline && html`<${Tag} tone="waiting">Without a language model<//>`}<span class="muted small wrap">version ${stored.version}, ${byWhom(stored)}</span><span class="spacer"></span>
-      ${stored.versions.length > 1 && html`<label class="field-inline">Version <select value=${String(stored.version)} onChange=${(event) => setVersion(Number(event.target.value))}>${stored.versions.map((one) => html`<option key=${one.version} value=${String(one.version)}>${one.version}${one.version === stored.versions[0].version ? " (latest)" : ""}</option>`)}</select></label>`}
+      ${stored.versions.length > 1 && html`<label class="field-inline">Version <select value=${String(stored.version)} onChange=${(/** @type {{target: HTMLSelectElement}} */ event) => setVersion(Number(event.target.value))}>${stored.versions.map((one) => html`<option key=${one.version} value=${String(one.version)}>${one.version}${one.version === stored.versions[0].version ? " (latest)" : ""}</option>`)}</select></label>`}
       ${!draft && html`<${ActionButton} className="quiet" run=${exportIt}>Export as Markdown<//><button type="button" onClick=${() => setDraft({ base: stored.versions[0].version, from: procedure })}>Edit</button>`}</div>
     ${found.isStale && html`<${Stale} error=${found.error} retry=${found.refresh} />`}
     ${
@@ -64,14 +70,22 @@ export function ProcedureCard({ id, latest, jump, now, onSaved }) {
   </section>`;
 }
 
-const lines = (text) =>
+const lines = (/** @type {string} */ text) =>
   text
     .split("\n")
     .map((line) => line.trim())
     .filter(Boolean);
 let last = 0;
-const keyed = (step) => ({ ...step, at: clock(step.at_seconds), key: (last += 1) });
+const keyed = (/** @type {Step} */ step) => ({
+  ...step,
+  at: clock(step.at_seconds),
+  key: (last += 1),
+});
 
+/**
+ * @param {{of: NumberedProcedure, save: (edited: EditedSteps) => Promise<void>, now: () => number,
+ *   onClose: () => void}} props `now` is the video's time in seconds.
+ */
 function Editor({ of, save, now, onClose }) {
   const [form, setForm] = useState({
     title: of.title,
@@ -80,18 +94,20 @@ function Editor({ of, save, now, onClose }) {
     warnings: of.warnings.join("\n"),
   });
   const [steps, setSteps] = useState(() => of.steps.map(keyed));
-  const [problem, setProblem] = useState(null);
+  const [problem, setProblem] = useState(/** @type {string | null} */ (null));
   const [busy, setBusy] = useState(false);
-  const change = (changes) => setForm({ ...form, ...changes });
+  const change = (/** @type {Partial<typeof form>} */ changes) => setForm({ ...form, ...changes });
+  /** @type {(index: number, changes: Partial<StepForm>) => void} */
   const changeStep = (index, changes) =>
     setSteps(steps.map((one, at) => (at === index ? { ...one, ...changes } : one)));
+  /** @type {(index: number, by: 1 | -1) => void} */
   const move = (index, by) =>
     setSteps(
       steps.map((one, at) =>
         at === index ? steps[index + by] : at === index + by ? steps[index] : one,
       ),
     );
-  const submit = async (event) => {
+  const submit = async (/** @type {SubmitEvent} */ event) => {
     event.preventDefault();
     const wrong = steps.findIndex((step) => Number.isNaN(secondsOf(step.at)));
     if (wrong >= 0)
@@ -124,20 +140,20 @@ function Editor({ of, save, now, onClose }) {
     return undefined;
   };
   return html`<form class="stack" onSubmit=${submit} aria-label="Edit the procedure">
-    <label class="field"><span>Title</span><input type="text" required maxlength="200" value=${form.title} onInput=${(event) => change({ title: event.target.value })} /></label>
-    <label class="field"><span>Purpose</span><textarea rows="2" maxlength="2000" value=${form.purpose} onInput=${(event) => change({ purpose: event.target.value })}></textarea></label>
+    <label class="field"><span>Title</span><input type="text" required maxlength="200" value=${form.title} onInput=${(/** @type {{target: HTMLInputElement}} */ event) => change({ title: event.target.value })} /></label>
+    <label class="field"><span>Purpose</span><textarea rows="2" maxlength="2000" value=${form.purpose} onInput=${(/** @type {{target: HTMLTextAreaElement}} */ event) => change({ purpose: event.target.value })}></textarea></label>
     <div class="ways">
-      <label class="field"><span>Materials <span class="hint">one a line</span></span><textarea rows="3" value=${form.materials} onInput=${(event) => change({ materials: event.target.value })}></textarea></label>
-      <label class="field"><span>Warnings <span class="hint">one a line</span></span><textarea rows="3" value=${form.warnings} onInput=${(event) => change({ warnings: event.target.value })}></textarea></label>
+      <label class="field"><span>Materials <span class="hint">one a line</span></span><textarea rows="3" value=${form.materials} onInput=${(/** @type {{target: HTMLTextAreaElement}} */ event) => change({ materials: event.target.value })}></textarea></label>
+      <label class="field"><span>Warnings <span class="hint">one a line</span></span><textarea rows="3" value=${form.warnings} onInput=${(/** @type {{target: HTMLTextAreaElement}} */ event) => change({ warnings: event.target.value })}></textarea></label>
     </div>
     ${steps.map(
       (
         step,
         index,
       ) => html`<fieldset key=${step.key} class="card stack"><legend>Step ${index + 1}</legend>
-      <label class="field"><span>What to do</span><input type="text" required maxlength="500" value=${step.title} onInput=${(event) => changeStep(index, { title: event.target.value })} /></label>
-      <label class="field"><span>Detail</span><textarea rows="2" maxlength="2000" value=${step.detail} onInput=${(event) => changeStep(index, { detail: event.target.value })}></textarea></label>
-      <div class="bar"><label class="field-inline">At <input type="text" size="7" required inputmode="numeric" value=${step.at} onInput=${(event) => changeStep(index, { at: event.target.value })} /></label>
+      <label class="field"><span>What to do</span><input type="text" required maxlength="500" value=${step.title} onInput=${(/** @type {{target: HTMLInputElement}} */ event) => changeStep(index, { title: event.target.value })} /></label>
+      <label class="field"><span>Detail</span><textarea rows="2" maxlength="2000" value=${step.detail} onInput=${(/** @type {{target: HTMLTextAreaElement}} */ event) => changeStep(index, { detail: event.target.value })}></textarea></label>
+      <div class="bar"><label class="field-inline">At <input type="text" size="7" required inputmode="numeric" value=${step.at} onInput=${(/** @type {{target: HTMLInputElement}} */ event) => changeStep(index, { at: event.target.value })} /></label>
         <button type="button" class="quiet" onClick=${() => {
           const at = now();
           changeStep(index, { at: clock(at), at_seconds: Math.floor(at) });

@@ -18,8 +18,15 @@ import { ProcedureCard } from "./procedure-card.js";
 import { JobMonitor } from "./job-monitor.js";
 import { Video } from "./video.js";
 
+/** @import { Workspace } from "../../api.js" */
+/** @import { SessionJob } from "../../lib/jobs/types.js" */
+/** @import { SpokenSegment } from "./routes.js" */
+/** @import { Filter } from "./job-monitor.js" */
+/** @import { Player } from "./video.js" */
+
 export const title = () => "Training";
 
+/** @type {SpokenSegment[]} */
 const NOTHING = [];
 const MARKS = {
   pending: { word: "To come", tone: "pending" },
@@ -29,10 +36,11 @@ const MARKS = {
   missing: { word: "Not done", tone: "cancelled" },
 };
 
+/** @param {{id: string, workspace: Workspace}} props */
 export default function TrainingPage({ id, workspace }) {
   const { isGoing, remove } = useRemoval();
   if (isGoing) return html`<${Going} what="Training" />`;
-  const removeIt = (named) =>
+  const removeIt = (/** @type {string} */ named) =>
     remove(
       {
         title: "Delete the training?",
@@ -47,16 +55,18 @@ export default function TrainingPage({ id, workspace }) {
   return html`<${Training} id=${id} workspace=${workspace} remove=${removeIt} />`;
 }
 
+/** @param {{id: string, workspace: Workspace, remove: (named: string) => Promise<void>}} props */
 function Training({ id, workspace, remove }) {
-  const [filter, setFilter] = useState({});
+  const [filter, setFilter] = useState(/** @type {Filter} */ ({}));
   const found = useRead((signal) => trainings.read(id, signal), [id]);
   const training = found.value;
-  const [live, setLive] = useState(new Map());
+  const [live, setLive] = useState(/** @type {Map<string, SessionJob>} */ (new Map()));
   const [freshness, setFreshness] = useState("catching-up");
-  const player = useRef(null);
+  const player = useRef(/** @type {Player | null} */ (null));
   const session = training?.session_id;
   useEffect(() => {
     if (!session) return undefined;
+    /** @type {number | null} */
     let timer = null;
     let known = "";
     const soon = () =>
@@ -78,7 +88,7 @@ function Training({ id, workspace, remove }) {
       },
     });
     return () => {
-      clearTimeout(timer);
+      clearTimeout(/** @type {number | undefined} */ (timer));
       watch.close();
     };
   }, [session]);
@@ -91,6 +101,7 @@ function Training({ id, workspace, remove }) {
     return html`<${NotFound} what="training" />`;
   if (!training)
     return html`<div class="page"><h1 tabindex="-1">Training</h1>${found.error ? html`<${Failed} error=${found.error} retry=${found.refresh} what="The training could not be read" />` : html`<${Loading} what="Reading the training" />`}</div>`;
+  /** @type {(what: () => Promise<unknown>, failure: string) => Promise<void>} */
   const act = async (what, failure) => {
     try {
       await what();
@@ -117,7 +128,7 @@ function Training({ id, workspace, remove }) {
   const isThere = training.stages.some(
     (stage) => stage.name === "verify" && stage.status === "completed",
   );
-  const jump = (seconds) => player.current?.jump(seconds);
+  const jump = (/** @type {number} */ seconds) => player.current?.jump(seconds);
   return html`<article class="page">
     <header class="page-head"><div class="grow"><p class="crumb"><a href="/trainings">Training</a> / uploaded <${When} at=${training.created_at} /></p><h1 tabindex="-1" class="wrap">${training.title}</h1></div></header>
     <div class="bar"><${Tag} tone=${tone}>${isStopping ? "Stopping" : word}<//><${Freshness} value=${freshness} /><span class="spacer"></span>
@@ -143,7 +154,7 @@ function Training({ id, workspace, remove }) {
     ${isThere && html`<${Video} handle=${player} id=${id} title=${training.title} said=${transcript.value?.segments ?? NOTHING} />`}
     ${training.version && html`<${ProcedureCard} id=${id} latest=${training.version} jump=${jump} now=${() => player.current?.now() ?? 0} onSaved=${found.refresh} />`}
     </div>
-    <${JobMonitor} workspaceId=${workspace.id} trainingId=${id} filter=${filter} onFilter=${(changes) => setFilter({ ...filter, ...changes })} />
+    <${JobMonitor} workspaceId=${workspace.id} trainingId=${id} filter=${filter} onFilter=${(/** @type {Filter} */ changes) => setFilter({ ...filter, ...changes })} />
     ${
       transcript.value &&
       html`<section class="card stack" aria-labelledby="h-transcript"><div class="bar"><h2 id="h-transcript">Transcript${transcript.value.complete ? "" : " so far"}</h2><span class="muted small wrap">heard by ${transcript.value.engine}${transcript.value.offline ? "; it mishears: read it beside the video" : ""}</span></div>

@@ -12,8 +12,11 @@ import { UploadDialog } from "./upload-dialog.js";
 import { recall } from "./upload.js";
 import { started, Uploading } from "./uploading.js";
 
+/** @import { Session, Workspace } from "../../api.js" */
+
 export const title = () => "Training";
 
+/** @param {{workspace: Workspace, user: NonNullable<Session["user"]>}} props */
 export default function Trainings({ workspace, user }) {
   const found = useLivePages(workspace.id, trainings.list);
   const [isAdding, setIsAdding] = useState(false);

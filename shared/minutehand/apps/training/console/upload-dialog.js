@@ -10,11 +10,11 @@ const SAMPLE = "/apps/training/sample.mp4";
 
 /** @param {{workspaceId: string, owner: string, onClose: () => void}} props */
 export function UploadDialog({ workspaceId, owner, onClose }) {
-  const [file, setFile] = useState(null);
+  const [file, setFile] = useState(/** @type {File | null} */ (null));
   const [title, setTitle] = useState("");
   const [busy, setBusy] = useState(false);
-  const [problem, setProblem] = useState(null);
-  const choose = (chosen) => {
+  const [problem, setProblem] = useState(/** @type {string | null} */ (null));
+  const choose = (/** @type {File | null} */ chosen) => {
     setFile(chosen);
     setProblem(chosen && chosen.size === 0 ? "This file is empty" : null);
     if (chosen && !title.trim())
@@ -35,7 +35,7 @@ export function UploadDialog({ workspaceId, owner, onClose }) {
       setProblem(error.message);
     }
   };
-  const submit = async (event) => {
+  const submit = async (/** @type {SubmitEvent} */ event) => {
     event.preventDefault();
     if (!file || file.size === 0) return;
     setBusy(true);
@@ -50,9 +50,9 @@ export function UploadDialog({ workspaceId, owner, onClose }) {
   };
   return html`<${Dialog} title="New video" onClose=${onClose}>
     <form class="stack" onSubmit=${submit}>
-      <label class="field"><span>Video <span class="hint">MP4, MOV, WebM, MKV, AVI …, with sound</span></span><input type="file" accept="video/*" required=${!file} onChange=${(event) => choose(event.target.files[0] ?? null)} /></label>
+      <label class="field"><span>Video <span class="hint">MP4, MOV, WebM, MKV, AVI …, with sound</span></span><input type="file" accept="video/*" required=${!file} onChange=${(/** @type {{target: HTMLInputElement & {files: FileList}}} */ event) => choose(event.target.files[0] ?? null)} /></label>
       <div class="bar"><span class="muted small">${file ? `${file.name}, ${bytes(file.size)}` : "Nothing at hand?"}</span>${!file && html`<button type="button" class="quiet" onClick=${takeSample}>Take a sample of 19 seconds</button>`}</div>
-      <label class="field"><span>Title</span><input type="text" required maxlength="200" pattern=".*\\S.*" value=${title} onInput=${(event) => setTitle(event.target.value)} /></label>
+      <label class="field"><span>Title</span><input type="text" required maxlength="200" pattern=".*\\S.*" value=${title} onInput=${(/** @type {{target: HTMLInputElement}} */ event) => setTitle(event.target.value)} /></label>
       ${problem && html`<p class="problem" role="alert">${problem}</p>`}
       <div class="actions"><button type="button" onClick=${onClose}>Close</button><button type="submit" class="primary" disabled=${busy || !file || file.size === 0}>${busy ? "Starting…" : "Upload"}</button></div>
     </form>

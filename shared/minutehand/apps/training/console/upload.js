@@ -5,6 +5,21 @@
 import { createStore } from "../../lib/store.js";
 import { uploads } from "./data.js";
 
+/** @import { PartToSign, SignedPart, TrainingState, Upload } from "./routes.js" */
+/**
+ * @typedef {{id: string, title: string, name: string, size: number, modified: number, workspaceId: string,
+ *   owner: string, sums?: Record<number, string>}} Kept What a reload keeps: the file is known by name, size
+ *   and time, and `sums` are the checksums of its parts by number.
+ */
+/**
+ * @typedef {Kept & {sent: number, state: "sending" | "paused" | "waiting" | "finishing",
+ *   problem: string | null}} Running `sent` in bytes; `waiting` for its file.
+ */
+/**
+ * @typedef {(training: TrainingState | null, error?: Error) => void} OnStarted Takes the training that an
+ *   upload became; null with the reason why it became none.
+ */
+
 const KEPT = "minutehand.uploads";
 const AT_ONCE = 3;
 const SIGNED_AT_ONCE = 10;
@@ -12,13 +27,18 @@ const TRIES = 5;
 const MOST_TRIES = 20; // calls of the API while it asks to come back
 const PART_TIMEOUT_MS = 15 * 60_000;
 
-/** Uploads that have not ended: `{id, title, name, size, sent, state, problem, workspaceId}`; state is sending, paused, waiting (for its file) or finishing. */
+/** Uploads that have not ended. */
 export const running = createStore(
-  kept().map((one) => ({ ...one, sent: 0, state: "waiting", problem: null })),
+  kept().map(
+    (one) => /** @type {Running} */ ({ ...one, sent: 0, state: "waiting", problem: null }),
+  ),
 );
+/** @type {Map<string, File>} */
 const files = new Map(); // an upload's file and what is being sent of it: no reload keeps these
+/** @type {Map<string, AbortController>} */
 const sending = new Map();
 
+/** @returns {Kept[]} */
 function kept() {
   try {
     const found = JSON.parse(localStorage.getItem(KEPT) ?? "[]");
@@ -53,18 +73,22 @@ function keep() {
   );
 }
 
-function change(id, changes) {
+function change(/** @type {string} */ id, /** @type {Partial<Running>} */ changes) {
   running.set((now) => now.map((one) => (one.id === id ? { ...one, ...changes } : one)));
 }
 
-function forget(id) {
+function forget(/** @type {string} */ id) {
   files.delete(id);
   sending.delete(id);
   running.set((now) => now.filter((one) => one.id !== id));
   keep();
 }
 
-/** Begin an upload, and start the training when it is complete. */
+/**
+ * Begin an upload, and start the training when it is complete.
+ *
+ * @param {{workspaceId: string, owner: string, title: string, file: File, onStarted?: OnStarted}} what
+ */
 export async function begin({ workspaceId, owner, title, file, onStarted }) {
   const made = await uploads.create({
     workspace_id: workspaceId,
@@ -95,6 +119,7 @@ export async function begin({ workspaceId, owner, title, file, onStarted }) {
 }
 
 // browsers do not know the type of every container that people record in
+/** @type {Record<string, string>} */
 const TYPES = {
   mkv: "video/x-matroska",
   mov: "video/quicktime",
@@ -103,12 +128,19 @@ const TYPES = {
   flac: "audio/flac",
 };
 
-function typeOf(file) {
+function typeOf(/** @type {File} */ file) {
   if (/^[a-z0-9.+-]+\/[a-z0-9.+-]+$/.test(file.type)) return file.type;
-  return TYPES[file.name.split(".").at(-1).toLowerCase()] ?? "application/octet-stream";
+  return (
+    TYPES[/** @type {string} */ (file.name.split(".").at(-1)).toLowerCase()] ??
+    "application/octet-stream"
+  );
 }
 
-/** Ask the server about uploads of an earlier page load, and complete those that have arrived. */
+/**
+ * Ask the server about uploads of an earlier page load, and complete those that have arrived.
+ *
+ * @param {{workspaceId: string, owner: string, onStarted?: OnStarted}} whose
+ */
 export async function recall({ workspaceId, owner, onStarted }) {
   const waiting = running
     .get()
@@ -136,13 +168,13 @@ export async function recall({ workspaceId, owner, onStarted }) {
   );
 }
 
-function stopSending(id) {
+function stopSending(/** @type {string} */ id) {
   sending.get(id)?.abort();
   sending.delete(id); // so that resuming at once begins again, and does not wait for what was stopped
 }
 
 /** Stop sending; what has arrived stays. */
-export function pause(id) {
+export function pause(/** @type {string} */ id) {
   stopSending(id);
   change(id, { state: "paused" });
 }
@@ -151,7 +183,7 @@ export function pause(id) {
  * Continue. After a reload `file` must be the one that it began with.
  *
  * @param {string} id
- * @param {{file?: File, onStarted?: (training: any) => void}} [options]
+ * @param {{file?: File, onStarted?: OnStarted}} [options]
  */
 export async function resume(id, { file, onStarted } = {}) {
   const one = running.get().find((each) => each.id === id);
@@ -167,7 +199,7 @@ export async function resume(id, { file, onStarted } = {}) {
 }
 
 /** Give an upload up, and have what arrived thrown away. */
-export async function abort(id) {
+export async function abort(/** @type {string} */ id) {
   stopSending(id);
   try {
     await uploads.abort(id);
@@ -177,7 +209,7 @@ export async function abort(id) {
   forget(id);
 }
 
-async function send(id, onStarted) {
+async function send(/** @type {string} */ id, /** @type {OnStarted | undefined} */ onStarted) {
   if (sending.has(id)) return;
   const stop = new AbortController();
   sending.set(id, stop);
@@ -197,7 +229,13 @@ async function send(id, onStarted) {
   }
 }
 
-/** Join the parts; with that the training's jobs are enqueued. */
+/**
+ * Join the parts; with that the training's jobs are enqueued.
+ *
+ * @param {string} id
+ * @param {Upload} upload
+ * @param {OnStarted | undefined} onStarted
+ */
 async function finish(id, upload, onStarted) {
   change(id, { state: "finishing" });
   const { sums } = running.get().find((each) => each.id === id) ?? {};
@@ -209,12 +247,19 @@ async function finish(id, upload, onStarted) {
   onStarted?.(done.training);
 }
 
-const arrivedOf = (upload) =>
+const arrivedOf = (/** @type {Upload} */ upload) =>
   upload.size_bytes - upload.missing.reduce((sum, number) => sum + bytesIn(upload, number), 0);
-const bytesIn = (upload, number) =>
+const bytesIn = (/** @type {Upload} */ upload, /** @type {number} */ number) =>
   Math.min(upload.part_bytes, upload.size_bytes - (number - 1) * upload.part_bytes);
 
-/** Repeat a call while the server asks for it: 503, 429 and no answer at all. */
+/**
+ * Repeat a call while the server asks for it: 503, 429 and no answer at all.
+ *
+ * @template T
+ * @param {() => Promise<T>} call
+ * @param {AbortSignal} [signal]
+ * @returns {Promise<T>}
+ */
 async function patiently(call, signal) {
   for (let attempt = 1; ; attempt += 1) {
     try {
@@ -231,23 +276,24 @@ async function patiently(call, signal) {
 
 // Checksums: SHA-256 of each part, in base64; and of all of those together, which names the file
 
-async function hash(bytes) {
+async function hash(/** @type {BufferSource} */ bytes) {
   const found = new Uint8Array(await crypto.subtle.digest("SHA-256", bytes));
   return btoa(String.fromCharCode(...found));
 }
 
-async function sumOf(sums, count) {
+async function sumOf(/** @type {Record<number, string>} */ sums, /** @type {number} */ count) {
   const parts = Array.from({ length: count }, (_, index) => atob(sums[index + 1]));
   const all = Uint8Array.from(parts.join(""), (letter) => letter.charCodeAt(0));
   return `${await hash(all)}-${count}`;
 }
 
-async function sendParts(id, signal) {
-  const file = files.get(id);
+async function sendParts(/** @type {string} */ id, /** @type {AbortSignal} */ signal) {
+  const file = /** @type {File} */ (files.get(id));
   const upload = await patiently(() => uploads.read(id, signal), signal);
   if (upload.complete) return upload;
+  /** @type {Record<number, string>} */
   const sums = { ...running.get().find((each) => each.id === id)?.sums };
-  const sumsOf = async (number) => {
+  const sumsOf = async (/** @type {number} */ number) => {
     if (!sums[number]) {
       const from = (number - 1) * upload.part_bytes;
       sums[number] = await hash(await file.slice(from, from + upload.part_bytes).arrayBuffer());
@@ -257,16 +303,19 @@ async function sendParts(id, signal) {
     return sums[number];
   };
   const left = [...upload.missing];
-  const bytesOf = (number) => bytesIn(upload, number);
+  const bytesOf = (/** @type {number} */ number) => bytesIn(upload, number);
   let arrived = arrivedOf(upload);
+  /** @type {Map<number, number>} */
   const partial = new Map();
   const announce = () => {
     if (!signal.aborted)
       change(id, { sent: arrived + [...partial.values()].reduce((sum, value) => sum + value, 0) });
   };
+  /** @type {Map<number, SignedPart>} */
   const signed = new Map();
+  /** @type {Promise<void> | null} */
   let signing = null;
-  const urlOf = async (number) => {
+  const urlOf = async (/** @type {number} */ number) => {
     while (!signed.has(number)) {
       // one request for the next few, however many senders ask
       signing ??= signNext([number, ...left.slice(0, SIGNED_AT_ONCE - 1)]).finally(() => {
@@ -274,11 +323,12 @@ async function sendParts(id, signal) {
       });
       await signing;
     }
-    const part = signed.get(number);
+    const part = /** @type {SignedPart} */ (signed.get(number));
     signed.delete(number); // an address is used once: a second try asks for a fresh one
     return part;
   };
-  const signNext = async (numbers) => {
+  const signNext = async (/** @type {number[]} */ numbers) => {
+    /** @type {PartToSign[]} */
     const parts = [];
     for (const part_number of numbers)
       parts.push({ part_number, checksum: await sumsOf(part_number) });
@@ -287,7 +337,7 @@ async function sendParts(id, signal) {
   };
   const sender = async () => {
     while (left.length > 0 && !signal.aborted) {
-      const number = left.shift();
+      const number = /** @type {number} */ (left.shift());
       const from = (number - 1) * upload.part_bytes;
       for (let attempt = 1; ; attempt += 1) {
         try {
@@ -320,14 +370,21 @@ async function sendParts(id, signal) {
   return upload;
 }
 
-// XMLHttpRequest, since fetch does not report how much of a body has been sent
+/**
+ * Send a part by XMLHttpRequest, since fetch does not report how much of a body has been sent.
+ *
+ * @param {SignedPart} part
+ * @param {Blob} body
+ * @param {AbortSignal} signal
+ * @param {(sent: number) => void} onBytes
+ */
 function put({ url, headers }, body, signal, onBytes) {
   return new Promise((/** @type {(value?: void) => void} */ resolve, reject) => {
     signal.throwIfAborted(); // stopped while the address was asked for
     const call = new XMLHttpRequest();
     const stop = () => call.abort();
     signal.addEventListener("abort", stop);
-    const end = (error) => {
+    const end = (/** @type {string | null} */ error) => {
       signal.removeEventListener("abort", stop);
       if (error) reject(Object.assign(new Error(error), { status: call.status }));
       else resolve();

@@ -10,6 +10,9 @@ import { notify, notifyFailure } from "../../parts/toasts.js";
 import { Bar } from "./bar.js";
 import { abort, pause, resume, running } from "./upload.js";
 
+/** @import { TrainingState } from "./routes.js" */
+/** @import { OnStarted, Running } from "./upload.js" */
+
 const WORDS = {
   sending: ["Uploading", "processing"],
   paused: ["Paused", "waiting"],
@@ -17,11 +20,19 @@ const WORDS = {
   finishing: ["Completing", "processing"],
 };
 
-/** What follows an upload's end: its training's page, or why there is none. */
+/**
+ * What follows an upload's end: its training's page, or why there is none.
+ *
+ * @type {OnStarted}
+ */
 export function started(made, error) {
   if (error) return notifyFailure("Not uploaded", error);
-  if (location.pathname === "/trainings") return navigate(`/trainings/${made.id}`);
-  return notify(`${made.title} is uploaded`, { href: `/trainings/${made.id}`, label: "Look" });
+  if (location.pathname === "/trainings")
+    return navigate(`/trainings/${/** @type {TrainingState} */ (made).id}`);
+  return notify(`${/** @type {TrainingState} */ (made).title} is uploaded`, {
+    href: `/trainings/${/** @type {TrainingState} */ (made).id}`,
+    label: "Look",
+  });
 }
 
 /** @param {{workspaceId: string, owner: string}} props */
@@ -30,6 +41,7 @@ export function Uploading({ workspaceId, owner }) {
     (one) => one.workspaceId === workspaceId && one.owner === owner,
   );
   if (mine.length === 0) return null;
+  /** @type {(id: string, file?: File) => Promise<void>} */
   const resumeUpload = async (id, file) => {
     try {
       await resume(id, { file, onStarted: started });
@@ -37,7 +49,7 @@ export function Uploading({ workspaceId, owner }) {
       notifyFailure("Not resumed", error);
     }
   };
-  const giveUp = async (one) => {
+  const giveUp = async (/** @type {Running} */ one) => {
     if (
       !(await confirm({
         title: "Abort the upload?",
@@ -62,7 +74,7 @@ export function Uploading({ workspaceId, owner }) {
         ${one.state !== "finishing" && html`<${ActionButton} className="danger" run=${() => giveUp(one)}>Abort<//>`}</div>
       ${
         one.state === "waiting"
-          ? html`<label class="field"><span>Choose ${one.name} again to continue <span class="hint">parts that arrived are not sent again</span></span><input type="file" accept="video/*" onChange=${(event) => event.target.files[0] && resumeUpload(one.id, event.target.files[0])} /></label>`
+          ? html`<label class="field"><span>Choose ${one.name} again to continue <span class="hint">parts that arrived are not sent again</span></span><input type="file" accept="video/*" onChange=${(/** @type {{target: HTMLInputElement & {files: FileList}}} */ event) => event.target.files[0] && resumeUpload(one.id, event.target.files[0])} /></label>`
           : html`<${Bar} label=${`Upload of ${one.title}`} done=${one.size > 0 ? (one.sent / one.size) * 100 : 0} tone=${WORDS[one.state][1]} />`
       }
       ${one.problem && html`<p class="problem" role="alert">${one.problem}</p>`}</li>`,

@@ -6,14 +6,20 @@ import { html, useEffect, useRef } from "../../lib/ui.js";
 import { Failed, Loading } from "../../parts/states-of-view.js";
 import { trainings } from "./data.js";
 
+/** @import { SpokenSegment } from "./routes.js" */
+/** @typedef {{jump: (seconds: number) => void, now: () => number}} Player Both in seconds. */
+
 // a cue's text is markup of a kind
-const plain = (text) =>
+const plain = (/** @type {string} */ text) =>
   text.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
 
-/** @param {{id: string, title: string, handle: {current: object}, said: {start: number, end: number, text: string}[]}} props `handle` gets `jump(seconds)` and `now()`. */
+/**
+ * @param {{id: string, title: string, handle: {current: Player | null}, said: SpokenSegment[]}} props
+ *   `handle` gets the player.
+ */
 export function Video({ id, title, handle, said }) {
   const found = useRead((signal) => trainings.video(id, signal), [id]);
-  const element = useRef(null);
+  const element = useRef(/** @type {HTMLVideoElement | null} */ (null));
   const wanted = useRef(0); // where to continue when the address is a new one
   const renewed = useRef(0);
   handle.current = {
@@ -31,7 +37,8 @@ export function Video({ id, title, handle, said }) {
     if (!isThere || said.length === 0) return;
     // made here and not loaded: the policy lets no file of ours be made up on the page
     const track =
-      element.current.textTracks[0] ?? element.current.addTextTrack("captions", "Transcript");
+      /** @type {HTMLVideoElement} */ (element.current).textTracks[0] ??
+      /** @type {HTMLVideoElement} */ (element.current).addTextTrack("captions", "Transcript");
     for (const cue of [...(track.cues ?? [])]) track.removeCue(cue);
     for (const { start, end, text } of said)
       track.addCue(new VTTCue(start, Math.max(end, start + 0.1), plain(text)));
@@ -44,8 +51,8 @@ export function Video({ id, title, handle, said }) {
     found.refresh();
   };
   const loaded = () => {
-    if (wanted.current > 0 && element.current.currentTime === 0)
-      element.current.currentTime = wanted.current;
+    if (wanted.current > 0 && /** @type {HTMLVideoElement} */ (element.current).currentTime === 0)
+      /** @type {HTMLVideoElement} */ (element.current).currentTime = wanted.current;
   };
   return html`<section class="card stack" aria-labelledby="h-video"><h2 id="h-video">Video</h2>
     ${
