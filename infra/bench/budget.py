@@ -233,7 +233,8 @@ async def _prepare(sql: psycopg.AsyncConnection[Any], workspace: str) -> None:
         [workspace, str(ADA.id)],
     )
     await _call(sql, "register_job_types", [{"job_type": JOB_TYPE}])
-    await _call(sql, "set_settings", {"user_pending_max": 1_000_000})
+    limits = {"user_pending_max": 1_000_000, "user_enqueues_burst": 1_000_000}
+    await _call(sql, "set_settings", limits)
 
 
 async def _call(sql: psycopg.AsyncConnection[Any], function: str, argument: Any) -> Any:

@@ -116,7 +116,8 @@ def test_a_lease_of_one_is_as_cheap_beside_50000_keys_of_a_paused_type(engine: E
 def test_partitions_are_opened_and_closed_by_one_look_each(engine: Engine, known: str) -> None:
     """Plans made for other rows have read a backlog of them for each: 880 ms in a lease."""
     opened = """
-    insert into queue.openings (partition_id, workspace_id, queue, job_type, concurrency_key, priority)
+    insert into queue.openings
+      (partition_id, workspace_id, queue, job_type, concurrency_key, priority)
     select queue.partition_id(w, 'default', 'work', k, 100), w, 'default', 'work', k, 100
     from (select {workspace}::uuid as w, {key} as k from generate_series(1, {count}) as n) as o
     """

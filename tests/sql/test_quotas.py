@@ -6,7 +6,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 
 import psycopg
 import pytest
@@ -190,14 +189,15 @@ def test_what_a_limit_refuses_is_not_made_first(engine: Engine) -> None:
     keyed = {"p_workspace_id": ACME, "p_jobs": [{"job_type": "work", "concurrency_key": "k"}] * 101}
     with engine.member(ADA) as ada:
         ada.enqueue_many(100)
-        for way in (
-            lambda: ada.rpc("enqueue_jobs", **bulk),
-            lambda: ada.rpc("enqueue_jobs", **keyed),
-            *(partial(way, ada) for way in WAYS.values()),
-        ):
+        ways: list[Callable[[Engine], object]] = [
+            lambda e: e.rpc("enqueue_jobs", **bulk),
+            lambda e: e.rpc("enqueue_jobs", **keyed),
+            *WAYS.values(),
+        ]
+        for way in ways:
             before = written(ada)
             with pytest.raises(psycopg.Error) as refused:
-                way()
+                way(ada)
             assert refusal(refused.value)[:2] == ("PT429", "rate_limited")
             assert written(ada) == before
 

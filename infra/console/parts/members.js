@@ -9,7 +9,15 @@ import { Failed, Loading } from "./states-of-view.js";
 import { actionsOn, notify } from "./toasts.js";
 import { When } from "./when.js";
 
+/** @import { Workspace } from "../api.js" */
+/** @import { Member, Members as Found, SetMember } from "../lib/routes.js" */
+/** @import { Problem } from "./states-of-view.js" */
+/** @import { Act } from "./toasts.js" */
+/** @typedef {Member["role"]} Role */
+/** @typedef {{email: string | null, user_id?: string}} Person A member, or someone invited by their address. */
+
 const ROLES = { manager: "Manager", member: "Member" };
+/** @type {Record<string, string>} */
 const ACTIONS = {
   workspace_created: "made the workspace",
   member_added: "added",
@@ -20,7 +28,7 @@ const ACTIONS = {
   invitation_withdrawn: "withdrew the invitation of",
 };
 
-/** @param {{workspace: {id, name, role}}} props */
+/** @param {{workspace: Workspace}} props */
 export function Members({ workspace }) {
   const found = useRead((signal) => operations.members(workspace.id, signal), [workspace.id]);
   const [inviting, setInviting] = useState(false);
@@ -38,7 +46,7 @@ export function Members({ workspace }) {
     }
     ${
       inviting &&
-      html`<${Invite} workspace=${workspace} onClose=${(done) => {
+      html`<${Invite} workspace=${workspace} onClose=${(/** @type {boolean} */ done) => {
         setInviting(false);
         if (done) found.refresh();
       }} />`
@@ -46,15 +54,16 @@ export function Members({ workspace }) {
   </section>`;
 }
 
+/** @param {{workspace: Workspace, found: Found, mayManage: boolean, act: Act}} props */
 function People({ workspace, found, mayManage, act }) {
-  const name = (one) => one.email ?? one.user_id;
-  const change = (one, role) =>
+  const name = (/** @type {Person} */ one) => one.email ?? one.user_id;
+  const change = (/** @type {Member} */ one, /** @type {Role} */ role) =>
     act(
       "Not changed",
-      () => operations.setMember(workspace.id, one.email, role),
+      () => operations.setMember(workspace.id, /** @type {string} */ (one.email), role),
       `${name(one)} is now a ${role}`,
     );
-  const remove = async (one, isInvited) => {
+  const remove = async (/** @type {Person} */ one, /** @type {boolean} */ isInvited) => {
     const title = isInvited
       ? `Withdraw the invitation of ${one.email}?`
       : `Remove ${name(one)} from ${workspace.name}?`;
@@ -71,7 +80,8 @@ function People({ workspace, found, mayManage, act }) {
     )
       await act(
         "Not removed",
-        () => operations.removeMember(workspace.id, one.user_id ?? one.email),
+        () =>
+          operations.removeMember(workspace.id, /** @type {string} */ (one.user_id ?? one.email)),
         `${name(one)} is removed`,
       );
   };
@@ -79,7 +89,7 @@ function People({ workspace, found, mayManage, act }) {
       <thead><tr><th scope="col">Person</th><th scope="col">Role</th><th scope="col">Since</th><th scope="col"><span class="hidden">Actions</span></th></tr></thead>
       <tbody>${found.members.map(
         (one) => html`<tr key=${one.user_id}><th scope="row" class="wrap">${name(one)}</th>
-          <td>${mayManage && one.email ? html`<select aria-label=${`Role of ${one.email}`} value=${one.role} onChange=${(event) => change(one, event.target.value)}>${Object.entries(ROLES).map(([value, label]) => html`<option value=${value} key=${value}>${label}</option>`)}</select>` : ROLES[one.role]}</td>
+          <td>${mayManage && one.email ? html`<select aria-label=${`Role of ${one.email}`} value=${one.role} onChange=${(/** @type {{target: {value: Role}}} */ event) => change(one, event.target.value)}>${Object.entries(ROLES).map(([value, label]) => html`<option value=${value} key=${value}>${label}</option>`)}</select>` : ROLES[one.role]}</td>
           <td><${When} at=${one.created_at} /></td>
           <td class="num">${mayManage && html`<button type="button" class="quiet" aria-label=${`Remove ${name(one)}`} onClick=${() => remove(one, false)}>Remove</button>`}</td></tr>`,
       )}
@@ -94,11 +104,12 @@ function People({ workspace, found, mayManage, act }) {
     ${found.changes.length > 0 && html`<details class="more"><summary>Changes</summary><ul class="small">${found.changes.map((one) => html`<li key=${`${one.created_at} ${one.action} ${one.email}`}><${When} at=${one.created_at} /> ${one.actor ?? "the operator"} ${ACTIONS[one.action] ?? one.action} ${one.action === "invitation_accepted" ? "" : (one.email ?? one.user_id ?? "")}${one.role && one.action === "role_changed" ? ` to ${one.role}` : ""}</li>`)}</ul></details>`}`;
 }
 
+/** @param {{workspace: Workspace, onClose: (done: boolean) => void}} props */
 function Invite({ workspace, onClose }) {
   const [email, setEmail] = useState("");
-  const [role, setRole] = useState(/** @type {"manager" | "member"} */ ("member"));
-  const [problem, setProblem] = useState(null);
-  const [invited, setInvited] = useState(null);
+  const [role, setRole] = useState(/** @type {Role} */ ("member"));
+  const [problem, setProblem] = useState(/** @type {Problem | null} */ (null));
+  const [invited, setInvited] = useState(/** @type {SetMember | null} */ (null));
   const save = async () => {
     try {
       const made = await operations.setMember(workspace.id, email.trim(), role);
@@ -116,12 +127,12 @@ function Invite({ workspace, onClose }) {
       <div class="actions"><button type="button" class="primary" autofocus onClick=${() => onClose(true)}>Done</button></div><//>`;
   }
   return html`<${Dialog} title=${`Invite a person to ${workspace.name}`} onClose=${() => onClose(false)}>
-    <form class="stack" onSubmit=${(event) => {
+    <form class="stack" onSubmit=${(/** @type {Event} */ event) => {
       event.preventDefault();
       save();
     }}>
-      <label class="field"><span>Mail address</span><input type="email" required maxlength="254" autofocus value=${email} onInput=${(event) => setEmail(event.target.value)} /></label>
-      <label class="field"><span>Role</span><select value=${role} onChange=${(event) => setRole(event.target.value)}>
+      <label class="field"><span>Mail address</span><input type="email" required maxlength="254" autofocus value=${email} onInput=${(/** @type {{target: HTMLInputElement}} */ event) => setEmail(event.target.value)} /></label>
+      <label class="field"><span>Role</span><select value=${role} onChange=${(/** @type {{target: {value: Role}}} */ event) => setRole(event.target.value)}>
         <option value="member">Member: creates, reads and cancels jobs</option><option value="manager">Manager: also limits, pauses, schedules and people</option></select></label>
       ${problem && html`<p class="problem" role="alert">${problem.message}</p>`}
       <div class="actions"><button type="button" onClick=${() => onClose(false)}>Cancel</button><${ActionButton} className="primary" run=${save} disabled=${!email.includes("@")}>Invite<//></div>

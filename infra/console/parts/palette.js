@@ -7,14 +7,21 @@ import { createStore, useStore } from "../lib/store.js";
 import { html, useEffect, useLayoutEffect, useId, useMemo, useRef, useState } from "../lib/ui.js";
 import { Dialog } from "./dialog.js";
 
+/** @import { Job } from "../lib/routes.js" */
+/** @typedef {{label: string, hint?: string, run: () => void}} Command */
+
 const isOpen = createStore(false);
 export const openPalette = () => isOpen.set(true);
 
-/** Where the palette appears; `commands` are `{label, hint?, run}`. */
+/**
+ * Where the palette appears.
+ *
+ * @param {{commands: Command[]}} props
+ */
 export function Palette({ commands }) {
   const open = useStore(isOpen);
   useLayoutEffect(() => {
-    const toggle = (event) => {
+    const toggle = (/** @type {KeyboardEvent} */ event) => {
       if (
         event.key.toLowerCase() !== "k" ||
         !(event.ctrlKey || event.metaKey) ||
@@ -31,18 +38,19 @@ export function Palette({ commands }) {
   return open ? html`<${Open} commands=${commands} />` : null;
 }
 
-const matches = (label, text) =>
+const matches = (/** @type {string} */ label, /** @type {string} */ text) =>
   text
     .toLowerCase()
     .split(/\s+/)
     .every((word) => label.toLowerCase().includes(word));
 
+/** @param {{commands: Command[]}} props */
 function Open({ commands }) {
   const [text, setText] = useState("");
   const [at, setAt] = useState(0);
-  const [found, setFound] = useState({ text: "", jobs: /** @type {any[]} */ ([]) });
+  const [found, setFound] = useState({ text: "", jobs: /** @type {Job[]} */ ([]) });
   const listId = useId();
-  const list = useRef(null);
+  const list = useRef(/** @type {HTMLUListElement | null} */ (null));
   useEffect(() => {
     const wanted = text.trim();
     if (wanted.length < 3) return undefined;
@@ -62,6 +70,7 @@ function Open({ commands }) {
       clearTimeout(timer);
     };
   }, [text]);
+  /** @type {Command[]} */
   const entries = useMemo(
     () => [
       ...commands.filter(({ label }) => matches(label, text)),
@@ -76,12 +85,12 @@ function Open({ commands }) {
   );
   const chosen = Math.min(at, entries.length - 1);
   const close = () => isOpen.set(false);
-  const run = (entry) => {
+  const run = (/** @type {Command | undefined} */ entry) => {
     close();
     entry?.run();
   };
   useEffect(() => list.current?.children[chosen]?.scrollIntoView({ block: "nearest" }), [chosen]);
-  const onKey = (event) => {
+  const onKey = (/** @type {KeyboardEvent} */ event) => {
     if (event.key === "ArrowDown") setAt(Math.min(entries.length - 1, chosen + 1));
     else if (event.key === "ArrowUp") setAt(Math.max(0, chosen - 1));
     else if (event.key === "Enter") run(entries[chosen]);
@@ -91,7 +100,9 @@ function Open({ commands }) {
   return html`<${Dialog} title="Go to" onClose=${close}>
     <input class="palette-input" type="text" role="combobox" aria-expanded=${String(entries.length > 0)} aria-controls=${entries.length ? listId : undefined} aria-autocomplete="list"
       aria-activedescendant=${entries.length ? `${listId}-${chosen}` : undefined} aria-label="Type a page, an action, or a job" autofocus autocomplete="off"
-      placeholder="A page, an action, or a job" value=${text} onInput=${(event) => {
+      placeholder="A page, an action, or a job" value=${text} onInput=${(
+        /** @type {{target: HTMLInputElement}} */ event,
+      ) => {
         setText(event.target.value);
         setAt(0);
       }} onKeyDown=${onKey} />

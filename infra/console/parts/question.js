@@ -7,18 +7,24 @@ import { ActionButton } from "./dialog.js";
 import { notify, notifyFailure } from "./toasts.js";
 import { When } from "./when.js";
 
-const label = (option) =>
+/** @import { Json, WaitRow } from "../lib/jobs/types.js" */
+/** @typedef {Exclude<Json, Json[]>} Option A value, or an object that names its `label` and `value`. */
+/**
+ * @typedef {Pick<WaitRow, "timeout_at"> & {question?: Json, options?: Option[] | null}} Wait As in `job_steps`.
+ */
+
+const label = (/** @type {Option} */ option) =>
   typeof option === "object" && option !== null
     ? (option.label ?? option.value ?? pretty(option))
     : String(option);
-const valueOf = (option) =>
+const valueOf = (/** @type {Option} */ option) =>
   typeof option === "object" && option !== null && "value" in option ? option.value : option;
 
-/** @param {{jobId: string, wait: object, onAnswered: () => void}} props `wait` as in `job_steps`. */
+/** @param {{jobId: string, wait: Wait, onAnswered: () => void}} props */
 export function Question({ jobId, wait, onAnswered }) {
   const [text, setText] = useState("");
   const [busy, setBusy] = useState(false);
-  const send = async (answer) => {
+  const send = async (/** @type {Json | undefined} */ answer) => {
     setBusy(true);
     try {
       await jobs.answer(jobId, answer);
@@ -36,12 +42,12 @@ export function Question({ jobId, wait, onAnswered }) {
     ${options.length > 0 && html`<div class="actions start">${options.map((option, index) => html`<${ActionButton} key=${index} run=${() => send(valueOf(option))}>${label(option)}<//>`)}</div>`}
     ${
       options.length === 0 &&
-      html`<form class="answer" onSubmit=${(event) => {
+      html`<form class="answer" onSubmit=${(/** @type {Event} */ event) => {
         event.preventDefault();
         if (text.trim() && !busy) send(text.trim());
       }}>
       <label class="grow"><span class="hidden">Your answer</span>
-        <textarea rows="2" value=${text} placeholder="Your answer" onInput=${(event) => setText(event.target.value)}></textarea></label>
+        <textarea rows="2" value=${text} placeholder="Your answer" onInput=${(/** @type {{target: HTMLTextAreaElement}} */ event) => setText(event.target.value)}></textarea></label>
       <button type="submit" class="primary" disabled=${busy || !text.trim()}>Answer</button>
     </form>`
     }

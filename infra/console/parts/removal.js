@@ -6,12 +6,17 @@ import { Loading } from "./states-of-view.js";
 import { notifyFailure } from "./toasts.js";
 
 /**
- * @returns {{isGoing: boolean, remove: (question: {title: string, text: string}, call: () => Promise,
- *   then: () => void) => Promise<void>}} While `isGoing` the page shows `Going` in place of what is
+ * @typedef {(question: {title: string, text: string}, call: () => Promise<unknown>, then: () => void)
+ *   => Promise<void>} Remove Asks first; `then` runs once `call` has deleted it.
+ */
+
+/**
+ * @returns {{isGoing: boolean, remove: Remove}} While `isGoing` the page shows `Going` in place of what is
  *   deleted: a read would find it missing before the deletion is answered.
  */
 export function useRemoval() {
   const [isGoing, setIsGoing] = useState(false);
+  /** @type {Remove} */
   const remove = async (question, call, then) => {
     if (!(await confirm({ ...question, action: "Delete", danger: true }))) return;
     setIsGoing(true);

@@ -8,11 +8,15 @@ import { StateBadge } from "./badge.js";
 import { Failed, Loading } from "./states-of-view.js";
 import { When } from "./when.js";
 
+/** @import { Retention as Found, RetentionDays } from "../lib/routes.js" */
+
+/** @type {(keyof RetentionDays)[]} */
 const OUTCOMES = ["completed", "cancelled", "failed"];
-const kept = (days) => (days === 0 ? "removed at once" : counted(days, "day"));
+const kept = (/** @type {number} */ days) =>
+  days === 0 ? "removed at once" : counted(days, "day");
 
 /** Sums over days, by outcome. Pure. */
-export const removedIn = (days) =>
+export const removedIn = (/** @type {RetentionDays[]} */ days) =>
   OUTCOMES.map((outcome) => days.reduce((sum, day) => sum + day[outcome], 0));
 
 /** @param {{workspaceId: string}} props */
@@ -21,7 +25,7 @@ export function Retention({ workspaceId }) {
   return html`<section class="card" aria-labelledby="h-retention"><h2 id="h-retention">Retention</h2>${body(found)}</section>`;
 }
 
-function body(found) {
+function body(/** @type {import("../lib/store.js").Read<Found>} */ found) {
   if (!found.value)
     return found.error
       ? html`<${Failed} error=${found.error} retry=${found.refresh} what="The retention could not be read" />`

@@ -10,6 +10,11 @@ import { Empty, Failed, Loading } from "./states-of-view.js";
 import { actionsOn, notify } from "./toasts.js";
 import { When } from "./when.js";
 
+/** @import { Workspace } from "../api.js" */
+/** @import { Schedule, ScheduleBody } from "../lib/routes.js" */
+/** @typedef {Record<"name" | "cron" | "timezone" | "job_type" | "payload" | "missed", string>} Draft */
+
+/** @type {(keyof Schedule)[]} */
 const EDITABLE = [
   "name",
   "cron",
@@ -20,16 +25,18 @@ const EDITABLE = [
   "missed",
   "enabled",
 ];
-/** @type {(schedule: any) => any} */
-const asPut = (schedule) => Object.fromEntries(EDITABLE.map((name) => [name, schedule[name]]));
+const asPut = (/** @type {Schedule} */ schedule) =>
+  /** @type {ScheduleBody & {name: string}} */ (
+    Object.fromEntries(EDITABLE.map((name) => [name, schedule[name]]))
+  );
 
-/** @param {{workspace: {id, role}}} props */
+/** @param {{workspace: Workspace}} props */
 export function Schedules({ workspace }) {
   const list = useRead(() => operations.schedules(workspace.id), [workspace.id]);
-  const [editing, setEditing] = useState(null);
+  const [editing, setEditing] = useState(/** @type {Partial<Schedule> | null} */ (null));
   const mayManage = workspace.role === "manager";
   const act = actionsOn(list.refresh);
-  const remove = async (schedule) => {
+  const remove = async (/** @type {Schedule} */ schedule) => {
     if (
       await confirm({
         title: `Delete ${schedule.name}?`,
@@ -69,7 +76,9 @@ export function Schedules({ workspace }) {
     }
     ${
       editing &&
-      html`<${Editor} like=${editing} workspaceId=${workspace.id} onClose=${(saved) => {
+      html`<${Editor} like=${editing} workspaceId=${workspace.id} onClose=${(
+        /** @type {boolean} */ saved,
+      ) => {
         setEditing(null);
         if (saved) list.refresh();
       }} />`
@@ -80,7 +89,11 @@ export function Schedules({ workspace }) {
 const LOOKS_WHOLE = /^\s*(@\w+|\S+(\s+\S+){4})\s*$/;
 const TYPING_MS = 400;
 
-/** When an expression will run, while it is being typed. */
+/**
+ * When an expression will run, while it is being typed.
+ *
+ * @param {{workspaceId: string, cron: string, timezone: string}} props
+ */
 function NextRuns({ workspaceId, cron, timezone }) {
   const [wanted, setWanted] = useState({ cron, timezone });
   useEffect(() => {
@@ -103,26 +116,35 @@ function NextRuns({ workspaceId, cron, timezone }) {
   return html`<p class="hint num" aria-live="polite">Next runs: ${isWhole ? text : "…"}</p>`;
 }
 
+/**
+ * @param {{like: Partial<Schedule>, workspaceId: string, onClose: (saved: boolean) => void}} props `like` is the
+ *   schedule to change; empty for a new one.
+ */
 function Editor({ like, workspaceId, onClose }) {
-  const [draft, setDraft] = useState({
-    name: like.name ?? "",
-    cron: like.cron ?? "0 * * * *",
-    timezone: like.timezone ?? Intl.DateTimeFormat().resolvedOptions().timeZone ?? "UTC",
-    job_type: like.job_type ?? "",
-    payload: pretty(like.payload ?? {}),
-    missed: like.missed ?? "once",
-  });
-  const [problem, setProblem] = useState(null);
+  const [draft, setDraft] = useState(
+    /** @type {Draft} */ ({
+      name: like.name ?? "",
+      cron: like.cron ?? "0 * * * *",
+      timezone: like.timezone ?? Intl.DateTimeFormat().resolvedOptions().timeZone ?? "UTC",
+      job_type: like.job_type ?? "",
+      payload: pretty(like.payload ?? {}),
+      missed: like.missed ?? "once",
+    }),
+  );
+  const [problem, setProblem] = useState(/** @type {string | null} */ (null));
   const [busy, setBusy] = useState(false);
-  const change = (name, { target: { value } }) => setDraft((now) => ({ ...now, [name]: value }));
-  const field = (name, label, more = {}) =>
-    html`<label class="field"><span>${label}</span><input type="text" required value=${draft[name]} onInput=${(event) => change(name, event)} ...${more} /></label>`;
-  const save = async (event) => {
+  const change = (
+    /** @type {keyof Draft} */ name,
+    /** @type {{target: {value: string}}} */ { target: { value } },
+  ) => setDraft((now) => ({ ...now, [name]: value }));
+  const field = (/** @type {keyof Draft} */ name, /** @type {string} */ label, more = {}) =>
+    html`<label class="field"><span>${label}</span><input type="text" required value=${draft[name]} onInput=${(/** @type {{target: HTMLInputElement}} */ event) => change(name, event)} ...${more} /></label>`;
+  const save = async (/** @type {Event} */ event) => {
     event.preventDefault();
     setBusy(true);
     try {
       const made = await operations.putSchedule(workspaceId, {
-        ...(like.id && asPut(like)),
+        ...(like.id && asPut(/** @type {Schedule} */ (like))),
         ...draft,
         payload: JSON.parse(draft.payload),
       });
@@ -137,8 +159,8 @@ function Editor({ like, workspaceId, onClose }) {
     <form class="stack" onSubmit=${save}>
       ${field("name", "Name", { readonly: Boolean(like.id), autofocus: !like.id })}${field("cron", "Cron: minute hour day month weekday", { class: "mono", autofocus: Boolean(like.id) })}${field("timezone", "Time zone")}
       <${NextRuns} workspaceId=${workspaceId} cron=${draft.cron} timezone=${draft.timezone} />${field("job_type", "Job type", { class: "mono" })}
-      <label class="field"><span>Payload, JSON</span><textarea rows="4" class="mono" value=${draft.payload} onInput=${(event) => change("payload", event)}></textarea></label>
-      <label class="field"><span>Missed runs</span><select value=${draft.missed} onChange=${(event) => change("missed", event)}><option value="once">run once</option><option value="skip">are skipped</option><option value="all">all run</option></select></label>
+      <label class="field"><span>Payload, JSON</span><textarea rows="4" class="mono" value=${draft.payload} onInput=${(/** @type {{target: HTMLTextAreaElement}} */ event) => change("payload", event)}></textarea></label>
+      <label class="field"><span>Missed runs</span><select value=${draft.missed} onChange=${(/** @type {{target: HTMLSelectElement}} */ event) => change("missed", event)}><option value="once">run once</option><option value="skip">are skipped</option><option value="all">all run</option></select></label>
       ${problem && html`<p class="problem" role="alert">${problem}</p>`}
       <div class="actions"><button type="button" onClick=${() => onClose(false)}>Close</button><button type="submit" class="primary" disabled=${busy}>Save</button></div>
     </form>

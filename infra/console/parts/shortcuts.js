@@ -43,13 +43,13 @@ const KEYS = [
 export function Shortcuts() {
   const open = useStore(isOpen);
   useLayoutEffect(() => {
-    const onKey = (event) => {
+    const onKey = (/** @type {KeyboardEvent} */ event) => {
       if (
         event.key !== "?" ||
         event.ctrlKey ||
         event.metaKey ||
         event.altKey ||
-        event.target.closest("input, textarea, select, dialog")
+        /** @type {Element} */ (event.target).closest("input, textarea, select, dialog")
       )
         return;
       event.preventDefault();

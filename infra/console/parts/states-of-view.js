@@ -2,15 +2,26 @@
 
 import { html } from "../lib/ui.js";
 
+/** @typedef {Partial<import("../api.js").ApiError>} Problem What is shown of an error, the API's or any other. */
+/** @typedef {import("preact").ComponentChildren} Children */
+
 /** Something is being read for the first time. */
 export const Loading = ({ what = "Loading" }) =>
   html`<div class="notice loading" role="status"><span class="spinner" aria-hidden="true"></span>${what}…</div>`;
 
-/** There is nothing; say why that may be and what to do. */
+/**
+ * There is nothing; say why that may be and what to do.
+ *
+ * @param {{title: string, children?: Children}} props
+ */
 export const Empty = ({ title, children }) =>
   html`<div class="notice empty"><p class="strong">${title}</p>${children && html`<div>${children}</div>`}</div>`;
 
-/** Reading failed and there is nothing older to show. */
+/**
+ * Reading failed and there is nothing older to show.
+ *
+ * @param {{error: Problem | null, retry?: () => void, what?: string}} props
+ */
 export const Failed = ({ error, retry, what = "This could not be read" }) =>
   html`<div class="notice failed" role="alert">
     <p class="strong">${what}</p>
@@ -19,7 +30,11 @@ export const Failed = ({ error, retry, what = "This could not be read" }) =>
     ${retry && html`<button type="button" onClick=${retry}>Try again</button>`}
   </div>`;
 
-/** What is shown is old, and why. */
+/**
+ * What is shown is old, and why.
+ *
+ * @param {{error: Problem | null, retry: () => void}} props
+ */
 export const Stale = ({ error, retry }) =>
   html`<div class="notice stale" role="status">
     <span>Shown as last read. ${error?.message}</span>

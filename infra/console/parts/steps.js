@@ -9,10 +9,15 @@ import { JsonView } from "./json-view.js";
 import { Stale } from "./states-of-view.js";
 import { When } from "./when.js";
 
+/** @import { Step } from "../lib/jobs/types.js" */
+/** @import { TracedJob } from "../lib/routes.js" */
+/** @import { Page } from "../lib/steps.js" */
+/** @typedef {ReturnType<typeof useSteps>} StepsRead */
+
 const SHOWN = 100;
 
 /** A job's steps, as a read of `lib/store.js`; `more` reads another page, and what was read again. */
-export function useSteps(jobId) {
+export function useSteps(/** @type {string | undefined} */ jobId) {
   const pages = useRef(1);
   const read = useRead(
     (signal) =>
@@ -28,9 +33,10 @@ export function useSteps(jobId) {
   return { ...read, more, isWhole: !read.value?.next || pages.current >= MOST_PAGES };
 }
 
-/** @param {{steps: object, trace: object | undefined}} props `steps` as of `useSteps`, `trace` with the spans of them. */
+/** @param {{steps: StepsRead, trace: TracedJob | undefined}} props `trace` with the spans of `steps`. */
 export function Steps({ steps, trace }) {
   const [shown, setShown] = useState(SHOWN);
+  /** @type {Step[]} */
   const list = steps.value?.steps ?? [];
   if (list.length === 0) return null;
   const spans = new Map(
@@ -44,8 +50,8 @@ export function Steps({ steps, trace }) {
   return html`<section class="card" aria-labelledby="h-steps"><h2 id="h-steps">Steps</h2>
     <p class="muted small">Finished steps are remembered: a retry continues after the last one.</p>
     ${steps.isStale && html`<${Stale} error=${steps.error} retry=${steps.refresh} />`}
-    ${list.slice(0, shown).map((step) => html`<details class="more" key=${step.name}><summary><span class="mono">${step.name}</span> ${Number.isFinite(spans.get(step.name)) && html`<span class="num">${duration(spans.get(step.name))}</span>`} <${When} at=${step.created_at} /></summary><${JsonView} value=${step.result} label=${`Result of ${step.name}`} /></details>`)}
-    ${(isMore || steps.value.next) && html`<p class="muted small num" aria-live="polite">${number(Math.min(shown, list.length))} of ${steps.value.next ? "more than " : ""}${counted(list.length, "step")}</p>`}
+    ${list.slice(0, shown).map((step) => html`<details class="more" key=${step.name}><summary><span class="mono">${step.name}</span> ${Number.isFinite(spans.get(step.name)) && html`<span class="num">${duration(/** @type {number} */ (spans.get(step.name)))}</span>`} <${When} at=${step.created_at} /></summary><${JsonView} value=${step.result} label=${`Result of ${step.name}`} /></details>`)}
+    ${(isMore || /** @type {Page} */ (steps.value).next) && html`<p class="muted small num" aria-live="polite">${number(Math.min(shown, list.length))} of ${/** @type {Page} */ (steps.value).next ? "more than " : ""}${counted(list.length, "step")}</p>`}
     ${isMore && html`<button type="button" class="quiet" disabled=${steps.isLoading} onClick=${showMore}>Show more steps</button>`}
   </section>`;
 }

@@ -3,7 +3,11 @@
 import { createStore, useStore } from "../lib/store.js";
 import { html } from "../lib/ui.js";
 
-const toasts = createStore(/** @type {any[]} */ ([]));
+/** @import { Problem } from "./states-of-view.js" */
+/** @typedef {{id: number, text: string, tone: string, href?: string, label?: string}} Toast */
+/** @typedef {ReturnType<typeof actionsOn>} Act An action on what a read shows, as `actionsOn` makes it. */
+
+const toasts = createStore(/** @type {Toast[]} */ ([]));
 let last = 0;
 
 /**
@@ -20,7 +24,7 @@ export function notify(text, { tone = "completed", sticky = false, href, label }
 }
 
 /** Say why something failed, until it is dismissed. */
-export function notifyFailure(what, error) {
+export function notifyFailure(/** @type {string} */ what, /** @type {Problem | null} */ error) {
   const id = error?.requestId ? ` (request ${String(error.requestId).slice(0, 8)})` : "";
   notify(`${what}: ${error?.message ?? error}${id}`, { tone: "failed", sticky: true });
 }
@@ -52,7 +56,8 @@ export const actionsOn =
     }
   };
 
-const dismiss = (id) => toasts.set((now) => now.filter((toast) => toast.id !== id));
+const dismiss = (/** @type {number} */ id) =>
+  toasts.set((now) => now.filter((toast) => toast.id !== id));
 
 /** Where they appear; once, in the shell. */
 export function Toasts() {

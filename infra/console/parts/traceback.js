@@ -4,6 +4,8 @@ import { safeUrl } from "../lib/format.js";
 import { html } from "../lib/ui.js";
 import { copy } from "./copy.js";
 
+/** @import { Attempt, Traceback as Raised } from "../lib/jobs/types.js" */
+
 const NAMES = {
   error: "error",
   message: "message",
@@ -13,9 +15,10 @@ const NAMES = {
 };
 
 /** CloudWatch's page of a log stream, narrowed to the request where it is known; null without a group. */
-export function cloudWatchOf(origin) {
+export function cloudWatchOf(/** @type {Attempt["origin"]} */ origin) {
   if (!origin?.log_group || !origin.region) return null;
-  const twice = (text) => encodeURIComponent(encodeURIComponent(text)).replaceAll("%", "$");
+  const twice = (/** @type {string} */ text) =>
+    encodeURIComponent(encodeURIComponent(text)).replaceAll("%", "$");
   const base = `https://${origin.region}.console.aws.amazon.com/cloudwatch/home?region=${origin.region}#logsV2:log-groups/log-group/${twice(origin.log_group)}`;
   const filter = origin.request_id ? `$3FfilterPattern$3D${twice(`"${origin.request_id}"`)}` : "";
   return safeUrl(
@@ -24,29 +27,33 @@ export function cloudWatchOf(origin) {
 }
 
 /** The place in short: file:line of the innermost own frame. */
-export const placeOf = (traceback) =>
+export const placeOf = (/** @type {Raised | null | undefined} */ traceback) =>
   traceback?.frames?.[0] ? `${traceback.frames[0].file}:${traceback.frames[0].line}` : null;
 
-const asText = (traceback) =>
+const asText = (/** @type {Raised} */ traceback) =>
   [...(traceback.frames ?? [])]
     .map(
       (one) => `${one.file}:${one.line} in ${one.function}${one.code ? `\n    ${one.code}` : ""}`,
     )
     .join("\n");
 
-/** @param {{traceback: object}} props `{frames: [{file, line, function, code, own}], causes, left_out}` */
+/** @param {{traceback: Raised}} props */
 export function Traceback({ traceback }) {
   const frames = traceback.frames ?? [];
   return html`<div class="traceback"><ol aria-label="Traceback">${frames.map(
     (one, index) => html`<li key=${index} data-own=${one.own ? "" : undefined}>
       <span class="mono frame-place">${one.file}:<strong>${one.line}</strong></span> <span class="muted">in</span> <span class="mono">${one.function}</span>${one.code && html`<pre>${one.code}</pre>`}</li>`,
   )}</ol>
-    ${traceback.left_out > 0 && html`<p class="muted small">${traceback.left_out} library frames omitted.</p>`}
+    ${/** @type {number} */ (traceback.left_out) > 0 && html`<p class="muted small">${traceback.left_out} library frames omitted.</p>`}
     ${(traceback.causes ?? []).map((cause, index) => html`<p class="small" key=${index}><span class="muted">Caused by</span> <span class="mono">${typeof cause === "string" ? cause : `${cause.type ?? ""}${cause.message ? `: ${cause.message}` : ""}`}</span></p>`)}
     <button type="button" class="quiet" onClick=${() => copy(asText(traceback), "Copied the traceback")}>Copy the traceback</button></div>`;
 }
 
-/** What differs from the failed attempt before; nothing when it failed the same way. */
+/**
+ * What differs from the failed attempt before; nothing when it failed the same way.
+ *
+ * @param {Pick<Attempt, "differs">} props
+ */
 export function Differs({ differs }) {
   if (!differs) return null;
   if (differs.length === 0)
@@ -54,7 +61,11 @@ export function Differs({ differs }) {
   return html`<p class="small">Unlike the attempt before: ${differs.map((one, index) => html`${index > 0 ? "; " : ""}<span key=${one.what}>another ${NAMES[one.what] ?? one.what} <span class="muted">(${String(one.before ?? "none")} → ${String(one.now ?? "none")})</span></span>`)}.</p>`;
 }
 
-/** Links to where the attempt's log is. */
+/**
+ * Links to where the attempt's log is.
+ *
+ * @param {{attempt: Attempt}} props
+ */
 export function Origin({ attempt }) {
   const { origin } = attempt;
   const address = cloudWatchOf(origin);

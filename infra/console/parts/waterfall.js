@@ -6,12 +6,24 @@ import { classes, html, useLayoutEffect, useMemo, useRef, useState } from "../li
 import { extentOf, moved, placeOf, rowsOf, sumsOf, ticksOf, zoomed } from "../lib/waterfall.js";
 import { Icon } from "./icons.js";
 
+/** @import { JobTrace, TracedAttempt } from "../lib/routes.js" */
+/** @import { Extent, Row } from "../lib/waterfall.js" */
+
+/** @typedef {(factor: number, centre?: number) => void} Zoom */
+/** @typedef {(row: Row) => void} Toggle */
+/** @typedef {PointerEvent & {currentTarget: HTMLElement}} Dragging */
+
 const MOST_ROWS = 400;
 const LAST_LABEL = 95; // percent of the axis; beyond, a label would lie over the one before it
 const NARROW = 700; // pixels of a window whose axis has room for half the ticks
+/** @type {Record<string, string>} */
 const SPAN_WORDS = { queued: "Queued", run: "Ran", wait: "Waited", backoff: "Backing off" };
 
-/** A round duration: 5 s, 2 min, 1 h. */
+/**
+ * A round duration: 5 s, 2 min, 1 h.
+ *
+ * @type {(ms: number) => string}
+ */
 const roundly = (ms) =>
   ms < 0
     ? `−${roundly(-ms)}`
@@ -21,29 +33,36 @@ const roundly = (ms) =>
         .replace(/ 0 h$/, "");
 
 /** What a row says without its bar. */
-function labelOfRow(row, origin) {
+function labelOfRow(/** @type {Row} */ row, /** @type {number} */ origin) {
   const took = row.isRunning
     ? `for ${duration(row.to - row.from)} so far`
     : duration(row.to - row.from);
   return `${row.word}, ${took}, from ${roundly(Math.round(row.from - origin))}${row.isCritical ? ", on the critical path" : ""}`;
 }
 
-/** @param {{trace: object, now: number, jobId: string}} props `trace` as `job_trace` gives it. */
+/** @param {{trace: JobTrace, now: number}} props `trace` as `job_trace` gives it. */
 export function Waterfall({ trace, now }) {
   const [asTable, setAsTable] = useState(false);
-  const [folded, setFolded] = useState({ closed: new Set(), opened: new Set() });
-  const [view, setView] = useState(null); // null: the whole, which grows while something runs
-  const [chosen, setChosen] = useState(null);
+  const [folded, setFolded] = useState(
+    /** @type {{closed: Set<string>, opened: Set<string>}} */ ({
+      closed: new Set(),
+      opened: new Set(),
+    }),
+  );
+  const [view, setView] = useState(/** @type {Extent | null} */ (null)); // null: the whole, which grows while something runs
+  const [chosen, setChosen] = useState(/** @type {string | null} */ (null));
   const all = useMemo(() => rowsOf(trace, { now, ...folded }), [trace, now, folded]);
   const rows = all.slice(0, MOST_ROWS);
   const whole = extentOf(rows);
   const shown = view ?? whole;
   const origin = whole.from;
   const sums = sumsOf(trace.jobs[0], now);
+  /** @type {Zoom} */
   const zoom = (factor, centre) => {
     const next = zoomed(shown, whole, factor, centre);
     setView(next.from <= whole.from && next.to >= whole.to ? null : next);
   };
+  /** @type {Toggle} */
   const toggle = (row) =>
     setFolded(({ closed, opened }) => {
       const next = { closed: new Set(closed), opened: new Set(opened) };
@@ -74,29 +93,38 @@ export function Waterfall({ trace, now }) {
   </div>`;
 }
 
+/** @param {{sums: ReturnType<typeof sumsOf>, isLive: boolean}} props */
 function Sums({ sums, isLive }) {
-  const parts = [
+  const parts = /** @type {[word: string, ms: number][]} */ ([
     ["Queued", sums.queued],
     [sums.runs > 1 ? `Ran in ${sums.runs} runs` : "Ran", sums.run],
     ["Waited", sums.wait],
     ["Backed off", sums.backoff],
-  ].filter(([, ms], index) => ms > 0 || index === 1);
+  ]).filter(([, ms], index) => ms > 0 || index === 1);
   return html`<p class="sums">${parts.map(([word, ms]) => html`<span key=${word}><span class="muted">${word}</span> <span class="num strong">${duration(ms)}</span></span>`)}
     <span><span class="muted">${isLive ? "So far" : "Total"}</span> <span class="num strong">${duration(sums.total)}</span></span></p>`;
 }
 
+/**
+ * @param {{rows: Row[], view: Extent, whole: Extent, origin: number, setView: (view: Extent | null) => void,
+ *   zoom: Zoom, toggle: Toggle, chosen: string | null, setChosen: (key: string) => void}} props
+ */
 function Chart({ rows, view, whole, origin, setView, zoom, toggle, chosen, setChosen }) {
+  /** @type {{current: HTMLDivElement}} */
   const box = useRef(null);
-  const [dragged, setDragged] = useState(null);
+  const [dragged, setDragged] = useState(/** @type {[from: number, to: number] | null} */ (null));
   const at = rows.findIndex((row) => row.key === chosen);
-  const focusOn = (index) => {
+  const focusOn = (/** @type {number} */ index) => {
     const row = rows[Math.max(0, Math.min(rows.length - 1, index))];
     setChosen(row.key);
-    box.current.querySelector(`[data-key="${CSS.escape(row.key)}"]`)?.focus();
+    /** @type {HTMLElement | null} */ (
+      box.current.querySelector(`[data-key="${CSS.escape(row.key)}"]`)
+    )?.focus();
   };
-  const onKey = (event) => {
+  const onKey = (/** @type {KeyboardEvent} */ event) => {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
     const row = rows[at];
+    /** @type {Record<string, () => unknown>} */
     const moves = {
       ArrowDown: () => focusOn(at + 1),
       ArrowUp: () => focusOn(at - 1),
@@ -119,16 +147,17 @@ function Chart({ rows, view, whole, origin, setView, zoom, toggle, chosen, setCh
     event.preventDefault();
     moves[event.key]();
   };
-  const share = (event) => {
+  const share = (/** @type {Dragging} */ event) => {
     const { left, width } = event.currentTarget.getBoundingClientRect();
     return Math.max(0, Math.min(1, (event.clientX - left) / width));
   };
   const drag = {
-    onPointerDown: (event) => {
+    onPointerDown: (/** @type {Dragging} */ event) => {
       event.currentTarget.setPointerCapture(event.pointerId);
       setDragged([share(event), share(event)]);
     },
-    onPointerMove: (event) => dragged && setDragged([dragged[0], share(event)]),
+    onPointerMove: (/** @type {Dragging} */ event) =>
+      dragged && setDragged([dragged[0], share(event)]),
     onPointerUp: () => {
       if (!dragged) return;
       const [from, to] = [Math.min(...dragged), Math.max(...dragged)];
@@ -144,10 +173,12 @@ function Chart({ rows, view, whole, origin, setView, zoom, toggle, chosen, setCh
   // a wheel listener that may prevent the page's own zoom cannot be passive
   useLayoutEffect(() => {
     const element = box.current;
-    const wheel = (event) => {
+    const wheel = (/** @type {WheelEvent} */ event) => {
       if (!event.ctrlKey && !event.metaKey) return;
       event.preventDefault();
-      const track = element.querySelector(".waterfall-axis").getBoundingClientRect();
+      const track = /** @type {Element} */ (
+        element.querySelector(".waterfall-axis")
+      ).getBoundingClientRect();
       zoom(
         event.deltaY > 0 ? 1.25 : 0.8,
         Math.max(0, Math.min(1, (event.clientX - track.left) / track.width)),
@@ -157,7 +188,7 @@ function Chart({ rows, view, whole, origin, setView, zoom, toggle, chosen, setCh
     return () => element.removeEventListener("wheel", wheel);
   });
   const ticks = ticksOf(view, origin, innerWidth < NARROW ? 4 : 8);
-  const placed = (offset) =>
+  const placed = (/** @type {number} */ offset) =>
     placeOf({ from: origin + offset, to: origin + offset }, view)?.left ?? 0;
   return html`<div ref=${box} class="waterfall-chart" onKeyDown=${onKey}>
     <div class="waterfall-head" aria-hidden="true"><span class="waterfall-name"></span>
@@ -178,11 +209,15 @@ function Chart({ rows, view, whole, origin, setView, zoom, toggle, chosen, setCh
 }
 
 /** The row with a little room on both sides. */
-function padded({ from, to }, whole) {
+function padded(/** @type {Extent} */ { from, to }, /** @type {Extent} */ whole) {
   const room = Math.max(2, (to - from) * 0.05);
   return { from: Math.max(whole.from, from - room), to: Math.min(whole.to, to + room) };
 }
 
+/**
+ * @param {{row: Row, view: Extent, origin: number, ticks: number[], placed: (offset: number) => number,
+ *   toggle: Toggle, isFirst: boolean, choose: () => void}} props
+ */
 function Line({ row, view, origin, ticks, placed, toggle, isFirst, choose }) {
   const label =
     row.isRunning && row.kind !== "job"
@@ -213,15 +248,16 @@ function Line({ row, view, origin, ticks, placed, toggle, isFirst, choose }) {
   </div>`;
 }
 
-const toneOf = (attempt) =>
-  ({
+const toneOf = (/** @type {TracedAttempt} */ attempt) =>
+  /** @type {Record<string, string>} */ ({
     retry: "failed",
     failed: "failed",
     lost: "failed",
     completed: "completed",
     cancelled: "cancelled",
-  })[attempt.outcome] ?? (attempt.ended_at ? "pending" : "processing");
+  })[/** @type {string} */ (attempt.outcome)] ?? (attempt.ended_at ? "pending" : "processing");
 
+/** @param {{rows: Row[], origin: number}} props */
 function AsTable({ rows, origin }) {
   return html`<div class="scroll-x" tabindex="0" role="group" aria-label="Waterfall as a table"><table class="table">
     <thead><tr><th scope="col">What</th><th scope="col">State</th><th scope="col" class="num">From</th><th scope="col" class="num">Took</th><th scope="col">Critical</th><th scope="col">Error</th></tr></thead>

@@ -11,15 +11,18 @@ import { Empty, Failed, Loading } from "./states-of-view.js";
 import { actionsOn } from "./toasts.js";
 import { When } from "./when.js";
 
-/** @param {{workspace: {id, role}}} props */
+/** @import { Workspace } from "../api.js" */
+/** @import { Webhook, WebhookWithSecret } from "../lib/routes.js" */
+
+/** @param {{workspace: Workspace}} props */
 export function Webhooks({ workspace }) {
   const list = useRead(() => operations.webhooks(workspace.id), [workspace.id]);
   const [adding, setAdding] = useState(false);
-  const [secret, setSecret] = useState(null);
-  const [opened, setOpened] = useState(null);
+  const [secret, setSecret] = useState(/** @type {WebhookWithSecret | null} */ (null));
+  const [opened, setOpened] = useState(/** @type {Webhook | null} */ (null));
   const mayManage = workspace.role === "manager";
   const act = actionsOn(list.refresh);
-  const rotate = async (one) => {
+  const rotate = async (/** @type {Webhook} */ one) => {
     if (
       await confirm({
         title: "Rotate the secret?",
@@ -35,7 +38,7 @@ export function Webhooks({ workspace }) {
       if (made) setSecret(made);
     }
   };
-  const remove = async (one) => {
+  const remove = async (/** @type {Webhook} */ one) => {
     if (
       await confirm({
         title: "Delete this webhook?",
@@ -76,7 +79,9 @@ export function Webhooks({ workspace }) {
     }
     ${
       adding &&
-      html`<${Adder} workspaceId=${workspace.id} onClose=${(made) => {
+      html`<${Adder} workspaceId=${workspace.id} onClose=${(
+        /** @type {WebhookWithSecret | null} */ made,
+      ) => {
         setAdding(false);
         if (made) {
           setSecret(made);
@@ -93,7 +98,11 @@ export function Webhooks({ workspace }) {
   </section>`;
 }
 
-/** The latest deliveries of one webhook; each is a job with a page of its own. */
+/**
+ * The latest deliveries of one webhook; each is a job with a page of its own.
+ *
+ * @param {{workspaceId: string, webhook: Webhook, onClose: () => void}} props
+ */
 function Deliveries({ workspaceId, webhook, onClose }) {
   const list = useRead(
     (signal) => operations.deliveries(workspaceId, webhook.id, signal),
@@ -120,12 +129,13 @@ function Deliveries({ workspaceId, webhook, onClose }) {
   <//>`;
 }
 
+/** @param {{workspaceId: string, onClose: (made: WebhookWithSecret | null) => void}} props */
 function Adder({ workspaceId, onClose }) {
   const [url, setUrl] = useState("");
   const [events, setEvents] = useState("");
-  const [problem, setProblem] = useState(null);
+  const [problem, setProblem] = useState(/** @type {string | null} */ (null));
   const [busy, setBusy] = useState(false);
-  const save = async (event) => {
+  const save = async (/** @type {Event} */ event) => {
     event.preventDefault();
     setBusy(true);
     const types = events.split(/[\s,]+/).filter(Boolean);
@@ -143,8 +153,8 @@ function Adder({ workspaceId, onClose }) {
   };
   return html`<${Dialog} title="Add a webhook" onClose=${() => onClose(null)}>
     <form class="stack" onSubmit=${save}>
-      <label class="field"><span>Endpoint, https</span><input type="text" inputmode="url" required placeholder="https://example.com/hooks" value=${url} onInput=${(event) => setUrl(event.target.value)} autofocus /></label>
-      <label class="field"><span>Events (empty for all)</span><input type="text" placeholder="job.completed, job.failed" value=${events} onInput=${(event) => setEvents(event.target.value)} /></label>
+      <label class="field"><span>Endpoint, https</span><input type="text" inputmode="url" required placeholder="https://example.com/hooks" value=${url} onInput=${(/** @type {{target: HTMLInputElement}} */ event) => setUrl(event.target.value)} autofocus /></label>
+      <label class="field"><span>Events (empty for all)</span><input type="text" placeholder="job.completed, job.failed" value=${events} onInput=${(/** @type {{target: HTMLInputElement}} */ event) => setEvents(event.target.value)} /></label>
       ${problem && html`<p class="problem" role="alert">${problem}</p>`}
       <div class="actions"><button type="button" onClick=${() => onClose(null)}>Close</button><button type="submit" class="primary" disabled=${busy}>Add</button></div>
     </form>

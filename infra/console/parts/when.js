@@ -3,7 +3,11 @@
 import { duration, relative, utc } from "../lib/format.js";
 import { html, useEffect, useState } from "../lib/ui.js";
 
+/** @typedef {string | null | undefined} Iso An instant, ISO 8601; none is shown as a dash. */
+
+/** @type {Set<(now: number) => void>} */
 const watchers = new Set();
+/** @type {number | null} */
 let timer = null;
 
 function beat() {
@@ -21,21 +25,29 @@ export function useNow(active = true) {
     return () => {
       watchers.delete(setNow);
       if (watchers.size > 0) return;
-      clearInterval(timer);
+      clearInterval(/** @type {number} */ (timer));
       timer = null;
     };
   }, [active]);
   return active ? Math.max(now, Date.now() - 1000) : Date.now();
 }
 
-/** `3 min ago`, with `2026-11-20 08:36:55.585 UTC` in its title. */
+/**
+ * `3 min ago`, with `2026-11-20 08:36:55.585 UTC` in its title.
+ *
+ * @param {{at: Iso}} props
+ */
 export function When({ at }) {
   const now = useNow(Boolean(at));
   if (!at) return html`<span class="none">–</span>`;
   return html`<time datetime=${at} title=${utc(at)}>${relative(at, now)}</time>`;
 }
 
-/** How long something took, or has been taking until now; `before` are milliseconds that came earlier. */
+/**
+ * How long something took, or has been taking until now; `before` are milliseconds that came earlier.
+ *
+ * @param {{from: Iso, to?: Iso, before?: number}} props
+ */
 export function Took({ from, to, before = 0 }) {
   const now = useNow(Boolean(from) && !to);
   if (!from) return html`<span class="none">–</span>`;
@@ -44,7 +56,11 @@ export function Took({ from, to, before = 0 }) {
 
 const INSTANT = /(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(?:\.\d+)?) UTC/;
 
-/** An instant in the middle of a sentence: the clock's time, with the day when it is another. */
+/**
+ * An instant in the middle of a sentence: the clock's time, with the day when it is another.
+ *
+ * @param {{at: string}} props
+ */
 function Instant({ at }) {
   const now = useNow();
   const [day, time] = utc(at).split(" ");
@@ -52,7 +68,11 @@ function Instant({ at }) {
   return html`<time datetime=${at} title=${`${utc(at)}, ${relative(at, now)}`}>${day === today ? "" : `${day} `}${time.slice(0, 8)} UTC</time>`;
 }
 
-/** A sentence whose instants are short, with the whole of each in its title. */
+/**
+ * A sentence whose instants are short, with the whole of each in its title.
+ *
+ * @param {{text: string | null | undefined}} props
+ */
 export const Sentence = ({ text }) =>
   String(text ?? "")
     .split(INSTANT)

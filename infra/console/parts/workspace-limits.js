@@ -8,12 +8,13 @@ import { Failed, Loading } from "./states-of-view.js";
 import { notify, notifyFailure } from "./toasts.js";
 
 const EVERY_MS = 5000;
-const least = (...limits) => Math.min(...limits.map((limit) => limit ?? Infinity));
+const least = (/** @type {(number | null)[]} */ ...limits) =>
+  Math.min(...limits.map((limit) => limit ?? Infinity));
 
-/** @param {{workspace: {id, role, name}}} props */
+/** @param {{workspace: import("../api.js").Workspace}} props */
 export function WorkspaceLimits({ workspace }) {
   const limits = useRead(() => operations.limits(workspace.id), [workspace.id]);
-  const [own, setOwn] = useState(null);
+  const [own, setOwn] = useState(/** @type {string | null} */ (null));
   usePolling(limits, EVERY_MS);
   if (!limits.value)
     return html`<section class="card" aria-labelledby="h-limit"><h2 id="h-limit">Limits</h2>${limits.error ? html`<${Failed} error=${limits.error} retry=${limits.refresh} what="The limits could not be read" />` : html`<${Loading} what="Reading limits" />`}</section>`;
@@ -26,7 +27,7 @@ export function WorkspaceLimits({ workspace }) {
     weight,
   } = limits.value;
   const limit = least(most, ownMost);
-  const save = async (event) => {
+  const save = async (/** @type {Event} */ event) => {
     event.preventDefault();
     const text = String(own ?? "").trim();
     try {
@@ -51,7 +52,7 @@ export function WorkspaceLimits({ workspace }) {
     <span class="spacer"></span>
     ${
       workspace.role === "manager" &&
-      html`<form class="bar" onSubmit=${save}><label class="field-inline"><span>Own limit</span><input type="number" min="0" max="100000" step="1" placeholder="none" value=${own ?? ownMost ?? ""} onInput=${(event) => setOwn(event.target.value)} /></label>
+      html`<form class="bar" onSubmit=${save}><label class="field-inline"><span>Own limit</span><input type="number" min="0" max="100000" step="1" placeholder="none" value=${own ?? ownMost ?? ""} onInput=${(/** @type {{target: HTMLInputElement}} */ event) => setOwn(event.target.value)} /></label>
       <button type="submit" disabled=${own === null}>Set</button></form>`
     }
   </section>`;
