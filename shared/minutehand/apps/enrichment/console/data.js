@@ -117,13 +117,13 @@ export const jobsOf = (type, name, id) =>
 
 /** Change a record's fields as a person does: enrichment will not overwrite them. */
 export const edit = (
-  /** @type {"accounts" | "contacts"} */ table,
+  /** @type {keyof Rows} */ table,
   /** @type {string} */ id,
-  /** @type {Record<string, any>} */ changes,
+  /** @type {Record<string, unknown>} */ changes,
 ) => unwrap(supabase().from(table).update(changes).eq("id", id).select("*"));
 export const add = (
-  /** @type {"accounts" | "contacts"} */ table,
-  /** @type {Record<string, any>} */ values,
+  /** @type {keyof Rows} */ table,
+  /** @type {Record<string, unknown>} */ values,
 ) => unwrap(supabase().from(table).insert(values).select("*"));
 
 export const enrichment = {
