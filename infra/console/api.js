@@ -5,7 +5,8 @@ import { setSchema } from "./lib/jobs.js";
 import { ALL } from "./lib/scope.js";
 import { createStore } from "./lib/store.js";
 
-/** @import { Places, Routes } from "./lib/routes.js" */
+/** @import { JobTrace, Places, Routes } from "./lib/routes.js" */
+/** @import { Attempt, DeadLetterGroup, Job, QueueStats } from "./lib/jobs/types.js" */
 /** @typedef {Routes["POST /api/jobs/cancel"]["body"]["filter"]} BulkFilter */
 /** @typedef {Routes["POST /api/jobs/cancel"]["body"]["cursor"]} BulkCursor */
 
@@ -44,8 +45,9 @@ let apiOrigin = globalThis.location?.origin;
 let isHost = false; // whether this client, and its signing out, are the console's own
 
 /** @typedef {{id: string, name: string, role: "manager" | "member" | "operator", expiresAt: string | null}} Workspace */
+/** @typedef {{id: string, email: string}} User */
 /**
- * @typedef {{status: "starting" | "out" | "in" | "failed", user: {id: string, email: string} | null, workspaces: Workspace[],
+ * @typedef {{status: "starting" | "out" | "in" | "failed", user: User | null, workspaces: Workspace[],
  *   workspace: Workspace | null, isOperator: boolean, reason: string | null, isNew: boolean, error?: any}} Session `reason`
  *   says why someone was signed out who did not ask for it; `isNew`: came by a link that Auth mailed, and has no
  *   password yet.
@@ -70,7 +72,16 @@ export const apiAddress = (/** @type {string} */ path) => new URL(path, apiOrigi
 
 /** The schema's tables and functions, over that client. */
 export const data = () => client.schema(schema);
-/** What `/config.json` said. */
+/**
+ * @typedef {{supabaseUrl: string, supabaseKey: string, schema?: string, stage?: string, breakToken?: string | null,
+ *   demoAccounts?: Array<{email: string, password: string, label: string}>}} Settings The accounts and the token are
+ *   of a developer's machine.
+ */
+/**
+ * What `/config.json` said.
+ *
+ * @returns {Settings}
+ */
 export const settings = () => config;
 
 // Start and sign-in ---------------------------------------------------------------------------
@@ -437,10 +448,12 @@ export const jobs = {
     /** @type {AbortSignal} */ signal,
   ) => call("GET /api/jobs", { query: filter, signal }),
   /** Rows by id, in no promised order; deleted ones are omitted. */
-  byIds: (/** @type {string[]} */ ids) => unwrap(data().from("jobs").select("*").in("id", ids)),
+  byIds: (/** @type {string[]} */ ids) =>
+    /** @type {Promise<Job[]>} */ (unwrap(data().from("jobs").select("*").in("id", ids))),
   MOST_OF_LEVEL: 200,
   /** The jobs below a job, a level at a time: at most `MOST_OF_LEVEL` of each, four levels. */
   async descendants(/** @type {string} */ id, /** @type {AbortSignal} */ signal) {
+    /** @type {Job[]} */
     const found = [];
     for (let parents = [id], level = 0; parents.length > 0 && level < 4; level += 1) {
       const children = await unwrap(
@@ -461,7 +474,9 @@ export const jobs = {
   explain: (/** @type {string} */ id, /** @type {AbortSignal} */ signal) =>
     call("GET /api/jobs/{job_id}/explain", { places: { job_id: id }, signal }),
   attempts: (/** @type {string} */ id, /** @type {AbortSignal} */ signal) =>
-    call("GET /api/jobs/{job_id}/attempts", { places: { job_id: id }, signal }),
+    /** @type {Promise<Attempt[]>} */ (
+      call("GET /api/jobs/{job_id}/attempts", { places: { job_id: id }, signal })
+    ),
   /** A page of finished steps after a place of `next`: `{steps, next, waiting_for}`. */
   steps: (
     /** @type {string} */ id,
@@ -475,7 +490,9 @@ export const jobs = {
     }),
   /** Attempts, steps and waits with their spans, and those of its children: `{now, more, jobs}`. */
   trace: (/** @type {string} */ id, /** @type {AbortSignal} */ signal) =>
-    unwrap(data().rpc("job_trace", { p_job_id: id }).abortSignal(signal)),
+    /** @type {Promise<JobTrace>} */ (
+      unwrap(data().rpc("job_trace", { p_job_id: id }).abortSignal(signal))
+    ),
   /** Who cancelled, retried, answered or opened it, the latest first. */
   actions: async (/** @type {string} */ id, /** @type {AbortSignal} */ signal) =>
     (await unwrap(data().rpc("list_actions", { p_job_id: id }).abortSignal(signal))).actions,
@@ -513,7 +530,7 @@ export const jobs = {
 export const types = {
   /** Job types by name with who serves them and how the last day went: `{now, types}`. */
   list: (
-    /** @type {string} */ workspaceId,
+    /** @type {string | null} */ workspaceId,
     /** @type {AbortSignal} */ signal,
     isInternal = false,
   ) =>
@@ -524,7 +541,7 @@ export const types = {
     ),
   /** One with its schema, limits, workers and schedules. */
   get: (
-    /** @type {string} */ workspaceId,
+    /** @type {string | null} */ workspaceId,
     /** @type {string} */ name,
     /** @type {AbortSignal} */ signal,
   ) =>
@@ -554,12 +571,12 @@ export const alerts = {
       places: { ...of(workspaceId), name },
     }),
   /** Addresses of the workspace's members, in order. */
-  async addresses(/** @type {string} */ workspaceId, /** @type {any} */ readPeople) {
+  async addresses(/** @type {string} */ workspaceId, /** @type {typeof people} */ readPeople) {
     const members = await unwrap(
       data().from("workspace_members").select("user_id").eq("workspace_id", workspaceId),
     );
     return Object.values(
-      await readPeople(members.map((/** @type {any} */ member) => member.user_id)),
+      await readPeople(members.map((/** @type {{user_id: string}} */ member) => member.user_id)),
     ).sort();
   },
 };
@@ -568,8 +585,13 @@ export const alerts = {
 
 const known = new Map();
 
-/** Mail addresses by user id, as far as the reader may know them: `{id: address}`; read once each. */
-export async function people(/** @type {string[]} */ ids) {
+/**
+ * Mail addresses by user id, as far as the reader may know them: `{id: address}`; read once each.
+ *
+ * @param {string[]} ids
+ * @returns {Promise<Record<string, string>>}
+ */
+export async function people(ids) {
   const missing = [...new Set(ids)].filter((id) => id && !known.has(id));
   if (missing.length > 0) {
     const found = await unwrap(data().rpc("people", { p_ids: missing }));
@@ -590,6 +612,14 @@ const operatorCall = (
   /** @type {AbortSignal | undefined} */ signal = undefined,
 ) => unwrap(signal ? data().rpc(name, given).abortSignal(signal) : data().rpc(name, given));
 
+/** @typedef {DeadLetterGroup & {workspaces: number, workspace_ids: string[]}} FailureGroup Of all workspaces. */
+/** @typedef {{job_id: string, job_type: string, workspace_name: string | null, leased_at: string}} HeldJob */
+/**
+ * @typedef {{worker_id: string, version: string | null, job_types: string[] | null, seen_at: string | null,
+ *   state: "busy" | "idle" | "ended" | "silent" | "lost", free_slots: number | null, busy_slots: number, runs: number,
+ *   leased: number | null, running: HeldJob[]}} WorkerLine `free_slots` is null once its run is over.
+ */
+
 /** What people on call may do beyond their own workspaces; each read and action is recorded. */
 export const operator = {
   session: () => operatorCall("operator_session", {}),
@@ -601,9 +631,14 @@ export const operator = {
       signal,
     ),
   counts: (/** @type {AbortSignal} */ signal) => operatorCall("operator_counts", {}, signal),
-  failures: (/** @type {AbortSignal} */ signal) => operatorCall("operator_failures", {}, signal),
+  failures: (/** @type {AbortSignal} */ signal) =>
+    /** @type {Promise<{groups: FailureGroup[], more: boolean}>} */ (
+      operatorCall("operator_failures", {}, signal)
+    ),
   workers: (/** @type {number} */ minutes, /** @type {AbortSignal} */ signal) =>
-    operatorCall("operator_workers", { p_minutes: minutes }, signal),
+    /** @type {Promise<{now: string, workers: WorkerLine[]}>} */ (
+      operatorCall("operator_workers", { p_minutes: minutes }, signal)
+    ),
   workspaces: (/** @type {string} */ search, /** @type {AbortSignal} */ signal) =>
     operatorCall("operator_workspaces", { p_search: search || null }, signal),
   actions: async (/** @type {any} */ before, /** @type {AbortSignal} */ signal) =>
@@ -622,6 +657,20 @@ export const operator = {
 
 // Operations ----------------------------------------------------------------------------------
 
+/**
+ * @typedef {{job_type: string, running: number, max_concurrency: number | null, workspace_concurrency: number | null,
+ *   key_concurrency: number | null, rate_limit: number | null, rate_per_seconds: number,
+ *   paused_at: string | null}} TypeLimits Of a job type over all workspaces.
+ */
+/**
+ * @typedef {{budget_per_second: number, per_second: number, held_last_hour: number, month: number,
+ *   month_usd: number}} MessageNumbers What is sent to Realtime, against its budget.
+ */
+/**
+ * @typedef {Omit<QueueStats, "limits"> & {limits: TypeLimits[] | null, messages: MessageNumbers | null}} Stats
+ * @typedef {{status: string, checks?: Record<string, {verdict: "pass" | "warn" | "fail", detail?: string}>}} Health
+ */
+
 export const operations = {
   /** Counts, percentiles, pauses of a workspace, or of everything without one. */
   stats: (
@@ -629,28 +678,36 @@ export const operations = {
     /** @type {number} */ minutes,
     /** @type {AbortSignal} */ signal,
   ) =>
-    unwrap(
-      data()
-        .rpc("queue_stats", { p_workspace_id: workspaceId, p_minutes: minutes })
-        .abortSignal(signal),
+    /** @type {Promise<Stats>} */ (
+      unwrap(
+        data()
+          .rpc("queue_stats", { p_workspace_id: workspaceId, p_minutes: minutes })
+          .abortSignal(signal),
+      )
     ),
   /** Counts and times over time: `{now, since, step_seconds, live, points}`; of everything without a workspace. */
   series: (
-    /** @type {string} */ workspaceId,
+    /** @type {string | null} */ workspaceId,
     /** @type {number} */ minutes,
-    /** @type {any} */ isInternal,
+    /** @type {boolean} */ isInternal,
     /** @type {AbortSignal} */ signal,
   ) =>
-    unwrap(
-      data()
-        .rpc("queue_series", {
-          p_workspace_id: workspaceId,
-          p_minutes: minutes,
-          p_internal: Boolean(isInternal),
-        })
-        .abortSignal(signal),
+    /** @type {Promise<import("./lib/series.js").Series>} */ (
+      unwrap(
+        data()
+          .rpc("queue_series", {
+            p_workspace_id: workspaceId,
+            p_minutes: minutes,
+            p_internal: Boolean(isInternal),
+          })
+          .abortSignal(signal),
+      )
     ),
-  /** Readiness; "not ready" is an answer as well. */
+  /**
+   * Readiness; "not ready" is an answer as well.
+   *
+   * @returns {Promise<Health>}
+   */
   async health(/** @type {AbortSignal} */ signal) {
     try {
       const answer = await fetch(new URL("/api/health/ready", apiOrigin), {

@@ -33,6 +33,21 @@ import { notifyFailure, Toasts } from "./parts/toasts.js";
 import { When } from "./parts/when.js";
 import { ChoosePassword, SignIn } from "./views/sign-in.js";
 
+/** @import { User, Workspace } from "./api.js" */
+/**
+ * @typedef {{title?(params: Record<string, string>): string, default: import("preact").FunctionComponent<any>}} Page
+ *   A view's module; its component takes the route's parameters, `workspace`, `user` and `apps`.
+ */
+/**
+ * @typedef {{path: string, load: () => Promise<Page>, isWhole?: boolean, module?: Page}} Route `module` once it is
+ *   loaded.
+ * @typedef {{path: string, label: string, icon: string, isWhole?: boolean, isOperators?: boolean}} NavLine
+ * @typedef {{name?: string, nav: NavLine[], routes: Route[]}} Section
+ * @typedef {{label: string, promise: string, run: (workspace: Workspace) => Promise<string>, isSafe?: boolean}} BreakIt
+ * @typedef {Section & {guestPages?: Route[], breakIt?: BreakIt[]}} App What an app's manifest exports.
+ */
+
+/** @type {Section} */
 const CORE = {
   nav: [
     { path: "/jobs", label: "Jobs", icon: "jobs", isWhole: true },
@@ -49,6 +64,7 @@ const CORE = {
   ],
 };
 // pages of all workspaces at once say so by `isWhole`; the others want one chosen
+/** @type {Section} */
 const OPERATIONS = {
   name: "Operations",
   nav: [
@@ -75,10 +91,16 @@ const OPERATIONS = {
   ],
 };
 const BREAK_IT = { path: "/break-it", label: "Break it", icon: "hammer" };
+/** @type {Route} */
 const NOT_FOUND = { path: "*", load: () => import("./views/not-found.js") };
 
-/** The manifests of the apps named in apps/index.json; one that is broken leaves the rest alone. */
+/**
+ * The manifests of the apps named in apps/index.json; one that is broken leaves the rest alone.
+ *
+ * @returns {Promise<App[]>}
+ */
 async function findApps() {
+  /** @type {string[]} */
   const names = await (await fetch("/apps/index.json")).json();
   const found = await Promise.allSettled(names.map((name) => import(`./apps/${name}/manifest.js`)));
   found.forEach(
@@ -91,6 +113,7 @@ async function findApps() {
     .map((result) => result.value.default);
 }
 
+/** @param {{apps: App[]}} props */
 function Console({ apps }) {
   const { status, error, user, workspace, workspaces, isOperator, isNew } = useStore(session);
   if (status === "starting") return html`<${Loading} what="Starting" />`;
@@ -101,7 +124,11 @@ function Console({ apps }) {
   return html`<${Shell} apps=${apps} user=${user} workspace=${workspace} workspaces=${workspaces} isOperator=${isOperator} />`;
 }
 
-/** A page of an app for anyone who has its link: no session, no menu, nothing of a workspace. */
+/**
+ * A page of an app for anyone who has its link: no session, no menu, nothing of a workspace.
+ *
+ * @param {{apps: App[]}} props
+ */
 function AsGuest({ apps }) {
   const mode = useStore(theme);
   const found = match(
@@ -120,13 +147,17 @@ function AsGuest({ apps }) {
   </div>`;
 }
 
+/**
+ * @param {{apps: App[], user: User, workspace: Workspace | null, workspaces: Workspace[],
+ *   isOperator: boolean}} props
+ */
 function Shell({ apps, user, workspace, workspaces, isOperator }) {
   const { path } = useStore(place);
   const mode = useStore(theme);
   const rows = useStore(density);
   const [menu, setMenu] = useState(false);
   const core = settings().breakToken ? { ...CORE, nav: [...CORE.nav, BREAK_IT] } : CORE;
-  const shown = ({ isWhole, isOperators }) =>
+  const shown = (/** @type {NavLine} */ { isWhole, isOperators }) =>
     (isWhole || !isAll(workspace)) && (!isOperators || isOperator);
   const sections = [core, OPERATIONS, ...apps]
     .map((section) => ({ ...section, nav: section.nav.filter(shown) }))
@@ -172,9 +203,9 @@ function Shell({ apps, user, workspace, workspaces, isOperator }) {
     ],
     [apps, workspaces, workspace, mode, user],
   );
-  const isHere = (to) => path === to || path.startsWith(`${to}/`);
+  const isHere = (/** @type {string} */ to) => path === to || path.startsWith(`${to}/`);
   return html`<div class="shell">
-    <a class="skip" href="#main" onClick=${(event) => {
+    <a class="skip" href="#main" onClick=${(/** @type {MouseEvent} */ event) => {
       event.preventDefault();
       document.getElementById("main")?.focus();
     }}>Skip to content</a>
@@ -186,7 +217,7 @@ function Shell({ apps, user, workspace, workspaces, isOperator }) {
       <div class="rail-tools">
         ${
           workspaces.length > 1
-            ? html`<label class="workspace"><span class="hidden">Workspace</span><select value=${workspace?.id} onChange=${(event) => switchTo(event.target.value)}>
+            ? html`<label class="workspace"><span class="hidden">Workspace</span><select value=${workspace?.id} onChange=${(/** @type {{target: HTMLSelectElement}} */ event) => switchTo(event.target.value)}>
               ${workspaces.map((one) => html`<option value=${one.id} key=${one.id}>${one.name}${one.role === "operator" && one.expiresAt ? " (on call)" : ""}</option>`)}</select></label>`
             : html`<p class="workspace strong">${workspace?.name ?? "No workspace"}</p>`
         }
@@ -222,7 +253,11 @@ function Shell({ apps, user, workspace, workspaces, isOperator }) {
   </div>`;
 }
 
-/** Says whose guest one is, until when, and gives it back. */
+/**
+ * Says whose guest one is, until when, and gives it back.
+ *
+ * @param {{workspace: Workspace}} props
+ */
 function OnCall({ workspace }) {
   const close = async () => {
     try {
@@ -238,12 +273,16 @@ function OnCall({ workspace }) {
 }
 
 /** Another workspace: what is open belongs to the old one, so its list is shown instead. */
-function switchTo(id) {
+function switchTo(/** @type {string} */ id) {
   chooseWorkspace(id);
   navigate(`/${location.pathname.split("/")[1] || "jobs"}`);
 }
 
-/** Loads a view's module when it is first needed, then gives it the focus of its heading. */
+/**
+ * Loads a view's module when it is first needed, then gives it the focus of its heading.
+ *
+ * @param {{route: Route, params: Record<string, string>, workspace?: Workspace, user?: User, apps: App[]}} props
+ */
 function View({ route, params, workspace, user, apps }) {
   const [module, setModule] = useState(route.module ?? null);
   const [error, setError] = useState(null);

@@ -35,8 +35,9 @@ export const useQuery = () => useStore(place).query;
 /**
  * The first route that fits a path.
  *
- * @param {Array<{path: string}>} routes Patterns such as `/jobs/:id`.
- * @returns {{route: object, params: object} | null}
+ * @template {{path: string}} R
+ * @param {R[]} routes Patterns such as `/jobs/:id`.
+ * @returns {{route: R, params: Record<string, string>} | null}
  */
 export function match(routes, /** @type {string} */ path) {
   const parts = path.split("/");

@@ -1,6 +1,10 @@
 // Numbers over time, as queue_series gives them, made ready for charts. Pure.
 
-/** The ranges that can be chosen: minutes by the word in the address. */
+/**
+ * The ranges that can be chosen: minutes by the word in the address.
+ *
+ * @type {Record<string, [minutes: number, words: string]>}
+ */
 export const RANGES = {
   "15m": [15, "15 minutes"],
   "1h": [60, "hour"],
@@ -10,15 +14,20 @@ export const RANGES = {
   "30d": [43_200, "30 days"],
 };
 
+/** The range an address names; `otherwise` for any other word, such as what every object inherits. */
+export const rangeOf = (/** @type {string | null} */ word, /** @type {string} */ otherwise) =>
+  word !== null && Object.hasOwn(RANGES, word) ? word : otherwise;
+
 const COUNTS = ["enqueued", "completed", "failed", "cancelled", "retried", "lost", "redriven"];
 
 /** @typedef {Record<string, any> & {at: string, job_type: string}} Point A row of `queue_series`. */
+/** @typedef {{now: string, since: string, step_seconds: number, live: number, points: Point[]}} Series */
 /** @typedef {Record<string, number[]>} Lines Values per point, by the name of a count. */
 
 /**
  * One value a point and line; points without jobs are zeros, or gaps where a time or a share is not known.
  *
- * @param {{now: string, since: string, step_seconds: number, live: number, points: Point[]}} series
+ * @param {Series} series
  * @returns {{at: number[], totals: Lines, sums: Record<string, number>, depth: number[], types: Map<string, Lines>}} `at` in seconds;
  *   `totals` counts per point over all types, `sums` over all points; `depth` is how many jobs had not ended.
  */

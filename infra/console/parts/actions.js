@@ -5,6 +5,12 @@ import { html } from "../lib/ui.js";
 import { Tag } from "./badge.js";
 import { When } from "./when.js";
 
+/**
+ * @typedef {{id: number, at: string, by: string | null, user_id: string | null, as_operator: boolean,
+ *   action: keyof DID, workspace_id: string | null, workspace_name: string | null, job_id: string | null,
+ *   jobs: number, detail: Record<string, unknown> | null}} Action As `list_actions` gives it; `by` is a mail address.
+ */
+
 const DID = {
   list: "viewed",
   open: "opened",
@@ -17,7 +23,11 @@ const DID = {
   resume: "resumed",
 };
 
-/** What an action was about: a job, so many jobs, a filter, a type. */
+/**
+ * What an action was about: a job, so many jobs, a filter, a type.
+ *
+ * @param {Action} action
+ */
 function about({ action, job_id: jobId, jobs, detail, workspace_name: workspace }) {
   if (action === "list") return `the jobs of all workspaces${filterWords(detail)}`;
   if (action === "pause" || action === "resume")
@@ -32,14 +42,14 @@ function about({ action, job_id: jobId, jobs, detail, workspace_name: workspace 
   return `${counted(jobs, "job")}${filterWords(detail)}`;
 }
 
-const filterWords = (detail) => {
+const filterWords = (/** @type {Action["detail"]} */ detail) => {
   const words = Object.entries(detail ?? {})
     .filter(([name]) => name !== "ids" && name !== "reason")
     .map(([name, value]) => `${name.replaceAll("_", " ")} ${[value].flat().join(", ")}`);
   return words.length > 0 ? ` (${words.join("; ")})` : "";
 };
 
-/** @param {{actions: object[], isAll?: boolean}} props As `list_actions` gives them. */
+/** @param {{actions: Action[], isAll?: boolean}} props As `list_actions` gives them. */
 export function Actions({ actions, isAll = false }) {
   return html`<ul class="actions-list">${actions.map(
     (one) => html`<li key=${one.id}>

@@ -7,12 +7,16 @@ import { JsonView } from "./json-view.js";
 import { Differs, Origin, placeOf, Traceback } from "./traceback.js";
 import { When } from "./when.js";
 
+/** @import { Attempt, Job } from "../lib/jobs/types.js" */
+
 const MOST_LINES = 200;
 
-const toneOf = (attempt) => ATTEMPT_OUTCOMES[attempt.outcome]?.tone ?? "processing";
-const wordOf = (attempt) => ATTEMPT_OUTCOMES[attempt.outcome]?.word ?? "Running";
+const toneOf = (/** @type {Attempt} */ attempt) =>
+  ATTEMPT_OUTCOMES[/** @type {keyof ATTEMPT_OUTCOMES} */ (attempt.outcome)]?.tone ?? "processing";
+const wordOf = (/** @type {Attempt} */ attempt) =>
+  ATTEMPT_OUTCOMES[/** @type {keyof ATTEMPT_OUTCOMES} */ (attempt.outcome)]?.word ?? "Running";
 
-/** @param {{attempts: object[]}} props As `job_attempts` gives them. */
+/** @param {{attempts: Attempt[]}} props As `job_attempts` gives them. */
 export function AttemptsTable({ attempts }) {
   const shown = attempts.slice(-MOST_LINES);
   return html`${shown.length < attempts.length && html`<p class="muted small num">The latest ${MOST_LINES} of ${counted(attempts.length, "attempt")}.</p>`}<div class="scroll-x" tabindex="0" role="group" aria-label="Attempts"><table class="table">
@@ -30,18 +34,23 @@ export function AttemptsTable({ attempts }) {
   </table></div>`;
 }
 
+/** @param {{attempt: Attempt}} props */
 function Details({ attempt }) {
   if (!attempt.traceback && !attempt.differs && !attempt.origin) return null;
   if (!attempt.error_message) return html`<${Origin} attempt=${attempt} />`;
   return html`<details class="more"><summary>${attempt.traceback ? "Traceback" : "More"}</summary>${attempt.traceback && html`<${Traceback} traceback=${attempt.traceback} />`}<${Differs} differs=${attempt.differs} /><${Origin} attempt=${attempt} /></details>`;
 }
 
-/** What went wrong last, in full: the error, where, what is different from before, and where its log is. */
+/**
+ * What went wrong last, in full: the error, where, what is different from before, and where its log is.
+ *
+ * @param {{job: Job, attempts: Attempt[]}} props
+ */
 export function LastFailure({ job, attempts }) {
   const last = attempts.filter((attempt) => attempt.error_message).at(-1);
   if (!job.error_message || job.status === "completed") return null;
   const type = job.error_data?.type;
-  return html`<section class=${job.status === "failed" ? "card error-card" : "card"} aria-labelledby="h-error"><h2 id="h-error">${job.status === "failed" ? "Error" : "Last error"}${type && html` <span class="mono muted">${type}</span>`}${placeOf(last?.traceback) && html` <span class="muted">at</span> <span class="mono">${placeOf(last.traceback)}</span>`}</h2>
+  return html`<section class=${job.status === "failed" ? "card error-card" : "card"} aria-labelledby="h-error"><h2 id="h-error">${job.status === "failed" ? "Error" : "Last error"}${type && html` <span class="mono muted">${type}</span>`}${placeOf(last?.traceback) && html` <span class="muted">at</span> <span class="mono">${placeOf(/** @type {Attempt} */ (last).traceback)}</span>`}</h2>
     <p class="error-text">${job.error_message}</p>
     ${last?.traceback && html`<${Traceback} traceback=${last.traceback} />`}
     ${last?.has_traceback && !last.traceback && html`<p class="muted small">There is a traceback; managers of the workspace may read it.</p>`}

@@ -4,9 +4,16 @@ import { FRESHNESS, stateOf, stateOfJob } from "../lib/states.js";
 import { html, useEffect, useState } from "../lib/ui.js";
 import { Icon } from "./icons.js";
 
-/** A job's state; of its status alone where no more of it is known. */
+/** @import { ComponentChildren } from "preact" */
+/** @import { JobTimes } from "../lib/states.js" */
+
+/**
+ * A job's state; of its status alone where no more of it is known.
+ *
+ * @param {{status?: string, job?: JobTimes, cancelling?: boolean}} props
+ */
 export function StateBadge({ status, job, cancelling = false }) {
-  const { word, tone, mark } = stateOf(job ? stateOfJob(job) : status);
+  const { word, tone, mark } = stateOf(job ? stateOfJob(job) : /** @type {string} */ (status));
   return html`<span class="badge" data-tone=${tone} data-status=${job?.status ?? status}>
     <${Icon} name=${mark} />${cancelling && (job?.status ?? status) === "processing" ? "Cancelling" : word}
   </span>`;
@@ -14,7 +21,11 @@ export function StateBadge({ status, job, cancelling = false }) {
 
 const STEADY_MS = 400;
 
-/** Says `live` at once when lost, and other words only when they last: no flicker. */
+/**
+ * Says `live` at once when lost, and other words only when they last: no flicker.
+ *
+ * @param {{value: keyof FRESHNESS}} props
+ */
 export function Freshness({ value }) {
   const [shown, setShown] = useState(value);
   useEffect(() => {
@@ -27,6 +38,10 @@ export function Freshness({ value }) {
   </span>`;
 }
 
-/** A plain word with a tone. */
+/**
+ * A plain word with a tone.
+ *
+ * @param {{tone?: string, children: ComponentChildren}} props
+ */
 export const Tag = ({ tone = "pending", children }) =>
   html`<span class="badge" data-tone=${tone}>${children}</span>`;

@@ -5,8 +5,15 @@ import { useStore } from "../lib/store.js";
 import { theme } from "../lib/theme.js";
 import { html, useEffect, useRef } from "../lib/ui.js";
 
+/** @typedef {import("uplot")} Plot */
+/**
+ * @typedef {{name: string, values: Array<number | null>, colour: string, dash?: number[]}} Line `colour` names a
+ *   variable of the style sheet.
+ */
+
 const HEIGHT = 180;
 const DAY = 86_400;
+/** @type {Promise<typeof globalThis.uPlot> | null} */
 let loading = null;
 
 function loadUPlot() {
@@ -23,35 +30,40 @@ function loadUPlot() {
   return loading;
 }
 
-const iso = (seconds) => new Date(seconds * 1000).toISOString();
+const iso = (/** @type {number} */ seconds) => new Date(seconds * 1000).toISOString();
 
-const isValue = (value) => value !== null && value !== undefined;
+/** @returns {value is number} */
+const isValue = (/** @type {number | null | undefined} */ value) =>
+  value !== null && value !== undefined;
 
 /** The time of a point as short as its range allows: 08:36, or 11-20 08:00. */
-const shortTime = (seconds, span) =>
+const shortTime = (/** @type {number} */ seconds, /** @type {number} */ span) =>
   span > DAY ? utc(iso(seconds)).slice(5, 16) : clock(iso(seconds)).slice(0, 5);
 
 /**
- * @param {{label: string, at: number[], lines: Array<{name: string, values: Array<number|null>, colour: string, dash?:
- *   number[]}>, format?: (value: number) => string, most?: number}} props `at` in seconds; `colour` names a variable of
- *   the style sheet; `most` is the top of the axis at least.
+ * @param {{label: string, at: number[], lines: Line[], format?: (value: number) => string, most?: number}} props `at`
+ *   in seconds; `most` is the top of the axis at least.
  */
 export function Chart({ label, at, lines, format = number, most = 4 }) {
+  /** @type {{current: HTMLElement}} */
   const box = useRef(null);
-  const plot = useRef(null);
+  const plot = useRef(/** @type {Plot | null} */ (null));
   const mode = useStore(theme);
+  /** @type {import("uplot").AlignedData} */
   const data = [at, ...lines.map((line) => line.values)];
   const latest = useRef(data);
   latest.current = data;
   const span = at.length > 0 ? at[at.length - 1] - at[0] : 0;
-  const said = (value) => (isValue(value) ? format(value) : "–");
+  const said = (/** @type {number | null | undefined} */ value) =>
+    isValue(value) ? format(value) : "–";
   const shape = lines.map((line) => `${line.name} ${line.colour}`).join();
   useEffect(() => {
     let closed = false;
+    /** @type {ResizeObserver | null} */
     let observer = null;
-    const draw = (UPlot) => {
+    const draw = (/** @type {typeof globalThis.uPlot} */ UPlot) => {
       if (closed) return;
-      const colour = (name) =>
+      const colour = (/** @type {string} */ name) =>
         getComputedStyle(document.documentElement).getPropertyValue(name).trim();
       const axis = {
         stroke: colour("--muted"),
@@ -91,10 +103,12 @@ export function Chart({ label, at, lines, format = number, most = 4 }) {
               spanGaps: true,
               // a value alone is not a line: a young project's charts would look empty
               points: {
-                show: (drawn, nth) => drawn.data[nth].filter(isValue).length === 1,
+                show: (/** @type {Plot} */ drawn, /** @type {number} */ nth) =>
+                  /** @type {Array<number | null | undefined>} */ (drawn.data[nth]).filter(isValue)
+                    .length === 1,
                 fill: colour(variable),
               },
-              value: (_plot, value) => said(value),
+              value: (/** @type {Plot} */ _plot, /** @type {number | null} */ value) => said(value),
             })),
           ],
         },

@@ -9,6 +9,10 @@ import { Empty, Failed, Loading } from "./states-of-view.js";
 import { notify, notifyFailure } from "./toasts.js";
 import { When } from "./when.js";
 
+/** @import { BulkCursor } from "../api.js" */
+/** @import { DeadLetterGroup } from "../lib/jobs/types.js" */
+/** @import { BulkResult } from "../lib/routes.js" */
+
 /** @param {{workspaceId: string}} props */
 export function DeadLetters({ workspaceId }) {
   const letters = useRead((signal) => operations.deadLetters(workspaceId, signal), [workspaceId]);
@@ -16,10 +20,11 @@ export function DeadLetters({ workspaceId }) {
     return letters.error
       ? html`<${Failed} error=${letters.error} retry=${letters.refresh} what="The dead letters could not be read" />`
       : html`<${Loading} what="Reading dead letters" />`;
+  /** @type {{groups: DeadLetterGroup[], more: boolean}} */
   const { groups, more: isCut } = letters.value;
   if (groups.length === 0)
     return html`<${Empty} title="No dead letters">Jobs that run out of attempts, or that cannot succeed, are kept here for you to read and retry.<//>`;
-  const redrive = async (group) => {
+  const redrive = async (/** @type {DeadLetterGroup} */ group) => {
     if (
       !(await confirm({
         title: `Redrive ${counted(group.jobs, "job")}?`,
@@ -30,9 +35,10 @@ export function DeadLetters({ workspaceId }) {
       return;
     try {
       let count = 0;
-      /** @type {any} */
+      /** @type {BulkCursor} */
       let cursor = null;
       do {
+        /** @type {BulkResult} */
         const result = await api.redriveMany(
           workspaceId,
           {
@@ -42,7 +48,7 @@ export function DeadLetters({ workspaceId }) {
           cursor,
         );
         count += result.count;
-        cursor = result.next;
+        cursor = /** @type {BulkCursor} */ (result.next);
       } while (cursor);
       notify(`Redriven ${counted(count, "job")}`);
     } catch (error) {

@@ -3,8 +3,12 @@
 import { createStore, useStore } from "../lib/store.js";
 import { html, useEffect, useId, useLayoutEffect, useRef, useState } from "../lib/ui.js";
 
-/** @param {{title: string, onClose: () => void, wide?: boolean, children?: any}} props */
+/** @import { ComponentChildren } from "preact" */
+/** @typedef {{title: string, text: string, action: string, danger?: boolean}} Confirmation */
+
+/** @param {{title: string, onClose: () => void, wide?: boolean, children?: ComponentChildren}} props */
 export function Dialog({ title, onClose, wide = false, children }) {
+  /** @type {{current: HTMLDialogElement}} */
   const ref = useRef(null);
   const heading = useId();
   // before the next key press, which may follow at once: after painting, it would miss the dialog
@@ -18,11 +22,11 @@ export function Dialog({ title, onClose, wide = false, children }) {
     };
   }, []);
   return html`<dialog ref=${ref} class=${wide ? "dialog wide" : "dialog"} aria-labelledby=${heading}
-      onCancel=${(event) => {
+      onCancel=${(/** @type {Event} */ event) => {
         event.preventDefault();
         onClose();
       }}
-      onMouseDown=${(event) => event.target === ref.current && onClose()}>
+      onMouseDown=${(/** @type {MouseEvent} */ event) => event.target === ref.current && onClose()}>
     <div class="dialog-body">
       <h2 id=${heading}>${title}</h2>
       ${children}
@@ -30,12 +34,14 @@ export function Dialog({ title, onClose, wide = false, children }) {
   </dialog>`;
 }
 
-const question = createStore(/** @type {any} */ (null));
+const question = createStore(
+  /** @type {(Confirmation & {answer: (value: boolean) => void}) | null} */ (null),
+);
 
 /**
  * Ask before doing something that is hard to undo.
  *
- * @param {{title: string, text: string, action: string, danger?: boolean}} what
+ * @param {Confirmation} what
  * @returns {Promise<boolean>}
  */
 export function confirm(what) {
@@ -63,7 +69,12 @@ export function Confirmations() {
   <//>`;
 }
 
-/** A button that runs something once at a time and shows that it does. */
+/**
+ * A button that runs something once at a time and shows that it does.
+ *
+ * @param {{run: () => unknown, children: ComponentChildren, className?: string, disabled?: boolean,
+ *   [attribute: string]: unknown}} props More attributes are the button's own.
+ */
 export function ActionButton({ run, children, className = "", disabled = false, ...rest }) {
   const [busy, setBusy] = useState(false);
   const alive = useRef(true);

@@ -10,6 +10,12 @@ import { html, useEffect, useId, useState } from "../lib/ui.js";
 import { Dialog } from "./dialog.js";
 import { notify } from "./toasts.js";
 
+/** @import { Job } from "../lib/jobs/types.js" */
+/** @import { JobTypeDetail, JobTypes } from "../lib/routes.js" */
+/** @import { Field as SchemaField } from "../lib/schema-form.js" */
+/** @import { Read } from "../lib/store.js" */
+
+/** @type {Array<keyof Job>} */
 const COPIED = [
   "queue",
   "priority",
@@ -22,29 +28,34 @@ const COPIED = [
 ];
 
 /** What a duplicate takes over: how it runs, but neither its keys against repetition nor its family. */
-const ofLike = (job) =>
+const ofLike = (/** @type {Job} */ job) =>
   Object.fromEntries(
     COPIED.filter(
-      (name) => job[name] !== null && job[name] !== undefined && job[name].length !== 0,
+      (name) =>
+        job[name] !== null &&
+        job[name] !== undefined &&
+        /** @type {{length?: number}} */ (job[name]).length !== 0,
     ).map((name) => [name, job[name]]),
   );
 
-/** @param {{workspaceId: string, like?: object, type?: string, onClose: () => void}} props `like` is a job. */
+/** @param {{workspaceId: string, like?: Job, type?: string, onClose: () => void}} props `like` is a job. */
 export function EnqueueDialog({ workspaceId, like, type: given, onClose }) {
   const [type, setType] = useState(like?.job_type ?? given ?? "");
   const [text, setText] = useState(pretty(like?.payload ?? {}));
-  const [draft, setDraft] = useState(null);
+  const [draft, setDraft] = useState(/** @type {Record<string, string> | null} */ (null));
   const [asText, setAsText] = useState(false);
   const [delay, setDelay] = useState("");
   const [tags, setTags] = useState((like?.tags ?? []).join(", "));
-  const [problem, setProblem] = useState(null);
-  const [remedy, setRemedy] = useState(null);
-  const [problems, setProblems] = useState({});
+  const [problem, setProblem] = useState(/** @type {string | null} */ (null));
+  const [remedy, setRemedy] = useState(/** @type {ReturnType<typeof remedyOfRefusal>} */ (null));
+  const [problems, setProblems] = useState(/** @type {Record<string, string>} */ ({}));
   const [busy, setBusy] = useState(false);
   const listId = useId();
+  /** @type {Read<JobTypes>} */
   const known = useRead((signal) => types.list(workspaceId, signal), [workspaceId]);
   const names = known.value?.types.map((one) => one.job_type) ?? [];
   const chosen = names.includes(type.trim()) ? type.trim() : null;
+  /** @type {Read<JobTypeDetail | null>} */
   const one = useRead(
     (signal) => (chosen ? types.get(workspaceId, chosen, signal) : Promise.resolve(null)),
     [workspaceId, chosen],
@@ -58,7 +69,7 @@ export function EnqueueDialog({ workspaceId, like, type: given, onClose }) {
     setText(pretty(payloadOf(fields ?? [], draft ?? {}).payload));
     setAsText(true);
   };
-  const submit = async (event) => {
+  const submit = async (/** @type {SubmitEvent} */ event) => {
     event.preventDefault();
     setRemedy(null);
     let payload;
@@ -100,20 +111,20 @@ export function EnqueueDialog({ workspaceId, like, type: given, onClose }) {
   };
   return html`<${Dialog} title=${like ? "Duplicate job" : "Enqueue a job"} onClose=${onClose} wide>
     <form class="stack" onSubmit=${submit}>
-      <label class="field"><span>Type</span><input type="text" required autocomplete="off" spellcheck="false" class="mono" list=${listId} value=${type} autofocus=${!like && !given} onInput=${(event) => setType(event.target.value)} /></label>
+      <label class="field"><span>Type</span><input type="text" required autocomplete="off" spellcheck="false" class="mono" list=${listId} value=${type} autofocus=${!like && !given} onInput=${(/** @type {{target: HTMLInputElement}} */ event) => setType(event.target.value)} /></label>
       <datalist id=${listId}>${names.map((name) => html`<option value=${name} key=${name}></option>`)}</datalist>
       ${one.value?.description && html`<p class="muted small">${one.value.description}</p>`}
       ${one.value && !one.value.served && html`<p class="notice stale" role="status">No worker that runs now serves this type: the job waits until one does.</p>`}
       ${
         isForm
           ? html`<fieldset class="payload-fields"><legend>Payload <button type="button" class="quiet" onClick=${toText}>as JSON</button></legend>
-          ${draft && fields?.map((field) => html`<${Field} key=${field.name} field=${field} value=${draft[field.name] ?? ""} problem=${problems[field.name]} onChange=${(value) => setDraft((now) => ({ ...now, [field.name]: value }))} />`)}</fieldset>`
-          : html`<label class="field"><span>Payload, JSON</span><textarea rows="8" class="mono" spellcheck="false" value=${text} onInput=${(event) => setText(event.target.value)}></textarea></label>
+          ${draft && fields?.map((field) => html`<${Field} key=${field.name} field=${field} value=${draft[field.name] ?? ""} problem=${problems[field.name]} onChange=${(/** @type {string} */ value) => setDraft((now) => ({ ...now, [field.name]: value }))} />`)}</fieldset>`
+          : html`<label class="field"><span>Payload, JSON</span><textarea rows="8" class="mono" spellcheck="false" value=${text} onInput=${(/** @type {{target: HTMLTextAreaElement}} */ event) => setText(event.target.value)}></textarea></label>
           ${fields && html`<button type="button" class="quiet self-start" onClick=${() => setAsText(false)}>As a form</button>`}`
       }
       <div class="field-grid">
-        <label class="field"><span>Start after, seconds (empty for at once)</span><input type="number" min="0" step="1" value=${delay} onInput=${(event) => setDelay(event.target.value)} /></label>
-        <label class="field"><span>Tags, with commas</span><input type="text" autocomplete="off" value=${tags} onInput=${(event) => setTags(event.target.value)} /></label>
+        <label class="field"><span>Start after, seconds (empty for at once)</span><input type="number" min="0" step="1" value=${delay} onInput=${(/** @type {{target: HTMLInputElement}} */ event) => setDelay(event.target.value)} /></label>
+        <label class="field"><span>Tags, with commas</span><input type="text" autocomplete="off" value=${tags} onInput=${(/** @type {{target: HTMLInputElement}} */ event) => setTags(event.target.value)} /></label>
       </div>
       ${problem && html`<p class="problem" role="alert">${problem}</p>`}
       ${remedy && html`<p class="remedy"><span class="strong">What to do:</span> ${remedy.text}${remedy.links.map((link) => html` <a key=${link.href} href=${link.href} onClick=${onClose}>${link.label}</a>`)}</p>`}
@@ -122,17 +133,18 @@ export function EnqueueDialog({ workspaceId, like, type: given, onClose }) {
   <//>`;
 }
 
+/** @param {{field: SchemaField, value: string, problem?: string, onChange: (value: string) => void}} props */
 function Field({ field, value, problem, onChange }) {
   const { name, kind, hint, isRequired, choices, schema } = field;
   const about = useId();
   const common = {
     "aria-describedby": hint || problem ? about : undefined,
     "aria-invalid": problem ? "true" : undefined,
-    onInput: (event) => onChange(event.target.value),
+    onInput: (/** @type {{target: HTMLInputElement}} */ event) => onChange(event.target.value),
   };
   const input =
     kind === "choice" || kind === "flag"
-      ? html`<select value=${value} ...${common} onChange=${(event) => onChange(event.target.value)}><option value="">${isRequired ? "choose" : "omit"}</option>${(kind === "flag" ? ["true", "false"] : choices).map((one) => html`<option value=${String(one)} key=${String(one)} selected=${String(one) === value}>${kind === "flag" ? (one === "true" ? "yes" : "no") : String(one)}</option>`)}</select>`
+      ? html`<select value=${value} ...${common} onChange=${(/** @type {{target: HTMLSelectElement}} */ event) => onChange(event.target.value)}><option value="">${isRequired ? "choose" : "omit"}</option>${(kind === "flag" ? ["true", "false"] : choices).map((one) => html`<option value=${String(one)} key=${String(one)} selected=${String(one) === value}>${kind === "flag" ? (one === "true" ? "yes" : "no") : String(one)}</option>`)}</select>`
       : kind === "long" || kind === "json"
         ? html`<textarea rows=${kind === "json" ? 3 : 4} class=${kind === "json" ? "mono" : ""} value=${value} ...${common}></textarea>`
         : html`<input type=${kind === "number" ? "number" : "text"} step=${schema.type === "integer" ? "1" : "any"} autocomplete="off" value=${value} ...${common} />`;

@@ -8,31 +8,44 @@ import { ActionButton } from "./dialog.js";
 import { Empty } from "./states-of-view.js";
 import { notifyFailure } from "./toasts.js";
 
+/** @import { JobEvent, LogLevel, LoggedLine } from "../lib/jobs/types.js" */
+/**
+ * @typedef {{key: number, at: string, level: LogLevel, attempt?: number, message: string,
+ *   metadata?: LoggedLine["metadata"]}} LogLine `key` orders the lines.
+ */
+
 const ROW = 24;
+/** @type {LogLevel[]} */
 const LEVELS = ["debug", "info", "warning", "error"];
 
-const asText = (line) =>
+const asText = (/** @type {LogLine} */ line) =>
   `${line.at} [${line.level}] attempt ${line.attempt ?? "?"}: ${line.message}${hasMore(line) ? ` ${JSON.stringify(line.metadata)}` : ""}`;
-const hasMore = (line) => line.metadata && Object.keys(line.metadata).length > 0;
+const hasMore = (/** @type {LogLine} */ line) =>
+  line.metadata && Object.keys(line.metadata).length > 0;
 
-/** The log lines among a job's events, for who has no more than those. */
+/**
+ * The log lines among a job's events, for who has no more than those.
+ *
+ * @param {JobEvent[]} events
+ * @returns {LogLine[]}
+ */
 export function linesOf(events) {
-  return events
-    .filter((event) => event.type === "job.log" && event.data?.log)
-    .map(({ seq, at, data: { log } }) => ({
-      key: seq,
-      at: log.at ?? at,
-      level: LEVELS.includes(log.level) ? log.level : "info",
-      attempt: log.attempt,
-      message: String(log.message ?? ""),
-      metadata: log.metadata,
-    }));
+  return /** @type {Array<{seq: number, at: string, data: {log: LoggedLine}}>} */ (
+    events.filter((event) => event.type === "job.log" && event.data?.log)
+  ).map(({ seq, at, data: { log } }) => ({
+    key: seq,
+    at: log.at ?? at,
+    level: LEVELS.includes(log.level) ? log.level : "info",
+    attempt: log.attempt,
+    message: String(log.message ?? ""),
+    metadata: log.metadata,
+  }));
 }
 
 /**
- * @param {{lines: Array<{key, at, level, attempt, message, metadata}>, name?: string,
- *   live?: boolean, earlier?: (() => Promise) | null, all?: () => Promise<object[]>}} props `name`
- *   names the downloaded file; `earlier` reads more, `all` everything, both in the lines' order.
+ * @param {{lines: LogLine[], name?: string, live?: boolean, earlier?: (() => Promise<unknown>) | null,
+ *   all?: () => Promise<LogLine[]>}} props `name` names the downloaded file; `earlier` reads more, `all`
+ *   everything, both in the lines' order.
  */
 export function JobLog({
   lines,
@@ -41,12 +54,13 @@ export function JobLog({
   earlier = null,
   all = async () => lines,
 }) {
-  const [least, setLeast] = useState("debug");
+  const [least, setLeast] = useState(/** @type {LogLevel} */ ("debug"));
   const [text, setText] = useState("");
-  const [open, setOpen] = useState(null);
-  const [attempt, setAttempt] = useState(null);
+  const [open, setOpen] = useState(/** @type {number | null} */ (null));
+  const [attempt, setAttempt] = useState(/** @type {number | null} */ (null));
   useEffect(() => {
-    const show = (event) => setAttempt(event.detail);
+    const show = (/** @type {Event} */ event) =>
+      setAttempt(/** @type {CustomEvent<number>} */ (event).detail);
     document.addEventListener("minutehand:show-attempt", show);
     return () => document.removeEventListener("minutehand:show-attempt", show);
   }, []);
@@ -72,7 +86,7 @@ export function JobLog({
   useEffect(() => {
     if (followed.current && box.current) box.current.scrollTop = box.current.scrollHeight;
   }, [shown.length, follow]);
-  const onScroll = ({ currentTarget }) => {
+  const onScroll = (/** @type {{currentTarget: Element}} */ { currentTarget }) => {
     const atEnd =
       currentTarget.scrollHeight - currentTarget.scrollTop - currentTarget.clientHeight < ROW * 2;
     if (atEnd !== followed.current) setFollow(atEnd);
@@ -88,16 +102,16 @@ export function JobLog({
   return html`<div class="log">
     <div class="bar">
       <label class="field-inline"><span>Level</span>
-        <select value=${least} onChange=${(event) => setLeast(event.target.value)}>
+        <select value=${least} onChange=${(/** @type {{target: HTMLSelectElement}} */ event) => setLeast(/** @type {LogLevel} */ (event.target.value))}>
           ${LEVELS.map((level) => html`<option value=${level}>${level === "debug" ? "all" : `${level} and up`}</option>`)}
         </select>
       </label>
       <label class="field-inline grow"><span class="hidden">Filter log lines</span>
-        <input type="search" placeholder="Filter log lines" value=${text} onInput=${(event) => setText(event.target.value)} />
+        <input type="search" placeholder="Filter log lines" value=${text} onInput=${(/** @type {{target: HTMLInputElement}} */ event) => setText(event.target.value)} />
       </label>
       ${attempt !== null && html`<button type="button" class="chip" onClick=${() => setAttempt(null)}>attempt ${attempt} ×</button>`}
       <span class="muted small num">${shown.length === lines.length ? counted(lines.length, "line") : `${shown.length} of ${counted(lines.length, "line")}`}</span>
-      <label class="check"><input type="checkbox" checked=${follow} onChange=${(event) => setFollow(event.target.checked)} /> Follow</label>
+      <label class="check"><input type="checkbox" checked=${follow} onChange=${(/** @type {{target: HTMLInputElement}} */ event) => setFollow(event.target.checked)} /> Follow</label>
       ${earlier && html`<${ActionButton} className="quiet" run=${earlier}>Earlier lines<//>`}
       <${ActionButton} className="quiet" disabled=${lines.length === 0} run=${save}>Download<//>
     </div>

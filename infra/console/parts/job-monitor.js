@@ -28,7 +28,20 @@ import { Empty, Failed, Loading, Stale } from "./states-of-view.js";
 import { notify, notifyFailure } from "./toasts.js";
 import { Took, When } from "./when.js";
 
-/** @type {Array<[name: string, word: string, say?: (value: string) => string]>} */
+/** @import { ComponentChildren } from "preact" */
+/** @import { BulkCursor, BulkFilter } from "../api.js" */
+/** @import { JobList } from "../lib/job-list.js" */
+/** @import { BulkResult, Job } from "../lib/routes.js" */
+/** @import { Filter, OnFilter } from "./filters.js" */
+/** @typedef {Job & {run_ms?: number, workspace_name?: string | null}} Row `workspace_name` where all are shown. */
+/** @typedef {{states: Record<string, number>, more: string[]}} Counts Statuses in `more` have at least so many. */
+/**
+ * @typedef {typeof import("../lib/operator-list.js").UNREAD & {rows: Row[], counts: Counts | null,
+ *   isCut?: boolean}} ListState
+ */
+/** @typedef {(workspaceId: string, filter: BulkFilter, cursor?: BulkCursor) => Promise<BulkResult>} Bulk */
+
+/** @type {Array<[name: keyof Filter, word: string, say?: (value: string) => string]>} */
 const CHIPS = [
   ["job_type", "type"],
   ["queue", "queue"],
@@ -45,25 +58,25 @@ const COLUMNS = { next: "next_run_at", created: "created_at", ran: "run_ms" };
 const useJobStatus = makeUseJobStatus(hooks, supabase);
 
 /**
- * @typedef {{[name in "state" | "job_type" | "queue" | "parent_id" | "tag" | "version" | "worker_id" | "error" | "payload" |
- *   "min_run_ms" | "since" | "search" | "sort" | "order"]?: string}} Filter
- */
-/**
- * @param {{workspaceId: string, filter: any, onFilter: (changes: Filter) => void, hrefOf?: (id: string) => string}} props The filter is kept by the caller, so
- *   that it can live in the address; `hrefOf` gives the address of a job's page.
+ * @param {{workspaceId: string, filter: Filter, onFilter: OnFilter, hrefOf?: (id: string) => string}} props
+ *   The filter is kept by the caller, so that it can live in the address; `hrefOf` gives the address of a job's page.
  */
 export function JobMonitor({ workspaceId, filter, onFilter, hrefOf = (id) => `/jobs/${id}` }) {
+  /** @type {{list: {current: JobList}, state: ListState}} */
   const { list, state } = useJobList(
     workspaceId,
     useMemo(() => queryOf(filter), [JSON.stringify(filter)]),
   );
-  const [chosen, setChosen] = useState(new Set());
+  const [chosen, setChosen] = useState(/** @type {Set<string>} */ (new Set()));
   const { rows, counts } = state;
   const rowHeight = useStore(density);
-  const view = useVirtual({ count: rows.length, rowHeight: ROWS[rowHeight] });
+  const view = useVirtual({
+    count: rows.length,
+    rowHeight: ROWS[/** @type {keyof ROWS} */ (rowHeight)],
+  });
   const isOfAll = workspaceId === ALL;
   const onScreen = rows.slice(view.first, view.last);
-  const ids = useRef([]);
+  const ids = useRef(/** @type {string[]} */ ([]));
   ids.current = onScreen.map((row) => row.id);
   useLayoutEffect(() => list.current?.watchVisible(() => ids.current), [list.current]);
   useEffect(() => {
@@ -71,7 +84,7 @@ export function JobMonitor({ workspaceId, filter, onFilter, hrefOf = (id) => `/j
       list.current?.more();
   }, [view.last, rows.length, state.isAll, state.isLoadingMore, state.error]);
   useLayoutEffect(() => setChosen(new Set()), [workspaceId, JSON.stringify(filter)]);
-  const toggle = (id) =>
+  const toggle = (/** @type {string} */ id) =>
     setChosen((now) => {
       const next = new Set(now);
       if (!next.delete(id)) next.add(id);
@@ -82,9 +95,9 @@ export function JobMonitor({ workspaceId, filter, onFilter, hrefOf = (id) => `/j
   return html`<div class="monitor">
     <${Groups} counts=${counts} chosen=${filter.state} onFilter=${onFilter} />
     <div class="bar">
-      <${SearchBox} value=${filter.search ?? ""} onChange=${(search) => onFilter({ search })} />
+      <${SearchBox} value=${filter.search ?? ""} onChange=${(/** @type {string} */ search) => onFilter({ search })} />
       ${!isOfAll && html`<${Filters} filter=${filter} onFilter=${onFilter} />`}
-      ${CHIPS.filter(([name]) => filter[name]).map(([name, word, say]) => html`<button type="button" class="chip" key=${name} onClick=${() => onFilter({ [name]: "" })} aria-label=${`Remove filter ${word} ${filter[name]}`}>${word}: ${name === "parent_id" ? shortId(filter[name]) : (say?.(filter[name]) ?? filter[name])} <${Icon} name="cross" /></button>`)}
+      ${CHIPS.filter(([name]) => filter[name]).map(([name, word, say]) => html`<button type="button" class="chip" key=${name} onClick=${() => onFilter({ [name]: "" })} aria-label=${`Remove filter ${word} ${filter[name]}`}>${word}: ${name === "parent_id" ? shortId(/** @type {string} */ (filter[name])) : (say?.(/** @type {string} */ (filter[name])) ?? filter[name])} <${Icon} name="cross" /></button>`)}
       <span class="spacer"></span>
       ${
         state.newer > 0 &&
@@ -130,6 +143,7 @@ export function JobMonitor({ workspaceId, filter, onFilter, hrefOf = (id) => `/j
   </div>`;
 }
 
+/** @param {{counts: Counts | null, chosen?: string, onFilter: OnFilter}} props */
 function Groups({ counts, chosen, onFilter }) {
   // of all workspaces only what is live and what failed is counted: no sum then
   const states = counts?.states;
@@ -137,15 +151,22 @@ function Groups({ counts, chosen, onFilter }) {
     states && NAMES.every((name) => name in states)
       ? NAMES.reduce((sum, name) => sum + states[name], 0)
       : null;
-  const isMore = (name) =>
-    counts?.more?.length > 0 && (name ? counts.more.includes(statusOf(name) ?? "pending") : true);
+  const isMore = (/** @type {string} */ name) =>
+    /** @type {number} */ (counts?.more?.length) > 0 &&
+    (name ? /** @type {Counts} */ (counts).more.includes(statusOf(name) ?? "pending") : true);
+  /**
+   * @param {string} name
+   * @param {string} word
+   * @param {number | null} [count]
+   * @param {string} [tone]
+   */
   const entry = (
     name,
     word,
     count,
     tone,
   ) => html`<a key=${word} class="group" data-tone=${tone} data-group=${name || "all"} aria-current=${(chosen ?? "") === name ? "true" : undefined}
-      href=${hrefWith(name)} onClick=${(event) => {
+      href=${hrefWith(name)} onClick=${(/** @type {MouseEvent} */ event) => {
         if (event.metaKey || event.ctrlKey || event.button !== 0) return;
         event.preventDefault();
         onFilter({ state: name });
@@ -154,19 +175,22 @@ function Groups({ counts, chosen, onFilter }) {
   </a>`;
   return html`<nav class="groups" aria-label="Jobs by state">
     ${entry("", "All", total)}
-    ${NAMES.map((name) => entry(name, STATES[name].word, states?.[name], STATES[name].tone))}
+    ${NAMES.map((name) => entry(name, STATES[/** @type {keyof STATES} */ (name)].word, states?.[name], STATES[/** @type {keyof STATES} */ (name)].tone))}
   </nav>`;
 }
 
-function hrefWith(state) {
+function hrefWith(/** @type {string} */ state) {
   const url = new URL(location.href);
   if (state) url.searchParams.set("state", state);
   else url.searchParams.delete("state");
   return `${url.pathname}${url.search}`;
 }
 
-/** What the list asks for: times as instants, a range as a beginning, sorting only where it is another. */
-/** @param {Filter} filter */
+/**
+ * What the list asks for: times as instants, a range as a beginning, sorting only where it is another.
+ *
+ * @param {Filter} filter
+ */
 function queryOf({ since, sort, order, ...rest }) {
   return {
     ...rest,
@@ -175,7 +199,12 @@ function queryOf({ since, sort, order, ...rest }) {
   };
 }
 
-/** A column that the list can be sorted by. */
+/**
+ * A column that the list can be sorted by.
+ *
+ * @param {{column: keyof COLUMNS, className: string, children: ComponentChildren, filter: Filter, onFilter: OnFilter,
+ *   first?: "asc" | "desc"}} props `first` is the order of the first click.
+ */
 function SortHead({ column, className, children, filter, onFilter, first = "desc" }) {
   const by = COLUMNS[column];
   const isOn = (filter.sort ?? "created_at") === by;
@@ -191,14 +220,18 @@ function SortHead({ column, className, children, filter, onFilter, first = "desc
   return html`<th scope="col" class=${className} aria-sort=${isOn ? (order === "asc" ? "ascending" : "descending") : undefined}><button type="button" class="sort" onClick=${() => onFilter(next)}>${children}<span aria-hidden="true">${isOn ? (order === "asc" ? " ↑" : " ↓") : ""}</span></button></th>`;
 }
 
-/** A search field that waits for a pause in typing; `/` goes to it. */
+/**
+ * A search field that waits for a pause in typing; `/` goes to it.
+ *
+ * @param {{value: string, onChange: (text: string) => void, placeholder?: string}} props
+ */
 export function SearchBox({
   value,
   onChange,
   placeholder = "Search type, error, tag, payload, key or id",
 }) {
   const [text, setText] = useState(value);
-  const input = useRef(null);
+  const input = useRef(/** @type {HTMLInputElement | null} */ (null));
   const sent = useRef(value);
   useLayoutEffect(() => {
     if (value !== sent.current) setText((sent.current = value));
@@ -209,8 +242,12 @@ export function SearchBox({
     return () => clearTimeout(timer);
   }, [text]);
   useLayoutEffect(() => {
-    const go = (event) => {
-      if (event.key !== "/" || event.target.closest("input, textarea, select, dialog")) return;
+    const go = (/** @type {KeyboardEvent} */ event) => {
+      if (
+        event.key !== "/" ||
+        /** @type {Element} */ (event.target).closest("input, textarea, select, dialog")
+      )
+        return;
       event.preventDefault();
       input.current?.focus();
     };
@@ -218,10 +255,11 @@ export function SearchBox({
     return () => removeEventListener("keydown", go);
   }, []);
   return html`<label class="search"><span class="hidden">${placeholder}</span><${Icon} name="search" />
-    <input ref=${input} type="search" value=${text} placeholder=${placeholder} onInput=${(event) => setText(event.target.value)} />
+    <input ref=${input} type="search" value=${text} placeholder=${placeholder} onInput=${(/** @type {{target: HTMLInputElement}} */ event) => setText(event.target.value)} />
   </label>`;
 }
 
+/** @param {{state: ListState, filter: Filter, onFilter: OnFilter, retry: () => void}} props */
 function Body({ state, filter, onFilter, retry }) {
   if (state.rows.length > 0) return null;
   if (state.isLoading) return html`<${Loading} what="Reading jobs" />`;
@@ -235,14 +273,18 @@ function Body({ state, filter, onFilter, retry }) {
 }
 
 /** A failed job's error, a running one's stage, else the beginning of the payload. */
-const hasTrouble = (row) =>
+const hasTrouble = (/** @type {Row} */ row) =>
   Boolean(row.error_message) && (row.status === "failed" || row.status === "pending");
-const second = (row) =>
+const second = (/** @type {Row} */ row) =>
   hasTrouble(row)
     ? row.error_message
     : (row.status !== "completed" && (row.progress?.message || row.progress?.stage)) ||
       glimpse(row.payload);
 
+/**
+ * @param {{row: Row, index: number, isChosen: boolean, toggle: (id: string) => void, href: string,
+ *   isOfAll: boolean}} props
+ */
 function Row({ row, index, isChosen, toggle, href, isOfAll }) {
   return html`<tr aria-rowindex=${index + 2} class=${classes("job-row", isChosen && "chosen")} data-job=${row.id} data-status=${row.status}>
     <td class="c-check"><label class="tick"><input type="checkbox" checked=${isChosen} onChange=${() => toggle(row.id)} /><span class="hidden">Select ${row.job_type} ${shortId(row.id)}</span></label></td>
@@ -259,7 +301,11 @@ function Row({ row, index, isChosen, toggle, href, isOfAll }) {
   </tr>`;
 }
 
-/** How long it ran, over all its runs; of a running one until now. */
+/**
+ * How long it ran, over all its runs; of a running one until now.
+ *
+ * @param {{row: Row}} props
+ */
 function Ran({ row }) {
   const earlier = Number(
     row.run_ms ?? (row.status === "processing" ? 0 : row.times?.run_ms) ?? Number.NaN,
@@ -272,7 +318,11 @@ function Ran({ row }) {
     : html`<span class="none">–</span>`;
 }
 
-/** Progress does not travel on the workspace's topic: a running row on screen follows its job. */
+/**
+ * Progress does not travel on the workspace's topic: a running row on screen follows its job.
+ *
+ * @param {{row: Row}} props
+ */
 function LiveProgress({ row }) {
   const { job } = useJobStatus({ jobId: row.id });
   const newer =
@@ -280,13 +330,16 @@ function LiveProgress({ row }) {
   return html`<${JobProgress} job=${newer} compact />`;
 }
 
-function moveByArrows(event) {
+function moveByArrows(/** @type {KeyboardEvent & {target: HTMLElement}} */ event) {
   if (event.key !== "ArrowDown" && event.key !== "ArrowUp") return;
   const row = event.target.closest("tr.job-row");
+  /** @type {Element | null | undefined} */
   let next = row;
   do next = event.key === "ArrowDown" ? next?.nextElementSibling : next?.previousElementSibling;
   while (next && !next.classList.contains("job-row"));
-  const target = next?.querySelector(event.target.matches("input") ? "input" : "a.row-link");
+  const target = /** @type {HTMLElement | null | undefined} */ (
+    next?.querySelector(event.target.matches("input") ? "input" : "a.row-link")
+  );
   if (!target) return;
   event.preventDefault();
   target.focus();
@@ -297,6 +350,9 @@ const LIVE = new Set(["pending", "processing", "waiting"]);
 /**
  * What can be done to the chosen jobs, or to all that match; each says how many it touches. It stands
  * below the table: above, it would move the rows from under the pointer when it comes and goes.
+ *
+ * @param {{picked: Row[], total: Counts | null, filter: Filter, workspaceId: string, list: {current: JobList},
+ *   clear: () => void}} props
  */
 function Selection({ picked, total, filter, workspaceId, list, clear }) {
   const live = picked.filter((row) => LIVE.has(row.status));
@@ -308,7 +364,7 @@ function Selection({ picked, total, filter, workspaceId, list, clear }) {
   );
   const matching =
     total?.states && filter.state && plain && !filter.tag ? total.states[filter.state] : 0;
-  const all = total?.more?.includes(statusOf(filter.state) ?? "pending")
+  const all = total?.more?.includes(statusOf(/** @type {string} */ (filter.state)) ?? "pending")
     ? `${number(matching)}+ jobs`
     : counted(matching, "job");
   const where = Object.fromEntries(
@@ -317,6 +373,10 @@ function Selection({ picked, total, filter, workspaceId, list, clear }) {
     ),
   );
 
+  /**
+   * @param {{title: string, text: string, action: string, danger?: boolean, run: () => Promise<number>,
+   *   done: (count: number) => string}} what
+   */
   const act = async ({ title, text, action, danger = false, run, done }) => {
     if (!(await confirm({ title, text, action, danger }))) return;
     try {
@@ -327,17 +387,19 @@ function Selection({ picked, total, filter, workspaceId, list, clear }) {
     }
     list.current.refresh();
   };
-  const repeat = async (call, wanted) => {
+  const repeat = async (/** @type {Bulk} */ call, /** @type {BulkFilter} */ wanted) => {
     let count = 0;
+    /** @type {BulkCursor} */
     let cursor = null;
     do {
+      /** @type {BulkResult} */
       const result = await call(workspaceId, wanted, cursor);
       count += result.count;
-      cursor = result.next;
+      cursor = /** @type {BulkCursor} */ (result.next);
     } while (cursor);
     return count;
   };
-  const chunks = async (call, rows) => {
+  const chunks = async (/** @type {Bulk} */ call, /** @type {Row[]} */ rows) => {
     let count = 0;
     // of all workspaces: each is opened first, which is written down
     for (const id of new Set(rows.map((row) => row.workspace_id))) {
@@ -349,7 +411,7 @@ function Selection({ picked, total, filter, workspaceId, list, clear }) {
     }
     return count;
   };
-  const retryEach = async (rows) => {
+  const retryEach = async (/** @type {Row[]} */ rows) => {
     if (workspaceId === ALL)
       for (const id of new Set(rows.map((row) => row.workspace_id)))
         await operator.open({ workspace_id: id, reason: "several jobs at once" });
@@ -383,7 +445,7 @@ function Selection({ picked, total, filter, workspaceId, list, clear }) {
   const cancelAll = () =>
     act({
       title: `Cancel all ${all}?`,
-      text: `Every ${STATES[filter.state].word.toLowerCase()} job of this workspace${filter.job_type ? ` of type ${filter.job_type}` : ""}${filter.queue ? ` in queue ${filter.queue}` : ""} is cancelled, loaded here or not.`,
+      text: `Every ${STATES[/** @type {keyof STATES} */ (filter.state)].word.toLowerCase()} job of this workspace${filter.job_type ? ` of type ${filter.job_type}` : ""}${filter.queue ? ` in queue ${filter.queue}` : ""} is cancelled, loaded here or not.`,
       action: `Cancel ${all}`,
       danger: true,
       run: () => repeat(api.cancelMany, where),
@@ -404,7 +466,7 @@ function Selection({ picked, total, filter, workspaceId, list, clear }) {
     !(filter.state === "completed" || filter.state === "cancelled");
   if (picked.length === 0 && !offersAll) return null;
   return html`<div class="selection" role="region" aria-label="Selected jobs">
-    <span class="num">${picked.length > 0 ? `${counted(picked.length, "job")} selected` : `${all} ${STATES[filter.state].word.toLowerCase()}`}</span>
+    <span class="num">${picked.length > 0 ? `${counted(picked.length, "job")} selected` : `${all} ${STATES[/** @type {keyof STATES} */ (filter.state)].word.toLowerCase()}`}</span>
     <span class="spacer"></span>
     ${
       picked.length > 0 &&

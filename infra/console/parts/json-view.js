@@ -8,7 +8,7 @@ const MOST = 20_000;
 const TOKEN =
   /("(?:\\.|[^"\\])*")(\s*:)?|\b(true|false|null)\b|(-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?)/g;
 
-function coloured(text) {
+function coloured(/** @type {string} */ text) {
   const parts = [];
   let at = 0;
   for (const found of text.matchAll(TOKEN)) {
@@ -30,7 +30,7 @@ function coloured(text) {
   return parts;
 }
 
-/** @param {{value: any, label: string}} props */
+/** @param {{value: unknown, label: string}} props */
 export function JsonView({ value, label }) {
   const [whole, setWhole] = useState(false);
   const text = useMemo(() => pretty(value), [value]);

@@ -7,11 +7,17 @@ import { html, useState } from "../lib/ui.js";
 import { Actions } from "../parts/actions.js";
 import { Empty, Failed, Loading } from "../parts/states-of-view.js";
 
+/** @import { Workspace } from "../api.js" */
+
 export const title = () => "Activity";
 
 const PAGE = 50;
 
-const readPage = async (workspace, before, signal) => {
+const readPage = async (
+  /** @type {Workspace} */ workspace,
+  /** @type {number | null} */ before,
+  /** @type {AbortSignal} */ signal,
+) => {
   if (isAll(workspace)) return operator.actions(before, signal);
   return (
     await unwrap(
@@ -22,8 +28,9 @@ const readPage = async (workspace, before, signal) => {
   ).actions;
 };
 
+/** @param {{workspace: Workspace}} props */
 export default function Activity({ workspace }) {
-  const [before, setBefore] = useState(null);
+  const [before, setBefore] = useState(/** @type {number | null} */ (null));
   const read = useRead((signal) => readPage(workspace, before, signal), [workspace.id, before]);
   return html`<div class="page"><header class="page-head"><h1 tabindex="-1">Activity</h1><span class="muted">${workspace.name}</span></header>
     <section class="card" aria-label="Actions">

@@ -10,9 +10,13 @@ import { Empty, Failed, Loading } from "../parts/states-of-view.js";
 import { actionsOn, notify } from "../parts/toasts.js";
 import { When } from "../parts/when.js";
 
+/** @import { Workspace } from "../api.js" */
+/** @import { Alert, AlertMetric, JobTypeLine } from "../lib/routes.js" */
+
 export const title = () => "Alerts";
 
 const EVERY_MS = 15_000;
+/** @type {Record<AlertMetric, [word: string, written: (value: number) => string, unit: string]>} */
 const METRICS = {
   failed: ["Failed jobs", number, "jobs"],
   failure_share: ["Share of failed jobs", percent, "0 to 1"],
@@ -20,16 +24,17 @@ const METRICS = {
   oldest_due_seconds: ["Age of the oldest due job", (value) => duration(value * 1000), "seconds"],
   queued: ["Jobs that are due", number, "jobs"],
 };
-const written = (metric, value) =>
+const written = (/** @type {AlertMetric} */ metric, /** @type {number | null} */ value) =>
   value === null || value === undefined ? "–" : METRICS[metric][1](value);
 
+/** @param {{workspace: Workspace}} props */
 export default function Alerts({ workspace }) {
   const read = useRead((signal) => alerts.list(workspace.id, signal), [workspace.id]);
-  const [editing, setEditing] = useState(null);
+  const [editing, setEditing] = useState(/** @type {Partial<Alert> | null} */ (null));
   usePolling(read, EVERY_MS);
   const mayManage = workspace.role === "manager";
   const act = actionsOn(read.refresh);
-  const remove = async (one) => {
+  const remove = async (/** @type {Alert} */ one) => {
     if (
       await confirm({
         title: `Delete ${one.name}?`,
@@ -71,7 +76,9 @@ export default function Alerts({ workspace }) {
     </section>
     ${
       editing &&
-      html`<${Editor} like=${editing} workspace=${workspace} onClose=${(saved) => {
+      html`<${Editor} like=${editing} workspace=${workspace} onClose=${(
+        /** @type {boolean} */ saved,
+      ) => {
         setEditing(null);
         if (saved) read.refresh();
       }} />`
@@ -79,6 +86,7 @@ export default function Alerts({ workspace }) {
   </div>`;
 }
 
+/** @param {Alert} alert */
 const asPut = ({ name, metric, job_type, threshold, minutes, mail, enabled, whole }) => ({
   name,
   metric,
@@ -90,6 +98,7 @@ const asPut = ({ name, metric, job_type, threshold, minutes, mail, enabled, whol
   whole,
 });
 
+/** @param {{like: Partial<Alert>, workspace: Workspace, onClose: (saved: boolean) => void}} props */
 function Editor({ like, workspace, onClose }) {
   const [draft, setDraft] = useState({
     name: like.name ?? "",
@@ -99,12 +108,13 @@ function Editor({ like, workspace, onClose }) {
     minutes: String(like.minutes ?? 15),
     mail: like.mail ?? [],
   });
-  const [problem, setProblem] = useState(null);
+  const [problem, setProblem] = useState(/** @type {string | null} */ (null));
   const [busy, setBusy] = useState(false);
   const known = useRead((signal) => types.list(workspace.id, signal), [workspace.id]);
   const members = useRead(() => alerts.addresses(workspace.id, people), [workspace.id]);
-  const change = (name, value) => setDraft((now) => ({ ...now, [name]: value }));
-  const save = async (event) => {
+  const change = (/** @type {keyof typeof draft} */ name, /** @type {string | string[]} */ value) =>
+    setDraft((now) => ({ ...now, [name]: value }));
+  const save = async (/** @type {SubmitEvent} */ event) => {
     event.preventDefault();
     setBusy(true);
     try {
@@ -125,12 +135,12 @@ function Editor({ like, workspace, onClose }) {
   };
   return html`<${Dialog} title=${like.id ? `Edit ${like.name}` : "Add an alert"} onClose=${() => onClose(false)}>
     <form class="stack" onSubmit=${save}>
-      <label class="field"><span>Name</span><input type="text" required maxlength="100" readonly=${Boolean(like.id)} autofocus=${!like.id} value=${draft.name} onInput=${(event) => change("name", event.target.value)} /></label>
-      <label class="field"><span>Watch</span><select value=${draft.metric} onChange=${(event) => change("metric", event.target.value)}>${Object.entries(METRICS).map(([metric, [word]]) => html`<option value=${metric} key=${metric}>${word}</option>`)}</select></label>
-      <label class="field"><span>Of type</span><select value=${draft.job_type} onChange=${(event) => change("job_type", event.target.value)}><option value="">all types</option>${known.value?.types.map((one) => html`<option value=${one.job_type} key=${one.job_type}>${one.job_type}</option>`)}</select></label>
-      <div class="field-grid"><label class="field"><span>Threshold, ${METRICS[draft.metric][2]}</span><input type="number" required min="0" step="any" value=${draft.threshold} onInput=${(event) => change("threshold", event.target.value)} /></label>
-        <label class="field"><span>Within, minutes</span><input type="number" required min="1" max="1440" step="1" value=${draft.minutes} onInput=${(event) => change("minutes", event.target.value)} /></label></div>
-      ${members.value && members.value.length > 0 && html`<fieldset class="payload-fields"><legend>Mail</legend>${members.value.map((address) => html`<label class="check" key=${address}><input type="checkbox" checked=${draft.mail.includes(address)} onChange=${(event) => change("mail", event.target.checked ? [...draft.mail, address] : draft.mail.filter((one) => one !== address))} /> ${address}</label>`)}</fieldset>`}
+      <label class="field"><span>Name</span><input type="text" required maxlength="100" readonly=${Boolean(like.id)} autofocus=${!like.id} value=${draft.name} onInput=${(/** @type {{target: HTMLInputElement}} */ event) => change("name", event.target.value)} /></label>
+      <label class="field"><span>Watch</span><select value=${draft.metric} onChange=${(/** @type {{target: HTMLSelectElement}} */ event) => change("metric", event.target.value)}>${Object.entries(METRICS).map(([metric, [word]]) => html`<option value=${metric} key=${metric}>${word}</option>`)}</select></label>
+      <label class="field"><span>Of type</span><select value=${draft.job_type} onChange=${(/** @type {{target: HTMLSelectElement}} */ event) => change("job_type", event.target.value)}><option value="">all types</option>${known.value?.types.map((/** @type {JobTypeLine} */ one) => html`<option value=${one.job_type} key=${one.job_type}>${one.job_type}</option>`)}</select></label>
+      <div class="field-grid"><label class="field"><span>Threshold, ${METRICS[draft.metric][2]}</span><input type="number" required min="0" step="any" value=${draft.threshold} onInput=${(/** @type {{target: HTMLInputElement}} */ event) => change("threshold", event.target.value)} /></label>
+        <label class="field"><span>Within, minutes</span><input type="number" required min="1" max="1440" step="1" value=${draft.minutes} onInput=${(/** @type {{target: HTMLInputElement}} */ event) => change("minutes", event.target.value)} /></label></div>
+      ${members.value && members.value.length > 0 && html`<fieldset class="payload-fields"><legend>Mail</legend>${members.value.map((address) => html`<label class="check" key=${address}><input type="checkbox" checked=${draft.mail.includes(address)} onChange=${(/** @type {{target: HTMLInputElement}} */ event) => change("mail", event.target.checked ? [...draft.mail, address] : draft.mail.filter((one) => one !== address))} /> ${address}</label>`)}</fieldset>`}
       ${problem && html`<p class="problem" role="alert">${problem}</p>`}
       <div class="actions"><button type="button" onClick=${() => onClose(false)}>Close</button><button type="submit" class="primary" disabled=${busy}>Save</button></div>
     </form>

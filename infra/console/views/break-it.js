@@ -10,6 +10,9 @@ import { JobMonitor } from "../parts/job-monitor.js";
 import { notify, notifyFailure } from "../parts/toasts.js";
 import NotFound from "./not-found.js";
 
+/** @import { Workspace } from "../api.js" */
+/** @import { App, BreakIt as Way } from "../app.js" */
+
 export const title = () => "Break it";
 
 const WAYS = [
@@ -40,16 +43,18 @@ const WAYS = [
 const EVERY_MS = 1000;
 
 /** What was done and what became of the API since; kept while the console is open. */
-const history = createStore(/** @type {any[]} */ ([]));
-const note = (text, tone) =>
+const history = createStore(
+  /** @type {Array<{at: Date, text: string, tone: string, key: number}>} */ ([]),
+);
+const note = (/** @type {string} */ text, /** @type {string} */ tone) =>
   history.set((lines) =>
     [{ at: new Date(), text, tone, key: lines.length }, ...lines].slice(0, 30),
   );
 
-async function breakBy(way) {
+async function breakBy(/** @type {string} */ way) {
   const answer = await fetch(`/local/break/${way}`, {
     method: "POST",
-    headers: { "X-Break-Token": settings().breakToken },
+    headers: { "X-Break-Token": /** @type {string} */ (settings().breakToken) },
     signal: AbortSignal.timeout(5000),
   });
   const body = await answer.json();
@@ -75,6 +80,7 @@ function useReadiness() {
   return word;
 }
 
+/** @param {{workspace: Workspace, apps: App[]}} props */
 export default function BreakIt({ workspace, apps }) {
   const query = useQuery();
   if (!settings().breakToken) return html`<${NotFound} />`;
@@ -86,14 +92,15 @@ export default function BreakIt({ workspace, apps }) {
   return html`<div class="page">
     <header class="page-head"><h1 tabindex="-1">Break it</h1><span class="muted">this machine's stack only</span></header>
     <${Ways} workspace=${workspace} more=${apps.flatMap((app) => app.breakIt ?? [])} />
-    <div class="break-jobs"><${JobMonitor} workspaceId=${workspace.id} filter=${filter} onFilter=${(changes) => setQuery(changes)} /></div>
+    <div class="break-jobs"><${JobMonitor} workspaceId=${workspace.id} filter=${filter} onFilter=${(/** @type {Parameters<typeof setQuery>[0]} */ changes) => setQuery(changes)} /></div>
   </div>`;
 }
 
+/** @param {{workspace: Workspace, more: Way[]}} props */
 function Ways({ workspace, more }) {
   const word = useReadiness();
   const lines = useStore(history);
-  const run = async (label, act) => {
+  const run = async (/** @type {string} */ label, /** @type {() => Promise<string>} */ act) => {
     try {
       const done = await act();
       note(done, "pending");

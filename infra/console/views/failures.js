@@ -9,8 +9,11 @@ import { DeadLetters } from "../parts/dead-letters.js";
 import { Empty, Failed, Loading } from "../parts/states-of-view.js";
 import { When } from "../parts/when.js";
 
+/** @import { Workspace } from "../api.js" */
+
 export const title = () => "Failures";
 
+/** @param {{workspace: Workspace}} props */
 export default function Failures({ workspace }) {
   return html`<div class="page"><header class="page-head"><h1 tabindex="-1">Failures</h1><span class="muted">${workspace.name}</span></header>
     <section class="card" aria-labelledby="h-dead"><h2 id="h-dead">Dead letters</h2>${isAll(workspace) ? html`<${OfAll} />` : html`<${DeadLetters} workspaceId=${workspace.id} />`}</section>

@@ -26,15 +26,26 @@ import { Waterfall } from "../parts/waterfall.js";
 import { Sentence, useNow, When } from "../parts/when.js";
 import NotFound from "./not-found.js";
 
+/** @import { Workspace } from "../api.js" */
+/** @import { Attempt, Job, JobEvent, WatchedJob } from "../lib/jobs/types.js" */
+/** @import { Explanation, JobTrace } from "../lib/routes.js" */
+/** @import { Read } from "../lib/store.js" */
+/** @typedef {ReturnType<typeof useJobStatus>} Watch */
+/** @typedef {{id: string, workspace: Workspace}} Props */
+
 const useJobStatus = makeUseJobStatus(hooks, supabase);
 
 const CHILDREN_MS = 2000;
 const EXPLAIN_MS = 5000;
 const TRACE_MS = 2000;
 
-export const title = ({ id }) => `Job ${id.slice(-8)}`;
+export const title = (/** @type {{id: string}} */ { id }) => `Job ${id.slice(-8)}`;
 
-/** Attempts, steps, children: read when the job changes state, not with every progress. */
+/**
+ * Attempts, steps, children: read when the job changes state, not with every progress.
+ *
+ * @param {WatchedJob} job
+ */
 function useDetails(job) {
   const stamp =
     job && `${job.status} ${job.attempts} ${job.fence} ${job.generation} ${job.finished_at}`;
@@ -80,14 +91,22 @@ function useDetails(job) {
 
 const ID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i;
 
-/** Only an id names a job: without one the database is not asked, since its refusal speaks of types. */
+/**
+ * Only an id names a job: without one the database is not asked, since its refusal speaks of types.
+ *
+ * @param {Props} props
+ */
 export default function JobPage(props) {
   const { isOperator } = useStore(session);
   if (!ID.test(props.id)) return html`<${NotFound} what="job" />`;
   return isOperator ? html`<${LookedFor} ...${props} />` : html`<${Watched} ...${props} />`;
 }
 
-/** For people on call: whether the job is one of theirs is asked before it is followed. */
+/**
+ * For people on call: whether the job is one of theirs is asked before it is followed.
+ *
+ * @param {Props} props
+ */
 function LookedFor(props) {
   const found = useRead(() => api.byIds([props.id]), [props.id]);
   if (!found.value)
@@ -97,6 +116,7 @@ function LookedFor(props) {
     : html`<${Elsewhere} id=${props.id} onOpened=${found.refresh} />`;
 }
 
+/** @param {Props} props */
 function Watched({ id, workspace }) {
   const watch = useJobStatus({ jobId: id, history: true, cancel: /** @type {any} */ (api.cancel) });
   const { job, missing, problem, freshness } = watch;
@@ -108,7 +128,11 @@ function Watched({ id, workspace }) {
   return html`<${Loaded} watch=${watch} job=${job} freshness=${freshness} workspace=${workspace} key=${job.id} />`;
 }
 
-/** A job that is not of one's workspaces: for people on call a way in, which is written down. */
+/**
+ * A job that is not of one's workspaces: for people on call a way in, which is written down.
+ *
+ * @param {{id: string, onOpened: () => void}} props
+ */
 function Elsewhere({ id, onOpened }) {
   const [reason, setReason] = useState("");
   const open = async () => {
@@ -122,10 +146,11 @@ function Elsewhere({ id, onOpened }) {
   };
   return html`<div class="page"><h1 tabindex="-1">A job of another workspace</h1>
     <section class="card stack narrow-card"><p>You are on call, but not a member of this job's workspace. Opening it lets you see and steer its jobs for an hour; its members see that you did, and why.</p>
-      <form class="stack" onSubmit=${(event) => event.preventDefault()}><label class="field"><span>Reason</span><input type="text" maxlength="500" placeholder="A ticket, an alert" value=${reason} onInput=${(event) => setReason(event.target.value)} /></label>
+      <form class="stack" onSubmit=${(/** @type {SubmitEvent} */ event) => event.preventDefault()}><label class="field"><span>Reason</span><input type="text" maxlength="500" placeholder="A ticket, an alert" value=${reason} onInput=${(/** @type {{target: HTMLInputElement}} */ event) => setReason(event.target.value)} /></label>
       <div class="actions"><a class="button" href="/jobs">Back</a><${ActionButton} className="primary" run=${open}>Open the workspace<//></div></form></section></div>`;
 }
 
+/** @param {{watch: Watch, job: WatchedJob, freshness: Watch["freshness"], workspace: Workspace}} props */
 function Loaded({ watch, job, freshness, workspace }) {
   const [duplicating, setDuplicating] = useState(false);
   const { attempts, steps, children, explained, trace } = useDetails(job);
@@ -167,6 +192,7 @@ function Loaded({ watch, job, freshness, workspace }) {
   </article>`;
 }
 
+/** @param {{explained: Read<Explanation | undefined>, job: WatchedJob, isAsking: boolean}} props */
 function Explained({ explained, job, isAsking }) {
   const told = explained.value;
   if (isAsking) return html`<p class="explain">It continues when someone answers.</p>`; // the question itself stands below
@@ -174,7 +200,12 @@ function Explained({ explained, job, isAsking }) {
   return html`<p class="explain" aria-live="polite"><${Sentence} text=${sentence} />${told?.estimated_start_at && told.status === job.status && html` <span class="muted">Expected to start <${When} at=${told.estimated_start_at} />.</span>`}</p>`;
 }
 
-/** What to do about it, where something can be done. */
+/**
+ * What to do about it, where something can be done.
+ *
+ * @param {{job: WatchedJob, explained: Explanation | undefined, attempts: Attempt[], trace: JobTrace | undefined,
+ *   workspace: Workspace}} props
+ */
 function Remedy({ job, explained, attempts, trace, workspace }) {
   const failed =
     trace?.jobs
@@ -186,7 +217,8 @@ function Remedy({ job, explained, attempts, trace, workspace }) {
     (signal) => (child ? api.attempts(child.id, signal) : Promise.resolve([])),
     [child?.id],
   );
-  const placeIn = (list) => placeOf(list.filter((attempt) => attempt.traceback).at(-1)?.traceback);
+  const placeIn = (/** @type {Attempt[]} */ list) =>
+    placeOf(list.filter((attempt) => attempt.traceback).at(-1)?.traceback);
   const remedy = remedyOf({
     job,
     explained: explained?.status === job.status ? explained : null,
@@ -199,7 +231,7 @@ function Remedy({ job, explained, attempts, trace, workspace }) {
 }
 
 /** Until the database's own sentence is here. */
-function plainly(job) {
+function plainly(/** @type {WatchedJob} */ job) {
   switch (job.status) {
     case "pending":
       return job.next_retry_at ? "Waiting for its next attempt." : "Waiting for a worker.";
@@ -216,7 +248,9 @@ function plainly(job) {
   }
 }
 
+/** @param {{job: WatchedJob, watch: Watch, duplicate: () => void}} props */
 function Actions({ job, watch, duplicate }) {
+  /** @type {(what: string, run: () => Promise<unknown> | undefined, done?: string) => () => Promise<void>} */
   const act = (what, run, done) => async () => {
     try {
       await run();
@@ -253,6 +287,10 @@ function Actions({ job, watch, duplicate }) {
   </div>`;
 }
 
+/**
+ * @param {{job: WatchedJob, trace: Read<JobTrace | undefined>, attempts: Read<Attempt[] | undefined>,
+ *   events: JobEvent[]}} props
+ */
 function Timeline({ job, trace, attempts, events }) {
   const isLive = !ENDED.has(job.status);
   const now = useNow(isLive || Boolean(trace.value?.jobs.some((one) => !one.finished_at)));
@@ -267,12 +305,17 @@ function Timeline({ job, trace, attempts, events }) {
   </section>`;
 }
 
+/** @param {{events: JobEvent[]}} props */
 function EventList({ events }) {
   const shown = events.filter((event) => event.type !== "job.log").slice(-200);
   return html`<ol class="events" aria-label="Events">${shown.map((event) => html`<li key=${event.seq}><span class="num muted">${event.seq}</span> <span class="mono">${event.type}</span> <${When} at=${event.at} /></li>`)}</ol>`;
 }
 
-/** What people did to it; nothing is shown where no one did anything. */
+/**
+ * What people did to it; nothing is shown where no one did anything.
+ *
+ * @param {{job: WatchedJob}} props
+ */
 function Activity({ job }) {
   const read = useRead(
     (signal) => api.actions(job.id, signal),
@@ -282,7 +325,11 @@ function Activity({ job }) {
   return html`<section class="card" aria-labelledby="h-activity"><h2 id="h-activity">Activity</h2><${ActionList} actions=${read.value} /></section>`;
 }
 
-/** Someone by their mail address, where the reader may know it. */
+/**
+ * Someone by their mail address, where the reader may know it.
+ *
+ * @param {{id: string}} props
+ */
 function Person({ id }) {
   const read = useRead(() => people([id]), [id]);
   return read.value?.[id]
@@ -290,17 +337,23 @@ function Person({ id }) {
     : html`<${CopyId} id=${id} what="user id" />`;
 }
 
+/** @param {{list: Read<Job[] | undefined>, parentId: string}} props */
 function Children({ list, parentId }) {
   const all = list.value ?? [];
   if (all.length === 0) return null;
   const ended = all.filter((child) => ENDED.has(child.status)).length;
+  /** @type {Set<string | null>} */
   const ids = new Set(all.map((child) => child.id));
   const tops = all.filter((child) => !ids.has(child.parent_id));
   return html`<section class="card" aria-labelledby="h-children"><div class="bar"><h2 id="h-children">Child jobs</h2><span class="muted small num">${number(ended)} of ${all.length >= api.MOST_OF_LEVEL ? "the first " : ""}${counted(all.length, "job")} ended</span><span class="spacer"></span><a href=${`/jobs?parent_id=${parentId}`}>As a list</a></div>
     <${Branch} of=${tops} all=${all} /></section>`;
 }
 
-/** Children, and below each its own. */
+/**
+ * Children, and below each its own.
+ *
+ * @param {{of: Job[], all: Job[]}} props
+ */
 function Branch({ of: children, all }) {
   return html`<ul class="children">${children.map((child) => {
     const own = all.filter((one) => one.parent_id === child.id);
@@ -309,10 +362,11 @@ function Branch({ of: children, all }) {
   })}</ul>`;
 }
 
-const hasFailed = (job) => job.status === "failed" && Boolean(job.error_message);
+const hasFailed = (/** @type {Job} */ job) => job.status === "failed" && Boolean(job.error_message);
 
+/** @param {{job: WatchedJob}} props */
 function Facts({ job }) {
-  const fact = (name, value) =>
+  const fact = (/** @type {string} */ name, /** @type {unknown} */ value) =>
     value !== null &&
     value !== undefined &&
     value !== false &&

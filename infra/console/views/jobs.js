@@ -6,6 +6,8 @@ import { html, useState } from "../lib/ui.js";
 import { EnqueueDialog } from "../parts/enqueue.js";
 import { JobMonitor } from "../parts/job-monitor.js";
 
+/** @import { Workspace } from "../api.js" */
+
 export const title = () => "Jobs";
 
 const FILTERS = [
@@ -25,6 +27,7 @@ const FILTERS = [
   "order",
 ];
 
+/** @param {{workspace: Workspace}} props */
 export default function Jobs({ workspace }) {
   const query = useQuery();
   const [enqueuing, setEnqueuing] = useState(false);
@@ -32,7 +35,7 @@ export default function Jobs({ workspace }) {
   return html`<div class="page fill">
     <header class="page-head"><h1 tabindex="-1">Jobs</h1><span class="spacer"></span>
       ${!isAll(workspace) && html`<button type="button" onClick=${() => setEnqueuing(true)}>Enqueue a job</button>`}</header>
-    <${JobMonitor} workspaceId=${workspace.id} filter=${filter} onFilter=${(changes) => setQuery(changes)} />
+    <${JobMonitor} workspaceId=${workspace.id} filter=${filter} onFilter=${(/** @type {Parameters<typeof setQuery>[0]} */ changes) => setQuery(changes)} />
     ${enqueuing && html`<${EnqueueDialog} workspaceId=${workspace.id} onClose=${() => setEnqueuing(false)} />`}
   </div>`;
 }

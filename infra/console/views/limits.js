@@ -12,10 +12,13 @@ import { Empty, Failed, Loading } from "../parts/states-of-view.js";
 import { notify, notifyFailure } from "../parts/toasts.js";
 import { WorkspaceLimits } from "../parts/workspace-limits.js";
 
+/** @import { TypeLimits, Workspace } from "../api.js" */
+
 export const title = () => "Limits";
 
 const EVERY_MS = 5000;
 
+/** @param {{workspace: Workspace}} props */
 export default function Limits({ workspace }) {
   return html`<div class="page"><header class="page-head"><h1 tabindex="-1">Limits</h1><span class="muted">${workspace.name}</span></header>
     ${isAll(workspace) ? html`<${OfTypes} />` : html`<${WorkspaceLimits} workspace=${workspace} /><${Retention} workspaceId=${workspace.id} />`}
@@ -31,8 +34,9 @@ function OfTypes() {
       ? html`<${Failed} error=${stats.error} retry=${stats.refresh} what="The limits could not be read" />`
       : html`<${Loading} what="Reading limits" />`;
   const lines = stats.value.limits ?? [];
-  const use = (line) => (line.max_concurrency ? line.running / line.max_concurrency : 0);
-  const change = async (line, paused) => {
+  const use = (/** @type {TypeLimits} */ line) =>
+    line.max_concurrency ? line.running / line.max_concurrency : 0;
+  const change = async (/** @type {TypeLimits} */ line, /** @type {boolean} */ paused) => {
     if (
       paused &&
       !(await confirm({

@@ -9,11 +9,19 @@ import { beginOf, SINCE } from "../parts/filters.js";
 import { SearchBox } from "../parts/job-monitor.js";
 import { Empty, Failed, Loading } from "../parts/states-of-view.js";
 
+/** @import { Workspace } from "../api.js" */
+/** @import { FoundLine } from "../lib/routes.js" */
+
 export const title = () => "Logs";
 
 const LEVELS = ["debug", "info", "warning", "error"];
 
-const search = async (workspaceId, filter, before, signal) =>
+const search = async (
+  /** @type {string} */ workspaceId,
+  /** @type {Record<string, string>} */ filter,
+  /** @type {number | null | undefined} */ before,
+  /** @type {AbortSignal} */ signal,
+) =>
   unwrap(
     data()
       .rpc("search_logs", {
@@ -25,6 +33,7 @@ const search = async (workspaceId, filter, before, signal) =>
       .abortSignal(signal),
   );
 
+/** @param {{workspace: Workspace}} props */
 export default function Logs({ workspace }) {
   const query = useQuery();
   const wanted = {
@@ -41,16 +50,16 @@ export default function Logs({ workspace }) {
     }).filter(([, value]) => value),
   );
   const key = JSON.stringify([workspace.id, wanted]);
-  const [pages, setPages] = useState([null]);
+  const [pages, setPages] = useState(/** @type {Array<number | null>} */ ([null]));
   useEffect(() => setPages([null]), [key]);
   const read = useRead(
     (signal) => search(workspace.id, filter, pages.at(-1), signal),
     [key, pages.length],
   );
   return html`<div class="page"><header class="page-head"><h1 tabindex="-1">Logs</h1><span class="muted">of all jobs of ${workspace.name}</span></header>
-    <div class="bar"><${SearchBox} value=${wanted.search} onChange=${(text) => setQuery({ search: text })} placeholder="Search log lines" />
-      <label class="field-inline"><span>Level</span><select value=${wanted.level || "debug"} onChange=${(event) => setQuery({ level: event.target.value === "debug" ? "" : event.target.value })}>${LEVELS.map((level) => html`<option value=${level} key=${level}>${level === "debug" ? "all" : `${level} and up`}</option>`)}</select></label>
-      <label class="field-inline"><span>Within</span><select value=${wanted.since} onChange=${(event) => setQuery({ since: event.target.value })}><option value="">any time</option>${Object.entries(SINCE).map(([word, long]) => html`<option value=${word} key=${word}>the last ${long}</option>`)}</select></label>
+    <div class="bar"><${SearchBox} value=${wanted.search} onChange=${(/** @type {string} */ text) => setQuery({ search: text })} placeholder="Search log lines" />
+      <label class="field-inline"><span>Level</span><select value=${wanted.level || "debug"} onChange=${(/** @type {{target: HTMLSelectElement}} */ event) => setQuery({ level: event.target.value === "debug" ? "" : event.target.value })}>${LEVELS.map((level) => html`<option value=${level} key=${level}>${level === "debug" ? "all" : `${level} and up`}</option>`)}</select></label>
+      <label class="field-inline"><span>Within</span><select value=${wanted.since} onChange=${(/** @type {{target: HTMLSelectElement}} */ event) => setQuery({ since: event.target.value })}><option value="">any time</option>${Object.entries(SINCE).map(([word, long]) => html`<option value=${word} key=${word}>the last ${long}</option>`)}</select></label>
       ${wanted.job_type && html`<button type="button" class="chip" onClick=${() => setQuery({ job_type: "" })}>type: ${wanted.job_type} ×</button>`}</div>
     <section class="card" aria-label="Log lines">
       ${
@@ -68,8 +77,10 @@ export default function Logs({ workspace }) {
   </div>`;
 }
 
-const hasMore = (line) => line.metadata && Object.keys(line.metadata).length > 0;
+const hasMore = (/** @type {FoundLine} */ line) =>
+  line.metadata && Object.keys(line.metadata).length > 0;
 
+/** @param {{lines: FoundLine[]}} props */
 function Lines({ lines }) {
   return html`<ul class="found-lines">${lines.map(
     (line) => html`<li key=${line.id} class="found-line" data-level=${line.log_level}>

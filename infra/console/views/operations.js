@@ -4,7 +4,7 @@ import { operations } from "../api.js";
 import { counted, duration, number, percent } from "../lib/format.js";
 import { setQuery, useQuery } from "../lib/router.js";
 import { isAll } from "../lib/scope.js";
-import { busiest, fold, RANGES, success } from "../lib/series.js";
+import { busiest, fold, rangeOf, RANGES, success } from "../lib/series.js";
 import { usePolling, useRead } from "../lib/store.js";
 import { html, useMemo, useState } from "../lib/ui.js";
 import { Tag } from "../parts/badge.js";
@@ -14,14 +14,20 @@ import { Empty, Failed, Loading, Stale } from "../parts/states-of-view.js";
 import { notify, notifyFailure } from "../parts/toasts.js";
 import { When } from "../parts/when.js";
 
+/** @import { Health, MessageNumbers, Stats, Workspace } from "../api.js" */
+/** @import { Percentiles } from "../lib/jobs/types.js" */
+/** @import { Lines, Series } from "../lib/series.js" */
+/** @import { Read } from "../lib/store.js" */
+
 export const title = () => "Operations";
 
 const EVERY_MS = 5000;
 const DEFAULT = "1h";
 
+/** @param {{workspace: Workspace}} props */
 export default function Operations({ workspace }) {
   const query = useQuery();
-  const range = RANGES[query.get("range")] ? query.get("range") : DEFAULT;
+  const range = rangeOf(query.get("range"), DEFAULT);
   const [minutes, words] = RANGES[range];
   const isInternal = query.get("internal") === "1";
   const scope = isAll(workspace) ? null : workspace.id;
@@ -38,7 +44,7 @@ export default function Operations({ workspace }) {
   const failed = [stats, series].find((read) => read.error);
   return html`<div class="page">
     <header class="page-head"><h1 tabindex="-1">Operations</h1><span class="muted">${isAll(workspace) ? "all workspaces" : workspace.name}</span><span class="spacer"></span>
-      <label class="check"><input type="checkbox" checked=${isInternal} onChange=${(event) => setQuery({ internal: event.target.checked ? "1" : "" })} /> Internal types</label>
+      <label class="check"><input type="checkbox" checked=${isInternal} onChange=${(/** @type {{target: HTMLInputElement}} */ event) => setQuery({ internal: event.target.checked ? "1" : "" })} /> Internal types</label>
       <div class="segments" role="group" aria-label="Range">${Object.entries(RANGES).map(([word, [, long]]) => html`<button type="button" key=${word} aria-pressed=${word === range} title=${`The last ${long}`} onClick=${() => setQuery({ range: word === DEFAULT ? "" : word })}>${word}</button>`)}</div></header>
     <${Readiness} health=${health} />
     ${failed && failed.isStale && html`<${Stale} error=${failed.error} retry=${failed.refresh} />`}
@@ -48,6 +54,7 @@ export default function Operations({ workspace }) {
   </div>`;
 }
 
+/** @type {Record<string, [tone: string, word: string]>} */
 const VERDICTS = {
   pass: ["completed", "OK"],
   warn: ["waiting", "Warning"],
@@ -60,13 +67,14 @@ const CHECKS = {
   last_tick: "Last tick",
 };
 
+/** @param {{health: Read<Health>}} props */
 function Readiness({ health }) {
   if (!health.value && health.error)
     return html`<${Failed} error=${health.error} retry=${health.refresh} what="Readiness could not be read" />`;
   return html`<section class="grid-cards" aria-label="Readiness">
     ${Object.entries(CHECKS).map(([name, label]) => {
       const check = health.value?.checks?.[name];
-      const [tone, word] = VERDICTS[check?.verdict] ?? ["pending", "…"];
+      const [tone, word] = VERDICTS[check?.verdict ?? ""] ?? ["pending", "…"];
       return html`<div class="card figure" key=${name}><p class="figure-name">${label} <${Tag} tone=${tone}>${word}<//></p><p class="muted small">${check?.detail ?? "\u00a0"}</p></div>`;
     })}
   </section>`;
@@ -84,11 +92,12 @@ const COLOURS = [
   "--line-8",
 ];
 
+/** @param {{stats: Stats, series: Series, words: string, workspace: Workspace, refresh: () => void}} props */
 function Numbers({ stats, series, words, workspace, refresh }) {
   const folded = useMemo(() => fold(series), [series]);
   const { at, totals, sums, depth, types } = folded;
   const lines = busiest(types);
-  const colour = (index) => COLOURS[index % COLOURS.length];
+  const colour = (/** @type {number} */ index) => COLOURS[index % COLOURS.length];
   const shares = lines.map(([name, type], index) => ({
     name,
     colour: colour(index),
@@ -97,6 +106,7 @@ function Numbers({ stats, series, words, workspace, refresh }) {
       return Number.isNaN(share) ? null : share;
     }),
   }));
+  /** @type {(name: string, value: string, note?: unknown) => import("preact").VNode} */
   const figure = (name, value, note) =>
     html`<div class="card figure"><p class="figure-name muted">${name}</p><p class="figure-value num">${value}</p><p class="muted small">${note ?? "\u00a0"}</p></div>`;
   const isEmpty = types.size === 0;
@@ -128,13 +138,15 @@ function Numbers({ stats, series, words, workspace, refresh }) {
     <section class="card" aria-labelledby="h-types"><h2 id="h-types">By type</h2><${ByType} types=${types} stats=${stats} /></section>`;
 }
 
+/** @type {Array<[name: keyof Percentiles, word: string]>} */
 const PERCENTILES = [
   ["p50_ms", "p50"],
   ["p95_ms", "p95"],
   ["p99_ms", "p99"],
 ];
-const total = (values) => values.reduce((sum, value) => sum + value, 0);
+const total = (/** @type {number[]} */ values) => values.reduce((sum, value) => sum + value, 0);
 
+/** @param {{types: Map<string, Lines>, stats: Stats}} props */
 function ByType({ types, stats }) {
   const rows = [...types].sort(([a], [b]) => a.localeCompare(b));
   if (rows.length === 0) return html`<${Empty} title="No job ran in this range" />`;
@@ -151,11 +163,15 @@ function ByType({ types, stats }) {
       const known = stats.types?.[type];
       return html`<tr key=${type}><th scope="row" class="wrap"><a href=${`/jobs?job_type=${encodeURIComponent(type)}`}>${type}</a></th>
         <td class="num">${number(line.completed)}</td><td class="num">${number(line.failed)}</td><td class="num">${number(line.retried)}</td><td class="num">${percent(success(line))}</td>
-        ${[known?.wait, known?.run].flatMap((times, index) => PERCENTILES.map(([name, word]) => html`<td class="num" key=${`${index} ${word}`}>${Number.isFinite(times?.[name]) ? `≈ ${duration(times[name])}` : "–"}</td>`))}</tr>`;
+        ${[known?.wait, known?.run].flatMap((times, index) => PERCENTILES.map(([name, word]) => html`<td class="num" key=${`${index} ${word}`}>${Number.isFinite(times?.[name]) ? `≈ ${duration(/** @type {number} */ (times[name]))}` : "–"}</td>`))}</tr>`;
     })}</tbody></table></div><p class="muted small">Percentiles are accurate to about 12 % and cover at most the last day.</p>`;
 }
 
-/** The budget of messages to Realtime; only operators see it. */
+/**
+ * The budget of messages to Realtime; only operators see it.
+ *
+ * @param {{messages: MessageNumbers}} props
+ */
 function Messages({ messages }) {
   const { per_second: rate, budget_per_second: budget } = messages;
   const said = `${number(rate)} of ${number(budget)} a second`;
@@ -167,12 +183,13 @@ function Messages({ messages }) {
   </section>`;
 }
 
+/** @param {{stats: Stats, workspace: Workspace, refresh: () => void}} props */
 function Pauses({ stats, workspace, refresh }) {
   const pauses = stats.pauses ?? [];
   const own = pauses.find((pause) => pause.kind === "workspace" && pause.name === workspace.id);
   const others = pauses.filter((pause) => pause.kind !== "workspace");
   const [reason, setReason] = useState("");
-  const change = async (paused) => {
+  const change = async (/** @type {boolean} */ paused) => {
     if (
       paused &&
       !(await confirm({
@@ -206,7 +223,7 @@ function Pauses({ stats, workspace, refresh }) {
     ${
       mayPause &&
       !own &&
-      html`<label class="field-inline"><span class="hidden">Reason for the pause</span><input type="text" placeholder="Reason, if any" value=${reason} onInput=${(event) => setReason(event.target.value)} /></label>
+      html`<label class="field-inline"><span class="hidden">Reason for the pause</span><input type="text" placeholder="Reason, if any" value=${reason} onInput=${(/** @type {{target: HTMLInputElement}} */ event) => setReason(event.target.value)} /></label>
       <${ActionButton} run=${() => change(true)}>Pause<//>`
     }
     ${mayPause && own && html`<${ActionButton} className="primary" run=${() => change(false)}>Resume<//>`}

@@ -6,14 +6,16 @@ import { useStore } from "../lib/store.js";
 import { html, useState } from "../lib/ui.js";
 import { Logo } from "../parts/icons.js";
 
+/** @import { User } from "../api.js" */
+
 export function SignIn() {
   const [email, setEmail] = useState("");
   const [password, setPassword] = useState("");
   const [busy, setBusy] = useState(false);
-  const [problem, setProblem] = useState(null);
+  const [problem, setProblem] = useState(/** @type {string | null} */ (null));
   const { reason } = useStore(session);
   const demo = settings().demoAccounts ?? [];
-  const enter = async (who, secret) => {
+  const enter = async (/** @type {string} */ who, /** @type {string} */ secret) => {
     setBusy(true);
     setProblem(null);
     try {
@@ -41,25 +43,29 @@ export function SignIn() {
       )}</div>
     </section>`
     }
-    <form class="card stack" onSubmit=${(event) => {
+    <form class="card stack" onSubmit=${(/** @type {SubmitEvent} */ event) => {
       event.preventDefault();
       enter(email, password);
     }}>
       <label class="field"><span>Email</span>
-        <input type="email" autocomplete="username" required value=${email} onInput=${(event) => setEmail(event.target.value)} /></label>
+        <input type="email" autocomplete="username" required value=${email} onInput=${(/** @type {{target: HTMLInputElement}} */ event) => setEmail(event.target.value)} /></label>
       <label class="field"><span>Password</span>
-        <input type="password" autocomplete="current-password" required value=${password} onInput=${(event) => setPassword(event.target.value)} /></label>
+        <input type="password" autocomplete="current-password" required value=${password} onInput=${(/** @type {{target: HTMLInputElement}} */ event) => setPassword(event.target.value)} /></label>
       ${problem && html`<p class="problem" role="alert">${problem}</p>`}
       <button type="submit" class="primary" disabled=${busy}>${busy ? "Signing in…" : "Sign in"}</button>
     </form>
   </main>`;
 }
 
-/** For who came by the link of an invitation: the account has no password yet. */
+/**
+ * For who came by the link of an invitation: the account has no password yet.
+ *
+ * @param {{user: User}} props
+ */
 export function ChoosePassword({ user }) {
   const [password, setPassword] = useState("");
   const [busy, setBusy] = useState(false);
-  const [problem, setProblem] = useState(null);
+  const [problem, setProblem] = useState(/** @type {string | null} */ (null));
   const save = async () => {
     setBusy(true);
     try {
@@ -72,13 +78,13 @@ export function ChoosePassword({ user }) {
   return html`<main class="sign-in" id="main">
     <h1><${Logo} /> Minutehand</h1>
     <p class="muted">You are signed in as ${user.email}. Choose a password for the next time.</p>
-    <form class="card stack" onSubmit=${(event) => {
+    <form class="card stack" onSubmit=${(/** @type {SubmitEvent} */ event) => {
       event.preventDefault();
       save();
     }}>
       <input type="hidden" autocomplete="username" value=${user.email} />
       <label class="field"><span>New password</span>
-        <input type="password" autocomplete="new-password" required minlength="8" autofocus value=${password} onInput=${(event) => setPassword(event.target.value)} /></label>
+        <input type="password" autocomplete="new-password" required minlength="8" autofocus value=${password} onInput=${(/** @type {{target: HTMLInputElement}} */ event) => setPassword(event.target.value)} /></label>
       ${problem && html`<p class="problem" role="alert">${problem}</p>`}
       <button type="submit" class="primary" disabled=${busy}>${busy ? "Saving…" : "Save and continue"}</button>
     </form>

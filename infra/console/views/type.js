@@ -12,10 +12,14 @@ import { Empty, Failed, Loading } from "../parts/states-of-view.js";
 import { When } from "../parts/when.js";
 import { ServedTag } from "./types.js";
 
-export const title = ({ name }) => name;
+/** @import { Workspace } from "../api.js" */
+/** @import { JobTypeDetail } from "../lib/routes.js" */
+
+export const title = (/** @type {{name: string}} */ { name }) => name;
 
 const EVERY_MS = 10_000;
 
+/** @param {{name: string, workspace: Workspace}} props */
 export default function TypePage({ name, workspace }) {
   const scope = isAll(workspace) ? null : workspace.id;
   const read = useRead((signal) => types.get(scope, name, signal), [scope, name]);
@@ -30,11 +34,16 @@ export default function TypePage({ name, workspace }) {
   </div>`;
 }
 
+/** @param {{type: JobTypeDetail}} props */
 function Loaded({ type }) {
   const { day, limits } = type;
-  const figure = (label, value, note) =>
+  const figure = (
+    /** @type {string} */ label,
+    /** @type {string} */ value,
+    /** @type {string} */ note,
+  ) =>
     html`<div class="card figure"><p class="figure-name muted">${label}</p><p class="figure-value num">${value}</p><p class="muted small">${note ?? "\u00a0"}</p></div>`;
-  const fact = (label, value) =>
+  const fact = (/** @type {string} */ label, /** @type {unknown} */ value) =>
     value !== null &&
     value !== undefined &&
     value !== false &&

@@ -10,23 +10,31 @@ import { Tag } from "../parts/badge.js";
 import { Empty, Failed, Loading, Stale } from "../parts/states-of-view.js";
 import { When } from "../parts/when.js";
 
+/** @import { Workspace } from "../api.js" */
+/** @import { JobTypeLine } from "../lib/routes.js" */
+
 export const title = () => "Types";
 
 const EVERY_MS = 10_000;
 
+/** @param {{workspace: Workspace}} props */
 export default function Types({ workspace }) {
   const isInternal = useQuery().get("internal") === "1";
   const scope = isAll(workspace) ? null : workspace.id;
   const read = useRead((signal) => types.list(scope, signal, isInternal), [scope, isInternal]);
   usePolling(read, EVERY_MS);
   return html`<div class="page"><header class="page-head"><h1 tabindex="-1">Types</h1><span class="muted">${workspace.name}, last day</span><span class="spacer"></span>
-      <label class="check"><input type="checkbox" checked=${isInternal} onChange=${(event) => setQuery({ internal: event.target.checked ? "1" : "" })} /> Internal types</label></header>
+      <label class="check"><input type="checkbox" checked=${isInternal} onChange=${(/** @type {{target: HTMLInputElement}} */ event) => setQuery({ internal: event.target.checked ? "1" : "" })} /> Internal types</label></header>
     ${read.isStale && html`<${Stale} error=${read.error} retry=${read.refresh} />`}
     <section class="card" aria-label="Job types">${!read.value ? (read.error ? html`<${Failed} error=${read.error} retry=${read.refresh} what="The types could not be read" />` : html`<${Loading} what="Reading types" />`) : html`<${List} list=${read.value.types} />`}</section>
   </div>`;
 }
 
-/** Whether a type runs: paused, served by someone, or by no one. */
+/**
+ * Whether a type runs: paused, served by someone, or by no one.
+ *
+ * @param {{type: JobTypeLine}} props
+ */
 export const ServedTag = ({ type }) =>
   type.paused_at
     ? html`<${Tag} tone="waiting">Paused<//>`
@@ -34,6 +42,7 @@ export const ServedTag = ({ type }) =>
       ? html`<${Tag} tone="completed">Served<//>`
       : html`<${Tag} tone="failed">No worker<//>`;
 
+/** @param {{list: JobTypeLine[]}} props */
 function List({ list }) {
   if (list.length === 0)
     return html`<${Empty} title="No job types">A type appears here when a worker that has a processor for it starts.<//>`;

@@ -8,9 +8,12 @@ import { Tag } from "../parts/badge.js";
 import { Empty, Failed, Loading, Stale } from "../parts/states-of-view.js";
 import { Took, When } from "../parts/when.js";
 
+/** @import { WorkerLine } from "../api.js" */
+
 export const title = () => "Workers";
 
 const EVERY_MS = 3000;
+/** @type {Record<string, [tone: string, word: string, hint: string]>} */
 const STATES = {
   busy: ["processing", "Busy", "It runs jobs."],
   idle: ["completed", "Idle", "It has free slots and asks for jobs."],
@@ -32,6 +35,7 @@ export default function Workers() {
   </div>`;
 }
 
+/** @param {{workers: WorkerLine[]}} props */
 function List({ workers }) {
   if (workers.length === 0)
     return html`<section class="card"><${Empty} title="No worker in the last hour">Jobs wait until one runs. Check the schedule that starts it, and its log.<//></section>`;
@@ -45,7 +49,7 @@ function List({ workers }) {
     <tbody>${workers.map((one) => {
       const [tone, word, hint] = STATES[one.state] ?? ["pending", one.state, ""];
       return html`<tr key=${one.worker_id} data-worker=${one.worker_id}><th scope="row" class="mono small wrap">${one.worker_id}${one.job_types && html`<span class="muted"> ${counted(one.job_types.length, "type")}</span>`}</th>
-        <td title=${hint}><${Tag} tone=${tone}>${word}<//></td><td>${one.version ?? "–"}</td><td class="num">${number(one.busy_slots)} / ${!one.free_slots && one.busy_slots === 0 ? "–" : number(one.busy_slots + one.free_slots)}</td>
+        <td title=${hint}><${Tag} tone=${tone}>${word}<//></td><td>${one.version ?? "–"}</td><td class="num">${number(one.busy_slots)} / ${!one.free_slots && one.busy_slots === 0 ? "–" : number(one.busy_slots + (one.free_slots ?? 0))}</td>
         <td><${When} at=${one.seen_at} /></td><td class="num">${number(one.runs)}</td><td class="num">${number(Number(one.leased ?? 0))}</td>
         <td>${one.running.length === 0 ? html`<span class="muted">nothing</span>` : html`<ul class="running">${one.running.map((job) => html`<li key=${job.job_id}><a href=${`/jobs/${job.job_id}`}>${job.job_type}</a> <span class="muted">${job.workspace_name ?? ""}</span> <${Took} from=${job.leased_at} /></li>`)}</ul>`}</td></tr>`;
     })}</tbody></table></div></section>`;
