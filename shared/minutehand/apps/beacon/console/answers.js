@@ -4,11 +4,19 @@ import { html, useState } from "../../lib/ui.js";
 import { asked, STATES } from "./data.js";
 import { differences } from "./differences.js";
 
+/** @import { ExecutionWithOutput, JobState, Response, Submission } from "./routes.js" */
+/** @typedef {ExecutionWithOutput & {name: string, answers: Map<string, Response>}} Column */
+
+/**
+ * @param {ExecutionWithOutput} execution
+ * @param {boolean} several Whether the job asks several models.
+ */
 const nameOf = ({ region, model }, several) => (several ? `${region} · ${model}` : region);
 
-/** @param {{job: object}} props A job as the API gives it, with outputs. */
+/** @param {{job: JobState}} props A job as the API gives it, with outputs. */
 export function Answers({ job }) {
   const several = new Set(job.executions.map(({ model }) => model)).size > 1;
+  /** @type {Column[]} */
   const columns = job.executions.map((one) => ({
     ...one,
     name: nameOf(one, several),
@@ -19,9 +27,9 @@ export function Answers({ job }) {
   const base = answered.find(({ id }) => id === baseId) ?? null;
   return html`<section class="card stack" aria-labelledby="h-answers">
     <div class="bar"><h2 id="h-answers">Answers</h2><span class="spacer"></span>
-      ${answered.length > 1 && html`<label class="bar small"><span>Differences from</span><select value=${base?.id ?? ""} onChange=${(event) => setBase(event.target.value)}><option value="">none</option>${answered.map(({ id, name }) => html`<option key=${id} value=${id}>${name}</option>`)}</select></label>`}</div>
+      ${answered.length > 1 && html`<label class="bar small"><span>Differences from</span><select value=${base?.id ?? ""} onChange=${(/** @type {Event & {target: HTMLSelectElement}} */ event) => setBase(event.target.value)}><option value="">none</option>${answered.map(({ id, name }) => html`<option key=${id} value=${id}>${name}</option>`)}</select></label>`}</div>
     <div class="scroll-x" tabindex="0" role="group" aria-label="Answers"><table class="table"><thead><tr><th scope="col">Question</th>${columns.map(({ id, name }) => html`<th key=${id} scope="col" style=${{ minWidth: "14rem" }}>${name}</th>`)}</tr></thead>
-      <tbody>${asked(job.spec).map(
+      <tbody>${asked(/** @type {Submission} */ (job.spec)).map(
         (
           one,
         ) => html`<tr key=${one.question_id} style=${{ verticalAlign: "top" }} data-question=${one.question_id}><th scope="row" style=${{ minWidth: "14rem", fontWeight: "inherit" }}><span class="strong wrap">${one.question}</span><div class="muted small"><code>${one.question_id}</code>${one.category && html` · ${one.category}`}</div></th>
@@ -31,6 +39,10 @@ export function Answers({ job }) {
   </section>`;
 }
 
+/**
+ * @param {{column: Column, answer: Response | undefined, base: Response | null | undefined}} props What an
+ *   execution answered, beside what is compared with it.
+ */
 function Answer({ column, answer, base }) {
   if (!answer) return html`<span class="muted">${STATES[column.status].word}</span>`;
   const runs = base ? differences(base.response, answer.response) : null;

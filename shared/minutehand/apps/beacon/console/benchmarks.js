@@ -13,8 +13,12 @@ import { When } from "../../parts/when.js";
 import { beacon, STATES } from "./data.js";
 import { SubmitDialog } from "./submit-dialog.js";
 
+/** @import { Workspace } from "../../api.js" */
+/** @import { ExecutionOfJob, ListedJob, Submitted } from "./routes.js" */
+
 export const title = () => "Benchmarks";
 
+/** @param {{workspace: Workspace}} props */
 export default function Benchmarks({ workspace }) {
   const jobs = useLivePages(workspace.id, beacon.jobs);
   const dead = useRead((signal) => beacon.deadLetters(workspace.id, signal), [workspace.id]);
@@ -64,12 +68,13 @@ export default function Benchmarks({ workspace }) {
             : html`<${Loading} what="Reading the jobs" />`
       }
     </section>
-    ${writing && html`<${SubmitDialog} workspaceId=${workspace.id} onClose=${() => setWriting(false)} onSubmitted=${(job) => navigate(`/benchmarks/${job.id}`)} />`}
+    ${writing && html`<${SubmitDialog} workspaceId=${workspace.id} onClose=${() => setWriting(false)} onSubmitted=${(/** @type {Submitted} */ job) => navigate(`/benchmarks/${job.id}`)} />`}
   </div>`;
 }
 
 /** The states of a job's executions by region, in the spec's order. */
-function regionsOf(job) {
+function regionsOf(/** @type {ListedJob} */ job) {
+  /** @type {Map<string, ExecutionOfJob["status"][]>} */
   const found = new Map();
   for (const { region, status } of job.executions)
     found.set(region, [...(found.get(region) ?? []), status]);

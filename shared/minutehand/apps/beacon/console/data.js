@@ -3,7 +3,7 @@
 import { callRoute } from "../../api.js";
 
 /** @import { Call } from "../../api.js" */
-/** @import { Routes } from "./routes.js" */
+/** @import { Routes, Submission } from "./routes.js" */
 
 /** @type {Call<Routes>} */
 const call = callRoute;
@@ -54,8 +54,8 @@ export const isOver = (/** @type {string} */ status) =>
   ["completed", "failed", "cancelled"].includes(status);
 
 /** A spec's questions as they are put: `{question_id, question, category}`, in order. */
-export const asked = (/** @type {any} */ spec) =>
-  spec.questions.map((/** @type {any} */ one, /** @type {number} */ index) =>
+export const asked = (/** @type {Pick<Submission, "questions">} */ spec) =>
+  spec.questions.map((one, index) =>
     typeof one === "string"
       ? { question_id: `q${index + 1}`, question: one, category: null }
       : { question_id: one.id, question: one.question, category: one.category },

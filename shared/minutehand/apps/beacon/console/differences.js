@@ -2,13 +2,15 @@
 
 const MOST_WORDS = 600; // beyond, the answers are shown as they are
 
+/** @typedef {{kind: "same" | "added" | "removed", text: string}} Run */
+
 /**
  * The words of `text` beside those of `base`, as runs: `same` in both, `added` in text alone,
  * `removed` from base. Null when the answers are too long to compare.
  *
  * @param {string} base
  * @param {string} text
- * @returns {{kind: "same" | "added" | "removed", text: string}[] | null}
+ * @returns {Run[] | null}
  */
 export function differences(base, text) {
   const [a, b] = [base, text].map((each) => each.split(/(\s+)/).filter(Boolean));
@@ -22,9 +24,13 @@ export function differences(base, text) {
         a[i] === b[j]
           ? common[(i + 1) * width + j + 1] + 1
           : Math.max(common[(i + 1) * width + j], common[i * width + j + 1]);
+  /** @type {Run[]} */
   const runs = [];
-  const push = (kind, word) =>
-    runs.at(-1)?.kind === kind ? (runs.at(-1).text += word) : runs.push({ kind, text: word });
+  const push = (/** @type {Run["kind"]} */ kind, /** @type {string} */ word) => {
+    const last = runs.at(-1);
+    if (last?.kind === kind) last.text += word;
+    else runs.push({ kind, text: word });
+  };
   let [i, j] = [0, 0];
   while (i < a.length || j < b.length) {
     if (i < a.length && j < b.length && a[i] === b[j]) {

@@ -19,6 +19,7 @@ const UNPUBLISHED_MS = 1000; // before the queue has it, following it would be r
 
 export const title = () => "Benchmark";
 
+/** @param {{id: string}} props */
 export default function JobPage({ id }) {
   const found = useRead((signal) => beacon.job(id, signal), [id]);
   const [freshness, setFreshness] = useState("catching-up");
@@ -26,6 +27,7 @@ export default function JobPage({ id }) {
   const published = Boolean(job?.queue_job_id); // its session begins with its job of the queue
   useEffect(() => {
     if (!published || !job) return undefined;
+    /** @type {number | null} */
     let timer = null;
     const soon = () =>
       (timer ??= setTimeout(() => {
@@ -41,7 +43,7 @@ export default function JobPage({ id }) {
       },
     });
     return () => {
-      clearTimeout(timer);
+      clearTimeout(/** @type {number} */ (timer));
       watch.close();
     };
   }, [job?.id, published]);

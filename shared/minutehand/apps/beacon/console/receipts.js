@@ -10,6 +10,10 @@ import { notifyFailure } from "../../parts/toasts.js";
 import { beacon } from "./data.js";
 import { isAble, verify } from "./verification.js";
 
+/** @import { Read } from "../../lib/store.js" */
+/** @import { Bundle, JobState, KeySet, Receipt, Verification } from "./routes.js" */
+/** @typedef {Omit<Verification, "partial"> & {by: string}} MadeReport `by`: who checked. */
+
 const VERDICTS = {
   passed: "Verified",
   failed: "Not what was signed",
@@ -17,19 +21,19 @@ const VERDICTS = {
 };
 const MARKS = { passed: ["✓", "completed"], failed: ["✗", "failed"], not_made: ["–", "waiting"] };
 
-/** @param {{job: object, bundle: {value, error, refresh}}} props */
+/** @param {{job: JobState, bundle: Read<Bundle | null>}} props */
 export function Receipts({ job, bundle }) {
-  const [report, setReport] = useState(null);
+  const [report, setReport] = useState(/** @type {MadeReport | null} */ (null));
   if (!bundle.value)
     return html`<section class="card"><h2>Receipts</h2>${bundle.error ? html`<${Failed} error=${bundle.error} retry=${bundle.refresh} what="The receipts could not be read" />` : html`<${Loading} what="Reading receipts" />`}</section>`;
-  const save = (name, value) =>
+  const save = (/** @type {string} */ name, /** @type {Bundle | KeySet | Receipt} */ value) =>
     download(name, `${JSON.stringify(value, null, 1)}\n`, "application/json");
   const check = async () => {
     try {
       const able = await isAble();
       const found = able
-        ? await verify(bundle.value, await beacon.keys())
-        : await beacon.verify(bundle.value);
+        ? await verify(/** @type {Bundle} */ (bundle.value), await beacon.keys())
+        : await beacon.verify(/** @type {Bundle} */ (bundle.value));
       setReport({ ...found, by: able ? "this browser" : "the server, as this browser cannot" });
     } catch (error) {
       notifyFailure("Not verified", error);
@@ -42,10 +46,10 @@ export function Receipts({ job, bundle }) {
       notifyFailure("The keys could not be read", error);
     }
   };
-  const rows = bundle.value.receipts;
+  const rows = /** @type {Receipt[]} */ (bundle.value.receipts);
   return html`<section class="card stack" aria-labelledby="h-receipts">
     <div class="bar"><h2 id="h-receipts">Receipts</h2><span class="spacer"></span><${ActionButton} className="primary" run=${check}>Verify<//>
-      <button type="button" onClick=${() => save(`beacon-${shortId(job.id)}.json`, bundle.value)}>Download the bundle</button><${ActionButton} className="quiet" run=${keys}>Public keys<//></div>
+      <button type="button" onClick=${() => save(`beacon-${shortId(job.id)}.json`, /** @type {Bundle} */ (bundle.value))}>Download the bundle</button><${ActionButton} className="quiet" run=${keys}>Public keys<//></div>
     <div class="scroll-x" tabindex="0" role="group" aria-label="Receipts"><table class="table"><thead><tr><th scope="col" class="num">Number</th><th scope="col">Of</th><th scope="col">Signed</th><th scope="col">Follows</th><th scope="col">Receipt</th></tr></thead>
       <tbody>${rows.map((one) => html`<tr key=${one.number}><th scope="row" class="num">${one.number}</th><td style=${{ whiteSpace: "nowrap" }}>${one.region} · ${one.model}</td><td class="num" style=${{ textAlign: "left" }}>${utc(one.issued_at)}</td><td style=${{ whiteSpace: "nowrap" }}><code>${one.hashes.previous ? one.hashes.previous.slice(7, 19) : "nothing: the first"}</code></td><td style=${{ minWidth: "9rem" }}><button type="button" class="quiet" onClick=${() => save(`receipt-${one.number}.json`, one)}>Download<span class="hidden"> receipt ${one.number}</span></button></td></tr>`)}</tbody></table></div>
     <div aria-live="polite">${report && html`<${Report} report=${report} />`}</div>
@@ -53,6 +57,7 @@ export function Receipts({ job, bundle }) {
   </section>`;
 }
 
+/** @param {{report: MadeReport}} props */
 function Report({ report }) {
   const failed = report.checks.filter(({ state }) => state === "failed");
   const skipped = report.checks.filter(({ state }) => state === "not_made").length;

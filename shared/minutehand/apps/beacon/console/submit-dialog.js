@@ -4,15 +4,18 @@ import { html, useState } from "../../lib/ui.js";
 import { Dialog } from "../../parts/dialog.js";
 import { beacon } from "./data.js";
 
-const words = (text) => text.split(/[\s,]+/).filter(Boolean);
+/** @import { Submitted } from "./routes.js" */
+/** @typedef {Event & {target: HTMLInputElement | HTMLTextAreaElement | HTMLSelectElement}} Change */
+
+const words = (/** @type {string} */ text) => text.split(/[\s,]+/).filter(Boolean);
 
 /** A line is a question, or `category: question` with a category of one word. */
-function questionOf(line, index) {
+function questionOf(/** @type {string} */ line, /** @type {number} */ index) {
   const found = /^([A-Za-z][\w-]*):\s+(.+)$/.exec(line);
   return found ? { id: `q${index + 1}`, question: found[2], category: found[1] } : line;
 }
 
-/** @param {{workspaceId: string, onClose: () => void, onSubmitted: (job: object) => void}} props */
+/** @param {{workspaceId: string, onClose: () => void, onSubmitted: (job: Submitted) => void}} props */
 export function SubmitDialog({ workspaceId, onClose, onSubmitted }) {
   const [form, setForm] = useState({
     name: "",
@@ -22,10 +25,11 @@ export function SubmitDialog({ workspaceId, onClose, onSubmitted }) {
     questions: "",
     stragglers: /** @type {"keep" | "cancel"} */ ("keep"),
   });
-  const [problem, setProblem] = useState(null);
+  const [problem, setProblem] = useState(/** @type {string | null} */ (null));
   const [busy, setBusy] = useState(false);
-  const set = (name) => (event) => setForm({ ...form, [name]: event.target.value });
-  const submit = async (event) => {
+  const set = (/** @type {keyof typeof form} */ name) => (/** @type {Change} */ event) =>
+    setForm({ ...form, [name]: event.target.value });
+  const submit = async (/** @type {SubmitEvent} */ event) => {
     event.preventDefault();
     setBusy(true);
     setProblem(null);

@@ -1,9 +1,19 @@
 // Verifying a bundle in the browser: signatures by WebCrypto, digests and links in plain code. No page.
 
+/** @import { Json } from "../../lib/jobs/types.js" */
+/** @import { Bundle, CheckMade, KeySet, Receipt, Submission, Verification } from "./routes.js" */
+/** @typedef {{key: CryptoKey, nbf?: number, exp?: number}} Key `nbf` and `exp`, if any, in seconds. */
+/** @typedef {{subject: string, receipt: Receipt, digest: string, checks: CheckMade[]}} ReadReceipt */
+
 const utf8 = new TextEncoder();
 const AHEAD_SECONDS = 3600; // how far ahead of this clock a receipt may say it was signed
 
-/** Canonical JSON (RFC 8785): ECMAScript's own way to write numbers and texts, keys sorted. */
+/**
+ * Canonical JSON (RFC 8785): ECMAScript's own way to write numbers and texts, keys sorted.
+ *
+ * @param {Json | undefined} value
+ * @returns {string}
+ */
 export function canonical(value) {
   if (Array.isArray(value)) return `[${value.map(canonical).join(",")}]`;
   if (value === null || typeof value !== "object") return JSON.stringify(value);
@@ -13,28 +23,29 @@ export function canonical(value) {
     .join(",")}}`;
 }
 
-const base64url = (bytes) =>
+const base64url = (/** @type {Uint8Array} */ bytes) =>
   btoa(String.fromCharCode(...bytes))
     .replaceAll("+", "-")
     .replaceAll("/", "_")
     .replaceAll("=", "");
 
 /** The bytes of `base64url`, and of no other text: one signature has one spelling. */
-function bytesOf(text) {
+function bytesOf(/** @type {string} */ text) {
   const raw = atob(String(text).replaceAll("-", "+").replaceAll("_", "/"));
   const bytes = Uint8Array.from(raw, (sign) => sign.charCodeAt(0));
   return base64url(bytes) === text ? bytes : new Uint8Array();
 }
 
-async function sha256(text) {
+async function sha256(/** @type {string} */ text) {
   return new Uint8Array(await crypto.subtle.digest("SHA-256", utf8.encode(text)));
 }
 
 /** `sha256:<hex>` of a text. */
-export const digest = async (text) =>
+export const digest = async (/** @type {string} */ text) =>
   `sha256:${[...(await sha256(text))].map((byte) => byte.toString(16).padStart(2, "0")).join("")}`;
 
-async function keysById(jwks) {
+async function keysById(/** @type {KeySet} */ jwks) {
+  /** @type {Map<string, Key>} */
   const found = new Map();
   for (const { kty, crv, x, kid, nbf, exp } of jwks.keys) {
     if (kty !== "OKP" || crv !== "Ed25519") continue;
@@ -59,7 +70,12 @@ export async function isAble() {
   }
 }
 
-/** What does not fit between a receipt and the job spec whose hash it holds; null when all does. */
+/**
+ * What does not fit between a receipt and the job spec whose hash it holds; null when all does.
+ *
+ * @param {Receipt} receipt
+ * @param {Submission} jobspec
+ */
 function specProblem(receipt, jobspec) {
   if (
     !jobspec.constraints.regions.includes(receipt.region) ||
@@ -82,17 +98,31 @@ function specProblem(receipt, jobspec) {
     : "there must be one answer per question, in order";
 }
 
+/**
+ * @param {Receipt} receipt
+ * @param {Bundle["jobspec"]} jobspec
+ * @param {Map<string, Key>} keys
+ * @returns {Promise<ReadReceipt>}
+ */
 async function checkReceipt(receipt, jobspec, keys) {
   const { signature, ...signed } = receipt;
   const subject = `receipt ${receipt.number}`;
+  /** @type {CheckMade[]} */
   const checks = [];
-  const skip = (check, detail) => checks.push({ subject, check, state: "not_made", detail });
+  const skip = (/** @type {string} */ check, /** @type {string} */ detail) =>
+    checks.push({ subject, check, state: "not_made", detail });
+  /**
+   * @param {string} check
+   * @param {boolean} holds
+   * @param {string} detail
+   * @param {string | null} problem Null only where it holds.
+   */
   const note = (check, holds, detail, problem) =>
     checks.push({
       subject,
       check,
       state: holds ? "passed" : "failed",
-      detail: holds ? detail : problem,
+      detail: holds ? detail : /** @type {string} */ (problem),
     });
   note(
     "form",
@@ -137,14 +167,19 @@ async function checkReceipt(receipt, jobspec, keys) {
   else {
     const problem =
       (await digest(canonical(jobspec))) === receipt.hashes.jobspec
-        ? specProblem(receipt, jobspec)
+        ? specProblem(receipt, /** @type {Submission} */ (jobspec))
         : "the job spec is not the one signed for";
     note("jobspec", problem === null, "", problem);
   }
   return { subject, receipt, digest: await digest(canonical(receipt)), checks };
 }
 
-/** Whether a bundle is of one job, and has one receipt of each execution. */
+/**
+ * Whether a bundle is of one job, and has one receipt of each execution.
+ *
+ * @param {ReadReceipt[]} read
+ * @returns {CheckMade[]}
+ */
 function checkJob(read) {
   const [first] = read;
   const executions = new Set();
@@ -161,20 +196,29 @@ function checkJob(read) {
   });
 }
 
-/** Each receipt's link to the one before it in its workspace, where that one is in the bundle. */
+/**
+ * Each receipt's link to the one before it in its workspace, where that one is in the bundle.
+ *
+ * @param {ReadReceipt[]} read
+ */
 function checkChain(read) {
-  const placeOf = ({ workspace_id: workspace, number }) => `${workspace} ${number}`;
+  const placeOf = (/** @type {Receipt} */ { workspace_id: workspace, number }) =>
+    `${workspace} ${number}`;
+  /** @type {Map<string, ReadReceipt>} */
   const byPlace = new Map();
+  /** @type {CheckMade[]} */
   const checks = [];
   for (const one of read) {
     const { subject, receipt } = one;
-    const add = (state, detail) => checks.push({ subject, check: "chain", state, detail });
+    const add = (/** @type {CheckMade["state"]} */ state, /** @type {string} */ detail) =>
+      checks.push({ subject, check: "chain", state, detail });
     const place = placeOf(receipt);
     if (byPlace.has(place)) add("failed", "two receipts have this number");
     byPlace.set(place, one);
   }
   for (const { subject, receipt } of byPlace.values()) {
-    const add = (state, detail) => checks.push({ subject, check: "chain", state, detail });
+    const add = (/** @type {CheckMade["state"]} */ state, /** @type {string} */ detail) =>
+      checks.push({ subject, check: "chain", state, detail });
     const { previous } = receipt.hashes;
     const before = byPlace.get(placeOf({ ...receipt, number: receipt.number - 1 }));
     if (receipt.number === 1 || previous === null)
@@ -190,11 +234,16 @@ function checkChain(read) {
 /**
  * Verify a bundle by a key set: `{verdict, checks: [{subject, check, state, detail}]}`, as the API
  * and the command line report it. What is malformed throws.
+ *
+ * @param {Bundle} bundle
+ * @param {KeySet} jwks
+ * @returns {Promise<Omit<Verification, "partial">>}
  */
 export async function verify(bundle, jwks) {
   const keys = await keysById(jwks);
+  /** @type {ReadReceipt[]} */
   const read = [];
-  for (const receipt of bundle.receipts)
+  for (const receipt of /** @type {Receipt[]} */ (bundle.receipts))
     read.push(await checkReceipt(receipt, bundle.jobspec, keys));
   if (read.length === 0) throw new Error("the bundle holds no receipt");
   const checks = read.flatMap((one) => one.checks);

@@ -16,10 +16,20 @@ import NotFound from "../../views/not-found.js";
 import { Enriched } from "./accounts.js";
 import { byId, contactsOf, edit, enrichment, jobsOf } from "./data.js";
 
+/** @import { Workspace } from "../../api.js" */
+/** @import { Job } from "../../lib/jobs/types.js" */
+/** @import { Read } from "../../lib/store.js" */
+/** @import { Account, Contact } from "./data.js" */
+/**
+ * @typedef {"name" | "domain" | "industry" | "employee_count" | "annual_revenue" | "city" | "state" | "country"} Field
+ */
+/** @typedef {{[F in Field]?: string | number | null}} Draft */
+
 const useJobStatus = makeUseJobStatus(hooks, supabase);
 
 export const title = () => "Account";
 
+/** @param {{id: string, workspace: Workspace}} props */
 export default function AccountPage({ id, workspace }) {
   const account = useRead(() => byId("accounts", id), [id]);
   const contacts = useRead(() => contactsOf(id), [id]);
@@ -36,17 +46,25 @@ export default function AccountPage({ id, workspace }) {
   return html`<${Loaded} account=${account.value} isStale=${account.isStale} error=${account.error} contacts=${contacts} history=${history} refresh=${refresh} />`;
 }
 
-/** Enrichment may be asked for elsewhere: by a colleague, an import, another tab. */
+/**
+ * Enrichment may be asked for elsewhere: by a colleague, an import, another tab.
+ *
+ * @param {string} workspaceId
+ * @param {() => void} refresh
+ */
 function useUpdates(workspaceId, refresh) {
   const latest = useRef(refresh);
   latest.current = refresh;
   useEffect(() => {
+    /** @type {number | null} */
     let timer = null;
-    const soon = () =>
-      (timer ??= setTimeout(() => {
-        timer = null;
-        latest.current();
-      }, 300));
+    const soon = /** @type {() => void} */ (
+      () =>
+        (timer ??= setTimeout(() => {
+          timer = null;
+          latest.current();
+        }, 300))
+    );
     const watch = watchWorkspace(supabase(), workspaceId, {
       onEvent: ({ type, data }) =>
         ((type === "job.created" && data.job_type === "enrich_account") ||
@@ -55,12 +73,16 @@ function useUpdates(workspaceId, refresh) {
       onResync: ({ first }) => (first ? undefined : soon()),
     });
     return () => {
-      clearTimeout(timer);
+      clearTimeout(/** @type {number} */ (timer));
       watch.close();
     };
   }, [workspaceId]);
 }
 
+/**
+ * @param {{account: Account, isStale: boolean, error: Error | null, contacts: Read<Contact[]>, history: Read<Job[]>,
+ *   refresh: () => void}} props The account as last read, and its people and jobs.
+ */
 function Loaded({ account, isStale, error, contacts, history, refresh }) {
   const latest = history.value?.[0];
   const enrich = async () => {
@@ -100,7 +122,11 @@ function Loaded({ account, isStale, error, contacts, history, refresh }) {
   </article>`;
 }
 
-/** The newest job, followed live while it runs; its end reads the account again. */
+/**
+ * The newest job, followed live while it runs; its end reads the account again.
+ *
+ * @param {{id: string, onEnd: () => void}} props
+ */
 function LatestJob({ id, onEnd }) {
   const { job, freshness, isEnded } = useJobStatus({ jobId: id });
   const wasLive = useRef(false);
@@ -115,6 +141,7 @@ function LatestJob({ id, onEnd }) {
   return html`<section class="card live-job" aria-label="Running enrichment"><div class="bar"><${StateBadge} status=${job.status} /><a href=${`/jobs/${id}`}>Enrichment</a><span class="spacer"></span><${Freshness} value=${freshness} /></div><${JobProgress} job=${job} /></section>`;
 }
 
+/** @type {[name: Field, label: string, kind?: "number"][]} */
 const FIELDS = [
   ["name", "Name"],
   ["domain", "Domain"],
@@ -126,20 +153,22 @@ const FIELDS = [
   ["country", "Country"],
 ];
 
+/** @param {{account: Account, onSaved: () => void}} props */
 function Fields({ account, onSaved }) {
-  const [draft, setDraft] = useState(null);
-  const [problem, setProblem] = useState(null);
-  const shown = (name, kind) =>
+  const [draft, setDraft] = useState(/** @type {Draft | null} */ (null));
+  const [problem, setProblem] = useState(/** @type {string | null} */ (null));
+  const shown = (/** @type {Field} */ name, /** @type {"number" | undefined} */ kind) =>
     account[name] === null || account[name] === undefined
       ? "–"
       : kind === "number"
         ? number(Number(account[name]))
         : account[name];
-  const save = async (event) => {
+  const save = async (/** @type {SubmitEvent} */ event) => {
     event.preventDefault();
+    /** @type {Draft} */
     const changes = {};
     for (const [name, , kind] of FIELDS) {
-      const text = String(draft[name] ?? "").trim();
+      const text = String(/** @type {Draft} */ (draft)[name] ?? "").trim();
       const value = text === "" ? null : kind === "number" ? Number(text) : text;
       if (value !== (account[name] ?? null)) changes[name] = value;
     }
@@ -164,7 +193,7 @@ function Fields({ account, onSaved }) {
     ${FIELDS.map(
       ([name, label, kind]) =>
         html`<label class="field" key=${name}><span>${label}</span><input type=${kind ?? "text"} min="0" step="any" required=${name === "name"} value=${draft[name] ?? ""} onInput=${(
-          event,
+          /** @type {Event & {target: HTMLInputElement}} */ event,
         ) => {
           const { value } = event.target;
           setDraft((now) => ({ ...now, [name]: value }));

@@ -14,15 +14,23 @@ import { ImportDialog } from "./import-dialog.js";
 import { RecordTable } from "./record-table.js";
 import { useRecords } from "./records.js";
 
+/** @import { Workspace } from "../../api.js" */
+/** @import { Account } from "./data.js" */
+/** @import { Column } from "./record-table.js" */
+/** @import { CreatedImport, EnrichSelection } from "./routes.js" */
+
 export const title = () => "Accounts";
 
-const place = (row) => [row.city, row.state, row.country].filter(Boolean).join(", ");
+const place = (/** @type {Account} */ row) =>
+  [row.city, row.state, row.country].filter(Boolean).join(", ");
 
+/** @param {{row: {enriched_at: string | null}}} props An account or a contact. */
 export const Enriched = ({ row }) =>
   row.enriched_at
     ? html`<${Tag} tone="completed">Enriched<//> <${When} at=${row.enriched_at} />`
     : html`<${Tag} tone="pending">Not yet<//>`;
 
+/** @type {Column<Account>[]} */
 const COLUMNS = [
   {
     head: "Name",
@@ -46,6 +54,7 @@ const COLUMNS = [
   { head: "Enrichment", width: "12rem", cell: (row) => html`<${Enriched} row=${row} />` },
 ];
 
+/** @param {{workspace: Workspace}} props */
 export default function Accounts({ workspace }) {
   const query = useQuery();
   const filter = {
@@ -56,8 +65,12 @@ export default function Accounts({ workspace }) {
     "enrich_account",
     "import_accounts",
   ]);
-  const [chosen, setChosen] = useState(new Set());
+  const [chosen, setChosen] = useState(/** @type {Set<string>} */ (new Set()));
   const [importing, setImporting] = useState(false);
+  /**
+   * @param {Omit<EnrichSelection, "workspace_id">} selection
+   * @param {number} count How many accounts these are.
+   */
   const enrichAll = async (selection, count) => {
     if (
       count > 1 &&
@@ -84,8 +97,8 @@ export default function Accounts({ workspace }) {
     <header class="page-head"><h1 tabindex="-1">Accounts</h1><span class="spacer"></span><${Freshness} value=${records.freshness} />
       <button type="button" onClick=${() => setImporting(true)}>Import CSV</button></header>
     <div class="bar">
-      <${SearchBox} value=${filter.search ?? ""} placeholder="Search accounts" onChange=${(search) => setQuery({ search })} />
-      <label class="field-inline"><span>Enriched</span><select value=${filter.enriched ?? ""} onChange=${(event) => setQuery({ enriched: event.target.value })}>
+      <${SearchBox} value=${filter.search ?? ""} placeholder="Search accounts" onChange=${(/** @type {string} */ search) => setQuery({ search })} />
+      <label class="field-inline"><span>Enriched</span><select value=${filter.enriched ?? ""} onChange=${(/** @type {Event & {target: HTMLSelectElement}} */ event) => setQuery({ enriched: event.target.value })}>
         <option value="">all</option><option value="yes">yes</option><option value="no">not yet</option></select></label>
       <span class="spacer"></span>
       ${
@@ -95,8 +108,8 @@ export default function Accounts({ workspace }) {
         <button type="button" class="quiet" onClick=${() => setChosen(new Set())}>Clear</button>`
       }
     </div>
-    <${RecordTable} label="Accounts" records=${records} columns=${COLUMNS} chosen=${chosen} setChosen=${setChosen} nameOf=${(row) => row.name}
+    <${RecordTable} label="Accounts" records=${records} columns=${COLUMNS} chosen=${chosen} setChosen=${setChosen} nameOf=${(/** @type {Account} */ row) => row.name}
       empty=${html`<${Empty} title=${filter.search || filter.enriched ? "No account matches" : "No accounts yet"}>${filter.search || filter.enriched ? "" : "Import a CSV file with names and domains to begin."}<//>`} />
-    ${importing && html`<${ImportDialog} workspaceId=${workspace.id} onClose=${() => setImporting(false)} onStarted=${(made) => navigate(`/accounts/import/${made.import.id}`)} />`}
+    ${importing && html`<${ImportDialog} workspaceId=${workspace.id} onClose=${() => setImporting(false)} onStarted=${(/** @type {CreatedImport} */ made) => navigate(`/accounts/import/${made.import.id}`)} />`}
   </div>`;
 }

@@ -13,9 +13,13 @@ import { enrichment } from "./data.js";
 import { RecordTable } from "./record-table.js";
 import { useRecords } from "./records.js";
 
+/** @import { Workspace } from "../../api.js" */
+/** @import { ListedContact } from "./data.js" */
+/** @import { Column } from "./record-table.js" */
+
 export const title = () => "Contacts";
 
-async function enrich(row) {
+async function enrich(/** @type {ListedContact} */ row) {
   try {
     navigate(`/jobs/${(await enrichment.contact(row.id)).id}`);
   } catch (error) {
@@ -23,14 +27,19 @@ async function enrich(row) {
   }
 }
 
-const nameOf = (row) => row.name ?? row.email ?? "unnamed contact";
+const nameOf = (/** @type {ListedContact} */ row) => row.name ?? row.email ?? "unnamed contact";
 
-/** A profile's address as a link, if it is one at all. */
+/**
+ * A profile's address as a link, if it is one at all.
+ *
+ * @param {{url: string | null}} props
+ */
 const Profile = ({ url }) =>
-  safeUrl(url)
-    ? html`<a href=${safeUrl(url)} target="_blank" rel="noreferrer noopener">Profile</a>`
+  safeUrl(/** @type {string} */ (url))
+    ? html`<a href=${safeUrl(/** @type {string} */ (url))} target="_blank" rel="noreferrer noopener">Profile</a>`
     : (url ?? "–");
 
+/** @type {Column<ListedContact>[]} */
 const COLUMNS = [
   { head: "Name", cell: (row) => html`<span class="strong">${nameOf(row)}</span>` },
   { head: "Email", wide: true, cell: (row) => row.email ?? "–" },
@@ -61,13 +70,14 @@ const COLUMNS = [
   },
 ];
 
+/** @param {{workspace: Workspace}} props */
 export default function Contacts({ workspace }) {
   const query = useQuery();
   const filter = { search: query.get("search") || undefined };
   const records = useRecords("contacts", workspace.id, filter, ["enrich_contact"]);
   return html`<div class="page fill">
     <header class="page-head"><h1 tabindex="-1">Contacts</h1><span class="spacer"></span><${Freshness} value=${records.freshness} /></header>
-    <div class="bar"><${SearchBox} value=${filter.search ?? ""} placeholder="Search contacts" onChange=${(search) => setQuery({ search })} /></div>
+    <div class="bar"><${SearchBox} value=${filter.search ?? ""} placeholder="Search contacts" onChange=${(/** @type {string} */ search) => setQuery({ search })} /></div>
     <${RecordTable} label="Contacts" records=${records} columns=${COLUMNS} nameOf=${nameOf}
       empty=${html`<${Empty} title=${filter.search ? "No contact matches" : "No contacts yet"} />`} />
   </div>`;

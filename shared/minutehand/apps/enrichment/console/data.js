@@ -3,7 +3,30 @@
 import { callRoute, filled, request, supabase, unwrap } from "../../api.js";
 
 /** @import { Call } from "../../api.js" */
-/** @import { Routes } from "./routes.js" */
+/** @import { Job } from "../../lib/jobs/types.js" */
+/** @import { Json, Routes } from "./routes.js" */
+/** @typedef {{apollo_source?: string, [name: string]: Json}} Metadata */
+/**
+ * @typedef {{id: string, workspace_id: string, name: string, domain: string | null, industry: string | null,
+ *   employee_count: number | null, annual_revenue: number | null, city: string | null, state: string | null,
+ *   country: string | null, enriched_at: string | null, metadata: Metadata, edited_at: Record<string, string>,
+ *   created_at: string, updated_at: string}} Account A row of `accounts`.
+ */
+/**
+ * @typedef {{id: string, workspace_id: string, account_id: string | null, name: string | null, email: string | null,
+ *   title: string | null, linkedin_url: string | null, enriched_at: string | null, metadata: Metadata,
+ *   edited_at: Record<string, string>, created_at: string, updated_at: string}} Contact A row of `contacts`.
+ */
+/** @typedef {Contact & {accounts: Pick<Account, "id" | "name"> | null}} ListedContact */
+/** @typedef {{accounts: Account, contacts: Contact}} Rows A row, by its table. */
+/** @typedef {{accounts: Account, contacts: ListedContact}} Listed A record of a page, by its table. */
+/** @typedef {{name: string | null, id: string}} Place The last record of a page. */
+/** @typedef {{search?: string, enriched?: string}} RecordFilter `enriched` is `yes`, `no`, or any other for both. */
+/** @typedef {{row_number: number, field: string | null, problem: string, line: string}} RefusedRow */
+/**
+ * @typedef {{id: string, file_name: string, created_at: string, finished_at: string | null, rows_read: number,
+ *   rows_failed: number}} RecentImport
+ */
 
 /** @type {Call<Routes>} */
 const call = callRoute;
@@ -18,9 +41,11 @@ const TEXT = {
  * A page of records by name, the nameless last, after a cursor `{name, id}`; `search` matches any
  * text column.
  *
- * @param {"accounts" | "contacts"} table
+ * @template {keyof Listed} T
+ * @param {T} table
  * @param {string} workspaceId
- * @param {{search?: string, enriched?: string, cursor?: {name: string | null, id: string} | null}} [filter]
+ * @param {RecordFilter & {cursor?: Place | null}} [filter]
+ * @returns {Promise<{rows: Listed[T][], next: Place | null}>}
  */
 export async function page(table, workspaceId, { search, enriched, cursor } = {}) {
   const select = () => {
@@ -34,6 +59,7 @@ export async function page(table, workspaceId, { search, enriched, cursor } = {}
     if (enriched === "no") query = query.is("enriched_at", null);
     return query;
   };
+  /** @type {Listed[T][]} */
   const rows = [];
   for (const narrow of stretches(cursor)) {
     if (rows.length <= PAGE)
@@ -54,7 +80,7 @@ export async function page(table, workspaceId, { search, enriched, cursor } = {}
 }
 
 /** What follows a cursor, one stretch after the other: `or` would need quotes, see `plain`. */
-function stretches(/** @type {{name: string | null, id: string} | null | undefined} */ cursor) {
+function stretches(/** @type {Place | null | undefined} */ cursor) {
   if (!cursor) return [(/** @type {any} */ query) => query];
   const nameless = (/** @type {any} */ query) => query.is("name", null);
   if (cursor.name === null)
@@ -69,19 +95,16 @@ function stretches(/** @type {{name: string | null, id: string} | null | undefin
 /** A pattern without signs that mean something in a filter: Data APIs differ in how they quote. */
 const plain = (/** @type {string} */ text) => text.replace(/[^\p{L}\p{N} -]/gu, "_");
 
-export const byId = async (
-  /** @type {"accounts" | "contacts"} */ table,
-  /** @type {string} */ id,
-) => (await unwrap(supabase().from(table).select("*").eq("id", id).limit(1)))[0] ?? null;
-export const contactsOf = (/** @type {string} */ accountId) =>
+/** @type {<T extends keyof Rows>(table: T, id: string) => Promise<Rows[T] | null>} */
+export const byId = async (table, id) =>
+  (await unwrap(supabase().from(table).select("*").eq("id", id).limit(1)))[0] ?? null;
+/** @type {(accountId: string) => Promise<Contact[]>} */
+export const contactsOf = (accountId) =>
   unwrap(
     supabase().from("contacts").select("*").eq("account_id", accountId).order("name").limit(200),
   );
-export const jobsOf = (
-  /** @type {any} */ type,
-  /** @type {string} */ name,
-  /** @type {string} */ id,
-) =>
+/** @type {(type: string, name: string, id: string) => Promise<Job[]>} */
+export const jobsOf = (type, name, id) =>
   unwrap(
     supabase()
       .from("jobs")
@@ -94,13 +117,13 @@ export const jobsOf = (
 
 /** Change a record's fields as a person does: enrichment will not overwrite them. */
 export const edit = (
-  /** @type {"accounts" | "contacts"} */ table,
+  /** @type {keyof Rows} */ table,
   /** @type {string} */ id,
-  /** @type {Record<string, any>} */ changes,
+  /** @type {Record<string, unknown>} */ changes,
 ) => unwrap(supabase().from(table).update(changes).eq("id", id).select("*"));
 export const add = (
-  /** @type {"accounts" | "contacts"} */ table,
-  /** @type {Record<string, any>} */ values,
+  /** @type {keyof Rows} */ table,
+  /** @type {Record<string, unknown>} */ values,
 ) => unwrap(supabase().from(table).insert(values).select("*"));
 
 export const enrichment = {
@@ -130,8 +153,12 @@ export const imports = {
   },
   get: (/** @type {string} */ id, /** @type {AbortSignal} */ signal) =>
     call("GET /api/accounts/imports/{import_id}", { places: { import_id: id }, signal }),
-  /** The first rows that were refused, and why. */
-  firstErrors: (/** @type {string} */ id, /** @type {AbortSignal} */ signal) =>
+  /**
+   * The first rows that were refused, and why.
+   *
+   * @type {(id: string, signal: AbortSignal) => Promise<RefusedRow[]>}
+   */
+  firstErrors: (id, signal) =>
     unwrap(
       supabase()
         .from("account_import_errors")
@@ -141,7 +168,8 @@ export const imports = {
         .limit(20)
         .abortSignal(signal),
     ),
-  recent: (/** @type {string} */ workspaceId, /** @type {AbortSignal} */ signal) =>
+  /** @type {(workspaceId: string, signal: AbortSignal) => Promise<RecentImport[]>} */
+  recent: (workspaceId, signal) =>
     unwrap(
       supabase()
         .from("account_imports")

@@ -18,6 +18,7 @@ const useJobStatus = makeUseJobStatus(hooks, supabase);
 
 export const title = () => "Import";
 
+/** @param {{id: string}} props */
 export default function ImportPage({ id }) {
   const found = useRead((signal) => imports.get(id, signal), [id]);
   const watch = useJobStatus({ jobId: found.value?.job_id });
@@ -36,6 +37,7 @@ export default function ImportPage({ id }) {
       notifyFailure("The refused rows could not be downloaded", error);
     }
   };
+  /** @type {(name: string, value: number, note?: string) => import("preact").VNode} */
   const figure = (name, value, note) =>
     html`<div class="card figure"><p class="figure-name muted">${name}</p><p class="figure-value num" data-figure=${name}>${number(value)}</p><p class="muted small">${note ?? "\u00a0"}</p></div>`;
   return html`<article class="page">
@@ -54,7 +56,11 @@ export default function ImportPage({ id }) {
   </article>`;
 }
 
-/** The first refused rows, where one sees at a glance what is wrong with the file. */
+/**
+ * The first refused rows, where one sees at a glance what is wrong with the file.
+ *
+ * @param {{id: string, count: number}} props `count`: how many were refused.
+ */
 function Refused({ id, count }) {
   const rows = useRead((signal) => imports.firstErrors(id, signal), [id, Math.min(count, 20)]);
   return html`<section class="card" aria-labelledby="h-refused"><h2 id="h-refused">Refused rows</h2>

@@ -1,7 +1,14 @@
 // The enrichment app's pages in the console: accounts, contacts, imports, API settings.
 
-/** What the app adds to the "Break it" panel; loaded with its first use. */
-const acting = (name) => async (workspace) => (await import("./breaking.js"))[name](workspace);
+/** @import { Workspace } from "../../api.js" */
+
+/**
+ * What the app adds to the "Break it" panel; loaded with its first use.
+ *
+ * @param {keyof typeof import("./breaking.js")} name
+ */
+const acting = (name) => async (/** @type {Workspace} */ workspace) =>
+  (await import("./breaking.js"))[name](workspace);
 
 export default {
   name: "Enrichment",

@@ -5,12 +5,20 @@ import { classes, html, useEffect } from "../../lib/ui.js";
 import { useVirtual } from "../../lib/virtual.js";
 import { Failed, Loading, Stale } from "../../parts/states-of-view.js";
 
+/** @import { ComponentChild, VNode } from "preact" */
+/** @import { Records } from "./records.js" */
+/**
+ * @template R
+ * @typedef {{head: ComponentChild, cell: (row: R) => ComponentChild, num?: boolean, width?: string,
+ *   wide?: boolean}} Column `wide` ones disappear where there is no room.
+ */
+
 const ROW = 40;
 
 /**
- * @param {{label: string, records: object, columns: Array<{head: string, cell: Function, num?: boolean,
- *   width?: string, wide?: boolean}>, empty: any, chosen?: Set, setChosen?: (chosen: Set<string>) => void, nameOf: Function}} props
- *   `wide` columns disappear where there is no room.
+ * @template {{id: string}} R
+ * @param {{label: string, records: Records<R>, columns: Column<R>[], empty: VNode, chosen?: Set<string>,
+ *   setChosen?: (chosen: Set<string>) => void, nameOf: (row: R) => string}} props Rows can be selected with `chosen`.
  */
 export function RecordTable({ label, records, columns, empty, chosen, setChosen, nameOf }) {
   const { rows, error, isLoading, next } = records;
@@ -19,12 +27,13 @@ export function RecordTable({ label, records, columns, empty, chosen, setChosen,
     if (next && !error && !isLoading && view.last > rows.length - 20) records.more();
   }, [view.last, rows.length, next, isLoading]);
   const all = chosen && rows.length > 0 && rows.every((row) => chosen.has(row.id));
-  const toggle = (id) => {
+  const toggle = (/** @type {string} */ id) => {
     const now = new Set(chosen);
     if (!now.delete(id)) now.add(id);
     setChosen?.(now);
   };
-  const kind = (column) => classes(column.num && "num", column.wide && "wide-only");
+  const kind = (/** @type {Column<R>} */ column) =>
+    classes(column.num && "num", column.wide && "wide-only");
   if (rows.length === 0) {
     if (isLoading) return html`<${Loading} what=${`Reading ${label.toLowerCase()}`} />`;
     return error

@@ -5,18 +5,42 @@ import { watchWorkspace } from "../../lib/jobs.js";
 import { useEffect, useRef, useState } from "../../lib/ui.js";
 import { page } from "./data.js";
 
-/** The records of a table under a filter: `{rows, next, error, isLoading, more, refresh, freshness}`. */
+/** @import { Listed, Place, RecordFilter } from "./data.js" */
+/**
+ * @template R
+ * @typedef {{rows: R[], next: Place | null, error: Error | null, isLoading: boolean}} RecordsState
+ */
+/**
+ * @template R
+ * @typedef {RecordsState<R> & {freshness: string, more: () => Promise<void>, refresh: () => Promise<void>}} Records
+ */
+
+/**
+ * The records of a table under a filter: `{rows, next, error, isLoading, more, refresh, freshness}`.
+ *
+ * @template {keyof Listed} T
+ * @param {T} table
+ * @param {string} workspaceId
+ * @param {RecordFilter} filter
+ * @param {string[]} jobTypes
+ * @returns {Records<Listed[T]>}
+ */
 export function useRecords(table, workspaceId, filter, jobTypes) {
   const key = JSON.stringify([table, workspaceId, filter]);
   const [state, setState] = useState(
-    /** @type {any} */ ({ rows: [], next: null, error: null, isLoading: true }),
+    /** @type {RecordsState<Listed[T]>} */ ({
+      rows: [],
+      next: null,
+      error: null,
+      isLoading: true,
+    }),
   );
   const [freshness, setFreshness] = useState("catching-up");
   const turn = useRef(0);
   const now = useRef(state);
   now.current = state;
 
-  const load = async (keep) => {
+  const load = async (/** @type {boolean} */ keep) => {
     const mine = (turn.current += 1);
     if (!keep) setState({ rows: [], next: null, error: null, isLoading: true });
     try {
@@ -53,19 +77,22 @@ export function useRecords(table, workspaceId, filter, jobTypes) {
     load(false);
   }, [key]);
   useEffect(() => {
+    /** @type {number | null} */
     let timer = null;
-    const soon = () =>
-      (timer ??= setTimeout(() => {
-        timer = null;
-        load(true);
-      }, 400));
+    const soon = /** @type {() => void} */ (
+      () =>
+        (timer ??= setTimeout(() => {
+          timer = null;
+          load(true);
+        }, 400))
+    );
     const watch = watchWorkspace(supabase(), workspaceId, {
       onEvent: ({ type }) => type === "job.completed" && soon(),
       onResync: ({ first }) => (first ? undefined : soon()),
       onChange: (changed) => setFreshness(changed.freshness),
     });
     return () => {
-      clearTimeout(timer);
+      clearTimeout(/** @type {number} */ (timer));
       watch.close();
     };
   }, [key, String(jobTypes)]);

@@ -10,8 +10,12 @@ import { notify, notifyFailure } from "../../parts/toasts.js";
 import { When } from "../../parts/when.js";
 import { apiSettings } from "./data.js";
 
+/** @import { Workspace } from "../../api.js" */
+/** @import { ChangeSettings, ConnectionTest, WorkspaceSettings } from "./routes.js" */
+
 export const title = () => "API settings";
 
+/** @param {{workspace: Workspace}} props */
 export default function Settings({ workspace }) {
   const found = useRead((signal) => apiSettings.get(workspace.id, signal), [workspace.id]);
   return html`<div class="page narrow">
@@ -26,12 +30,13 @@ export default function Settings({ workspace }) {
   </div>`;
 }
 
+/** @param {{settings: WorkspaceSettings, workspace: Workspace, refresh: () => void}} props */
 function Loaded({ settings, workspace, refresh }) {
   const [key, setKey] = useState("");
-  const [tested, setTested] = useState(null);
-  const [problem, setProblem] = useState(null);
+  const [tested, setTested] = useState(/** @type {ConnectionTest | null} */ (null));
+  const [problem, setProblem] = useState(/** @type {string | null} */ (null));
   const { apollo_api_key: state, can_manage: mayManage } = settings;
-  const save = async (changes, done) => {
+  const save = async (/** @type {ChangeSettings} */ changes, /** @type {string} */ done) => {
     setProblem(null);
     try {
       await apiSettings.put(workspace.id, changes);
@@ -77,12 +82,12 @@ function Loaded({ settings, workspace, refresh }) {
         <span class="spacer"></span>${settings.updated_at && html`<span class="muted small">changed <${When} at=${settings.updated_at} /></span>`}</div>
       ${
         mayManage
-          ? html`<form class="stack" onSubmit=${(event) => {
+          ? html`<form class="stack" onSubmit=${(/** @type {SubmitEvent} */ event) => {
               event.preventDefault();
               save({ apollo_api_key: key.trim() }, "The key is saved");
             }}>
           <label class="field"><span>${state.configured ? "New API key" : "API key"}</span>
-            <input type="password" autocomplete="off" spellcheck="false" value=${key} onInput=${(event) => setKey(event.target.value)} placeholder=${state.configured ? "Leave empty to keep the present one" : ""} />
+            <input type="password" autocomplete="off" spellcheck="false" value=${key} onInput=${(/** @type {Event & {target: HTMLInputElement}} */ event) => setKey(event.target.value)} placeholder=${state.configured ? "Leave empty to keep the present one" : ""} />
             <span class="hint">It is sealed before it is stored, and no one can read it back.</span></label>
           ${problem && html`<p class="problem" role="alert">${problem}</p>`}
           ${tested && html`<${TestResult} result=${tested} />`}
@@ -94,13 +99,14 @@ function Loaded({ settings, workspace, refresh }) {
       }
     </section>
     <section class="card stack" aria-labelledby="h-auto"><h2 id="h-auto">Enrichment</h2>
-      <label class="check"><input type="checkbox" checked=${settings.apollo_auto_enrich} disabled=${!mayManage} onChange=${(event) => save({ apollo_auto_enrich: event.target.checked }, event.target.checked ? "New accounts are enriched by themselves" : "New accounts wait for the button")} /> Enrich new accounts as they arrive</label>
+      <label class="check"><input type="checkbox" checked=${settings.apollo_auto_enrich} disabled=${!mayManage} onChange=${(/** @type {Event & {target: HTMLInputElement}} */ event) => save({ apollo_auto_enrich: event.target.checked }, event.target.checked ? "New accounts are enriched by themselves" : "New accounts wait for the button")} /> Enrich new accounts as they arrive</label>
       <dl class="facts"><div><dt>Credits used</dt><dd class="num">${number(settings.enrichment_credits_used)}</dd></div>
         <div><dt>Unanswered</dt><dd class="num" title="Calls without an answer, which may or may not have cost a credit">${number(settings.enrichment_calls_unanswered)}</dd></div>
         <div><dt>Client</dt><dd>${settings.apollo_client ?? "as deployed"}</dd></div></dl>
     </section>`;
 }
 
+/** @param {{result: ConnectionTest}} props */
 function TestResult({ result }) {
   if (result.ok)
     return html`<p role="status"><${Tag} tone="completed">Connected<//> ${result.credits_remaining === null ? "The key may not read its balance." : `${number(result.credits_remaining)} credits remaining`}${result.source === "offline" && html` <span class="muted">(offline client)</span>`}</p>`;

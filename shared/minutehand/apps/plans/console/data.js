@@ -3,7 +3,7 @@
 import { callRoute, filled, request, supabase } from "../../api.js";
 
 /** @import { Call } from "../../api.js" */
-/** @import { Routes } from "./routes.js" */
+/** @import { PlanEvent, Routes } from "./routes.js" */
 
 /** @type {Call<Routes>} */
 const call = callRoute;
@@ -84,7 +84,7 @@ const SAFETY_MS = 30_000;
  * cannot be joined, the log is polled.
  *
  * @param {{plan_id: string, realtime_topic: string}} plan
- * @param {{onEvents: (events: object[]) => void, onFreshness: (value: string) => void, onGone: () => void}} on
+ * @param {{onEvents: (events: PlanEvent[]) => void, onFreshness: (value: string) => void, onGone: () => void}} on
  */
 export function watchPlan(plan, { onEvents, onFreshness, onGone }) {
   const client = supabase();

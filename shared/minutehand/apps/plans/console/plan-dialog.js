@@ -4,23 +4,21 @@ import { html, useState } from "../../lib/ui.js";
 import { Dialog } from "../../parts/dialog.js";
 import { plans, SPEEDS } from "./data.js";
 
-/** @import { Routes } from "./routes.js" */
+/** @import { Created, NewPlan } from "./routes.js" */
 
 const key = () => crypto.randomUUID?.() ?? String(Math.random());
 
-/** @param {{workspaceId: string, onClose: () => void, onCreated: (plan: object) => void}} props */
+/** @param {{workspaceId: string, onClose: () => void, onCreated: (plan: Created) => void}} props */
 export function PlanDialog({ workspaceId, onClose, onCreated }) {
   const [prompt, setPrompt] = useState("");
   const [speed, setSpeed] = useState(
-    /** @type {Routes["POST /api/plans"]["body"]["speed_vs_detail"]} */ (
-      "balanced_speed_and_detail"
-    ),
+    /** @type {NewPlan["speed_vs_detail"]} */ ("balanced_speed_and_detail"),
   );
-  const [problem, setProblem] = useState(null);
+  const [problem, setProblem] = useState(/** @type {string | null} */ (null));
   const [busy, setBusy] = useState(false);
   // the same key for the same form: pressing twice creates one plan
   const [attempt, setAttempt] = useState(key);
-  const submit = async (event) => {
+  const submit = async (/** @type {SubmitEvent} */ event) => {
     event.preventDefault();
     setBusy(true);
     setProblem(null);
@@ -42,7 +40,7 @@ export function PlanDialog({ workspaceId, onClose, onCreated }) {
     <form class="stack" onSubmit=${submit}>
       <label class="field"><span>Prompt <span class="hint">what, how much, by when, for how much, by how many people</span></span>
         <textarea rows="6" required maxlength="8000" value=${prompt} placeholder="Organise a one-day fair for 200 guests on 12 June 2027 with a budget of EUR 9,000." onInput=${(
-          event,
+          /** @type {Event & {target: HTMLTextAreaElement}} */ event,
         ) => {
           setPrompt(event.target.value);
           setAttempt(key());

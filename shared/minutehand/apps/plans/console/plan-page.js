@@ -13,16 +13,21 @@ import NotFound from "../../views/not-found.js";
 import { isOver, plans, speedOf, STATES, timeline, watchPlan } from "./data.js";
 import { PlanReport } from "./plan-report.js";
 
+/** @import { Artifact, PlanEvent, PlanState } from "./routes.js" */
+/** @typedef {(what: () => Promise<unknown>, failure: string) => () => Promise<void>} Act What a button does. */
+
 export const title = () => "Plan";
 
+/** @param {{id: string}} props */
 export default function PlanPage({ id }) {
   const found = useRead((signal) => plans.read(id, signal), [id]);
   const plan = found.value;
-  const [events, setEvents] = useState([]);
+  const [events, setEvents] = useState(/** @type {PlanEvent[]} */ ([]));
   const [freshness, setFreshness] = useState("catching-up");
   const [isGone, setIsGone] = useState(false);
   useEffect(() => {
     if (!plan) return undefined;
+    /** @type {number | null} */
     let timer = null;
     const soon = () =>
       (timer ??= setTimeout(() => {
@@ -39,7 +44,7 @@ export default function PlanPage({ id }) {
       onGone: () => setIsGone(true),
     });
     return () => {
-      clearTimeout(timer);
+      clearTimeout(/** @type {number} */ (timer));
       watch.close();
     };
   }, [plan?.plan_id]);
@@ -58,6 +63,7 @@ export default function PlanPage({ id }) {
     return html`<${NotFound} what="plan" />`;
   if (!plan)
     return html`<div class="page"><h1 tabindex="-1">Plan</h1>${found.error ? html`<${Failed} error=${found.error} retry=${found.refresh} what="The plan could not be read" />` : html`<${Loading} what="Reading the plan" />`}</div>`;
+  /** @type {Act} */
   const act = (what, failure) => async () => {
     try {
       await what();
@@ -86,7 +92,7 @@ export default function PlanPage({ id }) {
     await plans.restart(id);
     notify("Restarted; finished stages are kept");
   }, "Not restarted");
-  const regenerate = (stage) =>
+  const regenerate = (/** @type {string} */ stage) =>
     act(
       async () => navigate(`/plans/${(await plans.regenerate(id, stage)).plan_id}`),
       "Not regenerated",
@@ -117,6 +123,10 @@ export default function PlanPage({ id }) {
   </article>`;
 }
 
+/**
+ * @param {{plan: PlanState, regenerate: ((stage: string) => Promise<void>) | null}} props `regenerate` only once
+ *   the plan has ended.
+ */
 function Stages({ plan, regenerate }) {
   const bars = timeline(plan.stages, Date.now());
   const running = plan.stages
@@ -141,8 +151,9 @@ function Stages({ plan, regenerate }) {
   </section>`;
 }
 
+/** @param {{events: PlanEvent[]}} props */
 function Log({ events }) {
-  const ref = useRef(null);
+  const ref = useRef(/** @type {HTMLElement | null} */ (null));
   useEffect(() => {
     if (ref.current) ref.current.scrollTop = ref.current.scrollHeight;
   }, [events.length]);
@@ -152,6 +163,7 @@ function Log({ events }) {
   </section>`;
 }
 
+/** @param {{id: string, files: Artifact[], act: Act}} props */
 const Files = ({ id, files, act }) => html`<section class="card" aria-labelledby="h-files">
   <div class="bar"><h2 id="h-files">Files</h2><span class="spacer"></span><${ActionButton} className="quiet" run=${act(async () => download(`plan-${id}.zip`, await plans.zip(id)), "Not downloaded")}>Download all as zip<//></div>
   <ul class="stack">${files.map((file) => html`<li key=${file.name} class="bar"><${ActionButton} className="quiet" run=${act(async () => download(file.name, await plans.file(id, file.name)), "Not downloaded")}>${file.name}<//><span class="muted small num">${file.bytes.toLocaleString("en")} bytes</span></li>`)}</ul>

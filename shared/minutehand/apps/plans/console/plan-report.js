@@ -2,10 +2,18 @@
 
 import { html } from "../../lib/ui.js";
 
+/** @import { Report } from "./routes.js" */
+/** @typedef {{kind: "table", head: string[], rows: string[][]}} TableBlock */
+/**
+ * @typedef {{kind: "paragraph" | "heading", text: string} | TableBlock
+ *   | {kind: "verdict", text: string, tone: "good" | "doubtful" | "bad"} | {kind: "list", items: string[]}
+ *   | {kind: "chart", name: string, svg: string, text: string}} ReportBlock
+ */
+
 const BULLETS = { listStyle: "disc", paddingInlineStart: "1.25rem" };
 const TONES = { good: "completed", doubtful: "waiting", bad: "failed" };
 
-/** @param {{report: object, over: boolean}} props `report` as the API composes it. */
+/** @param {{report: Report, over: boolean}} props `report` as the API composes it. */
 export function PlanReport({ report, over }) {
   return html`
     ${
@@ -24,6 +32,7 @@ export function PlanReport({ report, over }) {
     )}`;
 }
 
+/** @param {{of: ReportBlock}} props */
 function Block({ of }) {
   if (of.kind === "verdict")
     return html`<p class=${`notice ${TONES[of.tone] ?? "pending"} wrap strong`}>${of.text}</p>`;
@@ -36,6 +45,7 @@ function Block({ of }) {
   return html`<p class="wrap">${of.text}</p>`;
 }
 
+/** @param {{of: TableBlock}} props */
 const Table = ({
   of,
 }) => html`<div class="scroll-x" tabindex="0" role="group" aria-label=${of.head.filter(Boolean).join(", ") || "Key figures"}><table class="table">

@@ -9,8 +9,12 @@ import { When } from "../../parts/when.js";
 import { plans, STATES } from "./data.js";
 import { PlanDialog } from "./plan-dialog.js";
 
+/** @import { Workspace } from "../../api.js" */
+/** @import { Created } from "./routes.js" */
+
 export const title = () => "Plans";
 
+/** @param {{workspace: Workspace}} props */
 export default function Plans({ workspace }) {
   const found = useLivePages(workspace.id, plans.list);
   const [isWriting, setIsWriting] = useState(false);
@@ -31,6 +35,6 @@ export default function Plans({ workspace }) {
           ${found.more && html`<div class="actions start"><button type="button" class="quiet" onClick=${found.more}>Older plans</button></div>`}`)
       }
     </section>
-    ${isWriting && html`<${PlanDialog} workspaceId=${workspace.id} onClose=${() => setIsWriting(false)} onCreated=${(plan) => navigate(`/plans/${plan.plan_id}`)} />`}
+    ${isWriting && html`<${PlanDialog} workspaceId=${workspace.id} onClose=${() => setIsWriting(false)} onCreated=${(/** @type {Created} */ plan) => navigate(`/plans/${plan.plan_id}`)} />`}
   </div>`;
 }
