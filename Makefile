@@ -59,7 +59,6 @@ check: setup ## Lint, types, imports, the form of SQL and JavaScript
 	$(BIN)/node node_modules/eslint/bin/eslint.js --config infra/eslint.config.js infra shared tests
 	$(BIN)/node node_modules/typescript/bin/tsc --project infra/console/npm --noEmit
 	$(BIN)/node node_modules/typescript/bin/tsc --project infra/console
-	$(BIN)/node node_modules/typescript/bin/tsc --project infra/console/tsconfig.strict.json
 	$(PRETTIER) --check $(SCRIPTS)
 
 format: setup ## Let ruff and prettier rewrite what they can

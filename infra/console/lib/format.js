@@ -87,9 +87,9 @@ export function bytes(/** @type {number} */ count) {
 }
 
 /** An address fit for a link: http and https only, else null. */
-export function safeUrl(/** @type {string} */ text) {
+export function safeUrl(/** @type {string | null | undefined} */ text) {
   try {
-    const url = new URL(text);
+    const url = new URL(text ?? "");
     return url.protocol === "https:" || url.protocol === "http:" ? url.href : null;
   } catch {
     return null; // no address at all

@@ -41,7 +41,6 @@ LEFT_OUT = frozenset(
         "npm",
         "screenshots",
         "tsconfig.json",
-        "tsconfig.strict.json",
         "vendor.json",
         "README.md",
         "DECISIONS.md",

@@ -35,8 +35,8 @@ const nameOf = (/** @type {ListedContact} */ row) => row.name ?? row.email ?? "u
  * @param {{url: string | null}} props
  */
 const Profile = ({ url }) =>
-  safeUrl(/** @type {string} */ (url))
-    ? html`<a href=${safeUrl(/** @type {string} */ (url))} target="_blank" rel="noreferrer noopener">Profile</a>`
+  safeUrl(url)
+    ? html`<a href=${safeUrl(url)} target="_blank" rel="noreferrer noopener">Profile</a>`
     : (url ?? "–");
 
 /** @type {Column<ListedContact>[]} */
