@@ -30,7 +30,7 @@ const MINUTES = { "15m": 15, "1h": 60, "6h": 360, "24h": 1440, "7d": 10_080, "30
 
 /** The instant a range begins, to the minute, so that it is the same for a while; an instant is itself. */
 export function beginOf(/** @type {string} */ since, now = Date.now()) {
-  if (!(since in MINUTES)) return since;
+  if (!Object.hasOwn(MINUTES, since)) return since;
   return new Date(Math.floor(now / 60_000 - MINUTES[since]) * 60_000).toISOString();
 }
 
