@@ -170,7 +170,6 @@ security definer -- answers the same 404 for a missing workspace and another's
 set search_path = ''
 as $$
 begin
-  perform queue.take_turn();
   perform queue.may_steer(p_workspace_id);
   if p_cursor is null then
     return jsonb_build_object('events', '[]'::jsonb, 'cursor', pg_current_snapshot(), 'more', false);

@@ -2,7 +2,7 @@
 // It moves as JobList does, so that JobMonitor draws either.
 
 import { operator } from "../api.js";
-import { isPassing } from "./store.js";
+import { isAway } from "./store.js";
 
 const EVERY_MS = 3000;
 
@@ -138,7 +138,7 @@ export class OperatorList {
         error,
         isLoading: false,
         isLoadingMore: false,
-        freshness: isPassing(error) ? "offline" : "polling",
+        freshness: isAway(error) ? "offline" : "polling",
       });
     } finally {
       this.#loading = false;

@@ -67,11 +67,18 @@ const RETRY_MS = 5000;
 const NOTHING_READ = { value: undefined, error: null, isLoading: true };
 
 /**
- * Whether repeating may help: the server was unavailable, or failed; a refusal stays one.
+ * Whether repeating may help: the server was unavailable, failed, or asks to wait; a refusal stays one.
  *
  * @param {any} error
  */
-export const isPassing = (error) => error?.status === 0 || error?.status >= 500;
+export const isPassing = (error) => isAway(error) || error?.status === 429;
+
+/**
+ * Whether the server was unavailable, or failed.
+ *
+ * @param {any} error
+ */
+export const isAway = (error) => error?.status === 0 || error?.status >= 500;
 
 /**
  * What an asynchronous read gives, in the states every view has: loading, failed, loaded, and
