@@ -23,6 +23,24 @@ pytestmark = pytest.mark.stack
 Open = Callable[..., Awaitable[Socket]]
 
 
+@pytest.fixture(autouse=True)
+def room(stack: RunningStack) -> None:
+    """Wait until what other tests have sent no longer counts.
+
+    The budget is one of six seconds; beyond it nothing is sent to topics that no one follows by a
+    client of ours, so that silence would say nothing and an event would not come.
+    """
+    free = (
+        "select coalesce(pg_sequence_last_value('queue.messages_counted'), 0)"
+        " <= w.ceiling - 3 * w.quarter + w.quarter / 2 from queue.message_window() as w"
+    )
+    with stack.connect() as sql:
+        give_up = time.monotonic() + 60
+        while sql.execute(free.encode()).fetchone() != (True,):
+            assert time.monotonic() < give_up
+            time.sleep(0.2)
+
+
 @pytest.fixture
 def worker(stack: RunningStack) -> Iterator[HandWorker]:
     """A worker moved by hand, in a workspace of Ada and Bob."""
