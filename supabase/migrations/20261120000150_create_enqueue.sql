@@ -1168,6 +1168,18 @@ end;
 $$;
 comment on function queue.read_item is 'Read a job to enqueue from its options; refuse wrong types and values.';
 
+create function queue.is_single(p_options jsonb) returns boolean
+language plpgsql immutable
+set search_path = ''
+as $$
+begin
+  return p_options - '{queue,priority,scheduled_for,delay_seconds,max_attempts,idempotency_key,idempotency_ttl_seconds,
+    concurrency_key,session_id,deadline_at,timeout_seconds,backoff,traceparent,schema_version,user_id,tags}'::text[]
+    = '{}';
+end;
+$$;
+comment on function queue.is_single is 'Whether a job''s options tie it to no other, so that queue.enqueue_one may make it. An unknown option is not of these, and is refused by queue.enqueue.';
+
 create function queue.admit_one(p_job public.jobs, p_now timestamptz) returns void
 language plpgsql
 set search_path = ''
@@ -1267,10 +1279,6 @@ security definer -- callers hold no rights on the engine's tables
 set search_path = ''
 as $$
 declare
-  -- options that do not tie a job to another
-  v_own constant text[] := '{queue,priority,scheduled_for,delay_seconds,max_attempts,idempotency_key,
-    idempotency_ttl_seconds,concurrency_key,session_id,deadline_at,timeout_seconds,backoff,traceparent,
-    schema_version,user_id,tags}';
   v_options jsonb := coalesce(p_options, '{}');
   v_user uuid;
   v_warning text;
@@ -1278,7 +1286,7 @@ declare
 begin
   if jsonb_typeof(v_options) <> 'object' then
     perform queue.refuse(400, 'invalid_argument', 'p_options must be an object', 'p_options');
-  elsif v_options - v_own = '{}' then
+  elsif queue.is_single(v_options) then
     v_user := queue.check_caller(p_workspace_id);
     -- the usual case first: a worker that serves it has been seen
     if not exists (select 1 from queue.workers as w where w.seen_at > queue.clock() - interval '10 minutes'

@@ -104,12 +104,14 @@ language plpgsql
 set search_path = ''
 set lock_timeout = '5ms'
 as $$
+declare
+  v_options jsonb := p_item - '{job_type,payload}'::text[];
 begin
-  if p_item ?| '{parent_id,after,after_failed,unique,debounce_seconds,batch_id}'::text[] then
-    return (queue.enqueue(p_workspace_id, null, jsonb_build_array(p_item), false) #>> '{ids,0}')::uuid;
+  if queue.is_single(v_options) then
+    return (queue.enqueue_one(p_workspace_id, null,
+      queue.read_item(p_item ->> 'job_type', p_item -> 'payload', v_options)) #>> '{job,id}')::uuid;
   end if;
-  return (queue.enqueue_one(p_workspace_id, null, queue.read_item(p_item ->> 'job_type', p_item -> 'payload',
-    p_item - '{job_type,payload}'::text[])) #>> '{job,id}')::uuid;
+  return (queue.enqueue(p_workspace_id, null, jsonb_build_array(p_item), false) #>> '{ids,0}')::uuid;
 end;
 $$;
 comment on function queue.enqueue_unwaited is E'Enqueue a job of the engine''s own and return its id, or raise lock_not_available rather than wait for another transaction.\n\nThe caller then leaves it to the next call of maintenance.';

@@ -282,7 +282,7 @@ begin
   return v_closed;
 end;
 $$;
-comment on function queue.close_partitions is E'Remove those of the partitions that have no ready job, and turns that have no partition; return how many.\n\nThe caller holds the lock of the partitions. Waits for no one.';
+comment on function queue.close_partitions is E'Remove those of the partitions that have no ready job, and turns that have no partition; return how many partitions.\n\nThe caller holds the lock of the partitions. Waits for no one.';
 
 create function queue.look_again(p_limit integer, p_now timestamptz) returns void
 language sql
