@@ -16,6 +16,7 @@ from psycopg.types.json import Jsonb
 
 from minutehand.local.postgres import Postgres
 from tests.support.databases import Database, fresh_database
+from tests.support.stacks import RunningStack
 
 #: Whoever comes through the Data API.
 ROLES = ("anon", "authenticated", "job_worker", "service_role")
@@ -113,7 +114,7 @@ def users_of(database: Database, schema: str) -> list[str]:
         return [name for (name,) in found]
 
 
-def until(database: Database, statement: str, value: int) -> None:
+def until(database: Database | RunningStack, statement: str, value: int) -> None:
     """Wait until a statement answers at least this."""
     give_up = time.monotonic() + 60
     with database.connect() as connection:

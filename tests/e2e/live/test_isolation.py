@@ -16,6 +16,7 @@ from websockets.exceptions import InvalidStatus
 from minutehand.local.users import ADA, BOB, EVE
 from tests.e2e.console.worker import HandWorker
 from tests.integration.realtime.support import Socket
+from tests.support.functions import until
 from tests.support.stacks import RunningStack
 
 pytestmark = pytest.mark.stack
@@ -31,14 +32,10 @@ def room(stack: RunningStack) -> None:
     client of ours, so that silence would say nothing and an event would not come.
     """
     free = (
-        "select coalesce(pg_sequence_last_value('queue.messages_counted'), 0)"
-        " <= w.ceiling - 3 * w.quarter + w.quarter / 2 from queue.message_window() as w"
+        "select (coalesce(pg_sequence_last_value('queue.messages_counted'), 0)"
+        " <= w.ceiling - 3 * w.quarter + w.quarter / 2)::int from queue.message_window() as w"
     )
-    with stack.connect() as sql:
-        give_up = time.monotonic() + 60
-        while sql.execute(free.encode()).fetchone() != (True,):
-            assert time.monotonic() < give_up
-            time.sleep(0.2)
+    until(stack, free, 1)
 
 
 @pytest.fixture
