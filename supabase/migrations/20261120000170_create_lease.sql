@@ -1272,6 +1272,7 @@ set search_path = ''
 as $$
 declare
   v_opens boolean := false; -- one at a time opens and closes partitions; no one waits
+  v_unopened boolean := false; -- another lease is opening some at this moment
   v_horizon xid8;
   v_picked record;
   v_ids uuid[];
@@ -1283,6 +1284,7 @@ begin
   leased := 0;
   if exists (select 1 from queue.openings) then
     v_opens := queue.try_lock('partitions');
+    v_unopened := not v_opens;
     if v_opens then
       -- a thousand at once took thirty milliseconds, which the next job of all tenants waited for
       perform queue.open_openings(greatest(20, p_limit), p_now);
@@ -1295,7 +1297,8 @@ begin
   v_horizon := pg_snapshot_xmin(pg_current_snapshot()); -- of a snapshot before that of the choice
   select * into v_picked from queue.pick(p_job_types, p_queues, p_limit, p_budget_ms, p_count_due, p_now);
   due := v_picked.due;
-  more := v_picked.more or p_limit > 0 and exists (select 1 from queue.openings);
+  -- those that another lease has opened since the choice were not among what was chosen from
+  more := v_picked.more or p_limit > 0 and (v_unopened or exists (select 1 from queue.openings));
   if cardinality(v_picked.late) > 0 then
     perform queue.finish(v_picked.late, 'failed', 'its deadline passed before it could run',
       '{"type": "DeadlinePassed", "reason": "deadline_passed"}', p_now);

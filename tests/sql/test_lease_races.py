@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from tests.support.engine import ACME, Engine, handle, ids_of
+from tests.support.functions import until_waiting
 
 
 def partitions(engine: Engine) -> int:
@@ -61,6 +62,24 @@ def test_two_leases_of_one_take_two_jobs_without_waiting(engine: Engine) -> None
 
     assert ids_of(first) == jobs[:1]
     assert ids_of(second) == jobs[1:2]
+
+
+def test_a_lease_beside_one_that_opens_a_partition_asks_again(engine: Engine) -> None:
+    """It has found nothing before the other's commit, and no line of an opening after it."""
+    engine.register("render")
+    [job] = engine.enqueue_many(1, job_type="render")
+    with engine.beside() as opening, ThreadPoolExecutor() as threads:
+        opening.run("begin")
+        assert opening.lease(1, call=2, job_types=["work"]) == []
+        # the choice reads it once the turns are read, and before what is left to open
+        opening.run("lock table queue.pauses in access exclusive mode")
+        late = threads.submit(engine.lease_call, 1, call=2, job_types=["render"])
+        until_waiting(engine.database)
+        opening.run("commit")
+        answer = late.result()
+
+    assert (answer["leases"], answer["next_due_in_ms"]) == ([], 0)
+    assert ids_of(engine.lease(1, job_types=["render"])) == [job]
 
 
 @pytest.mark.parametrize(
