@@ -1243,6 +1243,25 @@ end;
 $$;
 comment on function queue.lease is 'See public.lease_jobs.';
 
+create function queue.next_token_at(p_now timestamptz) returns timestamptz
+language plpgsql
+set search_path = ''
+as $$
+begin
+  return (
+    select min(p_now + make_interval(secs => (1 - b.tokens) * t.rate_per_seconds / t.rate_limit))
+    from queue.job_types as t
+    cross join lateral (
+      select queue.tokens(b.tokens, b.refilled_at, t.rate_limit, t.rate_per_seconds, p_now) as tokens
+      from queue.buckets as b
+      where b.job_type = t.job_type and b.workspace_id = '00000000-0000-0000-0000-000000000000'
+        and b.concurrency_key = '' limit 1) as b
+    where t.rate_limit is not null and not t.rate_per_key and t.paused_at is null and b.tokens < 1
+      and exists (select 1 from queue.turns as u where u.job_type = t.job_type and not u.set_aside));
+end;
+$$;
+comment on function queue.next_token_at is E'When the first type whose rate is used up, and of which jobs wait, may start one again; null for no such type.\n\nSuch a type is left out of the choice as a whole, so nothing of it is set aside.';
+
 create function queue.next_due_in_ms(p_more boolean, p_now timestamptz) returns bigint
 language plpgsql
 set search_path = ''
@@ -1256,6 +1275,9 @@ declare
     case when exists (select 1 from queue.turns where set_aside)
       or exists (select 1 from queue.partitions where set_aside) then p_now + interval '1 second' end);
 begin
+  if v_next is null or v_next > p_now + interval '1 second' then
+    v_next := least(v_next, queue.next_token_at(p_now));
+  end if;
   -- greatest() leaves nulls out: without the case a worker with nothing to do would ask again at once
   return case when v_next is not null then greatest(0, ceil(extract(epoch from v_next - p_now) * 1000)) end;
 end;
