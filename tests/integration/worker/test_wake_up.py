@@ -8,7 +8,14 @@ from pydantic import BaseModel
 
 from minutehand.queue import NewJob, UserQueue
 from minutehand.worker import FanOut, Job, JobContext, Registry, TickOptions, Worker
+from tests.support.functions import until_waiting
 from tests.support.project import ACME, Project
+
+#: As an earlier job of the partition has left it, which no lease has found empty yet.
+OPEN = """
+insert into queue.openings (partition_id, workspace_id, queue, job_type, concurrency_key, priority)
+values (queue.partition_id(%s, 'default', 'short', null, 100), %s, 'default', 'short', '', 100)
+"""
 
 
 class Nothing(BaseModel):
@@ -59,6 +66,53 @@ async def test_a_tick_that_has_left_makes_nobody_wait(
     await worker.tick(budget_seconds=120)
 
     assert (await ada.enqueue(ACME, "short")).wake is True
+
+
+async def test_whoever_counted_on_a_tick_that_is_leaving_is_not_left_behind(
+    project: Project, registry: Registry, worker: Worker, ada: UserQueue
+) -> None:
+    """It saw the tick's room, which was gone before it was committed: it wakes nobody."""
+    started, release = asyncio.Event(), asyncio.Event()
+    ran: list[str] = []
+
+    @registry.processor("long", payload=Nothing)
+    async def long(job: Job[Nothing], ctx: JobContext) -> None:
+        started.set()
+        await release.wait()
+
+    @registry.processor("short", payload=Nothing)
+    async def short(job: Job[Nothing], ctx: JobContext) -> None:
+        ran.append(job.id)
+
+    await worker.register()
+    await ada.enqueue(ACME, "long")
+    await ada.enqueue(ACME, "short")
+    options = TickOptions(concurrency=3, linger_seconds=0, poll_seconds=60)
+    tick = asyncio.create_task(worker.tick(budget_seconds=600, options=options))
+    await asyncio.wait_for(started.wait(), 60)
+    room = "select free_slots from queue.ticks"
+    async with asyncio.timeout(60):  # by the settlement of the short one
+        while project.rows(room)[0]["free_slots"] == 0:  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+
+    project.run_sql(OPEN, ACME, ACME)
+    project.run_sql("select queue.open_openings(10, queue.clock())")
+    with project.database.connect() as late, project.database.connect() as holder:
+        late.execute("begin")
+        [enqueued] = late.execute(
+            "select public.enqueue_job(%s, 'short') -> 'wake'", (ACME,)
+        ).fetchone() or [None]
+        assert enqueued is False
+        # the last settlement's lease reads it when it has chosen
+        holder.execute("begin")
+        holder.execute("lock table queue.waits in access exclusive mode")
+        release.set()
+        await asyncio.to_thread(until_waiting, project.database)
+        late.execute("commit")
+        holder.execute("commit")
+    summary = await tick
+
+    assert (summary.completed, len(ran)) == (3, 2)
 
 
 async def test_a_storm_of_enqueues_wakes_once(
