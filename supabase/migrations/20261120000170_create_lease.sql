@@ -1170,6 +1170,33 @@ as $$
 $$;
 comment on function queue.bring_all_back is 'The same as queue.bring_back for all of a type or a tenant, since a limit or a pause was lifted; null for every one.';
 
+create function queue.came_meanwhile(
+  p_job_types text[], p_queues text[], p_budget_ms double precision, p_now timestamptz
+) returns boolean
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_turns queue.turns[];
+begin
+  if not exists (select 1 from queue.turns where not set_aside) then
+    return false; -- nothing waits at all
+  end if;
+  v_turns := queue.next_turns(queue.startable_types(p_job_types, p_budget_ms, p_now), p_queues, 10);
+  return exists (
+    select 1 from unnest(v_turns) as u
+    cross join lateral (
+      select * from queue.partitions as p
+      where p.workspace_id = u.workspace_id and p.job_type = u.job_type and p.queue = u.queue and not p.set_aside
+      order by p.priority, p.last_leased_at limit 10) as p
+    cross join lateral (
+      select 1 from queue.ready as r where r.partition_id = p.id and r.ready_at >= p.claim_from
+      order by r.ready_at limit 1) as r
+    where u <> all (queue.paused_turns(v_turns)));
+end;
+$$;
+comment on function queue.came_meanwhile is E'Whether a job is there that a choice which found none could have taken, had it been made now.\n\nIt became ready since, and whoever made it so, or has opened its partition, may not be one to lease it.';
+
 create function queue.lease(p_request jsonb) returns json
 language plpgsql
 set search_path = ''
@@ -1195,6 +1222,7 @@ declare
   v_seconds integer := (p_request ->> 'lease_seconds')::numeric::integer;
   v_answered integer;
   v_given record;
+  v_next bigint;
 begin
   if v_worker is null or v_tick is null or char_length(v_worker) > 200 then
     perform queue.refuse(400, 'invalid_argument', 'worker_id and tick_id are required', 'worker_id');
@@ -1233,12 +1261,19 @@ begin
     leased_at = case when v_given.leased > 0 then v_now else leased_at end,
     free_slots = coalesce((p_request ->> 'free_slots')::numeric::integer, v_limit - v_given.leased)
   where tick_id = v_tick;
+  if v_given.leased < v_limit or v_limit = 0 then
+    v_next := queue.next_due_in_ms(v_given.more, v_now);
+    -- last: what was not to come any more when that was read is there by now
+    if v_given.leased = 0 and v_limit > 0 and v_next is distinct from 0
+        and queue.came_meanwhile(v_types, v_queues, (p_request ->> 'budget_ms')::double precision, v_now) then
+      v_next := 0;
+    end if;
+  end if;
   return json_build_object('leases', v_given.leases,
     'maintenance', v_given.leased < v_limit and queue.maintenance_is_due(v_now),
     'due', coalesce(least(1000, greatest(0, v_given.due - v_given.leased)),
       case when v_limit > 0 and v_given.leased >= v_limit then 1 else 0 end),
-    'next_due_in_ms',
-      case when v_given.leased < v_limit or v_limit = 0 then queue.next_due_in_ms(v_given.more, v_now) end);
+    'next_due_in_ms', v_next);
 end;
 $$;
 comment on function queue.lease is 'See public.lease_jobs.';
