@@ -22,8 +22,15 @@ class Nothing(BaseModel):
     """A payload without content."""
 
 
+async def until_it_has_room(project: Project) -> None:
+    """Wait until the only tick has said so."""
+    async with asyncio.timeout(60):
+        while not project.rows("select from queue.ticks where free_slots > 0"):  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+
+
 async def test_a_tick_with_room_makes_waking_another_needless(
-    registry: Registry, worker: Worker, ada: UserQueue
+    project: Project, registry: Registry, worker: Worker, ada: UserQueue
 ) -> None:
     """On Lambda the job is found by that tick's poll, and no invocation is paid for."""
     started, short_ran, release = asyncio.Event(), asyncio.Event(), asyncio.Event()
@@ -42,7 +49,7 @@ async def test_a_tick_with_room_makes_waking_another_needless(
     options = TickOptions(concurrency=3, linger_seconds=0, poll_seconds=0.1)
     tick = asyncio.create_task(worker.tick(budget_seconds=120, options=options))
     await asyncio.wait_for(started.wait(), 60)
-    await asyncio.sleep(0.5)  # it has polled, and said how much room it has
+    await until_it_has_room(project)
 
     enqueued = await ada.enqueue(ACME, "short")
 
@@ -90,11 +97,7 @@ async def test_whoever_counted_on_a_tick_that_is_leaving_is_not_left_behind(
     options = TickOptions(concurrency=3, linger_seconds=0, poll_seconds=60)
     tick = asyncio.create_task(worker.tick(budget_seconds=600, options=options))
     await asyncio.wait_for(started.wait(), 60)
-    room = "select free_slots from queue.ticks"
-    async with asyncio.timeout(60):  # by the settlement of the short one
-        while project.rows(room)[0]["free_slots"] == 0:  # noqa: ASYNC110
-            await asyncio.sleep(0.02)
-
+    await until_it_has_room(project)  # by the settlement of the short one
     project.run_sql(OPEN, ACME, ACME)
     project.run_sql("select queue.open_openings(10, queue.clock())")
     with project.database.connect() as late, project.database.connect() as holder:
