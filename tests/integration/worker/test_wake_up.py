@@ -6,7 +6,8 @@ import asyncio
 
 from pydantic import BaseModel
 
-from minutehand.queue import NewJob, UserQueue
+from minutehand.queue import NewJob, UserQueue, WorkerQueue
+from minutehand.queue.models import MaintenanceResponse
 from minutehand.worker import FanOut, Job, JobContext, Registry, TickOptions, Worker
 from tests.support.functions import until_waiting
 from tests.support.project import ACME, Project
@@ -164,3 +165,31 @@ async def test_a_backlog_starts_extra_workers_once_and_an_extra_worker_none(
 
     assert started == [4]
     assert (summary.extra_workers, summary.completed) == (3, 60)
+
+
+async def test_messages_that_wait_for_their_second_do_not_keep_a_worker_leasing(
+    project: Project, registry: Registry
+) -> None:
+    """Maintenance looks after them now and then; no job becomes ready by that."""
+    looks = 0
+
+    class Counting(WorkerQueue):
+        """Lets the messages' second come at the third look."""
+
+        async def maintain(self, *, budget_seconds: float = 1.0) -> MaintenanceResponse:
+            nonlocal looks
+            looks += 1
+            if looks == 3:
+                project.run_sql("delete from queue.held_topics")
+            return await super().maintain(budget_seconds=budget_seconds)
+
+    registry.processor("short", payload=Nothing)(lambda job, ctx: None)
+    worker = Worker(project.settings, registry=registry, queue=Counting(project.settings))
+    await worker.register()
+    project.run_sql("select queue.hold_topics('{workspace:x}', 1)")
+    project.run_sql("update queue.settings set value = '0' where name like 'realtime_messages%'")
+
+    summary = await worker.tick(budget_seconds=60)
+    await worker.aclose()
+
+    assert (looks >= 3, summary.calls <= 3) == (True, True)
