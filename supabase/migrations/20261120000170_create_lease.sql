@@ -1195,7 +1195,7 @@ begin
     where u <> all (queue.paused_turns(v_turns)));
 end;
 $$;
-comment on function queue.came_meanwhile is E'Whether a job is there that a choice which found none could have taken, had it been made now.\n\nIt became ready since, and whoever made it so, or has opened its partition, may not be one to lease it.';
+comment on function queue.came_meanwhile is E'Whether a job is there that a choice which found none could have taken, had it been made now.\n\nIt became ready since, and the transaction that made it so, or opened its partition, may not be one that leases it.';
 
 create function queue.lease(p_request jsonb) returns json
 language plpgsql
@@ -1244,7 +1244,7 @@ begin
   if v_call <= v_answered then
     return json_build_object('leases', queue.leases_of_call(v_tick, v_call),
       'maintenance', queue.maintenance_is_due(v_now), 'due', 0,
-      'next_due_in_ms', null, 'repeated', true);
+      'next_due_in_ms', 0, 'repeated', true); -- what has come since, or is to come, another call must find
   end if;
   if v_call = 1 then
     perform queue.see_worker(p_request, v_types, v_queues, v_now);
@@ -1295,7 +1295,7 @@ begin
       and exists (select 1 from queue.turns as u where u.job_type = t.job_type and not u.set_aside));
 end;
 $$;
-comment on function queue.next_token_at is E'When the first type whose rate is used up, and of which jobs wait, may start one again; null for no such type.\n\nSuch a type is left out of the choice as a whole, so nothing of it is set aside.';
+comment on function queue.next_token_at is E'When the first type whose rate is used up, and of which jobs wait, may start one again; null for no such type.\n\nThe choice does not look at such a type at all, so nothing of it is set aside.';
 
 create function queue.next_due_in_ms(p_more boolean, p_now timestamptz) returns bigint
 language plpgsql

@@ -73,8 +73,8 @@ exception
 end;
 $$;
 comment on function public.end_worker_run is E'End an admitted run: {ended, refused}; ended is false when it had '
-  'ended before.\n\nrefused says that another run was refused meanwhile, for work that came after this one''s last '
-  'look, perhaps: whoever has time left looks again. Request: {run_id}. May be repeated.';
+  'ended before.\n\nrefused: another run was refused meanwhile. The work it came for may be newer than this one''s '
+  'last lease, so a worker with time left leases again. Request: {run_id}. May be repeated.';
 
 revoke all on queue.worker_runs from public, anon, authenticated, service_role;
 revoke execute on function public.begin_worker_run, public.end_worker_run

@@ -506,7 +506,11 @@ class Tick:
         while True:
             await wakeups.wait()
             wakeups.clear()
-            await self._publishing.once()
+            try:
+                await self._publishing.once()
+            except asyncio.CancelledError:
+                wakeups.set()  # this run has ended or leases no more: the next one looks
+                raise
             self._published()
 
     def _published(self) -> None:

@@ -59,4 +59,5 @@ def test_only_a_tick_that_will_ask_again_has_room() -> None:
     assert asking.next_due_at == clock.at + LeaseRequests.TRAILING_SECONDS
     asking.request(free_slots=4, staying=True)
     asking.note_answer(nothing)
-    assert (asking.owes_a_look, asking.next_due_at) == (False, None)
+    after: tuple[bool, float | None] = (asking.owes_a_look, asking.next_due_at)
+    assert after == (False, None)
