@@ -109,7 +109,7 @@ async def test_a_shutdown_tells_every_channel_and_closes_with_1012(
         {"extension": "system", "status": "ok", "message": "Server requested disconnect"},
     )
     assert socket.connection.close_code == 1012
-    assert server.process.wait(10) == 0
+    assert server.process.wait(60) == 0
 
 
 async def test_a_silent_socket_is_closed_with_1000(
