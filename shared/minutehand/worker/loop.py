@@ -144,45 +144,67 @@ class Worker:
             return await self._run_tick(
                 ends_at, job_types, self._fan_out if fan_out else None, wakeups, options, draining
             )
-        last: TickSummary | None = None
-        while True:
-            run_id = str(uuid.uuid4())
-            admission = await self.queue.begin_run(
-                run_id,
-                worker_id=self.worker_id,
-                most=self._most,
-                seconds=min(max(0.0, ends_at - self._clock.monotonic()), LONGEST_RUN_SECONDS),
-            )
-            if not admission.admitted:
-                logger.info(
-                    "The most workers allowed are running; they lease the waiting jobs",
-                    extra={"event": "tick.crowded_out", "most": self._most},
-                )
-                return last or TickSummary(
-                    worker_id=self.worker_id, tick_id=run_id, crowded_out=True
-                )
-            policy = None
-            if fan_out and self._fan_out is not None:
-                policy = replace(self._fan_out, most=min(self._fan_out.most, admission.free))
+        summary, refused = await self._admitted_tick(
+            self._most, ends_at, job_types, fan_out, wakeups, options, draining
+        )
+        while refused and self._may_look_again(ends_at, draining):
             try:
-                summary = await self._run_tick(
-                    ends_at,
-                    job_types,
-                    policy,
-                    wakeups,
-                    options,
-                    draining,
-                    is_last=admission.free == 0,
+                again, refused = await self._admitted_tick(
+                    self._most, ends_at, job_types, fan_out, wakeups, options, draining
                 )
-            finally:
-                refused = await self._end_run(run_id)
-            if last is None or summary.is_worth_reporting:
-                last = summary
-            left = ends_at - self._clock.monotonic()
-            if not refused or left < self.MAINTAIN_SECONDS or self._stopping.is_set():
-                return last
-            if draining is not None and draining.is_set():
-                return last
+            except QueueError as error:
+                logger.warning(
+                    "The run could not look again for the work of one that was refused",
+                    extra={"event": "tick.not_repeated", "error": str(error)},
+                )
+                break
+            if again.is_worth_reporting:
+                summary = again
+        return summary
+
+    def _may_look_again(self, ends_at: float, draining: asyncio.Event | None) -> bool:
+        return (
+            ends_at - self._clock.monotonic() > self.MAINTAIN_SECONDS
+            and not self._stopping.is_set()
+            and not (draining is not None and draining.is_set())
+        )
+
+    async def _admitted_tick(
+        self,
+        most: int,
+        ends_at: float,
+        job_types: Sequence[str] | None,
+        fan_out: bool,
+        wakeups: asyncio.Event | None,
+        options: TickOptions | None,
+        draining: asyncio.Event | None,
+    ) -> tuple[TickSummary, bool]:
+        """Run a tick if one more may run; also whether another was refused beside it."""
+        run_id = str(uuid.uuid4())
+        admission = await self.queue.begin_run(
+            run_id,
+            worker_id=self.worker_id,
+            most=most,
+            seconds=min(max(0.0, ends_at - self._clock.monotonic()), LONGEST_RUN_SECONDS),
+        )
+        if not admission.admitted:
+            logger.info(
+                "The most workers allowed are running; they lease the waiting jobs",
+                extra={"event": "tick.crowded_out", "most": most},
+            )
+            crowded = TickSummary(worker_id=self.worker_id, tick_id=run_id, crowded_out=True)
+            return crowded, False
+        policy = None
+        if fan_out and self._fan_out is not None:
+            policy = replace(self._fan_out, most=min(self._fan_out.most, admission.free))
+        is_last = admission.free == 0
+        try:
+            summary = await self._run_tick(
+                ends_at, job_types, policy, wakeups, options, draining, is_last=is_last
+            )
+        finally:
+            refused = await self._end_run(run_id)
+        return summary, refused
 
     async def _end_run(self, run_id: str) -> bool:
         """Make room; True when another run was refused meanwhile."""
