@@ -114,7 +114,10 @@ export type Minutehand = {
     running_jobs: View<Job>;
   };
   Functions: {
-    accept_invitations: Fn<Record<string, never>, { workspace_id: string; role: MemberRole }[]>;
+    accept_invitations: Fn<
+      Record<string, never>,
+      { joined: { workspace_id: string; role: MemberRole }[] }
+    >;
     answer_job: Fn<Id & { p_answer: { answer: Json } }, Job>;
     cancel_job: Fn<Id, Job>;
     cancel_jobs: Fn<
@@ -158,7 +161,7 @@ export type Minutehand = {
     >;
     enqueue_jobs: Fn<
       InWorkspace & { p_jobs: NewJob[]; p_return?: "jobs" | "ids" },
-      EnqueuedBatch | { ids: string[]; fresh: boolean[]; wake: boolean; warning?: string }
+      EnqueuedBatch | { ids: string[]; created: boolean[]; wake: boolean; warning: string | null }
     >;
     event_feed: Fn<InWorkspace & { p_cursor?: string | null; p_limit?: number }, FeedPage>;
     explain_job: Fn<Id, Explanation>;
@@ -168,7 +171,7 @@ export type Minutehand = {
     >;
     get_job: Fn<Id, DescribedJob>;
     get_job_type: Fn<{ p_job_type: string; p_workspace_id?: string | null }, TypeDetail>;
-    job_attempts: Fn<Id, Attempt[]>;
+    job_attempts: Fn<Id, { attempts: Attempt[]; more: boolean }>;
     job_steps: Fn<
       Id & { p_after?: StepPlace | null },
       { steps: Step[]; next: StepPlace | null; waiting_for: WaitRow | null }
@@ -280,13 +283,15 @@ export type Minutehand = {
     list_workspaces: Fn<
       Record<string, never>,
       {
-        id: string;
-        name: string;
-        created_at: string;
-        members: number;
-        managers: number;
-        invitations: number;
-      }[]
+        workspaces: {
+          id: string;
+          name: string;
+          created_at: string;
+          members: number;
+          managers: number;
+          invitations: number;
+        }[];
+      }
     >;
     next_runs: Fn<
       InWorkspace & {

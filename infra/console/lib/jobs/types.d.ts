@@ -581,7 +581,7 @@ export type TypeStats = {
   lost: number;
   enqueued: number;
   cost_usd: number | null;
-  wait: Percentiles;
+  queue: Percentiles;
   run: Percentiles;
 };
 
