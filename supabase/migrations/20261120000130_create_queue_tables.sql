@@ -123,6 +123,7 @@ create table queue.tenant_limits (
   weight double precision not null default 1,
   max_running integer,
   own_max_running integer,
+  running_max integer generated always as (least(max_running, own_max_running)) stored,
   max_pending integer,
   constraint tenant_limits_are_positive check (
     weight between 0.01 and 100 and coalesce(max_running, 1) >= 0 and coalesce(own_max_running, 1) >= 0
@@ -133,6 +134,7 @@ comment on column queue.tenant_limits.workspace_id is 'The workspace.';
 comment on column queue.tenant_limits.weight is 'Share relative to other workspaces; 1 is the default.';
 comment on column queue.tenant_limits.max_running is 'Most jobs running at once; null for no limit.';
 comment on column queue.tenant_limits.own_max_running is 'The same, set by the workspace''s own managers; the smaller holds.';
+comment on column queue.tenant_limits.running_max is 'The smaller of the two, which holds; null for no limit.';
 comment on column queue.tenant_limits.max_pending is 'Most live jobs its members may have; null takes the setting.';
 
 create table queue.live_counts (

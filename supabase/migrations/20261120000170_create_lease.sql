@@ -308,7 +308,7 @@ begin
     select p.workspace_id, p.job_type, p.concurrency_key, t.max_concurrency, t.workspace_concurrency, t.key_concurrency,
       t.rate_limit, t.rate_per_key, exists (
         select 1 from queue.tenant_limits as tl
-        where tl.workspace_id = p.workspace_id and coalesce(tl.max_running, tl.own_max_running) is not null) as is_bound
+        where tl.workspace_id = p.workspace_id and tl.running_max is not null) as is_bound
     from queue.partitions as p
     join queue.job_types as t on t.job_type = p.job_type
     where p.id = any (p_ids)),
@@ -346,7 +346,7 @@ declare
   v_tokens double precision;
 begin
   if p_scope = 'workspace' then
-    select least(max_running, own_max_running) into v_max from queue.tenant_limits where workspace_id = p_workspace_id;
+    select running_max into v_max from queue.tenant_limits where workspace_id = p_workspace_id;
     select count(*) into v_running from (
       select 1 from queue.leases where workspace_id = p_workspace_id limit v_max) as l;
     return coalesce(v_max - v_running, v_most);
@@ -466,7 +466,7 @@ begin
         else floor(extract(epoch from p_now - head.ready_at) / t.ageing_seconds) end as priority,
       t.max_concurrency is not null or t.workspace_concurrency is not null or t.rate_limit is not null
         or t.key_concurrency is not null and p.concurrency_key <> ''
-        or coalesce(l.max_running, l.own_max_running) is not null as is_bound
+        or l.running_max is not null as is_bound
     from front as f
     cross join lateral (select * from queue.job_types as t where t.job_type = f.job_type limit 1) as t
     left join lateral (

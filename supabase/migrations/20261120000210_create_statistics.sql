@@ -285,7 +285,7 @@ begin
     min(head.ready_at) filter (where not exists (select 1 from queue.leases where expires_at > v_now)
       and not exists (select 1 from queue.job_types as t where t.job_type = l.job_type and t.rate_limit is not null)
       and not exists (select 1 from queue.tenant_limits as tl
-        where tl.workspace_id = l.workspace_id and least(tl.max_running, tl.own_max_running) = 0)) as stalled
+        where tl.workspace_id = l.workspace_id and tl.running_max = 0)) as stalled
   into v_due
   from queue.known_partitions as l
   cross join lateral (select r.ready_at from queue.ready as r where r.partition_id = l.id order by r.ready_at

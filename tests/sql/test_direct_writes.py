@@ -194,11 +194,12 @@ def test_a_plain_insert_takes_what_it_omits_from_the_type(engine: Engine) -> Non
 
 def test_a_half_cursor_is_refused_in_one_way(engine: Engine) -> None:
     """Lists and bulk calls continue from the same kind of place."""
-    for call, given in {
+    calls: dict[str, dict[str, Any]] = {
         "list_jobs": {"p_filter": {"workspace_id": ACME}},
         "cancel_jobs": {"p_workspace_id": ACME},
         "redrive_jobs": {"p_workspace_id": ACME},
-    }.items():
+    }
+    for call, given in calls.items():
         with pytest.raises(psycopg.Error, match="cursor must be the next of an answer") as refused:
             engine.rpc(call, **given, p_cursor={"id": ACME})
         assert refusal(refused.value) == ("PT400", "invalid_argument", "cursor"), call
