@@ -161,7 +161,7 @@ comment on column public.job_events.job_id is 'The job.';
 comment on column public.job_events.seq is '1, 2, 3 … without gaps per job, in commit order.';
 comment on column public.job_events.workspace_id is 'Its workspace, for the policy.';
 comment on column public.job_events.session_id is 'Its session, for clients that follow one.';
-comment on column public.job_events.type is 'job.created, job.leased, job.progress, job.log, job.completed, job.retried, job.failed, …';
+comment on column public.job_events.type is 'job. and created, leased, progress, log, waiting, resumed, snoozed, released, retried, reclaimed, replaced, redriven, cancel_requested, completed, failed or cancelled; an app''s own begin otherwise.';
 comment on column public.job_events.data is 'Small JSON: what changed.';
 comment on column public.job_events.created_at is 'When it happened, UTC.';
 comment on column public.job_events.xid is 'Transaction that wrote it: a safe cursor for feeds (see event_feed).';

@@ -214,7 +214,7 @@ begin
   where lower(u.email) = v_email and u.email_confirmed_at is not null order by u.is_sso_user, u.created_at limit 1;
   if v_user is null then
     if (select count(*) from queue.invitations where workspace_id = p_workspace_id and email <> v_email) >= 1000 then
-      perform queue.refuse(429, 'quota_exceeded', 'a workspace may have 1,000 open invitations', p_workspace_id::text);
+      perform queue.refuse(429, 'quota_exceeded', 'a workspace may have 1,000 open invitations', 'max_invitations');
     end if;
     insert into queue.invitations as i (workspace_id, email, role, invited_by)
     values (p_workspace_id, v_email, p_role, auth.uid())

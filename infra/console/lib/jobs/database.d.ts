@@ -127,7 +127,7 @@ export type Minutehand = {
     close_batch: Fn<
       { p_batch_id: string; p_workspace_id?: string },
       {
-        id: string;
+        batch_id: string;
         workspace_id: string;
         callback: NewJob | null;
         callback_job_id: string | null;
