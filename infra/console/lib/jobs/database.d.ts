@@ -140,7 +140,11 @@ export type Minutehand = {
     close_guest_session: Fn<{ p_session_id: string }, { closed: boolean }>;
     count_jobs: Fn<
       InWorkspace & { p_filter?: Pick<JobFilter, "job_type" | "queue" | "parent_id"> },
-      { counts: { [status in JobStatus]: number }; more: JobStatus[] }
+      {
+        counts: { [status in JobStatus]: number };
+        states: { [state: string]: number };
+        more: JobStatus[];
+      }
     >;
     create_batch: Fn<InWorkspace & { p_callback?: NewJob }, { batch_id: string }>;
     dead_letters: Fn<InWorkspace, { groups: DeadLetterGroup[]; more: boolean }>;
@@ -194,7 +198,7 @@ export type Minutehand = {
     operator_close: Fn<InWorkspace, { closed: boolean }>;
     operator_counts: Fn<
       Record<string, never>,
-      { counts: { [status: string]: number }; more: boolean }
+      { states: { [state: string]: number }; more: JobStatus[] }
     >;
     operator_failures: Fn<Record<string, never>, { groups: Rows; more: boolean }>;
     operator_jobs: Fn<
