@@ -57,9 +57,9 @@ begin
     select distinct partition_id, workspace_id, queue, job_type, concurrency_key, priority, true
     from moved where fate = 'pending'),
   history as (
-    insert into queue.attempts (job_id, fence, workspace_id, attempt, worker_id, leased_at, ended_at, outcome,
+    insert into queue.attempts (job_id, fence, attempt, worker_id, leased_at, ended_at, outcome,
       error_message, error_data)
-    select id, fence, workspace_id, attempt, worker_id, leased_at, p_now, 'lost', error_message, error_data from moved),
+    select id, fence, attempt, worker_id, leased_at, p_now, 'lost', error_message, error_data from moved),
   appended as (
     insert into public.job_events (job_id, seq, workspace_id, session_id, type, data, created_at)
     select id, case when fate = 'pending' then last_seq else last_seq - 1 end, workspace_id, session_id,
@@ -308,7 +308,7 @@ begin
     select p.workspace_id, p.job_type, p.concurrency_key, t.max_concurrency, t.workspace_concurrency, t.key_concurrency,
       t.rate_limit, t.rate_per_key, exists (
         select 1 from queue.tenant_limits as tl
-        where tl.workspace_id = p.workspace_id and coalesce(tl.max_running, tl.own_max_running) is not null) as is_bound
+        where tl.workspace_id = p.workspace_id and tl.running_max is not null) as is_bound
     from queue.partitions as p
     join queue.job_types as t on t.job_type = p.job_type
     where p.id = any (p_ids)),
@@ -346,7 +346,7 @@ declare
   v_tokens double precision;
 begin
   if p_scope = 'workspace' then
-    select least(max_running, own_max_running) into v_max from queue.tenant_limits where workspace_id = p_workspace_id;
+    select running_max into v_max from queue.tenant_limits where workspace_id = p_workspace_id;
     select count(*) into v_running from (
       select 1 from queue.leases where workspace_id = p_workspace_id limit v_max) as l;
     return coalesce(v_max - v_running, v_most);
@@ -443,7 +443,7 @@ comment on function queue.paused_turns is 'Those of the turns whose workspace, q
 create function queue.find_candidates(
   p_turns queue.turns[], p_most integer, p_parts integer, p_without uuid[], p_now timestamptz,
   out ids uuid[], out tags double precision[], out weights double precision[], out priorities double precision[],
-  out oldest timestamptz[], out rewinds integer[], out types text[], out is_bound boolean[], out empty uuid[],
+  out oldest timestamptz[], out rewinds bigint[], out types text[], out is_bound boolean[], out empty uuid[],
   out behind boolean, out cut boolean
 )
 language plpgsql
@@ -466,7 +466,7 @@ begin
         else floor(extract(epoch from p_now - head.ready_at) / t.ageing_seconds) end as priority,
       t.max_concurrency is not null or t.workspace_concurrency is not null or t.rate_limit is not null
         or t.key_concurrency is not null and p.concurrency_key <> ''
-        or coalesce(l.max_running, l.own_max_running) is not null as is_bound
+        or l.running_max is not null as is_bound
     from front as f
     cross join lateral (select * from queue.job_types as t where t.job_type = f.job_type limit 1) as t
     left join lateral (
@@ -814,7 +814,7 @@ $$;
 comment on function queue.take is E'Lease jobs that queue.hold has locked: ready → lease, attempt and fence up by one. Gives the leases as workers get them, how many, and how many of each partition.\n\np_places, p_job_places: where the rows of queue.ready and of public.jobs lie; nothing can be put there while the transaction that saw them lasts. p_types: the types that they may have. is_rated: some are of a type with a rate limit.';
 
 create function queue.move_marks(
-  p_partitions uuid[], p_ids uuid[], p_oldest timestamptz[], p_rewinds integer[], p_now timestamptz, p_horizon xid8
+  p_partitions uuid[], p_ids uuid[], p_oldest timestamptz[], p_rewinds bigint[], p_now timestamptz, p_horizon xid8
 ) returns void
 language plpgsql
 set search_path = ''
@@ -1048,7 +1048,7 @@ create function queue.pick(
   p_now timestamptz,
   out ids uuid[], out places tid[], out job_places tid[], out late uuid[], out virtual_time double precision,
   out due bigint, out more boolean, out cut boolean, out empty uuid[], out types text[], out heads uuid[],
-  out oldest timestamptz[], out rewinds integer[]
+  out oldest timestamptz[], out rewinds bigint[]
 )
 language plpgsql
 set search_path = ''

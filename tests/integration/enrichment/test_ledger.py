@@ -136,6 +136,31 @@ def test_credits_add_up_in_any_order_of_events(seeded: Database) -> None:
         )
 
 
+def test_an_answer_is_deleted_with_its_job_and_its_cost_is_kept(seeded: Database) -> None:
+    """What Apollo says of a person must not outlive retention, also when it comes late."""
+    begin = "select public.enrichment_begin_call(%s, %s, %s)"
+    finish = 'select public.enrichment_finish_call(%s, %s, %s, \'{"email": "a@b.c"}\', 1)'
+    with seeded.connect() as connection:
+        connection.execute('select public.register_job_types(\'[{"job_type": "enrich_account"}]\')')
+        connection.execute("select public.enqueue_job(%s, 'enrich_account', '{}')", (ACME,))
+        connection.execute(LEASE)
+        job = connection.execute("select job_id, fence from queue.leases").fetchone()
+        assert job is not None
+        for step in ("paid", "late"):
+            connection.execute(begin, (*job, step))
+        connection.execute(finish, (*job, "paid"))
+        answers = b"select step, answer ->> 'email', credits from enrichment.calls order by step"
+        assert connection.execute(answers).fetchall() == [
+            ("late", None, None),
+            ("paid", "a@b.c", 1),
+        ]
+
+        connection.execute("delete from public.jobs")
+        connection.execute(finish, (*job, "late"))
+
+        assert connection.execute(answers).fetchall() == [("late", None, 1), ("paid", None, 1)]
+
+
 def test_only_the_holder_of_a_job_pauses_its_workspaces_key(seeded: Database) -> None:
     """A worker stops a workspace's calls for a job it was leased, and for no other."""
     pause = "select public.enrichment_pause(%s, %s, 600) ->> 'paused_until'"
