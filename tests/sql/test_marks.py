@@ -82,7 +82,9 @@ def test_a_job_committed_very_late_is_leased_at_once(engine: Engine, way: str) -
         engine.enqueue_many(12)
         for _ in range(3):
             assert len(engine.lease(3)) == 3
-        assert engine.one(CLAIM_FROM) > late.one("select max(created_at) from public.jobs where id = any (%s::uuid[])", jobs)
+        assert engine.one(CLAIM_FROM) > late.one(
+            "select max(created_at) from public.jobs where id = any (%s::uuid[])", jobs
+        )
         late.run("select pg_sleep(4.1)")
         late.run("commit")
 
