@@ -340,6 +340,20 @@ $$;
 comment on function queue.maintenance_is_due is 'Whether a call of run_maintenance would find something to do: not '
   'for an idle queue, nor before retry_at of what is parked.';
 
+create function queue.rewind_ready(p_since timestamptz) returns void
+language sql
+set search_path = ''
+set enable_seqscan = off -- a session's plan may be older than the rows
+set jit = off
+as $$
+  insert into queue.openings (partition_id, workspace_id, queue, job_type, concurrency_key, priority, rewind)
+  select p.id, p.workspace_id, p.queue, p.job_type, p.concurrency_key, p.priority, true
+  from queue.partitions as p
+  where exists (select 1 from queue.ready as r where r.partition_id = p.id and r.ready_at >= p_since limit 1)
+$$;
+comment on function queue.rewind_ready is E'The same as queue.rewind_late for a call of maintenance that has taken '
+  'long, in every partition with jobs that became ready since p_since.';
+
 create function public.run_maintenance(p_request jsonb default '{}') returns jsonb
 language plpgsql
 security definer -- the worker holds no rights on the engine's tables
@@ -379,6 +393,9 @@ begin
   if exists (select 1 from queue.parked where retry_at <= v_now) and clock_timestamp() < v_until then
     perform queue.retry_parked(v_now, v_until);
   end if;
+  if clock_timestamp() - now() > interval '4 seconds' then
+    perform queue.rewind_ready(v_now);
+  end if;
   return jsonb_build_object('done', v_counts, 'failed', v_failed, 'busy', false,
     'parked', (select count(*) from (select 1 from queue.parked limit 1000) as p),
     'more', v_more or v_counts ?| array['reclaim', 'waits', 'signals', 'schedules', 'promotion', 'deliveries',
@@ -397,7 +414,7 @@ comment on function public.run_maintenance is E'Do what is due besides leasing, 
 
 revoke execute on function queue.park, queue.due_jobs, queue.due_items, queue.maintain, queue.try_items,
   queue.try_one_by_one, queue.maintain_in_slices, queue.try_to_maintain, queue.retry_parked, queue.due_tasks,
-  queue.maintenance_is_due
+  queue.maintenance_is_due, queue.rewind_ready
   from public, anon, authenticated, service_role;
 revoke execute on function public.run_maintenance from public, anon, authenticated, service_role;
 grant execute on function public.run_maintenance to job_worker, service_role;

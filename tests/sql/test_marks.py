@@ -91,6 +91,28 @@ def test_a_job_committed_very_late_is_leased_at_once(engine: Engine, way: str) -
     assert set(jobs) <= {one["job"]["id"] for one in engine.lease(20)}
 
 
+def test_a_delayed_job_that_slow_maintenance_made_ready_is_leased_at_once(engine: Engine) -> None:
+    """It became ready when the call began, and others that were younger were leased meanwhile."""
+    engine.enqueue_many(3)
+    engine.lease(1)
+    delayed = engine.enqueue(delay_seconds=1)
+    engine.advance(2)
+    with engine.beside() as slow:
+        slow.run("begin")
+        slow.run("select pg_sleep(4.1)")
+        assert slow.maintain()["promotion"] == 1
+        engine.lease(2, call=2)
+        engine.advance(10)
+        engine.enqueue_many(12)
+        for _ in range(3):
+            assert len(engine.lease(3, call=2)) == 3
+        ready = "select ready_at from queue.ready where job_id = %s"
+        assert engine.one(CLAIM_FROM) > slow.one(ready, delayed)
+        slow.run("commit")
+
+    assert delayed in {one["job"]["id"] for one in engine.lease(20, call=2)}
+
+
 def test_a_job_that_was_busy_is_leased_once_it_is_free(engine: Engine) -> None:
     """Leases pass by a locked row; the mark must not pass it too."""
     jobs = engine.enqueue_many(50)
