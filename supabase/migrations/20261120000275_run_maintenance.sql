@@ -343,8 +343,6 @@ comment on function queue.maintenance_is_due is 'Whether a call of run_maintenan
 create function queue.rewind_ready(p_since timestamptz) returns void
 language sql
 set search_path = ''
-set enable_seqscan = off -- a session's plan may be older than the rows
-set jit = off
 as $$
   insert into queue.openings (partition_id, workspace_id, queue, job_type, concurrency_key, priority, rewind)
   select p.id, p.workspace_id, p.queue, p.job_type, p.concurrency_key, p.priority, true
