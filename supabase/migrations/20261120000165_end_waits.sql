@@ -218,7 +218,8 @@ declare
   v_free uuid[];
 begin
   begin
-    v_free := array(select id from public.jobs where id = any (p_ids) order by id for share skip locked);
+    v_free := array(
+      select id from public.jobs where id = any (p_ids) and finished_at is null order by id for share skip locked);
     raise exception using errcode = 'QU000';
   exception when sqlstate 'QU000' then
     null; -- the locks go with the subtransaction
@@ -226,10 +227,11 @@ begin
   return array(select a from unnest(p_ids) as a except select f from unnest(v_free) as f);
 end;
 $$;
-comment on function queue.busy_jobs is E'Which of the jobs another transaction has locked at this moment.\n\nThe '
-  'transaction that ends a job reads the rows of those that wait for it. If it did so before they were committed, '
-  'and has not committed itself, neither sees the other: such a job is locked now, and is looked at again. A '
-  'transaction that ends one that is not locked now will see the rows.';
+comment on function queue.busy_jobs is E'Which of the jobs another transaction has locked at this moment, or has '
+  'ended.\n\nThe transaction that ends a job reads the rows of those that wait for it. If it did so before they were '
+  'committed, and has not committed itself, neither sees the other: such a job is locked now, and is looked at again. '
+  'So is one that has ended since the caller looked for ends. A transaction that ends one that is live and not locked '
+  'now will see the rows.';
 
 create function queue.close_edges(
   p_ended uuid[], p_waiting uuid[], p_limit integer, out touched uuid[], out cut boolean

@@ -99,8 +99,7 @@ def packaged(factory: pytest.TempPathFactory, name: str, target: Target, snapsho
     """Every bundle for one target."""
 
     def build_all(folder: Path) -> None:
-        for bundle in BUNDLES:
-            build(bundle, target, folder, project=Project.at(ROOT))
+        build(BUNDLES, target, folder, project=Project.at(ROOT))
 
     return Package(made_once(factory, name, build_all), factory.mktemp(f"{name}-unzipped"))
 

@@ -41,14 +41,14 @@ def entries(package: Package, bundle: str) -> dict[str, bytes]:
         return {name: archive.read(name) for name in archive.namelist()}
 
 
-@pytest.mark.parametrize("bundle", BUNDLES, ids=NAMES)
 def test_the_same_input_gives_the_same_hash(
-    package: Package, bundle: Bundle, snapshot: Path, tmp_path: Path
+    package: Package, snapshot: Path, tmp_path: Path
 ) -> None:
-    """Who audits a deployed hash must be able to rebuild it."""
-    again = build(bundle, LAMBDA, tmp_path, project=Project.at(ROOT))
+    """Who audits a deployed hash must be able to rebuild it, in whatever order."""
+    again = build(BUNDLES[::-1], LAMBDA, tmp_path, project=Project.at(ROOT))
 
-    assert again.sha256 == package.built[bundle.name].sha256
+    for built in again:
+        assert built.sha256 == package.built[built.name].sha256
 
 
 @pytest.mark.parametrize("bundle", NAMES)
@@ -151,7 +151,7 @@ def test_a_zip_over_its_budget_is_refused(tmp_path: Path) -> None:
     tight = Bundle("health", ("health",), False, zipped_budget=1_000, unzipped_budget=10**9)
 
     with pytest.raises(PackagingError, match=r"its budget is 1,000; largest: .*bundles\.py"):
-        build(tight, host_target(), tmp_path)
+        build([tight], host_target(), tmp_path)
 
 
 def test_every_import_of_the_functions_is_in_the_zip_or_in_the_runtime(package: Package) -> None:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import marshal
+import py_compile
+from importlib.util import cache_from_source
 from pathlib import Path
+from types import CodeType
 
 import pytest
 
@@ -10,6 +14,7 @@ from minutehand.app import App
 from minutehand.config import ConfigurationError
 from minutehand.deploy.apps import read_needs
 from minutehand.deploy.bundles import PackagingError
+from minutehand.deploy.bytecode import compile_trees
 from minutehand.deploy.imports import Sources, third_party
 from minutehand.deploy.lockfile import parse_lock, read_project_lock
 from minutehand.deploy.service import read_stages
@@ -71,6 +76,48 @@ def test_what_only_type_checkers_import_is_not_packaged(tmp_path: Path) -> None:
     )
 
     assert set(third_party([file], Sources((tmp_path,), frozenset({"jobs"})))) == {"httpx"}
+
+
+def test_imports_in_any_block_are_found(tmp_path: Path) -> None:
+    """In a function, a `try`, its handler, a `match`, a `with`."""
+    file = tmp_path / "jobs.py"
+    file.write_text(
+        "def f(x):\n    try:\n        import httpx\n    except ImportError:\n"
+        "        import pydantic as p\n    finally:\n        from tenacity import retry\n"
+        "    match x:\n        case 1:\n            with x:\n                import jwt\n"
+    )
+
+    found = set(third_party([file], Sources((tmp_path,), frozenset({"jobs"}))))
+
+    assert found == {"httpx", "pydantic", "tenacity", "jwt"}
+
+
+def test_byte_code_that_trees_share_is_the_same_and_else_each_has_its_own(tmp_path: Path) -> None:
+    """The same source at the same place is compiled once; one that differs is not taken for it."""
+    for tree, text in (("one", "x = 1\n"), ("other", "x = 2\n")):
+        (tmp_path / tree / "part").mkdir(parents=True)
+        (tmp_path / tree / "part" / "same.py").write_text("def f() -> None:\n    pass\n")
+        (tmp_path / tree / "differs.py").write_text(text)
+
+    compile_trees([tmp_path / "one", tmp_path / "other"])
+
+    def code(tree: str, name: str) -> CodeType:
+        content = Path(cache_from_source(str(tmp_path / tree / name))).read_bytes()
+        loaded = marshal.loads(content[16:])
+        assert isinstance(loaded, CodeType)
+        return loaded
+
+    for tree, value in (("one", 1), ("other", 2)):
+        assert code(tree, "part/same.py").co_filename == "/var/task/part/same.py"
+        assert value in code(tree, "differs.py").co_consts
+
+
+def test_a_file_that_is_not_python_is_refused(tmp_path: Path) -> None:
+    """The message names the file."""
+    (tmp_path / "jobs.py").write_text("def\n")
+
+    with pytest.raises(py_compile.PyCompileError, match=r"jobs\.py"):
+        compile_trees([tmp_path])
 
 
 def test_the_requests_of_apps_add_up(tmp_path: Path) -> None:

@@ -1,11 +1,10 @@
-"""Builds one bundle: files, locked wheels, byte code, zip, inventory; checks it against its budget.
+"""Builds bundles: files, locked wheels, byte code, zip, inventory; checks each against its budget.
 
 Needs a package registry or uv's cache, never a cloud account.
 """
 
 from __future__ import annotations
 
-import compileall
 import hashlib
 import json
 import platform
@@ -20,8 +19,10 @@ from pathlib import Path
 from packaging.utils import canonicalize_name
 
 from minutehand.app import find_apps
+from minutehand.deploy import bytecode
 from minutehand.deploy.archive import prune, tree_size, write_zip
 from minutehand.deploy.bundles import LAMBDA, RUNTIME_MODULES, Bundle, PackagingError, Target
+from minutehand.deploy.bytecode import compile_trees
 from minutehand.deploy.imports import Sources, closure, third_party
 from minutehand.deploy.inventory import bill_of_materials, licence_table, read_metadata
 from minutehand.deploy.lockfile import OURSELVES, Locked, find_lock, read_project_lock, select
@@ -167,13 +168,33 @@ def locked_for(files: Iterable[Path], project: Project) -> list[Locked]:
     return select(entries, roots, skip={canonicalize_name(name) for name in RUNTIME_MODULES})
 
 
-def build(bundle: Bundle, target: Target, out: Path, *, project: Project | None = None) -> Built:
-    """Build `bundle` for `target` into `out` and return what it became.
+def build(
+    bundles: Iterable[Bundle], target: Target, out: Path, *, project: Project | None = None
+) -> list[Built]:
+    """Build `bundles` for `target` into `out` and return what each became.
+
+    Their bytes do not depend on which are built together; together is quicker.
 
     Raises:
-        PackagingError: A tool failed, or the result is over its budget.
+        PackagingError: A tool failed, or a result is over its budget.
     """
     project = project or Project.find()
+    parts = [_assemble(bundle, target, out, project) for bundle in bundles]
+    python, magic = _compile([part.tree for part in parts], target)
+    return [_seal(part, out, project, python=python, magic=magic) for part in parts]
+
+
+@dataclass(frozen=True)
+class _Assembled:
+    """A bundle's tree before its byte code, and what it was made of."""
+
+    bundle: Bundle
+    tree: Path
+    files: list[Path]
+    locked: list[Locked]
+
+
+def _assemble(bundle: Bundle, target: Target, out: Path, project: Project) -> _Assembled:
     sources = sources_of(project)
     tree = out / bundle.name
     shutil.rmtree(tree, ignore_errors=True)
@@ -187,29 +208,31 @@ def build(bundle: Bundle, target: Target, out: Path, *, project: Project | None 
         copy = tree / sources.place(file)
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(file, copy)
-    python, magic = _compile(tree, target)
-    archive = out / f"{bundle.name}.zip"
+    return _Assembled(bundle, tree, files, locked)
+
+
+def _seal(part: _Assembled, out: Path, project: Project, *, python: str, magic: str) -> Built:
+    name, tree = part.bundle.name, part.tree
+    archive = out / f"{name}.zip"
     digest = write_zip(tree, archive)
     metadata = read_metadata(tree)
-    present = [entry for entry in locked if canonicalize_name(entry.name) in metadata]
-    bom = bill_of_materials(bundle.name, VERSION, present, metadata)
-    (out / f"{bundle.name}.cdx.json").write_text(json.dumps(bom, indent=2) + "\n", "utf-8")
-    (out / f"{bundle.name}.licences.tsv").write_text(licence_table(present, metadata), "utf-8")
+    present = [entry for entry in part.locked if canonicalize_name(entry.name) in metadata]
+    bom = bill_of_materials(name, VERSION, present, metadata)
+    (out / f"{name}.cdx.json").write_text(json.dumps(bom, indent=2) + "\n", "utf-8")
+    (out / f"{name}.licences.tsv").write_text(licence_table(present, metadata), "utf-8")
     built = Built(
-        name=bundle.name,
+        name=name,
         archive=archive.name,
         sha256=digest,
         zipped_bytes=archive.stat().st_size,
         unzipped_bytes=tree_size(tree),
         python=python,
         magic=magic,
-        sources_sha256=sources_hash(files, project),
+        sources_sha256=sources_hash(part.files, project),
         distributions={entry.name: entry.version for entry in present},
     )
-    (out / f"{bundle.name}.manifest.json").write_text(
-        json.dumps(asdict(built), indent=2) + "\n", "utf-8"
-    )
-    _within_budget(bundle, built, tree)
+    (out / f"{name}.manifest.json").write_text(json.dumps(asdict(built), indent=2) + "\n", "utf-8")
+    _within_budget(part.bundle, built, tree)
     return built
 
 
@@ -242,18 +265,19 @@ def drop_http2(tree: Path, files: Iterable[Path]) -> None:
             shutil.rmtree(path)
 
 
-def _compile(tree: Path, target: Target) -> tuple[str, str]:
-    """Write byte code that is never checked against its source; returns version and magic."""
+def _compile(trees: list[Path], target: Target) -> tuple[str, str]:
+    """Write the byte code of all trees; return the version and the magic of what compiled it."""
     if target.compiler == "host":
-        ok = compileall.compile_dir(
-            tree, quiet=1, force=True, stripdir=str(tree), prependdir="/var/task",
-            invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH,
-        )  # fmt: skip
-        if not ok:
-            raise PackagingError("the byte code could not be compiled; see above")
+        try:
+            compile_trees(trees)
+        except py_compile.PyCompileError as error:
+            raise PackagingError(f"the byte code could not be compiled: {error}") from error
         return platform.python_version(), MAGIC_NUMBER.hex()
-    command = [str(node_binary()), str(script("deploy/compile.mjs")), str(tree), target.python]
-    output = run_tool(command, "byte code")
+    command = [
+        str(node_binary()), str(script("deploy/compile.mjs")), target.python, bytecode.__file__,
+        *map(str, trees),
+    ]  # fmt: skip
+    output = run_tool(command, "the byte code could not be compiled")
     report = json.loads(output.strip().splitlines()[-1])
     return report["python"], report["magic"]
 

@@ -1,27 +1,27 @@
 // Byte code for Lambda's Python 3.13, compiled by CPython 3.13 itself (pyodide) on any machine.
-// usage: node compile.mjs <folder> <expected minor version>; prints what it compiled as JSON.
+// usage: node compile.mjs <minor version> <bytecode.py> <folder> …; prints what compiled it as JSON.
+import { readFile } from "node:fs/promises";
+
 import { loadPyodide } from "pyodide";
 
-const [folder, expected] = process.argv.slice(2);
+const [expected, program, ...folders] = process.argv.slice(2);
 const python = await loadPyodide();
-python.FS.mkdir("/task");
-python.mountNodeFS("/task", folder);
+const trees = folders.map((folder, number) => {
+  const tree = `/trees/${number}`;
+  python.FS.mkdirTree(tree);
+  python.mountNodeFS(tree, folder);
+  return tree;
+});
 python.globals.set("expected", expected);
+python.globals.set("trees", python.toPy(trees));
+python.runPython(await readFile(program, "utf8"));
 const report = python.runPython(`
-import compileall, importlib.util, json, platform, py_compile, sys
+import importlib.util, json, platform, sys
 
 minor = f"{sys.version_info.major}.{sys.version_info.minor}"
 if minor != expected:
     raise SystemExit(f"pyodide is Python {minor}, the functions run on {expected}: pin another pyodide")
-ok = compileall.compile_dir(
-    "/task",
-    quiet=1,
-    force=True,
-    stripdir="/task",
-    prependdir="/var/task",
-    invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH,
-)
-json.dumps({"ok": bool(ok), "python": platform.python_version(), "magic": importlib.util.MAGIC_NUMBER.hex()})
+compile_trees(map(Path, trees))
+json.dumps({"python": platform.python_version(), "magic": importlib.util.MAGIC_NUMBER.hex()})
 `);
 console.log(report);
-process.exit(JSON.parse(report).ok ? 0 : 1);

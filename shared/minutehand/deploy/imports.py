@@ -6,6 +6,7 @@ Nothing is imported to find out; names built at run time are the caller's to add
 from __future__ import annotations
 
 import ast
+import functools
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -52,27 +53,41 @@ def imported_names(path: Path, sources: Sources) -> Iterator[str]:
     What is imported for type checkers alone is never loaded.
     """
     package = sources.place(path).parts[:-1]
-    for node in _run_time_nodes(ast.parse(path.read_bytes(), filename=str(path))):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            prefix = package[: len(package) - node.level + 1] if node.level else ()
-            base = ".".join([*prefix, *([node.module] if node.module else [])])
-            yield base
-            yield from (f"{base}.{alias.name}" for alias in node.names)
+    for level, module, names in _statements(path.read_bytes(), str(path)):
+        if module is None and not level:
+            yield from names
+            continue
+        prefix = package[: len(package) - level + 1] if level else ()
+        base = ".".join([*prefix, *([module] if module else [])])
+        yield base
+        yield from (f"{base}.{name}" for name in names)
 
 
-def _run_time_nodes(tree: ast.AST) -> Iterator[ast.AST]:
-    """Every node but those below `if TYPE_CHECKING`."""
+@functools.lru_cache(maxsize=2048)
+def _statements(source: bytes, name: str) -> tuple[tuple[int, str | None, tuple[str, ...]], ...]:
+    """Dots, module and names of each import statement; both are 0 and None for `import names`."""
+    found: list[tuple[int, str | None, tuple[str, ...]]] = []
+    for node in _run_time_statements(ast.parse(source, filename=name)):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            names = tuple(alias.name for alias in node.names)
+            level, module = (
+                (node.level, node.module) if isinstance(node, ast.ImportFrom) else (0, None)
+            )
+            found.append((level, module, names))
+    return tuple(found)
+
+
+def _run_time_statements(tree: ast.AST) -> Iterator[ast.AST]:
+    """Every statement but those below `if TYPE_CHECKING`."""
     for node in ast.iter_child_nodes(tree):
         match node:
             case ast.If(test=ast.Name(id="TYPE_CHECKING"), orelse=others):
                 for other in others:
                     yield other
-                    yield from _run_time_nodes(other)
-            case _:
+                    yield from _run_time_statements(other)
+            case ast.stmt() | ast.excepthandler() | ast.match_case():
                 yield node
-                yield from _run_time_nodes(node)
+                yield from _run_time_statements(node)
 
 
 def closure(modules: Iterable[str], sources: Sources) -> list[Path]:

@@ -99,10 +99,11 @@ def main(arguments: list[str] | None = None) -> int:
     out: Path = options.out or project.root / "build" / ("aws" if target.is_lambda else "host")
     out.mkdir(parents=True, exist_ok=True)
     try:
-        for bundle in BUNDLES:
-            machine = target.platform or "this machine"
-            print(f"building {bundle.name}: Python {target.python}, {machine} …", flush=True)
-            print(_line(build(bundle, target, out.resolve(), project=project)), flush=True)
+        names = " and ".join(bundle.name for bundle in BUNDLES)
+        machine = target.platform or "this machine"
+        print(f"building {names}: Python {target.python}, {machine} …", flush=True)
+        for built in build(BUNDLES, target, out.resolve(), project=project):
+            print(_line(built), flush=True)
         if not options.no_template and target.is_lambda:
             print(f"compiling serverless.yml for stage {options.stage} …", flush=True)
             template = compile_template(
