@@ -30,17 +30,43 @@ end;
 $$;
 comment on function queue.notify_workers is E'Notify minutehand_wakeup when this transaction commits, at most once each 20 ms.\n\nA listener looks at once, and again 100 ms later: what commits within those 20 ms is not notified.';
 
+create function queue.rewind_late(p_workspace_id uuid, p_job_type text) returns void
+language plpgsql
+set search_path = ''
+set enable_seqscan = off -- a session's plan may be older than the rows
+set jit = off
+as $$
+declare
+  v_done text[] := coalesce(nullif(current_setting('minutehand.rewound', true), ''), '{}')::text[];
+  v_name constant text := p_workspace_id || '/' || p_job_type;
+begin
+  if v_name = any (v_done) then
+    return; -- a transaction may have enqueued them one by one
+  end if;
+  perform set_config('minutehand.rewound', (v_done || v_name)::text, true);
+  insert into queue.openings (partition_id, workspace_id, queue, job_type, concurrency_key, priority, rewind)
+  select p.id, p.workspace_id, p.queue, p.job_type, p.concurrency_key, p.priority, true
+  from queue.partitions as p
+  where p.workspace_id = p_workspace_id and p.job_type = p_job_type
+    and exists (select 1 from queue.ready as r where r.partition_id = p.id and r.ready_at >= now() limit 1);
+end;
+$$;
+comment on function queue.rewind_late is E'Make leases look from the start again in the tenant''s partitions of a type that have jobs enqueued since this transaction began.\n\nWhile a transaction that writes is open, marks follow the leases at a distance of five seconds: they have passed jobs that are committed later than that after their enqueue.';
+
 create function queue.notify_at_commit() returns trigger
 language plpgsql
 security definer -- callers who enqueue may not write to the engine's sequence
 set search_path = ''
 as $$
 begin
+  if clock_timestamp() - now() > interval '4 seconds' then
+    perform queue.rewind_late(new.workspace_id, new.job_type);
+  end if;
   perform queue.notify_workers();
   return null;
 end;
 $$;
-comment on function queue.notify_at_commit is 'Trigger: notify workers that listen of new jobs. At the commit, since one notified earlier may have looked already and found nothing.';
+comment on function queue.notify_at_commit is E'Trigger: notify workers that listen of new jobs. At the commit, since one notified earlier may have looked already and found nothing.\n\nA transaction that has lasted long also makes leases look back for its jobs.';
 
 create constraint trigger stat_deltas_notify after insert on queue.stat_deltas deferrable initially deferred
   for each row when (new.outcome = 'enqueued') execute function queue.notify_at_commit();

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 from pydantic import BaseModel
 
@@ -126,10 +127,12 @@ async def test_a_storm_of_enqueues_wakes_once(
     registry.processor("short", payload=Nothing)(lambda job, ctx: None)
     await worker.register()
 
+    began = time.monotonic()
     wakes = [(await ada.enqueue(ACME, "short")).wake for _ in range(40)]
+    seconds = time.monotonic() - began
 
     assert wakes[0] is True
-    assert 1 <= sum(wakes) <= 5
+    assert sum(wakes) <= 1 + seconds / 2  # nobody answers: once every two seconds
 
 
 async def test_a_backlog_starts_extra_workers_once_and_an_extra_worker_none(
