@@ -306,7 +306,9 @@ begin
   -- No lease is asked for: what was paid is paid, also when the lease expired or the job was deleted meanwhile.
   update enrichment.calls as calls
   set answered_at = queue.clock(), credits = p_credits,
-    answer = case when exists (select from public.jobs as jobs where jobs.id = p_job_id) then p_answer end
+    answer = case
+      -- one that is being deleted is waited for, so that the answer is stored before or not at all
+      when exists (select from public.jobs as jobs where jobs.id = p_job_id for key share) then p_answer end
   where calls.job_id = p_job_id and calls.step = p_step and calls.fence = p_fence and calls.answered_at is null
   returning calls.workspace_id into v_workspace_id;
   if found then
