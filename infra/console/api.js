@@ -280,10 +280,10 @@ export async function refreshWorkspaces(/** @type {string} */ id) {
 
 /** Join what the person was invited to; Auth does so itself where the project allows a trigger there. */
 async function acceptInvitations() {
-  const { data: joined, error, status } = await data().rpc("accept_invitations");
+  const { data: accepted, error, status } = await data().rpc("accept_invitations");
   if (error && status !== 404)
     throw new ApiError({ status, code: error.hint || error.code, error: error.message });
-  return (joined ?? []).length > 0; // 404: the tenants are the application's own
+  return (accepted?.joined ?? []).length > 0; // 404: the tenants are the application's own
 }
 
 export async function signIn(/** @type {string} */ email, /** @type {string} */ password) {

@@ -3,15 +3,17 @@
 -- leasing, progress and completion stay heap-only (HOT) updates; the place of a job in the queue
 -- or among the ended ones is in narrow tables of their own (next migration).
 
+-- nullif(0, 0) is null, but a default: clients' generated types may omit the column, and the trigger of plain inserts,
+-- which sees what was omitted, puts the job type's own value there.
 create table public.jobs (
   id uuid primary key default queue.new_id(),
   workspace_id uuid not null,
   user_id uuid,
   session_id text,
-  queue text not null default 'default',
+  queue text not null default nullif('', ''),
   job_type text not null,
   payload jsonb not null default '{}',
-  schema_version integer not null,
+  schema_version integer not null default nullif(0, 0),
   status text not null default 'pending',
   priority integer not null default 100,
   progress jsonb not null default '{"percentage": 0, "stage": null, "message": null}',
@@ -20,7 +22,7 @@ create table public.jobs (
   error_data jsonb,
   error_fingerprint text,
   attempts integer not null default 0,
-  max_attempts integer not null default 5,
+  max_attempts integer not null default nullif(0, 0),
   next_retry_at timestamptz,
   scheduled_for timestamptz,
   started_at timestamptz,
@@ -78,10 +80,10 @@ comment on column public.jobs.id is 'Identity, a version 7 UUID.';
 comment on column public.jobs.workspace_id is 'The tenant it belongs to.';
 comment on column public.jobs.user_id is 'Who created it; null when a service did.';
 comment on column public.jobs.session_id is 'Conversation or guest session it belongs to, for clients that follow a session; null for none.';
-comment on column public.jobs.queue is 'Named queue; a worker may serve some queues only.';
+comment on column public.jobs.queue is 'Named queue, the type''s unless given; a worker may serve some queues only.';
 comment on column public.jobs.job_type is 'Picks the processor.';
 comment on column public.jobs.payload is 'Input, JSON, checked against the type''s schema.';
-comment on column public.jobs.schema_version is 'Version of the payload''s schema it was enqueued with.';
+comment on column public.jobs.schema_version is 'Version of the payload''s schema it was enqueued with, the type''s latest unless given.';
 comment on column public.jobs.status is 'pending, processing, waiting, completed, failed or cancelled.';
 comment on column public.jobs.priority is '0 to 1000, smaller runs first inside a workspace.';
 comment on column public.jobs.progress is '{percentage 0..100, stage, message}, last report wins.';
@@ -90,7 +92,7 @@ comment on column public.jobs.error_message is 'Error of the last failed attempt
 comment on column public.jobs.error_data is 'Details of that error: {type, reason, …}.';
 comment on column public.jobs.error_fingerprint is 'Same for errors that differ only in numbers and ids.';
 comment on column public.jobs.attempts is 'Attempts, counted at lease; a wait, a snooze or a release takes one off again.';
-comment on column public.jobs.max_attempts is 'After so many the job is failed, 1 to 50.';
+comment on column public.jobs.max_attempts is 'After so many the job is failed, 1 to 50; the type''s unless given.';
 comment on column public.jobs.next_retry_at is 'Earliest start of the next attempt, UTC; null when none is planned.';
 comment on column public.jobs.scheduled_for is 'Earliest first start, UTC; null for at once.';
 comment on column public.jobs.started_at is 'Start of the first attempt, UTC; kept over retries and waits. An attempt''s own start is in job_attempts.';
@@ -159,7 +161,7 @@ comment on column public.job_events.job_id is 'The job.';
 comment on column public.job_events.seq is '1, 2, 3 … without gaps per job, in commit order.';
 comment on column public.job_events.workspace_id is 'Its workspace, for the policy.';
 comment on column public.job_events.session_id is 'Its session, for clients that follow one.';
-comment on column public.job_events.type is 'job.created, job.leased, job.progress, job.log, job.completed, job.retried, job.failed, …';
+comment on column public.job_events.type is 'job. and created, leased, progress, log, waiting, resumed, snoozed, released, retried, reclaimed, replaced, redriven, cancel_requested, completed, failed or cancelled; an app''s own begin otherwise.';
 comment on column public.job_events.data is 'Small JSON: what changed.';
 comment on column public.job_events.created_at is 'When it happened, UTC.';
 comment on column public.job_events.xid is 'Transaction that wrote it: a safe cursor for feeds (see event_feed).';

@@ -29,6 +29,9 @@ create table queue.job_types (
   pause_reason text,
   registered_at timestamptz not null default queue.clock(),
   redefinable boolean not null default false,
+  tagged_by text[] not null default '{}',
+  source text,
+  description text,
   constraint job_types_name_is_short check (char_length(job_type) between 1 and 100),
   constraint job_types_names_are_printable check (job_type || queue !~ '[[:cntrl:]]'),
   constraint job_types_limits_are_positive check (
@@ -71,6 +74,9 @@ comment on column queue.job_types.paused_by is 'Who paused it: a user id, or "po
 comment on column queue.job_types.pause_reason is 'Why it is paused.';
 comment on column queue.job_types.registered_at is 'When a worker last published it.';
 comment on column queue.job_types.redefinable is 'True after worker keys were revoked, until the type is published again: that registration may change anything.';
+comment on column queue.job_types.tagged_by is 'Payload fields whose values become tags as name:value, so that jobs are found by them at any age.';
+comment on column queue.job_types.source is 'Where its processor is: module:function, as its worker reports it.';
+comment on column queue.job_types.description is 'What it does, the first lines of its processor''s docstring.';
 
 create table queue.pauses (
   kind text not null,
@@ -81,8 +87,10 @@ create table queue.pauses (
   paused_by text,
   reason text,
   primary key (kind, name),
-  constraint pauses_kind_is_known check (kind in ('queue', 'workspace', 'workspace_type'))
+  constraint pauses_kind_is_known check (kind in ('queue', 'workspace', 'workspace_type')),
+  constraint pauses_reason_is_bounded check (char_length(reason) <= 1000)
 );
+create index pauses_by_workspace on queue.pauses (workspace_id);
 comment on table queue.pauses is 'Queues, workspaces, and job types of one workspace, whose jobs do not start for now.';
 comment on column queue.pauses.kind is 'queue, workspace, or workspace_type.';
 comment on column queue.pauses.name is 'The queue''s name, the workspace''s id, or <workspace id>/<job type>.';
@@ -115,6 +123,7 @@ create table queue.tenant_limits (
   weight double precision not null default 1,
   max_running integer,
   own_max_running integer,
+  running_max integer generated always as (least(max_running, own_max_running)) stored,
   max_pending integer,
   constraint tenant_limits_are_positive check (
     weight between 0.01 and 100 and coalesce(max_running, 1) >= 0 and coalesce(own_max_running, 1) >= 0
@@ -125,6 +134,7 @@ comment on column queue.tenant_limits.workspace_id is 'The workspace.';
 comment on column queue.tenant_limits.weight is 'Share relative to other workspaces; 1 is the default.';
 comment on column queue.tenant_limits.max_running is 'Most jobs running at once; null for no limit.';
 comment on column queue.tenant_limits.own_max_running is 'The same, set by the workspace''s own managers; the smaller holds.';
+comment on column queue.tenant_limits.running_max is 'The smaller of the two, which holds; null for no limit.';
 comment on column queue.tenant_limits.max_pending is 'Most live jobs its members may have; null takes the setting.';
 
 create table queue.live_counts (
@@ -148,7 +158,7 @@ create table queue.partitions (
   claim_from timestamptz not null default '-infinity',
   mark_from timestamptz,
   mark_xid xid8,
-  rewinds integer not null default 0,
+  rewinds bigint not null default 0,
   set_aside boolean not null default false,
   look_at timestamptz,
   constraint partitions_are_unique unique (workspace_id, job_type, concurrency_key, queue, priority)
@@ -276,6 +286,7 @@ create table queue.deferred (
 ) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0);
 create index deferred_by_time on queue.deferred (run_at);
 create index deferred_by_workspace on queue.deferred (workspace_id, job_created_at, job_id);
+create index deferred_by_next_run on queue.deferred (workspace_id, run_at, job_id);
 comment on table queue.deferred is 'Pending jobs that may not be leased before a time: scheduled, backing off, snoozed.';
 comment on column queue.deferred.job_id is 'The job.';
 comment on column queue.deferred.run_at is 'From when.';
@@ -381,7 +392,6 @@ comment on column queue.leases.log_lines is 'Log lines stored of this attempt: a
 create table queue.attempts (
   job_id uuid not null,
   fence bigint not null,
-  workspace_id uuid not null,
   attempt integer not null,
   worker_id text not null,
   leased_at timestamptz not null,
@@ -396,7 +406,6 @@ create table queue.attempts (
 comment on table queue.attempts is 'How each ended attempt went. The running one is in leases.';
 comment on column queue.attempts.job_id is 'The job.';
 comment on column queue.attempts.fence is 'The lease''s fencing token.';
-comment on column queue.attempts.workspace_id is 'The tenant.';
 comment on column queue.attempts.attempt is 'Counted from 1; the same number twice when one was given back.';
 comment on column queue.attempts.worker_id is 'Who ran it.';
 comment on column queue.attempts.leased_at is 'Its start.';
@@ -538,9 +547,13 @@ create table queue.steps (
   result jsonb not null,
   started_at timestamptz,
   created_at timestamptz not null default queue.clock(),
+  workspace_id uuid,
+  event_name text,
+  bytes integer not null generated always as (octet_length(result::text)) stored,
   primary key (job_id, name),
   constraint steps_name_is_bounded check (char_length(name) between 1 and 200)
 );
+create index steps_by_event on queue.steps (workspace_id, event_name) where event_name is not null;
 comment on table queue.steps is 'Memoised results: a later attempt continues after the last finished step.';
 comment on column queue.steps.job_id is 'The job.';
 comment on column queue.steps.name is 'Name of the step, unique in the job.';
@@ -548,6 +561,9 @@ comment on column queue.steps.kind is 'step, or the kind of the wait that became
 comment on column queue.steps.result is '{"value": …}: the step''s result.';
 comment on column queue.steps.started_at is 'When it began; null where its worker did not report it.';
 comment on column queue.steps.created_at is 'When it finished.';
+comment on column queue.steps.workspace_id is 'The tenant of the event; null for other steps.';
+comment on column queue.steps.event_name is 'The event whose payload is the result: stored once, however many jobs waited for it. Null for other steps.';
+comment on column queue.steps.bytes is 'Length of result as text, bytes.';
 
 create table queue.running_steps (
   job_id uuid primary key,
@@ -573,10 +589,14 @@ create table queue.waits (
   default_value jsonb,
   created_at timestamptz not null default queue.clock(),
   job_created_at timestamptz not null,
+  open_jobs integer,
+  failed_jobs integer not null default 0,
+  gathered integer not null default 0,
   constraint waits_kind_is_known check (kind in ('sleep', 'ask', 'event', 'children', 'after'))
 );
 create index waits_by_workspace on queue.waits (workspace_id, job_created_at, job_id);
 create index waits_by_timeout on queue.waits (timeout_at) where timeout_at is not null;
+create index waits_by_next_run on queue.waits (workspace_id, timeout_at, job_id) where timeout_at is not null;
 create index waits_by_event on queue.waits (workspace_id, event_name) where event_name is not null;
 comment on table queue.waits is 'What each waiting job waits for.';
 comment on column queue.waits.job_id is 'The job.';
@@ -589,6 +609,9 @@ comment on column queue.waits.timeout_at is 'When it ends by itself; null for ne
 comment on column queue.waits.default_value is 'What the step gets at the timeout.';
 comment on column queue.waits.created_at is 'Since when.';
 comment on column queue.waits.job_created_at is 'When the job was enqueued: order of lists.';
+comment on column queue.waits.open_jobs is 'How many of the jobs waited for have not ended: rows of queue.dependencies. Null until children are counted.';
+comment on column queue.waits.failed_jobs is 'How many of them failed or were cancelled.';
+comment on column queue.waits.gathered is 'How many children''s results are copied.';
 
 create table queue.dependencies (
   after_id uuid not null,
@@ -602,14 +625,12 @@ comment on column queue.dependencies.job_id is 'The job that waits.';
 
 create table queue.sessions (
   session_id text primary key,
-  workspace_id uuid not null,
-  claimed_at timestamptz not null default queue.clock()
+  workspace_id uuid not null
 );
 create index sessions_by_workspace on queue.sessions (workspace_id);
 comment on table queue.sessions is E'Which workspace a session id belongs to: the one that enqueued with it first, until its last job of it is gone.\n\nThe topic session:<id> is that workspace''s. Another workspace that uses the same id enqueues as usual, but its jobs are not sent there and its watchers poll. Use ids that cannot be guessed, so that no other tenant claims them first; guest sessions have theirs in queue.guest_sessions.';
 comment on column queue.sessions.session_id is 'The id, as clients chose it.';
 comment on column queue.sessions.workspace_id is 'The tenant that owns it.';
-comment on column queue.sessions.claimed_at is 'When it first used it.';
 
 create table queue.signals (
   id bigint generated always as identity primary key,
@@ -617,20 +638,24 @@ create table queue.signals (
   job_id uuid,
   workspace_id uuid,
   name text,
+  xid xid8 not null default pg_current_xact_id(),
   constraint signals_kind_is_known check (kind in ('check', 'ended', 'event', 'batch', 'orphans'))
 ) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 500, autovacuum_vacuum_cost_delay = 0);
+create index signals_by_workspace on queue.signals (workspace_id, id);
 comment on table queue.signals is E'Reasons to look at waiting jobs again, drained by maintenance.\n\nWritten in the transaction that changes something, read in a later one: so no lock is taken out of order and no change is overlooked.';
 comment on column queue.signals.id is 'Identity.';
 comment on column queue.signals.kind is 'check: look at job_id; ended: job_id ended; event: an event was emitted; batch: look at batch job_id; orphans: end the live children of job_id.';
 comment on column queue.signals.job_id is 'The job or batch.';
 comment on column queue.signals.workspace_id is 'Tenant of an event.';
 comment on column queue.signals.name is 'Name of an event.';
+comment on column queue.signals.xid is 'Who wrote it: a check is made by a later transaction, see queue.due_signals.';
 
 create table queue.named_events (
   workspace_id uuid not null,
   name text not null,
   payload jsonb not null,
   emitted_at timestamptz not null default queue.clock(),
+  bytes integer not null generated always as (octet_length(payload::text)) stored,
   primary key (workspace_id, name)
 );
 create index named_events_by_time on queue.named_events (emitted_at);
@@ -639,6 +664,7 @@ comment on column queue.named_events.workspace_id is 'The tenant.';
 comment on column queue.named_events.name is 'Name, unique per tenant.';
 comment on column queue.named_events.payload is 'JSON it carries.';
 comment on column queue.named_events.emitted_at is 'When.';
+comment on column queue.named_events.bytes is 'Length of the payload as text, bytes.';
 
 create table queue.spawns (
   job_id uuid not null,
@@ -663,6 +689,7 @@ create table queue.batches (
   primary key (id, workspace_id)
 );
 create index batches_by_end on queue.batches (finished_at) where finished_at is not null;
+create index batches_by_workspace on queue.batches (workspace_id);
 comment on table queue.batches is 'Jobs enqueued together, with a callback when all have ended.';
 comment on column queue.batches.id is 'Identity within the tenant: callers choose it, and two tenants may choose the same.';
 comment on column queue.batches.workspace_id is 'The tenant.';
@@ -693,10 +720,10 @@ comment on column queue.stat_deltas.job_type is 'The type.';
 comment on column queue.stat_deltas.workspace_id is 'The tenant.';
 comment on column queue.stat_deltas.outcome is 'How attempts ended, or enqueued.';
 comment on column queue.stat_deltas.jobs is 'How many.';
-comment on column queue.stat_deltas.wait_ms is 'Sum of queue waits, milliseconds.';
+comment on column queue.stat_deltas.wait_ms is 'Sum of queue times, milliseconds.';
 comment on column queue.stat_deltas.run_ms is 'Sum of run times, milliseconds.';
 comment on column queue.stat_deltas.cost_usd is 'Sum of estimated costs.';
-comment on column queue.stat_deltas.wait_bucket is 'Histogram bucket of the wait, see stat_bucket.';
+comment on column queue.stat_deltas.wait_bucket is 'Histogram bucket of the queue time, see stat_bucket.';
 comment on column queue.stat_deltas.run_bucket is 'Histogram bucket of the run.';
 
 create table queue.stat_minutes (
@@ -717,11 +744,11 @@ comment on column queue.stat_minutes.minute is 'Start of the minute.';
 comment on column queue.stat_minutes.job_type is 'The type.';
 comment on column queue.stat_minutes.workspace_id is 'The tenant.';
 comment on column queue.stat_minutes.outcome is 'How attempts ended.';
-comment on column queue.stat_minutes.wait_bucket is 'Histogram bucket of the wait.';
+comment on column queue.stat_minutes.wait_bucket is 'Histogram bucket of the queue time.';
 comment on column queue.stat_minutes.run_bucket is 'Histogram bucket of the run.';
 comment on column queue.stat_minutes.jobs is 'How many.';
-comment on column queue.stat_minutes.wait_ms is 'Sum of queue waits.';
-comment on column queue.stat_minutes.run_ms is 'Sum of run times.';
+comment on column queue.stat_minutes.wait_ms is 'Sum of queue times, milliseconds.';
+comment on column queue.stat_minutes.run_ms is 'Sum of run times, milliseconds.';
 comment on column queue.stat_minutes.cost_usd is 'Sum of estimated costs.';
 
 create view queue.known_partitions as

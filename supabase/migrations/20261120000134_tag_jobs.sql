@@ -16,12 +16,6 @@ comment on column queue.job_tags.tag is 'The tag.';
 comment on column queue.job_tags.job_created_at is 'When the job was enqueued: order of lists.';
 comment on column queue.job_tags.job_id is 'The job.';
 
-alter table queue.job_types
-  add column tagged_by text[] not null default '{}', add column source text, add column description text;
-comment on column queue.job_types.tagged_by is 'Payload fields whose values become tags as name:value, so that jobs are found by them at any age.';
-comment on column queue.job_types.source is 'Where its processor is: module:function, as its worker reports it.';
-comment on column queue.job_types.description is 'What it does, the first lines of its processor''s docstring.';
-
 create function queue.tags_fit(p_tags text[]) returns boolean
 language sql immutable
 set search_path = ''

@@ -251,6 +251,7 @@ begin
   if v_problem is not null then
     perform queue.refuse_problem(v_problem);
   end if;
+  perform 1 from queue.breakers order by job_type for update; -- before their types, as everywhere
   insert into queue.job_types as types (
     job_type, queue, max_concurrency, workspace_concurrency, key_concurrency, lease_seconds, timeout_seconds,
     max_attempts, backoff_first_seconds, backoff_cap_seconds, backoff_factor, rate_limit, rate_per_seconds,

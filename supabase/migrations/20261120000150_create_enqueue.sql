@@ -30,17 +30,43 @@ end;
 $$;
 comment on function queue.notify_workers is E'Notify minutehand_wakeup when this transaction commits, at most once each 20 ms.\n\nA listener looks at once, and again 100 ms later: what commits within those 20 ms is not notified.';
 
+create function queue.rewind_late(p_workspace_id uuid, p_job_type text) returns void
+language plpgsql
+set search_path = ''
+set enable_seqscan = off -- a session's plan may be older than the rows
+set jit = off
+as $$
+declare
+  v_done text[] := coalesce(nullif(current_setting('minutehand.rewound', true), ''), '{}')::text[];
+  v_name constant text := p_workspace_id || '/' || p_job_type;
+begin
+  if v_name = any (v_done) then
+    return; -- a transaction may have enqueued them one by one
+  end if;
+  perform set_config('minutehand.rewound', (v_done || v_name)::text, true);
+  insert into queue.openings (partition_id, workspace_id, queue, job_type, concurrency_key, priority, rewind)
+  select p.id, p.workspace_id, p.queue, p.job_type, p.concurrency_key, p.priority, true
+  from queue.partitions as p
+  where p.workspace_id = p_workspace_id and p.job_type = p_job_type
+    and exists (select 1 from queue.ready as r where r.partition_id = p.id and r.ready_at >= now() limit 1);
+end;
+$$;
+comment on function queue.rewind_late is E'Make leases look from the start again in the tenant''s partitions of a type that have jobs enqueued since this transaction began.\n\nWhile a transaction that writes is open, marks follow the leases at a distance of five seconds: they have passed jobs that are committed later than that after their enqueue.';
+
 create function queue.notify_at_commit() returns trigger
 language plpgsql
 security definer -- callers who enqueue may not write to the engine's sequence
 set search_path = ''
 as $$
 begin
+  if clock_timestamp() - now() > interval '4 seconds' then
+    perform queue.rewind_late(new.workspace_id, new.job_type);
+  end if;
   perform queue.notify_workers();
   return null;
 end;
 $$;
-comment on function queue.notify_at_commit is 'Trigger: notify workers that listen of new jobs. At the commit, since one notified earlier may have looked already and found nothing.';
+comment on function queue.notify_at_commit is E'Trigger: notify workers that listen of new jobs. At the commit, since one notified earlier may have looked already and found nothing.\n\nA transaction that has lasted long also makes leases look back for its jobs.';
 
 create constraint trigger stat_deltas_notify after insert on queue.stat_deltas deferrable initially deferred
   for each row when (new.outcome = 'enqueued') execute function queue.notify_at_commit();
@@ -182,6 +208,8 @@ begin
   end if;
   perform queue.check_served(array[new.job_type]);
   new.schema_version := coalesce(new.schema_version, v_type.schema_version);
+  new.queue := coalesce(new.queue, v_type.queue);
+  new.max_attempts := coalesce(new.max_attempts, v_type.max_attempts);
   new.tags := coalesce(new.tags, '{}');
   v_problem := queue.item_problem(jsonb_populate_record(null::queue.enqueue_item, to_jsonb(new)), v_type,
     (queue.setting('payload_max_bytes'))::integer);
@@ -190,9 +218,6 @@ begin
   end if;
   new.tags := queue.tags_of(v_type.tagged_by, new.payload, new.tags);
   new.id := coalesce(new.id, queue.new_id());
-  if new.queue = 'default' then
-    new.queue := v_type.queue;
-  end if;
   perform pg_current_xact_id(); -- before the clock is read: see the marks of queue.partitions
   new.created_at := queue.clock();
   new.updated_at := new.created_at;
@@ -1088,12 +1113,12 @@ begin
   end if;
 
   return jsonb_build_object('ids', to_jsonb(v_ids),
-    'fresh', case when v_plain then to_jsonb(array_fill(true, array[cardinality(v_new)]))
+    'created', case when v_plain then to_jsonb(array_fill(true, array[cardinality(v_new)]))
       else (select jsonb_agg(a = b order by o) from unnest(v_ids, v_new) with ordinality as t (a, b, o)) end,
     'wake', v_ready and queue.wake_worker());
 end;
 $$;
-comment on function queue.enqueue is E'Enqueue many jobs in one statement: {ids, fresh, wake}, in the order of p_items.\n\np_user_id is the person who calls, who may not enqueue internal types; the platform''s own code passes null and names the job''s user in its user_id.';
+comment on function queue.enqueue is E'Enqueue many jobs in one statement: {ids, created, wake}, in the order of p_items.\n\np_user_id is the person who calls, who may not enqueue internal types; the platform''s own code passes null and names the job''s user in its user_id.';
 
 create function queue.check_caller(p_workspace_id uuid) returns uuid
 language plpgsql
@@ -1128,8 +1153,7 @@ begin
   end if;
   v_warning := queue.check_served(array(select distinct i.value ->> 'job_type' from jsonb_array_elements(p_items) as i
     where jsonb_typeof(i.value) = 'object'));
-  return queue.enqueue(p_workspace_id, v_user, p_items, p_bulk)
-    || case when v_warning is null then '{}' else jsonb_build_object('warning', v_warning) end;
+  return queue.enqueue(p_workspace_id, v_user, p_items, p_bulk) || jsonb_build_object('warning', v_warning);
 exception
   when invalid_text_representation or numeric_value_out_of_range or invalid_datetime_format
     or datetime_field_overflow or invalid_parameter_value then
@@ -1306,10 +1330,10 @@ begin
     v_options || jsonb_build_object('job_type', p_job_type, 'payload', coalesce(p_payload, '{}'))), false);
   return jsonb_build_object(
     'job', (select queue.job_json(jobs) from public.jobs where id = (v_done #>> '{ids,0}')::uuid),
-    'created', v_done #> '{fresh,0}', 'wake', v_done -> 'wake', 'warning', v_done -> 'warning');
+    'created', v_done #> '{created,0}', 'wake', v_done -> 'wake', 'warning', v_done -> 'warning');
 end;
 $$;
-comment on function public.enqueue_job is E'Enqueue one job: {job, created, wake, warning}.\n\nOptions: queue, priority, scheduled_for or delay_seconds, max_attempts, idempotency_key, idempotency_ttl_seconds, concurrency_key, session_id, parent_id, deadline_at, timeout_seconds, backoff, after, after_failed, unique, debounce_seconds, batch_id, traceparent, schema_version, tags.\nwarning is a sentence when no worker that runs serves the type, else null.\ncreated is false when an idempotency or unique key belonged to an earlier job, which is returned. The job exists if and only if the caller''s transaction commits.';
+comment on function public.enqueue_job is E'Enqueue one job: {job, created, wake, warning}.\n\nOptions: queue, priority, scheduled_for or delay_seconds, max_attempts, idempotency_key, idempotency_ttl_seconds, concurrency_key, session_id, parent_id, deadline_at, timeout_seconds, backoff, after, after_failed, unique, debounce_seconds, batch_id, traceparent, schema_version, tags; a service''s also user_id.\nwarning is a sentence when no worker that runs serves the type, else null.\ncreated is false when an idempotency or unique key belonged to an earlier job, which is returned. The job exists if and only if the caller''s transaction commits.';
 
 create function public.enqueue_jobs(p_workspace_id uuid, p_jobs jsonb, p_return text default 'jobs') returns jsonb
 language plpgsql
@@ -1333,12 +1357,13 @@ begin
   end if;
   return jsonb_build_object('wake', v_done -> 'wake', 'warning', v_done -> 'warning', 'jobs', (
     select jsonb_agg(
-      jsonb_build_object('job', to_jsonb(jobs), 'created', v_done #> array['fresh', (ids.n - 1)::text]) order by ids.n)
+      jsonb_build_object('job', to_jsonb(jobs), 'created', v_done #> array['created', (ids.n - 1)::text])
+      order by ids.n)
     from jsonb_array_elements_text(v_done -> 'ids') with ordinality as ids (id, n)
     join public.jobs on jobs.id = ids.id::uuid));
 end;
 $$;
-comment on function public.enqueue_jobs is E'Enqueue 1 to 1,000 jobs, all or none: {jobs: [{job, created}], wake, warning}, or {ids, fresh, wake, warning?} with p_return ids.\n\nEach element holds job_type, payload and the options of enqueue_job. An error''s detail names the element.';
+comment on function public.enqueue_jobs is E'Enqueue 1 to 1,000 jobs, all or none: {jobs: [{job, created}], wake, warning}, or {ids: […], created: […], wake, warning} with p_return ids.\n\nEach element holds job_type, payload and the options of enqueue_job. An error''s detail names the element. A job has its columns alone: get_job also has what follows from them.';
 
 revoke execute on function public.enqueue_job, public.enqueue_jobs from public, anon, authenticated, service_role;
 grant execute on function public.enqueue_job, public.enqueue_jobs to authenticated, service_role, job_worker;

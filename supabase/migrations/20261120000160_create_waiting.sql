@@ -276,7 +276,7 @@ begin
     where b.id = p_batch_id and (p_workspace_id is null or b.workspace_id = p_workspace_id)
       and (b.workspace_id in (select queue.my_workspaces()) or auth.uid() is null and queue.is_service()));
   if cardinality(v_owners) = 0 then
-    perform queue.refuse(404, 'job_not_found', 'no such batch', p_batch_id::text);
+    perform queue.refuse(404, 'batch_not_found', 'no such batch', p_batch_id::text);
   elsif cardinality(v_owners) > 1 then
     perform queue.refuse(400, 'invalid_argument', 'several of your workspaces have a batch of this id: name the one',
       'workspace_id');
@@ -288,10 +288,10 @@ begin
     insert into queue.signals (kind, job_id, workspace_id) values ('batch', p_batch_id, v_owners[1]);
     perform queue.request_wake();
   end if;
-  return to_jsonb(v_batch);
+  return jsonb_build_object('batch_id', v_batch.id) || to_jsonb(v_batch) - 'id';
 end;
 $$;
-comment on function public.close_batch is E'Close a batch: no more jobs may join, and the callback is enqueued when the last one has ended. Idempotent.\n\np_workspace_id is needed when several of the caller''s workspaces have a batch of this id.';
+comment on function public.close_batch is E'Close a batch: no more jobs may join, and the callback is enqueued when the last one has ended: {batch_id, workspace_id, callback, callback_job_id, closed_at, finished_at, problem, created_at}. Idempotent.\n\np_workspace_id is needed when several of the caller''s workspaces have a batch of this id.';
 
 create function queue.visible_job(p_job_id uuid) returns public.jobs
 language plpgsql stable

@@ -1,34 +1,6 @@
 -- How waits end: dependencies counted down as jobs end, events by reference, results of children gathered in slices.
 -- Only maintenance does this, one call at a time, and each call does a bounded amount of it.
 
-alter table queue.waits
-  add column open_jobs integer,
-  add column failed_jobs integer not null default 0,
-  add column gathered integer not null default 0;
-comment on column queue.waits.open_jobs is 'How many of the jobs waited for have not ended: rows of '
-  'queue.dependencies. '
-  'Null until children are counted.';
-comment on column queue.waits.failed_jobs is 'How many of them failed or were cancelled.';
-comment on column queue.waits.gathered is 'How many children''s results are copied.';
-
-alter table queue.signals add column xid xid8 not null default pg_current_xact_id();
-comment on column queue.signals.xid is 'Who wrote it: a check is made by a later transaction, see queue.due_signals.';
-create index signals_by_workspace on queue.signals (workspace_id, id);
-
-alter table queue.named_events
-  add column bytes integer not null generated always as (octet_length(payload::text)) stored;
-comment on column queue.named_events.bytes is 'Length of the payload as text, bytes.';
-
-alter table queue.steps
-  add column workspace_id uuid,
-  add column event_name text,
-  add column bytes integer not null generated always as (octet_length(result::text)) stored;
-create index steps_by_event on queue.steps (workspace_id, event_name) where event_name is not null;
-comment on column queue.steps.workspace_id is 'The tenant of the event; null for other steps.';
-comment on column queue.steps.event_name is 'The event whose payload is the result: stored once, however many jobs '
-  'waited for it. Null for other steps.';
-comment on column queue.steps.bytes is 'Length of result as text, bytes.';
-
 create table queue.gathered (
   job_id uuid not null,
   name text not null,
@@ -246,7 +218,8 @@ declare
   v_free uuid[];
 begin
   begin
-    v_free := array(select id from public.jobs where id = any (p_ids) order by id for share skip locked);
+    v_free := array(
+      select id from public.jobs where id = any (p_ids) and finished_at is null order by id for share skip locked);
     raise exception using errcode = 'QU000';
   exception when sqlstate 'QU000' then
     null; -- the locks go with the subtransaction
@@ -254,10 +227,11 @@ begin
   return array(select a from unnest(p_ids) as a except select f from unnest(v_free) as f);
 end;
 $$;
-comment on function queue.busy_jobs is E'Which of the jobs another transaction has locked at this moment.\n\nThe '
-  'transaction that ends a job reads the rows of those that wait for it. If it did so before they were committed, '
-  'and has not committed itself, neither sees the other: such a job is locked now, and is looked at again. A '
-  'transaction that ends one that is not locked now will see the rows.';
+comment on function queue.busy_jobs is E'Which of the jobs another transaction has locked at this moment, or has '
+  'ended.\n\nThe transaction that ends a job reads the rows of those that wait for it. If it did so before they were '
+  'committed, and has not committed itself, neither sees the other: such a job is locked now, and is looked at again. '
+  'So is one that has ended since the caller looked for ends. A transaction that ends one that is live and not locked '
+  'now will see the rows.';
 
 create function queue.close_edges(
   p_ended uuid[], p_waiting uuid[], p_limit integer, out touched uuid[], out cut boolean

@@ -57,9 +57,9 @@ begin
     select distinct partition_id, workspace_id, queue, job_type, concurrency_key, priority, true
     from moved where fate = 'pending'),
   history as (
-    insert into queue.attempts (job_id, fence, workspace_id, attempt, worker_id, leased_at, ended_at, outcome,
+    insert into queue.attempts (job_id, fence, attempt, worker_id, leased_at, ended_at, outcome,
       error_message, error_data)
-    select id, fence, workspace_id, attempt, worker_id, leased_at, p_now, 'lost', error_message, error_data from moved),
+    select id, fence, attempt, worker_id, leased_at, p_now, 'lost', error_message, error_data from moved),
   appended as (
     insert into public.job_events (job_id, seq, workspace_id, session_id, type, data, created_at)
     select id, case when fate = 'pending' then last_seq else last_seq - 1 end, workspace_id, session_id,
@@ -308,7 +308,7 @@ begin
     select p.workspace_id, p.job_type, p.concurrency_key, t.max_concurrency, t.workspace_concurrency, t.key_concurrency,
       t.rate_limit, t.rate_per_key, exists (
         select 1 from queue.tenant_limits as tl
-        where tl.workspace_id = p.workspace_id and coalesce(tl.max_running, tl.own_max_running) is not null) as is_bound
+        where tl.workspace_id = p.workspace_id and tl.running_max is not null) as is_bound
     from queue.partitions as p
     join queue.job_types as t on t.job_type = p.job_type
     where p.id = any (p_ids)),
@@ -346,7 +346,7 @@ declare
   v_tokens double precision;
 begin
   if p_scope = 'workspace' then
-    select least(max_running, own_max_running) into v_max from queue.tenant_limits where workspace_id = p_workspace_id;
+    select running_max into v_max from queue.tenant_limits where workspace_id = p_workspace_id;
     select count(*) into v_running from (
       select 1 from queue.leases where workspace_id = p_workspace_id limit v_max) as l;
     return coalesce(v_max - v_running, v_most);
@@ -443,7 +443,7 @@ comment on function queue.paused_turns is 'Those of the turns whose workspace, q
 create function queue.find_candidates(
   p_turns queue.turns[], p_most integer, p_parts integer, p_without uuid[], p_now timestamptz,
   out ids uuid[], out tags double precision[], out weights double precision[], out priorities double precision[],
-  out oldest timestamptz[], out rewinds integer[], out types text[], out is_bound boolean[], out empty uuid[],
+  out oldest timestamptz[], out rewinds bigint[], out types text[], out is_bound boolean[], out empty uuid[],
   out behind boolean, out cut boolean
 )
 language plpgsql
@@ -466,7 +466,7 @@ begin
         else floor(extract(epoch from p_now - head.ready_at) / t.ageing_seconds) end as priority,
       t.max_concurrency is not null or t.workspace_concurrency is not null or t.rate_limit is not null
         or t.key_concurrency is not null and p.concurrency_key <> ''
-        or coalesce(l.max_running, l.own_max_running) is not null as is_bound
+        or l.running_max is not null as is_bound
     from front as f
     cross join lateral (select * from queue.job_types as t where t.job_type = f.job_type limit 1) as t
     left join lateral (
@@ -814,7 +814,7 @@ $$;
 comment on function queue.take is E'Lease jobs that queue.hold has locked: ready → lease, attempt and fence up by one. Gives the leases as workers get them, how many, and how many of each partition.\n\np_places, p_job_places: where the rows of queue.ready and of public.jobs lie; nothing can be put there while the transaction that saw them lasts. p_types: the types that they may have. is_rated: some are of a type with a rate limit.';
 
 create function queue.move_marks(
-  p_partitions uuid[], p_ids uuid[], p_oldest timestamptz[], p_rewinds integer[], p_now timestamptz, p_horizon xid8
+  p_partitions uuid[], p_ids uuid[], p_oldest timestamptz[], p_rewinds bigint[], p_now timestamptz, p_horizon xid8
 ) returns void
 language plpgsql
 set search_path = ''
@@ -1048,7 +1048,7 @@ create function queue.pick(
   p_now timestamptz,
   out ids uuid[], out places tid[], out job_places tid[], out late uuid[], out virtual_time double precision,
   out due bigint, out more boolean, out cut boolean, out empty uuid[], out types text[], out heads uuid[],
-  out oldest timestamptz[], out rewinds integer[]
+  out oldest timestamptz[], out rewinds bigint[]
 )
 language plpgsql
 set search_path = ''
@@ -1170,6 +1170,33 @@ as $$
 $$;
 comment on function queue.bring_all_back is 'The same as queue.bring_back for all of a type or a tenant, since a limit or a pause was lifted; null for every one.';
 
+create function queue.came_meanwhile(
+  p_job_types text[], p_queues text[], p_budget_ms double precision, p_now timestamptz
+) returns boolean
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_turns queue.turns[];
+begin
+  if not exists (select 1 from queue.turns where not set_aside) then
+    return false; -- nothing waits at all
+  end if;
+  v_turns := queue.next_turns(queue.startable_types(p_job_types, p_budget_ms, p_now), p_queues, 10);
+  return exists (
+    select 1 from unnest(v_turns) as u
+    cross join lateral (
+      select * from queue.partitions as p
+      where p.workspace_id = u.workspace_id and p.job_type = u.job_type and p.queue = u.queue and not p.set_aside
+      order by p.priority, p.last_leased_at limit 10) as p
+    cross join lateral (
+      select 1 from queue.ready as r where r.partition_id = p.id and r.ready_at >= p.claim_from
+      order by r.ready_at limit 1) as r
+    where u <> all (queue.paused_turns(v_turns)));
+end;
+$$;
+comment on function queue.came_meanwhile is E'Whether a job is there that a choice which found none could have taken, had it been made now.\n\nIt became ready since, and the transaction that made it so, or opened its partition, may not be one that leases it.';
+
 create function queue.lease(p_request jsonb) returns json
 language plpgsql
 set search_path = ''
@@ -1195,6 +1222,7 @@ declare
   v_seconds integer := (p_request ->> 'lease_seconds')::numeric::integer;
   v_answered integer;
   v_given record;
+  v_next bigint;
 begin
   if v_worker is null or v_tick is null or char_length(v_worker) > 200 then
     perform queue.refuse(400, 'invalid_argument', 'worker_id and tick_id are required', 'worker_id');
@@ -1216,7 +1244,7 @@ begin
   if v_call <= v_answered then
     return json_build_object('leases', queue.leases_of_call(v_tick, v_call),
       'maintenance', queue.maintenance_is_due(v_now), 'due', 0,
-      'next_due_in_ms', null, 'repeated', true);
+      'next_due_in_ms', 0, 'repeated', true); -- what has come since, or is to come, another call must find
   end if;
   if v_call = 1 then
     perform queue.see_worker(p_request, v_types, v_queues, v_now);
@@ -1233,15 +1261,41 @@ begin
     leased_at = case when v_given.leased > 0 then v_now else leased_at end,
     free_slots = coalesce((p_request ->> 'free_slots')::numeric::integer, v_limit - v_given.leased)
   where tick_id = v_tick;
+  if v_given.leased < v_limit or v_limit = 0 then
+    v_next := queue.next_due_in_ms(v_given.more, v_now);
+    -- last: what was not to come any more when that was read is there by now
+    if v_given.leased = 0 and v_limit > 0 and v_next is distinct from 0
+        and queue.came_meanwhile(v_types, v_queues, (p_request ->> 'budget_ms')::double precision, v_now) then
+      v_next := 0;
+    end if;
+  end if;
   return json_build_object('leases', v_given.leases,
     'maintenance', v_given.leased < v_limit and queue.maintenance_is_due(v_now),
     'due', coalesce(least(1000, greatest(0, v_given.due - v_given.leased)),
       case when v_limit > 0 and v_given.leased >= v_limit then 1 else 0 end),
-    'next_due_in_ms',
-      case when v_given.leased < v_limit or v_limit = 0 then queue.next_due_in_ms(v_given.more, v_now) end);
+    'next_due_in_ms', v_next);
 end;
 $$;
 comment on function queue.lease is 'See public.lease_jobs.';
+
+create function queue.next_token_at(p_now timestamptz) returns timestamptz
+language plpgsql
+set search_path = ''
+as $$
+begin
+  return (
+    select min(p_now + make_interval(secs => (1 - b.tokens) * t.rate_per_seconds / t.rate_limit))
+    from queue.job_types as t
+    cross join lateral (
+      select queue.tokens(b.tokens, b.refilled_at, t.rate_limit, t.rate_per_seconds, p_now) as tokens
+      from queue.buckets as b
+      where b.job_type = t.job_type and b.workspace_id = '00000000-0000-0000-0000-000000000000'
+        and b.concurrency_key = '' limit 1) as b
+    where t.rate_limit is not null and not t.rate_per_key and t.paused_at is null and b.tokens < 1
+      and exists (select 1 from queue.turns as u where u.job_type = t.job_type and not u.set_aside));
+end;
+$$;
+comment on function queue.next_token_at is E'When the first type whose rate is used up, and of which jobs wait, may start one again; null for no such type.\n\nThe choice does not look at such a type at all, so nothing of it is set aside.';
 
 create function queue.next_due_in_ms(p_more boolean, p_now timestamptz) returns bigint
 language plpgsql
@@ -1256,6 +1310,9 @@ declare
     case when exists (select 1 from queue.turns where set_aside)
       or exists (select 1 from queue.partitions where set_aside) then p_now + interval '1 second' end);
 begin
+  if v_next is null or v_next > p_now + interval '1 second' then
+    v_next := least(v_next, queue.next_token_at(p_now));
+  end if;
   -- greatest() leaves nulls out: without the case a worker with nothing to do would ask again at once
   return case when v_next is not null then greatest(0, ceil(extract(epoch from v_next - p_now) * 1000)) end;
 end;

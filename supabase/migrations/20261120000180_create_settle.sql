@@ -274,8 +274,8 @@ begin
     insert into queue.ended (workspace_id, outcome, job_created_at, job_id, job_type, ended_at)
     select m.workspace_id, 'completed', m.created_at, m.id, m.job_type, p_now from moved as m),
   history as (
-    insert into queue.attempts (job_id, fence, workspace_id, attempt, worker_id, leased_at, ended_at, outcome)
-    select m.id, m.fence, m.workspace_id, m.attempt, m.worker_id, m.leased_at, p_now, 'completed'
+    insert into queue.attempts (job_id, fence, attempt, worker_id, leased_at, ended_at, outcome)
+    select m.id, m.fence, m.attempt, m.worker_id, m.leased_at, p_now, 'completed'
     -- a first success of a type with few events is read from the job's row instead, see job_attempts
     from moved as m where m.job_type <> all (v_quiet) or m.fence > 1),
   appended as (
@@ -333,7 +333,8 @@ begin
     when v_bad_wait is not null
       then jsonb_build_object('type', 'InvalidWait', 'reason', 'invalid_wait', 'message', v_bad_wait)
     when p_outcome not in ('cancelled', 'retry', 'snoozed', 'released', 'waiting')
-      then jsonb_build_object('type', 'UnknownOutcome', 'message', 'unknown outcome ' || coalesce(p_outcome, 'null'))
+      then jsonb_build_object('type', 'UnknownOutcome', 'reason', 'unknown_outcome',
+        'message', 'unknown outcome ' || coalesce(left(p_outcome, 80), 'null'))
     else p_error end;
   select * into v_type from queue.job_types as t where t.job_type = p_job.job_type;
   run_at := case p_outcome
@@ -472,9 +473,9 @@ begin
     returning a.*, j.id, j.workspace_id, j.session_id, j.job_type, j.status, j.last_seq, j.attempts, j.next_retry_at,
       j.created_at, j.queue, coalesce(j.concurrency_key, '') as concurrency_key, j.priority),
   history as (
-    insert into queue.attempts (job_id, fence, workspace_id, attempt, worker_id, leased_at, ended_at, outcome,
+    insert into queue.attempts (job_id, fence, attempt, worker_id, leased_at, ended_at, outcome,
       error_message, error_data, traceback, origin)
-    select id, fence, workspace_id, attempt, worker_id, leased_at, p_now, act, message,
+    select id, fence, attempt, worker_id, leased_at, p_now, act, message,
       case when is_error then queue.public_error(problem) end,
       case when pg_column_size(problem -> 'traceback') <= 20000 then problem -> 'traceback' end,
       case when jsonb_typeof(problem -> 'origin') = 'object' then problem -> 'origin' end

@@ -78,6 +78,24 @@ comment on function public.cancel_job is E'Cancel a job and its live children; r
   'Pending and waiting jobs end at once; a running one is asked to stop and ends within a heartbeat. Cancelling '
   'twice is harmless; 409 when it has completed or failed.';
 
+create type queue.list_place as (created_at timestamptz, id uuid);
+comment on type queue.list_place is 'The place of a job in a list.';
+
+create function queue.cursor_place(p_cursor jsonb) returns queue.list_place
+language plpgsql stable
+set search_path = ''
+as $$
+begin
+  -- half a cursor would start again, without an end
+  if coalesce(jsonb_typeof(p_cursor), 'null') <> 'null' and (jsonb_typeof(p_cursor) <> 'object'
+      or p_cursor ->> 'created_at' is null or p_cursor ->> 'id' is null) then
+    perform queue.refuse(400, 'invalid_argument', 'cursor must be the next of an answer: {created_at, id}', 'cursor');
+  end if;
+  return ((p_cursor ->> 'created_at')::timestamptz, (p_cursor ->> 'id')::uuid);
+end;
+$$;
+comment on function queue.cursor_place is 'The place that a list or a bulk call continues from; nulls for its start. '
+  '400 for anything but the next of an answer.';
 
 create function queue.matching_jobs(
   p_workspace_id uuid, p_filter jsonb, p_live boolean, p_cursor jsonb, p_limit integer, out ids uuid[], out next jsonb
@@ -92,13 +110,11 @@ set jit = off
 as $$
 declare
   v_slice constant integer := p_limit + 2000; -- jobs to read
+  v_start queue.list_place;
 begin
   perform queue.check_names(p_filter, array['job_type', 'queue', 'status', 'state', 'error_fingerprint',
     'created_before', 'created_after', 'ids', 'session_id', 'tag'], 'filter');
-  if coalesce(jsonb_typeof(p_cursor), 'null') <> 'null'
-    and (jsonb_typeof(p_cursor) <> 'object' or p_cursor ->> 'created_at' is null or p_cursor ->> 'id' is null) then
-    perform queue.refuse(400, 'invalid_argument', 'cursor must be the next of an answer: {created_at, id}', 'cursor');
-  end if;
+  v_start := queue.cursor_place(p_cursor);
   -- planned each time, so that the filter's values are known
   execute format($query$
     with slice as materialized (
@@ -134,8 +150,7 @@ begin
         select jsonb_array_elements_text($2 -> ''ids'')::uuid))'
       when p_live then 'queue.live_jobs as w where w.workspace_id = $1'
       else 'queue.ended as w where w.workspace_id = $1 and w.outcome = ''failed''' end)
-  into ids, next using p_workspace_id, p_filter, p_limit, v_slice, (p_cursor ->> 'created_at')::timestamptz,
-    (p_cursor ->> 'id')::uuid, p_live;
+  into ids, next using p_workspace_id, p_filter, p_limit, v_slice, v_start.created_at, v_start.id, p_live;
 exception
   when invalid_text_representation or invalid_datetime_format or datetime_field_overflow or invalid_parameter_value then
     perform queue.refuse_value('the filter', 'filter', sqlerrm);

@@ -21,6 +21,7 @@ create table queue.schedules (
   created_by uuid,
   created_at timestamptz not null default queue.clock(),
   updated_at timestamptz not null default queue.clock(),
+  source text,
   constraint schedules_are_named_once unique (workspace_id, name),
   constraint schedules_name_is_bounded check (char_length(name) between 1 and 200),
   constraint schedules_missed_is_known check (missed in ('skip', 'once', 'all'))
@@ -50,6 +51,8 @@ comment on column queue.schedules.problem is 'Why the latest run enqueued no job
 comment on column queue.schedules.created_by is 'Who created it; null for a service.';
 comment on column queue.schedules.created_at is 'When it was created.';
 comment on column queue.schedules.updated_at is 'When it was last changed.';
+comment on column queue.schedules.source is 'Where the code declares it: module:function; null for one that a person '
+  'created.';
 
 create table queue.schedule_slots (
   schedule_id uuid not null references queue.schedules (id) on delete cascade,

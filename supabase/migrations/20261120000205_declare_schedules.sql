@@ -37,10 +37,6 @@ comment on column queue.declared_schedules.missed is 'Runs missed while no worke
 comment on column queue.declared_schedules.source is 'Where it is declared: module:function.';
 comment on column queue.declared_schedules.declared_at is 'When a worker last published it, UTC.';
 
-alter table queue.schedules add column source text;
-comment on column queue.schedules.source is 'Where the code declares it: module:function; null for one that a '
-  'person created.';
-
 create function queue.system_workspace() returns uuid
 language sql immutable parallel safe
 set search_path = ''

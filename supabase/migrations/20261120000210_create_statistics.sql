@@ -285,7 +285,7 @@ begin
     min(head.ready_at) filter (where not exists (select 1 from queue.leases where expires_at > v_now)
       and not exists (select 1 from queue.job_types as t where t.job_type = l.job_type and t.rate_limit is not null)
       and not exists (select 1 from queue.tenant_limits as tl
-        where tl.workspace_id = l.workspace_id and least(tl.max_running, tl.own_max_running) = 0)) as stalled
+        where tl.workspace_id = l.workspace_id and tl.running_max = 0)) as stalled
   into v_due
   from queue.known_partitions as l
   cross join lateral (select r.ready_at from queue.ready as r where r.partition_id = l.id order by r.ready_at
@@ -393,7 +393,7 @@ begin
         'lost', coalesce(sum(n.jobs) filter (where n.outcome = 'lost'), 0), 'enqueued',
           coalesce(sum(n.jobs) filter (where n.outcome = 'enqueued'), 0),
         'cost_usd', sum(n.cost_usd),
-        'wait', queue.percentiles((select jsonb_object_agg(w.wait_bucket, w.jobs)
+        'queue', queue.percentiles((select jsonb_object_agg(w.wait_bucket, w.jobs)
           from (select x.wait_bucket, sum(x.jobs) as jobs
           from numbers as x where x.job_type = n.job_type and x.outcome in ('completed', 'failed', 'retry')
             group by 1) as w)),
@@ -437,7 +437,7 @@ begin
         or p.workspace_id = p_workspace_id or p.kind = 'queue')));
 end;
 $$;
-comment on function public.queue_stats is E'Counts, throughput, queue wait and run time percentiles per type of the '
+comment on function public.queue_stats is E'Counts, throughput, queue time and run time percentiles per type of the '
   'last p_minutes (1 to 11,520).\n\nA member names one of their workspaces; without one the numbers of all are the '
   'operator''s. Live counts stop at 100,000.';
 

@@ -133,7 +133,8 @@ language plpgsql
 set search_path = ''
 as $$
 begin
-  if not exists (select 1 from queue.breakers where job_type = p_job_type) then
+  perform 1 from queue.breakers where job_type = p_job_type for update; -- before its type, as everywhere
+  if not found then
     return;
   end if;
   update queue.job_types as t set paused_at = null, paused_by = null, pause_reason = null,

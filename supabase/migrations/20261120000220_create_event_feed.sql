@@ -146,7 +146,8 @@ declare
   v_page record;
 begin
   if p_cursor is not null and v_cursor is null then
-    return jsonb_build_object('events', '[]'::jsonb, 'cursor', pg_current_snapshot(), 'more', false, 'reset', true);
+    return jsonb_build_object('events', '[]'::jsonb, 'places', '[]'::jsonb, 'cursor', pg_current_snapshot(),
+      'more', false, 'reset', true);
   end if;
   v_page := queue.feed_page(p_workspace_id, p_session_id, v_cursor, v_until,
     least(1000, greatest(1, coalesce(p_limit, 500))));
@@ -172,13 +173,15 @@ as $$
 begin
   perform queue.may_steer(p_workspace_id);
   if p_cursor is null then
-    return jsonb_build_object('events', '[]'::jsonb, 'cursor', pg_current_snapshot(), 'more', false);
+    return jsonb_build_object('events', '[]'::jsonb, 'places', '[]'::jsonb, 'cursor', pg_current_snapshot(),
+      'more', false);
   end if;
   return queue.read_feed(p_workspace_id, null, p_cursor, p_limit);
 end;
 $$;
 comment on function public.event_feed is E'State changes of a workspace''s jobs after a cursor: {events: [{job_id, '
-  'seq, type, data, created_at}], cursor, more, reset?}.\n\nWithout a cursor it starts now; "1:1:" starts at the '
+  'seq, type, data, created_at}], places, cursor, more, reset?}.\n\nplaces: the transaction of each event, '
+  'for a cursor after it. Without a cursor it starts now; "1:1:" starts at the '
   'beginning. Each event comes exactly once; per job in order of seq. reset says that the cursor was of another '
   'database, so that events may have been missed.';
 

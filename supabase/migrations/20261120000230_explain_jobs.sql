@@ -91,7 +91,7 @@ begin
     end if;
   end if;
   select * into v_limits from queue.tenant_limits where workspace_id = p_job.workspace_id;
-  v_max := least(v_limits.max_running, v_limits.own_max_running);
+  v_max := v_limits.running_max;
   if v_max is not null then
     select count(*) into v_running from queue.leases where workspace_id = p_job.workspace_id;
     if v_running >= v_max then

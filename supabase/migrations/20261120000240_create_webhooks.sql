@@ -411,7 +411,7 @@ begin
         'workspace_id', v_event.workspace_id, 'session_id', v_event.session_id, 'job_type', v_job.job_type)));
 end;
 $$;
-comment on function public.webhook_to_send is E'The request that a leased delivery {job_id, fence} is to send: {send, url, message_id, workspace_id, sealed_secrets, answer_ms, body}, or {send: false, reason}.\n\nThe worker opens the secrets and signs message_id.timestamp.body with each after Standard Webhooks. answer_ms is how long to wait for an answer: ten seconds, half of that after each time-out in a row, at least one second.';
+comment on function public.webhook_to_send is E'The request that a leased delivery {job_id, fence} is to send: {send, webhook_id, url, message_id, workspace_id, sealed_secrets, answer_ms, private_addresses, body}, or {send: false, reason}.\n\nThe worker opens the secrets and signs message_id.timestamp.body with each after Standard Webhooks. answer_ms is how long to wait for an answer: ten seconds, half of that after each time-out in a row, at least one second.';
 
 create function public.webhook_sent(p_request jsonb) returns jsonb
 language plpgsql

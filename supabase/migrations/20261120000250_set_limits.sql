@@ -25,7 +25,7 @@ begin
     max_pending = case when p_limits ? 'max_pending' then excluded.max_pending else t.max_pending end
   returning * into v_made;
   perform queue.bring_all_back(null, p_workspace_id);
-  return to_jsonb(v_made);
+  return to_jsonb(v_made) - 'running_max';
 exception when check_violation or invalid_text_representation or numeric_value_out_of_range then
   perform queue.refuse(400, 'invalid_argument', 'a limit has an invalid value: ' || sqlerrm, 'limits');
 end;
@@ -41,7 +41,8 @@ begin
   perform queue.may_steer(p_workspace_id);
   return jsonb_build_object('workspace_id', p_workspace_id, 'weight', 1, 'max_running', null, 'own_max_running', null,
     'max_pending', null)
-    || coalesce((select to_jsonb(t) from queue.tenant_limits as t where t.workspace_id = p_workspace_id), '{}')
+    || coalesce((select to_jsonb(t) - 'running_max' from queue.tenant_limits as t
+      where t.workspace_id = p_workspace_id), '{}')
     || jsonb_build_object('running', (select count(*) from queue.leases where workspace_id = p_workspace_id),
       'default_max_pending', queue.setting('user_pending_max'), 'quotas', queue.quotas_of(p_workspace_id),
       'per_caller', jsonb_build_object('enqueues_per_second', queue.setting('user_enqueues_per_second'),

@@ -206,7 +206,7 @@ begin
     perform queue.refuse_problem(v_problem);
   elsif (select count(*) from queue.alerts as a
       where a.workspace_id = p_workspace_id and a.name is distinct from p_alert ->> 'name') >= 50 then
-    perform queue.refuse(429, 'quota_exceeded', 'a workspace has at most 50 alerts', '50');
+    perform queue.refuse(429, 'quota_exceeded', 'a workspace has at most 50 alerts', 'max_alerts');
   end if;
   insert into queue.alerts as a (workspace_id, name, metric, job_type, threshold, minutes, whole, mail, enabled,
     created_by)

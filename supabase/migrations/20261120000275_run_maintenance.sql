@@ -22,7 +22,6 @@ comment on column queue.parked.failures is 'How often.';
 comment on column queue.parked.retry_at is 'When it is tried again: ten seconds after the first failure, twice as '
   'long after each further one, at most an hour.';
 revoke all on queue.parked from public, anon, authenticated, service_role;
-create index deferred_by_turn on queue.deferred (workspace_id, run_at);
 
 create function queue.park(p_task text, p_item text, p_failure text, p_now timestamptz) returns void
 language plpgsql

@@ -5,7 +5,8 @@ create table queue.worker_runs (
   run_id uuid primary key,
   worker_id text not null,
   started_at timestamptz not null,
-  expires_at timestamptz not null
+  expires_at timestamptz not null,
+  has_refused boolean not null default false
 );
 comment on table queue.worker_runs is 'Bounded runs of workers under way; only workers that are given a bound are '
   'here.';
@@ -14,6 +15,7 @@ comment on column queue.worker_runs.worker_id is 'Who runs.';
 comment on column queue.worker_runs.started_at is 'When it was admitted.';
 comment on column queue.worker_runs.expires_at is 'When its host ends it at the latest; a run that was killed '
   'counts until then.';
+comment on column queue.worker_runs.has_refused is 'Whether another run was refused since this one was admitted.';
 alter table queue.worker_runs enable row level security;
 
 create function public.begin_worker_run(p_request jsonb) returns json
@@ -43,6 +45,7 @@ begin
     values (v_run, p_request ->> 'worker_id', v_now, v_now + make_interval(secs => v_seconds));
     return json_build_object('admitted', true, 'free', v_most - v_running - 1);
   end if;
+  update queue.worker_runs set has_refused = true where not has_refused;
   return json_build_object('admitted', false, 'free', 0);
 exception
   when invalid_text_representation or numeric_value_out_of_range then
@@ -51,23 +54,27 @@ end;
 $$;
 comment on function public.begin_worker_run is E'Admit a worker''s run unless `most` are under way: {admitted, '
   'free}.\n\nRequest: {run_id, worker_id, most, seconds}. seconds bounds how long it counts if its end is never '
-  'reported. May be repeated with the same run_id. A worker that is not admitted leases nothing and ends.';
+  'reported. May be repeated with the same run_id. A worker that is not admitted leases nothing and ends; those '
+  'that run learn of it when they end, see end_worker_run.';
 
 create function public.end_worker_run(p_request jsonb) returns json
 language plpgsql
 security definer -- the worker holds no rights on the engine's tables
 set search_path = ''
 as $$
+declare
+  v_refused boolean;
 begin
-  delete from queue.worker_runs where run_id = (p_request ->> 'run_id')::uuid;
-  return json_build_object('ended', found);
+  delete from queue.worker_runs where run_id = (p_request ->> 'run_id')::uuid returning has_refused into v_refused;
+  return json_build_object('ended', found, 'refused', coalesce(v_refused, false));
 exception
   when invalid_text_representation then
     perform queue.refuse(400, 'invalid_argument', 'run_id must be a uuid', 'p_request');
 end;
 $$;
-comment on function public.end_worker_run is E'End an admitted run: {ended}; false when it had ended '
-  'before.\n\nRequest: {run_id}. May be repeated.';
+comment on function public.end_worker_run is E'End an admitted run: {ended, refused}; ended is false when it had '
+  'ended before.\n\nrefused: another run was refused meanwhile. The work it came for may be newer than this one''s '
+  'last lease, so a worker with time left leases again. Request: {run_id}. May be repeated.';
 
 revoke all on queue.worker_runs from public, anon, authenticated, service_role;
 revoke execute on function public.begin_worker_run, public.end_worker_run

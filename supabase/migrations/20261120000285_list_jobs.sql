@@ -4,9 +4,6 @@
 -- a webhook's deliveries are few among many jobs; no other job pays for their order
 create index jobs_by_webhook on public.jobs (concurrency_key, created_at, id) where job_type = 'webhook_delivery';
 
-create type queue.list_place as (created_at timestamptz, id uuid);
-comment on type queue.list_place is 'The place of a job in a list.';
-
 create function queue.list_filter(p_filter jsonb, p_known text[]) returns jsonb
 language plpgsql immutable
 set search_path = ''
@@ -198,22 +195,6 @@ $$;
 comment on function queue.list_from is E'Where the jobs of a source are read from, in the order of lists.\n\n'
   'p_all: over all workspaces, for the service. p_onward: from a cursor on.';
 
-create function queue.cursor_place(p_cursor jsonb) returns queue.list_place
-language plpgsql stable
-set search_path = ''
-as $$
-begin
-  -- half a cursor would start the list again, without an end
-  if coalesce(jsonb_typeof(p_cursor), 'null') <> 'null' and (jsonb_typeof(p_cursor) <> 'object'
-      or p_cursor ->> 'created_at' is null or p_cursor ->> 'id' is null) then
-    perform queue.refuse(400, 'invalid_argument', 'cursor must be a page''s next: {created_at, id}', 'cursor');
-  end if;
-  return ((p_cursor ->> 'created_at')::timestamptz, (p_cursor ->> 'id')::uuid);
-end;
-$$;
-comment on function queue.cursor_place is 'The place that a list continues from; nulls for its start. 400 for anything '
-  'but a page''s next.';
-
 create function public.list_jobs(p_filter jsonb default '{}', p_cursor jsonb default null,
   p_limit integer default 50) returns json
 language plpgsql stable
@@ -304,9 +285,6 @@ comment on function public.list_jobs is E'Jobs, newest first: {jobs: […], next
   'most 200 jobs per job asked for (p_limit, 1 to 200) and 10,000 from each state, for 30 ms or so: a page may hold '
   'fewer than asked for, even none, and still have a next one; a tag is found at any age. Members see their own '
   'workspaces; the service names one.';
-
-create index deferred_by_next_run on queue.deferred (workspace_id, run_at, job_id);
-create index waits_by_next_run on queue.waits (workspace_id, timeout_at, job_id) where timeout_at is not null;
 
 create function queue.sort_key(p_by text) returns text
 language sql immutable
@@ -491,7 +469,7 @@ comment on function public.dead_letters is E'The dead letters of a workspace by 
   'and fingerprint to redrive_jobs.';
 
 revoke execute on function queue.list_filter, queue.hex_of, queue.list_sources, queue.list_where, queue.list_words,
-  queue.list_workspaces, queue.list_from, queue.cursor_place, queue.sort_key
+  queue.list_workspaces, queue.list_from, queue.sort_key
   from public, anon, authenticated, service_role;
 revoke execute on function public.list_jobs, public.sort_jobs, public.count_jobs, public.dead_letters
   from public, anon, authenticated, service_role;

@@ -318,14 +318,14 @@ begin
     delete from queue.operators where user_id = p_user_id;
   end if;
   return (
-    select jsonb_build_object('operators', coalesce(jsonb_agg(jsonb_build_object('user_id', o.user_id, 'mail',
+    select jsonb_build_object('operators', coalesce(jsonb_agg(jsonb_build_object('user_id', o.user_id, 'email',
       queue.mail_of(o.user_id),
       'added_at', o.added_at, 'note', o.note) order by o.added_at), '[]'))
     from queue.operators as o);
 end;
 $$;
-comment on function public.set_operator is 'Make a user an operator, or no longer one, by the service role only; '
-  'returns all operators.';
+comment on function public.set_operator is 'Make a user an operator, or no longer one, by the service role only: '
+  '{operators: [{user_id, email, added_at, note}]}, all of them.';
 
 alter table queue.operators enable row level security;
 alter table queue.operator_access enable row level security;

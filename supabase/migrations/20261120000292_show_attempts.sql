@@ -11,7 +11,7 @@ $$;
 comment on function queue.may_see_tracebacks is E'Whether the caller may read tracebacks of the workspace''s jobs: '
   'its managers and the operator.\n\nPlain members may where the setting members_see_tracebacks is true.';
 
-create function queue.attempt_lines(p_job public.jobs) returns table (
+create function queue.attempt_lines(p_job public.jobs, p_limit integer) returns table (
   fence bigint, attempt integer, worker_id text, leased_at timestamptz, ended_at timestamptz, outcome text,
   error_message text, error_data jsonb, traceback jsonb, origin jsonb, lease_expires_at timestamptz
 )
@@ -22,8 +22,9 @@ as $$
     a.traceback,
     coalesce(w.origin, '{}') || jsonb_strip_nulls(jsonb_build_object('version', w.version))
       || coalesce(a.origin, '{}'), null
-  from queue.attempts as a left join queue.workers as w on w.worker_id = a.worker_id
-  where a.job_id = (p_job).id
+  from (
+    select * from queue.attempts as e where e.job_id = (p_job).id order by e.fence desc limit p_limit) as a
+  left join queue.workers as w on w.worker_id = a.worker_id
   union all
   select l.fence, l.attempt, l.worker_id, l.leased_at, null, null, null, null, null,
     coalesce(w.origin, '{}') || jsonb_strip_nulls(jsonb_build_object('version', w.version)), l.expires_at
@@ -35,7 +36,7 @@ as $$
   where (p_job).outcome = 'completed'
     and not exists (select from queue.attempts as e where e.job_id = (p_job).id and e.fence = (p_job).fence)
 $$;
-comment on function queue.attempt_lines is 'Every attempt of a job, the running one included.';
+comment on function queue.attempt_lines is 'The latest p_limit attempts of a job, and the running one.';
 
 create function queue.first_frame(p_traceback jsonb) returns text
 language sql immutable
@@ -64,35 +65,37 @@ security definer -- callers hold no rights on the engine's tables
 set search_path = ''
 as $$
 declare
+  v_most constant integer := 1000;
   v_job public.jobs := queue.visible_job(p_job_id);
   v_open boolean := queue.may_see_tracebacks(v_job.workspace_id);
 begin
   return (
-    with lines as (
+    with lines as materialized (
       select a.*, a.outcome in ('retry', 'failed', 'lost') as bad, jsonb_build_object('error', a.error_data -> 'type',
           'message', a.error_message, 'version', a.origin -> 'version', 'worker_id', a.worker_id)
         || case when v_open then jsonb_build_object('place', queue.first_frame(a.traceback)) else '{}' end as facts
-      from queue.attempt_lines(v_job) as a),
+      from queue.attempt_lines(v_job, v_most + 1) as a),
     compared as (
-      select l.*, case when l.bad then lag(l.facts) over (partition by l.bad order by l.fence) end as before
-        from lines as l)
-    select coalesce(jsonb_agg(jsonb_build_object('attempt', c.attempt, 'fence', c.fence, 'worker_id', c.worker_id,
-        'leased_at', c.leased_at, 'ended_at', c.ended_at, 'outcome', c.outcome, 'error_message', c.error_message,
-        'error_data', c.error_data, 'origin', nullif(c.origin, '{}'),
-        'has_traceback', c.traceback is not null, 'differs', case when c.before is not null
-          then queue.differences(c.before, c.facts) end)
+      select l.*, row_number() over (order by l.fence desc) as nth,
+        case when l.bad then lag(l.facts) over (partition by l.bad order by l.fence) end as before
+      from lines as l)
+    select jsonb_build_object('attempts', coalesce(jsonb_agg(jsonb_build_object('attempt', c.attempt,
+        'fence', c.fence, 'worker_id', c.worker_id, 'leased_at', c.leased_at, 'ended_at', c.ended_at,
+        'outcome', c.outcome, 'error_message', c.error_message, 'error_data', c.error_data,
+        'origin', nullif(c.origin, '{}'), 'has_traceback', c.traceback is not null,
+        'differs', case when c.before is not null then queue.differences(c.before, c.facts) end)
       || case when c.lease_expires_at is null then '{}'
         else jsonb_build_object('lease_expires_at', c.lease_expires_at) end
       || case when v_open then jsonb_build_object('traceback', c.traceback) else '{}' end
-      order by c.fence), '[]')
+      order by c.fence) filter (where c.nth <= v_most), '[]'), 'more', count(*) > v_most)
     from compared as c);
 end;
 $$;
-comment on function public.job_attempts is E'Each attempt of a job, the running one last: [{attempt, fence, '
-  'worker_id, leased_at, ended_at, outcome, error_message, error_data, origin, has_traceback, traceback, '
-  'differs}].\n\ntraceback is there for managers and the operator, for members where the setting '
-  'members_see_tracebacks is true. differs compares a failed attempt with the failed one before: [{what, before, '
-  'now}], [] when nothing does. origin has the worker''s version and where its log is.';
+comment on function public.job_attempts is E'The latest 1,000 attempts of a job, the running one last: '
+  '{attempts: [{attempt, fence, worker_id, leased_at, ended_at, outcome, error_message, error_data, origin, '
+  'has_traceback, traceback, differs}], more}.\n\ntraceback is there for managers and the operator, for members where '
+  'the setting members_see_tracebacks is true. differs compares a failed attempt with the failed one before: [{what, '
+  'before, now}], [] when nothing does. origin has the worker''s version and where its log is.';
 
 revoke execute on function queue.may_see_tracebacks, queue.attempt_lines, queue.first_frame, queue.differences
   from public, anon, authenticated, service_role;

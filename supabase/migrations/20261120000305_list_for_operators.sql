@@ -110,8 +110,8 @@ begin
       as c (state, status, jobs));
 end;
 $$;
-comment on function public.operator_counts is 'Live and failed jobs of all workspaces: {counts: {status: n}, '
-  'more}; the numbers of those in more are lower bounds.';
+comment on function public.operator_counts is 'Live and failed jobs of all workspaces: {states: {state: n}, '
+  'more: [status]}; the numbers of the states of those statuses are lower bounds.';
 
 create function public.operator_failures() returns jsonb
 language plpgsql

@@ -165,10 +165,11 @@ declare
     where u.id = auth.uid() and u.email_confirmed_at is not null and u.email <> '');
 begin
   -- the account's row and not the token's claim: a claim may name an address that no one confirmed
-  return case when v_email is null then '[]'::jsonb else queue.join_workspaces(auth.uid(), v_email) end;
+  return jsonb_build_object('joined',
+    case when v_email is null then '[]'::jsonb else queue.join_workspaces(auth.uid(), v_email) end);
 end;
 $$;
-comment on function public.accept_invitations is E'Join the workspaces that the caller was invited to by mail address: [{workspace_id, role}].\n\nEmpty where there is nothing to accept, or the address is not confirmed. Auth does the same at sign-in where this database may put a trigger on auth.users.';
+comment on function public.accept_invitations is E'Join the workspaces that the caller was invited to by mail address: {joined: [{workspace_id, role}]}.\n\nEmpty where there is nothing to accept, or the address is not confirmed. Auth does the same at sign-in where this database may put a trigger on auth.users.';
 
 create function public.create_workspace(p_name text, p_manager text) returns jsonb
 language plpgsql
@@ -213,7 +214,7 @@ begin
   where lower(u.email) = v_email and u.email_confirmed_at is not null order by u.is_sso_user, u.created_at limit 1;
   if v_user is null then
     if (select count(*) from queue.invitations where workspace_id = p_workspace_id and email <> v_email) >= 1000 then
-      perform queue.refuse(429, 'quota_exceeded', 'a workspace may have 1,000 open invitations', p_workspace_id::text);
+      perform queue.refuse(429, 'quota_exceeded', 'a workspace may have 1,000 open invitations', 'max_invitations');
     end if;
     insert into queue.invitations as i (workspace_id, email, role, invited_by)
     values (p_workspace_id, v_email, p_role, auth.uid())
@@ -297,17 +298,18 @@ language sql stable
 security definer -- the operator's view over all; a person sees their own
 set search_path = ''
 as $$
-  select coalesce(jsonb_agg(jsonb_build_object('id', w.id, 'name', w.name, 'created_at', w.created_at,
+  select jsonb_build_object('workspaces', coalesce(jsonb_agg(jsonb_build_object(
+    'id', w.id, 'name', w.name, 'created_at', w.created_at,
     'members', (select count(*) from public.workspace_members as m where m.workspace_id = w.id),
     'managers', (select count(*) from public.workspace_members as m
       where m.workspace_id = w.id and m.role = 'manager'),
     'invitations', (select count(*) from queue.invitations as i
       where i.workspace_id = w.id and i.expires_at > queue.clock()))
-    order by w.name, w.id), '[]')
+    order by w.name, w.id), '[]'))
   from public.workspaces as w
   where auth.uid() is null and queue.is_service() or w.id in (select queue.my_workspaces())
 $$;
-comment on function public.list_workspaces is 'Workspaces with how many belong to them: [{id, name, created_at, members, managers, invitations}]; the operator''s all, a person''s own.';
+comment on function public.list_workspaces is 'Workspaces with how many belong to them: {workspaces: [{id, name, created_at, members, managers, invitations}]}; the operator''s all, a person''s own.';
 
 revoke execute on function queue.record_member_change, queue.email_of, queue.workspace_member_changed,
   queue.normal_email, queue.join_workspaces, queue.account_confirmed

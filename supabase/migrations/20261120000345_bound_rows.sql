@@ -30,10 +30,6 @@ comment on column queue.quotas.relation is 'The table whose rows are counted; an
 comment on column queue.quotas.for_all is 'Whether it applies to the service and the worker too, and not only to people.';
 revoke all on queue.quotas from public, anon, authenticated, service_role;
 
-create index batches_by_workspace on queue.batches (workspace_id);
-create index pauses_by_workspace on queue.pauses (workspace_id);
-alter table queue.pauses add constraint pauses_reason_is_bounded check (char_length(reason) <= 1000);
-
 create function queue.quota_relation(p_name text) returns regclass
 language sql stable
 set search_path = ''

@@ -126,8 +126,15 @@ def test_nobody_but_the_owner_reaches_the_engines_tables(
 LINTS = {
     # numbers and titles as in supabase/splinter
     "0001 unindexed foreign key": """
-        select conrelid::regclass from pg_constraint k where contype = 'f' and connamespace in ('public'::regnamespace, 'queue'::regnamespace)
-          and not exists (select 1 from pg_index i where i.indrelid = k.conrelid and (i.indkey::int2[])[0:cardinality(k.conkey) - 1] @> k.conkey)""",
+        select conrelid::regclass from pg_constraint k where contype = 'f' and connamespace::regnamespace::text not in ('auth', 'storage', 'realtime')
+          and not exists (select 1 from pg_index i where i.indrelid = k.conrelid and (i.indkey::int2[])[0:cardinality(k.conkey) - 1] @> k.conkey
+            -- a partial one serves a delete only where its condition is that the key is not null
+            and (i.indpred is null or pg_get_expr(i.indpred, i.indrelid) ~ '^\\(\\w+ IS NOT NULL\\)$'))""",
+    "index that is the beginning of another": """
+        select i.indexrelid::regclass from pg_index i join pg_index o on o.indrelid = i.indrelid and o.indexrelid <> i.indexrelid
+        join pg_class c on c.oid = i.indrelid where c.relnamespace::regnamespace::text not in ('auth', 'storage', 'realtime', 'pg_catalog', 'pg_toast')
+          and not i.indisunique and i.indpred is not distinct from o.indpred and i.indexprs is null and o.indexprs is null
+          and o.indkey::text || ' ' like i.indkey::text || ' %' and o.indoption::text || ' ' like i.indoption::text || ' %'""",
     "0003 auth function called per row in a policy": """
         select polname from pg_policy p where polrelid::regclass::text not like 'auth.%'
           and (pg_get_expr(polqual, polrelid) ~ 'auth\\.(uid|jwt|role)\\(\\)' and pg_get_expr(polqual, polrelid) !~* 'select\\s+auth\\.(uid|jwt|role)\\(\\)'

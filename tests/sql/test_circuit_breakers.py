@@ -4,11 +4,13 @@
 from __future__ import annotations
 
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
 from tests.support.engine import ADA, EVE, GLOBEX, Engine, handle
+from tests.support.functions import until_waiting
 
 ERROR = {"type": "KeyError", "message": "no field 7"}
 
@@ -217,3 +219,32 @@ def test_the_operator_may_close_it_and_pause_it(engine: Engine) -> None:
     maintain(engine, after=4000)
 
     assert paused(engine)
+
+
+@pytest.mark.parametrize(
+    ("function", "arguments"),
+    [
+        ("pause_jobs", {"p_request": {"kind": "job_type", "name": "work"}}),
+        ("register_job_types", {"p_types": [{"job_type": "work", "lease_seconds": 60}]}),
+    ],
+)
+def test_whoever_changes_a_stopped_type_beside_maintenance_waits_for_it(
+    engine: Engine, function: str, arguments: dict[str, Any]
+) -> None:
+    """One held the type and the other its breaker: a deadlock ended either, on a day with enough trouble."""
+    engine.run("select queue.open_breaker('work', 'test', queue.clock())")
+    with (
+        engine.beside() as maintaining,
+        engine.beside() as other,
+        ThreadPoolExecutor(1) as threads,
+    ):
+        maintaining.run("begin")
+        maintaining.run("select from queue.breakers for update")  # as queue.find_poison does
+        changed = threads.submit(other.rpc, function, **arguments)
+        until_waiting(engine.database)
+        maintaining.run("select queue.half_open('work', queue.clock())")
+        maintaining.run("commit")
+        changed.result(60)
+
+    assert engine.one("select count(*) from queue.breakers") == (function != "pause_jobs")
+    assert paused(engine) == (function == "pause_jobs")

@@ -173,6 +173,38 @@ def test_a_plain_insert_carries_the_present_version(engine: Engine) -> None:
     assert engine.lease_one()["job"]["schema_version"] == 3
 
 
+def test_a_plain_insert_takes_what_it_omits_from_the_type(engine: Engine) -> None:
+    """A type that must not run twice is inserted for one attempt; what is given is kept."""
+    engine.register("charge", queue="money", max_attempts=1)
+    engine.run(
+        "insert into public.jobs (workspace_id, job_type, queue, max_attempts, priority)"
+        " values (%s, 'charge', 'default', 3, 1), (%s, 'charge', default, default, 2)",
+        ACME,
+        ACME,
+    )
+    engine.enqueue(job_type="charge", priority=3)
+
+    jobs = [lease["job"] for lease in engine.lease()]
+    assert [(job["queue"], job["max_attempts"]) for job in jobs] == [
+        ("default", 3),
+        ("money", 1),
+        ("money", 1),
+    ]
+
+
+def test_a_half_cursor_is_refused_in_one_way(engine: Engine) -> None:
+    """Lists and bulk calls continue from the same kind of place."""
+    calls: dict[str, dict[str, Any]] = {
+        "list_jobs": {"p_filter": {"workspace_id": ACME}},
+        "cancel_jobs": {"p_workspace_id": ACME},
+        "redrive_jobs": {"p_workspace_id": ACME},
+    }
+    for call, given in calls.items():
+        with pytest.raises(psycopg.Error, match="cursor must be the next of an answer") as refused:
+            engine.rpc(call, **given, p_cursor={"id": ACME})
+        assert refusal(refused.value) == ("PT400", "invalid_argument", "cursor"), call
+
+
 def test_no_payload_is_an_empty_one_in_every_way(engine: Engine) -> None:
     """JSON's null is what a client sends that has nothing to say."""
     engine.rpc(

@@ -37,7 +37,7 @@ def test_a_failing_job_backs_off_and_fails_after_its_last_attempt(engine: Engine
     assert job["attempts"] == 5
     assert job["error_message"] == ERROR["message"]
     assert job["error_data"] == {"type": "ValueError", "reason": "attempts_spent"}
-    outcomes = [line["outcome"] for line in engine.rpc("job_attempts", p_job_id=job_id)]
+    outcomes = [line["outcome"] for line in engine.rpc("job_attempts", p_job_id=job_id)["attempts"]]
     assert outcomes == ["retry"] * 4 + ["failed"]
 
 
@@ -229,6 +229,20 @@ def test_a_job_retried_after_lost_workers_gets_all_its_attempts_again(engine: En
 
     assert engine.job(job_id)["lost_attempts"] == 1
     assert engine.status(job_id) == "pending"
+
+
+def test_an_outcome_of_no_known_name_fails_and_names_the_reason(engine: Engine) -> None:
+    """A worker of another version must not leave its job leased for ever."""
+    job_id = engine.enqueue()
+
+    engine.settle(engine.lease_one(), "paused" * 100)
+
+    job = engine.job(job_id)
+    assert (job["status"], job["error_data"]) == (
+        "failed",
+        {"type": "UnknownOutcome", "reason": "unknown_outcome"},
+    )
+    assert job["error_message"] == "unknown outcome " + ("paused" * 100)[:80]
 
 
 def test_a_result_too_large_fails_instead_of_hanging(engine: Engine) -> None:

@@ -199,6 +199,6 @@ def test_a_quiet_types_success_is_told_by_its_row_and_settled_once(engine: Engin
 
     assert answers == ["applied", "applied", "stale"]
     assert engine.one("select count(*) from queue.attempts") == 0
-    [attempt] = engine.rpc("job_attempts", p_job_id=job)
+    [attempt] = engine.rpc("job_attempts", p_job_id=job)["attempts"]
     assert (attempt["attempt"], attempt["fence"], attempt["outcome"]) == (1, 1, "completed")
     assert engine.events(job) == ["job.completed"]

@@ -101,7 +101,7 @@ def test_whoever_shares_a_key_stands_for_the_same_holder(
 
     assert [line["created"] for line in answer] == [not held, False, False]
     assert {line["job"]["id"] for line in answer} == set(again["ids"])
-    assert again["fresh"] == [False] * 3
+    assert again["created"] == [False] * 3
     assert engine.one("select count(*) from public.jobs") == 1
 
 

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.support.engine import ACME, Engine, handle, ids_of
+from tests.support.engine import ACME, GLOBEX, Engine, handle, ids_of
 from tests.support.functions import until_waiting
 
 
@@ -80,6 +80,55 @@ def test_a_lease_beside_one_that_opens_a_partition_asks_again(engine: Engine) ->
 
     assert (answer["leases"], answer["next_due_in_ms"]) == ([], 0)
     assert ids_of(engine.lease(1, job_types=["render"])) == [job]
+
+
+def open_partition(engine: Engine, job_type: str) -> None:
+    """Open the partition of plain jobs of a type, as a lease that is not over yet would."""
+    engine.run(
+        "insert into queue.openings"
+        " (partition_id, workspace_id, queue, job_type, concurrency_key, priority)"
+        " values (queue.partition_id(%s, 'default', %s, null, 100), %s, 'default', %s, '', 100)",
+        *(ACME, job_type, ACME, job_type),
+    )
+    engine.run("select queue.open_openings(1, queue.clock())")
+
+
+def test_a_lease_beside_one_that_makes_a_delayed_job_ready_asks_again(engine: Engine) -> None:
+    """The job was not ready when it chose, and not delayed any more when it looked for when."""
+    engine.register("render")
+    job = engine.enqueue(job_type="render", delay_seconds=1)
+    engine.advance(2)
+    with engine.beside() as maintaining, ThreadPoolExecutor() as threads:
+        open_partition(engine, "render")
+        maintaining.run("begin")
+        assert maintaining.maintain()["promotion"] == 1  # and keeps the partition open
+        # it is read once the choice is made
+        maintaining.run("lock table queue.deferred in access exclusive mode")
+        late = threads.submit(engine.lease_call, 1, call=2, job_types=["render"])
+        until_waiting(engine.database)
+        maintaining.run("commit")
+        answer = late.result()
+
+    assert (answer["leases"], answer["next_due_in_ms"]) == ([], 0)
+    assert ids_of(engine.lease(1, job_types=["render"])) == [job]
+
+
+def test_a_lease_does_not_ask_again_for_what_it_may_not_start(engine: Engine) -> None:
+    """At a limit, paused or of others' types: to ask again would find the same, without end."""
+    for job_type, limit in (("narrow", {"max_concurrency": 1}), ("keyed", {"key_concurrency": 1})):
+        engine.register(job_type, **limit)
+        engine.enqueue_many(2, job_type=job_type, concurrency_key="k")
+        assert len(engine.lease(2, job_types=[job_type])) == 1
+    engine.register("still")
+    engine.enqueue(job_type="still")
+    engine.rpc("pause_jobs", p_request={"kind": "job_type", "name": "still"})
+    engine.enqueue(queue="other")
+    engine.enqueue(job_type="work", workspace=GLOBEX)
+    engine.rpc("pause_jobs", p_request={"kind": "workspace", "name": GLOBEX})
+
+    for _ in range(2):
+        answer = engine.lease_call(9, queues=["default"])
+        assert (answer["leases"], answer["next_due_in_ms"]) == ([], 1000)
 
 
 @pytest.mark.parametrize(

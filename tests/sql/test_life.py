@@ -148,6 +148,18 @@ def test_a_repeated_lease_call_returns_the_same_leases(engine: Engine) -> None:
     assert engine.one("select count(*) from queue.leases") == 5
 
 
+def test_a_repeated_call_that_gave_nothing_is_no_word_on_what_came_since(engine: Engine) -> None:
+    """It chooses nothing anew: a worker that believed it left what had come to the next minute."""
+    tick = "00000000-0000-4000-8000-000000000001"
+    assert engine.lease_call(call=2, tick_id=tick)["next_due_in_ms"] is None
+    job = engine.enqueue()
+
+    again = engine.lease_call(call=2, tick_id=tick)
+
+    assert (again["leases"], again["next_due_in_ms"]) == ([], 0)
+    assert ids_of(engine.lease(call=3, tick_id=tick)) == [job]
+
+
 def test_leases_renew_and_an_idle_call_is_cheap_to_answer(engine: Engine) -> None:
     """Every report renews, with or without news."""
     engine.enqueue()

@@ -170,6 +170,18 @@ def test_a_rate_refills_with_time(engine: Engine) -> None:
     assert len(engine.lease(50, job_types=["work"])) == 10
 
 
+def test_whoever_finds_only_a_rate_used_up_looks_again_when_it_refills(engine: Engine) -> None:
+    """Otherwise a worker that ends with nothing to do leaves a rate by the second to the minute."""
+    engine.register("work", rate_limit={"limit": 2, "per_seconds": 10})
+    engine.enqueue_many(3)
+    assert len(engine.lease()) == 2
+
+    assert 4000 < engine.lease_call()["next_due_in_ms"] <= 5000
+    engine.advance(5)
+    assert len(engine.lease()) == 1
+    assert engine.lease_call()["next_due_in_ms"] is None
+
+
 def test_a_rate_per_key_gives_each_key_its_own_bucket(engine: Engine) -> None:
     """One customer's API key must not slow another's."""
     engine.register("work", rate_limit={"limit": 2, "per_seconds": 60, "per_key": True})

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.engine import ADA, Engine
+from tests.support.engine import ACME, ADA, Engine
 
 CLAIM_FROM = "select max(claim_from) from queue.partitions"
 
@@ -61,6 +61,34 @@ def test_a_job_committed_late_is_leased_at_once(engine: Engine) -> None:
         late.run("commit")
 
     assert job in [one["job"]["id"] for one in engine.lease(20)]
+
+
+@pytest.mark.parametrize("way", ["one", "many", "plain"])
+def test_a_job_committed_very_late_is_leased_at_once(engine: Engine, way: str) -> None:
+    """Leases went on meanwhile, and the mark has followed them at its distance of five seconds."""
+    engine.enqueue_many(3)
+    engine.lease(1)
+    with engine.beside() as late:
+        late.run("begin")
+        if way == "one":
+            jobs = [late.enqueue(), late.enqueue()]
+        elif way == "many":
+            jobs = late.enqueue_many(2)
+        else:
+            insert = "insert into public.jobs (workspace_id, job_type) values (%s, 'work')"
+            jobs = [str(late.one(f"{insert} returning id", ACME)) for _ in range(2)]
+        engine.lease(2)
+        engine.advance(10)
+        engine.enqueue_many(12)
+        for _ in range(3):
+            assert len(engine.lease(3)) == 3
+        assert engine.one(CLAIM_FROM) > late.one(
+            "select max(created_at) from public.jobs where id = any (%s::uuid[])", jobs
+        )
+        late.run("select pg_sleep(4.1)")
+        late.run("commit")
+
+    assert set(jobs) <= {one["job"]["id"] for one in engine.lease(20)}
 
 
 def test_a_job_that_was_busy_is_leased_once_it_is_free(engine: Engine) -> None:

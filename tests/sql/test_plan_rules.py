@@ -79,6 +79,17 @@ def test_grants_are_by_name(seeded: Database) -> None:
     assert open_to(seeded, "anon", "plans") == inner
 
 
+def test_a_key_too_long_for_its_index_is_refused(seeded: Database) -> None:
+    """Guests reach the function without the API, which checks it too."""
+    for key in ("", "k" * 256):
+        with pytest.raises(psycopg.Error) as refused:
+            start(seeded, key)
+        assert (refused.value.sqlstate, refused.value.diag.message_detail) == (
+            "PT400",
+            "idempotency_key",
+        )
+
+
 def test_the_apps_own_schema_is_commented_and_closed(seeded: Database) -> None:
     """As the catalogue's test asks of public and queue."""
     assert (unkempt(seeded, "plans"), users_of(seeded, "plans")) == ([], [])

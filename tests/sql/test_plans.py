@@ -15,13 +15,13 @@ from tests.support.engine import ACME, ADA, GLOBEX, Engine, handle
 WAITING, DEFERRED, ENDED = 100_000, 100_000, 1_000_000
 FILL = f"""
 set session_replication_role = replica;
-insert into public.jobs (id, workspace_id, job_type, schema_version, status, outcome, finished_at, completed_at, created_at, updated_at, attempts, fence, last_seq)
-select md5('ended' || n)::uuid, case when n % 10 = 0 then '{GLOBEX}' else '{ACME}' end::uuid, 'work', 1, o, o, now() - n * interval '1 second', case when o = 'completed' then now() - n * interval '1 second' end, now() - n * interval '1 second', now(), 1, 1, 0
+insert into public.jobs (id, workspace_id, job_type, queue, max_attempts, schema_version, status, outcome, finished_at, completed_at, created_at, updated_at, attempts, fence, last_seq)
+select md5('ended' || n)::uuid, case when n % 10 = 0 then '{GLOBEX}' else '{ACME}' end::uuid, 'work', 'default', 5, 1, o, o, now() - n * interval '1 second', case when o = 'completed' then now() - n * interval '1 second' end, now() - n * interval '1 second', now(), 1, 1, 0
 from generate_series(1, {ENDED}) n cross join lateral (select case when n % 50 = 7 then 'failed' when n % 1000 = 8 then 'cancelled' else 'completed' end as o) x;
 create temp table live as
 select md5('live' || n)::uuid as id, n, case when n % 10 = 0 then '{GLOBEX}' else '{ACME}' end::uuid as workspace_id, n > {WAITING} as later from generate_series(1, {WAITING + DEFERRED}) n;
-insert into public.jobs (id, workspace_id, job_type, schema_version, status, created_at, updated_at, last_seq, scheduled_for)
-select id, workspace_id, 'work', 1, 'pending', now() - n * interval '1 millisecond', now(), 0, case when later then now() + n * interval '1 second' end from live;
+insert into public.jobs (id, workspace_id, job_type, queue, max_attempts, schema_version, status, created_at, updated_at, last_seq, scheduled_for)
+select id, workspace_id, 'work', 'default', 5, 1, 'pending', now() - n * interval '1 millisecond', now(), 0, case when later then now() + n * interval '1 second' end from live;
 insert into queue.openings (partition_id, workspace_id, queue, job_type, concurrency_key, priority)
 select queue.partition_id(w, 'default', 'work', null, 100), w, 'default', 'work', '', 100 from unnest(array['{ACME}', '{GLOBEX}']::uuid[]) w;
 insert into queue.ready (partition_id, ready_at, job_id, workspace_id, job_created_at) select queue.partition_id(workspace_id, 'default', 'work', null, 100), created_at, id, workspace_id, created_at from public.jobs where id in (select id from live where not later);
@@ -310,8 +310,8 @@ def test_a_webhooks_deliveries_are_read_alone(full: Engine) -> None:
     full.run("begin")
     full.run("set local session_replication_role = replica")
     full.run(
-        "insert into public.jobs (workspace_id, job_type, schema_version, status, outcome, finished_at, completed_at, created_at, concurrency_key)"
-        " select %s, 'webhook_delivery', 1, 'completed', 'completed', now(), now(), now() - interval '30 days', %s from generate_series(1, 60)",
+        "insert into public.jobs (workspace_id, job_type, queue, max_attempts, schema_version, status, outcome, finished_at, completed_at, created_at, concurrency_key)"
+        " select %s, 'webhook_delivery', 'default', 5, 1, 'completed', 'completed', now(), now(), now() - interval '30 days', %s from generate_series(1, 60)",
         ACME,
         hook,
     )

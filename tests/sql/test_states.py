@@ -148,9 +148,31 @@ def test_a_type_with_minimal_events_keeps_each_attempt_after_the_first(engine: E
     )
     engine.settle(engine.lease_one(), "completed")
 
-    attempts = engine.rpc("job_attempts", p_job_id=job_id)
+    attempts = engine.rpc("job_attempts", p_job_id=job_id)["attempts"]
     assert [a["outcome"] for a in attempts] == ["retry", "completed"]
     assert attempts[1]["leased_at"] > attempts[0]["leased_at"]
+
+
+def test_only_the_latest_attempts_are_read(engine: Engine) -> None:
+    """A job that is snoozed each minute has thousands."""
+    job_id = engine.enqueue()
+    lease = {**engine.lease_one(), "fence": 1200}
+    engine.run("update public.jobs set fence = 1200 where id = %s", job_id)
+    engine.run("update queue.leases set fence = 1200 where job_id = %s", job_id)
+    engine.run(
+        "insert into queue.attempts"
+        " (job_id, fence, attempt, worker_id, leased_at, ended_at, outcome)"
+        " select %s, n, 1, 'w', queue.clock(), queue.clock(), 'snoozed'"
+        " from generate_series(1, 1199) n",
+        job_id,
+    )
+
+    found = engine.rpc("job_attempts", p_job_id=job_id)
+
+    fences = [attempt["fence"] for attempt in found["attempts"]]
+    assert (found["more"], fences) == (True, list(range(201, 1201)))
+    engine.settle(lease)
+    assert engine.rpc("job_attempts", p_job_id=job_id)["attempts"][-1]["outcome"] == "completed"
 
 
 def test_the_next_to_run_come_first(engine: Engine) -> None:

@@ -275,9 +275,10 @@ def test_the_service_deletes_ended_jobs_by_the_view(seeded: Database) -> None:
             (made["transcription"],),
         )
         connection.execute(
-            "insert into public.jobs (workspace_id, job_type, schema_version, status, outcome,"
-            " parent_id, finished_at, completed_at)"
-            " values (%s, 'training_chunk', 1, 'completed', 'completed', %s, now(), now())",
+            "insert into public.jobs (workspace_id, job_type, queue, max_attempts, schema_version,"
+            " status, outcome, parent_id, finished_at, completed_at)"
+            " values (%s, 'training_chunk', 'default', 5, 1, 'completed', 'completed', %s,"
+            " now(), now())",
             (ACME, made["transcription"]),
         )
     with seeded.connect() as connection, connection.transaction():

@@ -175,21 +175,21 @@ def test_a_failed_attempt_keeps_its_traceback_for_those_who_may_see_it(engine: E
     assert set(job["error_data"]) == {"type", "reason"}
 
     with engine.member(ADA) as ada:
-        seen = ada.rpc("job_attempts", p_job_id=job_id)
+        seen = ada.rpc("job_attempts", p_job_id=job_id)["attempts"]
     assert [a["traceback"]["frames"][0]["line"] for a in seen] == [41, 57]
     assert seen[0]["origin"] == {"version": "1.0", "request_id": "r1", "log_group": "/aws/lambda/x"}
     with engine.member(BOB) as bob:
-        hidden = bob.rpc("job_attempts", p_job_id=job_id)
+        hidden = bob.rpc("job_attempts", p_job_id=job_id)["attempts"]
     assert all("traceback" not in a and a["has_traceback"] for a in hidden)
     assert "bills.py" not in str(hidden)
     engine.rpc("set_settings", p_settings={"members_see_tracebacks": True})
     with engine.member(BOB) as bob:
-        assert bob.rpc("job_attempts", p_job_id=job_id)[0]["traceback"] is not None
+        assert bob.rpc("job_attempts", p_job_id=job_id)["attempts"][0]["traceback"] is not None
 
 
 def test_an_attempt_tells_what_differs_from_the_one_before(engine: Engine) -> None:
     """The same error at another line, under another version."""
-    attempts = engine.rpc("job_attempts", p_job_id=failed_twice(engine))
+    attempts = engine.rpc("job_attempts", p_job_id=failed_twice(engine))["attempts"]
 
     assert attempts[0]["differs"] is None
     assert [(d["what"], d["before"], d["now"]) for d in attempts[1]["differs"]] == [

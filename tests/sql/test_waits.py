@@ -357,7 +357,11 @@ def test_a_callback_is_for_whoever_made_the_batch(engine: Engine) -> None:
                 bob.rpc("create_batch", p_workspace_id=ACME, p_callback={"job_type": "work", field: value})  # fmt: skip
             assert refusal(refused.value) == ("PT400", "invalid_argument", f"callback.{field}")
         made = bob.rpc("create_batch", p_workspace_id=ACME, p_callback={"job_type": "work"})
-        bob.rpc("close_batch", p_batch_id=made["batch_id"])
+        closed = bob.rpc("close_batch", p_batch_id=made["batch_id"])
+        with engine.member(EVE) as eve, pytest.raises(psycopg.Error) as missing:
+            eve.rpc("close_batch", p_batch_id=made["batch_id"])
+    assert (closed["batch_id"], closed["finished_at"]) == (made["batch_id"], None)
+    assert refusal(missing.value) == ("PT404", "batch_not_found", made["batch_id"])
 
     assert engine.lease_one()["job"]["user_id"] == BOB
 

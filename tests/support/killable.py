@@ -72,7 +72,7 @@ class Killable:
         """SIGKILL, and let the leases it held expire at once instead of in a minute."""
         if self.process is not None:
             self.process.kill()
-            self.process.wait(10)
+            self.process.wait(60)
             self.process = None
         self._project.expire()
 

@@ -126,11 +126,11 @@ def end(folder: Path, launcher: subprocess.Popen[bytes]) -> None:
     if launcher.poll() is None:
         launcher.terminate()
     try:
-        launcher.wait(30)
+        launcher.wait(120)
     finally:
         if launcher.poll() is None:
             launcher.kill()
-            launcher.wait(10)
+            launcher.wait(60)
         subprocess.run(
             [sys.executable, "-m", "minutehand.local", "reset", "--state", str(folder)],
             cwd=ROOT,

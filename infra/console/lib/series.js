@@ -49,7 +49,7 @@ export function fold({ now, since, step_seconds: step, live, points }) {
     if (!types.has(point.job_type)) {
       types.set(point.job_type, {
         ...Object.fromEntries(COUNTS.map((name) => [name, zeros()])),
-        wait: at.map(() => null),
+        queue: at.map(() => null),
         run: at.map(() => null),
       });
     }
@@ -59,7 +59,7 @@ export function fold({ now, since, step_seconds: step, live, points }) {
       totals[name][index] += Number(point[name]);
       sums[name] += Number(point[name]);
     }
-    type.wait[index] = point.wait_p95_ms ?? null;
+    type.queue[index] = point.queue_p95_ms ?? null;
     type.run[index] = point.run_p95_ms ?? null;
   }
   const depth = zeros();

@@ -131,7 +131,7 @@ function Numbers({ stats, series, words, workspace, refresh }) {
         { name: "Failed", values: totals.failed, colour: "--failed" },
       ]} /></section>
       <section class="card" aria-labelledby="h-depth"><h2 id="h-depth">Queue depth</h2><${Chart} label="Jobs that had not ended" at=${at} lines=${[{ name: "Not ended", values: depth, colour: "--processing" }]} /></section>
-      <section class="card" aria-labelledby="h-wait"><h2 id="h-wait">Queue time, p95</h2><${Chart} label="Queue time" at=${at} most=${100} format=${duration} lines=${lines.map(([name, type], index) => ({ name, values: type.wait, colour: colour(index) }))} /></section>
+      <section class="card" aria-labelledby="h-wait"><h2 id="h-wait">Queue time, p95</h2><${Chart} label="Queue time" at=${at} most=${100} format=${duration} lines=${lines.map(([name, type], index) => ({ name, values: type.queue, colour: colour(index) }))} /></section>
       <section class="card" aria-labelledby="h-success"><h2 id="h-success">Success</h2><${Chart} label="Share that completed" at=${at} most=${1} format=${percent} lines=${shares} /></section>
     </div>`
     }
@@ -153,7 +153,7 @@ function ByType({ types, stats }) {
   return html`<div class="scroll-x" tabindex="0" role="group" aria-label="By type"><table class="table">
     <thead><tr><th scope="col" rowspan="2">Type</th>${["Completed", "Failed", "Retried", "Success"].map((word) => html`<th scope="col" rowspan="2" class="num" key=${word}>${word}</th>`)}
       <th scope="colgroup" colspan="3" class="num group-head">Queue time</th><th scope="colgroup" colspan="3" class="num group-head">Run time</th></tr>
-      <tr>${["wait", "run"].flatMap((name) => PERCENTILES.map(([, word]) => html`<th scope="col" class="num" key=${`${name} ${word}`}>${word}</th>`))}</tr></thead>
+      <tr>${["queue", "run"].flatMap((name) => PERCENTILES.map(([, word]) => html`<th scope="col" class="num" key=${`${name} ${word}`}>${word}</th>`))}</tr></thead>
     <tbody>${rows.map(([type, counts]) => {
       const line = {
         completed: total(counts.completed),
@@ -163,7 +163,7 @@ function ByType({ types, stats }) {
       const known = stats.types?.[type];
       return html`<tr key=${type}><th scope="row" class="wrap"><a href=${`/jobs?job_type=${encodeURIComponent(type)}`}>${type}</a></th>
         <td class="num">${number(line.completed)}</td><td class="num">${number(line.failed)}</td><td class="num">${number(line.retried)}</td><td class="num">${percent(success(line))}</td>
-        ${[known?.wait, known?.run].flatMap((times, index) => PERCENTILES.map(([name, word]) => html`<td class="num" key=${`${index} ${word}`}>${Number.isFinite(times?.[name]) ? `≈ ${duration(/** @type {number} */ (times[name]))}` : "–"}</td>`))}</tr>`;
+        ${[known?.queue, known?.run].flatMap((times, index) => PERCENTILES.map(([name, word]) => html`<td class="num" key=${`${index} ${word}`}>${Number.isFinite(times?.[name]) ? `≈ ${duration(/** @type {number} */ (times[name]))}` : "–"}</td>`))}</tr>`;
     })}</tbody></table></div><p class="muted small">Percentiles are accurate to about 12 % and cover at most the last day.</p>`;
 }
 

@@ -138,7 +138,7 @@ def _print(output: Output, told: dict[str, Any], minutes: int) -> None:
         {
             "type": name,
             **{key: line[key] for key in ("completed", "failed", "retried", "lost")},
-            "wait": _p95(line.get("wait")),
+            "queue": _p95(line.get("queue")),
             "run": _p95(line.get("run")),
             "cost": line.get("cost_usd"),
         }
@@ -146,9 +146,9 @@ def _print(output: Output, told: dict[str, Any], minutes: int) -> None:
     ]
     headings = {
         "type": "TYPE", "completed": "COMPLETED", "failed": "FAILED", "retried": "RETRIED",
-        "lost": "LOST", "wait": "QUEUE P95", "run": "RUN P95", "cost": "COST USD (EST.)",
+        "lost": "LOST", "queue": "QUEUE P95", "run": "RUN P95", "cost": "COST USD (EST.)",
     }  # fmt: skip
-    spare = ("cost", "lost", "retried", "wait")
+    spare = ("cost", "lost", "retried", "queue")
     output.table(rows, headings, empty=f"nothing ran in the last {minutes} minutes", spare=spare)
     if (storage := told.get("storage")) and storage["database_bytes"] is not None:
         output.text(storage_line(storage))

@@ -65,7 +65,7 @@ class Session:
         Raises:
             CommandFailed: There is none, or which one is not clear.
         """
-        found = self.ask("list_workspaces")
+        found = self.ask("list_workspaces")["workspaces"]
         named = [row for row in found if wanted in (None, row["id"], row["name"])]
         if len(named) == 1:
             only: dict[str, Any] = named[0]
@@ -159,7 +159,7 @@ def list_all(
             "invitations": "INVITED",
         }  # fmt: skip
         spare = ("invitations", "managers")
-        rows = session.ask("list_workspaces")
+        rows = session.ask("list_workspaces")["workspaces"]
         session.output.table(rows, columns, empty="no workspaces", spare=spare)
 
 

@@ -408,8 +408,9 @@ class UserQueue:
         return Explanation.model_validate(body)
 
     async def attempts(self, job_id: JobId | str) -> list[dict[str, Any]]:
-        """The job's attempts, oldest first, as the database keeps them."""
-        return list(await self._call("job_attempts", {"p_job_id": job_id}) or [])
+        """The job's latest 1,000 attempts, oldest first, as the database keeps them."""
+        found = await self._call("job_attempts", {"p_job_id": job_id})
+        return list(found["attempts"])
 
     async def steps(
         self, job_id: JobId | str, *, after: Mapping[str, Any] | None = None

@@ -183,10 +183,15 @@ class WorkerQueue:
             await self._functions.call("begin_worker_run", {"p_request": request})
         )
 
-    async def end_run(self, run_id: str) -> None:
-        """Make room for another worker."""
+    async def end_run(self, run_id: str) -> bool:
+        """Make room for another worker.
+
+        Returns:
+            Whether another run was refused since this one was admitted.
+        """
         request = {"run_id": run_id}
-        await self._functions.call("end_worker_run", {"p_request": request}, attempts=2)
+        body = await self._functions.call("end_worker_run", {"p_request": request}, attempts=2)
+        return bool(body.get("refused"))
 
     async def attach_extensions(self) -> Mapping[str, Any]:
         """Attach what the project has switched on since its migrations ran; safe to repeat.

@@ -29,6 +29,9 @@ class LeaseRequests:
     LEASE_ID_SECONDS = 60.0
     #: Answers in a row that had none of what was due at once, after which a tick may leave.
     VAIN_MAX = 6
+    #: After a tick's room is withdrawn, one more look: an enqueue that counted on it may not have
+    #: been committed when it was.
+    TRAILING_SECONDS = 0.1
 
     def __init__(
         self,
@@ -53,6 +56,9 @@ class LeaseRequests:
         self._call = 0
         self._vain = 0
         self._id_since = clock.monotonic()
+        self._has_room = False
+        #: Whether enqueues could count on this tick until its latest request.
+        self.owes_a_look = False
         #: The id of the calls; the tick's own at first.
         self.lease_id = summary.tick_id
         #: A request whose answer was lost: it is repeated, not replaced, so that what it leased is
@@ -77,6 +83,10 @@ class LeaseRequests:
         self._call += 1
         self._summary.calls += 1
         left = self._deadlines.stop_working - now
+        # enqueues wake nobody for a tick with room: only one that will ask again has any
+        asks_again = now + self._options.poll_seconds < self._deadlines.stop_leasing
+        had_room, self._has_room = self._has_room, staying and asks_again and not self._is_woken
+        self.owes_a_look = had_room and not self._has_room
         self.unanswered = LeaseRequest(
             worker_id=self._summary.worker_id,
             tick_id=self.lease_id,
@@ -90,7 +100,7 @@ class LeaseRequests:
             origin=self._options.origin if self._call == 1 else None,
             # None lets the database count what is left; 0 keeps enqueues waking someone, for a
             # tick that may be about to leave, or that is woken itself
-            free_slots=None if staying and not self._is_woken else 0,
+            free_slots=None if self._has_room else 0,
             count_due=count_due,
         )
         return self.unanswered
@@ -115,6 +125,9 @@ class LeaseRequests:
             # less often
             self._vain = 0 if response.leases else min(8, self._vain + 1)
             self.put_off(max(response.next_due_in_ms / 1000, 0.01 * 2**self._vain))
+        if self.owes_a_look:
+            trailing = self._clock.monotonic() + self.TRAILING_SECONDS
+            self.next_due_at = min(trailing, self.next_due_at or trailing)
 
     @property
     def is_due_now(self) -> bool:
@@ -131,6 +144,7 @@ class LeaseRequests:
     def refused(self) -> None:
         """The request was refused: it is not repeated, and nothing is asked for a while."""
         self.unanswered = None
+        self.owes_a_look = False
         self.put_off(self.REFUSED_PAUSE_SECONDS)
 
     def put_off(self, seconds: float) -> None:

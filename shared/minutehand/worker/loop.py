@@ -125,7 +125,8 @@ class Worker:
         """Run one tick.
 
         With a bound on workers it first asks to be admitted; one that is not leases nothing and
-        returns at once, with `crowded_out` in its summary. What waits is found by those that run.
+        returns at once, with `crowded_out` in its summary. What waits is found by those that run:
+        when one was refused beside this one, which may have had its last look, it looks again.
 
         Args:
             budget_seconds: Time until the tick must be over, e.g. what Lambda says remains.
@@ -143,35 +144,78 @@ class Worker:
             return await self._run_tick(
                 ends_at, job_types, self._fan_out if fan_out else None, wakeups, options, draining
             )
+        summary, refused = await self._admitted_tick(
+            self._most, ends_at, job_types, fan_out, wakeups, options, draining
+        )
+        while refused and self._may_look_again(ends_at, draining):
+            try:
+                again, refused = await self._admitted_tick(
+                    self._most, ends_at, job_types, fan_out, wakeups, options, draining
+                )
+            except QueueError as error:
+                logger.warning(
+                    "The run could not look again for the work of one that was refused",
+                    extra={"event": "tick.not_repeated", "error": str(error)},
+                )
+                break
+            if again.is_worth_reporting:
+                summary = again
+        return summary
+
+    def _may_look_again(self, ends_at: float, draining: asyncio.Event | None) -> bool:
+        return (
+            ends_at - self._clock.monotonic() > self.MAINTAIN_SECONDS
+            and not self._stopping.is_set()
+            and not (draining is not None and draining.is_set())
+        )
+
+    async def _admitted_tick(
+        self,
+        most: int,
+        ends_at: float,
+        job_types: Sequence[str] | None,
+        fan_out: bool,
+        wakeups: asyncio.Event | None,
+        options: TickOptions | None,
+        draining: asyncio.Event | None,
+    ) -> tuple[TickSummary, bool]:
+        """Run a tick if one more may run; also whether another was refused beside it."""
         run_id = str(uuid.uuid4())
         admission = await self.queue.begin_run(
             run_id,
             worker_id=self.worker_id,
-            most=self._most,
-            seconds=min(budget_seconds, LONGEST_RUN_SECONDS),
+            most=most,
+            seconds=min(max(0.0, ends_at - self._clock.monotonic()), LONGEST_RUN_SECONDS),
         )
         if not admission.admitted:
             logger.info(
                 "The most workers allowed are running; they lease the waiting jobs",
-                extra={"event": "tick.crowded_out", "most": self._most},
+                extra={"event": "tick.crowded_out", "most": most},
             )
-            return TickSummary(worker_id=self.worker_id, tick_id=run_id, crowded_out=True)
+            crowded = TickSummary(worker_id=self.worker_id, tick_id=run_id, crowded_out=True)
+            return crowded, False
         policy = None
         if fan_out and self._fan_out is not None:
             policy = replace(self._fan_out, most=min(self._fan_out.most, admission.free))
+        is_last = admission.free == 0
         try:
-            return await self._run_tick(ends_at, job_types, policy, wakeups, options, draining)
+            summary = await self._run_tick(
+                ends_at, job_types, policy, wakeups, options, draining, is_last=is_last
+            )
         finally:
-            await self._end_run(run_id)
+            refused = await self._end_run(run_id)
+        return summary, refused
 
-    async def _end_run(self, run_id: str) -> None:
+    async def _end_run(self, run_id: str) -> bool:
+        """Make room; True when another run was refused meanwhile."""
         try:
-            await self.queue.end_run(run_id)
+            return await self.queue.end_run(run_id)
         except QueueError as error:
             logger.warning(
                 "The end of the run was not recorded; it counts as running until its time is over",
                 extra={"event": "tick.end_not_noted", "error": str(error)},
             )
+            return False
 
     async def _run_tick(
         self,
@@ -181,6 +225,8 @@ class Worker:
         wakeups: asyncio.Event | None,
         options: TickOptions | None,
         draining: asyncio.Event | None,
+        *,
+        is_last: bool = False,
     ) -> TickSummary:
         tick = Tick(
             self.queue,
@@ -196,6 +242,7 @@ class Worker:
             renew_outside=self._renew_outside,
             stopping=self._stopping,
             draining=draining,
+            is_last=is_last,
         )
         summary = await tick.run()
         if self._on_tick is not None:

@@ -37,6 +37,8 @@ class Maintenance:
     FAILED_PAUSE_SECONDS = 5.0
     #: Pause while held-back messages wait for the next second's budget.
     MESSAGES_PAUSE_SECONDS = 0.5
+    #: Pause while another worker makes its call.
+    BUSY_PAUSE_SECONDS = 0.1
 
     def __init__(
         self,
@@ -118,14 +120,18 @@ class Maintenance:
             )
         if not done.busy:
             self._parked = done.parked
+        if done.done.keys() == {"messages"}:
+            self._requested.set()
+            self._finish(moved=False)
+            return self.MESSAGES_PAUSE_SECONDS
         if done.more:
             self._requested.set()
         # an answer that was lost may have said more than the repeated call's
         self._finish(moved=asked or bool(done.done))
+        if done.busy:
+            return self.BUSY_PAUSE_SECONDS
         if not done.more:
             return 0.0
-        if done.done.keys() == {"messages"}:
-            return self.MESSAGES_PAUSE_SECONDS
         # half of the time at most, so that a large clean-up leaves the database to the jobs
         return max(0.02, self._clock.monotonic() - began)
 

@@ -64,6 +64,7 @@ class Tick:
         renew_outside: Callable[[Sequence[ReportItem], str, str], None] | None = None,
         stopping: asyncio.Event | None = None,
         draining: asyncio.Event | None = None,
+        is_last: bool = False,
     ) -> None:
         self._queue = queue
         self._registry = registry
@@ -75,6 +76,8 @@ class Tick:
         #: Set when another run takes over: nothing more is leased, what runs is brought to its end.
         self._draining = draining
         self._renew_outside = renew_outside
+        #: No other run is admitted beside this one: it looks for new work while it waits, too.
+        self._is_last = is_last
         self.tick_id = str(uuid.uuid4())
         self.worker_id = worker_id
         self.summary = TickSummary(worker_id=worker_id, tick_id=self.tick_id)
@@ -199,7 +202,7 @@ class Tick:
         if not self._looked_back:
             until.append(max(now, self._deadlines.stop_leasing))
         if self._may_lease(now):
-            if self._running:
+            if self._running or self._is_last:
                 until.append(self._lease_requests.polled_at + self._options.poll_seconds)
             if self._lease_requests.next_due_at is not None:
                 until.append(self._lease_requests.next_due_at)
@@ -227,7 +230,7 @@ class Tick:
         if self._woken or self._lease_requests.next_due_by(now):
             return True
         return (
-            bool(self._running)
+            bool(self._running or self._is_last)
             and now >= self._lease_requests.polled_at + self._options.poll_seconds
         )
 
@@ -237,6 +240,8 @@ class Tick:
         if not self._may_lease(now):
             return False
         if self._woken or self._maintenance.is_wanted or self._lease_requests.is_due_now:
+            return True
+        if self._lease_requests.owes_a_look:
             return True
         next_due_at = self._lease_requests.next_due_at
         if next_due_at is None or next_due_at >= self._deadlines.stop_leasing:
@@ -501,7 +506,11 @@ class Tick:
         while True:
             await wakeups.wait()
             wakeups.clear()
-            await self._publishing.once()
+            try:
+                await self._publishing.once()
+            except asyncio.CancelledError:
+                wakeups.set()  # this run has ended or leases no more: the next one looks
+                raise
             self._published()
 
     def _published(self) -> None:

@@ -95,9 +95,9 @@ def test_what_is_rare_and_old_is_found_slice_by_slice(
         connection.execute("set session_replication_role = replica")
         connection.execute(
             "with made as ("
-            "insert into public.jobs (workspace_id, job_type, schema_version, status, outcome,"
-            " finished_at, completed_at, created_at)"
-            " select %s, 'hay', 1, 'completed', 'completed', now(), now(),"
+            "insert into public.jobs (workspace_id, job_type, queue, max_attempts, schema_version,"
+            " status, outcome, finished_at, completed_at, created_at)"
+            " select %s, 'hay', 'default', 5, 1, 'completed', 'completed', now(), now(),"
             " now() + n * interval '1 microsecond' from generate_series(1, 41000) n returning *)"
             " insert into queue.ended"
             " (workspace_id, outcome, job_created_at, job_id, job_type, ended_at)"

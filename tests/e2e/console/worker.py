@@ -66,9 +66,10 @@ class HandWorker:
         """Lease jobs; a lease is `{job, fence, …}`.
 
         What another worker is looking at is passed over, and what has just become due waits for
-        maintenance: as a worker does, ask again, for a second.
+        maintenance: as a worker does, ask again, for a second, or as long as something is due.
         """
-        for _ in range(20):
+        began = time.monotonic()
+        while True:
             self._calls += 1
             request = {
                 "worker_id": "by-hand",
@@ -80,10 +81,10 @@ class HandWorker:
             }
             answer = self._call("lease_jobs", {"p_request": request})
             leases: list[dict[str, Any]] = answer["leases"]
-            if leases:
+            waited = time.monotonic() - began
+            if leases or waited > (60 if answer["next_due_in_ms"] == 0 else 1):
                 return leases
             time.sleep(0.05)
-        return []
 
     def lease_soon(self, seconds: float = 60) -> dict[str, Any]:
         """Lease one job, waiting for reclaims and promotions, which happen once a second."""

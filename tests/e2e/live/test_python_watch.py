@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from typing import Any
@@ -293,12 +294,19 @@ async def test_cancelling_the_reader_closes_the_watch(
 
     reading.cancel()
     await asyncio.wait([reading])
-    await asyncio.sleep(0.1)
 
     assert reading.cancelled()
     assert watcher.freshness == "offline"
-    left = {task.get_coro().__qualname__ for task in asyncio.all_tasks() - before}  # type: ignore[union-attr]
-    assert {name for name in left if not name.startswith(("HostileProxy", "_L"))} == set()
+
+    def left() -> set[str]:
+        names = {task.get_coro().__qualname__ for task in asyncio.all_tasks() - before}  # type: ignore[union-attr]
+        return {name for name in names if not name.startswith(("HostileProxy", "_L"))}
+
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(30):
+            while left():  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+    assert left() == set()
 
 
 async def test_a_workspace_tells_each_state_change_once_and_in_order(

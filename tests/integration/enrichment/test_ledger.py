@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import psycopg
@@ -19,6 +20,7 @@ from hypothesis.stateful import (
 from psycopg.types.json import Jsonb
 
 from tests.support.databases import Database
+from tests.support.functions import until_waiting
 from tests.support.project import ACME
 
 LEASE = b"""select public.lease_jobs(jsonb_build_object('worker_id', 'w', 'limit', 1,
@@ -134,6 +136,53 @@ def test_credits_add_up_in_any_order_of_events(seeded: Database) -> None:
                 suppress_health_check=list(HealthCheck),
             ),
         )
+
+
+def test_an_answer_is_deleted_with_its_job_and_its_cost_is_kept(seeded: Database) -> None:
+    """What Apollo says of a person must not outlive retention, also when it comes late."""
+    begin = "select public.enrichment_begin_call(%s, %s, %s)"
+    finish = 'select public.enrichment_finish_call(%s, %s, %s, \'{"email": "a@b.c"}\', 1)'
+    with seeded.connect() as connection:
+        connection.execute('select public.register_job_types(\'[{"job_type": "enrich_account"}]\')')
+        connection.execute("select public.enqueue_job(%s, 'enrich_account', '{}')", (ACME,))
+        connection.execute(LEASE)
+        job = connection.execute("select job_id, fence from queue.leases").fetchone()
+        assert job is not None
+        for step in ("paid", "late"):
+            connection.execute(begin, (*job, step))
+        connection.execute(finish, (*job, "paid"))
+        answers = b"select step, answer ->> 'email', credits from enrichment.calls order by step"
+        assert connection.execute(answers).fetchall() == [
+            ("late", None, None),
+            ("paid", "a@b.c", 1),
+        ]
+
+        connection.execute("delete from public.jobs")
+        connection.execute(finish, (*job, "late"))
+
+        assert connection.execute(answers).fetchall() == [("late", None, 1), ("paid", None, 1)]
+
+
+def test_an_answer_that_meets_the_delete_of_its_job_is_not_kept(seeded: Database) -> None:
+    """Whichever of the two is first."""
+    finish = "select public.enrichment_finish_call(%s, %s, 'late', '{\"email\": \"a@b.c\"}', 1)"
+    with seeded.connect() as connection, seeded.connect() as other:
+        connection.execute('select public.register_job_types(\'[{"job_type": "enrich_account"}]\')')
+        connection.execute("select public.enqueue_job(%s, 'enrich_account', '{}')", (ACME,))
+        connection.execute(LEASE)
+        job = connection.execute("select job_id, fence from queue.leases").fetchone()
+        assert job is not None
+        connection.execute("select public.enrichment_begin_call(%s, %s, 'late')", job)
+
+        with ThreadPoolExecutor(1) as pool:
+            with connection.transaction():
+                connection.execute("delete from public.jobs")
+                finished = pool.submit(other.execute, finish, job)
+                until_waiting(seeded)
+            finished.result(30)
+
+        row = connection.execute("select answer, credits from enrichment.calls").fetchone()
+        assert row == (None, 1)
 
 
 def test_only_the_holder_of_a_job_pauses_its_workspaces_key(seeded: Database) -> None:

@@ -117,7 +117,7 @@ class Server:
         """End the process as a launcher would."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
-            self.process.wait(15)
+            self.process.wait(60)
         self._reader.join(5)
         if self.process.stdout is not None:
             self.process.stdout.close()

@@ -554,7 +554,7 @@ async def test_subscriptions_leave_the_table_with_their_channel(
     before = rows()
     await leaver.push(f"realtime:{topic}", "phx_leave", {})
     await loser.connection.close()
-    for _ in range(100):
+    for _ in range(1200):
         if rows() == 0:
             break
         await asyncio.sleep(0.05)

@@ -47,7 +47,7 @@ def own_server(own_postgres: Postgres) -> Iterator[Server]:
 
 async def both_streams_run(server: Server, seen: int) -> None:
     """Wait until messages and changes stream again."""
-    for _ in range(400):
+    for _ in range(1200):
         events = [e for e in server.events[seen:] if e["event"] == "realtime.replication_started"]
         if len({e["publication"] for e in events}) == 2:
             return

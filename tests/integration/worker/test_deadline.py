@@ -191,11 +191,9 @@ async def test_ticks_leave_nothing_behind(
 
 async def until_logged(caplog: pytest.LogCaptureFixture, event: str) -> None:
     """Wait for a log line; fails when it does not come."""
-    for _ in range(200):
-        if any(getattr(record, "event", "") == event for record in caplog.records):
-            return
-        await asyncio.sleep(0.05)
-    raise AssertionError(f"{event} was not logged")
+    async with asyncio.timeout(60):
+        while event not in [getattr(record, "event", "") for record in caplog.records]:  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
 
 
 async def test_a_key_refused_for_a_while_costs_no_result(

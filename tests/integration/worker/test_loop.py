@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from minutehand.queue import EnqueueOptions, NewJob, UserQueue
 from minutehand.worker import Job, JobContext, Registry, TickOptions, Worker
 from minutehand.worker.lease_requests import LeaseRequests
+from minutehand.worker.tick import Tick
 from tests.support.project import ACME, Gateway, Project
 
 #: Starts the loop with the given options; returns its task and its wake-up.
@@ -39,13 +40,11 @@ async def run_loop(
     await asyncio.wait_for(asyncio.gather(*tasks), 60)
 
 
-async def until(condition: Callable[[], Awaitable[bool]], *, tries: int = 200) -> None:
+async def until(condition: Callable[[], Awaitable[bool]]) -> None:
     """Wait until `condition` holds; fails when it never does."""
-    for _ in range(tries):
-        if await condition():
-            return
-        await asyncio.sleep(0.05)
-    raise AssertionError("it did not happen")
+    async with asyncio.timeout(60):
+        while not await condition():  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
 
 
 async def test_a_wake_up_is_enough(
@@ -69,6 +68,55 @@ async def test_a_wake_up_is_enough(
     wakeups.set()
 
     await asyncio.wait_for(ran.wait(), 60)
+
+
+async def test_a_wake_up_that_a_tick_hears_while_it_ends_is_the_next_ones(
+    project: Project, registry: Registry
+) -> None:
+    """It calls the publishers for it first, and is over before they answer."""
+    started, release, heard, ran = (asyncio.Event() for _ in range(4))
+    ended: list[Tick] = []
+
+    @registry.processor("long", payload=Nothing)
+    async def long(job: Job[Nothing], ctx: JobContext) -> None:
+        started.set()
+        await release.wait()
+
+    @registry.processor("noop", payload=Nothing)
+    async def noop(job: Job[Nothing], ctx: JobContext) -> None:
+        ran.set()
+
+    async def publish() -> int:
+        if started.is_set() and not ended:
+            heard.set()
+            await asyncio.Event().wait()
+        return 0
+
+    def at_the_end(tick: Tick) -> None:
+        if not ended:
+            project.insert("noop")
+        ended.append(tick)
+
+    registry.publisher("app", publish)
+    worker = Worker(
+        project.settings,
+        registry=registry,
+        options=TickOptions(linger_seconds=0, grace_seconds=0.3),
+        on_tick=at_the_end,
+    )
+    await worker.register()
+    project.insert("long")
+    wakeups = asyncio.Event()
+    loop = asyncio.create_task(worker.run_forever(wakeups, poll_seconds=3600))
+    await asyncio.wait_for(started.wait(), 60)
+    wakeups.set()
+    await asyncio.wait_for(heard.wait(), 60)
+    release.set()
+
+    await asyncio.wait_for(ran.wait(), 60)
+    worker.stop()
+    await asyncio.wait_for(loop, 60)
+    await worker.aclose()
 
 
 async def test_a_wake_up_reaches_a_tick_that_is_busy(

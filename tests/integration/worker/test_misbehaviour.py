@@ -82,11 +82,13 @@ async def test_leases_are_renewed_while_the_loop_is_blocked(
 
     @registry.processor("blocker", payload=Nothing, lease=8)
     async def blocker(job: Job[Nothing], ctx: JobContext) -> None:
+        blocked.set()
         time.sleep(14)  # noqa: ASYNC251 - the very mistake
 
     await worker.register()
     job_id = (await ada.enqueue(ACME, "blocker")).job.id
     reclaimed: list[int] = []
+    blocked = threading.Event()
 
     def tick_elsewhere() -> None:
         async def ticks() -> None:
@@ -98,8 +100,8 @@ async def test_leases_are_renewed_while_the_loop_is_blocked(
                 await asyncio.sleep(0.5)
             await other.aclose()
 
-        time.sleep(0.8)
-        asyncio.run(ticks())
+        if blocked.wait(60):
+            asyncio.run(ticks())
 
     elsewhere = threading.Thread(target=tick_elsewhere)
     elsewhere.start()

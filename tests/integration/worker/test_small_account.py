@@ -6,6 +6,7 @@ import asyncio
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import httpx
@@ -150,6 +151,83 @@ async def test_as_many_runs_as_allowed_are_admitted_and_an_ended_one_makes_room(
     await worker_queue.end_run(first)
     await worker_queue.end_run(first)
     assert await begin(third) == (True, 0)
+
+
+async def test_a_run_learns_at_its_end_that_another_was_refused(
+    worker_queue: WorkerQueue,
+) -> None:
+    """Of its own time, and once."""
+    first, second = str(uuid.uuid4()), str(uuid.uuid4())
+    await worker_queue.begin_run(first, worker_id="a", most=1, seconds=60)
+    await worker_queue.begin_run(second, worker_id="b", most=1, seconds=60)
+
+    assert await worker_queue.end_run(first) is True
+    await worker_queue.begin_run(second, worker_id="b", most=1, seconds=60)
+    assert await worker_queue.end_run(second) is False
+
+
+async def test_what_comes_after_the_last_look_is_run_though_its_worker_was_refused(
+    project: Project, registry: Registry
+) -> None:
+    """The only place was still taken by a run that had found nothing more."""
+    ran: list[str] = []
+    refused: list[bool] = []
+
+    @registry.processor("short", payload=Nothing)
+    async def short(job: Job[Nothing], ctx: JobContext) -> None:
+        ran.append(job.id)
+
+    woken = Worker(project.settings, registry=registry, most=1)
+
+    class Ending(WorkerQueue):
+        """A job comes, and its worker, when the run has looked and has not yet ended."""
+
+        async def end_run(self, run_id: str) -> bool:
+            if not refused:
+                project.insert("short")
+                refused.append((await woken.tick(budget_seconds=60)).crowded_out)
+            return await super().end_run(run_id)
+
+    ending = Worker(
+        project.settings,
+        registry=registry,
+        queue=Ending(project.settings),
+        options=TickOptions(linger_seconds=0),
+        most=1,
+    )
+    summary = await ending.tick(budget_seconds=60)
+    await ending.aclose()
+    await woken.aclose()
+
+    assert (refused, len(ran), summary.completed) == ([True], 1, 1)
+
+
+async def test_a_run_that_waits_alone_takes_what_its_refused_worker_came_for(
+    project: Project, registry: Registry, worker_queue: WorkerQueue
+) -> None:
+    """It waits for a job that falls due soon; no other may run beside it."""
+    ran = asyncio.Event()
+
+    @registry.processor("short", payload=Nothing)
+    async def short(job: Job[Nothing], ctx: JobContext) -> None:
+        ran.set()
+
+    alone = Worker(project.settings, registry=registry, most=1)
+    await alone.register()
+    project.insert("short", scheduled_for=datetime.now(UTC) + timedelta(seconds=50))
+    waiting = asyncio.create_task(alone.tick(budget_seconds=300))
+    async with asyncio.timeout(30):
+        while not project.rows("select 1 from queue.ticks"):  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+    await asyncio.sleep(1)  # it has nothing to do any more
+    project.insert("short")
+    refused = await worker_queue.begin_run(str(uuid.uuid4()), worker_id="b", most=1, seconds=60)
+
+    assert not refused.admitted
+    await asyncio.wait_for(ran.wait(), 20)
+    alone.stop()
+    await waiting
+    await alone.aclose()
 
 
 async def test_a_run_that_was_killed_counts_until_its_host_has_ended_it(

@@ -114,7 +114,10 @@ export type Minutehand = {
     running_jobs: View<Job>;
   };
   Functions: {
-    accept_invitations: Fn<Record<string, never>, { workspace_id: string; role: MemberRole }[]>;
+    accept_invitations: Fn<
+      Record<string, never>,
+      { joined: { workspace_id: string; role: MemberRole }[] }
+    >;
     answer_job: Fn<Id & { p_answer: { answer: Json } }, Job>;
     cancel_job: Fn<Id, Job>;
     cancel_jobs: Fn<
@@ -124,7 +127,7 @@ export type Minutehand = {
     close_batch: Fn<
       { p_batch_id: string; p_workspace_id?: string },
       {
-        id: string;
+        batch_id: string;
         workspace_id: string;
         callback: NewJob | null;
         callback_job_id: string | null;
@@ -137,7 +140,11 @@ export type Minutehand = {
     close_guest_session: Fn<{ p_session_id: string }, { closed: boolean }>;
     count_jobs: Fn<
       InWorkspace & { p_filter?: Pick<JobFilter, "job_type" | "queue" | "parent_id"> },
-      { counts: { [status in JobStatus]: number }; more: JobStatus[] }
+      {
+        counts: { [status in JobStatus]: number };
+        states: { [state: string]: number };
+        more: JobStatus[];
+      }
     >;
     create_batch: Fn<InWorkspace & { p_callback?: NewJob }, { batch_id: string }>;
     dead_letters: Fn<InWorkspace, { groups: DeadLetterGroup[]; more: boolean }>;
@@ -158,7 +165,7 @@ export type Minutehand = {
     >;
     enqueue_jobs: Fn<
       InWorkspace & { p_jobs: NewJob[]; p_return?: "jobs" | "ids" },
-      EnqueuedBatch | { ids: string[]; fresh: boolean[]; wake: boolean; warning?: string }
+      EnqueuedBatch | { ids: string[]; created: boolean[]; wake: boolean; warning: string | null }
     >;
     event_feed: Fn<InWorkspace & { p_cursor?: string | null; p_limit?: number }, FeedPage>;
     explain_job: Fn<Id, Explanation>;
@@ -168,7 +175,7 @@ export type Minutehand = {
     >;
     get_job: Fn<Id, DescribedJob>;
     get_job_type: Fn<{ p_job_type: string; p_workspace_id?: string | null }, TypeDetail>;
-    job_attempts: Fn<Id, Attempt[]>;
+    job_attempts: Fn<Id, { attempts: Attempt[]; more: boolean }>;
     job_steps: Fn<
       Id & { p_after?: StepPlace | null },
       { steps: Step[]; next: StepPlace | null; waiting_for: WaitRow | null }
@@ -191,7 +198,7 @@ export type Minutehand = {
     operator_close: Fn<InWorkspace, { closed: boolean }>;
     operator_counts: Fn<
       Record<string, never>,
-      { counts: { [status: string]: number }; more: boolean }
+      { states: { [state: string]: number }; more: JobStatus[] }
     >;
     operator_failures: Fn<Record<string, never>, { groups: Rows; more: boolean }>;
     operator_jobs: Fn<
@@ -280,13 +287,15 @@ export type Minutehand = {
     list_workspaces: Fn<
       Record<string, never>,
       {
-        id: string;
-        name: string;
-        created_at: string;
-        members: number;
-        managers: number;
-        invitations: number;
-      }[]
+        workspaces: {
+          id: string;
+          name: string;
+          created_at: string;
+          members: number;
+          managers: number;
+          invitations: number;
+        }[];
+      }
     >;
     next_runs: Fn<
       InWorkspace & {

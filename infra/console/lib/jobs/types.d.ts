@@ -340,6 +340,8 @@ export type EnqueuedBatch = {
 /** Events after a cursor; read again at once while there is `more`. */
 export type FeedPage = {
   events: JobEventRow[];
+  /** The transaction of each event. */
+  places: string[];
   cursor: string;
   more: boolean;
   /** The cursor was another database's: events may be missing, read what you show again. */
@@ -581,7 +583,7 @@ export type TypeStats = {
   lost: number;
   enqueued: number;
   cost_usd: number | null;
-  wait: Percentiles;
+  queue: Percentiles;
   run: Percentiles;
 };
 

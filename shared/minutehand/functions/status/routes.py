@@ -377,7 +377,7 @@ async def explain_job(job_id: UUID, caller: SignedIn, services: Provided) -> Exp
 
 @router.get("/jobs/{job_id:uuid}/attempts")
 async def get_attempts(job_id: UUID, caller: SignedIn, services: Provided) -> list[dict[str, Any]]:
-    """A job's attempts, oldest first."""
+    """A job's latest 1,000 attempts, oldest first."""
     return await services.queue_of(caller).attempts(str(job_id))
 
 

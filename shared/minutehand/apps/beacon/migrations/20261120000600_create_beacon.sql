@@ -175,6 +175,7 @@ create unique index beacon_jobs_by_outbox on public.beacon_jobs (outbox_id, id);
 create index beacon_jobs_live on public.beacon_jobs (created_at) where finished_at is null;
 create index beacon_outbox_due on public.beacon_outbox (next_attempt_at, id) where status = 'pending';
 create index beacon_outbox_dead on public.beacon_outbox (workspace_id, id desc) where status = 'dead';
+create index beacon_outbox_newest on public.beacon_outbox (workspace_id, id desc);
 create index beacon_outbox_by_job on public.beacon_outbox (job_id);
 create index beacon_executions_newest on public.beacon_executions (workspace_id, id desc);
 create index beacon_executions_abandoned on public.beacon_executions (id)

@@ -435,7 +435,8 @@ begin
   select v.* into v_guest_session from queue.may_join_guest_session(chat.guest_session_of(p_session_id)) as v;
   if not found then
     -- many streams wait for sessions that are still to begin: that is not an error
-    return jsonb_build_object('events', '[]'::jsonb, 'cursor', coalesce(p_cursor, '1:1:'), 'more', false);
+    return jsonb_build_object('events', '[]'::jsonb, 'places', '[]'::jsonb, 'cursor', coalesce(p_cursor, '1:1:'),
+      'more', false);
   end if;
   return queue.read_feed(v_guest_session.workspace_id, v_guest_session.session_id, p_cursor, p_limit);
 end;

@@ -1,7 +1,7 @@
 -- Enriching a record: who may ask for it, what the worker reads, pays and writes.
 -- A call is paid once whatever happens to its job, and a person's edit is never overwritten.
 
--- No reference to jobs: the record of what was paid outlives the job's retention.
+-- No reference to jobs: the record of what was paid outlives the job's retention. The answer does not.
 create table enrichment.calls (
   job_id uuid not null,
   step text not null,
@@ -13,7 +13,7 @@ create table enrichment.calls (
   answer jsonb,
   constraint calls_one_per_attempt primary key (job_id, step, fence),
   constraint calls_answers_are_whole check (
-    (answered_at is null) = (credits is null) and (answered_at is null) = (answer is null)
+    (answered_at is null) = (credits is null) and (answered_at is not null or answer is null)
   ),
   constraint calls_cost_is_a_count check (credits >= 0)
 );
@@ -25,9 +25,33 @@ comment on column enrichment.calls.workspace_id is 'The workspace that pays.';
 comment on column enrichment.calls.started_at is 'When the call was about to be made, UTC.';
 comment on column enrichment.calls.answered_at is 'When Apollo''s answer was recorded, UTC; null when none came.';
 comment on column enrichment.calls.credits is 'Credits the answer cost; null when none came.';
-comment on column enrichment.calls.answer is 'The answer, which a later attempt uses instead of paying again; null when none came.';
+comment on column enrichment.calls.answer is 'The answer, which a later attempt uses instead of paying again; null when none came, and when the job is deleted: it may describe a person.';
 
-create index calls_by_workspace on enrichment.calls (workspace_id) where answered_at is null;
+create index calls_by_workspace on enrichment.calls (workspace_id, answered_at);
+
+create function enrichment.forget_answers()
+returns trigger
+language plpgsql
+security definer -- the ledger is closed to every role
+set search_path = ''
+as $$
+declare
+  v_ids constant uuid[] := array(
+    select removed.id from removed where removed.job_type in ('enrich_account', 'enrich_contact')
+  );
+begin
+  if cardinality(v_ids) > 0 then
+    update enrichment.calls as calls set answer = null
+    where calls.job_id = any (v_ids) and calls.answer is not null;
+  end if;
+  return null;
+end;
+$$;
+comment on function enrichment.forget_answers is 'Trigger: what Apollo answered goes with its job; what it cost stays.';
+create trigger enrichment_forget_answers
+after delete on public.jobs
+referencing old table as removed
+for each statement execute function enrichment.forget_answers();
 
 create function enrichment.once_per(p_job_type text, p_id uuid)
 returns jsonb
@@ -279,9 +303,12 @@ as $$
 declare
   v_workspace_id uuid;
 begin
-  -- No lease is asked for: what was paid is paid, also when the lease expired meanwhile.
+  -- No lease is asked for: what was paid is paid, also when the lease expired or the job was deleted meanwhile.
   update enrichment.calls as calls
-  set answered_at = queue.clock(), credits = p_credits, answer = p_answer
+  set answered_at = queue.clock(), credits = p_credits,
+    answer = case
+      -- one that is being deleted is waited for, so that the answer is stored before or not at all
+      when exists (select from public.jobs as jobs where jobs.id = p_job_id for key share) then p_answer end
   where calls.job_id = p_job_id and calls.step = p_step and calls.fence = p_fence and calls.answered_at is null
   returning calls.workspace_id into v_workspace_id;
   if found then
@@ -436,7 +463,7 @@ begin
   )), false);
   return jsonb_build_object(
     'job', (select to_jsonb(jobs) from public.jobs as jobs where jobs.id = (v_done #>> '{ids,0}')::uuid),
-    'created', v_done #> '{fresh,0}', 'wake', v_done -> 'wake'
+    'created', v_done #> '{created,0}', 'wake', v_done -> 'wake'
   );
 end;
 $$;
@@ -462,7 +489,7 @@ alter table enrichment.calls enable row level security;
 revoke all on enrichment.calls from public, anon, authenticated, service_role;
 
 revoke execute on function enrichment.once_per, enrichment.account_job, enrichment.enqueue_new_accounts,
-  enrichment.held_job, enrichment.applicable
+  enrichment.forget_answers, enrichment.held_job, enrichment.applicable
   from public, anon, authenticated, service_role;
 grant execute on function enrichment.once_per, enrichment.account_job to authenticated, service_role;
 revoke execute on function public.enrich_account, public.enrich_contact, public.enrich_accounts,

@@ -541,6 +541,8 @@ begin
     not in ('fast_but_skip_details', 'balanced_speed_and_detail', 'all_details_but_slow') then
     perform queue.refuse(422, 'validation_failed', 'speed_vs_detail must be one of fast_but_skip_details, '
       'balanced_speed_and_detail, all_details_but_slow', 'speed_vs_detail');
+  elsif char_length(p_idempotency_key) not between 1 and 255 then
+    perform queue.refuse(400, 'invalid_argument', 'idempotency_key must have 1 to 255 characters', 'idempotency_key');
   end if;
   if v_is_guest then
     v_workspace := case when p_session_id is null then plans.guest_workspace()

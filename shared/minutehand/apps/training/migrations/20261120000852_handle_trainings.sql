@@ -171,7 +171,7 @@ begin
       limit least(200, greatest(1, coalesce(p_limit, 50)))) as t));
 end;
 $$;
-comment on function public.training_list is 'Trainings of a workspace, newest first, before p_after; for members.';
+comment on function public.training_list is 'Trainings of a workspace, newest first, after p_after: {trainings: […]}; for members.';
 
 create function public.training_transcript(p_training_id uuid) returns jsonb
 language plpgsql stable

@@ -1,0 +1,34 @@
+"""What ends at the very moment at which another begins to wait for it is not missed."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+from tests.support.engine import Engine, handle, ids_of
+from tests.support.functions import until_waiting
+
+
+def test_an_end_between_two_looks_of_a_check_is_seen(engine: Engine) -> None:
+    """It ended before it could see who waits for it, and after the check looked for ends."""
+    early, late = engine.enqueue_many(2)
+    first, second = engine.lease(2)
+    with (
+        engine.beside() as ending,
+        engine.beside() as holder,
+        engine.beside() as checking,
+        ThreadPoolExecutor(1) as threads,
+    ):
+        ending.run("begin")
+        ending.settle_all([{**handle(second), "outcome": "completed"}])
+        waiting = engine.enqueue(after=[early, late])
+        engine.settle(first)
+        # the check has looked which of both have ended when it counts down the first
+        holder.run("begin")
+        holder.run("select from queue.dependencies where after_id = %s for update", early)
+        done = threads.submit(checking.maintain)
+        until_waiting(engine.database)
+        ending.run("commit")
+        holder.run("commit")
+        done.result(60)
+
+    assert ids_of(engine.lease()) == [waiting]
