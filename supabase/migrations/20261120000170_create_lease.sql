@@ -1307,9 +1307,16 @@ declare
     (select p_now from queue.signals limit 1), (select p_now from queue.openings limit 1),
     case when p_more then p_now end,
     -- a settlement may have missed what was set aside in that moment: an idle worker then looks once a second
-    case when exists (select 1 from queue.turns where set_aside)
-      or exists (select 1 from queue.partitions where set_aside) then p_now + interval '1 second' end);
+    case when exists (select 1 from queue.partitions where set_aside) then p_now + interval '1 second' end);
+  v_aside queue.turns[];
 begin
+  if v_next is null or v_next > p_now + interval '1 second' then
+    -- not for what is paused: whoever resumes it wakes a worker, and until then a run would wait for nothing
+    v_aside := array(select t from queue.turns as t where t.set_aside order by t.look_at limit 20);
+    if cardinality(v_aside) > cardinality(queue.paused_turns(v_aside)) then
+      v_next := p_now + interval '1 second';
+    end if;
+  end if;
   if v_next is null or v_next > p_now + interval '1 second' then
     v_next := least(v_next, queue.next_token_at(p_now));
   end if;
