@@ -1311,7 +1311,7 @@ declare
   v_aside queue.turns[];
 begin
   if v_next is null or v_next > p_now + interval '1 second' then
-    -- not for what is paused: whoever resumes it wakes a worker, and until then a run would wait for nothing
+    -- not for what is paused: resuming it wakes a worker, and until then a run would wait for nothing
     v_aside := array(select t from queue.turns as t where t.set_aside order by t.look_at limit 20);
     if cardinality(v_aside) > cardinality(queue.paused_turns(v_aside)) then
       v_next := p_now + interval '1 second';

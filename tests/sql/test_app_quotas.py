@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from uuid import uuid4
 
@@ -140,6 +141,21 @@ def test_every_table_of_an_app_has_a_quota_or_a_reason(engine: Engine) -> None:
     engines_own = {"jobs", "job_logs", "job_events", "workspaces", "workspace_members"}
 
     assert set(tables) - engines_own <= bounded_otherwise
+
+
+def test_every_refusal_by_a_limit_names_it(engine: Engine) -> None:
+    """By the setting or the quota that a person can look up, not by its number."""
+    sources = engine.rows(
+        "select prosrc from pg_proc where prosrc like '%refuse(429%'"
+        " and pronamespace::regnamespace::text <> 'pg_catalog'"
+    )
+    refusals = [
+        call for source in sources for call in re.findall(r"refuse\(429,.*?\);", source, re.S)
+    ]
+    named = re.compile(r"(, |\n +)('[a-z_]{7,}'|p_limit|v_name|[a-z_]+\.name)(, [^;]*)?\);$")
+
+    assert len(refusals) > 10
+    assert [call for call in refusals if not named.search(call)] == []
 
 
 def test_a_quota_of_an_app_that_was_removed_bounds_nothing(engine: Engine) -> None:

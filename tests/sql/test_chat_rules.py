@@ -314,13 +314,13 @@ def test_a_guest_session_has_an_end_and_a_measure(seeded: Database) -> None:
             anonymous(say, made[2], Jsonb(MESSAGE), key)
         assert (refused.value.sqlstate, refused.value.diag.message_detail) == ("PT429", what)
 
-    refused_for("day")
+    refused_for("chat_guest_session_messages_per_day")
     anonymous("chat_delete(%s, %s)", made.pop(1), key)  # which gives nothing back
-    refused_for("day")
+    refused_for("chat_guest_session_messages_per_day")
     change(
         seeded, chat_guest_session_messages_per_day=200, chat_guest_session_tokens_per_day=50_000
     )
-    refused_for("tokens")
+    refused_for("chat_guest_session_tokens_per_day")
     change(seeded, chat_guest_session_tokens_per_day=200_000)
     held = lease(seeded, anonymous(say, made[1], Jsonb(MESSAGE), key)["job_id"])
     items = [{"kind": "draft", "title": "t", "instruction": "i"}] * 2
@@ -712,7 +712,10 @@ def test_a_reply_begun_again_counts_as_the_first_one_did(seeded: Database) -> No
     finally:
         change(seeded, chat_guest_session_tokens_per_day=10_000_000)
 
-    assert (refused.value.sqlstate, refused.value.diag.message_detail) == ("PT429", "tokens")
+    assert (refused.value.sqlstate, refused.value.diag.message_detail) == (
+        "PT429",
+        "chat_guest_session_tokens_per_day",
+    )
     # a member is no guest, whatever is left of the guest session
     as_user(seeded, BOB, "select public.chat_retry(%s, %s)", conversation, job_id)
 

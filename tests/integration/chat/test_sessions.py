@@ -358,6 +358,7 @@ async def test_an_address_has_its_measure(guide: SessionHarness) -> None:
     try:
         refused = await guide.ask(f"{SESSION}-one-too-many", "Research bees")
         assert (refused.status_code, refused.json()["code"]) == (429, "quota_exceeded")
+        assert "chat_address_sessions_per_hour" in str(refused.json()["detail"])
     finally:
         guide.project.run_sql(set_, json.dumps({"chat_address_sessions_per_hour": 2000}))
 

@@ -641,12 +641,15 @@ begin
     and at > v_now - case when p_guest_session_id is null then interval '1 minute' else interval '1 day' end;
   if v_minute >= (queue.setting('chat_messages_per_minute'))::integer then
     perform queue.refuse(429, 'quota_exceeded',
-      format('more than %s messages in a minute; wait a moment', queue.setting('chat_messages_per_minute')), 'minute');
+      format('more than %s messages in a minute; wait a moment', queue.setting('chat_messages_per_minute')),
+      'chat_messages_per_minute');
   elsif p_guest_session_id is not null and v_day >= (queue.setting('chat_guest_session_messages_per_day'))::integer then
     perform queue.refuse(429, 'quota_exceeded',
-      format('more than %s messages in a day', queue.setting('chat_guest_session_messages_per_day')), 'day');
+      format('more than %s messages in a day', queue.setting('chat_guest_session_messages_per_day')),
+      'chat_guest_session_messages_per_day');
   elsif p_guest_session_id is not null and chat.left_today(v_author) < p_tokens then
-    perform queue.refuse(429, 'quota_exceeded', 'what this guest session may take in a day is used up', 'tokens');
+    perform queue.refuse(429, 'quota_exceeded', 'what this guest session may take in a day is used up',
+      'chat_guest_session_tokens_per_day');
   end if;
   perform chat.spend(v_author, 1, p_tokens);
 end;
@@ -687,7 +690,7 @@ begin
     return jsonb_build_object('conversation_id', v_made.id, 'created', false);
   elsif p_session_id is not null
     and (select count(*) from public.chat_conversations where guest_session_id = p_session_id) > 20 then
-    perform queue.refuse(429, 'quota_exceeded', 'a guest session has at most 20 conversations', '20');
+    perform queue.refuse(429, 'quota_exceeded', 'a guest session has at most 20 conversations', 'max_conversations');
   end if;
   perform chat.check_pace(v_workspace, v_guest_session, 0);
   -- before it has a job, so that its creator may follow it at once
@@ -1059,7 +1062,7 @@ begin
   if v_job.status not in ('failed', 'cancelled') then
     perform queue.refuse(409, 'invalid_state', format('what is %s cannot be retried', v_job.status), v_job.status);
   elsif v_job.generation >= 20 then
-    perform queue.refuse(429, 'quota_exceeded', 'it is retried at most 20 times', '20');
+    perform queue.refuse(429, 'quota_exceeded', 'it is retried at most 20 times', 'max_retries');
   elsif v_job.job_type = 'chat_work' then
     perform chat.room_or_refuse(v_conversation, 1);
     perform chat.spend(v_conversation.guest_session_id, 0, chat.item_tokens());

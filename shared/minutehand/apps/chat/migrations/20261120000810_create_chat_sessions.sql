@@ -73,12 +73,13 @@ begin
     where author = 'address:' || p_address and at > v_now - interval '1 minute'
   ) >= (queue.setting('chat_address_messages_per_minute'))::integer then
     perform queue.refuse(429, 'quota_exceeded',
-      'too many messages from this address in a minute; wait a moment', 'address');
+      'too many messages from this address in a minute; wait a moment', 'chat_address_messages_per_minute');
   elsif p_is_new and (
     select coalesce(sum(messages), 0) from chat.uses
     where author = 'sessions:' || p_address and at > v_now - interval '1 hour'
   ) >= (queue.setting('chat_address_sessions_per_hour'))::integer then
-    perform queue.refuse(429, 'quota_exceeded', 'too many new sessions from this address in an hour', 'address');
+    perform queue.refuse(429, 'quota_exceeded', 'too many new sessions from this address in an hour',
+      'chat_address_sessions_per_hour');
   end if;
   perform chat.spend('address:' || p_address, 1, 0);
   if p_is_new then

@@ -445,7 +445,8 @@ begin
   insert into plans.guest_days as d (day, plans) values (v_today, 1)
   on conflict (day) do update set plans = d.plans + 1 returning d.plans into v_plans;
   if v_plans > (queue.setting('plan_guest_plans_per_day') #>> '{}')::integer then
-    perform queue.refuse(429, 'quota_exceeded', 'no more plans without an account today; try again after midnight UTC');
+    perform queue.refuse(429, 'quota_exceeded', 'no more plans without an account today; try again after midnight UTC',
+      'plan_guest_plans_per_day');
   end if;
   if p_session_id is not null then
     return queue.guest_session_or_refuse(p_session_id);
@@ -649,7 +650,7 @@ begin
   if v_plan.status not in ('failed', 'cancelled') then
     perform queue.refuse(409, 'invalid_state', 'only a failed or cancelled plan can be restarted', v_plan.status);
   elsif v_plan.run >= 20 then
-    perform queue.refuse(429, 'quota_exceeded', 'a plan can be run at most 20 times', '20');
+    perform queue.refuse(429, 'quota_exceeded', 'a plan can be run at most 20 times', 'max_runs');
   end if;
   delete from public.plan_stages where plan_id = p_plan_id and status <> 'completed';
   select count(*) into v_kept from public.plan_stages where plan_id = p_plan_id;

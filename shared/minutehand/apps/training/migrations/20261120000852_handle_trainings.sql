@@ -578,7 +578,7 @@ begin
   if v_latest.procedure = p_procedure then
     return jsonb_build_object('version', v_latest.version);
   elsif v_latest.version >= 1000 then
-    perform queue.refuse(429, 'quota_exceeded', 'a procedure has at most 1000 versions', '1000');
+    perform queue.refuse(429, 'quota_exceeded', 'a procedure has at most 1000 versions', 'max_versions');
   end if;
   insert into public.training_procedures (training_id, version, workspace_id, procedure, author, created_by)
   values (p_training_id, v_latest.version + 1, v_training.workspace_id, p_procedure, 'person', auth.uid());
