@@ -288,7 +288,7 @@ def test_a_job_that_maintenance_cannot_make_ready_is_found(stack: RunningStack) 
     """It is parked, which nobody else would notice."""
     assert found(stack, "maintenance").verdict is Verdict.OK
     with HandWorker(stack, stack.demo_workspace_id) as worker, stack.connect() as connection:
-        later = worker.enqueue(delay_seconds=1)
+        later = worker.enqueue(delay_seconds=3600)
         try:
             connection.execute(
                 "create function public.break_it() returns trigger language plpgsql as"
@@ -297,6 +297,10 @@ def test_a_job_that_maintenance_cannot_make_ready_is_found(stack: RunningStack) 
             connection.execute(
                 "create trigger break_it before insert on queue.ready for each row"
                 f" when (new.job_id = '{later}') execute function public.break_it()".encode()
+            )
+            # due from now on, and not before the trigger is there
+            connection.execute(
+                "update queue.deferred set run_at = now() where job_id = %s", (later,)
             )
             give_up = time.monotonic() + 60
             while (told := found(stack, "maintenance")).verdict is Verdict.OK:
