@@ -1178,11 +1178,13 @@ set search_path = ''
 as $$
 declare
   v_turns queue.turns[];
+  v_paused queue.turns[];
 begin
   if not exists (select 1 from queue.turns where not set_aside) then
     return false; -- nothing waits at all
   end if;
   v_turns := queue.next_turns(queue.startable_types(p_job_types, p_budget_ms, p_now), p_queues, 10);
+  v_paused := queue.paused_turns(v_turns);
   return exists (
     select 1 from unnest(v_turns) as u
     cross join lateral (
@@ -1192,7 +1194,7 @@ begin
     cross join lateral (
       select 1 from queue.ready as r where r.partition_id = p.id and r.ready_at >= p.claim_from
       order by r.ready_at limit 1) as r
-    where u <> all (queue.paused_turns(v_turns)));
+    where u <> all (v_paused));
 end;
 $$;
 comment on function queue.came_meanwhile is E'Whether a job is there that a choice which found none could have taken, had it been made now.\n\nIt became ready since, and the transaction that made it so, or opened its partition, may not be one that leases it.';
@@ -1302,23 +1304,20 @@ language plpgsql
 set search_path = ''
 as $$
 declare
+  v_soon constant timestamptz := p_now + interval '1 second';
   v_next timestamptz := least(
     (select min(run_at) from queue.deferred), (select min(timeout_at) from queue.waits),
     (select p_now from queue.signals limit 1), (select p_now from queue.openings limit 1),
     case when p_more then p_now end,
     -- a settlement may have missed what was set aside in that moment: an idle worker then looks once a second
-    case when exists (select 1 from queue.partitions where set_aside) then p_now + interval '1 second' end);
+    case when exists (select 1 from queue.partitions where set_aside) then v_soon end);
   v_aside queue.turns[];
 begin
-  if v_next is null or v_next > p_now + interval '1 second' then
+  if v_next is null or v_next > v_soon then
     -- not for what is paused: resuming it wakes a worker, and until then a run would wait for nothing
     v_aside := array(select t from queue.turns as t where t.set_aside order by t.look_at limit 20);
-    if cardinality(v_aside) > cardinality(queue.paused_turns(v_aside)) then
-      v_next := p_now + interval '1 second';
-    end if;
-  end if;
-  if v_next is null or v_next > p_now + interval '1 second' then
-    v_next := least(v_next, queue.next_token_at(p_now));
+    v_next := case when cardinality(v_aside) > cardinality(queue.paused_turns(v_aside)) then v_soon
+      else least(v_next, queue.next_token_at(p_now)) end;
   end if;
   -- greatest() leaves nulls out: without the case a worker with nothing to do would ask again at once
   return case when v_next is not null then greatest(0, ceil(extract(epoch from v_next - p_now) * 1000)) end;

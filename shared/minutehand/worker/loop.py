@@ -13,6 +13,7 @@ import socket
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from minutehand.clock import Clock, SystemClock
@@ -144,14 +145,14 @@ class Worker:
             return await self._run_tick(
                 ends_at, job_types, self._fan_out if fan_out else None, wakeups, options, draining
             )
-        summary, refused = await self._admitted_tick(
-            self._most, ends_at, job_types, fan_out, wakeups, options, draining
-        )
+        tick = partial(
+            self._admitted_tick,
+            self._most, ends_at, job_types, fan_out, wakeups, options, draining,
+        )  # fmt: skip
+        summary, refused = await tick()
         while refused and self._may_look_again(ends_at, draining):
             try:
-                again, refused = await self._admitted_tick(
-                    self._most, ends_at, job_types, fan_out, wakeups, options, draining
-                )
+                again, refused = await tick()
             except QueueError as error:
                 logger.warning(
                     "The run could not look again for the work of one that was refused",

@@ -202,7 +202,7 @@ class Tick:
         if not self._looked_back:
             until.append(max(now, self._deadlines.stop_leasing))
         if self._may_lease(now):
-            if self._running or self._is_last:
+            if self._polls:
                 until.append(self._lease_requests.polled_at + self._options.poll_seconds)
             if self._lease_requests.next_due_at is not None:
                 until.append(self._lease_requests.next_due_at)
@@ -214,6 +214,11 @@ class Tick:
             except TimeoutError:
                 return
         self._pulse.clear()
+
+    @property
+    def _polls(self) -> bool:
+        """Whether it looks for new work now and then, beside what runs or in place of others."""
+        return bool(self._running) or self._is_last
 
     def _may_lease(self, now: float) -> bool:
         return (
@@ -229,10 +234,7 @@ class Tick:
             return False
         if self._woken or self._lease_requests.next_due_by(now):
             return True
-        return (
-            bool(self._running or self._is_last)
-            and now >= self._lease_requests.polled_at + self._options.poll_seconds
-        )
+        return self._polls and now >= self._lease_requests.polled_at + self._options.poll_seconds
 
     def _worth_staying(self) -> bool:
         """Whether to wait for work that falls due soon, or that was just announced."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from typing import Any
@@ -302,7 +301,7 @@ async def test_cancelling_the_reader_closes_the_watch(
         names = {task.get_coro().__qualname__ for task in asyncio.all_tasks() - before}  # type: ignore[union-attr]
         return {name for name in names if not name.startswith(("HostileProxy", "_L"))}
 
-    with contextlib.suppress(TimeoutError):
+    with suppress(TimeoutError):
         async with asyncio.timeout(30):
             while left():  # noqa: ASYNC110
                 await asyncio.sleep(0.02)
