@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from tests.support.engine import ACME, GLOBEX, Engine, handle, ids_of
-from tests.support.functions import until_waiting
+from tests.support.functions import open_partition, until_waiting
 
 
 def partitions(engine: Engine) -> int:
@@ -82,24 +82,13 @@ def test_a_lease_beside_one_that_opens_a_partition_asks_again(engine: Engine) ->
     assert ids_of(engine.lease(1, job_types=["render"])) == [job]
 
 
-def open_partition(engine: Engine, job_type: str) -> None:
-    """Open the partition of plain jobs of a type, as a lease that is not over yet would."""
-    engine.run(
-        "insert into queue.openings"
-        " (partition_id, workspace_id, queue, job_type, concurrency_key, priority)"
-        " values (queue.partition_id(%s, 'default', %s, null, 100), %s, 'default', %s, '', 100)",
-        *(ACME, job_type, ACME, job_type),
-    )
-    engine.run("select queue.open_openings(1, queue.clock())")
-
-
 def test_a_lease_beside_one_that_makes_a_delayed_job_ready_asks_again(engine: Engine) -> None:
     """The job was not ready when it chose, and not delayed any more when it looked for when."""
     engine.register("render")
     job = engine.enqueue(job_type="render", delay_seconds=1)
     engine.advance(2)
     with engine.beside() as maintaining, ThreadPoolExecutor() as threads:
-        open_partition(engine, "render")
+        open_partition(engine.run, ACME, "render")
         maintaining.run("begin")
         assert maintaining.maintain()["promotion"] == 1  # and keeps the partition open
         # it is read once the choice is made

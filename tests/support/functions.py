@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -124,6 +124,23 @@ def until(database: Database | RunningStack, statement: str, value: int) -> None
                 return
             time.sleep(0.02)
     raise AssertionError(f"not {value}: {statement}")
+
+
+def open_partition(run: Callable[..., object], workspace: str, job_type: str) -> None:
+    """Open the partition of plain jobs of a type, as an earlier job or a lease under way leaves it.
+
+    Args:
+        run: Executes a statement with its values.
+        workspace: Whose partition.
+        job_type: Of which type, in the queue `default`.
+    """
+    run(
+        "insert into queue.openings"
+        " (partition_id, workspace_id, queue, job_type, concurrency_key, priority)"
+        " values (queue.partition_id(%s, 'default', %s, null, 100), %s, 'default', %s, '', 100)",
+        *(workspace, job_type, workspace, job_type),
+    )
+    run("select queue.open_openings(10, queue.clock())")
 
 
 def until_waiting(database: Database, sessions: int = 1) -> None:

@@ -10,14 +10,8 @@ from pydantic import BaseModel
 from minutehand.queue import NewJob, UserQueue, WorkerQueue
 from minutehand.queue.models import MaintenanceResponse
 from minutehand.worker import FanOut, Job, JobContext, Registry, TickOptions, Worker
-from tests.support.functions import until_waiting
+from tests.support.functions import open_partition, until_waiting
 from tests.support.project import ACME, Project
-
-#: As an earlier job of the partition has left it, which no lease has found empty yet.
-OPEN = """
-insert into queue.openings (partition_id, workspace_id, queue, job_type, concurrency_key, priority)
-values (queue.partition_id(%s, 'default', 'short', null, 100), %s, 'default', 'short', '', 100)
-"""
 
 
 class Nothing(BaseModel):
@@ -100,8 +94,7 @@ async def test_whoever_counted_on_a_tick_that_is_leaving_is_not_left_behind(
     tick = asyncio.create_task(worker.tick(budget_seconds=600, options=options))
     await asyncio.wait_for(started.wait(), 60)
     await until_it_has_room(project)  # by the settlement of the short one
-    project.run_sql(OPEN, ACME, ACME)
-    project.run_sql("select queue.open_openings(10, queue.clock())")
+    open_partition(project.run_sql, ACME, "short")
     with project.database.connect() as late, project.database.connect() as holder:
         late.execute("begin")
         [enqueued] = late.execute(
