@@ -63,10 +63,13 @@ def turns_until_started(engine: Engine, victim: Engine) -> int:
 
 
 def blocks_of_a_page(victim: Engine) -> int:
-    """What a page of the victim's jobs touches."""
+    """What a page of the victim's jobs touches, once its session has read the catalogue."""
     statement = "explain (analyze, buffers, format json) select public.list_jobs(%s::jsonb)"
-    [plan] = victim.one(statement, json.dumps({"workspace_id": ACME}))
-    return int(plan["Plan"]["Shared Hit Blocks"] + plan["Plan"]["Shared Read Blocks"])
+    found = []
+    for _ in range(3):  # whenever autovacuum has been at a table, its next reader looks it up again
+        [plan] = victim.one(statement, json.dumps({"workspace_id": ACME}))
+        found.append(plan["Plan"]["Shared Hit Blocks"] + plan["Plan"]["Shared Read Blocks"])
+    return int(min(found))
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -76,7 +79,6 @@ def test_a_rivals_mix_delays_nobody_else(engine: Engine, seed: int) -> None:
     engine.register("victims")
     with engine.member(ADA) as victim, engine.member(EVE) as rival:
         assert turns_until_started(engine, victim) == 1
-        blocks_of_a_page(victim)
         quiet = blocks_of_a_page(victim)
         for number, attack in enumerate(mix(seed)):
             assert play(rival, attack, seed * 100 + number) >= 2
