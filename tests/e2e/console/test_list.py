@@ -139,6 +139,7 @@ def test_a_selection_is_cancelled_and_retried_with_its_number_named(
     page = visit(ADA).page
     expect(rows(page)).to_have_count(3)
     is_live(page)
+    expect(group(page, "all")).to_have_text("3")
 
     stood_at = rows(page).first.bounding_box()
     for index in range(2):

@@ -63,11 +63,12 @@ class HandWorker:
         return [made["job"]["id"] for made in answer.json()["jobs"]]
 
     def lease(self, limit: int = 1, *, lease_seconds: int = 900) -> list[dict[str, Any]]:
-        """Lease jobs; a lease is `{job, fence, …}`.
+        """Lease jobs, `limit` of them or all that are due; a lease is `{job, fence, …}`.
 
         What another worker is looking at is passed over, and what has just become due waits for
         maintenance: as a worker does, ask again, for a second, or as long as something is due.
         """
+        leases: list[dict[str, Any]] = []
         began = time.monotonic()
         while True:
             self._calls += 1
@@ -75,14 +76,14 @@ class HandWorker:
                 "worker_id": "by-hand",
                 "tick_id": self._tick,
                 "call": self._calls,
-                "limit": limit,
+                "limit": limit - len(leases),
                 "job_types": [self.job_type],
                 "lease_seconds": lease_seconds,
             }
             answer = self._call("lease_jobs", {"p_request": request})
-            leases: list[dict[str, Any]] = answer["leases"]
+            leases += answer["leases"]
             waited = time.monotonic() - began
-            if leases or waited > (60 if answer["next_due_in_ms"] == 0 else 1):
+            if len(leases) == limit or waited > (60 if answer["next_due_in_ms"] == 0 else 1):
                 return leases
             time.sleep(0.05)
 
