@@ -215,6 +215,7 @@ def test_a_session_that_ended_says_so_and_leads_back(
 
     told = page.get_by_role("status").filter(has_text="Your session has ended")
     expect(told).to_be_visible()
+    expect(page).to_have_url(re.compile(f"{'/limits' if is_open else path}$"))
     address = page.url
     page.unroute(refusing)
     page.get_by_role("button", name="Ada").click()

@@ -12,6 +12,21 @@ import psycopg
 from tests.support.stacks import RunningStack
 
 
+def delete(stack: RunningStack, statement: str, *values: Any) -> None:
+    """Delete what a test has made, while the stack's own workers may still run some of it.
+
+    They lock a job before the app's rows, and a deletion that cascades the other way round: of a
+    deadlock's two transactions one is told to try again.
+    """
+    with stack.connect() as connection:
+        while True:
+            try:
+                connection.execute(statement.encode(), values)
+                return
+            except psycopg.errors.DeadlockDetected:
+                time.sleep(0.05)
+
+
 class HandWorker:
     """Leases jobs of one type, which nobody else has a processor for."""
 
@@ -35,9 +50,8 @@ class HandWorker:
 
     def __exit__(self, *_: object) -> None:
         self._client.close()
-        with self._stack.connect() as connection:
-            connection.execute("delete from public.jobs where job_type = %s", (self.job_type,))
-            connection.execute("delete from queue.job_types where job_type = %s", (self.job_type,))
+        for table in ("public.jobs", "queue.job_types"):
+            delete(self._stack, f"delete from {table} where job_type = %s", self.job_type)
 
     def _call(self, function: str, arguments: dict[str, Any]) -> Any:
         answer = self._client.post(function, json=arguments)
