@@ -395,7 +395,7 @@ declare
   v_read integer;
   v_count integer;
   v_counts jsonb := '{}';
-  v_more jsonb := '[]';
+  v_at_least jsonb := '[]';
 begin
   perform queue.take_turn();
   perform queue.may_steer(p_workspace_id);
@@ -421,19 +421,19 @@ begin
     into v_read, v_count using p_workspace_id, v_filter, v_status;
     v_counts := v_counts || jsonb_build_object(v_status, v_count);
     if v_read = v_most then
-      v_more := v_more || to_jsonb(v_status);
+      v_at_least := v_at_least || to_jsonb(v_status);
     end if;
   end loop;
   return jsonb_build_object('counts', v_counts, 'states', queue.count_states(p_workspace_id, v_filter, v_counts),
-    'more', v_more);
+    'at_least', v_at_least);
 exception
   when invalid_text_representation then
     perform queue.refuse_value('the filter', 'filter', sqlerrm);
 end;
 $$;
 comment on function public.count_jobs is E'How many jobs of a workspace are in each state: {counts: {status: n}, '
-  'states: {state: n}, more: [status]}.\n\nFilter: job_type, queue, parent_id. Looks at no more than 10,000 jobs per '
-  'state; more names the states that have more: their number is a lower bound.';
+  'states: {state: n}, at_least: [status]}.\n\nFilter: job_type, queue, parent_id. Looks at no more than 10,000 jobs per '
+  'state; at_least names the statuses that have more: their number is a lower bound.';
 
 create function public.dead_letters(p_workspace_id uuid) returns jsonb
 language plpgsql stable

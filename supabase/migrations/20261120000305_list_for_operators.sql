@@ -100,7 +100,7 @@ begin
   perform queue.needs_operator();
   return (
     select jsonb_build_object('states', jsonb_object_agg(c.state, c.jobs),
-      'more', coalesce(jsonb_agg(c.status) filter (where c.jobs >= v_most), '[]'))
+      'at_least', coalesce(jsonb_agg(c.status) filter (where c.jobs >= v_most), '[]'))
     from (values
       ('queued', 'pending', (select count(*) from (select 1 from queue.ready limit v_most) as s)),
       ('running', 'processing', (select count(*) from (select 1 from queue.leases limit v_most) as s)),
@@ -111,7 +111,7 @@ begin
 end;
 $$;
 comment on function public.operator_counts is 'Live and failed jobs of all workspaces: {states: {state: n}, '
-  'more: [status]}; the numbers of the states of those statuses are lower bounds.';
+  'at_least: [status]}; the numbers of the states of those statuses are lower bounds.';
 
 create function public.operator_failures() returns jsonb
 language plpgsql

@@ -220,7 +220,7 @@ def test_counts_are_those_of_the_states(engine: Engine) -> None:
     told = engine.rpc("count_jobs", p_workspace_id=ACME)
     count = "select status, count(*) from public.jobs where workspace_id = %s"
 
-    assert told["more"] == []
+    assert told["at_least"] == []
     assert told["counts"] == dict.fromkeys(STATUSES, 0) | dict(
         engine.rows(f"{count} group by 1", ACME)
     )

@@ -341,7 +341,7 @@ def test_counts_of_a_workspace_stop(full: Engine) -> None:
 
         def count() -> None:
             told = ada.rpc("count_jobs", p_workspace_id=ACME)
-            assert told["more"] == ["pending", "completed", "failed"]
+            assert told["at_least"] == ["pending", "completed", "failed"]
 
         # 10,000 jobs a status, and as many to tell what is queued, scheduled or retrying apart
         assert touched(ada, count) <= 100_000

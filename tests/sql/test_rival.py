@@ -63,10 +63,13 @@ def turns_until_started(engine: Engine, victim: Engine) -> int:
 
 
 def blocks_of_a_page(victim: Engine) -> int:
-    """What a page of the victim's jobs touches."""
+    """What a page of the victim's jobs touches: the least of three reads.
+
+    Whatever vacuums or analyzes in between makes a session read the catalogue and plan again.
+    """
     statement = "explain (analyze, buffers, format json) select public.list_jobs(%s::jsonb)"
-    [plan] = victim.one(statement, json.dumps({"workspace_id": ACME}))
-    return int(plan["Plan"]["Shared Hit Blocks"] + plan["Plan"]["Shared Read Blocks"])
+    plans = [victim.one(statement, json.dumps({"workspace_id": ACME}))[0]["Plan"] for _ in range(3)]
+    return min(int(plan["Shared Hit Blocks"] + plan["Shared Read Blocks"]) for plan in plans)
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -76,7 +79,6 @@ def test_a_rivals_mix_delays_nobody_else(engine: Engine, seed: int) -> None:
     engine.register("victims")
     with engine.member(ADA) as victim, engine.member(EVE) as rival:
         assert turns_until_started(engine, victim) == 1
-        blocks_of_a_page(victim)
         quiet = blocks_of_a_page(victim)
         for number, attack in enumerate(mix(seed)):
             assert play(rival, attack, seed * 100 + number) >= 2

@@ -441,7 +441,7 @@ export type Job = {
 export type JobCounts = {
   counts: { [name: string]: number };
   states: { [name: string]: number };
-  more: ("pending" | "processing" | "waiting" | "completed" | "failed" | "cancelled")[];
+  at_least: ("pending" | "processing" | "waiting" | "completed" | "failed" | "cancelled")[];
 };
 
 export type JobEvent = {

@@ -34,7 +34,7 @@ import { Took, When } from "./when.js";
 /** @import { BulkResult, Job } from "../lib/routes.js" */
 /** @import { Filter, OnFilter } from "./filters.js" */
 /** @typedef {Job & {run_ms?: number, workspace_name?: string | null}} Row `workspace_name` where all are shown. */
-/** @typedef {{states: Record<string, number>, more: string[]}} Counts Statuses in `more` have at least so many. */
+/** @typedef {{states: Record<string, number>, at_least: string[]}} Counts Statuses in `at_least` may have more. */
 /**
  * @typedef {typeof import("../lib/operator-list.js").UNREAD & {rows: Row[], counts: Counts | null,
  *   isCut?: boolean}} ListState
@@ -152,8 +152,8 @@ function Groups({ counts, chosen, onFilter }) {
       ? NAMES.reduce((sum, name) => sum + states[name], 0)
       : null;
   const isMore = (/** @type {string} */ name) =>
-    /** @type {number} */ (counts?.more?.length) > 0 &&
-    (name ? /** @type {Counts} */ (counts).more.includes(statusOf(name) ?? "pending") : true);
+    /** @type {number} */ (counts?.at_least?.length) > 0 &&
+    (name ? /** @type {Counts} */ (counts).at_least.includes(statusOf(name) ?? "pending") : true);
   /**
    * @param {string} name
    * @param {string} word
@@ -364,7 +364,7 @@ function Selection({ picked, total, filter, workspaceId, list, clear }) {
   );
   const matching =
     total?.states && filter.state && plain && !filter.tag ? total.states[filter.state] : 0;
-  const all = total?.more?.includes(statusOf(/** @type {string} */ (filter.state)) ?? "pending")
+  const all = total?.at_least?.includes(statusOf(/** @type {string} */ (filter.state)) ?? "pending")
     ? `${number(matching)}+ jobs`
     : counted(matching, "job");
   const where = Object.fromEntries(

@@ -258,7 +258,7 @@ def _count(output: Output, connection: Connection, filters: dict[str, Any]) -> N
     if output.as_json:
         output.line(told)
         return
-    more = {STATE_OF.get(status, status) for status in told["more"]}
+    more = {STATE_OF.get(status, status) for status in told["at_least"]}
     rows = [
         {"state": state.value, "jobs": f"{told['states'][state.value]:,}{'+' * (state in more)}"}
         for state in JobState

@@ -392,7 +392,7 @@ class JobCounts(Model):
     counts: dict[Status, int]
     states: dict[JobState, int]
     #: Statuses of which there are more than were counted, 10,000 of each.
-    more: tuple[Status, ...] = ()
+    at_least: tuple[Status, ...] = ()
 
 
 class SortedJobs(Model):

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from playwright.sync_api import Route
 
 from tests.e2e.console.conftest import Visit
 from tests.e2e.console.looking import paused, picture, violations, write_live
@@ -96,12 +97,20 @@ def test_a_visitor_talks_works_and_is_shown_out(
         picture(page, f"chat-guest-narrow-{scheme}")
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
+    box.fill("Are you still there?")
+    answers: list[int] = []
+    reads: list[Route] = []  # held back, so that it is the message that meets the end
+    page.route(f"**{at}", lambda route: route.continue_() if answers else reads.append(route))
     member.page.get_by_role("button", name="Shared with a guest").press("Enter")
     dialog.get_by_role("button", name="Stop sharing").press("Enter")
     expect(dialog.get_by_role("button", name="Make the link")).to_be_visible()
     dialog.get_by_role("button", name="Close").press("Enter")
-    box.fill("Are you still there?")
-    box.press("Enter")
+    with page.expect_response(f"**{at}/messages") as answered:
+        box.press("Enter")
+    answers.append(answered.value.status)
+    assert answers == [404]
+    for read in reads:
+        read.continue_()
     expect(page.get_by_role("alert")).to_contain_text(CLOSED)
     expect(box).to_have_count(0)
     assert asked

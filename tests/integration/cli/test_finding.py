@@ -65,7 +65,7 @@ def test_jobs_are_counted_by_state(run: Run, worker: HandWorker) -> None:
         "scheduled": 1,
         "completed": 1,
     }
-    assert told["more"] == []
+    assert told["at_least"] == []
     assert [line.split() for line in table.splitlines()][1] == ["queued", "1"]
     assert refused["code"] == "bad_usage"
 

@@ -143,7 +143,7 @@ export type Minutehand = {
       {
         counts: { [status in JobStatus]: number };
         states: { [state: string]: number };
-        more: JobStatus[];
+        at_least: JobStatus[];
       }
     >;
     create_batch: Fn<InWorkspace & { p_callback?: NewJob }, { batch_id: string }>;
@@ -198,7 +198,7 @@ export type Minutehand = {
     operator_close: Fn<InWorkspace, { closed: boolean }>;
     operator_counts: Fn<
       Record<string, never>,
-      { states: { [state: string]: number }; more: JobStatus[] }
+      { states: { [state: string]: number }; at_least: JobStatus[] }
     >;
     operator_failures: Fn<Record<string, never>, { groups: Rows; more: boolean }>;
     operator_jobs: Fn<

@@ -210,7 +210,7 @@ async def count_jobs(
     queue: Word = None,
     parent_id: UUID | None = None,
 ) -> JobCounts:
-    """How many jobs a workspace has in each state; `more` names those beyond 10,000."""
+    """How many jobs a workspace has in each state; `at_least` names the statuses beyond 10,000."""
     where = {"job_type": job_type, "queue": queue, "parent_id": parent_id and str(parent_id)}
     given = {name: value for name, value in where.items() if value is not None}
     return await services.queue_of(caller).counts(str(workspace_id), given)
