@@ -129,7 +129,7 @@ async def test_the_connection_is_cut(through: Any) -> None:
     """By a reset, as of a crashed router."""
     proxy, receiver, sender, topic = await through(Faults(cut=1))
 
-    await send(sender, topic, 1)
+    await sender.broadcast(topic, "n", {"n": 0})
     await receiver.connection.wait_closed()
 
     assert proxy.done["cut"] == 1
