@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
+import httpx._config as defaults
 import httpx._transports.default as transports
 import pytest
 
@@ -41,6 +42,16 @@ def _one_tls_context() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         create = functools.cache(httpx.create_ssl_context)
         patch.setattr(transports, "create_ssl_context", create)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _patient_http() -> Iterator[None]:
+    """Where a test names no timeout it is a safety net: a busy machine may take httpx's 5 s."""
+    limit = defaults.DEFAULT_TIMEOUT_CONFIG
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("connect", "read", "write", "pool"):
+            patch.setattr(limit, name, 60.0)
         yield
 
 

@@ -119,12 +119,14 @@ def published(root: Path, job_type: str) -> bool | None:
     until = time.monotonic() + PATIENCE_SECONDS
     try:
         where = {"workspace_id": connection.workspace}
-        while time.monotonic() < until:
+        while True:
             try:
                 connection.call("GET", f"/api/types/{job_type}", params=where)
             except CommandFailed as absent:
                 if absent.code != "unknown_job_type":
                     return None  # the stack that wrote the file has ended
+                if time.monotonic() >= until:
+                    return False
                 time.sleep(0.2)
             else:
                 return True
@@ -132,7 +134,6 @@ def published(root: Path, job_type: str) -> bool | None:
         return None
     finally:
         connection.close()
-    return False
 
 
 def scaffold_in(package: str, job_type: str, root: Path) -> list[Path]:

@@ -137,11 +137,16 @@ async def test_live_is_left_when_the_wire_dies_and_said_again_when_it_is_back(
         await said.until(lambda freshness, _: freshness != "live", BOUND)
         await asyncio.to_thread(worker.report, lease, 10, "unheard")
         wire.closed = False
-        # never live again before all is known
-        await said.until(lambda freshness, _: freshness == "live")
-        back = len(said.states) - 1
-        await asyncio.sleep(STEADY)
-        since = said.states[back:]
+        since: list[tuple[str, int]] = []
+        sockets = -1
+        for _ in range(20):
+            # never live again before all is known
+            await said.until(lambda freshness, _: freshness == "live")
+            back, sockets = len(said.states) - 1, wire.websockets
+            await asyncio.sleep(STEADY)
+            since = said.states[back:]
+            if wire.websockets == sockets:
+                break  # else a busy machine answered a heartbeat late: look at the next socket
         await asyncio.to_thread(worker.settle, lease)
 
     truth = await asyncio.to_thread(history, stack, job)

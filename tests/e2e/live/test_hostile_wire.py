@@ -111,6 +111,7 @@ def history(stack: RunningStack, jobs: list[str]) -> dict[str, list[int]]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)  # two hundred joins take a busy machine minutes
 async def test_two_hundred_watchers_are_told_exactly_what_happened(
     stack: RunningStack, worker: HandWorker, wire: HostileProxy
 ) -> None:

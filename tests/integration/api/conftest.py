@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
+import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -100,7 +102,8 @@ class Hand:
     async def lease(self, limit: int = 1) -> list[Lease]:
         """Take jobs; asks again, as a worker does, where the stack's own worker was in between."""
         tick_id = str(uuid.uuid4())
-        for call in range(1, 100):
+        give_up = time.monotonic() + 60
+        for call in itertools.count(1):
             request = LeaseRequest(
                 worker_id=self.worker_id,
                 tick_id=tick_id,
@@ -109,7 +112,7 @@ class Hand:
                 job_types=(self.job_type,),
             )
             response = await self.queue.lease(request)
-            if response.leases or response.next_due_in_ms != 0:
+            if response.leases or response.next_due_in_ms != 0 or time.monotonic() > give_up:
                 break
             await asyncio.sleep(0.02)
         return list(response.leases)

@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from threading import Timer
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -173,12 +173,12 @@ def test_a_pipe_honours_columns(
 
 
 def test_an_enqueue_waits_for_a_type_that_is_being_published(
-    run: Run, stack: RunningStack, worker: HandWorker
+    run: Run, stack: RunningStack, worker: HandWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Between the save of a processor and its first run pass a second or two."""
     late = f"{worker.job_type}_late"
 
-    def publish() -> None:
+    def publish(_: float) -> None:
         with stack.connect() as connection:
             connection.execute(
                 "select public.register_job_types(jsonb_build_array(jsonb_build_object("
@@ -186,10 +186,10 @@ def test_an_enqueue_waits_for_a_type_that_is_being_published(
                 [late],
             )
 
-    timer = Timer(1.0, publish)
-    timer.start()
+    # while it waits, whenever that is
+    waiting = SimpleNamespace(monotonic=time.monotonic, sleep=publish)
+    monkeypatch.setattr("minutehand.cli.jobs.time", waiting)
     result = run("enqueue", late, "--in", "1h")
-    timer.join()
 
     assert "waiting for the local worker to publish" in result.stderr
     assert result.stdout.strip().endswith("scheduled")

@@ -386,7 +386,8 @@ class Relay:
         self._writers: set[asyncio.StreamWriter] = set()
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
-        self.accepted = 0
+        #: Refuse new connections while true.
+        self.closed = False
 
     async def start(self) -> int:
         """Listen and return the port."""
@@ -394,7 +395,9 @@ class Relay:
         return int(self._server.sockets[0].getsockname()[1])
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.accepted += 1
+        if self.closed:
+            writer.transport.abort()
+            return
         upstream_reader, upstream_writer = await asyncio.open_connection("127.0.0.1", self._target)
         self._writers |= {writer, upstream_writer}
         for pair in ((reader, upstream_writer), (upstream_reader, writer)):

@@ -136,18 +136,11 @@ async def test_the_javascript_client_times_out_on_a_forbidden_send(
     """Check 12 as a browser sees it."""
     topic = unique()
     grant(topic, ADA, write=False)
-    await js.call(
-        "client",
-        name="c",
-        url=server.http,
-        key=PUBLISHABLE,
-        token=token(ADA),
-        realtime={"timeout": 1500},
-    )
+    await js.call("client", name="c", url=server.http, key=PUBLISHABLE, token=token(ADA))
     config = {"private": True, "broadcast": {"ack": True}}
     await js.call("subscribe", client="c", channel="c", topic=topic, config=config)
 
-    result = await js.call("send", channel="c", event="e", payload={})
+    result = await js.call("send", channel="c", event="e", payload={}, timeout=1500)
 
     assert result == "timed out"
     assert await js.call("state", channel="c") == "joined"

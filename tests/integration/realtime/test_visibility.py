@@ -19,6 +19,30 @@ from tests.support.databases import Database
 Held = Callable[[str, list[Any]], Any]
 
 
+async def until_commits_wait(
+    url: str, admin: psycopg.AsyncConnection[Any]
+) -> list[asyncio.Task[None]]:
+    """Commit until a commit hangs: the server reads its configuration again when it has time.
+
+    Returns:
+        The commits, of which one hangs.
+    """
+
+    async def commit() -> None:
+        async with await psycopg.AsyncConnection.connect(url, autocommit=True) as probe:
+            await probe.execute("set synchronous_commit = on")
+            await probe.execute("select pg_logical_emit_message(true, 'probe', '')")
+
+    probes: list[asyncio.Task[None]] = []
+    while True:
+        if all(probe.done() for probe in probes):
+            probes.append(asyncio.create_task(commit()))
+        found = await admin.execute("select 1 from pg_stat_activity where wait_event = 'SyncRep'")
+        if await found.fetchone():
+            return probes
+        await asyncio.sleep(0.01)
+
+
 @pytest.fixture
 def half_committed(project: Database) -> Held:
     """Run a statement whose commit is in the log, and streamed, but not visible to anybody yet.
@@ -31,6 +55,7 @@ def half_committed(project: Database) -> Held:
         async with await psycopg.AsyncConnection.connect(project.url, autocommit=True) as admin:
             await admin.execute("alter system set synchronous_standby_names = 'nobody'")
             await admin.execute("select pg_reload_conf()")
+            probes = await until_commits_wait(project.url, admin)
             writer = await psycopg.AsyncConnection.connect(project.url, autocommit=True)
             await writer.execute("set synchronous_commit = on")
             writing = asyncio.create_task(writer.execute(statement, values))
@@ -39,7 +64,7 @@ def half_committed(project: Database) -> Held:
             finally:
                 await admin.execute("alter system reset synchronous_standby_names")
                 await admin.execute("select pg_reload_conf()")
-                await writing
+                await asyncio.gather(writing, *probes)
                 await writer.close()
 
     return hold

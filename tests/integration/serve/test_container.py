@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from minutehand.local.ports import reserve_port
 from minutehand.node import node_binary
 from tests.integration.serve.test_serve import eventually
 from tests.support.dockerfile import Stage, build
@@ -30,9 +30,7 @@ def test_the_recipe_makes_a_service_that_answers(stack: RunningStack, tmp_path: 
         HOME=str(Path.home()),
         npm_config_prefer_offline="true",
     )
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
+    port = str(reserve_port())
     names = ("SUPABASE_URL", "SUPABASE_PUBLISHABLE_KEY", "SUPABASE_JWT_SECRET")
     environment = image.environment(
         PATH=path,
@@ -54,6 +52,7 @@ def test_the_recipe_makes_a_service_that_answers(stack: RunningStack, tmp_path: 
         ended = service.wait(60)
     finally:
         service.kill()
+        service.wait(60)
 
     assert page.status_code == 200
     assert "<title>" in page.text

@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -25,6 +24,7 @@ import httpx
 import psycopg
 import pytest
 
+from minutehand.local.ports import reserve_port
 from tests.support.databases import Database
 from tests.support.extensions import PG_CRON, PG_NET, VAULT, Caller
 from tests.support.paths import ROOT
@@ -34,7 +34,7 @@ TOKEN = "a-worker-secret-of-this-test-alone"
 ACME = "11111111-1111-4111-8111-111111111111"
 
 
-def eventually(check: Callable[[], Any], *, seconds: float = 30.0) -> Any:
+def eventually(check: Callable[[], Any], *, seconds: float = 90.0) -> Any:
     """The first true value of `check`."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
@@ -70,15 +70,22 @@ class Served:
         assert row is not None
         return str(row[0])
 
+    def is_quiet(self) -> bool:
+        """Whether every call was answered, so that no run is left that would take another job."""
+        row = self.connection.execute(
+            "select coalesce(pg_sequence_last_value(pg_get_serial_sequence("
+            "'net.http_request_queue', 'id')), 0) = (select coalesce(max(id), 0)"
+            " from net._http_response)"
+        ).fetchone()
+        return row == (True,)
+
 
 @contextmanager
 def served(
     stack: RunningStack, folder: Path, *, console: Path | None = None
 ) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
     """`minutehand serve` on a free port, as a container starts it: settings from the environment."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = reserve_port()
     names = (
         "SUPABASE_URL",
         "SUPABASE_PUBLISHABLE_KEY",
@@ -122,7 +129,7 @@ def served(
         yield url, process
     finally:
         process.terminate()
-        process.wait(30)
+        process.wait(120)
 
 
 @pytest.fixture(scope="module")
@@ -193,6 +200,7 @@ def test_the_api_accepts_and_runs(host: Served, stack: RunningStack) -> None:
 
 def test_what_no_call_announced_runs_with_the_minute(host: Served) -> None:
     """A call may be lost; pg_cron's is the net."""
+    eventually(host.is_quiet)
     host.connection.execute("delete from queue.settings where name = 'worker_invoked_for'")
     url = host.connection.execute(
         "delete from queue.settings where name = 'worker_url' returning value"
@@ -211,10 +219,12 @@ def test_what_no_call_announced_runs_with_the_minute(host: Served) -> None:
 
 def test_a_caller_that_hangs_up_stops_nothing(host: Served) -> None:
     """pg_net waits two seconds; jobs take longer."""
+    eventually(host.is_quiet)
     job = host.insert("served.slow", seconds=3)
 
     eventually(lambda: host.status(job) == "completed")
 
+    eventually(host.is_quiet)
     late = host.connection.execute(
         "select count(*) from net._http_response where timed_out"
     ).fetchone()
@@ -237,6 +247,7 @@ def test_a_stopped_host_hands_its_jobs_back(
     stack: RunningStack, tmp_path: Path, host: Served
 ) -> None:
     """A new container takes them, and the attempt is not charged."""
+    eventually(host.is_quiet)
     with served(stack, tmp_path) as (url, process):
         host.connection.execute(
             "select public.connect_worker(%s, %s)", (f"{url}/api/jobs/worker", TOKEN)
@@ -244,7 +255,7 @@ def test_a_stopped_host_hands_its_jobs_back(
         job = host.insert("served.slow", seconds=30)
         eventually(lambda: host.status(job) == "processing")
         process.send_signal(signal.SIGTERM)
-        process.wait(30)
+        process.wait(120)
         row = host.connection.execute(
             "select status, attempts from public.jobs where id = %s", (job,)
         ).fetchone()

@@ -54,7 +54,8 @@ def gateway(stack: RunningStack) -> Iterator[httpx.Client]:
     with stack.connect() as connection, httpx.Client(base_url=stack.supabase_url) as client:
         connection.execute(SCRATCH.encode())
         # the notification arrives a moment after the commit
-        for _ in range(100):
+        give_up = time.monotonic() + 60
+        while time.monotonic() < give_up:
             answer = client.post(
                 "/rest/v1/rpc/scratch_echo", headers=stack.headers(), json={"p_value": {}}
             )

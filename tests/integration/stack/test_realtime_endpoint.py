@@ -18,7 +18,7 @@ def test_a_socket_opens_through_the_gateway_and_hears_its_heartbeat(stack: Runni
         socket.send(
             json.dumps({"topic": "phoenix", "event": "heartbeat", "payload": {}, "ref": "7"})
         )
-        answer = json.loads(socket.recv(timeout=10))
+        answer = json.loads(socket.recv(timeout=60))
 
     assert (answer["event"], answer["ref"], answer["payload"]["status"]) == ("phx_reply", "7", "ok")
 

@@ -18,7 +18,7 @@ ACCOUNT = "ac000000-0000-4000-8000-000000000001"
 ENDED = {"completed", "failed", "cancelled"}
 
 
-def until(read: Callable[[], Any], wanted: Callable[[Any], bool], *, seconds: float = 40) -> Any:
+def until(read: Callable[[], Any], wanted: Callable[[Any], bool], *, seconds: float = 120) -> Any:
     """Read until it is as wanted; returns what was read last."""
     deadline = time.monotonic() + seconds
     while not wanted(value := read()) and time.monotonic() < deadline:
@@ -95,15 +95,18 @@ def test_the_console_gets_its_addresses_and_modules_from_the_api(stack: RunningS
 @pytest.mark.stack
 def test_a_job_whose_api_is_killed_is_finished_by_the_next_one(doomed: RunningStack) -> None:
     """Kill -9 in the middle of a job costs an attempt and nothing else."""
-    job_id = enqueue(doomed)
-    until(lambda: job_of(doomed, job_id), lambda job: job["status"] == "processing")
     [api] = [
         process
         for process in psutil.Process(doomed.launcher.pid).children()
         if "minutehand.local.api" in process.cmdline()
     ]
-
-    api.kill()
+    with doomed.connect(autocommit=False) as holder:
+        # the job reads them first, so it is in the middle until it is killed
+        holder.execute("lock table public.workspace_settings in access exclusive mode")
+        job_id = enqueue(doomed)
+        until(lambda: job_of(doomed, job_id), lambda job: job["status"] == "processing")
+        api.kill()
+        holder.rollback()
 
     assert job_of(doomed, job_id)["status"] == "processing"
     with doomed.connect() as connection:

@@ -95,11 +95,13 @@ async def work(_job: Job[Nothing], _ctx: JobContext) -> dict[str, bool]:
 class Post:
     """Jobs, a worker and the subscriptions in one hand."""
 
-    def __init__(self, project: Project, *, stage: str = "local") -> None:
+    def __init__(
+        self, project: Project, *, stage: str = "local", answer_seconds: float = 60
+    ) -> None:
         self.project = project
         settings = project.settings.model_copy(update={"stage": stage})
         self._secrets = WebhookSecrets(settings)
-        self.webhooks = Webhooks(settings, answer_seconds=0.5, secrets=self._secrets)
+        self.webhooks = Webhooks(settings, answer_seconds=answer_seconds, secrets=self._secrets)
         registry = Registry()
         register(registry, settings, app=self.webhooks)
         registry.processor("work", payload=Nothing)(work)
@@ -179,6 +181,13 @@ async def endpoint() -> AsyncIterator[Endpoint]:
 
 @pytest.fixture
 async def post(project: Project) -> AsyncIterator[Post]:
-    """A worker in development."""
+    """A worker in development, as patient as the engine allows."""
     async with Post(project).open() as open_:
+        yield open_
+
+
+@pytest.fixture
+async def hasty(project: Project) -> AsyncIterator[Post]:
+    """A worker that waits half a second, for endpoints that never answer."""
+    async with Post(project, answer_seconds=0.5).open() as open_:
         yield open_

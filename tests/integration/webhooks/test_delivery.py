@@ -58,9 +58,10 @@ async def test_a_failure_is_sent_again_under_the_same_id(post: Post, endpoint: E
     ],
 )
 async def test_other_answers_back_off(
-    post: Post, endpoint: Endpoint, answer: str | None, says: str, wait: int
+    post: Post, hasty: Post, endpoint: Endpoint, answer: str | None, says: str, wait: int
 ) -> None:
     """Retry-After wins; a redirect is no delivery; silence has an end."""
+    post = hasty if answer is None else post
     await post.subscribe(endpoint.url, event_types=["job.created"])
     endpoint.answers = [answer]
     post.project.insert("work")
@@ -163,14 +164,16 @@ async def test_a_secret_of_another_workspace_does_not_open(post: Post, endpoint:
     assert endpoint.received == []
 
 
-async def test_an_endpoint_that_hangs_is_given_less_time(post: Post, endpoint: Endpoint) -> None:
+async def test_an_endpoint_that_hangs_is_given_less_time(
+    post: Post, hasty: Post, endpoint: Endpoint
+) -> None:
     """And all of it again once it has answered."""
     await post.subscribe(endpoint.url, event_types=["job.created"])
     endpoint.answers = [None, None]
     post.project.insert("work")
-    await post.settle()
+    await hasty.settle()
     post.make_due()
-    await post.settle()
+    await hasty.settle()
     assert (await post.listed())["timeouts"] == 2
     post.make_due()
 

@@ -55,7 +55,9 @@ async def test_a_blocked_loop_is_noticed_and_its_culprit_named(
 ) -> None:
     @registry.processor("blocker", payload=Nothing)
     async def blocker(job: Job[Nothing], ctx: JobContext) -> None:
-        time.sleep(1.5)  # noqa: ASYNC251 - the very mistake
+        give_up = time.monotonic() + 60
+        while "loop.blocked" not in events_of(caplog) and time.monotonic() < give_up:
+            time.sleep(0.05)  # noqa: ASYNC251 - the very mistake
 
     @registry.processor("innocent", payload=Nothing)
     async def innocent(job: Job[Nothing], ctx: JobContext) -> None:
@@ -67,8 +69,11 @@ async def test_a_blocked_loop_is_noticed_and_its_culprit_named(
     summary = await worker.tick(budget_seconds=120)
 
     assert summary.completed == 2
-    blocked: Any = events_of(caplog)["loop.blocked"]
-    assert blocked.job_type == "blocker"
+    told: list[Any] = [
+        each for each in caplog.records if getattr(each, "event", "") == "loop.blocked"
+    ]
+    # a machine that stands still for a moment blocks it as well
+    [blocked] = [each for each in told if each.job_type == "blocker"]
     assert any("blocker" in line for line in blocked.at)
 
 
@@ -96,7 +101,7 @@ async def test_leases_are_renewed_while_the_loop_is_blocked(
                 project.settings, registry=registry, options=TickOptions(linger_seconds=0)
             )
             for _ in range(24):
-                reclaimed.append((await other.tick(budget_seconds=5)).reclaimed)
+                reclaimed.append((await other.tick(budget_seconds=60)).reclaimed)
                 await asyncio.sleep(0.5)
             await other.aclose()
 
@@ -225,7 +230,7 @@ async def test_a_plain_function_is_stopped_at_its_next_instruction(
     job_id = (await ada.enqueue(ACME, "spin")).job.id
 
     summary = await worker.tick(
-        budget_seconds=120, options=TickOptions(linger_seconds=0, grace_seconds=3)
+        budget_seconds=120, options=TickOptions(linger_seconds=0, grace_seconds=60)
     )
 
     assert stopped.is_set()
@@ -252,7 +257,7 @@ async def test_a_plain_function_blocked_in_a_wait_is_stopped_too(
     await worker.register()
     job_id = (await ada.enqueue(ACME, "blocked")).job.id
 
-    await worker.tick(budget_seconds=120, options=TickOptions(linger_seconds=0, grace_seconds=3))
+    await worker.tick(budget_seconds=120, options=TickOptions(linger_seconds=0, grace_seconds=60))
 
     assert stopped.is_set()
     assert (await ada.get_job(job_id)).error_data["type"] == "AttemptTimeout"
@@ -340,7 +345,9 @@ async def test_memory_that_grows_is_blamed_on_who_runs(
     async def hoarder(job: Job[Nothing], ctx: JobContext) -> int:
         hoard = bytearray(160 * 1024 * 1024)
         hoard[::4096] = b"x" * len(hoard[::4096])
-        await asyncio.sleep(0.8)
+        async with asyncio.timeout(60):
+            while "memory.grew" not in events_of(caplog):  # noqa: ASYNC110 - a thread looks
+                await asyncio.sleep(0.05)
         return len(hoard)
 
     await worker.register()
@@ -372,10 +379,11 @@ async def test_a_lease_lost_while_an_attempt_is_being_stopped_is_not_settled(
         try:
             await asyncio.sleep(60)
         except asyncio.CancelledError:
-            project.expire(job.id)
-            project.run_sql(
-                "select queue.reclaim(array(select job_id from queue.leases), queue.clock())"
-            )
+            # in one transaction: a renewal in between would rescue it
+            project.run_sql("""
+                update queue.leases set expires_at = now() - interval '1 second';
+                select queue.reclaim(array(select job_id from queue.leases), now());
+            """)
             while not heard_lost.is_set():
                 await ctx.progress(1, "cleaning up")
                 with contextlib.suppress(asyncio.CancelledError):

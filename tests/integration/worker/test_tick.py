@@ -78,12 +78,16 @@ async def test_more_jobs_than_slots_are_run_in_one_tick(
     """Slots refill one by one, each settle bringing the next job with it."""
     running = 0
     most = 0
+    all_taken = asyncio.Event()
 
     @registry.processor("count", payload=Nothing)
     async def count(job: Job[Nothing], ctx: JobContext) -> None:
         nonlocal running, most
         running += 1
         most = max(most, running)
+        if running == 5:
+            all_taken.set()
+        await all_taken.wait()
         await asyncio.sleep(0.01)
         running -= 1
 
@@ -172,8 +176,8 @@ async def test_a_failed_attempt_keeps_its_error(
     assert job.error_message == "nobody is called x\ufffdy"
     assert job.error_data["type"] == "LookupError"
     assert job.next_retry_at is not None
-    wait = (job.next_retry_at - datetime.now(UTC)).total_seconds()
-    assert 5 < wait < 16
+    assert job.updated_at is not None
+    assert 5 < (job.next_retry_at - job.updated_at).total_seconds() < 16
 
 
 async def test_what_a_foreign_service_asks_for_wins_over_the_backoff(
@@ -575,7 +579,7 @@ async def test_a_job_begun_late_is_handed_back_without_spending_an_attempt(
 
     @registry.processor("first", payload=Nothing)
     async def first(job: Job[Nothing], ctx: JobContext) -> None:
-        await asyncio.sleep(6.2)
+        await asyncio.sleep(ctx.remaining - 5.2)  # less than half of the tick is left
 
     await worker.register()
     options = TickOptions(concurrency=1, linger_seconds=0, grace_seconds=0.3)
@@ -617,7 +621,7 @@ async def test_a_long_job_never_looks_dead(
     """Renewals come from a task of their own, whether or not the processor says anything."""
     started = asyncio.Event()
 
-    @registry.processor("silent", payload=Nothing, lease=6)
+    @registry.processor("silent", payload=Nothing, lease=10)
     async def silent(job: Job[Nothing], ctx: JobContext) -> None:
         started.set()
         await asyncio.sleep(13)
@@ -626,11 +630,11 @@ async def test_a_long_job_never_looks_dead(
     job_id = (await ada.enqueue(ACME, "silent")).job.id
     other = Worker(project.settings, registry=registry, options=TickOptions(linger_seconds=0))
     ticking = asyncio.create_task(worker.tick(budget_seconds=120))
-    await started.wait()  # else the other, whose ticks are too short for it, may be first
+    await started.wait()  # else the other may be first
 
     reclaimed = 0
     while not ticking.done():
-        reclaimed += (await other.tick(budget_seconds=5)).reclaimed
+        reclaimed += (await other.tick(budget_seconds=60)).reclaimed
         await asyncio.sleep(0.5)
     await other.aclose()
 

@@ -46,11 +46,14 @@ const operations = {
     channels.set(name, { client, channel: clients.get(client).channel(topic, { config }) });
   },
 
-  send({ channel, event, payload, base64, times = 1 }) {
+  send({ channel, event, payload, base64, times = 1, timeout }) {
     const body = base64 === undefined ? payload : bytes(base64);
     const { channel: target } = channels.get(channel);
     const one = (n) =>
-      target.send({ type: "broadcast", event, payload: times === 1 ? body : { ...body, n } });
+      target.send(
+        { type: "broadcast", event, payload: times === 1 ? body : { ...body, n } },
+        timeout ? { timeout } : {},
+      );
     return Promise.all(Array.from({ length: times }, (_, n) => one(n))).then((all) => all[0]);
   },
 
