@@ -523,13 +523,13 @@ export const jobs = {
     /** @type {BulkCursor} */ cursor = null,
   ) => call("POST /api/jobs/redrive", { body: { workspace_id: workspaceId, filter, cursor } }),
 
-  /** How many jobs of a workspace are in each state: `{states: {[state]: n}, more}`; statuses in `more` have at least so many. */
+  /** How many jobs of a workspace are in each state: `{states: {[state]: n}, at_least}`; statuses in `at_least` may have more. */
   async counts(/** @type {string} */ workspaceId, filter = {}) {
     const given = Object.fromEntries(Object.entries(filter).filter(([, value]) => value));
-    const { states, more } = await unwrap(
+    const { states, at_least } = await unwrap(
       data().rpc("count_jobs", { p_workspace_id: workspaceId, p_filter: given }),
     );
-    return { states, more };
+    return { states, at_least };
   },
 };
 

@@ -261,10 +261,12 @@ function Shell({ apps, user, workspace, workspaces, isOperator }) {
  */
 function OnCall({ workspace }) {
   const close = async () => {
+    // first: what the page would still read of it is refused once it is closed
+    chooseWorkspace(ALL);
+    navigate("/jobs");
     try {
       await operator.close(workspace.id);
       await refreshWorkspaces(ALL);
-      navigate("/jobs");
     } catch (error) {
       notifyFailure("Not closed", error);
     }

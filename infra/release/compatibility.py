@@ -8,6 +8,7 @@ With a release before, a foreign project goes from it to this one, see `upgrades
 from __future__ import annotations
 
 import argparse
+import fcntl
 import os
 import platform
 import re
@@ -49,23 +50,33 @@ class Incompatible(Exception):
 
 
 def fetch(folder: Path, package: str) -> Path:
-    """Install one npm package into a folder of its own, unless it is there; return the folder."""
-    if not (folder / "node_modules").exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "package.json").write_text('{"private": true}')
-        binaries = Path(sys.executable).parent
-        subprocess.run(
-            [binaries / "npm", "install", "--no-progress", "--loglevel=error", package],
-            check=True,
-            cwd=folder,
-            stdout=subprocess.DEVNULL,
-            env={
-                **os.environ,
-                "PATH": f"{binaries}{os.pathsep}{os.environ.get('PATH', '')}",
-                "NODE_OPTIONS": "--use-system-ca",
-            },
-        )
+    """Install one npm package into a folder of its own, unless it is there; return the folder.
+
+    Of several processes that ask at once one installs it and the others wait.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        # npm writes this file last: without it an install was cut off, and is done again
+        if not (folder / "node_modules" / ".package-lock.json").exists():
+            _install(folder, package)
     return folder / "node_modules"
+
+
+def _install(folder: Path, package: str) -> None:
+    (folder / "package.json").write_text('{"private": true}')
+    binaries = Path(sys.executable).parent
+    subprocess.run(
+        [binaries / "npm", "install", "--no-progress", "--loglevel=error", package],
+        check=True,
+        cwd=folder,
+        stdout=subprocess.DEVNULL,
+        env={
+            **os.environ,
+            "PATH": f"{binaries}{os.pathsep}{os.environ.get('PATH', '')}",
+            "NODE_OPTIONS": "--use-system-ca",
+        },
+    )
 
 
 def released() -> str | None:

@@ -14,6 +14,14 @@ from tests.install.second import make_second_release
 from tests.support.shared import made_once
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The first test makes two wheels and fetches the CLI: a safety net for a busy machine."""
+    here = Path(__file__).parent
+    for item in items:
+        if here in item.path.parents and item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(900))
+
+
 @pytest.fixture(scope="session")
 def releases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The wheels of 0.1.0 and 0.1.1."""
@@ -41,9 +49,8 @@ def newer(releases: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -
 
 
 @pytest.fixture(scope="session")
-def cli(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def cli() -> Path:
     """The Supabase CLI, fetched from npm once per machine."""
-    made_once(tmp_path_factory, "supabase-cli", lambda _: supabase_cli(CACHE))
     return supabase_cli(CACHE)
 
 

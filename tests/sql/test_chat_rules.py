@@ -16,6 +16,7 @@ from psycopg.types.json import Jsonb
 
 from minutehand.local.postgres import Postgres
 from tests.support.databases import Database
+from tests.support.engine import Engine
 from tests.support.functions import (
     as_user,
     as_worker,
@@ -592,6 +593,7 @@ def test_a_message_costs_the_same_however_much_was_said_elsewhere(seeded: Databa
         " where relname in ('chat_conversations', 'chat_messages', 'uses')"
     )
     with seeded.connect(autocommit=False) as connection:  # never committed
+        Engine(seeded, connection).stop_clock()  # ten seconds later the quota would count again
         connection.execute(
             "insert into public.chat_conversations (workspace_id, created_by)"
             " select %s, %s from generate_series(1, 3000)",

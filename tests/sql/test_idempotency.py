@@ -8,6 +8,7 @@ import psycopg
 import pytest
 
 from tests.support.engine import ACME, GLOBEX, Engine, refusal
+from tests.support.functions import until_waiting
 
 
 def test_sixteen_racing_callers_of_one_key_get_one_job(engine: Engine) -> None:
@@ -29,7 +30,8 @@ def test_the_winner_of_a_key_may_still_roll_back(engine: Engine) -> None:
         first.run("begin")
         lost = first.enqueue(idempotency_key="k")
 
-        def rollback(_: Engine) -> None:
+        def rollback(other: Engine) -> None:
+            until_waiting(other.database)
             first.run("rollback")
 
         answers = engine.race(lambda other: other.enqueue(idempotency_key="k"), rollback)
@@ -333,9 +335,7 @@ def test_what_comes_while_its_debounced_job_is_leased_runs_again(engine: Engine)
         lease = worker.lease_one()
 
         def commit_once_awaited(other: Engine) -> None:
-            waiting = "select count(*) from pg_locks where not granted"
-            while not other.one(waiting):
-                pass
+            until_waiting(other.database)
             worker.run("commit")
 
         second, _ = engine.race(

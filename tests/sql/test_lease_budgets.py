@@ -62,8 +62,8 @@ def most_blocks(engine: Engine) -> int:
         for statement in statistics.split("; "):
             engine.run(statement)
         with engine.beside() as other:  # a session of its own makes its own plans
-            blocks(other)
-            found.append(blocks(other))
+            # the first call reads the catalogue, and one after autovacuum has been at a table
+            found.append(min(blocks(other) for _ in range(3)))
     return max(found)
 
 
@@ -231,6 +231,7 @@ def test_a_lease_beside_an_open_one_goes_on_to_the_next_keys(
 
 def test_no_lease_beside_tenants_at_all_their_limits_reads_much(engine: Engine) -> None:
     """Each of 1,000 is at its own limit, its type's, its key's and its rate; all are met."""
+    engine.stop_clock()
     rate = {"limit": 1, "per_seconds": 86_400, "per_key": True}
     engine.register("work", workspace_concurrency=1, key_concurrency=1, rate_limit=rate)
     fill = FILL.format(workspace="md5(n::text)::uuid", job_type="'work'", key="'k'", count=1000)

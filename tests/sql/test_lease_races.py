@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 
@@ -190,11 +189,9 @@ def test_a_settlement_waits_for_a_report_that_renews_its_lease(engine: Engine) -
         reporter.run("begin")
         reporter.run("update queue.leases set expires_at = expires_at + interval '1 minute'")
         settled = pool.submit(worker.settle, held, result={"n": 1})
-        waiting = "select count(*) from pg_locks where not granted"
-        while engine.one(waiting) == 0:
-            time.sleep(0.005)
+        until_waiting(engine.database)
         reporter.run("commit")
-        settled.result(30)
+        settled.result(60)
 
     assert engine.status(held["job"]["id"]) == "completed"
 

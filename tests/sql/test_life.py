@@ -212,6 +212,7 @@ def test_a_job_exists_only_if_its_transaction_commits(engine: Engine) -> None:
 
 def test_enqueue_asks_for_one_worker_until_a_lease_answers(engine: Engine) -> None:
     """Wake-ups are debounced: a burst starts one worker."""
+    engine.stop_clock()
 
     def enqueue() -> bool:
         return bool(engine.rpc("enqueue_job", p_workspace_id=ACME, p_job_type="work")["wake"])

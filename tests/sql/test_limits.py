@@ -160,6 +160,7 @@ def test_a_rate_is_never_exceeded_in_any_window(engine: Engine) -> None:
 
 def test_a_rate_refills_with_time(engine: Engine) -> None:
     """Ten a minute: ten now, one six seconds later, ten after a long pause, never more."""
+    engine.stop_clock()
     engine.register("work", rate_limit={"limit": 10, "per_seconds": 60})
     engine.enqueue_many(50)
 
@@ -172,6 +173,7 @@ def test_a_rate_refills_with_time(engine: Engine) -> None:
 
 def test_whoever_finds_only_a_rate_used_up_looks_again_when_it_refills(engine: Engine) -> None:
     """Otherwise a worker that ends with nothing to do leaves a rate by the second to the minute."""
+    engine.stop_clock()
     engine.register("work", rate_limit={"limit": 2, "per_seconds": 10})
     engine.enqueue_many(3)
     assert len(engine.lease()) == 2
@@ -184,6 +186,7 @@ def test_whoever_finds_only_a_rate_used_up_looks_again_when_it_refills(engine: E
 
 def test_a_rate_per_key_gives_each_key_its_own_bucket(engine: Engine) -> None:
     """One customer's API key must not slow another's."""
+    engine.stop_clock()
     engine.register("work", rate_limit={"limit": 2, "per_seconds": 60, "per_key": True})
     for workspace in (ACME, GLOBEX):
         engine.enqueue_many(5, concurrency_key="a", workspace=workspace)
@@ -324,6 +327,7 @@ def test_a_small_quota_is_exact_under_races(engine: Engine) -> None:
 
 def test_a_large_quotas_count_may_be_ten_seconds_old_and_no_older(engine: Engine) -> None:
     """A count that is believed for longer keeps a workspace shut after its jobs have ended."""
+    engine.stop_clock()
     limits = {"max_pending": 3000}
     engine.rpc("set_workspace_limits", p_workspace_id=ACME, p_limits=limits)
     count = (

@@ -9,6 +9,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from tests.sql.test_outages import TOO_LONG
 from tests.support.engine import ACME, ADA, GLOBEX, Engine, handle, refusal
 
 ERROR = {"type": "KeyError", "message": "no field 7"}
@@ -80,11 +81,10 @@ def test_a_cancelled_task_is_parked_and_the_others_are_done(engine: Engine) -> N
     """The statement timeout is no outage: what did not fit is noted, and is tried last."""
     engine.run(
         "create or replace function queue.roll_up(p_now timestamptz) returns integer language plpgsql"
-        " as $$ begin perform pg_sleep(60); return 0; end; $$"
+        f" as $$ begin {TOO_LONG}; return 0; end; $$"
     )
     engine.enqueue(delay_seconds=1)
     engine.advance(20)
-    engine.run("set statement_timeout = '500ms'")
 
     answer = engine.rpc("run_maintenance", p_request={})
 

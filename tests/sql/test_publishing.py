@@ -439,6 +439,7 @@ def test_plans_have_words(engine: Engine) -> None:
 def test_operators_see_the_numbers(engine: Engine) -> None:
     """The rate, what was held back, and what a month of it would be."""
     set_budget(engine, 6)
+    at_second(engine, 0)
     for _ in range(30):
         engine.enqueue()
     engine.run("select queue.note_messages(now())")

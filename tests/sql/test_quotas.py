@@ -79,6 +79,7 @@ def test_every_table_of_tenants_rows_has_a_quota(engine: Engine) -> None:
 
 def test_a_large_quota_is_counted_every_ten_seconds(engine: Engine) -> None:
     """A row costs what it always costs, and the overshoot is what ten seconds can make."""
+    engine.stop_clock()
     engine.run("update queue.settings set value = '2001' where name = 'max_events'")
     with engine.member(ADA) as ada:
         for number in range(2005):
@@ -133,6 +134,7 @@ WAYS: dict[str, Callable[[Engine], object]] = {
 @pytest.mark.parametrize("way", WAYS)
 def test_a_person_enqueues_no_faster_than_their_limit(engine: Engine, way: str) -> None:
     """By every way in, and over all their workspaces; the refusal says when to come back."""
+    engine.stop_clock()
     limited(engine, per_second=2, burst=4)
     with engine.member(ADA) as ada:
         ada.enqueue_many(4)
@@ -167,6 +169,7 @@ def test_a_repeated_key_costs_nothing(engine: Engine) -> None:
 
 def test_streams_are_opened_no_faster_than_their_limit(engine: Engine) -> None:
     """Each holds an invocation for twenty seconds."""
+    engine.stop_clock()
     engine.run("update queue.settings set value = '2' where name = 'user_stream_opens_burst'")
     with engine.member(ADA) as ada:
         ada.rpc("open_stream")
@@ -184,11 +187,13 @@ def written(engine: Engine) -> int:
 
 def test_what_a_limit_refuses_is_not_made_first(engine: Engine) -> None:
     """Whoever goes on after a refusal costs next to nothing: no row is written and rolled back."""
+    engine.stop_clock()
     limited(engine, per_second=1, burst=100)
     bulk: dict[str, object] = {"p_workspace_id": ACME, "p_jobs": [{"job_type": "work"}] * 101}
     keyed = {"p_workspace_id": ACME, "p_jobs": [{"job_type": "work", "concurrency_key": "k"}] * 101}
     with engine.member(ADA) as ada:
         ada.enqueue_many(100)
+        engine.run("select pg_stat_force_next_flush()")  # what this session wrote is told by now
         ways: list[Callable[[Engine], object]] = [
             lambda e: e.rpc("enqueue_jobs", **bulk),
             lambda e: e.rpc("enqueue_jobs", **keyed),
@@ -205,6 +210,8 @@ def test_what_a_limit_refuses_is_not_made_first(engine: Engine) -> None:
 def test_a_person_has_one_large_call_at_a_time(engine: Engine) -> None:
     """Those that wait are few and give up; nobody else waits for them."""
     engine.run("update queue.settings set value = '2' where name = 'user_calls_at_once'")
+    give_up_after = "alter function queue.take_turn set lock_timeout = '{}'"
+    engine.run(give_up_after.format("60s"))  # not before all that follows has been looked at
 
     def listed(who: Engine, workspace: str = ACME) -> object:
         return who.rpc("list_jobs", p_filter={"workspace_id": workspace})
@@ -236,6 +243,7 @@ def test_a_person_has_one_large_call_at_a_time(engine: Engine) -> None:
             first.run("commit")
             assert waiting.result()
 
+        engine.run(give_up_after.format("100ms"))
         first.run("begin")
         listed(first)
         with pytest.raises(psycopg.Error) as refused:

@@ -18,9 +18,11 @@ EVENTS = 240_000
 
 def blocks(engine: Engine, call: str) -> int:
     """Blocks that a call touches, once its session has read the catalogue."""
-    engine.run(f"select {call}")
-    [plan] = engine.one(f"explain (analyze, buffers, format json) select {call}")
-    return int(plan["Plan"]["Shared Hit Blocks"] + plan["Plan"]["Shared Read Blocks"])
+    found = []
+    for _ in range(3):  # it reads it again whenever autovacuum has been at a table
+        [plan] = engine.one(f"explain (analyze, buffers, format json) select {call}")
+        found.append(plan["Plan"]["Shared Hit Blocks"] + plan["Plan"]["Shared Read Blocks"])
+    return int(min(found))
 
 
 @contextmanager

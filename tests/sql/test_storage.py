@@ -28,6 +28,7 @@ def test_a_worker_measures_once_an_hour(engine: Engine) -> None:
 
 def test_growth_is_that_of_a_week_at_most(engine: Engine) -> None:
     """One large job of this morning is no trend, and last month's import is none any more."""
+    engine.stop_clock()
     for hours, size in ((24 * 20, 10_000_000), (48, 1_000_000), (1, 2_000_000)):
         engine.run(SAMPLE, hours, size)
 
@@ -38,6 +39,7 @@ def test_growth_is_that_of_a_week_at_most(engine: Engine) -> None:
 
 def test_what_shrinks_grows_by_less_than_nothing(engine: Engine) -> None:
     """After retention was shortened."""
+    engine.stop_clock()
     engine.run(SAMPLE, 24, 3_000_000)
     engine.run(SAMPLE, 0, 2_000_000)
 

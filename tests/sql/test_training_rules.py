@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -26,6 +25,7 @@ from tests.support.functions import (
     open_to,
     rights,
     unkempt,
+    until_waiting,
     users_of,
 )
 
@@ -171,12 +171,7 @@ def test_what_the_host_was_sent_goes_with_a_training(seeded: Database) -> None:
             deleted = second.submit(
                 as_user, seeded, ADA, "select public.training_delete(%s)", made["training_id"]
             )
-            with seeded.connect() as eyes:
-                while (
-                    not deleted.done()
-                    and not eyes.execute("select 1 from pg_locks where not granted").fetchone()
-                ):
-                    time.sleep(0.01)
+            until_waiting(seeded)
         deleted.result(timeout=60)
     with seeded.connect() as connection:
         found = connection.execute(

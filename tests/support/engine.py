@@ -11,6 +11,7 @@ import threading
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from typing import Any
 
 import psycopg
@@ -28,6 +29,7 @@ create or replace function queue.clock() returns timestamptz
 language sql volatile parallel safe set search_path = ''
 as $$ select clock_timestamp() + interval '{seconds} seconds' $$
 """
+STOPPED_CLOCK = CLOCK.replace("clock_timestamp()", "timestamptz '{instant}'")
 
 
 class Engine:
@@ -42,6 +44,7 @@ class Engine:
         self.database = database
         self.connection = connection
         self.ahead = 0.0
+        self.stopped_at: datetime | None = None
 
     # --- plain SQL ---
 
@@ -205,7 +208,13 @@ class Engine:
     def advance(self, seconds: float) -> None:
         """Move the engine's clock of the whole database forward."""
         self.ahead += seconds
-        self.run(CLOCK.format(seconds=self.ahead))
+        clock = CLOCK if self.stopped_at is None else STOPPED_CLOCK
+        self.run(clock.format(seconds=self.ahead, instant=self.stopped_at))
+
+    def stop_clock(self) -> None:
+        """Let it move by `advance` alone: how long statements take here then refills no bucket."""
+        self.stopped_at, self.ahead = self.one("select queue.clock()"), 0.0
+        self.advance(0)
 
     # --- other sessions ---
 

@@ -8,15 +8,27 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import httpx
+
 from minutehand.local.s3_guard import GuardedAws
 
 
 @contextmanager
-def fake_aws() -> Iterator[str]:
-    """Serve on a free port; yields the address, for AWS_ENDPOINT_URL."""
+def fake_aws(*more: str) -> Iterator[str]:
+    """Serve on a free port; yields the address, for AWS_ENDPOINT_URL.
+
+    Args:
+        more: Services that are asked besides S3 and KMS. moto imports each at its first request,
+            which takes seconds on a busy machine: more than our clients wait.
+    """
     server = GuardedAws("127.0.0.1", 0)
     server.start()
     try:
+        for service in ("s3", "kms", *more):
+            scope = f"Credential=x/20260101/us-east-1/{service}/aws4_request"
+            authorization = f"AWS4-HMAC-SHA256 {scope}, SignedHeaders=host, Signature=x"
+            with httpx.Client(trust_env=False, timeout=120) as http:
+                http.get(server.url, headers={"authorization": authorization})
         yield server.url
     finally:
         server.stop()

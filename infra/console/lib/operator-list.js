@@ -120,8 +120,8 @@ export class OperatorList {
 
   async #count() {
     try {
-      const { states, more } = await operator.counts(this.#controller.signal);
-      this.#set({ counts: { states, more } });
+      const { states, at_least } = await operator.counts(this.#controller.signal);
+      this.#set({ counts: { states, at_least } });
     } catch (error) {
       this.#set({ error });
     }

@@ -13,7 +13,7 @@ from playwright.sync_api import Browser, sync_playwright
 
 from tests.e2e.console.browsers import FLAGS, chromium
 from tests.e2e.console.people import ADA, BOB, EVE, OLGA, Visitor
-from tests.e2e.console.worker import HandWorker
+from tests.e2e.console.worker import HandWorker, delete
 from tests.support.stacks import RunningStack
 
 
@@ -45,8 +45,18 @@ def workspace(stack: RunningStack) -> Iterator[dict[str, str]]:
                 (made["id"], person.id, role),
             )
     yield made
-    with stack.connect() as connection:
-        connection.execute("delete from public.workspaces where id = %s", (made["id"],))
+    delete(stack, "delete from public.workspaces where id = %s", made["id"])
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Begin `visit` last, so that pages are closed before the rows that they show are deleted.
+
+    A page that still reads would report the 404 as its error.
+    """
+    names: list[str] = getattr(item, "fixturenames", [])
+    if "visit" in names:
+        names.remove("visit")
+        names.append("visit")
 
 
 Visit = Callable[..., Visitor]

@@ -81,6 +81,9 @@ def test_a_chat_with_work_in_it(
     expect(page.locator("[data-kind=result]")).to_have_count(2)
     built = page.frame_locator("[data-artefact] iframe")
     expect(built.get_by_role("heading", level=1)).to_have_text("Sales")
+    frame = page.locator("[data-artefact] iframe").element_handle().content_frame()
+    assert frame is not None
+    frame.wait_for_load_state()  # its script stands at its end
     built.locator("[data-label=Feb].bar").click()
     expect(built.locator("tr.on")).to_contain_text("Feb")
     expect(page.get_by_role("button", name="Go to the question")).to_have_count(0)
@@ -95,6 +98,27 @@ def test_a_chat_with_work_in_it(
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     picture(page, "chat-narrow-dark")
     assert found == []
+
+
+def test_what_is_chosen_while_a_message_is_sent_keeps_the_focus(
+    visit: Visit, workspace: dict[str, str], api: Callable[..., Any]
+) -> None:
+    """The box takes it back only from itself: a slow answer moves nobody away from a question."""
+    begun = api("POST", "/api/chat/conversations", {"workspace_id": workspace["id"]})
+    page = visit(ADA, f"/chat/{begun['id']}").page
+    sent: list[Route] = []
+    page.route(re.compile("/messages$"), lambda route: sent.append(route))
+    box = page.get_by_role("textbox", name="Message")
+    rename = page.get_by_role("button", name="Rename")
+    for number, chosen in enumerate((box, rename), 1):
+        box.fill("Good morning")
+        box.press("Enter")
+        while len(sent) < number:
+            page.wait_for_timeout(20)
+        chosen.focus()
+        sent[-1].continue_()
+        expect(box).to_have_value("")
+        expect(chosen).to_be_focused()
 
 
 def test_conversations_are_listed_renamed_and_deleted(

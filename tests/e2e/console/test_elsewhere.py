@@ -76,6 +76,8 @@ def test_the_readmes_first_program_enqueues_and_follows_a_job(
     serve(visitor.page, f"{begin}\n{show}\n{program}\n{end}", values_of(stack, workspace))
 
     visitor.open("/mine/")
+    # its files are served from here, so not while this waits for a lease
+    expect(visitor.page.locator("#jobs")).to_contain_text("pending")
     lease = worker.lease_soon()
     worker.report(lease, 40)
     expect(visitor.page.locator("#jobs")).to_have_text("processing,40,live")

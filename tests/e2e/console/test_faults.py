@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -118,9 +119,11 @@ def test_a_payload_refused(visit: Visit, planted: PlantedWorker) -> None:
     expect(page.locator("h1 .badge")).to_have_text("Completed")
 
 
-def test_a_rate_limit(visit: Visit, enqueue: Enqueue) -> None:
+def test_a_rate_limit(visit: Visit, enqueue: Enqueue, api: Callable[..., Any]) -> None:
     """How many per how long, when the next start is free, and what to raise."""
-    enqueue("rated")
+    first = enqueue("rated")
+    while api("GET", f"/api/jobs/{first}")["status"] != "completed":
+        time.sleep(0.05)
     page = visit(ADA, f"/jobs/{enqueue('rated')}").page
 
     expect(page.locator(".explain")).to_contain_text("The rate limit of 1 starts per 3600 s")
@@ -142,6 +145,7 @@ def test_a_pause(visit: Visit, worker: HandWorker) -> None:
     remedy(page).to_contain_text("Resume the workspace")
     page.locator(".remedy").get_by_role("link", name="Operations").click()
     page.get_by_role("button", name="Resume", exact=True).click()
+    expect(page.get_by_role("button", name="Pause", exact=True)).to_be_visible()
 
 
 def test_no_worker_for_it(visit: Visit, worker: HandWorker, stack: RunningStack) -> None:

@@ -139,6 +139,7 @@ def test_a_selection_is_cancelled_and_retried_with_its_number_named(
     page = visit(ADA).page
     expect(rows(page)).to_have_count(3)
     is_live(page)
+    expect(group(page, "all")).to_have_text("3")
 
     stood_at = rows(page).first.bounding_box()
     for index in range(2):
@@ -262,6 +263,7 @@ def test_a_job_is_enqueued_duplicated_and_cancelled_by_hand(
     form.get_by_role("button", name="Enqueue").click()
 
     expect(page.locator("h1 .badge")).to_have_text("Queued")
+    expect(page).to_have_url(re.compile(r"/jobs/[0-9a-f-]{36}$"))
     first = page.url
     page.get_by_role("button", name="Duplicate").click()
     page.get_by_role("dialog").get_by_role("button", name="Enqueue").click()

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import expect
+from playwright.sync_api import Route, expect
 
 from tests.e2e.console.conftest import Visit
 from tests.e2e.console.looking import violations
@@ -42,9 +42,16 @@ def test_a_failure_anywhere_is_found_opened_retried_and_seen_by_its_people(
     activity = bob.get_by_role("region", name="Activity").locator("li")
     expect(activity).to_have_count(2)
     expect(activity.last).to_contain_text("ticket 7")
+    asked: list[Route] = []
+    page.route("**/rpc/operator_close", lambda route: asked.append(route))
     page.get_by_role("button", name="Close it now").click()
+    while not asked:
+        page.wait_for_timeout(20)
     expect(page.locator(".on-call")).to_have_count(0)
-    expect(page.locator("h1")).to_have_text("Jobs")
+    expect(page.locator("h1")).to_have_text("Jobs")  # and so nothing of it is read again
+    assert page.locator(".workspace option").filter(has_text="(on call)").count() == 1
+    asked[0].continue_()
+    expect(page.locator(".workspace option").filter(has_text="(on call)")).to_have_count(0)
 
 
 def test_several_of_several_workspaces_are_cancelled_together(

@@ -27,7 +27,7 @@ KEYS = {"AWS_ACCESS_KEY_ID": "AKIDEXAMPLE", "AWS_SECRET_ACCESS_KEY": "wJalrXUtnF
 @pytest.fixture(scope="module")
 def moto() -> Iterator[dict[str, str]]:
     """An environment as Lambda gives it, with moto for AWS and one parameter."""
-    with fake_aws() as endpoint:
+    with fake_aws("ssm") as endpoint:
         ssm = boto3.client(
             "ssm", region_name="eu-central-1", endpoint_url=endpoint,
             aws_access_key_id="x", aws_secret_access_key="y",

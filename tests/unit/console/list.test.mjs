@@ -38,7 +38,7 @@ async function answer(url, body) {
     return { jobs: page.jobs, next_cursor: page.next };
   }
   if (url.pathname.endsWith("/rpc/operator_jobs")) return pageAfter(body.p_cursor, body.p_limit);
-  return { states: { queued: jobs.length }, more: [] }; // count_jobs and operator_counts
+  return { states: { queued: jobs.length }, at_least: [] }; // count_jobs and operator_counts
 }
 
 const server = createServer(async (request, response) => {

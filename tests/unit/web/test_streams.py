@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -76,6 +76,13 @@ def reader(lives: float) -> Reader:
     )
 
 
+async def until(so: Callable[[], bool], *, every: float = 0.005) -> None:
+    """Wait until it is so; asked about `every` so many seconds."""
+    async with asyncio.timeout(60):
+        while not so():  # noqa: ASYNC110
+            await asyncio.sleep(every)
+
+
 async def read_all(
     feed: Script,
     *,
@@ -124,9 +131,22 @@ async def test_an_end_names_its_reason(error: Exception, reason: str) -> None:
 
 async def test_an_idle_stream_is_kept_open_by_comments() -> None:
     """Proxies close what says nothing."""
-    text = await asyncio.wait_for(read_all(Script(), lives=0.5), 60)
+    hub = EventHub()
+    stream = Stream(Script(), hub, reader=reader(300), pace=QUICK, clock=SystemClock())
+    said: list[bytes] = []
+    async with asyncio.timeout(60):
+        async for chunk in stream.chunks(Batch()):
+            said.append(chunk)
+            if len(said) == 4:
+                await hub.aclose()
 
-    assert text.count(KEEP_ALIVE.decode()) >= 3
+    assert said[1:] == [KEEP_ALIVE] * 3
+
+
+async def test_a_stream_ends_with_its_readers_token() -> None:
+    """A page comes back with another one."""
+    text = await asyncio.wait_for(read_all(Script(), lives=0.1), 60)
+
     assert '"reason":"token_expired"' in text
 
 
@@ -134,8 +154,7 @@ async def test_a_host_that_stops_lets_every_stream_go_without_an_end() -> None:
     """No reason, so that EventSource comes back to whoever serves next."""
     hub = EventHub()
     reading = [asyncio.ensure_future(read_all(Script(), hub=hub)) for _ in range(5)]
-    await asyncio.sleep(0.05)
-    assert hub.count == 5
+    await until(lambda: hub.count == 5)
 
     await hub.aclose()
     texts = await asyncio.wait_for(asyncio.gather(*reading), 60)
@@ -146,11 +165,13 @@ async def test_a_host_that_stops_lets_every_stream_go_without_an_end() -> None:
 
 async def test_a_buffered_answer_holds_what_there_is_or_waits_for_the_first() -> None:
     """And never longer than its gateway."""
-    pace = Pace(streaming=False, buffered_wait=0.3, poll=0.01, breath=0.0)
+    short, long = (
+        Pace(streaming=False, buffered_wait=seconds, poll=0.01, breath=0.0) for seconds in (0.1, 60)
+    )
 
-    at_once = await read_all(Script(), pace=pace, first=Batch([line(1)]))
-    waited = await read_all(Script(Batch(), Batch(), Batch([line(1)])), pace=pace)
-    nothing = await asyncio.wait_for(read_all(Script(), pace=pace), 60)
+    at_once = await read_all(Script(), pace=long, first=Batch([line(1)]))
+    waited = await read_all(Script(Batch(), Batch(), Batch([line(1)])), pace=long)
+    nothing = await asyncio.wait_for(read_all(Script(), pace=short), 60)
 
     assert "id: 1\n" in at_once
     assert "id: 1\n" in waited
@@ -216,7 +237,7 @@ async def test_who_finds_the_subject_gone_tells_the_others() -> None:
     slow = Pace(streaming=True, poll=30.0, check=30.0, keep_alive=30.0, breath=0.0)
     gone = JobNotFound("gone", status=404, code="PT404", hint="job_not_found")
     others = [asyncio.ensure_future(read_all(Script(gone), hub=hub, pace=slow)) for _ in range(9)]
-    await asyncio.sleep(0.05)
+    await until(lambda: hub.count == 9)
 
     await read_all(Script(gone), hub=hub)
     texts = await asyncio.wait_for(asyncio.gather(*others), 60)
@@ -229,15 +250,20 @@ async def test_the_subject_is_checked_although_frames_keep_coming() -> None:
     hub = EventHub()
     feed = Script()
     pace = Pace(streaming=True, poll=5.0, check=0.1, keep_alive=5.0, breath=0.0)
-    reading = asyncio.ensure_future(read_all(feed, hub=hub, pace=pace, lives=1.0))
+    reading = asyncio.ensure_future(read_all(feed, hub=hub, pace=pace))
+    await until(lambda: hub.count == 1)
+    sent = 0
 
-    await asyncio.sleep(0.02)
-    for seq in range(1, 40):
-        hub.notify(TOPIC, Frame(seq, size=1))
-        await asyncio.sleep(0.02)
+    def notified_until_checked() -> bool:
+        nonlocal sent
+        sent += 1
+        hub.notify(TOPIC, Frame(sent, size=1))
+        return feed.checks >= 3 and feed.seq >= 9
+
+    await until(notified_until_checked, every=0.02)
+    await hub.aclose()
     text = await asyncio.wait_for(reading, 60)
 
-    assert feed.checks >= 3
     assert "id: 9\n" in text
 
 
@@ -296,7 +322,7 @@ async def test_what_one_reader_finds_in_the_log_the_others_need_not_read() -> No
     reading = [
         asyncio.ensure_future(read_all(each, hub=hub, pace=slow, lives=1.0)) for each in others
     ]
-    await asyncio.sleep(0.05)
+    await until(lambda: hub.count == 5)
 
     await read_all(Script(found), hub=hub)
     texts = await asyncio.wait_for(asyncio.gather(*reading), 60)
@@ -380,8 +406,7 @@ async def test_a_client_that_leaves_ends_its_stream_at_once() -> None:
 
     response = EventStream(stream.chunks(Batch()), stalled_after=5)
     serving = asyncio.ensure_future(response({"type": "http"}, receive, send))  # type: ignore[arg-type]
-    await asyncio.sleep(0.05)
-    assert hub.count == 1
+    await until(lambda: hub.count == 1)
 
     left.set()
     await asyncio.wait_for(serving, 60)

@@ -53,7 +53,9 @@ export function Composer({ onSend }) {
       setProblem(error.message);
     }
     setBusy(false);
-    box.current?.focus();
+    // what was chosen meanwhile keeps the focus
+    const at = document.activeElement;
+    if (at === document.body || box.current?.form?.contains(at)) box.current?.focus();
   };
   const onKeyDown = (/** @type {KeyboardEvent} */ event) => {
     // while a word is being composed, Enter ends the word
