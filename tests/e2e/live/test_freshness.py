@@ -137,8 +137,6 @@ async def test_live_is_left_when_the_wire_dies_and_said_again_when_it_is_back(
         await said.until(lambda freshness, _: freshness != "live", BOUND)
         await asyncio.to_thread(worker.report, lease, 10, "unheard")
         wire.closed = False
-        since: list[tuple[str, int]] = []
-        sockets = -1
         for _ in range(20):
             # never live again before all is known
             await said.until(lambda freshness, _: freshness == "live")

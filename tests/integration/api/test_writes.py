@@ -26,7 +26,7 @@ async def test_a_job_is_created_as_it_was_described(hand: Hand, ada: httpx.Async
             hand,
             queue="slow",
             priority=7,
-            scheduled_for="2027-01-01T00:00:00+01:00",
+            scheduled_for="2031-01-01T00:00:00+01:00",
             max_attempts=3,
             concurrency_key="k",
             session_id="s-1",
@@ -41,7 +41,7 @@ async def test_a_job_is_created_as_it_was_described(hand: Hand, ada: httpx.Async
     expected = {
         "queue": "slow",
         "priority": 7,
-        "scheduled_for": "2026-12-31T23:00:00Z",
+        "scheduled_for": "2030-12-31T23:00:00Z",
         "max_attempts": 3,
         "concurrency_key": "k",
         "session_id": "s-1",

@@ -124,7 +124,7 @@ def test_a_bad_setting_is_named(environ: dict[str, str], named: str) -> None:
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=120,
         check=False,
     )
 

@@ -156,6 +156,7 @@ def _without_logs() -> Iterator[None]:
     logging.disable(before)
 
 
+@pytest.mark.timeout(600)  # a hundred and fifty ticks, however slow the machine
 @pytest.mark.usefixtures("_without_logs")
 async def test_ticks_leave_nothing_behind(
     registry: Registry, worker: Worker, ada: UserQueue
