@@ -33,7 +33,7 @@ class RunningStack:
         self.folder = folder
         self.launcher = launcher
         self.values = dict(values)
-        self._tokens: dict[str, str] = {}
+        self._tokens: dict[str, tuple[str, float]] = {}
 
     def __getattr__(self, name: str) -> str:
         """Return a value of the env file, e.g. `stack.supabase_url`."""
@@ -48,8 +48,9 @@ class RunningStack:
         return psycopg.connect(self.database_url, **options)
 
     def sign_in(self, email: str) -> str:
-        """Return an access token of a demo user, made by Auth; kept for the rest of the session."""
-        if email not in self._tokens:
+        """Return an access token of a demo user, made by Auth; kept for half of its life."""
+        token, renewal = self._tokens.get(email, ("", 0.0))
+        if time.monotonic() >= renewal:
             answer = httpx.post(
                 f"{self.supabase_url}/auth/v1/token?grant_type=password",
                 headers={"apikey": self.supabase_publishable_key},
@@ -57,8 +58,10 @@ class RunningStack:
                 timeout=20,
             )
             answer.raise_for_status()
-            self._tokens[email] = answer.json()["access_token"]
-        return self._tokens[email]
+            made = answer.json()
+            token = made["access_token"]
+            self._tokens[email] = token, time.monotonic() + made["expires_in"] / 2
+        return token
 
     def token(self, sub: str | None, role: str = "authenticated", expires_in: float = 600) -> str:
         """Mint a token as Auth would; a negative `expires_in` makes an expired one."""
