@@ -96,6 +96,7 @@ def rows_read(office: Office, import_id: str) -> int:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)  # four workers start, one after the other
 @pytest.mark.usefixtures("bucket")
 async def test_an_import_killed_again_and_again_stores_each_row_once(
     office: Office, killable: Killable

@@ -7,6 +7,8 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+import pytest
+
 from infra.bench.scratch import JWT_SECRET, PUBLISHABLE_KEY
 from minutehand.apps.plans.planning.graph import stages_of
 from tests.integration.plans.conftest import Harness
@@ -14,6 +16,7 @@ from tests.integration.plans.conftest import Harness
 ROOT = Path(__file__).resolve().parents[3]
 
 
+@pytest.mark.timeout(600)  # some twenty workers, one after the other
 async def test_a_worker_killed_at_every_stage_boundary_runs_no_stage_twice(
     harness: Harness,
 ) -> None:

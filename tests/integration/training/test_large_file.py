@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 
 from minutehand.config import Settings
 from tests.integration.training.conftest import SAMPLE, Studio
@@ -41,6 +42,7 @@ async def send(studio: Studio, upload: dict[str, Any], content: bytes, numbers: 
             assert answer.status_code == 200, answer.text
 
 
+@pytest.mark.timeout(600)  # its bytes are copied several times, its speech is heard
 async def test_a_large_video_is_uploaded_in_parts_and_becomes_a_procedure(
     project: Project, settings: Settings, tmp_path: Path
 ) -> None:
