@@ -81,6 +81,14 @@ def fill_tenants(engine: Engine, count: int, job_type: str = "work") -> None:
     )
 
 
+def test_a_lease_that_finds_nothing_reads_a_handful(engine: Engine) -> None:
+    """Idle costs one query per tick."""
+    engine.register("work")
+    settle_down(engine)
+
+    assert most_blocks(engine) <= 80
+
+
 def test_a_lease_of_one_is_as_cheap_beside_10000_waiting_tenants(engine: Engine) -> None:
     """It reads the tenants whose turn it is, not those that wait."""
     fill_tenants(engine, 10_000)

@@ -385,17 +385,6 @@ def test_a_members_enqueue_into_a_backlog_counts_it_once_in_ten_seconds(full: En
         assert touched(ada, lambda: ada.enqueue()) <= 500
 
 
-def test_an_idle_lease_costs_a_handful_of_rows(database: Database) -> None:
-    """Idle costs one query per tick."""
-    database.seed()
-    with database.connect() as connection:
-        engine = Engine(database, connection)
-        engine.register("work")
-        engine.lease_call(0)
-
-        assert touched(engine, lambda: engine.lease_call(10)) <= 70
-
-
 def test_a_settle_looks_for_what_it_has_answered_in_a_hash(database: Database) -> None:
     """Compared one by one, a failure among 1,000 completions cost as much as all of them."""
     with database.connect() as connection:
