@@ -113,9 +113,15 @@ language plpgsql
 security definer -- callers who may delete a tenant hold no rights on jobs
 set search_path = ''
 as $$
+declare
+  v_id uuid := (to_jsonb(old) ->> tg_argv[0])::uuid;
 begin
-  perform queue.forget_workspace((to_jsonb(old) ->> tg_argv[0])::uuid);
+  if tg_when = 'BEFORE' then
+    perform queue.lock_running(v_id);
+    return old;
+  end if;
+  perform queue.forget_workspace(v_id);
   return null;
 end;
 $$;
-comment on function queue.tenant_deleted is 'Trigger: delete a deleted tenant''s jobs. Its argument names the column that holds the id.';
+comment on function queue.tenant_deleted is E'Trigger: delete a deleted tenant''s jobs. Its argument names the column that holds the id.\n\nBefore the deletion it locks those that run, since a deletion cascades to what applications keep of a job first, and a worker locks the job first.';

@@ -44,6 +44,8 @@ comment on column queue.tenant_members.user_id is 'The Supabase Auth user.';
 comment on column queue.tenant_members.role is 'manager or member.';
 revoke all on queue.tenants, queue.tenant_members from public, anon, authenticated, service_role;
 
+create trigger workspaces_before_delete before delete on public.workspaces
+  for each row execute function queue.tenant_deleted('id');
 create trigger workspaces_after_delete after delete on public.workspaces
   for each row execute function queue.tenant_deleted('id');
 

@@ -546,11 +546,25 @@ end;
 $$;
 comment on function queue.after_delete is 'Trigger: delete what belongs to deleted jobs.';
 
+create function queue.lock_running(p_workspace_id uuid) returns void
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_ids uuid[] := array(select job_id from queue.leases where workspace_id = p_workspace_id);
+begin
+  perform 1 from public.jobs where id = any (v_ids) order by id for update;
+  perform 1 from queue.leases where job_id = any (v_ids) order by job_id for update;
+end;
+$$;
+comment on function queue.lock_running is 'Lock a workspace''s running jobs and their leases, in the order of settlements.';
+
 create function queue.forget_workspace(p_workspace_id uuid) returns void
 language plpgsql
 set search_path = ''
 as $$
 begin
+  perform queue.lock_running(p_workspace_id);
   delete from public.jobs where workspace_id = p_workspace_id;
   delete from queue.tenant_limits where workspace_id = p_workspace_id;
   delete from queue.pauses where workspace_id = p_workspace_id;

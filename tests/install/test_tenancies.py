@@ -43,7 +43,7 @@ def test_one_file_knows_our_tables_and_makes_nothing_else() -> None:
     assert [name.partition("_")[2] for name in knows] == ["create_workspaces.sql"]
     [text] = knows.values()
     made = re.findall(
-        r"^create (?:unique )?(\w+) \"?([\w. ]+?)\"?(?: as| \(| on| after|$)", text, re.M
+        r"^create (?:unique )?(\w+) \"?([\w. ]+?)\"?(?: as| \(| on| before| after|$)", text, re.M
     )
     assert made == [
         ("table", "public.workspaces"),
@@ -51,6 +51,7 @@ def test_one_file_knows_our_tables_and_makes_nothing_else() -> None:
         ("index", "workspace_members_by_workspace"),
         ("view", "queue.tenants"),
         ("view", "queue.tenant_members"),
+        ("trigger", "workspaces_before_delete"),
         ("trigger", "workspaces_after_delete"),
         ("policy", "members read their workspaces"),
         ("policy", "members see who shares their workspaces"),

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
 
@@ -11,6 +12,7 @@ import psycopg
 import pytest
 
 from tests.support.engine import ACME, ADA, BOB, EVE, GLOBEX, Engine, refusal
+from tests.support.functions import until_waiting
 
 INSERT = "insert into public.jobs (workspace_id, job_type, payload, status) values (%s, %s, '{}', 'pending')"
 
@@ -538,3 +540,26 @@ def test_deleting_a_workspace_takes_its_jobs(engine: Engine) -> None:
 
     assert engine.one("select count(*) from public.jobs") == 0
     assert engine.lease() == []
+
+
+def test_a_deleted_workspace_waits_for_those_who_write_of_its_running_jobs(engine: Engine) -> None:
+    """They lock the job and then an application's rows, which a deletion would cascade to first."""
+    engine.run(
+        "create table public.notes (job_id uuid primary key, text text,"
+        " workspace_id uuid references public.workspaces on delete cascade)"
+    )
+    first, second = engine.enqueue_many(2)
+    engine.lease(2)
+    engine.run("insert into public.notes values (%s, null, %s)", second, ACME)
+    with engine.beside() as worker, engine.beside() as owner, ThreadPoolExecutor(1) as threads:
+        worker.run("begin")
+        worker.run("select from public.jobs where id = %s for update", min(first, second))
+        gone = threads.submit(owner.run, "delete from public.workspaces where id = %s", ACME)
+        until_waiting(engine.database)
+        worker.run("select from public.jobs where id = %s for update", max(first, second))
+        worker.run("update public.notes set text = 'done'")
+        worker.run("commit")
+        gone.result(60)
+
+    assert engine.one("select count(*) from public.notes") == 0
+    assert engine.one("select count(*) from queue.leases") == 0

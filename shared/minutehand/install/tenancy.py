@@ -36,6 +36,8 @@ revoke all on {engine}.tenants, {engine}.tenant_members
   from public, anon, authenticated, service_role;
 
 -- a tenant's jobs go with it
+create trigger minutehand_before_delete before delete on {table}
+  for each row execute function {engine}.tenant_deleted('{key}');
 create trigger minutehand_after_delete after delete on {table}
   for each row execute function {engine}.tenant_deleted('{key}');
 
