@@ -36,13 +36,9 @@ def blocks(engine: Engine, limit: int = 1, **request: Any) -> int:
     }
     engine.run("begin")
     try:
-        [plan] = engine.one(
-            "explain (analyze, buffers, format json) select public.lease_jobs(%s::jsonb)",
-            json.dumps(request),
-        )
+        return engine.blocks("select public.lease_jobs(%s::jsonb)", json.dumps(request))
     finally:
         engine.run("rollback")
-    return int(plan["Plan"]["Shared Hit Blocks"] + plan["Plan"]["Shared Read Blocks"])
 
 
 def settle_down(engine: Engine) -> None:

@@ -193,7 +193,7 @@ def test_what_a_limit_refuses_is_not_made_first(engine: Engine) -> None:
     keyed = {"p_workspace_id": ACME, "p_jobs": [{"job_type": "work", "concurrency_key": "k"}] * 101}
     with engine.member(ADA) as ada:
         ada.enqueue_many(100)
-        engine.run("select pg_stat_force_next_flush()")  # what this session wrote is told by now
+        engine.run("select pg_stat_force_next_flush()")  # what this session wrote is counted by now
         ways: list[Callable[[Engine], object]] = [
             lambda e: e.rpc("enqueue_jobs", **bulk),
             lambda e: e.rpc("enqueue_jobs", **keyed),

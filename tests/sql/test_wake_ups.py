@@ -13,8 +13,8 @@ as $$ select timestamptz '2026-11-21 12:00:00+00' + interval '{ms} milliseconds'
 
 def heard(engine: Engine) -> int:
     """How many notifications have come since the last look."""
-    # a commit signals the sessions that listen before it answers, and each sends what it has been
-    # told with its next answer: nothing is waited for
+    # a commit signals the sessions that listen before it answers, and each sends its notifications
+    # with its next answer: nothing is waited for
     engine.run("select")
     return len(list(engine.connection.notifies(timeout=0)))
 

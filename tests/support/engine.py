@@ -62,6 +62,11 @@ class Engine:
         [row] = self.rows(statement, *values)
         return row
 
+    def blocks(self, statement: str, *values: Any) -> int:
+        """Execute one statement; return how many blocks of tables and indexes it touched."""
+        [found] = self.one(f"explain (analyze, buffers, format json) {statement}", *values)
+        return int(found["Plan"]["Shared Hit Blocks"] + found["Plan"]["Shared Read Blocks"])
+
     def rpc(self, function: str, **arguments: Any) -> Any:
         """Call a public function by named arguments; dicts and lists travel as jsonb."""
         places = ", ".join(f"{name} => %({name})s" for name in arguments)

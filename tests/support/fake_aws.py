@@ -24,10 +24,10 @@ def fake_aws(*more: str) -> Iterator[str]:
     server = GuardedAws("127.0.0.1", 0)
     server.start()
     try:
-        for service in ("s3", "kms", *more):
-            scope = f"Credential=x/20260101/us-east-1/{service}/aws4_request"
-            authorization = f"AWS4-HMAC-SHA256 {scope}, SignedHeaders=host, Signature=x"
-            with httpx.Client(trust_env=False, timeout=120) as http:
+        with httpx.Client(trust_env=False, timeout=120) as http:
+            for service in ("s3", "kms", *more):
+                scope = f"Credential=x/20260101/us-east-1/{service}/aws4_request"
+                authorization = f"AWS4-HMAC-SHA256 {scope}, SignedHeaders=host, Signature=x"
                 http.get(server.url, headers={"authorization": authorization})
         yield server.url
     finally:

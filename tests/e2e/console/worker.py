@@ -15,8 +15,9 @@ from tests.support.stacks import RunningStack
 def delete(stack: RunningStack, statement: str, *values: Any) -> None:
     """Delete what a test has made, while the stack's own workers may still run some of it.
 
-    They lock a job before the app's rows, and a deletion that cascades the other way round: of a
-    deadlock's two transactions one is told to try again.
+    A deletion waits for the jobs that run as it begins. A job that is leased after that is locked
+    before the app's rows, which the deletion locks first: of a deadlock's two transactions one
+    fails and is to be repeated.
     """
     with stack.connect() as connection:
         while True:
