@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import psycopg
 import pytest
 
-from tests.sql.test_outages import TOO_LONG
 from tests.support.engine import ACME, ADA, GLOBEX, Engine, handle, refusal
+from tests.support.functions import until
 
 ERROR = {"type": "KeyError", "message": "no field 7"}
 
@@ -81,12 +82,19 @@ def test_a_cancelled_task_is_parked_and_the_others_are_done(engine: Engine) -> N
     """The statement timeout is no outage: what did not fit is noted, and is tried last."""
     engine.run(
         "create or replace function queue.roll_up(p_now timestamptz) returns integer language plpgsql"
-        f" as $$ begin {TOO_LONG}; return 0; end; $$"
+        " as $$ begin perform pg_sleep(60); return 0; end; $$"
     )
     engine.enqueue(delay_seconds=1)
     engine.advance(20)
+    cancelled = (
+        "select count(pg_cancel_backend(pid)) from pg_stat_activity"
+        " where wait_event = 'PgSleep' and datname = current_database()"
+    )
 
-    answer = engine.rpc("run_maintenance", p_request={})
+    with ThreadPoolExecutor(1) as threads:
+        call = threads.submit(engine.rpc, "run_maintenance", p_request={})
+        until(engine.database, cancelled, 1)
+        answer = call.result(60)
 
     assert (answer["failed"], answer["done"]) == (["statistics"], {"promotion": 1})
     [parked] = engine.rpc("queue_health")["failing_maintenance"]
