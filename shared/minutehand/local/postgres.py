@@ -26,7 +26,7 @@ import psutil
 import psycopg
 
 from minutehand.local.ports import LOOPBACK, reserve_port
-from minutehand.local.processes import Identity, spawn, stop, wait_gone
+from minutehand.local.processes import Identity, send_signal, spawn, stop, wait_gone
 
 SUPERUSER = "supabase_admin"
 """Named as on Supabase, where `postgres` owns the project's objects but is not a superuser."""
@@ -256,11 +256,11 @@ class Postgres:
     def end_leftovers(self) -> None:
         """Stop servers that a killed launcher or postmaster left over this very data folder."""
         for process in self._leftovers():
-            process.send_signal(signal.SIGINT)
+            send_signal(process, signal.SIGINT)
         for by in (signal.SIGQUIT, signal.SIGKILL):
             for process in self._leftovers():
                 if not wait_gone(process, 5):
-                    process.send_signal(by)
+                    send_signal(process, by)
         # its pid may belong to someone else by now, and Postgres would refuse to start
         (self.data_dir / "postmaster.pid").unlink(missing_ok=True)
 

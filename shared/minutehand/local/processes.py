@@ -5,6 +5,7 @@ Linux ends a child by PR_SET_PDEATHSIG when its launcher dies; `guardian` does i
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import signal
@@ -110,11 +111,25 @@ class Identity:
         return process if same and not ended else None
 
 
+def has_ended(process: psutil.Process) -> bool:
+    """Tell whether a process that may not be our child has ended, reaped or not."""
+    try:
+        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:  # it ended between the two questions
+        return True
+
+
 def wait_gone(process: psutil.Process, seconds: float) -> bool:
     """Wait until a process that may not be our child has ended."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
-        if not process.is_running() or process.status() == psutil.STATUS_ZOMBIE:
+        if has_ended(process):
             return True
         time.sleep(0.05)
     return False
+
+
+def send_signal(process: psutil.Process, by: signal.Signals) -> None:
+    """Signal a process, which may have ended since it was found."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        process.send_signal(by)

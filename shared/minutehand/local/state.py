@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 
-from minutehand.local.processes import Identity, wait_gone
+from minutehand.local.processes import Identity, send_signal, wait_gone
 
 
 class AlreadyRunning(Exception):
@@ -95,10 +95,10 @@ class StateFolder:
         recorded = [Identity(**entry) for entry in json.loads(path.read_text())]
         found = [process for child in recorded if (process := child.find()) is not None]
         for process in found:
-            process.send_signal(signal.SIGINT)  # at SIGTERM Postgres would wait for its clients
+            send_signal(process, signal.SIGINT)  # at SIGTERM Postgres would wait for its clients
         for process in found:
             if not wait_gone(process, 5):
-                process.kill()
+                send_signal(process, signal.SIGKILL)
         path.unlink()
         return [process.pid for process in found]
 

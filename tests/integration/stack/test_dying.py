@@ -16,6 +16,7 @@ import psycopg
 import pytest
 
 from minutehand.local.postgres import Postgres
+from minutehand.local.processes import has_ended
 from tests.support.paths import ROOT
 from tests.support.stacks import RunningStack, end, is_ready, launch, wait_ready
 
@@ -49,11 +50,6 @@ def eventually(holds: Callable[[], bool], *, seconds: float = 90.0) -> None:
     while not holds():
         assert time.monotonic() < deadline, "it never came true"
         time.sleep(0.05)
-
-
-def gone(process: psutil.Process) -> bool:
-    """Tell whether a process has ended, reaped or not."""
-    return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
 
 
 def answers(url: str) -> bool:
@@ -162,7 +158,7 @@ def test_nothing_outlives_a_killed_launcher_and_the_next_one_starts(tmp_path: Pa
         launcher.kill()
         launcher.wait()
 
-        eventually(lambda: all(gone(orphan) for orphan in orphans))
+        eventually(lambda: all(has_ended(orphan) for orphan in orphans))
         launcher = launch(tmp_path, "--no-demo")
         after = wait_ready(tmp_path, launcher)
         with after.connect() as connection:
@@ -200,7 +196,7 @@ def test_a_signal_stops_every_child(tmp_path: Path, sign: signal.Signals) -> Non
         launcher.send_signal(sign)
 
         assert launcher.wait(120) == 0
-        assert all(gone(process) for process in started)
+        assert all(has_ended(process) for process in started)
         assert not (tmp_path / "ready").exists()
     finally:
         end(tmp_path, launcher)

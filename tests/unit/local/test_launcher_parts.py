@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import signal
 import socket
 import stat
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from minutehand.config import ConfigurationError
@@ -23,8 +26,8 @@ from minutehand.local.environment import (
 )
 from minutehand.local.logs import readable
 from minutehand.local.ports import LOOPBACK, is_free, reserve_port
-from minutehand.local.postgres import memory_folder
-from minutehand.local.processes import Identity
+from minutehand.local.postgres import Postgres, memory_folder
+from minutehand.local.processes import Identity, has_ended, send_signal, wait_gone
 from minutehand.local.stack import describe_end
 from minutehand.local.state import AlreadyRunning, StateFolder
 from minutehand.project import Project
@@ -115,6 +118,39 @@ def test_recorded_children_are_ended_and_strangers_are_not(tmp_path: Path) -> No
         for process in (ours, stranger):
             process.kill()
             process.wait()
+
+
+def test_a_process_that_ends_while_it_is_looked_at_is_not_an_error() -> None:
+    """A killed server's backends end by themselves while the next start goes through them."""
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    found = psutil.Process(child.pid)
+    assert not has_ended(found)
+    child.kill()
+    child.wait()
+
+    send_signal(found, signal.SIGINT)
+
+    assert has_ended(found)
+    assert wait_gone(found, 5)
+
+
+def test_leftovers_that_end_by_themselves_do_not_stop_the_next_start(tmp_path: Path) -> None:
+    """The list of a data folder's servers is old as soon as it is made."""
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    found = psutil.Process(child.pid)
+
+    class EndingWhileListed(Postgres):
+        def _leftovers(self) -> Iterator[psutil.Process]:
+            child.kill()
+            child.wait()
+            yield found
+
+    server = EndingWhileListed(tmp_path, scratch=True)
+    try:
+        server.data_dir.mkdir()
+        server.end_leftovers()
+    finally:
+        server.destroy()
 
 
 def test_the_env_file_has_every_name_of_the_contract(tmp_path: Path) -> None:

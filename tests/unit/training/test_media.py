@@ -28,6 +28,7 @@ from minutehand.apps.training.media import (
 )
 from minutehand.apps.training.settings import TrainingSettings
 from minutehand.config import ConfigurationError
+from minutehand.local.processes import has_ended
 
 ROOT = Path(__file__).resolve().parents[3]
 SAMPLE = ROOT / "shared/minutehand/apps/training/console/sample.mp4"
@@ -196,7 +197,7 @@ def test_a_child_dies_with_its_parent(tmp_path: Path) -> None:
         parent.send_signal(signal.SIGKILL)
 
     give_up = time.monotonic() + 60
-    while child.is_running() and child.status() != psutil.STATUS_ZOMBIE:
+    while not has_ended(child):
         assert time.monotonic() < give_up
         time.sleep(0.02)
 
