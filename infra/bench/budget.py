@@ -129,7 +129,8 @@ async def own_channel(env: Mapping[str, str], report: Report) -> AsyncIterator[N
 
     channel.on_broadcast("*", heard)
     await channel.subscribe(change)
-    await asyncio.wait_for(subscribed.wait(), 20)
+    async with asyncio.timeout(20):
+        await subscribed.wait()
     speaking = asyncio.create_task(speak())
     try:
         yield

@@ -116,7 +116,8 @@ class Listener:
                     raise RuntimeError("the channel ended") from self._ended.exception()
                 self._changed.clear()
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(self._changed.wait(), 1)
+                    async with asyncio.timeout(1):
+                        await self._changed.wait()
         self._heard.clear()
 
     async def _send(self, event: str, payload: Any, topic: str = f"realtime:{TOPIC}") -> None:

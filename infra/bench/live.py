@@ -152,7 +152,8 @@ async def latency(
         for n in range(events):
             await sql.execute(_SEND, [n, topic])
             await asyncio.sleep(max(0.0, began + (n + 1) / per_second - time.monotonic()))
-    result = json.loads(await asyncio.wait_for(process.stdout.readline(), 60))
+    async with asyncio.timeout(60):
+        result = json.loads(await process.stdout.readline())
     await process.wait()
     rate = per_second * (1 + subscribers)
     name = (

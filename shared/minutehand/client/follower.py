@@ -24,6 +24,7 @@ from minutehand.client.topic import Topic
 from minutehand.queue.client import UserQueue
 from minutehand.queue.errors import QueueError, QueueUnavailable, TokenRefused
 from minutehand.queue.models import JobEvent
+from minutehand.tasks import end_tasks
 
 #: How current a watch is; see `Watcher.freshness`.
 Freshness = Literal["live", "catching-up", "polling", "offline"]
@@ -190,9 +191,7 @@ class Watcher(ABC):
         self._done = True
         self._queue.clear()
         self._news.set()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await end_tasks(self._tasks)
         self._release()
         self._notify()
 

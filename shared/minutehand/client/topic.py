@@ -25,6 +25,7 @@ from websockets.exceptions import WebSocketException
 from minutehand.client.access import Access
 from minutehand.queue.broadcasts import events_of_message
 from minutehand.queue.errors import QueueError
+from minutehand.tasks import end_tasks
 
 logger = logging.getLogger(__name__)
 
@@ -131,9 +132,7 @@ class Topic:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             return str(done.pop().result())
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await end_tasks(tasks)
             await _leave(client)
 
     async def _follow(self) -> float:

@@ -23,6 +23,7 @@ from tenacity import (
 from minutehand.queue.errors import QueueUnavailable, error_from_response
 from minutehand.queue.foreign import UNSENT, is_local
 from minutehand.queue.lean_httpx import httpx
+from minutehand.tasks import end_tasks
 
 logger = logging.getLogger("minutehand.queue.data_api")
 
@@ -85,10 +86,7 @@ class DataApi:
 
     async def aclose(self) -> None:
         """Close every connection, and end what callers have left behind."""
-        left = list(self._under_way)
-        for task in left:
-            task.cancel()
-        await asyncio.gather(*left, return_exceptions=True)
+        await end_tasks(self._under_way)
         await self._http.aclose()
 
     async def rpc(

@@ -24,6 +24,7 @@ from minutehand.config import Settings
 from minutehand.queue.broadcasts import events_of_message
 from minutehand.queue.errors import QueueError
 from minutehand.queue.foreign import is_local
+from minutehand.tasks import end_tasks
 from minutehand.web.hub import EventHub
 from minutehand.web.ring import Frame
 
@@ -182,9 +183,7 @@ class RealtimeUpstream:
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await end_tasks(tasks)
         for task in done:
             task.result()
 

@@ -21,6 +21,7 @@ from minutehand.config import Settings
 from minutehand.queue.errors import QueueError, QueueUnavailable
 from minutehand.queue.models import ReportItem, Storage
 from minutehand.queue.worker_client import WorkerQueue
+from minutehand.tasks import end_tasks
 from minutehand.worker.deadlines import TickOptions
 from minutehand.worker.fanout import FanOut, StartExtraWorkers
 from minutehand.worker.registry import Registry, default_registry
@@ -357,8 +358,7 @@ class Worker:
         try:
             await asyncio.wait({run, replaced}, return_when=asyncio.FIRST_COMPLETED)
         except asyncio.CancelledError:
-            run.cancel()
-            await asyncio.gather(run, return_exceptions=True)
+            await end_tasks([run])
             raise
         finally:
             replaced.cancel()
@@ -397,9 +397,7 @@ class Worker:
         try:
             await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            for task in waits:
-                task.cancel()
-            await asyncio.gather(*waits, return_exceptions=True)
+            await end_tasks(waits)
 
     def _renew_outside(self, items: Sequence[ReportItem], worker_id: str, tick_id: str) -> None:
         """Renew from the watchdog's thread, over its own connections and loop."""

@@ -89,12 +89,9 @@ class Reporter:
             if next_at is not None and next_at <= now:
                 return
             self._wake.clear()
-            try:
-                await asyncio.wait_for(
-                    self._wake.wait(), None if next_at is None else next_at - now
-                )
-            except TimeoutError:
-                continue
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(None if next_at is None else next_at - now):
+                    await self._wake.wait()
 
     def _reportable(self) -> list[Attempt]:
         """Running attempts; the last updates of an ended one travel with its settle."""

@@ -27,6 +27,7 @@ from minutehand.queue.models import (
     UnreadableLease,
 )
 from minutehand.queue.worker_client import WorkerQueue
+from minutehand.tasks import end_tasks
 from minutehand.worker.attempt import Attempt, LeaseKey
 from minutehand.worker.deadlines import Deadlines, TickOptions, in_time
 from minutehand.worker.extra_workers import SIDE_CALL_SECONDS, ExtraWorkers
@@ -481,9 +482,7 @@ class Tick:
                 self._watchdog.stop()
                 if deadline is not None:
                     deadline.cancel()
-                for task in tasks:
-                    task.cancel()
-                await asyncio.gather(*tasks, return_exceptions=True)
+                await end_tasks(tasks)
                 for attempt in list(self._running.values()):
                     attempt.stop("lost")
 

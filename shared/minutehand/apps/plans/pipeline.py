@@ -21,6 +21,7 @@ from minutehand.apps.plans.planning.making import MAKERS
 from minutehand.apps.plans.recorder import Recorder
 from minutehand.apps.plans.report import compose, html, markdown
 from minutehand.apps.plans.services import Plans
+from minutehand.tasks import end_tasks
 from minutehand.worker.context import JobContext
 from minutehand.worker.job import Job
 from minutehand.worker.outcomes import Retry, Snooze
@@ -106,13 +107,7 @@ class Pipeline:
                     running.discard(task)
                     task.result()
         finally:
-            for task in running:
-                task.cancel()
-            if running:
-                await asyncio.wait(running)
-                for task in running:
-                    if not task.cancelled():
-                        task.exception()
+            await end_tasks(running)
 
     @property
     def _percentage(self) -> float:

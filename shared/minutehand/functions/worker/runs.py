@@ -14,6 +14,7 @@ from minutehand.clock import Clock, SystemClock
 from minutehand.config import Settings
 from minutehand.functions.worker.routes import Reply, Request, WorkerRoutes
 from minutehand.queue.errors import QueueError
+from minutehand.tasks import end_tasks
 from minutehand.worker.loop import Worker
 from minutehand.worker.summary import TickSummary
 
@@ -58,9 +59,7 @@ class Runs:
         self._worker.stop()
         if self._run is not None:
             _, late = await asyncio.wait({self._run}, timeout=timeout_seconds)
-            for run in late:
-                run.cancel()
-                await asyncio.gather(run, return_exceptions=True)
+            await end_tasks(late)
         await self._worker.aclose()
 
     async def _work(self) -> TickSummary:

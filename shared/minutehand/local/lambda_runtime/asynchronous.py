@@ -17,6 +17,7 @@ from typing import Any
 
 from minutehand.local.lambda_runtime.function import Function, TooManyRequests
 from minutehand.local.lambda_runtime.invocation import Invocation, Outcome
+from minutehand.tasks import end_tasks
 
 logger = logging.getLogger(__name__)
 
@@ -47,9 +48,7 @@ class AsynchronousQueue:
 
     async def stop(self) -> None:
         """Forget what is still waiting."""
-        for task in list(self._running):
-            task.cancel()
-        await asyncio.gather(*self._running, return_exceptions=True)
+        await end_tasks(self._running)
 
     async def _carry(self, function: Function, invocation: Invocation) -> None:
         config = function.config

@@ -19,6 +19,7 @@ import psutil
 
 from minutehand.local.lambda_runtime.environment import Environment, InitFailed, LineSink, State
 from minutehand.local.lambda_runtime.invocation import Invocation, Outcome
+from minutehand.tasks import end_tasks
 
 logger = logging.getLogger(__name__)
 
@@ -183,9 +184,7 @@ class Function:
 
     async def stop(self) -> None:
         """Take every environment away."""
-        for task in list(self._settling):
-            task.cancel()
-        await asyncio.gather(*self._settling, return_exceptions=True)
+        await end_tasks(self._settling)
         for environment in list(self._alive):
             await self._discard(environment)
 

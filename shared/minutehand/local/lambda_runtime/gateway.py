@@ -133,9 +133,8 @@ class HttpApi:
         # the function continues when the gateway gives up, as on AWS
         running = asyncio.create_task(function.invoke(invocation))
         try:
-            outcome = await asyncio.wait_for(
-                asyncio.shield(running), timeout=self.integration_seconds
-            )
+            async with asyncio.timeout(self.integration_seconds):
+                outcome = await asyncio.shield(running)
         except TooManyRequests:
             return _message(503, "Service Unavailable")
         except TimeoutError:

@@ -23,6 +23,7 @@ from minutehand.local.lambda_runtime.invocation import Invocation
 from minutehand.local.lambda_runtime.invoke_api import InvokeApi
 from minutehand.local.lambda_runtime.site import Site
 from minutehand.local.lambda_runtime.wire import HttpServer, Request, Response
+from minutehand.tasks import end_tasks
 
 logger = logging.getLogger(__name__)
 
@@ -89,9 +90,7 @@ class LambdaRuntime:
 
     async def stop(self) -> None:
         """Stop listening and kill every environment."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await end_tasks(self._tasks)
         await self._server.stop()
         await self.queue.stop()
         for function in self.functions.values():

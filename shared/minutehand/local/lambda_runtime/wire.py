@@ -15,6 +15,8 @@ from urllib.parse import urlsplit
 
 import h11
 
+from minutehand.tasks import end_tasks
+
 LOOPBACK = "127.0.0.1"
 CHUNK = 64 * 1024
 
@@ -82,9 +84,7 @@ class HttpServer:
         """Close the listener and every open connection."""
         if self._server is not None:
             self._server.close()
-        for task in list(self._connections):
-            task.cancel()
-        await asyncio.gather(*self._connections, return_exceptions=True)
+        await end_tasks(self._connections)
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()

@@ -27,6 +27,7 @@ from minutehand.local.realtime.pgwire import Endpoint, describe
 from minutehand.local.realtime.replication import ReplicationStream
 from minutehand.local.realtime.serializer import Fanout, dump
 from minutehand.local.realtime.visibility import Visibility
+from minutehand.tasks import end_tasks
 
 logger = logging.getLogger(__name__)
 
@@ -132,10 +133,8 @@ class PostgresChanges:
 
     async def stop(self) -> None:
         """Stop streaming and delete what is left in the table."""
-        tasks = [task for task in (self._streaming, self._cleaning, *self._tasks) if task]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        tasks = (self._streaming, self._cleaning, *self._tasks)
+        await end_tasks(task for task in tasks if task)
         if self._connection is not None:
             await self._connection.close()
         await self._visibility.close()

@@ -48,7 +48,8 @@ class Flow:
             self._eased.clear()
             began = time.monotonic()
             try:
-                await asyncio.wait_for(self._eased.wait(), _STEP_SECONDS)
+                async with asyncio.timeout(_STEP_SECONDS):
+                    await self._eased.wait()
             except TimeoutError:
                 waited = time.monotonic() - began
                 for socket in list(self._congested):

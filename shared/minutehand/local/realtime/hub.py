@@ -23,6 +23,7 @@ from minutehand.local.realtime.recovery import deliver_missed
 from minutehand.local.realtime.replication import ReplicationStream
 from minutehand.local.realtime.tokens import Verifier
 from minutehand.local.realtime.visibility import Visibility
+from minutehand.tasks import end_tasks
 
 logger = logging.getLogger(__name__)
 
@@ -80,10 +81,7 @@ class Hub:
 
     async def cancel_tasks(self) -> None:
         """End all background work."""
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end_tasks(self._tasks)
 
     def check_join(self, *, private: bool, channels: int) -> None:
         """The checks of a join that need no database.

@@ -1,0 +1,25 @@
+"""The end of background tasks, for all who start some."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from typing import Any
+
+#: When a task that goes on is cancelled again: later than any needs to clean up.
+AGAIN_SECONDS = 5.0
+
+
+async def end_tasks(tasks: Iterable[asyncio.Future[Any]]) -> None:
+    """Cancel tasks and wait until each has ended, whatever with.
+
+    A cancellation can get lost: code may catch it, and `asyncio.wait_for` before Python 3.12 drops
+    one that comes together with what it waits for. A task that goes on is cancelled again.
+    """
+    ending = list(tasks)
+    left = {task for task in ending if not task.done()}
+    while left:
+        for task in left:
+            task.cancel()
+        _, left = await asyncio.wait(left, timeout=AGAIN_SECONDS)
+    await asyncio.gather(*ending, return_exceptions=True)  # their errors are no one's now
