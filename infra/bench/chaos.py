@@ -12,8 +12,9 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -45,6 +46,13 @@ FAULTS = (
     "restart postgres",
     *sql_faults.FAULTS,
 )
+
+#: Far above the longest wait of a job here: an event's 20 s.
+STALLED_SECONDS = 150
+
+
+class StalledError(Exception):
+    """Jobs are left and nothing happens; the message says what was seen."""
 
 
 @dataclass
@@ -104,14 +112,13 @@ class Chaos:
         }
         self.processes = [self._spawn(environment) for _ in range(self.workers)]
         try:
-            unleashed = asyncio.create_task(self._unleash(environment))
-            await self._until_left(self.jobs // 10)
-            unleashed.cancel()
-            await asyncio.gather(unleashed, return_exceptions=True)
+            for _ in self._while_more_than(self.jobs // 10):
+                await self._inflict_one(environment)
             proxy.odds = Odds()
             with self.scratch.connect() as connection:
                 sql_faults.stop_schedules(connection)
-            await self._until_left(0)
+            for _ in self._while_more_than(0):
+                await asyncio.sleep(0.3)
         finally:
             for process in self.processes:
                 process.send_signal(signal.SIGCONT)
@@ -157,14 +164,12 @@ class Chaos:
                 output=log.fileno(),
             )
 
-    async def _unleash(self, environment: dict[str, str]) -> None:
-        while True:
-            await asyncio.sleep(self.rng.uniform(*self.pause))
-            fault = self.rng.choice(self.faults)
-            self.books.faults[fault] += 1
-            index = self.rng.randrange(len(self.processes))
-            # shielded: a fault that has begun is undone before the run continues
-            await asyncio.shield(self._inflict(fault, index, environment))
+    async def _inflict_one(self, environment: dict[str, str]) -> None:
+        """Wait a little, then one fault from its begin to its end."""
+        await asyncio.sleep(self.rng.uniform(*self.pause))
+        fault = self.rng.choice(self.faults)
+        self.books.faults[fault] += 1
+        await self._inflict(fault, self.rng.randrange(len(self.processes)), environment)
 
     async def _inflict(self, fault: str, index: int, environment: dict[str, str]) -> None:
         if fault == "kill worker":
@@ -194,18 +199,44 @@ class Chaos:
         except psycopg.Error:
             self.books.faults[f"{fault} (cut short)"] += 1
 
-    async def _until_left(self, most: int) -> None:
+    def _while_more_than(self, most: int) -> Iterator[int]:
+        """Yield how many jobs are left, as long as those are more than `most`.
+
+        Raises:
+            StalledError: None ended for `STALLED_SECONDS`.
+        """
+        most_ended, since = -1, time.monotonic()
         while True:
-            await asyncio.sleep(0.3)
-            try:
-                with self.scratch.connect() as connection:
-                    row = connection.execute(
-                        "select count(*) from public.jobs where finished_at is null"
-                    ).fetchone()
-            except psycopg.OperationalError:
-                continue  # it was just killed
-            if row is not None and int(str(row[0])) <= most:
+            left, ended = self._count()
+            if left <= most:
                 return
+            if ended > most_ended:
+                most_ended, since = ended, time.monotonic()
+            elif time.monotonic() - since > STALLED_SECONDS:
+                raise StalledError(self._describe(left))
+            yield left
+
+    def _count(self) -> tuple[int, int]:
+        """Jobs that are left, and that have ended."""
+        with self.scratch.connect() as connection:
+            [(left, ended)] = connection.execute(
+                "select count(*) - count(finished_at), count(finished_at) from public.jobs"
+            ).fetchall()
+        return int(str(left)), int(str(ended))
+
+    def _describe(self, left: int) -> str:
+        with self.scratch.connect() as connection:
+            jobs = connection.execute(
+                "select to_jsonb(j) from public.jobs as j where finished_at is null limit 5"
+            ).fetchall()
+        return "\n".join(
+            [
+                f"{left} jobs left and none ended in {STALLED_SECONDS} s:",
+                *(str(job) for (job,) in jobs),
+                f"exit codes of the workers: {[process.poll() for process in self.processes]}",
+                *(self.folder / "workers.log").read_text().splitlines()[-20:],
+            ]
+        )
 
     # The books --------------------------------------------------------------------------------
 
