@@ -99,6 +99,7 @@ export function JobMonitor({ workspaceId, filter, onFilter, hrefOf = (id) => `/j
       ${!isOfAll && html`<${Filters} filter=${filter} onFilter=${onFilter} />`}
       ${CHIPS.filter(([name]) => filter[name]).map(([name, word, say]) => html`<button type="button" class="chip" key=${name} onClick=${() => onFilter({ [name]: "" })} aria-label=${`Remove filter ${word} ${filter[name]}`}>${word}: ${name === "parent_id" ? shortId(/** @type {string} */ (filter[name])) : (say?.(/** @type {string} */ (filter[name])) ?? filter[name])} <${Icon} name="cross" /></button>`)}
       <span class="spacer"></span>
+      <${Freshness} value=${state.freshness} />
       ${
         state.newer > 0 &&
         !state.isPaused &&
@@ -111,7 +112,6 @@ export function JobMonitor({ workspaceId, filter, onFilter, hrefOf = (id) => `/j
         ${state.isPaused ? `Resume (${counted(state.missed, "change")})` : "Pause"}
       </button>
       <button type="button" class="quiet density" aria-pressed=${rowHeight === "compact"} title="Rows of 32 pixels instead of 52" onClick=${nextDensity}>Compact</button>
-      <${Freshness} value=${state.freshness} />
     </div>
     ${state.error && rows.length > 0 && html`<${Stale} error=${state.error} retry=${() => list.current.refresh()} />`}
     <${Body} state=${state} filter=${filter} onFilter=${onFilter} retry=${() => list.current.load()} />

@@ -21,6 +21,8 @@ expect.set_options(timeout=PATIENCE_MS)
 
 #: Browsers report every 503, but "not ready" is an answer: another test's job may be overdue.
 NOT_READY = re.compile(r"status of 503 .*/api/health/ready\)")
+#: What a browser notes of a connection that was cut.
+NETWORK = r"Failed to load resource|WebSocket connection|ERR_"
 _SETTLED = """() => !document.querySelector('main .loading, .freshness[data-freshness=catching-up]')
   && document.getAnimations().every((one) => one.playState !== 'running'
     || one.effect.getComputedTiming().iterations === Infinity)"""

@@ -10,11 +10,10 @@ import pytest
 from playwright.sync_api import expect
 
 from tests.e2e.console.conftest import Visit
-from tests.e2e.console.people import ADA
+from tests.e2e.console.people import ADA, NETWORK
 from tests.e2e.console.worker import HandWorker
 from tests.support.stacks import RunningStack
 
-NETWORK = r"Failed to load resource|WebSocket connection|ERR_"
 HEALING_SECONDS = 60.0
 
 

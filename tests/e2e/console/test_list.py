@@ -8,7 +8,7 @@ import pytest
 from playwright.sync_api import Locator, Page, expect
 
 from tests.e2e.console.conftest import Visit
-from tests.e2e.console.people import ADA, BOB, EVE
+from tests.e2e.console.people import ADA, BOB, EVE, NETWORK
 from tests.e2e.console.worker import HandWorker
 from tests.support.stacks import RunningStack
 
@@ -84,6 +84,25 @@ def test_filters_live_in_the_address_and_survive_back_and_reload(
     expect(page.locator(f"tr[data-job='{failed}'] .c-id")).to_have_text(failed[-8:])
     page.get_by_role("searchbox").fill(failed[:30])
     expect(rows(page)).to_have_count(1)
+
+
+def test_buttons_stay_in_place_while_the_connections_word_changes(
+    visit: Visit, worker: HandWorker
+) -> None:
+    """A click on Pause must not land where Pause was."""
+    worker.enqueue()
+    visitor = visit(ADA, allow=(NETWORK,))
+    page = visitor.page
+    is_live(page)
+    pause = page.get_by_role("button", name="Pause")
+    place = pause.bounding_box()
+
+    visitor.context.set_offline(True)
+
+    expect(page.locator(".monitor .freshness")).to_have_text("Offline")
+    assert pause.bounding_box() == place
+    visitor.context.set_offline(False)
+    is_live(page)
 
 
 def test_what_is_rare_and_old_is_found_slice_by_slice(

@@ -13,13 +13,11 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.e2e.console.conftest import Visit
-from tests.e2e.console.people import ADA, BOB, EVE
+from tests.e2e.console.people import ADA, BOB, EVE, NETWORK
 from tests.e2e.console.worker import HandWorker
 from tests.support.stacks import RunningStack
 
 pytestmark = pytest.mark.browser
-
-NETWORK = r"Failed to load resource|WebSocket connection|ERR_"
 
 
 def badge(page: Page) -> Any:
