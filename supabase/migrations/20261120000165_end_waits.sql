@@ -193,7 +193,7 @@ begin
   insert into queue.dependencies (after_id, job_id)
   select distinct j.id, w.job_id
   from queue.waits as w cross join jsonb_array_elements_text(w.data -> 'job_ids') as a (id)
-  join public.jobs as j on j.id = a.id::uuid and j.finished_at is null
+  join public.jobs as j on j.id = any (array[a.id::uuid]) and j.finished_at is null
   where w.job_id = any (v_held)
   on conflict do nothing;
   update queue.waits as w set failed_jobs = 0,
@@ -256,7 +256,8 @@ begin
       (select d.after_id, d.job_id, true as by_end from queue.dependencies as d
         where d.after_id = any (v_ended) order by d.after_id, d.job_id limit p_limit)
       union all
-      select d.after_id, d.job_id, false from queue.dependencies as d left join public.jobs as j on j.id = d.after_id
+      select d.after_id, d.job_id, false
+      from queue.dependencies as d left join public.jobs as j on j.id = any (array[d.after_id])
       where d.job_id = any (p_waiting) and (j.id is null or j.finished_at is not null)) as found
     group by 1, 2) as e;
   v_held := array(select job_id from queue.waits where job_id = any (v_waiting) order by job_id for update skip locked);
@@ -269,7 +270,7 @@ begin
   counted as (
     select g.job_id, count(*)::integer as jobs,
       (count(*) filter (where j.outcome is distinct from 'completed'))::integer as failed
-    from gone as g left join public.jobs as j on j.id = g.after_id group by 1)
+    from gone as g left join public.jobs as j on j.id = any (array[g.after_id]) group by 1)
   update queue.waits as w set open_jobs = w.open_jobs - c.jobs, failed_jobs = w.failed_jobs + c.failed
   from counted as c where w.job_id = c.job_id;
   -- jobs that are locked now are checked again
@@ -293,7 +294,7 @@ as $$
       sum(coalesce(pg_column_size(j.result), 0)) over (order by a.nth)
         - coalesce(pg_column_size(j.result), 0) as bytes_before
     from jsonb_array_elements_text(p_wait.data -> 'job_ids') with ordinality as a (id, nth)
-    left join public.jobs as j on j.id = a.id::uuid
+    left join public.jobs as j on j.id = any (array[a.id::uuid])
     where a.nth > p_wait.gathered and a.nth <= p_wait.gathered + p_limit),
   made as (
     insert into queue.gathered (job_id, name, nth, child_id, status, result, error_message)
@@ -327,7 +328,7 @@ begin
       v_later := v_later || v_wait.job_id;
     elsif v_wait.gathered = 0 and exists (
         select 1 from jsonb_array_elements_text(v_wait.data -> 'job_ids') as a (id)
-        join public.jobs as j on j.id = a.id::uuid and j.finished_at is null) then
+        join public.jobs as j on j.id = any (array[a.id::uuid]) and j.finished_at is null) then
       update queue.waits set open_jobs = null where job_id = v_wait.job_id; -- one of them runs again: wait for it
       v_later := v_later || v_wait.job_id;
     else
@@ -452,7 +453,8 @@ begin
   with weighed as (
     select s.id, sum(coalesce(w.open_jobs, jsonb_array_length(w.data -> 'job_ids'), 1)) over (order by s.id) as sum,
       coalesce(w.open_jobs, jsonb_array_length(w.data -> 'job_ids'), 1) as own
-    from queue.signals as s join queue.waits as w on w.job_id = s.job_id
+    from queue.signals as s
+    cross join lateral (select * from queue.waits as o where o.job_id = s.job_id limit 1) as w
     where s.id = any (v_ids) and s.kind = 'check')
   select array(select id from weighed where sum - own >= v_most) into v_late;
   v_checked := array(
@@ -465,15 +467,16 @@ begin
     select distinct d.after_id from queue.dependencies as d where d.job_id = any (v_checked)));
   insert into queue.signals (kind, job_id, workspace_id)
   select distinct 'check', w.job_id, w.workspace_id
-  from queue.dependencies as d join queue.waits as w on w.job_id = d.job_id
+  from queue.dependencies as d
+  cross join lateral (select * from queue.waits as o where o.job_id = d.job_id limit 1) as w
   where d.job_id = any (v_checked) and d.after_id = any (v_busy);
   v_receivers := array(
     select w.job_id from queue.signals as s
-    join queue.waits as w on w.workspace_id = s.workspace_id and w.event_name = s.name
+    join queue.waits as w on w.workspace_id = any (array[s.workspace_id]) and w.event_name = any (array[s.name])
     where s.id = any (v_ids) and s.kind = 'event' limit 1000);
   perform queue.end_waits(v_edges.touched || v_checked || v_receivers, p_now);
   perform queue.finish_batches(array(
-    select j.batch_id from queue.signals as s join public.jobs as j on j.id = s.job_id
+    select j.batch_id from queue.signals as s join public.jobs as j on j.id = any (array[s.job_id])
     where s.id = any (v_ids) and s.kind = 'ended' and j.batch_id is not null
     union
     select s.job_id from queue.signals as s where s.id = any (v_ids) and s.kind = 'batch'), p_now);

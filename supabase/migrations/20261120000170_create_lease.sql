@@ -25,7 +25,7 @@ begin
       when j.attempts >= j.max_attempts or j.lost_attempts + 1 >= v_max_lost or j.deadline_at <= p_now then 'failed'
       else 'pending' end as fate,
       case when j.deadline_at <= p_now then 'deadline_passed' else 'worker_lost' end as reason
-    from expired as l join public.jobs as j on j.id = l.job_id),
+    from expired as l join public.jobs as j on j.id = any (array[l.job_id])),
   moved as (
     update public.jobs as j set status = f.fate, lost_attempts = f.lost, updated_at = p_now,
       finished_at = case when f.fate <> 'pending' then p_now end,
@@ -101,7 +101,7 @@ begin
   kinds as materialized (
     select distinct on (d.partition_id) d.partition_id, j.workspace_id, j.queue, j.job_type,
       coalesce(j.concurrency_key, '') as concurrency_key, j.priority
-    from due as d join public.jobs as j on j.id = d.job_id),
+    from due as d join public.jobs as j on j.id = any (array[d.job_id])),
   known as materialized (select id from queue.open_partitions(array(select partition_id from kinds)))
   insert into queue.openings (partition_id, workspace_id, queue, job_type, concurrency_key, priority)
   select partition_id, workspace_id, queue, job_type, concurrency_key, priority
@@ -131,6 +131,7 @@ create function queue.sweep(p_now timestamptz) returns void
 language plpgsql
 set search_path = ''
 set enable_seqscan = off -- a session's plan may be older than the rows
+set enable_sort = off -- partitions are found by their whole name
 set jit = off
 as $$
 declare
@@ -151,10 +152,10 @@ begin
   select l.id, j.workspace_id, j.queue, j.job_type, coalesce(j.concurrency_key, ''), j.priority, true
   from unnest(v_looked) as l (id)
   cross join lateral (select r.job_id from queue.ready as r where r.partition_id = l.id limit 1) as r
-  join public.jobs as j on j.id = r.job_id
+  join public.jobs as j on j.id = any (array[r.job_id])
   where not exists (select 1 from queue.partitions as p where p.id = l.id and p.claim_from = '-infinity'
     and exists (select 1 from queue.turns as t
-      where t.workspace_id = p.workspace_id and t.job_type = p.job_type and t.queue = p.queue));
+      where t.workspace_id = p.workspace_id and t.job_type = p.job_type and t.queue = p.queue offset 0) offset 0);
   update queue.maintenance_tasks set cursor = case when cardinality(v_looked) = 1000 then v_looked[1000]::text end
   where name = 'sweep';
   delete from queue.shares as s where ctid = any (array(
@@ -167,7 +168,7 @@ begin
     select c.id from queue.caps as c
     where c.scope = 'key' and c.opened_at < p_now - interval '10 minutes' and not exists (
       select 1 from queue.partitions as p where p.workspace_id = c.workspace_id and p.job_type = c.job_type
-        and p.concurrency_key = c.concurrency_key)
+        and p.concurrency_key = c.concurrency_key order by p.queue, p.priority offset 0)
     order by c.opened_at limit 1000 for update skip locked));
 end;
 $$;
@@ -309,9 +310,9 @@ begin
       t.rate_limit, t.rate_per_key, exists (
         select 1 from queue.tenant_limits as tl
         where tl.workspace_id = p.workspace_id and tl.running_max is not null) as is_bound
-    from queue.partitions as p
-    join queue.job_types as t on t.job_type = p.job_type
-    where p.id = any (p_ids)),
+    from unnest(p_ids) as u (id)
+    cross join lateral (select * from queue.partitions as o where o.id = u.id limit 1) as p
+    cross join lateral (select * from queue.job_types as o where o.job_type = p.job_type limit 1) as t),
   needed as (
     select distinct 'type' as scope, p.job_type, '00000000-0000-0000-0000-000000000000'::uuid as workspace_id, '' as key
     from parts as p where p.max_concurrency is not null or p.rate_limit is not null and not p.rate_per_key
@@ -536,7 +537,7 @@ begin
     from unnest(p_ids, p_oldest, p_jobs) as s (id, oldest, jobs)
     cross join lateral (
       select r.job_id, r.ctid as place, j.ctid as job_place, coalesce(j.deadline_at <= p_now, false) as is_late
-      from queue.ready as r join public.jobs as j on j.id = r.job_id
+      from queue.ready as r join public.jobs as j on j.id = any (array[r.job_id])
       where r.partition_id = s.id and r.ready_at >= s.oldest and j.status = 'pending'
       order by r.ready_at, r.job_id limit s.jobs for update of r, j skip locked) as h)
   select coalesce(array_agg(h.job_id) filter (where not h.is_late), '{}'),
@@ -859,21 +860,20 @@ begin
       from unnest(p_partitions, p_jobs) as u (id, jobs)
       cross join lateral (select * from queue.partitions as o where o.id = u.id limit 1) as p
       group by 1, 2, 3) as k),
+  turns as materialized (
+    select k.tag, h.place from kinds as k
+    cross join lateral (
+      select h.ctid as place from queue.turns as h
+      where h.workspace_id = k.workspace_id and h.job_type = k.job_type and h.queue = k.queue
+      limit 1 for no key update skip locked) as h),
+  shares as materialized (
+    select k.tag, h.place from (select distinct k.workspace_id, k.tag from kinds as k) as k
+    cross join lateral (
+      select h.ctid as place from queue.shares as h where h.workspace_id = k.workspace_id
+      limit 1 for no key update skip locked) as h),
   shared as (
-    update queue.shares as s set finish_tag = t.tag
-    from (select distinct k.workspace_id, k.tag from kinds as k) as t
-    where s.workspace_id = t.workspace_id and s.ctid = any (array(
-      select h.ctid from queue.shares as h where h.workspace_id = any (array(select k.workspace_id from kinds as k))
-      for no key update skip locked)))
-  update queue.turns as u set tag = k.tag
-  from kinds as k
-  where u.workspace_id = k.workspace_id and u.job_type = k.job_type and u.queue = k.queue
-    and u.ctid = any (array(
-      select h.place from kinds as k
-      cross join lateral (
-        select h.ctid as place from queue.turns as h
-        where h.workspace_id = k.workspace_id and h.job_type = k.job_type and h.queue = k.queue
-        limit 1 for no key update skip locked) as h));
+    update queue.shares as s set finish_tag = k.tag from shares as k where s.ctid = k.place)
+  update queue.turns as u set tag = k.tag from turns as k where u.ctid = k.place;
   if v_now < p_virtual_time then
     update queue.shares set finish_tag = p_virtual_time where finish_tag < p_virtual_time
       and ctid = any (array(select s.ctid from queue.shares as s where s.workspace_id = v_nil
@@ -914,7 +914,7 @@ begin
   return (
     select coalesce(json_agg(answer), '[]')
     from queue.leases as l
-    join public.jobs as j on j.id = l.job_id
+    join public.jobs as j on j.id = any (array[l.job_id])
     join queue.job_types as t on t.job_type = j.job_type
     cross join lateral (
       select j.id, j.workspace_id, j.user_id, j.session_id, j.queue, j.job_type, j.payload, j.schema_version,

@@ -75,7 +75,8 @@ begin
     select i.job_id, i.logs, i.progress, t.events = 'full' as loud,
       case when t.events = 'full' then jsonb_array_length(i.logs) else 0 end
         + case when i.progress is null then 0 else 1 end as new_events
-    from items as i join public.jobs as j on j.id = i.job_id join queue.job_types as t on t.job_type = j.job_type),
+    from items as i join public.jobs as j on j.id = any (array[i.job_id])
+    join queue.job_types as t on t.job_type = j.job_type),
   moved as (
     update public.jobs as j set last_seq = j.last_seq + c.new_events, updated_at = p_now,
       progress = case when c.progress is null then j.progress else jsonb_build_object(
@@ -98,7 +99,7 @@ begin
         case when line.value ->> 'at' ~ '^\d{4}-\d\d-\d\dT' then (line.value ->> 'at')::timestamptz end, p_now) as at
     from (select * from moved union all
       select c.job_id, j.workspace_id, j.session_id, j.attempts, j.progress, j.last_seq, c.logs, c.loud, null, 0
-      from counted as c join public.jobs as j on j.id = c.job_id
+      from counted as c join public.jobs as j on j.id = any (array[c.job_id])
       where c.new_events = 0 and jsonb_array_length(c.logs) > 0) as m
     cross join lateral jsonb_array_elements(m.logs) with ordinality as line),
   logged as (
@@ -251,7 +252,8 @@ begin
   found as materialized ( -- a look-up for each: by statistics of an empty table each would be compared with all
     select i.result, i.duration_ms, i.cost_usd, h.* from items as i
     cross join lateral (
-      select l.ctid as place, j.ctid as job_place from queue.leases as l join public.jobs as j on j.id = l.job_id
+      select l.ctid as place, j.ctid as job_place
+      from queue.leases as l join public.jobs as j on j.id = any (array[l.job_id])
       where l.job_id = i.job_id and l.fence = i.fence limit 1) as h),
   held as materialized (
     delete from queue.leases as l using found as f where l.ctid = f.place
@@ -447,7 +449,7 @@ begin
     select i.outcome, i.wait, i.duration_ms, i.cost_usd, h.place, h.job_place, a.* from items as i
     cross join lateral (
       select l.ctid as place, j.ctid as job_place, l.cancel_requested, j as job
-      from queue.leases as l join public.jobs as j on j.id = l.job_id
+      from queue.leases as l join public.jobs as j on j.id = any (array[l.job_id])
       where l.job_id = i.job_id and l.fence = i.fence limit 1) as h
     cross join lateral queue.judge(i.outcome, i.error, i.wait, i.retry_after_seconds, i.until, i.delay_seconds,
       h.cancel_requested, h.job, p_now) as a),
@@ -525,7 +527,7 @@ begin
           then 'applied'
         else 'stale' end))::text, ',')
     from jsonb_to_recordset(p_items) as i (job_id uuid, fence bigint, outcome text)
-    left join public.jobs as j on j.id = i.job_id
+    left join public.jobs as j on j.id = any (array[i.job_id])
     left join queue.attempts as a on a.job_id = i.job_id and a.fence = i.fence
     cross join lateral (select coalesce(a.outcome,
       case when j.outcome = 'completed' and j.fence = i.fence then 'completed' end) as outcome) as e

@@ -97,11 +97,12 @@ as $$
   due as materialized ( -- one probe each
     select p.*, ceil(p_limit::numeric / count(*) over ())::integer as share from piles as p
     where exists (
-      select 1 from queue.ended as e where e.job_type = p.job_type and e.outcome = p.outcome and e.ended_at < p.before))
+      select 1 from queue.ended as e where e.job_type = p.job_type and e.outcome collate "C" = p.outcome
+        and e.ended_at < p.before))
   select array(
     select e.job_id from due as d cross join lateral (
       select e.job_id, e.ended_at from queue.ended as e
-      where e.job_type = d.job_type and e.outcome = d.outcome and e.ended_at < d.before
+      where e.job_type = d.job_type and e.outcome collate "C" = d.outcome and e.ended_at < d.before
       order by e.ended_at limit d.share) as e
     order by e.ended_at)
 $$;
@@ -148,14 +149,14 @@ begin
     select c.id from (
       select j.id, d.nth, sum(j.last_seq) over (order by d.nth) - j.last_seq as rows_before
       from unnest(p_ids) with ordinality as d (id, nth)
-      join public.jobs as j on j.id = d.id
+      join public.jobs as j on j.id = any (array[d.id])
       where exists (select 1 from unnest(v_ids) as h where h = d.id)) as c
     where c.rows_before < v_rows_max order by c.nth);
   v_ids := array(
     select c.id from (
       select d.id, d.nth, sum(j.last_seq + l.lines) over (order by d.nth) as rows
       from unnest(v_ids) with ordinality as d (id, nth)
-      join public.jobs as j on j.id = d.id
+      join public.jobs as j on j.id = any (array[d.id])
       cross join lateral (
         select count(*) as lines from (
           select 1 from public.job_logs as g where g.job_id = d.id limit v_rows_max) as g) as l) as c

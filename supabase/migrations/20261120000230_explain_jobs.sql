@@ -286,7 +286,7 @@ begin
   if v_wait.kind in ('children', 'after') then
     select count(*) filter (where j.id is not null and j.finished_at is null), count(*) into v_live, v_all
     from jsonb_array_elements_text(v_wait.data -> 'job_ids') as a (id)
-    left join public.jobs as j on j.id = a.id::uuid;
+    left join public.jobs as j on j.id = any (array[a.id::uuid]);
   end if;
   return jsonb_build_object(
     'reason', case v_wait.kind when 'sleep' then 'sleeping' when 'ask' then 'asking'

@@ -97,7 +97,7 @@ begin
     join queue.webhooks as w on w.workspace_id = e.workspace_id and w.enabled
       and case when w.event_types is null then e.type not in ('job.progress', 'job.log')
         else e.type = any (w.event_types) end
-    join public.jobs as j on j.id = e.job_id and j.job_type <> 'webhook_delivery'
+    join public.jobs as j on j.id = any (array[e.job_id]) and j.job_type <> 'webhook_delivery'
       and (j.job_type <> 'alert' or e.type like 'alert.%')
       and (w.job_types is null or j.job_type = any (w.job_types))
     order by e.job_id, e.seq;
@@ -164,7 +164,7 @@ begin
   loop
     if v_one.enabled then
       select l.delivery_id into v_before from queue.last_deliveries as l
-      join public.jobs as j on j.id = l.delivery_id and j.finished_at is null
+      join public.jobs as j on j.id = any (array[l.delivery_id]) and j.finished_at is null
       where l.webhook_id = v_one.webhook_id and l.job_id = v_one.stream_id;
       begin
         v_delivery := queue.enqueue_unwaited(v_one.workspace_id, jsonb_build_object('job_type', 'webhook_delivery',
@@ -380,7 +380,7 @@ declare
   v_event public.job_events;
   v_job public.jobs;
 begin
-  select j.* into v_delivery from queue.leases as l join public.jobs as j on j.id = l.job_id
+  select j.* into v_delivery from queue.leases as l join public.jobs as j on j.id = any (array[l.job_id])
   where l.job_id = v_id and l.fence = (p_request ->> 'fence')::bigint and j.job_type = 'webhook_delivery';
   if not found then
     perform queue.refuse_lost(v_id, 'nothing was sent');
@@ -438,7 +438,7 @@ begin
       then case when v_gone then 'the endpoint answered 410: it is gone for good'
         else format('%s deliveries in a row failed, the last with: %s', w.failures + 1,
           left(p_request ->> 'message', 300)) end else w.disabled_reason end
-  from queue.leases as l join public.jobs as j on j.id = l.job_id and j.job_type = 'webhook_delivery'
+  from queue.leases as l join public.jobs as j on j.id = any (array[l.job_id]) and j.job_type = 'webhook_delivery'
   where l.job_id = v_id and l.fence = (p_request ->> 'fence')::bigint and w.id = (j.payload ->> 'webhook_id')::uuid
     and w.workspace_id = j.workspace_id
   returning w.* into v_webhook;

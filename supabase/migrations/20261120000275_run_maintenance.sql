@@ -347,7 +347,7 @@ as $$
   insert into queue.openings (partition_id, workspace_id, queue, job_type, concurrency_key, priority, rewind)
   select p.id, p.workspace_id, p.queue, p.job_type, p.concurrency_key, p.priority, true
   from queue.partitions as p
-  where exists (select 1 from queue.ready as r where r.partition_id = p.id and r.ready_at >= p_since limit 1)
+  where exists (select 1 from queue.ready as r where r.partition_id = p.id and r.ready_at >= p_since offset 0)
 $$;
 comment on function queue.rewind_ready is E'The same as queue.rewind_late for a call of maintenance that has taken '
   'long, in every partition with jobs that became ready since p_since.';

@@ -178,8 +178,8 @@ begin
       when v_head is not null then format('public.jobs as j where %s between %s and %2$s', v_head, v_value) || v_mine
       when p_source = 'prefix' then
         'public.jobs as j where j.id between rpad($8, 32, ''0'')::uuid and rpad($8, 32, ''f'')::uuid' || v_mine
-      when v_narrow then format('queue.%I as w join public.jobs as j on j.id = w.job_id where w.workspace_id = $9',
-        p_source)
+      when v_narrow then format(
+        'queue.%I as w join public.jobs as j on j.id = any (array[w.job_id]) where w.workspace_id = $9', p_source)
         || case p_source when 'ended' then ' and w.outcome = $10' when 'job_tags' then ' and w.tag = $10' else '' end
       else 'public.jobs as j where j.workspace_id = $9' end,
     case when p_filter ? 'created_after' then format(' and (%s) >= (%s)', concat_ws(', ', v_head, v_at),
@@ -269,7 +269,7 @@ begin
   end if;
   return json_build_object(
     'jobs', (select coalesce(json_agg(queue.job_json(j) order by f.n), '[]')
-      from unnest(v_found[1:v_limit]) with ordinality as f (created_at, id, n) join public.jobs as j on j.id = f.id),
+      from unnest(v_found[:v_limit]) with ordinality as f (a, id, n) join public.jobs as j on j.id = any (array[f.id])),
     'next', case when v_mark is not null then row_to_json(v_mark) end);
 exception
   when invalid_text_representation or invalid_datetime_format or datetime_field_overflow or invalid_parameter_value then
@@ -351,7 +351,7 @@ begin
       from (select p.id, %2$s as key, (true %3$s) as fits from (select j.* %4$s limit %5$s) as p) as r', v_order, v_key,
       queue.list_where(v_filter), case when v_due is null then queue.list_from(v_source.source, v_filter,
         v_workspaces is null, false)
-        else format('from queue.%I as w join public.jobs as j on j.id = w.job_id
+        else format('from queue.%I as w join public.jobs as j on j.id = any (array[w.job_id])
           where w.workspace_id = $9 and w.%I is not null
           order by w.workspace_id %s, w.%I %3$s, w.job_id %3$s', v_source.source, v_due, v_order, v_due) end, v_most)
     into v_one using v_filter, queue.hex_of(v_filter ->> 'search'), lower(v_filter ->> 'search'), queue.clock(),
@@ -367,7 +367,7 @@ begin
       select u.id from unnest(v_ids, v_keys) as u (id, key)
       order by case when p_descending then -u.key else u.key end nulls last,
         u.id limit v_limit offset v_offset) as s) as f
-    join public.jobs as j on j.id = f.id));
+    join public.jobs as j on j.id = any (array[f.id])));
 exception
   when invalid_text_representation or invalid_datetime_format or datetime_field_overflow or invalid_parameter_value then
     perform queue.refuse_value('the filter', 'filter', sqlerrm);
@@ -449,7 +449,7 @@ begin
       select j.id, j.job_type, j.error_fingerprint, j.error_message, j.finished_at
       from (select e.job_id from queue.ended as e where e.workspace_id = p_workspace_id and e.outcome = 'failed'
         order by e.job_created_at desc, e.job_id desc limit v_most) as e
-      join public.jobs as j on j.id = e.job_id),
+      join public.jobs as j on j.id = any (array[e.job_id])),
     alike as (
       select job_type, error_fingerprint, count(*) as jobs, min(finished_at) as first_at, max(finished_at) as last_at,
         (array_agg(id order by finished_at desc, id))[1] as latest_id

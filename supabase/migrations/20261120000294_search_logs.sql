@@ -32,7 +32,7 @@ begin
     where l.workspace_id = p_workspace_id and l.id < coalesce(p_before, 9223372036854775807)
     order by l.workspace_id desc, l.id desc limit v_slice),
   found as (
-    select s.*, j.job_type from slice as s join public.jobs as j on j.id = s.job_id
+    select s.*, j.job_type from slice as s join public.jobs as j on j.id = any (array[s.job_id])
     where (v_levels is null or s.log_level = any (v_levels))
       and (not v_filter ? 'search' or strpos(lower(s.message), lower(v_filter ->> 'search')) > 0
         or s.metadata <> '{}' and strpos(lower(s.metadata::text), lower(v_filter ->> 'search')) > 0)

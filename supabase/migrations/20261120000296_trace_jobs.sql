@@ -79,7 +79,7 @@ begin
       'finished_at', j.finished_at, 'next_retry_at', j.next_retry_at, 'error_message', left(j.error_message, 500),
       'percentage', j.progress -> 'percentage',
       'attempts', queue.trace_attempts(j), 'steps', queue.trace_steps(j.id)) order by t.place)
-    from unnest(v_ids) with ordinality as t (id, place) join public.jobs as j on j.id = t.id));
+    from unnest(v_ids) with ordinality as t (id, place) join public.jobs as j on j.id = any (array[t.id])));
 end;
 $$;
 comment on function public.job_trace is E'A job''s attempts, steps and waits with their spans, and those of its '

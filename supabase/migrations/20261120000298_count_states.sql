@@ -15,7 +15,7 @@ as $$
       (select r.job_id from queue.ready as r where r.workspace_id = p_workspace_id limit 10000)
       union all
       (select d.job_id from queue.deferred as d where d.workspace_id = p_workspace_id limit 10000)) as k
-    join public.jobs as j on j.id = k.job_id
+    join public.jobs as j on j.id = any (array[k.job_id])
     where j.status = 'pending' and (p_filter ->> 'queue' is null or j.queue = p_filter ->> 'queue')
       and (p_filter ->> 'parent_id' is null or j.parent_id = (p_filter ->> 'parent_id')::uuid)
       and case when p_filter ? 'job_type' then j.job_type = p_filter ->> 'job_type'

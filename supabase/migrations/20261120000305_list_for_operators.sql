@@ -42,11 +42,11 @@ begin
   v_status := array(select jsonb_array_elements_text(coalesce(v_filter -> 'state', v_filter -> 'status')));
   v_from := case
     when v_status = array['failed']
-      then 'queue.ended as w join public.jobs as j on j.id = w.job_id where w.outcome = ''failed'''
+      then 'queue.ended as w join public.jobs as j on j.id = any (array[w.job_id]) where w.outcome = ''failed'''
     when v_status in (array['processing'], array['running'])
-      then 'queue.leases as w join public.jobs as j on j.id = w.job_id where true'
+      then 'queue.leases as w join public.jobs as j on j.id = any (array[w.job_id]) where true'
     when v_status in (array['waiting'], array['suspended'])
-      then 'queue.waits as w join public.jobs as j on j.id = w.job_id where true'
+      then 'queue.waits as w join public.jobs as j on j.id = any (array[w.job_id]) where true'
     else 'public.jobs as j where true' end;
   v_from := v_from || case when v_from like 'queue.%' then ' and ($2 is null or w.job_id < $2) order by w.job_id desc'
     else ' and ($2 is null or j.id < $2) order by j.id desc' end;
@@ -73,7 +73,7 @@ begin
   return json_build_object('jobs', (
       select coalesce(json_agg(to_jsonb(j) - array['payload', 'result',
         'error_data'] || jsonb_build_object('workspace_name', t.name) order by f.n), '[]')
-      from unnest(v_ids[1:v_limit]) with ordinality as f (id, n) join public.jobs as j on j.id = f.id
+      from unnest(v_ids[1:v_limit]) with ordinality as f (id, n) join public.jobs as j on j.id = any (array[f.id])
       left join queue.tenants as t on t.id = j.workspace_id),
     'next', case when cardinality(v_ids) > v_limit then v_ids[v_limit] else v_last end);
 exception
@@ -129,7 +129,7 @@ begin
     with letters as materialized (
       select j.id, j.workspace_id, j.job_type, j.error_fingerprint, j.error_message, j.finished_at
       from (select e.job_id from queue.ended as e where e.outcome = 'failed' order by e.job_id desc limit v_most) as e
-      join public.jobs as j on j.id = e.job_id),
+      join public.jobs as j on j.id = any (array[e.job_id])),
     alike as (
       select job_type, error_fingerprint, count(*) as jobs, count(distinct workspace_id) as workspaces,
         min(finished_at) as first_at, max(finished_at) as last_at,

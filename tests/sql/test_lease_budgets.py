@@ -16,12 +16,19 @@ FILL = """
 insert into public.jobs (workspace_id, job_type, concurrency_key)
 select {workspace}, {job_type}, {key} from generate_series(1, {count}) as n
 """
+#: All is empty: what tables that were vacuumed between two bursts say, until they are analyzed.
+QUIET = (
+    "delete from pg_statistic",
+    "update pg_class set reltuples = 0 where relkind in ('r', 'i') and relnamespace in"
+    " (select oid from pg_namespace where nspname in ('queue', 'public', 'realtime'))",
+)
 #: What the planner may know when a session makes its plans: a sample that misses rare values,
-#: everything, nothing.
+#: everything, nothing, or that there is nothing.
 STATISTICS = (
     "set default_statistics_target = 1; analyze",
     "set default_statistics_target = 1000; analyze",
     "delete from pg_statistic; update pg_class set reltuples = -1 where relkind = 'r'",
+    "; ".join(QUIET),
 )
 
 
@@ -60,6 +67,7 @@ def most_blocks(engine: Engine) -> int:
         with engine.beside() as other:  # a session of its own makes its own plans
             # the first call reads the catalogue, and one after autovacuum has been at a table
             found.append(min(blocks(other) for _ in range(3)))
+    engine.run("analyze")  # for what the test does next
     return max(found)
 
 
