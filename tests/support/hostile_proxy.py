@@ -278,7 +278,8 @@ class _Lane:
         if proxy.chance(faults.reorder):
             proxy.done["reordered"] += 1
             try:
-                following = await asyncio.wait_for(self.queue.get(), faults.reorder_seconds)
+                async with asyncio.timeout(faults.reorder_seconds):
+                    following = await self.queue.get()
             except TimeoutError:
                 self._write(frame)
                 return
