@@ -116,7 +116,6 @@ def give_acme_key(stack: RunningStack) -> None:
         f"{stack.api_url}/api/workspaces/{stack.demo_workspace_id}/settings",
         headers={"Authorization": f"Bearer {stack.sign_in(stack.demo_email)}"},
         json={"apollo_api_key": "test-key-acme-0042"},
-        timeout=20,
     )
     assert answer.status_code == 200, answer.text
 

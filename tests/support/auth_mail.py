@@ -42,7 +42,7 @@ def serving(auth: Auth) -> Iterator[Auth]:
                 status, said = auth.status, json.dumps(auth.body).encode()
             else:
                 kept = {k: v for k, v in self.headers.items() if k.lower() != "host"}
-                there = httpx.post(auth.behind + self.path, content=body, headers=kept, timeout=30)
+                there = httpx.post(auth.behind + self.path, content=body, headers=kept)
                 status, said = there.status_code, there.content
             self.send_response(status)
             self.send_header("content-type", "application/json")

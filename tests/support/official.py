@@ -13,12 +13,12 @@ from supabase import AsyncClient, AsyncClientOptions, Client, ClientOptions
 @asynccontextmanager
 async def official(url: str, key: str) -> AsyncIterator[AsyncClient]:
     """`supabase.AsyncClient`; its own HTTP client would be made by deprecated arguments."""
-    async with httpx.AsyncClient(trust_env=False, timeout=10) as http:
+    async with httpx.AsyncClient(trust_env=False) as http:
         yield AsyncClient(url, key, AsyncClientOptions(httpx_client=http))
 
 
 @contextmanager
 def blocking(url: str, key: str) -> Iterator[Client]:
     """`supabase.Client`, as `official`."""
-    with httpx.Client(trust_env=False, timeout=10) as http:
+    with httpx.Client(trust_env=False) as http:
         yield Client(url, key, ClientOptions(httpx_client=http))

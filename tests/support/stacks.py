@@ -55,7 +55,6 @@ class RunningStack:
                 f"{self.supabase_url}/auth/v1/token?grant_type=password",
                 headers={"apikey": self.supabase_publishable_key},
                 json={"email": email, "password": self.demo_password},
-                timeout=20,
             )
             answer.raise_for_status()
             made = answer.json()

@@ -96,7 +96,7 @@ def worker(stack: RunningStack, workspace: dict[str, str]) -> Iterator[HandWorke
 @pytest.fixture
 def api(stack: RunningStack) -> Iterator[Callable[..., Any]]:
     """Call the API as somebody: `api("POST", path, json, who=ADA)`."""
-    with httpx.Client(base_url=stack.api_url, timeout=20) as client:
+    with httpx.Client(base_url=stack.api_url) as client:
 
         def call(method: str, path: str, json: Any = None, *, who: Any = ADA) -> Any:
             answer = client.request(

@@ -83,7 +83,6 @@ class Visitor:
             f"{self.stack.supabase_url}/auth/v1/token?grant_type=password",
             headers={"apikey": self.stack.supabase_publishable_key},
             json={"email": who.email, "password": self.stack.demo_password},
-            timeout=20,
         )
         answer.raise_for_status()
         session: dict[str, Any] = answer.json()

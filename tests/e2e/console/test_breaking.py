@@ -105,7 +105,7 @@ def test_dropped_messages_are_lost_and_nothing_else_is(
     stack: RunningStack, worker: HandWorker
 ) -> None:
     """For a while nothing is broadcast; the job continues, and its events are in the log."""
-    with httpx.Client(base_url=stack.api_url, timeout=20) as client:
+    with httpx.Client(base_url=stack.api_url) as client:
         token = client.get("/config.json").json()["breakToken"]
         answer = client.post("/local/break/drop-messages", headers={"X-Break-Token": token})
     assert "dropped" in answer.json()["done"], answer.text
@@ -126,7 +126,7 @@ def test_dropped_messages_are_lost_and_nothing_else_is(
 
 def test_only_the_stacks_own_console_may_break_it(stack: RunningStack) -> None:
     """No token, a wrong one or a foreign name: refused; and the stack goes on."""
-    with httpx.Client(base_url=stack.api_url, timeout=10) as client:
+    with httpx.Client(base_url=stack.api_url) as client:
         token = client.get("/config.json").json()["breakToken"]
         refused = [
             client.post("/local/break/kill-worker"),

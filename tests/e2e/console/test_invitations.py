@@ -31,7 +31,6 @@ def newcomer(stack: RunningStack, workspace: dict[str, str]) -> Iterator[dict[st
         f"{stack.supabase_url}/auth/v1/signup",
         headers={"apikey": stack.supabase_publishable_key},
         json={"email": address, "password": uuid.uuid4().hex},
-        timeout=20,
     )
     made.raise_for_status()
     yield {**made.json(), "email": address}

@@ -173,7 +173,7 @@ def test_nothing_is_loaded_from_elsewhere_or_unpinned(repository: Path) -> None:
 
 def test_unknown_files_are_404_and_pages_are_the_console(stack: RunningStack) -> None:
     """The router's addresses get the page, a missing module does not get HTML."""
-    with httpx.Client(base_url=stack.api_url, timeout=10) as client:
+    with httpx.Client(base_url=stack.api_url) as client:
         assert client.get("/accounts/123").headers["content-type"].startswith("text/html")
         assert client.get("/parts/nothing.js").status_code == 404
         config = client.get("/config.json").json()

@@ -42,7 +42,6 @@ class HandWorker:
         self._client = httpx.Client(
             base_url=f"{stack.supabase_url}/rest/v1/rpc/",
             headers=stack.headers(stack.token(None, role="job_worker")),
-            timeout=20,
         )
         self._call("register_job_types", {"p_types": [{"job_type": self.job_type}]})
 

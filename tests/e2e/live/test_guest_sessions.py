@@ -49,7 +49,6 @@ def opened(stack: RunningStack, worker: HandWorker, **options: Any) -> str:
         f"{stack.supabase_url}/rest/v1/rpc/open_guest_session",
         headers=stack.headers(stack.sign_in(ADA.email)),
         json={"p_workspace_id": worker.workspace_id, "p_options": options},
-        timeout=20,
     )
     assert answer.is_success, answer.text
     session: str = answer.json()["session_id"]

@@ -52,7 +52,6 @@ def test_from_nothing_to_a_manager_who_invites(
         f"{stack.supabase_url}/auth/v1/signup",
         headers={"apikey": stack.values["SUPABASE_PUBLISHABLE_KEY"]},
         json={"email": address, "password": "a-long-enough-password"},
-        timeout=20,
     )
     assert signed_up.status_code == 200, signed_up.text
     token = signed_up.json()["access_token"]
@@ -99,7 +98,7 @@ def test_people_over_http(stack: RunningStack, operator: Path, name: str) -> Non
         {"Authorization": f"Bearer {stack.sign_in(email)}"}
         for email in (stack.demo_email, "bob@acme.test")
     )
-    with httpx.Client(timeout=20) as client:
+    with httpx.Client() as client:
         assert client.get(people, headers=bob).status_code == 404
         invited = client.put(f"{people}/new%2Bone@x.test", headers=ada, json={"role": "manager"})
         added = client.put(f"{people}/bob@acme.test", headers=ada, json={})

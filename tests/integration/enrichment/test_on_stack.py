@@ -23,11 +23,10 @@ class Guest:
 
     def __init__(self, stack: RunningStack, email: str) -> None:
         bearer = {"Authorization": f"Bearer {stack.sign_in(email)}"}
-        self.api = httpx.AsyncClient(base_url=stack.api_url, headers=bearer, timeout=30)
+        self.api = httpx.AsyncClient(base_url=stack.api_url, headers=bearer)
         self.data = httpx.AsyncClient(
             base_url=stack.supabase_url,
             headers={**bearer, "apikey": stack.supabase_publishable_key},
-            timeout=30,
         )
 
     async def account(self, workspace_id: str, domain: str) -> str:

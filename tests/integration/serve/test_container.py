@@ -46,7 +46,7 @@ def test_the_recipe_makes_a_service_that_answers(stack: RunningStack, tmp_path: 
         )
     try:
         eventually(lambda: answers(f"http://127.0.0.1:{port}/health", service), seconds=120)
-        page = httpx.get(f"http://127.0.0.1:{port}/jobs", timeout=20)
+        page = httpx.get(f"http://127.0.0.1:{port}/jobs")
         checked = subprocess.run(image.healthcheck, env=environment, timeout=60, check=False)
         service.send_signal(signal.SIGTERM)
         ended = service.wait(60)

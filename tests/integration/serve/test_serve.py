@@ -174,7 +174,6 @@ def test_a_browsers_insert_runs_on_arrival_too(host: Served, stack: RunningStack
         f"{stack.supabase_url}/rest/v1/rpc/enqueue_job",
         headers=stack.headers(stack.sign_in(stack.demo_email)),
         json={"p_workspace_id": ACME, "p_job_type": "served.greet", "p_payload": {"name": "Bob"}},
-        timeout=20,
     )
     assert made.is_success, made.text
 
@@ -185,7 +184,7 @@ def test_the_api_accepts_and_runs(host: Served, stack: RunningStack) -> None:
     """The same routes as on AWS, in the same process."""
     headers = {"Authorization": f"Bearer {stack.sign_in(stack.demo_email)}"}
     body = {"workspace_id": ACME, "job_type": "served.greet", "payload": {"name": "Eve"}}
-    with httpx.Client(base_url=host.url, headers=headers, timeout=20) as client:
+    with httpx.Client(base_url=host.url, headers=headers) as client:
         made = client.post("/api/jobs", json=body)
         assert made.status_code == 201, made.text
         job = made.json()["id"] if "id" in made.json() else made.json()["job"]["id"]
@@ -276,7 +275,7 @@ def test_the_console_is_served_beside_the_api(stack: RunningStack, tmp_path: Pat
     assert made.returncode == 0, made.stderr
     with (
         served(stack, tmp_path, console=tmp_path / "console") as (url, _),
-        httpx.Client(base_url=url, timeout=20) as client,
+        httpx.Client(base_url=url) as client,
     ):
         page, deep, config, script = (
             client.get(path) for path in ("/", "/jobs/1", "/config.json", "/app.js")

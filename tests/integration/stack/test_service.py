@@ -47,7 +47,6 @@ def enqueue(stack: RunningStack) -> str:
             "job_type": "enrich_account",
             "payload": {"account_id": ACCOUNT, "domain": "example.com"},
         },
-        timeout=20,
     )
     assert answer.status_code == 201, answer.text
     job_id: str = answer.json()["id"]
