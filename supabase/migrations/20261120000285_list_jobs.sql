@@ -394,7 +394,9 @@ declare
   v_stand text;
   v_read integer;
   v_count integer;
+  v_shown integer;
   v_counts jsonb := '{}';
+  v_all_shown jsonb := '{}';
   v_at_least jsonb := '[]';
 begin
   perform queue.take_turn();
@@ -407,25 +409,29 @@ begin
       else '(select workspace_id, job_id from queue.ended where outcome = $3)' end;
     execute case
       when v_filter = '{}' then format(
-        'select count(*), count(*) from (select 1 from %s as w where w.workspace_id = $1 limit %s) as p',
+        'select count(*), count(*), null from (select 1 from %s as w where w.workspace_id = $1 limit %s) as p',
         v_stand, v_most)
       else format($query$
-        select count(*), count(*) filter (where p.status = $3
-          and ($2 ->> 'job_type' is null or p.job_type = $2 ->> 'job_type') and ($2 ->> 'queue' is null
-            or p.queue = $2 ->> 'queue'))
-        from (select j.status, j.job_type, j.queue from public.jobs as j where %s limit %s) as p$query$,
+        select count(*), count(*) filter (where p.fits),
+          count(*) filter (where p.fits and ($2 ? 'job_type' or not exists (
+            select 1 from queue.job_types as t where t.job_type = p.job_type and t.internal)))
+        from (
+          select j.job_type, j.status = $3 and ($2 ->> 'job_type' is null or j.job_type = $2 ->> 'job_type')
+            and ($2 ->> 'queue' is null or j.queue = $2 ->> 'queue') as fits
+          from public.jobs as j where %s limit %s) as p$query$,
         case when v_filter ? 'parent_id' then 'j.parent_id = ($2 ->> ''parent_id'')::uuid and j.workspace_id = $1'
           else format('j.id = any (array(select w.job_id from %s as w where w.workspace_id = $1 limit %s))', v_stand,
             v_most) end, v_most)
       end
-    into v_read, v_count using p_workspace_id, v_filter, v_status;
+    into v_read, v_count, v_shown using p_workspace_id, v_filter, v_status;
     v_counts := v_counts || jsonb_build_object(v_status, v_count);
+    v_all_shown := v_all_shown || jsonb_build_object(v_status, v_shown);
     if v_read = v_most then
       v_at_least := v_at_least || to_jsonb(v_status);
     end if;
   end loop;
-  return jsonb_build_object('counts', v_counts, 'states', queue.count_states(p_workspace_id, v_filter, v_counts),
-    'at_least', v_at_least);
+  return jsonb_build_object('counts', v_counts, 'at_least', v_at_least,
+    'states', queue.count_states(p_workspace_id, v_filter, v_counts, v_all_shown));
 exception
   when invalid_text_representation then
     perform queue.refuse_value('the filter', 'filter', sqlerrm);

@@ -229,3 +229,34 @@ def test_counts_are_those_of_the_states(engine: Engine) -> None:
     )
     plain = engine.rows(f"{count} and job_type = 'other' and queue = 'slow' group by 1", ACME)
     assert told["counts"] == dict.fromkeys(STATUSES, 0) | dict(plain)
+
+
+def test_counts_by_state_are_those_of_the_list(engine: Engine) -> None:
+    """Jobs of internal types are in neither, in whatever state, unless their type is asked for."""
+    settle_some(engine)
+    engine.register("hidden", internal=True)
+    for _ in range(6):
+        engine.enqueue(job_type="hidden", queue="slow")
+    wait = {"kind": "sleep", "name": "nap", "until": "2199-01-01T00:00:00Z"}
+    error = {"type": "E", "message": "m"}
+    hidden = engine.lease(5, job_types=["hidden"])
+    for lease, outcome in zip(
+        hidden, ("completed", "failed", "cancelled", "waiting"), strict=False
+    ):
+        engine.settle(lease, outcome, wait=wait, error=error)
+    state = "queue.state_of(j.status, j.attempts, j.next_retry_at, j.scheduled_for, queue.clock())"
+
+    for filters in ({}, {"queue": "slow"}, {"job_type": "hidden"}, {"job_type": "work"}):
+        told = engine.rpc("count_jobs", p_workspace_id=ACME, p_filter=filters)["states"]
+        wanted: dict[str, int] = dict.fromkeys(told, 0)
+        for name in told:
+            shown = {"workspace_id": ACME, "internal": False, "state": [name], **filters}
+            wanted[name] = len(pages(engine, 50, **shown))
+        assert told == wanted, filters
+        assert sum(told.values()) > 0
+    assert (
+        engine.one(
+            f"select count(distinct {state}) from public.jobs as j where j.job_type = 'hidden'"
+        )
+        == 6
+    )
