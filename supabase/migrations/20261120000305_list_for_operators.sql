@@ -111,7 +111,8 @@ begin
 end;
 $$;
 comment on function public.operator_counts is 'Live and failed jobs of all workspaces: {states: {state: n}, '
-  'at_least: [status]}; the numbers of the states of those statuses are lower bounds.';
+  'at_least: [status]}; the numbers of the states of those statuses are lower bounds. Jobs of internal types are '
+  'counted, which operator_jobs leaves out.';
 
 create function public.operator_failures() returns jsonb
 language plpgsql
