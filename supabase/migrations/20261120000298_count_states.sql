@@ -24,51 +24,41 @@ $$;
 comment on function queue.pending_states is 'Pending jobs of a workspace by state: {queued, scheduled, retrying}, '
   'of at most 10,000 that are due and 10,000 that are not; internal types only when named.';
 
-create function queue.internal_jobs(p_workspace_id uuid, p_outcome text) returns bigint
+create function queue.internal_jobs(p_workspace_id uuid, p_status text) returns bigint
 language sql stable
 set search_path = ''
 set enable_seqscan = off -- no further than counted
 set jit = off
 as $$
   select count(*) from (
-    select e.job_type from queue.ended as e
-    where e.workspace_id = p_workspace_id and e.outcome = p_outcome limit 10000) as e
-  join queue.job_types as t on t.job_type = e.job_type and t.internal
+    (select e.job_type from queue.ended as e
+      where e.workspace_id = p_workspace_id and e.outcome = p_status limit 10000)
+    union all
+    select j.job_type from (
+      select w.job_id from queue.waits as w
+      where p_status = 'waiting' and w.workspace_id = p_workspace_id limit 10000) as w
+    join public.jobs as j on j.id = any (array[w.job_id])) as s
+  join queue.job_types as t on t.job_type = s.job_type and t.internal
 $$;
-comment on function queue.internal_jobs is 'How many of the first 10,000 jobs with this outcome are of internal types.';
-
-create function queue.internal_waits(p_workspace_id uuid) returns bigint
-language sql stable
-set search_path = ''
-set enable_seqscan = off -- no further than counted
-set jit = off
-as $$
-  select count(*) from (
-    select w.job_id from queue.waits as w where w.workspace_id = p_workspace_id limit 10000) as w
-  join public.jobs as j on j.id = any (array[w.job_id])
-  join queue.job_types as t on t.job_type = j.job_type and t.internal
-$$;
-comment on function queue.internal_waits is 'How many of the first 10,000 waiting jobs are of internal types.';
+comment on function queue.internal_jobs is 'How many of the first 10,000 jobs that wait, or ended so, are of internal '
+  'types. p_status: waiting or an outcome.';
 
 create function queue.count_states(p_workspace_id uuid, p_filter jsonb, p_counts jsonb, p_shown jsonb) returns jsonb
 language sql stable
 set search_path = ''
 as $$
-  select jsonb_build_object(
-      'suspended', case when p_filter <> '{}' then (p_shown ->> 'waiting')::bigint
-        when p_counts -> 'waiting' = '0' then 0
-        else (p_counts ->> 'waiting')::bigint - queue.internal_waits(p_workspace_id) end,
-      'running', case when p_filter <> '{}' then (p_shown ->> 'processing')::bigint else (
+  select jsonb_build_object('running', case when p_filter <> '{}' then (p_shown ->> 'processing')::bigint else (
         select count(*) from queue.leases as l where l.workspace_id = p_workspace_id
           and not exists (select 1 from queue.job_types as t where t.job_type = l.job_type and t.internal)) end)
     || case when p_counts -> 'pending' = '0' then '{"queued": 0, "scheduled": 0, "retrying": 0}'
       else queue.pending_states(p_workspace_id, p_filter, queue.clock()) end
-    || (select jsonb_object_agg(o.outcome, case when p_filter <> '{}' then (p_shown ->> o.outcome)::bigint
-        else (p_counts ->> o.outcome)::bigint - queue.internal_jobs(p_workspace_id, o.outcome) end)
-      from unnest(array['completed', 'failed', 'cancelled']) as o (outcome))
+    || (select jsonb_object_agg(s.state, case when p_filter <> '{}' then (p_shown ->> s.status)::bigint
+        else (p_counts ->> s.status)::bigint - queue.internal_jobs(p_workspace_id, s.status) end)
+      from (values ('suspended', 'waiting'), ('completed', 'completed'), ('failed', 'failed'),
+        ('cancelled', 'cancelled')) as s (state, status))
 $$;
 comment on function queue.count_states is 'Counts by state from counts by status, without internal types unless a '
   'filter names one. p_shown: those counts without them, where there is a filter.';
 
-revoke execute on function queue.pending_states, queue.internal_jobs, queue.internal_waits, queue.count_states
+revoke execute on function queue.pending_states, queue.internal_jobs, queue.count_states
   from public, anon, authenticated, service_role;
