@@ -199,8 +199,8 @@ class Chaos:
         except psycopg.Error:
             self.books.faults[f"{fault} (cut short)"] += 1
 
-    def _while_more_than(self, most: int) -> Iterator[int]:
-        """Yield how many jobs are left, as long as those are more than `most`.
+    def _while_more_than(self, most: int) -> Iterator[None]:
+        """Yield as long as more than `most` jobs are left.
 
         Raises:
             StalledError: None ended for `STALLED_SECONDS`.
@@ -214,7 +214,7 @@ class Chaos:
                 most_ended, since = ended, time.monotonic()
             elif time.monotonic() - since > STALLED_SECONDS:
                 raise StalledError(self._describe(left))
-            yield left
+            yield
 
     def _count(self) -> tuple[int, int]:
         """Jobs that are left, and that have ended."""

@@ -6,15 +6,15 @@ import asyncio
 from collections.abc import Iterable
 from typing import Any
 
-#: When a task that goes on is cancelled again: later than any needs to clean up.
+#: Seconds until a task that still runs is cancelled again; cleaning up takes less.
 AGAIN_SECONDS = 5.0
 
 
 async def end_tasks(tasks: Iterable[asyncio.Future[Any]]) -> None:
-    """Cancel tasks and wait until each has ended, whatever with.
+    """Cancel tasks and wait until all have ended; their errors are ignored.
 
     A cancellation can get lost: code may catch it, and `asyncio.wait_for` before Python 3.12 drops
-    one that comes together with what it waits for. A task that goes on is cancelled again.
+    one that comes together with what it waits for. A task that still runs is cancelled again.
     """
     ending = list(tasks)
     left = {task for task in ending if not task.done()}
@@ -22,4 +22,4 @@ async def end_tasks(tasks: Iterable[asyncio.Future[Any]]) -> None:
         for task in left:
             task.cancel()
         _, left = await asyncio.wait(left, timeout=AGAIN_SECONDS)
-    await asyncio.gather(*ending, return_exceptions=True)  # their errors are no one's now
+    await asyncio.gather(*ending, return_exceptions=True)  # else asyncio logs their errors

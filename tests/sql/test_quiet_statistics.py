@@ -1,7 +1,7 @@
 """A burst meets statistics of an empty queue: it was drained, vacuumed, and 50,000 jobs came.
 
-Of a table called empty the planner takes any index, and reads the whole of it for each row of the
-other side: what has to look rows up by their keys does so whatever the statistics say.
+The planner takes any index of a table it believes empty, and may read all of it for each row of the
+other side. Rows are to be looked up by their keys, whatever the statistics say.
 """
 
 from __future__ import annotations

@@ -105,10 +105,9 @@ class Identity:
             process = psutil.Process(self.pid)
             # the clock behind create_time is rounded to ticks and may be stepped a little
             same = abs(process.create_time() - self.started_at) < 2.0
-            ended = process.status() == psutil.STATUS_ZOMBIE
         except psutil.NoSuchProcess:
             return None
-        return process if same and not ended else None
+        return process if same and not has_ended(process) else None
 
 
 def has_ended(process: psutil.Process) -> bool:

@@ -23,6 +23,7 @@ from starlette.types import Receive, Scope, Send
 from minutehand.clock import Clock
 from minutehand.queue.errors import QueueError, QueueUnavailable, TokenRefused
 from minutehand.queue.keys import redacted
+from minutehand.tasks import end_tasks
 from minutehand.web.hub import EventHub, Subscription
 from minutehand.web.ring import Frame
 
@@ -360,9 +361,7 @@ class EventStream(Response):
             await asyncio.wait({sending, leaving}, return_when=asyncio.FIRST_COMPLETED)
         finally:
             self._on_end()
-            for task in (sending, leaving):
-                task.cancel()
-            await asyncio.wait({sending, leaving})
+            await end_tasks([sending, leaving])
         if not sending.cancelled():
             sending.result()
 

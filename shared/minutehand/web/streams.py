@@ -15,6 +15,7 @@ from typing import Any, Final, Self, TypeVar
 from fastapi import Request
 
 from minutehand.clock import Clock
+from minutehand.tasks import end_tasks
 from minutehand.web.caller import Caller, token_of
 from minutehand.web.errors import ApiError, unavailable
 from minutehand.web.hub import EventHub
@@ -121,9 +122,7 @@ class Opening:
                 raise ApiError(499, "client_closed_request", "The client closed the request")
             return task.result()
         finally:
-            task.cancel()
-            leaving.cancel()
-            await asyncio.wait({task, leaving})
+            await end_tasks([task, leaving])
 
     def stream(
         self,

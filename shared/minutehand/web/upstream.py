@@ -124,8 +124,7 @@ class RealtimeUpstream:
     async def aclose(self) -> None:
         """Close the socket."""
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait([self._task])
+            await end_tasks([self._task])
 
     async def _run(self) -> None:
         # here and not at the top: only a host that streams needs it

@@ -12,6 +12,7 @@ from typing import Final
 
 from minutehand.apps.chat.store import SessionStore
 from minutehand.queue.errors import QueueError
+from minutehand.tasks import end_tasks
 from minutehand.web.hub import EventHub
 
 logger = logging.getLogger(__name__)
@@ -53,8 +54,7 @@ class SessionNews:
     async def aclose(self) -> None:
         """Stop reading."""
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait([self._task])
+            await end_tasks([self._task])
 
     async def _run(self) -> None:
         while self._marks:

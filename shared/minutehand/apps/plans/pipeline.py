@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
@@ -85,10 +84,7 @@ class Pipeline:
             await self._run_stages(sending)
             return await self._end()
         finally:
-            sending.cancel()
-            # its error has reached the callers of flush
-            with suppress(BaseException):
-                await sending
+            await end_tasks([sending])  # its error has reached the callers of flush
 
     async def _run_stages(self, sending: asyncio.Task[None]) -> None:
         begun = set(self.results)
