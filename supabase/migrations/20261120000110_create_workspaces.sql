@@ -33,16 +33,10 @@ alter table public.workspace_members enable row level security;
 create view queue.tenants as
   select id, name from public.workspaces;
 comment on view queue.tenants is 'Every tenant: id and the name people see.';
-comment on column queue.tenants.id is 'What jobs.workspace_id holds.';
-comment on column queue.tenants.name is 'Name people see.';
 
 create view queue.tenant_members as
   select workspace_id, user_id, role from public.workspace_members;
 comment on view queue.tenant_members is 'Who belongs to which tenant, and as what.';
-comment on column queue.tenant_members.workspace_id is 'The tenant.';
-comment on column queue.tenant_members.user_id is 'The Supabase Auth user.';
-comment on column queue.tenant_members.role is 'manager or member.';
-revoke all on queue.tenants, queue.tenant_members from public, anon, authenticated, service_role;
 
 create trigger workspaces_before_delete before delete on public.workspaces
   for each row execute function queue.tenant_deleted('id');

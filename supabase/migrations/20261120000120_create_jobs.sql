@@ -6,7 +6,7 @@
 -- nullif(0, 0) is null, but a default: clients' generated types may omit the column, and the trigger of plain inserts,
 -- which sees what was omitted, puts the job type's own value there.
 create table public.jobs (
-  id uuid primary key default queue.new_id(),
+  id uuid not null default queue.new_id(),
   workspace_id uuid not null,
   user_id uuid,
   session_id text,
@@ -30,6 +30,7 @@ create table public.jobs (
   completed_at timestamptz,
   queue_ms double precision,
   run_ms double precision not null default 0,
+  held_ms double precision not null default 0,
   outcome text,
   created_at timestamptz not null default queue.clock(),
   updated_at timestamptz not null default queue.clock(),
@@ -42,6 +43,8 @@ create table public.jobs (
   unique_key text,
   parent_id uuid,
   batch_id uuid,
+  replay_of uuid,
+  replay_from text,
   cancel_requested_at timestamptz,
   traceparent text,
   cost_usd numeric(14, 9),
@@ -73,7 +76,11 @@ create table public.jobs (
 create index jobs_by_workspace on public.jobs (workspace_id, created_at, id);
 create index jobs_by_session on public.jobs (session_id, created_at, id) where session_id is not null;
 create index jobs_by_parent on public.jobs (parent_id, created_at, id) where parent_id is not null;
+create index jobs_by_replay on public.jobs (replay_of) where replay_of is not null;
 create index jobs_by_batch on public.jobs (batch_id, created_at, id) where batch_id is not null;
+-- after them: of indexes that cost alike, as all do while statistics say that the table is empty, the
+-- planner takes the latest, and jobs_by_workspace serves an id by reading all of it
+alter table public.jobs add primary key (id);
 
 comment on table public.jobs is E'Background jobs, one row each.\n\nInsert a row with status pending to enqueue; the engine moves it from there.';
 comment on column public.jobs.id is 'Identity, a version 7 UUID.';
@@ -100,6 +107,7 @@ comment on column public.jobs.finished_at is 'When it completed, failed or was c
 comment on column public.jobs.completed_at is 'When it completed, UTC; null while live, and for jobs that failed or were cancelled.';
 comment on column public.jobs.queue_ms is 'From being ready to its first start, milliseconds; null before.';
 comment on column public.jobs.run_ms is 'Run time of its ended attempts together, milliseconds; see job_states.';
+comment on column public.jobs.held_ms is 'For how long workers held it, from each lease to its end, milliseconds: its run time, and what the worker and the database needed around it.';
 comment on column public.jobs.outcome is 'The status it ended with; null while live.';
 comment on column public.jobs.created_at is 'When it was enqueued, UTC.';
 comment on column public.jobs.updated_at is 'Last change, UTC.';
@@ -112,6 +120,8 @@ comment on column public.jobs.tags is 'Words to find it by, at most 20 of 1 to 1
 comment on column public.jobs.unique_key is 'Only one such job at a time, see enqueue_job; null for none.';
 comment on column public.jobs.parent_id is 'The job that spawned it.';
 comment on column public.jobs.batch_id is 'The batch it belongs to.';
+comment on column public.jobs.replay_of is 'The job it is a replay of; null for none.';
+comment on column public.jobs.replay_from is 'The step of that job from which it runs again; null for its start.';
 comment on column public.jobs.cancel_requested_at is 'When a cancel was requested while it ran, UTC; null otherwise.';
 comment on column public.jobs.traceparent is 'W3C trace context of the enqueueing request.';
 comment on column public.jobs.cost_usd is 'Estimated compute cost of all attempts, US dollars.';
@@ -155,7 +165,9 @@ create table public.job_events (
   xid xid8 not null default pg_current_xact_id(),
   primary key (job_id, seq)
 ) with (autovacuum_vacuum_insert_scale_factor = 0.2, autovacuum_analyze_scale_factor = 0.1);
-create index job_events_feed on public.job_events (workspace_id, xid, job_id, seq);
+-- the start of an id is the quarter of a second it was made in: jobs of a statement share it, and an entry of some 8
+-- bytes each; feeds sort what shares it
+create index job_events_feed on public.job_events (workspace_id, xid, substr(uuid_send(job_id), 1, 5));
 comment on table public.job_events is E'The history of each job, gapless.\n\nRead all with seq greater than the last one known, then listen: nothing is missed.';
 comment on column public.job_events.job_id is 'The job.';
 comment on column public.job_events.seq is '1, 2, 3 … without gaps per job, in commit order.';

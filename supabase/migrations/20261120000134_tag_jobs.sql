@@ -2,33 +2,23 @@
 -- Kept in jobs.tags and, in the order of lists, in a narrow table: a job without tags writes nothing there.
 
 create table queue.job_tags (
-  workspace_id uuid not null,
-  tag text not null,
-  job_created_at timestamptz not null,
-  job_id uuid not null,
+  workspace_id uuid not null, -- the tenant
+  tag text not null, -- the tag
+  job_created_at timestamptz not null, -- when the job was enqueued: order of lists
+  job_id uuid not null, -- the job
   primary key (workspace_id, tag, job_created_at, job_id)
 ) with (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 5000);
-alter table queue.job_tags enable row level security;
-revoke all on queue.job_tags from public, anon, authenticated, service_role;
 comment on table queue.job_tags is E'Jobs by tag, in the order of lists.\n\nWritten by triggers on jobs.tags, so that tags are indexed in every way to enqueue.';
-comment on column queue.job_tags.workspace_id is 'The tenant.';
-comment on column queue.job_tags.tag is 'The tag.';
-comment on column queue.job_tags.job_created_at is 'When the job was enqueued: order of lists.';
-comment on column queue.job_tags.job_id is 'The job.';
 
 create function queue.tags_fit(p_tags text[]) returns boolean
-language sql immutable
-set search_path = ''
-as $$
+language sql immutable set search_path = '' as $$
   select coalesce(cardinality(p_tags), 0) <= 20 and not exists (
     select from unnest(p_tags) as t where t is null or char_length(t) not between 1 and 100 or t ~ '[[:cntrl:]]')
 $$;
 comment on function queue.tags_fit is 'Whether these are valid tags of a job: at most 20 texts of 1 to 100 characters; null means none.';
 
 create function queue.tags_of(p_fields text[], p_payload jsonb, p_tags text[]) returns text[]
-language plpgsql immutable
-set search_path = ''
-as $$
+language plpgsql immutable set search_path = '' as $$
 begin
   if p_fields = '{}' then
     return coalesce(p_tags, '{}'); -- nearly every job
@@ -47,11 +37,20 @@ end;
 $$;
 comment on function queue.tags_of is 'A new job''s tags: those given, and name:value of the payload fields that its type names; 20 at most.';
 
+create function queue.given_tags(p_job public.jobs) returns text[]
+language sql stable set search_path = '' as $$
+  select array(
+    select t.tag from unnest(p_job.tags) with ordinality as t (tag, n)
+    where t.tag <> all (coalesce(queue.tags_of((select tagged_by from queue.job_types where job_type = p_job.job_type),
+      p_job.payload, '{}'), '{}'))
+    order by t.n)
+$$;
+comment on function queue.given_tags is 'A job''s tags without those of its payload''s fields, for when it gets another payload.';
+
 create function queue.index_tags() returns trigger
 language plpgsql
 security definer -- a member inserting through the Data API holds no rights on the engine's tables
-set search_path = ''
-as $$
+set search_path = '' as $$
 begin
   if tg_op = 'UPDATE' then
     delete from queue.job_tags
@@ -71,10 +70,15 @@ create trigger jobs_index_tags after insert on public.jobs
 create trigger jobs_reindex_tags after update of tags on public.jobs
   for each row when (new.tags is distinct from old.tags) execute function queue.index_tags();
 
-create function queue.add_tags(p_items jsonb, p_held uuid[]) returns void
-language sql
-set search_path = ''
-as $$
+create type queue.worker_item as (
+  job_id uuid, fence bigint, outcome text, result jsonb, error jsonb, retry_after_seconds double precision,
+  until timestamptz, delay_seconds double precision, wait jsonb, duration_ms double precision, cost_usd numeric(14, 9),
+  progress jsonb, logs jsonb, logs_from integer, steps jsonb, step jsonb, tags jsonb, lease_seconds double precision
+);
+comment on type queue.worker_item is 'What a worker says of an attempt that it holds, in a report or a settlement.';
+
+create function queue.add_tags(p_items queue.worker_item[]) returns void
+language sql set search_path = '' as $$
   update public.jobs as j
   set tags = (array(
     select t.tag from (
@@ -83,10 +87,7 @@ as $$
       select a.value, 1000 + a.ordinality from jsonb_array_elements_text(i.tags) with ordinality as a) as t
     where char_length(t.tag) between 1 and 100 and t.tag !~ '[[:cntrl:]]'
     group by t.tag order by min(t.n)))[1:20]
-  from jsonb_to_recordset(p_items) as i (job_id uuid, tags jsonb)
-  where j.id = i.job_id and j.id = any (p_held) and jsonb_typeof(i.tags) = 'array'
+  from unnest(p_items) as i
+  where j.id = i.job_id and jsonb_typeof(i.tags) = 'array'
 $$;
 comment on function queue.add_tags is 'Add the tags that processors set to their jobs, 20 at most; invalid tags are omitted. The caller holds the rows.';
-
-revoke execute on function queue.tags_fit, queue.tags_of, queue.index_tags, queue.add_tags
-  from public, anon, authenticated, service_role;

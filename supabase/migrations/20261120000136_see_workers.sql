@@ -2,36 +2,39 @@
 -- The runs themselves are in queue.ticks, for a day.
 
 create table queue.workers (
-  worker_id text primary key,
-  version text,
-  job_types text[],
-  queues text[],
-  origin jsonb,
-  started_at timestamptz not null,
-  seen_at timestamptz not null,
-  runs bigint not null default 0
+  worker_id text primary key, -- identity: host, process and a random part
+  version text, -- code version it runs
+  job_types text[], -- types it serves; null for all
+  queues text[], -- queues it serves; null for all
+  origin jsonb, -- where its log and its code are: {log_group, log_stream, region, commit, source}; null for neither
+  started_at timestamptz not null, -- when it was first seen
+  seen_at timestamptz not null, -- when a run of it last began
+  runs bigint not null default 0 -- how many runs of it have begun
 ) with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
 create index workers_by_last_seen on queue.workers (seen_at);
-alter table queue.workers enable row level security;
-revoke all on queue.workers from public, anon, authenticated, service_role;
 comment on table queue.workers is 'Every worker seen in the last 30 days; one row each, written when a run of it first asks for jobs.';
-comment on column queue.workers.worker_id is 'Identity: host, process and a random part.';
-comment on column queue.workers.version is 'Code version it runs.';
-comment on column queue.workers.job_types is 'Types it serves; null for all.';
-comment on column queue.workers.queues is 'Queues it serves; null for all.';
-comment on column queue.workers.origin is 'Where its log is: {log_group, log_stream, region}; null where there is none to link to.';
-comment on column queue.workers.started_at is 'When it was first seen.';
-comment on column queue.workers.seen_at is 'When a run of it last began.';
-comment on column queue.workers.runs is 'How many runs of it have begun.';
+
+create function queue.checked_origin(p_origin jsonb) returns jsonb
+language sql immutable set search_path = '' as $$
+  -- links are made of it, and a worker's key may be stolen
+  select coalesce(jsonb_object_agg(o.key, o.value), '{}')
+  from jsonb_each(case jsonb_typeof(p_origin) when 'object' then p_origin else '{}' end) as o
+  where jsonb_typeof(o.value) = 'string' and char_length(o.value #>> '{}') <= 512 and o.value #>> '{}' ~ case o.key
+    when 'region' then '^[a-z]{2}(-[a-z]+)+-[0-9]{1,2}$'
+    when 'log_group' then '^[A-Za-z0-9_/.#-]+$'
+    when 'log_stream' then '^[^:*[:cntrl:]]+$'
+    when 'request_id' then '^[A-Za-z0-9_.:-]+$'
+    when 'version' then '^[^[:cntrl:]]+$'
+    when 'commit' then '^[0-9A-Za-z._+-]{1,64}$'
+    when 'source' then '^https://[A-Za-z0-9.-]+(:[0-9]+)?(/[A-Za-z0-9._~%@+-]+)+$' end
+$$;
+comment on function queue.checked_origin is 'Where a worker says its log and its code are, without what has another form: {region, log_group, log_stream, request_id, version, commit, source}.';
 
 create function queue.see_worker(p_request jsonb, p_job_types text[], p_queues text[], p_now timestamptz) returns void
-language plpgsql
-set search_path = ''
-as $$
+language plpgsql set search_path = '' as $$
 declare
   v_worker constant text := p_request ->> 'worker_id';
-  v_origin constant jsonb := case when jsonb_typeof(p_request -> 'origin') = 'object'
-    and pg_column_size(p_request -> 'origin') <= 2000 then p_request -> 'origin' end;
+  v_origin constant jsonb := nullif(queue.checked_origin(p_request -> 'origin'), '{}');
 begin
   insert into queue.workers (worker_id, started_at, seen_at) select v_worker, p_now, p_now
   where not exists (select 1 from queue.workers as w where w.worker_id = v_worker) on conflict (worker_id) do nothing;
@@ -41,14 +44,25 @@ begin
     origin = coalesce(v_origin, w.origin), seen_at = p_now, runs = w.runs + 1
   where w.ctid = any (array(
     select h.ctid from queue.workers as h where h.worker_id = v_worker for update skip locked));
+  perform queue.see_deploy(p_request ->> 'version', v_origin, p_job_types, p_now);
 end;
 $$;
 comment on function queue.see_worker is 'Note that a run of a worker has begun, from its first lease request.';
 
+create function queue.worker_state(p_worker_id text, p_seen_at timestamptz, p_now timestamptz) returns text
+language sql stable set search_path = '' as $$
+  select case when p_seen_at < p_now - interval '1 hour' then 'gone' else (
+    select case when held.live or held.live is null and seen.at > p_now - interval '3 minutes' then 'alive'
+      when seen.at > p_now - interval '10 minutes' then 'stale' else 'gone' end
+    from (select bool_or(l.expires_at > p_now) as live from queue.leases as l where l.worker_id = p_worker_id) as held,
+      (select greatest(p_seen_at, max(t.seen_at)) as at
+        from (select * from queue.ticks order by started_at desc limit 100) as t
+        where t.worker_id = p_worker_id) as seen) end
+$$;
+comment on function queue.worker_state is E'How a worker is, from when a run of it was last seen to begin: alive, stale or gone.\n\nalive: it holds a lease that has not expired, or holds none and was seen within three minutes. stale: seen within ten. gone: not even that.';
+
 create function queue.serving(p_job_type text, p_since timestamptz) returns boolean
-language plpgsql stable
-set search_path = ''
-as $$
+language plpgsql stable set search_path = '' as $$
 begin
   return exists (
     select from queue.workers as w
@@ -58,9 +72,7 @@ $$;
 comment on function queue.serving is 'Whether a worker that serves the type has been seen since p_since.';
 
 create function queue.unserved(p_job_type text, p_now timestamptz) returns boolean
-language plpgsql stable
-set search_path = ''
-as $$
+language plpgsql stable set search_path = '' as $$
 begin
   return exists (select from queue.workers as w where w.seen_at > p_now - interval '10 minutes')
     and not queue.serving(p_job_type, p_now - interval '10 minutes')
@@ -69,16 +81,3 @@ begin
 end;
 $$;
 comment on function queue.unserved is E'Whether workers run but none of them serves the type, for ten minutes.\n\nFalse while no worker runs at all, and for a type published a moment ago: other messages report both.';
-
-create function queue.prune_workers(p_limit integer, p_now timestamptz) returns void
-language sql
-set search_path = ''
-as $$
-  delete from queue.workers where worker_id = any (array(
-    select worker_id from queue.workers where seen_at < p_now - interval '30 days'
-      order by seen_at limit p_limit for update skip locked))
-$$;
-comment on function queue.prune_workers is 'Delete workers not seen for 30 days.';
-
-revoke execute on function queue.see_worker, queue.serving, queue.unserved, queue.prune_workers
-  from public, anon, authenticated, service_role;

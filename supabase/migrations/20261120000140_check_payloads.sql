@@ -2,9 +2,7 @@
 
 create function queue.schema_error(p_schema jsonb, p_value jsonb, p_path text default '$', p_root jsonb default null)
 returns text
-language plpgsql immutable
-set search_path = ''
-as $$
+language plpgsql immutable set search_path = '' as $$
 declare
   v_root jsonb := coalesce(p_root, p_schema);
   v_type text := jsonb_typeof(p_value);
@@ -40,7 +38,8 @@ begin
     if not (v_type = any (string_to_array(v_want, '|'))
         or v_type = 'number' and 'integer' = any (string_to_array(v_want, '|'))
           and (p_value #>> '{}')::numeric % 1 = 0) then
-      return format('%s must be %s, not %s', p_path, replace(v_want, '|', ' or '), v_type);
+      return format('%s must be %s, not %s', p_path, replace(v_want, '|', ' or '),
+        case v_type when 'number' then left(p_value::text, 40) else v_type end);
     end if;
   end if;
 
@@ -75,9 +74,7 @@ $$;
 comment on function queue.schema_error is E'The first way p_value breaks p_schema, as a sentence; null when it fits.\n\nSupports the part of JSON Schema 2020-12 that pydantic generates: type, enum, const, required, properties, additionalProperties, items, lengths, ranges, pattern, format uuid and date-time, anyOf, oneOf (as anyOf), allOf, $ref.';
 
 create function queue.schema_parts_error(p_schema jsonb, p_value jsonb, p_path text, p_root jsonb) returns text
-language plpgsql immutable
-set search_path = ''
-as $$
+language plpgsql immutable set search_path = '' as $$
 declare
   v_sub jsonb;
   v_text text;
@@ -106,9 +103,7 @@ $$;
 comment on function queue.schema_parts_error is 'queue.schema_error for anyOf, oneOf and allOf of a schema.';
 
 create function queue.schema_items_error(p_schema jsonb, p_value jsonb, p_path text, p_root jsonb) returns text
-language plpgsql immutable
-set search_path = ''
-as $$
+language plpgsql immutable set search_path = '' as $$
 declare
   v_length constant integer := jsonb_array_length(p_value);
   v_sub jsonb;
@@ -133,9 +128,7 @@ $$;
 comment on function queue.schema_items_error is 'queue.schema_error for the length and the items of an array.';
 
 create function queue.schema_text_error(p_schema jsonb, p_value text, p_path text) returns text
-language plpgsql immutable
-set search_path = ''
-as $$
+language plpgsql immutable set search_path = '' as $$
 begin
   if char_length(p_value) < (p_schema ->> 'minLength')::integer then
     return format('%s must have at least %s characters', p_path, p_schema ->> 'minLength');
@@ -155,9 +148,7 @@ $$;
 comment on function queue.schema_text_error is 'queue.schema_error for the length, pattern and format of a string.';
 
 create function queue.schema_number_error(p_schema jsonb, p_value numeric, p_path text) returns text
-language plpgsql immutable
-set search_path = ''
-as $$
+language plpgsql immutable set search_path = '' as $$
 begin
   if p_value < (p_schema ->> 'minimum')::numeric then
     return format('%s must be at least %s', p_path, p_schema ->> 'minimum');
@@ -174,9 +165,7 @@ $$;
 comment on function queue.schema_number_error is 'queue.schema_error for the range of a number.';
 
 create function queue.json_problem(p_value jsonb, p_field text, p_max_bytes integer) returns text[]
-language plpgsql immutable
-set search_path = ''
-as $$
+language plpgsql immutable set search_path = '' as $$
 declare
   v_text text := p_value::text;
 begin
@@ -196,30 +185,99 @@ end;
 $$;
 comment on function queue.json_problem is E'Why some clients could not read p_value: {status, hint, message, field}; null when nothing does.\n\nAt most p_max_bytes as text, 100 levels, and numbers within IEEE 754 doubles: JSON parsers stop at about 200 levels and overflow beyond 1.8e308, and one job must not spoil an answer that carries others.';
 
+-- What may be given and what each means, one row a field: the functions check against it, and models, types and
+-- pages are generated from it (infra/release/fields.py).
+create table queue.fields (
+  of text not null, -- what the field belongs to: job_type
+  name text not null, -- its name
+  schema jsonb not null, -- JSON Schema of its value; null may be given for all but required ones
+  description text not null, -- what it means, as documents say it
+  required boolean not null default false, -- whether it must be given
+  place integer generated always as identity, -- its place in documents
+  primary key (of, name)
+);
+comment on table queue.fields is 'The fields of what callers send: name, form and meaning, one row each.';
+
+insert into queue.fields (of, name, schema, description, required) values
+  ('job_type', 'job_type', '{"type": "string", "minLength": 1, "maxLength": 100}', 'Its name.', true);
+insert into queue.fields (of, name, schema, description) values
+  ('job_type', 'queue', '{"type": "string", "minLength": 1, "maxLength": 100}',
+    'The queue of its jobs unless they name one.'),
+  ('job_type', 'max_concurrency', '{"type": "integer", "minimum": 1, "maximum": 2147483647}',
+    'Most jobs of the type running at once; none by default.'),
+  ('job_type', 'workspace_concurrency', '{"type": "integer", "minimum": 1, "maximum": 2147483647}',
+    'The same, per workspace.'),
+  ('job_type', 'key_concurrency', '{"type": "integer", "minimum": 1, "maximum": 2147483647}',
+    'The same, per workspace and concurrency key.'),
+  ('job_type', 'lease_seconds', '{"type": "integer", "minimum": 1, "maximum": 43200}',
+    'How long a lease lasts unless renewed; 60 by default.'),
+  ('job_type', 'timeout_seconds', '{"type": "integer", "minimum": 1, "maximum": 43200}',
+    'Longest run of one attempt; 300 by default.'),
+  ('job_type', 'max_attempts', '{"type": "integer", "minimum": 1, "maximum": 50}',
+    'Attempts before a job is failed; 5 by default.'),
+  ('job_type', 'backoff', '{"type": "object", "additionalProperties": false, "properties": {
+      "first_seconds": {"type": ["number", "null"], "minimum": 0, "maximum": 86400},
+      "cap_seconds": {"type": ["number", "null"], "minimum": 0, "maximum": 604800},
+      "factor": {"type": ["number", "null"], "minimum": 1, "maximum": 10}}}',
+    'The wait before a retry: first_seconds (60), then times factor (2) each, up to cap_seconds (3600).'),
+  ('job_type', 'rate_limit', '{"type": "object", "additionalProperties": false, "required": ["limit", "per_seconds"],
+      "properties": {
+      "limit": {"type": "integer", "minimum": 1, "maximum": 2147483647},
+      "per_seconds": {"type": "number", "exclusiveMinimum": 0, "maximum": 31536000},
+      "per_key": {"type": ["boolean", "null"]}}}',
+    'At most limit starts in per_seconds, for the type or (per_key) per workspace and concurrency key.'),
+  ('job_type', 'payload_schema', '{"type": ["object", "boolean"]}', 'JSON Schema of payloads.'),
+  ('job_type', 'schema_version', '{"type": "integer", "minimum": 1, "maximum": 2147483647}',
+    'Its version; an older one never replaces a newer one.'),
+  ('job_type', 'events', '{"enum": ["full", "minimal", null]}',
+    'minimal: no event for creation and lease.'),
+  ('job_type', 'live', '{"enum": ["full", "states", "off", null]}',
+    'What is sent to Realtime; states: nothing on the job''s own topic.'),
+  ('job_type', 'ageing_seconds', '{"type": "integer", "minimum": 1, "maximum": 2147483647}',
+    'A ready job gains one step of priority each time this many seconds pass; never by default.'),
+  ('job_type', 'internal', '{"type": "boolean"}', 'Only the platform enqueues it.'),
+  ('job_type', 'tagged_by', '{"type": "array", "items": {"type": "string"}}',
+    'Payload fields whose values become tags, as name:value.'),
+  ('job_type', 'source', '{"type": "string"}', 'Where its processor is: module:function.'),
+  ('job_type', 'description', '{"type": "string"}', 'What it does.'),
+  ('job_type', 'schedules', '{"type": "array", "items": {"type": "object", "additionalProperties": false,
+      "required": ["name", "cron"], "properties": {
+      "name": {"type": "string", "minLength": 1, "maxLength": 190},
+      "cron": {"type": "string"}, "timezone": {"type": ["string", "null"]},
+      "scope": {"enum": ["system", "each", "workspace", null]},
+      "workspace_id": {"type": ["string", "null"], "format": "uuid"},
+      "payload": {"type": ["object", "null"]}, "options": {"type": ["object", "null"]},
+      "missed": {"enum": ["skip", "once", "all", null]}}}}',
+    'Schedules declared in code; [] stops those declared before.');
+
+create function queue.schema_of(p_of text) returns jsonb
+language sql stable set search_path = '' as $$
+  select jsonb_build_object('type', 'object', 'additionalProperties', false,
+    'required', jsonb_agg(name) filter (where required),
+    'properties', jsonb_object_agg(name, case when required or not schema ? 'type' then schema
+      else schema || jsonb_build_object('type', schema -> 'type' || '["null"]') end))
+  from queue.fields where of = p_of
+$$;
+comment on function queue.schema_of is 'JSON Schema of what has these fields; others are refused, so that a typo is not ignored.';
+
 create function queue.may_redefine(p_known queue.job_types) returns boolean
-language sql stable
-set search_path = ''
+language sql stable set search_path = ''
 as $$ select p_known.redefinable or not queue.is_worker() $$;
 comment on function queue.may_redefine is E'Whether the next registration of a type may change anything.\n\nThe operator may, and workers once after a key was rotated (revoke_worker_keys).';
 
-create function queue.registration_problem(p_types jsonb) returns text[]
-language plpgsql stable
-set search_path = ''
-as $$
+create function queue.redefinition_problem(p_types jsonb) returns text[]
+language plpgsql stable set search_path = '' as $$
 declare
   v_types_max constant integer := 2000;
   v_step_max constant integer := 10;
   v_bad record;
 begin
-  if jsonb_typeof(p_types) is distinct from 'array' then
-    return array['400', 'invalid_argument', 'p_types must be an array of job types', 'p_types'];
-  end if;
-  select t.value ->> 'job_type' as job_type, (t.value ->> 'schema_version')::integer as version,
+  select t.value ->> 'job_type' as job_type, t.value ->> 'schema_version' as version,
     k.schema_version as known into v_bad
   from jsonb_array_elements(p_types) as t
   left join queue.job_types as k on k.job_type = t.value ->> 'job_type'
   -- far ahead of the known version it would shut out the registrations of the real workers
-  where (t.value ->> 'schema_version')::integer > k.schema_version + v_step_max and not queue.may_redefine(k)
+  where (t.value ->> 'schema_version')::numeric > k.schema_version + v_step_max and not queue.may_redefine(k)
   limit 1;
   if found then
     return array['409', 'invalid_state',
@@ -234,24 +292,52 @@ begin
   return null;
 end;
 $$;
+comment on function queue.redefinition_problem is 'Why a worker may not register these types: too far ahead, or too many; as registration_problem.';
+
+create function queue.registration_problem(p_types jsonb) returns text[]
+language plpgsql stable set search_path = '' as $$
+declare
+  v_schema constant jsonb := queue.schema_of('job_type');
+  v_error text;
+  v_type text;
+begin
+  if jsonb_typeof(p_types) is distinct from 'array' then
+    return array['400', 'invalid_argument', 'p_types must be an array of job types', 'p_types'];
+  end if;
+  select ltrim(e, '. '), left(coalesce(t.value ->> 'job_type', format('at %s', t.ordinality - 1)), 100)
+  into v_error, v_type
+  from jsonb_array_elements(p_types) with ordinality as t,
+    queue.schema_error(v_schema, t.value, '') as e
+  where e is not null limit 1;
+  if found then
+    return array['400', 'invalid_argument', format('job type %s: %s', v_type, v_error), split_part(v_error, ' ', 1)];
+  end if;
+  select t.value ->> 'job_type' into v_type from jsonb_array_elements(p_types) as t
+  group by 1 having count(*) > 1 limit 1;
+  if found then
+    return array['400', 'invalid_argument', format('job type %s is given more than once', v_type), 'job_type'];
+  end if;
+  return queue.redefinition_problem(p_types);
+end;
+$$;
 comment on function queue.registration_problem is 'Why types may not be registered: {status, hint, message, detail}; null when they may.';
 
 create function public.register_job_types(p_types jsonb) returns jsonb
 language plpgsql
 security definer -- the worker holds no rights on queue.job_types
-set search_path = ''
-as $$
+set search_path = '' as $$
 declare
-  v_problem text[] := queue.registration_problem(p_types);
+  v_problem text[];
   v_worker boolean := queue.is_worker();
   v_now timestamptz := queue.clock();
   v_count integer;
 begin
-  perform queue.refuse_revoked();
+  v_problem := queue.registration_problem(p_types);
   if v_problem is not null then
     perform queue.refuse_problem(v_problem);
   end if;
-  perform 1 from queue.breakers order by job_type for update; -- before their types, as everywhere
+  perform 1 from queue.breakers where workspace_id = '00000000-0000-0000-0000-000000000000'
+  order by job_type for update; -- before their types, as everywhere
   insert into queue.job_types as types (
     job_type, queue, max_concurrency, workspace_concurrency, key_concurrency, lease_seconds, timeout_seconds,
     max_attempts, backoff_first_seconds, backoff_cap_seconds, backoff_factor, rate_limit, rate_per_seconds,
@@ -262,16 +348,17 @@ begin
     coalesce((t.backoff ->> 'first_seconds')::double precision, 60),
     coalesce((t.backoff ->> 'cap_seconds')::double precision, 3600),
     coalesce((t.backoff ->> 'factor')::double precision, 2),
-    (t.rate_limit ->> 'limit')::integer, (t.rate_limit ->> 'per_seconds')::double precision,
+    (t.rate_limit ->> 'limit')::numeric, (t.rate_limit ->> 'per_seconds')::double precision,
     coalesce((t.rate_limit ->> 'per_key')::boolean, false),
     t.payload_schema, coalesce(t.schema_version, 1), coalesce(t.events, 'full'), coalesce(t.live, 'full'),
     t.ageing_seconds, coalesce(t.internal,
       (select known.internal from queue.job_types as known where known.job_type = t.job_type), false),
     array(select jsonb_array_elements_text(t.tagged_by)), left(t.source, 500), left(t.description, 2000), v_now
   from jsonb_to_recordset(p_types) as t (
-    job_type text, queue text, max_concurrency integer, workspace_concurrency integer, key_concurrency integer,
-    lease_seconds integer, timeout_seconds integer, max_attempts integer, backoff jsonb, rate_limit jsonb,
-    payload_schema jsonb, schema_version integer, events text, live text, ageing_seconds integer, internal boolean,
+    -- numeric, since 60.0 and 6e1 are the whole number 60 too
+    job_type text, queue text, max_concurrency numeric, workspace_concurrency numeric, key_concurrency numeric,
+    lease_seconds numeric, timeout_seconds numeric, max_attempts numeric, backoff jsonb, rate_limit jsonb,
+    payload_schema jsonb, schema_version numeric, events text, live text, ageing_seconds numeric, internal boolean,
     tagged_by jsonb, source text, description text)
   order by t.job_type
   on conflict (job_type) do update set
@@ -301,5 +388,4 @@ end;
 $$;
 comment on function public.register_job_types is E'Publish job types and their policies.\n\nCalled by a worker at its start; idempotent. An older schema_version never replaces a newer one, and a worker''s rises by 10 at most. A type marked internal is enqueued by the platform alone; only the operator opens it to people again.';
 
-revoke execute on function public.register_job_types from public, anon, authenticated, service_role;
-grant execute on function public.register_job_types to job_worker, service_role;
+select queue.allow('job_worker, service_role', 'public.register_job_types');

@@ -15,9 +15,7 @@ create sequence queue.notified_ms minvalue 0 start 0;
 comment on sequence queue.notified_ms is E'When workers that listen were last notified, milliseconds of the Unix epoch.\n\nA sequence, so that every transaction sees it at once and none waits for another.';
 
 create function queue.notify_workers() returns void
-language plpgsql
-set search_path = ''
-as $$
+language plpgsql set search_path = '' as $$
 declare
   v_ms constant bigint := extract(epoch from queue.clock()) * 1000;
 begin
@@ -31,11 +29,7 @@ $$;
 comment on function queue.notify_workers is E'Notify minutehand_wakeup when this transaction commits, at most once each 20 ms.\n\nA listener looks at once, and again 100 ms later: what commits within those 20 ms is not notified.';
 
 create function queue.rewind_late(p_workspace_id uuid, p_job_type text) returns void
-language plpgsql
-set search_path = ''
-set enable_seqscan = off -- a session's plan may be older than the rows
-set jit = off
-as $$
+language plpgsql set search_path = '' as $$
 declare
   v_done text[] := coalesce(nullif(current_setting('minutehand.rewound', true), ''), '{}')::text[];
   v_name constant text := p_workspace_id || '/' || p_job_type;
@@ -56,8 +50,7 @@ comment on function queue.rewind_late is E'Make leases look from the start again
 create function queue.notify_at_commit() returns trigger
 language plpgsql
 security definer -- callers who enqueue may not write to the engine's sequence
-set search_path = ''
-as $$
+set search_path = '' as $$
 begin
   if clock_timestamp() - now() > interval '4 seconds' then
     perform queue.rewind_late(new.workspace_id, new.job_type);
@@ -72,9 +65,7 @@ create constraint trigger stat_deltas_notify after insert on queue.stat_deltas d
   for each row when (new.outcome = 'enqueued') execute function queue.notify_at_commit();
 
 create function queue.ask_for_worker() returns boolean
-language plpgsql
-set search_path = ''
-as $$
+language plpgsql set search_path = '' as $$
 declare
   v_now timestamptz := queue.clock();
   v_asked timestamptz;
@@ -98,9 +89,7 @@ $$;
 comment on function queue.ask_for_worker is E'Note that a worker is wanted; true when the caller should start one.\n\nDebounced: while a wake-up is unanswered, or an active tick has room, the answer is false. A hint only: the tick of each minute is the safety net.';
 
 create function queue.request_wake() returns boolean
-language plpgsql
-set search_path = ''
-as $$
+language plpgsql set search_path = '' as $$
 begin
   perform queue.notify_workers();
   return queue.ask_for_worker();
@@ -109,9 +98,7 @@ $$;
 comment on function queue.request_wake is 'Notify workers that listen, and note that one is wanted; true when the caller should start one.';
 
 create function queue.wake_worker() returns boolean
-language plpgsql
-set search_path = ''
-as $$
+language plpgsql set search_path = '' as $$
 declare
   v_wake boolean := queue.ask_for_worker(); -- those that listen are notified at the commit
 begin
@@ -127,9 +114,7 @@ $$;
 comment on function queue.wake_worker is 'Note that new jobs need a worker; true when the caller should start one. For plain SQL the database invokes it, where it can; for all callers after connect_worker.';
 
 create function queue.refuse_internal(p_job_type text) returns void
-language plpgsql stable
-set search_path = ''
-as $$
+language plpgsql stable set search_path = '' as $$
 begin
   if auth.uid() is not null and exists (select from queue.job_types where job_type = p_job_type and internal) then
     perform queue.refuse(403, 'forbidden', format('only the platform itself enqueues jobs of the type %s', p_job_type),
@@ -140,9 +125,7 @@ $$;
 comment on function queue.refuse_internal is 'Refuse with 403 when a person asks for a job of an internal type, now or later.';
 
 create function queue.claim_sessions(p_workspace_id uuid, p_session_ids text[]) returns void
-language plpgsql
-set search_path = ''
-as $$
+language plpgsql set search_path = '' as $$
 declare
   v_ids text[] := array(select distinct s from unnest(p_session_ids) as s where s not like 'guest\_%' order by 1);
 begin
@@ -160,9 +143,7 @@ $$;
 comment on function queue.claim_sessions is 'Claim session ids for the workspace where no other has them; those of others stay theirs.';
 
 create function queue.free_sessions(p_workspace_id uuid, p_session_ids text[]) returns void
-language plpgsql
-set search_path = ''
-as $$
+language plpgsql set search_path = '' as $$
 declare
   -- one that is being enqueued to at this moment is skipped: its new job will free it
   v_ids text[] := array(
@@ -179,8 +160,7 @@ comment on function queue.free_sessions is 'Free session ids of which the worksp
 create function queue.check_insert() returns trigger
 language plpgsql
 security definer -- a member inserting through the Data API holds no rights on the engine's tables
-set search_path = ''
-as $$
+set search_path = '' as $$
 declare
   v_type queue.job_types;
   v_problem text[];
@@ -190,14 +170,12 @@ begin
   if new.status <> 'pending' then
     perform queue.refuse(400, 'invalid_argument', 'a new job must have status pending', 'status');
   end if;
-  if v_user is not null then
-    new.user_id := v_user;
-    if not queue.is_member(new.workspace_id) then
-      perform queue.refuse_workspace(new.workspace_id);
-    end if;
-    perform queue.refuse_spent(new.workspace_id, 1);
-  elsif not exists (select 1 from queue.tenants where id = new.workspace_id) then
+  if not (case when v_user is null then exists (select 1 from queue.tenants where id = new.workspace_id)
+      else queue.is_member(new.workspace_id) end) then
     perform queue.refuse_workspace(new.workspace_id);
+  elsif v_user is not null then
+    new.user_id := v_user;
+    perform queue.refuse_spent(new.workspace_id, 1);
   end if;
   select * into v_type from queue.job_types where job_type = new.job_type;
   if not found then
@@ -216,6 +194,9 @@ begin
   if v_problem is not null then
     perform queue.refuse_problem(v_problem);
   end if;
+  if new.backoff is not null then
+    new.backoff := queue.plain_item(jsonb_build_object('backoff', new.backoff)) -> 'backoff';
+  end if;
   new.tags := queue.tags_of(v_type.tagged_by, new.payload, new.tags);
   new.id := coalesce(new.id, queue.new_id());
   perform pg_current_xact_id(); -- before the clock is read: see the marks of queue.partitions
@@ -227,7 +208,11 @@ begin
   new.snoozes := 0;
   new.lost_attempts := 0;
   new.last_seq := case when v_type.events = 'full' then 1 else 0 end;
+  new.progress := '{"percentage": 0, "stage": null, "message": null}';
   new.result := null;
+  new.cost_usd := null;
+  new.replay_of := null;
+  new.replay_from := null;
   new.error_message := null;
   new.error_data := null;
   new.error_fingerprint := null;
@@ -236,6 +221,7 @@ begin
   new.completed_at := null;
   new.queue_ms := null;
   new.run_ms := 0;
+  new.held_ms := 0;
   new.outcome := null;
   new.next_retry_at := null;
   new.cancel_requested_at := null;
@@ -255,27 +241,21 @@ $$;
 comment on function queue.check_insert is 'Trigger: a plain insert into public.jobs obeys the same rules as enqueue_job.';
 
 create function queue.pending_max(p_workspace_id uuid) returns integer
-language sql stable
-set search_path = ''
-as $$
+language sql stable set search_path = '' as $$
   select coalesce((select max_pending from queue.tenant_limits where workspace_id = p_workspace_id),
     (queue.setting('user_pending_max'))::integer)
 $$;
 comment on function queue.pending_max is 'How many live jobs people may have in the workspace.';
 
 create function queue.counted_live(p_workspace_id uuid) returns integer
-language sql stable
-set search_path = ''
-as $$
+language sql stable set search_path = '' as $$
   select live from queue.live_counts
   where workspace_id = p_workspace_id and counted_at > queue.clock() - interval '10 seconds'
 $$;
 comment on function queue.counted_live is 'Live jobs of the workspace as they were counted within the last ten seconds; null when they were not.';
 
 create function queue.refuse_quota(p_workspace_id uuid) returns void
-language plpgsql stable
-set search_path = ''
-as $$
+language plpgsql stable set search_path = '' as $$
 begin
   perform queue.refuse(429, 'quota_exceeded',
     format('the workspace already has %s live jobs; wait until some have ended', queue.pending_max(p_workspace_id)),
@@ -285,16 +265,14 @@ $$;
 comment on function queue.refuse_quota is 'Refuse with 429 quota_exceeded.';
 
 create function queue.check_quota(p_workspace_id uuid) returns void
-language plpgsql
-set search_path = ''
-as $$
+language plpgsql set search_path = '' as $$
 declare
   v_now timestamptz := queue.clock();
   v_max integer;
   v_live integer;
 begin
-  if auth.uid() is null then
-    return; -- quotas apply to people, not to the service
+  if queue.is_service() then
+    return; -- quotas apply to people and guests, not to the service
   end if;
   v_max := queue.pending_max(p_workspace_id);
   if v_max > 2000 then -- counted at most every ten seconds, so that a backlog does not make each enqueue dearer
@@ -321,9 +299,7 @@ comment on function queue.check_quota is E'Refuse with 429 when a person''s new 
 create function queue.claim_key(
   p_workspace_id uuid, p_job_type text, p_key text, p_hash text, p_job_id uuid, p_ttl_seconds double precision
 ) returns queue.job_keys
-language plpgsql
-set search_path = ''
-as $$
+language plpgsql set search_path = '' as $$
 declare
   v_now timestamptz := queue.clock();
   v_expires timestamptz := v_now + make_interval(
@@ -356,9 +332,7 @@ $$;
 comment on function queue.claim_key is 'Take an idempotency key for p_job_id, or return the job that has it; 409 when it was used with another payload.';
 
 create function queue.open_partitions(p_ids uuid[]) returns table (id uuid)
-language plpgsql
-set search_path = ''
-as $$
+language plpgsql set search_path = '' as $$
 begin
   if current_setting('transaction_isolation') <> 'read committed' then
     return; -- a lock on a row that was changed since the snapshot would fail: leave a line instead
@@ -369,11 +343,7 @@ $$;
 comment on function queue.open_partitions is E'Return those of the partitions that are open, and keep them open until this transaction ends.\n\nNever waits: one that is being closed at this moment counts as closed.';
 
 create function queue.place(p_ids uuid[], p_now timestamptz) returns void
-language plpgsql
-set search_path = ''
-set enable_seqscan = off -- a session's plan may be older than the rows
-set jit = off
-as $$
+language plpgsql set search_path = '' as $$
 declare
   v_now timestamptz;
 begin
@@ -400,11 +370,29 @@ end;
 $$;
 comment on function queue.place is 'Make pending jobs reachable: into ready, or deferred until they are due. The caller holds their rows.';
 
+create type queue.ready_job as (
+  job_id uuid, workspace_id uuid, job_created_at timestamptz, partition_id uuid, ready_at timestamptz
+);
+comment on type queue.ready_job is 'A place in the queue: a row of queue.ready.';
+
+create function queue.put_back(p_jobs queue.ready_job[]) returns void
+language plpgsql set search_path = '' as $$
+begin
+  if p_jobs = '{}' then
+    return;
+  end if;
+  insert into queue.ready (partition_id, ready_at, job_id, workspace_id, job_created_at)
+  select b.partition_id, b.ready_at, b.job_id, b.workspace_id, b.job_created_at from unnest(p_jobs) as b;
+  insert into queue.openings (partition_id, workspace_id, queue, job_type, concurrency_key, priority, rewind)
+  select distinct on (b.partition_id) b.partition_id, j.workspace_id, j.queue, j.job_type,
+    coalesce(j.concurrency_key, ''), j.priority, true
+  from unnest(p_jobs) as b join public.jobs as j on j.id = any (array[b.job_id]);
+end;
+$$;
+comment on function queue.put_back is 'Put leased jobs back where they were in the queue: they have waited their turn once. Leases look there from the start again.';
+
 create function queue.admit(p_ids uuid[]) returns boolean
-language plpgsql
-set search_path = ''
-set plan_cache_mode = 'force_generic_plan' -- its plan does not depend on the values, and costs a millisecond
-as $$
+language plpgsql set search_path = '' as $$
 declare
   v_now timestamptz := queue.clock();
   v_ready boolean;
@@ -456,8 +444,7 @@ comment on function queue.admit is 'Put new jobs into the queue and write their 
 create function queue.after_insert() returns trigger
 language plpgsql
 security definer -- a member inserting through the Data API holds no rights on the engine's tables
-set search_path = ''
-as $$
+set search_path = '' as $$
 begin
   insert into queue.arrivals (xid, job_id) values (pg_current_xact_id(), new.id);
   return null;
@@ -469,6 +456,7 @@ create function queue.after_inserts() returns trigger
 language plpgsql
 security definer -- a member inserting through the Data API holds no rights on the engine's tables
 set search_path = ''
+set plan_cache_mode = 'force_generic_plan' -- its plans do not depend on the values, and cost a millisecond each
 as $$
 declare
   v_ids uuid[];
@@ -494,8 +482,7 @@ language plpgsql
 security definer -- callers who may delete a job hold no rights on the engine's tables
 set search_path = ''
 set enable_seqscan = off -- a session's first delete decides on the plan of all
-set jit = off
-as $$
+set jit = off as $$
 declare
   v_ids uuid[] := array(select id from removed order by id);
 begin
@@ -527,6 +514,9 @@ begin
   delete from queue.unique_jobs where job_id = any (v_ids);
   delete from queue.dependencies where job_id = any (v_ids);
   delete from queue.gathered where job_id = any (v_ids);
+  if current_setting('minutehand.retention', true) is distinct from 'on' then -- which leaves them to their own end
+    delete from queue.artefacts where job_id = any (v_ids);
+  end if;
   -- jobs that waited for a deleted one are counted down as if it had failed
   insert into queue.signals (kind, job_id, workspace_id)
   select 'ended', r.id, r.workspace_id from removed as r
@@ -547,9 +537,7 @@ $$;
 comment on function queue.after_delete is 'Trigger: delete what belongs to deleted jobs.';
 
 create function queue.lock_running(p_workspace_id uuid) returns void
-language plpgsql
-set search_path = ''
-as $$
+language plpgsql set search_path = '' as $$
 declare
   v_ids uuid[] := array(select job_id from queue.leases where workspace_id = p_workspace_id);
 begin
@@ -559,34 +547,48 @@ end;
 $$;
 comment on function queue.lock_running is 'Lock a workspace''s running jobs and their leases, in the order of settlements.';
 
+create table queue.forgotten (
+  workspace_id uuid primary key, -- the tenant
+  forgotten_at timestamptz not null -- when it was deleted
+);
+comment on table queue.forgotten is 'Workspaces deleted within the hour: what others were writing of them meanwhile is deleted after them.';
+
+create function queue.forget_rows(p_workspace_id uuid) returns void
+language plpgsql set search_path = '' as $$
+declare
+  v_table name;
+begin
+  delete from queue.last_deliveries where webhook_id in (
+    select id from queue.webhooks where workspace_id = p_workspace_id);
+  for v_table in
+    select c.relname from pg_catalog.pg_class as c
+    where c.relnamespace = 'queue'::regnamespace and c.relkind = 'r'
+      and exists (select from pg_catalog.pg_attribute as a where a.attrelid = c.oid and a.attname = 'workspace_id')
+      -- rows of a job go with it, and what leases opened is closed by the leases that find it empty
+      and (c.relname in ('failures', 'actions', 'artefacts', 'receipts')
+        or c.relname not in ('partitions', 'turns', 'openings', 'forgotten')
+        and not exists (select from pg_catalog.pg_attribute as a where a.attrelid = c.oid and a.attname = 'job_id'))
+    order by c.relname
+  loop
+    execute format('delete from queue.%1$I where ctid = any (array('
+      'select o.ctid from queue.%1$I as o where o.workspace_id = $1 for update skip locked))', v_table)
+    using p_workspace_id;
+  end loop;
+end;
+$$;
+comment on function queue.forget_rows is 'Delete the rows of a workspace from every table of the engine that names it. Waits for no one.';
+
 create function queue.forget_workspace(p_workspace_id uuid) returns void
-language plpgsql
-set search_path = ''
-as $$
+language plpgsql set search_path = '' as $$
 begin
   perform queue.lock_running(p_workspace_id);
   delete from public.jobs where workspace_id = p_workspace_id;
-  delete from queue.tenant_limits where workspace_id = p_workspace_id;
-  delete from queue.pauses where workspace_id = p_workspace_id;
-  delete from queue.named_events where workspace_id = p_workspace_id;
-  delete from queue.batches where workspace_id = p_workspace_id;
-  delete from queue.sessions where workspace_id = p_workspace_id;
-  delete from queue.guest_sessions where workspace_id = p_workspace_id;
-  delete from queue.schedules where workspace_id = p_workspace_id;
-  delete from queue.removals where workspace_id = p_workspace_id;
-  delete from queue.webhooks where workspace_id = p_workspace_id;
-  delete from queue.buckets where workspace_id = p_workspace_id;
-  delete from queue.job_keys where workspace_id = p_workspace_id;
-  delete from queue.live_counts where workspace_id = p_workspace_id;
-  delete from queue.stat_minutes where workspace_id = p_workspace_id;
-  delete from queue.stat_hours where workspace_id = p_workspace_id;
-  delete from queue.alerts where workspace_id = p_workspace_id;
-  delete from queue.operator_access where workspace_id = p_workspace_id;
-  delete from queue.proven where workspace_id = p_workspace_id;
-  delete from queue.row_counts where workspace_id = p_workspace_id;
+  perform queue.forget_rows(p_workspace_id);
+  insert into queue.forgotten as f (workspace_id, forgotten_at) values (p_workspace_id, queue.clock())
+  on conflict (workspace_id) do update set forgotten_at = excluded.forgotten_at;
 end;
 $$;
-comment on function queue.forget_workspace is 'Delete everything of a workspace. Partitions are closed by the leases that find them empty.';
+comment on function queue.forget_workspace is 'Delete everything of a workspace, and what is written of it within the hour.';
 
 -- the setting marks the engine's own insert, and not one that a user's trigger makes within it;
 -- the policy on inserts refuses a person who sets it by hand
@@ -603,9 +605,7 @@ create trigger jobs_after_delete after delete on public.jobs
   referencing old table as removed for each statement execute function queue.after_delete();
 
 create function queue.tie_problem(p_item queue.enqueue_item) returns text[]
-language plpgsql stable
-set search_path = ''
-as $$
+language plpgsql stable set search_path = '' as $$
 begin
   if p_item.after is not null and jsonb_typeof(p_item.after) <> 'array' then
     return array['400', 'invalid_argument', 'after must be an array of job ids', 'after'];
@@ -640,9 +640,7 @@ comment on function queue.tie_problem is 'What is wrong with the options after, 
 
 create function queue.item_problem(p_item queue.enqueue_item, p_type queue.job_types, p_max_bytes integer)
 returns text[]
-language plpgsql stable
-set search_path = ''
-as $$
+language plpgsql stable set search_path = '' as $$
 declare
   v_problem text[];
 begin
@@ -706,16 +704,15 @@ $$;
 comment on function queue.item_problem is 'What is wrong with an item: {status, hint, message, field}; null when nothing is.';
 
 create function queue.check_later_job(p_item jsonb, p_within text) returns void
-language plpgsql stable
-set search_path = ''
-as $$
+language plpgsql stable set search_path = '' as $$
 declare
   v_type queue.job_types;
   v_problem text[];
 begin
   perform queue.refuse_internal(p_item ->> 'job_type');
   select * into v_type from queue.job_types as t where t.job_type = p_item ->> 'job_type';
-  v_problem := queue.item_problem(jsonb_populate_record(null::queue.enqueue_item, p_item), v_type,
+  v_problem := queue.item_problem(
+    jsonb_populate_record(null::queue.enqueue_item, queue.plain_item(p_item, p_within)), v_type,
     (queue.setting('payload_max_bytes'))::integer);
   if v_problem is not null then
     perform queue.refuse_problem(v_problem, p_within);
@@ -725,12 +722,10 @@ $$;
 comment on function queue.check_later_job is 'Refuse a job that a schedule or a batch is to enqueue later unless it could be enqueued now. p_within comes before the field''s name.';
 
 create function queue.replace_pending(p_holders jsonb, p_items jsonb, p_now timestamptz) returns uuid[]
-language plpgsql
-set search_path = ''
-as $$
+language plpgsql set search_path = '' as $$
 declare
   v_ids uuid[] := array(select key::uuid from jsonb_each(p_holders) order by 1);
-  v_old record;
+  v_old public.jobs;
   v_item queue.enqueue_item;
 begin
   perform 1 from public.jobs where id = any (v_ids) order by id for update;
@@ -740,7 +735,7 @@ begin
     update public.jobs set
       payload = coalesce(v_item.payload, '{}'),
       tags = queue.tags_of((select t.tagged_by from queue.job_types as t where t.job_type = v_old.job_type),
-        coalesce(v_item.payload, '{}'), coalesce(v_item.tags, v_old.tags)),
+        coalesce(v_item.payload, '{}'), coalesce(v_item.tags, queue.given_tags(v_old))),
       schema_version = coalesce(v_item.schema_version,
         (select t.schema_version from queue.job_types as t where t.job_type = v_old.job_type)),
       priority = coalesce(v_item.priority, v_old.priority),
@@ -748,6 +743,9 @@ begin
         when v_item.debounce_seconds is not null then p_now + make_interval(secs => v_item.debounce_seconds)
         when v_item.delay_seconds is not null then p_now + make_interval(secs => v_item.delay_seconds)
         else coalesce(v_item.scheduled_for, v_old.scheduled_for) end,
+      -- a retry's own time would go before a newer one
+      next_retry_at = case when num_nonnulls(v_item.debounce_seconds, v_item.delay_seconds, v_item.scheduled_for) = 0
+        then v_old.next_retry_at end,
       last_seq = last_seq + 1, updated_at = p_now
     where id = v_old.id;
     insert into public.job_events (job_id, seq, workspace_id, session_id, type, data, created_at)
@@ -765,9 +763,7 @@ comment on function queue.replace_pending is E'Give pending holders of a unique 
 create function queue.depend(
   p_workspace_id uuid, p_job_id uuid, p_created_at timestamptz, p_after jsonb, p_policy text
 ) returns void
-language plpgsql
-set search_path = ''
-as $$
+language plpgsql set search_path = '' as $$
 declare
   v_after uuid[] := array(select distinct queue.uuid_or_refuse(value, 'after') from jsonb_array_elements_text(p_after));
   v_missing uuid;
@@ -788,9 +784,7 @@ $$;
 comment on function queue.depend is 'Make a job that is about to be inserted wait for others of its workspace.';
 
 create function queue.join_batches(p_workspace_id uuid, p_batch_ids uuid[]) returns void
-language plpgsql
-set search_path = ''
-as $$
+language plpgsql set search_path = '' as $$
 declare
   v_batch uuid;
 begin
@@ -806,21 +800,45 @@ end;
 $$;
 comment on function queue.join_batches is 'Create the batches that do not exist yet; refuse closed ones.';
 
-create function queue.check_options(p_items jsonb, p_bulk boolean) returns void
-language plpgsql
-set search_path = ''
-as $$
+create function queue.plain_item(p_item jsonb, p_within text default '') returns jsonb
+language plpgsql immutable set search_path = '' as $$
 declare
+  v_name text;
+begin
+  -- most have no number that could be written otherwise, and none too long for an integer
+  if (p_item - 'payload')::text !~ '[0-9]\.[0-9]|[0-9]{10}' then
+    return p_item;
+  end if;
+  foreach v_name in array array['priority', 'max_attempts', 'schema_version'] loop
+    if jsonb_typeof(p_item -> v_name) = 'number' then
+      p_item := jsonb_set(p_item, array[v_name],
+        to_jsonb(queue.whole((p_item ->> v_name)::numeric, p_within || v_name)));
+    end if;
+  end loop;
+  for v_name in
+    select key from jsonb_each(case jsonb_typeof(p_item -> 'backoff') when 'object' then p_item -> 'backoff' end)
+    where jsonb_typeof(value) = 'number'
+  loop
+    p_item := jsonb_set(p_item, array['backoff', v_name],
+      to_jsonb(trim_scale((p_item -> 'backoff' ->> v_name)::numeric)));
+  end loop;
+  return p_item;
+end;
+$$;
+comment on function queue.plain_item is 'An item with its numbers in one spelling, 5 for 5.0; refuses one that must be whole and is not. p_within comes before the field''s name.';
+
+create function queue.check_options(p_items jsonb, p_bulk boolean) returns void
+language plpgsql set search_path = '' as $$
+declare
+  v_known text[] := array(
+    select jsonb_object_keys(to_jsonb(jsonb_populate_record(null::queue.enqueue_item, '{}'))));
   v_bad record;
 begin
   select names.name, items.ordinality - 1 as index into v_bad
   from jsonb_array_elements(p_items) with ordinality as items,
     lateral (select jsonb_object_keys(case when jsonb_typeof(items.value) = 'object' then items.value
       else '{"an item that is not an object": 1}' end) as name) as names
-  where names.name <> all (array['job_type', 'payload', 'queue', 'priority', 'scheduled_for', 'delay_seconds',
-    'max_attempts', 'idempotency_key', 'idempotency_ttl_seconds', 'concurrency_key', 'session_id', 'parent_id',
-    'deadline_at', 'timeout_seconds', 'backoff', 'after', 'after_failed', 'unique', 'debounce_seconds', 'batch_id',
-    'traceparent', 'schema_version', 'user_id', 'tags'])
+  where names.name <> all (v_known)
   limit 1;
   if found then
     perform queue.refuse(400, 'invalid_argument', format('unknown option: %s', left(v_bad.name, 80)),
@@ -831,10 +849,7 @@ $$;
 comment on function queue.check_options is 'Refuse items that are not objects or have options of unknown names, so that a typo is not ignored.';
 
 create function queue.check_items(p_items jsonb, p_user_id uuid, p_bulk boolean, p_plain boolean) returns void
-language plpgsql
-set search_path = ''
-set plan_cache_mode = 'force_generic_plan' -- its plan does not depend on the values, and costs a millisecond
-as $$
+language plpgsql set search_path = '' as $$
 declare
   v_max_bytes integer := (queue.setting('payload_max_bytes'))::integer;
   v_bad record;
@@ -871,9 +886,7 @@ $$;
 comment on function queue.check_items is E'Refuse the first item that has a problem; p_plain says that none has more than a type and a payload.\n\np_user_id is a person, who may not enqueue internal types.';
 
 create function queue.claim_keys(p_workspace_id uuid, p_items jsonb, p_new uuid[]) returns uuid[]
-language plpgsql
-set search_path = ''
-as $$
+language plpgsql set search_path = '' as $$
 declare
   v_ids uuid[] := p_new;
   v_item record;
@@ -898,9 +911,7 @@ comment on function queue.claim_keys is 'Take the items'' idempotency keys; retu
 create function queue.claim_unique(
   p_workspace_id uuid, p_items jsonb, p_new uuid[], p_now timestamptz, inout ids uuid[], out own jsonb
 )
-language plpgsql
-set search_path = ''
-as $$
+language plpgsql set search_path = '' as $$
 declare
   v_item record;
   v_holder uuid;
@@ -956,9 +967,7 @@ comment on function queue.claim_unique is E'Take the items'' unique keys, and re
 create function queue.tie_items(
   p_workspace_id uuid, p_items jsonb, p_new uuid[], p_ids uuid[], p_now timestamptz
 ) returns boolean[]
-language plpgsql
-set search_path = ''
-as $$
+language plpgsql set search_path = '' as $$
 declare
   v_waiting boolean[] := array_fill(false, array[cardinality(p_new)]);
   v_item record;
@@ -997,10 +1006,7 @@ comment on function queue.tie_items is 'Tie new jobs to their parents, dependenc
 create function queue.insert_plain(
   p_workspace_id uuid, p_user_id uuid, p_items jsonb, p_new uuid[], p_now timestamptz
 ) returns void
-language plpgsql
-set search_path = ''
-set plan_cache_mode = 'force_generic_plan' -- its plan does not depend on the values, and costs a millisecond
-as $$
+language plpgsql set search_path = '' as $$
 begin
   with made as (
     insert into public.jobs (id, workspace_id, user_id, queue, job_type, payload, schema_version, max_attempts,
@@ -1008,7 +1014,7 @@ begin
     select p_new[items.ordinality], p_workspace_id, p_user_id, types.queue, types.job_type,
       coalesce(nullif(items.value -> 'payload', 'null'), '{}'), types.schema_version, types.max_attempts,
       p_now + make_interval(secs => items.ordinality * 1e-6), p_now, case when types.events = 'full' then 1 else 0 end,
-      queue.tags_of(types.tagged_by, items.value -> 'payload', null)
+      case types.tagged_by when '{}' then '{}' else queue.tags_of(types.tagged_by, items.value -> 'payload', null) end
     from jsonb_array_elements(p_items) with ordinality as items
     join queue.job_types as types on types.job_type = items.value ->> 'job_type'
     order by items.ordinality
@@ -1037,13 +1043,10 @@ end;
 $$;
 comment on function queue.insert_plain is 'Insert and admit jobs of a type and a payload alone, in one statement that reads no options.';
 
-create function queue.insert_items(
+create function queue.insert_jobs(
   p_workspace_id uuid, p_user_id uuid, p_items jsonb, p_new uuid[], p_ids uuid[], p_waiting boolean[], p_now timestamptz
 ) returns void
-language plpgsql
-set search_path = ''
-set plan_cache_mode = 'force_generic_plan' -- its plan does not depend on the values, and costs a millisecond
-as $$
+language plpgsql set search_path = '' as $$
 begin
   insert into public.jobs (id, workspace_id, user_id, session_id, queue, job_type, payload, schema_version, status,
     priority, max_attempts, scheduled_for, created_at, updated_at, deadline_at, timeout_seconds, backoff,
@@ -1058,7 +1061,8 @@ begin
     p_now + make_interval(secs => items.ordinality * 1e-6), p_now, items.deadline_at, items.timeout_seconds,
     items.backoff, items.idempotency_key, items.concurrency_key, items."unique" ->> 'key', items.parent_id,
     items.batch_id, items.traceparent, case when types.events = 'full' then 1 else 0 end,
-    queue.tags_of(types.tagged_by, items.payload, items.tags)
+    case types.tagged_by when '{}' then coalesce(items.tags, '{}')
+      else queue.tags_of(types.tagged_by, items.payload, items.tags) end
   from rows from (jsonb_populate_recordset(null::queue.enqueue_item, p_items)) with ordinality as items
   join rows from (unnest(p_new, p_ids, p_waiting)) with ordinality as new (id, job_id, waiting, ordinality)
     on new.ordinality = items.ordinality and new.id = new.job_id
@@ -1066,12 +1070,13 @@ begin
   order by items.ordinality;
 end;
 $$;
-comment on function queue.insert_items is 'Insert the jobs of those items that have no earlier job; the caller calls queue.admit then.';
+comment on function queue.insert_jobs is E'Insert the jobs of those items that have no earlier job; the caller calls queue.admit then.\n\nIts columns are all that a new job may have. queue.enqueue_one and queue.insert_plain write some of them at half and at four fifths of its price; test_catalogue.py compares the three.';
 
 create function queue.enqueue(p_workspace_id uuid, p_user_id uuid, p_items jsonb, p_bulk boolean) returns jsonb
-language plpgsql
-set search_path = ''
-as $$
+language plpgsql set search_path = ''
+set plan_cache_mode = 'force_generic_plan' -- its plans do not depend on the values, and cost a millisecond each
+set enable_seqscan = off -- a session's plan may be older than the rows
+set jit = off as $$
 declare
   v_now timestamptz;
   v_new uuid[] := queue.new_ids(jsonb_array_length(p_items)); -- an id for each item
@@ -1098,6 +1103,9 @@ begin
   end if;
   if not v_plain then
     perform queue.check_options(p_items, p_bulk);
+    p_items := (select jsonb_agg(
+      queue.plain_item(item, case when p_bulk then format('jobs[%s].', place - 1) else '' end) order by place)
+      from jsonb_array_elements(p_items) with ordinality as i (item, place));
   end if;
   perform queue.check_items(p_items, p_user_id, p_bulk, v_plain);
   if not v_plain then
@@ -1111,7 +1119,7 @@ begin
   if v_plain then
     perform queue.insert_plain(p_workspace_id, p_user_id, p_items, v_new, v_now);
   else
-    perform queue.insert_items(p_workspace_id, p_user_id, p_items, v_new, v_ids, v_waiting, v_now);
+    perform queue.insert_jobs(p_workspace_id, p_user_id, p_items, v_new, v_ids, v_waiting, v_now);
   end if;
   perform set_config('queue.checked', v_outer, true);
   if not v_plain then
@@ -1135,9 +1143,7 @@ $$;
 comment on function queue.enqueue is E'Enqueue many jobs in one statement: {ids, created, wake}, in the order of p_items.\n\np_user_id is the person who calls, who may not enqueue internal types; the platform''s own code passes null and names the job''s user in its user_id.';
 
 create function queue.check_caller(p_workspace_id uuid) returns uuid
-language plpgsql
-set search_path = ''
-as $$
+language plpgsql set search_path = '' as $$
 declare
   v_user uuid := auth.uid();
 begin
@@ -1146,7 +1152,6 @@ begin
       return v_user;
     end if;
   elsif queue.is_service() and exists (select 1 from queue.tenants where id = p_workspace_id) then
-    perform queue.refuse_revoked();
     return null;
   end if;
   perform queue.refuse_workspace(p_workspace_id);
@@ -1155,16 +1160,11 @@ $$;
 comment on function queue.check_caller is 'Return the user who enqueues, a member of the workspace, or null for the service; refuse others with 404.';
 
 create function queue.enqueue_for(p_workspace_id uuid, p_items jsonb, p_bulk boolean) returns jsonb
-language plpgsql
-set search_path = ''
-as $$
+language plpgsql set search_path = '' as $$
 declare
   v_user uuid := queue.check_caller(p_workspace_id);
   v_warning text;
 begin
-  if queue.is_worker() then
-    perform queue.check_worker_items(p_workspace_id, p_items);
-  end if;
   v_warning := queue.check_served(array(select distinct i.value ->> 'job_type' from jsonb_array_elements(p_items) as i
     where jsonb_typeof(i.value) = 'object'));
   return queue.enqueue(p_workspace_id, v_user, p_items, p_bulk) || jsonb_build_object('warning', v_warning);
@@ -1177,15 +1177,13 @@ $$;
 comment on function queue.enqueue_for is 'Enqueue for the caller: membership, then queue.enqueue; wrong types become 400.';
 
 create function queue.read_item(p_job_type text, p_payload jsonb, p_options jsonb) returns queue.enqueue_item
-language plpgsql
-set search_path = ''
-as $$
+language plpgsql set search_path = '' as $$
 declare
   v_item queue.enqueue_item;
   v_type queue.job_types;
   v_problem text[];
 begin
-  v_item := jsonb_populate_record(null::queue.enqueue_item, p_options);
+  v_item := jsonb_populate_record(null::queue.enqueue_item, queue.plain_item(p_options));
   v_item.job_type := p_job_type;
   v_item.payload := coalesce(p_payload, '{}');
   select * into v_type from queue.job_types as t where t.job_type = p_job_type;
@@ -1207,9 +1205,7 @@ $$;
 comment on function queue.read_item is 'Read a job to enqueue from its options; refuse wrong types and values.';
 
 create function queue.is_single(p_options jsonb) returns boolean
-language plpgsql immutable
-set search_path = ''
-as $$
+language plpgsql immutable set search_path = '' as $$
 begin
   return p_options - '{queue,priority,scheduled_for,delay_seconds,max_attempts,idempotency_key,idempotency_ttl_seconds,
     concurrency_key,session_id,deadline_at,timeout_seconds,backoff,traceparent,schema_version,user_id,tags}'::text[]
@@ -1219,10 +1215,7 @@ $$;
 comment on function queue.is_single is 'Whether a job''s options tie it to no other, so that queue.enqueue_one may make it. An unknown option is not of these, and is refused by queue.enqueue.';
 
 create function queue.admit_one(p_job public.jobs, p_now timestamptz) returns void
-language plpgsql
-set search_path = ''
-set plan_cache_mode = 'force_generic_plan' -- its plans do not depend on the values
-as $$
+language plpgsql set search_path = '' as $$
 declare
   v_partition uuid := queue.partition_id(p_job.workspace_id, p_job.queue, p_job.job_type, p_job.concurrency_key,
     p_job.priority);
@@ -1257,8 +1250,7 @@ $$;
 comment on function queue.admit_one is 'The same as queue.admit for one new pending job, by small statements that together cost less to start than its large one.';
 
 create function queue.enqueue_one(p_workspace_id uuid, p_user_id uuid, p_item queue.enqueue_item) returns jsonb
-language plpgsql
-set search_path = ''
+language plpgsql set search_path = ''
 set plan_cache_mode = 'force_generic_plan' -- its plans do not depend on the values
 as $$
 declare
@@ -1267,13 +1259,16 @@ declare
   v_id uuid := queue.new_id();
   v_key queue.job_keys;
   v_job public.jobs;
+  v_is_limited constant boolean := not queue.is_service(); -- limits apply to people and guests
   v_outer text := coalesce(current_setting('queue.checked', true), ''); -- of an enqueue whose trigger calls this one
 begin
   perform pg_current_xact_id(); -- before the clock is read: see the marks of queue.partitions
   v_now := queue.clock();
   select * into v_type from queue.job_types as t where t.job_type = p_item.job_type;
   if p_item.idempotency_key is null then -- a repeated call gets the earlier job, whatever the limits
-    perform queue.refuse_spent(p_workspace_id, 1);
+    if v_is_limited then
+      perform queue.refuse_spent(p_workspace_id, 1);
+    end if;
   else
     v_key := queue.claim_key(p_workspace_id, p_item.job_type, p_item.idempotency_key, md5(p_item.payload::text), v_id,
       p_item.idempotency_ttl_seconds);
@@ -1297,12 +1292,14 @@ begin
       else v_now + make_interval(secs => p_item.delay_seconds) end,
     v_now, v_now, p_item.deadline_at, p_item.timeout_seconds, p_item.backoff, p_item.idempotency_key,
     p_item.concurrency_key, p_item.traceparent, case when v_type.events = 'full' then 1 else 0 end,
-    queue.tags_of(v_type.tagged_by, p_item.payload, p_item.tags))
+    case v_type.tagged_by when '{}' then coalesce(p_item.tags, '{}')
+      else queue.tags_of(v_type.tagged_by, p_item.payload, p_item.tags) end)
   returning * into v_job;
   perform set_config('queue.checked', v_outer, true);
   perform queue.admit_one(v_job, v_now);
-  perform queue.check_quota(p_workspace_id);
-  perform queue.charge_enqueues(1);
+  if v_is_limited then
+    perform queue.check_quota(p_workspace_id), queue.charge_enqueues(1);
+  end if;
   return jsonb_build_object('created', true, 'job', to_jsonb(v_job) || queue.job_facts(v_job, v_now),
     'wake', coalesce(v_job.scheduled_for <= v_now, true) and queue.wake_worker());
 end;
@@ -1314,8 +1311,7 @@ create function public.enqueue_job(
 ) returns jsonb
 language plpgsql
 security definer -- callers hold no rights on the engine's tables
-set search_path = ''
-as $$
+set search_path = '' as $$
 declare
   v_options jsonb := coalesce(p_options, '{}');
   v_user uuid;
@@ -1326,16 +1322,9 @@ begin
     perform queue.refuse(400, 'invalid_argument', 'p_options must be an object', 'p_options');
   elsif queue.is_single(v_options) then
     v_user := queue.check_caller(p_workspace_id);
-    -- the usual case first: a worker that serves it has been seen
-    if not exists (select 1 from queue.workers as w where w.seen_at > queue.clock() - interval '10 minutes'
-        and (w.job_types is null or p_job_type = any (w.job_types))) then
-      v_warning := queue.check_served(array[p_job_type]);
-    end if;
+    v_warning := queue.check_served(array[p_job_type]);
     if v_user is not null then
       perform queue.refuse_internal(p_job_type);
-    elsif queue.is_worker() then
-      perform queue.check_worker_items(p_workspace_id,
-        jsonb_build_array(v_options || jsonb_build_object('job_type', p_job_type)));
     end if;
     return queue.enqueue_one(p_workspace_id, v_user, queue.read_item(p_job_type, p_payload, v_options))
       || jsonb_build_object('warning', v_warning);
@@ -1352,8 +1341,7 @@ comment on function public.enqueue_job is E'Enqueue one job: {job, created, wake
 create function public.enqueue_jobs(p_workspace_id uuid, p_jobs jsonb, p_return text default 'jobs') returns jsonb
 language plpgsql
 security definer -- callers hold no rights on the engine's tables
-set search_path = ''
-as $$
+set search_path = '' as $$
 declare
   v_done jsonb;
 begin
@@ -1379,5 +1367,4 @@ end;
 $$;
 comment on function public.enqueue_jobs is E'Enqueue 1 to 1,000 jobs, all or none: {jobs: [{job, created}], wake, warning}, or {ids: […], created: […], wake, warning} with p_return ids.\n\nEach element holds job_type, payload and the options of enqueue_job. An error''s detail names the element. A job has its columns alone: get_job also has what follows from them.';
 
-revoke execute on function public.enqueue_job, public.enqueue_jobs from public, anon, authenticated, service_role;
-grant execute on function public.enqueue_job, public.enqueue_jobs to authenticated, service_role, job_worker;
+select queue.allow('authenticated, service_role', 'public.enqueue_job', 'public.enqueue_jobs');

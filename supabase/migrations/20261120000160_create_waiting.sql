@@ -2,11 +2,7 @@
 -- An end or an event writes a signal; maintenance reads it in a later transaction.
 
 create function queue.leave(p_ids uuid[]) returns void
-language plpgsql
-set search_path = ''
-set enable_seqscan = off -- a session's plan may be older than the rows
-set jit = off
-as $$
+language plpgsql set search_path = '' as $$
 begin
   -- one look-up per job, whatever the planner estimates for either side
   delete from queue.ready where ctid = any (array(
@@ -22,11 +18,7 @@ comment on function queue.leave is 'Remove pending jobs from the queue, from rea
 create function queue.finish(
   p_ids uuid[], p_status text, p_message text, p_data jsonb, p_now timestamptz
 ) returns integer
-language plpgsql
-set search_path = ''
-set enable_seqscan = off -- a session's plan may be older than the rows
-set jit = off
-as $$
+language plpgsql set search_path = '' as $$
 declare
   v_count integer;
 begin
@@ -60,18 +52,14 @@ $$;
 comment on function queue.finish is 'End jobs that are not leased: cancelled, expired, or failed with a reason. The caller holds their rows.';
 
 create function queue.after_end(p_ids uuid[]) returns void
-language plpgsql
-set search_path = ''
-set enable_seqscan = off -- a session's plan may be older than the rows
-set jit = off
-as $$
+language plpgsql set search_path = '' as $$
 declare
   v_bad uuid[];
 begin
   insert into queue.ended (workspace_id, outcome, job_created_at, job_id, job_type, ended_at)
   select workspace_id, outcome, created_at, id, job_type, finished_at
   from public.jobs where id = any (p_ids) and outcome is not null
-  on conflict (workspace_id, outcome, job_created_at, job_id) do nothing; -- queue.complete has done it for its own
+  on conflict (workspace_id, outcome, job_created_at, job_id) do nothing; -- queue.settle_items has done it for its own
   delete from queue.unique_jobs where job_id = any (p_ids);
   delete from queue.deadlines where job_id = any (p_ids);
   delete from queue.batch_members where job_id = any (p_ids);
@@ -90,9 +78,7 @@ $$;
 comment on function queue.after_end is E'List ended jobs in queue.ended, free their unique keys and signal the jobs that wait for them.\n\nLive children of a failed or cancelled job end with it.';
 
 create function queue.fingerprint(p_type text, p_message text) returns text
-language sql immutable
-set search_path = ''
-as $$
+language sql immutable set search_path = '' as $$
   select left(md5(coalesce(p_type, '') || ':' || regexp_replace(
     regexp_replace(left(coalesce(p_message, ''), 2000), '[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}', '#', 'gi'),
     '[0-9]+', '#', 'g')), 16)
@@ -100,10 +86,8 @@ $$;
 comment on function queue.fingerprint is 'The same 16 characters for errors that differ only in numbers and ids.';
 
 create function queue.enqueue_unwaited(p_workspace_id uuid, p_item jsonb) returns uuid
-language plpgsql
-set search_path = ''
-set lock_timeout = '5ms'
-as $$
+language plpgsql set search_path = ''
+set lock_timeout = '5ms' as $$
 declare
   v_options jsonb := p_item - '{job_type,payload}'::text[];
 begin
@@ -117,9 +101,7 @@ $$;
 comment on function queue.enqueue_unwaited is E'Enqueue a job of the engine''s own and return its id, or raise lock_not_available rather than wait for another transaction.\n\nThe caller then leaves it to the next call of maintenance.';
 
 create function queue.finish_batches(p_ids uuid[], p_now timestamptz) returns void
-language plpgsql
-set search_path = ''
-as $$
+language plpgsql set search_path = '' as $$
 declare
   v_batch queue.batches;
   v_looked text[] := '{}'; -- id and tenant of each
@@ -161,7 +143,8 @@ create function public.answer_job(p_job_id uuid, p_answer jsonb) returns jsonb
 language plpgsql
 security definer -- callers hold no rights on the engine's tables
 set search_path = ''
-as $$
+set enable_seqscan = off -- a session's plan may be older than the rows
+set jit = off as $$
 declare
   v_now timestamptz := queue.clock();
   v_job public.jobs := queue.visible_job(p_job_id);
@@ -200,8 +183,7 @@ comment on function public.answer_job is E'Answer the question a waiting job ask
 create function public.emit_event(p_workspace_id uuid, p_name text, p_payload jsonb default '{}') returns jsonb
 language plpgsql
 security definer -- callers hold no rights on the engine's tables
-set search_path = ''
-as $$
+set search_path = '' as $$
 declare
   v_first boolean;
   v_problem text[];
@@ -232,8 +214,7 @@ comment on function public.emit_event is E'Emit a named event that jobs may wait
 create function public.create_batch(p_workspace_id uuid, p_callback jsonb default null) returns jsonb
 language plpgsql
 security definer -- callers hold no rights on the engine's tables
-set search_path = ''
-as $$
+set search_path = '' as $$
 declare
   v_id uuid := queue.new_id();
   v_field text;
@@ -266,8 +247,7 @@ comment on function public.create_batch is E'Create a batch: {batch_id}. Enqueue
 create function public.close_batch(p_batch_id uuid, p_workspace_id uuid default null) returns jsonb
 language plpgsql
 security definer -- callers hold no rights on the engine's tables
-set search_path = ''
-as $$
+set search_path = '' as $$
 declare
   v_batch queue.batches;
   v_owners uuid[];
@@ -294,9 +274,7 @@ $$;
 comment on function public.close_batch is E'Close a batch: no more jobs may join, and the callback is enqueued when the last one has ended: {batch_id, workspace_id, callback, callback_job_id, closed_at, finished_at, problem, created_at}. Idempotent.\n\np_workspace_id is needed when several of the caller''s workspaces have a batch of this id.';
 
 create function queue.visible_job(p_job_id uuid) returns public.jobs
-language plpgsql stable
-set search_path = ''
-as $$
+language plpgsql stable set search_path = '' as $$
 declare
   v_job public.jobs;
 begin
@@ -309,7 +287,5 @@ end;
 $$;
 comment on function queue.visible_job is 'The job, if the caller may see it; see queue.refuse_job.';
 
-revoke execute on function public.answer_job, public.emit_event, public.create_batch, public.close_batch
-  from public, anon, authenticated, service_role;
-grant execute on function public.answer_job, public.emit_event, public.create_batch, public.close_batch
-  to authenticated, service_role;
+select queue.allow('authenticated, service_role', 'public.answer_job', 'public.emit_event', 'public.create_batch',
+  'public.close_batch');

@@ -2,36 +2,22 @@
 -- Only maintenance does this, one call at a time, and each call does a bounded amount of it.
 
 create table queue.gathered (
-  job_id uuid not null,
-  name text not null,
-  nth integer not null,
-  child_id uuid not null,
-  status text not null,
-  result jsonb,
-  error_message text,
-  bytes integer not null generated always as (
+  job_id uuid not null, -- the parent
+  name text not null, -- its step
+  nth integer not null, -- place among the children, from 1
+  child_id uuid not null, -- the child
+  status text not null, -- how it ended; cancelled when it had been deleted by then
+  result jsonb, -- its result
+  error_message text, -- its error, if any
+  bytes integer not null generated always as ( -- about its length as text, bytes
     coalesce(octet_length(result::text), 4) + coalesce(octet_length(error_message), 0) + 100) stored,
   primary key (job_id, name, nth)
 );
-alter table queue.gathered enable row level security;
 comment on table queue.gathered is 'Results of children, copied when the last of them has ended: later attempts of '
   'the parent read the same.';
-comment on column queue.gathered.job_id is 'The parent.';
-comment on column queue.gathered.name is 'Its step.';
-comment on column queue.gathered.nth is 'Place among the children, from 1.';
-comment on column queue.gathered.child_id is 'The child.';
-comment on column queue.gathered.status is 'How it ended; cancelled when it had been deleted by then.';
-comment on column queue.gathered.result is 'Its result.';
-comment on column queue.gathered.error_message is 'Its error, if any.';
-comment on column queue.gathered.bytes is 'About its length as text, bytes.';
-revoke all on queue.gathered from public, anon, authenticated, service_role;
 
 create function queue.resume_jobs(p_ids uuid[], p_now timestamptz) returns void
-language plpgsql
-set search_path = ''
-set enable_seqscan = off -- a session's plan may be older than the rows
-set jit = off
-as $$
+language plpgsql set search_path = '' as $$
 begin
   update queue.steps as s set kind = w.kind, started_at = w.created_at -- what a trace shows of the wait
   from queue.waits as w where w.job_id = any (p_ids) and s.job_id = w.job_id and s.name = w.name;
@@ -52,9 +38,7 @@ comment on function queue.resume_jobs is 'Let waiting jobs continue; the results
   'The caller holds the rows, all of them waiting.';
 
 create function queue.resume(p_values jsonb, p_now timestamptz) returns integer
-language plpgsql
-set search_path = ''
-as $$
+language plpgsql set search_path = '' as $$
 declare
   v_ids uuid[] := array(select (value ->> 'job_id')::uuid from jsonb_array_elements(p_values) order by 1);
 begin
@@ -71,11 +55,7 @@ comment on function queue.resume is 'Let waiting jobs continue with a small valu
   'The caller holds the rows.';
 
 create function queue.expire_waits(p_ids uuid[], p_now timestamptz) returns integer
-language plpgsql
-set search_path = ''
-set enable_seqscan = off -- a session's plan may be older than the rows
-set jit = off
-as $$
+language plpgsql set search_path = '' as $$
 declare
   v_ids uuid[];
 begin
@@ -99,9 +79,7 @@ comment on function queue.expire_waits is 'End the waits whose timeout has passe
   'questions and events take their default.';
 
 create function queue.check_edges(p_items jsonb) returns void
-language plpgsql immutable
-set search_path = ''
-as $$
+language plpgsql immutable set search_path = '' as $$
 begin
   if (select sum(jsonb_array_length(item.value -> 'after')) from jsonb_array_elements(p_items) as item
       where jsonb_typeof(item.value -> 'after') = 'array') > 10000 then
@@ -113,9 +91,7 @@ $$;
 comment on function queue.check_edges is 'Refuse a call whose jobs together run after more than 10,000 others.';
 
 create function queue.some_tenants(p_table text, p_most integer) returns uuid[]
-language plpgsql
-set search_path = ''
-as $$
+language plpgsql set search_path = '' as $$
 declare
   v_start constant uuid := gen_random_uuid(); -- no tenant is always the first
   v_ids uuid[];
@@ -145,11 +121,7 @@ comment on function queue.some_tenants is E'Up to p_most of the tenants that hav
   'has.';
 
 create function queue.due_signals(p_limit integer) returns bigint[]
-language plpgsql
-set search_path = ''
-set enable_seqscan = off -- a session's plan may be older than the rows
-set jit = off
-as $$
+language plpgsql set search_path = '' as $$
 declare
   v_self constant xid8 := pg_current_xact_id();
   v_ids bigint[];
@@ -179,11 +151,7 @@ comment on function queue.due_signals is E'The signals to look at now: half of t
   'committed meanwhile.';
 
 create function queue.watch_children(p_ids uuid[]) returns void
-language plpgsql
-set search_path = ''
-set enable_seqscan = off -- a session's plan may be older than the rows
-set jit = off
-as $$
+language plpgsql set search_path = '' as $$
 declare
   v_held uuid[] := array(
     select w.job_id from queue.waits as w
@@ -209,11 +177,7 @@ $$;
 comment on function queue.watch_children is 'Count the children of parents that have just begun to wait.';
 
 create function queue.busy_jobs(p_ids uuid[]) returns uuid[]
-language plpgsql
-set search_path = ''
-set enable_seqscan = off -- a session's plan may be older than the rows
-set jit = off
-as $$
+language plpgsql set search_path = '' as $$
 declare
   v_free uuid[];
 begin
@@ -236,11 +200,7 @@ comment on function queue.busy_jobs is E'Which of the jobs another transaction h
 create function queue.close_edges(
   p_ended uuid[], p_waiting uuid[], p_limit integer, out touched uuid[], out cut boolean
 )
-language plpgsql
-set search_path = ''
-set enable_seqscan = off -- a session's plan may be older than the rows
-set jit = off
-as $$
+language plpgsql set search_path = '' as $$
 declare
   v_ended uuid[] := array( -- one that runs again meanwhile will end again
     select a from unnest(p_ended) as a
@@ -286,9 +246,7 @@ comment on function queue.close_edges is E'Count down the waits for jobs that ha
 create function queue.gather_slice(
   p_wait queue.waits, p_limit integer, p_bytes bigint, out copied integer, out bytes bigint
 )
-language sql
-set search_path = ''
-as $$
+language sql set search_path = '' as $$
   with slice as (
     select a.id::uuid as id, a.nth, coalesce(j.status, 'cancelled') as status, j.result, j.error_message,
       sum(coalesce(pg_column_size(j.result), 0)) over (order by a.nth)
@@ -308,11 +266,7 @@ comment on function queue.gather_slice is 'Copy the next results that a parent w
   'none after p_bytes bytes; always the first.';
 
 create function queue.gather_results(p_ids uuid[], p_limit integer, p_now timestamptz) returns uuid[]
-language plpgsql
-set search_path = ''
-set enable_seqscan = off -- a session's plan may be older than the rows
-set jit = off
-as $$
+language plpgsql set search_path = '' as $$
 declare
   v_wait queue.waits;
   v_made record;
@@ -355,11 +309,7 @@ comment on function queue.gather_results is E'Copy the results of children, in t
   'says how many are copied.';
 
 create function queue.end_waits(p_ids uuid[], p_now timestamptz) returns integer
-language plpgsql
-set search_path = ''
-set enable_seqscan = off -- a session's plan may be older than the rows
-set jit = off
-as $$
+language plpgsql set search_path = '' as $$
 declare
   v_over uuid[];
   v_held uuid[];
@@ -409,15 +359,15 @@ comment on function queue.end_waits is 'Continue or end those of the waiting job
 create function queue.end_orphans(
   p_parents uuid[], p_limit integer, p_now timestamptz, out ended integer, out cut boolean
 )
-language plpgsql
-set search_path = ''
-set enable_seqscan = off -- a session's plan may be older than the rows
-set jit = off
-as $$
+language plpgsql set search_path = '' as $$
 declare
   v_ids uuid[] := array(
     select c.id from public.jobs as c
-    where c.parent_id = any (p_parents) and c.finished_at is null and c.cancel_requested_at is null limit p_limit);
+    where c.parent_id = any (p_parents) and c.finished_at is null and c.cancel_requested_at is null
+      and not exists ( -- one that runs again meanwhile needs them
+        select 1 from public.jobs as p
+        where p.id = any (array[c.parent_id]) and p.finished_at is null and p.cancel_requested_at is null)
+    limit p_limit);
   v_held uuid[] := array(
     select id from public.jobs where id = any (v_ids) and finished_at is null order by id for update skip locked);
 begin
@@ -433,11 +383,7 @@ comment on function queue.end_orphans is 'End live children of jobs that failed 
   'cut: there may be more.';
 
 create function queue.drain_signals(p_ids bigint[], p_now timestamptz) returns integer
-language plpgsql
-set search_path = ''
-set enable_seqscan = off -- a session's plan may be older than the rows
-set jit = off
-as $$
+language plpgsql set search_path = '' as $$
 declare
   v_most constant integer := 5000; -- dependencies, or jobs, read in one call
   v_ids bigint[] := array(
@@ -492,8 +438,3 @@ end;
 $$;
 comment on function queue.drain_signals is E'Read signals and let waiting jobs continue; returns about how many '
   'were handled.\n\nA signal that is too much for one call is kept for the next.';
-
-revoke execute on function queue.resume_jobs, queue.resume, queue.expire_waits, queue.check_edges, queue.gather_slice,
-  queue.some_tenants, queue.due_signals, queue.watch_children, queue.busy_jobs, queue.close_edges,
-  queue.gather_results, queue.end_waits, queue.end_orphans, queue.drain_signals
-  from public, anon, authenticated, service_role;

@@ -1,20 +1,17 @@
--- What people do to jobs: cancel (trees too), retry, redrive, reprioritise, pause.
+-- What people do to jobs: cancel (trees too), retry, reprioritise, pause. In bulk: operations.
 
 create function queue.cancel(p_ids uuid[], p_now timestamptz) returns integer
-language plpgsql
-set search_path = ''
+language plpgsql set search_path = ''
 set enable_seqscan = off -- a session's plan may be older than the rows
-set enable_hashjoin = off
-set enable_mergejoin = off
-set jit = off
-as $$
+set jit = off as $$
 declare
   v_all uuid[];
 begin
   with recursive tree as (
     select id from public.jobs where id = any (p_ids)
     union
-    select c.id from tree join public.jobs as c on c.parent_id = tree.id and c.finished_at is null)
+    select c.id from tree cross join lateral (
+      select id from public.jobs where parent_id = tree.id and finished_at is null offset 0) as c)
   select array_agg(id) into v_all from tree;
   perform 1 from public.jobs where id = any (v_all) order by id for update;
   return queue.cancel_held(v_all, 'cancelled', p_now);
@@ -24,11 +21,7 @@ comment on function queue.cancel is E'Cancel jobs and their live children: those
   'running ones are asked to stop.\n\nReturns how many changed; ended jobs do not.';
 
 create function queue.cancel_held(p_ids uuid[], p_reason text, p_now timestamptz) returns integer
-language plpgsql
-set search_path = ''
-set enable_seqscan = off -- a session's plan may be older than the rows
-set jit = off
-as $$
+language plpgsql set search_path = '' as $$
 declare
   v_count integer;
   v_still uuid[];
@@ -58,8 +51,7 @@ comment on function queue.cancel_held is 'Cancel jobs whose rows the caller hold
 create function public.cancel_job(p_job_id uuid) returns jsonb
 language plpgsql
 security definer -- callers hold no rights on the engine's tables
-set search_path = ''
-as $$
+set search_path = '' as $$
 declare
   v_job public.jobs := queue.visible_job(p_job_id);
 begin
@@ -82,9 +74,7 @@ create type queue.list_place as (created_at timestamptz, id uuid);
 comment on type queue.list_place is 'The place of a job in a list.';
 
 create function queue.cursor_place(p_cursor jsonb) returns queue.list_place
-language plpgsql stable
-set search_path = ''
-as $$
+language plpgsql stable set search_path = '' as $$
 begin
   -- half a cursor would start again, without an end
   if coalesce(jsonb_typeof(p_cursor), 'null') <> 'null' and (jsonb_typeof(p_cursor) <> 'object'
@@ -94,76 +84,11 @@ begin
   return ((p_cursor ->> 'created_at')::timestamptz, (p_cursor ->> 'id')::uuid);
 end;
 $$;
-comment on function queue.cursor_place is 'The place that a list or a bulk call continues from; nulls for its start. '
+comment on function queue.cursor_place is 'The place that a list continues from; nulls for its start. '
   '400 for anything but the next of an answer.';
 
-create function queue.matching_jobs(
-  p_workspace_id uuid, p_filter jsonb, p_live boolean, p_cursor jsonb, p_limit integer, out ids uuid[], out next jsonb
-)
-language plpgsql stable
-set search_path = ''
--- in order and no further than needed
-set enable_seqscan = off
-set enable_bitmapscan = off
-set enable_sort = off
-set jit = off
-as $$
-declare
-  v_slice constant integer := p_limit + 2000; -- jobs to read
-  v_start queue.list_place;
-begin
-  perform queue.check_names(p_filter, array['job_type', 'queue', 'status', 'state', 'error_fingerprint',
-    'created_before', 'created_after', 'ids', 'session_id', 'tag'], 'filter');
-  v_start := queue.cursor_place(p_cursor);
-  -- planned each time, so that the filter's values are known
-  execute format($query$
-    with slice as materialized (
-      select %1$s as created_at, %2$s as id from %3$s
-        and ($5 is null or (%1$s, %2$s) > ($5, $6))
-        and ($2 ->> 'created_before' is null or %1$s < ($2 ->> 'created_before')::timestamptz)
-        and ($2 ->> 'created_after' is null or %1$s > ($2 ->> 'created_after')::timestamptz)
-      order by 1, 2 limit $4),
-    matched as materialized (
-      select s.created_at, s.id, row_number() over (order by s.created_at, s.id) as n
-      from slice as s cross join lateral (select * from public.jobs as k where k.id = s.id offset 0) as j
-      where case when $7 then j.finished_at is null and j.cancel_requested_at is null else j.outcome = 'failed' end
-        and ($2 ->> 'job_type' is null or j.job_type = $2 ->> 'job_type')
-        and ($2 ->> 'queue' is null or j.queue = $2 ->> 'queue')
-        and ($2 ->> 'status' is null or j.status = $2 ->> 'status')
-        and ($2 ->> 'state' is null
-          or queue.state_of(j.status, j.attempts, j.next_retry_at, j.scheduled_for, queue.clock()) = $2 ->> 'state')
-        and ($2 ->> 'session_id' is null or j.session_id = $2 ->> 'session_id')
-        and ($2 ->> 'tag' is null or j.tags @> array[$2 ->> 'tag'])
-        and ($2 ->> 'error_fingerprint' is null or j.error_fingerprint = $2 ->> 'error_fingerprint')
-      order by s.created_at, s.id limit $3 + 1),
-    ends as ( -- after the last that was chosen, or after the last that was read
-      select m.created_at, m.id from matched as m where m.n = $3 and (select count(*) from matched) > $3
-      union all
-      select s.created_at, s.id from (select * from slice order by 1, 2 offset $4 - 1) as s
-      where (select count(*) from matched) <= $3)
-    select array(select m.id from matched as m where m.n <= $3 order by m.n),
-      (select jsonb_build_object('created_at', e.created_at, 'id', e.id) from ends as e limit 1)$query$,
-    case when p_filter ? 'ids' then 'j.created_at' else 'w.job_created_at' end,
-    case when p_filter ? 'ids' then 'j.id' else 'w.job_id' end,
-    case
-      when p_filter ? 'ids' then 'public.jobs as j where j.workspace_id = $1 and j.id = any (array(
-        select jsonb_array_elements_text($2 -> ''ids'')::uuid))'
-      when p_live then 'queue.live_jobs as w where w.workspace_id = $1'
-      else 'queue.ended as w where w.workspace_id = $1 and w.outcome = ''failed''' end)
-  into ids, next using p_workspace_id, p_filter, p_limit, v_slice, v_start.created_at, v_start.id, p_live;
-exception
-  when invalid_text_representation or invalid_datetime_format or datetime_field_overflow or invalid_parameter_value then
-    perform queue.refuse_value('the filter', 'filter', sqlerrm);
-end;
-$$;
-comment on function queue.matching_jobs is E'The oldest jobs of a workspace after a place that meet the filter of '
-  'cancel_jobs: {ids, next}.\n\nLive jobs that no one has cancelled yet, or dead letters. Looks at 2,000 more than '
-  'p_limit: next is where to continue, null when there is nothing more.';
-
 create function queue.may_steer(p_workspace_id uuid) returns void
-language plpgsql stable
-set search_path = ''
-as $$
+language plpgsql stable set search_path = '' as $$
 begin
   if not (queue.is_member(p_workspace_id) or auth.uid() is null and queue.is_service()) then
     perform queue.refuse_workspace(p_workspace_id);
@@ -173,9 +98,7 @@ $$;
 comment on function queue.may_steer is 'Refuse with 404 callers that do not belong to the workspace.';
 
 create function queue.may_read(p_workspace_id uuid) returns void
-language plpgsql stable
-set search_path = ''
-as $$
+language plpgsql stable set search_path = '' as $$
 begin
   if p_workspace_id is null or not (queue.is_member(p_workspace_id) or queue.is_service_role()) then
     perform queue.refuse_workspace(p_workspace_id);
@@ -184,35 +107,8 @@ end;
 $$;
 comment on function queue.may_read is 'The same as queue.may_steer for apps'' functions that guests call too: plain SQL without claims is refused.';
 
-create function public.cancel_jobs(
-  p_workspace_id uuid, p_filter jsonb default '{}', p_limit integer default 500, p_cursor jsonb default null
-) returns jsonb
-language plpgsql
-security definer -- callers hold no rights on the engine's tables
-set search_path = ''
-as $$
-declare
-  v_found record;
-  v_count integer;
-begin
-  perform queue.take_turn();
-  perform queue.may_steer(p_workspace_id);
-  v_found := queue.matching_jobs(p_workspace_id, coalesce(p_filter, '{}'), true, p_cursor,
-    least(1000, greatest(1, coalesce(p_limit, 500))));
-  v_count := queue.cancel(v_found.ids, queue.clock());
-  perform queue.note_bulk('cancel', p_workspace_id, v_found.ids, v_count, coalesce(p_filter, '{}'));
-  return jsonb_build_object('count', v_count, 'more', v_found.next is not null, 'next', v_found.next);
-end;
-$$;
-comment on function public.cancel_jobs is E'Cancel up to p_limit (at most 1,000) live jobs that match, the oldest '
-  'first: {count, more, next: {created_at, id} | null}.\n\nFilter: job_type, queue, status, session_id, '
-  'error_fingerprint, tag, created_before, created_after, ids. Each call looks at p_limit + 2,000 jobs: it may '
-  'cancel few, even none, and still have more. Pass next as p_cursor to continue, until more is false.';
-
 create function queue.retry_jobs(p_ids uuid[], p_now timestamptz) returns integer
-language plpgsql
-set search_path = ''
-as $$
+language plpgsql set search_path = '' as $$
 declare
   v_ids uuid[];
   v_children uuid[];
@@ -268,11 +164,55 @@ comment on function queue.retry_jobs is E'Run failed or cancelled jobs again: at
   'the events continue; returns how many.\n\nJobs whose unique key another job holds by now stay as they are. '
   'Children that ended only because their parent did run again with it.';
 
-create function public.retry_job(p_job_id uuid) returns jsonb
+create function queue.change_payload(p_job_id uuid, p_payload jsonb) returns void
+language plpgsql set search_path = '' as $$
+declare
+  v_job public.jobs;
+  v_type queue.job_types;
+  v_item queue.enqueue_item;
+  v_problem text[];
+  v_changed jsonb;
+  v_now constant timestamptz := queue.clock();
+begin
+  select * into v_job from public.jobs where id = p_job_id; -- the caller holds it
+  select * into v_type from queue.job_types where job_type = v_job.job_type;
+  if v_type.internal then
+    perform queue.refuse_internal(v_job.job_type);
+  end if;
+  v_item := jsonb_populate_record(null::queue.enqueue_item,
+    jsonb_build_object('job_type', v_job.job_type));
+  v_item.payload := coalesce(p_payload, 'null');
+  v_problem := queue.item_problem(v_item, v_type, (queue.setting('payload_max_bytes'))::integer);
+  if v_problem is not null then
+    perform queue.refuse_problem(v_problem);
+  elsif p_payload = v_job.payload then
+    return;
+  end if;
+  select jsonb_object_agg(k.key, jsonb_build_object('before', left((v_job.payload -> k.key)::text, 200),
+    'after', left((p_payload -> k.key)::text, 200)))
+  into v_changed from (
+    select key from jsonb_object_keys(v_job.payload || p_payload) as k (key)
+    where v_job.payload -> key is distinct from p_payload -> key order by key limit 20) as k;
+  update public.jobs set payload = p_payload,
+    tags = queue.tags_of(v_type.tagged_by, p_payload, queue.given_tags(v_job)),
+    schema_version = coalesce(v_type.schema_version, schema_version),
+    updated_at = v_now, last_seq = last_seq + 1
+  where id = p_job_id returning * into v_job;
+  insert into public.job_events (job_id, seq, workspace_id, session_id, type, data, created_at)
+  values (p_job_id, v_job.last_seq, v_job.workspace_id, v_job.session_id, 'job.edited',
+    jsonb_build_object('status', v_job.status, 'attempts', v_job.attempts, 'next_retry_at', v_job.next_retry_at,
+      'changed', v_changed), v_now);
+  perform queue.note_action('edit', v_job.workspace_id, p_job_id);
+end;
+$$;
+comment on function queue.change_payload is E'Give a live job that does not run another payload, checked by its type''s schema; the caller holds its row.\n\nAppends job.edited with {changed: {field: {before, after}}}: the first 200 characters of the first 20 fields.';
+
+create function public.retry_job(p_job_id uuid, p_payload jsonb default null) returns jsonb
 language plpgsql
 security definer -- callers hold no rights on the engine's tables
 set search_path = ''
-as $$
+set enable_seqscan = off -- a session's plan may be older than the rows
+set jit = off as $$
 declare
   v_now timestamptz := queue.clock();
   v_job public.jobs := queue.visible_job(p_job_id);
@@ -298,43 +238,22 @@ begin
   else
     perform queue.refuse(409, 'invalid_state', format('a %s job cannot be retried', v_job.status), v_job.status);
   end if;
+  if coalesce(p_payload, 'null') <> 'null' then
+    perform queue.change_payload(p_job_id, p_payload);
+  end if;
   perform queue.note_action('retry', v_job.workspace_id, p_job_id);
   return (select queue.job_json(jobs) from public.jobs where id = p_job_id);
 end;
 $$;
 comment on function public.retry_job is E'Run a failed or cancelled job again, or a delayed one now; returns it.\n\n'
-  'An ended job starts with fresh attempts; finished steps are kept. 409 when it is running, ready, waiting or '
+  'An ended job starts with fresh attempts; finished steps are kept. A payload takes the place of its own, checked as '
+  'at an enqueue: job.edited in its history. 409 when it is running, ready, waiting or '
   'completed.';
-
-create function public.redrive_jobs(
-  p_workspace_id uuid, p_filter jsonb default '{}', p_limit integer default 500, p_cursor jsonb default null
-) returns jsonb
-language plpgsql
-security definer -- callers hold no rights on the engine's tables
-set search_path = ''
-as $$
-declare
-  v_found record;
-  v_count integer;
-begin
-  perform queue.take_turn();
-  perform queue.may_steer(p_workspace_id);
-  v_found := queue.matching_jobs(p_workspace_id, coalesce(p_filter, '{}'), false, p_cursor,
-    least(1000, greatest(1, coalesce(p_limit, 500))));
-  perform 1 from public.jobs where id = any (v_found.ids) order by id for update;
-  v_count := queue.retry_jobs(v_found.ids, queue.clock());
-  perform queue.note_bulk('redrive', p_workspace_id, v_found.ids, v_count, coalesce(p_filter, '{}'));
-  return jsonb_build_object('count', v_count, 'more', v_found.next is not null, 'next', v_found.next);
-end;
-$$;
-comment on function public.redrive_jobs is E'Run up to p_limit (at most 1,000) dead letters again: {count, more, '
-  'next}.\n\nFilters, slices and cursor as in cancel_jobs: pass next as p_cursor to continue, until more is false.';
 
 create function queue.steer_by_update() returns trigger
 language plpgsql
 security definer -- a member updating through the Data API holds no rights on the engine's tables
-set search_path = ''
-as $$
+set search_path = '' as $$
 declare
   v_now timestamptz := queue.clock();
 begin
@@ -366,6 +285,8 @@ begin
     elsif new.scheduled_for not between '1970-01-01 00:00:00+00' and '9999-01-01 00:00:00+00' then
       perform queue.refuse(400, 'invalid_argument', 'scheduled_for must lie between the years 1970 and 9999',
         'scheduled_for');
+    elsif new.scheduled_for is distinct from old.scheduled_for then
+      new.next_retry_at := null; -- which would go before it
     end if;
     new.updated_at := v_now;
   end if;
@@ -379,7 +300,8 @@ create function queue.after_steering() returns trigger
 language plpgsql
 security definer -- a member updating through the Data API holds no rights on the engine's tables
 set search_path = ''
-as $$
+set enable_seqscan = off -- a session's plan may be older than the rows
+set jit = off as $$
 declare
   v_now timestamptz := queue.clock();
 begin
@@ -427,8 +349,7 @@ create trigger jobs_after_steering after update of status, priority, scheduled_f
 create function public.pause_jobs(p_request jsonb) returns jsonb
 language plpgsql
 security definer -- callers hold no rights on the engine's tables
-set search_path = ''
-as $$
+set search_path = '' as $$
 declare
   v_kind text := p_request ->> 'kind';
   v_name text := p_request ->> 'name';
@@ -444,7 +365,7 @@ begin
   if v_kind in ('workspace', 'workspace_type') then
     v_workspace := queue.uuid_or_refuse(coalesce(p_request ->> 'workspace_id', split_part(v_name, '/', 1)),
       'workspace_id');
-    v_type := case when v_kind = 'workspace_type' then coalesce(nullif(substr(v_name, 38), ''), v_name) end;
+    v_type := case when v_kind = 'workspace_type' then regexp_replace(v_name, '^' || v_workspace || '/', '', 'i') end;
     v_name := v_workspace || coalesce('/' || v_type, '');
   end if;
   if auth.uid() is not null and not queue.is_operator()
@@ -461,8 +382,12 @@ begin
   if v_paused then
     perform queue.check_pause(v_type, p_request ->> 'reason');
   end if;
+  -- a person has taken over
+  if v_kind = 'workspace_type' then
+    perform queue.close_breaker(v_type, v_workspace, queue.clock());
+  end if;
   if v_kind = 'job_type' then
-    perform queue.close_breaker(v_name, queue.clock()); -- the operator has taken over
+    perform queue.close_breaker(v_name, '00000000-0000-0000-0000-000000000000', queue.clock());
     update queue.job_types set paused_at = case when v_paused then queue.clock() end,
       paused_by = case when v_paused then v_by end, pause_reason = case when v_paused then p_request ->> 'reason' end
     where job_type = v_name;
@@ -501,9 +426,5 @@ set search_path = ''
 as $$ select queue.job_json(queue.visible_job(p_job_id)) $$;
 comment on function public.get_job is 'A job as JSON; 404 when it is missing or another''s.';
 
-revoke execute on function public.cancel_job, public.cancel_jobs, public.retry_job, public.redrive_jobs,
-  public.pause_jobs, public.get_job
-  from public, anon, authenticated, service_role;
-grant execute on function public.cancel_job, public.cancel_jobs, public.retry_job, public.redrive_jobs,
-  public.pause_jobs, public.get_job
-  to authenticated, service_role;
+select queue.allow('authenticated, service_role', 'public.cancel_job', 'public.retry_job', 'public.pause_jobs',
+  'public.get_job');

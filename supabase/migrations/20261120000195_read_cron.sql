@@ -2,9 +2,7 @@
 -- A schedule keeps its masks, so that a run costs microseconds, however the expression is written.
 
 create function queue.cron_mask(p_field text, p_low integer, p_high integer, p_names text[] default '{}') returns text
-language plpgsql immutable
-set search_path = ''
-as $$
+language plpgsql immutable set search_path = '' as $$
 declare
   v_mask text := repeat('0', p_high - p_low + 1);
   v_part text;
@@ -51,9 +49,7 @@ comment on function queue.cron_mask is E'A cron field as a mask: a character per
   'matches.\n\nNull when the field cannot be read. p_names are names of the values from p_low on.';
 
 create function queue.cron_parse(p_cron text) returns text[]
-language plpgsql immutable
-set search_path = ''
-as $$
+language plpgsql immutable set search_path = '' as $$
 declare
   v_fields text[] := regexp_split_to_array(btrim(case lower(btrim(p_cron))
     when '@hourly' then '0 * * * *' when '@daily' then '0 0 * * *' when '@midnight' then '0 0 * * *'
@@ -85,9 +81,7 @@ comment on function queue.cron_parse is E'A cron expression as masks: {minutes, 
   'day of month and weekday when one of them is *, by either when both are given, as cron does.';
 
 create function queue.cron_wall(p_plan text[], p_after timestamp) returns timestamp
-language plpgsql immutable
-set search_path = ''
-as $$
+language plpgsql immutable set search_path = '' as $$
 declare
   v_day date := p_after::date;
   v_last constant date := v_day + 366 * 9; -- the rarest date, 29 February, comes within eight years
@@ -127,9 +121,7 @@ comment on function queue.cron_wall is 'The first minute after p_after that the 
   'without a zone; null when none comes within nine years.';
 
 create function queue.cron_near_change(p_plan text[], p_timezone text, p_after timestamptz) returns timestamptz
-language plpgsql stable
-set search_path = ''
-as $$
+language plpgsql stable set search_path = '' as $$
 declare
   v_every_hour constant boolean := left(p_plan[6], 1) = '1';
   v_wall timestamp := (p_after at time zone p_timezone) - interval '2 hours';
@@ -161,9 +153,7 @@ comment on function queue.cron_near_change is 'The result of cron_after when clo
   'or of the next run: each instant of each matching minute is looked at.';
 
 create function queue.cron_after(p_plan text[], p_timezone text, p_after timestamptz) returns timestamptz
-language plpgsql stable
-set search_path = ''
-as $$
+language plpgsql stable set search_path = '' as $$
 declare
   v_hours constant interval := '4 hours';
   v_local timestamp := p_after at time zone p_timezone;
@@ -185,9 +175,7 @@ comment on function queue.cron_after is E'The first instant after p_after at whi
   'after the gap; when they go back, it comes once. Hours given as * follow elapsed time instead.';
 
 create function queue.check_zone(p_timezone text) returns void
-language plpgsql stable
-set search_path = ''
-as $$
+language plpgsql stable set search_path = '' as $$
 begin
   if p_timezone !~ '^[A-Za-z_]+(/[A-Za-z0-9_+-]+){0,2}$' then
     raise invalid_parameter_value;
@@ -200,11 +188,6 @@ $$;
 comment on function queue.check_zone is 'Refuse with 400 a text that is not the name of an IANA time zone.';
 
 create function queue.cron_next(p_cron text, p_timezone text, p_after timestamptz) returns timestamptz
-language sql stable
-set search_path = ''
+language sql stable set search_path = ''
 as $$ select queue.cron_after(queue.cron_parse(p_cron), p_timezone, p_after) $$;
 comment on function queue.cron_next is 'The same as cron_after for an expression that is parsed by this call.';
-
-revoke execute on function queue.cron_mask, queue.cron_parse, queue.cron_wall, queue.cron_near_change,
-  queue.cron_after, queue.cron_next
-  from public, anon, authenticated, service_role;

@@ -2,92 +2,57 @@
 -- A slot is inserted in the transaction that enqueues its job: no leader, no double fire.
 
 create table queue.schedules (
-  id uuid primary key default queue.new_id(),
-  workspace_id uuid not null,
-  name text not null,
-  cron text not null,
-  plan text[] not null generated always as (queue.cron_parse(cron)) stored,
-  timezone text not null default 'UTC',
-  job_type text not null,
-  payload jsonb not null default '{}',
-  options jsonb not null default '{}',
+  id uuid primary key default queue.new_id(), -- identity
+  workspace_id uuid not null, -- the tenant its jobs belong to
+  name text not null, -- name, unique in the workspace
+  cron text not null, -- five fields: minute hour day month weekday, or @hourly, @daily, @weekly, @monthly, @yearly
+  plan text[] not null generated always as (queue.cron_parse(cron)) stored, -- the expression as cron_parse reads it
+  timezone text not null default 'UTC', -- IANA time zone the fields are read in
+  job_type text not null, -- type of the jobs
+  payload jsonb not null default '{}', -- their payload
+  options jsonb not null default '{}', -- their options, as for enqueue_job; unique keeps runs from overlapping
+  -- runs missed while no worker ran: skip them, run once for all of them (once), or run all
   missed text not null default 'once',
-  enabled boolean not null default true,
-  next_at timestamptz,
+  enabled boolean not null default true, -- false while switched off
+  next_at timestamptz, -- next run, UTC; null when there will be none
+  -- not run before, UTC: the workspace has used up its runs of the minute
   held_until timestamptz not null default '-infinity',
-  last_slot_at timestamptz,
-  last_job_id uuid,
-  problem text,
-  created_by uuid,
-  created_at timestamptz not null default queue.clock(),
-  updated_at timestamptz not null default queue.clock(),
-  source text,
+  last_slot_at timestamptz, -- when the latest run was due, UTC
+  last_job_id uuid, -- the latest job it enqueued
+  problem text, -- why the latest run enqueued no job; null when it did
+  created_by uuid, -- who created it; null for a service
+  created_at timestamptz not null default queue.clock(), -- when it was created
+  updated_at timestamptz not null default queue.clock(), -- when it was last changed
+  source text, -- where the code declares it: module:function; null for one that a person created
   constraint schedules_are_named_once unique (workspace_id, name),
   constraint schedules_name_is_bounded check (char_length(name) between 1 and 200),
   constraint schedules_missed_is_known check (missed in ('skip', 'once', 'all'))
 ) with (fillfactor = 70);
 create index schedules_by_time on queue.schedules ((greatest(next_at, held_until))) where enabled
   and next_at is not null;
-alter table queue.schedules enable row level security;
 comment on table queue.schedules is 'Jobs that are enqueued at given times, by cron expressions.';
-comment on column queue.schedules.id is 'Identity.';
-comment on column queue.schedules.workspace_id is 'The tenant its jobs belong to.';
-comment on column queue.schedules.name is 'Name, unique in the workspace.';
-comment on column queue.schedules.cron is 'Five fields: minute hour day month weekday, or @hourly, @daily, @weekly, '
-  '@monthly, @yearly.';
-comment on column queue.schedules.plan is 'The expression as cron_parse reads it.';
-comment on column queue.schedules.timezone is 'IANA time zone the fields are read in.';
-comment on column queue.schedules.job_type is 'Type of the jobs.';
-comment on column queue.schedules.payload is 'Their payload.';
-comment on column queue.schedules.options is 'Their options, as for enqueue_job; unique keeps runs from overlapping.';
-comment on column queue.schedules.missed is 'Runs missed while no worker ran: skip them, run once for all of them '
-  '(once), or run all.';
-comment on column queue.schedules.enabled is 'False while switched off.';
-comment on column queue.schedules.next_at is 'Next run, UTC; null when there will be none.';
-comment on column queue.schedules.held_until is 'Not run before, UTC: the workspace has used up its runs of the minute.';
-comment on column queue.schedules.last_slot_at is 'When the latest run was due, UTC.';
-comment on column queue.schedules.last_job_id is 'The latest job it enqueued.';
-comment on column queue.schedules.problem is 'Why the latest run enqueued no job; null when it did.';
-comment on column queue.schedules.created_by is 'Who created it; null for a service.';
-comment on column queue.schedules.created_at is 'When it was created.';
-comment on column queue.schedules.updated_at is 'When it was last changed.';
-comment on column queue.schedules.source is 'Where the code declares it: module:function; null for one that a person '
-  'created.';
 
 create table queue.schedule_slots (
-  schedule_id uuid not null references queue.schedules (id) on delete cascade,
-  slot_at timestamptz not null,
-  job_id uuid,
-  fired_at timestamptz not null default queue.clock(),
+  schedule_id uuid not null references queue.schedules (id) on delete cascade, -- the schedule
+  slot_at timestamptz not null, -- the instant it was due
+  job_id uuid, -- the job it enqueued; null when that failed
+  fired_at timestamptz not null default queue.clock(), -- when it was enqueued
   primary key (schedule_id, slot_at)
 );
 create index schedule_slots_by_time on queue.schedule_slots (fired_at);
-alter table queue.schedule_slots enable row level security;
 comment on table queue.schedule_slots is 'Runs of schedules, one row each, so that none is enqueued twice.';
-comment on column queue.schedule_slots.schedule_id is 'The schedule.';
-comment on column queue.schedule_slots.slot_at is 'The instant it was due.';
-comment on column queue.schedule_slots.job_id is 'The job it enqueued; null when that failed.';
-comment on column queue.schedule_slots.fired_at is 'When it was enqueued.';
-revoke all on queue.schedules, queue.schedule_slots from public, anon, authenticated, service_role;
 
 create table queue.schedule_minutes (
-  workspace_id uuid primary key,
-  minute timestamptz not null,
-  runs integer not null
+  workspace_id uuid primary key, -- the tenant
+  minute timestamptz not null, -- the latest minute with a run
+  runs integer not null -- how many runs it had
 ) with (fillfactor = 50);
-alter table queue.schedule_minutes enable row level security;
 comment on table queue.schedule_minutes is 'How many runs of schedules a workspace has had in a minute, for the '
   'limit schedule_runs_per_minute.';
-comment on column queue.schedule_minutes.workspace_id is 'The tenant.';
-comment on column queue.schedule_minutes.minute is 'The latest minute with a run.';
-comment on column queue.schedule_minutes.runs is 'How many runs it had.';
-revoke all on queue.schedule_minutes from public, anon, authenticated, service_role;
 insert into queue.settings (name, value) values ('schedule_runs_per_minute', '240');
 
 create function queue.count_runs(p_workspace_id uuid, p_runs integer, p_now timestamptz) returns integer
-language sql
-set search_path = ''
-as $$
+language sql set search_path = '' as $$
   insert into queue.schedule_minutes as m (workspace_id, minute, runs)
   values (p_workspace_id, date_trunc('minute', p_now), p_runs)
   on conflict (workspace_id) do update set minute = excluded.minute,
@@ -97,9 +62,7 @@ $$;
 comment on function queue.count_runs is 'Count p_runs more runs of the workspace in this minute; returns their sum.';
 
 create function queue.hold_schedules(p_workspace_id uuid, p_most integer, p_now timestamptz) returns void
-language sql
-set search_path = ''
-as $$
+language sql set search_path = '' as $$
   update queue.schedules
   set held_until = date_trunc('minute', p_now) + interval '1 minute', problem = format(
     'the schedules of this workspace ask for more than %s runs a minute (schedule_runs_per_minute); this one waits',
@@ -113,9 +76,7 @@ comment on function queue.hold_schedules is 'Put off the schedules of a workspac
 create function queue.fire_schedule(p_schedule queue.schedules, p_most integer, p_now timestamptz,
   out fired integer, out next_at timestamptz, out last_slot_at timestamptz, out job_id uuid
 )
-language plpgsql
-set search_path = ''
-as $$
+language plpgsql set search_path = '' as $$
 declare
   v_slot timestamptz := p_schedule.next_at;
   v_runs integer := 0;
@@ -149,9 +110,7 @@ comment on function queue.fire_schedule is E'Enqueue the due runs of one schedul
 
 create function queue.fire_schedules(p_ids uuid[], p_now timestamptz,
   p_until timestamptz default 'infinity') returns integer
-language plpgsql
-set search_path = ''
-as $$
+language plpgsql set search_path = '' as $$
 declare
   v_most constant integer := (queue.setting('schedule_runs_per_minute'))::integer;
   v_schedule queue.schedules;
@@ -197,9 +156,7 @@ comment on function queue.fire_schedules is E'Enqueue the jobs of the schedules 
   'problem says so.';
 
 create function queue.next_after_problem(p_schedule queue.schedules, p_now timestamptz) returns timestamptz
-language plpgsql
-set search_path = ''
-as $$
+language plpgsql set search_path = '' as $$
 begin
   return queue.cron_after(p_schedule.plan, p_schedule.timezone, p_now);
 exception when others then -- a time zone that the server no longer knows
@@ -209,9 +166,7 @@ $$;
 comment on function queue.next_after_problem is 'When a schedule whose run failed runs next: its next regular time.';
 
 create function queue.may_manage(p_workspace_id uuid) returns void
-language plpgsql stable
-set search_path = ''
-as $$
+language plpgsql stable set search_path = '' as $$
 begin
   perform queue.may_steer(p_workspace_id);
   if auth.uid() is not null and not queue.is_manager(p_workspace_id) then
@@ -222,9 +177,7 @@ $$;
 comment on function queue.may_manage is 'Refuse strangers with 404 and plain members with 403.';
 
 create function queue.check_schedule(p_schedule jsonb) returns void
-language plpgsql stable
-set search_path = ''
-as $$
+language plpgsql stable set search_path = '' as $$
 declare
   v_options jsonb := coalesce(p_schedule -> 'options', '{}');
   v_field text;
@@ -256,8 +209,7 @@ comment on function queue.check_schedule is 'Refuse fields and options that a sc
 create function public.put_schedule(p_workspace_id uuid, p_schedule jsonb) returns jsonb
 language plpgsql
 security definer -- callers hold no rights on the engine's tables
-set search_path = ''
-as $$
+set search_path = '' as $$
 declare
   v_now timestamptz := queue.clock();
   v_name text := p_schedule ->> 'name';
@@ -274,7 +226,8 @@ begin
   perform queue.check_zone(v_zone);
   v_next := queue.cron_next(p_schedule ->> 'cron', v_zone, v_now);
   if v_next is null then
-    perform queue.refuse(400, 'invalid_argument', 'the cron expression never comes due', 'cron');
+    perform queue.refuse(400, 'invalid_argument', format('the cron expression %s never comes due: no such date exists',
+      p_schedule ->> 'cron'), 'cron');
   end if;
   insert into queue.schedules as s (workspace_id, name, cron, timezone, job_type, payload, options, missed, enabled,
     next_at, created_by, created_at, updated_at) -- the two are equal in a new one
@@ -303,8 +256,7 @@ comment on function public.put_schedule is E'Create or change a schedule by name
 create function public.delete_schedule(p_workspace_id uuid, p_name text) returns jsonb
 language plpgsql
 security definer -- callers hold no rights on the engine's tables
-set search_path = ''
-as $$
+set search_path = '' as $$
 begin
   perform queue.may_manage(p_workspace_id);
   if exists (select from queue.schedules where workspace_id = p_workspace_id and name = p_name
@@ -321,21 +273,23 @@ end;
 $$;
 comment on function public.delete_schedule is 'Delete a schedule; the jobs it enqueued are kept.';
 
-create function public.list_schedules(p_workspace_id uuid) returns jsonb
+create function public.list_schedules(p_workspace_id uuid default null) returns jsonb
 language plpgsql stable
 security definer -- callers hold no rights on the engine's tables
-set search_path = ''
-as $$
+set search_path = '' as $$
 begin
-  perform queue.may_steer(p_workspace_id);
+  perform queue.may_read_all(p_workspace_id);
   return (select jsonb_build_object('schedules',
-    coalesce(jsonb_agg(to_jsonb(s) - '{plan,held_until}'::text[] order by s.name), '[]'))
-    from (select * from queue.schedules where workspace_id = p_workspace_id order by name limit 1000) as s);
+    coalesce(jsonb_agg(case when p_workspace_id is not null then to_jsonb(s) - '{plan,held_until}'::text[]
+        else to_jsonb(s) - '{plan,held_until,payload,options}'::text[] || jsonb_build_object('workspace_name', case
+          when s.workspace_id = queue.system_workspace() then 'the system'
+          else (select t.name from queue.tenants as t where t.id = s.workspace_id) end) end
+      order by s.problem is null, s.name), '[]'))
+    from (select * from queue.schedules where p_workspace_id is null or workspace_id = p_workspace_id
+      order by name limit 1000) as s);
 end;
 $$;
-comment on function public.list_schedules is 'Schedules of a workspace, by name, at most 1,000: {schedules: […]}.';
+comment on function public.list_schedules is E'Schedules of a workspace, those with a problem first, then by name, at most 1,000: {schedules: [… workspace_name]}.\n\nWithout a workspace, for operators, those of all and of the system, without payloads and options.';
 
-revoke execute on function public.put_schedule, public.delete_schedule, public.list_schedules
-  from public, anon, authenticated, service_role;
-grant execute on function public.put_schedule, public.delete_schedule, public.list_schedules
-  to authenticated, service_role;
+select queue.allow('authenticated, service_role', 'public.put_schedule', 'public.delete_schedule',
+  'public.list_schedules');

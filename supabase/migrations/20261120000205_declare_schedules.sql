@@ -2,52 +2,34 @@
 -- What a deploy declares becomes rows of queue.schedules, which fire as any other; people may only switch them.
 
 create table queue.declared_schedules (
-  job_type text not null,
-  name text not null,
-  scope text not null,
-  workspace_id uuid,
-  cron text not null,
-  timezone text not null,
-  payload jsonb not null,
-  options jsonb not null,
-  missed text not null,
-  source text not null,
-  declared_at timestamptz not null,
+  job_type text not null, -- the type that declares it
+  name text not null, -- its name; in queue.schedules with code: before it
+  scope text not null, -- system (jobs of no tenant), each (every workspace), or workspace
+  workspace_id uuid, -- the one workspace it is for; null unless scope is workspace
+  cron text not null, -- five fields, or @hourly and the like
+  timezone text not null, -- IANA time zone the fields are read in
+  payload jsonb not null, -- payload of its jobs
+  options jsonb not null, -- options of its jobs, as for enqueue_job
+  missed text not null, -- runs missed while no worker ran: skip them, run once for all of them (once), or run all
+  source text not null, -- where it is declared: module:function
+  declared_at timestamptz not null, -- when a worker last published it, UTC
   primary key (job_type, name),
   constraint declared_schedules_scope_is_known check (scope in ('system', 'each', 'workspace')),
   constraint declared_schedules_workspace_is_named check ((scope = 'workspace') = (workspace_id is not null)),
   constraint declared_schedules_missed_is_known check (missed in ('skip', 'once', 'all')),
   constraint declared_schedules_name_is_bounded check (char_length(name) between 1 and 190)
 );
-alter table queue.declared_schedules enable row level security;
-revoke all on queue.declared_schedules from public, anon, authenticated, service_role;
 comment on table queue.declared_schedules is 'Schedules that processors declare in code; each becomes one row of '
   'queue.schedules per workspace it is for.';
-comment on column queue.declared_schedules.job_type is 'The type that declares it.';
-comment on column queue.declared_schedules.name is 'Its name; in queue.schedules with code: before it.';
-comment on column queue.declared_schedules.scope is 'system (jobs of no tenant), each (every workspace), or workspace.';
-comment on column queue.declared_schedules.workspace_id is 'The one workspace it is for; null unless scope is '
-  'workspace.';
-comment on column queue.declared_schedules.cron is 'Five fields, or @hourly and the like.';
-comment on column queue.declared_schedules.timezone is 'IANA time zone the fields are read in.';
-comment on column queue.declared_schedules.payload is 'Payload of its jobs.';
-comment on column queue.declared_schedules.options is 'Options of its jobs, as for enqueue_job.';
-comment on column queue.declared_schedules.missed is 'Runs missed while no worker ran: skip them, run once for all '
-  'of them (once), or run all.';
-comment on column queue.declared_schedules.source is 'Where it is declared: module:function.';
-comment on column queue.declared_schedules.declared_at is 'When a worker last published it, UTC.';
 
 create function queue.system_workspace() returns uuid
-language sql immutable parallel safe
-set search_path = ''
+language sql immutable parallel safe set search_path = ''
 as $$ select 'ffffffff-ffff-4fff-bfff-ffffffffffff'::uuid $$;
 comment on function queue.system_workspace is 'The workspace of jobs that belong to no tenant: it has no members, '
   'so only the operator sees them.';
 
 create function queue.spread_schedules(p_job_type text, p_now timestamptz) returns integer
-language plpgsql
-set search_path = ''
-as $$
+language plpgsql set search_path = '' as $$
 declare
   v_count integer;
 begin
@@ -88,16 +70,14 @@ comment on function queue.spread_schedules is E'Write the declared schedules to 
   'or (null) those that lack a row, as for a new workspace.\n\nA switched-off one stays off.';
 
 create function queue.declare_schedules(p_types jsonb, p_now timestamptz) returns void
-language plpgsql
-set search_path = ''
-as $$
+language plpgsql set search_path = '' as $$
 declare
   v_type record;
   v_one record;
 begin
   for v_type in
     select t.job_type, t.schedules, coalesce(t.source, t.job_type) as source
-    from jsonb_to_recordset(p_types) as t (job_type text, schedules jsonb, schema_version integer, source text)
+    from jsonb_to_recordset(p_types) as t (job_type text, schedules jsonb, schema_version numeric, source text)
     join queue.job_types as known on known.job_type = t.job_type
       and known.schema_version <= coalesce(t.schema_version, 1)
     where jsonb_typeof(t.schedules) = 'array'
@@ -111,8 +91,11 @@ begin
         timezone text,
         payload jsonb, options jsonb, missed text)
     loop
-      perform queue.cron_next(v_one.cron, coalesce(v_one.timezone, 'UTC'), p_now);
-        -- refused here, and not when it should fire
+      -- refused here, and not when it should fire
+      if queue.cron_next(v_one.cron, coalesce(v_one.timezone, 'UTC'), p_now) is null then
+        perform queue.refuse(400, 'invalid_argument', format('the schedule %s of %s never comes due: %s', v_one.name,
+          v_type.job_type, v_one.cron), 'cron');
+      end if;
       insert into queue.declared_schedules as d (job_type, name, scope, workspace_id, cron, timezone, payload,
         options, missed, source,
         declared_at)
@@ -133,9 +116,7 @@ comment on function queue.declare_schedules is E'Store the schedules that a work
   'so does one published by an older version.';
 
 create function queue.check_declared(p_schedule queue.schedules, p_now timestamptz) returns void
-language plpgsql stable
-set search_path = ''
-as $$
+language plpgsql stable set search_path = '' as $$
 begin
   if p_schedule.source is not null and queue.unserved(p_schedule.job_type, p_now) then
     raise exception 'no worker serves the job type % any more', p_schedule.job_type;
@@ -145,14 +126,8 @@ $$;
 comment on function queue.check_declared is 'Raise an error when a schedule declared in code is due but no worker '
   'serves its type: its jobs would only pile up.';
 
-revoke execute on function queue.system_workspace, queue.spread_schedules, queue.declare_schedules,
-  queue.check_declared
-  from public, anon, authenticated, service_role;
-
 create function queue.switch_schedule(p_workspace_id uuid, p_schedule jsonb) returns jsonb
-language plpgsql
-set search_path = ''
-as $$
+language plpgsql set search_path = '' as $$
 declare
   v_changed text;
   v_made queue.schedules;
@@ -170,8 +145,7 @@ begin
     updated_at = queue.clock(),
     next_at = case when enabled then next_at else queue.cron_next(cron, timezone, queue.clock()) end
   where id = v_made.id returning * into v_made;
-  return to_jsonb(v_made);
+  return to_jsonb(v_made) - '{plan,held_until}'::text[];
 end;
 $$;
 comment on function queue.switch_schedule is 'Switch a schedule declared in code on or off; 409 for any other change.';
-revoke execute on function queue.switch_schedule from public, anon, authenticated, service_role;

@@ -1,38 +1,28 @@
 -- Numbers without counting history: rollups of deltas, readiness, learned run times, retention.
 
 create table queue.type_minutes (
-  minute timestamptz not null,
-  job_type text not null,
-  run_bucket smallint not null,
-  jobs bigint not null,
+  minute timestamptz not null, -- start of the minute
+  job_type text not null, -- the type
+  run_bucket smallint not null, -- histogram bucket of the run, as wait_bucket
+  jobs bigint not null, -- how many attempts
   primary key (minute, job_type, run_bucket)
 ) with (fillfactor = 70);
-alter table queue.type_minutes enable row level security;
 comment on table queue.type_minutes is 'Run times per type over all tenants, kept for an hour: the 95th percentile '
   'is computed from them.';
-comment on column queue.type_minutes.minute is 'Start of the minute.';
-comment on column queue.type_minutes.job_type is 'The type.';
-comment on column queue.type_minutes.run_bucket is 'Histogram bucket of the run, see stat_bucket.';
-comment on column queue.type_minutes.jobs is 'How many attempts.';
-revoke all on queue.type_minutes from public, anon, authenticated, service_role;
 
 create function queue.fold_deltas(p_limit integer) returns integer
-language sql
-set search_path = ''
-as $$
+language sql set search_path = '' as $$
   with old as materialized (
     delete from queue.stat_deltas
     where id = any (array(select id from queue.stat_deltas order by id limit p_limit for update skip locked))
     returning *, date_trunc('minute', at) as minute),
   per_tenant as (
     insert into queue.stat_minutes as m
-      (minute, job_type, workspace_id, outcome, wait_bucket, run_bucket, jobs, wait_ms, run_ms, cost_usd)
-    select minute, job_type, workspace_id, outcome, wait_bucket, run_bucket,
-      sum(jobs), sum(wait_ms), sum(run_ms), sum(cost_usd)
+      (minute, job_type, workspace_id, outcome, wait_bucket, run_bucket, jobs, cost_usd)
+    select minute, job_type, workspace_id, outcome, wait_bucket, run_bucket, sum(jobs), sum(cost_usd)
     from old group by 1, 2, 3, 4, 5, 6 order by 1, 2, 3, 4, 5, 6
     on conflict (minute, job_type, workspace_id, outcome, wait_bucket, run_bucket) do update set
-      jobs = m.jobs + excluded.jobs, wait_ms = m.wait_ms + excluded.wait_ms, run_ms = m.run_ms + excluded.run_ms,
-      cost_usd = m.cost_usd + excluded.cost_usd),
+      jobs = m.jobs + excluded.jobs, cost_usd = m.cost_usd + excluded.cost_usd),
   per_hour as (
     insert into queue.stat_hours as h (workspace_id, hour, job_type, outcome, wait_bucket, run_bucket, jobs)
     select workspace_id, date_trunc('hour', at, 'UTC'), job_type, outcome, wait_bucket, run_bucket, sum(jobs)
@@ -54,14 +44,11 @@ $$;
 comment on function queue.fold_deltas is 'Add the oldest counts of stat_deltas to stat_minutes, at most p_limit; returns how many.';
 
 create function queue.roll_up(p_now timestamptz) returns integer
-language plpgsql
-set search_path = ''
-as $$
+language plpgsql set search_path = '' as $$
 declare
   v_most constant integer := 20000;
   v_folded integer := queue.fold_deltas(v_most);
 begin
-  delete from queue.type_minutes where minute <= p_now - interval '1 hour';
   update queue.job_types as t set run_p95_ms = p.p95
   from (
     select job_type, min(upper) filter (where running >= 0.95 * total) as p95
@@ -72,28 +59,22 @@ begin
       from (select job_type, run_bucket, sum(jobs) as jobs from queue.type_minutes group by 1, 2) as b) as c
     group by job_type having max(total) >= 20) as p
   where t.job_type = p.job_type and t.run_p95_ms is distinct from p.p95;
-  delete from queue.stat_minutes where ctid = any (array(
-    select ctid from queue.stat_minutes where minute < p_now - interval '8 days' order by minute limit v_most));
-  delete from queue.stat_hours where ctid = any (array(
-    select ctid from queue.stat_hours where hour < p_now - interval '31 days' order by hour limit v_most));
-  delete from queue.proven where ctid = any (array(
-    select ctid from queue.proven where seen_at < p_now - interval '30 days' order by seen_at limit v_most));
   return case when v_folded = v_most then v_folded else 0 end;
 end;
 $$;
 comment on function queue.roll_up is E'Add counts to stat_minutes, compute the 95th percentile of run time per type '
-  '(from 20 runs), delete old minutes.\n\nNot 0 when more counts are left.';
+  '(from 20 runs).\n\nNot 0 when more counts are left.';
 
 create function queue.due_removals(p_limit integer, p_now timestamptz) returns uuid[]
-language sql stable
-set search_path = ''
-set enable_seqscan = off -- a session's plan may be older than the rows
-set jit = off
-as $$
-  with piles as materialized (
-    select t.job_type, o.outcome, p_now - make_interval(days => coalesce(
-      (t.retention_days ->> o.outcome)::integer, (queue.setting('retention_days') ->> o.outcome)::integer)) as before
-    from queue.job_types as t cross join unnest(array['completed', 'cancelled', 'failed']) as o (outcome)),
+language sql stable set search_path = '' as $$
+  with floor as materialized (
+    select case when (queue.storage_state() ->> 'retention_shortened')::boolean
+      then queue.setting('retention_floor_days') end as days),
+  piles as materialized (
+    select t.job_type, o.outcome, p_now - make_interval(days => least((f.days ->> o.outcome)::integer, coalesce(
+      (t.retention_days ->> o.outcome)::integer, (queue.setting('retention_days') ->> o.outcome)::integer))) as before
+    from queue.job_types as t cross join unnest(array['completed', 'cancelled', 'failed']) as o (outcome)
+    cross join floor as f),
   due as materialized ( -- one probe each
     select p.*, ceil(p_limit::numeric / count(*) over ())::integer as share from piles as p
     where exists (
@@ -108,14 +89,10 @@ as $$
 $$;
 comment on function queue.due_removals is E'Ended jobs past their retention, about p_limit of them: the oldest of '
   'each type and outcome, over all tenants, an equal share of each.\n\nDays per status are in the setting '
-  'retention_days; a type may have days of its own.';
+  'retention_days; a type may have days of its own. While the plan is nearly full, at most retention_floor_days.';
 
 create function queue.strip_job(p_id uuid, p_limit integer) returns integer
-language plpgsql
-set search_path = ''
-set enable_seqscan = off -- a session's plan may be older than the rows
-set jit = off
-as $$
+language plpgsql set search_path = '' as $$
 declare
   v_logs integer;
   v_events integer;
@@ -133,11 +110,7 @@ comment on function queue.strip_job is 'Delete up to p_limit log lines and event
   'be removed; returns how many.';
 
 create function queue.remove_jobs(p_ids uuid[], p_now timestamptz) returns integer
-language plpgsql
-set search_path = ''
-set enable_seqscan = off -- a session's plan may be older than the rows
-set jit = off
-as $$
+language plpgsql set search_path = '' as $$
 declare
   v_rows_max constant integer := 50000; -- about a second's work, however much the jobs wrote
   v_ids uuid[];
@@ -165,12 +138,14 @@ begin
   if cardinality(v_ids) = 1 and queue.strip_job(v_ids[1], v_rows_max) >= v_rows_max then
     return 1; -- row by row: the next call continues
   end if;
+  perform set_config('minutehand.retention', 'on', true);
   with gone as (
     delete from public.jobs where id = any (v_ids) returning workspace_id, outcome)
   insert into queue.removals as r (workspace_id, day, outcome, jobs, removed_at)
   select g.workspace_id, (p_now at time zone 'UTC')::date, g.outcome, count(*), p_now from gone as g group by 1, 3
   on conflict (workspace_id, day, outcome) do update set jobs = r.jobs + excluded.jobs,
     removed_at = excluded.removed_at;
+  perform set_config('minutehand.retention', '', true);
   return cardinality(v_ids);
 end;
 $$;
@@ -178,66 +153,78 @@ comment on function queue.remove_jobs is E'Delete ended jobs in the order given,
   'are deleted, and count them for their workspaces; returns how many.\n\nA job with more rows than that is deleted '
   'in several calls. Locked jobs are left to the next call.';
 
-create function queue.prune_others(p_limit integer, p_now timestamptz) returns void
-language plpgsql
-set search_path = ''
-as $$
+create table queue.kept_rows (
+  relation text primary key, -- the table
+  since text not null, -- the instant from which the time runs; an index begins with it
+  keep interval, -- how long; null where a setting says it
+  days_setting text, -- the setting that says for how many days
+  condition text not null default 'true', -- rows (as o) for which it does not hold stay
+  constraint kept_rows_end check (num_nonnulls(keep, days_setting) = 1)
+);
+comment on table queue.kept_rows is 'Tables of the engine whose rows are kept for a time, and how long.';
+
+insert into queue.kept_rows (relation, since, keep) values
+  ('job_keys', 'expires_at', '0'), ('ticks', 'started_at', '1 day'), ('batches', 'finished_at', '30 days'),
+  ('failures', 'failed_at', '1 hour'), ('schedule_slots', 'fired_at', '30 days'), ('removals', 'day', '30 days'),
+  ('last_deliveries', 'made_at', '7 days'),
+  ('caller_buckets', 'refilled_at', '1 hour'), ('workers', 'seen_at', '30 days'), ('type_minutes', 'minute', '1 hour'),
+  ('stat_minutes', 'minute', '8 days'), ('stat_hours', 'hour', '31 days'), ('proven', 'seen_at', '30 days'),
+  ('message_minutes', 'minute', '31 days'), ('guest_sessions', 'expires_at', '1 day'),
+  ('operator_access', 'expires_at', '0'), ('storage_samples', 'sampled_at', '30 days');
+insert into queue.kept_rows (relation, since, days_setting) values ('actions', 'at', 'audit_days');
+insert into queue.kept_rows (relation, since, keep, condition) values
+  ('deploys', 'first_seen_at', '30 days', 'o.last_seen_at < queue.clock() - interval ''30 days'''),
+  -- a step that received it has no copy
+  ('named_events', 'emitted_at', '30 days',
+    'not exists (select 1 from queue.steps as s where s.workspace_id = o.workspace_id and s.event_name = o.name)');
+
+create function queue.prune(p_limit integer, p_now timestamptz) returns integer
+language plpgsql set search_path = '' as $$
+declare
+  v_kept queue.kept_rows;
+  v_gone integer;
+  v_left integer := 0;
 begin
-  delete from queue.job_keys where (workspace_id, job_type, key) in (
-    select workspace_id, job_type, key from queue.job_keys
-    where expires_at < p_now order by expires_at limit p_limit for update skip locked);
-  delete from queue.ticks where tick_id in (
-    select tick_id from queue.ticks
-    where started_at < p_now - interval '1 day' order by started_at limit p_limit for update skip locked);
-  delete from queue.named_events where (workspace_id, name) in (
-    select workspace_id, name from queue.named_events
-    where emitted_at < p_now - interval '30 days'
-      and not exists ( -- a step that received it has no copy
-        select 1 from queue.steps as s where s.workspace_id = named_events.workspace_id
-          and s.event_name = named_events.name)
-    order by emitted_at limit p_limit for update skip locked);
-  delete from queue.batches where (id, workspace_id) in (
-    select id, workspace_id from queue.batches
-    where finished_at < p_now - interval '30 days' order by finished_at limit p_limit for update skip locked);
-  delete from queue.failures where (job_type, workspace_id, fingerprint, job_id) in (
-    select job_type, workspace_id, fingerprint, job_id from queue.failures
-    where failed_at < p_now - interval '1 hour' order by failed_at limit p_limit for update skip locked);
-  delete from queue.schedule_slots where (schedule_id, slot_at) in (
-    select schedule_id, slot_at from queue.schedule_slots
-    where fired_at < p_now - interval '30 days' order by fired_at limit p_limit for update skip locked);
-  delete from queue.removals where ctid = any (array(
-    select ctid from queue.removals
-    where day <= (p_now at time zone 'UTC')::date - 30 order by day limit p_limit for update skip locked));
-  delete from queue.schedule_minutes where minute < p_now - interval '1 hour';
-  delete from queue.last_deliveries where (webhook_id, job_id) in (
-    select webhook_id, job_id from queue.last_deliveries
-    where made_at < p_now - interval '7 days' order by made_at limit p_limit for update skip locked);
-  perform queue.prune_actions(p_limit, p_now);
-  delete from queue.caller_buckets where (caller, name) in (
-    select caller, name from queue.caller_buckets
-    where refilled_at < p_now - interval '1 hour' order by refilled_at limit p_limit for update skip locked);
+  for v_kept in select * from queue.kept_rows order by relation loop
+    -- some are missing where tenants are an application's own
+    continue when to_regclass(format('queue.%I', v_kept.relation)) is null;
+    execute format('delete from queue.%1$I where ctid = any (array(select o.ctid from queue.%1$I as o '
+      'where o.%2$I < $1 and %3$s order by o.%2$I limit $2 for update skip locked))',
+      v_kept.relation, v_kept.since, v_kept.condition)
+    using p_now - coalesce(v_kept.keep, make_interval(days => (queue.setting(v_kept.days_setting))::integer)), p_limit;
+    get diagnostics v_gone = row_count;
+    v_left := v_left + case when v_gone >= p_limit then v_gone else 0 end;
+  end loop;
+  return v_left + queue.forget_entities(p_limit, p_now);
 end;
 $$;
-comment on function queue.prune_others is 'Delete old keys, ticks, events, batches, errors, slots, deliveries and '
-  'counts of removals, at most p_limit of each.';
+comment on function queue.prune is 'Delete rows whose time is over, at most p_limit of each table; not 0 when there may be more.';
 
-create function queue.prune_buckets(p_limit integer, p_now timestamptz) returns void
-language sql
-set search_path = ''
-as $$
+create function queue.prune_buckets(p_limit integer, p_now timestamptz) returns integer
+language plpgsql set search_path = '' as $$
+declare
+  v_gone integer;
+begin
   delete from queue.buckets where ctid = any (array(
     select b.ctid from queue.buckets as b left join queue.job_types as t on t.job_type = b.job_type
     where b.refilled_at < p_now - make_interval(secs => 2 * coalesce(t.rate_per_seconds, 0)) - interval '1 hour'
-    limit p_limit for update of b skip locked))
+    limit p_limit for update of b skip locked));
+  get diagnostics v_gone = row_count;
+  return case when v_gone >= p_limit then v_gone else 0 end;
+end;
 $$;
-comment on function queue.prune_buckets is E'Delete token buckets that have been full for long.\n\nA lease that '
-  'needs one of them waits until this commits, so it is the last task of a call.';
+comment on function queue.prune_buckets is E'Delete token buckets that have been full for long; not 0 when there may '
+  'be more.\n\nA lease that needs one of them waits until this commits, so it is the last task of a call.';
 
 create function queue.forget_orphans() returns void
-language plpgsql
-set search_path = ''
-as $$
+language plpgsql set search_path = '' as $$
+declare
+  v_ids uuid[] := array(
+    select workspace_id from queue.forgotten where forgotten_at < queue.clock() - interval '20 minutes');
 begin
+  perform queue.forget_rows(i) from unnest(v_ids) as i
+  where not exists (select 1 from queue.tenants as w where w.id = i); -- it may be there again
+  delete from queue.forgotten where workspace_id = any (v_ids);
   perform queue.forget_workspace(gone.workspace_id)
   from (
     with recursive mentioned as ( -- one probe per tenant, however many jobs it has
@@ -262,55 +249,32 @@ begin
       and not exists (select 1 from queue.tenants as w where w.id = m.workspace_id)) as gone;
 end;
 $$;
-comment on function queue.forget_orphans is 'Delete jobs that were enqueued at the moment their workspace was deleted.';
+comment on function queue.forget_orphans is 'Delete what was written of workspaces at the moment they were deleted, and their jobs.';
 
 create function public.queue_health() returns jsonb
 language plpgsql
 security definer -- probes hold no rights on the engine's tables
-set search_path = ''
-as $$
+set search_path = '' as $$
 declare
   v_now timestamptz := queue.clock();
-  v_due record;
+  v_backlog jsonb := queue.backlog(null, v_now);
   v_tick record;
-  v_ready integer := (select count(*) from (select 1 from queue.ready limit 10000) as counted);
+  v_ready integer := v_backlog -> 'jobs';
   v_deferred integer := (select count(*) from (select 1 from queue.deferred limit 10000) as counted);
   -- due, but not promoted yet: workers do that, so that nothing would count as due while none can work
   v_overdue timestamptz := (select min(run_at) from queue.deferred where run_at <= v_now - interval '10 seconds');
 begin
-  with active as (
-    select t.job_types, t.queues from (select * from queue.ticks order by started_at desc limit 100) as t
-    where t.seen_at > v_now - interval '3 minutes')
-  select min(head.ready_at) as oldest,
-    -- nothing is leased or running, though nothing holds some of the due jobs back
-    min(head.ready_at) filter (where not exists (select 1 from queue.leases where expires_at > v_now)
-      and not exists (select 1 from queue.job_types as t where t.job_type = l.job_type and t.rate_limit is not null)
-      and not exists (select 1 from queue.tenant_limits as tl
-        where tl.workspace_id = l.workspace_id and tl.running_max = 0)) as stalled
-  into v_due
-  from queue.known_partitions as l
-  cross join lateral (select r.ready_at from queue.ready as r where r.partition_id = l.id order by r.ready_at
-    limit 1) as head
-  -- paused jobs, and those that no running worker serves, wait on purpose
-  where not exists (select 1 from queue.job_types as t where t.job_type = l.job_type and t.paused_at is not null)
-    and not exists (select 1 from queue.pauses as p
-      where p.kind = 'workspace' and p.workspace_id = l.workspace_id or p.kind = 'queue' and p.name = l.queue
-        or p.kind = 'workspace_type' and p.workspace_id = l.workspace_id and p.job_type = l.job_type)
-    and (not exists (select 1 from active) or exists (select 1 from active as a
-      where (a.job_types is null or l.job_type = any (a.job_types))
-        and (a.queues is null or l.queue = any (a.queues))));
   select started_at, seen_at into v_tick from queue.ticks order by started_at desc limit 1;
   return jsonb_build_object('now', v_now,
     'due', v_ready + (select count(*) from (select 1 from queue.deferred
       where run_at <= v_now - interval '10 seconds' limit 10000) as counted),
-    'oldest_due_seconds', extract(epoch from v_now - least(v_due.oldest, v_overdue)),
-    'stalled_seconds', extract(epoch from v_now - case when v_due.stalled is not null
-      then greatest(v_due.stalled,
-        (select max(t.leased_at)
-        from (select leased_at from queue.ticks order by started_at desc limit 100) as t)) end),
+    'backlog', v_backlog,
+    'oldest_due_seconds', greatest((v_backlog ->> 'oldest_due_seconds')::numeric,
+      extract(epoch from v_now - v_overdue)),
+    'stalled_seconds', v_backlog -> 'stalled_seconds',
     'deferred', v_deferred,
     'pending', v_ready + v_deferred,
-    'processing', (select count(*) from queue.leases),
+    'processing', (select count(*) from (select 1 from queue.leases limit 10000) as counted),
     'failed', (select count(*) from (select 1 from queue.ended where outcome = 'failed' limit 10000) as f),
     'waiting', (select count(*) from (select 1 from queue.waits limit 10000) as counted),
     'last_tick_at', v_tick.seen_at,
@@ -340,20 +304,18 @@ begin
         'since', a.xact_start) from pg_catalog.pg_stat_activity as a
       where a.backend_xmin is not null and a.datname = current_database() and a.pid <> pg_backend_pid()
         and a.xact_start < v_now - interval '1 minute' order by a.xact_start limit 1),
-    'messages', queue.message_numbers(),
+    'messages', queue.message_numbers(), 'storage', queue.storage_state(),
     'realtime_policies', (select count(*) from pg_catalog.pg_policies where schemaname = 'realtime'
       and tablename = 'messages'));
 end;
 $$;
 comment on function public.queue_health is E'Readiness in one call: depth, age of the oldest due job, age of the '
-  'last tick, sessions that hold an old snapshot.\n\noldest_due_seconds and stalled_seconds leave out what is paused '
-  'or served by no active worker. stalled_seconds is how long no job was leased or running although jobs were due '
-  'that no tenant''s limit and no rate limit holds back; null while jobs are leased. Counts stop at 10,000.';
+  'last tick, sessions that hold an old snapshot.\n\nbacklog is that of queue.backlog over all workspaces. '
+  'stalled_seconds is how long no job was leased or running although jobs were due '
+  'that nothing holds back; null while jobs are leased. Counts stop at 10,000; the oldest is of those, and of 1,000 partitions beyond.';
 
 create function queue.percentiles(p_buckets jsonb) returns jsonb
-language sql immutable
-set search_path = ''
-as $$
+language sql immutable set search_path = '' as $$
   with b as (
     select key::integer as bucket, value::numeric as jobs, sum(value::numeric) over (order by key::integer) as running,
       sum(value::numeric) over () as total
@@ -366,24 +328,29 @@ as $$
 $$;
 comment on function queue.percentiles is 'Percentiles of a histogram {bucket: count}, each within about 12 %.';
 
-create function public.queue_stats(p_workspace_id uuid default null, p_minutes integer default 60) returns jsonb
+create function public.queue_stats(p_workspace_id uuid default null, p_minutes numeric default 60) returns jsonb
 language plpgsql
 security definer -- callers hold no rights on the engine's tables
-set search_path = ''
-as $$
+set search_path = '' as $$
 declare
   v_now timestamptz := queue.clock();
-  v_since timestamptz := v_now - make_interval(mins => least(11520, greatest(1, coalesce(p_minutes, 60))));
+  v_since timestamptz := v_now - make_interval(
+    mins => least(11520, greatest(1, coalesce(queue.whole(p_minutes, 'p_minutes'), 60))));
+  v_backlog jsonb;
 begin
   perform queue.take_turn();
   perform queue.may_read_all(p_workspace_id);
+  if queue.is_worker() and p_workspace_id is not null then
+    perform queue.refuse_workspace(p_workspace_id); -- a worker has no lease on a workspace
+  end if;
+  v_backlog := queue.backlog(p_workspace_id, v_now);
   return (
     with numbers as materialized (
-      select date_trunc('minute', at) as minute, job_type, outcome, wait_bucket, run_bucket, jobs, cost_usd, run_ms
+      select date_trunc('minute', at) as minute, job_type, outcome, wait_bucket, run_bucket, jobs, cost_usd
         from queue.stat_deltas
       where at >= v_since and (p_workspace_id is null or workspace_id = p_workspace_id)
       union all
-      select minute, job_type, outcome, wait_bucket, run_bucket, jobs, cost_usd, run_ms from queue.stat_minutes
+      select minute, job_type, outcome, wait_bucket, run_bucket, jobs, cost_usd from queue.stat_minutes
       where minute >= v_since and (p_workspace_id is null or workspace_id = p_workspace_id)),
     types as (
       select n.job_type, jsonb_build_object(
@@ -404,18 +371,8 @@ begin
             group by 1) as r))) as line
       from numbers as n group by n.job_type)
     select jsonb_build_object('now', v_now, 'since', v_since,
-      'live', jsonb_build_object(
-        'pending', (select count(*) from (select 1 from queue.ready as r
-            where p_workspace_id is null or r.workspace_id = p_workspace_id limit 100000) as s)
-          + (select count(*) from (select 1 from queue.deferred as d
-            where p_workspace_id is null or d.workspace_id = p_workspace_id limit 100000) as s),
-        'processing', (select count(*) from queue.leases where p_workspace_id is null or workspace_id = p_workspace_id),
-        'waiting', (select count(*)
-          from (select 1 from queue.waits where p_workspace_id is null or workspace_id = p_workspace_id
-          limit 100000) as s)),
-      'oldest_due_at', (select min(head.ready_at) from queue.known_partitions as l cross join lateral (
-          select r.ready_at from queue.ready as r where r.partition_id = l.id order by r.ready_at limit 1) as head
-        where p_workspace_id is null or l.workspace_id = p_workspace_id),
+      'live', queue.live_states(p_workspace_id),
+      'backlog', v_backlog, 'oldest_due_at', v_backlog -> 'oldest_at',
       'types', (select coalesce(jsonb_object_agg(job_type, line), '{}') from types),
       'throughput', (select coalesce(jsonb_agg(jsonb_build_object('minute', minute, 'completed', c, 'failed', f,
         'enqueued', e) order by minute), '[]')
@@ -440,8 +397,7 @@ end;
 $$;
 comment on function public.queue_stats is E'Counts, throughput, queue time and run time percentiles per type of the '
   'last p_minutes (1 to 11,520).\n\nA member names one of their workspaces; without one the numbers of all are the '
-  'operator''s. Live counts stop at 100,000.';
+  'operator''s. live counts by state, up to 10,000 each; backlog is that of queue.backlog.';
 
-revoke execute on function public.queue_health, public.queue_stats from public, anon, authenticated, service_role;
-grant execute on function public.queue_health to job_worker, service_role;
-grant execute on function public.queue_stats to authenticated, job_worker, service_role;
+select queue.allow('job_worker, service_role', 'public.queue_health');
+select queue.allow('authenticated, job_worker, service_role', 'public.queue_stats');

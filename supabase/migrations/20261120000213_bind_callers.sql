@@ -1,57 +1,24 @@
 -- Limits on callers beyond membership: stolen worker keys, and people's rate limits.
 
-create function queue.check_worker_items(p_workspace_id uuid, p_items jsonb) returns void
-language plpgsql stable
-set search_path = ''
-as $$
-declare
-  v_bad text;
-begin
-  select t.job_type into v_bad from jsonb_array_elements(p_items) as i
-  join queue.job_types as t on t.job_type = i.value ->> 'job_type' and t.internal limit 1;
-  if found then
-    perform queue.refuse(403, 'forbidden',
-      format('a worker makes jobs of the type %s through its own functions alone', v_bad), 'job_type');
-  end if;
-  select i.value ->> 'user_id' into v_bad from jsonb_array_elements(p_items) as i
-  where i.value ->> 'user_id' is not null and not exists (
-    select 1 from queue.tenant_members as m
-    where m.workspace_id = p_workspace_id
-      and m.user_id = queue.uuid_or_refuse(i.value ->> 'user_id', 'user_id')) limit 1;
-  if found then
-    perform queue.refuse(403, 'forbidden', 'user_id must be a member of the workspace', 'user_id');
-  end if;
-end;
-$$;
-comment on function queue.check_worker_items is E'Refuse what a worker''s key may not enqueue: jobs of internal types, and jobs for users outside the workspace.\n\nChildren of a leased job are created by spawn_jobs, in the name of their parent''s user.';
-
 create table queue.caller_buckets (
-  caller text not null,
-  name text not null,
-  tokens double precision not null,
-  refilled_at timestamptz not null,
+  caller text not null, -- a user's id
+  name text not null, -- the limit: enqueues or stream_opens
+  tokens double precision not null, -- tokens left at refilled_at
+  refilled_at timestamptz not null, -- when tokens was computed
   primary key (caller, name)
 ) with (
   fillfactor = 50,
   autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 500, autovacuum_vacuum_cost_delay = 0
 );
 create index caller_buckets_by_time on queue.caller_buckets (refilled_at);
-alter table queue.caller_buckets enable row level security;
 comment on table queue.caller_buckets is 'Token buckets of people''s rate limits, one per caller and limit.';
-comment on column queue.caller_buckets.caller is 'A user''s id.';
-comment on column queue.caller_buckets.name is 'The limit: enqueues or stream_opens.';
-comment on column queue.caller_buckets.tokens is 'Tokens left at refilled_at.';
-comment on column queue.caller_buckets.refilled_at is 'When tokens was computed.';
-revoke all on queue.caller_buckets from public, anon, authenticated, service_role;
 
 insert into queue.settings (name, value) values
   ('user_enqueues_per_second', '50'), ('user_enqueues_burst', '10000'),
   ('user_stream_opens_per_second', '5'), ('user_stream_opens_burst', '100'), ('user_calls_at_once', '8');
 
 create function queue.refuse_rate(p_name text, p_tokens double precision) returns void
-language plpgsql stable
-set search_path = ''
-as $$
+language plpgsql stable set search_path = '' as $$
 declare
   v_rate double precision := (queue.setting(format('user_%s_per_second', p_name)))::double precision;
 begin
@@ -64,9 +31,7 @@ $$;
 comment on function queue.refuse_rate is 'Refuse with 429 rate_limited and {limit, per_second, burst, retry_after_seconds}. p_tokens is what is missing, below zero.';
 
 create function queue.charge(p_caller text, p_name text, p_amount double precision) returns void
-language plpgsql
-set search_path = ''
-as $$
+language plpgsql set search_path = '' as $$
 declare
   v_now timestamptz := queue.clock();
   v_rate double precision := (queue.setting(format('user_%s_per_second', p_name)))::double precision;
@@ -89,15 +54,13 @@ $$;
 comment on function queue.charge is E'Take tokens from a caller''s bucket, or refuse with 429 rate_limited.\n\nCalled last in a transaction: while one is charged, the same caller''s other transactions are not, so that none waits.';
 
 create function queue.refuse_spent(p_workspace_id uuid, p_count bigint) returns void
-language plpgsql stable
-set search_path = ''
-as $$
+language plpgsql stable set search_path = '' as $$
 declare
   v_tokens double precision;
   v_live integer;
 begin
-  if auth.uid() is null then
-    return; -- limits apply to people, not to the service
+  if queue.is_service() then
+    return; -- limits apply to people and guests, not to the service
   end if;
   select queue.tokens(b.tokens, b.refilled_at, l.burst, l.burst / l.rate, queue.clock()) - p_count into v_tokens
   from queue.caller_buckets as b, (select (queue.setting('user_enqueues_burst'))::integer as burst,
@@ -115,9 +78,7 @@ $$;
 comment on function queue.refuse_spent is E'Refuse a person''s new jobs before they are made, when their rate limit or the quota would refuse them afterwards.\n\nA look without a lock, so that what is refused costs next to nothing; queue.check_quota and queue.charge_enqueues decide.';
 
 create function queue.charge_enqueues(p_count bigint) returns void
-language plpgsql
-set search_path = ''
-as $$
+language plpgsql set search_path = '' as $$
 begin
   if auth.uid() is not null and p_count > 0 then -- limits apply to people, not to the service
     perform queue.charge(auth.uid()::text, 'enqueues', p_count);
@@ -127,10 +88,8 @@ $$;
 comment on function queue.charge_enqueues is 'Charge a person''s rate limit for new jobs, in every way to enqueue.';
 
 create function queue.take_turn() returns void
-language plpgsql
-set search_path = ''
-set lock_timeout = '3s'
-as $$
+language plpgsql set search_path = ''
+set lock_timeout = '3s' as $$
 declare
   v_user uuid := auth.uid();
 begin
@@ -156,8 +115,7 @@ comment on function queue.take_turn is E'Wait for the caller''s other large call
 create function public.open_stream() returns jsonb
 language plpgsql
 security definer -- callers hold no rights on the engine's tables
-set search_path = ''
-as $$
+set search_path = '' as $$
 begin
   if auth.uid() is not null then
     perform queue.charge(auth.uid()::text, 'stream_opens', 1);
@@ -166,13 +124,10 @@ begin
 end;
 $$;
 comment on function public.open_stream is 'Charge the caller''s rate limit for a stream that they open, where each open stream holds an invocation: {opened}, or 429 rate_limited.';
-revoke execute on function public.open_stream from public, anon, authenticated, service_role;
-grant execute on function public.open_stream to authenticated, service_role;
+select queue.allow('authenticated, service_role', 'public.open_stream');
 
 create function queue.refuse_revoked() returns void
-language plpgsql stable
-set search_path = ''
-as $$
+language plpgsql stable set search_path = '' as $$
 declare
   v_claims jsonb := nullif(current_setting('request.jwt.claims', true), '');
   v_revoked jsonb;
@@ -182,40 +137,45 @@ begin
   end if;
   v_revoked := queue.setting('worker_keys_revoked');
   if (v_claims ->> 'iat')::numeric >= (v_revoked ->> 'before')::numeric
-    or extract(epoch from queue.clock()) < (v_revoked ->> 'from')::numeric then
+    or extract(epoch from queue.clock()) < (v_revoked ->> 'from')::numeric
+      and coalesce((v_claims ->> 'iat')::numeric, 0) >= (v_revoked ->> 'already')::numeric then
     return;
   elsif v_revoked is not null then
     perform queue.refuse(401, 'key_revoked', 'this worker key was revoked', 'SUPABASE_WORKER_KEY');
   end if;
 end;
 $$;
-comment on function queue.refuse_revoked is E'Refuse a worker''s key that was issued before the last rotation with 401.\n\nCalled where a worker begins something: a lease, a registration, an enqueue, maintenance. Later calls need the fence of a lease.';
+comment on function queue.refuse_revoked is E'Refuse a worker''s key that was issued before the last rotation with 401.\n\nNo function calls it by itself: queue.guard_workers makes it the first statement of each function granted to job_worker.';
 
-create function public.revoke_worker_keys(p_before timestamptz, p_grace_seconds integer default 0) returns jsonb
+create function public.revoke_worker_keys(p_before timestamptz, p_grace_seconds numeric default 0) returns jsonb
 language plpgsql
 security definer -- the service role holds no rights on the engine's tables
-set search_path = ''
-as $$
+set search_path = '' as $$
 declare
   v_now timestamptz := queue.clock();
+  v_known jsonb := queue.setting('worker_keys_revoked');
+  v_already numeric; -- older keys are refused now, and stay so whatever the grace of this call
   v_count integer;
 begin
-  if p_before is null or p_before > v_now + interval '1 minute' or p_grace_seconds not between 0 and 86400 then
+  if p_before is null or p_before > v_now + interval '1 minute'
+      or queue.whole(p_grace_seconds, 'p_grace_seconds') not between 0 and 86400 then
     perform queue.refuse(400, 'invalid_argument',
       'p_before must not be in the future, and p_grace_seconds within a day', 'p_before');
   end if;
+  v_already := greatest(0, (v_known ->> 'already')::numeric, case
+    when (v_known ->> 'from')::numeric <= extract(epoch from v_now) then (v_known ->> 'before')::numeric end);
   insert into queue.settings (name, value, updated_at)
-  values ('worker_keys_revoked', jsonb_build_object(
+  values ('worker_keys_revoked', jsonb_build_object('already', v_already,
     -- keys that workers mint for themselves begin half a minute before their making
-    'before', floor(extract(epoch from p_before)) - 60,
-    'from', floor(extract(epoch from v_now)) + p_grace_seconds), v_now)
+    'before', greatest(v_already, floor(extract(epoch from p_before)) - 60),
+    'from', floor(extract(epoch from v_now)) + trunc(p_grace_seconds)), v_now)
   on conflict (name) do update set value = excluded.value, updated_at = excluded.updated_at;
+  perform queue.renew_guest_key(); -- a worker's key reads it
   update queue.job_types set redefinable = true;
   get diagnostics v_count = row_count;
   return jsonb_build_object('revoked_before', p_before, 'from', v_now + make_interval(secs => p_grace_seconds),
     'types', v_count);
 end;
 $$;
-comment on function public.revoke_worker_keys is E'Refuse worker keys issued before p_before, from p_grace_seconds on: {revoked_before, from, types}. For the operator.\n\nThe next registration of each type replaces what is stored of it, so that what the holder of a stolen key registered is undone, including a newer schema_version and a type closed to people.';
-revoke execute on function public.revoke_worker_keys from public, anon, authenticated, service_role;
-grant execute on function public.revoke_worker_keys to service_role;
+comment on function public.revoke_worker_keys is E'Refuse worker keys issued before p_before, from p_grace_seconds on: {revoked_before, from, types}. For the operator.\n\nWhat an earlier call refuses by now stays refused. The next registration of each type replaces what is stored of it, so that what the holder of a stolen key registered is undone, including a newer schema_version and a type closed to people.';
+select queue.allow('service_role', 'public.revoke_worker_keys');

@@ -1,12 +1,11 @@
 -- The history of a whole workspace or session, read forward without gaps and without repeats.
 -- A cursor is a snapshot: what was not visible in it and is visible now is new, whatever the order of commits.
 
-create index job_events_by_session on public.job_events (session_id, xid, job_id, seq) where session_id is not null;
+create index job_events_by_session on public.job_events (session_id, xid, substr(uuid_send(job_id), 1, 5))
+where session_id is not null;
 
 create function queue.feed_cursor(p_cursor text) returns jsonb
-language plpgsql stable
-set search_path = ''
-as $$
+language plpgsql stable set search_path = '' as $$
 declare
   v_parts text[] := string_to_array(p_cursor, '~');
   v_seen pg_snapshot;
@@ -36,11 +35,7 @@ comment on function queue.feed_cursor is E'The parts of a feed''s cursor; null w
 create function queue.feed_order(
   p_job_ids uuid[], p_left_out text[], p_seen pg_snapshot, p_until pg_snapshot
 ) returns table (xid xid8, job_id uuid, seq bigint)
-language sql stable
-set search_path = ''
-set enable_seqscan = off -- a session's plan may be older than the rows
-set jit = off
-as $$
+language sql stable set search_path = '' as $$
   select min(e.xid) over (partition by e.job_id order by e.seq desc), e.job_id, e.seq
   from unnest(p_job_ids) as j (id) cross join lateral (
     select e.xid, e.job_id, e.seq, e.type from public.job_events as e where e.job_id = j.id offset 0) as e
@@ -51,43 +46,28 @@ comment on function queue.feed_order is E'The places of jobs'' events in a feed:
   'after a later event of the same job.\n\nA transaction may be older than one that wrote to the job before it: then '
   'the earlier events come with its own. p_left_out: types that the feed does not have.';
 
-create function queue.feed_slice(
-  p_workspace_id uuid, p_session_id text, p_from xid8, p_after jsonb, p_until pg_snapshot, p_limit integer
-) returns table (xid xid8, job_id uuid, seq bigint, workspace_id uuid, type text)
-language plpgsql stable
-set search_path = ''
--- in order and no further than needed
-set enable_seqscan = off
-set enable_bitmapscan = off
-set enable_sort = off
-set jit = off
-as $$
-begin
-  return query execute format($query$
-    select e.xid, e.job_id, e.seq, e.workspace_id, e.type from public.job_events as e
-    where e.%s and e.xid >= $2 and e.xid < $3 %s order by e.xid, e.job_id, e.seq limit $4$query$,
-    case when p_session_id is null then 'workspace_id = $1::uuid' else 'session_id = $1' end,
-    case when p_after is not null then 'and (e.xid, e.job_id, e.seq) > ($5, $6, $7)' end)
-  using coalesce(p_session_id, p_workspace_id::text), p_from, pg_snapshot_xmax(p_until), p_limit,
-    (p_after ->> 'xid')::xid8, (p_after ->> 'job_id')::uuid, (p_after ->> 'seq')::bigint;
-end;
-$$;
-comment on function queue.feed_slice is 'The next events of a workspace, or of a session, in the order of their '
-  'index, before any check of membership or type.';
+create type queue.feed_place as (xid xid8, job_id uuid, seq bigint, workspace_id uuid, type text);
+comment on type queue.feed_place is 'An event in the order of a feed''s index, before any check of membership or type.';
 
 create function queue.feed_page(
   p_workspace_id uuid, p_session_id text, p_cursor jsonb, p_until pg_snapshot, p_limit integer,
   out events jsonb, out places jsonb, out place jsonb
 )
-language plpgsql stable
-set search_path = ''
+language plpgsql stable set search_path = ''
 set enable_seqscan = off -- a session's plan may be older than the rows
-set jit = off
-as $$
+set jit = off as $$
 declare
   v_seen constant pg_snapshot := (p_cursor ->> 'seen')::pg_snapshot;
   v_from constant jsonb := case when p_cursor ? 'xid' then p_cursor end;
   v_slice constant integer := 20 * p_limit; -- rows read at most to find the page
+  v_query constant text := format('select e.xid, e.job_id, e.seq, e.workspace_id, e.type from public.job_events as e
+    where %s and e.xid >= %L and e.xid < %L%s
+    order by e.xid, substr(uuid_send(e.job_id), 1, 5), e.job_id, e.seq limit %s',
+    coalesce('e.session_id = ' || quote_literal(p_session_id), 'e.workspace_id = ' || quote_literal(p_workspace_id)),
+    coalesce(pg_snapshot_xmin(v_seen), '0'), pg_snapshot_xmax(p_until),
+    case when v_from is not null then format(' and (e.xid, substr(uuid_send(e.job_id), 1, 5)) >= '
+      '(%1$L, substr(uuid_send(%2$L), 1, 5)) and (e.xid, e.job_id, e.seq) > (%1$L, %2$L, %3$s)', v_from ->> 'xid',
+      v_from ->> 'job_id', v_from ->> 'seq') end, v_slice);
   v_hidden constant text[] := case when p_session_id is null then '{job.progress,job.log}' else '{job.log}' end;
   -- with both, the caller has shown that it may read this session of this workspace
   v_all constant boolean := p_session_id is null or p_workspace_id is not null or auth.uid() is null
@@ -95,8 +75,7 @@ declare
 begin
   with slice as materialized (
     select s.*, row_number() over (order by s.xid, s.job_id, s.seq) as n
-    from queue.feed_slice(p_workspace_id, p_session_id, coalesce(pg_snapshot_xmin(v_seen), '0'), v_from, p_until,
-      v_slice) as s),
+    from queue.in_order(null::queue.feed_place, v_query) as s),
   heads as materialized (
     select s.xid, s.job_id, max(s.seq) as seq, row_number() over (order by s.xid, s.job_id) as n
     from slice as s
@@ -133,13 +112,12 @@ end;
 $$;
 comment on function queue.feed_page is E'A page of a feed in the order of its index: {events, places, place}; '
   'places has the transaction by which each event is ordered, place is null when there is nothing more up to '
-  'p_until.\n\nReads at most 20 rows of the index for each event asked for, and the events of the jobs it finds: a '
+  'p_until.\n\nReads at most 20 rows for each event asked for and what shares their entry of the index, and the '
+  'events of the jobs it finds: a '
   'page may be short, even empty, and still have a place to continue from.';
 
 create function queue.read_feed(p_workspace_id uuid, p_session_id text, p_cursor text, p_limit integer) returns jsonb
-language plpgsql stable
-set search_path = ''
-as $$
+language plpgsql stable set search_path = '' as $$
 declare
   v_cursor jsonb := queue.feed_cursor(p_cursor);
   v_until pg_snapshot := coalesce((v_cursor ->> 'until')::pg_snapshot, pg_current_snapshot());
@@ -164,19 +142,20 @@ comment on function queue.read_feed is E'The events of a feed after a cursor, at
   'logs.';
 
 create function public.event_feed(
-  p_workspace_id uuid, p_cursor text default null, p_limit integer default 500
+  p_workspace_id uuid, p_cursor text default null, p_limit numeric default 500
 ) returns jsonb
 language plpgsql stable
 security definer -- answers the same 404 for a missing workspace and another's
-set search_path = ''
-as $$
+set search_path = '' as $$
+declare
+  v_limit constant integer := queue.whole(p_limit, 'p_limit');
 begin
   perform queue.may_steer(p_workspace_id);
   if p_cursor is null then
     return jsonb_build_object('events', '[]'::jsonb, 'places', '[]'::jsonb, 'cursor', pg_current_snapshot(),
       'more', false);
   end if;
-  return queue.read_feed(p_workspace_id, null, p_cursor, p_limit);
+  return queue.read_feed(p_workspace_id, null, p_cursor, v_limit);
 end;
 $$;
 comment on function public.event_feed is E'State changes of a workspace''s jobs after a cursor: {events: [{job_id, '
@@ -186,12 +165,11 @@ comment on function public.event_feed is E'State changes of a workspace''s jobs 
   'database, so that events may have been missed.';
 
 create function public.session_feed(
-  p_session_id text, p_cursor text default null, p_limit integer default 500
+  p_session_id text, p_cursor text default null, p_limit numeric default 500
 ) returns jsonb
 language plpgsql stable
 security definer -- answers the same 404 for a missing session and another's
-set search_path = ''
-as $$
+set search_path = '' as $$
 begin
   if not exists (
     select from public.jobs
@@ -199,14 +177,11 @@ begin
       and (workspace_id in (select queue.my_workspaces()) or auth.uid() is null and queue.is_service())) then
     perform queue.refuse_session();
   end if;
-  return queue.read_feed(null, p_session_id, p_cursor, p_limit);
+  return queue.read_feed(null, p_session_id, p_cursor, queue.whole(p_limit, 'p_limit'));
 end;
 $$;
 comment on function public.session_feed is E'Events of a session''s jobs, without logs, after a cursor; as '
   'event_feed.\n\nWithout a cursor it starts at the beginning. Where a session has jobs of several tenants, callers '
   'see those of their own.';
 
-revoke execute on function queue.feed_cursor, queue.feed_order, queue.feed_slice, queue.feed_page, queue.read_feed
-  from public, anon, authenticated, service_role;
-revoke execute on function public.event_feed, public.session_feed from public, anon, authenticated, service_role;
-grant execute on function public.event_feed, public.session_feed to authenticated, service_role;
+select queue.allow('authenticated, service_role', 'public.event_feed', 'public.session_feed');

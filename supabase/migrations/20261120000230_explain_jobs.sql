@@ -1,65 +1,78 @@
 -- Why is my job not running? One sentence and data, for every reason there is.
 
-create function queue.explain_stop(p_job public.jobs, p_now timestamptz) returns jsonb
-language plpgsql stable
-set search_path = ''
-as $$
+create function queue.explain_pause(p_job public.jobs) returns jsonb
+language plpgsql stable set search_path = '' as $$
 declare
-  v_type queue.job_types;
-  v_pause queue.pauses;
+  v_pause record;
+  v_probe_at timestamptz;
+begin
+  select * into v_pause from (
+    select 'type' as kind, t.job_type as name, t.paused_at, t.paused_by, t.pause_reason as reason
+    from queue.job_types as t where t.job_type = p_job.job_type and t.paused_at is not null
+    union all (
+      select p.kind, p.name, p.paused_at, p.paused_by, p.reason from queue.pauses as p
+      where p.kind = 'workspace' and p.workspace_id = p_job.workspace_id or p.kind = 'queue' and p.name = p_job.queue
+        or p.kind = 'workspace_type' and p.workspace_id = p_job.workspace_id and p.job_type = p_job.job_type
+      order by p.kind)) as p limit 1;
+  if not found then
+    return null;
+  end if;
+  if v_pause.paused_by = 'poison' then
+    select b.probe_at into v_probe_at from queue.breakers as b where b.job_type = p_job.job_type
+      and b.workspace_id = case v_pause.kind when 'type' then '00000000-0000-0000-0000-000000000000'
+        else p_job.workspace_id end;
+  end if;
+  return jsonb_build_object('reason', v_pause.kind || '_paused',
+    'sentence', format('%s been paused since %s by %s%s.%s', case v_pause.kind
+        when 'type' then format('The job type %s has', p_job.job_type) when 'workspace' then 'The workspace has'
+        when 'queue' then format('The queue %s has', v_pause.name)
+        else format('The job type %s has, in this workspace,', p_job.job_type) end,
+      queue.utc(v_pause.paused_at), case when v_pause.paused_by = 'poison' then 'the engine itself'
+        else queue.actor(v_pause.paused_by) end, coalesce(': ' || v_pause.reason, ''),
+      coalesce(format(' It is tried again from %s on.', queue.utc(v_probe_at)), '')),
+    'command', case v_pause.kind when 'workspace' then 'minutehand resume workspace ' || p_job.workspace_id
+      when 'queue' then 'minutehand resume queue ' || v_pause.name
+      when 'type' then 'minutehand resume type ' || p_job.job_type end,
+    'data', jsonb_build_object('paused_at', v_pause.paused_at, 'paused_by', v_pause.paused_by,
+      'pause_reason', v_pause.reason, 'probe_at', v_probe_at));
+end;
+$$;
+comment on function queue.explain_pause is 'The pause that keeps a job from starting; null for none.';
+
+create function queue.explain_workers(p_job public.jobs, p_now timestamptz) returns jsonb
+language plpgsql stable set search_path = '' as $$
+declare
   v_seen timestamptz;
 begin
-  select * into v_type from queue.job_types where job_type = p_job.job_type;
-  if v_type.paused_at is not null then
-    return jsonb_build_object('reason', 'type_paused',
-      'sentence', format('The job type %s is paused since %s by %s%s.', v_type.job_type, queue.utc(v_type.paused_at),
-        case when v_type.paused_by = 'poison' then 'the engine itself' else queue.actor(v_type.paused_by) end,
-          coalesce(': ' || v_type.pause_reason, '')),
-      'data', jsonb_build_object('paused_at', v_type.paused_at, 'paused_by', v_type.paused_by,
-        'pause_reason', v_type.pause_reason));
-  end if;
-  select * into v_pause from queue.pauses as p
-  where p.kind = 'workspace' and p.workspace_id = p_job.workspace_id or p.kind = 'queue' and p.name = p_job.queue
-    or p.kind = 'workspace_type' and p.workspace_id = p_job.workspace_id and p.job_type = p_job.job_type
-  order by p.kind limit 1;
-  if found then
-    return jsonb_build_object('reason', v_pause.kind || '_paused',
-      'sentence', format('%s paused since %s by %s%s.', case v_pause.kind when 'workspace' then 'The workspace is'
-          when 'queue' then format('The queue %s is', v_pause.name)
-            else format('The job type %s is, in this workspace,', v_pause.job_type) end,
-        queue.utc(v_pause.paused_at), case when v_pause.paused_by = 'poison' then 'the engine itself'
-          else queue.actor(v_pause.paused_by) end,
-        coalesce(': ' || v_pause.reason, '')),
-      'data', jsonb_build_object('paused_at', v_pause.paused_at, 'paused_by', v_pause.paused_by,
-        'pause_reason', v_pause.reason));
-  end if;
-
   select max(seen_at) into v_seen from (select seen_at from queue.ticks order by started_at desc limit 100) as t;
   if v_seen is null or v_seen < p_now - interval '3 minutes' then
     return jsonb_build_object('reason', 'no_worker',
       'sentence', case when v_seen is null then 'No worker has ever been seen.'
         else format('No worker has been seen for %s minutes.', floor(extract(epoch from p_now - v_seen) / 60)) end,
-      'data', jsonb_build_object('last_seen_at', v_seen));
-  end if;
-  if not exists (select 1 from (select * from queue.ticks order by started_at desc limit 100) as t
-      where t.seen_at > p_now - interval '3 minutes' and (t.job_types is null or p_job.job_type = any (t.job_types))
+      'command', 'minutehand doctor --only schedule', 'data', jsonb_build_object('last_seen_at', v_seen));
+  elsif not exists (select from queue.recent_runs(p_now) as t
+      where (t.job_types is null or p_job.job_type = any (t.job_types))
         and (t.queues is null or p_job.queue = any (t.queues))) then
     return jsonb_build_object('reason', 'no_processor',
       'sentence', format('Workers run, but none of them serves the job type %s in the queue %s.', p_job.job_type,
         p_job.queue),
+      'command', 'minutehand types ' || p_job.job_type,
       'data', jsonb_build_object('job_type', p_job.job_type, 'queue', p_job.queue,
-        'registered_at', v_type.registered_at));
+        'registered_at', (select t.registered_at from queue.job_types as t where t.job_type = p_job.job_type)));
   end if;
   return null;
 end;
 $$;
+comment on function queue.explain_workers is 'That no worker runs, or none that serves the job; null where one does.';
+
+create function queue.explain_stop(p_job public.jobs, p_now timestamptz) returns jsonb
+language sql stable set search_path = ''
+as $$ select coalesce(queue.explain_pause(p_job), queue.explain_workers(p_job, p_now)) $$;
 comment on function queue.explain_stop is 'What stops a ready job regardless of other jobs: a pause, no worker, no '
   'processor; null for nothing.';
 
 create function queue.explain_limits(p_job public.jobs, p_now timestamptz) returns jsonb
-language plpgsql stable
-set search_path = ''
-as $$
+language plpgsql stable set search_path = '' as $$
 declare
   v_type queue.job_types;
   v_limits queue.tenant_limits;
@@ -129,9 +142,7 @@ $$;
 comment on function queue.explain_limits is 'The narrowest limit that is used up for a ready job; null for none.';
 
 create function queue.explain_line(p_job public.jobs, p_now timestamptz) returns jsonb
-language plpgsql stable
-set search_path = ''
-as $$
+language plpgsql stable set search_path = '' as $$
 declare
   v_ready_at timestamptz;
   v_ahead integer;
@@ -193,9 +204,7 @@ $$;
 comment on function queue.explain_line is 'How many jobs are ahead of a ready one that nothing else stops.';
 
 create function queue.explain_ready(p_job public.jobs, p_now timestamptz) returns jsonb
-language plpgsql stable
-set search_path = ''
-as $$
+language plpgsql stable set search_path = '' as $$
 begin
   return coalesce(queue.explain_stop(p_job, p_now), queue.explain_limits(p_job, p_now),
     queue.explain_line(p_job, p_now));
@@ -205,17 +214,14 @@ comment on function queue.explain_ready is 'Why a ready job has not been leased 
   'estimated_start_at}.';
 
 create function queue.utc(p_at timestamptz) returns text
-language sql immutable
-set search_path = ''
+language sql immutable set search_path = ''
 as $$ select to_char(p_at at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS "UTC"') $$;
 comment on function queue.utc is 'An instant as text in UTC, for sentences.';
 
 create function queue.explain_limit(
   p_reason text, p_of text, p_running integer, p_limit integer, p_run_p95_ms double precision, p_oldest timestamptz
 ) returns jsonb
-language sql immutable
-set search_path = ''
-as $$
+language sql immutable set search_path = '' as $$
   select jsonb_build_object('reason', p_reason,
     'estimated_start_at', p_oldest + make_interval(secs => p_run_p95_ms / 1000),
     'sentence', format('The concurrency limit %s is used up: %s of %s run.', p_of, p_running, p_limit),
@@ -224,9 +230,7 @@ $$;
 comment on function queue.explain_limit is 'The explanation that a concurrency limit is used up.';
 
 create function queue.explain_end(p_job public.jobs) returns jsonb
-language plpgsql stable
-set search_path = ''
-as $$
+language plpgsql stable set search_path = '' as $$
 declare
   v_reason text := p_job.error_data ->> 'reason';
 begin
@@ -239,8 +243,10 @@ begin
         when v_reason is null and p_job.error_data ->> 'type' = 'Cancelled'
           then coalesce(': ' || p_job.error_message, '')
         else '' end)
-      else format('It failed at %s after %s of %s attempts: %s', queue.utc(p_job.finished_at), p_job.attempts,
-        p_job.max_attempts, p_job.error_message) end,
+      else format('It failed at %s %s: %s', queue.utc(p_job.finished_at), case
+        when p_job.max_attempts = 1 then 'on its only attempt'
+        else format('after %s of %s attempts', p_job.attempts, p_job.max_attempts) end,
+        queue.error_line(p_job.error_message, p_job.error_data)) end,
     'data', jsonb_build_object('finished_at', p_job.finished_at, 'error_message', p_job.error_message,
       'error', p_job.error_data, 'attempts', p_job.attempts));
 end;
@@ -248,9 +254,7 @@ $$;
 comment on function queue.explain_end is 'How a job ended: {reason, sentence, data}.';
 
 create function queue.explain_lease(p_job public.jobs, p_now timestamptz) returns jsonb
-language plpgsql stable
-set search_path = ''
-as $$
+language plpgsql stable set search_path = '' as $$
 declare
   v_lease queue.leases;
 begin
@@ -265,7 +269,7 @@ begin
       when v_lease.cancel_requested then format(
         'It was asked to stop at %s; worker %s learns it with its next report, at the latest at %s.',
         queue.utc(p_job.cancel_requested_at), v_lease.worker_id, queue.utc(v_lease.expires_at))
-      else format('Worker %s runs it since %s; its lease lasts until %s unless renewed.', v_lease.worker_id,
+      else format('Worker %s has been running it since %s; its lease lasts until %s unless renewed.', v_lease.worker_id,
         queue.utc(v_lease.leased_at), queue.utc(v_lease.expires_at)) end,
     'data', jsonb_build_object('worker_id', v_lease.worker_id, 'leased_at', v_lease.leased_at,
       'expires_at', v_lease.expires_at, 'attempt', v_lease.attempt));
@@ -274,9 +278,7 @@ $$;
 comment on function queue.explain_lease is 'Which worker runs a job, and until when: {reason, sentence, data}.';
 
 create function queue.explain_wait(p_job public.jobs) returns jsonb
-language plpgsql stable
-set search_path = ''
-as $$
+language plpgsql stable set search_path = '' as $$
 declare
   v_wait queue.waits;
   v_live integer;
@@ -308,19 +310,18 @@ $$;
 comment on function queue.explain_wait is 'What a waiting job waits for: {reason, sentence, data, estimated_start_at}.';
 
 create function queue.explain_delay(p_job public.jobs, p_run_at timestamptz, p_now timestamptz) returns jsonb
-language plpgsql stable
-set search_path = ''
-as $$
+language plpgsql stable set search_path = '' as $$
 begin
   return jsonb_build_object('estimated_start_at', greatest(p_run_at, p_now),
     'reason', case when p_run_at <= p_now then 'due' when p_job.next_retry_at is null then 'scheduled'
       when p_job.error_message is not null then 'backing_off' else 'snoozed' end,
     'sentence', case
       when p_run_at <= p_now
-        then format('It is due since %s and joins the queue with the next tick.', queue.utc(p_run_at))
+        then format('It has been due since %s and joins the queue with the next tick.', queue.utc(p_run_at))
       when p_job.next_retry_at is null then format('It is scheduled for %s.', queue.utc(p_run_at))
       when p_job.error_message is not null then format('Attempt %s of %s failed (%s); it is tried again at %s.',
-        p_job.attempts, p_job.max_attempts, left(p_job.error_message, 300), queue.utc(p_run_at))
+        p_job.attempts, p_job.max_attempts, left(queue.error_line(p_job.error_message, p_job.error_data), 300),
+        queue.utc(p_run_at))
       else format('Its processor put it off until %s.', queue.utc(p_run_at)) end,
     'data', jsonb_build_object('run_at', p_run_at, 'attempts', p_job.attempts, 'max_attempts', p_job.max_attempts,
       'error_message', p_job.error_message, 'error', p_job.error_data));
@@ -331,29 +332,34 @@ comment on function queue.explain_delay is 'Why a pending job is not in the queu
 create function public.explain_job(p_job_id uuid) returns jsonb
 language plpgsql stable
 security definer -- callers hold no rights on the engine's tables
-set search_path = ''
-as $$
+set search_path = '' as $$
 declare
   v_now timestamptz := queue.clock();
   v_job public.jobs := queue.visible_job(p_job_id);
   v_run_at timestamptz := (select d.run_at from queue.deferred as d where d.job_id = p_job_id);
+  v_told jsonb;
 begin
-  return jsonb_build_object('job_id', p_job_id, 'status', v_job.status, 'estimated_start_at', null) || case
+  if v_job.status = 'pending' and v_run_at is null then
+    perform queue.take_turn(); -- its place in the queue is looked for
+  end if;
+  v_told := case
     when v_job.finished_at is not null then queue.explain_end(v_job)
     when v_job.status = 'processing' then queue.explain_lease(v_job, v_now)
     when v_job.status = 'waiting' then queue.explain_wait(v_job)
     when v_run_at is not null then queue.explain_delay(v_job, v_run_at, v_now)
     else queue.explain_ready(v_job, v_now) end;
+  return jsonb_build_object('job_id', p_job_id, 'status', v_job.status, 'estimated_start_at', null) || v_told
+    || queue.advice(v_job, v_told ->> 'reason', v_now);
 end;
 $$;
-comment on function public.explain_job is E'Why a job is where it is: {job_id, status, reason, sentence, data, '
-  'estimated_start_at}.\n\nReasons: scheduled, due, backing_off, snoozed, next_in_line, behind_others, key_limit, '
+comment on function public.explain_job is E'Why a job is where it is, and what to do: {job_id, status, reason, '
+  'sentence, data, estimated_start_at, remedy, command, child_id, checks, history}.\n\nremedy and command, where '
+  'something can be done. checks: [{check, verdict, detail, command}] that concern a job that has not ended well, what '
+  'failed first. history of a failure: {first_seen_at, version, commit, deploy, jobs, workspaces, last_success_at}, of the '
+  'caller''s workspace, for operators of all; deploy, the latest that serves its type: {version, commit, '
+  'first_seen_at, failed_since, failed_before}. Reasons: scheduled, due, backing_off, snoozed, next_in_line, behind_others, key_limit, '
   'workspace_type_limit, workspace_limit, type_limit, rate_limited, type_paused, workspace_type_paused, '
   'queue_paused, workspace_paused, no_worker, no_processor, running, cancelling, lease_expired, sleeping, asking, '
   'waiting_for_event, waiting_for_children, waiting_for_jobs, completed, failed, cancelled.';
 
-revoke execute on function queue.explain_stop, queue.explain_limits, queue.explain_line, queue.explain_ready,
-  queue.explain_limit, queue.explain_end, queue.explain_lease, queue.explain_wait, queue.explain_delay, queue.utc
-  from public, anon, authenticated, service_role;
-revoke execute on function public.explain_job from public, anon, authenticated, service_role;
-grant execute on function public.explain_job to authenticated, service_role;
+select queue.allow('authenticated, service_role', 'public.explain_job');

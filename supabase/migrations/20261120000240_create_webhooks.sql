@@ -2,81 +2,51 @@
 -- A delivery of a job runs after the one before it, so that a subscriber sees each job's events in order.
 
 create table queue.webhooks (
-  id uuid primary key default queue.new_id(),
-  workspace_id uuid not null,
-  url text not null,
-  description text,
+  id uuid primary key default queue.new_id(), -- identity
+  workspace_id uuid not null, -- the tenant
+  url text not null, -- where to post, https
+  description text, -- free text
+  -- signing secret after Standard Webhooks, sealed by the API for this workspace: the database cannot open it
   sealed_secret text not null,
-  previous_sealed_secret text,
-  rotated_at timestamptz,
-  event_types text[],
-  job_types text[],
-  enabled boolean not null default true,
-  failures integer not null default 0,
+  previous_sealed_secret text, -- the previous secret; deliveries are signed with it too for a day after rotated_at
+  rotated_at timestamptz, -- when the secret was last changed
+  event_types text[], -- events wanted; null for all state changes
+  job_types text[], -- job types wanted; null for all
+  enabled boolean not null default true, -- false while switched off by a person or by disabled_reason
+  failures integer not null default 0, -- failed deliveries in a row
+  -- deliveries in a row that got no answer in time: the next waits for half as long
   timeouts integer not null default 0,
-  disabled_at timestamptz,
-  disabled_reason text,
-  last_delivered_at timestamptz,
-  last_status integer,
-  problem text,
-  created_by uuid,
-  created_at timestamptz not null default queue.clock(),
+  disabled_at timestamptz, -- when the engine disabled it after too many failures; null otherwise
+  disabled_reason text, -- why
+  last_delivered_at timestamptz, -- last delivery the endpoint accepted
+  last_status integer, -- HTTP status of the last delivery; null when there was no answer
+  problem text, -- why the last delivery could not be queued or sent; null when it was
+  created_by uuid, -- who created it
+  created_at timestamptz not null default queue.clock(), -- when it was created
   constraint webhooks_secret_is_sealed check (sealed_secret ~ '^mh1([.][A-Za-z0-9_=-]+){3}$')
 ) with (fillfactor = 70);
 create index webhooks_by_workspace on queue.webhooks (workspace_id);
-alter table queue.webhooks enable row level security;
 comment on table queue.webhooks is 'Endpoints that job events are sent to.';
-comment on column queue.webhooks.id is 'Identity.';
-comment on column queue.webhooks.workspace_id is 'The tenant.';
-comment on column queue.webhooks.url is 'Where to post, https.';
-comment on column queue.webhooks.description is 'Free text.';
-comment on column queue.webhooks.sealed_secret is 'Signing secret after Standard Webhooks, sealed by the API for this workspace: the database cannot open it.';
-comment on column queue.webhooks.previous_sealed_secret is 'The previous secret; deliveries are signed with it too for a day after rotated_at.';
-comment on column queue.webhooks.rotated_at is 'When the secret was last changed.';
-comment on column queue.webhooks.event_types is 'Events wanted; null for all state changes.';
-comment on column queue.webhooks.job_types is 'Job types wanted; null for all.';
-comment on column queue.webhooks.enabled is 'False while switched off by a person or by disabled_reason.';
-comment on column queue.webhooks.failures is 'Failed deliveries in a row.';
-comment on column queue.webhooks.timeouts is 'Deliveries in a row that got no answer in time: the next waits for half as long.';
-comment on column queue.webhooks.disabled_at is 'When the engine disabled it after too many failures; null otherwise.';
-comment on column queue.webhooks.disabled_reason is 'Why.';
-comment on column queue.webhooks.last_delivered_at is 'Last delivery the endpoint accepted.';
-comment on column queue.webhooks.last_status is 'HTTP status of the last delivery; null when there was no answer.';
-comment on column queue.webhooks.problem is 'Why the last delivery could not be queued or sent; null when it was.';
-comment on column queue.webhooks.created_by is 'Who created it.';
-comment on column queue.webhooks.created_at is 'When it was created.';
 
 create table queue.outbox (
-  id bigint generated always as identity primary key,
-  webhook_id uuid not null,
-  job_id uuid not null,
-  seq bigint not null,
-  stream_id uuid not null
+  id bigint generated always as identity primary key, -- identity and order
+  webhook_id uuid not null, -- the endpoint
+  job_id uuid not null, -- the job
+  seq bigint not null, -- its event
+  stream_id uuid not null -- what is delivered in order: the job, or for an app's own events the workspace
 ) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 500, autovacuum_vacuum_cost_delay = 0);
 create index outbox_by_webhook on queue.outbox (webhook_id, id);
-alter table queue.outbox enable row level security;
 comment on table queue.outbox is 'Events to deliver, written in the transaction of the event; maintenance enqueues their deliveries.';
-comment on column queue.outbox.id is 'Identity and order.';
-comment on column queue.outbox.webhook_id is 'The endpoint.';
-comment on column queue.outbox.job_id is 'The job.';
-comment on column queue.outbox.seq is 'Its event.';
-comment on column queue.outbox.stream_id is 'What is delivered in order: the job, or for an app''s own events the workspace.';
 
 create table queue.last_deliveries (
-  webhook_id uuid not null,
-  job_id uuid not null,
-  delivery_id uuid not null,
-  made_at timestamptz not null default queue.clock(),
+  webhook_id uuid not null, -- the endpoint
+  job_id uuid not null, -- the stream: the job whose events they are, or the workspace for an app's own events
+  delivery_id uuid not null, -- the delivery job
+  made_at timestamptz not null default queue.clock(), -- when it was enqueued
   primary key (webhook_id, job_id)
 );
 create index last_deliveries_by_time on queue.last_deliveries (made_at);
-alter table queue.last_deliveries enable row level security;
 comment on table queue.last_deliveries is 'The latest delivery job per endpoint and stream: the next one runs after it.';
-comment on column queue.last_deliveries.webhook_id is 'The endpoint.';
-comment on column queue.last_deliveries.job_id is 'The stream: the job whose events they are, or the workspace for an app''s own events.';
-comment on column queue.last_deliveries.delivery_id is 'The delivery job.';
-comment on column queue.last_deliveries.made_at is 'When it was enqueued.';
-revoke all on queue.webhooks, queue.outbox, queue.last_deliveries from public, anon, authenticated, service_role;
 
 insert into queue.settings (name, value) values ('webhook_failures_max', '20'), ('webhook_private_addresses', 'false');
 insert into queue.job_types (job_type, workspace_concurrency, key_concurrency, lease_seconds, timeout_seconds,
@@ -87,8 +57,7 @@ on conflict (job_type) do nothing; -- a worker that runs while this is applied m
 create function queue.collect_outbox() returns trigger
 language plpgsql
 security definer -- callers who change a job may not write to the outbox
-set search_path = ''
-as $$
+set search_path = '' as $$
 begin
   if exists (select 1 from queue.webhooks where enabled) then
     insert into queue.outbox (webhook_id, job_id, seq, stream_id)
@@ -110,9 +79,7 @@ create trigger job_events_collect after insert on public.job_events
   referencing new table as events for each statement execute function queue.collect_outbox();
 
 create function queue.append_events(p_job_id uuid, p_events jsonb) returns bigint
-language plpgsql
-set search_path = ''
-as $$
+language plpgsql set search_path = '' as $$
 declare
   v_now timestamptz := queue.clock();
   v_count integer := jsonb_array_length(p_events);
@@ -136,9 +103,7 @@ $$;
 comment on function queue.append_events is E'Append an app''s own events [{type, data}] to a job''s history, and so to Realtime and the outbox; returns the last one''s seq.\n\nFor apps'' functions, in the transaction that the events are about. The caller holds the job''s row. Each endpoint gets the events of a workspace in the order of their commits when the caller locks something of the workspace first.';
 
 create function queue.drain_outbox(p_limit integer, p_now timestamptz) returns integer
-language plpgsql
-set search_path = ''
-as $$
+language plpgsql set search_path = '' as $$
 declare
   v_one record;
   v_delivery uuid;
@@ -192,9 +157,7 @@ $$;
 comment on function queue.drain_outbox is 'Enqueue the deliveries of the outbox, an equal share for each endpoint, each after the previous one of its stream. Never waits: what would is left to the next call.';
 
 create function queue.url_problem(p_url text, p_private boolean default null) returns text
-language plpgsql stable
-set search_path = ''
-as $$
+language plpgsql stable set search_path = '' as $$
 declare
   v_host text := lower(coalesce(
     substring(p_url from '^https?://\[([0-9a-fA-F:.]+)\]'),
@@ -235,15 +198,12 @@ $$;
 comment on function queue.url_problem is E'What is wrong with a url to send to; null when nothing is.\n\np_private allows private addresses and plain http; null takes the setting webhook_private_addresses. The worker checks the resolved address again when it connects.';
 
 create function queue.webhook_json(p_webhook queue.webhooks) returns jsonb
-language sql immutable
-set search_path = ''
+language sql immutable set search_path = ''
 as $$ select to_jsonb(p_webhook) - '{sealed_secret,previous_sealed_secret}'::text[] $$;
 comment on function queue.webhook_json is 'A webhook without its sealed secrets.';
 
 create function queue.check_webhook(p_webhook jsonb) returns void
-language plpgsql stable
-set search_path = ''
-as $$
+language plpgsql stable set search_path = '' as $$
 declare
   v_problem text;
   v_field text;
@@ -284,8 +244,7 @@ comment on function queue.check_webhook is 'Refuse fields that a webhook cannot 
 create function public.put_webhook(p_workspace_id uuid, p_webhook jsonb) returns jsonb
 language plpgsql
 security definer -- callers hold no rights on the engine's tables
-set search_path = ''
-as $$
+set search_path = '' as $$
 declare
   v_id uuid := queue.uuid_or_refuse(p_webhook ->> 'id', 'id');
   v_new text := p_webhook ->> 'sealed_secret';
@@ -330,16 +289,14 @@ $$;
 comment on function public.put_webhook is E'Create a webhook, or change the one with that id: {id?, url, description, event_types, job_types, enabled, sealed_secret}.\n\nFor managers, through the API, which makes the signing secret, seals it and shows it once. A new sealed_secret replaces the old one, with which deliveries are signed too for a day.';
 
 create function queue.texts(p_array jsonb) returns text[]
-language sql immutable
-set search_path = ''
+language sql immutable set search_path = ''
 as $$ select case when jsonb_typeof(p_array) = 'array' then array(select jsonb_array_elements_text(p_array)) end $$;
 comment on function queue.texts is 'A JSON array of strings as an array; null for anything else.';
 
 create function public.delete_webhook(p_workspace_id uuid, p_webhook_id uuid) returns jsonb
 language plpgsql
 security definer -- callers hold no rights on the engine's tables
-set search_path = ''
-as $$
+set search_path = '' as $$
 begin
   perform queue.may_manage(p_workspace_id);
   delete from queue.webhooks where id = p_webhook_id and workspace_id = p_workspace_id;
@@ -351,26 +308,30 @@ end;
 $$;
 comment on function public.delete_webhook is 'Delete a webhook; deliveries not yet sent are dropped.';
 
-create function public.list_webhooks(p_workspace_id uuid) returns jsonb
+create function public.list_webhooks(p_workspace_id uuid default null) returns jsonb
 language plpgsql stable
 security definer -- callers hold no rights on the engine's tables
-set search_path = ''
-as $$
+set search_path = '' as $$
 begin
-  perform queue.may_steer(p_workspace_id);
+  perform queue.may_read_all(p_workspace_id);
   return (
-    select jsonb_build_object('webhooks',
-      coalesce(jsonb_agg(queue.webhook_json(w) order by w.created_at, w.id), '[]'))
-    from queue.webhooks as w where w.workspace_id = p_workspace_id);
+    select jsonb_build_object('webhooks', coalesce(jsonb_agg(queue.webhook_json(w) || case when p_workspace_id is null
+        then jsonb_build_object('workspace_name', (select t.name from queue.tenants as t where t.id = w.workspace_id))
+        else '{}' end
+      -- the address of a chat service's hook is its password
+      || case when auth.uid() is null or p_workspace_id is not null and queue.is_manager(p_workspace_id) then '{}'
+        else jsonb_build_object('url', substring(w.url from '^https?://') || substring(w.url
+          from '^https?://(?:[^/?#]*@)?([^/?#]*)') || '/…') end order by w.created_at, w.id), '[]'))
+    from (select * from queue.webhooks where p_workspace_id is null or workspace_id = p_workspace_id
+      order by created_at, id limit 1000) as w);
 end;
 $$;
-comment on function public.list_webhooks is 'Webhooks of a workspace without their secrets, with failures and the reason of a disabled one: {webhooks: […]}.';
+comment on function public.list_webhooks is E'Webhooks of a workspace without their secrets, with failures and the reason of a disabled one: {webhooks: […]}.\n\nOf addresses, which may be secrets in themselves, members who are not managers read scheme and host; so do operators, who without a workspace read those of all, at most 1,000.';
 
 create function public.webhook_to_send(p_request jsonb) returns jsonb
 language plpgsql
 security definer -- the worker holds no rights on the engine's tables
-set search_path = ''
-as $$
+set search_path = '' as $$
 declare
   v_id uuid := queue.uuid_or_refuse(p_request ->> 'job_id', 'job_id');
   v_now timestamptz := queue.clock();
@@ -381,7 +342,7 @@ declare
   v_job public.jobs;
 begin
   select j.* into v_delivery from queue.leases as l join public.jobs as j on j.id = any (array[l.job_id])
-  where l.job_id = v_id and l.fence = (p_request ->> 'fence')::bigint and j.job_type = 'webhook_delivery';
+  where l.job_id = v_id and l.fence = queue.big_whole_in(p_request, 'fence') and j.job_type = 'webhook_delivery';
   if not found then
     perform queue.refuse_lost(v_id, 'nothing was sent');
   end if;
@@ -416,8 +377,7 @@ comment on function public.webhook_to_send is E'The request that a leased delive
 create function public.webhook_sent(p_request jsonb) returns jsonb
 language plpgsql
 security definer -- the worker holds no rights on the engine's tables
-set search_path = ''
-as $$
+set search_path = '' as $$
 declare
   v_id uuid := queue.uuid_or_refuse(p_request ->> 'job_id', 'job_id');
   v_ok boolean := coalesce((p_request ->> 'ok')::boolean, false);
@@ -429,7 +389,7 @@ begin
     failures = case when v_ok then 0 else w.failures + 1 end,
     timeouts = case when (p_request ->> 'timed_out')::boolean then w.timeouts + 1 else 0 end,
     last_delivered_at = case when v_ok then queue.clock() else w.last_delivered_at end,
-    last_status = (p_request ->> 'status')::integer,
+    last_status = queue.whole_in(p_request, 'status'),
     problem = case when v_ok then null else left(p_request ->> 'message', 500) end,
     enabled = w.enabled and (v_ok or w.failures + 1 < v_most),
     disabled_at = case when w.enabled and not v_ok and w.failures + 1 >= v_most then queue.clock()
@@ -439,7 +399,8 @@ begin
         else format('%s deliveries in a row failed, the last with: %s', w.failures + 1,
           left(p_request ->> 'message', 300)) end else w.disabled_reason end
   from queue.leases as l join public.jobs as j on j.id = any (array[l.job_id]) and j.job_type = 'webhook_delivery'
-  where l.job_id = v_id and l.fence = (p_request ->> 'fence')::bigint and w.id = (j.payload ->> 'webhook_id')::uuid
+  where l.job_id = v_id and l.fence = queue.big_whole_in(p_request, 'fence')
+    and w.id = (j.payload ->> 'webhook_id')::uuid
     and w.workspace_id = j.workspace_id
   returning w.* into v_webhook;
   return jsonb_build_object('known', v_webhook.id is not null, 'enabled', coalesce(v_webhook.enabled, false),
@@ -448,12 +409,6 @@ end;
 $$;
 comment on function public.webhook_sent is E'Note the outcome of a delivery: {job_id, fence, ok, status?, message?, timed_out?}; returns {known, enabled, failures}.\n\nAfter as many failures in a row as the setting webhook_failures_max the webhook is disabled, with the reason; at once when its endpoint answered 410 Gone.';
 
-revoke execute on function queue.collect_outbox, queue.append_events, queue.drain_outbox, queue.url_problem,
-  queue.webhook_json, queue.check_webhook, queue.texts
-  from public, anon, authenticated, service_role;
-revoke execute on function public.put_webhook, public.delete_webhook, public.list_webhooks, public.webhook_to_send,
-  public.webhook_sent
-  from public, anon, authenticated, service_role;
-grant execute on function public.put_webhook, public.delete_webhook, public.list_webhooks
-  to authenticated, service_role;
-grant execute on function public.webhook_to_send, public.webhook_sent to job_worker, service_role;
+select queue.allow('authenticated, service_role', 'public.put_webhook', 'public.delete_webhook',
+  'public.list_webhooks');
+select queue.allow('job_worker, service_role', 'public.webhook_to_send', 'public.webhook_sent');

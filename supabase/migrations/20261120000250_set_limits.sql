@@ -3,8 +3,7 @@
 create function public.set_workspace_limits(p_workspace_id uuid, p_limits jsonb) returns jsonb
 language plpgsql
 security definer -- callers hold no rights on the engine's tables
-set search_path = ''
-as $$
+set search_path = '' as $$
 declare
   v_made queue.tenant_limits;
 begin
@@ -16,8 +15,9 @@ begin
     perform queue.refuse(403, 'forbidden', 'a manager may set own_max_running; the rest is the operator''s', 'limits');
   end if;
   insert into queue.tenant_limits as t (workspace_id, weight, max_running, own_max_running, max_pending)
-  values (p_workspace_id, coalesce((p_limits ->> 'weight')::double precision, 1), (p_limits ->> 'max_running')::integer,
-    (p_limits ->> 'own_max_running')::integer, (p_limits ->> 'max_pending')::integer)
+  values (p_workspace_id, coalesce((p_limits ->> 'weight')::double precision, 1),
+    queue.whole_in(p_limits, 'max_running'),
+    queue.whole_in(p_limits, 'own_max_running'), queue.whole_in(p_limits, 'max_pending'))
   on conflict (workspace_id) do update set
     weight = case when p_limits ? 'weight' then excluded.weight else t.weight end,
     max_running = case when p_limits ? 'max_running' then excluded.max_running else t.max_running end,
@@ -35,9 +35,9 @@ comment on function public.set_workspace_limits is E'Change limits of a workspac
 create function public.workspace_limits(p_workspace_id uuid) returns jsonb
 language plpgsql stable
 security definer -- callers hold no rights on the engine's tables
-set search_path = ''
-as $$
+set search_path = '' as $$
 begin
+  perform queue.take_turn();
   perform queue.may_steer(p_workspace_id);
   return jsonb_build_object('workspace_id', p_workspace_id, 'weight', 1, 'max_running', null, 'own_max_running', null,
     'max_pending', null)
@@ -57,8 +57,7 @@ comment on function public.workspace_limits is E'Limits of a workspace and how m
 create function public.set_settings(p_settings jsonb) returns jsonb
 language plpgsql
 security definer -- the service role holds no rights on the engine's tables
-set search_path = ''
-as $$
+set search_path = '' as $$
 declare
   v_bad text;
 begin
@@ -67,12 +66,13 @@ begin
   end if;
   select s.key into v_bad from jsonb_each(p_settings) as s
   where case
-    when s.key = 'retention_days' then not queue.is_retention(s.value)
+    when s.key in ('retention_days', 'retention_floor_days') then not queue.is_retention(s.value)
       or not s.value ?& array['completed', 'cancelled', 'failed']
-    when s.key = 'realtime_messages_per_second' then case jsonb_typeof(s.value)
-      when 'string' then s.value #>> '{}' not in ('free', 'pro')
+    when s.key in ('realtime_messages_per_second', 'database_limit_mb') then case jsonb_typeof(s.value)
+      when 'string' then s.value #>> '{}' <> all (case s.key when 'database_limit_mb' then array['plan']
+        else array['free', 'pro'] end)
       when 'number' then (s.value)::numeric not between 1 and 1000000 or (s.value)::numeric % 1 <> 0 else true end
-    when s.key in ('worker_url', 'worker_secret_name') then jsonb_typeof(s.value) <> 'string'
+    when s.key in ('worker_url', 'worker_secret_name', 'client_address_header') then jsonb_typeof(s.value) <> 'string'
     when s.key in ('webhook_private_addresses', 'allow_anonymous', 'members_see_tracebacks', 'refuse_unserved_types')
       then jsonb_typeof(s.value) <> 'boolean'
     when s.key in ('payload_max_bytes', 'result_max_bytes', 'idempotency_ttl_seconds', 'lost_attempts_max',
@@ -94,12 +94,10 @@ begin
   return (select jsonb_object_agg(name, value) from queue.settings);
 end;
 $$;
-comment on function public.set_settings is E'Change settings of the engine; returns all. For the operator.\n\nretention_days is {completed, cancelled, failed} in days; the rest are whole numbers: payload_max_bytes, result_max_bytes, idempotency_ttl_seconds, lost_attempts_max, max_budget_ms, poison_jobs, user_pending_max, retention_batch, webhook_failures_max. webhook_private_addresses, allow_anonymous, members_see_tracebacks and refuse_unserved_types are true or false. realtime_messages_per_second is free, pro or a number. Quotas (max_…) and the numbers of the apps (beacon_…, plan_…, chat_…, training_…) are from 1 on.';
+comment on function public.set_settings is E'Change settings of the engine; returns all. For the operator.\n\nretention_days and retention_floor_days (above 85 % of the plan''s size) are {completed, cancelled, failed} in days; the rest are whole numbers: payload_max_bytes, result_max_bytes, idempotency_ttl_seconds, lost_attempts_max, max_budget_ms, poison_jobs, user_pending_max, retention_batch, webhook_failures_max. webhook_private_addresses, allow_anonymous, members_see_tracebacks and refuse_unserved_types are true or false. realtime_messages_per_second is free, pro or a number, database_limit_mb is plan or a number; client_address_header names a header. Quotas (max_…) and the numbers of the apps (beacon_…, plan_…, chat_…, training_…) are from 1 on.';
 
 create function queue.is_retention(p_value jsonb) returns boolean
-language sql immutable
-set search_path = ''
-as $$
+language sql immutable set search_path = '' as $$
   select jsonb_typeof(p_value) = 'object' and not exists (
     select 1 from jsonb_each(case when jsonb_typeof(p_value) = 'object' then p_value else '{}' end) as d
     where d.key not in ('completed', 'cancelled', 'failed') or jsonb_typeof(d.value) <> 'number'
@@ -111,8 +109,7 @@ comment on function queue.is_retention is 'Whether a value is {completed, cancel
 create function public.set_retention(p_job_type text, p_days jsonb) returns jsonb
 language plpgsql
 security definer -- the service role holds no rights on the engine's tables
-set search_path = ''
-as $$
+set search_path = '' as $$
 begin
   if p_days is not null and not queue.is_retention(p_days) then
     perform queue.refuse(400, 'invalid_argument',
@@ -127,9 +124,5 @@ end;
 $$;
 comment on function public.set_retention is 'Set how long ended jobs of a type are kept, in days per status; null takes the setting retention_days. For the operator.';
 
-revoke execute on function queue.is_retention from public, anon, authenticated, service_role;
-revoke execute on function public.set_workspace_limits, public.workspace_limits, public.set_settings,
-  public.set_retention
-  from public, anon, authenticated, service_role;
-grant execute on function public.set_workspace_limits, public.workspace_limits to authenticated, service_role;
-grant execute on function public.set_settings, public.set_retention to service_role;
+select queue.allow('authenticated, service_role', 'public.set_workspace_limits', 'public.workspace_limits');
+select queue.allow('service_role', 'public.set_settings', 'public.set_retention');

@@ -3,9 +3,7 @@
 -- the safety net. Without AWS this is the schedule. The file that attaches extensions gives it to pg_cron.
 
 create function queue.invoke_worker() returns boolean
-language plpgsql
-set search_path = ''
-as $$
+language plpgsql set search_path = '' as $$
 declare
   v_url text := queue.setting('worker_url') #>> '{}';
   v_secret text := queue.setting('worker_secret_name') #>> '{}';
@@ -30,5 +28,3 @@ exception when others then -- a hint that fails must not fail the enqueue
 end;
 $$;
 comment on function queue.invoke_worker is E'Invoke the worker by pg_net; false when it or the settings are missing.\n\nSettings: worker_url, the address of POST /api/jobs/worker, and worker_secret_name, the vault''s name of its token. Sent when the transaction commits.';
-
-revoke execute on function queue.invoke_worker from public, anon, authenticated, service_role;

@@ -2,28 +2,20 @@
 -- the engine's settings nor what was removed elsewhere.
 
 create table queue.removals (
-  workspace_id uuid not null,
-  day date not null,
-  outcome text not null,
-  jobs bigint not null,
-  removed_at timestamptz not null,
+  workspace_id uuid not null, -- the tenant
+  day date not null, -- day of the removal, UTC
+  outcome text not null, -- how the jobs had ended: completed, cancelled or failed
+  jobs bigint not null, -- how many
+  removed_at timestamptz not null, -- when the last of them was removed
   primary key (workspace_id, day, outcome)
 );
 create index removals_by_day on queue.removals (day);
-alter table queue.removals enable row level security;
 comment on table queue.removals is 'How many ended jobs retention removed, per workspace, day and outcome; kept for 30 days.';
-comment on column queue.removals.workspace_id is 'The tenant.';
-comment on column queue.removals.day is 'Day of the removal, UTC.';
-comment on column queue.removals.outcome is 'How the jobs had ended: completed, cancelled or failed.';
-comment on column queue.removals.jobs is 'How many.';
-comment on column queue.removals.removed_at is 'When the last of them was removed.';
-revoke all on queue.removals from public, anon, authenticated, service_role;
 
 create function public.workspace_retention(p_workspace_id uuid) returns jsonb
 language plpgsql stable
 security definer -- callers hold no rights on the engine's tables
-set search_path = ''
-as $$
+set search_path = '' as $$
 declare
   v_days jsonb := queue.setting('retention_days');
 begin
@@ -46,11 +38,10 @@ comment on function public.workspace_retention is E'How long ended jobs are kept
   'removed_at}]}.\n\nFor members of the workspace. types names those with days of their own; removed covers 30 '
   'days, the latest first.';
 
-create function public.next_runs(p_workspace_id uuid, p_schedule jsonb, p_count integer default 5) returns jsonb
+create function public.next_runs(p_workspace_id uuid, p_schedule jsonb, p_count numeric default 5) returns jsonb
 language plpgsql stable
 security definer -- callers hold no rights on the engine's tables
-set search_path = ''
-as $$
+set search_path = '' as $$
 declare
   v_cron text := p_schedule ->> 'cron';
   v_zone text := coalesce(p_schedule ->> 'timezone', 'UTC');
@@ -66,7 +57,7 @@ begin
     end if;
   end if;
   perform queue.check_zone(v_zone);
-  for v_turn in 1..least(20, greatest(1, coalesce(p_count, 5))) loop
+  for v_turn in 1..least(20, greatest(1, coalesce(queue.whole(p_count, 'p_count'), 5))) loop
     v_at := queue.cron_next(v_cron, v_zone, v_at);
     exit when v_at is null;
     v_runs := v_runs || to_jsonb(v_at);
@@ -78,5 +69,4 @@ comment on function public.next_runs is E'When a schedule will run: {cron, timez
   'now on.\n\np_schedule is {name} of an existing one, or {cron, timezone = UTC} to try an expression. Whether it is '
   'switched on makes no difference.';
 
-revoke execute on function public.workspace_retention, public.next_runs from public, anon, authenticated, service_role;
-grant execute on function public.workspace_retention, public.next_runs to authenticated, service_role;
+select queue.allow('authenticated, service_role', 'public.workspace_retention', 'public.next_runs');

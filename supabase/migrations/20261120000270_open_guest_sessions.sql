@@ -2,60 +2,57 @@
 -- The id is generated here and is the capability; it opens that session and nothing else.
 
 create table queue.guest_sessions (
-  session_id text primary key,
+  session_id text primary key, -- the capability: guest_ and 64 hexadecimal digits, 244 of their bits random
+  -- the workspace whose jobs it shows; jobs of others with the same session_id are not part of it
   workspace_id uuid not null,
-  user_id uuid,
-  opened_at timestamptz not null default queue.clock(),
-  expires_at timestamptz not null,
+  user_id uuid, -- the one user it is for; null for anyone who holds the id
+  opened_at timestamptz not null default queue.clock(), -- when it was opened, UTC
+  expires_at timestamptz not null, -- when it ends, UTC
   constraint guest_sessions_id_is_unguessable check (session_id ~ '^guest_[0-9a-f]{64}$'),
   constraint guest_sessions_end_after_they_began check (expires_at > opened_at)
 );
 create index guest_sessions_by_workspace on queue.guest_sessions (workspace_id);
 create index guest_sessions_by_user on queue.guest_sessions (user_id) where user_id is not null;
 create index guest_sessions_by_end on queue.guest_sessions (expires_at);
-alter table queue.guest_sessions enable row level security;
 comment on table queue.guest_sessions is 'Sessions opened to someone outside the workspace, until they end or are closed.';
-comment on column queue.guest_sessions.session_id is 'The capability: guest_ and 64 hexadecimal digits, 244 of their bits random.';
-comment on column queue.guest_sessions.workspace_id is 'The workspace whose jobs it shows; jobs of others with the same session_id are not part of it.';
-comment on column queue.guest_sessions.user_id is 'The one user it is for; null for anyone who holds the id.';
-comment on column queue.guest_sessions.opened_at is 'When it was opened, UTC.';
-comment on column queue.guest_sessions.expires_at is 'When it ends, UTC.';
 
 insert into queue.settings (name, value) values ('allow_anonymous', 'false');
 
-create function queue.live_guest_session(p_session_id text) returns setof queue.guest_sessions
-language sql stable
-set search_path = ''
-as $$
+create function queue.live_guest_sessions(p_session_ids text[]) returns setof queue.guest_sessions
+language sql stable set search_path = '' as $$
   select v from queue.guest_sessions as v
-  where v.session_id = p_session_id and v.expires_at > queue.clock()
-    and (v.user_id is not null or queue.setting('allow_anonymous') = 'true')
+  where v.session_id = any (p_session_ids) and v.expires_at > (select queue.clock())
+    and (v.user_id is not null or (select queue.setting('allow_anonymous') = 'true'))
 $$;
+comment on function queue.live_guest_sessions is 'The guest sessions of these ids that are open, see queue.live_guest_session.';
+
+create function queue.live_guest_session(p_session_id text) returns setof queue.guest_sessions
+language sql stable set search_path = ''
+as $$ select v from queue.live_guest_sessions(array[p_session_id]) as v $$;
 comment on function queue.live_guest_session is E'The guest session of an id while it is open; one for anyone who holds the id only where the setting allow_anonymous is true.';
 
 create function queue.is_mine(p_guest_session queue.guest_sessions) returns boolean
-language sql stable
-set search_path = ''
-as $$
+language sql stable set search_path = '' as $$
   select auth.uid() is not null and p_guest_session.user_id = auth.uid()
     and (coalesce(auth.jwt() ->> 'is_anonymous', 'false') <> 'true' or queue.setting('allow_anonymous') = 'true')
 $$;
 comment on function queue.is_mine is E'Whether a guest session is for the caller as its user.\n\nA user of Auth''s anonymous sign-in counts only where the setting allow_anonymous is true.';
 
-create function queue.may_join_guest_session(p_session_id text) returns setof queue.guest_sessions
-language sql stable
-set search_path = ''
-as $$
-  select v from queue.live_guest_session(p_session_id) as v
+create function queue.may_join_guest_sessions(p_session_ids text[]) returns setof queue.guest_sessions
+language sql stable set search_path = '' as $$
+  select v from queue.live_guest_sessions(p_session_ids) as v
   where v.user_id is null or queue.is_mine(v) or v.workspace_id in (select queue.my_workspaces())
     or queue.is_service_role()
 $$;
+comment on function queue.may_join_guest_sessions is 'Those of these guest sessions that the caller may follow, see queue.may_join_guest_session.';
+
+create function queue.may_join_guest_session(p_session_id text) returns setof queue.guest_sessions
+language sql stable set search_path = ''
+as $$ select v from queue.may_join_guest_sessions(array[p_session_id]) as v $$;
 comment on function queue.may_join_guest_session is 'The guest session if the caller may follow it: as a holder of the id, as its user, or as a member of its workspace.';
 
 create function queue.guest_session_or_refuse(p_session_id text) returns queue.guest_sessions
-language plpgsql stable
-set search_path = ''
-as $$
+language plpgsql stable set search_path = '' as $$
 declare
   v_guest_session queue.guest_sessions;
 begin
@@ -71,9 +68,7 @@ comment on function queue.guest_session_or_refuse is 'The guest session, if the 
 create function queue.ensure_guest_session(
   p_session_id text, p_workspace_id uuid, p_user_id uuid, p_seconds integer
 ) returns queue.guest_sessions
-language plpgsql
-set search_path = ''
-as $$
+language plpgsql set search_path = '' as $$
 declare
   v_guest_session queue.guest_sessions;
 begin
@@ -91,11 +86,34 @@ end;
 $$;
 comment on function queue.ensure_guest_session is E'The guest session of an id, opened when there is none and prolonged otherwise: for an app''s own functions.\n\nIts workspace and user stay as they were when it was opened; the caller checks queue.may_join_guest_session.';
 
+create function queue.guest_workspace(p_setting text, p_name text) returns uuid
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_id uuid := queue.setting(p_setting) #>> '{}';
+begin
+  if exists (select from queue.tenants where id = v_id) then
+    return v_id;
+  end if;
+  -- locked, so that two first guests make one workspace
+  select value #>> '{}' into v_id from queue.settings where name = p_setting for update;
+  if not exists (select from queue.tenants where id = v_id) then
+    insert into queue.tenants (name) values (p_name) returning id into v_id;
+    update queue.settings set value = to_jsonb(v_id) where name = p_setting;
+  end if;
+  return v_id;
+exception when feature_not_supported or wrong_object_type or object_not_in_prerequisite_state then
+  -- the tenants are the project's own: none is created for guests without it
+  perform queue.refuse(403, 'forbidden', 'Guests need workspaces of their own, which this project does not have');
+end;
+$$;
+comment on function queue.guest_workspace is E'The workspace of an app\'s guests: the setting p_setting, whose name ends in _guest_workspace, or one without members that is created now.\n\nRefuses with 403 where the tenants are the project\'s own tables or its users.';
+
 create function queue.show_guest_session(p_session_id text) returns jsonb
 language plpgsql stable
 security definer -- guests hold no rights on any table
-set search_path = ''
-as $$
+set search_path = '' as $$
 declare
   v_guest_session queue.guest_sessions := queue.guest_session_or_refuse(p_session_id);
 begin
@@ -122,8 +140,7 @@ create function queue.show_guest_session_events(
 ) returns jsonb
 language plpgsql stable
 security definer -- guests hold no rights on any table
-set search_path = ''
-as $$
+set search_path = '' as $$
 declare
   v_guest_session queue.guest_sessions := queue.guest_session_or_refuse(p_session_id);
 begin
@@ -150,8 +167,7 @@ comment on function queue.show_guest_session_events is 'Body of public.guest_ses
 create function queue.show_guest_session_feed(p_session_id text, p_cursor text, p_limit integer) returns jsonb
 language plpgsql stable
 security definer -- guests hold no rights on any table
-set search_path = ''
-as $$
+set search_path = '' as $$
 declare
   v_guest_session queue.guest_sessions := queue.guest_session_or_refuse(p_session_id);
 begin
@@ -162,38 +178,35 @@ comment on function queue.show_guest_session_feed is 'Body of public.guest_sessi
 
 -- Bodies are bound when they are created: the roles that call them need no usage of queue.
 create function public.guest_session_jobs(p_session_id text) returns jsonb
-language sql stable
-set search_path = ''
+language sql stable set search_path = ''
 begin atomic
   select queue.show_guest_session(p_session_id);
 end;
 comment on function public.guest_session_jobs is E'Jobs of a guest session, newest first, at most 200: {session_id, expires_at, jobs}. For anyone who holds its id.\n\nWithout payloads and without who created them. 404 session_not_found for an id that is wrong, ended, closed, or another user''s.';
 
 create function public.guest_session_events(
-  p_session_id text, p_job_id uuid, p_after bigint default 0, p_limit integer default 500
+  p_session_id text, p_job_id uuid, p_after numeric default 0, p_limit numeric default 500
 ) returns jsonb
-language sql stable
-set search_path = ''
+language sql stable set search_path = ''
 begin atomic
-  select queue.show_guest_session_events(p_session_id, p_job_id, p_after, p_limit);
+  select queue.show_guest_session_events(p_session_id, p_job_id, queue.big_whole(p_after, 'p_after'),
+    queue.whole(p_limit, 'p_limit'));
 end;
 comment on function public.guest_session_events is E'Events of one job of a guest session after a seq, in order: {events: [{job_id, seq, type, data, created_at}]}.\n\nLog lines have no data, except for the user the guest session is for.';
 
 create function public.guest_session_feed(
-  p_session_id text, p_cursor text default null, p_limit integer default 500
+  p_session_id text, p_cursor text default null, p_limit numeric default 500
 ) returns jsonb
-language sql stable
-set search_path = ''
+language sql stable set search_path = ''
 begin atomic
-  select queue.show_guest_session_feed(p_session_id, p_cursor, p_limit);
+  select queue.show_guest_session_feed(p_session_id, p_cursor, queue.whole(p_limit, 'p_limit'));
 end;
 comment on function public.guest_session_feed is 'Events of a guest session''s jobs, without logs, after a cursor; as session_feed, and also before it has a job.';
 
 create function public.open_guest_session(p_workspace_id uuid, p_options jsonb default '{}') returns jsonb
 language plpgsql
 security definer -- callers hold no rights on the engine's tables
-set search_path = ''
-as $$
+set search_path = '' as $$
 declare
   v_seconds numeric := 86400;
   v_user uuid;
@@ -218,10 +231,6 @@ begin
     perform queue.refuse(403, 'forbidden',
       'anonymous guest sessions are off: name a user_id, or let the operator set allow_anonymous', 'allow_anonymous');
   end if;
-  -- a few of those that ended long ago are deleted whenever one is opened
-  delete from queue.guest_sessions where session_id in (
-    select session_id from queue.guest_sessions where expires_at < queue.clock() - interval '1 day'
-    order by session_id limit 20 for update skip locked);
   insert into queue.guest_sessions (session_id, workspace_id, user_id, expires_at)
   values ('guest_' || encode(uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()), 'hex'),
     p_workspace_id, v_user, queue.clock() + make_interval(secs => v_seconds::double precision))
@@ -234,8 +243,7 @@ comment on function public.open_guest_session is E'Open a session to someone out
 create function public.close_guest_session(p_session_id text) returns jsonb
 language plpgsql
 security definer -- callers hold no rights on the engine's tables
-set search_path = ''
-as $$
+set search_path = '' as $$
 begin
   delete from queue.guest_sessions as v
   where v.session_id = p_session_id
@@ -248,14 +256,6 @@ end;
 $$;
 comment on function public.close_guest_session is E'End a guest session now, for managers of its workspace and services: {closed}.\n\nFrom then on reads are refused, and nothing is sent to its topic.';
 
-revoke execute on function queue.ensure_guest_session, queue.live_guest_session, queue.is_mine,
-  queue.may_join_guest_session, queue.guest_session_or_refuse, queue.show_guest_session,
-  queue.show_guest_session_events, queue.show_guest_session_feed
-  from public, anon, authenticated, service_role;
-revoke execute on function public.guest_session_jobs, public.guest_session_events, public.guest_session_feed,
-  public.open_guest_session, public.close_guest_session
-  from public, anon, authenticated, service_role;
-grant execute on function queue.show_guest_session, queue.show_guest_session_events, queue.show_guest_session_feed,
-  public.guest_session_jobs, public.guest_session_events, public.guest_session_feed
-  to anon, authenticated, service_role;
-grant execute on function public.open_guest_session, public.close_guest_session to authenticated, service_role;
+select queue.allow('anon, authenticated, service_role', 'public.guest_session_jobs', 'public.guest_session_events',
+  'public.guest_session_feed');
+select queue.allow('authenticated, service_role', 'public.open_guest_session', 'public.close_guest_session');

@@ -2,31 +2,21 @@
 -- Workers call it beside their leases. It is bounded by rows and by time; each task, and each item of one, is guarded.
 
 create table queue.parked (
-  task text not null,
-  item text not null,
-  failed_at timestamptz not null,
-  failure text not null,
-  failures integer not null default 1,
+  task text not null, -- the task, see queue.due_tasks
+  item text not null, -- what failed: the id of a job, a signal or a schedule
+  failed_at timestamptz not null, -- when it last failed
+  failure text not null, -- the error, with its SQLSTATE
+  failures integer not null default 1, -- how often
+  -- when it is tried again: ten seconds after the first failure, twice as long after each further one, at most an hour
   retry_at timestamptz not null,
   primary key (task, item)
 );
 create index parked_by_time on queue.parked (retry_at);
-alter table queue.parked enable row level security;
 comment on table queue.parked is E'Items of maintenance that failed alone: omitted from the next calls, and tried '
   'again last.\n\nSo one item that always fails does not stop the others. Shown by queue_health.';
-comment on column queue.parked.task is 'The task, see queue.due_tasks.';
-comment on column queue.parked.item is 'What failed: the id of a job, a signal or a schedule.';
-comment on column queue.parked.failed_at is 'When it last failed.';
-comment on column queue.parked.failure is 'The error, with its SQLSTATE.';
-comment on column queue.parked.failures is 'How often.';
-comment on column queue.parked.retry_at is 'When it is tried again: ten seconds after the first failure, twice as '
-  'long after each further one, at most an hour.';
-revoke all on queue.parked from public, anon, authenticated, service_role;
 
 create function queue.park(p_task text, p_item text, p_failure text, p_now timestamptz) returns void
-language plpgsql
-set search_path = ''
-as $$
+language plpgsql set search_path = '' as $$
 begin
   insert into queue.parked as p (task, item, failed_at, failure, retry_at)
   values (p_task, p_item, p_now, left(p_failure, 1000), p_now + interval '10 seconds')
@@ -39,11 +29,7 @@ $$;
 comment on function queue.park is 'Note that an item failed, and leave it out of maintenance until retry_at.';
 
 create function queue.due_jobs(p_limit integer, p_now timestamptz) returns uuid[]
-language plpgsql
-set search_path = ''
-set enable_seqscan = off -- a session's plan may be older than the rows
-set jit = off
-as $$
+language plpgsql set search_path = '' as $$
 declare
   v_ids uuid[] := array(
     select d.job_id from queue.deferred as d
@@ -71,11 +57,7 @@ comment on function queue.due_jobs is E'Deferred jobs to make ready now, the old
   'than p_limit, each tenant gets a share, so that none waits behind another''s many jobs.';
 
 create function queue.due_items(p_task text, p_limit integer, p_now timestamptz) returns text[]
-language plpgsql
-set search_path = ''
-set enable_seqscan = off -- a session's plan may be older than the rows
-set jit = off
-as $$
+language plpgsql set search_path = '' as $$
 declare
   v_parked text[] := array(select p.item from queue.parked as p where p.task = p_task limit 10000);
   v_limit integer := p_limit + cardinality(v_parked);
@@ -83,7 +65,8 @@ declare
 begin
   case p_task
     when 'reclaim' then
-      v_items := array(select l.job_id from queue.leases as l where l.expires_at <= p_now limit v_limit);
+      v_items := array(
+        select l.job_id from queue.leases as l where l.look_at <= p_now order by l.look_at limit v_limit);
     when 'waits' then
       v_items := array(
         select w.job_id from queue.waits as w where w.timeout_at <= p_now order by w.timeout_at limit v_limit);
@@ -105,6 +88,10 @@ begin
     when 'retention' then
       v_items := queue.due_removals(cardinality(v_parked) + case p_limit when 1 then 1
         else ceil(p_limit * (queue.setting('retention_batch'))::numeric / 500)::integer end, p_now);
+    when 'operations' then
+      v_items := array(
+        select o.id from queue.operations as o where o.status = 'running' and o.advance_at <= p_now
+        order by o.advance_at limit v_limit);
     else
       return null;
   end case;
@@ -119,9 +106,7 @@ comment on function queue.due_items is 'What is due of a task, about p_limit ite
   'task that is done as a whole.';
 
 create function queue.maintain(p_task text, p_items text[], p_now timestamptz, p_until timestamptz) returns integer
-language plpgsql
-set search_path = ''
-as $$
+language plpgsql set search_path = '' as $$
 declare
   v_batch integer := (queue.setting('retention_batch'))::integer;
 begin
@@ -135,16 +120,16 @@ begin
     when 'retention' then return queue.remove_jobs(p_items::uuid[], p_now);
     when 'deliveries' then return queue.drain_outbox(100, p_now);
     when 'poison' then perform queue.find_poison(p_now);
-    when 'sweep' then perform queue.sweep(p_now);
+    when 'sweep' then return queue.sweep(p_now);
     when 'statistics' then return queue.roll_up(p_now);
     when 'old_rows' then
-      perform queue.prune_others(v_batch, p_now);
-      perform queue.prune_workers(v_batch, p_now);
       perform queue.spread_schedules(null, p_now);
+      return queue.prune(v_batch, p_now);
     when 'orphans' then perform queue.forget_orphans();
     when 'messages' then return queue.maintain_messages(p_now);
     when 'alerts' then return queue.check_alerts(p_now);
-    when 'buckets' then perform queue.prune_buckets(v_batch, p_now);
+    when 'buckets' then return queue.prune_buckets(v_batch, p_now);
+    when 'operations' then return queue.advance_operations(p_items::uuid[], p_now, p_until);
   end case;
   return 0;
 end;
@@ -155,9 +140,7 @@ create function queue.try_items(
   p_task text, p_items text[], p_now timestamptz, p_until timestamptz,
   out done integer, out failure text, out cancelled boolean
 )
-language plpgsql
-set search_path = ''
-as $$
+language plpgsql set search_path = '' as $$
 begin
   cancelled := false;
   done := queue.maintain(p_task, p_items, p_now, p_until);
@@ -175,9 +158,7 @@ comment on function queue.try_items is 'The same as queue.maintain in a subtrans
 create function queue.try_one_by_one(
   p_task text, p_items text[], p_now timestamptz, p_until timestamptz
 ) returns integer
-language plpgsql
-set search_path = ''
-as $$
+language plpgsql set search_path = '' as $$
 declare
   v_item text;
   v_tried record;
@@ -198,9 +179,7 @@ $$;
 comment on function queue.try_one_by_one is 'Do items that failed together one by one, and park those that fail.';
 
 create function queue.maintain_in_slices(p_task text, p_now timestamptz, p_until timestamptz) returns integer
-language plpgsql
-set search_path = ''
-as $$
+language plpgsql set search_path = '' as $$
 declare
   -- after a cancellation in smaller slices, until the item that fails is alone and the rest is done
   v_failures integer := (select least(3, failures) from queue.maintenance_tasks where name = p_task);
@@ -232,8 +211,7 @@ begin
     exit when v_items is null or v_one = 0 or clock_timestamp() > p_until;
   end loop;
   update queue.maintenance_tasks set done_at = p_now,
-    cursor = case when p_task in ('retention', 'statistics') then case when v_done > 0 then 'behind' end
-      else cursor end,
+    behind = v_done > 0 and p_task in ('retention', 'statistics', 'old_rows', 'sweep', 'buckets'),
     failures = case when v_items is null or cardinality(v_items) < v_slice then 0 else failures end
   where name = p_task;
   return v_done;
@@ -244,9 +222,7 @@ comment on function queue.maintain_in_slices is E'Do the due items of a task, ab
   'cancelled task is done in slices of a tenth the next time; an item that is cancelled alone is parked.';
 
 create function queue.try_to_maintain(p_task text, p_now timestamptz, p_until timestamptz) returns integer
-language plpgsql
-set search_path = ''
-as $$
+language plpgsql set search_path = '' as $$
 begin
   return queue.maintain_in_slices(p_task, p_now, p_until);
 exception
@@ -263,9 +239,7 @@ comment on function queue.try_to_maintain is E'Do a task in a subtransaction; nu
   'after each further failure, at most an hour.';
 
 create function queue.retry_parked(p_now timestamptz, p_until timestamptz) returns integer
-language plpgsql
-set search_path = ''
-as $$
+language plpgsql set search_path = '' as $$
 declare
   v_one queue.parked;
   v_tried record;
@@ -288,9 +262,7 @@ $$;
 comment on function queue.retry_parked is 'Try parked items again, one by one.';
 
 create function queue.due_tasks(p_now timestamptz) returns setof text
-language sql stable
-set search_path = ''
-as $$
+language sql stable set search_path = '' as $$
   select t.name
   from (values (1, 'reclaim', interval '0'), (2, 'waits', interval '0'), (3, 'signals', interval '0'),
     (4, 'schedules', interval '1 second'), (5, 'promotion', interval '0'), (6, 'deliveries', interval '0'),
@@ -300,9 +272,11 @@ as $$
     (13, 'messages', interval '0'),
     (17, 'alerts', interval '1 minute'),
     -- leases need what these lock, so they come last
-    (14, 'sweep', interval '1 minute'), (15, 'buckets', interval '1 minute')) as t (place, name, every)
+    (14, 'sweep', interval '1 minute'), (15, 'buckets', interval '1 minute'),
+    -- and people's calls what these lock
+    (16, 'operations', interval '0')) as t (place, name, every)
   join queue.maintenance_tasks as u on u.name = t.name
-  where (u.done_at <= p_now - t.every or u.cursor = 'behind')
+  where (u.done_at <= p_now - t.every or u.behind)
     and (u.failures = 0 or u.done_at > u.failed_at
       or u.failed_at <= p_now - least(interval '1 hour', interval '5 seconds' * 2 ^ (least(u.failures, 12) - 1)))
   order by u.failures, t.place
@@ -310,22 +284,23 @@ $$;
 comment on function queue.due_tasks is 'The tasks whose time has come, those that failed last.';
 
 create function queue.maintenance_is_due(p_now timestamptz) returns boolean
-language plpgsql
-set search_path = ''
-as $$
+language plpgsql set search_path = '' as $$
 begin
   if exists (select 1 from queue.parked) or exists (select 1 from queue.maintenance_tasks where failures > 0) then
     return exists (select 1 from queue.parked where retry_at <= p_now)
       or exists (
-        select 1 from queue.due_tasks(p_now) as t (name) where cardinality(queue.due_items(t.name, 1, p_now)) > 0);
+        select 1 from queue.due_tasks(p_now) as t (name)
+        where cardinality(queue.due_items(t.name, 1, p_now)) > 0
+          or (select u.behind from queue.maintenance_tasks as u where u.name = t.name));
   end if;
   return exists (select 1 from queue.deferred where run_at <= p_now)
     or exists (select 1 from queue.waits where timeout_at <= p_now)
     or exists (select 1 from queue.deadlines where deadline_at <= p_now)
     or exists (select 1 from queue.signals)
     or exists (select 1 from queue.outbox)
+    or exists (select 1 from queue.operations where status = 'running' and advance_at <= p_now)
     or exists (select 1 from queue.held_topics)
-    or exists (select 1 from queue.leases where expires_at <= p_now)
+    or exists (select 1 from queue.leases where look_at <= p_now)
     or exists (select 1 from queue.schedules
       where enabled and next_at is not null and greatest(next_at, held_until) <= p_now)
     or exists (select 1 from queue.maintenance_tasks as u where u.name = 'alerts'
@@ -333,17 +308,15 @@ begin
       and exists (select 1 from queue.alerts where enabled))
     or exists (select 1 from queue.breakers where coalesce(probe_at, probing_since) <= p_now)
     or exists (select 1 from queue.maintenance_tasks
-      where name = 'retention' and (cursor = 'behind' or greatest(done_at, failed_at) <= p_now - interval '15 seconds'
-        and (exists (select 1 from queue.stat_deltas) or exists (select 1 from queue.ended))));
+      where behind or name = 'retention' and greatest(done_at, failed_at) <= p_now - interval '15 seconds'
+        and (exists (select 1 from queue.stat_deltas) or exists (select 1 from queue.ended)));
 end;
 $$;
 comment on function queue.maintenance_is_due is 'Whether a call of run_maintenance would find something to do: not '
   'for an idle queue, nor before retry_at of what is parked.';
 
 create function queue.rewind_ready(p_since timestamptz) returns void
-language sql
-set search_path = ''
-as $$
+language sql set search_path = '' as $$
   insert into queue.openings (partition_id, workspace_id, queue, job_type, concurrency_key, priority, rewind)
   select p.id, p.workspace_id, p.queue, p.job_type, p.concurrency_key, p.priority, true
   from queue.partitions as p
@@ -357,7 +330,8 @@ language plpgsql
 security definer -- the worker holds no rights on the engine's tables
 set search_path = ''
 set lock_timeout = '2s'
-as $$
+set enable_seqscan = off -- a session's plan may be older than the rows
+set jit = off as $$
 declare
   v_until timestamptz := clock_timestamp()
     + make_interval(secs => least(5000, greatest(50,
@@ -369,7 +343,6 @@ declare
   v_failed text[] := '{}';
   v_more boolean := false;
 begin
-  perform queue.refuse_revoked();
   perform pg_current_xact_id(); -- before the clock is read: see the marks of queue.partitions
   v_now := queue.clock();
   if not queue.try_lock('maintenance') then
@@ -397,7 +370,7 @@ begin
   return jsonb_build_object('done', v_counts, 'failed', v_failed, 'busy', false,
     'parked', (select count(*) from (select 1 from queue.parked limit 1000) as p),
     'more', v_more or v_counts ?| array['reclaim', 'waits', 'signals', 'schedules', 'promotion', 'deliveries',
-      'retention']
+      'retention', 'statistics', 'old_rows', 'sweep', 'buckets', 'operations']
       and queue.maintenance_is_due(v_now));
 exception
   when invalid_text_representation or numeric_value_out_of_range then
@@ -410,9 +383,4 @@ comment on function public.run_maintenance is E'Do what is due besides leasing, 
   'cancelled is noted, parked and tried last (see queue_health). more: call again; busy: another worker does it now; '
   'parked: how many items wait to be tried again.';
 
-revoke execute on function queue.park, queue.due_jobs, queue.due_items, queue.maintain, queue.try_items,
-  queue.try_one_by_one, queue.maintain_in_slices, queue.try_to_maintain, queue.retry_parked, queue.due_tasks,
-  queue.maintenance_is_due, queue.rewind_ready
-  from public, anon, authenticated, service_role;
-revoke execute on function public.run_maintenance from public, anon, authenticated, service_role;
-grant execute on function public.run_maintenance to job_worker, service_role;
+select queue.allow('job_worker, service_role', 'public.run_maintenance');

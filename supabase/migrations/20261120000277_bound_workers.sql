@@ -2,32 +2,24 @@
 -- concurrency is ten has none to reserve, and what workers take there the API lacks.
 
 create table queue.worker_runs (
-  run_id uuid primary key,
-  worker_id text not null,
-  started_at timestamptz not null,
-  expires_at timestamptz not null,
-  has_refused boolean not null default false
+  run_id uuid primary key, -- identity, chosen by the worker
+  worker_id text not null, -- who runs
+  started_at timestamptz not null, -- when it was admitted
+  expires_at timestamptz not null, -- when its host ends it at the latest; a run that was killed counts until then
+  has_refused boolean not null default false -- whether another run was refused since this one was admitted
 );
 comment on table queue.worker_runs is 'Bounded runs of workers under way; only workers that are given a bound are '
   'here.';
-comment on column queue.worker_runs.run_id is 'Identity, chosen by the worker.';
-comment on column queue.worker_runs.worker_id is 'Who runs.';
-comment on column queue.worker_runs.started_at is 'When it was admitted.';
-comment on column queue.worker_runs.expires_at is 'When its host ends it at the latest; a run that was killed '
-  'counts until then.';
-comment on column queue.worker_runs.has_refused is 'Whether another run was refused since this one was admitted.';
-alter table queue.worker_runs enable row level security;
 
 create function public.begin_worker_run(p_request jsonb) returns json
 language plpgsql
 security definer -- the worker holds no rights on the engine's tables
 set search_path = ''
-set lock_timeout = '8s'
-as $$
+set lock_timeout = '8s' as $$
 declare
   v_now timestamptz := queue.clock();
   v_run uuid := (p_request ->> 'run_id')::uuid;
-  v_most integer := (p_request ->> 'most')::integer;
+  v_most integer := queue.whole_in(p_request, 'most');
   v_seconds double precision := (p_request ->> 'seconds')::double precision;
   v_running integer;
 begin
@@ -60,8 +52,7 @@ comment on function public.begin_worker_run is E'Admit a worker''s run unless `m
 create function public.end_worker_run(p_request jsonb) returns json
 language plpgsql
 security definer -- the worker holds no rights on the engine's tables
-set search_path = ''
-as $$
+set search_path = '' as $$
 declare
   v_refused boolean;
 begin
@@ -76,7 +67,4 @@ comment on function public.end_worker_run is E'End an admitted run: {ended, refu
   'ended before.\n\nrefused: another run was refused meanwhile. The work it came for may be newer than this one''s '
   'last lease, so a worker with time left leases again. Request: {run_id}. May be repeated.';
 
-revoke all on queue.worker_runs from public, anon, authenticated, service_role;
-revoke execute on function public.begin_worker_run, public.end_worker_run
-  from public, anon, authenticated, service_role;
-grant execute on function public.begin_worker_run, public.end_worker_run to job_worker, service_role;
+select queue.allow('job_worker, service_role', 'public.begin_worker_run', 'public.end_worker_run');

@@ -4,8 +4,7 @@
 create function queue.running_ids() returns setof uuid
 language sql stable rows 100
 security definer -- members hold no rights on the engine's tables
-set search_path = ''
-as $$
+set search_path = '' as $$
   select job_id from queue.leases
   where workspace_id in (select queue.my_workspaces()) or auth.uid() is null and queue.is_service()
 $$;
@@ -15,8 +14,7 @@ comment on function queue.running_ids is 'Jobs of the caller''s workspaces that 
 create function queue.live_ids() returns setof uuid
 language sql stable rows 1000
 security definer -- members hold no rights on the engine's tables
-set search_path = ''
-as $$
+set search_path = '' as $$
   select job_id from queue.live_jobs
   where workspace_id in (select queue.my_workspaces()) or auth.uid() is null and queue.is_service()
 $$;
@@ -42,7 +40,4 @@ begin
 end;
 $$;
 
-revoke all on public.running_jobs from public, anon, authenticated, service_role;
-grant select on public.running_jobs to authenticated, service_role;
-revoke execute on function queue.running_ids, queue.live_ids from public, anon, authenticated, service_role;
-grant execute on function queue.running_ids, queue.live_ids to authenticated, service_role;
+select queue.show_to_members('public.running_jobs');

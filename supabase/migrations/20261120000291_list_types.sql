@@ -2,9 +2,7 @@
 -- today, and the nearest name for a mistyped one.
 
 create function queue.likeness(p_one text, p_other text) returns double precision
-language sql immutable
-set search_path = ''
-as $$
+language sql immutable set search_path = '' as $$
   with grams as (
     select distinct w.n, substr(w.word, i, 2) as gram
     from (values (1, '.' || lower(p_one) || '.'), (2, '.' || lower(p_other) || '.')) as w (n, word)
@@ -16,9 +14,7 @@ comment on function queue.likeness is 'How alike two names are, 0 to 1: the shar
   'common (Dice).';
 
 create function queue.nearest_type(p_job_type text) returns text
-language sql stable
-set search_path = ''
-as $$
+language sql stable set search_path = '' as $$
   select t.job_type
   from (select job_type, queue.likeness(job_type, left(p_job_type, 100)) as alike from queue.job_types
     where not internal) as t
@@ -30,18 +26,14 @@ comment on function queue.nearest_type is 'The published type whose name is most
   'none is similar.';
 
 create function queue.unknown_type(p_job_type text) returns text
-language sql stable
-set search_path = ''
-as $$
+language sql stable set search_path = '' as $$
   select format('no worker has registered the job type %s', left(p_job_type, 100))
     || coalesce('; did you mean ' || queue.nearest_type(p_job_type) || '?', '')
 $$;
 comment on function queue.unknown_type is 'The message for a job type that no worker has published.';
 
 create function queue.unserved_warning(p_job_types text[]) returns text
-language plpgsql stable
-set search_path = ''
-as $$
+language plpgsql stable set search_path = '' as $$
 declare
   v_now timestamptz := queue.clock();
   v_type text;
@@ -60,12 +52,16 @@ comment on function queue.unserved_warning is 'A sentence about the first of the
   'serves; null when all are served.';
 
 create function queue.check_served(p_job_types text[]) returns text
-language plpgsql stable
-set search_path = ''
-as $$
+language plpgsql stable set search_path = '' as $$
 declare
-  v_warning text := queue.unserved_warning(p_job_types);
+  v_warning text;
 begin
+  -- the usual case first: a worker that serves all of them has been seen
+  if exists (select from queue.workers as w where w.seen_at > queue.clock() - interval '10 minutes'
+      and (w.job_types is null or p_job_types <@ w.job_types)) then
+    return null;
+  end if;
+  v_warning := queue.unserved_warning(p_job_types);
   if v_warning is not null and queue.setting('refuse_unserved_types') = 'true' then
     perform queue.refuse(422, 'job_type_unserved', v_warning, 'job_type');
   end if;
@@ -77,15 +73,13 @@ comment on function queue.check_served is 'The warning for enqueued jobs whose t
 
 create function queue.type_numbers(p_workspace_id uuid, p_job_type text,
   p_now timestamptz) returns table (job_type text, line jsonb)
-language sql stable
-set search_path = ''
-as $$
+language sql stable set search_path = '' as $$
   with numbers as materialized (
-    select n.job_type, n.outcome, n.wait_bucket, n.run_bucket, n.jobs, n.run_ms from queue.stat_deltas as n
+    select n.job_type, n.outcome, n.wait_bucket, n.run_bucket, n.jobs from queue.stat_deltas as n
     where n.at >= p_now - interval '1 day' and (p_workspace_id is null or n.workspace_id = p_workspace_id)
       and (p_job_type is null or n.job_type = p_job_type)
     union all
-    select n.job_type, n.outcome, n.wait_bucket, n.run_bucket, n.jobs, n.run_ms from queue.stat_minutes as n
+    select n.job_type, n.outcome, n.wait_bucket, n.run_bucket, n.jobs from queue.stat_minutes as n
     where n.minute >= p_now - interval '1 day' and (p_workspace_id is null or n.workspace_id = p_workspace_id)
       and (p_job_type is null or n.job_type = p_job_type)),
   sums as (
@@ -103,7 +97,7 @@ as $$
     'cancelled', coalesce(sum(s.jobs) filter (where s.outcome = 'cancelled'), 0),
     'retried', coalesce(sum(s.jobs) filter (where s.outcome = 'retry'), 0),
     'lost', coalesce(sum(s.jobs) filter (where s.outcome = 'lost'), 0),
-    'success_rate', round(sum(s.jobs) filter (where s.outcome = 'completed')
+    'success_rate', round(coalesce(sum(s.jobs) filter (where s.outcome = 'completed'), 0)
       / nullif(sum(s.jobs) filter (where s.outcome in ('completed', 'failed')), 0), 4),
     'run', queue.percentiles((select jsonb_object_agg(r.run_bucket, r.jobs) from runs as r
       where r.job_type = s.job_type)),
@@ -117,9 +111,7 @@ comment on function queue.type_numbers is 'Numbers of each type''s jobs in the l
 create function queue.type_line(
   p_type queue.job_types, p_workspace_id uuid, p_numbers jsonb, p_now timestamptz
 ) returns jsonb
-language sql stable
-set search_path = ''
-as $$
+language sql stable set search_path = '' as $$
   select jsonb_build_object('job_type', (p_type).job_type, 'queue', (p_type).queue, 'description', (p_type).description,
     'source', (p_type).source, 'version', (p_type).schema_version, 'internal', (p_type).internal,
     'paused_at', coalesce((p_type).paused_at, own.paused_at), 'pause_reason', coalesce((p_type).pause_reason,
@@ -128,9 +120,11 @@ as $$
     'last_seen_at', seen.at, 'workers', seen.workers, 'code_versions', seen.versions,
     'day', coalesce(p_numbers, '{}'),
     'schedule_count', (select count(*) from queue.schedules as s
-      where s.job_type = (p_type).job_type and (p_workspace_id is null or s.workspace_id = p_workspace_id)))
+      where s.job_type = (p_type).job_type
+        and (p_workspace_id is null or s.workspace_id in (p_workspace_id, queue.system_workspace()))))
   from (
-    select max(w.seen_at) as at, count(*) filter (where w.seen_at > p_now - interval '10 minutes') as workers,
+    select max(w.seen_at) as at, count(*) filter (where w.seen_at > p_now - interval '1 hour'
+        and queue.worker_state(w.worker_id, w.seen_at, p_now) = 'alive') as workers,
       coalesce(jsonb_agg(distinct w.version) filter (where w.seen_at > p_now - interval '10 minutes'
         and w.version is not null), '[]') as versions
     from queue.workers as w
@@ -144,11 +138,11 @@ comment on function queue.type_line is 'A job type as an entry of a list.';
 create function public.list_job_types(p_workspace_id uuid default null, p_internal boolean default false) returns jsonb
 language plpgsql stable
 security definer -- callers hold no rights on the engine's tables
-set search_path = ''
-as $$
+set search_path = '' as $$
 declare
   v_now timestamptz := queue.clock();
 begin
+  perform queue.take_turn();
   perform queue.may_read_all(p_workspace_id);
   return (
     select jsonb_build_object('now', v_now, 'types', coalesce(jsonb_agg(
@@ -166,12 +160,12 @@ comment on function public.list_job_types is E'Job types by name: {now, types: [
 create function public.get_job_type(p_job_type text, p_workspace_id uuid default null) returns jsonb
 language plpgsql stable
 security definer -- callers hold no rights on the engine's tables
-set search_path = ''
-as $$
+set search_path = '' as $$
 declare
   v_now timestamptz := queue.clock();
   v_type queue.job_types;
 begin
+  perform queue.take_turn();
   perform queue.may_read_all(p_workspace_id);
   select * into v_type from queue.job_types where job_type = p_job_type;
   if not found then
@@ -192,22 +186,20 @@ begin
           'cap_seconds', v_type.backoff_cap_seconds, 'factor', v_type.backoff_factor)),
       'serving', (select coalesce(jsonb_agg(jsonb_build_object('worker_id', w.worker_id, 'version', w.version,
         'started_at', w.started_at,
-          'seen_at', w.seen_at, 'queues', w.queues) order by w.seen_at desc), '[]')
+          'seen_at', w.seen_at, 'queues', w.queues,
+          'state', queue.worker_state(w.worker_id, w.seen_at, v_now)) order by w.seen_at desc), '[]')
         from (select * from queue.workers as k where k.seen_at > v_now - interval '30 days'
           and (k.job_types is null or p_job_type = any (k.job_types)) order by k.seen_at desc limit 20) as w),
       'schedules', (select coalesce(jsonb_agg(jsonb_build_object('name', s.name, 'cron', s.cron, 'timezone', s.timezone,
           'enabled', s.enabled, 'next_at', s.next_at, 'last_slot_at', s.last_slot_at, 'problem', s.problem,
           'source', s.source) order by s.name), '[]')
         from (select * from queue.schedules as k where k.job_type = p_job_type
-          and (p_workspace_id is null or k.workspace_id = p_workspace_id) order by k.name limit 100) as s));
+          and (p_workspace_id is null or k.workspace_id in (p_workspace_id, queue.system_workspace()))
+        order by k.name limit 100) as s));
 end;
 $$;
 comment on function public.get_job_type is E'One job type: as in list_job_types, with payload_schema, limits, '
   'tagged_by, the 20 workers last seen that serve it, and its schedules.\n\n404 for a type that no worker has '
   'published, with the nearest name in detail.';
 
-revoke execute on function queue.likeness, queue.nearest_type, queue.unknown_type, queue.unserved_warning,
-  queue.check_served, queue.type_numbers, queue.type_line
-  from public, anon, authenticated, service_role;
-revoke execute on function public.list_job_types, public.get_job_type from public, anon, authenticated, service_role;
-grant execute on function public.list_job_types, public.get_job_type to authenticated, job_worker, service_role;
+select queue.allow('authenticated, service_role', 'public.list_job_types', 'public.get_job_type');

@@ -2,35 +2,20 @@
 -- A page reads this in one call and may repeat it every other second: everything in it is bounded.
 
 create function queue.trace_attempts(p_job public.jobs) returns jsonb
-language sql stable
-set search_path = ''
-as $$
-  select coalesce(jsonb_agg(a.line order by a.fence), '[]') from (
-    (select e.fence, jsonb_build_object('attempt', e.attempt, 'fence', e.fence, 'worker_id', e.worker_id,
-      'leased_at', e.leased_at,
-        'ended_at', e.ended_at, 'outcome', e.outcome, 'error_message', left(e.error_message, 500)) as line
-      from queue.attempts as e where e.job_id = p_job.id order by e.fence desc limit 100)
-    union all
-    select l.fence, jsonb_build_object('attempt', l.attempt, 'fence', l.fence, 'worker_id', l.worker_id,
-      'leased_at', l.leased_at,
-      'ended_at', null, 'outcome', null, 'error_message', null)
-    from queue.leases as l where l.job_id = p_job.id
-    union all -- of a type with minimal events a completed attempt is known by the job's row alone
-    select p_job.fence, jsonb_build_object('attempt', p_job.attempts, 'fence', p_job.fence, 'worker_id', null,
-      'leased_at', p_job.started_at, 'ended_at', p_job.finished_at, 'outcome', 'completed', 'error_message', null)
-    where p_job.outcome = 'completed' and p_job.started_at is not null
-      and not exists (select 1 from queue.attempts as e where e.job_id = p_job.id and e.fence = p_job.fence)) as a
+language sql stable set search_path = '' as $$
+  select coalesce(jsonb_agg(jsonb_build_object('attempt', a.attempt, 'fence', a.fence, 'worker_id', a.worker_id,
+    'leased_at', a.leased_at, 'ended_at', a.ended_at, 'outcome', a.outcome,
+    'error_message', left(a.error_message, 500)) order by a.fence), '[]')
+  from queue.attempt_lines(p_job, 100) as a
 $$;
 comment on function queue.trace_attempts is 'The latest 100 attempts of a job, oldest first.';
 
 create function queue.trace_steps(p_job_id uuid) returns jsonb
-language sql stable
-set search_path = ''
-as $$
+language sql stable set search_path = '' as $$
   select coalesce(jsonb_agg(s.line order by s.at, s.name), '[]') from (
     (select t.created_at as at, t.name, jsonb_build_object('name', t.name, 'kind', t.kind,
         'started_at', t.started_at, 'ended_at', t.created_at) as line
-      from queue.steps as t where t.job_id = p_job_id order by t.created_at desc limit 200)
+      from queue.steps as t where t.job_id = p_job_id and t.kind <> 'graph' order by t.created_at desc limit 200)
     union all
     select 'infinity', r.name, jsonb_build_object('name', r.name, 'kind', 'step', 'started_at', r.started_at,
       'ended_at', null)
@@ -49,10 +34,7 @@ comment on function queue.trace_steps is E'The latest 200 finished steps and wai
 create function public.job_trace(p_job_id uuid) returns jsonb
 language plpgsql stable
 security definer -- callers hold no rights on the engine's tables
-set search_path = ''
-set enable_seqscan = off -- a session's plan may be older than the rows
-set jit = off
-as $$
+set search_path = '' as $$
 declare
   v_most constant integer := 300;
   v_levels constant integer := 6;
@@ -61,6 +43,9 @@ declare
   v_parents uuid[] := array[p_job_id];
   v_more boolean := false;
 begin
+  if exists (select from public.jobs as c where c.parent_id = p_job_id) then
+    perform queue.take_turn();
+  end if;
   for v_level in 1..v_levels loop
     v_parents := array(
       select c.id from public.jobs as c where c.parent_id = any (v_parents) order by c.created_at, c.id
@@ -77,15 +62,16 @@ begin
     select jsonb_agg(jsonb_build_object('id', j.id, 'parent_id', case when j.id <> v_root.id then j.parent_id end,
       'job_type', j.job_type, 'status', j.status, 'created_at', j.created_at, 'scheduled_for', j.scheduled_for,
       'finished_at', j.finished_at, 'next_retry_at', j.next_retry_at, 'error_message', left(j.error_message, 500),
-      'percentage', j.progress -> 'percentage',
-      'attempts', queue.trace_attempts(j), 'steps', queue.trace_steps(j.id)) order by t.place)
+      'percentage', j.progress -> 'percentage', 'times', case when j.id = v_root.id then
+        queue.job_facts(j, queue.clock()) -> 'times' end,
+      'attempts', queue.trace_attempts(j), 'steps', queue.trace_steps(j.id), 'graphs', (
+        select coalesce(jsonb_agg(s.result -> 'value' order by s.created_at), '[]')
+        from queue.steps as s where s.job_id = j.id and s.kind = 'graph')) order by t.place)
     from unnest(v_ids) with ordinality as t (id, place) join public.jobs as j on j.id = any (array[t.id])));
 end;
 $$;
 comment on function public.job_trace is E'A job''s attempts, steps and waits with their spans, and those of its '
-  'children: {now, more, jobs: [{id, parent_id, …, attempts, steps}]}.\n\nAt most 300 jobs of six levels, the job '
-  'itself first with a null parent_id; more says that some were omitted.';
+  'children: {now, more, jobs: [{id, parent_id, …, attempts, steps, graphs}]}.\n\nA graph is {stage: [what it comes after]}. At most 300 jobs of six levels, the job '
+  'itself first with a null parent_id and its times; more says that some were omitted.';
 
-revoke execute on function queue.trace_attempts, queue.trace_steps, public.job_trace
-  from public, anon, authenticated, service_role;
-grant execute on function public.job_trace to authenticated, service_role;
+select queue.allow('authenticated, service_role', 'public.job_trace');

@@ -1,9 +1,7 @@
 -- Numbers over time for the pages of operations: from fifteen minutes to thirty days, in about a hundred points.
 
 create function queue.live_total(p_workspace_id uuid) returns bigint
-language sql stable
-set search_path = ''
-as $$
+language sql stable set search_path = '' as $$
   select (select count(*) from (select 1 from queue.ready where p_workspace_id is null
     or workspace_id = p_workspace_id limit 100000) as s)
     + (select count(*) from (select 1 from queue.deferred where p_workspace_id is null
@@ -16,7 +14,7 @@ $$;
 comment on function queue.live_total is 'Jobs that have not ended, of a workspace or of all, each kind counted up '
   'to 100,000.';
 
-create function public.queue_series(p_workspace_id uuid default null, p_minutes integer default 60,
+create function public.queue_series(p_workspace_id uuid default null, p_minutes numeric default 60,
   p_internal boolean default false)
 returns jsonb
 language plpgsql stable
@@ -26,7 +24,7 @@ set plan_cache_mode = 'force_custom_plan' -- one workspace and all of them need 
 as $$
 declare
   v_now timestamptz := queue.clock();
-  v_minutes integer := least(43200, greatest(15, coalesce(p_minutes, 60)));
+  v_minutes integer := least(43200, greatest(15, coalesce(queue.whole(p_minutes, 'p_minutes'), 60)));
   v_step interval := make_interval(mins => case when v_minutes <= 90 then 1 when v_minutes <= 360 then 5
     when v_minutes <= 1440 then 15
     when v_minutes <= 10080 then 120 else 360 end);
@@ -69,7 +67,7 @@ begin
       from (select n.at, n.job_type, n.run_bucket, sum(n.jobs) as jobs from numbers as n
         where n.outcome in ('completed', 'failed', 'retry') group by 1, 2, 3) as x group by 1, 2)
     select jsonb_build_object('now', v_now, 'since', v_since, 'step_seconds', extract(epoch from v_step),
-      'live', queue.live_total(p_workspace_id),
+      'live', queue.live_total(p_workspace_id), 'deploys', queue.deploys_since(v_since),
       'points', (select coalesce(jsonb_agg(to_jsonb(c) || jsonb_build_object('queue_p50_ms', w.wait -> 'p50_ms',
         'queue_p95_ms', w.wait -> 'p95_ms',
           'run_p50_ms', r.run -> 'p50_ms', 'run_p95_ms', r.run -> 'p95_ms') order by c.at, c.job_type), '[]')
@@ -79,8 +77,7 @@ end;
 $$;
 comment on function public.queue_series is E'Counts and times per type over p_minutes (15 to 43,200): {now, since, '
   'step_seconds, live, points: [{at, job_type, enqueued, completed, failed, cancelled, retried, lost, redriven, '
-  'queue_p95_ms, run_p95_ms, …}]}.\n\nOf a workspace, or for operators without one of all; internal types only with '
+  'queue_p95_ms, run_p95_ms, …}], deploys: [{at, version, commit}]}.\n\nOf a workspace, or for operators without one of all; internal types only with '
   'p_internal. live is the number of jobs that have not ended now; earlier numbers follow from it and the counts.';
 
-revoke execute on function queue.live_total, public.queue_series from public, anon, authenticated, service_role;
-grant execute on function public.queue_series to authenticated, service_role;
+select queue.allow('authenticated, service_role', 'public.queue_series');

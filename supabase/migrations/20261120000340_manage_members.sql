@@ -1,66 +1,69 @@
 -- Tenancy: workspaces. An install whose tenants are an application's own, or its users, leaves this file out.
--- Who makes workspaces, who invites whom, what an invitation becomes, and a record of who changed it.
+-- Who makes workspaces, who invites whom, who joins by their own word alone, and a record of who changed it.
 
 create table queue.invitations (
-  workspace_id uuid not null references public.workspaces (id) on delete cascade,
-  email text not null,
-  role text not null,
-  invited_by uuid,
-  created_at timestamptz not null default queue.clock(),
-  expires_at timestamptz not null default queue.clock() + interval '30 days',
+  workspace_id uuid not null references public.workspaces (id) on delete cascade, -- the workspace they will join
+  email text not null, -- mail address in lower case; only the account whose address it provably is may accept
+  role text not null, -- manager or member
+  invited_by uuid, -- the Auth user who invited; null for the operator
+  created_at timestamptz not null default queue.clock(), -- when the person was invited last
+  expires_at timestamptz not null default queue.clock() + interval '30 days', -- when the invitation stops working
   primary key (email, workspace_id),
   constraint invitations_email_is_normal check (email = lower(btrim(email)) and email ~ '^[^@\s]+@[^@\s]+$'),
   constraint invitations_role_is_known check (role in ('manager', 'member'))
 );
 create index invitations_by_workspace on queue.invitations (workspace_id);
-alter table queue.invitations enable row level security;
-comment on table queue.invitations is 'People who have no confirmed account yet and join a workspace at their first sign-in.';
-comment on column queue.invitations.workspace_id is 'The workspace they will join.';
-comment on column queue.invitations.email is 'Mail address in lower case; an account joins only once Auth has confirmed the address.';
-comment on column queue.invitations.role is 'manager or member.';
-comment on column queue.invitations.invited_by is 'The Auth user who invited; null for the operator.';
-comment on column queue.invitations.created_at is 'When the person was invited last.';
-comment on column queue.invitations.expires_at is 'When the invitation stops working.';
+comment on table queue.invitations is 'Addresses whose owners may join a workspace: with or without an account, they become members when they accept.';
 
 create table queue.member_changes (
-  id bigint generated always as identity primary key,
-  workspace_id uuid not null references public.workspaces (id) on delete cascade,
+  id bigint generated always as identity primary key, -- rises with time
+  workspace_id uuid not null references public.workspaces (id) on delete cascade, -- the workspace
+  -- workspace_created, member_added, member_removed, role_changed, invited, invitation_accepted, invitation_declined or
+  -- invitation_withdrawn
   action text not null,
-  user_id uuid,
-  email text,
-  role text,
-  actor uuid,
-  actor_role text not null,
-  created_at timestamptz not null default queue.clock(),
+  user_id uuid, -- whom it is about; null while they have no account
+  email text, -- their address at that time; null where none is known
+  role text, -- their role after it; for a removal, before it
+  actor uuid, -- the Auth user who did it; null for the operator
+  actor_role text not null, -- the database role that did it: authenticated, service_role, or that of a direct session
+  created_at timestamptz not null default queue.clock(), -- when it was made, UTC
   constraint member_changes_action_is_known check (action in ('workspace_created', 'member_added', 'member_removed',
-    'role_changed', 'invited', 'invitation_accepted', 'invitation_withdrawn'))
+    'role_changed', 'invited', 'invitation_accepted', 'invitation_declined', 'invitation_withdrawn'))
 );
 create index member_changes_by_workspace on queue.member_changes (workspace_id, id);
-alter table queue.member_changes enable row level security;
 comment on table queue.member_changes is 'Every change of a workspace''s members, however it was made; kept as long as the workspace.';
-comment on column queue.member_changes.id is 'Rises with time.';
-comment on column queue.member_changes.workspace_id is 'The workspace.';
-comment on column queue.member_changes.action is 'workspace_created, member_added, member_removed, role_changed, invited, invitation_accepted or invitation_withdrawn.';
-comment on column queue.member_changes.user_id is 'Whom it is about; null while they have no account.';
-comment on column queue.member_changes.email is 'Their address at that time; null where none is known.';
-comment on column queue.member_changes.role is 'Their role after it; for a removal, before it.';
-comment on column queue.member_changes.actor is 'The Auth user who did it; null for the operator and for Auth itself.';
-comment on column queue.member_changes.actor_role is 'The database role that did it: authenticated, service_role, or that of a direct session.';
-comment on column queue.member_changes.created_at is 'When it was made, UTC.';
-revoke all on queue.invitations, queue.member_changes from public, anon, authenticated, service_role;
 
 create function queue.email_of(p_user_id uuid) returns text
-language sql stable
-set search_path = ''
+language sql stable set search_path = ''
 as $$ select lower(u.email) from auth.users as u where u.id = p_user_id $$;
 comment on function queue.email_of is 'The mail address of an account; null where it has none.';
+
+create function queue.proven_email(p_user_id uuid) returns text
+language plpgsql stable set search_path = '' as $$
+declare
+  v_email text;
+  v_by_sso boolean;
+  v_proven boolean := false;
+begin
+  select lower(u.email), u.is_sso_user into v_email, v_by_sso from auth.users as u
+  where u.id = p_user_id and u.email_confirmed_at is not null and u.email <> '';
+  if v_by_sso is not true then
+    return v_email;
+  elsif to_regclass('auth.sso_domains') is not null and to_regclass('auth.identities') is not null then
+    -- Auth takes any address that a company's identity provider names: it is proven for that company's domains alone
+    execute 'select exists (select from auth.identities as i join auth.sso_domains as d
+        on i.provider = ''sso:'' || d.sso_provider_id
+      where i.user_id = $1 and lower(d.domain) = split_part($2, ''@'', 2))' into v_proven using p_user_id, v_email;
+  end if;
+  return case when v_proven then v_email end;
+end;
+$$;
+comment on function queue.proven_email is E'The mail address of an account that provably owns it; null otherwise.\n\nOne that Auth has confirmed; for an account of single sign-on, one in a domain that is registered for its provider.';
 
 create function queue.record_member_change(
   p_workspace_id uuid, p_action text, p_user_id uuid, p_email text, p_role text
 ) returns void
-language sql
-set search_path = ''
-as $$
+language sql set search_path = '' as $$
   insert into queue.member_changes (workspace_id, action, user_id, email, role, actor, actor_role)
   values (p_workspace_id, p_action, p_user_id, coalesce(p_email, queue.email_of(p_user_id)), p_role, auth.uid(),
     coalesce(nullif(current_setting('request.jwt.claims', true), '')::jsonb ->> 'role', session_user))
@@ -70,8 +73,7 @@ comment on function queue.record_member_change is 'Note a change of membership w
 create function queue.workspace_member_changed() returns trigger
 language plpgsql
 security definer -- callers hold no rights on the record
-set search_path = ''
-as $$
+set search_path = '' as $$
 begin
   if tg_op = 'INSERT' then
     perform queue.record_member_change(new.workspace_id, 'member_added', new.user_id, null, new.role);
@@ -102,9 +104,7 @@ create trigger workspace_members_after_change after insert or update or delete o
   for each row execute function queue.workspace_member_changed();
 
 create function queue.normal_email(p_email text) returns text
-language plpgsql immutable
-set search_path = ''
-as $$
+language plpgsql immutable set search_path = '' as $$
 declare
   v_email text := lower(btrim(coalesce(p_email, '')));
 begin
@@ -117,65 +117,69 @@ end;
 $$;
 comment on function queue.normal_email is 'A mail address in lower case, or 400.';
 
-create function queue.join_workspaces(p_user_id uuid, p_email text) returns jsonb
-language sql
-set search_path = ''
-as $$
-  with taken as (
-    delete from queue.invitations as i where i.email = lower(p_email)
-    returning i.workspace_id, i.role, i.expires_at),
-  joined as (
-    insert into public.workspace_members as m (workspace_id, user_id, role)
-    select t.workspace_id, p_user_id, t.role from taken as t where t.expires_at > queue.clock()
-    order by t.workspace_id
-    on conflict (user_id, workspace_id) do nothing
-    returning m.workspace_id, m.role),
-  noted as (
-    insert into queue.member_changes (workspace_id, action, user_id, email, role, actor, actor_role)
-    select workspace_id, 'invitation_accepted', p_user_id, lower(p_email), role, p_user_id, 'authenticated' from joined)
-  select coalesce(jsonb_agg(jsonb_build_object('workspace_id', workspace_id, 'role', role) order by workspace_id), '[]')
-  from joined
-$$;
-comment on function queue.join_workspaces is E'Turn the invitations of an address into memberships of an account: [{workspace_id, role}].\n\nThe caller vouches that Auth has confirmed the address. Expired ones are dropped.';
-
-create function queue.account_confirmed() returns trigger
-language plpgsql
-security definer -- Auth's own role holds no rights on the engine
-set search_path = ''
-as $$
-begin
-  if new.email_confirmed_at is not null and new.email <> '' then
-    perform queue.join_workspaces(new.id, new.email);
-  end if;
-  return null;
-exception when others then -- a failure here must not prevent a sign-in
-  raise warning 'invitations of % were not accepted: % (%)', new.id, sqlerrm, sqlstate;
-  return null;
-end;
-$$;
-comment on function queue.account_confirmed is 'Trigger on auth.users: an account whose address is confirmed joins the workspaces it was invited to. A failure only warns.';
-
-create function public.accept_invitations() returns jsonb
-language plpgsql
-security definer -- callers hold no rights on invitations
-set search_path = ''
-as $$
+create function queue.take_invitation(p_workspace_id uuid, p_change text) returns queue.invitations
+language plpgsql set search_path = '' as $$
 declare
-  v_email text := (select u.email from auth.users as u
-    where u.id = auth.uid() and u.email_confirmed_at is not null and u.email <> '');
+  v_taken queue.invitations;
 begin
   -- the account's row and not the token's claim: a claim may name an address that no one confirmed
-  return jsonb_build_object('joined',
-    case when v_email is null then '[]'::jsonb else queue.join_workspaces(auth.uid(), v_email) end);
+  delete from queue.invitations as i
+  where i.email = queue.proven_email(auth.uid()) and i.workspace_id = p_workspace_id and i.expires_at > queue.clock()
+  returning i.* into v_taken;
+  if not found then
+    perform queue.refuse(404, 'invitation_not_found', 'no such invitation', p_workspace_id::text);
+  end if;
+  perform queue.record_member_change(p_workspace_id, p_change, auth.uid(), v_taken.email, v_taken.role);
+  return v_taken;
 end;
 $$;
-comment on function public.accept_invitations is E'Join the workspaces that the caller was invited to by mail address: {joined: [{workspace_id, role}]}.\n\nEmpty where there is nothing to accept, or the address is not confirmed. Auth does the same at sign-in where this database may put a trigger on auth.users.';
+comment on function queue.take_invitation is 'End an invitation of the caller and note what became of it; 404 where there is none for an address that is provably theirs.';
+
+create function public.list_invitations() returns jsonb
+language sql stable
+security definer -- callers hold no rights on invitations
+set search_path = '' as $$
+  select jsonb_build_object('invitations', coalesce(jsonb_agg(jsonb_build_object('workspace_id', i.workspace_id,
+    'name', w.name, 'role', i.role, 'invited_by', queue.email_of(i.invited_by), 'created_at', i.created_at,
+    'expires_at', i.expires_at) order by i.created_at, i.workspace_id), '[]'))
+  from (select * from queue.invitations as v
+    where v.email = queue.proven_email(auth.uid()) and v.expires_at > queue.clock()
+    order by v.created_at limit 100) as i
+  join public.workspaces as w on w.id = i.workspace_id
+$$;
+comment on function public.list_invitations is E'Workspaces that want to add the caller: {invitations: [{workspace_id, name, role, invited_by, created_at, expires_at}]}.\n\nThe oldest 100. They become memberships by accept_invitation alone.';
+
+create function public.accept_invitation(p_workspace_id uuid) returns jsonb
+language plpgsql
+security definer -- callers hold no rights on invitations
+set search_path = '' as $$
+declare
+  v_taken queue.invitations := queue.take_invitation(p_workspace_id, 'invitation_accepted');
+begin
+  insert into public.workspace_members as m (workspace_id, user_id, role)
+  values (p_workspace_id, auth.uid(), v_taken.role)
+  on conflict (user_id, workspace_id) do update set role = excluded.role where m.role <> excluded.role;
+  return jsonb_build_object('workspace_id', p_workspace_id, 'role', v_taken.role, 'accepted', true);
+end;
+$$;
+comment on function public.accept_invitation is 'Join a workspace that list_invitations names: {workspace_id, role, accepted}. 404 invitation_not_found where there is none for the caller.';
+
+create function public.decline_invitation(p_workspace_id uuid) returns jsonb
+language plpgsql
+security definer -- callers hold no rights on invitations
+set search_path = '' as $$
+declare
+  v_taken queue.invitations := queue.take_invitation(p_workspace_id, 'invitation_declined');
+begin
+  return jsonb_build_object('workspace_id', p_workspace_id, 'role', v_taken.role, 'accepted', false);
+end;
+$$;
+comment on function public.decline_invitation is 'Refuse an invitation: {workspace_id, role, accepted}. 404 invitation_not_found where there is none for the caller.';
 
 create function public.create_workspace(p_name text, p_manager text) returns jsonb
 language plpgsql
 security definer -- the operator's way in; execute is the service role's alone
-set search_path = ''
-as $$
+set search_path = '' as $$
 declare
   v_id uuid;
 begin
@@ -198,11 +202,10 @@ comment on function public.create_workspace is E'Create a workspace with its fir
 create function public.set_member(p_workspace_id uuid, p_email text, p_role text default 'member') returns jsonb
 language plpgsql
 security definer -- callers may not write membership: managers and the operator do it here
-set search_path = ''
-as $$
+set search_path = '' as $$
 declare
   v_email text := queue.normal_email(p_email);
-  v_user uuid;
+  v_answer jsonb := jsonb_build_object('workspace_id', p_workspace_id, 'email', v_email, 'role', p_role);
 begin
   perform queue.may_manage(p_workspace_id);
   if p_role is null or p_role not in ('manager', 'member') then
@@ -210,36 +213,34 @@ begin
   elsif not exists (select from public.workspaces where id = p_workspace_id) then
     perform queue.refuse_workspace(p_workspace_id);
   end if;
-  select u.id into v_user from auth.users as u
-  where lower(u.email) = v_email and u.email_confirmed_at is not null order by u.is_sso_user, u.created_at limit 1;
-  if v_user is null then
-    if (select count(*) from queue.invitations where workspace_id = p_workspace_id and email <> v_email) >= 1000 then
-      perform queue.refuse(429, 'quota_exceeded', 'a workspace may have 1,000 open invitations', 'max_invitations');
-    end if;
-    insert into queue.invitations as i (workspace_id, email, role, invited_by)
-    values (p_workspace_id, v_email, p_role, auth.uid())
-    on conflict (email, workspace_id) do update set role = excluded.role, invited_by = excluded.invited_by,
-      created_at = excluded.created_at, expires_at = excluded.expires_at;
-    perform queue.record_member_change(p_workspace_id, 'invited', null, v_email, p_role);
-  else
-    insert into public.workspace_members as m (workspace_id, user_id, role) values (p_workspace_id, v_user, p_role)
-    on conflict (user_id, workspace_id) do update set role = excluded.role where m.role <> excluded.role;
-    delete from queue.invitations where email = v_email and workspace_id = p_workspace_id;
+  update public.workspace_members as m set role = p_role
+  where m.workspace_id = p_workspace_id and queue.proven_email(m.user_id) = v_email;
+  if found then
+    return v_answer || '{"state": "member"}';
   end if;
-  return jsonb_build_object('workspace_id', p_workspace_id, 'email', v_email, 'role', p_role, 'user_id', v_user,
-    'state', case when v_user is null then 'invited' else 'member' end);
+  -- accounts are not looked up: the answer is the same for an address that has one
+  delete from queue.invitations where workspace_id = p_workspace_id and expires_at <= queue.clock();
+  if (select count(*) from queue.invitations where workspace_id = p_workspace_id and email <> v_email) >= 1000 then
+    perform queue.refuse(429, 'quota_exceeded', 'a workspace may have 1,000 open invitations', 'max_invitations');
+  end if;
+  insert into queue.invitations as i (workspace_id, email, role, invited_by)
+  values (p_workspace_id, v_email, p_role, auth.uid())
+  on conflict (email, workspace_id) do update set role = excluded.role, invited_by = excluded.invited_by,
+    created_at = excluded.created_at, expires_at = excluded.expires_at;
+  perform queue.record_member_change(p_workspace_id, 'invited', null, v_email, p_role);
+  return v_answer || '{"state": "invited"}';
 end;
 $$;
-comment on function public.set_member is E'Add a person to a workspace by mail address, or change their role: {workspace_id, email, role, user_id, state}.\n\nFor managers and the operator. A person with a confirmed account is a member at once (state member); anyone else is invited for 30 days and joins at the first sign-in (state invited). Sends no mail.';
+comment on function public.set_member is E'Invite a person to a workspace by mail address, or change the role of a member: {workspace_id, email, role, state}.\n\nFor managers and the operator. state is member for those who are one already; all others, with an account or without, are invited for 30 days and join when they accept. Sends no mail.';
 
 create function public.remove_member(p_workspace_id uuid, p_member text) returns jsonb
 language plpgsql
 security definer -- callers may not write membership: managers and the operator do it here, and who leaves
-set search_path = ''
-as $$
+set search_path = '' as $$
 declare
   v_user uuid;
   v_email text;
+  v_leaves boolean;
 begin
   if p_member ~ '^[0-9a-fA-F]{8}-([0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}$' then
     v_user := p_member::uuid;
@@ -248,10 +249,12 @@ begin
     select m.user_id into v_user from public.workspace_members as m
     where m.workspace_id = p_workspace_id and queue.email_of(m.user_id) = v_email limit 1;
   end if;
-  if v_user is distinct from auth.uid() or v_user is null or not queue.is_member(p_workspace_id) then
+  v_leaves := coalesce(v_user = auth.uid(), false) and queue.is_member(p_workspace_id);
+  if not v_leaves then
     perform queue.may_manage(p_workspace_id);
   end if;
-  delete from queue.invitations where workspace_id = p_workspace_id and email = v_email;
+  -- who leaves may have an address that no one confirmed: an invitation to it is another's
+  delete from queue.invitations where workspace_id = p_workspace_id and email = v_email and not v_leaves;
   if found then
     perform queue.record_member_change(p_workspace_id, 'invitation_withdrawn', null, v_email, null);
   else
@@ -269,8 +272,7 @@ comment on function public.remove_member is E'Remove a person from a workspace, 
 create function public.list_members(p_workspace_id uuid) returns jsonb
 language plpgsql stable
 security definer -- callers may read neither accounts nor the record
-set search_path = ''
-as $$
+set search_path = '' as $$
 declare
   v_manages boolean := queue.is_manager(p_workspace_id) or auth.uid() is null;
 begin
@@ -296,8 +298,7 @@ comment on function public.list_members is E'Who belongs to a workspace: {worksp
 create function public.list_workspaces() returns jsonb
 language sql stable
 security definer -- the operator's view over all; a person sees their own
-set search_path = ''
-as $$
+set search_path = '' as $$
   select jsonb_build_object('workspaces', coalesce(jsonb_agg(jsonb_build_object(
     'id', w.id, 'name', w.name, 'created_at', w.created_at,
     'members', (select count(*) from public.workspace_members as m where m.workspace_id = w.id),
@@ -311,13 +312,7 @@ as $$
 $$;
 comment on function public.list_workspaces is 'Workspaces with how many belong to them: {workspaces: [{id, name, created_at, members, managers, invitations}]}; the operator''s all, a person''s own.';
 
-revoke execute on function queue.record_member_change, queue.email_of, queue.workspace_member_changed,
-  queue.normal_email, queue.join_workspaces, queue.account_confirmed
-  from public, anon, authenticated, service_role;
-revoke execute on function public.accept_invitations, public.create_workspace, public.set_member,
-  public.remove_member, public.list_members, public.list_workspaces
-  from public, anon, authenticated, service_role;
-grant execute on function public.accept_invitations, public.set_member, public.remove_member, public.list_members,
-  public.list_workspaces
-  to authenticated, service_role;
-grant execute on function public.create_workspace to service_role;
+select queue.allow('authenticated, service_role', 'public.list_invitations', 'public.accept_invitation',
+  'public.decline_invitation', 'public.set_member', 'public.remove_member', 'public.list_members',
+  'public.list_workspaces');
+select queue.allow('service_role', 'public.create_workspace');

@@ -2,38 +2,24 @@
 -- So they hold by every way in, and for tables to come by one line.
 
 create table queue.row_counts (
-  workspace_id uuid not null,
-  name text not null,
-  rows integer not null,
-  counted_at timestamptz not null,
+  workspace_id uuid not null, -- the tenant
+  name text not null, -- the quota, as max_events
+  rows integer not null, -- rows, counted up to the quota
+  counted_at timestamptz not null, -- when
   primary key (workspace_id, name)
 ) with (fillfactor = 50);
-alter table queue.row_counts enable row level security;
 comment on table queue.row_counts is 'Rows of large quotas as counted a moment ago.';
-comment on column queue.row_counts.workspace_id is 'The tenant.';
-comment on column queue.row_counts.name is 'The quota, as max_events.';
-comment on column queue.row_counts.rows is 'Rows, counted up to the quota.';
-comment on column queue.row_counts.counted_at is 'When.';
-revoke all on queue.row_counts from public, anon, authenticated, service_role;
 
 create table queue.quotas (
-  name text primary key,
-  relation regclass not null,
-  for_all boolean not null
+  name text primary key, -- the setting, as max_events
+  relation regclass not null, -- the table whose rows are counted; an index of it begins with the workspace
+  for_all boolean not null -- whether it applies to the service and the worker too, and not only to people
 );
-alter table queue.quotas enable row level security;
 comment on table queue.quotas is 'Quotas of the rows that a workspace may have, each the setting of its name. An app '
   'adds its own by bound_rows.';
-comment on column queue.quotas.name is 'The setting, as max_events.';
-comment on column queue.quotas.relation is 'The table whose rows are counted; an index of it begins with the '
-  'workspace.';
-comment on column queue.quotas.for_all is 'Whether it applies to the service and the worker too, and not only to people.';
-revoke all on queue.quotas from public, anon, authenticated, service_role;
 
 create function queue.quota_relation(p_name text) returns regclass
-language sql stable
-set search_path = ''
-as $$
+language sql stable set search_path = '' as $$
   -- a table that an app took with it bounds nothing any more
   select q.relation from queue.quotas as q
   where q.name = p_name and exists (select 1 from pg_catalog.pg_class as c where c.oid = q.relation)
@@ -41,11 +27,7 @@ $$;
 comment on function queue.quota_relation is 'The table whose rows of a workspace a quota counts; null when it is gone.';
 
 create function queue.count_rows(p_workspace_id uuid, p_name text, p_most integer) returns integer
-language plpgsql stable
-set search_path = ''
-set enable_seqscan = off -- a session's plan may be older than the rows
-set jit = off
-as $$
+language plpgsql stable set search_path = '' as $$
 declare
   v_rows integer;
 begin
@@ -59,9 +41,7 @@ $$;
 comment on function queue.count_rows is 'Rows of a workspace that a quota counts, up to p_most.';
 
 create function queue.check_rows(p_workspace_id uuid, p_name text) returns void
-language plpgsql
-set search_path = ''
-as $$
+language plpgsql set search_path = '' as $$
 declare
   v_now timestamptz := queue.clock();
   v_max integer := (queue.setting(p_name))::integer;
@@ -90,24 +70,21 @@ comment on function queue.check_rows is E'Refuse with 429 and the quota''s name 
 create function queue.hold_quota() returns trigger
 language plpgsql
 security definer -- callers who insert a row may not count them
-set search_path = ''
-as $$
+set search_path = '' as $$
 begin
-  if auth.uid() is not null or tg_argv[1]::boolean then
+  if not queue.is_service() or tg_argv[1]::boolean then
     perform queue.check_rows(m.workspace_id, tg_argv[0])
     from (select distinct n.workspace_id from made as n where n.workspace_id is not null) as m;
   end if;
   return null;
 end;
 $$;
-comment on function queue.hold_quota is 'Trigger: new rows of people stay within the quota that its argument names; '
+comment on function queue.hold_quota is 'Trigger: new rows of people and guests stay within the quota that its argument names; '
   'those of the service too where the second is true.';
 
 create function queue.bound_rows(p_relation regclass, p_name text, p_max integer, p_for_all boolean default false)
 returns void
-language plpgsql
-set search_path = ''
-as $$
+language plpgsql set search_path = '' as $$
 begin
   insert into queue.settings (name, value) values (p_name, to_jsonb(p_max));
   insert into queue.quotas (name, relation, for_all) values (p_name, p_relation, p_for_all);
@@ -120,7 +97,7 @@ comment on function queue.bound_rows is E'Bound the rows of a table with a works
   'there, to the service and the worker too. An index of the table must begin with the workspace.';
 
 select queue.bound_rows(to_regclass(format('queue.%I', q.relation)), 'max_' || q.name, q.most, q.for_all)
-from (values ('schedules', 'schedules', 1000, true), ('webhooks', 'webhooks', 50, true),
+from (values ('schedules', 'schedules', 1000, true), ('webhooks', 'webhooks', 50, true), ('alerts', 'alerts', 50, true),
   ('pauses', 'pauses', 500, false), ('batches', 'batches', 10000, false),
   ('named_events', 'events', 100000, false), ('sessions', 'sessions', 100000, false),
   ('guest_sessions', 'guest_sessions', 10000, false), ('invitations', 'invitations', 1000, false),
@@ -129,9 +106,7 @@ from (values ('schedules', 'schedules', 1000, true), ('webhooks', 'webhooks', 50
 where to_regclass(format('queue.%I', q.relation)) is not null;
 
 create function queue.quotas_of(p_workspace_id uuid) returns jsonb
-language sql stable
-set search_path = ''
-as $$
+language sql stable set search_path = '' as $$
   select jsonb_object_agg(q.name, jsonb_build_object('max', s.value,
     'used', queue.count_rows(p_workspace_id, q.name, (s.value)::integer)))
   from queue.quotas as q
@@ -142,9 +117,7 @@ comment on function queue.quotas_of is 'Quotas of a workspace''s rows and how mu
   '{name: {max, used}}.';
 
 create function queue.check_pause(p_job_type text, p_reason text) returns void
-language plpgsql stable
-set search_path = ''
-as $$
+language plpgsql stable set search_path = '' as $$
 begin
   if char_length(p_reason) > 500 then
     perform queue.refuse(400, 'invalid_argument', 'reason has at most 500 characters', 'reason');
@@ -155,7 +128,3 @@ end;
 $$;
 comment on function queue.check_pause is 'Refuse a pause of a type that does not exist, or with a reason of more '
   'than 500 characters.';
-
-revoke execute on function queue.quota_relation, queue.bound_rows, queue.count_rows, queue.check_rows,
-  queue.hold_quota, queue.quotas_of, queue.check_pause
-  from public, anon, authenticated, service_role;

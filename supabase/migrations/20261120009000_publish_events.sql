@@ -4,9 +4,7 @@
 create function queue.publish_event(
   p_event public.job_events, p_off text[], p_quiet text[], p_window queue.message_window
 ) returns void
-language plpgsql
-set search_path = ''
-as $$
+language plpgsql set search_path = '' as $$
 declare
   v_minor boolean := p_event.type in ('job.progress', 'job.log');
   v_type text := ''; -- looked up only where types are silent
@@ -29,7 +27,8 @@ begin
     end if;
   end if;
   if v_topics <> '{}' then
-    perform queue.send_messages(v_topics, array_fill(p_event.type, array[cardinality(v_topics)]),
+    perform queue.send_messages(v_topics, array_fill(p_event.workspace_id, array[cardinality(v_topics)]),
+      array_fill(p_event.type, array[cardinality(v_topics)]),
       array_fill(jsonb_build_object('job_id', p_event.job_id, 'seq', p_event.seq, 'type', p_event.type,
         'data', p_event.data, 'at', p_event.created_at), array[cardinality(v_topics)]),
       array_fill(v_minor, array[cardinality(v_topics)]), p_window);
@@ -38,26 +37,102 @@ end;
 $$;
 comment on function queue.publish_event is 'The same as queue.publish_events for the only event of a statement, at a third of the cost.';
 
+create type queue.alike_events as (type text, data jsonb, at timestamptz, job_ids uuid[], seqs bigint[]);
+comment on type queue.alike_events is 'Events that differ in their job and number alone. at: of the first; seqs: one for each job, or one for all.';
+
+create function queue.message_of(p_parts queue.alike_events[], p_whole boolean) returns jsonb
+language plpgsql set search_path = '' as $$
+declare
+  v_events jsonb;
+begin
+  if p_whole or cardinality(p_parts) = 1 and cardinality((p_parts[1]).job_ids) = 1 then
+    v_events := (
+      select jsonb_agg(jsonb_build_object('job_id', p.job_ids[1], 'seq', p.seqs[1], 'type', p.type, 'data', p.data,
+        'at', p.at)) from unnest(p_parts) as p);
+    return case jsonb_array_length(v_events) when 1 then v_events -> 0 else jsonb_build_object('events', v_events) end;
+  end if;
+  return jsonb_build_object('groups', (
+    select jsonb_agg(jsonb_build_object('type', p.type, 'data', p.data, 'at', p.at, 'job_ids', to_jsonb(p.job_ids),
+      'seqs', to_jsonb(p.seqs))) from unnest(p_parts) as p));
+end;
+$$;
+comment on function queue.message_of is 'The payload of a message: of the only event, {"events": […]} with p_whole, else {"groups": […]}.';
+
+create function queue.publish_several(
+  p_events public.job_events[], p_off text[], p_quiet text[], p_several uuid[], p_followed uuid[],
+  p_window queue.message_window
+) returns void
+language plpgsql set search_path = '' as $$
+declare
+  c_minor constant text[] := array['job.progress', 'job.log'];
+  -- several events of one job stay in order, and clients that know no groups get each event by itself
+  v_whole constant boolean := p_several <> '{}' or exists (select from queue.followers as f where f.version < 2)
+    and exists (select from queue.followers as f where f.version < 2 and f.topic = any (array(
+      select 'workspace:' || e.workspace_id from unnest(p_events) as e
+      union select 'session:' || e.session_id from unnest(p_events) as e)));
+begin
+  perform queue.send_messages(
+    array_agg(m.topic), array_agg(m.workspace_id), array_agg(m.event), array_agg(m.payload), array_agg(m.minor),
+    p_window)
+  from (
+    with n as materialized (
+      select e.job_id, e.seq, e.workspace_id, e.session_id, e.type, e.data, e.created_at,
+        e.type = any (c_minor) as minor, row_number() over () as nth, -- the type is looked up only where one is silent
+        case p_quiet when '{}' then '' else (select job_type from public.jobs where id = e.job_id) end as job_type
+      from unnest(p_events) as e),
+    told as (
+      select 'workspace:' || n.workspace_id as topic, n.* from n where not n.minor
+      union all
+      select 'session:' || n.session_id, n.* from n
+      where n.session_id is not null and n.type <> 'job.log' and queue.may_publish(n.session_id, n.workspace_id)
+      union all
+      select 'job:' || n.job_id, n.* from n
+      where n.job_id = any (p_several) and n.type <> 'job.created' and n.job_type <> all (p_quiet)),
+    parts as ( -- what is alike is sent once for up to a thousand jobs
+      select o.topic, o.workspace_id, o.type, o.data, min(o.created_at) as at, array_agg(o.job_id) as job_ids,
+        case when min(o.seq) = max(o.seq) then array[min(o.seq)] else array_agg(o.seq) end as seqs,
+        bool_and(o.minor) as minor, min(o.nth) as nth, 200 + pg_column_size(o.data) + 45 * count(*) as bytes
+      from told as o where o.job_type <> all (p_off)
+      group by o.topic, o.workspace_id, o.type, o.data, case when v_whole then o.nth else (o.nth - 1) / 1000 end),
+    -- hosted Realtime accepts 256 kB on the free plan; pg_column_size is some tenths below the JSON's length
+    bins as (
+      select p.*, (sum(p.bytes) over (partition by p.topic order by p.nth) - p.bytes)::bigint / 100000 as bin
+      from parts as p)
+    select b.topic, b.workspace_id, bool_and(b.minor) as minor,
+      case when sum(cardinality(b.job_ids)) = 1 then min(b.type) else 'job.events' end as event,
+      queue.message_of(array_agg(row(b.type, b.data, b.at, b.job_ids, b.seqs)::queue.alike_events order by b.nth),
+        v_whole) as payload
+    from bins as b group by b.topic, b.workspace_id, b.bin
+    union all
+    select 'job:' || n.job_id, n.workspace_id, n.minor, n.type,
+      jsonb_build_object('job_id', n.job_id, 'seq', n.seq, 'type', n.type, 'data', n.data, 'at', n.created_at)
+    from n where n.job_id <> all (p_several) and n.type <> 'job.created' and n.job_type <> all (p_quiet)
+      and n.job_type <> all (p_off) and (p_followed is null or n.job_id = any (p_followed))) as m;
+end;
+$$;
+comment on function queue.publish_several is E'Publish the events of a statement, those of one job in their order.\n\np_off: types that publish nothing; p_quiet: those, and types that publish nothing on a job''s own topic; p_several: jobs of several events; p_followed: jobs that are followed, where there is no room for the topics of others, else null.';
+
+do $$
+begin
+  -- a large message is compressed in a tenth of the time; not every server is built with it
+  if (select 'lz4' = any (enumvals) from pg_catalog.pg_settings where name = 'default_toast_compression') then
+    alter function queue.publish_several set default_toast_compression = 'lz4';
+  end if;
+end;
+$$;
+
 create function queue.publish_events() returns trigger
 language plpgsql
 security definer -- callers who change a job may not write to realtime.messages
-set search_path = ''
-set plan_cache_mode = 'force_generic_plan' -- its plan does not depend on the values
-set enable_seqscan = off -- a session's plan may be older than the rows
-set jit = off
-as $$
+set search_path = '' as $$
 declare
-  c_minor constant text[] := array['job.progress', 'job.log'];
   v_window queue.message_window;
-  v_count bigint;
-  v_most integer; -- events in a message
+  v_count bigint := (select count(*) from (select 1 from events limit 2) as e);
   v_off text[]; -- types that publish nothing
   v_quiet text[]; -- those, and types that publish nothing on a job's own topic
   v_several uuid[]; -- jobs of several events; no one can follow one whose id was not known before
   v_followed uuid[]; -- jobs that are followed, where there is no room for the topics of others; null otherwise
 begin
-  -- hosted Realtime accepts 256 kB on the free plan; pg_column_size is some tenths below the JSON's length
-  select count(*), greatest(1, 120000 / avg(200 + pg_column_size(data)))::integer into v_count, v_most from events;
   if v_count = 0 or to_regclass('realtime.messages') is null then
     return null;
   end if;
@@ -65,9 +140,14 @@ begin
   select coalesce(array_agg(t.job_type) filter (where t.live = 'off'), '{}'), coalesce(array_agg(t.job_type), '{}')
   into v_off, v_quiet from queue.job_types as t where t.live <> 'full';
   if v_window.ceiling <= coalesce(pg_sequence_last_value('queue.messages_counted'), 0) then
-    perform queue.hold_events(array_agg(distinct e.workspace_id) filter (where e.type <> all (c_minor)),
-      array_agg(distinct e.session_id) filter (where e.type <> 'job.log'), array_agg(distinct e.job_id))
-    from events as e;
+    perform queue.hold_topics(array_agg(t.topic), array_agg(t.workspace_id), count(distinct t.job_id))
+    from events as e cross join lateral (values
+      (case when e.type not in ('job.progress', 'job.log') then 'workspace:' || e.workspace_id end,
+        e.workspace_id, e.job_id),
+      (case when e.type <> 'job.log' and e.session_id is not null
+        and queue.may_publish(e.session_id, e.workspace_id) then 'session:' || e.session_id end,
+        e.workspace_id, e.job_id),
+      ('job:' || e.job_id, e.workspace_id, e.job_id)) as t (topic, workspace_id, job_id) where t.topic is not null;
   elsif v_count = 1 then
     perform queue.publish_event(e, v_off, v_quiet, v_window) from events as e;
   else
@@ -75,42 +155,14 @@ begin
       select e.job_id from events as e where e.type <> 'job.created' group by e.job_id having count(*) > 1);
     if queue.room_for_unfollowed(v_window) < 4 then -- the workspace's message and a job's, each delivered once
       v_followed := array(select substr(a.topic, 5)::uuid from queue.audiences as a where a.topic like 'job:%');
-      perform queue.hold_topics('{}', (select count(*) from events as e
+      perform queue.hold_topics('{}', '{}', (select count(*) from events as e
         where e.job_id <> all (v_followed || v_several) and e.type <> 'job.created'
           and (v_quiet = '{}' or (select job_type from public.jobs where id = e.job_id) <> all (v_quiet))));
     end if;
-    perform queue.send_messages(
-      array_agg(m.topic), array_agg(m.event), array_agg(m.payload), array_agg(m.minor), v_window)
-    from (
-      with n as not materialized (
-        select e.job_id, e.seq, e.workspace_id, e.session_id, e.type, e.minor, e.job_type, event from (
-          select e.*, e.type = any (c_minor) as minor, -- the type is looked up only where one is silent
-            case v_quiet when '{}' then '' else (select job_type from public.jobs where id = e.job_id) end as job_type
-          from events as e) as e
-        cross join lateral (select e.job_id, e.seq, e.type, e.data, e.created_at as at) as event
-        where v_off = '{}' or e.job_type <> all (v_off)),
-      topics as (
-        -- rows until they are JSON at once: through text it would take half as much again
-        select o.topic, bool_and(o.minor) as minor, array_agg(o.event order by o.job_id, o.seq) as events
-        from (
-          select 'workspace:' || n.workspace_id as topic, n.* from n where not n.minor
-          union all
-          select 'session:' || n.session_id, n.* from n
-          where n.session_id is not null and n.type <> 'job.log' and queue.may_publish(n.session_id, n.workspace_id)
-          union all
-          select 'job:' || n.job_id, n.* from n where n.job_id = any (v_several)
-            and n.type <> 'job.created' and n.job_type <> all (v_quiet)) as o group by o.topic)
-      select t.topic, t.minor, coalesce(p.payload ->> 'type', 'job.events') as event, p.payload
-      from topics as t
-      cross join generate_series(1, cardinality(t.events), v_most) as s (start)
-      cross join lateral (
-        select case when v_most > 1 and s.start < cardinality(t.events)
-          then (select to_jsonb(several) from (select t.events[s.start : s.start + v_most - 1] as events) as several)
-          else to_jsonb(t.events[s.start]) end as payload offset 0) as p -- made once, though used twice
-      union all
-      select 'job:' || n.job_id, n.minor, n.type, to_jsonb(n.event)
-      from n where n.job_id <> all (v_several) and n.type <> 'job.created' and n.job_type <> all (v_quiet)
-        and (v_followed is null or n.job_id = any (v_followed))) as m;
+    perform queue.publish_several(
+      case when v_several = '{}' then (select array_agg(e::public.job_events) from events as e)
+      else (select array_agg(e::public.job_events order by e.job_id, e.seq) from events as e) end,
+      v_off, v_quiet, v_several, v_followed, v_window);
   end if;
   return null;
 exception when others then
@@ -118,13 +170,12 @@ exception when others then
   return null;
 end;
 $$;
-comment on function queue.publish_events is E'Trigger: publish job events, one message per topic and statement.\n\nA message of one event has its type as the broadcast''s event and {job_id, seq, type, data, at} as payload; one of several has the event job.events and {"events": [...]}, each as a message of one, in order of job and seq. A message larger than hosted Realtime accepts is split. The topics are job:<id> (all but its creation), workspace:<id> (state changes) and session:<id> (all but logs), as far as the job type''s live allows and the budget reaches: see send_messages. A failure only warns; the events stay in job_events.';
+comment on function queue.publish_events is E'Trigger: publish job events, one message per topic and statement.\n\nA message of one event has its type as the broadcast''s event and {job_id, seq, type, data, at} as payload; one of several has the event job.events. Its payload is {"groups": [{type, data, at, job_ids, seqs}]}: an event of each job, the number at the same place of seqs or, of one, the same for all. Where a job has several events, or while a client follows one of the statement''s topics that knows no groups (see follow_topic), it is {"events": [...]}, each as a message of one, in order of job and seq. A message larger than hosted Realtime accepts is split. The topics are job:<id> (all but its creation), workspace:<id> (state changes) and session:<id> (all but logs), as far as the job type''s live allows and the budget reaches: see send_messages. A failure only warns; the events stay in job_events.';
 
 create function queue.may_publish(p_session_id text, p_workspace_id uuid) returns boolean
 language sql stable
 security definer -- called by publish_events alone, which reads the engine's tables
-set search_path = ''
-as $$
+set search_path = '' as $$
   select case when p_session_id like 'guest\_%'
     then exists (select from queue.live_guest_session(p_session_id) as v where v.workspace_id = p_workspace_id)
     else exists (select from queue.sessions as s where s.session_id = p_session_id
@@ -138,8 +189,7 @@ create trigger job_events_publish after insert on public.job_events
 create function queue.may_follow(p_topic text) returns boolean
 language plpgsql stable
 security definer -- policies on realtime.messages run as the subscriber, who may not read the engine
-set search_path = ''
-as $$
+set search_path = '' as $$
 declare
   v_id text := split_part(p_topic, ':', 2);
 begin
@@ -167,6 +217,3 @@ begin
 end;
 $$;
 comment on function queue.may_follow is E'Whether the caller may join a private topic: a job or session of their workspace, or the workspace.\n\nA session is its first workspace''s; members of another that uses the same id are refused and poll. Those whom a guest session is open to may join its topic, and the user it is for those of its jobs.';
-revoke execute on function queue.publish_event, queue.publish_events, queue.may_publish, queue.may_follow
-  from public, anon, authenticated, service_role;
-grant execute on function queue.may_follow to authenticated, anon;

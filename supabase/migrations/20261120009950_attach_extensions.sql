@@ -1,10 +1,43 @@
--- What a project can switch on later: pg_cron, pg_net, Realtime, a trigger on Auth's users. A migration runs
--- once, so what it did not find then is attached by a function, which may be called again at any time.
+-- What a project can switch on later: pg_cron, pg_net, Realtime, functions for workers. A migration runs once, so what
+-- it did not find then is attached by a function, which may be called again at any time.
+
+create function queue.unguarded() returns setof oid
+language sql stable set search_path = '' as $$
+  select p.oid from pg_catalog.pg_proc as p
+  where p.proacl::text ~ '[{,]job_worker=' and strpos(p.prosrc, 'queue.refuse_revoked();') = 0 order by p.oid
+$$;
+comment on function queue.unguarded is 'Functions granted to job_worker that a revoked key may still call.';
+
+create function queue.guard_workers() returns void
+language plpgsql set search_path = '' as $$
+declare
+  v_one record;
+  v_body text;
+begin
+  for v_one in
+    select p.oid, p.prosrc, p.prosecdef, l.lanname from queue.unguarded() as u
+    join pg_catalog.pg_proc as p on p.oid = u join pg_catalog.pg_language as l on l.oid = p.prolang
+  loop
+    v_body := case when v_one.prosrc = '' or not v_one.prosecdef then null -- begin atomic keeps no text
+      when v_one.lanname = 'sql' then 'select queue.refuse_revoked();' || v_one.prosrc
+      -- the body as one statement, after options such as #variable_conflict
+      when v_one.lanname = 'plpgsql' then regexp_replace(rtrim(v_one.prosrc, E'; \n\r\t'),
+        '^((?:\s*#[^\n]*\n)*)', '\1begin perform queue.refuse_revoked();') || E'\n;end' end;
+    begin
+      if v_body is null then
+        raise exception 'it must be security definer, in plpgsql or sql with its body as a string';
+      end if;
+      execute replace(pg_get_functiondef(v_one.oid), v_one.prosrc, v_body);
+    exception when others then -- one keeps none of the others open
+      raise warning 'job_worker may call %, which cannot be guarded: %', v_one.oid::regprocedure, sqlerrm;
+    end;
+  end loop;
+end;
+$$;
+comment on function queue.guard_workers is E'Make the refusal of revoked keys the first statement of each function granted to job_worker.\n\nIt reaches the functions of apps and of later releases as well, since attach_extensions calls it.';
 
 create function queue.extension_state() returns jsonb
-language plpgsql stable
-set search_path = ''
-as $$
+language plpgsql stable set search_path = '' as $$
 declare
   v_net boolean := to_regprocedure('net.http_post(text,jsonb,jsonb,jsonb,integer)') is not null
     and to_regclass('vault.decrypted_secrets') is not null;
@@ -25,19 +58,13 @@ begin
       else 'attached' end,
     'realtime', case when to_regclass('realtime.messages') is null then 'absent'
       when v_policies < 2 then 'not_attached' else 'attached' end,
-    'sign_in', case when to_regprocedure('queue.account_confirmed()') is null or to_regclass('auth.users') is null
-        then 'absent'
-      when exists (select from pg_catalog.pg_trigger
-        where tgrelid = to_regclass('auth.users') and tgname = 'minutehand_account_confirmed') then 'attached'
-      else 'not_attached' end);
+    'worker_guard', case when exists (select from queue.unguarded()) then 'not_attached' else 'attached' end);
 end;
 $$;
-comment on function queue.extension_state is E'Which optional parts are installed and attached: {pg_cron, pg_net, realtime, sign_in}, each absent, not_attached or attached.\n\npg_net is no_worker while no worker''s address is set, see connect_worker. Changes nothing.';
+comment on function queue.extension_state is E'Which optional parts are installed and attached: {pg_cron, pg_net, realtime, worker_guard}, each absent, not_attached or attached.\n\npg_net is no_worker while no worker''s address is set, see connect_worker. Changes nothing.';
 
 create function queue.cron_entries() returns table (name text, schedule text, command text)
-language sql immutable
-set search_path = ''
-as $$
+language sql immutable set search_path = '' as $$
   values ('minutehand-tick', '* * * * *', 'select queue.invoke_worker()'),
     -- the history of its runs grows without bound; that of other schedules is theirs
     ('minutehand-tidy', '17 3 * * *', 'delete from cron.job_run_details where end_time < now() - interval ''7 days'''
@@ -46,9 +73,7 @@ $$;
 comment on function queue.cron_entries is 'The schedules of pg_cron for the queue: name, expression and command.';
 
 create function queue.attach_part(p_part text) returns void
-language plpgsql
-set search_path = ''
-as $$
+language plpgsql set search_path = '' as $$
 begin
   case p_part
     when 'pg_cron' then
@@ -63,10 +88,8 @@ begin
       create policy "minutehand: guests follow their session" on realtime.messages
         for select to anon
         using (extension = 'broadcast' and (select queue.may_follow((select realtime.topic()))));
-    when 'sign_in' then
-      create trigger minutehand_account_confirmed
-        after insert or update of email_confirmed_at, last_sign_in_at on auth.users
-        for each row execute function queue.account_confirmed();
+    when 'worker_guard' then
+      perform queue.guard_workers();
   end case;
 end;
 $$;
@@ -74,10 +97,9 @@ comment on function queue.attach_part is 'Attach an optional part that is instal
 
 create function public.attach_extensions() returns jsonb
 language plpgsql
-security definer -- policies, schedules and triggers are made as the project's owner
+security definer -- policies and schedules are made as the project's owner
 set search_path = ''
-set lock_timeout = '2s'
-as $$
+set lock_timeout = '2s' as $$
 declare
   v_part text;
   v_problems jsonb := '{}';
@@ -93,13 +115,12 @@ begin
   return queue.extension_state() || jsonb_build_object('problems', v_problems);
 end;
 $$;
-comment on function public.attach_extensions is E'Attach the optional parts that were installed after the migrations ran: {pg_cron, pg_net, realtime, sign_in, problems}.\n\nMay be called again at any time; a part that is attached is left as it is. See extension_state for the words; problems has the error of each part that could not be attached.';
+comment on function public.attach_extensions is E'Attach the optional parts that were installed after the migrations ran: {pg_cron, pg_net, realtime, worker_guard, problems}.\n\nMay be called again at any time; a part that is attached is left as it is. See extension_state for the words; problems has the error of each part that could not be attached.';
 
 create function public.connect_worker(p_url text, p_token text) returns jsonb
 language plpgsql
 security definer -- the operator's way to the settings and the Vault; execute is the service role's alone
-set search_path = ''
-as $$
+set search_path = '' as $$
 declare
   c_name constant text := 'minutehand_worker_token';
   v_id uuid;
@@ -129,11 +150,7 @@ end;
 $$;
 comment on function public.connect_worker is E'Let the database invoke a worker behind HTTPS at each arrival, by pg_net, and every minute, by pg_cron: {url, pg_cron, pg_net, …}.\n\nKeeps the token in the Vault as minutehand_worker_token. For the operator; another call replaces the address and token.';
 
-select public.attach_extensions();
+select queue.allow('job_worker, service_role', 'public.attach_extensions');
+select queue.allow('service_role', 'public.connect_worker');
 
-revoke execute on function queue.extension_state, queue.cron_entries, queue.attach_part
-  from public, anon, authenticated, service_role;
-revoke execute on function public.attach_extensions, public.connect_worker
-  from public, anon, authenticated, service_role;
-grant execute on function public.attach_extensions to job_worker, service_role;
-grant execute on function public.connect_worker to service_role;
+select public.attach_extensions(); -- last: what is granted to job_worker is guarded

@@ -1,0 +1,351 @@
+-- Signed statements: the keys that sign, their chains per workspace, and the receipts of jobs of signed types.
+-- A worker signs under the lease of the job what the database states of it; apps have chains of their own.
+
+create table queue.signing_keys (
+  kid text primary key, -- RFC 7638 thumbprint of the public key
+  chain text not null, -- whose receipts it signs: jobs, or an app's name
+  x text not null, -- the public key, base64url (RFC 8037)
+  sealed text not null, -- the private key, sealed by KMS or the development key file; opens nowhere else
+  not_before timestamptz not null, -- since when it signs, UTC
+  not_after timestamptz, -- until when what it signed is valid, UTC; null while it is the current one
+  revoked_at timestamptz, -- since when it is not to be trusted, UTC; null for a key that is
+  last_numbers jsonb -- once revoked: the number of the last receipt it signed, by the digest of the workspace's id
+);
+create unique index signing_keys_one_is_current on queue.signing_keys (chain) where not_after is null;
+comment on table queue.signing_keys is 'Ed25519 keys of this deployment: one of each chain signs, older ones stay to verify by.';
+
+create table queue.chains (
+  workspace_id uuid not null, -- the workspace
+  chain text not null, -- jobs, or an app's name
+  number bigint not null default 0, -- number of the last receipt; 0 before the first
+  digest text, -- digest of the last receipt; null before the first
+  last_by_key jsonb not null default '{}', -- number of the last receipt that each key signed
+  primary key (workspace_id, chain)
+);
+comment on table queue.chains is 'The end of each workspace''s chains; a transaction that adds a receipt holds its row.';
+
+create table queue.receipts (
+  job_id uuid primary key, -- the job, which may be deleted before its receipt
+  workspace_id uuid not null, -- the job's workspace
+  number bigint not null, -- its place in the chain: 1, 2, 3 ... without gaps
+  receipt jsonb not null, -- as it was signed
+  digest text not null, -- of its canonical JSON: what the next one names as previous
+  issued_at timestamptz not null -- when it was signed, UTC
+);
+create unique index receipts_in_order on queue.receipts (workspace_id, number);
+create index receipts_by_time on queue.receipts (issued_at);
+comment on table queue.receipts is 'Receipts of jobs of signed types, each workspace''s a chain; the oldest leave first.';
+insert into queue.kept_rows (relation, since, keep) values ('receipts', 'issued_at', '1 year');
+
+create function queue.canonical(p_value jsonb) returns text
+language plpgsql immutable set search_path = '' as $$
+begin
+  -- refused and not written another way: names in receipts are ASCII, whole numbers small
+  if jsonb_typeof(p_value) = 'object'
+    and exists (select 1 from jsonb_object_keys(p_value) as k where k ~ '[\U00010000-\U0010FFFF]') then
+    -- UTF-16 orders those beyond U+FFFF differently
+    perform queue.refuse(400, 'invalid_argument', 'names must be within U+FFFF', 'name');
+  elsif jsonb_typeof(p_value) = 'number' and abs((p_value #>> '{}')::numeric) > 9007199254740992 then
+    perform queue.refuse(400, 'invalid_argument', 'numbers must be within 2^53', 'number');
+  end if;
+  case jsonb_typeof(p_value)
+    when 'object' then
+      return '{' || coalesce((
+        select string_agg(to_json(e.key)::text || ':' || queue.canonical(e.value), ',' order by e.key collate "C")
+        from jsonb_each(p_value) as e), '') || '}';
+    when 'array' then
+      return '[' || coalesce((
+        select string_agg(queue.canonical(e.value), ',' order by e.ordinality)
+        from jsonb_array_elements(p_value) with ordinality as e), '') || ']';
+    when 'number' then
+      return trim_scale((p_value #>> '{}')::numeric)::text;
+    else
+      return p_value::text;
+  end case;
+end;
+$$;
+comment on function queue.canonical is E'A value as canonical JSON (RFC 8785).\n\nExact for names up to U+FFFF and for numbers from 0.000001 to 2^53 of at most 15 digits; names and numbers beyond are refused. Receipts hold neither.';
+
+create function queue.digest(p_text text) returns text
+language sql immutable set search_path = '' as $$
+  select 'sha256:' || encode(sha256(convert_to(p_text, 'UTF8')), 'hex')
+$$;
+comment on function queue.digest is 'SHA-256 over a text in UTF-8, as sha256:<hex>.';
+
+create function queue.instant(p_at timestamptz) returns text
+language sql immutable set search_path = '' as $$
+  select to_char(p_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"')
+$$;
+comment on function queue.instant is 'An instant as receipts write it: UTC, milliseconds, Z.';
+
+-- Keys -----------------------------------------------------------------------------------------------------
+
+create function queue.jwk(p_key queue.signing_keys) returns jsonb
+language sql immutable set search_path = '' as $$
+  select jsonb_strip_nulls(jsonb_build_object('kty', 'OKP', 'crv', 'Ed25519', 'x', p_key.x, 'kid', p_key.kid,
+    'use', 'sig', 'alg', 'EdDSA', 'nbf', floor(extract(epoch from p_key.not_before))::bigint,
+    'exp', ceil(extract(epoch from p_key.not_after))::bigint,
+    'revoked_at', ceil(extract(epoch from p_key.revoked_at))::bigint, 'last', p_key.last_numbers))
+$$;
+comment on function queue.jwk is 'A public key as RFC 8037 writes it, with nbf and, once replaced, exp in seconds since 1970; revoked_at and last, the last number it signed per digest of a workspace''s id, once revoked.';
+
+create function queue.show_signing_keys(p_chain text) returns jsonb
+language sql stable
+security definer -- no role holds rights on the keys
+set search_path = '' as $$
+  select jsonb_build_object('keys', coalesce(jsonb_agg(queue.jwk(k) order by k.not_before desc, k.kid), '[]'))
+  from queue.signing_keys as k where k.chain = p_chain
+$$;
+comment on function queue.show_signing_keys is 'Every public key that ever signed receipts of a chain, newest first, as a JWK set.';
+
+create function public.signing_keys() returns jsonb
+language sql stable set search_path = ''
+begin atomic
+  select queue.show_signing_keys('jobs');
+end;
+comment on function public.signing_keys is 'Every public key that ever signed a job''s receipt, newest first, as a JWK set (RFC 7517); for anyone.';
+
+create function queue.current_key(p_chain text) returns jsonb
+language sql stable set search_path = '' as $$
+  select jsonb_build_object('kid', k.kid, 'x', k.x, 'sealed', k.sealed)
+  from queue.signing_keys as k where k.chain = p_chain and k.not_after is null
+$$;
+comment on function queue.current_key is 'The key that signs, its private half sealed; null when there is none yet.';
+
+create function public.add_signing_key(p_chain text, p_key jsonb) returns jsonb
+language plpgsql
+security definer -- no role holds rights on the keys
+set search_path = '' as $$
+declare
+  v_x text := p_key ->> 'x';
+  v_jwk text := format('{"crv":"Ed25519","kty":"OKP","x":"%s"}', v_x);
+  v_kid text := translate(rtrim(encode(sha256(convert_to(v_jwk, 'UTF8')), 'base64'), '='), '+/', '-_');
+begin
+  if coalesce(v_x, '') !~ '^[A-Za-z0-9_-]{43}$' or p_key ->> 'kid' is distinct from v_kid
+    or coalesce(length(p_key ->> 'sealed'), 0) not between 20 and 4000
+    or coalesce(p_chain, '') !~ '^[a-z][a-z0-9_]{0,62}$' then
+    perform queue.refuse(400, 'invalid_argument',
+      'a key must have x, the kid of x by RFC 7638, and its sealed private half; a chain a short name', 'key');
+  end if;
+  perform pg_advisory_xact_lock(hashtextextended('signing_keys', 0));
+  -- when another worker was first, its key is the one
+  -- valid from a little earlier: the worker that signs says when by its own clock, which may be late
+  insert into queue.signing_keys (kid, chain, x, sealed, not_before)
+  select v_kid, p_chain, v_x, p_key ->> 'sealed', queue.clock() - interval '5 minutes'
+  where not exists (select 1 from queue.signing_keys where chain = p_chain and not_after is null);
+  return queue.current_key(p_chain);
+end;
+$$;
+comment on function public.add_signing_key is 'Add a signing key {kid, x, sealed} of a chain unless it has one; returns the current one. For the worker.';
+
+create function public.retire_signing_key(p_chain text default 'jobs') returns jsonb
+language plpgsql
+security definer -- no role holds rights on the keys
+set search_path = '' as $$
+begin
+  perform pg_advisory_xact_lock(hashtextextended('signing_keys', 0));
+  -- what has just ended may still be signed by it
+  update queue.signing_keys set not_after = queue.clock() + interval '1 hour'
+  where chain = p_chain and not_after is null;
+  return queue.show_signing_keys(p_chain);
+end;
+$$;
+comment on function public.retire_signing_key is E'Let no new receipt be signed by a chain''s current key; returns the public keys. For the operator.\n\nThe next receipt''s worker makes a new one. The retired key is valid for an hour more, and listed permanently.';
+
+create function public.revoke_signing_key(p_kid text) returns jsonb
+language plpgsql
+security definer -- no role holds rights on the keys
+set search_path = '' as $$
+declare
+  v_now timestamptz := queue.clock();
+  v_chain text;
+begin
+  perform pg_advisory_xact_lock(hashtextextended('signing_keys', 0));
+  update queue.signing_keys as k
+  set revoked_at = coalesce(revoked_at, v_now), not_after = least(not_after, v_now),
+    last_numbers = coalesce(last_numbers, (
+      select coalesce(jsonb_object_agg(queue.digest(c.workspace_id::text), c.last_by_key -> p_kid), '{}')
+      from queue.chains as c where c.chain = k.chain and c.last_by_key ? p_kid))
+  where kid = p_kid returning chain into v_chain;
+  if not found then
+    perform queue.refuse(404, 'key_not_found', 'no key has this id', p_kid);
+  end if;
+  return queue.show_signing_keys(v_chain);
+end;
+$$;
+comment on function public.revoke_signing_key is E'Trust nothing that a key signs from now on; returns the public keys of its chain. For the operator.\n\nWhat it signed before stays valid up to the last number of each workspace: a stolen key cannot lengthen a chain, also not with an earlier date.';
+
+-- Chains ---------------------------------------------------------------------------------------------------
+
+create function queue.chain_end(p_chain text, p_workspace_id uuid) returns jsonb
+language sql stable set search_path = '' as $$
+  select jsonb_build_object('number', coalesce(max(c.number), 0), 'digest', max(c.digest))
+  from queue.chains as c where c.workspace_id = p_workspace_id and c.chain = p_chain
+$$;
+comment on function queue.chain_end is 'The end of a workspace''s chain: {number, digest}.';
+
+create function queue.extend_chain(p_chain text, p_receipt jsonb) returns text
+language plpgsql set search_path = '' as $$
+declare
+  v_workspace_id uuid := (p_receipt ->> 'workspace_id')::uuid;
+  v_end queue.chains;
+  v_digest text;
+begin
+  insert into queue.chains (workspace_id, chain) values (v_workspace_id, p_chain) on conflict do nothing;
+  -- held to the end: the chain's order is the order of the commits
+  select * into v_end from queue.chains where workspace_id = v_workspace_id and chain = p_chain for update;
+  if (p_receipt ->> 'number')::bigint is distinct from v_end.number + 1
+    or p_receipt #>> '{hashes,previous}' is distinct from v_end.digest then
+    return null;
+  end if;
+  v_digest := queue.digest(queue.canonical(p_receipt));
+  update queue.chains set number = v_end.number + 1, digest = v_digest,
+    last_by_key = last_by_key || jsonb_build_object(p_receipt ->> 'key_id', v_end.number + 1)
+  where workspace_id = v_workspace_id and chain = p_chain;
+  return v_digest;
+end;
+$$;
+comment on function queue.extend_chain is 'Make a receipt the end of its workspace''s chain, and return its digest; null when another receipt was added meanwhile.';
+
+create function queue.signing_problem(p_chain text, p_receipt jsonb, p_format text, p_now timestamptz) returns text[]
+language plpgsql stable set search_path = '' as $$
+begin
+  if jsonb_typeof(p_receipt) is distinct from 'object' or p_receipt ->> 'format' is distinct from p_format
+    or coalesce(p_receipt ->> 'signature', '') !~ '^[A-Za-z0-9_-]{86}$' then
+    return array['format', format('must be %s with an Ed25519 signature', p_format)];
+  elsif not exists (select 1 from queue.signing_keys as k
+      where k.kid = p_receipt ->> 'key_id' and k.chain = p_chain and k.revoked_at is null
+      and (k.not_after is null or k.not_after > greatest(p_now, (p_receipt ->> 'issued_at')::timestamptz))) then
+    return array['key_id', 'must be a key that signs at present'];
+  elsif abs(extract(epoch from (p_receipt ->> 'issued_at')::timestamptz - p_now)) > 300 then
+    return array['issued_at', 'must be now'];
+  end if;
+  return null;
+end;
+$$;
+comment on function queue.signing_problem is 'What is wrong in how a receipt was signed, as {field, problem}; null when nothing is. The signature itself is checked by its readers.';
+
+create function queue.refuse_receipt(p_problem text[]) returns void
+language plpgsql set search_path = '' as $$
+begin
+  if p_problem is not null then
+    perform queue.refuse(case p_problem[1] when 'key_id' then 409 else 422 end,
+      case p_problem[1] when 'key_id' then 'key_retired' else 'receipt_invalid' end,
+      p_problem[1] || ' ' || p_problem[2], p_problem[1]);
+  end if;
+end;
+$$;
+comment on function queue.refuse_receipt is 'Refuse a receipt for {field, problem}; nothing for null.';
+
+-- Receipts of jobs -----------------------------------------------------------------------------------------
+
+create function queue.stated(p_job public.jobs) returns jsonb
+language sql stable set search_path = '' as $$
+  select jsonb_build_object('format', 'minutehand-receipt/1', 'workspace_id', p_job.workspace_id,
+    'job_id', p_job.id, 'job_type', p_job.job_type, 'parent_id', p_job.parent_id, 'attempt', p_job.attempts,
+    'created_at', queue.instant(p_job.created_at), 'children', coalesce(jsonb_agg(jsonb_build_object(
+      'job_id', c.id, 'job_type', c.job_type, 'status', c.status, 'receipt', r.digest) order by c.id)
+      filter (where c.id is not null), '[]'))
+  from (select p_job.id) as own
+  left join public.jobs as c on c.parent_id = own.id
+  left join queue.receipts as r on r.job_id = c.id
+$$;
+comment on function queue.stated is 'What a job''s receipt states beside the digests: it closes over every child, with the digest of its receipt.';
+
+create function public.issue_receipt(p_request jsonb) returns jsonb
+language plpgsql
+security definer -- the worker holds no rights on the engine's tables
+set search_path = ''
+set lock_timeout = '8s' as $$
+declare
+  v_job public.jobs := queue.held_job(p_request, null, 'no receipt was issued');
+  v_receipt jsonb := p_request -> 'receipt';
+  v_now timestamptz := queue.clock();
+  v_stated jsonb := queue.stated(v_job);
+  v_digest text;
+  v_made jsonb;
+begin
+  select r.receipt into v_made from queue.receipts as r where r.job_id = v_job.id;
+  if v_made is null and jsonb_array_length(v_stated -> 'children') > 1000 then
+    perform queue.refuse_receipt(array['children', 'must be at most 1000']);
+  elsif v_made is null and v_receipt is not null then
+    perform queue.refuse_receipt(coalesce(
+      queue.signing_problem('jobs', v_receipt, 'minutehand-receipt/1', v_now),
+      case when v_receipt - array['id', 'number', 'issued_at', 'software', 'hashes', 'key_id', 'signature']
+          is distinct from v_stated then array['job_id', 'and the rest must be what the job came to'] end));
+    v_digest := queue.extend_chain('jobs', v_receipt);
+    if v_digest is not null then
+      insert into queue.receipts (job_id, workspace_id, number, receipt, digest, issued_at)
+      values (v_job.id, v_job.workspace_id, (v_receipt ->> 'number')::bigint, v_receipt, v_digest,
+        (v_receipt ->> 'issued_at')::timestamptz);
+      v_made := v_receipt;
+    end if;
+  end if;
+  return jsonb_build_object('issued', v_made is not null, 'receipt', v_made, 'stated', v_stated,
+    'payload', v_job.payload, 'result', p_request -> 'result', 'now', v_now, 'key', queue.current_key('jobs'),
+    'head', queue.chain_end('jobs', v_job.workspace_id));
+exception
+  when invalid_text_representation or invalid_datetime_format or datetime_field_overflow
+    or numeric_value_out_of_range then
+    perform queue.refuse(422, 'receipt_invalid', 'a value has the wrong type: ' || sqlerrm, 'receipt');
+end;
+$$;
+comment on function public.issue_receipt is E'Store the signed receipt of a leased job {job_id, fence, receipt?, result?}, once: {issued: true, receipt, …}, or {issued: false, stated, payload, result, key, head, now} to be signed after that head; for the worker.\n\nresult is given back as the database keeps it.';
+
+create function queue.show_receipt(p_job_id uuid) returns jsonb
+language plpgsql stable
+security definer -- no role holds rights on the receipts
+set search_path = '' as $$
+declare
+  v_made queue.receipts;
+  v_job public.jobs;
+begin
+  select * into v_made from queue.receipts where job_id = p_job_id;
+  if not found or not (queue.is_member(v_made.workspace_id) or auth.uid() is null and queue.is_service()) then
+    perform queue.refuse(404, 'receipt_not_found', 'no such receipt');
+  end if;
+  select * into v_job from public.jobs where id = p_job_id;
+  return jsonb_build_object('format', 'minutehand-bundle/1', 'receipt', v_made.receipt, 'children', (
+      select coalesce(jsonb_agg(r.receipt order by r.number), '[]')
+      from jsonb_array_elements(v_made.receipt -> 'children') as c
+      join queue.receipts as r on r.job_id = (c.value ->> 'job_id')::uuid and r.digest = c.value ->> 'receipt'))
+    || case when v_job.id is null then '{}' else jsonb_build_object('payload', v_job.payload) end
+    || case when v_job.status = 'completed' then jsonb_build_object('result', v_job.result) else '{}' end;
+end;
+$$;
+comment on function queue.show_receipt is 'Body of public.job_receipt, with rights that callers do not have.';
+
+create function public.job_receipt(p_job_id uuid) returns jsonb
+language sql stable set search_path = ''
+begin atomic
+  select queue.show_receipt(p_job_id);
+end;
+comment on function public.job_receipt is E'A job''s receipt with what it vouches for: {format, receipt, children, payload?, result?}. For members; 404 receipt_not_found.\n\npayload is absent once the job is deleted, result also unless it is completed.';
+
+create function queue.show_receipts(p_workspace_id uuid, p_after bigint) returns jsonb
+language plpgsql stable
+security definer -- no role holds rights on the receipts
+set search_path = '' as $$
+begin
+  if not (queue.is_member(p_workspace_id) or auth.uid() is null and queue.is_service()) then
+    perform queue.refuse(404, 'workspace_not_found', 'no such workspace');
+  end if;
+  return jsonb_build_object('receipts', (select coalesce(jsonb_agg(r.receipt order by r.number), '[]') from (
+    select o.receipt, o.number from queue.receipts as o
+    where o.workspace_id = p_workspace_id and o.number > p_after order by o.number limit 500) as r));
+end;
+$$;
+comment on function queue.show_receipts is 'Body of public.job_receipts, with rights that callers do not have.';
+
+create function public.job_receipts(p_workspace_id uuid, p_after numeric default 0) returns jsonb
+language sql stable set search_path = ''
+begin atomic
+  select queue.show_receipts(p_workspace_id, queue.big_whole(p_after, 'p_after'));
+end;
+comment on function public.job_receipts is 'A workspace''s chain of receipts in order, at most 500 after number p_after: {receipts}. For members.';
+
+select queue.allow('anon, authenticated, service_role', 'queue.show_signing_keys', 'public.signing_keys');
+select queue.allow('authenticated, service_role', 'queue.show_receipt', 'public.job_receipt', 'queue.show_receipts',
+  'public.job_receipts');
+select queue.allow('job_worker, service_role', 'public.add_signing_key', 'public.issue_receipt');
+select queue.allow('service_role', 'public.retire_signing_key', 'public.revoke_signing_key');

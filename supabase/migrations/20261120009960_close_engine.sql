@@ -1,0 +1,16 @@
+-- The engine's functions are called by functions in public alone, and its tables by its functions.
+-- What is made is callable by public: these migrations end that here, later ones close what they add themselves.
+
+revoke execute on all functions in schema queue from public;
+grant execute on function queue.my_workspaces, queue.my_managed_workspaces, queue.is_member, queue.is_manager,
+  queue.visible_tenants, queue.visible_members, queue.running_ids, queue.live_ids, queue.facts_of,
+  queue.clock, queue.new_id -- the last two for the defaults of rows they insert
+  to authenticated, service_role;
+-- functions of guests are not security definer
+grant execute on function queue.whole, queue.big_whole, queue.follow, queue.show_guest_session,
+  queue.show_guest_session_events, queue.show_guest_session_feed
+  to anon, authenticated, service_role;
+grant execute on function queue.may_follow to anon, authenticated; -- in policies
+select queue.close_tables(variadic array(
+  select c.oid::regclass from pg_catalog.pg_class as c
+  where c.relnamespace = 'queue'::regnamespace and c.relkind in ('r', 'v')));
