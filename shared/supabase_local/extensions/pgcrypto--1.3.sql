@@ -1,0 +1,201 @@
+-- What projects call of pgcrypto, in SQL: the embedded server's packages are built without OpenSSL.
+-- crypt makes real bcrypt hashes, which the local Auth server accepts; gen_salt keeps to bcrypt's lowest cost.
+
+create function gen_random_uuid() returns uuid language sql volatile as 'select pg_catalog.gen_random_uuid()';
+
+create function gen_random_bytes(count integer) returns bytea
+language plpgsql volatile strict
+as $$
+declare
+  v_bytes bytea := '';
+begin
+  if count not between 1 and 1024 then
+    raise exception 'Length not in range' using errcode = '22023';
+  end if;
+  while length(v_bytes) < count loop
+    v_bytes := v_bytes || sha256(uuid_send(pg_catalog.gen_random_uuid()) || uuid_send(pg_catalog.gen_random_uuid()));
+  end loop;
+  return substring(v_bytes from 1 for count);
+end;
+$$;
+
+create function sha1(data bytea) returns bytea
+language plpgsql immutable strict
+as $$
+declare
+  c_mask constant bigint := 4294967295;
+  v_text bytea := data || '\x80'::bytea || decode(repeat('00', (119 - length(data) % 64) % 64), 'hex')
+    || int8send(length(data)::bigint * 8);
+  v_h bigint[] := '{1732584193,4023233417,2562383102,271733878,3285377520}';
+  v_w bigint[];
+  a bigint; b bigint; c bigint; d bigint; e bigint; f bigint; k bigint; x bigint;
+begin
+  for v_block in 0 .. length(v_text) / 64 - 1 loop
+    a := v_h[1]; b := v_h[2]; c := v_h[3]; d := v_h[4]; e := v_h[5];
+    for i in 0 .. 79 loop
+      if i < 16 then
+        x := ('x' || encode(substring(v_text from v_block * 64 + i * 4 + 1 for 4), 'hex'))::bit(32)::bigint;
+      else
+        x := v_w[i - 3] # v_w[i - 8] # v_w[i - 14] # v_w[i - 16];
+        x := ((x << 1) | (x >> 31)) & c_mask;
+      end if;
+      v_w[i] := x;
+      if i < 20 then f := (b & c) | ((c_mask # b) & d); k := 1518500249;
+      elsif i < 40 then f := b # c # d; k := 1859775393;
+      elsif i < 60 then f := (b & c) | (b & d) | (c & d); k := 2400959708;
+      else f := b # c # d; k := 3395469782;
+      end if;
+      x := ((((a << 5) | (a >> 27)) & c_mask) + f + e + k + x) & c_mask;
+      e := d; d := c; c := ((b << 30) | (b >> 2)) & c_mask; b := a; a := x;
+    end loop;
+    v_h := array[v_h[1] + a & c_mask, v_h[2] + b & c_mask, v_h[3] + c & c_mask, v_h[4] + d & c_mask,
+      v_h[5] + e & c_mask];
+  end loop;
+  return (select decode(string_agg(lpad(to_hex(h), 8, '0'), '' order by n), 'hex')
+    from unnest(v_h) with ordinality as t (h, n));
+end;
+$$;
+
+create function digest(data bytea, type text) returns bytea
+language plpgsql immutable strict
+as $$
+begin
+  return case lower(type)
+    when 'md5' then decode(md5(data), 'hex') when 'sha1' then @extschema@.sha1(data) when 'sha224' then sha224(data)
+    when 'sha256' then sha256(data) when 'sha384' then sha384(data) when 'sha512' then sha512(data)
+    else @extschema@.not_here('digest with ' || type)::bytea end;
+end;
+$$;
+create function digest(data text, type text) returns bytea
+language sql immutable strict as $$ select @extschema@.digest(convert_to(data, 'UTF8'), type) $$;
+
+create function hmac(data bytea, key bytea, type text) returns bytea
+language plpgsql immutable strict
+as $$
+declare
+  v_size integer := case when lower(type) in ('sha384', 'sha512') then 128 else 64 end;
+  v_key bytea := case when length(key) > v_size then @extschema@.digest(key, type) else key end;
+  v_inner bytea := decode(repeat('36', v_size), 'hex');
+  v_outer bytea := decode(repeat('5c', v_size), 'hex');
+begin
+  for i in 0 .. length(v_key) - 1 loop
+    v_inner := set_byte(v_inner, i, get_byte(v_key, i) # 54);
+    v_outer := set_byte(v_outer, i, get_byte(v_key, i) # 92);
+  end loop;
+  return @extschema@.digest(v_outer || @extschema@.digest(v_inner || data, type), type);
+end;
+$$;
+create function hmac(data text, key text, type text) returns bytea
+language sql immutable strict
+as $$ select @extschema@.hmac(convert_to(data, 'UTF8'), convert_to(key, 'UTF8'), type) $$;
+
+create function not_here(what text) returns text
+language plpgsql immutable
+as $$ begin raise exception '% is not part of the local pgcrypto', what using errcode = '0A000'; end $$;
+
+-- bcrypt's own base64: another alphabet, no padding
+create function bcrypt_encode(data bytea) returns text
+language sql immutable strict
+as $$
+  select translate(rtrim(encode(data, 'base64'), '='),
+    'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/',
+    './ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789')
+$$;
+
+create function gen_salt(type text, iter_count integer) returns text
+language plpgsql volatile strict
+as $$
+begin
+  if type <> 'bf' then
+    return @extschema@.not_here('gen_salt with ' || type);
+  end if;
+  return '$2a$04$' || @extschema@.bcrypt_encode(@extschema@.gen_random_bytes(16));
+end;
+$$;
+create function gen_salt(type text) returns text
+language sql volatile strict as $$ select @extschema@.gen_salt(type, 4) $$;
+
+-- the first digits of pi: 18 words of keys and 4 × 256 of boxes, with which Blowfish begins
+create function blowfish_words() returns bigint[] immutable language sql as $$ select '{@pi@}'::bigint[] $$;
+
+create function crypt(password text, salt text) returns text
+language plpgsql immutable strict
+as $$
+declare
+  v_key bytea := substring(convert_to(password, 'UTF8') || '\x00'::bytea from 1 for 72);
+  v_salt bytea;
+  v_keys bigint[];
+  v_salts bigint[];
+  v_none bigint[] := array_fill(0::bigint, array[18]);
+  v_mix bigint[];
+  p bigint[] := (@extschema@.blowfish_words())[1:18];
+  s bigint[] := (@extschema@.blowfish_words())[19:1042];
+  l bigint; r bigint; x bigint;
+  v_words bigint[] := '{1332899944,1700884034,1701343084,1684370003,1668446532,1869963892}'; -- OrpheanBeholderScryDoubt
+begin
+  if salt !~ '^\$2[abxy]\$(0[4-9]|1[0-9])\$[./A-Za-z0-9]{22}' then
+    return @extschema@.not_here('crypt with this salt');
+  end if;
+  v_salt := substring(decode(translate(substring(salt from 8 for 22),
+    './ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789',
+    'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/') || '==', 'base64') from 1 for 16);
+  for i in 0 .. 17 loop
+    x := 0; l := 0;
+    for j in 0 .. 3 loop
+      x := x << 8 | get_byte(v_key, (i * 4 + j) % length(v_key));
+      l := l << 8 | get_byte(v_salt, (i * 4 + j) % 16);
+    end loop;
+    v_keys[i + 1] := x; v_salts[i + 1] := l;
+  end loop;
+  -- a salted setup first, then key and salt by turns; at the end pass -1 encrypts the text
+  for v_pass in 0 .. 2 * (1 << substring(salt from 5 for 2)::integer) loop
+    v_mix := case when v_pass = 0 or v_pass % 2 = 1 then v_keys else v_salts end;
+    for i in 1 .. 18 loop
+      p[i] := p[i] # v_mix[i];
+    end loop;
+    v_mix := case when v_pass = 0 then v_salts else v_none end;
+    l := 0; r := 0;
+    for i in 0 .. 520 loop
+      l := l # v_mix[2 * i % 4 + 1] # p[1]; r := r # v_mix[2 * i % 4 + 2];
+      for j in 1 .. 8 loop
+        r := r # p[2 * j] # ((((s[(l >> 24) + 1] + s[(l >> 16 & 255) + 257]) # s[(l >> 8 & 255) + 513])
+          + s[(l & 255) + 769]) & 4294967295);
+        l := l # p[2 * j + 1] # ((((s[(r >> 24) + 1] + s[(r >> 16 & 255) + 257]) # s[(r >> 8 & 255) + 513])
+          + s[(r & 255) + 769]) & 4294967295);
+      end loop;
+      x := l; l := r # p[18]; r := x;
+      if i < 9 then
+        p[2 * i + 1] := l; p[2 * i + 2] := r;
+      else
+        s[2 * i - 17] := l; s[2 * i - 16] := r;
+      end if;
+    end loop;
+  end loop;
+  for v_block in 0 .. 2 loop
+    l := v_words[2 * v_block + 1]; r := v_words[2 * v_block + 2];
+    for v_time in 1 .. 64 loop
+      l := l # p[1];
+      for j in 1 .. 8 loop
+        r := r # p[2 * j] # ((((s[(l >> 24) + 1] + s[(l >> 16 & 255) + 257]) # s[(l >> 8 & 255) + 513])
+          + s[(l & 255) + 769]) & 4294967295);
+        l := l # p[2 * j + 1] # ((((s[(r >> 24) + 1] + s[(r >> 16 & 255) + 257]) # s[(r >> 8 & 255) + 513])
+          + s[(r & 255) + 769]) & 4294967295);
+      end loop;
+      x := l; l := r # p[18]; r := x;
+    end loop;
+    v_words[2 * v_block + 1] := l; v_words[2 * v_block + 2] := r;
+  end loop;
+  return substring(salt from 1 for 29) || @extschema@.bcrypt_encode(substring((
+    select decode(string_agg(lpad(to_hex(word), 8, '0'), '' order by n), 'hex')
+    from unnest(v_words) with ordinality as t (word, n)) from 1 for 23));
+end;
+$$;
+
+create function encrypt(data bytea, key bytea, type text) returns bytea
+language sql as $$ select @extschema@.not_here('encrypt')::bytea $$;
+create function decrypt(data bytea, key bytea, type text) returns bytea
+language sql as $$ select @extschema@.not_here('decrypt')::bytea $$;
+create function pgp_sym_encrypt(data text, psw text, options text default '') returns bytea
+language sql as $$ select @extschema@.not_here('pgp_sym_encrypt')::bytea $$;
+create function pgp_sym_decrypt(msg bytea, psw text, options text default '') returns text
+language sql as $$ select @extschema@.not_here('pgp_sym_decrypt') $$;

@@ -1,0 +1,66 @@
+// Hands /realtime/v1 to the Realtime server: sockets by raw pipes, REST calls by streams.
+
+import http from "node:http";
+import net from "node:net";
+import { settings } from "./settings.mjs";
+
+const HOST = "127.0.0.1";
+
+export function proxyRequest(incoming, outgoing) {
+  const upstream = http.request(
+    {
+      host: HOST,
+      port: settings.realtimePort,
+      method: incoming.method,
+      path: incoming.url,
+      headers: incoming.headers,
+    },
+    (answer) => {
+      outgoing.writeHead(answer.statusCode, {
+        "access-control-allow-origin": "*",
+        ...answer.headers,
+      });
+      answer.pipe(outgoing);
+    },
+  );
+  upstream.on("error", (error) => {
+    if (outgoing.headersSent) return outgoing.destroy();
+    outgoing.writeHead(503, { "content-type": "application/json", "retry-after": "1" });
+    outgoing.end(JSON.stringify({ error: `Realtime is not reachable: ${error.code}` }));
+  });
+  outgoing.on("close", () => upstream.destroy());
+  incoming.pipe(upstream);
+}
+
+export function proxyUpgrade(incoming, socket, head) {
+  const upstream = net.connect(settings.realtimePort, HOST);
+  // a dead peer on either side must end the other, or half-open sockets pile up
+  const end = () => {
+    upstream.destroy();
+    socket.destroy();
+  };
+  upstream.on("error", () => {
+    if (socket.writable)
+      socket.end("HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\n\r\n");
+    end();
+  });
+  socket.on("error", end);
+  upstream.on("close", end);
+  socket.on("close", end);
+  upstream.on("connect", () => {
+    upstream.setNoDelay(true);
+    socket.setNoDelay(true);
+    upstream.write(requestHead(incoming));
+    if (head.length) upstream.write(head);
+    upstream.pipe(socket);
+    socket.pipe(upstream);
+  });
+}
+
+function requestHead(incoming) {
+  const lines = [`${incoming.method} ${incoming.url} HTTP/1.1`];
+  for (let i = 0; i < incoming.rawHeaders.length; i += 2) {
+    lines.push(`${incoming.rawHeaders[i]}: ${incoming.rawHeaders[i + 1]}`);
+  }
+  return `${lines.join("\r\n")}\r\n\r\n`;
+}

@@ -1,0 +1,83 @@
+// The one origin of a Supabase project: /rest/v1 and /auth/v1 here, /realtime/v1 passed on.
+
+import http from "node:http";
+import { getRequestListener } from "@hono/node-server";
+import { Database } from "./database.mjs";
+import { proxyRequest, proxyUpgrade } from "./realtime.mjs";
+import { settings } from "./settings.mjs";
+
+const database = new Database();
+const METHODS = "GET,HEAD,POST,PUT,PATCH,DELETE,OPTIONS";
+
+function answerLocally(path) {
+  if (path === "/auth/v1/.well-known/jwks.json") {
+    // tokens are signed with the shared HS256 secret, which no key set may show
+    return Response.json({ keys: [] }, { headers: { "cache-control": "public, max-age=600" } });
+  }
+  if (path === "/_ready") {
+    return Response.json({ database: database.isUp }, { status: database.isUp ? 200 : 503 });
+  }
+  return null;
+}
+
+async function answer(request) {
+  const { pathname } = new URL(request.url);
+  const response = answerLocally(pathname) ?? (await database.fetch(request));
+  if (response.headers.has("access-control-allow-origin")) return response;
+  const headers = new Headers(response.headers);
+  headers.set("access-control-allow-origin", "*");
+  return new Response(response.body, { status: response.status, headers });
+}
+
+const listener = getRequestListener(answer, {
+  errorHandler: (error) => {
+    console.error(error);
+    return Response.json({ message: "gateway error" }, { status: 500 });
+  },
+});
+
+function answerPreflight(incoming, outgoing) {
+  outgoing.writeHead(204, {
+    "access-control-allow-origin": "*",
+    "access-control-allow-methods": METHODS,
+    // any method and header a browser may send: keys and tokens decide, not header names
+    "access-control-allow-headers": incoming.headers["access-control-request-headers"] ?? "*",
+    "access-control-max-age": "3600",
+    vary: "Access-Control-Request-Headers",
+  });
+  outgoing.end();
+}
+
+const server = http.createServer((incoming, outgoing) => {
+  if (incoming.method === "OPTIONS") return answerPreflight(incoming, outgoing);
+  if (incoming.url.startsWith("/realtime/v1/")) return proxyRequest(incoming, outgoing);
+  // appended, as proxies do: what comes before it is the caller's own word
+  incoming.rawHeaders.push("x-forwarded-for", incoming.socket.remoteAddress ?? "");
+  const { writeHead } = outgoing;
+  outgoing.writeHead = (status, headers) => {
+    if (status === 204) delete headers?.["content-type"]; // the listener gives a type to no content
+    return writeHead.call(outgoing, status, headers);
+  };
+  return listener(incoming, outgoing);
+});
+// longer than any client keeps an idle connection: the other way round, a request now and then
+// meets a connection that is just being closed
+server.keepAliveTimeout = 75_000;
+server.headersTimeout = 80_000;
+server.on("upgrade", (incoming, socket, head) => {
+  if (incoming.url.startsWith("/realtime/v1/")) return proxyUpgrade(incoming, socket, head);
+  socket.end("HTTP/1.1 404 Not Found\r\nConnection: close\r\n\r\n");
+});
+
+// the driver throws outside any request when its socket dies under it: that is the database's
+// death, not the gateway's, and `Database` sees it by itself
+const isDrivers = (error) => /node_modules\/postgres\//.test(error?.stack ?? "");
+process.on("unhandledRejection", (error) => console.error("unhandled:", error?.message ?? error));
+process.on("uncaughtException", (error) => {
+  console.error("uncaught:", error);
+  if (!isDrivers(error)) process.exit(1);
+});
+for (const signal of ["SIGINT", "SIGTERM"]) process.on(signal, () => process.exit(0));
+
+database.follow();
+server.listen(settings.port, "127.0.0.1", () => console.log(`listening on ${settings.port}`));

@@ -1,0 +1,32 @@
+// Reads what the launcher passes in the environment; fails by name when something is missing.
+
+function need(name) {
+  const value = process.env[name];
+  if (!value) throw new Error(`${name} is not set; the gateway is started by minutehand.local`);
+  return value;
+}
+
+export const settings = Object.freeze({
+  port: Number(need("GATEWAY_PORT")),
+  databaseUrl: need("DATABASE_URL"),
+  realtimePort: Number(need("REALTIME_PORT")),
+  jwtSecret: need("SUPABASE_JWT_SECRET"),
+  publishableKey: need("SUPABASE_PUBLISHABLE_KEY"),
+  secretKey: need("SUPABASE_SECRET_KEY"),
+  // as `[api] schemas` of config.toml: the first is meant where a request names none
+  schemas: [...new Set(["public", ...(process.env.MINUTEHAND_SCHEMA ?? "").split(",")])].filter(
+    Boolean,
+  ),
+  siteUrl: process.env.CONSOLE_URL ?? "http://127.0.0.1:8000",
+  // what hosted projects do now and then: a restart that knows no table or function for a while, and
+  // other statement timeouts ("authenticated=200ms,anon=1s")
+  emptyCacheMs: Number(process.env.DATA_API_EMPTY_CACHE_SECONDS ?? 0) * 1000,
+  statementTimeouts: Object.fromEntries(
+    (process.env.DATA_API_STATEMENT_TIMEOUTS ?? "")
+      .split(",")
+      .filter(Boolean)
+      .map((one) => one.split("=")),
+  ),
+  // well above the longest statement_timeout: a call that passes it will never be answered
+  requestTimeoutMs: Number(process.env.GATEWAY_REQUEST_TIMEOUT_MS ?? 65_000),
+});

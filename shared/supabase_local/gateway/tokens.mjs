@@ -1,0 +1,97 @@
+// Who a request comes from, by its key and its bearer, as the hosted gateway and PostgREST decide it.
+
+import { createHmac, timingSafeEqual } from "node:crypto";
+import { Refusal } from "./errors.mjs";
+import { settings } from "./settings.mjs";
+
+const LEEWAY_SECONDS = 30;
+const BROWSER = /^\s*Mozilla\s*\/\s*5\s*\.\s*0/i;
+
+// A key is not a JWT. Official clients send it as bearer, too: the gateway makes the token of it; any
+// other bearer is handed on, and PostgREST says what it is not.
+export function claimsOf(request) {
+  const key = keyOf(request);
+  const [, bearer] = /^bearer\s+(.*)$/i.exec(request.headers.get("authorization") ?? "") ?? [];
+  if (bearer === undefined || bearer === key) {
+    return { role: key === settings.secretKey ? "service_role" : "anon" };
+  }
+  const claims = verified(bearer.trim());
+  return { ...claims, role: asText(claims.role ?? "anon") };
+}
+
+function keyOf(request) {
+  const key = request.headers.get("apikey") ?? new URL(request.url).searchParams.get("apikey");
+  if (!key) {
+    throw new GatewayRefusal({
+      message: "No API key found in request",
+      hint: "No `apikey` request header or url param was found.",
+    });
+  }
+  if (key !== settings.secretKey && key !== settings.publishableKey) {
+    throw new GatewayRefusal({
+      message: "Invalid API key",
+      hint: "Double check your Supabase `apikey`",
+    });
+  }
+  if (key === settings.secretKey && BROWSER.test(request.headers.get("user-agent") ?? "")) {
+    throw new GatewayRefusal({ message: "Forbidden use of secret API key in browser" });
+  }
+  return key;
+}
+
+function verified(token) {
+  if (!token) throw refused("PGRST301", "Empty JWT is sent in Authorization header");
+  const parts = token.split(".");
+  if (parts.length !== 3) {
+    throw refused("PGRST301", `Expected 3 parts in JWT; got ${parts.length}`);
+  }
+  if (!isSigned(parts)) {
+    const details = "None of the keys was able to decode the JWT";
+    throw refused("PGRST301", "No suitable key or wrong key type", details);
+  }
+  const claims = decoded(parts[1]);
+  if (!claims || typeof claims !== "object") throw refused("PGRST303", "Parsing claims failed");
+  checkTimes(claims);
+  return claims;
+}
+
+function isSigned([head, body, signature]) {
+  if (decoded(head)?.alg !== "HS256") return false;
+  const ours = createHmac("sha256", settings.jwtSecret).update(`${head}.${body}`).digest();
+  const theirs = Buffer.from(signature, "base64url");
+  return theirs.length === ours.length && timingSafeEqual(theirs, ours);
+}
+
+function checkTimes(claims) {
+  const now = Math.floor(Date.now() / 1000);
+  for (const name of ["exp", "nbf", "iat"]) {
+    if (claims[name] != null && typeof claims[name] !== "number") {
+      throw refused("PGRST303", `The JWT '${name}' claim must be a number`);
+    }
+  }
+  if (claims.exp < now - LEEWAY_SECONDS) throw refused("PGRST303", "JWT expired");
+  if (claims.nbf > now + LEEWAY_SECONDS) throw refused("PGRST303", "JWT not yet valid");
+  if (claims.iat > now + LEEWAY_SECONDS) throw refused("PGRST303", "JWT issued at future");
+}
+
+function decoded(part) {
+  try {
+    return JSON.parse(Buffer.from(part, "base64url").toString());
+  } catch {
+    return null;
+  }
+}
+
+const asText = (value) => (typeof value === "string" ? value : JSON.stringify(value));
+
+const refused = (code, message, details = null) => {
+  const said = `Bearer error="invalid_token", error_description=${JSON.stringify(message)}`;
+  return new Refusal(401, { code, message, details }, { "www-authenticate": said });
+};
+
+class GatewayRefusal extends Error {
+  constructor(body) {
+    super(body.message);
+    this.response = () => Response.json(body, { status: 401 });
+  }
+}

@@ -1,0 +1,24 @@
+-- Schemas and the publication of a hosted project.
+-- New objects in public get no grants for the API roles: hosted projects stopped that in 2026.
+do $$
+begin
+  execute format('alter database %I owner to postgres', current_database());
+end;
+$$;
+
+create schema if not exists extensions;
+alter schema extensions owner to postgres;
+grant usage on schema extensions to anon, authenticated, service_role;
+
+alter schema public owner to postgres;
+revoke all on schema public from public;
+grant usage on schema public to anon, authenticated, service_role;
+
+do $$
+begin
+  if not exists (select from pg_catalog.pg_publication where pubname = 'supabase_realtime') then
+    create publication supabase_realtime;
+    alter publication supabase_realtime owner to postgres;
+  end if;
+end;
+$$;

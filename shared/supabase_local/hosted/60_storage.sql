@@ -1,0 +1,118 @@
+-- The storage schema: buckets, objects and the functions that policies call. No server for files stands behind it.
+create schema if not exists storage;
+alter schema storage owner to supabase_storage_admin;
+grant usage on schema storage to postgres with grant option;
+grant usage on schema storage to anon, authenticated, service_role;
+
+do $$
+begin
+  if to_regtype('storage.buckettype') is null then
+    create type storage.buckettype as enum ('STANDARD', 'ANALYTICS', 'VECTOR');
+  end if;
+end;
+$$;
+
+create table if not exists storage.migrations (
+  id integer primary key,
+  name varchar(100) not null unique,
+  hash varchar(40) not null,
+  executed_at timestamp default current_timestamp
+);
+
+create table if not exists storage.buckets (
+  id text primary key,
+  name text not null,
+  owner uuid,
+  created_at timestamptz default now(),
+  updated_at timestamptz default now(),
+  public boolean default false,
+  avif_autodetection boolean default false,
+  file_size_limit bigint,
+  allowed_mime_types text [],
+  owner_id text,
+  type storage.buckettype not null default 'STANDARD'
+);
+create unique index if not exists bname on storage.buckets (name);
+
+create table if not exists storage.objects (
+  id uuid primary key default gen_random_uuid(),
+  bucket_id text constraint "objects_bucketId_fkey" references storage.buckets (id),
+  name text,
+  owner uuid,
+  created_at timestamptz default now(),
+  updated_at timestamptz default now(),
+  last_accessed_at timestamptz default now(),
+  metadata jsonb,
+  path_tokens text [] generated always as (string_to_array(name, '/')) stored,
+  version text,
+  owner_id text,
+  user_metadata jsonb
+);
+create unique index if not exists bucketid_objname on storage.objects (bucket_id, name);
+create index if not exists name_prefix_search on storage.objects (name text_pattern_ops);
+
+create table if not exists storage.s3_multipart_uploads (
+  id text primary key,
+  in_progress_size bigint not null default 0,
+  upload_signature text not null,
+  bucket_id text not null references storage.buckets (id),
+  key text not null,
+  version text not null,
+  owner_id text,
+  created_at timestamptz not null default now(),
+  user_metadata jsonb,
+  metadata jsonb
+);
+create table if not exists storage.s3_multipart_uploads_parts (
+  id uuid primary key default gen_random_uuid(),
+  upload_id text not null references storage.s3_multipart_uploads (id) on delete cascade,
+  size bigint not null default 0,
+  part_number integer not null,
+  bucket_id text not null references storage.buckets (id),
+  key text not null,
+  etag text not null,
+  owner_id text,
+  version text not null,
+  created_at timestamptz not null default now()
+);
+
+create or replace function storage.foldername(name text) returns text []
+language sql immutable
+as $$ select parts[1:cardinality(parts) - 1] from string_to_array(name, '/') as parts $$;
+create or replace function storage.filename(name text) returns text
+language sql immutable
+as $$ select parts[cardinality(parts)] from string_to_array(name, '/') as parts $$;
+create or replace function storage.extension(name text) returns text
+language sql immutable
+as $$ select reverse(split_part(reverse(storage.filename(name)), '.', 1)) $$;
+create or replace function storage.operation() returns text
+language sql stable
+as $$ select current_setting('storage.operation', true) $$;
+create or replace function storage.get_size_by_bucket() returns table (size bigint, bucket_id text)
+language sql stable
+as $$ select sum((metadata ->> 'size')::bigint)::bigint, bucket_id from storage.objects group by bucket_id $$;
+create or replace function storage.can_insert_object(bucketid text, name text, owner uuid, metadata jsonb) returns void
+language plpgsql
+as $$
+begin
+  insert into storage.objects (bucket_id, name, owner, metadata)
+  values (bucketid, can_insert_object.name, can_insert_object.owner, can_insert_object.metadata);
+  raise sqlstate 'PT200' using message = 'ROLLBACK', detail = 'rollback successful insert';
+end;
+$$;
+
+do $$
+declare
+  v_table text;
+begin
+  for v_table in select c.oid::regclass from pg_catalog.pg_class as c
+    where c.relnamespace = 'storage'::regnamespace and c.relkind = 'r' loop
+    execute format('alter table %s owner to supabase_storage_admin', v_table);
+    execute format('alter table %s enable row level security', v_table);
+  end loop;
+end;
+$$;
+grant all on storage.buckets, storage.objects to postgres with grant option;
+grant all on storage.buckets, storage.objects to anon, authenticated, service_role;
+grant all on storage.s3_multipart_uploads, storage.s3_multipart_uploads_parts to service_role;
+grant select on storage.s3_multipart_uploads, storage.s3_multipart_uploads_parts to anon, authenticated;

@@ -1,0 +1,114 @@
+"""A handful of ordinary connections, opened when first needed and replaced when they break."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import psycopg
+
+Connection = psycopg.AsyncConnection[tuple[Any, ...]]
+
+
+class DatabaseUnavailable(Exception):
+    """The database did not answer; `reason` is the protocol's text for it."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+UNREACHABLE = "UnableToConnectToProject: Realtime was unable to connect to the project database"
+NO_CONNECTIONS = (
+    "DatabaseLackOfConnections: Database can't accept more connections, Realtime won't connect"
+)
+BUSY = "IncreaseConnectionPool: Please increase your connection pool size"
+
+
+async def connect(url: str, name: str, *, replication: bool = False) -> Connection:
+    """Open a connection in UTC, outside any transaction.
+
+    Args:
+        replication: For commands of the replication protocol.
+
+    Raises:
+        DatabaseUnavailable: Postgres is unavailable or full.
+    """
+    try:
+        return await psycopg.AsyncConnection.connect(
+            url,
+            autocommit=True,
+            connect_timeout=5,
+            application_name=name,
+            options="-c timezone=UTC -c datestyle=ISO -c intervalstyle=postgres",
+            replication="database" if replication else None,
+        )
+    except psycopg.OperationalError as error:
+        full = error.sqlstate == "53300" or "too many clients" in str(error)
+        raise DatabaseUnavailable(NO_CONNECTIONS if full else UNREACHABLE) from error
+
+
+def describe(error: BaseException) -> str:
+    """An error in one line for a log."""
+    return (str(error) or type(error).__name__).strip().splitlines()[0]
+
+
+class Database:
+    """A pool of at most `size` connections."""
+
+    def __init__(self, url: str, *, size: int, timeout: float) -> None:
+        self._url = url
+        self._idle: list[Connection] = []
+        self._slots = asyncio.Semaphore(size)
+        self._timeout = timeout
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Connection]:
+        """A transaction that is always rolled back, unless the caller commits.
+
+        Raises:
+            DatabaseUnavailable: No connection in time, or it broke on the way.
+        """
+        try:
+            async with asyncio.timeout(self._timeout):
+                await self._slots.acquire()
+        except TimeoutError as error:
+            raise DatabaseUnavailable(BUSY) from error
+        connection: Connection | None = None
+        try:
+            async with asyncio.timeout(self._timeout):
+                connection = await self._begin()
+                try:
+                    yield connection
+                finally:
+                    if not connection.broken:
+                        await connection.execute("rollback")
+        except (psycopg.OperationalError, psycopg.InterfaceError, TimeoutError) as error:
+            if connection is not None and (connection.broken or isinstance(error, TimeoutError)):
+                await connection.close()
+            raise DatabaseUnavailable(UNREACHABLE) from error
+        finally:
+            if connection is not None and not connection.closed:
+                self._idle.append(connection)
+            self._slots.release()
+
+    async def _begin(self) -> Connection:
+        while self._idle:
+            connection = self._idle.pop()
+            try:
+                await connection.execute("begin")
+            except psycopg.OperationalError:
+                # it broke while idle, as after a restart of Postgres
+                await connection.close()
+            else:
+                return connection
+        connection = await connect(self._url, "realtime")
+        await connection.execute("begin")
+        return connection
+
+    async def close(self) -> None:
+        """Close the idle connections."""
+        while self._idle:
+            await self._idle.pop().close()

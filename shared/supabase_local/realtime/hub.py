@@ -1,0 +1,145 @@
+"""What every session and channel of the server shares: the database, the rooms, the streams."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Coroutine
+from typing import Any
+
+from minutehand.tasks import end_tasks
+from supabase_local.realtime.authorization import Authorizer
+from supabase_local.realtime.broadcast import Rooms
+from supabase_local.realtime.changes import PostgresChanges
+from supabase_local.realtime.database import BUSY, UNREACHABLE, Database
+from supabase_local.realtime.flow import Flow
+from supabase_local.realtime.join import JoinRefused
+from supabase_local.realtime.limits import CallWindow, Limits
+from supabase_local.realtime.member import Socket
+from supabase_local.realtime.pgoutput import Change
+from supabase_local.realtime.replication import ReplicationStream
+from supabase_local.realtime.tokens import Verifier
+from supabase_local.realtime.visibility import Visibility
+
+logger = logging.getLogger(__name__)
+
+#: Changes delivered between two checks of the sockets.
+_BATCH = 100
+
+
+class Hub:
+    """What every session and channel shares."""
+
+    def __init__(self, url: str, verifier: Verifier, limits: Limits) -> None:
+        self.limits = limits
+        self.verifier = verifier
+        self.database = Database(
+            url, size=limits.database_connections, timeout=limits.database_timeout_seconds
+        )
+        self.authorizer = Authorizer(self.database)
+        self.rooms = Rooms(limits)
+        self.flow = Flow()
+        self.visibility = Visibility(url)
+        window = limits.rate_window_seconds
+        self.presence_rate = CallWindow(limits.presence_messages_per_second * window, window)
+        self.join_rate = CallWindow(limits.joins_per_second * window, window)
+        self.changes = PostgresChanges(
+            url, self.database, limits, rate=self.rooms.rate, flow=self.flow
+        )
+        self.messages = ReplicationStream(
+            url,
+            publication="supabase_realtime_messages_publication",
+            slot_prefix="supabase_realtime_messages_replication_slot",
+            on_changes=self._deliver,
+            delay=limits.replication_ready_seconds,
+        )
+        self._replicating: asyncio.Task[None] | None = None
+        self._exhausted_joins = limits.exhausted_joins
+        #: The latest transactions that were streamed while no one listened to what they sent.
+        self._unheard: deque[int] = deque(maxlen=64)
+        self.sessions: set[Socket] = set()
+        self.shutting_down = False
+        #: Background work, kept alive until it is done.
+        self.tasks: set[asyncio.Task[Any]] = set()
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Run work in the background and keep it alive until it is done."""
+        task = asyncio.create_task(work)
+        self.tasks.add(task)
+        task.add_done_callback(self._done)
+        return task
+
+    def _done(self, task: asyncio.Task[Any]) -> None:
+        self.tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            logger.error(
+                "background work failed",
+                exc_info=task.exception(),
+                extra={"event": "realtime.task_failed"},
+            )
+
+    async def cancel_tasks(self) -> None:
+        """End all background work."""
+        await end_tasks(self.tasks)
+
+    def check_join(self, *, private: bool, channels: int) -> None:
+        """The checks of a join that need no database.
+
+        Raises:
+            JoinRefused: The first that fails.
+        """
+        in_time = self.join_rate.allow()
+        if self.shutting_down:
+            raise JoinRefused("RealtimeRestarting: Realtime is restarting, please standby")
+        if self.limits.private_only and not private:
+            raise JoinRefused("PrivateOnly: This project only allows private channels")
+        if len(self.sessions) > self.limits.connections:
+            raise JoinRefused("ConnectionRateLimitReached: Too many connected users")
+        if not in_time:
+            raise JoinRefused(
+                "ClientJoinRateLimitReached: Too many joins per second", close_code=1001
+            )
+        if channels >= self.limits.channels_per_connection:
+            raise JoinRefused("ChannelRateLimitReached: Too many channels")
+
+    def check_database(self, *, private: bool) -> None:
+        """Refuse while the database is away; a join need not wait for replication.
+
+        Raises:
+            JoinRefused: The database is away, or has no connection left for a private topic.
+        """
+        self.replicate()
+        if self.messages.last_error:
+            raise JoinRefused(UNREACHABLE)
+        if private and self._exhausted_joins > 0:
+            self._exhausted_joins -= 1
+            raise JoinRefused(BUSY)
+
+    def replicate(self) -> None:
+        """Begin to stream messages, unless that runs already."""
+        if self._replicating is None or self._replicating.done():
+            self._replicating = self.spawn(self.messages.run())
+
+    def session_ended(self, session: Socket) -> None:
+        """A socket is gone; a project without any goes cold, if the limits say so."""
+        self.sessions.discard(session)
+        if self.limits.tenant_idle_seconds and not self.sessions:
+            asyncio.get_running_loop().call_later(self.limits.tenant_idle_seconds, self._go_cold)
+
+    def _go_cold(self) -> None:
+        if not self.sessions and self._replicating is not None:
+            self._replicating.cancel()
+            logger.info("the tenant is idle", extra={"event": "realtime.tenant_idle"})
+
+    async def _deliver(self, changes: list[Change]) -> None:
+        heard = {c.transaction_id for c in changes if self.rooms.heard(c)}
+        self._unheard.extend({c.transaction_id for c in changes} - heard)
+        await self.visibility.wait(heard)
+        for at in range(0, len(changes), _BATCH):
+            self.rooms.deliver_changes(changes[at : at + _BATCH])
+            await self.flow.brake()
+
+    async def deliver_pending(self) -> None:
+        """Wait until undelivered changes can be read, for a channel that has just joined."""
+        await self.visibility.wait(self._unheard)

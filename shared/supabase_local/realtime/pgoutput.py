@@ -1,0 +1,147 @@
+"""Decodes Postgres' logical replication messages, protocol version 1.
+
+References:
+    https://www.postgresql.org/docs/current/protocol-logicalrep-message-formats.html
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import struct
+from collections.abc import Iterable, Iterator
+from typing import Literal
+
+_EPOCH = datetime.datetime(2000, 1, 1, tzinfo=datetime.UTC)
+
+
+class Unchanged:
+    """A large value the update did not touch; Postgres does not send it."""
+
+    def __repr__(self) -> str:
+        return "UNCHANGED"
+
+
+UNCHANGED = Unchanged()
+Value = str | None | Unchanged
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Column:
+    """A column of a relation, as Postgres announced it."""
+
+    name: str
+    type_oid: int
+    in_identity: bool
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Relation:
+    """A table, announced before its first change and again whenever it changed."""
+
+    oid: int
+    schema: str
+    table: str
+    replica_identity: str
+    columns: tuple[Column, ...]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Change:
+    """One row change of a committed transaction."""
+
+    action: Literal["I", "U", "D"]
+    relation: Relation
+    committed_at: datetime.datetime
+    #: The 32-bit id of the transaction.
+    transaction_id: int
+    new: tuple[Value, ...] | None
+    old: tuple[Value, ...] | None
+
+
+class Decoder:
+    """Keeps the relations and the transaction of one stream."""
+
+    def __init__(self) -> None:
+        self._relations: dict[int, Relation] = {}
+        self._committed_at = _EPOCH
+        self._transaction_id = 0
+
+    def decode(self, messages: Iterable[bytes]) -> Iterator[Change]:
+        """Yield the row changes among `messages`, in commit order."""
+        for data in messages:
+            kind = data[0]
+            if kind == 0x49:  # I
+                relation = self._relations[int.from_bytes(data[1:5], "big")]
+                new, _ = _tuple(data, 6)
+                yield self._change("I", relation, new, None)
+            elif kind == 0x42:  # B
+                micros = int.from_bytes(data[9:17], "big", signed=True)
+                self._committed_at = _EPOCH + datetime.timedelta(microseconds=micros)
+                self._transaction_id = int.from_bytes(data[17:21], "big")
+            elif kind == 0x52:  # R
+                relation = _relation(data)
+                self._relations[relation.oid] = relation
+            elif kind == 0x55:  # U
+                yield self._update(data)
+            elif kind == 0x44:  # D
+                relation = self._relations[int.from_bytes(data[1:5], "big")]
+                old, _ = _tuple(data, 6)
+                yield self._change("D", relation, None, old)
+
+    def _update(self, data: bytes) -> Change:
+        relation = self._relations[int.from_bytes(data[1:5], "big")]
+        old: tuple[Value, ...] | None = None
+        at = 5
+        if data[at] in b"KO":
+            old, at = _tuple(data, at + 1)
+        new, _ = _tuple(data, at + 1)
+        return self._change("U", relation, new, old)
+
+    def _change(
+        self,
+        action: Literal["I", "U", "D"],
+        relation: Relation,
+        new: tuple[Value, ...] | None,
+        old: tuple[Value, ...] | None,
+    ) -> Change:
+        return Change(action, relation, self._committed_at, self._transaction_id, new, old)
+
+
+def _tuple(data: bytes, at: int) -> tuple[tuple[Value, ...], int]:
+    count = int.from_bytes(data[at : at + 2], "big")
+    at += 2
+    values: list[Value] = []
+    for _ in range(count):
+        kind = data[at]
+        at += 1
+        if kind == 0x74:  # t
+            size = int.from_bytes(data[at : at + 4], "big")
+            at += 4
+            values.append(data[at : at + size].decode())
+            at += size
+        else:
+            values.append(UNCHANGED if kind == 0x75 else None)
+    return tuple(values), at
+
+
+def _relation(data: bytes) -> Relation:
+    (oid,) = struct.unpack_from("!I", data, 1)
+    schema, at = _string(data, 5)
+    table, at = _string(data, at)
+    identity = chr(data[at])
+    (count,) = struct.unpack_from("!H", data, at + 1)
+    at += 3
+    columns = []
+    for _ in range(count):
+        flags = data[at]
+        name, at = _string(data, at + 1)
+        (type_oid,) = struct.unpack_from("!I", data, at)
+        at += 8
+        columns.append(Column(name, type_oid, bool(flags & 1)))
+    return Relation(oid, schema or "pg_catalog", table, identity, tuple(columns))
+
+
+def _string(data: bytes, at: int) -> tuple[str, int]:
+    end = data.index(0, at)
+    return data[at:end].decode(), end + 1

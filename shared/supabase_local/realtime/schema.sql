@@ -1,0 +1,757 @@
+-- The `realtime` schema as hosted Supabase has it: messages and their partitions, subscriptions,
+-- the functions users call and the ones the server calls. Idempotent; run by a superuser.
+--
+-- Names, argument names and types are a public contract (policies and callers depend on them), so
+-- they follow Supabase, not this project's p_/v_ habit. `apply_rls` and its helpers are written after
+-- supabase/walrus and supabase/realtime (Apache-2.0), which decide what a subscriber may see.
+
+do $$
+begin
+  if not exists (select from pg_catalog.pg_roles where rolname = 'supabase_realtime_admin') then
+    create role supabase_realtime_admin nologin noinherit;
+  end if;
+end;
+$$;
+
+create schema if not exists realtime;
+alter schema realtime owner to supabase_realtime_admin;
+comment on schema realtime is 'Supabase Realtime: messages to broadcast and who listens to which tables.';
+revoke create on schema realtime from public;
+grant usage on schema realtime to anon, authenticated, service_role;
+
+-- Where the real server counts its own migrations; empty, since there are none here.
+create table if not exists realtime.schema_migrations (
+  version bigint primary key,
+  inserted_at timestamp(0) without time zone
+);
+comment on table realtime.schema_migrations is 'Migrations of Realtime itself; no one else reads it.';
+revoke all on realtime.schema_migrations from anon, authenticated, service_role, supabase_realtime_admin;
+
+-- ------------------------------------------------------------------------------------------ types
+do $$
+begin
+  if to_regtype('realtime.action') is null then
+    create type realtime.action as enum ('INSERT', 'UPDATE', 'DELETE', 'TRUNCATE', 'ERROR');
+  end if;
+  if to_regtype('realtime.equality_op') is null then
+    create type realtime.equality_op as enum (
+      'eq', 'neq', 'lt', 'lte', 'gt', 'gte', 'in', 'like', 'ilike', 'is', 'match', 'imatch', 'isdistinct'
+    );
+  end if;
+  if to_regtype('realtime.user_defined_filter') is null then
+    create type realtime.user_defined_filter as (
+      column_name text, op realtime.equality_op, value text, negate boolean
+    );
+  end if;
+  if to_regtype('realtime.wal_column') is null then
+    create type realtime.wal_column as (
+      name text, type_name text, type_oid oid, value jsonb, is_pkey boolean, is_selectable boolean
+    );
+  end if;
+  if to_regtype('realtime.wal_rls') is null then
+    create type realtime.wal_rls as (
+      wal jsonb, is_rls_enabled boolean, subscription_ids uuid[], errors text[]
+    );
+  end if;
+end;
+$$;
+alter type realtime.action owner to supabase_realtime_admin;
+alter type realtime.equality_op owner to supabase_realtime_admin;
+alter type realtime.user_defined_filter owner to supabase_realtime_admin;
+alter type realtime.wal_column owner to supabase_realtime_admin;
+alter type realtime.wal_rls owner to supabase_realtime_admin;
+
+-- --------------------------------------------------------------------------------------- messages
+create table if not exists realtime.messages (
+  topic text not null,
+  extension text not null,
+  payload jsonb,
+  event text,
+  private boolean default false,
+  updated_at timestamp not null default now(),
+  inserted_at timestamp not null default now(),
+  id uuid not null default gen_random_uuid(),
+  binary_payload bytea,
+  primary key (id, inserted_at),
+  constraint messages_payload_exclusive check (payload is null or binary_payload is null)
+) partition by range (inserted_at);
+alter table realtime.messages owner to supabase_realtime_admin;
+alter table realtime.messages enable row level security;
+comment on table realtime.messages is
+  E'Messages to broadcast, one partition per UTC day.\n\nA row is sent to its topic when its transaction commits.';
+comment on column realtime.messages.inserted_at is 'UTC; picks the partition, so sessions must run in UTC.';
+comment on column realtime.messages.private is 'Public and private rooms of one topic are separate.';
+
+create index if not exists messages_inserted_at_topic_index
+  on realtime.messages (inserted_at desc, topic)
+  where extension = 'broadcast' and private is true;
+
+grant select, insert, update on realtime.messages to anon, authenticated, service_role;
+
+-- Keep yesterday to today + 3 ready and drop what is older than three days.
+create or replace function realtime.maintain_partitions(today date default (now() at time zone 'utc')::date)
+returns void
+language plpgsql
+set search_path = ''
+as $$
+declare
+  day date;
+  stale regclass;
+begin
+  for day in select today + step from generate_series(-1, 3) as steps (step) loop
+    if to_regclass(format('realtime.messages_%s', to_char(day, 'YYYY_MM_DD'))) is null then
+      execute format(
+        'create table realtime.messages_%s partition of realtime.messages for values from (%L) to (%L)',
+        to_char(day, 'YYYY_MM_DD'), day, day + 1
+      );
+      execute format(
+        'alter table realtime.messages_%s owner to supabase_realtime_admin', to_char(day, 'YYYY_MM_DD')
+      );
+    end if;
+  end loop;
+  for stale in
+    select inherits.inhrelid::regclass
+    from pg_catalog.pg_inherits as inherits
+      join pg_catalog.pg_class as partitions on partitions.oid = inherits.inhrelid
+    where inherits.inhparent = 'realtime.messages'::regclass
+      and partitions.relname ~ '^messages_\d{4}_\d{2}_\d{2}$'
+      and to_date(right(partitions.relname, 10), 'YYYY_MM_DD') < today - 3
+  loop
+    execute format('drop table %s', stale);
+  end loop;
+end;
+$$;
+comment on function realtime.maintain_partitions is
+  E'Prepare and prune the daily partitions of realtime.messages.\n\nCalled by the server at start and every few hours.';
+revoke execute on function realtime.maintain_partitions from public;
+alter function realtime.maintain_partitions owner to supabase_realtime_admin;
+select realtime.maintain_partitions();
+
+-- ------------------------------------------------------------------------------ what users call
+create or replace function realtime.topic()
+returns text
+language sql
+stable
+as $$ select nullif(current_setting('realtime.topic', true), '')::text; $$;
+comment on function realtime.topic is 'The topic being authorized, for policies on realtime.messages; null outside one.';
+
+create or replace function realtime.send(payload jsonb, event text, topic text, private boolean default true)
+returns void
+language plpgsql
+as $$
+declare
+  generated_id uuid := gen_random_uuid();
+begin
+  begin
+    perform set_config('realtime.topic', topic, true);
+    insert into realtime.messages (id, payload, event, topic, private, extension)
+    values (
+      generated_id,
+      case when payload ? 'id' then payload else jsonb_set(payload, '{id}', to_jsonb(generated_id)) end,
+      event, topic, private, 'broadcast'
+    );
+  exception when others then -- a lost broadcast must never fail the caller's transaction
+    raise warning 'WarnSendingBroadcastMessage: %', sqlerrm;
+  end;
+end;
+$$;
+comment on function realtime.send is
+  E'Broadcast a JSON object to a topic when this transaction commits.\n\nAdds an id; errors only warn.';
+
+create or replace function realtime.send_binary(payload bytea, event text, topic text, private boolean default true)
+returns void
+language plpgsql
+as $$
+begin
+  begin
+    perform set_config('realtime.topic', topic, true);
+    insert into realtime.messages (binary_payload, event, topic, private, extension)
+    values (payload, event, topic, private, 'broadcast');
+  exception when others then
+    raise warning 'WarnSendingBroadcastMessage: %', sqlerrm;
+  end;
+end;
+$$;
+comment on function realtime.send_binary is 'Broadcast bytes to a topic on commit; only protocol 2.0.0 clients receive them.';
+
+create or replace function realtime.broadcast_changes(
+  topic_name text, event_name text, operation text, table_name text, table_schema text,
+  new record, old record, level text default 'ROW'
+)
+returns void
+language plpgsql
+as $$
+begin
+  if level = 'STATEMENT' then
+    raise exception 'function can only be triggered for each row, not for each statement';
+  end if;
+  if operation not in ('INSERT', 'UPDATE', 'DELETE') then
+    raise exception 'Unexpected operation type: %', operation;
+  end if;
+  perform realtime.send(
+    jsonb_build_object(
+      'old_record', old, 'record', new, 'operation', operation, 'table', table_name, 'schema', table_schema
+    ),
+    event_name, topic_name
+  );
+exception when others then
+  raise exception 'Failed to process the row: %', sqlerrm;
+end;
+$$;
+comment on function realtime.broadcast_changes is 'From a row trigger: broadcast the change to a private topic.';
+
+-- --------------------------------------------------------------------- subscriptions and filters
+create or replace function realtime.to_regrole(role_name text)
+returns regrole
+language sql
+immutable
+as $$ select role_name::regrole $$;
+comment on function realtime.to_regrole is 'The role of that name; raises when there is none.';
+
+create table if not exists realtime.subscription (
+  id bigint generated always as identity,
+  subscription_id uuid not null,
+  entity regclass not null,
+  filters realtime.user_defined_filter[] not null default '{}',
+  claims jsonb not null,
+  claims_role regrole not null generated always as (realtime.to_regrole(claims ->> 'role')) stored,
+  created_at timestamp not null default timezone('utc', now()),
+  action_filter text default '*',
+  selected_columns text[],
+  constraint pk_subscription primary key (id),
+  constraint subscription_action_filter_check check (action_filter in ('*', 'INSERT', 'UPDATE', 'DELETE'))
+);
+alter table realtime.subscription owner to supabase_realtime_admin;
+comment on table realtime.subscription is 'Who listens to which table; written by the server, emptied when it starts.';
+create unique index if not exists subscription_subscription_id_entity_filters_action_filter_selec
+  on realtime.subscription (subscription_id, entity, filters, action_filter, coalesce(selected_columns, '{}'));
+create index if not exists ix_realtime_subscription_entity on realtime.subscription (entity);
+grant select on realtime.subscription to anon, authenticated, service_role;
+
+create or replace function realtime."cast"(val text, type_ regtype)
+returns jsonb
+language plpgsql
+immutable
+as $$
+declare
+  res jsonb;
+begin
+  if type_ = 'bytea'::regtype then
+    return to_jsonb(val); -- already hexadecimal without a prefix
+  end if;
+  execute format('select to_jsonb(%L::%s)', val, type_::text) into res;
+  return res;
+end;
+$$;
+comment on function realtime."cast" is 'The JSON form of a text value read as that type.';
+
+create or replace function realtime.check_equality_op(
+  op realtime.equality_op, type_ regtype, val_1 text, val_2 text, negate boolean
+)
+returns boolean
+language plpgsql
+stable
+as $$
+declare
+  symbol text;
+  res boolean;
+begin
+  if op = 'isdistinct' then
+    execute format(
+      'select %L::%s is %s distinct from %L::%s',
+      val_1, type_::text, case when negate then 'not' else '' end, val_2, type_::text
+    ) into res;
+    return res;
+  end if;
+  if op = 'is' then
+    if val_2 not in ('null', 'true', 'false', 'unknown') then
+      raise exception 'invalid value for is filter: must be null, true, false, or unknown';
+    end if;
+    execute format(
+      'select %L::%s is %s %s', val_1, type_::text, case when negate then 'not' else '' end, val_2
+    ) into res;
+    return res;
+  end if;
+  symbol := case op
+    when 'eq' then '=' when 'neq' then '!=' when 'lt' then '<' when 'lte' then '<=' when 'gt' then '>'
+    when 'gte' then '>=' when 'in' then '= any' when 'like' then 'like' when 'ilike' then 'ilike'
+    when 'match' then '~' when 'imatch' then '~*'
+  end;
+  execute format(
+    'select %L::%s %s (%L::%s)',
+    val_1, type_::text, symbol, val_2, case when op = 'in' then type_::text || '[]' else type_::text end
+  ) into res;
+  return case when negate then not res else res end;
+end;
+$$;
+comment on function realtime.check_equality_op(realtime.equality_op, regtype, text, text, boolean) is
+  'Compare two texts as a type; null when either side is null.';
+
+create or replace function realtime.check_equality_op(
+  op realtime.equality_op, type_ regtype, val_1 text, val_2 text
+)
+returns boolean
+language sql
+immutable
+as $$ select realtime.check_equality_op(op, type_, val_1, val_2, false) $$;
+comment on function realtime.check_equality_op(realtime.equality_op, regtype, text, text) is
+  'Compare two texts as a type; the form without negation.';
+
+create or replace function realtime.is_visible_through_filters(
+  columns realtime.wal_column[], filters realtime.user_defined_filter[]
+)
+returns boolean
+language sql
+stable
+as $$
+  select
+    filters is null
+    or array_length(filters, 1) is null
+    or coalesce(
+      count(col.name) = count(1)
+      and sum(
+        realtime.check_equality_op(
+          f.op, coalesce(col.type_oid::regtype, col.type_name::regtype), col.value #>> '{}', f.value,
+          coalesce(f.negate, false)
+        )::int
+      ) filter (where col.name is not null) = count(col.name),
+      false
+    )
+  from unnest(filters) as f
+    left join unnest(columns) as col on f.column_name = col.name;
+$$;
+comment on function realtime.is_visible_through_filters is 'True when every filter holds; null never satisfies one.';
+
+create or replace function realtime.build_prepared_statement_sql(
+  prepared_statement_name text, entity regclass, columns realtime.wal_column[]
+)
+returns text
+language sql
+as $$
+  select
+    'prepare ' || prepared_statement_name || ' as select exists(select 1 from ' || entity || ' where '
+    || string_agg(quote_ident(pkc.name) || '=' || quote_nullable(pkc.value #>> '{}'), ' and ') || ')'
+  from unnest(columns) as pkc
+  where pkc.is_pkey
+  group by entity;
+$$;
+comment on function realtime.build_prepared_statement_sql is 'SQL that prepares the test "can this role select this row".';
+
+create or replace function realtime.wal2json_escape_identifier(name text)
+returns text
+language sql
+immutable
+strict
+as $$ select regexp_replace(name, '([\\,.[:space:]])', '\\\1', 'g') $$;
+comment on function realtime.wal2json_escape_identifier is 'An identifier as wal2json options want it.';
+
+create or replace function realtime.quote_wal2json(entity regclass)
+returns text
+language sql
+immutable
+strict
+as $$
+  select realtime.wal2json_escape_identifier(nsp.nspname::text) || '.'
+    || realtime.wal2json_escape_identifier(pc.relname::text)
+  from pg_catalog.pg_class as pc
+    join pg_catalog.pg_namespace as nsp on pc.relnamespace = nsp.oid
+  where pc.oid = entity;
+$$;
+comment on function realtime.quote_wal2json is 'A table name as wal2json options want it.';
+
+-- Refuse a subscription that would fail later, while its owner can still be told why.
+create or replace function realtime.subscription_check_filters()
+returns trigger
+language plpgsql
+as $$
+declare
+  readable text[] := coalesce(
+    (
+      select array_agg(a.attname order by a.attnum)
+      from pg_catalog.pg_attribute as a
+      where a.attrelid = new.entity and a.attnum > 0 and not a.attisdropped
+        and pg_catalog.has_column_privilege(new.claims ->> 'role', a.attrelid, a.attnum, 'SELECT')
+    ),
+    '{}'
+  );
+  filter realtime.user_defined_filter;
+  col_type regtype;
+  selected text;
+begin
+  foreach filter in array new.filters loop
+    if not filter.column_name = any (readable) then
+      raise exception 'invalid column for filter %', filter.column_name;
+    end if;
+    col_type := (
+      select a.atttypid::regtype from pg_catalog.pg_attribute as a
+      where a.attrelid = new.entity and a.attname = filter.column_name
+    );
+    case
+      when filter.op = 'in' then
+        if coalesce(
+          jsonb_array_length(realtime."cast"(filter.value, (col_type::text || '[]')::regtype)), 0
+        ) > 100 then
+          raise exception 'too many values for `in` filter. Maximum 100';
+        end if;
+      when filter.op = 'is' then
+        if filter.value not in ('null', 'true', 'false', 'unknown') then
+          raise exception 'invalid value for is filter: must be null, true, false, or unknown';
+        end if;
+        if filter.value <> 'null' and col_type <> 'boolean'::regtype then
+          raise exception 'is % filter requires a boolean column, got %', filter.value, col_type::text;
+        end if;
+      when filter.op in ('like', 'ilike') then
+        if not exists (
+          select from pg_catalog.pg_operator where oprname = '~~' and oprleft = col_type
+        ) then
+          raise exception 'operator % requires a text-compatible column type, got %', filter.op::text, col_type::text;
+        end if;
+      when filter.op in ('match', 'imatch') then
+        if not exists (
+          select from pg_catalog.pg_operator
+          where oprname = case when filter.op = 'imatch' then '~*' else '~' end
+            and oprleft = col_type and oprright = col_type and oprresult = 'boolean'::regtype
+        ) then
+          raise exception 'operator % requires a text-compatible column type, got %', filter.op::text, col_type::text;
+        end if;
+        begin
+          perform '' ~ filter.value;
+        exception when others then
+          raise exception 'invalid regular expression for % filter: %', filter.op::text, sqlerrm;
+        end;
+      else
+        perform realtime."cast"(filter.value, col_type);
+    end case;
+  end loop;
+
+  foreach selected in array coalesce(new.selected_columns, '{}') loop
+    if not selected = any (readable) then
+      raise exception 'invalid column for select %', selected;
+    end if;
+  end loop;
+
+  -- one order, so that the unique index sees equal entries as equal
+  new.filters := coalesce(
+    (select array_agg(f order by f.column_name, f.op, f.value, f.negate) from unnest(new.filters) as f), '{}'
+  );
+  new.selected_columns := (select array_agg(c order by c) from unnest(new.selected_columns) as c);
+  return new;
+end;
+$$;
+comment on function realtime.subscription_check_filters is 'Trigger: validate and normalise a subscription.';
+create or replace trigger tr_check_filters
+before insert or update on realtime.subscription
+for each row execute function realtime.subscription_check_filters();
+
+-- ------------------------------------------------------------------- who may see which change
+-- One change in wal2json format 2 → for each role and column selection, the record and its readers.
+create or replace function realtime.apply_rls(wal jsonb, max_record_bytes integer default 1048576)
+returns setof realtime.wal_rls
+language plpgsql
+as $$
+declare
+  entity_ regclass := format('%I.%I', wal ->> 'schema', wal ->> 'table')::regclass;
+  action realtime.action := case wal ->> 'action'
+    when 'I' then 'INSERT' when 'U' then 'UPDATE' when 'D' then 'DELETE' else 'ERROR'
+  end;
+  is_rls_enabled boolean := (select relrowsecurity from pg_catalog.pg_class where oid = entity_);
+  too_large boolean := octet_length(wal::text) > max_record_bytes;
+  subscriptions realtime.subscription[] := (
+    select array_agg(subs)
+    from realtime.subscription as subs
+    where subs.entity = entity_ and (subs.action_filter = '*' or subs.action_filter = action::text)
+  );
+  columns realtime.wal_column[];
+  old_columns realtime.wal_column[];
+  working_role regrole;
+  working_columns text[];
+  refusal text;
+  reader record;
+  has_access boolean;
+  visible uuid[];
+  output jsonb;
+begin
+  perform set_config('role', null, true);
+
+  columns := (
+    select array_agg(
+      (
+        x ->> 'name', x ->> 'type', x ->> 'typeoid',
+        realtime."cast"((x -> 'value') #>> '{}', coalesce((x ->> 'typeoid')::regtype, (x ->> 'type')::regtype)),
+        pks is not null, true
+      )::realtime.wal_column
+    )
+    from jsonb_array_elements(wal -> 'columns') as x
+      left join jsonb_array_elements(wal -> 'pk') as pks on x ->> 'name' = pks ->> 'name'
+  );
+  old_columns := (
+    select array_agg(
+      (
+        x ->> 'name', x ->> 'type', x ->> 'typeoid',
+        realtime."cast"((x -> 'value') #>> '{}', coalesce((x ->> 'typeoid')::regtype, (x ->> 'type')::regtype)),
+        pks is not null, true
+      )::realtime.wal_column
+    )
+    from jsonb_array_elements(wal -> 'identity') as x
+      left join jsonb_array_elements(wal -> 'pk') as pks on x ->> 'name' = pks ->> 'name'
+  );
+
+  for working_role in
+    select roles.claims_role
+    from (select distinct s.claims_role from unnest(subscriptions) as s) as roles
+    order by roles.claims_role::text
+  loop
+    columns := (
+      select array_agg(
+        (
+          c.name, c.type_name, c.type_oid, c.value, c.is_pkey,
+          pg_catalog.has_column_privilege(working_role, entity_, c.name, 'SELECT')
+        )::realtime.wal_column
+      )
+      from unnest(columns) as c
+    );
+    old_columns := (
+      select array_agg(
+        (
+          c.name, c.type_name, c.type_oid, c.value, c.is_pkey,
+          pg_catalog.has_column_privilege(working_role, entity_, c.name, 'SELECT')
+        )::realtime.wal_column
+      )
+      from unnest(old_columns) as c
+    );
+
+    refusal := null;
+    if action <> 'DELETE' then
+      refusal := (
+        select case
+          when count(*) = 0 then 'Error 400: Bad Request, no primary key'
+          when bool_and(c.is_selectable) then null
+          else 'Error 401: Unauthorized'
+        end
+        from unnest(columns) as c
+        where c.is_pkey
+      );
+    end if;
+
+    visible := '{}';
+    if refusal is null then
+      if is_rls_enabled and action <> 'DELETE' then
+        if exists (select from pg_catalog.pg_prepared_statements where name = 'walrus_rls_stmt') then
+          deallocate walrus_rls_stmt;
+        end if;
+        execute realtime.build_prepared_statement_sql('walrus_rls_stmt', entity_, columns);
+      end if;
+
+      for reader in
+        select s.subscription_id, s.claims
+        from unnest(subscriptions) as s
+        where s.claims_role = working_role
+          and (
+            realtime.is_visible_through_filters(columns, s.filters)
+            or (action = 'DELETE' and realtime.is_visible_through_filters(old_columns, s.filters))
+          )
+      loop
+        if not is_rls_enabled or action = 'DELETE' then
+          visible := visible || reader.subscription_id;
+          continue;
+        end if;
+        begin
+          perform
+            set_config('role', trim(both '"' from working_role::text), true),
+            set_config('request.jwt.claims', reader.claims::text, true),
+            set_config('request.jwt.claim.sub', coalesce(reader.claims ->> 'sub', ''), true),
+            set_config('request.jwt.claim.role', coalesce(reader.claims ->> 'role', ''), true);
+          execute 'execute walrus_rls_stmt' into has_access;
+        exception when others then
+          has_access := false; -- a policy that raises for one subscriber hides the row from that one only
+        end;
+        -- back to the server's role at once: the loop fetches its next rows with it
+        perform set_config('role', null, true);
+        if has_access then
+          visible := visible || reader.subscription_id;
+        end if;
+      end loop;
+    end if;
+
+    for working_columns in
+      select distinct s.selected_columns
+      from unnest(subscriptions) as s
+      where s.claims_role = working_role
+      order by s.selected_columns
+    loop
+      if refusal is not null then
+        return next (
+          jsonb_build_object('schema', wal ->> 'schema', 'table', wal ->> 'table', 'type', action),
+          is_rls_enabled,
+          (
+            select array_agg(s.subscription_id)
+            from unnest(subscriptions) as s
+            where s.claims_role = working_role and s.selected_columns is not distinct from working_columns
+          ),
+          array[refusal]
+        )::realtime.wal_rls;
+        continue;
+      end if;
+
+      output := jsonb_build_object(
+        'schema', wal ->> 'schema',
+        'table', wal ->> 'table',
+        'type', action,
+        'commit_timestamp', to_char(
+          (wal ->> 'timestamp')::timestamptz at time zone 'utc', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"'
+        ),
+        'columns', (
+          select jsonb_agg(jsonb_build_object('name', pa.attname, 'type', pt.typname) order by pa.attnum)
+          from pg_catalog.pg_attribute as pa
+            join pg_catalog.pg_type as pt on pa.atttypid = pt.oid
+          where pa.attrelid = entity_ and pa.attnum > 0 and not pa.attisdropped
+            and pg_catalog.has_column_privilege(working_role, entity_, pa.attnum, 'SELECT')
+            and (
+              working_columns is null
+              or pa.attname = any (working_columns)
+              or exists (
+                select from pg_catalog.pg_constraint as pk
+                where pk.conrelid = entity_ and pk.contype = 'p' and pa.attnum = any (pk.conkey)
+              )
+            )
+        )
+      );
+      if action in ('INSERT', 'UPDATE') then
+        output := output || jsonb_build_object('record', coalesce(
+          (
+            -- a large unchanged value is absent from the change: take it from the old row if that has it
+            select jsonb_object_agg(coalesce(c.name, oc.name), case when c.name is null then oc.value else c.value end)
+            from unnest(columns) as c
+              full outer join unnest(old_columns) as oc on c.name = oc.name
+            where coalesce(c.is_selectable, oc.is_selectable)
+              and (
+                working_columns is null
+                or coalesce(c.name, oc.name) = any (working_columns)
+                or coalesce(c.is_pkey, oc.is_pkey)
+              )
+              and (not too_large or octet_length(coalesce(c.value, oc.value)::text) <= 64)
+          ),
+          '{}'::jsonb
+        ));
+      end if;
+      if action in ('UPDATE', 'DELETE') then
+        output := output || jsonb_build_object('old_record', coalesce(
+          (
+            select jsonb_object_agg(c.name, c.value)
+            from unnest(old_columns) as c
+            where c.is_selectable
+              and (working_columns is null or c.name = any (working_columns) or c.is_pkey)
+              and (not too_large or octet_length(c.value::text) <= 64)
+              -- a deleted row can no longer be tested against a policy: show its key, nothing more
+              and (action = 'UPDATE' or not is_rls_enabled or c.is_pkey)
+          ),
+          '{}'::jsonb
+        ));
+      end if;
+
+      return next (
+        output,
+        is_rls_enabled,
+        coalesce(
+          (
+            select array_agg(s.subscription_id)
+            from unnest(subscriptions) as s
+            where s.claims_role = working_role and s.selected_columns is not distinct from working_columns
+              and s.subscription_id = any (visible)
+          ),
+          '{}'
+        ),
+        case when too_large then array['Error 413: Payload Too Large'] else '{}' end
+      )::realtime.wal_rls;
+    end loop;
+  end loop;
+
+  perform set_config('role', null, true);
+end;
+$$;
+comment on function realtime.apply_rls is
+  E'Decide who may see one change and what of it.\n\nSwitches roles inside its transaction; run it on a connection of its own.';
+
+create or replace function realtime.list_changes(
+  publication name, slot_name name, max_changes integer, max_record_bytes integer
+)
+returns table (
+  wal jsonb, is_rls_enabled boolean, subscription_ids uuid[], errors text[], slot_changes_count bigint
+)
+language sql
+set log_min_messages to 'fatal'
+as $$
+  with pub as (
+    select
+      concat_ws(
+        ',',
+        case when bool_or(pp.pubinsert) then 'insert' end,
+        case when bool_or(pp.pubupdate) then 'update' end,
+        case when bool_or(pp.pubdelete) then 'delete' end
+      ) as actions,
+      coalesce(
+        string_agg(realtime.quote_wal2json(format('%I.%I', ppt.schemaname, ppt.tablename)::regclass), ',')
+          filter (where ppt.tablename is not null),
+        ''
+      ) as add_tables
+    from pg_catalog.pg_publication as pp
+      left join pg_catalog.pg_publication_tables as ppt on pp.pubname = ppt.pubname
+    where pp.pubname = publication
+    group by pp.pubname
+  ),
+  changes as materialized (
+    select x.data
+    from pub, pg_logical_slot_get_changes(
+      slot_name, null, max_changes,
+      'include-pk', 'true', 'include-transaction', 'false', 'include-timestamp', 'true',
+      'include-type-oids', 'true', 'format-version', '2', 'actions', pub.actions, 'add-tables', pub.add_tables
+    ) as x
+    where pub.add_tables <> ''
+  ),
+  counted as (select count(*) as n from changes),
+  visible as (
+    select r.wal, r.is_rls_enabled, r.subscription_ids, r.errors
+    from changes, realtime.apply_rls(changes.data::jsonb, max_record_bytes) as r
+    where r.subscription_ids[1] is not null
+  )
+  select v.wal, v.is_rls_enabled, v.subscription_ids, v.errors, counted.n from visible as v, counted
+  union all
+  select null, null, null, null, counted.n from counted where not exists (select from visible);
+$$;
+comment on function realtime.list_changes is 'Changes of a wal2json slot with their readers; needs the wal2json plugin.';
+
+-- ---------------------------------------------------------------------------- owners and grants
+do $$
+declare
+  routine regprocedure;
+begin
+  for routine in
+    select p.oid::regprocedure from pg_catalog.pg_proc as p where p.pronamespace = 'realtime'::regnamespace
+  loop
+    execute format('alter function %s owner to supabase_realtime_admin', routine);
+  end loop;
+end;
+$$;
+grant execute on all functions in schema realtime to service_role;
+revoke execute on function realtime.maintain_partitions from service_role;
+
+do $$
+begin
+  if exists (select from pg_catalog.pg_roles where rolname = 'postgres') then
+    grant usage on schema realtime to postgres;
+    revoke all on realtime.schema_migrations from postgres;
+    grant select, insert, update on realtime.messages to postgres;
+    grant select on realtime.subscription to postgres;
+  end if;
+  if not exists (select from pg_catalog.pg_publication where pubname = 'supabase_realtime') then
+    create publication supabase_realtime;
+  end if;
+  if not exists (select from pg_catalog.pg_publication where pubname = 'supabase_realtime_messages_publication') then
+    create publication supabase_realtime_messages_publication for table realtime.messages;
+  end if;
+  if current_setting('server_version_num')::int >= 180000 then
+    -- wal2json, which hosted reads with, always shows generated columns
+    execute 'alter publication supabase_realtime set (publish_generated_columns = stored)';
+  end if;
+end;
+$$;
