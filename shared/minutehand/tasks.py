@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Awaitable, Iterable
 from typing import Any
 
 #: Seconds until a task that still runs is cancelled again; cleaning up takes less.
@@ -23,3 +23,13 @@ async def end_tasks(tasks: Iterable[asyncio.Future[Any]]) -> None:
             task.cancel()
         _, left = await asyncio.wait(left, timeout=AGAIN_SECONDS)
     await asyncio.gather(*ending, return_exceptions=True)  # else asyncio logs their errors
+
+
+async def first_of(*work: Awaitable[Any]) -> Any:
+    """Return or raise as the first of them that ends; the others are cancelled."""
+    tasks = {asyncio.ensure_future(each) for each in work}
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        await end_tasks(tasks)
+    return done.pop().result()

@@ -21,11 +21,16 @@ OnHeard = Callable[[float], None]
 
 @dataclass(frozen=True, slots=True)
 class Word:
-    """A word; seconds from the sound's beginning."""
+    """A word; seconds from the sound's beginning.
+
+    Attributes:
+        confidence: How sure the engine is of it, 0 to 1; None where it does not say.
+    """
 
     start: float
     end: float
     text: str
+    confidence: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import io
+import math
 import wave
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from typing import Any, Final
 
 from minutehand.ai.endpoint import Endpoint, refusal
@@ -145,9 +147,22 @@ class TranscriptionEndpoint:
                 raise AnswerUnusable(f"A segment of {self._model} ends before it begins")
             if text.strip():
                 start, end = (round(min(max(at, 0.0), seconds), 3) for at in (start, end))
-                inside = tuple(word for word in words if start <= word.start < end)
+                sure = _confidence(each)
+                inside = tuple(
+                    replace(word, confidence=sure) for word in words if start <= word.start < end
+                )
                 found.append(Segment(start, end, text.strip(), inside))
         return tuple(found)
+
+
+def _confidence(segment: Mapping[str, Any]) -> float | None:
+    """How sure the model is of a segment's words: by the mean of its logarithms, or of silence."""
+    mean, silent = segment.get("avg_logprob"), segment.get("no_speech_prob")
+    told = [each for each in (mean, silent) if isinstance(each, int | float)]
+    if not told or not all(math.isfinite(each) for each in told):
+        return None
+    sure = min(1.0, math.exp(min(0.0, mean))) if isinstance(mean, int | float) else 1.0
+    return round(min(sure, 1.0 - silent) if isinstance(silent, int | float) else sure, 3)
 
 
 def _words(listed: Any, seconds: float) -> list[Word]:

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Iterable
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from minutehand.ai.errors import Unreachable
 from minutehand.ai.speech import OnHeard, Segment, Transcript, Word, check_sound
@@ -30,6 +30,15 @@ MOST_SEGMENT_SECONDS: Final = 12.0
 LEAST_PATIENCE: Final = 60.0
 PATIENCE: Final = 5.0
 MOST_LINE_BYTES: Final = 1_000_000
+
+
+class Recognised(NamedTuple):
+    """A word as the decoder gives it: its first and last frames, and how likely it is."""
+
+    word: str
+    first: int
+    last: int
+    confidence: float | None = None
 
 
 class OfflineSpeechToText:
@@ -67,7 +76,7 @@ class OfflineSpeechToText:
         """Nothing is open."""
 
 
-async def _hear(sound: bytes, on_heard: OnHeard | None) -> list[tuple[str, int, int]]:
+async def _hear(sound: bytes, on_heard: OnHeard | None) -> list[Recognised]:
     child = await asyncio.create_subprocess_exec(
         sys.executable,
         str(Path(__file__).with_name("speech_process.py")),
@@ -80,7 +89,7 @@ async def _hear(sound: bytes, on_heard: OnHeard | None) -> list[tuple[str, int, 
     )
     assert child.stdin is not None
     assert child.stdout is not None
-    words: list[tuple[str, int, int]] | None = None
+    words: list[Recognised] | None = None
     try:
         with contextlib.suppress(ConnectionError):  # it died: its end says more
             child.stdin.write(sound)
@@ -89,7 +98,7 @@ async def _hear(sound: bytes, on_heard: OnHeard | None) -> list[tuple[str, int, 
         async for line in child.stdout:
             told = json.loads(line)
             if "words" in told:
-                words = [(word, first, last) for word, first, last in told["words"]]
+                words = [Recognised(*each) for each in told["words"]]
             elif on_heard is not None:
                 on_heard(told["heard"])
         code = await child.wait()
@@ -110,12 +119,12 @@ def _environment() -> dict[str, str]:
     return {**found, "LD_LIBRARY_PATH": libraries} if libraries else found
 
 
-def join_words(words: Iterable[tuple[str, int, int]]) -> list[Segment]:
+def join_words(words: Iterable[Recognised]) -> list[Segment]:
     """Words with their first and last frames as segments, cut where the speaker pauses."""
     segments: list[Segment] = []
     said: list[Word] = []
     begin = end = 0
-    for word, first, last in words:
+    for word, first, last, confidence in words:
         if word.startswith(("<", "[", "+")):  # silence, noise, the ends of an utterance
             continue
         pauses = first - end >= PAUSE_SECONDS * FRAMES
@@ -126,7 +135,7 @@ def join_words(words: Iterable[tuple[str, int, int]]) -> list[Segment]:
             begin = first
         end = last + 1
         # other ways to say a word are numbered: read(2)
-        said.append(Word(first / FRAMES, end / FRAMES, word.partition("(")[0]))
+        said.append(Word(first / FRAMES, end / FRAMES, word.partition("(")[0], confidence))
     if said:
         segments.append(_segment(said))
     return segments

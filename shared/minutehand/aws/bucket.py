@@ -15,12 +15,15 @@ from minutehand.config import Settings
 class UploadsBucket:
     """To be extended by an app's own files; nothing is connected before it is needed."""
 
+    #: Longest wait for S3's next bytes.
+    READ_SECONDS = 20.0
+
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
 
     @property
     def _s3(self) -> Any:
-        return client(self._settings, "s3", read_timeout=20.0)
+        return client(self._settings, "s3", read_timeout=self.READ_SECONDS)
 
     @property
     def _bucket(self) -> str:
@@ -34,6 +37,18 @@ class UploadsBucket:
             ConfigurationError: This deployment has no uploads bucket.
         """
         return await asyncio.to_thread(self._size, key)
+
+    async def read(self, key: str) -> bytes | None:
+        """Read an object that fits into memory; None when there is none.
+
+        Raises:
+            ConfigurationError: This deployment has no uploads bucket.
+        """
+        if await self.find_size(key) is None:
+            return None
+        return await asyncio.to_thread(
+            lambda: self._s3.get_object(Bucket=self._bucket, Key=key)["Body"].read()
+        )
 
     def _size(self, key: str) -> int | None:
         from botocore.exceptions import ClientError

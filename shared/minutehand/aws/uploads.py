@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
 
-from minutehand.aws.clients import client
-from minutehand.config import ConfigurationError, JobServiceError, Settings
+from minutehand.aws.bucket import UploadsBucket
+from minutehand.config import JobServiceError, Settings
 
 MIB = 1024 * 1024
 #: S3 takes at most 10,000 parts of 5 MiB to 5 GiB; fewer, larger ones keep answers short.
@@ -141,15 +141,14 @@ class FileDigest:
         self._part, self._in_part = hashlib.sha256(), 0
 
 
-class Uploads:
+class Uploads(UploadsBucket):
     """Multipart uploads into this deployment's bucket."""
 
-    def __init__(self, settings: Settings, *, s3: Any = None) -> None:
-        if not settings.uploads_bucket:
-            raise ConfigurationError("UPLOADS_BUCKET", "is not set", "minutehand-prod-uploads")
-        self._bucket = settings.uploads_bucket
-        self._settings = settings
-        self._s3 = s3
+    READ_SECONDS = 10.0  # a request waits
+
+    def __init__(self, settings: Settings) -> None:
+        settings.require("UPLOADS_BUCKET")
+        super().__init__(settings)
 
     async def create(self, key: str, *, content_type: str) -> str:
         """Begin an upload and return S3's id for it."""
@@ -176,9 +175,8 @@ class Uploads:
     def _sign(
         self, key: str, upload_id: str, cut: Plan, checksums: Mapping[int, str]
     ) -> dict[int, str]:
-        s3 = self._client()
         return {
-            number: s3.generate_presigned_url(
+            number: self._s3.generate_presigned_url(
                 "upload_part",
                 Params={
                     "Bucket": self._bucket,
@@ -265,7 +263,7 @@ class Uploads:
 
         def read() -> bool:
             digest = FileDigest(cut.part_bytes)
-            body = self._client().get_object(Bucket=self._bucket, Key=key)["Body"]
+            body = self._s3.get_object(Bucket=self._bucket, Key=key)["Body"]
             while piece := body.read(MIB):
                 digest.update(piece)
             return digest.matches(announced)
@@ -276,14 +274,9 @@ class Uploads:
         """Remove a complete object; doing so again is harmless."""
         await self._call("delete_object", Key=key)
 
-    def _client(self) -> Any:
-        if self._s3 is None:
-            self._s3 = client(self._settings, "s3", read_timeout=10.0)
-        return self._s3
-
     async def _call(self, operation: str, **arguments: Any) -> Any:
         def call() -> Any:
-            return getattr(self._client(), operation)(Bucket=self._bucket, **arguments)
+            return getattr(self._s3, operation)(Bucket=self._bucket, **arguments)
 
         return await asyncio.to_thread(functools.partial(_typed, call))
 

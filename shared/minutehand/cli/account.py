@@ -38,11 +38,7 @@ def known_regions() -> list[str]:
 
 
 def check_region(region: str) -> None:
-    """A typing error must not become a connection error minutes later.
-
-    Raises:
-        CommandFailed: botocore knows no such region; near ones are named.
-    """
+    """A typing error must not become a connection error minutes later."""
     known = known_regions()
     if region in known:
         return

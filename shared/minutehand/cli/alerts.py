@@ -6,45 +6,33 @@ from typing import Annotated, Any
 
 import typer
 
-from minutehand.queue.steering import AlertMetric
-from minutehand.terminal.options import EnvFile, Json, Token, Workspace, connected, seconds_of
-from minutehand.terminal.output import lasted
+from minutehand.terminal.connection import Connection
+from minutehand.terminal.options import JobType, by_itself, seconds_of, workspace_verb
+from minutehand.terminal.output import Output, headed, lasted
 
 app = typer.Typer(help="List, set and remove alerts.", rich_markup_mode=None)
-COLUMNS = {
-    "name": "NAME",
-    "state": "STATE",
-    "watches": "WATCHES",
-    "now": "VALUE",
-    "limit": "THRESHOLD",
-    "checked_at": "CHECKED",
-    "mail": "MAIL",
-}
+COLUMNS = headed("name state watches now:VALUE limit:THRESHOLD checked_at mail to:POST")
 Name = Annotated[str, typer.Argument(help="The alert's name.")]
 
 
-@app.callback(invoke_without_command=True)
-def alerts(
-    context: typer.Context,
-    *,
-    workspace: Workspace = None,
-    token: Token = None,
-    env_file: EnvFile = None,
-    as_json: Json = False,
-) -> None:
-    """List, set and remove alerts; lists them when nothing else is asked for."""
-    if context.invoked_subcommand is not None:
-        return
-    with connected(as_json, env_file, token, workspace) as (output, connection):
-        found = connection.call("GET", connection.path("alerts"))["alerts"]
-        rows = found if as_json else [_row(one) for one in found]
-        output.table(rows, COLUMNS, empty="no alerts", spare=("checked_at", "mail", "limit"))
+@by_itself(app)
+@workspace_verb
+def alerts(output: Output, connection: Connection) -> None:
+    """List alerts."""
+    found = connection.get(connection.path("alerts"))["alerts"]
+    spare = ("checked_at", "mail", "to", "limit")
+    output.table(found, COLUMNS, row=_row, empty="no alerts", spare=spare)
 
 
 @app.command("set")
+@workspace_verb
 def put(
+    output: Output,
+    connection: Connection,
     name: Name,
-    metric: Annotated[AlertMetric, typer.Argument(help="The metric to watch.")],
+    metric: Annotated[
+        str, typer.Argument(help="What to watch, as failure_share; a wrong name lists them all.")
+    ],
     threshold: Annotated[
         float, typer.Argument(min=0, help="Threshold: jobs, seconds, or a share from 0 to 1.")
     ],
@@ -52,55 +40,50 @@ def put(
     within: Annotated[
         str, typer.Option(help="Window that is counted: 15m, 2h; at most 1d.")
     ] = "15m",
-    job_type: Annotated[
-        str | None, typer.Option("--type", "-t", help="Only jobs of this type.")
-    ] = None,
+    job_type: JobType = None,
     mail: Annotated[
         list[str] | None, typer.Option("--mail", help="A member's address; repeatable.")
     ] = None,
+    slack: Annotated[
+        str | None, typer.Option(help="Post to this incoming webhook of Slack; kept sealed.")
+    ] = None,
+    post: Annotated[
+        str | None, typer.Option(help="Post JSON to this address; kept sealed.")
+    ] = None,
+    no_post: Annotated[bool, typer.Option("--no-post", help="Post nowhere any more.")] = False,
     whole: Annotated[
         bool, typer.Option("--all-workspaces", help="Watch every workspace; an operator's.")
     ] = False,
     off: Annotated[bool, typer.Option("--off", help="Keep it, switched off.")] = False,
-    workspace: Workspace = None,
-    token: Token = None,
-    env_file: EnvFile = None,
-    as_json: Json = False,
 ) -> None:
     """Make an alert, or change the one with this name; its webhooks are the workspace's."""
-    with connected(as_json, env_file, token, workspace) as (output, connection):
-        body = {
-            "metric": metric.value,
-            "threshold": threshold,
-            "minutes": max(1, round(seconds_of(within) / 60)),
-            "job_type": job_type,
-            "mail": mail or [],
-            "whole": whole,
-            "enabled": not off,
-        }
-        made = connection.call("PUT", connection.path("alerts", name), json=body)
-        row = _row(made)
-        begun = "is kept, off:" if off else "watches"
-        output.value(made, text=f"{name} {begun} {row['watches']}, from {row['limit']}")
+    body = {
+        "metric": metric,
+        "threshold": threshold,
+        "minutes": max(1, round(seconds_of(within) / 60)),
+        "job_type": job_type,
+        "mail": mail or [],
+        "whole": whole,
+        "enabled": not off,
+    }
+    if slack or post or no_post:
+        target = {"format": "slack" if slack else "json", "url": slack or post}
+        body["post"] = None if no_post else target
+    made = connection.call("PUT", connection.path("alerts", name), json=body)
+    row = _row(made)
+    begun = "is kept, off:" if off else "watches"
+    output.value(made, text=f"{name} {begun} {row['watches']}, from {row['limit']}")
 
 
 @app.command("remove")
-def remove(
-    name: Name,
-    *,
-    workspace: Workspace = None,
-    token: Token = None,
-    env_file: EnvFile = None,
-    as_json: Json = False,
-) -> None:
+@workspace_verb
+def remove(output: Output, connection: Connection, name: Name) -> None:
     """Remove an alert."""
-    with connected(as_json, env_file, token, workspace) as (output, connection):
-        connection.call("DELETE", connection.path("alerts", name))
-        output.value({"name": name, "removed": True}, text=f"{name} is removed")
+    connection.call("DELETE", connection.path("alerts", name))
+    output.value({"name": name, "removed": True}, text=f"{name} is removed")
 
 
 def _row(alert: dict[str, Any]) -> dict[str, Any]:
-    """An alert as a line of the table."""
     state = "off" if not alert["enabled"] else "raised" if alert["raised_at"] else "ok"
     of_type = f" of {alert['job_type']}" if alert["job_type"] else ""
     where = ", all workspaces" if alert["whole"] else ""
@@ -111,6 +94,7 @@ def _row(alert: dict[str, Any]) -> dict[str, Any]:
         "now": _written(alert["metric"], alert["value"]),
         "limit": _written(alert["metric"], alert["threshold"]),
         "mail": alert["mail"] or None,
+        "to": alert["post"] and f"{alert['post']['format']} at {alert['post']['host']}",
     }
 
 
@@ -119,4 +103,4 @@ def _written(metric: str, value: float | None) -> str | None:
         return None
     if metric.endswith("_seconds"):
         return lasted(value * 1000)
-    return f"{value:.1%}" if metric == AlertMetric.FAILURE_SHARE else f"{value:g}"
+    return f"{value:.1%}" if metric.endswith("_share") else f"{value:g}"

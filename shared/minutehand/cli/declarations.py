@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+import traceback
 from pathlib import Path
 
 from minutehand.cli.typescript import TypedJob, write_declarations
-from minutehand.config import ConfigurationError, Settings
+from minutehand.config import Settings
 from minutehand.functions.worker.processors import load_processors
 from minutehand.project import Project
 from minutehand.terminal.connection import CommandFailed
 from minutehand.terminal.output import Output
+from minutehand.worker.registry import Registry
 
 #: Processors are only inspected: nothing is called, so any address and key will do.
 _UNUSED = {
@@ -25,9 +27,6 @@ def write(output: Output, out: Path, *, check: bool) -> None:
 
     They come from the processors' models, as published to the database. Put the file where your
     tsconfig.json includes it, and `--check` into your continuous integration.
-
-    Raises:
-        CommandFailed: With `check` the file is not up to date, or it cannot be used.
     """
     jobs = find_typed_jobs(Project.find())
     text = write_declarations(jobs)
@@ -52,17 +51,34 @@ def write(output: Output, out: Path, *, check: bool) -> None:
 
 
 def find_typed_jobs(project: Project) -> list[TypedJob]:
-    """The job types that people enqueue, by name; the platform's own are omitted.
+    """The job types that people enqueue, by name; the platform's own are omitted."""
+    kinds = sorted(
+        (kind for kind in registry_of(project) if not kind.internal), key=lambda kind: kind.name
+    )
+    return [TypedJob(kind.name, kind.adapter.json_schema(), kind.result_schema()) for kind in kinds]
 
-    Raises:
-        CommandFailed: A processor's module cannot be imported or refuses the settings.
-    """
+
+def registry_of(project: Project) -> Registry:
+    """The processors of a project, without a connection to anything."""
     environ = {**_UNUSED, **os.environ, **project.environment}
     try:
-        registry = load_processors(Settings.from_env(environ))
-    except (ConfigurationError, ImportError) as error:
+        return load_processors(Settings.from_env(environ))
+    except Exception as error:  # a user's module may raise anything
         raise CommandFailed(
-            f"the processors cannot be loaded: {error}", code="no_processors"
+            f"the processors cannot be loaded: {type(error).__name__}: {error}",
+            code="no_processors",
+            fix=place_of(error, project),
         ) from error
-    kinds = sorted((kind for kind in registry if not kind.internal), key=lambda kind: kind.name)
-    return [TypedJob(kind.name, kind.adapter.json_schema(), kind.result_schema()) for kind in kinds]
+
+
+def place_of(error: Exception, project: Project) -> str | None:
+    """Where to look: the innermost line of the project's own code; None where there is none."""
+    if isinstance(error, SyntaxError) and error.filename:
+        return f"correct {error.filename}, line {error.lineno}"
+    own = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if Path(frame.filename).is_relative_to(project.root)
+        and "site-packages" not in frame.filename
+    ]
+    return f"correct {own[-1].filename}, line {own[-1].lineno}" if own else None

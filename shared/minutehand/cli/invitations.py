@@ -1,6 +1,6 @@
-"""Mail to invited people: Supabase Auth makes the account and sends the link.
+"""Mail to invited people: Supabase Auth sends a link to sign in with, and makes the account.
 
-Who belongs to a workspace is left to the SQL functions; this only lets the person sign in.
+Who belongs to a workspace is left to the SQL functions; the console that the link leads to asks.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from minutehand.terminal.connection import (
     TIMEOUT,
     CommandFailed,
     Connection,
-    is_key_refused,
+    fields_of,
     reachable,
+    refuse_key,
     said_by_auth,
 )
 
@@ -37,7 +38,7 @@ KNOWN = frozenset({"email_exists", "user_already_exists"})
 
 
 def send_invitation(connection: Connection, invited: Mapping[str, Any]) -> bool:
-    """Have Auth mail a link to a person who has no account; return whether it did.
+    """Have Auth mail a link to an invited person, with an account or without; say whether it did.
 
     The link leads to CONSOLE_URL or API_URL, else to the project's Site URL; it must be one of the
     project's redirect URLs, or Auth takes the Site URL instead.
@@ -46,37 +47,21 @@ def send_invitation(connection: Connection, invited: Mapping[str, Any]) -> bool:
         connection: With SUPABASE_SECRET_KEY.
         invited: What `set_member` answered: `email` and `state`. Members get no mail.
 
-    Raises:
-        CommandFailed: Auth refused, or could not send; the invitation to the workspace stays.
-
     References:
         https://supabase.com/docs/reference/javascript/auth-admin-inviteuserbyemail
     """
     if invited["state"] == "member":
         return False
-    url = connection.need("SUPABASE_URL").rstrip("/")
-    to = connection.values.get("CONSOLE_URL") or connection.values.get("API_URL")
-    with reachable(f"Supabase at {url}"):
-        answer = httpx.post(
-            f"{url}/auth/v1/invite",
-            params={"redirect_to": to} if to else {},
-            headers=dict(secret_headers(connection.need("SUPABASE_SECRET_KEY"))),
-            json={"email": invited["email"]},
-            timeout=TIMEOUT,
-        )
+    email = invited["email"]
+    answer = _ask_auth(connection, "invite", {"email": email})
+    if _code(answer) in KNOWN:
+        answer = _ask_auth(connection, "otp", {"email": email, "create_user": False})
     if answer.is_success:
         return True
-    if is_key_refused(answer):
-        raise CommandFailed(
-            f"SUPABASE_SECRET_KEY is refused: {said_by_auth(answer)}",
-            code="key_refused",
-            fix="copy it again from Project settings → API keys",
-        )
+    refuse_key(answer, "SUPABASE_SECRET_KEY")
     code = _code(answer)
-    if code in KNOWN:
-        return False
     raise CommandFailed(
-        f"{invited['email']} is invited, and no mail was sent: {said_by_auth(answer)}",
+        f"{email} is invited, and no mail was sent: {said_by_auth(answer)}",
         code=code,
         fix=FIXES.get(
             code,
@@ -85,10 +70,18 @@ def send_invitation(connection: Connection, invited: Mapping[str, Any]) -> bool:
     )
 
 
+def _ask_auth(connection: Connection, path: str, body: Mapping[str, Any]) -> httpx.Response:
+    url = connection.need("SUPABASE_URL").rstrip("/")
+    to = connection.values.get("CONSOLE_URL") or connection.values.get("API_URL")
+    with reachable(f"Supabase at {url}"):
+        return httpx.post(
+            f"{url}/auth/v1/{path}",
+            params={"redirect_to": to} if to else {},
+            headers=dict(secret_headers(connection.need("SUPABASE_SECRET_KEY"))),
+            json=body,
+            timeout=TIMEOUT,
+        )
+
+
 def _code(answer: httpx.Response) -> str:
-    try:
-        body = answer.json()
-    except ValueError:
-        body = {}
-    word = body.get("error_code") if isinstance(body, dict) else None
-    return str(word or answer.status_code)
+    return str(fields_of(answer).get("error_code") or answer.status_code)

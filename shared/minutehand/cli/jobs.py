@@ -10,35 +10,26 @@ import time
 import uuid
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
 from minutehand.cli.watch import follow_job
+from minutehand.terminal.completion import job_types
 from minutehand.terminal.connection import CommandFailed, Connection
 from minutehand.terminal.ids import whole_id
 from minutehand.terminal.inputs import parse_object, read_text
 from minutehand.terminal.options import (
-    EnvFile,
     JobId,
-    Json,
-    Token,
-    Workspace,
-    connected,
+    JobType,
+    Payload,
+    Queue,
+    Tag,
     seconds_of,
+    verb,
+    workspace_verb,
 )
-from minutehand.terminal.output import Output, ago, lasted
-
-
-class Status(StrEnum):
-    """The states a job can be asked for by."""
-
-    PENDING = "pending"
-    PROCESSING = "processing"
-    WAITING = "waiting"
-    COMPLETED = "completed"
-    FAILED = "failed"
-    CANCELLED = "cancelled"
+from minutehand.terminal.output import Output, ago, headed, lasted
 
 
 class JobState(StrEnum):
@@ -54,43 +45,24 @@ class JobState(StrEnum):
     CANCELLED = "cancelled"
 
 
-class Sort(StrEnum):
-    """Orders of a list besides the age of jobs."""
-
-    NEXT = "next_run_at"
-    STARTED = "started_at"
-    FINISHED = "finished_at"
-    RAN = "run_ms"
-    QUEUED = "queue_ms"
-    TOTAL = "total_ms"
-    PRIORITY = "priority"
-    ATTEMPTS = "attempts"
+#: Orders of a list besides the age of jobs.
+Sort = Literal[
+    "next_run_at", "started_at", "finished_at", "run_ms", "queue_ms", "total_ms", "priority",
+    "attempts",
+]  # fmt: skip
 
 
 #: The state of a status, where it has one of its own; pending has three.
 STATE_OF = {"pending": "queued", "processing": "running", "waiting": "suspended"}
-COLUMNS = {
-    "id": "ID",
-    "job_type": "TYPE",
-    "state": "STATE",
-    "next_run": "NEXT RUN",
-    "ran": "RAN",
-    "tries": "TRIES",
-    "created_at": "CREATED",
-    "error_message": "ERROR",
-}
+COLUMNS = headed("id job_type:TYPE state next_run ran tries created_at error_message:ERROR")
 #: What a narrow terminal goes without, the least asked for first.
-SPARE = ("next_run", "tries", "ran", "created_at")
+SPARE = ("next_run", "tries", "ran")
 #: How long an enqueue on the local stack waits for a type that a worker is about to publish.
 LOCAL_PATIENCE_SECONDS = 5.0
 
 
 def read_payload(text: str) -> Any:
-    """JSON as given, from `@file`, or from standard input with `-`.
-
-    Raises:
-        CommandFailed: It is not a JSON object.
-    """
+    """JSON as given, from `@file`, or from standard input with `-`."""
     source = "the payload"
     if text == "-":
         text, source = read_text(text), "standard input"
@@ -100,14 +72,19 @@ def read_payload(text: str) -> Any:
     return parse_object(text, source, code="bad_payload")
 
 
+@workspace_verb
 def enqueue(
-    job_type: Annotated[str, typer.Argument(help="The job type, e.g. enrich_account.")],
-    payload: Annotated[str, typer.Argument(help="JSON, @file, or - for standard input.")] = "{}",
+    output: Output,
+    connection: Connection,
+    job_type: Annotated[
+        str, typer.Argument(help="The job type, e.g. enrich_account.", autocompletion=job_types)
+    ],
+    payload: Payload = "{}",
     *,
     delay: Annotated[str | None, typer.Option("--in", help="Delay: 90s, 5m, 2h.")] = None,
     at: Annotated[str | None, typer.Option("--at", help="Start time, ISO 8601.")] = None,
     priority: Annotated[int | None, typer.Option(help="0 to 1000, smaller first.")] = None,
-    queue: Annotated[str | None, typer.Option(help="The queue's name.")] = None,
+    queue: Queue = None,
     max_attempts: Annotated[int | None, typer.Option(help="1 to 50.")] = None,
     tag: Annotated[
         list[str] | None, typer.Option("--tag", help="A tag to find it by; repeatable.")
@@ -119,34 +96,36 @@ def enqueue(
         str | None, typer.Option("--key", help="Idempotency key: one job per key.")
     ] = None,
     watch: Annotated[bool, typer.Option("--watch", help="Follow it until it ends.")] = False,
-    workspace: Workspace = None,
-    token: Token = None,
-    env_file: EnvFile = None,
-    as_json: Json = False,
 ) -> None:
     """Enqueue a job."""
-    with connected(as_json, env_file, token, workspace) as (output, connection):
-        body = {
-            "workspace_id": connection.workspace,
-            "job_type": job_type,
-            "payload": read_payload(payload),
-            "delay_seconds": None if delay is None else seconds_of(delay),
-            "scheduled_for": at,
-            "priority": priority,
-            "queue": queue,
-            "max_attempts": max_attempts,
-            "concurrency_key": concurrency_key,
-            "tags": tag or None,
-        }
-        given = {name: value for name, value in body.items() if value is not None}
-        job = _enqueue(output, connection, given, key or str(uuid.uuid4()))
-        if job.get("warning"):
-            output.note(job["warning"])
-        if not watch:
-            output.value(job, text=f"{job['id']}  {job['state']}")
-            return
-        output.note(f"enqueued {job['id']}")
-        follow_job(output, connection, job["id"])
+    body = {
+        "workspace_id": connection.workspace,
+        "job_type": job_type,
+        "payload": read_payload(payload),
+        "delay_seconds": None if delay is None else seconds_of(delay),
+        "scheduled_for": at,
+        "priority": priority,
+        "queue": queue,
+        "max_attempts": max_attempts,
+        "concurrency_key": concurrency_key,
+        "tags": tag or None,
+    }
+    given = {name: value for name, value in body.items() if value is not None}
+    job = _enqueue(output, connection, given, key or str(uuid.uuid4()))
+    tell_enqueued(output, connection, job, watch=watch)
+
+
+def tell_enqueued(
+    output: Output, connection: Connection, job: dict[str, Any], *, watch: bool
+) -> None:
+    """Print a job that was just made, or follow it until it ends."""
+    if job.get("warning"):
+        output.note(job["warning"])
+    if not watch:
+        output.value(job, text=f"{job['id']}  {job['state']}")
+        return
+    output.note(f"enqueued {job['id']}")
+    follow_job(output, connection, job["id"])
 
 
 def _enqueue(
@@ -175,21 +154,21 @@ def _enqueue(
             return job
 
 
+@workspace_verb
 def ls(
+    output: Output,
+    connection: Connection,
     *,
-    status: Annotated[
-        list[Status] | None, typer.Option("--status", "-s", help="Repeatable.")
-    ] = None,
-    job_type: Annotated[str | None, typer.Option("--type", "-t", help="The job type.")] = None,
-    queue: Annotated[str | None, typer.Option(help="The queue's name.")] = None,
+    job_type: JobType = None,
+    queue: Queue = None,
     search: Annotated[
         str | None, typer.Option(help="Part of the type, error, tag, payload, key or id.")
     ] = None,
     state: Annotated[
         list[JobState] | None,
-        typer.Option("--state", help="State, e.g. queued or retrying; repeatable."),
+        typer.Option("--state", "-s", help="State, e.g. queued or retrying; repeatable."),
     ] = None,
-    tag: Annotated[str | None, typer.Option("--tag", help="Jobs with this tag.")] = None,
+    tag: Tag = None,
     payload: Annotated[
         list[str] | None, typer.Option("--payload", help="FIELD=VALUE of the payload; repeatable.")
     ] = None,
@@ -206,46 +185,35 @@ def ls(
         bool, typer.Option("--count", help="Count by state instead, by --type and --queue alone.")
     ] = False,
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=10_000)] = 20,
-    workspace: Workspace = None,
-    token: Token = None,
-    env_file: EnvFile = None,
-    as_json: Json = False,
 ) -> None:
     """List jobs, newest first."""
-    with connected(as_json, env_file, token, workspace) as (output, connection):
-        filters: dict[str, Any] = {
-            "workspace_id": connection.workspace,
-            "status": [state.value for state in status or ()],
-            "job_type": job_type,
-            "queue": queue,
-            "search": search,
-            "state": [word.value for word in state or ()],
-            "tag": tag,
-            "payload": fields_of(payload or []),
-            "error": error,
-            "worker_id": worker,
-            "version": version,
-            "min_run_ms": longer_than and seconds_of(longer_than) * 1000,
-            "sort": sort and sort.value,
-            "order": "asc" if sort and ascending else None,
-        }
-        if since is not None:
-            begun = datetime.now(UTC) - timedelta(seconds=seconds_of(since))
-            filters["created_after"] = begun.isoformat()
-        if count:
-            _count(output, connection, filters)
-            return
-        jobs = list_jobs(connection, filters, limit)
-        rows = jobs if as_json else [_row(job) for job in jobs]
-        output.table(rows, COLUMNS, empty="no jobs", spare=SPARE)
+    filters: dict[str, Any] = {
+        "workspace_id": connection.workspace,
+        "job_type": job_type,
+        "queue": queue,
+        "search": search,
+        "state": state,
+        "tag": tag,
+        "payload": fields_of(payload or []),
+        "error": error,
+        "worker_id": worker,
+        "version": version,
+        "min_run_ms": longer_than and seconds_of(longer_than) * 1000,
+        "sort": sort,
+        "order": "asc" if sort and ascending else None,
+    }
+    if since is not None:
+        begun = datetime.now(UTC) - timedelta(seconds=seconds_of(since))
+        filters["created_after"] = begun.isoformat()
+    if count:
+        _count(output, connection, filters)
+        return
+    jobs, _ = read_jobs(connection, filters, limit)
+    output.table(jobs, COLUMNS, row=_row, empty="no jobs", spare=SPARE)
 
 
 def _count(output: Output, connection: Connection, filters: dict[str, Any]) -> None:
-    """Print how many jobs there are by state.
-
-    Raises:
-        CommandFailed: A filter was given that counts do not know.
-    """
+    """Print how many jobs there are by state."""
     given = {name: value for name, value in filters.items() if value}
     known = {"workspace_id", "job_type", "queue"}
     if unknown := sorted(set(given) - known):
@@ -254,16 +222,15 @@ def _count(output: Output, connection: Connection, filters: dict[str, Any]) -> N
             code="bad_usage",
             fix="omit --count: the list takes every filter",
         )
-    told = connection.call("GET", "/api/jobs/counts", params=given)
-    if output.as_json:
-        output.line(told)
+    told = connection.get("/api/jobs/counts", **given)
+    if output.answered(told):
         return
     more = {STATE_OF.get(status, status) for status in told["at_least"]}
     rows = [
-        {"state": state.value, "jobs": f"{told['states'][state.value]:,}{'+' * (state in more)}"}
+        {"state": state, "jobs": f"{told['states'][state]:,}{'+' * (state in more)}"}
         for state in JobState
     ]
-    output.table(rows, {"state": "STATE", "jobs": "JOBS"}, empty="")
+    output.table(rows, headed("state jobs"))
 
 
 def _row(job: dict[str, Any]) -> dict[str, Any]:
@@ -275,15 +242,12 @@ def _row(job: dict[str, Any]) -> dict[str, Any]:
         "tries": f"{job['attempts']}/{job['max_attempts']}",
         "next_run": ago(due) if due and job["state"] != "queued" else None,
         "ran": lasted(times["run_ms"]) if times.get("runs") else None,
+        "error_message": job.get("error"),
     }
 
 
 def fields_of(given: list[str]) -> str | None:
-    """FIELD=VALUE pairs as the JSON object the API takes; a value that is JSON counts as such.
-
-    Raises:
-        CommandFailed: One has no `=`.
-    """
+    """FIELD=VALUE pairs as the JSON object the API takes; a value that is JSON counts as such."""
     if not given:
         return None
     fields: dict[str, Any] = {}
@@ -298,36 +262,95 @@ def fields_of(given: list[str]) -> str | None:
     return json.dumps(fields)
 
 
-def list_jobs(connection: Connection, filters: dict[str, Any], limit: int) -> list[dict[str, Any]]:
-    """Jobs page by page until `limit`."""
-    params = {name: value for name, value in filters.items() if value}
+def read_jobs(
+    connection: Connection,
+    filters: dict[str, Any],
+    limit: int,
+    cursor: str | None = None,
+    *,
+    pages: int | None = None,
+) -> tuple[list[dict[str, Any]], str | None]:
+    """Jobs from a cursor on, and the cursor behind them; None at the end.
+
+    Args:
+        pages: Most pages to read, each of which may be empty.
+    """
     jobs: list[dict[str, Any]] = []
-    cursor: str | None = None
-    while len(jobs) < limit:
-        asked = {**params, "limit": min(200, limit - len(jobs))}
-        if "sort" in params:
-            asked["offset"] = len(jobs)
-        page = connection.call(
-            "GET", "/api/jobs", params=asked if cursor is None else {**asked, "cursor": cursor}
-        )
+    while len(jobs) < limit and pages != 0:
+        asked = {**filters, "limit": min(200, limit - len(jobs)), "cursor": cursor}
+        offset = len(jobs) if filters.get("sort") else None
+        page = connection.get("/api/jobs", **asked, offset=offset)
         jobs += page["jobs"]
         cursor = page.get("next_cursor")
+        pages = pages and pages - 1
         if page.get("more"):
             continue
         if not cursor:  # a page may be empty and the list continue
             break
-    return jobs
+    return jobs, cursor
 
 
-def explain(
-    job_id: JobId, *, token: Token = None, env_file: EnvFile = None, as_json: Json = False
-) -> None:
+@verb
+def explain(output: Output, connection: Connection, job_id: JobId) -> None:
     """Say why a job is not running, and when it will."""
-    with connected(as_json, env_file, token) as (output, connection):
-        told = connection.call("GET", f"/api/jobs/{whole_id(connection, job_id)}/explain")
-        start = told.get("estimated_start_at")
-        expected = f"  (expected {_when(start)})" if start else ""
-        output.value(told, text=f"{told['sentence']}{expected}")
+    told = connection.get(f"/api/jobs/{whole_id(connection, job_id)}/explain")
+    start = told.get("estimated_start_at")
+    expected = f"  (expected {_when(start)})" if start else ""
+    output.value(told, text=f"{told['sentence']}{expected}")
+    if not output.as_json:
+        advise(output, told)
+
+
+def advise(output: Output, told: dict[str, Any]) -> None:
+    """What `explain` knows besides its sentence: the remedy, failed checks, since when."""
+    if told["remedy"]:
+        output.note(f"What to do: {told['remedy']}")
+    for check in told["checks"]:
+        if check["verdict"] != "pass":
+            fix = f"  ({check['command']})" if check["command"] else ""
+            output.note(f"{check['verdict']}: {check['detail']}{fix}")
+    if history := told["history"]:
+        output.note(since(history))
+
+
+def since(history: dict[str, Any]) -> str:
+    """Since when and for whom an error happens, in one line."""
+    version = code_of(history)
+    version = f" with {version}" if version else ""
+    first = (
+        f"first seen {ago(history['first_seen_at'])}{version}, " if history["first_seen_at"] else ""
+    )
+    jobs, workspaces = history["jobs"], history["workspaces"]
+    count = (
+        f"{jobs} {'job' if jobs == 1 else 'jobs'} of "
+        f"{workspaces} {'workspace' if workspaces == 1 else 'workspaces'} failed so"
+    )
+    return f"Since when: {first}{count}. {_success(history)}{since_deploy(history['deploy'])}"
+
+
+def since_deploy(deploy: dict[str, Any] | None) -> str:
+    """How many failed since the latest deploy, and before: a sentence with a blank before it."""
+    if deploy is None:
+        return ""
+    return (
+        f" Since deploy {code_of(deploy)} ({ago(deploy['first_seen_at'])}): "
+        f"{deploy['failed_since']} failed, {deploy['failed_before']} before."
+    )
+
+
+def code_of(deploy: dict[str, Any]) -> str:
+    """The commit in short, else the version."""
+    commit = deploy["commit"] or ""
+    return f"{commit[:9]}{'-dirty' * commit.endswith('-dirty')}" or deploy["version"] or ""
+
+
+def _success(history: dict[str, Any]) -> str:
+    """When a job of the type last succeeded, and whether others do while this one fails."""
+    last, first = history["last_success_at"], history["first_seen_at"]
+    if not last:
+        return "Last success: never"
+    others = "Others succeed, the last" if first and last > first else "Last success:"
+    return f"{others} {ago(last)}"
 
 
 def _when(start: str) -> str:

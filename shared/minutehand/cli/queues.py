@@ -3,116 +3,104 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from enum import StrEnum
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.text import Text
 
-from minutehand.terminal.connection import CommandFailed
+from minutehand.cli.jobs import code_of
+from minutehand.terminal.connection import CommandFailed, Connection
 from minutehand.terminal.ids import WHOLE, digits_of
-from minutehand.terminal.options import EnvFile, Json, Token, Workspace, connected
-from minutehand.terminal.output import Output, ago, lasted
+from minutehand.terminal.options import verb, workspace_verb
+from minutehand.terminal.output import Output, ago, headed, lasted
 
-
-class Kind(StrEnum):
-    """What can be paused."""
-
-    JOB_TYPE = "type"
-    QUEUE = "queue"
-    WORKSPACE = "workspace"
+#: What can be paused.
+Kind = Literal["type", "queue", "workspace"]
 
 
 WhatKind = Annotated[Kind, typer.Argument(help="type, queue or workspace.")]
 WhatName = Annotated[str, typer.Argument(help="Its name, or the workspace's id.")]
-_WIRE = {Kind.JOB_TYPE: "job_type", Kind.QUEUE: "queue"}
+DEPLOYS = headed(
+    "code:DEPLOY version first_seen_at:SINCE last_seen_at:WORKER_SEEN completed failed retried lost"
+    " types"
+)
+STATS = headed(
+    "type completed failed retried lost queue:QUEUE_P95 run:RUN_P95 cost:COST_USD_(EST.)"
+)
 
 
+@verb
 def pause(
+    output: Output,
+    connection: Connection,
     kind: WhatKind,
     name: WhatName,
     *,
     reason: Annotated[str | None, typer.Option(help="Shown to anyone who asks why.")] = None,
-    token: Token = None,
-    env_file: EnvFile = None,
-    as_json: Json = False,
 ) -> None:
     """Let no job of a type, queue or workspace start.
 
     Running ones continue. A workspace's managers may pause it; types and queues need the
     operator's secret key.
     """
-    _steer({"paused": True, "reason": reason}, kind, name, token, env_file, as_json)
+    _steer(output, connection, kind, name, {"paused": True, "reason": reason})
 
 
-def resume(
-    kind: WhatKind,
-    name: WhatName,
-    *,
-    token: Token = None,
-    env_file: EnvFile = None,
-    as_json: Json = False,
-) -> None:
+@verb
+def resume(output: Output, connection: Connection, kind: WhatKind, name: WhatName) -> None:
     """Undo a pause."""
-    _steer({"paused": False}, kind, name, token, env_file, as_json)
+    _steer(output, connection, kind, name, {"paused": False})
 
 
 def _steer(
-    change: dict[str, Any],
-    kind: Kind,
-    name: str,
-    token: str | None,
-    env_file: Path | None,
-    as_json: bool,
+    output: Output, connection: Connection, kind: Kind, name: str, change: dict[str, Any]
 ) -> None:
-    with connected(as_json, env_file, token) as (output, connection):
-        if kind is Kind.WORKSPACE:
-            if len(digits_of(name) or "") != WHOLE:
-                raise CommandFailed(
-                    f"{name!r} must be a workspace's id",
-                    code="bad_id",
-                    fix="`minutehand ls --json` shows it as workspace_id",
-                )
-            verb = "pause" if change["paused"] else "resume"
-            result = connection.call(
-                "POST", f"/api/workspaces/{name}/{verb}", json={"reason": change.get("reason")}
+    if kind == "workspace":
+        if len(digits_of(name) or "") != WHOLE:
+            raise CommandFailed(
+                f"{name!r} must be a workspace's id",
+                code="bad_id",
+                fix="`minutehand ls --json` shows it as workspace_id",
             )
-        else:  # it affects every workspace, so only the operator may: no route offers it
-            result = connection.rpc(
-                "pause_jobs",
-                {"p_request": {"kind": _WIRE[kind], "name": name, **change}},
-                as_operator=True,
-            )
-        state = "paused" if result["paused"] else "running again"
-        output.value(result, text=f"{kind.value} {name} is {state}")
+        path = f"/api/workspaces/{name}/{'pause' if change['paused'] else 'resume'}"
+        result = connection.call("POST", path, json={"reason": change.get("reason")})
+    else:  # it affects every workspace, so only the operator may: no route offers it
+        request = {"kind": kind.replace("type", "job_type"), "name": name, **change}
+        result = connection.rpc("pause_jobs", {"p_request": request}, as_operator=True)
+    state = "paused" if result["paused"] else "running again"
+    output.value(result, text=f"{kind} {name} is {state}")
 
 
+@workspace_verb
 def stats(
+    output: Output,
+    connection: Connection,
     *,
     operator: Annotated[
         bool, typer.Option("--all", help="Every workspace; needs the secret key.")
     ] = False,
     minutes: Annotated[int, typer.Option("--minutes", "-m", min=1, max=11_520)] = 60,
-    workspace: Workspace = None,
-    token: Token = None,
-    env_file: EnvFile = None,
-    as_json: Json = False,
 ) -> None:
     """Print counts, throughput, waits and run times per type."""
-    with connected(as_json, env_file, token, workspace) as (output, connection):
-        if operator:
-            told = connection.rpc(
-                "queue_stats", {"p_workspace_id": None, "p_minutes": minutes}, as_operator=True
-            )
-            told["storage"] = connection.rpc("storage", {}, as_operator=True)
-        else:
-            asked = {"workspace_id": connection.workspace, "minutes": minutes}
-            told = connection.call("GET", "/api/status", params=asked)
-        if as_json:
-            output.line(told)
-        else:
-            _print(output, told, minutes)
+    if operator:
+        asked = {"p_workspace_id": None, "p_minutes": minutes}
+        told = connection.rpc("queue_stats", asked, as_operator=True)
+        told["storage"] = connection.rpc("storage", {}, as_operator=True)
+    else:
+        told = connection.get("/api/status", workspace_id=connection.workspace, minutes=minutes)
+    if not output.answered(told):
+        _print(output, told, minutes)
+
+
+@workspace_verb
+def deploys(output: Output, connection: Connection) -> None:
+    """List which code served jobs in the last week, and how attempts ended under it."""
+    found = connection.get("/api/deploys", workspace_id=connection.workspace)["deploys"]
+    output.table(found, DEPLOYS, row=_deploy, empty="no deploys", spare=("types",))
+
+
+def _deploy(one: dict[str, Any]) -> dict[str, Any]:
+    return {**one, "code": code_of(one), "types": one["job_types"] or "all"}
 
 
 def messages_line(numbers: Mapping[str, Any]) -> str:
@@ -128,10 +116,10 @@ def _print(output: Output, told: dict[str, Any], minutes: int) -> None:
     live = told["live"]
     oldest = told.get("oldest_due_at")
     due = f", oldest due {ago(oldest)}" if oldest else ""
-    output.out.print(
-        f"{live['pending']} pending, {live['processing']} processing, "
-        f"{live['waiting']} waiting{due}"
-    )
+    output.out.print(", ".join(f"{count} {state}" for state, count in live.items()) + due)
+    if (backlog := told["backlog"])["verdict"] != "pass":
+        output.text(Text(backlog["detail"], style="yellow"))
+        output.note(backlog["fix"] or "")
     if told.get("messages"):
         output.out.print(messages_line(told["messages"]))
     rows = [
@@ -144,23 +132,21 @@ def _print(output: Output, told: dict[str, Any], minutes: int) -> None:
         }
         for name, line in sorted(told["types"].items())
     ]
-    headings = {
-        "type": "TYPE", "completed": "COMPLETED", "failed": "FAILED", "retried": "RETRIED",
-        "lost": "LOST", "queue": "QUEUE P95", "run": "RUN P95", "cost": "COST USD (EST.)",
-    }  # fmt: skip
     spare = ("cost", "lost", "retried", "queue")
-    output.table(rows, headings, empty=f"nothing ran in the last {minutes} minutes", spare=spare)
+    output.table(rows, STATS, empty=f"nothing ran in the last {minutes} minutes", spare=spare)
     if (storage := told.get("storage")) and storage["database_bytes"] is not None:
         output.text(storage_line(storage))
-    for limit in told.get("limits") or []:
-        if limit.get("paused_at"):
-            reason = limit.get("pause_reason") or "no reason given"
-            paused = Text(f"{limit['job_type']} is paused", style="yellow")
-            output.text(Text.assemble(paused, f": {reason}"))
-    for held in told.get("pauses") or []:
-        reason = held.get("reason") or "no reason given"
-        paused = Text(f"{held['kind']} {held['name']} is paused", style="yellow")
-        output.text(Text.assemble(paused, f": {reason}"))
+    held = [
+        (limit["job_type"], limit.get("pause_reason"))
+        for limit in told.get("limits") or []
+        if limit.get("paused_at")
+    ]
+    held += [
+        (f"{one['kind']} {one['name']}", one.get("reason")) for one in told.get("pauses") or []
+    ]
+    for what, reason in held:
+        paused = Text(f"{what} is paused", style="yellow")
+        output.text(Text.assemble(paused, f": {reason or 'no reason given'}"))
 
 
 def storage_line(storage: Mapping[str, Any]) -> str:

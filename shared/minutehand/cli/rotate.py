@@ -11,9 +11,8 @@ import os
 import secrets
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import jwt
 import typer
@@ -29,7 +28,7 @@ from minutehand.cli.deploy import (
 )
 from minutehand.cli.tokens import new_worker_key, replace_values
 from minutehand.terminal.connection import CommandFailed, Connection, read_env_file
-from minutehand.terminal.options import EnvFile, Json, speaking
+from minutehand.terminal.options import EnvFile, verb
 from minutehand.terminal.output import Output
 
 KEY = "SUPABASE_WORKER_KEY"
@@ -39,14 +38,13 @@ TOKENS = ("WORKER_SECRET_TOKEN", "BACKGROUND_JOB_TOKEN")
 GRACE_SECONDS = 360
 
 
-class Secrets(StrEnum):
-    """One half of the secrets."""
-
-    TOKENS = "tokens"
-    KEY = "key"
+#: One half of the secrets.
+Secrets = Literal["tokens", "key"]
 
 
+@verb
 def rotate(
+    output: Output,
     *,
     secrets_file: Annotated[
         Path | None,
@@ -70,55 +68,52 @@ def rotate(
     ] = None,
     region: Annotated[str, typer.Option(envvar="AWS_REGION")] = "us-east-1",
     finish: Annotated[
-        bool,
-        typer.Option("--finish", help="Second step: revoke the old tokens and keys."),
+        bool, typer.Option("--finish", help="Second step: revoke the old tokens and keys.")
     ] = False,
     now: Annotated[
         bool, typer.Option("--now", help="After a leak: both steps at once, without overlap.")
     ] = False,
     env_file: EnvFile = None,
-    as_json: Json = False,
 ) -> None:
     """Replace the shared tokens and the worker's key, without a stop."""
-    with speaking(as_json) as output:
-        if finish and now:
-            raise CommandFailed("--now leaves nothing to finish", code="usage", fix="omit one")
-        held = dict(os.environ) if secrets_file is None else read_secrets(secrets_file)
-        # never .local/env: keys of a stack on this machine are not the ones to refuse
-        known = {} if env_file is None else read_env_file(_present(env_file))
-        connection = Connection({**os.environ, **known, **held})
-        new: dict[str, str] = {}
-        if only is not Secrets.KEY:
-            new |= _tokens(held, finish=finish, now=now)
-        if only is not Secrets.TOKENS and not finish:
-            new[KEY] = new_worker_key(connection, signing_key, days)
-        key = None if only is Secrets.TOKENS or not (finish or now) else new.get(KEY, held.get(KEY))
-        if not new and not key:
-            raise CommandFailed(
-                "there is nothing to finish: each token has one value", code="nothing_to_finish"
-            )
-        plan = _plan(stage, region, secrets_file, {**held, **new})
-        _check(connection if key else None, plan, output)
+    if finish and now:
+        raise CommandFailed("--now leaves nothing to finish", code="usage", fix="omit one")
+    held = dict(os.environ) if secrets_file is None else read_secrets(secrets_file)
+    # never .local/env: keys of a stack on this machine are not the ones to refuse
+    known = {} if env_file is None else read_env_file(_present(env_file))
+    connection = Connection({**os.environ, **known, **held})
+    new: dict[str, str] = {}
+    if only != "key":
+        new |= _tokens(held, finish=finish, now=now)
+    if only != "tokens" and not finish:
+        new[KEY] = new_worker_key(connection, signing_key, days)
+    key = None if only == "tokens" or not (finish or now) else new.get(KEY, held.get(KEY))
+    if not new and not key:
+        raise CommandFailed(
+            "there is nothing to finish: each token has one value", code="nothing_to_finish"
+        )
+    plan = _plan(stage, region, secrets_file, {**held, **new})
+    _check(connection if key else None, plan, output)
 
-        if secrets_file is not None and new:
-            replace_values(secrets_file, new)
-            output.note(f"{', '.join(new)} replaced in {secrets_file}")
-        if plan is not None:
-            with told(region):
-                put_secrets(plan)
-            output.note(f"written to SSM for stage {stage}; functions follow within five minutes")
-        refused = None
-        if key:
-            refused = _refuse_before(connection, key, 0 if now else GRACE_SECONDS)
-            output.note(f"worker keys issued before are refused from {refused['from']} on")
-        then = _next(secrets_file, stage, changed=bool(new), ended=finish or now)
-        answer: dict[str, Any] = {"changed": list(new), "refused": refused, "next": then}
-        if secrets_file is not None:
-            output.value(answer, text=f"rotated{then and '; '}{then}")
-            return
-        lines = "\n".join(f"{name}={value}" for name, value in new.items())
-        output.value({**answer, "values": new}, text=lines or "rotated")
-        output.note(then)
+    if secrets_file is not None and new:
+        replace_values(secrets_file, new)
+        output.note(f"{', '.join(new)} replaced in {secrets_file}")
+    if plan is not None:
+        with told(region):
+            put_secrets(plan)
+        output.note(f"written to SSM for stage {stage}; functions follow within five minutes")
+    refused = None
+    if key:
+        refused = _refuse_before(connection, key, 0 if now else GRACE_SECONDS)
+        output.note(f"worker keys issued before are refused from {refused['from']} on")
+    then = _next(secrets_file, stage, changed=bool(new), ended=finish or now)
+    answer: dict[str, Any] = {"changed": list(new), "refused": refused, "next": then}
+    if secrets_file is not None:
+        output.value(answer, text=f"rotated{then and '; '}{then}")
+        return
+    lines = "\n".join(f"{name}={value}" for name, value in new.items())
+    output.value({**answer, "values": new}, text=lines or "rotated")
+    output.note(then)
 
 
 def _check(connection: Connection | None, plan: Plan | None, output: Output) -> None:

@@ -1,6 +1,6 @@
 """`minutehand init`: a new app with one processor and its test, ready to run.
 
-In the clone it writes into shared/minutehand/apps/<app> and tests/unit/<app>, in an installed
+In the clone it writes into shared/minutehand_apps/<app> and tests/unit/<app>, in an installed
 project into the package that minutehand.toml names; it overwrites nothing.
 """
 
@@ -14,14 +14,17 @@ from typing import Annotated
 
 import typer
 
-from minutehand.install.project import FUNCTION, PAYLOAD, Plan, processor_files
+from minutehand.install.project import FUNCTION, PAYLOAD, Plan, package_folder, processor_files
 from minutehand.install.sources import InstallError
 from minutehand.project import Project
-from minutehand.terminal.connection import CommandFailed, Connection, load_values
-from minutehand.terminal.options import Json, speaking
+from minutehand.terminal.connection import CommandFailed
+from minutehand.terminal.options import connected, verb
+from minutehand.terminal.output import Output
 
 #: How long `init` waits for a running stack.
 PATIENCE_SECONDS = 20.0
+#: A payload of the first processor.
+GREETING = '{"name": "Ada"}'
 
 MODELS = f'''"""What the {{app}} app's jobs carry."""
 
@@ -36,10 +39,8 @@ PROCESSORS = f'''"""The {{app}} app's processors."""
 
 from __future__ import annotations
 
-from typing import Any
-
-from minutehand.apps.{{app}}.models import {{model}}
 from minutehand.worker import Backoff, Job, JobContext, processor
+from minutehand_apps.{{app}}.models import {{model}}
 
 
 {FUNCTION}'''
@@ -48,9 +49,9 @@ TEST = '''"""The {app} app's processors, tested without a queue."""
 
 from __future__ import annotations
 
-from minutehand.apps.{app}.models import {model}
-from minutehand.apps.{app}.processors import {function}
 from minutehand.worker.testing import ProcessorTest
+from minutehand_apps.{app}.models import {model}
+from minutehand_apps.{app}.processors import {function}
 
 
 async def test_{function}_greets_by_name() -> None:
@@ -63,37 +64,49 @@ async def test_{function}_greets_by_name() -> None:
 '''
 
 
+@verb
 def init(
+    output: Output,
     job_type: Annotated[str, typer.Argument(help="<app>.<verb>, e.g. greetings.send.")],
     *,
+    reads: Annotated[
+        list[str] | None,
+        typer.Option(help="Tables or columns of yours that it reads: accounts.domain,companies."),
+    ] = None,
+    writes: Annotated[
+        list[str] | None, typer.Option(help="Those it writes, which it reads as well.")
+    ] = None,
     wait: Annotated[
         bool, typer.Option(help="Wait until a running local stack has published the type.")
     ] = True,
     root: Annotated[Path | None, typer.Option(hidden=True)] = None,
-    as_json: Json = False,
 ) -> None:
-    """Scaffold an app with one processor and its test; wait until it can be enqueued."""
-    with speaking(as_json) as output:
-        project = Project.find() if root is None else Project(root=root)
-        root = project.root
-        app = job_type.partition(".")[0]
-        # the clone's apps are found by a wildcard; elsewhere the project names its own package
-        own = next((name for name in project.apps if (root / name).is_dir()), None)
-        if own is None:
-            made, test = scaffold(job_type, root), f"make test ARGS=tests/unit/{app}"
-        else:
-            made, test = scaffold_in(own, job_type, root), f"pytest {own}"
-        written = [str(path.relative_to(root)) for path in made]
-        lines = [*written, f"Try it: {test}"]
-        registered = published(root, job_type) if wait else None
-        lines += [
-            STANDS[registered],
-            f"""Run it: minutehand enqueue {job_type} '{{"name": "Ada"}}' --watch""",
-        ]
-        output.value(
-            {"job_type": job_type, "written": written, "registered": registered},
-            text="\n".join(lines),
-        )
+    """Scaffold one processor and its test, over tables of yours too; wait until it is known."""
+    project = Project.find() if root is None else Project(root=root)
+    root = project.root
+    app = job_type.partition(".")[0]
+    # the clone's apps are found by a wildcard; elsewhere the project names its own package
+    homes = {
+        name: source
+        for name in project.apps
+        for source in project.import_roots
+        if package_folder(source, name).is_dir()
+    }
+    own = next(iter(homes), None)
+    if own is None:
+        made, payload = scaffold(job_type, root), GREETING
+        test = f"make test ARGS=tests/unit/{app}"
+    else:
+        tables = (",".join(reads or ()), ",".join(writes or ()))
+        made, payload = scaffold_in(project, own, homes[own], job_type, *tables)
+        test = f"pytest {package_folder(homes[own], own).relative_to(root)}"
+    written = [str(path.relative_to(root)) for path in made]
+    lines = [*written, f"Try it: {test}"]
+    registered = published(root, job_type) if wait else None
+    lines += [STANDS[registered], f"Run it: minutehand enqueue {job_type} '{payload}' --watch"]
+    output.value(
+        {"job_type": job_type, "written": written, "registered": registered}, text="\n".join(lines)
+    )
 
 
 #: What is said of the new type, by whether a stack that runs has published it.
@@ -115,40 +128,45 @@ def published(root: Path, job_type: str) -> bool | None:
     env = root / ".local" / "env"
     if not env.is_file():
         return None
-    connection = Connection(load_values(env))
     until = time.monotonic() + PATIENCE_SECONDS
     try:
-        where = {"workspace_id": connection.workspace}
-        while True:
-            try:
-                connection.call("GET", f"/api/types/{job_type}", params=where)
-            except CommandFailed as absent:
-                if absent.code != "unknown_job_type":
-                    return None  # the stack that wrote the file has ended
-                if time.monotonic() >= until:
-                    return False
-                time.sleep(0.2)
-            else:
-                return True
+        with connected(env) as connection:
+            where = {"workspace_id": connection.workspace}
+            while True:
+                try:
+                    connection.get(f"/api/types/{job_type}", **where)
+                except CommandFailed as absent:
+                    if absent.code != "unknown_job_type":
+                        return None  # the stack that wrote the file has ended
+                    if time.monotonic() >= until:
+                        return False
+                    time.sleep(0.2)
+                else:
+                    return True
     except CommandFailed:
         return None
-    finally:
-        connection.close()
 
 
-def scaffold_in(package: str, job_type: str, root: Path) -> list[Path]:
-    """Add a module to the processors of a project's own package, and its test; return the paths.
+def scaffold_in(
+    project: Project, package: str, source: Path, job_type: str, reads: str, writes: str
+) -> tuple[list[Path], str]:
+    """Add a processor and its test to a project's own package, over tables of its own if named.
 
-    Raises:
-        CommandFailed: The name does not fit, or the module is already there.
+    Returns:
+        The files, and the form of a payload.
     """
     _words(job_type)
     try:
-        plan = Plan(tuple(processor_files(root, package, job_type)))
+        if reads or writes:
+            from minutehand.cli.own_tables import plan_own_tables  # of the extra `dev`
+
+            plan = plan_own_tables(project, package, source, job_type, reads=reads, writes=writes)
+        else:
+            plan = Plan(tuple(processor_files(source, package, job_type)), (GREETING,))
         plan.apply()
     except InstallError as error:
         raise CommandFailed(str(error), code=error.code, fix=error.fix) from error
-    return [write.path for write in plan.writes]
+    return [write.path for write in plan.writes], plan.notes[0]
 
 
 def _words(job_type: str) -> tuple[str, str]:
@@ -167,13 +185,9 @@ def _words(job_type: str) -> tuple[str, str]:
 
 
 def scaffold(job_type: str, root: Path) -> list[Path]:
-    """Write the files and return their paths.
-
-    Raises:
-        CommandFailed: The name does not fit, or the app is already there.
-    """
+    """Write the files and return their paths."""
     app, verb = _words(job_type)
-    home = root / "shared" / "minutehand" / "apps" / app
+    home = root / "shared" / "minutehand_apps" / app
     tests = root / "tests" / "unit" / app
     if home.exists() or tests.exists():
         there = home if home.exists() else tests

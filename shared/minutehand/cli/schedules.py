@@ -2,98 +2,79 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 import typer
 
 from minutehand.cli.jobs import read_payload
-from minutehand.terminal.options import EnvFile, Json, Token, Workspace, connected
-from minutehand.terminal.output import ago
+from minutehand.terminal.connection import Connection
+from minutehand.terminal.options import Payload, by_itself, workspace_verb
+from minutehand.terminal.output import Output, ago, headed
 
 app = typer.Typer(help="List, set and remove schedules.", rich_markup_mode=None)
-COLUMNS = {
-    "name": "NAME",
-    "cron": "CRON",
-    "timezone": "ZONE",
-    "job_type": "TYPE",
-    "next_at": "NEXT",
-    "last_slot_at": "LAST",
-    "state": "STATE",
-}
+COLUMNS = headed("name cron timezone:ZONE job_type:TYPE next_at last_slot_at:LAST state")
 Name = Annotated[str, typer.Argument(help="The schedule's name.")]
 
 
-class Missed(StrEnum):
-    """What becomes of runs that were missed while nothing ticked."""
-
-    SKIP = "skip"
-    ONCE = "once"
-    ALL = "all"
+#: What becomes of runs that were missed while nothing ticked.
+Missed = Literal["skip", "once", "all"]
 
 
-@app.callback(invoke_without_command=True)
+@by_itself(app)
+@workspace_verb
 def schedules(
-    context: typer.Context,
+    output: Output,
+    connection: Connection,
     *,
-    workspace: Workspace = None,
-    token: Token = None,
-    env_file: EnvFile = None,
-    as_json: Json = False,
+    every: Annotated[
+        bool, typer.Option("--all", help="Every workspace's; needs the secret key.")
+    ] = False,
 ) -> None:
-    """List, set and remove schedules; lists them when nothing else is asked for."""
-    if context.invoked_subcommand is not None:
-        return
-    with connected(as_json, env_file, token, workspace) as (output, connection):
-        rows = connection.call("GET", connection.path("schedules"))["schedules"]
-        if not as_json:
-            for row in rows:
-                row["state"] = row.get("problem") or ("on" if row["enabled"] else "off")
-        output.table(rows, COLUMNS, empty="no schedules", spare=("last_slot_at", "timezone"))
+    """List schedules."""
+    if every:
+        rows = connection.rpc("list_schedules", {}, as_operator=True)["schedules"]
+    else:
+        rows = connection.get(connection.path("schedules"))["schedules"]
+    columns = {"workspace_name": "WORKSPACE", **COLUMNS} if every else COLUMNS
+    spare = ("last_slot_at", "timezone")
+    output.table(rows, columns, row=_row, empty="no schedules", spare=spare)
+
+
+def _row(schedule: dict[str, Any]) -> dict[str, Any]:
+    state = schedule.get("problem") or ("on" if schedule["enabled"] else "off")
+    return {**schedule, "state": state}
 
 
 @app.command("set")
+@workspace_verb
 def put(
+    output: Output,
+    connection: Connection,
     name: Name,
     cron: Annotated[str, typer.Argument(help="Five fields, e.g. '0 7 * * 1-5'.")],
     job_type: Annotated[str, typer.Argument(help="The job type.")],
-    payload: Annotated[str, typer.Argument(help="JSON, @file, or - for standard input.")] = "{}",
+    payload: Payload = "{}",
     *,
     timezone: Annotated[str, typer.Option(help="An IANA name, e.g. Europe/Berlin.")] = "UTC",
-    missed: Annotated[Missed, typer.Option(help="For runs missed in an outage.")] = Missed.ONCE,
+    missed: Annotated[Missed, typer.Option(help="For runs missed in an outage.")] = "once",
     off: Annotated[bool, typer.Option("--off", help="Keep it, but do not run it.")] = False,
-    workspace: Workspace = None,
-    token: Token = None,
-    env_file: EnvFile = None,
-    as_json: Json = False,
 ) -> None:
     """Make a schedule, or change the one with this name."""
-    with connected(as_json, env_file, token, workspace) as (output, connection):
-        made = connection.call(
-            "PUT",
-            connection.path("schedules", name),
-            json={
-                "cron": cron,
-                "timezone": timezone,
-                "job_type": job_type,
-                "payload": read_payload(payload),
-                "missed": missed.value,
-                "enabled": not off,
-            },
-        )
-        output.value(made, text=f"{name} runs next {ago(made['next_at'])}")
+    body = {
+        "cron": cron,
+        "timezone": timezone,
+        "job_type": job_type,
+        "payload": read_payload(payload),
+        "missed": missed,
+        "enabled": not off,
+    }
+    made = connection.call("PUT", connection.path("schedules", name), json=body)
+    output.value(made, text=f"{name} runs next {ago(made['next_at'])}")
 
 
 @app.command("remove")
-def remove(
-    name: Name,
-    *,
-    workspace: Workspace = None,
-    token: Token = None,
-    env_file: EnvFile = None,
-    as_json: Json = False,
-) -> None:
+@workspace_verb
+def remove(output: Output, connection: Connection, name: Name) -> None:
     """Remove a schedule; jobs it made stay."""
-    with connected(as_json, env_file, token, workspace) as (output, connection):
-        connection.call("DELETE", connection.path("schedules", name))
-        output.value({"name": name, "removed": True}, text=f"{name} is removed")
+    connection.call("DELETE", connection.path("schedules", name))
+    output.value({"name": name, "removed": True}, text=f"{name} is removed")

@@ -10,13 +10,14 @@ from typing import Annotated
 import typer
 import uvicorn
 
+from minutehand.commit import code_environment
 from minutehand.config import ConfigurationError, Settings
 from minutehand.functions.service import Service
 from minutehand.log import configure_logging
 from minutehand.project import Project
 from minutehand.terminal.connection import CommandFailed
 from minutehand.terminal.options import speaking
-from minutehand.terminal.server import Server
+from minutehand.terminal.server import Server, guarded
 
 
 def serve(
@@ -33,6 +34,20 @@ def serve(
             "writes one.",
         ),
     ] = None,
+    trusted_proxy: Annotated[
+        str,
+        typer.Option(
+            envvar="FORWARDED_ALLOW_IPS",
+            help="Addresses or networks of the proxy in front, by commas, or *: its "
+            "X-Forwarded-For says who calls, and guests' limits count by that address.",
+        ),
+    ] = "127.0.0.1",
+    connections: Annotated[
+        int,
+        typer.Option(
+            envvar="MOST_CONNECTIONS", min=10, help="Most connections at once, streams included."
+        ),
+    ] = 800,
     run_seconds: Annotated[
         float,
         typer.Option(
@@ -48,7 +63,14 @@ def serve(
     invoke it: select connect_worker('https://…/api/jobs/worker', '<WORKER_SECRET_TOKEN>').
     """
     with speaking(False):
-        environ = {"STREAMING": "true", "STAGE": "self", **Project.find().environment, **os.environ}
+        project = Project.find()
+        environ = {
+            "STREAMING": "true",
+            "STAGE": "self",
+            **project.environment,
+            **code_environment(project),
+            **os.environ,
+        }
         try:
             settings = Settings.from_env(environ)
             service = Service(settings, console=console, run_seconds=run_seconds)
@@ -65,6 +87,8 @@ def serve(
             timeout_keep_alive=75,
             timeout_graceful_shutdown=5,
             server_header=False,
+            http=guarded(connections=connections),
             proxy_headers=True,
+            forwarded_allow_ips=trusted_proxy,
         )
         Server(config, service.end_streams).run()

@@ -11,7 +11,8 @@ from minutehand.cli.deploy import PLACEHOLDER, check_stage_name, parameters, sho
 from minutehand.deploy.service import read_stages
 from minutehand.project import Project
 from minutehand.terminal.connection import CommandFailed
-from minutehand.terminal.options import Json, speaking
+from minutehand.terminal.options import verb
+from minutehand.terminal.output import Output, headed
 
 app = typer.Typer(help="List the stages, and add one.", rich_markup_mode=None)
 REF = re.compile(r"[a-z]{20}")
@@ -19,43 +20,43 @@ KEY = re.compile(r"sb_publishable_[\w-]+|eyJ[\w-]+\.[\w-]+\.[\w-]+")
 
 
 @app.command("list")
-def list_stages(*, as_json: Json = False) -> None:
+@verb
+def list_stages(output: Output) -> None:
     """List the stages and the Supabase project of each."""
-    with speaking(as_json) as output:
-        rows = []
-        for name in read_stages(Project.find()):
-            if name != "default":
-                url = str(parameters(name)["supabaseUrl"])
-                rows.append({"stage": name, "supabase": "" if PLACEHOLDER.search(url) else url})
-        output.table(rows, {"stage": "STAGE", "supabase": "SUPABASE"}, empty="no stages")
+    rows = []
+    for name in read_stages(Project.find()):
+        if name != "default":
+            url = str(parameters(name)["supabaseUrl"])
+            rows.append({"stage": name, "supabase": "" if PLACEHOLDER.search(url) else url})
+    output.table(rows, headed("stage supabase"), empty="no stages")
 
 
 @app.command("add")
+@verb
 def add(
+    output: Output,
     name: Annotated[str, typer.Argument(help="The stage's name, such as pr-42.")],
     *,
     project: Annotated[
         str, typer.Option(help="The ref of its Supabase project, or of a preview branch.")
     ],
     publishable_key: Annotated[str, typer.Option(help="That project's sb_publishable_… key.")],
-    as_json: Json = False,
 ) -> None:
     """Add a stage for a Supabase project or a preview branch; `minutehand deploy NAME` is next.
 
     Everything else of it is as the file's `default` says.
     """
-    with speaking(as_json) as output:
-        here = Project.find()
-        _check(name, project, publishable_key, here)
-        text = here.stages_file.read_text("utf-8").rstrip("\n")
-        lines = (
-            f"{name}:",
-            f"  supabaseUrl: https://{project}.supabase.co",
-            f"  supabasePublishableKey: {publishable_key}",
-        )
-        here.stages_file.write_text("\n".join((text, *lines, "")), "utf-8")
-        made = {"stage": name, "supabaseUrl": f"https://{project}.supabase.co"}
-        output.value(made, text=f"{name} is in {shown(here)}; next: minutehand deploy {name}")
+    here = Project.find()
+    _check(name, project, publishable_key, here)
+    text = here.stages_file.read_text("utf-8").rstrip("\n")
+    lines = (
+        f"{name}:",
+        f"  supabaseUrl: https://{project}.supabase.co",
+        f"  supabasePublishableKey: {publishable_key}",
+    )
+    here.stages_file.write_text("\n".join((text, *lines, "")), "utf-8")
+    made = {"stage": name, "supabaseUrl": f"https://{project}.supabase.co"}
+    output.value(made, text=f"{name} is in {shown(here)}; next: minutehand deploy {name}")
 
 
 def _check(name: str, project: str, key: str, here: Project) -> None:

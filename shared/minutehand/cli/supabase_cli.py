@@ -24,6 +24,7 @@ from minutehand.terminal.connection import CommandFailed
 
 #: https://<ref>.supabase.co; a ref is twenty lower-case letters.
 HOSTED = re.compile(r"https://([a-z]{20})\.supabase\.(?:co|in|red)")
+HOSTED_DOMAINS = (".supabase.co", ".supabase.in", ".supabase.red")
 REF = re.compile(r"[a-z]{20}")
 INSTALL = "install the Supabase CLI: npm install --global supabase, or https://supabase.com/docs/guides/cli"
 OLDEST = 2
@@ -39,9 +40,6 @@ def project_ref(url: str, named: str = "") -> str:
     Args:
         url: `https://<ref>.supabase.co`, or a domain of one's own in front of it.
         named: The stage's `supabaseProject`; needed for a domain of one's own.
-
-    Raises:
-        CommandFailed: Neither names a ref, or they name two projects.
     """
     if named and not REF.fullmatch(named):
         raise CommandFailed(
@@ -94,11 +92,7 @@ class SupabaseCli:
 
     @classmethod
     def find(cls, path: str | None = None) -> SupabaseCli:
-        """Find the CLI on the search path.
-
-        Raises:
-            CommandFailed: There is none, it does not start, or it is older than 2.
-        """
+        """Find the CLI on the search path."""
         program = shutil.which("supabase", path=path)
         if program is None:
             raise CommandFailed(
@@ -134,9 +128,6 @@ class SupabaseCli:
             ref: The hosted project.
             project: Whose migrations; a checkout's apps' are among them.
             dry_run: Sign in and compare only; nothing is applied.
-
-        Raises:
-            CommandFailed: The folder is linked to another project, or the CLI refused.
         """
         if self.version[0] < REMOTE:
             check_linked(project.root, ref)
@@ -166,11 +157,7 @@ def pinned(environ: Mapping[str, str], ref: str) -> dict[str, str]:
 
 
 def check_linked(root: Path, ref: str) -> None:
-    """CLI 2 pushes to the linked project: it must be the stage's.
-
-    Raises:
-        CommandFailed: The folder is linked to none, or to another.
-    """
+    """CLI 2 pushes to the linked project: it must be the stage's."""
     file = root / "supabase" / LINKED
     linked = file.read_text("utf-8").strip() if file.is_file() else ""
     if linked == ref:

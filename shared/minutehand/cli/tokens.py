@@ -9,31 +9,27 @@ import json
 import secrets
 import time
 from collections.abc import Mapping
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import jwt
 import typer
 
 from minutehand.queue.keys import WORKER_ROLE
-from minutehand.terminal.connection import CommandFailed, Connection
-from minutehand.terminal.options import EnvFile, Json, Token, connected, speaking
+from minutehand.terminal.connection import CommandFailed, Connection, refuse_tracked
+from minutehand.terminal.options import EnvFile, Token, connected, verb
+from minutehand.terminal.output import Output
+
+TokenKind = Literal["user", "worker", "secret"]
 
 
-class TokenKind(StrEnum):
-    """Which secret."""
-
-    USER = "user"
-    WORKER = "worker"
-    SECRET = "secret"
-
-
+@verb
 def token(
+    output: Output,
     what: Annotated[
         TokenKind,
         typer.Argument(help="user: an access token; worker: SUPABASE_WORKER_KEY; secret: random."),
-    ] = TokenKind.USER,
+    ] = "user",
     *,
     signing_key: Annotated[
         Path | None,
@@ -42,28 +38,21 @@ def token(
     days: Annotated[float, typer.Option(help="For worker: how long it is valid.")] = 365,
     given: Token = None,
     env_file: EnvFile = None,
-    as_json: Json = False,
 ) -> None:
     """Print a token."""
-    if what is TokenKind.SECRET:
-        with speaking(as_json) as output:
-            value = secrets.token_urlsafe(32)
-            output.value({"secret": value}, text=value)
-        return
-    with connected(as_json, env_file, given) as (output, connection):
-        if what is TokenKind.USER:
-            output.value({"access_token": connection.token}, text=connection.token)
-            return
-        value = new_worker_key(connection, signing_key, days)
-        output.value({"worker_key": value}, text=value)
+    if what == "secret":
+        name, value = "secret", secrets.token_urlsafe(32)
+    else:
+        with connected(env_file, given) as connection:
+            if what == "user":
+                name, value = "access_token", connection.token
+            else:
+                name, value = "worker_key", new_worker_key(connection, signing_key, days)
+    output.value({name: value}, text=value)
 
 
 def new_worker_key(connection: Connection, signing_key: Path | None, days: float) -> str:
-    """A worker's key, signed by the imported key, else with the project's legacy secret.
-
-    Raises:
-        CommandFailed: There is neither, or SUPABASE_URL is not known.
-    """
+    """A worker's key, signed by the imported key, else with the project's legacy secret."""
     url = connection.need("SUPABASE_URL")
     if signing_key is not None:
         return sign_with_key(signing_key, url, days)
@@ -78,11 +67,7 @@ def new_worker_key(connection: Connection, signing_key: Path | None, days: float
 
 
 def replace_values(path: Path, new: Mapping[str, str]) -> None:
-    """Write `new` into a file of KEY=value lines: all or nothing, other lines as they were.
-
-    Raises:
-        CommandFailed: The file does not exist.
-    """
+    """Write `new` into a file of KEY=value lines: all or nothing, other lines as they were."""
     if not path.exists():
         raise CommandFailed(f"{path} does not exist", code="no_secrets_file")
     left = dict(new)
@@ -113,11 +98,8 @@ def worker_claims(supabase_url: str, days: float) -> dict[str, Any]:
 
 
 def sign_with_key(path: Path, supabase_url: str, days: float) -> str:
-    """A worker's key signed by an imported private key; the algorithm is the key's own.
-
-    Raises:
-        CommandFailed: The file holds no private JSON Web Key.
-    """
+    """A worker's key signed by an imported private key; the algorithm is the key's own."""
+    refuse_tracked(path)
     try:
         document = json.loads(path.read_text("utf-8"))
         key = jwt.PyJWK(document[0] if isinstance(document, list) else document)

@@ -9,22 +9,21 @@ from urllib.parse import quote
 
 import typer
 
-from minutehand.terminal.options import EnvFile, Json, Token, Workspace, connected, speaking
-from minutehand.terminal.output import Output, ago, lasted
+from minutehand.terminal.completion import job_types
+from minutehand.terminal.options import EnvFile, Token, Workspace, connected, verb
+from minutehand.terminal.output import Output, ago, headed, lasted
 
-COLUMNS = {
-    "job_type": "TYPE",
-    "served": "SERVED",
-    "last_seen_at": "WORKER SEEN",
-    "done": "TODAY",
-    "success": "SUCCESS",
-    "p95": "RUN P95",
-    "schedules": "SCHEDULES",
-}
+COLUMNS = headed(
+    "job_type:TYPE served last_seen_at:WORKER_SEEN done:TODAY success p95:RUN_P95 schedules"
+)
 
 
+@verb
 def types(
-    job_type: Annotated[str | None, typer.Argument(help="Show one type in full.")] = None,
+    output: Output,
+    job_type: Annotated[
+        str | None, typer.Argument(help="Show one type in full.", autocompletion=job_types)
+    ] = None,
     *,
     internal: Annotated[
         bool, typer.Option("--internal", help="Also those that only the platform enqueues.")
@@ -39,32 +38,23 @@ def types(
     workspace: Workspace = None,
     token: Token = None,
     env_file: EnvFile = None,
-    as_json: Json = False,
 ) -> None:
     """List job types: schema, limits, schedules, who serves them; or write TypeScript of them."""
     if out is not None or check:
         from minutehand.cli.declarations import write  # loads the project's processors
 
-        with speaking(as_json) as output:
-            write(output, out or Path("jobs.d.ts"), check=check)
+        write(output, out or Path("jobs.d.ts"), check=check)
         return
-    with connected(as_json, env_file, token, workspace) as (output, connection):
+    with connected(env_file, token, workspace) as connection:
         where: dict[str, Any] = {"workspace_id": connection.workspace}
         if job_type is not None:
-            shown = connection.call("GET", f"/api/types/{quote(job_type, safe='')}", params=where)
-            if as_json:
-                output.line(shown)
-            else:
+            shown = connection.get(f"/api/types/{quote(job_type, safe='')}", **where)
+            if not output.answered(shown):
                 _show(output, shown)
             return
-        asked = {**where, "internal": "true"} if internal else where
-        found = connection.call("GET", "/api/types", params=asked)["types"]
-        output.table(
-            found if as_json else [_row(line) for line in found],
-            COLUMNS,
-            empty="no types",
-            spare=("schedules", "p95"),
-        )
+        found = connection.get("/api/types", **where, internal="true" if internal else None)
+        spare = ("schedules", "p95")
+        output.table(found["types"], COLUMNS, row=_row, empty="no types", spare=spare)
 
 
 def _row(line: dict[str, Any]) -> dict[str, Any]:
@@ -96,10 +86,9 @@ def _show(output: Output, shown: dict[str, Any]) -> None:
         "success": row["success"],
         "run p95": row["p95"],
         "tagged by": ", ".join(shown["tagged_by"]) or None,
-        **{name: value for name, value in shown["limits"].items() if value is not None},
+        **shown["limits"],
     }
-    rows = [{"name": name, "value": value} for name, value in facts.items() if value is not None]
-    output.table(rows, {"name": "", "value": ""}, empty="")
+    output.facts(facts)
     for schedule in shown["schedules"]:
         due = ago(schedule["next_at"]) if schedule["next_at"] else "never"
         by = f", declared in {schedule['source']}" if schedule["source"] else ""

@@ -8,44 +8,72 @@ from __future__ import annotations
 
 import json
 import shlex
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Annotated, Any
 
 import typer
 from rich.text import Text
 
-from minutehand.terminal.connection import Connection
+from minutehand.terminal.connection import CommandFailed, Connection
 from minutehand.terminal.events import ENDED, Event, stream
 from minutehand.terminal.ids import whole_id
-from minutehand.terminal.options import AnyJobId, EnvFile, JobId, Json, Token, Workspace, connected
+from minutehand.terminal.options import AnyJobId, JobId, verb, workspace_verb
 from minutehand.terminal.output import COLOURS, Output, joined
 
 LEVELS = {"debug": "dim", "warning": "yellow", "error": "red"}
 #: Most characters of a result behind the line of its job's end.
 LONGEST = 400
+#: After so long without a start a job's `explain` is shown.
+PATIENCE_SECONDS = 5.0
 
 
 def follow_job(output: Output, connection: Connection, job_id: str) -> None:
     """Print a job's events until it has ended; exit code 1 unless it completed."""
     ended = ""
-    for event in stream(connection, f"/api/jobs/{job_id}/events"):
-        if event.type == "end":
-            ended = str(event.data["reason"])
-        elif event.type == "freshness":
-            tell_freshness(output, event)
-        elif "." in event.type:  # job.* or an app's own, as beacon.receipt.issued
-            kind = event.type.removeprefix("job.")
-            job = connection.call("GET", f"/api/jobs/{job_id}") if kind in ENDED else None
-            text = sentence(event)
-            if job is not None and kind == job["status"] == "completed":
-                text.append(result_of(job))
-            output.value(event.data, text=text)
-            # a retry may have retried it since: only the job itself knows whether this was the end
-            if job is not None and job["status"] in ENDED:
-                break
-    ended = ended or str(connection.call("GET", f"/api/jobs/{job_id}")["status"])
+    with _explaining(output, connection, job_id) as started:
+        for event in stream(connection, f"/api/jobs/{job_id}/events"):
+            if event.type == "end":
+                ended = str(event.data["reason"])
+            elif event.type == "freshness":
+                tell_freshness(output, event)
+            elif "." in event.type:  # job.* or an app's own, as beacon.receipt.issued
+                kind = event.type.removeprefix("job.")
+                if kind != "created":
+                    started.set()
+                job = connection.get(f"/api/jobs/{job_id}") if kind in ENDED else None
+                text = sentence(event)
+                if job is not None and kind == job["status"] == "completed":
+                    text.append(result_of(job))
+                output.value(event.data, text=text)
+                # a retry may have retried it since: only the job itself knows that this is the end
+                if job is not None and job["status"] in ENDED:
+                    break
+    ended = ended or str(connection.get(f"/api/jobs/{job_id}")["status"])
     if ended != "completed":
         raise typer.Exit(1)
+
+
+@contextmanager
+def _explaining(output: Output, connection: Connection, job_id: str) -> Iterator[threading.Event]:
+    """Say why the job does not run when it has not started after some seconds."""
+    started = threading.Event()
+
+    def explain() -> None:
+        if started.wait(PATIENCE_SECONDS):
+            return
+        with suppress(CommandFailed):  # the feed itself says what is wrong with the connection
+            told = connection.get(f"/api/jobs/{job_id}/explain")
+            if not started.is_set():
+                output.note(told["sentence"])
+
+    threading.Thread(target=explain, daemon=True).start()
+    try:
+        yield started
+    finally:
+        started.set()
 
 
 def result_of(job: dict[str, Any]) -> str:
@@ -102,61 +130,51 @@ def question(wait: dict[str, Any], job_id: str, between: str) -> str | None:
     return f"{wait.get('question')}{choices}{between}→ minutehand answer {job_id} {example}"
 
 
-def watch(
-    job_id: AnyJobId = None,
-    *,
-    workspace: Workspace = None,
-    token: Token = None,
-    env_file: EnvFile = None,
-    as_json: Json = False,
-) -> None:
+@workspace_verb
+def watch(output: Output, connection: Connection, job_id: AnyJobId = None) -> None:
     """Follow a job to its end, or a workspace until Ctrl-C."""
-    with connected(as_json, env_file, token, workspace) as (output, connection):
-        if job_id is not None:
-            follow_job(output, connection, whole_id(connection, job_id))
-            return
-        for event in stream(connection, connection.path("events")):
-            if event.type == "freshness":
-                tell_freshness(output, event)
-            elif "." in event.type:
-                text = sentence(event)
-                text.append(f"  {event.data.get('job_id', '')}", style="dim")
-                output.value(event.data, text=text)
+    if job_id is not None:
+        follow_job(output, connection, whole_id(connection, job_id))
+        return
+    for event in stream(connection, connection.path("events")):
+        if event.type == "freshness":
+            tell_freshness(output, event)
+        elif "." in event.type:
+            text = sentence(event)
+            text.append(f"  {event.data.get('job_id', '')}", style="dim")
+            output.value(event.data, text=text)
 
 
+@verb
 def logs(
+    output: Output,
+    connection: Connection,
     job_id: JobId,
     *,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Continue until it ends.")] = False,
     level: Annotated[str | None, typer.Option(help="debug, info, warning or error.")] = None,
-    token: Token = None,
-    env_file: EnvFile = None,
-    as_json: Json = False,
 ) -> None:
     """Print a job's log lines, oldest first."""
-    with connected(as_json, env_file, token) as (output, connection):
-        job_id = whole_id(connection, job_id)
-        after = 0
-        while True:
-            # asked before the lines, so that what was written last is read once more after the end
-            ended = not follow or _ended(connection, job_id)
-            params: dict[str, Any] = {"after": after, "limit": 200}
-            if level is not None:
-                params["level"] = level
-            lines = connection.call("GET", f"/api/jobs/{job_id}/logs", params=params)["logs"]
-            for line in lines:
-                after = line["id"]
-                style = LEVELS.get(line["log_level"], "")
-                at = str(line["created_at"])[11:23]
-                text = Text.assemble(
-                    (f"{at}  ", "dim"), (f"{line['log_level']:<8}", style), (line["message"], style)
-                )
-                output.value(line, text=text)
-            if not lines:
-                if ended:
-                    return
-                time.sleep(0.5)
+    job_id = whole_id(connection, job_id)
+    after = 0
+    while True:
+        # asked before the lines, so that what was written last is read once more after the end
+        ended = not follow or _ended(connection, job_id)
+        path = f"/api/jobs/{job_id}/logs"
+        lines = connection.get(path, after=after, limit=200, level=level)["logs"]
+        for line in lines:
+            after = line["id"]
+            style = LEVELS.get(line["log_level"], "")
+            at = str(line["created_at"])[11:23]
+            text = Text.assemble(
+                (f"{at}  ", "dim"), (f"{line['log_level']:<8}", style), (line["message"], style)
+            )
+            output.value(line, text=text)
+        if not lines:
+            if ended:
+                return
+            time.sleep(0.5)
 
 
 def _ended(connection: Connection, job_id: str) -> bool:
-    return connection.call("GET", f"/api/jobs/{job_id}")["status"] in ENDED
+    return connection.get(f"/api/jobs/{job_id}")["status"] in ENDED

@@ -27,6 +27,7 @@ from minutehand.queue.models import (
     UniqueOptions,
     WorkspaceId,
 )
+from minutehand.queue.operations import Operations
 from supabase import AsyncClient
 from supabase import Client as SupabaseClient
 
@@ -168,14 +169,43 @@ class Client:
         """
         return await (await self.queue()).cancel(job_id)
 
-    async def retry(self, job_id: JobId | str) -> Job:
-        """Run a failed or cancelled job again.
+    async def retry(self, job_id: JobId | str, *, payload: Any = None) -> Job:
+        """Run a failed or cancelled job again, with `payload` in place of its own where given.
 
         Raises:
             JobNotFound: No such job, or not yours.
             InvalidState: It has not failed; `present` says what it does.
         """
-        return await (await self.queue()).retry(job_id)
+        return await (await self.queue()).retry(job_id, payload=payload)
+
+    async def replay(
+        self,
+        job_id: JobId | str,
+        *,
+        from_step: str | None = None,
+        payload: Any = None,
+        results: Mapping[str, Any] | None = None,
+    ) -> Enqueued:
+        """Run a job again as a new one, from a finished step or from its start.
+
+        The steps that finished before `from_step` are kept, with `results` in place of theirs;
+        `payload` takes the place of the job's own.
+
+        Raises:
+            JobNotFound: No such job, or not yours.
+            QueueError: As `enqueue`; `invalid_argument` where a step is not finished or not kept.
+        """
+        queue = await self.queue()
+        return await queue.replay(job_id, from_step=from_step, payload=payload, results=results)
+
+    async def edit(self, job_id: JobId | str, *, payload: Any) -> Job:
+        """Change the payload of a scheduled or retrying job before it runs.
+
+        Raises:
+            JobNotFound: No such job, or not yours.
+            InvalidState: It is in another state; `present` says which.
+        """
+        return await (await self.queue()).edit(job_id, payload=payload)
 
     async def answer(self, job_id: JobId | str, answer: Any) -> Job:
         """Answer the question a waiting job asks.
@@ -185,6 +215,13 @@ class Client:
             InvalidState: It asks nothing; `present` says what it does.
         """
         return await (await self.queue()).answer(job_id, answer)
+
+    async def operations(self) -> Operations:
+        """Cancel, retry or replay all jobs that match, under a token that is valid now.
+
+        What is left when `create` returns, workers finish: see `Operations`.
+        """
+        return Operations(await self.queue())
 
     async def queue(self) -> UserQueue:
         """Everything else members may call, under a token that is valid now."""
@@ -282,9 +319,26 @@ class SyncClient:
         """As `Client.cancel`."""
         return _done(self._queue.cancel(job_id))
 
-    def retry(self, job_id: JobId | str) -> Job:
+    def retry(self, job_id: JobId | str, *, payload: Any = None) -> Job:
         """As `Client.retry`."""
-        return _done(self._queue.retry(job_id))
+        return _done(self._queue.retry(job_id, payload=payload))
+
+    def replay(
+        self,
+        job_id: JobId | str,
+        *,
+        from_step: str | None = None,
+        payload: Any = None,
+        results: Mapping[str, Any] | None = None,
+    ) -> Enqueued:
+        """As `Client.replay`."""
+        return _done(
+            self._queue.replay(job_id, from_step=from_step, payload=payload, results=results)
+        )
+
+    def edit(self, job_id: JobId | str, *, payload: Any) -> Job:
+        """As `Client.edit`."""
+        return _done(self._queue.edit(job_id, payload=payload))
 
     def answer(self, job_id: JobId | str, answer: Any) -> Job:
         """As `Client.answer`."""

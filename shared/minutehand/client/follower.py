@@ -21,9 +21,10 @@ from typing import Final, Literal, Self
 from minutehand.client.access import Access
 from minutehand.client.sequence import event_of_frame
 from minutehand.client.topic import Topic
+from minutehand.queue.broadcasts import READY_SECONDS
 from minutehand.queue.client import UserQueue
 from minutehand.queue.errors import QueueError, QueueUnavailable, TokenRefused
-from minutehand.queue.models import JobEvent
+from minutehand.queue.models import JobEvent, TopicFollowed
 from minutehand.tasks import end_tasks
 
 #: How current a watch is; see `Watcher.freshness`.
@@ -36,8 +37,13 @@ _LONGEST_POLL_SECONDS: Final = 30.0
 _MOST_QUEUED: Final = 2000
 #: Between reads while messages are held back to stay within the plan.
 _LOOK_AGAIN_SECONDS: Final = 1.5
+#: A socket that brought something so lately and lacks something now is not dead: above the plan's
+#: rate Realtime drops messages silently. Its mean is over a minute, and reads go on as long.
+_LOSSY_SECONDS: Final = 60.0
 #: At least so many times as long as a read took: servers under load rest.
 _LOOK_AGAIN_SHARE: Final = 5.0
+#: A check is due after this share of the time since the last news.
+_CHECK_SHARE: Final = 20.0
 #: Spread of the first of them, so that many followers woken together do not all read together.
 _SPREAD_SECONDS: Final = 0.3
 
@@ -48,14 +54,30 @@ class Timing:
 
     #: Between reads while Realtime is unavailable.
     polling_interval: float = 3.0
-    #: Without a message, after which a read proves that nothing was missed.
+    #: At most until a read proves that nothing was missed.
     silence: float = 30.0
-    #: The same for the first time after a join: "subscribed" may be premature.
-    first_silence: float = 2.0
+    #: At least until then: Realtime drops messages silently.
+    first_silence: float = 1.5
+    #: After a join, until a server is believed that does not say whether messages arrive.
+    ready_timeout: float = READY_SECONDS
     #: Wait for a missing event to arrive.
     reorder: float = 0.1
     #: After which a first join counts as failed.
     join_timeout: float = 5.0
+
+    def check_pause(self, idle: float, took: float, advised: float) -> float:
+        """Until a read proves again that nothing was missed.
+
+        What Realtime drops silently is found within a twentieth of the time since the last news,
+        or as the project's followers allow.
+
+        Args:
+            idle: Since the last news.
+            took: The last read.
+            advised: See `follow_topic`.
+        """
+        pause = max(self.first_silence, advised, idle / _CHECK_SHARE)
+        return max(min(pause, self.silence), _LOOK_AGAIN_SHARE * took)
 
 
 class Watcher(ABC):
@@ -73,6 +95,7 @@ class Watcher(ABC):
             topic,
             timeout=timing.join_timeout,
             joined=self._on_joined,
+            ready=self._on_ready,
             lost=self._on_lost,
             message=self._on_message,
         )
@@ -94,7 +117,7 @@ class Watcher(ABC):
         self._distrusts = 0
         self._synced = False
         self._behind = False
-        self._quiet = False
+        self._terms: TopicFollowed | None = None
         self._held = False
         self._queued_count = 0
         self._look_again_at = -math.inf
@@ -103,11 +126,15 @@ class Watcher(ABC):
         self._reads = 0
         self._failures = 0
         self._checks = 0
+        self._check_at = math.inf
+        self._news_at = -math.inf
+        self._deaf_until = -math.inf
+        self._lossy_until = -math.inf
         self._unheard: set[tuple[str, int]] = set()
         self._judge_at = math.inf
         self._read_at = 0.0
         self._started_at = 0.0
-        self._last_heard = 0.0
+        self._last_heard = -math.inf
         self._last_read = 0.0
         self._waiters: list[asyncio.Future[None]] = []
 
@@ -124,6 +151,11 @@ class Watcher(ABC):
     @property
     def _has_gap(self) -> bool:
         """Whether something is known to be missing."""
+        return False
+
+    @property
+    def _is_numbered(self) -> bool:
+        """Whether a message shows that one before it was lost."""
         return False
 
     def _tell(self, events: Iterable[JobEvent]) -> None:
@@ -154,9 +186,10 @@ class Watcher(ABC):
     def freshness(self) -> Freshness:
         """How current the events are.
 
-        `live`: joined, and everything up to now was read since. `catching-up`: a read is under
-        way, something is known to be missing, or messages are held back to stay within the
-        plan. `polling`: Realtime is unavailable, reads continue.
+        `live`: joined, messages arrive, and everything up to now was read since. `catching-up`: a
+        read is under way, something is known to be missing, or messages do not arrive yet, are
+        held back to stay within the plan, or dropped above it. `polling`: Realtime is
+        unavailable, reads continue.
         `offline`: neither works, or the watch is closed.
         """
         if self._closed or self._unreachable:
@@ -165,7 +198,7 @@ class Watcher(ABC):
             waited = self._now() - self._started_at if self._started_at else 0.0
             joining = not self._lost_once and waited < self._timing.join_timeout
             return "catching-up" if joining or self._reads == 0 else "polling"
-        gap = self._has_gap or self._behind or self._held
+        gap = self._has_gap or self._behind or self._reads_anyway
         return "live" if self._synced and not gap else "catching-up"
 
     def subscribe(self, listener: Callable[[], None]) -> Callable[[], None]:
@@ -250,17 +283,39 @@ class Watcher(ABC):
             self._finish(error)
             self._on_lost(str(error))
 
-    def _on_joined(self, quiet: bool) -> None:
+    def _on_joined(self, terms: TopicFollowed | None) -> None:
         self._joined = True
-        self._quiet = quiet
+        self._terms = terms
+        self._last_heard = -math.inf
+        self._deaf_until = self._now() + self._timing.ready_timeout
+        self._begin()
+        self._due.set()  # while deaf, reads go on
+
+    def _on_ready(self) -> None:
+        """What is committed from now on arrives: what was before is in a read that begins now."""
+        if self._is_deaf:
+            self._deaf_until = -math.inf
+            self._begin()
+            self._read_within()  # only now: what was committed before is in this read
+
+    @property
+    def _is_deaf(self) -> bool:
+        return self._now() < self._deaf_until
+
+    @property
+    def _reads_anyway(self) -> bool:
+        """Whether messages do not bring everything now, so that reads must."""
+        return self._held or self._now() < max(self._deaf_until, self._lossy_until)
+
+    def _begin(self) -> None:
         self._joins += 1
         self._synced = False
         # a new socket is trusted once; after that only a message proves that any arrive
         self._distrusted = self._distrusted and self._distrusts > 1
         self._checks = 0
+        self._news_at = self._now()
         self._unheard.clear()
         self._judge_at = math.inf
-        self._read_within()  # only now: what was committed before the join is in this read
         self._notify()
 
     def _on_lost(self, reason: str) -> None:
@@ -277,8 +332,13 @@ class Watcher(ABC):
         event = event_of_frame(frame)
         if (event is None and not looks_again) or self._done:
             return
-        if not self._quiet:
-            self._last_heard = self._now()
+        self._on_ready()
+        if not self._is_quiet:
+            self._last_heard = self._news_at = self._now()
+        check_at = self._now() + self._check_pause
+        # a stream of messages must not postpone the check, unless it shows what is missing
+        shows_holes = self._is_numbered and self._checks > 0
+        self._check_at = check_at if shows_holes else min(self._check_at, check_at)
         self._distrusted = False
         self._distrusts = 0
         if event is None:
@@ -294,6 +354,15 @@ class Watcher(ABC):
         if self._has_gap and not self._held:
             self._read_within(self._timing.reorder)
         self._notify()
+
+    @property
+    def _is_quiet(self) -> bool:
+        return self._terms is not None and self._terms.quiet
+
+    @property
+    def _check_pause(self) -> float:
+        advised = 0.0 if self._terms is None else self._terms.check_seconds
+        return self._timing.check_pause(self._now() - self._news_at, self._took, advised)
 
     def _look_again(self) -> None:
         """More happened than may be sent: reads bring it, until one finds nothing new."""
@@ -327,15 +396,16 @@ class Watcher(ABC):
         if self._failures or not self._joined or self._distrusted:
             wait = timing.polling_interval * 1.6 ** min(self._failures, 8)
             return self._last_read + min(wait, _LONGEST_POLL_SECONDS)
-        if self._held:
-            return self._last_read + max(_LOOK_AGAIN_SECONDS, _LOOK_AGAIN_SHARE * self._took)
-        quiet = timing.first_silence if self._checks == 0 else timing.silence
-        return max(self._last_heard, self._last_read) + quiet
+        if self._reads_anyway:
+            pause = _LOOK_AGAIN_SECONDS if self._held else timing.first_silence
+            return self._last_read + max(pause, _LOOK_AGAIN_SHARE * self._took)
+        return self._check_at
 
     async def _read(self) -> None:
         """Read once; a refusal that repeating cannot change ends the watch."""
         began, told = self._now(), self._queued_count
-        is_check = self._read_at > began and self._synced and not (self._failures or self._held)
+        rests = self._failures or self._reads_anyway
+        is_check = self._read_at > began and self._synced and not rests
         joins = self._joins if self._joined else 0
         waiters, self._waiters = self._waiters, []
         self._read_at = math.inf
@@ -351,7 +421,9 @@ class Watcher(ABC):
         else:
             self._reads += 1
             self._took = self._now() - began
-            if self._queued_count == told and began - self._look_again_at > _LOOK_AGAIN_SECONDS / 2:
+            if self._queued_count > told:
+                self._news_at = self._now()
+            elif began - self._look_again_at > _LOOK_AGAIN_SECONDS / 2:
                 self._held = False
             if self._failures:
                 self._topic.hurry()
@@ -366,6 +438,7 @@ class Watcher(ABC):
                 self._synced = True
         finally:
             self._last_read = self._now()
+            self._check_at = self._last_read + self._check_pause
             for waiter in waiters:
                 if not waiter.done():
                     waiter.set_result(None)
@@ -387,20 +460,28 @@ class Watcher(ABC):
             self._access.tokens.expire()
 
     def _expect(self, found: list[JobEvent]) -> None:
-        """What a read in silence found, the socket must bring too, where it brings all."""
-        if self._quiet:
-            return
-        self._unheard = {(event.job_id, event.seq) for event in found}
-        self._judge_at = self._now() + self._timing.first_silence if found else math.inf
+        """What a check found, the socket must bring too, where it brings all."""
+        if found and not self._is_quiet:
+            self._unheard |= {(event.job_id, event.seq) for event in found}
+            self._judge_at = min(self._judge_at, self._now() + self._timing.first_silence)
 
     def _judge(self) -> None:
-        """If it did not, the socket is dead even if it looks alive."""
+        """If it did not, messages are dropped, or the socket is dead even if it looks alive."""
         self._judge_at = math.inf
         if self._unheard and self._joined:
-            self._distrusted = True
-            self._distrusts += 1
-            self._topic.reconnect()
-            self._notify()
+            if self._last_heard + _LOSSY_SECONDS > self._now():
+                self._lossy_until = self._now() + _LOSSY_SECONDS
+            elif self._distrusted:
+                self._distrusts += 1
+                self._topic.reconnect()
+            else:
+                self._distrusted = True
+                # a first message may only be late: a new socket would lose it
+                self._judge_at = self._now() + self._timing.polling_interval
+                self._notify()
+                return
+        self._unheard.clear()
+        self._notify()
 
     def _release(self) -> None:
         for waiter in self._waiters:

@@ -11,26 +11,19 @@ import random
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, Final
+from typing import Final
 from uuid import uuid4
-
-from realtime import (
-    AsyncRealtimeChannel,
-    AsyncRealtimeClient,
-    NotConnectedError,
-    RealtimeSubscribeStates,
-)
-from websockets.exceptions import WebSocketException
 
 from minutehand.client.access import Access
 from minutehand.queue.broadcasts import events_of_message
 from minutehand.queue.errors import QueueError
-from minutehand.tasks import end_tasks
+from minutehand.queue.models import TopicFollowed
+from minutehand.queue.realtime import Heard, RealtimeLost, RealtimeSocket
+from minutehand.tasks import first_of
 
 logger = logging.getLogger(__name__)
 
 _REOPEN_SECONDS: Final = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
-_GOODBYE_SECONDS: Final = 1.0
 #: Between two calls of `follow_topic` when the last was not answered.
 _FOLLOW_SECONDS: Final = 60.0
 #: Between two reads of the clock. One this late means that the machine slept: timers do not count
@@ -38,18 +31,18 @@ _FOLLOW_SECONDS: Final = 60.0
 _LOOK_SECONDS: Final = 10.0
 _SLEPT_SECONDS: Final = 15.0
 
-#: Sockets whose other end does not answer, until they time out.
-_leaving: set[asyncio.Task[None]] = set()
-
 
 class Topic:
     """Joins `name` and stays; `run` ends only by cancellation.
 
-    Each attempt has a socket and a Realtime client of its own, so nothing half-broken is reused. A
-    half-open socket is closed after 40 s by the library's own keepalive, or when a read fails.
+    Each attempt has a socket of its own, so nothing half-broken is reused. A half-open one is
+    closed after 40 s, or when a read fails.
 
     Args:
         timeout: Seconds a connection and a join may take.
+        joined: Called after each join with the answer of `follow_topic`, if any; what is sent may
+            still be lost.
+        ready: Called when messages arrive from now on; older servers never say so.
     """
 
     def __init__(
@@ -58,7 +51,8 @@ class Topic:
         name: str,
         *,
         timeout: float,
-        joined: Callable[[bool], None],
+        joined: Callable[[TopicFollowed | None], None],
+        ready: Callable[[], None],
         lost: Callable[[str], None],
         message: Callable[[object], None],
     ) -> None:
@@ -66,13 +60,14 @@ class Topic:
         self._name = name
         self._timeout = timeout
         self._joined = joined
+        self._ready = ready
         self._lost = lost
         self._message = message
         self._restart = asyncio.Event()
         self._failures = 0
         self._resting = False
         self._follower_id = uuid4()
-        self._quiet = False
+        self._terms: TopicFollowed | None = None
 
     def hurry(self) -> None:
         """The world has changed for the better: try again now instead of at a back-off's end."""
@@ -90,9 +85,9 @@ class Topic:
             self._restart.clear()
             try:
                 reason = await self._guest_session()
-            except (
-                OSError, TimeoutError, WebSocketException, NotConnectedError, QueueError,
-            ) as error:  # fmt: skip
+            except RealtimeLost as error:
+                reason = str(error)
+            except QueueError as error:
                 reason = f"{type(error).__name__} {error}".strip()
             logger.info("a topic is lost", extra={"event": "watch.lost", "reason": reason})
             self._lost(reason)
@@ -110,30 +105,47 @@ class Topic:
         access = self._access
         token = await access.tokens.get()
         again_seconds = await self._follow()
-        client = AsyncRealtimeClient(
-            access.realtime_url,
-            token=access.key,
-            auto_reconnect=False,  # it would give up after some attempts, and join with old tokens
-            timeout=max(1, round(self._timeout)),
-        )
-        tasks: set[asyncio.Future[Any]] = set()
-        try:
-            await client.connect()
-            await client.set_auth(token)
-            broken = asyncio.get_running_loop().create_future()
-            tasks = {
-                broken,
-                asyncio.ensure_future(self._listen(client, broken)),
-                asyncio.ensure_future(_notice_sleep()),
-                asyncio.ensure_future(self._push_tokens(client)),
-                asyncio.ensure_future(self._keep_following(again_seconds)),
-                asyncio.ensure_future(self._restarted()),
-            }
-            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            return str(done.pop().result())
-        finally:
-            await end_tasks(tasks)
-            await _leave(client)
+        broken: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        joined = asyncio.Event()
+
+        def hear(_: str, heard: Heard) -> None:
+            match heard.kind:
+                case "message":
+                    # it carries all events of a statement for this topic, in order
+                    for event in events_of_message(heard.payload):
+                        self._message(event)
+                case "ready":
+                    self._ready()
+                case "joined":
+                    self._failures = 0
+                    joined.set()
+                    self._joined(self._terms)
+                case _ if not broken.done():
+                    broken.set_result(f"{heard.kind} {heard.payload or ''}".strip())
+
+        async def join_in_time() -> str:
+            try:
+                async with asyncio.timeout(self._timeout):
+                    await joined.wait()
+            except TimeoutError:
+                return "the join is not answered"
+            return await broken
+
+        async with RealtimeSocket(
+            access.realtime_url, access.key, hear, open_seconds=self._timeout
+        ) as socket:
+            socket.join(self._name, token)
+            return str(
+                await first_of(
+                    socket.serve(),
+                    join_in_time(),
+                    broken,
+                    _notice_sleep(),
+                    self._push_tokens(socket),
+                    self._keep_following(again_seconds),
+                    self._restarted(),
+                )
+            )
 
     async def _follow(self) -> float:
         """Say that this client listens; returns the seconds until it is to be said again.
@@ -152,7 +164,7 @@ class Topic:
                 extra={"event": "watch.uncounted", "reason": f"{type(error).__name__} {error}"},
             )
             return _FOLLOW_SECONDS
-        self._quiet = followed.quiet
+        self._terms = followed
         return followed.again_seconds
 
     async def _keep_following(self, again_seconds: float) -> str:
@@ -160,41 +172,13 @@ class Topic:
             await asyncio.sleep(again_seconds)
             again_seconds = await self._follow()
 
-    async def _listen(self, client: AsyncRealtimeClient, broken: asyncio.Future[str]) -> str:
-        def hear(frame: Any) -> None:
-            # one message carries all events of a statement for this topic, in order
-            for event in events_of_message(frame.get("payload")):
-                self._message(event)
-
-        def change(state: RealtimeSubscribeStates, error: Exception | None) -> None:
-            if broken.done():
-                return
-            if state is RealtimeSubscribeStates.SUBSCRIBED:
-                self._failures = 0
-                self._joined(self._quiet)
-            else:
-                broken.set_result(f"{state.value} {error or ''}".strip())
-
-        channel: AsyncRealtimeChannel = client.channel(
-            self._name,
-            {
-                "config": {
-                    "private": True,
-                    "broadcast": {"ack": False, "self": False},
-                    "presence": {"key": "", "enabled": False},
-                }
-            },
-        )
-        channel.on_broadcast("*", hear)
-        await channel.subscribe(change)
-        return await broken
-
-    async def _push_tokens(self, client: AsyncRealtimeClient) -> str:
+    async def _push_tokens(self, socket: RealtimeSocket) -> str:
         """Give the socket each new token before the old one expires."""
         tokens = self._access.tokens
         while tokens.can_renew:
             await asyncio.sleep(tokens.seconds_left)
-            await client.set_auth(await tokens.get())
+            if (token := await tokens.get()) is not None:
+                socket.renew(self._name, token)
         await asyncio.Event().wait()  # nothing to push: leave it to the others to notice an end
         return ""
 
@@ -210,14 +194,3 @@ async def _notice_sleep() -> str:
         await asyncio.sleep(_LOOK_SECONDS)
         if time.time() - before > _LOOK_SECONDS + _SLEPT_SECONDS:
             return "the machine slept"
-
-
-async def _leave(client: AsyncRealtimeClient) -> None:
-    """Close the socket; one that does not answer ends by its own timeout."""
-    for channel in client.get_channels():
-        channel.rejoin_timer.reset()
-        channel.join_push.destroy()
-    closing = asyncio.create_task(client.close())
-    _leaving.add(closing)
-    closing.add_done_callback(_leaving.discard)
-    await asyncio.wait({closing}, timeout=_GOODBYE_SECONDS)

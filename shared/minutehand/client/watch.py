@@ -63,6 +63,10 @@ class JobWatcher(Watcher):
     def _has_gap(self) -> bool:
         return self._sequence.has_gap
 
+    @property
+    def _is_numbered(self) -> bool:
+        return True
+
     def _receive(self, event: JobEvent) -> None:
         if event.job_id == self._job_id:
             self._take(self._sequence.offer([event]))
@@ -71,7 +75,7 @@ class JobWatcher(Watcher):
         row = await queue.get_job(self._job_id)
         if self.job is None or row.last_seq >= self.job.last_seq:
             self.job = row
-        while True:
+        while self._sequence.last < row.last_seq or self._sequence.has_gap:
             page = await queue.events_after(self._job_id, self._sequence.last, limit=_PAGE)
             self._take(self._sequence.offer_page(page, is_last=len(page) < _PAGE))
             if len(page) < _PAGE:

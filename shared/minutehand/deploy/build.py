@@ -29,7 +29,7 @@ from minutehand.deploy.lockfile import OURSELVES, Locked, find_lock, read_projec
 from minutehand.deploy.tools import run_tool, uv
 from minutehand.node import node_binary, script
 from minutehand.project import Project
-from minutehand.resources import PACKAGE, checkout
+from minutehand.resources import PACKAGE, checkout, resource
 from minutehand.version import VERSION
 
 #: Found at run time beside the code; everything else in a package is source or text for people.
@@ -57,6 +57,8 @@ class Built:
     magic: str
     #: Of the first-party files and the lock; shows whether a zip is older than the sources.
     sources_sha256: str
+    #: Of all it depends on: those, the target, and what builds it.
+    made_of: str
     distributions: dict[str, str]
 
 
@@ -173,33 +175,69 @@ def build(
 ) -> list[Built]:
     """Build `bundles` for `target` into `out` and return what each became.
 
-    Their bytes do not depend on which are built together; together is quicker.
+    Their bytes do not depend on which are built together; together is quicker. One that is there,
+    made of the same, stays.
 
     Raises:
         PackagingError: A tool failed, or a result is over its budget.
     """
     project = project or Project.find()
-    parts = [_assemble(bundle, target, out, project) for bundle in bundles]
-    python, magic = _compile([part.tree for part in parts], target)
-    return [_seal(part, out, project, python=python, magic=magic) for part in parts]
+    plans = [_plan(bundle, target, project) for bundle in bundles]
+    built = {plan.bundle.name: kept for plan in plans if (kept := _kept(plan, out))}
+    parts = [_assemble(p, target, out, project) for p in plans if p.bundle.name not in built]
+    if parts:
+        python, magic = _compile([part.tree for part in parts], target)
+        built |= {p.plan.bundle.name: _seal(p, out, python=python, magic=magic) for p in parts}
+    return [built[plan.bundle.name] for plan in plans]
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """A bundle, and what it is to be made of."""
+
+    bundle: Bundle
+    files: list[Path]
+    sources_sha256: str
+    made_of: str
 
 
 @dataclass(frozen=True)
 class _Assembled:
-    """A bundle's tree before its byte code, and what it was made of."""
+    """A bundle's tree before its byte code."""
 
-    bundle: Bundle
+    plan: _Plan
     tree: Path
-    files: list[Path]
     locked: list[Locked]
 
 
-def _assemble(bundle: Bundle, target: Target, out: Path, project: Project) -> _Assembled:
-    sources = sources_of(project)
-    tree = out / bundle.name
+def _plan(bundle: Bundle, target: Target, project: Project) -> _Plan:
+    files = source_files(bundle, project)
+    sources = sources_hash(files, project)
+    named = (bundle, target, VERSION, platform.python_version(), sources)
+    made_of = hashlib.sha256(repr(named).encode())
+    builders = sorted(path for path in Path(__file__).parent.iterdir() if path.is_file())
+    for path in (*builders, resource("node") / "package-lock.json"):  # which pins the compiler
+        made_of.update(path.read_bytes())
+    return _Plan(bundle, files, sources, made_of.hexdigest())
+
+
+def _kept(plan: _Plan, out: Path) -> Built | None:
+    """What an earlier build left, if it is whole and was made of the same."""
+    name = plan.bundle.name
+    try:
+        built = Built(**json.loads((out / f"{name}.manifest.json").read_text("utf-8")))
+        found = hashlib.sha256((out / built.archive).read_bytes()).hexdigest()
+    except (OSError, ValueError, TypeError):  # none, half of one, or another release's
+        return None
+    same = (built.made_of, built.sha256) == (plan.made_of, found)
+    return built if same and (out / name).is_dir() else None
+
+
+def _assemble(plan: _Plan, target: Target, out: Path, project: Project) -> _Assembled:
+    sources, files = sources_of(project), plan.files
+    tree = out / plan.bundle.name
     shutil.rmtree(tree, ignore_errors=True)
     tree.mkdir(parents=True)
-    files = source_files(bundle, project)
     locked = locked_for(files, project)
     _install(locked, target, tree, out)
     prune(tree)
@@ -208,11 +246,12 @@ def _assemble(bundle: Bundle, target: Target, out: Path, project: Project) -> _A
         copy = tree / sources.place(file)
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(file, copy)
-    return _Assembled(bundle, tree, files, locked)
+    return _Assembled(plan, tree, locked)
 
 
-def _seal(part: _Assembled, out: Path, project: Project, *, python: str, magic: str) -> Built:
-    name, tree = part.bundle.name, part.tree
+def _seal(part: _Assembled, out: Path, *, python: str, magic: str) -> Built:
+    plan, tree = part.plan, part.tree
+    name = plan.bundle.name
     archive = out / f"{name}.zip"
     digest = write_zip(tree, archive)
     metadata = read_metadata(tree)
@@ -228,11 +267,12 @@ def _seal(part: _Assembled, out: Path, project: Project, *, python: str, magic: 
         unzipped_bytes=tree_size(tree),
         python=python,
         magic=magic,
-        sources_sha256=sources_hash(part.files, project),
+        sources_sha256=plan.sources_sha256,
+        made_of=plan.made_of,
         distributions={entry.name: entry.version for entry in present},
     )
+    _within_budget(plan.bundle, built, tree)
     (out / f"{name}.manifest.json").write_text(json.dumps(asdict(built), indent=2) + "\n", "utf-8")
-    _within_budget(part.bundle, built, tree)
     return built
 
 
@@ -274,7 +314,8 @@ def _compile(trees: list[Path], target: Target) -> tuple[str, str]:
             raise PackagingError(f"the byte code could not be compiled: {error}") from error
         return platform.python_version(), MAGIC_NUMBER.hex()
     command = [
-        str(node_binary()), str(script("deploy/compile.mjs")), target.python, bytecode.__file__,
+        str(node_binary()), str(script("minutehand/deploy/compile.mjs")),
+        target.python, bytecode.__file__,
         *map(str, trees),
     ]  # fmt: skip
     output = run_tool(command, "the byte code could not be compiled")

@@ -30,6 +30,7 @@ CONTENT_TYPES: Mapping[str, str] = {
     ".mp4": "video/mp4",
     ".png": "image/png",
     ".svg": "image/svg+xml",
+    ".txt": "text/plain; charset=utf-8",
     ".webmanifest": "application/manifest+json",
     ".woff2": "font/woff2",
 }

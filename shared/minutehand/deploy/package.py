@@ -12,12 +12,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+from minutehand.commit import code_environment
 from minutehand.config import ConfigurationError
 from minutehand.deploy.build import Built, build, host_target
 from minutehand.deploy.bundles import BUNDLES, LAMBDA, PackagingError
 from minutehand.deploy.service import write_service
 from minutehand.node import NodeMissing, node_binary, node_home
-from minutehand.project import Project
+from minutehand.project import Project, keep_out_of_git
 from minutehand.version import VERSION
 
 #: What osls names the whole stack; the other file only creates its bucket.
@@ -57,10 +58,11 @@ def compile_template(
         "MINUTEHAND_ARTIFACTS": str(artifacts.resolve()),
         "MINUTEHAND_VERSION": VERSION,
         **project.environment,
+        **code_environment(project),
     }
     environment["PATH"] = os.pathsep.join([str(node_binary().parent), environment.get("PATH", "")])
     command = [
-        str(node_binary()), str(node_home() / OSLS), "package",
+        str(node_binary()), str(node_home(deploy=True) / OSLS), "package",
         "--stage", stage, "--region", region, "--package", str((out / "stack").resolve()),
     ]  # fmt: skip
     done = subprocess.run(
@@ -97,7 +99,7 @@ def main(arguments: list[str] | None = None) -> int:
     target = LAMBDA if options.target == "lambda" else host_target()
     project = Project.find()
     out: Path = options.out or project.root / "build" / ("aws" if target.is_lambda else "host")
-    out.mkdir(parents=True, exist_ok=True)
+    keep_out_of_git(out)
     try:
         names = " and ".join(bundle.name for bundle in BUNDLES)
         machine = target.platform or "this machine"

@@ -16,7 +16,7 @@ import yaml
 from minutehand.app import find_apps
 from minutehand.config import ConfigurationError
 from minutehand.deploy.apps import Needs, read_needs
-from minutehand.project import Project
+from minutehand.project import Project, keep_out_of_git
 from minutehand.resources import resource
 
 FOLDER = Path("build", "minutehand")
@@ -56,7 +56,7 @@ def write_service(project: Project, root: Path) -> None:
     """Write what serverless.yml in `root` includes; what was there before goes."""
     folder = root / FOLDER
     shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+    keep_out_of_git(folder)
     (folder / "aws").mkdir()
     for file in sorted(resource("cloudformation").iterdir()):
         if file.suffix in {".yml", ".cjs", ".js"} and file.name != "stages.yml":

@@ -1,7 +1,8 @@
-"""The whole service as one ASGI app for a host of your own: API, console, worker, without AWS.
+"""The whole service as one ASGI app for a host of your own: API, console, worker, metrics.
 
-Nothing here starts a tick: the database invokes the worker every minute and at arrival, see
-`connect_worker` in supabase/migrations, and the API wakes it after its own enqueues.
+The worker is a process of its own. Nothing here starts a tick: the database invokes the worker
+every minute and at arrival, see `connect_worker` in supabase/migrations, and the API wakes it
+after its own enqueues.
 """
 
 from __future__ import annotations
@@ -25,36 +26,37 @@ from minutehand.error_body import ROUTE_NOT_FOUND, error_body
 from minutehand.functions.health.app import build_app as build_health
 from minutehand.functions.host import Functions, is_api
 from minutehand.functions.jobs.app import build_app as build_jobs
+from minutehand.functions.metrics import metrics_route
 from minutehand.functions.status.app import build_app as build_status
 from minutehand.functions.worker.app import build_app as build_worker_app
-from minutehand.functions.worker.app import build_worker
-from minutehand.functions.worker.runs import RunRoutes, Runs
+from minutehand.functions.worker.child import RUN_SECONDS
+from minutehand.functions.worker.child import STOP_SECONDS as WORKER_STOP_SECONDS
+from minutehand.functions.worker.supervisor import Supervisor
 from minutehand.web.services import Services
 from minutehand.web.site import ConsoleFiles, security_headers
 
-#: For running jobs to be released when the host stops.
-STOP_SECONDS: Final = 8.0
+#: For the worker to release its jobs when the host stops.
+STOP_SECONDS: Final = WORKER_STOP_SECONDS + 1.0
 
 
 class Service:
-    """One process's API, console and worker; an ASGI app with a lifespan.
+    """One command's API, console and worker; an ASGI app with a lifespan.
 
     Args:
         console: A folder that `python -m minutehand.deploy.console` wrote; None serves no console.
-        run_seconds: The longest worker run, see `Runs`.
+        run_seconds: The longest worker run, see `minutehand.functions.worker.runs`.
     """
 
     def __init__(
         self, settings: Settings, *, console: Path | None = None, run_seconds: float = 300.0
     ) -> None:
         settings.require("WORKER_SECRET_TOKEN")
-        worker = build_worker(settings)
-        self._runs = Runs(worker, budget_seconds=run_seconds)
-        self._services = Services(settings, waker=self._runs)
-        routes = RunRoutes(settings, worker, self._runs)
+        environ = {**settings.environ, RUN_SECONDS: str(run_seconds)}
+        self._supervisor = Supervisor(settings, "minutehand.functions.worker.child", environ)
+        self._services = Services(settings, waker=self._supervisor)
         # the apps share one Services, so their own lifespans, which close it, are not run
         self._functions = Functions(
-            build_worker_app(settings, routes=routes),
+            build_worker_app(self._supervisor),
             [
                 build_health(settings, services=self._services),
                 build_status(settings, services=self._services),
@@ -62,7 +64,7 @@ class Service:
             ],
         )
         self._site = Starlette(
-            routes=_site(settings, console),
+            routes=[metrics_route(self._services), *_site(settings, console)],
             lifespan=self._lifespan,
             middleware=[Middleware(GZipMiddleware)],
         )
@@ -82,10 +84,11 @@ class Service:
     @asynccontextmanager
     async def _lifespan(self, _: Starlette) -> AsyncIterator[None]:
         self._loop = asyncio.get_running_loop()
+        self._supervisor.start()
         try:
             yield
         finally:
-            await self._runs.aclose(timeout_seconds=STOP_SECONDS)
+            await self._supervisor.aclose(timeout_seconds=STOP_SECONDS)
             await self._services.aclose()
 
 

@@ -10,26 +10,30 @@ import keyword
 import re
 import sys
 import tomllib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from minutehand.install.rewrite import Schemas
 from minutehand.install.sources import (
     InstallError,
-    Source,
+    find_app,
     installed,
+    migration,
     sources,
-    timestamps,
+    timestamp,
 )
 from minutehand.install.tenancy import Tenants
 from minutehand.project import FILE, Project
 
 TEMPLATES = Path(__file__).parent / "templates"
 SETTINGS_EXAMPLE = "minutehand.env.example"
+#: What the pages of deployment let one write beside the code.
+SECRET_FILES = (".env", "secrets.env", "key.json")
 #: What the CLI exposes where config.toml does not say.
-_EXPOSED = ["public", "graphql_public"]
+EXPOSED = ["public", "graphql_public"]
 
 ANSWERS = """\
 # Written by `minutehand install`; read by the command, the local stack and the packager.
@@ -37,7 +41,7 @@ apps = [{apps}]
 schema = "{schema}" # where clients see jobs
 engine_schema = "{engine}"
 tenancy = "{tenancy}"
-"""
+{source}"""
 
 SETTINGS = """\
 # What the worker and the functions read; copy to .env and fill in. Keep the copy out of git.
@@ -76,7 +80,7 @@ FUNCTION = '''@processor(
     timeout=120,
     backoff=Backoff(first=60, cap=3600),
 )
-async def {function}(job: Job[{model}], ctx: JobContext) -> dict[str, Any]:
+async def {function}(job: Job[{model}], ctx: JobContext) -> dict[str, str]:
     """Greet by name; a retry resumes after the last finished step."""
     ctx.progress(10, "start")
 
@@ -92,8 +96,6 @@ async def {function}(job: Job[{model}], ctx: JobContext) -> dict[str, Any]:
 PROCESSOR = f'''"""`{{job_type}}`: greets by name."""
 
 from __future__ import annotations
-
-from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -163,6 +165,8 @@ class Answers:
     tenants: Tenants
     package: str = "jobs"
     apps: tuple[str, ...] = ()
+    #: The folder of the package within the project, as of a backend in a monorepo.
+    source: str = ""
 
     def __post_init__(self) -> None:
         for name in (self.schemas.clients, self.schemas.engine):
@@ -179,7 +183,8 @@ class Answers:
                 fix="e.g. --engine-schema minutehand_engine",
             )
         taken = {*sys.stdlib_module_names, *keyword.kwlist, "minutehand", "supabase"}
-        if not re.fullmatch(r"[a-z_][a-z0-9_]*", self.package) or self.package in taken:
+        names = self.package.split(".")
+        if not all(re.fullmatch(r"[a-z_][a-z0-9_]*", name) for name in names) or taken & set(names):
             raise InstallError(
                 f"{self.package!r} cannot be the name of a package",
                 code="bad_package",
@@ -198,10 +203,15 @@ def plan_install(folder: Path, answers: Answers, *, now: datetime) -> Plan:
         _check_same(known, answers)
     _check_schemas_are_free(folder, answers.schemas)
     notes: list[str] = []
-    writes = [*missing_files(folder, answers, now=now)]
+    writes = missing_files(folder, answers, now=now)
     writes += _new(folder, FILE, _answers_file(answers)) if known is None else []
     if known is None or answers.package in known.apps:
-        writes += _first_processor(folder, answers.package, again=known is not None)
+        writes += _first_processor(
+            folder / answers.source, answers.package, again=known is not None
+        )
+    ignore_writes, ignore_notes = _ignored(folder)
+    writes += ignore_writes
+    notes += ignore_notes
     apps = ",".join(_modules(answers))
     writes += _new(
         folder, SETTINGS_EXAMPLE, SETTINGS.format(apps=apps, schema=answers.schemas.clients)
@@ -224,19 +234,16 @@ def plan_install(folder: Path, answers: Answers, *, now: datetime) -> Plan:
     return Plan(tuple(writes), tuple(notes))
 
 
-def missing_files(folder: Path, answers: Answers, *, now: datetime) -> Iterator[Write]:
-    """Yield the migrations that the project does not have, with timestamps after its newest."""
+def missing_files(folder: Path, answers: Answers, *, now: datetime) -> list[Write]:
+    """One migration with all that the project does not have, after its newest; or none."""
     have = {file.origin for file in installed(folder)}
     wanted = sources(answers.schemas, answers.tenants, answers.apps)
-    versions = iter(timestamps(folder, now))
-    for source in wanted:
-        if source.origin not in have:
-            yield _migration(folder, next(versions), source)
-
-
-def _migration(folder: Path, version: str, source: Source) -> Write:
-    path = folder / "supabase" / "migrations" / f"{version}_{source.name}.sql"
-    return Write(path, source.whole)
+    missing = [source for source in wanted if source.origin not in have]
+    if not missing:
+        return []
+    name, text = migration(missing)
+    path = folder / "supabase" / "migrations" / f"{timestamp(folder, now)}_{name}.sql"
+    return [Write(path, text)]
 
 
 def _known_answers(folder: Path) -> Project | None:
@@ -275,7 +282,7 @@ def _check_schemas_are_free(folder: Path, schemas: Schemas) -> None:
 
 
 def _first_processor(folder: Path, package: str, *, again: bool) -> list[Write]:
-    home = folder / package
+    home = package_folder(folder, package)
     if (home.exists() or home.with_suffix(".py").exists()) and not again:
         raise InstallError(
             f"{package} already exists", code="package_taken", fix="--package NAME, e.g. work"
@@ -286,26 +293,24 @@ def _first_processor(folder: Path, package: str, *, again: bool) -> list[Write]:
         Write(home / "__init__.py", '"""Background jobs of this project."""\n'),
         Write(home / "processors" / "__init__.py", '"""A module per job type or two."""\n'),
         Write(home / "tests" / "__init__.py", ""),
-        *processor_files(folder, package, f"{package}.hello"),
+        *processor_files(folder, package, f"{package.rpartition('.')[2]}.hello"),
     ]
 
 
+def package_folder(source: Path, package: str) -> Path:
+    """Where a package lies below the folder that it is imported from."""
+    return source.joinpath(*package.split("."))
+
+
 def processor_files(folder: Path, package: str, job_type: str) -> list[Write]:
-    """The files of one more processor of a project's package, and of its test.
+    """The files of one more processor of a package, imported from `folder`, and of its test.
 
     Raises:
         InstallError: One of them is there.
     """
-    app, _, verb = job_type.partition(".")
-    module, function = (verb, verb) if app == package else (f"{app}_{verb}", f"{verb}_{app}")
-    names = {
-        "package": package,
-        "module": module,
-        "job_type": job_type,
-        "function": function,
-        "model": "".join(part.capitalize() for part in function.split("_")),
-    }
-    home = folder / package
+    names = processor_names(package, job_type)
+    module = names["module"]
+    home = package_folder(folder, package)
     made = [
         Write(home / "processors" / f"{module}.py", PROCESSOR.format(**names)),
         Write(home / "tests" / f"test_{module}.py", PROCESSOR_TEST.format(**names)),
@@ -320,14 +325,41 @@ def processor_files(folder: Path, package: str, job_type: str) -> list[Write]:
     return made
 
 
+def processor_names(package: str, job_type: str) -> dict[str, str]:
+    """What a processor's module, function and payload are called."""
+    app, _, verb = job_type.partition(".")
+    named = package.rpartition(".")[2]
+    module, function = (verb, verb) if app == named else (f"{app}_{verb}", f"{verb}_{app}")
+    return {
+        "package": package,
+        "module": module,
+        "job_type": job_type,
+        "function": function,
+        "model": "".join(part.capitalize() for part in function.split("_")),
+    }
+
+
+def _ignored(folder: Path) -> tuple[list[Write], list[str]]:
+    path = folder / ".gitignore"
+    if not path.exists():
+        return [Write(path, "\n".join((*SECRET_FILES, "__pycache__/", ".venv/", "")))], []
+    lines = path.read_text("utf-8", errors="replace").splitlines()
+    missing = [
+        name
+        for name in SECRET_FILES
+        if not any(fnmatchcase(name, line.strip().lstrip("/")) for line in lines)
+    ]
+    return [], ["In .gitignore:\n\n    " + "\n    ".join(missing)] if missing else []
+
+
 def _config(folder: Path, schema: str) -> tuple[list[Write], list[str]]:
     path = folder / "supabase" / "config.toml"
     if not path.exists():
-        exposed = _EXPOSED if schema == "public" else [*_EXPOSED, schema]
+        exposed = EXPOSED if schema == "public" else [*EXPOSED, schema]
         name = re.sub(r"[^a-z0-9_-]+", "-", folder.resolve().name.lower()).strip("-") or "app"
         return [Write(path, CONFIG.format(name=name, schemas=_quoted(exposed)))], []
     try:
-        exposed = tomllib.loads(path.read_text("utf-8")).get("api", {}).get("schemas", _EXPOSED)
+        exposed = tomllib.loads(path.read_text("utf-8")).get("api", {}).get("schemas", EXPOSED)
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InstallError(
             f"supabase/config.toml is not TOML: {error}", code="bad_config", fix="correct it"
@@ -347,11 +379,12 @@ def _answers_file(answers: Answers) -> str:
         schema=answers.schemas.clients,
         engine=answers.schemas.engine,
         tenancy=answers.tenants.kind,
+        source=f'source = "{answers.source}"\n' if answers.source else "",
     )
 
 
 def _modules(answers: Answers) -> tuple[str, ...]:
-    return (answers.package, *(f"minutehand.apps.{app}" for app in answers.apps))
+    return (answers.package, *(find_app(app).package for app in answers.apps))
 
 
 def _new(folder: Path, name: str, text: str) -> list[Write]:

@@ -22,14 +22,44 @@ begin
 end;
 $$;
 
+-- what streams of entities have made, those of tables of yours too
+do $$
+declare
+  v_made text;
+begin
+  if to_regclass('{engine}.streams') is not null then
+    for v_made in
+      select format('table %s', s.events) from {engine}.streams as s
+      union all
+      select format('function {clients}.%I', s.name || '_events_after') from {engine}.streams as s
+    loop
+      execute format('drop %s cascade', v_made);
+    end loop;
+  end if;
+end;
+$$;
+
 -- policies on realtime.messages, triggers on tables of yours and published tables are dropped too
 {schemas}
 do $$
+declare
+  v_granted text;
 begin
   if not exists (select from pg_catalog.pg_roles where rolname = 'job_worker') then
     return;
   end if;
-  {revoke}begin
+  -- functions of yours that the worker might call stay, for yourself
+  for v_granted in
+    select 'function ' || p.oid::regprocedure
+      from pg_catalog.pg_proc as p, aclexplode(p.proacl) as a
+      where a.grantee = 'job_worker'::regrole and pg_has_role(p.proowner, 'usage')
+    union select 'schema ' || n.oid::regnamespace
+      from pg_catalog.pg_namespace as n, aclexplode(n.nspacl) as a
+      where a.grantee = 'job_worker'::regrole and pg_has_role(n.nspowner, 'usage')
+  loop
+    execute 'revoke all on ' || v_granted || ' from job_worker';
+  end loop;
+  begin
     drop role job_worker;
   exception when dependent_objects_still_exist then
     raise notice 'the role job_worker is used elsewhere and stays';
@@ -37,8 +67,15 @@ begin
 end;
 $$;
 
-delete from supabase_migrations.schema_migrations where version in (
+do $$
+begin
+  -- where the Supabase CLI applied them
+  if to_regclass('supabase_migrations.schema_migrations') is not null then
+    delete from supabase_migrations.schema_migrations where version in (
   {versions});
+  end if;
+end;
+$$;
 
 commit;
 
@@ -59,21 +96,21 @@ def removal_sql(folder: Path) -> str:
         raise not_installed(folder, fix="name the project's folder")
     project = Project.at(folder)
     schemas = Schemas(project.schema_, project.engine_schema)
-    texts = "\n".join(file.path.read_text("utf-8") for file in files)
+    paths = sorted({file.path for file in files})
+    texts = "\n".join(path.read_text("utf-8") for path in paths)
     made = re.findall(r"^create schema (?:if not exists )?(\w+)", texts, re.MULTILINE)
     own = sorted({*made, schemas.engine} - {schemas.clients})
     lines = [*_objects(texts, schemas.clients), *(_drop("schema", name) for name in own)]
     if schemas.clients != CLIENTS:
         # without cascade: what is not ours in there stops it before anything is lost
         lines.append(f"drop schema if exists {schemas.clients};")
-    versions = [match["version"] for file in files if (match := FILE_NAME.match(file.path.name))]
+    versions = [match["version"] for path in paths if (match := FILE_NAME.match(path.name))]
     return _SQL.format(
+        clients=schemas.clients,
+        engine=schemas.engine,
         schemas="".join(f"{line}\n" for line in lines),
-        revoke=f"revoke all on schema {CLIENTS} from job_worker;\n  "
-        if schemas.clients == CLIENTS
-        else "",
         versions=",\n  ".join(f"'{version}'" for version in versions),
-        files="\n".join(f"-- supabase/migrations/{file.path.name}" for file in files),
+        files="\n".join(f"-- supabase/migrations/{path.name}" for path in paths),
     )
 
 

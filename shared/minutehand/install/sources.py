@@ -1,25 +1,32 @@
-"""The SQL files of this version, and those that a project has installed; how the two are compared.
+"""The SQL of this version, and what of it a project has installed; how the two are compared.
 
-An installed file begins with its origin and the hash of what follows:
+An install or upgrade writes one file, whose parts each say their origin and the hash of their text:
 
-    -- Installed by minutehand 0.1.0 from engine/20261120000100_create_foundation.sql
-    -- sha256 6f1c…
+    -- Installed by minutehand 0.1.0. …
+
+    -- minutehand: engine/20261120000100_create_foundation.sql sha256 6f1c…
+    create schema …
 """
 
 from __future__ import annotations
 
 import hashlib
+import importlib.util
+import itertools
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from minutehand.app import App, find_apps
 from minutehand.install.rewrite import Schemas, rewrite
 from minutehand.install.tenancy import Tenants
 from minutehand.resources import PACKAGE, checkout, resource
 from minutehand.version import VERSION
 
+#: The package around the apps that may be copied; absent where they were not installed.
+REFERENCE_APPS = "minutehand_apps"
 ENGINE_ORIGIN, TENANCY_ORIGIN = "engine", "tenancy"
 #: As the Supabase CLI reads a file's name.
 FILE_NAME = re.compile(r"^(?P<version>[0-9]+)_(?P<name>.*)\.sql$")
@@ -27,10 +34,14 @@ FILE_NAME = re.compile(r"^(?P<version>[0-9]+)_(?P<name>.*)\.sql$")
 MAKES_TENANTS = re.compile(r"^create view queue\.tenants\b", re.MULTILINE)
 #: Files of the engine for tenants that are tables of ours, omitted where they are not.
 FOR_OWN_TENANTS = re.compile(r"\A-- Tenancy: workspaces\b")
-_HEADER = re.compile(
-    r"\A-- Installed by minutehand (?P<version>\S+) from (?P<origin>\S+)\n"
-    r"(?:-- sha256 (?P<hash>[0-9a-f]{64})\n)?"
+_HEADER = re.compile(r"\A-- Installed by minutehand (?P<version>\d[\w.]*\w)")
+_PART = re.compile(
+    r"^-- minutehand: (?P<origin>\S+)(?: sha256 (?P<hash>[0-9a-f]{64}))?\n", re.MULTILINE
 )
+_FIRST_LINES = f"""\
+-- Installed by minutehand {VERSION}. `minutehand upgrade` adds the next release as another file.
+-- A part with a hash is never edited: put a change into a migration of your own.
+"""
 _STAMP = "%Y%m%d%H%M%S"
 
 
@@ -52,46 +63,52 @@ def not_installed(folder: Path, *, fix: str) -> InstallError:
 
 @dataclass(frozen=True)
 class Source:
-    """One file of this version, as it goes into a project; `editable` ones are never compared."""
+    """One file of this version, a part of what an install writes."""
 
     origin: str
     text: str
+    #: For the project to edit, so never compared.
     editable: bool = False
 
     @property
-    def name(self) -> str:
-        """The file's name without its timestamp."""
-        file = self.origin.rpartition("/")[2]
-        match = FILE_NAME.match(file)
-        return f"minutehand_{match['name'] if match else file}"
-
-    @property
     def digest(self) -> str:
-        """The hash of the text below the header."""
-        return hashlib.sha256(self.text.encode()).hexdigest()
+        """The hash of the text."""
+        return _digest(self.text)
 
     @property
-    def whole(self) -> str:
-        """The text with its header."""
-        mark = f"-- Installed by minutehand {VERSION} from {self.origin}\n"
-        return f"{mark}{'' if self.editable else f'-- sha256 {self.digest}{chr(10)}'}{self.text}"
+    def part(self) -> str:
+        """The text below the line that says what it is."""
+        mark = "" if self.editable else f" sha256 {self.digest}"
+        return f"-- minutehand: {self.origin}{mark}\n{self.text.strip()}\n"
 
 
 @dataclass(frozen=True)
 class Installed:
-    """One file that an install or upgrade wrote into a project."""
+    """One part of a file that an install or upgrade wrote into a project."""
 
     path: Path
     version: str
     origin: str
-    #: None where the file is the project's to edit.
+    #: None where the part is the project's to edit.
     expected: str | None
-    found: str
+    text: str
 
     @property
     def edited(self) -> bool:
         """Whether it was changed after it was written."""
-        return self.expected not in (None, self.found)
+        return self.expected not in (None, _digest(self.text))
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.strip().encode()).hexdigest()
+
+
+def migration(parts: list[Source]) -> tuple[str, str]:
+    """One migration of some parts: its name without a timestamp, and its text."""
+    apps = sorted({part.origin.partition("/")[0] for part in parts})
+    whole = ENGINE_ORIGIN in apps
+    name = "_".join(["minutehand", *VERSION.split("."), *([] if whole else apps)])
+    return name, "\n".join([_FIRST_LINES, *(part.part for part in parts)])
 
 
 def sources(schemas: Schemas, tenants: Tenants, apps: Iterable[str] = ()) -> list[Source]:
@@ -102,18 +119,29 @@ def sources(schemas: Schemas, tenants: Tenants, apps: Iterable[str] = ()) -> lis
     """
     found = [(path, ENGINE_ORIGIN) for path in resource("migrations").glob("*.sql")]
     for app in apps:
-        folder = PACKAGE / "apps" / app / "migrations"
-        if not folder.is_dir():
-            known = sorted(path.parent.name for path in PACKAGE.glob("apps/*/migrations"))
-            raise InstallError(
-                f"unknown app {app!r}", code="no_app", fix=f"one of {', '.join(known)}"
-            )
-        found += [(path, app) for path in folder.glob("*.sql")]
+        found += [(path, app) for path in find_app(app).files("migrations")]
     return [
         _source(path, origin, schemas, tenants)
         for path, origin in sorted(found, key=lambda each: each[0].name)
         if tenants.kind == "workspaces" or not FOR_OWN_TENANTS.match(path.read_text("utf-8"))
     ]
+
+
+def find_app(name: str) -> App:
+    """One of the reference apps, or of those that an installed distribution announces.
+
+    Raises:
+        InstallError: There is none of that name.
+    """
+    here = importlib.util.find_spec(REFERENCE_APPS) is not None
+    known = {app.name: app for app in find_apps([f"{REFERENCE_APPS}.*"] if here else [])}
+    if name not in known:
+        raise InstallError(
+            f"unknown app {name!r}",
+            code="no_app",
+            fix=f"one of {', '.join(known)}" if known else "install the distribution that has it",
+        )
+    return known[name]
 
 
 def _source(path: Path, origin: str, schemas: Schemas, tenants: Tenants) -> Source:
@@ -127,20 +155,21 @@ def _source(path: Path, origin: str, schemas: Schemas, tenants: Tenants) -> Sour
 
 
 def installed(folder: Path) -> list[Installed]:
-    """List the files of supabase/migrations in `folder` that were installed, by name."""
+    """List the parts of the files in supabase/migrations of `folder` that were installed."""
     found = []
     for path in sorted((folder / "supabase" / "migrations").glob("*.sql")):
-        text = path.read_text("utf-8")
-        if (header := _HEADER.match(text)) is not None:
-            digest = hashlib.sha256(text[header.end() :].encode()).hexdigest()
-            found.append(
-                Installed(path, header["version"], header["origin"], header["hash"], digest)
-            )
+        text = path.read_text("utf-8", errors="replace")
+        if (header := _HEADER.match(text)) is None:
+            continue
+        marks = list(_PART.finditer(text))
+        for mark, end in itertools.zip_longest(marks, [mark.start() for mark in marks[1:]]):
+            part = text[mark.end() : end]
+            found.append(Installed(path, header["version"], mark["origin"], mark["hash"], part))
     return found
 
 
-def timestamps(folder: Path, now: datetime) -> Iterable[str]:
-    """Yield versions for new files: from `now`, or from after the newest file, a second apart.
+def timestamp(folder: Path, now: datetime) -> str:
+    """The version of a new file: `now`, or a second after the newest file where that is later.
 
     Raises:
         InstallError: The newest file's number is not a timestamp and sorts after all of them.
@@ -149,21 +178,19 @@ def timestamps(folder: Path, now: datetime) -> Iterable[str]:
     newest = max(
         (match["version"] for name in names if (match := FILE_NAME.match(name))), default=""
     )
-    at = now.astimezone(UTC)
+    at = now.astimezone(UTC).strftime(_STAMP)
     # compared as text, as the CLI does
-    if newest >= at.strftime(_STAMP):
-        try:
-            at = datetime.strptime(newest, _STAMP).replace(tzinfo=UTC) + timedelta(seconds=1)
-        except ValueError as error:
-            raise InstallError(
-                f"supabase/migrations has a file numbered {newest}, which sorts after every"
-                " timestamp",
-                code="unusual_version",
-                fix="rename it to begin with a timestamp such as 20261120093000",
-            ) from error
-    while True:
-        yield at.strftime(_STAMP)
-        at += timedelta(seconds=1)
+    if newest < at:
+        return at
+    try:
+        later = datetime.strptime(newest, _STAMP).replace(tzinfo=UTC) + timedelta(seconds=1)
+    except ValueError as error:
+        raise InstallError(
+            f"supabase/migrations has a file numbered {newest}, which sorts after every timestamp",
+            code="unusual_version",
+            fix="rename it to begin with a timestamp such as 20261120093000",
+        ) from error
+    return later.strftime(_STAMP)
 
 
 def changelog() -> str:

@@ -9,15 +9,15 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
 from minutehand.install.rewrite import Schemas
 from minutehand.project import Tenancy
 
 MANAGERS = ("owner", "admin", "manager")
+MEMBERS = ("member",)
 
 _VIEWS = """\
--- Yours to edit: `minutehand upgrade` never compares or changes this file.
+-- Yours to edit: `minutehand upgrade` never compares or changes this part.
 -- {reason}
 
 create view {engine}.tenants as
@@ -98,22 +98,49 @@ class Existing(Tenants):
     user: str = "user_id"
     role: str | None = None
     managers: tuple[str, ...] = MANAGERS
+    members: tuple[str, ...] = MEMBERS
+    #: The column that `member_of` refers to, where it is not `key`.
+    join: str | None = None
+    #: Where `user` is not Auth's id: the table it names, by which column, and that one's user.
+    profile: tuple[str, str, str] | None = None
+
+    @property
+    def options(self) -> tuple[str, str]:
+        """The values of `--organizations` and `--memberships` that name these tables."""
+        role = f",{self.role}" if self.role else ""
+        label = f",{self.name}" if self.name else ""
+        return (
+            f"{self.organization.removeprefix('public.')}({self.key}{label})",
+            f"{self.membership.removeprefix('public.')}({self.member_of},{self.user}{role})",
+        )
 
     def migration(self, schemas: Schemas) -> str:
         """Views over their tables, and one trigger."""
         label = f"o.{self.name}::text" if self.name else f"o.{self.key}::text"
-        role = "'member'::text"
+        role, where, joins = "'member'::text", "", ""
+        tenant, user = f"m.{self.member_of}", f"m.{self.user}"
+        if self.join:
+            tenant = f"o.{self.key}"
+            joins += f"\n  join {self.organization} as o on o.{self.join} = m.{self.member_of}"
+        if self.profile:
+            table, by, own = self.profile
+            user, joins = f"p.{own}", f"{joins}\n  join {table} as p on p.{by} = m.{self.user}"
         if self.role:
-            known = ", ".join(f"'{name}'" for name in self.managers)
-            role = f"case when m.{self.role}::text in ({known}) then 'manager' else 'member' end"
+            managers, members = (
+                f"m.{self.role}::text in ({', '.join(map(_quoted, names))})"
+                for names in (self.managers, self.members)
+            )
+            role = f"case when {managers} then 'manager' else 'member' end"
+            # a role that was never named here, as a guest's, gets nothing
+            where = f"\n  where {managers} or {members}"
         return _VIEWS.format(
             reason="Who belongs where, answered from this project's own tables. For organizations"
             " that are closed\n-- or members that have left, add a `where`.",
             engine=schemas.engine,
             clients=schemas.clients,
             tenants=f"select o.{self.key} as id, {label} as name\n  from {self.organization} as o",
-            members=f"select m.{self.member_of} as workspace_id, m.{self.user} as user_id,\n"
-            f"    {role} as role\n  from {self.membership} as m",
+            members=f"select {tenant} as workspace_id, {user} as user_id,\n"
+            f"    {role} as role\n  from {self.membership} as m{joins}{where}",
             table=self.organization,
             key=self.key,
         )
@@ -147,6 +174,10 @@ class Personal(Tenants):
         return _adapted(sql, schemas, "auth.users (id)")
 
 
+def _quoted(name: str) -> str:
+    return f"'{name}'"
+
+
 def _adapted(sql: str, schemas: Schemas, key: str) -> str:
     table = rf"\b{schemas.clients}\.workspaces\b"
     sql = re.sub(rf"\breferences\s+{table}\s*\(id\)", f"references {key}", sql)
@@ -154,7 +185,11 @@ def _adapted(sql: str, schemas: Schemas, key: str) -> str:
 
 
 def existing(
-    organizations: str, memberships: str, *, managers: Iterable[str] = MANAGERS
+    organizations: str,
+    memberships: str,
+    *,
+    managers: Iterable[str] = MANAGERS,
+    members: Iterable[str] = MEMBERS,
 ) -> Existing:
     """Read `app.organizations(id,name)` or `organizations.id`, and `memberships(org,user,role)`.
 
@@ -178,7 +213,8 @@ def existing(
         )
     parts = one.groupdict()
     key = _columns(parts.get("columns") or parts.get("key") or "id")
-    wrong = [name for name in managers if not re.fullmatch(r"[\w -]+", name)]
+    managers, members = tuple(managers), tuple(members)
+    wrong = [name for name in (*managers, *members) if not re.fullmatch(r"[\w -]+", name)]
     if wrong:
         raise TenancyError(f"{wrong[0]!r} must be the name of a role: letters, digits, - and _")
     return Existing(
@@ -189,65 +225,10 @@ def existing(
         member_of=columns[0],
         user=columns[1],
         role=columns[2] if len(columns) == 3 else None,
-        managers=tuple(managers),
+        managers=managers,
+        members=members,
     )
 
 
 def _columns(text: str) -> list[str]:
     return [column.strip() for column in text.split(",") if column.strip()]
-
-
-def detect(folder: Path) -> list[tuple[str, str]]:
-    """Read the project's migrations for pairs of `--organizations` and `--memberships` that fit.
-
-    A membership is a table that points at Auth's users and at one other table; with a column
-    `role` it is the likelier, and comes first.
-    """
-    text = "\n".join(
-        path.read_text("utf-8", errors="replace")
-        for path in sorted((folder / "supabase" / "migrations").glob("*.sql"))
-    )
-    tables = dict(_tables(re.sub(r"--[^\n]*|\"", "", text).lower()))
-    found: list[tuple[bool, str, str]] = []
-    for table, columns in tables.items():
-        user = next((name for name in columns if _is_user(name, columns[name])), None)
-        targets = {name: _target(name, columns[name], tables) for name in columns if name != user}
-        column = next((name for name in targets if targets[name] not in (None, table)), None)
-        if user is None or column is None:
-            continue
-        organization = str(targets[column])
-        role = ",role" if "role" in columns else ""
-        label = ",name" if "name" in tables[organization] else ""
-        found.append((not role, f"{organization}(id{label})", f"{table}({column},{user}{role})"))
-    return [(one, many) for _, one, many in sorted(found)]
-
-
-def _is_user(column: str, rest: str) -> bool:
-    return column == "user_id" or "auth.users" in rest
-
-
-def _tables(text: str) -> Iterable[tuple[str, dict[str, str]]]:
-    pattern = rf"create table (?:if not exists )?{_TABLE}\s*\((?P<body>.*?)\n\s*\)"
-    for match in re.finditer(pattern, text, re.DOTALL):
-        lines = (line.strip().rstrip(",") for line in match["body"].splitlines())
-        columns = {
-            parts[0]: parts[1]
-            for line in lines
-            if len(parts := line.split(None, 1)) == 2
-            and parts[0] not in ("primary", "foreign", "constraint", "unique", "check")
-        }
-        yield _qualified(match), columns
-
-
-def _target(column: str, rest: str, tables: dict[str, dict[str, str]]) -> str | None:
-    reference = re.search(rf"references\s+{_TABLE}", rest)
-    if reference is not None and reference["schema"] != "auth":
-        name = _qualified(reference)
-        return name if name in tables else None
-    plural = f"{column.removesuffix('_id')}s"
-    return plural if column.endswith("_id") and plural in tables and plural != "users" else None
-
-
-def _qualified(match: re.Match[str]) -> str:
-    schema = match["schema"]
-    return match["table"] if schema in (None, "public") else f"{schema}.{match['table']}"

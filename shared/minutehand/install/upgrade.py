@@ -86,9 +86,8 @@ def tenants_of(project: Project, have: list[Installed]) -> Tenants:
 
 def _existing(file: Installed) -> Existing:
     # what an app's files refer to, as the project's own migration says it by now
-    text = file.path.read_text("utf-8")
-    table = re.search(r"\bafter delete on ([\w.]+)", text)
-    key = re.search(r"\.tenant_deleted\('(\w+)'\)", text)
+    table = re.search(r"\bafter delete on ([\w.]+)", file.text)
+    key = re.search(r"\.tenant_deleted\('(\w+)'\)", file.text)
     return Existing(
         organization=table[1] if table else "public.organizations", key=key[1] if key else "id"
     )
@@ -103,14 +102,14 @@ def _check_unchanged(have: list[Installed], answers: Answers) -> None:
         name = file.path.name
         if file.edited:
             raise InstallError(
-                f"{name} was edited after it was installed",
+                f"{file.origin} in {name} was edited after it was installed",
                 code="edited",
                 fix="put the change into a migration of your own and restore the file (git checkout"
                 f" -- supabase/migrations/{name}); or keep it: minutehand upgrade --keep-edited",
             )
         if file.expected is not None and known.get(file.origin) != file.expected:
             raise InstallError(
-                f"{name} is not the {file.origin} of {VERSION}: released files never change",
+                f"{name} does not have the {file.origin} of {VERSION}: released files never change",
                 code="other_build",
                 fix="install a released version of minutehand, with the answers in minutehand.toml"
                 " as they were; or keep it: minutehand upgrade --keep-edited",

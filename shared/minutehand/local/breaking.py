@@ -64,12 +64,10 @@ class Breaker:
     """The ways to break this stack; each returns what was done, in a sentence.
 
     Args:
-        workers: The processes that run jobs; this one, if omitted.
+        workers: The processes that run jobs.
     """
 
-    def __init__(
-        self, environ: Mapping[str, str], *, workers: Callable[[], list[int]] | None = None
-    ) -> None:
+    def __init__(self, environ: Mapping[str, str], *, workers: Callable[[], list[int]]) -> None:
         self._token = break_token(environ)
         self._workers = workers
         self._database_url = environ.get("DATABASE_URL", "")
@@ -100,13 +98,10 @@ class Breaker:
             return _refusal(503, "unavailable", f"The database is unavailable: {error}".strip())
 
     async def kill_worker(self) -> str:
-        """Kill what runs the jobs; in the one-process stack the API goes with it."""
-        if self._workers is not None:
-            for pid in self._running_workers():
-                os.kill(pid, signal.SIGKILL)
-            return "The worker's environments are killed; the next tick gets a new one."
-        asyncio.get_running_loop().call_later(0.2, os.kill, os.getpid(), signal.SIGKILL)
-        return "The worker and the API are killed; the launcher starts them again."
+        """Kill what runs the jobs."""
+        for pid in self._running_workers():
+            os.kill(pid, signal.SIGKILL)
+        return "The worker is killed; another one takes its place."
 
     async def freeze_worker(self) -> str:
         """Stop the worker's clock for a while: its leases expire under it."""
@@ -117,11 +112,10 @@ class Breaker:
                 *("-c", program, str(pid), str(FREEZE_SECONDS)),
                 start_new_session=True,
             )
-        held = "worker is" if self._workers is not None else "worker and the API are"
-        return f"The {held} frozen for {FREEZE_SECONDS} s."
+        return f"The worker is frozen for {FREEZE_SECONDS} s."
 
     def _running_workers(self) -> list[int]:
-        pids = [os.getpid()] if self._workers is None else self._workers()
+        pids = self._workers()
         if not pids:
             raise NotInStackError("No worker is running at this moment: enqueue a job first.")
         return pids
@@ -130,7 +124,7 @@ class Breaker:
         """Kill the Realtime server: messages in flight are lost."""
         for child in self._children():
             process = child.find()
-            if process and any("minutehand.local.realtime" in part for part in process.cmdline()):
+            if process and any("supabase_local.realtime" in part for part in process.cmdline()):
                 process.kill()
                 return "Realtime is killed; watchers poll until it is back."
         raise NotInStackError("No Realtime server of this stack is running.")
@@ -154,7 +148,8 @@ class Breaker:
     async def expire_leases(self) -> str:
         """Let all leases end now: anyone who holds one becomes a zombie."""
         count = await self._ask(
-            "with expired as (update queue.leases set expires_at = now() - interval '1 second'"
+            "with expired as (update queue.leases set expires_at = now() - interval '1 second',"
+            " look_at = now() - interval '1 second'"
             " returning 1) select count(*) from expired"
         )
         return f"{count} leases have expired; their jobs run again, the zombies are fenced off."
@@ -188,11 +183,13 @@ class Breaker:
         return row[0] if row else None
 
 
-def break_routes(settings: Settings, environ: Mapping[str, str]) -> list[Route]:
+def break_routes(
+    settings: Settings, environ: Mapping[str, str], workers: Callable[[], list[int]]
+) -> list[Route]:
     """The panel's one route; none outside the local stage."""
     if settings.stage != "local":
         return []
-    breaker = Breaker(environ)
+    breaker = Breaker(environ, workers=workers)
 
     async def break_it(request: Request) -> JSONResponse:
         status, body = await breaker.answer(

@@ -7,12 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from minutehand.commit import code_environment
 from minutehand.config import ConfigurationError
 from minutehand.deploy.service import needs_of
 from minutehand.local.aws import BUCKET, REGION
 from minutehand.local.ports import LOOPBACK, reserve_port
 from minutehand.local.users import ADA, EVE, PASSWORD
-from minutehand.project import VARIABLE, Project
+from minutehand.project import VARIABLE, Project, Tenancy
 
 PREFERRED_GATEWAY = 54321
 PREFERRED_API = 8000
@@ -73,6 +74,7 @@ def contract(
         "WORKER_SECRET_TOKEN": "dev-secret-token",
         "BACKGROUND_JOB_TOKEN": "dev-background-token",
         **project.environment,
+        **code_environment(project),
         VARIABLE: str(project.root),
         "STAGE": "local",
         "CORS_ORIGINS": f"{api},http://localhost:{ports.api}",
@@ -85,28 +87,35 @@ def contract(
     }
 
 
-def demo_values() -> dict[str, str]:
-    """Who can sign in to a stack that has our demo workspaces."""
+def demo_values(tenancy: Tenancy = "workspaces") -> dict[str, str]:
+    """Who can sign in to a stack: those of our demo workspaces, or as their own tenants.
+
+    Empty where the tenants are the project's own: their people are its seed's.
+    """
+    if tenancy == "existing":
+        return {}
+    ada, eve = (user.workspace_id if tenancy == "workspaces" else user.id for user in (ADA, EVE))
     return {
         "DEMO_EMAIL": ADA.email,
         "DEMO_PASSWORD": PASSWORD,
-        "DEMO_WORKSPACE_ID": str(ADA.workspace_id),
+        "DEMO_WORKSPACE_ID": str(ada),
         "DEMO_OTHER_EMAIL": EVE.email,
-        "DEMO_OTHER_WORKSPACE_ID": str(EVE.workspace_id),
+        "DEMO_OTHER_WORKSPACE_ID": str(eve),
     }
 
 
 def remote_values(url: str, environ: Mapping[str, str]) -> dict[str, str]:
     """What a stack beside another Supabase takes from it; names as ours or the Supabase CLI's.
 
-    Without a `DATABASE_URL` the worker polls, and nothing wakes it.
+    Without a `DATABASE_URL` the worker polls, and nothing wakes it. Who may sign in to our demo
+    workspaces there is taken by the names of `demo_values`.
 
     Raises:
         ConfigurationError: A key is missing.
     """
     url = url.rstrip("/")
     found = {"SUPABASE_URL": url, "REALTIME_URL": f"{url.replace('http', 'ws', 1)}/realtime/v1"}
-    for name, others in CLI_NAMES.items():
+    for name, others in {**CLI_NAMES, **dict.fromkeys(demo_values(), ())}.items():
         value = next((environ[key] for key in (name, *others) if environ.get(key)), None)
         if value is not None:
             found[name] = value

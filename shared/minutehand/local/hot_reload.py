@@ -98,9 +98,9 @@ def files_of(folders: Iterable[Path]) -> Files:
 
 def watched_folders(settings: Settings) -> list[Path]:
     """The apps' folders; of `package.*` the one in which a new app would appear."""
+    parents = {app.folder.parent for app in find_apps(_wildcards(settings))}
     folders = {app.folder for app in find_apps(settings.apps)}
-    folders |= {app.folder.parent for app in find_apps(_wildcards(settings))}
-    return sorted(folders)
+    return sorted(parents | {folder for folder in folders if folder.parent not in parents})
 
 
 def forget_compiled(paths: Iterable[Path]) -> None:

@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from rich.console import Console
@@ -22,6 +23,7 @@ from minutehand.local.processes import die_with_parent
 from minutehand.local.stack import Stack, StackFailed, external_database
 from minutehand.local.state import AlreadyRunning, StateFolder
 from minutehand.node import NodeMissing
+from minutehand.terminal import local_member
 
 FAILED, IN_USE = 1, 3
 #: What is said to a person in its own words, without a traceback.
@@ -139,13 +141,30 @@ class Launcher:
             ("Supabase", values["SUPABASE_URL"]),
             ("Postgres", stack.database_url or "not known, so the worker polls: DATABASE_URL"),
         ]
-        if "DEMO_EMAIL" in values:
-            lines += [
-                ("Sign in", f"{values['DEMO_EMAIL']} / {values['DEMO_PASSWORD']}"),
-                ("", f"{values['DEMO_OTHER_EMAIL']} of another workspace, same password"),
-            ]
+        lines += _sign_in(values)
         for name, address in (*lines, ("Tools read", str(stack.env_file))):
             self._console.print(f"           [bold]{name:<11}[/] {address}")
+
+
+def _sign_in(values: Mapping[str, str]) -> list[tuple[str, str]]:
+    """With which account to look around."""
+    if "DEMO_EMAIL" in values:
+        return [
+            ("Sign in", f"{values['DEMO_EMAIL']} / {values['DEMO_PASSWORD']}"),
+            ("", f"{values['DEMO_OTHER_EMAIL']} of another workspace, same password"),
+        ]
+    if not local_member.is_possible(values):
+        return []
+    member = local_member.first_member(values)
+    if member is None:
+        return [
+            ("Sign in", "no account belongs to a tenant yet: sign up in the console, and add the"),
+            ("", "account to your memberships; `minutehand` then acts as that account"),
+        ]
+    return [
+        ("Sign in", f"{member.email}, with the password of your seed, for {member.tenant}"),
+        ("", "`minutehand` acts as that account here, without a password"),
+    ]
 
 
 def reset(folder: Path) -> int:

@@ -6,9 +6,13 @@ Writes the same history tables as `supabase db push`, which afterwards has nothi
 from __future__ import annotations
 
 import hashlib
+import itertools
 import re
+import tomllib
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
+from glob import glob
 from pathlib import Path
 
 import psycopg
@@ -16,14 +20,16 @@ from psycopg import sql as composed
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.types.json import Jsonb
 
+import supabase_local
 from minutehand.app import find_apps
-from minutehand.local.realtime.limits import PLANS, Limits
 from minutehand.local.statements import split_statements
 from minutehand.project import Project
 from minutehand.resources import checkout
+from supabase_local.realtime.limits import PLANS, Limits
 
-HOSTED = Path(__file__).parent / "hosted"
-REALTIME_SCHEMA = Path(__file__).parent / "realtime" / "schema.sql"
+_SUPABASE = Path(supabase_local.__file__).parent
+HOSTED = _SUPABASE / "hosted"
+REALTIME_SCHEMA = _SUPABASE / "realtime" / "schema.sql"
 
 # as the CLI has it: https://github.com/supabase/cli pkg/migration/{file,history}.go
 FILE_NAME = re.compile(r"^([0-9]+)_(.*)\.sql$")
@@ -44,6 +50,20 @@ create table if not exists supabase_migrations.seed_files (
 """
 
 Say = Callable[[str], None]
+
+
+#: A type, function or feature that is missing may be of an extension; a relation or column may be
+#: of a schema of Supabase's.
+_LACKING, _LACKING_THERE = {"42704", "42883", "0A000"}, {"42P01", "42703", "3F000"}
+_SUPABASE_SCHEMA = re.compile(
+    r"\b(auth|cron|extensions|graphql|net|pgmq|pgsodium|realtime|storage|supabase_\w+|vault)\b",
+    re.I,
+)
+_CREATE_EXTENSION = re.compile(r"^\s*create\s+extension\b", re.IGNORECASE | re.MULTILINE)
+OWN_IMAGE = (
+    "If a hosted project accepts this, this needs Supabase's own image: `supabase start`, then"
+    " `minutehand dev --supabase-url http://127.0.0.1:54321`"
+)
 
 
 class MigrationFailed(Exception):
@@ -140,6 +160,12 @@ def apply_migrations(
             older than the newest applied (the CLI refuses the same).
     """
     wanted = list(find_migrations() if migrations is None else migrations)
+    for one, other in itertools.pairwise(wanted):
+        if one.version == other.version:
+            raise MigrationFailed(
+                f"{one.path.name} and {other.path.name} have the same version {one.version}."
+                " Give the newer file a later timestamp."
+            )
     done: list[Migration] = []
     with psycopg.connect(url, autocommit=True) as connection:
         _keep_silent(connection)
@@ -214,9 +240,30 @@ def set_message_budget(url: str, project: Project, limits: Limits) -> None:
 def seed_files(project: Project | None = None) -> list[Path]:
     """List the seed and the apps' own seeds, in the order in which they run."""
     project = project or Project.find()
-    own = project.root / "supabase" / "seed.sql"
     of_apps = [path for app in find_apps(project.apps) for path in app.files("seeds")]
-    return [path for path in (own, *of_apps) if path.exists()]
+    return [*own_seeds(project.root), *of_apps]
+
+
+def own_seeds(root: Path) -> list[Path]:
+    """The files that `[db.seed]` of supabase/config.toml names, as the CLI finds and orders them.
+
+    Raises:
+        MigrationFailed: The file is not TOML, or its patterns are not a list of strings.
+    """
+    home = root / "supabase"
+    try:
+        config = tomllib.loads((home / "config.toml").read_text("utf-8"))
+    except FileNotFoundError:
+        config = {}
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise MigrationFailed(f"supabase/config.toml is not TOML: {error}") from error
+    seed = config.get("db", {}).get("seed", {})
+    patterns = seed.get("sql_paths", ["./seed.sql"])
+    if not (isinstance(patterns, list) and all(isinstance(one, str) for one in patterns)):
+        raise MigrationFailed("[db.seed] sql_paths of supabase/config.toml must list strings")
+    found = [home / name for one in patterns for name in sorted(glob(one, root_dir=home))]
+    files = [path.resolve() for path in found if path.is_file()]
+    return list(dict.fromkeys(files)) if seed.get("enabled", True) else []
 
 
 def apply_seed(url: str, path: Path, *, say: Say = lambda _: None) -> bool:
@@ -257,12 +304,28 @@ def _run(
 ) -> None:
     for number, statement in enumerate(statements, start=1):
         try:
-            # no parameters: the text goes as it is, with its percent signs
-            connection.execute(statement.encode())
+            _execute(connection, statement)
         except psycopg.Error as error:
             raise MigrationFailed(
                 f"{path.name}, statement {number}: {_explain(error)}\n{_excerpt(statement, error)}"
+                f"{_way_out(statement, error)}"
             ) from error
+
+
+def _execute(connection: psycopg.Connection[tuple[object, ...]], statement: str) -> None:
+    # no parameters: the text goes as it is, with its percent signs
+    if not _CREATE_EXTENSION.search(statement):
+        connection.execute(statement.encode())
+        return
+    # one that is there already was switched on by the dashboard where this was written
+    with suppress(psycopg.errors.DuplicateObject), connection.transaction():
+        connection.execute(statement.encode())
+
+
+def _way_out(statement: str, error: psycopg.Error) -> str:
+    said = f"{error.diag.message_primary}\n{statement}"
+    there = error.sqlstate in _LACKING_THERE and _SUPABASE_SCHEMA.search(said)
+    return f"\n{OWN_IMAGE}" if there or error.sqlstate in _LACKING else ""
 
 
 def _explain(error: psycopg.Error) -> str:

@@ -6,6 +6,7 @@ import asyncio
 import sys
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import httpx
 
@@ -27,12 +28,12 @@ class Part:
     environment: Mapping[str, str] = field(default_factory=dict)
 
 
-def answers(url: str, *, expect: Callable[[int], bool] = lambda status: status == 200) -> Probe:
-    """Build a probe that asks `url`."""
+def answers(url: str) -> Probe:
+    """Build a probe that is satisfied by 200 from `url`."""
 
     async def probe(client: httpx.AsyncClient) -> bool:
         try:
-            return expect((await client.get(url)).status_code)
+            return (await client.get(url)).status_code == 200
         except httpx.TransportError:
             return False
 
@@ -56,7 +57,9 @@ def ticked(url: str) -> Probe:
     return probe
 
 
-def service_parts(ports: Ports, database_url: str, *, on_lambda: str | None = None) -> list[Part]:
+def service_parts(
+    ports: Ports, database_url: str, state: Path, *, on_lambda: str | None = None
+) -> list[Part]:
     """List everything but Postgres, in the order in which it is started.
 
     With `on_lambda` the functions run as Lambda runs them instead of in one ASGI process: from
@@ -67,11 +70,11 @@ def service_parts(ports: Ports, database_url: str, *, on_lambda: str | None = No
     functions: tuple[str, ...] = ("minutehand.local.api",)
     if on_lambda is not None:
         package = ("--package", on_lambda) if on_lambda else ()
-        functions = ("minutehand.local.lambda_runtime", *package)
+        functions = ("supabase_local.lambda_runtime", *package)
     return [
         Part(
             "gateway",
-            (str(node_binary()), str(script("local/gateway/server.mjs"))),
+            (str(node_binary()), str(script("supabase_local/gateway/server.mjs"))),
             answers(f"http://{LOOPBACK}:{ports.gateway}/_ready"),
             {
                 "GATEWAY_PORT": str(ports.gateway),
@@ -81,7 +84,7 @@ def service_parts(ports: Ports, database_url: str, *, on_lambda: str | None = No
         ),
         Part(
             "realtime",
-            (python, "-m", "minutehand.local.realtime"),
+            (python, "-m", "supabase_local.realtime"),
             answers(f"http://{LOOPBACK}:{ports.realtime}/health"),
             {
                 "PORT": str(ports.realtime),
@@ -98,12 +101,12 @@ def service_parts(ports: Ports, database_url: str, *, on_lambda: str | None = No
             "aws",
             (python, "-m", "minutehand.local.aws"),
             answers(f"http://{LOOPBACK}:{ports.aws}/{BUCKET}?cors"),
-            {"AWS_PORT": str(ports.aws)},
+            {"AWS_PORT": str(ports.aws), "UPLOADS_FOLDER": str(state / "uploads")},
         ),
     ]
 
 
-async def wait_until(probe: Probe, client: httpx.AsyncClient, *, every: float = 0.05) -> None:
+async def wait_until(probe: Probe, client: httpx.AsyncClient, *, every: float = 0.15) -> None:
     """Ask until the probe is satisfied."""
     while not await probe(client):  # noqa: ASYNC110 - another process cannot set our event
         await asyncio.sleep(every)

@@ -25,6 +25,7 @@ from pathlib import Path
 import psutil
 import psycopg
 
+from minutehand.local.extensions import write_extensions
 from minutehand.local.ports import LOOPBACK, reserve_port
 from minutehand.local.processes import Identity, send_signal, spawn, stop, wait_gone
 
@@ -152,6 +153,8 @@ class Postgres:
         settings = SETTINGS | (SCRATCH_SETTINGS if self.scratch else {}) | {"port": str(self.port)}
         if self.major < 18:
             del settings["io_method"]
+        else:
+            settings["extension_control_path"] = f"{self._write_extensions()}:$system"
         self.log_path.parent.mkdir(parents=True, exist_ok=True)
         with self.log_path.open("ab") as log:
             self.process = spawn(
@@ -275,6 +278,12 @@ class Postgres:
                     yield process
             except (psutil.NoSuchProcess, psutil.AccessDenied):
                 continue  # ended meanwhile, or another account's
+
+    def _write_extensions(self) -> Path:
+        folder = self.home / "extensions"
+        system = self._binary("postgres").parent.parent / "share" / "extension"
+        write_extensions(folder, system)
+        return folder
 
     def _make_password(self) -> None:
         secret = self.state_dir / "postgres.password"

@@ -125,7 +125,7 @@ class GuardedAws:
 
         app = guard(DomainDispatcherApplication(create_backend_app))
         self._server = make_server(host, port, app, True, request_handler=Handler)
-        self._thread = Thread(target=self._server.serve_forever, daemon=True)
+        self._thread = Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
 
     @property
     def url(self) -> str:

@@ -1,19 +1,51 @@
-"""The console as the local API's origin serves it: its configuration, and the pages of apps."""
+"""The console as the local API's origin serves it: its files and configuration, the apps' pages."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import json
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import BaseRoute, Mount, Route
 
-from minutehand.app import App
+from minutehand.app import App, find_apps
 from minutehand.config import Settings
-from minutehand.local.breaking import break_token
+from minutehand.local.breaking import break_routes, break_token
 from minutehand.local.users import DEMO_USERS, PASSWORD
-from minutehand.web.site import ConsoleFiles
+from minutehand.node import node_home
+from minutehand.resources import resource
+from minutehand.web.site import CompressedFiles, ConsoleFiles, security_headers
+
+
+def build_site(
+    settings: Settings, environ: Mapping[str, str], *, workers: Callable[[], list[int]], **more: Any
+) -> Starlette:
+    """Build what CloudFront serves beside the API, and the panel that only this machine has.
+
+    Args:
+        workers: The processes that run jobs.
+        more: For `Starlette`.
+    """
+    config = console_config(settings, environ)
+
+    async def serve_config(_: Request) -> JSONResponse:
+        return JSONResponse(config, headers={"Cache-Control": "no-store"})
+
+    headers = security_headers(settings, environ)
+    routes: list[BaseRoute] = [
+        Route("/config.json", serve_config),
+        *break_routes(settings, environ, workers),
+        *_vendored_modules(),
+        *_pages_of_apps(find_apps(settings.apps), headers),
+        Mount("/", app=ConsoleFiles(resource("console"), headers)),
+    ]
+    # as CloudFront does: a console that is quick here only uncompressed would be slow there
+    return Starlette(routes=routes, middleware=[Middleware(GZipMiddleware)], **more)
 
 
 def console_config(settings: Settings, environ: Mapping[str, str]) -> dict[str, Any]:
@@ -38,7 +70,7 @@ def console_config(settings: Settings, environ: Mapping[str, str]) -> dict[str, 
     }
 
 
-def pages_of_apps(apps: Iterable[App], headers: Mapping[str, str]) -> list[BaseRoute]:
+def _pages_of_apps(apps: Iterable[App], headers: Mapping[str, str]) -> list[BaseRoute]:
     """Serve each app's pages under /apps/<name>, and the list of names that the console reads."""
     with_pages = [app for app in apps if (app.folder / "console" / "manifest.js").is_file()]
     names = [app.name for app in with_pages]
@@ -51,3 +83,15 @@ def pages_of_apps(apps: Iterable[App], headers: Mapping[str, str]) -> list[BaseR
         for app in with_pages
     ]
     return [Route("/apps/index.json", list_names), *pages]
+
+
+def _vendored_modules() -> list[BaseRoute]:
+    """Serve the npm packages that package.json names, and no others, under /vendor."""
+    folder = node_home()
+    names = json.loads((folder / "package.json").read_text())
+    packages = sorted({**names.get("dependencies", {}), **names.get("devDependencies", {})})
+    return [
+        Mount(f"/vendor/{name}", app=CompressedFiles(directory=folder / "node_modules" / name))
+        for name in packages
+        if (folder / "node_modules" / name).is_dir()
+    ]

@@ -26,17 +26,17 @@ from minutehand.local.new_migrations import NewMigrations
 from minutehand.local.parts import Part, service_parts, wait_until
 from minutehand.local.postgres import Postgres
 from minutehand.local.processes import Identity, spawn, stop
-from minutehand.local.realtime.limits import Limits
 from minutehand.local.state import StateFolder
-from minutehand.local.users import create_demo_users
+from minutehand.local.users import ADA, EVE, create_demo_users
 from minutehand.node import node_home
 from minutehand.project import Project
 from minutehand.resources import checkout, resource
+from supabase_local.realtime.limits import Limits
 
 RESTARTS, WITHIN_SECONDS = 5, 60.0
 READY_SECONDS = 90.0
 #: How often new migrations are searched for.
-LOOK_SECONDS = 0.5
+LOOK_SECONDS = 1.0
 
 
 class StackFailed(Exception):
@@ -88,17 +88,20 @@ class Stack:
         self.values = contract(self.ports, keys, self.database_url, state.path, self.project)
         if remote is not None:
             self.values |= remote
-        elif self.project.tenancy == "workspaces":
-            self.values |= demo_values()
-        # local servers for the apps' services are started only with a whole stack
-        of_apps, variables = companions(find_apps(self.project.apps) if remote is None else [])
+        else:
+            self.values |= demo_values(self.project.tenancy)
+        # local servers for the apps' services are started only with a whole stack, or for a demo
+        alone = remote is not None and "DEMO_EMAIL" not in remote
+        of_apps, variables = companions([] if alone else find_apps(self.project.apps))
         self.values |= variables
         self._companions = tuple(part.name for part in of_apps)
         self._environment = for_children(self.values, inherited, self.project)
         node_home(self._say)
-        parts = service_parts(self.ports, self.database_url, on_lambda=on_lambda)
+        parts = service_parts(self.ports, self.database_url, state.path, on_lambda=on_lambda)
         parts += of_apps
-        wanted = {"api", "aws"} if remote is not None else {part.name for part in parts}
+        wanted = {part.name for part in parts}
+        if remote is not None:
+            wanted = {"api", "aws", *self._companions}
         self._parts = {part.name: part for part in parts if part.name in wanted}
 
     @property
@@ -195,9 +198,21 @@ class Stack:
             migrations.set_message_budget(url, self.project, Limits.from_env(os.environ))
         if self.project.tenancy == "workspaces":
             create_demo_users(url)
+        elif self.project.tenancy == "personal":
+            self._create_own_tenants(url)
         for path in (*self._demo_seed(), *migrations.seed_files(self.project)):
             if migrations.apply_seed(owner, path):
                 self._say(f"seed: {path.name}")
+
+    def _create_own_tenants(self, url: str) -> None:
+        """Two accounts to sign in with; a project's trigger on new users may refuse them."""
+        try:
+            create_demo_users(url, (ADA, EVE))
+        except psycopg.DatabaseError as error:
+            self._say(f"[yellow]no demo account: {str(error).splitlines()[0]}[/]")
+            for name in demo_values("personal"):
+                self.values.pop(name)
+            self._state.write_env(self.values)
 
     def _demo_seed(self) -> list[Path]:
         """Our demo workspaces, for a project that has our tables and not our seed."""

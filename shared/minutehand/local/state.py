@@ -15,6 +15,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from minutehand.local.processes import Identity, send_signal, wait_gone
+from minutehand.project import keep_out_of_git
 
 
 class AlreadyRunning(Exception):
@@ -26,7 +27,7 @@ class StateFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        path.mkdir(parents=True, exist_ok=True)
+        keep_out_of_git(path)
         (path / "logs").mkdir(exist_ok=True)
         self._lock: int | None = None
 

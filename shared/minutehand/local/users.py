@@ -5,6 +5,7 @@ The local Auth server has no admin API, and fixed ids let the seed refer to its 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from uuid import UUID, uuid5
 
@@ -61,10 +62,10 @@ on conflict do nothing
 """
 
 
-def create_demo_users(url: str) -> None:
+def create_demo_users(url: str, users: Iterable[DemoUser] = DEMO_USERS) -> None:
     """Add the users that are missing; safe to call on every start."""
     with psycopg.connect(url) as connection:
-        for user in DEMO_USERS:
+        for user in users:
             values = {
                 "id": user.id,
                 "email": user.email,

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from minutehand.queue.models import (
         ENDED,
         BackoffOptions,
-        BulkResult,
         Cursor,
         Enqueued,
         EnqueuedBatch,
@@ -40,6 +39,7 @@ if TYPE_CHECKING:
         JobLog,
         JobPage,
         JobSteps,
+        ListedJob,
         LogPage,
         NewJob,
         Progress,
@@ -54,7 +54,6 @@ if TYPE_CHECKING:
 __all__ = [
     "ENDED",
     "BackoffOptions",
-    "BulkResult",
     "ConfigurationError",
     "Cursor",
     "DataApi",
@@ -75,6 +74,7 @@ __all__ = [
     "JobServiceError",
     "JobSteps",
     "LeaseLost",
+    "ListedJob",
     "LogPage",
     "NewJob",
     "ProcessorError",

@@ -6,7 +6,16 @@ The browser's counterpart is `eventsOf` in infra/console/lib/jobs/sequence.js.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
+
+#: What Realtime says to a join with `replication_ready` once the database's messages arrive: it
+#: answers the join before that, and what is committed in between is lost.
+READY: Final = "Replication connection established"
+#: It gives up after 60 s; one that has said neither by then is from before 2026 and never will.
+READY_SECONDS: Final = 65.0
+
+#: What `follow_topic` is passed: messages may group events that differ in their job alone.
+MESSAGE_VERSION = 2
 
 
 def events_of_message(payload: object) -> list[dict[str, Any]]:
@@ -14,9 +23,24 @@ def events_of_message(payload: object) -> list[dict[str, Any]]:
 
     What is neither becomes one event without a number, which makes readers read the log.
     """
-    if not isinstance(payload, Mapping):
-        return [{}]
-    several = payload.get("events")
-    if not isinstance(several, list) or not several:
-        return [dict(payload)]
-    return [event if isinstance(event, dict) else {} for event in several]
+    match payload:
+        case {"groups": [_, *_] as groups}:
+            return [event for group in groups for event in _events_of_group(group)]
+        case {"events": [_, *_] as several}:
+            return [event if isinstance(event, dict) else {} for event in several]
+        case Mapping():
+            return [dict(payload)]
+        case _:
+            return [{}]
+
+
+def _events_of_group(group: object) -> list[dict[str, Any]]:
+    """One event for each job of a group, whose numbers are one each or one for all."""
+    match group:
+        case {"job_ids": [_, *_] as jobs, "seqs": [_, *_] as seqs, **rest}:
+            alike = {str(name): value for name, value in rest.items()}
+            numbers = seqs * len(jobs) if len(seqs) == 1 else seqs
+            if len(numbers) == len(jobs):
+                pairs = zip(jobs, numbers, strict=True)
+                return [{"job_id": job, "seq": seq, **alike} for job, seq in pairs]
+    return [{}]

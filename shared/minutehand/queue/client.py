@@ -5,17 +5,21 @@ The database decides what a caller sees; the worker's side is worker_client.py.
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final, Protocol
 from uuid import UUID
 
 from minutehand.config import Settings
+from minutehand.queue.broadcasts import MESSAGE_VERSION
 from minutehand.queue.data_api import DataApi
 from minutehand.queue.keys import caller_headers, is_guest_session
 from minutehand.queue.models import (
-    BulkResult,
+    Artefact,
+    Artefacts,
     Cursor,
+    Deploys,
     Enqueued,
     EnqueuedBatch,
     EnqueueOptions,
@@ -33,6 +37,7 @@ from minutehand.queue.models import (
     JobTrace,
     JobTypeDetail,
     JobTypes,
+    ListedJob,
     LogPage,
     NewJob,
     QueueStats,
@@ -45,7 +50,7 @@ from minutehand.queue.models import (
 #: Named one by one, because clients may not read the lease columns and `*` would ask for them.
 #: Not columns: the functions that return jobs add these.
 DERIVED: Final = frozenset(
-    {"state", "next_run_at", "waiting_for", "running_since", "worker_id", "times"}
+    {"state", "next_run_at", "waiting_for", "running_since", "worker_id", "error", "times"}
 )
 JOB_COLUMNS: Final = ",".join(name for name in Job.model_fields if name not in DERIVED)
 _NO_OPTIONS: Final = EnqueueOptions()
@@ -176,7 +181,7 @@ class UserQueue:
         cursor: str | None = None,
         limit: int = 50,
     ) -> JobPage:
-        """A page of jobs, newest first.
+        """A page of jobs, newest first, without payloads and results: `get_job` has those.
 
         A page may hold fewer jobs than `limit`, even none, and still have a `next_cursor`: what
         no index holds together, such as a type or a search, is searched in slices.
@@ -214,7 +219,7 @@ class UserQueue:
         page = await self._call("list_jobs", arguments)
         after = Cursor.model_validate(page["next"]).encode() if page["next"] else None
         return JobPage(
-            jobs=tuple(Job.model_validate(job) for job in page["jobs"]), next_cursor=after
+            jobs=tuple(ListedJob.model_validate(job) for job in page["jobs"]), next_cursor=after
         )
 
     async def sort_jobs(
@@ -325,7 +330,11 @@ class UserQueue:
         Raises:
             QueueError: With word `topic_not_found` for one that is not yours to follow.
         """
-        arguments = {"p_topic": topic, "p_follower_id": str(follower_id)}
+        arguments = {
+            "p_topic": topic,
+            "p_follower_id": str(follower_id),
+            "p_version": MESSAGE_VERSION,
+        }
         return TopicFollowed.model_validate(await self._call("follow_topic", arguments))
 
     async def workspace_feed(
@@ -435,6 +444,55 @@ class UserQueue:
         """
         return JobTrace.model_validate(await self._call("job_trace", {"p_job_id": job_id}))
 
+    async def artefacts(self, job_id: JobId | str, *, key: str | None = None) -> list[Artefact]:
+        """The files that the job made, by name.
+
+        Args:
+            key: Opens the job's files to who is not a member; their addresses hold it.
+
+        Raises:
+            JobNotFound: No such job, or not yours.
+            QueueError: `artefact_not_found`, no file has this key.
+        """
+        arguments = {"p_job_id": job_id, "p_key": key}
+        return list(
+            Artefacts.model_validate(await self._call("job_artefacts", arguments)).artefacts
+        )
+
+    async def read_artefact(
+        self, job_id: JobId | str, name: str, *, key: str | None = None
+    ) -> tuple[Artefact, bytes]:
+        """One file that the job made, with its content.
+
+        Raises:
+            QueueError: `artefact_not_found`, none is there or open to the caller.
+        """
+        arguments = {"p_job_id": job_id, "p_key": key, "p_name": name}
+        [found] = (await self._call("job_artefacts", arguments))["artefacts"]
+        return Artefact.model_validate(found), base64.b64decode(found["content"])
+
+    async def receipt(self, job_id: JobId | str) -> dict[str, Any]:
+        """The job's signed receipt, as a `minutehand.signing.bundle.JobBundle`.
+
+        Raises:
+            QueueError: `receipt_not_found`, it has none, or is not yours.
+        """
+        found: dict[str, Any] = await self._call("job_receipt", {"p_job_id": job_id})
+        return found
+
+    async def receipts(
+        self, workspace_id: WorkspaceId | str, *, after: int = 0
+    ) -> list[dict[str, Any]]:
+        """A workspace's receipts in order, at most 500 after number `after` of its chain."""
+        arguments = {"p_workspace_id": workspace_id, "p_after": after}
+        found: list[dict[str, Any]] = (await self._call("job_receipts", arguments))["receipts"]
+        return found
+
+    async def signing_keys(self) -> dict[str, Any]:
+        """Every public key that ever signed a receipt, newest first, as a JWK set; anyone may."""
+        found: dict[str, Any] = await self._call("signing_keys", {})
+        return found
+
     async def cancel(self, job_id: JobId | str) -> Job:
         """Cancel a job in any live state; a running one stops within a heartbeat.
 
@@ -444,14 +502,69 @@ class UserQueue:
         """
         return Job.model_validate(await self._call("cancel_job", {"p_job_id": job_id}))
 
-    async def retry(self, job_id: JobId | str) -> Job:
-        """Run a failed or cancelled job again.
+    async def retry(self, job_id: JobId | str, *, payload: Any = None) -> Job:
+        """Run a failed or cancelled job again, with `payload` in place of its own where given.
 
         Raises:
             JobNotFound: No such job, or not yours.
             InvalidState: It has not failed; `present` says what it does.
         """
-        return Job.model_validate(await self._call("retry_job", {"p_job_id": job_id}))
+        arguments = {"p_job_id": job_id} | ({} if payload is None else {"p_payload": payload})
+        return Job.model_validate(await self._call("retry_job", arguments))
+
+    async def replay(
+        self,
+        job_id: JobId | str,
+        *,
+        from_step: str | None = None,
+        payload: Any = None,
+        results: Mapping[str, Any] | None = None,
+        idempotency_key: str | None = None,
+    ) -> Enqueued:
+        """Run a job again as a new one, whose `replay_of` is its id.
+
+        Wake a worker when the answer's `wake` is true.
+
+        Args:
+            job_id: A job in any state.
+            from_step: A finished step; those that finished before it are kept. None keeps none.
+            payload: In place of the job's own.
+            results: Results in place of those of kept steps, by their names.
+            idempotency_key: A repeat gets the same replay.
+
+        Raises:
+            JobNotFound: No such job, or not yours.
+            QueueError: As `enqueue`; `invalid_argument` where a step is not finished or not kept.
+        """
+        request = {
+            "from_step": from_step,
+            "payload": payload,
+            "results": results,
+            "idempotency_key": idempotency_key,
+        }
+        given = {name: value for name, value in request.items() if value is not None}
+        body = await self._call(
+            "replay_job",
+            {"p_job_id": job_id, "p_request": given},
+            repeatable=idempotency_key is not None,
+        )
+        return Enqueued.model_validate(body)
+
+    async def replays(self, job_id: JobId | str) -> list[dict[str, Any]]:
+        """The job, what it is a replay of, and all their replays, oldest first, at most 100."""
+        return list(await self._call("job_replays", {"p_job_id": job_id}))
+
+    async def edit(self, job_id: JobId | str, *, payload: Any) -> Job:
+        """Change the payload of a scheduled or retrying job before it runs.
+
+        Raises:
+            JobNotFound: No such job, or not yours.
+            QueueError: `payload_invalid` or `payload_too_large`, as `enqueue`.
+            InvalidState: It is in another state; `present` says which.
+        """
+        changes = {"payload": payload}
+        body = await self._call("edit_job", {"p_job_id": job_id, "p_changes": changes})
+        return Job.model_validate(body)
 
     async def answer(self, job_id: JobId | str, answer: Any) -> Job:
         """Answer the question a waiting job asks.
@@ -467,38 +580,6 @@ class UserQueue:
             repeatable=False,
         )
         return Job.model_validate(body)
-
-    async def cancel_jobs(
-        self,
-        workspace_id: WorkspaceId | str,
-        where: Mapping[str, Any],
-        *,
-        limit: int = 1000,
-        cursor: Mapping[str, str] | None = None,
-    ) -> BulkResult:
-        """Cancel live jobs that match `where`, the oldest first, at most `limit` of them.
-
-        Args:
-            cursor: The `next` of the call before; continue until `more` is false.
-        """
-        return await self._bulk("cancel_jobs", workspace_id, where, limit, cursor, repeatable=True)
-
-    async def redrive(
-        self,
-        workspace_id: WorkspaceId | str,
-        where: Mapping[str, Any],
-        *,
-        limit: int = 1000,
-        cursor: Mapping[str, str] | None = None,
-    ) -> BulkResult:
-        """Run dead letters that match `where` again, at most `limit` of them.
-
-        Args:
-            cursor: The `next` of the call before; continue until `more` is false.
-        """
-        return await self._bulk(
-            "redrive_jobs", workspace_id, where, limit, cursor, repeatable=False
-        )
 
     async def emit_event(
         self, workspace_id: WorkspaceId | str, name: str, payload: Any = None
@@ -543,25 +624,12 @@ class UserQueue:
         arguments = {"p_workspace_id": workspace_id, "p_minutes": minutes}
         return QueueStats.model_validate(await self._call("queue_stats", arguments))
 
-    async def _bulk(
-        self,
-        function: str,
-        workspace_id: WorkspaceId | str,
-        where: Mapping[str, Any],
-        limit: int,
-        cursor: Mapping[str, str] | None,
-        *,
-        repeatable: bool,
-    ) -> BulkResult:
-        arguments = {
-            "p_workspace_id": workspace_id,
-            "p_filter": dict(where),
-            "p_limit": limit,
-            "p_cursor": cursor,
-        }
-        return BulkResult.model_validate(
-            await self._call(function, arguments, repeatable=repeatable)
-        )
+    async def deploys(
+        self, workspace_id: WorkspaceId | str | None = None, *, minutes: int = 10_080
+    ) -> Deploys:
+        """Which code served jobs, and how attempts of a workspace ended under it; see `stats`."""
+        arguments = {"p_workspace_id": workspace_id, "p_minutes": minutes}
+        return Deploys.model_validate(await self._call("list_deploys", arguments))
 
     async def _call(
         self, function: str, arguments: Mapping[str, Any], *, repeatable: bool = True

@@ -21,7 +21,7 @@ from tenacity import (
 )
 
 from minutehand.queue.errors import QueueUnavailable, error_from_response
-from minutehand.queue.foreign import UNSENT, is_local
+from minutehand.queue.foreign import UNSENT, is_local, trusted
 from minutehand.queue.lean_httpx import httpx
 from minutehand.tasks import end_tasks
 
@@ -79,6 +79,7 @@ class DataApi:
                 # a proxy of the environment is meant for the world outside
                 trust_env=not is_local(url),
                 transport=transport,
+                verify=trusted(),
             )
 
         self._connect = connect
@@ -131,6 +132,28 @@ class DataApi:
         query = httpx.QueryParams(tuple(params))
         rows = await self._send(
             "GET", f"/{table}", headers=dict(headers), params=query, repeatable=True
+        )
+        return rows if isinstance(rows, list) else []
+
+    async def rows(
+        self,
+        method: str,
+        path: str,
+        params: Mapping[str, str],
+        row: Mapping[str, Any] | None,
+        *,
+        headers: Mapping[str, str],
+        repeatable: bool,
+    ) -> list[dict[str, Any]]:
+        """Read or change rows of a table; returns them."""
+        content = None if row is None else encode(row)
+        rows = await self._send(
+            method,
+            path,
+            headers={**headers, **({} if row is None else {"Content-Type": "application/json"})},
+            content=content,
+            params=httpx.QueryParams(dict(params)),
+            repeatable=repeatable,
         )
         return rows if isinstance(rows, list) else []
 
@@ -267,7 +290,8 @@ def _answer(response: httpx.Response) -> Any:
         body = None
     if response.is_success:
         return body
-    raise error_from_response(response.status_code, body)
+    schema = response.request.headers.get("Content-Profile", "public")
+    raise error_from_response(response.status_code, body, schema=schema)
 
 
 def _read(content: bytes) -> Any:

@@ -6,12 +6,12 @@ What else it needs, and which functions it opens, each app adds for itself.
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Any
 
 from minutehand.clock import Clock, SystemClock
 from minutehand.config import Settings
 from minutehand.queue.data_api import STREAM_CONNECTIONS, DataApi
 from minutehand.queue.functions import CallerFunctions
+from minutehand.queue.guests import AddressSigner
 
 
 class Dependencies:
@@ -36,13 +36,18 @@ class Dependencies:
             connections=STREAM_CONNECTIONS,
         )
 
-    def _functions_of(self, token: str | None, **always: Any) -> CallerFunctions:
-        """The functions as the bearer of `token` finds them, see `CallerFunctions`."""
-        return CallerFunctions(self._api, self.settings, token=token, always=always)
+    @cached_property
+    def _signer(self) -> AddressSigner:
+        return AddressSigner(self.settings, self._api, self.clock)
 
-    def _stream_functions_of(self, token: str | None, **always: Any) -> CallerFunctions:
+    def acting_as(self, token: str | None) -> CallerFunctions:
+        """The SQL functions as the bearer of `token`, or a guest, may call them."""
+        signed = self._signer.headers
+        return CallerFunctions(self._api, self.settings, token=token, signed=signed)
+
+    def streaming_to(self, token: str | None) -> CallerFunctions:
         """The same for event streams: however many are open, a route gets a connection."""
-        return CallerFunctions(self._stream_api, self.settings, token=token, always=always)
+        return CallerFunctions(self._stream_api, self.settings, token=token)
 
     async def aclose(self) -> None:
         """Close what was made here; dependencies that were passed in stay open."""

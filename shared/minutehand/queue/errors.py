@@ -10,6 +10,7 @@ Words come from the SQL functions' `hint`; turning them into HTTP answers is lef
     │  ├─ InvalidState           invalid_state     .present is the status that forbids it
     │  ├─ TokenRefused           401               sign in again, or mint a new key
     │  └─ QueueUnavailable       no answer or 5xx  safe to repeat; the only one tenacity retries
+    │     └─ DatabaseReadOnly    25006             its plan is full; says how an operator ends that
     ├─ ProcessorError            a processor failed: backoff, then dead letter
     │  └─ StepsTooLong           what earlier attempts left does not fit a worker's memory
     └─ ConfigurationError        at cold start; names the variable and shows a valid value
@@ -24,6 +25,7 @@ from minutehand.config import ConfigurationError, JobServiceError
 
 __all__ = [
     "ConfigurationError",
+    "DatabaseReadOnly",
     "DuplicateJob",
     "InvalidState",
     "JobNotFound",
@@ -114,6 +116,34 @@ class QueueUnavailable(QueueError):
     unsent: bool = False
 
 
+class DatabaseReadOnly(QueueUnavailable):
+    """Every write is refused: Supabase makes a project read-only whose plan is full."""
+
+
+#: What such a database says, before the statements of `read_only_fix`.
+READ_ONLY: Final = (
+    "the database is read-only, as Supabase makes it when the plan's size is used up; "
+    "an operator ends that in one session of psql or the SQL editor:"
+)
+
+
+def read_only_fix(schema: str = "public") -> tuple[str, ...]:
+    """What an operator runs, in one session, to end read-only mode; each a statement.
+
+    Supabase makes the project writable again once its size is below 95 % of the plan.
+    """
+    return (
+        "set default_transaction_read_only = off",
+        f"""select {schema}.set_settings('{{"retention_days": """
+        """{"completed": 7, "cancelled": 7, "failed": 7}}')""",
+        # again while it answers "more": true
+        f"""select {schema}.run_maintenance('{{"budget_ms": 5000}}')""",
+        f"vacuum full {schema}.job_events",
+        f"vacuum full {schema}.job_logs",
+        f"vacuum full {schema}.jobs",
+    )
+
+
 class ProcessorError(JobServiceError):
     """Raise it in a processor to fail the attempt with a message for people.
 
@@ -177,7 +207,7 @@ _TRANSIENT = frozenset(
 )
 
 
-def error_from_response(status: int, body: object) -> QueueError:
+def error_from_response(status: int, body: object, *, schema: str = "public") -> QueueError:
     """The typed error for an answer of the Data API with `status` 400 or above."""
     fields: Mapping[str, Any] = body if isinstance(body, Mapping) else {}
     code = str(fields.get("code") or "")
@@ -186,6 +216,9 @@ def error_from_response(status: int, body: object) -> QueueError:
     kind: type[QueueError]
     if code.startswith("PT"):
         kind = _BY_WORD.get(hint or "", QueueError)
+    elif code == "25006":
+        kind = DatabaseReadOnly
+        message = f"{READ_ONLY} {'; '.join(read_only_fix(schema))}"
     elif status >= 500 or status in {408, 425, 429} or code in _TRANSIENT or code[:2] == "08":
         kind = QueueUnavailable
     elif status == 401 or code.startswith("PGRST30"):

@@ -5,8 +5,9 @@ What each function takes and gives is its caller's to know.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, TypeVar
+from uuid import UUID
 
 from minutehand.clock import Clock
 from minutehand.config import Settings
@@ -14,17 +15,27 @@ from minutehand.queue.data_api import DataApi
 from minutehand.queue.errors import QueueError, QueueUnavailable, TokenRefused
 from minutehand.queue.keys import WorkerKey, caller_headers
 
+T = TypeVar("T")
+
 
 class WorkerFunctions:
     """The functions open to `job_worker`; keep one per process and event loop.
 
     A key that was refused is made again, once.
+
+    Args:
+        schema: Where they are, if not where clients see jobs; the Data API must expose it.
     """
 
     def __init__(
-        self, settings: Settings, *, api: DataApi | None = None, clock: Clock | None = None
+        self,
+        settings: Settings,
+        *,
+        schema: str | None = None,
+        api: DataApi | None = None,
+        clock: Clock | None = None,
     ) -> None:
-        self._api = api or DataApi(settings.supabase_url, schema=settings.schema_name)
+        self._api = api or DataApi(settings.supabase_url, schema=schema or settings.schema_name)
         self._key = WorkerKey(settings, clock=clock)
 
     async def call(
@@ -36,12 +47,39 @@ class WorkerFunctions:
         attempts: int | None = None,
     ) -> Any:
         """Call a SQL function and return its one JSON value, see `DataApi.rpc`."""
+        return await self._signed(
+            lambda key: self._send(function, arguments, key, repeatable, attempts)
+        )
+
+    async def rows(
+        self,
+        method: str,
+        path: str,
+        params: Mapping[str, str],
+        row: Mapping[str, Any] | None,
+        *,
+        headers: Mapping[str, str],
+        repeatable: bool,
+    ) -> list[dict[str, Any]]:
+        """Read or change rows of a table as `job_worker`, see `DataApi.rows`.
+
+        Raises:
+            ConfigurationError: The key is the project's secret one, which no policy binds.
+        """
+        self._key.refuse_secret()
+        return await self._signed(
+            lambda key: self._api.rows(
+                method, path, params, row, headers={**key, **headers}, repeatable=repeatable
+            )
+        )
+
+    async def _signed(self, send: Callable[[Mapping[str, str]], Awaitable[T]]) -> T:
         try:
-            return await self._send(function, arguments, repeatable, attempts)
+            return await send(self._key.headers())
         except TokenRefused:
             # the JWT secret's clock and ours may differ, or a key was rotated: once more, fresh
             self._key.forget()
-            return await self._send(function, arguments, repeatable, attempts)
+            return await send(self._key.headers())
 
     async def call_held(self, function: str, job_id: str, fence: int, **more: Any) -> Any:
         """Call a function for a leased job, which says so by its fence; may be repeated.
@@ -52,13 +90,18 @@ class WorkerFunctions:
         return await self.call(function, {"p_request": {"job_id": job_id, "fence": fence, **more}})
 
     async def _send(
-        self, function: str, arguments: Mapping[str, Any], repeatable: bool, attempts: int | None
+        self,
+        function: str,
+        arguments: Mapping[str, Any],
+        key: Mapping[str, str],
+        repeatable: bool,
+        attempts: int | None,
     ) -> Any:
         try:
             return await self._api.rpc(
                 function,
                 arguments,
-                headers=self._key.headers(),
+                headers=key,
                 repeatable=repeatable,
                 attempts=attempts,
             )
@@ -79,7 +122,7 @@ class CallerFunctions:
 
     Args:
         token: The caller's own; None for a guest.
-        always: Arguments of every call, as the id of a guest session, which is its holder's key.
+        signed: Makes the header that says from where a guest calls, see `queue.guests`.
     """
 
     def __init__(
@@ -88,20 +131,43 @@ class CallerFunctions:
         settings: Settings,
         *,
         token: str | None,
-        always: Mapping[str, Any] | None = None,
+        signed: Callable[[], Awaitable[Mapping[str, str]]] | None = None,
     ) -> None:
         self._api = api
         self._headers = caller_headers(settings, token)
-        self._always = always or {}
+        self._signed = signed if token is None else None
 
     async def call(
-        self, function: str, arguments: Mapping[str, Any], *, repeatable: bool
+        self, function: str, /, *, repeatable: bool = True, **arguments: Any
     ) -> dict[str, Any]:
-        """Call a SQL function and return the JSON object it answers, see `DataApi.rpc`."""
+        """Call a SQL function and return the JSON object it answers, see `DataApi.rpc`.
+
+        Args:
+            arguments: By the parameters' names without their `p_`.
+        """
+        headers = self._headers
+        if self._signed is not None:
+            headers = {**headers, **await self._signed()}
         answer: dict[str, Any] = await self._api.rpc(
-            function, {**arguments, **self._always}, headers=self._headers, repeatable=repeatable
+            function,
+            {f"p_{name}": value for name, value in arguments.items()},
+            headers=headers,
+            repeatable=repeatable,
         )
         return answer
+
+    async def workspace(self, named: UUID | None) -> UUID:
+        """The workspace that is named, if it is the caller's; else the only one they have.
+
+        Raises:
+            QueueError: With word `workspace_not_found`, or `workspace_needed` and the list of them
+                when there are several.
+        """
+        arguments = {"p_workspace_id": None if named is None else str(named)}
+        found = await self._api.rpc(
+            "own_workspace", arguments, headers=self._headers, repeatable=True
+        )
+        return UUID(found["workspace_id"])
 
     async def select(self, table: str, *params: tuple[str, str]) -> list[dict[str, Any]]:
         """Read rows under row level security."""

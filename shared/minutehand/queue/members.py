@@ -25,7 +25,7 @@ class Member(Model):
 
 
 class Invitation(Model):
-    """A person who joins at the first sign-in, until `expires_at`."""
+    """A person who may join until `expires_at`, by accepting."""
 
     email: str
     role: Role
@@ -56,13 +56,37 @@ class Members(Model):
 
 
 class SetMember(Model):
-    """What became of a person: a member at once, or invited."""
+    """A member whose role was set, or a person who is invited, with an account or without."""
 
     workspace_id: WorkspaceId
     email: str
     role: Role
-    user_id: str | None = None
     state: Literal["member", "invited"]
+
+
+class OwnInvitation(Model):
+    """A workspace that wants to add the caller."""
+
+    workspace_id: WorkspaceId
+    name: str
+    role: Role
+    invited_by: str | None = None
+    created_at: datetime
+    expires_at: datetime
+
+
+class OwnInvitations(Model):
+    """Workspaces that want to add the caller, the oldest first."""
+
+    invitations: tuple[OwnInvitation, ...]
+
+
+class AnsweredInvitation(Model):
+    """What the caller said to an invitation."""
+
+    workspace_id: WorkspaceId
+    role: Role
+    accepted: bool
 
 
 class WorkspaceMembers:
@@ -83,7 +107,7 @@ class WorkspaceMembers:
         return Members.model_validate(await self._ask("list_members"))
 
     async def set(self, email: str, *, role: Role) -> SetMember:
-        """Add a person, or change their role.
+        """Invite a person, or change a member's role.
 
         Raises:
             QueueError: With word `invalid_argument`, or `last_manager`.
@@ -100,14 +124,47 @@ class WorkspaceMembers:
 
     async def _ask(self, function: str, *, repeatable: bool = True, **arguments: str) -> object:
         given = {"p_workspace_id": self._workspace_id, **arguments}
-        try:
-            return await self._queue._call(function, given, repeatable=repeatable)
-        except QueueError as error:
-            if error.code != "PGRST202":
-                raise
-            raise QueueError(
-                "this project keeps its members in tables of its own",
-                code="PT404",
-                hint="members_elsewhere",
-                status=404,
-            ) from error
+        return await _ask(self._queue, function, given, repeatable=repeatable)
+
+
+class Invitations:
+    """What one user is invited to, under that user's token.
+
+    Raises:
+        QueueError: Each method, with word `members_elsewhere` where the tenants are not tables of
+            Minutehand.
+    """
+
+    def __init__(self, queue: UserQueue) -> None:
+        self._queue = queue
+
+    async def list(self) -> OwnInvitations:
+        """Invitations to an address that is provably the user's, at most 100."""
+        return OwnInvitations.model_validate(await _ask(self._queue, "list_invitations", {}))
+
+    async def answer(self, workspace_id: WorkspaceId | str, *, accept: bool) -> AnsweredInvitation:
+        """Join the workspace, or refuse to.
+
+        Raises:
+            QueueError: With word `invitation_not_found`.
+        """
+        function = "accept_invitation" if accept else "decline_invitation"
+        given = {"p_workspace_id": str(workspace_id)}
+        said = await _ask(self._queue, function, given, repeatable=False)
+        return AnsweredInvitation.model_validate(said)
+
+
+async def _ask(
+    queue: UserQueue, function: str, given: dict[str, str], *, repeatable: bool = True
+) -> object:
+    try:
+        return await queue._call(function, given, repeatable=repeatable)
+    except QueueError as error:
+        if error.code != "PGRST202":
+            raise
+        raise QueueError(
+            "this project keeps its members in tables of its own",
+            code="PT404",
+            hint="members_elsewhere",
+            status=404,
+        ) from error

@@ -9,10 +9,17 @@ import base64
 import binascii
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal, NewType
+from typing import Annotated, Any, Literal, NewType
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    ValidationError,
+    model_validator,
+)
 
 JobId = NewType("JobId", str)
 WorkspaceId = NewType("WorkspaceId", str)
@@ -29,6 +36,15 @@ SettleOutcome = Literal[
 ENDED: frozenset[str] = frozenset({"completed", "failed", "cancelled"})
 
 
+def plain(value: float) -> int | float:
+    """A whole number as such: Postgres makes no integer of the text 60.0."""
+    return int(value) if value.is_integer() else value
+
+
+#: A number of a request, written by `plain`.
+Number = Annotated[float, PlainSerializer(plain, when_used="json-unless-none")]
+
+
 class Model(BaseModel):
     """Base of every model here: frozen, tolerant of fields it does not know."""
 
@@ -38,7 +54,7 @@ class Model(BaseModel):
 class Progress(Model):
     """How far a job is; `percentage` runs from 0 to 100."""
 
-    percentage: float | None = None
+    percentage: Number | None = None
     stage: str | None = None
     message: str | None = None
 
@@ -48,8 +64,10 @@ class Times(Model):
 
     #: From being due to the first start.
     queue_ms: float | None = None
-    #: All attempts together, the running one until now.
+    #: The processor itself in all attempts, the running one until now.
     run_ms: float = 0
+    #: From each lease to its end: `run_ms`, and what the worker and the database needed around it.
+    held_ms: float = 0
     #: How often it was leased.
     runs: int = 0
     #: What is neither: schedule, backoff, sleeps, questions, children.
@@ -58,8 +76,8 @@ class Times(Model):
     total_ms: float = 0
 
 
-class Job(Model):
-    """A row of `public.jobs` as its workspace's members see it, and what is derived of it."""
+class _JobFields(Model):
+    """What a job and its line in a list share: columns of `public.jobs`, and what is derived."""
 
     id: JobId
     workspace_id: WorkspaceId
@@ -67,13 +85,10 @@ class Job(Model):
     session_id: str | None = None
     queue: str = "default"
     job_type: str
-    payload: Any = None
     status: Status
     priority: int = 100
     progress: Progress | None = None
-    result: Any = None
     error_message: str | None = None
-    error_data: Any = None
     attempts: int = 0
     max_attempts: int = 5
     next_retry_at: datetime | None = None
@@ -96,6 +111,9 @@ class Job(Model):
     deadline_at: datetime | None = None
     timeout_seconds: float | None = None
     batch_id: str | None = None
+    #: The job it is a replay of, and the step from which; None for its start.
+    replay_of: str | None = None
+    replay_from: str | None = None
     traceparent: str | None = None
     schema_version: int | None = None
     snoozes: int = 0
@@ -107,6 +125,8 @@ class Job(Model):
     waiting_for: dict[str, Any] | None = None
     running_since: datetime | None = None
     worker_id: str | None = None
+    #: The last error in one line, the exception's type before its message.
+    error: str | None = None
     times: Times | None = None
 
     @property
@@ -115,7 +135,22 @@ class Job(Model):
         return self.status in ENDED
 
 
-def state_of(job: Job, now: datetime) -> JobState:
+class Job(_JobFields):
+    """A job as its workspace's members see it."""
+
+    payload: Any = None
+    result: Any = None
+    error_data: Any = None
+
+
+class ListedJob(_JobFields):
+    """A job in a list, whose `error_message` is cut to 500 characters; `get_job` has the whole."""
+
+    #: The first simple values of its payload in a line: `to: a@b.test, count: 3`.
+    glimpse: str | None = None
+
+
+def state_of(job: Job | ListedJob, now: datetime) -> JobState:
     """The state of a job at `now`; the same as `queue.state_of` of its row."""
     match job.status:
         case "pending":
@@ -134,9 +169,9 @@ def state_of(job: Job, now: datetime) -> JobState:
 class BackoffOptions(Model):
     """The wait before a retry: `first_seconds`, then times `factor` each, up to `cap_seconds`."""
 
-    first_seconds: float | None = None
-    cap_seconds: float | None = None
-    factor: float | None = None
+    first_seconds: Number | None = None
+    cap_seconds: Number | None = None
+    factor: Number | None = None
 
 
 class UniqueOptions(Model):
@@ -153,20 +188,20 @@ class EnqueueOptions(Model):
     queue: str | None = None
     priority: int | None = None
     scheduled_for: datetime | None = None
-    delay_seconds: float | None = None
+    delay_seconds: Number | None = None
     max_attempts: int | None = None
     idempotency_key: str | None = None
-    idempotency_ttl_seconds: float | None = None
+    idempotency_ttl_seconds: Number | None = None
     concurrency_key: str | None = None
     session_id: str | None = None
     parent_id: str | None = None
     deadline_at: datetime | None = None
-    timeout_seconds: float | None = None
+    timeout_seconds: Number | None = None
     backoff: BackoffOptions | None = None
     after: tuple[str, ...] | None = None
     after_failed: Literal["fail", "run", "cancel"] | None = None
     unique: UniqueOptions | None = None
-    debounce_seconds: float | None = None
+    debounce_seconds: Number | None = None
     batch_id: str | None = None
     traceparent: str | None = None
     schema_version: int | None = None
@@ -190,6 +225,33 @@ class NewJob(Model):
         return {**self.options.wire(), "job_type": self.job_type, "payload": self.payload}
 
 
+class NewArtefact(Model):
+    """A file that a job stores; see `ctx.artefact`."""
+
+    name: str
+    media_type: str
+    content: bytes
+    keep_seconds: int
+
+
+class Artefact(Model):
+    """A file that a job made, until `expires_at`."""
+
+    name: str
+    media_type: str
+    size_bytes: int
+    created_at: datetime
+    expires_at: datetime
+    #: From `/api` on, with the key that opens the job's artefacts and nothing else.
+    url: str
+
+
+class Artefacts(Model):
+    """Files that a job made, by name."""
+
+    artefacts: tuple[Artefact, ...]
+
+
 class Enqueued(Model):
     """A job, and whether this call made it or found it by its key."""
 
@@ -209,6 +271,65 @@ class EnqueuedBatch(Model):
     warning: str | None = None
 
 
+class JobCheck(Model):
+    """One check of what a job needs: workers, pauses, limits, its lease, storage."""
+
+    check: str
+    verdict: Literal["pass", "warn", "fail"]
+    detail: str
+    command: str | None = None
+
+
+class Deploy(Model):
+    """Code that serves jobs; `source` is where the commit's files can be read."""
+
+    version: str
+    commit: str | None = None
+    source: str | None = None
+    #: None for all.
+    job_types: tuple[str, ...] | None = None
+    first_seen_at: datetime
+    last_seen_at: datetime
+    #: When the next deploy of such types was first seen; None for the one that serves them now.
+    replaced_at: datetime | None = None
+    #: Attempts in between, to the minute.
+    completed: int = 0
+    failed: int = 0
+    retried: int = 0
+    lost: int = 0
+
+
+class Deploys(Model):
+    """Deploys, the latest first, at most 50."""
+
+    now: datetime
+    deploys: tuple[Deploy, ...]
+
+
+class FailuresByDeploy(Model):
+    """How many failures there were since the latest deploy that serves the type, and before."""
+
+    version: str
+    commit: str | None = None
+    first_seen_at: datetime
+    failed_since: int = 0
+    failed_before: int = 0
+
+
+class FailureHistory(Model):
+    """Of the latest 2,000 failures: of the job's workspace, for operators of all."""
+
+    first_seen_at: datetime | None = None
+    #: Of the code that failed so first.
+    version: str | None = None
+    commit: str | None = None
+    deploy: FailuresByDeploy | None = None
+    #: That failed for good, and of how many workspaces they are.
+    jobs: int = 0
+    workspaces: int = 0
+    last_success_at: datetime | None = None
+
+
 class Explanation(Model):
     """Why a job is where it is, in a sentence and in data."""
 
@@ -218,19 +339,15 @@ class Explanation(Model):
     sentence: str
     data: Any = None
     estimated_start_at: datetime | None = None
-
-
-class BulkResult(Model):
-    """How many jobs a bulk call touched, and where to continue.
-
-    A call reads a slice: it may touch none and still have more.
-    """
-
-    count: int
-    #: Whether there may be more that match.
-    more: bool = False
-    #: Where the next call continues, as its cursor; None at the end.
-    next: dict[str, str] | None = None
+    #: What to do, where something can be done, and the command that does or checks it.
+    remedy: str | None = None
+    command: str | None = None
+    #: The child that failed, where that is why it failed.
+    child_id: JobId | None = None
+    #: What concerns a job that has not ended well, what failed first.
+    checks: tuple[JobCheck, ...] = ()
+    #: Since when and for whom its error happens.
+    history: FailureHistory | None = None
 
 
 class JobEvent(Model):
@@ -271,6 +388,10 @@ class Step(Model):
     name: str
     result: Any = None
     created_at: datetime | None = None
+    #: From its start to its end, a wait's included; None where the start is not known.
+    took_ms: float | None = None
+    #: `step`, `graph` (the result has what each stage comes after), or what it waited for.
+    kind: str = "step"
 
 
 class JobSteps(Model):
@@ -319,8 +440,12 @@ class TracedJob(Model):
     next_retry_at: datetime | None = None
     error_message: str | None = None
     percentage: float | None = None
+    #: Of the job asked for; null for its children.
+    times: Times | None = None
     attempts: tuple[TracedAttempt, ...] = ()
     steps: tuple[TracedStep, ...] = ()
+    #: What each stage comes after, by name; of each graph that the job began.
+    graphs: tuple[dict[str, tuple[str, ...]], ...] = ()
 
 
 class JobTrace(Model):
@@ -379,7 +504,7 @@ class Cursor(Model):
 class JobPage(Model):
     """A page of jobs, newest first; `next_cursor` is None on the last one."""
 
-    jobs: tuple[Job, ...]
+    jobs: tuple[ListedJob, ...]
     next_cursor: str | None = None
     #: Only of a sorted list, which continues by an offset.
     more: bool | None = None
@@ -398,7 +523,7 @@ class JobCounts(Model):
 class SortedJobs(Model):
     """Jobs in another order than their age; continue by an offset while there are `more`."""
 
-    jobs: tuple[Job, ...]
+    jobs: tuple[ListedJob, ...]
     more: bool = False
     #: There are older jobs than the 10,000 of each state that were read.
     cut: bool = False
@@ -486,13 +611,14 @@ class LeaseRequest(Model):
     limit: int
     job_types: tuple[str, ...] | None = None
     queues: tuple[str, ...] | None = None
-    lease_seconds: float | None = None
+    lease_seconds: Number | None = None
     #: Only jobs whose type usually ends within this time are leased; None for no bound.
     budget_ms: int | None = None
     version: str | None = None
     #: Slots this tick continues watching; None lets the database count what it leaves unfilled.
     free_slots: int | None = None
-    #: Where the worker's log is: `{log_group, log_stream, region}`; sent with a run's first call.
+    #: Where the worker's log and its code are: `{log_group, log_stream, region, commit, source}`;
+    #: sent with a run's first call.
     origin: dict[str, str] | None = None
     #: Ask for the exact number of due jobs, which otherwise only a tick's first call counts.
     count_due: bool | None = None
@@ -573,14 +699,16 @@ class StepResult(Model):
     name: str
     result: Any = None
     #: By the worker's steady clock: the database knows when it arrived, and subtracts.
-    took_ms: float | None = None
+    took_ms: Number | None = None
+    #: `graph` for the shape of one: what each stage comes after, by name.
+    kind: Literal["step", "graph"] = "step"
 
 
 class RunningStep(Model):
     """The step a job is in, and for how long it has been."""
 
     name: str
-    for_ms: float
+    for_ms: Number
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -618,6 +746,9 @@ class ErrorInfo(Model):
     type: str
     message: str
     data: Any = None
+    #: What a vendor answered with, and the system's error by name (ENOSPC): for remedies.
+    status: int | None = None
+    errno: str | None = None
     #: Frames without values, see `minutehand.worker.tracebacks`; kept with the attempt.
     traceback: dict[str, Any] | None = None
     #: `{request_id, …}` of the invocation that failed.
@@ -682,8 +813,8 @@ class JobTypeSpec(Model):
     max_concurrency: int | None = None
     workspace_concurrency: int | None = None
     key_concurrency: int | None = None
-    lease_seconds: float | None = None
-    timeout_seconds: float | None = None
+    lease_seconds: int | None = None
+    timeout_seconds: int | None = None
     max_attempts: int | None = None
     backoff: BackoffOptions | None = None
     rate_limit: dict[str, Any] | None = None
@@ -691,7 +822,7 @@ class JobTypeSpec(Model):
     schema_version: int | None = None
     events: Literal["full", "minimal"] | None = None
     live: Literal["full", "states", "off"] | None = None
-    ageing_seconds: float | None = None
+    ageing_seconds: int | None = None
     internal: bool | None = None
     tagged_by: tuple[str, ...] | None = None
     #: `module:function`, and the first lines of its docstring.
@@ -767,6 +898,8 @@ class ServingWorker(Model):
     started_at: datetime
     seen_at: datetime
     queues: tuple[str, ...] | None = None
+    #: By `queue.worker_state`.
+    state: Literal["alive", "stale", "gone"] = "alive"
 
 
 class TypeSchedule(Model):
@@ -802,8 +935,23 @@ class TopicFollowed(BaseModel):
 
     receivers: int
     again_seconds: float
+    #: How often one of so many followers may read to find what Realtime dropped.
+    check_seconds: float = 0
     #: Jobs of some types publish nothing: silence does not prove that nothing happened.
     quiet: bool
+
+
+class StorageState(Model):
+    """How full the plan is; `share` is None before the first sample."""
+
+    limit_bytes: int = 0
+    share: float | None = None
+    #: Above 85 %: ended jobs are kept for `retention_floor_days` at most.
+    retention_shortened: bool = False
+    #: No write is possible any more.
+    read_only: bool = False
+    #: The statements that end it.
+    fix: tuple[str, ...] = ()
 
 
 class QueueHealth(BaseModel):
@@ -813,6 +961,8 @@ class QueueHealth(BaseModel):
 
     now: datetime | None = None
     due: int = 0
+    #: Due jobs by what keeps them from starting, with a verdict, see `queue.backlog` in SQL.
+    backlog: dict[str, Any] = Field(default_factory=dict)
     #: Age of the oldest due job that is neither paused nor without a worker that serves it.
     oldest_due_seconds: float | None = None
     #: For how long nothing at all was leased or ran although some of these jobs were due.
@@ -824,6 +974,7 @@ class QueueHealth(BaseModel):
     last_tick_at: datetime | None = None
     last_tick_seconds: float | None = None
     workers: list[dict[str, Any]] = Field(default_factory=list)
+    storage: StorageState = StorageState()
 
 
 class QueueStats(BaseModel):
@@ -842,13 +993,17 @@ class Storage(Model):
     #: Of it: Realtime's messages, kept for three days.
     messages_bytes: int | None = None
     growth_bytes_per_day: int | None = None
+    limit_bytes: int | None = None
+    share: float | None = None
+    retention_shortened: bool = False
     retention_days: dict[str, int] | None = None
+    retention_floor_days: dict[str, int] | None = None
 
 
 def _wire(item: ReportItem | SettleItem) -> dict[str, Any]:
     # values stay as they are: the body is encoded once, by the client
     return {
-        name: value
+        name: plain(value) if isinstance(value, float) else value
         for name in item.__slots__
         if (value := getattr(item, name)) is not None and value != ()
     }

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import date, datetime
-from enum import StrEnum
 from typing import Any, Final, Literal
 
 from pydantic import Field
 
 from minutehand.queue.client import JOB_COLUMNS, UserQueue
 from minutehand.queue.errors import QueueError
-from minutehand.queue.models import Cursor, Job, JobId, JobPage, Model, WorkspaceId
+from minutehand.queue.models import Cursor, Job, JobId, Model, WorkspaceId
 
 #: The engine's own job type that carries an event to an endpoint; its key is the webhook's id.
 WEBHOOK_DELIVERY: Final = "webhook_delivery"
@@ -35,6 +34,7 @@ class Schedule(Model):
 
     id: str
     workspace_id: WorkspaceId
+    workspace_name: str | None = None
     name: str
     cron: str
     timezone: str
@@ -60,11 +60,19 @@ class NextRuns(Model):
     runs: tuple[datetime, ...]
 
 
+class DeliveryPage(Model):
+    """A page of deliveries, newest first: jobs whose small payload names the job and its event."""
+
+    jobs: tuple[Job, ...]
+    next_cursor: str | None = None
+
+
 class Webhook(Model):
     """An endpoint that receives job events; null lists mean all."""
 
     id: str
     workspace_id: WorkspaceId
+    workspace_name: str | None = None
     url: str
     description: str | None = None
     event_types: tuple[str, ...] | None = None
@@ -87,14 +95,21 @@ class WebhookWithSecret(Webhook):
     secret: str
 
 
-class AlertMetric(StrEnum):
-    """What an alert watches: jobs, a share of 0 to 1, seconds, seconds, jobs."""
+class AlertMetric(Model):
+    """What may be watched; the name ends in the unit: `_share` (0 to 1), `_seconds`, or jobs."""
 
-    FAILED = "failed"
-    FAILURE_SHARE = "failure_share"
-    QUEUE_P95_SECONDS = "queue_p95_seconds"
-    OLDEST_DUE_SECONDS = "oldest_due_seconds"
-    QUEUED = "queued"
+    name: str
+    #: As people say it.
+    words: str
+    #: Only of all workspaces together, by an operator.
+    whole: bool = False
+
+
+class AlertTarget(Model):
+    """Where an alert is posted, without its secret address."""
+
+    format: Literal["slack", "json"]
+    host: str
 
 
 class Alert(Model):
@@ -102,13 +117,15 @@ class Alert(Model):
 
     id: str
     workspace_id: WorkspaceId
+    workspace_name: str | None = None
     name: str
-    metric: AlertMetric
+    metric: str
     job_type: str | None = None
     threshold: float
     minutes: int
     whole: bool = False
     mail: tuple[str, ...] = ()
+    post: AlertTarget | None = None
     enabled: bool = True
     raised_at: datetime | None = None
     value: float | None = None
@@ -116,6 +133,13 @@ class Alert(Model):
     last_job_id: JobId | None = None
     created_by: str | None = None
     created_at: datetime
+
+
+class Alerts(Model):
+    """A workspace's alerts by name, and what may be watched."""
+
+    alerts: tuple[Alert, ...]
+    metrics: tuple[AlertMetric, ...] = ()
 
 
 class Quota(Model):
@@ -273,7 +297,7 @@ class WorkspaceSteering:
 
     async def deliveries(
         self, webhook_id: str, *, cursor: str | None = None, limit: int = 50
-    ) -> JobPage:
+    ) -> DeliveryPage:
         """A page of a webhook's deliveries, newest first; each is a job like any other.
 
         Raises:
@@ -295,15 +319,14 @@ class WorkspaceSteering:
             params.append(("or", f'({earlier},and(created_at.eq."{at.created_at}",id.lt.{at.id}))'))
         rows = await self._queue.select("jobs", params)
         last = rows[limit - 1] if len(rows) > limit else None
-        return JobPage(
+        return DeliveryPage(
             jobs=tuple(Job.model_validate(row) for row in rows[:limit]),
             next_cursor=last and Cursor(created_at=last["created_at"], id=last["id"]).encode(),
         )
 
-    async def alerts(self) -> tuple[Alert, ...]:
-        """The alerts by name, at most 50."""
-        found = await self._ask("list_alerts")
-        return tuple(Alert.model_validate(one) for one in found["alerts"])
+    async def alerts(self) -> Alerts:
+        """The alerts by name, and what may be watched."""
+        return Alerts.model_validate(await self._ask("list_alerts"))
 
     async def put_alert(self, alert: Mapping[str, Any]) -> Alert:
         """Make the alert of that name, or change it.

@@ -5,20 +5,23 @@ Signs in as `job_worker`, which may execute these functions and nothing else.
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from minutehand.clock import Clock
 from minutehand.config import Settings
 from minutehand.queue.data_api import DataApi
-from minutehand.queue.errors import StepsTooLong
+from minutehand.queue.errors import StepsTooLong, read_only_fix
 from minutehand.queue.functions import WorkerFunctions
 from minutehand.queue.models import (
+    Artefact,
     JobId,
     JobTypeSpec,
     LeaseRequest,
     LeaseResponse,
     MaintenanceResponse,
+    NewArtefact,
     NewJob,
     QueueHealth,
     QueueStats,
@@ -29,6 +32,7 @@ from minutehand.queue.models import (
     Storage,
     WorkerRunAdmission,
 )
+from minutehand.queue.tables import Table
 
 
 class WorkerQueue:
@@ -37,6 +41,7 @@ class WorkerQueue:
     def __init__(
         self, settings: Settings, *, api: DataApi | None = None, clock: Clock | None = None
     ) -> None:
+        self._schema = settings.schema_name
         api = api or DataApi(
             settings.supabase_url,
             schema=settings.schema_name,
@@ -136,6 +141,28 @@ class WorkerQueue:
         )
         return [JobId(child) for child in body["job_ids"]]
 
+    async def store_artefact(self, job_id: JobId, fence: int, artefact: NewArtefact) -> Artefact:
+        """Store a file of a leased job, in place of the one of its name.
+
+        Raises:
+            LeaseLost: The job is no longer this worker's.
+        """
+        content = base64.b64encode(artefact.content).decode()
+        stored = await self._functions.call_held(
+            "store_artefact",
+            job_id,
+            fence,
+            name=artefact.name,
+            media_type=artefact.media_type,
+            content=content,
+            keep_seconds=artefact.keep_seconds,
+        )
+        return Artefact.model_validate(stored)
+
+    def table(self, job_id: JobId, fence: int, name: str, *, schema: str) -> Table:
+        """Rows of a project's own table, of a leased job's tenant."""
+        return Table(self._functions, name, schema=schema, job_id=job_id, fence=fence)
+
     async def read_steps(self, job_id: JobId, fence: int) -> dict[str, Any]:
         """Read the results of a leased job's steps by name, in pages of about 1 MB.
 
@@ -197,8 +224,8 @@ class WorkerQueue:
         """Attach what the project has switched on since its migrations ran; safe to repeat.
 
         Returns:
-            A word for each of `pg_cron`, `pg_net`, `realtime` and `sign_in` (`absent`,
-            `not_attached`, `attached`), and `problems`.
+            A word for each of `pg_cron`, `pg_net` and `realtime` (`absent`, `not_attached`,
+            `attached`), and `problems`.
         """
         body: Mapping[str, Any] = await self._functions.call("attach_extensions", {}, attempts=1)
         return body
@@ -221,7 +248,9 @@ class WorkerQueue:
 
     async def health(self) -> QueueHealth:
         """The queue's vital signs."""
-        return QueueHealth.model_validate(await self._functions.call("queue_health", {}))
+        told = await self._functions.call("queue_health", {})
+        storage = {**told.get("storage", {}), "fix": read_only_fix(self._schema)}
+        return QueueHealth.model_validate({**told, "storage": storage})
 
     async def stats(self, *, minutes: int = 60) -> QueueStats:
         """Counts and percentiles over all workspaces, of the last `minutes`, 1 to 11,520."""

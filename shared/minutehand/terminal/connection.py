@@ -9,17 +9,18 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import httpx
 
-from minutehand.project import Project
+from minutehand.project import Project, is_tracked
 from minutehand.queue.data_api import profile_headers
 from minutehand.queue.foreign import is_local
 from minutehand.queue.keys import secret_headers
+from minutehand.terminal import local_member
 
 TIMEOUT = httpx.Timeout(30.0, connect=5.0)
 
@@ -35,7 +36,7 @@ FIXES: dict[str, str] = {
     "unauthorized": "sign in again with `minutehand token`, or omit --token",
     "401": "sign in again with `minutehand token`, or omit --token",
     "forbidden": "ask a manager of the workspace",
-    "quota_exceeded": "wait for running jobs to end, or raise the workspace's limit",
+    "quota_exceeded": "let jobs end or cancel some, or ask the operator for a higher quota",
     "rate_limited": "wait a moment",
     "429": "wait a moment: the gateway's own limit, see requestsPerSecond of the stage",
     "unavailable": "`minutehand doctor` shows which part is unavailable",
@@ -44,6 +45,8 @@ FIXES: dict[str, str] = {
 
 class CommandFailed(Exception):
     """Something a person can act on; printed without a traceback, exit code 1.
+
+    What a command calls may raise it anywhere; docstrings of `minutehand.cli` do not repeat it.
 
     Attributes:
         code: The stable word of the API or of this command.
@@ -54,6 +57,20 @@ class CommandFailed(Exception):
         self.code = code
         self.fix = fix
         super().__init__(message)
+
+
+def refuse_tracked(path: Path) -> None:
+    """Stop where git has a file of secrets.
+
+    Raises:
+        CommandFailed: It does.
+    """
+    if is_tracked(path):
+        raise CommandFailed(
+            f"git has {path}, and with it everyone who reads the repository",
+            code="secrets_tracked",
+            fix=f"git rm --cached {path}, add it to .gitignore, and put new values into it",
+        )
 
 
 def read_env_file(path: Path) -> dict[str, str]:
@@ -114,6 +131,7 @@ class Connection:
     values: Mapping[str, str]
     given_token: str | None = None
     given_workspace: str | None = None
+    timeout: httpx.Timeout = field(default_factory=lambda: TIMEOUT)
     _api: httpx.Client | None = None
     _data: httpx.Client | None = None
     _token: str | None = None
@@ -162,7 +180,7 @@ class Connection:
         if self._api is None:
             self._api = httpx.Client(
                 base_url=self.need("API_URL"),
-                timeout=TIMEOUT,
+                timeout=self.timeout,
                 headers={"authorization": f"Bearer {self.token}"},
             )
         return self._api
@@ -173,7 +191,7 @@ class Connection:
         if self._data is None:
             self._data = httpx.Client(
                 base_url=self.need("SUPABASE_URL"),
-                timeout=TIMEOUT,
+                timeout=self.timeout,
                 headers={
                     "apikey": self.need("SUPABASE_PUBLISHABLE_KEY"),
                     "authorization": f"Bearer {self.token}",
@@ -218,49 +236,39 @@ class Connection:
         )
 
     def call(self, method: str, path: str, **more: Any) -> Any:
-        """One call of the service's API; its answer parsed.
+        """One call of the service's API; its answer parsed. An own token that expired is renewed.
 
         Raises:
             CommandFailed: It refused, or cannot be reached.
         """
         with reachable(f"the API at {self.need('API_URL')}"):
-            return parsed(self.api.request(method, path, **more))
+            answer = self.api.request(method, path, **more)
+            if answer.status_code == 401 and self.renew():
+                answer = self.api.request(method, path, **more)
+            return parsed(answer)
+
+    def get(self, path: str, **params: Any) -> Any:
+        """One read of the service's API; what is None or empty is not asked for."""
+        given = {name: value for name, value in params.items() if value not in (None, "", [])}
+        return self.call("GET", path, params=given)
 
     def read(self, path: str, params: Mapping[str, Any]) -> Any:
-        """One read of the Data API.
-
-        Raises:
-            CommandFailed: It refused, or cannot be reached.
-        """
+        """One read of the Data API."""
         with reachable(f"Supabase at {self.need('SUPABASE_URL')}"):
             return parsed(self.data.get(path, params=params))
 
     def rpc(self, name: str, arguments: Mapping[str, Any], *, as_operator: bool = False) -> Any:
-        """One SQL function; as the operator with the secret key.
-
-        Raises:
-            CommandFailed: It refused, or cannot be reached.
-        """
-        headers = {}
-        if as_operator:
-            secret = self.need("SUPABASE_SECRET_KEY")
-            headers = {**secret_headers(secret), **profile_headers(self.schema)}
-        with reachable(f"Supabase at {self.need('SUPABASE_URL')}"):
-            client = httpx.Client(timeout=TIMEOUT) if as_operator else self.data
-            base = self.need("SUPABASE_URL") if as_operator else ""
-            try:
-                answer = client.post(f"{base}/rest/v1/rpc/{name}", json=arguments, headers=headers)
-            finally:
-                if as_operator:
-                    client.close()
-            if is_key_refused(answer):
-                name = "SUPABASE_SECRET_KEY" if as_operator else "SUPABASE_PUBLISHABLE_KEY"
-                raise CommandFailed(
-                    f"{name} is refused: {said_by_auth(answer)}",
-                    code="key_refused",
-                    fix="copy it again from Project settings → API keys",
-                )
-            return parsed(answer)
+        """One SQL function; as the operator with the secret key."""
+        url, path = self.need("SUPABASE_URL"), f"/rest/v1/rpc/{name}"
+        with reachable(f"Supabase at {url}"):
+            if as_operator:
+                headers = secret_headers(self.need("SUPABASE_SECRET_KEY"))
+                headers = {**headers, **profile_headers(self.schema)}
+                answer = httpx.post(url + path, json=arguments, headers=headers, timeout=TIMEOUT)
+            else:
+                answer = self.data.post(path, json=arguments)
+        refuse_key(answer, "SUPABASE_SECRET_KEY" if as_operator else "SUPABASE_PUBLISHABLE_KEY")
+        return parsed(answer)
 
     def close(self) -> None:
         """Close the open link."""
@@ -268,10 +276,30 @@ class Connection:
             if client is not None:
                 client.close()
 
+    def _act_locally(self) -> str:
+        try:
+            member = local_member.first_member(self.values)
+        except ConnectionError as error:
+            raise CommandFailed(
+                f"the local database does not answer: {error}",
+                code="unreachable",
+                fix="start it: `minutehand dev`",
+            ) from error
+        if member is None:
+            raise CommandFailed(
+                "no account belongs to a tenant yet",
+                code="not_signed_in",
+                fix=f"sign up at {self.values.get('CONSOLE_URL', 'the console')}, and add that"
+                " account to your memberships",
+            )
+        return local_member.token_of(member, self.values)
+
     def _sign_in(self) -> str:
         email = self.values.get("MINUTEHAND_EMAIL") or self.values.get("DEMO_EMAIL")
         password = self.values.get("MINUTEHAND_PASSWORD") or self.values.get("DEMO_PASSWORD")
         if not email or not password:
+            if local_member.is_possible(self.values):
+                return self._act_locally()
             raise CommandFailed(
                 "not signed in",
                 code="not_signed_in",
@@ -284,12 +312,7 @@ class Connection:
                 json={"email": email, "password": password},
                 timeout=TIMEOUT,
             )
-        if is_key_refused(answer):
-            raise CommandFailed(
-                f"SUPABASE_PUBLISHABLE_KEY is refused: {said_by_auth(answer)}",
-                code="key_refused",
-                fix="copy it again from Project settings → API keys",
-            )
+        refuse_key(answer, "SUPABASE_PUBLISHABLE_KEY")
         if answer.status_code != 200:
             raise CommandFailed(
                 f"{email} could not sign in: {said_by_auth(answer)}",
@@ -321,12 +344,7 @@ def parsed(answer: httpx.Response) -> Any:
     """
     if answer.is_success:
         return answer.json() if answer.content else None
-    try:
-        body = answer.json()
-    except ValueError:
-        body = {}
-    if not isinstance(body, dict):
-        body = {}
+    body = fields_of(answer)
     message = body.get("error") or body.get("message") or answer.text[:200] or answer.reason_phrase
     code = body.get("code") if "error" in body else body.get("hint")
     detail = body.get("detail") or body.get("details")
@@ -336,23 +354,34 @@ def parsed(answer: httpx.Response) -> Any:
     raise CommandFailed(f"{message}{more}", code=word, fix=FIXES.get(word))
 
 
-def is_key_refused(answer: httpx.Response) -> bool:
-    """Whether Supabase's gateway refuses the API key itself, before any password is read."""
+def refuse_key(answer: httpx.Response, name: str) -> None:
+    """Stop where Supabase's gateway refuses the API key itself, before any password is read.
+
+    Raises:
+        CommandFailed: `key_refused`, with the setting's name.
+    """
     said = answer.text.lower()
-    return answer.status_code in {401, 403} and "api" in said and "key" in said
+    if answer.status_code in {401, 403} and "api" in said and "key" in said:
+        raise CommandFailed(
+            f"{name} is refused: {said_by_auth(answer)}",
+            code="key_refused",
+            fix="copy it again from Project settings → API keys",
+        )
+
+
+def fields_of(answer: httpx.Response) -> dict[str, Any]:
+    """An answer's JSON object; an empty one where it is none."""
+    try:
+        body = answer.json()
+    except ValueError:
+        return {}
+    return body if isinstance(body, dict) else {}
 
 
 def said_by_auth(answer: httpx.Response) -> str:
     """What Auth says is wrong, without its wrapping."""
-    try:
-        body = answer.json()
-    except ValueError:
-        body = None
-    told = (
-        body.get("msg") or body.get("error_description") or body.get("message")
-        if isinstance(body, dict)
-        else None
-    )
+    body = fields_of(answer)
+    told = body.get("msg") or body.get("error_description") or body.get("message")
     return str(told or answer.text[:200] or answer.reason_phrase)
 
 

@@ -31,9 +31,9 @@ def whole_id(connection: Connection, text: str) -> str:
     digits = digits_of(text) or ""
     if len(digits) == WHOLE:
         return text
-    page = connection.call(
-        "GET", "/api/jobs", params={"id_prefix": digits, "limit": MOST_NAMED + 1}
-    )
+    # asked for even if empty: that is refused, and other text never means any job
+    asked = {"id_prefix": digits, "limit": MOST_NAMED + 1}
+    page = connection.call("GET", "/api/jobs", params=asked)
     found = page["jobs"] or _ending_with(connection, digits)
     if not found:
         raise CommandFailed(
@@ -55,13 +55,13 @@ def whole_id(connection: Connection, text: str) -> str:
 def _ending_with(connection: Connection, digits: str) -> list[dict[str, Any]]:
     """Jobs whose id ends so, as far back as some thousands of jobs."""
     found: list[dict[str, Any]] = []
-    params: dict[str, Any] = {"search": digits, "limit": 200}
+    cursor = None
     for _ in range(MOST_PAGES):
-        page = connection.call("GET", "/api/jobs", params=params)
+        page = connection.get("/api/jobs", search=digits, limit=200, cursor=cursor)
         found += [job for job in page["jobs"] if job["id"].replace("-", "").endswith(digits)]
-        if found or page["next_cursor"] is None:
+        cursor = page["next_cursor"]
+        if found or cursor is None:
             break
-        params["cursor"] = page["next_cursor"]
     return found
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import Any
 
+from minutehand.strict_json import loads
 from minutehand.terminal.connection import CommandFailed
 
 
@@ -33,7 +33,7 @@ def parse_object(text: str, source: str, *, code: str) -> dict[str, Any]:
         CommandFailed: With `code`; it is not JSON, or not an object.
     """
     try:
-        value = json.loads(text)
+        value = loads(text)
     except ValueError as error:
         raise CommandFailed(f"{source} is not JSON: {error}", code=code) from error
     if not isinstance(value, dict):

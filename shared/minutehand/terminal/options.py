@@ -1,16 +1,19 @@
-"""Options every command takes, and the frame each runs in: connect, run, say why it failed."""
+"""How a function becomes a verb: the options all take; connect, run, say why it failed."""
 
 from __future__ import annotations
 
 import re
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import wraps
+from inspect import Parameter, signature
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from minutehand.terminal.completion import job_ids, job_types
 from minutehand.terminal.connection import CommandFailed, Connection, load_values
 from minutehand.terminal.ids import FEWEST, WHOLE, digits_of
 from minutehand.terminal.output import Output
@@ -42,14 +45,28 @@ def _job_id(text: str | None) -> str | None:
 
 JobId = Annotated[
     str,
-    typer.Argument(help="The job's id, or its first or last 6 digits or more.", callback=_job_id),
+    typer.Argument(
+        help="The job's id, or its first or last 6 digits or more.",
+        callback=_job_id,
+        autocompletion=job_ids,
+    ),
 ]
 AnyJobId = Annotated[
     str | None,
     typer.Argument(
-        help="A job's id, or 6 digits or more of it; without it, the workspace.", callback=_job_id
+        help="A job's id, or 6 digits or more of it; without it, the workspace.",
+        callback=_job_id,
+        autocompletion=job_ids,
     ),
 ]
+
+
+JobType = Annotated[
+    str | None, typer.Option("--type", "-t", help="The job type.", autocompletion=job_types)
+]
+Queue = Annotated[str | None, typer.Option(help="The queue's name.")]
+Tag = Annotated[str | None, typer.Option("--tag", help="Only jobs with this tag.")]
+Payload = Annotated[str, typer.Argument(help="JSON, @file, or - for standard input.")]
 
 
 @contextmanager
@@ -67,18 +84,78 @@ def speaking(as_json: bool) -> Iterator[Output]:
 
 @contextmanager
 def connected(
-    as_json: bool,
-    env_file: Path | None,
-    token: str | None = None,
-    workspace: str | None = None,
-) -> Iterator[tuple[Output, Connection]]:
-    """An output and a connection, closed at the end."""
-    with speaking(as_json) as output:
-        connection = Connection(load_values(env_file, token=token), token, workspace)
-        try:
-            yield output, connection
-        finally:
-            connection.close()
+    env_file: Path | None, token: str | None = None, workspace: str | None = None
+) -> Iterator[Connection]:
+    """A connection, closed at the end."""
+    connection = Connection(load_values(env_file, token=token), token, workspace)
+    try:
+        yield connection
+    finally:
+        connection.close()
+
+
+Run = Callable[..., None]
+
+
+def verb(run: Run) -> Run:
+    """The command of a function that takes an `output`, and perhaps a `connection`.
+
+    Both are given to it. The command has the function's options and --json, and with a connection
+    --token and --env-file; what fails is printed and ends it with exit code 1.
+    """
+    return _command(run, {"token": Token, "env_file": EnvFile})
+
+
+def workspace_verb(run: Run) -> Run:
+    """As `verb`, with --workspace as well: for what one workspace holds."""
+    return _command(run, {"workspace": Workspace, "token": Token, "env_file": EnvFile})
+
+
+def by_itself(group: typer.Typer) -> Callable[[Run], Run]:
+    """Make a command what its group does when none of the group's is named."""
+
+    def register(command: Run) -> Run:
+        def unless_named(context: typer.Context, **given: Any) -> None:
+            if context.invoked_subcommand is None:
+                command(**given)
+
+        context = Parameter("context", Parameter.KEYWORD_ONLY, annotation=typer.Context)
+        _declare(unless_named, [context, *signature(command).parameters.values()])
+        group.callback(invoke_without_command=True)(unless_named)
+        return command
+
+    return register
+
+
+def _command(run: Run, link: dict[str, Any]) -> Run:
+    own = dict(signature(run, eval_str=True).parameters)
+    del own["output"]
+    connects = own.pop("connection", None) is not None
+    link = link if connects else {}
+
+    @wraps(run)
+    def command(*, as_json: bool, **given: Any) -> None:
+        linked = {name: given.pop(name) for name in link}
+        with ExitStack() as open_until_its_end:
+            given["output"] = open_until_its_end.enter_context(speaking(as_json))
+            if connects:
+                given["connection"] = open_until_its_end.enter_context(connected(**linked))
+            run(**given)
+
+    common = [
+        Parameter(name, Parameter.KEYWORD_ONLY, default=None, annotation=kind)
+        for name, kind in link.items()
+    ]
+    as_json = Parameter("as_json", Parameter.KEYWORD_ONLY, default=False, annotation=Json)
+    _declare(command, [*own.values(), *common, as_json])
+    return command
+
+
+def _declare(command: Run, parameters: list[Parameter]) -> None:
+    """Have Typer see these parameters in place of the function's own."""
+    own = signature(lambda: None)
+    command.__dict__["__signature__"] = own.replace(parameters=parameters)
+    command.__annotations__ = {each.name: each.annotation for each in parameters}
 
 
 _SPAN = re.compile(r"(\d+(?:\.\d+)?)(s|m|min|h|d)")

@@ -9,7 +9,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -38,6 +38,8 @@ _C1 = re.compile("[\x7f-\x9f]")
 PROSE = {"value", "title"}
 #: So much of a column in words must fit beside the others.
 PROSE_LEAST = 20
+#: Columns that take what the others leave, on one line, and so much at least.
+CUT, CUT_LEAST = {"error", "error_message"}, 16
 #: Digits of an id on a narrow terminal, as the console shows it.
 SHORT_ID = 8
 #: Columns that are copied, so never cut.
@@ -71,6 +73,12 @@ class Output:
         elif text is not None:
             self.text(text)
 
+    def answered(self, value: Any) -> bool:
+        """Print a value where JSON is asked for; whether it was."""
+        if self.as_json:
+            self.line(value)
+        return self.as_json
+
     def text(self, text: str | Text, *, lines: bool = True) -> None:
         """Words for a person; only a `Text` brings styles, and brackets are just brackets."""
         words = Text(text) if isinstance(text, str) else text
@@ -91,22 +99,45 @@ class Output:
         rows: Sequence[Mapping[str, Any]],
         columns: Mapping[str, str],
         *,
-        empty: str,
+        empty: str = "",
         spare: Sequence[str] = (),
+        row: Callable[[Any], Mapping[str, Any]] = dict,
     ) -> None:
-        """Print rows by column name → heading.
+        """Print rows by column name → heading, or `empty` on standard error; see `grid`.
 
         Args:
-            spare: Columns that a narrow terminal goes without, in the order in which they go.
+            row: What people see of a row; programs get it as it is.
         """
-        if self.as_json:
-            self.line(list(rows))
+        if self.answered(list(rows)):
             return
         if not rows:
             self.note(empty)
             return
+        told = [row(each) for each in rows]
+        self.out.print(self.grid(told, columns, spare=spare), soft_wrap=False)
+
+    def facts(self, facts: Mapping[str, Any]) -> None:
+        """Print names and values, without those that are None."""
+        rows = [{"name": name, "value": value} for name, value in facts.items()]
+        rows = [each for each in rows if each["value"] is not None]
+        self.out.print(self.grid(rows, {"name": "", "value": ""}), soft_wrap=False)
+
+    def grid(
+        self,
+        rows: Sequence[Mapping[str, Any]],
+        columns: Mapping[str, str],
+        *,
+        spare: Sequence[str] = (),
+    ) -> Table:
+        """Lay out rows, of which there is at least one, for the terminal's width.
+
+        Args:
+            columns: Heading by column name.
+            spare: Columns that a narrow terminal goes without, in the order in which they go.
+        """
         cells = [{name: cell(name, row.get(name)) for name in columns} for row in rows]
         shown = _fitting(cells, columns, spare, self.out.width)
+        left = self.out.width - _width(cells, {n: h for n, h in shown.items() if n not in CUT})
         table = Table(
             box=None, pad_edge=False, header_style="dim", show_header=any(columns.values())
         )
@@ -117,13 +148,14 @@ class Output:
                 heading,
                 overflow="fold" if prose else "ellipsis",
                 no_wrap=not prose,
+                max_width=max(left - 2, CUT_LEAST) if name in CUT else None,
                 min_width=min(WHOLE[name], max(len(line[name]) for line in cells))
                 if name in WHOLE
                 else None,
             )
         for line in cells:
             table.add_row(*(line[name] for name in shown))
-        self.out.print(table, soft_wrap=False)
+        return table
 
     def note(self, sentence: str) -> None:
         """A remark for a person, on standard error; programs read failures alone there."""
@@ -141,11 +173,15 @@ class Output:
             self.err.print(Text(shown(f"→ {fix}")))
 
 
+def headed(columns: str) -> dict[str, str]:
+    """Headings by column of `id next_run ran:TOOK`: after the colon, else the name in capitals."""
+    named = (column.partition(":") for column in columns.split())
+    headings = {name: own or name.removesuffix("_at").upper() for name, _, own in named}
+    return {name: heading.replace("_", " ") for name, heading in headings.items()}
+
+
 def _fitting(
-    cells: Sequence[dict[str, Text]],
-    columns: Mapping[str, str],
-    spare: Sequence[str],
-    width: int,
+    cells: Sequence[dict[str, Text]], columns: Mapping[str, str], spare: Sequence[str], width: int
 ) -> dict[str, str]:
     """The columns that fit a terminal; ids are cut to their last digits before one goes.
 
@@ -153,25 +189,25 @@ def _fitting(
     """
     shown = dict(columns)
 
-    def is_too_wide() -> bool:
-        widest = {
-            name: max(len(heading), *(len(line[name]) for line in cells))
-            for name, heading in shown.items()
-        }
-        wide = sum(
-            min(size, PROSE_LEAST) if name in PROSE else size for name, size in widest.items()
-        )
-        return wide + 2 * (len(shown) - 1) > width
-
-    if not spare or not is_too_wide():
+    if not spare or _width(cells, shown) <= width:
         return shown
     for line in cells if "id" in shown else ():
         line["id"] = Text(line["id"].plain[-SHORT_ID:], style=line["id"].style)
     for name in spare:
-        if not is_too_wide():
+        if _width(cells, shown) <= width:
             break
         del shown[name]
     return shown
+
+
+def _width(cells: Sequence[dict[str, Text]], columns: Mapping[str, str]) -> int:
+    """What some columns take, where words and errors take their least."""
+    least = dict.fromkeys(PROSE, PROSE_LEAST) | dict.fromkeys(CUT, CUT_LEAST)
+    widest = (
+        min(max(len(heading), *(len(line[name]) for line in cells)), least.get(name, 1_000_000))
+        for name, heading in columns.items()
+    )
+    return sum(widest) + 2 * (len(columns) - 1)
 
 
 def _width_of_pipe() -> int:
@@ -207,6 +243,8 @@ def cell(name: str, value: Any) -> Text:
     """A value as a person reads it."""
     if value is None:
         return Text("-", style="dim")
+    if name in CUT:
+        return Text(shown(str(value).partition("\n")[0], lines=False))
     if name in ("status", "state"):
         return Text(shown(str(value)), style=COLOURS.get(str(value), ""))
     if isinstance(value, list) and all(isinstance(word, str) for word in value):

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 
 from fastapi import APIRouter, Depends, FastAPI
+from starlette.middleware.gzip import GZipMiddleware
 
 from minutehand.web import handlers, openapi
 from minutehand.web.bodies import BoundedBody
@@ -70,6 +71,7 @@ def create_app(
         app.include_router(router)
     openapi.install(app)
     # added last is outermost: context, then CORS, so that even a 500 carries both
+    app.add_middleware(GZipMiddleware, minimum_size=1000, compresslevel=5)
     app.add_middleware(BoundedBody, limits=body_limits)
     app.add_middleware(ErrorBoundary)
     app.add_middleware(

@@ -94,31 +94,35 @@ async def guest_caller(
     session_id: Annotated[str, Path(max_length=255)],
     access_token: str | None = None,
 ) -> Caller | None:
-    """Dependency for a session's events: as `caller_or_guest`, its id being in the path."""
-    return await caller_or_guest(request, credentials, session_id, access_token)
-
-
-async def caller_or_guest(
-    request: Request,
-    credentials: Credentials,
-    session_id: GuestSessionId = None,
-    access_token: Annotated[str | None, Query(description="For EventSource alone.")] = None,
-) -> Caller | None:
-    """Dependency: as `stream_caller`, but a guest session needs no token.
+    """Dependency for a session's events: as `stream_caller`, but a guest session needs no token.
 
     None is a guest, where ALLOW_ANONYMOUS lets them in; the database decides on the id.
     """
     services: Services = request.app.state.services
-    if (
-        session_id is not None
-        and is_guest_session(session_id)
-        and services.settings.allow_anonymous
-    ):
+    if is_guest_session(session_id) and services.settings.allow_anonymous:
         is_stream = "text/event-stream" in request.headers.get("accept", "")
         if bearer_token(request) is None and not (access_token and is_stream):
             services.limits.count_request(session_id)
             return None
     return await stream_caller(request, credentials, access_token)
+
+
+async def user_or_guest(
+    request: Request,
+    credentials: GuestCredentials,
+    access_token: Annotated[str | None, Query(description="For EventSource alone.")] = None,
+) -> Caller | None:
+    """Dependency of an app's route: the user of a token; None for a guest, where they are let in.
+
+    Raises:
+        ApiError: 401 for a bad token, and for none where ALLOW_ANONYMOUS is off.
+    """
+    services: Services = request.app.state.services
+    if bearer_token(request) is not None or access_token:
+        return await stream_caller(request, credentials, access_token)
+    if not services.settings.allow_anonymous:
+        raise token_missing()
+    return None
 
 
 async def verify(request: Request, token: str) -> Caller:
@@ -142,5 +146,5 @@ SignedIn = Annotated[Caller, Depends(require_caller)]
 StreamReader = Annotated[Caller, Depends(stream_caller)]
 #: The same for a session, or None for a guest.
 MaybeGuest = Annotated[Caller | None, Depends(guest_caller)]
-#: A signed-in user, or None for the holder of the guest session that a `GuestSessionId` names.
-UserOrGuest = Annotated[Caller | None, Depends(caller_or_guest)]
+#: A signed-in user, or None for a guest where ALLOW_ANONYMOUS lets them in.
+UserOrGuest = Annotated[Caller | None, Depends(user_or_guest)]

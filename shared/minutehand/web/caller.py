@@ -1,4 +1,4 @@
-"""A caller whose token was verified, and the comparison of shared tokens.
+"""A caller whose token was verified.
 
 The verified token is forwarded to the Data API as it is, so that row level security decides
 what its holder may see. `tokens` makes callers, `auth` hands them to routes.
@@ -6,8 +6,7 @@ what its holder may see. `tokens` makes callers, `auth` hands them to routes.
 
 from __future__ import annotations
 
-import hmac
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -42,12 +41,3 @@ class Caller:
 def token_of(caller: Caller | None) -> str | None:
     """The caller's own token; None for a guest."""
     return caller.token if caller is not None else None
-
-
-def token_matches(offered: str, accepted: Iterable[str]) -> bool:
-    """Whether `offered` is one of `accepted`, in constant time."""
-    matches = False
-    for token in accepted:
-        # no short cut: a match on the first must cost what a match on the last costs
-        matches |= hmac.compare_digest(offered.encode(), token.encode())
-    return matches

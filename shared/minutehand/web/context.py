@@ -18,6 +18,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from minutehand.log import request_context
+from minutehand.queue.guests import calling_from
 from minutehand.web.errors import error_response
 from minutehand.web.handlers import respond
 
@@ -72,7 +73,8 @@ class RequestContext:
                     headers.setdefault(name, value)
             await send(message)
 
-        with request_context(request_id):
+        client = scope.get("client")
+        with request_context(request_id), calling_from(client[0] if client else None):
             try:
                 await self._app(scope, receive, send_named)
             finally:

@@ -5,9 +5,9 @@ Each reads under its reader's own token, so row level security decides what it r
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeVar
 
 from pydantic import ValidationError
 
@@ -17,6 +17,8 @@ from minutehand.web.errors import invalid_argument
 from minutehand.web.ring import Frame
 from minutehand.web.shared_reads import SharedReads
 from minutehand.web.sse import Batch, Line
+
+T = TypeVar("T")
 
 #: Events of one read; a stream far behind catches up in several.
 READ_LIMIT: Final = 500
@@ -128,11 +130,41 @@ class JobFeed:
         )
 
 
+class SharedFeed:
+    """A feed whose frames are hints alone: its log is read, once for all who are at one place.
+
+    Args:
+        topic: The subject's name in the hub.
+        reads: Shares what is read among its readers.
+        circle: Readers with an equal one see the same events, and may share reads.
+    """
+
+    #: Its events have no numbers that a frame could continue.
+    position: int | None = None
+
+    def __init__(self, topic: str, *, reads: SharedReads, circle: str = "") -> None:
+        self.topic = topic
+        self._reads = reads
+        self._circle = circle
+
+    async def shared(
+        self, place: Hashable, read: Callable[[], Awaitable[T]], since: float | None
+    ) -> T:
+        """What is read at a place: by another reader if that began at `since` or later."""
+        if since is None or place is None:
+            return await read()
+        return await self._reads.get((self.topic, self._circle, place), read, since=since)
+
+    def absorb(self, frames: Sequence[Frame]) -> Batch | None:
+        """Nothing: the log is read instead."""
+        return None
+
+
 #: The cursor before everything that ever happened.
 BEGINNING: Final = "1:1:"
 
 
-class HistoryFeed:
+class HistoryFeed(SharedFeed):
     """The events of many jobs, a workspace's or a session's; it never ends.
 
     Its cursors are the database's snapshots, so that each event comes exactly once, in any
@@ -142,8 +174,6 @@ class HistoryFeed:
         topic: The subject's name in the hub.
         read_after: Reads a page with the reader's own token.
         after: Where to begin; None for the subject's own beginning.
-        reads: Shares pages among readers who are at the same place.
-        circle: Readers with an equal one see the same events, and may share pages.
     """
 
     def __init__(
@@ -155,21 +185,9 @@ class HistoryFeed:
         reads: SharedReads,
         circle: str = "",
     ) -> None:
-        self._topic = topic
+        super().__init__(topic, reads=reads, circle=circle)
         self._read_after = read_after
         self._cursor = after
-        self._reads = reads
-        self._circle = circle
-
-    @property
-    def topic(self) -> str:
-        """The subject's name in the hub."""
-        return self._topic
-
-    @property
-    def position(self) -> int | None:
-        """None: events of many jobs have no numbers of their own."""
-        return None
 
     async def page(self, *, since: float | None = None) -> FeedPage:
         """The events after the last ones read, as the database gives them.
@@ -178,11 +196,7 @@ class HistoryFeed:
             QueueError: 404, the subject is missing or not the reader's; 400 for the cursor.
         """
         cursor = self._cursor
-        if since is None or cursor is None:
-            page = await self._read_after(cursor)
-        else:
-            question = (self._topic, self._circle, cursor)
-            page = await self._reads.get(question, lambda: self._read_after(cursor), since=since)
+        page = await self.shared(cursor, lambda: self._read_after(cursor), since)
         self._cursor = page.cursor
         return page
 
@@ -207,10 +221,6 @@ class HistoryFeed:
         """
         page = await self._read_after(self._cursor)
         return Batch(more=bool(page.events))
-
-    def absorb(self, frames: Sequence[Frame]) -> Batch | None:
-        """Nothing: a frame does not say its position among the others."""
-        return None
 
 
 def cursors_between(before: str | None, page: FeedPage) -> list[str]:

@@ -18,6 +18,7 @@ from starlette.exceptions import HTTPException
 
 from minutehand.error_body import INVALID_JSON, METHOD_NOT_ALLOWED, ROUTE_NOT_FOUND
 from minutehand.queue.errors import (
+    DatabaseReadOnly,
     DuplicateJob,
     InvalidState,
     QueueError,
@@ -47,6 +48,9 @@ def respond(error: Exception, request: Request | None = None) -> JSONResponse | 
         return respond(_refusal_of(error, request))
     if isinstance(error, HTTPException):
         return _plain(error)
+    if isinstance(error, DatabaseReadOnly):
+        logger.error(str(error), extra={"event": "queue.read_only"})
+        return error_response(503, "database_read_only", str(error), headers={"Retry-After": "60"})
     if isinstance(error, QueueUnavailable):
         logger.warning(
             "the database is unavailable",
@@ -183,6 +187,8 @@ def _detail(error: QueueError) -> Any:
         return {"limit": error.details}
     if error.word == "rate_limited":
         return _limit(error.details)
+    if error.word == "workspace_needed":
+        return {"workspaces": json.loads(error.details or "[]")}
     if error.word in _NAMES_A_FIELD and error.details:
         return [FieldProblem(field=error.details, problem=error.message).model_dump()]
     return error.details or None

@@ -50,6 +50,15 @@ class Line:
         return frame(self.type, self.data, cursor=self.cursor)
 
 
+class UnnamedLine(Line):
+    """An event that EventSource hands to `onmessage`; its type is in the data."""
+
+    @cached_property
+    def encoded(self) -> bytes:
+        """The event as it travels."""
+        return frame(None, self.data, cursor=self.cursor)
+
+
 @dataclass(frozen=True)
 class Batch:
     """What a read of the log brought; `end` is the reason when nothing will follow."""
@@ -123,10 +132,11 @@ class Pace:
     retry: float = 2.0
 
 
-def frame(event: str, data: object, *, cursor: str | None = None) -> bytes:
+def frame(event: str | None, data: object, *, cursor: str | None = None) -> bytes:
     """One event as it travels; JSON has no bare line breaks, so one `data:` line is enough."""
     head = f"id: {cursor}\n" if cursor is not None else ""
-    return f"{head}event: {event}\ndata: ".encode() + to_json(data) + b"\n\n"
+    named = f"event: {event}\n" if event is not None else ""
+    return f"{head}{named}data: ".encode() + to_json(data) + b"\n\n"
 
 
 @dataclass(frozen=True)
@@ -149,16 +159,27 @@ class Stream:
 
     Between the events an event `freshness` without an id says `catching-up` when messages are held
     back to stay within Realtime's plan, and `live` when the reader has everything again.
+
+    Args:
+        is_bare: Leave out both: the feed's own last event says the end.
     """
 
     def __init__(
-        self, feed: Feed, hub: EventHub, *, reader: Reader, pace: Pace, clock: Clock
+        self,
+        feed: Feed,
+        hub: EventHub,
+        *,
+        reader: Reader,
+        pace: Pace,
+        clock: Clock,
+        is_bare: bool = False,
     ) -> None:
         self._feed = feed
         self._hub = hub
         self._reader = reader
         self._pace = pace
         self._clock = clock
+        self._is_bare = is_bare
         self._read_at = clock.monotonic()
         # spread out, so that many streams opened together do not all check at once
         self._check_at = self._read_at + pace.check * random.uniform(0.5, 1.0)
@@ -184,21 +205,14 @@ class Stream:
             if self._check is not None:
                 self._check.cancel()
 
-    def closing_event(self, reason: str) -> bytes:
-        """What a stream says before it closes for good; nothing when its feed has said it."""
-        return frame("end", {"reason": reason})
-
-    def freshness(self, word: str) -> bytes:
-        """How current the stream is; it has no id, so clients come back to the last event."""
-        return frame("freshness", {"freshness": word})
-
     async def _events(self, subscription: Subscription, batch: Batch) -> AsyncIterator[bytes]:
         clock, pace = self._clock, self._pace
         quiet_since = clock.monotonic()
         while True:
             if (is_held := subscription.held_at is not None) != self._reported_held:
                 self._reported_held = is_held
-                yield self.freshness("catching-up" if is_held else "live")
+                if not self._is_bare:
+                    yield frame("freshness", {"freshness": "catching-up" if is_held else "live"})
             if batch.lines:
                 yield b"".join(line.encoded for line in batch.lines)
                 quiet_since = clock.monotonic()
@@ -208,8 +222,8 @@ class Stream:
             if end is not None:
                 if end == GONE:
                     subscription.wake_others()
-                if words := self.closing_event(end):
-                    yield words
+                if not self._is_bare:
+                    yield frame("end", {"reason": end})
                 return
             now = clock.monotonic()
             waited = now - self._reader.began_at >= pace.buffered_wait

@@ -131,19 +131,27 @@ class Opening:
         *,
         began_at: float,
         pace: Pace,
-        kind: type[Stream] = Stream,
+        is_bare: bool = False,
         hub: EventHub | None = None,
     ) -> EventStream:
         """Return the response that sends `feed`, from what was read `first`.
 
         Args:
             began_at: When the request came, on the monotonic clock.
+            is_bare: Send the feed's events alone, see `Stream`.
             hub: Wakes the stream; the process's own by default.
         """
         services, caller = self._services, self._caller
         expires_at = caller.expires_at if caller else services.clock.now() + LONGEST_GUEST_SESSION
         reader = Reader(token=token_of(caller), expires_at=expires_at, began_at=began_at)
-        stream = kind(feed, hub or services.hub, reader=reader, pace=pace, clock=services.clock)
+        stream = Stream(
+            feed,
+            hub or services.hub,
+            reader=reader,
+            pace=pace,
+            clock=services.clock,
+            is_bare=is_bare,
+        )
         self._streams = True
         return EventStream(
             stream.chunks(first),

@@ -8,34 +8,28 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
-import json
 import logging
+import math
 import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Final, Literal
-from urllib.parse import urlencode, urlsplit
+from typing import Any, Final
 from uuid import UUID, uuid4
 
 from minutehand.clock import Clock
 from minutehand.config import Settings
-from minutehand.queue.broadcasts import events_of_message
+from minutehand.queue.broadcasts import READY_SECONDS, events_of_message
 from minutehand.queue.errors import QueueError
-from minutehand.queue.foreign import is_local
-from minutehand.tasks import end_tasks
+from minutehand.queue.realtime import Heard, RealtimeLost, RealtimeSocket
+from minutehand.tasks import end_tasks, first_of
 from minutehand.web.hub import EventHub
 from minutehand.web.ring import Frame
-
-if TYPE_CHECKING:
-    from websockets.asyncio.client import ClientConnection
 
 logger = logging.getLogger(__name__)
 
 #: Hosted Realtime takes 100 channels on a socket; what is beyond is polled.
 MAX_TOPICS: Final = 100
-HEARTBEAT_SECONDS: Final = 25.0
 #: An empty socket is kept for the next reader, who often comes soon.
 LINGER_SECONDS: Final = 30.0
 _RECONNECT_SECONDS: Final = (0.2, 1.0, 2.0, 5.0, 10.0)
@@ -54,8 +48,9 @@ FollowTopic = Callable[[str, str | None, UUID], Awaitable[object]]
 class _Topic:
     token: str | None
     until: datetime
-    ref: str | None = None
-    live: bool = False
+    joined: bool = False
+    #: From when on messages arrive, on the monotonic clock; set once the join is answered.
+    live_at: float = math.inf
     retry_at: float = 0.0
     #: When to say again that this process follows it.
     follow_at: float = 0.0
@@ -63,7 +58,7 @@ class _Topic:
 
 
 class RealtimeUpstream:
-    """Follows topics over one websocket, in the first version of the protocol (JSON objects).
+    """Follows topics over one websocket.
 
     Args:
         follow_topic: Counts this process among a topic's followers, to whom it is announced when
@@ -78,20 +73,15 @@ class RealtimeUpstream:
         *,
         follow_topic: FollowTopic | None = None,
     ) -> None:
-        parts = urlsplit(settings.supabase_url)
-        scheme = "wss" if parts.scheme == "https" else "ws"
-        query = urlencode({"apikey": settings.supabase_publishable_key, "vsn": "1.0.0"})
-        self._url = f"{scheme}://{parts.netloc}{parts.path}/realtime/v1/websocket?{query}"
-        # a proxy of the environment is meant for the world outside
-        self._proxy: Literal[True] | None = None if is_local(settings.supabase_url) else True
+        self._url = f"{settings.supabase_url}/realtime/v1"
+        self._key = settings.supabase_publishable_key
         self._hub = hub
         self._clock = clock
         self._follow_topic = follow_topic
         self._topics: dict[str, _Topic] = {}
-        self._refs = itertools.count(1)
         self._changed = asyncio.Event()
         self._joined = asyncio.Event()
-        self._outbox: asyncio.Queue[str] | None = None
+        self._socket: RealtimeSocket | None = None
         self._task: asyncio.Task[None] | None = None
 
     def follow(self, topic: str, *, token: str | None, until: datetime) -> None:
@@ -103,23 +93,23 @@ class RealtimeUpstream:
             self._topics[topic] = _Topic(token, until)
         elif until > known.until:
             known.token, known.until, known.retry_at = token, until, 0.0
-            if known.live and token is not None:
-                self._push(topic, "access_token", {"access_token": token})
+            if self._socket and known.live_at < math.inf and token is not None:
+                self._socket.renew(topic, token)
         self._changed.set()
         if self._task is None or self._task.done():
             self._task = asyncio.ensure_future(self._run())
 
     def leave(self, topic: str) -> None:
         """Stop following."""
-        known = self._topics.pop(topic, None)
-        if known is not None and known.ref is not None:
-            self._push(topic, "phx_leave", {})
+        self._topics.pop(topic, None)
+        if self._socket is not None:
+            self._socket.leave(topic)
         self._changed.set()
 
     def is_live(self, topic: str) -> bool:
         """Whether updates of `topic` arrive now."""
         known = self._topics.get(topic)
-        return known is not None and known.live
+        return known is not None and known.live_at <= self._clock.monotonic()
 
     async def aclose(self) -> None:
         """Close the socket."""
@@ -127,31 +117,24 @@ class RealtimeUpstream:
             await end_tasks([self._task])
 
     async def _run(self) -> None:
-        # here and not at the top: only a host that streams needs it
-        from websockets.asyncio.client import connect
-        from websockets.exceptions import WebSocketException
-
         failures = 0
         while await self._somebody_follows():
             try:
-                async with connect(
-                    self._url,
-                    proxy=self._proxy,
-                    open_timeout=10,
-                    close_timeout=1,
-                    ping_interval=None,
-                    max_size=2**22,
-                ) as socket:
+                async with RealtimeSocket(self._url, self._key, self._hear) as self._socket:
                     failures = 0
-                    await self._serve(socket)
+                    await first_of(
+                        self._socket.serve(),
+                        self._keep_joined(self._socket),
+                        self._keep_counted(),
+                    )
                     continue
-            except (OSError, TimeoutError, WebSocketException) as error:
+            except RealtimeLost as error:
                 logger.info(
                     "Realtime is unavailable; streams poll until it is back",
-                    extra={"event": "sse.upstream_lost", "reason": type(error).__name__},
+                    extra={"event": "sse.upstream_lost", "reason": str(error)},
                 )
             finally:
-                self._outbox = None
+                self._socket = None
                 self._forget_joins()
             wait = _RECONNECT_SECONDS[min(failures, len(_RECONNECT_SECONDS) - 1)]
             failures += 1
@@ -166,34 +149,15 @@ class RealtimeUpstream:
                     await self._changed.wait()
         return bool(self._topics)
 
-    async def _serve(self, socket: ClientConnection) -> None:
-        """Read, write, beat and join until no one follows anything or the socket breaks."""
-        self._outbox = asyncio.Queue()
-        tasks = {
-            asyncio.ensure_future(work)
-            for work in (
-                self._read(socket),
-                self._write(socket, self._outbox),
-                self._beat(self._outbox),
-                self._keep_joined(),
-                self._keep_counted(),
-            )
-        }
-        try:
-            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            await end_tasks(tasks)
-        for task in done:
-            task.result()
-
-    async def _keep_joined(self) -> None:
+    async def _keep_joined(self, socket: RealtimeSocket) -> None:
         while await self._somebody_follows():
             self._changed.clear()
             now = self._clock.monotonic()
             for name, topic in self._topics.items():
                 expired = topic.until <= self._clock.now()
-                if topic.ref is None and topic.retry_at <= now and not expired:
-                    self._join(name, topic)
+                if not topic.joined and topic.retry_at <= now and not expired:
+                    socket.join(name, topic.token)
+                    topic.joined = True
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_REJOIN_SECONDS):
                     await self._changed.wait()
@@ -208,7 +172,7 @@ class RealtimeUpstream:
             due = [
                 (name, topic)
                 for name, topic in self._topics.items()
-                if topic.live and topic.follow_at <= now
+                if topic.live_at < math.inf and topic.follow_at <= now
             ]
             for name, topic in due:
                 topic.follow_at = now + FOLLOW_SECONDS
@@ -229,87 +193,47 @@ class RealtimeUpstream:
                 extra={"event": "sse.uncounted", "reason": type(error).__name__},
             )
 
-    def _join(self, name: str, topic: _Topic) -> None:
-        config = {
-            "private": True,
-            "broadcast": {"ack": False, "self": False},
-            "presence": {"enabled": False, "key": ""},
-            "postgres_changes": [],
-        }
-        join: dict[str, Any] = {"config": config}
-        if topic.token is not None:  # else the socket's publishable key decides
-            join["access_token"] = topic.token
-        topic.ref = self._push(name, "phx_join", join)
-
-    async def _beat(self, outbox: asyncio.Queue[str]) -> None:
-        while True:
-            await asyncio.sleep(HEARTBEAT_SECONDS)
-            outbox.put_nowait(_frame("phoenix", "heartbeat", {}, str(next(self._refs))))
-
-    async def _write(self, socket: ClientConnection, outbox: asyncio.Queue[str]) -> None:
-        while True:
-            await socket.send(await outbox.get())
-
-    async def _read(self, socket: ClientConnection) -> None:
-        async for text in socket:
-            message = json.loads(text)
-            name = str(message.get("topic", "")).removeprefix("realtime:")
-            topic = self._topics.get(name)
-            if topic is not None:
-                self._hear(name, topic, message, size=len(text))
-        # ending the iteration without an error is a close in good order: also a loss
-        raise ConnectionResetError("Realtime closed the socket")
-
-    def _hear(self, name: str, topic: _Topic, message: dict[str, Any], *, size: int) -> None:
-        event, payload, ref = message["event"], message.get("payload") or {}, message.get("ref")
-        if event == "broadcast":
-            content = payload.get("payload")
-            if isinstance(content, dict) and content.get("look_again") is True:
-                self._hub.look_again(name)
-                return
-            events = events_of_message(content)
-            for content in events:
-                seq = content.get("seq")
-                share = size // len(events)
-                self._hub.notify(
-                    name, Frame(seq, content, size=share) if type(seq) is int else None
-                )
-        elif event == "phx_reply" and ref == topic.ref:
-            topic.live = payload.get("status") == "ok"
-            if topic.live:
+    def _hear(self, name: str, heard: Heard) -> None:
+        if (topic := self._topics.get(name)) is None:
+            return
+        match heard.kind:
+            case "ready":
+                self._begin(name, topic)
+            case "message":
+                self._begin(name, topic)
+                self._tell(name, heard)
+            case "joined":
+                topic.live_at = self._clock.monotonic() + READY_SECONDS
                 self._joined.set()
-                # what was committed before the join came over no channel: readers read now
-                self._hub.notify(name)
-            else:
-                topic.ref = None
+            case "refused":
+                topic.joined = False
                 topic.retry_at = self._clock.monotonic() + _REJOIN_SECONDS
                 logger.info(
                     "Realtime refused a topic; its streams poll",
-                    extra={
-                        "event": "sse.upstream_refused",
-                        "reason": str(payload.get("response"))[:200],
-                    },
+                    extra={"event": "sse.upstream_refused", "reason": heard.payload[:200]},
                 )
-        elif event in {"phx_close", "phx_error"} and ref in {topic.ref, None}:
-            topic.live, topic.ref = False, None
-            self._changed.set()
+            case "closed":
+                topic.live_at, topic.joined = math.inf, False
+                self._changed.set()
+                self._hub.notify(name)
+
+    def _tell(self, name: str, heard: Heard) -> None:
+        content: Any = heard.payload
+        if isinstance(content, dict) and content.get("look_again") is True:
+            self._hub.look_again(name)
+            return
+        events = events_of_message(content)
+        for event in events:
+            seq, share = event.get("seq"), heard.size // len(events)
+            self._hub.notify(name, Frame(seq, event, size=share) if type(seq) is int else None)
+
+    def _begin(self, name: str, topic: _Topic) -> None:
+        """What was committed before came over no channel: readers read now."""
+        if self._clock.monotonic() < topic.live_at < math.inf:
+            topic.live_at = 0.0
             self._hub.notify(name)
 
     def _forget_joins(self) -> None:
         for name, topic in self._topics.items():
-            topic.live, topic.ref = False, None
+            topic.live_at, topic.joined = math.inf, False
             self._hub.notify(name)
-
-    def _push(self, topic: str, event: str, payload: dict[str, Any]) -> str | None:
-        """Queue a frame and return its ref; None while there is no socket."""
-        if self._outbox is None:
-            return None
-        ref = str(next(self._refs))
-        self._outbox.put_nowait(_frame(f"realtime:{topic}", event, payload, ref))
-        return ref
-
-
-def _frame(topic: str, event: str, payload: dict[str, Any], ref: str) -> str:
-    return json.dumps(
-        {"topic": topic, "event": event, "payload": payload, "ref": ref, "join_ref": None}
-    )

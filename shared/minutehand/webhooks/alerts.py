@@ -1,4 +1,4 @@
-"""The processor of `alert`: write the mail that says that a threshold was reached, or no longer is.
+"""The processor of `alert`: mail and posts that say that a threshold was reached, or no longer is.
 
 Webhooks learn of it by the outbox, before this runs; thresholds are watched in SQL.
 """
@@ -8,45 +8,42 @@ from __future__ import annotations
 import asyncio
 import smtplib
 import ssl
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from email.message import EmailMessage
-from typing import Literal
+from typing import Any, Literal
 from urllib.parse import unquote, urlsplit
 
 from pydantic import BaseModel
 
 from minutehand.config import ConfigurationError
+from minutehand.webhooks.sent import Sent
 from minutehand.worker.context import JobContext
 from minutehand.worker.job import Job
-from minutehand.worker.outcomes import Fail
+from minutehand.worker.outcomes import Fail, Retry
 
 SMTP_SECONDS = 20.0
+SERVER_ERRORS = frozenset(range(500, 600))
 EXAMPLE = "smtps://user:secret@mail.example:465"
 
-#: What each metric is called, and how its values are written.
-METRICS: Mapping[str, tuple[str, str]] = {
-    "failed": ("failed jobs", "{:g}"),
-    "failure_share": ("share of failed jobs", "{:.1%}"),
-    "queue_p95_seconds": ("queue time, 95th percentile", "{:.1f} s"),
-    "oldest_due_seconds": ("age of the oldest due job", "{:.0f} s"),
-    "queued": ("jobs that are due", "{:g}"),
-}
+#: How values are written, by the last word of their metric.
+FORMS: Mapping[str, str] = {"share": "{:.1%}", "seconds": "{:.1f} s"}
 
 
 class Alert(BaseModel):
-    """What a threshold says, and to whom."""
+    """What a threshold says; to whom is asked when the mail is sent."""
 
     name: str
     state: Literal["raised", "resolved"]
     metric: str
+    #: The metric as people say it.
+    words: str
     threshold: float
     minutes: int
     value: float | None = None
     of_type: str | None = None
     at: datetime
-    mail: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,42 +102,119 @@ class MailServer:
             smtp.send_message(message)
 
 
-def message_of(alert: Alert, job_id: str, sender: str) -> EmailMessage:
-    """Word an alert; the same job gives the same Message-ID, so that a repeat is one mail."""
-    what, form = METRICS.get(alert.metric, (alert.metric, "{:g}"))
-    value = "nothing to measure" if alert.value is None else form.format(alert.value)
+def sentence_of(alert: Alert) -> str:
+    """What happened, in one sentence."""
     verb = "reached" if alert.state == "raised" else "is below"
+    return f"{alert.words}{f' of {alert.of_type}' if alert.of_type else ''} {verb} its threshold."
+
+
+def facts_of(alert: Alert) -> dict[str, str]:
+    """The rest by name, as people read it."""
+    form = FORMS.get(alert.metric.rpartition("_")[2], "{:g}")
+    return {
+        "Alert": alert.name,
+        "Value": "nothing to measure" if alert.value is None else form.format(alert.value),
+        "Threshold": form.format(alert.threshold),
+        "Within": f"{alert.minutes} minutes",
+        "At": f"{alert.at:%Y-%m-%d %H:%M:%S} UTC",
+    }
+
+
+def slack_body(alert: Alert) -> dict[str, Any]:
+    """A message for Slack's incoming webhooks.
+
+    Names are shown as written: a plain text has no mentions and no links.
+
+    References:
+        https://docs.slack.dev/messaging/sending-messages-using-incoming-webhooks,
+        https://docs.slack.dev/reference/block-kit/blocks
+    """
+    mark = ":red_circle:" if alert.state == "raised" else ":large_green_circle:"
+    facts = [
+        {"type": "plain_text", "text": f"{name}: {value}"[:2000], "emoji": False}
+        for name, value in facts_of(alert).items()
+    ]
+    sentence = {"type": "plain_text", "text": f"{mark} {sentence_of(alert)}"[:3000], "emoji": True}
+    # the text is what a notification shows; Slack reads & < > in it as its own
+    text = sentence_of(alert).translate({ord("&"): "&amp;", ord("<"): "&lt;", ord(">"): "&gt;"})
+    return {
+        "text": text,
+        "blocks": [
+            {"type": "section", "text": sentence},
+            {"type": "section", "fields": facts},
+        ],
+    }
+
+
+def json_body(alert: Alert) -> dict[str, Any]:
+    """A message for any other receiver: a text for people, and the alert as webhooks have it."""
+    return {
+        "type": f"alert.{alert.state}",
+        "timestamp": alert.at,
+        "text": sentence_of(alert),
+        "data": alert.model_dump(mode="json"),
+    }
+
+
+BODIES = {"slack": slack_body, "json": json_body}
+
+
+def message_of(alert: Alert, job_id: str, sender: str, to: Sequence[str]) -> EmailMessage:
+    """Word an alert; the same job gives the same Message-ID, so that a repeat is one mail.
+
+    The subject has none of a manager's words, since it comes from the operator's address.
+    """
     message = EmailMessage()
-    message["Subject"] = f"[Minutehand] {alert.name}: {alert.state}"
+    message["Subject"] = f"[Minutehand] Alert {alert.state}: {alert.words}"
     message["From"] = sender
-    message["To"] = ", ".join(alert.mail)
+    message["To"] = ", ".join(to)
     message["Message-ID"] = f"<{job_id}@alerts.minutehand>"
-    message.set_content(
-        f"{what}{f' of {alert.of_type}' if alert.of_type else ''} {verb} its threshold.\n\n"
-        f"Value:     {value}\n"
-        f"Threshold: {form.format(alert.threshold)}\n"
-        f"Within:    {alert.minutes} minutes\n"
-        f"At:        {alert.at:%Y-%m-%d %H:%M:%S} UTC\n"
-    )
+    facts = "".join(f"{f'{name}:':<11}{value}\n" for name, value in facts_of(alert).items())
+    message.set_content(f"{sentence_of(alert)}\n\n{facts}")
     return message
 
 
 class Alerts:
-    """What the processor needs: the mail server, if there is one."""
+    """What the processor needs.
 
-    def __init__(self, server: MailServer | None) -> None:
+    Args:
+        server: The mail server, if there is one.
+        recipients: To whom it goes, by the leased job's id and fence, see `alert_recipients`.
+        post: Posts a body to a sealed address of a workspace.
+    """
+
+    def __init__(
+        self,
+        server: MailServer | None,
+        recipients: Callable[[str, int], Awaitable[Mapping[str, Any]]],
+        post: Callable[[str, Mapping[str, Any], Mapping[str, Any]], Awaitable[Sent]],
+    ) -> None:
         self._server = server
+        self._recipients = recipients
+        self._post = post
 
-    async def send(self, job: Job[Alert], ctx: JobContext) -> dict[str, int | str] | Fail:
-        """Write the mail; without addresses there is nothing left to do."""
-        alert = job.payload
-        if not alert.mail:
-            return {"mailed": 0}
-        if self._server is None:
-            return Fail("no mail server is configured: set SMTP_URL and MAIL_FROM")
-        message = message_of(alert, job.id, self._server.sender)
-        await ctx.step("mail", lambda: asyncio.to_thread(self._send, message))
-        return {"mailed": len(alert.mail)}
+    async def send(
+        self, job: Job[Alert], ctx: JobContext
+    ) -> dict[str, int | str | bool] | Retry | Fail:
+        """Write the mail, then post; without either there is nothing left to do."""
+        found = await self._recipients(job.id, job.fence)
+        to, target = found["mail"], found.get("post")
+        problem = None
+        if to and self._server is None:
+            problem = "no mail server is configured: set SMTP_URL and MAIL_FROM"
+        elif to and self._server is not None:
+            message = message_of(job.payload, job.id, self._server.sender, to)
+            await ctx.step("mail", lambda: asyncio.to_thread(self._send, message))
+        if target is not None:
+            body = BODIES[target["format"]](job.payload)
+            sent = await self._post(found["workspace_id"], target, body)
+            said = f"{target['host']}: {sent.message}"
+            if not sent.ok and (sent.status is None or sent.status in {408, 429} | SERVER_ERRORS):
+                return Retry(said, after=sent.retry_after)
+            problem = problem or (None if sent.ok else said)
+        if problem is not None:
+            return Fail(problem)
+        return {"mailed": len(to), "posted": target is not None}
 
     def _send(self, message: EmailMessage) -> str:
         if self._server is None:

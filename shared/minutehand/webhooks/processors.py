@@ -8,8 +8,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import Mapping
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from functools import cached_property
 from typing import Any
 from uuid import UUID
@@ -25,6 +24,7 @@ from minutehand.queue.lean_httpx import httpx
 from minutehand.retry_after import retry_after
 from minutehand.webhooks.alerts import Alert, Alerts, MailServer
 from minutehand.webhooks.secrets import WebhookSecrets
+from minutehand.webhooks.sent import Sent
 from minutehand.webhooks.signing import signed_headers
 from minutehand.worker.backoff import Backoff
 from minutehand.worker.context import JobContext
@@ -34,6 +34,7 @@ from minutehand.worker.outcomes import Cancel, Fail, Retry
 from minutehand.worker.registry import Registry
 
 ANSWER_SECONDS = 10.0
+HEADERS = {"content-type": "application/json", "user-agent": "Minutehand"}
 #: Why a delivery ends without having been sent, by what SQL says.
 NOT_SENT = {
     "webhook_deleted": "not sent: the webhook was deleted",
@@ -48,17 +49,6 @@ class Delivery(BaseModel):
     webhook_id: UUID
     job_id: UUID
     seq: int
-
-
-@dataclass(frozen=True, slots=True)
-class Sent:
-    """How one try went; `status` is None when there was no answer."""
-
-    ok: bool
-    message: str
-    status: int | None = None
-    retry_after: timedelta | None = None
-    timed_out: bool = False
 
 
 class WebhookStore:
@@ -88,6 +78,15 @@ class WebhookStore:
         }
         # a failure that is reported twice counts twice
         return await self._call("webhook_sent", request, repeatable=sent.ok)
+
+    async def alert_recipients(self, job_id: str, fence: int) -> dict[str, Any]:
+        """To whom the leased job of an alert writes: members by mail, and where it is posted.
+
+        Raises:
+            LeaseLost: Another attempt has taken over.
+        """
+        request = {"job_id": job_id, "fence": fence}
+        return await self._call("alert_recipients", request, repeatable=True)
 
     async def aclose(self) -> None:
         """Close the connections."""
@@ -149,6 +148,21 @@ class Webhooks:
             return Fail(f"{sent.message}; the webhook is disabled", data=data)
         return Retry(sent.message, after=sent.retry_after, data=data)
 
+    async def recipients(self, job_id: str, fence: int) -> dict[str, Any]:
+        """See `WebhookStore.alert_recipients`."""
+        return await self.store.alert_recipients(job_id, fence)
+
+    async def post_alert(
+        self, workspace_id: str, target: Mapping[str, Any], body: Mapping[str, Any]
+    ) -> Sent:
+        """Post an alert to its sealed address, which is its only secret."""
+        try:
+            [url] = await self._secrets.open(workspace_id, [target["sealed_url"]], purpose="alert")
+        except SealBroken:
+            return Sent(ok=False, message="the address cannot be decrypted: set it again")
+        private = target["private_addresses"] is True
+        return await self._send(url, to_json(body), HEADERS, self._answer_seconds, private)
+
     async def post(self, message: Mapping[str, Any]) -> Sent:
         """Sign and post one message; its answer's body is not read."""
         body = to_json(message["body"])
@@ -158,18 +172,21 @@ class Webhooks:
             return Sent(
                 ok=False, message="the signing secret cannot be decrypted: create a new one"
             )
-        headers = {
-            "content-type": "application/json",
-            "user-agent": "Minutehand",
-            **signed_headers(message["message_id"], self._clock.now(), body, secrets),
-        }
+        signature = signed_headers(message["message_id"], self._clock.now(), body, secrets)
+        seconds = min(self._answer_seconds, message["answer_ms"] / 1000)
+        private = message["private_addresses"] is True
+        return await self._send(message["url"], body, {**HEADERS, **signature}, seconds, private)
+
+    async def _send(
+        self, url: str, body: bytes, headers: Mapping[str, str], seconds: float, private: bool
+    ) -> Sent:
         # development needs both: the stage, and the engine's own setting
-        loopback = self._settings.stage == "local" and message["private_addresses"] is True
+        loopback = self._settings.stage == "local" and private
         try:
             async with (
-                asyncio.timeout(min(self._answer_seconds, message["answer_ms"] / 1000)),
+                asyncio.timeout(seconds),
                 self._client(loopback).stream(
-                    "POST", message["url"], content=body, headers=headers
+                    "POST", url, content=body, headers=headers
                 ) as response,
             ):
                 return _judge(response.status_code, response.headers, self._clock.now())
@@ -238,5 +255,5 @@ def register(registry: Registry, settings: Settings, *, app: Webhooks | None = N
         backoff=Backoff(first=10, cap=3600),
         events="minimal",
         internal=True,
-    )(Alerts(MailServer.from_env(settings.environ)).send)
+    )(Alerts(MailServer.from_env(settings.environ), app.recipients, app.post_alert).send)
     return app

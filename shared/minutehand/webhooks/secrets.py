@@ -10,12 +10,15 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Literal
 
 from minutehand.aws.sealing import Sealer, make_sealer, row_context
 from minutehand.config import Settings
 from minutehand.webhooks.signing import PREFIX
 
 _BYTES = 32
+
+Purpose = Literal["webhook", "alert"]
 
 
 @dataclass(frozen=True)
@@ -44,18 +47,30 @@ class WebhookSecrets:
             ConfigurationError: No key to seal with is set.
         """
         plain = PREFIX + base64.b64encode(secrets.token_bytes(_BYTES)).decode()
-        return NewSecret(plain, await self._sealer.seal(plain, context=_context(workspace_id)))
+        return NewSecret(
+            plain, await self._sealer.seal(plain, context=_context(workspace_id, "webhook"))
+        )
 
-    async def open(self, workspace_id: str, sealed: Sequence[str]) -> list[str]:
+    async def seal_address(self, workspace_id: str, url: str) -> str:
+        """Seal where alerts of the workspace are posted: with such an address anyone may post.
+
+        Raises:
+            ConfigurationError: No key to seal with is set.
+        """
+        return await self._sealer.seal(url, context=_context(workspace_id, "alert"))
+
+    async def open(
+        self, workspace_id: str, sealed: Sequence[str], *, purpose: Purpose = "webhook"
+    ) -> list[str]:
         """What was sealed for the workspace, in the same order.
 
         Raises:
             SealBroken: One was sealed for another workspace or purpose, or its key is gone.
         """
-        context = _context(workspace_id)
+        context = _context(workspace_id, purpose)
         return [await self._sealer.open(one, context=context) for one in sealed]
 
 
-def _context(workspace_id: str) -> dict[str, str]:
+def _context(workspace_id: str, purpose: Purpose) -> dict[str, str]:
     # not a vendor's key of the same workspace either
-    return row_context(workspace_id=str(workspace_id), secret="webhook")
+    return row_context(workspace_id=str(workspace_id), secret=purpose)

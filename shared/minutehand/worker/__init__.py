@@ -3,11 +3,20 @@
 from minutehand.queue.errors import LeaseLost, ProcessorError
 from minutehand.queue.models import EnqueueOptions, NewJob
 from minutehand.worker.backoff import Backoff
-from minutehand.worker.context import ChildrenFailed, ChildResult, JobContext, Suspended
+from minutehand.worker.context import (
+    ChildrenFailed,
+    ChildResult,
+    JobContext,
+    StepTimeout,
+    Suspended,
+    TurnEnded,
+)
 from minutehand.worker.deadlines import TickOptions
 from minutehand.worker.fanout import FanOut
+from minutehand.worker.graph import Stage, StagesFailed
 from minutehand.worker.job import Job
 from minutehand.worker.loop import Worker
+from minutehand.worker.middleware import Call, Middleware
 from minutehand.worker.outcomes import Cancel, Fail, Outcome, Result, Retry, Returned, Snooze
 from minutehand.worker.registry import (
     JobType,
@@ -15,6 +24,7 @@ from minutehand.worker.registry import (
     RateLimit,
     Registry,
     UnknownProcessor,
+    around,
     default_registry,
     processor,
 )
@@ -25,6 +35,7 @@ from minutehand.worker.trace import current_traceparent, trace_headers
 
 __all__ = [
     "Backoff",
+    "Call",
     "Cancel",
     "ChildResult",
     "ChildrenFailed",
@@ -35,6 +46,7 @@ __all__ = [
     "JobContext",
     "JobType",
     "LeaseLost",
+    "Middleware",
     "NewJob",
     "Outcome",
     "PayloadRejected",
@@ -46,12 +58,17 @@ __all__ = [
     "Returned",
     "Schedule",
     "Snooze",
+    "Stage",
+    "StagesFailed",
+    "StepTimeout",
     "Suspended",
     "Tick",
     "TickOptions",
     "TickSummary",
+    "TurnEnded",
     "UnknownProcessor",
     "Worker",
+    "around",
     "current_traceparent",
     "default_registry",
     "processor",

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from types import FrameType
@@ -17,11 +17,22 @@ from typing import Any
 from minutehand.clock import Clock, ShiftedClock
 from minutehand.log import current_request_id
 from minutehand.queue.errors import LeaseLost, QueueError
-from minutehand.queue.models import ErrorInfo, JobId, Lease, NewJob, SettleItem
+from minutehand.queue.models import (
+    Artefact,
+    ErrorInfo,
+    JobId,
+    Lease,
+    NewArtefact,
+    NewJob,
+    SettleItem,
+)
+from minutehand.queue.tables import Table
+from minutehand.queue.worker_client import WorkerQueue
 from minutehand.worker import trace, tracebacks
 from minutehand.worker.context import JobContext, Updates
 from minutehand.worker.isolation import TaskGroupOfAttempt, belonging_to
 from minutehand.worker.job import Job
+from minutehand.worker.middleware import run_within
 from minutehand.worker.registry import JobType, PayloadRejected, UnknownProcessor
 from minutehand.worker.settlement import (
     Abandoned,
@@ -32,15 +43,12 @@ from minutehand.worker.settlement import (
     StopReason,
     verdict,
 )
-from minutehand.worker.threads import run_in_thread
 
 logger = logging.getLogger(__name__)
 
 TOLERATED_SKEW = timedelta(seconds=2)
 #: A job and the fence of one lease of it: a worker may get a job again while it still runs here.
 LeaseKey = tuple[JobId, int]
-Spawn = Callable[[JobId, int, str, Sequence[NewJob]], Awaitable[list[JobId]]]
-ReadSteps = Callable[[JobId, int], Awaitable[dict[str, Any]]]
 
 
 class Attempt:
@@ -65,8 +73,7 @@ class Attempt:
         sent_at: float,
         work_until: float,
         had_fair_time: bool,
-        spawn: Spawn,
-        read_steps: ReadSteps,
+        queue: WorkerQueue,
         on_news: Callable[[], None],
         on_end: Callable[[Attempt], None],
         grace_seconds: float = GRACE_SECONDS,
@@ -92,11 +99,10 @@ class Attempt:
         self._clock = clock
         self._work_until = work_until
         self._had_fair_time = had_fair_time
-        self._spawn = spawn
-        self._read_steps = read_steps
+        self._queue = queue
         self._on_news = on_news
         self._on_end = on_end
-        self._grace_seconds = grace_seconds
+        self.grace_seconds = grace_seconds
         self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
         self._flushes: list[asyncio.Future[None]] = []
@@ -132,7 +138,7 @@ class Attempt:
         After the grace time it is abandoned: its slot is free, and what it still does is neither
         awaited nor stored.
         """
-        grace = self._grace_seconds if grace_seconds is None else grace_seconds
+        grace = self.grace_seconds if grace_seconds is None else grace_seconds
         if self.ending is not None:
             return
         if self.stop_reason is None or reason == "lost":
@@ -156,6 +162,8 @@ class Attempt:
         seen = Circumstances(
             stop=self.stop_reason,
             timeout_seconds=self.timeout_seconds,
+            ran_seconds=self.duration_seconds,
+            blocked=self.group.blocked,
             advanced=self.context.new_steps > 0,
             had_fair_time=self._had_fair_time,
         )
@@ -223,7 +231,15 @@ class Attempt:
 
     async def spawn(self, name: str, children: Sequence[NewJob]) -> list[JobId]:
         """Enqueue children, once per name."""
-        return await self._spawn(self.job_id, self.fence, name, children)
+        return await self._queue.spawn(self.job_id, self.fence, name, children)
+
+    async def store_artefact(self, artefact: NewArtefact) -> Artefact:
+        """Store a file."""
+        return await self._queue.store_artefact(self.job_id, self.fence, artefact)
+
+    def table(self, name: str, schema: str) -> Table:
+        """Rows of an own table."""
+        return self._queue.table(self.job_id, self.fence, name, schema=schema)
 
     def remaining(self) -> float:
         """Seconds left for this attempt."""
@@ -301,19 +317,15 @@ class Attempt:
             attempt=raw.attempts,
             max_attempts=raw.max_attempts,
             fence=self.fence,
-            traceparent=self.context.traceparent,
+            traceparent=raw.traceparent,
             deadline_at=raw.deadline_at,
         )
         trace.enter(self.context.traceparent or trace.child_of(None))
         if self.lease.steps is None:
-            self.context.restore_steps(await self._read_steps(self.job_id, self.fence))
-        run, context = kind.run, self.context
-        if kind.is_async:
-            returned = run(job, context)
-            return await returned  # type: ignore[misc]
-        returned = await run_in_thread(lambda: run(job, context), name=f"job:{job.job_type}")
-        # a plain function that returns a coroutine is an async processor in disguise
-        return await returned if isinstance(returned, Awaitable) else returned
+            self.context.restore_steps(await self._queue.read_steps(self.job_id, self.fence))
+        return await run_within(
+            kind.around, kind.run, job, self.context, in_thread=not kind.is_async
+        )
 
     def _task_done(self, task: asyncio.Task[None]) -> None:
         if self.ending is None:
@@ -344,7 +356,7 @@ class Attempt:
                 "job_id": self.job_id,
                 "job_type": self.job_type,
                 "stop_reason": self.stop_reason,
-                "grace_seconds": self._grace_seconds,
+                "grace_seconds": self.grace_seconds,
             },
         )
         if self._task is not None:

@@ -10,6 +10,7 @@ import concurrent.futures
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any, Final, Literal, NamedTuple, Protocol, TypeVar
 
 from pydantic import BaseModel, TypeAdapter
@@ -17,19 +18,35 @@ from pydantic import BaseModel, TypeAdapter
 from minutehand.clock import Clock, SystemClock
 from minutehand.queue.errors import ProcessorError
 from minutehand.queue.models import (
+    Artefact,
     EnqueueOptions,
     JobId,
     LogLine,
+    NewArtefact,
     NewJob,
     Progress,
     RunningStep,
     StepResult,
 )
-from minutehand.worker.outcomes import Seconds, seconds
+from minutehand.queue.tables import Table
+from minutehand.worker.backoff import Backoff
+from minutehand.worker.graph import STEP_BACKOFF, Stage, run_graph
+from minutehand.worker.outcomes import Fail, Retry, Seconds, Snooze, retry_after_of, seconds
 from minutehand.worker.plain import clean_text, plain
+from minutehand.worker.remote import (
+    CALL_SECONDS,
+    NoService,
+    OutOfTime,
+    Remote,
+    Service,
+    StillRunning,
+)
 from minutehand.worker.threads import ThreadStopped
 
 T = TypeVar("T")
+StepCall = Callable[[], Awaitable[Any]]
+#: Runs around a step: gets its name and what runs it.
+AroundStep = Callable[[str, StepCall], Awaitable[Any]]
 Level = Literal["debug", "info", "warning", "error"]
 
 _LEVELS: Final = {
@@ -44,11 +61,16 @@ MAX_MESSAGE: Final = 4_000
 MAX_STEP_NAME: Final = 200
 #: Seconds after which a step that is still running is reported without other updates.
 LONG_STEP: Final = 0.5
+#: Longest wait in seconds between two tries of a step; after longer ones the job is leased again.
+LONGEST_PAUSE: Final = 15.0
+#: Pause between looks at work that was left with another service.
+LOOK_AGAIN: Final = timedelta(seconds=5)
 MAX_TAG: Final = 100
 #: Children made by one call of the database.
 SPAWN_BATCH: Final = 500
 #: Children that one `gather` or `map` may wait for.
 MAX_GATHERED: Final = 10_000
+KEEP_ARTEFACTS: Final = timedelta(days=30)
 _NO_OPTIONS: Final = EnqueueOptions()
 
 
@@ -61,6 +83,21 @@ class Suspended(BaseException):
     def __init__(self, wait: Mapping[str, Any]) -> None:
         self.wait = dict(wait)
         super().__init__(f"waiting: {wait.get('kind')} {wait.get('name')!r}")
+
+
+class TurnEnded(BaseException):
+    """Control flow, not an error: the attempt ends here with an outcome, as if it were returned.
+
+    For code below a processor; a processor itself returns the outcome.
+    """
+
+    def __init__(self, outcome: Retry | Snooze | Fail) -> None:
+        self.outcome = outcome
+        super().__init__(str(outcome))
+
+
+class StepTimeout(ProcessorError):
+    """A try of a step took longer than its `timeout`."""
 
 
 class ChildrenFailed(ProcessorError):
@@ -236,6 +273,12 @@ class ContextPort(Protocol):
     async def spawn(self, name: str, children: Sequence[NewJob]) -> list[JobId]:
         """Enqueue children, once per name."""
 
+    async def store_artefact(self, artefact: NewArtefact) -> Artefact:
+        """Store a file; raises LeaseLost when it was refused."""
+
+    def table(self, name: str, schema: str) -> Table:
+        """Rows of an own table, of the job's tenant."""
+
     def remaining(self) -> float:
         """Seconds left for this attempt."""
 
@@ -271,9 +314,10 @@ class JobContext:
         self._loop = loop
         self._loop_thread = threading.get_ident()
         self._names: dict[str, int] = {}
+        self._around_steps: list[AroundStep] = []
         #: Steps this run stored, i.e. how far it got beyond the run before.
         self.new_steps = 0
-        #: W3C trace context to send along with HTTP calls.
+        #: W3C trace context of this attempt, to send along with HTTP calls.
         self.traceparent = traceparent
         #: What this attempt cost in foreign services, in US dollars; add to it.
         self.cost_usd = 0.0
@@ -281,6 +325,10 @@ class JobContext:
     def restore_steps(self, steps: Mapping[str, Any]) -> None:
         """Know the results of earlier attempts' steps: those too long to come with the lease."""
         self._steps.update(steps)
+
+    def has_step(self, name: str) -> bool:
+        """Whether an earlier run of the processor, or this one, finished the step."""
+        return name in self._steps
 
     # Updates -----------------------------------------------------------------------------------
 
@@ -349,6 +397,10 @@ class JobContext:
         run: Callable[[], Awaitable[T]],
         *,
         returns: type[T] | None = None,
+        tries: int = 1,
+        timeout: Seconds | None = None,
+        backoff: Backoff = STEP_BACKOFF,
+        needs_seconds: float = 0,
     ) -> T:
         """Run `run` once per job: its result is stored, and later attempts get it from there.
 
@@ -359,18 +411,31 @@ class JobContext:
             name: Unique in the job; a repeated name gets `#2`, `#3` in the order of calls.
             run: What to do; its result must survive JSON.
             returns: Model to read the result as; else it is what JSON makes of it.
+            tries: How often `run` is called in one attempt of the job before its error is raised.
+                An error that is not retryable is raised at once.
+            timeout: Longest time of one try; `run` is cancelled then.
+            backoff: Wait between tries; an error's own `retry_after` wins. A wait that is longer
+                than LONGEST_PAUSE, or than the time left, ends the attempt as a `Retry` after it.
+            needs_seconds: With less time left, and a step done in this attempt, the job is given
+                back unbegun and continues in its next attempt: cut off, it would be paid for twice.
 
         Raises:
             LeaseLost: The job is no longer this worker's.
+            StepTimeout: The last try took longer than `timeout`.
         """
         key = self._unique(name)
         if key in self._steps:
             return _read(self._steps[key], returns)
+        if self.new_steps and self.remaining < needs_seconds:
+            raise TurnEnded(Snooze(after=1))
         self._updates.begin_step(key)
         # a separate report only for a step that someone may be watching
         soon = asyncio.get_running_loop().call_later(LONG_STEP, self._port.announce)
         try:
-            value = plain(await run())
+            call: StepCall = partial(self._tried, key, run, tries, timeout, backoff)
+            for around in reversed(self._around_steps):
+                call = partial(around, key, call)
+            value = plain(await call())
         finally:
             soon.cancel()
             took_ms = self._updates.leave_step(key)
@@ -379,6 +444,147 @@ class JobContext:
         self.new_steps += 1
         await self._port.flush()
         return _read(value, returns)
+
+    async def graph(self, stages: Sequence[Stage], *, name: str = "graph") -> dict[str, Any]:
+        """Run `stages` side by side, each once those it comes after are done; results by name.
+
+        Each is a `step`, so a later attempt continues behind those that are done. A stage that
+        fails does not stop those that do not need it. A wait inside a stage suspends the job when
+        the stages under way have ended, and needs a name of its own. The job's page shows the
+        graph, of which `replay_job` runs a stage and those that come after it again.
+
+        Args:
+            name: Of the graph, as that of a step.
+
+        Raises:
+            StagesFailed: Stages failed, and all that do not need them have ended. Another attempt
+                of the job runs the failed ones and those behind them.
+            LeaseLost: The job is no longer this worker's.
+            ValueError: Two stages have one name, or one comes after itself or an unknown one.
+        """
+        key = self._unique(name)
+        if key not in self._steps:
+            shape = {stage.name: list(stage.after) for stage in stages}
+            self._updates.add_step(StepResult(name=key, result=shape, kind="graph"))
+            await self._port.flush()  # whoever looks sees what is to come
+
+        async def run(stage: Stage, given: Mapping[str, Any]) -> Any:
+            return await self.step(
+                stage.name,
+                partial(stage.run, given),
+                returns=stage.returns,
+                tries=stage.tries,
+                timeout=stage.timeout,
+                backoff=stage.backoff,
+                needs_seconds=stage.needs_seconds,
+            )
+
+        return await run_graph(stages, run)
+
+    async def remote(
+        self,
+        name: str,
+        services: Sequence[Service[T]],
+        *,
+        within: Seconds,
+        look_again: Seconds = LOOK_AGAIN,
+        call_seconds: float = CALL_SECONDS,
+    ) -> T:
+        """Have work done by the first of `services` that does it, all in one deadline, as a step.
+
+        Work that takes a service longer than a moment is left with it: the job leaves the worker,
+        and its next attempt asks that service how far it is. One that fails, hangs or drips is left
+        for the next, and the job's log says so.
+
+        Args:
+            name: As of `step`; what a service gives must survive JSON.
+            services: How each is spoken to: `submit`, `poll`, `result`, `cancel`.
+            within: From the first attempt's call to the result, whatever happens in between.
+            look_again: Pause until the next look at work that was left with a service.
+            call_seconds: Longest single call of a service.
+
+        Raises:
+            ProcessorError: No service did it; another attempt asks them again. Not retryable once
+                the time is over; the service at work was asked to stop.
+        """
+        begun = await self.step(f"{name}: begun", self._now)
+        ends = datetime.fromisoformat(begun) + timedelta(seconds=seconds(within))
+
+        async def turn(noted: StillRunning | None) -> dict[str, Any]:
+            remote = Remote(services, call_seconds=call_seconds)
+            left = (ends - self._clock.now()).total_seconds()
+            try:
+                gave = await remote.run(left=max(0.0, left), resume=noted)
+            except OutOfTime as error:
+                text = f"{name}: no answer within {seconds(within):g} s"
+                raise ProcessorError(text, retryable=False) from error
+            except NoService as error:
+                raise ProcessorError(f"{name}: {error}") from error
+            finally:
+                for service, problem in remote.reports.items():
+                    if problem:
+                        self.log("warning", f"{name}: {service} failed", reason=problem)
+            if not isinstance(gave, StillRunning):
+                return {"gave": gave}
+            if gave == noted:
+                raise TurnEnded(Snooze(after=look_again))
+            return {"at": [gave.service, gave.task_id]}
+
+        noted: StillRunning | None = None
+        while True:
+            found = await self.step(name, partial(turn, noted))
+            if "gave" in found:
+                given: T = found["gave"]
+                return given
+            noted = StillRunning(*found["at"])
+
+    async def _now(self) -> str:
+        return self._clock.now().isoformat()
+
+    def around_steps(self, around: AroundStep) -> None:
+        """Run `around(name, call)` around each step that runs in this attempt, for middleware.
+
+        A step whose result is read from an earlier attempt does not run.
+        """
+        self._around_steps.append(around)
+
+    async def _tried(
+        self,
+        name: str,
+        run: Callable[[], Awaitable[T]],
+        tries: int,
+        timeout: Seconds | None,
+        backoff: Backoff,
+    ) -> T:
+        """The result of the first of `tries` calls that gives one."""
+        for number in range(1, tries + 1):
+            try:
+                return await self._within(name, run, timeout)
+            except Exception as error:
+                final = isinstance(error, ProcessorError) and not error.retryable
+                if number == tries or final:
+                    raise
+                self.log("warning", f"Step {name}: try {number} failed", reason=str(error))
+                wait = retry_after_of(error)
+                pause = backoff.delay(number) if wait is None else wait
+                if pause > min(LONGEST_PAUSE, self.remaining):
+                    raise TurnEnded(Retry(str(error), after=pause)) from error
+                await asyncio.sleep(pause)
+        raise ValueError(f"tries={tries} must be at least 1")
+
+    async def _within(
+        self, name: str, run: Callable[[], Awaitable[T]], timeout: Seconds | None
+    ) -> T:
+        if timeout is None:
+            return await run()
+        limit = asyncio.timeout(seconds(timeout))
+        try:
+            async with limit:
+                return await run()
+        except TimeoutError as error:
+            if not limit.expired():
+                raise  # its own
+            raise StepTimeout(f"step {name} took longer than {seconds(timeout):g} s") from error
 
     # Waits ----------------------------------------------------------------------------------
 
@@ -441,6 +647,48 @@ class JobContext:
             return value
         wait: dict[str, Any] = {"kind": "event", "name": key, "event": event}
         raise Suspended(wait | self._limit(timeout))
+
+    # Files ----------------------------------------------------------------------------------
+
+    async def artefact(
+        self, name: str, content: bytes, media: str, *, keep: Seconds = KEEP_ARTEFACTS
+    ) -> Artefact:
+        """Store a file of the job; the same name again replaces it, at the same address.
+
+        Its `url` opens it in a browser for members, and for anyone who is shown it: put it into
+        the job's result. A page runs its own scripts there, and reaches neither the network nor
+        the reader's session.
+
+        Args:
+            name: 1 to 120 letters, digits, dots, hyphens and underscores.
+            content: At most 4,000,000 bytes with the job's other files, of which it has 100.
+            media: Such as `text/html; charset=utf-8`.
+            keep: Time until it is deleted, however long the job is kept; at most ten years.
+
+        Raises:
+            LeaseLost: The job is no longer this worker's; nothing was stored.
+            QueueError: The name, the type or the size was refused: `invalid_argument`,
+                `artefacts_too_large`, `quota_exceeded`.
+        """
+        return await self._port.store_artefact(
+            NewArtefact(
+                name=name, media_type=media, content=content, keep_seconds=round(seconds(keep))
+            )
+        )
+
+    # Own tables -----------------------------------------------------------------------------
+
+    def table(self, name: str, *, schema: str = "public") -> Table:
+        """Rows of a table of yours, of the job's tenant alone: `select insert update delete`.
+
+        The table's grants and policies to `job_worker` say what is allowed; see the guide on own
+        tables, also for functions instead of grants. Nothing is read or written once the lease is
+        lost.
+
+        Args:
+            schema: Where the table is; the Data API must expose it.
+        """
+        return self._port.table(name, schema)
 
     # Children -------------------------------------------------------------------------------
 

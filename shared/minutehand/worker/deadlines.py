@@ -38,7 +38,7 @@ class TickOptions:
         usual_seconds: How long ticks of this worker usually are, when this one is shorter: a job
             that it has to stop had no fair time and is not charged an attempt.
         origin: Where this worker's log is: `{log_group, log_stream, region}`; None for nowhere
-            that a page could link to.
+            that a page could link to. The worker adds its settings' `commit` and `source`.
     """
 
     concurrency: int = 5

@@ -9,11 +9,23 @@ import asyncio
 import contextlib
 import contextvars
 from collections.abc import Coroutine, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 
 class ProcessorExit(Exception):
     """A processor raised SystemExit or KeyboardInterrupt; only its own attempt ends."""
+
+
+@dataclass(frozen=True, slots=True)
+class Blocked:
+    """For how long a processor kept the event loop, and in which line."""
+
+    seconds: float
+    at: str
+
+    def __str__(self) -> str:
+        return f"it blocked its worker for {self.seconds:.0f} s at {self.at}"
 
 
 class TaskGroupOfAttempt:
@@ -22,6 +34,8 @@ class TaskGroupOfAttempt:
     def __init__(self, job_id: str, job_type: str) -> None:
         self.job_id = job_id
         self.job_type = job_type
+        #: The longest time for which it blocked the event loop, and where; None when it never did.
+        self.blocked: Blocked | None = None
         #: Its tasks that have not ended.
         self.tasks: set[asyncio.Task[Any]] = set()
 

@@ -22,6 +22,7 @@ from minutehand.queue.errors import QueueError, QueueUnavailable
 from minutehand.queue.models import ReportItem, Storage
 from minutehand.queue.worker_client import WorkerQueue
 from minutehand.tasks import end_tasks
+from minutehand.worker.channel import Channel
 from minutehand.worker.deadlines import TickOptions
 from minutehand.worker.fanout import FanOut, StartExtraWorkers
 from minutehand.worker.registry import Registry, default_registry
@@ -46,6 +47,7 @@ class Worker:
         most: Most bounded runs of all workers at once, see `tick`; None for no bound.
         on_tick: Called with each finished tick, e.g. to write its metrics.
         on_storage: Called about once an hour with the database's size.
+        channel: To the process that supervises this one, which learns of each attempt by it.
     """
 
     #: Maintenance of the project runs at the first tick, and as often as this.
@@ -69,20 +71,25 @@ class Worker:
         most: int | None = None,
         on_tick: Callable[[Tick], None] | None = None,
         on_storage: Callable[[Storage], None] | None = None,
+        channel: Channel | None = None,
     ) -> None:
         self.settings = settings
         self.registry = default_registry if registry is None else registry
         self.queue = queue or WorkerQueue(settings)
         self.worker_id = worker_id or default_worker_id()
-        self.options = options or TickOptions(
+        options = options or TickOptions(
             concurrency=settings.worker_concurrency, version=settings.version
         )
+        code = {"commit": settings.commit, "source": settings.source}
+        told = {name: value for name, value in code.items() if value} | (options.origin or {})
+        self.options = replace(options, origin=told or None)
         self._clock = clock or SystemClock()
         self._fan_out = fan_out
         self._start_extra_workers = start_extra_workers
         self._most = most
         self._on_tick = on_tick
         self._on_storage = on_storage
+        self._channel = channel
         self._registered: object = None
         self._maintain_at = float("-inf")
         self._stopping = asyncio.Event()
@@ -245,6 +252,7 @@ class Worker:
             stopping=self._stopping,
             draining=draining,
             is_last=is_last,
+            channel=self._channel,
         )
         summary = await tick.run()
         if self._on_tick is not None:

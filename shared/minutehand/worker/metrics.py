@@ -12,6 +12,9 @@ from typing import Any
 from minutehand.worker.summary import TickSummary
 
 NAMESPACE = "Minutehand"
+#: What `/metrics` and OpenTelemetry call by the same names, after `minutehand_`.
+RUN_SECONDS = ("run_seconds", "The processor itself")
+RUNNING_JOBS = ("running_jobs", "Leased jobs by type.")
 #: Takes one finished metrics line.
 Sink = Callable[[str], None]
 

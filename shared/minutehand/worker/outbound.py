@@ -10,6 +10,7 @@ import ipaddress
 import socket
 import ssl
 
+from minutehand.queue.foreign import trusted
 from minutehand.queue.lean_httpx import httpx
 
 #: Beyond what `ipaddress` calls not global: ranges that lead to an IPv4 address inside, or nowhere.
@@ -91,7 +92,7 @@ class PublicTransport(httpx.AsyncBaseTransport):
         self._loopback = loopback
         self._kept: dict[tuple[str, int], list[str]] | None = {} if keep else None
         self._inner = httpx.AsyncHTTPTransport(
-            verify=True if verify is None else verify,
+            verify=trusted() if verify is None else verify,
             limits=httpx.Limits(max_connections=100, max_keepalive_connections=100 if keep else 0),
         )
 

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from pydantic import BaseModel
+
+from minutehand.retry_after import retry_after
 
 #: A length of time: seconds, or a timedelta.
 Seconds = float | int | timedelta
@@ -71,3 +73,19 @@ def seconds(value: Seconds) -> float:
     if number != number:
         raise ValueError("a length of time must be a number")
     return max(0.0, number)
+
+
+def retry_after_of(error: BaseException) -> float | None:
+    """What a foreign service asked for wins over the backoff."""
+    value = getattr(error, "retry_after", None)
+    if value is None:
+        # httpx and requests keep the response, aiohttp its headers
+        headers = getattr(getattr(error, "response", error), "headers", None)
+        said = headers.get("Retry-After") if isinstance(headers, Mapping) else None
+        value = retry_after(said if isinstance(said, str) else None, now=datetime.now(UTC))
+    if isinstance(value, bool) or not isinstance(value, int | float | timedelta):
+        return None
+    try:
+        return min(seconds(value), 604_800.0)
+    except ValueError:
+        return None

@@ -9,7 +9,7 @@ import difflib
 import inspect
 import math
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import UnionType
 from typing import (
     Any,
@@ -29,14 +29,16 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
 
 from minutehand.queue.errors import JobServiceError
-from minutehand.queue.models import JobTypeSpec
+from minutehand.queue.models import JobTypeSpec, plain
 from minutehand.worker.backoff import Backoff
 from minutehand.worker.context import JobContext
 from minutehand.worker.job import Job
+from minutehand.worker.middleware import Middleware, is_async
 from minutehand.worker.outcomes import Outcome, Returned, Seconds, seconds
 from minutehand.worker.schedules import Schedule, Schedules, schedules_of
 
 P = TypeVar("P")
+M = TypeVar("M", bound=Middleware)
 R_co = TypeVar("R_co", bound=Returned, covariant=True)
 
 _UNIONS: Final = (Union, UnionType)
@@ -96,7 +98,9 @@ class JobType(Generic[P]):
     internal: bool = False
     part_of: str | None = None
     tagged_by: tuple[str, ...] = ()
+    signed: bool = False
     schedules: tuple[Schedule, ...] = ()
+    around: Sequence[Middleware] = field(default=(), repr=False, compare=False)
     adapter: TypeAdapter[P] = field(repr=False, compare=False)
 
     def read_payload(self, raw: Any, version: int | None) -> P:
@@ -161,7 +165,7 @@ class JobType(Generic[P]):
             if limit is None
             else {
                 "limit": limit.limit,
-                "per_seconds": seconds(limit.per),
+                "per_seconds": plain(seconds(limit.per)),
                 "per_key": limit.per_key,
             },
             payload_schema=self.adapter.json_schema(),
@@ -209,6 +213,7 @@ class Registry:
     def __init__(self) -> None:
         self._types: dict[str, JobType[Any]] = {}
         self._publishers: dict[str, Publisher] = {}
+        self._around: list[Middleware] = []
 
     def __iter__(self) -> Iterator[JobType[Any]]:
         return iter(self._types.values())
@@ -262,10 +267,36 @@ class Registry:
             raise ValueError(f"job type {job_type!r} has a processor already")
 
     def forget(self, module_prefix: str) -> None:
-        """Drop the types whose processors came from modules so named, before they are reloaded."""
+        """Drop what came from modules so named, types and middleware, before they are reloaded."""
         for name, kind in list(self._types.items()):
             if getattr(kind.run, "__module__", "").startswith(module_prefix):
                 del self._types[name]
+        self._around[:] = [
+            each
+            for each in self._around
+            if not getattr(each, "__module__", "").startswith(module_prefix)
+        ]
+
+    def around(self, middleware: M) -> M:
+        """Run `middleware` around every attempt of this registry's processors; a decorator.
+
+        It counts for processors registered before and after; the first added is the outermost.
+        Its time is part of the attempt's, and its exceptions are the attempt's.
+
+        Raises:
+            TypeError: It is not an async function of `(job, ctx, call)`.
+        """
+        if not is_async(middleware):
+            raise TypeError(f"{middleware!r} must be an async function of (job, ctx, call)")
+        self._around.append(middleware)
+        return middleware
+
+    def sign_with(self, make: Callable[[], Middleware]) -> None:
+        """Run the middleware that `make` returns around all others of the types that are signed."""
+        if signed := [kind for kind in self if kind.signed]:
+            signer = make()
+            for kind in signed:
+                self._types[kind.name] = replace(kind, around=(signer, *kind.around))
 
     @property
     def publishers(self) -> Mapping[str, Publisher]:
@@ -311,6 +342,7 @@ class Registry:
         internal: bool = False,
         part_of: str | None = None,
         tagged_by: Sequence[str] = (),
+        signed: bool = False,
         schedule: Schedules | None = None,
     ) -> Decorator[P]:
         """Register the decorated function as the processor of `job_type`.
@@ -340,6 +372,7 @@ class Registry:
                 as well.
             tagged_by: Fields of the payload whose values become tags of each job, as
                 `customer:42`, so that jobs are found by them at any age; `a.b` reaches inside.
+            signed: A completed job has a signed receipt of its result, see the page on receipts.
             schedule: When the clock enqueues such jobs: a cron expression for the system, or
                 `Schedule`s for each workspace or one. A deploy changes and removes them.
 
@@ -356,7 +389,7 @@ class Registry:
                 name=job_type,
                 run=run,
                 payload=payload,
-                is_async=_is_async(run),
+                is_async=is_async(run),
                 queue=queue,
                 max_concurrency=max_concurrency,
                 workspace_concurrency=workspace_concurrency,
@@ -374,7 +407,9 @@ class Registry:
                 internal=internal,
                 part_of=part_of,
                 tagged_by=tuple(tagged_by),
+                signed=signed,
                 schedules=schedules,
+                around=self._around,  # the list itself: more may be added
                 adapter=TypeAdapter(payload),
             )
             return run
@@ -404,13 +439,7 @@ def _check(
         raise ValueError(f"max_attempts={max_attempts} of {job_type!r} must be from 1 to 50")
 
 
-def _is_async(run: Any) -> bool:
-    return inspect.iscoroutinefunction(run) or inspect.iscoroutinefunction(
-        getattr(run, "__call__", None)  # noqa: B004 - an object with an async __call__ counts
-    )
-
-
-def _whole(value: Seconds | None) -> float | None:
+def _whole(value: Seconds | None) -> int | None:
     # the database keeps whole seconds
     return None if value is None else max(1, math.ceil(seconds(value)))
 
@@ -419,6 +448,7 @@ def _type_name(kind: object) -> str:
     return getattr(kind, "__name__", None) or str(kind)
 
 
-#: Where `@processor` registers; the worker function runs what is in here.
+#: Where `@processor` and `@around` register; the worker function runs what is in here.
 default_registry = Registry()
 processor = default_registry.processor
+around = default_registry.around

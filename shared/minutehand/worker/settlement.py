@@ -5,15 +5,18 @@ The table of promises: what spends an attempt, what is retried, what is final.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from datetime import timedelta
+import errno
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, Literal, assert_never
 
-from minutehand.queue.errors import ProcessorError
+from minutehand.queue.errors import ProcessorError, QueueUnavailable
 from minutehand.queue.models import ErrorInfo, JobId, SettleItem
-from minutehand.worker.context import Suspended
-from minutehand.worker.outcomes import Cancel, Fail, Retry, Snooze, seconds
+from minutehand.redaction import data_without_secrets, without_secrets
+from minutehand.worker.context import Suspended, TurnEnded
+from minutehand.worker.isolation import Blocked
+from minutehand.worker.outcomes import Cancel, Fail, Retry, Snooze, retry_after_of, seconds
 from minutehand.worker.plain import clean_text, plain
 from minutehand.worker.registry import PayloadRejected, UnknownProcessor
 
@@ -21,6 +24,8 @@ from minutehand.worker.registry import PayloadRejected, UnknownProcessor
 StopReason = Literal["cancel", "lost", "timeout", "deadline", "shutdown"]
 
 MAX_ERROR_MESSAGE = 2_000
+#: So many errors beneath one are looked at for a status or a system's error.
+MOST_CAUSES = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +56,9 @@ class Circumstances:
 
     stop: StopReason | None = None
     timeout_seconds: float | None = None
+    ran_seconds: float = 0.0
+    #: That it kept the event loop, which could not stop it then.
+    blocked: Blocked | None = None
     #: Whether it stored a step that earlier attempts had not.
     advanced: bool = False
     #: Whether the tick gave it at least half of a whole tick's time.
@@ -61,7 +69,8 @@ def verdict(ending: Ending, seen: Circumstances) -> SettleItem | None:
     """What to settle, with empty ids; None when the lease is lost and nothing may be stored.
 
     A cancel wins over the processor's result. Against a timeout or the deadline a
-    returned value wins: a cancelled processor may still return what it has.
+    returned value wins: a cancelled processor may still return what it has. One that could not be
+    cancelled, because it blocked the event loop past its timeout, has no result.
     """
     if seen.stop == "lost":
         return None
@@ -69,6 +78,8 @@ def verdict(ending: Ending, seen: Circumstances) -> SettleItem | None:
         return _item("cancelled")
     match ending:
         case Returned(value=value):
+            if seen.stop is None and seen.ran_seconds > (seen.timeout_seconds or math.inf):
+                return _stopped(replace(seen, stop="timeout"))
             return _returned(value)
         case Raised(error=error):
             if seen.stop is not None and not _is_decision(error):
@@ -107,9 +118,11 @@ def _returned(value: Any) -> SettleItem:
 
 
 def _raised(error: BaseException) -> SettleItem:
-    suspended = _find_suspended(error)
-    if suspended is not None:
-        return _item("waiting", wait=suspended.wait)
+    chosen = _find_chosen(error)
+    if isinstance(chosen, Suspended):
+        return _item("waiting", wait=chosen.wait)
+    if chosen is not None:
+        return _returned(chosen.outcome)
     if isinstance(error, PayloadRejected):
         return _item(
             "failed", error=_error("PayloadRejected", str(error), {"problems": error.problems})
@@ -119,12 +132,16 @@ def _raised(error: BaseException) -> SettleItem:
         return _item("snoozed", delay_seconds=30.0)
     if isinstance(error, ProcessorError) and not error.retryable:
         return _item("failed", error=error_info(error))
-    return _item("retry", error=error_info(error), retry_after_seconds=_retry_after(error))
+    told = error_info(error)
+    if isinstance(error, QueueUnavailable) or isinstance(error.__cause__, QueueUnavailable):
+        # the database was unavailable: by this word no circuit breaker counts it against the type
+        told = told.model_copy(update={"type": "QueueUnavailable"})
+    return _item("retry", error=told, retry_after_seconds=retry_after_of(error))
 
 
 def _is_decision(error: BaseException) -> bool:
     """Whether the processor chose this ending, rather than being torn out of its work."""
-    return _find_suspended(error) is not None or (
+    return _find_chosen(error) is not None or (
         isinstance(error, ProcessorError) and not error.retryable
     )
 
@@ -132,10 +149,10 @@ def _is_decision(error: BaseException) -> bool:
 def _stopped(seen: Circumstances) -> SettleItem:
     if seen.stop == "timeout":
         limit = "its timeout" if seen.timeout_seconds is None else f"{seen.timeout_seconds:g} s"
-        return _item(
-            "retry",
-            error=_error("AttemptTimeout", f"the attempt was stopped after {limit}", None),
-        )
+        said = f"the attempt was stopped after {limit}"
+        if seen.blocked is not None:
+            said = f"the attempt ran past {limit}: {seen.blocked}"
+        return _item("retry", error=_error("AttemptTimeout", said, None))
     if seen.advanced:
         # each run stores at least one more step, so this ends
         return _item("snoozed", delay_seconds=0.0)
@@ -160,7 +177,35 @@ def error_info(error: BaseException) -> ErrorInfo:
     kind = type(error)
     name = kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__name__}"
     data = getattr(error, "data", None)
-    return _error(name, _message(error), data if isinstance(data, Mapping) else None)
+    told = _error(name, _message(error), data if isinstance(data, Mapping) else None)
+    return told.model_copy(update={"status": _status_of(error), "errno": _errno_of(error)})
+
+
+def _beneath(error: BaseException) -> Iterator[BaseException]:
+    """An error and those that it was raised from."""
+    seen: set[int] = set()
+    below: BaseException | None = error
+    while below is not None and id(below) not in seen and len(seen) < MOST_CAUSES:
+        seen.add(id(below))
+        yield below
+        below = below.__cause__ or (None if below.__suppress_context__ else below.__context__)
+
+
+def _status_of(error: BaseException) -> int | None:
+    """The HTTP status in an error of httpx, requests (`response.status_code`) or aiohttp."""
+    for each in _beneath(error):
+        found = getattr(getattr(each, "response", None), "status_code", None)
+        found = found if found is not None else getattr(each, "status", None)
+        if type(found) is int and 400 <= found <= 599:
+            return found
+    return None
+
+
+def _errno_of(error: BaseException) -> str | None:
+    for each in _beneath(error):
+        if isinstance(each, OSError) and each.errno is not None:
+            return errno.errorcode.get(each.errno)
+    return None
 
 
 def _message(error: BaseException) -> str:
@@ -172,40 +217,29 @@ def _message(error: BaseException) -> str:
 
 
 def _error(kind: str, message: str, data: Mapping[str, Any] | None) -> ErrorInfo:
-    text = clean_text(message)
+    text = without_secrets(clean_text(message))
     if len(text) > MAX_ERROR_MESSAGE:
         text = text[: MAX_ERROR_MESSAGE - 1] + "…"
     kept: Any = None
     if data:
         try:
-            kept = plain(data)
+            kept = data_without_secrets(plain(data))
         except ValueError:
-            kept = {"repr": clean_text(repr(data))[:MAX_ERROR_MESSAGE]}
+            kept = {"repr": without_secrets(clean_text(repr(data)))[:MAX_ERROR_MESSAGE]}
     return ErrorInfo(type=clean_text(kind)[:200], message=text, data=kept)
 
 
-def _retry_after(error: BaseException) -> float | None:
-    """What a foreign service asked for wins over the backoff."""
-    value = getattr(error, "retry_after", None)
-    if isinstance(value, bool) or not isinstance(value, int | float | timedelta):
-        return None
-    try:
-        return min(seconds(value), 604_800.0)
-    except ValueError:
-        return None
-
-
-def _find_suspended(error: BaseException) -> Suspended | None:
-    """The wait in `error`, also when a task group wrapped it; None if other errors came with it."""
-    if isinstance(error, Suspended):
+def _find_chosen(error: BaseException) -> Suspended | TurnEnded | None:
+    """The ending that a processor chose, also when a task group wrapped it; None for errors."""
+    if isinstance(error, Suspended | TurnEnded):
         return error
     if isinstance(error, BaseExceptionGroup):
-        waits, others = error.split(Suspended)
-        if waits is not None and others is None:
-            first: BaseException = waits
+        chosen, others = error.split((Suspended, TurnEnded))
+        if chosen is not None and others is None:
+            first: BaseException = chosen
             while isinstance(first, BaseExceptionGroup):
                 first = first.exceptions[0]
-            return first if isinstance(first, Suspended) else None
+            return first if isinstance(first, Suspended | TurnEnded) else None
     return None
 
 

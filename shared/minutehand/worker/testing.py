@@ -13,22 +13,30 @@ Example:
 from __future__ import annotations
 
 import asyncio
-import inspect
 import uuid
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Generic, Protocol, TypeVar
 
 from minutehand.clock import Clock, FrozenClock
-from minutehand.queue.models import ErrorInfo, JobId, LogLine, NewJob, Progress, WorkspaceId
+from minutehand.queue.models import (
+    Artefact,
+    ErrorInfo,
+    JobId,
+    LogLine,
+    NewArtefact,
+    NewJob,
+    Progress,
+    WorkspaceId,
+)
 from minutehand.worker.context import JobContext, Updates
 from minutehand.worker.job import Job
 from minutehand.worker.loop import Worker
+from minutehand.worker.middleware import Middleware, is_async, run_within
 from minutehand.worker.registry import AsyncProcessor, SyncProcessor
 from minutehand.worker.settlement import Circumstances, Raised, Returned, verdict
 from minutehand.worker.summary import TickSummary
-from minutehand.worker.threads import run_in_thread
 
 P = TypeVar("P")
 
@@ -69,7 +77,10 @@ class ProcessorTest(Generic[P]):
     Attributes:
         steps: Results of finished steps and ended waits, by name; may be filled beforehand.
         children: Every child job spawned, by spawn name.
+        artefacts: Content of the files it stored, by name.
+        tables: What `ctx.table` gives, by name: a stand-in of yours with the methods it calls.
         remaining: What `ctx.remaining` says.
+        around: Middleware to run it in, the first outermost.
     """
 
     processor: AsyncProcessor[P] | SyncProcessor[P]
@@ -80,9 +91,13 @@ class ProcessorTest(Generic[P]):
     workspace_id: str = "11111111-1111-4111-8111-111111111111"
     user_id: str | None = None
     session_id: str | None = None
+    traceparent: str | None = None
     steps: dict[str, Any] = field(default_factory=dict)
     children: dict[str, list[NewJob]] = field(default_factory=dict)
+    artefacts: dict[str, bytes] = field(default_factory=dict)
+    tables: Mapping[str, Any] = field(default_factory=dict)
     remaining: float = 300.0
+    around: Sequence[Middleware] = ()
     clock: Clock = field(default_factory=FrozenClock)
     job_id: str = field(default_factory=lambda: str(uuid.uuid4()))
     cancelled: bool = False
@@ -110,10 +125,13 @@ class ProcessorTest(Generic[P]):
             attempt=self.attempt,
             max_attempts=self.max_attempts,
             fence=self.attempt,
+            traceparent=self.traceparent,
         )
         ending: Returned | Raised
         try:
-            ending = Returned(await _call(self.processor, job, context))
+            run, plain = self.processor, not is_async(self.processor)
+            returned = await run_within(self.around, run, job, context, in_thread=plain)
+            ending = Returned(returned)
         except BaseException as error:
             ending = Raised(error)
         await stage.flush()
@@ -208,6 +226,23 @@ class _Stage:
             test._ids[name] = [JobId(str(uuid.uuid4())) for _ in children]
         return test._ids[name]
 
+    async def store_artefact(self, artefact: NewArtefact) -> Artefact:
+        """Remember the file."""
+        test = self._test
+        test.artefacts[artefact.name] = artefact.content
+        return Artefact(
+            name=artefact.name,
+            media_type=artefact.media_type,
+            size_bytes=len(artefact.content),
+            created_at=test.clock.now(),
+            expires_at=test.clock.now() + timedelta(seconds=artefact.keep_seconds),
+            url=f"/api/jobs/{test.job_id}/artefacts/{artefact.name}?key=tested",
+        )
+
+    def table(self, name: str, schema: str) -> Any:
+        """The test's stand-in."""
+        return self._test.tables[name]
+
     def remaining(self) -> float:
         """What the test said."""
         return self._test.remaining
@@ -215,13 +250,6 @@ class _Stage:
     def stop_requested(self) -> bool:
         """What the test said."""
         return self._test.cancelled
-
-
-async def _call(processor: Any, job: Job[Any], context: JobContext) -> Any:
-    if inspect.iscoroutinefunction(processor):
-        return await processor(job, context)
-    returned = await run_in_thread(lambda: processor(job, context), name="processor-test")
-    return await returned if isinstance(returned, Awaitable) else returned
 
 
 async def drain(worker: Worker, *, most_ticks: int = 50) -> list[TickSummary]:

@@ -17,11 +17,9 @@ from minutehand.clock import Clock, SystemClock
 from minutehand.queue.errors import QueueError, QueueUnavailable
 from minutehand.queue.models import (
     ErrorInfo,
-    JobId,
     Lease,
     LeaseRequest,
     LeaseResponse,
-    NewJob,
     ReportItem,
     SettleItem,
     UnreadableLease,
@@ -29,6 +27,7 @@ from minutehand.queue.models import (
 from minutehand.queue.worker_client import WorkerQueue
 from minutehand.tasks import end_tasks
 from minutehand.worker.attempt import Attempt, LeaseKey
+from minutehand.worker.channel import Channel
 from minutehand.worker.deadlines import Deadlines, TickOptions, in_time
 from minutehand.worker.extra_workers import SIDE_CALL_SECONDS, ExtraWorkers
 from minutehand.worker.fanout import FanOut, StartExtraWorkers
@@ -66,6 +65,7 @@ class Tick:
         stopping: asyncio.Event | None = None,
         draining: asyncio.Event | None = None,
         is_last: bool = False,
+        channel: Channel | None = None,
     ) -> None:
         self._queue = queue
         self._registry = registry
@@ -79,6 +79,8 @@ class Tick:
         self._renew_outside = renew_outside
         #: No other run is admitted beside this one: it looks for new work while it waits, too.
         self._is_last = is_last
+        #: To the process that supervises this one.
+        self._channel = channel
         self.tick_id = str(uuid.uuid4())
         self.worker_id = worker_id
         self.summary = TickSummary(worker_id=worker_id, tick_id=self.tick_id)
@@ -331,8 +333,7 @@ class Tick:
                 sent_at=sent_at,
                 work_until=self._deadlines.stop_working,
                 had_fair_time=self._deadlines.had_fair_time(now, self._options.usual_seconds),
-                spawn=self._spawn,
-                read_steps=self._queue.read_steps,
+                queue=self._queue,
                 on_news=self._reporter.announce,
                 on_end=self._attempt_ended,
                 grace_seconds=self._grace(now),
@@ -353,6 +354,8 @@ class Tick:
                     "queue": lease.job.queue,
                 },
             )
+            if self._channel is not None:
+                self._channel.began(attempt)
             attempt.start()
         if response.leases:
             if self._watchdog is not None:
@@ -391,14 +394,11 @@ class Tick:
         room = (self._deadlines.end - self._deadlines.stop_working) * 0.6
         return max(0.05, min(self._options.grace_seconds, room))
 
-    async def _spawn(
-        self, job_id: JobId, fence: int, name: str, children: Sequence[NewJob]
-    ) -> list[JobId]:
-        return await self._queue.spawn(job_id, fence, name, children)
-
     # Settling ---------------------------------------------------------------------------------
 
     def _attempt_ended(self, attempt: Attempt) -> None:
+        if self._channel is not None:
+            self._channel.ended(attempt)
         self._ended.append(attempt)
         self._pulse.set()
 

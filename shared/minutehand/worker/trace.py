@@ -40,9 +40,14 @@ def trace_headers() -> dict[str, str]:
     return {} if traceparent is None else {"traceparent": traceparent}
 
 
+def follow(traceparent: str) -> None:
+    """Make `traceparent` current for outgoing calls: that of a span which a tracer made."""
+    _current.set(traceparent)
+
+
 def enter(traceparent: str) -> None:
     """Make `traceparent` current for the rest of this context, for OpenTelemetry too."""
-    _current.set(traceparent)
+    follow(traceparent)
     if "opentelemetry" not in sys.modules:
         return  # no one here traces; importing it would cost every cold start
     from opentelemetry import context

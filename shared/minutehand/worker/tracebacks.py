@@ -6,7 +6,6 @@ Who may read them is the database's to decide; see `job_attempts`.
 from __future__ import annotations
 
 import linecache
-import re
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -14,42 +13,21 @@ from types import FrameType, TracebackType
 from typing import Any, Final
 
 from minutehand.queue.errors import ProcessorError
+from minutehand.redaction import without_secrets
 
 #: Frames kept of an error, and of each error it was raised from.
 MOST_FRAMES: Final = 20
 MOST_FRAMES_OF_CAUSE: Final = 8
 MOST_CAUSES: Final = 4
+#: Functions that call each other in a circle of so many are folded.
+MOST_CYCLE: Final = 4
 #: Characters of a line of code, of a path, and of a cause's message.
 MOST_CODE: Final = 200
 MOST_PATH: Final = 300
 MOST_MESSAGE: Final = 500
 
-#: The engine's own frames say nothing about a job; those of the apps in its package do.
+#: The engine's own frames say nothing about a job.
 _ENGINE: Final = "minutehand."
-_APPS: Final = "minutehand.apps."
-
-HIDDEN: Final = "[hidden]"
-_NAMED = r"(?:api_?key|key|secret|token|passw(?:or)?d|credentials?|authorization)"
-_SECRETS: Final = (
-    # a literal that a telling name is set or compared to: token = "…", {"api_key": '…'}
-    (
-        re.compile(rf"""(?i)({_NAMED}\w*["']?\s*(?:=|:|==|,)\s*[rbf]*)(["'])(?:(?!\2).)+\2"""),
-        rf"\1\2{HIDDEN}\2",
-    ),
-    (re.compile(r"(?i)\b(bearer|basic)\s+[\w.~+/-]{8,}=*"), rf"\1 {HIDDEN}"),
-    (re.compile(r"(\w+://[^\s:/@]+:)[^\s@/]+@"), rf"\1{HIDDEN}@"),
-    (re.compile(r"\beyJ[\w-]{10,}\.[\w-]{5,}\.[\w-]*"), HIDDEN),
-    (re.compile(r"\b(?:sk|pk|rk|sb|gh[opsu]|xox[abp]|whsec)[_-][\w-]{12,}"), HIDDEN),
-    (re.compile(r"\b(?:AKIA|ASIA)[A-Z0-9]{16}\b"), HIDDEN),
-    (re.compile(r"\b[0-9a-fA-F]{40,}\b"), HIDDEN),
-)
-
-
-def without_secrets(text: str) -> str:
-    """`text` with what looks like a key, a token or a password replaced."""
-    for pattern, instead in _SECRETS:
-        text = pattern.sub(instead, text)
-    return text
 
 
 def describe(error: BaseException, *, package: str = "") -> dict[str, Any] | None:
@@ -59,8 +37,9 @@ def describe(error: BaseException, *, package: str = "") -> dict[str, Any] | Non
         package: The module of the processor: frames of its top-level package are the user's own.
 
     Returns:
-        `{frames: [{file, line, function, code, own}], causes, left_out}`: own frames first, then
-        the libraries', each the innermost first. No value of any variable is read.
+        `{frames: [{file, line, function, code, own, times?}], causes, left_out}`: own frames first,
+        then the libraries', each the innermost first; a recursion's once, with `times`. No value of
+        any variable is read.
     """
     # a ProcessorError says what its author chose; its causes speak in the worker's log alone
     is_told = isinstance(error, ProcessorError)
@@ -75,18 +54,62 @@ def describe(error: BaseException, *, package: str = "") -> dict[str, Any] | Non
     ]
     if not frames and not causes:
         return None
-    told: dict[str, Any] = {"frames": _ordered(frames)[:MOST_FRAMES]}
+    folded = _folded(frames)
+    told: dict[str, Any] = {"frames": _kept(folded)}
     if causes:
         told["causes"] = causes
-    if len(frames) > MOST_FRAMES:
-        told["left_out"] = len(frames) - MOST_FRAMES
+    if len(folded) > MOST_FRAMES:
+        told["left_out"] = len(folded) - MOST_FRAMES
     return told
 
 
 def describe_stack(stack: Iterable[FrameType], *, package: str = "") -> dict[str, Any] | None:
     """The same of code that still runs: where a processor was that did not stop."""
-    found = [frame for frame in (_frame(each, each.f_lineno, package) for each in stack) if frame]
-    return {"frames": _ordered(found)[:MOST_FRAMES]} if found else None
+    return _framed(_frame(each, each.f_lineno, package) for each in stack)
+
+
+def describe_lines(
+    lines: Iterable[tuple[str, int, str]], *, package: str = ""
+) -> dict[str, Any] | None:
+    """The same of another process's stack: its lines as (file, line, function), innermost last."""
+    return _framed(
+        _shown(_short(file).removesuffix(".py").replace("/", "."), file, line, function, package)
+        for file, line, function in lines
+    )
+
+
+def _framed(frames: Iterable[dict[str, Any] | None]) -> dict[str, Any] | None:
+    found = _folded(frame for frame in frames if frame)
+    return {"frames": _kept(found)} if found else None
+
+
+def _folded(frames: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Frames of a recursion once, with how often they repeat: `times` of a cycle of frames."""
+    kept: list[dict[str, Any]] = []
+    for frame in frames:
+        kept.append(frame)
+        for length in range(1, MOST_CYCLE + 1):
+            last, before = kept[-length:], kept[-2 * length : -length]
+            if _places(last) == _places(before) and len(before) == length:
+                del kept[-length:]
+                for one in kept[-length:]:
+                    one["times"] = one.get("times", 1) + 1
+                break
+    return kept
+
+
+def _places(frames: list[dict[str, Any]]) -> list[tuple[Any, ...]]:
+    return [(frame["file"], frame["line"], frame["function"]) for frame in frames]
+
+
+def _kept(frames: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The most that are kept: own frames first, and of too many the outermost own one too."""
+    ordered = _ordered(frames)
+    kept = ordered[:MOST_FRAMES]
+    caller = next((frame for frame in frames if frame["own"]), None)
+    if caller is not None and not any(frame is caller for frame in kept):
+        kept[-1] = caller
+    return kept
 
 
 def _ordered(frames: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -103,27 +126,30 @@ def _frames(trace: TracebackType | None, package: str) -> Iterator[dict[str, Any
 
 
 def _frame(frame: FrameType, line: int | None, package: str) -> dict[str, Any] | None:
-    module = str(frame.f_globals.get("__name__", ""))
-    if module.startswith(_ENGINE) and not module.startswith(_APPS):
+    module, code = str(frame.f_globals.get("__name__", "")), frame.f_code
+    linecache.lazycache(code.co_filename, frame.f_globals)
+    return _shown(module, code.co_filename, line, code.co_name, package)
+
+
+def _shown(
+    module: str, file: str, line: int | None, function: str, package: str
+) -> dict[str, Any] | None:
+    if module.startswith(_ENGINE):
         return None
-    code = frame.f_code
-    text = linecache.getline(code.co_filename, line or 0, frame.f_globals).strip()
     return {
-        "file": _short(code.co_filename)[-MOST_PATH:],
+        "file": _short(file)[-MOST_PATH:],
         "line": line,
-        "function": code.co_name[:100],
-        "code": without_secrets(text)[:MOST_CODE],
-        "own": _is_own(module, code.co_filename, package),
+        "function": function[:100],
+        "code": without_secrets(linecache.getline(file, line or 0).strip())[:MOST_CODE],
+        "own": _is_own(module, file, package),
     }
 
 
 def _is_own(module: str, path: str, package: str) -> bool:
     top = package.partition(".")[0]
-    if package.startswith(_APPS):
-        top = ".".join(package.split(".")[:3])
     if top and (module == top or module.startswith(f"{top}.")):
         return True
-    if module.startswith(_APPS) or "site-packages" in path or "dist-packages" in path:
+    if "site-packages" in path or "dist-packages" in path:
         return False
     if path.startswith("<") or module.partition(".")[0] in sys.stdlib_module_names:
         return False

@@ -13,8 +13,10 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Sequence
+from types import FrameType
 
-from minutehand.worker.isolation import owner_of
+from minutehand.worker import tracebacks
+from minutehand.worker.isolation import Blocked, TaskGroupOfAttempt, owner_of
 
 logger = logging.getLogger(__name__)
 
@@ -57,8 +59,6 @@ class Watchdog:
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._timer: asyncio.TimerHandle | None = None
-        #: Job types that blocked the loop, with the longest time seen.
-        self.culprits: dict[str, float] = {}
 
     def start(self) -> None:
         """Begin to watch; does nothing when already watching."""
@@ -81,7 +81,7 @@ class Watchdog:
     def _watch(self) -> None:
         seen, still, warned, renewed = -1, 0.0, False, 0.0
         step = max(0.02, min(self.BEAT_SECONDS, self._warn_after / 2))
-        culprit = ""
+        culprit, place = None, ""
         while not self._stop.wait(step):
             self._check_memory()
             if self._beats != seen:
@@ -93,7 +93,9 @@ class Watchdog:
             still += step
             if still >= self._warn_after + self.BEAT_SECONDS and not warned:
                 warned = True
-                culprit = self._name_culprit()
+                culprit, place = self._name_culprit()
+            if warned and culprit is not None:
+                culprit.blocked = Blocked(still, place)
             if still - renewed >= self._renew_after and self._renew is not None:
                 renewed = still
                 self._renew_outside()
@@ -114,9 +116,11 @@ class Watchdog:
             },
         )
 
-    def _name_culprit(self) -> str:
+    def _name_culprit(self) -> tuple[TaskGroupOfAttempt | None, str]:
+        """Log who blocks the loop; its attempt, and the innermost line of its own."""
         frame = sys._current_frames().get(self._loop_thread)
         stack = traceback.extract_stack(frame)[-6:] if frame is not None else []
+        found = tracebacks.describe_stack(_outermost_first(frame))
         group = owner_of(_current_task(self._loop))
         logger.warning(
             "Event loop is blocked by a processor; use `await`, or a plain function",
@@ -128,15 +132,15 @@ class Watchdog:
                 "at": [f"{line.filename}:{line.lineno} {line.name}" for line in stack],
             },
         )
-        return group.job_type if group else "unknown"
+        line = found["frames"][0] if found else None
+        return group, f"{line['file']}:{line['line']}" if line else "an unknown line"
 
-    def _report_end(self, culprit: str, still: float) -> None:
-        self.culprits[culprit] = max(self.culprits.get(culprit, 0.0), still)
+    def _report_end(self, culprit: TaskGroupOfAttempt | None, still: float) -> None:
         logger.warning(
             "Event loop runs again",
             extra={
                 "event": "loop.released",
-                "job_type": culprit,
+                "job_type": culprit.job_type if culprit else None,
                 "blocked_seconds": round(still, 2),
             },
         )
@@ -151,6 +155,14 @@ class Watchdog:
                 "Leases could not be renewed from outside the loop",
                 extra={"event": "loop.renewal_failed"},
             )
+
+
+def _outermost_first(frame: FrameType | None) -> list[FrameType]:
+    found = []
+    while frame is not None:
+        found.append(frame)
+        frame = frame.f_back
+    return found[::-1]
 
 
 def resident_mb() -> float:

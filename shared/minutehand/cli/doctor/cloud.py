@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any
 
 from minutehand.cli.account import caller
 from minutehand.cli.deploy import parameters as stage_parameters
 from minutehand.cli.deploy import placeholders, shown, stage_limits
-from minutehand.cli.doctor.findings import Check, Finding, Reporter, Target
+from minutehand.cli.doctor.findings import Checks, Finding, Target, fail, ok, warn
 from minutehand.cli.supabase_cli import REMOTE, SupabaseCli, check_linked, project_ref
 from minutehand.deploy.parameters import NEEDED, missing_for, parameter_name
 from minutehand.deploy.service import needs_of
@@ -17,6 +16,7 @@ from minutehand.deploy.stage_values import problems
 from minutehand.project import Project
 from minutehand.terminal.connection import CommandFailed
 
+CHECKS = Checks()
 LOOKS_SECRET = re.compile(r"sb_secret_[A-Za-z0-9]{8,}|eyJ[A-Za-z0-9_-]{20,}\.eyJ|-----BEGIN ")
 SECRET_NAMES = {
     "SUPABASE_SECRET_KEY", "SUPABASE_JWT_SECRET", "SUPABASE_WORKER_KEY", "WORKER_SECRET_TOKEN",
@@ -29,28 +29,28 @@ def deploy_command(target: Target) -> str:
     return f"minutehand deploy {target.stage}"
 
 
+@CHECKS.add("placeholders", deployed=True)
 def filled(target: Target) -> Finding:
     """Nothing is left to fill."""
-    say = Reporter("placeholders")
     project = Project.at(target.root)
     left = placeholders(str(target.stage), project)
     if left:
-        return say.fail(f"not filled: {', '.join(left)}", f"edit {shown(project)}")
-    return say.ok("every placeholder is filled in")
+        return fail(f"not filled: {', '.join(left)}", f"edit {shown(project)}")
+    return ok("every placeholder is filled in")
 
 
+@CHECKS.add("stage-settings", deployed=True)
 def stage_settings(target: Target) -> Finding:
     """No value that CloudFormation refuses, or that breaks every function."""
-    say = Reporter("stage-settings")
     project = Project.at(target.root)
     if found := problems(stage_parameters(str(target.stage), project)):
-        return say.fail("; ".join(found), f"edit {shown(project)}")
-    return say.ok("every value is one that AWS and the functions take")
+        return fail("; ".join(found), f"edit {shown(project)}")
+    return ok("every value is one that AWS and the functions take")
 
 
+@CHECKS.add("supabase-cli", deployed=True)
 def supabase_cli(target: Target) -> Finding:
     """The program that pushes the schema is here, and would push it to the stage's project."""
-    say = Reporter("supabase-cli")
     values = stage_parameters(str(target.stage), Project.at(target.root))
     try:
         ref = project_ref(str(values["supabaseUrl"]), str(values.get("supabaseProject") or ""))
@@ -58,13 +58,33 @@ def supabase_cli(target: Target) -> Finding:
         if cli.version[0] < REMOTE:
             check_linked(target.root, ref)
     except CommandFailed as failed:
-        return say.fail(str(failed), failed.fix or "see the message")
-    return say.ok(f"version {'.'.join(map(str, cli.version))}, project {ref}")
+        return fail(str(failed), failed.fix or "see the message")
+    return ok(f"version {'.'.join(map(str, cli.version))}, project {ref}")
 
 
+@CHECKS.add("aws-account", deployed=True)
+def account(target: Target) -> Finding:
+    """Someone is signed in, so that the rest can be checked."""
+    if target.aws_away is not None:
+        return fail(str(target.aws_away), target.aws_away.fix or "see the message")
+    return ok(f"{caller(target.aws('sts'))}, {target.region}")
+
+
+@CHECKS.add("account-limits", deployed=True, held_by_aws=True)
+def limits(target: Target) -> Finding:
+    """The account has room for the stage."""
+    found = stage_limits(target.aws, str(target.stage), target.region)
+    for verdict, finding in (("fail", fail), ("warn", warn)):
+        if met := [limit for limit in found if limit.verdict == verdict]:
+            return finding(
+                "; ".join(limit.detail for limit in met), "; ".join(limit.fix for limit in met)
+            )
+    return ok("; ".join(limit.detail for limit in found))
+
+
+@CHECKS.add("parameters", deployed=True, held_by_aws=True)
 def parameters(target: Target) -> Finding:
     """Every function has its secrets."""
-    say = Reporter("parameters")
     fix = f"{deploy_command(target)} --secrets-only"
     ssm = target.aws("ssm")
     for function in NEEDED:
@@ -72,60 +92,49 @@ def parameters(target: Target) -> Finding:
         try:
             found = ssm.get_parameter(Name=name, WithDecryption=True)["Parameter"]
         except ssm.exceptions.ParameterNotFound:
-            return say.fail(f"{name} does not exist", fix)
+            return fail(f"{name} does not exist", fix)
         if found["Type"] != "SecureString":
-            return say.fail(
+            return fail(
                 f"{name} is a plain {found['Type']}: anyone with the AWS console can read it", fix
             )
         missing = missing_for(function, json.loads(found["Value"]))
         if missing:
-            return say.fail(f"{name} lacks {', '.join(missing)}", fix)
-    return say.ok("every function has its secrets")
+            return fail(f"{name} lacks {', '.join(missing)}", fix)
+    return ok("every function has its secrets")
 
 
+@CHECKS.add("aws-schedule", deployed=True, held_by_aws=True)
 def schedule(target: Target) -> Finding:
     """It exists, is on, has its own role and somewhere to put failures."""
-    say = Reporter("aws-schedule")
     client = target.aws("scheduler")
     try:
         found = client.get_schedule(
             Name=f"minutehand-{target.stage}-tick", GroupName=f"minutehand-{target.stage}"
         )
     except client.exceptions.ResourceNotFoundException:
-        return say.fail("the minute schedule does not exist: nothing ticks", deploy_command(target))
+        return fail("the minute schedule does not exist: nothing ticks", deploy_command(target))
     if found["State"] != "ENABLED":
-        return say.fail(
+        return fail(
             "the schedule is disabled: nothing ticks",
             "enable it in EventBridge → Scheduler, and set tickState: ENABLED in stages.yml: "
             "a deploy alone does not undo manual changes",
         )
     if "DeadLetterConfig" not in found["Target"]:
-        return say.warn("failed ticks are lost: no dead letter queue", deploy_command(target))
-    return say.ok(found["ScheduleExpression"])
+        return warn("failed ticks are lost: no dead letter queue", deploy_command(target))
+    return ok(found["ScheduleExpression"])
 
 
-def functions(target: Target) -> list[dict[str, Any]] | str:
-    """The configuration of each function, or the name of the one that is missing."""
-    client = target.aws("lambda")
-    found = []
-    for name in NEEDED:
-        full = f"minutehand-{target.stage}-{name}"
-        try:
-            found.append(client.get_function_configuration(FunctionName=full))
-        except client.exceptions.ResourceNotFoundException:
-            return full
-    return found
-
-
-def functions_configured(target: Target) -> Finding:
+@CHECKS.add("aws-functions", deployed=True, held_by_aws=True)
+def functions(target: Target) -> Finding:
     """They exist, run the right Python, and hold no secret in plain sight."""
-    say = Reporter("aws-functions")
-    found = functions(target)
-    if isinstance(found, str):
-        return say.fail(f"{found} does not exist", deploy_command(target))
+    client = target.aws("lambda")
     secret_names = SECRET_NAMES | needs_of(Project.at(target.root)).all_secrets
-    for function in found:
-        name = function["FunctionName"]
+    for short in NEEDED:
+        name = f"minutehand-{target.stage}-{short}"
+        try:
+            function = client.get_function_configuration(FunctionName=name)
+        except client.exceptions.ResourceNotFoundException:
+            return fail(f"{name} does not exist", deploy_command(target))
         variables = function.get("Environment", {}).get("Variables", {})
         plain = [
             key
@@ -133,21 +142,21 @@ def functions_configured(target: Target) -> Finding:
             if key in secret_names or LOOKS_SECRET.search(value)
         ]
         if plain:
-            return say.fail(
+            return fail(
                 f"{name} shows {', '.join(plain)} to everyone with the AWS console",
                 "remove it there, rotate it, and put it into SSM with --secrets-only",
             )
         if function["Runtime"] != "python3.13":
-            return say.fail(
+            return fail(
                 f"{name} runs {function['Runtime']}, its byte code is for python3.13",
                 deploy_command(target),
             )
-    return say.ok("four functions on python3.13")
+    return ok("four functions on python3.13")
 
 
+@CHECKS.add("failure-queues", deployed=True, held_by_aws=True)
 def failures(target: Target) -> Finding:
     """Nothing waits for a person; what a busy worker dropped is a record, and expires."""
-    say = Reporter("failure-queues")
     sqs = target.aws("sqs")
     counts = {}
     for kind in ("worker", "tick"):
@@ -155,70 +164,34 @@ def failures(target: Target) -> Finding:
         try:
             url = sqs.get_queue_url(QueueName=name)["QueueUrl"]
         except sqs.exceptions.QueueDoesNotExist:
-            return say.fail(f"{name} does not exist: failures are lost", deploy_command(target))
+            return fail(f"{name} does not exist: failures are lost", deploy_command(target))
         attributes = sqs.get_queue_attributes(
             QueueUrl=url, AttributeNames=["ApproximateNumberOfMessages"]
         )["Attributes"]
         counts[kind] = int(attributes["ApproximateNumberOfMessages"])
     if counts["tick"]:
-        return say.warn(
-            f"{name} holds {counts['tick']}", f"aws sqs receive-message --queue-url {url}"
-        )
+        return warn(f"{name} holds {counts['tick']}", f"aws sqs receive-message --queue-url {url}")
     if counts["worker"]:
-        return say.ok(f"{counts['worker']} invocations failed for good in 3 days; no job is lost")
-    return say.ok("empty")
+        return ok(f"{counts['worker']} invocations failed for good in 3 days; no job is lost")
+    return ok("empty")
 
 
+@CHECKS.add("alerts", deployed=True, held_by_aws=True)
 def alerts(target: Target) -> Finding:
     """Someone has confirmed that alarms reach them."""
-    say = Reporter("alerts")
     sns = target.aws("sns")
     name = f"minutehand-{target.stage}-alerts"
     pages = sns.get_paginator("list_topics").paginate().build_full_result()
     topics = [topic["TopicArn"] for topic in pages.get("Topics", [])]
     found = [arn for arn in topics if arn.endswith(f":{name}")]
     if not found:
-        return say.fail(f"{name} does not exist: alarms reach no one", deploy_command(target))
+        return fail(f"{name} does not exist: alarms reach no one", deploy_command(target))
     subscriptions = sns.list_subscriptions_by_topic(TopicArn=found[0])["Subscriptions"]
     waiting = [s["Endpoint"] for s in subscriptions if not s["SubscriptionArn"].startswith("arn:")]
     if len(waiting) == len(subscriptions):
         who = ", ".join(waiting) or "no one is subscribed"
-        return say.fail(
+        return fail(
             f"no alarm reaches anyone: not confirmed by {who}",
             "open the mail from AWS Notifications and confirm; alarmEmail in stages.yml names it",
         )
-    return say.ok(f"{len(subscriptions) - len(waiting)} confirmed")
-
-
-def account(target: Target) -> Finding:
-    """Someone is signed in, so that the rest can be checked."""
-    say = Reporter("aws-account")
-    if target.aws_away is not None:
-        return say.fail(str(target.aws_away), target.aws_away.fix or "see the message")
-    return say.ok(f"{caller(target.aws('sts'))}, {target.region}")
-
-
-def limits(target: Target) -> Finding:
-    """The account has room for the stage."""
-    say = Reporter("account-limits")
-    found = stage_limits(target.aws, str(target.stage), target.region)
-    for verdict, finding in (("fail", say.fail), ("warn", say.warn)):
-        if met := [limit for limit in found if limit.verdict == verdict]:
-            return finding(
-                "; ".join(limit.detail for limit in met), "; ".join(limit.fix for limit in met)
-            )
-    return say.ok("; ".join(limit.detail for limit in found))
-
-
-CHECKS = (
-    Check("placeholders", filled, deployed=True),
-    Check("stage-settings", stage_settings, deployed=True),
-    Check("supabase-cli", supabase_cli, deployed=True),
-    Check("aws-account", account, deployed=True),
-    Check("account-limits", limits, deployed=True, held_by_aws=True),
-    Check("parameters", parameters, deployed=True, held_by_aws=True),
-    Check("aws-schedule", schedule, deployed=True, held_by_aws=True),
-    Check("aws-functions", functions_configured, deployed=True, held_by_aws=True),
-    Check("failure-queues", failures, deployed=True, held_by_aws=True),
-    Check("alerts", alerts, deployed=True, held_by_aws=True),
-)
+    return ok(f"{len(subscriptions) - len(waiting)} confirmed")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -14,19 +15,23 @@ import typer
 from rich.text import Text
 
 from minutehand.cli.account import check_region
-from minutehand.cli.doctor import cloud, database, machine, service, settings
+from minutehand.cli.doctor import cloud, database, machine, proof, service, settings
 from minutehand.cli.doctor.deployed import filled_in, stage_values
 from minutehand.cli.doctor.findings import (
     Check,
     Finding,
-    Reporter,
+    Skipped,
     Target,
     Verdict,
     attach_as_owner,
+    fail,
+    skip,
 )
-from minutehand.cli.supabase_cli import how_to_migrate
+from minutehand.cli.doctor.service import PAUSED, restore
+from minutehand.cli.supabase_cli import HOSTED_DOMAINS, how_to_migrate
+from minutehand.config import ConfigurationError
 from minutehand.terminal.connection import CommandFailed, load_values
-from minutehand.terminal.options import EnvFile, Json, speaking
+from minutehand.terminal.options import EnvFile, verb
 from minutehand.terminal.output import Output
 
 CHECKS: tuple[Check, ...] = (
@@ -35,6 +40,7 @@ CHECKS: tuple[Check, ...] = (
     *database.CHECKS,
     *service.CHECKS,
     *cloud.CHECKS,
+    *proof.CHECKS,
 )
 #: Of the environment, with --stage: who asks, and the database.
 ASKING = (
@@ -52,9 +58,14 @@ MARKS = {
 }
 
 
+@verb
 def doctor(
+    output: Output,
     *,
-    stage: Annotated[str | None, typer.Option(help="Also check this deployed stage.")] = None,
+    stage: Annotated[
+        str | None,
+        typer.Option(help="Also check this deployed stage, and prove it with a throw-away job."),
+    ] = None,
     only: Annotated[
         list[str] | None, typer.Option("--only", help="Only this check; repeatable.")
     ] = None,
@@ -68,40 +79,38 @@ def doctor(
     ] = False,
     region: Annotated[str, typer.Option(envvar="AWS_REGION")] = "us-east-1",
     env_file: EnvFile = None,
-    as_json: Json = False,
 ) -> None:
-    """Find misconfigurations, and name the fix of each; changes nothing without --fix."""
-    with speaking(as_json) as output:
-        names = {check.name for check in CHECKS}
-        if unknown := sorted(set(only or ()) - names):
-            raise CommandFailed(
-                f"unknown check {unknown[0]}",
-                code="unknown_check",
-                fix=", ".join(sorted(names)),
-            )
-        target = (
-            Target(_values(output, env_file))
-            if stage is None
-            else deployed_target(stage, region, env_file)
+    """Find misconfigurations, and name the fix of each; without --fix nothing stays changed."""
+    chosen(only)
+    target = (
+        Target(_values(output, env_file))
+        if stage is None
+        else deployed_target(stage, region, env_file)
+    )
+    try:
+        if fix:
+            attach(target, output)
+        findings = report(output, examine(target, only), quiet=output.as_json)
+    finally:
+        target.close()
+    if output.as_json:
+        output.line([asdict(finding) for finding in findings])
+    if any(finding.verdict is Verdict.FAIL for finding in findings):
+        raise typer.Exit(1)
+
+
+def chosen(only: Iterable[str] | None, known: Iterable[str] | None = None) -> set[str]:
+    """The checks to run: those named, else all that are known."""
+    names = {check.name for check in CHECKS} if known is None else set(known)
+    if unknown := sorted(set(only or ()) - names):
+        raise CommandFailed(
+            f"unknown check {unknown[0]}", code="unknown_check", fix=", ".join(sorted(names))
         )
-        try:
-            if fix:
-                attach(target, output)
-            findings = report(output, examine(target, only), quiet=as_json)
-        finally:
-            target.close()
-        if as_json:
-            output.line([asdict(finding) for finding in findings])
-        if any(finding.verdict is Verdict.FAIL for finding in findings):
-            raise typer.Exit(1)
+    return set(only or names)
 
 
 def attach(target: Target, output: Output) -> None:
-    """Attach extensions that came after the migrations: by the secret key, or as the owner.
-
-    Raises:
-        CommandFailed: There is neither, or the database refused.
-    """
+    """Attach extensions that came after the migrations: by the secret key, or as the owner."""
     if target.values.get("SUPABASE_SECRET_KEY"):
         done = target.person.rpc("attach_extensions", {}, as_operator=True)
     elif target.values.get("DATABASE_URL"):
@@ -148,50 +157,79 @@ def deployed_target(stage: str, region: str, env_file: Path | None) -> Target:
 
 
 def examine(target: Target, only: Iterable[str] | None = None) -> Iterator[Finding]:
-    """Every check's finding, in order; one that cannot run says why."""
-    chosen = set(only or ())
+    """Every check's finding, causes first; one that cannot run, or whose cause failed, says so."""
+    names = set(only or ())
+    causes: dict[str, str] = {}
     for check in CHECKS:
-        if chosen and check.name not in chosen:
+        if names and check.name not in names:
             continue
         if check.deployed and target.stage is None:
             continue
-        yield run(check, target)
+        if cause := next((causes[name] for name in check.after if name in causes), None):
+            causes[check.name] = cause
+            yield replace(skip(f"see {cause}"), check=check.name)
+            continue
+        finding = run(check, target)
+        if finding.verdict is Verdict.FAIL:
+            causes[check.name] = check.name
+        yield finding
 
 
 def run(check: Check, target: Target) -> Finding:
     """One check; what it could not reach is a finding, not a traceback."""
-    say = Reporter(check.name)
+    return replace(_look(check, target), check=check.name)
+
+
+def _look(check: Check, target: Target) -> Finding:
     if check.held_by_aws and target.aws_away is not None:
-        return say.skip("kept in AWS, which cannot be queried")
+        return skip("kept in AWS, which cannot be queried")
     missing = [name for name in check.needs if not target.values.get(name)]
     if missing:
-        return say.skip(f"{', '.join(missing)} not set")
+        return skip(f"{', '.join(missing)} not set")
     try:
         return check.run(target)
+    except ConfigurationError as error:
+        return fail(str(error).split(". Example")[0], f"set {error.variable}={error.example}")
     except httpx.HTTPError as error:
-        where = getattr(error, "_request", None)
-        url = str(where.url) if where is not None else "the service"
-        return say.fail(
-            f"{url} does not answer ({type(error).__name__})",
-            "start it: `minutehand dev`, or correct its address"
-            if target.is_local
-            else "correct its address, or see its status page",
-        )
+        return fail(*_unreachable(error, target))
     except psycopg.OperationalError as error:
         told = str(error).strip().splitlines()[0]
-        return say.fail(*_refused(told))
+        return fail(*_refused(told))
     except psycopg.Error as error:
         told = str(error).strip().splitlines()[0]
-        return say.fail(
+        return fail(
             f"the database refuses the query: {told}",
             how_to_migrate(target.values.get("SUPABASE_URL", ""), target.stage),
         )
+    except Skipped as nothing:
+        return skip(str(nothing))
     except CommandFailed as failed:
-        return say.fail(str(failed), failed.fix or "see the message")
+        return fail(str(failed), failed.fix or "see the message")
     except Exception as error:  # boto3's errors have no common root that is worth importing here
         if type(error).__module__.split(".")[0] != "botocore":
             raise
-        return say.fail(f"AWS does not answer: {error}", "check credentials and region")
+        return fail(f"AWS does not answer: {error}", "check credentials and region")
+
+
+def _unreachable(error: httpx.HTTPError, target: Target) -> tuple[str, str]:
+    """Why an address does not answer, and what to do."""
+    where = getattr(error, "_request", None)
+    host = where.url.host if where is not None else ""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, socket.gaierror):
+        cause = cause.__cause__ or cause.__context__
+    if cause is not None and cause.errno == socket.EAI_AGAIN:
+        return "this machine resolves no names", "check its network and DNS"
+    if cause is not None and host.endswith(HOSTED_DOMAINS):
+        ref = host.partition(".")[0]
+        return f"{host} has no address: {PAUSED}", restore(ref)
+    return (
+        f"{where.url if where is not None else 'the service'} does not answer"
+        f" ({type(error).__name__})",
+        "start it: `minutehand dev`, or correct its address"
+        if target.is_local
+        else "correct its address, or see its status page",
+    )
 
 
 #: What Postgres or a pooler says → what it means, and the fix.
@@ -205,6 +243,11 @@ REFUSALS = (
         ("Tenant or user not found", "tenant/user", "ENOTFOUND"),
         "the pooler knows no such project: the user in DATABASE_URL must be postgres.<project-ref>",
         "copy the address again from the project's Connect dialog, session pooler",
+    ),
+    (
+        ("could not translate host name", "Name or service not known", "failed to resolve host"),
+        "the host in DATABASE_URL has no address: the project is paused, or the name is misspelt",
+        "restore the project in the dashboard, or copy the address again from Connect",
     ),
     (
         ("Network is unreachable", "Cannot assign requested address", "No address associated"),

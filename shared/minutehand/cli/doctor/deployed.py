@@ -22,17 +22,11 @@ def filled_in(stage: str) -> dict[str, str]:
     values, left = parameters(stage), placeholders(stage)
     names = {"SUPABASE_URL": "supabaseUrl", "SUPABASE_PUBLISHABLE_KEY": "supabasePublishableKey"}
     known = {name: str(values[key]) for name, key in names.items() if key not in left}
-    if limit := values.get("databaseLimitMB"):
-        known["DATABASE_LIMIT_MB"] = str(limit)
     return {**known, "STAGE": stage}
 
 
 def stage_values(stage: str, region: str, client: Client) -> dict[str, str]:
-    """What the stage's functions hold, and where they are reached.
-
-    Raises:
-        CommandFailed: No one is signed in to AWS, or it does not answer.
-    """
+    """What the stage's functions hold, and where they are reached."""
     with told(region):
         caller(client("sts"))
     values: dict[str, str] = {}

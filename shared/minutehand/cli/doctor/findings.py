@@ -64,11 +64,7 @@ class Target:
 
     @property
     def database(self) -> psycopg.Connection[tuple[Any, ...]]:
-        """A session of the database's owner; ask through `ask`.
-
-        Raises:
-            CommandFailed: `DATABASE_URL` leads to a pooler in transaction mode.
-        """
+        """A session of the database's owner; ask through `ask`."""
         if self._database is None or self._database.closed:
             url = self.values["DATABASE_URL"]
             refuse_transaction_pooler(url)
@@ -100,9 +96,17 @@ class Target:
             self._connection = Connection(self.values)
         return self._connection
 
-    def get(self, url: str, **more: Any) -> httpx.Response:
-        """One GET with a short timeout."""
-        return httpx.get(url, timeout=httpx.Timeout(10.0, connect=3.0), **more)
+    def get(self, name: str, path: str, **headers: str) -> httpx.Response:
+        """One GET below the address in a setting, with a short timeout."""
+        url = self.values[name].rstrip("/") + path
+        return httpx.get(url, headers=headers, timeout=httpx.Timeout(10.0, connect=3.0))
+
+    def data(self, query: str, schema: str, **headers: str) -> httpx.Response:
+        """One GET of the Data API with the publishable key."""
+        headers |= {
+            "apikey": self.values["SUPABASE_PUBLISHABLE_KEY"], "accept-profile": schema
+        }  # fmt: skip
+        return self.get("SUPABASE_URL", f"/rest/v1/{query}", **headers)
 
     def aws(self, service: str) -> Any:
         """A boto3 client of the stage's account."""
@@ -121,11 +125,7 @@ class Target:
 
 
 def refuse_transaction_pooler(url: str) -> None:
-    """Refuse the transaction mode of Supabase's pooler, with the address to take instead.
-
-    Raises:
-        CommandFailed: It is that; the message says so, the fix has the address.
-    """
+    """Refuse the transaction mode of Supabase's pooler, with the address to take instead."""
     try:
         parts = conninfo_to_dict(url)
     except psycopg.ProgrammingError:
@@ -134,10 +134,8 @@ def refuse_transaction_pooler(url: str) -> None:
         return
     host = str(parts.get("host", ""))
     user = str(parts.get("user", "postgres"))
-    if host.endswith(".supabase.co"):  # the project's own pooler, beside its direct port
-        right = f"postgresql://{user}:…@{host}:5432/{parts.get('dbname', 'postgres')}"
-    else:
-        right = f"postgresql://{user}:…@{host}:{SESSION_PORT}/{parts.get('dbname', 'postgres')}"
+    # 5432 is the direct port of the project's own pooler, and session mode of the shared one
+    right = f"postgresql://{user}:…@{host}:{SESSION_PORT}/{parts.get('dbname', 'postgres')}"
     raise CommandFailed(
         f"DATABASE_URL is a pooler in transaction mode ({host}:{TRANSACTION_PORT}): its sessions "
         "are shared with other clients",
@@ -157,38 +155,60 @@ def attach_as_owner(url: str, schemas: Schemas) -> dict[str, Any]:
         return done
 
 
+Look = Callable[[Target], Finding]
+
+
 @dataclass(frozen=True)
 class Check:
-    """One check: its name, what it needs to be worth running, and itself."""
+    """One check: its name, itself, and when it is worth running."""
 
     name: str
-    run: Callable[[Target], Finding]
+    run: Look
     #: Settings without which there is nothing to check.
     needs: tuple[str, ...] = ()
+    #: Checks whose failure would be this one's cause: it is skipped then.
+    after: tuple[str, ...] = ()
     #: Only with --stage.
     deployed: bool = False
     #: Looks at what a deployed stage keeps in AWS.
     held_by_aws: bool = False
 
 
-@dataclass(frozen=True)
-class Reporter:
-    """Makes findings of one check."""
+class Checks(list[Check]):
+    """The checks of a module, in the order of its text; causes come first."""
 
-    name: str
+    def add(self, name: str, **when: Any) -> Callable[[Look], Look]:
+        """Make a check of a function; `when` is what `Check` takes besides."""
 
-    def ok(self, detail: str) -> Finding:
-        """As it should be."""
-        return Finding(self.name, Verdict.OK, detail)
+        def register(run: Look) -> Look:
+            self.append(Check(name, run, **when))
+            return run
 
-    def warn(self, detail: str, fix: str) -> Finding:
-        """Works, but should not stay so."""
-        return Finding(self.name, Verdict.WARN, detail, fix)
+        return register
 
-    def fail(self, detail: str, fix: str) -> Finding:
-        """Does not work, or is not safe."""
-        return Finding(self.name, Verdict.FAIL, detail, fix)
 
-    def skip(self, detail: str) -> Finding:
-        """Nothing to check."""
-        return Finding(self.name, Verdict.SKIP, detail)
+class Skipped(Exception):
+    """There is nothing to check, found out on the way."""
+
+
+# the runner writes the name of the check into what these make
+
+
+def ok(detail: str) -> Finding:
+    """As it should be."""
+    return Finding("", Verdict.OK, detail)
+
+
+def warn(detail: str, fix: str) -> Finding:
+    """Works, but should not stay so."""
+    return Finding("", Verdict.WARN, detail, fix)
+
+
+def fail(detail: str, fix: str) -> Finding:
+    """Does not work, or is not safe."""
+    return Finding("", Verdict.FAIL, detail, fix)
+
+
+def skip(detail: str) -> Finding:
+    """Nothing to check."""
+    return Finding("", Verdict.SKIP, detail)

@@ -13,7 +13,7 @@ from typing import Any
 
 from packaging.utils import canonicalize_name
 
-from minutehand.cli.doctor.findings import Check, Finding, Reporter, Target
+from minutehand.cli.doctor.findings import Checks, Finding, Target, fail, ok, skip, warn
 from minutehand.deploy.build import source_files, sources_hash
 from minutehand.deploy.bundles import BUNDLES, LAMBDA
 from minutehand.deploy.lockfile import read_lock
@@ -22,29 +22,29 @@ from minutehand.project import Project
 
 MAGIC_3_13 = "f30d0d0a"
 OLDEST = (3, 11)
+CHECKS = Checks()
 
 
+@CHECKS.add("python")
 def python(target: Target) -> Finding:
     """3.11 or newer."""
-    say = Reporter("python")
     found = ".".join(map(str, sys.version_info[:3]))
     if tuple(sys.version_info[:2]) < OLDEST:
-        return say.fail(f"Python {found}", "install Python 3.11 or newer, then `make setup`")
-    return say.ok(f"Python {found}")
+        return fail(f"Python {found}", "install Python 3.11 or newer, then `make setup`")
+    return ok(f"Python {found}")
 
 
+@CHECKS.add("node")
 def node(target: Target) -> Finding:
-    """Node 20 or newer, for the Data API, osls and the byte code."""
-    say = Reporter("node")
+    """One that `minutehand.node` takes, for the Data API, osls and the byte code."""
     try:
         tool = node_binary()
-    except NodeMissing:
-        return say.fail("Node is not installed", 'pip install "minutehand[dev]"')
+    except NodeMissing as missing:
+        return fail("Node is not installed", str(missing))
     found = subprocess.run([tool, "--version"], capture_output=True, text=True, check=False)
-    number = re.match(r"v(\d+)", found.stdout)
-    if number is None or int(number[1]) < 20:
-        return say.fail(f"Node {found.stdout.strip() or 'does not start'}", "make setup")
-    return say.ok(f"Node {found.stdout.strip()}")
+    if not found.stdout.startswith("v"):
+        return fail("Node does not start", "make setup")
+    return ok(f"Node {found.stdout.strip()}")
 
 
 def is_checkout(root: Path) -> bool:
@@ -54,11 +54,11 @@ def is_checkout(root: Path) -> bool:
     return bool(named.get("project", {}).get("name") == "minutehand")
 
 
+@CHECKS.add("python-packages")
 def python_packages(target: Target) -> Finding:
     """What is installed is what is locked."""
-    say = Reporter("python-packages")
     if not is_checkout(target.root):
-        return say.skip("an installed package, whose dependencies its installer keeps")
+        return skip("an installed package, whose dependencies its installer keeps")
     wrong = []
     project = tomllib.loads((target.root / "pyproject.toml").read_text("utf-8"))["project"]
     direct = {
@@ -77,15 +77,15 @@ def python_packages(target: Target) -> Finding:
         if installed != entry.version:
             wrong.append(f"{name} is {installed}, locked {entry.version}")
     if wrong:
-        return say.fail("; ".join(wrong), "make setup")
-    return say.ok(f"{len(direct)} direct dependencies as locked")
+        return fail("; ".join(wrong), "make setup")
+    return ok(f"{len(direct)} direct dependencies as locked")
 
 
+@CHECKS.add("node-packages")
 def node_packages(target: Target) -> Finding:
     """What is installed from npm is what is locked."""
-    say = Reporter("node-packages")
     if not is_checkout(target.root):
-        return say.skip("an installed package, which fetches them by its own lock")
+        return skip("an installed package, which fetches them by its own lock")
     lock = json.loads((target.root / "package-lock.json").read_text("utf-8"))["packages"]
     top = lock[""]
     wrong = []
@@ -96,22 +96,22 @@ def node_packages(target: Target) -> Finding:
         if found != wanted:
             wrong.append(f"{name} is {found or 'missing'}, locked {wanted}")
     if wrong:
-        return say.fail("; ".join(sorted(wrong)), "make setup")
-    return say.ok("npm packages as locked")
+        return fail("; ".join(sorted(wrong)), "make setup")
+    return ok("npm packages as locked")
 
 
+@CHECKS.add("package")
 def package(target: Target) -> Finding:
     """The zips are of today's sources, for Lambda's Python."""
-    say = Reporter("package")
     folder = target.root / "build" / "aws"
     project = Project.at(target.root)
     for bundle in BUNDLES:
         manifest = folder / f"{bundle.name}.manifest.json"
         if not manifest.exists():
-            return say.skip("nothing was packaged yet; `minutehand package` does")
+            return skip("nothing was packaged yet; `minutehand package` does")
         built: dict[str, Any] = json.loads(manifest.read_text("utf-8"))
         if built.get("magic") != MAGIC_3_13:
-            return say.fail(
+            return fail(
                 f"{bundle.name}.zip has byte code of Python {built.get('python')}, "
                 f"Lambda runs {LAMBDA.python}",
                 "minutehand package",
@@ -119,17 +119,8 @@ def package(target: Target) -> Finding:
         now = sources_hash(source_files(bundle, project), project)
         if built.get("sources_sha256") != now:
             # of no matter while developing: deploying packages again
-            told = say.warn if target.stage is None else say.fail
+            told = warn if target.stage is None else fail
             return told(f"{bundle.name}.zip is older than the sources", "minutehand package")
         if not (folder / built["archive"]).exists():
-            return say.fail(f"{built['archive']} is missing", "minutehand package")
-    return say.ok("zips of the present sources")
-
-
-CHECKS = (
-    Check("python", python),
-    Check("node", node),
-    Check("python-packages", python_packages),
-    Check("node-packages", node_packages),
-    Check("package", package),
-)
+            return fail(f"{built['archive']} is missing", "minutehand package")
+    return ok("zips of the present sources")

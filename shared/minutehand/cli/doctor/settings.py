@@ -2,43 +2,81 @@
 
 from __future__ import annotations
 
+import re
+from typing import Final
+from urllib.parse import urlsplit
+
 import jwt
 
-from minutehand.cli.doctor.findings import Check, Finding, Reporter, Target
-from minutehand.config import ConfigurationError, Settings
+from minutehand.app import find_apps
+from minutehand.cli.doctor.findings import Checks, Finding, Target, fail, ok, warn
+from minutehand.cli.supabase_cli import HOSTED
+from minutehand.config import ConfigurationError, Settings, read_list
 from minutehand.deploy.service import needs_of
 from minutehand.project import Project
 
+DASHBOARD: Final = re.compile(r"https://(?:app\.)?supabase\.com/dashboard/project/([a-z]+)")
+HOSTED_API: Final = "https://…, which `minutehand deploy` prints, or the local one of .local/env"
 SHORTEST = 32
 MAKE = "minutehand token secret"
+CHECKS = Checks()
+#: Without a stack there is one finding to make, and `settings` makes it.
+STACK = ("SUPABASE_URL",)
 
 
+@CHECKS.add("settings")
 def settings(target: Target) -> Finding:
     """Everything the service reads parses."""
-    say = Reporter("settings")
     if not target.values:
-        return say.fail(
-            "no stack is known here", "minutehand dev, or name one: --env-file prod.env"
-        )
+        return fail("no stack is known here", "minutehand dev, or name one: --env-file prod.env")
     try:
         Settings.from_env(target.values)
     except ConfigurationError as error:
-        return say.fail(str(error).split(". Example")[0], f"set {error.variable}={error.example}")
-    return say.ok("every variable parses")
+        return fail(str(error).split(". Example")[0], f"set {error.variable}={error.example}")
+    for name in ("SUPABASE_URL", "API_URL"):
+        if page := DASHBOARD.match(target.values.get(name, "")):
+            right = f"https://{page[1]}.supabase.co" if name == "SUPABASE_URL" else HOSTED_API
+            return fail(f"{name} is the dashboard's address", f"{name}={right}")
+    if HOSTED.match(target.values.get("API_URL", "")):
+        return fail("API_URL is Supabase's address, not the API's", f"API_URL={HOSTED_API}")
+    named, schema = target.values.get("MINUTEHAND_SCHEMA"), target.schemas.clients
+    if named and named != schema:
+        return fail(
+            f"MINUTEHAND_SCHEMA is {named}, and the project in {target.root} has {schema}",
+            f"MINUTEHAND_SCHEMA={schema}, or run this in the project's folder",
+        )
+    return ok("every variable parses")
 
 
+@CHECKS.add("apps", needs=STACK)
+def apps(target: Target) -> Finding:
+    """The packages of processors can be imported."""
+    project = Project.at(target.root)
+    project.make_importable()
+    named = read_list(target.values, "MINUTEHAND_APPS")
+    for packages, right in (
+        (named, f"MINUTEHAND_APPS={','.join(project.apps)}, or install what it names"),
+        (project.apps, "correct apps in minutehand.toml, or install what it names"),
+    ):
+        try:
+            found = [app.name for app in find_apps(packages) if app.folder]
+        except ConfigurationError as error:
+            return fail(str(error).split(". Example")[0], right)
+    return ok(", ".join(found) or "none")
+
+
+@CHECKS.add("publishable-key", needs=("SUPABASE_PUBLISHABLE_KEY",))
 def publishable_key(target: Target) -> Finding:
     """What goes to browsers must be the key for browsers."""
-    say = Reporter("publishable-key")
     key = target.values["SUPABASE_PUBLISHABLE_KEY"]
     fix = "set SUPABASE_PUBLISHABLE_KEY to the sb_publishable_… key of Project settings → API keys"
     if key.startswith("sb_secret_") or role_of(key) == "service_role":
-        return say.fail("SUPABASE_PUBLISHABLE_KEY is a secret key: browsers would get it", fix)
+        return fail("SUPABASE_PUBLISHABLE_KEY is a secret key: browsers would get it", fix)
     if role_of(key) == "anon":
-        return say.warn("SUPABASE_PUBLISHABLE_KEY is a legacy anon key", fix)
+        return warn("SUPABASE_PUBLISHABLE_KEY is a legacy anon key", fix)
     if not key.startswith("sb_publishable_"):
-        return say.fail("SUPABASE_PUBLISHABLE_KEY must be a publishable key", fix)
-    return say.ok("a publishable key")
+        return fail("SUPABASE_PUBLISHABLE_KEY must be a publishable key", fix)
+    return ok("a publishable key")
 
 
 def role_of(key: str) -> str | None:
@@ -59,76 +97,81 @@ def key_id(token: str) -> str | None:
         return None
 
 
+@CHECKS.add("tokens", needs=STACK, held_by_aws=True)
 def tokens(target: Target) -> Finding:
     """The tokens that start ticks: set, long, not the well-known ones, at most two of each."""
-    say = Reporter("tokens")
     for name in ("WORKER_SECRET_TOKEN", "BACKGROUND_JOB_TOKEN"):
         values = [part.strip() for part in target.values.get(name, "").split(",") if part.strip()]
         if not values:
-            return say.fail(f"{name} is not set: ticks by HTTP are refused", f"{name}=$({MAKE})")
+            return fail(f"{name} is not set: ticks by HTTP are refused", f"{name}=$({MAKE})")
         if target.is_local:
             continue
         if any(value.startswith("dev-") for value in values):
-            return say.fail(f"{name} is the development one, which is public", f"{name}=$({MAKE})")
+            return fail(f"{name} is the development one, which is public", f"{name}=$({MAKE})")
         if any(len(value) < SHORTEST for value in values):
-            return say.fail(f"{name} is shorter than {SHORTEST} characters", f"{name}=$({MAKE})")
-    return say.ok("set" if target.is_local else "set, long enough")
+            return fail(f"{name} is shorter than {SHORTEST} characters", f"{name}=$({MAKE})")
+    return ok("set" if target.is_local else "set, long enough")
 
 
+@CHECKS.add("tokens-differ", needs=("WORKER_SECRET_TOKEN", "BACKGROUND_JOB_TOKEN"))
 def same_tokens(target: Target) -> Finding:
     """Two functions, two keys."""
-    say = Reporter("tokens-differ")
     worker = set(target.values["WORKER_SECRET_TOKEN"].split(","))
     background = set(target.values["BACKGROUND_JOB_TOKEN"].split(","))
     if worker & background:
-        return say.warn(
+        return warn(
             "WORKER_SECRET_TOKEN and BACKGROUND_JOB_TOKEN share a value",
             f"BACKGROUND_JOB_TOKEN=$({MAKE})",
         )
-    return say.ok("they differ")
+    return ok("they differ")
 
 
+@CHECKS.add("cors", needs=STACK, held_by_aws=True)
 def cors(target: Target) -> Finding:
     """Named origins, over TLS."""
-    say = Reporter("cors")
-    origins = [part for part in target.values.get("CORS_ORIGINS", "").split(",") if part]
+    origins = read_list(target.values, "CORS_ORIGINS")
     if "*" in origins:
-        return say.fail("CORS_ORIGINS allows every page", "CORS_ORIGINS=https://<your console>")
+        return fail("CORS_ORIGINS allows every page", "CORS_ORIGINS=https://<your console>")
+    bare = [f"{at.scheme}://{at.netloc}" for at in map(urlsplit, origins)]
+    if wrong := [origin for origin, right in zip(origins, bare, strict=True) if origin != right]:
+        return fail(
+            f"CORS_ORIGINS has {', '.join(wrong)}: an origin has no path and no slash at its end,"
+            " so no page matches",
+            f"CORS_ORIGINS={','.join(bare)}",
+        )
     plain = [origin for origin in origins if origin.startswith("http://")]
     if plain and not target.is_local:
-        return say.fail(f"CORS_ORIGINS has plain http: {', '.join(plain)}", "use https origins")
-    return say.ok(", ".join(origins) or "no other origin is allowed")
+        return fail(f"CORS_ORIGINS has plain http: {', '.join(plain)}", "use https origins")
+    return ok(", ".join(origins) or "no other origin is allowed")
 
 
+@CHECKS.add("anonymous", needs=STACK, held_by_aws=True)
 def anonymous(target: Target) -> Finding:
     """Anonymous use is a decision."""
-    say = Reporter("anonymous")
     allowed = target.values.get("ALLOW_ANONYMOUS", "").lower() in {"1", "true", "yes", "on"}
     if allowed and not target.is_local:
-        return say.warn("ALLOW_ANONYMOUS is on", "ALLOW_ANONYMOUS=false, unless it is intended")
-    return say.ok("on, as the local stack has it" if allowed else "off")
+        return warn("ALLOW_ANONYMOUS is on", "ALLOW_ANONYMOUS=false, unless it is intended")
+    return ok("on, as the local stack has it" if allowed else "off")
 
 
+@CHECKS.add("sealing", needs=STACK, held_by_aws=True)
 def sealing(target: Target) -> Finding:
     """Vendor keys are sealed by KMS outside of development."""
-    say = Reporter("sealing")
     if target.values.get("KMS_KEY_ID"):
-        return say.ok("by KMS")
+        return ok("by KMS")
     if not target.values.get("SEALING_KEY_FILE"):
-        return say.fail(
+        return fail(
             "neither KMS_KEY_ID nor SEALING_KEY_FILE is set: vendor keys cannot be stored",
             "KMS_KEY_ID=alias/minutehand-<stage>, or SEALING_KEY_FILE=.local/sealing.json",
         )
     if not target.is_local:
-        return say.fail(
-            "vendor keys are sealed by a key file", "KMS_KEY_ID=alias/minutehand-<stage>"
-        )
-    return say.ok("by a key file, as in development")
+        return fail("vendor keys are sealed by a key file", "KMS_KEY_ID=alias/minutehand-<stage>")
+    return ok("by a key file, as in development")
 
 
+@CHECKS.add("mock-vendors", needs=STACK, after=("apps",), held_by_aws=True)
 def mock(target: Target) -> Finding:
     """What the apps set for development, such as mock vendors, stays in development."""
-    say = Reporter("mock-vendors")
     needs = needs_of(Project.at(target.root))
     # what a deployed function gets from its parameters is not mocked
     deployed = {name for more in needs.functions.values() for name in more.environment}
@@ -138,23 +181,8 @@ def mock(target: Target) -> Finding:
         if value and name not in deployed and target.values.get(name) == value
     ]
     if mocked and not target.is_local:
-        return say.fail(
+        return fail(
             f"{', '.join(mocked)}: as in development, people get invented data",
             f"do not set {', '.join(mocked)}",
         )
-    return say.ok("on, as the local stack has it" if mocked else "off")
-
-
-#: Without a stack there is one finding to make, and `settings` makes it.
-STACK = ("SUPABASE_URL",)
-
-CHECKS = (
-    Check("settings", settings),
-    Check("publishable-key", publishable_key, needs=("SUPABASE_PUBLISHABLE_KEY",)),
-    Check("tokens", tokens, needs=STACK, held_by_aws=True),
-    Check("tokens-differ", same_tokens, needs=("WORKER_SECRET_TOKEN", "BACKGROUND_JOB_TOKEN")),
-    Check("cors", cors, needs=STACK, held_by_aws=True),
-    Check("anonymous", anonymous, needs=STACK, held_by_aws=True),
-    Check("sealing", sealing, needs=STACK, held_by_aws=True),
-    Check("mock-vendors", mock, needs=STACK, held_by_aws=True),
-)
+    return ok("on, as the local stack has it" if mocked else "off")

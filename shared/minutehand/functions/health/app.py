@@ -15,7 +15,7 @@ from fastapi.responses import JSONResponse
 
 from minutehand.config import Settings
 from minutehand.functions.health.apps import checks_of_apps
-from minutehand.functions.health.checks import WORDS, readiness
+from minutehand.functions.health.checks import in_words, readiness
 from minutehand.functions.health.probe import liveness
 from minutehand.queue.keys import days_left
 from minutehand.web.application import create_app
@@ -27,7 +27,8 @@ router = APIRouter(tags=["health"])
 _CHECKED: dict[str, Any] = {
     "type": "object",
     "properties": {
-        "status": {"enum": ["ready", "healthy", "degraded", "not_ready", "down"]},
+        "status": {"enum": ["ready", "healthy", "degraded", "not_ready", "down", "unknown"]},
+        "checked_seconds_ago": {"type": ["number", "null"]},
         "checks": {
             "type": "object",
             "additionalProperties": {
@@ -53,7 +54,7 @@ Deep = Annotated[str | None, Query(description="1 waits for the parts; 503 if on
 
 
 class CachedReadiness:
-    """The last answer of readiness, refreshed in the background, so that no probe waits for it.
+    """The last answer of readiness, refreshed in the background, so that no probe waits long.
 
     Args:
         services: The process's own.
@@ -61,10 +62,8 @@ class CachedReadiness:
 
     #: Older than this is refreshed.
     FRESH_SECONDS = 2.0
-    #: How long a probe waits when nothing recent is known yet.
-    FIRST_SECONDS = 0.25
-    #: Older than this is not shown.
-    STALE_SECONDS = 30.0
+    #: How long a probe waits for that; without an answer by then the state is unknown.
+    PATIENCE_SECONDS = 0.5
 
     def __init__(self, services: Services) -> None:
         self._services = services
@@ -83,15 +82,15 @@ class CachedReadiness:
         return status, body
 
     async def last(self) -> dict[str, Any]:
-        """What is known: `{status, checks}`, or nothing when the first read takes long."""
-        age = time.monotonic() - self._at
-        if age > self.FRESH_SECONDS and (self._looking is None or self._looking.done()):
-            self._looking = asyncio.create_task(self._look())
-        if age > self.STALE_SECONDS and self._looking is not None:
-            await asyncio.wait([self._looking], timeout=self.FIRST_SECONDS)
-        if self._known is None or time.monotonic() - self._at > self.STALE_SECONDS:
-            return {}
-        return {**self._known, "status": WORDS[self._known["status"]]}
+        """What is known: `{status, checked_seconds_ago, checks}`; unknown while a read hangs.
+
+        What was down stays so, with its age, until a read says otherwise.
+        """
+        if time.monotonic() - self._at > self.FRESH_SECONDS:
+            if self._looking is None or self._looking.done():
+                self._looking = asyncio.create_task(self._look())
+            await asyncio.wait([self._looking], timeout=self.PATIENCE_SECONDS)
+        return in_words(self._known, time.monotonic() - self._at, self.FRESH_SECONDS)
 
     async def _look(self) -> None:
         try:
@@ -108,10 +107,11 @@ class CachedReadiness:
 
 @router.get("/health")
 async def get_health(services: Provided, deep: Deep = None) -> JSONResponse:
-    """Whether the process lives, and the last known state of its parts; answers immediately.
+    """Whether the process lives, and how its parts are: with an age, or unknown while a read hangs.
 
-    `status` is healthy, degraded or down, always with 200: the process answers. `?deep=1` is
-    readiness: it waits, and answers 503 when a part failed.
+    `status` is healthy, degraded, down, or unknown while the read that would say so hangs; always
+    with 200: the process answers. `?deep=0` speaks of the process alone. `?deep=1` is readiness:
+    it waits, and answers 503 when a part failed.
     """
     if deep not in {None, "", "0", "false"}:
         return await get_readiness(services)
@@ -127,9 +127,10 @@ async def get_all_health(services: Provided, deep: Deep = None) -> JSONResponse:
         return JSONResponse(_alive(services))
     status, body = await _readiness(services).ask()
     headers = {"Retry-After": "5"} if status == 503 else {}
-    word = body["status"] if deep else WORDS[body["status"]]
     return JSONResponse(
-        {**_alive(services), **body, "status": word}, status_code=status, headers=headers
+        {**_alive(services), **(body if deep else in_words(body))},
+        status_code=status,
+        headers=headers,
     )
 
 

@@ -6,14 +6,13 @@ Imports nothing but the standard library; the queue is an argument.
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol
 
 #: A check that takes longer than this has failed, in seconds.
 PATIENCE = 4.0
-#: `due` above this is a backlog worth a warning.
-BACKLOG = 10_000
 #: Seconds a due job may wait before a warning.
 LATE = 120.0
 #: Seconds without any lease before that is a failure; a long backlog, or a tenant's limit, is none.
@@ -30,10 +29,11 @@ PASS, WARN, FAIL = "pass", "warn", "fail"
 class Health(Protocol):
     """The part of `minutehand.queue.models.QueueHealth` that is judged here."""
 
-    due: int
+    backlog: Mapping[str, Any]
     oldest_due_seconds: float | None
     stalled_seconds: float | None
     last_tick_seconds: float | None
+    storage: Any
 
 
 class Queue(Protocol):
@@ -69,7 +69,8 @@ async def readiness(
             await asyncio.gather(asking, return_exceptions=True)
         checks = {"database": _verdict(FAIL, None, "ms", f"no answer: {type(error).__name__}")}
         unknown = "unknown while the database is unavailable"
-        for name, unit in (("queue_depth", "jobs"), ("oldest_due", "s"), ("last_tick", "s")):
+        units = {"queue_depth": "jobs", "oldest_due": "s", "last_tick": "s", "storage": "%"}
+        for name, unit in units.items():
             checks[name] = _verdict(FAIL, None, unit, unknown)
         return _answer(checks)
     database = _verdict(PASS, elapsed, "ms", "answers")
@@ -81,21 +82,25 @@ async def readiness(
 WORDS = {"ready": "healthy", "degraded": "degraded", "not_ready": "down"}
 
 
+def in_words(
+    body: Mapping[str, Any] | None, age: float = 0.0, fresh: float = math.inf
+) -> dict[str, Any]:
+    """Readiness as `/health` says it, with its age; older than `fresh` seconds only what is bad."""
+    if body is None or (age > fresh and body["status"] != "not_ready"):
+        ago = None if body is None else round(age, 1)
+        return {"status": "unknown", "checked_seconds_ago": ago}
+    return {**body, "status": WORDS[body["status"]], "checked_seconds_ago": round(age, 1)}
+
+
 def judge(health: Health) -> dict[str, dict[str, Any]]:
     """Verdicts on a queue whose database answers."""
     oldest = health.oldest_due_seconds
-    # one meaning of due: what a worker would take now; what is paused is held back, not due
-    due = 0 if oldest is None else health.due
-    held = health.due - due
+    backlog = health.backlog
     stalled = health.stalled_seconds or 0.0
     tick = health.last_tick_seconds
     return {
-        "queue_depth": _verdict(
-            WARN if due > BACKLOG else PASS,
-            due,
-            "jobs",
-            f"{due} due and not yet leased" + (f"; {held} held back by a pause" if held else ""),
-        ),
+        # counted and judged in SQL, see queue.backlog: the console and doctor say the same
+        "queue_depth": _verdict(backlog["verdict"], backlog["jobs"], "jobs", backlog["detail"]),
         "oldest_due": _verdict(
             FAIL if stalled > STALLED else WARN if (oldest or 0.0) > LATE else PASS,
             oldest,
@@ -112,7 +117,22 @@ def judge(health: Health) -> dict[str, dict[str, Any]]:
             "s",
             "no tick seen yet" if tick is None else f"ended {tick:.0f} s ago",
         ),
+        "storage": judge_storage(health.storage),
     }
+
+
+def judge_storage(storage: Any) -> dict[str, Any]:
+    """Verdict on the plan's size: once it is used up, no write is possible any more."""
+    if storage.read_only:
+        fix = "; ".join(storage.fix)
+        return _verdict(FAIL, None, "%", f"the database is read-only, its plan is full: {fix}")
+    if storage.share is None:
+        return _verdict(PASS, None, "%", "not measured yet")
+    used = f"{storage.share:.0%} of the plan's size is used"
+    if storage.retention_shortened:
+        used += "; ended jobs are removed after retention_floor_days"
+    verdict = WARN if storage.retention_shortened else PASS
+    return _verdict(verdict, round(100 * storage.share, 1), "%", used)
 
 
 def judge_key(days: float) -> dict[str, Any]:

@@ -22,14 +22,14 @@ _SHALLOW = "/health"
 _ALL = "/api/v1/health"
 _READY = "/api/health/ready"
 
-#: What was found longer ago than this is not shown.
+#: What was found longer ago than this is no longer known to be well.
 _STALE_SECONDS = 30.0
 
 _loop: Any = None
 _queue: Any = None
 _extra: Any = None
 _key: str | None = None
-_known: tuple[dict[str, Any], float] = ({}, 0.0)
+_known: tuple[dict[str, Any] | None, float] = (None, 0.0)
 
 
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
@@ -61,12 +61,15 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
 
 def _last_known() -> dict[str, Any]:
     body, at = _known
-    return _in_words(body) if body and time.monotonic() - at < _STALE_SECONDS else {}
+    if body is None:
+        return {"status": "unknown", "checked_seconds_ago": None}
+    return _in_words(body, time.monotonic() - at, _STALE_SECONDS)
 
 
-def _in_words(body: dict[str, Any]) -> dict[str, Any]:
-    words = {"ready": "healthy", "degraded": "degraded", "not_ready": "down"}
-    return {**body, "status": words[body["status"]]}
+def _in_words(body: dict[str, Any], *age: float) -> dict[str, Any]:
+    from minutehand.functions.health.checks import in_words  # it imports asyncio, as below
+
+    return in_words(body, *age)
 
 
 def _readiness() -> tuple[int, dict[str, Any]]:
@@ -104,7 +107,7 @@ def close() -> None:
         _loop.run_until_complete(_queue.aclose())
         _loop.close()
     _loop = _queue = None
-    _known = ({}, 0.0)
+    _known = (None, 0.0)
 
 
 def _path(event: dict[str, Any]) -> str:

@@ -1,1 +1,1 @@
-"""Writes: jobs enqueued, cancelled, retried, answered and redriven by signed-in users."""
+"""Writes: jobs enqueued, cancelled, retried and answered by signed-in users."""

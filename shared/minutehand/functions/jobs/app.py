@@ -7,9 +7,12 @@ from starlette.routing import Match
 from starlette.types import Receive, Scope, Send
 
 from minutehand.config import Settings
-from minutehand.functions.jobs import alerts, apps, members, routes, steering
+from minutehand.functions.jobs import alerts, apps, members, operations, routes, steering
 from minutehand.web.application import create_app
 from minutehand.web.services import Services, Waker
+
+#: The platform's own routes of this function.
+OWN = (routes.router, operations.router, steering.router, alerts.router, members.router)
 
 
 def build_app(
@@ -19,7 +22,7 @@ def build_app(
     services = services or Services(settings, waker=waker)
     return create_app(
         services,
-        [routes.router, steering.router, alerts.router, members.router, *apps.routers(services)],
+        [*OWN, *apps.routers(services)],
         title="Minutehand jobs",
         body_limits={**routes.BODY_LIMITS, **apps.body_limits(settings)},
     )
@@ -35,7 +38,7 @@ class AppsOnDemand:
         self.services = Services(settings, waker=waker)
         self._own = create_app(
             self.services,
-            [routes.router, steering.router, alerts.router, members.router],
+            OWN,
             title="Minutehand jobs",
             body_limits=routes.BODY_LIMITS,
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 from uuid import UUID
 
@@ -19,9 +18,7 @@ from minutehand.queue.models import (
     BackoffOptions,
     EnqueueOptions,
     Job,
-    JobState,
     NewJob,
-    Status,
     UniqueOptions,
 )
 from minutehand.web.bodies import Payload
@@ -156,44 +153,22 @@ class CreatedJobs(BaseModel):
     warning: str | None = None
 
 
-class JobFilter(Body):
-    """Which jobs a bulk action touches; every criterion must hold."""
+class Replay(Body):
+    """What of a job is changed when it runs again; nothing runs the same from its start."""
 
-    job_type: Name | None = None
-    queue: Name | None = None
-    status: Status | None = None
-    state: JobState | None = None
-    session_id: Key | None = None
-    error_fingerprint: Key | None = None
-    created_before: Instant | None = None
-    created_after: Instant | None = None
-    tag: Tag | None = None
-    ids: Annotated[tuple[UUID, ...], Field(min_length=1, max_length=1000)] | None = None
-
-    def wire(self) -> Mapping[str, Any]:
-        """The filter as the queue takes it."""
-        return self.model_dump(mode="json", exclude_none=True)
+    from_step: Annotated[str, Field(min_length=1, max_length=200)] | None = Field(
+        default=None, description="A finished step: those that finished before it are kept."
+    )
+    payload: Payload | None = None
+    results: dict[str, Any] | None = Field(
+        default=None, description="Results in place of those of kept steps, by name."
+    )
 
 
-class BulkCursor(Body):
-    """Where a bulk call continues."""
+class EditJob(Body):
+    """What of a job is changed before it runs; its payload, whole."""
 
-    created_at: AwareDatetime
-    id: UUID
-
-
-class BulkAction(Body):
-    """A bulk cancel or redrive; `more` in the answer says whether to call again."""
-
-    workspace_id: UUID
-    filter: JobFilter = JobFilter()
-    limit: Annotated[int, Field(strict=True, ge=1, le=1000)] = 1000
-    #: The `next` of the answer before.
-    cursor: BulkCursor | None = None
-
-    def place(self) -> dict[str, str] | None:
-        """Where to continue, as the SQL function takes it."""
-        return None if self.cursor is None else self.cursor.model_dump(mode="json")
+    payload: Payload
 
 
 class Answer(Body):

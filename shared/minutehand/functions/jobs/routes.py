@@ -13,17 +13,17 @@ from fastapi import APIRouter, Header, Response
 
 from minutehand.functions.jobs.models import (
     Answer,
-    BulkAction,
     CreatedJob,
     CreatedJobs,
     CreateJob,
     CreateJobs,
+    EditJob,
     EmitEvent,
     EnqueuedJob,
+    Replay,
 )
-from minutehand.queue.models import BulkResult, Job
+from minutehand.queue.models import Enqueued, Job
 from minutehand.web.auth import SignedIn
-from minutehand.web.errors import FieldProblem, validation_failed
 from minutehand.web.idempotency import IdempotencyHeader, key_of_part, one_key, parse_key
 from minutehand.web.services import Provided
 
@@ -62,6 +62,13 @@ async def create_job(
         body.payload,
         options=body.options(key=key, traceparent=trace_of(traceparent)),
     )
+    return await _answer_enqueued(enqueued, services, response)
+
+
+async def _answer_enqueued(
+    enqueued: Enqueued, services: Provided, response: Response
+) -> EnqueuedJob:
+    """Wake a worker where one is wanted; 200 in place of 201 for a job that was there."""
     if enqueued.wake:
         await services.waker.wake()
     response.headers["Location"] = f"/api/jobs/{enqueued.job.id}"
@@ -99,29 +106,6 @@ async def create_jobs(
     )
 
 
-@router.post("/jobs/cancel")
-async def cancel_jobs(body: BulkAction, caller: SignedIn, services: Provided) -> BulkResult:
-    """Cancel the live jobs that match a filter, which must name something."""
-    if not body.filter.wire():
-        raise validation_failed(
-            [FieldProblem(field="filter", problem="name at least one criterion")]
-        )
-    return await services.queue_of(caller).cancel_jobs(
-        str(body.workspace_id), body.filter.wire(), limit=body.limit, cursor=body.place()
-    )
-
-
-@router.post("/jobs/redrive")
-async def redrive_jobs(body: BulkAction, caller: SignedIn, services: Provided) -> BulkResult:
-    """Retry the dead letters that match a filter."""
-    result = await services.queue_of(caller).redrive(
-        str(body.workspace_id), body.filter.wire(), limit=body.limit, cursor=body.place()
-    )
-    if result.count:
-        await services.waker.wake(reason="redrive")
-    return result
-
-
 @router.post("/jobs/{job_id:uuid}/cancel")
 async def cancel_job(job_id: UUID, caller: SignedIn, services: Provided) -> Job:
     """Cancel a job in any live state; a running one stops within a heartbeat."""
@@ -129,11 +113,39 @@ async def cancel_job(job_id: UUID, caller: SignedIn, services: Provided) -> Job:
 
 
 @router.post("/jobs/{job_id:uuid}/retry")
-async def retry_job(job_id: UUID, caller: SignedIn, services: Provided) -> Job:
-    """Run a failed or cancelled job again."""
-    job = await services.queue_of(caller).retry(str(job_id))
+async def retry_job(
+    job_id: UUID, caller: SignedIn, services: Provided, body: EditJob | None = None
+) -> Job:
+    """Run a failed or cancelled job again, with another payload where one is given."""
+    job = await services.queue_of(caller).retry(str(job_id), payload=body and body.payload)
     await services.waker.wake(reason="retry")
     return job
+
+
+@router.post(
+    "/jobs/{job_id:uuid}/replay",
+    status_code=201,
+    responses={200: {"model": EnqueuedJob, "description": "The key was used before: its job."}},
+)
+async def replay_job(
+    job_id: UUID,
+    body: Replay,
+    caller: SignedIn,
+    services: Provided,
+    response: Response,
+    idempotency_key: IdempotencyHeader = None,
+) -> EnqueuedJob:
+    """Run a job again as a new one, from a finished step or from its start."""
+    enqueued = await services.queue_of(caller).replay(
+        str(job_id), **body.model_dump(), idempotency_key=parse_key(idempotency_key)
+    )
+    return await _answer_enqueued(enqueued, services, response)
+
+
+@router.patch("/jobs/{job_id:uuid}")
+async def edit_job(job_id: UUID, body: EditJob, caller: SignedIn, services: Provided) -> Job:
+    """Change the payload of a scheduled or retrying job before it runs."""
+    return await services.queue_of(caller).edit(str(job_id), payload=body.payload)
 
 
 @router.post("/jobs/{job_id:uuid}/answer")

@@ -12,8 +12,8 @@ from fastapi import APIRouter, Path, Query, Response
 from pydantic import AfterValidator, Field, StringConstraints
 
 from minutehand.functions.jobs.models import Body, Name
-from minutehand.queue.models import JobPage
 from minutehand.queue.steering import (
+    DeliveryPage,
     Missed,
     NextRuns,
     Pause,
@@ -112,11 +112,15 @@ def steering(services: Services, caller: Caller, workspace_id: UUID) -> Workspac
     return WorkspaceSteering(services.queue_of(caller), str(workspace_id))
 
 
+def webhook_secrets(services: Services) -> WebhookSecrets:
+    """Those of the process."""
+    return services.provide(WebhookSecrets, lambda: WebhookSecrets(services.settings))
+
+
 async def new_secret(services: Services, workspace_id: UUID) -> NewSecret:
     """A signing secret, sealed for the workspace."""
-    made = services.provide(WebhookSecrets, lambda: WebhookSecrets(services.settings))
     with standing_on("the key service"):
-        return await made.make(str(workspace_id))
+        return await webhook_secrets(services).make(str(workspace_id))
 
 
 @router.post("/pause")
@@ -262,7 +266,7 @@ async def list_deliveries(
     services: Provided,
     cursor: Annotated[str | None, Query(max_length=512)] = None,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
-) -> JobPage:
+) -> DeliveryPage:
     """A page of a webhook's deliveries, newest first; each is a job with attempts and errors."""
     try:
         return await steering(services, caller, workspace_id).deliveries(

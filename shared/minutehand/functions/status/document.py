@@ -43,18 +43,15 @@ def whole_document(services: Services) -> dict[str, Any]:
     """The document of every route of `jobs`, `status`, `worker`, `health` and the apps."""
     # here and not at the top: reads must not pay for importing the other functions
     from minutehand.functions.health.app import router as health_routes
-    from minutehand.functions.jobs.alerts import router as alert_routes
+    from minutehand.functions.jobs.app import OWN as JOBS
     from minutehand.functions.jobs.apps import routers as of_apps
-    from minutehand.functions.jobs.members import router as member_routes
-    from minutehand.functions.jobs.routes import router as job_routes
-    from minutehand.functions.jobs.steering import router as steering_routes
+    from minutehand.functions.status.artefacts import router as artefact_routes
+    from minutehand.functions.status.receipts import router as receipt_routes
     from minutehand.functions.status.routes import router as status_routes
 
     app = FastAPI(title="Minutehand", version=services.settings.version)
-    own = (
-        job_routes, steering_routes, alert_routes, member_routes, status_routes, health_routes,
-    )  # fmt: skip
-    for routes in (*own, *of_apps(services)):
+    reads = (status_routes, artefact_routes, receipt_routes)
+    for routes in (*JOBS, *reads, health_routes, *of_apps(services)):
         app.include_router(routes)
     document = openapi.document(app)
     document["paths"].update(_WORKER_PATHS)

@@ -12,7 +12,10 @@ from uuid import UUID
 from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
 from pydantic import AwareDatetime, BaseModel
 
+from minutehand.functions.status.prompt import failure_prompt
+from minutehand.functions.worker.routes import token_matches
 from minutehand.queue.models import (
+    Deploys,
     Explanation,
     FeedPage,
     ForeignCursor,
@@ -37,7 +40,7 @@ from minutehand.web.auth import (
     StreamReader,
     bearer_token,
 )
-from minutehand.web.caller import Caller, InvalidToken, token_matches
+from minutehand.web.caller import Caller, InvalidToken
 from minutehand.web.errors import invalid_argument, unauthorized
 from minutehand.web.feeds import BEGINNING, HistoryFeed, JobFeed, seq_cursor
 from minutehand.web.paging import unknown_cursor
@@ -131,6 +134,12 @@ class EventPage(BaseModel):
 
     events: tuple[JobEvent, ...]
     next_after: int | None = None
+
+
+class JobPrompt(BaseModel):
+    """A job's last failure, for a coding agent."""
+
+    text: str
 
 
 @router.get("/jobs")
@@ -236,6 +245,17 @@ async def get_type(
 ) -> JobTypeDetail:
     """A job type: schema, limits, schedules, version, the workers that serve it, and its day."""
     return await services.queue_of(caller).job_type(job_type, str(workspace_id))
+
+
+@router.get("/deploys")
+async def list_deploys(
+    caller: SignedIn,
+    services: Provided,
+    workspace_id: UUID,
+    minutes: Annotated[int, Query(ge=1, le=11_520, description="Window, in minutes.")] = 10_080,
+) -> Deploys:
+    """Which code served jobs, the latest first, and how the workspace's attempts ended under it."""
+    return await services.queue_of(caller).deploys(str(workspace_id), minutes=minutes)
 
 
 @router.get("/logs")
@@ -381,6 +401,12 @@ async def get_attempts(job_id: UUID, caller: SignedIn, services: Provided) -> li
     return await services.queue_of(caller).attempts(str(job_id))
 
 
+@router.get("/jobs/{job_id:uuid}/replays")
+async def get_replays(job_id: UUID, caller: SignedIn, services: Provided) -> list[dict[str, Any]]:
+    """The job, what it is a replay of, and all their replays, oldest first, at most 100."""
+    return await services.queue_of(caller).replays(str(job_id))
+
+
 @router.get("/jobs/{job_id:uuid}/steps")
 async def get_steps(
     job_id: UUID,
@@ -401,6 +427,12 @@ async def get_steps(
 async def get_trace(job_id: UUID, caller: SignedIn, services: Provided) -> JobTrace:
     """Where a job's time went: attempts, steps, waits, children on one axis; at most 300 jobs."""
     return await services.queue_of(caller).trace(str(job_id))
+
+
+@router.get("/jobs/{job_id:uuid}/prompt")
+async def get_prompt(job_id: UUID, caller: SignedIn, services: Provided) -> JobPrompt:
+    """A job's last failure as a prompt for an agent: error, frames, payload's shape, steps, log."""
+    return JobPrompt(text=await failure_prompt(services.queue_of(caller), str(job_id)))
 
 
 @router.get("/status")

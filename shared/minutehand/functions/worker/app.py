@@ -7,30 +7,41 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
+from typing import Any, Protocol
 
+from minutehand.app import OnError
 from minutehand.config import Settings
 from minutehand.functions.worker.processors import load_processors
-from minutehand.functions.worker.routes import MAX_BODY_BYTES, Reply, Request, WorkerRoutes
+from minutehand.functions.worker.routes import MAX_BODY_BYTES, Reply, Request
 from minutehand.log import request_context
+from minutehand.worker.channel import Channel
 from minutehand.worker.loop import Worker
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+
+class Routes(Protocol):
+    """What answers the worker's requests."""
+
+    async def answer(self, request: Request) -> Reply:
+        """Answer one request."""
+
+
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
-def build_worker(settings: Settings) -> Worker:
-    """A worker with every app's processors."""
-    return Worker(settings, registry=load_processors(settings))
+def build_worker(
+    settings: Settings, *, channel: Channel | None = None, on_error: OnError | None = None
+) -> Worker:
+    """A worker with every app's processors; `on_error` as `load_processors` takes it."""
+    registry = load_processors(settings, on_error=on_error)
+    return Worker(settings, registry=registry, channel=channel)
 
 
-def build_app(
-    settings: Settings, worker: Worker | None = None, *, routes: WorkerRoutes | None = None
-) -> App:
-    """The routes over `worker`, or those given; a worker of its own when both are None."""
-    routes = routes or WorkerRoutes(settings, worker or build_worker(settings))
+def build_app(routes: Routes) -> App:
+    """The routes of a worker, in this process or another."""
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":

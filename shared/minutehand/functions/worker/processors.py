@@ -1,29 +1,67 @@
 """Collects every app's processors into the registry a worker runs.
 
 An app registers by decorating with `@processor`, or, when its processors need clients made from
-the settings, by a `register(registry, settings)` in its processors module.
+the settings, by a `register(registry, settings)` in its processors module, or in one inside it.
 """
 
 from __future__ import annotations
 
-from minutehand.app import find_apps
+import sys
+from collections.abc import Callable
+from types import ModuleType
+
+from minutehand.app import OnError, find_apps
 from minutehand.config import Settings
+from minutehand.signing.jobs import ResultSigner
 from minutehand.webhooks import processors as webhooks
 from minutehand.worker.registry import Registry, default_registry
 
 
-def load_processors(settings: Settings) -> Registry:
+def load_processors(settings: Settings, *, on_error: OnError | None = None) -> Registry:
     """A registry with the engine's own processors and those of every app of the settings.
 
     An app that fails to import fails the start: running without its processors would seem
     an idle queue.
+
+    Args:
+        on_error: Called with each module that cannot be used; the others are then loaded.
     """
     registry = Registry()
     webhooks.register(registry, settings)
+
+    def without(name: str, error: Exception) -> None:
+        default_registry.forget(name)  # what it registered before it failed
+        assert on_error is not None
+        on_error(name, error)
+
     for app in find_apps(settings.apps):
-        module = app.module("processors")
-        if module is not None and hasattr(module, "register"):
-            module.register(registry, settings)
+        try:
+            module = app.module("processors", on_error and without)
+            registering = _registering(module) if module is not None else {}
+        except Exception as error:  # a user's module may raise anything
+            if on_error is None:
+                raise
+            without(f"{app.package}.processors", error)
+            continue
+        for name, register in registering.items():
+            try:
+                register(registry, settings)
+            except Exception as error:  # as above
+                if on_error is None:
+                    raise
+                without(name, error)
     for kind in default_registry:
         registry.add(kind)
+    registry.sign_with(lambda: ResultSigner(settings))
     return registry
+
+
+def _registering(module: ModuleType) -> dict[str, Callable[[Registry, Settings], None]]:
+    """Each `register` of a module and of those inside it, once, by the first module that has it."""
+    names = [
+        module.__name__,
+        *sorted(n for n in sys.modules if n.startswith(f"{module.__name__}.")),
+    ]
+    found = {name: getattr(sys.modules[name], "register", None) for name in names}
+    once = {register: name for name, register in reversed(found.items()) if callable(register)}
+    return {name: register for register, name in reversed(once.items())}

@@ -21,7 +21,7 @@ from minutehand.error_body import (
     ROUTE_NOT_FOUND,
     error_body,
 )
-from minutehand.queue.errors import QueueError, QueueUnavailable
+from minutehand.queue.errors import DatabaseReadOnly, QueueError, QueueUnavailable
 from minutehand.worker.loop import Worker
 from minutehand.worker.summary import TickSummary
 
@@ -145,6 +145,9 @@ class WorkerRoutes:
         return self._reply(summary)
 
     def _refusal(self, error: QueueError, request: Request) -> Reply:
+        if isinstance(error, DatabaseReadOnly):
+            logger.error(str(error), extra={"event": "tick.read_only"})
+            return _error(503, "database_read_only", str(error), request)
         if isinstance(error, QueueUnavailable):
             logger.warning(
                 "Tick found the queue unavailable",
@@ -174,13 +177,17 @@ class WorkerRoutes:
 
 
 def bearer_matches(authorization: str, accepted: Iterable[str]) -> bool:
-    """Whether the header carries one of the accepted tokens, compared in constant time."""
+    """Whether the header carries one of the accepted tokens."""
     scheme, _, token = authorization.partition(" ")
-    offered = token.strip().encode() if scheme.lower() == "bearer" else b""
+    return scheme.lower() == "bearer" and token_matches(token.strip(), accepted)
+
+
+def token_matches(offered: str, accepted: Iterable[str]) -> bool:
+    """Whether `offered` is one of `accepted` and not empty, compared in constant time."""
     matches = False
     for candidate in accepted:
         # no early exit: a match on the first must take as long as one on the second
-        matches |= hmac.compare_digest(offered, candidate.encode())
+        matches |= hmac.compare_digest(offered.encode(), candidate.encode())
     return matches and bool(offered)
 
 

@@ -1,1 +1,0 @@
-"""Reference apps, each in one folder that can be deleted without touching the platform."""

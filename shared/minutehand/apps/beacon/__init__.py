@@ -1,1 +1,0 @@
-"""Beacon: benchmark specs measured in several regions, with a signed, chained receipt for each."""

@@ -1,7 +1,0 @@
--- Benchmark jobs of a workspace are bounded by quotas, as the engine's rows are.
--- They are many times what people make by hand.
-
-select queue.bound_rows(q.relation, q.name, q.most)
-from (values
-  ('public.beacon_jobs'::regclass, 'max_beacon_jobs', 100000)
-) as q (relation, name, most);

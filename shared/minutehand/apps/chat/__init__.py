@@ -1,1 +1,0 @@
-"""Chat: conversations whose complex requests become background work, steered in the chat."""

@@ -1,1 +1,0 @@
-"""Enrichment: workspaces complete their accounts and contacts through their own Apollo key."""

@@ -1,1 +1,0 @@
-"""Training: uploaded videos become transcripts, procedures and videos at a host, stage by stage."""

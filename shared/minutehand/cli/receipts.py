@@ -1,0 +1,139 @@
+"""`minutehand receipts`: export what was signed, verify it without asking anyone, change keys."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any
+
+import typer
+
+from minutehand.signing.verify import (
+    Report,
+    Unreadable,
+    read_bundle,
+    read_keys,
+    read_lines,
+    verify,
+    verify_chain,
+)
+from minutehand.terminal.connection import CommandFailed, Connection
+from minutehand.terminal.ids import whole_id
+from minutehand.terminal.inputs import read_text
+from minutehand.terminal.options import (
+    AnyJobId,
+    EnvFile,
+    Json,
+    Token,
+    Workspace,
+    connected,
+    verb,
+    workspace_verb,
+)
+from minutehand.terminal.output import Output
+from minutehand.terminal.receipts import (
+    Keys,
+    Kid,
+    Out,
+    chain_of,
+    document,
+    is_file,
+    key_set,
+    published,
+    revoke,
+    rotate,
+    tell,
+    unreadable,
+    write,
+)
+
+app = typer.Typer(
+    help="Signed receipts of jobs: export, verify, change keys.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+KEYS = "/api/keys"
+
+
+@app.command("verify")
+def verify_source(
+    source: Annotated[
+        str | None,
+        typer.Argument(help="A file, - for stdin, or a job's id; none is the workspace's chain."),
+    ] = None,
+    *,
+    keys: Keys = None,
+    partial: Annotated[
+        bool, typer.Option("--partial", help="Pass without payload, result or children.")
+    ] = False,
+    workspace: Workspace = None,
+    token: Token = None,
+    env_file: EnvFile = None,
+    as_json: Json = False,
+) -> None:
+    """Verify a receipt, a job's bundle or a chain: 0 passed, 1 failed, 2 not verifiable.
+
+    With --keys FILE nothing is asked of anyone; without, the keys are this deployment's. Take
+    keys from a source you trust, not from where you got the receipt.
+    """
+    output = Output(as_json=as_json)
+    try:
+        if source is not None and is_file(source):
+            text = read_text(source)
+            found = published(KEYS, token, env_file) if keys is None else key_set(keys)
+        else:
+            with connected(env_file, token, workspace) as connection:
+                text = _export(connection, source)
+                found = connection.get(KEYS) if keys is None else key_set(keys)
+        report = _verified(text, None if found is None else read_keys(found), partial=partial)
+    except (CommandFailed, Unreadable) as failed:
+        raise unreadable(output, failed) from failed
+    tell(output, report, every=len(report.checks) < 100)
+
+
+def _verified(text: str, keys: dict[str, dict[str, Any]] | None, *, partial: bool) -> Report:
+    """A chain is several lines, each a receipt; anything else is one document."""
+    if text.startswith("{") and text.rstrip().count("\n{"):
+        return verify_chain(read_lines(text), keys)
+    bundle, alone = read_bundle(text)
+    return verify(bundle, keys, partial=partial or alone)
+
+
+def _export(connection: Connection, job: str | None) -> str:
+    if job is not None:
+        return document(connection.get(f"/api/jobs/{whole_id(connection, job)}/receipt"))
+    chain = chain_of(connection, "/api/receipts")
+    return "".join(json.dumps(each, ensure_ascii=False) + "\n" for each in chain)
+
+
+@app.command()
+@workspace_verb
+def export(
+    output: Output,
+    connection: Connection,
+    job_id: AnyJobId = None,
+    *,
+    out: Out = None,
+) -> None:
+    """Write a job's receipt with what it vouches for, or the workspace's chain as NDJSON."""
+    write(output, _export(connection, job_id), out, "the receipt" if job_id else "the chain")
+
+
+@app.command("keys")
+@verb
+def show_keys(output: Output, connection: Connection, *, out: Out = None) -> None:
+    """Write the public keys that verify receipts (JWK set)."""
+    write(output, document(connection.get(KEYS)), out, "public keys")
+
+
+@app.command("rotate-key")
+@verb
+def rotate_key(output: Output, connection: Connection) -> None:
+    """Have a new key sign from the next receipt on; needs the operator's secret key."""
+    rotate(output, connection, "jobs")
+
+
+@app.command("revoke-key")
+@verb
+def revoke_key(output: Output, connection: Connection, kid: Kid) -> None:
+    """Trust nothing more that a stolen key signs; needs the operator's secret key."""
+    revoke(output, connection, kid)

@@ -1,0 +1,102 @@
+"""The pages for users: where each is, and its examples in a project's own names.
+
+Pages speak the default install's names, its first job type and the demo's workspace. The site
+(`make docs`) and `minutehand docs` show the same files.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Final
+
+from minutehand.install.rewrite import Schemas
+from minutehand.resources import PACKAGE, checkout
+
+DEFAULT: Final = Schemas("minutehand", "minutehand_engine")
+TENANT: Final = "11111111-1111-4111-8111-111111111111"
+JOB_TYPE: Final = "jobs.hello"
+
+_SQL: Final = re.compile(
+    r"^[ ]*```sql\n.*?```|`(?:select|insert|update|delete|alter) [^`]+`", re.S | re.M
+)
+_CODE: Final = re.compile(r"^[ ]*```\w*\n.*?```|`[^`\n]+`", re.S | re.M)
+
+
+@dataclass(frozen=True)
+class Page:
+    """One page: the word by which `minutehand docs` prints it, and its file in the checkout."""
+
+    topic: str
+    section: str
+    title: str
+    path: str
+
+    @cached_property
+    def file(self) -> Path:
+        """Where it is: in the checkout, or in the wheel."""
+        if (root := checkout()) is not None:
+            return root / self.path
+        inside = self.path.removeprefix("shared/minutehand/")
+        if inside != self.path:
+            return PACKAGE / inside
+        return PACKAGE / "resources" / "docs" / f"{self.topic}.md"
+
+    @property
+    def text(self) -> str:
+        """As written."""
+        return self.file.read_text("utf-8")
+
+
+_HERE = "shared/minutehand"
+#: In the order of the site; a file outside of the package is named in `infra/release/resources.py`.
+PAGES: Final[tuple[Page, ...]] = (
+    Page("install", "Start", "Into your project", f"{_HERE}/install/README.md"),
+    Page("adopt", "Start", "From pg_cron, pg-boss, Celery, pgmq", f"{_HERE}/pages/adopt.md"),
+    Page("promises", "Start", "What it promises, how fast", f"{_HERE}/pages/promises.md"),
+    Page("local", "Start", "On your machine", f"{_HERE}/local/README.md"),
+    Page("sql", "Guides", "Enqueue and steer in SQL", "supabase/README.md"),
+    Page("http", "Guides", "Over HTTP", "functions/README.md"),
+    Page("recipes", "Guides", "From your app: Next.js, Edge, FastAPI", f"{_HERE}/pages/recipes.md"),
+    Page("processors", "Guides", "Write a processor", f"{_HERE}/worker/README.md"),
+    Page("own-data", "Guides", "Your own tables", f"{_HERE}/worker/OWN_DATA.md"),
+    Page("app", "Guides", "An app from the library's parts", f"{_HERE}/pages/app.md"),
+    Page("browser", "Guides", "Show a job in your page", "infra/console/README.md"),
+    Page("npm", "Guides", "The npm package", "infra/console/npm/README.md"),
+    Page("webhooks", "Guides", "Webhooks", f"{_HERE}/webhooks/README.md"),
+    Page("receipts", "Guides", "Signed receipts", f"{_HERE}/signing/README.md"),
+    Page("agents", "Guides", "For coding agents", f"{_HERE}/pages/agents.md"),
+    Page("skill", "Guides", "The skill file for agents", f"{_HERE}/pages/SKILL.md"),
+    Page("models", "Guides", "Language models and speech", f"{_HERE}/ai/README.md"),
+    Page("context", "Reference", "ctx, and what a processor uses", f"{_HERE}/worker/CONTEXT.md"),
+    Page("cli", "Reference", "The command", f"{_HERE}/cli/README.md"),
+    Page("aws", "Operate", "On AWS", "infra/aws/README.md"),
+    Page("container", "Operate", "Without AWS", "infra/container/README.md"),
+    Page("deploys", "Operate", "Deploys, and running jobs", f"{_HERE}/pages/deploys.md"),
+    Page("cost", "Operate", "What it costs", "infra/aws/COST.md"),
+    Page("data", "Operate", "Staging, backup, a person's data", f"{_HERE}/pages/data.md"),
+)
+
+
+def render(text: str, schemas: Schemas, *, tenant: str = TENANT, job_type: str = JOB_TYPE) -> str:
+    """Give a page's examples the names of a project.
+
+    Args:
+        schemas: Where clients see jobs, and the engine's.
+        tenant: The id in place of the demo workspace's.
+        job_type: The type in place of the first processor's.
+    """
+
+    def named(found: re.Match[str]) -> str:
+        sql = re.sub(r"(?<![\w.])minutehand_engine(?=\.\w)", schemas.engine, found[0])
+        return re.sub(r"(?<![\w.])minutehand(?=\.\w)", schemas.clients, sql)
+
+    text = _SQL.sub(named, text)
+    return _CODE.sub(lambda code: code[0].replace(TENANT, tenant).replace(JOB_TYPE, job_type), text)
+
+
+def sql_blocks(text: str) -> list[str]:
+    """The SQL of a page, block by block."""
+    return re.findall(r"^[ ]*```sql\n(.*?)```", text, re.S | re.M)

@@ -1,0 +1,101 @@
+"""`GET /metrics` of `minutehand serve`: the whole queue in OpenMetrics, for Prometheus."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from prometheus_client import CollectorRegistry, Gauge
+from prometheus_client.openmetrics.exposition import CONTENT_TYPE_LATEST, generate_latest
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from minutehand.error_body import error_body
+from minutehand.functions.worker.routes import bearer_matches
+from minutehand.queue.errors import QueueError
+from minutehand.version import VERSION
+from minutehand.web.services import Services
+from minutehand.worker.metrics import RUN_SECONDS, RUNNING_JOBS
+
+#: What counts and percentiles are of: gauges, since the database keeps no totals.
+MINUTES: Final = 60
+_OUTCOMES: Final = ("enqueued", "completed", "failed", "cancelled", "retried", "lost")
+_QUANTILES: Final = {"0.5": "p50_ms", "0.95": "p95_ms", "0.99": "p99_ms"}
+
+
+def metrics_route(services: Services) -> Route:
+    """The route; a scrape sends `Authorization: Bearer` with the worker's secret token."""
+
+    async def metrics(request: Request) -> Response:
+        offered = request.headers.get("authorization", "")
+        if not bearer_matches(offered, services.settings.worker_secret_tokens):
+            said = error_body("unauthorized", "The worker's secret is needed", request_id=None)
+            return JSONResponse(said, 401, headers={"WWW-Authenticate": "Bearer"})
+        try:
+            stats = (await services.operator_queue.stats(minutes=MINUTES)).model_dump()
+        except QueueError as error:
+            return JSONResponse(error_body("queue_unavailable", str(error), request_id=None), 503)
+        body = generate_latest(registry_of(stats, datetime.now(UTC)))
+        return Response(body, media_type=CONTENT_TYPE_LATEST)
+
+    return Route("/metrics", metrics)
+
+
+def registry_of(stats: dict[str, Any], now: datetime) -> CollectorRegistry:
+    """The metrics of an answer of `queue_stats` over all workspaces.
+
+    Durations are in seconds. Counts by state and of the backlog stop at 10,000.
+    """
+    registry = CollectorRegistry(auto_describe=False)
+
+    def gauge(name: str, text: str, *labels: str) -> Gauge:
+        return Gauge(f"minutehand_{name}", text, labels, registry=registry)
+
+    gauge("build_info", "The version that answers.", "version").labels(VERSION).set(1)
+    live = gauge("live_jobs", "Jobs that have not ended, by state.", "state")
+    for state, jobs in stats["live"].items():
+        if isinstance(jobs, int):
+            live.labels(state).set(jobs)
+    backlog = stats["backlog"]
+    due = gauge("due_jobs", "Jobs that are due, by what keeps them from starting.", "cause")
+    for cause, found in backlog.items():
+        if isinstance(found, dict) and "jobs" in found:
+            due.labels(cause).set(found["jobs"])
+    oldest = gauge("oldest_due_seconds", "Age of the oldest due job that nothing holds back.")
+    oldest.set(float(backlog["oldest_due_seconds"] or 0))
+    stalled = gauge("stalled_seconds", "For how long nothing ran although jobs were due.")
+    stalled.set(float(backlog["stalled_seconds"] or 0))
+
+    hour = f"in the last {MINUTES} minutes"
+    ended = gauge("jobs_last_hour", f"Jobs by type and outcome {hour}.", "job_type", "outcome")
+    spans = {
+        "queue": gauge("queue_seconds", f"From due to start, {hour}.", "job_type", "quantile"),
+        "run": gauge(RUN_SECONDS[0], f"{RUN_SECONDS[1]}, {hour}.", "job_type", "quantile"),
+    }
+    for job_type, line in stats["types"].items():
+        for outcome in _OUTCOMES:
+            ended.labels(job_type, outcome).set(line[outcome])
+        for what, span in spans.items():
+            for quantile, name in _QUANTILES.items():
+                if line[what][name] is not None:
+                    span.labels(job_type, quantile).set(line[what][name] / 1000)
+    running = gauge(*RUNNING_JOBS, "job_type")
+    limit = gauge("running_jobs_limit", "How many of a type may run at once.", "job_type")
+    paused = gauge("type_paused", "1 while a job type is paused.", "job_type")
+    for line in stats["limits"]:
+        running.labels(line["job_type"]).set(line["running"])
+        paused.labels(line["job_type"]).set(line["paused_at"] is not None)
+        if line["max_concurrency"] is not None:
+            limit.labels(line["job_type"]).set(line["max_concurrency"])
+
+    seen = [datetime.fromisoformat(tick["seen_at"]) for tick in stats["workers"]]
+    if seen:
+        gauge("worker_seen_seconds", "Since a worker was last seen.").set(
+            max(0.0, (now - max(seen)).total_seconds())
+        )
+    storage = stats["storage"]
+    for name, what in (("database_bytes", "Size of the database."), ("limit_bytes", "Its limit.")):
+        if storage[name] is not None:
+            gauge(name.replace("limit", "database_limit"), what).set(storage[name])
+    return registry

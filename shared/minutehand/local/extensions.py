@@ -1,0 +1,64 @@
+"""The extensions that the embedded server offers: those of its packages, and stand-ins in SQL.
+
+A hosted project lets its owner create every one of `HOSTED`. So each has a control file here that
+trusts the owner: the packages' own where there is one, else a stand-in of
+`supabase_local/extensions`, else one without contents, whose name alone is accepted.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+import supabase_local
+
+STAND_INS = Path(supabase_local.__file__).parent / "extensions"
+#: Names without contents are recognised by this version.
+EMPTY = "0.0.0"
+#: Every extension of a hosted project, https://supabase.com/docs/guides/database/extensions
+HOSTED = (STAND_INS / "hosted.txt").read_text("utf-8").split()
+#: Those whose objects lie in one schema, whatever the statement says.
+_SCHEMAS = {"supabase_vault": "vault", "pg_graphql": "graphql", "pgsodium": "pgsodium"}
+_REQUIRES = {"uuid-ossp": "pgcrypto", "pgjwt": "pgcrypto"}
+
+
+def write_extensions(folder: Path, system: Path) -> None:
+    """Make the control files and scripts in `folder`, which `extension_control_path` names.
+
+    Args:
+        folder: Its subfolder `extension` gets them.
+        system: The folder of the packages' own control files.
+    """
+    target = folder / "extension"
+    target.mkdir(parents=True, exist_ok=True)
+    for name in HOSTED:
+        theirs = system / f"{name}.control"
+        if theirs.exists():
+            control = f"{theirs.read_text()}\ndirectory = '{system}'\n"
+        else:
+            script = next(STAND_INS.glob(f"{name}--*.sql"), None)
+            version = script.stem.partition("--")[2] if script else EMPTY
+            text = script.read_text("utf-8") if script else "-- known by its name alone\n"
+            (target / f"{name}--{version}.sql").write_text(text.replace("{@pi@}", _pi()))
+            control = f"default_version = '{version}'\nrelocatable = false\n"
+            control += f"schema = '{_SCHEMAS[name]}'\n" if name in _SCHEMAS else ""
+            control += f"requires = '{_REQUIRES[name]}'\n" if name in _REQUIRES else ""
+        (target / f"{name}.control").write_text(f"{control}trusted = true\n")
+
+
+@cache
+def _pi(words: int = 18 + 4 * 256) -> str:
+    """The fraction of pi in words of 32 bits, by Machin's formula: what Blowfish begins with."""
+    spare = 64
+    one = 1 << (32 * words + spare)
+
+    def arctan_of_one_over(x: int) -> int:
+        total, power, n = 0, one // x, 1
+        while power:
+            total += power // n if n % 4 == 1 else -(power // n)
+            power, n = power // (x * x), n + 2
+        return total
+
+    pi = 4 * (4 * arctan_of_one_over(5) - arctan_of_one_over(239)) >> spare
+    mask = (1 << 32) - 1
+    return "{" + ",".join(str(pi >> 32 * (words - 1 - n) & mask) for n in range(words)) + "}"

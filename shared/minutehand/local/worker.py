@@ -1,0 +1,132 @@
+"""The local stack's worker, in a process of its own: its loop, what wakes it, and hot reload.
+
+`minutehand.local.api` starts it and keeps it running.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import sys
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import psycopg
+
+from minutehand.config import Settings
+from minutehand.functions.worker.app import build_worker
+from minutehand.functions.worker.child import Running, run_child
+from minutehand.functions.worker.routes import WorkerRoutes
+from minutehand.local.hot_reload import files_of, reload_on_change, watched_folders
+from minutehand.queue.errors import QueueError
+from minutehand.worker.channel import Channel
+from minutehand.worker.loop import Worker
+
+logger = logging.getLogger("minutehand.local.worker")
+
+CHANNEL = "minutehand_wakeup"
+"""Notified when a transaction that enqueued commits, at most once each 20 ms."""
+LOOK_AGAIN_SECONDS = 0.1
+"""After a notification: what was committed right behind it notified no one."""
+LAST_FUNCTION = "attach_extensions"
+"""Of the last migration that makes one: a worker must not publish types while a file makes them."""
+DATA_API_SECONDS = 15.0
+"""For the Data API to know the functions; what still fails then is logged as anything is."""
+STOP_SECONDS = 3.0
+"""For running jobs to be released when the process ends."""
+
+
+@asynccontextmanager
+async def start(settings: Settings, channel: Channel) -> AsyncIterator[Running]:
+    """Run the loop, its wake-ups and hot reload."""
+    wakeups = asyncio.Event()
+    database_url = settings.environ.get("DATABASE_URL", "")
+    files = files_of(watched_folders(settings))  # before they are imported
+    worker = build_worker(settings, channel=channel, on_error=report_module)
+    reload = reload_on_change(worker, settings, wakeups=wakeups, loaded=files)
+    tasks = [
+        asyncio.create_task(run_worker(worker, wakeups, database_url), name="worker"),
+        asyncio.create_task(listen(wakeups, database_url), name="listen"),
+        asyncio.create_task(reload, name="reload"),
+    ]
+    try:
+        yield Running(WorkerRoutes(settings, worker), wakeups.set)
+    finally:
+        worker.stop()
+        for task in tasks[1:]:
+            task.cancel()
+        _ended, late = await asyncio.wait(tasks, timeout=STOP_SECONDS)
+        for task in late:
+            task.cancel()
+        await worker.aclose()
+
+
+def report_module(name: str, error: Exception) -> None:
+    """Log a module of processors that cannot be loaded; saving it loads it again."""
+    logger.error(
+        "%s cannot be loaded; the others run, and saving it loads it",
+        name,
+        exc_info=error,
+        extra={"event": "worker.module_failed"},
+    )
+
+
+async def run_worker(worker: Worker, wakeups: asyncio.Event, database_url: str) -> None:
+    """Run the loop once the database has the queue: an earlier tick would only be refused.
+
+    Without a database's URL, that of a Supabase that runs already, it is taken to have it.
+    """
+    while database_url:
+        try:
+            async with await psycopg.AsyncConnection.connect(
+                database_url, autocommit=True, connect_timeout=3
+            ) as connection:
+                found = await connection.execute(
+                    "select to_regproc(%s)", (f"{worker.settings.schema_name}.{LAST_FUNCTION}",)
+                )
+                if (row := await found.fetchone()) is not None and row[0] is not None:
+                    break
+        except psycopg.OperationalError:
+            logger.debug("database is not there yet", extra={"event": "worker.waiting"})
+        await asyncio.sleep(0.1)
+    # the Data API reads the schema a moment after the migrations; the loop reports what lasts
+    until = time.monotonic() + DATA_API_SECONDS
+    while database_url and time.monotonic() < until:
+        try:
+            await worker.queue.health()
+            break
+        except QueueError:
+            await asyncio.sleep(0.1)
+    await worker.run_forever(wakeups)
+
+
+async def listen(wakeups: asyncio.Event, database_url: str) -> None:
+    """Set `wakeups` on every committed enqueue, from any caller; until cancelled, across restarts.
+
+    Without a database's URL nothing wakes the worker, which then polls.
+    """
+    while database_url:
+        try:
+            async with await psycopg.AsyncConnection.connect(
+                database_url, autocommit=True, connect_timeout=3, application_name="worker_wakeup"
+            ) as connection:
+                await connection.execute(f"listen {CHANNEL}".encode())
+                wakeups.set()  # what was committed while no one listened
+                loop = asyncio.get_running_loop()
+                async for _ in connection.notifies():
+                    wakeups.set()
+                    # one notification covers what else is committed in these milliseconds
+                    loop.call_later(LOOK_AGAIN_SECONDS, wakeups.set)
+        except psycopg.OperationalError as error:
+            logger.info(
+                "wake-ups are unavailable; polling finds jobs",
+                extra={"event": "wakeup.away", "error": str(error).strip()},
+            )
+        await asyncio.sleep(0.3)
+
+
+if __name__ == "__main__":
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    sys.exit(run_child(os.environ, start))

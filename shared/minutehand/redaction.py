@@ -1,0 +1,80 @@
+"""Hides what looks like a key, a token or a password in what a failed attempt keeps.
+
+One list for messages, data and lines of code; what is kept of an attempt is settlement's.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Final
+
+HIDDEN: Final = "[hidden]"
+#: Longest text that is looked through: far more than is kept of any.
+MOST_READ: Final = 20_000
+
+_NAMED = r"(?:api_?key|key|secret|token|passw(?:or)?d|credentials?|authorization)"
+#: Names that never stand before an ordinary word, as `key: name` does.
+_TELLING = (
+    r"(?:[\w-]{0,40}(?:api[_-]?key|access[_-]?key|secret|token|passw(?:or)?d|pwd|cookie)[\w-]{0,40}"
+    r"|authorization|credentials?)"
+)
+_TELLING_NAME: Final = re.compile(rf"(?i){_TELLING}$")
+_SECRETS: Final = (
+    # a literal that a telling name is set or compared to: token = "…", {"api_key": '…'}
+    (
+        re.compile(
+            rf"""(?i)({_NAMED}\w{{0,40}}["']?\s*(?:=|:|==|,)\s*[rbf]*)(["'])(?:(?!\2).)+\2"""
+        ),
+        rf"\1\2{HIDDEN}\2",
+    ),
+    (re.compile(r"(?i)\b(bearer|basic)\s+(?!auth)[\w.~+/-]{8,}=*"), rf"\1 {HIDDEN}"),
+    # a password in an address, also one with @ or / in it; digits before a path are a port
+    (re.compile(r"""(\b\w+://[^\s:/@]*:)(?!\d+(?:[/?#]|$))[^\s"'<>]+@"""), rf"\1{HIDDEN}@"),
+    (re.compile(r"(\b\w+://)[^\s:/@]{16,}@"), rf"\1{HIDDEN}@"),
+    # parameters of an address: those with telling names, and long opaque values
+    (
+        re.compile(
+            r"""(?i)([?&](?:[\w.-]{0,40}(?:key|secret|token|passw|pwd|credential|signature)"""
+            r"""[\w.-]{0,40}|sig|code|auth)=)[^&\s"'#<>]+"""
+        ),
+        rf"\1{HIDDEN}",
+    ),
+    (re.compile(r"([?&][\w.-]{1,80}=)[\w%~+/=.-]{20,}"), rf"\1{HIDDEN}"),
+    (re.compile(r"\beyJ[\w-]{10,}\.[\w-]{5,}\.[\w-]*"), HIDDEN),
+    (re.compile(r"\b(?:sk|pk|rk|sb|gh[opsu]|glpat|xox[abprs]|whsec)[_-][\w-]{12,}"), HIDDEN),
+    (re.compile(r"\b(?:AKIA|ASIA)[A-Z0-9]{16}\b|\bAIza[\w-]{30,}"), HIDDEN),
+    (re.compile(r"\b[0-9a-fA-F]{40,}\b"), HIDDEN),
+    # without quotes: password=…, x-api-key: …; a call or a look-up in a line of code is not a value
+    (
+        re.compile(
+            rf"""(?i)(\b{_TELLING}\s?(?:=\s?|:\s?(?=\S*\d)))(?![\w.]*[(\[])"""
+            r"""[^\s"',;&(){}\[\]]{4,}"""
+        ),
+        rf"\1{HIDDEN}",
+    ),
+)
+
+
+def without_secrets(text: str) -> str:
+    """`text`, of `MOST_READ` characters at most, with what looks like a secret replaced."""
+    text = text[:MOST_READ]
+    for pattern, instead in _SECRETS:
+        text = pattern.sub(instead, text)
+    return text
+
+
+def data_without_secrets(value: Any) -> Any:
+    """Plain JSON with the texts in it filtered, and those hidden that a telling name holds."""
+    match value:
+        case str():
+            return without_secrets(value)
+        case list():
+            return [data_without_secrets(item) for item in value]
+        case dict():
+            return {
+                without_secrets(name): HIDDEN
+                if isinstance(item, str) and item and _TELLING_NAME.match(name)
+                else data_without_secrets(item)
+                for name, item in value.items()
+            }
+    return value

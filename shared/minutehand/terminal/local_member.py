@@ -1,0 +1,68 @@
+"""Who the command is on a stack of this machine without a sign-in: a tenant's first member.
+
+The stack's own key signs the token, as it signs those of Auth.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import jwt
+
+from minutehand.project import Project
+from minutehand.queue.foreign import is_local
+
+#: As long as one of Auth's.
+SECONDS = 3600
+NEEDED = ("SUPABASE_URL", "SUPABASE_JWT_SECRET", "DATABASE_URL")
+
+
+@dataclass(frozen=True)
+class Member:
+    """Someone who belongs to a tenant."""
+
+    user_id: str
+    email: str
+    tenant: str
+
+
+def first_member(values: Mapping[str, str]) -> Member | None:
+    """The oldest account that belongs to a tenant; None where there is none.
+
+    Raises:
+        ConnectionError: The database does not answer.
+    """
+    import psycopg  # of the extra `dev`, as the stack is
+
+    schema = Project.find(environ=values).engine_schema
+    found = f"""select u.id::text, coalesce(u.email, u.id::text), m.workspace_id::text
+      from {schema}.tenant_members as m join auth.users as u on u.id = m.user_id
+      where not coalesce(u.is_anonymous, false) order by u.created_at, u.id, 3 limit 1"""
+    try:
+        with psycopg.connect(values["DATABASE_URL"], connect_timeout=5) as connection:
+            row = connection.execute(found.encode()).fetchone()
+    except psycopg.Error as error:
+        raise ConnectionError(str(error).splitlines()[0]) from error
+    return None if row is None else Member(*row)
+
+
+def is_possible(values: Mapping[str, str]) -> bool:
+    """Whether the stack is one of this machine, and its key is known."""
+    return all(values.get(name) for name in NEEDED) and is_local(values["SUPABASE_URL"])
+
+
+def token_of(member: Member, values: Mapping[str, str]) -> str:
+    """An access token of theirs, for an hour."""
+    now = int(time.time())
+    claims = {
+        "sub": member.user_id,
+        "email": member.email,
+        "role": "authenticated",
+        "aud": "authenticated",
+        "is_anonymous": False,
+        "iat": now,
+        "exp": now + SECONDS,
+    }
+    return jwt.encode(claims, values["SUPABASE_JWT_SECRET"], "HS256")

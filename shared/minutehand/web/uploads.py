@@ -1,0 +1,421 @@
+"""Upload routes: begin, sign parts, complete, abort and resume a file of any size, for any app.
+
+An upload's id names its place and its owner; nothing about it is kept but in S3. What an app takes
+and what a complete file becomes, in one transaction, it says by extending `UploadRoutes`.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+import unicodedata
+import uuid
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from pathlib import PurePosixPath
+from typing import Annotated, Any
+from uuid import UUID
+
+from fastapi import APIRouter, Path
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, TypeAdapter
+
+from minutehand.aws.uploads import (
+    KEY,
+    MAX_BYTES,
+    NAME_CHARACTERS,
+    URL_LIFETIME,
+    Plan,
+    StorageUnavailable,
+    UploadIncomplete,
+    UploadNotFound,
+    Uploads,
+    plan,
+    read_checksum,
+)
+from minutehand.config import ConfigurationError
+from minutehand.queue.functions import CallerFunctions
+from minutehand.web import paging
+from minutehand.web.auth import SignedIn
+from minutehand.web.caller import Caller
+from minutehand.web.errors import ApiError, invalid_argument, not_found, unavailable
+from minutehand.web.services import Provided, Services
+
+#: Parts signed in one answer.
+MAX_SIGNED = 100
+#: Files up to this size are read when they are completed; larger ones are the worker's to check.
+CHECKED_BYTES = 256 * 1024 * 1024
+CHECKSUM = "x-amz-checksum-sha256"
+
+Title = Annotated[str, Field(min_length=1, max_length=200, pattern=r"\S")]
+UploadId = Annotated[str, Path(max_length=4096)]
+_TITLE = TypeAdapter(Title)
+_S3_ID = re.compile(r"[!-~]{1,1024}")
+_MEDIA_TYPE = r"^[a-z0-9][a-z0-9!#$&^_.+-]{0,126}/[a-z0-9][a-z0-9!#$&^_.+-]{0,126}$"
+#: `<hex>` over the file, or `<hex>-<parts>` over its parts' checksums.
+_FILE_CHECKSUM = re.compile(r"[0-9a-f]{64}(-[0-9]{1,5})?")
+
+
+class Body(BaseModel):
+    """A request body: a field no one knows is a mistake worth reporting."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+
+class NewUpload(Body):
+    """A file to upload."""
+
+    filename: Annotated[str, Field(min_length=1, max_length=255)]
+    content_type: Annotated[str, Field(pattern=_MEDIA_TYPE)]
+    size: Annotated[
+        int,
+        Field(strict=True, ge=0, validation_alias=AliasChoices("size", "size_bytes")),
+    ]
+    workspace_id: UUID | None = Field(
+        default=None, description="May be omitted by members of a single workspace."
+    )
+    title: Title | None = Field(
+        default=None, description="What it is called; after its file if omitted."
+    )
+
+
+class PartToSign(Body):
+    """A part to send, and what is in it."""
+
+    part_number: Annotated[int, Field(strict=True, ge=1)]
+    checksum: Annotated[
+        str, Field(min_length=44, max_length=64, description="SHA-256, base64 or hexadecimal.")
+    ]
+
+
+class SignParts(Body):
+    """Which parts to sign."""
+
+    parts: Annotated[tuple[PartToSign, ...], Field(min_length=1, max_length=MAX_SIGNED)]
+
+
+class CompleteUpload(Body):
+    """What the whole file must be."""
+
+    checksum: Annotated[
+        str,
+        Field(
+            max_length=80,
+            description="SHA-256 of the file, hexadecimal or base64; or of its parts' checksums,"
+            " with a dash and their number behind it.",
+        ),
+    ]
+
+
+class SignedPart(BaseModel):
+    """Where to PUT one part, exactly how many bytes of it, and with which headers."""
+
+    part_number: int
+    url: str
+    size_bytes: int
+    headers: dict[str, str]
+
+
+class SignedParts(BaseModel):
+    """URLs to PUT parts to."""
+
+    parts: tuple[SignedPart, ...]
+    expires_in_seconds: int
+
+
+class Upload(BaseModel):
+    """An upload and what has arrived of it."""
+
+    id: str
+    key: str = Field(description="The object's name.")
+    title: str
+    size_bytes: int
+    part_bytes: int
+    part_count: int
+    complete: bool = False
+    missing: tuple[int, ...] = Field(description="Numbers of the parts yet to send.")
+
+
+@dataclass(frozen=True)
+class Place:
+    """What an upload's id refers to; its holder may have written it."""
+
+    key: str
+    #: S3's id; an empty one would make a call about the upload one about the object.
+    upload_id: str
+    cut: Plan
+    title: str
+    #: The id that what it becomes is to have, for an app that lets callers choose it.
+    wanted_id: UUID | None = None
+
+    @property
+    def workspace_id(self) -> UUID:
+        """The workspace that it goes to."""
+        named = KEY.fullmatch(self.key)
+        assert named is not None
+        return UUID(named["workspace"])
+
+
+class UploadRoutes(ABC):
+    """The routes below a prefix: to be extended by an app.
+
+    Attributes:
+        answer: `Upload`, extended by fields for what a complete file became.
+        media_types: What is taken, as `video/*` or `text/csv`.
+        most_bytes: The largest file, at most `MAX_BYTES` of aws/uploads.py.
+    """
+
+    answer: type[Upload] = Upload
+    media_types: tuple[str, ...] = ("*/*",)
+    most_bytes: int = MAX_BYTES
+
+    @abstractmethod
+    async def on_complete(
+        self, place: Place, checksum: str, caller: Caller, services: Services
+    ) -> dict[str, Any]:
+        """Make of a complete file what it becomes, in one transaction; gives fields of `answer`.
+
+        Called by each completion, so also for a file that became it before: `place.key` is its
+        idempotency key. The caller is a member of `place.workspace_id` and its owner.
+
+        Args:
+            checksum: `<hex>` of the SHA-256 over the file, or `<hex>-<parts>` over its parts';
+                it was compared only for files up to CHECKED_BYTES.
+        """
+
+    async def find(self, place: Place, caller: Caller, services: Services) -> dict[str, Any] | None:
+        """What a complete file became, as `on_complete` answered; None while it became nothing."""
+        return {}
+
+    def add_to(self, router: APIRouter) -> None:
+        """Add the routes."""
+        add, answer = router.add_api_route, self.answer
+        add("", self.create_upload, methods=["POST"], status_code=201, response_model=answer)
+        add("/{upload_id}", self.get_upload, methods=["GET"], response_model=answer)
+        add("/{upload_id}/parts", self.sign_parts, methods=["POST"])
+        add(
+            "/{upload_id}/complete",
+            self.complete_upload,
+            methods=["POST"],
+            response_model=answer,
+        )
+        add("/{upload_id}", self.abort_upload, methods=["DELETE"], status_code=204)
+
+    async def create_upload(self, body: NewUpload, caller: SignedIn, services: Provided) -> Upload:
+        """Begin an upload of a file, of an allowed type and size."""
+        return await self.begin(body, caller, services)
+
+    async def begin(
+        self, body: NewUpload, caller: Caller, services: Services, *, wanted_id: UUID | None = None
+    ) -> Upload:
+        """Begin an upload, for routes that take more fields than `NewUpload` has."""
+        kind = body.content_type
+        if not any(kind == each or fnmatch(kind, each) for each in self.media_types):
+            raise ApiError(
+                415,
+                "upload_type_refused",
+                f"Files of type {kind} are not taken",
+                detail={"allowed": list(self.media_types)},
+            )
+        self._refuse_size(body.size)
+        if body.size == 0:
+            raise ApiError(422, "empty_file", "The file is empty")
+        functions = CallerFunctions(services.queue.api, services.settings, token=caller.token)
+        workspace_id = await functions.workspace(body.workspace_id)
+        key = (
+            f"workspaces/{workspace_id}/{caller.subject}/{uuid.uuid4()}/{_safe_name(body.filename)}"
+        )
+        with _answering():
+            upload_id = await uploads_of(services).create(key, content_type=kind)
+        cut = plan(body.size)
+        place = Place(key, upload_id, cut, body.title or _title(body.filename), wanted_id)
+        return self._answer(place, missing=tuple(range(1, cut.count + 1)))
+
+    async def get_upload(self, upload_id: UploadId, caller: SignedIn, services: Provided) -> Upload:
+        """What has arrived, to resume an upload after a break, and what it became."""
+        place = await _place(upload_id, caller, services)
+        uploads = uploads_of(services)
+        with _answering():
+            try:
+                arrived = await uploads.parts(place.key, place.upload_id)
+            except UploadNotFound:
+                if await uploads.size_of(place.key) != place.cut.size_bytes:
+                    raise
+                became = await self.find(place, caller, services)
+                return self._answer(place, missing=(), became=became)
+        return self._answer(place, missing=place.cut.missing(arrived))
+
+    async def sign_parts(
+        self, upload_id: UploadId, body: SignParts, caller: SignedIn, services: Provided
+    ) -> SignedParts:
+        """URLs for parts, each valid only for the bytes of its checksum; ask for more as needed."""
+        place = await _place(upload_id, caller, services)
+        # again: the id is the caller's to write
+        self._refuse_size(place.cut.size_bytes)
+        checksums = {}
+        for part in body.parts:
+            if part.part_number > place.cut.count:
+                raise invalid_argument(
+                    "parts", f"names part {part.part_number} of {place.cut.count}"
+                )
+            try:
+                checksums[part.part_number] = read_checksum(part.checksum)
+            except ValueError as error:
+                raise invalid_argument(
+                    "parts", f"must give a SHA-256 for part {part.part_number}"
+                ) from error
+        with _answering():
+            urls = await uploads_of(services).sign(place.key, place.upload_id, place.cut, checksums)
+        return SignedParts(
+            parts=tuple(
+                SignedPart(
+                    part_number=number,
+                    url=url,
+                    size_bytes=place.cut.bytes_of(number),
+                    headers={CHECKSUM: checksums[number]},
+                )
+                for number, url in urls.items()
+            ),
+            expires_in_seconds=int(URL_LIFETIME.total_seconds()),
+        )
+
+    async def complete_upload(
+        self, upload_id: UploadId, body: CompleteUpload, caller: SignedIn, services: Provided
+    ) -> Upload:
+        """Join the parts, check the file, and make of it what it becomes; harmless when repeated.
+
+        409 with the missing parts when some have not arrived; 422 `checksum_mismatch` when the
+        file is another one, which is removed. Larger files are checked by the worker.
+        """
+        checksum = _file_checksum(body.checksum)
+        place = await _place(upload_id, caller, services)
+        uploads = uploads_of(services)
+        with _answering():
+            await uploads.complete(place.key, place.upload_id, place.cut)
+            if place.cut.size_bytes <= CHECKED_BYTES and not await uploads.check(
+                place.key, place.cut, checksum
+            ):
+                await uploads.remove(place.key)
+                raise ApiError(
+                    422,
+                    "checksum_mismatch",
+                    "The file that arrived is not the one that was sent: begin the upload again",
+                )
+        became = await self.on_complete(place, checksum, caller, services)
+        return self._answer(place, missing=(), became=became)
+
+    async def abort_upload(self, upload_id: UploadId, caller: SignedIn, services: Provided) -> None:
+        """Abort an upload and delete its parts; a complete file stays."""
+        place = await _place(upload_id, caller, services)
+        with _answering():
+            await uploads_of(services).abort(place.key, place.upload_id)
+
+    def _answer(
+        self,
+        place: Place,
+        *,
+        missing: tuple[int, ...],
+        became: dict[str, Any] | None = None,
+    ) -> Upload:
+        size, wanted = place.cut.size_bytes, str(place.wanted_id or "")
+        return self.answer(
+            id=paging.encode(place.key, place.upload_id, size, place.title, wanted),
+            key=place.key,
+            title=place.title,
+            size_bytes=size,
+            part_bytes=place.cut.part_bytes,
+            part_count=place.cut.count,
+            complete=became is not None,
+            missing=missing,
+            **(became or {}),
+        )
+
+    def _refuse_size(self, size_bytes: int) -> None:
+        if size_bytes > self.most_bytes:
+            raise ApiError(
+                413,
+                "upload_too_large",
+                f"A file has at most {self.most_bytes} bytes, this one {size_bytes}",
+                detail={"max_bytes": self.most_bytes},
+            )
+
+
+def uploads_of(services: Services) -> Uploads:
+    """The process's uploads.
+
+    Raises:
+        ApiError: 503, this deployment has no bucket.
+    """
+    try:
+        return services.provide(Uploads, lambda: Uploads(services.settings))
+    except ConfigurationError as error:
+        raise ApiError(503, "not_configured", "This deployment takes no uploads") from error
+
+
+@contextmanager
+def _answering() -> Iterator[None]:
+    """Storage's errors as the API's."""
+    try:
+        yield
+    except UploadNotFound as error:
+        raise not_found("upload") from error
+    except UploadIncomplete as error:
+        raise ApiError(
+            409, "upload_incomplete", str(error), detail={"missing": list(error.missing[:1000])}
+        ) from error
+    except StorageUnavailable as error:
+        raise unavailable("The file store did not answer") from error
+
+
+def _file_checksum(text: str) -> str:
+    if _FILE_CHECKSUM.fullmatch(text.lower()) is not None:
+        return text.lower()
+    digest, dash, count = text.partition("-")
+    try:
+        raw = read_checksum(digest)
+    except ValueError as error:
+        raise invalid_argument("checksum", "must be a SHA-256, in hexadecimal or base64") from error
+    return f"{base64.b64decode(raw).hex()}{dash}{count}"
+
+
+async def _place(upload_id: str, caller: Caller, services: Services) -> Place:
+    """The upload of an id, if it is the caller's and not complete."""
+    try:
+        place = _decoded(upload_id)
+    except (ApiError, ValueError) as error:
+        raise not_found("upload") from error
+    named = KEY.fullmatch(place.key)
+    if named is None or named["owner"] != str(caller.subject):
+        raise not_found("upload")
+    if not await services.queue_of(caller).is_member(named["workspace"]):
+        raise not_found("upload")
+    return place
+
+
+def _decoded(upload_id: str) -> Place:
+    """What an id says; its holder may have written any of it.
+
+    Raises:
+        ApiError, ValueError: Creating an upload gives out no such id.
+    """
+    key, s3_id, size_bytes, title, wanted = paging.decode(upload_id, str, str, int, str, str)
+    if not size_bytes or not _S3_ID.fullmatch(s3_id):
+        raise ValueError("an upload of nothing")
+    wanted_id = UUID(wanted) if wanted else None
+    return Place(key, s3_id, plan(size_bytes), _TITLE.validate_python(title), wanted_id)
+
+
+def _title(filename: str) -> str:
+    """What people call a file: its name without ending and dashes."""
+    stem = PurePosixPath(filename.replace("\\", "/")).stem
+    words = " ".join(re.sub(r"[-_\s]+", " ", stem).split())
+    return (words[:1].upper() + words[1:])[:200] or "File"
+
+
+def _safe_name(filename: str) -> str:
+    """The last part of a key, in characters that need no escaping anywhere."""
+    plain = unicodedata.normalize("NFKD", filename).encode("ascii", "ignore").decode()
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", plain).strip(".-")
+    return name[-NAME_CHARACTERS:] or "file"

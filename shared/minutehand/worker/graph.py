@@ -1,0 +1,129 @@
+"""A graph of stages: which of them may begin, and what a failure means for the others.
+
+Each stage is a step: that it is remembered, tried again and timed out is context.py's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass
+from graphlib import TopologicalSorter
+from typing import Any
+
+from minutehand.queue.errors import LeaseLost, ProcessorError
+from minutehand.tasks import end_tasks
+from minutehand.worker.backoff import Backoff
+from minutehand.worker.outcomes import Seconds, retry_after_of
+
+STEP_BACKOFF = Backoff(first=0.5, cap=8, factor=4)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stage:
+    """A stage of `ctx.graph`: a step that begins as soon as those it comes after are done.
+
+    Attributes:
+        name: Unique in the graph, and a step's name.
+        run: Gets the results of `after` by name; what it returns must survive JSON.
+        after: Names of the stages whose results it needs.
+        returns: As of `ctx.step`, like `tries`, `timeout`, `backoff` and `needs_seconds`.
+    """
+
+    name: str
+    run: Callable[[Mapping[str, Any]], Awaitable[Any]]
+    after: Sequence[str] = ()
+    returns: type | None = None
+    tries: int = 1
+    timeout: Seconds | None = None
+    backoff: Backoff = STEP_BACKOFF
+    needs_seconds: float = 0
+
+
+class StagesFailed(ProcessorError):
+    """Stages of a `graph` failed; those that did not need them are done and stored.
+
+    Attributes:
+        failed: The error of each stage that failed, by name, in the order in which they did.
+        missing: Stages that could not begin, since they come after a failed one.
+        results: What the other stages returned.
+    """
+
+    def __init__(
+        self, failed: Mapping[str, Exception], missing: Sequence[str], results: Mapping[str, Any]
+    ) -> None:
+        self.failed, self.missing, self.results = failed, missing, results
+        name, first = next(iter(failed.items()))
+        more = f", and {len(failed) - 1} more" if len(failed) > 1 else ""
+        super().__init__(
+            f"stage {name}{more} failed: {first}",
+            # worth another attempt as long as one of them is
+            retryable=any(getattr(error, "retryable", True) for error in failed.values()),
+            retry_after=retry_after_of(first),
+            data={"failed": list(failed), "missing": list(missing)},
+        )
+
+
+async def run_graph(
+    stages: Sequence[Stage],
+    run: Callable[[Stage, Mapping[str, Any]], Coroutine[Any, Any, Any]],
+) -> dict[str, Any]:
+    """Run `stages` side by side, each with the results of those before it; results by name.
+
+    Raises:
+        StagesFailed: Stages failed; raised when all that do not need them have ended.
+        LeaseLost: Raised at once. A wait or the end of the turn, when the stages under way have
+            ended.
+    """
+    order = _order_of(stages)
+    by_name = {stage.name: stage for stage in stages}
+    results: dict[str, Any] = {}
+    failed: dict[str, Exception] = {}
+    ended: BaseException | None = None
+    tasks: dict[asyncio.Task[Any], str] = {}
+    running: set[asyncio.Task[Any]] = set()
+    try:
+        while True:
+            for name in order.get_ready() if ended is None else ():
+                stage = by_name[name]
+                given = {each: results[each] for each in stage.after}
+                task = asyncio.create_task(run(stage, given))
+                tasks[task] = name
+                running.add(task)
+            if not running:
+                break
+            done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+            for task in sorted(done, key=list(tasks).index):
+                name = tasks[task]
+                if task.cancelled():
+                    raise asyncio.CancelledError
+                error = task.exception()
+                if isinstance(error, LeaseLost):
+                    raise error
+                if error is None:
+                    results[name] = task.result()
+                    order.done(name)
+                elif isinstance(error, Exception):
+                    failed[name] = error
+                else:
+                    ended = ended or error
+    finally:
+        await end_tasks(tasks)
+    if ended is not None:
+        raise ended
+    if failed:
+        missing = [name for name in by_name if name not in failed and name not in results]
+        raise StagesFailed(failed, missing, results) from next(iter(failed.values()))
+    return results
+
+
+def _order_of(stages: Sequence[Stage]) -> TopologicalSorter[str]:
+    names = [stage.name for stage in stages]
+    if len(set(names)) < len(names):
+        raise ValueError(f"stages must have different names: {names}")
+    for stage in stages:
+        if unknown := set(stage.after) - set(names):
+            raise ValueError(f"stage {stage.name!r} comes after unknown {sorted(unknown)}")
+    order = TopologicalSorter({stage.name: stage.after for stage in stages})
+    order.prepare()  # a CycleError names the cycle
+    return order

@@ -1,0 +1,60 @@
+"""What runs around every processor: tracing, error reports, a database's session, a rate limiter.
+
+Holds the shape and the nesting; `Registry.around` keeps what applications add.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from typing import Any, Protocol
+
+from minutehand.worker.context import JobContext
+from minutehand.worker.job import Job
+from minutehand.worker.outcomes import Returned
+from minutehand.worker.threads import run_in_thread
+
+#: Runs the processor, or the next middleware, and returns what it returned.
+Call = Callable[[], Awaitable[Returned]]
+
+
+class Middleware(Protocol):
+    """An async function around each attempt: it awaits `call()` once and returns what it likes.
+
+    Planned endings pass through as returned values (`Retry`, `Snooze`, …) or as the BaseExceptions
+    `Suspended` and `TurnEnded`; an `except Exception` sees failures alone.
+    """
+
+    def __call__(self, job: Job[Any], ctx: JobContext, call: Call, /) -> Awaitable[Returned]:
+        """Run around one attempt."""
+
+
+async def run_within(
+    around: Sequence[Middleware],
+    run: Callable[..., Any],
+    job: Job[Any],
+    ctx: JobContext,
+    *,
+    in_thread: bool,
+) -> Any:
+    """Run a processor inside every middleware, the first outermost; a plain one in a thread."""
+
+    async def processor() -> Any:
+        if not in_thread:
+            return await run(job, ctx)
+        returned = await run_in_thread(lambda: run(job, ctx), name=f"job:{job.job_type}")
+        # a plain function that returns a coroutine is an async processor in disguise
+        return await returned if isinstance(returned, Awaitable) else returned
+
+    call: Call = processor
+    for middleware in reversed(around):
+        call = partial(middleware, job, ctx, call)
+    return await call()
+
+
+def is_async(run: object) -> bool:
+    """Whether it is an async function, or an object with an async `__call__`."""
+    return inspect.iscoroutinefunction(run) or inspect.iscoroutinefunction(
+        getattr(run, "__call__", None)  # noqa: B004
+    )

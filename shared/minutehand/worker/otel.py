@@ -1,0 +1,127 @@
+"""Spans and metrics for OpenTelemetry: `around(spans)`, `around(metrics)`. Needs the extra `otel`.
+
+The exporter is the application's: a `TracerProvider` and a `MeterProvider` set as OpenTelemetry
+documents it, on Lambda such that export at once (`SimpleSpanProcessor`, `force_flush` after an
+attempt) or AWS's layer: a frozen process sends nothing.
+
+References:
+    https://opentelemetry.io/docs/specs/semconv/messaging/messaging-spans/
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from functools import partial
+from typing import Any
+
+from opentelemetry import trace
+from opentelemetry.metrics import get_meter
+from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+from minutehand.version import VERSION
+from minutehand.worker import settlement
+from minutehand.worker.context import JobContext, StepCall
+from minutehand.worker.job import Job
+from minutehand.worker.metrics import RUN_SECONDS, RUNNING_JOBS
+from minutehand.worker.middleware import Call
+from minutehand.worker.outcomes import Fail, Returned
+from minutehand.worker.trace import follow
+
+_PROPAGATOR = TraceContextTextMapPropagator()
+
+
+async def spans(job: Job[Any], ctx: JobContext, call: Call) -> Returned:
+    """Middleware: a span for the attempt, below the enqueueing request's, and one for each step."""
+    tracer = trace.get_tracer("minutehand", VERSION)
+    parent = _PROPAGATOR.extract({"traceparent": job.traceparent} if job.traceparent else {})
+    with tracer.start_as_current_span(
+        f"process {job.job_type}",
+        context=parent,
+        kind=SpanKind.CONSUMER,
+        attributes={
+            "messaging.system": "minutehand",
+            "messaging.operation.type": "process",
+            "messaging.destination.name": job.queue,
+            "messaging.message.id": str(job.id),
+            "minutehand.job.type": job.job_type,
+            "minutehand.job.attempt": job.attempt,
+            "minutehand.workspace.id": str(job.workspace_id),
+        },
+        record_exception=False,
+        set_status_on_exception=False,
+    ) as span:
+        headers: dict[str, str] = {}
+        _PROPAGATOR.inject(headers)
+        if "traceparent" in headers:
+            ctx.traceparent = headers["traceparent"]
+            follow(ctx.traceparent)
+        ctx.around_steps(partial(_step, tracer))
+        try:
+            returned = await call()
+        except Exception as error:
+            _failed(span, error)
+            raise
+        if isinstance(returned, Fail):
+            span.set_status(Status(StatusCode.ERROR, returned.reason))
+        return returned
+
+
+async def metrics(job: Job[Any], ctx: JobContext, call: Call) -> Returned:
+    """Middleware: count the attempt by type and outcome, time it, and count it while it runs.
+
+    `minutehand_attempts` (`job_type`, `outcome`: completed, retry, failed, snoozed, waiting,
+    cancelled, or stopped by a cancel, a timeout, a deadline), `minutehand_run_seconds` and
+    `minutehand_running_jobs` of this worker. Queue time and depth are in `/metrics`.
+    """
+    meter = get_meter("minutehand", VERSION)
+    name, text = RUNNING_JOBS
+    running = meter.create_up_down_counter(f"minutehand_{name}", description=text)
+    labels = {"job_type": job.job_type}
+    running.add(1, labels)
+    began = time.monotonic()
+    ending: settlement.Returned | settlement.Raised
+    try:
+        returned = await call()
+        ending = settlement.Returned(returned)
+        return returned
+    except BaseException as error:
+        ending = settlement.Raised(error)
+        raise
+    finally:
+        running.add(-1, labels)
+        outcome = _outcome(ending, job, ctx)
+        labels = {**labels, "outcome": outcome}
+        meter.create_counter("minutehand_attempts", description="Attempts.").add(1, labels)
+        name, text = RUN_SECONDS
+        meter.create_histogram(f"minutehand_{name}", "s", text).record(
+            time.monotonic() - began, labels
+        )
+
+
+def _outcome(
+    ending: settlement.Returned | settlement.Raised, job: Job[Any], ctx: JobContext
+) -> str:
+    if isinstance(ending, settlement.Raised) and isinstance(ending.error, asyncio.CancelledError):
+        return "stopped"
+    settled = settlement.verdict(ending, settlement.Circumstances(advanced=ctx.new_steps > 0))
+    if settled is None or (settled.outcome == "retry" and job.is_last_attempt):
+        return "failed"
+    return settled.outcome
+
+
+async def _step(tracer: Tracer, name: str, call: StepCall) -> Any:
+    with tracer.start_as_current_span(
+        f"step {name}", record_exception=False, set_status_on_exception=False
+    ) as span:
+        try:
+            return await call()
+        except Exception as error:
+            _failed(span, error)
+            raise
+
+
+def _failed(span: Span, error: Exception) -> None:
+    span.record_exception(error)
+    span.set_status(Status(StatusCode.ERROR, f"{type(error).__name__}: {error}"))

@@ -1,0 +1,38 @@
+"""Failed attempts in Sentry: `around(report_errors)`. Needs the extra `sentry`.
+
+`sentry_sdk.init` is the application's. Each attempt has a scope of its own.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import sentry_sdk
+
+from minutehand.worker.context import JobContext
+from minutehand.worker.job import Job
+from minutehand.worker.middleware import Call
+from minutehand.worker.outcomes import Fail, Returned
+
+
+async def report_errors(job: Job[Any], ctx: JobContext, call: Call) -> Returned:
+    """Middleware: report what fails an attempt, as a warning while another attempt is left.
+
+    The payload is not sent. Planned endings other than `Fail` are not failures.
+    """
+    with sentry_sdk.isolation_scope() as scope:
+        scope.set_transaction_name(job.job_type)
+        scope.set_tag("job_type", job.job_type)
+        scope.set_tag("workspace_id", str(job.workspace_id))
+        scope.set_context(
+            "job", {"id": str(job.id), "attempt": job.attempt, "max_attempts": job.max_attempts}
+        )
+        scope.set_level("error" if job.is_last_attempt else "warning")
+        try:
+            returned = await call()
+        except Exception as error:
+            scope.capture_exception(error)
+            raise
+        if isinstance(returned, Fail):
+            scope.capture_message(returned.reason, level="error")
+        return returned
