@@ -1,0 +1,121 @@
+// Benchmarks: the jobs of a workspace, newest first, and what of them could not be queued.
+
+import { counted } from "../../lib/format.js";
+import { useLivePages } from "../../lib/live.js";
+import { navigate } from "../../lib/router.js";
+import { useRead } from "../../lib/store.js";
+import { html, useState } from "../../lib/ui.js";
+import { Freshness, Tag } from "../../parts/badge.js";
+import { ActionButton } from "../../parts/dialog.js";
+import { liveList } from "../../parts/live-list.js";
+import { Empty } from "../../parts/states-of-view.js";
+import { column, heading } from "../../parts/table.js";
+import { actionsOn, notify } from "../../parts/toasts.js";
+import { When } from "../../parts/when.js";
+import { beacon, STATES, versionOf } from "./data.js";
+import { SubmitDialog } from "./submit-dialog.js";
+
+/** @import { Workspace } from "../../api.js" */
+/** @import { ExecutionOfJob, ListedBenchmark, Submitted } from "./routes.js" */
+
+export const title = () => "Benchmarks";
+
+/** @param {{workspace: Workspace}} props */
+export default function Benchmarks({ workspace }) {
+  const jobs = useLivePages(workspace.id, beacon.jobs);
+  const dead = useRead((signal) => beacon.deadLetters(workspace.id, signal), [workspace.id]);
+  const [writing, setWriting] = useState(false);
+  const act = actionsOn(() => {
+    dead.refresh();
+    jobs.refresh();
+  });
+  const retry = () =>
+    act("Could not retry", async () => {
+      const { count } = await beacon.redrive(workspace.id);
+      notify(`${counted(count, "message")} will be published again`);
+    });
+  return html`<div class="page">
+    <header class="page-head">
+      <h1 tabindex="-1">Benchmarks</h1>
+      <span class="spacer"></span>
+      <${Freshness} value=${jobs.freshness} />
+      <button type="button" class="primary" onClick=${() => setWriting(true)}>New benchmark</button>
+    </header>
+    ${
+      dead.value &&
+      dead.value.length > 0 &&
+      html`<section class="card stack" aria-labelledby="h-dead">
+        <div class="bar">
+          <h2 id="h-dead">Not queued</h2>
+          <span class="spacer"></span>
+          <${ActionButton} run=${retry}>Retry ${counted(dead.value.length, "message")}<//>
+        </div>
+        <ul class="stack">
+          ${dead.value.map(
+            (one) => html`<li key=${one.id}>
+              <a href=${`/benchmarks/${one.job_id}`}>
+                <code>${one.message.jobspec_id ?? one.job_id}</code>
+              </a> <span
+                class="problem wrap">
+                ${one.error}
+              </span>
+            </li>`,
+          )}
+        </ul>
+      </section>`
+    }
+    ${liveList(
+      {
+        of: jobs,
+        what: "jobs",
+        label: "Jobs",
+        rows: jobs.value?.flatMap((page) => page.jobs) ?? [],
+        key: (job) => job.id,
+        cards: true,
+        attributes: (job) => ({ "data-job": job.jobspec_id }),
+        empty: html`<${Empty} title="No benchmarks yet">
+          Write down questions and regions; each region answers them, and each execution gets a signed receipt.
+        <//>`,
+      },
+      [
+        heading(
+          "Job",
+          "wrap",
+          (job) => html`
+            <a href=${`/benchmarks/${job.id}`}>${job.jobspec_id}</a>
+            <span class="muted small"> ${versionOf(job)}</span>
+          `,
+        ),
+        column(
+          "State",
+          ({ status }) => html`<${Tag} tone=${STATES[status].tone}>${STATES[status].word}<//>`,
+        ),
+        column("Regions", "wrap", (job) =>
+          regionsOf(job)
+            .map(
+              ([region, states]) =>
+                `${region} ${states.filter((state) => state === "completed").length}/${states.length}`,
+            )
+            .join(", "),
+        ),
+        column("Submitted", (job) => html`<${When} at=${job.created_at} />`),
+      ],
+    )}
+    ${
+      writing &&
+      html`<${SubmitDialog}
+        workspaceId=${workspace.id}
+        onClose=${() => setWriting(false)}
+        onSubmitted=${(/** @type {Submitted} */ job) => navigate(`/benchmarks/${job.id}`)} />`
+    }
+  </div>`;
+}
+
+/** The states of a job's executions by region, in the spec's order. */
+function regionsOf(/** @type {ListedBenchmark} */ job) {
+  /** @type {Map<string, ExecutionOfJob["status"][]>} */
+  const found = new Map();
+  for (const { region, status } of job.executions)
+    found.set(region, [...(found.get(region) ?? []), status]);
+  return [...found];
+}

@@ -1,0 +1,65 @@
+// What the benchmark pages read and do, all by the app's own routes.
+
+import { callRoute } from "../../api.js";
+
+/** @import { Call } from "../../api.js" */
+/** @import { Routes, Submission } from "./routes.js" */
+
+/** @type {Call<Routes>} */
+const call = callRoute;
+
+export const beacon = {
+  /**
+   * @param {string} workspaceId
+   * @param {string | null} cursor
+   * @param {AbortSignal} [signal]
+   */
+  jobs: (workspaceId, cursor, signal) =>
+    call("GET /api/v1/jobs", {
+      query: { workspace_id: workspaceId, limit: 25, cursor },
+      signal,
+    }),
+  job: (/** @type {string} */ id, /** @type {AbortSignal} */ signal) =>
+    call("GET /api/v1/jobs/{id}", { places: { id }, signal }),
+  submit: (/** @type {Routes["POST /api/v1/jobs"]["body"]} */ body) =>
+    call("POST /api/v1/jobs", { body }),
+  cancel: (/** @type {string} */ id) => call("POST /api/v1/jobs/{id}/cancel", { places: { id } }),
+  bundle: (/** @type {string} */ id, /** @type {AbortSignal | undefined} */ signal) =>
+    call("GET /api/v1/jobs/{id}/bundle", { places: { id }, signal }),
+  deadLetters: async (/** @type {string} */ workspaceId, /** @type {AbortSignal} */ signal) =>
+    (
+      await call("GET /api/v1/outbox", {
+        query: { workspace_id: workspaceId, status: "dead", limit: 20 },
+        signal,
+      })
+    ).messages,
+  redrive: (/** @type {string} */ workspaceId) =>
+    call("POST /api/v1/outbox/redrive", { body: { workspace_id: workspaceId } }),
+  keys: () => call("GET /api/v1/keys"),
+  verify: (/** @type {Routes["POST /api/v1/receipts/verify"]["body"]} */ bundle) =>
+    call("POST /api/v1/receipts/verify", { body: bundle }),
+};
+
+/** The states of jobs and executions, with the tones of the engine's own. */
+export const STATES = {
+  created: { word: "Created", tone: "pending" },
+  queued: { word: "Queued", tone: "pending" },
+  pending: { word: "Pending", tone: "pending" },
+  processing: { word: "Running", tone: "processing" },
+  completed: { word: "Completed", tone: "completed" },
+  failed: { word: "Failed", tone: "failed" },
+  cancelled: { word: "Cancelled", tone: "cancelled" },
+};
+/** `v1` for 1, and what begins with a v as it is. */
+export const versionOf = (/** @type {{version: string}} */ { version }) =>
+  version.startsWith("v") ? version : `v${version}`;
+export const isOver = (/** @type {string} */ status) =>
+  ["completed", "failed", "cancelled"].includes(status);
+
+/** A spec's questions as they are put: `{question_id, question, category}`, in order. */
+export const asked = (/** @type {Pick<Submission, "questions">} */ spec) =>
+  spec.questions.map((one, index) =>
+    typeof one === "string"
+      ? { question_id: `q${index + 1}`, question: one, category: null }
+      : { question_id: one.id, question: one.question, category: one.category },
+  );

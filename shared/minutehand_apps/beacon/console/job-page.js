@@ -1,0 +1,126 @@
+// One job: each region's state while it runs, then the answers side by side, and the receipts.
+
+import { supabase } from "../../api.js";
+import { counted } from "../../lib/format.js";
+import { watchSession } from "../../lib/jobs.js";
+import { useWatched } from "../../lib/live.js";
+import { useRead } from "../../lib/store.js";
+import { html, useEffect } from "../../lib/ui.js";
+import { Freshness, Tag } from "../../parts/badge.js";
+import { ActionButton, confirm } from "../../parts/dialog.js";
+import { Stale } from "../../parts/states-of-view.js";
+import { column, heading, table } from "../../parts/table.js";
+import { actionsOn } from "../../parts/toasts.js";
+import { When } from "../../parts/when.js";
+import { Unread } from "../../parts/unread.js";
+import NotFound from "../../views/not-found.js";
+import { Answers } from "./answers.js";
+import { beacon, isOver, STATES, versionOf } from "./data.js";
+import { Receipts } from "./receipts.js";
+
+const UNPUBLISHED_MS = 1000; // before the queue has it, following it would be refused
+
+export const title = () => "Benchmark";
+
+/** @param {{id: string}} props */
+export default function JobPage({ id }) {
+  const found = useRead((signal) => beacon.job(id, signal), [id]);
+  const job = found.value;
+  const published = Boolean(job?.queue_job_id); // its session begins with its job of the queue
+  const freshness = useWatched(
+    found,
+    ({ onEvent, onChange }) =>
+      job && published
+        ? // the job and its executions share a session
+          watchSession(supabase(), `beacon:${job.id}`, {
+            onEvent,
+            onChange: (state) => {
+              onChange(state);
+              onEvent();
+            },
+          })
+        : { close() {} },
+    [job?.id, published],
+  );
+  useEffect(() => {
+    if (job?.status !== "created") return undefined;
+    const timer = setInterval(found.refresh, UNPUBLISHED_MS);
+    return () => clearInterval(timer);
+  }, [job?.status]);
+  const issued = job?.executions.filter((one) => one.receipt_id).length ?? 0;
+  const bundle = useRead(
+    async (signal) => (issued > 0 ? beacon.bundle(id, signal) : null),
+    [id, issued, job?.status],
+  );
+  if (found.error?.status === 404 || found.error?.status === 422)
+    return html`<${NotFound} what="job" />`;
+  if (!job)
+    return html`<div class="page">
+      <h1 tabindex="-1">Benchmark</h1>
+      <${Unread} of=${found} what="the job" />
+    </div>`;
+  const cancel = async () => {
+    if (
+      !(await confirm({
+        title: "Cancel this job?",
+        text: `Of ${counted(job.executions.length, "execution")}, those that are completed keep their receipts.`,
+        action: "Cancel the job",
+        danger: true,
+      }))
+    )
+      return;
+    await actionsOn(found.refresh)("Could not cancel", () => beacon.cancel(job.id));
+  };
+  const { constraints } = job.spec;
+  return html`<article class="page">
+    <header class="page-head">
+      <div>
+        <p class="crumb"><a href="/benchmarks">Benchmarks</a> / ${job.spec.benchmark.name}</p>
+        <h1 tabindex="-1" class="wrap">
+          ${job.jobspec_id} <span class="muted small">${versionOf(job)}</span>
+        </h1>
+      </div>
+      <${Tag} tone=${STATES[job.status].tone}>${STATES[job.status].word}<//>
+      <span class="spacer"></span>
+      ${published && html`<${Freshness} value=${freshness} />`}
+      ${job.queue_job_id && html`<a href=${`/jobs/${job.queue_job_id}`}>Its job</a>`}
+      ${!isOver(job.status) && html`<${ActionButton} className="danger" run=${cancel}>Cancel<//>`}
+    </header>
+    ${found.isStale && html`<${Stale} error=${found.error} retry=${found.refresh} />`}
+    <p class="muted wrap">
+      ${counted(job.spec.questions.length, "question")} · ${counted(constraints.regions.length, "region")}, ${constraints.min_regions} needed · submitted <${When}
+        at=${job.created_at} />
+    </p>
+    ${job.error && html`<p class="problem wrap" role="alert">${job.error}</p>`}
+    <section class="card" aria-labelledby="h-executions">
+      <h2 id="h-executions">Executions</h2>
+      ${table(
+        {
+          label: "Executions",
+          rows: job.executions,
+          key: (one) => one.id,
+          cards: true,
+          attributes: (one) => ({ "data-region": one.region }),
+        },
+        [
+          heading("Region", (one) => one.region),
+          column("Model", (one) => one.model),
+          column(
+            "State",
+            ({ status, error }) => html`
+              <${Tag} tone=${STATES[status].tone}>${STATES[status].word}<//>
+              ${error && html` <span class="problem wrap">${error}</span>`}
+            `,
+          ),
+          column("Provider", (one) => one.provider ?? "–"),
+          column("Started", (one) =>
+            one.started_at ? html`<${When} at=${one.started_at} />` : "–",
+          ),
+          column("Receipt", "num", (one) => one.receipt_number ?? "–"),
+        ],
+      )}
+    </section>
+    <${Answers} job=${job} />
+    ${issued > 0 && html`<${Receipts} job=${job} bundle=${bundle} />`}
+  </article>`;
+}

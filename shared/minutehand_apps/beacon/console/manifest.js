@@ -1,0 +1,10 @@
+// The beacon app's pages in the console: benchmark jobs, their answers per region, signed receipts.
+
+export default {
+  name: "Beacon",
+  nav: [{ path: "/benchmarks", label: "Benchmarks", icon: "gauge" }],
+  routes: [
+    { path: "/benchmarks", load: () => import("./benchmarks.js") },
+    { path: "/benchmarks/:id", load: () => import("./job-page.js") },
+  ],
+};

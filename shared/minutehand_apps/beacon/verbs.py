@@ -1,0 +1,283 @@
+"""`minutehand beacon`: submit, list, export receipts, and verify them without asking anyone.
+
+What is checked is in verify.py; input and output are here.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+from urllib.parse import quote
+
+import typer
+from rich.text import Text
+
+from minutehand.signing.verify import Unreadable, read_keys, read_lines
+from minutehand.terminal.connection import CommandFailed, Connection
+from minutehand.terminal.inputs import parse_object, read_text
+from minutehand.terminal.options import (
+    EnvFile,
+    Json,
+    Token,
+    Workspace,
+    connected,
+    verb,
+    workspace_verb,
+)
+from minutehand.terminal.output import Output, headed, joined
+from minutehand.terminal.receipts import (
+    Keys,
+    Kid,
+    Out,
+    chain_of,
+    document,
+    is_file,
+    key_set,
+    published,
+    revoke,
+    rotate,
+    tell,
+    unreadable,
+    write,
+)
+
+if TYPE_CHECKING:
+    from minutehand_apps.beacon.models import Bundle
+
+app = typer.Typer(
+    help="Benchmark jobs across regions, and their signed receipts.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+#: Where the app's public keys are.
+KEYS = "/api/v1/keys"
+COLUMNS = headed("id jobspec_id:JOBSPEC version:V status regions created_at:SUBMITTED")
+OUTBOX_COLUMNS = headed("id job_id:JOB status attempts error")
+#: What to do next, by the API's stable words.
+FIXES = {
+    "receipt_not_found": "an execution has a receipt once it is completed; "
+    "`minutehand beacon show JOB` shows its state",
+    "jobspec_conflict": "give the changed spec another version",
+    "jobspec_invalid": "`minutehand beacon schema` prints the schema",
+}
+
+
+JobId = Annotated[str, typer.Argument(help="The job's id, or its jobspec_id.")]
+
+
+@app.command()
+def verify(
+    source: Annotated[
+        str | None,
+        typer.Argument(
+            help="A bundle or receipt in a file, - for stdin, or a job's id; with --chain NDJSON."
+        ),
+    ] = None,
+    *,
+    chain: Annotated[
+        bool,
+        typer.Option("--chain", help="The chain of receipts, in a file or else the workspace's."),
+    ] = False,
+    keys: Keys = None,
+    partial: Annotated[
+        bool, typer.Option("--partial", help="Pass without the job spec and the closing receipt.")
+    ] = False,
+    workspace: Workspace = None,
+    token: Token = None,
+    env_file: EnvFile = None,
+    as_json: Json = False,
+) -> None:
+    """Verify receipts: signatures, keys, hashes, chain. 0 passed, 1 failed, 2 not verifiable.
+
+    With --keys FILE nothing is asked of anyone; without, the keys are this deployment's. Take
+    keys from a source you trust, not from where you got the receipt.
+    """
+    from minutehand_apps.beacon import verify as verifying
+
+    output = Output(as_json=as_json)
+    try:
+        if chain:
+            lines, given_keys = _given_chain(source, keys, token, env_file, workspace)
+            known = None if given_keys is None else read_keys(given_keys)
+            report = verifying.verify_chain(lines, known)
+        elif source is None:
+            raise typer.BadParameter("name a bundle, a receipt or a job, or give --chain")
+        else:
+            bundle, alone, given_keys = _given(source, keys, token, env_file)
+            known = None if given_keys is None else read_keys(given_keys)
+            report = verifying.verify(bundle, known, partial=partial or alone)
+    except (CommandFailed, Unreadable) as failed:
+        raise unreadable(output, failed) from failed
+    tell(output, report, every=not chain)
+
+
+@app.command()
+@workspace_verb
+def submit(
+    output: Output,
+    connection: Connection,
+    source: Annotated[str, typer.Argument(help="A job spec in a file, - for standard input.")],
+    *,
+    priority: Annotated[int, typer.Option(min=0, max=1000, help="Smaller runs first.")] = 100,
+) -> None:
+    """Submit a job spec; the same jobspec_id and version again is the same job."""
+    spec = parse_object(read_text(source), source, code="unreadable")
+    body = {**spec, "workspace_id": connection.workspace, "priority": priority}
+    made = connection.call("POST", "/api/v1/jobs", json=body)
+    output.value(made, text=f"job {made['id']} ({made['jobspec_id']}): {made['status']}")
+
+
+@app.command()
+@verb
+def show(output: Output, connection: Connection, job: JobId) -> None:
+    """Show a job: its state, and each region's answers."""
+    found = connection.get(f"/api/v1/jobs/{quote(job, safe='')}")
+    if output.answered(found):
+        return
+    reached = joined(found["reached"]) or "none yet"
+    version = f"v{found['version'].removeprefix('v')}"
+    output.text(Text(f"{found['jobspec_id']} {version}: {found['status']}, reached {reached}"))
+    for each in found["executions"]:
+        line = Text(f"{each['region']} · {each['model']} · ", style="bold")
+        line.append(f"{each['status']} {each['provider'] or ''} {each['error'] or ''}".strip())
+        output.text(line, lines=False)
+        for answer in (each["output"] or {"data": {"responses": []}})["data"]["responses"]:
+            output.text(Text(f"  {answer['question_id']}: {answer['response']}"), lines=False)
+
+
+@app.command()
+@workspace_verb
+def ls(
+    output: Output,
+    connection: Connection,
+    *,
+    status: Annotated[str | None, typer.Option(help="Only jobs in this state.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=200)] = 20,
+) -> None:
+    """List jobs, newest first."""
+    where = connection.workspace
+    page = connection.get("/api/v1/jobs", workspace_id=where, limit=limit, status=status)
+    output.table(page["jobs"], COLUMNS, row=_row, empty="no jobs")
+
+
+def _row(job: dict[str, Any]) -> dict[str, Any]:
+    regions = dict.fromkeys(execution["region"] for execution in job["executions"])
+    return {**job, "regions": joined(regions)}
+
+
+@app.command()
+@verb
+def cancel(output: Output, connection: Connection, job: JobId) -> None:
+    """Cancel a job and its executions."""
+    ended = connection.call("POST", f"/api/v1/jobs/{quote(job, safe='')}/cancel")
+    output.value(ended, text=f"job {ended['id']}: {ended['status']}")
+
+
+@app.command()
+@verb
+def schema(
+    output: Output,
+    name: Annotated[
+        str, typer.Argument(help="jobspec, output, receipt, job-message, …")
+    ] = "jobspec",
+) -> None:
+    """Print the JSON Schema of a contract."""
+    from minutehand_apps.beacon.models import SCHEMAS, schema_of
+
+    if name not in SCHEMAS:
+        raise typer.BadParameter(f"must be one of {', '.join(SCHEMAS)}")
+    sys.stdout.write(json.dumps(schema_of(name), indent=None if output.as_json else 1) + "\n")
+
+
+@app.command()
+@workspace_verb
+def outbox(
+    output: Output,
+    connection: Connection,
+    *,
+    status: Annotated[str, typer.Option(help="pending, published, dead or cancelled.")] = "dead",
+    limit: Annotated[int, typer.Option(min=1, max=200)] = 50,
+) -> None:
+    """List messages of the outbox, dead letters unless --status says otherwise."""
+    where = connection.workspace
+    page = connection.get("/api/v1/outbox", workspace_id=where, status=status, limit=limit)
+    output.table(page["messages"], OUTBOX_COLUMNS, empty="no such messages")
+
+
+@app.command()
+@workspace_verb
+def retry(
+    output: Output,
+    connection: Connection,
+    ids: Annotated[list[str] | None, typer.Argument(help="Messages or jobs; all if none.")] = None,
+) -> None:
+    """Publish failed messages of the outbox again."""
+    body = {"workspace_id": connection.workspace, "ids": ids or None}
+    done = connection.call("POST", "/api/v1/outbox/redrive", json=body)
+    output.value(done, text=f"{done['count']} messages are pending again")
+
+
+@app.command()
+@verb
+def export(output: Output, connection: Connection, job: JobId, *, out: Out = None) -> None:
+    """Write a job's receipts and spec, for `minutehand beacon verify` wherever it is read."""
+    bundle = _bundle(connection, job)
+    write(output, document(bundle), out, f"{len(bundle['receipts'])} receipts")
+
+
+@app.command("keys")
+@verb
+def show_keys(output: Output, connection: Connection, *, out: Out = None) -> None:
+    """Write the public keys receipts are verified by (JWK set)."""
+    write(output, document(connection.get(KEYS)), out, "public keys")
+
+
+@app.command("rotate-key")
+@verb
+def rotate_key(output: Output, connection: Connection) -> None:
+    """Have a new key sign from the next receipt on; needs the operator's secret key."""
+    rotate(output, connection, "beacon")
+
+
+@app.command("revoke-key")
+@verb
+def revoke_key(output: Output, connection: Connection, kid: Kid) -> None:
+    """Trust nothing more that a stolen key signs; needs the operator's secret key."""
+    revoke(output, connection, kid)
+
+
+def _given(
+    source: str, keys: str | None, token: str | None, env_file: Path | None
+) -> tuple[Bundle, bool, Any]:
+    """The bundle, whether it is one receipt alone, and the key set or None."""
+    from minutehand_apps.beacon import verify as verifying
+
+    if is_file(source):
+        bundle, alone = verifying.read_given(read_text(source))
+        return bundle, alone, published(KEYS, token, env_file) if keys is None else key_set(keys)
+    with connected(env_file, token) as connection:
+        found = _bundle(connection, source)
+        found_keys = connection.get(KEYS) if keys is None else key_set(keys)
+    return *verifying.read_given(json.dumps(found)), found_keys
+
+
+def _given_chain(
+    source: str | None,
+    keys: str | None,
+    token: str | None,
+    env_file: Path | None,
+    workspace: str | None,
+) -> tuple[list[Any], Any]:
+    """The receipts of a chain, from a file or the API, and the key set."""
+    if source is not None:
+        lines = read_lines(read_text(source))
+        return lines, published(KEYS, token, env_file) if keys is None else key_set(keys)
+    with connected(env_file, token, workspace) as connection:
+        lines = chain_of(connection, "/api/v1/receipts")
+        return lines, connection.get(KEYS) if keys is None else key_set(keys)
+
+
+def _bundle(connection: Connection, job: str) -> Any:
+    return connection.get(f"/api/v1/jobs/{quote(job, safe='')}/bundle")

@@ -1,0 +1,1 @@
+"""Chat: conversations whose complex requests become background work, steered in the chat."""

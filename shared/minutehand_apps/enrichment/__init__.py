@@ -1,0 +1,1 @@
+"""Enrichment: workspaces complete their accounts and contacts through their own Apollo key."""

@@ -1,0 +1,207 @@
+"""Apollo's documented v1 API over httpx: one client per key, timeouts on every phase.
+
+Repeats only what cannot have been charged; all other waiting is the job's, not the call's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from typing import Any, Literal, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from minutehand.queue.foreign import Answer, NoAnswer, connect, exchange, repeating, timeouts
+from minutehand.queue.lean_httpx import httpx
+from minutehand.retry_after import retry_after
+from minutehand.worker.plain import clean_text
+from minutehand.worker.trace import trace_headers
+from minutehand_apps.enrichment.apollo import (
+    ApolloError,
+    ApolloKeyRejected,
+    ApolloOutOfCredits,
+    ApolloRateLimited,
+    ApolloRequestRefused,
+    ApolloUnavailable,
+    Organization,
+    OrganizationMatch,
+    Person,
+    PersonMatch,
+    Usage,
+)
+
+BASE_URL = "https://api.apollo.io/api/v1"
+MAX_ANSWER_BYTES = 2_000_000
+MAX_TEXT = 4_000
+"""Longest text kept of an answer; a longer one is cut, since the answer is paid for."""
+MAX_CREDITS = 10_000
+"""Most credits one call may claim to have cost."""
+
+
+Record = TypeVar("Record", bound=BaseModel)
+
+
+class HttpApollo:
+    """Speaks to Apollo with one workspace's key.
+
+    Args:
+        http: Connections to use; a client of its own when None, which `aclose` then closes.
+        answer_seconds: Patience between two pieces of an answer.
+        sleep: Waits between attempts to connect.
+
+    References:
+        https://docs.apollo.io/reference/organization-enrichment,
+        https://docs.apollo.io/reference/people-enrichment,
+        https://docs.apollo.io/docs/view-api-usage-stats
+    """
+
+    source: Literal["apollo"] = "apollo"
+
+    def __init__(
+        self,
+        api_key: str,
+        *,
+        http: httpx.AsyncClient | None = None,
+        base_url: str = BASE_URL,
+        answer_seconds: float = 20.0,
+        sleep: Callable[[float], Awaitable[None]] | None = None,
+    ) -> None:
+        self._http = http or connect()
+        self._is_own = http is None
+        self._base_url = base_url
+        self._timeout = timeouts(answer_seconds)
+        self._key = api_key
+        self._headers = {
+            "x-api-key": api_key,
+            "accept": "application/json",
+            "cache-control": "no-cache",
+        }
+        # A connection that was never made carried no request: nothing was charged.
+        self._connecting = repeating(
+            lambda error: isinstance(error, NoAnswer) and error.unsent, attempts=3, sleep=sleep
+        )
+
+    async def enrich_organization(self, domain: str) -> OrganizationMatch:
+        """Look one company up; a company Apollo does not know costs nothing."""
+        answer = await self._call("GET", "/organizations/enrich", params={"domain": domain})
+        found = _read(Organization, answer.get("organization"))
+        return OrganizationMatch(organization=found, credits=_cost(answer, found), source="apollo")
+
+    async def match_person(self, *, email: str, name: str | None = None) -> PersonMatch:
+        """Look one person up; personal addresses and phones are never asked for."""
+        params = {"email": email} | ({"name": name} if name else {})
+        answer = await self._call("POST", "/people/match", params=params)
+        raw = answer.get("person")
+        # A miss may still be an empty person whose employer was guessed from the address.
+        missed = isinstance(raw, dict) and raw.get("match_confidence") == "none"
+        found = None if missed else _read(Person, raw)
+        return PersonMatch(person=found, credits=_cost(answer, found), source="apollo")
+
+    async def usage(self) -> Usage:
+        """Check the key, then read the balance where the key may; neither costs a credit."""
+        health = await self._call("GET", "/auth/health")
+        if health.get("is_logged_in") is not True:
+            raise ApolloKeyRejected("Apollo rejected the API key", status=401)
+        try:
+            answer = await self._call("POST", "/usage_stats/credit_usage_stats")
+        except ApolloKeyRejected:
+            return Usage(credits_remaining=None, source="apollo")
+        stats = answer.get("credit_usage_stats")
+        lead = stats.get("lead_credit") if isinstance(stats, dict) else None
+        left = lead.get("left_over") if isinstance(lead, dict) else None
+        return Usage(credits_remaining=left if type(left) is int else None, source="apollo")
+
+    async def aclose(self) -> None:
+        """Close the connections, unless they are someone else's."""
+        if self._is_own:
+            await self._http.aclose()
+
+    async def _call(
+        self, method: str, path: str, params: dict[str, Any] | None = None
+    ) -> dict[str, Any]:
+        try:
+            answer: Answer = await self._connecting(
+                exchange,
+                self._http,
+                method,
+                self._base_url + path,
+                most_bytes=MAX_ANSWER_BYTES,
+                params=params,
+                headers=self._headers | trace_headers(),
+                timeout=self._timeout,
+            )
+        except NoAnswer as error:
+            raise ApolloUnavailable(
+                f"Apollo {error} ({path})", uncertain=not error.unsent
+            ) from error
+        return _judge(path, answer, key=self._key)
+
+
+def _judge(path: str, answer: Answer, *, key: str) -> dict[str, Any]:
+    told = answer.object()
+    if answer.status == 200:
+        if told is None:
+            raise ApolloUnavailable(
+                f"Apollo's answer to {path} is not a JSON object", status=200, uncertain=True
+            )
+        return told
+    raise _refusal(path, answer.status, answer.headers, _sentence(told or {}, key))
+
+
+def _refusal(path: str, status: int, headers: httpx.Headers, said: str) -> ApolloError:
+    if status == 429:
+        return ApolloRateLimited(
+            "Apollo's rate limit is reached",
+            retry_after=retry_after(headers.get("retry-after"), now=datetime.now(UTC)),
+        )
+    # Apollo reports an empty balance as 402, on some plans as 422 in words.
+    if status == 402 or (status in (403, 422) and "credit" in said.lower()):
+        return ApolloOutOfCredits("Apollo has no credits left for this key", status=status)
+    if status == 401:
+        return ApolloKeyRejected("Apollo rejected the API key", status=status)
+    if status == 403:
+        return ApolloKeyRejected("Apollo does not allow this API key to do this", status=status)
+    if 400 <= status < 500 and status not in (408, 425):
+        return ApolloRequestRefused(
+            f"Apollo refused {path} with {status}" + (f": {said}" if said else ""), status=status
+        )
+    return ApolloUnavailable(f"Apollo answered {path} with {status}", status=status)
+
+
+def _read(record: type[Record], raw: object) -> Record | None:
+    if not isinstance(raw, dict) or not raw:
+        return None
+    raw = {name: _storable(value) for name, value in raw.items()}
+    try:
+        return record.model_validate(raw)
+    except ValidationError as error:
+        # The answer is paid for: keep what can be read instead of buying it again.
+        unreadable = {item["loc"][0] for item in error.errors()}
+        return record.model_validate({k: v for k, v in raw.items() if k not in unreadable})
+
+
+def _storable(value: object) -> object:
+    """What jsonb can hold: an answer that cannot be recorded would be bought again."""
+    if isinstance(value, str):
+        return clean_text(value[:MAX_TEXT])
+    # no field is a yes or no, and pydantic would take one for a number
+    if isinstance(value, bool) or (isinstance(value, int) and abs(value) >= 2**63):
+        return None
+    return value
+
+
+def _cost(answer: dict[str, Any], found: object) -> int:
+    return _credits(answer.get("credits_consumed"), int(found is not None))
+
+
+def _credits(told: object, otherwise: int) -> int:
+    return told if type(told) is int and 0 <= told <= MAX_CREDITS else otherwise
+
+
+def _sentence(answer: dict[str, Any], key: str) -> str:
+    """What Apollo said, for every member to read: without the key, should it repeat that."""
+    for field in ("error_message", "message", "error"):
+        text = answer.get(field)
+        if isinstance(text, str) and text:
+            return text.replace(key, "[the API key]")[:300]
+    return ""

@@ -1,0 +1,254 @@
+// One account: its fields, its people, its enrichment, which fills the page as it runs.
+
+import { supabase } from "../../api.js";
+import { duration, number } from "../../lib/format.js";
+import { ENDED, makeUseJobStatus, watchWorkspace } from "../../lib/jobs.js";
+import { useWatched } from "../../lib/live.js";
+import { navigate } from "../../lib/router.js";
+import { useRead } from "../../lib/store.js";
+import { hooks, html, useEffect, useRef, useState } from "../../lib/ui.js";
+import { Freshness, StateBadge } from "../../parts/badge.js";
+import { ActionButton } from "../../parts/dialog.js";
+import { JobProgress } from "../../parts/job-progress.js";
+import { Failed, Stale } from "../../parts/states-of-view.js";
+import { notify, notifyFailure } from "../../parts/toasts.js";
+import { When } from "../../parts/when.js";
+import { Unread } from "../../parts/unread.js";
+import NotFound from "../../views/not-found.js";
+import { Enriched } from "./accounts.js";
+import { byId, contactsOf, edit, enrichment, jobsOf } from "./data.js";
+
+/** @import { Workspace } from "../../api.js" */
+/** @import { Job } from "../../lib/jobs/types.js" */
+/** @import { Read } from "../../lib/store.js" */
+/** @import { Account, Contact } from "./data.js" */
+/**
+ * @typedef {"name" | "domain" | "industry" | "employee_count" | "annual_revenue" | "city" | "state" | "country"} Field
+ */
+/** @typedef {{[F in Field]?: string | number | null}} Draft */
+
+const useJobStatus = makeUseJobStatus(hooks, supabase);
+
+export const title = () => "Account";
+
+/** @param {{id: string, workspace: Workspace}} props */
+export default function AccountPage({ id, workspace }) {
+  const account = useRead(() => byId("accounts", id), [id]);
+  const contacts = useRead(() => contactsOf(id), [id]);
+  const history = useRead(() => jobsOf("enrich_account", "account_id", id), [id]);
+  const refresh = () => {
+    account.refresh();
+    history.refresh();
+    contacts.refresh();
+  };
+  // enrichment may be asked for elsewhere: by a colleague, an import, another tab
+  useWatched({ refresh }, (options) => watchWorkspace(supabase(), workspace.id, options), [
+    workspace.id,
+    id,
+  ]);
+  if (account.value === undefined)
+    return html`<div class="page">
+      <h1 tabindex="-1">Account</h1>
+      <${Unread} of=${account} what="the account" />
+    </div>`;
+  if (account.value === null) return html`<${NotFound} what="account" />`;
+  return html`<${Loaded}
+    account=${account.value}
+    isStale=${account.isStale}
+    error=${account.error}
+    contacts=${contacts}
+    history=${history}
+    refresh=${refresh} />`;
+}
+
+/**
+ * @param {{account: Account, isStale: boolean, error: Error | null, contacts: Read<Contact[]>, history: Read<Job[]>,
+ *   refresh: () => void}} props The account as last read, and its people and jobs.
+ */
+function Loaded({ account, isStale, error, contacts, history, refresh }) {
+  const latest = history.value?.[0];
+  const enrich = async () => {
+    try {
+      navigate(`/jobs/${(await enrichment.account(account.id)).id}`);
+    } catch (problem) {
+      notifyFailure("Could not enrich", problem);
+    }
+  };
+  return html`<article class="page">
+    <header class="page-head">
+      <div>
+        <p class="crumb"><a href="/accounts">Accounts</a></p>
+        <h1 tabindex="-1">${account.name}</h1>
+      </div>
+      <span class="spacer"></span>
+      <${Enriched} row=${account} />
+      <${ActionButton} className="primary" run=${enrich}>Enrich<//>
+    </header>
+    ${isStale && html`<${Stale} error=${error} retry=${refresh} />`}
+    ${latest && html`<${LatestJob} id=${latest.id} onEnd=${refresh} />`}
+    <div class="columns">
+      <div class="column main">
+        <${Fields} account=${account} onSaved=${refresh} />
+        <section class="card" aria-labelledby="h-people">
+          <h2 id="h-people">Contacts</h2>
+          ${
+            contacts.value?.length
+              ? html`<ul class="people">
+                ${contacts.value.map(
+                  (contact) => html`<li key=${contact.id}>
+                    <span class="strong">${contact.name ?? contact.email}</span> <span
+                      class="muted">
+                      ${contact.title ?? ""}
+                    </span>
+                  </li>`,
+                )}
+              </ul>`
+              : contacts.error
+                ? html`<${Failed} error=${contacts.error} retry=${contacts.refresh} />`
+                : html`<p class="muted">No contacts yet.</p>`
+          }
+        </section>
+      </div>
+      <section class="column side" aria-labelledby="h-runs">
+        <div class="card">
+          <h2 id="h-runs">Enrichment jobs</h2>
+          ${
+            history.value?.length
+              ? html`<ul class="runs">
+                ${history.value.map(
+                  (job) => html`<li key=${job.id}>
+                    <a href=${`/jobs/${job.id}`}><${When} at=${job.created_at} /></a> <${StateBadge}
+                      status=${job.status} />
+                    <span class="muted num">
+                      ${job.finished_at && job.started_at ? duration(Date.parse(job.finished_at) - Date.parse(job.started_at)) : ""}
+                    </span>
+                  </li>`,
+                )}
+              </ul>`
+              : html`<p class="muted">None yet.</p>`
+          }
+        </div>
+      </section>
+    </div>
+  </article>`;
+}
+
+/**
+ * The newest job, followed live while it runs; its end reads the account again.
+ *
+ * @param {{id: string, onEnd: () => void}} props
+ */
+function LatestJob({ id, onEnd }) {
+  const { job, freshness, isEnded } = useJobStatus({ jobId: id });
+  const wasLive = useRef(false);
+  useEffect(() => {
+    if (job && !isEnded) wasLive.current = true;
+    if (isEnded && wasLive.current) {
+      wasLive.current = false;
+      onEnd();
+    }
+  }, [isEnded, job]);
+  if (!job || (ENDED.has(job.status) && !wasLive.current)) return null;
+  return html`<section class="card live-job" aria-label="Running enrichment">
+    <div class="bar">
+      <${StateBadge} status=${job.status} />
+      <a href=${`/jobs/${id}`}>Enrichment</a>
+      <span class="spacer"></span>
+      <${Freshness} value=${freshness} />
+    </div>
+    <${JobProgress} job=${job} />
+  </section>`;
+}
+
+/** @type {[name: Field, label: string, kind?: "number"][]} */
+const FIELDS = [
+  ["name", "Name"],
+  ["domain", "Domain"],
+  ["industry", "Industry"],
+  ["employee_count", "Employees", "number"],
+  ["annual_revenue", "Annual revenue, US$", "number"],
+  ["city", "City"],
+  ["state", "State"],
+  ["country", "Country"],
+];
+
+/** @param {{account: Account, onSaved: () => void}} props */
+function Fields({ account, onSaved }) {
+  const [draft, setDraft] = useState(/** @type {Draft | null} */ (null));
+  const [problem, setProblem] = useState(/** @type {string | null} */ (null));
+  const shown = (/** @type {Field} */ name, /** @type {"number" | undefined} */ kind) =>
+    account[name] === null || account[name] === undefined
+      ? "–"
+      : kind === "number"
+        ? number(Number(account[name]))
+        : account[name];
+  const save = async (/** @type {SubmitEvent} */ event) => {
+    event.preventDefault();
+    /** @type {Draft} */
+    const changes = {};
+    for (const [name, , kind] of FIELDS) {
+      const text = String(/** @type {Draft} */ (draft)[name] ?? "").trim();
+      const value = text === "" ? null : kind === "number" ? Number(text) : text;
+      if (value !== (account[name] ?? null)) changes[name] = value;
+    }
+    if (Object.keys(changes).length === 0) return setDraft(null);
+    try {
+      await edit("accounts", account.id, changes);
+      setDraft(null);
+      setProblem(null);
+      notify("Saved; enrichment jobs that run now do not change these fields");
+      onSaved();
+    } catch (error) {
+      setProblem(error.message);
+    }
+    return undefined;
+  };
+  if (!draft) {
+    return html`<section class="card" aria-labelledby="h-fields">
+      <div class="bar">
+        <h2 id="h-fields">Company</h2>
+        <span class="spacer"></span>
+        <button type="button" class="quiet" onClick=${() => setDraft({ ...account })}>Edit</button>
+      </div>
+      <dl class="facts two">
+        ${FIELDS.map(
+          ([name, label, kind]) => html`<div key=${name}>
+            <dt>${label}</dt>
+            <dd data-field=${name}>${shown(name, kind)}</dd>
+          </div>`,
+        )}
+        <div><dt>Source</dt><dd>${account.metadata?.apollo_source ?? "–"}</dd></div>
+      </dl>
+    </section>`;
+  }
+  return html`<form class="card stack" onSubmit=${save} aria-label="Edit company">
+    ${FIELDS.map(
+      ([name, label, kind]) =>
+        html`<label class="field" key=${name}>
+          <span>${label}</span>
+          <input
+            type=${kind ?? "text"}
+            min="0"
+            step="any"
+            required=${name === "name"}
+            value=${draft[name] ?? ""}
+            onInput=${(/** @type {Event & {target: HTMLInputElement}} */ event) => {
+              const { value } = event.target;
+              setDraft((now) => ({ ...now, [name]: value }));
+            }} />
+        </label>`,
+    )}
+    ${problem && html`<p class="problem" role="alert">${problem}</p>`}
+    <div class="actions">
+      <button
+        type="button"
+        onClick=${() => {
+          setDraft(null);
+          setProblem(null);
+        }}>
+        Discard
+      </button>
+      <button type="submit" class="primary">Save</button>
+    </div>
+  </form>`;
+}

@@ -1,0 +1,172 @@
+// A workspace's Apollo key: it goes in, is tested and removed, and never comes out again.
+
+import { number } from "../../lib/format.js";
+import { useRead } from "../../lib/store.js";
+import { html, useState } from "../../lib/ui.js";
+import { Tag } from "../../parts/badge.js";
+import { ActionButton, confirm } from "../../parts/dialog.js";
+import { actionsOn, notify } from "../../parts/toasts.js";
+import { When } from "../../parts/when.js";
+import { Unread } from "../../parts/unread.js";
+import { apiSettings } from "./data.js";
+
+/** @import { Workspace } from "../../api.js" */
+/** @import { ChangeSettings, ConnectionTest, WorkspaceSettings } from "./routes.js" */
+
+export const title = () => "API settings";
+
+/** @param {{workspace: Workspace}} props */
+export default function Settings({ workspace }) {
+  const found = useRead((signal) => apiSettings.get(workspace.id, signal), [workspace.id]);
+  return html`<div class="page narrow">
+    <header class="page-head"><h1 tabindex="-1">API settings</h1></header>
+    ${
+      found.value
+        ? html`<${Loaded} settings=${found.value} workspace=${workspace} refresh=${found.refresh} />`
+        : html`<${Unread} of=${found} what="the settings" />`
+    }
+  </div>`;
+}
+
+/** @param {{settings: WorkspaceSettings, workspace: Workspace, refresh: () => void}} props */
+function Loaded({ settings, workspace, refresh }) {
+  const [key, setKey] = useState("");
+  const [tested, setTested] = useState(/** @type {ConnectionTest | null} */ (null));
+  const [problem, setProblem] = useState(/** @type {string | null} */ (null));
+  const { apollo_api_key: state, can_manage: mayManage } = settings;
+  const save = async (/** @type {ChangeSettings} */ changes, /** @type {string} */ done) => {
+    setProblem(null);
+    try {
+      await apiSettings.put(workspace.id, changes);
+      setKey("");
+      setTested(null);
+      notify(done);
+      refresh();
+    } catch (error) {
+      setProblem(error.message);
+    }
+  };
+  const test = async () => {
+    setTested(null);
+    setProblem(null);
+    try {
+      setTested(await apiSettings.test(workspace.id, key.trim() || null));
+    } catch (error) {
+      setProblem(error.message);
+    }
+  };
+  const remove = async () => {
+    if (
+      !(await confirm({
+        title: "Remove the Apollo key?",
+        text: `Enrichment of ${workspace.name} fails until a new key is saved.`,
+        action: "Remove the key",
+        danger: true,
+      }))
+    )
+      return;
+    await actionsOn(refresh)(
+      "Could not remove",
+      () => apiSettings.removeKey(workspace.id),
+      "The key is removed",
+    );
+  };
+  return html`
+    <section class="card stack" aria-labelledby="h-apollo">
+      <div class="bar">
+        <h2 id="h-apollo">Apollo</h2>
+        ${
+          state.configured
+            ? html`
+              <${Tag} tone="completed">Configured<//>
+              <span class="muted">ends in <span class="mono">${state.last4 ?? "····"}</span></span>
+            `
+            : html`<${Tag} tone="waiting">
+              Not configured
+            <//>`
+        }
+        <span class="spacer"></span>
+        ${
+          settings.updated_at &&
+          html`<span class="muted small">
+            changed <${When} at=${settings.updated_at} />
+          </span>`
+        }
+      </div>
+      ${
+        mayManage
+          ? html`<form
+            class="stack"
+            onSubmit=${(/** @type {SubmitEvent} */ event) => {
+              event.preventDefault();
+              save({ apollo_api_key: key.trim() }, "The key is saved");
+            }}>
+            <label class="field">
+              <span>${state.configured ? "New API key" : "API key"}</span>
+              <input
+                type="password"
+                autocomplete="off"
+                spellcheck="false"
+                value=${key}
+                onInput=${(/** @type {Event & {target: HTMLInputElement}} */ event) => setKey(event.target.value)}
+                placeholder=${state.configured ? "Leave empty to keep the present one" : ""} />
+              <span class="hint">
+                It is sealed before it is stored, and no one can read it back.
+              </span>
+            </label>
+            ${problem && html`<p class="problem" role="alert">${problem}</p>`}
+            ${tested && html`<${TestResult} result=${tested} />`}
+            <div class="actions start">
+              <button type="submit" class="primary" disabled=${!key.trim()}>Save</button>
+              <${ActionButton} run=${test} disabled=${!state.configured && !key.trim()}>
+                Test connection
+              <//>
+              ${
+                state.configured &&
+                html`<button type="button" class="danger" onClick=${remove}>
+                  Remove key
+                </button>`
+              }
+            </div>
+          </form>`
+          : html`<p class="muted">A manager of the workspace keeps the key.</p>`
+      }
+    </section>
+    <section class="card stack" aria-labelledby="h-auto">
+      <h2 id="h-auto">Enrichment</h2>
+      <label class="check">
+        <input
+          type="checkbox"
+          checked=${settings.apollo_auto_enrich}
+          disabled=${!mayManage}
+          onChange=${(/** @type {Event & {target: HTMLInputElement}} */ event) => save({ apollo_auto_enrich: event.target.checked }, event.target.checked ? "New accounts are enriched by themselves" : "New accounts wait for the button")} /> Enrich new accounts as they arrive
+      </label>
+      <dl class="facts">
+        <div>
+          <dt>Credits used</dt>
+          <dd class="num">${number(settings.enrichment_credits_used)}</dd>
+        </div>
+        <div>
+          <dt>Unanswered</dt>
+          <dd class="num" title="Calls without an answer, which may or may not have cost a credit">
+            ${number(settings.enrichment_calls_unanswered)}
+          </dd>
+        </div>
+        <div><dt>Client</dt><dd>${settings.apollo_client ?? "as deployed"}</dd></div>
+      </dl>
+    </section>
+  `;
+}
+
+/** @param {{result: ConnectionTest}} props */
+function TestResult({ result }) {
+  if (result.ok)
+    return html`<p role="status">
+      <${Tag} tone="completed">Connected<//> ${result.credits_remaining === null ? "The key may not read its balance." : `${number(result.credits_remaining)} credits remaining`}
+      ${result.source === "offline" && html` <span class="muted">(offline client)</span>`}
+    </p>`;
+  return html`<p role="alert">
+    <${Tag} tone="failed">Failed<//> ${result.message ?? result.reason}
+    ${result.retry_after_seconds && ` Try again in ${Math.ceil(result.retry_after_seconds)} s.`}
+  </p>`;
+}

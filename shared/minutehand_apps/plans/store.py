@@ -1,0 +1,44 @@
+"""The app's SQL functions that the worker calls, as typed calls.
+
+What is allowed, and what is one transaction, is decided in SQL.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from minutehand.config import Settings
+from minutehand.queue.functions import WorkerFunctions
+from minutehand_apps.plans.models import Loaded
+
+
+class WorkerStore:
+    """What the processor may do, as `job_worker`; every call may be repeated."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._functions = WorkerFunctions(settings)
+
+    async def load(self, job_id: str, fence: int) -> Loaded:
+        """Load what a leased job works on; the plan is running from here on.
+
+        Raises:
+            LeaseLost: Another attempt has taken over.
+        """
+        return Loaded.model_validate(await self._functions.call_held("plan_load", job_id, fence))
+
+    async def report(self, job_id: str, fence: int, mark: str, news: Mapping[str, Any]) -> bool:
+        """Store what was found, with its events; false when the plan has ended or is gone.
+
+        Args:
+            mark: Names this report: a repeated one is stored once.
+
+        Raises:
+            LeaseLost: Another attempt has taken over; nothing was stored.
+        """
+        stored = await self._functions.call_held("plan_report", job_id, fence, mark=mark, **news)
+        return bool(stored["outcome"] == "stored")
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._functions.aclose()

@@ -1,0 +1,169 @@
+// JobMonitor: the jobs of one training or of all, live: title, stage, percentage, cancel, retry, filter.
+
+import { jobs as api, supabase } from "../../api.js";
+import { duration } from "../../lib/format.js";
+import { watchSession, watchWorkspace } from "../../lib/jobs.js";
+import { useWatched } from "../../lib/live.js";
+import { usePolling, useRead } from "../../lib/store.js";
+import { html } from "../../lib/ui.js";
+import { Freshness, StateBadge } from "../../parts/badge.js";
+import { ActionButton } from "../../parts/dialog.js";
+import { Empty, Stale } from "../../parts/states-of-view.js";
+import { column, heading, table } from "../../parts/table.js";
+import { actionsOn } from "../../parts/toasts.js";
+import { When } from "../../parts/when.js";
+import { Unread } from "../../parts/unread.js";
+import { Bar } from "./bar.js";
+import { JOB_TYPES, monitor, trainings } from "./data.js";
+
+/** @import { Column } from "../../parts/table.js" */
+/** @import { MonitoredJob as Row } from "./data.js" */
+/** @typedef {{status?: string, type?: string}} Filter */
+
+const LIVE = new Set(["pending", "processing"]);
+const STATUSES = ["pending", "processing", "completed", "failed", "cancelled"];
+
+/** @type {Column<Row>} */
+const TITLE = heading(
+  "Title",
+  "wrap",
+  (row) => html`<a href=${`/trainings/${row.training_id}`}>${row.title}</a>`,
+);
+/** @type {Column<Row>[]} */
+const COLUMNS = [
+  column("Job", (row) => html`<a href=${`/jobs/${row.id}`}>${row.job_type}</a>`),
+  column("State", (row) => html`<${StateBadge} status=${row.status} />`),
+  column(
+    "Progress",
+    (row) => html`<div style=${{ minWidth: "8rem" }}>
+      <${Bar}
+        label=${`${row.title}: ${row.job_type}`}
+        done=${row.progress_percentage}
+        tone=${row.status} />
+    </div>`,
+  ),
+  column("Message", "wrap", (row) =>
+    row.status === "failed" || (row.status === "pending" && row.error_data)
+      ? row.error_data?.message
+      : (row.progress_message ?? ""),
+  ),
+  column("Retries", "num", (row) => `${row.retry_count} of ${row.max_retries}`),
+  column("Duration", "num", ({ started_at: from, completed_at: to }) =>
+    from ? duration((to ? Date.parse(to) : Date.now()) - Date.parse(from)) : "–",
+  ),
+  column("Created", (row) => html`<${When} at=${row.created_at} />`),
+];
+
+/**
+ * @param {{workspaceId: string, trainingId?: string, filter: Filter,
+ *   onFilter: (changes: Filter) => void}} props
+ */
+export function JobMonitor({ workspaceId, trainingId, filter, onFilter }) {
+  const found = useRead(
+    (signal) => monitor.jobs({ workspaceId, trainingId, ...filter }, signal),
+    [workspaceId, trainingId, filter.status, filter.type],
+  );
+  const stuck = useRead((signal) => monitor.stuck(workspaceId, signal), [workspaceId]);
+  const freshness = useWatched(
+    found,
+    (options) =>
+      trainingId
+        ? watchSession(supabase(), `training:${trainingId}`, options)
+        : watchWorkspace(supabase(), workspaceId, options),
+    [workspaceId, trainingId],
+  );
+  const rows = found.value ?? [];
+  // progress of jobs that no one watches one by one is not pushed
+  usePolling(found, rows.some((row) => LIVE.has(row.status)) ? 2_000 : null);
+  usePolling(stuck, 60_000);
+  const act = actionsOn(found.refresh);
+  const actions = (/** @type {Row} */ row) => html`
+    ${
+      LIVE.has(row.status) &&
+      html`<${ActionButton}
+        className="danger"
+        run=${() => act("Could not cancel", () => api.cancel(row.id))}>
+        ${row.cancel_requested_at ? "Stopping" : "Cancel"}
+        <span class="hidden"> ${row.job_type} of ${row.title}</span>
+      <//>`
+    }
+    ${
+      (row.status === "failed" || row.status === "cancelled") &&
+      html`<${ActionButton}
+        className="primary"
+        run=${() => act("Could not retry", () => api.retry(row.id))}>
+        Retry<span class="hidden"> ${row.job_type} of ${row.title}</span>
+      <//>`
+    }
+    ${
+      row.job_type === "sop_generation" &&
+      row.status === "failed" &&
+      row.error_data?.code !== "no_instructions" &&
+      html`<${ActionButton}
+        className="quiet"
+        run=${() => act("Could not retry", () => trainings.retry(row.training_id, true))}>
+        Without a model<span class="hidden"> for ${row.title}</span>
+      <//>`
+    }
+  `;
+  const alerts = (stuck.value?.jobs ?? []).filter(
+    (job) => !trainingId || job.training_id === trainingId,
+  );
+  const choose = (
+    /** @type {keyof Filter} */ name,
+    /** @type {string} */ word,
+    /** @type {string[]} */ values,
+  ) =>
+    html`<label class="field-inline">
+      ${word} <select
+        value=${filter[name] ?? ""}
+        onChange=${(/** @type {{target: HTMLSelectElement}} */ event) => onFilter({ [name]: event.target.value || undefined })}>
+        <option value="">All</option>
+        ${values.map((value) => html`<option key=${value} value=${value}>${value}</option>`)}
+      </select>
+    </label>`;
+  return html`<section class="card stack" aria-labelledby="h-jobs">
+    <div class="bar">
+      <h2 id="h-jobs">Jobs</h2>
+      <${Freshness} value=${freshness} />
+      <span class="spacer"></span>
+      ${choose("type", "Type", JOB_TYPES)}
+      ${choose("status", "State", STATUSES)}
+    </div>
+    ${alerts.map(
+      (job) => html`<p key=${job.job_id} class="notice failed wrap" role="alert">
+        <span class="strong">
+          ${job.title}: ${job.job_type} has been pending for ${duration(job.pending_seconds * 1000)}
+        </span>
+        ${job.sentence}
+      </p>`,
+    )}
+    ${found.isStale && html`<${Stale} error=${found.error} retry=${found.refresh} />`}
+    ${!found.value && html`<${Unread} of=${found} what="the jobs" />`}
+    ${
+      found.value &&
+      (rows.length === 0
+        ? html`<${Empty} title="No jobs">
+          ${filter.status || filter.type ? "No job matches the filter." : "Upload a video, and its jobs are listed here."}
+        <//>`
+        : html`
+          ${table(
+            {
+              label: "Jobs",
+              rows,
+              key: (row) => row.id,
+              cards: true,
+              attributes: (row) => ({ "data-job": row.job_type, "data-state": row.status }),
+            },
+            [...(trainingId ? [] : [TITLE]), ...COLUMNS, column("Actions", actions)],
+          )}
+          ${
+            rows.length === monitor.MOST &&
+            html`<p class="muted small">
+              The latest ${monitor.MOST}; all of them are among the <a href="/jobs">jobs</a>.
+            </p>`
+          }
+        `)
+    }
+  </section>`;
+}

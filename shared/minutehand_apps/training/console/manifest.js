@@ -1,0 +1,11 @@
+// The training app's pages in the console: videos, and the transcript and procedure of each.
+
+export default {
+  name: "Training",
+  nav: [{ path: "/trainings", label: "Training", icon: "film" }],
+  routes: [
+    { path: "/trainings", load: () => import("./trainings.js") },
+    { path: "/trainings/monitor", load: () => import("./monitor.js") },
+    { path: "/trainings/:id", load: () => import("./training-page.js") },
+  ],
+};

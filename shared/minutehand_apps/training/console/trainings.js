@@ -1,0 +1,84 @@
+// Training: the videos of a workspace, the uploads under way, and a form for another.
+
+import { useLivePages } from "../../lib/live.js";
+import { usePolling } from "../../lib/store.js";
+import { html, useEffect, useState } from "../../lib/ui.js";
+import { Freshness, Tag } from "../../parts/badge.js";
+import { liveList } from "../../parts/live-list.js";
+import { Empty } from "../../parts/states-of-view.js";
+import { column, heading } from "../../parts/table.js";
+import { When } from "../../parts/when.js";
+import { Bar } from "./bar.js";
+import { isOver, STATES, trainings } from "./data.js";
+import { UploadDialog } from "./upload-dialog.js";
+import { Uploading, uploads } from "./uploading.js";
+
+/** @import { Session, Workspace } from "../../api.js" */
+
+export const title = () => "Training";
+
+/** @param {{workspace: Workspace, user: NonNullable<Session["user"]>}} props */
+export default function Trainings({ workspace, user }) {
+  const found = useLivePages(workspace.id, trainings.list);
+  const [isAdding, setIsAdding] = useState(false);
+  const whose = `${user.id} ${workspace.id}`;
+  useEffect(() => {
+    uploads.recall(whose);
+  }, [whose]);
+  const shown = found.value?.flatMap((page) => page.trainings) ?? [];
+  // percentages are not pushed to watchers of a workspace
+  usePolling(found, shown.some((one) => !isOver(one.status)) ? 2_000 : null);
+  return html`<div class="page">
+    <header class="page-head">
+      <h1 tabindex="-1">Training</h1>
+      <span class="spacer"></span>
+      <${Freshness} value=${found.freshness} />
+      <a href="/trainings/monitor">Job monitor</a>
+      <button type="button" class="primary" onClick=${() => setIsAdding(true)}>New video</button>
+    </header>
+    <${Uploading} whose=${whose} />
+    ${liveList(
+      {
+        of: found,
+        what: "videos",
+        label: "Videos",
+        rows: shown,
+        key: (one) => one.id,
+        empty: html`<${Empty} title="No videos yet">
+          Upload a video of someone at work: its words are written down, and a procedure is made of them, step by step, each with its place in the video.
+        <//>`,
+      },
+      [
+        heading(
+          "Title",
+          "wrap",
+          (one) => html`
+            <a href=${`/trainings/${one.id}`}>${one.title}</a>
+            ${one.reason && html`<span class="muted small wrap"> ${one.reason}</span>`}
+          `,
+        ),
+        column(
+          "State",
+          ({ status }) => html`<${Tag} tone=${STATES[status].tone}>${STATES[status].word}<//>`,
+        ),
+        column(
+          "Progress",
+          (one) => html`<div style=${{ minWidth: "8rem" }}>
+            <${Bar}
+              label=${`Progress of ${one.title}`}
+              done=${one.progress_percentage ?? 0}
+              tone=${STATES[one.status].tone} />
+          </div>`,
+        ),
+        column("Uploaded", (one) => html`<${When} at=${one.created_at} />`),
+      ],
+    )}
+    ${
+      isAdding &&
+      html`<${UploadDialog}
+        workspaceId=${workspace.id}
+        whose=${whose}
+        onClose=${() => setIsAdding(false)} />`
+    }
+  </div>`;
+}

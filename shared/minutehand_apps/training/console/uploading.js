@@ -1,0 +1,117 @@
+// The uploads under way, each with its progress and what can be done about it.
+
+import { request } from "../../api.js";
+import { bytes } from "../../lib/format.js";
+import { navigate } from "../../lib/router.js";
+import { useStore } from "../../lib/store.js";
+import { html } from "../../lib/ui.js";
+import { uploadsAt } from "../../lib/uploads.js";
+import { Tag } from "../../parts/badge.js";
+import { ActionButton, confirm } from "../../parts/dialog.js";
+import { notify, notifyFailure } from "../../parts/toasts.js";
+import { Bar } from "./bar.js";
+
+/** @import { RunningUpload } from "../../lib/uploads.js" */
+/** @import { Upload } from "./routes.js" */
+
+const WORDS = {
+  sending: ["Uploading", "processing"],
+  paused: ["Paused", "waiting"],
+  waiting: ["Interrupted", "waiting"],
+  finishing: ["Completing", "processing"],
+};
+
+/** What follows an upload's end: its training's page, or why there is none. */
+function started(/** @type {Upload | null} */ upload, /** @type {Error | undefined} */ error) {
+  const made = upload?.training;
+  if (!made) return notifyFailure("Could not upload", error ?? null);
+  const href = `/trainings/${made.id}`;
+  if (location.pathname === "/trainings") return navigate(href);
+  return notify(`${made.title} is uploaded`, { href, label: "Look" });
+}
+
+export const uploads = uploadsAt("/api/uploads", { request, onEnd: started });
+
+/** @param {{whose: string}} props */
+export function Uploading({ whose }) {
+  const mine = useStore(uploads).filter((one) => one.whose === whose);
+  if (mine.length === 0) return null;
+  /** @type {(id: string, file?: File) => Promise<void>} */
+  const resumeUpload = async (id, file) => {
+    try {
+      await uploads.resume(id, file);
+    } catch (error) {
+      notifyFailure("Could not resume", error);
+    }
+  };
+  const giveUp = async (/** @type {RunningUpload} */ one) => {
+    if (
+      !(await confirm({
+        title: "Abort the upload?",
+        text: `What has arrived of ${one.name} is thrown away.`,
+        action: "Abort",
+        danger: true,
+      }))
+    )
+      return;
+    try {
+      await uploads.abort(one.id);
+    } catch (error) {
+      notifyFailure("Could not abort", error);
+    }
+  };
+  return html`<section class="card stack" aria-labelledby="h-uploads">
+    <h2 id="h-uploads">Uploads</h2>
+    <ul class="stack">
+      ${mine.map(
+        (one) => html`<li key=${one.id} class="stack" data-upload=${one.state}>
+          <div class="bar">
+            <span class="strong wrap">${one.title}</span>
+            <${Tag} tone=${WORDS[one.state][1]}>${WORDS[one.state][0]}<//>
+            <span class="muted small num wrap">
+              ${one.name} · ${one.state === "waiting" ? bytes(one.size) : `${bytes(one.sent)} of ${bytes(one.size)}`}
+            </span>
+            <span class="spacer"></span>
+            ${
+              one.state === "sending" &&
+              html`<button type="button" onClick=${() => uploads.pause(one.id)}>
+                Pause
+              </button>`
+            }
+            ${
+              one.state === "paused" &&
+              html`<${ActionButton} className="primary" run=${() => resumeUpload(one.id)}>
+                Resume
+              <//>`
+            }
+            ${
+              one.state !== "finishing" &&
+              html`<${ActionButton} className="danger" run=${() => giveUp(one)}>
+                Abort
+              <//>`
+            }
+          </div>
+          ${
+            one.state === "waiting"
+              ? html`<label class="field">
+                <span>
+                  Choose ${one.name} again to continue <span class="hint">
+                    parts that arrived are not sent again
+                  </span>
+                </span>
+                <input
+                  type="file"
+                  accept="video/*"
+                  onChange=${(/** @type {{target: HTMLInputElement & {files: FileList}}} */ event) => event.target.files[0] && resumeUpload(one.id, event.target.files[0])} />
+              </label>`
+              : html`<${Bar}
+                label=${`Upload of ${one.title}`}
+                done=${one.size > 0 ? (one.sent / one.size) * 100 : 0}
+                tone=${WORDS[one.state][1]} />`
+          }
+          ${one.problem && html`<p class="problem" role="alert">${one.problem}</p>`}
+        </li>`,
+      )}
+    </ul>
+  </section>`;
+}

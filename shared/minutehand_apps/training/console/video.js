@@ -1,0 +1,88 @@
+// The video, played from an address that is signed for an hour and asked for again when it expires;
+// its captions are the transcript.
+
+import { useRead } from "../../lib/store.js";
+import { html, useEffect, useRef } from "../../lib/ui.js";
+import { Unread } from "../../parts/unread.js";
+import { trainings } from "./data.js";
+
+/** @import { SpokenSegment } from "./routes.js" */
+/** @typedef {{jump: (seconds: number) => void, now: () => number}} Player Both in seconds. */
+
+// a cue's text is markup of a kind
+const plain = (/** @type {string} */ text) =>
+  text.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
+
+/**
+ * @param {{id: string, title: string, handle: {current: Player | null}, said: SpokenSegment[]}} props
+ *   `handle` gets the player.
+ */
+export function Video({ id, title, handle, said }) {
+  const found = useRead((signal) => trainings.video(id, signal), [id]);
+  const element = useRef(/** @type {HTMLVideoElement | null} */ (null));
+  const wanted = useRef(0); // where to continue when the address is a new one
+  const renewed = useRef(0);
+  handle.current = {
+    now: () => element.current?.currentTime ?? 0,
+    jump: (seconds) => {
+      wanted.current = seconds;
+      if (!element.current) return;
+      element.current.currentTime = seconds;
+      element.current.play().catch(() => {}); // a browser may want a click on the video itself
+      element.current.scrollIntoView({ block: "nearest" });
+    },
+  };
+  const isThere = Boolean(found.value);
+  useEffect(() => {
+    if (!isThere || said.length === 0) return;
+    // made here and not loaded: the policy lets no file of ours be made up on the page
+    const track =
+      /** @type {HTMLVideoElement} */ (element.current).textTracks[0] ??
+      /** @type {HTMLVideoElement} */ (element.current).addTextTrack("captions", "Transcript");
+    for (const cue of [...(track.cues ?? [])]) track.removeCue(cue);
+    for (const { start, end, text } of said)
+      track.addCue(new VTTCue(start, Math.max(end, start + 0.1), plain(text)));
+    if (track.mode === "disabled") track.mode = "hidden";
+  }, [isThere, said]);
+  const expired = () => {
+    if (Date.now() - renewed.current < 10_000) return; // not the address, then
+    renewed.current = Date.now();
+    wanted.current = element.current?.currentTime || wanted.current;
+    found.refresh();
+  };
+  const loaded = () => {
+    if (wanted.current > 0 && /** @type {HTMLVideoElement} */ (element.current).currentTime === 0)
+      /** @type {HTMLVideoElement} */ (element.current).currentTime = wanted.current;
+  };
+  return html`<section class="card stack" aria-labelledby="h-video">
+    <h2 id="h-video">Video</h2>
+    ${
+      found.value
+        ? html`
+          <video
+            ref=${element}
+            src=${found.value.url}
+            controls
+            preload="metadata"
+            playsinline
+            aria-label=${`Video: ${title}`}
+            onError=${expired}
+            onLoadedMetadata=${loaded}
+            style=${{ width: "100%", maxHeight: "24rem", background: "#000", borderRadius: "6px" }}></video>
+          ${
+            found.value.note &&
+            html`<p class="notice stale wrap" role="status">
+              ${found.value.note}
+            </p>`
+          }
+          ${
+            found.value.host === "mux" &&
+            html`<p class="muted small wrap">
+              At the video host as <code>${found.value.playback_id}</code>; its players need a signed address.
+            </p>`
+          }
+        `
+        : html`<${Unread} of=${found} what="the video" />`
+    }
+  </section>`;
+}

@@ -1,0 +1,58 @@
+"""Why a stage did not finish, as the one exception that stages raise.
+
+What becomes of it, another attempt or a failed stage, is processors.py's.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING, Final
+
+from minutehand.config import ConfigurationError
+
+if TYPE_CHECKING:
+    from minutehand.ai.errors import LanguageModelError
+
+EMPTY_FILE: Final = "The file is empty"
+
+
+class StageError(Exception):
+    """A stage could not be done.
+
+    Attributes:
+        code: A stable word.
+        reason: A sentence for people.
+        later: Whether another attempt may do better.
+        retry_after: How long to wait before it; None leaves it to the backoff.
+    """
+
+    def __init__(
+        self,
+        code: str,
+        reason: str,
+        *,
+        later: bool = False,
+        retry_after: timedelta | None = None,
+    ) -> None:
+        self.code = code
+        self.reason = reason
+        self.later = later
+        self.retry_after = retry_after
+        super().__init__(reason)
+
+
+def of_model(error: LanguageModelError) -> StageError:
+    """What a model's error means for the stage that asked it."""
+    return StageError(
+        error.code, str(error), later=error.hope == "later", retry_after=error.retry_after
+    )
+
+
+def of_settings(error: ConfigurationError) -> StageError:
+    """A deployment that lacks what a stage needs will not have it at the next attempt."""
+    return StageError("not_configured", str(error))
+
+
+def no_room_for_sound() -> StageError:
+    """The worker's disk is full; another worker, or a later attempt, may have room."""
+    return StageError("no_room", "The worker's disk has no room for the sound", later=True)

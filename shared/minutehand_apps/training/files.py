@@ -1,0 +1,189 @@
+"""The app's part of the uploads bucket: videos as they were uploaded, and their cut sound.
+
+Never holds more than a piece of a video in memory; SQL decides who may read what.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import shutil
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final, TypeVar
+from uuid import UUID
+
+from minutehand.aws.bucket import UploadsBucket
+from minutehand.aws.uploads import FileDigest, plan
+from minutehand_apps.training.errors import StageError
+
+PIECE_BYTES: Final = 4 * 1024 * 1024
+#: Left free on the disk beside a video.
+SPARE_BYTES: Final = 64 * 1024 * 1024
+VIDEO_SECONDS: Final = 3600
+T = TypeVar("T")
+
+
+class TrainingFiles(UploadsBucket):
+    """Reads videos, keeps cut sound, and removes both."""
+
+    def presign(self, key: str, *, content_type: str) -> str:
+        """Sign an address from which a browser may read an object for `VIDEO_SECONDS`."""
+        url: str = self._s3.generate_presigned_url(
+            "get_object",
+            Params={
+                "Bucket": self._bucket,
+                "Key": key,
+                # regardless of the claim at the upload: never shown as a page
+                "ResponseContentType": content_type,
+                "ResponseContentDisposition": "inline",
+            },
+            ExpiresIn=VIDEO_SECONDS,
+        )
+        return url
+
+    async def measure(self, key: str) -> int | None:
+        """Find an object's size in bytes, as a stage asks for it; None when there is none.
+
+        Raises:
+            StageError: `storage_unavailable`.
+        """
+        return await _typed(lambda: self._size(key), missing="storage_unavailable")
+
+    async def fetch(
+        self, key: str, into: Path, *, on_bytes: Callable[[int, int | None], None]
+    ) -> FileDigest:
+        """Write an object to a file; its checksums.
+
+        Args:
+            on_bytes: Called with the bytes that have arrived, and with their number in the end.
+
+        Raises:
+            StageError: `no_room`, `video_missing`, `storage_unavailable`.
+        """
+        stop = threading.Event()
+
+        def copy() -> FileDigest:
+            answer = self._s3.get_object(Bucket=self._bucket, Key=key)
+            digest = FileDigest(plan(answer["ContentLength"]).part_bytes)
+            if shutil.disk_usage(into.parent).free < answer["ContentLength"] + SPARE_BYTES:
+                raise StageError(
+                    "no_room",
+                    f"The worker's disk has no room for {answer['ContentLength']} bytes",
+                    later=True,
+                )
+            done = 0
+            with into.open("wb") as file:
+                while piece := answer["Body"].read(PIECE_BYTES):
+                    if stop.is_set():
+                        return digest
+                    file.write(piece)
+                    digest.update(piece)
+                    done += len(piece)
+                    on_bytes(done, answer["ContentLength"])
+            if done != answer["ContentLength"]:
+                raise StageError("storage_unavailable", "Reading the video failed", later=True)
+            return digest
+
+        try:
+            return await _typed(copy, missing="video_missing")
+        finally:
+            stop.set()  # cancelled: the thread ends with the piece under way
+
+    async def read_part(
+        self, key: str, *, missing: str, start: int = 0, length: int | None = None
+    ) -> bytes:
+        """Read an object, or a piece of it.
+
+        Raises:
+            StageError: `missing`, `storage_unavailable`.
+        """
+
+        def read() -> bytes:
+            more = {} if length is None else {"Range": f"bytes={start}-{start + length - 1}"}
+            answer = self._s3.get_object(Bucket=self._bucket, Key=key, **more)
+            body: bytes = answer["Body"].read()
+            return body
+
+        return await _typed(read, missing=missing)
+
+    async def put(
+        self, key: str, body: bytes, *, content_type: str = "application/octet-stream"
+    ) -> None:
+        """Keep an object.
+
+        Raises:
+            StageError: `storage_unavailable`.
+        """
+
+        def put() -> None:
+            self._s3.put_object(Bucket=self._bucket, Key=key, Body=body, ContentType=content_type)
+
+        await _typed(put, missing="storage_unavailable")
+
+    async def remove(self, *, keys: list[str], prefix: str | None) -> int:
+        """Remove objects by their names, and all below a prefix; how many there were."""
+
+        def remove() -> int:
+            names = list(keys)
+            if prefix is not None:
+                pages = self._s3.get_paginator("list_objects_v2")
+                for page in pages.paginate(Bucket=self._bucket, Prefix=prefix):
+                    names += [each["Key"] for each in page.get("Contents", ())]
+            for at in range(0, len(names), 1000):
+                batch = [{"Key": name} for name in names[at : at + 1000]]
+                answer = self._s3.delete_objects(
+                    Bucket=self._bucket, Delete={"Objects": batch, "Quiet": True}
+                )
+                if answer.get("Errors"):
+                    first = answer["Errors"][0]
+                    raise StageError(
+                        "storage_unavailable", f"Not removed: {first.get('Code')}", later=True
+                    )
+            return len(names)
+
+        return await _typed(remove, missing="storage_unavailable")
+
+
+async def _typed(call: Callable[[], T], *, missing: str) -> T:
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    try:
+        return await asyncio.to_thread(call)
+    except ClientError as error:
+        code = error.response["Error"]["Code"]
+        if code in {"NoSuchKey", "404"}:
+            raise StageError(missing, "The file is no longer in the uploads bucket") from error
+        raise StageError(
+            "storage_unavailable", f"The uploads bucket answered {code}", later=True
+        ) from error
+    except (BotoCoreError, OSError) as error:
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            # another job's video came between
+            raise StageError("no_room", "The worker's disk is full", later=True) from error
+        raise StageError(
+            "storage_unavailable",
+            f"The uploads bucket did not answer: {type(error).__name__}",
+            later=True,
+        ) from error
+
+
+def folder_of(workspace_id: UUID | str, training_id: UUID | str) -> str:
+    """Where what was made of a training's video lies: its cut sound and its stills."""
+    return f"workspaces/{workspace_id}/training/{training_id}/"
+
+
+def sound_prefix(workspace_id: UUID | str, training_id: UUID | str) -> str:
+    """Where a training's cut sound lies."""
+    return f"{folder_of(workspace_id, training_id)}sound/"
+
+
+def sound_key(workspace_id: UUID | str, training_id: UUID | str, number: int) -> str:
+    """Where a chunk of it lies."""
+    return f"{sound_prefix(workspace_id, training_id)}{number:04}.pcm"
+
+
+def still_key(workspace_id: UUID | str, training_id: UUID | str, at_seconds: float) -> str:
+    """Where the picture of a time of it lies."""
+    return f"{folder_of(workspace_id, training_id)}stills/{round(at_seconds * 1000):09}.jpg"

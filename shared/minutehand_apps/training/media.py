@@ -1,0 +1,334 @@
+"""Reading videos with ffmpeg: what is in a file, and its sound.
+
+ffmpeg runs on strangers' bytes: as a child with bounded time, memory and output, without a shell,
+without any protocol but local files, and only with the formats that videos come in.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from minutehand.ai.speech import BYTES_PER_SECOND, SAMPLES_PER_SECOND
+from minutehand.config import ConfigurationError
+from minutehand.worker.child import MEMORY_BYTES, NotRunnable, run_child
+from minutehand_apps.training.errors import StageError, no_room_for_sound
+from minutehand_apps.training.settings import TrainingSettings
+
+#: Containers that are opened; playlists, pictures and texts, which ffmpeg reads too, are none.
+FORMATS: Final = (
+    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,asf,flv,ogg,wav,mp3,flac,aac,aiff"
+)
+PROBE_SECONDS: Final = 60.0
+#: Quieter than this is silence; shorter than this is not a pause.
+SILENCE: Final = "silencedetect=noise=-45dB:d=0.25"
+MOST_PAUSES: Final = 100_000
+#: Width of a still in pixels, unless the video is smaller; and most bytes of one.
+STILL_WIDTH: Final = 480
+STILL_BYTES: Final = 2_000_000
+#: Largest picture that is decoded, 8K: a small file may claim to be a picture of gigabytes.
+MOST_PIXELS: Final = 7680 * 4320
+
+#: What every current browser plays: container, codecs of pictures, codecs of sound.
+_PLAYED: Final = (
+    ("mp4", {"h264", "av1"}, {"aac", "mp3", "opus", "flac"}),
+    ("webm", {"vp8", "vp9", "av1"}, {"opus", "vorbis"}),
+    ("mp3", frozenset[str](), {"mp3"}),
+    ("wav", frozenset[str](), {"pcm_s16le", "pcm_u8"}),
+    ("flac", frozenset[str](), {"flac"}),
+    ("ogg", frozenset[str](), {"opus", "vorbis", "flac"}),
+    ("aac", frozenset[str](), {"aac"}),
+)
+
+_DURATION = re.compile(r"^\s*Duration: (\d+):(\d\d):(\d\d(?:\.\d+)?)")
+_STREAM = re.compile(r"^\s*Stream #0:\d+.*?: (Video|Audio): (\w+)(.*)")
+_SIZE = re.compile(r"\b(\d{2,5})x(\d{2,5})\b")
+_CONTAINER = re.compile(r"^Input #0, ([\w,]+), from")
+_OUT_TIME = re.compile(r"out_time_us=(\d+)")
+_PAUSE = re.compile(r"silence_(start|end): (-?\d+(?:\.\d+)?)")
+
+
+@dataclass(frozen=True, slots=True)
+class Media:
+    """What is in a file; `seconds` is None where the file does not say."""
+
+    seconds: float | None
+    video: str | None
+    audio: str | None
+    width: int | None = None
+    height: int | None = None
+    container: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Sound:
+    """The sound of a video, written as raw samples, and where in it no one speaks."""
+
+    seconds: float
+    pauses: tuple[tuple[float, float], ...]
+
+    @property
+    def silent(self) -> bool:
+        """Whether it is silent throughout."""
+        return sum(end - start for start, end in self.pauses) >= self.seconds - 0.5
+
+
+def find_ffmpeg(settings: TrainingSettings) -> str:
+    """The ffmpeg to run.
+
+    Raises:
+        ConfigurationError: There is none.
+    """
+    if settings.ffmpeg_path is not None:
+        return settings.ffmpeg_path
+    try:
+        # an ffmpeg of 170 MB: not every deployment has it
+        import imageio_ffmpeg
+    except ImportError as error:
+        raise ConfigurationError(
+            "FFMPEG_PATH", "is not set, and imageio-ffmpeg is not installed here", "/opt/bin/ffmpeg"
+        ) from error
+    path: str = imageio_ffmpeg.get_ffmpeg_exe()
+    return path
+
+
+class Ffmpeg:
+    """Runs one ffmpeg.
+
+    Args:
+        memory_bytes: Most address space of a run.
+    """
+
+    def __init__(self, path: str, *, memory_bytes: int = MEMORY_BYTES) -> None:
+        self._path = path
+        self._memory_bytes = memory_bytes
+
+    async def look(self, file: Path) -> Media:
+        """Find out what is in `file`, and whether its pictures can be read.
+
+        Raises:
+            StageError: `not_a_video`.
+        """
+        lines: deque[str] = deque(maxlen=400)
+        await self._run(_input(file), lines.append, seconds=PROBE_SECONDS)  # 1: it has no output
+        media = read_description(lines)
+        if media is None or (media.video is None and media.audio is None):
+            raise StageError("not_a_video", "The file is not a video that can be read here")
+        if media.video is None:
+            return media
+        told: deque[str] = deque(maxlen=20)
+        check = [*_input(file), "-map", "0:v:0", "-t", "1", "-f", "null", "-"]
+        if await self._run(check, told.append, seconds=PROBE_SECONDS) != 0:
+            raise StageError("not_a_video", f"The video's pictures cannot be read ({media.video})")
+        return media
+
+    async def measure(self, file: Path) -> float | None:
+        """The playing time of a file that does not say it, by reading all of it; in seconds.
+
+        Raises:
+            StageError: `took_too_long`.
+        """
+        found: list[float] = []
+
+        def read(line: str) -> None:
+            if (match := _OUT_TIME.fullmatch(line)) is not None:
+                found[:] = [int(match[1]) / 1_000_000]
+
+        arguments = [*_input(file), "-c", "copy", "-progress", "pipe:2", "-f", "null", "-"]
+        await self._run(arguments, read, seconds=PROBE_SECONDS)
+        return found[0] if found else None
+
+    async def listen(
+        self,
+        file: Path,
+        into: Path,
+        *,
+        seconds: float,
+        most_seconds: float,
+        on_second: Callable[[float], None] | None = None,
+    ) -> Sound:
+        """Write the sound of `file` as raw samples, as shared/minutehand/ai/speech.py takes them.
+
+        Args:
+            seconds: Time for it.
+            most_seconds: Longest sound that is taken.
+            on_second: Called with the second that is decoded.
+
+        Raises:
+            StageError: `video_too_long`, or `unreadable_audio`.
+        """
+        pauses: list[list[float]] = []
+        told: deque[str] = deque(maxlen=20)
+
+        def read(line: str) -> None:
+            if (reached := _OUT_TIME.fullmatch(line)) is not None:
+                if on_second is not None:
+                    on_second(int(reached[1]) / 1_000_000)
+                return
+            found = _PAUSE.search(line)
+            if found is None:
+                told.append(line)
+            elif found[1] == "start" and len(pauses) < MOST_PAUSES:
+                pauses.append([max(0.0, float(found[2])), float("inf")])
+            elif found[1] == "end" and pauses:
+                pauses[-1][1] = float(found[2])
+
+        most_bytes = int((most_seconds + 1) * BYTES_PER_SECOND)
+        # samples begin where the video does, however late the sound sets in
+        chain = f"aresample={SAMPLES_PER_SECOND}:async=1:first_pts=0,{SILENCE}"
+        code = await self._run(
+            [
+                *_input(file), "-map", "0:a:0", "-vn", "-sn", "-dn", "-ac", "1", "-af", chain,
+                "-t", f"{most_seconds + 1:.3f}", "-progress", "pipe:2",
+                "-f", "s16le", "-y", f"file:{into}",
+            ],
+            read,
+            seconds=seconds,
+            most_bytes=most_bytes,
+        )  # fmt: skip
+        length = _size(into) / BYTES_PER_SECOND
+        if code != 0 and any("No space left on device" in line for line in told):
+            raise no_room_for_sound()
+        if length > most_seconds:
+            raise StageError("video_too_long", f"A video has at most {most_seconds:.0f} s of sound")
+        if code != 0 or length == 0:
+            raise StageError("unreadable_audio", "The video's sound cannot be read")
+        return Sound(
+            length, tuple((start, min(end, length)) for start, end in pauses if start < length)
+        )
+
+    async def take_still(self, file: Path, into: Path, *, at_seconds: float) -> bool:
+        """Write the picture of a time of `file` as a JPEG; whether there is one.
+
+        Raises:
+            StageError: `took_too_long`.
+        """
+        arguments = ["-ss", f"{at_seconds:.3f}", *_input(file), "-map", "0:v:0", "-frames:v", "1"]
+        arguments += ["-vf", f"scale='min({STILL_WIDTH},iw)':-2", "-q:v", "4", "-f", "mjpeg"]
+        told: deque[str] = deque(maxlen=20)
+        code = await self._run(
+            [*arguments, "-y", f"file:{into}"],
+            told.append,
+            seconds=PROBE_SECONDS,
+            most_bytes=STILL_BYTES,
+        )
+        return code == 0 and _size(into) > 0
+
+    async def _run(
+        self,
+        arguments: Sequence[str],
+        on_line: Callable[[str], None],
+        *,
+        seconds: float,
+        most_bytes: int = 0,
+    ) -> int:
+        """Run ffmpeg and give it what it says, line by line; its exit code.
+
+        Raises:
+            ConfigurationError: What should be ffmpeg cannot be run.
+        """
+        try:
+            return await run_child(
+                [self._path, "-hide_banner", "-nostdin", "-nostats", "-threads", "1", *arguments],
+                on_line,
+                seconds=seconds,
+                most_bytes=most_bytes,
+                memory_bytes=self._memory_bytes,
+            )
+        except TimeoutError as error:
+            raise StageError(
+                "took_too_long", f"Reading the video took longer than {seconds:.0f} s"
+            ) from error
+        except NotRunnable as error:
+            raise ConfigurationError(
+                "FFMPEG_PATH", "names nothing that runs here", "/opt/bin/ffmpeg"
+            ) from error
+
+
+def _input(file: Path) -> list[str]:
+    # as options of the input, so that nothing inside the file can open anything else
+    return [
+        *("-protocol_whitelist", "file", "-format_whitelist", FORMATS),
+        *("-max_pixels", str(MOST_PIXELS), "-i", f"file:{file}"),
+    ]
+
+
+def _size(file: Path) -> int:
+    return file.stat().st_size if file.exists() else 0
+
+
+def read_description(lines: Sequence[str] | deque[str]) -> Media | None:
+    """What ffmpeg says about its input; None when it could not open it."""
+    seconds: float | None = None
+    found: dict[str, Any] = {}
+    opened = False
+    for line in lines:
+        if (match := _CONTAINER.match(line)) is not None:
+            opened = True
+            found["container"] = match[1]
+        if not opened:
+            continue
+        if (match := _DURATION.match(line)) is not None:
+            seconds = int(match[1]) * 3600 + int(match[2]) * 60 + float(match[3])
+        elif (match := _STREAM.match(line)) is not None:
+            kind, codec, rest = match[1].lower(), match[2], match[3]
+            if (
+                "attached pic" in rest or kind in found
+            ):  # the cover picture of a song is not a video
+                continue
+            found[kind] = codec
+            if kind == "video" and (size := _SIZE.search(rest)) is not None:
+                found["width"], found["height"] = int(size[1]), int(size[2])
+    if not opened:
+        return None
+    return Media(
+        seconds,
+        found.get("video"),
+        found.get("audio"),
+        found.get("width"),
+        found.get("height"),
+        found.get("container", ""),
+    )
+
+
+def unplayable(media: Media) -> str | None:
+    """Why browsers do not play a file, as a sentence with a way out; None when they do."""
+    for container, video, audio in _PLAYED:
+        if (
+            container in media.container.split(",")
+            and (media.video is None or media.video in video)
+            and (media.audio is None or media.audio in audio)
+        ):
+            return None
+    what = " and ".join(codec for codec in (media.video, media.audio) if codec)
+    return (
+        f"Browsers do not play {what} in {media.container.split(',')[0] or 'this container'}."
+        " The transcript and the procedure are not affected; to watch it here, upload it as MP4"
+        " with H.264 and AAC."
+    )
+
+
+def cut(
+    length: float,
+    pauses: Sequence[tuple[float, float]],
+    *,
+    target: float = 30.0,
+    least: float = 15.0,
+    most: float = 45.0,
+) -> list[tuple[float, float]]:
+    """Cut a sound into chunks of about `target` seconds, in pauses wherever there are any."""
+    middles = [(start + end) / 2 for start, end in pauses]
+    chunks: list[tuple[float, float]] = []
+    at = 0.0
+    while length - at > most:
+        near = [middle for middle in middles if at + least <= middle <= at + most]
+        end = min(near, key=lambda middle: abs(middle - at - target)) if near else at + target
+        end = round(end, 3)
+        chunks.append((at, end))
+        at = end
+    chunks.append((at, round(length, 3)))
+    return chunks

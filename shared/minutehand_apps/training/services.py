@@ -1,0 +1,98 @@
+"""What training works with: its store, files, ffmpeg, an ear, a language model, a video host.
+
+Made once per process; nothing is connected or loaded before it is needed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from minutehand.clock import Clock
+from minutehand.config import ConfigurationError, Settings
+from minutehand.queue.dependencies import Dependencies
+from minutehand_apps.training.files import TrainingFiles
+from minutehand_apps.training.settings import TrainingSettings
+from minutehand_apps.training.store import WorkerStore
+
+if TYPE_CHECKING:
+    from minutehand.ai.language_model import LanguageModel
+    from minutehand.ai.speech import SpeechToText
+    from minutehand.queue.lean_httpx import httpx
+    from minutehand_apps.training.media import Ffmpeg
+    from minutehand_apps.training.mux import Mux
+
+
+class Training(Dependencies):
+    """Dependencies of one process."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        speech: SpeechToText | None = None,
+        model: LanguageModel | None = None,
+        host: Mux | None = None,
+        clock: Clock | None = None,
+        remote: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        super().__init__(settings, clock=clock)
+        #: Reaches the hosts that recordings are fetched from; None for public addresses alone.
+        self.remote = remote
+        self.files = TrainingFiles(settings)
+        self._given = (speech, model, host)
+
+    @cached_property
+    def store(self) -> WorkerStore:
+        """The worker's functions."""
+        return WorkerStore(self.settings)
+
+    @cached_property
+    def speech(self) -> SpeechToText:
+        """Hears the videos."""
+        from minutehand.ai.engines import make_speech_to_text
+
+        return self._given[0] or make_speech_to_text(self.settings)
+
+    @cached_property
+    def model(self) -> LanguageModel:
+        """Writes the procedures."""
+        from minutehand.ai.engines import make_language_model
+
+        return self._given[1] or make_language_model(self.settings)
+
+    @cached_property
+    def videos(self) -> TrainingSettings:
+        """What the environment says about videos."""
+        return TrainingSettings.from_env(self.settings.environ)
+
+    @cached_property
+    def host(self) -> Mux | None:
+        """The video host; None where none is configured.
+
+        Raises:
+            ConfigurationError: There is a token, but not its secret.
+        """
+        if self._given[2] is not None or self.videos.mux_token_id is None:
+            return self._given[2]
+        if self.videos.mux_token_secret is None:
+            raise ConfigurationError("MUX_TOKEN_SECRET", "is not set", "…")
+        from minutehand_apps.training.mux import Mux
+
+        return Mux(
+            self.videos.mux_token_id,
+            self.videos.mux_token_secret,
+            base_url=self.videos.mux_base_url,
+        )
+
+    async def ffmpeg(self) -> Ffmpeg:
+        """Reads the videos.
+
+        Raises:
+            ConfigurationError: There is none.
+        """
+        from minutehand_apps.training.media import Ffmpeg, find_ffmpeg
+
+        # the wheel runs it once to see whether it works
+        return Ffmpeg(await asyncio.to_thread(find_ffmpeg, self.videos))

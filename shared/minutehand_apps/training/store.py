@@ -1,0 +1,82 @@
+"""The app's SQL functions that the worker calls, as typed calls.
+
+What is allowed, and what is one transaction, is decided in SQL.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from minutehand.config import Settings
+from minutehand.queue.functions import WorkerFunctions
+from minutehand_apps.training.models import Chunk, Loaded, Procedure, Stage
+
+
+class WorkerStore:
+    """What the processors may do, as `job_worker`; every call may be repeated.
+
+    Each raises LeaseLost when another attempt has taken over; nothing was stored then.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._functions = WorkerFunctions(settings)
+
+    async def load(self, job_id: str, fence: int) -> Loaded:
+        """Load what a leased job works on."""
+        return Loaded.model_validate(
+            await self._functions.call_held("training_load", job_id, fence)
+        )
+
+    async def load_chunks(self, job_id: str, fence: int) -> list[Chunk]:
+        """Load the transcript's chunks, in order."""
+        answer = await self._functions.call_held("training_load_chunks", job_id, fence)
+        return [Chunk.model_validate(each) for each in answer["chunks"]]
+
+    async def store_stage(self, job_id: str, fence: int, stage: Stage) -> Stage:
+        """Store what a stage came to; answers the completed one that was there before, if any."""
+        sent = stage.model_dump(mode="json", exclude={"run", "finished_at"})
+        answer = await self._functions.call_held("training_store_stage", job_id, fence, stage=sent)
+        return Stage.model_validate(answer)
+
+    async def store_chunk(self, job_id: str, fence: int, chunk: Chunk) -> Chunk:
+        """Store the transcript of a chunk; return the one stored before, if any."""
+        sent = chunk.model_dump(mode="json")
+        answer = await self._functions.call_held("training_store_chunk", job_id, fence, chunk=sent)
+        return Chunk.model_validate(answer)
+
+    async def store_procedure(
+        self, job_id: str, fence: int, procedure: Procedure, *, author: str, offline: bool
+    ) -> None:
+        """Store a generated procedure, unless there is one."""
+        await self._functions.call_held(
+            "training_store_procedure",
+            job_id,
+            fence,
+            procedure=procedure.model_dump(mode="json"),
+            author=author[:200],
+            offline=offline,
+        )
+
+    async def store_stills(self, job_id: str, fence: int, stills: list[float]) -> None:
+        """Note of which times there are stills in the bucket."""
+        await self._functions.call_held("training_store_stills", job_id, fence, stills=stills)
+
+    async def note_host(
+        self, job_id: str, fence: int, *, upload: str | None, asset: str | None
+    ) -> None:
+        """Record the video host's id of the video."""
+        await self._functions.call_held(
+            "training_note_host", job_id, fence, upload=upload, asset=asset
+        )
+
+    async def host_event(self, event: Mapping[str, Any]) -> dict[str, Any]:
+        """Take a webhook of the video host, whose signature was checked; may be repeated."""
+        answer: dict[str, Any] = await self._functions.call(
+            "training_host_event", {"p_request": dict(event)}
+        )
+        return answer
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._functions.aclose()
