@@ -1,15 +1,15 @@
 // Everything the console asks of the outside: supabase-js for reads and Auth, fetch for the API.
 // The browser's key reads under row level security; writes go through the API.
 
-import { setSchema } from "./lib/jobs.js";
+import { setSchema } from "./lib/jobs/reads.js";
 import { ALL } from "./lib/scope.js";
 import { createStore } from "./lib/store.js";
 
-/** @import { AlertBody, JobTrace, Places, Routes } from "./lib/routes.js" */
-/** @import { Attempt, DeadLetterGroup, Job, QueueStats } from "./lib/jobs/types.js" */
+/** @import { JobTrace, ListedJob, Places, Routes } from "./lib/routes.js" */
+/** @import { Attempt, DeadLetterGroup, Replay } from "./lib/jobs/types.js" */
 /** @import { Action } from "./parts/actions.js" */
-/** @typedef {Routes["POST /api/jobs/cancel"]["body"]["filter"]} BulkFilter */
-/** @typedef {Routes["POST /api/jobs/cancel"]["body"]["cursor"]} BulkCursor */
+/** @typedef {Routes["POST /api/operations"]["body"]["action"]} BulkAction */
+/** @typedef {NonNullable<Routes["POST /api/operations"]["body"]["filter"]>} BulkFilter */
 
 const TIMEOUT_MS = 20_000;
 
@@ -203,9 +203,7 @@ async function signedIn(/** @type {{id: string, email?: string}} */ user) {
   if (session.get().user?.id === user.id) return;
   session.set({ ...session.get(), user: { id: user.id, email: user.email ?? "" } });
   try {
-    let { workspaces, isOperator } = await readWorkspaces(user.id);
-    if (workspaces.length === 0 && (await acceptInvitations()))
-      ({ workspaces, isOperator } = await readWorkspaces(user.id));
+    const { workspaces, isOperator } = await readWorkspaces(user.id);
     const kept = localStorage.getItem("minutehand.workspace");
     const workspace = workspaces.find((one) => one.id === kept) ?? workspaces[0] ?? null;
     if (session.get().user?.id !== user.id) return; // signed out meanwhile
@@ -268,7 +266,7 @@ async function readWorkspaces(userId) {
   return { workspaces, isOperator: onCall.operator };
 }
 
-/** Read them again, after an operator has opened or closed one, and look at `id` from now on. */
+/** Read them again, after one was joined, or opened or closed by an operator, and look at `id` from now on. */
 export async function refreshWorkspaces(/** @type {string} */ id) {
   const now = session.get();
   if (!now.user) return;
@@ -276,14 +274,6 @@ export async function refreshWorkspaces(/** @type {string} */ id) {
   const workspace =
     workspaces.find((one) => one.id === (id ?? now.workspace?.id)) ?? workspaces[0] ?? null;
   session.set({ ...session.get(), workspaces, workspace, isOperator });
-}
-
-/** Join what the person was invited to; Auth does so itself where the project allows a trigger there. */
-async function acceptInvitations() {
-  const { data: accepted, error, status } = await data().rpc("accept_invitations");
-  if (error && status !== 404)
-    throw new ApiError({ status, code: error.hint || error.code, error: error.message });
-  return (accepted?.joined ?? []).length > 0; // 404: the tenants are the application's own
 }
 
 export async function signIn(/** @type {string} */ email, /** @type {string} */ password) {
@@ -367,11 +357,7 @@ export async function request(
       });
     } catch (error) {
       if (signal?.aborted) throw error;
-      const why =
-        error.name === "TimeoutError"
-          ? "The server did not answer in time"
-          : "The server cannot be reached";
-      throw new ApiError({ status: 0, code: "unreachable", error: why });
+      throw unreachable(error);
     }
   };
   let answer = await send(given ?? (guestSession ? null : await token()));
@@ -394,6 +380,18 @@ export async function request(
   return as === "blob" ? answer.blob() : answer.json();
 }
 
+/** No answer came; a browser's own words for it are for programmers. */
+export const unreachable = (
+  /** @type {{name?: string, message?: string} | undefined} */ why = undefined,
+) =>
+  new ApiError({
+    status: 0,
+    code: "unreachable",
+    error: /Timeout/.test(`${why?.name} ${why?.message}`)
+      ? "The server did not answer in time"
+      : "The server cannot be reached",
+  });
+
 async function errorBody(/** @type {Response} */ answer) {
   try {
     return await answer.json();
@@ -405,6 +403,7 @@ async function errorBody(/** @type {Response} */ answer) {
 /** The rows of a supabase-js query, or an error like the API's. */
 export async function unwrap(/** @type {any} */ query) {
   const { data: rows, error, status } = await query;
+  if (error && !status && !error.message.includes("AbortError")) throw unreachable(error);
   if (error)
     throw new ApiError({
       status,
@@ -445,25 +444,42 @@ export function filled(
 /** @type {Call<Routes>} */
 const call = callRoute;
 
+/** What a line of a list shows of a job: neither its payload nor its result, each up to 256 kB. */
+const LISTED =
+  `id,workspace_id,session_id,parent_id,queue,job_type,status,progress,error_message,attempts,
+  max_attempts,next_retry_at,scheduled_for,started_at,finished_at,run_ms,created_at,tags,
+  cancel_requested_at,generation,last_seq`.replace(/\s/g, "");
+
 export const jobs = {
   /** A page: `{jobs, next_cursor}`. `filter` has workspace_id, status, job_type, queue, search … */
   list: (
     /** @type {Routes["GET /api/jobs"]["query"]} */ filter,
     /** @type {AbortSignal} */ signal,
   ) => call("GET /api/jobs", { query: filter, signal }),
-  /** Rows by id, in no promised order; deleted ones are omitted. */
+  /** Rows by id without a glimpse, in no promised order; deleted ones are omitted. */
   byIds: (/** @type {string[]} */ ids) =>
-    /** @type {Promise<Job[]>} */ (unwrap(data().from("jobs").select("*").in("id", ids))),
+    /** @type {Promise<ListedJob[]>} */ (unwrap(data().from("jobs").select(LISTED).in("id", ids))),
   MOST_OF_LEVEL: 200,
   /** The jobs below a job, a level at a time: at most `MOST_OF_LEVEL` of each, four levels. */
   async descendants(/** @type {string} */ id, /** @type {AbortSignal} */ signal) {
-    /** @type {Job[]} */
+    /** @type {ListedJob[]} */
     const found = [];
-    for (let parents = [id], level = 0; parents.length > 0 && level < 4; level += 1) {
+    /** @type {string | null | undefined} */
+    let cursor;
+    do {
+      /** @type {Routes["GET /api/jobs"]["query"]} */
+      const query = { parent_id: id, limit: jobs.MOST_OF_LEVEL, cursor };
+      /** @type {Routes["GET /api/jobs"]["answer"]} */
+      const page = await call("GET /api/jobs", { query, signal });
+      found.unshift(...page.jobs.reverse());
+      cursor = page.next_cursor;
+    } while (cursor && found.length < jobs.MOST_OF_LEVEL);
+    let parents = found.map((child) => child.id);
+    for (let level = 1; parents.length > 0 && level < 4; level += 1) {
       const children = await unwrap(
         data()
           .from("jobs")
-          .select("*")
+          .select(LISTED)
           .in("parent_id", parents)
           .order("created_at")
           .order("id")
@@ -471,7 +487,7 @@ export const jobs = {
           .abortSignal(signal),
       );
       found.push(...children);
-      parents = children.map((/** @type {Job} */ child) => child.id);
+      parents = children.map((/** @type {ListedJob} */ child) => child.id);
     }
     return found;
   },
@@ -497,6 +513,9 @@ export const jobs = {
     /** @type {Promise<JobTrace>} */ (
       unwrap(data().rpc("job_trace", { p_job_id: id }).abortSignal(signal))
     ),
+  /** Its last failure in words for a coding agent: `{text}`. */
+  prompt: (/** @type {string} */ id) =>
+    call("GET /api/jobs/{job_id}/prompt", { places: { job_id: id } }),
   /**
    * Who cancelled, retried, answered or opened it, the latest first.
    *
@@ -508,20 +527,31 @@ export const jobs = {
     call("POST /api/jobs", { body: job }),
   cancel: (/** @type {string} */ id) =>
     call("POST /api/jobs/{job_id}/cancel", { places: { job_id: id } }),
-  retry: (/** @type {string} */ id) =>
-    call("POST /api/jobs/{job_id}/retry", { places: { job_id: id } }),
+  /** `payload` takes the place of its own; undefined leaves it. */
+  retry: (/** @type {string} */ id, /** @type {any} */ payload = undefined) =>
+    call("POST /api/jobs/{job_id}/retry", {
+      places: { job_id: id },
+      ...(payload !== undefined && { body: { payload } }),
+    }),
+  edit: (/** @type {string} */ id, /** @type {any} */ payload) =>
+    call("PATCH /api/jobs/{job_id}", { places: { job_id: id }, body: { payload } }),
+  replay: (
+    /** @type {string} */ id,
+    /** @type {Routes["POST /api/jobs/{job_id}/replay"]["body"]} */ body,
+  ) =>
+    call("POST /api/jobs/{job_id}/replay", {
+      places: { job_id: id },
+      body,
+      headers: { "Idempotency-Key": crypto.randomUUID() },
+    }),
+  /**
+   * The job and what belongs to it by replays, oldest first.
+   *
+   * @type {(id: string, signal: AbortSignal) => Promise<Replay[]>}
+   */
+  replays: (id, signal) => unwrap(data().rpc("job_replays", { p_job_id: id }).abortSignal(signal)),
   answer: (/** @type {string} */ id, /** @type {unknown} */ answer) =>
     call("POST /api/jobs/{job_id}/answer", { places: { job_id: id }, body: { answer } }),
-  cancelMany: (
-    /** @type {string} */ workspaceId,
-    /** @type {BulkFilter} */ filter,
-    /** @type {BulkCursor} */ cursor = null,
-  ) => call("POST /api/jobs/cancel", { body: { workspace_id: workspaceId, filter, cursor } }),
-  redriveMany: (
-    /** @type {string} */ workspaceId,
-    /** @type {BulkFilter} */ filter,
-    /** @type {BulkCursor} */ cursor = null,
-  ) => call("POST /api/jobs/redrive", { body: { workspace_id: workspaceId, filter, cursor } }),
 
   /** How many jobs of a workspace are in each state: `{states: {[state]: n}, at_least}`; statuses in `at_least` may have more. */
   async counts(/** @type {string} */ workspaceId, filter = {}) {
@@ -531,6 +561,46 @@ export const jobs = {
     );
     return { states, at_least };
   },
+};
+
+// Operations: one action on all jobs that match, which continues without the page -------------
+
+/** @typedef {{workspace_id: string, action: BulkAction, filter: BulkFilter}} Wanted What to do to which jobs. */
+
+export const bulk = {
+  /** How many it would touch now: `{count, more}`. */
+  count: (/** @type {Wanted} */ wanted) => call("POST /api/operations/count", { body: wanted }),
+  create: (/** @type {Wanted & {name?: string}} */ wanted) =>
+    call("POST /api/operations", {
+      body: wanted,
+      headers: { "Idempotency-Key": crypto.randomUUID() },
+    }),
+  list: (
+    /** @type {string} */ workspaceId,
+    /** @type {string | null} */ cursor,
+    /** @type {AbortSignal} */ signal,
+  ) =>
+    call("GET /api/operations", {
+      query: { workspace_id: workspaceId, ...(cursor && { cursor }) },
+      signal,
+    }),
+  get: (/** @type {string} */ id, /** @type {AbortSignal} */ signal) =>
+    call("GET /api/operations/{operation_id}", { places: { operation_id: id }, signal }),
+  /** A page of what became of each job, before the place of `next`. */
+  jobs: (
+    /** @type {string} */ id,
+    /** @type {Routes["GET /api/operations/{operation_id}/jobs"]["query"]} */ query,
+    /** @type {AbortSignal} */ signal,
+  ) =>
+    call("GET /api/operations/{operation_id}/jobs", {
+      places: { operation_id: id },
+      query,
+      signal,
+    }),
+  steer: (/** @type {string} */ id, /** @type {"pause" | "resume" | "stop"} */ action) =>
+    call("POST /api/operations/{operation_id}/{action}", { places: { operation_id: id, action } }),
+  undo: (/** @type {string} */ id) =>
+    call("POST /api/operations/{operation_id}/undo", { places: { operation_id: id } }),
 };
 
 // Types ---------------------------------------------------------------------------------------
@@ -558,38 +628,6 @@ export const types = {
         .rpc("get_job_type", { p_job_type: name, p_workspace_id: workspaceId })
         .abortSignal(signal),
     ),
-};
-
-/** @param {string} workspaceId */
-const of = (workspaceId) => ({ workspace_id: workspaceId });
-
-// Alerts --------------------------------------------------------------------------------------
-
-export const alerts = {
-  list: async (/** @type {string} */ workspaceId, /** @type {AbortSignal} */ signal) =>
-    (await call("GET /api/workspaces/{workspace_id}/alerts", { places: of(workspaceId), signal }))
-      .alerts,
-  put: (
-    /** @type {string} */ workspaceId,
-    /** @type {AlertBody & {name: string}} */ { name, ...alert },
-  ) =>
-    call("PUT /api/workspaces/{workspace_id}/alerts/{name}", {
-      places: { ...of(workspaceId), name },
-      body: alert,
-    }),
-  remove: (/** @type {string} */ workspaceId, /** @type {string} */ name) =>
-    call("DELETE /api/workspaces/{workspace_id}/alerts/{name}", {
-      places: { ...of(workspaceId), name },
-    }),
-  /** Addresses of the workspace's members, in order. */
-  async addresses(/** @type {string} */ workspaceId, /** @type {typeof people} */ readPeople) {
-    const members = await unwrap(
-      data().from("workspace_members").select("user_id").eq("workspace_id", workspaceId),
-    );
-    return Object.values(
-      await readPeople(members.map((/** @type {{user_id: string}} */ member) => member.user_id)),
-    ).sort();
-  },
 };
 
 // People --------------------------------------------------------------------------------------
@@ -626,9 +664,9 @@ const operatorCall = (
 /** @typedef {DeadLetterGroup & {workspaces: number, workspace_ids: string[]}} FailureGroup Of all workspaces. */
 /** @typedef {{job_id: string, job_type: string, workspace_name: string | null, leased_at: string}} HeldJob */
 /**
- * @typedef {{worker_id: string, version: string | null, job_types: string[] | null, seen_at: string | null,
- *   state: "busy" | "idle" | "ended" | "silent" | "lost", free_slots: number | null, busy_slots: number, runs: number,
- *   leased: number | null, running: HeldJob[]}} WorkerLine `free_slots` is null once its run is over.
+ * @typedef {{worker_id: string, version: string | null, commit: string | null, job_types: string[] | null, seen_at: string | null,
+ *   state: "alive" | "stale" | "gone", free_slots: number, busy_slots: number, runs: number,
+ *   leased: number | null, running: HeldJob[]}} WorkerLine
  */
 
 /** What people on call may do beyond their own workspaces; each read and action is recorded. */
@@ -659,7 +697,7 @@ export const operator = {
   /** @type {(before: number | null, signal: AbortSignal) => Promise<Action[]>} */
   actions: async (before, signal) =>
     (await operatorCall("list_actions", { p_before: before ?? null }, signal)).actions,
-  /** @type {(wanted: {workspace_id?: string, job_id?: string, reason?: string | null}) => Promise<Opened>} */
+  /** @type {(wanted: {workspace_id?: string, job_id?: string, reason: string}) => Promise<Opened>} */
   open: (wanted) => operatorCall("operator_open", { p_request: wanted }),
   close: (/** @type {string} */ workspaceId) =>
     operatorCall("operator_close", { p_workspace_id: workspaceId }),
@@ -672,171 +710,13 @@ export const operator = {
   ) => operatorCall("pause_jobs", { p_request: { kind, name, paused, reason: reason || null } }),
 };
 
-// Operations ----------------------------------------------------------------------------------
+// Invitations, which stand above every page ------------------------------------------------------
 
-/**
- * @typedef {{job_type: string, running: number, max_concurrency: number | null, workspace_concurrency: number | null,
- *   key_concurrency: number | null, rate_limit: number | null, rate_per_seconds: number,
- *   paused_at: string | null}} TypeLimits Of a job type over all workspaces.
- */
-/**
- * @typedef {{budget_per_second: number, per_second: number, held_last_hour: number, month: number,
- *   month_usd: number}} MessageNumbers What is sent to Realtime, against its budget.
- */
-/**
- * @typedef {Omit<QueueStats, "limits"> & {limits: TypeLimits[] | null, messages: MessageNumbers | null}} Stats
- * @typedef {{status: string, checks?: Record<string, {verdict: "pass" | "warn" | "fail", detail?: string}>}} Health
- */
-
-export const operations = {
-  /** Counts, percentiles, pauses of a workspace, or of everything without one. */
-  stats: (
-    /** @type {string | null} */ workspaceId,
-    /** @type {number} */ minutes,
-    /** @type {AbortSignal} */ signal,
-  ) =>
-    /** @type {Promise<Stats>} */ (
-      unwrap(
-        data()
-          .rpc("queue_stats", { p_workspace_id: workspaceId, p_minutes: minutes })
-          .abortSignal(signal),
-      )
-    ),
-  /** Counts and times over time: `{now, since, step_seconds, live, points}`; of everything without a workspace. */
-  series: (
-    /** @type {string | null} */ workspaceId,
-    /** @type {number} */ minutes,
-    /** @type {boolean} */ isInternal,
-    /** @type {AbortSignal} */ signal,
-  ) =>
-    /** @type {Promise<import("./lib/series.js").Series>} */ (
-      unwrap(
-        data()
-          .rpc("queue_series", {
-            p_workspace_id: workspaceId,
-            p_minutes: minutes,
-            p_internal: Boolean(isInternal),
-          })
-          .abortSignal(signal),
-      )
-    ),
-  /**
-   * Readiness; "not ready" is an answer as well.
-   *
-   * @returns {Promise<Health>}
-   */
-  async health(/** @type {AbortSignal} */ signal) {
-    try {
-      const answer = await fetch(new URL("/api/health/ready", apiOrigin), {
-        cache: "no-store",
-        signal: signal ?? AbortSignal.timeout(TIMEOUT_MS),
-      });
-      return await answer.json();
-    } catch {
-      throw new ApiError({ status: 0, code: "unreachable", error: "The server cannot be reached" });
-    }
-  },
-  /** Dead letters by what went wrong: `{groups: [{job_type, error_fingerprint, jobs, last_at, latest_id, …}], more}`. */
-  deadLetters: (/** @type {string} */ workspaceId, /** @type {AbortSignal} */ signal) =>
-    unwrap(data().rpc("dead_letters", { p_workspace_id: workspaceId }).abortSignal(signal)),
-  pause: (
-    /** @type {string} */ workspaceId,
-    /** @type {boolean} */ paused,
-    /** @type {string} */ reason,
-  ) =>
-    paused
-      ? call("POST /api/workspaces/{workspace_id}/pause", {
-          places: of(workspaceId),
-          body: { reason: reason || null },
-        })
-      : call("POST /api/workspaces/{workspace_id}/resume", { places: of(workspaceId), body: {} }),
-  limits: (/** @type {string} */ workspaceId) =>
-    call("GET /api/workspaces/{workspace_id}/limits", { places: of(workspaceId) }),
-  setLimits: (
-    /** @type {string} */ workspaceId,
-    /** @type {Routes["PATCH /api/workspaces/{workspace_id}/limits"]["body"]} */ limits,
-  ) =>
-    call("PATCH /api/workspaces/{workspace_id}/limits", { places: of(workspaceId), body: limits }),
-  members: (/** @type {string} */ workspaceId, /** @type {AbortSignal} */ signal) =>
-    call("GET /api/workspaces/{workspace_id}/members", { places: of(workspaceId), signal }),
-  setMember: (
-    /** @type {string} */ workspaceId,
-    /** @type {string} */ email,
-    /** @type {"manager" | "member"} */ role,
-  ) =>
-    call("PUT /api/workspaces/{workspace_id}/members/{email}", {
-      places: { ...of(workspaceId), email },
-      body: { role },
-    }),
-  removeMember: (/** @type {string} */ workspaceId, /** @type {string} */ member) =>
-    call("DELETE /api/workspaces/{workspace_id}/members/{member}", {
-      places: { ...of(workspaceId), member },
-    }),
-  retention: (/** @type {string} */ workspaceId, /** @type {AbortSignal} */ signal) =>
-    call("GET /api/workspaces/{workspace_id}/retention", { places: of(workspaceId), signal }),
-  schedules: async (/** @type {string} */ workspaceId) =>
-    (await call("GET /api/workspaces/{workspace_id}/schedules", { places: of(workspaceId) }))
-      .schedules,
-  putSchedule: (/** @type {string} */ workspaceId, /** @type {any} */ { name, ...schedule }) =>
-    call("PUT /api/workspaces/{workspace_id}/schedules/{name}", {
-      places: { ...of(workspaceId), name },
-      body: schedule,
-    }),
-  deleteSchedule: (/** @type {string} */ workspaceId, /** @type {string} */ name) =>
-    call("DELETE /api/workspaces/{workspace_id}/schedules/{name}", {
-      places: { ...of(workspaceId), name },
-    }),
-  /** The next runs of `{schedule: name}` or `{cron, timezone}`. */
-  nextRuns: async (
-    /** @type {string} */ workspaceId,
-    /** @type {Routes["GET /api/workspaces/{workspace_id}/next-runs"]["query"]} */ wanted,
-    /** @type {AbortSignal} */ signal,
-  ) =>
-    (
-      await call("GET /api/workspaces/{workspace_id}/next-runs", {
-        places: of(workspaceId),
-        query: wanted,
-        signal,
-      })
-    ).runs,
-  webhooks: async (/** @type {string} */ workspaceId) =>
-    (await call("GET /api/workspaces/{workspace_id}/webhooks", { places: of(workspaceId) }))
-      .webhooks,
-  createWebhook: (
-    /** @type {string} */ workspaceId,
-    /** @type {Routes["POST /api/workspaces/{workspace_id}/webhooks"]["body"]} */ webhook,
-  ) =>
-    call("POST /api/workspaces/{workspace_id}/webhooks", {
-      places: of(workspaceId),
-      body: webhook,
-    }),
-  changeWebhook: (
-    /** @type {string} */ workspaceId,
-    /** @type {string} */ id,
-    /** @type {Routes["PATCH /api/workspaces/{workspace_id}/webhooks/{webhook_id}"]["body"]} */ changes,
-  ) =>
-    call("PATCH /api/workspaces/{workspace_id}/webhooks/{webhook_id}", {
-      places: { ...of(workspaceId), webhook_id: id },
-      body: changes,
-    }),
-  rotateSecret: (/** @type {string} */ workspaceId, /** @type {string} */ id) =>
-    call("POST /api/workspaces/{workspace_id}/webhooks/{webhook_id}/rotate-secret", {
-      places: { ...of(workspaceId), webhook_id: id },
-    }),
-  deleteWebhook: (/** @type {string} */ workspaceId, /** @type {string} */ id) =>
-    call("DELETE /api/workspaces/{workspace_id}/webhooks/{webhook_id}", {
-      places: { ...of(workspaceId), webhook_id: id },
-    }),
-  deliveries: async (
-    /** @type {string} */ workspaceId,
-    /** @type {string} */ id,
-    /** @type {AbortSignal} */ signal,
-  ) =>
-    (
-      await call("GET /api/workspaces/{workspace_id}/webhooks/{webhook_id}/deliveries", {
-        places: { ...of(workspaceId), webhook_id: id },
-        query: { limit: 50 },
-        signal,
-      })
-    ).jobs,
+export const invitations = {
+  list: async (/** @type {AbortSignal} */ signal) =>
+    (await call("GET /api/invitations", { signal })).invitations,
+  accept: (/** @type {string} */ workspaceId) =>
+    call("POST /api/invitations/{workspace_id}/accept", { places: { workspace_id: workspaceId } }),
+  decline: (/** @type {string} */ workspaceId) =>
+    call("POST /api/invitations/{workspace_id}/decline", { places: { workspace_id: workspaceId } }),
 };

@@ -26,15 +26,15 @@ import {
 } from "./lib/ui.js";
 import { Confirmations } from "./parts/dialog.js";
 import { Icon, Logo } from "./parts/icons.js";
+import { Invitations } from "./parts/invitations.js";
+import { lazy, useModule } from "./parts/lazy.js";
 import { openPalette, Palette } from "./parts/palette.js";
 import { openShortcuts, Shortcuts } from "./parts/shortcuts.js";
 import { Failed, Loading } from "./parts/states-of-view.js";
 import { notifyFailure, Toasts } from "./parts/toasts.js";
 import { When } from "./parts/when.js";
-import { ChoosePassword, SignIn } from "./views/sign-in.js";
 
 /** @import { User, Workspace } from "./api.js" */
-/** @import { Problem } from "./parts/states-of-view.js" */
 /**
  * @typedef {{title?(params: Record<string, string>): string, default: import("preact").FunctionComponent<any>}} Page
  *   A view's module; its component takes the route's parameters, `workspace`, `user` and `apps`.
@@ -53,14 +53,14 @@ const CORE = {
   nav: [
     { path: "/jobs", label: "Jobs", icon: "jobs", isWhole: true },
     { path: "/types", label: "Types", icon: "shapes", isWhole: true },
-    { path: "/logs", label: "Logs", icon: "search" },
+    { path: "/logs", label: "Logs", icon: "search", isWhole: true },
   ],
   routes: [
     { path: "/jobs", load: () => import("./views/jobs.js"), isWhole: true },
     { path: "/jobs/:id", load: () => import("./views/job.js"), isWhole: true },
     { path: "/types", load: () => import("./views/types.js"), isWhole: true },
     { path: "/types/:name", load: () => import("./views/type.js"), isWhole: true },
-    { path: "/logs", load: () => import("./views/logs.js") },
+    { path: "/logs", load: () => import("./views/logs.js"), isWhole: true },
     { path: "/break-it", load: () => import("./views/break-it.js") },
   ],
 };
@@ -71,9 +71,10 @@ const OPERATIONS = {
   nav: [
     { path: "/operations", label: "Overview", icon: "pulse", isWhole: true },
     { path: "/failures", label: "Failures", icon: "warning", isWhole: true },
-    { path: "/schedules", label: "Schedules", icon: "clock" },
-    { path: "/webhooks", label: "Webhooks", icon: "send" },
-    { path: "/alerts", label: "Alerts", icon: "bell" },
+    { path: "/bulk-operations", label: "Bulk operations", icon: "again" },
+    { path: "/schedules", label: "Schedules", icon: "clock", isWhole: true },
+    { path: "/webhooks", label: "Webhooks", icon: "send", isWhole: true },
+    { path: "/alerts", label: "Alerts", icon: "bell", isWhole: true },
     { path: "/limits", label: "Limits", icon: "gauge", isWhole: true },
     { path: "/workers", label: "Workers", icon: "chip", isWhole: true, isOperators: true },
     { path: "/members", label: "Members", icon: "person" },
@@ -82,15 +83,19 @@ const OPERATIONS = {
   routes: [
     { path: "/operations", load: () => import("./views/operations.js"), isWhole: true },
     { path: "/failures", load: () => import("./views/failures.js"), isWhole: true },
-    { path: "/schedules", load: () => import("./views/schedules.js") },
-    { path: "/webhooks", load: () => import("./views/webhooks.js") },
-    { path: "/alerts", load: () => import("./views/alerts.js") },
+    { path: "/bulk-operations", load: () => import("./views/bulk-operations.js") },
+    { path: "/bulk-operations/:id", load: () => import("./views/bulk-operation.js") },
+    { path: "/schedules", load: () => import("./views/schedules.js"), isWhole: true },
+    { path: "/webhooks", load: () => import("./views/webhooks.js"), isWhole: true },
+    { path: "/alerts", load: () => import("./views/alerts.js"), isWhole: true },
     { path: "/limits", load: () => import("./views/limits.js"), isWhole: true },
     { path: "/workers", load: () => import("./views/workers.js"), isWhole: true },
     { path: "/members", load: () => import("./views/members.js") },
     { path: "/activity", load: () => import("./views/activity.js"), isWhole: true },
   ],
 };
+const SignIn = lazy(() => import("./views/sign-in.js"), "SignIn");
+const ChoosePassword = lazy(() => import("./views/sign-in.js"), "ChoosePassword");
 const BREAK_IT = { path: "/break-it", label: "Break it", icon: "hammer" };
 /** @type {Route} */
 const NOT_FOUND = { path: "*", load: () => import("./views/not-found.js") };
@@ -119,10 +124,21 @@ function Console({ apps }) {
   const { status, error, user, workspace, workspaces, isOperator, isNew } = useStore(session);
   if (status === "starting") return html`<${Loading} what="Starting" />`;
   if (status === "failed")
-    return html`<main class="sign-in" id="main"><h1>Minutehand</h1><${Failed} error=${error} retry=${() => location.reload()} what="Your workspaces could not be read" /></main>`;
+    return html`<main class="sign-in" id="main">
+      <h1>Minutehand</h1>
+      <${Failed}
+        error=${error}
+        retry=${() => location.reload()}
+        what="Your workspaces could not be read" />
+    </main>`;
   if (status === "out") return html`<${SignIn} />`;
   if (isNew) return html`<${ChoosePassword} user=${user} />`;
-  return html`<${Shell} apps=${apps} user=${user} workspace=${workspace} workspaces=${workspaces} isOperator=${isOperator} />`;
+  return html`<${Shell}
+    apps=${apps}
+    user=${user}
+    workspace=${workspace}
+    workspaces=${workspaces}
+    isOperator=${isOperator} />`;
 }
 
 /**
@@ -137,14 +153,28 @@ function AsGuest({ apps }) {
     useStore(place).path,
   );
   return html`<div class="visiting">
-    <header class="visiting-top"><span class="brand"><${Logo} /><span>Minutehand</span></span>
-      <button type="button" class="quiet" onClick=${nextTheme} title="Switch between system, light and dark">Theme: ${mode}</button></header>
-    <main id="main" tabindex="-1">${
-      found
-        ? html`<${View} route=${found.route} params=${found.params} apps=${apps} />`
-        : html`<div class="page"><h1 tabindex="-1">No such page</h1><p class="muted">This link is not valid. Ask the sender for a new one.</p></div>`
-    }</main>
-    <${Confirmations} /><${Toasts} />
+    <header class="visiting-top">
+      <span class="brand"><${Logo} /><span>Minutehand</span></span>
+      <button
+        type="button"
+        class="quiet"
+        onClick=${nextTheme}
+        title="Switch between system, light and dark">
+        Theme: ${mode}
+      </button>
+    </header>
+    <main id="main" tabindex="-1">
+      ${
+        found
+          ? html`<${View} route=${found.route} params=${found.params} apps=${apps} />`
+          : html`<div class="page">
+            <h1 tabindex="-1">No such page</h1>
+            <p class="muted">This link is not valid. Ask the sender for a new one.</p>
+          </div>`
+      }
+    </main>
+    <${Confirmations} />
+    <${Toasts} />
   </div>`;
 }
 
@@ -170,6 +200,7 @@ function Shell({ apps, user, workspace, workspaces, isOperator }) {
   const found = match(routes, path) ?? { route: NOT_FOUND, params: {} };
   // before painting: later, it could close a menu that was opened meanwhile
   useLayoutEffect(() => setMenu(false), [path]);
+  useEffect(() => preload(routes), [routes]);
   useEffect(() => {
     if (path === "/") navigate("/jobs", { replace: true });
   }, [path]);
@@ -206,51 +237,119 @@ function Shell({ apps, user, workspace, workspaces, isOperator }) {
   );
   const isHere = (/** @type {string} */ to) => path === to || path.startsWith(`${to}/`);
   return html`<div class="shell">
-    <a class="skip" href="#main" onClick=${(/** @type {MouseEvent} */ event) => {
-      event.preventDefault();
-      document.getElementById("main")?.focus();
-    }}>Skip to content</a>
+    <a
+      class="skip"
+      href="#main"
+      onClick=${(/** @type {MouseEvent} */ event) => {
+        event.preventDefault();
+        document.getElementById("main")?.focus();
+      }}>
+      Skip to content
+    </a>
     <header class="top">
       <a class="brand" href="/jobs"><${Logo} /><span>Minutehand</span></a>
-      <button type="button" class="quiet menu-button" aria-expanded=${menu} aria-controls="rail" onClick=${() => setMenu(!menu)}><${Icon} name="menu" /><span>Menu</span></button>
+      <button
+        type="button"
+        class="quiet menu-button"
+        aria-expanded=${menu}
+        aria-controls="rail"
+        onClick=${() => setMenu(!menu)}>
+        <${Icon} name="menu" />
+        <span>Menu</span>
+      </button>
     </header>
     <aside id="rail" class=${classes("rail", menu && "open")} aria-label="Workspace and menu">
       <div class="rail-tools">
         ${
           workspaces.length > 1
-            ? html`<label class="workspace"><span class="hidden">Workspace</span><select value=${workspace?.id} onChange=${(/** @type {{target: HTMLSelectElement}} */ event) => switchTo(event.target.value)}>
-              ${workspaces.map((one) => html`<option value=${one.id} key=${one.id}>${one.name}${one.role === "operator" && one.expiresAt ? " (on call)" : ""}</option>`)}</select></label>`
+            ? html`<label class="workspace">
+              <span class="hidden">Workspace</span>
+              <select
+                value=${workspace?.id}
+                onChange=${(/** @type {{target: HTMLSelectElement}} */ event) => switchTo(event.target.value)}>
+                ${workspaces.map(
+                  (one) => html`<option value=${one.id} key=${one.id}>
+                    ${one.name}
+                    ${one.role === "operator" && one.expiresAt ? " (on call)" : ""}
+                  </option>`,
+                )}
+              </select>
+            </label>`
             : html`<p class="workspace strong">${workspace?.name ?? "No workspace"}</p>`
         }
-        <button type="button" class="palette-button" onClick=${openPalette}><${Icon} name="search" /><span>Go to…</span><kbd>Ctrl K</kbd></button>
+        <button type="button" class="palette-button" onClick=${openPalette}>
+          <${Icon} name="search" />
+          <span>Go to…</span>
+          <kbd>Ctrl K</kbd>
+        </button>
       </div>
       <nav aria-label="Main">
         ${sections.map(
           (section) => html`<div class="nav-section" key=${section.name ?? "core"}>
-          ${section.name && html`<p class="nav-name">${section.name}</p>`}
-          <ul>${section.nav.map(({ path: to, label, icon }) => html`<li key=${to}><a href=${to} aria-current=${isHere(to) ? "page" : undefined}><${Icon} name=${icon} />${label}</a></li>`)}</ul>
-        </div>`,
+            ${section.name && html`<p class="nav-name">${section.name}</p>`}
+            <ul>
+              ${section.nav.map(
+                ({ path: to, label, icon }) => html`<li key=${to}>
+                  <a href=${to} aria-current=${isHere(to) ? "page" : undefined}>
+                    <${Icon} name=${icon} />
+                    ${label}
+                  </a>
+                </li>`,
+              )}
+            </ul>
+          </div>`,
         )}
       </nav>
       <div class="rail-foot">
         <p class="muted small user" title=${user.email}>${user.email}</p>
         <div class="rail-buttons">
-          <button type="button" class="quiet" onClick=${nextTheme} title="Switch between system, light and dark">Theme: ${mode}</button>
+          <button
+            type="button"
+            class="quiet"
+            onClick=${nextTheme}
+            title="Switch between system, light and dark">
+            Theme: ${mode}
+          </button>
           <button type="button" class="quiet" onClick=${signOut}>Sign out</button>
         </div>
       </div>
     </aside>
     <main id="main" tabindex="-1">
+      <${Invitations} key=${user.id} />
       ${workspace?.expiresAt && html`<${OnCall} workspace=${workspace} />`}
       ${
         workspace && isAll(workspace) && !found.route.isWhole && found.route !== NOT_FOUND
-          ? html`<div class="page"><h1 tabindex="-1">Choose a workspace</h1><p class="muted">This page is of one workspace. Choose it in the menu, or open one of its jobs.</p></div>`
+          ? html`<div class="page">
+            <h1 tabindex="-1">Choose a workspace</h1>
+            <p class="muted">
+              This page is of one workspace. Choose it in the menu, or open one of its jobs.
+            </p>
+          </div>`
           : workspace
-            ? html`<${View} route=${found.route} params=${found.params} workspace=${workspace} user=${user} apps=${apps} key=${`${workspace.id} ${found.route.path} ${JSON.stringify(found.params)}`} />`
-            : html`<div class="page"><h1 tabindex="-1">No workspace</h1><p class="muted">You are signed in as ${user.email}, but belong to no workspace yet. Ask its manager to add you.</p><p class="muted">The first one of a project is made by the person who deployed it: <code>minutehand workspace create NAME --manager ${user.email}</code></p></div>`
+            ? html`<${View}
+              route=${found.route}
+              params=${found.params}
+              workspace=${workspace}
+              user=${user}
+              apps=${apps}
+              key=${`${workspace.id} ${found.route.path} ${JSON.stringify(found.params)}`} />`
+            : html`<div class="page">
+              <h1 tabindex="-1">No workspace</h1>
+              <p class="muted">
+                You are signed in as ${user.email}, but belong to no workspace yet. Ask its manager to add you.
+              </p>
+              <p class="muted">
+                The first one of a project is made by the person who deployed it: <code>
+                  minutehand workspace create NAME --manager ${user.email}
+                </code>
+              </p>
+            </div>`
       }
     </main>
-    <${Palette} commands=${commands} /><${Shortcuts} /><${Confirmations} /><${Toasts} />
+    <${Palette} commands=${commands} />
+    <${Shortcuts} />
+    <${Confirmations} />
+    <${Toasts} />
   </div>`;
 }
 
@@ -268,11 +367,15 @@ function OnCall({ workspace }) {
       await operator.close(workspace.id);
       await refreshWorkspaces(ALL);
     } catch (error) {
-      notifyFailure("Not closed", error);
+      notifyFailure("Could not close", error);
     }
   };
-  return html`<p class="on-call" role="status"><span>You are on call in <strong>${workspace.name}</strong>, <${When} at=${workspace.expiresAt} /> it closes. What you do here is written down.</span>
-    <button type="button" class="quiet" onClick=${close}>Close it now</button></p>`;
+  return html`<p class="on-call" role="status">
+    <span>
+      You are on call in <strong>${workspace.name}</strong>, <${When} at=${workspace.expiresAt} /> it closes. What you do here is written down.
+    </span>
+    <button type="button" class="quiet" onClick=${close}>Close it now</button>
+  </p>`;
 }
 
 /** Another workspace: what is open belongs to the old one, so its list is shown instead. */
@@ -287,14 +390,13 @@ function switchTo(/** @type {string} */ id) {
  * @param {{route: Route, params: Record<string, string>, workspace?: Workspace, user?: User, apps: App[]}} props
  */
 function View({ route, params, workspace, user, apps }) {
-  const [module, setModule] = useState(route.module ?? null);
-  const [error, setError] = useState(/** @type {Problem | null} */ (null));
-  const box = useRef(/** @type {HTMLElement | null} */ (null));
+  const { module, error } = useModule(route);
   useEffect(() => {
-    // another view may have loaded it between this one's first drawing and now
-    if (route.module) setModule(route.module);
-    else route.load().then((loaded) => setModule((route.module = loaded)), setError);
-  }, [route]);
+    if (!error) return undefined;
+    addEventListener("online", reload);
+    return () => removeEventListener("online", reload);
+  }, [error]);
+  const box = useRef(/** @type {HTMLElement | null} */ (null));
   // before painting: later, it could take the focus from what was chosen meanwhile
   useLayoutEffect(() => {
     if (!module) return;
@@ -304,12 +406,42 @@ function View({ route, params, workspace, user, apps }) {
     scrollTo(0, 0);
   }, [module]);
   if (error)
-    return html`<div class="page"><h1 tabindex="-1">Not loaded</h1><${Failed} error=${error} retry=${() => location.reload()} what="This page could not be loaded" /></div>`;
+    return html`<div class="page">
+      <h1 tabindex="-1">Could not load this page</h1>
+      <${Failed}
+        error=${error}
+        retry=${reload}
+        what="It opens by itself when the network is back" />
+    </div>`;
   if (!module) return html`<div class="page"><${Loading} /></div>`;
-  return html`<div class="view" ref=${box}><${module.default} ...${params} workspace=${workspace} user=${user} apps=${apps} /></div>`;
+  return html`<div class="view" ref=${box}>
+    <${module.default} ...${params} workspace=${workspace} user=${user} apps=${apps} />
+  </div>`;
 }
 
 let firstView = true;
+const reload = () => location.reload();
+
+/** Load the other views while nothing else is to do, so that a click opens them at once, even offline. */
+function preload(/** @type {Route[]} */ routes) {
+  if (/** @type {any} */ (navigator).connection?.saveData) return undefined;
+  const rest = routes.filter((route) => !route.module);
+  const next = async () => {
+    const route = rest.shift();
+    if (!route) return;
+    try {
+      route.module ??= await route.load();
+      timer = setTimeout(next, PRELOAD_PAUSE_MS);
+    } catch {
+      // offline: each is loaded when it is opened
+    }
+  };
+  let timer = setTimeout(next, PRELOAD_AFTER_MS);
+  return () => clearTimeout(timer);
+}
+
+const PRELOAD_AFTER_MS = 4000; // the first view has come by then, over a slow line too
+const PRELOAD_PAUSE_MS = 100;
 
 async function main() {
   const root = /** @type {HTMLElement} */ (document.getElementById("app"));
@@ -323,7 +455,13 @@ async function main() {
   } catch (error) {
     root.textContent = "";
     render(
-      html`<main class="sign-in" id="main"><h1>Minutehand</h1><${Failed} error=${error} retry=${() => location.reload()} what="The console could not start" /></main>`,
+      html`<main class="sign-in" id="main">
+        <h1>Minutehand</h1>
+        <${Failed}
+          error=${error}
+          retry=${() => location.reload()}
+          what="The console could not start" />
+      </main>`,
       root,
     );
   }

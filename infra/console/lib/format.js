@@ -12,6 +12,31 @@ export const number = (/** @type {number | null | undefined} */ value) =>
 export const counted = (/** @type {number} */ count, /** @type {any} */ one, many = `${one}s`) =>
   `${number(count)} ${count === 1 ? one : many}`;
 
+/** What the engine says itself, without an exception. */
+const OWN = new Set([
+  "Fail",
+  "Retry",
+  "Cancelled",
+  "WorkerLost",
+  "AttemptTimeout",
+  "DeadlineReached",
+  "PayloadRejected",
+  "ResultRejected",
+]);
+
+/**
+ * `KeyError: 'XAU'`, as queue.error_line writes it: rows that arrive live have no line of the database's.
+ *
+ * @param {{error?: string | null, error_message?: string | null, error_data?: any}} failed
+ */
+export function errorLine({ error, error_message: message, error_data: data }) {
+  const kind = typeof data?.type === "string" ? data.type.split(".").at(-1) : null;
+  if (!kind) return error ?? message ?? null;
+  return !message || message.startsWith(kind) || OWN.has(kind)
+    ? (message ?? null)
+    : `${kind}: ${message}`;
+}
+
 /** 98.3 %, from a share between 0 and 1. */
 export const percent = (/** @type {number} */ share) =>
   Number.isFinite(share) ? `${(share * 100).toFixed(share === 1 || share === 0 ? 0 : 1)} %` : NONE;
@@ -55,6 +80,12 @@ export function relative(/** @type {string | null | undefined} */ iso, now = Dat
   if (size < 86_400) return RELATIVE.format(Math.trunc(seconds / 3600), "hour");
   return RELATIVE.format(Math.trunc(seconds / 86_400), "day");
 }
+
+/** A deploy's commit in short, else its version. */
+export const codeOf = (
+  /** @type {{commit?: string | null, version?: string | null}} */ { commit, version },
+) =>
+  commit ? commit.slice(0, 9) + (commit.endsWith("-dirty") ? "-dirty" : "") : (version ?? NONE);
 
 /** `2026-11-20 08:36:55.585 UTC`. */
 export function utc(/** @type {string | null | undefined} */ iso) {
@@ -100,13 +131,4 @@ export function safeUrl(/** @type {string | null | undefined} */ text) {
 export function pretty(/** @type {unknown} */ value) {
   const text = JSON.stringify(value, null, 2);
   return text === undefined ? String(value) : text;
-}
-
-/** The first simple values of an object, in a line: `to: a@b.test, count: 3`. */
-export function glimpse(/** @type {unknown} */ value) {
-  if (value === null || typeof value !== "object") return "";
-  const simple = Object.entries(value)
-    .filter(([, one]) => one !== null && typeof one !== "object")
-    .slice(0, 3);
-  return simple.map(([name, one]) => `${name}: ${String(one).slice(0, 80)}`).join(", ");
 }

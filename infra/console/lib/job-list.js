@@ -1,7 +1,8 @@
 // The jobs of a workspace as a live list: keyset pages, events applied as they come, counts.
 
 import { jobs as api, supabase } from "../api.js";
-import { applyEvent, watchWorkspace } from "./jobs.js";
+import { applyEvent } from "./jobs/sequence.js";
+import { watchWorkspace } from "./jobs/watch.js";
 import { OperatorList, UNREAD } from "./operator-list.js";
 import { ALL } from "./scope.js";
 import { stateOfJob, statusOf } from "./states.js";
@@ -12,6 +13,7 @@ const PAGE = 100;
 const FLUSH_MS = 200;
 const RECOUNT_MS = 1200;
 const RETRY_MS = 5000;
+const FIRST_MS = 1500; // after which the list is read although the feed did not answer yet
 
 /** @typedef {Record<string, any>} Filter As the address has it. */
 /** @typedef {Record<string, any>} Row A row of `jobs`. */
@@ -32,6 +34,7 @@ export class JobList {
   #controller = new AbortController();
   /** @type {() => string[]} */
   #visible = () => [];
+  #begun = false;
   #loading = false;
   #refreshing = false;
   #again = false;
@@ -51,10 +54,11 @@ export class JobList {
   start() {
     this.#watch = watchWorkspace(supabase(), this.#workspaceId, {
       onEvent: (event) => this.#onEvent(event),
-      onResync: () => this.refresh(),
+      // once the feed misses nothing: what was read before would have to be read again
+      onResync: () => (this.#begun ? this.refresh() : this.load()),
       onChange: ({ freshness }) => this.#set({ freshness }),
     });
-    this.load();
+    this.#later("first", FIRST_MS, () => this.#begun || this.load());
   }
 
   close() {
@@ -68,11 +72,12 @@ export class JobList {
     this.#visible = visible;
   }
 
-  /** The first page, from nothing. */
+  /** The first page, from nothing; an error stays until there is an answer. */
   async load() {
+    this.#begun = true;
     this.#rows.clear();
     this.#cursor = null;
-    this.#set({ rows: [], isLoading: true, error: null, isAll: false, newer: 0 });
+    this.#set({ rows: [], isLoading: true, isAll: false, newer: 0 });
     await this.more();
     this.#recount();
   }
@@ -295,7 +300,9 @@ export class JobList {
 }
 
 const newest = (/** @type {Row | undefined} */ known, /** @type {Row} */ row) =>
-  known && (known.last_seq ?? 0) > (row.last_seq ?? 0) ? known : row;
+  known && (known.last_seq ?? 0) > (row.last_seq ?? 0)
+    ? known
+    : { ...row, glimpse: row.glimpse ?? known?.glimpse };
 
 /** The list of a workspace under a filter; a new one when either changes. */
 export function useJobList(/** @type {string} */ workspaceId, /** @type {Filter} */ filter) {

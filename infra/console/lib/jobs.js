@@ -22,8 +22,10 @@
 
 export { enqueue } from "./jobs/enqueue.js";
 export { FRESHNESS } from "./jobs/follower.js";
-export { makeUseJobStatus } from "./jobs/hooks.js";
 export { QueueError, setSchema } from "./jobs/reads.js";
 export { applyEvent, ENDED, normalizeEvent, Sequence } from "./jobs/sequence.js";
-export { watchJob, watchSession, watchWorkspace } from "./jobs/watch.js";
+export { makeUseJobStatus } from "./jobs/use-job-status.js";
+export { watchJob, watchWorkspace } from "./jobs/watch.js";
 export { JobGone } from "./jobs/watch-job.js";
+export { watchJobs } from "./jobs/watch-jobs.js";
+export { watchSession } from "./jobs/watch-session.js";

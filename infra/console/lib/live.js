@@ -1,7 +1,7 @@
 // Reads that are repeated when a watch hears of something: of one thing, or of pages of things.
 
 import { supabase } from "../api.js";
-import { watchWorkspace } from "./jobs.js";
+import { watchWorkspace } from "./jobs/watch.js";
 import { useRead } from "./store.js";
 import { useEffect, useState } from "./ui.js";
 
@@ -10,7 +10,7 @@ const SOON_MS = 400;
 /**
  * Read again soon after each event of a watch, several events at once.
  *
- * @param {import("./store.js").Read<any>} read
+ * @param {{refresh: () => void}} read
  * @param {(options: {onEvent: () => void, onResync: (of: {first: boolean}) => void,
  *   onChange: (state: {freshness: string}) => void}) => {close(): void}} start Starts the watch.
  * @param {any[]} inputs Another watch is started when one of them changes.

@@ -21,7 +21,10 @@ export const rangeOf = (/** @type {string | null} */ word, /** @type {string} */
 const COUNTS = ["enqueued", "completed", "failed", "cancelled", "retried", "lost", "redriven"];
 
 /** @typedef {Record<string, any> & {at: string, job_type: string}} Point A row of `queue_series`. */
-/** @typedef {{now: string, since: string, step_seconds: number, live: number, points: Point[]}} Series */
+/**
+ * @typedef {{now: string, since: string, step_seconds: number, live: number, points: Point[],
+ *   deploys: Array<{at: string, version: string, commit: string | null}>}} Series
+ */
 /** @typedef {Record<string, number[]>} Lines Values per point, by the name of a count. */
 
 /**

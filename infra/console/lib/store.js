@@ -36,7 +36,7 @@ export function createStore(value) {
  * The present value of a store; the component is drawn again when it changes.
  *
  * @template T
- * @param {Store<T>} store
+ * @param {Pick<Store<T>, "get" | "subscribe">} store
  * @returns {T}
  */
 export function useStore(store) {

@@ -50,17 +50,6 @@ export function spansOf(/** @type {TracedJob} */ job, /** @type {number} */ now)
   return spans;
 }
 
-/** Milliseconds by what they went into: `{queued, run, wait, backoff, total, runs}`. */
-export function sumsOf(/** @type {TracedJob} */ job, /** @type {number} */ now) {
-  /** @type {Record<string, number>} */
-  const sums = { queued: 0, run: 0, wait: 0, backoff: 0, total: 0, runs: job.attempts.length };
-  for (const span of spansOf(job, now)) {
-    sums[span.kind] += span.to - span.from;
-    sums.total += span.to - span.from;
-  }
-  return sums;
-}
-
 /** What of a job's time nothing else overlapped: the keys of rows that, were they shorter, would end it earlier. */
 export function criticalPath(
   /** @type {Pick<JobTrace, "jobs">} */ trace,

@@ -17,10 +17,16 @@ const DID = {
   close: "closed",
   cancel: "cancelled",
   retry: "retried",
-  redrive: "redrove",
+  replay: "ran again, as a new job,",
+  edit: "changed the payload of",
   answer: "answered",
   pause: "paused",
   resume: "resumed",
+  stop: "stopped",
+  enqueue: "enqueued",
+  change: "changed the priority or time of",
+  emit: "emitted",
+  batch: "wrote",
 };
 
 /**
@@ -30,14 +36,19 @@ const DID = {
  */
 function about({ action, job_id: jobId, jobs, detail, workspace_name: workspace }) {
   if (action === "list") return `the jobs of all workspaces${filterWords(detail)}`;
-  if (action === "pause" || action === "resume")
+  if (action === "pause" || action === "resume" || action === "stop")
     return detail?.kind === "workspace"
       ? "the workspace"
       : `the ${String(detail?.kind ?? "")
           .replace("workspace_type", "job type")
           .replace("_", " ")} ${detail?.name ?? ""}`;
   if (jobId)
-    return html`${action === "open" ? "the workspace for job " : "job "}<a class="mono" href=${`/jobs/${jobId}`}>${shortId(jobId)}</a>`;
+    return html`
+      ${action === "open" ? "the workspace for job " : "job "}
+      <a class="mono" href=${`/jobs/${jobId}`}>${shortId(jobId)}</a>
+    `;
+  if (action === "emit") return `the event ${detail?.name ?? ""}`;
+  if (action === "batch") return `the batch ${shortId(String(detail?.id ?? ""))}`;
   if (action === "open" || action === "close") return workspace ?? "the workspace";
   return `${counted(jobs, "job")}${filterWords(detail)}`;
 }
@@ -51,9 +62,19 @@ const filterWords = (/** @type {Action["detail"]} */ detail) => {
 
 /** @param {{actions: Action[], isAll?: boolean}} props As `list_actions` gives them. */
 export function Actions({ actions, isAll = false }) {
-  return html`<ul class="actions-list">${actions.map(
-    (one) => html`<li key=${one.id}>
-    <span><span class="strong">${one.by ?? (one.user_id ? shortId(one.user_id) : "A service")}</span>${one.as_operator && html` <${Tag} tone="waiting">on call<//>`} ${DID[one.action] ?? one.action} ${about(one)}${isAll && one.workspace_name && html` <span class="muted">in ${one.workspace_name}</span>`}${one.detail?.reason && html`: “${one.detail.reason}”`}</span>
-    <span class="muted"><${When} at=${one.at} /></span></li>`,
-  )}</ul>`;
+  return html`<ul class="actions-list">
+    ${actions.map(
+      (one) => html`<li key=${one.id}>
+        <span>
+          <span class="strong">
+            ${one.by ?? (one.user_id ? shortId(one.user_id) : "A service")}
+          </span>
+          ${one.as_operator && html` <${Tag} tone="waiting">on call<//>`} ${DID[one.action] ?? one.action} ${about(one)}
+          ${isAll && one.workspace_name && html` <span class="muted">in ${one.workspace_name}</span>`}
+          ${one.detail?.reason && html`: “${one.detail.reason}”`}
+        </span>
+        <span class="muted"><${When} at=${one.at} /></span>
+      </li>`,
+    )}
+  </ul>`;
 }

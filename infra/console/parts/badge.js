@@ -15,7 +15,8 @@ import { Icon } from "./icons.js";
 export function StateBadge({ status, job, cancelling = false }) {
   const { word, tone, mark } = stateOf(job ? stateOfJob(job) : /** @type {string} */ (status));
   return html`<span class="badge" data-tone=${tone} data-status=${job?.status ?? status}>
-    <${Icon} name=${mark} />${cancelling && (job?.status ?? status) === "processing" ? "Cancelling" : word}
+    <${Icon} name=${mark} />
+    ${cancelling && (job?.status ?? status) === "processing" ? "Cancelling" : word}
   </span>`;
 }
 
@@ -33,8 +34,14 @@ export function Freshness({ value }) {
     return () => clearTimeout(timer);
   }, [value]);
   const { word, tone, hint } = FRESHNESS[shown] ?? FRESHNESS["catching-up"];
-  return html`<span class="freshness" data-tone=${tone} data-freshness=${shown} title=${hint} role="status">
-    <span class="pulse" aria-hidden="true"></span>${word}
+  return html`<span
+    class="freshness"
+    data-tone=${tone}
+    data-freshness=${shown}
+    title=${hint}
+    role="status">
+    <span class="pulse" aria-hidden="true"></span>
+    ${word}
   </span>`;
 }
 
@@ -45,3 +52,37 @@ export function Freshness({ value }) {
  */
 export const Tag = ({ tone = "pending", children }) =>
   html`<span class="badge" data-tone=${tone}>${children}</span>`;
+
+/** @type {Record<string, [tone: string, word: string]>} */
+const VERDICTS = {
+  pass: ["completed", "OK"],
+  warn: ["waiting", "Warning"],
+  fail: ["failed", "Failing"],
+};
+
+/**
+ * How a check came out.
+ *
+ * @param {{verdict?: string}} props
+ */
+export function Verdict({ verdict = "" }) {
+  const [tone, word] = VERDICTS[verdict] ?? ["pending", "Unknown"];
+  return html`<${Tag} tone=${tone}>${word}<//>`;
+}
+
+/** @type {Record<string, [tone: string, word: string, hint: string]>} */
+const WORKERS = {
+  alive: ["completed", "Alive", "Seen in the last three minutes, or its leases are renewed."],
+  stale: ["waiting", "Stale", "Not seen for three minutes, or every lease it holds has expired."],
+  gone: ["cancelled", "Gone", "Not seen for ten minutes."],
+};
+
+/**
+ * How a worker is, see queue.worker_state.
+ *
+ * @param {{state: string}} props
+ */
+export function WorkerState({ state }) {
+  const [tone, word, hint] = WORKERS[state] ?? ["pending", state, ""];
+  return html`<span title=${hint}><${Tag} tone=${tone}>${word}<//></span>`;
+}

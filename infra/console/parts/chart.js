@@ -1,9 +1,10 @@
 // Lines over time, by uPlot, loaded when the first chart is drawn; and the same as a table.
 
-import { clock, number, utc } from "../lib/format.js";
+import { clock, codeOf, number, utc } from "../lib/format.js";
 import { useStore } from "../lib/store.js";
+import { needStyles } from "../lib/styles.js";
 import { theme } from "../lib/theme.js";
-import { html, useEffect, useRef } from "../lib/ui.js";
+import { html, useEffect, useRef, useState } from "../lib/ui.js";
 
 /** @typedef {import("uplot")} Plot */
 /**
@@ -18,14 +19,12 @@ let loading = null;
 
 function loadUPlot() {
   loading ??= new Promise((resolve, reject) => {
-    const sheet = document.createElement("link");
-    sheet.rel = "stylesheet";
-    sheet.href = "/vendor/uplot/dist/uPlot.min.css";
+    needStyles("/vendor/uplot/dist/uPlot.min.css");
     const script = document.createElement("script");
     script.src = "/vendor/uplot/dist/uPlot.iife.min.js";
     script.addEventListener("load", () => resolve(globalThis.uPlot));
     script.addEventListener("error", () => reject(new Error("the chart could not be loaded")));
-    document.head.append(sheet, script);
+    document.head.append(script);
   });
   return loading;
 }
@@ -40,11 +39,46 @@ const isValue = (/** @type {number | null | undefined} */ value) =>
 const shortTime = (/** @type {number} */ seconds, /** @type {number} */ span) =>
   span > DAY ? utc(iso(seconds)).slice(5, 16) : clock(iso(seconds)).slice(0, 5);
 
+/** A vertical line for each deploy, with its commit where there is room. */
+function mark(
+  /** @type {Plot} */ { ctx, bbox, valToPos },
+  /** @type {import("../lib/series.js").Series["deploys"]} */ deploys,
+  /** @type {string} */ colour,
+) {
+  ctx.save();
+  ctx.strokeStyle = ctx.fillStyle = colour;
+  ctx.lineWidth = devicePixelRatio;
+  ctx.font = `${10 * devicePixelRatio}px system-ui`;
+  ctx.textAlign = "left";
+  let free = Number.POSITIVE_INFINITY; // the latest has its name first
+  for (const deploy of deploys.toReversed()) {
+    const edge = bbox.left + bbox.width;
+    // what came after the last point is at the edge
+    const x = Math.min(edge, valToPos(Date.parse(deploy.at) / 1000, "x", true));
+    if (x < bbox.left) continue;
+    ctx.setLineDash([2 * devicePixelRatio, 3 * devicePixelRatio]);
+    ctx.beginPath();
+    ctx.moveTo(x, bbox.top);
+    ctx.lineTo(x, bbox.top + bbox.height);
+    ctx.stroke();
+    const name = codeOf(deploy);
+    const gap = 4 * devicePixelRatio;
+    const width = ctx.measureText(name).width + gap;
+    const from = x + width < edge ? x + gap : x - width;
+    if (from + width < free && from > bbox.left) {
+      ctx.fillText(name, from, bbox.top + 10 * devicePixelRatio);
+      free = from;
+    }
+  }
+  ctx.restore();
+}
+
 /**
- * @param {{label: string, at: number[], lines: Line[], format?: (value: number) => string, most?: number}} props `at`
- *   in seconds; `most` is the top of the axis at least.
+ * @param {{label: string, at: number[], lines: Line[], format?: (value: number) => string, most?: number,
+ *   deploys?: import("../lib/series.js").Series["deploys"]}} props `at` in seconds; `most` is the top of the axis at
+ *   least; each of `deploys` is a vertical line.
  */
-export function Chart({ label, at, lines, format = number, most = 4 }) {
+export function Chart({ label, at, lines, format = number, most = 4, deploys = [] }) {
   /** @type {{current: HTMLElement}} */
   const box = useRef(null);
   const plot = useRef(/** @type {Plot | null} */ (null));
@@ -53,9 +87,28 @@ export function Chart({ label, at, lines, format = number, most = 4 }) {
   const data = [at, ...lines.map((line) => line.values)];
   const latest = useRef(data);
   latest.current = data;
+  const marked = useRef(deploys);
+  marked.current = deploys;
   const span = at.length > 0 ? at[at.length - 1] - at[0] : 0;
   const said = (/** @type {number | null | undefined} */ value) =>
     isValue(value) ? format(value) : "–";
+  // charts move together: the card stands in the one that the pointer is over
+  const isOver = useRef(false);
+  const [hover, setHover] = useState(/** @type {{index: number, left: number} | null} */ (null));
+  const placeOf = (/** @type {Plot} */ drawn) => {
+    const { idx, left } = drawn.cursor;
+    return isValue(idx) && isValue(left) && left >= 0
+      ? { index: idx, left: Math.min(left + 70, box.current.clientWidth - 190) }
+      : null;
+  };
+  const deploysIn = (/** @type {number} */ index) =>
+    deploys
+      .filter(({ at: seen }) => {
+        const time = Date.parse(seen) / 1000;
+        return time >= at[index] && time < (at[index + 1] ?? Number.POSITIVE_INFINITY);
+      })
+      .map((one) => `, deploy ${codeOf(one)}`)
+      .join("");
   const shape = lines.map((line) => `${line.name} ${line.colour}`).join();
   useEffect(() => {
     let closed = false;
@@ -75,7 +128,11 @@ export function Chart({ label, at, lines, format = number, most = 4 }) {
         {
           width: box.current.clientWidth,
           height: HEIGHT,
-          legend: { live: true },
+          legend: { show: false },
+          hooks: {
+            setCursor: [(drawn) => isOver.current && setHover(placeOf(drawn))],
+            draw: [(drawn) => mark(drawn, marked.current, colour("--muted"))],
+          },
           cursor: { points: { size: 6 }, sync: { key: "operations" } },
           scales: { y: { range: (_plot, _low, high) => [0, Math.max(most, (high ?? 0) * 1.1)] } },
           axes: [
@@ -94,7 +151,7 @@ export function Chart({ label, at, lines, format = number, most = 4 }) {
             },
           ],
           series: [
-            { value: (_plot, time) => (time ? shortTime(time, span) : "–") },
+            {},
             ...lines.map(({ name, colour: variable, dash }) => ({
               label: name,
               stroke: colour(variable),
@@ -108,7 +165,6 @@ export function Chart({ label, at, lines, format = number, most = 4 }) {
                     .length === 1,
                 fill: colour(variable),
               },
-              value: (/** @type {Plot} */ _plot, /** @type {number | null} */ value) => said(value),
             })),
           ],
         },
@@ -139,13 +195,71 @@ export function Chart({ label, at, lines, format = number, most = 4 }) {
       plot.current = null;
     };
   }, [mode, shape, span > DAY]);
-  useEffect(() => plot.current?.setData(data), [at, lines]);
+  useEffect(() => plot.current?.setData(data), [at, lines, deploys]);
   const busy = at
     .map((_, index) => index)
     .filter((index) => lines.some((line) => line.values[index]))
     .slice(-60);
-  return html`<div class="chart"><div ref=${box} role="img" aria-label=${`${label}: ${lines.map((line) => `${line.name} ${said(line.values.findLast((value) => value !== null))}`).join(", ")} at the end`}></div>
-    <details class="more"><summary>As a table</summary><div class="scroll-x" tabindex="0" role="group" aria-label=${label}><table class="table"><thead><tr><th scope="col">From, UTC</th>${lines.map((line) => html`<th scope="col" class="num" key=${line.name}>${line.name}</th>`)}</tr></thead>
-      <tbody>${busy.map((index) => html`<tr key=${at[index]}><td>${shortTime(at[index], span)}</td>${lines.map((line) => html`<td class="num" key=${line.name}>${said(line.values[index])}</td>`)}</tr>`)}</tbody></table></div></details>
+  return html`<div
+    class="chart"
+    onMouseEnter=${() => (isOver.current = true)}
+    onMouseLeave=${() => {
+      isOver.current = false;
+      setHover(null);
+    }}>
+    <p class="chart-lines" aria-hidden="true">
+      ${lines.map(
+        (line) => html`<span key=${line.name}>
+          <i style=${{ "--ink": `var(${line.colour})` }}></i>
+          ${line.name}
+        </span>`,
+      )}
+    </p>
+    ${
+      hover &&
+      html`<div class="chart-card" style=${{ left: `${hover.left}px` }}>
+        <p class="muted">${shortTime(at[hover.index], span)} UTC${deploysIn(hover.index)}</p>
+        ${lines.map(
+          (line) => html`<p key=${line.name}>
+            <span>${line.name}</span>
+            <span class="num strong">${said(line.values[hover.index])}</span>
+          </p>`,
+        )}
+      </div>`
+    }
+    <div
+      class="plot"
+      ref=${box}
+      role="img"
+      aria-label=${`${label}: ${lines.map((line) => `${line.name} ${said(line.values.findLast((value) => value !== null))}`).join(", ")} at the end${deploys.length > 0 ? `; deploys: ${deploys.map((one) => `${codeOf(one)} ${shortTime(Date.parse(one.at) / 1000, span)}`).join(", ")}` : ""}`}></div>
+    <details class="more">
+      <summary>As a table</summary>
+      <div class="scroll-x" tabindex="0" role="group" aria-label=${label}>
+        <table class="table">
+          <thead>
+            <tr>
+              <th scope="col">From, UTC</th>
+              ${lines.map(
+                (line) => html`<th scope="col" class="num" key=${line.name}>
+                  ${line.name}
+                </th>`,
+              )}
+            </tr>
+          </thead>
+          <tbody>
+            ${busy.map(
+              (index) => html`<tr key=${at[index]}>
+                <td>${shortTime(at[index], span)}</td>
+                ${lines.map(
+                  (line) => html`<td class="num" key=${line.name}>
+                    ${said(line.values[index])}
+                  </td>`,
+                )}
+              </tr>`,
+            )}
+          </tbody>
+        </table>
+      </div>
+    </details>
   </div>`;
 }

@@ -11,7 +11,7 @@ export async function copy(/** @type {string} */ text, what = "Copied") {
     await navigator.clipboard.writeText(text);
     notify(what);
   } catch (error) {
-    notifyFailure("Not copied", error);
+    notifyFailure("Could not copy", error);
   }
 }
 
@@ -21,13 +21,17 @@ export async function copy(/** @type {string} */ text, what = "Copied") {
  * @param {{id: string, whole?: boolean, what?: string}} props
  */
 export const CopyId = ({ id, whole = false, what = "id" }) =>
-  html`<button type="button" class="copy mono" title=${`Copy ${what} ${id}`} onClick=${(
-    /** @type {MouseEvent} */ event,
-  ) => {
-    event.stopPropagation();
-    copy(id, `Copied ${what}`);
-  }}>
-    ${whole ? id : shortId(id)}<${Icon} name="copy" /><span class="hidden">Copy ${what}</span>
+  html`<button
+    type="button"
+    class="copy mono"
+    title=${`Copy ${what} ${id}`}
+    onClick=${(/** @type {MouseEvent} */ event) => {
+      event.stopPropagation();
+      copy(id, `Copied ${what}`);
+    }}>
+    ${whole ? id : shortId(id)}
+    <${Icon} name="copy" />
+    <span class="hidden">Copy ${what}</span>
   </button>`;
 
 /** Hand a file to the browser. */

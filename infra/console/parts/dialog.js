@@ -4,7 +4,10 @@ import { createStore, useStore } from "../lib/store.js";
 import { html, useEffect, useId, useLayoutEffect, useRef, useState } from "../lib/ui.js";
 
 /** @import { ComponentChildren } from "preact" */
-/** @typedef {{title: string, text: string, action: string, danger?: boolean}} Confirmation */
+/**
+ * @typedef {{title: string, text: string, action: string, danger?: boolean, field?: string}} Confirmation `field` is
+ *   the label of a line to fill in, which may stay empty.
+ */
 
 /** @param {{title: string, onClose: () => void, wide?: boolean, children?: ComponentChildren}} props */
 export function Dialog({ title, onClose, wide = false, children }) {
@@ -21,12 +24,15 @@ export function Dialog({ title, onClose, wide = false, children }) {
       if (before?.isConnected) before.focus?.();
     };
   }, []);
-  return html`<dialog ref=${ref} class=${wide ? "dialog wide" : "dialog"} aria-labelledby=${heading}
-      onCancel=${(/** @type {Event} */ event) => {
-        event.preventDefault();
-        onClose();
-      }}
-      onMouseDown=${(/** @type {MouseEvent} */ event) => event.target === ref.current && onClose()}>
+  return html`<dialog
+    ref=${ref}
+    class=${wide ? "dialog wide" : "dialog"}
+    aria-labelledby=${heading}
+    onCancel=${(/** @type {Event} */ event) => {
+      event.preventDefault();
+      onClose();
+    }}
+    onMouseDown=${(/** @type {MouseEvent} */ event) => event.target === ref.current && onClose()}>
     <div class="dialog-body">
       <h2 id=${heading}>${title}</h2>
       ${children}
@@ -35,16 +41,23 @@ export function Dialog({ title, onClose, wide = false, children }) {
 }
 
 const question = createStore(
-  /** @type {(Confirmation & {answer: (value: boolean) => void}) | null} */ (null),
+  /** @type {(Confirmation & {answer: (value: string | null) => void}) | null} */ (null),
 );
 
 /**
  * Ask before doing something that is hard to undo.
  *
  * @param {Confirmation} what
- * @returns {Promise<boolean>}
  */
-export function confirm(what) {
+export const confirm = async (what) => (await askFor(what)) !== null;
+
+/**
+ * Ask, and for a line of text with it: null for no.
+ *
+ * @param {Confirmation} what
+ * @returns {Promise<string | null>}
+ */
+export function askFor(what) {
   return new Promise((resolve) => {
     question.set({
       ...what,
@@ -59,12 +72,30 @@ export function confirm(what) {
 /** Where confirmations appear; once, in the shell. */
 export function Confirmations() {
   const asked = useStore(question);
+  const text = useRef("");
+  useLayoutEffect(() => void (text.current = ""), [asked]);
   if (!asked) return null;
-  return html`<${Dialog} title=${asked.title} onClose=${() => asked.answer(false)}>
+  return html`<${Dialog} title=${asked.title} onClose=${() => asked.answer(null)}>
     <p>${asked.text}</p>
+    ${
+      asked.field &&
+      html`<label class="field">
+        <span>${asked.field}</span>
+        <input
+          type="text"
+          maxlength="200"
+          onInput=${(/** @type {{target: HTMLInputElement}} */ event) => void (text.current = event.target.value.trim())} />
+      </label>`
+    }
     <div class="actions">
-      <button type="button" onClick=${() => asked.answer(false)}>Keep it</button>
-      <button type="button" class=${asked.danger ? "danger" : "primary"} autofocus onClick=${() => asked.answer(true)}>${asked.action}</button>
+      <button type="button" onClick=${() => asked.answer(null)}>Keep it</button>
+      <button
+        type="button"
+        class=${asked.danger ? "danger" : "primary"}
+        autofocus
+        onClick=${() => asked.answer(text.current)}>
+        ${asked.action}
+      </button>
     </div>
   <//>`;
 }
@@ -93,5 +124,14 @@ export function ActionButton({ run, children, className = "", disabled = false, 
       if (alive.current) setBusy(false);
     }
   };
-  return html`<button type="button" class=${className} onClick=${click} disabled=${disabled} aria-busy=${busy} aria-disabled=${busy} ...${rest}>${children}</button>`;
+  return html`<button
+    type="button"
+    class=${className}
+    onClick=${click}
+    disabled=${disabled}
+    aria-busy=${busy}
+    aria-disabled=${busy}
+    ...${rest}>
+    ${children}
+  </button>`;
 }

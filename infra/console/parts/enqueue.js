@@ -111,24 +111,102 @@ export function EnqueueDialog({ workspaceId, like, type: given, onClose }) {
   };
   return html`<${Dialog} title=${like ? "Duplicate job" : "Enqueue a job"} onClose=${onClose} wide>
     <form class="stack" onSubmit=${submit}>
-      <label class="field"><span>Type</span><input type="text" required autocomplete="off" spellcheck="false" class="mono" list=${listId} value=${type} autofocus=${!like && !given} onInput=${(/** @type {{target: HTMLInputElement}} */ event) => setType(event.target.value)} /></label>
-      <datalist id=${listId}>${names.map((name) => html`<option value=${name} key=${name}></option>`)}</datalist>
+      <label class="field">
+        <span>Type</span>
+        <input
+          type="text"
+          required
+          autocomplete="off"
+          spellcheck="false"
+          class="mono"
+          list=${listId}
+          value=${type}
+          autofocus=${!like && !given}
+          onInput=${(/** @type {{target: HTMLInputElement}} */ event) => setType(event.target.value)} />
+      </label>
+      <datalist id=${listId}>
+        ${names.map((name) => html`<option value=${name} key=${name}></option>`)}
+      </datalist>
       ${one.value?.description && html`<p class="muted small">${one.value.description}</p>`}
-      ${one.value && !one.value.served && html`<p class="notice stale" role="status">No worker that runs now serves this type: the job waits until one does.</p>`}
+      ${
+        one.value &&
+        !one.value.served &&
+        html`<p class="notice stale" role="status">
+          No worker that runs now serves this type: the job waits until one does.
+        </p>`
+      }
       ${
         isForm
-          ? html`<fieldset class="payload-fields"><legend>Payload <button type="button" class="quiet" onClick=${toText}>as JSON</button></legend>
-          ${draft && fields?.map((field) => html`<${Field} key=${field.name} field=${field} value=${draft[field.name] ?? ""} problem=${problems[field.name]} onChange=${(/** @type {string} */ value) => setDraft((now) => ({ ...now, [field.name]: value }))} />`)}</fieldset>`
-          : html`<label class="field"><span>Payload, JSON</span><textarea rows="8" class="mono" spellcheck="false" value=${text} onInput=${(/** @type {{target: HTMLTextAreaElement}} */ event) => setText(event.target.value)}></textarea></label>
-          ${fields && html`<button type="button" class="quiet self-start" onClick=${() => setAsText(false)}>As a form</button>`}`
+          ? html`<fieldset class="payload-fields">
+            <legend>
+              Payload <button type="button" class="quiet" onClick=${toText}>as JSON</button>
+            </legend>
+            ${
+              draft &&
+              fields?.map(
+                (field) => html`<${Field}
+                  key=${field.name}
+                  field=${field}
+                  value=${draft[field.name] ?? ""}
+                  problem=${problems[field.name]}
+                  onChange=${(/** @type {string} */ value) => setDraft((now) => ({ ...now, [field.name]: value }))} />`,
+              )
+            }
+          </fieldset>`
+          : html`
+            <label class="field">
+              <span>Payload (JSON)</span>
+              <textarea
+                rows="8"
+                class="mono"
+                spellcheck="false"
+                value=${text}
+                onInput=${(/** @type {{target: HTMLTextAreaElement}} */ event) => setText(event.target.value)}></textarea>
+            </label>
+            ${
+              fields &&
+              html`<button type="button" class="quiet self-start" onClick=${() => setAsText(false)}>
+                As a form
+              </button>`
+            }
+          `
       }
       <div class="field-grid">
-        <label class="field"><span>Start after, seconds (empty for at once)</span><input type="number" min="0" step="1" value=${delay} onInput=${(/** @type {{target: HTMLInputElement}} */ event) => setDelay(event.target.value)} /></label>
-        <label class="field"><span>Tags, with commas</span><input type="text" autocomplete="off" value=${tags} onInput=${(/** @type {{target: HTMLInputElement}} */ event) => setTags(event.target.value)} /></label>
+        <label class="field">
+          <span>Delay in seconds (blank: now)</span>
+          <input
+            type="number"
+            min="0"
+            step="1"
+            value=${delay}
+            onInput=${(/** @type {{target: HTMLInputElement}} */ event) => setDelay(event.target.value)} />
+        </label>
+        <label class="field">
+          <span>Tags (comma-separated)</span>
+          <input
+            type="text"
+            autocomplete="off"
+            value=${tags}
+            onInput=${(/** @type {{target: HTMLInputElement}} */ event) => setTags(event.target.value)} />
+        </label>
       </div>
       ${problem && html`<p class="problem" role="alert">${problem}</p>`}
-      ${remedy && html`<p class="remedy"><span class="strong">What to do:</span> ${remedy.text}${remedy.links.map((link) => html` <a key=${link.href} href=${link.href} onClick=${onClose}>${link.label}</a>`)}</p>`}
-      <div class="actions"><button type="button" onClick=${onClose}>Close</button><button type="submit" class="primary" disabled=${busy}>Enqueue</button></div>
+      ${
+        remedy &&
+        html`<p class="remedy">
+          <span class="strong">What to do:</span> ${remedy.text}
+          ${remedy.links.map(
+            (
+              link,
+            ) => html` <a key=${link.href} href=${link.href} onClick=${onClose}>${link.label}</a>
+            `,
+          )}
+        </p>`
+      }
+      <div class="actions">
+        <button type="button" onClick=${onClose}>Close</button>
+        <button type="submit" class="primary" disabled=${busy}>Enqueue</button>
+      </div>
     </form>
   <//>`;
 }
@@ -144,10 +222,44 @@ function Field({ field, value, problem, onChange }) {
   };
   const input =
     kind === "choice" || kind === "flag"
-      ? html`<select value=${value} ...${common} onChange=${(/** @type {{target: HTMLSelectElement}} */ event) => onChange(event.target.value)}><option value="">${isRequired ? "choose" : "omit"}</option>${(kind === "flag" ? ["true", "false"] : choices).map((one) => html`<option value=${String(one)} key=${String(one)} selected=${String(one) === value}>${kind === "flag" ? (one === "true" ? "yes" : "no") : String(one)}</option>`)}</select>`
+      ? html`<select
+        value=${value}
+        ...${common}
+        onChange=${(/** @type {{target: HTMLSelectElement}} */ event) => onChange(event.target.value)}>
+        <option value="">${isRequired ? "choose" : "omit"}</option>
+        ${(kind === "flag" ? ["true", "false"] : choices).map(
+          (one) => html`<option
+            value=${String(one)}
+            key=${String(one)}
+            selected=${String(one) === value}>
+            ${kind === "flag" ? (one === "true" ? "yes" : "no") : String(one)}
+          </option>`,
+        )}
+      </select>`
       : kind === "long" || kind === "json"
-        ? html`<textarea rows=${kind === "json" ? 3 : 4} class=${kind === "json" ? "mono" : ""} value=${value} ...${common}></textarea>`
-        : html`<input type=${kind === "number" ? "number" : "text"} step=${schema.type === "integer" ? "1" : "any"} autocomplete="off" value=${value} ...${common} />`;
-  return html`<label class="field"><span><span class="mono">${name}</span>${isRequired ? html` <span class="muted">required</span>` : ""}${kind === "json" ? html` <span class="muted">JSON</span>` : ""}</span>${input}
-    ${(hint || problem) && html`<span id=${about} class=${problem ? "problem small" : "muted small"}>${problem ? `${name} ${problem}` : hint}</span>`}</label>`;
+        ? html`<textarea
+          rows=${kind === "json" ? 3 : 4}
+          class=${kind === "json" ? "mono" : ""}
+          value=${value}
+          ...${common}></textarea>`
+        : html`<input
+          type=${kind === "number" ? "number" : "text"}
+          step=${schema.type === "integer" ? "1" : "any"}
+          autocomplete="off"
+          value=${value}
+          ...${common} />`;
+  return html`<label class="field">
+    <span>
+      <span class="mono">${name}</span>
+      ${isRequired ? html` <span class="muted">required</span>` : ""}
+      ${kind === "json" ? html` <span class="muted">JSON</span>` : ""}
+    </span>
+    ${input}
+    ${
+      (hint || problem) &&
+      html`<span id=${about} class=${problem ? "problem small" : "muted small"}>
+        ${problem ? `${name} ${problem}` : hint}
+      </span>`
+    }
+  </label>`;
 }

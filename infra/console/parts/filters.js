@@ -1,10 +1,15 @@
 // What a list of jobs is narrowed by, beyond its state; and views, which are addresses with a name.
 
+import { types } from "../api.js";
+import { duration, shortId } from "../lib/format.js";
 import { place, setQuery } from "../lib/router.js";
+import { ALL } from "../lib/scope.js";
 import { createStore, useStore } from "../lib/store.js";
-import { html, useState } from "../lib/ui.js";
-import { Dialog } from "./dialog.js";
+import { html, useId, useState } from "../lib/ui.js";
+import { Icon } from "./icons.js";
 import { notify } from "./toasts.js";
+
+/** @import { ListedJob } from "../lib/routes.js" */
 
 /**
  * @typedef {{[name in "state" | "job_type" | "queue" | "parent_id" | "tag" | "version" | "worker_id" | "error" |
@@ -57,85 +62,197 @@ const read = () => {
 const views = createStore(read());
 views.subscribe((list) => localStorage.setItem(KEY, JSON.stringify(list)));
 
-/** @type {Array<[name: keyof Filter, label: string, attributes: object]>} */
-const FIELDS = [
-  ["job_type", "Type", { class: "mono" }],
-  ["tag", "Tag", {}],
-  ["error", "Error contains", {}],
-  ["version", "Version of the code", {}],
-  ["worker_id", "Worker", { class: "mono" }],
-  ["queue", "Queue", {}],
-  ["payload", "Payload has, JSON", { class: "mono", placeholder: '{"customer": 7}' }],
-  ["min_run_ms", "Ran at least, ms", { type: "number", min: "0", step: "1" }],
-];
+/**
+ * @typedef {{field: keyof Filter, say?: (value: string) => string, known?: (rows: ListedJob[], types: string[]) => string[],
+ *   problem?: (value: string) => string | false}} Kind `known`: values to suggest; `problem`: why a value is none.
+ */
 
-/** @param {{filter: Filter, onFilter: OnFilter}} props */
-export function Filters({ filter, onFilter }) {
-  const [open, setOpen] = useState(false);
-  return html`<button type="button" aria-haspopup="dialog" onClick=${() => setOpen(true)}>Filters</button>
-    ${open && html`<${FilterDialog} filter=${filter} onFilter=${onFilter} onClose=${() => setOpen(false)} />`}`;
+const isObject = (/** @type {string} */ text) => {
+  try {
+    return JSON.parse(text)?.constructor === Object;
+  } catch {
+    return false;
+  }
+};
+
+/**
+ * Filters by the word that people type.
+ *
+ * @type {Record<string, Kind>}
+ */
+const KINDS = {
+  type: { field: "job_type", known: (_, names) => names },
+  tag: { field: "tag", known: (rows) => rows.flatMap((row) => row.tags ?? []) },
+  queue: { field: "queue", known: (rows) => rows.map((row) => row.queue ?? "default") },
+  since: {
+    field: "since",
+    say: (word) => SINCE[word] ?? word,
+    known: () => Object.keys(SINCE),
+    problem: (word) =>
+      !Object.hasOwn(SINCE, word) &&
+      Number.isNaN(Date.parse(word)) &&
+      "since takes 15m, 1h, … or a time",
+  },
+  error: { field: "error" },
+  version: { field: "version" },
+  worker: { field: "worker_id", known: (rows) => rows.map((row) => row.worker_id ?? "") },
+  "ran over": {
+    field: "min_run_ms",
+    say: (ms) => duration(Number(ms)),
+    known: () => ["1000", "10000", "60000"],
+    problem: (ms) => !(Number(ms) >= 0) && "ran over takes milliseconds",
+  },
+  payload: {
+    field: "payload",
+    known: () => ['{"customer": 7}'],
+    problem: (text) => !isObject(text) && "payload takes a JSON object of fields and values",
+  },
+  parent: { field: "parent_id", say: shortId },
+};
+
+/** What the list of all workspaces can be narrowed by. */
+const OF_ALL = ["type", "queue"];
+
+/**
+ * The filters that are on, each removed by a click, and a field that adds one and suggests its values.
+ *
+ * @param {{filter: Filter, onFilter: OnFilter, rows: ListedJob[], workspaceId: string}} props
+ */
+export function Filters({ filter, onFilter, rows, workspaceId }) {
+  const [text, setText] = useState("");
+  const [problem, setProblem] = useState(/** @type {string | false} */ (false));
+  const [names, setNames] = useState(/** @type {string[] | null} */ (null));
+  const listId = useId();
+  // asked for when someone is about to choose; without an answer the values of the list are suggested
+  const learn = () => {
+    if (names) return;
+    setNames([]);
+    types.list(workspaceId === ALL ? null : workspaceId, AbortSignal.timeout(20_000)).then(
+      (found) => setNames(found.types.map((/** @type {{job_type: string}} */ one) => one.job_type)),
+      () => setNames(null),
+    );
+  };
+  const words = workspaceId === ALL ? OF_ALL : Object.keys(KINDS);
+  const word = words.find((one) => text.startsWith(`${one}:`));
+  const known = word ? (KINDS[word].known?.(rows, names ?? []) ?? []) : [];
+  const suggested = word
+    ? [...new Set(known)].filter(Boolean).map((value) => `${word}:${value}`)
+    : words.map((one) => `${one}:`);
+  const add = (/** @type {SubmitEvent} */ event) => {
+    event.preventDefault();
+    const value = word && text.slice(word.length + 1).trim();
+    const wrong =
+      !word || !value
+        ? "Write what and its value, as type:invoices.send"
+        : KINDS[word].problem?.(value);
+    setProblem(wrong ?? false);
+    if (wrong) return;
+    onFilter({ [KINDS[/** @type {string} */ (word)].field]: value });
+    setText("");
+  };
+  return html`
+    ${Object.entries(KINDS).map(([name, { field, say }]) => {
+      const value = filter[field];
+      return (
+        value &&
+        html`<button
+          type="button"
+          class="chip"
+          key=${name}
+          onClick=${() => onFilter({ [field]: "" })}
+          aria-label=${`Remove filter ${name} ${value}`}>
+          ${name}: ${say?.(value) ?? value} <${Icon} name="cross" />
+        </button>`
+      );
+    })}
+    <form class="add-filter" onSubmit=${add}>
+      <label>
+        <span class="hidden">Add a filter</span>
+        <input
+          type="text"
+          list=${listId}
+          autocomplete="off"
+          spellcheck="false"
+          placeholder="Add a filter"
+          value=${text}
+          aria-invalid=${Boolean(problem)}
+          onFocus=${learn}
+          onInput=${(/** @type {{target: HTMLInputElement}} */ event) => setText(event.target.value)} />
+      </label>
+      <datalist id=${listId}>
+        ${suggested.map((one) => html`<option value=${one} key=${one} />`)}
+      </datalist>
+    </form>
+    ${problem && html`<span class="problem small" role="alert">${problem}</span>`}
+    <${Views} />
+  `;
 }
 
-/** @param {{filter: Filter, onFilter: OnFilter, onClose: () => void}} props */
-function FilterDialog({ filter, onFilter, onClose }) {
-  const [draft, setDraft] = useState(
-    Object.fromEntries(
-      [...FIELDS.map(([name]) => name), "since"].map((name) => [
-        name,
-        filter[/** @type {keyof Filter} */ (name)] ?? "",
-      ]),
-    ),
-  );
-  const [problem, setProblem] = useState(/** @type {string | null} */ (null));
+/** Views to choose from, and to save what is shown as one. */
+function Views() {
   const kept = useStore(views);
   const [name, setName] = useState("");
-  const apply = (/** @type {SubmitEvent} */ event) => {
-    event.preventDefault();
-    try {
-      if (draft.payload && typeof JSON.parse(draft.payload) !== "object")
-        throw new Error("it must be an object");
-    } catch (error) {
-      setProblem(`The payload is not JSON: ${error.message}`);
-      return;
-    }
-    onFilter(draft);
-    onClose();
-  };
-  const show = (/** @type {string} */ query) => {
+  const show = (
+    /** @type {MouseEvent & {currentTarget: HTMLElement}} */ event,
+    /** @type {string} */ query,
+  ) => {
     const cleared = Object.fromEntries([...place.get().query.keys()].map((key) => [key, ""]));
     setQuery({ ...cleared, ...Object.fromEntries(new URLSearchParams(query)) });
-    onClose();
+    event.currentTarget.closest("details")?.removeAttribute("open");
   };
-  const keep = () => {
-    views.set([
-      ...kept.filter(([known]) => known !== name.trim()),
-      [name.trim(), place.get().query.toString()],
-    ]);
-    notify(`The view ${name.trim()} is kept in this browser; its address can be shared`);
+  const save = (/** @type {SubmitEvent} */ event) => {
+    event.preventDefault();
+    const word = name.trim();
+    if (!word) return;
+    views.set([...kept.filter(([known]) => known !== word), [word, place.get().query.toString()]]);
+    notify(`The view ${word} is saved in this browser; its address can be shared`);
     setName("");
   };
-  return html`<${Dialog} title="Filters" onClose=${onClose} wide>
-    <form class="stack" onSubmit=${apply}>
-      <div class="field-grid">
-        <label class="field"><span>Created within</span><select value=${draft.since} autofocus onChange=${(/** @type {{target: HTMLSelectElement}} */ event) => setDraft({ ...draft, since: event.target.value })}><option value="">any time</option>${Object.entries(SINCE).map(([word, long]) => html`<option value=${word} key=${word}>the last ${long}</option>`)}</select></label>
-        ${FIELDS.map(([field, label, more]) => html`<label class="field" key=${field}><span>${label}</span><input type="text" autocomplete="off" spellcheck="false" value=${draft[field]} onInput=${(/** @type {{target: HTMLInputElement}} */ event) => setDraft({ ...draft, [field]: event.target.value })} ...${more} /></label>`)}
-      </div>
-      ${problem && html`<p class="problem" role="alert">${problem}</p>`}
-      <div class="actions"><button type="button" onClick=${onClose}>Close</button><button type="submit" class="primary">Apply</button></div>
-    </form>
-    <section aria-label="Views"><h3>Views</h3>
-      <ul class="views">${[...BUILT_IN, ...kept].map(
-        (
-          [word, query],
-          index,
-        ) => html`<li key=${word}><button type="button" class="quiet" onClick=${() => show(query)}>${word}</button>
-        ${index >= BUILT_IN.length && html`<button type="button" class="quiet" aria-label=${`Forget the view ${word}`} onClick=${() => views.set(kept.filter(([known]) => known !== word))}>Forget</button>`}</li>`,
-      )}</ul>
-      <form class="bar" onSubmit=${(/** @type {SubmitEvent} */ event) => {
-        event.preventDefault();
-        if (name.trim()) keep();
-      }}><label class="field-inline grow"><span class="hidden">Name of a view</span><input type="text" maxlength="60" placeholder="Keep what is shown now as…" value=${name} onInput=${(/** @type {{target: HTMLInputElement}} */ event) => setName(event.target.value)} /></label>
-        <button type="submit" disabled=${!name.trim()}>Keep</button></form>
-    </section>
-  <//>`;
+  const close = (
+    /** @type {KeyboardEvent & FocusEvent & {currentTarget: HTMLElement}} */ event,
+  ) => {
+    const isLeft =
+      event.relatedTarget &&
+      !event.currentTarget.contains(/** @type {Node} */ (event.relatedTarget));
+    if (event.key === "Escape" || isLeft) event.currentTarget.removeAttribute("open");
+  };
+  return html`<details class="menu" onKeyDown=${close} onFocusOut=${close}>
+    <summary>Views</summary>
+    <div class="menu-box stack">
+      <ul>
+        ${[...BUILT_IN, ...kept].map(
+          ([word, query], index) => html`<li key=${word} class="bar">
+            <button
+              type="button"
+              class="quiet grow"
+              onClick=${(/** @type {any} */ event) => show(event, query)}>
+              ${word}
+            </button>
+            ${
+              index >= BUILT_IN.length &&
+              html`<button
+                type="button"
+                class="quiet"
+                aria-label=${`Forget the view ${word}`}
+                onClick=${() => views.set(kept.filter(([known]) => known !== word))}>
+                <${Icon} name="cross" />
+              </button>`
+            }
+          </li>`,
+        )}
+      </ul>
+      <form class="bar" onSubmit=${save}>
+        <label class="grow">
+          <span class="hidden">Name of a view</span>
+          <input
+            type="text"
+            maxlength="60"
+            placeholder="Save this view as…"
+            value=${name}
+            onInput=${(/** @type {{target: HTMLInputElement}} */ event) => setName(event.target.value)} />
+        </label>
+        <button type="submit" disabled=${!name.trim()}>Save</button>
+      </form>
+    </div>
+  </details>`;
 }

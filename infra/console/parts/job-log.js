@@ -95,39 +95,88 @@ export function JobLog({
     try {
       download(`${name}.log`, `${(await all()).map(asText).join("\n")}\n`);
     } catch (error) {
-      notifyFailure("Not downloaded", error);
+      notifyFailure("Could not download", error);
     }
   };
   const chosen = open === null ? null : shown.find((line) => line.key === open);
   return html`<div class="log">
     <div class="bar">
-      <label class="field-inline"><span>Level</span>
-        <select value=${least} onChange=${(/** @type {{target: HTMLSelectElement}} */ event) => setLeast(/** @type {LogLevel} */ (event.target.value))}>
-          ${LEVELS.map((level) => html`<option value=${level}>${level === "debug" ? "all" : `${level} and up`}</option>`)}
+      <label class="field-inline">
+        <span>Level</span>
+        <select
+          value=${least}
+          onChange=${(/** @type {{target: HTMLSelectElement}} */ event) => setLeast(/** @type {LogLevel} */ (event.target.value))}>
+          ${LEVELS.map(
+            (level) => html`<option value=${level}>
+              ${level === "debug" ? "all" : `${level} and up`}
+            </option>`,
+          )}
         </select>
       </label>
-      <label class="field-inline grow"><span class="hidden">Filter log lines</span>
-        <input type="search" placeholder="Filter log lines" value=${text} onInput=${(/** @type {{target: HTMLInputElement}} */ event) => setText(event.target.value)} />
+      <label class="field-inline grow">
+        <span class="hidden">Filter log lines</span>
+        <input
+          type="search"
+          placeholder="Filter log lines"
+          value=${text}
+          onInput=${(/** @type {{target: HTMLInputElement}} */ event) => setText(event.target.value)} />
       </label>
-      ${attempt !== null && html`<button type="button" class="chip" onClick=${() => setAttempt(null)}>attempt ${attempt} ×</button>`}
-      <span class="muted small num">${shown.length === lines.length ? counted(lines.length, "line") : `${shown.length} of ${counted(lines.length, "line")}`}</span>
-      <label class="check"><input type="checkbox" checked=${follow} onChange=${(/** @type {{target: HTMLInputElement}} */ event) => setFollow(event.target.checked)} /> Follow</label>
+      ${
+        attempt !== null &&
+        html`<button type="button" class="chip" onClick=${() => setAttempt(null)}>
+          attempt ${attempt} ×
+        </button>`
+      }
+      <span class="muted small num">
+        ${shown.length === lines.length ? counted(lines.length, "line") : `${shown.length} of ${counted(lines.length, "line")}`}
+      </span>
+      <label class="check">
+        <input
+          type="checkbox"
+          checked=${follow}
+          onChange=${(/** @type {{target: HTMLInputElement}} */ event) => setFollow(event.target.checked)} /> Follow
+      </label>
       ${earlier && html`<${ActionButton} className="quiet" run=${earlier}>Earlier lines<//>`}
       <${ActionButton} className="quiet" disabled=${lines.length === 0} run=${save}>Download<//>
     </div>
     ${
       lines.length === 0
         ? html`<${Empty} title=${live ? "No log lines yet" : "This job wrote no log lines"} />`
-        : html`<div class="log-lines" ref=${ref} onScroll=${onScroll} tabindex="0" style=${{ height: `${Math.min(shown.length, 13) * ROW + 8}px` }} role="log" aria-live="off" aria-label="Log lines">
+        : html`<div
+          class="log-lines"
+          ref=${ref}
+          onScroll=${onScroll}
+          tabindex="0"
+          style=${{ height: `${Math.min(shown.length, 13) * ROW + 8}px` }}
+          role="log"
+          aria-live="off"
+          aria-label="Log lines">
           <div style=${{ height: `${before}px` }}></div>
           ${shown.slice(first, last).map(
-            (
-              line,
-            ) => html`<button type="button" class="log-line" key=${line.key} data-level=${line.level} aria-expanded=${open === line.key}
-                onClick=${() => setOpen(open === line.key ? null : line.key)}>
-              <time datetime=${line.at} title=${utc(line.at)}>${clock(line.at).slice(0, 8)}<span class="log-ms">${clock(line.at).slice(8)}</span></time>
-              <span class="log-level" title=${line.level}>${line.level[0]}<span class="log-word">${line.level.slice(1)}</span></span>
-              <span class="log-text">${line.message}${hasMore(line) && html`<span class="log-more">${JSON.stringify(line.metadata)}</span>`}</span>
+            (line) => html`<button
+              type="button"
+              class="log-line"
+              key=${line.key}
+              data-level=${line.level}
+              aria-expanded=${open === line.key}
+              onClick=${() => setOpen(open === line.key ? null : line.key)}>
+              <time datetime=${line.at} title=${utc(line.at)}>
+                ${clock(line.at).slice(0, 8)}
+                <span class="log-ms">${clock(line.at).slice(8)}</span>
+              </time>
+              <span class="log-level" title=${line.level}>
+                ${line.level[0]}
+                <span class="log-word">${line.level.slice(1)}</span>
+              </span>
+              <span class="log-text">
+                ${line.message}
+                ${
+                  hasMore(line) &&
+                  html`<span class="log-more">
+                    ${JSON.stringify(line.metadata)}
+                  </span>`
+                }
+              </span>
             </button>`,
           )}
           <div style=${{ height: `${after}px` }}></div>
@@ -136,10 +185,15 @@ export function JobLog({
     ${
       chosen &&
       html`<div class="log-open">
-      <div class="bar"><span class="muted small">${utc(chosen.at)}, attempt ${chosen.attempt ?? "–"}</span>
-        <button type="button" class="quiet" onClick=${() => setOpen(null)}>Close</button></div>
-      <pre tabindex="0" aria-label="Log line">${chosen.message}${hasMore(chosen) ? `\n${pretty(chosen.metadata)}` : ""}</pre>
-    </div>`
+        <div class="bar">
+          <span class="muted small">${utc(chosen.at)}, attempt ${chosen.attempt ?? "–"}</span>
+          <button type="button" class="quiet" onClick=${() => setOpen(null)}>Close</button>
+        </div>
+        <pre tabindex="0" aria-label="Log line">
+          ${chosen.message}
+          ${hasMore(chosen) ? `\n${pretty(chosen.metadata)}` : ""}
+        </pre>
+      </div>`
     }
   </div>`;
 }

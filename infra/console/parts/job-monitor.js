@@ -1,10 +1,11 @@
 // JobMonitor: a workspace's jobs, live: groups with counts, filters, search, selection, actions.
 
-import { jobs as api, operator, supabase } from "../api.js";
+import { supabase } from "../api.js";
 import { density, nextDensity, ROWS } from "../lib/density.js";
-import { counted, duration, glimpse, number, percentage, shortId } from "../lib/format.js";
+import { counted, duration, errorLine, number, percentage, shortId } from "../lib/format.js";
 import { useJobList } from "../lib/job-list.js";
-import { ENDED, makeUseJobStatus } from "../lib/jobs.js";
+import { ENDED } from "../lib/jobs/sequence.js";
+import { makeUseJobStatus } from "../lib/jobs/use-job-status.js";
 import { ALL } from "../lib/scope.js";
 import { NAMES, nextRunOf, STATES, stateOfJob, statusOf } from "../lib/states.js";
 import { useStore } from "../lib/store.js";
@@ -20,41 +21,26 @@ import {
 } from "../lib/ui.js";
 import { useVirtual } from "../lib/virtual.js";
 import { Freshness, StateBadge } from "./badge.js";
-import { confirm } from "./dialog.js";
-import { beginOf, Filters, SINCE } from "./filters.js";
+import { beginOf, Filters } from "./filters.js";
 import { Icon } from "./icons.js";
 import { JobProgress } from "./job-progress.js";
+import { lazy } from "./lazy.js";
 import { Empty, Failed, Loading, Stale } from "./states-of-view.js";
-import { notify, notifyFailure } from "./toasts.js";
 import { Took, When } from "./when.js";
 
 /** @import { ComponentChildren } from "preact" */
-/** @import { BulkCursor, BulkFilter } from "../api.js" */
 /** @import { JobList } from "../lib/job-list.js" */
-/** @import { BulkResult, Job } from "../lib/routes.js" */
+/** @import { ListedJob } from "../lib/routes.js" */
 /** @import { Filter, OnFilter } from "./filters.js" */
-/** @typedef {Job & {run_ms?: number, workspace_name?: string | null}} Row `workspace_name` where all are shown. */
+/** @typedef {ListedJob & {run_ms?: number, workspace_name?: string | null}} Row `workspace_name` where all are shown. */
 /** @typedef {{states: Record<string, number>, at_least: string[]}} Counts Statuses in `at_least` may have more. */
 /**
  * @typedef {typeof import("../lib/operator-list.js").UNREAD & {rows: Row[], counts: Counts | null,
  *   isCut?: boolean}} ListState
  */
-/** @typedef {(workspaceId: string, filter: BulkFilter, cursor?: BulkCursor) => Promise<BulkResult>} Bulk */
 
-/** @type {Array<[name: keyof Filter, word: string, say?: (value: string) => string]>} */
-const CHIPS = [
-  ["job_type", "type"],
-  ["queue", "queue"],
-  ["parent_id", "parent"],
-  ["tag", "tag"],
-  ["version", "version"],
-  ["worker_id", "worker"],
-  ["error", "error"],
-  ["payload", "payload"],
-  ["min_run_ms", "ran at least", (ms) => duration(Number(ms))],
-  ["since", "since", (word) => SINCE[word] ?? word],
-];
 const COLUMNS = { next: "next_run_at", created: "created_at", ran: "run_ms" };
+const Selection = lazy(() => import("./selection.js"), "Selection");
 const useJobStatus = makeUseJobStatus(hooks, supabase);
 
 /**
@@ -95,51 +81,155 @@ export function JobMonitor({ workspaceId, filter, onFilter, hrefOf = (id) => `/j
   return html`<div class="monitor">
     <${Groups} counts=${counts} chosen=${filter.state} onFilter=${onFilter} />
     <div class="bar">
-      <${SearchBox} value=${filter.search ?? ""} onChange=${(/** @type {string} */ search) => onFilter({ search })} />
-      ${!isOfAll && html`<${Filters} filter=${filter} onFilter=${onFilter} />`}
-      ${CHIPS.filter(([name]) => filter[name]).map(([name, word, say]) => html`<button type="button" class="chip" key=${name} onClick=${() => onFilter({ [name]: "" })} aria-label=${`Remove filter ${word} ${filter[name]}`}>${word}: ${name === "parent_id" ? shortId(/** @type {string} */ (filter[name])) : (say?.(/** @type {string} */ (filter[name])) ?? filter[name])} <${Icon} name="cross" /></button>`)}
+      <${SearchBox}
+        value=${filter.search ?? ""}
+        onChange=${(/** @type {string} */ search) => onFilter({ search })} />
+      <${Filters} filter=${filter} onFilter=${onFilter} rows=${rows} workspaceId=${workspaceId} />
       <span class="spacer"></span>
       <${Freshness} value=${state.freshness} />
       ${
         state.newer > 0 &&
         !state.isPaused &&
-        html`<button type="button" class="quiet" onClick=${() => {
-          if (view.box.current) view.box.current.scrollTop = 0;
-          list.current.refresh();
-        }}>${counted(state.newer, "newer job")}</button>`
+        html`<button
+          type="button"
+          class="quiet"
+          onClick=${() => {
+            if (view.box.current) view.box.current.scrollTop = 0;
+            list.current.refresh();
+          }}>
+          ${counted(state.newer, "newer job")}
+        </button>`
       }
-      <button type="button" class="quiet" aria-pressed=${Boolean(state.isPaused)} onClick=${() => (state.isPaused ? list.current.resume() : list.current.pause())}>
+      <button
+        type="button"
+        class="quiet"
+        aria-pressed=${Boolean(state.isPaused)}
+        onClick=${() => (state.isPaused ? list.current.resume() : list.current.pause())}>
         ${state.isPaused ? `Resume (${counted(state.missed, "change")})` : "Pause"}
       </button>
-      <button type="button" class="quiet density" aria-pressed=${rowHeight === "compact"} title="Rows of 32 pixels instead of 52" onClick=${nextDensity}>Compact</button>
+      <button
+        type="button"
+        class="quiet density"
+        aria-pressed=${rowHeight === "compact"}
+        title="Rows of 32 pixels instead of 52"
+        onClick=${nextDensity}>
+        Compact
+      </button>
     </div>
-    ${state.error && rows.length > 0 && html`<${Stale} error=${state.error} retry=${() => list.current.refresh()} />`}
-    <${Body} state=${state} filter=${filter} onFilter=${onFilter} retry=${() => list.current.load()} />
-    <div class="table-scroll" data-density=${rowHeight} ref=${view.ref} tabindex="0" role="region" aria-label="Jobs" hidden=${rows.length === 0}>
+    ${
+      state.error &&
+      rows.length > 0 &&
+      html`<${Stale} error=${state.error} retry=${() => list.current.refresh()} />`
+    }
+    <${Body}
+      state=${state}
+      filter=${filter}
+      onFilter=${onFilter}
+      retry=${() => list.current.load()} />
+    <div
+      class="table-scroll"
+      data-density=${rowHeight}
+      ref=${view.ref}
+      tabindex="0"
+      role="region"
+      aria-label="Jobs"
+      hidden=${rows.length === 0}>
       <table class="table jobs-table" aria-rowcount=${state.isAll ? rows.length + 1 : -1}>
-        <thead><tr>
-          <th scope="col" class="c-check"><label class="tick"><input type="checkbox" checked=${allShown} onChange=${() => setChosen(allShown ? new Set() : new Set(rows.map((row) => row.id)))} /><span class="hidden">Select all loaded jobs</span></label></th>
-          <th scope="col" class="c-job">Job</th>${isOfAll && html`<th scope="col" class="c-workspace">Workspace</th>`}<th scope="col" class="c-state">State</th><th scope="col" class="c-progress">Progress</th>
-          <th scope="col" class="c-num num">Attempt</th>
-          ${
-            isOfAll
-              ? html`<th scope="col" class="c-time">Next run</th><th scope="col" class="c-time">Created</th><th scope="col" class="c-num c-took num">Ran</th>`
-              : html`
-          <${SortHead} column="next" className="c-time c-next" first="asc" filter=${filter} onFilter=${onFilter}>Next run<//>
-          <${SortHead} column="created" className="c-time" filter=${filter} onFilter=${onFilter}>Created<//>
-          <${SortHead} column="ran" className="c-num c-took num" filter=${filter} onFilter=${onFilter}>Ran<//>`
-          }<th scope="col" class="c-id">Id</th>
-        </tr></thead>
+        <thead>
+          <tr>
+            <th scope="col" class="c-check">
+              <label class="tick">
+                <input
+                  type="checkbox"
+                  checked=${allShown}
+                  onChange=${() => setChosen(allShown ? new Set() : new Set(rows.map((row) => row.id)))} />
+                <span class="hidden">Select all loaded jobs</span>
+              </label>
+            </th>
+            <th scope="col" class="c-job">Job</th>
+            ${isOfAll && html`<th scope="col" class="c-workspace">Workspace</th>`}
+            <th scope="col" class="c-state">State</th>
+            <th scope="col" class="c-progress">Progress</th>
+            <th scope="col" class="c-num num">Attempt</th>
+            ${
+              isOfAll
+                ? html`
+                  <th scope="col" class="c-time">Next run</th>
+                  <th scope="col" class="c-time">Created</th>
+                  <th scope="col" class="c-num c-took num">Ran</th>
+                `
+                : html`
+                  <${SortHead}
+                    column="next"
+                    className="c-time c-next"
+                    first="asc"
+                    filter=${filter}
+                    onFilter=${onFilter}>
+                    Next run
+                  <//>
+                  <${SortHead}
+                    column="created"
+                    className="c-time"
+                    filter=${filter}
+                    onFilter=${onFilter}>
+                    Created
+                  <//>
+                  <${SortHead}
+                    column="ran"
+                    className="c-num c-took num"
+                    filter=${filter}
+                    onFilter=${onFilter}>
+                    Ran
+                  <//>
+                `
+            }
+            <th scope="col" class="c-id">Id</th>
+          </tr>
+        </thead>
         <tbody onKeyDown=${moveByArrows}>
-          ${view.before > 0 && html`<tr class="spacer-row" aria-hidden="true" key="before"><td style=${{ height: `${view.before}px` }}></td></tr>`}
-          ${onScreen.map((row, index) => html`<${Row} key=${row.id} row=${row} index=${view.first + index} isChosen=${chosen.has(row.id)} toggle=${toggle} href=${hrefOf(row.id)} isOfAll=${isOfAll} />`)}
-          ${view.after > 0 && html`<tr class="spacer-row" aria-hidden="true" key="after"><td style=${{ height: `${view.after}px` }}></td></tr>`}
+          ${
+            view.before > 0 &&
+            html`<tr class="spacer-row" aria-hidden="true" key="before">
+              <td style=${{ height: `${view.before}px` }}></td>
+            </tr>`
+          }
+          ${onScreen.map(
+            (row, index) => html`<${Row}
+              key=${row.id}
+              row=${row}
+              index=${view.first + index}
+              isChosen=${chosen.has(row.id)}
+              toggle=${toggle}
+              href=${hrefOf(row.id)}
+              isOfAll=${isOfAll} />`,
+          )}
+          ${
+            view.after > 0 &&
+            html`<tr class="spacer-row" aria-hidden="true" key="after">
+              <td style=${{ height: `${view.after}px` }}></td>
+            </tr>`
+          }
         </tbody>
       </table>
       ${state.isLoadingMore && html`<p class="muted small pad">Loading more…</p>`}
     </div>
-    <${Selection} picked=${picked} total=${counts} filter=${filter} workspaceId=${workspaceId} list=${list} clear=${() => setChosen(new Set())} />
-    ${rows.length > 0 && html`<p class="muted small foot num">${state.isAll ? counted(rows.length, "job") : `${counted(rows.length, "job")} loaded, more below`}${state.isCut && ". Sorted are the 10,000 youngest of each state: a filter or a shorter time reaches the others"}</p>`}
+    ${
+      (picked.length > 0 || Object.values(filter).some(Boolean)) &&
+      html`<${Selection}
+        picked=${picked}
+        total=${counts}
+        filter=${queryOf(filter)}
+        workspaceId=${workspaceId}
+        list=${list}
+        clear=${() => setChosen(new Set())} />`
+    }
+    ${
+      rows.length > 0 &&
+      html`<p class="muted small foot num">
+        ${state.isAll ? counted(rows.length, "job") : `${counted(rows.length, "job")} loaded, more below`}
+        ${state.isCut && ". Sorted are the 10,000 youngest of each state: a filter or a shorter time reaches the others"}
+      </p>`
+    }
   </div>`;
 }
 
@@ -160,18 +250,27 @@ function Groups({ counts, chosen, onFilter }) {
    * @param {number | null} [count]
    * @param {string} [tone]
    */
-  const entry = (
-    name,
-    word,
-    count,
-    tone,
-  ) => html`<a key=${word} class="group" data-tone=${tone} data-group=${name || "all"} aria-current=${(chosen ?? "") === name ? "true" : undefined}
-      href=${hrefWith(name)} onClick=${(/** @type {MouseEvent} */ event) => {
-        if (event.metaKey || event.ctrlKey || event.button !== 0) return;
-        event.preventDefault();
-        onFilter({ state: name });
-      }}>
-    <span class="group-word">${word}</span>${(count ?? null) !== null && html`<span class="group-count num">${number(count)}${isMore(name) ? "+" : ""}</span>`}
+  const entry = (name, word, count, tone) => html`<a
+    key=${word}
+    class="group"
+    data-tone=${tone}
+    data-group=${name || "all"}
+    aria-current=${(chosen ?? "") === name ? "true" : undefined}
+    href=${hrefWith(name)}
+    onClick=${(/** @type {MouseEvent} */ event) => {
+      if (event.metaKey || event.ctrlKey || event.button !== 0) return;
+      event.preventDefault();
+      onFilter({ state: name });
+    }}>
+    <span class="group-word">${word}</span>
+    ${
+      (count ?? null) !== null &&
+      (count || !isMore(name)) &&
+      html`<span class="group-count num">
+        ${number(count)}
+        ${isMore(name) ? "+" : ""}
+      </span>`
+    }
   </a>`;
   return html`<nav class="groups" aria-label="Jobs by state">
     ${entry("", "All", total)}
@@ -217,7 +316,15 @@ function SortHead({ column, className, children, filter, onFilter, first = "desc
       : by === "created_at"
         ? { sort: "", order: "" }
         : { sort: by, order: first };
-  return html`<th scope="col" class=${className} aria-sort=${isOn ? (order === "asc" ? "ascending" : "descending") : undefined}><button type="button" class="sort" onClick=${() => onFilter(next)}>${children}<span aria-hidden="true">${isOn ? (order === "asc" ? " ↑" : " ↓") : ""}</span></button></th>`;
+  return html`<th
+    scope="col"
+    class=${className}
+    aria-sort=${isOn ? (order === "asc" ? "ascending" : "descending") : undefined}>
+    <button type="button" class="sort" onClick=${() => onFilter(next)}>
+      ${children}
+      <span aria-hidden="true">${isOn ? (order === "asc" ? " ↑" : " ↓") : ""}</span>
+    </button>
+  </th>`;
 }
 
 /**
@@ -254,47 +361,105 @@ export function SearchBox({
     addEventListener("keydown", go);
     return () => removeEventListener("keydown", go);
   }, []);
-  return html`<label class="search"><span class="hidden">${placeholder}</span><${Icon} name="search" />
-    <input ref=${input} type="search" value=${text} placeholder=${placeholder} onInput=${(/** @type {{target: HTMLInputElement}} */ event) => setText(event.target.value)} />
+  return html`<label class="search">
+    <span class="hidden">${placeholder}</span>
+    <${Icon} name="search" />
+    <input
+      ref=${input}
+      type="search"
+      value=${text}
+      placeholder=${placeholder}
+      onInput=${(/** @type {{target: HTMLInputElement}} */ event) => setText(event.target.value)} />
   </label>`;
 }
 
 /** @param {{state: ListState, filter: Filter, onFilter: OnFilter, retry: () => void}} props */
 function Body({ state, filter, onFilter, retry }) {
   if (state.rows.length > 0) return null;
-  if (state.isLoading) return html`<${Loading} what="Reading jobs" />`;
   if (state.error)
     return html`<${Failed} error=${state.error} retry=${retry} what="The jobs could not be read" />`;
+  if (state.isLoading) return html`<${Loading} what="Reading jobs" />`;
   if (!state.isAll) return html`<${Loading} what="Looking at older jobs" />`;
   if (Object.values(filter).some(Boolean)) {
-    return html`<${Empty} title="No job matches"><button type="button" class="quiet" onClick=${() => onFilter(Object.fromEntries(Object.keys(filter).map((name) => [name, ""])))}>Show all jobs</button><//>`;
+    return html`<${Empty} title="No job matches">
+      <button
+        type="button"
+        class="quiet"
+        onClick=${() => onFilter(Object.fromEntries(Object.keys(filter).map((name) => [name, ""])))}>
+        Show all jobs
+      </button>
+    <//>`;
   }
-  return html`<${Empty} title="No jobs yet">A job appears here the moment it is enqueued: from the API, from SQL, or from one of the apps in the menu.<//>`;
+  return html`<${Empty} title="No jobs yet">
+    A job appears here the moment it is enqueued: from the API, from SQL, or from one of the apps in the menu.
+  <//>`;
 }
 
-/** A failed job's error, a running one's stage, else the beginning of the payload. */
+/** A failed job's error, a running one's stage, else a glimpse of the payload. */
 const hasTrouble = (/** @type {Row} */ row) =>
   Boolean(row.error_message) && (row.status === "failed" || row.status === "pending");
 const second = (/** @type {Row} */ row) =>
   hasTrouble(row)
-    ? row.error_message
-    : (row.status !== "completed" && (row.progress?.message || row.progress?.stage)) ||
-      glimpse(row.payload);
+    ? errorLine(row)
+    : (row.status !== "completed" && (row.progress?.message || row.progress?.stage)) || row.glimpse;
 
 /**
  * @param {{row: Row, index: number, isChosen: boolean, toggle: (id: string) => void, href: string,
  *   isOfAll: boolean}} props
  */
 function Row({ row, index, isChosen, toggle, href, isOfAll }) {
-  return html`<tr aria-rowindex=${index + 2} class=${classes("job-row", isChosen && "chosen")} data-job=${row.id} data-status=${row.status}>
-    <td class="c-check"><label class="tick"><input type="checkbox" checked=${isChosen} onChange=${() => toggle(row.id)} /><span class="hidden">Select ${row.job_type} ${shortId(row.id)}</span></label></td>
-    <td class="c-job"><a class="row-link" href=${href}><span class="job-type">${row.job_type}</span>
-      ${second(row) && html`<span class=${classes("job-note", hasTrouble(row) && "bad")}>${second(row)}</span>`}</a></td>
-    ${isOfAll && html`<td class="c-workspace"><span class="ellipsis" title=${row.workspace_id}>${row.workspace_name ?? shortId(row.workspace_id)}</span></td>`}
-    <td class="c-state"><${StateBadge} job=${row} cancelling=${Boolean(row.cancel_requested_at)} /></td>
-    <td class="c-progress">${row.status === "processing" ? (isOfAll ? html`<${JobProgress} job=${row} compact />` : html`<${LiveProgress} row=${row} />`) : !ENDED.has(row.status) && percentage(row.progress) > 0 ? html`<${JobProgress} job=${row} compact />` : ""}</td>
+  return html`<tr
+    aria-rowindex=${index + 2}
+    class=${classes("job-row", isChosen && "chosen")}
+    data-job=${row.id}
+    data-status=${row.status}>
+    <td class="c-check">
+      <label class="tick">
+        <input type="checkbox" checked=${isChosen} onChange=${() => toggle(row.id)} />
+        <span class="hidden">Select ${row.job_type} ${shortId(row.id)}</span>
+      </label>
+    </td>
+    <td class="c-job">
+      <a class="row-link" href=${href}>
+        <span class="job-type">${row.job_type}</span>
+        ${
+          second(row) &&
+          html`<span class=${classes("job-note", hasTrouble(row) && "bad")}>
+            ${second(row)}
+          </span>`
+        }
+      </a>
+    </td>
+    ${
+      isOfAll &&
+      html`<td class="c-workspace">
+        <span class="ellipsis" title=${row.workspace_id}>
+          ${row.workspace_name ?? shortId(row.workspace_id)}
+        </span>
+      </td>`
+    }
+    <td class="c-state">
+      <${StateBadge} job=${row} cancelling=${Boolean(row.cancel_requested_at)} />
+    </td>
+    <td class="c-progress">
+      ${
+        row.status === "processing"
+          ? isOfAll
+            ? html`<${JobProgress} job=${row} compact />`
+            : html`<${LiveProgress} row=${row} />`
+          : !ENDED.has(row.status) && percentage(row.progress) > 0
+            ? html`<${JobProgress} job=${row} compact />`
+            : ""
+      }
+    </td>
     <td class="c-num num">${row.attempts}<span class="muted">/${row.max_attempts}</span></td>
-    <td class="c-time c-next">${stateOfJob(row) === "queued" ? html`<span class="muted">due</span>` : html`<${When} at=${nextRunOf(row)} />`}</td>
+    <td class="c-time c-next">
+      ${
+        stateOfJob(row) === "queued"
+          ? html`<span class="muted">due</span>`
+          : html`<${When} at=${nextRunOf(row)} />`
+      }
+    </td>
     <td class="c-time"><${When} at=${row.created_at} /></td>
     <td class="c-num c-took num"><${Ran} row=${row} /></td>
     <td class="c-id mono small muted">${shortId(row.id)}</td>
@@ -343,145 +508,4 @@ function moveByArrows(/** @type {KeyboardEvent & {target: HTMLElement}} */ event
   if (!target) return;
   event.preventDefault();
   target.focus();
-}
-
-const LIVE = new Set(["pending", "processing", "waiting"]);
-
-/**
- * What can be done to the chosen jobs, or to all that match; each says how many it touches. It stands
- * below the table: above, it would move the rows from under the pointer when it comes and goes.
- *
- * @param {{picked: Row[], total: Counts | null, filter: Filter, workspaceId: string, list: {current: JobList},
- *   clear: () => void}} props
- */
-function Selection({ picked, total, filter, workspaceId, list, clear }) {
-  const live = picked.filter((row) => LIVE.has(row.status));
-  const failed = picked.filter((row) => row.status === "failed");
-  const cancelled = picked.filter((row) => row.status === "cancelled");
-  const plain = Object.entries(filter).every(
-    ([name, value]) =>
-      !value || ["state", "job_type", "queue", "tag", "sort", "order"].includes(name),
-  );
-  const matching =
-    total?.states && filter.state && plain && !filter.tag ? total.states[filter.state] : 0;
-  const all = total?.at_least?.includes(statusOf(/** @type {string} */ (filter.state)) ?? "pending")
-    ? `${number(matching)}+ jobs`
-    : counted(matching, "job");
-  const where = Object.fromEntries(
-    Object.entries({ state: filter.state, job_type: filter.job_type, queue: filter.queue }).filter(
-      ([, value]) => value,
-    ),
-  );
-
-  /**
-   * @param {{title: string, text: string, action: string, danger?: boolean, run: () => Promise<number>,
-   *   done: (count: number) => string}} what
-   */
-  const act = async ({ title, text, action, danger = false, run, done }) => {
-    if (!(await confirm({ title, text, action, danger }))) return;
-    try {
-      notify(done(await run()));
-      clear();
-    } catch (error) {
-      notifyFailure(action, error);
-    }
-    list.current.refresh();
-  };
-  const repeat = async (/** @type {Bulk} */ call, /** @type {BulkFilter} */ wanted) => {
-    let count = 0;
-    /** @type {BulkCursor} */
-    let cursor = null;
-    do {
-      /** @type {BulkResult} */
-      const result = await call(workspaceId, wanted, cursor);
-      count += result.count;
-      cursor = /** @type {BulkCursor} */ (result.next);
-    } while (cursor);
-    return count;
-  };
-  const chunks = async (/** @type {Bulk} */ call, /** @type {Row[]} */ rows) => {
-    let count = 0;
-    // of all workspaces: each is opened first, which is written down
-    for (const id of new Set(rows.map((row) => row.workspace_id))) {
-      if (workspaceId === ALL)
-        await operator.open({ workspace_id: id, reason: "several jobs at once" });
-      const own = rows.filter((row) => row.workspace_id === id);
-      for (let at = 0; at < own.length; at += 1000)
-        count += (await call(id, { ids: own.slice(at, at + 1000).map((row) => row.id) })).count;
-    }
-    return count;
-  };
-  const retryEach = async (/** @type {Row[]} */ rows) => {
-    if (workspaceId === ALL)
-      for (const id of new Set(rows.map((row) => row.workspace_id)))
-        await operator.open({ workspace_id: id, reason: "several jobs at once" });
-    return (await Promise.all(rows.map((row) => api.retry(row.id)))).length;
-  };
-  const cancelPicked = () =>
-    act({
-      title: `Cancel ${counted(live.length, "job")}?`,
-      text: "Pending and waiting jobs end at once; running ones stop within a heartbeat. Child jobs are cancelled too.",
-      action: `Cancel ${counted(live.length, "job")}`,
-      danger: true,
-      run: () => chunks(api.cancelMany, live),
-      done: (count) => `Cancelled ${counted(count, "job")}`,
-    });
-  const redrivePicked = () =>
-    act({
-      title: `Redrive ${counted(failed.length, "job")}?`,
-      text: "Each starts again with fresh attempts; finished steps are kept.",
-      action: `Redrive ${counted(failed.length, "job")}`,
-      run: () => chunks(api.redriveMany, failed),
-      done: (count) => `Redriven ${counted(count, "job")}`,
-    });
-  const retryPicked = () =>
-    act({
-      title: `Retry ${counted(cancelled.length, "job")}?`,
-      text: "Cancelled jobs start again with fresh attempts.",
-      action: `Retry ${counted(cancelled.length, "job")}`,
-      run: () => retryEach(cancelled),
-      done: (count) => `Retried ${counted(count, "job")}`,
-    });
-  const cancelAll = () =>
-    act({
-      title: `Cancel all ${all}?`,
-      text: `Every ${STATES[/** @type {keyof STATES} */ (filter.state)].word.toLowerCase()} job of this workspace${filter.job_type ? ` of type ${filter.job_type}` : ""}${filter.queue ? ` in queue ${filter.queue}` : ""} is cancelled, loaded here or not.`,
-      action: `Cancel ${all}`,
-      danger: true,
-      run: () => repeat(api.cancelMany, where),
-      done: (count) => `Cancelled ${counted(count, "job")}`,
-    });
-  const redriveAll = () =>
-    act({
-      title: `Redrive all ${all}?`,
-      text: "Every dead letter that matches starts again with fresh attempts, loaded here or not.",
-      action: `Redrive ${all}`,
-      run: () => repeat(api.redriveMany, where),
-      done: (count) => `Redriven ${counted(count, "job")}`,
-    });
-
-  const offersAll =
-    workspaceId !== ALL &&
-    matching > 0 &&
-    !(filter.state === "completed" || filter.state === "cancelled");
-  if (picked.length === 0 && !offersAll) return null;
-  return html`<div class="selection" role="region" aria-label="Selected jobs">
-    <span class="num">${picked.length > 0 ? `${counted(picked.length, "job")} selected` : `${all} ${STATES[/** @type {keyof STATES} */ (filter.state)].word.toLowerCase()}`}</span>
-    <span class="spacer"></span>
-    ${
-      picked.length > 0 &&
-      html`
-      ${live.length > 0 && html`<button type="button" class="danger" onClick=${cancelPicked}>Cancel ${number(live.length)}</button>`}
-      ${failed.length > 0 && html`<button type="button" onClick=${redrivePicked}>Redrive ${number(failed.length)}</button>`}
-      ${cancelled.length > 0 && html`<button type="button" onClick=${retryPicked}>Retry ${number(cancelled.length)}</button>`}
-      <button type="button" class="quiet" onClick=${clear}>Clear</button>`
-    }
-    ${
-      picked.length === 0 &&
-      offersAll &&
-      (filter.state === "failed"
-        ? html`<button type="button" onClick=${redriveAll}>Redrive all ${number(matching)}</button>`
-        : html`<button type="button" class="quiet" onClick=${cancelAll}>Cancel all ${number(matching)}</button>`)
-    }
-  </div>`;
 }

@@ -45,9 +45,19 @@ export function JsonView({ value, label }) {
   return html`<div class="json">
     <div class="json-bar">
       <span class="muted small num">${bytes(new Blob([text]).size)}</span>
-      <button type="button" class="quiet" onClick=${() => copy(text, `Copied ${label.toLowerCase()}`)}>Copy</button>
+      <button
+        type="button"
+        class="quiet"
+        onClick=${() => copy(text, `Copied ${label.toLowerCase()}`)}>
+        Copy
+      </button>
     </div>
     <pre tabindex="0" aria-label=${label}><code>${shown}${cut && "…"}</code></pre>
-    ${cut && html`<button type="button" class="quiet" onClick=${() => setWhole(true)}>Show all ${bytes(text.length)}</button>`}
+    ${
+      cut &&
+      html`<button type="button" class="quiet" onClick=${() => setWhole(true)}>
+        Show all ${bytes(text.length)}
+      </button>`
+    }
   </div>`;
 }

@@ -7,7 +7,7 @@ import { createStore, useStore } from "../lib/store.js";
 import { html, useEffect, useLayoutEffect, useId, useMemo, useRef, useState } from "../lib/ui.js";
 import { Dialog } from "./dialog.js";
 
-/** @import { Job } from "../lib/routes.js" */
+/** @import { ListedJob } from "../lib/routes.js" */
 /** @typedef {{label: string, hint?: string, run: () => void}} Command */
 
 const isOpen = createStore(false);
@@ -48,7 +48,7 @@ const matches = (/** @type {string} */ label, /** @type {string} */ text) =>
 function Open({ commands }) {
   const [text, setText] = useState("");
   const [at, setAt] = useState(0);
-  const [found, setFound] = useState({ text: "", jobs: /** @type {Job[]} */ ([]) });
+  const [found, setFound] = useState({ text: "", jobs: /** @type {ListedJob[]} */ ([]) });
   const listId = useId();
   const list = useRef(/** @type {HTMLUListElement | null} */ (null));
   useEffect(() => {
@@ -98,27 +98,40 @@ function Open({ commands }) {
     event.preventDefault();
   };
   return html`<${Dialog} title="Go to" onClose=${close}>
-    <input class="palette-input" type="text" role="combobox" aria-expanded=${String(entries.length > 0)} aria-controls=${entries.length ? listId : undefined} aria-autocomplete="list"
-      aria-activedescendant=${entries.length ? `${listId}-${chosen}` : undefined} aria-label="Type a page, an action, or a job" autofocus autocomplete="off"
-      placeholder="A page, an action, or a job" value=${text} onInput=${(
-        /** @type {{target: HTMLInputElement}} */ event,
-      ) => {
+    <input
+      class="palette-input"
+      type="text"
+      role="combobox"
+      aria-expanded=${String(entries.length > 0)}
+      aria-controls=${entries.length ? listId : undefined}
+      aria-autocomplete="list"
+      aria-activedescendant=${entries.length ? `${listId}-${chosen}` : undefined}
+      aria-label="Type a page, an action, or a job"
+      autofocus
+      autocomplete="off"
+      placeholder="A page, an action, or a job"
+      value=${text}
+      onInput=${(/** @type {{target: HTMLInputElement}} */ event) => {
         setText(event.target.value);
         setAt(0);
-      }} onKeyDown=${onKey} />
+      }}
+      onKeyDown=${onKey} />
     ${
       entries.length > 0 &&
       html`<ul class="palette-list" role="listbox" id=${listId} aria-label="Results" ref=${list}>
-      ${entries.map(
-        (
-          entry,
-          index,
-        ) => html`<li key=${`${entry.label}${index}`} id=${`${listId}-${index}`} role="option" aria-selected=${index === chosen}
-          onMouseMove=${() => setAt(index)} onClick=${() => run(entry)}>
-        <span>${entry.label}</span>${entry.hint && html`<span class="muted small">${entry.hint}</span>`}
-      </li>`,
-      )}
-    </ul>`
+        ${entries.map(
+          (entry, index) => html`<li
+            key=${`${entry.label}${index}`}
+            id=${`${listId}-${index}`}
+            role="option"
+            aria-selected=${index === chosen}
+            onMouseMove=${() => setAt(index)}
+            onClick=${() => run(entry)}>
+            <span>${entry.label}</span>
+            ${entry.hint && html`<span class="muted small">${entry.hint}</span>`}
+          </li>`,
+        )}
+      </ul>`
     }
     ${entries.length === 0 && html`<p class="muted pad">Nothing by that name.</p>`}
   <//>`;

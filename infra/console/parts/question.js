@@ -31,7 +31,7 @@ export function Question({ jobId, wait, onAnswered }) {
       notify("Answered: the job continues");
       onAnswered();
     } catch (error) {
-      notifyFailure("Not answered", error);
+      notifyFailure("Could not answer", error);
     }
     setBusy(false);
   };
@@ -39,18 +39,40 @@ export function Question({ jobId, wait, onAnswered }) {
   const question = typeof wait.question === "string" ? wait.question : pretty(wait.question);
   return html`<section class="card question" aria-label="Question">
     <p class="question-text">${question}</p>
-    ${options.length > 0 && html`<div class="actions start">${options.map((option, index) => html`<${ActionButton} key=${index} run=${() => send(valueOf(option))}>${label(option)}<//>`)}</div>`}
+    ${
+      options.length > 0 &&
+      html`<div class="actions start">
+        ${options.map(
+          (option, index) => html`<${ActionButton} key=${index} run=${() => send(valueOf(option))}>
+            ${label(option)}
+          <//>`,
+        )}
+      </div>`
+    }
     ${
       options.length === 0 &&
-      html`<form class="answer" onSubmit=${(/** @type {Event} */ event) => {
-        event.preventDefault();
-        if (text.trim() && !busy) send(text.trim());
-      }}>
-      <label class="grow"><span class="hidden">Your answer</span>
-        <textarea rows="2" value=${text} placeholder="Your answer" onInput=${(/** @type {{target: HTMLTextAreaElement}} */ event) => setText(event.target.value)}></textarea></label>
-      <button type="submit" class="primary" disabled=${busy || !text.trim()}>Answer</button>
-    </form>`
+      html`<form
+        class="answer"
+        onSubmit=${(/** @type {Event} */ event) => {
+          event.preventDefault();
+          if (text.trim() && !busy) send(text.trim());
+        }}>
+        <label class="grow">
+          <span class="hidden">Your answer</span>
+          <textarea
+            rows="2"
+            value=${text}
+            placeholder="Your answer"
+            onInput=${(/** @type {{target: HTMLTextAreaElement}} */ event) => setText(event.target.value)}></textarea>
+        </label>
+        <button type="submit" class="primary" disabled=${busy || !text.trim()}>Answer</button>
+      </form>`
     }
-    ${wait.timeout_at && html`<p class="muted small">If no one answers, it continues <${When} at=${wait.timeout_at} />.</p>`}
+    ${
+      wait.timeout_at &&
+      html`<p class="muted small">
+        If no one answers, it continues <${When} at=${wait.timeout_at} />.
+      </p>`
+    }
   </section>`;
 }

@@ -25,7 +25,7 @@ export function useRemoval() {
       then();
     } catch (error) {
       setIsGoing(false);
-      notifyFailure("Not deleted", error);
+      notifyFailure("Could not delete", error);
     }
   };
   return { isGoing, remove };

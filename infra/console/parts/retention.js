@@ -1,12 +1,12 @@
 // How long ended jobs are kept, and what was removed since.
 
-import { operations } from "../api.js";
 import { counted, number } from "../lib/format.js";
 import { useRead } from "../lib/store.js";
 import { html } from "../lib/ui.js";
+import { operations } from "../operations.js";
 import { StateBadge } from "./badge.js";
-import { Failed, Loading } from "./states-of-view.js";
 import { When } from "./when.js";
+import { Unread } from "./unread.js";
 
 /** @import { Retention as Found, RetentionDays } from "../lib/routes.js" */
 
@@ -22,21 +22,63 @@ export const removedIn = (/** @type {RetentionDays[]} */ days) =>
 /** @param {{workspaceId: string}} props */
 export function Retention({ workspaceId }) {
   const found = useRead((signal) => operations.retention(workspaceId, signal), [workspaceId]);
-  return html`<section class="card" aria-labelledby="h-retention"><h2 id="h-retention">Retention</h2>${body(found)}</section>`;
+  return html`<section class="card" aria-labelledby="h-retention">
+    <h2 id="h-retention">Retention</h2>
+    ${body(found)}
+  </section>`;
 }
 
 function body(/** @type {import("../lib/store.js").Read<Found>} */ found) {
-  if (!found.value)
-    return found.error
-      ? html`<${Failed} error=${found.error} retry=${found.refresh} what="The retention could not be read" />`
-      : html`<${Loading} what="Reading retention" />`;
+  if (!found.value) return html`<${Unread} of=${found} what="the retention" />`;
   const { days, types, removed, checked_at: checkedAt } = found.value;
   const sums = removedIn(removed);
   const last = removed[0];
   return html`
-    <div class="scroll-x" tabindex="0" role="group" aria-label="Retention"><table class="table"><thead><tr><th scope="col">Ended jobs</th>${OUTCOMES.map((outcome) => html`<th scope="col" class="num" key=${outcome}><${StateBadge} status=${outcome} /></th>`)}</tr></thead>
-      <tbody><tr><th scope="row">Kept for</th>${OUTCOMES.map((outcome) => html`<td class="num" key=${outcome}>${kept(days[outcome])}</td>`)}</tr>
-        ${types.map((type) => html`<tr key=${type.job_type}><th scope="row">of type ${type.job_type}</th>${OUTCOMES.map((outcome) => html`<td class="num" key=${outcome}>${kept(type.days[outcome])}</td>`)}</tr>`)}
-        <tr><th scope="row">Removed in 30 days</th>${sums.map((sum, index) => html`<td class="num" key=${OUTCOMES[index]}>${number(sum)}</td>`)}</tr></tbody></table></div>
-    <p class="muted small">${last ? html`Last removed <${When} at=${last.removed_at} />, with logs and events.` : "Nothing had to be removed in the last 30 days."}${checkedAt && html` Checked <${When} at=${checkedAt} />.`}</p>`;
+    <div class="scroll-x" tabindex="0" role="group" aria-label="Retention">
+      <table class="table">
+        <thead>
+          <tr>
+            <th scope="col">Ended jobs</th>
+            ${OUTCOMES.map(
+              (outcome) => html`<th scope="col" class="num" key=${outcome}>
+                <${StateBadge} status=${outcome} />
+              </th>`,
+            )}
+          </tr>
+        </thead>
+        <tbody>
+          <tr>
+            <th scope="row">Kept for</th>
+            ${OUTCOMES.map(
+              (outcome) => html`<td class="num" key=${outcome}>
+                ${kept(days[outcome])}
+              </td>`,
+            )}
+          </tr>
+          ${types.map(
+            (type) => html`<tr key=${type.job_type}>
+              <th scope="row">of type ${type.job_type}</th>
+              ${OUTCOMES.map(
+                (outcome) => html`<td class="num" key=${outcome}>
+                  ${kept(type.days[outcome])}
+                </td>`,
+              )}
+            </tr>`,
+          )}
+          <tr>
+            <th scope="row">Removed in 30 days</th>
+            ${sums.map(
+              (sum, index) => html`<td class="num" key=${OUTCOMES[index]}>
+                ${number(sum)}
+              </td>`,
+            )}
+          </tr>
+        </tbody>
+      </table>
+    </div>
+    <p class="muted small">
+      ${last ? html`Last removed <${When} at=${last.removed_at} />, with logs and events.` : "Nothing had to be removed in the last 30 days."}
+      ${checkedAt && html` Checked <${When} at=${checkedAt} />.`}
+    </p>
+  `;
 }

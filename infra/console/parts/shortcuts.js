@@ -60,7 +60,21 @@ export function Shortcuts() {
   }, []);
   if (!open) return null;
   return html`<${Dialog} title="Keyboard shortcuts" onClose=${() => isOpen.set(false)}>
-    ${KEYS.map(([where, keys]) => html`<section key=${where} aria-label=${where}><h3>${where}</h3><dl class="shortcuts">${keys.map(([key, does]) => html`<div key=${key}><dt><kbd>${key}</kbd></dt><dd>${does}</dd></div>`)}</dl></section>`)}
-    <div class="actions"><button type="button" onClick=${() => isOpen.set(false)}>Close</button></div>
+    ${KEYS.map(
+      ([where, keys]) => html`<section key=${where} aria-label=${where}>
+        <h3>${where}</h3>
+        <dl class="shortcuts">
+          ${keys.map(
+            ([key, does]) => html`<div key=${key}>
+              <dt><kbd>${key}</kbd></dt>
+              <dd>${does}</dd>
+            </div>`,
+          )}
+        </dl>
+      </section>`,
+    )}
+    <div class="actions">
+      <button type="button" onClick=${() => isOpen.set(false)}>Close</button>
+    </div>
   <//>`;
 }

@@ -7,7 +7,10 @@ import { html } from "../lib/ui.js";
 
 /** Something is being read for the first time. */
 export const Loading = ({ what = "Loading" }) =>
-  html`<div class="notice loading" role="status"><span class="spinner" aria-hidden="true"></span>${what}…</div>`;
+  html`<div class="notice loading" role="status">
+    <span class="spinner" aria-hidden="true"></span>
+    ${what}…
+  </div>`;
 
 /**
  * There is nothing; say why that may be and what to do.
@@ -15,7 +18,10 @@ export const Loading = ({ what = "Loading" }) =>
  * @param {{title: string, children?: Children}} props
  */
 export const Empty = ({ title, children }) =>
-  html`<div class="notice empty"><p class="strong">${title}</p>${children && html`<div>${children}</div>`}</div>`;
+  html`<div class="notice empty">
+    <p class="strong">${title}</p>
+    ${children && html`<div>${children}</div>`}
+  </div>`;
 
 /**
  * Reading failed and there is nothing older to show.

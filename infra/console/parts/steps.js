@@ -1,7 +1,8 @@
 // The finished steps of a job, oldest first; more of them, and more pages, on demand.
 
 import { jobs as api } from "../api.js";
-import { between, counted, duration, number } from "../lib/format.js";
+import { counted, duration, number } from "../lib/format.js";
+import { keptSteps } from "../lib/graph.js";
 import { MOST_PAGES, readSteps } from "../lib/steps.js";
 import { useRead } from "../lib/store.js";
 import { html, useRef, useState } from "../lib/ui.js";
@@ -10,7 +11,6 @@ import { Stale } from "./states-of-view.js";
 import { When } from "./when.js";
 
 /** @import { Step } from "../lib/jobs/types.js" */
-/** @import { TracedJob } from "../lib/routes.js" */
 /** @import { Page } from "../lib/steps.js" */
 /** @typedef {ReturnType<typeof useSteps>} StepsRead */
 
@@ -33,25 +33,48 @@ export function useSteps(/** @type {string | undefined} */ jobId) {
   return { ...read, more, isWhole: !read.value?.next || pages.current >= MOST_PAGES };
 }
 
-/** @param {{steps: StepsRead, trace: TracedJob | undefined}} props `trace` with the spans of `steps`. */
-export function Steps({ steps, trace }) {
+/** @param {{steps: StepsRead, onReplay: (from: string, kept: Step[]) => void}} props */
+export function Steps({ steps, onReplay }) {
   const [shown, setShown] = useState(SHOWN);
   /** @type {Step[]} */
-  const list = steps.value?.steps ?? [];
+  const all = steps.value?.steps ?? [];
+  const list = all.filter((step) => step.kind !== "graph");
   if (list.length === 0) return null;
-  const spans = new Map(
-    trace?.steps.map((step) => [step.name, between(step.started_at, step.ended_at)]),
-  );
   const isMore = shown < list.length || !steps.isWhole;
   const showMore = () => {
     if (shown >= list.length) steps.more();
     setShown(shown + SHOWN);
   };
-  return html`<section class="card" aria-labelledby="h-steps"><h2 id="h-steps">Steps</h2>
+  return html`<section class="card" aria-labelledby="h-steps">
+    <h2 id="h-steps">Steps</h2>
     <p class="muted small">Finished steps are remembered: a retry continues after the last one.</p>
     ${steps.isStale && html`<${Stale} error=${steps.error} retry=${steps.refresh} />`}
-    ${list.slice(0, shown).map((step) => html`<details class="more" key=${step.name}><summary><span class="mono">${step.name}</span> ${Number.isFinite(spans.get(step.name)) && html`<span class="num">${duration(/** @type {number} */ (spans.get(step.name)))}</span>`} <${When} at=${step.created_at} /></summary><${JsonView} value=${step.result} label=${`Result of ${step.name}`} /></details>`)}
-    ${(isMore || /** @type {Page} */ (steps.value).next) && html`<p class="muted small num" aria-live="polite">${number(Math.min(shown, list.length))} of ${/** @type {Page} */ (steps.value).next ? "more than " : ""}${counted(list.length, "step")}</p>`}
-    ${isMore && html`<button type="button" class="quiet" disabled=${steps.isLoading} onClick=${showMore}>Show more steps</button>`}
+    ${list.slice(0, shown).map(
+      (step) => html`<details class="more" key=${step.name}>
+        <summary>
+          <span class="mono">${step.name}</span>
+          ${step.took_ms !== null && html` <span class="num">${duration(step.took_ms)}</span>`}
+          ${" "}
+          <${When} at=${step.created_at} />
+        </summary>
+        <${JsonView} value=${step.result} label=${`Result of ${step.name}`} />
+        <button type="button" onClick=${() => onReplay(step.name, keptSteps(all, step.name))}>
+          Run again from here
+        </button>
+      </details>`,
+    )}
+    ${
+      (isMore || /** @type {Page} */ (steps.value).next) &&
+      html`<p class="muted small num" aria-live="polite">
+        ${number(Math.min(shown, list.length))} of ${/** @type {Page} */ (steps.value).next ? "more than " : ""}
+        ${counted(list.length, "step")}
+      </p>`
+    }
+    ${
+      isMore &&
+      html`<button type="button" class="quiet" disabled=${steps.isLoading} onClick=${showMore}>
+        Show more steps
+      </button>`
+    }
   </section>`;
 }

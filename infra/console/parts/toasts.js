@@ -30,7 +30,7 @@ export function notifyFailure(/** @type {string} */ what, /** @type {Problem | n
 }
 
 /**
- * Actions on what a read shows: each says that it is done, or why it failed, and reads again.
+ * Actions on what a read shows: each may say that it is done, says why it failed, and reads again.
  *
  * @param {() => void} refresh
  */
@@ -40,13 +40,13 @@ export const actionsOn =
    * @template T
    * @param {string} failure What is said when it fails.
    * @param {() => Promise<T>} run
-   * @param {string} done What is said when it is done.
+   * @param {string} [done] What is said when it is done.
    * @returns {Promise<T | undefined>} What it made; undefined when it failed.
    */
   async (failure, run, done) => {
     try {
       const made = await run();
-      notify(done);
+      if (done) notify(done);
       return made;
     } catch (error) {
       notifyFailure(failure, error);
@@ -66,7 +66,13 @@ export function Toasts() {
     ${list.map(
       ({ id, text, tone, href, label }) => html`<div class="toast" key=${id} data-tone=${tone}>
         <p>${text}${href && html` <a href=${href}>${label}</a>`}</p>
-        <button type="button" class="quiet" onClick=${() => dismiss(id)} aria-label="Dismiss message">Dismiss</button>
+        <button
+          type="button"
+          class="quiet"
+          onClick=${() => dismiss(id)}
+          aria-label="Dismiss message">
+          Dismiss
+        </button>
       </div>`,
     )}
   </div>`;

@@ -2,22 +2,27 @@
 
 import { counted, duration, relative, utc } from "../lib/format.js";
 import { navigate } from "../lib/router.js";
+import { needStyles } from "../lib/styles.js";
 import { classes, html, useLayoutEffect, useMemo, useRef, useState } from "../lib/ui.js";
-import { extentOf, moved, placeOf, rowsOf, sumsOf, ticksOf, zoomed } from "../lib/waterfall.js";
+import { extentOf, moved, placeOf, rowsOf, ticksOf, zoomed } from "../lib/waterfall.js";
 import { Icon } from "./icons.js";
+import { StageGraph } from "./stage-graph.js";
+import { column, heading, table } from "./table.js";
 
-/** @import { JobTrace, TracedAttempt } from "../lib/routes.js" */
+/** @import { JobTrace, Times, TracedAttempt } from "../lib/routes.js" */
 /** @import { Extent, Row } from "../lib/waterfall.js" */
 
 /** @typedef {(factor: number, centre?: number) => void} Zoom */
 /** @typedef {(row: Row) => void} Toggle */
 /** @typedef {PointerEvent & {currentTarget: HTMLElement}} Dragging */
 
+needStyles("/styles/waterfall.css");
+
 const MOST_ROWS = 400;
 const LAST_LABEL = 95; // percent of the axis; beyond, a label would lie over the one before it
 const NARROW = 700; // pixels of a window whose axis has room for half the ticks
 /** @type {Record<string, string>} */
-const SPAN_WORDS = { queued: "Queued", run: "Ran", wait: "Waited", backoff: "Backing off" };
+const SPAN_WORDS = { queued: "Queued", run: "Held", wait: "Waited", backoff: "Backing off" };
 
 /**
  * A round duration: 5 s, 2 min, 1 h.
@@ -56,7 +61,6 @@ export function Waterfall({ trace, now }) {
   const whole = extentOf(rows);
   const shown = view ?? whole;
   const origin = whole.from;
-  const sums = sumsOf(trace.jobs[0], now);
   /** @type {Zoom} */
   const zoom = (factor, centre) => {
     const next = zoomed(shown, whole, factor, centre);
@@ -70,39 +74,106 @@ export function Waterfall({ trace, now }) {
       next[row.isOpen ? "closed" : "opened"].add(row.key);
       return next;
     });
+  const [root] = trace.jobs;
+  const done = new Set(root.steps.filter((step) => step.ended_at).map((step) => step.name));
   return html`<div class="waterfall">
+    ${root.graphs.map(
+      (graph, n) => html`<${StageGraph}
+        key=${n}
+        graph=${graph}
+        done=${done}
+        status=${root.status} />`,
+    )}
     <div class="bar">
-      <${Sums} sums=${sums} isLive=${!trace.jobs[0].finished_at} />
+      <${Sums} times=${root.times} isLive=${!root.finished_at} />
       <span class="spacer"></span>
-      <div class="zoom">${
-        !asTable &&
-        html`
-        <button type="button" class="quiet" aria-label="Zoom out" disabled=${!view} onClick=${() => zoom(2)}>−</button>
-        <button type="button" class="quiet" aria-label="Zoom in" onClick=${() => zoom(0.5)}>+</button>
-        <button type="button" class="quiet" disabled=${!view} onClick=${() => setView(null)}>Whole</button>`
-      }
-        <button type="button" class="quiet" aria-pressed=${asTable} onClick=${() => setAsTable(!asTable)}>Table</button></div>
+      <div class="zoom">
+        ${
+          !asTable &&
+          html`
+            <button
+              type="button"
+              class="quiet"
+              aria-label="Zoom out"
+              disabled=${!view}
+              onClick=${() => zoom(2)}>
+              −
+            </button>
+            <button type="button" class="quiet" aria-label="Zoom in" onClick=${() => zoom(0.5)}>
+              +
+            </button>
+            <button type="button" class="quiet" disabled=${!view} onClick=${() => setView(null)}>
+              Fit
+            </button>
+          `
+        }
+        <button
+          type="button"
+          class="quiet"
+          aria-pressed=${asTable}
+          onClick=${() => setAsTable(!asTable)}>
+          Table
+        </button>
+      </div>
     </div>
     ${
       asTable
         ? html`<${AsTable} rows=${rows} origin=${origin} />`
-        : html`<${Chart} rows=${rows} view=${shown} whole=${whole} origin=${origin} setView=${setView} zoom=${zoom} toggle=${toggle} chosen=${chosen} setChosen=${setChosen} />`
+        : html`<${Chart}
+          rows=${rows}
+          view=${shown}
+          whole=${whole}
+          origin=${origin}
+          setView=${setView}
+          zoom=${zoom}
+          toggle=${toggle}
+          chosen=${chosen}
+          setChosen=${setChosen} />`
     }
-    ${(all.length > MOST_ROWS || trace.more) && html`<p class="muted small num">The first ${counted(Math.min(all.length, MOST_ROWS), "row")}; ${trace.more ? "children beyond the 300th are in their list" : "fold something to see the rest"}.</p>`}
-    ${!asTable && html`<p class="muted small waterfall-legend"><span class="key-critical" aria-hidden="true"></span> Critical path<span class="key-queued" aria-hidden="true"></span> Queued or backing off<span class="key-wait" aria-hidden="true"></span> Waiting, without a worker</p>`}
+    ${
+      (all.length > MOST_ROWS || trace.more) &&
+      html`<p class="muted small num">
+        The first ${counted(Math.min(all.length, MOST_ROWS), "row")}; ${trace.more ? "children beyond the 300th are in their list" : "fold something to see the rest"}.
+      </p>`
+    }
+    ${
+      !asTable &&
+      html`<p class="muted small waterfall-legend">
+        <span class="key-critical" aria-hidden="true"></span> Critical path<span
+          class="key-queued"
+          aria-hidden="true"></span> Queued or backing off<span
+          class="key-wait"
+          aria-hidden="true"></span> Waiting, without a worker
+      </p>`
+    }
   </div>`;
 }
 
-/** @param {{sums: ReturnType<typeof sumsOf>, isLive: boolean}} props */
-function Sums({ sums, isLive }) {
+/**
+ * The times as lists, statistics and the command have them, see queue.job_facts.
+ *
+ * @param {{times?: Times | null, isLive: boolean}} props
+ */
+function Sums({ times, isLive }) {
+  if (!times) return null;
   const parts = /** @type {[word: string, ms: number][]} */ ([
-    ["Queued", sums.queued],
-    [sums.runs > 1 ? `Ran in ${sums.runs} runs` : "Ran", sums.run],
-    ["Waited", sums.wait],
-    ["Backed off", sums.backoff],
+    ["Queued", times.queue_ms ?? 0],
+    [times.runs > 1 ? `Ran in ${times.runs} runs` : "Ran", times.run_ms],
+    ["Held", times.held_ms],
+    ["Waited", times.wait_ms],
   ]).filter(([, ms], index) => ms > 0 || index === 1);
-  return html`<p class="sums">${parts.map(([word, ms]) => html`<span key=${word}><span class="muted">${word}</span> <span class="num strong">${duration(ms)}</span></span>`)}
-    <span><span class="muted">${isLive ? "So far" : "Total"}</span> <span class="num strong">${duration(sums.total)}</span></span></p>`;
+  return html`<p class="sums">
+    ${parts.map(
+      ([word, ms]) => html`<span key=${word}>
+        <span class="muted">${word}</span> <span class="num strong">${duration(ms)}</span>
+      </span>`,
+    )}
+    <span>
+      <span class="muted">${isLive ? "So far" : "Total"}</span> <span class="num strong">
+        ${duration(times.total_ms)}
+      </span>
+    </span>
+  </p>`;
 }
 
 /**
@@ -191,18 +262,40 @@ function Chart({ rows, view, whole, origin, setView, zoom, toggle, chosen, setCh
   const placed = (/** @type {number} */ offset) =>
     placeOf({ from: origin + offset, to: origin + offset }, view)?.left ?? 0;
   return html`<div ref=${box} class="waterfall-chart" onKeyDown=${onKey}>
-    <div class="waterfall-head" aria-hidden="true"><span class="waterfall-name"></span>
+    <div class="waterfall-head" aria-hidden="true">
+      <span class="waterfall-name"></span>
       <div class="waterfall-axis" title="Drag to zoom in" ...${drag}>
-        ${ticks.filter((offset) => placed(offset) <= LAST_LABEL).map((offset) => html`<span key=${offset} class="waterfall-tick" data-edge=${placed(offset) < 3 ? "start" : undefined} style=${{ left: `${placed(offset)}%` }}>${roundly(offset)}</span>`)}
-        ${dragged && html`<span class="waterfall-drag" style=${{ left: `${Math.min(...dragged) * 100}%`, width: `${Math.abs(dragged[1] - dragged[0]) * 100}%` }}></span>`}
-      </div></div>
+        ${ticks
+          .filter((offset) => placed(offset) <= LAST_LABEL)
+          .map(
+            (offset) => html`<span
+              key=${offset}
+              class="waterfall-tick"
+              data-edge=${placed(offset) < 3 ? "start" : undefined}
+              style=${{ left: `${placed(offset)}%` }}>
+              ${roundly(offset)}
+            </span>`,
+          )}
+        ${
+          dragged &&
+          html`<span
+            class="waterfall-drag"
+            style=${{ left: `${Math.min(...dragged) * 100}%`, width: `${Math.abs(dragged[1] - dragged[0]) * 100}%` }}></span>`
+        }
+      </div>
+    </div>
     <div role="treegrid" aria-label="Waterfall" aria-rowcount=${rows.length} class="waterfall-rows">
       ${rows.map(
-        (
-          row,
-          index,
-        ) => html`<${Line} key=${row.key} row=${row} view=${view} origin=${origin} ticks=${ticks} placed=${placed} toggle=${toggle}
-        isFirst=${chosen && at >= 0 ? row.key === chosen : index === 0} choose=${() => setChosen(row.key)} />`,
+        (row, index) => html`<${Line}
+          key=${row.key}
+          row=${row}
+          view=${view}
+          origin=${origin}
+          ticks=${ticks}
+          placed=${placed}
+          toggle=${toggle}
+          isFirst=${chosen && at >= 0 ? row.key === chosen : index === 0}
+          choose=${() => setChosen(row.key)} />`,
       )}
     </div>
   </div>`;
@@ -225,25 +318,77 @@ function Line({ row, view, origin, ticks, placed, toggle, isFirst, choose }) {
       : duration(row.to - row.from);
   const place = placeOf(row, view);
   const end = place ? place.left + place.width : 0;
-  return html`<div role="row" class=${classes("waterfall-row", row.isCritical && "critical")} data-key=${row.key} data-kind=${row.kind} data-tone=${row.tone} aria-level=${row.level + 1}
-      aria-expanded=${row.hasMore ? String(row.isOpen) : undefined} tabindex=${isFirst ? 0 : -1} onFocus=${choose} title=${row.error ?? undefined}>
+  return html`<div
+    role="row"
+    class=${classes("waterfall-row", row.isCritical && "critical")}
+    data-key=${row.key}
+    data-kind=${row.kind}
+    data-tone=${row.tone}
+    aria-level=${row.level + 1}
+    aria-expanded=${row.hasMore ? String(row.isOpen) : undefined}
+    tabindex=${isFirst ? 0 : -1}
+    onFocus=${choose}
+    title=${row.error ?? undefined}>
     <div role="gridcell" class="waterfall-name" data-level=${Math.min(row.level, 6)}>
-      ${row.hasMore && row.level > 0 ? html`<button type="button" class="fold" tabindex="-1" aria-label=${`${row.isOpen ? "Fold" : "Unfold"} ${row.name}`} onClick=${() => toggle(row)}>${row.isOpen ? "▾" : "▸"}</button>` : html`<span class="fold"></span>`}
-      ${row.kind === "job" && row.level > 0 ? html`<a href=${`/jobs/${row.jobId}`} tabindex="-1">${row.name}</a>` : html`<span class=${row.kind === "job" ? "strong" : ""}>${row.name}</span>`}
+      ${
+        row.hasMore && row.level > 0
+          ? html`<button
+            type="button"
+            class="fold"
+            tabindex="-1"
+            aria-label=${`${row.isOpen ? "Fold" : "Unfold"} ${row.name}`}
+            onClick=${() => toggle(row)}>
+            ${row.isOpen ? "▾" : "▸"}
+          </button>`
+          : html`<span class="fold"></span>`
+      }
+      ${
+        row.kind === "job" && row.level > 0
+          ? html`<a href=${`/jobs/${row.jobId}`} tabindex="-1">
+            ${row.name}
+          </a>`
+          : html`<span class=${row.kind === "job" ? "strong" : ""}>
+            ${row.name}
+          </span>`
+      }
       ${row.kind !== "step" && html`<span class="waterfall-word">${row.word}</span>`}
     </div>
     <div role="gridcell" class="waterfall-track" aria-label=${labelOfRow(row, origin)}>
-      ${ticks.map((offset) => html`<span key=${offset} class="waterfall-line" style=${{ left: `${placed(offset)}%` }}></span>`)}
+      ${ticks.map(
+        (offset) => html`<span
+          key=${offset}
+          class="waterfall-line"
+          style=${{ left: `${placed(offset)}%` }}></span>`,
+      )}
       ${row.bars.map((bar, index) => {
         const spot = placeOf(bar, view);
         return (
           spot &&
-          html`<span key=${index} class="waterfall-bar" data-span=${bar.kind} data-tone=${bar.attempt ? toneOf(bar.attempt) : row.tone}
-          data-running=${row.isRunning && index === row.bars.length - 1 ? "" : undefined} style=${{ left: `${spot.left}%`, width: `${spot.width}%` }}
-          title=${`${SPAN_WORDS[bar.kind] ?? row.word} ${duration(bar.to - bar.from)} from ${utc(new Date(bar.from).toISOString())}`}></span>`
+          html`<span
+            key=${index}
+            class="waterfall-bar"
+            data-span=${bar.kind}
+            data-tone=${bar.attempt ? toneOf(bar.attempt) : row.tone}
+            data-running=${row.isRunning && index === row.bars.length - 1 ? "" : undefined}
+            style=${{ left: `${spot.left}%`, width: `${spot.width}%` }}
+            title=${`${SPAN_WORDS[bar.kind] ?? row.word} ${duration(bar.to - bar.from)} from ${utc(new Date(bar.from).toISOString())}`}></span>`
         );
       })}
-      ${place && html`<span class="waterfall-time num" data-side=${end > 84 ? (place.left > 16 ? "before" : "inside") : "after"} style=${end > 84 ? (place.left > 16 ? { right: `${100 - place.left}%` } : { right: "0" }) : { left: `${end}%` }}>${label}${row.until > row.to && row.isRunning ? html` <span class="muted">${relative(new Date(row.until).toISOString())}</span>` : ""}</span>`}
+      ${
+        place &&
+        html`<span
+          class="waterfall-time num"
+          data-side=${end > 84 ? (place.left > 16 ? "before" : "inside") : "after"}
+          style=${end > 84 ? (place.left > 16 ? { right: `${100 - place.left}%` } : { right: "0" }) : { left: `${end}%` }}>
+          ${label}
+          ${
+            row.until > row.to && row.isRunning
+              ? html` <span class="muted">${relative(new Date(row.until).toISOString())}</span>
+              `
+              : ""
+          }
+        </span>`
+      }
     </div>
   </div>`;
 }
@@ -259,14 +404,32 @@ const toneOf = (/** @type {TracedAttempt} */ attempt) =>
 
 /** @param {{rows: Row[], origin: number}} props */
 function AsTable({ rows, origin }) {
-  return html`<div class="scroll-x" tabindex="0" role="group" aria-label="Waterfall as a table"><table class="table">
-    <thead><tr><th scope="col">What</th><th scope="col">State</th><th scope="col" class="num">From</th><th scope="col" class="num">Took</th><th scope="col">Critical</th><th scope="col">Error</th></tr></thead>
-    <tbody>${rows.map(
-      (
-        row,
-      ) => html`<tr key=${row.key}><th scope="row" class="waterfall-name" data-level=${Math.min(row.level, 6)}>${row.kind === "job" && row.level > 0 ? html`<a href=${`/jobs/${row.jobId}`}>${row.name}</a>` : row.name}</th>
-      <td>${row.word}</td><td class="num" title=${utc(new Date(row.from).toISOString())}>${roundly(Math.round(row.from - origin))}</td><td class="num">${duration(row.to - row.from)}${row.isRunning ? "…" : ""}</td>
-      <td>${row.isCritical ? html`<${Icon} name="check" /><span class="hidden">yes</span>` : ""}</td><td class="wrap">${row.error ?? ""}</td></tr>`,
-    )}</tbody>
-  </table></div>`;
+  return table(
+    {
+      label: "Waterfall as a table",
+      rows,
+      key: (row) => row.key,
+      attributes: (row) => ({ "data-level": Math.min(row.level, 6) }),
+    },
+    [
+      heading("What", "waterfall-name", (row) =>
+        row.kind === "job" && row.level > 0
+          ? html`<a href=${`/jobs/${row.jobId}`}>
+            ${row.name}
+          </a>`
+          : row.name,
+      ),
+      column("State", (row) => row.word),
+      column("From", "num", (row) => roundly(Math.round(row.from - origin))),
+      column(
+        "Took",
+        "num",
+        (row) => html`${duration(row.to - row.from)}${row.isRunning ? "…" : ""}`,
+      ),
+      column("Critical", (row) =>
+        row.isCritical ? html`<${Icon} name="check" /><span class="hidden">yes</span>` : "",
+      ),
+      column("Error", "wrap", (row) => row.error ?? ""),
+    ],
+  );
 }

@@ -51,7 +51,9 @@ export function When({ at }) {
 export function Took({ from, to, before = 0 }) {
   const now = useNow(Boolean(from) && !to);
   if (!from) return html`<span class="none">–</span>`;
-  return html`<span class="num">${duration(before + Math.max(0, (to ? Date.parse(to) : now) - Date.parse(from)))}</span>`;
+  return html`<span class="num">
+    ${duration(before + Math.max(0, (to ? Date.parse(to) : now) - Date.parse(from)))}
+  </span>`;
 }
 
 const INSTANT = /(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(?:\.\d+)?) UTC/;
@@ -65,7 +67,10 @@ function Instant({ at }) {
   const now = useNow();
   const [day, time] = utc(at).split(" ");
   const today = new Date(now).toISOString().slice(0, 10);
-  return html`<time datetime=${at} title=${`${utc(at)}, ${relative(at, now)}`}>${day === today ? "" : `${day} `}${time.slice(0, 8)} UTC</time>`;
+  return html`<time datetime=${at} title=${`${utc(at)}, ${relative(at, now)}`}>
+    ${day === today ? "" : `${day} `}
+    ${time.slice(0, 8)} UTC
+  </time>`;
 }
 
 /**

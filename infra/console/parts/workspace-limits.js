@@ -1,11 +1,11 @@
 // How much of the whole a workspace may use at once, and how much it uses now.
 
-import { operations } from "../api.js";
 import { number } from "../lib/format.js";
 import { usePolling, useRead } from "../lib/store.js";
 import { html, useState } from "../lib/ui.js";
-import { Failed, Loading } from "./states-of-view.js";
+import { operations } from "../operations.js";
 import { notify, notifyFailure } from "./toasts.js";
+import { Unread } from "./unread.js";
 
 const EVERY_MS = 5000;
 const least = (/** @type {(number | null)[]} */ ...limits) =>
@@ -17,7 +17,9 @@ export function WorkspaceLimits({ workspace }) {
   const [own, setOwn] = useState(/** @type {string | null} */ (null));
   usePolling(limits, EVERY_MS);
   if (!limits.value)
-    return html`<section class="card" aria-labelledby="h-limit"><h2 id="h-limit">Limits</h2>${limits.error ? html`<${Failed} error=${limits.error} retry=${limits.refresh} what="The limits could not be read" />` : html`<${Loading} what="Reading limits" />`}</section>`;
+    return html`<section class="card" aria-label="Limits">
+      ${html`<${Unread} of=${limits} what="the limits" />`}
+    </section>`;
   const {
     running,
     max_running: most,
@@ -42,18 +44,44 @@ export function WorkspaceLimits({ workspace }) {
       setOwn(null);
       limits.refresh();
     } catch (error) {
-      notifyFailure("Not changed", error);
+      notifyFailure("Could not change", error);
     }
   };
-  return html`<section class="card bar" aria-labelledby="h-limit"><h2 id="h-limit">Limits</h2>
-    <span class="num">${Number.isFinite(limit) ? `${number(running)} of ${number(limit)} running` : `${number(running)} running, no limit`}</span>
-    ${Number.isFinite(limit) && limit > 0 && html`<meter min="0" max=${limit} high=${limit * 0.9} value=${running} aria-label=${`${running} of ${limit} running`}></meter>`}
-    <span class="muted num">at most ${number(pending ?? usual)} pending${weight === 1 ? "" : `, weighs ${number(weight)} when workspaces compete for workers`}</span>
+  return html`<section class="card bar" aria-label="Limits">
+    <span class="num">
+      ${Number.isFinite(limit) ? `Running: ${number(running)} of ${number(limit)}` : `Running: ${number(running)} (no limit)`}
+    </span>
+    ${
+      Number.isFinite(limit) &&
+      limit > 0 &&
+      html`<meter
+        min="0"
+        max=${limit}
+        high=${limit * 0.9}
+        value=${running}
+        aria-label=${`${running} of ${limit} running`}></meter>`
+    }
+    <span class="muted num">
+      Pending: at most ${number(pending ?? usual)}
+      ${weight === 1 ? "" : `, weighs ${number(weight)} when workspaces compete for workers`}
+    </span>
     <span class="spacer"></span>
     ${
       workspace.role === "manager" &&
-      html`<form class="bar" onSubmit=${save}><label class="field-inline"><span>Own limit</span><input type="number" min="0" max="100000" step="1" placeholder="none" value=${own ?? ownMost ?? ""} onInput=${(/** @type {{target: HTMLInputElement}} */ event) => setOwn(event.target.value)} /></label>
-      <button type="submit" disabled=${own === null}>Set</button></form>`
+      html`<form class="bar" onSubmit=${save}>
+        <label class="field-inline">
+          <span>Own limit</span>
+          <input
+            type="number"
+            min="0"
+            max="100000"
+            step="1"
+            placeholder="none"
+            value=${own ?? ownMost ?? ""}
+            onInput=${(/** @type {{target: HTMLInputElement}} */ event) => setOwn(event.target.value)} />
+        </label>
+        <button type="submit" disabled=${own === null}>Set</button>
+      </form>`
     }
   </section>`;
 }

@@ -5,7 +5,8 @@ import { isAll } from "../lib/scope.js";
 import { useRead } from "../lib/store.js";
 import { html, useState } from "../lib/ui.js";
 import { Actions } from "../parts/actions.js";
-import { Empty, Failed, Loading } from "../parts/states-of-view.js";
+import { Empty } from "../parts/states-of-view.js";
+import { Unread } from "../parts/unread.js";
 
 /** @import { Workspace } from "../api.js" */
 
@@ -32,19 +33,35 @@ const readPage = async (
 export default function Activity({ workspace }) {
   const [before, setBefore] = useState(/** @type {number | null} */ (null));
   const read = useRead((signal) => readPage(workspace, before, signal), [workspace.id, before]);
-  return html`<div class="page"><header class="page-head"><h1 tabindex="-1">Activity</h1><span class="muted">${workspace.name}</span></header>
+  return html`<div class="page">
+    <header class="page-head">
+      <h1 tabindex="-1">Activity</h1>
+      <span class="muted">${workspace.name}</span>
+    </header>
     <section class="card" aria-label="Actions">
       ${
         !read.value
-          ? read.error
-            ? html`<${Failed} error=${read.error} retry=${read.refresh} what="The activity could not be read" />`
-            : html`<${Loading} what="Reading activity" />`
+          ? html`<${Unread} of=${read} what="the activity" />`
           : read.value.length === 0
-            ? html`<${Empty} title="No actions yet">Cancels, retries, answers and pauses appear here with the person, and each time someone on call looked inside.<//>`
+            ? html`<${Empty} title="No actions yet">
+              Cancels, retries, answers and pauses appear here with the person, and each time an operator opened the workspace.
+            <//>`
             : html`<${Actions} actions=${read.value} isAll=${isAll(workspace)} />`
       }
-      <div class="bar">${before && html`<button type="button" class="quiet" onClick=${() => setBefore(null)}>Latest</button>`}
-        ${read.value?.length === PAGE && html`<button type="button" class="quiet" onClick=${() => setBefore(read.value.at(-1).id)}>Earlier</button>`}</div>
+      <div class="bar">
+        ${
+          before &&
+          html`<button type="button" class="quiet" onClick=${() => setBefore(null)}>
+            Latest
+          </button>`
+        }
+        ${
+          read.value?.length === PAGE &&
+          html`<button type="button" class="quiet" onClick=${() => setBefore(read.value.at(-1).id)}>
+            Earlier
+          </button>`
+        }
+      </div>
     </section>
   </div>`;
 }

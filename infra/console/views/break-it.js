@@ -1,9 +1,10 @@
 // Break it: hurt this machine's stack on purpose and watch it heal on the same page. Local only.
 
-import { operations, settings } from "../api.js";
+import { settings } from "../api.js";
 import { setQuery, useQuery } from "../lib/router.js";
 import { createStore, usePolling, useRead, useStore } from "../lib/store.js";
 import { html, useEffect } from "../lib/ui.js";
+import { operations } from "../operations.js";
 import { Tag } from "../parts/badge.js";
 import { ActionButton } from "../parts/dialog.js";
 import { JobMonitor } from "../parts/job-monitor.js";
@@ -20,7 +21,7 @@ const WAYS = [
   [
     "kill-worker",
     "Kill the worker",
-    "Its jobs are leased again when their leases expire; what it had settled stays settled.",
+    "Its attempts end as lost and its jobs run again; what it had settled stays settled.",
   ],
   [
     "freeze-worker",
@@ -91,9 +92,17 @@ export default function BreakIt({ workspace, apps }) {
     job_type: query.get("job_type") || undefined,
   };
   return html`<div class="page">
-    <header class="page-head"><h1 tabindex="-1">Break it</h1><span class="muted">this machine's stack only</span></header>
+    <header class="page-head">
+      <h1 tabindex="-1">Break it</h1>
+      <span class="muted">this machine's stack only</span>
+    </header>
     <${Ways} workspace=${workspace} more=${apps.flatMap((app) => app.breakIt ?? [])} />
-    <div class="break-jobs"><${JobMonitor} workspaceId=${workspace.id} filter=${filter} onFilter=${(/** @type {Filter} */ changes) => setQuery(changes)} /></div>
+    <div class="break-jobs">
+      <${JobMonitor}
+        workspaceId=${workspace.id}
+        filter=${filter}
+        onFilter=${(/** @type {Filter} */ changes) => setQuery(changes)} />
+    </div>
   </div>`;
 }
 
@@ -112,10 +121,42 @@ function Ways({ workspace, more }) {
   };
   return html`<div class="columns">
     <section class="ways" aria-label="Ways to break it">
-      ${more.map(({ label, promise, run: act, isSafe }) => html`<div class="card way" key=${label}><${ActionButton} className=${isSafe ? "" : "danger"} run=${() => run(label, () => act(workspace))}>${label}<//><p class="muted small">${promise}</p></div>`)}
-      ${WAYS.map(([way, label, promise]) => html`<div class="card way" key=${way}><${ActionButton} className="danger" run=${() => run(label, () => breakBy(way))}>${label}<//><p class="muted small">${promise}</p></div>`)}
+      ${more.map(
+        ({ label, promise, run: act, isSafe }) => html`<div class="card way" key=${label}>
+          <${ActionButton}
+            className=${isSafe ? "" : "danger"}
+            run=${() => run(label, () => act(workspace))}>
+            ${label}
+          <//>
+          <p class="muted small">${promise}</p>
+        </div>`,
+      )}
+      ${WAYS.map(
+        ([way, label, promise]) => html`<div class="card way" key=${way}>
+          <${ActionButton} className="danger" run=${() => run(label, () => breakBy(way))}>
+            ${label}
+          <//>
+          <p class="muted small">${promise}</p>
+        </div>`,
+      )}
     </section>
-    <section class="card" aria-labelledby="h-history"><div class="bar"><h2 id="h-history">What happens</h2><span class="spacer"></span><${Tag} tone=${word === "ready" ? "completed" : word === "degraded" ? "waiting" : "failed"}>${word.replace("_", " ")}<//></div>
-      <ol class="history" aria-live="polite">${lines.map(({ at, text, tone, key }) => html`<li key=${key} data-tone=${tone}><time class="num muted" datetime=${at.toISOString()}>${at.toISOString().slice(11, 19)}</time> ${text}</li>`)}</ol></section>
+    <section class="card" aria-labelledby="h-history">
+      <div class="bar">
+        <h2 id="h-history">What happens</h2>
+        <span class="spacer"></span>
+        <${Tag} tone=${word === "ready" ? "completed" : word === "degraded" ? "waiting" : "failed"}>
+          ${word.replace("_", " ")}
+        <//>
+      </div>
+      <ol class="history" aria-live="polite">
+        ${lines.map(
+          ({ at, text, tone, key }) => html`<li key=${key} data-tone=${tone}>
+            <time class="num muted" datetime=${at.toISOString()}>
+              ${at.toISOString().slice(11, 19)}
+            </time> ${text}
+          </li>`,
+        )}
+      </ol>
+    </section>
   </div>`;
 }

@@ -1,34 +1,36 @@
 // The page of one job: what it is doing, why, what it did, and what can be done about it.
 
 import { jobs as api, operator, people, refreshWorkspaces, session, supabase } from "../api.js";
-import { counted, glimpse, money, number } from "../lib/format.js";
+import { codeOf, counted, errorLine, money, number } from "../lib/format.js";
 import { useJobLines } from "../lib/job-lines.js";
-import { ENDED, makeUseJobStatus } from "../lib/jobs.js";
-import { remedyOf } from "../lib/remedies.js";
+import { ENDED } from "../lib/jobs/sequence.js";
+import { makeUseJobStatus } from "../lib/jobs/use-job-status.js";
+import { linksOf } from "../lib/remedies.js";
 import { nextRunOf } from "../lib/states.js";
 import { usePolling, useRead, useStore } from "../lib/store.js";
 import { hooks, html, useEffect, useRef, useState } from "../lib/ui.js";
-import { Freshness, StateBadge } from "../parts/badge.js";
+import { Freshness, StateBadge, Verdict } from "../parts/badge.js";
 import { copy, CopyId } from "../parts/copy.js";
 import { ActionButton, confirm } from "../parts/dialog.js";
-import { EnqueueDialog } from "../parts/enqueue.js";
 import { JobLog } from "../parts/job-log.js";
 import { JobProgress } from "../parts/job-progress.js";
 import { Actions as ActionList } from "../parts/actions.js";
 import { AttemptsTable, LastFailure } from "../parts/attempts.js";
 import { JsonView } from "../parts/json-view.js";
+import { EditDialog, EnqueueDialog, ReplayDialog, Replays } from "../parts/lazy.js";
+import { SinceDeploy } from "../parts/since-deploy.js";
 import { Question } from "../parts/question.js";
 import { Failed, Loading, Stale } from "../parts/states-of-view.js";
 import { Steps, useSteps } from "../parts/steps.js";
 import { notify, notifyFailure } from "../parts/toasts.js";
-import { placeOf } from "../parts/traceback.js";
 import { Waterfall } from "../parts/waterfall.js";
 import { Sentence, useNow, When } from "../parts/when.js";
 import NotFound from "./not-found.js";
+import { Unread } from "../parts/unread.js";
 
 /** @import { Workspace } from "../api.js" */
-/** @import { Attempt, Job, JobEvent, WatchedJob } from "../lib/jobs/types.js" */
-/** @import { Explanation, JobTrace } from "../lib/routes.js" */
+/** @import { Attempt, JobEvent, Step, WatchedJob } from "../lib/jobs/types.js" */
+/** @import { ListedJob, Explanation, JobTrace } from "../lib/routes.js" */
 /** @import { Read } from "../lib/store.js" */
 /** @typedef {ReturnType<typeof useJobStatus>} Watch */
 /** @typedef {{id: string, workspace: Workspace}} Props */
@@ -110,22 +112,31 @@ export default function JobPage(props) {
 function LookedFor(props) {
   const found = useRead(() => api.byIds([props.id]), [props.id]);
   if (!found.value)
-    return html`<div class="page"><h1 tabindex="-1">Job</h1>${found.error ? html`<${Failed} error=${found.error} retry=${found.refresh} what="The job could not be read" />` : html`<${Loading} what="Reading the job" />`}</div>`;
+    return html`<div class="page">
+      <h1 tabindex="-1">Job</h1>
+      ${html`<${Unread} of=${found} what="the job" />`}
+    </div>`;
   return found.value.length > 0
     ? html`<${Watched} ...${props} />`
     : html`<${Elsewhere} id=${props.id} onOpened=${found.refresh} />`;
 }
 
 /** @param {Props} props */
-function Watched({ id, workspace }) {
+function Watched({ id }) {
   const watch = useJobStatus({ jobId: id, history: true, cancel: /** @type {any} */ (api.cancel) });
   const { job, missing, problem, freshness } = watch;
   if (missing) return html`<${NotFound} what="job" />`;
   if (!job && problem)
-    return html`<div class="page"><h1 tabindex="-1">Job</h1><${Failed} error=${problem} retry=${watch.refresh} what="The job could not be read" /></div>`;
+    return html`<div class="page">
+      <h1 tabindex="-1">Job</h1>
+      <${Failed} error=${problem} retry=${watch.refresh} what="The job could not be read" />
+    </div>`;
   if (!job)
-    return html`<div class="page"><h1 tabindex="-1">Job</h1><${Loading} what="Reading the job" /></div>`;
-  return html`<${Loaded} watch=${watch} job=${job} freshness=${freshness} workspace=${workspace} key=${job.id} />`;
+    return html`<div class="page">
+      <h1 tabindex="-1">Job</h1>
+      <${Loading} what="Reading the job" />
+    </div>`;
+  return html`<${Loaded} watch=${watch} job=${job} freshness=${freshness} key=${job.id} />`;
 }
 
 /**
@@ -137,58 +148,137 @@ function Elsewhere({ id, onOpened }) {
   const [reason, setReason] = useState("");
   const open = async () => {
     try {
-      const opened = await operator.open({ job_id: id, reason: reason.trim() || null });
+      const opened = await operator.open({ job_id: id, reason: reason.trim() });
       await refreshWorkspaces(opened.workspace_id);
       onOpened();
     } catch (error) {
-      notifyFailure("Not opened", error);
+      notifyFailure("Could not open", error);
     }
   };
-  return html`<div class="page"><h1 tabindex="-1">A job of another workspace</h1>
-    <section class="card stack narrow-card"><p>You are on call, but not a member of this job's workspace. Opening it lets you see and steer its jobs for an hour; its members see that you did, and why.</p>
-      <form class="stack" onSubmit=${(/** @type {SubmitEvent} */ event) => event.preventDefault()}><label class="field"><span>Reason</span><input type="text" maxlength="500" placeholder="A ticket, an alert" value=${reason} onInput=${(/** @type {{target: HTMLInputElement}} */ event) => setReason(event.target.value)} /></label>
-      <div class="actions"><a class="button" href="/jobs">Back</a><${ActionButton} className="primary" run=${open}>Open the workspace<//></div></form></section></div>`;
+  return html`<div class="page">
+    <h1 tabindex="-1">A job of another workspace</h1>
+    <section class="card stack narrow-card">
+      <p>
+        You are on call, but not a member of this job's workspace. Opening it lets you see and steer its jobs for an hour; its members see that you did, and why.
+      </p>
+      <form class="stack" onSubmit=${(/** @type {SubmitEvent} */ event) => event.preventDefault()}>
+        <label class="field">
+          <span>Reason</span>
+          <input
+            type="text"
+            required
+            maxlength="500"
+            placeholder="A ticket, an alert"
+            value=${reason}
+            onInput=${(/** @type {{target: HTMLInputElement}} */ event) => setReason(event.target.value)} />
+        </label>
+        <div class="actions">
+          <a class="button" href="/jobs">Back</a>
+          <${ActionButton} className="primary" run=${open} disabled=${!reason.trim()}>
+            Open the workspace
+          <//>
+        </div>
+      </form>
+    </section>
+  </div>`;
 }
 
-/** @param {{watch: Watch, job: WatchedJob, freshness: Watch["freshness"], workspace: Workspace}} props */
-function Loaded({ watch, job, freshness, workspace }) {
+/** @param {{watch: Watch, job: WatchedJob, freshness: Watch["freshness"]}} props */
+function Loaded({ watch, job, freshness }) {
   const [duplicating, setDuplicating] = useState(false);
+  const [editing, setEditing] = useState(false);
+  const [replaying, setReplaying] = useState(
+    /** @type {{from: string, kept: Step[]} | null} */ (null),
+  );
   const { attempts, steps, children, explained, trace } = useDetails(job);
   const log = useJobLines(job.id, job.last_seq);
   const wait = job.status === "waiting" ? (steps.value?.waiting_for ?? job.waiting_for) : null;
   return html`<article class="page job-page" data-status=${job.status}>
     <header class="page-head job-head">
-      <div class="job-title"><p class="crumb"><a href="/jobs">Jobs</a> / <a href=${`/types/${encodeURIComponent(job.job_type)}`}>${job.job_type}</a></p>
-        <h1 tabindex="-1"><span class="job-type">${job.job_type}</span> <${StateBadge} job=${job} cancelling=${Boolean(job.cancel_requested_at)} /></h1></div>
+      <div class="job-title">
+        <p class="crumb">
+          <a href="/jobs">Jobs</a> / <a href=${`/types/${encodeURIComponent(job.job_type)}`}>
+            ${job.job_type}
+          </a>
+        </p>
+        <h1 tabindex="-1">
+          <span class="job-type">${job.job_type}</span> <${StateBadge}
+            job=${job}
+            cancelling=${Boolean(job.cancel_requested_at)} />
+        </h1>
+      </div>
       <span class="spacer"></span>
       <${Freshness} value=${freshness} />
-      <${Actions} job=${job} watch=${watch} duplicate=${() => setDuplicating(true)} />
+      <${Actions}
+        job=${job}
+        watch=${watch}
+        duplicate=${() => setDuplicating(true)}
+        edit=${() => setEditing(true)} />
     </header>
     ${watch.problem && html`<${Stale} error=${watch.problem} retry=${watch.refresh} />`}
     <${Explained} explained=${explained} job=${job} isAsking=${wait?.kind === "ask"} />
-    <${Remedy} job=${job} explained=${explained.value} attempts=${attempts.value ?? []} trace=${trace.value} workspace=${workspace} />
+    <${Remedy} job=${job} explained=${explained.value} />
     ${!ENDED.has(job.status) && html`<${JobProgress} job=${job} />`}
     ${
       wait?.kind === "ask" &&
-      html`<${Question} jobId=${job.id} wait=${wait} onAnswered=${() => {
-        watch.refresh();
-        steps.refresh();
-      }} />`
+      html`<${Question}
+        jobId=${job.id}
+        wait=${wait}
+        onAnswered=${() => {
+          watch.refresh();
+          steps.refresh();
+        }} />`
     }
     <div class="columns">
       <div class="column main">
         <${LastFailure} job=${job} attempts=${attempts.value ?? []} />
         <${Timeline} job=${job} trace=${trace} attempts=${attempts} events=${watch.events} />
-        <section class="card" aria-labelledby="h-log"><h2 id="h-log">Logs</h2>${log.error && html`<${Stale} error=${log.error} retry=${watch.refresh} />`}<${JobLog} lines=${log.lines} earlier=${log.earlier} all=${log.all} name=${`${job.job_type}-${job.id.slice(-8)}`} live=${!ENDED.has(job.status)} /></section>
+        <section class="card" aria-labelledby="h-log">
+          <h2 id="h-log">Logs</h2>
+          ${log.error && html`<${Stale} error=${log.error} retry=${watch.refresh} />`}
+          <${JobLog}
+            lines=${log.lines}
+            earlier=${log.earlier}
+            all=${log.all}
+            name=${`${job.job_type}-${job.id.slice(-8)}`}
+            live=${!ENDED.has(job.status)} />
+        </section>
         <${Children} list=${children} parentId=${job.id} />
-        ${job.result !== null && job.result !== undefined && html`<section class="card" aria-labelledby="h-result"><h2 id="h-result">Result</h2><${JsonView} value=${job.result} label="Result" /></section>`}
-        <${Steps} steps=${steps} trace=${trace.value?.jobs[0]} />
+        ${
+          job.result !== null &&
+          job.result !== undefined &&
+          html`<section class="card" aria-labelledby="h-result">
+            <h2 id="h-result">Result</h2>
+            <${JsonView} value=${job.result} label="Result" />
+          </section>`
+        }
+        <${Steps}
+          steps=${steps}
+          onReplay=${(/** @type {string} */ from, /** @type {Step[]} */ kept) => setReplaying({ from, kept })} />
+        <${Replays} job=${job} />
         <${Activity} job=${job} />
-        <section class="card" aria-labelledby="h-payload"><h2 id="h-payload">Payload</h2><${JsonView} value=${job.payload} label="Payload" /></section>
+        <section class="card" aria-labelledby="h-payload">
+          <h2 id="h-payload">Payload</h2>
+          <${JsonView} value=${job.payload} label="Payload" />
+        </section>
       </div>
       <section class="column side" aria-label="Facts"><${Facts} job=${job} /></section>
     </div>
-    ${duplicating && html`<${EnqueueDialog} workspaceId=${job.workspace_id} like=${job} onClose=${() => setDuplicating(false)} />`}
+    ${
+      duplicating &&
+      html`<${EnqueueDialog}
+        workspaceId=${job.workspace_id}
+        like=${job}
+        onClose=${() => setDuplicating(false)} />`
+    }
+    ${
+      editing &&
+      html`<${EditDialog} job=${job} onDone=${watch.refresh} onClose=${() => setEditing(false)} />`
+    }
+    ${
+      replaying &&
+      html`<${ReplayDialog} job=${job} ...${replaying} onClose=${() => setReplaying(null)} />`
+    }
   </article>`;
 }
 
@@ -196,38 +286,101 @@ function Loaded({ watch, job, freshness, workspace }) {
 function Explained({ explained, job, isAsking }) {
   const told = explained.value;
   if (isAsking) return html`<p class="explain">It continues when someone answers.</p>`; // the question itself stands below
-  const sentence = told && told.status === job.status ? told.sentence : plainly(job);
-  return html`<p class="explain" aria-live="polite"><${Sentence} text=${sentence} />${told?.estimated_start_at && told.status === job.status && html` <span class="muted">Expected to start <${When} at=${told.estimated_start_at} />.</span>`}</p>`;
+  const whole = told && told.status === job.status ? told.sentence : plainly(job);
+  const sentence = job.status === "failed" ? withoutError(whole, job) : whole;
+  return html`<p class="explain" aria-live="polite">
+    <${Sentence} text=${sentence} />
+    ${
+      told?.estimated_start_at &&
+      told.status === job.status &&
+      html` <span class="muted">Expected to start <${When} at=${told.estimated_start_at} />.</span>
+      `
+    }
+  </p>`;
 }
 
 /**
- * What to do about it, where something can be done.
+ * What to do about it, the checks that concern it, what failed first, and since when it fails.
  *
- * @param {{job: WatchedJob, explained: Explanation | undefined, attempts: Attempt[], trace: JobTrace | undefined,
- *   workspace: Workspace}} props
+ * @param {{job: WatchedJob, explained: Explanation | undefined}} props
  */
-function Remedy({ job, explained, attempts, trace, workspace }) {
-  const failed =
-    trace?.jobs
-      .slice(1)
-      .filter((child) => child.status === "failed")
-      .at(-1) ?? null;
-  const child = failed && job.error_data?.type?.endsWith("ChildrenFailed") ? failed : null;
-  const read = useRead(
-    (signal) => (child ? api.attempts(child.id, signal) : Promise.resolve([])),
-    [child?.id],
-  );
-  const placeIn = (/** @type {Attempt[]} */ list) =>
-    placeOf(list.filter((attempt) => attempt.traceback).at(-1)?.traceback);
-  const remedy = remedyOf({
-    job,
-    explained: explained?.status === job.status ? explained : null,
-    place: placeIn(attempts),
-    isManager: workspace?.role !== "member",
-    failedChild: child && { id: child.id, place: placeIn(read.value ?? []) },
-  });
-  if (!remedy) return null;
-  return html`<p class="remedy"><span class="strong">What to do:</span> ${remedy.text}${remedy.links.map((link) => html` <a key=${link.href} href=${link.href}>${link.label}</a>`)}</p>`;
+function Remedy({ job, explained }) {
+  if (!explained || explained.status !== job.status) return null;
+  const { remedy, command, history } = explained;
+  const wrong = explained.checks.filter((check) => check.verdict !== "pass");
+  return html`
+    ${
+      remedy &&
+      html`<p class="remedy">
+        <span class="strong">What to do:</span> ${remedy}
+        ${linksOf(job, explained).map(
+          (link) => html` <a key=${link.href} href=${link.href}>${link.label}</a>
+          `,
+        )}
+        ${command && html` <code>${command}</code>`}
+      </p>`
+    }
+    ${history && html`<p class="small" data-part="history"><${Since} history=${history} /></p>`}
+    ${
+      explained.checks.length > 0 &&
+      html`<details class="more checks" open=${wrong.length > 0}>
+        <summary>
+          Checks: ${wrong.length === 0 ? "all OK" : `${number(wrong.length)} of ${number(explained.checks.length)} not OK`}
+        </summary>
+        <ul>
+          ${explained.checks.map(
+            (check) => html`<li key=${check.check}>
+              <${Verdict} verdict=${check.verdict} /> ${check.detail}
+              ${check.command && check.verdict !== "pass" && html` <code>${check.command}</code>`}
+            </li>`,
+          )}
+        </ul>
+      </details>`
+    }
+  `;
+}
+
+/** @param {{history: NonNullable<Explanation["history"]>}} props */
+const Since = ({ history }) =>
+  html`
+    ${
+      history.first_seen_at &&
+      html`
+        First seen <${When} at=${history.first_seen_at} />
+        ${
+          (history.commit || history.version) &&
+          html` with ${
+            history.commit
+              ? html`
+                commit <code>${codeOf(history)}</code>
+              `
+              : `version ${history.version}`
+          }
+          `
+        }. `
+    }
+    ${counted(history.jobs, "job")} of ${counted(history.workspaces, "workspace")} failed so. ${
+      history.last_success_at
+        ? html`
+          ${history.first_seen_at && history.last_success_at > history.first_seen_at ? "Others succeed, the last" : "Last success:"} <${When}
+            at=${history.last_success_at} />
+        `
+        : "Last success: never"
+    }. ${
+      history.deploy &&
+      html`
+        <${SinceDeploy} deploy=${history.deploy} />.
+      `
+    }
+  `;
+
+/** The sentence up to the error, which stands below in full. */
+function withoutError(/** @type {string} */ sentence, /** @type {WatchedJob} */ job) {
+  const message = (job.error_message ?? "").slice(0, 80);
+  const at = [`${job.error_data?.type}: ${message}`, message]
+    .map((said) => (message ? sentence.indexOf(said) : -1))
+    .find((found) => found > 0);
+  return at ? `${sentence.slice(0, at).replace(/:? *$/, "")}.` : sentence;
 }
 
 /** Until the database's own sentence is here. */
@@ -242,14 +395,14 @@ function plainly(/** @type {WatchedJob} */ job) {
     case "completed":
       return `Completed in attempt ${job.attempts}.`;
     case "failed":
-      return `Failed after ${job.attempts} ${job.attempts === 1 ? "attempt" : "attempts"}; kept as a dead letter.`;
+      return `Failed after ${job.attempts} ${job.attempts === 1 ? "attempt" : "attempts"}.`;
     default:
       return `The job is ${job.status}.`;
   }
 }
 
-/** @param {{job: WatchedJob, watch: Watch, duplicate: () => void}} props */
-function Actions({ job, watch, duplicate }) {
+/** @param {{job: WatchedJob, watch: Watch, duplicate: () => void, edit: () => void}} props */
+function Actions({ job, watch, duplicate, edit }) {
   /** @type {(what: string, run: () => Promise<unknown> | undefined, done?: string) => () => Promise<void>} */
   const act = (what, run, done) => async () => {
     try {
@@ -274,16 +427,46 @@ function Actions({ job, watch, duplicate }) {
       }))
     )
       return;
-    await act("Not cancelled", () => watch.cancel())();
+    await act("Could not cancel", () => watch.cancel())();
   };
   const isLive = !ENDED.has(job.status);
   const isDelayed = job.status === "pending" && (job.next_retry_at || job.scheduled_for);
   return html`<div class="actions">
-    ${(job.status === "failed" || job.status === "cancelled") && html`<${ActionButton} className="primary" run=${act("Not retried", () => api.retry(job.id), "Enqueued again")}>Retry<//>`}
-    ${isDelayed && html`<${ActionButton} run=${act("Not started", () => api.retry(job.id), "Runs as soon as a worker is free")}>Run now<//>`}
-    ${isLive && html`<button type="button" class="danger" disabled=${Boolean(job.cancel_requested_at)} onClick=${cancel}>${job.cancel_requested_at ? "Cancelling…" : "Cancel"}</button>`}
+    ${
+      (job.status === "failed" || job.status === "cancelled") &&
+      html`<${ActionButton}
+        className="primary"
+        run=${act("Could not retry", () => api.retry(job.id), "Enqueued again")}>
+        Retry
+      <//>`
+    }
+    ${
+      isDelayed &&
+      html`<${ActionButton}
+        run=${act("Could not start", () => api.retry(job.id), "Runs as soon as a worker is free")}>
+        Run now
+      <//>`
+    }
+    ${
+      isLive &&
+      html`<button
+        type="button"
+        class="danger"
+        disabled=${Boolean(job.cancel_requested_at)}
+        onClick=${cancel}>
+        ${job.cancel_requested_at ? "Cancelling…" : "Cancel"}
+      </button>`
+    }
+    ${
+      (isDelayed || job.status === "failed" || job.status === "cancelled") &&
+      html`<button type="button" onClick=${edit}>
+        Edit payload
+      </button>`
+    }
     <button type="button" onClick=${duplicate}>Duplicate</button>
-    <button type="button" class="quiet" onClick=${() => copy(location.href, "Copied the link")}>Copy link</button>
+    <button type="button" class="quiet" onClick=${() => copy(location.href, "Copied the link")}>
+      Copy link
+    </button>
   </div>`;
 }
 
@@ -295,12 +478,20 @@ function Timeline({ job, trace, attempts, events }) {
   const isLive = !ENDED.has(job.status);
   const now = useNow(isLive || Boolean(trace.value?.jobs.some((one) => !one.finished_at)));
   const list = attempts.value ?? [];
-  return html`<section class="card" aria-labelledby="h-time"><h2 id="h-time">Timeline</h2>
-    ${trace.value ? html`<${Waterfall} trace=${trace.value} now=${now} />` : trace.error ? html`<${Failed} error=${trace.error} retry=${trace.refresh} what="The timeline could not be read" />` : html`<${Loading} what="Reading the timeline" />`}
+  return html`<section class="card" aria-labelledby="h-time">
+    <h2 id="h-time">Timeline</h2>
+    ${
+      trace.value
+        ? html`<${Waterfall} trace=${trace.value} now=${now} />`
+        : html`<${Unread} of=${trace} what="the timeline" />`
+    }
     ${
       list.length > 0 &&
-      html`<details class="more"><summary>Attempts (${number(list.length)}) and events (${number(events.length)})</summary>
-      <${AttemptsTable} attempts=${list} /><${EventList} events=${events} /></details>`
+      html`<details class="more">
+        <summary>Attempts (${number(list.length)}) and events (${number(events.length)})</summary>
+        <${AttemptsTable} attempts=${list} />
+        <${EventList} events=${events} />
+      </details>`
     }
   </section>`;
 }
@@ -308,7 +499,14 @@ function Timeline({ job, trace, attempts, events }) {
 /** @param {{events: JobEvent[]}} props */
 function EventList({ events }) {
   const shown = events.filter((event) => event.type !== "job.log").slice(-200);
-  return html`<ol class="events" aria-label="Events">${shown.map((event) => html`<li key=${event.seq}><span class="num muted">${event.seq}</span> <span class="mono">${event.type}</span> <${When} at=${event.at} /></li>`)}</ol>`;
+  return html`<ol class="events" aria-label="Events">
+    ${shown.map(
+      (event) => html`<li key=${event.seq}>
+        <span class="num muted">${event.seq}</span> <span class="mono">${event.type}</span> <${When}
+          at=${event.at} />
+      </li>`,
+    )}
+  </ol>`;
 }
 
 /**
@@ -322,7 +520,10 @@ function Activity({ job }) {
     [job.id, job.status, job.generation, job.cancel_requested_at],
   );
   if (!read.value?.length) return null;
-  return html`<section class="card" aria-labelledby="h-activity"><h2 id="h-activity">Activity</h2><${ActionList} actions=${read.value} /></section>`;
+  return html`<section class="card" aria-labelledby="h-activity">
+    <h2 id="h-activity">Activity</h2>
+    <${ActionList} actions=${read.value} />
+  </section>`;
 }
 
 /**
@@ -337,7 +538,7 @@ function Person({ id }) {
     : html`<${CopyId} id=${id} what="user id" />`;
 }
 
-/** @param {{list: Read<Job[] | undefined>, parentId: string}} props */
+/** @param {{list: Read<ListedJob[] | undefined>, parentId: string}} props */
 function Children({ list, parentId }) {
   const all = list.value ?? [];
   if (all.length === 0) return null;
@@ -345,24 +546,50 @@ function Children({ list, parentId }) {
   /** @type {Set<string | null>} */
   const ids = new Set(all.map((child) => child.id));
   const tops = all.filter((child) => !ids.has(child.parent_id));
-  return html`<section class="card" aria-labelledby="h-children"><div class="bar"><h2 id="h-children">Child jobs</h2><span class="muted small num">${number(ended)} of ${all.length >= api.MOST_OF_LEVEL ? "the first " : ""}${counted(all.length, "job")} ended</span><span class="spacer"></span><a href=${`/jobs?parent_id=${parentId}`}>As a list</a></div>
-    <${Branch} of=${tops} all=${all} /></section>`;
+  return html`<section class="card" aria-labelledby="h-children">
+    <div class="bar">
+      <h2 id="h-children">Child jobs</h2>
+      <span class="muted small num">
+        ${number(ended)} of ${all.length >= api.MOST_OF_LEVEL ? "the latest " : ""}
+        ${counted(all.length, "job")} ended
+      </span>
+      <span class="spacer"></span>
+      <a href=${`/jobs?parent_id=${parentId}`}>As a list</a>
+    </div>
+    <${Branch} of=${tops} all=${all} />
+  </section>`;
 }
 
 /**
  * Children, and below each its own.
  *
- * @param {{of: Job[], all: Job[]}} props
+ * @param {{of: ListedJob[], all: ListedJob[]}} props
  */
 function Branch({ of: children, all }) {
-  return html`<ul class="children">${children.map((child) => {
-    const own = all.filter((one) => one.parent_id === child.id);
-    return html`<li key=${child.id}><div class="child" data-job=${child.id}><a href=${`/jobs/${child.id}`}>${child.job_type}</a><span class="child-note muted">${hasFailed(child) ? child.error_message : glimpse(child.payload)}</span>
-      <${StateBadge} job=${child} />${ENDED.has(child.status) ? html`<span></span>` : html`<${JobProgress} job=${child} compact />`}</div>${own.length > 0 && html`<${Branch} of=${own} all=${all} />`}</li>`;
-  })}</ul>`;
+  return html`<ul class="children">
+    ${children.map((child) => {
+      const own = all.filter((one) => one.parent_id === child.id);
+      return html`<li key=${child.id}>
+        <div class="child" data-job=${child.id}>
+          <a href=${`/jobs/${child.id}`}>${child.job_type}</a>
+          <span class="child-note muted">
+            ${hasFailed(child) ? errorLine(child) : child.glimpse}
+          </span>
+          <${StateBadge} job=${child} />
+          ${
+            ENDED.has(child.status)
+              ? html`<span></span>`
+              : html`<${JobProgress} job=${child} compact />`
+          }
+        </div>
+        ${own.length > 0 && html`<${Branch} of=${own} all=${all} />`}
+      </li>`;
+    })}
+  </ul>`;
 }
 
-const hasFailed = (/** @type {Job} */ job) => job.status === "failed" && Boolean(job.error_message);
+const hasFailed = (/** @type {Pick<ListedJob, "status" | "error_message">} */ job) =>
+  job.status === "failed" && Boolean(job.error_message);
 
 /** @param {{job: WatchedJob}} props */
 function Facts({ job }) {
@@ -379,17 +606,66 @@ function Facts({ job }) {
     ${fact("Next run", nextRunOf(job) && html`<${When} at=${nextRunOf(job)} />`)}
     ${fact("Finished", job.finished_at && html`<${When} at=${job.finished_at} />`)}
     ${fact("Attempt", html`<span class="num">${job.attempts} of ${job.max_attempts}</span>`)}
-    ${fact("Lost workers", job.lost_attempts > 0 && html`<span class="num">${job.lost_attempts}</span>`)}
+    ${fact(
+      "Lost workers",
+      job.lost_attempts > 0 &&
+        html`<span class="num">
+          ${job.lost_attempts}
+        </span>`,
+    )}
     ${fact("Snoozed", job.snoozes > 0 && html`<span class="num">${job.snoozes}</span>`)}
-    ${fact("Cost", job.cost_usd && Number(job.cost_usd) > 0 && html`<span class="num">${money(job.cost_usd)}</span>`)}
-    ${fact("Tags", job.tags?.length > 0 && html`<span class="tags">${job.tags.map((tag) => html`<a class="tag" key=${tag} href=${`/jobs?tag=${encodeURIComponent(tag)}`}>${tag}</a>`)}</span>`)}
+    ${fact(
+      "Cost",
+      job.cost_usd &&
+        Number(job.cost_usd) > 0 &&
+        html`<span class="num">
+          ${money(job.cost_usd)}
+        </span>`,
+    )}
+    ${fact(
+      "Tags",
+      job.tags?.length > 0 &&
+        html`<span class="tags">
+          ${job.tags.map(
+            (tag) => html`<a class="tag" key=${tag} href=${`/jobs?tag=${encodeURIComponent(tag)}`}>
+              ${tag}
+            </a>`,
+          )}
+        </span>`,
+    )}
     ${fact("Queue", html`<a href=${`/jobs?queue=${encodeURIComponent(job.queue)}`}>${job.queue}</a>`)}
     ${fact("Priority", html`<span class="num">${job.priority}</span>`)}
     ${fact("Deadline", job.deadline_at && html`<${When} at=${job.deadline_at} />`)}
-    ${fact("Concurrency key", job.concurrency_key && html`<span class="mono">${job.concurrency_key}</span>`)}
-    ${fact("Idempotency key", job.idempotency_key && html`<span class="mono">${job.idempotency_key}</span>`)}
+    ${fact(
+      "Concurrency key",
+      job.concurrency_key &&
+        html`<span class="mono">
+          ${job.concurrency_key}
+        </span>`,
+    )}
+    ${fact(
+      "Idempotency key",
+      job.idempotency_key &&
+        html`<span class="mono">
+          ${job.idempotency_key}
+        </span>`,
+    )}
     ${fact("Session", job.session_id && html`<${CopyId} id=${job.session_id} what="session id" />`)}
-    ${fact("Parent", job.parent_id && html`<a class="mono" href=${`/jobs/${job.parent_id}`}>${job.parent_id.slice(-8)}</a>`)}
+    ${fact(
+      "Parent",
+      job.parent_id &&
+        html`<a class="mono" href=${`/jobs/${job.parent_id}`}>
+          ${job.parent_id.slice(-8)}
+        </a>`,
+    )}
+    ${fact(
+      "Replay of",
+      job.replay_of &&
+        html`
+          <a class="mono" href=${`/jobs/${job.replay_of}`}>${job.replay_of.slice(-8)}</a>
+          ${job.replay_from && html` from <span class="mono">${job.replay_from}</span>`}
+        `,
+    )}
     ${fact("Batch", job.batch_id && html`<${CopyId} id=${job.batch_id} what="batch id" />`)}
     ${fact("Created by", job.user_id ? html`<${Person} id=${job.user_id} />` : "a service")}
   </dl>`;

@@ -3,8 +3,8 @@
 import { setQuery, useQuery } from "../lib/router.js";
 import { isAll } from "../lib/scope.js";
 import { html, useState } from "../lib/ui.js";
-import { EnqueueDialog } from "../parts/enqueue.js";
 import { JobMonitor } from "../parts/job-monitor.js";
+import { EnqueueDialog } from "../parts/lazy.js";
 
 /** @import { Workspace } from "../api.js" */
 /** @import { Filter } from "../parts/filters.js" */
@@ -34,9 +34,23 @@ export default function Jobs({ workspace }) {
   const [enqueuing, setEnqueuing] = useState(false);
   const filter = Object.fromEntries(FILTERS.map((name) => [name, query.get(name) || undefined]));
   return html`<div class="page fill">
-    <header class="page-head"><h1 tabindex="-1">Jobs</h1><span class="spacer"></span>
-      ${!isAll(workspace) && html`<button type="button" onClick=${() => setEnqueuing(true)}>Enqueue a job</button>`}</header>
-    <${JobMonitor} workspaceId=${workspace.id} filter=${filter} onFilter=${(/** @type {Filter} */ changes) => setQuery(changes)} />
-    ${enqueuing && html`<${EnqueueDialog} workspaceId=${workspace.id} onClose=${() => setEnqueuing(false)} />`}
+    <header class="page-head">
+      <h1 tabindex="-1">Jobs</h1>
+      <span class="spacer"></span>
+      ${
+        !isAll(workspace) &&
+        html`<button type="button" onClick=${() => setEnqueuing(true)}>
+          Enqueue a job
+        </button>`
+      }
+    </header>
+    <${JobMonitor}
+      workspaceId=${workspace.id}
+      filter=${filter}
+      onFilter=${(/** @type {Filter} */ changes) => setQuery(changes)} />
+    ${
+      enqueuing &&
+      html`<${EnqueueDialog} workspaceId=${workspace.id} onClose=${() => setEnqueuing(false)} />`
+    }
   </div>`;
 }

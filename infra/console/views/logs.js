@@ -3,11 +3,13 @@
 import { data, unwrap } from "../api.js";
 import { clock, pretty, shortId, utc } from "../lib/format.js";
 import { setQuery, useQuery } from "../lib/router.js";
+import { ALL } from "../lib/scope.js";
 import { useRead } from "../lib/store.js";
 import { html, useEffect, useState } from "../lib/ui.js";
 import { beginOf, SINCE } from "../parts/filters.js";
 import { SearchBox } from "../parts/job-monitor.js";
-import { Empty, Failed, Loading } from "../parts/states-of-view.js";
+import { Empty } from "../parts/states-of-view.js";
+import { Unread } from "../parts/unread.js";
 
 /** @import { Workspace } from "../api.js" */
 /** @import { FoundLine } from "../lib/routes.js" */
@@ -25,7 +27,7 @@ const search = async (
   unwrap(
     data()
       .rpc("search_logs", {
-        p_workspace_id: workspaceId,
+        p_workspace_id: workspaceId === ALL ? null : workspaceId,
         p_filter: filter,
         p_before: before,
         p_limit: 200,
@@ -56,23 +58,74 @@ export default function Logs({ workspace }) {
     (signal) => search(workspace.id, filter, pages.at(-1), signal),
     [key, pages.length],
   );
-  return html`<div class="page"><header class="page-head"><h1 tabindex="-1">Logs</h1><span class="muted">of all jobs of ${workspace.name}</span></header>
-    <div class="bar"><${SearchBox} value=${wanted.search} onChange=${(/** @type {string} */ text) => setQuery({ search: text })} placeholder="Search log lines" />
-      <label class="field-inline"><span>Level</span><select value=${wanted.level || "debug"} onChange=${(/** @type {{target: HTMLSelectElement}} */ event) => setQuery({ level: event.target.value === "debug" ? "" : event.target.value })}>${LEVELS.map((level) => html`<option value=${level} key=${level}>${level === "debug" ? "all" : `${level} and up`}</option>`)}</select></label>
-      <label class="field-inline"><span>Within</span><select value=${wanted.since} onChange=${(/** @type {{target: HTMLSelectElement}} */ event) => setQuery({ since: event.target.value })}><option value="">any time</option>${Object.entries(SINCE).map(([word, long]) => html`<option value=${word} key=${word}>the last ${long}</option>`)}</select></label>
-      ${wanted.job_type && html`<button type="button" class="chip" onClick=${() => setQuery({ job_type: "" })}>type: ${wanted.job_type} ×</button>`}</div>
+  return html`<div class="page">
+    <header class="page-head">
+      <h1 tabindex="-1">Logs</h1>
+      <span class="muted">of all jobs of ${workspace.name}</span>
+    </header>
+    <div class="bar">
+      <${SearchBox}
+        value=${wanted.search}
+        onChange=${(/** @type {string} */ text) => setQuery({ search: text })}
+        placeholder="Search log lines" />
+      <label class="field-inline">
+        <span>Level</span>
+        <select
+          value=${wanted.level || "debug"}
+          onChange=${(/** @type {{target: HTMLSelectElement}} */ event) => setQuery({ level: event.target.value === "debug" ? "" : event.target.value })}>
+          ${LEVELS.map(
+            (level) => html`<option value=${level} key=${level}>
+              ${level === "debug" ? "all" : `${level} and up`}
+            </option>`,
+          )}
+        </select>
+      </label>
+      <label class="field-inline">
+        <span>Within</span>
+        <select
+          value=${wanted.since}
+          onChange=${(/** @type {{target: HTMLSelectElement}} */ event) => setQuery({ since: event.target.value })}>
+          <option value="">any time</option>
+          ${Object.entries(SINCE).map(
+            ([word, long]) => html`<option value=${word} key=${word}>
+              the last ${long}
+            </option>`,
+          )}
+        </select>
+      </label>
+      ${
+        wanted.job_type &&
+        html`<button type="button" class="chip" onClick=${() => setQuery({ job_type: "" })}>
+          type: ${wanted.job_type} ×
+        </button>`
+      }
+    </div>
     <section class="card" aria-label="Log lines">
       ${
         !read.value
-          ? read.error
-            ? html`<${Failed} error=${read.error} retry=${read.refresh} what="The log lines could not be read" />`
-            : html`<${Loading} what="Searching log lines" />`
+          ? html`<${Unread} of=${read} what="the log lines" />`
           : read.value.lines.length === 0
-            ? html`<${Empty} title=${read.value.next ? "None in the lines searched so far" : Object.keys(filter).length > 0 ? "No log line matches" : "No log lines yet"} />`
+            ? html`<${Empty}
+              title=${read.value.next ? "None in the lines searched so far" : Object.keys(filter).length > 0 ? "No log line matches" : "No log lines yet"} />`
             : html`<${Lines} lines=${read.value.lines} />`
       }
-      <div class="bar">${pages.length > 1 && html`<button type="button" class="quiet" onClick=${() => setPages(pages.slice(0, -1))}>Later lines</button>`}
-        ${read.value?.next && html`<button type="button" class="quiet" onClick=${() => setPages([...pages, read.value.next])}>Earlier lines</button>`}</div>
+      <div class="bar">
+        ${
+          pages.length > 1 &&
+          html`<button type="button" class="quiet" onClick=${() => setPages(pages.slice(0, -1))}>
+            Later lines
+          </button>`
+        }
+        ${
+          read.value?.next &&
+          html`<button
+            type="button"
+            class="quiet"
+            onClick=${() => setPages([...pages, read.value.next])}>
+            Earlier lines
+          </button>`
+        }
+      </div>
     </section>
   </div>`;
 }
@@ -82,10 +135,26 @@ const hasMore = (/** @type {FoundLine} */ line) =>
 
 /** @param {{lines: FoundLine[]}} props */
 function Lines({ lines }) {
-  return html`<ul class="found-lines">${lines.map(
-    (line) => html`<li key=${line.id} class="found-line" data-level=${line.log_level}>
-    <time datetime=${line.created_at} title=${utc(line.created_at)}>${utc(line.created_at).slice(5, 11)}${clock(line.created_at).slice(0, 12)}</time>
-    <span class="log-level">${line.log_level}</span><a href=${`/jobs/${line.job_id}`} title=${`attempt ${line.attempt}`}>${line.job_type} <span class="mono small">${shortId(line.job_id)}</span></a>
-    <span class="log-text">${line.message}${hasMore(line) && html` <details class="more inline"><summary>more</summary><pre>${pretty(line.metadata)}</pre></details>`}</span></li>`,
-  )}</ul>`;
+  return html`<ul class="found-lines">
+    ${lines.map(
+      (line) => html`<li key=${line.id} class="found-line" data-level=${line.log_level}>
+        <time datetime=${line.created_at} title=${utc(line.created_at)}>
+          ${utc(line.created_at).slice(5, 11)}
+          ${clock(line.created_at).slice(0, 12)}
+        </time>
+        <span class="log-level">${line.log_level}</span>
+        <a href=${`/jobs/${line.job_id}`} title=${`attempt ${line.attempt}`}>
+          ${line.job_type} <span class="mono small">${shortId(line.job_id)}</span>
+        </a>
+        <span class="log-text">
+          ${line.message}
+          ${
+            hasMore(line) &&
+            html` <details class="more inline"><summary>more</summary><pre>${pretty(line.metadata)}</pre></details>
+            `
+          }
+        </span>
+      </li>`,
+    )}
+  </ul>`;
 }

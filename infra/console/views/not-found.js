@@ -5,7 +5,11 @@ import { html } from "../lib/ui.js";
 export const title = () => "Not found";
 
 export default function NotFound({ what = "page" }) {
-  return html`<div class="page"><header class="page-head"><h1 tabindex="-1">No such ${what}</h1></header>
-    <p class="muted">It does not exist, was pruned, or belongs to another workspace.</p>
-    <p><a href="/jobs">All jobs</a></p></div>`;
+  return html`<div class="page">
+    <header class="page-head"><h1 tabindex="-1">No such ${what}</h1></header>
+    <p class="muted">
+      ${what === "page" ? `There is no page at ${location.pathname}.` : "It does not exist, was removed, or belongs to another workspace."}
+    </p>
+    <p><a href="/jobs">All jobs</a></p>
+  </div>`;
 }

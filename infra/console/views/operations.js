@@ -1,25 +1,28 @@
 // How the whole is doing: readiness, what is live, throughput, depth, queue time and success over a range.
 
-import { operations } from "../api.js";
-import { counted, duration, number, percent } from "../lib/format.js";
+import { codeOf, counted, duration, number, percent } from "../lib/format.js";
 import { setQuery, useQuery } from "../lib/router.js";
 import { isAll } from "../lib/scope.js";
 import { busiest, fold, rangeOf, RANGES, success } from "../lib/series.js";
 import { usePolling, useRead } from "../lib/store.js";
 import { html, useMemo, useState } from "../lib/ui.js";
-import { Tag } from "../parts/badge.js";
+import { jobs } from "../api.js";
+import { operations } from "../operations.js";
+import { Tag, Verdict } from "../parts/badge.js";
 import { Chart } from "../parts/chart.js";
 import { ActionButton, confirm } from "../parts/dialog.js";
 import { Empty, Failed, Loading, Stale } from "../parts/states-of-view.js";
+import { column, heading, table } from "../parts/table.js";
 import { notify, notifyFailure } from "../parts/toasts.js";
 import { When } from "../parts/when.js";
 
-/** @import { Health, MessageNumbers, Stats, Workspace } from "../api.js" */
-/** @import { Percentiles } from "../lib/jobs/types.js" */
+/** @import { Workspace } from "../api.js" */
+/** @import { Health, MessageNumbers, Stats } from "../operations.js" */
+/** @import { Backlog, Percentiles } from "../lib/jobs/types.js" */
 /** @import { Lines, Series } from "../lib/series.js" */
 /** @import { Read } from "../lib/store.js" */
 
-export const title = () => "Operations";
+export const title = () => "Overview";
 
 const EVERY_MS = 5000;
 const DEFAULT = "1h";
@@ -39,43 +42,91 @@ export default function Operations({ workspace }) {
     (signal) => operations.series(scope, minutes, isInternal, signal),
     [scope, minutes, isInternal],
   );
+  // of one workspace as its list counts them; the statistics count internal types as well
+  const counts = useRead(
+    () => (scope && !isInternal ? jobs.counts(scope) : Promise.resolve(null)),
+    [scope, isInternal],
+  );
   const health = useRead((signal) => operations.health(signal), []);
-  for (const read of [stats, series, health]) usePolling(read, EVERY_MS);
+  for (const read of [stats, series, counts, health]) usePolling(read, EVERY_MS);
   const failed = [stats, series].find((read) => read.error);
   return html`<div class="page">
-    <header class="page-head"><h1 tabindex="-1">Operations</h1><span class="muted">${isAll(workspace) ? "all workspaces" : workspace.name}</span><span class="spacer"></span>
-      <label class="check"><input type="checkbox" checked=${isInternal} onChange=${(/** @type {{target: HTMLInputElement}} */ event) => setQuery({ internal: event.target.checked ? "1" : "" })} /> Internal types</label>
-      <div class="segments" role="group" aria-label="Range">${Object.entries(RANGES).map(([word, [, long]]) => html`<button type="button" key=${word} aria-pressed=${word === range} title=${`The last ${long}`} onClick=${() => setQuery({ range: word === DEFAULT ? "" : word })}>${word}</button>`)}</div></header>
-    <${Readiness} health=${health} />
+    <header class="page-head">
+      <h1 tabindex="-1">Overview</h1>
+      <span class="muted">${isAll(workspace) ? "all workspaces" : workspace.name}</span>
+      <span class="spacer"></span>
+      <label class="check">
+        <input
+          type="checkbox"
+          checked=${isInternal}
+          onChange=${(/** @type {{target: HTMLInputElement}} */ event) => setQuery({ internal: event.target.checked ? "1" : "" })} /> Internal types
+      </label>
+      <div class="segments" role="group" aria-label="Range">
+        ${Object.entries(RANGES).map(
+          ([word, [, long]]) => html`<button
+            type="button"
+            key=${word}
+            aria-pressed=${word === range}
+            title=${`The last ${long}`}
+            onClick=${() => setQuery({ range: word === DEFAULT ? "" : word })}>
+            ${word}
+          </button>`,
+        )}
+      </div>
+    </header>
+    <${Readiness} health=${health} backlog=${stats.error ? undefined : stats.value?.backlog} />
     ${failed && failed.isStale && html`<${Stale} error=${failed.error} retry=${failed.refresh} />`}
-    ${failed && !failed.value && html`<${Failed} error=${failed.error} retry=${failed.refresh} what="The statistics could not be read" />`}
+    ${
+      failed &&
+      !failed.value &&
+      html`<${Failed}
+        error=${failed.error}
+        retry=${failed.refresh}
+        what="The statistics could not be read" />`
+    }
     ${!failed && !(stats.value && series.value) && html`<${Loading} what="Reading statistics" />`}
-    ${stats.value && series.value && html`<${Numbers} stats=${stats.value} series=${series.value} words=${words} workspace=${workspace} refresh=${stats.refresh} />`}
+    ${
+      stats.value &&
+      series.value &&
+      html`<${Numbers}
+        live=${counts.value?.states ?? stats.value.live}
+        stats=${stats.value}
+        series=${series.value}
+        words=${words}
+        workspace=${workspace}
+        refresh=${stats.refresh} />`
+    }
   </div>`;
 }
 
-/** @type {Record<string, [tone: string, word: string]>} */
-const VERDICTS = {
-  pass: ["completed", "OK"],
-  warn: ["waiting", "Warning"],
-  fail: ["failed", "Failing"],
-};
 const CHECKS = {
   database: "Database",
-  queue_depth: "Queue depth",
-  oldest_due: "Oldest due job",
+  backlog: "Due jobs",
   last_tick: "Last tick",
+  storage: "Storage",
 };
 
-/** @param {{health: Read<Health>}} props */
-function Readiness({ health }) {
+/**
+ * The service's parts, and the due jobs of what is shown: of one workspace its own.
+ *
+ * @param {{health: Read<Health>, backlog?: Backlog}} props
+ */
+function Readiness({ health, backlog }) {
   if (!health.value && health.error)
-    return html`<${Failed} error=${health.error} retry=${health.refresh} what="Readiness could not be read" />`;
+    return html`<${Failed}
+      error=${health.error}
+      retry=${health.refresh}
+      what="Readiness could not be read" />`;
   return html`<section class="grid-cards" aria-label="Readiness">
     ${Object.entries(CHECKS).map(([name, label]) => {
-      const check = health.value?.checks?.[name];
-      const [tone, word] = VERDICTS[check?.verdict ?? ""] ?? ["pending", "…"];
-      return html`<div class="card figure" key=${name}><p class="figure-name">${label} <${Tag} tone=${tone}>${word}<//></p><p class="muted small">${check?.detail ?? "\u00a0"}</p></div>`;
+      // a failed read leaves the last answer, which says nothing about now
+      const check =
+        name === "backlog" ? backlog : health.error ? undefined : health.value?.checks?.[name];
+      return html`<div class="card figure" key=${name}>
+        <p class="figure-name">${label} <${Verdict} verdict=${check?.verdict} /></p>
+        <p class="muted small">${check?.detail ?? "\u00a0"}</p>
+        ${name === "backlog" && backlog?.fix && html`<p class="small">To do: ${backlog.fix}</p>`}
+      </div>`;
     })}
   </section>`;
 }
@@ -92,8 +143,8 @@ const COLOURS = [
   "--line-8",
 ];
 
-/** @param {{stats: Stats, series: Series, words: string, workspace: Workspace, refresh: () => void}} props */
-function Numbers({ stats, series, words, workspace, refresh }) {
+/** @param {{live: Stats["live"], stats: Stats, series: Series, words: string, workspace: Workspace, refresh: () => void}} props */
+function Numbers({ live, stats, series, words, workspace, refresh }) {
   const folded = useMemo(() => fold(series), [series]);
   const { at, totals, sums, depth, types } = folded;
   const lines = busiest(types);
@@ -108,34 +159,126 @@ function Numbers({ stats, series, words, workspace, refresh }) {
   }));
   /** @type {(name: string, value: string, note?: unknown) => import("preact").VNode} */
   const figure = (name, value, note) =>
-    html`<div class="card figure"><p class="figure-name muted">${name}</p><p class="figure-value num">${value}</p><p class="muted small">${note ?? "\u00a0"}</p></div>`;
+    html`<div class="card figure">
+      <p class="figure-name muted">${name}</p>
+      <p class="figure-value num">${value}</p>
+      <p class="muted small">${note ?? "\u00a0"}</p>
+    </div>`;
   const isEmpty = types.size === 0;
   return html`
-    <section class="grid-cards" aria-label="Totals">
-      ${figure("Pending", number(stats.live.pending), stats.oldest_due_at ? html`oldest due <${When} at=${stats.oldest_due_at} />` : "nothing is due")}
-      ${figure("Processing", number(stats.live.processing))}
-      ${figure("Waiting", number(stats.live.waiting))}
+    <section class="grid-cards narrow" aria-label="Totals">
+      ${figure(
+        "Queued",
+        number(live.queued),
+        stats.oldest_due_at
+          ? html`
+            oldest due <${When} at=${stats.oldest_due_at} />
+          `
+          : "nothing is due",
+      )}
+      ${figure("Scheduled", number(live.scheduled), `${number(live.retrying)} retrying`)}
+      ${figure("Running", number(live.running))}
+      ${figure("Suspended", number(live.suspended))}
       ${figure("Completed", number(sums.completed), `${number(sums.enqueued)} enqueued`)}
       ${figure("Success", percent(success(sums)), `${number(sums.failed)} failed, ${number(sums.retried)} retried`)}
-      ${figure("Lost workers", number(sums.lost), `in the last ${words}`)}
+      ${figure("Lost attempts", number(sums.lost), `in the last ${words}`)}
     </section>
     <${Pauses} stats=${stats} workspace=${workspace} refresh=${refresh} />
     ${stats.messages && html`<${Messages} messages=${stats.messages} />`}
-    ${isEmpty && html`<section class="card"><${Empty} title=${`No job ran in the last ${words}`}>Choose a longer range, or enqueue one.<//></section>`}
+    ${
+      isEmpty &&
+      html`<section class="card">
+        <${Empty} title=${`No job ran in the last ${words}`}>
+          Choose a longer range, or enqueue one.
+        <//>
+      </section>`
+    }
     ${
       !isEmpty &&
       html`<div class="charts">
-      <section class="card" aria-labelledby="h-through"><h2 id="h-through">Throughput</h2><${Chart} label="Jobs" at=${at} lines=${[
-        { name: "Enqueued", values: totals.enqueued, colour: "--pending", dash: [4, 4] },
-        { name: "Completed", values: totals.completed, colour: "--completed" },
-        { name: "Failed", values: totals.failed, colour: "--failed" },
-      ]} /></section>
-      <section class="card" aria-labelledby="h-depth"><h2 id="h-depth">Queue depth</h2><${Chart} label="Jobs that had not ended" at=${at} lines=${[{ name: "Not ended", values: depth, colour: "--processing" }]} /></section>
-      <section class="card" aria-labelledby="h-wait"><h2 id="h-wait">Queue time, p95</h2><${Chart} label="Queue time" at=${at} most=${100} format=${duration} lines=${lines.map(([name, type], index) => ({ name, values: type.queue, colour: colour(index) }))} /></section>
-      <section class="card" aria-labelledby="h-success"><h2 id="h-success">Success</h2><${Chart} label="Share that completed" at=${at} most=${1} format=${percent} lines=${shares} /></section>
-    </div>`
+        <section class="card" aria-labelledby="h-through">
+          <h2 id="h-through">Throughput</h2>
+          <${Chart}
+            label="Jobs"
+            at=${at}
+            deploys=${series.deploys}
+            lines=${[
+              { name: "Enqueued", values: totals.enqueued, colour: "--pending", dash: [4, 4] },
+              { name: "Completed", values: totals.completed, colour: "--completed" },
+              { name: "Failed", values: totals.failed, colour: "--failed" },
+            ]} />
+        </section>
+        <section class="card" aria-labelledby="h-depth">
+          <h2 id="h-depth">Queue depth</h2>
+          <${Chart}
+            label="Jobs that had not ended"
+            at=${at}
+            deploys=${series.deploys}
+            lines=${[{ name: "Not ended", values: depth, colour: "--processing" }]} />
+        </section>
+        <section class="card" aria-labelledby="h-wait">
+          <h2 id="h-wait">Queue time, p95</h2>
+          <${Chart}
+            label="Queue time"
+            at=${at}
+            deploys=${series.deploys}
+            most=${100}
+            format=${duration}
+            lines=${lines.map(([name, type], index) => ({ name, values: type.queue, colour: colour(index) }))} />
+        </section>
+        <section class="card" aria-labelledby="h-success">
+          <h2 id="h-success">Success</h2>
+          <${Chart}
+            label="Share that completed"
+            at=${at}
+            deploys=${series.deploys}
+            most=${1}
+            format=${percent}
+            lines=${shares} />
+        </section>
+      </div>`
     }
-    <section class="card" aria-labelledby="h-types"><h2 id="h-types">By type</h2><${ByType} types=${types} stats=${stats} /></section>`;
+    <section class="card" aria-labelledby="h-types">
+      <h2 id="h-types">By type</h2>
+      <${ByType} types=${types} stats=${stats} />
+    </section>
+    <${Deploys}
+      scope=${isAll(workspace) ? null : workspace.id}
+      latest=${series.deploys.at(-1)?.at} />
+  `;
+}
+
+/**
+ * Which code served jobs in the last week, and how attempts ended under it.
+ *
+ * @param {{scope: string | null, latest?: string}} props
+ */
+function Deploys({ scope, latest }) {
+  const read = useRead((signal) => operations.deploys(scope, signal), [scope, latest]);
+  const deploys = read.value?.deploys ?? [];
+  return html`<section class="card" aria-labelledby="h-deploys">
+    <h2 id="h-deploys">Deploys</h2>
+    ${
+      deploys.length === 0
+        ? html`<${Empty}
+          title=${read.error ? "The deploys could not be read" : "No worker in the last week"} />`
+        : table({ label: "Deploys", rows: deploys, key: (one) => one.first_seen_at }, [
+            heading("Commit", "mono small", (one) =>
+              one.commit ? codeOf(one) : html`<span class="muted">not known</span>`,
+            ),
+            column("Version", (one) => one.version || "–"),
+            column("Since", (one) => html`<${When} at=${one.first_seen_at} />`),
+            column("Last worker", (one) => html`<${When} at=${one.last_seen_at} />`),
+            column("Types", "muted small", (one) =>
+              one.job_types ? counted(one.job_types.length, "type") : "all",
+            ),
+            column("Completed", "num", (one) => number(one.completed)),
+            column("Failed", "num", (one) => number(one.failed)),
+            column("Retried", "num", (one) => number(one.retried)),
+            column("Lost", "num", (one) => number(one.lost)),
+          ])
+    }
+  </section>`;
 }
 
 /** @type {Array<[name: keyof Percentiles, word: string]>} */
@@ -150,21 +293,62 @@ const total = (/** @type {number[]} */ values) => values.reduce((sum, value) => 
 function ByType({ types, stats }) {
   const rows = [...types].sort(([a], [b]) => a.localeCompare(b));
   if (rows.length === 0) return html`<${Empty} title="No job ran in this range" />`;
-  return html`<div class="scroll-x" tabindex="0" role="group" aria-label="By type"><table class="table">
-    <thead><tr><th scope="col" rowspan="2">Type</th>${["Completed", "Failed", "Retried", "Success"].map((word) => html`<th scope="col" rowspan="2" class="num" key=${word}>${word}</th>`)}
-      <th scope="colgroup" colspan="3" class="num group-head">Queue time</th><th scope="colgroup" colspan="3" class="num group-head">Run time</th></tr>
-      <tr>${["queue", "run"].flatMap((name) => PERCENTILES.map(([, word]) => html`<th scope="col" class="num" key=${`${name} ${word}`}>${word}</th>`))}</tr></thead>
-    <tbody>${rows.map(([type, counts]) => {
-      const line = {
-        completed: total(counts.completed),
-        failed: total(counts.failed),
-        retried: total(counts.retried),
-      };
-      const known = stats.types?.[type];
-      return html`<tr key=${type}><th scope="row" class="wrap"><a href=${`/jobs?job_type=${encodeURIComponent(type)}`}>${type}</a></th>
-        <td class="num">${number(line.completed)}</td><td class="num">${number(line.failed)}</td><td class="num">${number(line.retried)}</td><td class="num">${percent(success(line))}</td>
-        ${[known?.queue, known?.run].flatMap((times, index) => PERCENTILES.map(([name, word]) => html`<td class="num" key=${`${index} ${word}`}>${Number.isFinite(times?.[name]) ? `≈ ${duration(/** @type {number} */ (times[name]))}` : "–"}</td>`))}</tr>`;
-    })}</tbody></table></div><p class="muted small">Percentiles are accurate to about 12 % and cover at most the last day.</p>`;
+  return html`
+    <div class="scroll-x" tabindex="0" role="group" aria-label="By type">
+      <table class="table">
+        <thead>
+          <tr>
+            <th scope="col" rowspan="2">Type</th>
+            ${["Completed", "Failed", "Retried", "Success"].map(
+              (word) => html`<th scope="col" rowspan="2" class="num" key=${word}>
+                ${word}
+              </th>`,
+            )}
+            <th scope="colgroup" colspan="3" class="num group-head">Queue time</th>
+            <th scope="colgroup" colspan="3" class="num group-head">Run time</th>
+          </tr>
+          <tr>
+            ${["queue", "run"].flatMap((name) =>
+              PERCENTILES.map(
+                ([, word]) => html`<th scope="col" class="num" key=${`${name} ${word}`}>
+                  ${word}
+                </th>`,
+              ),
+            )}
+          </tr>
+        </thead>
+        <tbody>
+          ${rows.map(([type, counts]) => {
+            const line = {
+              completed: total(counts.completed),
+              failed: total(counts.failed),
+              retried: total(counts.retried),
+            };
+            const known = stats.types?.[type];
+            return html`<tr key=${type}>
+              <th scope="row" class="wrap">
+                <a href=${`/jobs?job_type=${encodeURIComponent(type)}`}>${type}</a>
+              </th>
+              <td class="num">${number(line.completed)}</td>
+              <td class="num">${number(line.failed)}</td>
+              <td class="num">${number(line.retried)}</td>
+              <td class="num">${percent(success(line))}</td>
+              ${[known?.queue, known?.run].flatMap((times, index) =>
+                PERCENTILES.map(
+                  ([name, word]) => html`<td class="num" key=${`${index} ${word}`}>
+                    ${Number.isFinite(times?.[name]) ? `≈ ${duration(/** @type {number} */ (times[name]))}` : "–"}
+                  </td>`,
+                ),
+              )}
+            </tr>`;
+          })}
+        </tbody>
+      </table>
+    </div>
+    <p class="muted small">
+      Percentiles are accurate to about 12 % and cover at most the last day.
+    </p>
+  `;
 }
 
 /**
@@ -177,9 +361,16 @@ function Messages({ messages }) {
   const said = `${number(rate)} of ${number(budget)} a second`;
   return html`<section class="card bar" aria-labelledby="h-messages">
     <h2 id="h-messages">Messages to Realtime</h2>
-    <span><meter min="0" max=${budget} high=${budget * 0.9} value=${rate} aria-label=${said}></meter> <span class="num">${said}</span></span>
+    <span>
+      <meter min="0" max=${budget} high=${budget * 0.9} value=${rate} aria-label=${said}></meter> <span
+        class="num">
+        ${said}
+      </span>
+    </span>
     <span class="muted">${number(messages.held_last_hour)} held back in the last hour</span>
-    <span class="muted">about ${number(messages.month)} a month: $${messages.month_usd} on Pro</span>
+    <span class="muted">
+      about ${number(messages.month)} a month: $${messages.month_usd} on Pro
+    </span>
   </section>`;
 }
 
@@ -205,28 +396,50 @@ function Pauses({ stats, workspace, refresh }) {
       notify(paused ? `${workspace.name} is paused` : `${workspace.name} is resumed`);
       refresh();
     } catch (error) {
-      notifyFailure(paused ? "Not paused" : "Not resumed", error);
+      notifyFailure(paused ? "Could not pause" : "Could not resume", error);
     }
   };
   if (isAll(workspace)) {
     return (
       pauses.length > 0 &&
-      html`<section class="card bar" aria-label="Pause"><${Tag} tone="waiting">Paused<//><span>${counted(pauses.length, "pause")}: ${pauses.map((pause) => `${pause.kind.replace("_", " ")} ${pause.name}${pause.reason ? ` (${pause.reason})` : ""}`).join(", ")}.</span></section>`
+      html`<section class="card bar" aria-label="Pause">
+        <${Tag} tone="waiting">Paused<//>
+        <span>
+          ${counted(pauses.length, "pause")}: ${pauses.map((pause) => `${pause.kind.replace("_", " ")} ${pause.name}${pause.reason ? ` (${pause.reason})` : ""}`).join(", ")}.
+        </span>
+      </section>`
     );
   }
   const mayPause = workspace.role !== "member";
   return html`<section class="card bar" aria-label="Pause">
-    <${Tag} tone=${own ? "waiting" : "completed"}>${own ? "Paused" : "Running"}<//>
-    <span>${own ? html`No job of ${workspace.name} starts${own.reason && `: ${own.reason}`}.` : html`Jobs of ${workspace.name} start as soon as they are due.`}
-      ${others.length > 0 && ` Paused besides: ${others.map((pause) => pause.job_type ?? pause.name).join(", ")}.`}</span>
+    <${Tag} tone=${own ? "waiting" : "pending"}>${own ? "Paused" : "Not paused"}<//>
+    <span>
+      ${own ? html`No job of ${workspace.name} starts${own.reason && `: ${own.reason}`}.` : ""}
+      ${others.length > 0 && ` Paused besides: ${others.map((pause) => pause.job_type ?? pause.name).join(", ")}.`}
+    </span>
     <span class="spacer"></span>
     ${
       mayPause &&
       !own &&
-      html`<label class="field-inline"><span class="hidden">Reason for the pause</span><input type="text" placeholder="Reason, if any" value=${reason} onInput=${(/** @type {{target: HTMLInputElement}} */ event) => setReason(event.target.value)} /></label>
-      <${ActionButton} run=${() => change(true)}>Pause<//>`
+      html`
+        <label class="field-inline">
+          <span class="hidden">Reason for the pause</span>
+          <input
+            type="text"
+            placeholder="Reason, if any"
+            value=${reason}
+            onInput=${(/** @type {{target: HTMLInputElement}} */ event) => setReason(event.target.value)} />
+        </label>
+        <${ActionButton} run=${() => change(true)}>Pause<//>
+      `
     }
-    ${mayPause && own && html`<${ActionButton} className="primary" run=${() => change(false)}>Resume<//>`}
+    ${
+      mayPause &&
+      own &&
+      html`<${ActionButton} className="primary" run=${() => change(false)}>
+        Resume
+      <//>`
+    }
     ${!mayPause && html`<span class="muted small">A manager may pause the workspace.</span>`}
   </section>`;
 }

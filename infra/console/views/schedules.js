@@ -1,15 +1,232 @@
-// What the clock enqueues, and when next.
+// Schedules of a workspace: what the clock enqueues, when next, and how to change that.
 
-import { html } from "../lib/ui.js";
-import { Schedules as List } from "../parts/schedules.js";
+import { pretty, shortId, utc } from "../lib/format.js";
+import { isAll } from "../lib/scope.js";
+import { useRead } from "../lib/store.js";
+import { html, useEffect, useState } from "../lib/ui.js";
+import { operations } from "../operations.js";
+import { confirm, Dialog } from "../parts/dialog.js";
+import { choice, field, toValue } from "../parts/field.js";
+import { Empty } from "../parts/states-of-view.js";
+import { actionsOn, notify } from "../parts/toasts.js";
+import { When } from "../parts/when.js";
+import { OnOff, SwitchedActions } from "../parts/switched.js";
+import { column, heading, table } from "../parts/table.js";
+import { Unread } from "../parts/unread.js";
 
 /** @import { Workspace } from "../api.js" */
+/** @import { Schedule, ScheduleBody } from "../lib/routes.js" */
+/** @typedef {Record<"name" | "cron" | "timezone" | "job_type" | "payload" | "missed", string>} Draft */
+
+/** @type {(keyof Schedule)[]} */
+const EDITABLE = [
+  "name",
+  "cron",
+  "timezone",
+  "job_type",
+  "payload",
+  "options",
+  "missed",
+  "enabled",
+];
+const asPut = (/** @type {Schedule} */ schedule) =>
+  /** @type {ScheduleBody & {name: string}} */ (
+    Object.fromEntries(EDITABLE.map((name) => [name, schedule[name]]))
+  );
 
 export const title = () => "Schedules";
 
 /** @param {{workspace: Workspace}} props */
 export default function Schedules({ workspace }) {
-  return html`<div class="page"><header class="page-head"><h1 tabindex="-1">Schedules</h1><span class="muted">${workspace.name}</span></header>
-    <${List} workspace=${workspace} />
+  const list = useRead(() => operations.schedules(workspace.id), [workspace.id]);
+  const [editing, setEditing] = useState(/** @type {Partial<Schedule> | null} */ (null));
+  const mayManage = workspace.role === "manager";
+  const act = actionsOn(list.refresh);
+  const remove = async (/** @type {Schedule} */ schedule) => {
+    if (
+      await confirm({
+        title: `Delete ${schedule.name}?`,
+        text: "It enqueues nothing more; the jobs it made stay.",
+        action: "Delete the schedule",
+        danger: true,
+      })
+    )
+      await act(
+        "Could not delete",
+        () => operations.deleteSchedule(workspace.id, schedule.name),
+        `${schedule.name} is deleted`,
+      );
+  };
+  return html`<div class="page">
+    <header class="page-head">
+      <h1 tabindex="-1">Schedules</h1>
+      <span class="muted">${workspace.name}</span>
+      <span class="spacer"></span>
+      ${
+        mayManage &&
+        html`<button type="button" onClick=${() => setEditing({})}>
+          Add a schedule
+        </button>`
+      }
+    </header>
+    <section class="card" aria-label="Schedules">
+      ${
+        !list.value
+          ? html`<${Unread} of=${list} what="the schedules" />`
+          : list.value.length === 0
+            ? html`<${Empty} title="No schedules">
+              Jobs that are enqueued at set times are listed here with their next run.
+            <//>`
+            : table({ label: "Schedules", rows: list.value, key: (one) => one.id, cards: true }, [
+                heading(
+                  "Name",
+                  (one) => html`
+                    ${one.name}
+                    ${
+                      isAll(workspace) &&
+                      html` <span class="muted small">${one.workspace_name ?? ""}</span>
+                      `
+                    }
+                  `,
+                ),
+                column(
+                  "When",
+                  "mono small",
+                  (one) => html`${one.cron} <span class="muted">${one.timezone}</span>`,
+                ),
+                column("Job", (one) => one.job_type),
+                column("Next run", (one) =>
+                  !one.enabled ? "–" : one.next_at ? html`<${When} at=${one.next_at} />` : "never",
+                ),
+                column("Last job", (one) =>
+                  one.last_job_id
+                    ? html`<a class="mono" href=${`/jobs/${one.last_job_id}`}>
+                      ${shortId(one.last_job_id)}
+                    </a>`
+                    : "–",
+                ),
+                column(
+                  "State",
+                  (one) => html`<${OnOff} isOn=${one.enabled} problem=${one.problem} />`,
+                ),
+                column(
+                  "Actions",
+                  "num row-actions",
+                  (one) =>
+                    mayManage &&
+                    html`<${SwitchedActions}
+                      name=${one.name}
+                      isOn=${one.enabled}
+                      onSwitch=${() => act("Could not change", () => operations.putSchedule(workspace.id, { ...asPut(one), enabled: !one.enabled }), `${one.name} is ${one.enabled ? "off" : "on"}`)}
+                      onEdit=${() => setEditing(one)}
+                      onDelete=${() => remove(one)} />`,
+                ),
+              ])
+      }
+      ${
+        editing &&
+        html`<${Editor}
+          like=${editing}
+          workspaceId=${workspace.id}
+          onClose=${(/** @type {boolean} */ saved) => {
+            setEditing(null);
+            if (saved) list.refresh();
+          }} />`
+      }
+    </section>
   </div>`;
+}
+
+const LOOKS_WHOLE = /^\s*(@\w+|\S+(\s+\S+){4})\s*$/;
+const TYPING_MS = 400;
+
+/**
+ * When an expression will run, while it is being typed.
+ *
+ * @param {{workspaceId: string, cron: string, timezone: string}} props
+ */
+function NextRuns({ workspaceId, cron, timezone }) {
+  const [wanted, setWanted] = useState({ cron, timezone });
+  useEffect(() => {
+    const timer = setTimeout(() => setWanted({ cron, timezone }), TYPING_MS);
+    return () => clearTimeout(timer);
+  }, [cron, timezone]);
+  const isWhole = LOOKS_WHOLE.test(wanted.cron) && wanted.timezone.trim() !== "";
+  const runs = useRead(
+    (signal) =>
+      isWhole
+        ? operations.nextRuns(workspaceId, { ...wanted, count: 3 }, signal)
+        : Promise.resolve(null),
+    [workspaceId, wanted.cron, wanted.timezone],
+  );
+  const text = runs.error
+    ? runs.error.message
+    : runs.value
+      ? runs.value.map((at) => utc(at).replace(":00.000", "")).join(" · ") || "never"
+      : "…";
+  return html`<p class="hint num" aria-live="polite">Next runs: ${isWhole ? text : "…"}</p>`;
+}
+
+/**
+ * @param {{like: Partial<Schedule>, workspaceId: string, onClose: (saved: boolean) => void}} props `like` is the
+ *   schedule to change; empty for a new one.
+ */
+function Editor({ like, workspaceId, onClose }) {
+  const [draft, setDraft] = useState(
+    /** @type {Draft} */ ({
+      name: like.name ?? "",
+      cron: like.cron ?? "0 * * * *",
+      timezone: like.timezone ?? Intl.DateTimeFormat().resolvedOptions().timeZone ?? "UTC",
+      job_type: like.job_type ?? "",
+      payload: pretty(like.payload ?? {}),
+      missed: like.missed ?? "once",
+    }),
+  );
+  const [problem, setProblem] = useState(/** @type {string | null} */ (null));
+  const [busy, setBusy] = useState(false);
+  const set = (/** @type {keyof Draft} */ name) => (/** @type {string} */ value) =>
+    setDraft((now) => ({ ...now, [name]: value }));
+  const line = (/** @type {keyof Draft} */ name, /** @type {string} */ label, more = {}) =>
+    field(label, draft[name], set(name), { required: true, ...more });
+  const save = async (/** @type {Event} */ event) => {
+    event.preventDefault();
+    setBusy(true);
+    try {
+      const made = await operations.putSchedule(workspaceId, {
+        ...(like.id && asPut(/** @type {Schedule} */ (like))),
+        ...draft,
+        payload: JSON.parse(draft.payload),
+      });
+      notify(`${made.name} is saved`);
+      onClose(true);
+    } catch (error) {
+      setProblem(error.message);
+      setBusy(false);
+    }
+  };
+  return html`<${Dialog}
+    title=${like.id ? `Edit ${like.name}` : "Add a schedule"}
+    onClose=${() => onClose(false)}>
+    <form class="stack" onSubmit=${save}>
+      ${line("name", "Name", { readonly: Boolean(like.id), autofocus: !like.id })}
+      ${line("cron", "Cron: minute hour day month weekday", { class: "mono", autofocus: Boolean(like.id) })}
+      ${line("timezone", "Time zone")}
+      <${NextRuns} workspaceId=${workspaceId} cron=${draft.cron} timezone=${draft.timezone} />
+      ${line("job_type", "Job type", { class: "mono" })}
+      <label class="field">
+        <span>Payload (JSON)</span>
+        <textarea rows="4" class="mono" value=${draft.payload} onInput=${toValue(set("payload"))}></textarea>
+      </label>
+      ${choice("Missed runs", draft.missed, set("missed"), [
+        ["once", "run once"],
+        ["skip", "are skipped"],
+        ["all", "all run"],
+      ])}
+      ${problem && html`<p class="problem" role="alert">${problem}</p>`}
+      <div class="actions">
+        <button type="button" onClick=${() => onClose(false)}>Close</button>
+        <button type="submit" class="primary" disabled=${busy}>Save</button>
+      </div>
+    </form>
+  <//>`;
 }

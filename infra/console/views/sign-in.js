@@ -32,27 +32,50 @@ export function SignIn() {
     ${
       demo.length > 0 &&
       html`<section class="card" aria-labelledby="demo-heading">
-      <h2 id="demo-heading">Demo accounts</h2>
-      <p class="muted small">This is a local stack: one click signs in.</p>
-      <div class="demo">${demo.map(
-        (
-          account,
-        ) => html`<button type="button" key=${account.email} disabled=${busy} onClick=${() => enter(account.email, account.password)}>
-        <span>${account.label}</span><span class="muted small">${account.email}</span>
-      </button>`,
-      )}</div>
-    </section>`
+        <h2 id="demo-heading">Demo accounts</h2>
+        <p class="muted small">This is a local stack: one click signs in.</p>
+        <div class="demo">
+          ${demo.map(
+            (account) => html`<button
+              type="button"
+              key=${account.email}
+              disabled=${busy}
+              onClick=${() => enter(account.email, account.password)}>
+              <span>${account.label}</span>
+              <span class="muted small">${account.email}</span>
+            </button>`,
+          )}
+        </div>
+      </section>`
     }
-    <form class="card stack" onSubmit=${(/** @type {SubmitEvent} */ event) => {
-      event.preventDefault();
-      enter(email, password);
-    }}>
-      <label class="field"><span>Email</span>
-        <input type="email" autocomplete="username" required value=${email} onInput=${(/** @type {{target: HTMLInputElement}} */ event) => setEmail(event.target.value)} /></label>
-      <label class="field"><span>Password</span>
-        <input type="password" autocomplete="current-password" required value=${password} onInput=${(/** @type {{target: HTMLInputElement}} */ event) => setPassword(event.target.value)} /></label>
+    <form
+      class="card stack"
+      onSubmit=${(/** @type {SubmitEvent} */ event) => {
+        event.preventDefault();
+        enter(email, password);
+      }}>
+      <label class="field">
+        <span>Email</span>
+        <input
+          type="email"
+          autocomplete="username"
+          required
+          value=${email}
+          onInput=${(/** @type {{target: HTMLInputElement}} */ event) => setEmail(event.target.value)} />
+      </label>
+      <label class="field">
+        <span>Password</span>
+        <input
+          type="password"
+          autocomplete="current-password"
+          required
+          value=${password}
+          onInput=${(/** @type {{target: HTMLInputElement}} */ event) => setPassword(event.target.value)} />
+      </label>
       ${problem && html`<p class="problem" role="alert">${problem}</p>`}
-      <button type="submit" class="primary" disabled=${busy}>${busy ? "Signing in…" : "Sign in"}</button>
+      <button type="submit" class="primary" disabled=${busy}>
+        ${busy ? "Signing in…" : "Sign in"}
+      </button>
     </form>
   </main>`;
 }
@@ -78,15 +101,28 @@ export function ChoosePassword({ user }) {
   return html`<main class="sign-in" id="main">
     <h1><${Logo} /> Minutehand</h1>
     <p class="muted">You are signed in as ${user.email}. Choose a password for the next time.</p>
-    <form class="card stack" onSubmit=${(/** @type {SubmitEvent} */ event) => {
-      event.preventDefault();
-      save();
-    }}>
+    <form
+      class="card stack"
+      onSubmit=${(/** @type {SubmitEvent} */ event) => {
+        event.preventDefault();
+        save();
+      }}>
       <input type="hidden" autocomplete="username" value=${user.email} />
-      <label class="field"><span>New password</span>
-        <input type="password" autocomplete="new-password" required minlength="8" autofocus value=${password} onInput=${(/** @type {{target: HTMLInputElement}} */ event) => setPassword(event.target.value)} /></label>
+      <label class="field">
+        <span>New password</span>
+        <input
+          type="password"
+          autocomplete="new-password"
+          required
+          minlength="8"
+          autofocus
+          value=${password}
+          onInput=${(/** @type {{target: HTMLInputElement}} */ event) => setPassword(event.target.value)} />
+      </label>
       ${problem && html`<p class="problem" role="alert">${problem}</p>`}
-      <button type="submit" class="primary" disabled=${busy}>${busy ? "Saving…" : "Save and continue"}</button>
+      <button type="submit" class="primary" disabled=${busy}>
+        ${busy ? "Saving…" : "Save and continue"}
+      </button>
     </form>
   </main>`;
 }

@@ -1,15 +1,277 @@
-// Endpoints that are sent job events, and how that goes.
+// Webhooks of a workspace: their events, deliveries and secrets, which are shown once.
 
-import { html } from "../lib/ui.js";
-import { Webhooks as List } from "../parts/webhooks.js";
+import { number, shortId } from "../lib/format.js";
+import { isAll } from "../lib/scope.js";
+import { useRead } from "../lib/store.js";
+import { html, useState } from "../lib/ui.js";
+import { operations } from "../operations.js";
+import { StateBadge } from "../parts/badge.js";
+import { CopyId } from "../parts/copy.js";
+import { ActionButton, confirm, Dialog } from "../parts/dialog.js";
+import { field } from "../parts/field.js";
+import { Empty } from "../parts/states-of-view.js";
+import { actionsOn } from "../parts/toasts.js";
+import { When } from "../parts/when.js";
+import { OnOff } from "../parts/switched.js";
+import { column, heading, table } from "../parts/table.js";
+import { Unread } from "../parts/unread.js";
 
 /** @import { Workspace } from "../api.js" */
+/** @import { Webhook, WebhookWithSecret } from "../lib/routes.js" */
 
 export const title = () => "Webhooks";
 
 /** @param {{workspace: Workspace}} props */
 export default function Webhooks({ workspace }) {
-  return html`<div class="page"><header class="page-head"><h1 tabindex="-1">Webhooks</h1><span class="muted">${workspace.name}</span></header>
-    <${List} workspace=${workspace} />
+  const list = useRead(() => operations.webhooks(workspace.id), [workspace.id]);
+  const [adding, setAdding] = useState(false);
+  const [secret, setSecret] = useState(/** @type {WebhookWithSecret | null} */ (null));
+  const [opened, setOpened] = useState(/** @type {Webhook | null} */ (null));
+  const mayManage = workspace.role === "manager";
+  const act = actionsOn(list.refresh);
+  const rotate = async (/** @type {Webhook} */ one) => {
+    if (
+      await confirm({
+        title: "Rotate the secret?",
+        text: "A new secret signs from now on; the old one signs too for a day.",
+        action: "Rotate",
+      })
+    ) {
+      const made = await act(
+        "Could not rotate",
+        () => operations.rotateSecret(workspace.id, one.id),
+        "The secret is rotated",
+      );
+      if (made) setSecret(made);
+    }
+  };
+  const remove = async (/** @type {Webhook} */ one) => {
+    if (
+      await confirm({
+        title: "Delete this webhook?",
+        text: `${one.url} receives nothing more; deliveries not yet sent are dropped.`,
+        action: "Delete the webhook",
+        danger: true,
+      })
+    )
+      await act(
+        "Could not delete",
+        () => operations.deleteWebhook(workspace.id, one.id),
+        "The webhook is deleted",
+      );
+  };
+  return html`<div class="page">
+    <header class="page-head">
+      <h1 tabindex="-1">Webhooks</h1>
+      <span class="muted">${workspace.name}</span>
+      <span class="spacer"></span>
+      ${
+        mayManage &&
+        html`<button type="button" onClick=${() => setAdding(true)}>
+          Add a webhook
+        </button>`
+      }
+    </header>
+    <section class="card" aria-label="Webhooks">
+      ${
+        !list.value
+          ? html`<${Unread} of=${list} what="the webhooks" />`
+          : list.value.length === 0
+            ? html`<${Empty} title="No webhooks">
+              Endpoints that receive job events, signed as Standard Webhooks specifies, are listed here.
+            <//>`
+            : table({ label: "Webhooks", rows: list.value, key: (one) => one.id, cards: true }, [
+                heading(
+                  "Endpoint",
+                  "wrap",
+                  (one) => html`
+                    ${one.url}
+                    ${
+                      one.description &&
+                      html` <span class="muted small">${one.description}</span>
+                      `
+                    }
+                    ${
+                      isAll(workspace) &&
+                      html` <span class="muted small">${one.workspace_name ?? ""}</span>
+                      `
+                    }
+                  `,
+                ),
+                column(
+                  "Events",
+                  (one) => html`
+                    ${one.event_types?.join(", ") ?? "all"}
+                    ${one.job_types && ` of ${one.job_types.join(", ")}`}
+                  `,
+                ),
+                column(
+                  "Last delivery",
+                  (one) => html`
+                    <${When} at=${one.last_delivered_at} />
+                    ${one.last_status && html` <span class="muted num">${one.last_status}</span>`}
+                  `,
+                ),
+                column("Failures", "num", (one) => number(one.failures)),
+                column(
+                  "State",
+                  (one) =>
+                    html`<${OnOff}
+                      isOn=${one.enabled}
+                      word="Disabled"
+                      problem=${one.disabled_at ? (one.disabled_reason ?? "") : null} />`,
+                ),
+                column(
+                  "Actions",
+                  "num row-actions",
+                  (one) => html`
+                    ${
+                      !isAll(workspace) &&
+                      html`<button type="button" class="quiet" onClick=${() => setOpened(one)}>
+                        Deliveries
+                      </button>`
+                    }
+                    ${
+                      mayManage &&
+                      html`
+                        <${ActionButton}
+                          className="quiet"
+                          run=${() => act("Could not change", () => operations.changeWebhook(workspace.id, one.id, { enabled: Boolean(one.disabled_at) || !one.enabled }), "The webhook is changed")}>
+                          ${one.enabled && !one.disabled_at ? "Switch off" : "Switch on"}
+                        <//>
+                        <button type="button" class="quiet" onClick=${() => rotate(one)}>
+                          Rotate secret
+                        </button>
+                        <button type="button" class="quiet" onClick=${() => remove(one)}>
+                          Delete
+                        </button>
+                      `
+                    }
+                  `,
+                ),
+              ])
+      }
+      ${
+        adding &&
+        html`<${Adder}
+          workspaceId=${workspace.id}
+          onClose=${(/** @type {WebhookWithSecret | null} */ made) => {
+            setAdding(false);
+            if (made) {
+              setSecret(made);
+              list.refresh();
+            }
+          }} />`
+      }
+      ${
+        opened &&
+        html`<${Deliveries}
+          workspaceId=${workspace.id}
+          webhook=${opened}
+          onClose=${() => setOpened(null)} />`
+      }
+      ${
+        secret &&
+        html`<${Dialog} title="The signing secret" onClose=${() => setSecret(null)}>
+          <p>It is shown this once. Verify <code>webhook-signature</code> with it.</p>
+          <p><${CopyId} id=${secret.secret} whole what="secret" /></p>
+          <div class="actions">
+            <button type="button" class="primary" onClick=${() => setSecret(null)}>
+              I have kept it
+            </button>
+          </div>
+        <//>`
+      }
+    </section>
   </div>`;
+}
+
+/**
+ * The latest deliveries of one webhook; each is a job with a page of its own.
+ *
+ * @param {{workspaceId: string, webhook: Webhook, onClose: () => void}} props
+ */
+function Deliveries({ workspaceId, webhook, onClose }) {
+  const list = useRead(
+    (signal) => operations.deliveries(workspaceId, webhook.id, signal),
+    [webhook.id],
+  );
+  return html`<${Dialog} title="Deliveries" onClose=${onClose} wide>
+    <p class="muted wrap">${webhook.url}</p>
+    ${
+      !list.value
+        ? html`<${Unread} of=${list} what="the deliveries" />`
+        : list.value.length === 0
+          ? html`<${Empty} title="Nothing delivered yet">
+            A delivery is made when an event happens that this endpoint wants.
+          <//>`
+          : table(
+              {
+                label: "Deliveries",
+                rows: list.value,
+                key: (job) => job.id,
+                className: "deliveries",
+              },
+              [
+                heading(
+                  "Made",
+                  (job) => html`<a href=${`/jobs/${job.id}`} onClick=${onClose}>
+                    <${When} at=${job.created_at} />
+                  </a>`,
+                ),
+                column("State", (job) => html`<${StateBadge} status=${job.status} />`),
+                column("Attempts", "num", (job) => number(job.attempts)),
+                column("Of", (job) =>
+                  job.payload?.job_id
+                    ? html`<a class="mono" href=${`/jobs/${job.payload.job_id}`} onClick=${onClose}>
+                      ${shortId(job.payload.job_id)}
+                    </a>`
+                    : "–",
+                ),
+                column("Error", "wrap", (job) => job.error_message ?? ""),
+              ],
+            )
+    }
+    <div class="actions"><button type="button" onClick=${onClose}>Close</button></div>
+  <//>`;
+}
+
+/** @param {{workspaceId: string, onClose: (made: WebhookWithSecret | null) => void}} props */
+function Adder({ workspaceId, onClose }) {
+  const [url, setUrl] = useState("");
+  const [events, setEvents] = useState("");
+  const [problem, setProblem] = useState(/** @type {string | null} */ (null));
+  const [busy, setBusy] = useState(false);
+  const save = async (/** @type {Event} */ event) => {
+    event.preventDefault();
+    setBusy(true);
+    const types = events.split(/[\s,]+/).filter(Boolean);
+    try {
+      onClose(
+        await operations.createWebhook(workspaceId, {
+          url: url.trim(),
+          ...(types.length > 0 && { event_types: types }),
+        }),
+      );
+    } catch (error) {
+      setProblem(error.message);
+      setBusy(false);
+    }
+  };
+  return html`<${Dialog} title="Add a webhook" onClose=${() => onClose(null)}>
+    <form class="stack" onSubmit=${save}>
+      ${field("Endpoint, https", url, setUrl, {
+        inputmode: "url",
+        required: true,
+        placeholder: "https://example.com/hooks",
+        autofocus: true,
+      })}
+      ${field("Events (empty for all)", events, setEvents, { placeholder: "job.completed, job.failed" })}
+      ${problem && html`<p class="problem" role="alert">${problem}</p>`}
+      <div class="actions">
+        <button type="button" onClick=${() => onClose(null)}>Close</button>
+        <button type="submit" class="primary" disabled=${busy}>Add</button>
+      </div>
+    </form>
+  <//>`;
 }

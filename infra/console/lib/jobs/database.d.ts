@@ -2,10 +2,11 @@
 // The catalogue decides: tests/e2e/npm/test_database_types.py compares them name by name.
 
 import type {
+  Artefact,
   Attempt,
-  BulkFilter,
   Cursor,
   DeadLetterGroup,
+  Deploy,
   DescribedJob,
   Enqueued,
   EnqueuedBatch,
@@ -22,10 +23,15 @@ import type {
   JobType,
   JobWord,
   Json,
+  ListedJob,
   LogLevel,
   NewJob,
+  NewOperation,
+  Operation,
+  OperationJob,
   PayloadOf,
   QueueStats,
+  Replay,
   RetentionDays,
   Schedule,
   Step,
@@ -79,6 +85,7 @@ type View<Row> = { Row: { [column in keyof Row]: Row[column] | null }; Relations
 type Fn<Args, Returns> = { Args: Args; Returns: Returns };
 type Id = { p_job_id: string };
 type InWorkspace = { p_workspace_id: string };
+type AnsweredInvitation = { workspace_id: string; role: MemberRole; accepted: boolean };
 /** An object whose members the function's own comment names. */
 type Row = { [name: string]: Json | undefined };
 type Rows = Row[];
@@ -114,16 +121,9 @@ export type Minutehand = {
     running_jobs: View<Job>;
   };
   Functions: {
-    accept_invitations: Fn<
-      Record<string, never>,
-      { joined: { workspace_id: string; role: MemberRole }[] }
-    >;
+    accept_invitation: Fn<InWorkspace, AnsweredInvitation>;
     answer_job: Fn<Id & { p_answer: { answer: Json } }, Job>;
     cancel_job: Fn<Id, Job>;
-    cancel_jobs: Fn<
-      InWorkspace & { p_filter?: BulkFilter; p_limit?: number; p_cursor?: Cursor | null },
-      { count: number; more: boolean; next: Cursor | null }
-    >;
     close_batch: Fn<
       { p_batch_id: string; p_workspace_id?: string },
       {
@@ -148,6 +148,7 @@ export type Minutehand = {
     >;
     create_batch: Fn<InWorkspace & { p_callback?: NewJob }, { batch_id: string }>;
     dead_letters: Fn<InWorkspace, { groups: DeadLetterGroup[]; more: boolean }>;
+    decline_invitation: Fn<InWorkspace, AnsweredInvitation>;
     delete_alert: Fn<InWorkspace & { p_name: string }, { deleted: string }>;
     delete_schedule: Fn<InWorkspace & { p_name: string }, { deleted: string }>;
     delete_webhook: Fn<InWorkspace & { p_webhook_id: string }, { deleted: string }>;
@@ -155,6 +156,7 @@ export type Minutehand = {
       InWorkspace & { p_name: string; p_payload?: { [name: string]: Json | undefined } },
       { first: boolean }
     >;
+    edit_job: Fn<Id & { p_changes: { payload: Json } }, Job>;
     enqueue_job: Fn<
       InWorkspace & {
         p_job_type: JobType;
@@ -170,12 +172,22 @@ export type Minutehand = {
     event_feed: Fn<InWorkspace & { p_cursor?: string | null; p_limit?: number }, FeedPage>;
     explain_job: Fn<Id, Explanation>;
     follow_topic: Fn<
-      { p_topic: string; p_follower_id: string },
-      { receivers: number; again_seconds: number; quiet: boolean }
+      { p_topic: string; p_follower_id: string; p_version?: number },
+      { receivers: number; again_seconds: number; check_seconds: number; quiet: boolean }
     >;
     get_job: Fn<Id, DescribedJob>;
     get_job_type: Fn<{ p_job_type: string; p_workspace_id?: string | null }, TypeDetail>;
     job_attempts: Fn<Id, { attempts: Attempt[]; more: boolean }>;
+    job_artefacts: Fn<
+      Id & { p_key?: string | null; p_name?: string | null },
+      { artefacts: Artefact[] }
+    >;
+    job_receipt: Fn<
+      Id,
+      { format: string; receipt: Row; children: Rows; payload?: Json; result?: Json }
+    >;
+    job_receipts: Fn<InWorkspace & { p_after?: number }, { receipts: Rows }>;
+    job_replays: Fn<Id, Replay[]>;
     job_steps: Fn<
       Id & { p_after?: StepPlace | null },
       { steps: Step[]; next: StepPlace | null; waiting_for: WaitRow | null }
@@ -185,10 +197,14 @@ export type Minutehand = {
       { p_workspace_id?: string; p_job_id?: string; p_before?: number; p_limit?: number },
       { actions: Rows }
     >;
-    list_alerts: Fn<InWorkspace, { alerts: Rows }>;
+    list_alerts: Fn<{ p_workspace_id?: string | null }, { alerts: Rows }>;
     list_jobs: Fn<
       { p_filter?: JobFilter; p_cursor?: Cursor | null; p_limit?: number },
-      { jobs: DescribedJob[]; next: Cursor | null }
+      { jobs: ListedJob[]; next: Cursor | null }
+    >;
+    list_deploys: Fn<
+      { p_workspace_id?: string | null; p_minutes?: number },
+      { now: string; deploys: Deploy[] }
     >;
     list_job_types: Fn<
       { p_workspace_id?: string | null; p_internal?: boolean },
@@ -210,7 +226,7 @@ export type Minutehand = {
       { jobs: Rows; next: string | null }
     >;
     operator_open: Fn<
-      { p_request: { workspace_id?: string; job_id?: string; reason?: string; minutes?: number } },
+      { p_request: { workspace_id?: string; job_id?: string; reason: string; minutes?: number } },
       { workspace_id: string; name: string; expires_at: string }
     >;
     operator_session: Fn<
@@ -219,14 +235,43 @@ export type Minutehand = {
     >;
     operator_workers: Fn<{ p_minutes?: number }, { now: string; workers: Rows }>;
     operator_workspaces: Fn<{ p_search?: string | null; p_limit?: number }, { workspaces: Rows }>;
+    own_workspace: Fn<Partial<InWorkspace>, { workspace_id: string }>;
     people: Fn<{ p_ids: string[] }, { [id: string]: string }>;
     put_alert: Fn<InWorkspace & { p_alert: { [name: string]: Json | undefined } }, Row>;
+    count_operation: Fn<
+      InWorkspace & { p_request: Pick<NewOperation, "action" | "filter"> },
+      { count: number; more: boolean }
+    >;
+    create_operation: Fn<
+      InWorkspace & { p_request: NewOperation },
+      Operation & { created: boolean; wake: boolean }
+    >;
+    get_operation: Fn<{ p_operation_id: string }, Operation>;
+    list_operations: Fn<
+      InWorkspace & { p_cursor?: Cursor | null; p_limit?: number },
+      { operations: Operation[]; next: Cursor | null }
+    >;
+    operation_jobs: Fn<
+      {
+        p_operation_id: string;
+        p_outcome?: OperationJob["outcome"] | null;
+        p_cursor?: number | null;
+        p_limit?: number;
+      },
+      { jobs: OperationJob[]; next: number | null }
+    >;
+    steer_operation: Fn<
+      { p_operation_id: string; p_action: "pause" | "resume" | "stop" },
+      Operation & { wake: boolean }
+    >;
+    undo_operation: Fn<{ p_operation_id: string }, Operation & { created: boolean; wake: boolean }>;
     queue_series: Fn<
       { p_workspace_id?: string | null; p_minutes?: number; p_internal?: boolean },
-      Row & { points: Rows }
+      Row & { points: Rows; deploys: Rows }
     >;
     search_logs: Fn<
-      InWorkspace & {
+      {
+        p_workspace_id?: string | null;
         p_filter?: {
           search?: string;
           level?: LogLevel;
@@ -257,7 +302,20 @@ export type Minutehand = {
         p_limit?: number;
         p_offset?: number;
       },
-      { jobs: DescribedJob[]; more: boolean; cut: boolean }
+      { jobs: ListedJob[]; more: boolean; cut: boolean }
+    >;
+    list_invitations: Fn<
+      Record<string, never>,
+      {
+        invitations: {
+          workspace_id: string;
+          name: string;
+          role: MemberRole;
+          invited_by: string | null;
+          created_at: string;
+          expires_at: string;
+        }[];
+      }
     >;
     list_members: Fn<
       InWorkspace,
@@ -282,8 +340,8 @@ export type Minutehand = {
         }[];
       }
     >;
-    list_schedules: Fn<InWorkspace, { schedules: Schedule[] }>;
-    list_webhooks: Fn<InWorkspace, { webhooks: Webhook[] }>;
+    list_schedules: Fn<{ p_workspace_id?: string | null }, { schedules: Schedule[] }>;
+    list_webhooks: Fn<{ p_workspace_id?: string | null }, { webhooks: Webhook[] }>;
     list_workspaces: Fn<
       Record<string, never>,
       {
@@ -349,26 +407,33 @@ export type Minutehand = {
       Webhook
     >;
     queue_stats: Fn<{ p_workspace_id?: string; p_minutes?: number }, QueueStats>;
-    redrive_jobs: Fn<
-      InWorkspace & { p_filter?: BulkFilter; p_limit?: number; p_cursor?: Cursor | null },
-      { count: number; more: boolean; next: Cursor | null }
-    >;
     remove_member: Fn<
       InWorkspace & { p_member: string },
       { workspace_id: string; member: string; removed: true }
     >;
-    retry_job: Fn<Id, Job>;
+    replay_job: Fn<
+      Id & {
+        p_request?: {
+          from_step?: string;
+          payload?: Json;
+          results?: Record<string, Json>;
+          idempotency_key?: string;
+        };
+      },
+      { job: Job; created: boolean; wake: boolean; warning: string | null }
+    >;
+    retry_job: Fn<Id & { p_payload?: Json }, Job>;
     session_feed: Fn<
       { p_session_id: string; p_cursor?: string | null; p_limit?: number },
       FeedPage
     >;
+    signing_keys: Fn<Record<string, never>, { keys: Rows }>;
     set_member: Fn<
       InWorkspace & { p_email: string; p_role?: MemberRole },
       {
         workspace_id: string;
         email: string;
         role: MemberRole;
-        user_id: string | null;
         state: "member" | "invited";
       }
     >;

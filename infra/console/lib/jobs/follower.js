@@ -12,10 +12,13 @@ import { isOffline, onWake } from "./wakes.js";
  */
 export const FRESHNESS = ["live", "catching-up", "polling", "offline"];
 
-const DEFAULTS = {
+export const DEFAULTS = {
   pollingInterval: 3000, // ms between reads while Realtime is unavailable
-  silence: 30_000, // ms without a message after which a read proves that nothing was missed
-  firstSilence: 2000, // the same for the first time after a join: "subscribed" may be premature
+  silence: 30_000, // at most so many ms until a read proves that nothing was missed
+  firstSilence: 1500, // at least so many: Realtime drops messages silently
+  // ms after a join in which Realtime says that messages arrive; it gives up after 60,000, and a
+  // server from before 2026 never says so
+  readyTimeout: 65_000,
   reorder: 100, // ms that a missing event may still arrive by itself
   joinTimeout: 5000, // ms after which a first join counts as failed
 };
@@ -27,8 +30,11 @@ const LONGEST_POLL = 30_000;
 const SLEPT_MS = 15_000;
 const LOOK_AGAIN_MS = 1500; // between reads while messages are held back
 const LOOK_AGAIN_SHARE = 5; // at least so many times as long as a read took: servers under load rest
+const CHECK_SHARE = 20; // a check is due after this share of the time since the last news
 const SPREAD_MS = 300; // so that many followers woken together do not all read together
-const EXCUSED_MS = 60_000; // after "look again", what a read finds was held back and not lost
+// A socket that brought something so lately and lacks something now is not dead: above the plan's
+// rate Realtime drops messages silently. Its mean is over a minute, and reads go on as long.
+const LOSSY_MS = 60_000;
 
 export class Follower {
   #topics;
@@ -50,11 +56,19 @@ export class Follower {
   #unreachable = false;
   /** @type {any} */
   #error = null;
-  #lastHeard = 0;
-  #quiet = false; // jobs of some types publish nothing: neither silence nor a message proves much
+  #heardAt = -Infinity;
+  #lastRead = 0;
+  #gapAt = Infinity; // when to read what is known to be missing
+  #checkAt = Infinity; // when to prove that nothing else is
+  #newsAt = -Infinity;
+  #deafUntil = -Infinity; // joined, but messages do not arrive yet
+  #lossyUntil = -Infinity; // messages were dropped, and perhaps still are
+  /** @type {import("./topics.js").Terms} */
+  #terms = { quiet: false, checkMs: 0 };
   #held = false; // messages were held back, and perhaps still are
   #lookAgainAt = -Infinity;
   #took = 0; // ms of the last read
+  #jitter = 1;
   #checks = 0;
   /** @type {any} A timer is a number in browsers and an object in Node. */
   #timer = null;
@@ -98,7 +112,12 @@ export class Follower {
     return false;
   }
 
-  /** Everything up to now was read after a join: what came before is not asked of this socket. */
+  /** Whether a message shows that one before it was lost. */
+  get isNumbered() {
+    return false;
+  }
+
+  /** Everything up to now is known: it is not asked of this socket any more. */
   onSynced() {}
 
   /** Whether the socket brought everything that reads have found since `onSynced`. */
@@ -117,9 +136,10 @@ export class Follower {
   // Public --------------------------------------------------------------------------------------
 
   /**
-   * `live`: joined, and everything up to now was read since. `catching-up`: a read is under way,
-   * something is known to be missing, or messages are held back to stay within the plan. `polling`: Realtime is unavailable, reads continue. `offline`:
-   * neither works.
+   * `live`: joined, messages arrive, and everything up to now was read since. `catching-up`: a read
+   * is under way, something is known to be missing, or messages do not arrive yet, are held back to
+   * stay within the plan, or dropped above it. `polling`: Realtime is unavailable, reads continue.
+   * `offline`: neither works.
    *
    * @returns {Freshness}
    */
@@ -129,7 +149,7 @@ export class Follower {
       const joining = !this.#lostOnce && Date.now() - this.#startedAt < this.#options.joinTimeout;
       return joining || this.#reads === 0 ? "catching-up" : "polling";
     }
-    return this.#synced && !this.hasGap && !this.#held ? "live" : "catching-up";
+    return this.#synced && !this.hasGap && !this.#readsAnyway ? "live" : "catching-up";
   }
 
   /**
@@ -148,7 +168,8 @@ export class Follower {
   start() {
     this.#startedAt = Date.now();
     const listener = {
-      joined: (/** @type {boolean} */ quiet) => this.#onJoined(quiet),
+      /** @type {import("./topics.js").Listener["joined"]} */
+      joined: (terms, isDeaf) => this.#onJoined(terms, isDeaf),
       lost: () => this.#onLost(),
       message: (/** @type {any} */ payload) => this.#onMessage(payload),
     };
@@ -210,16 +231,28 @@ export class Follower {
 
   // Inside --------------------------------------------------------------------------------------
 
-  /** @param {boolean} quiet */
-  #onJoined(quiet) {
+  /** Whether messages do not bring everything now, so that reads must. */
+  get #readsAnyway() {
+    return this.#held || Date.now() < Math.max(this.#deafUntil, this.#lossyUntil);
+  }
+
+  /**
+   * @param {import("./topics.js").Terms} terms
+   * @param {boolean} [isDeaf] What is committed now may still be lost.
+   */
+  #onJoined(terms, isDeaf = false) {
     this.#joined = true;
-    this.#quiet = quiet;
+    this.#terms = terms;
     this.#joins += 1;
     this.#synced = false;
     // a new socket is trusted once; after that only a message proves that any arrive
     this.#distrusted &&= this.#distrusts > 1;
+    this.#heardAt = -Infinity;
+    this.#deafUntil = isDeaf ? Date.now() + this.#options.readyTimeout : -Infinity;
     this.#checks = 0;
-    this.refresh(); // only now: what was committed before the join is in this read or was sent
+    this.#newsAt = Date.now();
+    // only now: what was committed before is in this read or was sent; while deaf, reads go on
+    isDeaf ? this.#arm() : this.refresh();
     this.notify();
   }
 
@@ -235,14 +268,26 @@ export class Follower {
   /** @param {any} payload */
   #onMessage(payload) {
     if (this.#closed) return;
-    if (!this.#quiet) this.#lastHeard = Date.now();
+    if (Date.now() < this.#deafUntil) this.#onJoined(this.#terms); // it proves that messages do arrive
+    if (!this.#terms.quiet) this.#heardAt = this.#newsAt = Date.now();
+    const checkAt = Date.now() + this.#checkPause;
+    // a stream of messages must not postpone the check, unless it shows what is missing
+    this.#checkAt =
+      this.isNumbered && this.#checks > 0 ? checkAt : Math.min(this.#checkAt, checkAt);
     this.#distrusted = false;
     this.#distrusts = 0;
     if (payload?.look_again === true) return void this.#lookAgain();
     this.receive(payload);
     // a hole is what was held back: many who would all fill it at once are worse than a late one
-    if (this.hasGap && !this.#held) this.#arm(this.#options.reorder);
+    if (this.hasGap && !this.#held)
+      this.#gapAt = Math.min(this.#gapAt, Date.now() + this.#options.reorder);
+    this.#arm();
     this.notify();
+  }
+
+  get #checkPause() {
+    const { checkMs } = this.#terms;
+    return checkPause(Date.now() - this.#newsAt, this.#took, checkMs, this.#options);
   }
 
   /** More happened than may be sent: from here on reads bring it, until one finds nothing new. */
@@ -261,7 +306,8 @@ export class Follower {
       try {
         const news = await this.catchUp();
         this.#took = Date.now() - began;
-        if (!news && began - this.#lookAgainAt > LOOK_AGAIN_MS / 2) this.#held = false;
+        if (news) this.#newsAt = Date.now();
+        else if (began - this.#lookAgainAt > LOOK_AGAIN_MS / 2) this.#held = false;
         this.#reads += 1;
         this.#failures = 0;
         this.#unreachable = false;
@@ -279,62 +325,100 @@ export class Follower {
       }
       this.notify();
     }
-    this.#lastHeard = Date.now();
+    this.#lastRead = Date.now();
+    this.#jitter = 0.85 + Math.random() * 0.3;
+    this.#gapAt = this.hasGap ? this.#lastRead + this.#options.reorder : Infinity;
+    this.#checkAt = this.#lastRead + this.#checkPause;
     this.#arm();
   }
 
-  #nextRead() {
-    const { pollingInterval, silence, firstSilence, reorder } = this.#options;
+  /** When to read although nothing asks for it. */
+  #dueAt() {
+    const { pollingInterval, firstSilence } = this.#options;
+    const since = this.#lastRead;
     if (this.#failures > 0 || !this.#joined || this.#distrusted) {
       const calm = this.isLive ? 1 : 5;
       const wait = pollingInterval * calm * 1.6 ** Math.min(this.#failures, 8);
-      return Math.min(wait, LONGEST_POLL) * (0.85 + Math.random() * 0.3);
+      return since + Math.min(wait, LONGEST_POLL) * this.#jitter;
     }
-    if (this.#held) return Math.max(LOOK_AGAIN_MS, LOOK_AGAIN_SHARE * this.#took);
-    if (this.hasGap) return reorder;
-    return this.#checks === 0 ? firstSilence : silence;
+    if (this.#readsAnyway) {
+      const pause = this.#held ? LOOK_AGAIN_MS : firstSilence;
+      return since + Math.max(pause, LOOK_AGAIN_SHARE * this.#took);
+    }
+    if (this.#gapAt < Infinity || !this.isLive) return this.#gapAt;
+    return this.#checkAt;
   }
 
-  #arm(wait = this.#nextRead()) {
-    if (this.#closed) return;
-    const due = Date.now() + wait;
-    const isUrgent = wait === this.#options.reorder;
-    if (isUrgent && this.#timer !== null && this.#due <= due) return; // a read is due before that
+  #arm() {
     clearTimeout(this.#timer);
-    this.#due = due;
-    this.#timer = later(() => this.#onTimer(), wait);
+    this.#due = this.#dueAt();
+    if (this.#closed || this.#due === Infinity) return;
+    this.#timer = later(() => this.#onTimer(), Math.max(0, this.#due - Date.now()));
   }
 
   async #onTimer() {
-    this.#timer = null;
-    const slept = Date.now() - this.#due > SLEPT_MS;
-    if (slept) return void this.wake();
-    const trusts =
-      this.#joined &&
-      this.#synced &&
-      !this.#distrusted &&
-      !this.hasGap &&
-      !this.#held &&
-      this.#failures === 0;
-    if (trusts && !this.isLive) return void this.#arm();
-    const quiet = Date.now() - this.#lastHeard;
-    const enough = this.#checks === 0 ? this.#options.firstSilence : this.#options.silence;
-    if (trusts && quiet < enough) return void this.#arm(enough - quiet);
+    if (this.#reading) return; // its end arms again
+    if (Date.now() - this.#due > SLEPT_MS) return void this.wake();
     const joins = this.#joins;
-    if (trusts) this.#checks += 1;
+    const rests = this.#failures > 0 || this.#readsAnyway || this.#distrusted || this.hasGap;
+    const isCheck = this.#joined && this.#synced && !rests;
+    if (isCheck) this.#checks += 1;
     await this.refresh();
-    if (trusts) later(() => this.#judge(joins), this.#options.firstSilence);
+    if (isCheck) this.#judgeIn(this.#options.firstSilence, joins);
   }
 
-  /** After a read in silence: if it found what the socket never brought, the socket is dead. */
+  /** @type {(wait: number, joins: number) => void} */
+  #judgeIn(wait, joins) {
+    later(() => this.#judge(joins), wait);
+  }
+
+  /** If a check found what the socket never brought, messages are dropped or the socket is dead. */
   #judge(/** @type {number} */ joins) {
     if (this.#closed || joins !== this.#joins || !this.#joined || this.heardAll) return;
-    if (this.#quiet || Date.now() - this.#lookAgainAt < EXCUSED_MS) return;
-    this.#distrusted = true;
-    this.#distrusts += 1;
-    this.#topics.reconnect();
+    if (this.#terms.quiet) return;
+    if (Date.now() < this.#heardAt + LOSSY_MS) {
+      this.#lossyUntil = Date.now() + LOSSY_MS;
+      this.onSynced(); // what was dropped is not asked for again
+    } else if (this.#distrusted) {
+      this.#distrusts += 1;
+      this.#topics.reconnect();
+    } else {
+      this.#distrusted = true; // a first message may only be late: a new socket would lose it
+      this.#judgeIn(this.#options.pollingInterval, joins);
+    }
     this.notify();
     this.#arm();
+  }
+}
+
+/**
+ * Until a read proves again that nothing was missed: what Realtime drops silently is found within
+ * a twentieth of the time since the last news, or as the project's followers allow.
+ *
+ * @param {number} idle ms since the last news.
+ * @param {number} took ms of the last read.
+ * @param {number} advised ms, see `follow_topic`.
+ * @param {{firstSilence: number, silence: number}} timing
+ */
+export function checkPause(idle, took, advised, { firstSilence, silence }) {
+  const pause = Math.max(firstSilence, advised, idle / CHECK_SHARE);
+  return Math.max(Math.min(pause, silence), LOOK_AGAIN_SHARE * took);
+}
+
+/**
+ * Hand an event to a page. Its error is its own to see, and what follows comes all the same.
+ *
+ * @template E
+ * @param {((event: E) => void) | undefined} onEvent
+ * @param {E} event
+ */
+export function tell(onEvent, event) {
+  try {
+    onEvent?.(event);
+  } catch (error) {
+    queueMicrotask(() => {
+      throw error;
+    });
   }
 }
 

@@ -1,65 +1,65 @@
-// The hook for Preact and React: makes `useJobStatus` of a framework's `useState` and `useEffect`.
+// The hooks of `minutehand/react`.
 
-import { watchJob } from "./watch.js";
+import { enqueue } from "./enqueue.js";
+import { makeUseJobStatus } from "./use-job-status.js";
+import { watchJobs } from "./watch-jobs.js";
 
-/** @import { Client, Hooks, JobState, JobStatusOptions, JobType, UseJobStatus } from "./types.js" */
+/** @import { Client, Hooks, JobHooks } from "./types.js" */
+/** @import { JobsState } from "./watch-jobs.js" */
 
-/** @type {JobState<any>} */
-const NOTHING = {
-  job: null,
-  status: null,
-  progress: null,
-  isCompleted: false,
-  isFailed: false,
-  isEnded: false,
-  error: null,
-  freshness: "catching-up",
-  missing: false,
-  events: [],
-  problem: null,
-};
+/** @type {JobsState} */
+const NONE = { jobs: [], isLoading: true, freshness: "catching-up", problem: null };
 
 /**
- * Make the hook for a framework and a client.
+ * Make `useJob`, `useJobs` and `useEnqueue`; `minutehand/react` does it with React's own.
  *
- * @param {Hooks} hooks `preact/hooks`, `React`, or anything that keeps their contract.
- * @param {Client | (() => Client)} client A supabase-js client, or what returns it.
- * @param {{schema?: string}} [options] Where the jobs are, if `setSchema` was not told.
- * @returns {UseJobStatus}
- *
- * @example
- * import * as hooks from "preact/hooks";
- * const useJobStatus = makeUseJobStatus(hooks, supabase);
- * const { status, progress, freshness, cancel } = useJobStatus({ jobId, pollingInterval: 2000 });
+ * @param {Hooks} hooks
+ * @param {Client | (() => Client)} client
+ * @param {{workspace_id?: string, schema?: string}} [defaults]
+ * @returns {JobHooks}
  */
-export function makeUseJobStatus({ useState, useEffect, useRef }, client, { schema } = {}) {
-  /**
-   * @template {JobType} T
-   * @param {JobStatusOptions} options
-   */
-  return function useJobStatus({ jobId, pollingInterval, history, onEvent, cancel }) {
-    const [state, setState] = useState(/** @type {JobState<T>} */ (NOTHING));
-    const watch = useRef(/** @type {ReturnType<typeof watchJob<T>> | null} */ (null));
-    const latest = useRef({ onEvent, cancel });
-    latest.current = { onEvent, cancel };
-    useEffect(() => {
-      setState(NOTHING);
-      if (!jobId) return undefined;
-      const started = watchJob(typeof client === "function" ? client() : client, jobId, {
-        schema,
-        pollingInterval,
-        history,
-        cancel: cancel && ((id) => (latest.current.cancel ?? cancel)(id)),
-        onChange: setState,
-        onEvent: (event) => latest.current.onEvent?.(event),
-      });
-      watch.current = started;
-      return () => started.close();
-    }, [jobId, pollingInterval, history]);
-    return {
-      ...state,
-      refresh: () => watch.current?.refresh(),
-      cancel: () => watch.current?.cancel(),
-    };
+export function hooksOf(hooks, client, defaults = {}) {
+  const { useState, useEffect } = hooks;
+  const { schema } = defaults;
+  const clientNow = () => (typeof client === "function" ? client() : client);
+  const useJobStatus = makeUseJobStatus(hooks, client, { schema });
+  return {
+    useJob: (jobId, options) => useJobStatus({ ...options, jobId }),
+
+    useJobs(tag, { workspace_id = defaults.workspace_id, limit, ...more } = {}) {
+      const [state, setState] = useState(NONE);
+      const filter = { ...more, ...(tag && { tag }) };
+      useEffect(() => {
+        setState(NONE);
+        if (!workspace_id) return undefined;
+        const options = { schema, filter, limit, onChange: setState };
+        const watch = watchJobs(clientNow(), workspace_id, options);
+        return () => watch.close();
+      }, [workspace_id, limit, JSON.stringify(filter)]);
+      return state;
+    },
+
+    useEnqueue(jobType, options) {
+      /** @typedef {{jobId?: string, isEnqueuing?: boolean, problem?: Error}} Made */
+      const [made, setMade] = useState(/** @type {Made} */ ({}));
+      const followed = /** @type {any} */ (useJobStatus({ jobId: made.jobId }));
+      return {
+        ...followed,
+        problem: made.problem ?? followed.problem,
+        isEnqueuing: made.isEnqueuing ?? false,
+        async enqueue(payload, more) {
+          setMade({ isEnqueuing: true });
+          try {
+            const place = { workspace_id: "", ...defaults, ...options, ...more };
+            const { job } = await enqueue(clientNow(), jobType, payload, place);
+            setMade({ jobId: job.id });
+            return job;
+          } catch (error) {
+            setMade({ problem: /** @type {Error} */ (error) });
+            return null;
+          }
+        },
+      };
+    },
   };
 }

@@ -1,6 +1,6 @@
 // What followers read from the Data API, under the user's own token and row level security.
 
-/** @import { Client, FeedPage, Job, JobEventRow, SessionJob } from "./types.js" */
+/** @import { Client, FeedPage, Job, JobEventRow, JobLog, SessionJob } from "./types.js" */
 
 const EVENT_COLUMNS = "job_id,seq,type,data,created_at";
 const READ_TIMEOUT_MS = 10_000;
@@ -72,6 +72,34 @@ function rows(query) {
 }
 
 /**
+ * What one of our functions answers.
+ *
+ * @param {Client} client
+ * @param {string | undefined} schema
+ * @param {string} name
+ * @param {object} values
+ * @returns {Promise<any>}
+ */
+export const call = (client, schema, name, values) =>
+  rows(within(client, schema).rpc(name, values));
+
+/**
+ * Log lines of a job, whole, oldest first: those after a line, at most the last `limit` of them.
+ *
+ * @param {Client} client
+ * @param {string | undefined} schema
+ * @param {string} jobId
+ * @param {number} after The `id` of a line.
+ * @param {number} limit
+ * @returns {Promise<Pick<JobLog, "id" | "log_level" | "message" | "created_at">[]>}
+ */
+export async function readLines(client, schema, jobId, after, limit) {
+  const query = within(client, schema).from("job_logs").select("id,log_level,message,created_at");
+  const lines = query.eq("job_id", jobId).gt("id", after).order("id", { ascending: false });
+  return (await rows(lines.limit(limit))).reverse();
+}
+
+/**
  * @typedef {object} Reads
  * @property {(id: string) => Promise<Job | null>} job The row; null when missing or another's.
  * @property {(id: string, seq: number, limit?: number) => Promise<JobEventRow[]>} events Up to a
@@ -94,14 +122,13 @@ const isGuestSession = (sessionId) => sessionId?.startsWith("guest_");
 export function readsOfSession(client, sessionId, schema) {
   if (!isGuestSession(sessionId)) return readsOf(client, schema);
   /** @type {(name: string, more?: object) => Promise<any>} */
-  const call = (name, more) =>
-    rows(within(client, schema).rpc(name, { p_session_id: sessionId, ...more }));
-  const jobs = async () => (await call("guest_session_jobs")).jobs;
+  const ask = (name, more) => call(client, schema, name, { p_session_id: sessionId, ...more });
+  const jobs = async () => (await ask("guest_session_jobs")).jobs;
   return {
     sessionJobs: jobs,
     job: async (id) => (await jobs()).find((/** @type {Job} */ row) => row.id === id) ?? null,
     events: async (id, seq, limit = PAGE) =>
-      (await call("guest_session_events", { p_job_id: id, p_after: seq, p_limit: limit })).events,
+      (await ask("guest_session_events", { p_job_id: id, p_after: seq, p_limit: limit })).events,
   };
 }
 
@@ -154,7 +181,7 @@ export function readsOf(client, schema) {
      */
     feed(workspaceId, cursor, limit = PAGE) {
       const page = { p_workspace_id: workspaceId, p_cursor: cursor, p_limit: limit };
-      return rows(within(client, schema).rpc("event_feed", page));
+      return call(client, schema, "event_feed", page);
     },
   };
 }

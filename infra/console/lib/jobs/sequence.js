@@ -86,6 +86,9 @@ export class Sequence {
   }
 }
 
+/** What `follow_topic` is passed: messages may group events that differ in their job alone. */
+export const MESSAGE_VERSION = 2;
+
 /**
  * The events of one message of a topic: several in order, or the one that it is itself.
  *
@@ -93,7 +96,20 @@ export class Sequence {
  * @returns {any[]}
  */
 export function eventsOf(payload) {
+  if (Array.isArray(payload?.groups)) return payload.groups.flatMap(eventsOfGroup);
   return Array.isArray(payload?.events) ? payload.events : [payload];
+}
+
+/**
+ * One event for each job of a group, whose numbers are one each or one for all.
+ *
+ * @param {any} group
+ */
+function eventsOfGroup(group) {
+  const { job_ids: jobs, seqs, ...rest } = group ?? {};
+  if (!Array.isArray(jobs) || !Array.isArray(seqs)) return [{}];
+  if (seqs.length !== 1 && seqs.length !== jobs.length) return [{}];
+  return jobs.map((job_id, n) => ({ job_id, seq: seqs[seqs.length === 1 ? 0 : n], ...rest }));
 }
 
 /** Events after which the row holds more than the event: a result, an error, a schedule. */
@@ -107,6 +123,7 @@ const NEEDS_ROW = new Set([
   "job.reclaimed",
   "job.redriven",
   "job.replaced",
+  "job.edited",
 ]);
 
 /**

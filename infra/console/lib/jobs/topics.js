@@ -2,20 +2,24 @@
 
 import { later } from "./follower.js";
 import { within } from "./reads.js";
-import { eventsOf } from "./sequence.js";
+import { eventsOf, MESSAGE_VERSION } from "./sequence.js";
 
 /** @import { RealtimeChannel } from "@supabase/supabase-js" */
 /** @import { Client } from "./types.js" */
 
 /**
- * @typedef {{joined: (quiet: boolean) => void, lost: (reason: string) => void,
+ * @typedef {{quiet: boolean, checkMs: number}} Terms What `follow_topic` last answered: jobs of some
+ *   types publish nothing, so that neither silence nor a message proves much; and how often to read.
+ * @typedef {{joined: (terms: Terms, isDeaf: boolean) => void, lost: (reason: string) => void,
  *   message: (payload: unknown) => void}} Listener
  * @typedef {{topic: string, schema?: string, id: string, listeners: Set<Listener>,
- *   channel: RealtimeChannel | null, joined: boolean, quiet: boolean, failures: number,
+ *   channel: RealtimeChannel | null, joined: boolean, ready: boolean, terms: Terms, failures: number,
  *   renewal?: any, timer?: ReturnType<typeof setTimeout>,
  *   linger?: ReturnType<typeof setTimeout>}} Entry
  */
 
+// What Realtime says once the database's messages arrive: it answers a join before that.
+const READY = "Replication connection established";
 const LINGER_MS = 1500; // a page that leaves and comes back finds its channel still joined
 const REOPEN_MS = [500, 1000, 2000, 5000, 10_000];
 const REOPEN_MS_MOST = 30_000;
@@ -63,7 +67,10 @@ export class Topics {
     entry.listeners.add(listener);
     if (entry.joined)
       queueMicrotask(
-        () => entry.listeners.has(listener) && entry.joined && listener.joined(entry.quiet),
+        () =>
+          entry.listeners.has(listener) &&
+          entry.joined &&
+          listener.joined(entry.terms, !entry.ready),
       );
     return () => {
       entry.listeners.delete(listener);
@@ -81,7 +88,7 @@ export class Topics {
     /** @type {Entry} */
     const entry = {
       ...{ topic, schema, id: crypto.randomUUID(), listeners: new Set(), channel: null },
-      ...{ joined: false, quiet: false, failures: 0 },
+      ...{ joined: false, ready: false, terms: { quiet: false, checkMs: 0 }, failures: 0 },
     };
     this.#entries.set(topic, entry);
     this.#open(entry);
@@ -123,10 +130,16 @@ export class Topics {
   async #follow(entry) {
     clearTimeout(entry.renewal);
     const { data } = await within(this.#client, entry.schema)
-      .rpc("follow_topic", { p_topic: entry.topic, p_follower_id: entry.id })
+      .rpc("follow_topic", {
+        p_topic: entry.topic,
+        p_follower_id: entry.id,
+        p_version: MESSAGE_VERSION,
+      })
       .abortSignal(AbortSignal.timeout(FOLLOW_TIMEOUT_MS));
     if (this.#entries.get(entry.topic) !== entry) return;
-    entry.quiet = data?.quiet ?? entry.quiet;
+    // each of the listeners reads by itself
+    const checkMs = 1000 * (data?.check_seconds ?? 0) * entry.listeners.size;
+    if (data) Object.assign(entry.terms, { quiet: data.quiet, checkMs });
     clearTimeout(entry.renewal);
     const seconds = data?.again_seconds ?? FOLLOW_AGAIN_SECONDS;
     entry.renewal = later(() => this.#follow(entry), 1000 * seconds);
@@ -138,13 +151,20 @@ export class Topics {
     await this.#leaving.get(entry.topic); // the client would hand out the channel that is leaving
     if (this.#entries.get(entry.topic) !== entry || entry.channel) return;
     /** @type {RealtimeChannel} */
-    const channel = this.#client.channel(entry.topic, { config: { private: true } });
+    const channel = this.#client.channel(entry.topic, {
+      config: { private: true, broadcast: { replication_ready: true } },
+    });
     entry.channel = channel;
     const following = this.#follow(entry);
     channel.on("broadcast", { event: "*" }, (message) => {
       // one message carries all events of a statement for this topic, in order
       for (const payload of eventsOf(message.payload))
         for (const listener of [...entry.listeners]) listener.message(payload);
+    });
+    channel.on("system", {}, ({ message }) => {
+      if (entry.channel !== channel || message !== READY) return;
+      entry.ready = true;
+      if (entry.joined) this.#joined(entry);
     });
     channel.subscribe((status, error) => {
       if (entry.channel !== channel) return;
@@ -163,7 +183,7 @@ export class Topics {
   #joined(entry) {
     entry.joined = true;
     entry.failures = 0;
-    for (const listener of [...entry.listeners]) listener.joined(entry.quiet);
+    for (const listener of [...entry.listeners]) listener.joined(entry.terms, !entry.ready);
   }
 
   /**
@@ -171,7 +191,7 @@ export class Topics {
    * @param {string} reason
    */
   #lost(entry, reason) {
-    entry.joined = false;
+    entry.joined = entry.ready = false;
     for (const listener of [...entry.listeners]) listener.lost(reason);
   }
 

@@ -91,8 +91,10 @@ export type JobWord =
 export type JobTimes = {
   /** From being due to the first start; null before either. */
   queue_ms: number | null;
-  /** All attempts, the running one until now. */
+  /** The processor itself in all attempts, the running one until now. */
   run_ms: number;
+  /** From each lease to its end: run_ms, and what the worker and the database needed around it. */
+  held_ms: number;
   /** How often it was leased. */
   runs: number;
   /** What is neither: schedule, backoff, sleeps, questions, children. */
@@ -100,14 +102,28 @@ export type JobTimes = {
   total_ms: number;
 };
 
-/** What `get_job`, `list_jobs` and `sort_jobs` derive of each job. */
-export type DescribedJob<T extends JobType = JobType> = Job<T> & {
+/** What `get_job` derives of a job. */
+export type DescribedJob<T extends JobType = JobType> = Job<T> & JobFacts;
+
+/** A job of `list_jobs` and `sort_jobs`; `get_job` has it whole. */
+export type ListedJob<T extends JobType = JobType> = Omit<
+  DescribedJob<T>,
+  "payload" | "result" | "error_data"
+> & {
+  /** The first simple values of its payload, in a line; null without any. */
+  glimpse: string | null;
+};
+
+/** What is derived of each job. */
+export type JobFacts = {
   state: JobWord;
   /** In the past for a job that is due; null where it is unknown or never. */
   next_run_at: string | null;
   waiting_for: Wait | null;
   running_since: string | null;
   worker_id: string | null;
+  /** The last error in one line, the exception's type before its message. */
+  error: string | null;
   times: JobTimes;
 };
 
@@ -144,6 +160,8 @@ export type Job<T extends JobType = JobType> = {
   queue_ms: number | null;
   /** Run time of its ended attempts together. */
   run_ms: number;
+  /** From lease to end of its ended attempts together. */
+  held_ms: number;
   /** The status it ended with; null while live. */
   outcome: "completed" | "failed" | "cancelled" | null;
   created_at: string;
@@ -158,6 +176,9 @@ export type Job<T extends JobType = JobType> = {
   unique_key: string | null;
   parent_id: string | null;
   batch_id: string | null;
+  /** The job it is a replay of, and the step from which; null for its start. */
+  replay_of: string | null;
+  replay_from: string | null;
   cancel_requested_at: string | null;
   traceparent: string | null;
   cost_usd: number | null;
@@ -168,6 +189,23 @@ export type Job<T extends JobType = JobType> = {
   snoozes: number;
   lost_attempts: number;
 };
+
+/** A file that a job made, until `expires_at`; `content`, in base64, where it was asked for by name. */
+export type Artefact = {
+  name: string;
+  media_type: string;
+  size_bytes: number;
+  created_at: string;
+  expires_at: string;
+  url: string;
+  content?: string;
+};
+
+/** A job of a chain of replays. */
+export type Replay = Pick<
+  Job,
+  "id" | "replay_of" | "replay_from" | "status" | "created_at" | "finished_at"
+> & { state: JobWord };
 
 /** A job as a watch shows it. */
 export type WatchedJob<T extends JobType = JobType> = Job<T> & {
@@ -262,6 +300,10 @@ export type EventData = {
   "job.released": StateData & { next_retry_at?: string };
   "job.reclaimed": StateData & { worker_id?: string };
   "job.redriven": StateData;
+  /** Its payload was changed: the first 200 characters of each field as JSON. */
+  "job.edited": StateData & {
+    changed: Record<string, { before: string | null; after: string | null }> | null;
+  };
   "job.cancel_requested": StateData;
   "job.completed": StateData;
   "job.failed": StateData & { error_message?: string };
@@ -374,6 +416,7 @@ export type JobFilter = {
   worker_id?: string;
   version?: string;
   search?: string;
+  ids?: string[];
   id_prefix?: string;
 };
 
@@ -450,16 +493,47 @@ export type FoundLine = {
   created_at: string;
 };
 
-/** Which jobs `cancel_jobs` and `redrive_jobs` change. */
-export type BulkFilter = {
-  job_type?: JobType;
-  queue?: string;
-  status?: JobStatus;
-  session_id?: string;
-  error_fingerprint?: string;
-  created_before?: string;
-  created_after?: string;
-  ids?: string[];
+/** What `create_operation` does to which jobs; `filter` is that of `list_jobs` without `workspace_id`. */
+export type NewOperation = {
+  action: "cancel" | "retry" | "replay";
+  filter?: Omit<JobFilter, "workspace_id">;
+  name?: string;
+  /** At most so many jobs, the newest; up to 100,000. */
+  limit?: number;
+  idempotency_key?: string;
+};
+
+/** An action on many jobs and how far it is; `matched` is final once `counted` is true. */
+export type Operation = {
+  id: string;
+  workspace_id: string;
+  name: string;
+  action: "cancel" | "retry" | "replay";
+  filter: Json;
+  limit: number;
+  status: "running" | "paused" | "stopped" | "completed";
+  reason: string | null;
+  counted: boolean;
+  matched: number;
+  more: boolean;
+  done: number;
+  skipped: number;
+  failed: number;
+  undo_of: string | null;
+  undone_by: string | null;
+  created_by: string | null;
+  created_at: string;
+  finished_at: string | null;
+};
+
+/** What became of a job of an operation. */
+export type OperationJob = {
+  job_id: string;
+  job_type: JobType | null;
+  outcome: "done" | "skipped" | "failed" | "waiting";
+  /** Of skipped: its state, `deleted` or `duplicate_job`; of failed: the error. */
+  reason: string | null;
+  new_job_id: string | null;
 };
 
 export type Cursor = { created_at: string; id: string };
@@ -493,17 +567,32 @@ export type Attempt = {
     log_group?: string;
     log_stream?: string;
     region?: string;
+    commit?: string;
+    /** Where the commit's files can be read: a path is appended. */
+    source?: string;
   } | null;
   has_traceback: boolean;
   /** Absent where the caller may not see it. */
   traceback?: Traceback | null;
   /** Against the failed attempt before, [] when nothing differs; null for any other. */
   differs:
-    | { what: "error" | "message" | "place" | "version" | "worker_id"; before: Json; now: Json }[]
+    | {
+        what: "error" | "message" | "place" | "version" | "commit" | "worker_id";
+        before: Json;
+        now: Json;
+      }[]
     | null;
 };
 
-export type Frame = { file: string; line: number; function: string; code: string; own: boolean };
+export type Frame = {
+  file: string;
+  line: number;
+  function: string;
+  code: string;
+  own: boolean;
+  /** How often it repeats, of a recursion. */
+  times?: number;
+};
 
 /** The frames of an error, the innermost of the user's own code first, without values. */
 export type Traceback = {
@@ -514,7 +603,15 @@ export type Traceback = {
   left_out?: number;
 };
 
-export type Step = { name: string; result: unknown; created_at: string };
+export type Step = {
+  name: string;
+  /** `step`, `graph` (the result has what each stage comes after), or the wait that it was. */
+  kind: string;
+  result: unknown;
+  created_at: string;
+  /** From its start to its end; null where the start is not known. */
+  took_ms: number | null;
+};
 
 export type Schedule = {
   id: string;
@@ -598,10 +695,23 @@ export type Pause = {
 };
 
 /** Answers of `queue_stats`; what only an operator sees is null for members. */
+/** Due jobs by what keeps them from starting, and one verdict on them. */
+export type Backlog = Record<
+  "ready" | "stalled" | "unserved" | "paused" | "at_limit" | "blocked",
+  { jobs: number; oldest_seconds: number | null; job_types: string[]; types: number }
+> & {
+  jobs: number;
+  at_least: boolean;
+  verdict: "pass" | "warn" | "fail";
+  detail: string;
+  fix: string | null;
+};
+
 export type QueueStats = {
   now: string;
   since: string;
-  live: { pending: number; processing: number; waiting: number };
+  live: Record<"queued" | "scheduled" | "retrying" | "running" | "suspended", number>;
+  backlog: Backlog;
   oldest_due_at: string | null;
   types: { [jobType: string]: TypeStats };
   throughput: { minute: string; completed: number; failed: number; enqueued: number }[];
@@ -618,12 +728,42 @@ export type DeadLetterGroup = {
   last_at: string;
   latest_id: string;
   error_message: string | null;
+  deploy: FailuresByDeploy | null;
+};
+
+/** Failures since the latest deploy that serves the type, and before. */
+export type FailuresByDeploy = {
+  version: string;
+  commit: string | null;
+  first_seen_at: string;
+  failed_since: number;
+  failed_before: number;
+};
+
+/** Code that serves jobs, and how attempts ended under it until `replaced_at`. */
+export type Deploy = {
+  version: string;
+  commit: string | null;
+  /** Where the commit's files can be read: a path is appended. */
+  source: string | null;
+  /** Null for all. */
+  job_types: JobType[] | null;
+  first_seen_at: string;
+  last_seen_at: string;
+  replaced_at: string | null;
+  completed: number;
+  failed: number;
+  retried: number;
+  lost: number;
 };
 
 /** What is used of a supabase-js client: any version of it, with any types of its own. */
 export type Client = {
   schema(name: any): any;
-  channel(topic: string, options: { config: { private: boolean } }): any;
+  channel(
+    topic: string,
+    options: { config: { private: boolean; broadcast: { replication_ready: boolean } } },
+  ): any;
   removeChannel(channel: any): Promise<unknown>;
   realtime: {
     setAuth(token?: string | null): Promise<void>;
@@ -642,17 +782,43 @@ export type Hooks = {
 
 /** What a component follows; `watchJob` explains each. Nothing is followed without `jobId`. */
 export type JobStatusOptions = {
-  jobId?: string | null;
+  jobId?: string | null | undefined;
   pollingInterval?: number;
   history?: boolean;
   onEvent?: (event: JobEvent) => void;
   cancel?: (jobId: string) => Promise<Job>;
 };
 
-/** Follow one job from a component; when `jobId` changes, that job at once. */
-export type UseJobStatus = <T extends JobType>(
-  options: JobStatusOptions,
-) => JobState<T> & {
+/** A job that a component follows. */
+export type FollowedJob<T extends JobType = JobType> = JobState<T> & {
   refresh: () => Promise<void> | undefined;
   cancel: () => Promise<Job> | undefined;
+};
+
+/** Follow one job from a component; when `jobId` changes, that job at once. */
+export type UseJobStatus = <T extends JobType>(options: JobStatusOptions) => FollowedJob<T>;
+
+/** What `minutehand/react` makes; `workspace_id` is the one given there unless named here. */
+export type JobHooks = {
+  /** Follow one job; none while the id is missing. */
+  useJob<T extends JobType>(
+    jobId: string | null | undefined,
+    options?: Omit<JobStatusOptions, "jobId">,
+  ): FollowedJob<T>;
+  /** Follow the newest jobs with a tag, 20 unless `limit` says more, up to 200; without one all. */
+  useJobs(
+    tag?: string | null,
+    options?: JobFilter & { limit?: number },
+  ): import("./watch-jobs.js").JobsState;
+  /** Enqueue on demand and follow the last job made so; a refusal gives null and is in `problem`. */
+  useEnqueue<T extends JobType>(
+    jobType: T,
+    options?: EnqueueOptions & { workspace_id?: string },
+  ): FollowedJob<T> & {
+    isEnqueuing: boolean;
+    enqueue: (
+      payload: PayloadOf<T>,
+      options?: EnqueueOptions & { workspace_id?: string },
+    ) => Promise<Job<T> | null>;
+  };
 };

@@ -1,6 +1,6 @@
 // One job: its row, its events in order, and how fresh both are.
 
-import { Follower, later } from "./follower.js";
+import { Follower, later, tell } from "./follower.js";
 import { PAGE, unwrap, within } from "./reads.js";
 import { applyEvent, ENDED, needsRow, normalizeEvent, Sequence } from "./sequence.js";
 
@@ -125,6 +125,10 @@ export class JobWatch extends Follower {
     return this.#sequence.hasGap || this.#sequence.last < (this.#job?.last_seq ?? 0);
   }
 
+  get isNumbered() {
+    return true;
+  }
+
   get heardAll() {
     return !this.#sequence || this.#heard >= this.#sequence.last;
   }
@@ -156,7 +160,7 @@ export class JobWatch extends Follower {
     this.#takeRow(row);
     const sequence = this.#sequence ?? this.#begin(row);
     const before = sequence.last;
-    for (;;) {
+    while (sequence.last < row.last_seq || sequence.hasGap) {
       const page = await this.#reads.events(this.#id, sequence.last, PAGE);
       const isLast = page.length < PAGE;
       const events = page.map(normalizeEvent).filter((event) => event !== null);
@@ -209,7 +213,7 @@ export class JobWatch extends Follower {
       if (event.type === "job.waiting" && this.#job?.last_seq === event.seq) {
         this.#job.waiting_for = event.data.wait;
       }
-      this.#options.onEvent?.(event);
+      tell(this.#options.onEvent, event);
     }
     if (this.#options.history) this.#events = this.#events.concat(events);
     if (this.#rowIsOld) this.#readRowSoon();

@@ -1,10 +1,11 @@
 // A session: all its jobs, and every event of theirs but log lines.
 
-import { Follower } from "./follower.js";
-import { PAGE } from "./reads.js";
+import { Follower, tell } from "./follower.js";
+import { PAGE, readsOfSession } from "./reads.js";
 import { applyEvent, needsRow, normalizeEvent, Sequence } from "./sequence.js";
+import { topicsOf } from "./topics.js";
 
-/** @import { Freshness, JobEvent, SessionJob } from "./types.js" */
+/** @import { Client, Freshness, JobEvent, SessionJob } from "./types.js" */
 
 /**
  * @typedef {{row: SessionJob, sequence: Sequence<JobEvent>, told: number}} Line
@@ -32,6 +33,7 @@ export class SessionWatch extends Follower {
   /** @type {Map<string, number>} */
   #heard = new Map();
   #gone = false;
+  #hasRead = false; // what there was: a job that comes later is told from its first event
 
   /**
    * @param {import("./reads.js").Reads} reads
@@ -63,7 +65,7 @@ export class SessionWatch extends Follower {
   }
 
   get heardAll() {
-    return [...this.#heard].every(([id, seq]) => seq >= (this.#lines.get(id)?.told ?? 0));
+    return [...this.#lines].every(([id, { told }]) => told <= (this.#heard.get(id) ?? 0));
   }
 
   onSynced() {
@@ -89,13 +91,15 @@ export class SessionWatch extends Follower {
     for (const row of await this.#jobs()) {
       let line = this.#lines.get(row.id);
       if (!line) {
-        line = { row, sequence: new Sequence(this.#options.history ? 0 : row.last_seq), told: 0 };
+        const known = this.#options.history || this.#hasRead ? 0 : row.last_seq;
+        line = { row, sequence: new Sequence(known), told: 0 };
         this.#lines.set(row.id, line);
       } else if (row.last_seq >= line.row.last_seq) {
         line.row = row;
       }
       await this.#readEvents(line);
     }
+    this.#hasRead = true;
     return this.#lastOfAll() > before;
   }
 
@@ -135,7 +139,25 @@ export class SessionWatch extends Follower {
       line.row = applyEvent(line.row, event);
       if (event.type === "job.log") continue;
       line.told = event.seq;
-      this.#options.onEvent?.(event);
+      tell(this.#options.onEvent, event);
     }
   }
+}
+
+/**
+ * Follow all jobs of a session: a conversation, a guest session.
+ *
+ * A session that was opened by `open_guest_session` needs no signed-in user: its id is the key, and the
+ * publishable key is enough where anonymous use is allowed. Its rows have no payloads.
+ *
+ * @param {Client} client A supabase-js client, signed in unless the session is a guest session.
+ * @param {string} sessionId
+ * @param {SessionOptions} [options]
+ * @returns {SessionWatch} `.state .subscribe() .refresh() .close()`
+ */
+export function watchSession(client, sessionId, options = {}) {
+  const reads = readsOfSession(client, sessionId, options.schema);
+  const watch = new SessionWatch(reads, topicsOf(client), sessionId, options);
+  watch.start();
+  return watch;
 }

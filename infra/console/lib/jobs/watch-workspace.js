@@ -1,7 +1,7 @@
 // A workspace: every state change of its jobs, each once. Its topic carries neither progress nor
 // logs, so a job's `seq` has holes here; what the socket loses is read from the workspace's feed.
 
-import { Follower } from "./follower.js";
+import { Follower, tell } from "./follower.js";
 import { normalizeEvent } from "./sequence.js";
 
 /** @import { Freshness, JobEvent } from "./types.js" */
@@ -13,11 +13,13 @@ import { normalizeEvent } from "./sequence.js";
  * @property {(event: JobEvent) => void} [onEvent] Each state change from now on, once; what the
  *   socket lost comes late. A job's `seq` has holes: progress and logs do not travel here.
  * @property {(why: {first: boolean}) => Promise<void> | void} [onResync] Read what you show: once
- *   at the start, and again after an absence too long to be told event by event.
+ *   at the start, and again after an absence too long to be told event by event. Where it fails it
+ *   is called again, and until then the watch is not live.
  * @property {(state: WorkspaceState) => void} [onChange] At most once per frame.
  */
 /** @typedef {OwnWorkspaceOptions & import("./follower.js").Timing} WorkspaceOptions */
 
+const KEPT_MS = 30_000;
 const MOST_PAGES = 10; // a longer absence: anyone who shows jobs had better read them again
 
 export class WorkspaceWatch extends Follower {
@@ -26,12 +28,14 @@ export class WorkspaceWatch extends Follower {
   #options;
   /** @type {string | null} */
   #cursor = null;
+  #isFirst = true;
   /** @type {Set<string>} */
-  #told = new Set(); // "job seq" since the feed was read last, and
+  #told = new Set(); // "job seq" of the last half minute, and
   /** @type {Set<string>} */
   #toldBefore = new Set(); // before that: a message may be later than the read that overtook it
   /** @type {Set<string>} */
   #unheard = new Set();
+  #forgotAt = Date.now();
 
   /**
    * @param {Pick<ReturnType<typeof import("./reads.js").readsOf>, "feed">} reads
@@ -70,32 +74,40 @@ export class WorkspaceWatch extends Follower {
   }
 
   async catchUp() {
-    if (this.#cursor === null) {
-      this.#cursor = (await this.#reads.feed(this.#id, null)).cursor;
-      await this.#options.onResync?.({ first: true }); // from here on the feed misses nothing
-      return true;
-    }
+    if (this.#cursor === null) return this.#startAnew();
     const wasLive = this.freshness === "live";
     const news = [];
     for (let pages = 0, more = true; more; pages += 1) {
       const page = await this.#reads.feed(this.#id, this.#cursor);
       this.#cursor = page.cursor;
       more = page.more;
-      if (page.reset || pages === MOST_PAGES) return this.#startAnew();
+      if (page.reset || pages === MOST_PAGES) {
+        this.#cursor = null;
+        return this.#startAnew();
+      }
       for (const row of page.events) {
         const event = normalizeEvent(row);
         if (event && this.#notify(event)) news.push(nameOf(event));
       }
     }
-    this.#unheard = new Set(wasLive ? news : []);
-    this.#toldBefore = this.#told;
-    this.#told = new Set();
+    if (wasLive) for (const name of news) this.#unheard.add(name);
+    this.#forgetOld();
     return news.length > 0;
   }
 
+  #forgetOld() {
+    if (Date.now() < this.#forgotAt + KEPT_MS) return;
+    this.#forgotAt = Date.now();
+    this.#toldBefore = this.#told;
+    this.#told = new Set();
+  }
+
   async #startAnew() {
-    this.#cursor = (await this.#reads.feed(this.#id, null)).cursor;
-    await this.#options.onResync?.({ first: false });
+    const { cursor } = await this.#reads.feed(this.#id, null);
+    // from here on the feed misses nothing; if what is shown cannot be read, both are tried again
+    await this.#options.onResync?.({ first: this.#isFirst });
+    this.#isFirst = false;
+    this.#cursor = cursor;
     return true;
   }
 
@@ -104,7 +116,7 @@ export class WorkspaceWatch extends Follower {
     const name = nameOf(event);
     if (this.#told.has(name) || this.#toldBefore.has(name)) return false;
     this.#told.add(name);
-    this.#options.onEvent?.(event);
+    tell(this.#options.onEvent, event);
     return true;
   }
 }

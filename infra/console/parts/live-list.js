@@ -1,0 +1,34 @@
+// What apps list of a workspace: pages of rows, newest first, in a card with its states.
+
+import { html } from "../lib/ui.js";
+import { Stale } from "./states-of-view.js";
+import { table } from "./table.js";
+import { Unread } from "./unread.js";
+
+/** @import { Children, Column } from "./table.js" */
+
+/**
+ * @template T
+ * @param {{of: import("../lib/store.js").Read<any> & {more: (() => void) | null}, what: string, label: string, rows: T[],
+ *   key: (row: T) => string, cards?: boolean, attributes?: (row: T) => object, empty: Children}} options
+ *   `of` as `useLivePages` has it; `what` are these, such as `plans`; `empty` is shown in place of no rows.
+ * @param {Column<T>[]} columns
+ */
+export const liveList = ({ of, what, empty, ...options }, columns) =>
+  html`<section class="card" aria-labelledby="h-list">
+    <h2 id="h-list">${options.label}</h2>
+    ${of.isStale && html`<${Stale} error=${of.error} retry=${of.refresh} />`}
+    ${
+      !of.value
+        ? html`<${Unread} of=${of} what=${`the ${what}`} />`
+        : options.rows.length === 0
+          ? empty
+          : table(options, columns)
+    }
+    ${
+      of.more &&
+      html`<div class="actions start">
+        <button type="button" class="quiet" onClick=${of.more}>Older ${what}</button>
+      </div>`
+    }
+  </section>`;

@@ -1,0 +1,162 @@
+// Another payload for a job: run again from a step as a new one, or changed before it runs.
+
+import { jobs as api } from "../api.js";
+import { counted, pretty } from "../lib/format.js";
+import { ENDED } from "../lib/jobs/sequence.js";
+import { navigate } from "../lib/router.js";
+import { useRead } from "../lib/store.js";
+import { html, useState } from "../lib/ui.js";
+import { StateBadge } from "./badge.js";
+import { Dialog } from "./dialog.js";
+import { notify } from "./toasts.js";
+import { When } from "./when.js";
+
+/** @import { Job, Step, WatchedJob } from "../lib/jobs/types.js" */
+
+/**
+ * A new job from a finished step on; the results of the steps before it may be changed, too.
+ *
+ * @param {{job: WatchedJob, from: string, kept: Step[], onClose: () => void}} props
+ */
+export function ReplayDialog({ job, from, kept, onClose }) {
+  const run = async (
+    /** @type {any} */ payload,
+    /** @type {Record<string, unknown>} */ results,
+  ) => {
+    const made = await api.replay(job.id, {
+      from_step: from,
+      ...(payload !== undefined && { payload }),
+      results,
+    });
+    if (made.warning) notify(made.warning);
+    navigate(`/jobs/${made.id}`);
+  };
+  const rest = kept.length > 0 ? ` and ${counted(kept.length, "finished step")}` : "";
+  return html`<${PayloadDialog}
+    title=${`Run again from ${from}`}
+    action="Run again"
+    job=${job}
+    kept=${kept}
+    run=${run}
+    onClose=${onClose}
+    text=${`A new job with this payload${rest}; the job shown here stays as it is.`} />`;
+}
+
+/**
+ * Another payload for a job that has not run yet, or that is to run again.
+ *
+ * @param {{job: WatchedJob, onDone: () => unknown, onClose: () => void}} props
+ */
+export function EditDialog({ job, onDone, onClose }) {
+  const isEnded = ENDED.has(job.status);
+  const run = async (/** @type {any} */ payload) => {
+    if (isEnded) await api.retry(job.id, payload);
+    else if (payload !== undefined) await api.edit(job.id, payload);
+    await onDone();
+  };
+  return html`<${PayloadDialog}
+    title="Edit payload"
+    action=${isEnded ? "Retry with this payload" : "Save"}
+    job=${job}
+    kept=${[]}
+    run=${run}
+    onClose=${onClose}
+    text="The change is written to the job's history. Finished steps are kept." />`;
+}
+
+/**
+ * @param {{title: string, text: string, action: string, job: Job, kept: Step[], onClose: () => void,
+ *   run: (payload: any, results: Record<string, unknown>) => Promise<void>}} props `run` gets what was changed: the
+ *   payload, or undefined, and results by step.
+ */
+function PayloadDialog({ title, text, action, job, kept, run, onClose }) {
+  const first = /** @type {Record<string, string>} */ ({ "": pretty(job.payload) });
+  for (const step of kept) first[step.name] = pretty(step.result);
+  const [texts, setTexts] = useState(first);
+  const [problem, setProblem] = useState(/** @type {string | null} */ (null));
+  const [busy, setBusy] = useState(false);
+  const submit = async (/** @type {SubmitEvent} */ event) => {
+    event.preventDefault();
+    /** @type {Record<string, unknown>} */
+    const changed = {};
+    for (const [name, value] of Object.entries(texts)) {
+      if (value === first[name]) continue;
+      try {
+        changed[name] = JSON.parse(value);
+      } catch (error) {
+        const what = name ? `The result of ${name}` : "The payload";
+        return setProblem(`${what} is not JSON: ${error.message}`);
+      }
+    }
+    setBusy(true);
+    try {
+      const { "": payload, ...results } = changed;
+      await run(payload, results);
+      onClose();
+    } catch (error) {
+      setProblem(error.message);
+      setBusy(false);
+    }
+  };
+  const area = (/** @type {string} */ name, /** @type {string} */ label) =>
+    html`<label class="field">
+      <span>${label}</span>
+      <textarea
+        rows=${name ? 4 : 8}
+        class="mono"
+        spellcheck="false"
+        value=${texts[name]}
+        onInput=${(/** @type {{target: HTMLTextAreaElement}} */ event) => setTexts({ ...texts, [name]: event.target.value })}
+      ></textarea>
+    </label>`;
+  return html`<${Dialog} title=${title} onClose=${onClose} wide>
+    <form class="stack" onSubmit=${submit}>
+      <p class="muted">${text}</p>
+      ${area("", "Payload (JSON)")}
+      ${
+        kept.length > 0 &&
+        html`<details class="more">
+          <summary>Results of the steps that are kept</summary>
+          ${kept.map((step) => html`<div key=${step.name}>${area(step.name, step.name)}</div>`)}
+        </details>`
+      }
+      ${problem && html`<p class="problem" role="alert">${problem}</p>`}
+      <div class="actions">
+        <button type="button" onClick=${onClose}>Close</button>
+        <button type="submit" class="primary" disabled=${busy}>${action}</button>
+      </div>
+    </form>
+  <//>`;
+}
+
+/**
+ * The job, what it is a replay of and their other replays; nothing where there are none.
+ *
+ * @param {{job: WatchedJob}} props
+ */
+export function Replays({ job }) {
+  const read = useRead((signal) => api.replays(job.id, signal), [job.id, job.status]);
+  const chain = read.value ?? [];
+  if (chain.length < 2) return null;
+  return html`<section class="card" aria-labelledby="h-replays">
+    <h2 id="h-replays">Replays</h2>
+    <ul class="children">
+      ${chain.map(
+        (one) => html`<li key=${one.id}>
+          <div class="child">
+            ${
+              one.id === job.id
+                ? html`<span class="strong">This job</span>`
+                : html`<a class="mono" href=${`/jobs/${one.id}`}>${one.id.slice(-8)}</a>`
+            }
+            <span class="child-note muted">
+              ${one.replay_of ? (one.replay_from ? `from ${one.replay_from}` : "from its start") : "the first"}
+            </span>
+            <${StateBadge} job=${one} />
+            <span class="muted small"><${When} at=${one.created_at} /></span>
+          </div>
+        </li>`,
+      )}
+    </ul>
+  </section>`;
+}

@@ -1,0 +1,157 @@
+// One bulk operation: how far it is, which jobs it chose, and what became of each.
+
+import { bulk } from "../api.js";
+import { shortId, utc } from "../lib/format.js";
+import { usePolling, useRead } from "../lib/store.js";
+import { html, useState } from "../lib/ui.js";
+import { Tag } from "../parts/badge.js";
+import { ACTIONS } from "../parts/operate.js";
+import {
+  OperationActions,
+  OperationProgress,
+  OperationState,
+  POLL_MS,
+} from "../parts/operation.js";
+import { Empty } from "../parts/states-of-view.js";
+import { column, heading, table } from "../parts/table.js";
+import { When } from "../parts/when.js";
+import { Unread } from "../parts/unread.js";
+
+/** @import { Operation, OperationJob } from "../lib/routes.js" */
+
+export const title = () => "Bulk operation";
+
+/** @type {Record<OperationJob["outcome"], [tone: string, word: string]>} */
+const OUTCOMES = {
+  done: ["completed", "Done"],
+  skipped: ["cancelled", "Skipped"],
+  failed: ["failed", "Failed"],
+  waiting: ["pending", "Waiting"],
+};
+
+const inWords = (/** @type {string} */ name, /** @type {any} */ value) => {
+  if (/_(after|before)$/.test(name)) return utc(value);
+  return typeof value === "object" && !Array.isArray(value)
+    ? JSON.stringify(value)
+    : [value].flat().join(", ");
+};
+
+/** @param {{id: string}} props */
+export default function BulkOperation({ id }) {
+  const read = useRead((signal) => bulk.get(id, signal), [id]);
+  const operation = read.value;
+  usePolling(read, operation?.status === "running" ? POLL_MS : null);
+  if (!operation)
+    return html`<div class="page">
+      ${html`<${Unread} of=${read} what="the operation" />`}
+    </div>`;
+  const filter = Object.entries(operation.filter)
+    .filter(([name]) => name !== "ids")
+    .map(([name, value]) => `${name.replaceAll("_", " ")} ${inWords(name, value)}`);
+  return html`<div class="page">
+    <header class="page-head">
+      <h1 tabindex="-1">${operation.name}</h1>
+      <${OperationState} operation=${operation} />
+      <span class="spacer"></span>
+      <${OperationActions} operation=${operation} refresh=${read.refresh} />
+    </header>
+    <section class="card stack" aria-label="Progress">
+      <${OperationProgress} operation=${operation} />
+      <p class="muted">
+        ${ACTIONS[operation.action].verb}, began <${When} at=${operation.created_at} />
+        ${operation.finished_at && html`, ended <${When} at=${operation.finished_at} />`}
+        ${
+          operation.undo_of &&
+          html`
+            , takes back <a href=${`/bulk-operations/${operation.undo_of}`}>another</a>
+          `
+        }
+        ${filter.length > 0 && `: ${filter.join("; ")}`}
+      </p>
+    </section>
+    <${Results} operation=${operation} />
+    <p><a href="/bulk-operations">All bulk operations</a></p>
+  </div>`;
+}
+
+/** @param {{operation: Operation}} props */
+function Results({ operation }) {
+  const [outcome, setOutcome] = useState(/** @type {OperationJob["outcome"] | ""} */ (""));
+  const [before, setBefore] = useState(/** @type {number | null} */ (null));
+  const { done, skipped, failed } = operation;
+  const page = useRead(
+    (signal) =>
+      bulk.jobs(
+        operation.id,
+        { ...(outcome && { outcome }), ...(before !== null && { cursor: before }) },
+        signal,
+      ),
+    [operation.id, outcome, before, done + skipped + failed],
+  );
+  const next = page.value?.next ?? null;
+  return html`<section class="card" aria-labelledby="h-results">
+    <div class="bar">
+      <h2 id="h-results">Jobs</h2>
+      <span class="spacer"></span>
+      <label class="field-inline">
+        <span class="hidden">Outcome</span>
+        <select
+          value=${outcome}
+          onChange=${(/** @type {{target: HTMLSelectElement}} */ event) => {
+            setOutcome(/** @type {OperationJob["outcome"] | ""} */ (event.target.value));
+            setBefore(null);
+          }}>
+          <option value="">All outcomes</option>
+          ${Object.entries(OUTCOMES).map(
+            ([name, [, word]]) => html`<option key=${name} value=${name}>
+              ${word}
+            </option>`,
+          )}
+        </select>
+      </label>
+    </div>
+    ${
+      !page.value
+        ? html`<${Unread} of=${page} what="the results" />`
+        : page.value.jobs.length === 0
+          ? html`<${Empty} title="No jobs">None was chosen, or none came out so.<//>`
+          : table(
+              { label: "Results", rows: page.value.jobs, key: (job) => job.job_id, cards: true },
+              [
+                heading(
+                  "Job",
+                  (job) =>
+                    html`<a class="mono" href=${`/jobs/${job.job_id}`}>${shortId(job.job_id)}</a>`,
+                ),
+                column("Type", "wrap", (job) => job.job_type ?? "–"),
+                column("Outcome", (job) => {
+                  const [tone, word] = OUTCOMES[job.outcome];
+                  return html`<${Tag} tone=${tone}>${word}<//>`;
+                }),
+                column("Reason", "wrap", (job) => (job.reason ?? "–").replaceAll("_", " ")),
+                column("New job", (job) =>
+                  job.new_job_id
+                    ? html`<a class="mono" href=${`/jobs/${job.new_job_id}`}>
+                      ${shortId(job.new_job_id)}
+                    </a>`
+                    : "–",
+                ),
+              ],
+            )
+    }
+    <div class="bar">
+      ${
+        before !== null &&
+        html`<button type="button" class="quiet" onClick=${() => setBefore(null)}>
+          First
+        </button>`
+      }
+      ${
+        next !== null &&
+        html`<button type="button" class="quiet" onClick=${() => setBefore(next)}>
+          More
+        </button>`
+      }
+    </div>
+  </section>`;
+}
