@@ -13,7 +13,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # the wheel's node finds itself through PATH, as npm's scripts do
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help lock setup run reset test test-schema machine check format compatibility bench bench-queue bench-live bench-chat simulate age victim chaos package dist soak bench-console screenshots
+.PHONY: help truth lock setup run reset test quick test-schema machine weekly mutate check format compatibility bench bench-queue bench-live bench-chat simulate age linear victim chaos package dist soak bench-console screenshots docs
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
@@ -40,6 +40,9 @@ reset: setup ## Delete the stack's data and keys in .local
 test: setup ## Run every test; ARGS="-k name" narrows
 	@$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(ARGS)
 
+quick: setup ## Run the tests that need no stack, in less than a minute
+	@$(BIN)/python -m pytest -q -n 3 --dist worksteal tests/unit $(ARGS)
+
 test-schema: setup ## Run the SQL's and the worker's tests under other schema names, as an install has them
 	@TEST_SCHEMA=minutehand $(BIN)/python -m pytest -n 3 --dist loadfile \
 	  tests/sql tests/integration/worker tests/integration/api/test_outage.py $(ARGS)
@@ -48,27 +51,40 @@ machine: setup ## Run 500 random histories (EXAMPLES=N) through the engine's SQL
 	@MACHINE_EXAMPLES=$(or $(EXAMPLES),500) MACHINE_SEED=$(SEED) \
 	  $(BIN)/python -m pytest -q -s tests/sql/test_machine.py -k random_history $(ARGS)
 
+weekly: setup ## Run whole what `make test` runs in part: sizes, planted defects, the container
+	@WEEKLY=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m weekly $(ARGS)
+
+mutate: setup ## Plant each defect of the list and see that its tests find it; ARGS="worker:" narrows
+	@$(BIN)/python -m infra.mutate $(ARGS)
+
 SCRIPTS := "{infra,shared,tests}/**/*.{js,mjs,cjs,ts}" "!**/vendor/**" "!**/routes.d.ts" "infra/console/**/*.json"
 PRETTIER := $(BIN)/node node_modules/prettier/bin/prettier.cjs
+ESLINT := $(BIN)/node node_modules/eslint/bin/eslint.js --config infra/eslint.config.js
 check: setup ## Lint, types, imports, the form of SQL and JavaScript
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/sqlfluff lint supabase shared
-	$(BIN)/node node_modules/eslint/bin/eslint.js --config infra/eslint.config.js infra shared tests
+	$(ESLINT) infra shared tests
+	$(BIN)/python -m infra.release.console_types
 	$(BIN)/node node_modules/typescript/bin/tsc --project infra/console/npm --noEmit
 	$(BIN)/node node_modules/typescript/bin/tsc --project infra/console
 	$(PRETTIER) --check $(SCRIPTS)
+	$(BIN)/python -m pytest -q -n 2 -m lint
 
-format: setup ## Let ruff and prettier rewrite what they can
-	$(BIN)/python -m infra.release.console_types
+# twice: prettier moves markup inside of markup
+format: setup ## Let ruff, eslint and prettier rewrite what they can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
-	$(PRETTIER) --write --log-level warn $(SCRIPTS)
+	@for round in 1 2; do $(ESLINT) --fix infra shared tests; $(PRETTIER) --write --log-level warn $(SCRIPTS); done
+	$(ESLINT) infra shared tests
 
 compatibility: setup ## Apply the migrations on Postgres 15 to 18 and by `supabase db push`, compare
 	@$(BIN)/python -m infra.release.compatibility $(ARGS)
+
+truth: setup ## Hold all this against the real servers in Docker, or a project (URL=…, keys in the environment)
+	@$(BIN)/python -m infra.truth $(if $(URL),--url $(URL)) $(ARGS)
 
 # the machine's own certificates, where there are any: a company's proxy may sign with its own
 CERTIFICATES := $(if $(wildcard /etc/ssl/certs/ca-certificates.crt /etc/pki/tls/certs/ca-bundle.crt),UV_SYSTEM_CERTS=1)
@@ -77,6 +93,11 @@ lock: setup ## Resolve the Python locks again; UPGRADE=1 takes newer versions
 	@$(LOCK) $(if $(UPGRADE),--upgrade) pyproject.toml -o requirements.lock
 	@$(LOCK) $(if $(UPGRADE),--upgrade) pyproject.toml --all-extras --group dev -o requirements-dev.lock
 	@$(LOCK) $(if $(UPGRADE),--upgrade) pyproject.toml --extra serve -o infra/container/requirements.lock
+	@$(LOCK) $(if $(UPGRADE),--upgrade) --group docs -o infra/docs/requirements.lock
+
+docs: setup ## Build the documentation's site into build/docs/site; fails on a dead link
+	@$(CERTIFICATES) PYTHONPATH=shared $(BIN)/uv run -q --no-project --with-requirements infra/docs/requirements.lock \
+	  python -m infra.docs
 
 bench: setup ## Measure, and compare with other queues on the same Postgres
 	@$(BIN)/python -m infra.bench $(ARGS)
@@ -107,6 +128,9 @@ simulate: setup ## Simulate 1 to 500 workers on Lambda: waits, invocations, cost
 
 age: setup ## Churn a million jobs (ARGS="--jobs N"): rate, blocks, sizes and lock waits per window
 	@$(BIN)/python -m infra.bench.age $(ARGS)
+
+linear: setup ## Replay limits, rates and fences in commit order from the WAL, after 32 workers, faults and crashes
+	@$(BIN)/python -m infra.bench.linear $(ARGS)
 
 victim: setup ## Measure one tenant's pick-up while others do what once slowed everyone
 	@$(BIN)/python -m infra.bench.victim $(ARGS)

@@ -159,8 +159,8 @@ function rows(p) {
       datapoints: 1,
       over: 0,
       runbook:
-        "Jobs ran out of attempts. `minutehand ls --status failed` shows their errors; fix the cause, then " +
-        "`minutehand redrive --type …`. They are kept until then, nothing is lost.",
+        "Jobs ran out of attempts. `minutehand ls --state failed` shows their errors; fix the cause, then " +
+        "`minutehand retry --type …`. They are kept until then, nothing is lost.",
     },
     {
       // written once an hour, so each check covers two of them

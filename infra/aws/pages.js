@@ -1,11 +1,14 @@
 // Runs in CloudFront before the cache: a path of the console's router is its one page, a path that
-// names a file stays itself, so that a missing file is a 404 and never a page. Runtime 2.0, no imports.
+// names a file stays itself, so that a missing file is a 404 and never a page. A job type's name may
+// end like a file's, so the folder decides: as `is_page` of minutehand.web.site. Runtime 2.0, no imports.
 // eslint-disable-next-line no-unused-vars -- CloudFront calls it
 function handler(event) {
   const request = event.request;
-  // not pages: what the API answers, also without its trailing slash, and the packages' files
-  const isElsewhere = /^\/(api|health|vendor)(\/|$)/.test(request.uri);
-  const name = request.uri.slice(request.uri.lastIndexOf("/") + 1);
-  if (!isElsewhere && !name.includes(".")) request.uri = "/index.html";
+  const isOfApi = /^\/(api|health)(\/|$)/.test(request.uri);
+  const [, first, ...rest] = request.uri.split("/");
+  const isFile = rest.length
+    ? ["apps", "lib", "parts", "styles", "vendor", "views"].includes(first)
+    : first.includes(".");
+  if (!isOfApi && !isFile) request.uri = "/index.html";
   return request;
 }

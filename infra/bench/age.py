@@ -4,6 +4,9 @@
 and retention, and says per window: jobs a second, blocks and WAL a job, sessions that waited for a
 lock, jobs that retention removed, and the sizes of the tables. A queue that ages well has windows
 that are alike.
+
+Half-way and at the end it lets the work run out and two years pass. What is in any table then is
+kept permanently: when one has more rows the second time, the command fails and names it.
 """
 
 from __future__ import annotations
@@ -17,20 +20,22 @@ import time
 import uuid
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import psycopg
 
-from infra.bench.scratch import Scratch, scratch_project
+from infra.bench.scratch import scratch_project
 
 Connection = psycopg.Connection[Any]
 TYPES: dict[str, dict[str, Any]] = {
     "plain": {},
     "keyed": {"key_concurrency": 1},
+    "rated": {"rate_limit": {"limit": 50, "per_seconds": 1, "per_key": True}},
     "limited": {"workspace_concurrency": 50},
     "quiet": {"events": "minimal"},
     "failing": {"max_attempts": 2, "backoff": {"first_seconds": 0, "cap_seconds": 0}},
 }
+BACKOFF = {"first_seconds": 1, "cap_seconds": 1}
 SIZES = ("public.jobs", "public.job_events", "queue.ended", "queue.ready", "queue.leases")
 BULK, LEASE = 500, 250
 HEADER = (
@@ -39,11 +44,27 @@ HEADER = (
 )
 
 
+#: What may come and go while the rows are counted: ticks, and jobs of schedules.
+COMING_AND_GOING = 50
+CLOCK = """
+create or replace function queue.clock() returns timestamptz
+language sql volatile parallel safe set search_path = ''
+as $$ select clock_timestamp() + interval '{days} days' $$
+"""
+
+
+class Project(Protocol):
+    """A project that all sessions connect to."""
+
+    def connect(self) -> Connection:
+        """Open an autocommit connection as the superuser."""
+
+
 @dataclass
 class Ageing:
     """One run: producers, workers and maintenance beside each other, each with its own session."""
 
-    scratch: Scratch
+    scratch: Project
     jobs: int
     tenants: int
     workers: int
@@ -52,11 +73,17 @@ class Ageing:
     settled: int = 0
     waits: int = 0
     samples: int = 0
+    days: int = 0
     stopped: threading.Event = field(default_factory=threading.Event)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def run(self, windows: int) -> None:
-        """Churn, printing a line per window."""
+    def run(self, windows: int) -> list[str]:
+        """Churn, printing a line per window.
+
+        Returns:
+            The tables that never stop growing, each as a sentence.
+        """
+        kept: list[dict[str, int]] = []
         with self.scratch.connect() as connection:
             self._prepare(connection)
             threads = [
@@ -67,12 +94,40 @@ class Ageing:
                 thread.start()
             try:
                 print(HEADER, flush=True)
-                for _ in range(windows):
+                for number in range(1, windows + 1):
                     self._window(connection, self.jobs // windows)
+                    if number in (windows // 2, windows):
+                        kept.append(self._rest(connection))
             finally:
                 self.stopped.set()
                 for thread in threads:
                     thread.join()
+        return [
+            f"{table} had {kept[0].get(table, 0)} rows, and {rows} a window later"
+            for table, rows in kept[-1].items()
+            if rows > kept[0].get(table, 0) * 1.1 + COMING_AND_GOING
+        ]
+
+    def _rest(self, connection: Connection) -> dict[str, int]:
+        """Let the work run out and two years pass; return what is left in each table."""
+        live = "select count(*) from public.jobs where finished_at is null"
+        while _value(connection, live) > COMING_AND_GOING:
+            time.sleep(0.1)
+        self.days += 730
+        connection.execute(CLOCK.format(days=self.days).encode())
+        time.sleep(1)  # maintenance begins anew
+        held = "select count(*) from queue.held_topics"  # what the budget of messages held back
+        while (
+            (answer := _rpc(connection, "run_maintenance", p_request={}))["more"]
+            or answer["busy"]
+            or _value(connection, held)
+        ):
+            time.sleep(0.05)
+        tables = connection.execute(
+            "select oid::regclass::text from pg_class where relkind = 'r'"
+            " and relnamespace in ('public'::regnamespace, 'queue'::regnamespace) order by 1"
+        ).fetchall()
+        return {table: _value(connection, f"select count(*) from {table}") for (table,) in tables}
 
     def _guard(self, work: Any) -> None:
         while not self.stopped.is_set():
@@ -86,7 +141,9 @@ class Ageing:
         _rpc(
             connection,
             "register_job_types",
-            p_types=[{"job_type": name, **policy} for name, policy in TYPES.items()],
+            p_types=[
+                {"job_type": name, "backoff": BACKOFF, **policy} for name, policy in TYPES.items()
+            ],
         )
         connection.execute(
             "insert into public.workspaces (id, name)"
@@ -113,11 +170,10 @@ class Ageing:
     def _window(self, connection: Connection, jobs: int) -> None:
         began, before, done = time.monotonic(), _counters(connection), self.settled
         self.waits = self.samples = 0
+        waiting = min(5000, jobs)
+        ready = f"select count(*) from (select 1 from queue.ready limit {waiting}) as r"
         while self.settled - done < jobs:
-            if (
-                _value(connection, "select count(*) from (select 1 from queue.ready limit 5000) r")
-                < 5000
-            ):
+            if _value(connection, ready) < waiting:
                 self._enqueue(connection)
             else:
                 time.sleep(0.02)
@@ -138,8 +194,15 @@ class Ageing:
         for _ in range(BULK):
             luck = self.rng.random()
             item: dict[str, Any] = {"job_type": self.rng.choice(list(TYPES)), "payload": {}}
-            if item["job_type"] == "keyed":
+            if item["job_type"] in ("keyed", "rated"):
                 item["concurrency_key"] = f"k{self.rng.randrange(10**6)}"
+                item["idempotency_key"] = str(uuid.uuid4())
+            if item["job_type"] == "limited":
+                item |= {
+                    "tags": [f"t{luck}"],
+                    "session_id": f"s{luck}",
+                    "unique": {"key": str(luck)},
+                }
             if luck < 0.02:
                 item["delay_seconds"] = self.rng.uniform(0.1, 3)
             items.append(item)
@@ -249,7 +312,8 @@ def main() -> None:
         ageing = Ageing(
             scratch, options.jobs, options.tenants, options.workers, random.Random(options.seed)
         )
-        ageing.run(options.windows)
+        if grown := ageing.run(options.windows):
+            raise SystemExit("these tables grow for ever:\n" + "\n".join(grown))
 
 
 if __name__ == "__main__":

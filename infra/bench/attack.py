@@ -120,8 +120,12 @@ def make_target(values: Mapping[str, str]) -> Target:
         # off: deliveries that fail would change her rows meanwhile
         hook = {"url": "https://192.0.2.1/" + word, "enabled": False}
         ids["webhook_id"] = made("POST", f"{own}/webhooks", json=hook)["id"]
-        opened = {"workspace_id": str(ACME), "title": word}
-        ids["conversation_id"] = made("POST", "/api/chat/conversations", json=opened)["id"]
+        said = {
+            "messages": [{"role": "user", "content": word}],
+            "workspace_id": str(ACME),
+            "mode": "reply",
+        }
+        made("POST", "/api/chat", json=said, headers={"x-session-id": word})
         plan = {"prompt": f"Plant {word}", "workspace_id": str(ACME)}
         ids["plan_id"] = made("POST", "/api/plans", json=plan)["plan_id"]
         spec = {
@@ -228,6 +232,8 @@ def routes(document: Any, target: Target, workspace: str) -> Iterator[Attempt]:
                     url = url.replace(f"{{{each['name']}}}", str(value))
                 elif each["in"] == "query" and each["name"].endswith("_id"):
                     query[each["name"]] = str(value)
+                elif each["name"] == "sessionId":
+                    query[each["name"]] = target.word
             content = item[method].get("requestBody", {}).get("content", {})
             body = content.get("application/json")
             yield Attempt(

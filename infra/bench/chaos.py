@@ -250,13 +250,14 @@ class Chaos:
             [(jobs,)] = connection.execute("select count(*) from public.jobs").fetchall()
             self.books.jobs = int(str(jobs))
             for outcome, count in connection.execute(
-                "select outcome, count(*) from queue.attempts group by 1"
+                f"select outcome, count(*) from {_ATTEMPTS} as a group by 1".encode()
             ).fetchall():
                 self.books.attempts[str(outcome)] = int(str(count))
             settled = {
                 (str(job), int(str(fence)))
                 for job, fence in connection.execute(
-                    "select job_id, fence from queue.attempts where outcome = 'completed'"
+                    f"select job_id, fence from {_ATTEMPTS} as a"
+                    " where outcome = 'completed'".encode()
                 ).fetchall()
             }
         begun: Counter[tuple[str, int]] = Counter()
@@ -273,6 +274,8 @@ class Chaos:
             self.books.problems.append(f"settled but never ended: {len(never)}")
 
 
+_ATTEMPTS = """(select j.id as job_id, a.fence, a.outcome from public.jobs as j
+  cross join queue.attempt_lines(j, 1000) as a where a.outcome is not null)"""
 #: Each finds rows that must not be there.
 _MUST_BE_EMPTY = {
     "not completed": """
@@ -285,20 +288,20 @@ _MUST_BE_EMPTY = {
     "gap in the events": """
         select job_id from public.job_events
         group by job_id having count(*) <> max(seq) or min(seq) <> 1""",
-    "result of a stale fence": """
+    "result of a stale fence": f"""
         select j.id, j.result, a.fence from public.jobs as j
-        left join queue.attempts as a on a.job_id = j.id and a.outcome = 'completed'
+        left join {_ATTEMPTS} as a on a.job_id = j.id and a.outcome = 'completed'
         where (j.result ->> 'fence')::bigint is distinct from a.fence or a.fence <> j.fence""",
-    "completed more than once": """
-        select job_id from queue.attempts where outcome = 'completed'
+    "completed more than once": f"""
+        select job_id from {_ATTEMPTS} as a where outcome = 'completed'
         group by job_id having count(*) <> 1""",
-    "a lease without its end": """
+    "a lease without its end": f"""
         select j.id, j.fence, count(a.fence) from public.jobs as j
-        left join queue.attempts as a on a.job_id = j.id
+        left join {_ATTEMPTS} as a on a.job_id = j.id
         group by j.id, j.fence having count(a.fence) <> j.fence""",
-    "attempts do not add up": """
+    "attempts do not add up": f"""
         select j.id, j.attempts from public.jobs as j
-        left join queue.attempts as a on a.job_id = j.id
+        left join {_ATTEMPTS} as a on a.job_id = j.id
           and a.outcome not in ('snoozed', 'released', 'waiting')
         group by j.id, j.attempts having count(a.fence) <> j.attempts""",
     "a lease left behind": "select job_id from queue.leases",

@@ -18,17 +18,13 @@ from typing import Any
 import httpx
 import psycopg
 
+from minutehand.terminal.connection import read_env_file
+
 TOPICS = ("bees", "tides", "lighthouses")
 COUNT = (
     "select count(*) filter (where status = 'accepted'),"
     " count(*) filter (where status = 'in_progress') from public.async_work_items"
 )
-
-
-def read_env(path: Path) -> dict[str, str]:
-    """The stack's `env` file."""
-    lines = (line.partition("=") for line in path.read_text("utf-8").splitlines())
-    return {name: value.strip().strip("\"'") for name, mark, value in lines if mark}
 
 
 async def load(api: httpx.AsyncClient, database: str, sessions: int) -> bool:
@@ -161,7 +157,7 @@ def main() -> int:
     parser.add_argument("--sessions", type=int, default=50)
     parser.add_argument("--streams", type=int, default=500)
     given = parser.parse_args()
-    env = read_env(given.env_file)
+    env = read_env_file(given.env_file)
     done = asyncio.run(run(env, sessions=given.sessions, open_streams=given.streams))
     return 0 if done else 1
 

@@ -29,6 +29,7 @@ from infra.bench.scratch import (
 )
 from minutehand.local.ports import reserve_port
 from minutehand.local.processes import spawn, stop
+from minutehand.queue.broadcasts import MESSAGE_VERSION, events_of_message
 
 TOPIC = f"workspace:{WORKSPACE}"
 HEARTBEAT_SECONDS = 20.0
@@ -43,7 +44,7 @@ def realtime(scratch: Scratch, *, plan: str = "pro") -> Iterator[int]:
     """
     port = reserve_port()
     server = spawn(
-        [sys.executable, "-m", "minutehand.local.realtime"],
+        [sys.executable, "-m", "supabase_local.realtime"],
         cwd=ROOT,
         env={
             "DATABASE_URL": scratch.database_url,
@@ -91,7 +92,9 @@ class Listener:
         self.look_agains = 0
 
     async def __aenter__(self) -> Listener:
-        await self._call("follow_topic", p_topic=TOPIC, p_follower_id=str(uuid4()))
+        await self._call(
+            "follow_topic", p_topic=TOPIC, p_follower_id=str(uuid4()), p_version=MESSAGE_VERSION
+        )
         self._feed = await self._call("event_feed", p_workspace_id=WORKSPACE, p_cursor=None)
         self._socket: ClientConnection = await connect(self._url)
         config = {"private": True, "broadcast": {"ack": False, "self": False}}
@@ -149,7 +152,7 @@ class Listener:
             self.look_agains += 1
             await self._look()
         else:
-            self._note(told.get("events", [told]))
+            self._note(events_of_message(told))
 
     async def _look(self) -> None:
         """Read what the feed has since the last look."""

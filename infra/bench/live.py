@@ -102,7 +102,7 @@ def bench(folder: Path) -> Iterator[Bench]:
         migrations.prepare_hosted(postgres.url())
         port = reserve_port()
         server = spawn(
-            [sys.executable, "-m", "minutehand.local.realtime"],
+            [sys.executable, "-m", "supabase_local.realtime"],
             cwd=ROOT,
             env={
                 "DATABASE_URL": postgres.url(),

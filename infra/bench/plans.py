@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import random
 import time
 import tracemalloc
 from collections.abc import Awaitable, Callable
@@ -21,6 +20,7 @@ from typing import Any
 import httpx
 
 from minutehand.clock import SystemClock
+from minutehand.terminal.connection import read_env_file
 from minutehand.web.hub import EventHub
 from minutehand.web.sse import Batch, Line, Pace, Reader, Stream
 
@@ -53,20 +53,14 @@ class Client:
         return (await self.http.delete(f"/api/plans/{plan_id}")).status_code
 
     async def follow(
-        self,
-        plan_id: str,
-        *,
-        after: int = 0,
-        most: int | None = None,
-        opened: asyncio.Event | None = None,
+        self, plan_id: str, *, opened: asyncio.Event | None = None
     ) -> list[dict[str, Any]]:
         """What a stream brings, as EventSource reads it: again after a cut, until the end."""
         events: list[dict[str, Any]] = []
         while True:
-            at = events[-1]["seq"] if events else after
             headers = {"Accept": "text/event-stream"}
-            if at:
-                headers["Last-Event-ID"] = str(at)
+            if events:
+                headers["Last-Event-ID"] = str(events[-1]["seq"])
             with suppress(httpx.RemoteProtocolError, httpx.ReadError):
                 async with self.http.stream(
                     "GET", f"/api/plans/{plan_id}/stream", headers=headers
@@ -80,8 +74,6 @@ class Client:
                     async for line in answer.aiter_lines():
                         if line.startswith("data: "):
                             events.append(json.loads(line[6:]))
-                            if len(events) == most:
-                                return events
             if events and events[-1]["type"] in LAST:
                 return events
 
@@ -124,52 +116,6 @@ async def readiness(client: Client) -> list[Row]:
     return [("ready at once", f"{sum(answers)} of 1000, {took:.1f} s", all(answers))]
 
 
-async def identical(client: Client) -> list[Row]:
-    """Five clients at once, and one after the end."""
-    plan = await client.create(SPEEDS[1])
-    seen = await asyncio.gather(*(client.follow(plan) for _ in range(5)))
-    late = await client.follow(plan)
-    good = whole(late, "plan_completed") and all(events == late for events in seen)
-    await client.delete(plan)
-    return [("five clients and a late one", f"{len(late)} events each", good)]
-
-
-async def reconnect(client: Client, pause: float) -> list[Row]:
-    """Fifty drops of some seconds, after one event each."""
-    plan = await client.create(SPEEDS[1])
-    events: list[dict[str, Any]] = []
-    for _ in range(50):
-        events += await client.follow(plan, after=events[-1]["seq"] if events else 0, most=1)
-        await asyncio.sleep(pause)
-    events += await client.follow(plan, after=events[-1]["seq"])
-    good = whole(events, "plan_completed") and events == await client.follow(plan)
-    await client.delete(plan)
-    return [("fifty drops and reconnections", f"{len(events)} events, {pause:g} s apart", good)]
-
-
-async def deletions(client: Client) -> list[Row]:
-    """Ten plans deleted at random moments while they are watched."""
-    dice = random.Random(7)
-
-    async def watched() -> bool:
-        plan = await client.create(SPEEDS[2])
-        opened = asyncio.Event()
-        following = asyncio.create_task(client.follow(plan, opened=opened))
-        await opened.wait()
-        await asyncio.sleep(dice.uniform(0, 1.5))
-        statuses = [await client.delete(plan) for _ in range(2)]
-        events = await following
-        gone = (await client.http.get(f"/api/plans/{plan}")).status_code
-        return whole(events, "plan_deleted", "plan_completed") and [*statuses, gone] == [
-            204,
-            404,
-            404,
-        ]
-
-    answers = await asyncio.gather(*(watched() for _ in range(10)))
-    return [("ten deletions at random moments", f"{sum(answers)} of 10", all(answers))]
-
-
 async def crowd(client: Client) -> list[Row]:
     """Ten workers with a hundred creations each; all streams stay open until all are deleted."""
     following: dict[str, asyncio.Task[list[dict[str, Any]]]] = {}
@@ -194,18 +140,6 @@ async def crowd(client: Client) -> list[Row]:
     good = sum(bool(events) and whole(events) for events in seen)
     text = f"{good} of 1000 whole, all open after {opened_in:.1f} s"
     return [("10 workers x 100 creations, a stream each", text, good == 1000)]
-
-
-async def audience(client: Client) -> list[Row]:
-    """A deletion while fifty clients read."""
-    plan = await client.create(SPEEDS[2])
-    flags = [asyncio.Event() for _ in range(50)]
-    following = [asyncio.create_task(client.follow(plan, opened=flag)) for flag in flags]
-    await asyncio.gather(*(flag.wait() for flag in flags))
-    await client.delete(plan)
-    seen = await asyncio.gather(*following)
-    good = sum(whole(events, "plan_deleted", "plan_completed") for events in seen)
-    return [("deletion before fifty readers", f"{good} of 50 whole", good == 50)]
 
 
 async def together(client: Client) -> list[Row]:
@@ -267,16 +201,12 @@ async def memory(_: Client) -> list[Row]:
 
 async def main(options: argparse.Namespace) -> int:
     """Run what was chosen; print the table."""
-    env = (Path(options.state) / "env").read_text("utf-8")
-    values = dict(line.split("=", 1) for line in env.splitlines() if "=" in line)
     limits = httpx.Limits(max_connections=None)
     runs: dict[str, Callable[[Client], Awaitable[list[Row]]]] = {
-        "one": one, "ready": readiness, "identical": identical,
-        "reconnect": lambda client: reconnect(client, options.pause), "deletions": deletions,
-        "crowd": crowd, "audience": audience, "together": together, "memory": memory,
+        "one": one, "ready": readiness, "crowd": crowd, "together": together, "memory": memory,
     }  # fmt: skip
     good = True
-    api = values["API_URL"].strip("'\"")
+    api = read_env_file(Path(options.state) / "env")["API_URL"]
     async with httpx.AsyncClient(base_url=api, timeout=120, limits=limits, trust_env=False) as http:
         client = Client(http)
         for name in options.names or runs:
@@ -294,5 +224,4 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m infra.bench.plans", description=__doc__)
     parser.add_argument("names", nargs="*")
     parser.add_argument("--state", default=".local", help="the running stack's folder")
-    parser.add_argument("--pause", type=float, default=5.0, help="seconds between drops")
     raise SystemExit(asyncio.run(main(parser.parse_args())))

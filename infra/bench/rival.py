@@ -16,7 +16,7 @@ import asyncio
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +25,7 @@ from infra.bench.listener import Listener, realtime
 from infra.bench.measure import percentile, worker_process
 from infra.bench.paths import PYTHONPATH, ROOT
 from infra.bench.person import Person
+from infra.bench.rival_attacks import ATTACKS
 from infra.bench.scratch import WORKSPACE, Scratch, scratch_project
 from minutehand.local.processes import spawn, stop
 
@@ -83,10 +84,10 @@ async def watch(victim: Person, listener: Listener, until: Callable[[], bool]) -
 
 
 @contextmanager
-def rival(scratch: Scratch, seed: int) -> Iterator[None]:
+def rival(scratch: Scratch, seed: int, attacks: Sequence[str]) -> Iterator[None]:
     """The rival's process, for the length of the block."""
     process = spawn(
-        [sys.executable, "-m", "infra.bench.rival_process", str(seed)],
+        [sys.executable, "-m", "infra.bench.rival_process", str(seed), *attacks],
         env={**scratch.environment, "PYTHONPATH": PYTHONPATH},
         cwd=ROOT,
     )
@@ -98,7 +99,9 @@ def rival(scratch: Scratch, seed: int) -> Iterator[None]:
         stop(process)
 
 
-async def measure(scratch: Scratch, port: int, seed: int, seconds: float) -> bool:
+async def measure(
+    scratch: Scratch, port: int, seed: int, seconds: float, attacks: Sequence[str]
+) -> bool:
     """Print the table; whether every ratio is small enough."""
     victim = Person(scratch.gateway.url)
     try:
@@ -107,7 +110,7 @@ async def measure(scratch: Scratch, port: int, seed: int, seconds: float) -> boo
             quiet = await watch(victim, listener, lambda: time.monotonic() >= quiet_until)
             announced = listener.look_agains
             over = time.monotonic() + seconds
-            with rival(scratch, seed):
+            with rival(scratch, seed, attacks):
                 beside = await watch(victim, listener, lambda: time.monotonic() >= over)
             announced = listener.look_agains - announced
     finally:
@@ -129,6 +132,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m infra.bench.rival", description=__doc__)
     parser.add_argument("--seconds", type=float, default=60.0, help="length of the attack")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument(
+        "--attack", action="append", default=[], choices=sorted(ATTACKS), help="only these"
+    )
     options = parser.parse_args()
     with (
         tempfile.TemporaryDirectory(prefix="minutehand-bench-") as folder,
@@ -137,7 +143,8 @@ def main() -> int:
         worker_process(scratch),
         worker_process(scratch),
     ):
-        return 0 if asyncio.run(measure(scratch, port, options.seed, options.seconds)) else 1
+        run = measure(scratch, port, options.seed, options.seconds, options.attack)
+        return 0 if asyncio.run(run) else 1
 
 
 if __name__ == "__main__":

@@ -1,18 +1,21 @@
 """What a rival tenant does inside its limits to slow everyone down, as requests of the Data API.
 
 Each attack is a generator that yields a function's name with its arguments and is sent the answer,
-so that a test can play it over one connection and a bench over HTTP.
+so that a test can play it over one connection and a bench over HTTP. Several requests at once are a
+list.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from random import Random
 from typing import Any
+from uuid import UUID
 
 Request = tuple[str, dict[str, Any]]
-Play = Generator[Request, Any, None]
+#: A list is sent at once; its answers are no one's.
+Play = Generator[Request | list[Request], Any, None]
 Attack = Callable[[Random, str, str, int], Play]
 
 SEALED = "mh1.a2V5.d3JhcHBlZA==.Ym9keQ=="
@@ -101,14 +104,14 @@ def unique_and_batches(rng: Random, workspace: str, job_type: str, size: int) ->
 
 
 def changes_of_mind(rng: Random, workspace: str, job_type: str, size: int) -> Play:
-    """Limits, pauses, cancels and redrives in a loop."""
+    """Limits, pauses, cancels and retries in a loop."""
     own = {"p_workspace_id": workspace}
     for _ in range(15):
         limit = rng.choice([None, 0, 1, 3])
         yield "set_workspace_limits", {**own, "p_limits": {"own_max_running": limit}}
         yield _bulk(workspace, [{"job_type": job_type, "priority": rng.randrange(1000)}] * 50)
-        yield "cancel_jobs", {**own, "p_limit": 100}
-        yield "redrive_jobs", {**own, "p_limit": 100}
+        for action in ("cancel", "retry"):
+            yield "create_operation", {**own, "p_request": {"action": action, "limit": 100}}
     yield "set_workspace_limits", {**own, "p_limits": {"own_max_running": None}}
 
 
@@ -121,16 +124,56 @@ def reads(rng: Random, workspace: str, job_type: str, size: int) -> Play:
         yield "event_feed", {"p_workspace_id": workspace, "p_cursor": None, "p_limit": 500}
 
 
+def made_up_followers(rng: Random, workspace: str, job_type: str, size: int) -> Play:
+    """Each counts as a delivery of every message to its topic; then jobs in all of these topics."""
+    jobs = [{"job_type": job_type, "session_id": f"followed-{number}"} for number in range(30)]
+    yield _bulk(workspace, jobs)
+    for number in range(600):
+        follower = str(UUID(int=rng.getrandbits(128)))
+        topic = f"session:followed-{number % 30}"
+        yield "follow_topic", {"p_topic": topic, "p_follower_id": follower}
+    for _ in range(20):
+        yield _bulk(workspace, jobs)
+
+
+def parallel_reads(rng: Random, workspace: str, job_type: str, size: int) -> Play:
+    """Twenty-four at once of each read."""
+    made = yield _bulk(workspace, [{"job_type": job_type}] * min(500, size))
+    own = {"p_workspace_id": workspace}
+    job = {"p_job_id": made["ids"][0]}
+    reads: list[Request] = [
+        ("dead_letters", own), ("job_trace", job), ("job_attempts", job), ("explain_job", job),
+        ("workspace_limits", own), ("list_job_types", own), ("count_jobs", own),
+        ("queue_stats", {**own, "p_minutes": 11_520}),
+        ("queue_series", {**own, "p_minutes": 11_520}),
+        ("sort_jobs", {"p_filter": {"workspace_id": workspace}, "p_by": "run_ms"}),
+        ("search_logs", {**own, "p_filter": {"search": "none"}}),
+        ("event_feed", {**own, "p_cursor": None, "p_limit": 500}),
+    ]  # fmt: skip
+    for read in reads:
+        yield [read] * 24
+
+
+def compressed_searches(rng: Random, workspace: str, job_type: str, size: int) -> Play:
+    """Searches over payloads that are small on the disk alone."""
+    job = {"job_type": job_type, "payload": {"text": "z" * 250_000}}
+    for _ in range(min(30, size // 50)):
+        yield _bulk(workspace, [job] * 3)
+    for _ in range(3):
+        search = {"workspace_id": workspace, "search": rng.randbytes(4).hex()}
+        yield [("list_jobs", {"p_filter": search}), ("sort_jobs", {"p_filter": search})] * 6
+
+
 ATTACKS: Mapping[str, Attack] = {
     attack.__name__: attack
     for attack in (
         flood, many_keys, paused_backlog, one_instant, minute_schedules, after_lists, webhooks,
-        events, large_payloads, unique_and_batches, changes_of_mind, reads,
+        events, large_payloads, unique_and_batches, changes_of_mind, reads, made_up_followers,
+        parallel_reads, compressed_searches,
     )
 }  # fmt: skip
 
 
-def mix(seed: int, count: int = 5) -> list[Attack]:
-    """So many different attacks, in an order of their own."""
-    names = sorted(ATTACKS)
-    return [ATTACKS[name] for name in Random(seed).sample(names, count)]
+def mix(seed: int, names: Sequence[str] = tuple(sorted(ATTACKS)), count: int = 5) -> list[Attack]:
+    """So many different attacks of these, in an order of their own."""
+    return [ATTACKS[name] for name in Random(seed).sample(names, min(count, len(names)))]

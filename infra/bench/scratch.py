@@ -5,11 +5,12 @@ Also used by the worker's tests; nothing here touches `.local`.
 
 from __future__ import annotations
 
+import os
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
@@ -41,6 +42,8 @@ class Gateway:
     jwt_secret: str = JWT_SECRET
     #: Exposed beside `public`.
     schema: str = "public"
+    #: Switches of its own, see the local stack's README.
+    switches: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def url(self) -> str:
@@ -54,7 +57,7 @@ class Gateway:
             RuntimeError: It did not answer in time.
         """
         self.process = spawn(
-            [node_binary(), script("local/gateway/server.mjs")],
+            [node_binary(), script("supabase_local/gateway/server.mjs")],
             env={
                 "GATEWAY_PORT": str(self.port),
                 "DATABASE_URL": self.database_url,
@@ -64,6 +67,8 @@ class Gateway:
                 "SUPABASE_SECRET_KEY": SECRET_KEY,
                 "LITE_TELEMETRY": "0",
                 "MINUTEHAND_SCHEMA": self.schema,
+                "NODE_COMPILE_CACHE": os.environ.get("NODE_COMPILE_CACHE", ""),
+                **self.switches,
             },
             output=subprocess.DEVNULL,
         )
@@ -114,7 +119,7 @@ class Scratch:
             "SUPABASE_SECRET_KEY": SECRET_KEY,
             "SUPABASE_JWT_SECRET": JWT_SECRET,
             "DATABASE_URL": self.database_url,
-            "MINUTEHAND_APPS": "minutehand.apps.*",
+            "MINUTEHAND_APPS": "minutehand_apps.*",
         }
 
     def connect(self) -> psycopg.Connection[tuple[object, ...]]:
@@ -131,7 +136,7 @@ def scratch_settings(url: str, *, schema: str = "public") -> Settings:
         supabase_jwt_secret=JWT_SECRET,
         worker_secret_tokens=("worker-token",),
         background_job_tokens=("background-token",),
-        apps=("minutehand.apps.*",),
+        apps=("minutehand_apps.*",),
         schema_name=schema,
     )
 

@@ -31,6 +31,8 @@ REGIONS = ("us-east", "eu-west", "asia-pacific")
 DOWN = "asia-pacific"
 START_LIMIT_MS, START_P99_MS = 120_000.0, 2_000.0
 PROVIDERS = "BEACON_PROVIDERS"
+#: Jobs of a worker at once; by default five.
+CONCURRENCY = 20
 
 
 @dataclass
@@ -189,6 +191,7 @@ class Soak:
             ("completed", f"{completed} ({share:.1f} %; promised: over 99 %)", share > 99),
             ("other ends", str({k: v for k, v in statuses.items() if k != "completed"} or "none"),
              True),
+            ("WORKER_CONCURRENCY", f"{CONCURRENCY} (the default is 5)", True),
             ("submission to start, p50", f"{p50:.0f} ms", True),
             ("submission to start, p99", f"{p99:.0f} ms (promised: under 2 s)", p99 < START_P99_MS),
             ("submission to start, max", f"{most:.0f} ms (limit: 2 minutes)",
@@ -229,7 +232,7 @@ def main(arguments: list[str] | None = None) -> int:
                 [sys.executable, "-m", "minutehand.local", "up", "--any-ports", "--no-demo",
                  "--with-parent", "--state", str(state)],
                 cwd=ROOT, stdout=log, stderr=log,
-                env={**os.environ, "WORKER_CONCURRENCY": "20"},
+                env={**os.environ, "WORKER_CONCURRENCY": str(CONCURRENCY)},
             )  # fmt: skip
             try:
                 give_up = time.monotonic() + 180

@@ -170,7 +170,7 @@ async def ask(values: Mapping[str, str]) -> list[Answered]:
         ("GET", f"/api/workspaces/{ACME}/events", None),
         ("GET", f"/api/workspaces/{ACME}/limits", None),
         ("GET", f"/api/types?workspace_id={ACME}", None),
-        ("GET", f"/api/chat/conversations?workspace_id={ACME}", None),
+        ("GET", f"/api/chat/sessions?workspace_id={ACME}", None),
         ("GET", "/api/plans", None),
         ("GET", "/api/health/ready", None),
         ("GET", "/api/openapi.json", None),

@@ -15,7 +15,7 @@ import uvloop
 
 from infra.bench.processors import bench_registry
 from minutehand.config import Settings
-from minutehand.local.api import listen
+from minutehand.local.worker import listen
 from minutehand.log import configure_logging
 from minutehand.worker import TickOptions, Worker
 

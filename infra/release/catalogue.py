@@ -41,7 +41,9 @@ select line from (
   where n.nspname in ('public', 'queue', 'realtime')
   union all
   select format('function %s.%s(%s) owner=%s grants=%s %s', o.nspname, f.proname, pg_get_function_identity_arguments(f.oid),
-    pg_get_userbyid(f.proowner), (select string_agg(a::text, ' ' order by a::text) from unnest(f.proacl) a), pg_get_functiondef(f.oid))
+    pg_get_userbyid(f.proowner), (select string_agg(a::text, ' ' order by a::text) from unnest(f.proacl) a),
+    -- where the server has it
+    replace(pg_get_functiondef(f.oid), E' SET default_toast_compression TO ''lz4''\n', ''))
   from pg_proc f join ours o on o.oid = f.pronamespace where f.prokind = 'f'
   union all
   select format('type %s.%s %s', o.nspname, t.typname, (select string_agg(a.attname || ' ' || format_type(a.atttypid, a.atttypmod), ', '

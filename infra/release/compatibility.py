@@ -93,10 +93,10 @@ def released() -> str | None:
 
 def migrations_of(release: str, folder: Path) -> list[migrations.Migration]:
     """Read the migrations that a release shipped."""
-    paths = ["supabase/migrations", "shared/minutehand/apps"]
+    paths = ["supabase/migrations", "shared/minutehand_apps"]
     archive = subprocess.check_output(["git", "archive", release, *paths], cwd=ROOT)
     subprocess.run(["tar", "-x", "-C", folder], input=archive, check=True)
-    apps = folder.glob("shared/minutehand/apps/*/migrations")
+    apps = folder.glob("shared/minutehand_apps/*/migrations")
     return migrations.migrations_in(folder / "supabase" / "migrations", *apps)
 
 
@@ -125,14 +125,14 @@ class Server:
         return push(cli, project, self.postgres.url(database=name, user="postgres"))
 
 
-def push(cli: Path, project: Path, url: str) -> str:
+def push(cli: Path, project: Path, url: str, *flags: str) -> str:
     """Run `supabase db push` in a project's folder; return what it said.
 
     Raises:
         Incompatible: It refused.
     """
     told = subprocess.run(
-        [cli, "db", "push", f"--remote={url}?sslmode=disable", "--yes"],
+        [cli, "db", "push", f"--remote={url}?sslmode=disable", "--yes", *flags],
         cwd=project,
         capture_output=True,
         text=True,

@@ -41,8 +41,8 @@ def written() -> dict[Path, str]:
     """Each declaration file with its text; the same routes give the same text."""
     engine = document()
     found = {ENGINE: write_routes(engine, more=_PLACES)}
-    for console in sorted((_ROOT / "shared/minutehand/apps").glob("*/console")):
-        whole = document(f"minutehand.apps.{console.parent.name}")
+    for console in sorted((_ROOT / "shared/minutehand_apps").glob("*/console")):
+        whole = document(f"minutehand_apps.{console.parent.name}")
         own = {path: item for path, item in whole["paths"].items() if path not in engine["paths"]}
         found[console / "routes.d.ts"] = write_routes({**whole, "paths": own})
     return found

@@ -46,9 +46,10 @@ def build_npm_archive(target: Path) -> Path:
 def stage_package(folder: Path) -> None:
     """Write the package's files, declarations included, into the empty `folder`."""
     _run(["node", str(COMPILER), "--project", str(FACE), "--outDir", str(folder)], ROOT)
-    for path in (SOURCES / "jobs.js", *sorted((SOURCES / "jobs").glob("*.?s"))):
+    faces = [SOURCES / name for name in ("jobs.js", "element.js", "elements.js", "uploads.js")]
+    for path in (*faces, *sorted((SOURCES / "jobs").glob("*.?s"))):
         shutil.copyfile(path, folder / path.relative_to(SOURCES))
-    for path in (FACE / "index.d.ts", FACE / "README.md", ROOT / "LICENSE"):
+    for path in (*sorted(FACE.glob("*.?s")), FACE / "README.md", ROOT / "LICENSE"):
         shutil.copyfile(path, folder / path.name)
     package = json.loads((FACE / "package.json").read_text("utf-8"))
     text = json.dumps({**package, "version": VERSION}, indent=2, ensure_ascii=False)

@@ -27,7 +27,7 @@ def migrations(root: Path = ROOT) -> dict[str, str]:
     """Hash every migration of the engine and of the apps, by path."""
     found = [
         *root.glob("supabase/migrations/*.sql"),
-        *root.glob("shared/minutehand/apps/*/migrations/*.sql"),
+        *root.glob("shared/minutehand_apps/*/migrations/*.sql"),
     ]
     return {
         path.relative_to(root).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()

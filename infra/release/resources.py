@@ -12,6 +12,13 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 #: Folder or file in the checkout → where it goes; `resources.py` has the other way round.
 TRAVELS = {
+    "functions/README.md": "docs/http.md",
+    "infra/aws/README.md": "docs/aws.md",
+    "infra/aws/COST.md": "docs/cost.md",
+    "infra/console/README.md": "docs/browser.md",
+    "infra/console/npm/README.md": "docs/npm.md",
+    "infra/container/README.md": "docs/container.md",
+    "supabase/README.md": "docs/sql.md",
     "supabase/migrations": "migrations",
     "CHANGELOG.md": "CHANGELOG.md",
     "supabase/seed.sql": "seed/seed.sql",
@@ -21,8 +28,8 @@ TRAVELS = {
     "package-lock.json": "node/package-lock.json",
     ".npmrc": "node/.npmrc",
 }
-#: For people who read the checkout, and this project's own stages.
-LEFT_OUT = frozenset({"screenshots", "README.md", "DECISIONS.md", "stages.yml"})
+#: For people who read the checkout, this project's own stages, and what `make check` writes.
+LEFT_OUT = frozenset({"screenshots", "README.md", "DECISIONS.md", "stages.yml", "routes.d.ts"})
 
 
 def resource_files(root: Path) -> dict[str, str]:

@@ -7,7 +7,6 @@ import os
 import shutil
 import subprocess
 import sys
-import sysconfig
 import venv
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PARTS = (
     "shared", "supabase", "infra/console", "infra/aws", "package.json", "package-lock.json",
     ".npmrc", "CHANGELOG.md", "infra/release/resources.py", "pyproject.toml", "README.md",
-    "LICENSE",
+    "LICENSE", "functions/README.md", "infra/container/README.md",
 )  # fmt: skip
 
 
@@ -64,7 +63,9 @@ class Environment:
         venv.create(folder, symlinks=True)
         made = cls(folder)
         [packages] = folder.glob("lib/python*/site-packages")
-        (packages / "dependencies.pth").write_text(f"{sysconfig.get_path('purelib')}\n")
+        # all of them: an environment may stand on another's
+        ours = [path for path in sys.path if path.endswith("site-packages")]
+        (packages / "dependencies.pth").write_text("\n".join(ours))
         made.pip("install", "--no-deps", "--offline", str(wheel))
         return made
 

@@ -1,0 +1,196 @@
+"""`make docs`: the site of the pages that are there; what is for maintainers stands apart.
+
+    python -m infra.docs [--pages]
+
+A link that leads nowhere ends it, in the pages by this program, in the site by MkDocs; so does a
+site that would fetch anything from elsewhere.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Final
+
+from minutehand.docs import PAGES
+
+ROOT: Final = Path(__file__).resolve().parents[2]
+HERE: Final = Path(__file__).parent
+OUT: Final = ROOT / "build" / "docs"
+SCREENSHOTS: Final = ROOT / "infra" / "console" / "screenshots"
+#: Sections of users' pages that only maintainers read.
+INSIDE: Final = {"The files", "How it works", "Release", "Decisions", "Check it", "What is where"}
+#: Pages for maintainers beside the DECISIONS.md: name on the site, file.
+MAINTAINERS: Final[Mapping[str, str]] = {
+    "contributing": ".github/CONTRIBUTING.md",
+    "tests": "tests/README.md",
+    "measurements": "infra/bench/README.md",
+    "threat-model": ".github/THREAT_MODEL.md",
+    "security": ".github/SECURITY.md",
+    "changelog": "CHANGELOG.md",
+}
+MODULES: Final = ("minutehand.worker", "minutehand.client")
+_LINK: Final = re.compile(r"(?P<open>!?\[[^\]]*\])\((?P<target>[^)\s]+)\)")
+_LISTED: Final = re.compile(r"^- (.+): `minutehand docs (\S+)`$", re.M)
+_FUNCTION: Final = re.compile(
+    r"create (?:or replace )?function public\.(?P<name>\w+)\((?P<arguments>.*?)\)\s*returns "
+    r"(?P<returns>.*?)\s+language",
+    re.S,
+)
+_COMMENT: Final = re.compile(
+    r"comment on function public\.(\w+)(?:\([^)]*\))? is\s+((?:E?'(?:[^']|'')*'\s*)+);"
+)
+
+
+class DeadLink(Exception):
+    """A page links to what is not there."""
+
+
+def main(arguments: list[str]) -> int:
+    """Write the pages, then the site unless `--pages` is given."""
+    shutil.rmtree(OUT, ignore_errors=True)
+    number = write_pages(OUT / "pages")
+    if "--pages" not in arguments:
+        # not --quiet: what is not logged does not count as a warning, and a dead link is one
+        built = subprocess.run(
+            ["mkdocs", "build", "-f", OUT / "mkdocs.yml"],
+            env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+        if built.returncode:
+            print(*(line for line in built.stderr.splitlines() if "INFO" not in line), sep="\n")
+            return built.returncode
+        if fetched := sorted(elsewhere(OUT / "site")):
+            print("the site fetches from elsewhere:", *fetched, sep="\n  ")
+            return 1
+        print(f"{number} pages: {OUT / 'site' / 'index.html'}")
+    return 0
+
+
+def write_pages(folder: Path) -> int:
+    """Write the site's pages to `folder` and their configuration beside it; returns how many.
+
+    Raises:
+        DeadLink: A page names a file that is not there.
+    """
+    folder.mkdir(parents=True)
+    shutil.copytree(SCREENSHOTS, folder / "img")
+    names = {ROOT / page.path: f"{page.topic}.md" for page in PAGES}
+    inside = {**MAINTAINERS, **{_name(file): file for file in decisions()}}
+    names |= {ROOT / file: f"{name}.md" for name, file in inside.items()}
+    nav: dict[str, list[str]] = {"Start": ["index.md"]}
+    moved = []
+    for page in PAGES:
+        text, more = _split(page.text)
+        if more:
+            moved.append(f"# {page.title}\n\n{site_links(more, ROOT / page.path, names)}")
+        _write(folder, f"{page.topic}.md", site_links(text, ROOT / page.path, names))
+        nav.setdefault(page.section, []).append(f'"{page.title}": {page.topic}.md')
+    _write(folder, "index.md", (HERE / "index.md").read_text("utf-8"))
+    _write(folder, "sql-functions.md", sql_reference())
+    listed = (ROOT / "infra" / "console" / "llms.txt").read_text("utf-8")
+    _write(folder, "llms.txt", _LISTED.sub(r"- [\1](\2.html)", listed))
+    for module in MODULES:
+        _write(folder, f"{module}.md", f"# {module}\n\n::: {module}\n")
+    nav["Reference"] += ["SQL functions: sql-functions.md", *(f"{m}: {m}.md" for m in MODULES)]
+    for name, file in inside.items():
+        path = ROOT / file
+        _write(folder, f"{name}.md", site_links(path.read_text("utf-8"), path, names))
+    _write(
+        folder, "parts.md", "# How the parts work\n\n" + "\n".join(moved).replace("\n# ", "\n## ")
+    )
+    nav["For maintainers"] = [*(f"{name}.md" for name in inside), "parts.md"]
+    lines = [f"  - {part}:\n" + "".join(f"    - {page}\n" for page in nav[part]) for part in nav]
+    configuration = (HERE / "mkdocs.yml").read_text("utf-8").replace("../../build/docs/", "")
+    configuration = configuration.replace("../../shared", str(ROOT / "shared"))
+    (folder.parent / "mkdocs.yml").write_text(f"{configuration}nav:\n{''.join(lines)}", "utf-8")
+    return len(list(folder.glob("*.md")))
+
+
+def decisions() -> Iterator[str]:
+    """The engine's pages of decisions; an app's stay beside it."""
+    for path in sorted([*ROOT.glob("shared/**/DECISIONS.md"), *ROOT.glob("infra/*/DECISIONS.md")]):
+        if "minutehand_apps" not in path.parts:
+            yield path.relative_to(ROOT).as_posix()
+    yield "supabase/DECISIONS.md"
+
+
+def _name(file: str) -> str:
+    return f"decisions-{Path(file).parent.name}"
+
+
+def _write(folder: Path, name: str, text: str) -> None:
+    (folder / name).write_text(text, "utf-8")
+
+
+def _split(text: str) -> tuple[str, str]:
+    """A page without its sections for maintainers, and those."""
+    kept: list[str] = []
+    more: list[str] = []
+    for part in re.split(r"^(?=## )", text, flags=re.M):
+        (more if part.removeprefix("## ").split("\n")[0] in INSIDE else kept).append(part)
+    return "".join(kept), "".join(more).replace("\n## ", "\n### ")
+
+
+def site_links(text: str, page: Path, names: Mapping[Path, str]) -> str:
+    """A page's links as the site has them; others become plain words."""
+
+    def link(found: re.Match[str]) -> str:
+        target, _, anchor = found["target"].partition("#")
+        if re.match(r"[a-z]+:", target) or not target:
+            return found[0]
+        path = (page.parent / target).resolve()
+        if not path.exists():
+            raise DeadLink(f"{page.relative_to(ROOT)}: {found['target']}")
+        if path.parent == SCREENSHOTS:
+            return f"{found['open']}(img/{path.name})"
+        if path not in names:
+            return found["open"].strip("![]")
+        return f"{found['open']}({names[path]}{'#' + anchor if anchor else ''})"
+
+    return _LINK.sub(link, text)
+
+
+def sql_reference() -> str:
+    """Every function that clients, workers and operators call, by its comment in the database."""
+    sources = sorted((ROOT / "supabase" / "migrations").glob("*.sql"))
+    text = "\n".join(path.read_text("utf-8") for path in sources)
+    signatures = {found["name"]: found for found in _FUNCTION.finditer(text)}
+    comments = {name: _unquoted(said) for name, said in _COMMENT.findall(text)}
+    parts = ["# SQL functions\n\nIn the clients' schema, `minutehand` unless you chose another.\n"]
+    for name in sorted(comments.keys() & signatures.keys()):
+        found = signatures[name]
+        arguments = " ".join(found["arguments"].split()).replace("public.", "minutehand.")
+        parts.append(
+            f"\n## {name}\n\n`{name}({arguments}) → {found['returns']}`\n\n{comments[name]}\n"
+        )
+    return "".join(parts)
+
+
+def _unquoted(said: str) -> str:
+    """The text of string literals that Postgres joins."""
+    parts = re.findall(r"(E?)'((?:[^']|'')*)'", said)
+    escaped = any(mark for mark, _ in parts)
+    text = "".join(part for _, part in parts).replace("''", "'")
+    text = text.replace("\\n", "\n") if escaped else text
+    return text.replace("<", "&lt;")
+
+
+def elsewhere(site: Path) -> Iterator[str]:
+    """What the site's pages would fetch from another host."""
+    for page in site.rglob("*.html"):
+        for tag in re.findall(r"<(?:script|link|img)[^>]+>", page.read_text("utf-8")):
+            for address in re.findall(r"(?:src|href)=\"?(?:https?:)?(//[^\"\s>]+)", tag):
+                if 'rel="canonical"' not in tag:
+                    yield f"{page.name}: {address}"
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,1 @@
+"""Planted defects: whether the tests named for a rule notice that it is broken."""

@@ -1,0 +1,163 @@
+"""`make truth`: hold what runs locally against real servers of Supabase.
+
+With an address and keys any project is asked: `REQUESTS` writes nothing but a guest session and one
+row, the other parts need a project of their own, with DATABASE_URL a superuser's. Without, the
+Supabase CLI starts the official images in the versions of compose.yml, for which Docker is needed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from infra.release.compatibility import CACHE, CLI, SYSTEM, fetch
+from infra.truth.requests import Difference, Place, compare, reason_of, record
+from minutehand.local import migrations
+from minutehand.local.environment import demo_values, remote_values
+from minutehand.local.users import create_demo_users
+from minutehand.resources import PACKAGE
+
+ROOT: Final = PACKAGE.parents[1]
+IMAGES: Final = Path(__file__).with_name("compose.yml")
+#: Parts of Supabase that nothing here asks.
+LEFT_OUT: Final = "storage-api,imgproxy,mailpit,postgres-meta,studio,edge-runtime,logflare,vector"
+PROTOCOL: Final = (
+    *("broadcast", "database_broadcast", "handshake", "joining", "postgres_changes"),
+    *("presence", "replay", "rest", "tokens", "visibility"),
+)
+CLIENTS: Final = ("freshness", "guest_sessions", "hostile_wire", "isolation", "python_watch")
+#: A part of the run → what pytest is given; every test but those that start a server of ours.
+TESTS: Final[Mapping[str, Sequence[str]]] = {
+    "realtime": [f"tests/integration/realtime/test_{name}.py" for name in PROTOCOL],
+    "integration": [f"tests/e2e/live/test_{name}.py" for name in CLIENTS],
+}
+PARTS: Final = ("requests", "realtime", "integration", "demo")
+NO_DOCKER: Final = 3
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the parts; 0 when nothing differs but what is listed, 3 where no Docker is."""
+    options = _options().parse_args(arguments)
+    if options.url:
+        return _run(remote_values(options.url, os.environ), options)
+    docker = shutil.which("docker")
+    if docker is None or subprocess.run([docker, "info"], capture_output=True).returncode:
+        print(
+            "make truth: the real servers run in containers, and there is no Docker here.\n"
+            "Ask a project instead: make truth URL=https://….supabase.co, with its keys in\n"
+            "SUPABASE_PUBLISHABLE_KEY, SUPABASE_SECRET_KEY and SUPABASE_JWT_SECRET."
+        )
+        return NO_DOCKER
+    with _containers() as values:
+        return _run(values, options)
+
+
+def _options() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="make truth", description=__doc__)
+    parser.add_argument("--url", help="the address of a project; its keys are in the environment")
+    parser.add_argument("--write", action="store_true", help="record the answers instead")
+    parser.add_argument("--part", action="append", choices=PARTS, help="only this; may be repeated")
+    parser.add_argument("-k", dest="tests", default="", help="of the tests only those of that name")
+    return parser
+
+
+def _run(values: Mapping[str, str], options: argparse.Namespace) -> int:
+    place = Place(
+        rest_url=f"{values['SUPABASE_URL']}/rest/v1",
+        jwt_secret=values["SUPABASE_JWT_SECRET"],
+        publishable_key=values["SUPABASE_PUBLISHABLE_KEY"],
+        secret_key=values["SUPABASE_SECRET_KEY"],
+        schema=os.environ.get("MINUTEHAND_SCHEMA", "public"),
+    )
+    if options.write:
+        record(place)
+        print("recorded; `git diff tests/fixtures/data_api` shows what is new")
+        return 0
+    # what the others write would be in the answers
+    parts = options.part or (PARTS if values.get("DATABASE_URL") else ("requests",))
+    failed = [part for part in PARTS if part in parts and not _passes(part, place, values, options)]
+    print(f"{', '.join(parts)}: {'nothing unexpected' if not failed else f'{failed} differ'}")
+    return 1 if failed else 0
+
+
+def _passes(
+    part: str, place: Place, values: Mapping[str, str], options: argparse.Namespace
+) -> bool:
+    if part == "requests":
+        return _answers(place)
+    url = values["SUPABASE_URL"]
+    values = {**values, **demo_values()}
+    if part == "demo":
+        command = ["minutehand.local", "up", "--once", "--supabase-url", url, "--any-ports"]
+        with tempfile.TemporaryDirectory() as state:
+            return _ran([*command, "--state", state], values)
+    command = ["pytest", "-q", "-n", "0", "-m", "not emulator", "-k", options.tests]
+    return _ran([*command, *TESTS[part]], {**values, "TRUTH_URL": url})
+
+
+def _ran(command: Sequence[str], values: Mapping[str, str]) -> bool:
+    environ = {**os.environ, **values}
+    return subprocess.run([sys.executable, "-m", *command], cwd=ROOT, env=environ).returncode == 0
+
+
+def _answers(place: Place) -> bool:
+    found = compare(place)
+    unlisted = [each for each in found if reason_of(each.name) is None]
+    for each in found:
+        _print(each)
+    print(f"{len(found)} answers differ, {len(unlisted)} of them for no listed reason")
+    return not unlisted
+
+
+def _print(difference: Difference) -> None:
+    print(f"{difference.name}: {reason_of(difference.name) or 'NOT LISTED'}")
+    for part in ("status", "body", "headers"):
+        expected, given = difference.expected[part], difference.given[part]
+        if expected != given:
+            print(f"  {part}\n    recorded  {expected}\n    given     {given}")
+
+
+@contextmanager
+def _containers() -> Iterator[dict[str, str]]:
+    """A project of its own on this machine, migrated and with the demo's users."""
+    program = fetch(CACHE / "cli", CLI) / "@supabase" / f"cli-{SYSTEM}" / "bin" / "supabase"
+    with tempfile.TemporaryDirectory() as folder:
+        cli = [str(program), "--workdir", folder]
+        subprocess.run([*cli, "init", "--yes"], check=True, capture_output=True)
+        for name, version in versions().items():
+            Path(folder, "supabase", ".temp", f"{name}-version").write_text(version)
+        try:
+            subprocess.run([*cli, "start", "--exclude", LEFT_OUT], check=True)
+            status = subprocess.run(
+                [*cli, "status", "-o", "json"], check=True, stdout=subprocess.PIPE
+            )
+            known: dict[str, str] = json.loads(status.stdout)
+            owner = known["DB_URL"]
+            migrations.apply_migrations(owner)
+            # of the images' superuser: tests look where a project's owner may not
+            known["DB_URL"] = owner.replace("//postgres:", "//supabase_admin:")
+            create_demo_users(known["DB_URL"])
+            migrations.apply_seed(owner, migrations.seed_files()[0])
+            yield remote_values(known["API_URL"], known)
+        finally:
+            subprocess.run([*cli, "stop", "--no-backup"], check=False)
+
+
+def versions() -> dict[str, str]:
+    """The images' versions by the names that the CLI gives the parts."""
+    found = re.findall(r"image: \S+/(\w+):(v\S+)", IMAGES.read_text())
+    return {{"postgrest": "rest"}.get(name, name): version for name, version in found}
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
