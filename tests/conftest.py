@@ -14,26 +14,32 @@ import httpx
 import httpx._config as defaults
 import httpx._transports.default as transports
 import pytest
+from hypothesis import settings
 
+from infra.release.npm_archive import build_npm_archive
 from minutehand.local.postgres import Postgres
-from tests.support.databases import (
-    SEEDED,
-    Database,
-    build_seeded_template,
-    build_template,
-    fresh_database,
-    start_scratch_server,
-)
+from tests.support.databases import Database, fresh_database, start_prepared_server
+from tests.support.paths import ROOT
+from tests.support.renewed import RenewedDatabase
+from tests.support.shared import made_once
 from tests.support.stacks import RunningStack, running_stack
+from tests.support.weekly import WEEKLY, weekly
 
 #: A narrow terminal that started the tests must not cut what commands print into a pipe.
 os.environ.pop("COLUMNS", None)
+#: Each Data API, osls and tsc that a test starts reads its own JavaScript in half the time.
+os.environ.setdefault("NODE_COMPILE_CACHE", str(ROOT / ".local" / "test-node"))
 #: Long, and late in the alphabet: begun first, so that no process is left with one at the end.
 LONG_FILES = (
     "tests/sql/test_machine.py",
     "tests/artefact/test_package.py",
     "tests/integration/worker/test_tick.py",
 )
+
+settings.register_profile(
+    "tests", settings.default, max_examples=weekly(100, otherwise=25), deadline=None
+)
+settings.load_profile("tests")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -58,39 +64,38 @@ def _patient_http() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
     """A scratch Postgres of this test process; durability is off."""
-    server = start_scratch_server(tmp_path_factory.mktemp("postgres"))
+    server = start_prepared_server(tmp_path_factory.mktemp("postgres"))
     try:
         yield server
     finally:
         server.destroy()
 
 
-@pytest.fixture(scope="session")
-def template(postgres: Postgres) -> Postgres:
-    """The server, with the template of hosted base, Realtime schema and all migrations."""
-    build_template(postgres)
-    return postgres
-
-
 @pytest.fixture
-def database(template: Postgres) -> Iterator[Database]:
+def database(postgres: Postgres) -> Iterator[Database]:
     """A database of this test alone: `.url`, `.connect()`, `.as_role(role, claims)`, `.seed()`."""
-    with fresh_database(template) as fresh:
+    with fresh_database(postgres) as fresh:
         yield fresh
 
 
 @pytest.fixture(scope="session")
-def seeded_template(template: Postgres) -> Postgres:
-    """The server, with the second template: the first one with demo users and seeds."""
-    build_seeded_template(template)
-    return template
+def seeded_database(postgres: Postgres) -> Iterator[RenewedDatabase]:
+    """The one behind `seeded`, of this process."""
+    made = RenewedDatabase(postgres, "seeded")
+    try:
+        yield made
+    finally:
+        made.close()
 
 
 @pytest.fixture
-def seeded(seeded_template: Postgres) -> Iterator[Database]:
-    """A database of this test alone that has the demo users and the seeds already."""
-    with fresh_database(seeded_template, template=SEEDED) as fresh:
-        yield fresh
+def seeded(request: pytest.FixtureRequest, seeded_database: RenewedDatabase) -> RenewedDatabase:
+    """A database that has the demo users and the seeds, and nothing else."""
+    if request.node.get_closest_marker("fresh"):
+        seeded_database.make()
+    else:
+        seeded_database.renew()
+    return seeded_database
 
 
 @pytest.fixture(scope="session")
@@ -120,13 +125,43 @@ def give_acme_key(stack: RunningStack) -> None:
     assert answer.status_code == 200, answer.text
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Say which tests need the stack, and put the long files first, see `--dist loadfile`."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what is done once a week, and order the files, see `--dist loadfile`.
+
+    The long ones come first. Those that need the stack come late, as it costs a twentieth of a
+    core from its start to the end of the run, and the short ones of `unit` last.
+    """
     order = {name: place for place, name in enumerate(LONG_FILES)}
-    items.sort(key=lambda item: order.get(item.nodeid.split("::")[0], len(order)))
+    stacked = {item.path for item in items if "stack" in getattr(item, "fixturenames", ())}
+    items.sort(
+        key=lambda item: (
+            order.get(item.nodeid.split("::")[0], len(order)),
+            item.nodeid.startswith("tests/unit/"),
+            item.path in stacked,
+        )
+    )
+    left_out = [
+        item
+        for item in items
+        if not WEEKLY and any(mark.kwargs.get("only") for mark in item.iter_markers("weekly"))
+    ]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
     for item in items:
+        if hasattr(getattr(item, "obj", None), "hypothesis"):
+            item.add_marker(pytest.mark.weekly)  # with more examples
         if "stack" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.stack)
+        if "start_server" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.emulator)
+
+
+@pytest.fixture(scope="session")
+def npm_archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The npm archive as `make dist` builds it."""
+    [archive] = made_once(tmp_path_factory, "npm-archive", build_npm_archive).iterdir()
+    return archive
 
 
 @pytest.fixture(scope="session")

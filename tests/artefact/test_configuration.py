@@ -74,7 +74,7 @@ def test_no_page_or_command_advises_to_overwrite_a_projects_settings() -> None:
 
 def test_seeds_loosen_the_local_stack_alone(supabase: dict[str, Any]) -> None:
     """A preview branch on the internet runs the same seeds."""
-    seeds = [ROOT / "supabase/seed.sql", *ROOT.glob("shared/minutehand/apps/*/seeds/*.sql")]
+    seeds = [ROOT / "supabase/seed.sql", *ROOT.glob("shared/minutehand_apps/*/seeds/*.sql")]
     loosening = [
         statement
         for path in seeds
@@ -124,13 +124,24 @@ def workflows() -> dict[str, Any]:
     return {path.name: yaml.safe_load(path.read_text()) for path in folder.glob("*.yml")}
 
 
+def own_jobs(workflow: dict[str, Any]) -> list[dict[str, Any]]:
+    """The jobs with steps; one without calls another workflow of this repository."""
+    called = [job["uses"] for job in workflow["jobs"].values() if "uses" in job]
+    assert all((ROOT / use.removeprefix("./")).is_file() for use in called), called
+    return [job for job in workflow["jobs"].values() if "uses" not in job]
+
+
+def steps_of(workflow: dict[str, Any]) -> list[dict[str, Any]]:
+    """Every step of a workflow."""
+    return [step for job in own_jobs(workflow) for step in job["steps"]]
+
+
 def test_actions_are_pinned_to_commits(workflows: dict[str, Any]) -> None:
     """A tag can be moved to other code; a commit cannot."""
     uses = [
         step["uses"]
         for workflow in workflows.values()
-        for job in workflow["jobs"].values()
-        for step in job["steps"]
+        for step in steps_of(workflow)
         if "uses" in step
     ]
 
@@ -143,15 +154,14 @@ def test_ci_only_calls_what_a_developer_can_call(workflows: dict[str, Any]) -> N
     targets = set(re.findall(r"^([a-z-]+):", Path(ROOT / "Makefile").read_text(), re.MULTILINE))
     for workflow in workflows.values():
         assert workflow["permissions"] == {"contents": "read"}
-        for job in workflow["jobs"].values():
-            assert job["timeout-minutes"] <= 90
-            for step in job["steps"]:
-                # what only GitHub can do, or needs for it
-                if step.get("name") in {"Publish", "Propose", "Gather, with hashes"}:
-                    continue
-                command = step.get("run", ".ci/run").split()
-                ours = command[0].startswith(".ci/") and (ROOT / command[0]).is_file()
-                assert ours or (command[0] == "make" and command[1] in targets)
+        assert all(job["timeout-minutes"] <= 90 for job in own_jobs(workflow))
+        for step in steps_of(workflow):
+            # what only GitHub can do, or needs for it
+            if step.get("name") in {"Publish", "Propose", "Gather, with hashes"}:
+                continue
+            command = step.get("run", ".ci/run").split()
+            ours = command[0].startswith(".ci/") and (ROOT / command[0]).is_file()
+            assert ours or (command[0] == "make" and command[1] in targets)
 
 
 def test_parameters_are_those_the_template_names(stacks: dict[str, Stack]) -> None:
@@ -188,15 +198,14 @@ def test_what_writes_to_the_repository_holds_the_right_alone_and_says_why() -> N
 def test_workflows_do_not_run_words_of_strangers(workflows: dict[str, Any]) -> None:
     """An expression is replaced before the shell reads the script: a title becomes a command."""
     for workflow in workflows.values():
-        for job in workflow["jobs"].values():
-            for step in job["steps"]:
-                assert "${{" not in step.get("run", "")
-                if "checkout" in step.get("uses", ""):
-                    assert step["with"]["persist-credentials"] is False
+        for step in steps_of(workflow):
+            assert "${{" not in step.get("run", "")
+            if "checkout" in step.get("uses", ""):
+                assert step["with"]["persist-credentials"] is False
 
 
 def test_every_world_of_dependencies_is_watched(workflows: dict[str, Any]) -> None:
-    """Npm and actions by Dependabot; Python's locks by their own target, option for option."""
+    """Npm, actions and images by Dependabot; Python's locks by a target of their own."""
     dependabot = yaml.safe_load((ROOT / ".github/dependabot.yml").read_text())
     makefile = (ROOT / "Makefile").read_text("utf-8")
     steps = workflows["dependencies.yml"]["jobs"]["resolve"]["steps"]
@@ -204,6 +213,7 @@ def test_every_world_of_dependencies_is_watched(workflows: dict[str, Any]) -> No
     assert {update["package-ecosystem"] for update in dependabot["updates"]} == {
         "npm",
         "github-actions",
+        "docker-compose",
     }
     assert "make lock UPGRADE=1" in [step.get("run") for step in steps]
     for name in ("requirements.lock", "requirements-dev.lock"):
@@ -236,7 +246,7 @@ def told_commands(stacks: dict[str, Stack]) -> Iterator[tuple[str, str]]:
                 yield where, line
 
 
-def test_every_command_that_people_are_told_to_type_exists(stacks: dict[str, Stack]) -> None:
+def test_every_command_in_the_texts_exists(stacks: dict[str, Stack]) -> None:
     """At three in the morning a verb that was renamed is one too many."""
     group = verbs()
     unknown = []
@@ -258,7 +268,7 @@ def test_every_command_that_people_are_told_to_type_exists(stacks: dict[str, Sta
         if command is None or not wanted <= options | {"--help"}:
             unknown.append((where, line, sorted(wanted - options)))
 
-    assert {"stats", "explain", "redrive", "deploy", "doctor", "token", "dev"} <= seen
+    assert {"stats", "explain", "retry", "deploy", "doctor", "token", "dev"} <= seen
     assert unknown == []
 
 

@@ -12,7 +12,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
@@ -27,18 +26,18 @@ from websockets.asyncio.client import ClientConnection, connect
 
 from minutehand.deploy.bundles import BUNDLES
 from minutehand.deploy.package import TEMPLATE
-from minutehand.local.lambda_runtime import (
+from supabase_local.lambda_runtime import (
     Function,
     Invocation,
     LambdaRuntime,
     TooManyRequests,
 )
-from minutehand.local.lambda_runtime.__main__ import read_dotenv
-from minutehand.local.lambda_runtime.template import read_service
+from supabase_local.lambda_runtime.__main__ import read_dotenv
+from supabase_local.lambda_runtime.template import read_service
 from tests.artefact.conftest import Package
 from tests.artefact.stack import FUNCTIONS, Stack
 from tests.support.paths import ROOT
-from tests.support.stacks import end
+from tests.support.stacks import end, launch, wait_ready
 
 pytestmark = pytest.mark.stack
 BUNDLE_OF = {name: bundle.name for bundle in BUNDLES for name in bundle.functions}
@@ -48,8 +47,7 @@ ENDED = {"completed", "failed", "cancelled"}
 class Local:
     """The running stack: its addresses, and what it printed."""
 
-    def __init__(self, process: subprocess.Popen[bytes], folder: Path) -> None:
-        self.process = process
+    def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.values = read_dotenv(folder / "env")
 
@@ -68,28 +66,13 @@ def local(tmp_path_factory: pytest.TempPathFactory, host_package: Package) -> It
     """The stack, with the packaged functions in place of the ASGI process."""
     for bundle in BUNDLES:
         host_package.unzipped(bundle.name)
-    folder = tmp_path_factory.mktemp("stack") / "state"
-    output = folder.with_name("stack.log")
-    with output.open("wb") as log:
-        process = subprocess.Popen(
-            [
-                sys.executable, "-m", "minutehand.local", "up",
-                "--no-demo", "--any-ports", "--scratch",
-                "--lambda", str(host_package.trees), "--state", str(folder),
-            ],
-            cwd=ROOT, stdout=log, stderr=subprocess.STDOUT,
-        )  # fmt: skip
+    folder = tmp_path_factory.mktemp("stack")
+    launcher = launch(folder, "--no-demo", "--lambda", str(host_package.trees))
     try:
-        deadline = time.monotonic() + 300
-        while "ready" not in output.read_text("utf-8").split():
-            assert process.poll() is None, output.read_text("utf-8")
-            assert time.monotonic() < deadline, output.read_text("utf-8")
-            time.sleep(0.1)
-        yield Local(process, folder)
+        wait_ready(folder, launcher)
+        yield Local(folder)
     finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(120)
-        end(folder, process)
+        end(folder, launcher)
 
 
 class Ada:

@@ -9,14 +9,14 @@ import pytest
 from fastapi import FastAPI
 
 from minutehand.config import Settings
-from minutehand.local.lambda_runtime.gateway import Route
-from minutehand.local.lambda_runtime.template import _routes
+from supabase_local.lambda_runtime.gateway import Route
+from supabase_local.lambda_runtime.template import _routes
 from tests.artefact.stack import Stack
 
 SETTINGS = Settings(
     supabase_url="http://127.0.0.1:1",
     supabase_publishable_key="sb_publishable_test",
-    apps=("minutehand.apps.*",),
+    apps=("minutehand_apps.*",),
 )
 
 

@@ -13,9 +13,9 @@ from minutehand.cli import deploy
 from minutehand.deploy.bundles import BUNDLES
 from minutehand.deploy.package import TEMPLATE, compile_template
 from minutehand.deploy.stage_values import LEVELS, problems
-from minutehand.local.lambda_runtime import Function, FunctionConfig, Invocation
-from minutehand.local.lambda_runtime.__main__ import EMPTY_ZIP
 from minutehand.terminal.connection import CommandFailed
+from supabase_local.lambda_runtime import Function, FunctionConfig, Invocation
+from supabase_local.lambda_runtime.__main__ import EMPTY_ZIP
 from tests.support.lambda_events import load_event
 from tests.support.paths import ROOT
 
@@ -85,6 +85,7 @@ async def test_each_level_compiles_and_boots(tmp_path: Path, level: str) -> None
         ("corsOrigins", "https://a.example", "must be a list"),
         ("corsOrigins", ["https://a.example/path"], "without a path"),
         ("corsOrigins", ["*"], "without a path or *"),
+        ("corsOrigins", ["https://*.example"], "without a path or *"),
     ],
 )
 def test_a_value_that_breaks_the_stack_is_refused_before_it(

@@ -303,8 +303,8 @@ def test_every_aws_call_of_the_code_has_its_right(stacks: dict[str, Stack]) -> N
     } | {"upload_fileobj", "download_fileobj", "upload_file", "download_file"}
     texts = [
         path.read_text("utf-8")
-        for room in (*PARTS, "apps")
-        for path in (ROOT / "shared" / "minutehand" / room).rglob("*.py")
+        for folder in (*(f"minutehand/{part}" for part in PARTS), "minutehand_apps")
+        for path in (ROOT / "shared" / folder).rglob("*.py")
     ]
     # a name that one of our own modules defines is called on that, not on AWS
     ours = {name for text in texts for name in re.findall(r"\bdef ([a-z_]+)\(", text)}
@@ -340,7 +340,7 @@ def test_each_function_has_a_role_of_its_own_that_only_lambda_assumes(
     ]
 
 
-def test_there_is_no_role_nobody_asked_for(compiled: Stack) -> None:
+def test_there_is_no_role_that_was_not_requested(compiled: Stack) -> None:
     """Osls adds a shared default role when one function forgets its own."""
     assert set(compiled.of_type("AWS::IAM::Role")) == {
         *(f"{name.capitalize()}Role" for name in FUNCTIONS),
@@ -526,6 +526,8 @@ def test_no_secret_is_in_the_template(compiled: Stack) -> None:
 ENVIRONMENT = {
     "STAGE",
     "MINUTEHAND_VERSION",
+    "MINUTEHAND_COMMIT",
+    "MINUTEHAND_SOURCE",
     "LOG_LEVEL",
     "SUPABASE_URL",
     "SUPABASE_PUBLISHABLE_KEY",
@@ -560,6 +562,7 @@ MORE_ENVIRONMENT = {
         "SPEECH_URL",
         "SPEECH_MODEL",
         "FFMPEG_PATH",
+        "MUX_BASE_URL",
         "TRAINING_SOURCE_HOSTS",
         "TRAINING_MAX_RUNNING",
         "ENABLE_ASYNC_WORK",
@@ -580,13 +583,19 @@ def test_a_functions_environment_is_exactly_this(compiled: Stack, name: str) -> 
     assert variables["SECRETS_PARAMETER"] == f"/minutehand/{compiled.stage}/{name}"
 
 
+def test_there_are_no_versions_and_no_aliases(compiled: Stack) -> None:
+    """What the page on deploys says: an update replaces the one version there is."""
+    assert not compiled.of_type("AWS::Lambda::Version")
+    assert not compiled.of_type("AWS::Lambda::Alias")
+
+
 def test_the_environment_is_what_settings_reads(compiled: Stack) -> None:
     """A variable nobody reads is a typing error in one of the two places."""
     from minutehand.config import EXAMPLES
 
     of_apps = {
         "FFMPEG_PATH", "UPLOADS_TYPES", "UPLOADS_MAX_BYTES", "TRAINING_SOURCE_HOSTS",
-        "TRAINING_MAX_RUNNING", "ENABLE_ASYNC_WORK", "CHAT_SEARCH_URL",
+        "TRAINING_MAX_RUNNING", "ENABLE_ASYNC_WORK", "CHAT_SEARCH_URL", "MUX_BASE_URL",
     }  # fmt: skip
     known = {*EXAMPLES, "STAGE", "SECRETS_PARAMETER", "MINUTEHAND_VERSION", *of_apps}
     for name in FUNCTIONS:

@@ -56,14 +56,14 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def environment(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An environment with `minutehand[dev]`, in the versions that are locked here."""
+    """An environment with `minutehand[dev,deploy]`, in the versions that are locked here."""
     folder = tmp_path_factory.mktemp("stranger")
     lock = (ROOT / "requirements-dev.lock").read_text("utf-8")
     pins = folder / "constraints.txt"
     pins.write_text("\n".join(re.findall(r"^(\S+==.*?) \\$", lock, re.MULTILINE)))
     run_tool([uv(), "venv", "-q", str(folder / "venv")], "no environment")
     install = [uv(), "pip", "install", "-q", "--python", str(folder / "venv/bin/python")]
-    target = f"minutehand[dev] @ {wheel.as_uri()}"
+    target = f"minutehand[dev,deploy] @ {wheel.as_uri()}"
     run_tool([*install, "--constraint", str(pins), target], "the wheel does not install")
     return folder / "venv"
 
@@ -90,12 +90,17 @@ def variables(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 
 def test_the_wheel_has_one_name_and_everything_beside_it(wheel: Path) -> None:
-    """No `shared`, no `functions`, no tests; migrations, console and CloudFormation travel."""
+    """No `shared`, no `functions`, no tests; migrations, console and CloudFormation travel.
+
+    The reference apps and the local Supabase travel with it, each a package of its own name.
+    """
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
 
     assert {name.split("/")[0] for name in names} == {
         "minutehand",
+        "minutehand_apps",
+        "supabase_local",
         f"minutehand-{VERSION}.dist-info",
     }
     assert set(resource_files(ROOT).values()) <= names

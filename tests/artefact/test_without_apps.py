@@ -1,4 +1,4 @@
-"""The engine without one of its reference apps, and without all: nothing of them is missed."""
+"""The engine without its reference apps, and with each of them alone: nothing else is missed."""
 
 from __future__ import annotations
 
@@ -8,18 +8,20 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
 
+from minutehand.local import migrations
 from minutehand.local.postgres import Postgres
-from tests.support.databases import create_clone, drop
+from minutehand.resources import resource
+from tests.support.databases import HOSTED, create_clone, drop
 from tests.support.paths import ROOT
 
-APPS = sorted(path.parent.name for path in (ROOT / "shared/minutehand/apps").glob("*/__init__.py"))
-CASES = [*((app,) for app in APPS), tuple(APPS)]
+APPS = sorted(path.parent.name for path in (ROOT / "shared/minutehand_apps").glob("*/__init__.py"))
 #: What runs in the copy and tells what is left, each part by its own means.
 PROBE = """
 import asyncio, json, sys
@@ -70,16 +72,32 @@ TRACES = {
 }
 
 
-def copy_without(apps: tuple[str, ...], root: Path) -> None:
-    """Copy what the engine consists of, and delete `apps`."""
-    ignored = shutil.ignore_patterns("__pycache__", ".local")
+@pytest.fixture(scope="module")
+def copied(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the engine consists of, without its apps."""
+    root = tmp_path_factory.mktemp("engine")
+    ignored = shutil.ignore_patterns("__pycache__", ".local", *APPS)
     for folder in ("functions", "shared", "infra", "supabase"):
         shutil.copytree(ROOT / folder, root / folder, ignore=ignored)
     for file in ("serverless.yml", "pyproject.toml", "requirements.lock", "package.json"):
         shutil.copyfile(ROOT / file, root / file)
     (root / "node_modules").symlink_to(ROOT / "node_modules")
-    for app in apps:
-        shutil.rmtree(root / "shared" / "minutehand" / "apps" / app)
+    return root
+
+
+@pytest.fixture(scope="module")
+def before_apps(postgres: Postgres) -> Iterator[str]:
+    """The name of a database with those of the engine's migrations that come before the apps'."""
+    name, url = "before_apps", postgres.url(database="before_apps")
+    found = migrations.find_migrations()
+    of_apps = [each for each in found if each.path.parent != resource("migrations")]
+    first = min(each.path.name for each in of_apps)
+    with psycopg.connect(postgres.url(), autocommit=True) as connection:
+        create_clone(connection, name, template=HOSTED)
+        owner = migrations.as_user(url, "postgres")
+        migrations.apply_migrations(owner, [each for each in found if each.path.name < first])
+        yield name
+        drop(connection, name)
 
 
 def probe(root: Path, url: str) -> dict[str, Any]:
@@ -90,7 +108,6 @@ def probe(root: Path, url: str) -> dict[str, Any]:
         # before the checkout, which the environment's .pth file adds at the end
         "PYTHONPATH": os.pathsep.join(map(str, (root / "shared", root))),
         "MINUTEHAND_PROJECT": str(root),
-        "PYTHONDONTWRITEBYTECODE": "1",
     }
     done = subprocess.run(
         [sys.executable, "-c", PROBE, url],
@@ -101,27 +118,31 @@ def probe(root: Path, url: str) -> dict[str, Any]:
     return told
 
 
-@pytest.mark.parametrize("gone", CASES, ids=lambda apps: apps[0] if len(apps) == 1 else "all")
-def test_an_app_can_be_deleted_without_a_trace(
-    postgres: Postgres, tmp_path: Path, gone: tuple[str, ...]
+@pytest.mark.parametrize("kept", [*APPS, "none"])
+def test_an_app_needs_no_other_and_leaves_no_trace(
+    postgres: Postgres, copied: Path, before_apps: str, kept: str
 ) -> None:
     """Its folder is all there is of it: SQL, verbs, routes, pages, rights, parameters."""
-    copy_without(gone, tmp_path)
-    name = f"without_{gone[0]}_{len(gone)}"
+    gone = [app for app in APPS if app != kept]
+    folder = Path("shared/minutehand_apps") / kept
+    if kept in APPS:
+        shutil.copytree(ROOT / folder, copied / folder)
+    name = f"with_{kept}"
     with psycopg.connect(postgres.url(), autocommit=True) as connection:
-        create_clone(connection, name, template="template0")
+        create_clone(connection, name, template=before_apps)
         try:
-            told = probe(tmp_path, postgres.url(database=name))
+            told = probe(copied, postgres.url(database=name))
         finally:
             drop(connection, name)
+            shutil.rmtree(copied / folder, ignore_errors=True)
 
     whole = json.dumps(told).lower()
-    assert not {f"apps/{app}/" for app in gone} & set(re.findall(r"apps/\w+/", whole))
-    assert not set(gone) & set(told["verbs"])
+    assert set(re.findall(r"apps/(\w+)/", whole)) == {kept} & set(APPS)
+    assert set(APPS) & set(told["verbs"]) <= {kept}
     for app in gone:
         found = [trace for trace in TRACES.get(app, (app,)) if trace in whole]
         assert found == [], f"{app}: {found}"
-    assert len(told["migrations"]) >= 10
+    assert told["migrations"][-1].endswith("_close_engine.sql")
     assert {"/api/jobs"} <= set(told["paths"])
     assert "index.html" in told["console"]
 
@@ -137,7 +158,7 @@ def test_the_engine_does_not_name_an_app(app: str) -> None:
         if path.suffix in {".py", ".yml", ".cjs", ".mjs", ".toml", ".json"}
         and "apps" not in path.relative_to(ROOT).parts
     ]
-    named = re.compile(rf"minutehand\.apps\.{app}\b|minutehand/apps/{app}\b|\bapollo|\bmux_|ffmpeg")
+    named = re.compile(rf"minutehand_apps\.{app}\b|minutehand_apps/{app}\b|\bapollo|\bmux_|ffmpeg")
     found = [
         f"{path.relative_to(ROOT)}: {line.strip()}"
         for path in [*files, ROOT / "serverless.yml"]

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
+from infra.mutate.defects import defects
 from minutehand.version import VERSION
 from tests.support.paths import ROOT
 
@@ -88,11 +89,15 @@ def test_compatibility_is_tried_weekly_with_the_last_release_in_sight() -> None:
 
 
 def test_other_random_histories_are_tried_weekly() -> None:
-    """The suite runs the same thirty each time, or it could not be repeated."""
+    """The suite runs the same thirty each time, or it could not be repeated.
+
+    And whole what the suite does in part.
+    """
     workflow = WORKFLOWS["machine.yml"]
 
     assert workflow[True]["schedule"] == [{"cron": "23 4 * * 6"}]
     assert workflow["jobs"]["machine"]["steps"][-1]["run"] == "make machine"
+    assert workflow["jobs"]["weekly"]["steps"][-1]["run"] == "make weekly"
     told = subprocess.run(
         ["make", "--dry-run", "machine", "SEED=7"],
         cwd=ROOT,
@@ -101,6 +106,17 @@ def test_other_random_histories_are_tried_weekly() -> None:
         check=True,
     ).stdout
     assert "MACHINE_EXAMPLES=500 MACHINE_SEED=7" in told
+
+
+def test_planted_defects_are_tried_weekly() -> None:
+    """All of them: a survivor makes the run red."""
+    workflow = WORKFLOWS["mutate.yml"]
+
+    assert workflow[True]["schedule"] == [{"cron": "41 2 * * 0"}]
+    job = workflow["jobs"]["mutate"]
+    assert job["steps"][-1] == {"run": "make mutate", "env": {"ARGS": "${{ matrix.part }}:"}}
+    parts = {"machine", *(each.part for each in defects())}
+    assert set(job["strategy"]["matrix"]["part"]) == parts
 
 
 @pytest.fixture

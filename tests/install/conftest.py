@@ -39,13 +39,22 @@ def releases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @pytest.fixture(scope="session")
 def environment(releases: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Environment:
     """An environment with 0.1.0."""
-    return Environment.make(tmp_path_factory.mktemp("first") / "venv", releases["0.1.0"])
+    return _environment(tmp_path_factory, releases["0.1.0"])
 
 
 @pytest.fixture(scope="session")
 def newer(releases: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Environment:
     """An environment with 0.1.1."""
-    return Environment.make(tmp_path_factory.mktemp("second") / "venv", releases["0.1.1"])
+    return _environment(tmp_path_factory, releases["0.1.1"])
+
+
+def _environment(factory: pytest.TempPathFactory, wheel: Path) -> Environment:
+    folder = made_once(
+        factory,
+        f"environment-{wheel.parent.name}",
+        lambda folder: Environment.make(folder / "venv", wheel),
+    )
+    return Environment(folder / "venv")
 
 
 @pytest.fixture(scope="session")

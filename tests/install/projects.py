@@ -1,4 +1,4 @@
-"""Three projects that are not ours, and a hosted database for each."""
+"""Projects that are not ours, and a hosted database for each."""
 
 from __future__ import annotations
 
@@ -19,10 +19,9 @@ from infra.release.catalogue import catalogue
 from infra.release.compatibility import push
 from infra.release.upgrades import worker_environment
 from minutehand.install.rewrite import Schemas
-from minutehand.local import migrations
 from minutehand.local.ports import reserve_port
 from minutehand.local.postgres import Postgres
-from tests.support.databases import drop
+from tests.support.databases import HOSTED, create_clone, drop
 
 ADA = "aaaaaaaa-0000-4000-8000-000000000001"
 EVE = "aaaaaaaa-0000-4000-8000-000000000003"
@@ -43,23 +42,44 @@ create table public.memberships (
 );
 create table public.jobs (id bigint generated always as identity primary key, title text not null);
 create table public.accounts (id uuid primary key default gen_random_uuid(), iban text);
+create table public.notes (id uuid primary key default gen_random_uuid(), said text);
 alter table public.organizations enable row level security;
 alter table public.memberships enable row level security;
 alter table public.jobs enable row level security;
 alter table public.accounts enable row level security;
+alter table public.notes enable row level security;
 create policy "everybody reads adverts" on public.jobs
   for select to anon, authenticated using (true);
 grant select on public.jobs to anon, authenticated;
 insert into public.jobs (title) values ('Baker');
 """
+#: A table that a job reads and writes; `{tenant}` says whose a row is.
+LEADS = """\
+create table public.leads (id bigint generated always as identity primary key,
+  {tenant} on delete cascade, domain text not null, found jsonb, employees integer);
+alter table public.leads enable row level security;
+"""
+#: Two people with passwords as every tutorial makes them, each with an organization.
+SEED = f"""\
+insert into auth.users (instance_id, id, aud, role, email, encrypted_password, email_confirmed_at,
+  raw_app_meta_data, raw_user_meta_data, created_at, updated_at, confirmation_token)
+select '00000000-0000-0000-0000-000000000000', id, 'authenticated', 'authenticated', email,
+  extensions.crypt('password123', extensions.gen_salt('bf')), now(), '{{}}', '{{}}', now(), now(),
+  '' from (values ('{ADA}'::uuid, 'ada@acme.test'), ('{EVE}', 'eve@globex.test')) as _ (id, email);
+insert into public.organizations values ('{ACME}', 'Acme'), ('{GLOBEX}', 'Globex');
+insert into public.memberships values
+  ('{ACME}', '{ADA}', 'owner'), ('{GLOBEX}', '{EVE}', 'owner');
+"""
 SECOND_SQL = "alter table public.accounts add column owner uuid references auth.users (id);\n"
 CONFIG = 'project_id = "bakery"\n\n[api]\nschemas = ["public"]\n\n[db]\nmajor_version = 17\n'
 #: Their application: FastAPI, a package `shared` of their own, and the worker in its lifespan.
 APP = """\
+import asyncio
+import json
 import os
 from contextlib import asynccontextmanager
-import asyncio
-from fastapi import FastAPI
+import psycopg
+from fastapi import FastAPI, HTTPException
 from minutehand.config import Settings
 from minutehand.functions.worker.processors import load_processors
 from minutehand.worker import Worker
@@ -82,9 +102,21 @@ app = FastAPI(lifespan=lifespan)
 @app.get("/price")
 def price() -> int:
     return cents("1.20")
+
+
+@app.post("/notes")
+async def note(tenant: str, said: str) -> str:
+    enqueue = "select minutehand.enqueue_job(%s, 'jobs.hello', %s)"
+    async with await psycopg.AsyncConnection.connect(os.environ["DATABASE_URL"]) as database:
+        await database.execute("insert into public.notes (said) values (%s)", (said,))
+        await database.execute(enqueue, (tenant, json.dumps({"name": said})))
+        if said == "no":
+            raise HTTPException(409)
+    return said
 """
 SERVE = """\
 import asyncio
+import os
 import httpx
 from app import app
 
@@ -94,6 +126,9 @@ async def main():
         transport=httpx.ASGITransport(app), base_url="http://app"
     ) as client:
         print((await client.get("/price")).json(), flush=True)
+        for said in ("no", "yes"):
+            query = {"tenant": os.environ["TENANT"], "said": said}
+            print((await client.post("/notes", params=query)).status_code, flush=True)
         await asyncio.to_thread(input)
 
 
@@ -102,11 +137,12 @@ asyncio.run(main())
 
 
 def bakery(folder: Path) -> Path:
-    """(a) Own organizations and memberships, own tables jobs and accounts, one file of tomorrow."""
+    """Own organizations and memberships with a seed, own jobs and accounts, a file of tomorrow."""
     tomorrow = datetime.now(UTC) + timedelta(days=1)
     files = {
         "supabase/migrations/20250101120000_create_bakery.sql": FIRST_SQL,
         f"supabase/migrations/{tomorrow:%Y%m%d%H%M%S}_own_accounts.sql": SECOND_SQL,
+        "supabase/seed.sql": SEED,
         "supabase/config.toml": CONFIG,
         "shared/__init__.py": "",
         "shared/money.py": "def cents(text):\n    return round(float(text) * 100)\n",
@@ -129,9 +165,9 @@ class HostedDatabase:
     owner_url: str
     cli: Path
 
-    def push(self, project: Path) -> str:
+    def push(self, project: Path, *flags: str) -> str:
         """Run the real `supabase db push`; return what it said."""
-        return push(self.cli, project, self.owner_url)
+        return push(self.cli, project, self.owner_url, *flags)
 
     def run(self, statement: str, *values: Any) -> list[tuple[Any, ...]]:
         """Run a statement as the superuser."""
@@ -189,10 +225,8 @@ class Hosted:
         """One project's database, dropped at the end."""
         name = f"hosted_{next(_numbers)}"
         with psycopg.connect(self.postgres.url(), autocommit=True) as connection:
-            connection.execute(f"create database {name}".encode())
+            create_clone(connection, name, template=HOSTED)
             url = self.postgres.url(database=name)
-            migrations.prepare_hosted(url)
-            migrations.set_project_owner(url, self.postgres.password)
             owner = self.postgres.url(database=name, user="postgres")
             try:
                 yield HostedDatabase(name, url, owner, self.cli)

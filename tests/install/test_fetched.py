@@ -12,7 +12,7 @@ from infra.release.compatibility import fetch
 
 
 @pytest.mark.parametrize("cut_off", [False, True])
-def test_whoever_asks_gets_a_whole_package(tmp_path: Path, cut_off: bool) -> None:
+def test_each_caller_gets_a_whole_package(tmp_path: Path, cut_off: bool) -> None:
     """Several at once on a machine that has nothing yet, or whose last install was cut off."""
     package, folder = tmp_path / "package", tmp_path / "fetched"
     package.mkdir()

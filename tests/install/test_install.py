@@ -16,18 +16,20 @@ import pytest
 
 from minutehand.install.project import Answers, Plan, Write, plan_install
 from minutehand.install.rewrite import Schemas
-from minutehand.install.sources import InstallError, installed, sections_between, timestamps
+from minutehand.install.sources import InstallError, installed, sections_between, timestamp
 from minutehand.install.tenancy import (
     Existing,
     Personal,
     TenancyError,
     Tenants,
-    detect,
     existing,
 )
 from minutehand.install.upgrade import plan_upgrade
+from minutehand.local.state import StateFolder
+from minutehand.project import keep_out_of_git
 from minutehand.version import VERSION
 from tests.install.projects import bakery
+from tests.support.command import Run
 from tests.support.paths import ROOT
 
 NOON = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
@@ -35,16 +37,8 @@ OURS = Schemas("minutehand", "minutehand_engine")
 
 
 def run(*arguments: str, code: int = 0) -> dict[str, Any]:
-    """Run the command from the checkout and read its JSON."""
-    done = subprocess.run(
-        [sys.executable, "-m", "minutehand.cli", *arguments, "--json"],
-        cwd=ROOT,
-        env={"PYTHONPATH": f"{ROOT}/shared", "PATH": "", "HOME": "/"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == code, done.stdout + done.stderr
+    """Run the command and read its JSON."""
+    done = Run(env={"PATH": "", "HOME": "/"})(*arguments, "--json", code=code)
     answer: dict[str, Any] = json.loads(done.stderr if code else done.stdout)
     return answer
 
@@ -86,6 +80,32 @@ def test_a_dry_run_writes_nothing_and_the_second_run_neither(tmp_path: Path) -> 
     assert 'schemas = ["public", "graphql_public", "minutehand"]' in written["supabase/config.toml"]
 
 
+def test_what_holds_secrets_stays_out_of_git(tmp_path: Path) -> None:
+    """The stack's folder, what the packager builds, the files that the pages let one write."""
+    subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
+    install(tmp_path)
+    StateFolder(tmp_path / ".local").secrets()
+    keep_out_of_git(tmp_path / "build" / "aws")
+    for name in ("secrets.env", "key.json", ".env", "build/aws/secrets.json"):
+        (tmp_path / name).write_text("secret")
+
+    subprocess.run(["git", "add", "."], cwd=tmp_path, check=True)
+    listed = subprocess.check_output(["git", "ls-files"], cwd=tmp_path, text=True)
+
+    assert not re.search(r"secret|key\.json|\.local|^\.env", listed, re.MULTILINE), listed
+
+
+@pytest.mark.parametrize(("theirs", "said"), [("*.log\n", True), ("*.env\nkey.json\n", False)])
+def test_a_gitignore_of_theirs_is_not_changed(tmp_path: Path, theirs: str, said: bool) -> None:
+    """The lines it lacks are printed."""
+    (tmp_path / ".gitignore").write_text(theirs)
+
+    plan = install(tmp_path)
+
+    assert any("secrets.env" in note for note in plan.notes) is said
+    assert (tmp_path / ".gitignore").read_text() == theirs
+
+
 def test_in_a_terminal_it_asks(tmp_path: Path) -> None:
     """What was not given by option, each with its default."""
     ours, theirs = os.openpty()
@@ -101,7 +121,8 @@ def test_in_a_terminal_it_asks(tmp_path: Path) -> None:
         )
 
     assert "Tenancy (workspaces/existing/personal)" in done.stdout
-    assert "select tasks.enqueue_job(id, 'jobs.hello'" in done.stdout
+    assert 'schema = "tasks"' in (tmp_path / "minutehand.toml").read_text()
+    assert "minutehand enqueue jobs.hello" in done.stdout
     found = tomllib.loads((tmp_path / "minutehand.toml").read_text())
     assert (found["schema"], found["tenancy"]) == ("tasks", "personal")
 
@@ -119,27 +140,29 @@ def test_nothing_of_theirs_is_overwritten(tmp_path: Path) -> None:
     assert '    schemas = ["public", "minutehand"]' in plan.notes[0]
 
 
-def test_files_come_after_the_newest_there_and_say_where_they_are_from(tmp_path: Path) -> None:
-    """Also after one that is dated tomorrow; each carries the hash of what follows."""
+def test_an_install_is_one_file_that_says_what_is_in_it(tmp_path: Path) -> None:
+    """Stamped now, so that the next `supabase migration new` has a later number."""
+    install(tmp_path)
+
+    [path] = (tmp_path / "supabase/migrations").glob("*.sql")
+    assert path.name == "20261121120000_minutehand_0_1_0.sql"
+    assert path.read_text().startswith(f"-- Installed by minutehand {VERSION}. ")
+    parts = installed(tmp_path)
+    assert len(parts) == len(list((ROOT / "supabase/migrations").glob("*.sql")))
+    assert all(part.expected and not part.edited for part in parts)
+
+
+def test_a_file_of_tomorrow_comes_before(tmp_path: Path) -> None:
+    """The CLI takes only what is later than the newest that was applied."""
     bakery(tmp_path)
 
-    plan = install(tmp_path)
+    install(tmp_path)
 
-    files = [write for write in plan.writes if write.path.suffix == ".sql"]
-    newest_of_theirs = max(
-        path.name for path in (tmp_path / "supabase/migrations").glob("*own_accounts.sql")
-    )
-    names = [write.path.name for write in files]
-    assert names == sorted(names)
-    assert names[0] > newest_of_theirs
-    assert len({name[:14] for name in names}) == len(names)
-    for write, found in zip(files, installed(tmp_path), strict=True):
-        first, second, _ = write.text.split("\n", 2)
-        assert re.fullmatch(
-            rf"-- Installed by minutehand {VERSION} from engine/\d+_\w+\.sql", first
-        )
-        assert second == f"-- sha256 {found.found}"
-        assert not found.edited
+    names = sorted(path.name for path in (tmp_path / "supabase/migrations").glob("*.sql"))
+    assert [name.partition("_")[2] for name in names[-2:]] == [
+        "own_accounts.sql",
+        "minutehand_0_1_0.sql",
+    ]
 
 
 def test_a_number_that_sorts_after_every_timestamp_is_refused(tmp_path: Path) -> None:
@@ -147,11 +170,11 @@ def test_a_number_that_sorts_after_every_timestamp_is_refused(tmp_path: Path) ->
     folder = tmp_path / "supabase" / "migrations"
     folder.mkdir(parents=True)
     (folder / "0001_first.sql").touch()
-    assert next(iter(timestamps(tmp_path, NOON))) == "20261121120000"
+    assert timestamp(tmp_path, NOON) == "20261121120000"
 
     (folder / "9_last.sql").touch()
     with pytest.raises(InstallError, match="numbered 9"):
-        next(iter(timestamps(tmp_path, NOON)))
+        timestamp(tmp_path, NOON)
 
 
 @pytest.mark.parametrize(
@@ -164,6 +187,7 @@ def test_a_number_that_sorts_after_every_timestamp_is_refused(tmp_path: Path) ->
         ({"package": "class"}, "bad_package"),
         ({"package": "asyncio"}, "bad_package"),
         ({"package": "my-jobs"}, "bad_package"),
+        ({"package": "backend.class"}, "bad_package"),
     ],
 )
 def test_names_that_cannot_be_are_refused(answers: dict[str, Any], code: str) -> None:
@@ -186,7 +210,7 @@ def test_a_taken_package_or_schema_is_named(tmp_path: Path) -> None:
     assert not (tmp_path / "minutehand.toml").exists()
 
     run("install", str(tmp_path), "--yes", "--package", "work", "--schema", "tasks")
-    assert "tasks.jobs" in (next(migrations.glob("*create_jobs.sql"))).read_text()
+    assert "tasks.jobs" in (next(migrations.glob("*_minutehand_*.sql"))).read_text()
     assert run("install", str(tmp_path))["notes"] == []
     other = run("install", str(tmp_path), "--schema", "other", code=1)
     assert other["code"] == "installed_otherwise"
@@ -219,18 +243,6 @@ def test_init_adds_a_processor_with_its_test(tmp_path: Path) -> None:
     assert "2 passed" in ran.stdout, ran.stdout
 
 
-def test_their_tables_are_found_by_their_migrations(tmp_path: Path) -> None:
-    """The likeliest pair first; a project without such tables is asked to name them."""
-    assert detect(bakery(tmp_path)) == [
-        ("organizations(id,name)", "memberships(organization_id,user_id,role)")
-    ]
-
-    empty = tmp_path / "empty"
-    empty.mkdir()
-    refused = run("install", str(empty), "--yes", "--tenancy", "existing", code=1)
-    assert "--memberships 'memberships(organization_id,user_id,role)'" in refused["fix"]
-
-
 def test_their_tables_may_be_named_in_several_ways() -> None:
     """With a schema, with a name to show, with the roles that may pause work."""
     made = existing("app.orgs(uid, title)", "app.seats(org, person)", managers=["boss"])
@@ -245,6 +257,8 @@ def test_their_tables_may_be_named_in_several_ways() -> None:
             existing(*wrong)
     with pytest.raises(TenancyError, match="role"):
         existing("o.id", "m(a,b,c)", managers=["x'); drop table jobs; --"])
+    with pytest.raises(TenancyError, match="role"):
+        existing("o.id", "m(a,b,c)", members=["x'); drop table jobs; --"])
 
 
 @pytest.mark.parametrize("tenants", [existing("orgs.id", "seats(org,person)"), Personal()])
@@ -253,14 +267,13 @@ def test_the_tenancy_file_takes_the_place_of_our_tables(tenants: Tenants, tmp_pa
     plan = install(tmp_path, tenants=tenants, apps=("chat",))
 
     texts = [write.text for write in plan.writes if write.path.suffix == ".sql"]
-    own = [text for text in texts if "Yours to edit" in text]
-    assert len(own) == 1
+    assert [text.count("Yours to edit") for text in texts] == [1]
     assert not any("create table minutehand.workspaces" in text for text in texts)
     table = "public.orgs (id)" if tenants.kind == "existing" else "auth.users (id)"
     assert any(f"references {table} on delete cascade" in text for text in texts)
     assert not any(re.search(r"(references|from) minutehand\.workspaces", text) for text in texts)
-    [path] = (tmp_path / "supabase/migrations").glob(f"*_{tenants.kind}.sql")
-    path.write_text(f"{path.read_text()}-- closed ones do not count\n")
+    [path] = (tmp_path / "supabase/migrations").glob("*.sql")
+    path.write_text(path.read_text().replace("-- a tenant's jobs go with it", "-- not closed ones"))
     assert plan_upgrade(tmp_path, now=NOON).writes == ()
 
 
@@ -269,26 +282,24 @@ def test_an_app_may_follow_later(tmp_path: Path) -> None:
     install(tmp_path)
     done = run("install", str(tmp_path), "--app", "chat")
 
-    assert len(done["written"]) == len(list(ROOT.glob("shared/minutehand/apps/chat/migrations/*")))
-    assert 'apps = ["jobs", "minutehand.apps.chat"]' in done["notes"][0]
+    assert [name.partition("_")[2] for name in done["written"]] == ["minutehand_0_1_0_chat.sql"]
+    assert 'apps = ["jobs", "minutehand_apps.chat"]' in done["notes"][0]
     assert run("install", str(tmp_path), "--app", "no", code=1)["code"] == "no_app"
 
 
 def test_an_edited_file_stops_an_upgrade(tmp_path: Path) -> None:
     """It says which and how to go on; kept as it is only when that is asked for."""
     install(tmp_path)
-    edited = next((tmp_path / "supabase/migrations").glob("*create_jobs.sql"))
-    last = max((tmp_path / "supabase/migrations").glob("*.sql"))
-    edited.write_text(f"{edited.read_text()}-- mine\n")
-    last.unlink()
+    [edited] = (tmp_path / "supabase/migrations").glob("*.sql")
+    text = edited.read_text()
+    last = text.rindex("\n-- minutehand: engine/")
+    edited.write_text(text[:last].replace("create table minutehand.jobs (", "create table jobs ("))
 
     refused = run("upgrade", str(tmp_path), code=1)
     assert (refused["code"], edited.name in refused["fix"]) == ("edited", True)
-    done = run("upgrade", str(tmp_path), "--keep-edited")
-    assert [name.partition("_minutehand_")[2] for name in done["written"]] == [
-        last.name.partition("_minutehand_")[2]
-    ]
-    assert edited.read_text().endswith("-- mine\n")
+    [name] = run("upgrade", str(tmp_path), "--keep-edited")["written"]
+    assert (tmp_path / name).read_text().endswith(text[last + 1 :])
+    assert "create table jobs (" in edited.read_text()
 
 
 def test_an_upgrade_refuses_what_it_does_not_know(tmp_path: Path) -> None:
@@ -301,10 +312,8 @@ def test_an_upgrade_refuses_what_it_does_not_know(tmp_path: Path) -> None:
     toml.write_text(answers.replace('"minutehand_engine"', '"elsewhere"'))
     assert run("upgrade", str(tmp_path), code=1)["code"] == "other_build"
     toml.write_text(answers)
-    path = next((tmp_path / "supabase/migrations").glob("*create_jobs.sql"))
-    path.write_text(
-        path.read_text().replace(f"minutehand {VERSION} from", "minutehand 99.0.0 from")
-    )
+    [path] = (tmp_path / "supabase/migrations").glob("*.sql")
+    path.write_text(path.read_text().replace(f"minutehand {VERSION}.", "minutehand 99.0.0."))
     assert run("upgrade", str(tmp_path), code=1)["fix"] == 'pip install "minutehand>=99.0.0"'
 
 

@@ -1,7 +1,15 @@
-"""From a wheel to a finished job in three projects that are not ours, and out again.
+"""From wheel and archive to a finished job in projects that are not ours, and out again.
 
-Each: install, push by the real Supabase CLI, a job through the Data API, a stranger's 404, upgrade
-to a made-up 0.1.1, removal that leaves nothing.
+Each: install, push by the real Supabase CLI, a job and one over an own table through the Data API,
+a stranger's 404, upgrade to a made-up 0.1.1, removal that leaves nothing.
+
+| Project | Journey |
+|---|---|
+| own tenancy, later migrations, seed | `test_a_project_with_organizations_of_its_own` |
+| FastAPI with its own transaction | the same, `run_with_their_app` |
+| empty | `test_an_empty_folder` |
+| single user with React | test_react.py |
+| monorepo, `supabase/schemas`, bigint keys | test_monorepo.py |
 """
 
 from __future__ import annotations
@@ -9,6 +17,7 @@ from __future__ import annotations
 import re
 import subprocess
 import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from infra.release.upgrades import WORK
@@ -18,12 +27,15 @@ from tests.install.projects import (
     ADA,
     EVE,
     GLOBEX,
+    LEADS,
     Client,
     Hosted,
     HostedDatabase,
     bakery,
     data_api,
 )
+from tests.support.paths import ROOT
+from tests.support.stacks import end, launch, wait_ready
 
 #: What would keep the worker's role from being dropped.
 LEFT_RIGHTS = """
@@ -39,29 +51,30 @@ def test_a_project_with_organizations_of_its_own(
     """(a) Tables jobs and accounts, a package `shared`, a file of tomorrow: all stay theirs."""
     project = bakery(tmp_path)
     with hosted.database() as database:
-        assert "own_accounts" in database.push(project)
+        assert "own_accounts" in database.push(project, "--include-seed")
         before, own = database.everything(), database.own_catalogue()
 
         done = environment.minutehand(project, "install", "--yes", "--tenancy", "existing")
         assert 'schemas = ["public", "minutehand"]' in done["notes"][0]
         assert (project / "supabase/config.toml").read_text().count("minutehand") == 0
+        with_own_table(environment, project, "organization_id uuid references organizations")
         push_twice(database, project)
 
         found = set(database.own_catalogue()) ^ set(own)
         theirs = [line for line in found if not line.startswith(("policy realtime.", "role "))]
+        theirs = [line for line in theirs if "leads" not in line]
         made = [re.sub(r".*CREATE TRIGGER (.*) FOR EACH.*", r"\1", line) for line in sorted(theirs)]
         assert made == [
             "minutehand_after_delete AFTER DELETE ON public.organizations",
             "minutehand_before_delete BEFORE DELETE ON public.organizations",
         ]
-        database.sign_up()
-        for organization, user in ((ACME, ADA), (GLOBEX, EVE)):
-            database.run("insert into public.organizations values (%s, %s)", organization, user)
-            database.run(
-                "insert into public.memberships values (%s, %s, 'owner')", organization, user
-            )
+        run_in_dev(environment, project)
         with data_api(database, "minutehand") as api:
-            run_with_their_app(environment, project, api.of(ADA), ACME, api.env)
+            env = {**api.env, "DATABASE_URL": database.owner_url, "TENANT": ACME}
+            add_leads(database, ACME, GLOBEX)
+            run_with_their_app(environment, project, api.of(ADA), ACME, env)
+            assert database.run("select said from public.notes") == [("yes",)]
+            check_leads(api.of(ADA), database)
             check_stranger(api.of(ADA), api.of(EVE), ACME)
             assert [row["title"] for row in api.of(EVE, "public").rows("jobs")] == ["Baker"]
         upgrade_to_second(newer, project, database)
@@ -80,6 +93,7 @@ def test_an_empty_folder(
     with hosted.database() as database:
         before = database.everything()
         environment.minutehand(tmp_path, "install", "--yes", "--schema", "public")
+        with_own_table(environment, tmp_path, "workspace_id uuid references workspaces")
         push_twice(database, tmp_path)
         database.sign_up()
         for workspace, user in ((ACME, ADA), (GLOBEX, EVE)):
@@ -88,7 +102,9 @@ def test_an_empty_folder(
                 "insert into public.workspace_members values (%s, %s, 'manager')", workspace, user
             )
         with data_api(database, "public") as api:
+            add_leads(database, ACME, GLOBEX)
             run_drained(environment, tmp_path, api.of(ADA), ACME, api.env)
+            check_leads(api.of(ADA), database)
             check_stranger(api.of(ADA), api.of(EVE), ACME)
         upgrade_to_second(newer, tmp_path, database)
 
@@ -96,41 +112,58 @@ def test_an_empty_folder(
         assert database.everything() == before
 
 
-def test_an_app_for_single_users(
-    environment: Environment, newer: Environment, hosted: Hosted, tmp_path: Path
-) -> None:
-    """(c) Each user is a tenant by the same id; no table says so."""
-    with hosted.database() as database:
-        before = database.everything()
-        environment.minutehand(tmp_path, "install", "--yes", "--tenancy", "personal")
-        push_twice(database, tmp_path)
-        database.sign_up()
-        with data_api(database, "minutehand") as api:
-            ada = api.of(ADA)
-            run_drained(environment, tmp_path, ada, ADA, api.env)
-            check_stranger(ada, api.of(EVE), ADA)
-            assert ada.rows("workspaces") == [{"id": ADA, "name": "ada@acme.test"}]
-        upgrade_to_second(newer, tmp_path, database)
-        database.run("delete from auth.users where id = %s", ADA)
-        assert database.run("select count(*) from minutehand.jobs") == [(0,)]
-
-        remove(newer, tmp_path, database)
-        assert database.everything() == before
-
-
 def push_twice(database: HostedDatabase, project: Path) -> None:
     """The CLI takes the files, and has nothing to do afterwards."""
-    assert "minutehand_create_foundation" in database.push(project)
+    assert "minutehand_0_1_0" in database.push(project)
     assert "up to date" in database.push(project)
 
 
+def with_own_table(environment: Environment, project: Path, tenant: str) -> None:
+    """A table of theirs, a processor over it by `minutehand init`, and its work filled in."""
+    folder = next(path for path in (project, project.parent) if (path / "supabase").is_dir())
+    later = datetime.now(UTC) + timedelta(days=2)
+    name = f"supabase/migrations/{later:%Y%m%d%H%M%S}_leads.sql"
+    (folder / name).write_text(LEADS.format(tenant=tenant))
+    made = environment.minutehand(
+        project, "init", "leads.enrich", "--no-wait", "--reads", "leads", "--writes",
+        "leads.employees,leads.found",
+    )  # fmt: skip
+    [processor] = [folder / path for path in made["written"] if path.endswith("/leads_enrich.py")]
+    text = processor.read_text()
+    work = '{"employees": 42, "found": [lead.domain, None]}'
+    assert "lead.model_dump()" in text
+    processor.write_text(text.replace("lead.model_dump()", work))
+
+
+def add_leads(database: HostedDatabase, *tenants: str) -> None:
+    """One row per tenant, 1 and up."""
+    column = database.run(
+        "select attname from pg_attribute where attrelid = 'leads'::regclass and attnum = 2"
+    )[0][0]
+    for tenant in tenants:
+        database.run(f"insert into leads ({column}, domain) values (%s, 'a.test')", tenant)
+
+
 def enqueue(client: Client, tenant: str, name: str) -> str:
-    """Enqueue as the user; the type is known since the first tick."""
-    answer = client.rpc(
-        "enqueue_job", workspace_id=tenant, job_type="jobs.hello", payload={"name": name}
-    )
-    assert answer.status_code == 200, answer.text
+    """Enqueue as the user, over both leads too; the types are known since the first tick."""
+    jobs = [("jobs.hello", {"name": name}), *(("leads.enrich", {"lead_id": n}) for n in (1, 2))]
+    for job_type, payload in reversed(jobs):
+        answer = client.rpc("enqueue_job", workspace_id=tenant, job_type=job_type, payload=payload)
+        assert answer.status_code == 200, answer.text
     return str(answer.json()["job"]["id"])
+
+
+def check_leads(client: Client, database: HostedDatabase) -> None:
+    """Their own row is written, and the other tenant's is not there."""
+    ended = {
+        row["payload"]["lead_id"]: row["status"]
+        for row in client.rows("jobs", job_type="eq.leads.enrich", select="payload,status")
+    }
+    assert ended == {1: "completed", 2: "failed"}
+    assert database.run("select employees, found from leads order by id") == [
+        (42, ["a.test", None]),
+        (None, None),
+    ]
 
 
 def run_drained(
@@ -161,15 +194,43 @@ def run_with_their_app(
     )
     assert serving.stdout is not None
     try:
-        assert serving.stdout.readline() == "120\n"
+        assert [serving.stdout.readline() for _ in range(3)] == ["120\n", "409\n", "200\n"]
         job_id = enqueue(client, tenant, "Ada")
         give_up = time.monotonic() + 60
-        while (found := client.rows("jobs", id=f"eq.{job_id}"))[0]["status"] != "completed":
-            assert time.monotonic() < give_up, found
+        while client.rows("jobs", status="not.in.(completed,failed)"):
+            assert time.monotonic() < give_up
             time.sleep(0.1)
+        found = client.rows("jobs", id=f"eq.{job_id}")
     finally:
         out, _ = serving.communicate("\n", timeout=60)
     assert (serving.returncode, found[0]["result"]) == (0, {"greeting": "Hello, Ada!"}), out
+
+
+def run_in_dev(environment: Environment, project: Path) -> None:
+    """A stack of the wheel's own, with the project's seed: its first tenant runs a job."""
+    state, cache = project / ".local", project / ".local" / "cache"
+    # what the wheel would fetch from npm, by the same lock
+    home = "import os; from minutehand import node; print(node._cached(os.environ, 'dev'), end='')"
+    asked = environment.run(project, "-c", home, env={"XDG_CACHE_HOME": str(cache)})
+    Path(asked.stdout).mkdir(parents=True)
+    for name in ("node_modules", "package.json"):
+        Path(asked.stdout, name).symlink_to(ROOT / name)
+    launcher = launch(
+        state, "--no-demo", python=environment.python, root=project,
+        XDG_CACHE_HOME=str(cache), PYTHONPATH="", MINUTEHAND_PROJECT=str(project),
+    )  # fmt: skip
+    try:
+        stack = wait_ready(state, launcher)
+        command = ("enqueue", "jobs.hello", '{"name": "Ada"}', "--watch", "--json")
+        environment.run(project, "-m", "minutehand.cli", *command)
+        assert "ada@acme.test, with the password of your seed" in stack.output()
+        with stack.connect() as connection:
+            found = "select workspace_id::text, user_id::text, result from minutehand.jobs"
+            assert connection.execute(found.encode()).fetchall() == [
+                (ACME, ADA, {"greeting": "Hello, Ada!"})
+            ]
+    finally:
+        end(state, launcher)
 
 
 def check_stranger(ada: Client, eve: Client, tenant: str) -> None:
@@ -202,7 +263,7 @@ def upgrade_to_second(newer: Environment, project: Path, database: HostedDatabas
     assert [len(said["written"]) for said in (tried, done, again)] == [0, 1, 0]
     assert "Greetings are counted." in done["changes"]
     assert "Everything." not in done["changes"]
-    assert database.push(project).count("_minutehand_count_greetings.sql") == 1
+    assert database.push(project).count("_minutehand_0_1_1.sql") == 1
     assert "up to date" in database.push(project)
 
 
@@ -214,4 +275,6 @@ def remove(environment: Environment, project: Path, database: HostedDatabase) ->
     for line in sql.splitlines():
         if line.startswith("-- supabase/migrations/"):
             (project / line.removeprefix("-- ")).unlink()
+    functions = "public.enrich_leads_read, public.enrich_leads_write"
+    database.as_owner(f"drop function {functions}; drop table public.leads")
     database.run("delete from auth.users")

@@ -34,7 +34,7 @@ def tree(tmp_path: Path) -> Path:
     """A repository with one engine file, one app and release 0.1.0 of both."""
     for name in (
         "supabase/migrations/20261201000000_create.sql",
-        "shared/minutehand/apps/chat/migrations/20261201000500_chat.sql",
+        "shared/minutehand_apps/chat/migrations/20261201000500_chat.sql",
     ):
         path = tmp_path / name
         path.parent.mkdir(parents=True)
@@ -58,7 +58,7 @@ def test_a_release_lists_what_it_adds(tree: Path) -> None:
 def test_a_changed_removed_or_early_file_is_found(tree: Path) -> None:
     """By name, before anybody's upgrade meets it."""
     (tree / "supabase/migrations/20261201000000_create.sql").write_text("select 3;\n")
-    (tree / "shared/minutehand/apps/chat/migrations/20261201000500_chat.sql").unlink()
+    (tree / "shared/minutehand_apps/chat/migrations/20261201000500_chat.sql").unlink()
     (tree / "supabase/migrations/20261201000100_early.sql").write_text("select 4;\n")
     (tree / "supabase/migrations/30000101_short.sql").write_text("select 5;\n")
 

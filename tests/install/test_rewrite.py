@@ -14,6 +14,7 @@ from minutehand.install.rewrite import Schemas, rename_in_text, rewrite
 from minutehand.local import migrations
 from minutehand.local.postgres import Postgres
 from tests.support.databases import (
+    HOSTED,
     SCHEMAS,
     Database,
     apply_renamed,
@@ -26,7 +27,7 @@ OTHER = Schemas("zzclients", "zzengine")
 FILES = sorted(
     [
         *ROOT.glob("supabase/migrations/*.sql"),
-        *ROOT.glob("shared/minutehand/apps/*/migrations/*.sql"),
+        *ROOT.glob("shared/minutehand_apps/*/migrations/*.sql"),
     ]
 )
 
@@ -92,16 +93,15 @@ def test_no_file_keeps_a_stale_name(path: Path) -> None:
     assert stale == []
 
 
-def test_the_catalogue_differs_in_the_two_names_alone(template: Postgres) -> None:
+def test_the_catalogue_differs_in_the_two_names_alone(postgres: Postgres) -> None:
     """Tables, functions with their bodies, grants, policies, comments, publications."""
-    with psycopg.connect(template.url(), autocommit=True) as connection:
+    with psycopg.connect(postgres.url(), autocommit=True) as connection:
         names = ("rewritten", "as_written")
         for name in names:
-            create_clone(connection, name, template="template0")
+            create_clone(connection, name, template=HOSTED)
         try:
-            renamed, written = (Database(template, name) for name in names)
+            renamed, written = (Database(postgres, name) for name in names)
             for database, schemas in ((renamed, OTHER), (written, Schemas())):
-                migrations.prepare_hosted(database.url)
                 apply_renamed(migrations.as_user(database.url, "postgres"), schemas)
 
             found = differences(

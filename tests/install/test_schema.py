@@ -162,7 +162,7 @@ async def test_the_api_writes_and_reads_there(installed: HostedDatabase) -> None
     assert [event["type"] for event in asked[2].json()["events"]] == ["job.created"]
 
 
-def test_the_console_is_told_the_schema() -> None:
+def test_the_console_gets_the_schema() -> None:
     """Its client selects from there."""
     settings = scratch_settings("http://127.0.0.1:1")
 

@@ -18,9 +18,10 @@ from minutehand.local import migrations
 from minutehand.local.postgres import Postgres
 from tests.install.projects import ADA, EVE, Hosted, bakery
 from tests.install.test_install import NOON
+from tests.support.extensions import PG_CRON
 from tests.support.paths import ROOT
 
-APPS = tuple(sorted(path.parent.name for path in ROOT.glob("shared/minutehand/apps/*/migrations")))
+APPS = tuple(sorted(path.parent.name for path in ROOT.glob("shared/minutehand_apps/*/migrations")))
 OURS = Schemas("minutehand", "minutehand_engine")
 TEAM = "33333333-3333-4333-8333-333333333333"
 
@@ -111,19 +112,21 @@ def test_every_app_applies_and_the_seam_answers(
         )
         assert {("jobs",), ("job_logs",)} <= set(database.run(published))
         if tenants.kind == "existing":
-            database.run("update public.memberships set role = 'baker'")
+            database.run("update public.memberships set role = 'member'")
             assert asked(database.url, ADA, tenant)[:2] == (True, False)
+            database.run("update public.memberships set role = 'guest'")
+            assert asked(database.url, ADA, tenant)[:2] == (False, False)
 
 
 @pytest.mark.parametrize("schemas", [OURS, Schemas("public", "minutehand_engine")])
 def test_removal_takes_everything_and_nothing_else(
-    schemas: Schemas, hosted: Hosted, template: Postgres, tmp_path: Path
+    schemas: Schemas, hosted: Hosted, postgres: Postgres, tmp_path: Path
 ) -> None:
     """With every app, beside tables of theirs, in a schema of its own and in `public`.
 
     The template is another database of the server, in which the worker's role has rights.
     """
-    assert template is hosted.postgres
+    assert postgres is hosted.postgres
     folder = tmp_path / "supabase" / "migrations"
     folder.mkdir(parents=True)
     (folder / "20250101000000_own.sql").write_text(
@@ -132,10 +135,13 @@ def test_removal_takes_everything_and_nothing_else(
     )
     with hosted.database() as database:
         migrations.apply_migrations(database.owner_url, migrations.migrations_in(folder))
+        database.as_owner(f"create extension {PG_CRON}")
+        database.as_owner("select cron.schedule('theirs', '* * * * *', 'select 1')")
         before = database.everything()
         plan_install(tmp_path, Answers(schemas, Personal(), apps=APPS), now=NOON).apply()
         migrations.apply_migrations(database.owner_url, migrations.migrations_in(folder))
         assert len(database.everything()) > len(before) + 500
+        assert len(database.run("select jobname from cron.job")) == 3
 
         if schemas.clients != "public":
             database.run("create table minutehand.theirs ()")
@@ -146,7 +152,11 @@ def test_removal_takes_everything_and_nothing_else(
         database.as_owner(removal_sql(tmp_path))
 
         assert database.everything() == before
+        assert database.run("select jobname from cron.job") == [("theirs",)]
         assert database.run("select name from supabase_migrations.schema_migrations") == [("own",)]
+        # another tool may have applied them, which keeps its own record
+        database.as_owner("drop schema supabase_migrations cascade")
+        database.as_owner(removal_sql(tmp_path))
 
 
 def asked(url: str, user: str, tenant: str) -> tuple[Any, ...]:

@@ -11,9 +11,9 @@ from tests.support.renewed import Renewed
 
 
 @pytest.fixture(scope="session")
-def renewed_project(seeded_template: Postgres) -> Iterator[Renewed]:
+def renewed_project(postgres: Postgres) -> Iterator[Renewed]:
     """The database and its Data API, for all tests of this process."""
-    made = Renewed(seeded_template)
+    made = Renewed(postgres)
     try:
         yield made
     finally:

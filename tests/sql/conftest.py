@@ -6,15 +6,14 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support.databases import Database
 from tests.support.engine import Engine, broken_invariants
+from tests.support.renewed import RenewedDatabase
 
 
 @pytest.fixture
-def engine(seeded: Database) -> Iterator[Engine]:
+def engine(seeded: RenewedDatabase) -> Iterator[Engine]:
     """A service session; when the test is over every invariant must still hold."""
-    with seeded.connect() as connection:
-        engine = Engine(seeded, connection)
-        engine.register("work", lease_seconds=60)
-        yield engine
-        assert broken_invariants(connection) == {}
+    engine = Engine(seeded, seeded.session())
+    engine.register("work", lease_seconds=60)
+    yield engine
+    assert broken_invariants(engine.connection) == {}

@@ -684,9 +684,7 @@ class QueueMachine(RuleBasedStateMachine):
             job = leased[int(pick * len(leased))]["job"]
             self.call(
                 1,
-                lambda s: s.rpc(
-                    "cancel_jobs", p_workspace_id=job["workspace_id"], p_filter={"ids": [job["id"]]}
-                ),
+                lambda s: s.operate("cancel", workspace=job["workspace_id"], ids=[job["id"]]),
                 lambda _: None,
                 hold=False,
             )
@@ -849,7 +847,7 @@ class QueueMachine(RuleBasedStateMachine):
         assert {job: seq for job, seq in last if self.told.get(job) != seq} == {}, "never told"
         self.nothing_is_broken()
         starts = self.watcher.rows(
-            "select extract(epoch from a.leased_at)::float from queue.attempts a join public.jobs j on j.id = a.job_id where j.job_type = 'rated' order by 1"
+            "select extract(epoch from a.leased_at)::float from public.jobs j cross join queue.attempt_lines(j, 9999) a where j.job_type = 'rated' order by 1"
         )
         for first, since in enumerate(starts):
             for place in range(first, len(starts)):

@@ -89,16 +89,18 @@ def test_webhooks_get_the_alert_and_nothing_of_its_job(engine: Engine) -> None:
         ("failed", 4, True),
         ("queued", 50, False),
         ("oldest_due_seconds", 900, False),
+        ("database_share", 0.9, True),
     ],
 )
 def test_each_metric_is_measured(
     engine: Engine, metric: str, threshold: float, expected: bool
 ) -> None:
-    """Four of seven failed; nothing is due."""
+    """Four of seven failed; nothing is due; the plan is nearly full."""
     put(engine, metric=metric, threshold=threshold)
     fail(engine, 4)
     engine.enqueue_many(3)
     engine.run_all()
+    engine.run("insert into queue.storage_samples values (queue.clock(), 7.5e9 * 1.1, 0, 0)")
 
     assert (look(engine) == 1) is expected
 
@@ -151,6 +153,7 @@ def test_maintenance_looks_by_itself_once_a_minute(engine: Engine) -> None:
         ({"job_type": "wrok"}, "unknown_job_type"),
         ({"mail": ["stranger@example.com"]}, "invalid_argument"),
         ({"whole": True}, "forbidden"),
+        ({"metric": "database_share", "threshold": 0.8}, "forbidden"),
     ],
 )
 def test_what_cannot_be_kept_is_refused(engine: Engine, alert: dict[str, Any], word: str) -> None:
@@ -174,3 +177,83 @@ def test_members_read_and_managers_write(engine: Engine) -> None:
         }
 
     assert refusal(error.value)[1] == "forbidden"
+
+
+def test_mail_goes_to_those_who_are_members_when_it_is_sent(engine: Engine) -> None:
+    """A removed member reads no more figures; the event that endpoints get has no address."""
+    put(engine, metric="queued", threshold=1, mail=["Ada@acme.test", "bob@acme.test"])
+    engine.enqueue()
+    look(engine)
+    [carrier] = engine.lease(5, job_types=["alert"])
+    handle = {"job_id": carrier["job"]["id"], "fence": carrier["fence"]}
+    assert engine.rpc("alert_recipients", p_request=handle) == {
+        "workspace_id": ACME,
+        "post": None,
+        "mail": ["ada@acme.test", "bob@acme.test"],
+    }
+    assert "mail" not in carrier["job"]["payload"]
+
+    engine.rpc("remove_member", p_workspace_id=ACME, p_member="bob@acme.test")
+
+    assert engine.rpc("alert_recipients", p_request=handle)["mail"] == ["ada@acme.test"]
+
+
+def test_a_metric_is_a_row_and_a_function(engine: Engine) -> None:
+    """Added in those two places, it is listed, refused by name, measured and announced."""
+    engine.run(
+        "insert into queue.alert_metrics (name, words) values ('moon_share', 'share of the moon')"
+    )
+    engine.run(
+        "create function queue.metric_moon_share(p_alert queue.alerts, p_now timestamptz)"
+        " returns float8 language sql as $$ select 0.75 $$"
+    )
+
+    put(engine, metric="moon_share", threshold=0.5)
+    with pytest.raises(psycopg.Error, match=r"metric must be one of failed, .*, moon_share"):
+        put(engine, metric="sun")
+    assert look(engine) == 1
+    [data] = engine.rows("select data from public.job_events where type = 'alert.raised'")
+    assert (data["words"], data["value"]) == ("share of the moon", 0.75)
+    listed = engine.rpc("list_alerts", p_workspace_id=ACME)["metrics"]
+    assert listed[-1] == {"name": "moon_share", "words": "share of the moon", "whole": False}
+
+
+def test_a_resolved_alert_says_since_when(engine: Engine) -> None:
+    """How long it lasted is what people ask next."""
+    put(engine)
+    fail(engine, 2)
+    assert look(engine) == 1
+    since = "select data ->> 'raised_at' from public.job_events where type = 'alert.' || %s"
+    raised = engine.one(since, "raised")
+    engine.advance(16 * 60)
+    assert look(engine) == 1
+
+    assert engine.one(since, "resolved") == raised
+
+
+def test_unserved_types_lost_workers_and_late_schedules_raise_alerts(engine: Engine) -> None:
+    """What no failed job reports."""
+    engine.register("forgotten")
+    engine.enqueue_many(3, job_type="forgotten")
+    put(engine, name="u", metric="unserved", threshold=3)
+    put(engine, name="l", metric="lost", threshold=1)
+    put(engine, name="s", metric="schedule_late_seconds", threshold=60)
+    engine.enqueue()
+    engine.lease_one(job_types=["work"], lease_seconds=1)
+    engine.advance(2)
+    engine.lease_call(0, job_types=["work"])
+    engine.rpc(
+        "put_schedule",
+        p_workspace_id=ACME,
+        p_schedule={"name": "n", "cron": "* * * * *", "job_type": "work"},
+    )
+    engine.run("update queue.schedules set next_at = queue.clock() - interval '5 minutes'")
+
+    engine.run("select queue.check_alerts(queue.clock())")
+
+    alerts = engine.rpc("list_alerts", p_workspace_id=ACME)["alerts"]
+    values = {alert["name"]: (alert["value"], alert["raised_at"] is not None) for alert in alerts}
+    assert values["u"] == (3, True)
+    assert values["l"] == (1, True)
+    assert values["s"][1]
+    assert values["s"][0] >= 300

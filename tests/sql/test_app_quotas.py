@@ -29,13 +29,12 @@ SPEC = {
 
 
 def say(engine: Engine, number: int) -> object:
-    """Write a message into a conversation of its own."""
-    made = engine.rpc("chat_open", p_workspace_id=ACME)
-    message: dict[str, object] = {
-        "text": f"Number {number}", "client_id": None, "documents": [],
+    """Write a message into a session of its own."""
+    request: dict[str, object] = {
+        "text": f"Number {number}", "client_id": None, "documents": [], "workspace_id": ACME,
         "mode": "reply", "ask": False, "ask_seconds": 60, "seed": 1,
     }  # fmt: skip
-    return engine.rpc("chat_send", p_conversation_id=made["conversation_id"], p_message=message)
+    return engine.rpc("chat_request", p_session_id=f"guest_{number:064x}", p_request=request)
 
 
 def hand_in(engine: Engine, number: int) -> object:
@@ -60,7 +59,7 @@ def import_file(engine: Engine, number: int) -> object:
 
 
 MADE: dict[str, Callable[[Engine, int], object]] = {
-    "max_chat_conversations": lambda e, n: e.rpc("chat_open", p_workspace_id=ACME),
+    "max_chat_conversations": say,
     "max_chat_messages": say,
     "max_plans": lambda e, n: e.rpc(
         "plan_start",
@@ -122,19 +121,19 @@ def test_every_table_of_an_app_has_a_quota_or_a_reason(engine: Engine) -> None:
     """A new table with a workspace is either bounded, or named here with what bounds it."""
     bounded_otherwise = {
         # one per workspace
-        "workspace_settings",
+        "workspace_settings", "key_tickets",
         # so many per conversation, plan, training, import, record or benchmark job
-        "chat_work_items", "chat_notes", "chat_artefacts", "uses",
-        "plan_stages", "plan_artifacts", "plan_events", "deleted",
+        "chat_work_items", "chat_notes", "uses",
+        "plan_stages", "plan_artifacts", "plan_events",
         "training_jobs", "training_stages", "training_chunks", "host_events",
         "calls", "account_import_errors",
-        "beacon_outbox", "beacon_executions", "beacon_receipts", "chains",
+        "beacon_outbox", "beacon_executions", "beacon_receipts",
     }  # fmt: skip
 
     tables = engine.rows(
         "select c.relname from pg_class c join pg_attribute a on a.attrelid = c.oid"
         " and a.attname = 'workspace_id' where c.relkind = 'r'"
-        " and c.relnamespace::regnamespace::text not in ('queue', 'auth', 'realtime')"
+        " and c.relnamespace::regnamespace::text not in ('queue', 'auth', 'realtime', 'kept')"
         " and not exists (select 1 from pg_trigger t"
         "  where t.tgrelid = c.oid and t.tgname = 'quota_is_held')"
     )

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import psycopg
 import pytest
 
-from tests.support.engine import ACME, Engine, handle, refusal
+from tests.support.engine import Engine, handle, refusal
 
 
 def test_a_pending_job_ends_at_once(engine: Engine) -> None:
@@ -112,7 +110,7 @@ def test_live_children_end_with_a_failed_parent_but_outlive_a_completed_one(
     assert engine.status(child) == end
 
 
-def test_children_that_ended_with_their_parent_start_anew_with_it(engine: Engine) -> None:
+def test_children_that_ended_with_their_parent_start_again_with_it(engine: Engine) -> None:
     """A redriven parent would gather nothing but cancelled children."""
     root = engine.enqueue()
     lease = engine.lease_one()
@@ -130,6 +128,20 @@ def test_children_that_ended_with_their_parent_start_anew_with_it(engine: Engine
     )
 
 
+def test_children_of_a_parent_that_is_retried_at_once_continue(engine: Engine) -> None:
+    """Maintenance hears of its end when it has begun again, and would take them from it."""
+    root = engine.enqueue()
+    lease = engine.lease_one()
+    [child] = engine.spawn(lease, "s", [{"job_type": "work"}])
+    engine.settle(lease, "failed")
+
+    engine.rpc("retry_job", p_job_id=root)
+    engine.maintain()
+
+    assert engine.status(child) == "pending"
+    assert engine.one("select count(*) from queue.signals") == 0
+
+
 def test_children_spawned_while_their_parent_is_cancelled_end_too(engine: Engine) -> None:
     """The tree was read before they existed."""
     root = engine.enqueue()
@@ -143,67 +155,6 @@ def test_children_spawned_while_their_parent_is_cancelled_end_too(engine: Engine
     assert engine.status(child) == "cancelled"
 
 
-def test_cancel_by_filter_is_bounded(engine: Engine) -> None:
-    """Call again while more is true; what runs is asked once."""
-    engine.enqueue_many(12)
-    engine.register("other")
-    engine.enqueue(job_type="other")
-    lease = engine.lease_one(limit=1, job_types=["work"])
-
-    first = engine.rpc(
-        "cancel_jobs", p_workspace_id=ACME, p_filter={"job_type": "work"}, p_limit=10
-    )
-    second = engine.rpc(
-        "cancel_jobs", p_workspace_id=ACME, p_filter={"job_type": "work"}, p_limit=10
-    )
-    third = engine.rpc(
-        "cancel_jobs", p_workspace_id=ACME, p_filter={"job_type": "work"}, p_limit=10
-    )
-
-    assert [first, second, third] == [
-        {"count": 10, "more": True, "next": first["next"]},
-        {"count": 2, "more": False, "next": None},
-        {"count": 0, "more": False, "next": None},
-    ]
-    assert engine.report(lease) == "cancel"
-    assert engine.one("select count(*) from public.jobs where status = 'pending'") == 1
-
-
-def test_a_bulk_call_goes_through_a_backlog_in_slices(engine: Engine) -> None:
-    """What no index holds together is looked for a part at a time, and each part is told."""
-    engine.register("other")
-    engine.enqueue_many(3000)
-    wanted = engine.enqueue_many(3, job_type="other")
-    engine.enqueue_many(3000)
-    engine.enqueue(delay_seconds=60, job_type="other")
-
-    counts: list[int] = []
-    cursor = None
-    while not counts or cursor:
-        answer = engine.rpc(
-            "cancel_jobs",
-            p_workspace_id=ACME,
-            p_filter={"job_type": "other"},
-            p_limit=2,
-            p_cursor=cursor,
-        )
-        counts.append(answer["count"])
-        cursor = answer["next"]
-
-    assert counts[0] == 0
-    assert (sum(counts), len(counts)) == (4, 4)
-    assert {engine.status(job_id) for job_id in wanted} == {"cancelled"}
-
-
-@pytest.mark.parametrize("cursor", [{}, {"created_at": "now"}, [], "x"])
-def test_half_a_place_is_refused(engine: Engine, cursor: Any) -> None:
-    """It would begin again from the start, for ever."""
-    with pytest.raises(psycopg.Error) as refused:
-        engine.rpc("redrive_jobs", p_workspace_id=ACME, p_cursor=psycopg.types.json.Jsonb(cursor))
-
-    assert refusal(refused.value)[:2] == ("PT400", "invalid_argument")
-
-
 def test_cancels_and_leases_racing_end_each_job_once(engine: Engine) -> None:
     """The prototype without lock order ended 20 of 8,000 jobs twice."""
     ids = engine.enqueue_many(200)
@@ -215,7 +166,7 @@ def test_cancels_and_leases_racing_end_each_job_once(engine: Engine) -> None:
 
     def cancel(other: Engine) -> None:
         for start in range(0, 200, 20):
-            other.rpc("cancel_jobs", p_workspace_id=ACME, p_filter={"ids": ids[start : start + 20]})
+            other.operate("cancel", ids=ids[start : start + 20])
 
     answers = engine.race(work, work, work, cancel, cancel)
 

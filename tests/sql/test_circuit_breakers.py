@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.engine import ADA, EVE, GLOBEX, Engine, handle
+from tests.support.engine import ACME, ADA, EVE, GLOBEX, Engine, handle
 from tests.support.functions import until_waiting
 
 ERROR = {"type": "KeyError", "message": "no field 7"}
@@ -112,7 +112,7 @@ def test_one_persons_workspaces_count_as_one(engine: Engine) -> None:
     assert not paused(engine)
 
 
-def test_the_reason_of_a_pause_for_all_is_nobodys_error(engine: Engine) -> None:
+def test_the_reason_of_a_pause_for_all_is_no_attempts_error(engine: Engine) -> None:
     """A tenant's words, in an error's message, are not for the others to read."""
     broken(engine)
 
@@ -134,6 +134,15 @@ def test_one_tenants_failures_alone_do_not_stop_a_type_for_all(
     maintain(engine)
 
     assert paused(engine) is stops
+
+
+def test_the_databases_own_outage_stops_no_type(engine: Engine) -> None:
+    """Its jobs fail together when it restarts, and run again when it is back."""
+    poison(engine, 30, ACME, type="QueueUnavailable", message="the database is not connected")
+    maintain(engine, after=400)
+
+    assert engine.one("select count(*) from queue.pauses") == 0
+    assert len(engine.lease(100)) == 30
 
 
 def test_a_type_that_works_for_another_tenant_is_not_paused_for_all(engine: Engine) -> None:
@@ -228,11 +237,13 @@ def test_the_operator_may_close_it_and_pause_it(engine: Engine) -> None:
         ("register_job_types", {"p_types": [{"job_type": "work", "lease_seconds": 60}]}),
     ],
 )
-def test_whoever_changes_a_stopped_type_beside_maintenance_waits_for_it(
+def test_a_change_to_a_stopped_type_waits_for_maintenance(
     engine: Engine, function: str, arguments: dict[str, Any]
 ) -> None:
     """One held the type and the other its breaker: a deadlock ended either, on a day with enough trouble."""
-    engine.run("select queue.open_breaker('work', 'test', queue.clock())")
+    engine.run(
+        "select queue.open_breaker('work', '00000000-0000-0000-0000-000000000000', 'test', queue.clock())"
+    )
     with (
         engine.beside() as maintaining,
         engine.beside() as other,
@@ -242,9 +253,134 @@ def test_whoever_changes_a_stopped_type_beside_maintenance_waits_for_it(
         maintaining.run("select from queue.breakers for update")  # as queue.find_poison does
         changed = threads.submit(other.rpc, function, **arguments)
         until_waiting(engine.database)
-        maintaining.run("select queue.half_open('work', queue.clock())")
+        maintaining.run(
+            "select queue.half_open('work', '00000000-0000-0000-0000-000000000000', queue.clock())"
+        )
         maintaining.run("commit")
         changed.result(60)
 
     assert engine.one("select count(*) from queue.breakers") == (function != "pause_jobs")
     assert paused(engine) == (function == "pause_jobs")
+
+
+def test_a_success_of_a_moment_ago_is_no_evidence(engine: Engine) -> None:
+    """Three fresh accounts with a job that works and some that do not must not stop everyone."""
+    fresh = workspaces(engine, 3)
+    for workspace in fresh:
+        engine.enqueue(workspace=workspace)
+    engine.run_all()
+    maintain(engine, after=60)
+    for workspace in fresh:
+        poison(engine, 4, workspace)
+    maintain(engine)
+
+    assert not paused(engine)
+
+
+def stopped(engine: Engine) -> bool:
+    """Whether the type is stopped for one tenant."""
+    return bool(engine.one("select exists (select 1 from queue.pauses where paused_by = 'poison')"))
+
+
+@pytest.mark.parametrize(("completed", "stops"), [(11, True), (12, False)])
+def test_a_type_that_mostly_completes_for_a_tenant_is_not_stopped(
+    engine: Engine, completed: int, stops: bool
+) -> None:
+    """Some inputs are bad: the others need not wait for them."""
+    engine.enqueue_many(completed)
+    engine.run_all()
+    poison(engine, 12, ACME)
+    maintain(engine)
+
+    assert stopped(engine) is stops
+
+
+def probing_tenant(engine: Engine) -> None:
+    """One whose vendor failed, a minute later; it has jobs enough in two queues."""
+    poison(engine, 12, ACME)
+    maintain(engine)
+    assert stopped(engine)
+    engine.enqueue_many(20)
+    engine.enqueue_many(20, queue="other", concurrency_key="k")
+    assert engine.lease(100) == []
+    maintain(engine, after=61)
+
+
+def test_a_tenants_pause_lets_one_job_through_and_ends_when_it_completes(engine: Engine) -> None:
+    """Its vendor's outage, or its own database's, is over without a person's word."""
+    probing_tenant(engine)
+    elsewhere = {engine.enqueue(workspace=GLOBEX) for _ in range(5)}
+
+    leases = engine.lease(100)
+    mine = [lease for lease in leases if lease["job"]["workspace_id"] == ACME]
+    assert len(mine) == 1
+    assert {lease["job"]["id"] for lease in leases} - {mine[0]["job"]["id"]} == elsewhere
+    assert [one for one in engine.lease(100) if one["job"]["workspace_id"] == ACME] == []
+    engine.settle(mine[0])
+    maintain(engine)
+
+    assert engine.one("select count(*) from queue.breakers") == 0
+    assert len(engine.lease(100)) > 30
+
+
+def test_a_tenants_probe_that_fails_stops_it_for_longer(engine: Engine) -> None:
+    """In the settlement itself; a poison tenant costs an attempt each interval, at most an hour apart."""
+    probing_tenant(engine)
+    [probe] = engine.lease(100)
+    engine.settle(probe, "retry", error=ERROR)
+
+    assert stopped(engine)
+    assert engine.lease(100) == []
+    maintain(engine, after=100)
+    assert engine.lease(100) == []
+    maintain(engine, after=30)
+    assert len(engine.lease(100)) == 1
+
+
+def test_two_workers_at_a_tenants_probe_get_one_job(engine: Engine) -> None:
+    """However close together they ask."""
+    probing_tenant(engine)
+    request = {"limit": 10, "call": 2}
+    with (
+        engine.beside() as first,
+        engine.beside() as second,
+        engine.beside() as third,
+        ThreadPoolExecutor(3) as threads,
+    ):
+        first.run("begin")
+        held = first.lease(10)
+        others = [
+            threads.submit(other.lease, 10, tick_id=str(uuid.uuid4()), call=request["call"])
+            for other in (second, third)
+        ]
+        got = [lease for other in others for lease in other.result(60)]
+        first.run("commit")
+
+    assert (len(held), got) == (1, [])
+    assert engine.lease(100) == []
+
+
+def test_explain_says_when_a_tenants_type_is_tried_again(engine: Engine) -> None:
+    """Neither waiting nor resuming is a guess."""
+    poison(engine, 12, ACME)
+    maintain(engine)
+
+    with engine.member(ADA) as ada:
+        told = ada.rpc("explain_job", p_job_id=ada.enqueue())
+    assert told["reason"] == "workspace_type_paused"
+    assert "It is tried again from " in told["sentence"]
+    assert told["data"]["probe_at"] > told["data"]["paused_at"]
+
+
+@pytest.mark.parametrize("paused", [True, False])
+def test_a_manager_ends_a_tenants_probes(engine: Engine, paused: bool) -> None:
+    """What a person decides stands."""
+    poison(engine, 12, ACME)
+    maintain(engine)
+    with engine.member(ADA) as ada:
+        request = {"kind": "workspace_type", "name": "work", "workspace_id": ACME, "paused": paused}
+        ada.rpc("pause_jobs", p_request=request)
+    maintain(engine, after=4000)
+
+    assert engine.one("select count(*) from queue.breakers") == 0
+    assert engine.one("select count(*) from queue.pauses") == paused

@@ -21,11 +21,11 @@ from tests.support.databases import SCHEMAS, Database
         "grant execute on function queue.settle to public",
         "grant select on queue.leases to anon",
         "alter table queue.leases disable row level security",
-        "alter function queue.settle(jsonb) security definer",
+        "alter function queue.settle(queue.worker_item[]) security definer",
         "comment on column public.jobs.id is null",
     ],
 )
-def test_a_catalogue_tells_any_difference(database: Database, change: str) -> None:
+def test_a_catalogue_shows_any_difference(database: Database, change: str) -> None:
     """Equal catalogues are only worth what they would notice."""
     before = catalogue(database.url, SCHEMAS)
     with database.connect() as connection:

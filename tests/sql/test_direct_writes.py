@@ -115,7 +115,9 @@ def test_what_would_spoil_an_answer_for_others_is_refused(
     ],
     ids=["by insert", "by function", "by function with options"],
 )
-def test_inserts_within_inserts_and_undone_ones_are_told_apart(engine: Engine, follow: str) -> None:
+def test_inserts_within_inserts_and_undone_ones_are_distinguished(
+    engine: Engine, follow: str
+) -> None:
     """Neither a refused bulk, nor an undone savepoint, nor a trigger of one's own leaves jobs behind or out."""
     engine.run(
         f"""
@@ -195,11 +197,10 @@ def test_a_plain_insert_takes_what_it_omits_from_the_type(engine: Engine) -> Non
 
 
 def test_a_half_cursor_is_refused_in_one_way(engine: Engine) -> None:
-    """Lists and bulk calls continue from the same kind of place."""
+    """Lists continue from the same kind of place."""
     calls: dict[str, dict[str, Any]] = {
         "list_jobs": {"p_filter": {"workspace_id": ACME}},
-        "cancel_jobs": {"p_workspace_id": ACME},
-        "redrive_jobs": {"p_workspace_id": ACME},
+        "list_operations": {"p_workspace_id": ACME},
     }
     for call, given in calls.items():
         with pytest.raises(psycopg.Error, match="cursor must be the next of an answer") as refused:
@@ -279,7 +280,7 @@ def test_answers_and_named_events_are_bounded_too(engine: Engine, call: str) -> 
     assert engine.status(job) == "waiting"
 
 
-def test_a_version_that_nobody_knows_is_refused(engine: Engine) -> None:
+def test_an_unknown_version_is_refused(engine: Engine) -> None:
     """Else any number would pass by the schema."""
     engine.register(
         "strict", payload_schema={"type": "object", "required": ["x"]}, schema_version=2
@@ -422,6 +423,36 @@ def test_a_member_reschedules_and_reprioritises_while_pending(engine: Engine) ->
     assert engine.lease(1)[0]["job"]["id"] == first
 
 
+def test_no_one_enqueues_in_anothers_name(engine: Engine) -> None:
+    """The option is the service's; the quota and the history are the caller's."""
+    with engine.member(ADA) as ada:
+        ada.enqueue(user_id=BOB)
+        ada.enqueue(user_id=BOB, unique={"key": "k"})
+        ada.enqueue_many(1, user_id=BOB)
+
+    assert engine.rows("select user_id::text from public.jobs") == [ADA] * 3
+
+
+@pytest.mark.parametrize("way", ["update", "replace"])
+def test_a_new_time_goes_before_that_of_a_retry(engine: Engine, way: str) -> None:
+    """Its row would say one time, and the job would run at another."""
+    unique = {"key": "k", "on_conflict": "replace"}
+    job_id = engine.enqueue(unique=unique)
+    engine.settle(engine.lease_one(), "retry")
+
+    if way == "replace":
+        engine.enqueue(unique=unique, delay_seconds=3600)
+    else:
+        with engine.member(ADA) as ada:
+            later = "update public.jobs set scheduled_for = now() + interval '1 hour' where id = %s"
+            ada.run(later, job_id)
+
+    engine.advance(600)
+    assert engine.lease() == []
+    engine.advance(3001)
+    assert engine.lease_one()["job"]["id"] == job_id
+
+
 @pytest.mark.parametrize(
     ("statement", "state"),
     [
@@ -435,7 +466,7 @@ def test_a_member_reschedules_and_reprioritises_while_pending(engine: Engine) ->
     ],
 )
 @pytest.mark.parametrize("role", ["authenticated", "service_role"])
-def test_what_nobody_may_update_is_refused(
+def test_what_no_one_may_update_is_refused(
     engine: Engine, statement: str, state: str, role: str
 ) -> None:
     """The engine alone moves a job through its life; here the job is running."""
@@ -488,7 +519,7 @@ def test_another_tenants_rows_do_not_exist(engine: Engine) -> None:
             assert said[0][0] == "PT404"
         for call in (
             ("enqueue_job", {"p_job_type": "work"}), ("enqueue_jobs", {"p_jobs": [{"job_type": "work"}]}),
-            ("cancel_jobs", {}), ("redrive_jobs", {}), ("emit_event", {"p_name": "x"}), ("create_batch", {}), ("queue_stats", {}),
+            ("create_operation", {"p_request": {"action": "cancel"}}), ("list_operations", {}), ("emit_event", {"p_name": "x"}), ("create_batch", {}), ("queue_stats", {}),
         ):  # fmt: skip
             for workspace in (ACME, missing):
                 with pytest.raises(psycopg.Error) as refused:

@@ -50,7 +50,7 @@ def test_a_feed_without_a_cursor_starts_now(engine: Engine) -> None:
     assert read(engine, cursor)[0] == [(job_id, 1)]
 
 
-def test_what_commits_late_is_told_late_and_not_lost(engine: Engine) -> None:
+def test_what_commits_late_is_sent_late_and_not_lost(engine: Engine) -> None:
     """A cursor by time or by transaction id would have passed it."""
     _, cursor = read(engine, None)
     with engine.beside() as slow:
@@ -67,7 +67,7 @@ def test_what_commits_late_is_told_late_and_not_lost(engine: Engine) -> None:
     assert read(engine, cursor)[0] == []
 
 
-def test_what_is_rolled_back_is_never_told(engine: Engine) -> None:
+def test_what_is_rolled_back_is_never_sent(engine: Engine) -> None:
     """And leaves no hole that a reader waits for."""
     _, cursor = read(engine, None)
     with engine.beside() as doomed:
@@ -79,7 +79,7 @@ def test_what_is_rolled_back_is_never_told(engine: Engine) -> None:
 
 
 @pytest.mark.parametrize("limit", [1, 2, 7, 1000])
-def test_pages_of_any_size_tell_everything_once_and_in_order(engine: Engine, limit: int) -> None:
+def test_pages_of_any_size_show_everything_once_and_in_order(engine: Engine, limit: int) -> None:
     """A bulk shares one instant and one transaction; pages are cut inside it."""
     _, cursor = read(engine, None)
     jobs = engine.enqueue_many(9)
@@ -196,7 +196,7 @@ def test_a_workspaces_feed_has_state_changes_and_a_sessions_all_but_logs(engine:
     assert of_session == ["job.created", "job.leased", "job.progress"]
 
 
-def test_a_stranger_is_told_that_there_is_nothing(engine: Engine) -> None:
+def test_a_stranger_gets_not_found(engine: Engine) -> None:
     """For a missing workspace and another's alike."""
     session = str(uuid.uuid4())
     engine.enqueue(session_id=session)

@@ -88,7 +88,7 @@ def test_pauses_say_who_and_why(engine: Engine) -> None:
         engine.rpc("pause_jobs", p_request={**pause, "paused": False})
 
 
-def test_missing_workers_and_processors_are_told_apart(engine: Engine) -> None:
+def test_missing_workers_and_processors_are_distinguished(engine: Engine) -> None:
     """'Nothing runs' and 'nothing runs this' need different hands."""
     job_id = engine.enqueue()
     assert explain(engine, job_id)["sentence"] == "No worker has ever been seen."

@@ -6,7 +6,10 @@ from __future__ import annotations
 import uuid
 from collections import Counter
 
+import pytest
+
 from tests.support.engine import ACME, GLOBEX, Engine, handle
+from tests.support.weekly import weekly
 
 
 def tenants(engine: Engine, count: int) -> list[str]:
@@ -34,14 +37,24 @@ def of_workspaces(engine: Engine, limit: int) -> Counter[str]:
     return Counter(lease["job"]["workspace_id"] for lease in engine.lease(limit))
 
 
+@pytest.mark.weekly
 def test_the_only_job_of_a_tenant_is_leased_next_to_a_flood(engine: Engine) -> None:
-    """100,000 waiting against 1: the one is in the very next lease."""
-    flood(engine, ACME, 100_000)
+    """Thousands waiting against 1: the one is in the very next lease."""
+    flood(engine, ACME, weekly(100_000, otherwise=10_000))
     engine.lease(5)
 
     engine.enqueue(workspace=GLOBEX, priority=900)
 
     assert of_workspaces(engine, 2)[GLOBEX] == 1
+
+
+def test_the_only_job_that_falls_due_beside_a_flood_is_made_ready(engine: Engine) -> None:
+    """When more fall due at once than a call of maintenance makes ready."""
+    engine.enqueue_many(30, delay_seconds=1)
+    theirs = engine.enqueue(workspace=GLOBEX, delay_seconds=2)
+    engine.advance(3)
+
+    assert theirs in engine.one("select queue.due_jobs(10, queue.clock())::text[]")
 
 
 def test_equal_tenants_share_equally_whatever_their_backlog_and_priority(engine: Engine) -> None:
@@ -70,6 +83,53 @@ def test_weights_divide_the_slots(engine: Engine) -> None:
     assert 57 <= counts[ACME] <= 63
 
 
+@pytest.mark.parametrize("limit", [1, 5, 20])
+@pytest.mark.parametrize("weight", [1, 0.01])
+@pytest.mark.parametrize("places", ["queue", "concurrency_key"])
+@pytest.mark.parametrize("comes_first", [ACME, GLOBEX])
+def test_a_tenant_has_its_weights_share_whatever_the_number_of_its_queues_and_keys(
+    engine: Engine, limit: int, weight: float, places: str, comes_first: str
+) -> None:
+    """Each queue was a turn of its own: with forty a tenant had 19 of the first 20 jobs."""
+    engine.run(
+        "insert into queue.tenant_limits (workspace_id, weight) values (%s, %s)", ACME, weight
+    )
+    jobs = {
+        ACME: [{"job_type": "work", places: f"p{number % 40:02}"} for number in range(120)],
+        GLOBEX: [{"job_type": "work"}] * 60,
+    }
+    for workspace in (comes_first, *(jobs.keys() - {comes_first})):
+        engine.rpc("enqueue_jobs", p_workspace_id=workspace, p_jobs=jobs[workspace], p_return="ids")
+        engine.lease(0)  # opens some
+    counts: Counter[str] = Counter()
+    ahead = []
+
+    while counts.total() < 40:
+        counts += of_workspaces(engine, limit)
+        ahead.append(counts[ACME] - counts.total() * weight / (1 + weight))
+
+    assert counts.total() == 40
+    assert max(map(abs, ahead)) <= 2, ahead
+
+
+def test_turns_that_are_behind_their_tenants_do_not_hide_the_others(engine: Engine) -> None:
+    """Thirty tenants had their share in one type; in another each came first once more."""
+    engine.register("other")
+    workspaces = tenants(engine, 30)
+    for workspace in workspaces:
+        engine.enqueue_many(4, workspace=workspace)
+        engine.enqueue(job_type="other", workspace=workspace)
+    while engine.one("select exists (select 1 from queue.openings)"):
+        engine.lease(0)
+    engine.lease(60, job_types=["work"])
+    engine.enqueue(workspace=GLOBEX, job_type="other")
+    engine.lease(0)
+
+    first = [engine.lease(1, job_types=["other"])[0]["job"]["workspace_id"] for _ in range(3)]
+
+    assert GLOBEX in first
+
+
 def test_an_idle_tenants_share_goes_to_the_others_and_is_not_saved_up(engine: Engine) -> None:
     """Work-conserving, and no burst of revenge after a pause."""
     engine.enqueue_many(300)
@@ -84,7 +144,7 @@ def test_an_idle_tenants_share_goes_to_the_others_and_is_not_saved_up(engine: En
     assert 9 <= counts[GLOBEX] <= 11
 
 
-def test_with_k_tenants_nobody_waits_longer_than_k_leases(engine: Engine) -> None:
+def test_with_k_tenants_no_one_waits_longer_than_k_leases(engine: Engine) -> None:
     """The bound of queues.md §6.8."""
     workspaces = tenants(engine, 20)
     engine.enqueue_many(2000)
@@ -101,8 +161,8 @@ def test_drained_tenants_in_front_do_not_hide_a_full_one(engine: Engine) -> None
     workspaces = tenants(engine, 300)
     for workspace in workspaces:
         engine.enqueue(workspace=workspace)
-    while engine.lease(200, lease_seconds=9999):
-        pass  # a call opens some two hundred of the new tenants
+    while engine.one("select exists (select 1 from queue.ready)"):
+        engine.lease(200, lease_seconds=9999)  # a call opens as many new tenants as it asks for
     engine.enqueue_many(50)
 
     assert of_workspaces(engine, 40) == {ACME: 40}
@@ -116,6 +176,25 @@ def test_many_partitions_of_one_tenant_fill_a_large_lease(engine: Engine) -> Non
 
     assert len(engine.lease(500)) == 500
     assert len(engine.lease(1000)) == 1000
+
+
+def test_a_paused_queue_hides_no_other_queue_of_its_tenant(engine: Engine) -> None:
+    """Its partitions come first by priority, and are passed by."""
+    items = [{"job_type": "work", "concurrency_key": f"k{n}"} for n in range(60)]
+    still = [{**item, "queue": "still", "priority": 1} for item in items]
+    engine.rpc("enqueue_jobs", p_workspace_id=ACME, p_jobs=still, p_return="ids")
+    pause = {"kind": "queue", "name": "still"}
+    engine.rpc("pause_jobs", p_request=pause)
+    free = engine.enqueue(queue="free")
+    while engine.one("select exists (select 1 from queue.openings)"):
+        engine.lease(0)
+
+    got = [lease["job"]["id"] for _ in range(5) for lease in engine.lease(1)]
+
+    assert got == [free]
+    assert engine.lease_call(1)["next_due_in_ms"] is None
+    engine.rpc("pause_jobs", p_request={**pause, "paused": False})
+    assert len(engine.lease(60)) == 60
 
 
 def test_ageing_lifts_a_starved_priority(engine: Engine) -> None:
@@ -174,7 +253,7 @@ def test_a_partition_stays_open_while_an_enqueue_into_it_is_uncommitted(engine: 
     assert {first["job"]["id"], second["job"]["id"]}.isdisjoint({late})
 
 
-def test_two_open_transactions_open_one_partition_and_wait_for_nobody(engine: Engine) -> None:
+def test_two_open_transactions_open_one_partition_and_wait_for_no_one(engine: Engine) -> None:
     """A user's transaction holds up no other enqueue."""
     engine.run("set lock_timeout = '100ms'")
     with engine.beside() as slow:
@@ -185,4 +264,4 @@ def test_two_open_transactions_open_one_partition_and_wait_for_nobody(engine: En
         slow.run("commit")
 
     assert engine.lease_one()["job"]["id"] == late
-    assert engine.rpc("queue_stats", p_workspace_id=ACME)["live"]["pending"] == 0
+    assert engine.rpc("queue_stats", p_workspace_id=ACME)["live"]["queued"] == 0

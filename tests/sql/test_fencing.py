@@ -7,7 +7,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from tests.support.engine import Engine, handle, refusal
+from tests.support.engine import ACME, Engine, handle, refusal
 
 OUTCOMES: list[tuple[str, dict[str, Any]]] = [
     ("completed", {"result": {"zombie": True}}),
@@ -108,6 +108,35 @@ def test_a_stale_item_does_not_spoil_its_batch(engine: Engine) -> None:
     assert outcomes[nobody["job_id"], 1] == "not_found"
 
 
+def test_a_stale_item_beside_the_present_one_stores_nothing(engine: Engine) -> None:
+    """A worker may have the same job again: its id alone does not say whose news they are."""
+    zombie, heir = lost_lease(engine)
+    old, new = (
+        {
+            **handle(lease),
+            "progress": {"percentage": 1, "message": word},
+            "logs": [{"level": "info", "message": word}],
+            "steps": [{"name": word, "result": word}],
+            "step": {"name": word, "for_ms": 900},
+            "tags": [word],
+        }
+        for lease, word in ((zombie, "stale"), (heir, "present"))
+    )
+    wait = {"kind": "ask", "question": "?"}
+
+    told = engine.report_all([old, new, old])
+    engine.settle_all(
+        [
+            {**item, "outcome": "waiting", "wait": {**wait, "name": item["tags"][0]}}
+            for item in (old, new)
+        ]
+    )
+
+    assert {(result["fence"], result["outcome"]) for result in told} == {(1, "lost"), (2, "ok")}
+    kept = str(snapshot(engine)) + str(engine.rows("select name from queue.running_steps"))
+    assert ("stale" in kept, "present" in kept) == (False, True)
+
+
 @pytest.mark.parametrize(("outcome", "item"), OUTCOMES)
 def test_a_repeated_settle_is_answered_as_the_first(
     engine: Engine, outcome: str, item: dict[str, Any]
@@ -152,7 +181,10 @@ def test_reclaim_and_settle_racing_end_the_attempt_once(engine: Engine) -> None:
     )
 
     assert not [answer for answer in answers if isinstance(answer, psycopg.Error)]
-    ends = engine.rows("select outcome, count(*) from queue.attempts group by 1")
+    ends = engine.rows(
+        "select a.outcome, count(*) from public.jobs as j cross join queue.attempt_lines(j, 9) as a"
+        " where a.outcome is not null group by 1"
+    )
     assert sum(count for _, count in ends) == 40
     assert {outcome for outcome, _ in ends} <= {"completed", "lost"}
 
@@ -174,11 +206,7 @@ def test_reports_settles_and_cancels_of_the_same_jobs_do_not_deadlock(engine: En
 
     def cancels(other: Engine) -> None:
         for start in range(0, 60, 10):
-            other.rpc(
-                "cancel_jobs",
-                p_workspace_id="11111111-1111-4111-8111-111111111111",
-                p_filter={"ids": ids[start : start + 10][::-1]},
-            )
+            other.operate("cancel", ids=ids[start : start + 10][::-1])
 
     answers = engine.race(reports, reports, settles, cancels)
 
@@ -186,9 +214,12 @@ def test_reports_settles_and_cancels_of_the_same_jobs_do_not_deadlock(engine: En
     assert engine.one("select count(*) from public.jobs where finished_at is null") == 0
 
 
-def test_a_quiet_types_success_is_told_by_its_row_and_settled_once(engine: Engine) -> None:
+@pytest.mark.parametrize(("events", "worker"), [("minimal", None), ("full", "w1")])
+def test_a_first_success_is_in_its_row_and_settled_once(
+    engine: Engine, events: str, worker: str | None
+) -> None:
     """It leaves no line in attempts; a repeat gets the first answer, another outcome is stale."""
-    engine.register("quiet", events="minimal")
+    engine.register("quiet", events=events)
     job = engine.enqueue(job_type="quiet")
     lease = engine.lease_one(job_types=["quiet"])
 
@@ -201,4 +232,8 @@ def test_a_quiet_types_success_is_told_by_its_row_and_settled_once(engine: Engin
     assert engine.one("select count(*) from queue.attempts") == 0
     [attempt] = engine.rpc("job_attempts", p_job_id=job)["attempts"]
     assert (attempt["attempt"], attempt["fence"], attempt["outcome"]) == (1, 1, "completed")
-    assert engine.events(job) == ["job.completed"]
+    assert attempt["worker_id"] == worker
+    listed = {"workspace_id": ACME, "worker_id": "w1"}
+    found = engine.rpc("list_jobs", p_filter=listed)["jobs"]
+    assert [one["id"] for one in found] == ([job] if worker else [])
+    assert ("job.leased" in engine.events(job)) == (events == "full")

@@ -235,6 +235,26 @@ def test_an_ended_or_closed_guest_session_is_silent_and_shut(engine: Engine) -> 
             assert not may_follow(guest, f"session:{session}")
 
 
+def test_an_app_prolongs_a_guest_session_once_a_day_and_revives_none(engine: Engine) -> None:
+    """Its functions ask for one at every call; whoever kept the id of an old one is out."""
+    session = f"guest_{'a' * 64}"
+
+    def days_left() -> float:
+        return float(
+            engine.one(
+                "select extract(epoch from (queue.ensure_guest_session(%s, %s, null, 10 * 86400)).expires_at"
+                " - queue.clock()) / 86400", session, ACME,
+            )
+        )  # fmt: skip
+
+    left = [days_left()]
+    for days in (0.5, 1, 11):
+        engine.advance(days * 86400)
+        left.append(days_left())
+
+    assert [round(days, 1) for days in left] == [10, 9.5, 10, -1]
+
+
 def test_where_anonymous_use_is_off_an_id_opens_nothing(engine: Engine) -> None:
     """Turning it off shuts what is open, and a user's own guest session stays his."""
     guest_session, owned = opened(engine), opened(engine, user_id=GUEST)
@@ -372,6 +392,7 @@ def test_guest_sessions_go_with_their_workspace_and_some_time_after_their_end(
     old = opened(engine, ttl_seconds=1)
     engine.advance(90_000)
     new = opened(engine)
+    engine.maintain()
     assert engine.rows("select session_id from queue.guest_sessions") == [new] != [old]
 
     engine.run("delete from public.workspaces where id = %s", ACME)

@@ -9,6 +9,8 @@ from typing import Any
 import psycopg
 import pytest
 
+from minutehand.docs import render, sql_blocks
+from minutehand.install.rewrite import Schemas
 from tests.support.engine import ACME, ADA, EVE, Engine
 
 SCHEMA = {
@@ -22,10 +24,10 @@ ORDER = "insert into public.orders (workspace_id, customer) values (%s, 'Grace')
 
 def run_the_guide(engine: Engine, repository: Path) -> list[Any]:
     """The first value of each statement's answer, in the guide's order."""
-    text = (repository / "supabase" / "README.md").read_text("utf-8")
-    engine.register("greetings.send", payload_schema=SCHEMA, schema_version=1)
+    text = render((repository / "supabase" / "README.md").read_text("utf-8"), Schemas())
+    engine.register("jobs.hello", payload_schema=SCHEMA, schema_version=1)
     answers = []
-    for block in re.findall(r"```sql\n(.*?)```", text, re.DOTALL):
+    for block in sql_blocks(text):
         cursor = engine.connection.execute(block)
         while True:
             if cursor.description is not None:
@@ -77,7 +79,7 @@ def test_every_name_in_the_picture_of_a_jobs_life_is_a_function(
     engine: Engine, repository: Path
 ) -> None:
     """A reader searches for an arrow's word and finds the function that makes the change."""
-    text = (repository / "README.md").read_text("utf-8")
+    text = (repository / "shared/minutehand/pages/promises.md").read_text("utf-8")
     picture = text.split("## The life of a job")[1].split("```")[1]
     named = set(re.findall(r"\b[a-z]+(?:_[a-z]+)+\b", picture))
 

@@ -27,5 +27,6 @@ def test_ids_rise_and_carry_their_time(engine: Engine, statement: str) -> None:
     assert {(each.version, each.variant) for each in made} == {(7, uuid.RFC_4122)}
     assert all(before <= each.int >> 80 <= after for each in made)
     assert len(set(made)) == len(made)
+    assert {each.int & 0xFF for each in made} == {0}  # reserved for the number of a cell
     # two calls within the same quarter of a microsecond fall by chance; so fast is no call
     assert [each.int >> 64 for each in made] == sorted(each.int >> 64 for each in made)

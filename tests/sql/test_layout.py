@@ -14,7 +14,7 @@ LINE_CHARACTERS = 120
 FILES = sorted(
     [
         *ROOT.glob("supabase/migrations/*.sql"),
-        *ROOT.glob("shared/minutehand/apps/*/migrations/*.sql"),
+        *ROOT.glob("shared/minutehand_apps/*/migrations/*.sql"),
     ]
 )
 _FUNCTION = re.compile(

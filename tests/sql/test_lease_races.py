@@ -207,8 +207,11 @@ def test_limited_and_free_types_meet_in_one_lease_of_one(engine: Engine) -> None
     assert ids_of(engine.lease(1, call=2)) == [free]
 
 
-def test_a_session_goes_on_when_every_type_has_a_column_more(engine: Engine) -> None:
-    """A release adds columns under sessions whose plans are older: they are read by name."""
+def test_a_session_continues_when_every_type_has_a_column_more(engine: Engine) -> None:
+    """A release adds columns under sessions whose plans are older: they are read by name.
+
+    Rows that only the engine's functions make are left out: who changes such a type replaces them.
+    """
     engine.enqueue()
     engine.enqueue_many(2)
     engine.settle(engine.lease(1)[0])
@@ -216,9 +219,11 @@ def test_a_session_goes_on_when_every_type_has_a_column_more(engine: Engine) -> 
         "do $$ declare t record; begin"
         "  for t in select c.oid::regclass as name, c.relkind from pg_class as c"
         "    where c.relnamespace in ('queue'::regnamespace, 'public'::regnamespace)"
-        "      and c.relkind in ('r', 'c') loop"
-        "    execute format(case t.relkind when 'c' then 'alter type %s add attribute n text'"
-        "      else 'alter table %s add column n text' end, t.name);"
+        "      and (c.relkind = 'r'"
+        "        or c.relname in ('enqueue_item', 'worker_item', 'lease_request'))"
+        "  loop"
+        "    execute format(case t.relkind when 'c' then 'alter type %s add attribute added text'"
+        "      else 'alter table %s add column added text' end, t.name);"
         "  end loop; end $$"
     )
 

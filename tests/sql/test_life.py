@@ -93,6 +93,20 @@ def test_progress_logs_and_steps_travel_with_a_report(engine: Engine) -> None:
     assert engine.step(job_id, "fetch") == {"n": 1}
 
 
+def test_log_lines_of_a_repeated_report_are_stored_once(engine: Engine) -> None:
+    """Its answer was lost, or it has more lines by now; a settle repeats them too."""
+    job_id = engine.enqueue()
+    lease = engine.lease_one()
+    lines = [{"level": "info", "message": message} for message in "abcd"]
+
+    for most in (2, 2, 3):
+        engine.report(lease, logs=lines[:most], logs_from=0)
+    engine.settle(lease, logs=lines[2:], logs_from=2)
+
+    stored = "select string_agg(message, '' order by id) from public.job_logs where job_id = %s"
+    assert engine.one(stored, job_id) == "abcd"
+
+
 def test_a_finished_step_is_handed_to_the_next_attempt(engine: Engine) -> None:
     """A retry goes on after the last finished step; the first result stands."""
     engine.enqueue()
@@ -140,10 +154,13 @@ def test_a_repeated_lease_call_returns_the_same_leases(engine: Engine) -> None:
     first = engine.lease(3, tick_id=tick, call=1)
     again = engine.lease(3, tick_id=tick, call=1)
     more = engine.lease(3, tick_id=tick, call=2)
+    engine.enqueue()
+    late = engine.lease(3, tick_id=tick, call=1)  # it was on its way for long
 
-    assert {(lease["job"]["id"], lease["fence"]) for lease in first} == {
-        (lease["job"]["id"], lease["fence"]) for lease in again
-    }
+    first_, again_, late_ = (
+        {(lease["job"]["id"], lease["fence"]) for lease in each} for each in (first, again, late)
+    )
+    assert first_ == again_ == late_
     assert len(more) == 2
     assert engine.one("select count(*) from queue.leases") == 5
 
@@ -251,10 +268,33 @@ def test_a_job_never_starts_before_it_was_made(engine: Engine) -> None:
     assert job["started_at"] >= job["created_at"]
 
 
-def test_a_worker_with_nothing_to_do_is_not_told_to_ask_again(engine: Engine) -> None:
+def test_an_idle_worker_is_not_asked_to_lease_again(engine: Engine) -> None:
     """It sleeps until it is woken; a time, even 0, would have it ask for ever."""
     assert engine.lease_call()["next_due_in_ms"] is None
     engine.enqueue()
     engine.settle(engine.lease_one(), "completed")
 
     assert engine.lease_call()["next_due_in_ms"] is None
+
+
+def test_a_completed_job_has_no_deadline_to_watch(engine: Engine) -> None:
+    """Its row would be due for ever, and no idle worker would rest."""
+    soon = engine.one("select queue.clock() + interval '1 hour'")
+    engine.enqueue(deadline_at=soon.isoformat())
+    engine.settle(engine.lease_one())
+
+    assert engine.one("select count(*) from queue.deadlines") == 0
+
+
+def test_a_job_costs_what_its_attempts_cost_and_nothing_otherwise(engine: Engine) -> None:
+    """The bound of a cost is not the cost of a job that has none."""
+    free = engine.enqueue()
+    engine.settle(engine.lease_one(), "completed")
+    paid = engine.enqueue()
+    engine.settle(engine.lease_one(), "retry", retry_after_seconds=1, cost_usd=0.25)
+    engine.advance(2)
+    engine.maintain()
+    engine.settle(engine.lease_one(), "completed", cost_usd=0.5)
+
+    assert engine.job(free)["cost_usd"] is None
+    assert engine.job(paid)["cost_usd"] == 0.75

@@ -1,4 +1,4 @@
-"""Concurrency, rates and pauses hold in every committed snapshot, also under 16 racing workers."""
+"""Concurrency, rates and pauses hold in every committed snapshot, also under racing workers."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from tests.support.engine import (
     refusal,
 )
 
-WORKERS = 16
+WORKERS = 8
 
 
-def race_workers(engine: Engine, *, rounds: int = 6, limit: int = 7) -> int:
-    """Let 16 workers lease and settle while a watcher checks every snapshot it can get.
+def race_workers(engine: Engine, *, rounds: int = 8, limit: int = 7) -> int:
+    """Let workers lease and settle while a watcher checks every snapshot it can get.
 
     Each worker gets so many batches, or there is nothing left: a call that finds a limit reached,
     or its row held by another worker, waits for nobody and leases nothing.
@@ -48,6 +48,7 @@ def race_workers(engine: Engine, *, rounds: int = 6, limit: int = 7) -> int:
     def watch(other: Engine) -> None:
         while not stop.is_set():
             seen.append(broken_invariants(other.connection))
+            stop.wait(0.01)
 
     with engine.beside() as watching:
         watcher = threading.Thread(target=watch, args=(watching,))
@@ -62,7 +63,7 @@ def race_workers(engine: Engine, *, rounds: int = 6, limit: int = 7) -> int:
     return len(seen)
 
 
-def test_sixteen_racing_workers_never_exceed_any_limit(engine: Engine) -> None:
+def test_racing_workers_never_exceed_any_limit(engine: Engine) -> None:
     """All four limits at once; the invariants are checked in each snapshot."""
     engine.register("work", max_concurrency=9, workspace_concurrency=6, key_concurrency=2)
     engine.run("insert into queue.tenant_limits (workspace_id, max_running) values (%s, 5)", ACME)
@@ -72,7 +73,7 @@ def test_sixteen_racing_workers_never_exceed_any_limit(engine: Engine) -> None:
 
     assert race_workers(engine) > 3
 
-    assert engine.one("select count(*) from public.jobs where status = 'completed'") > 100
+    assert engine.one("select count(*) from public.jobs where status = 'completed'") > 50
 
 
 def test_limits_are_used_up_before_they_refuse(engine: Engine) -> None:
@@ -143,19 +144,19 @@ def test_many_blocked_keys_do_not_hold_up_a_free_one(engine: Engine) -> None:
 
 def test_a_rate_is_never_exceeded_in_any_window(engine: Engine) -> None:
     """Token bucket: at most the burst plus what has refilled since."""
-    engine.register("work", rate_limit={"limit": 20, "per_seconds": 2})
-    engine.enqueue_many(300)
+    engine.register("work", rate_limit={"limit": 20, "per_seconds": 1})
+    engine.enqueue_many(60)
 
     race_workers(engine)
 
     starts = engine.rows(
-        "select extract(epoch from leased_at)::float from queue.attempts union all "
-        "select extract(epoch from leased_at)::float from queue.leases order by 1"
+        "select extract(epoch from a.leased_at)::float"
+        " from public.jobs as j cross join queue.attempt_lines(j, 1000) as a order by 1"
     )
     assert len(starts) >= 20
     for first in range(len(starts)):
         for last in range(first, len(starts)):
-            assert last - first + 1 <= 20 + 10 * (starts[last] - starts[first]) + 1e-6
+            assert last - first + 1 <= 20 + 20 * (starts[last] - starts[first]) + 1e-6
 
 
 def test_a_rate_refills_with_time(engine: Engine) -> None:
@@ -171,7 +172,7 @@ def test_a_rate_refills_with_time(engine: Engine) -> None:
     assert len(engine.lease(50, job_types=["work"])) == 10
 
 
-def test_whoever_finds_only_a_rate_used_up_looks_again_when_it_refills(engine: Engine) -> None:
+def test_a_lease_that_finds_only_a_used_up_rate_repeats_when_it_refills(engine: Engine) -> None:
     """Otherwise a worker that ends with nothing to do leaves a rate by the second to the minute."""
     engine.stop_clock()
     engine.register("work", rate_limit={"limit": 2, "per_seconds": 10})
@@ -230,13 +231,28 @@ def test_what_is_paused_does_not_start_until_resumed(engine: Engine, pause: dict
     assert len(engine.lease()) == 1
 
 
-def test_whoever_finds_only_what_is_set_aside_looks_again_within_a_second(engine: Engine) -> None:
+def test_a_lease_that_finds_only_what_is_set_aside_repeats_within_a_second(engine: Engine) -> None:
     """A settlement passes by what another lease sets aside at that moment; nobody else looks."""
     engine.register("work", workspace_concurrency=1)
     engine.enqueue_many(2)
     assert len(engine.lease()) == 1
 
     assert engine.lease_call()["next_due_in_ms"] == 1000
+
+
+@pytest.mark.parametrize("name", ["{}", f"{ACME}/{{}}"])
+def test_a_type_of_any_name_is_paused_in_a_workspace(engine: Engine, name: str) -> None:
+    """By its own name, and by that of the pause, which begins with the workspace."""
+    job_type = "enrichment." + "x" * 80
+    engine.register(job_type)
+    engine.enqueue(job_type=job_type)
+    request = {"kind": "workspace_type", "name": name.format(job_type), "workspace_id": ACME}
+
+    engine.rpc("pause_jobs", p_request=request)
+    assert engine.lease() == []
+
+    engine.rpc("pause_jobs", p_request={**request, "paused": False})
+    assert engine.lease_one()["job"]["job_type"] == job_type
 
 
 def test_a_workspaces_pause_leaves_others_alone(engine: Engine) -> None:

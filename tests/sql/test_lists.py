@@ -204,7 +204,7 @@ def test_a_sparse_list_comes_in_slices_and_misses_nothing(engine: Engine) -> Non
 def test_a_search_that_takes_long_stops_early_and_misses_nothing(engine: Engine) -> None:
     """Payloads that are small where they lie and large to read: a page ends after 30 ms or so."""
     rare = engine.enqueue(payload={"text": "rare"})
-    large = {"text": "y" * 100_000}
+    large = {"text": "y" * 240_000}
     for _ in range(10):
         engine.enqueue_many(40, payload=large)
 
@@ -212,6 +212,61 @@ def test_a_search_that_takes_long_stops_early_and_misses_nothing(engine: Engine)
     assert page["jobs"] == []
     assert page["next"] is not None
     assert pages(engine, 50, workspace_id=ACME, search="rare") == [rare]
+
+
+def test_a_payload_is_searched_by_its_length_as_text(engine: Engine) -> None:
+    """One letter a hundred thousand times takes little room, and long to read."""
+    engine.enqueue(payload={"text": "y" * 100_000 + "rare"})
+    short = engine.enqueue(payload={"text": "y" * 7_000 + "rare"})
+
+    assert pages(engine, workspace_id=ACME, search="rare") == [short]
+    sorted_page = engine.rpc("sort_jobs", p_filter={"workspace_id": ACME, "search": "rare"})
+    assert [job["id"] for job in sorted_page["jobs"]] == [short]
+
+
+#: A condition of which each job takes ten milliseconds.
+SLOW = """
+create or replace function queue.state_of(
+  p_status text, p_attempts integer, p_next_retry_at timestamptz, p_scheduled_for timestamptz, p_now timestamptz
+) returns text language plpgsql immutable set search_path = '' as $$
+begin
+  perform pg_sleep(0.01);
+  return 'queued';
+end $$
+"""
+
+
+def test_a_list_ends_in_time_amid_a_slice_and_misses_nothing(engine: Engine) -> None:
+    """Else one slice of dear jobs is as long as all of them."""
+    ids = engine.enqueue_many(60)
+    engine.run(SLOW)
+
+    sought: Any = {"workspace_id": ACME, "state": ["queued"], "search": "work"}
+    page = engine.rpc("list_jobs", p_filter=sought)
+
+    assert 1 <= len(page["jobs"]) <= 12
+    assert page["next"] is not None
+    assert pages(engine, **sought) == ids[::-1]
+
+
+def test_a_list_that_searches_no_payload_has_all_of_its_first_slice(engine: Engine) -> None:
+    """However late the machine is: a live list that reads its top again misses no new job."""
+    ids = engine.enqueue_many(60)
+    engine.run(SLOW)
+
+    page = engine.rpc("list_jobs", p_filter={"workspace_id": ACME, "state": ["queued"]})
+
+    assert [job["id"] for job in page["jobs"]] == ids[::-1][:50]
+
+
+def test_a_sorted_list_ends_in_time_with_a_page(engine: Engine) -> None:
+    """And says that there are others, rather than running into the statement's time limit."""
+    engine.enqueue_many(400)
+    engine.run(SLOW)
+
+    page = engine.rpc("sort_jobs", p_filter={"workspace_id": ACME, "state": ["queued"]}, p_limit=5)
+
+    assert (len(page["jobs"]), page["cut"], page["more"]) == (5, True, True)
 
 
 def test_counts_are_those_of_the_states(engine: Engine) -> None:
@@ -259,3 +314,34 @@ def test_counts_by_state_are_those_of_the_list(engine: Engine) -> None:
         )
         == 6
     )
+
+
+def test_a_list_shows_a_glimpse_and_get_job_the_whole(engine: Engine) -> None:
+    """A page of 200 jobs stays far below the 6 MB that Lambda may answer."""
+    payload = {"to": "ada", "n": 3, "deep": {"n": 1}, "none": None, "body": "x" * 200_000}
+    job_id = engine.enqueue(payload)
+    [lease] = engine.lease()
+    engine.settle(lease, "failed", error={"type": "Boom", "message": "y" * 9000, "data": {"k": 1}})
+
+    [listed] = engine.rpc("list_jobs", p_filter={"workspace_id": ACME})["jobs"]
+    [sorted_] = engine.rpc("sort_jobs", p_filter={"workspace_id": ACME}, p_by="run_ms")["jobs"]
+    whole = engine.rpc("get_job", p_job_id=job_id)
+
+    assert listed == sorted_ | {"times": listed["times"]}
+    assert listed["glimpse"] == f"n: 3, to: ada, body: {'x' * 80}"
+    assert listed["error_message"] == "y" * 500
+    assert set(whole) - set(listed) == {"payload", "result", "error_data"}
+    assert (whole["payload"], whole["error_message"]) == (payload, "y" * 9000)
+
+
+def test_a_waiting_job_in_a_list_says_what_it_asks_and_not_the_choices(engine: Engine) -> None:
+    """They, and the ids that a job waits for, may be long."""
+    engine.enqueue()
+    [lease] = engine.lease()
+    wait = {"kind": "ask", "name": "ask", "question": "q" * 400, "options": ["a", "b"]}
+    engine.settle(lease, "waiting", wait=wait)
+
+    [listed] = engine.rpc("list_jobs", p_filter={"workspace_id": ACME})["jobs"]
+
+    assert listed["waiting_for"]["question"] == "q" * 300
+    assert "options" not in listed["waiting_for"]

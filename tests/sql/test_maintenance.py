@@ -169,6 +169,9 @@ def test_jobs_of_a_workspace_deleted_meanwhile_go_as_well(engine: Engine) -> Non
 
 def test_failing_maintenance_stops_no_lease_and_shows_in_health(engine: Engine) -> None:
     """Upkeep is not worth an outage."""
+    engine.enqueue()
+    engine.settle(engine.lease_one())
+    engine.advance(20)
     engine.run(
         'update queue.settings set value = \'{"completed": "x", "cancelled": 1, "failed": 1}\' where name = \'retention_days\''
     )
@@ -214,11 +217,11 @@ def test_a_tenant_sees_only_its_own_numbers(engine: Engine) -> None:
     engine.enqueue_many(3)
     engine.enqueue_many(5, workspace=GLOBEX)
     with engine.member(ADA) as ada:
-        assert ada.rpc("queue_stats", p_workspace_id=ACME)["live"]["pending"] == 3
+        assert ada.rpc("queue_stats", p_workspace_id=ACME)["live"]["queued"] == 3
         with pytest.raises(psycopg.Error) as refused:
             ada.rpc("queue_stats")
         assert refusal(refused.value)[:2] == ("PT403", "forbidden")
-    assert engine.rpc("queue_stats")["live"]["pending"] == 8
+    assert engine.rpc("queue_stats")["live"]["queued"] == 8
 
 
 def test_health_names_the_depth_the_tick_and_who_holds_a_snapshot(engine: Engine) -> None:

@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
 from tests.support.engine import ACME, ADA, Engine
+from tests.support.functions import until_waiting
 
 CLAIM_FROM = "select max(claim_from) from queue.partitions"
 
@@ -188,10 +190,52 @@ def test_a_job_put_off_between_the_choice_and_its_lock_is_not_started(engine: En
         )
 
     leased = engine.one(
-        "select t.leased from public.jobs as j, queue.take(array[j.id], array[%s]::tid[], array[j.ctid],"
-        " array[j.job_type], 'w1', gen_random_uuid(), 1, 60, queue.clock()) as t where j.id = %s",
+        "select t.leased from public.jobs as j, queue.start_jobs("
+        "array[row(j.id, %s::tid, j.ctid)::queue.locked_job], array[j.job_type], row('w1',"
+        " gen_random_uuid(), 1, 1, null, null, 60, null, null, false, null)::queue.lease_request,"
+        " queue.clock()) as t where j.id = %s",
         place,
         job,
     )
 
     assert (leased, engine.status(job)) == (0, "pending")
+
+
+def test_a_job_that_came_back_while_a_lease_was_under_way_is_leased_next(engine: Engine) -> None:
+    """That lease had chosen before, and moves its mark after: past the one that came back."""
+    engine.enqueue()
+    first = engine.lease_one(lease_seconds=3600)
+    engine.advance(60)
+    engine.enqueue_many(20)
+    engine.lease(1)
+    engine.run(
+        "create function queue.wait_for_the_test() returns trigger language plpgsql as"
+        " $$ begin perform pg_advisory_xact_lock(99); return new; end $$"
+    )
+    engine.run(
+        "create trigger wait_for_the_test before insert on queue.leases for each row"
+        " when (new.worker_id = 'slow') execute function queue.wait_for_the_test()"
+    )
+    with engine.beside() as slow, engine.beside() as holder, ThreadPoolExecutor(1) as threads:
+        holder.run("begin")
+        holder.run("select pg_advisory_xact_lock(99)")
+        leasing = threads.submit(slow.lease, 1, worker="slow", call=2)
+        until_waiting(engine.database)
+        engine.settle(first, "released")
+        engine.lease(0, call=2)  # looks from the start again
+        holder.run("commit")
+        assert len(leasing.result(60)) == 1
+    assert engine.lease(1, call=2)[0]["job"]["id"] == first["job"]["id"]
+
+
+def test_the_sweep_goes_past_the_first_thousand(engine: Engine) -> None:
+    """A lost partition behind them would never be opened again."""
+    items = [{"job_type": "work", "concurrency_key": str(n)} for n in range(1001)]
+    for start in (0, 1000):
+        engine.rpc("enqueue_jobs", p_workspace_id=ACME, p_jobs=items[start : start + 1000])
+    engine.run("delete from queue.openings")
+
+    engine.run("select queue.sweep(queue.clock())")
+    engine.run("select queue.sweep(queue.clock())")
+
+    assert engine.one("select count(distinct partition_id) from queue.openings") == 1001

@@ -11,7 +11,7 @@ import psycopg
 import pytest
 
 from minutehand.queue.broadcasts import events_of_message
-from tests.support.engine import ACME, ADA, EVE, GLOBEX, Engine, handle
+from tests.support.engine import ACME, ADA, BOB, EVE, GLOBEX, Engine, handle
 
 WORKSPACE, RIVAL = f"workspace:{ACME}", f"workspace:{GLOBEX}"
 
@@ -47,7 +47,7 @@ def test_a_job_costs_five_messages_over_its_life(engine: Engine) -> None:
     ]
 
 
-def test_a_bulk_is_told_in_few_messages(engine: Engine) -> None:
+def test_a_bulk_is_sent_in_few_messages(engine: Engine) -> None:
     """A thousand jobs at once would use up a plan's second ten times over."""
     items = [{"job_type": "work", "payload": {"n": n}} for n in range(500)]
     made = engine.rpc("enqueue_jobs", p_workspace_id=ACME, p_jobs=items)
@@ -61,29 +61,44 @@ def test_a_bulk_is_told_in_few_messages(engine: Engine) -> None:
 
 
 def sent_events(engine: Engine, topic: str) -> list[Any]:
-    """Every event that was sent to a topic, whole."""
+    """Every event that was sent to a topic; alike ones have the time of the first."""
     return [
-        event for _, _, payload in messages(engine, topic) for event in events_of_message(payload)
+        {name: value for name, value in event.items() if name != "at"}
+        for _, _, payload in messages(engine, topic)
+        for event in events_of_message(payload)
     ]
 
 
 def log_of(engine: Engine, workspace: Any = ACME) -> list[Any]:
     """The same of a workspace's state changes, from the log."""
     return engine.rows(
-        "select jsonb_build_object('job_id', job_id, 'seq', seq, 'type', type, 'data', data, 'at', created_at)"
+        "select jsonb_build_object('job_id', job_id, 'seq', seq, 'type', type, 'data', data)"
         " from public.job_events where workspace_id = %s and type not in ('job.progress', 'job.log')"
         " order by job_id, seq",
         workspace,
     )
 
 
-def test_each_event_of_a_message_is_whole(engine: Engine) -> None:
-    """A client of one's own needs no more than the list."""
+@pytest.mark.parametrize("version", [1, 2])
+def test_alike_events_are_sent_once_unless_a_client_knows_no_groups(
+    engine: Engine, version: int
+) -> None:
+    """A message is mostly ids then; clients of before get each event whole, as they know it."""
+    with engine.member(ADA) as ada:
+        ada.rpc("follow_topic", p_topic=WORKSPACE, p_follower_id=uuid.uuid4(), p_version=version)
     engine.enqueue_many(3)
     engine.settle_all([{**handle(each), "outcome": "completed"} for each in engine.lease(limit=2)])
 
     [(_, _, created)] = messages(engine, WORKSPACE)[:1]
-    assert set(created) == {"events"}
+    if version == 1:
+        assert set(created) == {"events"}
+        assert [set(event) for event in created["events"]] == [
+            {"job_id", "seq", "type", "data", "at"}
+        ] * 3
+    else:
+        [group] = created["groups"]
+        assert set(group) == {"type", "data", "at", "job_ids", "seqs"}
+        assert (len(group["job_ids"]), group["seqs"]) == (3, [1])
     assert sorted(sent_events(engine, WORKSPACE), key=lambda e: (e["job_id"], e["seq"])) == log_of(
         engine
     )
@@ -114,6 +129,18 @@ def test_a_single_event_keeps_its_own_form(engine: Engine) -> None:
     assert (topic, event) == (f"workspace:{ACME}", "job.created")
     assert set(payload) == {"job_id", "seq", "type", "data", "at"}
     assert (payload["job_id"], payload["seq"]) == (str(job_id), 1)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_sessions_listeners_get_no_log_lines(engine: Engine, count: int) -> None:
+    """A guest may be one of them; who follows the job gets them."""
+    job_id = engine.enqueue(session_id="s")
+    line = {"level": "info", "message": "for members"}
+    engine.report(engine.lease_one(), logs=[line] * count)
+
+    heard = {topic for topic, _, payload in messages(engine) if "for members" in str(payload)}
+    assert heard == {f"job:{job_id}"}
+    assert told(engine, "session:s") == [(job_id, 1), (job_id, 2)]
 
 
 def test_ten_thousand_events_of_a_statement_arrive_whole_and_in_order(engine: Engine) -> None:
@@ -272,14 +299,26 @@ def test_jobs_without_watchers_hold_back_nothing_that_is_watched(engine: Engine)
     assert engine.one("select count(*) from queue.held_topics where topic = %s", RIVAL) > held
 
 
-def test_a_followed_job_is_heard_where_others_have_no_room(engine: Engine) -> None:
+def test_a_strangers_job_makes_no_one_look_again(engine: Engine) -> None:
+    """A session is its first workspace's, also while messages are held back."""
+    engine.enqueue(session_id="s")
+    at_second(engine, 0)
+    engine.run("select queue.message_window()")
+    engine.run("select queue.count_up('queue.messages_counted', 10000)")
+
+    engine.enqueue(workspace=GLOBEX, session_id="s")
+
+    assert engine.rows("select topic from queue.held_topics") == [RIVAL]
+
+
+def test_a_followed_jobs_events_are_sent_where_others_have_no_room(engine: Engine) -> None:
     """What nobody follows is not even built then, and still counts as held back."""
     set_budget(engine, 20)
     at_second(engine, 0)
     jobs = engine.enqueue_many(3)
     follow(engine, f"job:{jobs[1]}")
     while engine.one("select queue.room_for_unfollowed(queue.message_window())") >= 4:
-        engine.enqueue(workspace=GLOBEX)
+        send(engine, str(uuid.uuid4()))
     before = engine.one("select coalesce(pg_sequence_last_value('queue.messages_held'), 0)")
 
     leases = {lease["job"]["id"] for lease in engine.lease(50)}
@@ -287,9 +326,9 @@ def test_a_followed_job_is_heard_where_others_have_no_room(engine: Engine) -> No
     assert set(jobs) <= set(leases)
     sent = [topic for topic, _, _ in messages(engine, "job:%")]
     assert sent == [f"job:{jobs[1]}"]
-    # the other jobs' own messages, and those of both workspaces
+    # the other jobs' own messages, and that of the workspace
     held = engine.one("select pg_sequence_last_value('queue.messages_held')") - before
-    assert held == len(leases) - 1 + 2
+    assert held == len(leases) - 1 + 1
 
 
 def test_what_was_held_back_is_announced_by_the_next_statement(engine: Engine) -> None:
@@ -332,7 +371,7 @@ def test_followers_count_as_messages(engine: Engine) -> None:
     at_second(engine, 0)
     for _ in range(9):
         answer = follow(engine, WORKSPACE)
-    assert answer == {"receivers": 9, "again_seconds": 60, "quiet": False}
+    assert answer == {"receivers": 9, "again_seconds": 60, "check_seconds": 0.18, "quiet": False}
 
     for _ in range(60):
         engine.enqueue()
@@ -403,12 +442,148 @@ def test_a_message_rolled_back_leaves_nothing_behind(engine: Engine) -> None:
     assert messages(engine) == []
 
 
+SEND = """
+create or replace function pg_temp.send(p_workspace uuid, p_minor boolean) returns boolean language plpgsql as $$
+declare
+  v_held bigint := coalesce(pg_sequence_last_value('queue.messages_held'), 0);
+begin
+  perform queue.send_messages(array['workspace:' || p_workspace], array[p_workspace], array['e'], array['{}'::jsonb], array[p_minor]);
+  return v_held = coalesce(pg_sequence_last_value('queue.messages_held'), 0);
+end $$
+"""
+
+
+def send(engine: Engine, workspace: str, count: int = 1, *, minor: bool = False) -> list[bool]:
+    """Send so many messages of a workspace, a transaction each; which of them went."""
+    engine.run(SEND)
+    return [engine.one("select pg_temp.send(%s, %s)", workspace, minor) for _ in range(count)]
+
+
+@pytest.mark.parametrize("minor", [False, True])
+def test_a_rival_leaves_room_for_one_that_was_quiet(engine: Engine, minor: bool) -> None:
+    """First come would be first served, second after second; a fifth stays for those who come."""
+    set_budget(engine, 60)
+    heard, rivals = [], 0
+    for second in range(18):
+        at_second(engine, second)
+        rivals += sum(send(engine, GLOBEX, 40, minor=minor))
+        if second % 5 == 4:
+            heard += send(engine, ACME, 5, minor=minor)
+
+    assert all(heard)
+    assert rivals * 2 > 18 * 60 / (4 if minor else 3)
+
+
+def test_alone_a_workspace_has_four_fifths_of_the_room(engine: Engine) -> None:
+    """What it leaves is what another finds that comes this second."""
+    set_budget(engine, 100)
+    follow(engine, WORKSPACE)
+    with engine.member(EVE) as eve:
+        eve.rpc("follow_topic", p_topic=RIVAL, p_follower_id=uuid.uuid4())
+    at_second(engine, 0)
+
+    alone = sum(send(engine, ACME, 300))
+
+    assert alone * 2 == pytest.approx(0.8 * 450, abs=2)
+    assert sum(send(engine, GLOBEX, 10)) == 10
+
+
+def test_several_rivals_share_what_one_had(engine: Engine) -> None:
+    """Four ninths each: whoever began first gives way as its messages grow old."""
+    set_budget(engine, 60)
+    workspaces = [str(uuid.UUID(int=n)) for n in range(1, 4)]
+    went = dict.fromkeys(workspaces, 0)
+    for second in range(30):
+        at_second(engine, second)
+        for workspace in workspaces:
+            count = sum(send(engine, workspace, 20))
+            went[workspace] += count if second >= 12 else 0
+
+    assert min(went.values()) >= max(went.values()) / 3
+    assert send(engine, ACME, 2) == [True] * 2
+
+
+def test_what_rivals_send_at_once_is_seen_before_they_commit(engine: Engine) -> None:
+    """Else a dozen connections would take a dozen shares."""
+    set_budget(engine, 100)
+    at_second(engine, 0)
+    statement = (
+        "select queue.send_messages(array['workspace:x'], array[%s::uuid], array['e'], array['{}'::jsonb], array[false])"
+        " from generate_series(1, 60)"
+    )
+    connections = [engine.database.connect(autocommit=False) for _ in range(8)]
+    for connection in connections:
+        connection.execute(statement, (GLOBEX,))
+
+    assert counted(engine) <= 0.8 * 375 + 2
+    assert send(engine, ACME, 10) == [True] * 10
+    for connection in connections:
+        connection.rollback()
+        connection.close()
+
+
+def test_in_one_statement_only_the_rivals_messages_are_held_back(engine: Engine) -> None:
+    """A worker reports for many tenants at once."""
+    set_budget(engine, 100)
+    at_second(engine, 0)
+    send(engine, GLOBEX, 200)
+    engine.run("delete from realtime.messages")
+
+    engine.run(
+        "select queue.send_messages(array_agg('workspace:' || w order by n), array_agg(w order by n), array_agg('e'::text),"
+        " array_agg('{}'::jsonb), array_agg(false)) from (select n, case when n %% 10 = 0 then %s else %s end::uuid as w"
+        " from generate_series(1, 100) as n) as s",
+        *(ACME, GLOBEX),
+    )
+
+    assert {topic for topic, _, _ in messages(engine)} == {WORKSPACE}
+    assert len(messages(engine)) == 10
+
+
+def test_announcements_take_turns(engine: Engine) -> None:
+    """A rival's thousand topics, held back first, are not all announced before another's one."""
+    set_budget(engine, 20)
+    at_second(engine, 0)
+    for workspace, count in ((GLOBEX, 1000), (ACME, 1)):
+        engine.run(
+            "select queue.hold_topics(array_agg(format('session:%%s-%%s', %s::text, n)), array_agg(%s::uuid), 1) from generate_series(1, %s) as n",
+            *(workspace, workspace, count),
+        )
+    at_second(engine, 1)
+
+    engine.rpc("run_maintenance", p_request={})
+
+    looked = [topic for topic, event, _ in messages(engine) if event == "job.look_again"]
+    assert f"session:{ACME}-1" in looked
+    assert len(looked) < 50
+
+
+def test_one_persons_followers_are_bounded_over_all_topics(engine: Engine) -> None:
+    """Each costs a message of the budget, and is only a claim."""
+    engine.rpc(
+        "enqueue_jobs",
+        p_workspace_id=ACME,
+        p_jobs=[{"job_type": "work", "session_id": f"s{n}"} for n in range(12)],
+    )
+    for n in range(12):
+        for _ in range(21):
+            answer = follow(engine, f"session:s{n}")
+        assert answer["receivers"] == (20 if n < 5 else 0)
+
+    assert engine.one("select count(*) from queue.followers") == 100
+    assert engine.one("select sum(receivers) from queue.audiences") == 100
+    assert answer["receivers"] == 0
+    with engine.member(BOB) as bob:
+        told_bob = bob.rpc("follow_topic", p_topic="session:s11", p_follower_id=uuid.uuid4())
+    assert told_bob["receivers"] == 1
+
+
 def test_many_connections_share_one_budget(engine: Engine) -> None:
     """Each sees at once what the others have taken, committed or not."""
     set_budget(engine, 50)
     at_second(engine, 0)
     statement = (
-        "select queue.send_messages(array['workspace:x'], array['e'], array['{}'::jsonb], array[false])"
+        "select queue.send_messages(array['workspace:x'], array[queue.new_id()], array['e'], array['{}'::jsonb], array[false])"
         " from generate_series(1, 40)"
     )
     connections = [engine.database.connect(autocommit=False) for _ in range(6)]

@@ -10,9 +10,12 @@ import json
 import uuid
 from typing import Any
 
+import pytest
+
 from tests.sql.test_lease_budgets import QUIET, settle_down
 from tests.support.engine import ACME, GLOBEX, Engine, handle
 
+pytestmark = [pytest.mark.fresh, pytest.mark.weekly(only=True)]
 MANY = """
 insert into public.jobs (workspace_id, job_type, concurrency_key, scheduled_for, tags)
 select %s, %s, case when %s then 'k' || n end, queue.clock() + %s * interval '1 s', array['t' || n]
@@ -106,8 +109,8 @@ def operations(held: dict[str, list[dict[str, Any]]]) -> dict[str, tuple[str, st
         "enqueue": (ENQUEUE % "'payload', jsonb_build_object('n', n)", ACME),
         "enqueue with options": (ENQUEUE % options, ACME),
         "emit": ("select public.emit_event(%s, 'go', '{}')", ACME),
-        "redrive": ("select public.redrive_jobs(%s, '{}', 200)", GLOBEX),
-        "cancel": ("select public.cancel_jobs(%s, '{}', 200)", ACME),
+        "retry many": ('select public.create_operation(%s, \'{"action": "retry"}\')', GLOBEX),
+        "cancel many": ('select public.create_operation(%s, \'{"action": "cancel"}\')', ACME),
         "maintain": (maintain, '{"budget_ms": 5000}'),
         "count": ("select public.count_jobs(%s)", ACME),
         "dead letters": ("select public.dead_letters(%s)", GLOBEX),
@@ -153,4 +156,8 @@ def test_nothing_is_slow_because_all_was_empty_a_moment_ago(engine: Engine) -> N
     engine.run("analyze")  # for the books
 
     dear = {name: (known[name], quiet[name]) for name in calls}
-    assert {name: both for name, both in dear.items() if both[1] > 3 * both[0] + 2_000} == {}
+    # 10,000 jobs are counted, by an index with a block each, by a scan with fewer
+    room = {name: 12_000 if name == "count" else 2_000 for name in calls}
+    assert {name: both for name, both in dear.items() if both[1] > 3 * both[0] + room[name]} == {}
+    # and 10,000 due jobs at most, here each in a partition of its own, which is looked up
+    assert max(*dear["statistics"], *dear["health"]) <= 60_000, dear

@@ -18,6 +18,7 @@ SEALED = "mh1.a2V5.d3JhcHBlZA==.Ym9keQ=="
 MADE: dict[str, Callable[[Engine, int], object]] = {
     "max_schedules": lambda e, n: e.rpc("put_schedule", p_workspace_id=ACME, p_schedule={"name": f"s{n}", "cron": "0 0 1 1 *", "job_type": "work"}),
     "max_webhooks": lambda e, n: e.rpc("put_webhook", p_workspace_id=ACME, p_webhook={"url": f"https://e.com/{n}", "sealed_secret": SEALED}),
+    "max_alerts": lambda e, n: e.rpc("put_alert", p_workspace_id=ACME, p_alert={"name": f"a{n}", "metric": "failed", "threshold": 1}),
     "max_pauses": lambda e, n: e.rpc("pause_jobs", p_request={"kind": "workspace_type", "name": f"t{n}", "workspace_id": ACME}),
     "max_batches": lambda e, n: e.rpc("create_batch", p_workspace_id=ACME),
     "max_events": lambda e, n: e.rpc("emit_event", p_workspace_id=ACME, p_name=f"e{n}"),
@@ -45,7 +46,7 @@ def test_rows_stop_at_their_quota(engine: Engine, name: str) -> None:
         told = ada.rpc("workspace_limits", p_workspace_id=ACME)["quotas"][name]
 
     assert told == {"max": most, "used": most}
-    if name not in {"max_schedules", "max_webhooks"}:
+    if name not in {"max_schedules", "max_webhooks", "max_alerts"}:
         MADE[name](engine, 3)
 
 
@@ -57,15 +58,17 @@ def test_every_table_of_tenants_rows_has_a_quota(engine: Engine) -> None:
         "steps", "running_steps", "gathered",
         "openings", "partitions", "turns", "signals", "last_deliveries",
         # one per workspace, or per workspace and type
-        "tenant_limits", "live_counts", "row_counts", "shares", "proven", "removals", "stat_deltas", "stat_minutes",
+        "breakers", "tenant_limits", "live_counts", "row_counts", "forgotten", "shares", "proven", "removals", "stat_deltas", "stat_minutes",
         # published by workers; of schedules, which are bounded
         "declared_schedules", "schedule_minutes",
         # what people did, kept for a time
         "actions", "operator_access", "stat_hours",
-        # thresholds: their own function bounds them
-        "alerts",
         # one per limited scope that leases from
         "caps", "buckets",
+        # one per workspace and kind; one per job of a signed type, for a year
+        "chains", "receipts",
+        # one per topic and statement whose messages were held back, until the announcement a second later
+        "held_topics",
     }  # fmt: skip
     tables = engine.rows(
         "select c.relname from pg_class c join pg_attribute a on a.attrelid = c.oid and a.attname = 'workspace_id'"

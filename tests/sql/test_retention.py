@@ -46,7 +46,7 @@ def test_removals_are_forgotten_after_thirty_days_and_with_their_workspace(engin
     assert engine.one("select count(*) from queue.removals") == 0
 
 
-def test_next_runs_are_told_for_a_schedule_and_for_an_expression(engine: Engine) -> None:
+def test_next_runs_are_shown_for_a_schedule_and_for_an_expression(engine: Engine) -> None:
     """What a person wants to see before saving."""
     schedule = {"name": "nightly", "cron": "30 2 * * *", "timezone": "UTC", "job_type": "work"}
     with engine.member(ADA) as ada:

@@ -29,11 +29,12 @@ def play(rival: Engine, attack: Attack, seed: int) -> int:
     answer, answered = None, 0
     while True:
         try:
-            function, arguments = requests.send(answer)
+            asked = requests.send(answer)
         except StopIteration:
             return answered
         try:
-            answer = rival.rpc(function, **arguments)
+            for function, arguments in asked if isinstance(asked, list) else [asked]:
+                answer = rival.rpc(function, **arguments)
         except psycopg.Error as error:
             if refusal(error)[0] != "PT429":
                 raise
@@ -72,7 +73,7 @@ def blocks_of_a_page(victim: Engine) -> int:
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_a_rivals_mix_delays_nobody_else(engine: Engine, seed: int) -> None:
+def test_a_rivals_mix_delays_no_one_else(engine: Engine, seed: int) -> None:
     """Accepted → started within three turns, pages as cheap as before, nothing parked or paused."""
     engine.register("work")
     engine.register("victims")

@@ -197,7 +197,7 @@ def test_a_workspace_has_as_many_schedules_as_are_listed(engine: Engine) -> None
     assert put(engine, name="s7", enabled=False)["enabled"] is False
 
 
-def test_a_schedule_that_no_longer_fits_says_so_and_stops_nobody(engine: Engine) -> None:
+def test_a_schedule_that_no_longer_fits_says_so_and_stops_no_other(engine: Engine) -> None:
     """The type's schema changed under it."""
     put(engine)
     due(engine, 0)
@@ -253,6 +253,18 @@ def test_saving_a_schedule_again_neither_skips_nor_repeats_a_run(engine: Engine)
     assert engine.one("select count(*) from queue.schedule_slots") == 1
 
 
+def test_a_schedule_that_is_corrected_and_switched_on_begins_from_now(engine: Engine) -> None:
+    """What fell due while it was off was not missed, and its problem is no more."""
+    put(engine, enabled=False)
+    engine.advance(3600)
+    engine.run("update queue.schedules set problem = 'no such type'")
+
+    saved = put(engine)
+
+    assert saved["problem"] is None
+    assert engine.one("select next_at > queue.clock() from queue.schedules")
+
+
 def test_runs_do_not_overlap_when_the_schedule_asks_for_unique_jobs(engine: Engine) -> None:
     """The job still running stands for the next run."""
     put(engine, missed="all", options={"unique": {"key": "report"}})
@@ -301,3 +313,9 @@ def test_a_bad_schedule_is_refused_by_field(
         put(engine, **change)
 
     assert refusal(refused.value)[2] == field
+
+
+def test_a_declared_schedule_that_never_comes_due_is_refused(engine: Engine) -> None:
+    """30 February was stored, on, and without a problem for ever."""
+    with pytest.raises(psycopg.Error, match="the schedule tidy of work never comes due: 0 0 30 2"):
+        engine.register("work", schedules=[{"name": "tidy", "cron": "0 0 30 2 *"}])

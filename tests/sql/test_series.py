@@ -74,10 +74,14 @@ def test_internal_types_are_left_out_unless_asked_for(engine: Engine) -> None:
 
 
 def test_hours_are_kept_for_a_month(engine: Engine) -> None:
-    """Rolling up removes what is older than any range."""
+    """Maintenance removes what is older than any range, and nothing younger."""
     run_some(engine, 1)
     engine.run("select queue.roll_up(queue.clock())")
-    engine.run("update queue.stat_hours set hour = hour - interval '32 days'")
-    engine.run("select queue.roll_up(queue.clock())")
+    engine.run("update queue.stat_hours set hour = hour - interval '30 days'")
+    engine.run("select queue.prune(100, queue.clock())")
+    assert engine.one("select count(*) from queue.stat_hours") > 0
+
+    engine.run("update queue.stat_hours set hour = hour - interval '2 days'")
+    engine.run("select queue.prune(100, queue.clock())")
 
     assert engine.one("select count(*) from queue.stat_hours") == 0

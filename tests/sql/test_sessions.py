@@ -36,8 +36,9 @@ def test_a_sessions_topic_is_its_first_workspaces(engine: Engine) -> None:
 
 
 def test_every_way_to_enqueue_claims_a_session(engine: Engine) -> None:
-    """A bulk, a plain row, a child; jobs without a session claim nothing."""
-    items = [{"job_type": "work", "session_id": "a"}, {"job_type": "work"}]
+    """A bulk, a plain row, a child; jobs without a session, or of a guest's, claim nothing."""
+    sessions = [{"session_id": "a"}, {}, {"session_id": "guest_" + "0" * 64}]
+    items = [{"job_type": "work", **session} for session in sessions]
     engine.rpc("enqueue_jobs", p_workspace_id=ACME, p_jobs=items)
     with engine.member(ADA) as ada:
         ada.run(

@@ -9,7 +9,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from tests.support.engine import ACME, ADA, EVE, Engine, refusal
+from tests.support.engine import Engine, refusal
 
 
 @pytest.fixture
@@ -72,43 +72,10 @@ def test_types_are_bounded(thief: Engine) -> None:
     assert refusal(refused.value)[:2] == ("PT429", "quota_exceeded")
 
 
-def test_a_worker_enqueues_for_members_only(engine: Engine, thief: Engine) -> None:
-    """A job in a person's name is shown as theirs."""
-    with pytest.raises(psycopg.Error) as refused:
-        thief.enqueue(workspace=ACME, user_id=EVE)
-    assert refusal(refused.value) == ("PT403", "forbidden", "user_id")
-
-    assert engine.job(thief.enqueue(workspace=ACME, user_id=ADA))["user_id"] == ADA
-
-
-def test_a_worker_enqueues_no_internal_type_by_itself(engine: Engine, thief: Engine) -> None:
-    """Only the platform's own functions make those."""
-    engine.register("work", internal=True)
-
-    with pytest.raises(psycopg.Error) as refused:
-        thief.enqueue(workspace=ACME)
-    assert refusal(refused.value) == ("PT403", "forbidden", "job_type")
-
-
-def rotate(engine: Engine, *, grace: int = 0) -> None:
-    """Revoke what was issued until now."""
-    now = engine.one("select queue.clock()")
-    engine.rpc("revoke_worker_keys", p_before=now, p_grace_seconds=grace)
-
-
-def test_a_revoked_key_begins_nothing(engine: Engine, thief: Engine) -> None:
-    """Everything else needs the fence of a lease."""
-    rotate(engine)
-
-    for call in (
-        lambda: thief.lease(),
-        lambda: thief.register("work"),
-        lambda: thief.enqueue(),
-        lambda: thief.maintain(),
-    ):
-        with pytest.raises(psycopg.Error) as refused:
-            call()
-        assert refusal(refused.value) == ("PT401", "key_revoked", "SUPABASE_WORKER_KEY")
+def rotate(engine: Engine, *, grace: int = 0, before: str | None = None) -> None:
+    """Revoke what was issued until then, by default until now."""
+    before = before or engine.one("select queue.clock()")
+    engine.rpc("revoke_worker_keys", p_before=before, p_grace_seconds=grace)
 
 
 def test_the_new_key_works_and_the_old_one_for_a_grace(engine: Engine, thief: Engine) -> None:
@@ -124,6 +91,31 @@ def test_the_new_key_works_and_the_old_one_for_a_grace(engine: Engine, thief: En
         fresh = Engine(engine.database, connection)
         fresh.register("work")
         assert len(fresh.lease()) == 1
+
+
+def test_what_a_thief_has_read_signs_no_guests_address(engine: Engine, thief: Engine) -> None:
+    """The API's key to guests' addresses is a worker's to read."""
+    read = thief.rpc("guest_key")
+
+    rotate(engine)
+
+    assert engine.rpc("guest_key") != read
+
+
+@pytest.mark.parametrize(("grace", "before"), [(360, None), (0, "2020-01-01T00:00:00Z")])
+def test_a_revoked_key_stays_revoked(
+    engine: Engine, thief: Engine, grace: int, before: str | None
+) -> None:
+    """The next rotation gives a grace to the key of today, not to the one that was stolen."""
+    rotate(engine)
+    rotate(engine, grace=grace, before=before)
+    rotate(engine, grace=grace, before=before)
+
+    with pytest.raises(psycopg.Error) as refused:
+        thief.lease()
+    assert refusal(refused.value)[1] == "key_revoked"
+    with engine.database.as_role("job_worker", {"iat": time.time()}) as connection:
+        assert Engine(engine.database, connection).lease() == []
 
 
 def test_rotation_lets_the_true_workers_say_it_all_again(engine: Engine, thief: Engine) -> None:

@@ -6,8 +6,9 @@ from __future__ import annotations
 import psycopg
 import pytest
 
+from minutehand.queue.errors import DatabaseReadOnly, error_from_response, read_only_fix
 from tests.support.databases import Database
-from tests.support.engine import Engine
+from tests.support.engine import Engine, handle
 
 SAMPLE = "insert into queue.storage_samples values (queue.clock() - make_interval(hours => %s), %s, 0, 0)"
 
@@ -49,8 +50,8 @@ def test_what_shrinks_grows_by_less_than_nothing(engine: Engine) -> None:
 def test_samples_are_kept_for_thirty_days(engine: Engine) -> None:
     """What measures growth must not grow."""
     engine.run(SAMPLE, 24 * 31, 1)
-
     engine.rpc("record_storage")
+    engine.maintain()
 
     assert engine.one("select count(*) from queue.storage_samples") == 1
 
@@ -63,3 +64,104 @@ def test_people_learn_nothing_of_it(database: Database) -> None:
             pytest.raises(psycopg.errors.InsufficientPrivilege),
         ):
             connection.execute("select public.storage()")
+
+
+def test_the_limit_is_that_of_the_plan(engine: Engine) -> None:
+    """One setting says which plan it is, and another one a size that no plan has."""
+
+    def limit() -> int:
+        return int(engine.rpc("storage")["limit_bytes"]) // 1024**2
+
+    assert limit() == 8192
+    engine.rpc("set_settings", p_settings={"realtime_messages_per_second": "free"})
+    assert limit() == 500
+    engine.rpc("set_settings", p_settings={"database_limit_mb": 20_000})
+    assert limit() == 20_000
+    engine.rpc("set_settings", p_settings={"database_limit_mb": "plan"})
+    assert limit() == 500
+    with pytest.raises(psycopg.Error, match="is not a setting, or its value is invalid"):
+        engine.rpc("set_settings", p_settings={"database_limit_mb": "large"})
+
+
+@pytest.mark.parametrize(("size", "left"), [(0.84, ["failed"]), (0.86, [])])
+def test_a_nearly_full_plan_shortens_retention_to_the_floor(
+    engine: Engine, size: float, left: list[str]
+) -> None:
+    """Also that of types with days of their own; and health says so."""
+    floor = {"completed": 2, "cancelled": 2, "failed": 3}
+    engine.rpc("set_settings", p_settings={"retention_floor_days": floor})
+    engine.rpc("set_retention", p_job_type="work", p_days={"completed": 1, "failed": 60})
+    engine.enqueue()
+    engine.run_all()
+    engine.enqueue()
+    engine.run_all("failed", error={"type": "E", "message": "m"})
+    engine.advance(4 * 86400)
+    engine.run(SAMPLE, 0, int(size * 8192 * 1024**2))
+
+    engine.maintain()
+
+    assert engine.rows("select status from public.jobs") == left
+    state = engine.rpc("queue_health")["storage"]
+    assert (state["share"], state["retention_shortened"]) == (pytest.approx(size), not left)
+
+
+def test_the_last_part_is_measured_more_often(engine: Engine) -> None:
+    """An hour is long for what is left of a small plan."""
+    engine.run(SAMPLE, 0, int(0.8 * 8192 * 1024**2))
+    engine.advance(301)
+    engine.rpc("record_storage")
+
+    assert engine.one("select count(*) from queue.storage_samples") == 2
+
+
+def test_a_read_only_database_is_ended_by_the_statements_that_name_it(seeded: Database) -> None:
+    """As Supabase makes it when the plan is full: even retention is refused."""
+    name = seeded.name
+    with seeded.connect() as connection:
+        engine = Engine(seeded, connection)
+        engine.register("work")
+        engine.enqueue_many(20)
+        engine.run_all()
+        engine.advance(8 * 86400)
+        engine.run(f"alter database {name} set default_transaction_read_only = on")
+    with seeded.connect() as connection:
+        engine = Engine(seeded, connection)
+        for call in (engine.enqueue, engine.lease, engine.maintain):
+            with pytest.raises(psycopg.Error) as refused:
+                call()
+            assert refused.value.sqlstate == "25006"
+        error = error_from_response(405, {"code": "25006", "message": str(refused.value)})
+        assert isinstance(error, DatabaseReadOnly)
+        fix = read_only_fix()
+        assert all(statement in str(error) for statement in fix)
+        assert engine.rpc("queue_health")["storage"]["read_only"]
+
+        for statement in fix:
+            engine.run(statement)
+
+        assert engine.one("select count(*) from public.jobs") == 0
+        engine.run(f"alter database {name} reset default_transaction_read_only")
+    with seeded.connect() as connection:
+        assert Engine(seeded, connection).enqueue()
+
+
+@pytest.mark.parametrize(("events", "most"), [("full", 1900), ("minimal", 1400)])
+def test_what_a_job_keeps(engine: Engine, events: str, most: int) -> None:
+    """Rows, their room and their indexes, of jobs that went as planned in many workspaces."""
+    size = (
+        "select sum(pg_total_relation_size(t)) from unnest(array['public.jobs', 'public.job_events', 'queue.ended',"
+        " 'queue.attempts']::regclass[]) t"
+    )
+    engine.register("kept", events=events)
+    tenants = engine.rows(
+        "insert into public.workspaces (name) select 'T' || n from generate_series(1, 40) n returning id::text"
+    )
+    before = engine.one(size)
+
+    for _ in range(5):
+        for tenant in tenants:
+            engine.enqueue_many(10, workspace=tenant, job_type="kept", payload={"document": "d"})
+        while leases := engine.lease(50):
+            engine.settle_all([{**handle(one), "outcome": "completed"} for one in leases])
+
+    assert (engine.one(size) - before) / 2000 <= most

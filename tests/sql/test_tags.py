@@ -131,6 +131,22 @@ def test_a_replaced_job_takes_the_newer_tags(engine: Engine) -> None:
 
     assert first == second
     assert tagged(engine, "customer:2") == [first]
+    assert tagged(engine, "customer:1") == []
+
+
+def test_another_payload_takes_the_tags_of_the_first_away(engine: Engine) -> None:
+    """Whether the job is edited or replayed; those that it was given stay."""
+    engine.register("bill", tagged_by=["customer"])
+    job_id = engine.enqueue({"customer": 1}, job_type="bill", tags=["blue"], delay_seconds=60)
+    edited = engine.rpc("edit_job", p_job_id=job_id, p_changes={"payload": {"customer": 2}})
+    engine.advance(61)
+    engine.run_all()
+    request = {"payload": {"customer": 3}}
+    replay = engine.rpc("replay_job", p_job_id=job_id, p_request=request)["job"]
+
+    assert edited["tags"] == ["blue", "customer:2"]
+    assert replay["tags"] == ["blue", "customer:3"]
+    assert tagged(engine, "customer:1") == []
 
 
 def test_a_payload_is_searched_by_field_and_by_text(engine: Engine) -> None:

@@ -13,8 +13,8 @@ import pytest
 from psycopg.types.json import Jsonb
 from pydantic import ValidationError
 
-from minutehand.apps.training.models import Procedure
 from minutehand.local.postgres import Postgres
+from minutehand_apps.training.models import Procedure
 from tests.support.databases import Database
 from tests.support.functions import (
     ROLES,
@@ -43,15 +43,19 @@ CALLERS = {
 }  # fmt: skip
 WORKER = {
     "training_load", "training_load_chunks", "training_store_stage", "training_store_chunk",
-    "training_store_procedure", "training_note_host", "training_host_event",
+    "training_store_procedure", "training_store_stills", "training_note_host",
+    "training_host_event",
 }  # fmt: skip
-TYPES = ["transcription", "sop_generation", "mux_upload", "training_chunk", "training_clean"]
+TYPES = [
+    "transcription", "sop_generation", "mux_upload", "training_chunk", "training_clean",
+    "training_stills",
+]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
-def seeded(template: Postgres) -> Iterator[Database]:
+def seeded(postgres: Postgres) -> Iterator[Database]:
     """A seeded database that knows the app's job types; tests look at trainings of their own."""
-    with database_of_an_app(template, *TYPES) as database:
+    with database_of_an_app(postgres, *TYPES) as database:
         yield database
 
 
@@ -113,7 +117,7 @@ def test_only_ones_own_upload_is_taken(seeded: Database) -> None:
     assert caught.value.diag.message_hint == "workspace_not_found"
 
 
-def test_a_procedure_has_its_shape_whoever_writes_it(seeded: Database) -> None:
+def test_a_procedure_has_its_shape_from_a_model_or_rules(seeded: Database) -> None:
     """Past the API as well: one of another shape could be read by nobody any more."""
     made = start(seeded)
     held = lease(seeded, made["transcription"], "transcription")
@@ -147,7 +151,7 @@ def test_a_procedure_has_its_shape_whoever_writes_it(seeded: Database) -> None:
     with pytest.raises(psycopg.Error) as caught:
         as_user(seeded, ADA, save, made["training_id"], 2, Jsonb(endless))
 
-    assert saved == {"version": 2}
+    assert saved == {"version": 2, "wake": False}
     assert caught.value.diag.message_hint == "payload_too_large"
 
 
@@ -218,6 +222,7 @@ def test_a_finished_stage_is_never_written_again(seeded: Database) -> None:
         ("training_store_stage", {"stage": first}),
         ("training_store_chunk", {"chunk": chunk}),
         ("training_store_procedure", {"procedure": {}, "author": "x", "offline": True}),
+        ("training_store_stills", {"stills": [1]}),
         ("training_note_host", {"upload": "x"}),
     ):
         with pytest.raises(psycopg.Error) as caught:
@@ -225,7 +230,7 @@ def test_a_finished_stage_is_never_written_again(seeded: Database) -> None:
         assert caught.value.diag.message_hint == "lease_lost", function
 
 
-def test_nobody_enqueues_the_stages_jobs(seeded: Database) -> None:
+def test_no_person_enqueues_the_stages_jobs(seeded: Database) -> None:
     """A clean-up with a path of one's choice would be a way to delete others' files."""
     made = start(seeded)
     for kind in TYPES:
@@ -299,7 +304,7 @@ def test_the_service_deletes_ended_jobs_by_the_view(seeded: Database) -> None:
 
 def test_the_queue_is_in_the_order_of_leasing(seeded: Database) -> None:
     """By priority, then by age, as the view's reader would order it."""
-    as_user(seeded, ADA, "select public.cancel_jobs(%s)", ACME)
+    as_user(seeded, ADA, 'select public.create_operation(%s, \'{"action": "cancel"}\')', ACME)
     made = [start(seeded) for _ in range(4)]
     for number, priority in ((2, 10), (3, 200)):
         statement = "update public.jobs set priority = %s where id = %s returning 1"
@@ -381,3 +386,36 @@ def test_a_job_that_is_pending_for_long_is_explained(seeded: Database) -> None:
     assert [(one["title"], one["pending_seconds"] >= 660) for one in found] == [("Lamp", True)]
     assert found[0]["sentence"]
     assert caught.value.diag.message_hint == "workspace_not_found"
+
+
+@pytest.mark.parametrize(
+    ("url", "taken"),
+    [
+        ("https://cdn.example.com/talk.mp3?sig=a%2Fb", True),
+        ("https://cdn.example.com:443/talk.mp3", True),
+        ("https://127.0.0.1/x", False),
+        ("https://2130706433/x", False),
+        ("https://0x7f.1/x", False),
+        ("https://[::1]/x", False),
+        ("https://169.254.169.254/latest/meta-data", False),
+        ("https://localhost/x", False),
+        ("https://metadata.google.internal/x", False),
+        ("https://printer.local/x", False),
+        ("https://intranet/x", False),
+        ("https://user:pass@cdn.example.com/x", False),
+        ("https://cdn.example.com:8443/x", False),
+        ("http://cdn.example.com/x", False),
+    ],
+)
+def test_a_recording_within_a_network_is_refused_at_once(
+    seeded: Database, url: str, taken: bool
+) -> None:
+    """Before a job is spent on it; what a name resolves to is the worker's to check."""
+    ask = "select public.training_transcribe(%s, gen_random_uuid(), 'Talk', %s)"
+    if taken:
+        assert as_user(seeded, ADA, ask, ACME, url)["created"]
+        return
+    with pytest.raises(psycopg.Error) as error:
+        as_user(seeded, ADA, ask, ACME, url)
+
+    assert (error.value.sqlstate, error.value.diag.message_hint) == ("PT422", "audio_url_refused")

@@ -9,6 +9,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from minutehand.queue.models import JobTypeSpec
 from tests.support.engine import ACME, ADA, BOB, EVE, GLOBEX, Engine, refusal
 
 SYSTEM = "ffffffff-ffff-4fff-bfff-ffffffffffff"
@@ -24,7 +25,7 @@ def line(engine: Engine, job_type: str) -> dict[str, Any]:
     return one
 
 
-def test_a_type_tells_who_serves_it_and_how_it_went(engine: Engine) -> None:
+def test_a_type_shows_who_serves_it_and_how_it_went(engine: Engine) -> None:
     """The page that a newcomer opens first."""
     engine.register(
         "bill",
@@ -57,6 +58,15 @@ def test_a_type_tells_who_serves_it_and_how_it_went(engine: Engine) -> None:
         bill["day"]["success_rate"],
     ) == (4, 3, 1, 0.75)
     assert bill["day"]["run"]["p50_ms"] == pytest.approx(100, rel=0.13)
+
+
+def test_a_type_whose_jobs_all_fail_has_no_success(engine: Engine) -> None:
+    """None is a number here, and not unknown."""
+    engine.enqueue()
+    [lease] = engine.lease(1)
+    engine.settle(lease, "failed", error={"type": "E", "message": "no"})
+
+    assert line(engine, "work")["day"]["success_rate"] == 0
 
 
 def test_numbers_are_of_the_own_workspace(engine: Engine) -> None:
@@ -93,7 +103,7 @@ def test_a_typo_gets_the_nearest_name(engine: Engine) -> None:
     assert "did you mean" not in str(refused.value)
 
 
-def test_a_type_that_nobody_serves_is_told_at_enqueue(engine: Engine) -> None:
+def test_an_unserved_type_is_a_warning_at_enqueue(engine: Engine) -> None:
     """Its folder was deleted, its row is still there."""
     engine.register("gone")
     engine.advance(3600)
@@ -110,7 +120,7 @@ def test_a_type_that_nobody_serves_is_told_at_enqueue(engine: Engine) -> None:
     assert not line(engine, "gone")["served"]
 
 
-def test_a_type_that_nobody_serves_is_refused_where_that_is_wished(engine: Engine) -> None:
+def test_an_unserved_type_is_refused_on_request(engine: Engine) -> None:
     """A setting, for those who rather fail early."""
     engine.register("gone")
     engine.advance(3600)
@@ -161,7 +171,14 @@ def failed_twice(engine: Engine) -> str:
             "type": "KeyError",
             "message": "no rate",
             "traceback": traceback,
-            "origin": {"request_id": "r1", "log_group": "/aws/lambda/x"},
+            # what is not as AWS names it goes into no link
+            "origin": {
+                "request_id": "r1",
+                "log_group": "/aws/lambda/x",
+                "region": "evil.example/#",
+                "log_stream": {"a": 1},
+                "href": "https://evil.example",
+            },
         }
         engine.settle(lease, "retry", error=error, retry_after_seconds=0)
     return job_id
@@ -187,7 +204,7 @@ def test_a_failed_attempt_keeps_its_traceback_for_those_who_may_see_it(engine: E
         assert bob.rpc("job_attempts", p_job_id=job_id)["attempts"][0]["traceback"] is not None
 
 
-def test_an_attempt_tells_what_differs_from_the_one_before(engine: Engine) -> None:
+def test_an_attempt_shows_what_differs_from_the_one_before(engine: Engine) -> None:
     """The same error at another line, under another version."""
     attempts = engine.rpc("job_attempts", p_job_id=failed_twice(engine))["attempts"]
 
@@ -254,7 +271,7 @@ def test_a_schedule_of_the_system_makes_jobs_of_no_tenant(engine: Engine) -> Non
     engine.advance(120)
     engine.maintain()
     [job] = engine.rpc("list_jobs", p_filter={"workspace_id": SYSTEM})["jobs"]
-    assert job["payload"] == {"n": 1}
+    assert job["glimpse"] == "n: 1"
     engine.advance(400)
     engine.maintain()
     engine.run_all()
@@ -270,6 +287,7 @@ def test_people_only_switch_a_declared_schedule(engine: Engine) -> None:
             "put_schedule", p_workspace_id=ACME, p_schedule={"name": "code:mine", "enabled": False}
         )
         assert not off["enabled"]
+        assert not {"plan", "held_until"} & off.keys()
         calls: list[Callable[[], Any]] = [
             lambda: ada.rpc(
                 "put_schedule",
@@ -306,3 +324,112 @@ def test_a_declared_schedule_that_cannot_be_read_is_refused_at_the_start(engine:
     with pytest.raises(psycopg.Error) as refused:
         engine.register("nightly", schedules=[{"name": "night", "cron": "0 25 * * *"}])
     assert refusal(refused.value)[:2] == ("PT400", "invalid_argument")
+
+
+def policy_of(engine: Engine, job_type: str) -> dict[str, Any]:
+    """The type's row."""
+    return dict(
+        engine.one("select to_jsonb(t) from queue.job_types as t where job_type = %s", job_type)
+    )
+
+
+@pytest.mark.parametrize(
+    ("given", "field", "message"),
+    [
+        ({"max_concurency": 1}, "max_concurency", "max_concurency is not a known field"),
+        ({"rate_limit": 30}, "rate_limit", "rate_limit must be object or null, not 30"),
+        (
+            {"rate_limit": {"limit": 5, "per_second": 1}},
+            "rate_limit.per_seconds",
+            "rate_limit.per_seconds is required",
+        ),
+        ({"backoff": {"first": 5}}, "backoff.first", "backoff.first is not a known field"),
+        ({"lease_seconds": "60"}, "lease_seconds", "lease_seconds must be integer or null, not string"),
+        ({"lease_seconds": 60.5}, "lease_seconds", "lease_seconds must be integer or null, not 60.5"),
+        ({"lease_seconds": 43201}, "lease_seconds", "lease_seconds must be at most 43200"),
+        ({"max_attempts": 0}, "max_attempts", "max_attempts must be at least 1"),
+        ({"max_concurrency": 1e300}, "max_concurrency", "max_concurrency must be at most 2147483647"),
+        ({"live": "on"}, "live", 'live must be one of ["full", "states", "off", null]'),
+        (
+            {"schedules": [{"name": "n", "cron": "@daily", "missd": "all"}]},
+            "schedules[0].missd",
+            "schedules[0].missd is not a known field",
+        ),
+        ({"tagged_by": "customer"}, "tagged_by", "tagged_by must be array or null, not string"),
+    ],
+)  # fmt: skip
+def test_a_typo_in_a_policy_is_refused(
+    engine: Engine, given: dict[str, Any], field: str, message: str
+) -> None:
+    """A name that is ignored is a limit that does not hold."""
+    with pytest.raises(psycopg.Error) as refused:
+        engine.register("bill", **given)
+    assert refusal(refused.value) == ("PT400", "invalid_argument", field)
+    assert refused.value.diag.message_primary == f"job type bill: {message}"
+
+
+def test_a_whole_number_counts_however_it_is_written(engine: Engine) -> None:
+    """Serializers write 60, 60.0 or 6e1; the Data API passes on what they wrote."""
+    whole = [
+        *("max_concurrency", "workspace_concurrency", "key_concurrency", "lease_seconds"),
+        *("timeout_seconds", "max_attempts", "schema_version", "ageing_seconds"),
+    ]
+    for text, number in (("20", 20), ("20.0", 20), ("2e1", 20), ("2.0E+1", 20)):
+        fields = ", ".join(f'"{name}": {text}' for name in whole)
+        engine.run(
+            "select public.register_job_types(%s::jsonb)",
+            f'[{{"job_type": "bill", {fields}, "rate_limit": {{"limit": {text}, "per_seconds": {text}}},'
+            f' "backoff": {{"first_seconds": {text}}}}}]',
+        )
+        row = policy_of(engine, "bill")
+        names = (*whole, "rate_limit", "rate_per_seconds", "backoff_first_seconds")
+        assert {row[name] for name in names} == {number}
+
+
+def test_what_is_left_out_or_null_takes_the_default(engine: Engine) -> None:
+    """As the models send it, and as people write it in SQL."""
+    engine.register("bare")
+    names = engine.rows("select name from queue.fields where of = 'job_type' and not required")
+    engine.register("nulls", **dict.fromkeys(names))
+
+    skipped = {"job_type", "registered_at", "source"}
+    bare, nulls = (policy_of(engine, name) for name in ("bare", "nulls"))
+    assert {k: v for k, v in bare.items() if k not in skipped} == {
+        k: v for k, v in nulls.items() if k not in skipped
+    }
+
+
+def test_a_type_is_registered_once_in_a_call(engine: Engine) -> None:
+    """Which of the two would hold?"""
+    with pytest.raises(psycopg.Error, match="job type bill is given more than once") as refused:
+        engine.rpc("register_job_types", p_types=[{"job_type": "bill"}, {"job_type": "bill"}])
+    assert refusal(refused.value)[:2] == ("PT400", "invalid_argument")
+
+
+def test_a_policy_has_the_fields_that_its_model_has(engine: Engine) -> None:
+    """The table refuses what it does not list, so a worker could not send what it lacks."""
+    listed = engine.rows("select name from queue.fields where of = 'job_type' order by place")
+
+    assert sorted(listed) == sorted(JobTypeSpec.model_fields)
+    engine.run(
+        "insert into queue.fields (of, name, schema, description)"
+        " values ('job_type', 'colour', '{\"enum\": [\"red\", null]}', 'Its colour.')"
+    )
+    engine.register("bill", colour="red")
+    with pytest.raises(psycopg.Error, match="colour must be one of"):
+        engine.register("bill", colour="blue")
+
+
+def test_where_a_worker_says_its_log_is_has_the_form_that_aws_gives(engine: Engine) -> None:
+    """The region goes into the host of a link, and a worker's key may be stolen."""
+    log = {"log_group": "/aws/lambda/x", "log_stream": "2026/11/22/[$LATEST]0a1b"}
+    for region, kept in (
+        ("eu-central-1", {"region": "eu-central-1"}),
+        ("us-gov-west-1", {"region": "us-gov-west-1"}),
+        ("evil.example/", {}),
+        ("eu-central-1.evil.example", {}),
+        ("EU", {}),
+    ):
+        engine.lease(worker=f"at {region}", origin={**log, "region": region, "more": "x"})
+        seen = "select origin from queue.workers where worker_id = %s"
+        assert engine.one(seen, f"at {region}") == {**log, **kept}

@@ -32,3 +32,22 @@ def test_an_end_between_two_looks_of_a_check_is_seen(engine: Engine) -> None:
         done.result(60)
 
     assert ids_of(engine.lease()) == [waiting]
+
+
+def test_a_waiter_that_was_locked_when_its_dependency_ended_is_checked_again(
+    engine: Engine,
+) -> None:
+    """Maintenance waits for no one, and forgets no one."""
+    early = engine.enqueue()
+    waiting = engine.enqueue(after=[early])
+    engine.maintain()  # its own check is done
+    with engine.beside() as holder:
+        holder.run("begin")
+        holder.run("select from queue.waits where job_id = %s for update", waiting)
+        engine.settle(engine.lease_one(call=2))
+        engine.maintain()
+        holder.run("commit")
+    for _ in range(3):
+        engine.maintain()
+
+    assert ids_of(engine.lease(call=2)) == [waiting]

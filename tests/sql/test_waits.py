@@ -27,7 +27,7 @@ def later(engine: Engine, seconds: float) -> str:
     return str(engine.one("select queue.clock() + %s * interval '1 second'", seconds).isoformat())
 
 
-def test_a_sleeper_goes_on_when_its_time_has_come(engine: Engine) -> None:
+def test_a_sleeper_continues_when_its_time_has_come(engine: Engine) -> None:
     """Within the same attempt: the sleep costs none."""
     job_id = wait(engine, kind="sleep", name="nap", until=later(engine, 60))
 
@@ -85,6 +85,17 @@ def test_a_question_is_answered_by_one_of_its_options(engine: Engine) -> None:
     assert engine.lease_one()["steps"]["go"] == {"answer": "yes", "by": ADA}
 
 
+def test_an_answer_to_the_question_before_is_no_answer_to_the_next(engine: Engine) -> None:
+    """Two people answer, and the job has asked again meanwhile."""
+    job_id = wait(engine, kind="ask", name="second", question="?")
+
+    with pytest.raises(psycopg.Error) as refused:
+        engine.rpc("answer_job", p_job_id=job_id, p_answer={"answer": 1, "name": "first"})
+
+    assert refusal(refused.value) == ("PT409", "invalid_state", "second")
+    assert engine.status(job_id) == "waiting"
+
+
 def test_a_strangers_answer_finds_no_job(engine: Engine) -> None:
     """Not even its existence is told."""
     job_id = wait(engine, kind="ask", name="go", question="Go?")
@@ -133,7 +144,7 @@ def test_an_event_is_received_before_or_after_the_wait(engine: Engine, first: st
     assert engine.lease_one()["steps"]["payment"] == {"event": {"n": 1}}
 
 
-def test_an_event_of_another_workspace_wakes_nobody(engine: Engine) -> None:
+def test_an_event_of_another_workspace_wakes_no_job(engine: Engine) -> None:
     """Names are a tenant's own."""
     wait(
         engine,
@@ -329,6 +340,20 @@ def test_a_batch_calls_back_once_when_all_have_ended(engine: Engine) -> None:
     assert refusal(refused.value) == ("PT409", "invalid_state", batch)
 
 
+def test_a_batch_calls_back_once_though_a_job_of_it_runs_again(engine: Engine) -> None:
+    """It had ended: what a person retries is no part of it."""
+    callback = {"job_type": "work", "payload": {"callback": True}}
+    batch = engine.rpc("create_batch", p_workspace_id=ACME, p_callback=callback)["batch_id"]
+    job_id = engine.enqueue(batch_id=batch)
+    engine.rpc("close_batch", p_batch_id=batch)
+    engine.settle(engine.lease_one(), "failed")
+    assert engine.run_all() == 1
+
+    engine.rpc("retry_job", p_job_id=job_id)
+
+    assert engine.run_all() == 1
+
+
 def test_batch_ids_of_two_tenants_may_be_the_same(engine: Engine) -> None:
     """Neither learns of the other's, closes it, or waits for it."""
     same = "bbbbbbbb-0000-4000-8000-000000000001"
@@ -349,7 +374,7 @@ def test_batch_ids_of_two_tenants_may_be_the_same(engine: Engine) -> None:
     engine.rpc("close_batch", p_batch_id=same, p_workspace_id=GLOBEX)
 
 
-def test_a_callback_is_for_whoever_made_the_batch(engine: Engine) -> None:
+def test_a_callback_is_for_the_batchs_creator(engine: Engine) -> None:
     """What a caller could not say of a job's owner or kin, a callback cannot say either."""
     with engine.member(BOB) as bob:
         for field, value in {"user_id": ADA, "parent_id": ACME, "batch_id": ACME, "x": 1}.items():
@@ -389,7 +414,7 @@ def test_a_callback_whose_key_is_held_is_made_by_a_later_lease(engine: Engine) -
     assert engine.job(holder)["payload"] == {"ended": True}
 
 
-def test_a_batch_that_somebody_holds_stalls_nobody(engine: Engine) -> None:
+def test_a_locked_batch_stalls_no_other(engine: Engine) -> None:
     """It is looked at again once its row is free."""
     batch = engine.rpc("create_batch", p_workspace_id=ACME)["batch_id"]
     engine.rpc("close_batch", p_batch_id=batch)

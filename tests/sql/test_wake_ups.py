@@ -25,7 +25,7 @@ def listening(engine: Engine) -> None:
     engine.run("listen minutehand_wakeup")
 
 
-def test_one_notification_stands_for_all_commits_of_20_milliseconds(engine: Engine) -> None:
+def test_one_notification_covers_all_commits_of_20_milliseconds(engine: Engine) -> None:
     """A commit that notifies holds a lock of the whole server; a storm must not queue for it."""
     listening(engine)
 
@@ -58,7 +58,7 @@ def test_a_long_transaction_notifies_when_it_commits(engine: Engine) -> None:
         assert heard(engine) == 1
 
 
-def test_what_is_rolled_back_keeps_no_one_from_being_heard(engine: Engine) -> None:
+def test_what_is_rolled_back_stops_no_other_message(engine: Engine) -> None:
     """It never came to its commit, and nothing was noted in its name."""
     listening(engine)
 

@@ -141,9 +141,12 @@ def test_a_secret_is_kept_sealed_and_rotates_with_overlap(engine: Engine) -> Non
     assert "secret" not in "".join(rotated)
     engine.enqueue()
     assert deliver(engine)[0]["sealed_secrets"] == [f"{SEALED}bmV3", SEALED]
-    engine.advance(86401)
-    engine.enqueue()
-    assert deliver(engine)[0]["sealed_secrets"] == [f"{SEALED}bmV3"]
+    for seconds, sealed in ((86_300, [f"{SEALED}bmV3", SEALED]), (101, [f"{SEALED}bmV3"])):
+        engine.advance(seconds)
+        changed = {"id": made["id"], "description": "a change of anything else"}
+        engine.rpc("put_webhook", p_workspace_id=ACME, p_webhook=changed)
+        engine.enqueue()
+        assert deliver(engine)[0]["sealed_secrets"] == sealed
 
 
 @pytest.mark.parametrize("secret", [None, "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "mh1.a", f"{SEALED} {SEALED}", "mh1.a.b." + "c" * 4000])  # fmt: skip
@@ -185,7 +188,7 @@ def test_a_workspaces_deliveries_hold_three_slots(engine: Engine) -> None:
 
 
 def test_a_webhook_that_keeps_failing_is_disabled_with_its_reason(engine: Engine) -> None:
-    """And its pending deliveries are not sent."""
+    """And its pending deliveries are not sent; enabled again, it has all its tries."""
     engine.run("update queue.settings set value = '3' where name = 'webhook_failures_max'")
     made = subscribe(engine)
     for _ in range(4):
@@ -203,7 +206,9 @@ def test_a_webhook_that_keeps_failing_is_disabled_with_its_reason(engine: Engine
 
     engine.rpc("put_webhook", p_workspace_id=ACME, p_webhook={"id": made["id"], "enabled": True})
     engine.enqueue()
-    assert [m["send"] for m in deliver(engine)] == [True]
+    assert [m["send"] for m in deliver(engine, ok=False)] == [True]
+    [listed] = engine.rpc("list_webhooks", p_workspace_id=ACME)["webhooks"]
+    assert listed["enabled"] is True
 
 
 def test_a_webhook_whose_endpoint_is_gone_is_disabled_at_once(engine: Engine) -> None:
@@ -237,6 +242,34 @@ def test_only_the_holder_of_a_delivery_learns_the_secret(engine: Engine) -> None
         with pytest.raises(psycopg.Error) as refused:
             engine.rpc("webhook_to_send", p_request=handle(holder))
         assert refusal(refused.value)[:2] == ("PT409", "lease_lost")
+
+
+def test_a_zombies_delivery_counts_for_nothing(engine: Engine) -> None:
+    """Its 410 would disable a webhook whose delivery another worker has by now."""
+    subscribe(engine)
+    engine.enqueue()
+    zombie = engine.lease_one(job_types=["webhook_delivery"])
+    engine.advance(120)
+    assert engine.lease_one(job_types=["webhook_delivery"])["fence"] == 2
+
+    failed = {"ok": False, "status": 410, "message": "410 from upstream"}
+    noted = engine.rpc("webhook_sent", p_request={**handle(zombie), **failed})
+
+    assert noted["known"] is False
+    [listed] = engine.rpc("list_webhooks", p_workspace_id=ACME)["webhooks"]
+    assert (listed["enabled"], listed["failures"]) == (True, 0)
+
+
+def test_a_delivery_never_carries_another_workspaces_event(engine: Engine) -> None:
+    """Whoever made it, and whatever job it names."""
+    made = subscribe(engine)
+    forged = {"webhook_id": made["id"], "job_id": engine.enqueue(workspace=GLOBEX), "seq": 1}
+    engine.enqueue(forged, job_type="webhook_delivery", priority=0)
+    lease = engine.lease_one(limit=1, job_types=["webhook_delivery"])
+
+    sending = engine.rpc("webhook_to_send", p_request=handle(lease))
+
+    assert sending == {"send": False, "reason": "event_deleted"}
 
 
 @pytest.mark.parametrize(
@@ -295,6 +328,27 @@ def test_only_managers_keep_webhooks(engine: Engine, user: str, answer: str) -> 
                 assert refused.value.sqlstate == answer
         ada.rpc("delete_webhook", p_workspace_id=ACME, p_webhook_id=made["id"])
         assert ada.rpc("list_webhooks", p_workspace_id=ACME) == {"webhooks": []}
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("https://hooks.chat.example/services/T0/B0/s3cr3t?x=1", "https://hooks.chat.example/…"),
+        ("https://hooks.chat.example:8443/s3cr3t", "https://hooks.chat.example:8443/…"),
+    ],
+)
+def test_a_plain_member_reads_where_a_webhook_goes_and_not_its_address(
+    engine: Engine, url: str, shown: str
+) -> None:
+    """Whoever has the address of a chat service's hook may write there."""
+    made = subscribe(engine)
+    engine.run("update queue.webhooks set url = %s where id = %s", url, made["id"])
+    with engine.member(BOB) as bob:
+        [seen] = bob.rpc("list_webhooks", p_workspace_id=ACME)["webhooks"]
+    with engine.member(ADA) as ada:
+        [known] = ada.rpc("list_webhooks", p_workspace_id=ACME)["webhooks"]
+
+    assert (seen["url"], known["url"]) == (shown, url)
 
 
 def test_another_workspaces_webhook_is_not_found_by_its_id(engine: Engine) -> None:
@@ -395,3 +449,19 @@ def test_an_app_cannot_speak_as_the_engine(engine: Engine, event: str) -> None:
 
     with pytest.raises(psycopg.Error, match="an event needs data and a type of its app"):
         engine.one("select queue.append_events(%s, jsonb_build_array(%s::jsonb))", job, event)
+
+
+def test_a_delivery_that_failed_for_good_does_not_fail_the_next(engine: Engine) -> None:
+    """They follow each other; what the receiver refused once is not the fault of what follows."""
+    subscribe(engine)
+    engine.enqueue()
+    engine.lease(0)
+    [refused] = engine.lease(1, job_types=["webhook_delivery"])
+    engine.settle(engine.lease_one(job_types=["work"]))
+    engine.lease(0)
+    engine.maintain()
+    engine.settle(refused, "failed", error={"type": "HTTPStatus", "message": "400"})
+    engine.maintain()
+
+    sent = [message["body"]["type"] for message in deliver(engine)]
+    assert sent == ["job.leased", "job.completed"]

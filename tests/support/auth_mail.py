@@ -1,4 +1,4 @@
-"""Supabase Auth's `/invite` in its own format, before a project whose own stand-in has none."""
+"""Supabase Auth's `/invite` and `/otp` in its own format, before a project without them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import httpx
 
 @dataclass
 class Auth:
-    """Auth's `/invite` with one answer; every other path is the stack's behind it."""
+    """Auth's `/invite` with one answer, and `/otp`; every other path is the stack's behind it."""
 
     behind: str = ""
     status: int = 200
@@ -36,10 +36,12 @@ def serving(auth: Auth) -> Iterator[Auth]:
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers.get("content-length") or 0))
             address = urlsplit(self.path)
-            if address.path == "/auth/v1/invite":
+            if address.path in ("/auth/v1/invite", "/auth/v1/otp"):
                 headers = {name.lower(): value for name, value in self.headers.items()}
                 auth.asked.append((json.loads(body), parse_qs(address.query), headers))
-                status, said = auth.status, json.dumps(auth.body).encode()
+                is_invite = address.path.endswith("/invite")
+                status, answer = (auth.status, auth.body) if is_invite else (200, {})
+                said = json.dumps(answer).encode()
             else:
                 kept = {k: v for k, v in self.headers.items() if k.lower() != "host"}
                 there = httpx.post(auth.behind + self.path, content=body, headers=kept)

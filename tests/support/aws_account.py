@@ -38,6 +38,8 @@ class Account:
 
     concurrency: int = 10
     reserved_elsewhere: int = 0
+    #: Reserved concurrency by function; moto's where it says nothing.
+    reserved: dict[str, int] = field(default_factory=dict)
     quotas: dict[str, float] = field(default_factory=lambda: dict(DEFAULT_QUOTAS))
     runtimes: tuple[str, ...] = ("python3.13",)
     refuses: tuple[str, ...] = ()
@@ -65,9 +67,14 @@ class AccountApp:
         if path.rstrip("/") == "/2016-08-19/account-settings":
             limit = {
                 "ConcurrentExecutions": account.concurrency,
-                "UnreservedConcurrentExecutions": account.concurrency - account.reserved_elsewhere,
+                "UnreservedConcurrentExecutions": account.concurrency
+                - account.reserved_elsewhere
+                - sum(account.reserved.values()),
             }
             return _json(start, {"AccountLimit": limit, "AccountUsage": {"FunctionCount": 0}})
+        name, _, asked = path.removeprefix("/2019-09-30/functions/").partition("/")
+        if asked == "concurrency" and name in account.reserved:
+            return _json(start, {"ReservedConcurrentExecutions": account.reserved[name]})
         if path == "/2018-10-31/layers":
             if any(
                 f"CompatibleRuntime={name}" in environ["QUERY_STRING"] for name in account.runtimes

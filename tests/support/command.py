@@ -1,19 +1,51 @@
 """The command `minutehand` with the verbs of this project's apps."""
 
-from collections.abc import Callable
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import typer
-from typer.testing import Result
+from typer.testing import CliRunner, Result
 
 from minutehand.cli.__main__ import ALIASES, app
 
 __all__ = ["Run", "app", "verbs"]
 
-#: Runs a command line; fails unless it ends with `code`, 0 when it is not given.
-Run = Callable[..., Result]
+
+@dataclass(frozen=True)
+class Run:
+    """Runs command lines that begin and end with the same words.
+
+    Attributes:
+        env: Variables that each of them sees besides.
+    """
+
+    first: tuple[str, ...] = ()
+    last: tuple[str, ...] = ()
+    env: Mapping[str, str] = field(default_factory=dict)
+
+    def __call__(self, *arguments: str, code: int = 0, **options: Any) -> Result:
+        """Run one; it fails unless it ends with `code`."""
+        options["env"] = {**self.env, **options.get("env", {})}
+        line = [*self.first, *arguments, *self.last]
+        result = CliRunner().invoke(app, line, **options)
+        assert result.exit_code == code, (result.output, result.stderr, result.exception)
+        return result
+
+    def json(self, *arguments: str, **options: Any) -> Any:
+        """What it prints as one JSON document."""
+        return json.loads(self(*arguments, "--json", **options).stdout)
+
+    def refused(self, *arguments: str, **options: Any) -> dict[str, Any]:
+        """How it fails with exit code 1: `error`, `code` and `fix`."""
+        failed = self(*arguments, "--json", **{"code": 1, **options})
+        told: dict[str, Any] = json.loads(failed.stderr.splitlines()[-1])
+        return told
 
 
+@cache
 def verbs() -> dict[str, Any]:
     """Every verb as its command; Typer brings a click of its own."""
     group: Any = typer.main.get_command(app)

@@ -1,20 +1,27 @@
 """A scratch Postgres per test process and a fresh database per test, cloned from a template.
 
-There are two templates: all migrations, and the same with the demo users and the seeds. With
-`TEST_SCHEMA=minutehand` in the environment both are built under other schema names, as an install
-does it, and what tests say in SQL is renamed on its way: `make test-schema`.
+There are three templates: a hosted project before its first migration, all migrations, and the
+same with the demo users and the seeds. They are made once a day for the same sources, and each
+server, a stack's too, starts over a copy of their data folder. With `TEST_SCHEMA=minutehand` in
+the environment the last two are built under other schema names, as an install does it, and what
+tests say in SQL is renamed on its way: `make test-schema`.
 """
 
 from __future__ import annotations
 
+import fcntl
+import hashlib
 import itertools
 import json
 import os
 import re
+import shutil
+import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
@@ -25,9 +32,13 @@ from minutehand.install.rewrite import Schemas, rename_in_text, rewrite
 from minutehand.local import migrations
 from minutehand.local.postgres import Postgres
 from minutehand.local.users import create_demo_users
+from tests.support.kept import keep
+from tests.support.paths import ROOT
 
+HOSTED = "template_hosted"
 TEMPLATE = "template_minutehand"
 SEEDED = "template_seeded"
+_CACHE = ROOT / ".local" / "test-templates"
 _numbers = itertools.count(1)
 #: The names of this run's schemas: the clients', and the engine's.
 SCHEMAS = (
@@ -70,10 +81,11 @@ def _renamed(query: Any) -> Any:
 class Database:
     """One test's own database, with every migration applied and no rows of anyone else."""
 
-    def __init__(self, server: Postgres, name: str) -> None:
+    def __init__(self, server: Postgres, name: str, url: str = "") -> None:
         self.server = server
         self.name = name
-        self.url = server.url(database=name)
+        self.url = url or server.url(database=name)
+        self._session: psycopg.Connection[Any] | None = None
 
     def connect(self, **options: Any) -> psycopg.Connection[Any]:
         """Open an autocommit connection, as the superuser unless `user` says otherwise."""
@@ -82,6 +94,27 @@ class Database:
             options.setdefault("cursor_factory", RenamingCursor)
             options.setdefault("options", f"-c search_path={SCHEMAS.clients},public")
         return psycopg.connect(self.url, **options)
+
+    def session(self) -> psycopg.Connection[Any]:
+        """A superuser's session that keeps its plans from test to test, and no setting or lock."""
+        if self._session is not None:
+            try:
+                self._session.rollback()
+                self._session.execute(
+                    "close all; set session authorization default; reset all; unlisten *;"
+                    " select pg_advisory_unlock_all(); discard temp"
+                )
+            except psycopg.Error:
+                self._session.close()
+        if self._session is None or self._session.closed:
+            self._session = self.connect()
+        return self._session
+
+    def close_session(self) -> None:
+        """End it."""
+        if self._session is not None:
+            self._session.close()
+        self._session = None
 
     @contextmanager
     def as_role(
@@ -105,29 +138,116 @@ class Database:
                 migrations.apply_seed(migrations.as_user(self.url, "postgres"), renamed)
 
 
-def start_scratch_server(folder: Path) -> Postgres:
+def start_scratch_server(folder: Path, *, prepared: Path | None = None) -> Postgres:
     """Start a server that forgets durability and never meets another one's port or data.
 
     `POSTGRES_BINARIES` names the folder of another version's binaries, see `make compatibility`.
+
+    Args:
+        folder: Its state.
+        prepared: The data to start with, instead of none.
     """
     binaries = os.environ.get("POSTGRES_BINARIES")
-    server = Postgres(folder, scratch=True, binaries=Path(binaries) if binaries else None)
+    server = _over(folder, prepared, Path(binaries) if binaries else None)
     server.start()
     return server
 
 
+def _over(folder: Path, prepared: Path | None, binaries: Path | None) -> Postgres:
+    if prepared is not None:
+        _copy(prepared / "postgres.password", folder / "postgres.password")
+    server = Postgres(folder, scratch=True, binaries=binaries)
+    if prepared is not None:
+        _copy(prepared / "postgres", server.data_dir)
+    return server
+
+
+def prepare_stack(folder: Path) -> None:
+    """Give a stack's state folder the database that its launcher would make in ten seconds."""
+    server = _over(folder, _prepared(), None)
+    (server.data_dir / "postgresql.auto.conf").write_text("")  # autovacuum, as elsewhere
+
+
+def start_prepared_server(folder: Path) -> Postgres:
+    """Start a scratch server that has the templates."""
+    return start_scratch_server(folder, prepared=_prepared())
+
+
+def _prepared() -> Path:
+    """The folder with the data of a server that has the templates: the first who asks makes it."""
+    _CACHE.mkdir(parents=True, exist_ok=True)
+    whole = _CACHE / _fingerprint()
+    with (_CACHE / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not whole.is_dir():
+            _make_prepared(whole)
+    return whole
+
+
+def _fingerprint() -> str:
+    """What the templates are made of: the SQL, the code that applies it, the binaries, the day."""
+    local = ROOT / "shared" / "minutehand"
+    files = [
+        *(migration.path for migration in migrations.find_migrations()),
+        *migrations.seed_files(),
+        *(ROOT / "shared" / "supabase_local").rglob("*.sql"),
+        *(local / "local" / f"{name}.py" for name in ("migrations", "postgres", "users")),
+        local / "install" / "rewrite.py",
+        ROOT / "requirements-dev.lock",
+        *(Path(__file__).with_name(f"{name}.py") for name in ("databases", "kept")),
+    ]
+    found = hashlib.sha256(json.dumps([SCHEMAS.clients, SCHEMAS.engine]).encode())
+    found.update(os.environ.get("POSTGRES_BINARIES", "").encode())
+    found.update(datetime.now(UTC).date().isoformat().encode())  # seeds are relative to now
+    for path in sorted(files):
+        found.update(path.name.encode() + b"\0" + path.read_bytes())
+    return found.hexdigest()[:24]
+
+
+def _make_prepared(whole: Path) -> None:
+    for older in sorted(_CACHE.glob("[0-9a-f]*"), key=lambda path: path.stat().st_mtime)[:-2]:
+        shutil.rmtree(older)
+    with tempfile.TemporaryDirectory(prefix="draft-", dir=_CACHE) as draft:
+        made = Path(draft) / "made"
+        made.mkdir()
+        server = start_scratch_server(Path(draft) / "server")
+        try:
+            with psycopg.connect(server.url(), autocommit=True) as connection:
+                # what the planner knows is the test's choice
+                connection.execute("alter system set autovacuum = off")
+            build_template(server)
+            Database(server, "postgres").seed()
+            build_seeded_template(server)
+            server.stop()
+            _copy(server.data_dir, made / "postgres")
+            _copy(server.state_dir / "postgres.password", made / "postgres.password")
+        finally:
+            server.destroy()
+        made.rename(whole)
+
+
+def _copy(source: Path, target: Path) -> None:
+    # keeps the owner: as root the server runs as a user of its own
+    subprocess.run(["cp", "-a", source, target], check=True)
+
+
 def build_template(server: Postgres) -> None:
-    """Make the database that every test's own one is cloned from."""
-    with psycopg.connect(server.url(), autocommit=True) as connection:
-        connection.execute(f"create database {TEMPLATE}")
-    prepare(server, TEMPLATE)
+    """Make the database that a stack starts with, and from it the one that tests clone."""
+    prepare(server, "postgres")
+    with psycopg.connect(server.url(database="template1"), autocommit=True) as connection:
+        create_clone(connection, TEMPLATE, template="postgres")
+        create_clone(connection, HOSTED, template="template0")
+    migrations.prepare_hosted(server.url(database=HOSTED))
 
 
 def build_seeded_template(server: Postgres) -> None:
     """Make the template whose clones need no `seed()`."""
     with psycopg.connect(server.url(), autocommit=True) as connection:
         create_clone(connection, SEEDED, template=TEMPLATE)
-    Database(server, SEEDED).seed()
+    seeded = Database(server, SEEDED)
+    seeded.seed()
+    with psycopg.connect(seeded.url) as connection:
+        keep(connection, SCHEMAS.engine)
 
 
 def prepare(server: Postgres, name: str) -> None:
@@ -158,15 +278,21 @@ def fresh_database(server: Postgres, *, template: str = TEMPLATE) -> Iterator[Da
     name = f"test_{next(_numbers)}"
     with psycopg.connect(server.url(), autocommit=True) as connection:
         create_clone(connection, name, template=template)
+        database = Database(server, name)
         try:
-            yield Database(server, name)
+            yield database
         finally:
-            drop(connection, name)
+            database.close_session()
+            try:
+                drop(connection, name)
+            except psycopg.OperationalError:  # the test has crashed the server, which is up again
+                with psycopg.connect(server.url(), autocommit=True) as another:
+                    drop(another, name)
 
 
 def create_clone(connection: psycopg.Connection[Any], name: str, *, template: str) -> None:
     """Copy a template; those of a project belong to the project's owner."""
-    owner = " owner postgres" if template in (TEMPLATE, SEEDED) else ""
+    owner = "" if template == "template0" else " owner postgres"
     connection.execute(
         f"create database {name} template {template}{owner} strategy file_copy".encode()
     )

@@ -78,6 +78,13 @@ class Engine:
         assert row is not None
         return row[0]
 
+    def operate(
+        self, action: str, *, workspace: str = ACME, limit: int = 100_000, **filter: Any
+    ) -> Any:
+        """Cancel, retry or replay what a filter matches; small ones are done on return."""
+        request = {"action": action, "filter": filter, "limit": limit}
+        return self.rpc("create_operation", p_workspace_id=workspace, p_request=request)
+
     # --- producers ---
 
     def register(self, job_type: str = "work", **policy: Any) -> None:
@@ -325,15 +332,15 @@ INVARIANTS = {
     "each lease ever given ended once, or runs": """
         select j.id from public.jobs j where j.fence <> (
           select count(*) from queue.attempts a where a.job_id = j.id)
-          + (select count(*) from queue.job_types t where t.job_type = j.job_type and t.events = 'minimal'
-            and j.outcome = 'completed' and j.fence = 1)
+          + (j.outcome is not distinct from 'completed' and j.fence = 1)::integer
           + (select count(*) from queue.leases l where l.job_id = j.id)""",
     "every ready job has a partition, or the next lease opens it": """
         select r.job_id from queue.ready r where not exists (select 1 from queue.partitions p where p.id = r.partition_id)
           and not exists (select 1 from queue.openings o where o.partition_id = r.partition_id)""",
     "a partition has a turn and a turn has a partition": """
-        select coalesce(p.id::text, t.workspace_id || t.job_type) from queue.partitions p full join queue.turns t
-          on t.workspace_id = p.workspace_id and t.job_type = p.job_type and t.queue = p.queue
+        select coalesce(p.id::text, t.workspace_id || t.job_type)
+        from (select id, workspace_id, job_type, q from queue.partitions, unnest(array['', queue]) as q) p
+        full join queue.turns t on t.workspace_id = p.workspace_id and t.job_type = p.job_type and t.queue = p.q
         where t.job_type is null or p.id is null""",
     "what is set aside will be looked at again": """
         select workspace_id from queue.turns where set_aside and look_at is null

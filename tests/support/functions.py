@@ -15,7 +15,7 @@ from typing import Any
 from psycopg.types.json import Jsonb
 
 from minutehand.local.postgres import Postgres
-from tests.support.databases import Database, fresh_database
+from tests.support.databases import SEEDED, Database, fresh_database
 from tests.support.stacks import RunningStack
 
 #: Whoever comes through the Data API.
@@ -23,10 +23,9 @@ ROLES = ("anon", "authenticated", "job_worker", "service_role")
 
 
 @contextmanager
-def database_of_an_app(template: Postgres, *job_types: str) -> Iterator[Database]:
+def database_of_an_app(postgres: Postgres, *job_types: str) -> Iterator[Database]:
     """A seeded database that knows the app's own job types, for tests with rows of their own."""
-    with fresh_database(template) as database:
-        database.seed()
+    with fresh_database(postgres, template=SEEDED) as database:
         types = [{"job_type": name, "internal": True} for name in job_types]
         with database.connect() as connection:
             connection.execute("select public.register_job_types(%s)", (Jsonb(types),))

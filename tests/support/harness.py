@@ -16,9 +16,12 @@ import httpx
 
 from infra.bench.scratch import PUBLISHABLE_KEY
 from minutehand.config import Settings
-from minutehand.functions.jobs.app import build_app
+from minutehand.functions.jobs.app import OWN, build_app
+from minutehand.functions.status import artefacts
+from minutehand.testing import kill_in_each_stage
 from minutehand.worker import Registry, TickOptions, Worker
 from minutehand.worker.testing import drain
+from tests.support.killable import environment_of
 from tests.support.project import ADA, Project
 
 Seen = TypeVar("Seen")
@@ -55,7 +58,11 @@ class AppHarness:
                 concurrency=concurrency, linger_seconds=0, grace_seconds=grace_seconds
             ),
         )
-        self._api = build_app(settings)
+        # routes of other apps, and of the platform unless asked for, take longer than most tests
+        own = {type(each).__module__.rpartition(".")[0] for each in apps}
+        self._api = build_app(settings.model_copy(update={"apps": tuple(own) or settings.apps}))
+        self._api.include_router(artefacts.router)
+        self._api.router.routes.sort(key=lambda each: getattr(each, "original_router", None) in OWN)
         self._http = httpx.AsyncClient(
             transport=httpx.ASGITransport(app=self._api), base_url="http://api.test"
         )
@@ -82,9 +89,12 @@ class AppHarness:
             headers["Authorization"] = f"Bearer {self.project.token(user)}"
         return await self._http.request(method, self.below + path, headers=headers, **options)
 
-    async def stream(self, path: str, **headers: str) -> list[tuple[str, dict[str, Any]]]:
+    async def stream(
+        self, path: str, *, user: str | None = ADA, **headers: str
+    ) -> list[tuple[str, dict[str, Any]]]:
         """What a stream says until it ends: ids, and the events they belong to."""
-        told = await self.call("GET", path, headers={"Accept": "text/event-stream", **headers})
+        accepted = {"Accept": "text/event-stream", **headers}
+        told = await self.call("GET", path, user=user, headers=accepted)
         assert told.headers["content-type"].startswith("text/event-stream")
         ids = [line[4:] for line in told.text.splitlines() if line.startswith("id: ")]
         data = [line[6:] for line in told.text.splitlines() if line.startswith("data: ")]
@@ -134,6 +144,18 @@ class AppHarness:
             return bool(so())
 
         await self.tick_until(look, bool)
+
+    async def survive(
+        self, app: str, ended: Callable[[], Awaitable[object]], **environment: str | None
+    ) -> list[str]:
+        """Have the app's workers die by SIGKILL behind each of their writes until it has ended.
+
+        Returns:
+            What each wrote last: `kill_in_each_stage`.
+        """
+        read = environment_of(self.project, app, **environment)
+        with self.project.database.connect() as connection:
+            return await kill_in_each_stage(connection, read, ended)
 
     def make_due(self, job_id: str | None = None) -> None:
         """Let every wait for a time be over, or that of one job."""

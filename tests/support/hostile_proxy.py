@@ -20,7 +20,7 @@ from websockets.frames import OP_BINARY, OP_CONT, OP_TEXT, Frame
 from websockets.protocol import CLIENT, OPEN, SERVER, Protocol
 
 Direction = Literal["down", "up"]
-_HEAD_LIMIT = 64 * 1024
+Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -52,18 +52,22 @@ class HostileProxy:
 
     Args:
         port: Where the honest service listens.
+        websockets_port: Where it takes websockets, if elsewhere.
         faults: What to do; may be replaced while it runs.
         seed: Of the generator that decides.
     """
 
-    def __init__(self, port: int, *, faults: Faults = NONE, seed: int = 0) -> None:
+    def __init__(
+        self, port: int, *, websockets_port: int = 0, faults: Faults = NONE, seed: int = 0
+    ) -> None:
         self.faults = faults
-        #: What was done so far, by name: passed, dropped, duplicated, reordered, cut, half_opened.
+        #: What was done so far, by name: passed, dropped, duplicated, reordered, cut, half_opened;
+        #: and how many of the passed were events of jobs.
         self.done: Counter[str] = Counter()
         self.websockets = 0
         #: Refuse new connections while true.
         self.closed = False
-        self._target = port
+        self._targets = {False: port, True: websockets_port or port}
         self._random = random.Random(seed)
         self._links: set[_Link] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -118,13 +122,13 @@ class HostileProxy:
             writer.transport.abort()
             return
         try:
-            upstream_reader, upstream_writer = await asyncio.open_connection(
-                "127.0.0.1", self._target
-            )
-        except OSError:
+            head = await reader.readuntil(b"\r\n\r\n")
+            port = self._targets[_is_upgrade(head)]
+            upstream = await asyncio.open_connection("127.0.0.1", port)
+        except (OSError, asyncio.IncompleteReadError):
             writer.transport.abort()
             return
-        link = _Link(self, reader, writer, upstream_reader, upstream_writer)
+        link = _Link(self, head, (reader, writer), upstream)
         self._links.add(link)
         task = asyncio.create_task(link.run())
         self._tasks.add(task)
@@ -146,15 +150,15 @@ class _Link:
     def __init__(
         self,
         proxy: HostileProxy,
-        reader: asyncio.StreamReader,
-        writer: asyncio.StreamWriter,
-        upstream_reader: asyncio.StreamReader,
-        upstream_writer: asyncio.StreamWriter,
+        head: bytes,
+        client: Streams,
+        upstream: Streams,
     ) -> None:
         self.proxy = proxy
         self.silent = False
-        self._client = (reader, writer)
-        self._upstream = (upstream_reader, upstream_writer)
+        self._head = head
+        self._client = client
+        self._upstream = upstream
 
     def reset(self) -> None:
         """Hang up on both sides without a word."""
@@ -197,8 +201,8 @@ class _Link:
 
     async def _handshake(self) -> bool:
         """Pass the first request on; true when it became a websocket."""
-        head = await self._client[0].readuntil(b"\r\n\r\n")
-        wants = b"upgrade: websocket" in head.lower()
+        head = self._head
+        wants = _is_upgrade(head)
         if wants:
             # compressed frames could not be told apart
             lines = head.split(b"\r\n")
@@ -292,7 +296,12 @@ class _Lane:
     def _write(self, frame: Frame) -> None:
         if not self._link.silent:
             self._link.proxy.done["passed"] += 1
+            self._link.proxy.done["job_events"] += b'"job.' in frame.data
             self._writer.write(frame.serialize(mask=self._masked))
+
+
+def _is_upgrade(head: bytes) -> bool:
+    return b"upgrade: websocket" in head.lower()
 
 
 async def _pipe(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -30,27 +30,18 @@ class Killable:
         self,
         project: Project,
         *apps: str,
-        module: str = "tests.support.killable",
         **environment: str | None,
     ) -> None:
         """Prepare workers.
 
         Args:
-            apps: Names of the apps they know, folders of `shared/minutehand/apps`.
-            module: What is run, if not this module.
+            apps: Names of the apps they know, folders of `shared/minutehand_apps`.
             environment: What they read besides the project's place and keys.
         """
         self.process: subprocess.Popen[bytes] | None = None
         self._project = project
-        self._command = [sys.executable, "-m", module]
-        self._environment = {
-            "SUPABASE_URL": project.settings.supabase_url,
-            "SUPABASE_PUBLISHABLE_KEY": PUBLISHABLE_KEY,
-            "SUPABASE_JWT_SECRET": JWT_SECRET,
-            "STAGE": "local",
-            "MINUTEHAND_APPS": ",".join(f"minutehand.apps.{app}" for app in apps),
-            **{name: value for name, value in environment.items() if value is not None},
-        }
+        self._command = [sys.executable, "-m", "tests.support.killable"]
+        self._environment = environment_of(project, *apps, **environment)
 
     def __enter__(self) -> Self:
         return self
@@ -75,6 +66,18 @@ class Killable:
             self.process.wait(60)
             self.process = None
         self._project.expire()
+
+
+def environment_of(project: Project, *apps: str, **more: str | None) -> dict[str, str]:
+    """What a worker process of the project reads, with the apps it is to know."""
+    return {
+        "SUPABASE_URL": project.settings.supabase_url,
+        "SUPABASE_PUBLISHABLE_KEY": PUBLISHABLE_KEY,
+        "SUPABASE_JWT_SECRET": JWT_SECRET,
+        "STAGE": "local",
+        "MINUTEHAND_APPS": ",".join(f"minutehand_apps.{app}" for app in apps),
+        **{name: value for name, value in more.items() if value is not None},
+    }
 
 
 async def until(condition: Callable[[], Any], *, seconds: float = 120.0) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,9 +10,8 @@ from psycopg.rows import dict_row
 
 from infra.bench.scratch import USER, WORKSPACE, Gateway, scratch_settings, user_token
 from minutehand.config import Settings
-from minutehand.local.ports import reserve_port
-from minutehand.local.postgres import Postgres
-from tests.support.databases import SCHEMAS, Database, fresh_database
+from tests.support.databases import SCHEMAS, Database
+from tests.support.renewed import Renewed
 
 ACME = WORKSPACE
 ADA = USER
@@ -37,10 +34,9 @@ class Project:
 
     def rows(self, statement: str, *args: Any) -> list[dict[str, Any]]:
         """Query as the superuser."""
-        with self.database.connect() as connection:
-            cursor = connection.cursor(row_factory=dict_row)
-            cursor.execute(statement.encode(), args)
-            return cursor.fetchall()
+        cursor = self.database.session().cursor(row_factory=dict_row)
+        cursor.execute(statement.encode(), args, prepare=False)  # a test may change the table
+        return cursor.fetchall()
 
     def row(self, job_id: str) -> dict[str, Any]:
         """The job's row."""
@@ -49,8 +45,7 @@ class Project:
 
     def run_sql(self, statement: str, *args: Any) -> None:
         """Run a statement as the superuser."""
-        with self.database.connect() as connection:
-            connection.execute(statement.encode(), args or None)
+        self.database.session().execute(statement.encode(), args or None, prepare=False)
 
     def insert(self, job_type: str, payload: Any = None, **columns: Any) -> str:
         """Enqueue by a plain insert, the function SQL users take."""
@@ -62,11 +57,15 @@ class Project:
             **columns,
         }
         names, marks = ", ".join(values), ", ".join(["%s"] * len(values))
-        with self.database.connect() as connection:
-            row = connection.execute(
+        row = (
+            self.database.session()
+            .execute(
                 f"insert into public.jobs ({names}) values ({marks}) returning id".encode(),
                 tuple(values.values()),
-            ).fetchone()
+                prepare=False,
+            )
+            .fetchone()
+        )
         assert row is not None
         return str(row[0])
 
@@ -91,7 +90,8 @@ class Project:
     def expire(self, job_id: str | None = None) -> None:
         """Let every lease be over, as if its holder had died, or that of one job."""
         self.run_sql(
-            "update queue.leases set expires_at = queue.clock() - interval '1 second'"
+            "update queue.leases set expires_at = queue.clock() - interval '1 second',"
+            " look_at = '-infinity'"
             " where job_id = coalesce(%s, job_id)",
             job_id,
         )
@@ -105,22 +105,14 @@ class Project:
         )
 
 
-@contextmanager
-def project_of_a_room(template: Postgres, *opened: str) -> Iterator[Project]:
-    """A seeded database behind a Data API, for tests that each make rows of their own.
+def project_of_a_room(renewed: Renewed, *opened: str) -> Project:
+    """The process's project as after the seeds, for a file whose tests make rows of their own.
 
     Args:
+        renewed: Nothing else of the file may put it back.
         opened: Settings of the queue to allow, such as `allow_anonymous`.
     """
-    with fresh_database(template) as database:
-        database.seed()
-        gateway = Gateway(database.url, reserve_port(), schema=SCHEMAS.clients)
-        gateway.start()
-        try:
-            made = Project(settings_at(gateway.url), database, gateway)
-            made.run_sql(
-                "update queue.settings set value = 'true' where name = any(%s)", list(opened)
-            )
-            yield made
-        finally:
-            gateway.stop()
+    renewed.renew()
+    made = Project(settings_at(renewed.gateway.url), renewed.database, renewed.gateway)
+    made.run_sql("update queue.settings set value = 'true' where name = any(%s)", list(opened))
+    return made

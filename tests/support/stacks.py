@@ -15,9 +15,13 @@ import httpx
 import jwt
 import psycopg
 
+from minutehand.local.launcher import reset
+from tests.support.databases import SCHEMAS, prepare_stack
 from tests.support.paths import ROOT
 
 START_SECONDS = 120.0
+#: The real project that the tests are held against, see infra/truth; else everything is local.
+TRUTH_URL = os.environ.get("TRUTH_URL", "")
 
 
 class StackBroken(Exception):
@@ -87,17 +91,32 @@ class RunningStack:
         return (self.folder / "launcher.out").read_text(errors="replace")
 
 
-def launch(folder: Path, *arguments: str, **environment: str) -> subprocess.Popen[bytes]:
-    """Start a launcher; its output goes to `launcher.out` in the folder."""
+def launch(
+    folder: Path,
+    *arguments: str,
+    python: str | Path = sys.executable,
+    root: str | Path = ROOT,
+    **environment: str,
+) -> subprocess.Popen[bytes]:
+    """Start a launcher of an environment in a project; its output is the folder's launcher.out.
+
+    A new stack of this checkout starts over a copy of the prepared database.
+    """
     folder.mkdir(parents=True, exist_ok=True)
+    if TRUTH_URL:
+        arguments += ("--supabase-url", TRUTH_URL)
+    elif not environment.setdefault("DATABASE_URL", ""):
+        ours = root == ROOT and SCHEMAS.as_written and "--supabase-url" not in arguments
+        if ours and not (folder / "postgres.password").exists():
+            prepare_stack(folder)
     with (folder / "launcher.out").open("ab") as output:
         return subprocess.Popen(
             [
-                sys.executable, "-m", "minutehand.local", "up",
+                python, "-m", "minutehand.local", "up",
                 "--any-ports", "--scratch", "--with-parent", "--state", str(folder), *arguments,
             ],
-            cwd=ROOT,
-            env={**os.environ, "DATABASE_URL": "", **environment},
+            cwd=root,
+            env={**os.environ, **environment},
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -133,12 +152,7 @@ def end(folder: Path, launcher: subprocess.Popen[bytes]) -> None:
         if launcher.poll() is None:
             launcher.kill()
             launcher.wait(60)
-        subprocess.run(
-            [sys.executable, "-m", "minutehand.local", "reset", "--state", str(folder)],
-            cwd=ROOT,
-            check=True,
-            capture_output=True,
-        )
+        assert reset(folder) == 0
 
 
 @contextmanager

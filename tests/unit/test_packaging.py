@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 import marshal
 import py_compile
 from importlib.util import cache_from_source
 from pathlib import Path
 from types import CodeType
+from typing import Any
 
 import pytest
+import yaml
 
 from minutehand.app import App
 from minutehand.config import ConfigurationError
@@ -19,6 +22,9 @@ from minutehand.deploy.imports import Sources, third_party
 from minutehand.deploy.lockfile import parse_lock, read_project_lock
 from minutehand.deploy.service import read_stages
 from minutehand.project import Project
+from minutehand_apps.beacon.settings import BeaconSettings
+from minutehand_apps.enrichment.settings import ApolloSettings
+from minutehand_apps.training.settings import TrainingSettings
 
 LOCK = """# compiled
 httpx[http2]==0.28.1 \\
@@ -53,7 +59,7 @@ def test_a_local_wheel_in_a_lock_is_left_out_with_its_hashes() -> None:
     assert entries["anyio"].parents == {"httpx", "starlette"}
 
 
-def test_a_project_without_a_lock_is_told_how_to_write_one(tmp_path: Path) -> None:
+def test_a_project_without_a_lock_is_shown_how_to_write_one(tmp_path: Path) -> None:
     """No version may be picked behind somebody's back."""
     with pytest.raises(PackagingError, match=r"has no lock.*uv lock"):
         read_project_lock(tmp_path)
@@ -162,3 +168,42 @@ def test_a_stage_starts_from_the_package_and_the_project_overrides(tmp_path: Pat
     (tmp_path / "minutehand.stages.yml").write_text("prod: 3\n")
     with pytest.raises(ConfigurationError, match="must map stages"):
         read_stages(Project.at(tmp_path))
+
+
+class Asked(dict[str, str]):
+    """An environment that remembers what was asked of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: set[str] = set()
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """Nothing is set."""
+        self.names.add(name)
+        return default
+
+
+#: On AWS the vendor is Apollo itself.
+LOCAL_ALONE = {"USE_MOCK_APOLLO", "APOLLO_BASE_URL"}
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [BeaconSettings, ApolloSettings, TrainingSettings],
+    ids=lambda each: each.__name__,
+)
+def test_every_setting_of_an_app_reaches_its_functions(settings: Any) -> None:
+    """A documented variable that lambda.yml forgets is silently dropped, locally and on AWS."""
+    asked = Asked()
+    settings.from_env(asked)
+    request = yaml.safe_load(Path(inspect.getfile(settings)).with_name("lambda.yml").read_text())
+
+    assert asked.names
+    assert asked.names <= set(request["local"])
+    functions = request.get("functions", {}).values()
+    on_aws = {
+        name
+        for each in functions
+        for name in (*each.get("environment", {}), *each.get("secrets", ()))
+    }
+    assert asked.names <= on_aws | LOCAL_ALONE

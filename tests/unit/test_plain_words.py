@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.lint
+
 ROOT = Path(__file__).parents[2]
 #: Shapes that an engineer would neither write nor search for, each with what is written instead.
 DROPPED = {
@@ -170,3 +172,21 @@ def test_a_dropped_shape_is_found(text: str) -> None:
 def test_a_dropped_shape_is_found_in_prose(text: str) -> None:
     """As above, for pages and comments."""
     assert PROSE.search(text)
+
+
+#: Words that names of tests do not use either, see the word list.
+DROPPED_IN_NAMES = re.compile(
+    r"_(?:told|tells?|nobody\w*|somebody\w*|whoever|anew|hears?|heard|stands|go(?:es)?_on|left_alone)(?:_|$)"
+)
+
+
+def test_the_names_of_tests_are_plain_too() -> None:
+    """Read one after the other, the names in a file are its list of promises."""
+    found = [
+        f"{path.relative_to(ROOT)}: {name}"
+        for path in sorted((ROOT / "tests").rglob("test_*.py"))
+        for name in re.findall(r"def (test_\w+)", path.read_text("utf-8"))
+        if DROPPED_IN_NAMES.search(name)
+    ]
+
+    assert found == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from typing import Any
 from uuid import uuid4
 
@@ -16,18 +17,28 @@ from tests.e2e.console.people import ADA, BOB, EVE, OLGA, Visitor
 from tests.e2e.console.worker import HandWorker, delete
 from tests.support.stacks import RunningStack
 
+RUNNING = pytest.StashKey[Browser]()
+
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """One browser per file: its event loop must be gone before another file's async tests."""
-    with sync_playwright() as playwright:
-        running = playwright.chromium.launch(
-            executable_path=chromium(), headless=True, args=FLAGS, timeout=60_000
+def browser(request: pytest.FixtureRequest) -> Browser:
+    """One for all files here; its event loop must be gone before the async tests elsewhere."""
+    folder: pytest.Collector = request.node.parent
+    if RUNNING not in folder.stash:
+        ends = ExitStack()
+        playwright = ends.enter_context(sync_playwright())
+        folder.stash[RUNNING] = ends.enter_context(
+            playwright.chromium.launch(
+                executable_path=chromium(), headless=True, args=FLAGS, timeout=60_000
+            )
         )
-        try:
-            yield running
-        finally:
-            running.close()
+
+        def end() -> None:
+            del folder.stash[RUNNING]
+            ends.close()
+
+        folder.addfinalizer(end)
+    return folder.stash[RUNNING]
 
 
 @pytest.fixture

@@ -7,29 +7,49 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from playwright.sync_api import Page
 
+from tests.e2e.console.people import Visitor, expect
 from tests.support.stacks import RunningStack
 
-RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
+SCHEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
+TAGS = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
+#: The rules whose answer is another in another colour scheme.
+OF_COLOURS = ["color-contrast", "link-in-text-block"]
 
 
-def violations(page: Page, repository: Path) -> list[str]:
+def violations(page: Page, repository: Path, *, colours_only: bool = False) -> list[str]:
     """What axe finds, in one line each."""
-    axe = (repository / "node_modules/axe-core/axe.min.js").read_text()
-    page.evaluate(f"() => {{ {axe} }}")
+    if not page.evaluate("'axe' in window"):
+        axe = (repository / "node_modules/axe-core/axe.min.js").read_text()
+        page.evaluate(f"() => {{ {axe} }}")
+    only = (
+        {"type": "rule", "values": OF_COLOURS} if colours_only else {"type": "tag", "values": TAGS}
+    )
     found: list[dict[str, Any]] = page.evaluate(
-        "(tags) => axe.run(document, {runOnly: {type: 'tag', values: tags}})"
+        "(runOnly) => axe.run(document, {runOnly, resultTypes: ['violations']})"
         ".then((r) => r.violations)",
-        RULES,
+        only,
     )
     return [
         f"{one['id']}: {node['html'][:160]} {node['failureSummary'][:200]}"
         for one in found
         for node in one["nodes"]
     ]
+
+
+def violations_in_both_schemes(visitor: Visitor, repository: Path) -> list[str]:
+    """What axe finds by every rule in light, and by those of colours in dark: no other differ."""
+    found = []
+    for scheme in SCHEMES:
+        visitor.page.emulate_media(color_scheme=scheme)
+        expect(visitor.page.locator("html")).to_have_css("color-scheme", scheme)
+        visitor.settle()
+        lines = violations(visitor.page, repository, colours_only=scheme == "dark")
+        found += [f"{scheme} {line}" for line in lines]
+    return found
 
 
 def picture(page: Page, name: str) -> None:

@@ -26,6 +26,10 @@ NETWORK = r"Failed to load resource|WebSocket connection|ERR_"
 _SETTLED = """() => !document.querySelector('main .loading, .freshness[data-freshness=catching-up]')
   && document.getAnimations().every((one) => one.playState !== 'running'
     || one.effect.getComputedTiming().iterations === Infinity)"""
+_GO = """async (path) => {
+  (await import("/lib/router.js")).navigate(path);
+  await new Promise((drawn) => requestAnimationFrame(() => setTimeout(drawn)));
+}"""
 
 
 class Visitor:
@@ -35,9 +39,14 @@ class Visitor:
         self, browser: Browser, stack: RunningStack, *, workspace_id: str | None, **options: Any
     ) -> None:
         options.setdefault("viewport", {"width": 1280, "height": 820})
+        options.setdefault("reduced_motion", "reduce")  # frames that no test looks at
         self.stack = stack
         self.context = browser.new_context(base_url=stack.api_url, **options)
         self.context.set_default_timeout(PATIENCE_MS)
+        # nor are the other views loaded ahead, where a test stays for longer than it takes
+        self.context.add_init_script(
+            "Object.defineProperty(navigator.connection, 'saveData', {value: true})"
+        )
         self.allowed: list[re.Pattern[str]] = [NOT_READY]
         self._said: list[str] = []
         if workspace_id is not None:
@@ -96,6 +105,11 @@ class Visitor:
         """Go to an address and wait until its view is there."""
         self.page.goto(path)
         self.page.locator("h1").first.wait_for()
+
+    def go(self, path: str) -> None:
+        """Go on to an address as its link does: nothing is loaded again; then wait as `settle`."""
+        self.page.evaluate(_GO, path)
+        self.settle()
 
     def settle(self) -> None:
         """Wait until nothing on the page is still being read and nothing moves."""

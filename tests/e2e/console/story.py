@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import math
+import secrets
 import time
 from dataclasses import dataclass
 from typing import Any
 
 import httpx
 
-from minutehand.apps.beacon import demo as beacon
-from minutehand.apps.plans import demo as plans
-from minutehand.apps.training import demo as training
+from minutehand_apps.beacon import demo as beacon
+from minutehand_apps.plans import demo as plans
+from minutehand_apps.training import demo as training
 from tests.e2e.console.worker import HandWorker
 from tests.support.stacks import RunningStack
 
@@ -50,9 +51,9 @@ def remember(stack: RunningStack, workspace_id: str) -> None:
             for outcome, jobs in (("enqueued", busy), ("completed", busy - 2), ("failed", ago % 3)):
                 connection.execute(
                     "insert into queue.stat_minutes (minute, job_type, workspace_id, outcome,"
-                    " wait_bucket, run_bucket, jobs, wait_ms, run_ms, cost_usd)"
+                    " wait_bucket, run_bucket, jobs, cost_usd)"
                     " values (date_trunc('minute', now()) - make_interval(mins => %s),"
-                    " 'send_digest', %s, %s, %s, %s, %s, 0, 0, 0)",
+                    " 'send_digest', %s, %s, %s, %s, %s, 0)",
                     (ago, workspace_id, outcome, 12 + ago % 9, 22 + ago % 7, jobs),
                 )
 
@@ -74,31 +75,36 @@ async def show_apps(stack: RunningStack, workspace_id: str) -> tuple[str, str, s
         [plan] = (await api.get("/api/plans", params=mine)).json()["plans"]
         [video] = (await api.get("/api/trainings", params=mine)).json()["trainings"]
         chat = await talk(api, workspace_id)
-    pages = f"/benchmarks/{run['id']}", f"/plans/{plan['plan_id']}", f"/chat/{chat}"
+    pages = f"/benchmarks/{run['id']}", f"/plans/{plan['plan_id']}", f"/chat/session#{chat}"
     return (*pages, f"/trainings/{video['id']}")
 
 
 async def talk(api: httpx.AsyncClient, workspace_id: str) -> str:
-    """A conversation with work in it: a summary that is done, and a draft that asks."""
-    begun = await api.post("/api/chat/conversations", json={"workspace_id": workspace_id})
-    at = f"/api/chat/conversations/{begun.json()['id']}"
+    """A conversation with work in it: research that is done, and a page that asks."""
+    session = f"guest_{secrets.token_hex(32)}"
     notes = {
         "title": "Notes of the curator",
         "text": "The customs house has a goods lift for two tonnes. The workshop needs running"
         " water. The city pays for the move if the season opens in April.",
     }
-    for text, ask, live in (
-        ("Summarise the curator's notes.", False, 0),
-        ("Now draft a letter to the city.", True, 1),
+    for text, ask in (
+        ("Research the curator's notes.", False),
+        ("Build a dashboard of visitors: January 310, February 290, March 420", True),
     ):
-        said = {"text": text, "documents": [notes], "ask": ask}
-        (await api.post(f"{at}/messages", json=said)).raise_for_status()
+        said = {
+            "messages": [{"role": "user", "content": text}],
+            "workspace_id": workspace_id,
+            "documents": [notes],
+            "ask": ask,
+        }
+        headers = {"x-session-id": session}
+        (await api.post("/api/chat", json=said, headers=headers)).raise_for_status()
         while True:
-            now = (await api.get(at)).json()
-            if not now["replying"] and now["live"] == now["waiting"] == live:
+            now = (await api.get("/api/async-status", params={"sessionId": session})).json()
+            if all(each["status"] == "waiting_for_user" for each in now["activeWork"]):
                 break
             await asyncio.sleep(0.1)
-    return str(begun.json()["id"])
+    return session
 
 
 def publish(stack: RunningStack, workspace_id: str) -> str:

@@ -75,6 +75,18 @@ def test_a_threshold_is_set_reached_and_removed(
 
     row.get_by_role("button", name="Switch off Failures").click()
     expect(row).to_contain_text("Off")
+    row.get_by_role("button", name="Edit Failures").click()
+    form.get_by_label("Post to").select_option("slack")
+    form.get_by_label("Address").fill("https://slack.invalid/services/T0/B0/secret")
+    picture(page, "alert-editor")
+    form.get_by_role("button", name="Save").click()
+    expect(row).to_contain_text("Slack at slack.invalid")
+    row.get_by_role("button", name="Edit Failures").click()
+    expect(form.get_by_label("Address")).to_have_attribute("placeholder", "kept, at slack.invalid")
+    form.get_by_label("Threshold, jobs").fill("6")
+    form.get_by_role("button", name="Save").click()
+    expect(row.get_by_role("cell").nth(2)).to_have_text("6")
+    expect(row).to_contain_text("Slack at slack.invalid")
     row.get_by_role("button", name="Delete Failures").click()
     form.get_by_role("button", name="Delete the alert").click()
     expect(page.get_by_text("No alerts")).to_be_visible()
@@ -88,7 +100,7 @@ def test_members_look_only(visit: Visit, api: Any, workspace: dict[str, str], sc
     visitor = visit(BOB, "/alerts", color_scheme=scheme, viewport={"width": 320, "height": 700})
     page = visitor.page
 
-    expect(page.get_by_role("group", name="Alerts")).to_contain_text("Queue time, p95")
+    expect(page.get_by_role("group", name="Alerts")).to_contain_text("Queue time, 95th")
     expect(page.get_by_role("button", name="Add an alert")).to_have_count(0)
     expect(page.get_by_role("button", name="Delete")).to_have_count(0)
     visitor.settle()

@@ -14,7 +14,7 @@ import pytest
 from playwright.sync_api import Page, Route, expect
 
 from tests.e2e.console.conftest import Visit
-from tests.e2e.console.looking import violations
+from tests.e2e.console.looking import violations_in_both_schemes
 from tests.e2e.console.people import ADA, BOB
 from tests.support.stacks import RunningStack
 
@@ -127,26 +127,23 @@ def test_a_job_is_cancelled_while_it_runs(
             httpx.put(f"{provider['url']}/faults", json={}).raise_for_status()
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_everyone_can_use_the_pages(
-    visit: Visit, start: Callable[..., dict[str, Any]], scheme: Any, repository: Path
+    visit: Visit, start: Callable[..., dict[str, Any]], repository: Path
 ) -> None:
     """No axe violation, and nothing runs out of a narrow screen."""
     job = start()
     narrow = {"width": 320, "height": 700}
-    visitor = visit(ADA, f"/benchmarks/{job['id']}", color_scheme=scheme, viewport=narrow)
+    visitor = visit(ADA, f"/benchmarks/{job['id']}", viewport=narrow)
     page = visitor.page
     finished(page)
     page.get_by_role("button", name="Verify").click()
     page.get_by_text("Every check").click()
-    visitor.settle()
-    found = violations(page, repository)
+    found = violations_in_both_schemes(visitor, repository)
     assert page.evaluate("document.documentElement.scrollWidth") <= 320
-    visitor.open("/benchmarks")
-    visitor.settle()
-    found += violations(page, repository)
+    visitor.go("/benchmarks")
+    found += violations_in_both_schemes(visitor, repository)
     page.get_by_role("button", name="New benchmark").click()
-    found += violations(page, repository)
+    found += violations_in_both_schemes(visitor, repository)
     assert page.evaluate("document.documentElement.scrollWidth") <= 320
 
     assert found == []

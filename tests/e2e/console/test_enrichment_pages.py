@@ -59,7 +59,7 @@ def test_a_key_is_saved_tested_and_removed_and_never_shown(visit: Visit) -> None
     assert "test-key-console" not in page.content()
 
 
-def test_a_bad_key_is_told_why_and_a_member_may_not_change_it(visit: Visit) -> None:
+def test_a_bad_key_is_refused_with_its_reason_and_a_member_may_not_change_it(visit: Visit) -> None:
     """Refusals carry their reason; buttons that would be refused are not offered."""
     page = visit(ADA, "/workspace/settings/api", allow=("422",)).page
     page.get_by_label("API key").fill("a wrong key")

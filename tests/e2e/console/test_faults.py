@@ -1,136 +1,134 @@
-"""Ten faults, planted: a stranger finds cause, line and remedy from the page of the job alone."""
+"""Planted faults: a stranger finds cause, line and remedy from the page alone."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
-from typing import Any
+import re
+from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Browser, Locator, Page, expect
 
 from tests.e2e.console.conftest import Visit
-from tests.e2e.console.people import ADA
-from tests.e2e.console.planted import PlantedWorker
-from tests.e2e.console.worker import HandWorker
+from tests.e2e.console.people import ADA, OLGA, Visitor
+from tests.support.faults import FAULTS, Fault, FaultyHost, faulty_host
 from tests.support.stacks import RunningStack
 
 pytestmark = pytest.mark.browser
 
-Enqueue = Callable[..., str]
 
-
-@pytest.fixture
-def planted(stack: RunningStack) -> Iterator[PlantedWorker]:
-    """A real worker with processors that go wrong."""
-    with PlantedWorker(stack) as running:
+@pytest.fixture(scope="module")
+def stack(stack: RunningStack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[FaultyHost]:
+    """The product with processors that go wrong."""
+    with faulty_host(stack, tmp_path_factory.mktemp("faulty")) as running:
         yield running
 
 
 @pytest.fixture
-def enqueue(api: Callable[..., Any], planted: PlantedWorker, workspace: dict[str, str]) -> Enqueue:
-    """Enqueue one of the planted types as Ada; returns the job's id."""
-
-    def add(kind: str, **payload: Any) -> str:
-        body = {
-            "workspace_id": workspace["id"],
-            "job_type": f"{planted.name}.{kind}",
-            "payload": payload,
-        }
-        return str(api("POST", "/api/jobs", body)["id"])
-
-    return add
+def workspace(stack: FaultyHost) -> dict[str, str]:
+    """The host's own, in place of one of each test."""
+    return stack.workspace
 
 
-def remedy(page: Page) -> Any:
-    """What the page says is to be done."""
-    return expect(page.locator(".remedy"))
+@pytest.fixture(scope="module")
+def visitors(browser: Browser, stack: FaultyHost) -> Iterator[dict[str, Visitor]]:
+    """Who looks, by mail address: each signs in once, and no page may complain."""
+    made = {
+        who.email: Visitor(
+            browser, stack, workspace_id=None if who is OLGA else stack.workspace["id"]
+        )
+        for who in (ADA, OLGA)
+    }
+    for who in (ADA, OLGA):
+        made[who.email].allowed.append(re.compile(r"status of 4(00|22|29)"))
+        made[who.email].sign_in(who)
+    yield made
+    problems = [said for visitor in made.values() for said in visitor.problems()]
+    for visitor in made.values():
+        visitor.close()
+    assert problems == []
 
 
-def error(page: Page) -> Any:
-    """The card of the error."""
-    return page.locator("section[aria-labelledby=h-error]")
-
-
-def test_an_exception_in_a_step(visit: Visit, enqueue: Enqueue) -> None:
-    """The error, the line of the user's own code, the step it was in, and what to correct."""
-    page = visit(ADA, f"/jobs/{enqueue('step')}").page
-
-    expect(page.locator("h1 .badge")).to_have_text("Failed")
-    expect(error(page)).to_contain_text("KeyError")
-    expect(error(page).locator("h2")).to_contain_text("planted.py:")
-    own = error(page).locator(".traceback li[data-own]").first
-    expect(own).to_contain_text("total")
-    expect(own).to_contain_text('prices["of October"]')
-    remedy(page).to_contain_text("planted.py:")
-    remedy(page).to_contain_text("finished steps are kept")
-
-
-def test_an_exception_in_a_child(visit: Visit, enqueue: Enqueue) -> None:
-    """The parent names the child that failed and where; one click leads there."""
-    page = visit(ADA, f"/jobs/{enqueue('whole')}").page
-
-    expect(page.locator("h1 .badge")).to_have_text("Failed")
-    expect(error(page)).to_contain_text("invoice 7 has no customer")
-    remedy(page).to_contain_text("A child job failed at")
-    remedy(page).to_contain_text("planted.py:")
-    page.locator(".remedy").get_by_role("link", name="The failed child").click()
-    expect(error(page)).to_contain_text("ValueError")
-    remedy(page).to_contain_text("Correct")
-
-
-def test_a_timeout(visit: Visit, enqueue: Enqueue) -> None:
-    """How long it was allowed, and the step that did not end."""
-    page = visit(ADA, f"/jobs/{enqueue('slow')}").page
-
-    expect(error(page)).to_contain_text("stopped after 1 s")
-    remedy(page).to_contain_text("longer timeout")
-    page.locator(".remedy").get_by_role("link", name="The type").click()
-    expect(page.get_by_text("Timeout", exact=True)).to_be_visible()
-
-
-def test_a_lost_worker(visit: Visit, worker: HandWorker) -> None:
-    """Which worker, when it was last seen, and where to look."""
-    job_id = worker.enqueue(max_attempts=1)
-    worker.lease(lease_seconds=1)
-    page = visit(ADA, f"/jobs/{job_id}").page
-
-    expect(page.locator("h1 .badge")).to_have_text("Failed")
-    expect(error(page)).to_contain_text("by-hand")
-    remedy(page).to_contain_text("stopped answering")
-    remedy(page).to_contain_text("log")
-
-
-def test_a_payload_refused(visit: Visit, planted: PlantedWorker) -> None:
-    """Before it is a job: the form names the field, and JSON is told the same by the server."""
-    page = visit(ADA, "/jobs", allow=("422",)).page
+def try_to_enqueue(page: Page, kind: str) -> Locator:
+    """Send an empty payload by the form; returns it."""
     page.get_by_role("button", name="Enqueue a job").click()
     form = page.get_by_role("dialog")
-    form.get_by_label("Type").fill(f"{planted.name}.strict")
+    form.get_by_label("Type").fill(f"faulty.{kind}")
     form.get_by_role("button", name="as JSON").click()
-    form.get_by_label("Payload, JSON").fill("{}")
-    form.get_by_role("button", name="Enqueue").click()
+    form.get_by_label("Payload (JSON)").fill("{}")
+    form.get_by_role("button", name="Enqueue", exact=True).click()
+    return form
 
-    expect(form.get_by_role("alert")).to_contain_text("month")
-    expect(form.locator(".remedy")).to_contain_text("month")
+
+def try_to_schedule(page: Page, cron: str) -> Locator:
+    """Set a schedule by the form; returns it."""
+    page.get_by_role("button", name="Add a schedule").click()
+    form = page.get_by_role("dialog")
+    for label, value in (("Name", "never"), ("Cron", cron), ("Job type", "faulty.step")):
+        form.get_by_label(label).fill(value)
+    form.get_by_role("button", name="Save").click()
+    return form
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
+def test_a_fault_is_found_from_the_page_alone(
+    visitors: dict[str, Visitor], stack: FaultyHost, fault: Fault
+) -> None:
+    """Cause, line and remedy are there to be read; nothing is to be opened first."""
+    visitor = visitors[fault.who.email]
+    with stack.planted(fault) as job_id:
+        path = f"/jobs/{job_id}" if job_id else "/jobs"
+        visitor.open("/schedules" if fault.state == "schedule" else path)
+        page = visitor.page
+        shown = page.locator("main")
+        if fault.state == "refused":
+            shown = try_to_enqueue(page, fault.kind)
+        elif fault.state == "schedule":
+            shown = try_to_schedule(page, "0 0 30 2 *")
+
+        for word in fault.words:
+            expect(shown).to_contain_text(word, use_inner_text=True)
+
+
+def test_a_failed_child_is_a_click_away(visit: Visit, stack: FaultyHost) -> None:
+    """The parent names where it failed; the child's page says the rest."""
+    job_id = stack.enqueue("whole", {})
+    stack.wait(job_id, "failed")
+    page = visit(ADA, f"/jobs/{job_id}").page
+
+    page.locator(".remedy").get_by_role("link", name="The failed child").click()
+
+    expect(page.locator("section[aria-labelledby=h-error]")).to_contain_text("ValueError")
+    expect(page.locator(".remedy")).to_contain_text("Correct")
+
+
+def test_a_failure_is_copied_as_a_prompt(visit: Visit, stack: FaultyHost) -> None:
+    """The same words as the API's, and no value of the payload."""
+    job_id = stack.enqueue("telling", {"what": "card of Ada"})
+    stack.wait(job_id, "failed")
+    page = visit(ADA, f"/jobs/{job_id}").page
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+
+    page.get_by_role("button", name="Copy as prompt").click()
+    expect(page.get_by_text("Copied the prompt")).to_be_visible()
+
+    copied = page.evaluate("navigator.clipboard.readText()")
+    assert copied == stack.call("GET", f"/api/jobs/{job_id}/prompt")["text"]
+    assert "card of Ada" not in copied
+
+
+def test_a_refused_payload_is_corrected_in_the_form(visit: Visit) -> None:
+    """The field that was named is filled in, and the job runs."""
+    page = visit(ADA, "/jobs", allow=("422",)).page
+    form = try_to_enqueue(page, "strict")
+
     form.get_by_role("button", name="As a form").click()
     form.get_by_label("month").fill("2026-10")
-    form.get_by_role("button", name="Enqueue").click()
+    form.get_by_role("button", name="Enqueue", exact=True).click()
+
     expect(page.locator("h1 .badge")).to_have_text("Completed")
 
 
-def test_a_rate_limit(visit: Visit, enqueue: Enqueue, api: Callable[..., Any]) -> None:
-    """How many per how long, when the next start is free, and what to raise."""
-    first = enqueue("rated")
-    while api("GET", f"/api/jobs/{first}")["status"] != "completed":
-        time.sleep(0.05)
-    page = visit(ADA, f"/jobs/{enqueue('rated')}").page
-
-    expect(page.locator(".explain")).to_contain_text("The rate limit of 1 starts per 3600 s")
-    remedy(page).to_contain_text("Raise the type's rate limit")
-
-
-def test_a_pause(visit: Visit, worker: HandWorker) -> None:
+def test_a_pause_is_resumed_from_the_job_that_it_holds(visit: Visit, stack: FaultyHost) -> None:
     """Since when, by whom, why, and where it is resumed."""
     page = visit(ADA, "/operations").page
     page.get_by_placeholder("Reason, if any").fill("we move the ledger")
@@ -138,58 +136,9 @@ def test_a_pause(visit: Visit, worker: HandWorker) -> None:
     page.get_by_role("button", name="Pause the workspace").click()
     expect(page.get_by_text("we move the ledger")).to_be_visible()
 
-    page.goto(f"/jobs/{worker.enqueue()}")
+    page.goto(f"/jobs/{stack.enqueue('strict', {'month': '2026-10'})}")
 
-    expect(page.locator(".explain")).to_contain_text("we move the ledger")
     expect(page.locator(".explain")).to_contain_text("ada@acme.test")
-    remedy(page).to_contain_text("Resume the workspace")
-    page.locator(".remedy").get_by_role("link", name="Operations").click()
+    page.locator(".remedy").get_by_role("link", name="Overview").click()
     page.get_by_role("button", name="Resume", exact=True).click()
     expect(page.get_by_role("button", name="Pause", exact=True)).to_be_visible()
-
-
-def test_no_worker_for_it(visit: Visit, worker: HandWorker, stack: RunningStack) -> None:
-    """Workers run, none of them serves the type: the name may be wrong or the deploy missing."""
-    with stack.connect() as connection:
-        connection.execute(
-            "insert into queue.job_types (job_type) values (%s)", (f"{worker.job_type}_gone",)
-        )
-    job_id = worker.enqueue_many([{"job_type": f"{worker.job_type}_gone"}])[0]
-    page = visit(ADA, f"/jobs/{job_id}").page
-
-    expect(page.locator(".explain")).to_contain_text("none of them serves the job type")
-    remedy(page).to_contain_text("Deploy a worker that has this type's processor")
-
-
-def test_a_quota(
-    visit: Visit, worker: HandWorker, stack: RunningStack, workspace: dict[str, str]
-) -> None:
-    """The limit in numbers where the job was to be enqueued, and what to do."""
-    worker.enqueue()
-    with stack.connect() as connection:
-        connection.execute(
-            "insert into queue.tenant_limits (workspace_id, max_pending) values (%s, 1)",
-            (workspace["id"],),
-        )
-    page = visit(ADA, "/jobs", allow=("429",)).page
-    page.get_by_role("button", name="Enqueue a job").click()
-    form = page.get_by_role("dialog")
-    form.get_by_label("Type").fill(worker.job_type)
-    form.get_by_role("button", name="Enqueue").click()
-
-    expect(form.get_by_role("alert")).to_contain_text("1")
-    expect(form.locator(".remedy")).to_contain_text("ask the operator for a higher quota")
-    form.locator(".remedy").get_by_role("link", name="Limits").click()
-    expect(page.locator("h1")).to_have_text("Limits")
-
-
-def test_a_foreign_service_that_is_down(visit: Visit, enqueue: Enqueue) -> None:
-    """Whose fault, the line that called, when it is tried again, and how to hurry it."""
-    page = visit(ADA, f"/jobs/{enqueue('service')}").page
-
-    expect(page.locator("h1 .badge")).to_have_text("Retrying")
-    expect(error(page)).to_contain_text("httpx.ConnectError")
-    expect(error(page).locator("h2")).to_contain_text("planted.py:")
-    expect(page.locator(".explain")).to_contain_text("it is tried again at")
-    remedy(page).to_contain_text("Run now")
-    expect(page.get_by_role("button", name="Run now")).to_be_visible()

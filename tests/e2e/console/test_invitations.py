@@ -12,7 +12,7 @@ import pytest
 from playwright.sync_api import expect
 
 from tests.e2e.console.conftest import Visit
-from tests.e2e.console.people import ADA
+from tests.e2e.console.people import ADA, EVE
 from tests.support.stacks import RunningStack
 
 pytestmark = pytest.mark.browser
@@ -54,14 +54,44 @@ def test_an_invited_person_chooses_a_password_and_is_in(
 
     page.get_by_label("New password").fill("a-long-enough-password")
     page.get_by_role("button", name="Save and continue").click()
-    expect(page.get_by_role("heading", name="Jobs", level=1)).to_be_visible()
+    asked = page.get_by_role("region", name=f"Invitation to {workspace['name']}")
+    expect(asked).to_contain_text(f"{workspace['name']} wants to add you as a member")
+    expect(page.locator("#rail .workspace")).to_have_text("No workspace")
+    asked.get_by_role("button", name="Accept").click()
     expect(page.locator("#rail .workspace")).to_contain_text(workspace["name"])
+    expect(asked).to_have_count(0)
+    page.get_by_role("link", name="Jobs", exact=True).click()
+    expect(page.get_by_role("heading", name="Jobs", level=1)).to_be_visible()
 
     page.get_by_role("button", name="Sign out").click()
     page.get_by_label("Email").fill(newcomer["email"])
     page.get_by_label("Password").fill("a-long-enough-password")
     page.get_by_role("button", name="Sign in", exact=True).click()
     expect(page.get_by_role("heading", name="Jobs", level=1)).to_be_visible()
+
+
+def test_a_person_with_an_account_is_asked_and_may_decline(
+    visit: Visit, stack: RunningStack, workspace: dict[str, str]
+) -> None:
+    """Nobody is put into another's workspace; the manager sees the answer."""
+    with stack.connect() as connection:
+        connection.execute(
+            "insert into queue.invitations (workspace_id, email, role) values (%s, %s, 'manager')",
+            (workspace["id"], EVE.email),
+        )
+    page = visit(EVE, "/jobs").page
+    asked = page.get_by_role("region", name=f"Invitation to {workspace['name']}")
+    expect(asked).to_contain_text("wants to add you as a manager")
+
+    asked.get_by_role("button", name="Decline").click()
+
+    expect(asked).to_have_count(0)
+    expect(page.locator("#rail .workspace")).not_to_contain_text(workspace["name"])
+    members = visit(ADA, "/members").page.get_by_role("region", name="Members")
+    members.get_by_text("Changes").click()
+    expect(members.get_by_role("listitem").first).to_contain_text(
+        f"{EVE.email} declined an invitation"
+    )
 
 
 def test_a_link_that_is_too_old_says_so(visit: Visit) -> None:

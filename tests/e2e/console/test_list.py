@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
+from typing import Literal
 
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
 from tests.e2e.console.conftest import Visit
+from tests.e2e.console.looking import picture, violations
 from tests.e2e.console.people import ADA, BOB, EVE, NETWORK
 from tests.e2e.console.worker import HandWorker
 from tests.support.stacks import RunningStack
@@ -173,7 +176,7 @@ def test_a_selection_is_cancelled_and_retried_with_its_number_named(
     page.get_by_role("button", name="Cancel 2", exact=True).click()
     page.get_by_role("dialog").get_by_role("button", name="Cancel 2 jobs").click()
 
-    expect(page.get_by_text("Cancelled 2 jobs")).to_be_visible()
+    expect(page.get_by_text(re.compile("Cancell(ed|ing) 2 jobs"))).to_be_visible()
     expect(group(page, "cancelled")).to_have_text("2")
     page.locator(".group[data-group=cancelled]").click()
     expect(rows(page)).to_have_count(2)
@@ -191,12 +194,73 @@ def test_all_dead_letters_are_redriven_at_once(visit: Visit, worker: HandWorker)
     page = visit(ADA, "/jobs?state=failed").page
     expect(rows(page)).to_have_count(3)
 
-    page.get_by_role("button", name="Redrive all 3").click()
-    page.get_by_role("dialog").get_by_role("button", name="Redrive 3 jobs").click()
+    page.get_by_role("button", name="Retry all 3").click()
+    page.get_by_role("dialog").get_by_role("button", name="Retry 3 jobs").click()
 
-    expect(page.get_by_text("Redriven 3 jobs")).to_be_visible()
+    expect(page.get_by_text(re.compile("Retr(ied|ying) 3 jobs"))).to_be_visible()
     expect(group(page, "queued")).to_have_text("3")
     expect(group(page, "failed")).to_have_text("0")
+
+
+def looks_right(page: Page, name: str) -> None:
+    """Wide and light, narrow and dark: nothing is cut off, and axe finds nothing."""
+    schemes: tuple[tuple[Literal["light", "dark"], int], ...] = (("dark", 390), ("light", 1280))
+    for scheme, width in schemes:
+        page.set_viewport_size({"width": width, "height": 800})
+        page.emulate_media(color_scheme=scheme)
+        picture(page, f"{name}-{scheme}")
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        assert violations(page, Path(__file__).resolve().parents[3]) == []
+
+
+def test_a_bulk_operation_is_named_followed_and_undone(
+    visit: Visit, worker: HandWorker, stack: RunningStack
+) -> None:
+    """It is begun from any filter, continues without the page, and each job has its result."""
+    ids = worker.enqueue_many([{}] * 3)
+    visitor = visit(ADA, f"/jobs?job_type={worker.job_type}&since=1h")
+    page = visitor.page
+    page.get_by_role("button", name="Cancel all", exact=True).click()
+    dialog = page.get_by_role("dialog")
+    expect(dialog).to_contain_text("Cancel 3 jobs?")
+    dialog.get_by_label("Name, if any").fill("Wrong import")
+    dialog.get_by_role("button", name="Cancel 3 jobs").click()
+    page.get_by_role("link", name=re.compile("Show or undo|Follow")).click()
+
+    expect(page.get_by_role("heading", name="Wrong import", exact=True)).to_be_visible()
+    expect(page.get_by_text("3 of 3 jobs")).to_be_visible()
+    results = page.get_by_role("group", name="Results").locator("tbody tr")
+    expect(results).to_have_count(3)
+    expect(results.first).to_contain_text("Done")
+    looks_right(page, "bulk-operation")
+    page.get_by_role("button", name="Undo Wrong import").click()
+    page.get_by_role("dialog").get_by_role("button", name="Undo it").click()
+    page.get_by_role("link", name="Undone").click()
+    expect(page.get_by_role("heading", name="Undo Wrong import")).to_be_visible()
+    with stack.connect() as connection:
+        states = connection.execute(
+            "select distinct status from public.jobs where id = any (%s::uuid[])", [ids]
+        ).fetchall()
+        connection.execute(  # one that is half done, and that no worker takes on
+            "insert into queue.operations (workspace_id, name, action, filter, most, advance_at,"
+            " matched, done, skipped, created_at) values (%s, 'Replay of June', 'replay',"
+            " '{\"tag\": \"june\"}', 100000, 'infinity', 1000, 400, 20, now())",
+            [worker.workspace_id],
+        )
+    assert states == [("pending",)]
+
+    page.goto(page.url.split("/bulk-operations")[0] + "/bulk-operations")
+    lines = page.get_by_role("group", name="Bulk operations").locator("tbody tr")
+    expect(lines).to_have_count(3)
+    half = lines.filter(has_text="Replay of June")
+    expect(half).to_contain_text("400 of 1,000 jobs, 20 skipped")
+    looks_right(page, "bulk-operations")
+    half.get_by_role("button", name="Pause").click()
+    expect(half).to_contain_text("Paused")
+    half.get_by_role("button", name="Resume").click()
+    expect(half.get_by_role("button", name="Pause")).to_be_visible()
+    half.get_by_role("button", name="Stop").click()
+    expect(half).to_contain_text("Stopped")
 
 
 def test_a_pause_holds_the_list_still_and_says_what_it_holds_back(
@@ -247,7 +311,7 @@ def test_strangers_see_nothing_of_a_workspace(visit: Visit, worker: HandWorker) 
     expect(group(eve, "all")).to_have_text("0")
 
 
-def test_a_refused_action_is_told_with_its_reason(visit: Visit, worker: HandWorker) -> None:
+def test_a_refused_action_is_shown_with_its_reason(visit: Visit, worker: HandWorker) -> None:
     """A job that ended meanwhile cannot be cancelled, and the page says so."""
     job_id = worker.enqueue()
     visitor = visit(ADA, f"/jobs/{job_id}", allow=("409",))
@@ -259,7 +323,7 @@ def test_a_refused_action_is_told_with_its_reason(visit: Visit, worker: HandWork
     page.get_by_role("button", name="Cancel 1 job").click()
 
     expect(page.get_by_role("region", name="Messages")).to_contain_text(
-        "Not cancelled: the job is already completed"
+        "Could not cancel: the job is already completed"
     )
 
 
@@ -272,10 +336,10 @@ def test_a_job_is_enqueued_duplicated_and_cancelled_by_hand(
     page.get_by_role("button", name="Enqueue a job").click()
     form = page.get_by_role("dialog")
     form.get_by_label("Type", exact=True).fill("no_such_type")
-    form.get_by_label("Payload, JSON").fill("{oops")
+    form.get_by_label("Payload (JSON)").fill("{oops")
     form.get_by_role("button", name="Enqueue").click()
     expect(form.get_by_role("alert")).to_contain_text("not JSON")
-    form.get_by_label("Payload, JSON").fill('{"n": 1}')
+    form.get_by_label("Payload (JSON)").fill('{"n": 1}')
     form.get_by_role("button", name="Enqueue").click()
     expect(form.get_by_role("alert")).to_contain_text(re.compile("no_such_type|unknown", re.I))
     form.get_by_label("Type", exact=True).fill(worker.job_type)
@@ -314,3 +378,71 @@ def test_the_workspace_is_switched_and_remembered(
     page.keyboard.press("Enter")
 
     expect(page.locator(f"tr[data-job='{job_id}']")).to_be_visible()
+
+
+def test_a_filter_is_typed_suggested_and_removed_as_a_chip(
+    visit: Visit, worker: HandWorker
+) -> None:
+    """Where it stands, by name and value, and a wrong one says what it takes."""
+    worker.enqueue_many([{"tags": ["red"]}, {}])
+    page = visit(ADA).page
+    expect(rows(page)).to_have_count(2)
+    field = page.get_by_label("Add a filter")
+
+    field.fill("tag:")
+    expect(page.locator("datalist option[value='tag:red']")).to_have_count(1)
+    field.fill("type:")
+    expect(page.locator(f"datalist option[value='type:{worker.job_type}']")).to_have_count(1)
+    field.fill("tag:red")
+    field.press("Enter")
+    expect(page).to_have_url(re.compile("tag=red"))
+    expect(rows(page)).to_have_count(1)
+    field.fill("payload:oops")
+    field.press("Enter")
+    expect(page.get_by_role("alert")).to_contain_text("JSON object")
+    page.get_by_role("button", name="Remove filter tag red").click()
+
+    expect(rows(page)).to_have_count(2)
+
+
+def test_a_page_that_could_not_be_loaded_comes_with_the_network(visit: Visit) -> None:
+    """In words of the console's own, and without a click."""
+    visitor = visit(None, "/nowhere", allow=(NETWORK,))
+    page = visitor.page
+    page.route("**/views/types.js", lambda route: route.abort())
+    visitor.sign_in(ADA)
+    visitor.open("/jobs")
+
+    page.get_by_role("link", name="Types").click()
+    expect(page.get_by_role("alert")).to_contain_text("The server cannot be reached")
+    page.unroute("**/views/types.js")
+    visitor.context.set_offline(True)
+    visitor.context.set_offline(False)
+
+    expect(page.get_by_role("heading", name="Types", exact=True)).to_be_visible()
+
+
+def test_narrow_zoomed_and_from_right_to_left_nothing_is_out_of_reach(
+    visit: Visit, worker: HandWorker
+) -> None:
+    """Failures are cards on a phone; at 200 % the page scrolls; no direction adds width."""
+    worker.enqueue_many([{}] * 30)
+    worker.run("failed", error={"type": "Boom", "message": "no answer " * 30})
+    visitor = visit(ADA, "/failures", viewport={"width": 390, "height": 844})
+    page = visitor.page
+    button = page.get_by_role("button", name=re.compile("1$")).first.bounding_box()
+    assert button is not None
+    assert button["x"] + button["width"] <= 390
+
+    page.set_viewport_size({"width": 720, "height": 450})
+    visitor.open("/jobs")
+    expect(rows(page).first).to_be_visible()
+    height, scrolls = page.evaluate(
+        "() => [document.querySelector('.table-scroll').clientHeight,"
+        " document.documentElement.scrollHeight > innerHeight]"
+    )
+    page.evaluate("() => { document.documentElement.dir = 'rtl' }")
+
+    assert height > 300
+    assert scrolls
+    assert page.evaluate("() => document.documentElement.scrollWidth <= innerWidth")

@@ -17,7 +17,7 @@ def test_a_manager_invites_promotes_and_removes(visit: Visit) -> None:
     members = page.get_by_role("region", name="Members")
     expect(members.get_by_role("row")).to_have_count(3)
 
-    members.get_by_role("button", name="Invite a person").click()
+    page.get_by_role("button", name="Invite a person").click()
     dialog = page.get_by_role("dialog")
     dialog.get_by_label("Mail address").fill("New@Person.test")
     dialog.get_by_role("button", name="Invite", exact=True).click()

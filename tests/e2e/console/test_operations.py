@@ -8,14 +8,17 @@ import pytest
 from playwright.sync_api import expect
 
 from tests.e2e.console.conftest import Visit
+from tests.e2e.console.looking import picture
 from tests.e2e.console.people import ADA, BOB
 from tests.e2e.console.worker import HandWorker
 from tests.support.stacks import RunningStack
 
 pytestmark = pytest.mark.browser
 
+FRAME = {"file": "jobs/bill now.py", "line": 7, "function": "bill", "code": "pay()", "own": True}
 
-def test_the_last_hour_is_told_in_numbers_and_a_picture(visit: Visit, worker: HandWorker) -> None:
+
+def test_the_last_hour_is_shown_in_numbers_and_a_picture(visit: Visit, worker: HandWorker) -> None:
     """What ran, how well, how long it waited."""
     worker.enqueue_many([{}] * 4)
     for _ in range(3):
@@ -29,6 +32,20 @@ def test_the_last_hour_is_told_in_numbers_and_a_picture(visit: Visit, worker: Ha
     expect(page.get_by_role("region", name="Readiness")).to_contain_text("Last tick")
     for name in ("Throughput", "Queue depth", "Queue time, p95", "Success"):
         expect(page.get_by_role("region", name=name).locator("canvas")).to_be_visible()
+
+
+def test_the_overview_warns_of_jobs_that_no_worker_serves(visit: Visit, worker: HandWorker) -> None:
+    """Ten thousand of them once read as four times OK; another workspace reads of its own alone."""
+    worker.enqueue_many([{}] * 3)
+    page = visit(ADA, "/operations").page
+
+    card = page.get_by_role("region", name="Readiness").locator(".figure", has_text="Due jobs")
+    expect(card).to_contain_text("Warning")
+    expect(card).to_contain_text(f"3 wait: no worker serves {worker.job_type}")
+    expect(card).to_contain_text("deploy the processor")
+    totals = page.get_by_role("region", name="Totals")
+    for state in ("Queued", "Scheduled", "Running", "Suspended", "Completed"):
+        expect(totals).to_contain_text(state)
 
 
 def test_a_range_is_chosen_and_kept_in_the_address(visit: Visit, worker: HandWorker) -> None:
@@ -78,15 +95,58 @@ def test_dead_letters_are_grouped_by_what_went_wrong_and_redriven(
         worker.run("failed", error={"type": "Boom", "message": f"row {number} is bad"})
     worker.run("failed", error={"type": "Boom", "message": "something else"})
     page = visit(ADA, "/failures").page
-    letters = page.get_by_role("region", name="Dead letters").locator("tbody tr")
+    letters = page.get_by_role("group", name="Failed jobs").locator("tbody tr")
     expect(letters).to_have_count(2)
     expect(letters.first).to_contain_text("is bad")
 
-    letters.first.get_by_role("button", name="Redrive 2").click()
-    page.get_by_role("dialog").get_by_role("button", name="Redrive 2 jobs").click()
+    letters.first.get_by_role("button", name="Retry 2").click()
+    page.get_by_role("dialog").get_by_role("button", name="Retry 2 jobs").click()
 
     expect(letters).to_have_count(1)
     assert len(worker.lease(limit=5)) == 2
+
+
+def test_failures_are_marked_with_the_deploy_they_came_with(
+    visit: Visit, worker: HandWorker
+) -> None:
+    """On the charts, among the failures and on the job's own page."""
+    worker.enqueue_many([{}] * 3)
+    failed = ""
+    for commit, count in (("a" * 40, 1), ("b" * 40, 2)):
+        worker.deploy(commit)
+        for number in range(count):
+            boom = {"type": "Boom", "message": f"row {number} is bad"}
+            failed = worker.run("failed", error={**boom, "traceback": {"frames": [FRAME]}})
+    told = re.compile(r"Since deploy bbbbbbbbb \(.+\): 2 failed, 1 before")
+    page = visit(ADA, "/failures").page
+    expect(page.get_by_role("group", name="Failed jobs")).to_contain_text(told)
+    picture(page, "failures")
+
+    page.goto(f"{page.url.removesuffix('/failures')}/jobs/{failed}")
+    expect(page.locator("[data-part=history]")).to_contain_text(told)
+    card = page.get_by_role("region", name="Error")
+    expect(card.get_by_role("link", name="Commit")).to_have_attribute(
+        "href", "https://github.com/acme/app/jobs/bill%20now.py#L7"
+    )
+    card.get_by_text("Links to your editor").click()
+    card.get_by_label("Address of a line").fill("vscode://file/src/{file}:{line}")
+    card.get_by_label("Address of a line").blur()
+    expect(card.get_by_role("link", name="Editor")).to_have_attribute(
+        "href", "vscode://file/src/jobs/bill%20now.py:7"
+    )
+    picture(page, "failed-job")
+    card.get_by_label("Address of a line").fill("javascript://%0aalert(1)")
+    card.get_by_label("Address of a line").blur()
+    expect(card.get_by_role("link", name="Editor")).to_have_count(0)
+
+    page.goto(page.url.replace(f"/jobs/{failed}", "/operations"))
+    deploys = page.get_by_role("group", name="Deploys").locator("tbody tr")
+    expect(deploys.filter(has_text="bbbbbbbbb")).to_contain_text(
+        re.compile("1 type0[23]")  # counts are to the minute
+    )
+    throughput = page.get_by_role("img", name=re.compile("^Jobs: .*deploys: .*bbbbbbbbb"))
+    expect(throughput.locator("canvas")).to_be_visible()
+    picture(page, "operations")
 
 
 def test_a_manager_pauses_and_resumes_the_workspace(visit: Visit, worker: HandWorker) -> None:
@@ -148,9 +208,9 @@ def test_schedules_webhooks_and_limits_are_kept_by_managers(
     page.get_by_role("link", name="Limits").click()
     page.get_by_label("Own limit").fill("3")
     page.get_by_role("button", name="Set", exact=True).click()
-    expect(page.get_by_text("0 of 3 running")).to_be_visible()
+    expect(page.get_by_text("Running: 0 of 3")).to_be_visible()
     bob = visit(BOB, "/limits").page
-    expect(bob.get_by_text("0 of 3 running")).to_be_visible()
+    expect(bob.get_by_text("Running: 0 of 3")).to_be_visible()
     bob.get_by_role("link", name="Webhooks").click()
     expect(bob.get_by_text("job.completed, job.failed")).to_be_visible()
     expect(bob.get_by_role("button", name="Add a webhook")).to_have_count(0)

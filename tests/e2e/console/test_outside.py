@@ -17,7 +17,7 @@ SCRIPT = Path(__file__).resolve().parent / "js/outside.mjs"
 JOBS, WATCHERS = 10, 40
 
 
-def test_forty_watchers_of_ten_jobs_are_told_exactly_what_the_log_holds(
+def test_forty_watchers_of_ten_jobs_receive_exactly_what_the_log_holds(
     stack: RunningStack, worker: HandWorker
 ) -> None:
     """In order, none twice, none missed; and a session's watch the same without log lines."""

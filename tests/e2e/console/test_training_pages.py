@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from playwright.sync_api import Page, Response, Route, expect
 
 from tests.e2e.console.conftest import Visit
 from tests.e2e.console.looking import picture, violations
-from tests.e2e.console.people import ADA
+from tests.e2e.console.people import ADA, BOB
 
 pytestmark = pytest.mark.browser
 
@@ -33,9 +35,11 @@ def is_first_part(answer: Response) -> bool:
     return answer.request.method == "PUT" and "partNumber=1&" in f"{answer.url}&"
 
 
-def test_a_video_becomes_a_procedure_before_ones_eyes(visit: Visit, repository: Path) -> None:
-    """Uploaded, worked on, played at a step's place, edited, exported, deleted."""
-    visitor = visit(ADA, "/trainings")
+def test_a_video_becomes_a_procedure_before_ones_eyes(
+    visit: Visit, repository: Path, api: Callable[..., Any]
+) -> None:
+    """Uploaded, worked on, played at a step's place, edited by two, printed, deleted."""
+    visitor = visit(ADA, "/trainings", allow=(r"status of 409 .*/procedure\)",))
     page = visitor.page
     expect(page.get_by_text("No videos yet")).to_be_visible()
     visitor.settle()
@@ -66,7 +70,11 @@ def test_a_video_becomes_a_procedure_before_ones_eyes(visit: Visit, repository: 
     video.evaluate("(element) => element.pause()")
     cues = "[...(document.querySelector('video').textTracks[0]?.cues ?? [])].map((cue) => cue.text)"
     until(page, f"{cues}.some((text) => text.includes('turn off the power'))")
-    assert page.locator("main img").count() == 0
+    assert page.locator("main img[src=x]").count() == 0
+    pictures = page.get_by_role("img", name=re.compile("^The video at"))
+    expect(pictures).to_have_count(page.locator("ol[aria-label=Steps] > li").count())
+    pictures.first.scroll_into_view_if_needed()
+    until(page, "document.querySelector('ol[aria-label=Steps] img').naturalWidth > 0")
     for scheme in ("light", "dark"):
         page.emulate_media(color_scheme=scheme)
         visitor.settle()
@@ -79,15 +87,31 @@ def test_a_video_becomes_a_procedure_before_ones_eyes(visit: Visit, repository: 
     page.get_by_role("button", name="Save as the next version").press("Enter")
     expect(page.get_by_text("nonsense is not a time")).to_be_visible()
     page.get_by_role("textbox", name="At", exact=True).first.fill("0:01")
+    at = f"/api/trainings/{page.url.rpartition('/')[2]}/procedure"
+    theirs = api("GET", at)["procedure"]
+    for step, title in zip(theirs["steps"], ("Pull the plug", "Open it wide"), strict=False):
+        step["title"] = title
+    api("PUT", at, {"base_version": 1, "procedure": theirs}, who=BOB)
+    page.get_by_role("button", name="Save as the next version").press("Enter")
+    expect(page.get_by_text("theirs: Pull the plug")).to_be_visible()
+    expect(page.get_by_role("button", name="Take theirs")).to_have_count(1)
+    expect(page.get_by_role("textbox", name="What to do").nth(1)).to_have_value("Open it wide")
     found += violations(page, repository)
     page.get_by_role("button", name="Save as the next version").press("Enter")
-    expect(page.get_by_text("version 2, edited by a person")).to_be_visible()
+    expect(page.get_by_text("version 3, edited by a person")).to_be_visible()
+    expect(page.get_by_text("Open it wide")).to_be_visible()
     expect(page.get_by_text("Turn the power off <b>first</b>")).to_be_visible()
     with page.expect_download() as download:
         page.get_by_role("button", name="Export as Markdown").press("Enter")
     text = download.value.path().read_text()
     assert r"Turn the power off \<b\>first\</b\>" in text
     assert "(0:01)" in text
+    page.emulate_media(media="print")
+    expect(page.get_by_role("heading", name="Stages")).to_be_hidden()
+    expect(page.get_by_role("heading", name="Procedure")).to_be_visible()
+    expect(pictures.first).to_be_visible()
+    assert page.pdf().startswith(b"%PDF")
+    page.emulate_media(media="screen")
     page.set_viewport_size({"width": 320, "height": 700})
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     picture(page, "training-narrow-dark")
@@ -118,7 +142,7 @@ def test_a_video_becomes_a_procedure_before_ones_eyes(visit: Visit, repository: 
     assert found == []
 
 
-def test_an_upload_goes_on_after_a_reload(visit: Visit, repository: Path, tmp_path: Path) -> None:
+def test_an_upload_continues_after_a_reload(visit: Visit, repository: Path, tmp_path: Path) -> None:
     """Paused, the page closed, the same file chosen again: what has arrived is not sent twice.
 
     An address that has lapsed is asked for anew.
@@ -210,7 +234,7 @@ def test_a_tab_closed_at_the_end_loses_nothing(
     """
     visitor = visit(ADA, "/trainings", allow=(r"ERR_FAILED|ERR_ABORTED|net::|503|422",))
     page = visitor.page
-    sample = repository / "shared/minutehand/apps/training/console/sample.mp4"
+    sample = repository / "shared/minutehand_apps/training/console/sample.mp4"
     page.route(re.compile("/complete$"), lambda route: route.abort())
     page.get_by_role("button", name="New video").press("Enter")
     page.get_by_role("dialog").get_by_label("Video").set_input_files(sample)

@@ -124,7 +124,7 @@ def test_a_restarted_realtime_server_is_polled_around_and_joined_again(
 
     for entry in json.loads((stack.folder / "children.json").read_text()):
         process = psutil.Process(entry["pid"])
-        if any("minutehand.local.realtime" in part for part in process.cmdline()):
+        if any("supabase_local.realtime" in part for part in process.cmdline()):
             process.kill()
     # what is shown lags behind what is known, so that no short loss flickers
     page.wait_for_function(
@@ -272,9 +272,7 @@ def test_a_fresh_token_reaches_the_open_socket_before_the_old_one_ends(
     is_live(page)
 
 
-def test_a_lost_worker_and_a_retry_are_told_in_the_timeline(
-    visit: Visit, worker: HandWorker
-) -> None:
+def test_a_lost_worker_and_a_retry_are_in_the_timeline(visit: Visit, worker: HandWorker) -> None:
     """The picture tells the story: lost, failed and retried, done."""
     job_id = worker.enqueue()
     page = visit(ADA, f"/jobs/{job_id}").page
@@ -334,6 +332,49 @@ def test_a_question_is_answered_where_it_is_asked(visit: Visit, worker: HandWork
     assert again["steps"]["which"]["answer"] == "Right"
     worker.settle(again)
     expect(badge(page)).to_have_text("Completed")
+
+
+def test_a_job_is_run_again_from_a_step(visit: Visit, worker: HandWorker) -> None:
+    """With another payload and another result of a step before it; both show the other."""
+    job_id = worker.enqueue({"n": 1})
+    [lease] = worker.lease()
+    worker.report(lease, steps=[{"name": "read", "result": 2}, {"name": "write", "result": 3}])
+    worker.settle(lease)
+    page = visit(ADA, f"/jobs/{job_id}").page
+
+    page.locator("summary").get_by_text("write", exact=True).click()
+    page.locator("details[open]").get_by_role("button", name="Run again from here").click()
+    dialog = page.get_by_role("dialog", name="Run again from write")
+    dialog.get_by_label("Payload (JSON)").fill('{"n": ')
+    dialog.get_by_role("button", name="Run again").click()
+    expect(dialog.get_by_role("alert")).to_contain_text("The payload is not JSON")
+    dialog.get_by_label("Payload (JSON)").fill('{"n": 5}')
+    dialog.get_by_text("Results of the steps that are kept").click()
+    dialog.get_by_label("read").fill("[7]")
+    dialog.get_by_role("button", name="Run again").click()
+
+    expect(page).not_to_have_url(re.compile(job_id))
+    expect(badge(page)).to_have_text("Queued")
+    [again] = worker.lease()
+    assert (again["job"]["payload"], again["steps"]) == ({"n": 5}, {"read": [7]})
+    page.get_by_role("region", name="Replays").get_by_role("link").click()
+    expect(page).to_have_url(re.compile(job_id))
+    expect(page.get_by_role("region", name="Replays").locator("li")).to_have_count(2)
+
+
+def test_a_failed_job_is_retried_with_another_payload(visit: Visit, worker: HandWorker) -> None:
+    """What was wrong is mended on the page, by the type's schema."""
+    job_id = worker.enqueue({"to": "nobody"})
+    worker.settle(worker.lease()[0], "failed", error={"type": "X", "message": "no such address"})
+    page = visit(ADA, f"/jobs/{job_id}").page
+
+    page.get_by_role("button", name="Edit payload").click()
+    page.get_by_label("Payload (JSON)").fill('{"to": "ada@acme.test"}')
+    page.get_by_role("button", name="Retry with this payload").click()
+
+    expect(badge(page)).to_have_text("Queued")
+    expect(page.get_by_role("region", name="Activity")).to_contain_text("changed the payload")
+    assert worker.lease()[0]["job"]["payload"] == {"to": "ada@acme.test"}
 
 
 def test_children_and_steps_are_shown_and_followed(visit: Visit, worker: HandWorker) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from playwright.sync_api import expect
 
@@ -16,7 +18,10 @@ def family(worker: HandWorker) -> str:
     """A job that failed once, waits for two children, and one of those for nobody."""
     job_id = worker.enqueue()
     lease = worker.lease_soon()
-    worker.report(lease, steps=[{"name": "read rows", "result": 3, "took_ms": 40}])
+    shape = {"read rows": [], "both parts": ["read rows"], "bind": ["both parts"]}
+    graph = {"name": "graph", "kind": "graph", "result": shape}
+    read = {"name": "read rows", "result": 3, "took_ms": 40}
+    worker.report(lease, steps=[graph, read])
     error = {"type": "Boom", "message": "the first try broke"}
     worker.settle(lease, "retry", error=error, retry_after_seconds=0)
     lease = worker.lease_soon()
@@ -36,6 +41,8 @@ def test_attempts_steps_waits_and_children_lie_on_one_axis_and_move(
     for name in ("Attempt 1", "read rows", "both parts"):
         expect(table.get_by_role("row").filter(has_text=name)).to_have_count(1)
     expect(table.get_by_role("link", name=worker.job_type)).to_have_count(2)
+    stages = page.get_by_role("list", name="Stages").get_by_role("listitem")
+    expect(stages).to_have_text([re.compile(word) for word in ("Done", "Waiting", "Not begun")])
 
     child = worker.lease_soon()
     worker.report(child, step={"name": "draw the map", "for_ms": 20})
@@ -59,7 +66,7 @@ def test_it_is_walked_zoomed_and_left_by_keyboard(visit: Visit, worker: HandWork
     page = visit(ADA, f"/jobs/{job_id}").page
     grid = page.get_by_role("treegrid", name="Waterfall")
     grid.get_by_role("row").first.focus()
-    whole = page.get_by_role("button", name="Whole")
+    whole = page.get_by_role("button", name="Fit")
     expect(whole).to_be_disabled()
 
     page.keyboard.press("ArrowDown")

@@ -39,11 +39,16 @@ class HandWorker:
         self._stack = stack
         self._tick = str(uuid4())
         self._calls = 0
+        self._code: dict[str, Any] = {}
         self._client = httpx.Client(
             base_url=f"{stack.supabase_url}/rest/v1/rpc/",
             headers=stack.headers(stack.token(None, role="job_worker")),
         )
-        self._call("register_job_types", {"p_types": [{"job_type": self.job_type}]})
+        try:
+            self._call("register_job_types", {"p_types": [{"job_type": self.job_type}]})
+        except BaseException:
+            self._client.close()
+            raise
 
     def __enter__(self) -> Self:
         return self
@@ -54,7 +59,11 @@ class HandWorker:
             delete(self._stack, f"delete from {table} where job_type = %s", self.job_type)
 
     def _call(self, function: str, arguments: dict[str, Any]) -> Any:
-        answer = self._client.post(function, json=arguments)
+        give_up = time.monotonic() + 30
+        # as every client of the Data API: 503 while it reads a changed schema means once more
+        while (answer := self._client.post(function, json=arguments)).status_code == 503:
+            assert time.monotonic() < give_up, answer.text
+            time.sleep(0.1)
         assert answer.is_success, answer.text
         return answer.json()
 
@@ -76,6 +85,11 @@ class HandWorker:
         assert answer.is_success, answer.text
         return [made["job"]["id"] for made in answer.json()["jobs"]]
 
+    def deploy(self, commit: str, source: str = "https://github.com/acme/app") -> None:
+        """Run this commit from the next lease on."""
+        self._code = {"version": "7", "origin": {"commit": commit, "source": source}}
+        self._tick, self._calls = str(uuid4()), 0
+
     def lease(self, limit: int = 1, *, lease_seconds: int = 900) -> list[dict[str, Any]]:
         """Lease jobs, `limit` of them or all that are due; a lease is `{job, fence, …}`.
 
@@ -93,6 +107,7 @@ class HandWorker:
                 "limit": limit - len(leases),
                 "job_types": [self.job_type],
                 "lease_seconds": lease_seconds,
+                **self._code,
             }
             answer = self._call("lease_jobs", {"p_request": request})
             leases += answer["leases"]

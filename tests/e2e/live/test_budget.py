@@ -50,7 +50,7 @@ async def bulk(
     )
 
 
-async def test_a_stack_tells_the_database_its_limit(free_plan: RunningStack) -> None:
+async def test_a_stack_sets_the_databases_limit(free_plan: RunningStack) -> None:
     """Whoever lowers the local server's limit need not know of the database's setting."""
     with psycopg.connect(free_plan.database_url) as sql:
         row = sql.execute("select queue.setting('realtime_messages_per_second')").fetchone()

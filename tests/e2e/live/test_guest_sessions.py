@@ -153,7 +153,7 @@ async def test_a_browser_without_a_user_follows_its_guest_session_to_the_letter(
         assert told_in_order(gone) == told_in_order(state)
 
 
-async def test_a_browser_with_a_wrong_id_is_told_that_it_is_missing(
+async def test_a_browser_with_a_wrong_id_is_reported_missing(
     stack: RunningStack, worker: HandWorker, guest_session: str
 ) -> None:
     """A guess next to a real guest session is never live, whatever happens in it."""
@@ -288,7 +288,7 @@ async def ends(url: str, session: str, kinds: list[str], **headers: str) -> tupl
     return answer.status_code, None
 
 
-async def test_a_guest_session_streams_to_nobody_in_particular_until_it_is_closed(
+async def test_a_guest_session_streams_to_its_holders_until_it_is_closed(
     stack: RunningStack, worker: HandWorker, guest_session: str
 ) -> None:
     """By server-sent events without a token; each other session asks for one."""

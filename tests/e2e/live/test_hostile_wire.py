@@ -19,10 +19,11 @@ from tests.support.stacks import RunningStack
 pytestmark = pytest.mark.stack
 
 DRIVER = Path(__file__).parent / "js" / "watchers.mjs"
-JOBS = 50
+JOBS = 20
 WATCHERS = 200
-#: Impatient enough for a test; a page waits longer.
-OPTIONS = {"pollingInterval": 500, "silence": 2000, "firstSilence": 500}
+#: Impatient enough for a test; a page waits longer. How often two hundred may read to find what was
+#: dropped is the database's to say: in a hurry of their own they keep two cores busy with reads.
+OPTIONS = {"pollingInterval": 1000}
 
 NASTY = Faults(drop=0.1, duplicate=0.1, reorder=0.1, delay_seconds=(0, 0.02), cut=0.002)
 
@@ -43,7 +44,7 @@ class Watchers:
             "token": stack.sign_in(ADA.email),
             "jobs": jobs,
             "watchers": WATCHERS,
-            "clients": 10,
+            "clients": 5,
             "options": OPTIONS,
             **more,
         }
@@ -112,7 +113,7 @@ def history(stack: RunningStack, jobs: list[str]) -> dict[str, list[int]]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)  # two hundred joins take a busy machine minutes
-async def test_two_hundred_watchers_are_told_exactly_what_happened(
+async def test_two_hundred_watchers_receive_exactly_what_happened(
     stack: RunningStack, worker: HandWorker, wire: HostileProxy
 ) -> None:
     """Issue 5: messages lost, doubled, swapped, late and cut; each event once and in order."""

@@ -111,7 +111,7 @@ async def call(function: Any, *arguments: Any, **options: Any) -> Any:
     return await asyncio.to_thread(function, *arguments, **options)
 
 
-async def test_a_watch_tells_all_and_ends_with_the_job(
+async def test_a_watch_reports_all_and_ends_with_the_job(
     stack: RunningStack, worker: HandWorker, access: dict[str, Any]
 ) -> None:
     """The promise of the module's example: history, news, end, and the ended row."""
@@ -132,7 +132,7 @@ async def test_a_watch_tells_all_and_ends_with_the_job(
     assert watcher.freshness == "offline"
 
 
-async def test_a_watch_goes_on_where_a_former_one_stopped(
+async def test_a_watch_continues_where_a_former_one_stopped(
     worker: HandWorker, access: dict[str, Any]
 ) -> None:
     job_id = await call(worker.enqueue)
@@ -167,7 +167,7 @@ async def test_a_job_that_failed_once_and_runs_again_is_followed_to_its_present_
     assert job.status == "completed"
 
 
-async def test_a_hostile_wire_changes_nothing_of_what_is_told(
+async def test_a_hostile_wire_changes_no_delivered_event(
     stack: RunningStack, worker: HandWorker, wire: HostileProxy, access: dict[str, Any]
 ) -> None:
     """Issue 5: lost, doubled, swapped, late and cut; each event once and in order."""
@@ -313,7 +313,7 @@ async def test_cancelling_the_reader_closes_the_watch(
     assert left() == set()
 
 
-async def test_a_workspace_tells_each_state_change_once_and_in_order(
+async def test_a_workspace_reports_each_state_change_once_and_in_order(
     stack: RunningStack, worker: HandWorker, wire: HostileProxy, access: dict[str, Any]
 ) -> None:
     told: list[JobEvent] = []

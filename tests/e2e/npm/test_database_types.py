@@ -15,7 +15,7 @@ from minutehand.local import migrations
 from minutehand.local.postgres import Postgres
 from minutehand.node import node_binary
 from minutehand.resources import resource
-from tests.support.databases import drop
+from tests.support.databases import HOSTED, create_clone, drop
 from tests.support.paths import ROOT
 
 COLUMNS = """
@@ -39,10 +39,8 @@ def engine(postgres: Postgres) -> Iterator[psycopg.Connection[Any]]:
     """A database with the engine's migrations and no app's."""
     name = "engine_alone"
     with psycopg.connect(postgres.url(), autocommit=True) as server:
-        server.execute(f"create database {name}".encode())
+        create_clone(server, name, template=HOSTED)
         url = postgres.url(database=name)
-        migrations.prepare_hosted(url)
-        migrations.set_project_owner(url, postgres.password)
         own = migrations.migrations_in(resource("migrations"))
         migrations.apply_migrations(migrations.as_user(url, "postgres"), own)
         with psycopg.connect(url) as connection:

@@ -14,10 +14,10 @@ import pytest
 from minutehand.client import Client
 from minutehand.local.users import ADA
 from minutehand.node import node_binary
-from tests.e2e.npm.conftest import Stranger
 from tests.support.official import official
 from tests.support.paths import ROOT
 from tests.support.stacks import RunningStack, end, launch, wait_ready
+from tests.support.stranger import Stranger
 
 pytestmark = [
     pytest.mark.stack,

@@ -15,9 +15,9 @@ import pytest
 from minutehand.local.users import ADA
 from minutehand.node import node_binary
 from tests.e2e.console.worker import HandWorker
-from tests.e2e.npm.conftest import Stranger
 from tests.support.paths import ROOT
 from tests.support.stacks import RunningStack
+from tests.support.stranger import Stranger
 
 README = ROOT / "infra" / "console" / "npm" / "README.md"
 
@@ -45,6 +45,18 @@ class Mailed(BaseModel):
 async def mail(job: Job[Invoice], ctx: JobContext) -> Mailed | Snooze:
     """Mail an invoice."""
     return Mailed(sent_to=["ada@acme.test"])
+
+
+class Hello(BaseModel):
+    """The payload of `jobs.hello`, the type of our pages."""
+
+    name: str
+
+
+@processor("jobs.hello", payload=Hello)
+async def hello(job: Job[Hello], ctx: JobContext) -> str:
+    """Greet."""
+    return job.payload.name
 '''
 
 TYPE_TEST = (Path(__file__).parent / "types.ts").read_text("utf-8")
@@ -91,11 +103,13 @@ def test_what_is_published_has_no_other_dependency_and_the_one_version(unpacked:
         name
         for file in unpacked.rglob("*.js")
         for name in re.findall(r'^(?:import|export) .*? from "([^"]+)";', file.read_text(), re.M)
+        if file.name != "react.js"
     }
 
     assert package["name"] == "minutehand"
     assert package["version"] != "0.0.0"
     assert "dependencies" not in package
+    assert package["peerDependenciesMeta"] == {"react": {"optional": True}}
     assert {name for name in imported if not name.startswith(".")} == set()
 
 
@@ -129,23 +143,67 @@ def test_without_declared_job_types_any_name_is_taken(stranger: Stranger) -> Non
     assert stranger.compile("loose.ts", types="none.d.ts") == ""
 
 
+#: What stands around the TypeScript of each page, in the order of its blocks: names of the reader's
+#: own.
+AROUND = {
+    "shared/minutehand/pages/recipes.md": (
+        'declare function createClient(): Promise<SupabaseClient<Database, "minutehand">>;',
+        'import { createClient as make } from "@supabase/supabase-js";\n'
+        "declare const Deno: { env: { get(name: string): string | undefined };"
+        " serve(answer: (request: Request) => Promise<Response>): void };\n"
+        'const createClient = make<Database, "minutehand">;',
+    ),
+    "shared/minutehand/pages/app.md": (
+        "declare const workspace_id: string;\n"
+        "declare const input: { files: [File]; onchange: () => void };\n"
+        "declare const [show, draw]: [(text?: string) => void, (all: { sent: number }[]) => void];",
+    ),
+    "infra/console/README.md": (
+        "declare const workspace_id: string;\n"
+        "declare const draw: (...state: (string | number | null | undefined)[]) => void;",
+    ),
+    "shared/minutehand_apps/chat/README.md": (
+        'import { watchSession } from "minutehand";\n'
+        "declare const [id, onEvent, draw]: [string, () => void, (jobs: object) => void];",
+    ),
+}
+
+
+def test_the_typescript_of_every_page_compiles(typed: Stranger) -> None:
+    """Against the archive, its `Database` and supabase-js; a page that gets some is named here."""
+    found: dict[str, list[str]] = {}
+    for page in ROOT.glob("[!.n]*/**/*.md"):
+        if blocks := re.findall(r"```(?:ts|tsx|js)\n(.*?)```", page.read_text("utf-8"), re.DOTALL):
+            found[page.relative_to(ROOT).as_posix()] = blocks
+    found.pop(README.relative_to(ROOT).as_posix())
+    assert {page: len(blocks) for page, blocks in found.items()} == {
+        page: len(around) for page, around in AROUND.items()
+    }
+    files: list[str] = []
+    for name, arounds in AROUND.items():
+        for around, block in zip(arounds, found[name], strict=True):
+            files.append(f"page{len(files)}.ts")
+            (typed.folder / files[-1]).write_text(
+                f"{around}\nimport type {{ SupabaseClient }} from '@supabase/supabase-js';\n"
+                "import type { Database } from 'minutehand';\n"
+                f"{'' if 'supabase =' in block else 'declare const supabase: SupabaseClient;'}\n"
+                f"{block}\n"
+            )
+
+    assert typed.compile(*files) == ""
+
+
 def test_the_readme_s_program_sees_its_job_live_to_completed(
     typed: Stranger, stack: RunningStack, mail: HandWorker
 ) -> None:
     """Packed, installed, compiled strictly, run: what a reader of the README does."""
-    follow, component, by_name = examples()
+    follow, by_name = examples()
     program = f"{PRELUDE}{follow}{by_name}process.exit(0);\n"
     # this stack's jobs are in `public`
     program = program.replace("<Database>", '<Database<"public">>')
-    program = re.sub(r'((?:setSchema|schema)\(.*?)"minutehand"', r'\1"public"', program)
+    program = re.sub(r'((?:setSchema|schema)\(.*?)"(?:minutehand|jobs)"', r'\1"public"', program)
     (typed.folder / "program.ts").write_text(program)
-    (typed.folder / "component.ts").write_text(
-        component.replace('import * as React from "react"; // or preact/hooks', "")
-        + 'declare const React: import("minutehand").Hooks;\n'
-        + 'declare const supabase: import("minutehand").Client;\n'
-    )
-    complaints = typed.compile("program.ts", "component.ts")
-    assert complaints == ""
+    assert typed.compile("program.ts") == ""
 
     with subprocess.Popen(
         [str(node_binary()), "out/program.js"], cwd=typed.folder, text=True,

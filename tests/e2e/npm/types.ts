@@ -15,7 +15,7 @@ const supabase = createClient<Database<"public"> & { shop: Database["minutehand"
   "http://x",
   "k",
 );
-same<Same<JobType, "invoices.mail">>();
+same<Same<JobType, "invoices.mail" | "jobs.hello">>();
 
 const made = await enqueue(supabase, "invoices.mail", { invoice: 1, copies: 2 }, where);
 same<Same<typeof made.job.job_type, "invoices.mail">>();

@@ -25,6 +25,7 @@ from minutehand.queue.models import (
     SettleItem,
     StepResult,
 )
+from minutehand.queue.operations import Operations
 from tests.support.stacks import RunningStack
 
 T = TypeVar("T")
@@ -147,7 +148,8 @@ async def hand(settings: Settings, stack: RunningStack) -> AsyncIterator[Hand]:
     await queue.register_job_types([JobTypeSpec(job_type=job_type, max_concurrency=1000)])
     yield Hand(queue, users.acting_as(stack.sign_in(ADA.email)), job_type, f"hand-{name}")
     # what a test leaves behind would be counted by the next one's health
-    await users.acting_as(stack.sign_in(ADA.email)).cancel_jobs(ACME_ID, {"job_type": job_type})
+    mine = Operations(users.acting_as(stack.sign_in(ADA.email)))
+    await mine.create(ACME_ID, "cancel", {"job_type": job_type})
     await queue.aclose()
     await users.aclose()
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import gc
+import gzip
 import importlib
 import json
 import re
@@ -116,8 +118,6 @@ def test_jobs_creates_whatever_the_bodys_wrapping(
             event["body"] = json.dumps({**body, "job_type": job_type, "payload": {}})
             event["headers"].pop("content-length")
         else:
-            import base64
-
             body = json.loads(base64.b64decode(event["body"]))
             if name == "http_create_job_base64":
                 assert body["payload"]["domain"] == "bücher.example"
@@ -133,7 +133,7 @@ def test_jobs_creates_whatever_the_bodys_wrapping(
 
 
 @pytest.mark.parametrize("prefix", ["/background", "/v1/queue"])
-def test_a_location_stands_below_what_the_service_is_mounted_at(
+def test_a_location_is_below_the_services_mount(
     cold: Any, environment: RunningStack, job_type: str, prefix: str
 ) -> None:
     """A mapping key or a stage's name is no part of any route, but of every address."""
@@ -150,15 +150,15 @@ def test_a_location_stands_below_what_the_service_is_mounted_at(
 
 def routes_of_apps() -> set[str]:
     """The apps' modules of routes that are loaded."""
-    return {name for name in sys.modules if re.fullmatch(r"minutehand\.apps\.\w+\.routes", name)}
+    return {name for name in sys.modules if re.fullmatch(r"minutehand_apps\.\w+\.routes", name)}
 
 
 def test_jobs_loads_the_apps_routes_when_a_request_is_theirs(
-    cold: Any, environment: RunningStack
+    cold: Any, environment: RunningStack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A cold start for one of the platform's own would pay for every app."""
     for name in routes_of_apps():
-        del sys.modules[name]
+        monkeypatch.delitem(sys.modules, name)  # other tests hold these, and replace parts of them
     handler = cold("jobs").handler
     preflight = event_for(environment, "http_preflight")
     event = json.loads(json.dumps(preflight).replace("OPTIONS", "GET"))
@@ -167,7 +167,7 @@ def test_jobs_loads_the_apps_routes_when_a_request_is_theirs(
 
     status, keys, _ = answer_of(handler, at_path(event, "/api/v1/keys"), "jobs")
     assert (status, list(keys)) == (200, ["keys"])
-    assert {f"minutehand.apps.{app}.routes" for app in ("beacon", "enrichment", "plans")} <= (
+    assert {f"minutehand_apps.{app}.routes" for app in ("beacon", "enrichment", "plans")} <= (
         routes_of_apps()
     )
     unknown, body, _ = answer_of(handler, at_path(event, "/api/nowhere"), "jobs")
@@ -201,6 +201,31 @@ def test_status_reads_under_every_shape_of_event(
         assert status == 200, page
         assert len(page["jobs"]) <= 2
         assert {job["status"] for job in page["jobs"]} <= {"pending", "failed", "completed"}
+
+
+def test_a_list_is_compressed_and_returned_in_base64(
+    cold: Any, environment: RunningStack, job_type: str
+) -> None:
+    """Which API Gateway decodes: what a caller accepts is what it gets, a small answer as it is."""
+    for _ in range(3):
+        create_job(environment, job_type)
+    event = event_for(environment, "http_list_jobs")
+    event["rawQueryString"] = f"job_type={job_type}"
+    event["headers"]["accept-encoding"] = "gzip"
+
+    handler = cold("status").handler
+
+    answer = handler(event, LambdaContext("status"))
+    event["headers"]["accept-encoding"] = "identity"
+    status, plain, _ = answer_of(handler, event, "status")
+
+    assert answer["isBase64Encoded"] is True
+    assert answer["headers"]["content-encoding"] == "gzip"
+    packed = base64.b64decode(answer["body"])
+    assert len(packed) < len(json.dumps(plain)) / 2
+    found = json.loads(gzip.decompress(packed))["jobs"]
+    assert (status, [job["id"] for job in found]) == (200, [job["id"] for job in plain["jobs"]])
+    assert len(found) == 3
 
 
 def test_status_streams_what_is_there_and_closes(
@@ -241,7 +266,7 @@ def test_health_answers_without_a_framework_and_looks_deep_when_asked(
     handler = cold("health").handler
 
     status, alive, headers = answer_of(handler, load_event("http_health"), "health")
-    assert (status, alive["status"]) == (200, "healthy")
+    assert (status, alive["status"]) == (200, "unknown")  # nothing was asked yet
     assert headers["cache-control"] == "no-store"
     for name in ("http_health_deep", "http_ready"):
         status, ready, _ = answer_of(handler, load_event(name), "health")

@@ -21,7 +21,9 @@ from minutehand.client.client import Options
 from minutehand.functions.jobs.app import build_app
 from minutehand.functions.jobs.models import JobOptions
 from minutehand.queue import EnqueueOptions
+from minutehand.resources import resource
 from tests.support.engine import Engine
+from tests.support.paths import ROOT
 from tests.support.project import ACME, Project, settings_at
 from tests.support.renewed import Renewed
 
@@ -78,12 +80,23 @@ NOT_COLUMNS = {
 
 
 def test_every_option_of_every_face_is_in_the_table() -> None:
-    """HTTP, the queue's client and the library name the same options."""
+    """SQL, HTTP, the client, the library, JavaScript and the guide name the same options."""
     named = set(EnqueueOptions.model_fields)
+    sql_type = resource("migrations").glob("*150_create_enqueue.sql")
+    [columns] = re.findall(
+        r"create type queue.enqueue_item as \((.*?)\n\);", next(sql_type).read_text(), re.S
+    )
+    types = (ROOT / "infra/console/lib/jobs/types.d.ts").read_text()
+    [lines] = re.findall(r"export type EnqueueOptions = \{\n(.*?)\n\};", types, re.S)
+    guide = (ROOT / "supabase/README.md").read_text()
 
     assert set(Options.__annotations__) == named
     assert set(JobOptions.model_fields) == named - {"traceparent"}  # its own header
     assert set(TABLE) == named - {"traceparent"}
+    in_sql = {column.split()[0].strip('"') for column in columns.split(",")}
+    assert in_sql == named | {"job_type", "payload", "user_id"}
+    assert set(re.findall(r"^  (\w+)\?:", lines, re.M)) == named
+    assert {name for name in named if not re.search(rf"`{name}\b", guide)} == set()
 
 
 class Refused(Exception):
@@ -104,10 +117,11 @@ def field_of(detail: str | None) -> str | None:
 @pytest.fixture
 def project(renewed: Renewed) -> Project:
     """An empty queue that knows the one type."""
-    made = Project(settings_at(renewed.gateway.url), renewed.database, renewed.gateway)
-    with made.database.connect() as connection:
-        Engine(made.database, connection).register(JOB_TYPE, max_concurrency=1000)
-    return made
+    # no app: their routes take longer to make than a test
+    settings = settings_at(renewed.gateway.url).model_copy(update={"apps": ()})
+    database = renewed.database
+    Engine(database, database.session()).register(JOB_TYPE, max_concurrency=1000)
+    return Project(settings, database, renewed.gateway)
 
 
 @pytest.fixture
@@ -126,10 +140,9 @@ async def ada(project: Project) -> AsyncIterator[httpx.AsyncClient]:
 @pytest.fixture
 def ways(ada: httpx.AsyncClient, project: Project) -> dict[str, Way]:
     """Each enqueues a job with options and returns its id, or raises Refused."""
-    with project.database.connect() as connection:
-        engine = Engine(project.database, connection)
-        engine.enqueue(workspace=ACME, job_type=JOB_TYPE)
-        lease = engine.lease_one()
+    engine = Engine(project.database, project.database.session())
+    engine.enqueue(workspace=ACME, job_type=JOB_TYPE)
+    lease = engine.lease_one()
 
     def fresh(value: Any) -> Any:
         if isinstance(value, dict):
@@ -153,15 +166,14 @@ def ways(ada: httpx.AsyncClient, project: Project) -> dict[str, Way]:
         return str((await http("/api/jobs/bulk", body))["jobs"][0]["job"]["id"])
 
     def call(statement: Any, *values: Any) -> Any:
-        with project.database.connect() as connection:
-            try:
-                row = connection.execute(statement, values).fetchone()
-            except psycopg.Error as error:
-                if (error.sqlstate or "")[:2] == "22":  # a plain insert's value of another type
-                    raise Refused(TYPE_ERROR) from error
-                if error.sqlstate not in {"PT400", "PT422"}:
-                    raise
-                raise Refused(field_of(error.diag.message_detail)) from error
+        try:
+            row = project.database.session().execute(statement, values).fetchone()
+        except psycopg.Error as error:
+            if (error.sqlstate or "")[:2] == "22":  # a plain insert's value of another type
+                raise Refused(TYPE_ERROR) from error
+            if error.sqlstate not in {"PT400", "PT422"}:
+                raise
+            raise Refused(field_of(error.diag.message_detail)) from error
         assert row is not None
         return row[0]
 
@@ -248,13 +260,11 @@ async def test_what_one_way_accepts_all_accept_and_keep_alike(
         kept: dict[str, Any] = {}
         for name, way in that_know(ways, {option: value}).items():
             job_id = await way({option: value})
-            with project.database.connect() as connection:
-                row = connection.execute(
-                    "select to_jsonb(j) - '{id,idempotency_key,session_id,unique_key}'::text[] "
-                    "from public.jobs as j where id = %s", (job_id,)
-                ).fetchone()  # fmt: skip
-            assert row is not None
-            kept[name] = row[0].get(option)
+            [row] = project.rows(
+                "select to_jsonb(j) - '{id,idempotency_key,session_id,unique_key}'::text[] as job"
+                " from public.jobs as j where id = %s", job_id,
+            )  # fmt: skip
+            kept[name] = row["job"].get(option)
 
         assert len({str(each) for each in kept.values()}) == 1, (value, kept)
 

@@ -69,7 +69,7 @@ async def test_requests_in_an_outage_are_a_503_and_work_again_after_it(
     assert row == (2,)
 
 
-async def test_a_stream_goes_on_after_an_outage(
+async def test_a_stream_continues_after_an_outage(
     services: Services, gateway: Gateway, renewed: Renewed
 ) -> None:
     """What happened meanwhile comes when the database can be asked again, in order."""

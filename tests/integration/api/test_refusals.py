@@ -113,8 +113,14 @@ JOB_PARTS = ("", "/logs", "/events", "/explain", "/attempts", "/steps", "/trace"
 USER_ROUTES = [
     ("POST", "/api/jobs"),
     ("POST", "/api/jobs/bulk"),
-    ("POST", "/api/jobs/cancel"),
     ("POST", "/api/jobs/redrive"),
+    ("POST", "/api/operations"),
+    ("POST", "/api/operations/count"),
+    ("GET", f"/api/operations/{UNKNOWN}"),
+    *(
+        ("POST", f"/api/operations/{UNKNOWN}/{verb}")
+        for verb in ("pause", "resume", "stop", "undo")
+    ),
     ("POST", "/api/events"),
     ("POST", "/api/uploads"),
     ("GET", "/api/jobs"),
@@ -172,7 +178,8 @@ async def test_another_tenants_job_cannot_be_steered(
     """And nothing about it changes."""
     theirs = await hand.enqueue()
 
-    response = await eve.post(f"/api/jobs/{theirs.id}/{verb}", json={"answer": "yes"})
+    body = {"answer": "yes"} if verb == "answer" else None
+    response = await eve.post(f"/api/jobs/{theirs.id}/{verb}", json=body)
 
     assert (response.status_code, error_of(response)["code"]) == (404, "job_not_found")
     after = (await ada.get(f"/api/jobs/{theirs.id}")).json()
@@ -192,8 +199,10 @@ async def test_another_tenants_jobs_are_in_no_list_count_or_stream(
         await eve.get(f"/api/workspaces/{ACME_ID}/events"),
         await eve.get("/api/status", params={"workspace_id": ACME_ID}),
         await eve.post(
-            "/api/jobs/cancel", json={"workspace_id": ACME_ID, "filter": {"ids": [theirs.id]}}
+            "/api/operations",
+            json={"workspace_id": ACME_ID, "action": "cancel", "filter": {"ids": [theirs.id]}},
         ),
+        await eve.get("/api/operations", params={"workspace_id": ACME_ID}),
         await eve.post("/api/jobs/redrive", json={"workspace_id": ACME_ID}),
         await eve.post("/api/events", json={"workspace_id": ACME_ID, "name": "x"}),
         await eve.post(

@@ -61,7 +61,7 @@ async def test_a_paused_workspace_starts_nothing_until_it_is_resumed(
     assert len(await hand.lease()) == 1
 
 
-async def test_a_schedule_is_made_changed_foretold_and_deleted(
+async def test_a_schedule_is_created_changed_previewed_and_deleted(
     room: str, hand: Hand, ada: httpx.AsyncClient
 ) -> None:
     """By its name, which may hold a slash; saving twice is one schedule."""
@@ -166,8 +166,18 @@ async def test_an_alert_is_made_changed_listed_and_deleted(
     strange = await ada.put(
         path, json={"metric": "failed", "threshold": 2, "mail": ["eve@elsewhere.test"]}
     )
+    plain = {"metric": "failed", "threshold": 2}
+    slack = {"format": "slack", "url": "https://hooks.slack.com/services/T0/B0/secret"}
+    posted = await ada.put(path, json={**plain, "post": slack})
+    kept = (await ada.put(path, json=plain)).json()
+    nowhere = await ada.put(path, json={**plain, "post": {**slack, "url": "ftp://example.com/x"}})
+    removed = (await ada.put(path, json={**plain, "post": None})).json()
     deleted = await ada.delete(path)
 
+    assert posted.json()["post"] == kept["post"] == {"format": "slack", "host": "hooks.slack.com"}
+    assert "secret" not in posted.text
+    refused(nowhere, 422, "validation_failed")
+    assert removed["post"] is None
     assert (made.status_code, made.json()["mail"]) == (200, [BOB.email])
     assert (made.json()["minutes"], made.json()["raised_at"]) == (15, None)
     assert listed == [changed.json()]

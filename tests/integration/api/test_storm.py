@@ -6,13 +6,15 @@ import pytest
 
 from infra.bench.storm import Storm, ask
 from tests.support.stacks import RunningStack
+from tests.support.weekly import weekly
 
 
 @pytest.mark.slow
+@pytest.mark.weekly
 async def test_every_route_answers_after_a_storm(stack: RunningStack) -> None:
     """Streams opened and left, locked tables, a Data API that hangs, bodies that trickle."""
     values = {**stack.values, "STATE": str(stack.folder)}
-    storm = Storm(values, 8, streams=30, bodies=100)
+    storm = Storm(values, weekly(8, otherwise=5), streams=30, bodies=100)
 
     await storm.run()
     answers = await ask(values)

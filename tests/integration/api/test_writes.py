@@ -163,7 +163,7 @@ async def test_cancel_answers_with_the_new_state_and_then_with_the_conflict(
     assert error_of(refused)["detail"] == {"status": "completed"}
 
 
-async def test_a_running_job_hears_of_its_cancellation(hand: Hand, ada: httpx.AsyncClient) -> None:
+async def test_a_running_job_sees_its_cancellation(hand: Hand, ada: httpx.AsyncClient) -> None:
     """The state says that it was asked; the worker's next report brings it there."""
     job = await hand.enqueue()
     [lease] = await hand.lease()
@@ -176,7 +176,7 @@ async def test_a_running_job_hears_of_its_cancellation(hand: Hand, ada: httpx.As
     assert (await ada.get(f"/api/jobs/{job.id}")).json()["status"] == "cancelled"
 
 
-async def test_a_dead_letter_is_retried_one_by_one_or_redriven_together(
+async def test_a_dead_letter_is_retried_one_by_one_or_together(
     hand: Hand, ada: httpx.AsyncClient
 ) -> None:
     """And a job that did not fail is refused."""
@@ -185,15 +185,87 @@ async def test_a_dead_letter_is_retried_one_by_one_or_redriven_together(
         await hand.settle(lease, "failed", error={"type": "Boom", "message": "broken"})
 
     retried = await ada.post(f"/api/jobs/{jobs[0].id}/retry")
-    redriven = await ada.post(
-        "/api/jobs/redrive",
-        json={"workspace_id": ACME_ID, "filter": {"job_type": hand.job_type}},
-    )
+    wanted = {"workspace_id": ACME_ID, "filter": {"job_type": hand.job_type}}
+    counted = await ada.post("/api/operations/count", json={**wanted, "action": "retry"})
+    redriven = await ada.post("/api/jobs/redrive", json=wanted)
     refused = await ada.post(f"/api/jobs/{jobs[0].id}/retry")
 
     assert (retried.status_code, retried.json()["status"]) == (200, "pending")
-    assert redriven.json() == {"count": 2, "more": False, "next": None}
+    assert counted.json() == {"count": 2, "more": False}
+    assert redriven.status_code == 201
+    assert (redriven.json()["done"], redriven.json()["status"]) == (2, "completed")
     assert refused.status_code == 409
+
+
+async def test_an_operation_is_begun_once_read_and_taken_back(
+    hand: Hand, ada: httpx.AsyncClient, eve: httpx.AsyncClient
+) -> None:
+    """By its key; page by page; what it cancelled runs again."""
+    jobs = await hand.enqueue_many(3)
+    wanted = {
+        "workspace_id": ACME_ID,
+        "action": "cancel",
+        "filter": {"job_type": hand.job_type, "state": ["queued"]},
+        "name": "Wrong import",
+    }
+    key = {"idempotency-key": str(uuid.uuid4())}
+
+    first = await ada.post("/api/operations", json=wanted, headers=key)
+    again = await ada.post("/api/operations", json=wanted, headers=key)
+    path = first.headers["location"]
+    pages = [(await ada.get(f"{path}/jobs", params={"limit": 2})).json()]
+    pages += [(await ada.get(f"{path}/jobs", params={"cursor": pages[0]["next"]})).json()]
+    undo = await ada.post(f"{path}/undo")
+    finished = await ada.post(f"{path}/pause")
+    listed = (await ada.get("/api/operations", params={"workspace_id": ACME_ID, "limit": 2})).json()
+    older = await ada.get(
+        "/api/operations", params={"workspace_id": ACME_ID, "cursor": listed["next_cursor"]}
+    )
+
+    assert (first.status_code, again.status_code) == (201, 200)
+    assert first.json() == again.json()
+    assert (first.json()["name"], first.json()["done"]) == ("Wrong import", 3)
+    results = [one for page in pages for one in page["jobs"]]
+    assert sorted(one["job_id"] for one in results) == sorted(job.id for job in jobs)
+    assert {(one["outcome"], one["job_type"]) for one in results} == {("done", hand.job_type)}
+    assert (undo.json()["action"], undo.json()["done"]) == ("retry", 3)
+    assert (finished.status_code, error_of(finished)["code"]) == (409, "invalid_state")
+    assert [one["id"] for one in listed["operations"]] == [undo.json()["id"], first.json()["id"]]
+    assert not {one["id"] for one in older.json()["operations"]} & {first.json()["id"]}
+    assert (await eve.get(path)).status_code == 404
+    assert (await ada.post("/api/operations", json={**wanted, "filter": {}})).status_code == 422
+
+
+async def test_a_job_is_replayed_once_by_its_key(hand: Hand, ada: httpx.AsyncClient) -> None:
+    """As an enqueue is; the chain is there for whoever may read the job."""
+    job = await hand.enqueue({"n": 1})
+    [lease] = await hand.lease()
+    await hand.settle(lease)
+    path, key = f"/api/jobs/{job.id}/replay", {"idempotency-key": str(uuid.uuid4())}
+
+    made = await ada.post(path, json={"payload": {"n": 2}}, headers=key)
+    again = await ada.post(path, json={"payload": {"n": 2}}, headers=key)
+    wrong = await ada.post(path, json={"from": "read"})
+    chain = await ada.get(f"/api/jobs/{made.json()['id']}/replays")
+
+    assert (made.status_code, again.status_code, wrong.status_code) == (201, 200, 422)
+    assert made.headers["location"] == f"/api/jobs/{again.json()['id']}"
+    assert (made.json()["payload"], made.json()["replay_of"]) == ({"n": 2}, str(job.id))
+    assert [one["id"] for one in chain.json()] == [str(job.id), made.json()["id"]]
+
+
+async def test_a_scheduled_jobs_payload_is_changed(hand: Hand, ada: httpx.AsyncClient) -> None:
+    """And that of an ended one with its retry alone."""
+    body = {"workspace_id": ACME_ID, "job_type": hand.job_type, "delay_seconds": 60}
+    job = (await ada.post("/api/jobs", json=body)).json()
+
+    edited = await ada.patch(f"/api/jobs/{job['id']}", json={"payload": {"n": 2}})
+    await ada.post(f"/api/jobs/{job['id']}/cancel")
+    refused = await ada.patch(f"/api/jobs/{job['id']}", json={"payload": {"n": 3}})
+    retried = await ada.post(f"/api/jobs/{job['id']}/retry", json={"payload": {"n": 3}})
+
+    assert (edited.json()["payload"], edited.json()["state"]) == ({"n": 2}, "scheduled")
+    assert (refused.status_code, retried.json()["payload"]) == (409, {"n": 3})
 
 
 async def test_a_question_is_answered_once(hand: Hand, ada: httpx.AsyncClient) -> None:
@@ -230,36 +302,6 @@ async def test_an_event_wakes_the_job_that_waits_for_it(hand: Hand, ada: httpx.A
     assert emitted.status_code == 202
     assert again[0].job.id == job.id
     assert (again[0].steps or {})["payment"] == {"event": {"amount": 5}}
-
-
-async def test_cancel_by_filter_touches_what_matches_and_needs_a_criterion(
-    hand: Hand, ada: httpx.AsyncClient
-) -> None:
-    """An empty filter is more likely a mistake than a wish."""
-    jobs = await hand.enqueue_many(5)
-
-    empty = await ada.post("/api/jobs/cancel", json={"workspace_id": ACME_ID})
-    some = await ada.post(
-        "/api/jobs/cancel",
-        json={"workspace_id": ACME_ID, "filter": {"ids": [j.id for j in jobs[:2]]}},
-    )
-    rest = await ada.post(
-        "/api/jobs/cancel",
-        json={"workspace_id": ACME_ID, "filter": {"job_type": hand.job_type}, "limit": 2},
-    )
-
-    assert (empty.status_code, error_of(empty)["detail"][0]["field"]) == (422, "filter")
-    assert some.json() == {"count": 2, "more": False, "next": None}
-    assert (rest.json()["count"], rest.json()["more"]) == (2, True)
-    last = await ada.post(
-        "/api/jobs/cancel",
-        json={
-            "workspace_id": ACME_ID,
-            "filter": {"job_type": hand.job_type},
-            "cursor": rest.json()["next"],
-        },
-    )
-    assert last.json() == {"count": 1, "more": False, "next": None}
 
 
 async def test_an_enqueue_wakes_the_worker_without_anyone_calling_it(

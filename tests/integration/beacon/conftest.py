@@ -9,7 +9,7 @@ import asyncio
 import itertools
 import json
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -17,17 +17,17 @@ from typing import Any
 import pytest
 import uvicorn
 
-from minutehand.apps.beacon.local import HOMES
-from minutehand.apps.beacon.local.provider_server import Faults, ProviderServer
-from minutehand.apps.beacon.outbox import Outbox
-from minutehand.apps.beacon.processors import register
-from minutehand.apps.beacon.services import Beacon
 from minutehand.config import Settings
-from minutehand.local.postgres import Postgres
 from minutehand.worker import Registry
 from minutehand.worker.testing import drain
+from minutehand_apps.beacon.local import HOMES
+from minutehand_apps.beacon.local.provider_server import Faults, ProviderServer
+from minutehand_apps.beacon.outbox import Outbox
+from minutehand_apps.beacon.processors import register
+from minutehand_apps.beacon.services import Beacon
 from tests.support.harness import AppHarness
 from tests.support.project import ACME, Project, project_of_a_room
+from tests.support.renewed import Renewed
 
 GLOBEX = "22222222-2222-4222-8222-222222222222"
 EVE = "aaaaaaaa-0000-4000-8000-000000000003"
@@ -40,12 +40,12 @@ _names = itertools.count(1)
 
 
 @pytest.fixture(scope="module")
-def project(template: Postgres, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
+def project(renewed_project: Renewed, tmp_path_factory: pytest.TempPathFactory) -> Project:
     """A seeded database behind a Data API."""
-    with project_of_a_room(template) as made:
-        keys: Path = tmp_path_factory.mktemp("keys") / "sealing.json"
-        made.settings = made.settings.model_copy(update={"sealing_key_file": str(keys)})
-        yield made
+    made = project_of_a_room(renewed_project)
+    keys: Path = tmp_path_factory.mktemp("keys") / "sealing.json"
+    made.settings = made.settings.model_copy(update={"sealing_key_file": str(keys)})
+    return made
 
 
 class Providers:
@@ -65,9 +65,10 @@ class Providers:
             ]
         )
 
-    def faults(self, name: str, region: str = "*", **faults: Any) -> None:
-        """Have one misbehave in a region."""
-        self.by_name[name].faults[region] = Faults(**faults)
+    def faults(self, name: str | None, region: str = "*", **faults: Any) -> None:
+        """Have one misbehave in a region, or all of them."""
+        for each in self.by_name if name is None else [name]:
+            self.by_name[each].faults[region] = Faults(**faults)
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[Providers]:

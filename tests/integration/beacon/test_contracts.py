@@ -13,14 +13,12 @@ from jsonschema import Draft202012Validator
 from psycopg.types.json import Jsonb
 from pydantic import ValidationError
 
-from minutehand.apps.beacon.models import SCHEMAS, JobSpec, schema_of
-from minutehand.apps.beacon.responses import OutputRejected, read_output
+from minutehand_apps.beacon.models import SCHEMAS, JobSpec, schema_of
+from minutehand_apps.beacon.responses import OutputRejected, read_output
 from tests.integration.beacon.conftest import Station
 from tests.support.project import ACME, Project
 
 QUICK = settings(
-    max_examples=150,
-    deadline=None,
     derandomize=True,  # the same examples in every run
     # how long it takes to make them up is the machine's matter
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
@@ -212,3 +210,16 @@ async def test_what_is_wrong_with_a_spec_is_named(
 
     assert answer.status_code == 422, answer.text
     assert field in answer.text
+
+
+@pytest.mark.parametrize(
+    ("path", "name"), [("/jobs", "min_regions"), ("/receipts/verify", "receipts")]
+)
+async def test_a_name_that_occurs_twice_is_refused(station: Station, path: str, name: str) -> None:
+    """Readers differ in which one counts: what was signed could be read as something else."""
+    body = station.spec() if path == "/jobs" else {"receipts": []}
+    doubled = json.dumps(body).replace(f'"{name}":', f'"{name}": 1, "{name}":')
+    headers = {"Content-Type": "application/json"}
+    answer = await station.call("POST", path, content=doubled.encode(), headers=headers)
+
+    assert (answer.status_code, "occurs twice" in answer.text) == (422, True), answer.text

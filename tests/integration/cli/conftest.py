@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator
 
 import pytest
-from typer.testing import CliRunner, Result
 
-from tests.support.command import Run, app
+from tests.e2e.console.worker import HandWorker
+from tests.support.command import Run
 from tests.support.stacks import RunningStack
 
 
 @pytest.fixture
-def run(stack: RunningStack, monkeypatch: pytest.MonkeyPatch) -> Run:
+def run(stack: RunningStack) -> Run:
     """Run a command line against the stack as Ada."""
-    monkeypatch.setenv("MINUTEHAND_ENV_FILE", str(stack.folder / "env"))
+    return Run(env={"MINUTEHAND_ENV_FILE": str(stack.folder / "env")})
 
-    def call(*arguments: str, code: int = 0, **options: Any) -> Result:
-        result = CliRunner().invoke(app, list(arguments), **options)
-        assert result.exit_code == code, (result.output, result.stderr, result.exception)
-        return result
 
-    return call
+@pytest.fixture
+def worker(stack: RunningStack) -> Iterator[HandWorker]:
+    """A worker in the test's hand, which alone serves its type."""
+    with HandWorker(stack, stack.demo_workspace_id) as made:
+        yield made

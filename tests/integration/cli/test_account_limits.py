@@ -82,34 +82,43 @@ def test_a_reservation_the_account_cannot_give_is_refused_before_the_stack(
     assert "request-service-quota-increase" in limit.fix
 
 
-def test_a_reservation_that_fits_is_not(account: Account) -> None:
-    """What AWS documents: all but a hundred."""
-    account.concurrency = 1000
+@pytest.mark.parametrize(
+    ("account_has", "values", "limit", "verdict", "words"),
+    [
+        # what AWS documents: all but a hundred
+        ({"concurrency": 1000}, {"workerReservedConcurrency": 900}, "concurrency", "ok", ()),
+        # an update may use its own reservation again, and no other stage's
+        ({"concurrency": 1000, "reserved": {"minutehand-dev-worker": 900}},
+         {"workerReservedConcurrency": 900}, "concurrency", "ok", ()),
+        ({"concurrency": 1000, "reserved": {"minutehand-prod-worker": 900}},
+         {"workerReservedConcurrency": 1}, "concurrency", "fail", ()),
+        # half is theirs at most
+        ({}, {"workersAtOnce": "8"}, "concurrency", "fail",
+         ("8 workers at once of the 10", "workersAtOnce: '5'")),
+        # not every region has Scheduler, and the byte code is of one Python
+        ({}, {"region": "us-gov-nowhere-1"}, "region", "fail", ("scheduler",)),
+        ({"runtimes": ("python3.12",)}, {}, "runtime", "fail",
+         ("does not know python3.13", "--region")),
+        # a deploying role need not read quotas
+        ({"refuses": ("account-settings",)}, {}, "concurrency", "warn", ("cannot be asked",)),
+    ],
+)  # fmt: skip
+def test_what_the_account_has_decides_over_a_reservation_and_workers(
+    account: Account,
+    account_has: dict[str, Any],
+    values: dict[str, Any],
+    limit: str,
+    verdict: str,
+    words: tuple[str, ...],
+) -> None:
+    """Found before a stack is made, that would be rolled back."""
+    for name, value in account_has.items():
+        setattr(account, name, value)
 
-    limit = looked_at(account, workerReservedConcurrency=900)["concurrency"]
+    found = looked_at(account, **values)[limit]
 
-    assert limit.verdict == "ok"
-
-
-def test_workers_that_leave_the_api_no_room_are_refused(account: Account) -> None:
-    """Half is theirs at most."""
-    limit = looked_at(account, workersAtOnce="8")["concurrency"]
-
-    assert limit.stops
-    assert "8 workers at once of the 10" in limit.detail
-    assert "workersAtOnce: '5'" in limit.fix
-
-
-def test_a_region_without_a_service_and_an_unknown_runtime_are_refused(account: Account) -> None:
-    """Not every region has Scheduler, and the byte code is of one Python."""
-    account.runtimes = ("python3.12",)
-
-    found = looked_at(account, region="us-gov-nowhere-1")
-
-    assert found["region"].stops
-    assert "scheduler" in found["region"].detail
-    assert found["runtime"].stops
-    assert "python3.13" in found["runtime"].detail
+    assert found.verdict == verdict
+    assert [word for word in words if word not in f"{found.detail} {found.fix}"] == []
 
 
 def test_a_full_kms_and_a_full_cloudfront_are_refused(account: Account) -> None:
@@ -123,8 +132,10 @@ def test_a_full_kms_and_a_full_cloudfront_are_refused(account: Account) -> None:
 
     assert found["kms"].stops
     assert f"{made} of {made} keys" in found["kms"].detail
+    assert "L-C2F1777E" in found["kms"].fix
     assert f"--desired-value {made + 10}" in found["kms"].fix
     assert found["cloudfront"].stops
+    assert "of 0 CloudFront" in found["cloudfront"].detail
     assert "console: 'false'" in found["cloudfront"].fix
     assert "cloudfront" not in looked_at(account, console="false")
 
@@ -142,16 +153,6 @@ def test_a_full_parameter_store_is_refused(
 
     assert limit.stops
     assert "needs 4 more" in limit.detail
-
-
-def test_what_may_not_be_asked_is_a_warning(account: Account) -> None:
-    """A deploying role need not read quotas."""
-    account.refuses = ("account-settings",)
-
-    limit = looked_at(account)["concurrency"]
-
-    assert limit.verdict == "warn"
-    assert "cannot be asked" in limit.detail
 
 
 def test_doctor_and_deploy_say_the_same(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:

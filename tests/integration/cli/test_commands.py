@@ -5,20 +5,22 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import re
 import subprocess
 import sys
 import uuid
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jwt
 import pytest
-from rich.console import Console
-from typer.testing import CliRunner, Result
+from typer.testing import CliRunner
 
-from minutehand.cli.jobs import COLUMNS
 from minutehand.local.users import ADA
-from minutehand.terminal.output import Output
+from minutehand.terminal.connection import CommandFailed, Connection
+from minutehand.worker import Job, JobContext, processor
+from minutehand.worker.registry import default_registry
 from tests.e2e.console.worker import HandWorker
 from tests.support.command import Run, app
 from tests.support.paths import ROOT
@@ -40,13 +42,9 @@ def account(stack: RunningStack) -> str:
     return str(row[0])
 
 
-def as_json(result: Result) -> Any:
-    return json.loads(result.stdout)
-
-
 def enqueued(run: Run, account: str, *more: str) -> dict[str, Any]:
     payload = json.dumps({"account_id": account})
-    job: dict[str, Any] = as_json(run("enqueue", "enrich_account", payload, *more, "--json"))
+    job: dict[str, Any] = run.json("enqueue", "enrich_account", payload, *more)
     return job
 
 
@@ -87,22 +85,22 @@ def test_jobs_are_listed_newest_first_and_filtered(run: Run, account: str) -> No
     one = enqueued(run, account, "--in", "2h")
     two = enqueued(run, account, "--in", "2h")
 
-    listed = as_json(run("ls", "--status", "pending", "--type", "enrich_account", "--json"))
+    listed = run.json("ls", "--state", "scheduled", "--type", "enrich_account")
 
     ids = [job["id"] for job in listed]
     assert ids.index(two["id"]) < ids.index(one["id"])
     assert {job["status"] for job in listed} == {"pending"}
-    assert len(as_json(run("ls", "--limit", "1", "--json"))) == 1
-    assert one["id"] in run("ls", "-s", "pending").stdout
+    assert len(run.json("ls", "--limit", "1")) == 1
+    assert one["id"] in run("ls", "-s", "scheduled").stdout
 
 
-def test_show_and_explain_tell_about_one_job(run: Run, account: str) -> None:
+def test_show_and_explain_describe_one_job(run: Run, account: str) -> None:
     """Why is it not running?"""
     job = enqueued(run, account, "--in", "3h")
 
-    assert as_json(run("show", job["id"], "--json"))["id"] == job["id"]
+    assert run.json("show", job["id"])["id"] == job["id"]
     assert job["id"] in run("show", job["id"]).stdout
-    told = as_json(run("explain", job["id"], "--json"))
+    told = run.json("explain", job["id"])
     assert told["status"] == "pending"
     assert told["sentence"]
     assert told["sentence"] in run("explain", job["id"]).stdout
@@ -112,9 +110,62 @@ def test_cancel_and_retry_change_the_state(run: Run, account: str) -> None:
     """A cancelled job can be enqueued again."""
     job = enqueued(run, account, "--in", "1h")
 
-    assert as_json(run("cancel", job["id"], "--json"))["status"] == "cancelled"
-    assert as_json(run("retry", job["id"], "--json"))["status"] in {"pending", "processing"}
+    assert run.json("cancel", job["id"])["status"] == "cancelled"
+    assert run.json("retry", job["id"])["status"] in {"pending", "processing"}
     run("watch", job["id"])
+
+
+def test_another_payload_is_given_before_a_job_runs(run: Run, account: str) -> None:
+    """While it is scheduled, or with the retry."""
+    job = enqueued(run, account, "--in", "1h")
+    absent = json.dumps({"account_id": str(uuid.uuid4())})
+    right = json.dumps({"account_id": account})
+
+    edited = run.json("edit", job["id"], absent)
+    wrong = run.refused("edit", job["id"], "[]")
+    run("cancel", job["id"])
+    retried = run.json("retry", job["id"], "--payload", right)
+
+    assert (edited["payload"], edited["state"]) == (json.loads(absent), "scheduled")
+    assert wrong["code"] == "bad_payload"
+    assert retried["payload"] == json.loads(right)
+    run("watch", job["id"])
+
+
+def test_a_job_is_run_again_from_a_step(run: Run, stack: RunningStack) -> None:
+    """As a new job in the queue; or on this machine, of which the queue sees nothing."""
+    with HandWorker(stack, stack.demo_workspace_id) as worker:
+        job_id = worker.enqueue({"n": 1})
+        [lease] = worker.lease()
+        worker.report(lease, steps=[{"name": "read", "result": 2}, {"name": "write", "result": 3}])
+        worker.settle(lease)
+        begun: list[str] = []
+
+        @processor(worker.job_type, payload=dict)
+        async def add(job: Job[dict[str, Any]], ctx: JobContext) -> int:
+            async def step(name: str, value: int) -> int:
+                begun.append(name)
+                return value
+
+            first = await ctx.step("read", partial(step, "read", 20))
+            second = await ctx.step("write", partial(step, "write", 30))
+            return int(job.payload["n"]) + first + second
+
+        start = ["replay", job_id, "--from", "write", "--payload", '{"n": 100}']
+        try:
+            here = run.json(*start, "--result", "read=4", "--local")
+        finally:
+            default_registry.forget(__name__)
+        wrong = run.refused("replay", job_id, "--from", "nothing")
+        made = run.json(*start, "--result", "read=4")
+        [again] = worker.lease()
+
+    assert (here["outcome"], here["result"], here["steps"]) == ("completed", 134, {"write": 30})
+    assert begun == ["write"]
+    assert wrong["code"] == "invalid_argument"
+    assert (made["replay_of"], made["replay_from"]) == (job_id, "write")
+    assert again["job"]["id"] == made["id"]  # the only one besides the origin
+    assert again["steps"] == {"read": 4}
 
 
 def test_what_cannot_be_done_is_said_with_a_code(run: Run, account: str) -> None:
@@ -122,8 +173,8 @@ def test_what_cannot_be_done_is_said_with_a_code(run: Run, account: str) -> None
     job = enqueued(run, account)
     run("watch", job["id"])
 
-    told = json.loads(run("cancel", job["id"], "--json", code=1).stderr)
-    missing = json.loads(run("show", str(uuid.uuid4()), "--json", code=1).stderr)
+    told = run.refused("cancel", job["id"])
+    missing = run.refused("show", str(uuid.uuid4()))
 
     assert told["code"] == "invalid_state"
     assert missing["code"] == "job_not_found"
@@ -168,7 +219,7 @@ def test_a_question_is_shown_with_the_way_to_answer_it(run: Run, stack: RunningS
     assert f"waiting     Which size? [XL, it's] → minutehand answer {job_id} XL" in watched
 
 
-def test_redrive_asks_before_it_touches_anything(
+def test_retrying_in_bulk_asks_before_it_touches_anything(
     run: Run, account: str, stack: RunningStack
 ) -> None:
     """Bulk changes are confirmed; a script says --yes."""
@@ -178,22 +229,26 @@ def test_redrive_asks_before_it_touches_anything(
             "select queue.finish(array[%s]::uuid[], 'failed', 'no', '{}', queue.clock())",
             [job["id"]],
         )
-    refused = json.loads(run("redrive", "--json", code=1).stderr)
-    result = as_json(run("redrive", "--type", "nobody_has_this", "--yes", "--json"))
+    refused = run.refused("retry", "--all")
+    result = run.json("retry", "--type", "nobody_has_this", "--yes")
+
+    unnamed = run.refused("retry")
+    assert "no job to retry matches" in run("retry", "--type", "nobody_has_this").stdout
 
     assert refused["code"] == "not_confirmed"
-    assert result == {"count": 0, "more": False}
+    assert (result["matched"], result["status"]) == (0, "completed")
+    assert "minutehand retry ID, or minutehand retry --type TYPE" in unnamed["fix"]
 
 
 def test_a_paused_workspace_runs_nothing_until_it_is_resumed(run: Run, stack: RunningStack) -> None:
     """The operator's brake."""
     workspace = stack.demo_workspace_id
     try:
-        paused = as_json(run("pause", "workspace", workspace, "--reason", "a test", "--json"))
+        paused = run.json("pause", "workspace", workspace, "--reason", "a test")
         assert paused["paused"] is True
         assert "a test" in run("stats").stdout
     finally:
-        assert as_json(run("resume", "workspace", workspace, "--json"))["paused"] is False
+        assert run.json("resume", "workspace", workspace)["paused"] is False
 
 
 def test_a_workspaces_name_is_not_its_id(run: Run) -> None:
@@ -208,7 +263,7 @@ def test_only_the_operator_pauses_a_type(run: Run) -> None:
     """With the secret key of the stack's environment."""
     try:
         run("pause", "type", "enrich_contact", "--reason", "a test")
-        limits = as_json(run("stats", "--all", "--json"))["limits"]
+        limits = run.json("stats", "--all")["limits"]
         assert "Realtime's messages" in run("stats", "--all").stdout
     finally:
         run("resume", "type", "enrich_contact")
@@ -222,14 +277,16 @@ def test_alerts_are_set_listed_and_removed(run: Run) -> None:
     name = f"test/{uuid.uuid4().hex[:8]}"
 
     wanted = ("queue_p95_seconds", "90", "--within", "1h")
-    made = as_json(run("alerts", "set", name, *wanted, "--json"))
-    listed = {alert["name"]: alert for alert in as_json(run("alerts", "--json"))}
+    slack = ("--slack", "https://hooks.slack.com/services/T0/B0/secret")
+    made = run.json("alerts", "set", name, *wanted, *slack)
+    listed = {alert["name"]: alert for alert in run.json("alerts")}
     table = run("alerts").stdout
     run("alerts", "remove", name)
-    missing = json.loads(run("alerts", "remove", name, "--json", code=1).stderr)
+    missing = run.refused("alerts", "remove", name)
     strange = run("alerts", "set", name, "failed", "2", "--mail", "eve@elsewhere.test", code=1)
 
     assert listed[name] == made
+    assert made["post"] == {"format": "slack", "host": "hooks.slack.com"}
     assert (made["threshold"], made["minutes"], made["enabled"]) == (90, 60, True)
     assert "1 min 30 s" in table
     assert missing["code"] == "alert_not_found"
@@ -242,13 +299,13 @@ def test_schedules_are_set_listed_and_removed(run: Run, account: str) -> None:
     payload = json.dumps({"account_id": account})
     zone = ("--timezone", "Europe/Berlin")
 
-    made = as_json(
-        run("schedules", "set", name, "0 3 * * *", "enrich_account", payload, *zone, "--json")
-    )
-    listed = as_json(run("schedules", "--json"))
+    made = run.json("schedules", "set", name, "0 3 * * *", "enrich_account", payload, *zone)
+    listed = run.json("schedules")
     assert name in run("schedules").stdout
+    everywhere = run.json("schedules", "--all")
+    assert ("Acme", name) in {(one["workspace_name"], one["name"]) for one in everywhere}
     run("schedules", "remove", name)
-    missing = json.loads(run("schedules", "remove", name, "--json", code=1).stderr)
+    missing = run.refused("schedules", "remove", name)
     wrong = run("schedules", "set", name, "61 * * * *", "enrich_account", payload, code=1)
 
     assert made["timezone"] == "Europe/Berlin"
@@ -262,16 +319,16 @@ def test_stats_count_what_ran(run: Run, account: str) -> None:
     job = enqueued(run, account)
     run("watch", job["id"])
 
-    told = as_json(run("stats", "--json"))
+    told = run.json("stats")
 
-    assert set(told["live"]) == {"pending", "processing", "waiting"}
+    assert set(told["live"]) == {"queued", "scheduled", "retrying", "running", "suspended"}
     assert "enrich_account" in run("stats").stdout
 
 
 def test_tokens_are_printed_for_other_tools(run: Run, stack: RunningStack) -> None:
     """Curl needs one; a deploy needs the worker's."""
     user = run("token").stdout.strip()
-    worker = as_json(run("token", "worker", "--json"))["worker_key"]
+    worker = run.json("token", "worker")["worker_key"]
     secret = run("token", "secret").stdout.strip()
 
     claims = jwt.decode(
@@ -309,45 +366,21 @@ def test_an_unreachable_api_is_named(run: Run, stack: RunningStack, tmp_path: Pa
     assert "doctor" in result.stderr
 
 
-def test_a_directory_is_no_env_file(run: Run, tmp_path: Path) -> None:
-    """Not a traceback either."""
-    result = run("ls", "--env-file", str(tmp_path), code=1)
-
-    assert f"{tmp_path} is not a file" in result.stderr.replace("\n", "")
-
-
-@pytest.mark.parametrize("verb", ["show", "explain", "cancel", "retry", "logs", "watch"])
-def test_what_is_no_id_is_told_from_a_job_that_is_not_there(run: Run, verb: str) -> None:
-    """`Route not found` is true and helps nobody."""
-    wrong = run(verb, "17", code=2)
-    absent = run(verb, str(uuid.uuid4()), "--json", code=1)
-
-    assert "minutehand ls" in wrong.stderr
-    told = json.loads(absent.stderr.splitlines()[-1])
-    assert told["code"] == "job_not_found"
-    assert "--workspace" in told["fix"]
-
-
-@pytest.mark.parametrize("verb", ["show", "explain", "cancel", "retry", "logs", "watch"])
+@pytest.mark.parametrize("verb", ["show", "explain", "cancel", "retry", "replay", "logs", "watch"])
 def test_anothers_job_is_one_that_does_not_exist(
     run: Run, account: str, stack: RunningStack, verb: str
 ) -> None:
-    """The same words, whoever asks."""
+    """The same words, whoever asks; what is no id at all is told apart."""
     job = enqueued(run, account, "--in", "1h")
     eve = stack.sign_in(stack.values["DEMO_OTHER_EMAIL"])
 
-    theirs = json.loads(run(verb, job["id"], "--token", eve, "--json", code=1).stderr)
-    nobodys = json.loads(run(verb, str(uuid.uuid4()), "--token", eve, "--json", code=1).stderr)
+    theirs = run.refused(verb, job["id"], "--token", eve)
+    absent = run.refused(verb, str(uuid.uuid4()), "--token", eve)
 
-    assert theirs["code"] == nobodys["code"] == "job_not_found"
-    assert theirs["fix"] == nobodys["fix"]
-
-
-def test_a_state_nobody_knows_is_refused_with_the_known_ones(run: Run) -> None:
-    """Before anything is asked over the network."""
-    result = run("ls", "--status", "done", code=2)
-
-    assert "completed" in result.stderr
+    assert theirs["code"] == absent["code"] == "job_not_found"
+    assert theirs["fix"] == absent["fix"]
+    assert "--workspace" in absent["fix"]
+    assert "minutehand ls" in run(verb, "17", code=2).stderr
 
 
 def test_a_refusal_says_what_to_do_next(run: Run) -> None:
@@ -359,40 +392,18 @@ def test_a_refusal_says_what_to_do_next(run: Run) -> None:
     assert "minutehand token" in json.loads(stranger.stderr)["fix"]
 
 
-def test_a_wrong_password_is_told_in_auths_own_words(
+def test_a_wrong_password_is_refused_in_auths_own_words(
     run: Run, monkeypatch: pytest.MonkeyPatch, stack: RunningStack
 ) -> None:
     """Not as a JSON document in a sentence."""
     monkeypatch.setenv("MINUTEHAND_EMAIL", stack.demo_email)
     monkeypatch.setenv("MINUTEHAND_PASSWORD", "wrong")
 
-    told = json.loads(run("ls", "--json", code=1).stderr)
+    told = run.refused("ls")
 
     assert told["code"] == "sign_in_failed"
     assert "{" not in told["error"]
     assert "MINUTEHAND_PASSWORD" in told["fix"]
-
-
-def test_nothing_to_redrive_is_no_question(run: Run) -> None:
-    """There is nothing to confirm."""
-    result = run("redrive", "--type", "a_type_without_jobs")
-
-    assert "no failed job matches" in result.stdout
-
-
-def test_a_narrow_screen_keeps_a_row_on_its_line(
-    run: Run, account: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Folded ids cannot be copied."""
-    job = enqueued(run, account, "--in", "1h")
-    narrow = Output()
-    narrow.out = Console(width=60, highlight=False)
-    with narrow.out.capture() as drawn:
-        narrow.table([{**job, "tries": "0/5"}], COLUMNS, empty="")
-
-    lines = drawn.get().splitlines()
-    assert len(lines) == 2
-    assert lines[1].startswith(job["id"])
 
 
 def test_a_reader_that_leaves_early_is_no_error(stack: RunningStack, account: str) -> None:
@@ -412,11 +423,11 @@ def test_a_job_is_named_by_either_end_of_its_id(run: Run, account: str) -> None:
     job = enqueued(run, account, "--in", "1h")
 
     for part in (job["id"][:30], job["id"][-8:], job["id"][-12:].upper()):
-        assert as_json(run("show", part, "--json"))["id"] == job["id"]
-    assert as_json(run("cancel", job["id"][-10:], "--json"))["status"] == "cancelled"
+        assert run.json("show", part)["id"] == job["id"]
+    assert run.json("cancel", job["id"][-10:])["status"] == "cancelled"
 
 
-def test_jobs_that_cannot_be_told_apart_are_listed(run: Run, account: str) -> None:
+def test_jobs_that_cannot_be_distinguished_are_listed(run: Run, account: str) -> None:
     """Two jobs of one moment begin alike, and cancelling the wrong one cannot be undone."""
     shared = ""
     while len(shared) < 6:  # the sixth digit changes every few hours
@@ -426,17 +437,17 @@ def test_jobs_that_cannot_be_told_apart_are_listed(run: Run, account: str) -> No
         )
         shared = "".join(digit for digit, _ in alike).replace("-", "")
 
-    failure = json.loads(run("cancel", shared, "--json", code=1).stderr)
+    failure = run.refused("cancel", shared)
 
     assert failure["code"] == "ambiguous_id"
     assert first["id"] in failure["error"]
     assert second["id"] in failure["error"]
-    assert as_json(run("show", first["id"], "--json"))["status"] == "pending"
+    assert run.json("show", first["id"])["status"] == "pending"
 
 
 def test_a_part_of_no_jobs_id_says_so(run: Run) -> None:
     """Not a traceback, nor the database's words."""
-    assert json.loads(run("logs", "0" * 12, "--json", code=1).stderr)["code"] == "job_not_found"
+    assert run.refused("logs", "0" * 12)["code"] == "job_not_found"
     assert "6 or more digits" in run("logs", "12345", code=2).stderr
     assert "6 or more digits" in run("logs", "my-job", code=2).stderr
 
@@ -455,25 +466,121 @@ def test_the_apis_address_and_a_token_are_enough(
     monkeypatch.setenv("MINUTEHAND_WORKSPACE_ID", stack.demo_workspace_id)
     name = f"only the API/{uuid.uuid4().hex[:8]}"
 
-    def call(*arguments: str, code: int = 0) -> Result:
-        result = CliRunner().invoke(app, [*arguments, "--json"])
-        assert result.exit_code == code, (result.output, result.stderr, result.exception)
-        return result
-
+    call = Run()
     job = enqueued(call, account, "--in", "1h")
-    assert as_json(call("cancel", job["id"][-8:]))["status"] == "cancelled"
-    assert set(as_json(call("stats", "--minutes", "5"))["live"]) == {
-        "pending",
-        "processing",
-        "waiting",
-    }
+    assert call.json("cancel", job["id"][-8:])["status"] == "cancelled"
+    assert "queued" in call.json("stats", "--minutes", "5")["live"]
     payload = json.dumps({"account_id": account})
-    made = as_json(call("schedules", "set", name, "0 3 * * *", "enrich_account", payload, "--off"))
+    made = call.json("schedules", "set", name, "0 3 * * *", "enrich_account", payload, "--off")
     assert (made["name"], made["enabled"]) == (name, False)
-    assert name in {schedule["name"] for schedule in as_json(call("schedules"))}
-    assert as_json(call("schedules", "remove", name))["removed"] is True
-    refused = json.loads(call("pause", "type", "enrich_account", code=1).stderr)
+    assert name in {schedule["name"] for schedule in call.json("schedules")}
+    assert call.json("schedules", "remove", name)["removed"] is True
+    refused = call.refused("pause", "type", "enrich_account")
     monkeypatch.delenv("MINUTEHAND_WORKSPACE_ID")
-    asked = json.loads(call("ls", code=1).stderr)
+    asked = call.refused("ls")
 
     assert (refused["code"], asked["code"]) == ("missing_setting", "workspace_needed")
+
+
+def test_without_a_sign_in_the_command_acts_as_a_local_member(stack: RunningStack) -> None:
+    """By the key that is in `.local/env`; another machine's stack asks for a person."""
+    values = {name: value for name, value in stack.values.items() if not name.startswith("DEMO_")}
+    connection = Connection(values)
+    try:
+        found = connection.call("GET", "/api/jobs", params={"limit": 1})
+        claims = jwt.decode(connection.token, options={"verify_signature": False})
+    finally:
+        connection.close()
+    with stack.connect() as database:
+        belongs = database.execute(
+            "select count(*) from queue.tenant_members where user_id = %s", (claims["sub"],)
+        ).fetchone()
+
+    assert "jobs" in found
+    assert belongs is not None
+    assert belongs[0] > 0
+    with pytest.raises(CommandFailed, match="not signed in"):
+        _ = Connection({**values, "SUPABASE_URL": "https://abcdefghijklmnopqrst.supabase.co"}).token
+
+
+def test_tenants_of_a_projects_own_are_not_listed_here(stack: RunningStack, tmp_path: Path) -> None:
+    """Which they are is said in place of a function that is not there."""
+    (tmp_path / "minutehand.toml").write_text('tenancy = "existing"\n')
+    env = tmp_path / "env"
+    env.write_text("".join(f"{n}={v}\n" for n, v in stack.values.items()))
+    with env.open("a") as file:
+        file.write(f"MINUTEHAND_PROJECT={tmp_path}\n")
+
+    result = CliRunner().invoke(app, ["workspaces", "--env-file", str(env)])
+
+    assert result.exit_code == 1
+    assert "own organizations and their members" in result.stderr
+
+
+def test_a_watched_job_that_does_not_start_says_why(stack: RunningStack, account: str) -> None:
+    """Someone who waits at a terminal asks why before they look for another command."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "minutehand.cli", "enqueue", "enrich_account",
+         json.dumps({"account_id": account}), "--in", "1h", "--watch",
+         "--env-file", str(stack.folder / "env")],
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+    ) as watching:  # fmt: skip
+        assert watching.stderr is not None
+        said = next((line for line in watching.stderr if "scheduled" in line), None)
+        watching.terminate()
+
+    assert said is not None
+
+
+def test_the_shell_completes_types_and_ids(stack: RunningStack, run: Run, account: str) -> None:
+    """Of the stack that the line before the cursor names; without one nothing, and no error."""
+    job = enqueued(run, account, "--in", "1h")
+
+    def completed(line: str, env_file: Path = stack.folder / "env") -> list[str]:
+        words = line.split(" ")
+        variables = {"COMP_WORDS": line, "COMP_CWORD": str(len(words) - 1)}
+        done = subprocess.run(
+            [sys.executable, "-m", "minutehand.cli"],
+            env={**os.environ, **variables, "_MINUTEHAND_COMPLETE": "complete_bash",
+                 "MINUTEHAND_ENV_FILE": str(env_file)},
+            capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        assert done.stderr == ""
+        return done.stdout.split()
+
+    assert completed("minutehand enqueue enrich_a") == ["enrich_account"]
+    assert completed("minutehand ls --type enrich_c") == ["enrich_contact"]
+    assert completed(f"minutehand show {job['id'][:-2]}") == [job["id"]]
+    assert completed("minutehand show 0", Path("/nowhere")) == []
+
+
+def test_top_shows_queues_workers_and_failures(run: Run, stack: RunningStack) -> None:
+    """One page of what a person would otherwise ask with four commands."""
+    with HandWorker(stack, stack.demo_workspace_id) as worker:
+        worker.enqueue_many([{}, {}])
+        failed = worker.run("failed", error={"type": "Boom", "message": "no luck today"})
+        [lease] = worker.lease()
+
+        shown = run("top", env={"COLUMNS": "200"}).stdout
+        told = run.json("top")
+        worker.settle(lease)
+
+    assert re.search(rf"{worker.job_type} .* 1 +0 +1 ", shown)  # runs, completed, failed
+    assert re.search(rf"by-hand +1 .*{worker.job_type}", shown)
+    assert re.search(rf"{failed} +{worker.job_type} .* ago +no luck today", shown)
+    assert told["counts"]["states"]["running"] >= 1
+
+
+def test_deploys_are_listed_with_what_ended_under_them(run: Run, stack: RunningStack) -> None:
+    """The commit of the worker that runs the stack's jobs, and the latest one in top."""
+    with HandWorker(stack, stack.demo_workspace_id) as worker:
+        worker.enqueue_many([{}])
+        worker.deploy("c0ffee" * 6)
+        worker.run("failed", error={"type": "Boom", "message": "no luck today"})
+        listed = run.json("deploys")
+        shown = run("deploys", env={"COLUMNS": "200"}).stdout
+        top = run("top", env={"COLUMNS": "200"}).stdout
+
+    assert any(one["commit"] == "c0ffee" * 6 and one["version"] == "7" for one in listed)
+    assert re.search(r"c0ffeec0f +7 ", shown)
+    assert re.search(r"deploy \S+, .* ago: [\d,]+ completed, [\d,]+ failed", top)

@@ -6,7 +6,9 @@ import io
 import json
 import os
 import re
+import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,6 @@ import pytest
 from botocore.exceptions import ClientError
 from moto import mock_aws
 from moto.sns.models import sns_backends
-from typer.testing import CliRunner
 
 from minutehand.cli import account, deploy
 from minutehand.cli.doctor import cloud, settings
@@ -26,7 +27,8 @@ from minutehand.deploy import console
 from minutehand.deploy.parameters import parameter_name, write_parameters
 from minutehand.project import Project
 from minutehand.terminal.connection import CommandFailed
-from tests.support.command import app
+from minutehand.terminal.output import Output
+from tests.support.command import Run
 
 SECRETS = {
     "WORKER_SECRET_TOKEN": "w" * 40,
@@ -34,6 +36,7 @@ SECRETS = {
     "SUPABASE_WORKER_KEY": "a.b.c",
 }
 PLAN = deploy.Plan("dev", "us-east-1", SECRETS)
+FUNCTIONS = ("jobs", "status", "worker", "health")
 
 
 @pytest.fixture
@@ -58,16 +61,28 @@ def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         yield
 
 
+run = Run()
+
+
 def client(service: str) -> Any:
     return boto3.client(service, region_name="us-east-1")  # type: ignore[call-overload]
 
 
+def make_stack(resource: str, properties: dict[str, Any], **outputs: Any) -> None:
+    """The stage's stack with one resource and some outputs."""
+    stack = {
+        "Resources": {"R": {"Type": resource, "Properties": properties}},
+        "Outputs": {name: {"Value": value} for name, value in outputs.items()},
+    }
+    client("cloudformation").create_stack(
+        StackName="minutehand-dev", TemplateBody=json.dumps(stack)
+    )
+
+
 def test_placeholders_are_named_before_anything_is_built() -> None:
     """The stages file comes with placeholders, and they must not reach AWS."""
-    result = CliRunner().invoke(app, ["deploy", "dev", "--dry-run", "--json"])
+    told = run.refused("deploy", "dev", "--dry-run")
 
-    told = json.loads([line for line in result.stderr.splitlines() if line.startswith("{")][-1])
-    assert result.exit_code == 1
     assert told["code"] == "placeholders"
     assert "supabaseUrl" in told["error"]
     assert "infra/aws/stages.yml" in told["fix"]
@@ -96,42 +111,42 @@ def test_missing_secrets_are_all_named_at_once() -> None:
 
 
 def test_a_secrets_file_that_others_may_read_is_refused(tmp_path: Path) -> None:
-    """It holds the keys to everybody's jobs."""
+    """It holds the keys to everybody's jobs; in git it would give them away for good."""
     file = tmp_path / "secrets.env"
     file.write_text("WORKER_SECRET_TOKEN=x\n")
-    file.chmod(0o644)
-    with pytest.raises(CommandFailed, match="others may read"):
-        deploy.read_secrets(file)
+    for mode in (0o640, 0o604):
+        file.chmod(mode)
+        with pytest.raises(CommandFailed, match="others may read"):
+            deploy.read_secrets(file)
     file.chmod(0o600)
-
+    subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
     assert deploy.read_secrets(file) == {"WORKER_SECRET_TOKEN": "x"}
+    subprocess.run(["git", "add", "secrets.env"], cwd=tmp_path, check=True)
+
+    with pytest.raises(CommandFailed, match="git has") as refused:
+        deploy.read_secrets(file)
+
+    assert "git rm --cached" in str(refused.value.fix)
 
 
 def test_each_function_gets_its_own_secrets_and_no_others(aws: None) -> None:
     """Under the stack's key; a second run rotates them."""
-    stack = {"Resources": {"Key": {"Type": "AWS::KMS::Key", "Properties": {"KeyPolicy": {}}}}}
-    stack["Outputs"] = {"ServiceKeyArn": {"Value": {"Fn::GetAtt": ["Key", "Arn"]}}}
-    client("cloudformation").create_stack(
-        StackName="minutehand-dev", TemplateBody=json.dumps(stack)
-    )
+    make_stack("AWS::KMS::Key", {"KeyPolicy": {}}, ServiceKeyArn={"Fn::GetAtt": ["R", "Arn"]})
 
     deploy.put_secrets(PLAN)
-    deploy.put_secrets(
-        deploy.Plan("dev", "us-east-1", {**SECRETS, "BACKGROUND_JOB_TOKEN": "n" * 40})
-    )
+    deploy.put_secrets(replace(PLAN, secrets={**SECRETS, "BACKGROUND_JOB_TOKEN": "n" * 40}))
 
     ssm = client("ssm")
-    read = {
-        function: ssm.get_parameter(Name=parameter_name("dev", function), WithDecryption=True)[
-            "Parameter"
-        ]
-        for function in ("jobs", "status", "worker", "health")
-    }
-    assert {found["Type"] for found in read.values()} == {"SecureString"}
-    assert json.loads(read["jobs"]["Value"]) == {}
-    assert json.loads(read["health"]["Value"]) == {"SUPABASE_WORKER_KEY": "a.b.c"}
-    assert json.loads(read["worker"]["Value"])["BACKGROUND_JOB_TOKEN"] == "n" * 40
-    assert "BACKGROUND_JOB_TOKEN" not in json.loads(read["status"]["Value"])
+    read = {}
+    for function in FUNCTIONS:
+        name = parameter_name("dev", function)
+        found = ssm.get_parameter(Name=name, WithDecryption=True)["Parameter"]
+        assert found["Type"] == "SecureString"
+        read[function] = json.loads(found["Value"])
+    # by it the chat and the plans sign the address of a guest whose request they pass on
+    assert read["jobs"] == read["health"] == {"SUPABASE_WORKER_KEY": "a.b.c"}
+    assert read["worker"]["BACKGROUND_JOB_TOKEN"] == "n" * 40
+    assert "BACKGROUND_JOB_TOKEN" not in read["status"]
     described = ssm.describe_parameters()["Parameters"]
     assert all(":key/" in parameter["KeyId"] for parameter in described)
 
@@ -161,21 +176,20 @@ def test_doctor_misses_what_was_never_deployed(aws: None) -> None:
 def test_doctor_sees_incomplete_and_plain_parameters(aws: None) -> None:
     """A plain String is readable by everybody with the console."""
     ssm = client("ssm")
-    for function in ("jobs", "status", "worker", "health"):
+    for function in FUNCTIONS:
         ssm.put_parameter(Name=parameter_name("dev", function), Value="{}", Type="SecureString")
     assert "lacks WORKER_SECRET_TOKEN" in finding(CHECKS["parameters"]).detail
 
     ssm.put_parameter(Name=parameter_name("dev", "jobs"), Value="{}", Type="String", Overwrite=True)
     assert "plain String" in finding(CHECKS["parameters"]).detail
 
-    deploy_plan = deploy.Plan("dev", "us-east-1", SECRETS)
-    write_parameters(ssm, "dev", deploy_plan.secrets)
+    write_parameters(ssm, "dev", SECRETS)
     assert finding(CHECKS["parameters"]).verdict is Verdict.OK
 
 
 def make_functions(**changes: Any) -> None:
     role = client("iam").create_role(RoleName="r", AssumeRolePolicyDocument="{}")["Role"]["Arn"]
-    for function in ("jobs", "status", "worker", "health"):
+    for function in FUNCTIONS:
         client("lambda").create_function(
             FunctionName=f"minutehand-dev-{function}",
             Role=role,
@@ -185,15 +199,29 @@ def make_functions(**changes: Any) -> None:
         )
 
 
-def test_doctor_sees_a_secret_in_a_functions_environment(aws: None) -> None:
-    """Somebody pasted it into the console in a hurry."""
-    make_functions(Environment={"Variables": {"ANYTHING": "sb_secret_0123456789"}})
+PASTED = {"Variables": {"ANYTHING": "sb_secret_0123456789"}}
+
+
+@pytest.mark.parametrize(
+    ("changes", "detail", "fix"),
+    [
+        # somebody pasted it into the console in a hurry
+        ({"Environment": PASTED}, "shows ANYTHING", "rotate"),
+        # its byte code would be compiled anew at every cold start
+        ({"Runtime": "python3.12"}, "runs python3.12", "minutehand deploy dev"),
+    ],
+)
+def test_doctor_sees_what_is_wrong_with_a_function(
+    aws: None, changes: dict[str, Any], detail: str, fix: str
+) -> None:
+    """A secret in plain sight, another Python."""
+    make_functions(**changes)
 
     told = finding(CHECKS["aws-functions"])
 
     assert told.verdict is Verdict.FAIL
-    assert "shows ANYTHING" in told.detail
-    assert "rotate" in str(told.fix)
+    assert detail in told.detail
+    assert fix in str(told.fix)
 
 
 def test_doctor_looks_at_what_the_stage_runs_with(
@@ -202,11 +230,7 @@ def test_doctor_looks_at_what_the_stage_runs_with(
     """Nobody should copy secrets out of AWS to have them checked."""
     monkeypatch.setenv("SUPABASE_URL", "http://the-shells-leftover")
     make_functions(Environment={"Variables": {"KMS_KEY_ID": "arn:k", "CORS_ORIGINS": "https://a"}})
-    stack: dict[str, Any] = {"Resources": {"B": {"Type": "AWS::S3::Bucket"}}}
-    stack["Outputs"] = {"ConsoleUrl": {"Value": "https://d1.cloudfront.net"}}
-    client("cloudformation").create_stack(
-        StackName="minutehand-dev", TemplateBody=json.dumps(stack)
-    )
+    make_stack("AWS::S3::Bucket", {}, ConsoleUrl="https://d1.cloudfront.net")
     write_parameters(client("ssm"), "dev", SECRETS)
     file = tmp_path / "prod.env"
     file.write_text("SUPABASE_URL=https://named.supabase.co\nAPI_URL=   # not yet\n")
@@ -235,22 +259,6 @@ def test_without_credentials_doctor_says_so_once() -> None:
     failed = {name for name, finding in told.items() if finding.verdict is Verdict.FAIL}
     # whether Supabase's command line is installed has nothing to do with credentials
     assert failed - {"supabase-cli"} == {"aws-account", "placeholders"}
-
-
-def test_doctor_knows_no_unknown_stage_or_region() -> None:
-    """A typing error is not a sick stack."""
-    stage = CliRunner().invoke(app, ["doctor", "--stage", "nope", "--json"])
-    region = CliRunner().invoke(app, ["doctor", "--stage", "dev", "--region", "x", "--json"])
-
-    assert json.loads(stage.stderr.splitlines()[-1])["code"] == "unknown_stage"
-    assert json.loads(region.stderr.splitlines()[-1])["code"] == "unknown_region"
-
-
-def test_doctor_sees_the_wrong_runtime(aws: None) -> None:
-    """Its byte code would be compiled anew at every cold start."""
-    make_functions(Runtime="python3.12")
-
-    assert "runs python3.12" in finding(CHECKS["aws-functions"]).detail
 
 
 @pytest.mark.parametrize(
@@ -296,7 +304,7 @@ def test_doctor_sees_waiting_failures(aws: None) -> None:
     assert "tick-failures holds 1" in told.detail
 
 
-def test_doctor_sees_that_alarms_reach_nobody(aws: None) -> None:
+def test_doctor_sees_that_alarms_reach_no_one(aws: None) -> None:
     """AWS asks by mail once, and a mail nobody confirmed makes every alarm silent."""
     sns = client("sns")
     topic = sns.create_topic(Name="minutehand-dev-alerts")["TopicArn"]
@@ -316,11 +324,7 @@ def test_doctor_sees_that_alarms_reach_nobody(aws: None) -> None:
 
 def test_the_console_is_uploaded_with_its_configuration(aws: None) -> None:
     """Right types, kept by edges and never by browsers; the page itself comes last."""
-    stack: dict[str, Any] = {"Resources": {"B": {"Type": "AWS::S3::Bucket"}}}
-    stack["Outputs"] = {"ConsoleBucketName": {"Value": {"Ref": "B"}}}
-    client("cloudformation").create_stack(
-        StackName="minutehand-dev", TemplateBody=json.dumps(stack)
-    )
+    make_stack("AWS::S3::Bucket", {}, ConsoleBucketName={"Ref": "R"})
 
     deploy.upload_console(PLAN)
 
@@ -356,7 +360,18 @@ class Recording:
     create_invalidation = put_object
 
 
-def test_nobody_is_sent_to_a_module_that_is_not_there_yet() -> None:
+def test_code_never_runs_ahead_of_its_database_or_its_secrets() -> None:
+    """What can refuse comes before what changes; the first tick needs all that is before it."""
+    steps = deploy.planned(PLAN, Output(), dry_run=False, secrets_only=False)
+
+    assert re.search(
+        "placeholder.*AWS account.*allows.*compare the migrations.*push the migrations"
+        ".*create or update the stack.*secrets to SSM.*first tick",
+        " ".join(title for title, _ in steps),
+    )
+
+
+def test_no_page_is_sent_to_a_module_that_is_not_built_yet() -> None:
     """A new page over old modules would be broken until the upload has ended."""
     s3 = Recording()
 
@@ -367,7 +382,7 @@ def test_nobody_is_sent_to_a_module_that_is_not_there_yet() -> None:
     assert len(set(keys)) == len(keys) > 50
 
 
-def test_every_upload_tells_every_edge_to_forget() -> None:
+def test_every_upload_invalidates_every_edge() -> None:
     """The same reference twice would be taken for a repetition, and nothing would be forgotten."""
     cloudfront = Recording()
 
@@ -383,36 +398,34 @@ def test_every_upload_tells_every_edge_to_forget() -> None:
 
 
 def told(*arguments: str) -> dict[str, Any]:
-    """What a failing deploy says, with its one fix line."""
-    result = CliRunner().invoke(app, ["deploy", *arguments, "--json"])
-    words: dict[str, Any] = json.loads(result.stderr.splitlines()[-1])
-    assert result.exit_code == 1
+    """What a failing command says, with its one fix line."""
+    words = run.refused(*arguments)
     assert words["fix"]
     assert "\n" not in words["fix"]
     return words
 
 
-def test_an_unknown_stage_is_refused_and_the_known_ones_are_named() -> None:
-    """It would have become a third stack."""
-    words = told("staging")
-
-    assert words["code"] == "unknown_stage"
-    assert "dev, prod" in words["fix"]
+BAD_NAMES = ("Prod", "a_b", "1st", "a-stage-with-a-long-name", "")
 
 
-@pytest.mark.parametrize("name", ["Prod", "a_b", "1st", "a-stage-with-a-long-name", ""])
-def test_a_stage_that_no_bucket_can_carry_is_refused(name: str) -> None:
-    """CloudFormation would find out half way."""
-    assert told(name)["code"] == "bad_stage"
+@pytest.mark.parametrize(
+    ("line", "code", "fix"),
+    [
+        ("deploy staging", "unknown_stage", "dev, prod"),  # it would have become a third stack
+        ("deploy dev --region eu-centrl-1", "unknown_region", "eu-central-1"),
+        ("doctor --stage nope", "unknown_stage", "dev, prod"),
+        ("doctor --stage dev --region x", "unknown_region", "us-east-1"),
+        # CloudFormation would find out half way
+        *((f"deploy {name}", "bad_stage", "lower-case letters") for name in BAD_NAMES),
+    ],
+)
+def test_a_typing_error_in_a_stage_or_region_is_refused(line: str, code: str, fix: str) -> None:
+    """Otherwise it is a connection error, minutes later; those that are meant are named."""
+    words = told(*line.split(" "))
 
-
-def test_an_unknown_region_is_refused_and_near_ones_are_named() -> None:
-    """Otherwise a typing error is a connection error, minutes later."""
-    words = told("dev", "--region", "eu-centrl-1")
-
-    assert words["code"] == "unknown_region"
-    assert "eu-central-1" in words["fix"]
-    assert "us-east-1" not in words["fix"]
+    assert words["code"] == code
+    assert fix in words["fix"]
+    assert ("us-east-1" in words["fix"]) == line.endswith(" x")  # near ones alone
 
 
 @pytest.mark.usefixtures("no_credentials")
@@ -421,7 +434,7 @@ def test_without_credentials_nothing_is_built(monkeypatch: pytest.MonkeyPatch) -
     for name, value in SECRETS.items():
         monkeypatch.setenv(name, value)
 
-    words = told("dev", "--secrets-only")
+    words = told("deploy", "dev", "--secrets-only")
 
     assert words["code"] == "no_credentials"
     assert "aws sts get-caller-identity" in words["fix"]
@@ -437,10 +450,10 @@ def test_a_missing_profile_and_a_silent_aws_say_what_to_check(
         monkeypatch.setenv(name, "test")
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")  # nobody listens there
-    assert told("dev", "--secrets-only")["code"] == "aws_unreachable"
+    assert told("deploy", "dev", "--secrets-only")["code"] == "aws_unreachable"
 
     monkeypatch.setenv("AWS_PROFILE", "nobody")
-    assert told("dev", "--secrets-only")["code"] == "no_credentials"
+    assert told("deploy", "dev", "--secrets-only")["code"] == "no_credentials"
 
 
 def test_aws_refusals_become_one_sentence_and_one_fix() -> None:

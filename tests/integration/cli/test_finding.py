@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
-from typer.testing import Result
 
 from minutehand.cli.scaffold import published
 from tests.e2e.console.worker import HandWorker
@@ -18,36 +15,21 @@ from tests.support.command import Run
 from tests.support.stacks import RunningStack
 
 
-@pytest.fixture
-def worker(stack: RunningStack) -> Iterator[HandWorker]:
-    """A worker in the test's hand, which alone serves its type."""
-    with HandWorker(stack, stack.demo_workspace_id) as made:
-        yield made
-
-
-def as_json(result: Result) -> Any:
-    return json.loads(result.stdout)
-
-
 def test_a_list_says_what_people_look_for(run: Run, worker: HandWorker) -> None:
     """In which state, and when it runs next; in the words of the page."""
     kind = worker.job_type
-    later = as_json(run("enqueue", kind, "{}", "--in", "2h", "--tag", "blue", "--json"))
-    sooner = as_json(run("enqueue", kind, '{"month": "2026-01"}', "--in", "1h", "--json"))
+    later = run.json("enqueue", kind, "{}", "--in", "2h", "--tag", "blue")
+    sooner = run.json("enqueue", kind, '{"month": "2026-01"}', "--in", "1h")
 
     table = run("ls", "-t", kind, "--state", "scheduled").stdout
     assert "NEXT RUN" in table
     assert "in 2 h" in table
-    found = as_json(
-        run("ls", "-t", kind, "--state", "scheduled", "--sort", "next_run_at", "--asc", "--json")
-    )
+    found = run.json("ls", "-t", kind, "--state", "scheduled", "--sort", "next_run_at", "--asc")
     assert [job["id"] for job in found] == [sooner["id"], later["id"]]
-    assert [job["id"] for job in as_json(run("ls", "--tag", "blue", "-t", kind, "--json"))] == [
-        later["id"]
-    ]
-    by_field = as_json(run("ls", "-t", kind, "--payload", "month=2026-01", "--json"))
+    assert [job["id"] for job in run.json("ls", "--tag", "blue", "-t", kind)] == [later["id"]]
+    by_field = run.json("ls", "-t", kind, "--payload", "month=2026-01")
     assert [job["id"] for job in by_field] == [sooner["id"]]
-    assert as_json(run("ls", "-t", kind, "--since", "15m", "--state", "queued", "--json")) == []
+    assert run.json("ls", "-t", kind, "--since", "15m", "--state", "queued") == []
 
 
 def test_jobs_are_counted_by_state(run: Run, worker: HandWorker) -> None:
@@ -56,9 +38,9 @@ def test_jobs_are_counted_by_state(run: Run, worker: HandWorker) -> None:
     worker.enqueue_many([{}, {}, {"delay_seconds": 3600}])
     worker.run()
 
-    told = as_json(run("ls", "--count", "-t", kind, "--json"))
+    told = run.json("ls", "--count", "-t", kind)
     table = run("ls", "--count", "-t", kind).stdout
-    refused = json.loads(run("ls", "--count", "--tag", "x", "--json", code=1).stderr)
+    refused = run.refused("ls", "--count", "--tag", "x")
 
     assert {name: n for name, n in told["states"].items() if n} == {
         "queued": 1,
@@ -78,7 +60,7 @@ def test_a_trace_shows_where_the_time_went(run: Run, worker: HandWorker) -> None
     )
     worker.spawn(worker.lease_soon(), 1)
 
-    trace = as_json(run("show", job_id, "--trace", "--json"))
+    trace = run.json("show", job_id, "--trace")
     lines = run("show", job_id, "--trace").stdout.splitlines()
 
     assert [job["parent_id"] for job in trace["jobs"]] == [None, job_id]
@@ -104,7 +86,7 @@ def test_one_job_is_shown_whole(run: Run, worker: HandWorker) -> None:
     assert "no rate" in shown
     assert "ran in 2 runs" in shown
     assert '{"paid": true}' in shown
-    details = as_json(run("show", job_id, "--json"))["details"]
+    details = run.json("show", job_id)["details"]
     assert [attempt["outcome"] for attempt in details["attempts"]] == ["retry", "completed"]
     assert set(details) == {"attempts", "steps", "more_steps", "waiting_for", "children", "logs"}
 
@@ -114,34 +96,56 @@ def test_types_are_listed_and_one_is_shown_whole(run: Run, worker: HandWorker) -
     worker.enqueue()
     worker.settle(worker.lease()[0], "completed")
 
-    [line] = [t for t in as_json(run("types", "--json")) if t["job_type"] == worker.job_type]
+    [line] = [t for t in run.json("types") if t["job_type"] == worker.job_type]
     assert (line["served"], line["day"]["completed"]) == (True, 1)
     assert worker.job_type in run("types").stdout
     assert "max_attempts" in run("types", worker.job_type).stdout
-    typo = json.loads(run("types", f"{worker.job_type}x", "--json", code=1).stderr)
+    typo = run.refused("types", f"{worker.job_type}x")
     assert typo["code"] == "unknown_job_type"
     assert f"did you mean {worker.job_type}?" in typo["error"]
 
 
-def test_many_jobs_are_cancelled_after_their_number_is_told(run: Run, worker: HandWorker) -> None:
+def test_many_jobs_are_cancelled_after_their_number_is_shown(run: Run, worker: HandWorker) -> None:
     """A typo in a filter is seen before it is done."""
     kind = worker.job_type
     for state in ("1h", "1h", None):
         run("enqueue", kind, "{}", *(("--in", state) if state else ()))
 
-    refused = json.loads(run("cancel", "--type", kind, "--json", code=1).stderr)
+    refused = run.refused("cancel", "--type", kind)
     assert refused["code"] == "not_confirmed"
-    assert refused["error"].startswith("3 live jobs match")
-    some = as_json(run("cancel", "--type", kind, "--state", "scheduled", "--yes", "--json"))
-    assert some == {"count": 2, "more": False}
-    rest = as_json(run("cancel", "--type", kind, "--yes", "--json"))
-    assert rest["count"] == 1
-    assert "no live job matches" in run("cancel", "--type", kind).stdout
+    assert refused["error"].startswith("3 jobs match")
+    some = run.json("cancel", "--type", kind, "--state", "scheduled", "--yes")
+    assert (some["matched"], some["done"], some["status"]) == (2, 2, "completed")
+    rest = run.json("cancel", "--type", kind, "--yes")
+    assert rest["done"] == 1
+    assert "no job to cancel matches" in run("cancel", "--type", kind).stdout
+
+
+def test_an_operation_is_listed_shown_and_undone(run: Run, worker: HandWorker) -> None:
+    """By name, by the end of its id, with what became of each job."""
+    kind = worker.job_type
+    run("enqueue", kind, "{}", "--in", "1h")
+    start = ("operations", "start", "cancel", "--type", kind, "--state", "scheduled")
+
+    told = run(*start, "--name", "Wrong import", "--yes").stdout
+    made = run.json("operations")[0]
+    shown = run("operations", "show", made["id"][-8:]).stdout
+    undone = run.json("operations", "undo", made["id"][-8:])
+    late = run.refused("operations", "stop", made["id"])
+    replayed = run("operations", "start", "replay", "--type", kind, "--yes").stdout
+
+    assert "Wrong import: completed, 1 of 1 jobs" in told
+    assert (made["name"], made["action"], made["done"]) == ("Wrong import", "cancel", 1)
+    assert kind in shown
+    assert "done" in shown
+    assert (undone["action"], undone["done"], undone["undo_of"]) == ("retry", 1, made["id"])
+    assert late["code"] == "invalid_state"
+    assert "no job to replay matches" in replayed
 
 
 def test_cancel_without_an_id_or_a_criterion_changes_nothing(run: Run) -> None:
     """Everything is never meant."""
-    told = json.loads(run("cancel", "--json", code=1).stderr)
+    told = run.refused("cancel")
     assert told["code"] == "bad_usage"
 
 
@@ -156,6 +160,7 @@ def test_with_json_a_wrong_command_line_is_json_too(run: Run, arguments: list[st
 
     assert set(told) == {"error", "code", "fix"}
     assert told["code"] == "usage"
+    assert "quiet" not in arguments or "completed" in told["error"]  # the states that there are
 
 
 def test_a_pipe_honours_columns(
@@ -220,7 +225,7 @@ def test_a_job_is_shown_with_the_steps_of_every_page(run: Run, worker: HandWorke
     names = [f"step {n}" for n in range(5)]
     worker.report(lease, steps=[{"name": name, "result": "x" * 400_000} for name in names])
 
-    details = as_json(run("show", job_id, "--json"))["details"]
+    details = run.json("show", job_id)["details"]
 
     assert [step["name"] for step in details["steps"]] == names
     assert details["more_steps"] is False

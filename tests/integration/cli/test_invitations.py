@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner
 
 from minutehand.cli.invitations import send_invitation
 from minutehand.terminal.connection import CommandFailed, Connection
 from tests.support.auth_mail import Auth, serving
-from tests.support.command import app
+from tests.support.command import Run
 from tests.support.stacks import RunningStack
 
 SECRET = "sb_secret_0123456789abcdefghijkl_01234567"
@@ -55,10 +54,7 @@ REFUSALS: list[tuple[int, dict[str, Any], str, str]] = [
 @pytest.mark.parametrize(("status", "body", "code", "fix"), REFUSALS, ids=[r[2] for r in REFUSALS])
 def test_a_refusal_says_what_to_do(status: int, body: dict[str, Any], code: str, fix: str) -> None:
     """The person is invited all the same, so it also says who to write to."""
-    with (
-        serving(Auth(status=status, body=body)) as auth,
-        pytest.raises(CommandFailed) as caught,
-    ):
+    with serving(Auth(status=status, body=body)) as auth, pytest.raises(CommandFailed) as caught:
         send_invitation(knowing(auth), INVITED)
 
     assert caught.value.code == code
@@ -67,14 +63,20 @@ def test_a_refusal_says_what_to_do(status: int, body: dict[str, Any], code: str,
         assert body["msg"] in str(caught.value)
 
 
-def test_an_address_that_has_an_account_needs_no_mail() -> None:
-    """They sign in as they always do."""
+def test_an_address_that_has_an_account_is_mailed_a_link_too() -> None:
+    """They are asked as well; the link makes no account where there is none after all."""
     told = {"code": 422, "error_code": "email_exists", "msg": "already been registered"}
     with serving(Auth(status=422, body=told)) as auth:
-        assert send_invitation(knowing(auth), INVITED) is False
+        sent = send_invitation(knowing(auth, API_URL="https://jobs.example.com"), INVITED)
+
+    assert sent is True
+    body, query, headers = auth.asked[1]
+    assert body == {"email": "ada@example.test", "create_user": False}
+    assert query == {"redirect_to": ["https://jobs.example.com"]}
+    assert headers["apikey"] == SECRET
 
 
-def test_an_auth_that_is_away_is_said() -> None:
+def test_an_auth_that_is_unavailable_is_said() -> None:
     """Not as a traceback."""
     with serving(Auth()) as auth:
         gone = knowing(auth)
@@ -95,11 +97,10 @@ def test_the_first_manager_is_mailed(stack: RunningStack, tmp_path: Path) -> Non
         )
         command = ["workspaces", "create", name, "--manager", "ada@example.test", "-e", str(env)]
         try:
-            done = CliRunner().invoke(app, [*command, "--mail"])
+            done = Run()(*command, "--mail")
         finally:
             with stack.connect() as connection:
                 connection.execute("delete from public.workspaces where name = %s", (name,))
 
-    assert done.exit_code == 0, done.output
     assert "mails a link" in done.stdout
     assert auth.asked[0][0] == {"email": "ada@example.test"}

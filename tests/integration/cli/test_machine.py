@@ -59,7 +59,7 @@ def test_fresh_zips_and_locked_packages_are_fine(checkout: Path) -> None:
 
 
 def test_an_old_zip_matters_to_a_deploy_and_not_to_a_developer(checkout: Path) -> None:
-    """Every edit makes the zip an old one."""
+    """Every edit makes the zip an old one; byte code of another Python is of no use anywhere."""
     write(checkout, "app", sources_sha256="of yesterday")
 
     assert found(checkout, "package").verdict is Verdict.WARN
@@ -67,16 +67,10 @@ def test_an_old_zip_matters_to_a_deploy_and_not_to_a_developer(checkout: Path) -
     assert deploying.verdict is Verdict.FAIL
     assert "older than the sources" in deploying.detail
     assert deploying.fix == "minutehand package"
-
-
-def test_byte_code_of_another_python_is_found(checkout: Path) -> None:
-    """Lambda would ignore it and compile everything at each cold start."""
-    write(checkout, "health", magic="a70d0d0a", python="3.11.2")
-
-    told = found(checkout, "package")
-
-    assert told.verdict is Verdict.FAIL
-    assert "Python 3.11.2" in told.detail
+    # Lambda would ignore it and compile everything at each cold start
+    write(checkout, "app", magic="a70d0d0a", python="3.11.2")
+    assert found(checkout, "package").verdict is Verdict.FAIL
+    assert "Python 3.11.2" in found(checkout, "package").detail
 
 
 def test_a_zip_that_is_gone_and_one_that_never_was(checkout: Path) -> None:
@@ -88,29 +82,25 @@ def test_a_zip_that_is_gone_and_one_that_never_was(checkout: Path) -> None:
     assert found(checkout, "package").verdict is Verdict.SKIP
 
 
-def test_an_npm_package_that_is_not_the_locked_one_is_named(checkout: Path) -> None:
-    """`npm install` by hand moves versions that `make setup` would not."""
-    lock = json.loads((ROOT / "package-lock.json").read_text("utf-8"))
-    lock["packages"]["node_modules/osls"]["version"] = "0.0.1"
-    (checkout / "package-lock.json").unlink()
-    (checkout / "package-lock.json").write_text(json.dumps(lock), "utf-8")
-
-    told = found(checkout, "node-packages")
-
-    assert told.verdict is Verdict.FAIL
-    assert "osls is" in told.detail
-    assert "locked 0.0.1" in told.detail
-    assert told.fix == "make setup"
+def relocked(root: Path, lock: str, was: str, now: str) -> None:
+    """Change what a lock says; `make setup` would follow, a person's `npm install` did not."""
+    text = (ROOT / lock).read_text("utf-8")
+    assert was in text
+    (root / lock).unlink()
+    (root / lock).write_text(text.replace(was, now, 1), "utf-8")
 
 
-def test_a_python_package_that_is_not_the_locked_one_is_named(checkout: Path) -> None:
+def test_a_package_that_is_not_the_locked_one_is_named(checkout: Path) -> None:
     """What the tests ran with must be what is shipped."""
-    text = (ROOT / "requirements.lock").read_text("utf-8")
-    [line] = [line for line in text.splitlines() if line.startswith("fastapi==")]
-    (checkout / "requirements.lock").unlink()
-    (checkout / "requirements.lock").write_text(text.replace(line, "fastapi==0.0.1 \\"), "utf-8")
+    osls = json.loads((ROOT / "package-lock.json").read_text("utf-8"))["packages"]
+    at = f'"node_modules/osls": {{\n      "version": "{osls["node_modules/osls"]["version"]}"'
+    relocked(checkout, "package-lock.json", at, '"node_modules/osls": {"version": "0.0.1"')
+    locks = (ROOT / "requirements.lock").read_text("utf-8").splitlines()
+    [line] = [line for line in locks if line.startswith("fastapi==")]
+    relocked(checkout, "requirements.lock", line, "fastapi==0.0.1 \\")
 
-    told = found(checkout, "python-packages")
-
-    assert told.verdict is Verdict.FAIL
-    assert "locked 0.0.1" in told.detail
+    for check, name in (("node-packages", "osls is"), ("python-packages", "fastapi is")):
+        told = found(checkout, check)
+        assert (told.verdict, told.fix) == (Verdict.FAIL, "make setup")
+        assert name in told.detail
+        assert "locked 0.0.1" in told.detail

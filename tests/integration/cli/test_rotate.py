@@ -10,7 +10,6 @@ from typing import Any
 
 import jwt
 import pytest
-from typer.testing import CliRunner
 
 from infra.bench.scratch import JWT_SECRET, PUBLISHABLE_KEY, SECRET_KEY, scratch_settings
 from minutehand.cli.tokens import replace_values
@@ -18,7 +17,7 @@ from minutehand.queue.errors import TokenRefused
 from minutehand.queue.models import JobTypeSpec
 from minutehand.queue.worker_client import WorkerQueue
 from minutehand.terminal.connection import CommandFailed, read_env_file
-from tests.support.command import app
+from tests.support.command import Run
 from tests.support.renewed import Renewed
 
 
@@ -48,9 +47,12 @@ async def works(renewed: Renewed, key: str, *, version: int = 1) -> bool:
         await queue.aclose()
 
 
-def run(*arguments: str) -> Any:
-    done = CliRunner().invoke(app, ["rotate", "--json", *arguments])
-    assert done.exit_code == 0, done.output
+run = Run(first=("rotate", "--json"))
+
+
+def rotated(*arguments: str) -> tuple[Any, str]:
+    """What a rotation answers, and all that it printed."""
+    done = run(*arguments)
     return json.loads(done.stdout.splitlines()[-1]), done.output
 
 
@@ -79,7 +81,7 @@ async def test_the_key_before_opens_nothing_after_a_rotation(
     assert await works(renewed, stolen, version=9)
     aged = replace_issued_at(stolen)
 
-    told = [run(*common, *step.split()) for step in steps]
+    told = [rotated(*common, *step.split()) for step in steps]
 
     fresh = read_env_file(secrets)
     assert fresh["WORKER_SECRET_TOKEN"] == "keep-me"
@@ -109,7 +111,7 @@ def replace_issued_at(key: str) -> str:
 
 def test_without_a_file_the_new_values_are_printed(env_file: Path) -> None:
     """For secrets that are kept elsewhere."""
-    said, _ = run("--env-file", str(env_file))
+    said, _ = rotated("--env-file", str(env_file))
 
     assert said["values"]["SUPABASE_WORKER_KEY"].count(".") == 2
     assert set(said["values"]) == {*said["changed"]}
@@ -119,12 +121,9 @@ def test_without_a_file_the_new_values_are_printed(env_file: Path) -> None:
 def test_a_wrong_operators_key_is_named_as_such(env_file: Path, secrets: Path) -> None:
     """Not as a wrong password."""
     env_file.write_text(env_file.read_text().replace(SECRET_KEY, "sb_secret_wrong"))
-    done = CliRunner().invoke(
-        app, ["rotate", "--json", "--now", "-e", str(env_file), "--secrets", str(secrets)]
-    )
+    refused = run.refused("--now", "-e", str(env_file), "--secrets", str(secrets))
 
-    assert done.exit_code == 1
-    assert "SUPABASE_SECRET_KEY" in json.loads(done.stderr.splitlines()[-1])["error"]
+    assert "SUPABASE_SECRET_KEY" in refused["error"]
 
 
 def test_a_value_is_replaced_and_no_other(tmp_path: Path) -> None:

@@ -17,38 +17,32 @@ from minutehand.local import migrations
 from minutehand.local.postgres import Postgres
 from minutehand.project import Project
 from minutehand.terminal.connection import CommandFailed
-from tests.support.databases import drop
-from tests.support.hosted_project import (
-    LOGIN_ROLE,
-    PASSWORD,
-    HostedProject,
-    hosted_project,
-)
+from tests.support.databases import HOSTED, create_clone, drop
+from tests.support.hosted_project import LOGIN_ROLE, PASSWORD, HostedProject, hosted_project
 from tests.support.supabase_cli import supabase_program
 
 REF = "abcdefghijklmnopqrst"
 OTHER = "zyxwvutsrqponmlkjihg"
-HOSTED, ELSEWHERE = "pushed_to", "never_pushed_to"
+PUSHED_TO, ELSEWHERE = "pushed_to", "never_pushed_to"
 
 
 @pytest.fixture
 def hosted(postgres: Postgres, tmp_path: Path) -> Iterator[HostedProject]:
     """A project whose database is as a hosted one is before its first migration."""
     with psycopg.connect(postgres.url(), autocommit=True) as connection:
-        for name in (HOSTED, ELSEWHERE):
-            connection.execute(f"create database {name}".encode())
-            migrations.prepare_hosted(postgres.url(database=name))
-            migrations.set_project_owner(postgres.url(database=name), PASSWORD)
+        for name in (PUSHED_TO, ELSEWHERE):
+            create_clone(connection, name, template=HOSTED)
+        migrations.set_project_owner(postgres.url(), PASSWORD)
         connection.execute(
             f"create role {LOGIN_ROLE} login noinherit in role postgres"
             f" password '{PASSWORD}'".encode()
         )
         try:
-            url = postgres.url(database=HOSTED, user="postgres")
+            url = postgres.url(database=PUSHED_TO, user="postgres")
             with hosted_project(REF, url, tmp_path) as project:
                 yield project
         finally:
-            for name in (HOSTED, ELSEWHERE):
+            for name in (PUSHED_TO, ELSEWHERE):
                 drop(connection, name)
             connection.execute(f"drop role {LOGIN_ROLE}".encode())
             # roles are the server's, which the tests after this one share
@@ -99,17 +93,20 @@ def link(project: Project, ref: str) -> None:
 def only_the_named_project_changes(there: SupabaseCli, bakery: Project, postgres: Postgres) -> None:
     """Nothing by a dry run, and by a push REF's database alone."""
     there.push(REF, bakery, dry_run=True)
-    assert versions(postgres, HOSTED) == []
+    assert versions(postgres, PUSHED_TO) == []
     there.push(REF, bakery)
 
-    assert versions(postgres, HOSTED) == ["20260101000000"]
+    assert versions(postgres, PUSHED_TO) == ["20260101000000"]
     assert versions(postgres, ELSEWHERE) == []
 
 
-def test_the_schema_goes_to_the_named_project_and_to_no_local_stack(
+def test_the_schema_goes_to_the_named_project_release_by_release_and_to_no_local_stack(
     monkeypatch: pytest.MonkeyPatch, hosted: HostedProject, bakery: Project, postgres: Postgres
 ) -> None:
-    """Even where the folder is linked elsewhere, a local stack answers, and the shell says so."""
+    """Even where the folder is linked elsewhere, a local stack answers, and the shell says so.
+
+    A second release continues from the first, and a third push has nothing to do.
+    """
     link(bakery, OTHER)
     there = cli(3, monkeypatch, hosted)
     monkeypatch.setenv("SUPABASE_PROJECT_ID", OTHER)
@@ -118,20 +115,13 @@ def test_the_schema_goes_to_the_named_project_and_to_no_local_stack(
     assert {session.split(".")[1] for session in hosted.sessions} == {REF}
     assert not [asked for asked in hosted.asked if OTHER in asked]
 
-
-def test_a_second_release_goes_on_from_the_first(
-    monkeypatch: pytest.MonkeyPatch, hosted: HostedProject, bakery: Project, postgres: Postgres
-) -> None:
-    """And a third push has nothing to do."""
-    there = cli(3, monkeypatch, hosted)
-    there.push(REF, bakery)
     second = bakery.root / "supabase" / "migrations" / "20260201000000_add_heat.sql"
     second.write_text("alter table public.ovens add column heat integer;\n")
 
     there.push(REF, bakery)
     there.push(REF, bakery)
 
-    assert versions(postgres, HOSTED) == ["20260101000000", "20260201000000"]
+    assert versions(postgres, PUSHED_TO) == ["20260101000000", "20260201000000"]
 
 
 def test_an_unknown_project_and_a_wrong_token_stop_the_deploy(
@@ -149,7 +139,7 @@ def test_an_unknown_project_and_a_wrong_token_stop_the_deploy(
     assert unknown.value.code == refused.value.code == "db_push_failed"
     assert "supabase login" in str(refused.value.fix)
     assert f"--remote={REF}" in str(refused.value.fix)
-    assert versions(postgres, HOSTED) == versions(postgres, ELSEWHERE) == []
+    assert versions(postgres, PUSHED_TO) == versions(postgres, ELSEWHERE) == []
 
 
 @pytest.mark.parametrize("linked", [None, OTHER])
@@ -192,7 +182,7 @@ def test_a_checkout_pushes_its_apps_migrations_too(
 
     cli(3, monkeypatch, hosted).push(REF, project)
 
-    assert versions(postgres, HOSTED) == sorted(files)
+    assert versions(postgres, PUSHED_TO) == sorted(files)
     assert any("apps" in str(m.path) for m in migrations.find_migrations(project))
 
 
@@ -242,7 +232,7 @@ def test_the_ref_comes_from_the_stages_address() -> None:
         ("3.1.0", OTHER, Verdict.OK, REF),
     ],
 )
-def test_doctor_tells_where_the_schema_would_go(
+def test_doctor_shows_where_the_schema_would_go(
     bakery: Project,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,

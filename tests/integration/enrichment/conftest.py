@@ -6,21 +6,23 @@ Ticks are run by the tests themselves, so that what happens between two of them 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import boto3
 import pytest
 
 from infra.bench.scratch import scratch_settings
-from minutehand.apps.enrichment.processors import register
-from minutehand.apps.enrichment.services import Enrichment
 from minutehand.config import Settings
 from minutehand.worker import Registry, TickSummary
+from minutehand_apps.enrichment.processors import register
+from minutehand_apps.enrichment.services import Enrichment
 from tests.support.fake_aws import fake_aws
 from tests.support.harness import AppHarness
 from tests.support.project import ACME, ADA, Gateway, Project
 from tests.support.renewed import Renewed
-from tests.unit.enrichment.apollo_server import ApolloServer
+from tests.unit.enrichment.apollo_server import KEY, ApolloServer
 
 GLOBEX = "22222222-2222-4222-8222-222222222222"
 BOB = "aaaaaaaa-0000-4000-8000-000000000002"
@@ -129,6 +131,20 @@ class Office(AppHarness):
         )
         return [row["message"] for row in rows]
 
+    @contextmanager
+    def accounts_refusing(self) -> Iterator[None]:
+        """No account can be written meanwhile, as on a disk that is full."""
+        self.project.run_sql(
+            "create function public.crash() returns trigger language plpgsql as"
+            " $$ begin raise exception 'the disk is full' using errcode = '53100'; end $$"
+        )
+        self.project.run_sql(
+            "create trigger crash before update on public.accounts for each row"
+            " execute function public.crash()"
+        )
+        yield
+        self.project.run_sql("drop function public.crash cascade")
+
     def set_settings(self, **columns: Any) -> None:
         """Set Acme's settings by plain SQL."""
         for column, value in columns.items():
@@ -147,6 +163,14 @@ async def office(settings: Settings, project: Project) -> AsyncIterator[Office]:
 
 
 @pytest.fixture
+def bucket(aws: str, office: Office) -> None:
+    """The uploads bucket."""
+    s3 = boto3.client("s3", endpoint_url=aws, region_name="us-east-1")
+    s3.create_bucket(Bucket=BUCKET)
+    s3.close()
+
+
+@pytest.fixture
 async def apollo() -> AsyncIterator[ApolloServer]:
     """Apollo, on this machine."""
     async with ApolloServer() as server:
@@ -157,7 +181,10 @@ async def apollo() -> AsyncIterator[ApolloServer]:
 async def online(
     settings: Settings, project: Project, apollo: ApolloServer
 ) -> AsyncIterator[Office]:
-    """The app with the real client, pointed at a local Apollo."""
+    """The app with the real client, pointed at a local Apollo, and Acme with a key of its own."""
     live = settings.with_environ(USE_MOCK_APOLLO="false", APOLLO_BASE_URL=apollo.base_url)
     async with Office(live, project).open() as office:
+        path = f"/api/workspaces/{ACME}/settings"
+        stored = await office.call("PUT", path, json={"apollo_api_key": KEY})
+        assert stored.status_code == 200, stored.text
         yield office

@@ -47,7 +47,7 @@ async def test_what_is_not_configured_is_a_503_that_says_so(
     assert (answer.status_code, answer.json()["code"]) == (503, "not_configured")
 
 
-async def test_storage_that_is_away_is_a_503(settings: Settings, project: Project) -> None:
+async def test_storage_that_is_unavailable_is_a_503(settings: Settings, project: Project) -> None:
     """The upload may be repeated as it is."""
     nowhere = f"http://127.0.0.1:{reserve_port()}"
     async with Office(
@@ -64,7 +64,7 @@ async def test_storage_that_is_away_is_a_503(settings: Settings, project: Projec
     assert answer.headers["retry-after"]
 
 
-async def test_a_key_service_that_is_away_lets_a_job_wait(
+async def test_a_key_service_that_is_unavailable_lets_a_job_wait(
     settings: Settings, project: Project
 ) -> None:
     """Inside a job it is one more passing fault."""

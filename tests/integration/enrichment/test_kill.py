@@ -2,77 +2,54 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterator
-from contextlib import contextmanager
 
-import boto3
 import psutil
 import pytest
 
+from minutehand_apps.enrichment.import_processor import BATCH_ROWS
 from tests.integration.enrichment.conftest import BUCKET, INITECH, Office
 from tests.support.killable import Killable, until
-from tests.support.misbehaving import Fault
 from tests.support.project import ACME
-from tests.unit.enrichment.apollo_server import KEY, ApolloServer
+from tests.support.weekly import weekly
 
 
-@contextmanager
-def workers_of(office: Office) -> Iterator[Killable]:
-    """Workers that die, with the real wiring."""
+def environment_of(office: Office) -> dict[str, str | None]:
+    """What worker processes read besides the project."""
     settings = office.settings
-    with Killable(
-        office.project,
-        module="tests.integration.enrichment.worker_process",
-        SEALING_KEY_FILE=settings.sealing_key_file,
-        UPLOADS_BUCKET=BUCKET,
-        AWS_ENDPOINT_URL=settings.aws_endpoint_url,
-        AWS_ACCESS_KEY_ID="test",
-        AWS_SECRET_ACCESS_KEY="test",
-        MINUTEHAND_APPS="minutehand.apps.enrichment",
+    return {
+        "SEALING_KEY_FILE": settings.sealing_key_file,
+        "UPLOADS_BUCKET": BUCKET,
+        "AWS_ENDPOINT_URL": settings.aws_endpoint_url,
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
         **settings.environ,
-    ) as made:
-        yield made
+    }
 
 
 @pytest.fixture
 def killable(office: Office) -> Iterator[Killable]:
-    """Workers whose Apollo is offline."""
-    with workers_of(office) as made:
+    """Workers in processes of their own, whose Apollo is offline."""
+    with Killable(office.project, "enrichment", **environment_of(office)) as made:
         yield made
 
 
-async def test_a_worker_killed_in_its_call_is_followed_by_one_that_pays_once(
-    online: Office, apollo: ApolloServer
-) -> None:
-    """The call was never answered, so it is not counted; the second one is."""
-    stored = await online.call(
-        "PUT", f"/api/workspaces/{ACME}/settings", json={"apollo_api_key": KEY}
-    )
-    assert stored.status_code == 200, stored.text
-    apollo.faults = [Fault(hang=True)]
+async def test_workers_killed_in_each_stage_pay_once(online: Office) -> None:
+    """A call that was never answered is not counted; the one that was is, once."""
     job_id = await online.enqueue("enrich_account", {"account_id": INITECH})
-    with workers_of(online) as killable:
-        killable.start()
-        await asyncio.wait_for(apollo.called.wait(), 120)
-        killable.kill()
 
-        killable.start()
-        await until(lambda: online.project.row(job_id)["status"] == "completed")
+    async def ended() -> object:
+        return online.project.row(job_id)["status"] == "completed"
+
+    deaths = await online.survive("enrichment", ended, **environment_of(online))
 
     calls = online.project.rows("select credits from enrichment.calls order by started_at")
-    assert online.project.row(job_id)["attempts"] == 2
     assert online.project.event_types(job_id).count("completed") == 1
-    assert [call["credits"] for call in calls] == [None, 1]
-    assert online.credits() == 1
-
-
-@pytest.fixture
-def bucket(aws: str, office: Office) -> None:
-    """The uploads bucket."""
-    s3 = boto3.client("s3", endpoint_url=aws, region_name="us-east-1")
-    s3.create_bucket(Bucket=BUCKET)
-    s3.close()
+    assert [call["credits"] for call in calls if call["credits"] is not None] == [1]
+    shown = (await online.call("GET", f"/api/workspaces/{ACME}/settings")).json()
+    assert shown["enrichment_credits_used"] == 1
+    assert shown["enrichment_calls_unanswered"] == len(calls) - 1 >= 1
+    assert len(deaths) >= 3, deaths
 
 
 async def hand_in(office: Office, data: bytes) -> tuple[str, str]:
@@ -95,48 +72,39 @@ def rows_read(office: Office, import_id: str) -> int:
     return count
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(600)  # four workers start, one after the other
+@pytest.mark.timeout(600)
 @pytest.mark.usefixtures("bucket")
-async def test_an_import_killed_again_and_again_stores_each_row_once(
-    office: Office, killable: Killable
-) -> None:
-    """Wherever the kill falls, the next worker reads on from the last stored batch."""
-    rows = 20_000
-    data = b"name,domain\n" + b"".join(b"C %d,c%d.example\n" % (n, n) for n in range(rows))
-    job_id, import_id = await hand_in(office, data)
-    office.project.run_sql("update public.jobs set max_attempts = 20 where id = %s", job_id)
+async def test_an_import_killed_behind_each_batch_stores_each_row_once(office: Office) -> None:
+    """The next worker reads on from the last stored batch."""
+    rows = 2_000
+    names = ["".join(chr(97 + int(digit)) for digit in f"{n:04}") for n in range(rows)]
+    data = "name,domain\n" + "".join(f"{name},{name}.kill.example\n" for name in names)
+    job_id, _ = await hand_in(office, data.encode())
 
-    mark = 0
-    for _ in range(3):
-        killable.start()
-        # a quick worker beside a slow test may have read all
-        await until(lambda: rows_read(office, import_id) > min(mark + 1500, rows - 1))  # noqa: B023
-        killable.kill()
-        mark = rows_read(office, import_id)
-    killable.start()
-    await until(lambda: office.project.row(job_id)["status"] == "completed")
+    async def ended() -> object:
+        return office.project.row(job_id)["status"] == "completed"
 
-    job = office.project.row(job_id)
+    deaths = await office.survive("enrichment", ended, **environment_of(office))
+
     made = office.project.rows(
         "select count(*) as n, count(distinct domain) as different from public.accounts"
-        " where domain like 'c%%.example' and workspace_id = %s",
+        " where domain like '%%.kill.example' and workspace_id = %s",
         ACME,
     )
-    assert job["attempts"] >= 2
-    assert job["result"]["rows_read"] == job["result"]["rows_created"] == rows
+    result = office.project.row(job_id)["result"]
+    assert result["rows_read"] == result["rows_created"] == rows
     assert made == [{"n": rows, "different": rows}]
+    assert len(deaths) >= rows / BATCH_ROWS, deaths
 
 
+@pytest.mark.weekly
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.usefixtures("bucket")
-async def test_a_hundred_thousand_rows_take_bounded_memory(
-    office: Office, killable: Killable
-) -> None:
+async def test_many_rows_take_bounded_memory(office: Office, killable: Killable) -> None:
     """The worker grows by far less than the file is long, once it is warm."""
-    rows = 100_000
-    filler = b"x" * 280
+    rows = weekly(100_000, otherwise=30_000)
+    filler = b"x" * (30_000_000 // rows)
     data = b"name,domain,notes\n" + b"".join(
         b"C %d,c%d.example,%s\n" % (n, n, filler) for n in range(rows)
     )

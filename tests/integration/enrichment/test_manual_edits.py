@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 
-from minutehand.apps.enrichment.apollo_offline import OfflineApollo
+from minutehand_apps.enrichment.apollo_offline import OfflineApollo
 from tests.integration.enrichment.conftest import BOB, INITECH, PETER, Office
+from tests.support.functions import until_waiting
 from tests.support.project import ADA
 
 
@@ -29,6 +32,18 @@ class Pause:
 
         monkeypatch.setattr(office.enrichment, "apollo", client)
 
+    @asynccontextmanager
+    async def in_the_call(
+        self, office: Office, job_type: str = "enrich_account", **payload: str
+    ) -> AsyncIterator[str]:
+        """What happens while a job is in its call; its id."""
+        job_id = await office.enqueue(job_type, payload or {"account_id": INITECH})
+        tick = asyncio.create_task(office.tick())
+        await self.reached.wait()
+        yield job_id
+        self.go_on.set()
+        await tick
+
 
 @pytest.fixture
 def pause(office: Office, monkeypatch: pytest.MonkeyPatch) -> Pause:
@@ -46,13 +61,8 @@ async def edit(office: Office, table: str, record_id: str, **fields: object) -> 
 
 async def test_an_edit_made_during_the_call_stays(office: Office, pause: Pause) -> None:
     """The person knows better than Apollo, and looked at the page just now."""
-    job_id = await office.enqueue("enrich_account", {"account_id": INITECH})
-    tick = asyncio.create_task(office.tick())
-    await pause.reached.wait()
-
-    await edit(office, "accounts", INITECH, industry="Staplers", city="Austin")
-    pause.go_on.set()
-    await tick
+    async with pause.in_the_call(office) as job_id:
+        await edit(office, "accounts", INITECH, industry="Staplers", city="Austin")
 
     account = office.account()
     result = office.project.row(job_id)["result"]
@@ -64,14 +74,9 @@ async def test_an_edit_made_during_the_call_stays(office: Office, pause: Pause) 
 
 async def test_an_edit_back_to_the_same_value_stays_too(office: Office, pause: Pause) -> None:
     """Comparing values alone would miss it: cleared on purpose is an edit as well."""
-    await office.enqueue("enrich_account", {"account_id": INITECH})
-    tick = asyncio.create_task(office.tick())
-    await pause.reached.wait()
-
-    await edit(office, "accounts", INITECH, industry="Oops")
-    await edit(office, "accounts", INITECH, industry=None)
-    pause.go_on.set()
-    await tick
+    async with pause.in_the_call(office):
+        await edit(office, "accounts", INITECH, industry="Oops")
+        await edit(office, "accounts", INITECH, industry=None)
 
     assert office.account()["industry"] is None
 
@@ -79,17 +84,9 @@ async def test_an_edit_back_to_the_same_value_stays_too(office: Office, pause: P
 async def test_an_edit_between_two_attempts_stays(office: Office, pause: Pause) -> None:
     """The second attempt reads the edited row; it must not take the edit for old data."""
     pause.go_on.set()
-    office.project.run_sql(
-        "create function public.crash() returns trigger language plpgsql as"
-        " $$ begin raise exception 'no' using errcode = '53100'; end $$"
-    )
-    office.project.run_sql(
-        "create trigger crash before update on public.accounts for each row"
-        " execute function public.crash()"
-    )
     job_id = await office.enqueue("enrich_account", {"account_id": INITECH})
-    await office.tick()
-    office.project.run_sql("drop function public.crash cascade")
+    with office.accounts_refusing():
+        await office.tick()
 
     await edit(office, "accounts", INITECH, city="Austin")
     office.make_due(job_id)
@@ -120,7 +117,7 @@ async def test_an_edit_not_yet_committed_is_waited_for(office: Office, pause: Pa
     await pause.reached.wait()
 
     pause.go_on.set()
-    await asyncio.sleep(0.3)
+    await asyncio.to_thread(until_waiting, office.project.database)
     committed.set()
     await editing
     await tick
@@ -141,13 +138,8 @@ async def test_an_edit_from_before_the_job_may_be_overwritten(office: Office, pa
 
 async def test_a_contacts_edit_stays_as_well(office: Office, pause: Pause) -> None:
     """Same rule, other table."""
-    await office.enqueue("enrich_contact", {"contact_id": PETER})
-    tick = asyncio.create_task(office.tick())
-    await pause.reached.wait()
-
-    await edit(office, "contacts", PETER, title="Manager")
-    pause.go_on.set()
-    await tick
+    async with pause.in_the_call(office, "enrich_contact", contact_id=PETER):
+        await edit(office, "contacts", PETER, title="Manager")
 
     assert office.contact()["title"] == "Manager"
     assert office.contact()["linkedin_url"] is not None
@@ -165,13 +157,8 @@ async def test_an_account_deleted_during_the_call_is_not_found(
     office: Office, pause: Pause
 ) -> None:
     """Nothing is made up again from Apollo's data."""
-    job_id = await office.enqueue("enrich_account", {"account_id": INITECH})
-    tick = asyncio.create_task(office.tick())
-    await pause.reached.wait()
-
-    answer = await office.rest("DELETE", "/accounts", user=ADA, params={"id": f"eq.{INITECH}"})
-    pause.go_on.set()
-    await tick
+    async with pause.in_the_call(office) as job_id:
+        answer = await office.rest("DELETE", "/accounts", user=ADA, params={"id": f"eq.{INITECH}"})
 
     assert answer.status_code in (200, 204)
     assert "Account not found" in office.project.row(job_id)["error_message"]

@@ -6,14 +6,17 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import boto3
+import psycopg
 import pytest
 from botocore.exceptions import ClientError
 
-from minutehand.apps.enrichment.services import key_context
 from minutehand.aws.sealing import PURPOSE, FileDataKeys, KmsDataKeys, Sealer, key_id_of
 from minutehand.config import Settings
-from tests.integration.enrichment.conftest import INITECH, Office
-from tests.support.project import ACME, Project
+from minutehand.queue.errors import QueueError
+from minutehand_apps.enrichment.services import key_context
+from tests.integration.enrichment.conftest import BOB, INITECH, Office
+from tests.support.functions import as_worker, lease
+from tests.support.project import ACME, ADA, Project
 
 PATH = f"/api/workspaces/{ACME}/settings"
 
@@ -55,7 +58,7 @@ def test_the_keys_purpose_is_the_one_the_roles_may_use_the_key_for() -> None:
     assert key_context(ACME)["purpose"] == PURPOSE
 
 
-async def test_a_rotation_seals_anew_and_old_values_open_meanwhile(
+async def test_a_rotation_seals_again_and_old_values_open_meanwhile(
     office: Office, settings: Settings
 ) -> None:
     """Between the rotation and the job that reseals, everything keeps working."""
@@ -124,14 +127,58 @@ async def test_resealing_what_is_current_does_nothing(office: Office) -> None:
     assert sealed(office) == before
 
 
+async def lease_reseal(office: Office) -> tuple[str, int]:
+    """Order a reseal and lease its job."""
+    made = await office.call("POST", f"{PATH}/reseal")
+    held = lease(office.project.database, made.json()["id"], "reseal_apollo_key")
+    return held["job_id"], held["fence"]
+
+
 async def test_a_key_changed_during_the_rotation_wins(office: Office) -> None:
     """Compare and swap: the manager's new key must not be undone by the old one resealed."""
     await office.call("PUT", PATH, json={"apollo_api_key": "test-key-old"})
     old = sealed(office)
+    held = await lease_reseal(office)
     await office.call("PUT", PATH, json={"apollo_api_key": "test-key-newer"})
     newer = sealed(office)
 
-    swapped = await office.enrichment.store.swap_key(ACME, old=old, new="mh1.stale")
+    swapped = await office.enrichment.store.swap_key(*held, old=old, new=old)
 
     assert swapped is False
     assert sealed(office) == newer
+
+
+async def test_a_workers_key_alone_replaces_and_reads_no_sealed_key(office: Office) -> None:
+    """Only the lease's holder may, and only by a sealed key: rubbish would lose the vendor's."""
+    await office.call("PUT", PATH, json={"apollo_api_key": "test-key-old"})
+    old = sealed(office)
+    job_id, fence = await lease_reseal(office)
+    store = office.enrichment.store
+
+    for name in ("enrichment_load_key", "enrichment_swap_key"):
+        request = {"job_id": job_id, "fence": fence + 1, "old": old, "new": old}
+        with pytest.raises(psycopg.Error, match="lease"):
+            as_worker(office.project.database, name, request)
+    with pytest.raises(QueueError, match="sealed"):
+        await store.swap_key(job_id, fence, old=old, new="rubbish")
+    with pytest.raises(QueueError, match="ticket"):
+        await store.load_key_by_ticket(job_id)
+
+    assert await store.load_key(job_id, fence) == sealed(office) == old
+
+
+async def test_a_managers_ticket_opens_the_key_for_a_minute(office: Office) -> None:
+    """The connection test reads it without a job; whoever keeps the ticket reads nothing later."""
+    await office.call("PUT", PATH, json={"apollo_api_key": "test-key-old"})
+    manager = office.enrichment.acting_as(office.project.token(ADA))
+    ticket = (await manager.call("apollo_key_ticket", workspace_id=ACME))["ticket"]
+
+    assert await office.enrichment.store.load_key_by_ticket(ticket) == sealed(office)
+    assert await manager.call("apollo_key_ticket", workspace_id=ACME) == {"ticket": ticket}
+
+    office.project.run_sql("update enrichment.key_tickets set expires_at = queue.clock()")
+    with pytest.raises(QueueError, match="ticket"):
+        await office.enrichment.store.load_key_by_ticket(ticket)
+    member = office.enrichment.acting_as(office.project.token(BOB))
+    with pytest.raises(QueueError):
+        await member.call("apollo_key_ticket", workspace_id=ACME)

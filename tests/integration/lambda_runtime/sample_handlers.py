@@ -9,7 +9,6 @@ import time
 from typing import Any
 
 CALLS = 0
-LOADED_AT = time.monotonic()
 
 
 def count(event: dict[str, Any], context: Any) -> Any:

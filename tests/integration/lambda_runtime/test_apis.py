@@ -16,9 +16,9 @@ import pytest_asyncio
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
-from minutehand.local.lambda_runtime import FunctionConfig, LambdaRuntime
-from minutehand.local.lambda_runtime.gateway import Cors, Route
-from minutehand.local.lambda_runtime.server import Schedule, labelled
+from supabase_local.lambda_runtime import FunctionConfig, LambdaRuntime
+from supabase_local.lambda_runtime.gateway import Cors, Route
+from supabase_local.lambda_runtime.server import Schedule, labelled
 from tests.support.fake_aws import fake_aws
 
 HERE = Path(__file__).parent

@@ -12,7 +12,7 @@ from typing import Any
 import psutil
 import pytest
 
-from minutehand.local.lambda_runtime import Function, FunctionConfig, Invocation, TooManyRequests
+from supabase_local.lambda_runtime import Function, FunctionConfig, Invocation, TooManyRequests
 
 HERE = Path(__file__).parent
 
@@ -121,7 +121,7 @@ async def test_a_crashing_process_is_an_error_of_its_own_kind() -> None:
     assert "exit status 7" in outcome.json()["errorMessage"]
 
 
-async def test_a_raised_exception_keeps_the_environment_and_tells_type_and_trace(
+async def test_a_raised_exception_keeps_the_environment_and_shows_type_and_trace(
     tmp_path: Path,
 ) -> None:
     """Lambda reuses an environment whose handler raised."""
@@ -225,7 +225,7 @@ async def test_stopping_ends_every_process() -> None:
 LAUNCHER = """
 import asyncio, sys
 from pathlib import Path
-from minutehand.local.lambda_runtime import Function, FunctionConfig, Invocation
+from supabase_local.lambda_runtime import Function, FunctionConfig, Invocation
 
 async def main():
     config = FunctionConfig(name="t", handler="sample_handlers.count", task_root=Path(sys.argv[1]))

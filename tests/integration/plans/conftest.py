@@ -5,19 +5,19 @@ The database is shared: each test creates plans of its own and looks at those.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
 import pytest
 
-from minutehand.apps.plans.processors import register
-from minutehand.apps.plans.services import Plans
 from minutehand.config import Settings
-from minutehand.local.postgres import Postgres
 from minutehand.worker import Registry
+from minutehand_apps.plans.processors import register
+from minutehand_apps.plans.services import Plans
 from tests.support.harness import AppHarness
 from tests.support.project import Project, project_of_a_room
+from tests.support.renewed import Renewed
 from tests.unit.ai.model_server import ModelServer
 
 EVE = "aaaaaaaa-0000-4000-8000-000000000003"
@@ -31,10 +31,9 @@ ENDED = {"completed", "failed", "cancelled"}
 
 
 @pytest.fixture(scope="module")
-def project(template: Postgres) -> Iterator[Project]:
+def project(renewed_project: Renewed) -> Project:
     """A database behind a Data API, with plans without an account allowed."""
-    with project_of_a_room(template, "allow_anonymous") as made:
-        yield made
+    return project_of_a_room(renewed_project, "allow_anonymous")
 
 
 class Harness(AppHarness):

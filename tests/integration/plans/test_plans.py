@@ -9,9 +9,11 @@ from typing import Any
 
 import pytest
 
-from minutehand.apps.plans.planning.graph import stages_of
 from minutehand.config import Settings
-from tests.integration.plans.conftest import EVE, NARRATED, PROMPT, Harness
+from minutehand_apps.plans.planning.chapters import Chapter, Inputs
+from minutehand_apps.plans.planning.graph import stages_of
+from minutehand_apps.plans.planning.making import MAKERS
+from tests.integration.plans.conftest import EVE, PROMPT, Harness
 from tests.support.project import ACME, Project
 from tests.unit.ai.model_server import Fault, ModelServer
 
@@ -175,31 +177,57 @@ async def test_a_cancelled_plan_keeps_its_report_and_can_be_restarted(
     assert (await narrated.call("POST", f"/{plan['plan_id']}/restart")).status_code == 409
 
 
-@pytest.mark.parametrize("stage", NARRATED)
 async def test_a_stage_that_fails_leaves_a_partial_report_and_is_restarted_alone(
-    narrated: Harness, server: ModelServer, stage: str
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The rest goes on as far as it does not need it; a restart makes what is missing."""
-    server.faults[stage] = [Fault(422, {"error": {"message": "flagged as unsafe"}})]
+
+    def broken(inputs: Inputs) -> Chapter:
+        raise ValueError("no such figure")
+
+    monkeypatch.setitem(MAKERS, "budget", broken)
+    plan = await harness.create()
+    state = await harness.ended(plan)
+    report = await harness.report(plan)
+
+    assert (state["status"], state["error"]["stage"]) == ("failed", "budget")
+    missing = {each["stage"]: each["code"] for each in report["missing"]}
+    assert missing["budget"] == "not_computable"
+    assert set(missing.values()) <= {"not_computable", "needs_stage"}
+    assert "This report is partial" in (await harness.get(plan, "/report")).text
+    types = [event["type"] for event in await harness.events(plan)]
+    assert (types.count("stage_failed"), types[-1]) == (1, "plan_failed")
+    monkeypatch.undo()
+    assert (await harness.call("POST", f"/{plan['plan_id']}/restart")).status_code == 202
+    state = await harness.ended(plan)
+    assert (state["status"], (await harness.report(plan))["missing"]) == ("completed", [])
+    assert {each["attempts"] for each in state["stages"]} <= {1, 2}
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Fault(422, {"error": {"message": "flagged as unsafe"}}),
+        Fault(said='{"text": "There are 987 risks."}'),
+        Fault(said='{"text": "There'),
+    ],
+)
+async def test_a_bad_paragraph_costs_no_stage(
+    narrated: Harness, server: ModelServer, fault: Fault
+) -> None:
+    """After its tries the template's text stands, marked as such; the refused figure is nowhere."""
+    server.faults["strategy"] = [fault] * 3
     plan = await narrated.create()
 
     state = await narrated.ended(plan)
     report = await narrated.report(plan)
-    page = await narrated.get(plan, "/report")
 
-    assert (state["status"], state["error"]["stage"]) == ("failed", stage)
-    missing = {each["stage"]: each["code"] for each in report["missing"]}
-    assert missing[stage] == "input_refused"
-    assert set(missing.values()) <= {"input_refused", "needs_stage"}
-    assert "This report is partial" in page.text
-    types = [event["type"] for event in await narrated.events(plan)]
-    assert (types.count("stage_failed"), types[-1]) == (1, "plan_failed")
-    before = dict(server.paid)
-    assert (await narrated.call("POST", f"/{plan['plan_id']}/restart")).status_code == 202
-    state = await narrated.ended(plan)
-    assert (state["status"], (await narrated.report(plan))["missing"]) == ("completed", [])
-    assert all(server.paid[name] == count for name, count in before.items() if name != stage)
-    assert {each["attempts"] for each in state["stages"]} <= {1, 2}
+    assert (state["status"], report["missing"]) == ("completed", [])
+    chapters = {chapter["stage"]: chapter for chapter in report["chapters"]}
+    strategy, risks = chapters["strategy"], chapters["risks"]
+    assert "the template's" in strategy["blocks"][1]["text"]
+    assert (strategy["model"], risks["model"]) == (None, "test-model")
+    assert "987" not in (await narrated.get(plan, "/report")).text
 
 
 async def test_a_model_writes_the_narratives_and_no_figures_of_its_own(
@@ -240,6 +268,70 @@ async def test_regenerating_from_a_stage_makes_another_plan(harness: Harness) ->
     ]
     unknown = await harness.call("POST", f"/{plan['plan_id']}/regenerate", json={"stage": "x"})
     assert unknown.status_code == 422
+
+
+async def test_a_figure_is_corrected_and_everything_computed_again(harness: Harness) -> None:
+    """By a plan of its own, from the words that the ledger shows; the first one stays."""
+    plan = await harness.create(prompt="Plant 40 roses by 30 June 2027. Each rose costs 4,50 EUR.")
+    await harness.ended(plan)
+    chapter = next(
+        each for each in (await harness.report(plan))["chapters"] if each["stage"] == "understand"
+    )
+    lines = [row for block in chapter["blocks"] for row in block.get("rows", [])]
+    assert ["4,50 EUR", "price: EUR 4.50 for each rose", "Costs, by quantity"] in lines
+
+    body = {"corrections": [{"text": "4,50 EUR", "means": "450 EUR"}]}
+    made = await harness.call("POST", f"/{plan['plan_id']}/regenerate", json=body)
+    assert made.status_code == 202, made.text
+    state = await harness.ended(made.json())
+
+    assert state["prompt"] == "Plant 40 roses by 30 June 2027. Each rose costs 450 EUR."
+    assert (state["status"], state["forked_from"]) == ("completed", plan["plan_id"])
+    budgets = {
+        each["data"]["budget"]["known"]
+        for one in (plan, made.json())
+        for each in (await harness.report(one))["chapters"]
+        if each["stage"] == "budget"
+    }
+    assert budgets == {"180.00", "18000.00"}
+    for wrong in (
+        {"corrections": [{"text": "5 EUR", "means": "6 EUR"}]},
+        {"corrections": [{"text": "EUR", "means": "x" * 501}]},
+        {"stage": "budget", **body},
+    ):
+        refused = await harness.call("POST", f"/{plan['plan_id']}/regenerate", json=wrong)
+        assert refused.status_code == 422, refused.text
+
+
+async def test_a_plan_asks_first(harness: Harness) -> None:
+    """By the engine's own `ask`: an answer counts as words of the prompt, a skipped one not."""
+    body = {"prompt": "Paint our fence by 03/04/2027.", "ask_seconds": 600}
+    plan = (await harness.call("POST", "", json=body)).json()
+    asked: list[str] = []
+    for answer in ("3 April 2027", "skip", "EUR 300"):
+
+        async def look() -> dict[str, Any]:
+            return harness.project.row(plan["job_id"])
+
+        await harness.tick_until(look, lambda job: job["status"] == "waiting")
+        told = await harness.get(plan, "/stream", headers={"Accept": "application/json"})
+        asked.append(told.json()["events"][-1]["data"]["question"])
+        answered = await harness.rest(
+            "POST",
+            "/rpc/answer_job",
+            json={"p_job_id": plan["job_id"], "p_answer": {"answer": answer}},
+        )
+        assert answered.status_code == 200, answered.text
+    state = await harness.ended(plan)
+
+    assert (state["status"], asked[1:]) == (
+        "completed", ["How many people do the work?", "What may it cost?"],
+    )  # fmt: skip
+    assert "03/04/2027" in asked[0]
+    chapters = {each["stage"]: each for each in (await harness.report(plan))["chapters"]}
+    facts = chapters["understand"]["data"]["facts"]
+    assert (facts["deadline"]["day"], facts["budget"]["amount"]) == ("2027-04-03", "300")
+    assert facts["team"] == []
 
 
 async def test_a_guest_needs_nothing_but_the_plans_id(harness: Harness, settings: Settings) -> None:
@@ -291,14 +383,20 @@ async def test_a_stranger_sees_nothing_of_a_members_plan(harness: Harness) -> No
 async def test_the_same_key_finds_the_same_plan(harness: Harness, user: str | None) -> None:
     """In the body or the header, raced; another prompt under it is refused."""
     body = {"prompt": "Plant a hedge", "idempotency_key": f"hedge-of-{user}"}
+    named = {}
+    if user is None:  # a guest's key counts within its session
+        begun = await harness.call("POST", "", user=None, json={"prompt": "Buy a spade"})
+        named = {"X-Session-Id": begun.json()["session_id"]}
     first, second = await asyncio.gather(
-        *(harness.call("POST", "", user=user, json=body) for _ in range(2))
+        *(harness.call("POST", "", user=user, json=body, headers=named) for _ in range(2))
     )
     header = await harness.call(
         "POST", "", user=user, json={"prompt": "Plant a hedge"},
-        headers={"Idempotency-Key": f"hedge-of-{user}"},
+        headers={"Idempotency-Key": f"hedge-of-{user}", **named},
     )  # fmt: skip
-    other = await harness.call("POST", "", user=user, json={**body, "prompt": "Fell it"})
+    other = await harness.call(
+        "POST", "", user=user, json={**body, "prompt": "Fell it"}, headers=named
+    )
 
     assert {first.status_code, second.status_code, header.status_code} == {202}
     assert len({answer.json()["plan_id"] for answer in (first, second, header)}) == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import ExitStack
 from typing import Any
@@ -9,10 +10,16 @@ from typing import Any
 import psycopg
 import pytest
 
-from minutehand.local import migrations
 from minutehand.local.postgres import Postgres
-from tests.integration.realtime.support import JavaScript, Server, Socket, open_socket
-from tests.support.databases import Database, fresh_database
+from tests.integration.realtime.support import (
+    JavaScript,
+    RealServer,
+    Server,
+    Socket,
+    open_socket,
+)
+from tests.support.databases import HOSTED, Database, create_clone, fresh_database
+from tests.support.stacks import TRUTH_URL
 
 #: Who may do what on which topic; policies look it up, as a real project's would.
 POLICIES = """
@@ -36,14 +43,19 @@ POLICIES = """
   );
 """
 
+NO_POLICIES = """
+  drop policy if exists "rt tests read" on realtime.messages;
+  drop policy if exists "rt tests write" on realtime.messages;
+  drop table if exists public.rt_rights;
+"""
+
 
 @pytest.fixture(scope="session")
 def bare_template(postgres: Postgres) -> str:
     """What a hosted project is before its first migration: Realtime is tested without our own."""
     name = "template_realtime"
     with psycopg.connect(postgres.url(), autocommit=True) as connection:
-        connection.execute(f"create database {name}".encode())
-    migrations.prepare_hosted(postgres.url(database=name))
+        create_clone(connection, name, template=HOSTED)
     with psycopg.connect(postgres.url(database=name), autocommit=True) as connection:
         connection.execute(POLICIES)
     return name
@@ -52,6 +64,13 @@ def bare_template(postgres: Postgres) -> str:
 @pytest.fixture(scope="module")
 def project(postgres: Postgres, bare_template: str) -> Iterator[Database]:
     """A database of this module with the test policies."""
+    if TRUTH_URL:
+        database = Database(postgres, "", os.environ["DATABASE_URL"])
+        with database.connect() as connection:
+            connection.execute(NO_POLICIES + POLICIES)
+            yield database
+            connection.execute(NO_POLICIES)
+        return
     with fresh_database(postgres, template=bare_template) as database:
         yield database
 
@@ -59,7 +78,9 @@ def project(postgres: Postgres, bare_template: str) -> Iterator[Database]:
 @pytest.fixture(scope="module")
 def server(project: Database) -> Iterator[Server]:
     """The Realtime server of this module, with limits that no test of it reaches."""
-    running = Server(project.url, messages_per_second=1_000_000)
+    running = (
+        RealServer(project.url) if TRUTH_URL else Server(project.url, messages_per_second=1_000_000)
+    )
     yield running
     running.stop()
 

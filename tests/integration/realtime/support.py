@@ -8,14 +8,12 @@ import itertools
 import json
 import os
 import signal
-import socket
-import struct
 import subprocess
 import sys
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +21,13 @@ import jwt
 from websockets.asyncio.client import ClientConnection, connect
 
 from minutehand.node import node_binary
+from tests.support.stacks import TRUTH_URL
 
-SECRET = "super-secret-jwt-token-with-at-least-32-characters-long"
-PUBLISHABLE = "sb_publishable_test"
-SECRET_KEY = "sb_secret_test"
+#: Of the real project that the tests are held against, see infra/truth, or of the emulator.
+REAL = os.environ if TRUTH_URL else {}
+SECRET = REAL.get("SUPABASE_JWT_SECRET", "super-secret-jwt-token-with-at-least-32-characters-long")
+PUBLISHABLE = REAL.get("SUPABASE_PUBLISHABLE_KEY", "sb_publishable_test")
+SECRET_KEY = REAL.get("SUPABASE_SECRET_KEY", "sb_secret_test")
 ADA = "aaaaaaaa-0000-4000-8000-000000000001"
 EVE = "aaaaaaaa-0000-4000-8000-000000000003"
 PATIENCE = 60.0
@@ -50,22 +51,30 @@ def unique(prefix: str = "room") -> str:
 
 
 class Server:
-    """`python -m minutehand.local.realtime` as a process of its own."""
+    """`python -m supabase_local.realtime` as a process of its own."""
 
-    def __init__(self, url: str, *, wait: bool = True, **limits: float | int | str) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        wait: bool = True,
+        environ: Mapping[str, str] | None = None,
+        **limits: float | int | str,
+    ) -> None:
         self.database_url = url
         self.events: list[dict[str, Any]] = []
         environ = {
             **os.environ,
-            "DATABASE_URL": url,
-            "PORT": "0",
             "SUPABASE_JWT_SECRET": SECRET,
             "SUPABASE_PUBLISHABLE_KEY": PUBLISHABLE,
             "SUPABASE_SECRET_KEY": SECRET_KEY,
+            **(environ or {}),
+            "DATABASE_URL": url,
+            "PORT": "0",
             **{f"REALTIME_{name.upper()}": str(value) for name, value in limits.items()},
         }
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "minutehand.local.realtime"],
+            [sys.executable, "-m", "supabase_local.realtime"],
             cwd=_REPOSITORY,
             env=environ,
             stdout=subprocess.PIPE,
@@ -111,7 +120,7 @@ class Server:
         """The websocket URL with its parameters."""
         pairs = [("apikey", key), ("vsn", vsn)]
         query = "&".join(f"{name}={value}" for name, value in pairs if value is not None)
-        return f"ws://127.0.0.1:{self.port}/realtime/v1/websocket?{query}"
+        return f"{self.http.replace('http', 'ws', 1)}/realtime/v1/websocket?{query}"
 
     def stop(self) -> None:
         """End the process as a launcher would."""
@@ -121,6 +130,21 @@ class Server:
         self._reader.join(5)
         if self.process.stdout is not None:
             self.process.stdout.close()
+
+
+class RealServer(Server):
+    """The one of the project that `make truth` asks."""
+
+    def __init__(self, url: str) -> None:
+        self.database_url = url
+
+    @property
+    def http(self) -> str:
+        """The project's URL."""
+        return TRUTH_URL
+
+    def stop(self) -> None:
+        """It is not ours."""
 
 
 class Socket:
@@ -358,74 +382,13 @@ class JavaScript:
 
     async def status(self, channel: str, status: str, seconds: float = PATIENCE) -> dict[str, Any]:
         """Wait until a channel reported `status`."""
-
-        def found(notices: list[dict[str, Any]]) -> dict[str, Any] | None:
-            return next(
-                (
-                    n
-                    for n in notices
-                    if n["notify"] == "status" and n["channel"] == channel and n["status"] == status
-                ),
-                None,
-            )
-
-        notice: dict[str, Any] = await self.until(found, seconds)
+        wanted = {"notify": "status", "channel": channel, "status": status}.items()
+        notice: dict[str, Any] = await self.until(
+            lambda notices: next((n for n in notices if wanted <= n.items()), None), seconds
+        )
         return notice
 
 
 def as_base64(data: bytes) -> str:
     """Bytes as the driver takes them."""
     return base64.b64encode(data).decode()
-
-
-class Relay:
-    """A TCP relay between a client and the server that can cut every connection."""
-
-    def __init__(self, port: int) -> None:
-        self._target = port
-        self._writers: set[asyncio.StreamWriter] = set()
-        self._server: asyncio.Server | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
-        #: Refuse new connections while true.
-        self.closed = False
-
-    async def start(self) -> int:
-        """Listen and return the port."""
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
-        return int(self._server.sockets[0].getsockname()[1])
-
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if self.closed:
-            writer.transport.abort()
-            return
-        upstream_reader, upstream_writer = await asyncio.open_connection("127.0.0.1", self._target)
-        self._writers |= {writer, upstream_writer}
-        for pair in ((reader, upstream_writer), (upstream_reader, writer)):
-            task = asyncio.create_task(self._pump(*pair))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
-
-    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            while data := await reader.read(65536):
-                writer.write(data)
-                await writer.drain()
-        except ConnectionError:
-            return
-        finally:
-            writer.close()
-
-    def cut(self) -> None:
-        """Reset every connection."""
-        for writer in self._writers:
-            if (sock := writer.get_extra_info("socket")) is not None and sock.fileno() >= 0:
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            writer.transport.abort()
-        self._writers.clear()
-
-    async def stop(self) -> None:
-        """Close everything."""
-        self.cut()
-        if self._server is not None:
-            self._server.close()
-        await asyncio.gather(*self._tasks, return_exceptions=True)

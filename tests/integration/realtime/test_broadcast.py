@@ -78,7 +78,7 @@ async def test_public_and_private_rooms_of_a_topic_are_separate(
 
 
 @pytest.mark.parametrize("version", [1, 2])
-async def test_self_decides_whether_the_sender_hears_itself(connect: Any, version: int) -> None:
+async def test_self_decides_whether_the_sender_receives_its_own(connect: Any, version: int) -> None:
     """Check 10: other channels always hear it."""
     topic = unique()
     deaf, echo, other = [await connect(version=version) for _ in range(3)]
@@ -206,7 +206,7 @@ async def test_a_text_broadcast_keeps_its_extra_keys(connect: Any) -> None:
         assert frame["form"] == f"text{socket.version}"
 
 
-async def test_fifty_sockets_hear_every_message_in_order(connect: Any) -> None:
+async def test_fifty_sockets_receive_every_message_in_order(connect: Any) -> None:
     """Check 36: of one sender, on each of them."""
     topic = unique()
     sender = await connect()
@@ -224,7 +224,7 @@ async def test_fifty_sockets_hear_every_message_in_order(connect: Any) -> None:
         assert got == list(range(100))
 
 
-async def test_an_oversized_payload_is_refused_and_the_channel_goes_on(connect: Any) -> None:
+async def test_an_oversized_payload_is_refused_and_the_channel_continues(connect: Any) -> None:
     """Check 38: the limit is 3,000 KB and 500 bytes."""
     topic = unique()
     sender, other = await connect(), await connect()

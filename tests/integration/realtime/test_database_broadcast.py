@@ -252,3 +252,22 @@ async def test_any_inserted_row_is_broadcast(connect: Any, sql: psycopg.Connecti
     frame = await socket.expect("broadcast")
     assert (frame["payload"]["event"], frame["payload"]["payload"]) == ("list", [1])
     await socket.silence()
+
+
+def test_the_schemas_neighbours_are_the_real_ones(sql: Any) -> None:
+    """As the migrations of 2.129.8 leave them: who asks the catalogue finds the same."""
+    functions = sql.execute(
+        "select pronargs, provolatile from pg_proc where proname = 'check_equality_op' order by 1"
+    ).fetchall()
+    columns = sql.execute(
+        "select attname, format_type(atttypid, atttypmod) from pg_attribute"
+        " where attrelid = 'realtime.schema_migrations'::regclass and attnum > 0 order by attnum"
+    ).fetchall()
+    readers = sql.execute(
+        "select a.grantee::regrole::text from pg_class as c, aclexplode(c.relacl) as a"
+        " where c.oid = 'realtime.schema_migrations'::regclass and a.grantee <> c.relowner"
+    ).fetchall()
+
+    assert functions == [(4, "i"), (5, "s")]
+    assert columns == [("version", "bigint"), ("inserted_at", "timestamp(0) without time zone")]
+    assert readers == []

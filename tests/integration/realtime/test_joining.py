@@ -35,7 +35,7 @@ async def test_a_private_join_without_a_policy_is_refused(connect: Any) -> None:
 
 
 @pytest.mark.parametrize("version", [1, 2])
-async def test_a_policy_lets_its_user_join_and_nobody_else(
+async def test_a_policy_lets_its_user_join_and_no_one_else(
     connect: Any, grant: Any, version: int
 ) -> None:
     """Check 6: the policy sees realtime.topic(), the extension and auth.uid()."""

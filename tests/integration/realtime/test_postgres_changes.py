@@ -123,7 +123,7 @@ async def test_the_reply_echoes_every_entry_with_an_id(connect: Any) -> None:
     assert first == again
 
 
-async def test_a_table_of_another_schema_is_told_apart_by_it(
+async def test_a_table_of_another_schema_is_distinguished_by_it(
     connect: Any, sql: psycopg.Connection[Any]
 ) -> None:
     """An install may keep jobs in a schema of its own, beside a table of the same name."""
@@ -172,7 +172,7 @@ async def test_each_kind_of_change_has_its_exact_shape(
     assert delete["data"] == {"old_record": {"id": 1}}
 
 
-async def test_an_entry_hears_its_own_event_only(
+async def test_an_entry_receives_its_own_event_only(
     connect: Any, sql: psycopg.Connection[Any]
 ) -> None:
     """Check 26: in any letter case; an unknown event means all."""

@@ -201,7 +201,7 @@ async def test_policies_gate_reading_and_writing(connect: Any, grant: Any) -> No
     await eve.silence()
 
 
-async def test_a_member_with_presence_only_hears_no_broadcast(connect: Any, grant: Any) -> None:
+async def test_a_member_with_presence_only_receives_no_broadcast(connect: Any, grant: Any) -> None:
     """§6: the join is allowed by either right."""
     topic = unique()
     grant(topic, ADA, extension="presence")

@@ -117,7 +117,7 @@ async def test_a_replay_that_makes_no_sense_refuses_the_join(
     assert await socket.is_alive()
 
 
-async def test_whoever_may_not_read_gets_no_replay(
+async def test_a_caller_who_may_not_read_gets_no_replay(
     connect: Any, sql: psycopg.Connection[Any]
 ) -> None:
     """Issue 5: neither by join nor by replay."""

@@ -119,7 +119,7 @@ async def test_the_server_may_start_before_postgres(own_postgres: Postgres) -> N
 def test_a_bad_setting_is_named(environ: dict[str, str], named: str) -> None:
     """The server says what it needs and does not start without it."""
     done = subprocess.run(
-        [sys.executable, "-m", "minutehand.local.realtime"],
+        [sys.executable, "-m", "supabase_local.realtime"],
         env={"PATH": os.environ["PATH"], **environ},
         cwd=ROOT,
         capture_output=True,

@@ -11,12 +11,17 @@ from typing import Any
 import psycopg
 import pytest
 
-from minutehand.local.realtime import visibility as visibility_module
-from minutehand.local.realtime.visibility import Visibility
+from supabase_local.realtime import visibility as visibility_module
+from supabase_local.realtime.visibility import Visibility
 from tests.integration.realtime.support import SECRET_KEY, unique
 from tests.support.databases import Database
 
 Held = Callable[[str, list[Any]], Any]
+#: When it has asked last.
+LOOKED = """
+  select state_change from pg_stat_activity
+  where application_name = 'realtime_visibility' and state = 'idle' and datname = %s
+"""
 
 
 async def until_commits_wait(
@@ -171,7 +176,12 @@ async def test_a_running_transaction_is_waited_for(
     assert row is not None
 
     waiting = asyncio.create_task(visibility.wait([int(row[0])]))
-    await asyncio.sleep(0.3)
+    looks: set[Any] = set()
+    with project.connect() as watching:
+        async with asyncio.timeout(60):
+            while len(looks) < 4 and not waiting.done():
+                looks |= set(watching.execute(LOOKED, [project.name]).fetchall())
+                await asyncio.sleep(0.001)
     early = waiting.done()
     sql.execute("commit")
     await asyncio.wait_for(waiting, 60)

@@ -18,6 +18,7 @@ from tests.support.paths import ROOT
 from tests.support.stacks import RunningStack
 
 
+@pytest.mark.weekly(only=True)
 @pytest.mark.timeout(1500)  # a fresh environment of fifty wheels
 def test_the_recipe_makes_a_service_that_answers(stack: RunningStack, tmp_path: Path) -> None:
     """By its own lock alone: health, the console, the health check, a stop that is clean."""

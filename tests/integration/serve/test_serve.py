@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -23,10 +24,11 @@ from typing import Any
 import httpx
 import psycopg
 import pytest
+from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from minutehand.local.ports import reserve_port
 from tests.support.databases import Database
-from tests.support.extensions import PG_CRON, PG_NET, VAULT, Caller
+from tests.support.extensions import PG_CRON, PG_NET, VAULT, Caller, create, drop
 from tests.support.paths import ROOT
 from tests.support.stacks import RunningStack
 
@@ -61,6 +63,14 @@ class Served:
         assert row is not None
         return str(row[0])
 
+    def attempts(self, job_id: str) -> int:
+        """How many attempts the job has had."""
+        row = self.connection.execute(
+            "select attempts from public.jobs where id = %s", (job_id,)
+        ).fetchone()
+        assert row is not None
+        return int(row[0])
+
     def insert(self, job_type: str, **payload: Any) -> str:
         """Enqueue by plain SQL, as an application's own transaction does."""
         row = self.connection.execute(
@@ -82,7 +92,7 @@ class Served:
 
 @contextmanager
 def served(
-    stack: RunningStack, folder: Path, *, console: Path | None = None
+    stack: RunningStack, folder: Path, *, console: Path | None = None, **more: str
 ) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
     """`minutehand serve` on a free port, as a container starts it: settings from the environment."""
     port = reserve_port()
@@ -98,6 +108,7 @@ def served(
         "MINUTEHAND_APPS": "tests.integration.serve.greeter",
         "WORKER_SECRET_TOKEN": TOKEN,
         **{name: stack.values[name] for name in names},
+        **more,
     }
     command = [
         sys.executable,
@@ -142,8 +153,7 @@ def host(stack: RunningStack, tmp_path_factory: pytest.TempPathFactory) -> Itera
         stack.connect() as connection,
         served(stack, tmp_path_factory.mktemp("serve")) as (url, process),
     ):
-        for part in (PG_NET, VAULT, PG_CRON):
-            connection.execute(part.encode())
+        create(connection, PG_NET, VAULT, PG_CRON)
         try:
             connection.execute(
                 "select public.connect_worker(%s, %s)", (f"{url}/api/jobs/worker", TOKEN)
@@ -157,7 +167,7 @@ def host(stack: RunningStack, tmp_path_factory: pytest.TempPathFactory) -> Itera
                 )
                 yield Served(url, process, connection, caller)
         finally:
-            connection.execute("drop schema net, vault, cron cascade")
+            drop(connection)
             connection.execute("delete from queue.settings where name like 'worker_%'")
 
 
@@ -166,6 +176,32 @@ def test_a_job_of_plain_sql_runs_on_arrival(host: Served) -> None:
     job = host.insert("served.greet", name="Ada")
 
     eventually(lambda: host.status(job) == "completed")
+
+
+def test_prometheus_reads_the_whole_queue(host: Served) -> None:
+    """In its own format, by the worker's secret; anyone else learns nothing."""
+    job = host.insert("served.greet", name="Ada")
+    eventually(lambda: host.status(job) == "completed")
+
+    refused = [httpx.get(f"{host.url}/metrics", headers=given) for given in (
+        {}, {"authorization": "Bearer another"}, {"authorization": f"Basic {TOKEN}"},
+    )]  # fmt: skip
+    told = httpx.get(f"{host.url}/metrics", headers={"authorization": f"Bearer {TOKEN}"})
+    samples = {
+        (sample.name, *sample.labels.values()): sample.value
+        for family in text_string_to_metric_families(told.text)
+        for sample in family.samples
+    }
+
+    assert {answer.status_code for answer in refused} == {401}
+    assert "served.greet" not in "".join(answer.text for answer in refused)
+    assert told.headers["content-type"].startswith("application/openmetrics-text")
+    assert samples["minutehand_jobs_last_hour", "served.greet", "completed"] >= 1
+    assert samples["minutehand_run_seconds", "served.greet", "0.95"] > 0
+    assert samples["minutehand_type_paused", "served.greet"] == 0
+    assert samples["minutehand_due_jobs", "unserved"] >= 0
+    assert ("minutehand_oldest_due_seconds",) in samples
+    assert ("minutehand_worker_seen_seconds",) in samples
 
 
 def test_a_browsers_insert_runs_on_arrival_too(host: Served, stack: RunningStack) -> None:
@@ -233,6 +269,53 @@ def test_a_caller_that_hangs_up_stops_nothing(host: Served) -> None:
     assert (late is not None and late[0] >= 1, attempts) == (True, (1,))
 
 
+@pytest.mark.parametrize("how", ["regex", "block"])
+def test_a_processor_that_blocks_its_worker_takes_nothing_else_with_it(
+    host: Served, how: str
+) -> None:
+    """The API answers meanwhile; the worker is killed, and the attempt says in which line it hung."""
+    eventually(host.is_quiet)
+    neighbour = host.insert("served.slow", seconds=4)
+    eventually(lambda: host.status(neighbour) == "processing")
+    job = host.insert(f"served.{how}")
+    eventually(lambda: host.status(job) == "processing")
+
+    while host.status(job) == "processing":
+        assert httpx.get(f"{host.url}/health", timeout=5).is_success
+        time.sleep(0.05)
+
+    eventually(lambda: host.status(neighbour) == "completed")
+    told = host.connection.execute(
+        "select status, error_data ->> 'type', error_message from public.jobs where id = %s", (job,)
+    ).fetchone()
+    host.connection.execute("select public.cancel_job(%s)", (job,))
+    assert told is not None
+    assert told[:2] == ("pending", "AttemptTimeout")
+    assert re.search(
+        r"ran past 1 s: it blocked its worker for \d+ s at \S*greeter/processors\.py:\d+", told[2]
+    ), told
+    assert host.attempts(neighbour) == 1  # what ran beside it was given back, not charged
+
+
+def test_a_worker_that_is_killed_is_replaced_and_its_job_says_so(host: Served) -> None:
+    """At once, not when the lease expires: a minute later by default."""
+    eventually(host.is_quiet)
+    job = host.insert("served.die")
+
+    eventually(lambda: host.status(job) == "pending" and host.attempts(job) == 1, seconds=30)
+    after = host.insert("served.greet", name="Next")
+    eventually(lambda: host.status(after) == "completed")
+    told = host.connection.execute(
+        "select error_data ->> 'type', error_message from public.jobs where id = %s", (job,)
+    ).fetchone()
+    host.connection.execute("select public.cancel_job(%s)", (job,))
+
+    assert told is not None
+    assert told[0] == "WorkerLost"
+    assert "killed" in told[1]
+    assert "memory" in told[1]
+
+
 def test_a_wrong_token_is_refused(host: Served) -> None:
     """The worker is on the open internet."""
     answer = httpx.post(
@@ -285,7 +368,7 @@ def test_the_console_is_served_beside_the_api(stack: RunningStack, tmp_path: Pat
     assert "script-src 'self'" in page.headers["content-security-policy"]
     assert config.json()["supabaseUrl"] == stack.supabase_url
     assert script.headers["content-type"].startswith("text/javascript")
-    assert script.headers["content-encoding"] == "gzip"
+    assert script.headers["content-encoding"] == "br"
 
 
 def test_a_missing_setting_is_named(tmp_path: Path) -> None:
@@ -298,3 +381,33 @@ def test_a_missing_setting_is_named(tmp_path: Path) -> None:
 
     assert done.returncode == 1
     assert "WORKER_SECRET_TOKEN is not set" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("trusted", "seen"), [("127.0.0.1", "203.0.113.7"), ("10.0.0.1", "127.0.0.1")]
+)
+def test_the_address_of_a_guest_is_what_the_trusted_proxy_says(
+    stack: RunningStack, tmp_path: Path, trusted: str, seen: str
+) -> None:
+    """And of no one else: behind another proxy all of its guests would be one address."""
+    serving = served(
+        stack,
+        tmp_path,
+        FORWARDED_ALLOW_IPS=trusted,
+        ALLOW_ANONYMOUS="true",
+        MINUTEHAND_APPS="minutehand_apps.chat",
+    )
+    with serving as (url, _), stack.connect() as connection:
+        connection.execute("delete from queue.guest_uses")
+        httpx.post(
+            f"{url}/api/chat",
+            headers={"x-session-id": f"behind-a-proxy-{seen}", "x-forwarded-for": "203.0.113.7"},
+            json={"messages": [{"role": "user", "content": "Hello"}]},
+            timeout=120,
+            trust_env=False,
+        )
+        counted = connection.execute(
+            "select distinct address from queue.guest_uses where address <> ''"
+        ).fetchall()
+
+    assert counted == [(seen,)]

@@ -139,7 +139,7 @@ def test_the_seed_runs_once_and_an_edited_one_is_only_noted(
     assert row == (hashlib.sha256(seed.read_bytes()).hexdigest(),)
 
 
-def test_a_project_that_brings_its_own_base_is_left_alone(database: Database) -> None:
+def test_a_project_that_brings_its_own_base_is_unchanged(database: Database) -> None:
     """Against Supabase in Docker or hosted, the base is theirs."""
     with database.connect() as connection:
         connection.execute("delete from supabase_migrations.seed_files")

@@ -99,19 +99,25 @@ def test_a_job_whose_api_is_killed_is_finished_by_the_next_one(doomed: RunningSt
         for process in psutil.Process(doomed.launcher.pid).children()
         if "minutehand.local.api" in process.cmdline()
     ]
+    [worker] = [
+        process for process in api.children() if "minutehand.local.worker" in process.cmdline()
+    ]
     with doomed.connect(autocommit=False) as holder:
         # the job reads them first, so it is in the middle until it is killed
         holder.execute("lock table public.workspace_settings in access exclusive mode")
         job_id = enqueue(doomed)
         until(lambda: job_of(doomed, job_id), lambda job: job["status"] == "processing")
+        worker.suspend()  # it would hand the job back when the API's end reaches it
         api.kill()
+        worker.kill()
         holder.rollback()
 
     assert job_of(doomed, job_id)["status"] == "processing"
     with doomed.connect() as connection:
         # the lease would expire by itself in a minute; the database's clock alone decides
         connection.execute(
-            "update queue.leases set expires_at = now() - interval '1 second' where job_id = %s",
+            "update queue.leases set expires_at = now() - interval '1 second',"
+            " look_at = '-infinity' where job_id = %s",
             (job_id,),
         )
         job = until(lambda: job_of(doomed, job_id), lambda job: job["status"] in ENDED)

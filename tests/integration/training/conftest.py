@@ -16,20 +16,21 @@ import pytest
 
 from infra.bench.scratch import scratch_settings
 from minutehand.ai.speech import OnHeard, Segment, Transcript
-from minutehand.apps.training.processors import register
-from minutehand.apps.training.services import Training
 from minutehand.config import Settings
 from minutehand.worker import Registry
+from minutehand_apps.training.processors import register
+from minutehand_apps.training.services import Training
 from tests.support.fake_aws import fake_aws
 from tests.support.harness import AppHarness
 from tests.support.project import ACME, ADA, Project
 from tests.support.renewed import Renewed
+from tests.unit.training.mux_server import MuxServer
 
 GLOBEX = "22222222-2222-4222-8222-222222222222"
 BOB = "aaaaaaaa-0000-4000-8000-000000000002"
 EVE = "aaaaaaaa-0000-4000-8000-000000000003"
 BUCKET = "minutehand-training-uploads"
-SAMPLE = Path(__file__).resolve().parents[3] / "shared/minutehand/apps/training/console/sample.mp4"
+SAMPLE = Path(__file__).resolve().parents[3] / "shared/minutehand_apps/training/console/sample.mp4"
 
 
 class QuickEar:
@@ -174,6 +175,13 @@ class Studio(AppHarness):
 def ear() -> QuickEar:
     """The ear of the studio."""
     return QuickEar()
+
+
+@pytest.fixture
+async def host() -> AsyncIterator[MuxServer]:
+    """The video host."""
+    async with MuxServer() as running:
+        yield running
 
 
 @pytest.fixture

@@ -1,20 +1,18 @@
-"""A worker killed in the middle: another goes on behind what was stored, and repeats nothing."""
+"""Workers that die behind each of their writes: nothing is transcribed, sent or written twice."""
 
 from __future__ import annotations
 
 import asyncio
 import subprocess
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
-from minutehand.apps.training.media import find_ffmpeg
-from minutehand.apps.training.settings import TrainingSettings
 from minutehand.config import Settings
+from minutehand_apps.training.media import find_ffmpeg
+from minutehand_apps.training.settings import TrainingSettings
 from tests.integration.training.conftest import BUCKET, SAMPLE, Studio
-from tests.support.killable import Killable, until
-from tests.support.misbehaving import Fault
 from tests.support.project import Project
 from tests.unit.ai.speech_server import SpeechServer
 from tests.unit.training.mux_server import MuxServer
@@ -28,13 +26,6 @@ async def ears() -> AsyncIterator[SpeechServer]:
 
 
 @pytest.fixture
-async def host() -> AsyncIterator[MuxServer]:
-    """The video host."""
-    async with MuxServer() as running:
-        yield running
-
-
-@pytest.fixture
 async def studio(
     project: Project, settings: Settings, ears: SpeechServer, host: MuxServer
 ) -> AsyncIterator[Studio]:
@@ -44,13 +35,24 @@ async def studio(
         yield studio
 
 
-@pytest.fixture
-def killable(studio: Studio) -> Iterator[Killable]:
-    """Workers of this app that die."""
+@pytest.mark.timeout(600)
+async def test_workers_killed_in_each_stage_transcribe_once_and_leave_the_host_one_video(
+    studio: Studio, ears: SpeechServer, host: MuxServer, tmp_path: Path
+) -> None:
+    """A recording of three stretches, each transcribed by another worker."""
+    long = tmp_path / "long.mp4"
+    ffmpeg = await asyncio.to_thread(find_ffmpeg, TrainingSettings())
+    command = [ffmpeg, "-v", "error", "-stream_loop", "3", "-i", str(SAMPLE), "-c", "copy"]
+    await asyncio.to_thread(subprocess.run, [*command, str(long)], check=True)
+    training = await studio.start(long.read_bytes())
     settings = studio.settings
-    with Killable(
-        studio.project,
+
+    async def ended() -> object:
+        return (await studio.look(training))["status"] in {"completed", "failed"}
+
+    deaths = await studio.survive(
         "training",
+        ended,
         SPEECH_URL=settings.speech_url,
         SPEECH_KEY=settings.speech_key,
         SPEECH_MODEL=settings.speech_model,
@@ -59,50 +61,13 @@ def killable(studio: Studio) -> Iterator[Killable]:
         AWS_ENDPOINT_URL=settings.aws_endpoint_url,
         AWS_ACCESS_KEY_ID="test",
         AWS_SECRET_ACCESS_KEY="test",
-    ) as made:
-        yield made
-
-
-async def test_a_killed_worker_costs_the_stretch_under_way(
-    studio: Studio, ears: SpeechServer, killable: Killable, tmp_path: Path
-) -> None:
-    """Two of three stretches are stored as it dies; only the third is heard again."""
-    long = tmp_path / "long.mp4"
-    ffmpeg = await asyncio.to_thread(find_ffmpeg, TrainingSettings())
-    command = [ffmpeg, "-v", "error", "-stream_loop", "3", "-i", str(SAMPLE), "-c", "copy"]
-    await asyncio.to_thread(subprocess.run, [*command, str(long)], check=True)
-    ears.faults = [Fault(hang=True)]
-    training = await studio.start(long.read_bytes())
-    killable.start()
-    await until(
-        lambda: (
-            studio.project.rows("select 1 from public.training_chunks offset 1")
-            and ears.reached.is_set()
-        )
     )
-    killable.kill()
-    asked = len(ears.seen)
 
-    state = await studio.ended(training, others_died=True)
-
+    state = await studio.look(training)
     assert state["status"] == "completed", state["reason"]
-    assert (asked, len(ears.seen)) == (3, 4)
     assert state["run"] == 1
-
-
-async def test_a_killed_worker_leaves_the_host_one_video(
-    studio: Studio, host: MuxServer, ears: SpeechServer, killable: Killable
-) -> None:
-    """It dies while it sends: the upload is found again, and filled from where it stands."""
-    host.faults["PUT storage"] = [Fault(hang=True)]
-    training = await studio.start()
-    killable.start()
-    await asyncio.wait_for(host.reached.wait(), 120)
-    killable.kill()
-
-    state = await studio.ended(training, others_died=True)
-
-    assert state["status"] == "completed", state["reason"]
+    assert len(ears.seen) == 3
     assert list(host.uploads) == ["upload1"]
-    assert host.received["upload1"] == SAMPLE.read_bytes()
-    assert len(ears.seen) == 1
+    assert host.received["upload1"] == long.read_bytes()
+    for stage in ("verify", "audio", "transcribe", "procedure", "publish"):
+        assert any(f'"name": "{stage}"' in death for death in deaths), (stage, deaths)

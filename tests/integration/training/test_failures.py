@@ -13,15 +13,17 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import httpx
 import psutil
 import pytest
 
 from minutehand.ai.errors import NotAuthorised, RateLimited
 from minutehand.ai.speech import Segment
-from minutehand.apps.training.media import find_ffmpeg
-from minutehand.apps.training.settings import TrainingSettings
 from minutehand.config import Settings
 from minutehand.worker.testing import drain
+from minutehand_apps.training.media import find_ffmpeg
+from minutehand_apps.training.procedure import OFFLINE
+from minutehand_apps.training.settings import TrainingSettings
 from tests.integration.training.conftest import (
     BOB,
     BUCKET,
@@ -50,7 +52,7 @@ def made(settings: Settings, into: Path, *arguments: str) -> bytes:
     return into.read_bytes()
 
 
-async def test_what_cannot_be_learned_from_is_told(
+async def test_what_cannot_be_learned_from_is_reported(
     studio: Studio, settings: Settings, tmp_path: Path
 ) -> None:
     """Each by its own reason; a failed training keeps it, and the job says it too."""
@@ -112,7 +114,7 @@ async def test_one_upload_is_one_training(studio: Studio) -> None:
     assert (other.status_code, other.json()["code"]) == (409, "idempotency_conflict")
 
 
-async def test_a_failed_stretch_is_heard_again_and_nothing_else(
+async def test_a_failed_stretch_is_transcribed_again_and_nothing_else(
     studio: Studio, ear: QuickEar, settings: Settings, tmp_path: Path
 ) -> None:
     """Three stretches, one refused for good: going on cuts and hears only what is missing."""
@@ -185,7 +187,7 @@ async def test_a_service_in_trouble_is_asked_again_later(studio: Studio, ear: Qu
     assert done["status"] == "completed"
 
 
-async def test_a_cancel_stops_every_stage_and_work_goes_on_later(
+async def test_a_cancel_stops_every_stage_and_work_continues_later(
     studio: Studio, ear: QuickEar
 ) -> None:
     """The stretch under way is stopped; what was finished stays for the next run."""
@@ -207,7 +209,9 @@ async def test_a_cancel_stops_every_stage_and_work_goes_on_later(
     done = await studio.ended(training)
 
     assert (cancelled.status_code, again.status_code, resumed.status_code) == (200, 200, 200)
-    assert [stage["name"] for stage in stopped["stages"]] == ["verify", "audio"]
+    # the upload to the host runs beside them, and may have ended before
+    assert [stage["name"] for stage in stopped["stages"]][:2] == ["verify", "audio"]
+    assert {stage["name"] for stage in stopped["stages"]} <= {"verify", "audio", "publish"}
     assert live == []
     assert done["status"] == "completed"
     late = await studio.call("POST", f"/api/trainings/{training['id']}/cancel")
@@ -230,7 +234,7 @@ async def test_a_cancel_while_the_video_is_read_leaves_nothing_running(
         training = await studio.start()
         working = asyncio.create_task(drain(studio.worker))
         child = await asyncio.to_thread(until_it_runs, "sleep")
-        kept = [file.name for file in disk.glob("minutehand-training-*/*")]
+        kept = [file.name for file in disk.glob("minutehand-job-*/*")]
         await studio.call("POST", f"/api/trainings/{training['id']}/cancel")
         await working
         stopped = await studio.until(training, lambda state: state["status"] == "cancelled")
@@ -238,7 +242,7 @@ async def test_a_cancel_while_the_video_is_read_leaves_nothing_running(
     assert kept == ["video"]
     assert stopped["stages"] == []
     assert not child.is_running()
-    assert list(disk.glob("minutehand-training-*")) == []
+    assert list(disk.glob("minutehand-job-*")) == []
 
 
 def until_it_runs(name: str) -> psutil.Process:
@@ -318,12 +322,11 @@ async def test_people_edit_in_versions(studio: Studio) -> None:
     at = f"/api/trainings/{training['id']}/procedure"
     first = (await studio.call("GET", at)).json()
     edited = {**first["procedure"], "title": "Turn it <b>off</b>"}
+    other = {**first["procedure"], "title": "Another"}
 
     saved = await studio.call("PUT", at, json={"base_version": 1, "procedure": edited})
     same = await studio.call("PUT", at, json={"base_version": 2, "procedure": edited})
-    late = await studio.call(
-        "PUT", at, user=BOB, json={"base_version": 1, "procedure": first["procedure"]}
-    )
+    late = await studio.call("PUT", at, user=BOB, json={"base_version": 1, "procedure": other})
     bad = await studio.call(
         "PUT", at, json={"base_version": 2, "procedure": {**edited, "steps": []}}
     )
@@ -338,12 +341,74 @@ async def test_people_edit_in_versions(studio: Studio) -> None:
     assert (same.status_code, same.json()["version"]) == (200, 2)
     assert (late.status_code, late.json()["code"]) == (409, "edit_conflict")
     assert (bad.status_code, none.status_code) == (422, 404)
-    assert old["procedure"] == first["procedure"]
+    assert old["procedure"]["steps"][0]["said"] == saved.json()["procedure"]["steps"][0]["said"]
+    assert old["procedure"]["title"] == first["procedure"]["title"]
     assert r"Turn it \<b\>off\</b\>" in text.text
     assert text.headers["content-disposition"].startswith("attachment")
 
 
-async def test_the_monitor_tells_what_waits_and_what_has_ended(studio: Studio) -> None:
+async def test_edits_of_different_steps_are_merged(studio: Studio) -> None:
+    """The second person to save keeps both; the same step is a conflict that shows both texts."""
+    training = await studio.start()
+    await studio.ended(training)
+    at = f"/api/trainings/{training['id']}/procedure"
+    first = (await studio.call("GET", at)).json()["procedure"]
+    steps = [{k: step[k] for k in ("title", "detail", "at_seconds")} for step in first["steps"]]
+
+    def edit(number: int, title: str) -> dict[str, Any]:
+        changed = [{**s, "title": title} if n == number else s for n, s in enumerate(steps, 1)]
+        return {"base_version": 1, "procedure": {**first, "steps": changed}}
+
+    mine = await studio.call("PUT", at, json=edit(1, "Off with it"))
+    theirs = await studio.call("PUT", at, user=BOB, json=edit(2, "Open it"))
+    same = await studio.call("PUT", at, user=BOB, json=edit(1, "Leave it on"))
+    resolved = await studio.call(
+        "PUT",
+        at,
+        user=BOB,
+        json={
+            "base_version": same.json()["detail"]["version"],
+            "procedure": same.json()["detail"]["merged"],
+        },
+    )
+
+    assert (mine.status_code, theirs.status_code, theirs.json()["version"]) == (200, 200, 3)
+    both = theirs.json()["procedure"]["steps"]
+    assert [step["title"] for step in both[:2]] == ["Off with it", "Open it"]
+    assert [step["said"] for step in both] == [step["said"] for step in first["steps"]]
+    assert (same.status_code, same.json()["code"]) == (409, "edit_conflict")
+    [conflict] = same.json()["detail"]["conflicts"]
+    assert (conflict["part"], conflict["number"]) == ("step", 1)
+    assert [conflict[who]["title"] for who in ("base", "mine", "theirs")] == [
+        steps[0]["title"], "Leave it on", "Off with it",
+    ]  # fmt: skip
+    titles = [step["title"] for step in resolved.json()["procedure"]["steps"]]
+    assert titles[:2] == ["Leave it on", "Open it"]
+
+
+async def test_each_step_has_a_picture_of_its_time(studio: Studio) -> None:
+    """Also a step whose time a person changed; all of them go with the training."""
+    before = studio.objects()
+    training = await studio.start()
+    state = await studio.until(training, lambda now: now["stills"] > 0)
+    at = f"/api/trainings/{training['id']}/procedure"
+    first = (await studio.call("GET", at)).json()["procedure"]
+    moved = [{**first["steps"][0], "at_seconds": 18.9}, *first["steps"][1:]]
+    await studio.call("PUT", at, json={"base_version": 1, "procedure": {**first, "steps": moved}})
+    await studio.until(training, lambda now: now["stills"] > state["stills"])
+    second = (await studio.call("GET", at)).json()["procedure"]
+    async with httpx.AsyncClient() as browser:
+        pictures = [await browser.get(step["still"]) for step in second["steps"]]
+    await studio.call("DELETE", f"/api/trainings/{training['id']}")
+    await studio.tick_until_so(lambda: studio.objects() == before)
+
+    assert all(picture.headers["content-type"] == "image/jpeg" for picture in pictures)
+    assert all(picture.content.startswith(b"\xff\xd8\xff") for picture in pictures)
+    assert pictures[0].content != pictures[1].content
+    assert second["steps"][0]["still"].partition("?")[0] != first["steps"][0]["still"]
+
+
+async def test_the_monitor_shows_what_waits_and_what_has_ended(studio: Studio) -> None:
     """The views of design: one for jobs as they are, one for those that have not ended."""
     training = await studio.start()
     of_it = f"training_id=eq.{training['id']}"
@@ -393,6 +458,25 @@ async def test_a_language_model_writes_the_procedure(
     assert server.paid["procedure"] == 2
 
 
+async def test_a_model_that_gives_nothing_usable_can_be_done_without(
+    project: Project, settings: Settings, ear: QuickEar
+) -> None:
+    """Retried without it, the procedure is extracted, and the model is not paid again."""
+    async with ModelServer() as server:
+        server.faults["procedure"] = [Fault(said="{}"), Fault(said="{}")]
+        async with Studio(project, server.known_to(settings), speech=ear).open() as studio:
+            training = await studio.start()
+            failed = await studio.ended(training)
+            at = f"/api/trainings/{training['id']}"
+            await studio.call("POST", f"{at}/retry", params={"without_model": True})
+            done = await studio.ended(training)
+            found = (await studio.call("GET", f"{at}/procedure")).json()
+
+    assert (failed["status"], failed["code"]) == ("failed", "answer_unusable")
+    assert (done["status"], found["author"], found["offline"]) == ("completed", OFFLINE, True)
+    assert server.paid["procedure"] == 2
+
+
 async def test_a_procedure_that_was_stored_is_not_asked_for_again(
     project: Project, settings: Settings, ear: QuickEar
 ) -> None:
@@ -417,7 +501,7 @@ async def test_a_procedure_that_was_stored_is_not_asked_for_again(
     assert server.paid["procedure"] == 0
 
 
-async def test_storage_that_is_away_is_told_by_its_name(
+async def test_unavailable_storage_is_reported_by_its_name(
     project: Project, settings: Settings, studio: Studio, ear: QuickEar
 ) -> None:
     """Not by an address of the deployment's: members read this."""
@@ -446,7 +530,7 @@ async def test_a_deployment_without_tools_says_what_is_missing(
     assert "FFMPEG_PATH is not set" in state["reason"]
 
 
-async def test_a_video_that_is_gone_is_told(studio: Studio) -> None:
+async def test_a_video_that_is_gone_is_reported(studio: Studio) -> None:
     """The bucket's own rules may have removed it meanwhile."""
     training = await studio.start()
     [row] = studio.project.rows(
@@ -461,7 +545,9 @@ async def test_a_video_that_is_gone_is_told(studio: Studio) -> None:
     assert (video.status_code, video.json()["code"]) == (404, "video_not_found")
 
 
-async def test_an_ear_that_hears_too_much_is_asked_once(studio: Studio, ear: QuickEar) -> None:
+async def test_a_recogniser_that_repeats_itself_is_asked_once(
+    studio: Studio, ear: QuickEar
+) -> None:
     """What the table would refuse is refused as an answer, not paid for at every attempt."""
     ear.said = [Segment(0.0, 1.0, "word " * 900)] * 60
     training = await studio.start()
@@ -472,13 +558,15 @@ async def test_an_ear_that_hears_too_much_is_asked_once(studio: Studio, ear: Qui
     assert len(ear.heard) == 1
 
 
-async def test_sound_that_expired_is_cut_anew(studio: Studio, ear: QuickEar) -> None:
+async def test_sound_that_expired_is_cut_again(studio: Studio, ear: QuickEar) -> None:
     """A training that failed long ago finds its stretches gone; the run after that has them."""
     ear.before = [NotAuthorised("Speech to text refused the key", status=401)]
     training = await studio.start()
     at = f"/api/trainings/{training['id']}"
     await studio.ended(training)
-    await studio.app.files.remove(keys=[], prefix=f"workspaces/{ACME}/training/{training['id']}/")
+    await studio.app.files.remove(
+        keys=[], prefix=f"workspaces/{ACME}/training/{training['id']}/sound/"
+    )
 
     await studio.call("POST", f"{at}/retry")
     gone = await studio.ended(training)
@@ -509,6 +597,9 @@ async def test_what_is_beyond_the_limit_waits(
         await until(lambda: studio.job(second)["snoozes"] > 0)
         # the one ahead may still be on its way into its wait, as the other into its own
         await until(lambda: order() == ("waiting", "pending"))
+        wrong = await studio.start(b"a text, whatever its name says")
+        await until(lambda: studio.job(wrong)["status"] == "failed")
+        told = await studio.look(wrong)
         seen = await studio.read(
             f"/background_jobs?company_id=eq.{ACME}&job_type=eq.transcription&status=eq.processing"
         )
@@ -517,5 +608,7 @@ async def test_what_is_beyond_the_limit_waits(
         states = [await studio.ended(one) for one in (first, second)]
 
     assert [row["training_id"] for row in seen] == [first["id"]]
+    codes = {job["job_type"]: job["code"] for job in told["jobs"]}
+    assert codes["transcription"] == "not_a_video"
     assert [state["status"] for state in states] == ["completed", "completed"]
     assert studio.job(second)["attempts"] == 1

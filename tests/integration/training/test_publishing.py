@@ -6,20 +6,13 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from minutehand.apps.training import stages
-from minutehand.apps.training.mux import Mux
 from minutehand.config import Settings
+from minutehand_apps.training import stages
+from minutehand_apps.training.mux import Mux
 from tests.integration.training.conftest import SAMPLE, QuickEar, Studio
 from tests.support.misbehaving import Fault
 from tests.support.project import Project
 from tests.unit.training.mux_server import TOKEN_ID, TOKEN_SECRET, MuxServer
-
-
-@pytest.fixture
-async def host() -> AsyncIterator[MuxServer]:
-    """The video host."""
-    async with MuxServer() as running:
-        yield running
 
 
 @pytest.fixture
@@ -97,7 +90,7 @@ async def test_a_host_in_trouble_is_asked_again(studio: Studio, host: MuxServer)
     assert [upload["status"] for upload in host.uploads.values()] == ["waiting", "asset_created"]
 
 
-async def test_an_expired_upload_is_begun_anew(studio: Studio, host: MuxServer) -> None:
+async def test_an_expired_upload_is_begun_again(studio: Studio, host: MuxServer) -> None:
     """Its address is good for some hours; a job may wait longer."""
     host.expired.add("upload1")
     training = await studio.start()
@@ -200,7 +193,7 @@ async def test_files_go_though_the_host_refuses(studio: Studio, host: MuxServer)
     assert studio.objects() == before
 
 
-async def test_a_video_that_went_before_it_was_published_is_told_so(
+async def test_a_video_deleted_before_it_was_published_is_reported(
     studio: Studio, host: MuxServer
 ) -> None:
     """It is the video and not its cut sound: nothing is cut anew for it."""

@@ -10,9 +10,9 @@ import httpx
 import pytest
 
 from minutehand.ai.speech_offline import NAME
-from minutehand.apps.training.client import TrainingClient, TrainingRefused
-from minutehand.apps.training.procedure import OFFLINE
 from minutehand.config import Settings
+from minutehand_apps.training.client import TrainingClient, TrainingRefused
+from minutehand_apps.training.procedure import OFFLINE
 from tests.integration.training.conftest import BOB, EVE, SAMPLE, Studio
 from tests.support.project import ACME, ADA, Project
 
@@ -78,7 +78,7 @@ async def test_an_uploaded_video_becomes_a_procedure(project: Project, settings:
         video = (await studio.call("GET", f"{at}/video")).json()
         async with httpx.AsyncClient() as browser:
             played = await browser.get(video["url"], headers={"Range": "bytes=0-9"})
-        await studio.until(state, lambda _: not studio.objects(f"training/{state['id']}/"))
+        await studio.until(state, lambda _: not studio.objects(f"training/{state['id']}/sound/"))
 
     assert (early.status_code, early.json()["code"]) == (409, "upload_incomplete")
     assert (done.status_code, again.status_code) == (200, 200)
@@ -165,7 +165,7 @@ async def test_a_larger_file_is_checked_by_the_worker(
     studio: Studio, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Reading gigabytes is nothing for a request; the transcription says the same."""
-    from minutehand.apps.training import uploads
+    from minutehand.web import uploads
 
     monkeypatch.setattr(uploads, "CHECKED_BYTES", 100)
     content = SAMPLE.read_bytes()
@@ -180,17 +180,22 @@ async def test_a_larger_file_is_checked_by_the_worker(
 
 
 async def test_a_training_gets_the_id_that_was_asked_for(studio: Studio) -> None:
-    """Once: a second recording for it is refused before its bytes."""
+    """Once: a second recording for it is refused before its bytes, or is no training."""
     training_id = "7f3c1c9e-0000-4000-8000-000000000001"
     content = SAMPLE.read_bytes()
-    upload = await begin(studio, content, training_id=training_id)
-    await send(studio, upload, content)
+    upload, other = [await begin(studio, content, training_id=training_id) for _ in range(2)]
+    for each in (upload, other):
+        await send(studio, each, content)
     done = await complete(studio, upload, content)
+    refused = await complete(studio, other, content)
+    left = (await studio.call("GET", f"/api/uploads/{other['id']}")).json()
     again = await studio.call(
         "POST", "/api/uploads", json={**DESCRIBED, "size": 10, "training_id": training_id}
     )
 
     assert done.json()["training"]["id"] == training_id
+    assert (refused.status_code, refused.json()["code"]) == (409, "training_exists")
+    assert (left["missing"], left["complete"]) == ([], False)
     assert (again.status_code, again.json()["code"]) == (409, "training_exists")
 
 

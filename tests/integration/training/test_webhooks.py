@@ -22,13 +22,6 @@ PATH = "/api/trainings/webhooks/mux"
 
 
 @pytest.fixture
-async def host() -> AsyncIterator[MuxServer]:
-    """The video host."""
-    async with MuxServer() as running:
-        yield running
-
-
-@pytest.fixture
 async def studio(
     project: Project, settings: Settings, ear: QuickEar, host: MuxServer
 ) -> AsyncIterator[Studio]:
@@ -40,20 +33,11 @@ async def studio(
         yield studio
 
 
-async def send(
-    studio: Studio,
-    event: dict[str, Any],
-    *,
-    secret: str = SECRET,
-    at: float | None = None,
-    stamp: str | None = None,
-    signed: dict[str, Any] | None = None,
-) -> httpx.Response:
-    """Send an event as Mux does, or with the signature of another."""
+async def send(studio: Studio, event: dict[str, Any], *, secret: str = SECRET) -> httpx.Response:
+    """Send an event as Mux does; what of a signature counts is unit/web/test_incoming.py's."""
     body = json.dumps(event).encode()
-    stamp = stamp or str(int(time.time() if at is None else at))
-    message = f"{stamp}.".encode() + (body if signed is None else json.dumps(signed).encode())
-    signature = hmac.new(secret.encode(), message, hashlib.sha256).hexdigest()
+    stamp = int(time.time())
+    signature = hmac.new(secret.encode(), f"{stamp}.".encode() + body, hashlib.sha256).hexdigest()
     headers = {
         "Mux-Signature": f"t={stamp},v1={signature}", "Content-Type": "application/json",
     }  # fmt: skip
@@ -106,19 +90,14 @@ async def test_events_in_a_wrong_order_decide_nothing(studio: Studio, host: MuxS
     assert len(host.assets) == 1
 
 
-async def test_only_signed_events_of_these_minutes_are_taken(studio: Studio) -> None:
-    """A forged, an unsigned and a replayed one are refused; other events are of no interest."""
+async def test_only_signed_events_are_taken(studio: Studio) -> None:
+    """A forged and an unsigned one are refused; other events are of no interest."""
     training = await studio.start()
     forged = await send(studio, event("ready", training), secret="whsec-of-another")
-    old = await send(studio, event("ready", training), at=time.time() - 3600)
-    ahead = await send(studio, event("ready", training), at=time.time() + 3600)
-    never = await send(studio, event("ready", training), stamp="9" * 400)
-    changed = await send(studio, event("errored", training), signed=event("ready", training))
     bare = await studio.call("POST", PATH, user=None, json=event("ready", training))
     other = await send(studio, {"id": "x", "type": "video.live_stream.active", "data": {}})
     strange = await send(studio, event("ready", {"id": "0" * 36}) | {"data": {"id": "unknown"}})
 
-    refused = (forged, old, ahead, never, changed, bare)
-    assert [answer.status_code for answer in refused] == [401] * 6
+    assert (forged.status_code, bare.status_code) == (401, 401)
     assert forged.json()["error"] == "Unauthorized"
     assert other.json() == strange.json() == {"known": False, "repeated": False}

@@ -10,9 +10,11 @@ import pytest
 
 from infra.bench.chaos import Books, Chaos
 from infra.bench.scratch import scratch_project
+from tests.support.weekly import weekly
 
 
 @pytest.mark.slow
+@pytest.mark.weekly
 @pytest.mark.timeout(420)
 def test_every_job_ends_exactly_once_whatever_dies(tmp_path: Path) -> None:
     """Workers, the Data API and Postgres are killed in mid-flight, and calls are lost.
@@ -20,7 +22,7 @@ def test_every_job_ends_exactly_once_whatever_dies(tmp_path: Path) -> None:
     A result from a stale lease, a job lost or ended twice, attempts that do not add up: each
     would be a problem in the books.
     """
-    jobs = 1_000
+    jobs = weekly(1_000, otherwise=300)
     with scratch_project(tmp_path, durable=False) as scratch:
         chaos = Chaos(
             scratch,

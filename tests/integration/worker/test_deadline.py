@@ -156,7 +156,7 @@ def _without_logs() -> Iterator[None]:
     logging.disable(before)
 
 
-@pytest.mark.timeout(600)  # a hundred and fifty ticks, however slow the machine
+@pytest.mark.timeout(600)  # eighty ticks, however slow the machine
 @pytest.mark.usefixtures("_without_logs")
 async def test_ticks_leave_nothing_behind(
     registry: Registry, worker: Worker, ada: UserQueue
@@ -182,12 +182,16 @@ async def test_ticks_leave_nothing_behind(
     await worker.register()
     await ticks(15)
 
-    alive = [await ticks(15) for _ in range(9)]
+    gc.freeze()  # millions of objects of other tests, which no round need count
+    try:
+        alive = [await ticks(11) for _ in range(6)]
+    finally:
+        gc.unfreeze()
 
     # one object leaked per job would show in each round; what is made now and then, e.g. one
     # more connection of the pool while the machine is busy, shows in some
     grown = [later.total() - earlier.total() for earlier, later in pairwise(alive)]
-    assert min(grown) < 30, (grown, (alive[-1] - alive[-2]).most_common(8))
+    assert min(grown) < 22, (grown, (alive[-1] - alive[-2]).most_common(8))
 
 
 async def until_logged(caplog: pytest.LogCaptureFixture, event: str) -> None:

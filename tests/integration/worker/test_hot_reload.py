@@ -12,6 +12,7 @@ from typing import Any, Self
 import pytest
 
 from minutehand.config import Settings
+from minutehand.functions.worker.processors import load_processors
 from minutehand.local.hot_reload import (
     files_of,
     forget_compiled,
@@ -276,3 +277,43 @@ async def test_an_edit_of_the_same_second_and_size_is_loaded(
         results.append(await kind.run(None, None))  # type: ignore[arg-type, misc]
 
     assert results == ["one", "two"]
+
+
+def test_a_module_that_raises_leaves_out_itself_alone(app: Path) -> None:
+    """At the start of the local stack; deployed, it fails the start."""
+    modules = app.with_suffix("")
+    modules.mkdir()
+    write(modules / "__init__.py", "")
+    for name, more in (("good", ""), ("half", "\nraise RuntimeError('half')\n")):
+        write(modules / f"{name}.py", WITHOUT_PAYLOAD.format(name=name) + more)
+    settings = Settings.from_env(
+        {
+            "SUPABASE_URL": "http://127.0.0.1:9",
+            "SUPABASE_PUBLISHABLE_KEY": "x",
+            "MINUTEHAND_APPS": "reloaded_app",
+        }
+    )
+    failed: dict[str, str] = {}
+
+    registry = load_processors(
+        settings, on_error=lambda name, error: failed.update({name: str(error)})
+    )
+
+    assert failed == {"reloaded_app.processors.half": "half"}
+    assert "reloaded.good" in registry.names
+    assert "reloaded.half" not in registry.names
+    with pytest.raises(RuntimeError, match="half"):
+        load_processors(settings)
+
+
+WITHOUT_PAYLOAD = """\
+from pydantic import BaseModel
+from minutehand.worker import processor
+
+class Nothing(BaseModel):
+    pass
+
+@processor("reloaded.{name}", payload=Nothing)
+async def run(job, ctx):
+    return {{}}
+"""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 import pytest
 from pydantic import BaseModel
@@ -47,11 +48,21 @@ async def until(condition: Callable[[], Awaitable[bool]]) -> None:
             await asyncio.sleep(0.05)
 
 
+async def until_first_tick(caplog: pytest.LogCaptureFixture) -> None:
+    """Wait until the loop has looked once and found nothing."""
+
+    async def completed() -> bool:
+        return any(getattr(line, "event", "") == "tick.completed" for line in caplog.records)
+
+    await until(completed)
+
+
 async def test_a_wake_up_is_enough(
     registry: Registry,
     ada: UserQueue,
     worker: Worker,
     run_loop: StartLoop,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     """With a poll an hour apart, only the wake-up can have found the job."""
     ran = asyncio.Event()
@@ -61,8 +72,9 @@ async def test_a_wake_up_is_enough(
         ran.set()
 
     await worker.register()
+    caplog.set_level("INFO")
     _, wakeups = run_loop(poll_seconds=3600)
-    await asyncio.sleep(0.5)
+    await until_first_tick(caplog)
     await ada.enqueue(ACME, "noop")
 
     wakeups.set()
@@ -70,7 +82,7 @@ async def test_a_wake_up_is_enough(
     await asyncio.wait_for(ran.wait(), 60)
 
 
-async def test_a_wake_up_that_a_tick_hears_while_it_ends_is_the_next_ones(
+async def test_a_wake_up_received_while_a_tick_ends_is_the_next_ones(
     project: Project, registry: Registry
 ) -> None:
     """It calls the publishers for it first, and is over before they answer."""
@@ -170,11 +182,12 @@ async def test_scheduled_work_is_found_when_it_falls_due(
     await asyncio.wait_for(ran.wait(), 60)
 
 
-async def test_the_poll_finds_what_no_wake_up_told(
+async def test_the_poll_finds_what_no_wake_up_announced(
     project: Project,
     registry: Registry,
     worker: Worker,
     run_loop: StartLoop,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     ran = asyncio.Event()
 
@@ -183,8 +196,9 @@ async def test_the_poll_finds_what_no_wake_up_told(
         ran.set()
 
     await worker.register()
+    caplog.set_level("INFO")
     run_loop(poll_seconds=0.2)
-    await asyncio.sleep(0.3)
+    await until_first_tick(caplog)
 
     project.insert("noop")
 
@@ -247,6 +261,53 @@ async def test_stopping_hands_running_jobs_back_unspent(
 
     jobs = [await ada.get_job(entry.job.id) for entry in batch.jobs]
     assert {(job.status, job.attempts) for job in jobs} == {("pending", 0)}
+
+
+async def test_a_job_that_a_deploy_stops_continues_in_the_new_code(
+    project: Project, registry: Registry, ada: UserQueue
+) -> None:
+    """Steps that the old code recorded keep its results; a step it did not have runs."""
+    charged, after = asyncio.Event(), Registry()
+
+    async def made_by(code: str) -> str:
+        return code
+
+    @registry.processor("work", payload=Nothing)
+    async def old(job: Job[Nothing], ctx: JobContext) -> None:
+        await ctx.step("charge", partial(made_by, "old"))
+        charged.set()
+        await asyncio.sleep(60)
+
+    @after.processor("work", payload=Nothing)
+    async def new(job: Job[Nothing], ctx: JobContext) -> list[str]:
+        made = partial(made_by, "new")
+        return [await ctx.step(name, made) for name in ("audit", "charge", "ship")]
+
+    async def deployed(commit: str, code: Registry) -> tuple[Worker, asyncio.Task[None]]:
+        worker = Worker(project.settings.model_copy(update={"commit": commit}), registry=code)
+        await worker.register()
+        loop = worker.run_forever(asyncio.Event(), poll_seconds=0.1)
+        return worker, asyncio.create_task(loop)
+
+    async def ended() -> bool:
+        return (await ada.get_job(job_id)).status == "completed"
+
+    before, running = await deployed("a" * 40, registry)
+    job_id = (await ada.enqueue(ACME, "work")).job.id
+    await asyncio.wait_for(charged.wait(), 60)
+    before.stop()
+    await asyncio.wait_for(running, 60)
+    next_one, running = await deployed("b" * 40, after)
+    await until(ended)
+    next_one.stop()
+    await asyncio.wait_for(running, 60)
+    for worker in (before, next_one):
+        await worker.aclose()
+
+    assert (await ada.get_job(job_id)).result == ["new", "old", "new"]
+    assert (await ada.get_job(job_id)).attempts == 1
+    deploys = (await ada.deploys(ACME)).deploys
+    assert [deploy.commit for deploy in deploys] == ["b" * 40, "a" * 40]
 
 
 async def test_overlapping_ticks_share_the_work(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import re
 import threading
 import time
 from typing import Any
@@ -75,6 +76,30 @@ async def test_a_blocked_loop_is_noticed_and_its_culprit_named(
     # a machine that stands still for a moment blocks it as well
     [blocked] = [each for each in told if each.job_type == "blocker"]
     assert any("blocker" in line for line in blocked.at)
+
+
+async def test_a_result_that_comes_after_its_timeout_is_refused(
+    registry: Registry, worker: Worker, ada: UserQueue
+) -> None:
+    """A blocked loop cannot stop it in time; on Lambda no one else could."""
+
+    @registry.processor("blocker", payload=Nothing, timeout=1)
+    async def blocker(job: Job[Nothing], ctx: JobContext) -> dict[str, bool]:
+        time.sleep(1.7)  # noqa: ASYNC251 - the very mistake
+        return {"late": True}
+
+    await worker.register()
+    job_id = (await ada.enqueue(ACME, "blocker")).job.id
+
+    summary = await worker.tick(budget_seconds=60)
+
+    job = await ada.get_job(job_id)
+    assert (summary.completed, summary.retried, job.status, job.result) == (0, 1, "pending", None)
+    assert re.fullmatch(
+        r"the attempt ran past 1 s: it blocked its worker for [12] s "
+        r"at tests/integration/worker/test_misbehaviour\.py:\d+",
+        job.error_message or "",
+    ), job.error_message
 
 
 async def test_leases_are_renewed_while_the_loop_is_blocked(
@@ -433,7 +458,7 @@ async def test_a_worker_that_stood_still_tries_to_renew_before_it_gives_up(
     assert project.row(job_id)["status"] == "completed"
 
 
-async def test_a_stopping_worker_does_not_wait_for_a_database_that_is_away(
+async def test_a_stopping_worker_does_not_wait_for_a_database_that_is_unavailable(
     project: Project, gateway: Gateway, registry: Registry, worker: Worker, ada: UserQueue
 ) -> None:
     """The host kills it soon anyway; its jobs run again when their leases expire."""

@@ -15,11 +15,20 @@ import httpx
 import psycopg
 import pytest
 
+from minutehand.cli.own_tables import planned
+from minutehand.config import ConfigurationError
+from minutehand.docs import render
+from minutehand.install.rewrite import Schemas
 from minutehand.local.users import ADA, PASSWORD
-from minutehand.queue import UserQueue
+from minutehand.project import Project as Installed
+from minutehand.queue import UserQueue, WorkerQueue
+from minutehand.queue.errors import LeaseLost, QueueError
 from minutehand.queue.functions import WorkerFunctions
-from minutehand.worker import JobContext, Registry, Worker, default_registry
+from minutehand.queue.models import JobId
+from minutehand.worker import Job, JobContext, Registry, Worker, default_registry
 from supabase import AsyncClientOptions, acreate_client
+from tests.support.databases import SCHEMAS
+from tests.support.engine import GLOBEX
 from tests.support.paths import ROOT
 from tests.support.project import ACME, Project
 
@@ -28,7 +37,7 @@ HOME = ROOT / "shared" / "minutehand" / "worker"
 
 def blocks(page: str, language: str) -> list[str]:
     """The page's code in a language, in order."""
-    text = (HOME / page).read_text("utf-8")
+    text = render((HOME / page).read_text("utf-8"), Schemas())
     return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
 
 
@@ -43,7 +52,10 @@ def module() -> Iterator[types.ModuleType]:
 
 
 def run_python(module: types.ModuleType, page: str) -> None:
+    schema = f'schema="{SCHEMAS.clients}"'  # where this run's renamed statements make the table
     for block in blocks(page, "python"):
+        block = block.replace('schema="public"', schema)
+        block = block.replace('ctx.table("invoices")', f'ctx.table("invoices", {schema})')
         exec(compile(block, page, "exec"), module.__dict__)
 
 
@@ -62,6 +74,16 @@ async def drain(worker: Worker, project: Project) -> None:
             return
 
 
+def run_command(project: Project) -> None:
+    """What the page's `minutehand init` writes for the worker's database."""
+    [command] = blocks("OWN_DATA.md", "sh")
+    _, _, job_type, _, reads, _, writes = command.split()
+    here = Installed(root=Path("/nowhere"))
+    with project.database.connect() as connection:
+        plan = planned(connection, here, "jobs", Path(), job_type, reads=reads, writes=writes)
+    project.run_sql(plan.writes[0].text)
+
+
 async def test_a_processor_uses_own_tables_as_the_page_says(
     project: Project,
     registry: Registry,
@@ -70,8 +92,9 @@ async def test_a_processor_uses_own_tables_as_the_page_says(
     module: types.ModuleType,
 ) -> None:
     """Table, policy, grant, function, call: from the insert of a row to its mail."""
-    table, trigger = blocks("OWN_DATA.md", "sql")
+    table, trigger, _ = blocks("OWN_DATA.md", "sql")
     project.run_sql(table)
+    run_command(project)
     run_python(module, "OWN_DATA.md")
     module.register(registry, project.settings)
     await worker.register()
@@ -100,15 +123,17 @@ async def test_a_processor_uses_own_tables_as_the_page_says(
 
 def test_the_worker_reaches_the_functions_and_no_table(project: Project) -> None:
     """What the page promises of a stolen key; and the product's own linter finds nothing."""
-    for block in blocks("OWN_DATA.md", "sql"):
-        project.run_sql(block)
+    table, trigger, _ = blocks("OWN_DATA.md", "sql")
+    project.run_sql(table)
+    run_command(project)
+    project.run_sql(trigger)
     with project.database.connect() as connection:
         connection.execute("set role job_worker")
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
             connection.execute("select * from public.invoices")
         with pytest.raises(psycopg.Error, match="the lease on the job is lost"):
             connection.execute(
-                "select public.invoice_to_send("
+                "select public.send_invoices_read("
                 "jsonb_build_object('job_id', gen_random_uuid(), 'fence', 1))"
             )
         connection.execute("reset role")
@@ -118,6 +143,65 @@ def test_the_worker_reaches_the_functions_and_no_table(project: Project) -> None
     assert found == (True,)
 
 
+async def test_a_granted_table_is_that_of_the_jobs_tenant_alone(
+    project: Project,
+    registry: Registry,
+    worker: Worker,
+    worker_queue: WorkerQueue,
+    ada: UserQueue,
+    module: types.ModuleType,
+) -> None:
+    """The page's grants and processor; whatever a processor asks for, and only while it is held."""
+    table, _, grants = blocks("OWN_DATA.md", "sql")
+    project.run_sql(table)
+    project.run_sql(grants + "grant insert, delete on public.invoices to job_worker;")
+    project.run_sql("notify pgrst, 'reload schema'")
+    for tenant in (ACME, GLOBEX):
+        project.rows(
+            "insert into public.invoices (workspace_id, customer, amount)"
+            " values (%s, 'Ada', 12.50) returning id", tenant,
+        )  # fmt: skip
+    run_python(module, "OWN_DATA.md")
+    found: list[Any] = []
+
+    @registry.processor("invoices.look", payload=module.SendInvoices)
+    async def look(job: Job[Any], ctx: JobContext) -> None:
+        invoices = ctx.table("invoices", schema=SCHEMAS.clients)
+        found.append([row["id"] for row in await invoices.select("id", order="id.asc")])
+        found.append(await invoices.update({"amount": 0}, id=2))
+        found.append(await invoices.delete(workspace_id=GLOBEX))
+        made = await invoices.insert({"workspace_id": ACME, "customer": "Bob", "amount": 3})
+        found.append(made["customer"])
+        with pytest.raises(QueueError) as refused:
+            await invoices.insert({"workspace_id": GLOBEX, "customer": "Eve", "amount": 3})
+        found.append(refused.value.code)
+        with pytest.raises(ValueError, match="name the rows"):
+            await invoices.delete()
+        lost = worker_queue.table(job.id, job.fence + 1, "invoices", schema=SCHEMAS.clients)
+        for call in (lost.select(), lost.update({"amount": 0}, id=1)):
+            with pytest.raises(LeaseLost):
+                await call
+
+    registry.add(next(kind for kind in default_registry if kind.name == "invoices.round"))
+    await worker.register()
+    for job_type in ("invoices.look", "invoices.round"):
+        await ada.enqueue(ACME, job_type, {"invoice_id": 1})
+    await drain(worker, project)
+
+    page = await ada.list_jobs(ACME)
+    assert [(job.status, job.error_message) for job in page.jobs] == [("completed", None)] * 2
+    assert found == [[1], [], [], "Bob", "42501"]
+    amounts = project.rows("select workspace_id, amount from public.invoices order by id")
+    assert [(str(row["workspace_id"]), float(row["amount"])) for row in amounts] == [
+        (ACME, 12.0), (GLOBEX, 12.5), (ACME, 3.0),
+    ]  # fmt: skip
+    without = {"supabase_jwt_secret": None, "supabase_worker_key": None}
+    bypassing = WorkerQueue(project.settings.model_copy(update=without))
+    with pytest.raises(ConfigurationError, match="SUPABASE_WORKER_KEY"):
+        await bypassing.table(JobId("1"), 1, "invoices", schema=SCHEMAS.clients).select()
+    await bypassing.aclose()
+
+
 async def test_the_examples_of_the_context_run(
     project: Project,
     worker: Worker,
@@ -125,7 +209,7 @@ async def test_the_examples_of_the_context_run(
     module: types.ModuleType,
     http: httpx.AsyncClient,
 ) -> None:
-    """Children, events, versions, schedules, and two ways to enqueue from Python."""
+    """A graph, children, events, versions, schedules, and two ways to enqueue from Python."""
     run_python(module, "CONTEXT.md")
     own = Registry()
     for kind in default_registry:
@@ -141,6 +225,8 @@ async def test_the_examples_of_the_context_run(
     await supabase.auth.sign_in_with_password({"email": ADA.email, "password": PASSWORD})
     order = (await ada.enqueue(ACME, "order.ship", {"order": 7})).job
     project.run_sql("update queue.job_types set payload_schema = null where job_type = 'greeting'")
+    cut = (await ada.enqueue(ACME, "clip", {"video": "a"})).job
+    page = (await ada.enqueue(ACME, "poster", {"video": "<i>a</i>"})).job
     old = project.insert("greeting", {"name": "Ada Lovelace"}, schema_version=1)
     made, _ = await module.enqueue_report(supabase, ACME, settings.schema_name)
 
@@ -153,6 +239,10 @@ async def test_the_examples_of_the_context_run(
     assert report.tags == ("quarterly",)
     assert report.result == {"pages": ["page 0", "page 1", "page 99"]}
     assert (await ada.get_job(order.id)).result == {"amount": 12}
+    assert (await ada.get_job(cut.id)).result["write"] == "words of a with pictures"
+    shown = (await ada.get_job(page.id)).result["url"]
+    assert shown == (await ada.artefacts(page.id))[0].url
+    assert (await ada.read_artefact(page.id, "poster.html"))[1] == b"<h1><i>a</i></h1>"
     assert (await ada.get_job(old)).result == "Lovelace, Ada"
     declared = project.rows("select name, cron, source from queue.schedules order by name")
     assert {(row["name"], row["cron"]) for row in declared} == {

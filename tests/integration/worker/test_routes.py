@@ -14,6 +14,7 @@ import pytest
 from pydantic import BaseModel
 
 from minutehand.functions.worker.app import build_app
+from minutehand.functions.worker.routes import WorkerRoutes
 from minutehand.queue import UserQueue
 from minutehand.worker import Job, JobContext, Registry, Worker
 from tests.support.project import ACME, Gateway, Project
@@ -26,7 +27,7 @@ class Nothing(BaseModel):
 @pytest.fixture
 async def http(project: Project, worker: Worker) -> AsyncIterator[httpx.AsyncClient]:
     """A client of the ASGI app over this test's worker."""
-    app = build_app(project.settings, worker)
+    app = build_app(WorkerRoutes(project.settings, worker))
     async with httpx.AsyncClient(
         transport=httpx.ASGITransport(app),
         base_url="http://worker",
@@ -137,7 +138,7 @@ async def test_a_type_runs_with_its_parts(
         ("GET", "/api/jobs/other", WORKER, 404, "route_not_found"),
     ],
 )
-async def test_who_may_not_is_told_so_in_the_common_shape(
+async def test_a_caller_without_the_right_gets_the_common_error(
     http: httpx.AsyncClient,
     method: str,
     path: str,
@@ -212,7 +213,7 @@ def invoke(project: Project, *events: Any, **variables: str) -> list[Any]:
             "WORKER_SECRET_TOKEN": "worker-token",
             "BACKGROUND_JOB_TOKEN": "background-token",
             "USE_MOCK_APOLLO": "true",
-            "MINUTEHAND_APPS": "minutehand.apps.*",
+            "MINUTEHAND_APPS": "minutehand_apps.*",
             "MINUTEHAND_SCHEMA": project.settings.schema_name,
             **variables,
         },

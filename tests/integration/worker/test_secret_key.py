@@ -1,11 +1,23 @@
-"""A project's secret key: `apikey` alone, at a gateway that refuses it as a bearer."""
+"""A project's secret key, as our workers and the official clients send it."""
 
 from __future__ import annotations
 
+import json
+import subprocess
+
 import httpx
 
+from minutehand.node import node_binary, node_home
 from minutehand.queue import WorkerQueue
+from supabase import AsyncClientOptions, acreate_client
 from tests.support.project import Project
+
+SUPABASE_JS = """
+import { createClient } from "@supabase/supabase-js";
+const [url, key, schema] = JSON.parse(process.argv[1]);
+const { status } = await createClient(url, key).schema(schema).rpc("queue_health");
+console.log(JSON.stringify({ status }));
+"""
 
 
 async def test_a_worker_with_a_secret_key_sends_no_bearer(project: Project) -> None:
@@ -22,18 +34,46 @@ async def test_a_worker_with_a_secret_key_sends_no_bearer(project: Project) -> N
     assert health.due >= 0
 
 
-async def test_the_gateway_refuses_a_key_as_bearer(project: Project) -> None:
-    """As the hosted one says it will: the value is not a JWT."""
+async def test_the_official_client_of_python_enters_with_it(project: Project) -> None:
+    """supabase-py sends the key as bearer, too."""
     secret = project.settings.supabase_secret_key or ""
-    async with httpx.AsyncClient(base_url=project.settings.supabase_url) as client:
-        answers = [
-            await client.post("/rest/v1/rpc/queue_health", json={}, headers=headers)
-            for headers in (
-                {"apikey": secret, "authorization": f"Bearer {secret}"},
-                {"apikey": secret},
-            )
-        ]
+    async with httpx.AsyncClient() as connections:
+        options = AsyncClientOptions(schema=project.settings.schema_name, httpx_client=connections)
+        client = await acreate_client(project.settings.supabase_url, secret, options)
+        health = await client.rpc("queue_health").execute()
 
-    assert answers[0].status_code == 401
-    assert answers[0].json()["code"] == "PGRST301"
-    assert answers[1].status_code != 401
+    assert isinstance(health.data, dict)
+    assert health.data["due"] == 0
+
+
+def test_the_official_client_of_javascript_enters_with_it(project: Project) -> None:
+    """supabase-js does the same; in Node, since no key of this kind belongs into a browser."""
+    arguments = json.dumps(
+        [
+            project.settings.supabase_url,
+            project.settings.supabase_secret_key,
+            project.settings.schema_name,
+        ]
+    )
+    answer = subprocess.run(
+        [node_binary(), "--input-type=module", "--eval", SUPABASE_JS, arguments],
+        cwd=node_home(),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    assert json.loads(answer.stdout)["status"] == 200
+
+
+async def test_another_key_as_bearer_is_no_token(project: Project) -> None:
+    """Only the key that came as `apikey` is made a token of."""
+    secret = project.settings.supabase_secret_key or ""
+    headers = {
+        "apikey": project.settings.supabase_publishable_key,
+        "authorization": f"Bearer {secret}",
+    }
+    async with httpx.AsyncClient(base_url=project.settings.supabase_url) as client:
+        answer = await client.post("/rest/v1/rpc/queue_health", json={}, headers=headers)
+
+    assert (answer.status_code, answer.json()["code"]) == (401, "PGRST301")

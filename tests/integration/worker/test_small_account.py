@@ -13,13 +13,14 @@ import httpx
 import pytest
 from pydantic import BaseModel
 
-from minutehand.local.lambda_runtime import FunctionConfig, Invocation, LambdaRuntime
-from minutehand.local.lambda_runtime.gateway import Route
 from minutehand.local.ports import reserve_port
 from minutehand.queue import WorkerQueue
 from minutehand.queue.errors import QueueError
+from minutehand.queue.models import LeaseRequest, LeaseResponse
 from minutehand.worker import Job, JobContext, Registry, TickOptions, Worker
 from minutehand.worker.fanout import FanOut
+from supabase_local.lambda_runtime import FunctionConfig, Invocation, LambdaRuntime
+from supabase_local.lambda_runtime.gateway import Route
 from tests.support.project import ACME, Project
 
 HERE = Path(__file__).parent
@@ -206,20 +207,25 @@ async def test_a_run_that_waits_alone_takes_what_its_refused_worker_came_for(
     project: Project, registry: Registry, worker_queue: WorkerQueue
 ) -> None:
     """It waits for a job that falls due soon; no other may run beside it."""
-    ran = asyncio.Event()
+    ran, looked = asyncio.Event(), asyncio.Event()
 
     @registry.processor("short", payload=Nothing)
     async def short(job: Job[Nothing], ctx: JobContext) -> None:
         ran.set()
 
-    alone = Worker(project.settings, registry=registry, most=1)
+    class Looking(WorkerQueue):
+        """Says when there was nothing to do."""
+
+        async def lease(self, request: LeaseRequest) -> LeaseResponse:
+            found = await super().lease(request)
+            looked.set()
+            return found
+
+    alone = Worker(project.settings, registry=registry, queue=Looking(project.settings), most=1)
     await alone.register()
     project.insert("short", scheduled_for=datetime.now(UTC) + timedelta(seconds=50))
     waiting = asyncio.create_task(alone.tick(budget_seconds=300))
-    async with asyncio.timeout(30):
-        while not project.rows("select 1 from queue.ticks"):  # noqa: ASYNC110
-            await asyncio.sleep(0.02)
-    await asyncio.sleep(1)  # it has nothing to do any more
+    await asyncio.wait_for(looked.wait(), 60)
     project.insert("short")
     refused = await worker_queue.begin_run(str(uuid.uuid4()), worker_id="b", most=1, seconds=60)
 

@@ -93,7 +93,7 @@ async def test_a_step_is_stored_before_the_next_one_begins(
     assert stored == [1]
 
 
-async def test_equal_step_names_are_told_apart_by_their_order(
+async def test_equal_step_names_are_distinguished_by_their_order(
     registry: Registry, worker: Worker, ada: UserQueue
 ) -> None:
     """A loop may use one name for all its rounds."""
@@ -298,7 +298,7 @@ async def test_spawning_twice_makes_the_same_children(
     assert {str(row["id"]) for row in children} == set((await ada.get_job(job_id)).result["ids"])
 
 
-async def test_a_job_cut_by_the_deadline_goes_on_where_its_steps_ended(
+async def test_a_job_cut_by_the_deadline_continues_where_its_steps_ended(
     registry: Registry, worker: Worker, ada: UserQueue
 ) -> None:
     """Progress made in steps spends no attempt, however often the tick ends first."""

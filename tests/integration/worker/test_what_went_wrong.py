@@ -161,7 +161,7 @@ def test_a_schedule_that_cannot_be_read_is_refused_at_import(registry: Registry,
         registry.processor("nightly", payload=Nothing, schedule=cron)
 
 
-def test_a_schedule_for_nobody_is_refused(registry: Registry) -> None:
+def test_a_schedule_without_a_tenant_is_refused(registry: Registry) -> None:
     """A workspace's name is not its id."""
     with pytest.raises(ValueError, match="for_ must be 'system', 'each' or a workspace's id"):
         Schedule("@daily", for_="acme")

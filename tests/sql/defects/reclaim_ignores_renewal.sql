@@ -2,13 +2,10 @@
 do $patch$
 declare
   v_body text := pg_get_functiondef('queue.reclaim'::regproc);
-  v_due text := pg_get_functiondef('queue.due_items'::regproc);
 begin
-  if position($old$where job_id = any (v_ids) and expires_at <= p_now returning$old$ in v_body) = 0
-    or position('where l.expires_at <= p_now' in v_due) = 0 then
+  if position($old$where job_id = any (v_ids) and expires_at <= p_now returning$old$ in v_body) = 0 then
     raise exception 'the defect does not apply any more';
   end if;
-  execute replace(v_due, 'where l.expires_at <= p_now', 'where l.leased_at + make_interval(secs => l.lease_seconds) <= p_now');
   execute replace(v_body, $old$where job_id = any (v_ids) and expires_at <= p_now returning$old$, $new$where job_id = any (v_ids) and leased_at + make_interval(secs => lease_seconds) <= p_now returning$new$);
 end;
 $patch$;

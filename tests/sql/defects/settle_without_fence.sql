@@ -4,7 +4,7 @@ declare
   v_name text;
   v_body text;
 begin
-  foreach v_name in array array['queue.complete', 'queue.settle_others'] loop
+  foreach v_name in array array['queue.settle_items'] loop
     v_body := pg_get_functiondef(v_name::regproc);
     if position($old$l.job_id = i.job_id and l.fence = i.fence$old$ in v_body) = 0 then
       raise exception 'the defect does not apply any more';

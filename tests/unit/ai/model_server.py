@@ -55,6 +55,7 @@ class ModelServer(MisbehavingServer):
 
     def __init__(self) -> None:
         super().__init__()
+        #: An answer, or what makes one of a request's body.
         self.answers: dict[str, Any] = {}
         self.faults: dict[str, list[Fault]] = defaultdict(list)
         self.seen: list[Seen] = []
@@ -118,7 +119,9 @@ class ModelServer(MisbehavingServer):
 
     async def _text(self, body: dict[str, Any], spec: dict[str, Any]) -> str:
         if spec["name"] in self.answers:
-            return json.dumps(self.answers[spec["name"]])
+            answer = self.answers[spec["name"]]
+            answer = answer(body) if callable(answer) else answer
+            return answer if isinstance(answer, str) else json.dumps(answer)
         given = Material("given", body["messages"][-1]["content"])
         prompt = Prompt(spec["name"], "", [given], schema=spec.get("schema"))
         return (await OfflineLanguageModel().complete(prompt)).text

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from minutehand.ai.event_stream import EventStreamParser, EventStreamTooLong, ServerEvent
@@ -23,7 +23,6 @@ def parse(raw: bytes, cuts: list[int]) -> list[ServerEvent]:
     ]
 
 
-@settings(deadline=None)
 @given(
     st.lists(st.lists(TEXTS, min_size=1, max_size=3), max_size=4),
     ENDS,
@@ -42,7 +41,6 @@ def test_any_split_of_the_bytes_gives_the_same_events(
     assert parse(raw, cuts) == [ServerEvent("\n".join(lines)) for lines in events]
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=200), st.lists(st.integers(0, 200), max_size=6))
 def test_no_bytes_break_it(raw: bytes, cuts: list[int]) -> None:
     """And those that are no UTF-8 say the same in any pieces."""

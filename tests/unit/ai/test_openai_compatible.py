@@ -107,7 +107,7 @@ async def test_each_failure_has_its_type(
         assert all(wait >= 1 for wait in waits)
 
 
-async def test_what_passes_by_itself_is_not_told() -> None:
+async def test_what_passes_by_itself_is_not_reported() -> None:
     """A 500, a short 429, and then an answer."""
     async with ModelServer() as server:
         server.faults["answer"] = [
@@ -122,7 +122,7 @@ async def test_what_passes_by_itself_is_not_told() -> None:
     assert (done.text, len(server.seen)) == ("ok", 3)
 
 
-async def test_nobody_there_is_unreachable() -> None:
+async def test_a_closed_port_is_unreachable() -> None:
     """A request that never left is repeated, then given up."""
     waits: list[float] = []
     async with ModelServer() as server:

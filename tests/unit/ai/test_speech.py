@@ -26,7 +26,7 @@ from minutehand.ai.errors import (
 )
 from minutehand.ai.speech import BYTES_PER_SECOND, Segment, Word
 from minutehand.ai.speech_endpoint import TranscriptionEndpoint
-from minutehand.ai.speech_offline import NAME, OfflineSpeechToText, join_words
+from minutehand.ai.speech_offline import NAME, OfflineSpeechToText, Recognised, join_words
 from minutehand.config import ConfigurationError, Settings
 from tests.support.misbehaving import Fault
 from tests.unit.ai.speech_server import KEY, SpeechServer
@@ -104,7 +104,7 @@ async def test_a_model_without_segments_is_asked_in_its_own_way(server: SpeechSe
     ],
     ids=["401", "402", "quota", "422", "429", "500", "hang", "cut", "no object", "no end", "back"],
 )  # fmt: skip
-async def test_each_failure_is_told_by_its_kind(
+async def test_each_failure_is_reported_by_its_kind(
     server: SpeechServer, faults: list[Fault], kind: type[LanguageModelError], requests: int
 ) -> None:
     """What may be charged for is not repeated, and the key is in no message."""
@@ -134,7 +134,7 @@ async def test_a_short_wait_is_waited_for(server: SpeechServer) -> None:
     assert len(server.seen) == 3
 
 
-async def test_nobody_there_is_told(server: SpeechServer) -> None:
+async def test_an_unreachable_server_is_reported(server: SpeechServer) -> None:
     """A refused connection carried nothing and is repeated."""
     ear = TranscriptionEndpoint("http://127.0.0.1:9/v1", model="m", sleep=no_wait)
 
@@ -143,7 +143,7 @@ async def test_nobody_there_is_told(server: SpeechServer) -> None:
     await ear.aclose()
 
 
-async def test_silence_is_heard_as_nothing() -> None:
+async def test_silence_is_transcribed_as_nothing() -> None:
     """Offline; and too much sound at once is refused before anything is loaded."""
     ear = OfflineSpeechToText()
 
@@ -157,15 +157,17 @@ async def test_silence_is_heard_as_nothing() -> None:
 def test_words_are_joined_and_cut_where_the_speaker_pauses() -> None:
     """Silence and noise are no words; other ways to say a word are that word."""
     words = [
-        ("<s>", 0, 10), ("turn", 11, 40), ("off(2)", 41, 60), ("<sil>", 61, 100),
-        ("[SPEECH]", 101, 110), ("now", 120, 140), ("</s>", 141, 150),
+        ("<s>", 0, 10, 1), ("turn", 11, 40, 0.9), ("off(2)", 41, 60, 0.3), ("<sil>", 61, 100, 1),
+        ("[SPEECH]", 101, 110, 1), ("now", 120, 140, None), ("</s>", 141, 150, 1),
     ]  # fmt: skip
 
-    assert join_words(words) == [
-        Segment(0.11, 0.61, "turn off", (Word(0.11, 0.41, "turn"), Word(0.41, 0.61, "off"))),
+    assert join_words(Recognised(*each) for each in words) == [
+        Segment(
+            0.11, 0.61, "turn off", (Word(0.11, 0.41, "turn", 0.9), Word(0.41, 0.61, "off", 0.3))
+        ),
         Segment(1.2, 1.41, "now", (Word(1.2, 1.41, "now"),)),
     ]
-    long = join_words(("on", at * 100, at * 100 + 90) for at in range(30))
+    long = join_words(Recognised("on", at * 100, at * 100 + 90) for at in range(30))
     assert all(segment.end - segment.start <= 12.5 for segment in long)
     assert len(long) == 3
 

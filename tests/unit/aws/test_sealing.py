@@ -149,7 +149,7 @@ async def test_what_kms_would_not_even_take_is_no_sealed_value(
         )
 
 
-def test_the_key_file_is_private_and_made_once_by_whoever_is_first(tmp_path: Path) -> None:
+def test_the_key_file_is_private_and_made_once_by_the_first(tmp_path: Path) -> None:
     """API and worker start together on a fresh clone."""
     path = tmp_path / "sealing.json"
     made: list[str] = []

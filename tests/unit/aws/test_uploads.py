@@ -8,7 +8,6 @@ import hashlib
 import httpx
 import pytest
 from hypothesis import given
-from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from minutehand.aws.uploads import (
@@ -28,7 +27,6 @@ from minutehand.aws.uploads import (
 from minutehand.config import ConfigurationError, Settings
 
 
-@hypothesis_settings(deadline=None)
 @given(st.integers(min_value=0, max_value=MAX_BYTES))
 def test_any_file_is_cut_into_parts_that_s3_takes(size: int) -> None:
     """Sizes add up, parts are large enough, and there are not too many."""
@@ -129,7 +127,9 @@ async def test_an_aborted_upload_is_gone(settings: Settings) -> None:
     assert await uploads.size_of("videos/b.mp4") is None
 
 
-async def test_storage_that_is_away_is_told_from_a_wrong_request(settings: Settings) -> None:
+async def test_unavailable_storage_is_distinguished_from_a_wrong_request(
+    settings: Settings,
+) -> None:
     """The first may be repeated, the second may not."""
     away = settings.model_copy(update={"aws_endpoint_url": "http://127.0.0.1:9"})
 

@@ -143,7 +143,7 @@ async def test_a_hanging_invoke_does_not_hold_the_request(
     assert "wake-up was lost" in caplog.text
 
 
-async def test_a_waiter_that_leaves_takes_nobody_elses_wake_up_along(
+async def test_a_waiter_that_leaves_takes_no_other_wake_up_along(
     waker: LambdaWaker, lambda_api: LambdaApi
 ) -> None:
     """A client that hangs up cancels its request, not the invoke others wait for."""

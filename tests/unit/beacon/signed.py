@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from minutehand.apps.beacon.canonical import digest_of
-from minutehand.apps.beacon.executing import ProviderAnswer
-from minutehand.apps.beacon.models import ExecutionRow, Head, JobRow, JobSpec
-from minutehand.apps.beacon.receipts import chained, statement
-from minutehand.apps.beacon.responses import read_output
-from minutehand.apps.beacon.signing import SigningKey
+from minutehand.signing.canonical import digest_of
+from minutehand.signing.keys import SigningKey
+from minutehand.signing.models import Head
+from minutehand.signing.signer import chained, instant
+from minutehand_apps.beacon.executing import ProviderAnswer, statement
+from minutehand_apps.beacon.models import ExecutionRow, JobRow, JobSpec
+from minutehand_apps.beacon.responses import read_output
 
 KEY = SigningKey.from_seed(b"k" * 32)
 AT = datetime(2026, 11, 20, 12, tzinfo=UTC)
@@ -32,6 +35,11 @@ def jwks(key: SigningKey = KEY, **more: Any) -> dict[str, Any]:
 
 def make_bundle(key: SigningKey = KEY, *, head: Head | None = None) -> dict[str, Any]:
     """A job's two receipts in one chain, with its spec."""
+    return copy.deepcopy(_bundle(key, head))
+
+
+@functools.cache
+def _bundle(key: SigningKey, head: Head | None) -> dict[str, Any]:
     head = head or Head(number=0, digest=None)
     spec = JobSpec.model_validate(SPEC)
     job = JobRow(
@@ -64,19 +72,66 @@ def make_bundle(key: SigningKey = KEY, *, head: Head | None = None) -> dict[str,
             spec_digest=digest_of(SPEC),
             started_at=AT,
             completed_at=AT + timedelta(seconds=1),
-            software="minutehand/test",
         )
-        stated["id"] = str(UUID(int=20 + place))
+        stated |= {"id": str(UUID(int=20 + place)), "software": "minutehand/test"}
         receipt = key.sign(chained(stated, head, issued_at=AT + timedelta(seconds=place)))
         receipts.append(receipt)
         head = Head(number=receipt["number"], digest=digest_of(receipt))
-    return {"format": "minutehand-beacon-bundle/1", "jobspec": SPEC, "receipts": receipts}
+    closing = key.sign(chained(closing_of(receipts), head, issued_at=AT + timedelta(seconds=9)))
+    return {
+        "format": "minutehand-beacon-bundle/1",
+        "jobspec": SPEC,
+        "receipts": receipts,
+        "closing": closing,
+    }
+
+
+def closing_of(receipts: list[dict[str, Any]]) -> dict[str, Any]:
+    """What closes the job of these receipts, before its place in the chain is known."""
+    return {
+        "format": "minutehand-beacon-closing/1",
+        "id": str(UUID(int=30)),
+        "workspace_id": str(UUID(int=2)),
+        "job_id": str(UUID(int=1)),
+        "jobspec_id": "spec-1",
+        "jobspec_version": "1",
+        "status": "completed",
+        "error": None,
+        "reached": [each["region"] for each in receipts],
+        "receipts": len(receipts),
+        "executions": [
+            {
+                "execution_id": each["execution_id"],
+                "region": each["region"],
+                "model": each["model"],
+                "status": "completed",
+                "error": None,
+                "receipt": digest_of(each),
+            }
+            for each in receipts
+        ],
+        "started_at": instant(AT),
+        "completed_at": instant(AT + timedelta(seconds=8)),
+        "hashes": {"jobspec": digest_of(SPEC)},
+        "software": "minutehand/test",
+    }
 
 
 def resigned(place: int, key: SigningKey = KEY, **fields: Any) -> dict[str, Any]:
-    """The bundle with one receipt's members replaced, and signed again by the key."""
+    """The bundle with one receipt's members replaced, and all that follows signed again."""
     bundle = make_bundle()
-    receipt = {**bundle["receipts"][place], **fields}
-    del receipt["signature"]
-    bundle["receipts"][place] = key.sign(receipt)
-    return bundle
+    receipts = bundle["receipts"]
+    receipts[place] = key.sign(_unsigned({**receipts[place], **fields}))
+    return reclosed(bundle, key)
+
+
+def reclosed(bundle: dict[str, Any], key: SigningKey = KEY, **fields: Any) -> dict[str, Any]:
+    """The bundle with a closing receipt of just its receipts, and other members if given."""
+    closing = {**bundle["closing"], **closing_of(bundle["receipts"]), **fields}
+    previous = digest_of(bundle["receipts"][-1])
+    closing["hashes"] = {"jobspec": digest_of(SPEC), "previous": previous}
+    return {**bundle, "closing": key.sign(_unsigned(closing))}
+
+
+def _unsigned(receipt: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in receipt.items() if name != "signature"}

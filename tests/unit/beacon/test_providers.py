@@ -11,16 +11,13 @@ from uuid import UUID
 import httpx
 import pytest
 
-from minutehand.apps.beacon.executing import by_health
-from minutehand.apps.beacon.health import judge
-from minutehand.apps.beacon.models import ExecutionRow, JobSpec, ProviderHealth
-from minutehand.apps.beacon.provider_client import (
-    MAX_ANSWER_BYTES,
-    ProviderClient,
-    ProviderFailed,
-)
-from minutehand.apps.beacon.settings import BeaconSettings, Provider
 from minutehand.config import ConfigurationError
+from minutehand.worker.remote import RemoteFailed
+from minutehand_apps.beacon.executing import by_health
+from minutehand_apps.beacon.health import judge
+from minutehand_apps.beacon.models import ExecutionRow, JobSpec, ProviderHealth
+from minutehand_apps.beacon.provider_client import MAX_ANSWER_BYTES, ProviderClient
+from minutehand_apps.beacon.settings import BeaconSettings, Provider
 from tests.unit.beacon.signed import SPEC
 
 PROVIDER = Provider(name="alpha", url="https://alpha.example", regions=("eu",), token="t0k")
@@ -80,19 +77,11 @@ async def test_every_odd_answer_is_a_failure_with_words(
     answer: Callable[[httpx.Request], httpx.Response], words: str
 ) -> None:
     """Never another exception, and never an address or a body of the provider's."""
-    with pytest.raises(ProviderFailed, match="alpha") as failed:
+    with pytest.raises(RemoteFailed, match="alpha") as failed:
         await client(answer).poll(PROVIDER, "t")
 
     assert words in str(failed.value)
     assert "alpha.example" not in str(failed.value)
-
-
-async def test_a_task_that_is_not_known_any_more_is_told_apart() -> None:
-    """It may be submitted again."""
-    with pytest.raises(ProviderFailed) as failed:
-        await client(lambda _: httpx.Response(404)).poll(PROVIDER, "t")
-
-    assert failed.value.task_lost
 
 
 def test_the_healthy_come_first_and_none_is_left_out() -> None:
@@ -140,7 +129,7 @@ def test_a_malformed_setting_names_its_variable(text: str) -> None:
         BeaconSettings.from_env({"BEACON_PROVIDERS": text})
 
 
-def test_health_tells_a_late_outbox_from_a_dead_one_and_a_region_that_is_away() -> None:
+def test_health_distinguishes_a_late_outbox_a_dead_one_and_an_unavailable_region() -> None:
     """A provider's outage degrades; only a publisher that is dead stops all work."""
     settings = BeaconSettings(
         providers=(

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import copy
 import json
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
 
-from minutehand.apps.beacon.models import Head
-from minutehand.apps.beacon.signing import SigningKey
-from minutehand.apps.beacon.verify import Report, Unreadable, read_given, read_keys, verify
-from tests.unit.beacon.signed import AT, KEY, jwks, make_bundle, resigned
+from minutehand.signing.canonical import digest
+from minutehand.signing.keys import SigningKey
+from minutehand.signing.models import Head
+from minutehand.signing.verify import Report, Unreadable, read_keys, read_lines
+from minutehand_apps.beacon.verify import read_given, verify, verify_chain
+from tests.unit.beacon.signed import AT, KEY, jwks, make_bundle, reclosed, resigned
 
 FORGER = SigningKey.from_seed(b"f" * 32)
 
@@ -41,7 +44,7 @@ def test_a_whole_bundle_passes_every_check() -> None:
 
     assert report.verdict == "passed"
     assert {check.name for check in report.checks} == {
-        "form", "signature", "key", "output", "jobspec", "job", "chain",
+        "form", "signature", "key", "output", "jobspec", "job", "chain", "closing",
     }  # fmt: skip
 
 
@@ -51,18 +54,34 @@ ANSWER = ("receipts", 0, "output", "data", "responses", 0)
 @pytest.mark.parametrize(
     ("bundle", "checks"),
     [
-        (tampered(*ANSWER, "response", to="No."), {"signature", "output", "chain"}),
-        (tampered("receipts", 1, "region", to="us-east"), {"signature"}),
-        (tampered("receipts", 0, "number", to=2), {"signature", "chain"}),
+        (tampered(*ANSWER, "response", to="No."), 
+         {"signature", "output", "chain", "closing"}),
+        (tampered("receipts", 1, "region", to="us-east"), {"signature", "chain", "closing"}),
+        (tampered("receipts", 0, "number", to=2), {"signature", "chain", "closing"}),
+        (tampered("receipts", 1, "provider", to="other"), {"signature", "chain", "closing"}),
+        (tampered("receipts", 1, "started_at", to="2026-11-20T11:00:00.000Z"),
+         {"signature", "chain", "closing"}),
+        (tampered("receipts", 1, "jobspec_id", to="x"),
+         {"signature", "chain", "closing", "jobspec"}),
+        (tampered("receipts", 1, "hashes", "output", to="sha256:" + "0" * 64),
+         {"signature", "chain", "closing", "output"}),
+        (tampered("closing", "receipts", to=1), {"signature", "closing"}),
+        (tampered("closing", "reached", to=["us-east"]), {"signature", "jobspec"}),
+        (tampered("closing", "job_id", to="00000000-0000-0000-0000-0000000000ee"),
+         {"signature", "job"}),
+        (tampered("closing", "format", to="minutehand-beacon-receipt/1"), {"form", "signature"}),
         (tampered("jobspec", "version", to="2"), {"jobspec"}),
-        (tampered("receipts", 1, "surprise", to=1), {"form", "signature"}),
-        (tampered("receipts", 1, "number", to=2.0), {"form", "signature"}),
+        (tampered("receipts", 1, "surprise", to=1), {"form", "signature", "closing"}),
+        (tampered("receipts", 1, "number", to=2.0), {"form", "signature", "closing"}),
         (resigned(1, hashes={**make_bundle()["receipts"][1]["hashes"],
                              "previous": "sha256:" + "0" * 64}), {"chain"}),
         (resigned(1, region="moon"), {"jobspec"}),
         (resigned(1, jobspec_id="other"), {"jobspec"}),
         (resigned(1, issued_at="9000-01-01T00:00:00.000Z"), {"key"}),
         (make_bundle(FORGER), {"signature"}),
+        ({**make_bundle(FORGER)["receipts"][0], "key_id": KEY.kid}, {"signature"}),
+        ({**make_bundle(), "receipts": make_bundle()["receipts"][:1] * 2},
+         {"job", "chain", "closing"}),
     ],
 )  # fmt: skip
 def test_what_is_not_so_is_found_and_named(bundle: dict[str, Any], checks: set[str]) -> None:
@@ -76,17 +95,17 @@ def test_what_is_not_so_is_found_and_named(bundle: dict[str, Any], checks: set[s
 @pytest.mark.parametrize(
     ("bundle", "checks"),
     [
-        (tampered("receipts", 1, "number", to=2**53 + 1), {"form", "signature"}),
-        (tampered("receipts", 1, "number", to=10**400), {"form", "signature"}),
-        (tampered("receipts", 1, "id", to="\ud800"), {"form", "signature"}),
-        (tampered("receipts", 1, "jobspec_version", to="\ud800"), {"form", "signature"}),
+        (tampered("receipts", 1, "number", to=2**53 + 1), {"form", "signature", "closing"}),
+        (tampered("receipts", 1, "number", to=10**400), {"form", "signature", "closing"}),
+        (tampered("receipts", 1, "id", to="\ud800"), {"form", "signature", "closing"}),
+        (tampered("receipts", 1, "jobspec_version", to="\ud800"), {"form", "signature", "closing"}),
         (tampered("receipts", 1, "issued_at", to="٢٠٢٦-11-20T12:00:00.000Z"),
-         {"form", "signature"}),
+         {"form", "signature", "closing"}),
         (tampered("receipts", 1, "signature", to=make_bundle()["receipts"][1]["signature"] + "=="),
-         {"form", "signature"}),
+         {"form", "signature", "closing"}),
         (tampered("jobspec", "metadata", to={"\ud800": 2**60 + 1}), {"jobspec"}),
         (tampered(*ANSWER, "response", to="Because “us-east”, \\ e\u0301\n0"),
-         {"signature", "output", "chain"}),
+         {"signature", "output", "chain", "closing"}),
     ],
 )  # fmt: skip
 def test_no_number_and_no_text_makes_the_verifier_give_up(
@@ -124,19 +143,88 @@ ELSEWHERE = "00000000-0000-0000-0000-0000000000ee"
 )
 def test_a_genuine_receipt_of_elsewhere_does_not_fit_in(bundle: dict[str, Any]) -> None:
     """The same spec ran for others too: each of its receipts is signed, and not of this job."""
-    assert failed(report_of(bundle)) == {"job"}
+    assert failed(report_of(bundle)) == {"job", "closing"}
 
 
-def test_a_receipt_repeated_is_found() -> None:
-    """Two copies of one are not two answers."""
-    first = make_bundle()["receipts"][0]
-    assert failed(report_of({**make_bundle(), "receipts": [first, first]})) == {"job", "chain"}
+def without(*places: int, **members: Any) -> dict[str, Any]:
+    """The bundle without some of its receipts."""
+    bundle = make_bundle()
+    kept = [each for place, each in enumerate(bundle["receipts"]) if place not in places]
+    return {**bundle, "receipts": kept, **members}
 
 
-def test_a_signature_by_another_key_under_this_ones_name_fails() -> None:
-    """A key id is not a signature."""
-    forged = make_bundle(FORGER)["receipts"][0]
-    assert failed(report_of({**forged, "key_id": jwks()["keys"][0]["kid"]})) == {"signature"}
+UNCLOSED = without(closing=None)
+
+
+@pytest.mark.parametrize(
+    ("bundle", "verdict", "words"),
+    [
+        (without(0), "failed", "1 of 2 receipts are missing: us-east · m-1"),
+        (without(0, 1), "failed", "2 of 2 receipts are missing: us-east · m-1, eu-west · m-1"),
+        (UNCLOSED, "failed", "the receipt that closes the job is missing"),
+        (without(0, closing=None), "failed", "the receipt that closes the job is missing"),
+        (without(0, closing={}), "failed", "Field required"),
+        ({**UNCLOSED, "running": True}, "not_made", "the job had not ended"),
+        (reclosed(without(0)), "failed", "it does not name what the job spec asked for"),
+        (reclosed(make_bundle(), receipts=1), "failed", "it counts 1 receipts and names 2"),
+        (reclosed(make_bundle(), reached=["us-east"]), "failed", "what it says was reached"),
+    ],
+)
+def test_nothing_can_be_left_out(bundle: dict[str, Any], verdict: str, words: str) -> None:
+    """A region that looked bad is the one omission that receipts exist to prevent."""
+    report = report_of(bundle)
+
+    assert report.verdict == verdict
+    assert any(words in check.detail for check in report.checks if check.state != "passed")
+    assert verify(read_given(json.dumps(bundle))[0], read_keys(jwks()), partial=True).verdict == (
+        "passed" if bundle["closing"] is None or not bundle["receipts"] else "failed"
+    )
+
+
+def chain_of(bundle: dict[str, Any], *without: int) -> list[Any]:
+    documents = [*bundle["receipts"], bundle["closing"]]
+    return [each for place, each in enumerate(documents) if place not in without]
+
+
+@pytest.mark.parametrize(
+    ("documents", "verdict", "names"),
+    [
+        (chain_of(make_bundle()), "passed", set()),
+        (chain_of(make_bundle(), 2), "passed", set()),  # the job is still running
+        (chain_of(make_bundle(), 1), "failed", {"chain", "closing"}),
+        (chain_of(make_bundle(), 0), "passed", set()),  # pruned, or `from`
+        (chain_of(make_bundle(head=Head(number=7, digest="sha256:" + "7" * 64))), "passed", set()),
+        ([*chain_of(make_bundle()), *chain_of(replayed(number=1))[1:2]], "failed",
+         {"chain", "closing"}),
+        (chain_of(make_bundle(FORGER)), "failed", {"signature"}),
+        ([*chain_of(make_bundle()), []], "failed", {"form", "signature"}),
+    ],
+)  # fmt: skip
+def test_a_chain_has_no_gap_and_omits_nothing(
+    documents: list[Any], verdict: str, names: set[str]
+) -> None:
+    """Whatever lies between two receipts is there, and closing receipts find theirs in it."""
+    report = verify_chain(
+        read_lines("\n".join(json.dumps(each) for each in documents)), read_keys(jwks())
+    )
+
+    assert (report.verdict, failed(report)) == (verdict, names)
+
+
+def test_a_revoked_key_vouches_for_what_it_had_signed_by_then() -> None:
+    """A thief can give a receipt an earlier date, and not a place in the chain that was."""
+    workspace = digest(make_bundle()["closing"]["workspace_id"])
+
+    def revoked(last: int, at: datetime) -> str:
+        seconds = int(at.timestamp())
+        return report_of(
+            make_bundle(), jwks(exp=seconds, revoked_at=seconds, last={workspace: last})
+        ).verdict
+
+    later = AT + timedelta(hours=1)
+    assert [revoked(3, later), revoked(2, later), revoked(0, later), revoked(3, AT)] == [
+        "passed", "failed", "failed", "failed",
+    ]  # fmt: skip
 
 
 def test_answers_that_do_not_fit_the_questions_fail() -> None:
@@ -144,7 +232,7 @@ def test_answers_that_do_not_fit_the_questions_fail() -> None:
     receipt = copy.deepcopy(make_bundle()["receipts"][0])
     receipt["output"]["data"]["responses"].reverse()
 
-    from minutehand.apps.beacon.canonical import digest_of
+    from minutehand.signing.canonical import digest_of
 
     hashes = {**receipt["hashes"], "output": digest_of(receipt["output"])}
     bundle = resigned(0, output=receipt["output"], hashes=hashes)
@@ -168,11 +256,13 @@ def test_without_keys_nothing_is_proved() -> None:
 def test_what_is_missing_is_said_and_passes_when_asked_for() -> None:
     """A receipt alone is always a part; the receipt before a bundle's first is another job's."""
     alone = report_of(make_bundle()["receipts"][0])
-    without = {**make_bundle(), "jobspec": None}
+    unspecified = {**make_bundle(), "jobspec": None}
     later = report_of(make_bundle(head=Head(number=7, digest="sha256:" + "7" * 64)))
 
-    assert (alone.verdict, [check.name for check in alone.unchecked]) == ("passed", ["jobspec"])
-    assert report_of(without).verdict == "not_made"
+    assert (alone.verdict, [check.name for check in alone.unchecked]) == (
+        "passed", ["jobspec", "closing"],
+    )  # fmt: skip
+    assert report_of(unspecified).verdict == "not_made"
     assert later.verdict == "passed"
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from minutehand.queue.models import JobId, NewJob
+from minutehand.queue.models import Artefact, JobId, NewArtefact, NewJob
+from minutehand.queue.tables import Table
 from minutehand.worker.context import Updates
 
 
@@ -23,6 +24,14 @@ class Recorder:
     async def spawn(self, name: str, children: Sequence[NewJob]) -> list[JobId]:
         """No children here."""
         raise AssertionError(f"{name} spawns {len(children)} children")
+
+    async def store_artefact(self, artefact: NewArtefact) -> Artefact:
+        """No files here."""
+        raise AssertionError(f"{artefact.name} is stored")
+
+    def table(self, name: str, schema: str) -> Table:
+        """No tables here."""
+        raise AssertionError(f"{name} is opened")
 
     def remaining(self) -> float:
         """All the time there is."""

@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 import pytest
 
-from minutehand.apps.chat.classifier import classify
-from minutehand.apps.chat.models import Text
+from minutehand_apps.chat.classifier import classify
+from minutehand_apps.chat.models import Text
 
 REQUESTS = Path(__file__).with_name("requests")
 TEXTS = [Text(title="One", text="First."), Text(title="Two", text="Second.")]
@@ -41,29 +41,43 @@ def accuracy(requests: list[Labelled]) -> tuple[float, float]:
     return sum(tiers) / len(tiers), sum(whole) / len(whole)
 
 
-def test_requests_are_classified_as_a_person_would(capsys: pytest.CaptureFixture[str]) -> None:
+def test_requests_are_classified_as_a_person_would() -> None:
     """Nine in ten at least of those that nobody looked at while the rules were written."""
-    tuning, held_out = labelled("tuning"), labelled("held_out")
+    held_out = labelled("held_out")
 
-    figures = {"tuning": accuracy(tuning), "held out": accuracy(held_out)}
+    assert len(held_out) >= 150
+    assert {each.language for each in held_out} == {"en", "de", "fr", "es", "pt"}
+    assert min(accuracy(held_out)) >= 0.9
+
+
+def test_strangers_requests_are_classified(capsys: pytest.CaptureFixture[str]) -> None:
+    """200 written after the rules in ten languages: nine in ten of each that the rules claim.
+
+    No language is carried by the others; in one that they do not read no work is invented.
+    """
+    outside = labelled("outside")
+    languages = ("en", "de", "fr", "es", "pt", "it", "nl", "pl", "ja", "zh")
+    figures = {
+        language: accuracy([each for each in outside if each.language == language])[0]
+        for language in languages
+    }
 
     with capsys.disabled():
-        for half, (tier, whole) in figures.items():
-            print(
-                f"\nrequests, {half}: tier {tier:.1%}, tier and kinds of work {whole:.1%}", end=""
-            )
-    assert len(tuning) + len(held_out) >= 300
-    assert not {each.text for each in tuning} & {each.text for each in held_out}
-    assert {each.language for each in held_out} == {"en", "de", "fr", "es", "pt"}
-    assert min(figures["held out"]) >= 0.9
-    assert min(figures["tuning"]) >= 0.95
+        print("\nrequests, outside:", *(f"{name} {share:.0%}" for name, share in figures.items()))
+    assert len(outside) == 200
+    assert min(figures[each] for each in languages[:5]) >= 0.9
+    for each in outside:
+        if each.language in languages[5:]:
+            assert set(classify(each.text).kinds) <= each.kinds, each.text
 
 
-def test_each_language_is_understood() -> None:
-    """No language is carried by the others."""
-    for language in ("en", "de", "fr", "es", "pt"):
-        requests = [each for each in labelled("held_out") if each.language == language]
-        assert accuracy(requests)[0] >= 0.85, language
+def test_an_ordinary_word_is_no_deliverable() -> None:
+    """Nor a noun a verb: "table tennis" asks for no table; each of these is right."""
+    ordinary = labelled("ordinary")
+
+    assert len(ordinary) >= 45
+    wrong = [each.text for each in ordinary if set(classify(each.text).kinds) != each.kinds]
+    assert wrong == []
 
 
 def test_a_request_is_explained() -> None:
@@ -71,6 +85,7 @@ def test_a_request_is_explained() -> None:
     wanted = classify("Don't research anything, just tell me a joke")
     assert wanted.tier == "standard"
     assert wanted.reasons == ["research is named, but not wanted"]
+    assert classify("Could you please research nothing today?").items == []
     mentioned = classify("What does research mean?")
     assert mentioned.reasons == ["it asks about something, and does not request work"]
 
@@ -86,6 +101,8 @@ def test_work_is_named_by_its_own_part() -> None:
         ("research", "Research: Research renewable energy"),
         ("build", "Build: build me an interactive dashboard"),
     ]
+    report = classify("Research AI safety and build a comprehensive report")
+    assert report.kinds == ["research", "build"]
     assert classify("Compare Python and Go").items[0].title == "Comparison: Compare Python and Go"
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from minutehand.apps.chat.search import CorpusSearch, MediaWikiSearch, SearchFailed, make_search
+from minutehand_apps.chat.search import MediaWikiSearch, SearchFailed
 
 PAGES = {
     "query": {
@@ -109,7 +109,7 @@ async def test_what_may_pass_is_tried_again(first: httpx.Response | Exception) -
         (httpx.Response(200, json={"error": {"code": "badvalue"}}), 1, False),
     ],
 )
-async def test_what_does_not_pass_is_told(
+async def test_what_does_not_pass_is_reported(
     answer: httpx.Response, attempts: int, later: bool
 ) -> None:
     """And whether another time may help."""
@@ -118,11 +118,3 @@ async def test_what_does_not_pass_is_told(
         with pytest.raises(SearchFailed) as failed:
             await search.find("tides")
     assert (len(wiki.asked), failed.value.later) == (attempts, later)
-
-
-async def test_the_corpus_stands_in() -> None:
-    """Where no wiki is configured."""
-    search = make_search(None)
-    assert isinstance(search, CorpusSearch)
-    assert {each.source for each in await search.find("tidal power")} == {"Tidal power"}
-    await search.aclose()

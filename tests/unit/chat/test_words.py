@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from minutehand.ai.language_model import Prompt, count_tokens
-from minutehand.apps.chat import prompts
-from minutehand.apps.chat.live import WINDOW, LiveText
-from minutehand.apps.chat.models import Item, PastMessage, Text
-from minutehand.apps.chat.online_work import parts_of
-from minutehand.apps.chat.prompts import clipped, within
 from minutehand.clock import SystemClock
 from minutehand.worker.context import JobContext
+from minutehand_apps.chat import prompts
+from minutehand_apps.chat.live import WINDOW, LiveText
+from minutehand_apps.chat.models import Item, PastMessage, Text
+from minutehand_apps.chat.online_work import parts_of
+from minutehand_apps.chat.prompts import clipped, within
 from tests.unit.chat.recorder import Recorder
 
 TEXTS = [Text(title="One", text="First."), Text(title="Two", text="Second.")]

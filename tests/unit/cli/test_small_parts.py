@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 
 from minutehand.cli.jobs import read_payload
 from minutehand.cli.scaffold import scaffold
+from minutehand.cli.show import link_of
 from minutehand.cli.watch import result_of, sentence
 from minutehand.terminal.connection import CommandFailed, load_values, read_env_file
 from minutehand.terminal.events import Event, events_of
@@ -84,26 +86,20 @@ def test_event_streams_are_read_as_the_standard_says() -> None:
 
 def test_an_event_is_one_readable_line() -> None:
     """What a person sees while watching."""
-    event = Event(
-        "1",
-        "job.progress",
-        {
-            "at": "2026-01-01T12:34:56.789Z",
-            "data": {"progress": {"percentage": 40, "stage": "enriching"}},
-        },
-    )
+    at = "2026-01-01T12:34:56.789Z"
+    progress = {"progress": {"percentage": 40, "stage": "enriching"}}
+    # reason and instant are told apart, the instant without its fractions
+    retried = {"error_message": "no answer", "next_retry_at": "2026-01-01T12:35:50.17+00:00"}
 
-    assert sentence(event).plain == "12:34:56.789  progress     40 % enriching"
+    lines = [
+        sentence(Event("1", kind, {"at": at, "data": data})).plain
+        for kind, data in (("job.progress", progress), ("job.retried", retried))
+    ]
 
-
-def test_a_retried_attempt_says_why_and_when_it_goes_on() -> None:
-    """Reason and instant are told apart, the instant without its fractions."""
-    data = {"error_message": "no answer", "next_retry_at": "2026-01-01T12:35:50.17+00:00"}
-    event = Event("2", "job.retried", {"at": "2026-01-01T12:34:56.789Z", "data": data})
-
-    assert sentence(event).plain.endswith(
-        "retried     no answer (next try at 2026-01-01 12:35:50 UTC)"
-    )
+    assert lines == [
+        "12:34:56.789  progress     40 % enriching",
+        "12:34:56.789  retried     no answer (next try at 2026-01-01 12:35:50 UTC)",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -133,6 +129,36 @@ def test_brackets_and_escapes_of_strangers_are_only_shown(
     assert "a␛[2J" in printed.out
 
 
+def test_json_holds_no_control_character_of_either_set(capsys: pytest.CaptureFixture[str]) -> None:
+    """U+009B begins a command as ESC [ does; what is parsed stays the same."""
+    value = {"error": "\x1b[2J \x7f \x9b2J \x80\x9f é"}
+
+    Output(as_json=True).line(value)
+
+    written = capsys.readouterr().out
+    assert json.loads(written) == value
+    assert not [c for c in written[:-1] if ord(c) < 0x20 or 0x7F <= ord(c) <= 0x9F]
+    assert "é" in written
+
+
+def test_a_file_that_is_here_opens_in_the_editor_and_any_other_in_the_commit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Blanks and brackets in a name do not end the address; without a commit there is none."""
+    (tmp_path / "src" / "jobs").mkdir(parents=True)
+    (tmp_path / "src" / "jobs" / "my bill.py").touch()
+    monkeypatch.setenv("MINUTEHAND_PROJECT", str(tmp_path))
+    monkeypatch.delenv("MINUTEHAND_EDITOR", raising=False)
+    frame, origin = {"file": "jobs/my bill.py", "line": 7}, {"source": "https://x.example/blob/0a"}
+
+    assert link_of(frame, origin) == f"vscode://file{tmp_path}/src/jobs/my%20bill.py:7"
+    monkeypatch.setenv("MINUTEHAND_EDITOR", "idea://open?file={file}&line={line}")
+    assert link_of(frame, {}) == f"idea://open?file={tmp_path}/src/jobs/my%20bill.py&line=7"
+    gone = {**frame, "file": "jobs/gone].py"}
+    assert link_of(gone, origin) == "https://x.example/blob/0a/jobs/gone%5D.py#L7"
+    assert link_of(gone, {}) is None
+
+
 def test_a_template_that_was_not_filled_in_is_empty(tmp_path: Path) -> None:
     """The README's files have a remark behind each name; it must not become the secret."""
     file = tmp_path / "secrets.env"
@@ -152,23 +178,25 @@ def test_a_named_file_wins_over_the_environment(tmp_path: Path) -> None:
     assert read_env_file(file) == {"API_URL": "https://api", "SUPABASE_URL": "https://x=y"}
     assert load_values(file, environ)["API_URL"] == "https://api"
     assert load_values(None, environ)["API_URL"] == "http://other"
-    with pytest.raises(CommandFailed, match="does not exist"):
-        load_values(tmp_path / "missing", environ)
+    for path, said in ((tmp_path / "missing", "does not exist"), (tmp_path, "is not a file")):
+        with pytest.raises(CommandFailed, match=said):
+            load_values(path, environ)
 
 
+@pytest.mark.lint
 def test_a_scaffolded_app_passes_its_own_test_and_the_linters(tmp_path: Path) -> None:
     """A newcomer's first processor starts green."""
     (tmp_path / "pyproject.toml").symlink_to(ROOT / "pyproject.toml")
     package = tmp_path / "shared" / "minutehand"
     package.mkdir(parents=True)
     for path in (ROOT / "shared" / "minutehand").iterdir():
-        if path.name not in {"apps", "__pycache__"}:
+        if path.name != "__pycache__":
             (package / path.name).symlink_to(path)
-    (package / "apps").mkdir()
-    (package / "apps" / "__init__.py").touch()
+    apps = tmp_path / "shared" / "minutehand_apps"
+    apps.mkdir()
+    (apps / "__init__.py").touch()
 
     written = scaffold("greetings.send", tmp_path)
-
     names = [str(path) for path in written]
     bin_ = Path(sys.executable).parent
     for command in (

@@ -45,9 +45,7 @@ def trace() -> dict[str, Any]:
     """A job that failed once, runs again, and has a child that has not begun."""
     step = {"name": "fetch", "kind": "step", "started_at": at(31), "ended_at": at(35)}
     whole = job(
-        "whole",
-        attempts=[run_of(1, 10, 20, "retry"), run_of(2, 30, None, None)],
-        steps=[step],
+        "whole", attempts=[run_of(1, 10, 20, "retry"), run_of(2, 30, None, None)], steps=[step]
     )
     part = job("part", "whole", status="pending", created_at=at(36), scheduled_for=at(50))
     return {"now": at(40), "more": False, "jobs": [whole, part]}

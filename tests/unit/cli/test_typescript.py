@@ -176,3 +176,22 @@ def test_check_fails_until_the_file_is_written_and_after_it_was_edited(shop: Pat
     assert [missing.exit_code, written.exit_code, same.exit_code, edited.exit_code] == [1, 0, 0, 1]
     assert "missing" in missing.stderr
     assert '"out_of_date"' in edited.stderr
+
+
+def test_a_module_that_raises_is_named_in_two_lines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What and where; a traceback of sixty lines is the command's own."""
+    (tmp_path / "minutehand.toml").write_text('apps = ["raising_jobs"]\n')
+    (tmp_path / "raising_jobs").mkdir()
+    (tmp_path / "raising_jobs" / "__init__.py").touch()
+    (tmp_path / "raising_jobs" / "processors.py").write_text("import json\n1 / 0\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+
+    result = CliRunner().invoke(app, ["types", "--out", "jobs.d.ts"])
+
+    assert result.exit_code == 1
+    what, where = result.stderr.splitlines()
+    assert what == "the processors cannot be loaded: ZeroDivisionError: division by zero"
+    assert where.endswith("raising_jobs/processors.py, line 2")

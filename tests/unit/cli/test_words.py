@@ -9,12 +9,26 @@ from typing import Any
 
 import pytest
 
+from minutehand.docs import PAGES
 from tests.support.command import verbs
 from tests.support.paths import ROOT
 
 COMMAND = re.compile(r"minutehand ((?:[a-z]+)(?: [^`\"'\n;|)]*)?)")
 #: The command's name in running text, followed by a word that is no verb.
-PROSE = {"on", "else", "and", "is", "in", "with", "the", "talks", "reads", "command", "deploy."}
+PROSE = {
+    "on",
+    "else",
+    "and",
+    "is",
+    "in",
+    "with",
+    "the",
+    "talks",
+    "reads",
+    "command",
+    "deploy.",
+    "import",
+}
 
 #: The folders whose pages and messages name commands; those of apps do it for theirs.
 PARTS = ("cli", "deploy", "local", "terminal")
@@ -24,6 +38,7 @@ def told() -> Iterator[tuple[Path, str]]:
     """Every command that a document, a runbook or a fix names."""
     files = [
         ROOT / "README.md",
+        *(page.file for page in PAGES if page.path.startswith(("shared/minutehand/", "supabase"))),
         *(
             path
             for ext in ("md", "cjs", "yml", "py")
@@ -73,7 +88,7 @@ def test_every_command_takes_json_and_says_what_it_does(name: str) -> None:
     parts = getattr(command, "commands", {})
     if parts and not command.invoke_without_command:  # it only gathers what it is followed by
         assert [part for part in parts if "--json" not in options_of(command, [part])] == []
-    elif name not in {"dev", "up", "serve"}:  # it becomes the stack's, or the service's own process
+    elif name not in {"dev", "up", "serve", "mcp"}:  # it becomes the stack's or a service's process
         assert "--json" in options_of(command, [])
     help_text = command.help or ""
     assert help_text.endswith((".", "secret key."))

@@ -140,7 +140,7 @@ async def test_an_enqueue_without_a_key_is_not_repeated(server: Server) -> None:
     assert len(server.seen) == 1
 
 
-def test_a_project_that_is_away_is_unavailable() -> None:
+def test_a_refused_connection_is_unavailable() -> None:
     with (
         blocking("http://127.0.0.1:1", "k") as supabase,
         pytest.raises(QueueUnavailable, match="did not answer"),

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from minutehand.client import Timing
 from minutehand.client.sequence import MOST_WAITING, EventSequence, apply_event, event_of_frame
 from minutehand.queue import Job, JobEvent
 from minutehand.queue.broadcasts import events_of_message
@@ -147,3 +148,11 @@ def test_a_message_of_another_shape_carries_no_number(payload: object) -> None:
     [event] = events_of_message(payload)
 
     assert "seq" not in event
+
+
+@pytest.mark.parametrize("case", CASES["pauses"], ids=lambda case: case["name"])
+def test_a_check_is_due(case: dict[str, Any]) -> None:
+    """What is dropped silently and followed by nothing is found by reading, as rarely as can be."""
+    given = [case[name] / 1000 for name in ("idle", "took", "advised")]
+
+    assert Timing().check_pause(*given) == case["pause"] / 1000

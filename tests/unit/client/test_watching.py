@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
+from datetime import UTC, datetime
 
 import jwt
 import pytest
 
-from minutehand.client import Client, EnqueueOptions, Options, QueueUnavailable
-from minutehand.client.access import Tokens
+from minutehand.client import Client, QueueUnavailable
+from minutehand.client.access import Access, Tokens
+from minutehand.client.follower import _MOST_QUEUED, Timing, Watcher
+from minutehand.queue.client import UserQueue
+from minutehand.queue.models import JobEvent
 from tests.support.official import official
 
 SECRET = "a secret of at least thirty-two bytes"
@@ -16,11 +21,6 @@ SECRET = "a secret of at least thirty-two bytes"
 
 def token(seconds: float) -> str:
     return jwt.encode({"exp": int(time.time() + seconds)}, SECRET, "HS256")
-
-
-def test_every_option_of_a_job_is_an_argument_of_enqueue() -> None:
-    """The two lists are written apart: the one for checkers, the other for the wire."""
-    assert set(Options.__annotations__) == set(EnqueueOptions.model_fields)
 
 
 async def test_a_token_is_kept_until_shortly_before_it_expires() -> None:
@@ -62,7 +62,36 @@ async def test_a_source_that_fails_is_a_failure_to_wait_out() -> None:
         await Tokens(broken).get()
 
 
-async def test_a_project_that_is_away_is_said_to_be_offline() -> None:
+class Many(Watcher):
+    """More events than are kept for a reader, page by page."""
+
+    async def _catch_up(self, queue: UserQueue) -> None:
+        for start in range(0, 3 * _MOST_QUEUED, 500):
+            await self._room.wait()
+            self._tell(
+                JobEvent(job_id="j", seq=start + n, type="job.log", data={}, created_at=EPOCH)
+                for n in range(500)
+            )
+        self._finish()
+
+    def _receive(self, event: JobEvent) -> None:
+        """Nothing comes by messages."""
+
+
+EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+async def test_a_reader_gets_more_than_is_kept_for_it() -> None:
+    """Reading goes on as soon as there is room."""
+    async with official("http://127.0.0.1:1", "k") as supabase:
+        watcher = Many("job:j", Access(supabase, schema="public", token="t"), Timing())
+        async with asyncio.timeout(30):
+            seqs = [event.seq async for event in watcher]
+
+    assert seqs == list(range(3 * _MOST_QUEUED))
+
+
+async def test_a_project_that_is_unavailable_is_said_to_be_offline() -> None:
     """Nothing listens on port 1: neither reads nor the topic work."""
     async with official("http://127.0.0.1:1", "k") as supabase:
         watcher = Client(supabase).watch_job("x")

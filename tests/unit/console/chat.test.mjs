@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { joined, merged } from "../../../shared/minutehand/apps/chat/console/join.js";
+import { joined, merged } from "../../../shared/minutehand_apps/chat/console/join.js";
 
 const NOTHING = { from: 0, text: "" };
 const piece = (from, message) => ({ stage: `text:${from}`, message });

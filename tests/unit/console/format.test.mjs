@@ -18,6 +18,18 @@ const cases = {
     [[2, "reply", "replies"], "2 replies"],
     [[1200, "job"], "1,200 jobs"],
   ],
+  // the exception's type before its message, and none before the engine's own words
+  errorLine: [
+    [[{ error_message: "'XAU'", error_data: { type: "KeyError" } }], "KeyError: 'XAU'"],
+    [[{ error_message: "slow", error_data: { type: "httpx.ReadTimeout" } }], "ReadTimeout: slow"],
+    [
+      [{ error_message: "AssertionError", error_data: { type: "AssertionError" } }],
+      "AssertionError",
+    ],
+    [[{ error_message: "no customer", error_data: { type: "Fail" } }], "no customer"],
+    [[{ error: "KeyError: 1", error_message: "1" }], "KeyError: 1"],
+    [[{}], null],
+  ],
   percent: [
     [[1], "100 %"],
     [[0], "0 %"],
@@ -59,6 +71,12 @@ const cases = {
     [["2026-11-20T08:36:55.585Z"], "2026-11-20 08:36:55.585 UTC"],
     [["never"], "–"],
   ],
+  codeOf: [
+    [[{ commit: "0a1b2c3d4e5f", version: "7" }], "0a1b2c3d4"],
+    [[{ commit: "0a1b2c3d4e5f-dirty" }], "0a1b2c3d4-dirty"],
+    [[{ commit: null, version: "7" }], "7"],
+    [[{}], "–"],
+  ],
   clock: [
     [["2026-11-20T08:36:55.585Z"], "08:36:55.585"],
     [[null], "–"],
@@ -90,11 +108,6 @@ const cases = {
   pretty: [
     [[{ a: 1 }], '{\n  "a": 1\n}'],
     [[undefined], "undefined"],
-  ],
-  glimpse: [
-    [[{ to: "a@b.test", count: 3, body: { long: true }, cc: null }], "to: a@b.test, count: 3"],
-    [["text"], ""],
-    [[null], ""],
   ],
 };
 

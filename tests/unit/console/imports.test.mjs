@@ -8,24 +8,26 @@ import { fileURLToPath } from "node:url";
 
 const ROOT = fileURLToPath(new URL("../../..", import.meta.url));
 const CONSOLE = join(ROOT, "infra/console");
-const APPS = join(ROOT, "shared/minutehand/apps");
+const APPS = join(ROOT, "shared/minutehand_apps");
 
 /** Where a module is served: an app's folder `console` at /apps/<app>. */
 const addressOf = (file) =>
   file.startsWith(APPS)
-    ? file.slice(APPS.length - "/apps".length).replace("/console/", "/")
+    ? "/apps" + file.slice(APPS.length).replace("/console/", "/")
     : file.slice(CONSOLE.length);
 
 const STATIC_IMPORT = /^(?:import|export)\b[^"'`;]*?["'](\.[^"']+)["']/gm;
 
 const modules = new Map(
-  [...globSync(join(CONSOLE, "**/*.js")), ...globSync(join(APPS, "*/console/**/*.js"))].map(
-    (file) => {
-      const address = addressOf(file);
-      const found = [...readFileSync(file, "utf8").matchAll(STATIC_IMPORT)];
-      return [address, found.map(([, path]) => normalize(join(dirname(address), path)))];
-    },
-  ),
+  [
+    ...globSync(join(CONSOLE, "!(npm)/**/*.js")),
+    ...globSync(join(CONSOLE, "*.js")),
+    ...globSync(join(APPS, "*/console/**/*.js")),
+  ].map((file) => {
+    const address = addressOf(file);
+    const found = [...readFileSync(file, "utf8").matchAll(STATIC_IMPORT)];
+    return [address, found.map(([, path]) => normalize(join(dirname(address), path)))];
+  }),
 );
 
 /** A way from a module back to itself, or null. */
@@ -59,13 +61,13 @@ test("no module imports itself, through whichever others", () => {
   assert.deepEqual(circles, []);
 });
 
-/** Loaded by name: the parts for other pages, and each app's manifest by the shell. */
-const isFace = (address) => address === "/embed.js" || address.endsWith("/manifest.js");
+/** Loaded by name: the elements by other pages, and each app's manifest by the shell. */
+const isFace = (address) => address === "/lib/elements.js" || address.endsWith("/manifest.js");
 
 test("every module is imported, or loaded by the shell", () => {
   const used = new Set([...modules.values()].flat());
   const texts = globSync(
-    join(ROOT, "{infra/console,shared/minutehand/apps/*/console}/**/*.{js,html}"),
+    join(ROOT, "{infra/console,shared/minutehand_apps/*/console}/**/*.{js,html}"),
   ).map((file) => readFileSync(file, "utf8"));
   const isLoaded = (address) =>
     texts.some((text) => text.includes(`/${address.split("/").at(-1)}"`));

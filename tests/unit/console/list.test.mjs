@@ -151,6 +151,22 @@ test("what is unavailable or asks to wait is asked again, a refusal is not", () 
   assert.deepEqual([isAway(null), isPassing(null)], [false, false]);
 });
 
+test("a workspace's list reads again what was not answered", async (t) => {
+  t.mock.timers.enable({ apis: ["setTimeout"] });
+  refuse = true;
+  const list = new JobList("acme", {}, () => {});
+  await list.load();
+  assert.equal(list.state.error.status, 503);
+
+  refuse = false;
+  t.mock.timers.tick(5000);
+  const patience = performance.now() + 8000;
+  while (list.state.rows.length === 0 && performance.now() < patience)
+    await new Promise(setImmediate);
+  assert.deepEqual([list.state.rows.length, list.state.error], [100, null]);
+  list.close();
+});
+
 test("of two reads of a row the one with the later event wins, whichever came last", async () => {
   const list = new JobList("acme", {}, () => {});
   await list.load();

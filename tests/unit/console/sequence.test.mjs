@@ -4,6 +4,7 @@ import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { test } from "node:test";
 import { applyEvent, ENDED, normalizeEvent, Sequence } from "../../../infra/console/lib/jobs.js";
+import { checkPause, DEFAULTS } from "../../../infra/console/lib/jobs/follower.js";
 import { eventsOf } from "../../../infra/console/lib/jobs/sequence.js";
 import { randomness } from "./world.mjs";
 
@@ -128,4 +129,9 @@ test("a row of job_events becomes the shape of a frame", () => {
 
   assert.equal(normalizeEvent(row).at, row.created_at);
   assert.equal(normalizeEvent({ ...row, seq: "1e99" }), null);
+});
+
+test("a check is due", () => {
+  for (const { name, idle, took, advised, pause } of cases.pauses)
+    assert.equal(checkPause(idle, took, advised, DEFAULTS), pause, name);
 });

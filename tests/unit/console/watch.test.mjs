@@ -2,6 +2,7 @@
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { QueueError } from "../../../infra/console/lib/jobs/reads.js";
 import { JobWatch } from "../../../infra/console/lib/jobs/watch-job.js";
 import { randomness, sleep, until, World } from "./world.mjs";
 
@@ -110,6 +111,106 @@ test("a socket that is joined but delivers nothing is found out, replaced and no
   watch.close();
 });
 
+// Reads in silence are too rare to help: what is lost is found by reading promptly.
+const RARE = { silence: 60_000, pollingInterval: 60_000 };
+
+test("a deaf join is not live, and reads bring what is lost until messages arrive", async () => {
+  const world = new World({ drop: 1 });
+  world.commit("job.created", { status: "pending" });
+  const { watch, told } = watching(world, RARE);
+  const said = new Set();
+  watch.subscribe(() => said.add(watch.freshness));
+  world.connect({ isDeaf: true });
+  await until(() => told.length === 1, "the first read");
+
+  for (let count = 2; count <= 4; count += 1) {
+    world.commit("job.progress", { progress: { percentage: count } });
+    await until(() => told.length === count, `event ${count}`, 1000);
+  }
+  assert.deepEqual([...said], ["catching-up"]);
+  assert.equal(world.reconnects, 0, "a deaf socket is not a dead one");
+
+  world.connect();
+  await until(() => watch.freshness === "live", "live");
+  watch.close();
+});
+
+test("a message proves that messages arrive", async () => {
+  const world = new World();
+  world.commit("job.created", { status: "pending" });
+  const { watch } = watching(world, RARE);
+  world.connect({ isDeaf: true });
+  await until(() => watch.state.job, "the row");
+  assert.equal(watch.freshness, "catching-up");
+
+  world.commit("job.leased", { status: "processing" });
+  await until(() => watch.freshness === "live", "live");
+  watch.close();
+});
+
+test("a server that never says whether messages arrive is believed after a while", async () => {
+  const world = new World();
+  world.commit("job.created", { status: "pending" });
+  const { watch } = watching(world, { ...RARE, readyTimeout: 60 });
+  world.connect({ isDeaf: true });
+  await until(() => watch.freshness === "live", "live");
+  watch.close();
+});
+
+test("the last message of many is missed at once, and looked for while messages are dropped", async () => {
+  const world = new World();
+  world.commit("job.created", { status: "pending" });
+  const { watch, told } = watching(world, RARE);
+  world.connect();
+  await until(() => watch.freshness === "live", "live");
+  await sleep(2 * FAST.firstSilence); // past the check of the join
+
+  world.commit("job.leased", { status: "processing", attempts: 1 });
+  world.drop = 1;
+  world.commit("job.progress", { progress: { percentage: 50 } });
+  await until(() => told.length === 3, "what was dropped", 1000);
+  await until(() => watch.freshness === "catching-up", "that messages are dropped", 1000);
+
+  world.drop = 0;
+  world.commit("job.progress", { progress: { percentage: 60 } });
+  await sleep(4 * FAST.firstSilence); // a pause, after which nothing is heard
+  world.drop = 1;
+  world.commit("job.progress", { progress: { percentage: 70 } });
+  await until(() => told.length === 5, "what was dropped after a pause", 1000);
+  assert.equal(world.reconnects, 0, "another socket would be dropped from as well");
+  watch.close();
+});
+
+test("what is dropped after a pause is found, though nothing follows", async () => {
+  const world = new World();
+  world.commit("job.created", { status: "pending" });
+  const { watch, told } = watching(world, RARE);
+  world.connect();
+  await until(() => watch.freshness === "live", "live");
+  await sleep(6 * FAST.firstSilence);
+
+  world.drop = 1;
+  world.commit("job.leased", { status: "processing", attempts: 1 });
+  await until(() => told.length === 2, "what was dropped", 2000);
+  watch.close();
+});
+
+test("a first message that is only late does not cost the socket", async () => {
+  const world = new World({ drop: 1 });
+  world.commit("job.created", { status: "pending" });
+  const { watch, told } = watching(world, RARE);
+  world.connect();
+  await until(() => watch.freshness === "live", "live");
+
+  world.commit("job.leased", { status: "processing", attempts: 1 });
+  await until(() => told.length === 2 && watch.freshness === "polling", "what was not heard");
+  world.drop = 0;
+  world.commit("job.progress", { progress: { percentage: 50 } });
+  await until(() => watch.freshness !== "polling", "that the socket delivers");
+  assert.equal(world.reconnects, 0);
+  watch.close();
+});
+
 for (const end of ["completed", "failed", "cancelled"]) {
   test(`a wait for the end settles when the job is ${end}`, async () => {
     const world = new World();
@@ -125,6 +226,13 @@ for (const end of ["completed", "failed", "cancelled"]) {
     watch.close();
   });
 }
+
+test("a server that fails is away, one that refuses has answered", () => {
+  const statuses = [undefined, 401, 403, 429, 500, 503];
+  const reachable = statuses.map((status) => new QueueError({}, status).reachable);
+
+  assert.deepEqual(reachable, [false, true, true, true, false, false]);
+});
 
 test("a wait for the end of a deleted job, or of one no longer watched, is refused", async () => {
   const world = new World();
@@ -203,6 +311,33 @@ test("a history whose beginning retention took is told from where it begins", as
 
   assert.deepEqual(seqs(told), seqs(world.events));
   watch.close();
+});
+
+test("a history has so many of the latest events", async () => {
+  const world = new World();
+  for (let step = 1; step <= 30; step += 1) world.commit("job.progress", { status: "processing" });
+  const { watch, told } = watching(world, { historyLimit: 5 });
+  world.connect();
+  await until(() => watch.freshness === "live", "live");
+
+  assert.deepEqual(seqs(told), [26, 27, 28, 29, 30]);
+  watch.close();
+});
+
+test("many who are to look again do not read at the same moment", async () => {
+  const world = new World();
+  world.commit("job.created", { status: "pending" });
+  const calm = { silence: 60_000, firstSilence: 60_000 };
+  const all = Array.from({ length: 20 }, () => watching(world, calm).watch);
+  world.connect();
+  await until(() => all.every((watch) => watch.freshness === "live"), "live");
+  const before = world.readCount;
+
+  for (const listener of world.listeners) listener.message({ look_again: true });
+
+  assert.ok(world.readCount - before < all.length, "they wait their turn");
+  await until(() => world.readCount - before >= all.length, "each of them");
+  for (const watch of all) watch.close();
 });
 
 test("a quiet, ended job costs no reads", async () => {

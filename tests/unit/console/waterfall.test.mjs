@@ -9,7 +9,6 @@ import {
   placeOf,
   rowsOf,
   spansOf,
-  sumsOf,
   ticksOf,
   zoomed,
 } from "../../../infra/console/lib/waterfall.js";
@@ -70,9 +69,7 @@ const slow = job("slow", {
 });
 const trace = { jobs: [parent, quick, slow], more: false };
 
-test("a job's time is split into queued, run, backed off and waited, and the parts add up to the whole", () => {
-  const sums = sumsOf(parent, Date.parse(at(60_000)));
-
+test("a job's time is split into queued, run, backed off and waited", () => {
   assert.deepEqual(
     spansOf(parent, 0).map(({ kind, from, to }) => [kind, to - from]),
     [
@@ -84,14 +81,6 @@ test("a job's time is split into queued, run, backed off and waited, and the par
       ["run", 2000],
     ],
   );
-  assert.deepEqual(sums, {
-    queued: 500,
-    run: 3500,
-    backoff: 1000,
-    wait: 5000,
-    total: 10_000,
-    runs: 3,
-  });
 });
 
 test("the critical path goes through the child that ended last, and not through the quick one", () => {

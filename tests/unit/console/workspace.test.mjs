@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { WorkspaceWatch } from "../../../infra/console/lib/jobs/watch-workspace.js";
-import { randomness, sleep, until } from "./world.mjs";
+import { randomness, sleep, TERMS, until } from "./world.mjs";
 
 const FAST = { pollingInterval: 15, silence: 40, firstSilence: 20, reorder: 10, joinTimeout: 30 };
 
@@ -51,7 +51,8 @@ class Workspace {
 
   connect(on) {
     this.connected = on;
-    for (const listener of [...this.listeners]) on ? listener.joined() : listener.lost("cut");
+    for (const listener of [...this.listeners])
+      on ? listener.joined(TERMS, false) : listener.lost("cut");
   }
 
   commit(job) {
@@ -103,6 +104,77 @@ test("every change is told exactly once, whatever the socket does", async () => 
     assert.equal(resyncs, 1);
     watch.close();
   }
+});
+
+test("a stream of messages does not postpone the look for one that was lost", async () => {
+  const space = new Workspace({ random: randomness(1) });
+  const told = [];
+  const watch = new WorkspaceWatch(space.reads, space.topics, "w", {
+    ...FAST,
+    silence: 60_000, // a read in silence comes too late
+    onEvent: (event) => told.push(event.job_id),
+  });
+  watch.start();
+  space.connect(true);
+  await until(() => watch.freshness === "live", "live");
+  space.drop = 1;
+  space.commit("lost at once");
+  space.drop = 0;
+
+  const stream = setInterval(() => space.commit("streamed"), FAST.firstSilence / 4);
+  await until(() => told.includes("lost at once"), "the look after the join", 1000);
+  space.drop = 1;
+  space.commit("lost later");
+  space.drop = 0;
+  await until(() => told.includes("lost later"), "the look after news", 1000);
+
+  clearInterval(stream);
+  watch.close();
+});
+
+test("a message long after the read that overtook it is told no second time", async (t) => {
+  const space = new Workspace({ random: randomness(1), drop: 1 });
+  const told = [];
+  const watch = new WorkspaceWatch(space.reads, space.topics, "w", {
+    ...FAST,
+    onEvent: (event) => told.push(event.job_id),
+  });
+  watch.start();
+  space.connect(true);
+  await until(() => watch.freshness === "live", "live");
+  space.commit("read");
+  await until(() => told.length === 1, "the read");
+  const { now } = Date;
+  t.mock.method(Date, "now", () => now.call(Date) + 31_000);
+  await watch.refresh();
+
+  for (const listener of [...space.listeners]) listener.message(space.log.at(-1));
+
+  assert.deepEqual(told, ["read"]);
+  watch.close();
+});
+
+test("what could not be read at the start or after an absence is read again before it is live", async () => {
+  const space = new Workspace({ random: randomness(1) });
+  const resyncs = [];
+  const watch = new WorkspaceWatch(space.reads, space.topics, "w", {
+    ...FAST,
+    onResync: ({ first }) => {
+      resyncs.push(first);
+      if (resyncs.length % 2 === 1) throw new Error("away");
+    },
+  });
+  watch.start();
+  space.connect(true);
+  await until(() => watch.freshness === "live", "live");
+  assert.deepEqual(resyncs, [true, true]);
+
+  space.connect(false);
+  for (let count = 0; count < 60; count += 1) space.commit("unheard");
+  space.connect(true);
+  await until(() => resyncs.length > 2 && watch.freshness === "live", "live again");
+  assert.deepEqual(resyncs, [true, true, false, false]);
+  watch.close();
 });
 
 test("a cursor of another database means reading anew, and going on from now", async () => {

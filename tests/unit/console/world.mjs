@@ -1,6 +1,7 @@
 // The server's side of a watch, in memory: jobs, their events, and a socket that misbehaves.
 
 const PAGE = 500;
+export const TERMS = { quiet: false, checkMs: 0 };
 
 /** A small generator of repeatable randomness (mulberry32). */
 export function randomness(seed) {
@@ -52,7 +53,7 @@ export class World {
     this.topics = {
       join: (_topic, listener) => {
         this.listeners.add(listener);
-        if (this.connected) queueMicrotask(() => listener.joined());
+        if (this.connected) queueMicrotask(() => listener.joined(TERMS, false));
         return () => this.listeners.delete(listener);
       },
       nudge: async () => void (this.nudges += 1),
@@ -69,9 +70,9 @@ export class World {
     if (!this.reachable) throw Object.assign(new Error("away"), { reachable: false });
   }
 
-  connect() {
+  connect({ isDeaf = false } = {}) {
     this.connected = true;
-    for (const listener of [...this.listeners]) listener.joined();
+    for (const listener of [...this.listeners]) listener.joined(TERMS, isDeaf);
   }
 
   cut() {

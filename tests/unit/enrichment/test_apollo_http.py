@@ -7,7 +7,10 @@ from datetime import timedelta
 
 import pytest
 
-from minutehand.apps.enrichment.apollo import (
+from minutehand.queue.data_api import encode
+from minutehand.worker import trace
+from minutehand.worker.plain import plain
+from minutehand_apps.enrichment.apollo import (
     ApolloError,
     ApolloKeyRejected,
     ApolloOutOfCredits,
@@ -15,13 +18,9 @@ from minutehand.apps.enrichment.apollo import (
     ApolloRequestRefused,
     ApolloUnavailable,
 )
-from minutehand.apps.enrichment.apollo_http import HttpApollo
-from minutehand.queue.data_api import encode
-from minutehand.queue.foreign import connect
-from minutehand.worker import trace
-from minutehand.worker.plain import plain
+from minutehand_apps.enrichment.apollo_http import HttpApollo
 from tests.support.misbehaving import Fault
-from tests.unit.enrichment.apollo_server import KEY, MASTER_KEY, ApolloServer
+from tests.unit.enrichment.apollo_server import KEY, ApolloServer
 
 IMPATIENT = 0.3
 
@@ -77,17 +76,6 @@ async def test_a_person_guessed_from_the_address_alone_is_no_match(client: HttpA
     assert match.credits == 0
 
 
-async def test_usage_tells_the_balance_to_a_master_key(apollo: ApolloServer) -> None:
-    """The settings page shows what is left."""
-    client = HttpApollo(MASTER_KEY, base_url=apollo.base_url)
-    apollo.credits = 42
-
-    usage = await client.usage()
-    await client.aclose()
-
-    assert usage.credits_remaining == 42
-
-
 async def test_usage_accepts_a_key_that_may_not_read_the_balance(client: HttpApollo) -> None:
     """Most keys are no master keys, and work all the same."""
     usage = await client.usage()
@@ -128,36 +116,17 @@ async def test_a_wrong_key_is_rejected_also_by_the_health_check(apollo: ApolloSe
         (Fault(cut=True), ApolloUnavailable),
         (Fault(drop=True), ApolloUnavailable),
     ],
-    ids=lambda value: (
-        value.__name__
-        if isinstance(value, type)
-        else "hang" * value.hang or "cut" * value.cut or "drop" * value.drop or str(value.status)
-    ),
 )
 async def test_each_failure_has_its_own_name(
     client: HttpApollo, apollo: ApolloServer, fault: Fault, error: type[ApolloError]
 ) -> None:
-    """What a job does next depends on nothing but the error's type."""
+    """What a job does next depends on the type; a hidden second request may be a second credit."""
     apollo.faults = [fault]
 
     with pytest.raises(ApolloError) as caught:
         await client.enrich_organization("apollo.io")
 
     assert type(caught.value) is error
-
-
-@pytest.mark.parametrize(
-    "fault", [Fault(500, {}), Fault(hang=True), Fault(cut=True), Fault(drop=True), Fault(429, {})]
-)
-async def test_a_call_that_may_have_been_charged_is_never_repeated_by_the_client(
-    client: HttpApollo, apollo: ApolloServer, fault: Fault
-) -> None:
-    """A hidden second request would be a hidden second credit."""
-    apollo.faults = [fault]
-
-    with pytest.raises(ApolloError):
-        await client.enrich_organization("apollo.io")
-
     assert len(apollo.seen) == 1
 
 
@@ -196,22 +165,15 @@ async def test_an_answer_already_paid_for_survives_a_field_of_a_new_form(
     client: HttpApollo, apollo: ApolloServer
 ) -> None:
     """Refusing the whole record would buy it again at the next attempt."""
-    body = {"organization": {"name": "Odd Inc", "estimated_num_employees": "1,600+", "city": "Ulm"}}
+    odd = {"estimated_num_employees": "1,600+", "annual_revenue": True, "industry": ["Tools"]}
+    body = {"organization": {"name": "Odd Inc", "city": "Ulm", **odd}}
     apollo.faults = [Fault(200, body)]
 
     match = await client.enrich_organization("odd.example")
 
     assert match.organization is not None
     assert (match.organization.name, match.organization.city) == ("Odd Inc", "Ulm")
-    assert match.organization.estimated_num_employees is None
-
-
-async def test_an_endless_answer_is_broken_off(client: HttpApollo, apollo: ApolloServer) -> None:
-    """A vendor's fault must not become our memory's."""
-    apollo.faults = [Fault(200, b"x" * 2_100_000)]
-
-    with pytest.raises(ApolloUnavailable, match="more than 2000000 bytes"):
-        await client.enrich_organization("apollo.io")
+    assert {getattr(match.organization, name) for name in odd} == {None}
 
 
 async def test_a_call_carries_the_trace_of_its_job(
@@ -271,7 +233,7 @@ async def test_an_answer_of_endless_depth_is_a_broken_one(
         await client.enrich_organization("odd.example")
 
 
-async def test_a_refusal_that_repeats_the_key_is_told_without_it(
+async def test_a_refusal_that_repeats_the_key_is_shown_without_it(
     client: HttpApollo, apollo: ApolloServer
 ) -> None:
     """Every member of the workspace reads why a job failed."""
@@ -281,14 +243,3 @@ async def test_a_refusal_that_repeats_the_key_is_told_without_it(
         await client.enrich_organization("odd.example")
 
     assert KEY not in str(refused.value)
-
-
-async def test_no_cookie_of_one_key_travels_with_another(apollo: ApolloServer) -> None:
-    """Workspaces share connections; a session of one vendor's account must stay with it."""
-    apollo.faults = [Fault(200, {}, {"set-cookie": "session=of-the-first-key; Path=/"})]
-    http = connect()
-    for key in (KEY, MASTER_KEY):
-        await HttpApollo(key, http=http, base_url=apollo.base_url).enrich_organization("a.example")
-    await http.aclose()
-
-    assert [(seen.key, seen.cookie) for seen in apollo.seen] == [(KEY, None), (MASTER_KEY, None)]

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minutehand.apps.enrichment.apollo import Organization, Person
-from minutehand.apps.enrichment.models import (
+from minutehand_apps.enrichment.apollo import Organization, Person
+from minutehand_apps.enrichment.models import (
     account_fields,
     contact_fields,
     find_domain,

@@ -30,6 +30,7 @@ from minutehand.local.postgres import Postgres, memory_folder
 from minutehand.local.processes import Identity, has_ended, send_signal, wait_gone
 from minutehand.local.stack import describe_end
 from minutehand.local.state import AlreadyRunning, StateFolder
+from minutehand.local.users import ADA
 from minutehand.project import Project
 
 SECRETS = {"SUPABASE_JWT_SECRET": "s" * 40}
@@ -166,6 +167,9 @@ def test_the_env_file_has_every_name_of_the_contract(tmp_path: Path) -> None:
     demo = "DEMO_EMAIL DEMO_PASSWORD DEMO_WORKSPACE_ID DEMO_OTHER_EMAIL DEMO_OTHER_WORKSPACE_ID"
     assert set(names.split()) <= set(values)
     assert set(demo.split()) == set(demo_values())
+    personal = demo_values("personal")
+    assert personal["DEMO_WORKSPACE_ID"] == str(ADA.id)
+    assert demo_values("existing") == {}
     assert values["SUPABASE_URL"] == "http://127.0.0.1:1"
 
 
@@ -221,7 +225,7 @@ def test_json_lines_become_sentences_and_others_stay() -> None:
     assert readable('"a string"') == ("INFO", '"a string"')
 
 
-def test_an_end_is_told_in_words() -> None:
+def test_an_end_is_shown_in_words() -> None:
     """A bare -9 says little."""
     assert describe_end(-9) == "was killed by SIGKILL"
     assert describe_end(2) == "ended with code 2"

@@ -1,10 +1,11 @@
-"""The local S3 refuses what S3 refuses of a presigned address."""
+"""The local S3 refuses what S3 refuses of a presigned address, and keeps what it took."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import boto3
@@ -12,6 +13,7 @@ import httpx
 import pytest
 from botocore.config import Config
 
+from minutehand.local.kept_bucket import KeptBucket
 from tests.support.fake_aws import fake_aws
 
 BODY = b"x" * 100
@@ -84,3 +86,31 @@ def test_another_object_and_a_late_call_are_refused(s3: Any) -> None:
 
     assert (other.status_code, "SignatureDoesNotMatch" in other.text) == (403, True)
     assert (late.status_code, "expired" in late.text) == (403, True)
+
+
+def test_what_was_uploaded_is_found_after_a_restart(s3: Any, tmp_path: Path) -> None:
+    """Objects as they are by then, with their types, and an upload that was under way."""
+    bucket, folder = {"Bucket": "kept-bucket"}, tmp_path / "uploads"
+    s3.create_bucket(**bucket)
+    kept = KeptBucket(folder, "kept-bucket")
+    for key, body in (("a/b.mp4", b"old"), ("gone.mp4", b"x"), ("a/b.mp4", b"new")):
+        s3.put_object(**bucket, Key=key, Body=body, ContentType="video/mp4")
+        kept.keep()
+    s3.delete_object(**bucket, Key="gone.mp4")
+    begun = {**bucket, "Key": "long.mp4"}
+    begun["UploadId"] = s3.create_multipart_upload(**begun)["UploadId"]
+    part = s3.upload_part(**begun, PartNumber=1, Body=b"part")
+    kept.keep(unfinished=True)
+    s3.delete_object(**bucket, Key="a/b.mp4")
+    s3.abort_multipart_upload(**begun)
+    (folder / "half").write_bytes(b"\x80")
+
+    KeptBucket(folder, "kept-bucket").restore()
+
+    listed = s3.list_objects_v2(**bucket)["Contents"]
+    found = s3.get_object(**bucket, Key="a/b.mp4")
+    assert [each["Key"] for each in listed] == ["a/b.mp4"]
+    assert (found["Body"].read(), found["ContentType"]) == (b"new", "video/mp4")
+    parts = {"Parts": [{"PartNumber": 1, "ETag": part["ETag"]}]}
+    s3.complete_multipart_upload(**begun, MultipartUpload=parts)
+    assert s3.get_object(**bucket, Key="long.mp4")["Body"].read() == b"part"

@@ -16,7 +16,7 @@ from minutehand.functions.worker.processors import load_processors
 load_processors(settings)
 from minutehand.functions.jobs.app import build_app
 build_app(settings)
-print(json.dumps([name for name in sys.modules if name.startswith("minutehand.")]))
+print(json.dumps([name for name in sys.modules if name.startswith("minutehand")]))
 """
 
 
@@ -30,7 +30,7 @@ def test_neither_the_api_nor_an_idle_worker_loads_a_language_model(repository: P
             "SUPABASE_PUBLISHABLE_KEY": "sb_publishable_x",
             "SUPABASE_SECRET_KEY": "sb_secret_x",
             "WORKER_SECRET_TOKEN": "x",
-            "MINUTEHAND_APPS": "minutehand.apps.*",
+            "MINUTEHAND_APPS": "minutehand_apps.*",
         },
         capture_output=True,
         text=True,
@@ -38,6 +38,6 @@ def test_neither_the_api_nor_an_idle_worker_loads_a_language_model(repository: P
     )
     loaded = json.loads(listed.stdout)
 
-    assert "minutehand.apps.plans.processors" in loaded
+    assert "minutehand_apps.plans.processors" in loaded
     assert [name for name in loaded if name.startswith("minutehand.ai")] == []
-    assert "minutehand.apps.plans.pipeline" not in loaded
+    assert "minutehand_apps.plans.pipeline" not in loaded

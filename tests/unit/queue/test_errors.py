@@ -77,7 +77,7 @@ def test_a_quota_is_no_outage_although_it_answers_429() -> None:
 @pytest.mark.parametrize(
     ("status", "body"), [(401, None), (401, {"code": "PGRST301"}), (400, {"code": "PGRST303"})]
 )
-def test_a_refused_token_is_told_apart(status: int, body: object) -> None:
+def test_a_refused_token_is_distinguished(status: int, body: object) -> None:
     assert type(error_from_response(status, body)) is TokenRefused
 
 

@@ -54,7 +54,7 @@ def test_a_key_is_kept_until_shortly_before_it_ends() -> None:
     assert token_of(key) != first
 
 
-def test_a_forgotten_key_is_minted_anew() -> None:
+def test_a_forgotten_key_is_created_again() -> None:
     clock = FrozenClock()
     key = WorkerKey(settings(supabase_jwt_secret=SECRET), clock=clock)
     first = token_of(key)

@@ -108,7 +108,7 @@ def test_a_traceback_is_part_of_the_line(request: pytest.FixtureRequest) -> None
     assert "request_id" not in parsed
 
 
-def test_a_frozen_clock_moves_only_when_told() -> None:
+def test_a_frozen_clock_moves_only_on_request() -> None:
     clock = FrozenClock()
     before = clock.now(), clock.monotonic()
 

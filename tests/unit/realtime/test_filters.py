@@ -9,14 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minutehand.local.realtime.filters import (
+from supabase_local.realtime.filters import (
     Filter,
     InvalidEntry,
     inspect,
     parse_entry,
     parse_filters,
 )
-from minutehand.local.realtime.join import change_id, parse_join
+from supabase_local.realtime.join import change_id, parse_join
 
 
 @pytest.mark.parametrize(
@@ -44,12 +44,8 @@ def test_filters_are_read(text: str, expected: list[tuple[Any, ...]]) -> None:
     ("params", "message"),
     [
         ({"table": "m", "filter": "subject=foo.hey"}, '["foo", "hey"]'),
-        ({"table": "m", "filter": "undefined"}, 'Error parsing `filter` params: ["undefined"]'),
         ({"table": "m", "filter": "a=eq.1,,b=eq.2"}, "empty segments"),
-        ({"table": "m", "filter": "a=in.1"}, "must be wrapped by parentheses"),
-        ({}, "No subscription params provided. Please provide at least a `schema` or `table`"),
         ({"table": 7}, '%{"table" => 7}'),
-        ({"schema": "public", "select": ["a"]}, "not supported for wildcard"),
         ({"table": "m", "select": "a"}, "expected a list of column name strings"),
         ({"user_token": "secret"}, "<redacted>"),
     ],

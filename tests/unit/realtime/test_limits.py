@@ -5,10 +5,8 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from minutehand.local.realtime.limits import PLANS, CallWindow, Limits, MessageRate, RateCounter
+from supabase_local.realtime.limits import PLANS, CallWindow, Limits, MessageRate
 
 
 class Clock:
@@ -17,34 +15,6 @@ class Clock:
 
     def __call__(self) -> float:
         return self.now
-
-
-def test_a_rate_is_a_mean_over_the_window() -> None:
-    """A short burst is fine, and what is old is forgotten."""
-    clock = Clock()
-    rate = RateCounter(per_second=10, window=60, clock=clock)
-
-    rate.add(600)
-    assert not rate.exceeded()
-    rate.add()
-    assert rate.exceeded()
-    clock.now += 61
-
-    assert not rate.exceeded()
-    assert rate.rolling == 0
-
-
-@given(st.lists(st.tuples(st.floats(0, 30), st.integers(1, 50)), max_size=60))
-def test_a_rate_never_counts_more_than_was_added(steps: list[tuple[float, int]]) -> None:
-    """And never less than what the last second brought."""
-    clock = Clock()
-    rate = RateCounter(per_second=1, window=60, clock=clock)
-    for wait, count in steps:
-        clock.now += wait
-        rate.add(count)
-
-        assert count <= rate.rolling * 60 + 1e-6
-    assert rate.rolling * 60 <= sum(count for _, count in steps) + 1e-6
 
 
 def test_messages_are_counted_as_hosted_does() -> None:

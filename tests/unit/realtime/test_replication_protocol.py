@@ -1,45 +1,10 @@
-"""Postgres' wire format: authentication, and logical replication messages."""
+"""Postgres' logical replication messages."""
 
 from __future__ import annotations
 
 import struct
 
-import pytest
-
-from minutehand.local.realtime.pgoutput import UNCHANGED, Decoder
-from minutehand.local.realtime.pgwire import Endpoint, ReplicationError, scram_proof
-
-
-def test_scram_matches_the_published_example() -> None:
-    """RFC 7677, section 3."""
-    final, expected = scram_proof(
-        "pencil",
-        "n=user,r=rOprNGfwEbeRWgbNEkqO",
-        "r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0,s=W22ZaJ0SNY7soEsUEjb6gQ==,i=4096",
-        "rOprNGfwEbeRWgbNEkqO",
-    )
-
-    assert final.endswith("p=dHzbZapWIk4jUhN+Ute9ytag9zjfMHgsqmmiz7AndVQ=")
-    assert expected == "6rriTRBi23WpRR/wtup+mMhUZUn/dB5nLTJRsjl95G4="
-
-
-def test_a_foreign_nonce_is_refused() -> None:
-    """Somebody else's answer proves nothing."""
-    with pytest.raises(ReplicationError):
-        scram_proof("p", "n=,r=mine", "r=theirs,s=AAAA,i=1", "mine")
-
-
-@pytest.mark.parametrize(
-    ("url", "expected"),
-    [
-        ("postgresql://u:p%40ss@h:6543/db", Endpoint("h", 6543, "u", "p@ss", "db")),
-        ("postgresql://u@/db?host=/run/pg", Endpoint("/run/pg", 5432, "u", "", "db")),
-        ("host=h dbname=d user=u port=1", Endpoint("h", 1, "u", "", "d")),
-    ],
-)
-def test_connection_strings_are_read_as_libpq_does(url: str, expected: Endpoint) -> None:
-    """DATABASE_URL serves both kinds of connection."""
-    assert Endpoint.from_url(url) == expected
+from supabase_local.realtime.pgoutput import UNCHANGED, Decoder
 
 
 def string(text: str) -> bytes:

@@ -9,17 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minutehand.local.realtime.serializer import (
-    BINARY,
+from supabase_local.realtime.serializer import (
     Fanout,
     MalformedFrame,
     UserBroadcast,
-    Version,
     decode,
     dump,
     load,
-    parse_version,
-    reply,
     websocket_frame,
 )
 
@@ -87,19 +83,6 @@ def test_a_whole_surrogate_pair_is_fine() -> None:
     assert load('"\\ud83d\\ude80"') == "🚀"
 
 
-@pytest.mark.parametrize(
-    ("version", "expected"),
-    [
-        (1, {"topic": "t", "event": "phx_reply", "payload": {"status": "ok", "response": {}},
-             "ref": None}),
-        (2, ["4", None, "t", "phx_reply", {"status": "ok", "response": {}}]),
-    ],
-)  # fmt: skip
-def test_a_reply_has_the_form_of_its_version(version: Version, expected: Any) -> None:
-    """Version 1 has exactly four keys, ref among them even when null."""
-    assert json.loads(body(reply(version, "4", None, "t", {}))) == expected
-
-
 @given(event=st.text(st.characters(exclude_categories=["Cs"]), max_size=300), payload=json_values)
 def test_a_user_broadcast_means_the_same_in_both_versions(event: str, payload: Any) -> None:
     """Binary for version 2 unless a name is too long for one byte, text for version 1."""
@@ -127,14 +110,6 @@ def test_a_user_broadcast_means_the_same_in_both_versions(event: str, payload: A
         assert json.loads(binary[at + meta_size :]) == payload
 
 
-def test_bytes_have_no_form_in_version_1() -> None:
-    """Members of version 1 do not get them at all."""
-    message = UserBroadcast("realtime:a", "e", b"\x00\xff", encoding=BINARY)
-
-    assert message.frame(1) is None
-    assert body(message.frame(2)).endswith(b"\x00\xff")
-
-
 def test_a_frame_is_encoded_once_per_version() -> None:
     """Every transport gets the very same bytes."""
     message = Fanout("realtime:a", "presence_diff", "{}")
@@ -150,11 +125,3 @@ def test_a_frame_states_its_length(size: int) -> None:
 
     assert frame[0] == 0x82
     assert body(frame) == b"x" * size
-
-
-@pytest.mark.parametrize(
-    ("text", "version"), [(None, 1), ("1.0.0", 1), ("2.0.0", 2), ("3.0.0", None), ("", None)]
-)
-def test_versions(text: str | None, version: Version | None) -> None:
-    """Absent means 1.0.0."""
-    assert parse_version(text) == version

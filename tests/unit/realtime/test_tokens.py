@@ -10,7 +10,7 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from minutehand.local.realtime.tokens import TokenError, Verifier
+from supabase_local.realtime.tokens import TokenError, Verifier
 
 SECRET = "a-secret-of-at-least-thirty-two-bytes-for-hs256"
 PRIVATE = ec.generate_private_key(ec.SECP256R1())

@@ -2,36 +2,31 @@
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import os
-import signal
 import subprocess
 import sys
-import textwrap
-import time
 from pathlib import Path
 
-import psutil
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from minutehand.ai.speech import BYTES_PER_SECOND
-from minutehand.apps.training.errors import StageError
-from minutehand.apps.training.media import (
+from minutehand.config import ConfigurationError
+from minutehand_apps.training.errors import StageError
+from minutehand_apps.training.media import (
+    STILL_BYTES,
     Ffmpeg,
     cut,
     find_ffmpeg,
     read_description,
     unplayable,
 )
-from minutehand.apps.training.settings import TrainingSettings
-from minutehand.config import ConfigurationError
-from minutehand.local.processes import has_ended
+from minutehand_apps.training.settings import TrainingSettings
 
 ROOT = Path(__file__).resolve().parents[3]
-SAMPLE = ROOT / "shared/minutehand/apps/training/console/sample.mp4"
+SAMPLE = ROOT / "shared/minutehand_apps/training/console/sample.mp4"
 SETTINGS = TrainingSettings()
 
 
@@ -53,7 +48,10 @@ async def test_a_video_is_looked_at_and_listened_to(path: str, tmp_path: Path) -
     ffmpeg = Ffmpeg(path)
 
     media = await ffmpeg.look(SAMPLE)
-    sound = await ffmpeg.listen(SAMPLE, tmp_path / "sound", seconds=60, most_seconds=60)
+    reached: list[float] = []
+    sound = await ffmpeg.listen(
+        SAMPLE, tmp_path / "sound", seconds=60, most_seconds=60, on_second=reached.append
+    )
 
     assert (media.video, media.audio, media.width, media.height) == ("h264", "aac", 352, 198)
     assert media.seconds == pytest.approx(19.1, abs=0.3)
@@ -61,6 +59,21 @@ async def test_a_video_is_looked_at_and_listened_to(path: str, tmp_path: Path) -
     assert (tmp_path / "sound").stat().st_size == round(sound.seconds * BYTES_PER_SECOND)
     assert len(sound.pauses) >= 4
     assert not sound.silent
+    assert reached == sorted(reached)
+    assert reached[-1] == pytest.approx(sound.seconds, abs=0.5)  # of decoding, not of pauses
+
+
+async def test_a_picture_of_a_time_is_taken_where_there_is_one(path: str, tmp_path: Path) -> None:
+    """As a JPEG; behind the end there is none."""
+    into = tmp_path / "still"
+
+    taken = await Ffmpeg(path).take_still(SAMPLE, into, at_seconds=7.25)
+    picture = into.read_bytes()
+    behind = await Ffmpeg(path).take_still(SAMPLE, tmp_path / "none", at_seconds=60)
+
+    assert (taken, behind) == (True, False)
+    assert picture.startswith(b"\xff\xd8\xff")
+    assert len(picture) < STILL_BYTES
 
 
 async def test_what_is_no_video_is_refused(path: str, tmp_path: Path) -> None:
@@ -134,72 +147,13 @@ async def test_a_full_disk_is_no_fault_of_the_video(path: str) -> None:
     assert (caught.value.code, caught.value.later) == ("no_room", True)
 
 
-async def test_what_is_no_ffmpeg_is_told_by_its_setting(tmp_path: Path) -> None:
+async def test_what_is_not_ffmpeg_is_reported_with_its_setting(tmp_path: Path) -> None:
     """A wrong path is the deployment's fault and not the video's."""
     for name, content in (("gone", None), ("data", b"no program")):
         if content is not None:
             (tmp_path / name).write_bytes(content)
         with pytest.raises(ConfigurationError, match="FFMPEG_PATH"):
             await Ffmpeg(str(tmp_path / name)).look(SAMPLE)
-
-
-async def test_ffmpeg_is_told_nothing_of_ours(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Keys are in a worker's environment, and a stranger's file has the word in there."""
-    monkeypatch.setenv("SUPABASE_SECRET_KEY", "secret")
-    script = tmp_path / "tell"
-    script.write_text("#!/bin/sh\nenv >&2\nulimit -v >&2\n")
-    script.chmod(0o755)
-    said: list[str] = []
-
-    await Ffmpeg(str(script), memory_bytes=1024**3)._run([], said.append, seconds=60)
-
-    assert {line.partition("=")[0] for line in said[:-1]} <= {"LC_ALL", "PWD", "SHLVL", "_"}
-    assert said[-1] == str(1024**2)
-
-
-async def test_a_cancel_ends_the_child(tmp_path: Path) -> None:
-    """Nothing runs on for a job that was stopped."""
-    script = tmp_path / "slow"
-    script.write_text("#!/bin/sh\necho $$ >&2\nexec sleep 600\n")
-    script.chmod(0o755)
-    said: asyncio.Queue[str] = asyncio.Queue()
-    running = asyncio.create_task(Ffmpeg(str(script))._run([], said.put_nowait, seconds=600))
-    child = int(await said.get())
-
-    running.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await running
-
-    assert not psutil.pid_exists(child)
-
-
-def test_a_child_dies_with_its_parent(tmp_path: Path) -> None:
-    """A killed worker leaves no ffmpeg behind."""
-    script = tmp_path / "slow"
-    script.write_text("#!/bin/sh\necho $$ >&2\nexec sleep 600\n")
-    script.chmod(0o755)
-    program = f"""
-        import asyncio
-        from minutehand.apps.training.media import Ffmpeg
-        asyncio.run(Ffmpeg({str(script)!r})._run([], lambda line: print(line, flush=True),
-                                                 seconds=600))
-    """
-    parent = subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(program)],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-    )
-    assert parent.stdout is not None
-    with parent:
-        child = psutil.Process(int(parent.stdout.readline()))
-        parent.send_signal(signal.SIGKILL)
-
-    give_up = time.monotonic() + 60
-    while not has_ended(child):
-        assert time.monotonic() < give_up
-        time.sleep(0.02)
 
 
 def test_a_missing_ffmpeg_names_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -248,7 +202,7 @@ def test_a_sound_is_cut_without_gaps(length: float, pauses: list[tuple[float, fl
     assert all(0 < end - start <= 45.001 for start, end in stretches)
 
 
-def test_a_sound_is_cut_where_nobody_speaks() -> None:
+def test_a_sound_is_cut_where_no_one_speaks() -> None:
     """The pause nearest to half a minute; without any, at half a minute."""
     assert cut(80.0, [(10, 11), (27, 28), (33.5, 34.5), (60, 62)]) == [
         (0.0, 27.5), (27.5, 61.0), (61.0, 80.0),
@@ -264,7 +218,7 @@ async def test_a_recording_without_pictures_is_taken(path: str, tmp_path: Path) 
         assert (media.video, media.audio, unplayable(media)) == (None, sound, None), name
 
 
-async def test_what_browsers_do_not_play_is_told(path: str, tmp_path: Path) -> None:
+async def test_what_browsers_do_not_play_is_reported(path: str, tmp_path: Path) -> None:
     """With a way out; the length of a file that does not say it is measured."""
     picture = ("-f", "lavfi", "-i", "testsrc=s=64x64:r=5", "-f", "lavfi", "-i", "sine")
     make(path, tmp_path / "old.avi", *picture, "-c:v", "mpeg4", "-t", "2")

@@ -10,9 +10,9 @@ from typing import Any
 import httpx
 import pytest
 
-from minutehand.apps.training.errors import StageError
-from minutehand.apps.training.remote import fetch_remote, refuse_address
-from minutehand.apps.training.settings import TrainingSettings
+from minutehand_apps.training.errors import StageError
+from minutehand_apps.training.remote import fetch_remote, refuse_address
+from minutehand_apps.training.settings import TrainingSettings
 from tests.support.misbehaving import Fault, MisbehavingServer, Request
 
 SETTINGS = TrainingSettings(source_hosts=("media.example.com", "*.cdn.example.com"))

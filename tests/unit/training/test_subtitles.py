@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from minutehand.apps.training.models import SpokenSegment
-from minutehand.apps.training.subtitles import subrip, webvtt
+from minutehand_apps.training.models import SpokenSegment
+from minutehand_apps.training.subtitles import subrip, webvtt
 
 SAID = [
     SpokenSegment(start=0.0, end=1.5, text="turn it off"),

@@ -16,6 +16,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from pydantic import AwareDatetime, BaseModel, Field
 
+from minutehand.clock import FrozenClock
 from minutehand.config import Settings
 from minutehand.queue.errors import (
     DuplicateJob,
@@ -25,7 +26,7 @@ from minutehand.queue.errors import (
     TokenRefused,
 )
 from minutehand.web.application import create_app
-from minutehand.web.auth import SignedIn
+from minutehand.web.auth import MaybeGuest, SignedIn
 from minutehand.web.bodies import MAX_BODY_BYTES, Payload
 from minutehand.web.errors import ApiError
 from minutehand.web.services import Services
@@ -103,6 +104,10 @@ def _router() -> APIRouter:
     async def fail(name: str) -> None:
         raise ERRORS[name]
 
+    @router.get("/sessions/{session_id}")
+    async def session(session_id: str, caller: MaybeGuest) -> dict[str, bool]:
+        return {"guest": caller is None}
+
     @router.get("/mine")
     async def mine(caller: SignedIn) -> dict[str, str]:
         return {"id": str(caller.subject)}
@@ -147,7 +152,7 @@ def body_of(response: httpx.Response) -> dict[str, Any]:
         ("sqlstate", 400, "invalid_argument"),
     ],
 )
-async def test_every_error_has_the_common_body_and_tells_no_secrets(
+async def test_every_error_has_the_common_body_and_no_secrets(
     api: httpx.AsyncClient, name: str, status: int, code: str
 ) -> None:
     """One shape for clients; nothing about the inside for anyone."""
@@ -302,7 +307,7 @@ async def test_a_form_is_a_form_and_not_broken_json(
 
 
 @pytest.mark.parametrize("content", [b'{"name": ', b"[1", b'"x', b" {name: 1}"])
-async def test_broken_json_is_told_where_it_breaks_whatever_its_type(
+async def test_broken_json_is_reported_where_it_breaks_whatever_its_type(
     api: httpx.AsyncClient, content: bytes
 ) -> None:
     """`curl -d` again: its user meant JSON."""
@@ -341,7 +346,7 @@ async def test_broken_json_is_told_where_it_breaks_whatever_its_type(
         ([], "body", "must be an object"),
     ],
 )  # fmt: skip
-async def test_a_field_that_is_wrong_is_told_in_plain_words(
+async def test_a_field_that_is_wrong_is_reported_in_plain_words(
     api: httpx.AsyncClient, body: Any, field: str, problem: str
 ) -> None:
     """Nobody outside knows of tuples, dictionaries and inputs."""
@@ -501,9 +506,7 @@ json_values = st.recursive(
 )
 
 
-@hypothesis_settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@hypothesis_settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(payload=st.dictionaries(texts, json_values, max_size=4), ascii=st.booleans())
 async def test_any_storable_payload_passes_unchanged(
     app: FastAPI, payload: dict[str, Any], ascii: bool
@@ -518,9 +521,7 @@ async def test_any_storable_payload_passes_unchanged(
     assert response.json()["payload"] == payload
 
 
-@hypothesis_settings(
-    max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@hypothesis_settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(content=st.binary(max_size=300))
 async def test_no_bytes_make_a_500(app: FastAPI, content: bytes) -> None:
     """Whatever arrives is the client's mistake."""
@@ -544,3 +545,14 @@ async def test_a_token_from_the_secret_reaches_the_route(
     assert expired.status_code == 401
     assert body_of(expired)["detail"] == "the token has expired"
     assert 'error="invalid_token"' in expired.headers["www-authenticate"]
+
+
+async def test_a_guest_sessions_requests_are_counted_and_no_others(settings: Settings) -> None:
+    """Its holder has no account; a page in a loop must not be everybody's 429."""
+    few = settings.model_copy(update={"allow_anonymous": True, "caller_requests_burst": 2})
+    mine, other = (f"/api/sessions/guest_{letter * 64}" for letter in "ab")
+
+    async with calling(create_app(Services(few, clock=FrozenClock()), [_router()])) as client:
+        answers = [(await client.get(path)).status_code for path in (mine, mine, mine, other)]
+
+    assert answers == [200, 200, 429, 200]

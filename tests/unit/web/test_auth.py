@@ -13,10 +13,13 @@ import httpx
 import jwt
 import pytest
 from cryptography.hazmat.primitives import serialization
+from starlette.requests import Request
 
 from minutehand.clock import FrozenClock
 from minutehand.config import Settings
-from minutehand.web.caller import InvalidToken, token_matches
+from minutehand.functions.worker.routes import token_matches
+from minutehand.web.auth import stream_caller
+from minutehand.web.caller import InvalidToken
 from minutehand.web.errors import ApiError
 from minutehand.web.tokens import TokenVerifier
 from tests.unit.web.conftest import ADA, ISSUER, SECRET, Signer, claims
@@ -276,7 +279,7 @@ async def test_an_unknown_key_is_asked_for_at_most_once_a_minute(
     assert server.asked == 2
 
 
-async def test_keys_are_fetched_anew_when_old_and_kept_when_auth_is_away(
+async def test_keys_are_fetched_again_when_old_and_kept_while_auth_is_unavailable(
     settings: Settings, es256: Signer
 ) -> None:
     """A revoked key is forgotten; an outage of Auth locks nobody out."""
@@ -309,7 +312,7 @@ async def test_keys_that_cannot_be_fetched_are_a_503_and_no_401(
     assert refused.value.headers["Retry-After"] == "5"
 
 
-async def test_the_service_role_is_told_from_users(
+async def test_the_service_role_is_distinguished_from_users(
     settings: Settings, secret_token: MakeToken
 ) -> None:
     """Operators may sign in with the project's legacy service key."""
@@ -320,6 +323,9 @@ async def test_the_service_role_is_told_from_users(
     with pytest.raises(InvalidToken):
         await verify.verify_service(secret_token())
     await refusal(verify, key)
+    for other in ("https://another.supabase.co/auth/v1", "https://elsewhere.test"):
+        with pytest.raises(InvalidToken, match="another issuer"):
+            await verify.verify_service(secret_token(role="service_role", iss=other))
 
 
 @pytest.mark.parametrize(
@@ -338,3 +344,13 @@ def test_worker_tokens_have_two_valid_values_while_they_rotate(
 ) -> None:
     """Both tokens work until the old one is taken away; none never matches."""
     assert token_matches(offered, accepted) is matches
+
+
+async def test_a_token_in_an_address_opens_streams_alone() -> None:
+    """Addresses are kept and logged; EventSource can send nothing else."""
+    plain = Request({"type": "http", "headers": [(b"accept", b"application/json")]})
+
+    with pytest.raises(ApiError) as refused:
+        await stream_caller(plain, None, access_token="t")
+
+    assert refused.value.status_code == 401

@@ -11,17 +11,25 @@ from typing import Any
 import pytest
 
 from minutehand.functions.health import checks
-from minutehand.functions.health.checks import judge, readiness
+from minutehand.functions.health.checks import in_words, judge, readiness
+from minutehand.queue.models import StorageState
+
+NEARLY_FULL = StorageState(share=0.9, retention_shortened=True)
 
 
 def health(
-    due: int = 0,
     oldest: float | None = None,
     tick: float | None = 5.0,
     stalled: float | None = None,
+    storage: StorageState | None = None,
+    backlog: str = "pass",
 ) -> Any:
     return SimpleNamespace(
-        due=due, oldest_due_seconds=oldest, last_tick_seconds=tick, stalled_seconds=stalled
+        backlog={"verdict": backlog, "jobs": 3, "detail": "3 wait: no worker serves a"},
+        oldest_due_seconds=oldest,
+        last_tick_seconds=tick,
+        stalled_seconds=stalled,
+        storage=storage or StorageState(),
     )
 
 
@@ -41,17 +49,20 @@ class Queue:
     ("queue", "status", "word", "verdicts"),
     [
         (health(), 200, "ready", {}),
-        (health(due=10_001, oldest=1), 200, "degraded", {"queue_depth": "warn"}),
+        (health(backlog="warn", oldest=1), 200, "degraded", {"queue_depth": "warn"}),
         (health(oldest=121), 200, "degraded", {"oldest_due": "warn"}),
         (health(oldest=9_000, stalled=2), 200, "degraded", {"oldest_due": "warn"}),
         (health(oldest=901, stalled=901), 503, "not_ready", {"oldest_due": "fail"}),
         (health(tick=91), 200, "degraded", {"last_tick": "warn"}),
         (health(tick=201), 503, "not_ready", {"last_tick": "fail"}),
         (health(tick=None), 200, "degraded", {"last_tick": "warn"}),
-        (health(due=10_001, oldest=1, tick=201), 503, "not_ready", {"last_tick": "fail"}),
+        (health(backlog="warn", oldest=1, tick=201), 503, "not_ready", {"last_tick": "fail"}),
+        (health(storage=StorageState(share=0.5)), 200, "ready", {}),
+        (health(storage=NEARLY_FULL), 200, "degraded", {"storage": "warn"}),
+        (health(storage=StorageState(read_only=True)), 503, "not_ready", {"storage": "fail"}),
     ],
 )
-async def test_readiness_tells_its_parts_apart(
+async def test_readiness_shows_each_part(
     queue: Any, status: int, word: str, verdicts: dict[str, str]
 ) -> None:
     """A backlog is work, a dead schedule is a failure."""
@@ -60,7 +71,7 @@ async def test_readiness_tells_its_parts_apart(
     assert (found, body["status"]) == (status, word)
     for name, verdict in verdicts.items():
         assert body["checks"][name]["verdict"] == verdict
-    assert set(body["checks"]) == {"database", "queue_depth", "oldest_due", "last_tick"}
+    assert set(body["checks"]) == {"database", "queue_depth", "oldest_due", "last_tick", "storage"}
 
 
 @pytest.mark.parametrize(
@@ -77,19 +88,25 @@ async def test_readiness_warns_before_the_workers_key_expires(
     assert body["checks"]["worker_key"]["value"] == days
 
 
-async def test_what_is_paused_is_not_due() -> None:
-    """One meaning of due in all checks: "1 due" beside "nothing is due" helps no one."""
-    _, body = await readiness(Queue(health(due=3, oldest=None)))
+@pytest.mark.parametrize(
+    ("known", "age", "word"),
+    [
+        (None, 0.0, "unknown"),
+        ("ready", 1.0, "healthy"),
+        ("ready", 2.1, "unknown"),
+        ("degraded", 2.1, "unknown"),
+        ("not_ready", 99.0, "down"),
+    ],
+)
+def test_health_is_never_well_without_knowing_it(known: str | None, age: float, word: str) -> None:
+    """A frozen database hangs every read: the last good state says nothing about now."""
+    told = in_words(None if known is None else {"status": known, "checks": {}}, age, 2.0)
 
-    assert body["checks"]["queue_depth"]["value"] == 0
-    assert (
-        body["checks"]["queue_depth"]["detail"]
-        == "0 due and not yet leased; 3 held back by a pause"
-    )
-    assert body["checks"]["oldest_due"]["detail"] == "nothing is due"
+    assert told["status"] == word
+    assert told["checked_seconds_ago"] == (None if known is None else age)
 
 
-async def test_apps_add_lines_and_a_failing_app_is_told_apart() -> None:
+async def test_apps_add_lines_and_a_failing_app_is_distinguished() -> None:
     """What an app says stands beside the engine's own checks, and never replaces them."""
 
     async def extra() -> Any:
@@ -104,7 +121,7 @@ async def test_apps_add_lines_and_a_failing_app_is_told_apart() -> None:
 
 
 @pytest.mark.parametrize("answer", [ConnectionError("10.0.0.7 refused"), None])
-async def test_a_database_that_is_away_or_silent_fails_everything(
+async def test_a_database_that_is_unavailable_or_silent_fails_everything(
     answer: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Within a bound, and without telling its address."""

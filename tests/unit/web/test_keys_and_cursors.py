@@ -7,7 +7,6 @@ from uuid import UUID
 
 import pytest
 from hypothesis import given
-from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from minutehand.web import paging
@@ -50,7 +49,6 @@ def test_each_job_of_a_bulk_request_gets_a_key_of_its_own() -> None:
         key_of_part("x" * 254, 10)
 
 
-@hypothesis_settings(deadline=None)
 @given(st.text(), st.integers(min_value=-(2**53), max_value=2**53), st.uuids())
 def test_a_cursor_gives_back_what_it_was_made_of(text: str, number: int, identity: UUID) -> None:
     """Whatever the values, the cursor survives a URL."""
@@ -67,7 +65,6 @@ def test_instants_keep_their_microseconds() -> None:
     assert paging.decode(paging.encode(at), datetime) == (at,)
 
 
-@hypothesis_settings(deadline=None)
 @given(st.text(max_size=40))
 def test_a_cursor_that_is_none_is_a_400(cursor: str) -> None:
     """Never a 500, and never a query with rubbish in it."""

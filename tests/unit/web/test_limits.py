@@ -25,7 +25,7 @@ def limits(clock: FrozenClock, **changes: Any) -> CallerLimits:
     return CallerLimits(clock, **{**usual, **changes})
 
 
-def test_a_caller_in_a_loop_is_told_to_wait_and_others_are_not(clock: FrozenClock) -> None:
+def test_a_caller_in_a_loop_must_wait_and_others_need_not(clock: FrozenClock) -> None:
     """One user's loop must not be everybody's 429."""
     limit = limits(clock)
     for _ in range(3):

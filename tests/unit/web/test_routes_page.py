@@ -17,7 +17,7 @@ def test_the_page_names_every_route_and_no_other() -> None:
     settings = Settings(
         supabase_url="http://127.0.0.1:1",
         supabase_publishable_key="sb_publishable_test",
-        apps=("minutehand.apps.*",),
+        apps=("minutehand_apps.*",),
     )
     paths = whole_document(Services(settings))["paths"]
     served = {f"{method.upper()} {path}" for path, item in paths.items() for method in item}

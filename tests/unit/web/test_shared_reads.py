@@ -92,7 +92,7 @@ async def test_an_outage_is_not_asked_about_by_everyone() -> None:
     assert log.reads == 1
 
 
-async def test_a_reader_that_leaves_takes_the_answer_from_nobody() -> None:
+async def test_a_reader_that_leaves_takes_the_answer_from_no_other() -> None:
     """The read goes on for those who wait for it."""
     reads, log = SharedReads(), Log()
     leaving = asyncio.ensure_future(reads.get("q", log.read, since=0.0))
@@ -106,7 +106,7 @@ async def test_a_reader_that_leaves_takes_the_answer_from_nobody() -> None:
     assert log.reads == 1
 
 
-async def test_a_refusal_nobody_waits_for_any_more_is_no_error(
+async def test_a_refusal_that_no_one_awaits_any_more_is_not_an_error(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """Asyncio would log it as never retrieved."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -11,7 +12,6 @@ from typing import Any
 
 import pytest
 from hypothesis import given
-from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from starlette.requests import Request
 
@@ -22,7 +22,7 @@ from minutehand.queue.errors import JobNotFound, QueueError, QueueUnavailable, T
 from minutehand.queue.models import FeedPage
 from minutehand.web.errors import ApiError
 from minutehand.web.feeds import JobFeed, cursors_between, seq_cursor
-from minutehand.web.hub import EventHub
+from minutehand.web.hub import CHECKS_PER_SECOND, READS_PER_SECOND, EventHub
 from minutehand.web.ring import MAX_BYTES, MAX_FRAMES, Frame, Ring
 from minutehand.web.services import Services
 from minutehand.web.sse import KEEP_ALIVE, Batch, EventStream, Line, Pace, Reader, Stream
@@ -66,6 +66,8 @@ def line(seq: int) -> Line:
 
 
 QUICK = Pace(streaming=True, keep_alive=0.05, poll=0.01, check=0.2, breath=0.0)
+#: Nothing is found by waiting: each interval is beyond the limit of every wait.
+NEVER = Pace(streaming=True, keep_alive=900.0, poll=900.0, check=900.0, breath=0.0)
 
 
 def reader(lives: float) -> Reader:
@@ -88,7 +90,7 @@ async def read_all(
     *,
     hub: EventHub | None = None,
     pace: Pace = QUICK,
-    lives: float = 30.0,
+    lives: float = 900.0,
     first: Batch | None = None,
 ) -> str:
     stream = Stream(feed, hub or EventHub(), reader=reader(lives), pace=pace, clock=SystemClock())
@@ -143,9 +145,10 @@ async def test_an_idle_stream_is_kept_open_by_comments() -> None:
     assert said[1:] == [KEEP_ALIVE] * 3
 
 
-async def test_a_stream_ends_with_its_readers_token() -> None:
-    """A page comes back with another one."""
-    text = await asyncio.wait_for(read_all(Script(), lives=0.1), 60)
+@pytest.mark.parametrize("pace", [QUICK, NEVER])
+async def test_a_stream_ends_with_its_readers_token(pace: Pace) -> None:
+    """A page comes back with another one, however quiet it was."""
+    text = await asyncio.wait_for(read_all(Script(), lives=0.1, pace=pace), 60)
 
     assert '"reason":"token_expired"' in text
 
@@ -231,12 +234,11 @@ async def test_a_start_without_events_hands_out_its_cursor() -> None:
     assert text == "retry: 2000\nid: 7:7:\n\n"
 
 
-async def test_who_finds_the_subject_gone_tells_the_others() -> None:
+async def test_a_reader_that_finds_the_subject_gone_ends_the_others() -> None:
     """Fifty readers need not each wait for their own check."""
     hub = EventHub()
-    slow = Pace(streaming=True, poll=30.0, check=30.0, keep_alive=30.0, breath=0.0)
     gone = JobNotFound("gone", status=404, code="PT404", hint="job_not_found")
-    others = [asyncio.ensure_future(read_all(Script(gone), hub=hub, pace=slow)) for _ in range(9)]
+    others = [asyncio.ensure_future(read_all(Script(gone), hub=hub, pace=NEVER)) for _ in range(9)]
     await until(lambda: hub.count == 9)
 
     await read_all(Script(gone), hub=hub)
@@ -245,11 +247,36 @@ async def test_who_finds_the_subject_gone_tells_the_others() -> None:
     assert all('"reason":"gone"' in text for text in texts)
 
 
+async def test_what_came_before_a_stream_was_followed_is_read_at_once() -> None:
+    """Its update reached no one; where updates arrive, the next poll is far."""
+
+    class Live:
+        def follow(self, topic: str, *, token: str | None, until: datetime) -> None:
+            pass
+
+        def leave(self, topic: str) -> None:
+            pass
+
+        def is_live(self, topic: str) -> bool:
+            return True
+
+        async def aclose(self) -> None:
+            pass
+
+    hub = EventHub()
+    hub.feed_from(Live())
+    feed = Script(Batch([line(1)], end="completed"))
+
+    text = await asyncio.wait_for(read_all(feed, hub=hub, pace=NEVER), 60)
+
+    assert "id: 1\n" in text
+
+
 async def test_the_subject_is_checked_although_frames_keep_coming() -> None:
     """A removed member must not stay for as long as the job is busy."""
     hub = EventHub()
     feed = Script()
-    pace = Pace(streaming=True, poll=5.0, check=0.1, keep_alive=5.0, breath=0.0)
+    pace = Pace(streaming=True, poll=900.0, check=0.1, keep_alive=900.0, breath=0.0)
     reading = asyncio.ensure_future(read_all(feed, hub=hub, pace=pace))
     await until(lambda: hub.count == 1)
     sent = 0
@@ -294,7 +321,7 @@ async def test_a_stream_says_that_it_is_catching_up_until_a_look_finds_nothing_m
     """Held back messages leave a reader behind for seconds: it is told, and told when it is not."""
     hub = EventHub()
     feed = HeldBack(hub, Batch([line(1)]), Batch([line(2)]))
-    pace = Pace(streaming=True, poll=0.02, check=30.0, breath=0.0, look_again=0.1)
+    pace = Pace(streaming=True, poll=0.02, check=900.0, breath=0.0, look_again=0.1)
 
     text = await asyncio.wait_for(read_all(feed, hub=hub, pace=pace), 60)
 
@@ -316,11 +343,10 @@ async def test_a_stream_says_that_it_is_catching_up_until_a_look_finds_nothing_m
 async def test_what_one_reader_finds_in_the_log_the_others_need_not_read() -> None:
     """Fifty polling readers of one job cost one read, where no Realtime tells of news."""
     hub = EventHub()
-    slow = Pace(streaming=True, poll=30.0, check=30.0, keep_alive=30.0, breath=0.0)
     found = Batch([line(1)], frames=[Frame(1, size=1)], end="completed")
     others = [Script() for _ in range(5)]
     reading = [
-        asyncio.ensure_future(read_all(each, hub=hub, pace=slow, lives=1.0)) for each in others
+        asyncio.ensure_future(read_all(each, hub=hub, pace=NEVER, lives=1.0)) for each in others
     ]
     await until(lambda: hub.count == 5)
 
@@ -330,7 +356,39 @@ async def test_what_one_reader_finds_in_the_log_the_others_need_not_read() -> No
     assert all("id: 1\n" in text for text in texts)
 
 
-@hypothesis_settings(deadline=None)
+async def test_all_streams_of_a_process_share_a_budget_of_reads_and_of_checks() -> None:
+    """Each reads less often the more there are: the database sees the same."""
+    hub = EventHub()
+    async with contextlib.AsyncExitStack() as stack:
+        ends = datetime.now(UTC)
+        for number in range(400):
+            one = hub.subscribe(f"job:{number}", token=None, until=ends)
+            await stack.enter_async_context(one)
+
+        assert (400 / one.pause, 400 / one.check_pause) == (READS_PER_SECOND, CHECKS_PER_SECOND)
+
+
+async def test_a_read_for_an_update_shares_no_answer_from_before_it() -> None:
+    """A poll may take one as old as its interval; an update has only just been committed."""
+    hub, asked = EventHub(), []
+
+    class Asked(Script):
+        async def read(self, *, thorough: bool = False, since: float | None = None) -> Batch:
+            asked.append((thorough, since))
+            return await super().read()
+
+    feed = Asked(Batch([line(1)], end="completed"))
+    feed.absorb = lambda frames: None  # type: ignore[method-assign]
+    reading = asyncio.ensure_future(read_all(feed, hub=hub, pace=NEVER))
+    await until(lambda: hub.count == 1)
+    notified_at = asyncio.get_running_loop().time()
+    hub.notify(TOPIC, Frame(1, size=1))
+    await asyncio.wait_for(reading, 60)
+
+    [(thorough, since)] = asked
+    assert thorough or since is None or since >= notified_at
+
+
 @given(
     offered=st.lists(st.tuples(st.integers(1, 30), st.integers(1, MAX_BYTES)), max_size=40),
     at=st.integers(0, 30),
@@ -433,7 +491,6 @@ def frame_of(seq: int, **changes: Any) -> dict[str, Any]:
     }
 
 
-@hypothesis_settings(deadline=None)
 @given(
     after=st.integers(0, 5),
     seqs=st.lists(st.integers(1, 12), max_size=6)
@@ -470,7 +527,7 @@ def test_a_frame_of_another_shape_is_not_believed(settings: Settings, frame: Any
     assert job_feed(settings, 0).absorb([framed(frame)]) is None
 
 
-def test_a_frame_tells_the_same_as_the_log(settings: Settings) -> None:
+def test_a_frame_shows_the_same_as_the_log(settings: Settings) -> None:
     """Whichever way an event comes, its reader cannot tell."""
     batch = job_feed(settings, 0).absorb([framed(frame_of(1))])
 

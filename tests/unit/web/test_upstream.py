@@ -15,6 +15,7 @@ from websockets.asyncio.server import Server, ServerConnection, serve
 
 from minutehand.clock import SystemClock
 from minutehand.config import Settings
+from minutehand.queue.broadcasts import READY
 from minutehand.queue.errors import QueueUnavailable
 from minutehand.web.hub import EventHub
 from minutehand.web.upstream import RealtimeUpstream
@@ -29,6 +30,7 @@ class Realtime:
         self.sockets: list[ServerConnection] = []
         self.frames: list[dict[str, Any]] = []
         self.refuse: set[str] = set()
+        self.deaf: set[str] = set()
         self.joins: dict[str, str] = {}
         self._server: Server | None = None
         self.port = 0
@@ -62,6 +64,8 @@ class Realtime:
                     {"status": status, "response": response},
                     frame["ref"],
                 )
+                if not refused and name not in self.deaf:
+                    await self.push(frame["topic"], "system", {"message": READY})
 
     async def push(self, topic: str, event: str, payload: Any, ref: str | None = None) -> None:
         frame = {"topic": topic, "event": event, "payload": payload, "ref": ref}
@@ -143,6 +147,44 @@ async def test_a_lost_socket_wakes_the_readers_and_is_opened_again(
 
         assert await news.wait(1)
         assert news.must_read()
+
+
+async def test_what_is_no_frame_costs_the_socket_and_nothing_else(
+    hub: EventHub, realtime: Realtime
+) -> None:
+    """A gateway's page in between ends no reader."""
+    async with hub.subscribe("job:1", token="t", until=LATER) as news:
+        await until(lambda: hub.is_live("job:1"))
+        news.must_read()
+
+        await realtime.sockets[-1].send("<html>")
+        await until(lambda: len(realtime.sockets) == 2 and hub.is_live("job:1"))
+
+        assert news.must_read()
+
+
+async def test_a_topic_is_polled_until_its_messages_arrive(
+    hub: EventHub, realtime: Realtime
+) -> None:
+    """A join is answered before replication runs, and what is committed meanwhile is lost."""
+    realtime.deaf |= {"job:1", "job:2"}
+    async with (
+        hub.subscribe("job:1", token="t", until=LATER) as news,
+        hub.subscribe("job:2", token="t", until=LATER),
+    ):
+        await until(lambda: len(realtime.joins) == 2)
+        async with hub.subscribe("job:3", token="t", until=LATER):
+            await until(lambda: hub.is_live("job:3"))  # the joins before it were answered
+        assert not hub.is_live("job:1")
+        news.must_read()
+
+        await realtime.push("realtime:job:1", "system", {"message": READY})
+        await realtime.push("realtime:job:2", "broadcast", {"event": "job.log", "payload": {}})
+
+        await until(lambda: hub.is_live("job:1") and hub.is_live("job:2"))
+        assert news.must_read()
+    join = realtime.sent("phx_join")[0]["payload"]
+    assert join["config"]["broadcast"]["replication_ready"] is True
 
 
 async def test_a_refused_topic_is_polled_and_leaves_the_others_alone(

@@ -3,26 +3,41 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
 from minutehand.config import ConfigurationError
 from minutehand.webhooks.alerts import Alert, Alerts, MailServer, message_of
+from minutehand.webhooks.sent import Sent
 from minutehand.worker.testing import ProcessorTest
 
 ALERT = Alert(
     name="too many failures",
     state="raised",
     metric="failure_share",
+    words="share of failed jobs",
     threshold=0.1,
     minutes=15,
     value=0.25,
     of_type="send_digest",
     at=datetime(2026, 11, 21, 6, 30, tzinfo=UTC),
-    mail=("ada@acme.test", "bob@acme.test"),
 )
+MEMBERS = ("ada@acme.test", "bob@acme.test")
+
+
+def alerts(server: MailServer | None, to: Sequence[str] = MEMBERS) -> Alerts:
+    """The processor's object; SQL says to whom, see tests/sql/test_alerts.py."""
+
+    async def recipients(job_id: str, fence: int) -> dict[str, Any]:
+        return {"mail": to, "post": None}
+
+    async def post(*_: Any) -> Sent:
+        raise AssertionError("there is nowhere to post to")
+
+    return Alerts(server, recipients, post)
 
 
 class Mailbox:
@@ -84,24 +99,25 @@ def server_at(port: int) -> MailServer:
 
 async def test_an_alert_is_written_to_each_address_once(mailbox: Mailbox) -> None:
     """Run again after a crash, the mail that was handed over is not written twice."""
-    job = ProcessorTest(Alerts(server_at(mailbox.port)).send, ALERT)
+    job = ProcessorTest(alerts(server_at(mailbox.port)).send, ALERT)
 
     first = await job.run()
     again = await job.run()
 
-    assert first.result == again.result == {"mailed": 2}
+    assert first.result == again.result == {"mailed": 2, "posted": False}
     assert mailbox.recipients == ["ada@acme.test", "bob@acme.test"]
     [text] = mailbox.messages
-    assert "Subject: [Minutehand] too many failures: raised" in text
+    assert "Subject: [Minutehand] Alert raised: share of failed jobs" in text
+    assert "too many failures" in text.partition("\r\n\r\n")[2]
     assert "25.0%" in text
     assert "share of failed jobs of send_digest reached its threshold" in text
 
 
-async def test_a_refusal_and_a_server_that_is_away_are_tried_again(mailbox: Mailbox) -> None:
+async def test_a_refusal_and_a_server_that_is_unavailable_are_tried_again(mailbox: Mailbox) -> None:
     """The reason is the server's own."""
     mailbox.refused = {"ada@acme.test", "bob@acme.test"}
-    refused = await ProcessorTest(Alerts(server_at(mailbox.port)).send, ALERT).run()
-    away = await ProcessorTest(Alerts(server_at(1)).send, ALERT).run()
+    refused = await ProcessorTest(alerts(server_at(mailbox.port)).send, ALERT).run()
+    away = await ProcessorTest(alerts(server_at(1)).send, ALERT).run()
 
     assert refused.outcome == away.outcome == "retry"
     assert refused.error is not None
@@ -110,10 +126,10 @@ async def test_a_refusal_and_a_server_that_is_away_are_tried_again(mailbox: Mail
 
 async def test_without_addresses_or_a_server_nothing_is_pretended() -> None:
     """A webhook alone needs no mail; an address without a server is a failure that says so."""
-    quiet = await ProcessorTest(Alerts(None).send, ALERT.model_copy(update={"mail": ()})).run()
-    unset = await ProcessorTest(Alerts(None).send, ALERT).run()
+    quiet = await ProcessorTest(alerts(None, ()).send, ALERT).run()
+    unset = await ProcessorTest(alerts(None).send, ALERT).run()
 
-    assert quiet.result == {"mailed": 0}
+    assert quiet.result == {"mailed": 0, "posted": False}
     assert (unset.outcome, unset.error and "SMTP_URL" in unset.error.message) == ("failed", True)
 
 
@@ -121,7 +137,7 @@ def test_an_end_is_worded_as_one() -> None:
     """Resolved, with nothing left to measure."""
     over = ALERT.model_copy(update={"state": "resolved", "value": None, "of_type": None})
 
-    text = message_of(over, "j1", "minutehand@acme.test").as_string()
+    text = message_of(over, "j1", "minutehand@acme.test", MEMBERS).as_string()
 
     assert "is below its threshold" in text
     assert "nothing to measure" in text

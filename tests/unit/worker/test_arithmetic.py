@@ -8,8 +8,10 @@ import math
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from minutehand.clock import SystemClock
 from minutehand.worker import FanOut, TickSummary
 from minutehand.worker.deadlines import Deadlines
+from minutehand.worker.extra_workers import ExtraWorkers
 from minutehand.worker.metrics import tick_line
 from minutehand.worker.trace import child_of, parse
 
@@ -23,6 +25,16 @@ def test_the_deadlines_of_a_tick_come_in_order_and_leave_time_to_settle(
 
     assert start < deadlines.stop_leasing < deadlines.stop_working < deadlines.end <= start + budget
     assert deadlines.stop_leasing - start >= 0.49 * budget
+
+
+def test_half_of_a_whole_tick_is_a_fair_time() -> None:
+    """What begins later and is cut off costs no attempt; nor in a tick shorter than usual."""
+    deadlines = Deadlines.until(0, 100)
+    half = deadlines.stop_working / 2
+
+    assert deadlines.had_fair_time(half - 1)
+    assert not deadlines.had_fair_time(half + 1)
+    assert not deadlines.had_fair_time(0, usual_seconds=300)
 
 
 def test_a_loop_without_deadline_has_none() -> None:
@@ -55,9 +67,36 @@ def test_a_longer_backlog_never_gets_fewer_extra_workers(due: int, slots: int, l
     assert few <= more
 
 
-def test_what_one_worker_carries_easily_starts_nobody() -> None:
+def test_what_one_worker_carries_in_its_time_starts_no_extra_worker() -> None:
     assert FanOut().extra_workers(due=30, slots=5, seconds_left=60, mean_seconds=0.1) == 0
     assert FanOut().extra_workers(due=1000, slots=5, seconds_left=60, mean_seconds=1.0) == 10
+    assert FanOut().extra_workers(due=20, slots=5, seconds_left=60, mean_seconds=1.0) == 0
+    assert FanOut().extra_workers(due=20, slots=5, seconds_left=1, mean_seconds=1.0) == 3
+
+
+async def test_extra_workers_start_once_and_what_is_left_at_the_end_gets_one() -> None:
+    """However often a tick sees the backlog; few jobs are not left to the next minute."""
+    asked: list[int] = []
+
+    async def start(count: int) -> int:
+        asked.append(count)
+        return count
+
+    extra = ExtraWorkers(
+        FanOut(most=7),
+        start,
+        summary=TickSummary(worker_id="w", tick_id="t"),
+        deadlines=Deadlines.until(0, math.inf),
+        clock=SystemClock(),
+        slots=5,
+    )
+
+    await extra.for_backlog(5000, runs=0)
+    await extra.for_backlog(4000, runs=0)
+    await extra.for_the_rest(3, runs=0)
+    await extra.for_the_rest(0, runs=0)
+
+    assert asked == [7, 1]
 
 
 def test_a_metrics_line_is_cloudwatchs_format() -> None:

@@ -10,7 +10,8 @@ import pytest
 from pydantic import BaseModel
 
 from minutehand.queue import NewJob
-from minutehand.worker import ChildrenFailed, Fail, Job, JobContext, Retry
+from minutehand.queue.errors import ProcessorError
+from minutehand.worker import Backoff, ChildrenFailed, Fail, Job, JobContext, Retry
 from minutehand.worker.context import MAX_MESSAGE, Updates
 from minutehand.worker.testing import ProcessorTest
 
@@ -246,3 +247,90 @@ def test_news_that_did_not_arrive_comes_before_what_came_since() -> None:
     assert [line.message for line in again.logs] == ["1", "2"]
     assert (taken.logs_from, again.logs_from, updates.take().logs_from) == (0, 0, None)
     assert not updates
+
+
+async def test_a_step_is_tried_again_and_its_last_error_is_raised() -> None:
+    """As often as it says in one attempt; what will not help is not repeated."""
+    calls: list[str] = []
+
+    async def flaky() -> int:
+        calls.append("flaky")
+        if len(calls) < 3:
+            raise OSError("busy")
+        return 7
+
+    async def hopeless() -> int:
+        calls.append("hopeless")
+        raise ProcessorError("no such account", retryable=False)
+
+    async def order(job: Job[Order], ctx: JobContext) -> int:
+        quick = Backoff(first=0, cap=0)
+        found = await ctx.step("fetch", flaky, tries=3, backoff=quick)
+        await ctx.step("charge", hopeless, tries=3, backoff=quick)
+        return found
+
+    test = checked(order)
+    run = await test.run()
+
+    assert calls == ["flaky"] * 3 + ["hopeless"]
+    assert test.steps == {"fetch": 7}
+    assert run.messages == ["Step fetch: try 1 failed", "Step fetch: try 2 failed"]
+    assert (run.outcome, run.error and run.error.message) == ("failed", "no such account")
+
+
+async def test_a_try_of_a_step_has_a_timeout() -> None:
+    """It is cancelled then; a timeout of its own is its own error."""
+    ended: list[str] = []
+
+    async def slow() -> None:
+        try:
+            await asyncio.sleep(60)
+        finally:
+            ended.append("cancelled")
+
+    async def order(job: Job[Order], ctx: JobContext) -> None:
+        await ctx.step("ask", slow, tries=2, timeout=0.01, backoff=Backoff(first=0, cap=0))
+
+    run = await checked(order).run()
+
+    assert ended == ["cancelled"] * 2
+    assert run.error is not None
+    assert run.error.message == "step ask took longer than 0.01 s"
+
+
+@pytest.mark.parametrize(("asks", "remaining"), [(60.0, 300.0), (10.0, 5.0)])
+async def test_a_long_wait_between_tries_gives_the_worker_back(
+    asks: float, remaining: float
+) -> None:
+    """A service that asks for a minute, or for more than is left, is asked by the next attempt."""
+
+    class Busy(Exception):
+        retry_after = asks
+
+    async def busy() -> None:
+        raise Busy("come back later")
+
+    async def order(job: Job[Order], ctx: JobContext) -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(ctx.step("ask", busy, tries=5))
+
+    run = await checked(order, remaining=remaining).run()
+
+    assert (run.outcome, run.retry_after_seconds) == ("retry", asks)
+
+
+async def test_a_step_that_needs_more_time_than_is_left_is_not_begun() -> None:
+    """After another one of this attempt, so that a job always gets on."""
+    begun: list[str] = []
+
+    async def done() -> str:
+        begun.append("done")
+        return "x"
+
+    async def order(job: Job[Order], ctx: JobContext) -> None:
+        await ctx.step("first", done, needs_seconds=10_000)
+        await ctx.step("second", done, needs_seconds=10_000)
+
+    run = await checked(order).run()
+
+    assert (begun, run.outcome) == (["done"], "snoozed")

@@ -1,11 +1,12 @@
-"""What a tick says of its room: enqueues wake nobody while it has some."""
+"""What a tick says of its room, and when it asks again."""
 
 from __future__ import annotations
 
+from infra.bench.scratch import WORKSPACE
 from minutehand.clock import SystemClock
 from minutehand.config import Settings
 from minutehand.queue import WorkerQueue
-from minutehand.queue.models import LeaseResponse
+from minutehand.queue.models import Lease, LeasedJob, LeaseResponse
 from minutehand.worker import TickOptions
 from minutehand.worker.deadlines import Deadlines
 from minutehand.worker.lease_requests import LeaseRequests
@@ -61,3 +62,43 @@ def test_only_a_tick_that_will_ask_again_has_room() -> None:
     asking.note_answer(nothing)
     after: tuple[bool, float | None] = (asking.owes_a_look, asking.next_due_at)
     assert after == (False, None)
+
+
+def test_a_new_id_of_calls_begins_with_its_first() -> None:
+    """With which the database sees the worker, and its types and queues."""
+    clock = Standing()
+    asking = requests(clock)
+    asked = []
+    for clock.at in (0.0, 59.0, 60.0):
+        asked.append(asking.request(free_slots=4, staying=True))
+        asking.note_answer(LeaseResponse())
+
+    assert [each.call for each in asked] == [1, 2, 1]
+    assert asked[0].tick_id == asked[1].tick_id != asked[2].tick_id
+
+
+def test_what_is_due_and_never_comes_is_asked_for_less_and_less_often() -> None:
+    """Its row is locked by another: pauses double to about three seconds, until a lease comes."""
+    asking = requests(Standing())
+    due = LeaseResponse(next_due_in_ms=0)
+
+    pauses = []
+    for _ in range(10):
+        asking.request(free_slots=4, staying=True)
+        asking.note_answer(due)
+        pauses.append(asking.next_due_at)
+
+    assert pauses == [0.01 * 2 ** min(count, 8) for count in range(1, 11)]
+    assert not asking.is_due_now, "after six such answers a tick may leave"
+    lease = Lease(
+        job=LeasedJob(
+            id="01a200a6-7884-7030-864b-60cc70f7392f",
+            workspace_id=WORKSPACE,
+            job_type="work",
+            created_at=asking._clock.now(),
+        ),
+        fence=1,
+    )
+    asking.note_answer(LeaseResponse(leases=(lease,), next_due_in_ms=0))
+    assert asking.is_due_now
+    assert asking.next_due_at == 0.01

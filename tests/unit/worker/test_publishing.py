@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from minutehand.clock import SystemClock
+from minutehand.queue.errors import QueueUnavailable
 from minutehand.worker import Registry, publishing
 from minutehand.worker.publishing import Publishing
 
@@ -96,3 +97,19 @@ def test_a_name_is_taken_once() -> None:
     registry.publisher("app", publish)
     with pytest.raises(ValueError, match="app"):
         registry.publisher("app", publish)
+
+
+async def test_a_database_that_is_not_ready_is_no_failure(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """As in the first seconds of a start: the log has no warning that is none."""
+
+    async def publish() -> int:
+        raise QueueUnavailable("Could not find the function", status=404, code="PGRST202")
+
+    registry = Registry()
+    registry.publisher("app", publish)
+    with caplog.at_level("INFO"):
+        await make(registry, []).once()
+
+    assert [record.levelname for record in caplog.records] == ["INFO"]

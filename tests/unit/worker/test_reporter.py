@@ -32,8 +32,7 @@ def held_attempt(queue: WorkerQueue) -> Attempt:
         sent_at=CLOCK.monotonic(),
         work_until=math.inf,
         had_fair_time=True,
-        spawn=queue.spawn,
-        read_steps=queue.read_steps,
+        queue=queue,
         on_news=lambda: None,
         on_end=lambda _: None,
     )
@@ -56,4 +55,18 @@ async def test_news_at_the_moment_of_its_end_does_not_keep_it_alive(turns: int) 
 
     _, left = await asyncio.wait({running}, timeout=10)
     assert not left
+    await queue.aclose()
+
+
+async def test_a_step_waits_for_the_report_that_carries_it() -> None:
+    """A processor in a thread may find its step taken already: it is stored with the answer."""
+    queue = WorkerQueue(scratch_settings("http://127.0.0.1:9"))
+    attempt = held_attempt(queue)
+    attempt.reporting = True
+    waiting = asyncio.create_task(attempt.flush())
+    await asyncio.sleep(0)
+
+    assert not waiting.done()
+    attempt.stored()
+    await asyncio.wait_for(waiting, 10)
     await queue.aclose()

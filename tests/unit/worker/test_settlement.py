@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import httpx
 import pytest
+import requests
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
+from minutehand.queue.errors import QueueUnavailable
 from minutehand.worker import Fail, ProcessorError, Retry, Snooze, Suspended, UnknownProcessor
 from minutehand.worker.settlement import Abandoned, Circumstances, Ending, Raised, Returned, verdict
 
@@ -67,7 +71,7 @@ def test_every_ending_settles_unless_the_lease_is_gone(ending: Ending, seen: Cir
 
 
 @given(endings)
-def test_a_cancel_that_was_told_wins(ending: Ending) -> None:
+def test_a_reported_cancel_wins(ending: Ending) -> None:
     item = verdict(ending, Circumstances(stop="cancel"))
 
     assert item is not None
@@ -88,7 +92,7 @@ def test_any_json_is_a_result_and_postgres_can_keep_it(value: Any) -> None:
 
 
 @pytest.mark.parametrize("stop", ["timeout", "deadline", "shutdown"])
-def test_a_processor_told_to_stop_may_still_hand_in_what_it_has(stop: Any) -> None:
+def test_a_stopped_processor_may_still_return_what_it_has(stop: Any) -> None:
     """A report that is partial is better than none."""
     item = verdict(Returned({"partial": True}), Circumstances(stop=stop))
 
@@ -166,6 +170,77 @@ def test_a_retry_after_on_the_exception_is_respected(asked: Any, seconds: float 
 
     assert item is not None
     assert item.retry_after_seconds == seconds
+
+
+@pytest.mark.parametrize("beneath", [False, True])
+def test_an_outage_of_the_database_is_named_as_such(beneath: bool) -> None:
+    """By this word no circuit breaker counts it; an error of an app's own may carry it."""
+    error: Exception = QueueUnavailable("the database is not connected")
+    if beneath:
+        error, error.__cause__ = RuntimeError("the database is not connected"), error
+    item = verdict(Raised(error), NOTHING_SPECIAL)
+
+    assert item is not None
+    assert item.error is not None
+    assert (item.outcome, item.error.type) == ("retry", "QueueUnavailable")
+
+
+def test_a_secret_in_an_errors_message_is_not_kept() -> None:
+    """The message is shown to every member and sent by webhooks."""
+    item = verdict(Raised(RuntimeError("401 for Bearer abcdefgh12345678")), NOTHING_SPECIAL)
+
+    assert item is not None
+    assert item.error is not None
+    assert item.error.message.startswith("401 for Bearer ")
+    assert "abcdefgh" not in item.error.message
+
+
+def of_httpx(said: str) -> Exception:
+    request = httpx.Request("GET", "https://vendor.example")
+    answer = httpx.Response(429, headers={"retry-after": said}, request=request)
+    return httpx.HTTPStatusError("429", request=request, response=answer)
+
+
+def of_requests(said: str) -> Exception:
+    answer = requests.Response()
+    answer.headers["Retry-After"] = said
+    return requests.HTTPError("429", response=answer)
+
+
+class OfAiohttpError(Exception):
+    """Keeps the headers as `aiohttp.ClientResponseError` does."""
+
+    def __init__(self, said: str) -> None:
+        self.headers = requests.structures.CaseInsensitiveDict({"retry-after": said})
+
+
+@pytest.mark.parametrize("raised", [of_httpx, of_requests, OfAiohttpError])
+def test_a_retry_after_of_the_vendor_s_answer_is_respected(
+    raised: Callable[[str], Exception],
+) -> None:
+    """No one copies a header into an attribute first."""
+    items = [verdict(Raised(raised(said)), NOTHING_SPECIAL) for said in ("45", "nonsense")]
+
+    assert [item.retry_after_seconds for item in items if item] == [45.0, None]
+
+
+@pytest.mark.parametrize(
+    ("value", "path"),
+    [
+        ({"rates": [1, float("nan")]}, "the value['rates'][1] is nan"),
+        (float("-inf"), "the value is -inf"),
+        ([{"NaN": "Infinity"}], None),
+    ],
+)
+def test_a_number_that_json_lacks_is_refused_with_its_place(value: Any, path: str | None) -> None:
+    """As null it would be read as "no rate", and the job would look completed."""
+    item = verdict(Returned(value), NOTHING_SPECIAL)
+
+    assert item is not None
+    assert (item.error is None) == (path is None)
+    if path is not None and item.error is not None:
+        assert item.error.type == "ResultRejected"
+        assert path in item.error.message
 
 
 def test_an_error_whose_text_cannot_be_had_still_has_a_type() -> None:

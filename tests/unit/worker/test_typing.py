@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.lint
+
 RIGHT = """
 from pydantic import BaseModel
 from minutehand.worker import Fail, Job, JobContext, Outcome, processor

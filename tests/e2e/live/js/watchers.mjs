@@ -40,7 +40,5 @@ await Promise.all(all.map((one) => one.watch.ended));
 // ended: a last event may still be on its way from the read that follows
 const settled = () => all.every((one) => one.watch.freshness !== "catching-up");
 for (let n = 0; n < 200 && !settled(); n += 1) await new Promise((go) => setTimeout(go, 50));
-print({
-  told: all.map(({ job, seqs, watch }) => ({ job, seqs, status: watch.state.status })),
-});
-process.exit(0);
+const told = all.map(({ job, seqs, watch }) => ({ job, seqs, status: watch.state.status }));
+process.stdout.end(JSON.stringify({ told }) + "\n", () => process.exit(0)); // more than a pipe holds

@@ -46,20 +46,14 @@ const operations = {
     channels.set(name, { client, channel: clients.get(client).channel(topic, { config }) });
   },
 
-  send({ channel, event, payload, base64, times = 1, timeout }) {
+  send({ channel, event, payload, base64, timeout }) {
     const body = base64 === undefined ? payload : bytes(base64);
-    const { channel: target } = channels.get(channel);
-    const one = (n) =>
-      target.send(
-        { type: "broadcast", event, payload: times === 1 ? body : { ...body, n } },
-        timeout ? { timeout } : {},
-      );
-    return Promise.all(Array.from({ length: times }, (_, n) => one(n))).then((all) => all[0]);
+    const message = { type: "broadcast", event, payload: body };
+    return channels.get(channel).channel.send(message, timeout ? { timeout } : {});
   },
 
   httpSend: ({ channel, event, payload }) => channels.get(channel).channel.httpSend(event, payload),
   track: ({ channel, payload }) => channels.get(channel).channel.track(payload),
-  untrack: ({ channel }) => channels.get(channel).channel.untrack(),
   presence: ({ channel }) => channels.get(channel).channel.presenceState(),
   state: ({ channel }) => channels.get(channel).channel.state,
   setAuth: ({ client, token }) => clients.get(client).realtime.setAuth(token),
@@ -68,10 +62,6 @@ const operations = {
     const { client, channel } = channels.get(name);
     return clients.get(client).removeChannel(channel);
   },
-
-  // remember nothing of a channel but keep the client: for a second subscription to one topic
-  rejoin: ({ channel }) =>
-    new Promise((resolve) => channels.get(channel).channel.subscribe((status) => resolve(status))),
 };
 
 for await (const line of readline.createInterface({ input: process.stdin })) {

@@ -1,8 +1,12 @@
-"""One job type that greets, and one that takes its time."""
+"""Job types that greet, take their time, block their worker or end it."""
 
 from __future__ import annotations
 
 import asyncio
+import os
+import re
+import signal
+import time
 
 from pydantic import BaseModel
 
@@ -33,3 +37,26 @@ async def slow(job: Job[Slow], ctx: JobContext) -> dict[str, bool]:
     ctx.progress(1, "begun")
     await asyncio.sleep(job.payload.seconds)
     return {"slept": True}
+
+
+class Nothing(BaseModel):
+    """No payload."""
+
+
+@processor("served.regex", payload=Nothing, timeout=1)
+async def regex(job: Job[Nothing], ctx: JobContext) -> None:
+    """Keep Python's lock inside C code, as a hopeless regular expression does."""
+    re.match(r"(a+)+$", "a" * 60 + "b")
+
+
+@processor("served.block", payload=Nothing, timeout=1)
+async def block(job: Job[Nothing], ctx: JobContext) -> dict[str, bool]:
+    """Keep the event loop, but not Python's lock."""
+    time.sleep(600)  # noqa: ASYNC251 - the mistake under test
+    return {"slept": True}
+
+
+@processor("served.die", payload=Nothing)
+async def die(job: Job[Nothing], ctx: JobContext) -> None:
+    """End the process as the kernel does when memory runs out."""
+    os.kill(os.getpid(), signal.SIGKILL)

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from minutehand.apps.training.clauses import clauses
-from minutehand.apps.training.models import TimedSegment
-from minutehand.apps.training.procedure import extract
+from minutehand_apps.training.clauses import clauses
+from minutehand_apps.training.models import TimedSegment
+from minutehand_apps.training.procedure import extract
 
 HERE = Path(__file__).parent
 #: A step may begin this much before or after the clause that was spoken.
@@ -40,7 +40,7 @@ class Measured:
         return self.found / self.spoken
 
 
-def measure(instruction: dict[str, Any], recognised: dict[str, Any]) -> Measured:
+def measure(recognised: dict[str, Any]) -> Measured:
     """Compare by time: words may be misheard, their times are not."""
     segments = [TimedSegment.model_validate(one) for one in recognised["segments"]]
     said = recognised["said"]
@@ -57,10 +57,10 @@ def measure(instruction: dict[str, Any], recognised: dict[str, Any]) -> Measured
     found = [n for n in steps if n in taken]
     warned = [c for c in clauses(segments) if c.kind == "warning"]
     return Measured(
-        name=instruction["name"],
-        voice=instruction["voice"],
-        pause=instruction["pause"],
-        seconds=said[-1][2] + max(0.03, instruction["pause"]),
+        name=recognised["name"],
+        voice=recognised["voice"],
+        pause=recognised["pause"],
+        seconds=said[-1][2] + max(0.03, recognised["pause"]),
         spoken=len(steps),
         found=len(found),
         extra=len(starts) - len(found),
@@ -75,9 +75,7 @@ def measure(instruction: dict[str, Any], recognised: dict[str, Any]) -> Measured
 
 def measure_all() -> list[Measured]:
     """Every instruction of the set."""
-    instructions = json.loads((HERE / "instructions.json").read_text())
-    recognised = json.loads((HERE / "recognised.json").read_text())
-    return [measure(one, two) for one, two in zip(instructions, recognised, strict=True)]
+    return [measure(one) for one in json.loads((HERE / "recognised.json").read_text())]
 
 
 def main() -> None:

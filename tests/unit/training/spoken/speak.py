@@ -1,4 +1,4 @@
-"""Speak the instructions and have the offline engine recognise them; `recognised.json` is kept.
+"""Speak the clauses of `recognised.json` again, and have the offline engine recognise them.
 
 Needs espeak-ng and flite (Debian: `apt-get install espeak-ng flite`):
 
@@ -18,11 +18,11 @@ from typing import Any
 
 from minutehand.ai.speech import SAMPLES_PER_SECOND
 from minutehand.ai.speech_offline import OfflineSpeechToText
-from minutehand.apps.training.media import Ffmpeg, cut, find_ffmpeg
-from minutehand.apps.training.settings import TrainingSettings
+from minutehand_apps.training.media import Ffmpeg, cut, find_ffmpeg
+from minutehand_apps.training.settings import TrainingSettings
 
 HERE = Path(__file__).parent
-INSTRUCTIONS: list[dict[str, Any]] = json.loads((HERE / "instructions.json").read_text())
+INSTRUCTIONS: list[dict[str, Any]] = json.loads((HERE / "recognised.json").read_text())
 #: Quieter than this at the ends of a clause is not speech.
 QUIET = 300
 
@@ -52,7 +52,7 @@ def speak(instruction: dict[str, Any], folder: Path) -> tuple[bytes, list[list[A
     said = []
     # as a breath that is no pause: two clauses of one speaker do not overlap
     gap = array.array("h", bytes(2 * round(max(0.03, instruction["pause"]) * SAMPLES_PER_SECOND)))
-    for kind, text in instruction["said"]:
+    for kind, _start, _end, text in instruction["said"]:
         start = len(sound) / SAMPLES_PER_SECOND
         sound += say(instruction["voice"], instruction["stretch"], text, folder)
         said.append([kind, round(start, 2), round(len(sound) / SAMPLES_PER_SECOND, 2), text])
@@ -91,9 +91,9 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             sound, said = speak(instruction, Path(folder))
             segments = asyncio.run(recognise(sound, Path(folder)))
-        name = instruction["name"]
-        print(name, instruction["voice"], round(len(sound) / 2 / SAMPLES_PER_SECOND), "s")
-        everything.append({"name": name, "said": said, "segments": segments})
+        seconds = round(len(sound) / 2 / SAMPLES_PER_SECOND)
+        print(instruction["name"], instruction["voice"], seconds, "s")
+        everything.append({**instruction, "said": said, "segments": segments})
     lines = ",\n".join(json.dumps(one, separators=(",", ":")) for one in everything)
     (HERE / "recognised.json").write_text(f"[\n{lines}\n]\n")
 

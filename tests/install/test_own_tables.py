@@ -1,0 +1,118 @@
+"""`minutehand init … --reads … --writes …`: whose a row is, and what is refused."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from minutehand.cli.own_tables import planned
+from minutehand.install.project import Plan
+from minutehand.local.postgres import Postgres
+from minutehand.project import Project
+from minutehand.terminal.connection import CommandFailed
+from tests.install.projects import Hosted
+
+TABLES = """
+create table public.workspaces (id uuid primary key);
+create table public.profiles (id uuid primary key references auth.users);
+create table public.teams (id bigint primary key, workspace uuid references workspaces,
+  owner uuid references profiles);
+create table public.leads (id bigint primary key, team bigint references teams, "Note" text,
+  size numeric not null, made bigint generated always as identity, of_lead bigint references leads);
+create table public.steps (lead bigint references leads, number int, primary key (lead, number));
+create table public.colours (code text primary key, said text);
+create schema app;
+create table app.entries (id uuid primary key, workspace_id uuid, said text[], at timestamptz);
+"""
+
+
+@pytest.fixture(scope="module")
+def tables(postgres: Postgres) -> Iterator[psycopg.Connection[tuple[object, ...]]]:
+    """A hosted project with a few tables."""
+    with (
+        Hosted(postgres, Path()).database() as database,
+        psycopg.connect(database.owner_url, autocommit=True) as connection,
+    ):
+        connection.execute(TABLES)
+        yield connection
+
+
+def plan(
+    tables: psycopg.Connection[tuple[object, ...]], reads: str, writes: str = "", **answers: str
+) -> Plan:
+    """The files for `crm.sync`."""
+    here = Project(root=Path("/nowhere"), **answers)
+    return planned(tables, here, "jobs", Path(), "crm.sync", reads=reads, writes=writes)
+
+
+@pytest.mark.parametrize(
+    ("table", "condition"),
+    [
+        ("workspaces", "t.id = v_job.workspace_id"),
+        ("teams", "t.workspace = v_job.workspace_id"),
+        (
+            "leads.size",
+            "t.team in (select t1.id from public.teams as t1"
+            " where t1.workspace = v_job.workspace_id)",
+        ),
+        ("app.entries.at", "t.workspace_id = v_job.workspace_id"),
+    ],
+)
+def test_a_row_belongs_to_whom_its_foreign_keys_lead(
+    tables: psycopg.Connection[tuple[object, ...]], table: str, condition: str
+) -> None:
+    """By the shortest way, in the functions that read and write alike."""
+    columns = table if "." in table else f"{table}.id"
+    sql = plan(tables, columns).writes[0].text
+
+    assert re.findall(r"and (t\..*?)\);\nend", sql, re.DOTALL) == [condition]
+    with tables.transaction(force_rollback=True):
+        tables.execute(
+            "do $$ begin create role job_worker; exception when duplicate_object then null; end $$"
+        )
+        tables.execute("create table public.jobs (workspace_id uuid, payload jsonb)")
+        tables.execute(
+            "create schema queue; create function queue.held_job(jsonb, text[], text)"
+            " returns public.jobs language sql as 'select null::public.jobs'"
+        )
+        tables.execute(sql.encode())
+
+
+def test_columns_are_read_as_named_and_none_besides(
+    tables: psycopg.Connection[tuple[object, ...]],
+) -> None:
+    """What is written is read too; a key and what Postgres generates are never written."""
+    made = plan(tables, "leads.size", "leads.made,leads.id,leads.team")
+    sql, processor, _ = (write.text for write in made.writes)
+
+    assert re.findall(r"'(\w+)', t\.", sql) == ["size", "made", "id", "team"]
+    assert re.findall(r"set (.*)\n", sql)[-1] == "team = v_row.team"
+    assert made.notes == ('{"lead_id": …}',)
+    assert "class LeadChange(BaseModel):" in processor
+    for write in made.writes[1:]:
+        compile(write.text, str(write.path), "exec")
+
+
+@pytest.mark.parametrize(
+    ("reads", "code"),
+    [
+        ("nothing", "no_table"),
+        ("leads.nothing", "no_column"),
+        ("leads.Note", "bad_column"),
+        ("steps", "no_key"),
+        ("colours", "no_tenant"),
+        ("profiles.id", "no_tenant"),
+    ],
+)
+def test_what_cannot_be_is_refused(
+    tables: psycopg.Connection[tuple[object, ...]], reads: str, code: str
+) -> None:
+    """Before anything is written."""
+    with pytest.raises(CommandFailed) as refused:
+        plan(tables, reads)
+
+    assert refused.value.code == code

@@ -1,0 +1,191 @@
+"""What hosted does now and then, by switch: late, lossy, exhausted, idle, without a partition."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import psycopg
+import pytest
+
+from tests.integration.realtime.support import SECRET_KEY, Server, Socket, unique
+
+READY = "Replication connection established"
+
+Start = Callable[..., Server]
+Sql = psycopg.Connection[Any]
+
+
+def send(sql: Sql, topic: str, *events: str) -> None:
+    """Commit a message for each, in one transaction."""
+    sql.execute("select realtime.send('{}', e, %s) from unnest(%s::text[]) e", [topic, [*events]])
+
+
+async def join_ready(socket: Socket, topic: str) -> None:
+    """Join as our clients do; the reply does not wait for replication."""
+    await socket.joined(topic, private=True, broadcast={"replication_ready": True})
+
+
+async def message_of(socket: Socket) -> str:
+    """What the next `system` frame says."""
+    message: str = (await socket.expect("system"))["payload"]["message"]
+    return message
+
+
+async def test_a_join_is_answered_before_replication_and_notified_when_it_runs(
+    start_server: Start, connect: Any, sql: Sql
+) -> None:
+    """What is committed in between is lost with the channel joined."""
+    server = start_server(wait=False, replication_ready_seconds=1)
+    socket, topic = await connect(server=server, key=SECRET_KEY), unique()
+    await join_ready(socket, topic)
+    send(sql, topic, "deaf")
+
+    assert await message_of(socket) == READY
+    send(sql, topic, "heard")
+
+    assert (await socket.expect("broadcast"))["payload"]["event"] == "heard"
+
+
+async def test_a_slot_waits_for_an_open_write_transaction(
+    start_server: Start, connect: Any, project: Any, sql: Sql
+) -> None:
+    """The usual cause of a late start: an import or a migration."""
+    topic = unique()
+    with project.connect() as other:
+        other.execute("set synchronous_commit = on")
+        with other.transaction():
+            other.execute("create table public.long_import ()")
+            server = start_server(wait=False)
+            socket = await connect(server=server, key=SECRET_KEY)
+            await join_ready(socket, topic)
+            send(sql, topic, "deaf")
+            await socket.silence()
+    assert await message_of(socket) == READY
+
+
+async def test_a_channel_is_shut_down_when_replication_does_not_start_in_time(
+    start_server: Start, connect: Any
+) -> None:
+    """Only where the join asked for readiness; clients then join again."""
+    server = start_server(wait=False, replication_ready_seconds=60, replication_timeout_seconds=0.2)
+    socket, topic = await connect(server=server, key=SECRET_KEY), unique()
+    await join_ready(socket, topic)
+
+    assert await message_of(socket) == "Replication connection was not established in time"
+    await socket.expect("phx_close")
+
+
+async def test_above_the_rate_the_databases_messages_are_dropped_silently(
+    start_server: Start, connect: Any, sql: Sql
+) -> None:
+    """The channel stays joined and hears again once the mean is below the limit."""
+    server = start_server(messages_per_second=2, rate_window_seconds=6)
+    socket, topic = await connect(server=server, key=SECRET_KEY), unique()
+    await join_ready(socket, topic)
+    assert await message_of(socket) == READY
+
+    heard, dropped = 0, False
+    while heard == 0 or not dropped:  # on until a drop, then on until one is heard again
+        send(sql, topic, "n")
+        try:
+            frame = await socket.receive(0.5)
+        except TimeoutError:  # dropped, or a busy machine was slow
+            heard = 0
+            dropped = "realtime.rate_limited" in {event.get("event") for event in server.events}
+        else:
+            assert frame["event"] == "broadcast"
+            heard += 1
+
+    assert dropped
+
+
+async def test_a_client_that_is_delivered_something_above_the_rate_is_shut_down(
+    start_server: Start, connect: Any
+) -> None:
+    """Check 41, by the real rule: the receiver's channel ends; its socket and the sender stay."""
+    server = start_server(messages_per_second=1, rate_window_seconds=1)
+    topic = unique()
+    sender, receiver = await connect(server=server), await connect(server=server)
+    await sender.joined(topic)
+    join_ref = await receiver.joined(topic)
+
+    while (frame := await next_after_broadcast(sender, receiver, topic))["event"] == "broadcast":
+        continue
+
+    assert frame["payload"]["message"] == "Too many messages per second"
+    assert (await receiver.expect("phx_close"))["ref"] == join_ref
+    assert await receiver.is_alive()
+    assert await sender.is_alive()
+
+
+async def next_after_broadcast(sender: Socket, receiver: Socket, topic: str) -> dict[str, Any]:
+    """What one broadcast brings the receiver."""
+    await sender.broadcast(topic, "n", {})
+    return await receiver.receive()
+
+
+async def test_a_join_finds_the_authorization_pool_exhausted(
+    start_server: Start, connect: Any
+) -> None:
+    """The next one passes; hosted answers the refusal after five seconds."""
+    server = start_server(exhausted_joins=1, join_error_delay_seconds=0.2)
+    socket, topic = await connect(server=server, key=SECRET_KEY), unique()
+
+    refused = await socket.join(topic, private=True)
+
+    assert refused["response"]["reason"].startswith("IncreaseConnectionPool: ")
+    await socket.joined(topic, private=True)
+
+
+def test_a_handshake_fails_and_the_next_one_passes(start_server: Start) -> None:
+    """Hosted answers it after two seconds."""
+    server = start_server(refused_handshakes=1, connect_error_delay_seconds=0.1)
+    url = server.websocket_url().replace("ws://", "http://")
+    upgrade = {"connection": "upgrade", "upgrade": "websocket", "sec-websocket-version": "13"}
+
+    answers = [httpx.get(url, headers=upgrade, timeout=30) for _ in range(2)]
+
+    assert answers[0].status_code == 500
+    assert answers[0].json() == {"error": "Error connecting to Realtime"}
+    assert answers[1].status_code == 400  # past the refusal; it has no key for the handshake
+
+
+async def test_an_idle_tenant_goes_cold_and_the_next_join_starts_it(
+    start_server: Start, connect: Any, sql: Sql
+) -> None:
+    """Nothing is read for a project that no one listens to."""
+    server = start_server(tenant_idle_seconds=0.05)
+    first, topic = await connect(server=server, key=SECRET_KEY), unique()
+    await first.joined(topic, private=True)
+    await first.connection.close()
+    server.wait_for("realtime.tenant_idle")
+    seen = len(server.events)
+
+    socket = await connect(server=server, key=SECRET_KEY)
+    await join_ready(socket, topic)
+
+    assert await message_of(socket) == READY
+    server.wait_for("realtime.replication_started", after=seen)
+    send(sql, topic, "heard")
+    assert (await socket.expect("broadcast"))["payload"]["event"] == "heard"
+
+
+@pytest.fixture
+def partitions(sql: Sql) -> Any:
+    """Today's partition is back afterwards."""
+    yield
+    sql.execute("select realtime.maintain_partitions()")
+
+
+@pytest.mark.usefixtures("partitions")
+async def test_a_missing_partition_refuses_private_joins(start_server: Start, connect: Any) -> None:
+    """As on a project whose janitor did not run."""
+    server = start_server(missing_partition=True)
+    socket = await connect(server=server, key=SECRET_KEY)
+
+    while (reply := await socket.join(unique(), private=True))["status"] == "ok":
+        continue  # the server drops it while it starts
+
+    assert reply["response"]["reason"].startswith("MissingPartition: ")

@@ -1,0 +1,1 @@
+"""An app of one job type, whose stages and whose one mistake leave lines in a file."""

@@ -1,0 +1,126 @@
+"""What to do about a job: the remedy is that of what happened, and the failed check comes first."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.support.engine import ACME, ADA, GLOBEX, Engine
+
+FRAMES = {"frames": [{"file": "jobs/rates.py", "line": 41, "own": True}]}
+
+
+def explain(engine: Engine, job_id: str) -> dict[str, Any]:
+    """As a manager of its workspace, who may read tracebacks."""
+    with engine.member(ADA) as ada:
+        found: dict[str, Any] = ada.rpc("explain_job", p_job_id=job_id)
+    return found
+
+
+def failed(engine: Engine, *, attempts: int = 1, workspace: str = ACME, **error: Any) -> str:
+    """A job whose attempt ended with this error."""
+    job_id = engine.enqueue(workspace=workspace, max_attempts=attempts)
+    problem = {"type": "ValueError", "message": "no", "traceback": FRAMES, **error}
+    engine.settle(engine.lease_one(version="v7"), "retry", error=problem, retry_after_seconds=45)
+    return job_id
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        ({}, "Correct jobs/rates.py:41, deploy"),
+        ({"type": "httpx.HTTPStatusError", "status": 429}, "asked to slow down (429)"),
+        ({"type": "httpx.HTTPStatusError", "status": 401}, "credentials (401): check the key"),
+        ({"type": "httpx.HTTPStatusError", "status": 403}, "credentials (403): check the key"),
+        ({"type": "httpx.HTTPStatusError", "status": 503}, "failed (503)"),
+        ({"type": "httpx.HTTPStatusError", "status": 422}, "refused the request (422)"),
+        ({"type": "httpx.ConnectError"}, "did not answer"),
+        ({"type": "OSError", "errno": "ENOSPC"}, "The disk of its worker is full (ENOSPC)"),
+        ({"type": "OSError", "errno": "ENOMEM"}, "ran out of memory"),
+        ({"type": "MemoryError"}, "ran out of memory"),
+        ({"type": "OSError", "errno": "EMFILE"}, "too many open files"),
+        ({"type": "RecursionError"}, "calls itself without an end at jobs/rates.py:41"),
+        ({"type": "AttemptTimeout"}, "longer timeout"),
+        ({"type": "PayloadRejected"}, "Duplicate the job"),
+        ({"type": "ResultRejected"}, "return what JSON can hold"),
+        ({"type": "x.ChildrenFailed"}, "A child job failed"),
+    ],
+)
+def test_a_failure_has_the_remedy_of_its_cause(
+    engine: Engine, error: dict[str, Any], words: str
+) -> None:
+    """The line that ran is not to blame for a full disk, or for what a vendor answers."""
+    told = explain(engine, failed(engine, **error))
+
+    assert words in told["remedy"]
+    assert told["command"].startswith("minutehand retry ")
+
+
+def test_what_is_retried_says_until_when_it_was_asked_to_wait(engine: Engine) -> None:
+    """Without an instant people wait in front of the page."""
+    job_id = failed(engine, attempts=3, type="httpx.HTTPStatusError", status=429)
+
+    told = explain(engine, job_id)
+
+    due = engine.one("select queue.utc(next_retry_at) from public.jobs where id = %s", job_id)
+    assert f"retried automatically at {due}" in told["remedy"]
+
+
+def test_the_failed_check_comes_first_with_its_command(engine: Engine) -> None:
+    """What doctor would say of this one job."""
+    job_id = engine.enqueue()
+    engine.lease_call(0, job_types=["other"])
+    engine.rpc("pause_jobs", p_request={"kind": "job_type", "name": "work", "by": "ops"})
+
+    checks = explain(engine, job_id)["checks"]
+
+    assert [(each["check"], each["verdict"]) for each in checks] == [
+        ("workers", "fail"), ("pauses", "warn"), ("limits", "pass"), ("storage", "pass")
+    ]  # fmt: skip
+    assert checks[0]["command"] == "minutehand types work"
+    assert checks[1]["command"] == "minutehand resume type work"
+
+
+def test_a_worker_that_stopped_answering_is_the_first_check_of_its_job(engine: Engine) -> None:
+    """Its lease expired, and no one has taken it back yet."""
+    job_id = engine.enqueue()
+    engine.lease_one(lease_seconds=10)
+    engine.advance(11)
+
+    told = explain(engine, job_id)
+
+    assert told["checks"][0] == {
+        "check": "lease", "verdict": "fail", "command": "minutehand doctor --only schedule",
+        "detail": "Worker w1 stopped answering; its lease expired.",
+    }  # fmt: skip
+
+
+def test_since_when_and_for_whom(engine: Engine) -> None:
+    """A member reads of their workspace; the service of all."""
+    engine.enqueue(workspace=ACME)
+    engine.settle(engine.lease_one())
+    ids = [failed(engine), failed(engine), failed(engine, workspace=GLOBEX)]
+
+    own = explain(engine, ids[0])["history"]
+    whole = engine.rpc("explain_job", p_job_id=ids[0])["history"]
+
+    assert (own["jobs"], own["workspaces"], own["version"]) == (2, 1, "v7")
+    assert (whole["jobs"], whole["workspaces"]) == (3, 2)
+    assert own["first_seen_at"] is not None
+    assert own["last_success_at"] is not None
+
+
+def test_every_list_names_the_type_of_the_exception(engine: Engine) -> None:
+    """'XAU' alone says nothing."""
+    job_id = failed(engine, type="KeyError", message="'XAU'")
+
+    with engine.member(ADA) as ada:
+        listed = ada.rpc("list_jobs", p_filter={"workspace_id": ACME})["jobs"][0]["error"]
+        page = ada.rpc("get_job", p_job_id=job_id)["error"]
+        groups = ada.rpc("dead_letters", p_workspace_id=ACME)["groups"][0]["error_message"]
+        attempt = ada.rpc("job_attempts", p_job_id=job_id)["attempts"][0]["error"]
+        told = ada.rpc("explain_job", p_job_id=job_id)["sentence"]
+
+    assert {listed, page, groups, attempt} == {"KeyError: 'XAU'"}
+    assert told.endswith("on its only attempt: KeyError: 'XAU'")

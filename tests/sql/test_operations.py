@@ -1,0 +1,399 @@
+"""Operations: what a filter matches once is acted on in batches, each job once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import psycopg
+import pytest
+
+from tests.support.engine import ACME, ADA, BOB, EVE, GLOBEX, Engine, handle, refusal
+
+ERROR = {"type": "Boom", "message": "no"}
+
+
+def begin(engine: Engine, action: str, filter: dict[str, Any], **more: Any) -> Any:
+    """An operation over ACME's jobs."""
+    request = {"action": action, "filter": filter, **more}
+    return engine.rpc("create_operation", p_workspace_id=ACME, p_request=request)
+
+
+def told(engine: Engine, operation: dict[str, Any], *names: str) -> tuple[Any, ...]:
+    """These fields of it now."""
+    now = engine.rpc("get_operation", p_operation_id=operation["id"])
+    return tuple(now[name] for name in names)
+
+
+def hold(engine: Engine) -> None:
+    """Leave each operation that is begun to maintenance: its creator does nothing of it."""
+    engine.run(
+        "create function queue.not_yet() returns trigger language plpgsql as"
+        " 'begin new.advance_at := new.advance_at + interval ''1 second''; return new; end'"
+    )
+    engine.run(
+        "create trigger not_yet before insert on queue.operations"
+        " for each row execute function queue.not_yet()"
+    )
+
+
+def finish(engine: Engine, operation: dict[str, Any]) -> int:
+    """Maintain until it has finished; returns in how many calls."""
+    for call in range(1, 100):
+        engine.advance(2)
+        assert engine.rpc("run_maintenance", p_request={})["failed"] == []
+        if told(engine, operation, "status") != ("running",):
+            return call
+    raise AssertionError("it does not end")
+
+
+def fail_some(engine: Engine, count: int) -> list[str]:
+    """Dead letters."""
+    ids = engine.enqueue_many(count)
+    engine.run_all("failed", error=ERROR)
+    return ids
+
+
+def test_what_is_counted_is_what_is_acted_on_and_later_jobs_are_not(engine: Engine) -> None:
+    """A job that arrives while it runs is another person's."""
+    hold(engine)
+    ids = engine.enqueue_many(450)
+    engine.register("other")
+    other = engine.enqueue(job_type="other")
+    request: dict[str, Any] = {"action": "cancel", "filter": {"job_type": "work"}}
+    counted = engine.rpc("count_operation", p_workspace_id=ACME, p_request=request)
+    made = begin(engine, **request, name="Wrong import")
+    engine.advance(2)
+    engine.rpc("run_maintenance", p_request={})
+    late = engine.enqueue()
+
+    calls = finish(engine, made)
+
+    assert counted == {"count": 450, "more": False}
+    assert (made["status"], made["matched"], made["name"]) == ("running", 0, "Wrong import")
+    assert calls == 3, "batches of 200"
+    assert told(engine, made, "status", "matched", "done", "counted", "more") == (
+        "completed", 450, 450, True, False,
+    )  # fmt: skip
+    assert {engine.status(job_id) for job_id in ids} == {"cancelled"}
+    assert (engine.status(other), engine.status(late)) == ("pending", "pending")
+
+
+def test_each_job_has_its_result_in_pages(engine: Engine) -> None:
+    """Done, skipped and why, replayed as which job."""
+    ids = fail_some(engine, 3)
+    hold(engine)
+    made = begin(engine, "retry", {"job_type": "work"})
+    engine.advance(2)
+    engine.rpc("run_maintenance", p_request={})  # chosen
+    engine.rpc("retry_job", p_job_id=ids[0])
+    engine.run("delete from public.jobs where id = %s", ids[1])
+    finish(engine, made)
+
+    first = engine.rpc("operation_jobs", p_operation_id=made["id"], p_limit=2)
+    rest = engine.rpc("operation_jobs", p_operation_id=made["id"], p_cursor=first["next"])
+    skipped = engine.rpc("operation_jobs", p_operation_id=made["id"], p_outcome="skipped")
+
+    results = {
+        one["job_id"]: (one["outcome"], one["reason"]) for one in first["jobs"] + rest["jobs"]
+    }
+    assert results == {
+        ids[0]: ("skipped", "pending"),
+        ids[1]: ("skipped", "deleted"),
+        ids[2]: ("done", None),
+    }
+    assert [one["job_id"] for one in first["jobs"]] == ids[:2], "the oldest first"
+    assert rest["next"] is None
+    assert len(skipped["jobs"]) == 2
+    assert told(engine, made, "done", "skipped", "failed") == (1, 2, 0)
+
+
+def test_two_who_advance_it_act_on_each_job_once(engine: Engine) -> None:
+    """Workers and the call that began it come at the same time."""
+    hold(engine)
+    ids = fail_some(engine, 500)
+    made = [begin(engine, "replay", {"ids": ids}), begin(engine, "retry", {"ids": ids})]
+    engine.advance(2)
+
+    def advance(other: Engine) -> None:
+        for _ in range(40):
+            for one in made:
+                other.run(
+                    "select queue.advance_operation(%s, queue.clock(), queue.clock())", one["id"]
+                )
+
+    assert engine.race(advance, advance, advance) == [None] * 3
+    for one in made:
+        finish(engine, one)
+
+    done, replays = told(engine, made[0], "done", "matched")
+    retried, matched = told(engine, made[1], "done", "matched")
+    assert (retried, matched, replays) == (500, 500, 500)
+    assert engine.one("select count(*) from public.jobs where replay_of is not null") == done
+    assert engine.one("select count(distinct replay_of) from public.jobs") == done
+    assert engine.one("select count(*) from public.job_events where type = 'job.redriven'") == 500
+
+
+def test_a_batch_that_is_lost_is_done_by_the_next(engine: Engine) -> None:
+    """A connection that dies in the middle takes nothing with it, and another does not wait."""
+    hold(engine)
+    fail_some(engine, 120)
+    made = begin(engine, "replay", {"job_type": "work"})
+    engine.advance(2)
+    engine.rpc("run_maintenance", p_request={})
+    step = "select queue.advance_operation(%s, queue.clock(), queue.clock() + interval '1 minute')"
+    with engine.beside() as dying:
+        dying.run("begin")
+        assert dying.one(step, made["id"])
+        assert not engine.one(step, made["id"]), "another holds it"
+        dying.run("rollback")
+    assert told(engine, made, "done") == (0,)
+
+    finish(engine, made)
+
+    assert told(engine, made, "status", "done") == ("completed", 120)
+    assert engine.one("select count(distinct replay_of) from public.jobs") == 120
+    assert engine.one("select count(*) from public.jobs") == 240
+
+
+def test_it_pauses_resumes_and_stops(engine: Engine) -> None:
+    """Between batches; what has been done stays."""
+    hold(engine)
+    engine.enqueue_many(450)
+    made = begin(engine, "cancel", {"job_type": "work"})
+    steer = {"p_operation_id": made["id"]}
+    engine.advance(2)
+    for _ in range(2):
+        engine.rpc("run_maintenance", p_request={})
+    assert engine.rpc("steer_operation", **steer, p_action="pause")["status"] == "paused"
+    engine.advance(2)
+    engine.rpc("run_maintenance", p_request={})
+    assert told(engine, made, "done") == (200,)
+    assert not engine.one("select queue.maintenance_is_due(queue.clock())")
+
+    assert engine.rpc("steer_operation", **steer, p_action="resume")["wake"]
+    assert engine.one("select queue.maintenance_is_due(queue.clock())")
+    engine.rpc("run_maintenance", p_request={})
+    stopped = engine.rpc("steer_operation", **steer, p_action="stop")
+    engine.rpc("run_maintenance", p_request={})
+
+    assert (stopped["status"], stopped["done"], stopped["finished_at"] is None) == (
+        "stopped", 400, False,
+    )  # fmt: skip
+    assert engine.one("select count(*) from public.jobs where status = 'pending'") == 50
+    with pytest.raises(psycopg.Error) as refused:
+        engine.rpc("steer_operation", **steer, p_action="resume")
+    assert refusal(refused.value) == ("PT409", "invalid_state", "stopped")
+
+
+def test_an_undo_takes_back_what_has_not_started(engine: Engine) -> None:
+    """A cancelled job is retried; a retried or replayed one is cancelled unless it began."""
+    ids = engine.enqueue_many(3)
+    cancel = begin(engine, "cancel", {"ids": ids})
+    undo = engine.rpc("undo_operation", p_operation_id=cancel["id"])
+    again = engine.rpc("undo_operation", p_operation_id=cancel["id"])
+
+    assert (undo["action"], undo["done"], undo["undo_of"]) == ("retry", 3, cancel["id"])
+    assert (again["id"], again["created"]) == (undo["id"], False)
+    assert told(engine, cancel, "undone_by") == (undo["id"],)
+    assert {engine.status(job_id) for job_id in ids} == {"pending"}
+
+    engine.run_all("failed", error=ERROR)
+    retry = begin(engine, "retry", {"state": ["failed"]})
+    lease, tried = engine.lease(2)
+    engine.settle(tried, "retry", error=ERROR)
+    undo = engine.rpc("undo_operation", p_operation_id=retry["id"])
+    assert (undo["action"], undo["done"], undo["skipped"]) == ("cancel", 1, 2)
+    assert engine.status(lease["job"]["id"]) == "processing"
+    assert engine.status(tried["job"]["id"]) == "pending"
+
+    engine.settle(lease)
+    replay = begin(engine, "replay", {"state": ["completed"]})
+    undo = engine.rpc("undo_operation", p_operation_id=replay["id"])
+    [result] = engine.rpc("operation_jobs", p_operation_id=replay["id"])["jobs"]
+    assert (undo["done"], engine.status(lease["job"]["id"])) == (1, "completed")
+    assert engine.status(result["new_job_id"]) == "cancelled"
+
+    nothing = begin(engine, "retry", {"job_type": "none"})
+    with pytest.raises(psycopg.Error) as refused:
+        engine.rpc("undo_operation", p_operation_id=nothing["id"])
+    assert refusal(refused.value) == ("PT409", "invalid_state", "completed")
+
+
+def test_a_replay_that_is_refused_does_not_stop_the_rest(engine: Engine) -> None:
+    """Its reason stands beside the job."""
+    engine.register("strict")
+    good, bad = fail_some(engine, 1)[0], engine.enqueue(job_type="strict", payload={"n": "x"})
+    engine.run_all("failed", error=ERROR)
+    engine.register("strict", payload_schema={"type": "object", "required": ["must"]})
+
+    made = begin(engine, "replay", {"state": ["failed"]})
+
+    results = engine.rpc("operation_jobs", p_operation_id=made["id"])["jobs"]
+    assert (made["status"], made["done"], made["failed"]) == ("completed", 1, 1)
+    assert {one["job_id"]: one["outcome"] for one in results} == {good: "done", bad: "failed"}
+    [failed] = [one for one in results if one["outcome"] == "failed"]
+    assert failed["reason"].startswith("payload_invalid: ")
+
+
+def test_it_works_as_the_person_who_began_it(engine: Engine) -> None:
+    """Their rate limit, their place in the log, and no longer than they belong there."""
+    engine.stop_clock()
+    hold(engine)
+    fail_some(engine, 8)
+    engine.rpc("set_settings", p_settings={"user_enqueues_burst": 3})
+    with engine.member(BOB) as bob:
+        made = begin(bob, "replay", {"state": ["failed"]})
+    engine.advance(2)
+    for _ in range(3):
+        engine.rpc("run_maintenance", p_request={})
+
+    status, done, reason = told(engine, made, "status", "done", "reason")
+    assert (status, "enqueues a second" in reason) == ("running", True)
+    assert 0 < done < 8
+    assert not engine.one("select queue.maintenance_is_due(queue.clock())"), "it waits"
+    for _ in range(4):
+        engine.advance(11)
+        engine.rpc("run_maintenance", p_request={})
+    assert told(engine, made, "status", "done", "reason") == ("completed", 8, None)
+    made_by = "select distinct user_id::text from public.jobs where replay_of is not null"
+    assert engine.rows(made_by) == [BOB]
+    log = "select user_id::text, jobs from queue.actions where action = 'replay'"
+    assert engine.rows(log) == [(BOB, 8)]
+
+    with engine.member(BOB) as bob:
+        made = begin(bob, "replay", {"state": ["failed"]})
+    engine.run("delete from public.workspace_members where user_id = %s", BOB)
+    finish(engine, made)
+    status, done, reason = told(engine, made, "status", "done", "reason")
+    assert (status, done) == ("stopped", 0)
+    assert "no longer belongs" in reason
+
+
+def test_no_one_else_reads_or_steers_it(engine: Engine) -> None:
+    """A stranger learns no more than of an id that never was."""
+    engine.enqueue_many(2)
+    with engine.member(ADA) as ada:
+        made = begin(ada, "cancel", {"job_type": "work"})
+        assert ada.rpc("list_operations", p_workspace_id=ACME)["operations"][0]["done"] == 2
+    with engine.member(EVE) as eve:
+        for function, more in (
+            ("get_operation", {}), ("operation_jobs", {}), ("undo_operation", {}),
+            ("steer_operation", {"p_action": "stop"}),
+        ):  # fmt: skip
+            with pytest.raises(psycopg.Error) as refused:
+                eve.rpc(function, p_operation_id=made["id"], **more)
+            assert refusal(refused.value)[:2] == ("PT404", "operation_not_found")
+        mine = {"action": "cancel", "filter": {"ids": engine.rows("select id::text from jobs")}}
+        assert eve.rpc("count_operation", p_workspace_id=GLOBEX, p_request=mine)["count"] == 0
+        with pytest.raises(psycopg.Error) as refused:
+            begin(eve, "cancel", {})
+        assert refusal(refused.value)[:2] == ("PT404", "workspace_not_found")
+
+
+def test_open_operations_and_kept_results_are_bounded(engine: Engine) -> None:
+    """One workspace's clicks do not fill the disk, nor maintenance."""
+    hold(engine)
+    engine.enqueue()
+    engine.rpc("set_settings", p_settings={"max_open_operations": 2, "max_operation_jobs": 1})
+    made = [begin(engine, "cancel", {"job_type": "work"}) for _ in range(2)]
+    with pytest.raises(psycopg.Error) as refused:
+        begin(engine, "cancel", {})
+    assert refusal(refused.value) == ("PT429", "quota_exceeded", "max_open_operations")
+
+    for one in made:
+        finish(engine, one)
+    with pytest.raises(psycopg.Error) as refused:
+        begin(engine, "cancel", {})
+    assert refusal(refused.value) == ("PT429", "quota_exceeded", "max_operation_jobs")
+    engine.advance(31 * 86_400)
+    for _ in range(2):
+        engine.run("select queue.prune(100, queue.clock())")
+    assert engine.one("select count(*) from queue.operations") == 0
+    assert begin(engine, "cancel", {})["status"] == "running"
+
+
+def test_a_repeated_key_begins_nothing(engine: Engine) -> None:
+    """A request that was repeated after a lost answer."""
+    engine.enqueue()
+    first = begin(engine, "cancel", {}, idempotency_key="k")
+    engine.enqueue()
+    again = begin(engine, "cancel", {}, idempotency_key="k")
+
+    assert (first["created"], again["created"], again["id"]) == (True, False, first["id"])
+    assert engine.one("select count(*) from public.jobs where status = 'pending'") == 1
+
+
+@pytest.mark.parametrize(
+    ("request_", "field"),
+    [
+        ({"action": "delete"}, "action"),
+        ({"action": "cancel", "filter": {"jobtype": "x"}}, "jobtype"),
+        ({"action": "cancel", "filter": {"state": ["failed"]}}, "state"),
+        ({"action": "retry", "filter": {"status": ["completed"]}}, "status"),
+        ({"action": "retry", "filter": {"workspace_id": ACME}}, "filter"),
+        ({"action": "retry", "filter": {"ids": ["x"]}}, "filter"),
+        ({"action": "retry", "name": ""}, "name"),
+        ({"action": "retry", "limit": 1.5}, "limit"),
+        ({"action": "retry", "fitler": {}}, "fitler"),
+    ],
+)
+def test_a_request_that_means_nothing_is_refused(
+    engine: Engine, request_: dict[str, Any], field: str
+) -> None:
+    """A typo must not match everything."""
+    for function in ("create_operation", "count_operation"):
+        with pytest.raises(psycopg.Error) as refused:
+            engine.rpc(function, p_workspace_id=ACME, p_request=request_)
+        assert refusal(refused.value) == ("PT400", "invalid_argument", field), function
+
+
+def test_the_newest_within_a_limit_are_chosen(engine: Engine) -> None:
+    """And it says that others match."""
+    ids = fail_some(engine, 25)
+    engine.enqueue_many(3, workspace=GLOBEX)
+    engine.run_all("failed", error=ERROR)
+
+    made = begin(engine, "retry", {"error_type": "Boom"}, limit=10)
+
+    assert (made["matched"], made["done"], made["more"]) == (10, 10, True)
+    assert {engine.status(job_id) for job_id in ids[15:]} == {"pending"}
+    rest = begin(engine, "retry", {}, limit=15)
+    assert (rest["done"], rest["more"]) == (15, False)
+    assert engine.one("select count(*) from public.jobs where status = 'failed'") == 3
+
+
+def test_a_backlog_is_searched_in_slices(engine: Engine) -> None:
+    """What no index holds together is looked for a part at a time."""
+    hold(engine)
+    engine.register("other")
+    engine.enqueue_many(3000)
+    wanted = engine.enqueue_many(3, job_type="other")
+    engine.enqueue_many(3000)
+    engine.enqueue(delay_seconds=60, job_type="other")
+    made = begin(engine, "cancel", {"job_type": "other"})
+    engine.advance(2)
+    step = "select queue.advance_operation(%s, queue.clock(), '-infinity')"
+    slices = 0
+    while not told(engine, made, "counted")[0]:
+        assert engine.one(step, made["id"])
+        slices += 1
+
+    finish(engine, made)
+
+    assert slices >= 4
+    assert told(engine, made, "matched", "done") == (4, 4)
+    assert {engine.status(job_id) for job_id in wanted} == {"cancelled"}
+
+
+def test_a_running_job_is_asked_to_stop(engine: Engine) -> None:
+    """As one cancel does; and not asked twice."""
+    engine.enqueue_many(2)
+    lease = engine.lease_one(limit=1)
+
+    made = begin(engine, "cancel", {"state": ["running"]})
+    again = begin(engine, "cancel", {"state": ["running"]})
+
+    assert (made["done"], engine.report(lease)) == (1, "cancel")
+    assert (again["done"], again["skipped"]) == (0, 1)
+    engine.settle_all([{**handle(lease), "outcome": "cancelled"}])
+    assert engine.one("select count(*) from public.jobs where status = 'pending'") == 1

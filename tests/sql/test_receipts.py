@@ -1,0 +1,202 @@
+"""Receipts of jobs in SQL: who may issue, read and revoke, and what a chain keeps."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import uuid
+from typing import Any
+
+import psycopg
+import pytest
+
+from minutehand.signing.canonical import canonical, digest, digest_of
+from tests.support.engine import ACME, ADA, EVE, Engine, handle, refusal
+
+
+def leased(engine: Engine) -> dict[str, Any]:
+    """A job of Acme, leased; its id and fence."""
+    engine.enqueue()
+    return handle(engine.lease_one())
+
+
+def issue(engine: Engine, held: dict[str, Any], **more: Any) -> dict[str, Any]:
+    answer: dict[str, Any] = engine.rpc("issue_receipt", p_request=held | more)
+    return answer
+
+
+def add_key(engine: Engine, chain: str = "jobs") -> str:
+    """A key of the chain, or the one it has; its id."""
+    x = base64.urlsafe_b64encode(uuid.uuid4().bytes * 2).rstrip(b"=").decode()
+    jwk = canonical({"crv": "Ed25519", "kty": "OKP", "x": x})
+    kid = base64.urlsafe_b64encode(hashlib.sha256(jwk.encode()).digest()).rstrip(b"=").decode()
+    made = engine.rpc(
+        "add_signing_key", p_chain=chain, p_key={"kid": kid, "x": x, "sealed": "s" * 40}
+    )
+    return str(made["kid"])
+
+
+def receipt_of(engine: Engine, told: dict[str, Any], **other: Any) -> dict[str, Any]:
+    """What a worker would send; the signature is for readers to check."""
+    at = engine.one("select queue.instant(queue.clock())")
+    head = told["head"]
+    return {
+        **told["stated"],
+        "id": str(uuid.uuid4()),
+        "number": head["number"] + 1,
+        "issued_at": at,
+        "software": "minutehand/test",
+        "key_id": add_key(engine),
+        "signature": "s" * 86,
+        "hashes": {
+            "payload": digest_of(told["payload"]),
+            "result": digest_of(told["result"]),
+            "previous": head["digest"],
+        },
+        **other,
+    }
+
+
+def issued(engine: Engine, held: dict[str, Any] | None = None) -> dict[str, Any]:
+    """The receipt of a job, stored."""
+    held = held or leased(engine)
+    answer = issue(engine, held, receipt=receipt_of(engine, issue(engine, held, result=1)))
+    assert answer["issued"]
+    receipt: dict[str, Any] = answer["receipt"]
+    return receipt
+
+
+def test_a_job_has_one_receipt_however_often_it_is_signed(engine: Engine) -> None:
+    """A worker that died after it, and one that read the chain before another's receipt."""
+    held = leased(engine)
+    told = issue(engine, held, result=1)
+    other = issued(engine)
+    late = issue(engine, held, receipt=receipt_of(engine, told))
+    first = issue(engine, held, receipt=receipt_of(engine, late | {"payload": {}, "result": 1}))
+    again = issue(engine, held, receipt=receipt_of(engine, first), result=2)
+
+    assert (told["issued"], late["issued"], first["issued"]) == (False, False, True)
+    assert late["head"] == {"number": 1, "digest": digest_of(other)}
+    assert (again["issued"], again["receipt"]) == (True, first["receipt"])
+    assert engine.rows("select number from queue.receipts order by number") == [1, 2]
+
+
+def test_a_parents_receipt_names_every_child(engine: Engine) -> None:
+    """With the digest of its receipt, or none where it failed."""
+    engine.register("parent")
+    parent_id = str(engine.enqueue(job_type="parent"))
+    parent = engine.lease_one(job_types=["parent"])
+    engine.spawn(parent, "c", [{"job_type": "work", "payload": {}}] * 2)
+    first, second = engine.lease(2, job_types=["work"])
+    receipt = issued(engine, handle(first))
+    engine.settle(first, "completed", result=1)
+    engine.settle(second, "failed", error={"type": "E", "message": "no"})
+    children = issued(engine, handle(parent))["children"]
+    with engine.member(ADA) as ada:
+        bundle = ada.rpc("job_receipt", p_job_id=parent_id)
+
+    assert {each["job_id"]: (each["status"], each["receipt"]) for each in children} == {
+        first["job"]["id"]: ("completed", digest_of(receipt)),
+        second["job"]["id"]: ("failed", None),
+    }
+    assert bundle["children"] == [receipt]
+    assert "result" not in bundle  # the parent is not settled
+
+
+@pytest.mark.parametrize(
+    ("change", "refused"),
+    [
+        ({"job_id": str(uuid.uuid4())}, ("PT422", "receipt_invalid", "job_id")),
+        ({"children": [{}]}, ("PT422", "receipt_invalid", "job_id")),
+        ({"format": "other/1"}, ("PT422", "receipt_invalid", "format")),
+        ({"signature": "short"}, ("PT422", "receipt_invalid", "format")),
+        ({"key_id": "k" * 43}, ("PT409", "key_retired", "key_id")),
+        ({"issued_at": "2020-01-01T00:00:00.000Z"}, ("PT422", "receipt_invalid", "issued_at")),
+        ({"issued_at": "soon"}, ("PT422", "receipt_invalid", "receipt")),
+    ],
+)
+def test_what_the_database_does_not_state_is_not_stored(
+    engine: Engine, change: dict[str, Any], refused: tuple[str, str, str]
+) -> None:
+    """Also from a worker: its key may be stolen."""
+    held = leased(engine)
+    receipt = receipt_of(engine, issue(engine, held, result=1), **change)
+    with pytest.raises(psycopg.Error) as error:
+        issue(engine, held, receipt=receipt)
+
+    assert refusal(error.value) == refused
+    assert engine.one("select count(*) from queue.receipts") == 0
+
+
+def test_a_zombie_signs_nothing(engine: Engine) -> None:
+    """Neither beside its heir nor after the end."""
+    held = leased(engine)
+    with pytest.raises(psycopg.Error, match="lease"):
+        issue(engine, held | {"fence": held["fence"] + 1}, result=1)
+
+
+def test_only_members_read_receipts_and_anyone_the_keys(engine: Engine) -> None:
+    """Another tenant's is a missing one."""
+    receipt = issued(engine)
+    job_id = receipt["job_id"]
+    with engine.member(ADA) as ada:
+        assert ada.rpc("job_receipt", p_job_id=job_id)["receipt"] == receipt
+        assert ada.rpc("job_receipts", p_workspace_id=ACME)["receipts"] == [receipt]
+        assert ada.rpc("job_receipts", p_workspace_id=ACME, p_after=1)["receipts"] == []
+    for function, arguments in (
+        ("job_receipt", {"p_job_id": job_id}), ("job_receipts", {"p_workspace_id": ACME}),
+    ):  # fmt: skip
+        with engine.member(EVE) as eve, pytest.raises(psycopg.Error) as error:
+            eve.rpc(function, **arguments)
+        assert refusal(error.value)[0] == "PT404"
+    with engine.member(EVE, "anon") as anyone:
+        [key] = anyone.rpc("signing_keys")["keys"]
+    assert key["kid"] == receipt["key_id"]
+    assert "sealed" not in key
+
+
+def test_a_retired_key_signs_an_hour_more_and_a_revoked_one_nothing(engine: Engine) -> None:
+    """And is listed with the last number it signed in each chain."""
+    first = issued(engine)
+    engine.rpc("retire_signing_key")
+    second = issued(engine)
+    assert second["key_id"] != first["key_id"]
+
+    keys = engine.rpc("revoke_signing_key", p_kid=second["key_id"])["keys"]
+    told = {key["kid"]: key for key in keys}
+    assert told[second["key_id"]]["last"] == {digest(ACME): 2}
+    assert "revoked_at" not in told[first["key_id"]]
+    held = leased(engine)
+    receipt = receipt_of(engine, issue(engine, held, result=1), key_id=second["key_id"])
+    with pytest.raises(psycopg.Error) as error:
+        issue(engine, held, receipt=receipt)
+    assert refusal(error.value)[1] == "key_retired"
+    with pytest.raises(psycopg.Error) as error:
+        engine.rpc("revoke_signing_key", p_kid="none")
+    assert refusal(error.value)[1] == "key_not_found"
+
+
+def test_a_key_signs_its_own_chain_alone(engine: Engine) -> None:
+    """What an app's key is stolen for is that app's receipts."""
+    other = add_key(engine, "lab")
+    held = leased(engine)
+    with pytest.raises(psycopg.Error) as error:
+        issue(engine, held, receipt=receipt_of(engine, issue(engine, held), key_id=other))
+    assert refusal(error.value)[1] == "key_retired"
+
+
+def test_receipts_outlive_their_jobs_and_leave_the_oldest_first(engine: Engine) -> None:
+    """What is left is one chain; a deleted workspace takes everything of it."""
+    receipts = [issued(engine) for _ in range(3)]
+    engine.run("delete from public.jobs where id = %s", receipts[1]["job_id"])
+    with engine.member(ADA) as ada:
+        bundle = ada.rpc("job_receipt", p_job_id=receipts[1]["job_id"])
+    assert (bundle["receipt"], "payload" in bundle) == (receipts[1], False)
+
+    engine.run("update queue.receipts set issued_at = now() - interval '2 years' where number < 3")
+    engine.run("select queue.prune(100, queue.clock())")
+    assert engine.rows("select number from queue.receipts") == [3]
+    assert issued(engine)["hashes"]["previous"] == digest_of(receipts[2])
+    engine.run("delete from public.workspaces where id = %s", ACME)
+    assert engine.one("select count(*) from queue.receipts") == 0
+    assert engine.one("select count(*) from queue.chains") == 0

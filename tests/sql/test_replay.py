@@ -1,0 +1,256 @@
+"""Run again from a step, as a new job; another payload for one that is to run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import psycopg
+import pytest
+
+from tests.support.engine import ACME, ADA, EVE, Engine, refusal
+
+
+def finished(engine: Engine, *steps: str, **options: Any) -> str:
+    """A completed job with these steps, reported together, each with its name as result."""
+    job_id = engine.enqueue({"n": 1}, **options)
+    lease = engine.lease_one()
+    # the later, the longer: when they began is not the order they ended in
+    reported = [{"name": s, "result": s, "took_ms": 10 * n} for n, s in enumerate(steps)]
+    engine.settle(lease, "completed", steps=reported, result={"done": True})
+    return job_id
+
+
+def replay(engine: Engine, job_id: str, **request: Any) -> dict[str, Any]:
+    """The new job."""
+    return dict(engine.rpc("replay_job", p_job_id=job_id, p_request=request)["job"])
+
+
+def test_steps_before_the_chosen_one_are_kept(engine: Engine) -> None:
+    """In the order they finished in, although they were reported together."""
+    origin = finished(engine, "read", "price", "write", "mail", tags=["a"], priority=7)
+
+    made = replay(engine, origin, from_step="write")
+    [lease] = engine.lease()
+
+    assert lease["job"]["id"] == made["id"] != origin
+    assert lease["steps"] == {"read": "read", "price": "price"}
+    assert (made["replay_of"], made["replay_from"]) == (origin, "write")
+    assert (made["payload"], made["tags"], made["priority"]) == ({"n": 1}, ["a"], 7)
+    assert engine.status(origin) == "completed"
+
+
+def test_a_payload_and_results_take_the_place_of_the_recorded_ones(engine: Engine) -> None:
+    """The origin keeps its own."""
+    origin = finished(engine, "read", "write")
+
+    made = replay(engine, origin, from_step="write", payload={"n": 2}, results={"read": [3]})
+    [lease] = engine.lease()
+
+    assert (lease["job"]["payload"], lease["steps"]) == ({"n": 2}, {"read": [3]})
+    assert engine.step(origin, "read") == "read"
+    assert engine.rows(
+        "select action, detail ->> 'id' from queue.actions where job_id = %s", origin
+    ) == [("replay", made["id"])]
+
+
+def test_a_job_without_steps_runs_again_from_its_start(engine: Engine) -> None:
+    """Also while it is still to run, and of one that failed."""
+    origin = engine.enqueue({"n": 1})
+    made = replay(engine, origin)
+
+    assert made["replay_from"] is None
+    assert {lease["job"]["id"] for lease in engine.lease()} == {origin, made["id"]}
+
+
+def test_what_children_returned_is_kept_with_their_step(engine: Engine) -> None:
+    """The new job reads the same results and spawns none of them again."""
+    origin = engine.enqueue()
+    lease = engine.lease_one()
+    [child] = engine.spawn(lease, "parts", [{"job_type": "work", "payload": {}}])
+    wait = {"kind": "children", "name": "parts", "job_ids": [child]}
+    engine.settle(lease, "waiting", wait=wait)
+    engine.settle(engine.lease_one(), "completed", result={"part": 1})
+    engine.maintain()
+    lease = engine.lease_one()
+    engine.settle(lease, "completed", steps=[{"name": "sum", "result": 1, "took_ms": 1}])
+
+    replay(engine, origin, from_step="sum")
+    [again] = engine.lease()
+
+    assert again["steps"] == lease["steps"]
+    assert again["steps"]["parts"]["children"][0]["result"] == {"part": 1}
+
+
+def test_of_a_graph_a_stage_and_those_after_it_run_again(engine: Engine) -> None:
+    """Also one that never finished; what ran beside it is kept, although it ended later."""
+    shape = {"top": [], "left": ["top"], "right": ["top"], "bottom": ["left", "right"], "new": []}
+    origin = engine.enqueue({"n": 1})
+    steps = [{"name": "graph", "kind": "graph", "result": shape}] + [
+        {"name": name, "result": name} for name in ("first", "top", "left", "right", "bottom")
+    ]
+    engine.settle(engine.lease_one(), "completed", steps=[*steps, {"name": "last", "result": 1}])
+
+    kept = {}
+    for stage in ("left", "new"):
+        replay(engine, origin, from_step=stage, results={"right": "R"})
+        [lease] = engine.lease()
+        kept[stage] = set(lease["steps"])
+        assert lease["steps"]["right"] == "R"
+
+    assert kept["left"] == {"graph", "first", "top", "right"}
+    assert kept["new"] == {"graph", "first", "top", "left", "right", "bottom", "last"}
+    shown = engine.rpc("job_steps", p_job_id=origin)["steps"]
+    assert {step["name"]: step["kind"] for step in shown}["graph"] == "graph"
+    [job] = engine.rpc("job_trace", p_job_id=origin)["jobs"]
+    assert job["graphs"] == [shape]
+    assert "graph" not in {step["name"] for step in job["steps"]}
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        {"from_step": "nothing"},
+        {"results": {"read": 1}},
+        {"from_step": "read", "results": {"write": 1}},
+        {"results": [1]},
+        {"from": "read"},
+    ],
+    ids=["unknown step", "none kept", "a later one", "no object", "misspelt"],
+)
+def test_what_cannot_be_replayed_is_refused_and_makes_no_job(
+    engine: Engine, request_: dict[str, Any]
+) -> None:
+    """A typo must not run a job from its start."""
+    origin = finished(engine, "read", "write")
+
+    with pytest.raises(psycopg.Error) as refused:
+        replay(engine, origin, **request_)
+
+    assert refusal(refused.value)[:2] == ("PT400", "invalid_argument")
+    assert engine.one("select count(*) from public.jobs") == 1
+
+
+def test_only_who_may_enqueue_replays_and_edits(engine: Engine) -> None:
+    """Another tenant's job is not there."""
+    origin = finished(engine, "read")
+    later = engine.enqueue(delay_seconds=60)
+    calls: list[tuple[str, dict[str, Any]]] = [
+        ("replay_job", {"p_job_id": origin, "p_request": {}}),
+        ("job_replays", {"p_job_id": origin}),
+        ("edit_job", {"p_job_id": later, "p_changes": {"payload": {}}}),
+        ("retry_job", {"p_job_id": later, "p_payload": {}}),
+    ]
+
+    for function, arguments in calls:
+        with engine.member(EVE) as eve, pytest.raises(psycopg.Error) as refused:
+            eve.rpc(function, **arguments)
+        assert refusal(refused.value)[0] == "PT404", function
+    with engine.member(ADA) as ada:
+        assert replay(ada, origin)["user_id"] == ADA
+
+
+def test_a_key_makes_one_replay(engine: Engine) -> None:
+    """A repeated call gets the first."""
+    origin = finished(engine, "read", "write")
+
+    first, again = (
+        replay(engine, origin, from_step="write", idempotency_key="once") for _ in range(2)
+    )
+
+    assert first["id"] == again["id"]
+
+
+def test_replays_of_replays_are_one_chain(engine: Engine) -> None:
+    """Asked of any of them; one that retention took is named and missing."""
+    origin = finished(engine, "read")
+    engine.advance(1)
+    first = replay(engine, origin, from_step="read")["id"]
+    engine.advance(1)
+    second = replay(engine, first)["id"]
+
+    chains = [engine.rpc("job_replays", p_job_id=each) for each in (origin, first, second)]
+    engine.run("delete from public.jobs where id = %s", origin)
+    rest = engine.rpc("job_replays", p_job_id=second)
+
+    assert [one["id"] for one in chains[0]] == [origin, first, second]
+    assert chains[0] == chains[1] == chains[2]
+    assert [(one["id"], one["replay_of"]) for one in rest] == [(first, origin), (second, first)]
+
+
+def test_a_failed_job_is_retried_with_another_payload(engine: Engine) -> None:
+    """Its history has what changed."""
+    job_id = engine.enqueue({"to": "x", "n": 1}, max_attempts=1)
+    engine.run_all("failed", error={"type": "X", "message": "no"})
+
+    engine.rpc("retry_job", p_job_id=job_id, p_payload={"to": "y", "n": 1})
+    [lease] = engine.lease()
+
+    assert lease["job"]["payload"] == {"to": "y", "n": 1}
+    assert engine.events(job_id)[-3:] == ["job.redriven", "job.edited", "job.leased"]
+    assert engine.one(
+        "select data -> 'changed' from public.job_events where job_id = %s and type = 'job.edited'",
+        job_id,
+    ) == {"to": {"before": '"x"', "after": '"y"'}}
+
+
+def test_a_scheduled_job_is_edited_and_stays_scheduled(engine: Engine) -> None:
+    """By its schema, as at an enqueue."""
+    schema = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
+    engine.register("strict", payload_schema=schema)
+    job_id = engine.enqueue({"n": 1}, job_type="strict", delay_seconds=60)
+
+    edited = engine.rpc("edit_job", p_job_id=job_id, p_changes={"payload": {"n": 2}})
+    for wrong in ({"n": "two"}, None):
+        with pytest.raises(psycopg.Error) as refused:
+            engine.rpc("edit_job", p_job_id=job_id, p_changes={"payload": wrong})
+        assert refusal(refused.value)[:2] == ("PT422", "payload_invalid")
+
+    assert (edited["payload"], edited["state"]) == ({"n": 2}, "scheduled")
+    assert engine.lease() == []
+
+
+@pytest.mark.parametrize("state", ["queued", "running", "completed"])
+def test_the_payload_of_a_job_that_may_run_is_not_changed(engine: Engine, state: str) -> None:
+    """What a worker was given is what the job shows."""
+    job_id = engine.enqueue({"n": 1})
+    if state != "queued":
+        lease = engine.lease_one()
+        if state == "completed":
+            engine.settle(lease, "completed")
+
+    for function, arguments in (
+        ("edit_job", {"p_changes": {"payload": {"n": 2}}}),
+        ("retry_job", {"p_payload": {"n": 2}}),
+    ):
+        with pytest.raises(psycopg.Error) as refused:
+            engine.rpc(function, p_job_id=job_id, **arguments)
+        assert refusal(refused.value)[:2] == ("PT409", "invalid_state")
+
+    assert engine.job(job_id)["payload"] == {"n": 1}
+    assert engine.job(job_id)["workspace_id"] == ACME
+
+
+def test_what_a_replay_copies_is_charged_to_who_asks(engine: Engine) -> None:
+    """Else a rate of small calls would write any number of megabytes."""
+    origin = engine.enqueue()
+    steps = [{"name": f"s{n}", "result": "x" * 100_000, "took_ms": 1} for n in range(3)]
+    engine.settle(engine.lease_one(), "completed", steps=steps)
+    engine.stop_clock()  # else the limit grows while this calls
+    engine.run("update queue.settings set value = '20' where name = 'user_enqueues_burst'")
+
+    with engine.member(ADA) as ada:
+        replay(ada, origin, from_step="s2")
+        with pytest.raises(psycopg.Error) as refused:
+            replay(ada, origin, from_step="s2")
+
+    assert refusal(refused.value)[:2] == ("PT429", "rate_limited")
+
+
+def test_a_corrected_payload_has_the_version_it_was_checked_by(engine: Engine) -> None:
+    """Else a worker takes it for an old one and rewrites it once more."""
+    job_id = engine.enqueue(delay_seconds=60)
+    engine.register("work", schema_version=2)
+
+    engine.rpc("edit_job", p_job_id=job_id, p_changes={"payload": {"n": 2}})
+
+    assert engine.job(job_id)["schema_version"] == 2

@@ -1,0 +1,89 @@
+"""Nothing chooses among several workspaces for a caller: what is left out is asked for."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import psycopg
+import pytest
+
+from tests.support.engine import ACME, ADA, EVE, GLOBEX, Engine, refusal
+
+NOBODY = "dddddddd-0000-4000-8000-00000000000a"
+SPEC = {
+    "jobspec_id": "s",
+    "version": "1",
+    "benchmark": {"name": "b"},
+    "constraints": {"regions": ["eu"], "min_regions": 1},
+    "questions": ["Why?"],
+}
+MESSAGE: dict[str, object] = {
+    "text": "our secret price list: 42", "client_id": None, "documents": [], "mode": "reply",
+    "ask": False, "ask_seconds": 60, "seed": 0,
+}  # fmt: skip
+PLAN = {"prompt": "Plant a hedge", "speed_vs_detail": "fast_but_skip_details"}
+#: Every function whose workspace may be left out and that writes, or says which is meant.
+CALLS: dict[str, Callable[[Engine], Any]] = {
+    "uploads": lambda e: e.rpc("own_workspace"),
+    "chat": lambda e: e.rpc("chat_request", p_session_id="a-session-of-hers-1", p_request=MESSAGE),
+    "plans": lambda e: e.rpc("plan_start", p_workspace_id=None, p_plan=PLAN),
+    "beacon": lambda e: e.rpc("beacon_submit", p_spec=SPEC),
+    "outbox": lambda e: e.rpc("beacon_redrive"),
+}
+
+
+@pytest.fixture
+def several(engine: Engine) -> Engine:
+    """Eve belongs to Globex, and by now to Acme as well."""
+    for job_type in ("chat_reply", "plan", "beacon_job"):
+        engine.register(job_type)
+    engine.run("insert into public.workspace_members values (%s, %s)", ACME, EVE)
+    return engine
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_a_workspace_left_out_of_several_is_refused_with_the_list(
+    several: Engine, name: str
+) -> None:
+    """Else what a person writes lands where who made them a member can read it."""
+    with several.member(EVE) as eve, pytest.raises(psycopg.Error) as error:
+        CALLS[name](eve)
+
+    state, hint, detail = refusal(error.value)
+    assert (state, hint) == ("PT400", "workspace_needed")
+    assert json.loads(str(detail)) == [
+        {"id": ACME, "name": "Acme"},
+        {"id": GLOBEX, "name": "Globex"},
+    ]
+    assert several.one("select count(*) from public.jobs") == 0
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_an_only_workspace_may_be_left_out(several: Engine, name: str) -> None:
+    """It is no choice."""
+    with several.member(ADA) as ada:
+        CALLS[name](ada)
+
+    assert set(several.rows("select distinct workspace_id::text from public.jobs")) <= {ACME}
+
+
+@pytest.mark.parametrize("name", sorted(CALLS.keys() - {"chat"}))
+def test_without_any_workspace_there_is_none(several: Engine, name: str) -> None:
+    """Only the chat has one for people of no workspace, which is nobody else's."""
+    with several.member(NOBODY) as person, pytest.raises(psycopg.Error) as error:
+        CALLS[name](person)
+
+    assert refusal(error.value)[:2] == ("PT404", "workspace_not_found")
+
+
+def test_a_workspace_that_an_operator_has_open_is_one_of_several(several: Engine) -> None:
+    """What they write for their own must not land in a customer's."""
+    several.rpc("set_operator", p_user_id=ADA)
+    with several.member(ADA) as ada:
+        ada.rpc("operator_open", p_request={"workspace_id": GLOBEX, "reason": "ticket 7"})
+        with pytest.raises(psycopg.Error) as error:
+            ada.rpc("own_workspace")
+
+    assert refusal(error.value)[1] == "workspace_needed"

@@ -1,0 +1,53 @@
+"""An event loop whose time leaps to the next timer: an hour of waiting passes at once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from datetime import UTC, datetime, timedelta
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+BEGAN = datetime(2026, 11, 20, 8, tzinfo=UTC)
+
+
+class LeapingLoop(asyncio.SelectorEventLoop):
+    """Leaps when nothing is ready; it does not wait for threads while a timer is set."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._at = 0.0
+        waits = self._selector.select  # type: ignore[attr-defined]
+
+        def leap(timeout: float | None = None) -> Any:
+            ready = waits(0 if timeout else timeout)
+            if timeout and not ready:
+                self._at += timeout
+            return ready
+
+        self._selector.select = leap  # type: ignore[attr-defined]
+
+    def time(self) -> float:
+        """Seconds leapt so far."""
+        return self._at
+
+
+class LoopClock:
+    """The time of the loop that it was made in, for any thread."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+
+    def now(self) -> datetime:
+        """A made-up morning, and the loop's seconds."""
+        return BEGAN + timedelta(seconds=self.monotonic())
+
+    def monotonic(self) -> float:
+        """The loop's seconds."""
+        return self._loop.time()
+
+
+def leaping(story: Coroutine[Any, Any, T]) -> T:
+    """Run it to its end on such a loop."""
+    with asyncio.Runner(loop_factory=LeapingLoop) as runner:
+        return runner.run(story)

@@ -1,0 +1,98 @@
+// What the custom elements weigh, and the watch behind them.
+
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { fileURLToPath } from "node:url";
+import { buildSync } from "esbuild";
+import { JobsWatch } from "../../../infra/console/lib/jobs/watch-jobs.js";
+import { until, World } from "./world.mjs";
+
+const LIB = new URL("../../../infra/console/lib/", import.meta.url);
+
+/** Bytes of a module and of all that it imports of ours, minified. */
+function sizeOf(name) {
+  const entryPoints = [fileURLToPath(new URL(name, LIB))];
+  const external = ["@supabase/supabase-js"];
+  const options = { entryPoints, external, bundle: true, minify: true, format: "esm" };
+  return buildSync({ ...options, write: false }).outputFiles[0].contents.length;
+}
+
+test("the element of a job is at most 20 kB with all that it imports of ours", () => {
+  const [job, both] = ["element.js", "elements.js"].map(sizeOf);
+
+  assert.ok(job <= 20_000, `${job} bytes`);
+  assert.ok(both <= 22_500, `${both} bytes`);
+});
+
+test("where there are no elements, importing them does nothing", async () => {
+  const { JobsElement } = await import(new URL("elements.js", LIB));
+
+  assert.equal(typeof JobsElement, "function");
+});
+
+function watching(world) {
+  const read = async () => [{ ...(await world.reads.job()), finished_at: null }];
+  const options = { reorder: 0, silence: 100, firstSilence: 40, pollingInterval: 30 };
+  const watch = new JobsWatch(world.topics, "job:j1", read, options);
+  watch.start();
+  return watch;
+}
+
+test("progress and log lines are taken as they come, a change of state is read", async () => {
+  const world = new World();
+  world.commit("job.created", { status: "pending", attempts: 0 });
+  const watch = watching(world);
+  const row = () => watch.state.jobs[0];
+  world.connect();
+  await until(() => watch.freshness === "live", "live");
+
+  world.commit("job.leased", { status: "processing", attempts: 1 });
+  world.commit("job.progress", { progress: { percentage: 40 } });
+  assert.equal(row().progress.percentage, 40, "before any read");
+  await until(() => row().status === "processing" && watch.freshness === "live", "read");
+  const reads = world.readCount;
+  world.commit("job.log", { log: { message: "a line" } });
+
+  assert.equal(row().last_seq, 4);
+  assert.equal(world.readCount, reads);
+  watch.close();
+});
+
+test("a change whose message was dropped is found by a read, and distrusts the socket", async () => {
+  const world = new World({ drop: 1 });
+  world.commit("job.created", { status: "pending", attempts: 0 });
+  const watch = watching(world);
+  world.connect();
+  await until(() => watch.freshness === "live", "live");
+
+  world.commit("job.leased", { status: "processing", attempts: 1 });
+  await until(() => watch.state.jobs[0].status === "processing", "the change");
+  await until(() => watch.freshness !== "live", "distrust");
+  watch.close();
+});
+
+test("progress that a message brought is kept over a read that it overtook", async () => {
+  const world = new World();
+  world.commit("job.leased", { status: "processing", attempts: 1, progress: { percentage: 1 } });
+  const watch = watching(world);
+  world.connect();
+  await until(() => watch.freshness === "live", "live");
+  const { job } = world.reads;
+  let answer = null;
+  world.reads.job = async () => {
+    const row = await job();
+    await new Promise((resolve) => (answer = resolve));
+    return row;
+  };
+
+  const reading = watch.refresh();
+  await until(() => answer, "a row on its way");
+  world.commit("job.progress", { progress: { percentage: 70 } });
+  world.reads.job = job;
+  answer();
+  await reading;
+
+  const [row] = watch.state.jobs;
+  assert.deepEqual([row.last_seq, row.progress.percentage], [2, 70]);
+  watch.close();
+});

@@ -1,0 +1,150 @@
+// A session's watch: its jobs come and go, and its topic carries all but log lines.
+
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { SessionWatch } from "../../../infra/console/lib/jobs/watch-session.js";
+import { TERMS, until } from "./world.mjs";
+
+/** Nothing is found by waiting for the next read in silence. */
+const RARE = { silence: 60_000, firstSilence: 60_000, pollingInterval: 60_000, reorder: 10 };
+
+/** The jobs of a session, their events, and the topic that they are told on. */
+class Session {
+  constructor() {
+    Object.assign(this, {
+      rows: [],
+      events: [],
+      listeners: new Set(),
+      isDeaf: false,
+      reconnects: 0,
+    });
+    this.reads = {
+      sessionJobs: async () => {
+        if (!this.rows) throw Object.assign(new Error("gone"), { reachable: true, status: 404 });
+        return this.rows.map((row) => ({ ...row }));
+      },
+      events: async (id, seq) => this.events.filter((one) => one.job_id === id && one.seq > seq),
+    };
+    this.topics = {
+      join: (_topic, listener) => {
+        this.listeners.add(listener);
+        queueMicrotask(() => listener.joined(TERMS, false));
+        return () => this.listeners.delete(listener);
+      },
+      nudge: async () => {},
+      reconnect: async () => void (this.reconnects += 1),
+    };
+  }
+
+  commit(id, type, data = {}) {
+    let row = this.rows.find((one) => one.id === id);
+    if (!row) this.rows.push((row = { id, last_seq: 0, created_at: `${this.rows.length}` }));
+    row.last_seq += 1;
+    const event = { job_id: id, seq: row.last_seq, type, data, created_at: "2026-11-20T08:00:00Z" };
+    this.events.push(event);
+    if (this.isDeaf || type === "job.log") return;
+    for (const listener of [...this.listeners]) listener.message(event);
+  }
+}
+
+async function watching(session, options = {}) {
+  const told = [];
+  const watch = new SessionWatch(session.reads, session.topics, "s", {
+    ...RARE,
+    history: true,
+    onEvent: ({ job_id: id, seq }) => told.push(`${id} ${seq}`),
+    ...options,
+  });
+  watch.start();
+  await until(() => watch.freshness === "live", "live");
+  return { watch, told };
+}
+
+test("a job that a message names first is read at once, and its log lines are no hole", async () => {
+  const session = new Session();
+  const { watch, told } = await watching(session);
+
+  session.commit("new", "job.created", { status: "pending" });
+  session.commit("new", "job.log");
+  session.commit("new", "job.progress", { progress: { percentage: 9 } });
+  await until(() => told.length === 2 && watch.freshness === "live", "the new job");
+
+  assert.deepEqual(told, ["new 1", "new 3"]);
+  assert.equal(watch.state.jobs[0].last_seq, 3);
+  watch.close();
+});
+
+test("a socket that brings no new job is found out", async () => {
+  const session = new Session();
+  const { watch, told } = await watching(session, {
+    silence: 60,
+    firstSilence: 30,
+    pollingInterval: 30,
+  });
+
+  session.isDeaf = true;
+  session.commit("new", "job.created", { status: "pending" });
+  await until(() => told.length === 1, "the new job, by a read in silence");
+  await until(() => session.reconnects > 0, "another socket");
+  watch.close();
+});
+
+test("without its history a job that comes later is told whole, one from before from then on", async () => {
+  const session = new Session();
+  session.commit("old", "job.created", { status: "pending" });
+  const { watch, told } = await watching(session, { history: false });
+
+  session.commit("new", "job.created", { status: "pending" });
+  session.commit("old", "job.leased", { status: "processing" });
+  session.commit("new", "job.completed", { status: "completed" });
+  await until(() => told.length === 3, "both");
+
+  assert.deepEqual(told.sort(), ["new 1", "new 2", "old 2"]);
+  watch.close();
+});
+
+test("an error of the page costs neither what follows nor the watch", async (t) => {
+  const errors = [];
+  const { queueMicrotask: queue } = globalThis;
+  t.mock.method(globalThis, "queueMicrotask", (run) =>
+    queue(() => {
+      try {
+        run();
+      } catch (error) {
+        errors.push(error.message);
+      }
+    }),
+  );
+  const session = new Session();
+  for (const type of ["job.created", "job.leased"]) session.commit("old", type);
+  const told = [];
+  const onEvent = ({ seq }) => {
+    told.push(seq);
+    throw new Error(`${seq}`);
+  };
+
+  const { watch } = await watching(session, { onEvent });
+
+  assert.deepEqual(
+    [told, errors],
+    [
+      [1, 2],
+      ["1", "2"],
+    ],
+  );
+  assert.equal(watch.state.problem, null);
+  watch.close();
+});
+
+test("a session that has ended is missing, with what was known of it", async () => {
+  const session = new Session();
+  session.commit("old", "job.created", { status: "pending" });
+  const { watch } = await watching(session);
+
+  session.rows = null;
+  await watch.refresh();
+
+  assert.deepEqual([watch.state.missing, watch.state.jobs.length], [true, 1]);
+  assert.notEqual(watch.freshness, "live");
+  watch.close();
+});

@@ -1,0 +1,44 @@
+"""The dashboard asks for metrics that `/metrics` gives."""
+
+from __future__ import annotations
+
+import json
+import re
+from datetime import UTC, datetime
+
+from prometheus_client.openmetrics.exposition import generate_latest
+
+from minutehand.functions.metrics import registry_of
+from tests.support.paths import ROOT
+
+NONE = {"p50_ms": None, "p95_ms": None, "p99_ms": None}
+STATS = {
+    "live": {"queued": 1, "running": 0},
+    "backlog": {"ready": {"jobs": 1}, "oldest_due_seconds": None, "stalled_seconds": None},
+    "types": {
+        'a"b\n': {
+            **dict.fromkeys(("enqueued", "completed", "failed", "cancelled", "retried", "lost"), 2),
+            "queue": NONE,
+            "run": {"p50_ms": 1.0, "p95_ms": 1500.0, "p99_ms": 2000.0},
+        }
+    },
+    "limits": [{"job_type": "a", "running": 1, "paused_at": None, "max_concurrency": 5}],
+    "workers": [{"seen_at": "2026-11-22T12:00:00+00:00"}],
+    "storage": {"database_bytes": 7, "limit_bytes": None},
+}
+
+
+def test_every_panel_shows_a_metric_that_is_there() -> None:
+    """And what is not known is left out; a type's name may be any text."""
+    text = generate_latest(registry_of(STATS, datetime(2026, 11, 22, 12, 1, tzinfo=UTC))).decode()
+
+    dashboard = json.loads((ROOT / "infra/container/grafana.json").read_text())
+    asked = re.findall(
+        r"minutehand_\w+", " ".join(p["targets"][0]["expr"] for p in dashboard["panels"])
+    )
+    assert len(asked) == 8
+    assert all(f"# HELP {name} " in text for name in asked)
+    assert 'minutehand_run_seconds{job_type="a\\"b\\n",quantile="0.95"} 1.5' in text
+    assert "minutehand_worker_seen_seconds 60.0" in text
+    assert "minutehand_queue_seconds{" not in text
+    assert "minutehand_database_limit_bytes" not in text

@@ -1,0 +1,29 @@
+"""The list behind `make mutate`: each defect can still be planted, and names tests that exist."""
+
+from __future__ import annotations
+
+import shlex
+
+import pytest
+
+from infra.mutate.defects import OF_THE_MACHINE, ROOT, Defect, defects
+
+PLANTED = defects()
+
+
+@pytest.mark.parametrize("defect", PLANTED, ids=lambda defect: defect.name)
+def test_a_defect_applies_and_its_tests_exist(defect: Defect) -> None:
+    """The list has to follow the source, or the score speaks of what is not there any more."""
+    whole = (ROOT / defect.file).read_text("utf-8")
+
+    assert defect.planted(whole) != whole
+    named = [word for word in shlex.split(defect.tests) if word.startswith("tests/")]
+    assert named
+    assert all((ROOT / word).exists() for word in named)
+
+
+def test_every_part_has_its_defects() -> None:
+    """README's promises, the worker, the API, the browser's client, install and deploy."""
+    assert {each.part for each in PLANTED} == {"engine", "worker", "web", "client", "install"}
+    assert len({each.name for each in PLANTED}) == len(PLANTED)
+    assert len(PLANTED) + len(list(OF_THE_MACHINE.glob("*.sql"))) >= 80

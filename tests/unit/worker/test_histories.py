@@ -1,0 +1,430 @@
+"""A tick against a model of the queue, in time that leaps: its rules under random histories.
+
+A lease that it holds is renewed until its settle was answered, no more often than needed; a job has
+one processor at a time; what ran is settled once; after its end it makes no call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import threading
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+from pydantic import BaseModel
+
+from infra.bench.scratch import scratch_settings
+from minutehand.queue.models import ReportItem
+from minutehand.worker import Job, JobContext, Registry, TickOptions, Worker
+from minutehand.worker.settler import Settler
+from minutehand.worker.summary import TickSummary
+from minutehand.worker.tick import Tick
+from tests.support.virtual_time import LoopClock, leaping
+from tests.unit.worker.model import (
+    FAULTS,
+    LATENCY,
+    PATIENCE,
+    ModelQueue,
+    Renewal,
+    Row,
+    bytes_of,
+)
+
+
+class Work(BaseModel):
+    """How long to work and to resist a stop, how many bytes to return, and lines to end with."""
+
+    seconds: float = 1.0
+    bytes: int = 0
+    resists: float = 0.0
+    lines: int = 1
+
+
+@dataclass
+class World:
+    """A tick over `rows`, and what its processors did."""
+
+    queue: ModelQueue
+    options: TickOptions = field(
+        default_factory=lambda: TickOptions(concurrency=30, linger_seconds=0, poll_seconds=3)
+    )
+    renew_outside: Callable[[Sequence[ReportItem], str, str], None] | None = None
+    alive: Counter[str] = field(default_factory=Counter)
+    most_alive: int = 0
+    ended_at: dict[str, float] = field(default_factory=dict)
+    remaining: dict[str, float] = field(default_factory=dict)
+    runs: Counter[str] = field(default_factory=Counter)
+    on_start: Callable[[Job[Work]], None] = lambda _: None
+    at_start: list[tuple[str, int, int]] = field(default_factory=list)
+
+    async def work(self, job: Job[Work], ctx: JobContext) -> str:
+        self.runs[job.id] += 1
+        self.at_start.append((job.id, job.attempt, self.alive[job.id]))
+        self.alive[job.id] += 1
+        self.most_alive = max(self.most_alive, self.alive[job.id])
+        try:
+            self.on_start(job)
+            ctx.log("info", "begun")
+            self.remaining[job.id] = ctx.remaining
+            await asyncio.sleep(job.payload.seconds)
+            for _ in range(job.payload.lines):
+                ctx.log("info", "ended")
+        except asyncio.CancelledError:
+            if job.payload.resists:
+                await asyncio.sleep(job.payload.resists)
+            raise
+        finally:
+            self.alive[job.id] -= 1
+            self.ended_at[job.id] = asyncio.get_running_loop().time()
+        return "x" * job.payload.bytes
+
+    @property
+    def registry(self) -> Registry:
+        made = Registry()
+        made.processor("work", payload=Work)(self.work)
+        return made
+
+    async def tick(self, budget_seconds: float = math.inf) -> TickSummary:
+        made = Tick(
+            self.queue,
+            self.registry,
+            worker_id="w",
+            clock=LoopClock(),
+            options=self.options,
+            budget_seconds=budget_seconds,
+            renew_outside=self.renew_outside,
+        )
+        return await made.run()
+
+
+def too_early(renewals: Sequence[Renewal], rows: dict[str, Row]) -> list[tuple[Renewal, Renewal]]:
+    """Pairs of answered renewals of one lease that are closer than a quarter of it."""
+    last: dict[tuple[str, int], Renewal] = {}
+    found = []
+    for each in renewals:
+        lease = (each.job_id, each.fence)
+        before = last.get(lease)
+        if before and each.is_bare and each.at - before.at < rows[each.job_id].lease_seconds / 4.1:
+            found.append((before, each))
+        if each.outcome != "lost":
+            last[lease] = each
+    return found
+
+
+JOB = st.tuples(
+    st.floats(0, 120),
+    st.sampled_from([30.0, 60.0, 90.0]),
+    st.sampled_from([0, 0, 200_000]),
+    st.sampled_from([0.0, 0.0, 2.0]),
+)
+EVENT = st.tuples(st.floats(0, 100), st.sampled_from(["cancel", "take_back"]), st.integers(0, 7))
+
+
+# as the engine's machine: the same histories each time, and none made smaller for minutes
+@settings(max_examples=25, derandomize=True, phases=[Phase.generate])
+@given(
+    jobs=st.lists(JOB, min_size=1, max_size=8),
+    events=st.lists(EVENT, max_size=4),
+    # apart from each other: a queue that is away for most of a lease may lose it
+    faults=st.dictionaries(st.integers(1, 8).map(lambda n: 2 * n), st.sampled_from(FAULTS)),
+)
+def test_no_history_breaks_a_rule_of_the_worker(
+    jobs: list[tuple[float, float, int, float]],
+    events: list[tuple[float, str, int]],
+    faults: dict[int, str],
+) -> None:
+    """Jobs of any length, cancels, leases taken away, requests and answers lost or hanging."""
+    rows = [
+        Row(str(n), {"seconds": seconds, "bytes": size, "resists": resists}, lease)
+        for n, (seconds, lease, size, resists) in enumerate(jobs)
+    ]
+    queue = ModelQueue(rows, faults=faults)
+    world = World(queue)
+    taken: list[tuple[float, str, str]] = []
+
+    async def story() -> None:
+        loop = asyncio.get_running_loop()
+        ticking = asyncio.create_task(world.tick())
+
+        def happen(at: float, kind: str, job_id: str) -> None:
+            # one that is taken back before it begins runs for nothing, and again
+            is_leased = queue.rows[job_id].status == "processing"
+            if world.alive[job_id] or (kind == "take_back" and is_leased):
+                taken.append((at, kind, job_id))
+            getattr(queue, kind)(job_id)
+
+        for at, kind, number in events:
+            loop.call_later(at, happen, at, kind, rows[number % len(rows)].id)
+        await ticking
+        before = len(queue.calls)
+        await asyncio.sleep(300)
+        assert len(queue.calls) == before, "it calls after its end"
+
+    leaping(story())
+
+    assert queue.expired == [], "a lease was not renewed"
+    assert faults or too_early(queue.renewals, queue.rows) == []
+    # one that resists is given up, and its job may run again beside it
+    assert world.most_alive <= 1 or any(resists for *_, resists in jobs)
+    assert events or all(row.status == "completed" for row in rows)
+    for row in rows:
+        for fence, outcome in row.settled.items():
+            assert outcome != "completed" or row.lines[fence] == ["begun", "ended"]
+        assert sum(outcome == "completed" for outcome in row.settled.values()) <= 1
+        again = sum(kind == "take_back" and job == row.id for _, kind, job in taken)
+        assert world.runs[row.id] <= 1 + again, "it ran again for no reason"
+    for at, kind, job_id in taken:
+        if kind == "cancel":
+            heard = queue.rows[job_id].lease_seconds / 3 + len(faults) * (PATIENCE + 1)
+            assert world.ended_at[job_id] <= at + heard + 3, "its processor was not stopped"
+    assert all(bytes_of(items) < 1.2 * Settler.BATCH_BYTES for items in queue.settles)
+
+
+def test_a_settle_that_hangs_keeps_the_lease_of_a_cancelled_job_and_says_so_seldom() -> None:
+    """Its answer to a renewal is "cancel", which is a renewal all the same."""
+    queue = ModelQueue([Row("1", {"seconds": 0.1}, 30.0)])
+    queue.settle_faults = ["hang"] * 20
+    world = World(queue)
+    world.on_start = lambda job: queue.cancel(job.id)
+
+    leaping(world.tick())
+
+    assert queue.expired == []
+    assert len(queue.renewals) > 5
+    assert {each.outcome for each in queue.renewals} == {"cancel"}
+    assert too_early(queue.renewals, queue.rows) == []
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_what_a_lost_report_carried_is_sent_again(fault: str) -> None:
+    """Once, and in its order, whether or not it had arrived."""
+    queue = ModelQueue([Row("1", {"seconds": 60})], faults={1: fault, 2: fault})
+
+    leaping(World(queue).tick())
+
+    assert queue.calls[1] == "report"
+    assert queue.rows["1"].lines == {1: ["begun", "ended"]}
+
+
+@pytest.mark.parametrize("fault", ["lose_request", "lose_answer"])
+def test_what_a_report_carries_at_the_end_is_settled_if_it_is_lost(fault: str) -> None:
+    """No report follows the settle, so it waits for the one that is on its way."""
+    queue = ModelQueue([Row("1", {"seconds": LATENCY / 4})], faults={1: fault})
+
+    leaping(World(queue).tick())
+
+    assert queue.calls[1] == "report"
+    assert queue.rows["1"].lines == {1: ["begun", "ended"]}
+
+
+def test_results_are_settled_a_megabyte_at_a_time() -> None:
+    """A larger call is refused by gateways, and every job in it with it."""
+    queue = ModelQueue([Row(str(n), {"bytes": 200_000}) for n in range(20)])
+
+    leaping(World(queue).tick())
+
+    assert all(row.status == "completed" for row in queue.rows.values())
+    assert [len(items) for items in queue.settles] == [4, 4, 4, 4, 4]
+    assert all(bytes_of(items) <= Settler.BATCH_BYTES for items in queue.settles)
+
+
+def test_a_job_that_comes_back_to_its_worker_has_one_processor_at_a_time() -> None:
+    """The new lease says that the old one is over, before any report does."""
+    queue = ModelQueue([Row("1", {"seconds": 20})])
+    world = World(queue)
+
+    async def story() -> None:
+        asyncio.get_running_loop().call_later(5, queue.take_back, "1")
+        await world.tick()
+
+    leaping(story())
+
+    assert world.at_start == [("1", 1, 0), ("1", 2, 0)]
+    assert queue.rows["1"].settled == {2: "completed"}
+
+
+def test_a_lease_that_is_answered_twice_is_run_once() -> None:
+    """By its fence, in whatever answer it comes."""
+    queue = ModelQueue([Row("1", {"seconds": 20})])
+    queue.repeats = True
+    world = World(queue)
+
+    leaping(world.tick())
+
+    assert queue.calls.count("lease") > 2
+    assert (world.runs["1"], queue.rows["1"].settled) == (1, {1: "completed"})
+
+
+def test_a_job_that_comes_when_work_must_stop_is_given_back_unstarted() -> None:
+    """With the answer to a settle that had to be repeated."""
+    queue = ModelQueue([Row("1", {"seconds": 7.7}), Row("2", {})])
+    queue.settle_faults = ["hang"]
+    world = World(queue, options=TickOptions(concurrency=1, linger_seconds=0))
+
+    leaping(world.tick(budget_seconds=10))
+
+    assert (world.runs["2"], queue.rows["2"].settled) == (0, {1: "released"})
+
+
+def test_what_could_not_be_renewed_for_a_whole_lease_is_stopped() -> None:
+    """Cut off from the queue, its worker must take it that another one has the job by now."""
+    queue = ModelQueue([Row("1", {"seconds": 300}, 30.0)])
+    queue.faults = dict.fromkeys(range(1, 400), "lose_request")
+    world = World(queue)
+
+    leaping(world.tick())
+
+    assert 30 < world.ended_at["1"] < 32
+    assert queue.settles == []
+
+
+def test_a_wake_up_at_the_end_of_a_run_is_left_to_the_next() -> None:
+    """It was heard, and publishers were still at work: nothing was looked for."""
+    queue = ModelQueue([Row("1", {"seconds": 5})])
+    world = World(queue)
+    registry = world.registry
+
+    async def publish() -> int:
+        if queue.rows["1"].status == "processing":
+            await asyncio.sleep(100)
+        return 0
+
+    async def story() -> bool:
+        wakeups = asyncio.Event()
+        asyncio.get_running_loop().call_later(4.5, wakeups.set)
+        registry.publisher("app", publish)
+        await Tick(
+            queue,
+            registry,
+            worker_id="w",
+            clock=LoopClock(),
+            options=world.options,
+            wakeups=wakeups,
+        ).run()
+        return wakeups.is_set()
+
+    assert leaping(story())
+
+
+def test_a_run_that_is_cut_off_leaves_no_processor_behind() -> None:
+    """Nobody renews its leases any more, and nobody would settle."""
+    queue = ModelQueue([Row("1", {"seconds": 300})])
+    world = World(queue)
+
+    async def story() -> None:
+        ticking = asyncio.create_task(world.tick())
+        await asyncio.sleep(5)
+        ticking.cancel()
+        await asyncio.wait([ticking])
+        await asyncio.sleep(1)
+        assert not world.alive["1"]
+
+    leaping(story())
+
+    assert queue.settles == []
+
+
+def test_a_processor_is_stopped_at_its_jobs_deadline() -> None:
+    """Also where its type has no time-out, or a longer one."""
+    queue = ModelQueue([Row("1", {"seconds": 300}, deadline=20)])
+    world = World(queue)
+
+    leaping(world.tick())
+
+    assert 20 <= world.ended_at["1"] < 21
+    assert queue.rows["1"].settled == {1: "retry"}, "the database decides that it was the last"
+
+
+def test_a_processor_knows_how_long_it_may_run() -> None:
+    """Until its job's deadline, where that is before the end of the tick."""
+    world = World(ModelQueue([Row("1", {}, deadline=20), Row("2", {})]))
+
+    leaping(world.tick(budget_seconds=100))
+
+    assert 19 < world.remaining["1"] <= 20
+    assert 50 < world.remaining["2"] <= 100
+
+
+def test_the_last_lines_of_a_job_come_with_its_settle() -> None:
+    """All of them: no report follows."""
+    queue = ModelQueue([Row("1", {"lines": 700})])
+
+    leaping(World(queue).tick())
+
+    assert queue.rows["1"].lines == {1: ["begun", *["ended"] * 700]}
+
+
+def test_a_lease_that_is_lost_after_a_cancel_is_not_settled() -> None:
+    """Whatever else stopped its processor: the job is another's."""
+    queue = ModelQueue([Row("1", {"seconds": 100, "resists": 100}, 30.0)])
+    world = World(queue, options=TickOptions(concurrency=1, linger_seconds=0, grace_seconds=600))
+
+    async def story() -> TickSummary:
+        loop = asyncio.get_running_loop()
+        loop.call_later(1, queue.cancel, "1")
+        loop.call_later(15, queue.take_back, "1")
+        return await world.tick()
+
+    summary = leaping(story())
+
+    assert [each.outcome for each in queue.renewals][-2:] == ["cancel", "lost"]
+    assert (queue.settles, summary.lost) == ([], 1)
+
+
+def test_a_lost_lease_is_not_renewed_from_outside_the_loop() -> None:
+    """The watchdog renews what is held; a processor that resists its stop holds nothing."""
+    work = {"seconds": 100, "resists": 100}
+    queue = ModelQueue([Row("lost", work), Row("held", work)])
+    renewed = threading.Event()
+    items: list[str] = []
+
+    def renew(sent: Sequence[ReportItem], worker_id: str, tick_id: str) -> None:
+        items.extend(item.job_id for item in sent)
+        renewed.set()
+
+    world = World(
+        queue,
+        options=TickOptions(
+            concurrency=2, linger_seconds=0, grace_seconds=600, renew_outside_seconds=0.1
+        ),
+        renew_outside=renew,
+    )
+    blocked: list[bool] = []
+
+    async def story() -> None:
+        loop = asyncio.get_running_loop()
+        ticking = asyncio.create_task(world.tick())
+
+        def block() -> None:
+            blocked.append(renewed.wait(30))
+
+        loop.call_later(1, lambda: setattr(queue.rows["lost"], "status", "failed"))
+        loop.call_later(60, block)
+        await ticking
+
+    leaping(story())
+
+    assert blocked == [True]
+    assert set(items) == {"held"}
+
+
+async def test_a_worker_that_is_stopped_does_not_look_again_for_one_that_was_refused() -> None:
+    """Between the end of its run and another look: the host is going down."""
+    queue = ModelQueue()
+    worker = Worker(
+        scratch_settings("http://127.0.0.1:9"), registry=World(queue).registry, queue=queue, most=1
+    )
+
+    def stop() -> bool:
+        worker.stop()
+        return True
+
+    queue.on_end_run = stop
+    await asyncio.wait_for(worker.tick(budget_seconds=60), 30)
+
+    assert queue.calls.count("begin_run") == 1

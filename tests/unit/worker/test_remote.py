@@ -1,0 +1,183 @@
+"""Work at other services: one deadline, the next service for one that does not do its part."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import Literal
+
+import pytest
+
+from minutehand.clock import FrozenClock
+from minutehand.worker import Job, JobContext
+from minutehand.worker.remote import (
+    NoService,
+    OutOfTime,
+    Remote,
+    RemoteFailed,
+    RemoteTask,
+    StillRunning,
+)
+from minutehand.worker.testing import ProcessorTest
+from tests.support.virtual_time import leaping
+
+Manner = Literal["well", "refuses", "hangs", "drips", "slow", "fails"]
+
+
+@dataclass
+class Vendor:
+    """A service that behaves in one manner, and remembers what it was asked."""
+
+    name: str
+    manner: Manner = "well"
+    asked: list[str] = field(default_factory=list)
+
+    async def submit(self, *, left: float) -> str:
+        """Accept, unless it refuses or hangs."""
+        self.asked.append("submit")
+        if self.manner == "refuses":
+            raise RemoteFailed(f"{self.name} answered with status 500")
+        if self.manner == "hangs":
+            await asyncio.sleep(600)
+        return f"task of {self.name}"
+
+    async def poll(self, task_id: str) -> RemoteTask:
+        """Say how far it is."""
+        if self.manner == "fails":
+            return RemoteTask("failed", "out of memory")
+        return RemoteTask("running" if self.manner == "slow" else "completed")
+
+    async def result(self, task_id: str) -> str:
+        """Give what it made, byte by byte if it drips."""
+        if self.manner == "drips":
+            await asyncio.sleep(600)
+        return f"made by {self.name}"
+
+    async def cancel(self, task_id: str) -> None:
+        """Stop."""
+        self.asked.append(f"cancel {task_id}")
+
+
+def remote(*vendors: Vendor) -> tuple[Remote[str], list[StillRunning | None]]:
+    """Work at these, with calls of at most 0.2 s, and what is noted of it."""
+    noted: list[StillRunning | None] = []
+
+    async def note(running: StillRunning | None) -> None:
+        noted.append(running)
+
+    return Remote(vendors, note, call_seconds=0.2), noted
+
+
+@pytest.mark.parametrize(
+    ("manner", "words"),
+    [
+        ("refuses", "a answered with status 500"),
+        ("hangs", "a took longer than 0.2 s to answer"),
+        ("drips", "a took longer than 0.2 s to answer"),
+        ("fails", "a failed the task: out of memory"),
+    ],
+)
+async def test_another_does_what_the_first_did_not(manner: Manner, words: str) -> None:
+    """However it failed: the next is asked, and what happened is reported."""
+    work, _ = remote(Vendor("a", manner), Vendor("b"))
+
+    assert await work.run(left=60) == "made by b"
+    assert work.reports == {"a": words, "b": None}
+
+
+async def test_where_none_succeeded_the_reasons_are_shown() -> None:
+    """All of them, in the order they were asked; also when there is none."""
+    with pytest.raises(NoService, match="a answered with status 500; b failed the task"):
+        await remote(Vendor("a", "refuses"), Vendor("b", "fails"))[0].run(left=60)
+    with pytest.raises(NoService):
+        await remote()[0].run(left=60)
+
+
+@pytest.mark.parametrize("manner", ["hangs", "drips", "slow"])
+async def test_the_deadline_is_one_for_all_of_it(manner: Manner) -> None:
+    """No other service is begun when time is over, and the one at work is told to stop."""
+    first, second = Vendor("a", manner), Vendor("b")
+    work, _ = remote(first, second)
+
+    with pytest.raises(OutOfTime):
+        await work.run(left=0.1)
+
+    assert second.asked == []
+    stopped = ["submit"] if manner == "hangs" else ["submit", "cancel task of a"]
+    assert first.asked == stopped
+
+
+async def test_long_work_is_left_and_followed_by_the_next_attempt() -> None:
+    """It is noted before the slot is given back, and not submitted again."""
+    vendor = Vendor("a", "slow")
+    work, noted = remote(vendor)
+    left = await work.run(left=60)
+    vendor.manner = "well"
+    assert isinstance(left, StillRunning)
+
+    assert noted == [left]
+    assert await remote(vendor)[0].run(left=60, resume=left) == "made by a"
+    assert vendor.asked == ["submit"]
+
+
+async def test_what_was_left_with_a_service_that_fails_is_given_to_another() -> None:
+    """And no longer noted."""
+    work, noted = remote(Vendor("a", "fails"), Vendor("b"))
+
+    assert await work.run(left=60, resume=StillRunning("a", "t")) == "made by b"
+    assert noted == [None]
+
+
+def at(*vendors: Vendor) -> ProcessorTest[None]:
+    """A job with work at these, of at most a minute."""
+
+    async def made(job: Job[None], ctx: JobContext) -> str:
+        return await ctx.remote("made", vendors, within=60, call_seconds=0.2)
+
+    return ProcessorTest(made, None)
+
+
+def test_a_job_leaves_long_work_and_its_next_attempt_takes_it_up() -> None:
+    """Submitted once; a look that finds it running stores nothing; then it fails over."""
+
+    async def story() -> None:
+        slow = Vendor("a", "slow")
+        job = at(Vendor("0", "drips"), slow, Vendor("b"))
+        first = await job.run()
+        stored = dict(job.steps)
+        again = await job.run()
+        assert (first.outcome, again.outcome) == ("snoozed", "snoozed")
+        assert job.steps == stored
+        assert slow.asked == ["submit"]
+        assert first.messages == ["made: 0 failed"]
+
+        slow.manner = "fails"
+        run = await job.run()
+        assert (run.outcome, run.result) == ("completed", "made by b")
+        assert (await job.run()).result == "made by b"
+        assert slow.asked == ["submit", "submit"]
+
+    leaping(story())
+
+
+def test_a_job_has_one_deadline_for_all_its_attempts() -> None:
+    """The service at work is told to stop, and no attempt follows; where none did it, one does."""
+
+    async def story() -> None:
+        none = await at(Vendor("a", "refuses"), Vendor("b", "fails")).run()
+        slow = Vendor("a", "slow")
+        job = at(slow)
+        clock = job.clock = FrozenClock()
+        left = await job.run()
+        clock.advance(seconds=61)
+        late = await job.run()
+
+        assert none.outcome == "retry"
+        assert none.error is not None
+        assert "made: a answered with status 500; b failed the task" in none.error.message
+        assert (left.outcome, late.outcome) == ("snoozed", "failed")
+        assert late.error is not None
+        assert late.error.message == "made: no answer within 60 s"
+        assert slow.asked == ["submit", "cancel task of a"]
+
+    leaping(story())
