@@ -301,9 +301,7 @@ async def open_socket(server: Server, *, key: str = PUBLISHABLE, version: int = 
     """Connect a raw client."""
     url = server.websocket_url(key=key, vsn=f"{version}.0.0")
     # a busy server may answer a ping late: its silence is for tests to judge
-    return Socket(
-        await connect(url, max_size=None, compression=None, ping_timeout=None), version
-    )
+    return Socket(await connect(url, max_size=None, compression=None, ping_timeout=None), version)
 
 
 class JavaScript:
