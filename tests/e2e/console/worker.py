@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from base64 import b64encode
 from typing import Any, Self
 from uuid import uuid4
 
@@ -159,6 +160,12 @@ class HandWorker:
         answer = self._call("settle_jobs", {"p_request": {**self._me(), "items": [item]}})
         applied: str = answer["results"][0]["outcome"]
         return applied
+
+    def store(self, lease: dict[str, Any], name: str, content: bytes, media_type: str) -> None:
+        """Store a file of a leased job."""
+        held = {"job_id": lease["job"]["id"], "fence": lease["fence"], "keep_seconds": 3600}
+        file = {"name": name, "media_type": media_type, "content": b64encode(content).decode()}
+        self._call("store_artefact", {"p_request": held | file})
 
     def database(self) -> psycopg.Connection[Any]:
         """Open a superuser's connection, for what a test plants."""
