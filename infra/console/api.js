@@ -5,7 +5,7 @@ import { setSchema } from "./lib/jobs/reads.js";
 import { ALL } from "./lib/scope.js";
 import { createStore } from "./lib/store.js";
 
-/** @import { JobTrace, ListedJob, Places, Routes } from "./lib/routes.js" */
+/** @import { Artefact, JobTrace, ListedJob, Places, Routes } from "./lib/routes.js" */
 /** @import { Attempt, DeadLetterGroup, Replay } from "./lib/jobs/types.js" */
 /** @import { Action } from "./parts/actions.js" */
 /** @typedef {Routes["POST /api/operations"]["body"]["action"]} BulkAction */
@@ -508,6 +508,16 @@ export const jobs = {
       query: after ? { after_name: after.name, after_nth: after.nth } : {},
       signal,
     }),
+  /**
+   * The files that it made, by name.
+   *
+   * @type {(id: string, signal: AbortSignal) => Promise<Artefact[]>}
+   */
+  artefacts: async (id, signal) =>
+    (await unwrap(data().rpc("job_artefacts", { p_job_id: id }).abortSignal(signal))).artefacts,
+  /** Its signed receipt with what that vouches for. */
+  receipt: (/** @type {string} */ id) =>
+    call("GET /api/jobs/{job_id}/receipt", { places: { job_id: id } }),
   /** Attempts, steps and waits with their spans, and those of its children: `{now, more, jobs}`. */
   trace: (/** @type {string} */ id, /** @type {AbortSignal} */ signal) =>
     /** @type {Promise<JobTrace>} */ (

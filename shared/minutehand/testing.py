@@ -46,6 +46,7 @@ async def kill_in_each_stage(
     Args:
         connection: To the scratch database, in autocommit, as its owner.
         environment: All that the workers read: the project, `MINUTEHAND_APPS`, the app's settings.
+            With `WORKER_CONCURRENCY` 1 no worker dies in the middle of another job's step.
         ended: Whether what was to be done is done; asked after each worker.
         most: Workers after which it must have ended.
 
@@ -114,7 +115,8 @@ async def _work(survived: set[str], pipe: int) -> None:
 
     DataApi.rpc = dying  # type: ignore[method-assign]  # this process is for nothing else
     settings = Settings.from_env(os.environ)
-    options = TickOptions(concurrency=5, linger_seconds=0, grace_seconds=0.3)
+    concurrency = settings.worker_concurrency
+    options = TickOptions(concurrency=concurrency, linger_seconds=0, grace_seconds=0.3)
     worker = Worker(settings, registry=load_processors(settings), options=options)
     await worker.register()
     await worker.tick(budget_seconds=60)

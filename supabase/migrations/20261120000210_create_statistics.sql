@@ -84,12 +84,16 @@ language sql stable set search_path = '' as $$
     select e.job_id from due as d cross join lateral (
       select e.job_id, e.ended_at from queue.ended as e
       where e.job_type = d.job_type and e.outcome collate "C" = d.outcome and e.ended_at < d.before
+        and not exists ( -- its parent is about to gather it
+          select 1 from public.jobs as j join queue.waits as w on w.job_id = any (array[j.parent_id])
+          where j.id = any (array[e.job_id]) and w.kind = 'children')
       order by e.ended_at limit d.share) as e
     order by e.ended_at)
 $$;
 comment on function queue.due_removals is E'Ended jobs past their retention, about p_limit of them: the oldest of '
-  'each type and outcome, over all tenants, an equal share of each.\n\nDays per status are in the setting '
-  'retention_days; a type may have days of its own. While the plan is nearly full, at most retention_floor_days.';
+  'each type and outcome, over all tenants, an equal share of each. Children stay while their parent waits for '
+  'children.\n\nDays per status are in the setting retention_days; a type may have days of its own. While the plan is '
+  'nearly full, at most retention_floor_days.';
 
 create function queue.strip_job(p_id uuid, p_limit integer) returns integer
 language plpgsql set search_path = '' as $$

@@ -108,6 +108,7 @@ declare
   v_one record;
   v_delivery uuid;
   v_before uuid;
+  v_stuck uuid[] := '{}';
   v_count integer := 0;
 begin
   for v_one in
@@ -127,6 +128,7 @@ begin
     left join queue.webhooks as w on w.id = o.webhook_id
     order by o.id limit p_limit
   loop
+    continue when v_one.webhook_id = any (v_stuck);
     if v_one.enabled then
       select l.delivery_id into v_before from queue.last_deliveries as l
       join public.jobs as j on j.id = any (array[l.delivery_id]) and j.finished_at is null
@@ -147,6 +149,10 @@ begin
         when others then
           update queue.webhooks set problem = sqlerrm
           where id = (select id from queue.webhooks where id = v_one.webhook_id for update skip locked);
+          if exists (select 1 from public.jobs where id = v_one.job_id) then
+            v_stuck := v_stuck || v_one.webhook_id; -- its events stay, in their order, for as long as their jobs do
+            continue;
+          end if;
       end;
     end if;
     delete from queue.outbox where id = v_one.id;
@@ -154,7 +160,7 @@ begin
   return v_count;
 end;
 $$;
-comment on function queue.drain_outbox is 'Enqueue the deliveries of the outbox, an equal share for each endpoint, each after the previous one of its stream. Never waits: what would is left to the next call.';
+comment on function queue.drain_outbox is 'Enqueue the deliveries of the outbox, an equal share for each endpoint, each after the previous one of its stream. Never waits: what would is left to the next call, as is an endpoint whose delivery is refused.';
 
 create function queue.url_problem(p_url text, p_private boolean default null) returns text
 language plpgsql stable set search_path = '' as $$

@@ -60,6 +60,27 @@ def test_retention_deletes_in_bounded_batches_by_status(engine: Engine) -> None:
     assert [str(one) for one in engine.rows("select id from public.jobs")] == [live]
 
 
+def test_a_result_stays_while_its_parent_waits_for_a_slower_child(engine: Engine) -> None:
+    """However long ago it ended; it leaves once its parent has it."""
+    engine.enqueue()
+    parent = engine.lease_one()
+    children = engine.spawn(parent, "s", [{"job_type": "work"}, {"job_type": "work"}])
+    engine.settle(parent, "waiting", wait={"kind": "children", "name": "all", "job_ids": children})
+    quick, slow = engine.lease()
+    engine.settle(quick, "completed", result="kept")
+    engine.advance(40 * 86400)
+    engine.maintain()  # the slow one's lease ran out: another attempt has it
+    [slow] = engine.lease()
+    engine.settle(slow, "completed", result="late")
+
+    resumed = engine.lease_one()
+    assert {one["result"] for one in resumed["steps"]["all"]["children"]} == {"kept", "late"}
+    engine.settle(resumed)
+    engine.advance(60)
+    engine.maintain()
+    assert engine.one("select count(*) from public.jobs where id = %s", quick["job"]["id"]) == 0
+
+
 def test_a_lease_waits_for_no_maintenance(engine: Engine) -> None:
     """Whatever an unfinished call of maintenance holds: retention, statistics, jobs made ready."""
     engine.enqueue_many(20)

@@ -59,7 +59,7 @@ const PART_TIMEOUT_MS = 15 * 60_000;
  * @param {UploadOptions<U>} options
  */
 export function uploadsAt(url, { token = () => null, request = requestAs(token), onEnd }) {
-  const place = `minutehand.uploads ${url}`;
+  const place = `minutehand.uploads ${url} `; // and the upload's id: other tabs keep theirs
   /** @type {RunningUpload[]} */
   let running = keptAt(place).map((one) => ({ ...one, sent: 0, state: "waiting", problem: null }));
   /** @type {Set<(uploads: RunningUpload[]) => void>} */
@@ -74,15 +74,16 @@ export function uploadsAt(url, { token = () => null, request = requestAs(token),
     for (const listener of [...listeners]) listener(next);
   };
   const find = (/** @type {string} */ id) => running.find((one) => one.id === id);
-  // where each was is not read back
-  const keep = () => localStorage.setItem(place, JSON.stringify(running));
+  // where it was is not read back
+  const keep = (/** @type {string} */ id) =>
+    localStorage.setItem(place + id, JSON.stringify(find(id)));
   const change = (/** @type {string} */ id, /** @type {Partial<RunningUpload>} */ changes) =>
     set(running.map((one) => (one.id === id ? { ...one, ...changes } : one)));
   const forget = (/** @type {string} */ id) => {
     files.delete(id);
     sending.delete(id);
     set(running.filter((one) => one.id !== id));
-    keep();
+    localStorage.removeItem(place + id);
   };
   /** @type {(method: string, id: string, more?: string, body?: object, signal?: AbortSignal) => Promise<any>} */
   const call = (method, id, more = "", body = undefined, signal = undefined) =>
@@ -147,7 +148,7 @@ export function uploadsAt(url, { token = () => null, request = requestAs(token),
       if (!sums[number]) {
         sums[number] = await hash(await partOf(number).arrayBuffer());
         change(id, { sums: { ...sums } });
-        keep(); // so that a page that returns can complete what has arrived
+        keep(id); // so that a page that returns can complete what has arrived
       }
       return sums[number];
     };
@@ -223,7 +224,7 @@ export function uploadsAt(url, { token = () => null, request = requestAs(token),
       const known = { name: file.name, size: file.size, modified: file.lastModified };
       const begun = { id, title, ...known, whose, sums: {}, sent: 0, problem: null };
       set([...running, { ...begun, state: "sending" }]);
-      keep();
+      keep(id);
       send(id);
     },
 
@@ -280,19 +281,22 @@ export function uploadsAt(url, { token = () => null, request = requestAs(token),
 }
 
 /**
- * What an earlier page load kept.
+ * What earlier page loads and other tabs keep.
  *
  * @returns {KeptUpload[]}
  */
 function keptAt(/** @type {string} */ place) {
-  try {
-    const found = JSON.parse(localStorage.getItem(place) ?? "[]");
-    return found.filter((/** @type {any} */ one) =>
-      [one.id, one.name, one.title].every((text) => typeof text === "string"),
-    );
-  } catch {
-    return []; // someone else's, or an older version's
-  }
+  return Object.keys(localStorage)
+    .filter((name) => name.startsWith(place))
+    .flatMap((name) => {
+      try {
+        const one = JSON.parse(localStorage[name]);
+        const isWhole = [one.id, one.name, one.title].every((text) => typeof text === "string");
+        return isWhole ? [one] : [];
+      } catch {
+        return []; // someone else's, or an older version's
+      }
+    });
 }
 
 const arrivedOf = (/** @type {Upload} */ upload) =>

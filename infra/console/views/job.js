@@ -17,6 +17,7 @@ import { JobProgress } from "../parts/job-progress.js";
 import { Actions as ActionList } from "../parts/actions.js";
 import { AttemptsTable, LastFailure } from "../parts/attempts.js";
 import { JsonView } from "../parts/json-view.js";
+import { Files } from "../parts/files.js";
 import { EditDialog, EnqueueDialog, ReplayDialog, Replays } from "../parts/lazy.js";
 import { SinceDeploy } from "../parts/since-deploy.js";
 import { Question } from "../parts/question.js";
@@ -252,6 +253,7 @@ function Loaded({ watch, job, freshness }) {
             <${JsonView} value=${job.result} label="Result" />
           </section>`
         }
+        <${Files} job=${job} steps=${steps.value?.steps ?? []} />
         <${Steps}
           steps=${steps}
           onReplay=${(/** @type {string} */ from, /** @type {Step[]} */ kept) => setReplaying({ from, kept })} />

@@ -11,7 +11,7 @@ import pytest
 from playwright.sync_api import Route, expect
 
 from tests.e2e.console.conftest import Visit
-from tests.e2e.console.looking import paused, picture, violations, write_live
+from tests.e2e.console.looking import fits, paused, picture, violations, write_live
 from tests.e2e.console.people import ADA, BOB
 from tests.support.stacks import RunningStack
 
@@ -88,7 +88,7 @@ def test_a_chat_with_work_in_it(
         found += violations(page, repository)
         picture(page, f"chat-wide-{scheme}")
     page.set_viewport_size({"width": 320, "height": 700})
-    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    fits(page)
     picture(page, "chat-narrow-dark")
     assert found == []
 
@@ -166,7 +166,7 @@ def test_a_guest_needs_nothing_but_the_link(
     visitor.settle()
     found = violations(page, repository)
     picture(page, "chat-guest-narrow")
-    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    fits(page)
     page.reload()
     expect(page.locator("[data-kind=reply]")).to_be_visible()
     box.fill("Are you still there?")

@@ -12,7 +12,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.e2e.console.conftest import Visit
-from tests.e2e.console.looking import paused, picture, violations
+from tests.e2e.console.looking import fits, paused, picture, violations
 from tests.e2e.console.people import ADA
 from tests.support.stacks import RunningStack
 
@@ -62,7 +62,7 @@ def test_a_prompt_is_planned_before_ones_eyes(
         found += violations(page, repository)
         picture(page, f"plan-report-wide-{scheme}")
     page.set_viewport_size({"width": 320, "height": 700})
-    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    fits(page)
     picture(page, "plan-report-narrow-dark")
     with page.expect_download() as download:
         page.get_by_role("button", name="report.md").click()

@@ -18,8 +18,9 @@ import pytest
 import uvicorn
 
 from minutehand.config import Settings
-from minutehand.worker import Registry
+from minutehand.worker import Registry, publishing, remote
 from minutehand.worker.testing import drain
+from minutehand_apps.beacon import outbox
 from minutehand_apps.beacon.local import HOMES
 from minutehand_apps.beacon.local.provider_server import Faults, ProviderServer
 from minutehand_apps.beacon.outbox import Outbox
@@ -181,6 +182,14 @@ class Station(AppHarness):
         assert [row["number"] for row in rows] == list(range(1, len(rows) + 1))
         assert [row["previous"] for row in rows] == [None, *(row["digest"] for row in rows)][:-1]
         return rows
+
+
+@pytest.fixture(autouse=True)
+def _patient_publisher(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Production asks again a moment later; most tests look at what one call has done."""
+    monkeypatch.setattr(outbox, "CLAIM_SECONDS", 60.0)
+    monkeypatch.setattr(publishing, "PATIENCE_SECONDS", 60.0)
+    monkeypatch.setattr(remote, "CANCEL_SECONDS", 60.0)
 
 
 @pytest.fixture

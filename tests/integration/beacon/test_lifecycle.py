@@ -162,6 +162,7 @@ async def test_a_backlog_of_a_hundred_is_accepted_and_runs_once_each(station: St
         )
     ]
     assert {answer.status_code for answer in answers} == {202}
+    assert await station.publish() >= 100  # all are there before the first is leased
     await station.tick()
 
     jobs = [await station.ended(answer.json()) for answer in answers]

@@ -41,7 +41,7 @@ async def test_a_message_is_answered(harness: Harness, server: ModelServer) -> N
     assert (state["title"], state["messages"]) == ("What about the roof?", 2)
     told = harness.project.rows(
         "select data -> 'progress' as p from public.job_events"
-        " where session_id = %s and type = 'job.progress'",
+        " where session_id = %s and type = 'job.progress' order by seq",
         session,
     )
     live = [row["p"] for row in told if row["p"]["stage"].startswith("text:")]

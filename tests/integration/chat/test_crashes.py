@@ -31,6 +31,7 @@ async def test_workers_killed_in_each_stage_post_once_and_pay_once(
     deaths = await harness.survive(
         "chat",
         ended,
+        WORKER_CONCURRENCY="1",  # what another job's end cut off would be paid twice, rightly
         ENABLE_ASYNC_WORK="true",
         LANGUAGE_MODEL_URL=settings.language_model_url,
         LANGUAGE_MODEL_KEY=settings.language_model_key,

@@ -136,7 +136,7 @@ async def test_no_server_answers(guide: Harness) -> None:
     early = await guide.respond(messageId=question["id"], sessionId=session, content="Dark")
     assert (early.status_code, early.json()["detail"]["status"]) == (409, "timed_out")
 
-    await guide.quiet(session)
+    await guide.tick_until(lambda: guide.status(session), lambda seen: seen["endedWork"])
 
     late = await guide.respond(messageId=question["id"], sessionId=session, content="Dark")
     assert late.status_code == 409
@@ -204,9 +204,10 @@ async def test_the_guides_lines_end_with_the_page(guide: Harness) -> None:
 
 
 async def test_a_reply_of_ninety_seconds_reaches_its_caller(
-    project: Project, settings: Settings, server: ModelServer
+    project: Project, settings: Settings, server: ModelServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As the address of the 202, as a message, an event and the session's state."""
+    monkeypatch.setattr(routes, "BUFFERED_SECONDS", 0.1)  # each look waits as long as a request
     server.answers["decide"] = {"needs_work": False, "items": []}
     server.faults["text"] = [Fault(said="Forty-two.")]
     async with Harness(project, settings).open() as harness:
@@ -494,7 +495,8 @@ async def test_a_reply_is_waited_for_by_the_gateways_clock(
     monkeypatch.setattr(routes, "_outcome", counted)
     buffered = rules.model_copy(update={"streaming": False})
     async with Harness(project, buffered).open() as harness:
-        taken_at = {"timeEpoch": int((time.time() - 25) * 1000)}
+        # past BUFFERED_SECONDS, and far from GATEWAY_SECONDS, beyond which it counts for nothing
+        taken_at = {"timeEpoch": int((time.time() - 13) * 1000)}
 
         async def behind_a_gateway(scope: Any, receive: Any, send: Any) -> None:
             event = {"aws.event": {"requestContext": taken_at}}

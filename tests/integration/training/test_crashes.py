@@ -53,6 +53,7 @@ async def test_workers_killed_in_each_stage_transcribe_once_and_leave_the_host_o
     deaths = await studio.survive(
         "training",
         ended,
+        WORKER_CONCURRENCY="1",  # what another job's end cut off would be sent twice, rightly
         SPEECH_URL=settings.speech_url,
         SPEECH_KEY=settings.speech_key,
         SPEECH_MODEL=settings.speech_model,

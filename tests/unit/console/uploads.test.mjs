@@ -4,18 +4,16 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { uploadsAt } from "../../../infra/console/lib/uploads.js";
 
-const PLACE = "minutehand.uploads /u";
+const PLACE = "minutehand.uploads /u ";
 const kept = (id, whose = "ada", sums = { 1: btoa("x"), 2: btoa("y") }) => ({
   ...{ id, whose, sums, name: "a.mp4", title: "A", size: 20, modified: 1 },
 });
 
 /** Uploads that this browser kept, and a server by what has not arrived of each. */
 function uploadsOf(all, missing) {
-  const store = new Map([[PLACE, JSON.stringify(all)]]);
-  globalThis.localStorage = {
-    getItem: (name) => store.get(name) ?? null,
-    setItem: (name, text) => store.set(name, text),
-  };
+  globalThis.localStorage = browserStorage();
+  localStorage.setItem(`${PLACE}torn`, '{"id');
+  for (const one of all) localStorage.setItem(PLACE + one.id, JSON.stringify(one));
   const asked = [];
   const request = async (method, url, { body }) => {
     const id = url.split("/")[2];
@@ -26,22 +24,32 @@ function uploadsOf(all, missing) {
   };
   const ended = [];
   const uploads = uploadsAt("/u", { request, onEnd: (upload) => ended.push(upload) });
-  const left = () => JSON.parse(store.get(PLACE)).map(({ id }) => id);
-  return { uploads, asked, ended, left };
+  return { uploads, asked, ended };
 }
+
+/** Like a browser's: its own properties are what it holds. */
+function browserStorage() {
+  const methods = {
+    setItem: (name, text) => (storage[name] = text),
+    removeItem: (name) => delete storage[name],
+  };
+  const storage = Object.create(methods);
+  return storage;
+}
+const left = () => Object.keys(localStorage).map((name) => name.slice(PLACE.length));
 
 test("what has arrived is completed by its own person, and by no other of this browser", async () => {
   const all = [kept("whole"), kept("other", "eve"), kept("half"), kept("gone")];
   all.push(kept("unknown", "ada", { 1: btoa("x") }));
   const server = { whole: [], other: [], half: [2], unknown: [] };
-  const { uploads, asked, ended, left } = uploadsOf(all, server);
+  const { uploads, asked, ended } = uploadsOf(all, server);
 
   await uploads.recall("ada");
 
   const own = ["GET /u/gone", "GET /u/half", "GET /u/unknown", "GET /u/whole"];
   assert.deepEqual(asked.sort(), [...own, "POST /u/whole/complete"]);
   assert.match(ended[0].checksum, /-2$/);
-  assert.deepEqual([ended.length, left()], [1, ["other", "half", "unknown"]]);
+  assert.deepEqual([ended.length, left()], [1, ["torn", "other", "half", "unknown"]]);
   assert.equal(uploads.get().find(({ id }) => id === "half").sent, 10);
 });
 
@@ -50,4 +58,19 @@ test("another file than the one that was begun is refused", async () => {
   const wrong = { name: "a.mp4", size: 21, lastModified: 1 };
 
   await assert.rejects(uploads.resume("half", wrong), /not the file/);
+});
+
+test("two tabs that upload at once keep both", async () => {
+  globalThis.localStorage = browserStorage();
+  const begun = async (method, url, { body }) => {
+    if (method !== "POST") throw Object.assign(new Error("away"), { status: 500 });
+    return { id: body.filename, title: body.filename };
+  };
+  const tabs = [uploadsAt("/u", { request: begun }), uploadsAt("/u", { request: begun })];
+
+  for (const [nth, tab] of tabs.entries()) {
+    await tab.begin({ name: `${nth}.mp4`, size: 20, lastModified: 1 }, {});
+  }
+
+  assert.deepEqual(left(), ["0.mp4", "1.mp4"]);
 });

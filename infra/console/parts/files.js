@@ -1,0 +1,62 @@
+// What a job made to be kept: the files of `ctx.artefact`, and the signed receipt of its result.
+
+import { apiAddress, jobs as api } from "../api.js";
+import { bytes } from "../lib/format.js";
+import { useRead } from "../lib/store.js";
+import { html } from "../lib/ui.js";
+import { download } from "./copy.js";
+import { ActionButton } from "./dialog.js";
+import { Stale } from "./states-of-view.js";
+import { notifyFailure } from "./toasts.js";
+import { When } from "./when.js";
+
+/** @import { Step, WatchedJob } from "../lib/jobs/types.js" */
+
+// the step in which the worker keeps a result before it is signed
+const SIGNED = "Signed result";
+
+/** @param {{job: WatchedJob, steps: Step[]}} props */
+export function Files({ job, steps }) {
+  const files = useRead((signal) => api.artefacts(job.id, signal), [job.id, job.status]);
+  const isSigned = job.status === "completed" && steps.some((step) => step.name === SIGNED);
+  const saveReceipt = async () => {
+    try {
+      const bundle = await api.receipt(job.id);
+      download(`receipt-${job.id}.json`, JSON.stringify(bundle, null, 2), "application/json");
+    } catch (error) {
+      notifyFailure("Could not download the receipt", error);
+    }
+  };
+  const list = files.value ?? [];
+  if (list.length === 0 && !isSigned && !files.isStale) return null;
+  return html`<section class="card" aria-labelledby="h-files">
+    <h2 id="h-files">Files</h2>
+    ${files.isStale && html`<${Stale} error=${files.error} retry=${files.refresh} />`}
+    ${
+      list.length > 0 &&
+      html`<ul class="actions-list">
+        ${list.map(
+          (file) => html`<li key=${file.name}>
+            <a href=${apiAddress(file.url)} target="_blank" rel="noopener">${file.name}</a>
+            <span class="muted small">
+              ${" "}
+              ${file.media_type}, <span class="num">${bytes(file.size_bytes)}</span>, expires
+              ${" "}
+              <${When} at=${file.expires_at} />
+            </span>
+          </li>`,
+        )}
+      </ul>`
+    }
+    ${
+      isSigned &&
+      html`<p class="small">
+        The result is signed. <${ActionButton} className="quiet" run=${saveReceipt}>
+          Download the receipt
+        <//> and check it with <code>
+          minutehand receipts verify
+        </code>.
+      </p>`
+    }
+  </section>`;
+}
