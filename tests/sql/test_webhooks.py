@@ -65,6 +65,7 @@ def test_each_state_change_is_delivered_in_order_per_job(engine: Engine) -> None
 
 def test_an_event_waits_for_the_retry_of_the_one_before(engine: Engine) -> None:
     """Otherwise 'completed' would arrive before 'created'."""
+    engine.stop_clock()
     subscribe(engine)
     engine.enqueue()
     first = deliver(engine, ok=False)
@@ -212,6 +213,7 @@ def test_a_workspaces_deliveries_hold_three_slots(engine: Engine) -> None:
 
 def test_a_webhook_that_keeps_failing_is_disabled_with_its_reason(engine: Engine) -> None:
     """And its pending deliveries are not sent; enabled again, it has all its tries."""
+    engine.stop_clock()
     engine.run("update queue.settings set value = '3' where name = 'webhook_failures_max'")
     made = subscribe(engine)
     for _ in range(4):

@@ -33,6 +33,7 @@ def test_a_chat_with_work_in_it(
     with paused(stack, workspace["id"], "chat_reply"):
         box.fill(HOSTILE)
         box.press("Enter")
+        expect(box).to_have_value("")
         expect(page.locator("[data-kind=message]")).to_contain_text(HOSTILE)
         expect(page.get_by_role("heading", level=1)).to_have_text(HOSTILE)
         expect(page.locator("[data-reply]")).to_contain_text("will answer soon")
@@ -46,9 +47,18 @@ def test_a_chat_with_work_in_it(
         reply.get_by_role("button", name="Stop").press("Enter")
         expect(reply).to_contain_text("was stopped")
     expect(page.locator(".freshness")).to_have_attribute("data-freshness", "live")
+    sent: list[Route] = []
+    page.route(re.compile("/api/chat$"), lambda route: sent.append(route))
     box.fill("Good morning")
     box.press("Enter")
+    while not sent:
+        page.wait_for_timeout(20)
+    box.fill("And besides")
+    sent[0].continue_()
+    page.unroute(re.compile("/api/chat$"))
     expect(page.locator("[data-kind=reply]")).to_contain_text("no language model")
+    expect(page.get_by_role("button", name="Send", exact=True)).to_be_enabled()
+    expect(box).to_have_value("And besides")  # what is written during the sending stays
 
     page.get_by_role("button", name="Add a text").press("Enter")
     page.get_by_label("Title").fill("Notes")
