@@ -101,7 +101,7 @@ async def backlog(
 
 async def until_running(project: Project, wanted: int) -> None:
     """Wait until so many jobs are held by workers."""
-    async with asyncio.timeout(240):
+    async with asyncio.timeout(150):
         while project.rows("select count(*) as n from queue.leases")[0]["n"] < wanted:  # noqa: ASYNC110
             await asyncio.sleep(0.1)
 
