@@ -209,13 +209,10 @@ begin
   if not found then
     return;
   end if;
-  if exists (select 1 from queue.stat_deltas as d
-      where d.job_type = p_job_type and d.outcome = 'completed' and d.at >= v_breaker.probing_since
-        and (v_is_for_all or d.workspace_id = p_workspace_id))
-    or exists (select 1 from queue.stat_minutes as m
-      where m.job_type = p_job_type and m.outcome = 'completed'
-        and m.minute >= date_trunc('minute', v_breaker.probing_since)
-        and (v_is_for_all or m.workspace_id = p_workspace_id))
+  -- not by the statistics: their minute may have begun before
+  if exists (select 1 from queue.ended as e
+      where e.job_type = p_job_type and e.outcome collate "C" = 'completed' and e.ended_at >= v_breaker.probing_since
+        and (v_is_for_all or e.workspace_id = p_workspace_id))
     or v_breaker.probing_since < p_now - interval '5 minutes' then
     perform queue.close_breaker(p_job_type, p_workspace_id, p_now);
     return;

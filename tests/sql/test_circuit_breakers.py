@@ -175,6 +175,25 @@ def test_it_opens_half_by_itself_and_closes_when_a_job_completes(engine: Engine)
     assert len(engine.lease(100)) >= 20
 
 
+def test_a_job_that_ran_through_the_pause_is_no_answer_to_the_probes(engine: Engine) -> None:
+    """It completed before they began, if in the same minute by the statistics."""
+    tenants = workspaces(engine, 3)
+    prove(engine, *tenants)
+    engine.stop_clock()
+    engine.advance(60 - engine.one("select extract(second from queue.clock())::float") + 0.5)
+    engine.enqueue(workspace=tenants[0])
+    [slow] = engine.lease(1)
+    for workspace in tenants:
+        poison(engine, 4, workspace)
+    maintain(engine)
+    assert paused(engine)
+    engine.advance(55)
+    engine.settle(slow)
+    for _ in range(2):
+        maintain(engine)
+        assert engine.one("select probing_since is not null from queue.breakers")
+
+
 def test_probes_that_fail_for_two_tenants_open_it_again_for_longer(engine: Engine) -> None:
     """At once, in the settlement itself, so that few attempts are spent."""
     half_open(engine)

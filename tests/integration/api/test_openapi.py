@@ -213,7 +213,9 @@ async def test_whatever_is_sent_the_answer_is_one_the_document_knows(
         where = f"{method.upper()} {url} {more} -> {response.status_code} {response.text[:400]}"
         answered[response.status_code] = answered.get(response.status_code, 0) + 1
         described = operation["responses"].get(str(response.status_code))
-        if response.status_code >= 500 or described is None:
+        # readiness may say of a busy machine that it is not ready
+        unready = response.status_code == 503 and "health" in path
+        if (response.status_code >= 500 and not unready) or described is None:
             wrong.append(where)
         else:
             wrong.extend(f"{where}: {e}" for e in deviations(document, described, response))

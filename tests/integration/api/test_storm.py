@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from infra.bench.storm import Storm, ask
@@ -17,9 +19,12 @@ async def test_every_route_answers_after_a_storm(stack: RunningStack) -> None:
     storm = Storm(values, weekly(8, otherwise=5), streams=30, bodies=100)
 
     await storm.run()
-    answers = await ask(values)
+    async with asyncio.timeout(60):
+        # callers' limits refill, and the Data API has what it was asked while it was frozen
+        while refused := {a.route: a.status for a in await ask(values) if a.status >= 400}:  # noqa: ASYNC110
+            await asyncio.sleep(1)
 
     assert storm.opened > 0
     assert storm.locked > 0
     assert storm.frozen > 0
-    assert {each.route: each.status for each in answers if each.status >= 400} == {}
+    assert refused == {}

@@ -62,18 +62,21 @@ async def follow(
             await response.aread()
             return read
         assert response.headers["content-type"].startswith("text/event-stream")
-        kind = ""
+        kind, given = "", None
         async for line in response.aiter_lines():
             name, _, value = line.partition(": ")
             if name == "retry":
                 read.retry = int(value)
             elif name == "id":
-                read.last_id = value
+                given = value
+            elif not line:
+                read.last_id = given or read.last_id  # as EventSource: once the event is whole
             elif name == "event":
                 kind = value
             elif name == "data" and kind == "end":
                 read.end = json.loads(value)["reason"]
             elif name == "data":
+                read.last_id = given or read.last_id
                 read.events.append(json.loads(value))
                 read.ids.append(read.last_id or "")
             elif line.startswith(":"):

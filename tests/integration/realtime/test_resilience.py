@@ -16,7 +16,7 @@ import psutil
 import psycopg
 import pytest
 from realtime import AsyncRealtimeClient, RealtimeSubscribeStates
-from websockets.exceptions import ConnectionClosed
+from websockets.exceptions import ConnectionClosed, WebSocketException
 
 from tests.integration.realtime.support import (
     PUBLISHABLE,
@@ -125,7 +125,11 @@ async def test_a_silent_socket_is_closed_with_1000(
         while not closed.done() and not late:
             await asyncio.sleep(0.15)
             late, beat_at = time.monotonic() - beat_at > 2, time.monotonic()
-            assert late or await beating.is_alive()
+            try:
+                assert late or await beating.is_alive()
+            except ConnectionClosed:
+                late = time.monotonic() - beat_at > 2
+                assert late
         closed.cancel()
 
     assert silent.connection.close_code == 1000
@@ -136,12 +140,13 @@ async def test_a_socket_without_a_channel_is_cut(
 ) -> None:
     """§3: without a close frame."""
     server = start_server(no_channel_seconds=0.3)
-    empty = await connect(server=server)
-    while True:  # until one has joined in time
-        busy = await connect(server=server)
-        with suppress(ConnectionClosed):
-            await busy.joined(unique())
-            break
+    empty = busy = None
+    while empty is None or busy is None:  # a slow one is cut before it knows that it is connected
+        with suppress(WebSocketException, OSError):
+            empty = empty or await connect(server=server)
+            joining = await connect(server=server)
+            await joining.joined(unique())
+            busy = joining
 
     await empty.connection.wait_closed()
 
@@ -295,7 +300,8 @@ async def test_broken_http_does_no_harm(server: Server, data: bytes) -> None:
 async def test_a_body_above_the_limit_is_413(server: Server) -> None:
     """Bodies are bounded like frames."""
     async with httpx.AsyncClient(base_url=server.http, headers={"apikey": PUBLISHABLE}) as client:
-        with suppress(httpx.WriteError, httpx.ReadError):
+        # the server may hang up on a slow client before all is sent
+        with suppress(httpx.WriteError, httpx.ReadError, httpx.RemoteProtocolError):
             answer = await client.post("/realtime/v1/api/broadcast", content=b"x" * 6_000_000)
             assert answer.status_code == 413
         assert (await client.get("/realtime/v1/health")).status_code == 200

@@ -45,14 +45,14 @@ def own_server(own_postgres: Postgres) -> Iterator[Server]:
     server.stop()
 
 
-async def both_streams_run(server: Server, seen: int) -> None:
-    """Wait until messages and changes stream again."""
+async def both_streams(server: Server, what: str, seen: int) -> None:
+    """Wait until messages and changes are interrupted, or have started again."""
     for _ in range(1200):
-        events = [e for e in server.events[seen:] if e["event"] == "realtime.replication_started"]
+        events = [e for e in server.events[seen:] if e["event"] == f"realtime.replication_{what}"]
         if len({e["publication"] for e in events}) == 2:
             return
         await asyncio.sleep(0.05)
-    raise AssertionError(f"replication did not resume: {server.events[seen:]}")
+    raise AssertionError(f"replication was not {what}: {server.events[seen:]}")
 
 
 async def test_the_server_survives_a_restart_of_postgres(
@@ -68,12 +68,12 @@ async def test_the_server_survives_a_restart_of_postgres(
     seen = len(server.events)
 
     own_postgres.stop()
-    server.wait_for("realtime.replication_interrupted", after=seen)
+    await both_streams(server, "interrupted", seen)
     async with httpx.AsyncClient(base_url=server.http) as client:
         health = await client.get("/realtime/v1/health")
     refused = [await socket.join(unique(), private=private) for private in (False, True)]
     own_postgres.start()
-    await both_streams_run(server, seen)
+    await both_streams(server, "started", seen)
 
     assert health.status_code == 503
     assert [reply["response"] for reply in refused] == [{"reason": AWAY}] * 2

@@ -43,6 +43,7 @@ DROP = """
 drop table public.scratch_notes;
 drop function public.scratch_refuse;
 drop function public.scratch_echo;
+drop function if exists public.scratch_late;
 drop schema scratch_gateway cascade;
 notify pgrst, 'reload schema';
 """
@@ -194,6 +195,27 @@ def test_a_broken_constraint_is_the_callers_fault(
 
     assert (answer.status_code, answer.json()["code"]) == (400, "23514")
     assert "body_is_object" in answer.json()["message"]
+
+
+def test_a_call_that_began_before_the_schema_was_read_again_is_answered(
+    stack: RunningStack, gateway: httpx.Client
+) -> None:
+    """A migration is applied while its body is on the way."""
+
+    def body() -> Iterator[bytes]:
+        yield b'{"p_value": '
+        with stack.connect() as connection, httpx.Client(base_url=stack.supabase_url) as other:
+            connection.execute(
+                "create function public.scratch_late() returns int language sql as 'select 1'"
+            )
+            while not other.post("/rest/v1/rpc/scratch_late", headers=stack.headers()).is_success:
+                time.sleep(0.05)
+        yield b"1}"
+
+    headers = {**stack.headers(), "Content-Type": "application/json"}
+    answer = gateway.post("/rest/v1/rpc/scratch_echo", headers=headers, content=body())
+
+    assert (answer.status_code, answer.json()["value"]) == (200, 1)
 
 
 def test_expired_forged_and_missing_credentials_are_refused(

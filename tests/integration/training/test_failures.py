@@ -209,9 +209,11 @@ async def test_a_cancel_stops_every_stage_and_work_continues_later(
     done = await studio.ended(training)
 
     assert (cancelled.status_code, again.status_code, resumed.status_code) == (200, 200, 200)
-    # the upload to the host runs beside them, and may have ended before either
-    names = [stage["name"] for stage in stopped["stages"]]
-    assert [name for name in names if name != "publish"] == ["verify", "audio"]
+    # the upload to the host runs beside them, and may have ended at any time
+    assert [stage["name"] for stage in stopped["stages"] if stage["name"] != "publish"] == [
+        "verify",
+        "audio",
+    ]
     assert live == []
     assert done["status"] == "completed"
     late = await studio.call("POST", f"/api/trainings/{training['id']}/cancel")
