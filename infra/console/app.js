@@ -391,7 +391,8 @@ function switchTo(/** @type {string} */ id) {
  */
 function View({ route, params, workspace, user, apps }) {
   const { module, error } = useModule(route);
-  useEffect(() => {
+  // before painting: the network may be back as soon as this is read
+  useLayoutEffect(() => {
     if (!error) return undefined;
     addEventListener("online", reload);
     return () => removeEventListener("online", reload);

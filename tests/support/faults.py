@@ -101,7 +101,7 @@ FAULTS = [
     ),
     Fault(
         "slow vendor", "slow_vendor", (re.compile(r"ask vendor\.example\s*\d+(\.\d+)? s"),),
-        re.compile(r"read the invoice\s*\d+(\.\d+)? m?s"), state="completed",
+        re.compile(r"read the invoice\s*\d+(\.\d)? m?s"), state="completed",
     ),
     vendor(429, "asked to slow down (429)"),
     vendor(401, "check the key"),

@@ -1,7 +1,7 @@
 // Failed jobs by what went wrong: one line per fingerprint, retried together.
 
 import { number } from "../lib/format.js";
-import { useRead } from "../lib/store.js";
+import { usePolling, useRead } from "../lib/store.js";
 import { html } from "../lib/ui.js";
 import { operations } from "../operations.js";
 import { ActionButton } from "./dialog.js";
@@ -14,9 +14,12 @@ import { Unread } from "./unread.js";
 
 /** @import { DeadLetterGroup } from "../lib/jobs/types.js" */
 
+const EVERY_MS = 5000; // a retry of many continues after its button was pressed
+
 /** @param {{workspaceId: string}} props */
 export function DeadLetters({ workspaceId }) {
   const letters = useRead((signal) => operations.deadLetters(workspaceId, signal), [workspaceId]);
+  usePolling(letters, EVERY_MS);
   if (!letters.value) return html`<${Unread} of=${letters} what="the failed jobs" />`;
   /** @type {{groups: DeadLetterGroup[], more: boolean}} */
   const { groups, more: isCut } = letters.value;

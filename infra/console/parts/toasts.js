@@ -11,7 +11,8 @@ const toasts = createStore(/** @type {Toast[]} */ ([]));
 let last = 0;
 
 /**
- * Show a message for six seconds; a sticky one until it is dismissed. `href` and `label` make its link.
+ * Show a message for six seconds, with a link for twenty; a sticky one until it is dismissed. `href` and `label`
+ * make its link.
  *
  * @param {string} text
  * @param {{tone?: string, sticky?: boolean, href?: string, label?: string}} [options]
@@ -20,7 +21,7 @@ export function notify(text, { tone = "completed", sticky = false, href, label }
   last += 1;
   const toast = { id: last, text, tone, href, label };
   toasts.set((now) => [...now.slice(-3), toast]);
-  if (!sticky) setTimeout(() => dismiss(toast.id), 6000);
+  if (!sticky) setTimeout(() => dismiss(toast.id), href ? 20_000 : 6000);
 }
 
 /** Say why something failed, until it is dismissed. */

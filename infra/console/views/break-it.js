@@ -57,7 +57,7 @@ async function breakBy(/** @type {string} */ way) {
   const answer = await fetch(`/local/break/${way}`, {
     method: "POST",
     headers: { "X-Break-Token": /** @type {string} */ (settings().breakToken) },
-    signal: AbortSignal.timeout(5000),
+    signal: AbortSignal.timeout(20_000),
   });
   const body = await answer.json();
   if (!answer.ok) throw new Error(body.error);

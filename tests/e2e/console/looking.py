@@ -58,6 +58,11 @@ def picture(page: Page, name: str) -> None:
         page.screenshot(path=f"{folder}/{name}.png", full_page=True)
 
 
+def fits(page: Page) -> None:
+    """Wait until nothing is wider than the window: what was resized is drawn a moment later."""
+    page.wait_for_function("() => document.documentElement.scrollWidth <= innerWidth")
+
+
 @contextmanager
 def paused(stack: RunningStack, workspace_id: str, job_type: str) -> Iterator[None]:
     """Nobody works on jobs of this type in this workspace meanwhile."""

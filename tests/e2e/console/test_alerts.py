@@ -10,7 +10,7 @@ import pytest
 from playwright.sync_api import expect
 
 from tests.e2e.console.conftest import Visit
-from tests.e2e.console.looking import picture, violations
+from tests.e2e.console.looking import fits, picture, violations
 from tests.e2e.console.people import ADA, BOB
 from tests.e2e.console.worker import HandWorker
 from tests.support.stacks import RunningStack
@@ -105,5 +105,5 @@ def test_members_look_only(visit: Visit, api: Any, workspace: dict[str, str], sc
     expect(page.get_by_role("button", name="Delete")).to_have_count(0)
     visitor.settle()
     picture(page, f"alerts-{scheme}")
-    assert page.evaluate("document.documentElement.scrollWidth") <= 320
+    fits(page)
     assert violations(page, Path(__file__).resolve().parents[3]) == []

@@ -11,7 +11,7 @@ import pytest
 from playwright.sync_api import Route, expect
 
 from tests.e2e.console.conftest import Visit
-from tests.e2e.console.looking import paused, picture, violations, write_live
+from tests.e2e.console.looking import fits, paused, picture, violations, write_live
 from tests.e2e.console.people import ADA, BOB
 from tests.support.stacks import RunningStack
 
@@ -33,6 +33,7 @@ def test_a_chat_with_work_in_it(
     with paused(stack, workspace["id"], "chat_reply"):
         box.fill(HOSTILE)
         box.press("Enter")
+        expect(box).to_have_value("")
         expect(page.locator("[data-kind=message]")).to_contain_text(HOSTILE)
         expect(page.get_by_role("heading", level=1)).to_have_text(HOSTILE)
         expect(page.locator("[data-reply]")).to_contain_text("will answer soon")
@@ -46,9 +47,18 @@ def test_a_chat_with_work_in_it(
         reply.get_by_role("button", name="Stop").press("Enter")
         expect(reply).to_contain_text("was stopped")
     expect(page.locator(".freshness")).to_have_attribute("data-freshness", "live")
+    sent: list[Route] = []
+    page.route(re.compile("/api/chat$"), lambda route: sent.append(route))
     box.fill("Good morning")
     box.press("Enter")
+    while not sent:
+        page.wait_for_timeout(20)
+    box.fill("And besides")
+    sent[0].continue_()
+    page.unroute(re.compile("/api/chat$"))
     expect(page.locator("[data-kind=reply]")).to_contain_text("no language model")
+    expect(page.get_by_role("button", name="Send", exact=True)).to_be_enabled()
+    expect(box).to_have_value("And besides")  # what is written during the sending stays
 
     page.get_by_role("button", name="Add a text").press("Enter")
     page.get_by_label("Title").fill("Notes")
@@ -88,7 +98,7 @@ def test_a_chat_with_work_in_it(
         found += violations(page, repository)
         picture(page, f"chat-wide-{scheme}")
     page.set_viewport_size({"width": 320, "height": 700})
-    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    fits(page)
     picture(page, "chat-narrow-dark")
     assert found == []
 
@@ -166,7 +176,7 @@ def test_a_guest_needs_nothing_but_the_link(
     visitor.settle()
     found = violations(page, repository)
     picture(page, "chat-guest-narrow")
-    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    fits(page)
     page.reload()
     expect(page.locator("[data-kind=reply]")).to_be_visible()
     box.fill("Are you still there?")

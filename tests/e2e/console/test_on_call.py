@@ -48,9 +48,11 @@ def test_a_failure_anywhere_is_found_opened_retried_and_seen_by_its_people(
         page.wait_for_timeout(20)
     expect(page.locator(".on-call")).to_have_count(0)
     expect(page.locator("h1")).to_have_text("Jobs")  # and so nothing of it is read again
-    assert page.locator(".workspace option").filter(has_text="(on call)").count() == 1
+    # others may be open: for an hour, by whatever test
+    opened = page.locator(".workspace option").filter(has_text=f"{workspace['name']} (on call)")
+    expect(opened).to_have_count(1)
     asked[0].continue_()
-    expect(page.locator(".workspace option").filter(has_text="(on call)")).to_have_count(0)
+    expect(opened).to_have_count(0)
 
 
 def test_several_of_several_workspaces_are_cancelled_together(
@@ -87,7 +89,7 @@ def test_a_type_is_paused_for_everyone_by_the_person(visit: Visit, worker: HandW
     page.get_by_role("button", name="Pause the type").click()
     expect(page.get_by_role("button", name=f"Resume {worker.job_type}")).to_be_visible()
     job_id = worker.enqueue()
-    assert worker.lease() == []
+    assert worker.lease_rest() == []
     ada = visit(ADA, f"/jobs/{job_id}").page
     expect(ada.locator(".explain")).to_contain_text("paused")
 

@@ -12,7 +12,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.e2e.console.conftest import Visit
-from tests.e2e.console.looking import paused, picture, violations
+from tests.e2e.console.looking import fits, paused, picture, violations
 from tests.e2e.console.people import ADA
 from tests.support.stacks import RunningStack
 
@@ -33,6 +33,12 @@ def describe(page: Page, prompt: str) -> None:
     expect(page).to_have_url(re.compile(r"/plans/[0-9a-f-]{36}$"))
 
 
+def planned(page: Page) -> None:
+    """Wait until the last stage is completed: there are a dozen, each of several calls."""
+    last = page.locator("[data-stage=report]")
+    expect(last).to_have_attribute("data-state", "completed", timeout=90_000)
+
+
 def test_a_prompt_is_planned_before_ones_eyes(
     visit: Visit, stack: RunningStack, workspace: dict[str, str], repository: Path
 ) -> None:
@@ -47,7 +53,7 @@ def test_a_prompt_is_planned_before_ones_eyes(
         expect(page.get_by_role("log")).to_contain_text("plan_created")
         expect(page.locator("[data-stage=understand]")).to_have_attribute("data-state", "pending")
 
-    expect(page.locator("[data-stage=report]")).to_have_attribute("data-state", "completed")
+    planned(page)
     expect(page.get_by_role("log")).to_contain_text("plan_completed")
     expect(page.locator("[data-percentage]")).to_have_text("100 %")
     expect(page.get_by_role("heading", name="Report", exact=True, level=2)).to_be_visible()
@@ -62,7 +68,7 @@ def test_a_prompt_is_planned_before_ones_eyes(
         found += violations(page, repository)
         picture(page, f"plan-report-wide-{scheme}")
     page.set_viewport_size({"width": 320, "height": 700})
-    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    fits(page)
     picture(page, "plan-report-narrow-dark")
     with page.expect_download() as download:
         page.get_by_role("button", name="report.md").click()
@@ -91,10 +97,12 @@ def test_a_plan_is_cancelled_restarted_regenerated_and_deleted(
         expect(page.get_by_role("log")).to_contain_text("plan_cancelled")
         expect(page.locator("[data-stage=report]")).to_have_attribute("data-state", "not_run")
         page.get_by_role("button", name="Restart").click()
-    expect(page.locator("[data-stage=report]")).to_have_attribute("data-state", "completed")
-    page.get_by_role("button", name="Regenerate from here: Budget").click()
+    planned(page)
+    again = page.get_by_role("button", name="Regenerate from here: Budget")
+    again.click()
     expect(page.get_by_text("Regenerated from Budget")).to_be_visible()
-    expect(page.locator("[data-stage=report]")).to_have_attribute("data-state", "completed")
+    planned(page)
+    expect(again).to_be_visible()  # its job has ended as well
 
     deleted = httpx.delete(
         f"{stack.api_url}/api/plans/{page.url.rpartition('/')[2]}",

@@ -7,11 +7,12 @@ import hashlib
 import json
 import re
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
 import pytest
-from playwright.sync_api import expect
+from playwright.sync_api import Browser, expect
 
 from tests.e2e.console.conftest import Visit
 from tests.e2e.console.people import ADA
@@ -108,50 +109,56 @@ def test_the_first_load_is_small(visit: Visit, worker: HandWorker) -> None:
         "Network.requestWillBeSent",
         lambda told: paths.__setitem__(told["requestId"], urlsplit(told["request"]["url"]).path),
     )
-    wire.on(
-        "Network.loadingFinished",
-        lambda told: bytes_of.setdefault(paths[told["requestId"]], []).append(
-            told["encodedDataLength"]
-        ),
-    )
+
+    def finished(told: dict[str, Any]) -> None:
+        if path := paths.get(told["requestId"]):  # else the page before asked for it
+            bytes_of.setdefault(path, []).append(told["encodedDataLength"])
+
+    wire.on("Network.loadingFinished", finished)
     visitor.open("/jobs")
     expect(visitor.page.locator(".job-note").first).to_contain_text("to: ada")
     expect(visitor.page.locator(".freshness")).to_have_attribute("data-freshness", "live")
 
-    [listed] = bytes_of["/api/jobs"]
+    # where the feed takes longer to answer than the list waits for it, that reads the list again
+    listed, *again = bytes_of["/api/jobs"]
     assert listed < LIST_BYTES
-    assert sum(sum(sizes) for sizes in bytes_of.values()) < FIRST_LOAD_BYTES, bytes_of
+    assert len(again) < 2
+    assert sum(map(sum, bytes_of.values())) - sum(again) < FIRST_LOAD_BYTES, bytes_of
 
 
 @pytest.mark.browser
-def test_the_first_paint_is_styled_and_needs_few_bytes(visit: Visit, repository: Path) -> None:
+def test_the_first_paint_is_styled_and_needs_few_bytes(
+    browser: Browser, stack: RunningStack, repository: Path
+) -> None:
     """HTML and styles alone, no script: at 50 kB a second the shell stands within a second."""
-    visitor = visit(None, "/nowhere")
-    page = visitor.page
-    needed: list[str] = []
-    page.route("**/*.js", lambda route: None)  # neither answered nor refused: still on its way
-    page.on("requestfinished", lambda request: needed.append(urlsplit(request.url).path))
-    page.goto("/jobs", wait_until="commit")
-    # a string to wait for would be evaluated, which the page's policy forbids
-    page.evaluate(
-        "() => new Promise((painted) => new PerformanceObserver(painted)"
-        ".observe({ type: 'paint', buffered: true }))"
-    )
+    with browser.new_page(base_url=stack.api_url) as page:
+        needed: list[str] = []
+        page.route("**/*.js", lambda route: None)  # neither answered nor refused: still on its way
+        page.on("requestfinished", lambda request: needed.append(urlsplit(request.url).path))
+        page.goto("/jobs", wait_until="commit")
+        # a string to wait for would be evaluated, which the page's policy forbids
+        page.evaluate(
+            "() => new Promise((painted) => new PerformanceObserver(painted)"
+            ".observe({ type: 'paint', buffered: true }))"
+        )
 
-    expect(page.get_by_text("Starting…")).to_be_visible()
-    looks = page.evaluate(
-        "() => { const shell = getComputedStyle(document.querySelector('.shell'));"
-        " return [shell.display, getComputedStyle(document.body).marginTop,"
-        " document.styleSheets.length] }"
-    )
-    while sum(path.endswith(".css") for path in needed) < looks[2]:
-        page.wait_for_timeout(20)  # painted, but not yet told of
-    files = {path: repository / "infra/console" / path.lstrip("/") for path in needed}
-    files["/jobs"] = repository / "infra/console/index.html"
-    assert looks[:2] == ["grid", "0px"]
-    assert looks[2] == sum(path.endswith(".css") for path in files)
-    assert not any(path.endswith(".js") for path in files)
-    assert sum(len(gzip.compress(file.read_bytes())) for file in files.values()) < FIRST_PAINT_BYTES
+        expect(page.get_by_text("Starting…")).to_be_visible()
+        looks = page.evaluate(
+            "() => { const shell = getComputedStyle(document.querySelector('.shell'));"
+            " return [shell.display, getComputedStyle(document.body).marginTop,"
+            " document.styleSheets.length] }"
+        )
+        while sum(path.endswith(".css") for path in needed) < looks[2]:
+            page.wait_for_timeout(20)  # painted, but not yet told of
+        files = {path: repository / "infra/console" / path.lstrip("/") for path in needed}
+        files["/jobs"] = repository / "infra/console/index.html"
+        assert looks[:2] == ["grid", "0px"]
+        assert looks[2] == sum(path.endswith(".css") for path in files)
+        assert not any(path.endswith(".js") for path in files)
+        assert (
+            sum(len(gzip.compress(file.read_bytes())) for file in files.values())
+            < FIRST_PAINT_BYTES
+        )
 
 
 def test_vendored_files_are_the_pinned_ones(repository: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 from playwright.sync_api import Page, Response, Route, expect
 
 from tests.e2e.console.conftest import Visit
-from tests.e2e.console.looking import picture, violations
+from tests.e2e.console.looking import fits, picture, violations
 from tests.e2e.console.people import ADA, BOB
 
 pytestmark = pytest.mark.browser
@@ -113,7 +113,7 @@ def test_a_video_becomes_a_procedure_before_ones_eyes(
     assert page.pdf().startswith(b"%PDF")
     page.emulate_media(media="screen")
     page.set_viewport_size({"width": 320, "height": 700})
-    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    fits(page)
     picture(page, "training-narrow-dark")
     visitor.open("/trainings/monitor")
     for job_type in ("transcription", "sop_generation", "mux_upload"):
@@ -130,7 +130,7 @@ def test_a_video_becomes_a_procedure_before_ones_eyes(
     page.get_by_label("Type").select_option("")
     visitor.settle()
     found += violations(page, repository)
-    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    fits(page)
     picture(page, "training-monitor")
     visitor.open("/trainings")
     bar = page.get_by_role("progressbar", name=re.compile("^Progress of"))

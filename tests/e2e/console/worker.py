@@ -29,6 +29,10 @@ def delete(stack: RunningStack, statement: str, *values: Any) -> None:
                 time.sleep(0.05)
 
 
+#: Until what must come; it ends as soon as it is there.
+PATIENCE_SECONDS = 60.0
+
+
 class HandWorker:
     """Leases jobs of one type, which nobody else has a processor for."""
 
@@ -59,10 +63,15 @@ class HandWorker:
         for table in ("public.jobs", "queue.job_types"):
             delete(self._stack, f"delete from {table} where job_type = %s", self.job_type)
 
-    def _call(self, function: str, arguments: dict[str, Any]) -> Any:
-        give_up = time.monotonic() + 30
+    def _call(
+        self, function: str, arguments: dict[str, Any], headers: dict[str, str] | None = None
+    ) -> Any:
+        give_up = time.monotonic() + PATIENCE_SECONDS
         # as every client of the Data API: 503 while it reads a changed schema means once more
-        while (answer := self._client.post(function, json=arguments)).status_code == 503:
+        while True:
+            answer = self._client.post(function, json=arguments, headers=headers)
+            if answer.status_code != 503:
+                break
             assert time.monotonic() < give_up, answer.text
             time.sleep(0.1)
         assert answer.is_success, answer.text
@@ -74,17 +83,15 @@ class HandWorker:
 
     def enqueue_many(self, jobs: list[dict[str, Any]]) -> list[str]:
         """Add jobs as Ada would, through the Data API."""
-        token = self._stack.sign_in("ada@acme.test")
-        answer = self._client.post(
+        made = self._call(
             "enqueue_jobs",
-            headers=self._stack.headers(token),
-            json={
+            {
                 "p_workspace_id": self.workspace_id,
                 "p_jobs": [{"job_type": self.job_type, **job} for job in jobs],
             },
+            self._stack.headers(self._stack.sign_in("ada@acme.test")),
         )
-        assert answer.is_success, answer.text
-        return [made["job"]["id"] for made in answer.json()["jobs"]]
+        return [one["job"]["id"] for one in made["jobs"]]
 
     def deploy(self, commit: str, source: str = "https://github.com/acme/app") -> None:
         """Run this commit from the next lease on."""
@@ -92,38 +99,48 @@ class HandWorker:
         self._tick, self._calls = str(uuid4()), 0
 
     def lease(self, limit: int = 1, *, lease_seconds: int = 900) -> list[dict[str, Any]]:
-        """Lease jobs, `limit` of them or all that are due; a lease is `{job, fence, …}`.
+        """Lease `limit` jobs; a lease is `{job, fence, …}`.
 
-        What another worker is looking at is passed over, and what has just become due waits for
-        maintenance: as a worker does, ask again, for a second, or as long as something is due.
+        What another worker is looking at is passed over, and reclaims and promotions happen once
+        a second: as a worker does, ask again.
         """
         leases: list[dict[str, Any]] = []
-        began = time.monotonic()
-        while True:
-            self._calls += 1
-            request = {
-                "worker_id": "by-hand",
-                "tick_id": self._tick,
-                "call": self._calls,
-                "limit": limit - len(leases),
-                "job_types": [self.job_type],
-                "lease_seconds": lease_seconds,
-                **self._code,
-            }
-            answer = self._call("lease_jobs", {"p_request": request})
-            leases += answer["leases"]
-            waited = time.monotonic() - began
-            if len(leases) == limit or waited > (60 if answer["next_due_in_ms"] == 0 else 1):
-                return leases
-            time.sleep(0.05)
+        give_up = time.monotonic() + PATIENCE_SECONDS
+        while len(leases) < limit:
+            leases += self._ask(limit - len(leases), lease_seconds)
+            if len(leases) < limit:
+                assert time.monotonic() < give_up, f"{len(leases)} of {limit} jobs became due"
+                time.sleep(0.05)
+        return leases
 
-    def lease_soon(self, seconds: float = 60) -> dict[str, Any]:
-        """Lease one job, waiting for reclaims and promotions, which happen once a second."""
-        give_up = time.monotonic() + seconds
-        while not (leases := self.lease()):
-            assert time.monotonic() < give_up, "no job became due"
-            time.sleep(0.2)
-        return leases[0]
+    def lease_soon(self) -> dict[str, Any]:
+        """Lease one job."""
+        return self.lease()[0]
+
+    def lease_rest(self) -> list[dict[str, Any]]:
+        """Lease what is due, and what becomes due within a second, when maintenance looks."""
+        leases: list[dict[str, Any]] = []
+        until = time.monotonic() + 1.2
+        while True:
+            is_last = time.monotonic() >= until
+            leases += self._ask(100, 900)
+            if is_last:
+                return leases
+            time.sleep(0.1)
+
+    def _ask(self, limit: int, lease_seconds: int) -> list[dict[str, Any]]:
+        self._calls += 1
+        request = {
+            "worker_id": "by-hand",
+            "tick_id": self._tick,
+            "call": self._calls,
+            "limit": limit,
+            "job_types": [self.job_type],
+            "lease_seconds": lease_seconds,
+            **self._code,
+        }
+        leases: list[dict[str, Any]] = self._call("lease_jobs", {"p_request": request})["leases"]
+        return leases
 
     def report(
         self, lease: dict[str, Any], percentage: float | None = None, *logs: str, **more: Any

@@ -28,7 +28,7 @@ def start(project: Project) -> Iterator[Start]:
         url = project.database.url
         gateway = Gateway(url, reserve_port(), schema=SCHEMAS.clients, switches=switches)
         started.append(gateway)
-        gateway.start(seconds=90)
+        gateway.start()
         return gateway
 
     yield one

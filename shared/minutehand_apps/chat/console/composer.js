@@ -20,11 +20,11 @@ export function Composer({ onSend }) {
   const [clientId, setClientId] = useState(newKey);
   const box = useRef(/** @type {HTMLTextAreaElement | null} */ (null));
   const change = (/** @type {Partial<Form>} */ changes) => {
-    setForm({ ...form, ...changes });
+    setForm((now) => ({ ...now, ...changes }));
     setClientId(newKey());
   };
   const changeText = (/** @type {number} */ index, /** @type {Partial<Text>} */ changes) => {
-    setTexts(texts.map((one, place) => (place === index ? { ...one, ...changes } : one)));
+    setTexts((now) => now.map((one, place) => (place === index ? { ...one, ...changes } : one)));
     setClientId(newKey());
   };
   useLayoutEffect(() => {
@@ -46,8 +46,9 @@ export function Composer({ onSend }) {
           .filter(({ text }) => text.trim())
           .map(({ title, text }, index) => ({ title: title.trim() || `Text ${index + 1}`, text })),
       });
-      setForm({ ...EMPTY, mode: form.mode });
-      setTexts([]);
+      // what was written meanwhile stays
+      setForm((now) => (now.text === form.text ? { ...now, text: "" } : now));
+      setTexts((now) => now.filter((one) => !texts.includes(one)));
       setClientId(newKey());
     } catch (error) {
       setProblem(error.message);
@@ -86,7 +87,7 @@ export function Composer({ onSend }) {
             type="button"
             class="quiet"
             onClick=${() => {
-              setTexts(texts.filter((other) => other !== one));
+              setTexts((now) => now.filter((other) => other !== one));
               setClientId(newKey());
             }}>
             Remove text ${index + 1}
@@ -123,7 +124,7 @@ export function Composer({ onSend }) {
         html`<button
           type="button"
           class="quiet"
-          onClick=${() => setTexts([...texts, { key: newKey(), title: "", text: "" }])}>
+          onClick=${() => setTexts((now) => [...now, { key: newKey(), title: "", text: "" }])}>
           Add a text
         </button>`
       }

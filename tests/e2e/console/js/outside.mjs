@@ -40,7 +40,7 @@ const rows = await Promise.all(watches.map(({ watch }) => watch.ended));
 const ended = () =>
   sessionWatch.state.jobs.length === order.jobs.length &&
   sessionWatch.state.jobs.every((job) => job.finished_at);
-await until(() => ended() && isLive(sessionWatch), "the session's end", 30_000);
+await until(() => ended() && isLive(sessionWatch), "the session's end", 60_000);
 console.log(
   JSON.stringify({
     session,
