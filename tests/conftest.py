@@ -14,7 +14,7 @@ import httpx
 import httpx._config as defaults
 import httpx._transports.default as transports
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from infra.release.npm_archive import build_npm_archive
 from minutehand.local.postgres import Postgres
@@ -37,7 +37,11 @@ LONG_FILES = (
 )
 
 settings.register_profile(
-    "tests", settings.default, max_examples=weekly(100, otherwise=25), deadline=None
+    "tests",
+    settings.default,
+    max_examples=weekly(100, otherwise=25),
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],  # it measures the machine
 )
 settings.load_profile("tests")
 

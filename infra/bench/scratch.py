@@ -50,7 +50,7 @@ class Gateway:
         """The project's address."""
         return f"http://127.0.0.1:{self.port}"
 
-    def start(self, *, seconds: float = 30.0) -> None:
+    def start(self, *, seconds: float = 90.0) -> None:
         """Start it and wait until it answers.
 
         Raises:
@@ -88,7 +88,7 @@ class Gateway:
 
     def _answers(self) -> bool:
         try:
-            return httpx.get(f"{self.url}/_ready", timeout=2, trust_env=False).is_success
+            return httpx.get(f"{self.url}/_ready", timeout=20, trust_env=False).is_success
         except httpx.HTTPError:
             return False
 

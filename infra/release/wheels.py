@@ -88,7 +88,7 @@ class Environment:
             capture_output=True,
             text=True,
             check=False,
-            timeout=120,
+            timeout=300,
         )
         assert done.returncode == code, f"{arguments}\n{done.stdout}\n{done.stderr}"
         return done

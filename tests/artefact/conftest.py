@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import zipfile
 from pathlib import Path
 
@@ -82,20 +81,7 @@ class Package:
         return target
 
 
-@pytest.fixture(scope="session")
-def snapshot(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The sources as they are now: an edit during the tests must not look like a wrong hash."""
-
-    def copy(root: Path) -> None:
-        for room in ("functions", "shared"):
-            shutil.copytree(ROOT / room, root / room, ignore=shutil.ignore_patterns("__pycache__"))
-        for file in ("requirements.lock", "pyproject.toml"):
-            shutil.copyfile(ROOT / file, root / file)
-
-    return made_once(tmp_path_factory, "sources", copy)
-
-
-def packaged(factory: pytest.TempPathFactory, name: str, target: Target, snapshot: Path) -> Package:
+def packaged(factory: pytest.TempPathFactory, name: str, target: Target) -> Package:
     """Every bundle for one target."""
 
     def build_all(folder: Path) -> None:
@@ -105,15 +91,15 @@ def packaged(factory: pytest.TempPathFactory, name: str, target: Target, snapsho
 
 
 @pytest.fixture(scope="session")
-def package(tmp_path_factory: pytest.TempPathFactory, snapshot: Path) -> Package:
+def package(tmp_path_factory: pytest.TempPathFactory) -> Package:
     """The zips for Lambda: Python 3.13 on arm64."""
-    return packaged(tmp_path_factory, "lambda-package", LAMBDA, snapshot)
+    return packaged(tmp_path_factory, "lambda-package", LAMBDA)
 
 
 @pytest.fixture(scope="session")
-def host_package(tmp_path_factory: pytest.TempPathFactory, snapshot: Path) -> Package:
+def host_package(tmp_path_factory: pytest.TempPathFactory) -> Package:
     """The same zips for this machine, so that they can be run."""
-    return packaged(tmp_path_factory, "host-package", host_target(), snapshot)
+    return packaged(tmp_path_factory, "host-package", host_target())
 
 
 @pytest.fixture(scope="session")

@@ -279,7 +279,7 @@ def live(place: Place) -> Iterator[Place]:
 
         def invoke(name: str) -> Any:
             if place.gateway.process is None:
-                keeper.submit(place.gateway.start, seconds=90).result()
+                keeper.submit(place.gateway.start).result()
             return one_tick(place)
 
         place.account.on_invoke = invoke

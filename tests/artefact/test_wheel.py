@@ -154,11 +154,11 @@ def test_a_strangers_project_runs_its_job(
             time.sleep(0.2)
         done = subprocess.run(
             [command, "enqueue", "greet", '{"name": "Ada"}', "--watch"],
-            cwd=project, env=variables, capture_output=True, text=True, timeout=120, check=False,
+            cwd=project, env=variables, capture_output=True, text=True, timeout=300, check=False,
         )  # fmt: skip
     finally:
         stack.send_signal(signal.SIGINT)
-        stack.wait(60)
+        stack.wait(120)
 
     assert done.returncode == 0, done.stderr
     assert "Hello, Ada" in done.stdout

@@ -196,13 +196,13 @@ def run_with_their_app(
     try:
         assert [serving.stdout.readline() for _ in range(3)] == ["120\n", "409\n", "200\n"]
         job_id = enqueue(client, tenant, "Ada")
-        give_up = time.monotonic() + 60
+        give_up = time.monotonic() + 120
         while client.rows("jobs", status="not.in.(completed,failed)"):
             assert time.monotonic() < give_up
             time.sleep(0.1)
         found = client.rows("jobs", id=f"eq.{job_id}")
     finally:
-        out, _ = serving.communicate("\n", timeout=60)
+        out, _ = serving.communicate("\n", timeout=120)
     assert (serving.returncode, found[0]["result"]) == (0, {"greeting": "Hello, Ada!"}), out
 
 

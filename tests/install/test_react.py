@@ -48,6 +48,8 @@ root.render(
   <StrictMode>{error?.message ?? <Greet workspace_id={data.user!.id} />}</StrictMode>,
 );
 """
+#: Chromium, the Data API and a compiler at once: Playwright's own 5 s are for a machine at rest.
+PATIENCE_MS = 60_000
 HTML = '<div id="root"></div><script type="module" src="app.js"></script>'
 
 
@@ -92,12 +94,15 @@ def run_their_page(environment: Environment, web: Stranger, api: Api) -> None:
         browser = playwright.chromium.launch(executable_path=chromium(), args=FLAGS)
         page, errors = browser.new_page(), list[Error]()
         page.on("pageerror", lambda error: errors.append(error))
+        page.set_default_timeout(PATIENCE_MS)
         page.route("**/app/", lambda route: route.fulfill(content_type="text/html", body=HTML))
         page.route("**/app.js", lambda route: route.fulfill(path=web.folder / "out/app.js"))
         page.goto(f"{api.url}/app/")  # a page of another address space may not call loopback
-        page.get_by_role("button", name="Greet").click()
-        expect(page.get_by_role("button")).to_have_text("pending")
+        button = page.get_by_role("button")
+        expect(button).to_have_text("Greet", timeout=PATIENCE_MS)
+        button.click()
+        expect(button).to_have_text("pending", timeout=PATIENCE_MS)
         environment.run(web.folder, "-c", WORK, env=api.env)
-        expect(page.get_by_role("button")).to_have_text("Hello, Ada!")
+        expect(button).to_have_text("Hello, Ada!", timeout=PATIENCE_MS)
         assert errors == []
         browser.close()

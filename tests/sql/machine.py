@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 import threading
+import time
 import uuid
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -39,6 +40,19 @@ BROKEN = " union all ".join(
     f"select '{name}' as invariant, (select string_agg(o::text, ', ') from (select * from ({query}) q limit 3) o) as offenders"
     for name, query in INVARIANTS.items()
 )
+#: Locks that a call is to wait for: those of milliseconds are the engine's way to wait for nothing.
+PATIENT = """
+do $$
+declare
+  v_function regprocedure;
+begin
+  for v_function in
+    select p.oid from pg_catalog.pg_proc as p, unnest(p.proconfig) as c where c ~ '^lock_timeout=\\d+s$'
+  loop
+    execute format('alter function %s set lock_timeout = ''60s''', v_function);
+  end loop;
+end $$
+"""
 WAITS = ("sleep", "ask", "event", "children")
 
 
@@ -53,6 +67,8 @@ def machine_on(database: Database) -> type[QueueMachine]:
     stranger.execute("set role authenticated")
     for engine in engines:
         engine.run("set deadlock_timeout = '50ms'")
+    # what a call waits for is ended when this process gets to it, however busy the machine is
+    engines[0].run(PATIENT)
     return type("BoundQueueMachine", (QueueMachine,), {"engines": engines, "eve": stranger})
 
 
@@ -91,7 +107,7 @@ class QueueMachine(RuleBasedStateMachine):
         self.watcher.rpc("register_job_types", p_types=[
             {"job_type": name, "lease_seconds": LEASE_SECONDS, **policy} for name, policy in TYPES.items()
         ])  # fmt: skip
-        self.now = 0.0
+        self.now, self.began = 0.0, time.monotonic()
         self.open_since: dict[int, list[Callable[[], None]]] = {}
         self.jobs: dict[str, str] = {}
         self.held: dict[tuple[str, int], dict[str, Any]] = {}
@@ -113,6 +129,10 @@ class QueueMachine(RuleBasedStateMachine):
         ):
             self.enqueue(0, False, ACME, job_type, 3, key, 100, None)
         self.lease(0, False, 100, None)
+
+    def instant(self) -> float:
+        """Seconds on the database's clock since the beginning: it moves while this machine works."""
+        return self.now + time.monotonic() - self.began
 
     def teardown(self) -> None:
         if not hasattr(self, "sessions"):
@@ -458,9 +478,13 @@ class QueueMachine(RuleBasedStateMachine):
             given.add((job_id, fence))
             assert (job_id, fence) not in self.held, "a lease was given twice"
             assert fence > self.fences.get(job_id, 0), "the fence did not rise"
-            assert self.not_before.get(job_id, -1) <= self.now + 30, "leased before its time"
+            assert self.not_before.get(job_id, -1) <= self.instant() + 30, "leased before its time"
             self.fences[job_id] = fence
-            self.held[job_id, fence] = {"lease": lease, "renewed": self.now, "state": "held"}
+            self.held[job_id, fence] = {
+                "lease": lease,
+                "renewed": self.instant(),
+                "state": "held",
+            }
         assert len(given) <= request["limit"]
         self.calls.append((request, given))
 
@@ -485,7 +509,7 @@ class QueueMachine(RuleBasedStateMachine):
         return (
             entry["state"] == "held"
             and job_id in self.jobs
-            and self.now - entry["renewed"] < LEASE_SECONDS - 30
+            and self.instant() - entry["renewed"] < LEASE_SECONDS - 30
             and self.fences[job_id] == entry["lease"]["fence"]
         )
 
@@ -511,7 +535,7 @@ class QueueMachine(RuleBasedStateMachine):
             if news
             else {}
         )
-        at, sure = self.now, self.must_hold(entry)
+        at, sure = self.instant(), self.must_hold(entry)
         stale = self.fences.get(item["job_id"], 0) > item["fence"] or entry["state"] == "settled"
 
         def note(answer: Any) -> None:
@@ -597,7 +621,7 @@ class QueueMachine(RuleBasedStateMachine):
                     )
                 self.not_before.pop(job_id, None)
                 if outcome == "retry" and result["status"] == "pending":
-                    self.not_before[job_id] = self.now + 50
+                    self.not_before[job_id] = self.instant() + 50
                 if result["status"] == "completed":
                     self.results[job_id] = item["result"]
             else:
@@ -637,7 +661,7 @@ class QueueMachine(RuleBasedStateMachine):
     def heartbeat(self) -> None:
         """All leases this worker believes in are renewed in one call."""
         entries = [entry for entry in self.held.values() if entry["state"] == "held"]
-        at = self.now
+        at = self.instant()
         sure = [self.must_hold(entry) for entry in entries]
 
         def note(answer: Any) -> None:
@@ -684,7 +708,11 @@ class QueueMachine(RuleBasedStateMachine):
             job = leased[int(pick * len(leased))]["job"]
             self.call(
                 1,
-                lambda s: s.operate("cancel", workspace=job["workspace_id"], ids=[job["id"]]),
+                lambda s: s.rpc(
+                    "create_operation",
+                    p_workspace_id=job["workspace_id"],
+                    p_request={"action": "cancel", "filter": {"ids": [job["id"]]}},
+                ),
                 lambda _: None,
                 hold=False,
             )

@@ -90,6 +90,7 @@ def test_pauses_say_who_and_why(engine: Engine) -> None:
 
 def test_missing_workers_and_processors_are_distinguished(engine: Engine) -> None:
     """'Nothing runs' and 'nothing runs this' need different hands."""
+    engine.stop_clock()
     job_id = engine.enqueue()
     assert explain(engine, job_id)["sentence"] == "No worker has ever been seen."
     engine.lease_call(0, job_types=["other"])
@@ -140,6 +141,7 @@ def test_a_place_in_the_line_is_counted_and_estimated(engine: Engine) -> None:
 
 def test_nothing_is_promised_while_nothing_is_leased(engine: Engine) -> None:
     """A worker is there and asks, but its leases bring nothing: waiting more will not help."""
+    engine.stop_clock()
     job_id = engine.enqueue()
     engine.lease_call(0)
     assert reason(engine, job_id) == "next_in_line"
@@ -150,4 +152,4 @@ def test_nothing_is_promised_while_nothing_is_leased(engine: Engine) -> None:
     said = explain(engine, job_id)
     assert said["reason"] == "not_leased"
     assert "next lease call" not in said["sentence"]
-    assert "since it became ready 4" in said["sentence"]
+    assert "since it became ready 40" in said["sentence"]

@@ -28,6 +28,8 @@ def guests(engine: Engine) -> Engine:
     for job_type in ("chat_reply", "chat_work", "plan"):
         engine.register(job_type)
     engine.stop_clock()
+    noon = "date_trunc('day', queue.clock(), 'UTC') + interval '36 hours'"
+    engine.advance(engine.one(f"select extract(epoch from {noon} - queue.clock())::float"))
     engine.run("update queue.settings set value = 'true' where name = 'allow_anonymous'")
     limit(engine, chat_guest_messages=1000, chat_guest_sessions=1000, plan_guest_plans=1000)
     return engine

@@ -312,6 +312,7 @@ def test_a_newer_payload_brings_the_version_it_was_checked_by(engine: Engine) ->
 
 def test_debounce_runs_once_after_the_last_call(engine: Engine) -> None:
     """Each call pushes the run back; the last payload is the one that runs."""
+    engine.stop_clock()
     options: dict[str, Any] = {"unique": {"key": "save"}, "debounce_seconds": 30}
     first = engine.enqueue({"v": 1}, **options)
     engine.advance(20)

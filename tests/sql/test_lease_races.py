@@ -65,6 +65,7 @@ def test_two_leases_of_one_take_two_jobs_without_waiting(engine: Engine) -> None
 
 def test_a_lease_beside_one_that_opens_a_partition_asks_again(engine: Engine) -> None:
     """It has found nothing before the other's commit, and no line of an opening after it."""
+    engine.wait_for_nobody()
     engine.register("render")
     [job] = engine.enqueue_many(1, job_type="render")
     with engine.beside() as opening, ThreadPoolExecutor() as threads:
@@ -83,6 +84,7 @@ def test_a_lease_beside_one_that_opens_a_partition_asks_again(engine: Engine) ->
 
 def test_a_lease_beside_one_that_makes_a_delayed_job_ready_asks_again(engine: Engine) -> None:
     """The job was not ready when it chose, and not delayed any more when it looked for when."""
+    engine.wait_for_nobody()
     engine.register("render")
     job = engine.enqueue(job_type="render", delay_seconds=1)
     engine.advance(2)

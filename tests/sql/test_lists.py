@@ -288,6 +288,7 @@ def test_counts_are_those_of_the_states(engine: Engine) -> None:
 
 def test_counts_by_state_are_those_of_the_list(engine: Engine) -> None:
     """Both leave out jobs of internal types in every state, unless the filter names their type."""
+    engine.stop_clock()
     settle_some(engine)
     engine.register("hidden", internal=True)
     for _ in range(6):

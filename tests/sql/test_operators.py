@@ -323,6 +323,7 @@ def test_workers_are_listed_with_what_they_hold_and_how_they_are(
     engine: Engine, olga: Engine
 ) -> None:
     """Alive, stale or gone, by one rule, with its slots."""
+    engine.stop_clock()
     engine.enqueue_many(2)
     engine.lease(1, worker="busy")
     engine.lease(1, worker="lost", lease_seconds=1)

@@ -60,6 +60,7 @@ def mend(engine: Engine) -> None:
 
 def test_an_item_that_fails_is_parked_and_those_beside_it_get_on(engine: Engine) -> None:
     """One job that cannot be made ready holds up no other, is shown, and is not forgotten."""
+    engine.stop_clock()
     bad, *good = engine.enqueue_many(5, delay_seconds=10)
     break_item(engine, bad, "raise exception 'a broken trigger'")
     engine.advance(11)

@@ -12,6 +12,7 @@ from psycopg.types.json import Jsonb
 
 from minutehand.local.postgres import Postgres
 from tests.support.databases import Database
+from tests.support.engine import Engine
 from tests.support.functions import (
     as_user,
     as_worker,
@@ -234,6 +235,7 @@ def test_a_days_plans_of_guests_are_bounded(postgres: Postgres) -> None:
     """Beyond the setting it is a 429, deleted plans counted."""
     with database_of_an_app(postgres, "plan") as database:
         with database.connect() as connection:
+            Engine(database, connection).stop_clock()  # no day ends here
             connection.execute(
                 "update queue.settings set value = case name when 'allow_anonymous' then 'true'"
                 " else '1' end::jsonb where name in ('allow_anonymous', 'plan_guest_plans_per_day')"

@@ -359,7 +359,7 @@ def test_what_was_held_back_is_announced_by_maintenance(engine: Engine) -> None:
         engine.enqueue()
     at_second(engine, 1)
 
-    assert engine.rpc("run_maintenance", p_request={})["done"]["messages"] == 1
+    assert engine.maintain()["messages"] == 1
 
     assert [event for _, event, _ in messages(engine)][-1] == "job.look_again"
     assert engine.one("select count(*) from queue.held_topics") == 0
@@ -551,7 +551,7 @@ def test_announcements_take_turns(engine: Engine) -> None:
         )
     at_second(engine, 1)
 
-    engine.rpc("run_maintenance", p_request={})
+    engine.maintain()
 
     looked = [topic for topic, event, _ in messages(engine) if event == "job.look_again"]
     assert f"session:{ACME}-1" in looked

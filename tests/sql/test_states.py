@@ -83,6 +83,7 @@ def test_a_snoozed_job_is_scheduled_and_not_retrying(engine: Engine) -> None:
 
 def test_the_first_start_is_kept_and_times_add_up(engine: Engine) -> None:
     """A job of three runs must not look as if it took as long as the last."""
+    engine.stop_clock()
     job_id = engine.enqueue(delay_seconds=100, max_attempts=3)
     engine.advance(105)
     lease = engine.lease_one()
@@ -104,7 +105,7 @@ def test_the_first_start_is_kept_and_times_add_up(engine: Engine) -> None:
     times = job["times"]
     assert job["started_at"] == first
     assert (times["run_ms"], times["runs"]) == (10_000, 2)
-    assert 0 <= times["queue_ms"] < 5_000
+    assert 0 <= times["queue_ms"] <= 5_000
     assert times["total_ms"] == pytest.approx(
         times["queue_ms"] + times["held_ms"] + times["wait_ms"], abs=1
     )
@@ -127,6 +128,7 @@ def test_a_job_that_did_not_complete_has_an_end_and_no_completion(
 
 def test_a_lost_worker_counts_until_its_last_report(engine: Engine) -> None:
     """An outage of the workers is no run time of the job."""
+    engine.stop_clock()
     job_id = engine.enqueue()
     lease = engine.lease_one()
     engine.advance(20)
@@ -135,7 +137,7 @@ def test_a_lost_worker_counts_until_its_last_report(engine: Engine) -> None:
     engine.lease_call(0)
 
     times = facts(engine, job_id)["times"]
-    assert 20_000 <= times["run_ms"] < 25_000
+    assert times["run_ms"] == 20_000
     assert times["runs"] == 1
 
 

@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from minutehand.local.postgres import Postgres
 from minutehand_apps.training.models import Procedure
 from tests.support.databases import Database
+from tests.support.engine import Engine
 from tests.support.functions import (
     ROLES,
     as_user,
@@ -304,7 +305,10 @@ def test_the_service_deletes_ended_jobs_by_the_view(seeded: Database) -> None:
 
 def test_the_queue_is_in_the_order_of_leasing(seeded: Database) -> None:
     """By priority, then by age, as the view's reader would order it."""
-    as_user(seeded, ADA, 'select public.create_operation(%s, \'{"action": "cancel"}\')', ACME)
+    cancel = 'select public.create_operation(%s, \'{"action": "cancel"}\')'
+    begun = as_user(seeded, ADA, cancel, ACME)
+    with seeded.connect() as connection:
+        Engine(seeded, connection).carry_out(begun)
     made = [start(seeded) for _ in range(4)]
     for number, priority in ((2, 10), (3, 200)):
         statement = "update public.jobs set priority = %s where id = %s returning 1"

@@ -10,6 +10,7 @@ from tests.support.functions import until_waiting
 
 def test_an_end_between_two_looks_of_a_check_is_seen(engine: Engine) -> None:
     """It ended before it could see who waits for it, and after the check looked for ends."""
+    engine.run("alter function public.run_maintenance reset lock_timeout")  # it waits as long as us
     early, late = engine.enqueue_many(2)
     first, second = engine.lease(2)
     with (

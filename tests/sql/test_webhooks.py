@@ -65,6 +65,7 @@ def test_each_state_change_is_delivered_in_order_per_job(engine: Engine) -> None
 
 def test_an_event_waits_for_the_retry_of_the_one_before(engine: Engine) -> None:
     """Otherwise 'completed' would arrive before 'created'."""
+    engine.stop_clock()
     subscribe(engine)
     engine.enqueue()
     first = deliver(engine, ok=False)
@@ -102,7 +103,9 @@ def test_one_tenants_flood_leaves_room_for_anothers_event(engine: Engine) -> Non
 def test_what_cannot_be_enqueued_is_delivered_once_it_can(engine: Engine) -> None:
     """Nothing of it is lost or overtaken, the endpoint says why, another's events go on."""
     hook = subscribe(engine)
-    engine.run("create temporary table kept as select * from queue.job_types where job_type = 'webhook_delivery'")
+    engine.run(
+        "create temporary table kept as select * from queue.job_types where job_type = 'webhook_delivery'"
+    )
     engine.run("delete from queue.job_types where job_type = 'webhook_delivery'")
     engine.enqueue()
     engine.settle(engine.lease_one(job_types=["work"]))
@@ -112,7 +115,11 @@ def test_what_cannot_be_enqueued_is_delivered_once_it_can(engine: Engine) -> Non
 
     engine.run("insert into queue.job_types select * from kept")
     engine.run("drop table kept")
-    assert [m["body"]["type"] for m in deliver(engine)] == ["job.created", "job.leased", "job.completed"]
+    assert [m["body"]["type"] for m in deliver(engine)] == [
+        "job.created",
+        "job.leased",
+        "job.completed",
+    ]
     assert engine.one("select count(*) from queue.outbox") == 0
 
 
@@ -206,6 +213,7 @@ def test_a_workspaces_deliveries_hold_three_slots(engine: Engine) -> None:
 
 def test_a_webhook_that_keeps_failing_is_disabled_with_its_reason(engine: Engine) -> None:
     """And its pending deliveries are not sent; enabled again, it has all its tries."""
+    engine.stop_clock()
     engine.run("update queue.settings set value = '3' where name = 'webhook_failures_max'")
     made = subscribe(engine)
     for _ in range(4):

@@ -91,7 +91,7 @@ async def test_each_failure_has_its_type(
     async with ModelServer() as server:
         server.faults["answer"] = [fault] * 5
         hangs = fault.hang_after is not None
-        model = client(server, waits=waits, answer_seconds=0.5 if hangs else 60.0)
+        model = client(server, waits=waits, answer_seconds=2.0 if hangs else 60.0)
         with caplog.at_level(logging.DEBUG), pytest.raises(kind) as raised:
             await model.complete(PROMPT)
         await model.aclose()

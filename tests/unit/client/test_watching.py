@@ -42,9 +42,11 @@ async def test_a_token_is_kept_until_shortly_before_it_expires() -> None:
 async def test_a_source_of_stale_tokens_is_not_asked_in_a_loop() -> None:
     tokens = Tokens(lambda: token(-60))
 
+    asked_at = time.monotonic()
     await tokens.get()
 
-    assert 0 < tokens.seconds_left <= 1
+    left = tokens.seconds_left
+    assert left <= 1 < left + 0.1 + time.monotonic() - asked_at
 
 
 async def test_a_token_that_is_no_jwt_is_asked_for_every_few_minutes() -> None:
@@ -85,7 +87,7 @@ async def test_a_reader_gets_more_than_is_kept_for_it() -> None:
     """Reading goes on as soon as there is room."""
     async with official("http://127.0.0.1:1", "k") as supabase:
         watcher = Many("job:j", Access(supabase, schema="public", token="t"), Timing())
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(120):
             seqs = [event.seq async for event in watcher]
 
     assert seqs == list(range(3 * _MOST_QUEUED))

@@ -160,7 +160,7 @@ test("a workspace's list reads again what was not answered", async (t) => {
 
   refuse = false;
   t.mock.timers.tick(5000);
-  const patience = performance.now() + 8000;
+  const patience = performance.now() + 30_000;
   while (list.state.rows.length === 0 && performance.now() < patience)
     await new Promise(setImmediate);
   assert.deepEqual([list.state.rows.length, list.state.error], [100, null]);

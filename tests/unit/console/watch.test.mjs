@@ -125,7 +125,7 @@ test("a deaf join is not live, and reads bring what is lost until messages arriv
 
   for (let count = 2; count <= 4; count += 1) {
     world.commit("job.progress", { progress: { percentage: count } });
-    await until(() => told.length === count, `event ${count}`, 1000);
+    await until(() => told.length === count, `event ${count}`);
   }
   assert.deepEqual([...said], ["catching-up"]);
   assert.equal(world.reconnects, 0, "a deaf socket is not a dead one");
@@ -168,15 +168,15 @@ test("the last message of many is missed at once, and looked for while messages 
   world.commit("job.leased", { status: "processing", attempts: 1 });
   world.drop = 1;
   world.commit("job.progress", { progress: { percentage: 50 } });
-  await until(() => told.length === 3, "what was dropped", 1000);
-  await until(() => watch.freshness === "catching-up", "that messages are dropped", 1000);
+  await until(() => told.length === 3, "what was dropped");
+  await until(() => watch.freshness === "catching-up", "that messages are dropped");
 
   world.drop = 0;
   world.commit("job.progress", { progress: { percentage: 60 } });
   await sleep(4 * FAST.firstSilence); // a pause, after which nothing is heard
   world.drop = 1;
   world.commit("job.progress", { progress: { percentage: 70 } });
-  await until(() => told.length === 5, "what was dropped after a pause", 1000);
+  await until(() => told.length === 5, "what was dropped after a pause");
   assert.equal(world.reconnects, 0, "another socket would be dropped from as well");
   watch.close();
 });
@@ -191,7 +191,7 @@ test("what is dropped after a pause is found, though nothing follows", async () 
 
   world.drop = 1;
   world.commit("job.leased", { status: "processing", attempts: 1 });
-  await until(() => told.length === 2, "what was dropped", 2000);
+  await until(() => told.length === 2, "what was dropped");
   watch.close();
 });
 

@@ -122,11 +122,11 @@ test("a stream of messages does not postpone the look for one that was lost", as
   space.drop = 0;
 
   const stream = setInterval(() => space.commit("streamed"), FAST.firstSilence / 4);
-  await until(() => told.includes("lost at once"), "the look after the join", 1000);
+  await until(() => told.includes("lost at once"), "the look after the join");
   space.drop = 1;
   space.commit("lost later");
   space.drop = 0;
-  await until(() => told.includes("lost later"), "the look after news", 1000);
+  await until(() => told.includes("lost later"), "the look after news");
 
   clearInterval(stream);
   watch.close();

@@ -16,7 +16,7 @@ export function randomness(seed) {
 
 export const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
-export async function until(holds, what, patience = 8000) {
+export async function until(holds, what, patience = 30_000) {
   const giveUp = Date.now() + patience;
   while (!holds()) {
     if (Date.now() > giveUp) throw new Error(`never: ${what}`);

@@ -117,7 +117,7 @@ class SlowServer:
     """Answers each call after `seconds`, on connections that it keeps open."""
 
     def __init__(self) -> None:
-        self.seconds = 2.0
+        self.answering = asyncio.Event()
         self.url = ""
         self.requests = 0
         self.arrived = asyncio.Semaphore(0)
@@ -140,7 +140,7 @@ class SlowServer:
                 await reader.readexactly(int(length[1]) if length else 0)
                 self.requests += 1
                 self.arrived.release()
-                await asyncio.sleep(self.seconds)
+                await self.answering.wait()
                 head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
                 writer.write(head + b"Content-Length: 2\r\n\r\n{}")
                 await writer.drain()
@@ -169,7 +169,7 @@ async def test_callers_who_leave_do_not_use_up_the_connections(leaving: str) -> 
                 if number % 2:
                     asyncio.get_running_loop().call_soon(caller.cancel)
         await asyncio.gather(*callers, return_exceptions=True)
-        server.seconds = 0.0
+        server.answering.set()
 
         answers = [await data_api.rpc("x", {}, headers={}, repeatable=True) for _ in range(8)]
 
@@ -191,7 +191,7 @@ async def test_a_request_whose_caller_left_while_it_waited_is_never_sent() -> No
         for caller in callers[2:]:
             caller.cancel()
         await asyncio.gather(*callers, return_exceptions=True)
-        server.seconds = 0.0
+        server.answering.set()
         await ask()
 
         await data_api.aclose()
@@ -201,12 +201,13 @@ async def test_a_request_whose_caller_left_while_it_waited_is_never_sent() -> No
 async def test_a_call_that_finds_every_connection_busy_gives_up_unsent() -> None:
     """So that it may be repeated whatever it does, and nobody waits without an end."""
     async with SlowServer().serving() as server:
-        data_api = DataApi(server.url, connections=1, attempts=1, read_seconds=5.0)
+        data_api = DataApi(server.url, connections=1, attempts=1, read_seconds=60.0)
         first = asyncio.create_task(data_api.rpc("x", {}, headers={}, repeatable=False))
         await server.arrived.acquire()
 
         with pytest.raises(QueueUnavailable, match="busy") as refused:
             await data_api.rpc("x", {}, headers={}, repeatable=False, read_seconds=0.05)
+        server.answering.set()
 
         assert await first == {}
         await data_api.aclose()

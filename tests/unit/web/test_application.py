@@ -497,6 +497,9 @@ async def test_a_preflight_is_answered_by_the_allow_list(api: httpx.AsyncClient)
     assert body_of(stranger)["code"] == "cors_forbidden"
 
 
+fuzzed = hypothesis_settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00"))
 scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | texts
 json_values = st.recursive(
@@ -506,7 +509,7 @@ json_values = st.recursive(
 )
 
 
-@hypothesis_settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@fuzzed
 @given(payload=st.dictionaries(texts, json_values, max_size=4), ascii=st.booleans())
 async def test_any_storable_payload_passes_unchanged(
     app: FastAPI, payload: dict[str, Any], ascii: bool
@@ -521,7 +524,7 @@ async def test_any_storable_payload_passes_unchanged(
     assert response.json()["payload"] == payload
 
 
-@hypothesis_settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@fuzzed
 @given(content=st.binary(max_size=300))
 async def test_no_bytes_make_a_500(app: FastAPI, content: bytes) -> None:
     """Whatever arrives is the client's mistake."""

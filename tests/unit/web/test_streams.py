@@ -345,12 +345,12 @@ async def test_what_one_reader_finds_in_the_log_the_others_need_not_read() -> No
     hub = EventHub()
     found = Batch([line(1)], frames=[Frame(1, size=1)], end="completed")
     others = [Script() for _ in range(5)]
-    reading = [
-        asyncio.ensure_future(read_all(each, hub=hub, pace=NEVER, lives=1.0)) for each in others
-    ]
+    reading = [asyncio.ensure_future(read_all(each, hub=hub, pace=NEVER)) for each in others]
     await until(lambda: hub.count == 5)
 
     await read_all(Script(found), hub=hub)
+    await until(lambda: all(each.seq == 1 for each in others))
+    await hub.aclose()
     texts = await asyncio.wait_for(asyncio.gather(*reading), 60)
 
     assert all("id: 1\n" in text for text in texts)
@@ -689,5 +689,5 @@ async def test_a_stream_keeps_its_place_until_it_ends(services: Services) -> Non
     async def send(_: Any) -> None:
         client.gone.set()
 
-    await asyncio.wait_for(stream({"type": "http"}, client.receive, send), 10)
+    await asyncio.wait_for(stream({"type": "http"}, client.receive, send), 60)
     assert services.limits.streams == 0

@@ -250,7 +250,7 @@ async def test_a_failed_attempt_is_reported_with_its_job_and_no_payload(
     for attempt in (1, 2, 3):
         test = checked(run, report_errors, attempt=attempt, max_attempts=3, job_type="order")
         await test.run()
-    sentry_sdk.flush()
+    sentry_sdk.flush(60)
 
     events = [each for each in reports if "level" in each]
     assert [(e["level"], e["tags"]["job_type"], e["transaction"]) for e in events] == [

@@ -52,7 +52,7 @@ def ask(port: int, name: str) -> list[str]:
     """One question over UDP, as a stub resolver asks it."""
     question = b"".join(bytes([len(part)]) + part.encode() for part in name.split(".")) + b"\0"
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
-        udp.settimeout(10)
+        udp.settimeout(60)
         query = b"\x12\x34" + struct.pack(">HHHHH", 0x0100, 1, 0, 0, 0) + question
         udp.sendto(query + struct.pack(">HH", 1, 1), ("127.0.0.1", port))
         answer = udp.recv(512)

@@ -53,7 +53,7 @@ async def test_news_at_the_moment_of_its_end_does_not_keep_it_alive(turns: int) 
         await asyncio.sleep(0)
     running.cancel()
 
-    _, left = await asyncio.wait({running}, timeout=10)
+    _, left = await asyncio.wait({running}, timeout=60)
     assert not left
     await queue.aclose()
 
@@ -68,5 +68,5 @@ async def test_a_step_waits_for_the_report_that_carries_it() -> None:
 
     assert not waiting.done()
     attempt.stored()
-    await asyncio.wait_for(waiting, 10)
+    await asyncio.wait_for(waiting, 60)
     await queue.aclose()
