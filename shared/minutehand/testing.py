@@ -105,12 +105,14 @@ def _writes(function: str, arguments: Mapping[str, Any]) -> Iterator[str]:
 async def _work(survived: set[str], pipe: int) -> None:
     """Run what is due, and die right after the first write that is new."""
     rpc = DataApi.rpc
+    one = asyncio.Lock()  # else what another call has stored would be known to no one
 
     async def dying(self: DataApi, function: str, arguments: Mapping[str, Any], **how: Any) -> Any:
-        answer = await rpc(self, function, arguments, **how)
-        if new := [write for write in _writes(function, arguments) if write not in survived]:
-            os.write(pipe, json.dumps(new).encode())
-            os.kill(os.getpid(), signal.SIGKILL)
+        async with one:
+            answer = await rpc(self, function, arguments, **how)
+            if new := [write for write in _writes(function, arguments) if write not in survived]:
+                os.write(pipe, json.dumps(new).encode())
+                os.kill(os.getpid(), signal.SIGKILL)
         return answer
 
     DataApi.rpc = dying  # type: ignore[method-assign]  # this process is for nothing else

@@ -103,7 +103,9 @@ def test_one_tenants_flood_leaves_room_for_anothers_event(engine: Engine) -> Non
 def test_what_cannot_be_enqueued_is_delivered_once_it_can(engine: Engine) -> None:
     """Nothing of it is lost or overtaken, the endpoint says why, another's events go on."""
     hook = subscribe(engine)
-    engine.run("create temporary table kept as select * from queue.job_types where job_type = 'webhook_delivery'")
+    engine.run(
+        "create temporary table kept as select * from queue.job_types where job_type = 'webhook_delivery'"
+    )
     engine.run("delete from queue.job_types where job_type = 'webhook_delivery'")
     engine.enqueue()
     engine.settle(engine.lease_one(job_types=["work"]))
@@ -113,7 +115,11 @@ def test_what_cannot_be_enqueued_is_delivered_once_it_can(engine: Engine) -> Non
 
     engine.run("insert into queue.job_types select * from kept")
     engine.run("drop table kept")
-    assert [m["body"]["type"] for m in deliver(engine)] == ["job.created", "job.leased", "job.completed"]
+    assert [m["body"]["type"] for m in deliver(engine)] == [
+        "job.created",
+        "job.leased",
+        "job.completed",
+    ]
     assert engine.one("select count(*) from queue.outbox") == 0
 
 

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any, Protocol, Self, TypeVar
 
 import httpx
+import uvicorn
 
 from infra.bench.scratch import PUBLISHABLE_KEY
 from minutehand.config import Settings
@@ -21,10 +23,25 @@ from minutehand.functions.status import artefacts
 from minutehand.testing import kill_in_each_stage
 from minutehand.worker import Registry, TickOptions, Worker
 from minutehand.worker.testing import drain
-from tests.support.killable import environment_of
+from tests.support.killable import environment_of, until
 from tests.support.project import ADA, Project
 
 Seen = TypeVar("Seen")
+
+
+@asynccontextmanager
+async def serving(app: Any) -> AsyncIterator[str]:
+    """An ASGI app on a free port; its address."""
+    listening = socket.create_server(("127.0.0.1", 0))
+    server = uvicorn.Server(uvicorn.Config(app, log_config=None, timeout_graceful_shutdown=1))
+    task = asyncio.create_task(server.serve(sockets=[listening]))
+    await until(lambda: server.started)
+    try:
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        await task
+        listening.close()
 
 
 class Closable(Protocol):

@@ -5,17 +5,14 @@ The database is shared: each test submits specs of its own and looks at those.
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import json
-import socket
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-import uvicorn
 
 from minutehand.config import Settings
 from minutehand.worker import Registry, publishing, remote
@@ -26,7 +23,7 @@ from minutehand_apps.beacon.local.provider_server import Faults, ProviderServer
 from minutehand_apps.beacon.outbox import Outbox
 from minutehand_apps.beacon.processors import register
 from minutehand_apps.beacon.services import Beacon
-from tests.support.harness import AppHarness
+from tests.support.harness import AppHarness, serving
 from tests.support.project import ACME, Project, project_of_a_room
 from tests.support.renewed import Renewed
 
@@ -78,24 +75,6 @@ class Providers:
             for name, provider in self.by_name.items():
                 self.urls[name] = await stack.enter_async_context(serving(provider.app))
             yield self
-
-
-@asynccontextmanager
-async def serving(app: Any) -> AsyncIterator[str]:
-    """An ASGI app on a free port; its address."""
-    listening = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(
-        uvicorn.Config(app, log_level="error", lifespan="off", timeout_graceful_shutdown=1)
-    )
-    task = asyncio.create_task(server.serve(sockets=[listening]))
-    while not server.started:  # noqa: ASYNC110 - uvicorn sets a flag, not an event
-        await asyncio.sleep(0.005)
-    try:
-        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
-    finally:
-        server.should_exit = True
-        await task
-        listening.close()
 
 
 class Station(AppHarness):

@@ -153,7 +153,8 @@ async def test_an_app_of_a_newcomer_survives_a_kill_in_each_stage(
     for write_ in ("step read", "step weather", "step look_up", "step write", "store_artefact"):
         assert any(write_ in death for death in deaths), (write_, deaths)
     assert model.paid["memo"] == 1
-    assert weather.asked[:4] == ["POST /away", "POST /here", "GET /here/7", "GET /here/7"]
+    # a worker that dies for the other stage's write may have asked already: asked again then
+    assert list(dict.fromkeys(weather.asked)) == ["POST /away", "POST /here", "GET /here/7"]
     assert memo["result"]["headline"] == "<Hedge>"
     assert shown.text == "<h1>&lt;Hedge&gt;</h1><ul><li>Water it</li></ul>"
     assert "sandbox" in shown.headers["content-security-policy"]

@@ -272,7 +272,7 @@ async def test_regenerating_from_a_stage_makes_another_plan(harness: Harness) ->
 
 async def test_a_figure_is_corrected_and_everything_computed_again(harness: Harness) -> None:
     """By a plan of its own, from the words that the ledger shows; the first one stays."""
-    plan = await harness.create(prompt="Plant 40 roses by 30 June 2027. Each rose costs 4,50 EUR.")
+    plan = await harness.create(prompt="Plant 40 roses by 30 June 2099. Each rose costs 4,50 EUR.")
     await harness.ended(plan)
     chapter = next(
         each for each in (await harness.report(plan))["chapters"] if each["stage"] == "understand"
@@ -285,7 +285,7 @@ async def test_a_figure_is_corrected_and_everything_computed_again(harness: Harn
     assert made.status_code == 202, made.text
     state = await harness.ended(made.json())
 
-    assert state["prompt"] == "Plant 40 roses by 30 June 2027. Each rose costs 450 EUR."
+    assert state["prompt"] == "Plant 40 roses by 30 June 2099. Each rose costs 450 EUR."
     assert (state["status"], state["forked_from"]) == ("completed", plan["plan_id"])
     budgets = {
         each["data"]["budget"]["known"]
@@ -305,10 +305,10 @@ async def test_a_figure_is_corrected_and_everything_computed_again(harness: Harn
 
 async def test_a_plan_asks_first(harness: Harness) -> None:
     """By the engine's own `ask`: an answer counts as words of the prompt, a skipped one not."""
-    body = {"prompt": "Paint our fence by 03/04/2027.", "ask_seconds": 600}
+    body = {"prompt": "Paint our fence by 03/04/2099.", "ask_seconds": 600}
     plan = (await harness.call("POST", "", json=body)).json()
     asked: list[str] = []
-    for answer in ("3 April 2027", "skip", "EUR 300"):
+    for answer in ("3 April 2099", "skip", "EUR 300"):
 
         async def look() -> dict[str, Any]:
             return harness.project.row(plan["job_id"])
@@ -327,10 +327,10 @@ async def test_a_plan_asks_first(harness: Harness) -> None:
     assert (state["status"], asked[1:]) == (
         "completed", ["How many people do the work?", "What may it cost?"],
     )  # fmt: skip
-    assert "03/04/2027" in asked[0]
+    assert "03/04/2099" in asked[0]
     chapters = {each["stage"]: each for each in (await harness.report(plan))["chapters"]}
     facts = chapters["understand"]["data"]["facts"]
-    assert (facts["deadline"]["day"], facts["budget"]["amount"]) == ("2027-04-03", "300")
+    assert (facts["deadline"]["day"], facts["budget"]["amount"]) == ("2099-04-03", "300")
     assert facts["team"] == []
 
 

@@ -99,9 +99,11 @@ def test_a_job_whose_api_is_killed_is_finished_by_the_next_one(doomed: RunningSt
         for process in psutil.Process(doomed.launcher.pid).children()
         if "minutehand.local.api" in process.cmdline()
     ]
-    [worker] = [
-        process for process in api.children() if "minutehand.local.worker" in process.cmdline()
-    ]
+
+    def workers() -> list[psutil.Process]:
+        return [each for each in api.children() if "minutehand.local.worker" in each.cmdline()]
+
+    [worker] = until(workers, bool)  # a test before may have killed the API too
     with doomed.connect(autocommit=False) as holder:
         # the job reads them first, so it is in the middle until it is killed
         holder.execute("lock table public.workspace_settings in access exclusive mode")

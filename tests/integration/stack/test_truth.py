@@ -15,6 +15,7 @@ pytestmark = pytest.mark.stack
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # a whole run of pytest within
 @pytest.mark.parametrize(
     ("part", "test"),
     [

@@ -209,9 +209,11 @@ async def test_a_cancel_stops_every_stage_and_work_continues_later(
     done = await studio.ended(training)
 
     assert (cancelled.status_code, again.status_code, resumed.status_code) == (200, 200, 200)
-    # the upload to the host runs beside them, and may have ended before
-    assert [stage["name"] for stage in stopped["stages"]][:2] == ["verify", "audio"]
-    assert {stage["name"] for stage in stopped["stages"]} <= {"verify", "audio", "publish"}
+    # the upload to the host runs beside them, and may have ended at any time
+    assert [stage["name"] for stage in stopped["stages"] if stage["name"] != "publish"] == [
+        "verify",
+        "audio",
+    ]
     assert live == []
     assert done["status"] == "completed"
     late = await studio.call("POST", f"/api/trainings/{training['id']}/cancel")
@@ -600,14 +602,16 @@ async def test_what_is_beyond_the_limit_waits(
         wrong = await studio.start(b"a text, whatever its name says")
         await until(lambda: studio.job(wrong)["status"] == "failed")
         told = await studio.look(wrong)
-        seen = await studio.read(
-            f"/background_jobs?company_id=eq.{ACME}&job_type=eq.transcription&status=eq.processing"
-        )
+        path = f"/background_jobs?company_id=eq.{ACME}&job_type=eq.transcription"
+        async with asyncio.timeout(60):
+            seen = await studio.read(f"{path}&status=eq.processing")
+            while [row["training_id"] for row in seen] != [first["id"]]:
+                await asyncio.sleep(0.02)  # the other asks for its turn now and then
+                seen = await studio.read(f"{path}&status=eq.processing")
         ear.hold.set()
         await working
         states = [await studio.ended(one) for one in (first, second)]
 
-    assert [row["training_id"] for row in seen] == [first["id"]]
     codes = {job["job_type"]: job["code"] for job in told["jobs"]}
     assert codes["transcription"] == "not_a_video"
     assert [state["status"] for state in states] == ["completed", "completed"]

@@ -103,12 +103,13 @@ async def test_an_expired_upload_is_begun_again(studio: Studio, host: MuxServer)
 
 async def test_a_cancel_ends_the_upload_at_the_host(studio: Studio, host: MuxServer) -> None:
     """Cancelled half-sent: the host is told, and a later run sends it anew."""
-    host.faults["PUT storage"] = [Fault(500)] * 3
+    faults = host.faults["PUT storage"] = [Fault(500)] * 1000
     training = await studio.start()
-    await studio.until(training, lambda _: not host.faults["PUT storage"])
+    await studio.until(training, lambda _: len(faults) < 1000)
 
     await studio.call("POST", f"/api/trainings/{training['id']}/cancel")
     await studio.tick_until_so(lambda: host.uploads["upload1"]["status"] == "cancelled")
+    faults.clear()
     await studio.call("POST", f"/api/trainings/{training['id']}/retry")
     done = await studio.ended(training)
 
@@ -146,7 +147,7 @@ async def test_a_video_made_while_it_was_cancelled_is_not_paid_for_twice(
     host._store("upload1", f"bytes 0-{size - 1}/{size}", SAMPLE.read_bytes())
 
     await studio.call("POST", f"/api/trainings/{training['id']}/cancel")
-    await studio.tick_until_so(lambda: host.calls.count("PUT uploads") == 1)
+    await studio.tick_until_so(lambda: "PUT uploads" in host.calls)
     await studio.call("POST", f"/api/trainings/{training['id']}/retry")
     done = await studio.ended(training)
     made = (list(host.uploads), list(host.assets))
@@ -229,6 +230,7 @@ async def test_a_large_video_is_sent_in_as_many_ticks_as_it_takes(
         )
 
     assert state["status"] == "completed", state["reason"]
-    assert bytes(host.received["upload1"]) == SAMPLE.read_bytes()
-    assert (publish["attempts"], publish["snoozes"] >= 6) == (1, True)
+    assert publish["snoozes"] >= 6 > publish["attempts"]
+    [whole] = [upload["id"] for upload in host.uploads.values() if "asset_id" in upload]
+    assert bytes(host.received[whole]) == SAMPLE.read_bytes()
     await small.aclose()

@@ -68,7 +68,7 @@ async def functions(
             max_retries=0,
             max_event_age=60,
         )
-        for name, timeout in (("jobs", 60.0), ("worker", 120.0))
+        for name, timeout in (("jobs", 60.0), ("worker", 300.0))
     ]
     routes = [Route("POST /api/jobs", "jobs"), Route("POST /api/jobs/bulk", "jobs")]
     runtime = LambdaRuntime(both, routes=routes, concurrency=ACCOUNT)
@@ -101,7 +101,7 @@ async def backlog(
 
 async def until_running(project: Project, wanted: int) -> None:
     """Wait until so many jobs are held by workers."""
-    async with asyncio.timeout(90):
+    async with asyncio.timeout(150):
         while project.rows("select count(*) as n from queue.leases")[0]["n"] < wanted:  # noqa: ASYNC110
             await asyncio.sleep(0.1)
 
@@ -230,7 +230,7 @@ async def test_a_run_that_waits_alone_takes_what_its_refused_worker_came_for(
     refused = await worker_queue.begin_run(str(uuid.uuid4()), worker_id="b", most=1, seconds=60)
 
     assert not refused.admitted
-    await asyncio.wait_for(ran.wait(), 20)
+    await asyncio.wait_for(ran.wait(), 40)  # before the other falls due
     alone.stop()
     await waiting
     await alone.aclose()
