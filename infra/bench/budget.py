@@ -129,7 +129,7 @@ async def own_channel(env: Mapping[str, str], report: Report) -> AsyncIterator[N
 
     channel.on_broadcast("*", heard)
     await channel.subscribe(change)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         await subscribed.wait()
     speaking = asyncio.create_task(speak())
     try:
@@ -195,7 +195,7 @@ async def run(
             told[name] = []
             watching.append(watcher)
             reading.append(asyncio.create_task(collect(watcher, told[name])))
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(90):
                 while watcher.freshness != "live":  # noqa: ASYNC110 - it has no event to wait for
                     await asyncio.sleep(0.02)
 
@@ -268,7 +268,10 @@ async def _work_off(sql: psycopg.AsyncConnection[Any], batch: int) -> None:
     while True:
         call += 1
         lease = {**request, "call": call, "limit": batch}
-        leases = (await _call(sql, "lease_jobs", lease))["leases"]
+        answer = await _call(sql, "lease_jobs", lease)
+        leases = answer["leases"]
+        if not leases and answer["next_due_in_ms"] == 0:
+            continue  # a worker of the stack is looking at them
         if not leases:
             break
         handles = [{"job_id": each["job"]["id"], "fence": each["fence"]} for each in leases]

@@ -300,7 +300,7 @@ def create_clone(connection: psycopg.Connection[Any], name: str, *, template: st
 
 def drop(connection: psycopg.Connection[Any], name: str) -> None:
     """Cut who is connected, then drop; `with (force)` alone looks again only every 100 ms."""
-    give_up = time.monotonic() + 5
+    give_up = time.monotonic() + 60
     while (
         time.monotonic() < give_up
         and connection.execute(

@@ -45,7 +45,7 @@ class Fault:
     line: str = ""
     #: Where it is found: a job's state, "refused" at enqueue, "schedule" when that is set.
     state: str = "failed"
-    #: Payloads of jobs of the same type that come first.
+    #: Payloads of jobs of the same type that complete first.
     before: tuple[dict[str, Any], ...] = ()
     #: Where a job of the same type succeeds afterwards: "workspace", or "other".
     after: str = ""
@@ -120,7 +120,10 @@ FAULTS = [
     Fault("child", "whole", ("ChildrenFailed", "A child job failed at"), "Correct that first", line="part"),
     Fault("timeout", "slow", ("stopped after 1 s",), "longer timeout", line="slow"),
     Fault("service down", "service", ("ConnectError", "tried again at"), "Run now", line="service", state="retrying"),
-    Fault("rate limit", "rated", ("rate limit of 1 starts per 3600 s",), "Raise the type's rate limit", state="queued", before=({},)),
+    Fault(
+        "rate limit", "rated", ("rate limit of 1 starts per 3600 s",), "Raise the type's rate limit", state="queued",
+        sql="delete from queue.buckets where job_type = 'faulty.rated'", before=({},),  # that another file used up
+    ),
     Fault(
         "pause", "strict", ("we move the ledger",), "Resume the workspace", {"month": "2026-10"}, state="queued",
         sql="insert into queue.pauses (kind, workspace_id, name, reason) values ('workspace', '{workspace}', '{workspace}', 'we move the ledger')",
@@ -168,7 +171,7 @@ class FaultyHost(RunningStack):
 
     def wait(self, job_id: str, *states: str) -> None:
         """Wait until a job is in one of the states."""
-        give_up = time.monotonic() + 90
+        give_up = time.monotonic() + 120
         while (state := self.call("GET", f"/api/jobs/{job_id}")["state"]) not in states:
             assert time.monotonic() < give_up, (state, states)
             time.sleep(0.2)  # most faults take seconds to strike
@@ -183,7 +186,7 @@ class FaultyHost(RunningStack):
                 yield ""
                 return
             for payload in fault.before:
-                self.wait(self.enqueue(fault.kind, payload), "completed", "queued")
+                self.wait(self.enqueue(fault.kind, payload), "completed")
             job_id = self.enqueue(fault.kind, fault.payload)
             self.wait(job_id, fault.state)
             if fault.after:
@@ -205,7 +208,7 @@ class FaultyHost(RunningStack):
                 (workspace_id, f"faulty.{kind}"),
             ).fetchone()
             ended = "select from public.jobs where id = %s and status = 'completed'"
-            give_up = time.monotonic() + 90
+            give_up = time.monotonic() + 120
             while connection.execute(ended, made).fetchone() is None:
                 assert time.monotonic() < give_up, (kind, workspace_id)
                 time.sleep(0.05)

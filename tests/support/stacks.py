@@ -19,7 +19,7 @@ from minutehand.local.launcher import reset
 from tests.support.databases import SCHEMAS, prepare_stack
 from tests.support.paths import ROOT
 
-START_SECONDS = 120.0
+START_SECONDS = 240.0
 #: The real project that the tests are held against, see infra/truth; else everything is local.
 TRUTH_URL = os.environ.get("TRUTH_URL", "")
 

@@ -249,6 +249,7 @@ class Stream:
             if found.end is not None:
                 return found
             must_read = must_read or found.more
+            thorough = thorough or found.more  # the log may no longer hold what the job has had
         batch = None if must_read else self._kept(subscription, notified=notified)
         if batch is not None:
             return batch

@@ -62,8 +62,10 @@ def workspace(stack: RunningStack) -> Iterator[dict[str, str]]:
 def pytest_itemcollected(item: pytest.Item) -> None:
     """Begin `visit` last, so that pages are closed before the rows that they show are deleted.
 
-    A page that still reads would report the 404 as its error.
+    A page that still reads would report the 404 as its error. And a test here may be the one that
+    starts the stack and Chromium, a minute on a busy machine.
     """
+    item.add_marker(pytest.mark.timeout(300))
     names: list[str] = getattr(item, "fixturenames", [])
     if "visit" in names:
         names.remove("visit")

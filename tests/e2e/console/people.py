@@ -21,6 +21,8 @@ expect.set_options(timeout=PATIENCE_MS)
 
 #: Browsers report every 503, but "not ready" is an answer: another test's job may be overdue.
 NOT_READY = re.compile(r"status of 503 .*/api/health/ready\)")
+#: A page that is left before its socket is open closes it.
+NOT_OPEN_YET = re.compile("WebSocket is closed before the connection is established")
 #: What a browser notes of a connection that was cut.
 NETWORK = r"Failed to load resource|WebSocket connection|ERR_"
 _SETTLED = """() => !document.querySelector('main .loading, .freshness[data-freshness=catching-up]')
@@ -47,7 +49,7 @@ class Visitor:
         self.context.add_init_script(
             "Object.defineProperty(navigator.connection, 'saveData', {value: true})"
         )
-        self.allowed: list[re.Pattern[str]] = [NOT_READY]
+        self.allowed: list[re.Pattern[str]] = [NOT_READY, NOT_OPEN_YET]
         self._said: list[str] = []
         if workspace_id is not None:
             self.remember("minutehand.workspace", workspace_id)

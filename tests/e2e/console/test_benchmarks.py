@@ -42,7 +42,7 @@ def start(workspace: dict[str, str], api: Callable[..., Any]) -> Callable[..., d
 
 def finished(page: Page) -> None:
     """Wait until the job has ended well and its receipts are there."""
-    expect(page.locator(".page-head .badge")).to_have_text("Completed")
+    expect(page.locator(".page-head .badge")).to_have_text("Completed", timeout=90_000)
     expect(page.get_by_role("button", name="Verify")).to_be_visible()
 
 

@@ -49,7 +49,7 @@ def test_what_is_broken_heals_and_the_page_says_so(
     expect(page.locator(".history")).to_contain_text(re.compile("killed|crashed|frozen"))
     wait_healed(stack)
     expect(page.locator(".monitor .freshness")).to_have_attribute(
-        "data-freshness", "live", timeout=45_000
+        "data-freshness", "live", timeout=90_000
     )
     worker.run()
     expect(page.locator(f"tr[data-job='{job_id}']")).to_have_attribute("data-status", "completed")

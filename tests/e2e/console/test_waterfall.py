@@ -78,7 +78,8 @@ def test_it_is_walked_zoomed_and_left_by_keyboard(visit: Visit, worker: HandWork
     page.keyboard.press("+")
     expect(whole).to_be_enabled()
     page.keyboard.press("End")
-    while page.evaluate("document.activeElement.dataset.kind") != "job":
+    chosen = grid.locator("[role=row]:focus")
+    while chosen.get_attribute("data-kind") != "job":
         page.keyboard.press("ArrowUp")
     page.keyboard.press("Enter")
 

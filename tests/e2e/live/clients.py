@@ -16,6 +16,8 @@ from tests.support.official import official
 from tests.support.stacks import RunningStack
 
 DRIVER = Path(__file__).parent / "js" / "freshness.mjs"
+#: Beyond the minute in which a client that lacks a late message reads on instead of being live.
+PATIENCE = 120.0
 
 
 class Said:
@@ -32,7 +34,7 @@ class Said:
             self.states.append((freshness, len(self.told)))
         self._changed.set()
 
-    async def until(self, wanted: Callable[[str, int], bool], seconds: float = 60) -> None:
+    async def until(self, wanted: Callable[[str, int], bool], seconds: float = PATIENCE) -> None:
         """Wait until the present state is a wanted one."""
         async with asyncio.timeout(seconds):
             while not (self.states and wanted(*self.states[-1])):
@@ -80,7 +82,7 @@ async def javascript(
     try:
         yield said
         if kind == "job":
-            await asyncio.wait_for(reading, 60)
+            await asyncio.wait_for(reading, PATIENCE)
     finally:
         reading.cancel()
         if process.returncode is None:
@@ -120,7 +122,7 @@ async def python(
         try:
             yield said
             if kind == "job":
-                await asyncio.wait_for(reading, 60)
+                await asyncio.wait_for(reading, PATIENCE)
         finally:
             await watcher.aclose()
             reading.cancel()

@@ -9,6 +9,7 @@ import pytest
 
 from minutehand.local.users import ADA
 from tests.e2e.console.worker import HandWorker
+from tests.support.functions import until
 from tests.support.hostile_proxy import HostileProxy
 from tests.support.stacks import RunningStack
 
@@ -28,6 +29,20 @@ def worker(stack: RunningStack) -> Iterator[HandWorker]:
         yield hand
     with stack.connect() as sql:
         sql.execute("delete from public.workspaces where id = %s", (workspace,))
+
+
+@pytest.fixture
+def room(stack: RunningStack) -> None:
+    """Wait until what other tests have sent no longer counts.
+
+    The budget is one of six seconds; beyond it nothing is sent to topics that no one follows by a
+    client of ours, so that silence would say nothing and an event would not come.
+    """
+    free = (
+        "select (coalesce(pg_sequence_last_value('queue.messages_counted'), 0)"
+        " <= w.ceiling - 3 * w.quarter + w.quarter / 2)::int from queue.message_window() as w"
+    )
+    until(stack, free, 1)
 
 
 @pytest.fixture

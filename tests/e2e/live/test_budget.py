@@ -68,7 +68,7 @@ async def test_a_bulk_stays_within_the_plan_and_everybody_sees_all(free_plan: Ru
 
 async def test_what_followers_were_not_sent_is_announced(free_plan: RunningStack) -> None:
     """A budget too small for the followed topics as well: all of it is seen by looking again."""
-    report = await bulk(free_plan, 12)
+    report = await bulk(free_plan, 2)  # also where a busy machine takes a minute for the jobs
 
     assert report.problems == []
     assert report.look_again > 0

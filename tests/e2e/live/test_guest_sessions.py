@@ -26,13 +26,15 @@ from tests.support.stacks import RunningStack
 
 pytestmark = [
     pytest.mark.stack,
+    pytest.mark.timeout(400),
+    pytest.mark.usefixtures("room"),
     # the official client reads properties that `websockets` deprecates
     pytest.mark.filterwarnings("ignore:ConnectionClosed.code is deprecated:DeprecationWarning"),
     pytest.mark.filterwarnings("ignore:ConnectionClosed.reason is deprecated:DeprecationWarning"),
 ]
 
 DRIVER = Path(__file__).parent / "js" / "guest_session.mjs"
-SECONDS = 60.0
+SECONDS = 120.0
 Told = list[tuple[str, int, str]]
 Say = Callable[[Callable[[dict[str, Any]], bool]], Awaitable[dict[str, Any]]]
 
@@ -122,10 +124,10 @@ def told_in_order(state: dict[str, Any]) -> Told:
 
 def all_ended(count: int) -> Callable[[dict[str, Any]], bool]:
     def wanted(state: dict[str, Any]) -> bool:
+        # live it may be a minute later only: what was dropped at the end says that more may be
         ends = [kind for _, _, kind, _ in state["told"] if kind == "job.completed"]
         # what an event leaves out, as a result, is read after it
-        are_read = all(job["result"] is not None for job in state["jobs"])
-        return len(ends) == count and state["freshness"] == "live" and are_read
+        return len(ends) == count and all(job["result"] is not None for job in state["jobs"])
 
     return wanted
 
@@ -174,7 +176,7 @@ async def test_the_user_a_guest_session_is_for_follows_one_job_with_its_log_line
     [job_id] = await run_jobs(worker, session, 1)
     owner = {"token": stack.token(str(EVE.id)), "job": job_id}
     async with guest(stack, stack.supabase_url, session, **owner) as until:
-        state = await until(all_ended(1))
+        state = await until(lambda state: all_ended(1)(state) and state["freshness"] == "live")
 
     assert [seq for _, seq, _, _ in state["told"]] == [1, 2, 3, 4, 5]
     assert [log for _, _, kind, log in state["told"] if kind == "job.log"] == ["inside"]

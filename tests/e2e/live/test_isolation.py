@@ -16,26 +16,11 @@ from websockets.exceptions import InvalidStatus
 from minutehand.local.users import ADA, BOB, EVE
 from tests.e2e.console.worker import HandWorker
 from tests.integration.realtime.support import Socket
-from tests.support.functions import until
 from tests.support.stacks import RunningStack
 
-pytestmark = pytest.mark.stack
+pytestmark = [pytest.mark.stack, pytest.mark.usefixtures("room")]
 
 Open = Callable[..., Awaitable[Socket]]
-
-
-@pytest.fixture(autouse=True)
-def room(stack: RunningStack) -> None:
-    """Wait until what other tests have sent no longer counts.
-
-    The budget is one of six seconds; beyond it nothing is sent to topics that no one follows by a
-    client of ours, so that silence would say nothing and an event would not come.
-    """
-    free = (
-        "select (coalesce(pg_sequence_last_value('queue.messages_counted'), 0)"
-        " <= w.ceiling - 3 * w.quarter + w.quarter / 2)::int from queue.message_window() as w"
-    )
-    until(stack, free, 1)
 
 
 @pytest.fixture

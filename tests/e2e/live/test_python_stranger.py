@@ -57,7 +57,7 @@ async def test_the_example_sees_its_job_live_to_completed(
     )  # fmt: skip
     assert process.stdout is not None
     lines: list[str] = []
-    async with asyncio.timeout(100):
+    async with asyncio.timeout(250):
         async for line in process.stdout:
             lines.append(line.decode().strip())
             if lines[-1].startswith("1 job.created"):

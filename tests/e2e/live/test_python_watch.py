@@ -22,12 +22,14 @@ from minutehand.client import (
 from minutehand.local.users import ADA
 from supabase import AsyncClient
 from tests.e2e.console.worker import HandWorker
+from tests.e2e.live.clients import PATIENCE
 from tests.support.hostile_proxy import NONE, Faults, HostileProxy
 from tests.support.official import official
 from tests.support.stacks import RunningStack
 
 pytestmark = [
     pytest.mark.stack,
+    pytest.mark.timeout(400),
     # the official client reads properties that `websockets` deprecates
     pytest.mark.filterwarnings("ignore:ConnectionClosed.code is deprecated:DeprecationWarning"),
     pytest.mark.filterwarnings("ignore:ConnectionClosed.reason is deprecated:DeprecationWarning"),
@@ -71,7 +73,7 @@ def watch_session(
 
 
 async def becomes(
-    watcher: JobWatcher | FeedWatcher, wanted: Callable[[str], bool], seconds: float = 60
+    watcher: JobWatcher | FeedWatcher, wanted: Callable[[str], bool], seconds: float = PATIENCE
 ) -> str:
     """Wait until the watcher's freshness is a wanted one."""
     changed = asyncio.Event()
@@ -119,7 +121,7 @@ async def test_a_watch_reports_all_and_ends_with_the_job(
     [lease] = await call(worker.lease, 1)
     told: list[JobEvent] = []
 
-    async with asyncio.timeout(60), watch_job(job_id, **access) as watcher:
+    async with asyncio.timeout(PATIENCE), watch_job(job_id, **access) as watcher:
         reading = asyncio.create_task(collect(watcher, told))
         await becomes(watcher, is_live)
         await call(worker.report, lease, 50, "half")
@@ -157,7 +159,7 @@ async def test_a_job_that_failed_once_and_runs_again_is_followed_to_its_present_
     await call(worker._client.post, "retry_job", json={"p_job_id": job_id},
                headers=stack.headers(stack.sign_in("ada@acme.test")))  # fmt: skip
 
-    async with asyncio.timeout(60), watch_job(job_id, **access) as watcher:
+    async with asyncio.timeout(PATIENCE), watch_job(job_id, **access) as watcher:
         ending = asyncio.create_task(watcher.ended())
         await becomes(watcher, is_live)
         lease = await call(worker.lease_soon)
@@ -176,7 +178,7 @@ async def test_a_hostile_wire_changes_no_delivered_event(
     watchers = [watch_job(job, **access) for job in jobs for _ in range(2)]
     told: list[list[JobEvent]] = [[] for _ in watchers]
 
-    async with asyncio.timeout(150):
+    async with asyncio.timeout(2 * PATIENCE):
         reading = [
             asyncio.create_task(collect(watcher, into))
             for watcher, into in zip(watchers, told, strict=True)
@@ -212,7 +214,7 @@ async def test_a_refused_topic_is_polled_and_said_so(
         for name, _, _ in policies:
             sql.execute(f'drop policy "{name}" on realtime.messages')
         try:
-            async with asyncio.timeout(60), watch_job(job_id, **access) as watcher:
+            async with asyncio.timeout(PATIENCE), watch_job(job_id, **access) as watcher:
                 reading = asyncio.create_task(collect(watcher, told))
                 assert await becomes(watcher, lambda f: f == "polling") == "polling"
                 await call(worker.run)
@@ -250,7 +252,7 @@ async def test_fresh_tokens_keep_a_watch_live(
         async with watch_job(job_id, **{**access, "token": fresh}) as watcher:
             await becomes(watcher, is_live)
             watcher.subscribe(lambda of=watcher: seen.add(of.freshness))  # type: ignore[misc]
-            await asyncio.wait_for(often.wait(), 60)
+            await asyncio.wait_for(often.wait(), PATIENCE)
         if "polling" not in seen:
             break
 
@@ -274,7 +276,7 @@ async def test_a_stranger_and_a_deleted_job_end_in_not_found(
     with pytest.raises(JobNotFound):
         await watch_job(job_id, **{**access, "token": stack.sign_in(EVE_EMAIL)}).ended()
 
-    async with asyncio.timeout(60), watch_job(job_id, **access) as watcher:
+    async with asyncio.timeout(PATIENCE), watch_job(job_id, **access) as watcher:
         ending = asyncio.create_task(watcher.ended())
         await becomes(watcher, is_live)
         with stack.connect() as sql:
@@ -307,7 +309,7 @@ async def test_cancelling_the_reader_closes_the_watch(
         return {name for name in names if not name.startswith(("HostileProxy", "_L"))}
 
     with suppress(TimeoutError):
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(PATIENCE):
             while left():  # noqa: ASYNC110
                 await asyncio.sleep(0.02)
     assert left() == set()
@@ -317,7 +319,10 @@ async def test_a_workspace_reports_each_state_change_once_and_in_order(
     stack: RunningStack, worker: HandWorker, wire: HostileProxy, access: dict[str, Any]
 ) -> None:
     told: list[JobEvent] = []
-    async with asyncio.timeout(150), watch_workspace(worker.workspace_id, **access) as watcher:
+    async with (
+        asyncio.timeout(2 * PATIENCE),
+        watch_workspace(worker.workspace_id, **access) as watcher,
+    ):
         reading = asyncio.create_task(read_until(watcher, told, lambda: len(told) >= 9))
         await becomes(watcher, is_live)
         wire.faults = NASTY
@@ -337,7 +342,7 @@ async def test_a_session_without_a_job_is_waited_for(
 ) -> None:
     session = f"s-{uuid4().hex[:8]}"
     told: list[Any] = []
-    async with asyncio.timeout(60), watch_session(session, **access) as watcher:
+    async with asyncio.timeout(PATIENCE), watch_session(session, **access) as watcher:
         reading = asyncio.create_task(read_until(watcher, told, lambda: len(told) >= 4))
         await becomes(watcher, lambda freshness: freshness in {"live", "polling"})
         job_id = await call(worker.enqueue, session_id=session)

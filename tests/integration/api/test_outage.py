@@ -69,38 +69,75 @@ async def test_requests_in_an_outage_are_a_503_and_work_again_after_it(
     assert row == (2,)
 
 
+class Listening:
+    """A new job, and a stream of it to its end."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self._chunks: list[bytes] = []
+        self._begun = asyncio.Event()
+        self.ended: asyncio.Future[None]
+        self.job_id = ""
+
+    async def begin(self) -> None:
+        """Return once something was heard."""
+        token = user_token(ADA)
+        queue = self._services.queue.acting_as(token)
+        job = (await queue.enqueue(ACME_ID, "work")).job
+        self.job_id = job.id
+        self.ended = asyncio.ensure_future(self._listen(JobFeed(queue, job.id, after=0), token))
+        await asyncio.wait_for(self._begun.wait(), 60)
+
+    async def _listen(self, feed: JobFeed, token: str) -> None:
+        services = self._services
+        reader = Reader(
+            token=token,
+            expires_at=datetime.now(UTC) + timedelta(minutes=5),
+            began_at=services.clock.monotonic(),
+        )
+        stream = Stream(feed, services.hub, reader=reader, pace=services.pace, clock=services.clock)
+        async for chunk in stream.chunks(await feed.start()):
+            self._chunks.append(chunk)
+            self._begun.set()
+
+    @property
+    def text(self) -> str:
+        """What was heard."""
+        return b"".join(self._chunks).decode()
+
+
+async def test_a_stream_ends_though_what_it_lacks_is_no_longer_kept(
+    services: Services, renewed: Renewed
+) -> None:
+    """Also where no message wakes it: its own look finds that the job has ended."""
+    listening = Listening(services)
+    await listening.begin()
+    with renewed.database.connect() as connection, connection.transaction():
+        connection.execute("select public.cancel_job(%s)", (listening.job_id,))
+        connection.execute(
+            "delete from public.job_events where job_id = %s and seq > 1", (listening.job_id,)
+        )
+
+    await asyncio.wait_for(listening.ended, 60)
+
+    assert "event: job.cancelled" not in listening.text
+    assert '"reason":"cancelled"' in listening.text
+
+
 async def test_a_stream_continues_after_an_outage(
     services: Services, gateway: Gateway, renewed: Renewed
 ) -> None:
     """What happened meanwhile comes when the database can be asked again, in order."""
-    token = user_token(ADA)
-    queue = services.queue.acting_as(token)
-    job = (await queue.enqueue(ACME_ID, "work")).job
-    feed = JobFeed(queue, job.id, after=0)
-    reader = Reader(
-        token=token,
-        expires_at=datetime.now(UTC) + timedelta(minutes=5),
-        began_at=services.clock.monotonic(),
-    )
-    stream = Stream(feed, services.hub, reader=reader, pace=services.pace, clock=services.clock)
-    heard: list[bytes] = []
-    begun = asyncio.Event()
-
-    async def listen() -> None:
-        async for chunk in stream.chunks(await feed.start()):
-            heard.append(chunk)
-            begun.set()
-
-    listening = asyncio.ensure_future(listen())
-    await asyncio.wait_for(begun.wait(), 60)
+    listening = Listening(services)
+    await listening.begin()
     gateway.stop()
     with renewed.database.connect() as connection:
-        connection.execute("select public.cancel_job(%s)", (job.id,))
+        connection.execute("select public.cancel_job(%s)", (listening.job_id,))
     gateway.start()
-    await asyncio.wait_for(listening, 60)
+    await asyncio.wait_for(listening.ended, 60)
 
-    text = b"".join(heard).decode()
-    ids = [each.removeprefix("id: ") for each in text.splitlines() if each.startswith("id: ")]
+    lines = listening.text.splitlines()
+    ids = [each.removeprefix("id: ") for each in lines if each.startswith("id: ")]
     assert ids == [str(number) for number in range(1, len(ids) + 1)]
-    assert "event: job.cancelled" in text
-    assert '"reason":"cancelled"' in text
+    assert "event: job.cancelled" in listening.text
+    assert '"reason":"cancelled"' in listening.text

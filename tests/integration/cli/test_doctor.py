@@ -49,15 +49,19 @@ def found(stack: RunningStack, check: str, **changes: str | None) -> Finding:
 
 def test_a_healthy_stack_has_nothing_wrong(stack: RunningStack) -> None:
     """A doctor that cries wolf is not asked twice."""
-    with looking(stack) as target:
-        findings = list(examine(target))
+    give_up = time.monotonic() + 60
+    while True:
+        with looking(stack) as target:
+            findings = list(examine(target))
+        wrong = [
+            f
+            for f in findings
+            # the stack's other tests may have held messages back
+            if f.verdict in {Verdict.FAIL, Verdict.WARN} and f.check not in {"package", "messages"}
+        ]
+        if wrong == [] or time.monotonic() > give_up:
+            break  # on a busy machine a tick may be late, or an answer
 
-    wrong = [
-        f
-        for f in findings
-        # the stack's other tests may have held messages back
-        if f.verdict in {Verdict.FAIL, Verdict.WARN} and f.check not in {"package", "messages"}
-    ]
     assert wrong == []
     assert len(findings) > 30
 
@@ -391,9 +395,13 @@ def test_a_task_of_maintenance_that_fails_is_found(stack: RunningStack) -> None:
             "update queue.maintenance_tasks set failed_at = %s, failures = %s, failure = %s"
             " where name = 'buckets'"
         )
-        connection.execute(plant, (datetime.now(UTC), 9, "no such table (42P01)"))
+        give_up = time.monotonic() + 60
         try:
-            told = found(stack, "maintenance")
+            while True:  # a run of it that is under way takes the failure back
+                connection.execute(plant, (datetime.now(UTC), 9, "no such table (42P01)"))
+                told = found(stack, "maintenance")
+                if told.verdict is Verdict.WARN or time.monotonic() > give_up:
+                    break
         finally:
             connection.execute(plant, before)
 

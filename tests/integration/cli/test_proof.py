@@ -142,7 +142,8 @@ def test_the_step_that_fails_is_named_with_its_fix(
     fix: str,
 ) -> None:
     """By the first thing that does not happen, and nothing is left either."""
-    monkeypatch.setattr(proving, "LEASE_CALLS", 2)
+    if detail == "leased":  # else it may need more, where another worker looks at the same
+        monkeypatch.setattr(proving, "LEASE_CALLS", 2)
     monkeypatch.setattr(proving, "MESSAGE_SECONDS", 2.0)
     with planted(stack, fault, repair):
         finding = proved(stack, **changes)

@@ -71,6 +71,7 @@ class Server:
             **(environ or {}),
             "DATABASE_URL": url,
             "PORT": "0",
+            "REALTIME_DATABASE_TIMEOUT_SECONDS": "60",  # else a busy machine's joins are refused
             **{f"REALTIME_{name.upper()}": str(value) for name, value in limits.items()},
         }
         self.process = subprocess.Popen(

@@ -10,6 +10,7 @@ from minutehand.queue import QueueClient, UserQueue, WorkerQueue
 from minutehand.worker import Registry, TickOptions, Worker
 from tests.support.project import Gateway, Project, settings_at
 from tests.support.renewed import Renewed
+from tests.support.virtual_time import LeapingClock
 
 
 @pytest.fixture
@@ -47,11 +48,20 @@ def registry() -> Registry:
 
 
 @pytest.fixture
-async def worker(project: Project, registry: Registry) -> AsyncIterator[Worker]:
+def clock() -> LeapingClock:
+    """The worker's: a test lets a deadline come at once, with seconds left for what follows it."""
+    return LeapingClock()
+
+
+@pytest.fixture
+async def worker(
+    project: Project, registry: Registry, clock: LeapingClock
+) -> AsyncIterator[Worker]:
     """A worker that does not wait for the future."""
     made = Worker(
         project.settings,
         registry=registry,
+        clock=clock,
         options=TickOptions(concurrency=5, linger_seconds=0, grace_seconds=0.3),
     )
     yield made

@@ -101,12 +101,12 @@ async def test_a_lease_is_renewed_until_its_settle_is_answered(
     """Else it expires while the settle hangs, and another worker runs the job a second time."""
     released = asyncio.Event()
 
-    @registry.processor("quick", payload=Nothing, lease=6)
+    @registry.processor("quick", payload=Nothing, lease=12)
     async def quick(job: Job[Nothing], ctx: JobContext) -> int:
         proxy.hangs_on = b"/rpc/settle_jobs"
         return 1
 
-    @registry.processor("slow", payload=Nothing, lease=6)
+    @registry.processor("slow", payload=Nothing, lease=12)
     async def slow(job: Job[Nothing], ctx: JobContext) -> int:
         await proxy.has_hung.wait()  # ends while the other's settle is under way
         return 2
@@ -211,7 +211,7 @@ async def test_a_key_refused_for_a_while_costs_no_result(
     """During a rotation the database and the worker disagree for a moment."""
     running, settled = asyncio.Event(), asyncio.Event()
 
-    @registry.processor("work", payload=Nothing)
+    @registry.processor("work", payload=Nothing, lease=300)  # longer than the refusal, however slow
     async def work(job: Job[Nothing], ctx: JobContext) -> dict[str, int]:
         running.set()
         await settled.wait()

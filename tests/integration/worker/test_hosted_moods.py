@@ -46,7 +46,7 @@ async def test_a_worker_outlasts_an_empty_schema_cache(start: Start) -> None:
         table = await client.get("/jobs")
     queue = WorkerQueue(settings)
 
-    give_up = time.monotonic() + 30
+    give_up = time.monotonic() + 60
     health = None
     while health is None and time.monotonic() < give_up:
         try:

@@ -216,7 +216,7 @@ async def test_the_loop_outlives_an_outage_of_the_data_api(
     """A job that ends during the outage is settled after it, with its own result."""
     started, release = asyncio.Event(), asyncio.Event()
 
-    @registry.processor("work", payload=Nothing)
+    @registry.processor("work", payload=Nothing, lease=300)  # longer than the outage, however slow
     async def work(job: Job[Nothing], ctx: JobContext) -> dict[str, int]:
         started.set()
         await release.wait()

@@ -83,7 +83,7 @@ async def test_every_job_runs_once_and_ends_once(
     await worker.register()
     batch = await ada.enqueue_many(ACME, [NewJob(job_type="note")] * 12)
 
-    summary = await worker.tick(budget_seconds=60)
+    summary = await worker.tick(budget_seconds=150)
     await worker.aclose()
 
     assert summary.completed == 12
@@ -116,7 +116,7 @@ async def test_children_are_spawned_once_however_often_the_call_is_made(
     await worker.register()
     job_id = (await ada.enqueue(ACME, "parent")).job.id
 
-    await worker.tick(budget_seconds=60)
+    await worker.tick(budget_seconds=150)
     await worker.aclose()
 
     assert (await ada.get_job(job_id)).result == 4

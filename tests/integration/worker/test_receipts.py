@@ -127,7 +127,7 @@ async def test_a_death_between_signing_and_settling_leaves_one_receipt_and_one_r
     registry.sign_with(lambda: dying)
     await worker.register()
     job = (await ada.enqueue(ACME, "count", {})).job
-    await worker.tick(budget_seconds=20)
+    await worker.tick(budget_seconds=120)
     [signed] = await ada.receipts(ACME)
     project.make_due()
     await drain(worker)
@@ -157,7 +157,7 @@ async def test_workers_that_race_for_the_chain_leave_it_whole(
     await worker.register()
     wanted = [NewJob(job_type="echo", payload={"n": n}) for n in range(12)]
     jobs = await ada.enqueue_many(ACME, wanted)
-    await asyncio.gather(*(each.tick(budget_seconds=60) for each in (worker, beside)))
+    await asyncio.gather(*(each.tick(budget_seconds=120) for each in (worker, beside)))
     await drain(worker)
 
     chain = await ada.receipts(ACME)

@@ -230,7 +230,7 @@ async def test_a_run_that_waits_alone_takes_what_its_refused_worker_came_for(
     refused = await worker_queue.begin_run(str(uuid.uuid4()), worker_id="b", most=1, seconds=60)
 
     assert not refused.admitted
-    await asyncio.wait_for(ran.wait(), 20)
+    await asyncio.wait_for(ran.wait(), 40)  # before the other falls due
     alone.stop()
     await waiting
     await alone.aclose()

@@ -28,6 +28,7 @@ from minutehand.worker import (
 from minutehand.worker.lease_requests import LeaseRequests
 from tests.support.killable import until
 from tests.support.project import ACME, Project
+from tests.support.virtual_time import LeapingClock
 
 
 class Nothing(BaseModel):
@@ -454,7 +455,7 @@ async def test_an_unreadable_job_stops_no_other(
     healthy = (await ada.enqueue(ACME, "plain")).job.id
     project.run_sql("update public.jobs set deadline_at = 'infinity' where id = %s", odd)
 
-    summary = await worker.tick(budget_seconds=30)
+    summary = await worker.tick(budget_seconds=120)
 
     assert (summary.leased, summary.completed) == (2, 1)
     assert project.row(healthy)["status"] == "completed"
@@ -481,7 +482,7 @@ async def test_a_long_tick_says_goodbye_under_its_latest_id(
     for _ in range(3):
         await ada.enqueue(ACME, "brief")
 
-    summary = await worker.tick(budget_seconds=30, options=TickOptions(concurrency=1))
+    summary = await worker.tick(budget_seconds=120, options=TickOptions(concurrency=1))
 
     assert summary.completed == 3
     rows = project.rows("select ended_at from queue.ticks order by started_at desc")
@@ -578,19 +579,20 @@ async def test_a_processor_that_ignores_its_cancellation_is_given_up(
 
 
 async def test_the_deadline_stops_what_runs_and_the_tick_ends_in_time(
-    project: Project, registry: Registry, worker: Worker, ada: UserQueue
+    registry: Registry, worker: Worker, ada: UserQueue, clock: LeapingClock
 ) -> None:
     """Lambda kills without a `finally`: whoever is not done before loses its settle."""
 
-    @registry.processor("endless", payload=Nothing)
+    @registry.processor("endless", payload=Nothing, lease=600)
     async def endless(job: Job[Nothing], ctx: JobContext) -> None:
-        assert 0 < ctx.remaining < 12
-        await asyncio.sleep(60)
+        assert 0 < ctx.remaining < 120
+        clock.ahead += ctx.remaining
+        await asyncio.sleep(600)
 
     await worker.register()
     job_id = (await ada.enqueue(ACME, "endless")).job.id
 
-    summary = await worker.tick(budget_seconds=12)  # a second of it for the settlement
+    summary = await worker.tick(budget_seconds=120)
 
     job = await ada.get_job(job_id)
     assert (job.status, job.error_data["type"]) == ("pending", "DeadlineReached")
@@ -598,29 +600,29 @@ async def test_the_deadline_stops_what_runs_and_the_tick_ends_in_time(
 
 
 async def test_a_job_begun_late_is_handed_back_without_spending_an_attempt(
-    project: Project, registry: Registry, worker: Worker, ada: UserQueue
+    project: Project, registry: Registry, worker: Worker, ada: UserQueue, clock: LeapingClock
 ) -> None:
     """It is not the job's fault that little time was left."""
 
-    @registry.processor("endless", payload=Nothing)
+    @registry.processor("endless", payload=Nothing, lease=600)
     async def endless(job: Job[Nothing], ctx: JobContext) -> None:
-        await asyncio.sleep(60)
+        clock.ahead += ctx.remaining
+        await asyncio.sleep(600)
 
-    @registry.processor("first", payload=Nothing)
-    async def first(job: Job[Nothing], ctx: JobContext) -> None:
-        await asyncio.sleep(ctx.remaining - 5.2)  # less than half of the tick is left
+    @registry.processor("first", payload=Nothing, lease=600)
+    async def first(job: Job[Nothing], ctx: JobContext) -> str:
+        clock.ahead += 0.52 * ctx.remaining  # less than half of the tick is left
+        return project.insert("endless")
 
     await worker.register()
-    options = TickOptions(concurrency=1, linger_seconds=0, grace_seconds=0.3)
-    await ada.enqueue(ACME, "first", options=EnqueueOptions(priority=1))
-    job_id = (await ada.enqueue(ACME, "endless")).job.id
+    before = (await ada.enqueue(ACME, "first")).job.id
 
-    summary = await worker.tick(budget_seconds=12, options=options)
+    summary = await worker.tick(budget_seconds=120)
 
     assert (summary.completed, summary.released) == (1, 1)
-    job = await ada.get_job(job_id)
+    job = await ada.get_job((await ada.get_job(before)).result)
     assert (job.status, job.attempts) == ("pending", 0)
-    assert project.event_types(job_id)[-1] == "released"
+    assert project.event_types(job.id)[-1] == "released"
 
 
 async def test_work_due_soon_is_slept_for(
@@ -730,19 +732,20 @@ async def test_a_refused_item_does_not_take_its_batch_with_it(
 
 
 async def test_a_tick_shorter_than_usual_charges_nothing_for_what_it_stops(
-    project: Project, registry: Registry, worker: Worker, ada: UserQueue
+    registry: Registry, worker: Worker, ada: UserQueue, clock: LeapingClock
 ) -> None:
     """A tick asked for by HTTP is over in seconds; the job may need the minutes of a usual one."""
 
-    @registry.processor("long", payload=Nothing)
+    @registry.processor("long", payload=Nothing, lease=600)
     async def long(job: Job[Nothing], ctx: JobContext) -> None:
-        await asyncio.sleep(60)
+        clock.ahead += ctx.remaining
+        await asyncio.sleep(600)
 
     await worker.register()
     job_id = (await ada.enqueue(ACME, "long")).job.id
     options = TickOptions(linger_seconds=0, grace_seconds=0.3, usual_seconds=300)
 
-    summary = await worker.tick(budget_seconds=12, options=options)
+    summary = await worker.tick(budget_seconds=120, options=options)
 
     assert summary.released == 1
     assert (await ada.get_job(job_id)).attempts == 0
@@ -760,12 +763,37 @@ async def test_a_job_that_would_not_fit_is_left_to_a_longer_tick(
     await worker.register()
     project.run_sql("update queue.job_types set run_p95_ms = 60000 where job_type = 'minutes'")
     job_id = (await ada.enqueue(ACME, "minutes")).job.id
+    asked_for = TickOptions(linger_seconds=0, usual_seconds=200)
 
-    short = await worker.tick(budget_seconds=10)
+    short = await worker.tick(budget_seconds=10, options=asked_for)
     long = await worker.tick(budget_seconds=200)
 
     assert (short.leased, long.completed) == (0, 1)
     assert (await ada.get_job(job_id)).attempts == 1
+
+
+async def test_a_type_that_takes_longer_than_any_tick_is_begun_with_one(
+    project: Project, registry: Registry, worker: Worker, ada: UserQueue, clock: LeapingClock
+) -> None:
+    """No tick has more time: steps carry it over, and without them it fails as it should."""
+
+    @registry.processor("first", payload=Nothing)
+    async def first(job: Job[Nothing], ctx: JobContext) -> str:
+        clock.ahead += 0.3 * ctx.remaining
+        return project.insert("hours")
+
+    @registry.processor("hours", payload=Nothing)
+    async def hours(job: Job[Nothing], ctx: JobContext) -> None:
+        return None
+
+    await worker.register()
+    project.run_sql("update queue.job_types set run_p95_ms = 400000 where job_type = 'hours'")
+    await ada.enqueue(ACME, "first")
+
+    late = await worker.tick(budget_seconds=300, options=TickOptions(linger_seconds=0))
+    fresh = await worker.tick(budget_seconds=300, options=TickOptions(linger_seconds=0))
+
+    assert (late.leased, fresh.completed) == (1, 1)
 
 
 async def test_a_failing_job_becomes_a_dead_letter_after_its_attempts(

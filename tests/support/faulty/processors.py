@@ -84,7 +84,7 @@ async def never_end(job: Job[Given], ctx: JobContext) -> None:
 @processor("faulty.service", payload=Given, max_attempts=5, backoff=LATER)
 async def ask_a_service(job: Job[Given], ctx: JobContext) -> None:
     """Ask at a port that no one listens on: refused at once."""
-    async with httpx.AsyncClient(timeout=2) as client:
+    async with httpx.AsyncClient(timeout=30) as client:
         await client.get("http://127.0.0.1:9/prices")  # service
 
 

@@ -41,7 +41,7 @@ MARGIN_SECONDS: Final = 1.0
 #: Without a beat for so long no Python runs there, and leases are no longer renewed.
 SILENT_SECONDS: Final = 30.0
 #: For the stack of a process that is to be killed.
-STACK_SECONDS: Final = 1.0
+STACK_SECONDS: Final = 3.0
 #: Until a worker that failed to start is started again, doubled each time.
 RESTART_SECONDS: Final = 0.5
 MOST_RESTART_SECONDS: Final = 30.0
