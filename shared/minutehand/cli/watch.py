@@ -69,11 +69,13 @@ def _explaining(output: Output, connection: Connection, job_id: str) -> Iterator
             if not started.is_set():
                 output.note(told["sentence"])
 
-    threading.Thread(target=explain, daemon=True).start()
+    explaining = threading.Thread(target=explain, daemon=True)
+    explaining.start()
     try:
         yield started
     finally:
         started.set()
+        explaining.join()  # before the connection and the output that it uses are closed
 
 
 def result_of(job: dict[str, Any]) -> str:

@@ -99,7 +99,7 @@ export class Database {
     }
   }
 
-  // A call that has not reached the database yet would wait for a closed connection for ever.
+  // A call that has not reached the database yet would wait for a closed connection without end.
   async #retire(api) {
     const calls = this.#calls.get(api) ?? new Set();
     const late = sleep(settings.requestTimeoutMs, null, { ref: false });

@@ -395,9 +395,13 @@ def test_a_task_of_maintenance_that_fails_is_found(stack: RunningStack) -> None:
             "update queue.maintenance_tasks set failed_at = %s, failures = %s, failure = %s"
             " where name = 'buckets'"
         )
-        connection.execute(plant, (datetime.now(UTC), 9, "no such table (42P01)"))
+        give_up = time.monotonic() + 60
         try:
-            told = found(stack, "maintenance")
+            while True:  # a run of it that is under way takes the failure back
+                connection.execute(plant, (datetime.now(UTC), 9, "no such table (42P01)"))
+                told = found(stack, "maintenance")
+                if told.verdict is Verdict.WARN or time.monotonic() > give_up:
+                    break
         finally:
             connection.execute(plant, before)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import threading
+import time
 
 import httpx
 import pytest
@@ -45,7 +47,7 @@ class SignsIn(Connection):
 
 
 def connected(service: Service, token: str | None = None) -> SignsIn:
-    connection = SignsIn({}, token)
+    connection = SignsIn({"API_URL": "http://service.test"}, token)
     connection.service = service
     connection._api = httpx.Client(
         base_url="http://service.test",
@@ -133,3 +135,32 @@ def test_a_watch_says_that_it_is_catching_up_and_when_it_has(
     assert "progress" in said.out
     assert "catching" not in said.out
     assert service.asked == [("Bearer token-1", None)]
+
+
+class Explaining(Service):
+    """A feed that ends while the answer why its job waits is on its way."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.explains, self.explained = threading.Event(), threading.Event()
+
+    def __call__(self, request: httpx.Request) -> httpx.Response:
+        if request.url.path.endswith("/explain"):
+            self.explains.set()
+            time.sleep(0.1)
+            self.explained.set()
+            return httpx.Response(200, json={"sentence": "It waits."})
+        self.explains.wait(60)
+        return sse('event: end\ndata: {"reason": "completed"}\n\n')
+
+
+def test_what_asks_why_a_job_waits_ends_with_the_watch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It uses the connection and the output, which are closed next."""
+    monkeypatch.setattr("minutehand.cli.watch.PATIENCE_SECONDS", 0.0)
+    service = Explaining()
+    connection = connected(service)
+
+    follow_job(Output(as_json=True), connection, "1")
+
+    assert service.explained.is_set()
+    connection.close()
