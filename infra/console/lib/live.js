@@ -26,7 +26,7 @@ export function useWatched(read, start, inputs) {
     const soon = () =>
       (timer ??= setTimeout(() => {
         timer = null;
-        // a read under way would be given up: events that come faster than answers would show nothing
+        // a read under way would be aborted: events that come faster than answers would show nothing
         if (latest.current.isLoading) soon();
         else latest.current.refresh();
       }, SOON_MS));

@@ -119,7 +119,7 @@ def test_sessions_are_listed_cancelled_in_and_deleted(
     visitor = visit(ADA, "/nowhere")
     page = visitor.page
     # a list that was read before the session began, and shown before its events were followed
-    before = {"sessions": []}
+    before: dict[str, list[Any]] = {"sessions": []}
     page.route("**/api/chat/sessions?*", lambda route: route.fulfill(json=before), times=1)
     visitor.go("/chat")
     row = page.get_by_role("row", name=re.compile("Build a chart"))
