@@ -215,7 +215,6 @@ insert into queue.settings (name, value) values
   ('lost_attempts_max', '5'),
   ('members_see_tracebacks', 'false'),
   ('refuse_unserved_types', 'false'),
-  ('max_budget_ms', '840000'),
   ('poison_jobs', '10'),
   ('retention_batch', '2000'),
   ('retention_days', '{"completed": 30, "cancelled": 30, "failed": 90}'),

@@ -460,13 +460,11 @@ create function queue.startable_types(
 language plpgsql stable set search_path = '' as $$
 declare
   v_nil constant uuid := '00000000-0000-0000-0000-000000000000';
-  v_max_budget double precision := case when p_budget_ms is not null
-    then (queue.setting('max_budget_ms'))::double precision end;
 begin
   return array(
     select t.job_type from queue.job_types as t
     where t.paused_at is null and (p_job_types is null or t.job_type = any (p_job_types))
-      and (p_budget_ms is null or t.run_p95_ms is null or t.run_p95_ms <= p_budget_ms or t.run_p95_ms > v_max_budget)
+      and (p_budget_ms is null or t.run_p95_ms is null or t.run_p95_ms <= p_budget_ms)
       -- a look before any lock is taken; what it lets through is counted again under the lock
       and (t.max_concurrency is null or t.max_concurrency > (select count(*) from (
         select 1 from queue.leases as l where l.job_type = t.job_type limit t.max_concurrency) as l))

@@ -234,7 +234,7 @@ def registry_of(gate: asyncio.Event | None = None) -> Registry:
     """One type, whose jobs run until the gate opens."""
     registry = Registry()
 
-    @registry.processor("work", payload=Nothing)
+    @registry.processor("work", payload=Nothing, timeout=2_900)  # as long as a release may take
     async def work(job: Job[Nothing], ctx: JobContext) -> None:
         if gate is not None:
             await gate.wait()

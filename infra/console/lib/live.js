@@ -3,32 +3,36 @@
 import { supabase } from "../api.js";
 import { watchWorkspace } from "./jobs/watch.js";
 import { useRead } from "./store.js";
-import { useEffect, useState } from "./ui.js";
+import { useEffect, useRef, useState } from "./ui.js";
 
 const SOON_MS = 400;
 
 /**
  * Read again soon after each event of a watch, several events at once.
  *
- * @param {{refresh: () => void}} read
- * @param {(options: {onEvent: () => void, onResync: (of: {first: boolean}) => void,
+ * @param {{refresh: () => void, isLoading?: boolean}} read
+ * @param {(options: {onEvent: () => void, onResync: () => void,
  *   onChange: (state: {freshness: string}) => void}) => {close(): void}} start Starts the watch.
  * @param {any[]} inputs Another watch is started when one of them changes.
  * @returns {string} The watch's freshness.
  */
 export function useWatched(read, start, inputs) {
   const [freshness, setFreshness] = useState("catching-up");
+  const latest = useRef(read);
+  latest.current = read;
   useEffect(() => {
     /** @type {any} */
     let timer = null;
     const soon = () =>
       (timer ??= setTimeout(() => {
         timer = null;
-        read.refresh();
+        // a read under way would be aborted: events that come faster than answers would show nothing
+        if (latest.current.isLoading) soon();
+        else latest.current.refresh();
       }, SOON_MS));
     const watch = start({
       onEvent: soon,
-      onResync: ({ first }) => (first ? undefined : soon()),
+      onResync: soon, // the first time too: what was read may be older than where the watch begins
       onChange: (changed) => setFreshness(changed.freshness),
     });
     return () => {

@@ -80,6 +80,13 @@ class Deadlines:
             end=end - min(0.3, 0.05 * budget),
         )
 
+    def is_fresh(self, now: float, usual_seconds: float | None = None) -> bool:
+        """Whether about as much time is left as any run of this worker has."""
+        if math.isinf(self.stop_working):
+            return True
+        whole = max(self.stop_working - self.start, usual_seconds or 0.0)
+        return self.stop_working - now >= 0.9 * whole
+
     def had_fair_time(self, now: float, usual_seconds: float | None = None) -> bool:
         """Whether a job that begins now gets at least half of a whole tick's working time."""
         if math.isinf(self.stop_working):

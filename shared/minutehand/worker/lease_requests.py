@@ -75,7 +75,7 @@ class LeaseRequests:
     ) -> LeaseRequest:
         """The next request, or the one that was not answered."""
         now = self._clock.monotonic()
-        self.polled_at = now
+        is_first, self.polled_at = math.isinf(self.polled_at), now
         if self.unanswered is not None:
             return self.unanswered
         if now - self._id_since >= self.LEASE_ID_SECONDS:
@@ -83,6 +83,10 @@ class LeaseRequests:
         self._call += 1
         self._summary.calls += 1
         left = self._deadlines.stop_working - now
+        # what takes longer than a whole run would otherwise never start
+        is_fresh = self._deadlines.is_fresh(
+            self._deadlines.start if is_first else now, self._options.usual_seconds
+        )
         # enqueues wake nobody for a tick with room: only one that will ask again has any
         asks_again = now + self._options.poll_seconds < self._deadlines.stop_leasing
         had_room, self._has_room = self._has_room, staying and asks_again and not self._is_woken
@@ -95,7 +99,7 @@ class LeaseRequests:
             job_types=self._job_types,
             queues=self._queues,
             lease_seconds=self._options.lease_seconds,
-            budget_ms=None if math.isinf(left) else max(0, int(left * 1000)),
+            budget_ms=None if is_fresh else max(0, int(left * 1000)),
             version=self._options.version,
             origin=self._options.origin if self._call == 1 else None,
             # None lets the database count what is left; 0 keeps enqueues waking someone, for a

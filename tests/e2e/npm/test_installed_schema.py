@@ -21,6 +21,7 @@ from tests.support.stranger import Stranger
 
 pytestmark = [
     pytest.mark.stack,
+    pytest.mark.timeout(300),  # an install, a stack and npm before the first
     # the official client reads properties that `websockets` deprecates
     pytest.mark.filterwarnings("ignore:ConnectionClosed.code is deprecated:DeprecationWarning"),
     pytest.mark.filterwarnings("ignore:ConnectionClosed.reason is deprecated:DeprecationWarning"),

@@ -19,6 +19,8 @@ from tests.support.paths import ROOT
 from tests.support.stacks import RunningStack
 from tests.support.stranger import Stranger
 
+pytestmark = pytest.mark.timeout(300)  # npm, and perhaps a stack, before the first
+
 README = ROOT / "infra" / "console" / "npm" / "README.md"
 
 PROCESSORS = '''"""A shop's processors."""

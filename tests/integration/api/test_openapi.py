@@ -16,6 +16,7 @@ from psycopg.types.json import Jsonb
 
 from minutehand.config import Settings
 from minutehand.local.users import ADA
+from tests.e2e.console.worker import delete
 from tests.integration.api.conftest import ACME_ID, Client, Hand
 from tests.support.stacks import RunningStack
 from tests.support.weekly import weekly
@@ -250,12 +251,10 @@ def settings_of_acme(stack: RunningStack) -> list[Any]:
 
 def undo_steering(stack: RunningStack, settings: list[Any]) -> None:
     """A workspace paused, throttled, scheduled or set by chance would change every test after."""
+    tables = ("pauses", "tenant_limits", "schedules", "webhooks")
+    for table in (*(f"queue.{name}" for name in tables), "public.workspace_settings"):
+        delete(stack, f"delete from {table} where workspace_id = %s", ACME_ID)
     with stack.connect() as connection:
-        for table in ("pauses", "tenant_limits", "schedules", "webhooks"):
-            connection.execute(f"delete from queue.{table} where workspace_id = %s", (ACME_ID,))
-        connection.execute(
-            "delete from public.workspace_settings where workspace_id = %s", (ACME_ID,)
-        )
         for (row,) in settings:
             connection.execute(
                 "insert into public.workspace_settings"

@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from minutehand.local.users import ADA, BOB
+from tests.e2e.console.worker import delete
 from tests.integration.api.conftest import Hand, error_of, eventually
 from tests.support.stacks import RunningStack
 
@@ -34,8 +35,7 @@ def room(stack: RunningStack) -> Iterator[str]:
             (made, ADA.id, made, BOB.id),
         )
     yield f"/api/workspaces/{made}"
-    with stack.connect() as connection:
-        connection.execute("delete from public.workspaces where id = %s", (made,))
+    delete(stack, "delete from public.workspaces where id = %s", made)
 
 
 async def test_a_paused_workspace_starts_nothing_until_it_is_resumed(

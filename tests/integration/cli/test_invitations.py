@@ -11,6 +11,7 @@ import pytest
 
 from minutehand.cli.invitations import send_invitation
 from minutehand.terminal.connection import CommandFailed, Connection
+from tests.e2e.console.worker import delete
 from tests.support.auth_mail import Auth, serving
 from tests.support.command import Run
 from tests.support.stacks import RunningStack
@@ -99,8 +100,7 @@ def test_the_first_manager_is_mailed(stack: RunningStack, tmp_path: Path) -> Non
         try:
             done = Run()(*command, "--mail")
         finally:
-            with stack.connect() as connection:
-                connection.execute("delete from public.workspaces where name = %s", (name,))
+            delete(stack, "delete from public.workspaces where name = %s", name)
 
     assert "mails a link" in done.stdout
     assert auth.asked[0][0] == {"email": "ada@example.test"}

@@ -10,6 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.e2e.console.worker import delete
 from tests.support.command import Run
 from tests.support.stacks import RunningStack
 
@@ -28,8 +29,7 @@ def name(stack: RunningStack) -> Iterator[str]:
     """A workspace's name of this test alone; removed with everything in it."""
     made = f"Initech {uuid.uuid4().hex[:8]}"
     yield made
-    with stack.connect() as connection:
-        connection.execute("delete from public.workspaces where name = %s", (made,))
+    delete(stack, "delete from public.workspaces where name = %s", made)
 
 
 def test_from_nothing_to_a_manager_who_invites(stack: RunningStack, run: Run, name: str) -> None:

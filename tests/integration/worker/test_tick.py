@@ -763,12 +763,37 @@ async def test_a_job_that_would_not_fit_is_left_to_a_longer_tick(
     await worker.register()
     project.run_sql("update queue.job_types set run_p95_ms = 60000 where job_type = 'minutes'")
     job_id = (await ada.enqueue(ACME, "minutes")).job.id
+    asked_for = TickOptions(linger_seconds=0, usual_seconds=200)
 
-    short = await worker.tick(budget_seconds=10)
+    short = await worker.tick(budget_seconds=10, options=asked_for)
     long = await worker.tick(budget_seconds=200)
 
     assert (short.leased, long.completed) == (0, 1)
     assert (await ada.get_job(job_id)).attempts == 1
+
+
+async def test_a_type_that_takes_longer_than_any_tick_is_begun_with_one(
+    project: Project, registry: Registry, worker: Worker, ada: UserQueue, clock: LeapingClock
+) -> None:
+    """No tick has more time: steps carry it over, and without them it fails as it should."""
+
+    @registry.processor("first", payload=Nothing)
+    async def first(job: Job[Nothing], ctx: JobContext) -> str:
+        clock.ahead += 0.3 * ctx.remaining
+        return project.insert("hours")
+
+    @registry.processor("hours", payload=Nothing)
+    async def hours(job: Job[Nothing], ctx: JobContext) -> None:
+        return None
+
+    await worker.register()
+    project.run_sql("update queue.job_types set run_p95_ms = 400000 where job_type = 'hours'")
+    await ada.enqueue(ACME, "first")
+
+    late = await worker.tick(budget_seconds=300, options=TickOptions(linger_seconds=0))
+    fresh = await worker.tick(budget_seconds=300, options=TickOptions(linger_seconds=0))
+
+    assert (late.leased, fresh.completed) == (1, 1)
 
 
 async def test_a_failing_job_becomes_a_dead_letter_after_its_attempts(
