@@ -313,8 +313,11 @@ def test_an_upgrade_refuses_what_it_does_not_know(tmp_path: Path) -> None:
     assert run("upgrade", str(tmp_path), code=1)["code"] == "other_build"
     toml.write_text(answers)
     [path] = (tmp_path / "supabase/migrations").glob("*.sql")
-    path.write_text(path.read_text().replace(f"minutehand {VERSION}.", "minutehand 99.0.0."))
-    assert run("upgrade", str(tmp_path), code=1)["fix"] == 'pip install "minutehand>=99.0.0"'
+    header = f"minutehand {VERSION}."
+    path.write_text(path.read_text().replace(header, "minutehand 99.10.0."))
+    older = path.read_text().replace("minutehand 99.10.0.", "minutehand 99.9.0.")
+    path.with_name("20261121120001_older.sql").write_text(older)
+    assert run("upgrade", str(tmp_path), code=1)["fix"] == 'pip install "minutehand>=99.10.0"'
 
 
 def test_the_changelog_is_cut_between_two_versions() -> None:

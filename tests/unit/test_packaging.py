@@ -19,7 +19,7 @@ from minutehand.deploy.apps import read_needs
 from minutehand.deploy.bundles import PackagingError
 from minutehand.deploy.bytecode import compile_trees
 from minutehand.deploy.imports import Sources, third_party
-from minutehand.deploy.lockfile import parse_lock, read_project_lock
+from minutehand.deploy.lockfile import Locked, parse_lock, read_project_lock, select
 from minutehand.deploy.service import read_stages
 from minutehand.project import Project
 from minutehand_apps.beacon.settings import BeaconSettings
@@ -57,6 +57,27 @@ def test_a_local_wheel_in_a_lock_is_left_out_with_its_hashes() -> None:
     assert list(entries) == ["httpx", "anyio"]
     assert entries["httpx"].hashes == [f"sha256:{'a' * 64}"]
     assert entries["anyio"].parents == {"httpx", "starlette"}
+
+
+def test_what_a_wheel_needs_through_others_is_packaged_and_what_is_skipped_is_not() -> None:
+    """Missing, it would be missing on Lambda and nowhere else."""
+    entries = {
+        name: Locked(name, "1.0", parents=parents)
+        for name, parents in {
+            "httpx": {"-r requirements.in"},
+            "httpcore": {"httpx"},
+            "h11": {"httpcore"},
+            "boto3": {"httpcore"},
+            "botocore": {"boto3"},
+            "pytest": {"-r requirements.in"},
+        }.items()
+    }
+
+    chosen = select(entries, ["httpx"], skip=["boto3"])
+
+    assert [each.name for each in chosen] == ["h11", "httpcore", "httpx"]
+    with pytest.raises(LookupError, match=r"not in requirements\.lock: idna"):
+        select(entries, ["idna"], skip=[])
 
 
 def test_a_project_without_a_lock_is_shown_how_to_write_one(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ const asLine = (/** @type {Record<string, any>} */ row) => ({
 /** @typedef {ReturnType<typeof asLine>} LogLine */
 
 /** The lines of one job; `notify` says that there may be more. */
-class JobLines {
+export class JobLines {
   #jobId;
   #changed;
   /** @type {LogLine[]} */

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import uuid
 from collections.abc import Iterator
@@ -10,7 +11,10 @@ from typing import Any
 import httpx
 import pytest
 
+from minutehand.config import Settings
+from minutehand.functions.jobs.app import build_app
 from minutehand.local.users import ADA, BOB
+from minutehand.web.services import Services
 from tests.e2e.console.worker import delete
 from tests.integration.api.conftest import Hand, error_of, eventually
 from tests.support.stacks import RunningStack
@@ -59,6 +63,39 @@ async def test_a_paused_workspace_starts_nothing_until_it_is_resumed(
     await ada.post(f"{room}/resume", json={"job_type": hand.job_type})
 
     assert len(await eventually(hand.lease)) == 1
+
+
+class Wakes:
+    """A waker that only notes why it was asked."""
+
+    def __init__(self) -> None:
+        self.reasons: list[str] = []
+
+    async def wake(self, *, reason: str = "enqueue") -> None:
+        self.reasons.append(reason)
+
+
+async def test_what_may_run_again_wakes_a_worker(
+    room: str, hand: Hand, ada: httpx.AsyncClient, settings: Settings
+) -> None:
+    """Else the jobs of a resumed workspace wait for the next minute."""
+    wakes = Wakes()
+    job = {"workspace_id": room.rpartition("/")[2], "job_type": hand.job_type}
+    services = Services(settings, waker=wakes)
+    app = build_app(settings, services=services)
+    async with (
+        contextlib.aclosing(services),
+        httpx.AsyncClient(
+            transport=httpx.ASGITransport(app), base_url="http://api.test", headers=ada.headers
+        ) as api,
+    ):
+        await api.post(f"{room}/pause", json={})
+        await api.post("/api/jobs", json=job)
+        before = list(wakes.reasons)
+        resumed = await api.post(f"{room}/resume", json={})
+
+    assert resumed.status_code == 200
+    assert wakes.reasons[len(before) :] == ["resume"]
 
 
 async def test_a_schedule_is_created_changed_previewed_and_deleted(

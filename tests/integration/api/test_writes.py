@@ -246,7 +246,10 @@ async def test_an_operation_is_begun_once_read_and_taken_back(
     assert [one["id"] for one in listed["operations"]] == [undo["id"], done["id"]]
     assert not {one["id"] for one in older.json()["operations"]} & {first.json()["id"]}
     assert (await eve.get(path)).status_code == 404
-    assert (await ada.post("/api/operations", json={**wanted, "filter": {}})).status_code == 422
+    for action in ("cancel", "replay"):
+        everything = {**wanted, "action": action, "filter": {}}
+        refused = await ada.post("/api/operations", json=everything)
+        assert (refused.status_code, error_of(refused)["code"]) == (422, "validation_failed")
 
 
 async def test_a_job_is_replayed_once_by_its_key(hand: Hand, ada: httpx.AsyncClient) -> None:

@@ -210,6 +210,7 @@ def test_a_failed_stack_is_explained_by_its_first_refusal() -> None:
     explained = limits.explain_failure(
         Events(
             ("minutehand-dev", "ROLLBACK_COMPLETE", ""),
+            ("Worker", "DELETE_FAILED", "The role is still in use"),
             ("Jobs", "CREATE_FAILED", "Resource creation cancelled"),
             ("Console", "CREATE_FAILED", refused),
             ("Console", "CREATE_IN_PROGRESS", ""),

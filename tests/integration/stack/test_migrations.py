@@ -68,6 +68,25 @@ def test_a_failing_statement_leaves_nothing_of_its_file(database: Database, tmp_
     assert apply(database, tmp_path) == ["29990101000001"]
 
 
+def test_a_setting_of_one_file_does_not_reach_the_next(database: Database, tmp_path: Path) -> None:
+    """As with the CLI: else a file works here and fails where it is applied alone."""
+    write(
+        tmp_path,
+        "29990101000000_first.sql",
+        "set search_path = realtime;\nset check_function_bodies = off;",
+    )
+    write(
+        tmp_path,
+        "29990101000001_second.sql",
+        "create table scratch_second as select current_setting('check_function_bodies') as bodies;",
+    )
+
+    apply(database, tmp_path)
+
+    with database.connect() as connection:
+        assert connection.execute("select bodies from public.scratch_second").fetchone() == ("on",)
+
+
 def test_an_edited_migration_is_refused(database: Database, tmp_path: Path) -> None:
     """What ran on one machine and what stands in the file must not drift apart in silence."""
     path = write(tmp_path, "29990101000000_first.sql", "create table public.scratch_first ();")

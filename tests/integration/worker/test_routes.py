@@ -13,10 +13,13 @@ import httpx
 import pytest
 from pydantic import BaseModel
 
+from minutehand.functions.worker import invocations
 from minutehand.functions.worker.app import build_app
+from minutehand.functions.worker.invocations import LambdaWorker
 from minutehand.functions.worker.routes import WorkerRoutes
 from minutehand.queue import UserQueue
 from minutehand.worker import Job, JobContext, Registry, Worker
+from tests.support.lambda_events import LambdaContext
 from tests.support.project import ACME, Gateway, Project
 
 
@@ -272,6 +275,29 @@ def test_every_event_of_lambda_is_answered(project: Project) -> None:
         "detail": None,
         "request_id": "r-http",
     }
+
+
+def test_a_tick_by_http_answers_before_its_gateway_gives_up(
+    project: Project, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """However long the function may run; what it has to stop for that is not charged."""
+    monkeypatch.setattr(invocations, "HTTP_SECONDS", 2.0)
+    monkeypatch.setenv("SLOW_APP_GATE", str(tmp_path / "never"))
+    apps = {"apps": ("tests.integration.worker.slow_app",)}
+    worker = LambdaWorker(project.settings.model_copy(update=apps))
+    worker({"source": "minutehand.wake"}, LambdaContext("worker"))  # publishes the type
+    [job] = project.rows(
+        "insert into public.jobs (workspace_id, job_type) values (%s, 'hold') returning id", ACME
+    )
+    event = http_event("POST", "/api/jobs/worker", "worker-token")
+
+    answer = worker(event, LambdaContext("worker"))
+    worker.close()
+
+    body = json.loads(answer["body"])
+    assert (body["leased"], body["released"], body["failed"]) == (1, 1, 0), body
+    row = project.row(job["id"])
+    assert (row["status"], row["attempts"]) == ("pending", 0)
 
 
 def test_the_handler_publishes_the_types_of_every_app(project: Project) -> None:

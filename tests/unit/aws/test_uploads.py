@@ -112,6 +112,21 @@ async def test_an_upload_survives_a_break_and_a_repeated_completion(settings: Se
     assert await resumed.size_of("videos/a b.mp4") == cut.size_bytes
 
 
+async def test_a_part_beyond_the_plan_is_not_joined(settings: Settings) -> None:
+    """It would make the file larger than was announced and allowed."""
+    uploads = Uploads(settings)
+    cut = plan(MIN_PART_BYTES)
+    upload_id = await uploads.create("videos/c.mp4", content_type="video/mp4")
+    pieces = {1: b"1" * MIN_PART_BYTES, 2: b"2" * cut.bytes_of(2)}
+    sums = {number: sha256(piece) for number, piece in pieces.items()}
+    for number, url in (await uploads.sign("videos/c.mp4", upload_id, cut, sums)).items():
+        await _put(url, pieces[number])
+
+    await uploads.complete("videos/c.mp4", upload_id, cut)
+
+    assert await uploads.size_of("videos/c.mp4") == cut.size_bytes
+
+
 async def test_an_aborted_upload_is_gone(settings: Settings) -> None:
     """And aborting it again is no error."""
     uploads = Uploads(settings)

@@ -13,6 +13,7 @@ from minutehand.client import Client, QueueUnavailable
 from minutehand.client.access import Access, Tokens
 from minutehand.client.follower import _MOST_QUEUED, Timing, Watcher
 from minutehand.queue.client import UserQueue
+from minutehand.queue.errors import TokenRefused
 from minutehand.queue.models import JobEvent
 from tests.support.official import official
 
@@ -91,6 +92,35 @@ async def test_a_reader_gets_more_than_is_kept_for_it() -> None:
             seqs = [event.seq async for event in watcher]
 
     assert seqs == list(range(3 * _MOST_QUEUED))
+
+
+class Refusing(Watcher):
+    """A subject whose first token was revoked before it expired."""
+
+    async def _catch_up(self, queue: UserQueue) -> None:
+        if self._failures == 0:
+            raise TokenRefused("revoked", status=401, code="PGRST301")
+        self._finish()
+
+    def _receive(self, event: JobEvent) -> None:
+        """Nothing comes by messages."""
+
+
+async def test_a_token_that_was_refused_is_not_sent_again() -> None:
+    """A key that was rotated refuses tokens which have an hour to live by their own word."""
+    given: list[str] = []
+
+    def fresh() -> str:
+        given.append(token(3600))
+        return given[-1]
+
+    async with official("http://127.0.0.1:1", "k") as supabase:
+        access = Access(supabase, schema="public", token=fresh)
+        watcher = Refusing("job:j", access, Timing(polling_interval=0.01))
+        async with asyncio.timeout(60):
+            assert [event async for event in watcher] == []
+
+    assert len(given) == 2
 
 
 async def test_a_project_that_is_unavailable_is_said_to_be_offline() -> None:

@@ -4,6 +4,7 @@ import assert from "node:assert/strict";
 import { beforeEach, mock, test } from "node:test";
 import { Topics } from "../../../infra/console/lib/jobs/topics.js";
 import { JobWatch } from "../../../infra/console/lib/jobs/watch-job.js";
+import { watchJobs } from "../../../infra/console/lib/jobs/watch-jobs.js";
 import { randomness, sleep, World } from "./world.mjs";
 
 const turn = () => new Promise(setImmediate); // the real one, taken before time is made up
@@ -236,6 +237,57 @@ test("a topic is followed anew for as long as someone listens, and no longer", a
   leave();
   await leap(60_000);
   assert.equal(asked.follows, 3);
+});
+
+test("a topic that was left while the server thought is not followed from its answer on", async () => {
+  let follow;
+  const { client, asked } = clientOf(new Promise((resolve) => (follow = resolve)));
+  const leave = new Topics(client).join("job:j1", {});
+  await leap(STEP);
+  leave();
+  await leap(2000);
+
+  follow({ again_seconds: 20 });
+  await leap(60_000);
+
+  assert.equal(asked.follows, 1, "a page that is gone is a message of the budget for ever");
+});
+
+test("the listeners of a topic share the reads that the project allows", async () => {
+  const { client, asked } = clientOf({ check_seconds: 5 });
+  const topics = new Topics(client);
+  const terms = [];
+  const listener = () => ({ joined: (given) => terms.push(given.checkMs), lost() {} });
+  for (const one of [listener(), listener()]) topics.join("job:j1", one);
+  await leap(STEP);
+
+  asked.state("SUBSCRIBED");
+  await leap(STEP);
+
+  assert.deepEqual(terms, [10_000, 10_000]);
+});
+
+test("a list that was closed during its read joins the topic of no job", async () => {
+  const { client, asked } = clientOf();
+  let answer;
+  const read = new Promise((resolve) => (answer = resolve));
+  const rows = {
+    data: { jobs: [{ id: "j1", status: "pending", finished_at: null }] },
+    error: null,
+  };
+  client.schema = () => ({
+    rpc: (name) => ({
+      abortSignal: async () => (name === "list_jobs" ? await read : { data: null, error: null }),
+    }),
+  });
+  const watch = watchJobs(client, "acme");
+  await leap(STEP);
+
+  watch.close();
+  answer(rows);
+  await leap(STEP);
+
+  assert.deepEqual(asked.opened, ["workspace:acme"]);
 });
 
 test("a channel that closes is opened again, later each time until it was joined", async () => {

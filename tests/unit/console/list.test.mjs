@@ -115,6 +115,22 @@ for (const [name, make] of Object.entries(lists)) {
     list.close();
   });
 
+  test(`${name} drops what the server no longer has below its only page`, async () => {
+    const list = make();
+    await list.load();
+    await list.more();
+    jobs = jobs.slice(0, 40);
+
+    await list.refresh();
+
+    assert.deepEqual(
+      idsOf(list),
+      jobs.map((one) => one.id),
+    );
+    assert.equal(list.state.isAll, true);
+    list.close();
+  });
+
   test(`${name} keeps what it shows while the server is unavailable, and says why`, async () => {
     const list = make();
     await list.load();

@@ -3,6 +3,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { uploadsAt } from "../../../infra/console/lib/uploads.js";
+import { sleep, until } from "./world.mjs";
 
 const PLACE = "minutehand.uploads /u ";
 const kept = (id, whose = "ada", sums = { 1: btoa("x"), 2: btoa("y") }) => ({
@@ -62,15 +63,65 @@ test("another file than the one that was begun is refused", async () => {
 
 test("two tabs that upload at once keep both", async () => {
   globalThis.localStorage = browserStorage();
-  const begun = async (method, url, { body }) => {
+  const answer = async (method, url, { body }) => {
     if (method !== "POST") throw Object.assign(new Error("away"), { status: 500 });
     return { id: body.filename, title: body.filename };
   };
-  const tabs = [uploadsAt("/u", { request: begun }), uploadsAt("/u", { request: begun })];
+  const tabs = [uploadsAt("/u", { request: answer }), uploadsAt("/u", { request: answer })];
 
   for (const [nth, tab] of tabs.entries()) {
     await tab.begin({ name: `${nth}.mp4`, size: 20, lastModified: 1 }, {});
   }
 
   assert.deepEqual(left(), ["0.mp4", "1.mp4"]);
+});
+
+/** An upload of one part, begun here; the address of the part is given out when the test says so. */
+async function begun() {
+  globalThis.localStorage = browserStorage();
+  const asked = [];
+  let sign;
+  const signed = new Promise((resolve) => (sign = () => resolve({ parts: [SIGNED] })));
+  const request = async (method, url) => {
+    asked.push(`${method} ${url}`);
+    if (url.endsWith("/parts")) return signed;
+    return { id: "a", title: "A", size_bytes: 3, part_bytes: 10, part_count: 1, missing: [1] };
+  };
+  const uploads = uploadsAt("/u", { request });
+  await uploads.begin(new File(["abc"], "a.txt"), {});
+  const isAsked = (call) => until(() => asked.includes(call), call);
+  return { uploads, asked, sign, isAsked };
+}
+const SIGNED = { url: "http://storage.test/a", headers: {} };
+
+test("what was paused and is resumed at once is sent again", async () => {
+  const { uploads, asked, isAsked } = await begun();
+  await isAsked("POST /u/a/parts");
+
+  uploads.pause("a");
+  uploads.resume("a");
+  await until(
+    () => asked.filter((call) => call === "POST /u/a/parts").length === 2,
+    "another part",
+  );
+
+  assert.equal(uploads.get()[0].state, "sending");
+});
+
+test("a part whose address comes after the pause is not sent", async () => {
+  const sent = [];
+  globalThis.XMLHttpRequest = class {
+    upload = {};
+    open = (_method, url) => sent.push(url);
+    send() {}
+    abort() {}
+  };
+  const { uploads, sign, isAsked } = await begun();
+  await isAsked("POST /u/a/parts");
+
+  uploads.pause("a");
+  sign();
+  await sleep(20);
+
+  assert.deepEqual([sent, uploads.get()[0].state], [[], "paused"]);
 });

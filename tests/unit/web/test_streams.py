@@ -247,29 +247,56 @@ async def test_a_reader_that_finds_the_subject_gone_ends_the_others() -> None:
     assert all('"reason":"gone"' in text for text in texts)
 
 
-async def test_what_came_before_a_stream_was_followed_is_read_at_once() -> None:
-    """Its update reached no one; where updates arrive, the next poll is far."""
+class Live:
+    """An upstream by which every update arrives, so that nothing is polled."""
 
-    class Live:
-        def follow(self, topic: str, *, token: str | None, until: datetime) -> None:
-            pass
+    def follow(self, topic: str, *, token: str | None, until: datetime) -> None:
+        pass
 
-        def leave(self, topic: str) -> None:
-            pass
+    def leave(self, topic: str) -> None:
+        pass
 
-        def is_live(self, topic: str) -> bool:
-            return True
+    def is_live(self, topic: str) -> bool:
+        return True
 
-        async def aclose(self) -> None:
-            pass
+    async def aclose(self) -> None:
+        pass
 
+
+def live_hub() -> EventHub:
     hub = EventHub()
     hub.feed_from(Live())
+    return hub
+
+
+async def test_what_came_before_a_stream_was_followed_is_read_at_once() -> None:
+    """Its update reached no one; where updates arrive, the next poll is far."""
     feed = Script(Batch([line(1)], end="completed"))
 
-    text = await asyncio.wait_for(read_all(feed, hub=hub, pace=NEVER), 60)
+    text = await asyncio.wait_for(read_all(feed, hub=live_hub(), pace=NEVER), 60)
 
     assert "id: 1\n" in text
+
+
+async def test_what_a_check_finds_ends_the_stream_at_once() -> None:
+    """A removed member must not stay until the next comment or the next check."""
+    hub = live_hub()
+
+    class Removed(Script):
+        async def read(self, *, thorough: bool = False, since: float | None = None) -> Batch:
+            hub.count = int(900 * CHECKS_PER_SECOND)  # of so many streams the next check is far
+            return await super().read()
+
+        async def check(self) -> Batch:
+            await asyncio.sleep(0.01)
+            return Batch(end="gone")
+
+    pace = Pace(streaming=True, keep_alive=900.0, poll=900.0, check=0.1, breath=0.0)
+    feed = Removed(Batch([line(1)]))
+
+    text = await asyncio.wait_for(read_all(feed, hub=hub, pace=pace), 60)
+
+    assert '"reason":"gone"' in text
 
 
 async def test_the_subject_is_checked_although_frames_keep_coming() -> None:
@@ -314,14 +341,22 @@ class HeldBack(Script):
         if self.found_nothing:
             return Batch([line(3)], end="completed")
         self.found_nothing = now > self.held_at + 0.1
+        if self.found_nothing:
+            self.hub.notify(TOPIC)  # of the end
         return Batch()
 
 
-async def test_a_stream_says_that_it_is_catching_up_until_a_look_finds_nothing_more() -> None:
+@pytest.mark.parametrize(
+    ("hub", "poll"), [(EventHub(), 0.02), (live_hub(), 900.0)], ids=["polled", "live"]
+)
+async def test_a_stream_says_that_it_is_catching_up_until_a_look_finds_nothing_more(
+    hub: EventHub, poll: float
+) -> None:
     """Held back messages leave a reader behind for seconds: it is told, and told when it is not."""
-    hub = EventHub()
     feed = HeldBack(hub, Batch([line(1)]), Batch([line(2)]))
-    pace = Pace(streaming=True, poll=0.02, check=900.0, breath=0.0, look_again=0.1)
+    pace = Pace(
+        streaming=True, poll=poll, keep_alive=900.0, check=900.0, breath=0.0, look_again=0.1
+    )
 
     text = await asyncio.wait_for(read_all(feed, hub=hub, pace=pace), 60)
 
