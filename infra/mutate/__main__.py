@@ -13,8 +13,10 @@ import shlex
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import time
+import venv
 from collections import Counter
 from pathlib import Path
 
@@ -31,19 +33,31 @@ def copy_tree(to: Path) -> None:
         if name and (ROOT / name).is_file():
             (to / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, to / name)
-    for name in (".venv", "node_modules"):
-        (to / name).symlink_to((ROOT / name).resolve())
+    (to / "node_modules").symlink_to((ROOT / "node_modules").resolve())
+    make_python(to)
+
+
+def make_python(copy: Path) -> None:
+    """Make a `.venv` that imports the copy: a stack's processes get no path from the tests."""
+    venv.create(copy / ".venv", symlinks=True)
+    ours = sysconfig.get_path("purelib", "venv", vars={"base": str(copy / ".venv")})
+    packages = [path for path in sys.path if path.endswith("site-packages")]
+    lines = [str(copy / "shared"), *packages]
+    (Path(ours) / "copy.pth").write_text("".join(f"{line}\n" for line in lines), "utf-8")
+    for tool in Path(sys.executable).parent.iterdir():
+        if not (made := copy / ".venv" / "bin" / tool.name).exists():
+            made.symlink_to(tool)
 
 
 def run(copy: Path, tests: str) -> tuple[str, str]:
     """Run pytest in the copy; what came of it (`passed`, `failed`, `broken`), and its words."""
     environment = {
         **os.environ,
-        "PYTHONPATH": f"{copy / 'shared'}{os.pathsep}{copy}",
         "PYTHONDONTWRITEBYTECODE": "1",
         "WEEKLY": "1",  # what is tried in part otherwise
     }
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider"]
+    python = str(copy / ".venv" / "bin" / "python")
+    command = [python, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider"]
     try:
         done = subprocess.run(
             [*command, "--no-header", "--tb=no", "-rfE", *shlex.split(tests)],

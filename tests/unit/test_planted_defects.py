@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import shlex
+import subprocess
+from pathlib import Path
 
 import pytest
 
+from infra.mutate.__main__ import make_python
 from infra.mutate.defects import OF_THE_MACHINE, ROOT, Defect, defects
 
 PLANTED = defects()
@@ -20,6 +23,22 @@ def test_a_defect_applies_and_its_tests_exist(defect: Defect) -> None:
     named = [word for word in shlex.split(defect.tests) if word.startswith("tests/")]
     assert named
     assert all((ROOT / word).exists() for word in named)
+
+
+def test_the_python_of_a_copy_imports_the_copy(tmp_path: Path) -> None:
+    """Also in a process of the stack, to which no path is passed: else it finds no defect."""
+    package = tmp_path / "shared" / "minutehand" / "__init__.py"
+    package.parent.mkdir(parents=True)
+    package.touch()
+
+    make_python(tmp_path)
+
+    said = subprocess.check_output(
+        [tmp_path / ".venv" / "bin" / "python", "-c", "import minutehand, psycopg as p; print("
+         "minutehand.__file__, p.__version__)"],
+        cwd="/", env={}, text=True,
+    )  # fmt: skip
+    assert said.split()[0] == str(package)
 
 
 def test_every_part_has_its_defects() -> None:
