@@ -44,7 +44,10 @@ def replay(
     ] = None,
     local: Annotated[
         bool,
-        typer.Option("--local", help="Run it here, on the recorded steps; the queue sees nothing."),
+        typer.Option(
+            "--local",
+            help="Run it here on the recorded steps, without --from on all; the queue sees nothing.",
+        ),
     ] = False,
     debug: Annotated[
         bool, typer.Option("--debug", help="With --local: a debugger where it raises.")
@@ -95,7 +98,7 @@ def _run_here(
     job = connection.get(f"/api/jobs/{job_id}")
     recorded = read_steps(connection, job_id)["steps"]
     first = request["from_step"]
-    steps = {} if first is None else _kept(recorded, first)
+    steps = _kept(recorded, first)
     if unknown := request["results"].keys() - steps.keys():
         raise CommandFailed(
             f"{', '.join(sorted(unknown))} is not a step that is kept", code="invalid_argument"
@@ -130,8 +133,13 @@ def _run_here(
         raise typer.Exit(1)
 
 
-def _kept(recorded: list[dict[str, Any]], first: str) -> dict[str, Any]:
-    """Results of the steps that a replay from `first` keeps, as `queue.kept_steps` says."""
+def _kept(recorded: list[dict[str, Any]], first: str | None) -> dict[str, Any]:
+    """Results of the steps that a replay from `first` keeps, as `queue.kept_steps` says.
+
+    Without it all of them: what a failed job has done is not done again on a developer's machine.
+    """
+    if first is None:
+        return {step["name"]: step["result"] for step in recorded}
     graphs = [step["result"] for step in recorded if step["kind"] == "graph"]
     graph: dict[str, list[str]] = next((graph for graph in graphs if first in graph), {})
     ended = {step["name"]: step["created_at"] for step in recorded}

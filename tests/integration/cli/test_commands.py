@@ -155,6 +155,7 @@ def test_a_job_is_run_again_from_a_step(run: Run, stack: RunningStack) -> None:
 
         start = ["replay", job_id, "--from", "write", "--payload", '{"n": 100}']
         try:
+            whole = run.json("replay", job_id, "--local")
             here = run.json(*start, "--result", "read=4", "--local")
         finally:
             default_registry.forget(__name__)
@@ -163,6 +164,7 @@ def test_a_job_is_run_again_from_a_step(run: Run, stack: RunningStack) -> None:
         again = worker.lease_soon()
 
     assert (here["outcome"], here["result"], here["steps"]) == ("completed", 134, {"write": 30})
+    assert (whole["result"], whole["steps"]) == (6, {})
     assert begun == ["write"]
     assert wrong["code"] == "invalid_argument"
     assert (made["replay_of"], made["replay_from"]) == (job_id, "write")
