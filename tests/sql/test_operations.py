@@ -207,7 +207,7 @@ def test_it_pauses_resumes_and_stops(engine: Engine) -> None:
 
 
 def test_an_undo_takes_back_what_has_not_started(engine: Engine) -> None:
-    """A cancelled job is retried when it is due; a retried or replayed one is cancelled unless it began."""
+    """Cancelled jobs are retried when due; retried or replayed ones cancelled unless they began."""
     ids = engine.enqueue_many(3)
     cancel = act(engine, "cancel", {"ids": ids})
     undone = undo(engine, cancel)

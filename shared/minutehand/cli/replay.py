@@ -46,7 +46,7 @@ def replay(
         bool,
         typer.Option(
             "--local",
-            help="Run it here on the recorded steps, without --from on all; the queue sees nothing.",
+            help="Run it here on the recorded steps, without --from all; the queue sees nothing.",
         ),
     ] = False,
     debug: Annotated[
