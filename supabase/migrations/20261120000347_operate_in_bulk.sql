@@ -257,7 +257,7 @@ begin
       select id from public.jobs where id = any (v_ids)
         and (status = 'cancelled' or status = 'failed' and p_operation.undo_of is null)
       order by id for update);
-    perform queue.retry_jobs(v_able, p_now);
+    perform queue.retry_jobs(v_able, p_now, p_operation.undo_of is not null);
   elsif p_operation.undo_of is null then
     v_able := array(
       select id from public.jobs where id = any (v_ids) and finished_at is null and cancel_requested_at is null);
@@ -451,7 +451,7 @@ begin
   return queue.begin_operation(v_undo);
 end;
 $$;
-comment on function public.undo_operation is E'Take an operation back, by another one: jobs it cancelled are retried; of those it retried or replayed, the ones that have not started are cancelled.\n\nStops it first. A repeat returns the same operation. 409 when it has changed no job.';
+comment on function public.undo_operation is E'Take an operation back, by another one: jobs it cancelled are retried, scheduled ones at their time; of those it retried or replayed, the ones that have not started are cancelled.\n\nStops it first. A repeat returns the same operation. 409 when it has changed no job.';
 
 create function public.steer_operation(p_operation_id uuid, p_action text) returns jsonb
 language plpgsql
