@@ -102,6 +102,8 @@ begin
     perform queue.refuse(400, 'invalid_argument', 'action must be cancel, retry or replay', 'action');
   elsif v_filter ? 'workspace_id' then
     perform queue.refuse(400, 'invalid_argument', 'an operation is of one workspace: its filter names none', 'filter');
+  elsif (p_request ->> 'limit')::numeric < 1 then
+    perform queue.refuse(400, 'invalid_argument', 'limit must be 1 or more', 'limit');
   elsif char_length(p_request ->> 'name') not between 1 and 200 then
     perform queue.refuse(400, 'invalid_argument', 'name must have 1 to 200 characters', 'name');
   elsif v_words <> '{}' and not v_words && v_able then
@@ -114,8 +116,7 @@ begin
     when v_words <> '{}' then array(select w from unnest(v_words) as w where w = any (v_able))
     when v_operation.action = 'retry' then array['failed'] else v_able[:5] end));
   v_operation.name := coalesce(p_request ->> 'name', initcap(v_operation.action) || ' jobs');
-  v_operation.most := least(100000, greatest(1,
-    coalesce(queue.whole((p_request ->> 'limit')::numeric, 'limit'), 100000)));
+  v_operation.most := least(100000, coalesce(queue.whole((p_request ->> 'limit')::numeric, 'limit'), 100000));
   v_operation.idempotency_key := left(p_request ->> 'idempotency_key', 255);
   v_operation.choosing := '{"source": 1}';
   return v_operation;

@@ -365,6 +365,7 @@ def test_a_repeated_key_begins_nothing(engine: Engine) -> None:
         ({"action": "retry", "filter": {"ids": ["x"]}}, "filter"),
         ({"action": "retry", "name": ""}, "name"),
         ({"action": "retry", "limit": 1.5}, "limit"),
+        ({"action": "retry", "limit": 0}, "limit"),
         ({"action": "retry", "fitler": {}}, "fitler"),
     ],
 )
