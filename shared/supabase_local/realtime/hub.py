@@ -118,7 +118,9 @@ class Hub:
 
     def replicate(self) -> None:
         """Begin to stream messages, unless that runs already."""
-        if self._replicating is None or self._replicating.done():
+        running = self._replicating
+        # one that was cancelled and has not ended yet streams no more
+        if running is None or running.done() or running.cancelling():
             self._replicating = self.spawn(self.messages.run())
 
     def session_ended(self, session: Socket) -> None:
