@@ -304,7 +304,8 @@ begin
 exception
   when not_null_violation or check_violation or invalid_text_representation or numeric_value_out_of_range then
     perform queue.refuse(400, 'invalid_argument',
-      'name, metric and threshold must be given: a threshold of 0 or more, of a share up to 1, and minutes from 1 to 1440', 'alert');
+      'name, metric and threshold must be given: a threshold of 0 or more, of a share up to 1, and minutes from 1 to '
+      '1440', 'alert');
 end;
 $$;
 comment on function public.put_alert is E'Create the alert of that name or change it, by a manager: {name, metric, '
