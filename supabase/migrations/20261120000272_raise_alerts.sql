@@ -43,7 +43,8 @@ create table queue.alerts (
   created_at timestamptz not null default queue.clock(), -- when it was created
   constraint alerts_are_named_once unique (workspace_id, name),
   constraint alerts_name_is_bounded check (char_length(name) between 1 and 100),
-  constraint alerts_threshold_is_bounded check (threshold between 0 and 1000000000),
+  constraint alerts_threshold_is_bounded check (
+    threshold between 0 and case when metric like '%\_share' then 1 else 1000000000 end),
   constraint alerts_minutes_are_bounded check (minutes between 1 and 1440)
 );
 comment on table queue.alerts is 'Thresholds of a workspace, and whether each is exceeded.';
@@ -305,7 +306,8 @@ begin
 exception
   when not_null_violation or check_violation or invalid_text_representation or numeric_value_out_of_range then
     perform queue.refuse(400, 'invalid_argument',
-      'name, metric and threshold must be given: a threshold of 0 or more, and minutes from 1 to 1440', 'alert');
+      'name, metric and threshold must be given: a threshold of 0 or more, of a share up to 1, and minutes from 1 to '
+      '1440', 'alert');
 end;
 $$;
 comment on function public.put_alert is E'Create the alert of that name or change it, by a manager: {name, metric, '

@@ -184,6 +184,7 @@ def test_maintenance_looks_by_itself_once_a_minute(engine: Engine) -> None:
         ({"metric": "sorrow"}, "invalid_argument"),
         ({"threshold": None}, "invalid_argument"),
         ({"threshold": -1}, "invalid_argument"),
+        ({"metric": "failure_share", "threshold": 5}, "invalid_argument"),
         ({"minutes": 0}, "invalid_argument"),
         ({"colour": "red"}, "invalid_argument"),
         ({"job_type": "wrok"}, "unknown_job_type"),

@@ -154,7 +154,7 @@ def test_only_who_may_enqueue_replays_and_edits(engine: Engine) -> None:
 
 
 def test_a_key_makes_one_replay(engine: Engine) -> None:
-    """A repeated call gets the first."""
+    """A repeated call gets the first; one from another step is not a repetition."""
     origin = finished(engine, "read", "write")
 
     first, again = (
@@ -162,6 +162,9 @@ def test_a_key_makes_one_replay(engine: Engine) -> None:
     )
 
     assert first["id"] == again["id"]
+    with pytest.raises(psycopg.Error) as refused:
+        replay(engine, origin, from_step="read", idempotency_key="once")
+    assert refusal(refused.value) == ("PT409", "idempotency_conflict", first["id"])
 
 
 def test_replays_of_replays_are_one_chain(engine: Engine) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -361,9 +362,16 @@ class Attempt:
             },
         )
         if self._task is not None:
-            self._stack = tuple(self._task.get_stack())
+            self._stack = tuple(self._where(self._task))
             self._task.cancel()
         self._end(Abandoned())
+
+    def _where(self, task: asyncio.Task[None]) -> list[FrameType]:
+        """Where the processor is: a plain one in its thread, else where its task waits."""
+        for thread in threading.enumerate():
+            if thread.name.startswith(f"job:{self.job_id}-"):
+                return tracebacks.running(sys._current_frames().get(thread.ident or 0))
+        return tracebacks.suspended(task)
 
     def _cancel_left_over_tasks(self) -> None:
         own = self._task
