@@ -12,11 +12,11 @@ HIDDEN: Final = "[hidden]"
 #: Longest text that is looked through: far more than is kept of any.
 MOST_READ: Final = 20_000
 
-_NAMED = r"(?:api_?key|key|secret|token|passw(?:or)?d|credentials?|authorization)"
+_NAMED = r"(?:api_?key|key|secret|token|passw(?:or)?d|passphrase|credentials?|authorization)"
 #: Names that never stand before an ordinary word, as `key: name` does.
 _TELLING = (
-    r"(?:[\w-]{0,40}(?:api[_-]?key|access[_-]?key|secret|token|passw(?:or)?d|pwd|cookie)[\w-]{0,40}"
-    r"|authorization|credentials?)"
+    r"(?:[\w-]{0,40}(?:(?:api|access|private|account)[_-]?key|secret|token|passw(?:or)?d|passphrase"
+    r"|pwd|cookie)[\w-]{0,40}|authorization|credentials?|pass|jwt)"
 )
 _TELLING_NAME: Final = re.compile(rf"(?i){_TELLING}$")
 _SECRETS: Final = (
@@ -28,6 +28,29 @@ _SECRETS: Final = (
         rf"\1\2{HIDDEN}\2",
     ),
     (re.compile(r"(?i)\b(bearer|basic)\s+(?!auth)[\w.~+/-]{8,}=*"), rf"\1 {HIDDEN}"),
+    (
+        re.compile(r"(?i)\b(authorization:\s*\w{3,20})\s+(?!\[)[\w.~+/-]{4,}=*"),
+        rf"\1 {HIDDEN}",
+    ),
+    (
+        re.compile(r"-----BEGIN [A-Z ]{0,30}PRIVATE KEY-----[^-]*(?:-----END [A-Z ]{0,30}-----)?"),
+        HIDDEN,
+    ),
+    # addresses that are secrets themselves: webhooks of chat services, Telegram's bots
+    (
+        re.compile(
+            r"(https://(?:hooks\.[\w.]{1,40}|[\w.]{0,40}discord\w*\.com/api/webhooks)/)[^\s\"'<>]+"
+        ),
+        rf"\1{HIDDEN}",
+    ),
+    (re.compile(r"(/bot\d{5,12}:)[\w-]{20,}"), rf"\1{HIDDEN}"),
+    # what Postgres quotes of a row, pydantic of a field, and what a command was given
+    (
+        re.compile(rf"(?mi)^((?:[\w.]{{1,80}}\.)?{_TELLING}\n.*\binput_value=).*(?=, input_type=)"),
+        rf"\1{HIDDEN}",
+    ),
+    (re.compile(rf"(?i)(\b{_TELLING}\)=\()[^)]*\)"), rf"\1{HIDDEN})"),
+    (re.compile(rf"(?i)(--?{_TELLING}\s+)(?![-\[])\S{{4,}}"), rf"\1{HIDDEN}"),
     # a password in an address, also one with @ or / in it; digits before a path are a port
     (re.compile(r"""(\b\w+://[^\s:/@]*:)(?!\d+(?:[/?#]|$))[^\s"'<>]+@"""), rf"\1{HIDDEN}@"),
     (re.compile(r"(\b\w+://)[^\s:/@]{16,}@"), rf"\1{HIDDEN}@"),
@@ -35,15 +58,29 @@ _SECRETS: Final = (
     (
         re.compile(
             r"""(?i)([?&](?:[\w.-]{0,40}(?:key|secret|token|passw|pwd|credential|signature)"""
-            r"""[\w.-]{0,40}|sig|code|auth)=)[^&\s"'#<>]+"""
+            r"""[\w.-]{0,40}|sig|hmac|sid|otp|pass|jwt|session|code|auth)=)[^&\s"'#<>]+"""
         ),
         rf"\1{HIDDEN}",
     ),
     (re.compile(r"([?&][\w.-]{1,80}=)[\w%~+/=.-]{20,}"), rf"\1{HIDDEN}"),
     (re.compile(r"\beyJ[\w-]{10,}\.[\w-]{5,}\.[\w-]*"), HIDDEN),
-    (re.compile(r"\b(?:sk|pk|rk|sb|gh[opsu]|glpat|xox[abprs]|whsec)[_-][\w-]{12,}"), HIDDEN),
+    (
+        re.compile(
+            r"\b(?:sk|pk|rk|sb|gh[oprsu]|github_pat|glpat|npm|hf|xox[abeprs]|whsec)[_-][\w-]{12,}"
+        ),
+        HIDDEN,
+    ),
+    (re.compile(r"\bSG\.[\w-]{16,}\.[\w-]{16,}"), HIDDEN),
     (re.compile(r"\b(?:AKIA|ASIA)[A-Z0-9]{16}\b|\bAIza[\w-]{30,}"), HIDDEN),
     (re.compile(r"\b[0-9a-fA-F]{40,}\b"), HIDDEN),
+    # in a sentence, where digits show that it is not a word: the API key 3kF9… was refused
+    (
+        re.compile(
+            r"""(?i)\b((?:api[ _-]?key|token|password|secret)(?:,? (?:is|provided|given))?:?\s"""
+            r"""["'`]?)(?=[\w~+/.-]{0,40}\d)(?=[\w~+/.-]{0,40}[a-z])[\w~+/-]{10,}=*"""
+        ),
+        rf"\1{HIDDEN}",
+    ),
     # without quotes: password=…, x-api-key: …; a call or a look-up in a line of code is not a value
     (
         re.compile(
@@ -72,9 +109,21 @@ def data_without_secrets(value: Any) -> Any:
             return [data_without_secrets(item) for item in value]
         case dict():
             return {
-                without_secrets(name): HIDDEN
-                if isinstance(item, str) and item and _TELLING_NAME.match(name)
+                without_secrets(name): _hidden(item)
+                if _TELLING_NAME.match(name)
                 else data_without_secrets(item)
                 for name, item in value.items()
             }
+    return value
+
+
+def _hidden(value: Any) -> Any:
+    """What a telling name holds: its texts are hidden at every level; numbers, as counts, stay."""
+    match value:
+        case str():
+            return value and HIDDEN
+        case list():
+            return [_hidden(item) for item in value]
+        case dict():
+            return {without_secrets(name): _hidden(item) for name, item in value.items()}
     return value

@@ -107,7 +107,7 @@ end;
 $$;
 comment on function queue.may_read is 'The same as queue.may_steer for apps'' functions that guests call too: plain SQL without claims is refused.';
 
-create function queue.retry_jobs(p_ids uuid[], p_now timestamptz) returns integer
+create function queue.retry_jobs(p_ids uuid[], p_now timestamptz, p_when_due boolean default false) returns integer
 language plpgsql set search_path = '' as $$
 declare
   v_ids uuid[];
@@ -130,7 +130,8 @@ begin
   with retried as (
     update public.jobs set status = 'pending', outcome = null, finished_at = null, completed_at = null, result = null,
       attempts = 0, snoozes = 0,
-      lost_attempts = 0, generation = generation + 1, next_retry_at = null, scheduled_for = null, deadline_at = null,
+      lost_attempts = 0, generation = generation + 1, next_retry_at = null,
+      scheduled_for = case when p_when_due and scheduled_for > p_now then scheduled_for end, deadline_at = null,
       cancel_requested_at = null, updated_at = p_now, last_seq = last_seq + 1
     where id = any (p_ids) and status in ('failed', 'cancelled')
       and (unique_key is null or exists (select 1 from queue.unique_jobs as u where u.job_id = jobs.id))
@@ -154,7 +155,7 @@ begin
     where parent_id = any (v_ids) and outcome = 'cancelled' and error_data ->> 'reason' = 'parent_ended' order by id
       for update);
   if cardinality(v_children) > 0 then -- they ended with their parent and continue with it
-    perform queue.retry_jobs(v_children, p_now);
+    perform queue.retry_jobs(v_children, p_now, p_when_due);
   end if;
   perform queue.request_wake();
   return cardinality(v_ids);
@@ -162,7 +163,8 @@ end;
 $$;
 comment on function queue.retry_jobs is E'Run failed or cancelled jobs again: attempts start from 0, the fence and '
   'the events continue; returns how many.\n\nJobs whose unique key another job holds by now stay as they are. '
-  'Children that ended only because their parent did run again with it.';
+  'Children that ended only because their parent did run again with it. p_when_due: scheduled ones at their time, '
+  'not now.';
 
 create function queue.change_payload(p_job_id uuid, p_payload jsonb) returns void
 language plpgsql set search_path = '' as $$
@@ -201,11 +203,11 @@ begin
   insert into public.job_events (job_id, seq, workspace_id, session_id, type, data, created_at)
   values (p_job_id, v_job.last_seq, v_job.workspace_id, v_job.session_id, 'job.edited',
     jsonb_build_object('status', v_job.status, 'attempts', v_job.attempts, 'next_retry_at', v_job.next_retry_at,
-      'changed', v_changed), v_now);
+      'changed', case when v_job.session_id like 'guest\_%' then null else v_changed end), v_now); -- guests read it
   perform queue.note_action('edit', v_job.workspace_id, p_job_id);
 end;
 $$;
-comment on function queue.change_payload is E'Give a live job that does not run another payload, checked by its type''s schema; the caller holds its row.\n\nAppends job.edited with {changed: {field: {before, after}}}: the first 200 characters of the first 20 fields.';
+comment on function queue.change_payload is E'Give a live job that does not run another payload, checked by its type''s schema; the caller holds its row.\n\nAppends job.edited with {changed: {field: {before, after}}}: the first 200 characters of the first 20 fields; null for a job of a guest session, whose guests see no payload.';
 
 create function public.retry_job(p_job_id uuid, p_payload jsonb default null) returns jsonb
 language plpgsql

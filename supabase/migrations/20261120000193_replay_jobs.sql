@@ -56,6 +56,10 @@ begin
       'schema_version', case when coalesce(p_request -> 'payload', 'null') = 'null' then p_job.schema_version end,
       'user_id', case when auth.uid() is null then p_job.user_id end)));
   if not (v_made -> 'created')::boolean then
+    if (v_made #>> '{job,replay_of}', v_made #>> '{job,replay_from}') is distinct from (p_job.id::text, v_from) then
+      perform queue.refuse(409, 'idempotency_conflict', 'this idempotency key was used with another request',
+        v_made #>> '{job,id}');
+    end if;
     return v_made;
   end if;
   v_id := v_made #>> '{job,id}';

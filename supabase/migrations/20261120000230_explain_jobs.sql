@@ -246,7 +246,7 @@ begin
       else format('It failed at %s %s: %s', queue.utc(p_job.finished_at), case
         when p_job.max_attempts = 1 then 'on its only attempt'
         else format('after %s of %s attempts', p_job.attempts, p_job.max_attempts) end,
-        queue.error_line(p_job.error_message, p_job.error_data)) end,
+        queue.shown_error(p_job)) end,
     'data', jsonb_build_object('finished_at', p_job.finished_at, 'error_message', p_job.error_message,
       'error', p_job.error_data, 'attempts', p_job.attempts));
 end;
@@ -320,7 +320,7 @@ begin
         then format('It has been due since %s and joins the queue with the next tick.', queue.utc(p_run_at))
       when p_job.next_retry_at is null then format('It is scheduled for %s.', queue.utc(p_run_at))
       when p_job.error_message is not null then format('Attempt %s of %s failed (%s); it is tried again at %s.',
-        p_job.attempts, p_job.max_attempts, left(queue.error_line(p_job.error_message, p_job.error_data), 300),
+        p_job.attempts, p_job.max_attempts, queue.shown_error(p_job),
         queue.utc(p_run_at))
       else format('Its processor put it off until %s.', queue.utc(p_run_at)) end,
     'data', jsonb_build_object('run_at', p_run_at, 'attempts', p_job.attempts, 'max_attempts', p_job.max_attempts,

@@ -6,6 +6,7 @@ create table queue.guest_sessions (
   -- the workspace whose jobs it shows; jobs of others with the same session_id are not part of it
   workspace_id uuid not null,
   user_id uuid, -- the one user it is for; null for anyone who holds the id
+  is_members boolean not null default false, -- whether the user has it as a member of the workspace, and only while one
   opened_at timestamptz not null default queue.clock(), -- when it was opened, UTC
   expires_at timestamptz not null, -- when it ends, UTC
   constraint guest_sessions_id_is_unguessable check (session_id ~ '^guest_[0-9a-f]{64}$'),
@@ -35,8 +36,9 @@ create function queue.is_mine(p_guest_session queue.guest_sessions) returns bool
 language sql stable set search_path = '' as $$
   select auth.uid() is not null and p_guest_session.user_id = auth.uid()
     and (coalesce(auth.jwt() ->> 'is_anonymous', 'false') <> 'true' or queue.setting('allow_anonymous') = 'true')
+    and (not p_guest_session.is_members or queue.is_member(p_guest_session.workspace_id))
 $$;
-comment on function queue.is_mine is E'Whether a guest session is for the caller as its user.\n\nA user of Auth''s anonymous sign-in counts only where the setting allow_anonymous is true.';
+comment on function queue.is_mine is E'Whether a guest session is for the caller as its user.\n\nA user of Auth''s anonymous sign-in counts only where the setting allow_anonymous is true; one who began it as a member, only while they are one.';
 
 create function queue.may_join_guest_sessions(p_session_ids text[]) returns setof queue.guest_sessions
 language sql stable set search_path = '' as $$
@@ -72,8 +74,9 @@ language plpgsql set search_path = '' as $$
 declare
   v_guest_session queue.guest_sessions;
 begin
-  insert into queue.guest_sessions (session_id, workspace_id, user_id, expires_at)
-  values (p_session_id, p_workspace_id, p_user_id, queue.clock() + make_interval(secs => p_seconds))
+  insert into queue.guest_sessions (session_id, workspace_id, user_id, is_members, expires_at)
+  values (p_session_id, p_workspace_id, p_user_id, queue.is_member(p_workspace_id),
+    queue.clock() + make_interval(secs => p_seconds))
   on conflict (session_id) do update set expires_at = excluded.expires_at
   -- once a day is enough, and a guest session that has ended stays ended
   where guest_sessions.expires_at > queue.clock() and guest_sessions.expires_at < excluded.expires_at - interval '1 day'

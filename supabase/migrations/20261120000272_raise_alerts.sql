@@ -43,7 +43,8 @@ create table queue.alerts (
   created_at timestamptz not null default queue.clock(), -- when it was created
   constraint alerts_are_named_once unique (workspace_id, name),
   constraint alerts_name_is_bounded check (char_length(name) between 1 and 100),
-  constraint alerts_threshold_is_bounded check (threshold between 0 and 1000000000),
+  constraint alerts_threshold_is_bounded check (
+    threshold between 0 and case when metric like '%\_share' then 1 else 1000000000 end),
   constraint alerts_minutes_are_bounded check (minutes between 1 and 1440)
 );
 comment on table queue.alerts is 'Thresholds of a workspace, and whether each is exceeded.';
@@ -98,7 +99,8 @@ language sql stable set search_path = '' as $$
   cross join lateral (select r.ready_at from queue.ready as r
     where r.partition_id = p.id order by r.ready_at limit 100000) as k
   where (p_alert.whole or p.workspace_id = p_alert.workspace_id)
-    and (p_alert.job_type is null or p.job_type = p_alert.job_type)
+    and case when p_alert.job_type is not null then p.job_type = p_alert.job_type
+      else not exists (select 1 from queue.job_types as t where t.job_type = p.job_type and t.internal) end
   limit 100000
 $$;
 comment on function queue.alert_due is 'Since when each job that is due is so, up to 100,000.';
@@ -117,7 +119,8 @@ create function queue.metric_unserved(p_alert queue.alerts, p_now timestamptz) r
 language sql stable set search_path = '' as $$
   select coalesce(sum(h.jobs), 0)::double precision
   from queue.due_heads(case when not p_alert.whole then p_alert.workspace_id end, p_now) as h
-  where h.cause = 'unserved' and (p_alert.job_type is null or h.job_type = p_alert.job_type)
+  where h.cause = 'unserved' and case when p_alert.job_type is not null then h.job_type = p_alert.job_type
+    else not exists (select 1 from queue.job_types as t where t.job_type = h.job_type and t.internal) end
 $$;
 comment on function queue.metric_unserved is 'Due jobs whose type no running worker serves, up to 10,000.';
 
@@ -303,7 +306,8 @@ begin
 exception
   when not_null_violation or check_violation or invalid_text_representation or numeric_value_out_of_range then
     perform queue.refuse(400, 'invalid_argument',
-      'name, metric and threshold must be given: a threshold of 0 or more, and minutes from 1 to 1440', 'alert');
+      'name, metric and threshold must be given: a threshold of 0 or more, of a share up to 1, and minutes from 1 to '
+      '1440', 'alert');
 end;
 $$;
 comment on function public.put_alert is E'Create the alert of that name or change it, by a manager: {name, metric, '

@@ -153,6 +153,9 @@ declare
   v_named uuid := (p_filter ->> 'workspace_id')::uuid;
 begin
   if auth.uid() is not null or not queue.is_service() then
+    if v_named is not null then
+      perform queue.may_read(v_named);
+    end if;
     return array(select w from queue.my_workspaces() as w where v_named is null or w = v_named);
   elsif v_named is null and not p_filter ?| array['ids', 'id_prefix', 'parent_id', 'batch_id', 'session_id'] then
     perform queue.refuse(400, 'invalid_argument', 'name the workspace', 'workspace_id');
@@ -160,8 +163,8 @@ begin
   return case when v_named is not null then array[v_named] end;
 end;
 $$;
-comment on function queue.list_workspaces is E'Whose jobs a list shows: the caller''s own workspaces, or the one '
-  'that the service names.\n\nNull for all of them: the service''s search by id, session, parent or batch.';
+comment on function queue.list_workspaces is E'Whose jobs a list shows: the caller''s own workspaces, the one of '
+  'them that is named (else 404), or the one that the service names.\n\nNull for all of them: the service''s search by id, session, parent or batch.';
 
 create function queue.list_from(
   p_source queue.list_source, p_filter jsonb, p_workspaces uuid[], p_place queue.list_place

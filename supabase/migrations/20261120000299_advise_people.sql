@@ -12,6 +12,14 @@ language sql immutable set search_path = '' as $$
 $$;
 comment on function queue.error_line is 'An error in one line, the exception''s type before its message, as Python prints it; what the engine itself says stays as it is.';
 
+create function queue.shown_error(p_job public.jobs) returns text
+language sql stable set search_path = '' as $$
+  select left(k.line, 300) || case when length(k.line) > 300 then '…' else '' end
+  from (select btrim(regexp_replace(queue.error_line(p_job.error_message, p_job.error_data), '\s+', ' ', 'g')) as line)
+    as k
+$$;
+comment on function queue.shown_error is 'A job''s error as part of a sentence: on one line, the first 300 characters.';
+
 create function queue.http_remedy(p_status integer, p_at text, p_retry text) returns text
 language sql immutable set search_path = '' as $$
   select case
@@ -31,6 +39,7 @@ language plpgsql stable set search_path = '' as $$
 declare
   v_type text := coalesce(p_job.error_data ->> 'type', '');
   v_errno text := coalesce(p_job.error_data ->> 'errno', '');
+  v_said text := coalesce(p_job.error_message, '');
   v_ended boolean := p_job.finished_at is not null;
   v_at text := coalesce(' at ' || p_place, '');
   v_retry text := case when v_ended then 'When it is back, retry: finished steps are kept.'
@@ -42,8 +51,12 @@ begin
   return case
     when v_type like '%ChildrenFailed' then format('A child job failed%s. Correct that first; then retry the '
       'child, and this job, whose finished steps are kept.', coalesce(' at ' || p_child_place, ''))
-    when v_type = 'AttemptTimeout' then 'Give the type a longer timeout, or split the work into steps: a retry '
-      'continues after the last finished one.'
+    when v_type = 'AttemptTimeout' then format('%sGive the type a longer timeout, or split the work into steps: a '
+      'retry continues after the last finished one.', coalesce('It was at ' || p_place || '. ', ''))
+    when v_type = 'WorkerLost' and v_said ~ 'was ended by SIG(SEGV|ABRT|BUS|FPE|ILL)' then format('Native code '
+      'crashed%s: correct what is given to it, or use another version of the library%s', v_at, v_again)
+    when v_type = 'WorkerLost' and v_said like '%ended with exit code%' then 'Code that ran there ended the whole '
+      'process, as os._exit does: raise an error instead. That worker''s log ends with what it last said.'
     when v_type = 'WorkerLost' then 'Its worker stopped answering: out of memory, killed by a deploy, or its loop '
       'was blocked for longer than the lease. Look at that worker''s log at the end of the attempt; blocking '
       'calls belong in a thread.'
@@ -62,8 +75,14 @@ begin
       'it, deploy%s', v_at, v_again)
     when p_job.error_data ->> 'status' ~ '^[45]\d\d$'
       then queue.http_remedy((p_job.error_data ->> 'status')::integer, v_at, v_retry)
-    when v_type ~ '(^|\.)(Connect(Error|Timeout|ion\w*Error)|\w*TimeoutError|ReadTimeout|ReadError|PoolTimeout|'
-      'RemoteProtocolError|TimeoutException|(Service)?Unavailable|gaierror)$'
+    when v_said ~ 'CERTIFICATE_VERIFY_FAILED' then format('The certificate of the service it calls%s does not hold: '
+      'it has expired, names another host, or is signed by an authority that the worker does not trust. %s', v_at,
+      v_retry)
+    when v_said ~* 'name or service not known|name resolution|nodename nor servname|no address associated|getaddrinfo'
+      then format('The name of the service it calls%s does not resolve: check the address that is called, and the '
+      'worker''s DNS. %s', v_at, v_retry)
+    when v_type ~ '(^|\.)(\w*Connect\w*Error|\w*Timeout(Error|Exception)?|(Read|Write|URL|ServerDisconnected|'
+      'RemoteProtocol)Error|(Service)?Unavailable|gaierror)$' or v_type ~ '^psycopg.*\.OperationalError$'
       then format('A service that it calls%s did not answer. %s', v_at, v_retry)
     when v_ended then format('Correct %s, deploy, then retry: finished steps are kept.', coalesce(p_place, 'the '
       'cause'))
@@ -159,9 +178,10 @@ language sql stable set search_path = '' as $$
   alike as materialized (
     select j.id, j.workspace_id, j.finished_at from ended as e join public.jobs as j on j.id = any (array[e.job_id])
     where j.job_type = p_job.job_type and j.error_fingerprint = p_job.error_fingerprint),
+  touched as (select a.id, a.workspace_id from alike as a union select p_job.id, p_job.workspace_id),
   began as (
     select a.leased_at, coalesce(a.origin ->> 'version', w.version) as version, w.origin ->> 'commit' as commit
-    from (select id from alike union select p_job.id) as k
+    from touched as k
     cross join lateral (select * from queue.attempts as t where t.job_id = k.id
       and t.outcome in ('failed', 'retry', 'lost') order by t.fence limit 1) as a
     left join queue.workers as w on w.worker_id = a.worker_id
@@ -171,7 +191,7 @@ language sql stable set search_path = '' as $$
     'deploy', queue.failures_by_deploy(p_job.job_type, array(
       select coalesce(a.finished_at, p_job.updated_at) from (select id, finished_at from alike
         union select p_job.id, p_job.finished_at) as a)),
-    'jobs', (select count(*) from alike), 'workspaces', (select count(distinct a.workspace_id) from alike as a),
+    'jobs', (select count(*) from touched), 'workspaces', (select count(distinct t.workspace_id) from touched as t),
     'last_success_at', (select max(e.ended_at) from (
       select o.ended_at, o.workspace_id from queue.ended as o
       where o.job_type = p_job.job_type and o.outcome collate "C" = 'completed'

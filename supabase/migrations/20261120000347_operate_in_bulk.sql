@@ -102,6 +102,8 @@ begin
     perform queue.refuse(400, 'invalid_argument', 'action must be cancel, retry or replay', 'action');
   elsif v_filter ? 'workspace_id' then
     perform queue.refuse(400, 'invalid_argument', 'an operation is of one workspace: its filter names none', 'filter');
+  elsif (p_request ->> 'limit')::numeric < 1 then
+    perform queue.refuse(400, 'invalid_argument', 'limit must be 1 or more', 'limit');
   elsif char_length(p_request ->> 'name') not between 1 and 200 then
     perform queue.refuse(400, 'invalid_argument', 'name must have 1 to 200 characters', 'name');
   elsif v_words <> '{}' and not v_words && v_able then
@@ -114,8 +116,7 @@ begin
     when v_words <> '{}' then array(select w from unnest(v_words) as w where w = any (v_able))
     when v_operation.action = 'retry' then array['failed'] else v_able[:5] end));
   v_operation.name := coalesce(p_request ->> 'name', initcap(v_operation.action) || ' jobs');
-  v_operation.most := least(100000, greatest(1,
-    coalesce(queue.whole((p_request ->> 'limit')::numeric, 'limit'), 100000)));
+  v_operation.most := least(100000, coalesce(queue.whole((p_request ->> 'limit')::numeric, 'limit'), 100000));
   v_operation.idempotency_key := left(p_request ->> 'idempotency_key', 255);
   v_operation.choosing := '{"source": 1}';
   return v_operation;
@@ -257,7 +258,7 @@ begin
       select id from public.jobs where id = any (v_ids)
         and (status = 'cancelled' or status = 'failed' and p_operation.undo_of is null)
       order by id for update);
-    perform queue.retry_jobs(v_able, p_now);
+    perform queue.retry_jobs(v_able, p_now, p_operation.undo_of is not null);
   elsif p_operation.undo_of is null then
     v_able := array(
       select id from public.jobs where id = any (v_ids) and finished_at is null and cancel_requested_at is null);
@@ -451,7 +452,7 @@ begin
   return queue.begin_operation(v_undo);
 end;
 $$;
-comment on function public.undo_operation is E'Take an operation back, by another one: jobs it cancelled are retried; of those it retried or replayed, the ones that have not started are cancelled.\n\nStops it first. A repeat returns the same operation. 409 when it has changed no job.';
+comment on function public.undo_operation is E'Take an operation back, by another one: jobs it cancelled are retried, scheduled ones at their time; of those it retried or replayed, the ones that have not started are cancelled.\n\nStops it first. A repeat returns the same operation. 409 when it has changed no job.';
 
 create function public.steer_operation(p_operation_id uuid, p_action text) returns jsonb
 language plpgsql

@@ -36,12 +36,21 @@ def failed(engine: Engine, *, attempts: int = 1, workspace: str = ACME, **error:
         ({"type": "httpx.HTTPStatusError", "status": 503}, "failed (503)"),
         ({"type": "httpx.HTTPStatusError", "status": 422}, "refused the request (422)"),
         ({"type": "httpx.ConnectError"}, "did not answer"),
+        ({"type": "aiohttp.client_exceptions.ServerDisconnectedError"}, "did not answer"),
+        ({"type": "psycopg.OperationalError"}, "did not answer"),
+        (
+            {"type": "httpx.ConnectError", "message": "[Errno -2] Name or service not known"},
+            "resolve",
+        ),
+        ({"type": "SSLError", "message": "[SSL: CERTIFICATE_VERIFY_FAILED]"}, "certificate"),
+        ({"type": "WorkerLost", "message": "was ended by SIGSEGV"}, "crashed at jobs/rates.py:41"),
+        ({"type": "WorkerLost", "message": "ended with exit code 7"}, "os._exit"),
         ({"type": "OSError", "errno": "ENOSPC"}, "The disk of its worker is full (ENOSPC)"),
         ({"type": "OSError", "errno": "ENOMEM"}, "ran out of memory"),
         ({"type": "MemoryError"}, "ran out of memory"),
         ({"type": "OSError", "errno": "EMFILE"}, "too many open files"),
         ({"type": "RecursionError"}, "calls itself without an end at jobs/rates.py:41"),
-        ({"type": "AttemptTimeout"}, "longer timeout"),
+        ({"type": "AttemptTimeout"}, "It was at jobs/rates.py:41. Give the type a longer timeout"),
         ({"type": "PayloadRejected"}, "Duplicate the job"),
         ({"type": "ResultRejected"}, "return what JSON can hold"),
         ({"type": "x.ChildrenFailed"}, "A child job failed"),
@@ -65,6 +74,7 @@ def test_what_is_retried_says_until_when_it_was_asked_to_wait(engine: Engine) ->
 
     due = engine.one("select queue.utc(next_retry_at) from public.jobs where id = %s", job_id)
     assert f"retried automatically at {due}" in told["remedy"]
+    assert (told["history"]["jobs"], told["history"]["workspaces"]) == (1, 1)  # itself
 
 
 def test_the_failed_check_comes_first_with_its_command(engine: Engine) -> None:
@@ -94,6 +104,16 @@ def test_a_worker_that_stopped_answering_is_the_first_check_of_its_job(engine: E
         "check": "lease", "verdict": "fail", "command": "minutehand doctor --only schedule",
         "detail": "Worker w1 stopped answering; its lease expired.",
     }  # fmt: skip
+
+
+def test_a_long_error_is_one_line_of_the_sentence(engine: Engine) -> None:
+    """The page and `show` have it whole; here it would hide what to do."""
+    told = explain(engine, failed(engine, message="first\n" + "next line\n" * 99))
+
+    assert "\n" not in told["sentence"]
+    assert ": ValueError: first next line" in told["sentence"]
+    assert told["sentence"].endswith("…")
+    assert len(told["sentence"]) < 400
 
 
 def test_since_when_and_for_whom(engine: Engine) -> None:

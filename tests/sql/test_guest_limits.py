@@ -11,7 +11,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from tests.support.engine import ACME, ADA, EVE, Engine, refusal
+from tests.support.engine import ACME, ADA, BOB, EVE, Engine, refusal
 
 MESSAGE: dict[str, Any] = {
     "text": "Hello", "client_id": None, "documents": [], "mode": "reply", "ask": False,
@@ -276,3 +276,26 @@ def test_a_members_key_still_counts_within_the_workspace(guests: Engine) -> None
         ]
 
     assert made[0]["plan_id"] == made[1]["plan_id"]
+
+
+def test_who_is_removed_loses_the_conversations_begun_as_a_member(guests: Engine) -> None:
+    """Else they read and fill the workspace's; what was opened to them from outside stays."""
+    session = "guest_" + "d" * 64
+    opened = guests.rpc("open_guest_session", p_workspace_id=ACME, p_options={"user_id": BOB})[
+        "session_id"
+    ]
+    with guests.member(BOB) as bob, guests.member(ADA) as ada:
+        bob.rpc("chat_request", p_session_id=session, p_request={**MESSAGE, "workspace_id": ACME})
+        ada.rpc("remove_member", p_workspace_id=ACME, p_member=BOB)
+
+        for function, arguments in (
+            ("chat_said", {}),
+            ("guest_session_jobs", {}),
+            ("chat_request", {"p_request": MESSAGE}),
+        ):
+            with pytest.raises(psycopg.Error) as error:
+                bob.rpc(function, p_session_id=session, **arguments)
+            assert refusal(error.value)[:2] == ("PT404", "session_not_found"), function
+        assert bob.rpc("chat_status", p_session_id=session)["replies"] == []
+        assert bob.rpc("guest_session_jobs", p_session_id=opened)["jobs"] == []
+        assert ada.rpc("chat_said", p_session_id=session)["messages"] != []

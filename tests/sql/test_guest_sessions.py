@@ -65,7 +65,9 @@ def spoken(engine: Engine, topic: str) -> list[str]:
 def test_who_holds_the_id_sees_the_session_and_its_events(engine: Engine) -> None:
     """Without a user, and nothing but what a guest is for: no payload, no maker, no log line."""
     guest_session = opened(engine)
-    job_id = engine.enqueue({"prompt": "hidden"}, session_id=guest_session)
+    job_id = engine.enqueue({"prompt": "old"}, session_id=guest_session, delay_seconds=60)
+    engine.rpc("edit_job", p_job_id=job_id, p_changes={"payload": {"prompt": "hidden"}})
+    engine.advance(61)
     lease = engine.lease_one()
     engine.report(lease, logs=[{"level": "info", "message": "inside"}], progress={"percentage": 40})
     engine.settle(lease, result={"answer": 42})
@@ -101,7 +103,7 @@ def test_who_holds_the_id_sees_the_session_and_its_events(engine: Engine) -> Non
     assert [event["seq"] for event in events] == list(range(1, job["last_seq"] + 1))
     [log] = [event for event in events if event["type"] == "job.log"]
     assert log["data"] == {}
-    assert "inside" not in json.dumps([events, feed])
+    assert not {"inside", "hidden", "old"} & set(re.findall(r"\w+", json.dumps([events, feed])))
     assert [event["seq"] for event in later["events"]] == [3]
     assert [event["type"] for event in feed["events"]] == [
         event["type"] for event in events if event["type"] != "job.log"

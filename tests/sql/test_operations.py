@@ -207,7 +207,7 @@ def test_it_pauses_resumes_and_stops(engine: Engine) -> None:
 
 
 def test_an_undo_takes_back_what_has_not_started(engine: Engine) -> None:
-    """A cancelled job is retried; a retried or replayed one is cancelled unless it began."""
+    """Cancelled jobs are retried when due; retried or replayed ones cancelled unless they began."""
     ids = engine.enqueue_many(3)
     cancel = act(engine, "cancel", {"ids": ids})
     undone = undo(engine, cancel)
@@ -217,6 +217,12 @@ def test_an_undo_takes_back_what_has_not_started(engine: Engine) -> None:
     assert (again["id"], again["created"]) == (undone["id"], False)
     assert told(engine, cancel, "undone_by") == (undone["id"],)
     assert {engine.status(job_id) for job_id in ids} == {"pending"}
+
+    later = engine.enqueue(delay_seconds=3600)
+    due = engine.rpc("get_job", p_job_id=later)["scheduled_for"]
+    undo(engine, act(engine, "cancel", {"ids": [later]}))
+    restored = engine.rpc("get_job", p_job_id=later)
+    assert (restored["state"], restored["scheduled_for"]) == ("scheduled", due)
 
     engine.run_all("failed", error=ERROR)
     retry = act(engine, "retry", {"state": ["failed"]})
@@ -233,6 +239,14 @@ def test_an_undo_takes_back_what_has_not_started(engine: Engine) -> None:
     [result] = engine.rpc("operation_jobs", p_operation_id=replay["id"])["jobs"]
     assert (undone["done"], engine.status(lease["job"]["id"])) == (1, "completed")
     assert engine.status(result["new_job_id"]) == "cancelled"
+
+    cancelled = engine.enqueue_many(2)
+    cancel = act(engine, "cancel", {"ids": cancelled})
+    engine.run(
+        "update queue.operation_jobs set outcome = 'skipped' where job_id = %s", cancelled[0]
+    )
+    assert undo(engine, cancel)["matched"] == 1
+    assert [engine.status(job_id) for job_id in cancelled] == ["cancelled", "pending"]
 
     nothing = act(engine, "retry", {"job_type": "none"})
     with pytest.raises(psycopg.Error) as refused:
@@ -359,6 +373,7 @@ def test_a_repeated_key_begins_nothing(engine: Engine) -> None:
         ({"action": "retry", "filter": {"ids": ["x"]}}, "filter"),
         ({"action": "retry", "name": ""}, "name"),
         ({"action": "retry", "limit": 1.5}, "limit"),
+        ({"action": "retry", "limit": 0}, "limit"),
         ({"action": "retry", "fitler": {}}, "fitler"),
     ],
 )

@@ -135,6 +135,27 @@ def test_a_zombie_signs_nothing(engine: Engine) -> None:
         issue(engine, held | {"fence": held["fence"] + 1}, result=1)
 
 
+def test_a_page_of_receipts_is_bounded_by_their_children(engine: Engine) -> None:
+    """Five hundred parents of a thousand children each would be a hundred megabytes."""
+    engine.run(
+        "insert into queue.receipts select gen_random_uuid(), %s, n, jsonb_build_object('n', n,"
+        " 'children', (select jsonb_agg('{}'::jsonb) from generate_series(1, 1000))), 'd', now()"
+        " from generate_series(1, 25) as n",
+        ACME,
+    )
+    with engine.member(ADA) as ada:
+        numbers: list[int] = []
+        sizes = []
+        while page := ada.rpc("job_receipts", p_workspace_id=ACME, p_after=max(numbers, default=0))[
+            "receipts"
+        ]:
+            sizes.append(len(page))
+            numbers += [each["n"] for each in page]
+
+    assert numbers == list(range(1, 26))
+    assert sizes == [10, 10, 5]
+
+
 def test_only_members_read_receipts_and_anyone_the_keys(engine: Engine) -> None:
     """Another tenant's is a missing one."""
     receipt = issued(engine)
@@ -174,6 +195,16 @@ def test_a_retired_key_signs_an_hour_more_and_a_revoked_one_nothing(engine: Engi
     with pytest.raises(psycopg.Error) as error:
         engine.rpc("revoke_signing_key", p_kid="none")
     assert refusal(error.value)[1] == "key_not_found"
+
+
+def test_a_key_that_is_revoked_twice_was_revoked_the_first_time(engine: Engine) -> None:
+    """What it signed between the two is still nothing; the command is repeated."""
+    key_id = issued(engine)["key_id"]
+    [first] = engine.rpc("revoke_signing_key", p_kid=key_id)["keys"]
+    issued(engine)
+    engine.advance(3600)
+
+    assert first in engine.rpc("revoke_signing_key", p_kid=key_id)["keys"]
 
 
 def test_a_key_signs_its_own_chain_alone(engine: Engine) -> None:

@@ -157,9 +157,13 @@ def full(engine: Engine) -> dict[str, str]:
     )
     engine.run("update public.jobs set fence = 1000 where id = %s", words["job"])
     engine.run(
-        "insert into queue.receipts values (%s, %s, 1, '{\"children\": []}', 'd', now())",
-        words["job"], ACME,
-    )  # fmt: skip
+        "insert into queue.receipts select gen_random_uuid(), %s, n, '{\"children\": []}', 'd', now() from generate_series(1, 1000) as n",
+        ACME,
+    )
+    engine.run(
+        "insert into queue.receipts select %s, %s, 1001, jsonb_build_object('children', jsonb_agg(jsonb_build_object('job_id', job_id, 'receipt', digest))), 'd', now() from queue.receipts",
+        *(words["job"], ACME),
+    )
     engine.run("set session_replication_role = origin")
     engine.run(MULTIPLY.replace("{rows}", str(ROWS)))
     settle_down(engine)

@@ -24,13 +24,14 @@ MESSAGE: dict[str, object] = {
     "ask": False, "ask_seconds": 60, "seed": 0,
 }  # fmt: skip
 PLAN = {"prompt": "Plant a hedge", "speed_vs_detail": "fast_but_skip_details"}
-#: Every function whose workspace may be left out and that writes, or says which is meant.
+#: Every function of an app whose workspace may be left out, or that says which is meant.
 CALLS: dict[str, Callable[[Engine], Any]] = {
     "uploads": lambda e: e.rpc("own_workspace"),
     "chat": lambda e: e.rpc("chat_request", p_session_id="a-session-of-hers-1", p_request=MESSAGE),
     "plans": lambda e: e.rpc("plan_start", p_workspace_id=None, p_plan=PLAN),
     "beacon": lambda e: e.rpc("beacon_submit", p_spec=SPEC),
     "outbox": lambda e: e.rpc("beacon_redrive"),
+    "list of plans": lambda e: e.rpc("plan_list", p_workspace_id=None),
 }
 
 
@@ -69,7 +70,7 @@ def test_an_only_workspace_may_be_left_out(several: Engine, name: str) -> None:
     assert set(several.rows("select distinct workspace_id::text from public.jobs")) <= {ACME}
 
 
-@pytest.mark.parametrize("name", sorted(CALLS.keys() - {"chat"}))
+@pytest.mark.parametrize("name", sorted(CALLS.keys() - {"chat", "list of plans"}))
 def test_without_any_workspace_there_is_none(several: Engine, name: str) -> None:
     """Only the chat has one for people of no workspace, which is nobody else's."""
     with several.member(NOBODY) as person, pytest.raises(psycopg.Error) as error:

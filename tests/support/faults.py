@@ -119,6 +119,11 @@ FAULTS = [
     Fault("step", "step", ("KeyError", "of October"), "finished steps are kept", line="step"),
     Fault("child", "whole", ("ChildrenFailed", "A child job failed at"), "Correct that first", line="part"),
     Fault("timeout", "slow", ("stopped after 1 s",), "longer timeout", line="slow"),
+    Fault("deaf to its timeout", "deaf", ("stopped after 1 s",), "longer timeout", line="deaf"),
+    Fault("plain function", "plain", ("stopped after 1 s",), "longer timeout", line="plain"),
+    Fault("task group", "group", ("ValueError: invoice 7 has no customer", "1 more"), "Correct ", line="group"),
+    Fault("crash", "crash", ("was ended by SIGSEGV",), "Native code crashed", line="crash"),
+    Fault("unknown host", "unknown", ("ConnectError",), "does not resolve", line="unknown", state="retrying"),
     Fault("service down", "service", ("ConnectError", "tried again at"), "Run now", line="service", state="retrying"),
     Fault(
         "rate limit", "rated", ("rate limit of 1 starts per 3600 s",), "Raise the type's rate limit", state="queued",

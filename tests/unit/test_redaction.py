@@ -34,6 +34,17 @@ SECRETS = ("hunter22", "abcdefghij", "c2lnbm", "AKIA", "0123456", "pa/ss", "w@rd
         "sb_secret_hunter22hunter22",
         "AKIAABCDEFGHIJKLMNOP",
         "0123456789abcdef0123456789abcdef01234567",
+        "Authorization: Token hunter22hunter",
+        "AccountKey=hunter22hunter==;EndpointSuffix=core.windows.net",
+        "-----BEGIN PRIVATE KEY-----\nhunter22\nabcdefghij\n-----END PRIVATE KEY-----",
+        "POST https://hooks.slack.com/services/T0/B0/hunter22 answered 404",
+        "https://api.telegram.org/bot123456:hunter22hunter22hunter/sendMessage",
+        "github_pat_hunter22hunter22",
+        "duplicate key value\nDETAIL:  Key (api_key)=(hunter22) already exists.",
+        "1 validation error\napi_key\n  not one [type=x, input_value='hunter22', input_type=str]",
+        "command failed: deploy --token hunter22",
+        "the API key hunter22hunter is not valid",
+        "https://api.example/login?user=ada&pass=hunter22",
     ],
 )
 def test_what_looks_like_a_secret_is_replaced(text: str) -> None:
@@ -73,6 +84,8 @@ def test_data_is_filtered_at_every_level_and_by_its_names() -> None:
         "tokens": 512,
         "status": 401,
         "key": "colour",
+        "password": ["hunter22"],
+        "private_key": {"pem": "hunter22", "bits": 2048},
     }
 
     assert data_without_secrets(data) == {
@@ -84,6 +97,8 @@ def test_data_is_filtered_at_every_level_and_by_its_names() -> None:
         "tokens": 512,
         "status": 401,
         "key": "colour",
+        "password": [HIDDEN],
+        "private_key": {"pem": HIDDEN, "bits": 2048},
     }
 
 

@@ -27,6 +27,7 @@ export class JobElement extends FollowingElement {
   /** @type {Wait | null} */
   #wait = null;
   #asked = "";
+  #linesOf = "";
   #lastLine = 0;
   #readTo = 0;
   #ended = "";
@@ -168,8 +169,9 @@ export class JobElement extends FollowingElement {
     parts.log.hidden = !job;
     put(parts.summary, this.text("log"));
     if (job && parts.log.open) this.#drawLines(job);
-    if (!end || this.#ended === `${id} ${fence}`) return;
-    this.#ended = `${id} ${fence}`;
+    const ending = `${id} ${fence}`;
+    if (!end || this.#ended === ending) return;
+    this.#ended = ending;
     this.#tell("jobend");
   }
 
@@ -219,14 +221,19 @@ export class JobElement extends FollowingElement {
 
   /** @param {Row} job */
   async #drawLines({ id, last_seq: seq }) {
+    const { lines } = this.#parts;
+    if (this.#linesOf !== id) {
+      this.#linesOf = id;
+      this.#lastLine = this.#readTo = 0;
+      lines.replaceChildren();
+    }
     if (!this.#client || this.#readTo === seq) return;
     this.#readTo = seq;
-    const { lines } = this.#parts;
     lines.ariaLabel = this.text("log");
     const read = await readLines(this.#client, this.schema, id, this.#lastLine, MOST_LINES);
     const isAtEnd = lines.scrollHeight - lines.scrollTop - lines.clientHeight < 30;
     for (const { id: line, log_level: level, message, created_at: at } of read) {
-      if (line <= this.#lastLine) continue; // two reads overlap
+      if (this.#linesOf !== id || line <= this.#lastLine) continue; // another job's, or read twice
       this.#lastLine = line;
       const time = new Date(at).toLocaleTimeString(this.language);
       const begin = make("small", { part: "time" }, level === "info" ? time : `${time} ${level}`);

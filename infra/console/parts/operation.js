@@ -56,7 +56,7 @@ export function OperationActions({ operation, refresh }) {
         title: `Undo ${name}?`,
         text:
           action === "cancel"
-            ? `The ${counted(done, "job")} that it cancelled run again, with fresh attempts.`
+            ? `The ${counted(done, "job")} that it cancelled run again with fresh attempts, scheduled ones at their time.`
             : `Of the ${counted(done, "job")} that it made ready, those that have not started are cancelled.`,
         action: "Undo it",
       })

@@ -95,6 +95,7 @@ export function Traceback({ traceback, origin }) {
         <span class="muted">Caused by</span> <span class="mono">
           ${typeof cause === "string" ? cause : `${cause.type ?? ""}${cause.message ? `: ${cause.message}` : ""}`}
         </span>
+        ${placeOf(cause) && html` at <span class="mono">${placeOf(cause)}</span>`}
       </p>`,
     )}
   </div>`;

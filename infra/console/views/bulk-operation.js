@@ -69,7 +69,7 @@ export default function BulkOperation({ id }) {
         ${filter.length > 0 && `: ${filter.join("; ")}`}
       </p>
     </section>
-    <${Results} operation=${operation} />
+    <${Results} key=${operation.id} operation=${operation} />
     <p><a href="/bulk-operations">All bulk operations</a></p>
   </div>`;
 }

@@ -378,7 +378,7 @@ const Since = ({ history }) =>
 
 /** The sentence up to the error, which stands below in full. */
 function withoutError(/** @type {string} */ sentence, /** @type {WatchedJob} */ job) {
-  const message = (job.error_message ?? "").slice(0, 80);
+  const message = (job.error_message ?? "").trim().replace(/\s+/g, " ").slice(0, 80);
   const at = [`${job.error_data?.type}: ${message}`, message]
     .map((said) => (message ? sentence.indexOf(said) : -1))
     .find((found) => found > 0);

@@ -20,6 +20,7 @@ from minutehand.ai.errors import (
 )
 from minutehand.queue.foreign import Answer, connect, exchange, repeating, timeouts
 from minutehand.queue.lean_httpx import httpx
+from minutehand.redaction import without_secrets
 from minutehand.retry_after import retry_after
 
 T = TypeVar("T")
@@ -101,11 +102,11 @@ def refusal(
 
 
 def sentence(told: Mapping[str, Any]) -> str:
-    """What an answer says went wrong; empty when it says nothing."""
+    """What an answer says went wrong, without secrets; empty when it says nothing."""
     error = told.get("error")
     if isinstance(error, dict):
         error = error.get("message")
-    return error if isinstance(error, str) else ""
+    return without_secrets(error) if isinstance(error, str) else ""
 
 
 def _worth_repeating(error: BaseException) -> bool:

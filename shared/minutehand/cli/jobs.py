@@ -325,7 +325,7 @@ def since(history: dict[str, Any]) -> str:
         f"{jobs} {'job' if jobs == 1 else 'jobs'} of "
         f"{workspaces} {'workspace' if workspaces == 1 else 'workspaces'} failed so"
     )
-    return f"Since when: {first}{count}. {_success(history)}{since_deploy(history['deploy'])}"
+    return f"Since when: {first}{count}. {_success(history)}.{since_deploy(history['deploy'])}"
 
 
 def since_deploy(deploy: dict[str, Any] | None) -> str:
@@ -348,9 +348,9 @@ def _success(history: dict[str, Any]) -> str:
     """When a job of the type last succeeded, and whether others do while this one fails."""
     last, first = history["last_success_at"], history["first_seen_at"]
     if not last:
-        return "Last success: never"
+        return "Last success: never."
     others = "Others succeed, the last" if first and last > first else "Last success:"
-    return f"{others} {ago(last)}"
+    return f"{others} {ago(last)}."
 
 
 def _when(start: str) -> str:

@@ -21,6 +21,7 @@ from minutehand.terminal.connection import CommandFailed, Connection
 from minutehand.terminal.ids import whole_id
 from minutehand.terminal.options import JobId, Payload, verb
 from minutehand.terminal.output import Output
+from minutehand.worker.graph import StagesFailed
 from minutehand.worker.testing import ProcessorTest, Run
 
 
@@ -43,7 +44,10 @@ def replay(
     ] = None,
     local: Annotated[
         bool,
-        typer.Option("--local", help="Run it here, on the recorded steps; the queue sees nothing."),
+        typer.Option(
+            "--local",
+            help="Run it here on the recorded steps, without --from all; the queue sees nothing.",
+        ),
     ] = False,
     debug: Annotated[
         bool, typer.Option("--debug", help="With --local: a debugger where it raises.")
@@ -60,7 +64,7 @@ def replay(
     if local:
         _run_here(output, connection, job_id, request, debug=debug)
         return
-    body = {name: value for name, value in request.items() if value}
+    body = {name: value for name, value in request.items() if value is not None}
     key = {"idempotency-key": str(uuid.uuid4())}
     job = connection.call("POST", f"/api/jobs/{job_id}/replay", json=body, headers=key)
     tell_enqueued(output, connection, job, watch=watch)
@@ -93,16 +97,8 @@ def _run_here(
     """Run the project's own processor in this process, on the steps that are recorded."""
     job = connection.get(f"/api/jobs/{job_id}")
     recorded = read_steps(connection, job_id)["steps"]
-    names = [step["name"] for step in recorded]
     first = request["from_step"]
-    if first is not None and first not in names:
-        raise CommandFailed(
-            f"the job has no finished step {first}",
-            code="invalid_argument",
-            fix=f"one of: {', '.join(names)}" if names else None,
-        )
-    kept = recorded[: names.index(first)] if first is not None else []
-    steps = {step["name"]: step["result"] for step in kept}
+    steps = _kept(recorded, first)
     if unknown := request["results"].keys() - steps.keys():
         raise CommandFailed(
             f"{', '.join(sorted(unknown))} is not a step that is kept", code="invalid_argument"
@@ -131,9 +127,38 @@ def _run_here(
     run = asyncio.run(test.run())
     _show(output, run, {name: value for name, value in test.steps.items() if name not in steps})
     if run.raised is not None and debug:
-        pdb.post_mortem(run.raised.__traceback__)
+        own = run.raised.__cause__ if isinstance(run.raised, StagesFailed) else None
+        pdb.post_mortem((own or run.raised).__traceback__)
     if run.raised is not None:
         raise typer.Exit(1)
+
+
+def _kept(recorded: list[dict[str, Any]], first: str | None) -> dict[str, Any]:
+    """Results of the steps that a replay from `first` keeps, as `queue.kept_steps` says.
+
+    Without it all of them: what a failed job has done is not done again on a developer's machine.
+    """
+    if first is None:
+        return {step["name"]: step["result"] for step in recorded}
+    graphs = [step["result"] for step in recorded if step["kind"] == "graph"]
+    graph: dict[str, list[str]] = next((graph for graph in graphs if first in graph), {})
+    ended = {step["name"]: step["created_at"] for step in recorded}
+    if first not in ended and first not in graph:
+        names = [step["name"] for step in recorded if step["kind"] != "graph"]
+        raise CommandFailed(
+            f"the job has no finished step {first}",
+            code="invalid_argument",
+            fix=f"one of: {', '.join(names)}" if names else None,
+        )
+    again = [first]
+    for stage in again:  # grows as it is walked
+        again += [name for name, after in graph.items() if stage in after and name not in again]
+    return {
+        step["name"]: step["result"]
+        for step in recorded
+        if step["name"] not in again
+        and (step["name"] in graph or first not in ended or step["created_at"] < ended[first])
+    }
 
 
 def _show(output: Output, run: Run, steps: dict[str, Any]) -> None:

@@ -169,6 +169,9 @@ def _attempts(output: Output, attempts: list[dict[str, Any]]) -> None:
             link = link_of(frame, failed["origin"] or {}) if frame["own"] else None
             where = f"bold link {link}" if link else style or "bold"
             output.text(Text.assemble((place, where), "\n    ", (frame["code"], style)))
+        for cause in failed["traceback"].get("causes", []):
+            at = next((f" at {each['file']}:{each['line']}" for each in cause["frames"]), "")
+            output.text(f"caused by {cause['type']}: {cause['message']}{at}")
     for change in (attempts[-1].get("differs") or [])[:5]:
         output.note(f"differs from the attempt before: {change['what']} was {change['before']}")
 

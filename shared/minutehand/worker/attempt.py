@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -143,12 +144,13 @@ class Attempt:
             return
         if self.stop_reason is None or reason == "lost":
             self.stop_reason = reason
-        if self._task is not None:
-            self._task.cancel()
-        if self.kind is not None and not self.kind.is_async:
-            # its thread may be blocked in `ctx.wait`, on one of these
-            for task in self.group.left_over():
-                task.cancel()
+            # once: what it does to clean up is not torn off by each answer that repeats the reason
+            if self._task is not None:
+                self._task.cancel()
+            if self.kind is not None and not self.kind.is_async:
+                # its thread may be blocked in `ctx.wait`, on one of these
+                for task in self.group.left_over():
+                    task.cancel()
         self._later(grace, self._abandon)
 
     def settlement(self, *, cost_usd: float = 0.0) -> SettleItem | None:
@@ -360,9 +362,16 @@ class Attempt:
             },
         )
         if self._task is not None:
-            self._stack = tuple(self._task.get_stack())
+            self._stack = tuple(self._where(self._task))
             self._task.cancel()
         self._end(Abandoned())
+
+    def _where(self, task: asyncio.Task[None]) -> list[FrameType]:
+        """Where the processor is: a plain one in its thread, else where its task waits."""
+        for thread in threading.enumerate():
+            if thread.name.startswith(f"job:{self.job_id}-"):
+                return tracebacks.running(sys._current_frames().get(thread.ident or 0))
+        return tracebacks.suspended(task)
 
     def _cancel_left_over_tasks(self) -> None:
         own = self._task

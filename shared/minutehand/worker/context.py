@@ -29,6 +29,7 @@ from minutehand.queue.models import (
     StepResult,
 )
 from minutehand.queue.tables import Table
+from minutehand.redaction import without_secrets
 from minutehand.worker.backoff import Backoff
 from minutehand.worker.graph import STEP_BACKOFF, Stage, run_graph
 from minutehand.worker.outcomes import Fail, Retry, Seconds, Snooze, retry_after_of, seconds
@@ -564,7 +565,8 @@ class JobContext:
                 final = isinstance(error, ProcessorError) and not error.retryable
                 if number == tries or final:
                     raise
-                self.log("warning", f"Step {name}: try {number} failed", reason=str(error))
+                reason = without_secrets(str(error))
+                self.log("warning", f"Step {name}: try {number} failed", reason=reason)
                 wait = retry_after_of(error)
                 pause = backoff.delay(number) if wait is None else wait
                 if pause > min(LONGEST_PAUSE, self.remaining):

@@ -43,7 +43,7 @@ async def run_within(
     async def processor() -> Any:
         if not in_thread:
             return await run(job, ctx)
-        returned = await run_in_thread(lambda: run(job, ctx), name=f"job:{job.job_type}")
+        returned = await run_in_thread(lambda: run(job, ctx), name=f"job:{job.id}")
         # a plain function that returns a coroutine is an async processor in disguise
         return await returned if isinstance(returned, Awaitable) else returned
 

@@ -19,6 +19,7 @@ from minutehand.worker.isolation import Blocked
 from minutehand.worker.outcomes import Cancel, Fail, Retry, Snooze, retry_after_of, seconds
 from minutehand.worker.plain import clean_text, plain
 from minutehand.worker.registry import PayloadRejected, UnknownProcessor
+from minutehand.worker.tracebacks import first_of
 
 #: Why a running processor was stopped.
 StopReason = Literal["cancel", "lost", "timeout", "deadline", "shutdown"]
@@ -136,7 +137,7 @@ def _raised(error: BaseException) -> SettleItem:
     if isinstance(error, QueueUnavailable) or isinstance(error.__cause__, QueueUnavailable):
         # the database was unavailable: by this word no circuit breaker counts it against the type
         told = told.model_copy(update={"type": "QueueUnavailable"})
-    return _item("retry", error=told, retry_after_seconds=retry_after_of(error))
+    return _item("retry", error=told, retry_after_seconds=retry_after_of(first_of(error)))
 
 
 def _is_decision(error: BaseException) -> bool:
@@ -173,11 +174,14 @@ def _stopped(seen: Circumstances) -> SettleItem:
 
 
 def error_info(error: BaseException) -> ErrorInfo:
-    """An exception as the job keeps it; the traceback stays in the worker's log."""
+    """An exception as the job keeps it, of a task group's the first; the traceback is logged."""
+    more = len(error.exceptions) - 1 if isinstance(error, BaseExceptionGroup) else 0
+    error = first_of(error)
     kind = type(error)
     name = kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__name__}"
     data = getattr(error, "data", None)
-    told = _error(name, _message(error), data if isinstance(data, Mapping) else None)
+    said = _message(error) + (f" (and {more} more in its task group)" if more else "")
+    told = _error(name, said, data if isinstance(data, Mapping) else None)
     return told.model_copy(update={"status": _status_of(error), "errno": _errno_of(error)})
 
 
@@ -236,9 +240,7 @@ def _find_chosen(error: BaseException) -> Suspended | TurnEnded | None:
     if isinstance(error, BaseExceptionGroup):
         chosen, others = error.split((Suspended, TurnEnded))
         if chosen is not None and others is None:
-            first: BaseException = chosen
-            while isinstance(first, BaseExceptionGroup):
-                first = first.exceptions[0]
+            first = first_of(chosen)
             return first if isinstance(first, Suspended | TurnEnded) else None
     return None
 

@@ -5,6 +5,7 @@ Who may read them is the database's to decide; see `job_attempts`.
 
 from __future__ import annotations
 
+import asyncio
 import linecache
 import sys
 from collections.abc import Iterable, Iterator
@@ -43,7 +44,7 @@ def describe(error: BaseException, *, package: str = "") -> dict[str, Any] | Non
     """
     # a ProcessorError says what its author chose; its causes speak in the worker's log alone
     is_told = isinstance(error, ProcessorError)
-    frames = list(_frames(error.__traceback__, package))
+    frames = _trail(error, package, is_told=is_told)
     causes = [
         {
             "type": type(cause).__qualname__,
@@ -61,6 +62,36 @@ def describe(error: BaseException, *, package: str = "") -> dict[str, Any] | Non
     if len(folded) > MOST_FRAMES:
         told["left_out"] = len(folded) - MOST_FRAMES
     return told
+
+
+def first_of(error: BaseException) -> BaseException:
+    """The first error of a task group and of groups within it; any other error as it is."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+def suspended(task: asyncio.Task[Any]) -> list[FrameType]:
+    """Where a task waits, outermost first: `Task.get_stack` has the outermost frame alone."""
+    found: list[FrameType] = []
+    at: Any = task.get_coro()
+    while at is not None:
+        kind = next((kind for kind in ("cr", "gi", "ag") if hasattr(at, f"{kind}_frame")), None)
+        if kind is None:
+            break
+        if (frame := getattr(at, f"{kind}_frame")) is not None:
+            found.append(frame)
+        at = getattr(at, "gi_yieldfrom" if kind == "gi" else f"{kind}_await")
+    return found
+
+
+def running(frame: FrameType | None) -> list[FrameType]:
+    """The stack of a thread, outermost first."""
+    found = []
+    while frame is not None:
+        found.append(frame)
+        frame = frame.f_back
+    return found[::-1]
 
 
 def describe_stack(stack: Iterable[FrameType], *, package: str = "") -> dict[str, Any] | None:
@@ -115,6 +146,18 @@ def _kept(frames: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def _ordered(frames: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     innermost_first = list(frames)[::-1]
     return sorted(innermost_first, key=lambda frame: not frame["own"])  # stable
+
+
+def _trail(error: BaseException, package: str, *, is_told: bool) -> list[dict[str, Any]]:
+    """The frames to where it went wrong: of a group to its first error, else to what caused it."""
+    frames = list(_frames(error.__traceback__, package))
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+        frames += _frames(error.__traceback__, package)  # each goes on where its group was raised
+    cause = error.__cause__
+    if cause is not None and not is_told and not any(frame["own"] for frame in frames):
+        frames += _frames(cause.__traceback__, package)
+    return frames
 
 
 def _frames(trace: TracebackType | None, package: str) -> Iterator[dict[str, Any]]:

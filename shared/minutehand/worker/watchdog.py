@@ -13,7 +13,6 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Sequence
-from types import FrameType
 
 from minutehand.worker import tracebacks
 from minutehand.worker.isolation import Blocked, TaskGroupOfAttempt, owner_of
@@ -120,7 +119,7 @@ class Watchdog:
         """Log who blocks the loop; its attempt, and the innermost line of its own."""
         frame = sys._current_frames().get(self._loop_thread)
         stack = traceback.extract_stack(frame)[-6:] if frame is not None else []
-        found = tracebacks.describe_stack(_outermost_first(frame))
+        found = tracebacks.describe_stack(tracebacks.running(frame))
         group = owner_of(_current_task(self._loop))
         logger.warning(
             "Event loop is blocked by a processor; use `await`, or a plain function",
@@ -155,14 +154,6 @@ class Watchdog:
                 "Leases could not be renewed from outside the loop",
                 extra={"event": "loop.renewal_failed"},
             )
-
-
-def _outermost_first(frame: FrameType | None) -> list[FrameType]:
-    found = []
-    while frame is not None:
-        found.append(frame)
-        frame = frame.f_back
-    return found[::-1]
 
 
 def resident_mb() -> float:

@@ -33,7 +33,8 @@ from minutehand_apps.beacon.services import Beacon
 Limit = Annotated[int, Query(ge=1, le=200)]
 Cursor = Annotated[str | None, Query(max_length=500, description="The `next` of the page before.")]
 WorkspaceFilter = Annotated[
-    UUID | None, Query(description="One of the caller's workspaces; all of them when absent.")
+    UUID | None,
+    Query(description="One of the caller's workspaces; may be omitted by members of one."),
 ]
 #: A job's own id, or its jobspec_id: the newest job of that id is meant then.
 JobOrSpecId = Annotated[str, Path(min_length=1, max_length=200)]
@@ -184,7 +185,7 @@ class JobRoutes:
         cursor: Cursor = None,
         limit: Limit = 50,
     ) -> JobPage:
-        """Jobs of the caller's workspaces, newest first."""
+        """Jobs of a workspace, newest first."""
         filters = [
             ("created_at", f"gt.{created_after.isoformat()}") if created_after else None,
             ("created_at", f"lt.{created_before.isoformat()}") if created_before else None,
@@ -296,9 +297,13 @@ async def page(
 ) -> tuple[list[dict[str, Any]], str | None]:
     """Read a page of rows, newest first by id, and the cursor of the next one."""
     given = [each for each in filters if each is not None]
-    params = [("select", columns), *given, ("order", "id.desc"), ("limit", str(limit + 1))]
-    if workspace_id is not None:
-        params.append(("workspace_id", f"eq.{await functions.workspace(workspace_id)}"))
+    params = [
+        ("select", columns),
+        ("workspace_id", f"eq.{await functions.workspace(workspace_id)}"),
+        *given,
+        ("order", "id.desc"),
+        ("limit", str(limit + 1)),
+    ]
     if cursor is not None:
         (last,) = decode(cursor, UUID)
         params.append(("id", f"lt.{last}"))

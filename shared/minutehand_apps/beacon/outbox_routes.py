@@ -80,7 +80,7 @@ class OutboxRoutes:
         cursor: Cursor = None,
         limit: Limit = 50,
     ) -> OutboxPage:
-        """Messages of the caller's workspaces, newest first; `status=dead` are dead letters."""
+        """Messages of a workspace, newest first; `status=dead` are dead letters."""
         rows, more = await page(
             self._app.acting_as(caller.token),
             "beacon_outbox",

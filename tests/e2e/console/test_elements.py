@@ -167,6 +167,17 @@ def test_a_page_without_a_build_shows_a_job_and_a_list(
         "document.querySelector('#jobs').append(document.querySelector('minutehand-job'))"
     )
     expect(part(job, "state")).to_have_text("Fertig")
+
+    # the same element for another job, as a framework reuses it
+    [second] = worker.enqueue_many([{"tags": ["other"]}])
+    lease = worker.lease_soon()
+    worker.report(lease, 10, "of the second")
+    job.evaluate("(job, id) => job.setAttribute('job-id', id)", second)
+    expect(part(job, "line")).to_have_count(1)
+    expect(part(job, "line")).to_contain_text("of the second")
+    job.evaluate("(job, id) => job.setAttribute('job-id', id)", job_id)
+    expect(part(job, "line")).to_have_count(2)
+
     page.evaluate("document.querySelector('#jobs').replaceChildren()")
     page.wait_for_function("() => client.getChannels().length === 0")
 

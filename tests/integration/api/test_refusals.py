@@ -200,9 +200,9 @@ async def test_another_tenants_jobs_are_in_no_list_count_or_stream(
     theirs = await hand.enqueue()
 
     listed = (await eve.get("/api/jobs", params={"job_type": hand.job_type})).json()
-    named = (await eve.get("/api/jobs", params={"workspace_id": ACME_ID})).json()
     found = (await eve.get("/api/jobs", params={"search": theirs.id})).json()
     answers = [
+        await eve.get("/api/jobs", params={"workspace_id": ACME_ID}),
         await eve.get(f"/api/workspaces/{ACME_ID}/events"),
         await eve.get("/api/status", params={"workspace_id": ACME_ID}),
         await eve.post(
@@ -223,7 +223,7 @@ async def test_another_tenants_jobs_are_in_no_list_count_or_stream(
         ),
     ]
 
-    assert listed["jobs"] == named["jobs"] == found["jobs"] == []
+    assert listed["jobs"] == found["jobs"] == []
     for answer in answers:
         assert answer.status_code == 404, answer.text
         assert error_of(answer)["code"] == "workspace_not_found"

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 import uuid
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from typer.testing import CliRunner
 
 from minutehand.local.users import ADA
 from minutehand.terminal.connection import CommandFailed, Connection
-from minutehand.worker import Job, JobContext, processor
+from minutehand.worker import Job, JobContext, Stage, processor
 from minutehand.worker.registry import default_registry
 from tests.e2e.console.worker import HandWorker
 from tests.support.command import Run, app
@@ -154,6 +155,7 @@ def test_a_job_is_run_again_from_a_step(run: Run, stack: RunningStack) -> None:
 
         start = ["replay", job_id, "--from", "write", "--payload", '{"n": 100}']
         try:
+            whole = run.json("replay", job_id, "--local")
             here = run.json(*start, "--result", "read=4", "--local")
         finally:
             default_registry.forget(__name__)
@@ -162,11 +164,60 @@ def test_a_job_is_run_again_from_a_step(run: Run, stack: RunningStack) -> None:
         again = worker.lease_soon()
 
     assert (here["outcome"], here["result"], here["steps"]) == ("completed", 134, {"write": 30})
+    assert (whole["result"], whole["steps"]) == (6, {})
     assert begun == ["write"]
     assert wrong["code"] == "invalid_argument"
     assert (made["replay_of"], made["replay_from"]) == (job_id, "write")
     assert again["job"]["id"] == made["id"]  # the only one besides the origin
     assert again["steps"] == {"read": 4}
+
+
+def test_an_empty_payload_is_one(run: Run, stack: RunningStack) -> None:
+    """It takes the place of the origin's as any other does."""
+    with HandWorker(stack, stack.demo_workspace_id) as worker:
+        job_id = worker.enqueue({"n": 1})
+        worker.settle(worker.lease_soon())
+
+        run.json("replay", job_id, "--payload", "{}")
+
+        assert worker.lease_soon()["job"]["payload"] == {}
+
+
+def test_here_a_stage_runs_again_with_what_comes_after_it(run: Run, stack: RunningStack) -> None:
+    """What ran beside it is kept, as in the queue; also from a stage that never finished."""
+    with HandWorker(stack, stack.demo_workspace_id) as worker:
+        job_id = worker.enqueue({})
+        lease = worker.lease_soon()
+        shape = {"left": [], "right": [], "both": ["left", "right"], "last": ["both"]}
+        steps = [{"name": "graph", "kind": "graph", "result": shape}]
+        steps += [{"name": name, "result": name} for name in ("left", "right", "both")]
+        worker.report(lease, steps=steps)
+        worker.settle(lease)
+        begun: list[str] = []
+
+        @processor(worker.job_type, payload=dict)
+        async def draw(job: Job[dict[str, Any]], ctx: JobContext) -> dict[str, Any]:
+            async def stage(name: str, given: Mapping[str, Any]) -> str:
+                begun.append(name)
+                return name.upper()
+
+            return await ctx.graph(
+                [
+                    Stage(name=name, run=partial(stage, name), after=after)
+                    for name, after in shape.items()
+                ]
+            )
+
+        start = ["replay", job_id, "--local", "--from"]
+        try:
+            left = run.json(*start, "left", "--result", 'right="mine"')
+            last = run.json(*start, "last")
+        finally:
+            default_registry.forget(__name__)
+
+    assert left["result"] == {"left": "LEFT", "right": "mine", "both": "BOTH", "last": "LAST"}
+    assert last["result"] == {"left": "left", "right": "right", "both": "both", "last": "LAST"}
+    assert begun == ["left", "both", "last", "last"]
 
 
 def test_what_cannot_be_done_is_said_with_a_code(run: Run, account: str) -> None:

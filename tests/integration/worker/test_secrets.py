@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from minutehand.cli import show
 from minutehand.redaction import HIDDEN
 from minutehand.terminal.output import Output
-from minutehand.worker import Job, JobContext, Registry, Worker
+from minutehand.worker import Backoff, Job, JobContext, Registry, Worker
 from tests.support.engine import ACME, Engine, handle
 from tests.support.project import Project
 
@@ -51,6 +51,7 @@ WAYS_OUT: dict[str, Callable[[Engine, str], Any]] = {
     "explain": lambda engine, job_id: engine.rpc("explain_job", p_job_id=job_id),
     "attempts": lambda engine, job_id: engine.rpc("job_attempts", p_job_id=job_id),
     "trace": lambda engine, job_id: engine.rpc("job_trace", p_job_id=job_id),
+    "log": lambda engine, _: engine.rows("select message, metadata from public.job_logs"),
     "event": lambda engine, _: engine.rpc("event_feed", p_workspace_id=ACME, p_cursor="1:1:"),
     "live": lambda engine, _: engine.rows("select payload from realtime.messages"),
     "group of failures": lambda engine, _: engine.rpc("dead_letters", p_workspace_id=ACME),
@@ -65,7 +66,12 @@ async def failed(project: Project, registry: Registry, worker: Worker) -> str:
 
     @registry.processor("vendor", payload=Nothing, max_attempts=1)
     async def vendor(job: Job[Nothing], ctx: JobContext) -> None:
-        raise VendorError("no answer from postgres://ada:hunter22@db/x for AKIAABCDEFGHIJKLMNOP")
+        async def ask() -> None:
+            raise VendorError(
+                "no answer from postgres://ada:hunter22@db/x for AKIAABCDEFGHIJKLMNOP"
+            )
+
+        await ctx.step("ask", ask, tries=2, backoff=Backoff(first=0, cap=0))
 
     await worker.register()
     with project.database.connect() as connection:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import errno
 import math
 import os
@@ -160,3 +161,45 @@ async def end_late(job: Job[Given], ctx: JobContext) -> str:
 async def be_killed(job: Job[Given], ctx: JobContext) -> None:
     """End the process as the kernel does when memory runs out."""
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+@processor("faulty.crash", payload=Given, max_attempts=1)
+async def crash(job: Job[Given], ctx: JobContext) -> None:
+    """Read where nothing is, as a broken library does."""
+    ctypes.string_at(0)  # crash
+
+
+@processor("faulty.deaf", payload=Given, max_attempts=1, timeout=1)
+async def be_deaf(job: Job[Given], ctx: JobContext) -> None:
+    """Continue when told to stop."""
+    while True:
+        try:
+            await asyncio.sleep(60)  # deaf
+        except asyncio.CancelledError:
+            ctx.log("info", "not now")
+
+
+@processor("faulty.plain", payload=Given, max_attempts=1, timeout=1)
+def sleep_in_a_thread(job: Job[Given], ctx: JobContext) -> None:
+    """Sleep where no exception arrives."""
+    time.sleep(20)  # plain
+
+
+async def bill(number: int) -> None:
+    """Fail on one invoice of several."""
+    raise ValueError(f"invoice {number} has no customer")  # group
+
+
+@processor("faulty.group", payload=Given, max_attempts=1)
+async def fail_in_a_task_group(job: Job[Given], ctx: JobContext) -> None:
+    """Fail in two tasks at once."""
+    async with asyncio.TaskGroup() as group:
+        group.create_task(bill(7))
+        group.create_task(bill(8))
+
+
+@processor("faulty.unknown", payload=Given, max_attempts=5, backoff=LATER)
+async def ask_an_unknown_host(job: Job[Given], ctx: JobContext) -> None:
+    """Ask at a name that no one has."""
+    async with httpx.AsyncClient(timeout=30) as client:
+        await client.get("http://no-such-host.invalid/prices")  # unknown

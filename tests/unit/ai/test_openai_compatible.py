@@ -66,7 +66,7 @@ ERRORS = [
     (Fault(429, {}, {"Retry-After": "60"}), errors.RateLimited, 1),
     (Fault(429, {}, {"Retry-After": "1"}), errors.RateLimited, 3),
     (Fault(429, {}), errors.RateLimited, 1),
-    (Fault(500, {"error": {"message": "oops"}}), errors.Unreachable, 3),
+    (Fault(500, {"error": {"message": f"no quota for api_key={KEY}"}}), errors.Unreachable, 3),
     (Fault(503, {}, {"Retry-After": "60"}), errors.Unreachable, 1),
     (Fault(hang_after=0), errors.Unreachable, 1),
     (Fault(drop=True), errors.Unreachable, 1),

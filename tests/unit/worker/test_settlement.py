@@ -123,6 +123,17 @@ def test_what_being_stopped_costs(ending: Ending, seen: Circumstances, outcome: 
     assert item.outcome == outcome
 
 
+@pytest.mark.parametrize(("ran", "outcome"), [(60.0, "completed"), (60.1, "retry")])
+def test_what_ran_past_its_timeout_has_no_result(ran: float, outcome: str) -> None:
+    """It kept the event loop, so nothing could stop it."""
+    item = verdict(Returned(1), Circumstances(timeout_seconds=60.0, ran_seconds=ran))
+
+    assert item is not None
+    assert (item.outcome, item.error and item.error.type) == (
+        outcome, None if outcome == "completed" else "AttemptTimeout",
+    )  # fmt: skip
+
+
 def test_a_model_is_kept_as_plain_json() -> None:
     class Receipt(BaseModel):
         at: datetime
@@ -253,6 +264,23 @@ def test_an_error_whose_text_cannot_be_had_still_has_a_type() -> None:
     assert item is not None
     assert item.error is not None
     assert item.error.message == "RudeError"
+
+
+def test_a_task_group_fails_as_its_first_error() -> None:
+    """'Unhandled errors in a TaskGroup' is no cause, and has no status."""
+    refusal = httpx.HTTPStatusError(
+        "slow down",
+        request=httpx.Request("GET", "https://vendor.example"),
+        response=httpx.Response(429, headers={"Retry-After": "45"}),
+    )
+
+    item = verdict(Raised(ExceptionGroup("unhandled", [refusal, KeyError()])), NOTHING_SPECIAL)
+
+    assert item is not None
+    assert item.error is not None
+    assert (item.error.type, item.error.status) == ("httpx.HTTPStatusError", 429)
+    assert item.error.message == "slow down (and 1 more in its task group)"
+    assert item.retry_after_seconds == 45
 
 
 def test_a_wait_hidden_in_a_group_is_found_but_not_beside_an_error() -> None:

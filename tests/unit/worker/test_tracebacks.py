@@ -10,7 +10,13 @@ from typing import Any
 from pydantic import BaseModel
 
 from minutehand.redaction import HIDDEN
-from minutehand.worker.tracebacks import MOST_CAUSES, MOST_FRAMES, describe, describe_stack
+from minutehand.worker.tracebacks import (
+    MOST_CAUSES,
+    MOST_FRAMES,
+    describe,
+    describe_stack,
+    suspended,
+)
 
 PACKAGE = __name__
 
@@ -100,10 +106,25 @@ def test_errors_of_a_task_group_are_shown_as_causes() -> None:
             for n in range(9):
                 group.create_task(one(n))
 
-    causes = described(lambda: asyncio.run(both()))["causes"]
+    told = described(lambda: asyncio.run(both()))
+    causes = told["causes"]
 
+    assert told["frames"][0]["function"] == "one"
     assert len(causes) == MOST_CAUSES
     assert {cause["frames"][0]["function"] for cause in causes} == {"one"}
+
+
+def test_an_error_without_a_line_of_ours_has_the_one_of_its_cause() -> None:
+    """Python itself makes this one of a StopIteration."""
+
+    async def take() -> None:
+        next(iter(()))
+
+    error = caught(lambda: take().send(None)).with_traceback(None)
+    told = describe(error, package=PACKAGE)
+
+    assert told is not None
+    assert told["frames"][0]["code"] == "next(iter(()))"
 
 
 def test_a_recursion_is_folded_and_keeps_its_caller() -> None:
@@ -174,9 +195,12 @@ async def test_where_a_processor_hangs_is_shown() -> None:
     async def hang() -> None:
         await asyncio.sleep(60)
 
-    task = asyncio.create_task(hang())
+    async def around() -> None:
+        await hang()
+
+    task = asyncio.create_task(around())
     await asyncio.sleep(0)
-    told = describe_stack(task.get_stack(), package=PACKAGE)
+    told = describe_stack(suspended(task), package=PACKAGE)
     task.cancel()
 
     assert told is not None

@@ -40,9 +40,9 @@ section{display:grid;gap:.5em;padding:.8em 1em;border:1px solid var(--line);bord
 .completed{--ink:${mixed("completed", "#15803d")}}
 .suspended{--ink:${mixed("waiting", "#b45309")}}
 .failed,.retrying{--ink:var(--bad)}
-header{display:flex;flex-wrap:wrap;gap:.2em .7em;align-items:baseline}
+header,form div{display:flex;flex-wrap:wrap;gap:.5em;align-items:baseline}
 strong{color:var(--ink)}
-strong:before{content:"";display:inline-block;inline-size:.6em;block-size:.6em;border-radius:1em;background:var(--ink);margin-inline-end:.4em}
+strong:before{content:"";display:inline-block;width:.6em;height:.6em;border-radius:1em;background:var(--ink);margin-inline-end:.4em}
 [part=label]{flex:1 8em}
 small,summary{color:var(--muted);font-size:.9em}
 [role=progressbar]{block-size:.4em;border-radius:1em;background:var(--line);overflow:hidden}
@@ -50,15 +50,14 @@ small,summary{color:var(--muted);font-size:.9em}
 .going{opacity:.4}
 em,.error,.error *{color:var(--bad);font-style:normal;white-space:pre-wrap}
 form{display:grid;gap:.5em;border-inline-start:3px solid var(--ink);padding-inline-start:.8em}
-form div{display:flex;flex-wrap:wrap;gap:.5em}
 input,button{font:inherit;color:inherit;background:none;border:1px solid var(--muted);border-radius:.4em;padding:.35em .7em}
 input{flex:1 9em;min-inline-size:0}
 button,summary{cursor:pointer}
 button:hover{background:var(--line)}
 :focus-visible{outline:2px solid;outline-offset:2px}
 ul{list-style:none;padding:0}
-[role=log]{max-block-size:16em;overflow:auto;font:.85em/1.5 monospace;white-space:pre-wrap}
+[role=log]{max-height:16em;overflow:auto;font:.85em/1.5 monospace;white-space:pre-wrap}
 ul>li+li{border-block-start:1px solid var(--line)}
-[part=announcement]{position:absolute;inline-size:1px;block-size:1px;overflow:hidden;clip-path:inset(50%)}
+[part=announcement]{position:absolute;width:1px;height:1px;overflow:hidden;clip-path:inset(50%)}
 @media(prefers-reduced-motion:no-preference){[part=bar]{transition:inline-size .3s}.going{animation:go 1s infinite alternate}}
 @keyframes go{to{opacity:.8}}`;

@@ -300,7 +300,7 @@ export type EventData = {
   "job.released": StateData & { next_retry_at?: string };
   "job.reclaimed": StateData & { worker_id?: string };
   "job.redriven": StateData;
-  /** Its payload was changed: the first 200 characters of each field as JSON. */
+  /** Its payload was changed: the first 200 characters of each field as JSON; null in a guest session. */
   "job.edited": StateData & {
     changed: Record<string, { before: string | null; after: string | null }> | null;
   };

@@ -54,7 +54,10 @@ export function makeUseJobStatus({ useState, useEffect, useRef }, client, { sche
         onEvent: (event) => latest.current.onEvent?.(event),
       });
       watch.current = started;
-      return () => started.close();
+      return () => {
+        watch.current = null;
+        started.close();
+      };
     }, [jobId, pollingInterval, history]);
     return {
       ...state,

@@ -51,6 +51,7 @@ def run_child(environ: Mapping[str, str], start: Start) -> int:
     channel = Channel(int(environ[CHANNEL]))
     stacks = open(environ[STACKS], "w", encoding="utf-8")  # noqa: SIM115 - written until the end
     # written by C code: also while a processor holds Python's lock
+    faulthandler.enable(file=stacks)
     faulthandler.register(signal.SIGUSR1, file=stacks, all_threads=True)
     channel.beat()
     asyncio.run(_serve(settings, channel, start, sys.stdin.buffer))

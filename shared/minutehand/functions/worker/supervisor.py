@@ -288,7 +288,7 @@ class Supervisor:
         )
 
     async def _stacks(self, child: _Child) -> list[list[Place]]:
-        """The stacks of the child's threads, innermost last; written by C, without the lock."""
+        """The stacks of the child's threads; written by C, without the lock."""
         child.process.send_signal(signal.SIGUSR1)
         text = ""
         with contextlib.suppress(TimeoutError):
@@ -296,10 +296,7 @@ class Supervisor:
                 while not text or text != child.stacks.read_text("utf-8", "replace"):
                     text = child.stacks.read_text("utf-8", "replace")
                     await asyncio.sleep(0.1)
-        return [
-            [(at["file"], int(at["line"]), at["function"]) for at in _LINE.finditer(part)][::-1]
-            for part in _THREAD.split(text)[1:]
-        ]
+        return _read_stacks(text)
 
     async def _bury(self, child: _Child) -> None:
         """Answer for the jobs of a worker that died, instead of waiting for their leases."""
@@ -309,11 +306,23 @@ class Supervisor:
             "The worker has ended; another one is started",
             extra={"event": "worker.died", "exit_code": code, "jobs": len(lost)},
         )
-        beside = f", among {len(lost)} jobs" if len(lost) > 1 else ""
+        now = self._clock.monotonic()
+        # of a crash in native code the thread that crashed is known, and so is the job to blame
+        stack = next(iter(_read_stacks(child.stacks.read_text("utf-8", "replace"))), [])
+        blamed = [began for began in lost if began.is_on(stack)]
+        beside = f", among {len(lost)} jobs" if len(lost) > 1 and len(blamed) != 1 else ""
         why = _cause(code, child, _kills_for_memory())
         error = ErrorInfo(type="WorkerLost", message=f"{why} while it ran this job{beside}")
-        now = self._clock.monotonic()
-        await self._settle([_item(each, now, outcome="retry", error=error) for each in lost])
+        if blamed:
+            found = tracebacks.describe_lines(stack, package=blamed[0].module)
+            error = error.model_copy(update={"traceback": found})
+        released = [began for began in lost if blamed and began not in blamed]
+        await self._settle(
+            [
+                *(_item(each, now, outcome="retry", error=error) for each in blamed or lost),
+                *(_item(each, now, outcome="released") for each in released),
+            ]
+        )
 
     async def _settle(self, items: list[SettleItem]) -> None:
         if not items:
@@ -335,6 +344,15 @@ class Supervisor:
     def _tell(child: _Child, **command: Any) -> None:
         if child.process.stdin is not None and not child.process.stdin.is_closing():
             child.process.stdin.write(json.dumps(command).encode() + b"\n")
+
+
+def _read_stacks(text: str) -> list[list[Place]]:
+    """The stacks of threads as `faulthandler` writes them, innermost last, the crashed first."""
+    threads = zip(_THREAD.findall(text), _THREAD.split(text)[1:], strict=True)
+    return [
+        [(at["file"], int(at["line"]), at["function"]) for at in _LINE.finditer(part)][::-1]
+        for _, part in sorted(threads, key=lambda thread: not thread[0].startswith("Current"))
+    ]
 
 
 def _culprit(
@@ -366,6 +384,8 @@ def _item(began: Began, now: float, **fields: Any) -> SettleItem:
 
 
 def _cause(code: int | None, child: _Child, kills_for_memory: int) -> str:
+    if code is not None and code < 0 and code != -signal.SIGKILL:
+        return f"its worker was ended by {signal.Signals(-code).name}"
     if code != -signal.SIGKILL:
         return f"its worker ended with exit code {code}"
     used = f" ({child.resident_mb} MB in use)" if child.resident_mb else ""

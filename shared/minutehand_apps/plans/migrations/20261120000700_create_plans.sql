@@ -217,7 +217,7 @@ begin
   if p_session_id is not null then
     v_workspaces := array[(queue.guest_session_or_refuse(p_session_id)).workspace_id];
   elsif p_workspace_id is null then
-    v_workspaces := array(select queue.my_workspaces());
+    v_workspaces := array(select queue.workspace_or_refuse(null) where exists (select queue.my_workspaces()));
   else
     perform queue.may_read(p_workspace_id);
     v_workspaces := array[p_workspace_id];
@@ -236,7 +236,7 @@ begin
       limit least(200, greatest(1, coalesce(queue.whole(p_limit, 'p_limit'), 50)))) as p));
 end;
 $$;
-comment on function plans.list is 'Plans of a workspace, of all workspaces of the caller, or of a guest session, newest first, after p_after: {plans: […]}.';
+comment on function plans.list is 'Plans of a workspace, by default the caller''s only one, or of a guest session, newest first, after p_after: {plans: […]}.';
 
 create function plans.files(p_plan_id uuid, p_name text default null) returns jsonb
 language plpgsql stable
