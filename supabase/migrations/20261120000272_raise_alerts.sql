@@ -99,7 +99,8 @@ language sql stable set search_path = '' as $$
   cross join lateral (select r.ready_at from queue.ready as r
     where r.partition_id = p.id order by r.ready_at limit 100000) as k
   where (p_alert.whole or p.workspace_id = p_alert.workspace_id)
-    and (p_alert.job_type is null or p.job_type = p_alert.job_type)
+    and case when p_alert.job_type is not null then p.job_type = p_alert.job_type
+      else not exists (select 1 from queue.job_types as t where t.job_type = p.job_type and t.internal) end
   limit 100000
 $$;
 comment on function queue.alert_due is 'Since when each job that is due is so, up to 100,000.';
@@ -118,7 +119,8 @@ create function queue.metric_unserved(p_alert queue.alerts, p_now timestamptz) r
 language sql stable set search_path = '' as $$
   select coalesce(sum(h.jobs), 0)::double precision
   from queue.due_heads(case when not p_alert.whole then p_alert.workspace_id end, p_now) as h
-  where h.cause = 'unserved' and (p_alert.job_type is null or h.job_type = p_alert.job_type)
+  where h.cause = 'unserved' and case when p_alert.job_type is not null then h.job_type = p_alert.job_type
+    else not exists (select 1 from queue.job_types as t where t.job_type = h.job_type and t.internal) end
 $$;
 comment on function queue.metric_unserved is 'Due jobs whose type no running worker serves, up to 10,000.';
 

@@ -105,22 +105,58 @@ def test_each_metric_is_measured(
     assert (look(engine) == 1) is expected
 
 
-def test_what_is_due_for_long_is_noticed(engine: Engine) -> None:
-    """The oldest due job's age, also when nobody leases."""
-    put(engine, metric="oldest_due_seconds", threshold=60)
-    engine.enqueue()
+def test_a_share_is_of_five_jobs_at_least(engine: Engine) -> None:
+    """One failure of one job is no share; the fifth makes it one."""
+    put(engine, metric="failure_share", threshold=0.5)
+    fail(engine, 4)
     assert look(engine) == 0
 
-    engine.advance(90)
+    fail(engine, 1)
 
     assert look(engine) == 1
 
 
-def test_another_workspaces_failures_are_not_counted(engine: Engine) -> None:
+def test_what_is_due_for_long_is_noticed_until_nothing_is(engine: Engine) -> None:
+    """The oldest due job's age, also when no one leases; the alert's own job is not one of them."""
+    put(engine, metric="oldest_due_seconds", threshold=60)
+    put(engine, name="waiting", metric="queued", threshold=1)
+    engine.enqueue()
+    assert look(engine) == 1
+
+    engine.advance(90)
+    assert look(engine) == 1
+    [lease] = engine.lease(job_types=["work"])
+    engine.settle(lease)
+    engine.advance(90)
+
+    assert look(engine) == 2
+    assert sorted(announced(engine)) == ["alert.raised"] * 2 + ["alert.resolved"] * 2
+
+
+@pytest.mark.parametrize(
+    ("metric", "threshold"),
+    [
+        ("failed", 2), ("queued", 1), ("oldest_due_seconds", 60), ("unserved", 1), ("lost", 1),
+        ("schedule_late_seconds", 60),
+    ],
+)  # fmt: skip
+def test_what_another_workspace_has_is_not_counted(
+    engine: Engine, metric: str, threshold: float
+) -> None:
     """Unless an operator watches the whole."""
-    put(engine)
-    put(engine, name="everything", whole=True)
+    put(engine, metric=metric, threshold=threshold)
+    put(engine, name="everything", metric=metric, threshold=threshold, whole=True)
     fail(engine, 3, workspace=GLOBEX)
+    engine.register("forgotten")
+    engine.enqueue(job_type="forgotten", workspace=GLOBEX)
+    engine.enqueue(workspace=GLOBEX)
+    engine.lease_one(job_types=["work"], lease_seconds=1)
+    engine.advance(600)
+    engine.lease_call(0, job_types=["work"])
+    schedule = {"name": "n", "cron": "* * * * *", "job_type": "work"}
+    engine.rpc("put_schedule", p_workspace_id=GLOBEX, p_schedule=schedule)
+    engine.run("update queue.schedules set next_at = queue.clock() - interval '5 minutes'")
+
     look(engine)
 
     assert engine.rows("select name from queue.alerts where raised_at is not null") == [

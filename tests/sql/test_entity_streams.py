@@ -200,6 +200,16 @@ def test_a_deleted_note_ends_its_streams_and_is_gone(seeded: Database) -> None:
     assert run(seeded, held, note) == 0
 
 
+def test_a_session_that_notes_share_is_kept_when_one_is_deleted(seeded: Database) -> None:
+    """Else another tenant could take its topic, and read what the other note sends."""
+    note, _ = (make(seeded, "board:1") for _ in range(2))
+
+    run(seeded, "delete from public.notes where id = %s", note)
+
+    held = "select workspace_id from queue.sessions where session_id = 'board:1'"
+    assert str(run(seeded, held)) == ACME
+
+
 def test_the_events_of_a_deleted_tenant_go_with_it(seeded: Database) -> None:
     """At once: no one is left who could read the last one."""
     gone = str(run(seeded, "insert into public.workspaces (name) values ('Gone') returning id"))

@@ -126,6 +126,27 @@ def test_a_cancelled_task_is_parked_and_the_others_are_done(engine: Engine) -> N
     assert engine.rows("select queue.due_tasks(queue.clock())")[-1] == "statistics"
 
 
+def test_a_task_that_fails_rests_twice_as_long_each_time(engine: Engine) -> None:
+    """Five seconds at first and an hour at most; a success ends it."""
+    engine.stop_clock()
+
+    def rests(failures: int, done_ago: str = "1 day") -> float:
+        engine.run(
+            "update queue.maintenance_tasks set failures = %s, failed_at = queue.clock(),"
+            " done_at = queue.clock() - %s::interval where name = 'poison'",
+            failures, done_ago,
+        )  # fmt: skip
+        return float(
+            engine.one(
+                "select min(s) from generate_series(0, 4000, 5) as s where 'poison' in"
+                " (select queue.due_tasks(queue.clock() + make_interval(secs => s)))"
+            )
+        )
+
+    assert [rests(failures) for failures in (1, 2, 3, 10, 40)] == [5, 10, 20, 2560, 3600]
+    assert rests(40, "-1 second") == 10
+
+
 def test_a_refused_signal_does_not_hold_up_the_next(engine: Engine) -> None:
     """A task that failed goes on in smaller bites, until what it cannot swallow is alone."""
     engine.run(

@@ -348,6 +348,20 @@ def test_who_leaves_by_an_unconfirmed_address_withdraws_no_invitation_to_it(engi
     assert engine.one("select count(*) from queue.invitations where workspace_id = %s", ACME) == 1
 
 
+def test_a_role_is_given_to_who_owns_the_address_and_not_to_who_claims_it(engine: Engine) -> None:
+    """A member may write any address into an account; the one it belongs to is invited."""
+    engine.run(
+        "update auth.users set email = 'boss@acme.test', email_confirmed_at = null where id = %s",
+        BOB,
+    )
+    with engine.member(ADA) as ada:
+        answer = ada.rpc(
+            "set_member", p_workspace_id=ACME, p_email="boss@acme.test", p_role="manager"
+        )
+
+    assert (answer["state"], role_of(engine, BOB)) == ("invited", "member")
+
+
 def test_two_managers_who_remove_each_other_leave_one(engine: Engine) -> None:
     """Checked under a lock, not on what was read before."""
     engine.rpc("set_member", p_workspace_id=ACME, p_email="bob@acme.test", p_role="manager")

@@ -240,6 +240,14 @@ def test_an_undo_takes_back_what_has_not_started(engine: Engine) -> None:
     assert (undone["done"], engine.status(lease["job"]["id"])) == (1, "completed")
     assert engine.status(result["new_job_id"]) == "cancelled"
 
+    cancelled = engine.enqueue_many(2)
+    cancel = act(engine, "cancel", {"ids": cancelled})
+    engine.run(
+        "update queue.operation_jobs set outcome = 'skipped' where job_id = %s", cancelled[0]
+    )
+    assert undo(engine, cancel)["matched"] == 1
+    assert [engine.status(job_id) for job_id in cancelled] == ["cancelled", "pending"]
+
     nothing = act(engine, "retry", {"job_type": "none"})
     with pytest.raises(psycopg.Error) as refused:
         engine.rpc("undo_operation", p_operation_id=nothing["id"])

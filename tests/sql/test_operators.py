@@ -86,6 +86,18 @@ def test_opening_a_job_gives_its_workspace_for_a_time_and_no_other(
     assert olga.rows("select id from public.jobs") == []
 
 
+def test_a_workspace_opened_again_for_less_time_stays_open_for_the_longer(olga: Engine) -> None:
+    """A second page of the same incident cuts no one's work short."""
+    request = {"workspace_id": GLOBEX, "reason": "ticket 7"}
+    until = []
+    for minutes in (120, 5):
+        olga.rpc("operator_open", p_request={**request, "minutes": minutes})
+        [opened] = olga.rpc("operator_session")["opened"]
+        until.append(opened["expires_at"])
+
+    assert until[0] == until[1]
+
+
 def test_a_member_sees_what_operators_did_in_the_workspace(engine: Engine, olga: Engine) -> None:
     """Being looked at is no secret; another workspace's is."""
     job_id = engine.enqueue(workspace=ACME)

@@ -522,6 +522,18 @@ def test_what_rivals_send_at_once_is_seen_before_they_commit(engine: Engine) -> 
         connection.close()
 
 
+def test_what_a_workspace_sent_counts_for_six_seconds_at_least(engine: Engine) -> None:
+    """As long as the budget looks back: else it takes its share of it twice."""
+    at_second(engine, 2)
+    send(engine, ACME, 3)
+    used = []
+    for second in (2, 8, 9):
+        at_second(engine, second)
+        used.append(engine.one("select queue.share_used(%s)", ACME))
+
+    assert used == [6, 6, 0]
+
+
 def test_in_one_statement_only_the_rivals_messages_are_held_back(engine: Engine) -> None:
     """A worker reports for many tenants at once."""
     set_budget(engine, 100)

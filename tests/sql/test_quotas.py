@@ -31,7 +31,7 @@ MADE: dict[str, Callable[[Engine, int], object]] = {
 
 @pytest.mark.parametrize("name", MADE)
 def test_rows_stop_at_their_quota(engine: Engine, name: str) -> None:
-    """For people; the service may make what it must."""
+    """For people; the service may make what it must, but no more than is listed."""
     most = engine.rpc("workspace_limits", p_workspace_id=ACME)["quotas"][name]["used"] + 3
     engine.run("update queue.settings set value = to_jsonb(%s::int) where name = %s", most, name)
     for number in range(4):
@@ -48,6 +48,10 @@ def test_rows_stop_at_their_quota(engine: Engine, name: str) -> None:
     assert told == {"max": most, "used": most}
     if name not in {"max_schedules", "max_webhooks", "max_alerts"}:
         MADE[name](engine, 3)
+        return
+    with pytest.raises(psycopg.Error) as of_service:
+        MADE[name](engine, 3)
+    assert refusal(of_service.value) == ("PT429", "quota_exceeded", name)
 
 
 def test_every_table_of_tenants_rows_has_a_quota(engine: Engine) -> None:

@@ -197,6 +197,16 @@ def test_a_retired_key_signs_an_hour_more_and_a_revoked_one_nothing(engine: Engi
     assert refusal(error.value)[1] == "key_not_found"
 
 
+def test_a_key_that_is_revoked_twice_was_revoked_the_first_time(engine: Engine) -> None:
+    """What it signed between the two is still nothing; the command is repeated."""
+    key_id = issued(engine)["key_id"]
+    [first] = engine.rpc("revoke_signing_key", p_kid=key_id)["keys"]
+    issued(engine)
+    engine.advance(3600)
+
+    assert first in engine.rpc("revoke_signing_key", p_kid=key_id)["keys"]
+
+
 def test_a_key_signs_its_own_chain_alone(engine: Engine) -> None:
     """What an app's key is stolen for is that app's receipts."""
     other = add_key(engine, "lab")

@@ -7,7 +7,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from tests.support.engine import ACME, ADA, EVE, Engine, refusal
+from tests.support.engine import ACME, ADA, EVE, GLOBEX, Engine, refusal
 
 
 def finished(engine: Engine, *steps: str, **options: Any) -> str:
@@ -79,6 +79,10 @@ def test_what_children_returned_is_kept_with_their_step(engine: Engine) -> None:
 
     assert again["steps"] == lease["steps"]
     assert again["steps"]["parts"]["children"][0]["result"] == {"part": 1}
+
+    given = {"children": [{"id": child, "status": "completed", "result": {"part": 2}}]}
+    replay(engine, origin, from_step="sum", results={"parts": given})
+    assert engine.lease_one()["steps"]["parts"] == given
 
 
 def test_of_a_graph_a_stage_and_those_after_it_run_again(engine: Engine) -> None:
@@ -178,6 +182,16 @@ def test_replays_of_replays_are_one_chain(engine: Engine) -> None:
     assert [one["id"] for one in chains[0]] == [origin, first, second]
     assert chains[0] == chains[1] == chains[2]
     assert [(one["id"], one["replay_of"]) for one in rest] == [(first, origin), (second, first)]
+
+
+def test_another_workspaces_job_is_of_no_chain(engine: Engine) -> None:
+    """Whatever a row of it says: its id and state are not for strangers."""
+    origin = finished(engine, "read")
+    other = engine.enqueue(workspace=GLOBEX)
+    engine.run("update public.jobs set replay_of = %s where id = %s", origin, other)
+
+    for asked in (origin, other):
+        assert [one["id"] for one in engine.rpc("job_replays", p_job_id=asked)] == [asked]
 
 
 def test_a_failed_job_is_retried_with_another_payload(engine: Engine) -> None:

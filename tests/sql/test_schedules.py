@@ -253,6 +253,14 @@ def test_saving_a_schedule_again_neither_skips_nor_repeats_a_run(engine: Engine)
     assert engine.one("select count(*) from queue.schedule_slots") == 1
 
 
+def test_a_schedule_that_moves_to_another_time_zone_runs_by_it(engine: Engine) -> None:
+    """From its next run on, though the expression is the same."""
+    for zone in ("UTC", "Asia/Tokyo"):
+        put(engine, cron="0 8 * * *", timezone=zone)
+        local = "extract(hour from next_at at time zone timezone)::integer"
+        assert engine.one(f"select {local} from queue.schedules") == 8
+
+
 def test_a_schedule_that_is_corrected_and_switched_on_begins_from_now(engine: Engine) -> None:
     """What fell due while it was off was not missed, and its problem is no more."""
     put(engine, enabled=False)

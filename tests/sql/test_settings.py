@@ -14,12 +14,14 @@ from tests.support.engine import ACME, ADA, BOB, EVE, Engine, refusal
 def test_a_manager_throttles_the_workspace_but_cannot_lift_the_operators_cap(
     engine: Engine,
 ) -> None:
-    """The smaller of both holds."""
+    """The smaller of both holds; a limit that is raised lets jobs start at once."""
+    engine.stop_clock()
     engine.rpc("set_workspace_limits", p_workspace_id=ACME, p_limits={"max_running": 5})
     engine.enqueue_many(20)
     with engine.member(ADA) as ada:
         ada.rpc("set_workspace_limits", p_workspace_id=ACME, p_limits={"own_max_running": 2})
         assert len(engine.lease(20)) == 2
+        assert engine.lease(20) == []  # which sets the workspace aside for a second
         ada.rpc("set_workspace_limits", p_workspace_id=ACME, p_limits={"own_max_running": 50})
         assert len(engine.lease(20)) == 3
         limits = ada.rpc("workspace_limits", p_workspace_id=ACME)
@@ -28,7 +30,7 @@ def test_a_manager_throttles_the_workspace_but_cannot_lift_the_operators_cap(
 
 @pytest.mark.parametrize(
     ("user", "limits", "answer"),
-    [(ADA, {"max_running": 5}, "PT403"), (ADA, {"weight": 9}, "PT403"), (BOB, {"own_max_running": 1}, "PT403"),
+    [(ADA, {"max_running": 5}, "PT403"), (ADA, {"weight": 9}, "PT403"), (ADA, {"max_pending": None}, "PT403"), (BOB, {"own_max_running": 1}, "PT403"),
      (EVE, {"own_max_running": 1}, "PT404"), (ADA, {"own_max_running": -1}, "PT400"), (ADA, {"own_max_running": "x"}, "PT400"), (ADA, {"typo": 1}, "PT400")],
 )  # fmt: skip
 def test_what_people_may_not_set_is_refused(

@@ -38,6 +38,16 @@ def test_growth_is_that_of_a_week_at_most(engine: Engine) -> None:
     )
 
 
+@pytest.mark.parametrize(("hours", "known"), [(5, False), (6, True)])
+def test_growth_is_not_that_of_less_than_six_hours(engine: Engine, hours: int, known: bool) -> None:
+    """The alarm of a full plan is not for one large job."""
+    engine.stop_clock()
+    engine.run(SAMPLE, hours, 1_000_000)
+    engine.run(SAMPLE, 0, 9_000_000)
+
+    assert (engine.rpc("storage")["growth_bytes_per_day"] is not None) is known
+
+
 def test_what_shrinks_grows_by_less_than_nothing(engine: Engine) -> None:
     """After retention was shortened."""
     engine.stop_clock()

@@ -32,7 +32,7 @@ def test_every_panel_shows_a_metric_that_is_there() -> None:
     """And what is not known is left out; a type's name may be any text."""
     text = generate_latest(registry_of(STATS, datetime(2026, 11, 22, 12, 1, tzinfo=UTC))).decode()
 
-    dashboard = json.loads((ROOT / "infra/container/grafana.json").read_text())
+    dashboard = json.loads((ROOT / "infra/console/grafana.json").read_text())
     asked = re.findall(
         r"minutehand_\w+", " ".join(p["targets"][0]["expr"] for p in dashboard["panels"])
     )

@@ -325,7 +325,7 @@ def since(history: dict[str, Any]) -> str:
         f"{jobs} {'job' if jobs == 1 else 'jobs'} of "
         f"{workspaces} {'workspace' if workspaces == 1 else 'workspaces'} failed so"
     )
-    return f"Since when: {first}{count}. {_success(history)}{since_deploy(history['deploy'])}"
+    return f"Since when: {first}{count}. {_success(history)}.{since_deploy(history['deploy'])}"
 
 
 def since_deploy(deploy: dict[str, Any] | None) -> str:

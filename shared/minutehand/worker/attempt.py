@@ -144,12 +144,13 @@ class Attempt:
             return
         if self.stop_reason is None or reason == "lost":
             self.stop_reason = reason
-        if self._task is not None:
-            self._task.cancel()
-        if self.kind is not None and not self.kind.is_async:
-            # its thread may be blocked in `ctx.wait`, on one of these
-            for task in self.group.left_over():
-                task.cancel()
+            # once: what it does to clean up is not torn off by each answer that repeats the reason
+            if self._task is not None:
+                self._task.cancel()
+            if self.kind is not None and not self.kind.is_async:
+                # its thread may be blocked in `ctx.wait`, on one of these
+                for task in self.group.left_over():
+                    task.cancel()
         self._later(grace, self._abandon)
 
     def settlement(self, *, cost_usd: float = 0.0) -> SettleItem | None:

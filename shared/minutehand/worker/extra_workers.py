@@ -1,4 +1,4 @@
-"""Starting extra worker workers for a backlog that one tick cannot carry, in time and once.
+"""Starting extra workers for a backlog that one tick cannot carry, in time and once.
 
 How many is fanout.py's to say, and how they are started the host's.
 """

@@ -229,3 +229,22 @@ async def test_a_pool_that_gives_no_connection_is_replaced() -> None:
 
     assert data_api._http is not before
     await data_api.aclose()
+
+
+async def test_a_pool_that_gave_a_connection_since_is_kept() -> None:
+    """A timeout an hour is a busy moment; five in a row are a pool that is broken."""
+    network = Network(
+        *[httpx.PoolTimeout("none is free")] * 4,
+        httpx.Response(200, json={}),
+        httpx.PoolTimeout("none is free"),
+    )
+    data_api = api(network)
+    before = data_api._http
+    for _ in range(2):
+        with pytest.raises(QueueUnavailable):
+            await data_api.rpc("x", {}, headers={}, repeatable=True, attempts=2)
+    for _ in range(2):
+        assert await data_api.rpc("x", {}, headers={}, repeatable=True) == {}
+
+    assert data_api._http is before
+    await data_api.aclose()

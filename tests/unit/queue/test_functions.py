@@ -5,10 +5,17 @@ from __future__ import annotations
 import httpx
 import pytest
 
+from minutehand.clock import FrozenClock
 from minutehand.config import Settings
 from minutehand.queue.data_api import DataApi
-from minutehand.queue.errors import QueueError, QueueUnavailable
+from minutehand.queue.errors import QueueError, QueueUnavailable, TokenRefused
 from minutehand.queue.functions import WorkerFunctions
+
+SETTINGS = Settings(
+    supabase_url="https://project.example",
+    supabase_publishable_key="sb_publishable_x",
+    supabase_jwt_secret="a-test-secret-of-at-least-32-characters",
+)
 
 
 def functions(code: str) -> WorkerFunctions:
@@ -17,13 +24,8 @@ def functions(code: str) -> WorkerFunctions:
     def answer(_: httpx.Request) -> httpx.Response:
         return httpx.Response(404, json={"code": code, "message": "no such function"})
 
-    settings = Settings(
-        supabase_url="https://project.example",
-        supabase_publishable_key="sb_publishable_x",
-        supabase_jwt_secret="a-test-secret-of-at-least-32-characters",
-    )
     api = DataApi("https://project.example", transport=httpx.MockTransport(answer))
-    return WorkerFunctions(settings, api=api)
+    return WorkerFunctions(SETTINGS, api=api)
 
 
 async def test_a_function_missing_for_a_moment_is_an_outage() -> None:
@@ -46,3 +48,23 @@ async def test_another_refusal_is_none() -> None:
 
     await worker.aclose()
     assert not isinstance(raised.value, QueueUnavailable)
+
+
+async def test_a_key_that_was_refused_is_made_again_once() -> None:
+    """The clocks may differ, or a secret was rotated; a second refusal is the caller's."""
+    clock = FrozenClock()
+    tokens: list[str] = []
+
+    def refuse(request: httpx.Request) -> httpx.Response:
+        tokens.append(request.headers["Authorization"])
+        clock.advance(seconds=1)
+        return httpx.Response(401, json={"code": "PGRST301", "message": "JWT expired"})
+
+    api = DataApi("https://project.example", transport=httpx.MockTransport(refuse))
+    worker = WorkerFunctions(SETTINGS, api=api, clock=clock)
+
+    with pytest.raises(TokenRefused):
+        await worker.call("settle_jobs", {"p_request": {}})
+
+    await worker.aclose()
+    assert len(tokens) == len(set(tokens)) == 2

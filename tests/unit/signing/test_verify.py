@@ -125,6 +125,8 @@ def test_a_whole_bundle_passes_every_check() -> None:
         (bundle(receipt=resigned(issued_at="9000-01-01T00:00:00.000Z")), {"key"}),
         (bundle(receipt=resigned(hashes={**chain()[2]["hashes"], "previous": digest("x")})),
          {"chain"}),
+        (bundle(receipt=resigned(hashes={**chain()[2]["hashes"], "previous": None})), {"chain"}),
+        (bundle(receipt=resigned(number=1), children=chain()[1:2]), {"chain", "children"}),
     ],
 )  # fmt: skip
 def test_what_is_not_so_is_found_and_named(document: dict[str, Any], checks: set[str]) -> None:
@@ -154,8 +156,9 @@ def test_a_key_vouches_for_its_time_and_a_revoked_one_for_what_it_had_signed() -
         for key in (
             {"exp": at}, {"exp": at - 1}, {"nbf": at + 1}, {**revoked, "last": last},
             {**revoked, "last": {digest(WORKSPACE): 2}}, {**revoked, "last": {}},
+            {**revoked, "revoked_at": at - 1, "last": last},
         )
-    ] == ["passed", "failed", "failed", "passed", "failed", "failed"]  # fmt: skip
+    ] == ["passed", "failed", "failed", "passed", "failed", "failed", "failed"]  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -173,6 +176,14 @@ def test_a_chain_has_no_gap(places: list[int], verdict: str, checks: set[str]) -
     report = verify_chain(lines, read_keys(jwks()))
 
     assert (report.verdict, failed(report)) == (verdict, checks)
+
+
+def test_a_run_is_of_one_workspace() -> None:
+    """Two chains side by side have no gap where one alone would."""
+    other = resigned(workspace_id=str(UUID(int=3)), job_id=str(UUID(int=4)), number=4, children=[])
+    report = verify_chain([*chain(), other], read_keys(jwks()))
+
+    assert (report.verdict, failed(report)) == ("failed", {"job"})
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"receipt": 1}', '{"a": 1, "a": 1}'])

@@ -376,6 +376,40 @@ def test_a_lease_that_is_lost_after_a_cancel_is_not_settled() -> None:
     assert (queue.settles, summary.lost) == ([], 1)
 
 
+def test_a_cancelled_processor_has_its_grace_whatever_it_reports_meanwhile() -> None:
+    """Each report is answered by the same cancel: one of them is enough."""
+    queue = ModelQueue([Row("1", {"seconds": 100}, 30.0)])
+    ended: list[float] = []
+    registry = Registry()
+
+    @registry.processor("work", payload=Work, timeout=21)
+    async def work(job: Job[Work], ctx: JobContext) -> None:
+        try:
+            await asyncio.sleep(job.payload.seconds)
+        finally:
+            began = asyncio.get_running_loop().time()
+            try:
+                for _ in range(4):
+                    ctx.log("info", "cleaning up")
+                    await asyncio.sleep(1)
+            finally:
+                ended.append(asyncio.get_running_loop().time() - began)
+
+    options = TickOptions(concurrency=1, linger_seconds=0)
+
+    async def story() -> None:
+        asyncio.get_running_loop().call_later(1, queue.cancel, "1")
+        await Tick(
+            queue, registry, worker_id="w", clock=LoopClock(), options=options,
+            budget_seconds=math.inf,
+        ).run()  # fmt: skip
+
+    leaping(story())
+
+    assert ended == [pytest.approx(4)]
+    assert [each.outcome for each in queue.renewals].count("cancel") > 1
+
+
 def test_a_lost_lease_is_not_renewed_from_outside_the_loop() -> None:
     """The watchdog renews what is held; a processor that resists its stop holds nothing."""
     work = {"seconds": 100, "resists": 100}

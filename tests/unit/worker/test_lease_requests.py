@@ -102,3 +102,17 @@ def test_what_is_due_and_never_comes_is_asked_for_less_and_less_often() -> None:
     asking.note_answer(LeaseResponse(leases=(lease,), next_due_in_ms=0))
     assert asking.is_due_now
     assert asking.next_due_at == 0.01
+
+
+def test_a_request_that_was_refused_is_replaced_after_a_rest() -> None:
+    """A key that is being rotated, or a version that is too old: asking at once changes nothing."""
+    clock = Standing()
+    asking = requests(clock)
+    asking.request(free_slots=4, staying=True)
+    clock.at = 1.0
+
+    asking.refused()
+
+    assert asking.next_due_at == 1.0 + LeaseRequests.REFUSED_PAUSE_SECONDS
+    assert not asking.next_due_by(5.9)
+    assert asking.request(free_slots=4, staying=True).call == 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextvars import ContextVar
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from threading import Thread
 from typing import Any
@@ -27,12 +28,32 @@ from minutehand.worker.testing import ProcessorTest
 REQUEST = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
 
+TENANT = ContextVar("tenant", default="none")
+
+
 class Nothing(BaseModel):
     """A payload without content."""
 
 
 def checked(run: Any, *around: Any, **fields: Any) -> ProcessorTest[Nothing]:
     return ProcessorTest(run, Nothing(), around=around, **fields)
+
+
+@pytest.mark.parametrize("plain", [False, True])
+async def test_a_processor_sees_what_was_set_around_it(plain: bool) -> None:
+    """Also in a thread of its own: a tenant, a database's session, a trace."""
+
+    async def around(job: Job[Any], ctx: JobContext, call: Call) -> Any:
+        TENANT.set("acme")
+        return await call()
+
+    def run(job: Job[Nothing], ctx: JobContext) -> str:
+        return TENANT.get()
+
+    async def run_async(job: Job[Nothing], ctx: JobContext) -> str:
+        return run(job, ctx)
+
+    assert (await checked(run if plain else run_async, around).run()).result == "acme"
 
 
 @pytest.mark.parametrize("plain", [False, True])

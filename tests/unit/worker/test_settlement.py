@@ -123,6 +123,17 @@ def test_what_being_stopped_costs(ending: Ending, seen: Circumstances, outcome: 
     assert item.outcome == outcome
 
 
+@pytest.mark.parametrize(("ran", "outcome"), [(60.0, "completed"), (60.1, "retry")])
+def test_what_ran_past_its_timeout_has_no_result(ran: float, outcome: str) -> None:
+    """It kept the event loop, so nothing could stop it."""
+    item = verdict(Returned(1), Circumstances(timeout_seconds=60.0, ran_seconds=ran))
+
+    assert item is not None
+    assert (item.outcome, item.error and item.error.type) == (
+        outcome, None if outcome == "completed" else "AttemptTimeout",
+    )  # fmt: skip
+
+
 def test_a_model_is_kept_as_plain_json() -> None:
     class Receipt(BaseModel):
         at: datetime

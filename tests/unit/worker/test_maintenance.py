@@ -1,0 +1,104 @@
+"""Calls of maintenance beside a tick: when, how often, and what a failure costs."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+
+import pytest
+
+from minutehand.queue.errors import QueueUnavailable
+from minutehand.queue.models import MaintenanceResponse
+from minutehand.worker.deadlines import Deadlines
+from minutehand.worker.maintenance import Maintenance
+from minutehand.worker.summary import TickSummary
+from tests.support.virtual_time import LoopClock, leaping
+from tests.unit.worker.model import ModelQueue
+
+
+class Answering(ModelQueue):
+    """Answers each call of maintenance alike, after a while."""
+
+    def __init__(self, answer: MaintenanceResponse | None) -> None:
+        super().__init__()
+        self.answer = answer
+        self.began: list[float] = []
+
+    async def maintain(self, *, budget_seconds: float = 1.0) -> MaintenanceResponse:
+        """The answer; none is an outage."""
+        self.began.append(asyncio.get_running_loop().time())
+        await asyncio.sleep(0.3)
+        if self.answer is None:
+            raise QueueUnavailable("away")
+        return self.answer
+
+
+def calls(
+    queue: Answering, *, busy: bool, asked: bool, budget: float = math.inf
+) -> tuple[list[float], list[bool]]:
+    """Pauses between the calls of half a minute, and what each said of ready jobs."""
+    moved: list[bool] = []
+
+    async def story() -> None:
+        def done(has_moved: bool) -> None:
+            moved.append(has_moved)
+            if asked:
+                maintenance.request()
+
+        clock = LoopClock()
+        maintenance = Maintenance(
+            queue,
+            TickSummary(worker_id="w", tick_id="t"),
+            Deadlines.until(clock.monotonic(), budget),
+            clock=clock,
+            is_busy=lambda: busy,
+            on_done=done,
+        )
+        if asked:
+            maintenance.request()
+        running = asyncio.create_task(maintenance.run())
+        await asyncio.wait({running}, timeout=30)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+    leaping(story())
+    pairs = zip(queue.began, queue.began[1:], strict=False)
+    return [round(late - early - 0.3, 3) for early, late in pairs], moved
+
+
+@pytest.mark.parametrize(
+    ("answer", "pause", "has_moved"),
+    [
+        (None, 5.0, True),
+        (MaintenanceResponse(), 0.0, True),
+        (MaintenanceResponse(busy=True), 0.1, True),
+        (MaintenanceResponse(done={"messages": 1}), 0.5, False),
+        (MaintenanceResponse(done={"retention": 9}, more=True), 0.3, True),
+    ],
+)
+def test_what_is_asked_for_again_waits_as_the_answer_says(
+    answer: MaintenanceResponse | None, pause: float, has_moved: bool
+) -> None:
+    """An outage five seconds; a large clean-up as long as it took, so that jobs get half."""
+    pauses, moved = calls(Answering(answer), busy=False, asked=True)
+
+    assert set(pauses) == {pause}
+    assert set(moved) == {has_moved}
+
+
+def test_a_busy_tick_calls_every_second_and_an_idle_one_never_unasked() -> None:
+    """Else a tick whose slots are always full would leave maintenance to no one."""
+    pauses, moved = calls(Answering(MaintenanceResponse()), busy=True, asked=False)
+
+    assert set(pauses) == {1.0}
+    assert set(moved) == {False}
+    assert calls(Answering(MaintenanceResponse()), busy=False, asked=False) == ([], [])
+
+
+def test_nothing_is_begun_when_work_must_stop() -> None:
+    """What it locks, the last settles need."""
+    queue = Answering(MaintenanceResponse())
+    calls(queue, busy=True, asked=True, budget=10)
+
+    assert queue.began
+    assert queue.began[-1] < queue.began[0] + Deadlines.until(0, 10).stop_working
