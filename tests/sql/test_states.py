@@ -242,4 +242,4 @@ def test_states_of_others_jobs_are_not_shown(engine: Engine) -> None:
     job_id = engine.enqueue()
     with engine.member(EVE) as eve:
         assert eve.rows("select id from public.job_states where id = %s", job_id) == []
-        assert eve.rpc("sort_jobs", p_filter={"workspace_id": ACME})["jobs"] == []
+        assert eve.rpc("sort_jobs", p_filter={"ids": [job_id]})["jobs"] == []
