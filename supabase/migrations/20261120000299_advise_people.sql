@@ -145,7 +145,9 @@ begin
         coalesce(v_pause ->> 'sentence', 'Nothing that concerns it is paused.'), v_pause ->> 'command'),
       (3, 'limits', case when p_job.status <> 'pending' then null when v_limit is null then 'pass' else 'warn' end,
         coalesce(v_limit ->> 'sentence', 'No limit holds it back.'),
-        case when v_limit is not null then 'minutehand types ' || p_job.job_type end),
+        case when v_limit ->> 'reason' = 'rate_limited' then 'minutehand types ' || p_job.job_type
+          when v_limit ->> 'reason' = 'workspace_limit' then 'minutehand ls --state running'
+          when v_limit is not null then 'minutehand ls --state running --type ' || p_job.job_type end),
       (4, 'lease', case when v_lease.job_id is null then null when v_lease.expires_at <= p_now then 'fail' else
         'pass' end,
         case when v_lease.expires_at <= p_now

@@ -92,6 +92,18 @@ def test_the_failed_check_comes_first_with_its_command(engine: Engine) -> None:
     assert checks[1]["command"] == "minutehand resume type work"
 
 
+def test_a_job_held_by_a_limit_leads_to_what_fills_it(engine: Engine) -> None:
+    """One stuck job in the only slot is the cause; the limit itself is as it should be."""
+    engine.register(max_concurrency=1)
+    held = [engine.enqueue(), engine.enqueue()][1]
+    engine.lease_one()
+
+    told = explain(engine, held)
+
+    assert told["reason"] == "type_limit"
+    assert told["command"] == "minutehand ls --state running --type work"
+
+
 def test_a_worker_that_stopped_answering_is_the_first_check_of_its_job(engine: Engine) -> None:
     """Its lease expired, and no one has taken it back yet."""
     job_id = engine.enqueue()

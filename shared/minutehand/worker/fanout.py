@@ -1,4 +1,4 @@
-"""How many extra worker workers a tick starts: by backlog, capped, one level deep.
+"""How many extra workers a tick starts: by backlog, capped, one level deep.
 
 Starting them is a callback's work; a refusal is normal, the next tick takes the rest.
 """

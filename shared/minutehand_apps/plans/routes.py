@@ -135,7 +135,7 @@ class PlanRoutes:
         after: Annotated[UUID | None, Query(description="The `next` of the page before.")] = None,
         limit: Annotated[int, Query(ge=1, le=200)] = 50,
     ) -> PlanPage:
-        """Plans of a workspace, of all the caller's, or of a guest's session; newest first."""
+        """Plans of a workspace, or of a guest's session; newest first."""
         if caller is None and session_id is None:
             return PlanPage(plans=[], next=None)
         found = await self._call(

@@ -51,6 +51,14 @@ async def test_what_is_no_whole_answer_has_its_kind(fault: Fault, kind: str, wor
     assert not failed.value.unsent
 
 
+async def test_an_answer_of_just_the_most_bytes_is_whole() -> None:
+    """The bound is what callers ask for, as a model's longest answer."""
+    async with Vendor(Fault(body=b"x" * 100)) as vendor, connect() as http:
+        answer = await exchange(http, "GET", vendor.origin, most_bytes=100)
+
+    assert len(answer.body) == 100
+
+
 @pytest.mark.parametrize("url", ["http://127.0.0.1:1/", "http://[::", "https://no.such.invalid/"])
 async def test_what_never_arrived_is_known(url: str) -> None:
     """It is safe to send again."""

@@ -8,11 +8,17 @@ from typing import Any
 import httpx
 import pytest
 
-from minutehand.clock import SystemClock
+from minutehand.clock import FrozenClock, SystemClock
 from minutehand.config import Settings
 from minutehand.queue.data_api import DataApi
 from minutehand.queue.functions import CallerFunctions
-from minutehand.queue.guests import HEADER, AddressSigner, calling_from
+from minutehand.queue.guests import (
+    HEADER,
+    KEPT_SECONDS,
+    RETRY_SECONDS,
+    AddressSigner,
+    calling_from,
+)
 
 KEY = "ab" * 32
 
@@ -72,3 +78,23 @@ async def test_without_the_key_the_call_is_made_all_the_same(
 ) -> None:
     """A deployment without a worker's key, or whose key was revoked."""
     assert await Project(status=500).call(**settings) == ""
+
+
+async def test_a_key_is_kept_and_a_refusal_for_ten_seconds() -> None:
+    """Every call of a guest would cost another one."""
+    settings = Settings(
+        supabase_url="http://127.0.0.1:1",
+        supabase_publishable_key="sb_publishable_x",
+        supabase_worker_key="key",
+    )
+    for status, kept in ((200, KEPT_SECONDS), (500, RETRY_SECONDS)):
+        project, clock = Project(status), FrozenClock()
+        signer = AddressSigner(settings, project.api, clock)
+        asked = []
+        with calling_from("203.0.113.7"):
+            for seconds in (0, 0, kept - 1, 1):
+                clock.advance(seconds=seconds)
+                await signer.headers()
+                asked.append(len(project.requests))
+
+        assert asked == [1, 1, 1, 2]

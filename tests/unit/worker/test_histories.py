@@ -12,6 +12,8 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
 
 import pytest
 from hypothesis import Phase, given, settings
@@ -19,8 +21,15 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from infra.bench.scratch import scratch_settings
-from minutehand.queue.models import ReportItem
-from minutehand.worker import Job, JobContext, Registry, TickOptions, Worker
+from minutehand.queue.errors import QueueUnavailable
+from minutehand.queue.models import (
+    JobTypeSpec,
+    LeaseRequest,
+    LeaseResponse,
+    ReportItem,
+    WorkerRunAdmission,
+)
+from minutehand.worker import FanOut, Job, JobContext, Registry, TickOptions, Worker
 from minutehand.worker.settler import Settler
 from minutehand.worker.summary import TickSummary
 from minutehand.worker.tick import Tick
@@ -462,3 +471,64 @@ async def test_a_worker_that_is_stopped_does_not_look_again_for_one_that_was_ref
     await asyncio.wait_for(worker.tick(budget_seconds=60), 30)
 
     assert queue.calls.count("begin_run") == 1
+
+
+def test_a_loop_without_its_database_tries_again_more_and_more_slowly() -> None:
+    """To five seconds at most: a restart finds hundreds of workers that wait."""
+    tried: list[float] = []
+
+    class Away(ModelQueue):
+        async def register_job_types(self, types: Sequence[JobTypeSpec]) -> int:
+            tried.append(asyncio.get_running_loop().time())
+            raise QueueUnavailable("away")
+
+    async def story() -> None:
+        queue = Away()
+        worker = Worker(
+            scratch_settings("http://127.0.0.1:9"), registry=World(queue).registry, queue=queue,
+            clock=LoopClock(),
+        )  # fmt: skip
+        asyncio.get_running_loop().call_later(25, worker.stop)
+        await worker.run_forever()
+        await worker.aclose()
+
+    leaping(story())
+
+    pauses = [late - early for early, late in pairwise(tried)]
+    assert pauses == pytest.approx([0.4, 0.8, 1.6, 3.2, 5, 5, 5])
+
+
+def test_no_more_extra_workers_are_started_than_the_stage_has_room_for() -> None:
+    """Those refused would have been paid for, and leased nothing."""
+    asked: list[int] = []
+
+    class Crowded(ModelQueue):
+        async def begin_run(
+            self, run_id: str, *, worker_id: str, most: int, seconds: float
+        ) -> WorkerRunAdmission:
+            return WorkerRunAdmission(admitted=True, free=2)
+
+        async def lease(self, request: LeaseRequest) -> LeaseResponse:
+            return (await super().lease(request)).model_copy(update={"due": 500})
+
+        async def attach_extensions(self) -> dict[str, Any]:
+            raise QueueUnavailable("away")
+
+    async def start(count: int) -> int:
+        asked.append(count)
+        return count
+
+    async def story() -> None:
+        queue = Crowded([Row("1", {"seconds": 1})])
+        worker = Worker(
+            scratch_settings("http://127.0.0.1:9"), registry=World(queue).registry, queue=queue,
+            clock=LoopClock(), most=3, fan_out=FanOut(most=9), start_extra_workers=start,
+            options=TickOptions(concurrency=1, linger_seconds=0),
+        )  # fmt: skip
+        await worker.tick(budget_seconds=60)
+        await worker.aclose()
+
+    leaping(story())
+
+    assert asked
+    assert max(asked) == 2

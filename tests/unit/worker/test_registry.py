@@ -172,3 +172,13 @@ def test_a_payload_of_the_future_is_refused_with_advice() -> None:
 
     with pytest.raises(PayloadRejected, match="Deploy the worker"):
         registry.get("enrich").read_payload({"account_id": "a"}, 2)
+
+
+def test_a_run_over_a_type_runs_its_parts_and_theirs() -> None:
+    """Without them the whole would only wait."""
+    registry = Registry()
+    for name, whole in (("c", "b"), ("b", "a"), ("a", None), ("other", None), ("d", "other")):
+        registry.processor(name, payload=Account, part_of=whole)(enrich)
+
+    assert registry.with_parts(["a", "a"]) == ["a", "b", "c"]
+    assert registry.with_parts(["b"]) == ["b", "c"]

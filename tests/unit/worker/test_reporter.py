@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections.abc import Sequence
 from datetime import timedelta
 
 import pytest
 
 from infra.bench.scratch import WORKSPACE, scratch_settings
-from minutehand.clock import FrozenClock, SystemClock
-from minutehand.queue.errors import LeaseLost
-from minutehand.queue.models import Lease, LeasedJob
+from minutehand.clock import Clock, FrozenClock, SystemClock
+from minutehand.queue.errors import LeaseLost, QueueError, QueueUnavailable
+from minutehand.queue.models import Lease, LeasedJob, ReportItem, ReportResult
 from minutehand.queue.worker_client import WorkerQueue
 from minutehand.worker.attempt import Attempt, database_clock
 from minutehand.worker.reporter import Reporter
@@ -19,7 +20,7 @@ from minutehand.worker.reporter import Reporter
 CLOCK = SystemClock()
 
 
-def held_attempt(queue: WorkerQueue) -> Attempt:
+def held_attempt(queue: WorkerQueue, clock: Clock = CLOCK) -> Attempt:
     """A lease of a minute, just taken: the reporter waits to renew it."""
     job = LeasedJob(
         id="01a200a6-7884-7030-864b-60cc70f7392f",
@@ -30,8 +31,8 @@ def held_attempt(queue: WorkerQueue) -> Attempt:
     return Attempt(
         Lease(job=job, fence=1),
         None,
-        clock=CLOCK,
-        sent_at=CLOCK.monotonic(),
+        clock=clock,
+        sent_at=clock.monotonic(),
         work_until=math.inf,
         had_fair_time=True,
         queue=queue,
@@ -99,3 +100,63 @@ def test_a_clock_that_is_plainly_wrong_is_set_right_by_the_lease(ahead: float, s
     clock = database_clock(lease, FrozenClock(leased_at + timedelta(seconds=ahead)))
 
     assert clock.now() == leased_at + timedelta(seconds=seen)
+
+
+class Answering(WorkerQueue):
+    """Answers reports in turn; an error is raised. Keeps the lines of each."""
+
+    def __init__(self, *answers: QueueError | str) -> None:
+        super().__init__(scratch_settings("http://127.0.0.1:9"))
+        self.answers = list(answers)
+        self.lines: list[list[str]] = []
+        self.answered = asyncio.Event()
+
+    async def report(
+        self, items: Sequence[ReportItem], *, worker_id: str, tick_id: str, attempts: int = 2
+    ) -> list[ReportResult]:
+        """The next answer, about each."""
+        self.lines.append([line.message for item in items for line in item.logs])
+        answer = self.answers.pop(0)
+        if not self.answers:
+            self.answered.set()
+        if isinstance(answer, QueueError):
+            raise answer
+        told = [{"job_id": each.job_id, "fence": each.fence, "outcome": answer} for each in items]
+        return [ReportResult.model_validate(each) for each in told]
+
+
+async def reported(queue: Answering, attempt: Attempt, clock: Clock) -> None:
+    """Report until all answers were given."""
+    reporter = Reporter(
+        queue, {attempt.key: attempt}, worker_id="w", tick_id="t", clock=clock, interval=0.001
+    )
+    running = asyncio.create_task(reporter.run())
+    async with asyncio.timeout(60):
+        await queue.answered.wait()
+    await asyncio.sleep(0)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    await queue.aclose()
+
+
+async def test_a_process_that_was_paused_for_a_whole_lease_asks_before_it_gives_up() -> None:
+    """After a SIGSTOP, or a frozen Lambda, no other worker may have come for the job."""
+    clock, queue = FrozenClock(), Answering("ok")
+    attempt = held_attempt(queue, clock)
+    clock.advance(seconds=100)
+
+    await reported(queue, attempt, clock)
+
+    assert (attempt.stop_reason, attempt.renewed_at) == (None, 100)
+
+
+async def test_a_line_whose_own_report_is_lost_is_sent_again() -> None:
+    """Its batch was refused for another's; the line is not to go with that."""
+    refused = QueueError("refused", status=400, code="PT400")
+    queue = Answering(refused, QueueUnavailable("away"), "ok")
+    attempt = held_attempt(queue)
+    attempt.context.log("info", "begun")
+
+    await reported(queue, attempt, CLOCK)
+
+    assert queue.lines == [["begun"]] * 3
