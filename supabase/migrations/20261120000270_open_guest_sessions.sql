@@ -238,7 +238,7 @@ begin
   values ('guest_' || encode(uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()), 'hex'),
     p_workspace_id, v_user, queue.clock() + make_interval(secs => v_seconds::double precision))
   returning * into v_made;
-  return to_jsonb(v_made);
+  return to_jsonb(v_made) - 'is_members';
 end;
 $$;
 comment on function public.open_guest_session is E'Open a session to someone outside: {session_id, workspace_id, user_id, opened_at, expires_at}. For managers and services.\n\nOptions: ttl_seconds (86400), user_id (the one user it is for; anyone who holds the id if omitted). It shows the jobs that are enqueued into the workspace with this session_id.';

@@ -151,10 +151,15 @@ class MessageRate:
     def _start(self, now: float) -> None:
         self._next = now + self._tick
         self._buckets = deque([0], maxlen=self._BUCKETS)
-        #: The mean per second at the last tick.
-        self.rolling = 0.0
-        #: Whether it was above the limit.
+        self._mean = 0.0
+        #: Whether the mean was above the limit at the last tick.
         self.triggered = False
+
+    @property
+    def rolling(self) -> float:
+        """The mean per second at the last tick."""
+        self.exceeded()
+        return self._mean
 
     def add(self, count: int = 1) -> None:
         """Count `count` messages now."""
@@ -170,7 +175,6 @@ class MessageRate:
 
     def allows(self, count: int) -> bool:
         """Say whether so many more stay below the limit."""
-        self.exceeded()
         return self.rolling + count <= self._limit
 
     def _advance(self, now: float) -> None:
@@ -182,8 +186,8 @@ class MessageRate:
             self._buckets.append(self._count)
             self._count = 0
             self._next += self._tick
-        self.rolling = sum(self._buckets) / len(self._buckets) / self._tick
-        self.triggered = self.rolling >= self._limit
+        self._mean = sum(self._buckets) / len(self._buckets) / self._tick
+        self.triggered = self._mean >= self._limit
 
 
 class CallWindow:

@@ -30,6 +30,7 @@ def test_messages_are_counted_as_hosted_does() -> None:
     assert rate.exceeded()  # 1,500 in three
     assert rate.rolling == 100
     clock.now += 5
+    assert rate.rolling < 100  # whoever asks, without a message
     assert not rate.exceeded()
 
 
