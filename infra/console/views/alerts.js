@@ -15,6 +15,7 @@ import { When } from "../parts/when.js";
 import { SwitchedActions } from "../parts/switched.js";
 import { column, heading, table } from "../parts/table.js";
 import { Unread } from "../parts/unread.js";
+import { opener, pageHead } from "../parts/page-head.js";
 
 /** @import { Workspace } from "../api.js" */
 /** @import { Alert, AlertMetric, JobTypeLine } from "../lib/routes.js" */
@@ -61,17 +62,7 @@ export default function Alerts({ workspace }) {
       );
   };
   return html`<div class="page">
-    <header class="page-head">
-      <h1 tabindex="-1">Alerts</h1>
-      <span class="muted">${workspace.name}</span>
-      <span class="spacer"></span>
-      ${
-        mayManage &&
-        html`<button type="button" onClick=${() => setEditing({})}>
-          Add an alert
-        </button>`
-      }
-    </header>
+    ${pageHead("Alerts", workspace.name, mayManage && opener("Add an alert", () => setEditing({})))}
     <section class="card" aria-label="Alerts">
       ${
         !read.value

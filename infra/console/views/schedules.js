@@ -13,6 +13,7 @@ import { When } from "../parts/when.js";
 import { OnOff, SwitchedActions } from "../parts/switched.js";
 import { column, heading, table } from "../parts/table.js";
 import { Unread } from "../parts/unread.js";
+import { opener, pageHead } from "../parts/page-head.js";
 
 /** @import { Workspace } from "../api.js" */
 /** @import { Schedule, ScheduleBody } from "../lib/routes.js" */
@@ -58,17 +59,7 @@ export default function Schedules({ workspace }) {
       );
   };
   return html`<div class="page">
-    <header class="page-head">
-      <h1 tabindex="-1">Schedules</h1>
-      <span class="muted">${workspace.name}</span>
-      <span class="spacer"></span>
-      ${
-        mayManage &&
-        html`<button type="button" onClick=${() => setEditing({})}>
-          Add a schedule
-        </button>`
-      }
-    </header>
+    ${pageHead("Schedules", workspace.name, mayManage && opener("Add a schedule", () => setEditing({})))}
     <section class="card" aria-label="Schedules">
       ${
         !list.value

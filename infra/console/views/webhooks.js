@@ -15,6 +15,7 @@ import { When } from "../parts/when.js";
 import { OnOff } from "../parts/switched.js";
 import { column, heading, table } from "../parts/table.js";
 import { Unread } from "../parts/unread.js";
+import { opener, pageHead } from "../parts/page-head.js";
 
 /** @import { Workspace } from "../api.js" */
 /** @import { Webhook, WebhookWithSecret } from "../lib/routes.js" */
@@ -61,17 +62,7 @@ export default function Webhooks({ workspace }) {
       );
   };
   return html`<div class="page">
-    <header class="page-head">
-      <h1 tabindex="-1">Webhooks</h1>
-      <span class="muted">${workspace.name}</span>
-      <span class="spacer"></span>
-      ${
-        mayManage &&
-        html`<button type="button" onClick=${() => setAdding(true)}>
-          Add a webhook
-        </button>`
-      }
-    </header>
+    ${pageHead("Webhooks", workspace.name, mayManage && opener("Add a webhook", () => setAdding(true)))}
     <section class="card" aria-label="Webhooks">
       ${
         !list.value
