@@ -12,17 +12,13 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from pydantic import BaseModel
 
 from infra.bench.faults import FaultyProxy
 from minutehand.local.ports import reserve_port
 from minutehand.queue import NewJob, QueueUnavailable, UserQueue
 from minutehand.worker import Job, JobContext, Registry, TickOptions, Worker
+from tests.support.payloads import Nothing
 from tests.support.project import ACME, Project, settings_at
-
-
-class Nothing(BaseModel):
-    """A payload without content."""
 
 
 class HangingProxy(FaultyProxy):

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import httpx
 import pytest
-from pydantic import BaseModel
 
 from minutehand.local.ports import reserve_port
 from minutehand.queue import WorkerQueue
@@ -21,6 +20,7 @@ from minutehand.worker import Job, JobContext, Registry, TickOptions, Worker
 from minutehand.worker.fanout import FanOut
 from supabase_local.lambda_runtime import FunctionConfig, Invocation, LambdaRuntime
 from supabase_local.lambda_runtime.gateway import Route
+from tests.support.payloads import Nothing
 from tests.support.project import ACME, Project
 
 HERE = Path(__file__).parent
@@ -28,10 +28,6 @@ ACCOUNT = 6
 WORKERS = 2
 ONE = {"workspace_id": ACME, "job_type": "hold", "payload": {}}
 BACKLOG = {"workspace_id": ACME, "jobs": [{"job_type": "hold", "payload": {}}] * 80}
-
-
-class Nothing(BaseModel):
-    """A payload without content."""
 
 
 @asynccontextmanager

@@ -5,17 +5,12 @@ from __future__ import annotations
 import asyncio
 import time
 
-from pydantic import BaseModel
-
 from minutehand.queue import NewJob, UserQueue, WorkerQueue
 from minutehand.queue.models import MaintenanceResponse
 from minutehand.worker import FanOut, Job, JobContext, Registry, TickOptions, Worker
 from tests.support.functions import open_partition, until_waiting
+from tests.support.payloads import Nothing
 from tests.support.project import ACME, Project
-
-
-class Nothing(BaseModel):
-    """A payload without content."""
 
 
 async def until_it_has_room(project: Project) -> None:
