@@ -12,6 +12,7 @@ import { field } from "../parts/field.js";
 import { Empty } from "../parts/states-of-view.js";
 import { actionsOn } from "../parts/toasts.js";
 import { When } from "../parts/when.js";
+import { DialogForm } from "../parts/dialog-form.js";
 import { OnOff } from "../parts/switched.js";
 import { column, heading, table } from "../parts/table.js";
 import { Unread } from "../parts/unread.js";
@@ -231,38 +232,26 @@ function Deliveries({ workspaceId, webhook, onClose }) {
 function Adder({ workspaceId, onClose }) {
   const [url, setUrl] = useState("");
   const [events, setEvents] = useState("");
-  const [problem, setProblem] = useState(/** @type {string | null} */ (null));
-  const [busy, setBusy] = useState(false);
-  const save = async (/** @type {Event} */ event) => {
-    event.preventDefault();
-    setBusy(true);
+  const save = async () => {
     const types = events.split(/[\s,]+/).filter(Boolean);
-    try {
-      onClose(
-        await operations.createWebhook(workspaceId, {
-          url: url.trim(),
-          ...(types.length > 0 && { event_types: types }),
-        }),
-      );
-    } catch (error) {
-      setProblem(error.message);
-      setBusy(false);
-    }
+    onClose(
+      await operations.createWebhook(workspaceId, {
+        url: url.trim(),
+        ...(types.length > 0 && { event_types: types }),
+      }),
+    );
   };
-  return html`<${Dialog} title="Add a webhook" onClose=${() => onClose(null)}>
-    <form class="stack" onSubmit=${save}>
-      ${field("Endpoint, https", url, setUrl, {
-        inputmode: "url",
-        required: true,
-        placeholder: "https://example.com/hooks",
-        autofocus: true,
-      })}
-      ${field("Events (empty for all)", events, setEvents, { placeholder: "job.completed, job.failed" })}
-      ${problem && html`<p class="problem" role="alert">${problem}</p>`}
-      <div class="actions">
-        <button type="button" onClick=${() => onClose(null)}>Close</button>
-        <button type="submit" class="primary" disabled=${busy}>Add</button>
-      </div>
-    </form>
+  return html`<${DialogForm}
+    title="Add a webhook"
+    action="Add"
+    run=${save}
+    onClose=${() => onClose(null)}>
+    ${field("Endpoint, https", url, setUrl, {
+      inputmode: "url",
+      required: true,
+      placeholder: "https://example.com/hooks",
+      autofocus: true,
+    })}
+    ${field("Events (empty for all)", events, setEvents, { placeholder: "job.completed, job.failed" })}
   <//>`;
 }
