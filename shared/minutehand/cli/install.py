@@ -347,7 +347,8 @@ def _next_steps(answers: Answers, notes: tuple[str, ...]) -> str:
         "\nNext:\n"
         f"1. {first}\n"
         "2. minutehand dev\n"
-        f"3. in a second terminal: minutehand enqueue {answers.package}.hello"
+        "3. in a second terminal: minutehand enqueue"
+        f" {answers.package.rpartition('.')[2]}.hello"
         """ '{"name": "Ada"}' --watch\n"""
         "`minutehand docs` prints the pages with these names."
     )
