@@ -188,6 +188,7 @@ def test_a_developers_own_accounts_do_not_reach_the_stack(tmp_path: Path) -> Non
         "SUPABASE_URL": "https://real.supabase.co",
         "SUPABASE_WORKER_KEY": "real",
         "LOG_LEVEL": "DEBUG",
+        "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:4318",
     }
 
     values = contract(PORTS, SECRETS, "postgresql://x", tmp_path, PROJECT)
@@ -197,6 +198,7 @@ def test_a_developers_own_accounts_do_not_reach_the_stack(tmp_path: Path) -> Non
     assert "AWS_PROFILE" not in made
     assert made["SUPABASE_URL"] == "http://127.0.0.1:1"
     assert (made["PATH"], made["LOG_LEVEL"]) == ("/bin", "DEBUG")
+    assert made["OTEL_EXPORTER_OTLP_ENDPOINT"] == "http://127.0.0.1:4318"
 
 
 def test_another_supabase_is_taken_by_the_names_of_its_own_command() -> None:
