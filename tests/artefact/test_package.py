@@ -135,8 +135,9 @@ def test_the_health_zip_has_no_web_framework(package: Package) -> None:
 #: What the functions import, and what that imports: a new one is a decision, and a slower start.
 DISTRIBUTIONS = {
     "health": {
-        "annotated-types", "anyio", "certifi", "h11", "httpcore", "httpx", "idna", "pydantic",
-        "pydantic-core", "tenacity", "typing-extensions", "typing-inspection",
+        "annotated-types", "anyio", "certifi", "h11", "httpcore", "httpx", "idna",
+        "opentelemetry-api", "pydantic", "pydantic-core", "tenacity", "typing-extensions",
+        "typing-inspection",
     },
     "app": {
         "annotated-doc", "annotated-types", "anyio", "attrs", "certifi", "cffi", "cryptography",
@@ -156,6 +157,7 @@ def test_a_zip_holds_these_distributions_and_no_other(package: Package, bundle: 
 #: What only extras can import: middleware of applications, and the metrics of `serve`.
 OF_EXTRAS = {
     "minutehand/functions/metrics.py",
+    "minutehand/telemetry.py",
     "minutehand/worker/otel.py",
     "minutehand/worker/sentry.py",
 }

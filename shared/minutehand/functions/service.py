@@ -21,6 +21,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from minutehand import telemetry
 from minutehand.config import Settings
 from minutehand.error_body import ROUTE_NOT_FOUND, error_body
 from minutehand.functions.health.app import build_app as build_health
@@ -51,6 +52,7 @@ class Service:
         self, settings: Settings, *, console: Path | None = None, run_seconds: float = 300.0
     ) -> None:
         settings.require("WORKER_SECRET_TOKEN")
+        telemetry.start(settings.environ, version=settings.version)
         environ = {**settings.environ, RUN_SECONDS: str(run_seconds)}
         self._supervisor = Supervisor(settings, "minutehand.functions.worker.child", environ)
         self._services = Services(settings, waker=self._supervisor)

@@ -16,6 +16,7 @@ import uvicorn
 from starlette.applications import Starlette
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from minutehand import telemetry
 from minutehand.config import Settings
 from minutehand.functions.health.app import build_app as build_health
 from minutehand.functions.host import Functions, is_api
@@ -60,6 +61,7 @@ class Host:
 
 def build_host(settings: Settings, *, environ: Mapping[str, str]) -> Host:
     """Wire the apps, the console and the worker's process into one ASGI app."""
+    telemetry.start(environ, version=settings.version)
     supervisor = Supervisor(settings, "minutehand.local.worker", environ)
     services = Services(settings, waker=supervisor)
     apps: list[Starlette] = [

@@ -64,6 +64,8 @@ def create_app(
         openapi_url=None,
         lifespan=lifespan,
         dependencies=[Depends(refuse_unknown)],
+        # a log record would carry an exception's message; a span for each dependency is noise
+        telemetry={"logs": False, "operation_spans": False},
     )
     app.state.services = services
     handlers.install(app)

@@ -17,6 +17,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from minutehand import telemetry
 from minutehand.log import request_context
 from minutehand.queue.guests import calling_from
 from minutehand.web.errors import error_response
@@ -62,11 +63,14 @@ class RequestContext:
         request_id = choose_request_id(scope)
         started = time.perf_counter()
         status = 0
+        span = telemetry.request_span()
+        telemetry.hide_address(span, has_query=bool(scope.get("query_string")))
 
         async def send_named(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
+                telemetry.describe_path(span, _route(scope), scope.get("path_params", {}))
                 headers = MutableHeaders(scope=message)
                 headers["x-request-id"] = request_id
                 for name, value in SECURITY_HEADERS.items():

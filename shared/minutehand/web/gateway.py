@@ -11,6 +11,7 @@ from typing import Any
 from mangum import Mangum
 from mangum.types import ASGI
 
+from minutehand import telemetry
 from minutehand.web.services import Services
 
 
@@ -19,6 +20,7 @@ class GatewayHandler:
 
     def __init__(self, app: ASGI, services: Services) -> None:
         self._services = services
+        telemetry.start(services.settings.environ, version=services.settings.version)
         self._loop = asyncio.new_event_loop()
         # Mangum asks for the thread's loop each time; asking while none is set is deprecated
         asyncio.set_event_loop(self._loop)
@@ -29,6 +31,7 @@ class GatewayHandler:
         asyncio.set_event_loop(self._loop)
         below, prefix = _below_its_prefix(event)
         answer: dict[str, Any] = self._mangum(below, context)
+        telemetry.flush()
         headers = answer.get("headers", {})
         if prefix and headers.get("location", "").startswith("/"):
             headers["location"] = prefix + headers["location"]

@@ -321,6 +321,7 @@ class Attempt:
             fence=self.fence,
             traceparent=raw.traceparent,
             deadline_at=raw.deadline_at,
+            queued_seconds=self.queued_seconds,
         )
         trace.enter(self.context.traceparent or trace.child_of(None))
         if self.lease.steps is None:

@@ -35,6 +35,8 @@ class Job(Generic[P_co]):
     #: W3C trace context of the request that enqueued it.
     traceparent: str | None = None
     deadline_at: datetime | None = None
+    #: From its creation to this lease.
+    queued_seconds: float = 0.0
 
     @property
     def is_last_attempt(self) -> bool:

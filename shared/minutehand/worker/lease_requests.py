@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from minutehand.clock import Clock
 from minutehand.queue.models import LeaseRequest, LeaseResponse
 from minutehand.queue.worker_client import WorkerQueue
+from minutehand.worker import metrics
 from minutehand.worker.deadlines import Deadlines, TickOptions, in_time
 from minutehand.worker.summary import TickSummary
 
@@ -116,7 +117,11 @@ class LeaseRequests:
             QueueUnavailable: No answer.
         """
         deadline = self._deadlines.stop_working if until is None else until
-        return await in_time(self._queue.lease(request), deadline, self._clock)
+        response = await in_time(self._queue.lease(request), deadline, self._clock)
+        if request.call == 1 or request.count_due:
+            for observe in metrics.on_due_counted:
+                observe(response.due)
+        return response
 
     def note_answer(self, response: LeaseResponse) -> None:
         """Record what an answer says besides its leases."""

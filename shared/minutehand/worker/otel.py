@@ -1,8 +1,8 @@
 """Spans and metrics for OpenTelemetry: `around(spans)`, `around(metrics)`. Needs the extra `otel`.
 
-The exporter is the application's: a `TracerProvider` and a `MeterProvider` set as OpenTelemetry
-documents it, on Lambda such that export at once (`SimpleSpanProcessor`, `force_flush` after an
-attempt) or AWS's layer: a frozen process sends nothing.
+`OTEL_EXPORTER_OTLP_ENDPOINT` adds both to every type, see `minutehand.telemetry`. Otherwise the
+exporter is the application's: a `TracerProvider` and a `MeterProvider` set as OpenTelemetry
+documents it.
 
 References:
     https://opentelemetry.io/docs/specs/semconv/messaging/messaging-spans/
@@ -24,7 +24,13 @@ from minutehand.version import VERSION
 from minutehand.worker import settlement
 from minutehand.worker.context import JobContext, StepCall
 from minutehand.worker.job import Job
-from minutehand.worker.metrics import RUN_SECONDS, RUNNING_JOBS
+from minutehand.worker.metrics import (
+    DUE_LEFT,
+    QUEUE_WAIT_SECONDS,
+    RUN_SECONDS,
+    RUNNING_JOBS,
+    on_due_counted,
+)
 from minutehand.worker.middleware import Call
 from minutehand.worker.outcomes import Fail, Returned
 from minutehand.worker.trace import follow
@@ -73,13 +79,19 @@ async def metrics(job: Job[Any], ctx: JobContext, call: Call) -> Returned:
 
     `minutehand_attempts` (`job_type`, `outcome`: completed, retry, failed, snoozed, waiting,
     cancelled, or stopped by a cancel, a timeout, a deadline), `minutehand_run_seconds` and
-    `minutehand_running_jobs` of this worker. Queue time and depth are in `/metrics`.
+    `minutehand_running_jobs` of this worker; `minutehand_queue_wait_seconds` of first attempts,
+    from creation to start, a planned delay included; and `minutehand_due_left`, the jobs of this
+    worker's types that were due and that its lease left, counted up to 1,000 at each run's first
+    lease and once a minute in a long one. From due to start, by type, is in `/metrics`.
     """
     meter = get_meter("minutehand", VERSION)
     name, text = RUNNING_JOBS
     running = meter.create_up_down_counter(f"minutehand_{name}", description=text)
     labels = {"job_type": job.job_type}
     running.add(1, labels)
+    if job.attempt == 1:
+        name, text = QUEUE_WAIT_SECONDS
+        meter.create_histogram(f"minutehand_{name}", "s", text).record(job.queued_seconds, labels)
     began = time.monotonic()
     ending: settlement.Returned | settlement.Raised
     try:
@@ -98,6 +110,14 @@ async def metrics(job: Job[Any], ctx: JobContext, call: Call) -> Returned:
         meter.create_histogram(f"minutehand_{name}", "s", text).record(
             time.monotonic() - began, labels
         )
+
+
+def _record_depth(due: int) -> None:
+    name, text = DUE_LEFT
+    get_meter("minutehand", VERSION).create_gauge(f"minutehand_{name}", "1", text).set(due)
+
+
+on_due_counted.append(_record_depth)
 
 
 def _outcome(

@@ -291,6 +291,12 @@ class Registry:
         self._around.append(middleware)
         return middleware
 
+    def around_all(self, *middleware: Middleware) -> None:
+        """Run `middleware` around all other of every type; what a type has already stays there."""
+        for kind in list(self):
+            more = [each for each in middleware if each not in kind.around]
+            self._types[kind.name] = replace(kind, around=(*more, *kind.around))
+
     def sign_with(self, make: Callable[[], Middleware]) -> None:
         """Run the middleware that `make` returns around all others of the types that are signed."""
         if signed := [kind for kind in self if kind.signed]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from uuid import uuid4
 
 import pytest
@@ -32,8 +32,8 @@ def worker(stack: RunningStack) -> Iterator[HandWorker]:
 
 
 @pytest.fixture
-def room(stack: RunningStack) -> None:
-    """Wait until what other tests have sent no longer counts.
+def room(stack: RunningStack) -> Callable[[], None]:
+    """Wait until what other tests have sent no longer counts; call it to wait once more.
 
     The budget is one of six seconds; beyond it nothing is sent to topics that no one follows by a
     client of ours, so that silence would say nothing and an event would not come.
@@ -42,7 +42,12 @@ def room(stack: RunningStack) -> None:
         "select (coalesce(pg_sequence_last_value('queue.messages_counted'), 0)"
         " <= w.ceiling - 3 * w.quarter + w.quarter / 2)::int from queue.message_window() as w"
     )
-    until(stack, free, 1)
+
+    def wait() -> None:
+        until(stack, free, 1)
+
+    wait()
+    return wait
 
 
 @pytest.fixture

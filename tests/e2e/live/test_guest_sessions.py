@@ -229,6 +229,7 @@ async def test_a_guest_joins_the_guest_session_and_no_other_topic(
     stack: RunningStack,
     worker: HandWorker,
     guest_session: str,
+    room: Callable[[], None],
     connect: Callable[[], Awaitable[Socket]],
 ) -> None:
     """By join and by replay: not the job, the workspace, another guest session, nor a user's."""
@@ -250,6 +251,7 @@ async def test_a_guest_joins_the_guest_session_and_no_other_topic(
     await socket.joined(f"session:{guest_session}", private=True)
     by_name = await connect()
     await by_name.joined(f"session:{owned}", access_token=stack.sign_in(EVE.email), private=True)
+    await asyncio.to_thread(room)
     [heard] = await run_jobs(worker, guest_session, 1)
     [owns] = await run_jobs(worker, owned, 1)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import suppress
 from typing import Any
 from uuid import uuid4
 
@@ -86,12 +87,14 @@ async def test_members_join_every_topic_of_their_job_and_strangers_none(
             for more in ({}, replay):
                 refused = await stranger.join(topic, access_token=token, private=True, **more)
                 assert refused["response"]["reason"].startswith("Unauthorized: "), refused
-    await asyncio.to_thread(worker.report, lease, 50, "for members only")
 
     kinds: list[str] = []
     while "job.events" not in kinds:  # its progress and its log line, behind what was on its way
-        frame = await member.expect("broadcast", topic=f"realtime:job:{job_id}")
-        kinds.append(frame["payload"]["event"])
+        await asyncio.to_thread(worker.report, lease, 50, "for members only")
+        with suppress(TimeoutError):  # not sent: other jobs of the stack had the budget
+            while "job.events" not in kinds:
+                frame = await member.expect("broadcast", topic=f"realtime:job:{job_id}", seconds=5)
+                kinds.append(frame["payload"]["event"])
     assert set(kinds) <= {"job.created", "job.leased", "job.events"}
     await stranger.silence()
 

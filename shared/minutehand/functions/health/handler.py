@@ -12,6 +12,7 @@ import time
 from datetime import UTC, datetime
 from typing import Any
 
+from minutehand import telemetry
 from minutehand.error_body import METHOD_NOT_ALLOWED, ROUTE_NOT_FOUND, error_body
 from minutehand.functions.health.probe import liveness
 from minutehand.version import VERSION
@@ -33,10 +34,26 @@ _known: tuple[dict[str, Any] | None, float] = (None, 0.0)
 
 
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
-    """Answer one probe."""
+    """Answer one probe, in a span where OpenTelemetry is on."""
+    path = _path(event)
+    if path not in {_SHALLOW, _ALL, _READY} or not telemetry.start(os.environ, version=_version()):
+        return _probe(event, context, path)
+    method = event.get("requestContext", {}).get("http", {}).get("method", "GET")
+    with telemetry.serving(method, path, event.get("headers") or {}) as answered:
+        answer = _probe(event, context, path)
+        answered["status"] = answer["statusCode"]
+    telemetry.flush()
+    return answer
+
+
+def _version() -> str:
+    lambdas = os.environ.get("AWS_LAMBDA_FUNCTION_VERSION", VERSION)
+    return os.environ.get("MINUTEHAND_VERSION") or lambdas
+
+
+def _probe(event: dict[str, Any], context: Any, path: str) -> dict[str, Any]:
     http = event.get("requestContext", {}).get("http", {})
     request_id = _request_id(event, context)
-    path = _path(event)
     if path not in {_SHALLOW, _ALL, _READY}:
         return _refuse(404, *ROUTE_NOT_FOUND, request_id)
     if http.get("method", "GET") != "GET":
@@ -44,8 +61,7 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
         refused["headers"]["allow"] = "GET"
         return refused
     alive = liveness(
-        version=os.environ.get("MINUTEHAND_VERSION")
-        or os.environ.get("AWS_LAMBDA_FUNCTION_VERSION", VERSION),
+        version=_version(),
         stage=os.environ.get("STAGE", "local"),
         region=os.environ.get("AWS_REGION", "us-east-1"),
     )

@@ -11,6 +11,7 @@ from uuid import UUID
 
 from fastapi import APIRouter, Header, Response
 
+from minutehand import telemetry
 from minutehand.functions.jobs.models import (
     Answer,
     CreatedJob,
@@ -37,7 +38,12 @@ Trace = Annotated[str | None, Header(include_in_schema=False, alias="traceparent
 
 
 def trace_of(header: str | None) -> str | None:
-    """The W3C trace context to carry on; a malformed one is dropped, as the standard says."""
+    """The W3C trace context to carry on: this request's span, or else what the caller sent.
+
+    A malformed header is dropped, as the standard says.
+    """
+    if span := telemetry.current_traceparent():
+        return span
     return header if header is not None and _TRACEPARENT.fullmatch(header) else None
 
 

@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Protocol
 
+from minutehand import telemetry
 from minutehand.app import OnError
 from minutehand.config import Settings
 from minutehand.functions.worker.processors import load_processors
@@ -36,6 +37,7 @@ def build_worker(
     settings: Settings, *, channel: Channel | None = None, on_error: OnError | None = None
 ) -> Worker:
     """A worker with every app's processors; `on_error` as `load_processors` takes it."""
+    telemetry.start(settings.environ, version=settings.version)
     registry = load_processors(settings, on_error=on_error)
     return Worker(settings, registry=registry, channel=channel)
 

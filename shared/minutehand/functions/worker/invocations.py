@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from minutehand import telemetry
 from minutehand.aws.clients import client
 from minutehand.config import Settings
 from minutehand.functions.worker.processors import load_processors
@@ -54,6 +55,7 @@ class LambdaWorker:
     def __init__(self, settings: Settings, *, memory_mb: int = 0) -> None:
         self._settings = settings
         self._memory_mb = memory_mb
+        telemetry.start(settings.environ, version=settings.version)
         self._loop = asyncio.new_event_loop()
         self._worker = Worker(
             settings,
@@ -78,6 +80,12 @@ class LambdaWorker:
         An error of the queue is raised on schedule events, so that it counts as a failed
         invocation and alarms; over HTTP it is a 503.
         """
+        try:
+            return self._answer(event, context)
+        finally:
+            telemetry.flush()
+
+    def _answer(self, event: Any, context: Any) -> dict[str, Any]:
         run = self._loop.run_until_complete
         budget = _remaining_seconds(context)
         if isinstance(event, Mapping) and "requestContext" in event:

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable
 from types import ModuleType
 
+from minutehand import telemetry
 from minutehand.app import OnError, find_apps
 from minutehand.config import Settings
 from minutehand.signing.jobs import ResultSigner
@@ -52,6 +53,10 @@ def load_processors(settings: Settings, *, on_error: OnError | None = None) -> R
                 without(name, error)
     for kind in default_registry:
         registry.add(kind)
+    if telemetry.is_started():
+        from minutehand.worker import otel  # only here: it is an extra
+
+        registry.around_all(otel.spans, otel.metrics)
     registry.sign_with(lambda: ResultSigner(settings))
     return registry
 

@@ -1,0 +1,202 @@
+"""OpenTelemetry by its standard variables, in every process: exporters, and a flush with a bound.
+
+`OTEL_EXPORTER_OTLP_ENDPOINT` turns it on; without it nothing of OpenTelemetry is imported here.
+Spans of requests are FastAPI's, those of attempts and steps are in `minutehand.worker.otel`.
+
+References:
+    https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/
+    https://opentelemetry.io/docs/specs/semconv/http/http-spans/
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from threading import Thread
+
+    from opentelemetry.trace import Span
+
+_TURN_ON: Final = (
+    "OTEL_EXPORTER_OTLP_ENDPOINT",
+    "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
+    "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT",
+)
+#: The longest that one answer waits for a collector, and the end of a process.
+FLUSH_SECONDS: Final = 0.5
+#: Of what a path may carry, the ids that open nothing by themselves; the others stay `{name}`.
+_PLAIN_IDS: Final = ("job_id", "workspace_id", "operation_id", "webhook_id")
+
+_started = False
+_flushing: Thread | None = None
+
+
+def start(environ: Mapping[str, str], *, version: str) -> bool:
+    """Export traces and metrics if `environ` names a collector; False if it does not.
+
+    A provider that is there already stays: that of `opentelemetry-instrument` or of AWS's layer.
+    """
+    global _started
+    is_off = environ.get("OTEL_SDK_DISABLED", "").lower() == "true"
+    if _started or is_off or not any(environ.get(name) for name in _TURN_ON):
+        return _started
+    for name, value in environ.items():
+        if name.startswith("OTEL_"):
+            os.environ.setdefault(name, value)  # a header with a token may come from a secret
+    try:
+        _provide(version)
+    except Exception as error:  # a user's exporter may raise anything; no request fails for it
+        import logging
+
+        logging.getLogger(__name__).warning(
+            "Nothing is exported by OpenTelemetry: pip install 'fastapi[opentelemetry]', or unset "
+            "OTEL_EXPORTER_OTLP_ENDPOINT",
+            extra={"event": "telemetry.off", "reason": f"{type(error).__name__}: {error}"},
+        )
+        return False
+    _started = True
+    return True
+
+
+def is_started() -> bool:
+    """Whether this process exports."""
+    return _started
+
+
+def _provide(version: str) -> None:
+    from opentelemetry import metrics, trace
+
+    if not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
+        return
+    import atexit
+
+    from opentelemetry.sdk.metrics import MeterProvider
+    from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
+    from opentelemetry.sdk.resources import Resource
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
+    own = {"service.name": "minutehand", "service.version": version}
+    named = os.environ.get("OTEL_SERVICE_NAME") or "service.name=" in os.environ.get(
+        "OTEL_RESOURCE_ATTRIBUTES", ""
+    )
+    resource = Resource.create({} if named else own)
+    spans, readings = _exporter("traces"), _exporter("metrics")
+    # the process's end waits no longer than an answer does
+    atexit.register(flush)
+    if spans is not None:
+        traces = TracerProvider(resource=resource, shutdown_on_exit=False)
+        traces.add_span_processor(BatchSpanProcessor(spans))
+        trace.set_tracer_provider(traces)
+    if readings is not None:
+        reader = PeriodicExportingMetricReader(readings)
+        metrics.set_meter_provider(
+            MeterProvider([reader], resource=resource, shutdown_on_exit=False)
+        )
+
+
+def _exporter(signal: str) -> Any:
+    """A new exporter of the kind that the variables name; None for `none`."""
+    from importlib.metadata import entry_points
+
+    kind = os.environ.get(f"OTEL_{signal.upper()}_EXPORTER") or "otlp"
+    if kind == "none":
+        return None
+    if kind == "otlp":
+        one = os.environ.get(f"OTEL_EXPORTER_OTLP_{signal.upper()}_PROTOCOL")
+        protocol = one or os.environ.get("OTEL_EXPORTER_OTLP_PROTOCOL") or "http/protobuf"
+        kind = f"otlp_proto_{protocol.partition('/')[0]}"
+    found = entry_points(group=f"opentelemetry_{signal}_exporter", name=kind)
+    if not found:
+        raise LookupError(f"no exporter {kind!r} of {signal} is installed")
+    return next(iter(found)).load()()
+
+
+def flush() -> None:
+    """Send what is left, for at most `FLUSH_SECONDS`: Lambda freezes what comes after an answer.
+
+    While an earlier flush still waits for the collector, this one does not: a collector that is
+    down delays one answer in ten seconds (`OTEL_EXPORTER_OTLP_TIMEOUT`), the others not at all.
+    """
+    global _flushing
+    if not _started or (_flushing is not None and _flushing.is_alive()):
+        return
+    from threading import Thread
+
+    from opentelemetry import metrics, trace
+
+    def send() -> None:
+        for provider in (trace.get_tracer_provider(), metrics.get_meter_provider()):
+            getattr(provider, "force_flush", bool)()
+
+    _flushing = Thread(target=send, name="telemetry", daemon=True)
+    _flushing.start()
+    _flushing.join(FLUSH_SECONDS)
+
+
+def request_span() -> Span | None:
+    """The span of the request that is being served; None where none is recorded."""
+    if "opentelemetry.sdk.trace" not in sys.modules:
+        return None
+    from opentelemetry import trace
+
+    span = trace.get_current_span()
+    return span if span.is_recording() else None
+
+
+def hide_address(span: Span | None, *, has_query: bool) -> None:
+    """Take path and query out of a span: either may carry a token, or an id that is a secret."""
+    if span is not None:
+        span.set_attribute("url.path", "-")
+        if has_query:
+            span.set_attribute("url.query", "REDACTED")
+
+
+def describe_path(span: Span | None, template: str, values: Mapping[str, Any]) -> None:
+    """Set the path by its route's template, with the ids that open nothing by themselves."""
+    if span is None:
+        return
+    for name in _PLAIN_IDS:
+        if name in values:
+            template = template.replace(f"{{{name}}}", str(values[name]))
+    span.set_attribute("url.path", template)
+
+
+def current_traceparent() -> str | None:
+    """The W3C trace context of the span that is current; None where none is."""
+    if "opentelemetry" not in sys.modules:
+        return None
+    from opentelemetry import trace
+
+    context = trace.get_current_span().get_span_context()
+    if not context.is_valid:
+        return None
+    return f"00-{context.trace_id:032x}-{context.span_id:016x}-{context.trace_flags:02x}"
+
+
+@contextmanager
+def serving(method: str, route: str, headers: Mapping[str, str]) -> Iterator[dict[str, Any]]:
+    """A span for a request that no framework serves; set `status` in what it gives."""
+    from opentelemetry import propagate, trace
+
+    answer: dict[str, Any] = {}
+    with trace.get_tracer("minutehand").start_as_current_span(
+        f"{method} {route}",
+        context=propagate.extract(headers),
+        kind=trace.SpanKind.SERVER,
+        attributes={
+            "http.request.method": method,
+            "http.route": route,
+            "url.path": route,
+            "url.scheme": "https",
+        },
+        record_exception=False,
+    ) as span:
+        yield answer
+        span.set_attribute("http.response.status_code", answer["status"])
+        if answer["status"] >= 500:
+            span.set_status(trace.StatusCode.ERROR)

@@ -1,0 +1,80 @@
+"""A process as Lambda keeps one: its functions answer the events that its input holds, one a line.
+
+For each it writes a line: status and seconds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+import time
+from typing import Any
+
+from minutehand.clock import SystemClock
+from minutehand.config import Settings
+from minutehand.functions.health import handler as health
+from minutehand.functions.jobs.app import AppsOnDemand
+from minutehand.functions.status.app import build_app as build_status
+from minutehand.functions.worker.app import build_worker
+from minutehand.queue.models import LeaseResponse
+from minutehand.web.gateway import GatewayHandler
+from minutehand.worker.deadlines import Deadlines, TickOptions
+from minutehand.worker.lease_requests import LeaseRequests
+from minutehand.worker.summary import TickSummary
+from minutehand.worker.testing import ProcessorTest
+from tests.support.lambda_events import LambdaContext
+
+settings = Settings.from_env(os.environ)
+jobs, status = AppsOnDemand(settings), build_status(settings)
+handlers: dict[str, Any] = {
+    "jobs": GatewayHandler(jobs, jobs.services),
+    "status": GatewayHandler(status, status.state.services),
+    "health": health.handler,
+}
+
+
+class Queue:
+    """Leases nothing, and leaves seven."""
+
+    async def lease(self, request: Any) -> LeaseResponse:
+        return LeaseResponse(due=7)
+
+
+def work() -> dict[str, Any]:
+    """Lease, and run one attempt of the engine's own processor inside what is around it."""
+
+    async def run() -> str:
+        kind = next(iter(build_worker(settings).registry))
+        clock = SystemClock()
+        requests = LeaseRequests(
+            Queue(),  # type: ignore[arg-type]
+            TickSummary("w", "t"),
+            Deadlines.until(clock.monotonic(), 60),
+            options=TickOptions(),
+            clock=clock,
+            job_types=(),
+            queues=None,
+            is_woken=False,
+        )
+        await requests.ask(requests.request(free_slots=1, staying=False))
+        test: ProcessorTest[Any] = ProcessorTest(
+            lambda job, ctx: None, {}, around=kind.around, job_type=kind.name
+        )
+        return (await test.run()).outcome
+
+    return {"statusCode": asyncio.run(run())}
+
+
+for line in sys.stdin:
+    event = json.loads(line)
+    function = event.pop("function")
+    began = time.monotonic()
+    answer = (
+        work()
+        if function == "work"
+        else handlers[function](event, LambdaContext("status" if function == "status" else "jobs"))
+    )
+    took = time.monotonic() - began
+    print(json.dumps([answer["statusCode"], took]), flush=True)
