@@ -43,10 +43,13 @@ POLICIES = """
   );
 """
 
-NO_POLICIES = """
-  drop policy if exists "rt tests read" on realtime.messages;
-  drop policy if exists "rt tests write" on realtime.messages;
-  drop table if exists public.rt_rights;
+#: How to drop all that a database has; what was there before a module's tests stays.
+DROPS = """
+  select format('drop table %s cascade', oid::regclass) from pg_class
+  where relkind = 'r' and relnamespace in ('public'::regnamespace, to_regnamespace('tasks'))
+  union all select format('drop function %s cascade', oid::regprocedure) from pg_proc
+  where pronamespace = 'public'::regnamespace
+  union all select format('drop schema %I', nspname) from pg_namespace where nspname !~ '^pg_'
 """
 
 
@@ -67,9 +70,12 @@ def project(postgres: Postgres, bare_template: str) -> Iterator[Database]:
     if TRUTH_URL:
         database = Database(postgres, "", os.environ["DATABASE_URL"])
         with database.connect() as connection:
-            connection.execute(NO_POLICIES + POLICIES)
+            kept = connection.execute(DROPS).fetchall()
+            connection.execute(POLICIES)
             yield database
-            connection.execute(NO_POLICIES)
+            for row in connection.execute(DROPS).fetchall():
+                if row not in kept:
+                    connection.execute(row[0])
         return
     with fresh_database(postgres, template=bare_template) as database:
         yield database

@@ -11,6 +11,7 @@ import pytest
 from tests.integration.realtime.support import (
     ADA,
     EVE,
+    PUBLISHABLE,
     SECRET_KEY,
     JavaScript,
     Server,
@@ -57,9 +58,7 @@ async def test_the_javascript_client_reports_a_refusal(
     topic = unique()
     grant(topic, ADA)
     for name, user in (("ada", ADA), ("eve", EVE)):
-        await js.call(
-            "client", name=name, url=server.http, key="sb_publishable_test", token=token(user)
-        )
+        await js.call("client", name=name, url=server.http, key=PUBLISHABLE, token=token(user))
 
     ada = await js.call(
         "subscribe", client="ada", channel="a", topic=topic, config={"private": True}
@@ -227,7 +226,7 @@ async def test_leaving_is_answered_then_closed_with_the_joins_ref(connect: Any) 
 async def test_the_javascript_client_leaves_and_comes_back(server: Server, js: JavaScript) -> None:
     """Check 33 with the official client."""
     topic = unique()
-    await js.call("client", name="c", url=server.http, key="sb_publishable_test")
+    await js.call("client", name="c", url=server.http, key=PUBLISHABLE)
     on = [{"type": "broadcast", "event": "*"}]
     await js.call("subscribe", client="c", channel="one", topic=topic, on=on)
 

@@ -20,7 +20,8 @@ Held = Callable[[str, list[Any]], Any]
 #: When it has asked last.
 LOOKED = """
   select state_change from pg_stat_activity
-  where application_name = 'realtime_visibility' and state = 'idle' and datname = %s
+  where application_name = 'realtime_visibility' and state = 'idle'
+    and datname = current_database()
 """
 
 
@@ -180,7 +181,7 @@ async def test_a_running_transaction_is_waited_for(
     with project.connect() as watching:
         async with asyncio.timeout(60):
             while len(looks) < 4 and not waiting.done():
-                looks |= set(watching.execute(LOOKED, [project.name]).fetchall())
+                looks |= set(watching.execute(LOOKED).fetchall())
                 await asyncio.sleep(0.001)
     early = waiting.done()
     sql.execute("commit")
