@@ -460,6 +460,7 @@ def test_the_report_is_printed_and_has_an_exit_code(
 
     assert [finding["verdict"] for finding in doctor.json("postgres")] == ["ok"]
     assert "2 checks, 0 failed" in doctor("postgres", "--only", "tokens").stdout
+    assert [finding["detail"] for finding in doctor.json("proof")] == ["only with --stage"]
     assert doctor.refused("nothing")["code"] == "unknown_check"
 
 

@@ -164,6 +164,8 @@ def examine(target: Target, only: Iterable[str] | None = None) -> Iterator[Findi
         if names and check.name not in names:
             continue
         if check.deployed and target.stage is None:
+            if check.name in names:
+                yield replace(skip("only with --stage"), check=check.name)
             continue
         if cause := next((causes[name] for name in check.after if name in causes), None):
             causes[check.name] = cause
