@@ -14,6 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from glob import glob
 from pathlib import Path
+from typing import Any
 
 import psycopg
 from psycopg import sql as composed
@@ -258,6 +259,21 @@ def seed_files(project: Project | None = None) -> list[Path]:
     return [*own_seeds(project.root), *of_apps]
 
 
+def expose_new_tables(owner: str, root: Path) -> None:
+    """Grant the Data API what migrations will make in `public`, where supabase/config.toml asks.
+
+    As the CLI: projects from before May 2026 had it so, and their migrations grant nothing.
+    """
+    if _cli_config(root).get("api", {}).get("auto_expose_new_tables") is not True:
+        return
+    with psycopg.connect(owner, autocommit=True) as connection:
+        for kind in ("tables", "sequences", "functions"):
+            connection.execute(
+                "alter default privileges for role postgres in schema public"
+                f" grant all on {kind} to anon, authenticated, service_role".encode()
+            )
+
+
 def own_seeds(root: Path) -> list[Path]:
     """The files that `[db.seed]` of supabase/config.toml names, as the CLI finds and orders them.
 
@@ -265,19 +281,22 @@ def own_seeds(root: Path) -> list[Path]:
         MigrationFailed: The file is not TOML, or its patterns are not a list of strings.
     """
     home = root / "supabase"
-    try:
-        config = tomllib.loads((home / "config.toml").read_text("utf-8"))
-    except FileNotFoundError:
-        config = {}
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise MigrationFailed(f"supabase/config.toml is not TOML: {error}") from error
-    seed = config.get("db", {}).get("seed", {})
+    seed = _cli_config(root).get("db", {}).get("seed", {})
     patterns = seed.get("sql_paths", ["./seed.sql"])
     if not (isinstance(patterns, list) and all(isinstance(one, str) for one in patterns)):
         raise MigrationFailed("[db.seed] sql_paths of supabase/config.toml must list strings")
     found = [home / name for one in patterns for name in sorted(glob(one, root_dir=home))]
     files = [path.resolve() for path in found if path.is_file()]
     return list(dict.fromkeys(files)) if seed.get("enabled", True) else []
+
+
+def _cli_config(root: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads((root / "supabase" / "config.toml").read_text("utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise MigrationFailed(f"supabase/config.toml is not TOML: {error}") from error
 
 
 def apply_seed(url: str, path: Path, *, say: Say = lambda _: None) -> bool:

@@ -117,6 +117,23 @@ def test_a_slip_of_ones_own_names_no_way_out(project: str, tmp_path: Path) -> No
     assert "supabase start" not in str(refused.value)
 
 
+@pytest.mark.parametrize("asked", [True, False])
+def test_new_tables_reach_the_data_api_where_the_project_says_so(
+    asked: bool, project: str, tmp_path: Path
+) -> None:
+    """As an older project has it, whose migrations grant nothing; its policies decide."""
+    (tmp_path / "supabase").mkdir()
+    config = f"[api]\nauto_expose_new_tables = {str(asked).lower()}\n"
+    (tmp_path / "supabase" / "config.toml").write_text(config)
+
+    migrations.expose_new_tables(project, tmp_path)
+    migrate(project, tmp_path, "create table public.notes (id bigserial primary key);")
+
+    with psycopg.connect(project) as connection:
+        may = "select has_table_privilege('authenticated', 'public.notes', 'insert')"
+        assert connection.execute(may.encode()).fetchone() == (asked,)
+
+
 def test_an_extension_that_is_there_already_is_no_error(project: str, tmp_path: Path) -> None:
     """The dashboard had it switched on where the file was written."""
     migrate(project, tmp_path, 'create extension pgcrypto;\ncreate extension "uuid-ossp";')
