@@ -196,7 +196,7 @@ none(  # `service_role` and `job_worker` hold them
 )
 none(
     "row-level-security",
-    """select string_agg(c.relname, ', ' order by c.relname), min(c.relname)
+    """select string_agg(c.relname, ', ' order by c.relname), min(quote_ident(c.relname))
        from pg_class as c join pg_namespace as n on n.oid = c.relnamespace
        where n.nspname = 'public' and c.relkind in ('r', 'p') and not c.relrowsecurity
        having count(*) > 0""",
