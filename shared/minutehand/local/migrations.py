@@ -62,6 +62,7 @@ _SUPABASE_SCHEMA = re.compile(
 )
 #: Privileges that a setting of the server or a superuser alone gives.
 _BEYOND = re.compile("superuser|shared_preload_libraries")
+_OF_PSQL = re.compile(r"\s*(\\\w+|copy\s[^;]*?\sfrom\s+stdin\b)", re.IGNORECASE)
 _CREATE_EXTENSION = re.compile(r"^\s*create\s+extension\b", re.IGNORECASE | re.MULTILINE)
 _EVENT_TRIGGER = re.compile(
     r"^\s*(create|alter|drop)\s+event\s+trigger\b", re.IGNORECASE | re.MULTILINE
@@ -86,7 +87,7 @@ class Migration:
 
     def statements(self) -> list[str]:
         """Read the file's statements."""
-        return split_statements(self.path.read_text(encoding="utf-8"))
+        return _statements(self.path)
 
 
 def find_migrations(project: Project | None = None) -> list[Migration]:
@@ -133,7 +134,7 @@ def prepare_hosted(url: str, *, say: Say = lambda _: None) -> None:
                 continue
             say(f"hosted base: {path.name}")
             with connection.transaction():
-                _run(connection, path, split_statements(path.read_text(encoding="utf-8")))
+                _run(connection, path, _statements(path))
         with connection.transaction():
             # the role exists by now, and the CLI must be able to write here as that role
             connection.execute("set local role postgres")
@@ -312,7 +313,7 @@ def apply_seed(url: str, path: Path, *, say: Say = lambda _: None) -> bool:
         with connection.transaction():
             if name not in applied:
                 say(path.name)
-                _run(connection, path, split_statements(path.read_text(encoding="utf-8")))
+                _run(connection, path, _statements(path))
             _record_seed(connection, path)
     return name not in applied
 
@@ -332,10 +333,22 @@ def _check_unchanged(migration: Migration, recorded: list[str] | None, now: list
         )
 
 
+def _statements(path: Path) -> list[str]:
+    try:
+        return split_statements(path.read_text("utf-8"))
+    except UnicodeDecodeError as error:
+        raise MigrationFailed(f"{path.name} must be UTF-8: {error}") from error
+
+
 def _run(
     connection: psycopg.Connection[tuple[object, ...]], path: Path, statements: list[str]
 ) -> None:
     for number, statement in enumerate(statements, start=1):
+        if (psqls := _OF_PSQL.match(statement)) is not None:
+            raise MigrationFailed(
+                f"{path.name}, statement {number}: {psqls[0].strip()} is for psql, and the Supabase"
+                " CLI takes SQL alone: write rows as insert statements (pg_dump --inserts)"
+            )
         try:
             _execute(connection, statement)
         except psycopg.Error as error:
