@@ -25,6 +25,7 @@ import httpx
 import psycopg
 
 from infra.bench.paths import ROOT
+from minutehand.terminal.connection import read_env_file
 
 REGIONS = ("us-east", "eu-west", "asia-pacific")
 #: The one that goes down; a job needs two of the three, so that its regions allow it to complete.
@@ -209,12 +210,6 @@ class Soak:
         return 0 if all(kept for _, _, kept in checks) else 1
 
 
-def read_values(path: Path) -> dict[str, str]:
-    """The addresses in an env file."""
-    lines = path.read_text("utf-8").splitlines()
-    return dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
-
-
 def main(arguments: list[str] | None = None) -> int:
     """Start a stack, soak it, stop it."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -241,7 +236,7 @@ def main(arguments: list[str] | None = None) -> int:
                         sys.stderr.write((Path(folder) / "log").read_text(errors="replace")[-4000:])
                         return 2
                     time.sleep(0.2)
-                return asyncio.run(Soak(read_values(state / "env"), options).run())
+                return asyncio.run(Soak(read_env_file(state / "env"), options).run())
             finally:
                 launcher.terminate()
                 launcher.wait(60)

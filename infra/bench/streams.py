@@ -21,6 +21,7 @@ from psycopg.types.json import Jsonb
 from infra.bench.paths import ROOT
 from minutehand.local.processes import spawn, stop
 from minutehand.local.users import ACME, ADA
+from minutehand.terminal.connection import read_env_file
 
 _LOGS_PER_REPORT = 50
 
@@ -50,11 +51,7 @@ def stack(
                 if launcher.poll() is not None or time.monotonic() > give_up:
                     raise RuntimeError((folder / "launcher.out").read_text()[-2000:])
                 time.sleep(0.1)
-            lines = (folder / "env").read_text().splitlines()
-            yield {
-                **dict(line.split("=", 1) for line in lines if "=" in line),
-                "STATE": str(folder),
-            }
+            yield {**read_env_file(folder / "env"), "STATE": str(folder)}
         finally:
             stop(launcher, seconds=30)
             subprocess.run([*base, "reset", *where], cwd=ROOT, check=True, capture_output=True)

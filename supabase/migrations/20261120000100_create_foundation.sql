@@ -119,6 +119,15 @@ language sql immutable set search_path = ''
 as $$ select queue.whole((p_object ->> p_name)::numeric, p_name) $$;
 comment on function queue.whole_in is 'As queue.big_whole_in, for an integer.';
 
+create function queue.plain(p_value jsonb) returns jsonb
+language sql immutable set search_path = '' as $$
+  select case jsonb_typeof(p_value)
+    when 'number' then to_jsonb(trim_scale(p_value::numeric))
+    when 'object' then (select coalesce(jsonb_object_agg(key, queue.plain(value)), '{}') from jsonb_each(p_value))
+    else p_value end
+$$;
+comment on function queue.plain is 'A value, or an object with all it holds, with its numbers in one spelling, 5 for 5.0.';
+
 create function queue.plain_fences(p_items jsonb) returns jsonb
 language plpgsql immutable set search_path = '' as $$
 begin

@@ -110,9 +110,9 @@ declare
   v_index integer;
   v_error text;
 begin
-  if v_length < (p_schema ->> 'minItems')::integer then
+  if v_length < (p_schema ->> 'minItems')::numeric then
     return format('%s must have at least %s items', p_path, p_schema ->> 'minItems');
-  elsif v_length > (p_schema ->> 'maxItems')::integer then
+  elsif v_length > (p_schema ->> 'maxItems')::numeric then
     return format('%s must have at most %s items', p_path, p_schema ->> 'maxItems');
   elsif p_schema ? 'items' then
     for v_sub, v_index in select value, ordinality from jsonb_array_elements(p_value) with ordinality loop
@@ -130,9 +130,9 @@ comment on function queue.schema_items_error is 'queue.schema_error for the leng
 create function queue.schema_text_error(p_schema jsonb, p_value text, p_path text) returns text
 language plpgsql immutable set search_path = '' as $$
 begin
-  if char_length(p_value) < (p_schema ->> 'minLength')::integer then
+  if char_length(p_value) < (p_schema ->> 'minLength')::numeric then
     return format('%s must have at least %s characters', p_path, p_schema ->> 'minLength');
-  elsif char_length(p_value) > (p_schema ->> 'maxLength')::integer then
+  elsif char_length(p_value) > (p_schema ->> 'maxLength')::numeric then
     return format('%s must have at most %s characters', p_path, p_schema ->> 'maxLength');
   elsif p_schema ? 'pattern' and p_value !~ (p_schema ->> 'pattern') then
     return format('%s must match %s', p_path, p_schema ->> 'pattern');

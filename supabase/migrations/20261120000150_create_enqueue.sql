@@ -195,7 +195,7 @@ begin
     perform queue.refuse_problem(v_problem);
   end if;
   if new.backoff is not null then
-    new.backoff := queue.plain_item(jsonb_build_object('backoff', new.backoff)) -> 'backoff';
+    new.backoff := queue.plain(new.backoff);
   end if;
   new.tags := queue.tags_of(v_type.tagged_by, new.payload, new.tags);
   new.id := coalesce(new.id, queue.new_id());
@@ -815,14 +815,8 @@ begin
         to_jsonb(queue.whole((p_item ->> v_name)::numeric, p_within || v_name)));
     end if;
   end loop;
-  for v_name in
-    select key from jsonb_each(case jsonb_typeof(p_item -> 'backoff') when 'object' then p_item -> 'backoff' end)
-    where jsonb_typeof(value) = 'number'
-  loop
-    p_item := jsonb_set(p_item, array['backoff', v_name],
-      to_jsonb(trim_scale((p_item -> 'backoff' ->> v_name)::numeric)));
-  end loop;
-  return p_item;
+  return case when p_item ? 'backoff' then jsonb_set(p_item, '{backoff}', queue.plain(p_item -> 'backoff'))
+    else p_item end;
 end;
 $$;
 comment on function queue.plain_item is 'An item with its numbers in one spelling, 5 for 5.0; refuses one that must be whole and is not. p_within comes before the field''s name.';

@@ -89,7 +89,7 @@ begin
       format('%s is not a setting, or its value is invalid', left(v_bad, 80)), left(v_bad, 80));
   end if;
   insert into queue.settings (name, value, updated_at)
-  select key, value, queue.clock() from jsonb_each(p_settings) order by key
+  select key, queue.plain(value), queue.clock() from jsonb_each(p_settings) order by key
   on conflict (name) do update set value = excluded.value, updated_at = excluded.updated_at;
   return (select jsonb_object_agg(name, value) from queue.settings);
 end;
@@ -115,6 +115,7 @@ begin
     perform queue.refuse(400, 'invalid_argument',
       'p_days must be {completed, cancelled, failed} in whole days, or null', 'days');
   end if;
+  p_days := queue.plain(p_days);
   update queue.job_types set retention_days = p_days where job_type = p_job_type;
   if not found then
     perform queue.refuse_type(p_job_type);

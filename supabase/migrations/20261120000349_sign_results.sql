@@ -194,7 +194,7 @@ begin
   insert into queue.chains (workspace_id, chain) values (v_workspace_id, p_chain) on conflict do nothing;
   -- held to the end: the chain's order is the order of the commits
   select * into v_end from queue.chains where workspace_id = v_workspace_id and chain = p_chain for update;
-  if (p_receipt ->> 'number')::bigint is distinct from v_end.number + 1
+  if (p_receipt ->> 'number')::numeric is distinct from v_end.number + 1
     or p_receipt #>> '{hashes,previous}' is distinct from v_end.digest then
     return null;
   end if;
@@ -276,7 +276,7 @@ begin
     v_digest := queue.extend_chain('jobs', v_receipt);
     if v_digest is not null then
       insert into queue.receipts (job_id, workspace_id, number, receipt, digest, issued_at)
-      values (v_job.id, v_job.workspace_id, (v_receipt ->> 'number')::bigint, v_receipt, v_digest,
+      values (v_job.id, v_job.workspace_id, queue.big_whole_in(v_receipt, 'number'), v_receipt, v_digest,
         (v_receipt ->> 'issued_at')::timestamptz);
       v_made := v_receipt;
     end if;

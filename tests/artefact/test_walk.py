@@ -24,7 +24,6 @@ import boto3
 import psycopg
 import pytest
 import yaml
-from pydantic import BaseModel
 
 from infra.bench.scratch import PUBLISHABLE_KEY, SECRET_KEY, Gateway
 from infra.release.wheels import checkout_copy
@@ -38,6 +37,7 @@ from tests.support.aws_account import Account, aws_account
 from tests.support.databases import HOSTED, create_clone, drop
 from tests.support.hosted_project import LOGIN_ROLE, PASSWORD, HostedProject, hosted_project
 from tests.support.paths import ROOT
+from tests.support.payloads import Nothing
 from tests.support.project import settings_at
 from tests.support.supabase_cli import supabase_program
 
@@ -61,10 +61,6 @@ import boto3, json, sys
 assert sys.argv[1:] == ["sts", "get-caller-identity"], sys.argv
 print(json.dumps(boto3.client("sts").get_caller_identity(), default=str))
 """
-
-
-class Nothing(BaseModel):
-    """A payload without content."""
 
 
 def commands(section: str) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import psycopg
 import pytest
 
 from minutehand.cli.install_check import Catalogue
+from minutehand.install.rewrite import Schemas
 from minutehand.install.tenancy import TenancyError, existing
 from minutehand.local import migrations
 from minutehand.local.postgres import Postgres
@@ -73,6 +75,37 @@ LAYOUTS = {
         ("organizations(job_tenant,name)", "memberships(organization_id,user_id,role)"),
         "",
     ),
+    "letters as an ORM writes them": (
+        'create table "Organization" (id uuid primary key, "displayName" text);'
+        'create table "Membership" ("organizationId" uuid references "Organization",'
+        ' "userId" uuid references auth.users, role text);',
+        ("Organization(id,displayName)", "Membership(organizationId,userId,role)"),
+        "",
+    ),
+    "reserved words, and a role under another name": (
+        'create table "group" (id uuid primary key, label text);'
+        'create table group_members ("group" uuid references "group",'
+        ' "user" uuid references auth.users, member_role text);'
+        'create table invitations ("group" uuid references "group",'
+        " invited_by uuid references auth.users, role text);",
+        ("group(id,label)", "group_members(group,user,member_role)"),
+        "",
+    ),
+    "one organization per profile, and superiors": (
+        "create table companies (id uuid primary key, legal_name text);"
+        "create table employees (id uuid primary key, user_id uuid unique references auth.users,"
+        " company_id uuid references companies, manager_id uuid references employees, role text);",
+        ("companies(id,legal_name)", "employees(company_id,user_id,role)"),
+        "",
+    ),
+    "memberships beside the organization shown last": (
+        f"{ORGANIZATIONS} create table profiles (id uuid primary key references auth.users,"
+        " role text, organization_id uuid references organizations);"
+        "create table members (organization_id uuid references organizations,"
+        " profile_id uuid references profiles, role text);",
+        ("organizations(id,name)", "members(organization_id,profile_id,role)"),
+        "",
+    ),
     "none: a blog with likes": (
         "create table profiles (id uuid primary key references auth.users);"
         "create table posts (id uuid primary key, name text, author_id uuid references profiles);"
@@ -98,6 +131,11 @@ def test_the_tenants_are_read_from_the_catalogue(name: str, hosted_base: str) ->
                 joined.append(catalogue.complete(guess))
             except TenancyError as error:
                 problem = str(error)
+        for tables in joined:
+            again = catalogue.complete(existing(*tables.options))
+            sql = again.migration(Schemas("clients", "engine"))
+            views = re.findall(r"^create view engine\..*?;", sql, re.DOTALL | re.MULTILINE)
+            connection.execute("\n".join(["create schema engine;", *views]).encode())
         connection.rollback()
 
     named = [tables.options for tables in joined or found]

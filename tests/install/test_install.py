@@ -106,6 +106,51 @@ def test_a_gitignore_of_theirs_is_not_changed(tmp_path: Path, theirs: str, said:
     assert (tmp_path / ".gitignore").read_text() == theirs
 
 
+def test_who_the_tenants_are_is_answered_once(tmp_path: Path) -> None:
+    """Options that come late are said to change nothing; without the file they are asked again."""
+    bakery(tmp_path)
+    existing_ones = ("install", str(tmp_path), "--yes", "--tenancy", "existing")
+    run(*existing_ones)
+    [file] = (tmp_path / "supabase" / "migrations").glob("*_minutehand_*.sql")
+
+    late = run(*existing_ones, "--members", "baker")
+    assert late["written"] == []
+    assert any("those options change nothing" in note for note in late["notes"])
+    assert not any("change nothing" in note for note in run(*existing_ones)["notes"])
+
+    file.unlink()
+    tables = (
+        "--organizations",
+        "notes.id",
+        "--memberships",
+        "memberships(organization_id,user_id)",
+    )
+    [name] = run("install", str(tmp_path), "--yes", *tables)["written"]
+    assert "from public.notes as o" in (tmp_path / name).read_text()
+
+
+def test_a_role_that_has_nothing_is_named(tmp_path: Path) -> None:
+    """Before the install, beside the tables that could be the tenants, and at it."""
+    bakery(tmp_path)
+    first = tmp_path / "supabase/migrations/20250101120000_create_bakery.sql"
+    text = first.read_text().replace("role text not null default 'member'", "role public.hand")
+    first.write_text(f"create type public.hand as enum ('owner', 'baker');\n{text}")
+
+    for options in ((), ("--tenancy", "existing")):
+        notes = run("install", str(tmp_path), "--yes", "--dry-run", *options)["notes"]
+        assert any("the roles baker have nothing" in note for note in notes)
+
+
+def test_a_package_within_others_has_a_first_job(tmp_path: Path) -> None:
+    """The command that is printed names its type."""
+    said = Run(env={"PATH": "", "HOME": "/"})(
+        "install", str(tmp_path), "--yes", "--package", "src/acme.background"
+    ).stdout
+
+    assert "minutehand enqueue background.hello" in said
+    assert '"background.hello"' in contents(tmp_path)["src/acme/background/processors/hello.py"]
+
+
 def test_in_a_terminal_it_asks(tmp_path: Path) -> None:
     """What was not given by option, each with its default."""
     ours, theirs = os.openpty()

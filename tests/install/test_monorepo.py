@@ -15,6 +15,7 @@ from tests.install.test_projects import (
     check_leads,
     check_stranger,
     enqueue,
+    in_dev,
     remove,
     upgrade_to_second,
     with_own_table,
@@ -113,3 +114,18 @@ def in_their_transaction(database: HostedDatabase, tenant: str) -> str:
         connection.commit()
         assert connection.execute("select said from public.notes").fetchall() == [("yes",)]
     return str(UUID(row[0]))
+
+
+def test_a_package_of_a_source_folder_runs_in_dev(environment: Environment, tmp_path: Path) -> None:
+    """The stack imports it from where `source` says, in a path with a space."""
+    project = tmp_path / "My Projects"
+    (project / "services" / "api").mkdir(parents=True)
+    (project / "supabase").mkdir()
+    (project / "supabase" / "config.toml").write_text(CONFIG)
+    environment.minutehand(project / "services", "install", "--yes", "--tenancy", "personal")
+    assert 'source = "services"' in (project / "minutehand.toml").read_text()
+
+    with in_dev(environment, project) as stack, stack.connect() as connection:
+        result = connection.execute("select result from minutehand.jobs").fetchall()
+
+    assert result == [({"greeting": "Hello, Ada!"},)]

@@ -25,6 +25,9 @@ create table public.leads (id bigint primary key, team bigint references teams, 
   size numeric not null, made bigint generated always as identity, of_lead bigint references leads);
 create table public.steps (lead bigint references leads, number int, primary key (lead, number));
 create table public.colours (code text primary key, said text);
+create table public.classes (id int primary key, workspace_id uuid, room text, "from" text);
+create table public.jobs (id int primary key, workspace_id uuid, pay int);
+create table public."OrderItem" ("id" int primary key, workspace_id uuid, "unitPrice" int);
 create schema app;
 create table app.entries (id uuid primary key, workspace_id uuid, said text[], at timestamptz);
 """
@@ -74,6 +77,7 @@ def test_a_row_belongs_to_whom_its_foreign_keys_lead(
         tables.execute(
             "do $$ begin create role job_worker; exception when duplicate_object then null; end $$"
         )
+        tables.execute("drop table public.jobs")
         tables.execute("create table public.jobs (workspace_id uuid, payload jsonb)")
         tables.execute(
             "create schema queue; create function queue.held_job(jsonb, text[], text)"
@@ -98,11 +102,34 @@ def test_columns_are_read_as_named_and_none_besides(
 
 
 @pytest.mark.parametrize(
+    ("reads", "payload", "model"),
+    [
+        ("classes.room", "class_row_id", "ClassRow"),
+        ("jobs", "job_row_id", "JobRow"),
+        ("OrderItem", "order_item_id", "OrderItem"),
+        ('"OrderItem".unitPrice', "order_item_id", "OrderItem"),
+        ("public.JOBS.pay", "job_row_id", "JobRow"),
+    ],
+)
+def test_any_table_gives_a_module_of_python(
+    tables: psycopg.Connection[tuple[object, ...]], reads: str, payload: str, model: str
+) -> None:
+    """A keyword, a name that the module uses, letters as an ORM writes them."""
+    made = plan(tables, reads, reads)
+
+    for write in made.writes[1:]:
+        compile(write.text, str(write.path), "exec")
+    assert made.notes == (f'{{"{payload}": …}}',)
+    assert f"class {model}(BaseModel)" in made.writes[1].text
+    assert re.findall(r"(\w+) = await", made.writes[1].text) == [payload.removesuffix("_id")]
+
+
+@pytest.mark.parametrize(
     ("reads", "code"),
     [
         ("nothing", "no_table"),
         ("leads.nothing", "no_column"),
-        ("leads.Note", "bad_column"),
+        ("classes", "bad_column"),
         ("steps", "no_key"),
         ("colours", "no_tenant"),
         ("profiles.id", "no_tenant"),

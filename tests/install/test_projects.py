@@ -17,6 +17,8 @@ from __future__ import annotations
 import re
 import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -35,7 +37,7 @@ from tests.install.projects import (
     data_api,
 )
 from tests.support.paths import ROOT
-from tests.support.stacks import end, launch, wait_ready
+from tests.support.stacks import RunningStack, end, launch, wait_ready
 
 #: What would keep the worker's role from being dropped.
 LEFT_RIGHTS = """
@@ -207,7 +209,19 @@ def run_with_their_app(
 
 
 def run_in_dev(environment: Environment, project: Path) -> None:
-    """A stack of the wheel's own, with the project's seed: its first tenant runs a job."""
+    """With the project's seed its first tenant runs a job."""
+    with in_dev(environment, project) as stack:
+        assert "ada@acme.test, with the password of your seed" in stack.output()
+        with stack.connect() as connection:
+            found = "select workspace_id::text, user_id::text, result from minutehand.jobs"
+            assert connection.execute(found.encode()).fetchall() == [
+                (ACME, ADA, {"greeting": "Hello, Ada!"})
+            ]
+
+
+@contextmanager
+def in_dev(environment: Environment, project: Path) -> Iterator[RunningStack]:
+    """A stack of the wheel's own, in which the first job has run."""
     state, cache = project / ".local", project / ".local" / "cache"
     # what the wheel would fetch from npm, by the same lock
     home = "import os; from minutehand import node; print(node._cached(os.environ, 'dev'), end='')"
@@ -223,12 +237,7 @@ def run_in_dev(environment: Environment, project: Path) -> None:
         stack = wait_ready(state, launcher)
         command = ("enqueue", "jobs.hello", '{"name": "Ada"}', "--watch", "--json")
         environment.run(project, "-m", "minutehand.cli", *command)
-        assert "ada@acme.test, with the password of your seed" in stack.output()
-        with stack.connect() as connection:
-            found = "select workspace_id::text, user_id::text, result from minutehand.jobs"
-            assert connection.execute(found.encode()).fetchall() == [
-                (ACME, ADA, {"greeting": "Hello, Ada!"})
-            ]
+        yield stack
     finally:
         end(state, launcher)
 

@@ -142,6 +142,11 @@ def test_removal_takes_everything_and_nothing_else(
         migrations.apply_migrations(database.owner_url, migrations.migrations_in(folder))
         assert len(database.everything()) > len(before) + 500
         assert len(database.run("select jobname from cron.job")) == 3
+        later = folder / "20991231000000_theirs.sql"
+        later.write_text("create view public.v as select * from minutehand_engine.tenants;")
+        assert removal_sql(tmp_path).endswith(f"stops there.\n--   {later.relative_to(tmp_path)}\n")
+        later.unlink()
+        assert "stops there" not in removal_sql(tmp_path)
 
         if schemas.clients != "public":
             database.run("create table minutehand.theirs ()")

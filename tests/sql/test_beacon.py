@@ -10,11 +10,10 @@ import pytest
 from psycopg.types.json import Jsonb
 
 from tests.support.databases import Database
+from tests.support.engine import BOB, EVE
 from tests.support.functions import as_user, open_to, rights
 from tests.support.project import ACME, ADA
 
-EVE = "aaaaaaaa-0000-4000-8000-000000000003"
-BOB = "aaaaaaaa-0000-4000-8000-000000000002"
 TABLES = ["beacon_jobs", "beacon_outbox", "beacon_executions", "beacon_receipts"]
 VIEWS = ["beacon_job_states", "beacon_execution_states"]
 MEMBERS = {"beacon_submit", "beacon_cancel", "beacon_redrive", "beacon_keys"}

@@ -15,7 +15,7 @@ from psycopg.types.json import Jsonb
 
 from minutehand.local.postgres import Postgres
 from tests.support.databases import Database
-from tests.support.engine import Engine
+from tests.support.engine import ACME, ADA, BOB, EVE, GLOBEX, Engine
 from tests.support.functions import (
     as_user,
     as_worker,
@@ -28,10 +28,6 @@ from tests.support.functions import (
     users_of,
 )
 
-ACME, GLOBEX = (
-    f"{n}{n}{n}{n}{n}{n}{n}{n}-{n}{n}{n}{n}-4{n}{n}{n}-8{n}{n}{n}-" + n * 12 for n in "12"
-)
-ADA, BOB, EVE = (f"aaaaaaaa-0000-4000-8000-00000000000{n}" for n in (1, 2, 3))
 READABLE = [
     "chat_conversations", "chat_messages", "chat_work_items", "async_work_items",
     "async_session_state", "chat_notes",

@@ -12,7 +12,7 @@ from psycopg.types.json import Jsonb
 
 from minutehand.local.postgres import Postgres
 from tests.support.databases import Database
-from tests.support.engine import Engine
+from tests.support.engine import ACME, ADA, EVE, Engine
 from tests.support.functions import (
     as_user,
     as_worker,
@@ -26,8 +26,6 @@ from tests.support.functions import (
     users_of,
 )
 
-ACME = "11111111-1111-4111-8111-111111111111"
-ADA, EVE = (f"aaaaaaaa-0000-4000-8000-00000000000{n}" for n in (1, 3))
 TABLES = ["plans", "plan_stages", "plan_artifacts", "plan_events"]
 CALLERS = {
     "plan_start", "plan_read", "plan_list", "plan_files", "plan_events_after", "plan_cancel",

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from minutehand.local.postgres import Postgres
 from minutehand_apps.training.models import Procedure
 from tests.support.databases import Database
-from tests.support.engine import Engine
+from tests.support.engine import ACME, ADA, BOB, EVE, Engine
 from tests.support.functions import (
     ROLES,
     as_user,
@@ -30,9 +30,6 @@ from tests.support.functions import (
     users_of,
 )
 
-ACME = "11111111-1111-4111-8111-111111111111"
-GLOBEX = "22222222-2222-4222-8222-222222222222"
-ADA, BOB, EVE = (f"aaaaaaaa-0000-4000-8000-00000000000{n}" for n in (1, 2, 3))
 TABLES = [
     "trainings", "training_jobs", "training_stages", "training_chunks", "training_procedures",
 ]  # fmt: skip
@@ -305,8 +302,8 @@ def test_the_service_deletes_ended_jobs_by_the_view(seeded: Database) -> None:
 
 def test_the_queue_is_in_the_order_of_leasing(seeded: Database) -> None:
     """By priority, then by age, as the view's reader would order it."""
-    cancel = 'select public.create_operation(%s, \'{"action": "cancel"}\')'
-    begun = as_user(seeded, ADA, cancel, ACME)
+    everything = '{"action": "cancel", "filter": {"created_after": "2000-01-01"}}'
+    begun = as_user(seeded, ADA, "select public.create_operation(%s, %s)", ACME, everything)
     with seeded.connect() as connection:
         Engine(seeded, connection).carry_out(begun)
     made = [start(seeded) for _ in range(4)]

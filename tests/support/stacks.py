@@ -16,6 +16,7 @@ import jwt
 import psycopg
 
 from minutehand.local.launcher import reset
+from minutehand.terminal.connection import read_env_file
 from tests.support.databases import SCHEMAS, prepare_stack
 from tests.support.paths import ROOT
 
@@ -137,9 +138,7 @@ def wait_ready(folder: Path, launcher: subprocess.Popen[bytes]) -> RunningStack:
             words = (folder / "launcher.out").read_text(errors="replace")[-4000:]
             raise StackBroken(f"the launcher ended with {launcher.poll()} or is too slow:\n{words}")
         time.sleep(0.05)
-    lines = (folder / "env").read_text().splitlines()
-    values = dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
-    return RunningStack(folder, launcher, values)
+    return RunningStack(folder, launcher, read_env_file(folder / "env"))
 
 
 def end(folder: Path, launcher: subprocess.Popen[bytes]) -> None:

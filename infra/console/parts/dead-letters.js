@@ -16,6 +16,23 @@ import { Unread } from "./unread.js";
 
 const EVERY_MS = 5000; // a retry of many continues after its button was pressed
 
+/** What went wrong, leading to the latest of its jobs. */
+export const errorColumn = column(
+  "Error",
+  "wrap wide",
+  (/** @type {Pick<DeadLetterGroup, "latest_id" | "error_message" | "deploy">} */ group) => html`
+    <a class="clamp" href=${`/jobs/${group.latest_id}`} title=${group.error_message}>
+      ${group.error_message ?? "no message"}
+    </a>
+    ${
+      group.deploy &&
+      html`<p class="muted small">
+        <${SinceDeploy} deploy=${group.deploy} />
+      </p>`
+    }
+  `,
+);
+
 /** @param {{workspaceId: string}} props */
 export function DeadLetters({ workspaceId }) {
   const letters = useRead((signal) => operations.deadLetters(workspaceId, signal), [workspaceId]);
@@ -50,21 +67,7 @@ export function DeadLetters({ workspaceId }) {
       [
         column("Jobs", "num strong", (group) => number(group.jobs)),
         column("Type", "wrap", (group) => group.job_type),
-        column(
-          "Error",
-          "wrap wide",
-          (group) => html`
-            <a class="clamp" href=${`/jobs/${group.latest_id}`} title=${group.error_message}>
-              ${group.error_message ?? "no message"}
-            </a>
-            ${
-              group.deploy &&
-              html`<p class="muted small">
-                <${SinceDeploy} deploy=${group.deploy} />
-              </p>`
-            }
-          `,
-        ),
+        errorColumn,
         column("Latest", (group) => html`<${When} at=${group.last_at} />`),
         column(
           "Actions",

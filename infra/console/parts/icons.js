@@ -2,198 +2,76 @@
 
 import { html } from "../lib/ui.js";
 
+/** A stroked path. @param {string} d @param {string} [cap] @param {string} [join] */
+const path = (d, width = 1.4, cap, join) =>
+  html`<path
+    d=${d}
+    fill="none"
+    stroke="currentColor"
+    stroke-width=${width}
+    stroke-linecap=${cap}
+    stroke-linejoin=${join} />`;
+const line = (/** @type {string} */ d, width = 1.4) => path(d, width, "round");
+const joined = (/** @type {string} */ d) => path(d, 1.4, undefined, "round");
+const rounded = (/** @type {string} */ d, width = 1.4) => path(d, width, "round", "round");
+/** @param {number} cx @param {number} cy @param {number} r */
+const circle = (cx, cy, r, width = 1.4) =>
+  html`<circle cx=${cx} cy=${cy} r=${r} fill="none" stroke="currentColor" stroke-width=${width} />`;
+/** @param {number} x @param {number} y @param {number} wide @param {number} high @param {number} rx */
+const box = (x, y, wide, high, rx, width = 1.4) =>
+  html`<rect
+    x=${x}
+    y=${y}
+    width=${wide}
+    height=${high}
+    rx=${rx}
+    fill="none"
+    stroke="currentColor"
+    stroke-width=${width} />`;
+
 const PATHS = {
-  ring: html`<circle cx="8" cy="8" r="4.25" fill="none" stroke="currentColor" stroke-width="1.75" />`,
+  ring: circle(8, 8, 4.25, 1.75),
   dot: html`<circle cx="8" cy="8" r="5" fill="currentColor" />`,
-  again: html`<path
-    d="M12.5 8a4.5 4.5 0 1 1-1.4-3.25M12.5 2.5v2.75H9.75"
-    fill="none"
-    stroke="currentColor"
-    stroke-width="1.6"
-    stroke-linecap="round"
-    stroke-linejoin="round" />`,
-  pause: html`<path
-    d="M5.5 4v8M10.5 4v8"
-    stroke="currentColor"
-    stroke-width="2"
-    stroke-linecap="round" />`,
-  check: html`<path
-    d="m3.5 8.5 3 3 6-7"
-    fill="none"
-    stroke="currentColor"
-    stroke-width="2"
-    stroke-linecap="round"
-    stroke-linejoin="round" />`,
-  cross: html`<path
-    d="m4.5 4.5 7 7m0-7-7 7"
-    stroke="currentColor"
-    stroke-width="2"
-    stroke-linecap="round" />`,
-  slash: html`<path d="M4 8h8" stroke="currentColor" stroke-width="2" stroke-linecap="round" />`,
-  search: html`
-    <circle cx="7" cy="7" r="4.25" fill="none" stroke="currentColor" stroke-width="1.5" />
-    <path d="m10.5 10.5 3 3" stroke="currentColor" stroke-width="1.5" stroke-linecap="round" />
-  `,
-  jobs: html`<path
-    d="M2.5 4h11M2.5 8h11M2.5 12h7"
-    stroke="currentColor"
-    stroke-width="1.5"
-    stroke-linecap="round" />`,
-  pulse: html`<path
-    d="M1.5 8.5h3l2-5 3 9 2-4h3"
-    fill="none"
-    stroke="currentColor"
-    stroke-width="1.5"
-    stroke-linecap="round"
-    stroke-linejoin="round" />`,
-  gauge: html`<path
-    d="M2.5 12a6.25 6.25 0 1 1 11 0M8 9.5l2.75-3.75"
-    fill="none"
-    stroke="currentColor"
-    stroke-width="1.5"
-    stroke-linecap="round" />`,
-  building: html`<path
-    d="M3.5 13.5v-11h6v11m0-7h3v7M2 13.5h12M5.5 5h2m-2 2.5h2m-2 2.5h2"
-    fill="none"
-    stroke="currentColor"
-    stroke-width="1.3"
-    stroke-linecap="round"
-    stroke-linejoin="round" />`,
-  person: html`
-    <circle cx="8" cy="5" r="2.75" fill="none" stroke="currentColor" stroke-width="1.4" />
-    <path
-      d="M2.75 13.5c.5-3 2.6-4.25 5.25-4.25s4.75 1.25 5.25 4.25"
-      fill="none"
-      stroke="currentColor"
-      stroke-width="1.4"
-      stroke-linecap="round" />
-  `,
-  key: html`
-    <circle cx="5" cy="8" r="2.75" fill="none" stroke="currentColor" stroke-width="1.4" />
-    <path
-      d="M7.75 8h6.5v2.25M11.5 8v2"
-      fill="none"
-      stroke="currentColor"
-      stroke-width="1.4"
-      stroke-linecap="round" />
-  `,
-  speech: html`<path
-    d="M2.5 3h11v7.5H8.25L5 13.25V10.5H2.5z"
-    fill="none"
-    stroke="currentColor"
-    stroke-width="1.4"
-    stroke-linecap="round"
-    stroke-linejoin="round" />`,
-  steps: html`<path
-    d="m2 4.25 1.25 1.25L5.5 3M2 11.25l1.25 1.25L5.5 10M8 4.5h6M8 11.5h6"
-    fill="none"
-    stroke="currentColor"
-    stroke-width="1.4"
-    stroke-linecap="round"
-    stroke-linejoin="round" />`,
-  film: html`
-    <rect
-      x="2"
-      y="3"
-      width="12"
-      height="10"
-      rx="1.5"
-      fill="none"
-      stroke="currentColor"
-      stroke-width="1.4" />
-    <path d="m6.75 5.75 3.5 2.25-3.5 2.25z" fill="currentColor" />
-  `,
-  menu: html`<path
-    d="M2.5 4.5h11m-11 3.5h11m-11 3.5h11"
-    stroke="currentColor"
-    stroke-width="1.5"
-    stroke-linecap="round" />`,
-  warning: html`<path
-    d="M8 2.25 14.25 13.5H1.75zM8 6.5v3.25M8 11.4v.35"
-    fill="none"
-    stroke="currentColor"
-    stroke-width="1.4"
-    stroke-linejoin="round"
-    stroke-linecap="round" />`,
-  clock: html`
-    <circle cx="8" cy="8" r="5.75" fill="none" stroke="currentColor" stroke-width="1.4" />
-    <path
-      d="M8 4.75V8l2.25 1.5"
-      fill="none"
-      stroke="currentColor"
-      stroke-width="1.4"
-      stroke-linecap="round" />
-  `,
-  send: html`<path
-    d="M14 2 7.25 8.75M14 2 9.75 14l-2.5-5.25L2 6.25z"
-    fill="none"
-    stroke="currentColor"
-    stroke-width="1.4"
-    stroke-linejoin="round" />`,
-  chip: html`
-    <rect
-      x="4"
-      y="4"
-      width="8"
-      height="8"
-      rx="1.25"
-      fill="none"
-      stroke="currentColor"
-      stroke-width="1.4" />
-    <path
-      d="M6.25 1.75V4m3.5-2.25V4m-3.5 8v2.25m3.5-2.25v2.25M1.75 6.25H4m-2.25 3.5H4m8-3.5h2.25m-2.25 3.5h2.25"
-      stroke="currentColor"
-      stroke-width="1.3"
-      stroke-linecap="round" />
-  `,
-  shapes: html`
-    <rect
-      x="2.25"
-      y="2.25"
-      width="5"
-      height="5"
-      rx="1"
-      fill="none"
-      stroke="currentColor"
-      stroke-width="1.4" />
-    <circle cx="11.5" cy="4.75" r="2.4" fill="none" stroke="currentColor" stroke-width="1.4" />
-    <path
-      d="M4.75 9.5 7.25 13.75h-5zM9.25 9.25h4.5v4.5h-4.5z"
-      fill="none"
-      stroke="currentColor"
-      stroke-width="1.4"
-      stroke-linejoin="round" />
-  `,
-  bell: html`<path
-    d="M4 11V7.25a4 4 0 0 1 8 0V11l1.25 1.5H2.75zM6.75 14h2.5"
-    fill="none"
-    stroke="currentColor"
-    stroke-width="1.4"
-    stroke-linejoin="round"
-    stroke-linecap="round" />`,
-  hammer: html`<path
-    d="m3 13 5.5-5.5M7 3.5l5.5 5.5 1.5-1.5L8.5 2z"
-    fill="none"
-    stroke="currentColor"
-    stroke-width="1.4"
-    stroke-linejoin="round"
-    stroke-linecap="round" />`,
-  copy: html`
-    <rect
-      x="5.5"
-      y="5.5"
-      width="8"
-      height="8"
-      rx="1.5"
-      fill="none"
-      stroke="currentColor"
-      stroke-width="1.3" />
-    <path
-      d="M10.5 5.5v-2a1 1 0 0 0-1-1h-6a1 1 0 0 0-1 1v6a1 1 0 0 0 1 1h2"
-      fill="none"
-      stroke="currentColor"
-      stroke-width="1.3" />
-  `,
+  again: rounded("M12.5 8a4.5 4.5 0 1 1-1.4-3.25M12.5 2.5v2.75H9.75", 1.6),
+  pause: line("M5.5 4v8M10.5 4v8", 2),
+  check: rounded("m3.5 8.5 3 3 6-7", 2),
+  cross: line("m4.5 4.5 7 7m0-7-7 7", 2),
+  slash: line("M4 8h8", 2),
+  search: [circle(7, 7, 4.25, 1.5), line("m10.5 10.5 3 3", 1.5)],
+  jobs: line("M2.5 4h11M2.5 8h11M2.5 12h7", 1.5),
+  pulse: rounded("M1.5 8.5h3l2-5 3 9 2-4h3", 1.5),
+  gauge: line("M2.5 12a6.25 6.25 0 1 1 11 0M8 9.5l2.75-3.75", 1.5),
+  building: rounded("M3.5 13.5v-11h6v11m0-7h3v7M2 13.5h12M5.5 5h2m-2 2.5h2m-2 2.5h2", 1.3),
+  person: [circle(8, 5, 2.75), line("M2.75 13.5c.5-3 2.6-4.25 5.25-4.25s4.75 1.25 5.25 4.25")],
+  key: [circle(5, 8, 2.75), line("M7.75 8h6.5v2.25M11.5 8v2")],
+  speech: rounded("M2.5 3h11v7.5H8.25L5 13.25V10.5H2.5z"),
+  steps: rounded("m2 4.25 1.25 1.25L5.5 3M2 11.25l1.25 1.25L5.5 10M8 4.5h6M8 11.5h6"),
+  film: [
+    box(2, 3, 12, 10, 1.5),
+    html`<path d="m6.75 5.75 3.5 2.25-3.5 2.25z" fill="currentColor" />`,
+  ],
+  menu: line("M2.5 4.5h11m-11 3.5h11m-11 3.5h11", 1.5),
+  warning: rounded("M8 2.25 14.25 13.5H1.75zM8 6.5v3.25M8 11.4v.35"),
+  clock: [circle(8, 8, 5.75), line("M8 4.75V8l2.25 1.5")],
+  send: joined("M14 2 7.25 8.75M14 2 9.75 14l-2.5-5.25L2 6.25z"),
+  chip: [
+    box(4, 4, 8, 8, 1.25),
+    line(
+      "M6.25 1.75V4m3.5-2.25V4m-3.5 8v2.25m3.5-2.25v2.25M1.75 6.25H4m-2.25 3.5H4m8-3.5h2.25m-2.25 3.5h2.25",
+      1.3,
+    ),
+  ],
+  shapes: [
+    box(2.25, 2.25, 5, 5, 1),
+    circle(11.5, 4.75, 2.4),
+    joined("M4.75 9.5 7.25 13.75h-5zM9.25 9.25h4.5v4.5h-4.5z"),
+  ],
+  bell: rounded("M4 11V7.25a4 4 0 0 1 8 0V11l1.25 1.5H2.75zM6.75 14h2.5"),
+  hammer: rounded("m3 13 5.5-5.5M7 3.5l5.5 5.5 1.5-1.5L8.5 2z"),
+  copy: [
+    box(5.5, 5.5, 8, 8, 1.5, 1.3),
+    path("M10.5 5.5v-2a1 1 0 0 0-1-1h-6a1 1 0 0 0-1 1v6a1 1 0 0 0 1 1h2", 1.3),
+  ],
 };
 
 /** @param {{name: keyof PATHS}} props */

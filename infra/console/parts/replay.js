@@ -7,7 +7,7 @@ import { navigate } from "../lib/router.js";
 import { useRead } from "../lib/store.js";
 import { html, useState } from "../lib/ui.js";
 import { StateBadge } from "./badge.js";
-import { Dialog } from "./dialog.js";
+import { DialogForm } from "./dialog-form.js";
 import { notify } from "./toasts.js";
 import { When } from "./when.js";
 
@@ -73,10 +73,7 @@ function PayloadDialog({ title, text, action, job, kept, run, onClose }) {
   const first = /** @type {Record<string, string>} */ ({ "": pretty(job.payload) });
   for (const step of kept) first[step.name] = pretty(step.result);
   const [texts, setTexts] = useState(first);
-  const [problem, setProblem] = useState(/** @type {string | null} */ (null));
-  const [busy, setBusy] = useState(false);
-  const submit = async (/** @type {SubmitEvent} */ event) => {
-    event.preventDefault();
+  const submit = async () => {
     /** @type {Record<string, unknown>} */
     const changed = {};
     for (const [name, value] of Object.entries(texts)) {
@@ -85,18 +82,12 @@ function PayloadDialog({ title, text, action, job, kept, run, onClose }) {
         changed[name] = JSON.parse(value);
       } catch (error) {
         const what = name ? `The result of ${name}` : "The payload";
-        return setProblem(`${what} is not JSON: ${error.message}`);
+        throw new Error(`${what} is not JSON: ${error.message}`, { cause: error });
       }
     }
-    setBusy(true);
-    try {
-      const { "": payload, ...results } = changed;
-      await run(payload, results);
-      onClose();
-    } catch (error) {
-      setProblem(error.message);
-      setBusy(false);
-    }
+    const { "": payload, ...results } = changed;
+    await run(payload, results);
+    onClose();
   };
   const area = (/** @type {string} */ name, /** @type {string} */ label) =>
     html`<label class="field">
@@ -109,23 +100,16 @@ function PayloadDialog({ title, text, action, job, kept, run, onClose }) {
         onInput=${(/** @type {{target: HTMLTextAreaElement}} */ event) => setTexts({ ...texts, [name]: event.target.value })}
       ></textarea>
     </label>`;
-  return html`<${Dialog} title=${title} onClose=${onClose} wide>
-    <form class="stack" onSubmit=${submit}>
-      <p class="muted">${text}</p>
-      ${area("", "Payload (JSON)")}
-      ${
-        kept.length > 0 &&
-        html`<details class="more">
-          <summary>Results of the steps that are kept</summary>
-          ${kept.map((step) => html`<div key=${step.name}>${area(step.name, step.name)}</div>`)}
-        </details>`
-      }
-      ${problem && html`<p class="problem" role="alert">${problem}</p>`}
-      <div class="actions">
-        <button type="button" onClick=${onClose}>Close</button>
-        <button type="submit" class="primary" disabled=${busy}>${action}</button>
-      </div>
-    </form>
+  return html`<${DialogForm} title=${title} action=${action} run=${submit} onClose=${onClose} wide>
+    <p class="muted">${text}</p>
+    ${area("", "Payload (JSON)")}
+    ${
+      kept.length > 0 &&
+      html`<details class="more">
+        <summary>Results of the steps that are kept</summary>
+        ${kept.map((step) => html`<div key=${step.name}>${area(step.name, step.name)}</div>`)}
+      </details>`
+    }
   <//>`;
 }
 

@@ -7,6 +7,7 @@ import { html, useState } from "../lib/ui.js";
 import { Actions } from "../parts/actions.js";
 import { Empty } from "../parts/states-of-view.js";
 import { Unread } from "../parts/unread.js";
+import { pageHead } from "../parts/page-head.js";
 
 /** @import { Workspace } from "../api.js" */
 
@@ -34,10 +35,7 @@ export default function Activity({ workspace }) {
   const [before, setBefore] = useState(/** @type {number | null} */ (null));
   const read = useRead((signal) => readPage(workspace, before, signal), [workspace.id, before]);
   return html`<div class="page">
-    <header class="page-head">
-      <h1 tabindex="-1">Activity</h1>
-      <span class="muted">${workspace.name}</span>
-    </header>
+    ${pageHead("Activity", workspace.name)}
     <section class="card" aria-label="Actions">
       ${
         !read.value

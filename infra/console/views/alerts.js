@@ -7,7 +7,8 @@ import { usePolling, useRead } from "../lib/store.js";
 import { html, useState } from "../lib/ui.js";
 import { alerts } from "../operations.js";
 import { Tag } from "../parts/badge.js";
-import { confirm, Dialog } from "../parts/dialog.js";
+import { confirm } from "../parts/dialog.js";
+import { DialogForm } from "../parts/dialog-form.js";
 import { choice, field } from "../parts/field.js";
 import { Empty } from "../parts/states-of-view.js";
 import { actionsOn, notify } from "../parts/toasts.js";
@@ -15,6 +16,7 @@ import { When } from "../parts/when.js";
 import { SwitchedActions } from "../parts/switched.js";
 import { column, heading, table } from "../parts/table.js";
 import { Unread } from "../parts/unread.js";
+import { opener, pageHead } from "../parts/page-head.js";
 
 /** @import { Workspace } from "../api.js" */
 /** @import { Alert, AlertMetric, JobTypeLine } from "../lib/routes.js" */
@@ -61,17 +63,7 @@ export default function Alerts({ workspace }) {
       );
   };
   return html`<div class="page">
-    <header class="page-head">
-      <h1 tabindex="-1">Alerts</h1>
-      <span class="muted">${workspace.name}</span>
-      <span class="spacer"></span>
-      ${
-        mayManage &&
-        html`<button type="button" onClick=${() => setEditing({})}>
-          Add an alert
-        </button>`
-      }
-    </header>
+    ${pageHead("Alerts", workspace.name, mayManage && opener("Add an alert", () => setEditing({})))}
     <section class="card" aria-label="Alerts">
       ${
         !read.value
@@ -176,102 +168,88 @@ function Editor({ like, metrics, workspace, onClose }) {
     format: like.post?.format ?? "",
     url: "",
   });
-  const [problem, setProblem] = useState(/** @type {string | null} */ (null));
-  const [busy, setBusy] = useState(false);
   const known = useRead((signal) => types.list(workspace.id, signal), [workspace.id]);
   const members = useRead(() => alerts.addresses(workspace.id, people), [workspace.id]);
   const set =
     (/** @type {keyof typeof draft} */ name) => (/** @type {string | string[]} */ value) =>
       setDraft((now) => ({ ...now, [name]: value }));
-  const save = async (/** @type {SubmitEvent} */ event) => {
-    event.preventDefault();
-    setBusy(true);
+  const save = async () => {
     const { url, format, ...rest } = draft;
     const isKept = like.post && like.post.format === format && !url;
-    try {
-      await alerts.put(workspace.id, {
-        ...(like.id && { enabled: like.enabled, whole: like.whole }),
-        ...rest,
-        ...(!isKept && {
-          post: format ? { format: /** @type {"slack" | "json"} */ (format), url } : null,
-        }),
-        name: draft.name.trim(),
-        job_type: draft.job_type || null,
-        threshold: Number(draft.threshold),
-        minutes: Number(draft.minutes),
-      });
-      notify(`${draft.name.trim()} is saved`);
-      onClose(true);
-    } catch (error) {
-      setProblem(error.message);
-      setBusy(false);
-    }
+    await alerts.put(workspace.id, {
+      ...(like.id && { enabled: like.enabled, whole: like.whole }),
+      ...rest,
+      ...(!isKept && {
+        post: format ? { format: /** @type {"slack" | "json"} */ (format), url } : null,
+      }),
+      name: draft.name.trim(),
+      job_type: draft.job_type || null,
+      threshold: Number(draft.threshold),
+      minutes: Number(draft.minutes),
+    });
+    notify(`${draft.name.trim()} is saved`);
+    onClose(true);
   };
-  return html`<${Dialog}
+  return html`<${DialogForm}
     title=${like.id ? `Edit ${like.name}` : "Add an alert"}
+    action="Save"
+    run=${save}
     onClose=${() => onClose(false)}>
-    <form class="stack" onSubmit=${save}>
-      ${field("Name", draft.name, set("name"), { required: true, maxlength: 100, readonly: Boolean(like.id), autofocus: !like.id })}
-      ${choice(
-        "Watch",
-        draft.metric,
-        set("metric"),
-        metrics
-          .filter((one) => !one.whole || like.whole)
-          .map((one) => [one.name, capital(one.words)]),
-      )}
-      ${choice("Of type", draft.job_type, set("job_type"), [
-        ["", "all types"],
-        .../** @type {JobTypeLine[]} */ (known.value?.types ?? []).map(
-          ({ job_type }) => /** @type {[string, string]} */ ([job_type, job_type]),
-        ),
+    ${field("Name", draft.name, set("name"), { required: true, maxlength: 100, readonly: Boolean(like.id), autofocus: !like.id })}
+    ${choice(
+      "Watch",
+      draft.metric,
+      set("metric"),
+      metrics
+        .filter((one) => !one.whole || like.whole)
+        .map((one) => [one.name, capital(one.words)]),
+    )}
+    ${choice("Of type", draft.job_type, set("job_type"), [
+      ["", "all types"],
+      .../** @type {JobTypeLine[]} */ (known.value?.types ?? []).map(
+        ({ job_type }) => /** @type {[string, string]} */ ([job_type, job_type]),
+      ),
+    ])}
+    <div class="field-grid">
+      ${field(`Threshold, ${unitOf(draft.metric)[1]}`, draft.threshold, set("threshold"), { type: "number", required: true, min: 0, step: "any" })}
+      ${field("Within, minutes", draft.minutes, set("minutes"), { type: "number", required: true, min: 1, max: 1440, step: 1 })}
+    </div>
+    ${
+      members.value &&
+      members.value.length > 0 &&
+      html`<fieldset class="payload-fields">
+        <legend>Mail</legend>
+        ${members.value.map(
+          (address) => html`<label class="check" key=${address}>
+            <input
+              type="checkbox"
+              checked=${draft.mail.includes(address)}
+              onChange=${(/** @type {{target: HTMLInputElement}} */ event) => set("mail")(event.target.checked ? [...draft.mail, address] : draft.mail.filter((one) => one !== address))} /> ${address}
+          </label>`,
+        )}
+      </fieldset>`
+    }
+    <div class="field-grid">
+      ${choice("Post to", draft.format, set("format"), [
+        ["", "nowhere"],
+        ["slack", "Slack, incoming webhook"],
+        ["json", "JSON"],
       ])}
-      <div class="field-grid">
-        ${field(`Threshold, ${unitOf(draft.metric)[1]}`, draft.threshold, set("threshold"), { type: "number", required: true, min: 0, step: "any" })}
-        ${field("Within, minutes", draft.minutes, set("minutes"), { type: "number", required: true, min: 1, max: 1440, step: 1 })}
-      </div>
       ${
-        members.value &&
-        members.value.length > 0 &&
-        html`<fieldset class="payload-fields">
-          <legend>Mail</legend>
-          ${members.value.map(
-            (address) => html`<label class="check" key=${address}>
-              <input
-                type="checkbox"
-                checked=${draft.mail.includes(address)}
-                onChange=${(/** @type {{target: HTMLInputElement}} */ event) => set("mail")(event.target.checked ? [...draft.mail, address] : draft.mail.filter((one) => one !== address))} /> ${address}
-            </label>`,
-          )}
-        </fieldset>`
+        draft.format &&
+        field("Address", draft.url, set("url"), {
+          inputmode: "url",
+          autocomplete: "off",
+          maxlength: 2000,
+          required: like.post?.format !== draft.format,
+          placeholder:
+            like.post?.format === draft.format
+              ? `kept, at ${like.post?.host}`
+              : draft.format === "slack"
+                ? "https://hooks.slack.com/services/…"
+                : "https://…",
+        })
       }
-      <div class="field-grid">
-        ${choice("Post to", draft.format, set("format"), [
-          ["", "nowhere"],
-          ["slack", "Slack, incoming webhook"],
-          ["json", "JSON"],
-        ])}
-        ${
-          draft.format &&
-          field("Address", draft.url, set("url"), {
-            inputmode: "url",
-            autocomplete: "off",
-            maxlength: 2000,
-            required: like.post?.format !== draft.format,
-            placeholder:
-              like.post?.format === draft.format
-                ? `kept, at ${like.post?.host}`
-                : draft.format === "slack"
-                  ? "https://hooks.slack.com/services/…"
-                  : "https://…",
-          })
-        }
-      </div>
-      ${problem && html`<p class="problem" role="alert">${problem}</p>`}
-      <div class="actions">
-        <button type="button" onClick=${() => onClose(false)}>Close</button>
-        <button type="submit" class="primary" disabled=${busy}>Save</button>
-      </div>
-    </form>
+    </div>
   <//>`;
 }

@@ -9,6 +9,7 @@ import { Tag } from "../parts/badge.js";
 import { ActionButton } from "../parts/dialog.js";
 import { JobMonitor } from "../parts/job-monitor.js";
 import { notify, notifyFailure } from "../parts/toasts.js";
+import { pageHead } from "../parts/page-head.js";
 import NotFound from "./not-found.js";
 
 /** @import { Workspace } from "../api.js" */
@@ -92,10 +93,7 @@ export default function BreakIt({ workspace, apps }) {
     job_type: query.get("job_type") || undefined,
   };
   return html`<div class="page">
-    <header class="page-head">
-      <h1 tabindex="-1">Break it</h1>
-      <span class="muted">this machine's stack only</span>
-    </header>
+    ${pageHead("Break it", "this machine's stack only")}
     <${Ways} workspace=${workspace} more=${apps.flatMap((app) => app.breakIt ?? [])} />
     <div class="break-jobs">
       <${JobMonitor}

@@ -14,6 +14,7 @@ import { Empty } from "../parts/states-of-view.js";
 import { When } from "../parts/when.js";
 import { column, heading, table } from "../parts/table.js";
 import { Unread } from "../parts/unread.js";
+import { pageHead } from "../parts/page-head.js";
 
 /** @import { Workspace } from "../api.js" */
 
@@ -33,10 +34,7 @@ export default function BulkOperations({ workspace }) {
   const page = list.value;
   usePolling(list, page?.operations.some((one) => one.status === "running") ? POLL_MS : null);
   return html`<div class="page">
-    <header class="page-head">
-      <h1 tabindex="-1">Bulk operations</h1>
-      <span class="muted">${workspace.name}</span>
-    </header>
+    ${pageHead("Bulk operations", workspace.name)}
     <section class="card" aria-label="Bulk operations">
       ${
         !page

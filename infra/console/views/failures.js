@@ -5,12 +5,12 @@ import { number } from "../lib/format.js";
 import { isAll } from "../lib/scope.js";
 import { useRead } from "../lib/store.js";
 import { html } from "../lib/ui.js";
-import { DeadLetters } from "../parts/dead-letters.js";
-import { SinceDeploy } from "../parts/since-deploy.js";
+import { DeadLetters, errorColumn } from "../parts/dead-letters.js";
 import { Empty } from "../parts/states-of-view.js";
 import { When } from "../parts/when.js";
 import { column, table } from "../parts/table.js";
 import { Unread } from "../parts/unread.js";
+import { pageHead } from "../parts/page-head.js";
 
 /** @import { Workspace } from "../api.js" */
 
@@ -19,10 +19,7 @@ export const title = () => "Failures";
 /** @param {{workspace: Workspace}} props */
 export default function Failures({ workspace }) {
   return html`<div class="page">
-    <header class="page-head">
-      <h1 tabindex="-1">Failures</h1>
-      <span class="muted">${workspace.name}</span>
-    </header>
+    ${pageHead("Failures", workspace.name)}
     <section class="card" aria-label="Failures">
       ${isAll(workspace) ? html`<${OfAll} />` : html`<${DeadLetters} workspaceId=${workspace.id} />`}
     </section>
@@ -59,21 +56,7 @@ function OfAll() {
             ${group.job_type}
           </a>`,
         ),
-        column(
-          "Error",
-          "wrap wide",
-          (group) => html`
-            <a class="clamp" href=${`/jobs/${group.latest_id}`} title=${group.error_message}>
-              ${group.error_message ?? "no message"}
-            </a>
-            ${
-              group.deploy &&
-              html`<p class="muted small">
-                <${SinceDeploy} deploy=${group.deploy} />
-              </p>`
-            }
-          `,
-        ),
+        errorColumn,
         column("First", (group) => html`<${When} at=${group.first_at} />`),
         column("Latest", (group) => html`<${When} at=${group.last_at} />`),
       ],

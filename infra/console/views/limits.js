@@ -14,6 +14,7 @@ import { notify, notifyFailure } from "../parts/toasts.js";
 import { Unread } from "../parts/unread.js";
 import { WorkspaceLimits } from "../parts/workspace-limits.js";
 import { column, heading, table } from "../parts/table.js";
+import { pageHead } from "../parts/page-head.js";
 
 /** @import { Workspace } from "../api.js" */
 /** @import { TypeLimits } from "../operations.js" */
@@ -25,10 +26,7 @@ const EVERY_MS = 5000;
 /** @param {{workspace: Workspace}} props */
 export default function Limits({ workspace }) {
   return html`<div class="page">
-    <header class="page-head">
-      <h1 tabindex="-1">Limits</h1>
-      <span class="muted">${workspace.name}</span>
-    </header>
+    ${pageHead("Limits", workspace.name)}
     ${
       isAll(workspace)
         ? html`<${OfTypes} />`

@@ -10,6 +10,7 @@ import { beginOf, SINCE } from "../parts/filters.js";
 import { SearchBox } from "../parts/job-monitor.js";
 import { Empty } from "../parts/states-of-view.js";
 import { Unread } from "../parts/unread.js";
+import { pageHead } from "../parts/page-head.js";
 
 /** @import { Workspace } from "../api.js" */
 /** @import { FoundLine } from "../lib/routes.js" */
@@ -59,10 +60,7 @@ export default function Logs({ workspace }) {
     [key, pages.length],
   );
   return html`<div class="page">
-    <header class="page-head">
-      <h1 tabindex="-1">Logs</h1>
-      <span class="muted">of all jobs of ${workspace.name}</span>
-    </header>
+    ${pageHead("Logs", `of all jobs of ${workspace.name}`)}
     <div class="bar">
       <${SearchBox}
         value=${wanted.search}

@@ -10,6 +10,7 @@ import { column, heading, table } from "../parts/table.js";
 import { actionsOn, notify } from "../parts/toasts.js";
 import { When } from "../parts/when.js";
 import { Unread } from "../parts/unread.js";
+import { opener, pageHead } from "../parts/page-head.js";
 
 /** @import { Workspace } from "../api.js" */
 /** @import { Member, Members as Found, SetMember } from "../lib/routes.js" */
@@ -43,17 +44,7 @@ export default function Members({ workspace }) {
   const mayManage = workspace.role === "manager" && !isElsewhere;
   const act = actionsOn(found.refresh);
   return html`<div class="page">
-    <header class="page-head">
-      <h1 tabindex="-1">Members</h1>
-      <span class="muted">${workspace.name}</span>
-      <span class="spacer"></span>
-      ${
-        mayManage &&
-        html`<button type="button" onClick=${() => setInviting(true)}>
-          Invite a person
-        </button>`
-      }
-    </header>
+    ${pageHead("Members", workspace.name, mayManage && opener("Invite a person", () => setInviting(true)))}
     <section class="card" aria-label="Members">
       ${
         found.value

@@ -15,6 +15,7 @@ import { Empty, Failed, Loading, Stale } from "../parts/states-of-view.js";
 import { column, heading, table } from "../parts/table.js";
 import { notify, notifyFailure } from "../parts/toasts.js";
 import { When } from "../parts/when.js";
+import { internalSwitch } from "../parts/page-head.js";
 
 /** @import { Workspace } from "../api.js" */
 /** @import { Health, MessageNumbers, Stats } from "../operations.js" */
@@ -55,12 +56,7 @@ export default function Operations({ workspace }) {
       <h1 tabindex="-1">Overview</h1>
       <span class="muted">${isAll(workspace) ? "all workspaces" : workspace.name}</span>
       <span class="spacer"></span>
-      <label class="check">
-        <input
-          type="checkbox"
-          checked=${isInternal}
-          onChange=${(/** @type {{target: HTMLInputElement}} */ event) => setQuery({ internal: event.target.checked ? "1" : "" })} /> Internal types
-      </label>
+      ${internalSwitch(isInternal)}
       <div class="segments" role="group" aria-label="Range">
         ${Object.entries(RANGES).map(
           ([word, [, long]]) => html`<button

@@ -5,7 +5,8 @@ import { isAll } from "../lib/scope.js";
 import { useRead } from "../lib/store.js";
 import { html, useEffect, useState } from "../lib/ui.js";
 import { operations } from "../operations.js";
-import { confirm, Dialog } from "../parts/dialog.js";
+import { confirm } from "../parts/dialog.js";
+import { DialogForm } from "../parts/dialog-form.js";
 import { choice, field, toValue } from "../parts/field.js";
 import { Empty } from "../parts/states-of-view.js";
 import { actionsOn, notify } from "../parts/toasts.js";
@@ -13,6 +14,7 @@ import { When } from "../parts/when.js";
 import { OnOff, SwitchedActions } from "../parts/switched.js";
 import { column, heading, table } from "../parts/table.js";
 import { Unread } from "../parts/unread.js";
+import { opener, pageHead } from "../parts/page-head.js";
 
 /** @import { Workspace } from "../api.js" */
 /** @import { Schedule, ScheduleBody } from "../lib/routes.js" */
@@ -58,17 +60,7 @@ export default function Schedules({ workspace }) {
       );
   };
   return html`<div class="page">
-    <header class="page-head">
-      <h1 tabindex="-1">Schedules</h1>
-      <span class="muted">${workspace.name}</span>
-      <span class="spacer"></span>
-      ${
-        mayManage &&
-        html`<button type="button" onClick=${() => setEditing({})}>
-          Add a schedule
-        </button>`
-      }
-    </header>
+    ${pageHead("Schedules", workspace.name, mayManage && opener("Add a schedule", () => setEditing({})))}
     <section class="card" aria-label="Schedules">
       ${
         !list.value
@@ -182,51 +174,37 @@ function Editor({ like, workspaceId, onClose }) {
       missed: like.missed ?? "once",
     }),
   );
-  const [problem, setProblem] = useState(/** @type {string | null} */ (null));
-  const [busy, setBusy] = useState(false);
   const set = (/** @type {keyof Draft} */ name) => (/** @type {string} */ value) =>
     setDraft((now) => ({ ...now, [name]: value }));
   const line = (/** @type {keyof Draft} */ name, /** @type {string} */ label, more = {}) =>
     field(label, draft[name], set(name), { required: true, ...more });
-  const save = async (/** @type {Event} */ event) => {
-    event.preventDefault();
-    setBusy(true);
-    try {
-      const made = await operations.putSchedule(workspaceId, {
-        ...(like.id && asPut(/** @type {Schedule} */ (like))),
-        ...draft,
-        payload: JSON.parse(draft.payload),
-      });
-      notify(`${made.name} is saved`);
-      onClose(true);
-    } catch (error) {
-      setProblem(error.message);
-      setBusy(false);
-    }
+  const save = async () => {
+    const made = await operations.putSchedule(workspaceId, {
+      ...(like.id && asPut(/** @type {Schedule} */ (like))),
+      ...draft,
+      payload: JSON.parse(draft.payload),
+    });
+    notify(`${made.name} is saved`);
+    onClose(true);
   };
-  return html`<${Dialog}
+  return html`<${DialogForm}
     title=${like.id ? `Edit ${like.name}` : "Add a schedule"}
+    action="Save"
+    run=${save}
     onClose=${() => onClose(false)}>
-    <form class="stack" onSubmit=${save}>
-      ${line("name", "Name", { readonly: Boolean(like.id), autofocus: !like.id })}
-      ${line("cron", "Cron: minute hour day month weekday", { class: "mono", autofocus: Boolean(like.id) })}
-      ${line("timezone", "Time zone")}
-      <${NextRuns} workspaceId=${workspaceId} cron=${draft.cron} timezone=${draft.timezone} />
-      ${line("job_type", "Job type", { class: "mono" })}
-      <label class="field">
-        <span>Payload (JSON)</span>
-        <textarea rows="4" class="mono" value=${draft.payload} onInput=${toValue(set("payload"))}></textarea>
-      </label>
-      ${choice("Missed runs", draft.missed, set("missed"), [
-        ["once", "run once"],
-        ["skip", "are skipped"],
-        ["all", "all run"],
-      ])}
-      ${problem && html`<p class="problem" role="alert">${problem}</p>`}
-      <div class="actions">
-        <button type="button" onClick=${() => onClose(false)}>Close</button>
-        <button type="submit" class="primary" disabled=${busy}>Save</button>
-      </div>
-    </form>
+    ${line("name", "Name", { readonly: Boolean(like.id), autofocus: !like.id })}
+    ${line("cron", "Cron: minute hour day month weekday", { class: "mono", autofocus: Boolean(like.id) })}
+    ${line("timezone", "Time zone")}
+    <${NextRuns} workspaceId=${workspaceId} cron=${draft.cron} timezone=${draft.timezone} />
+    ${line("job_type", "Job type", { class: "mono" })}
+    <label class="field">
+      <span>Payload (JSON)</span>
+      <textarea rows="4" class="mono" value=${draft.payload} onInput=${toValue(set("payload"))}></textarea>
+    </label>
+    ${choice("Missed runs", draft.missed, set("missed"), [
+      ["once", "run once"],
+      ["skip", "are skipped"],
+      ["all", "all run"],
+    ])}
   <//>`;
 }

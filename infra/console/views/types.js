@@ -2,7 +2,7 @@
 
 import { types } from "../api.js";
 import { counted, duration, number, percent } from "../lib/format.js";
-import { setQuery, useQuery } from "../lib/router.js";
+import { useQuery } from "../lib/router.js";
 import { isAll } from "../lib/scope.js";
 import { usePolling, useRead } from "../lib/store.js";
 import { html } from "../lib/ui.js";
@@ -11,6 +11,7 @@ import { Empty, Stale } from "../parts/states-of-view.js";
 import { When } from "../parts/when.js";
 import { column, heading, table } from "../parts/table.js";
 import { Unread } from "../parts/unread.js";
+import { internalSwitch, pageHead } from "../parts/page-head.js";
 
 /** @import { Workspace } from "../api.js" */
 /** @import { JobTypeLine } from "../lib/routes.js" */
@@ -26,17 +27,7 @@ export default function Types({ workspace }) {
   const read = useRead((signal) => types.list(scope, signal, isInternal), [scope, isInternal]);
   usePolling(read, EVERY_MS);
   return html`<div class="page">
-    <header class="page-head">
-      <h1 tabindex="-1">Types</h1>
-      <span class="muted">${workspace.name}, last day</span>
-      <span class="spacer"></span>
-      <label class="check">
-        <input
-          type="checkbox"
-          checked=${isInternal}
-          onChange=${(/** @type {{target: HTMLInputElement}} */ event) => setQuery({ internal: event.target.checked ? "1" : "" })} /> Internal types
-      </label>
-    </header>
+    ${pageHead("Types", `${workspace.name}, last day`, internalSwitch(isInternal))}
     ${read.isStale && html`<${Stale} error=${read.error} retry=${read.refresh} />`}
     <section class="card" aria-label="Job types">
       ${

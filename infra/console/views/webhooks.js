@@ -12,9 +12,11 @@ import { field } from "../parts/field.js";
 import { Empty } from "../parts/states-of-view.js";
 import { actionsOn } from "../parts/toasts.js";
 import { When } from "../parts/when.js";
+import { DialogForm } from "../parts/dialog-form.js";
 import { OnOff } from "../parts/switched.js";
 import { column, heading, table } from "../parts/table.js";
 import { Unread } from "../parts/unread.js";
+import { opener, pageHead } from "../parts/page-head.js";
 
 /** @import { Workspace } from "../api.js" */
 /** @import { Webhook, WebhookWithSecret } from "../lib/routes.js" */
@@ -61,17 +63,7 @@ export default function Webhooks({ workspace }) {
       );
   };
   return html`<div class="page">
-    <header class="page-head">
-      <h1 tabindex="-1">Webhooks</h1>
-      <span class="muted">${workspace.name}</span>
-      <span class="spacer"></span>
-      ${
-        mayManage &&
-        html`<button type="button" onClick=${() => setAdding(true)}>
-          Add a webhook
-        </button>`
-      }
-    </header>
+    ${pageHead("Webhooks", workspace.name, mayManage && opener("Add a webhook", () => setAdding(true)))}
     <section class="card" aria-label="Webhooks">
       ${
         !list.value
@@ -240,38 +232,26 @@ function Deliveries({ workspaceId, webhook, onClose }) {
 function Adder({ workspaceId, onClose }) {
   const [url, setUrl] = useState("");
   const [events, setEvents] = useState("");
-  const [problem, setProblem] = useState(/** @type {string | null} */ (null));
-  const [busy, setBusy] = useState(false);
-  const save = async (/** @type {Event} */ event) => {
-    event.preventDefault();
-    setBusy(true);
+  const save = async () => {
     const types = events.split(/[\s,]+/).filter(Boolean);
-    try {
-      onClose(
-        await operations.createWebhook(workspaceId, {
-          url: url.trim(),
-          ...(types.length > 0 && { event_types: types }),
-        }),
-      );
-    } catch (error) {
-      setProblem(error.message);
-      setBusy(false);
-    }
+    onClose(
+      await operations.createWebhook(workspaceId, {
+        url: url.trim(),
+        ...(types.length > 0 && { event_types: types }),
+      }),
+    );
   };
-  return html`<${Dialog} title="Add a webhook" onClose=${() => onClose(null)}>
-    <form class="stack" onSubmit=${save}>
-      ${field("Endpoint, https", url, setUrl, {
-        inputmode: "url",
-        required: true,
-        placeholder: "https://example.com/hooks",
-        autofocus: true,
-      })}
-      ${field("Events (empty for all)", events, setEvents, { placeholder: "job.completed, job.failed" })}
-      ${problem && html`<p class="problem" role="alert">${problem}</p>`}
-      <div class="actions">
-        <button type="button" onClick=${() => onClose(null)}>Close</button>
-        <button type="submit" class="primary" disabled=${busy}>Add</button>
-      </div>
-    </form>
+  return html`<${DialogForm}
+    title="Add a webhook"
+    action="Add"
+    run=${save}
+    onClose=${() => onClose(null)}>
+    ${field("Endpoint, https", url, setUrl, {
+      inputmode: "url",
+      required: true,
+      placeholder: "https://example.com/hooks",
+      autofocus: true,
+    })}
+    ${field("Events (empty for all)", events, setEvents, { placeholder: "job.completed, job.failed" })}
   <//>`;
 }

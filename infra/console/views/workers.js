@@ -9,6 +9,7 @@ import { Empty, Stale } from "../parts/states-of-view.js";
 import { column, heading, table } from "../parts/table.js";
 import { Took, When } from "../parts/when.js";
 import { Unread } from "../parts/unread.js";
+import { pageHead } from "../parts/page-head.js";
 
 /** @import { WorkerLine } from "../api.js" */
 
@@ -19,10 +20,7 @@ export default function Workers() {
   const read = useRead((signal) => operator.workers(60, signal), []);
   usePolling(read, EVERY_MS);
   return html`<div class="page">
-    <header class="page-head">
-      <h1 tabindex="-1">Workers</h1>
-      <span class="muted">of the last hour</span>
-    </header>
+    ${pageHead("Workers", "of the last hour")}
     ${read.isStale && html`<${Stale} error=${read.error} retry=${read.refresh} />`}
     ${
       !read.value

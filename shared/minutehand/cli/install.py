@@ -39,6 +39,11 @@ DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Show what it would write, and write nothing.")
 ]
 SCHEMA, ENGINE_SCHEMA, PACKAGE = "minutehand", "minutehand_engine", "jobs"
+TENANTS_WRITTEN = (
+    "who the tenants are is written already, so those options change nothing: edit the part"
+    " tenancy/existing of the migration, or delete that file and install again, before its push;"
+    " afterwards replace the views by a migration of your own"
+)
 TENANCIES: tuple[Tenancy, ...] = ("workspaces", "existing", "personal")
 
 
@@ -104,8 +109,9 @@ def install(
             schema, engine_schema = schema or known.schema_, engine_schema or known.engine_schema
             names = [name for name in known.apps if not name.startswith(f"{REFERENCE_APPS}.")]
             package, source = package or next(iter(names), None), source or _source(known)
-            if tenancy in (None, known.tenancy):
-                tenants = tenants_of(known, installed(folder))
+            tenancy, have = tenancy or known.tenancy, installed(folder)
+            if tenancy == known.tenancy and have:
+                tenants = tenants_of(known, have)
         found = None if tenants else _look(folder)
         here = found.tenants() if found else []
         default = "existing/workspaces/personal" if here else "/".join(TENANCIES)
@@ -126,7 +132,10 @@ def install(
             source,
         )
         plan = plan_install(folder, answers, now=datetime.now(UTC))
-        plan = Plan(plan.writes, (*plan.notes, *_remarks(found, answers.tenants)))
+        given = (organizations, memberships, managers, members)
+        written = tenants and given != (None, None, ",".join(MANAGERS), ",".join(MEMBERS))
+        remarks = [TENANTS_WRITTEN] if written else _remarks(found, answers.tenants)
+        plan = Plan(plan.writes, (*plan.notes, *remarks))
         if not dry_run:
             plan.apply()
         _report(output, folder, plan.writes, dry_run=dry_run, more={"notes": list(plan.notes)})
@@ -263,8 +272,10 @@ def _report_check(output: Output, folder: Path, found: Findings | None) -> None:
 
 def _remarks(found: Findings | None, tenants: Tenants) -> list[str]:
     """What was found in the project, and was not asked for."""
+    if found is None:
+        return []
     notes = []
-    for tables, problem in found.tenants() if found else []:
+    for tables, problem in found.tenants():
         organizations, memberships = tables.options
         if problem:
             notes.append(f"{organizations} with {memberships} could be the tenants, but {problem}")
@@ -273,11 +284,17 @@ def _remarks(found: Findings | None, tenants: Tenants) -> list[str]:
                 f"found {organizations} with {memberships}: --tenancy existing makes them the"
                 " tenants, in place of workspaces of ours"
             )
-    if isinstance(tenants, Existing) and found and (roles := found.roles(tenants)):
-        notes.append(f"the roles {', '.join(roles)} have nothing: name them with --members")
-    if found and found.problems:
+            notes += _roles(found, tables)
+    if isinstance(tenants, Existing):
+        notes += _roles(found, tenants)
+    if found.problems:
         notes.append(f"your own SQL stops `minutehand dev`: {found.problems[0]}")
     return notes
+
+
+def _roles(found: Findings, tables: Existing) -> list[str]:
+    names = ", ".join(found.roles(tables))
+    return [f"the roles {names} have nothing: name them with --managers or --members"] * bool(names)
 
 
 def _ask(asks: bool, question: str, default: str) -> str:
@@ -347,7 +364,8 @@ def _next_steps(answers: Answers, notes: tuple[str, ...]) -> str:
         "\nNext:\n"
         f"1. {first}\n"
         "2. minutehand dev\n"
-        f"3. in a second terminal: minutehand enqueue {answers.package}.hello"
+        "3. in a second terminal: minutehand enqueue"
+        f" {answers.package.rpartition('.')[2]}.hello"
         """ '{"name": "Ada"}' --watch\n"""
         "`minutehand docs` prints the pages with these names."
     )

@@ -25,11 +25,12 @@ _LIMITS = {
     "pg_net": "pg_net records requests and sends none",
     "0.0.0": "{} is known by its name alone",
 }
+#: Parts of the words for organizations and for who belongs to one.
 _ORGANIZATIONS = (
-    *("organization", "organisation", "org", "team", "workspace", "account"),
-    *("company", "tenant", "club", "household", "project"),
+    *("org", "team", "workspace", "account", "compan", "tenant", "club", "household", "project"),
+    *("firm", "group", "business", "agenc", "clinic", "school", "shop", "store", "famil"),
 )
-_NAMES = ("name", "title", "display_name", "slug")
+_MEMBERSHIPS = ("member", "user", "seat", "staff", "employee", "profile", "people")
 _OURS = """
 select c.oid::regclass::text, array_agg(a.attname::text order by a.attnum),
   array_agg(a.atttypid::regtype::text order by a.attnum)
@@ -90,26 +91,40 @@ class Catalogue:
 
     def detect(self) -> list[Existing]:
         """The tables that may be memberships, with their organizations, the likeliest first."""
-        scored = []
-        for table, columns in self.tables.items():
-            user = next((name for name in columns if self._person(table, name)), None)
-            for column in columns:
-                target = self._organization(table, column)
-                if user is None or column == user or target is None:
-                    continue
-                bare = table.rpartition(".")[2]
-                score = 2 * ("role" in columns) + ({user, column} in self.unique[table])
-                score += 2 * any(word in target[0] for word in _ORGANIZATIONS)
-                score += any(word in bare for word in ("member", "user", "seat", "staff"))
-                if score >= 3:
-                    role = "role" if "role" in columns else None
-                    guess = Existing(
-                        organization=target[0], key=target[1], name=self._name(target[0]),
-                        membership=table, member_of=column, user=user, role=role,
-                    )  # fmt: skip
-                    scored.append((-score, table, guess))
-                    break
+        scored: list[tuple[int, str, Existing]] = []
+        # a profile names its user's organization, or the last one shown where there are memberships
+        for profiles in (False, True):
+            known = {guess.organization for *_, guess in scored}
+            scored += [
+                (-score, table, guess)
+                for table in self.tables
+                if (best := self._best(table, profiles=profiles)) is not None
+                for score, guess in [best]
+                if guess.organization not in known
+            ]
         return [guess for *_, guess in sorted(scored, key=lambda each: each[:2])]
+
+    def _best(self, table: str, *, profiles: bool) -> tuple[int, Existing] | None:
+        """The first pair of columns that makes a table a membership, if any does."""
+        columns, bare = self.tables[table], table.rpartition(".")[2].lower()
+        person = next((name for name in columns if self._person(table, name)), None)
+        user = self._account(table) if profiles else person
+        role = next((name for name in columns if name.lower().endswith("role")), None)
+        if user is None or (profiles and person is not None) or "invit" in bare:
+            return None
+        for column in columns:
+            target = self._organization(table, column)
+            if column == user or target is None:
+                continue
+            named = any(word in target[0].lower() for word in _ORGANIZATIONS)
+            score = 2 * (role is not None) + ({user, column} in self.unique[table]) + 2 * named
+            score += any(word in bare for word in _MEMBERSHIPS)
+            if score >= 3 and (named or not profiles):
+                return score, Existing(
+                    organization=target[0], key=target[1], name=self._name(target[0]),
+                    membership=table, member_of=column, user=user, role=role,
+                )  # fmt: skip
+        return None
 
     def complete(self, tables: Existing) -> Existing:
         """Check that the tables fit, and add what joins them.
@@ -117,6 +132,13 @@ class Catalogue:
         Raises:
             TenancyError: One is missing, or the ids are not uuids.
         """
+        # as Postgres writes them: a reserved word has quotes
+        spelled = {name.replace('"', ""): name for name in self.tables}
+        organization, membership = (
+            spelled.get(name.replace('"', ""), name)
+            for name in (tables.organization, tables.membership)
+        )
+        tables = replace(tables, organization=organization, membership=membership)
         for table, names in (
             (tables.organization, (tables.key, tables.name)),
             (tables.membership, (tables.member_of, tables.user, tables.role)),
@@ -152,6 +174,8 @@ class Catalogue:
 
     def _person(self, table: str, column: str) -> bool:
         target, key = self.references.get((table, column), ("", ""))
+        if target == table:  # a superior
+            return False
         if target == "auth.users" or (target in self.tables and self._account(target) is not None):
             return self._account(table) != column or {column} not in self.unique[table]
         return not key and column == "user_id" and self.tables[table][column] == "uuid"
@@ -174,7 +198,10 @@ class Catalogue:
         return (plural, "id") if fits and "id" in self.tables[plural] else None
 
     def _name(self, table: str) -> str | None:
-        return next((name for name in _NAMES if name in self.tables[table]), None)
+        columns = self.tables[table]
+        called = [name for name in columns if name.lower().endswith("name")]
+        wanted = ("name", "title", "label", *called, "slug")
+        return next((name for name in wanted if name in columns), None)
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ owner to edit, and nothing here is needed to run it.
 
 from __future__ import annotations
 
+import keyword
 import re
 import tomllib
 from collections.abc import Iterable, Iterator
@@ -39,6 +40,8 @@ TYPES = {
     ),
 }  # fmt: skip
 ANY = ("Any", "from typing import Any", "None")
+#: What the processor's module calls something else by.
+TAKEN = {"ctx", "database", "fail", "job", "registry", "row", "settings"}
 
 COLUMNS = """
 select attname::text, format_type(atttypid, null), not attnotnull,
@@ -215,13 +218,19 @@ class Table:
     owner: str
 
     @property
+    def bare(self) -> str:
+        """The name alone."""
+        return self.name.rpartition(".")[2].replace('"', "")
+
+    @property
     def one(self) -> str:
-        """What one row is called: `accounts` holds an `account`."""
-        bare = re.sub(r"\W", "", self.name.rpartition(".")[2])
+        """What one row is called: `accounts` holds an `account`, `OrderItem` an `order_item`."""
+        word = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", re.sub(r"\W", "", self.bare)).lower()
         for plural, singular in (("ies", "y"), ("sses", "ss"), ("s", "")):
-            if bare.endswith(plural) and len(bare) > 3 and not bare.endswith("ss"):
-                return bare.removesuffix(plural) + singular
-        return bare
+            if word.endswith(plural) and len(word) > 3 and not word.endswith("ss"):
+                word = word.removesuffix(plural) + singular
+                break
+        return f"{word}_row" if word in TAKEN or keyword.iskeyword(word) else word
 
     @property
     def model(self) -> str:
@@ -294,14 +303,8 @@ def _tables(
 ) -> Iterator[Table]:
     wanted, changed = _named(reads), _named(writes)
     for name in {**wanted, **changed}:
-        full = name if "." in name else f"public.{name}"
+        full = _full(connection, name if "." in name else f"public.{name}")
         columns = {row[0]: Column(*row) for row in connection.execute(COLUMNS, (full,))}
-        if not columns:
-            raise CommandFailed(
-                f"there is no table {full} in this project's migrations",
-                code="no_table",
-                fix="--reads accounts, or --reads accounts.domain,accounts.name",
-            )
         row = connection.execute(KEY, (full,)).fetchone()
         key = list(row[0] or ()) if row else []
         if len(key) != 1:
@@ -327,12 +330,30 @@ def _tables(
         )
 
 
+def _full(connection: psycopg.Connection[Any], name: str) -> str:
+    """The table as SQL reads the name, else of exactly these letters."""
+    exact = ".".join('"{}"'.format(part.strip('"')) for part in name.split("."))
+    asked = "select coalesce(to_regclass(%s), to_regclass(%s))::text"
+    row = connection.execute(asked, (name, exact)).fetchone()
+    if row is None or row[0] is None:
+        raise CommandFailed(
+            f"there is no table {name} in this project's migrations",
+            code="no_table",
+            fix="--reads accounts, or --reads accounts.domain,accounts.name",
+        )
+    return str(row[0])
+
+
 def _columns(table: str, columns: dict[str, Column], names: list[str]) -> tuple[Column, ...]:
     for name in names or columns:
         if name not in columns:
             raise CommandFailed(f"{table} has no column {name}", code="no_column")
-        if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
-            raise CommandFailed(f"{table}.{name} is not a name in Python", code="bad_column")
+        if not re.fullmatch(r"[A-Za-z]\w*", name, re.ASCII) or keyword.iskeyword(name):
+            raise CommandFailed(
+                f"{table}.{name} is not a name in Python",
+                code="bad_column",
+                fix=f"name the columns to read: --reads {table}.…,{table}.…",
+            )
     return tuple(columns[name] for name in dict.fromkeys(names or columns))
 
 
@@ -430,19 +451,19 @@ def _processor(names: dict[str, str], schema: str, tables: list[Table]) -> str:
     needed = {c.python[1] for table in tables for c in (*table.reads, table.key)} - {""}
     classes, reads, writes, works = "", "", "", ""
     for table in tables:
-        bare, work = table.name.rpartition(".")[2], f"changed_{table.one}"
-        classes += _class(table.model, f"What is read of `{bare}`.", table.reads)
+        work = f"changed_{table.one}"
+        classes += _class(table.model, f"What is read of `{table.bare}`.", table.reads)
         reads += READ_ONE.format(
-            name=table.one, function=_function(names, tables, table, "read"), table=bare
+            name=table.one, function=_function(names, tables, table, "read"), table=table.bare
         )
         if table.writes:
-            said = f"What is written to `{bare}`."
+            said = f"What is written to `{table.bare}`."
             classes += _class(f"{table.model}Change", said, table.writes)
             writes += WRITE_ONE.format(
                 work=work, model=table.model, name=table.one,
                 function=_function(names, tables, table, "write"),
             )  # fmt: skip
-            works += WORK.format(work=work, name=table.one, model=table.model, table=bare)
+            works += WORK.format(work=work, name=table.one, model=table.model, table=table.bare)
     return PROCESSOR.format(
         **names,
         schema=schema,

@@ -26,21 +26,18 @@ from minutehand.terminal.options import (
     Token,
     Workspace,
     connected,
-    verb,
     workspace_verb,
 )
 from minutehand.terminal.output import Output
 from minutehand.terminal.receipts import (
     Keys,
-    Kid,
     Out,
+    add_key_verbs,
     chain_of,
     document,
     is_file,
     key_set,
     published,
-    revoke,
-    rotate,
     tell,
     unreadable,
     write,
@@ -118,22 +115,4 @@ def export(
     write(output, _export(connection, job_id), out, "the receipt" if job_id else "the chain")
 
 
-@app.command("keys")
-@verb
-def show_keys(output: Output, connection: Connection, *, out: Out = None) -> None:
-    """Write the public keys that verify receipts (JWK set)."""
-    write(output, document(connection.get(KEYS)), out, "public keys")
-
-
-@app.command("rotate-key")
-@verb
-def rotate_key(output: Output, connection: Connection) -> None:
-    """Have a new key sign from the next receipt on; needs the operator's secret key."""
-    rotate(output, connection, "jobs")
-
-
-@app.command("revoke-key")
-@verb
-def revoke_key(output: Output, connection: Connection, kid: Kid) -> None:
-    """Trust nothing more that a stolen key signs; needs the operator's secret key."""
-    revoke(output, connection, kid)
+add_key_verbs(app, KEYS, "jobs")

@@ -104,14 +104,27 @@ def removal_sql(folder: Path) -> str:
     if schemas.clients != CLIENTS:
         # without cascade: what is not ours in there stops it before anything is lost
         lines.append(f"drop schema if exists {schemas.clients};")
+    theirs = _that_name(folder, set(paths), {schemas.engine, schemas.clients} - {CLIENTS})
     versions = [match["version"] for path in paths if (match := FILE_NAME.match(path.name))]
     return _SQL.format(
         clients=schemas.clients,
         engine=schemas.engine,
         schemas="".join(f"{line}\n" for line in lines),
         versions=",\n  ".join(f"'{version}'" for version in versions),
-        files="\n".join(f"-- supabase/migrations/{path.name}" for path in paths),
+        files="\n".join([*(f"-- supabase/migrations/{path.name}" for path in paths), *theirs]),
     )
+
+
+def _that_name(folder: Path, ours: set[Path], schemas: set[str]) -> list[str]:
+    """The project's own migrations that a database made again would not take any more."""
+    uses = re.compile(rf"\b({'|'.join(sorted(schemas))})\.")
+    found = [
+        f"--   supabase/migrations/{path.name}"
+        for path in sorted((folder / "supabase" / "migrations").glob("*.sql"))
+        if path not in ours and uses.search(path.read_text("utf-8", errors="replace"))
+    ]
+    said = "-- Yours, and naming what is gone: change them, or `supabase db reset` stops there."
+    return [said, *found] if found else []
 
 
 def _objects(texts: str, schema: str) -> list[str]:

@@ -60,8 +60,10 @@ grant select on {clients}.workspaces, {clients}.workspace_members
   to authenticated, service_role;
 """
 
-_NAME = r"[a-z_][a-z0-9_]*"
+# exact letters, as ORMs write them; quotes are for shells and people
+_NAME = r'"?[A-Za-z_][A-Za-z0-9_]*"?'
 _TABLE = rf"(?:(?P<schema>{_NAME})\.)?(?P<table>{_NAME})"
+_COLUMNS = r'\((?P<columns>[A-Za-z0-9_",\s]+)\)'
 
 
 class TenancyError(Exception):
@@ -109,25 +111,31 @@ class Existing(Tenants):
         """The values of `--organizations` and `--memberships` that name these tables."""
         role = f",{self.role}" if self.role else ""
         label = f",{self.name}" if self.name else ""
+        organization, membership = (
+            table.removeprefix("public.").replace('"', "")
+            for table in (self.organization, self.membership)
+        )
         return (
-            f"{self.organization.removeprefix('public.')}({self.key}{label})",
-            f"{self.membership.removeprefix('public.')}({self.member_of},{self.user}{role})",
+            f"{organization}({self.key}{label})",
+            f"{membership}({self.member_of},{self.user}{role})",
         )
 
     def migration(self, schemas: Schemas) -> str:
         """Views over their tables, and one trigger."""
-        label = f"o.{self.name}::text" if self.name else f"o.{self.key}::text"
+        key = sql_name(self.key)
+        label = f"o.{sql_name(self.name or self.key)}::text"
         role, where, joins = "'member'::text", "", ""
-        tenant, user = f"m.{self.member_of}", f"m.{self.user}"
+        tenant, user = f"m.{sql_name(self.member_of)}", f"m.{sql_name(self.user)}"
         if self.join:
-            tenant = f"o.{self.key}"
-            joins += f"\n  join {self.organization} as o on o.{self.join} = m.{self.member_of}"
+            joins += f"\n  join {self.organization} as o on o.{sql_name(self.join)} = {tenant}"
+            tenant = f"o.{key}"
         if self.profile:
             table, by, own = self.profile
-            user, joins = f"p.{own}", f"{joins}\n  join {table} as p on p.{by} = m.{self.user}"
+            joins += f"\n  join {table} as p on p.{sql_name(by)} = {user}"
+            user = f"p.{sql_name(own)}"
         if self.role:
             managers, members = (
-                f"m.{self.role}::text in ({', '.join(map(_quoted, names))})"
+                f"m.{sql_name(self.role)}::text in ({', '.join(map(_quoted, names))})"
                 for names in (self.managers, self.members)
             )
             role = f"case when {managers} then 'manager' else 'member' end"
@@ -138,7 +146,7 @@ class Existing(Tenants):
             " that are closed\n-- or members that have left, add a `where`.",
             engine=schemas.engine,
             clients=schemas.clients,
-            tenants=f"select o.{self.key} as id, {label} as name\n  from {self.organization} as o",
+            tenants=f"select o.{key} as id, {label} as name\n  from {self.organization} as o",
             members=f"select {tenant} as workspace_id, {user} as user_id,\n"
             f"    {role} as role\n  from {self.membership} as m{joins}{where}",
             table=self.organization,
@@ -147,7 +155,7 @@ class Existing(Tenants):
 
     def adapt(self, sql: str, schemas: Schemas) -> str:
         """Refer to their table, and look tenants up in the engine's view."""
-        return _adapted(sql, schemas, f"{self.organization} ({self.key})")
+        return _adapted(sql, schemas, f"{self.organization} ({sql_name(self.key)})")
 
 
 @dataclass(frozen=True)
@@ -174,6 +182,11 @@ class Personal(Tenants):
         return _adapted(sql, schemas, "auth.users (id)")
 
 
+def sql_name(name: str) -> str:
+    """A column, or a table within its schema, as SQL reads it."""
+    return name if name == name.lower() else f'"{name}"'
+
+
 def _quoted(name: str) -> str:
     return f"'{name}'"
 
@@ -197,14 +210,14 @@ def existing(
         TenancyError: One of them is neither; the message shows an example.
     """
     one = re.fullmatch(
-        rf"{_TABLE}(?:\.(?P<key>{_NAME})|\((?P<columns>[a-z0-9_,\s]+)\))", organizations.strip()
+        rf"{_TABLE}(?:\.(?P<key>{_NAME})|{_COLUMNS})", organizations.strip()
     ) or re.fullmatch(rf"(?P<table>{_NAME})", organizations.strip())
     if one is None:
         raise TenancyError(
             f"{organizations!r} must name the table and its key: organizations.id, or with the"
             " column of the name organizations(id,name)"
         )
-    many = re.fullmatch(rf"{_TABLE}\((?P<columns>[a-z0-9_,\s]+)\)", memberships.strip())
+    many = re.fullmatch(rf"{_TABLE}{_COLUMNS}", memberships.strip())
     columns = _columns(many["columns"]) if many else []
     if many is None or not 2 <= len(columns) <= 3:
         raise TenancyError(
@@ -218,10 +231,10 @@ def existing(
     if wrong:
         raise TenancyError(f"{wrong[0]!r} must be the name of a role: letters, digits, - and _")
     return Existing(
-        organization=f"{parts.get('schema') or 'public'}.{one['table']}",
+        organization=_table(parts.get("schema"), one["table"]),
         key=key[0],
         name=key[1] if len(key) > 1 else None,
-        membership=f"{many['schema'] or 'public'}.{many['table']}",
+        membership=_table(many["schema"], many["table"]),
         member_of=columns[0],
         user=columns[1],
         role=columns[2] if len(columns) == 3 else None,
@@ -230,5 +243,9 @@ def existing(
     )
 
 
+def _table(schema: str | None, table: str) -> str:
+    return ".".join(sql_name(part.replace('"', "")) for part in (schema or "public", table))
+
+
 def _columns(text: str) -> list[str]:
-    return [column.strip() for column in text.split(",") if column.strip()]
+    return [column.strip().replace('"', "") for column in text.split(",") if column.strip()]

@@ -86,7 +86,7 @@ def tenants_of(project: Project, have: list[Installed]) -> Tenants:
 
 def _existing(file: Installed) -> Existing:
     # what an app's files refer to, as the project's own migration says it by now
-    table = re.search(r"\bafter delete on ([\w.]+)", file.text)
+    table = re.search(r'\bafter delete on ([\w."]+)', file.text)
     key = re.search(r"\.tenant_deleted\('(\w+)'\)", file.text)
     return Existing(
         organization=table[1] if table else "public.organizations", key=key[1] if key else "id"

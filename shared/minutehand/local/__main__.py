@@ -48,9 +48,11 @@ def main() -> int:
         print("Minutehand: starting the local stack", flush=True)
     # only now: the first line must not wait for these imports
     from minutehand.local.launcher import Launcher, reset
+    from minutehand.project import Project
 
     if options.command == "reset":
         return reset(options.state)
+    Project.find().make_importable()
     return Launcher(options, started=STARTED).run()
 
 

@@ -59,7 +59,12 @@ _SUPABASE_SCHEMA = re.compile(
     r"\b(auth|cron|extensions|graphql|net|pgmq|pgsodium|realtime|storage|supabase_\w+|vault)\b",
     re.I,
 )
+#: Privileges that a setting of the server or a superuser alone gives.
+_BEYOND = re.compile("superuser|shared_preload_libraries")
 _CREATE_EXTENSION = re.compile(r"^\s*create\s+extension\b", re.IGNORECASE | re.MULTILINE)
+_EVENT_TRIGGER = re.compile(
+    r"^\s*(create|alter|drop)\s+event\s+trigger\b", re.IGNORECASE | re.MULTILINE
+)
 OWN_IMAGE = (
     "If a hosted project accepts this, this needs Supabase's own image: `supabase start`, then"
     " `minutehand dev --supabase-url http://127.0.0.1:54321`"
@@ -314,6 +319,12 @@ def _run(
 
 def _execute(connection: psycopg.Connection[tuple[object, ...]], statement: str) -> None:
     # no parameters: the text goes as it is, with its percent signs
+    if _EVENT_TRIGGER.search(statement):
+        # a hosted project's `postgres` may, where Postgres itself asks for a superuser
+        connection.execute("set role none")
+        connection.execute(statement.encode())
+        connection.execute("reset role")
+        return
     if not _CREATE_EXTENSION.search(statement):
         connection.execute(statement.encode())
         return
@@ -325,7 +336,8 @@ def _execute(connection: psycopg.Connection[tuple[object, ...]], statement: str)
 def _way_out(statement: str, error: psycopg.Error) -> str:
     said = f"{error.diag.message_primary}\n{statement}"
     there = error.sqlstate in _LACKING_THERE and _SUPABASE_SCHEMA.search(said)
-    return f"\n{OWN_IMAGE}" if there or error.sqlstate in _LACKING else ""
+    beyond = error.sqlstate in _LACKING or _BEYOND.search(str(error))
+    return f"\n{OWN_IMAGE}" if there or beyond else ""
 
 
 def _explain(error: psycopg.Error) -> str:

@@ -9,6 +9,7 @@ import fcntl
 import json
 import os
 import secrets
+import shlex
 import signal
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
@@ -78,7 +79,8 @@ class StateFolder:
 
     def write_env(self, values: Mapping[str, str]) -> None:
         """Write the dotenv file in one step, so that no reader sees half of it."""
-        lines = [f"{name}={value}" for name, value in values.items()]
+        # for `. .local/env` too: a project's path may have spaces
+        lines = [f"{name}={value and shlex.quote(value)}" for name, value in values.items()]
         head = "# Written by shared/minutehand/local at every start.\n"
         write_private(self.env_file, head + "\n".join(lines) + "\n")
 

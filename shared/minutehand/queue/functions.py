@@ -117,6 +117,17 @@ class WorkerFunctions:
         await self._api.aclose()
 
 
+class FunctionStore:
+    """The base of an app's own functions as typed calls, over connections of their own."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._functions = WorkerFunctions(settings)
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._functions.aclose()
+
+
 class CallerFunctions:
     """The functions open to a member, or to a guest where they are; one per request, cheap to make.
 

@@ -21,6 +21,7 @@ from minutehand.terminal.connection import (
     reachable,
 )
 from minutehand.terminal.inputs import read_text
+from minutehand.terminal.options import verb
 from minutehand.terminal.output import Output
 
 #: What a check's state looks like, and the exit code of a verdict.
@@ -100,17 +101,31 @@ def document(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, indent=1) + "\n"
 
 
-def rotate(output: Output, connection: Connection, chain: str) -> None:
-    """Have a chain's receipts signed by a new key from the next one on."""
-    keys = connection.rpc("retire_signing_key", {"p_chain": chain}, as_operator=True)
-    retired = keys["keys"][0]["kid"] if keys["keys"] else "none"
-    output.value(keys, text=f"retired {retired}: valid for another hour, and listed permanently")
+def add_key_verbs(app: typer.Typer, path: str, chain: str) -> None:
+    """Add the verbs about the keys of a chain of receipts, which the API lists at a path."""
 
+    @app.command("keys")
+    @verb
+    def show_keys(output: Output, connection: Connection, *, out: Out = None) -> None:
+        """Write the public keys that verify receipts (JWK set)."""
+        write(output, document(connection.get(path)), out, "public keys")
 
-def revoke(output: Output, connection: Connection, kid: str) -> None:
-    """Trust nothing more that a key signs."""
-    keys = connection.rpc("revoke_signing_key", {"p_kid": kid}, as_operator=True)
-    output.value(keys, text=f"revoked {kid}: valid up to the last number of each chain")
+    @app.command("rotate-key")
+    @verb
+    def rotate_key(output: Output, connection: Connection) -> None:
+        """Have a new key sign from the next receipt on; needs the operator's secret key."""
+        keys = connection.rpc("retire_signing_key", {"p_chain": chain}, as_operator=True)
+        retired = keys["keys"][0]["kid"] if keys["keys"] else "none"
+        output.value(
+            keys, text=f"retired {retired}: valid for another hour, and listed permanently"
+        )
+
+    @app.command("revoke-key")
+    @verb
+    def revoke_key(output: Output, connection: Connection, kid: Kid) -> None:
+        """Trust nothing more that a stolen key signs; needs the operator's secret key."""
+        keys = connection.rpc("revoke_signing_key", {"p_kid": kid}, as_operator=True)
+        output.value(keys, text=f"revoked {kid}: valid up to the last number of each chain")
 
 
 def unreadable(output: Output, failed: CommandFailed | Unreadable) -> typer.Exit:

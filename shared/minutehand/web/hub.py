@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from datetime import datetime
-from types import TracebackType
 from typing import Final, Protocol, Self
 
 from minutehand.web.ring import Frame, Ring
@@ -112,12 +111,7 @@ class Subscription:
         self._hub.add(self._topic, self)
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         self._hub.remove(self._topic, self)
 
 

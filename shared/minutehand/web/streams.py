@@ -9,7 +9,6 @@ import asyncio
 from collections.abc import Coroutine
 from dataclasses import replace
 from datetime import timedelta
-from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
 from fastapi import Request
@@ -99,12 +98,7 @@ class Opening:
                 raise
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         if not self._streams:
             self._release()
 

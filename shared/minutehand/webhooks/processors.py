@@ -19,7 +19,7 @@ from pydantic_core import to_json
 from minutehand.aws.sealing import SealBroken
 from minutehand.clock import Clock, SystemClock
 from minutehand.config import Settings
-from minutehand.queue.functions import WorkerFunctions
+from minutehand.queue.functions import FunctionStore
 from minutehand.queue.lean_httpx import httpx
 from minutehand.retry_after import retry_after
 from minutehand.webhooks.alerts import Alert, Alerts, MailServer
@@ -51,11 +51,8 @@ class Delivery(BaseModel):
     seq: int
 
 
-class WebhookStore:
+class WebhookStore(FunctionStore):
     """The engine's functions for a delivery, as `job_worker`."""
-
-    def __init__(self, settings: Settings) -> None:
-        self._functions = WorkerFunctions(settings)
 
     async def to_send(self, job_id: str, fence: int) -> dict[str, Any]:
         """What a leased delivery is to send.
@@ -87,10 +84,6 @@ class WebhookStore:
         """
         request = {"job_id": job_id, "fence": fence}
         return await self._call("alert_recipients", request, repeatable=True)
-
-    async def aclose(self) -> None:
-        """Close the connections."""
-        await self._functions.aclose()
 
     async def _call(
         self, function: str, request: Mapping[str, Any], *, repeatable: bool

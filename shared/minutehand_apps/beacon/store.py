@@ -11,8 +11,7 @@ from uuid import UUID
 
 from pydantic import Field
 
-from minutehand.config import Settings
-from minutehand.queue.functions import WorkerFunctions
+from minutehand.queue.functions import FunctionStore
 from minutehand.signing.models import Row
 from minutehand_apps.beacon.models import (
     Closed,
@@ -46,15 +45,12 @@ class AbandonedTask(Row):
     provider_task: str
 
 
-class WorkerStore:
+class WorkerStore(FunctionStore):
     """What the worker may do, as `job_worker`; every call may be repeated.
 
     Each for a leased job raises LeaseLost when another attempt has taken over; nothing was
     stored then.
     """
-
-    def __init__(self, settings: Settings) -> None:
-        self._functions = WorkerFunctions(settings)
 
     async def claim_outbox(self, *, limit: int) -> list[OutboxRow]:
         """Take messages that are due, oldest first; each is offered again after its backoff."""
@@ -134,7 +130,3 @@ class WorkerStore:
         """Read the outbox's depth, the providers' state and the reconciler's last run."""
         found: dict[str, Any] = await self._functions.call("beacon_health", {}, attempts=1)
         return found
-
-    async def aclose(self) -> None:
-        """Close the connections."""
-        await self._functions.aclose()

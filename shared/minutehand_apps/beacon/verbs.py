@@ -29,15 +29,13 @@ from minutehand.terminal.options import (
 from minutehand.terminal.output import Output, headed, joined
 from minutehand.terminal.receipts import (
     Keys,
-    Kid,
     Out,
+    add_key_verbs,
     chain_of,
     document,
     is_file,
     key_set,
     published,
-    revoke,
-    rotate,
     tell,
     unreadable,
     write,
@@ -227,25 +225,7 @@ def export(output: Output, connection: Connection, job: JobId, *, out: Out = Non
     write(output, document(bundle), out, f"{len(bundle['receipts'])} receipts")
 
 
-@app.command("keys")
-@verb
-def show_keys(output: Output, connection: Connection, *, out: Out = None) -> None:
-    """Write the public keys receipts are verified by (JWK set)."""
-    write(output, document(connection.get(KEYS)), out, "public keys")
-
-
-@app.command("rotate-key")
-@verb
-def rotate_key(output: Output, connection: Connection) -> None:
-    """Have a new key sign from the next receipt on; needs the operator's secret key."""
-    rotate(output, connection, "beacon")
-
-
-@app.command("revoke-key")
-@verb
-def revoke_key(output: Output, connection: Connection, kid: Kid) -> None:
-    """Trust nothing more that a stolen key signs; needs the operator's secret key."""
-    revoke(output, connection, kid)
+add_key_verbs(app, KEYS, "beacon")
 
 
 def _given(

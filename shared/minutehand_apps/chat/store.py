@@ -8,17 +8,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from minutehand.config import Settings
-from minutehand.queue.functions import WorkerFunctions
+from minutehand.queue.functions import FunctionStore
 from minutehand_apps.chat.models import Item, Loaded, Posted, Written
 from minutehand_apps.chat.sources import Passage
 
 
-class WorkerStore:
+class WorkerStore(FunctionStore):
     """What the processors may do, as `job_worker`; every call may be repeated."""
-
-    def __init__(self, settings: Settings) -> None:
-        self._functions = WorkerFunctions(settings)
 
     async def load(self, job_id: str, fence: int) -> Loaded:
         """Load what a leased job works on.
@@ -83,7 +79,3 @@ class WorkerStore:
         """
         told = await self._functions.call_held("chat_guidance", job_id, fence)
         return list(told["guidance"]), int(told["queued"])
-
-    async def aclose(self) -> None:
-        """Close the connections."""
-        await self._functions.aclose()

@@ -8,16 +8,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from minutehand.config import Settings
-from minutehand.queue.functions import WorkerFunctions
+from minutehand.queue.functions import FunctionStore
 from minutehand_apps.plans.models import Loaded
 
 
-class WorkerStore:
+class WorkerStore(FunctionStore):
     """What the processor may do, as `job_worker`; every call may be repeated."""
-
-    def __init__(self, settings: Settings) -> None:
-        self._functions = WorkerFunctions(settings)
 
     async def load(self, job_id: str, fence: int) -> Loaded:
         """Load what a leased job works on; the plan is running from here on.
@@ -38,7 +34,3 @@ class WorkerStore:
         """
         stored = await self._functions.call_held("plan_report", job_id, fence, mark=mark, **news)
         return bool(stored["outcome"] == "stored")
-
-    async def aclose(self) -> None:
-        """Close the connections."""
-        await self._functions.aclose()

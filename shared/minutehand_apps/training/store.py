@@ -8,19 +8,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from minutehand.config import Settings
-from minutehand.queue.functions import WorkerFunctions
+from minutehand.queue.functions import FunctionStore
 from minutehand_apps.training.models import Chunk, Loaded, Procedure, Stage
 
 
-class WorkerStore:
+class WorkerStore(FunctionStore):
     """What the processors may do, as `job_worker`; every call may be repeated.
 
     Each raises LeaseLost when another attempt has taken over; nothing was stored then.
     """
-
-    def __init__(self, settings: Settings) -> None:
-        self._functions = WorkerFunctions(settings)
 
     async def load(self, job_id: str, fence: int) -> Loaded:
         """Load what a leased job works on."""
@@ -76,7 +72,3 @@ class WorkerStore:
             "training_host_event", {"p_request": dict(event)}
         )
         return answer
-
-    async def aclose(self) -> None:
-        """Close the connections."""
-        await self._functions.aclose()

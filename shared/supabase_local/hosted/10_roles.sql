@@ -42,7 +42,7 @@ begin
   grant anon, authenticated, service_role, authenticator to postgres with admin option;
   -- hosted, an extension lets postgres keep policies on these schemas' tables; here membership does
   grant supabase_realtime_admin, supabase_storage_admin to postgres;
-  grant pg_monitor, pg_read_all_data, pg_signal_backend to postgres;
+  grant pg_monitor, pg_read_all_data, pg_signal_backend to postgres with admin option;
   grant set on parameter pgrst.db_aggregates_enabled, pgrst.db_pre_request, pgrst.db_schemas, pgrst.db_max_rows,
     pgrst.db_plan_enabled, pgrst.db_extra_search_path, pgrst.jwt_secret, pgrst.openapi_mode, session_replication_role
     to postgres;

@@ -13,6 +13,7 @@ import psutil
 import pytest
 
 from supabase_local.lambda_runtime import Function, FunctionConfig, Invocation, TooManyRequests
+from tests.support.killable import until
 
 HERE = Path(__file__).parent
 
@@ -28,12 +29,6 @@ def function(handler: str, **settings: Any) -> Function:
 
 def event(**fields: Any) -> Invocation:
     return Invocation(json.dumps(fields).encode())
-
-
-async def eventually(check: Any, seconds: float = 60) -> None:
-    async with asyncio.timeout(seconds):
-        while not check():  # noqa: ASYNC110 - the kernel's view of a process sends no event
-            await asyncio.sleep(0.01)
 
 
 async def test_an_environment_is_reused_and_keeps_its_globals() -> None:
@@ -164,7 +159,7 @@ async def test_between_invocations_the_process_is_frozen(tmp_path: Path) -> None
     try:
         started = (await beating.invoke(event(mark=str(mark), start=True))).json()
         process = psutil.Process(started["pid"])
-        await eventually(lambda: process.status() == psutil.STATUS_STOPPED)
+        await until(lambda: process.status() == psutil.STATUS_STOPPED)
         before = mark.stat().st_size
         await asyncio.sleep(0.2)
         during = mark.stat().st_size
@@ -186,7 +181,7 @@ async def test_concurrent_invocations_get_environments_of_their_own_up_to_the_ca
     gate = tmp_path / "gate"
     try:
         running = [asyncio.create_task(counting.invoke(event(until=str(gate)))) for _ in range(2)]
-        await eventually(lambda: len(counting.environments) == 2)
+        await until(lambda: len(counting.environments) == 2)
         with pytest.raises(TooManyRequests):
             await counting.invoke(event())
         gate.touch()
@@ -253,4 +248,4 @@ async def test_a_killed_launcher_leaves_no_frozen_process() -> None:
     launcher.kill()
     await launcher.wait()
 
-    await eventually(lambda: not psutil.pid_exists(pid))
+    await until(lambda: not psutil.pid_exists(pid))

@@ -10,12 +10,12 @@ import pytest
 from minutehand.docs import render, sql_blocks
 from minutehand.install.rewrite import Schemas
 from minutehand.worker import Registry
+from tests.support.engine import EVE
 from tests.support.harness import AppHarness
 from tests.support.paths import ROOT
 from tests.support.project import ACME, Project, project_of_a_room
 from tests.support.renewed import Renewed
 
-EVE = "aaaaaaaa-0000-4000-8000-000000000003"
 PAGE = (ROOT / "shared/minutehand/pages/app.md").read_text("utf-8")
 
 

@@ -28,12 +28,12 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from minutehand.local.ports import reserve_port
 from tests.support.databases import Database
+from tests.support.engine import ACME
 from tests.support.extensions import PG_CRON, PG_NET, VAULT, Caller, create, drop
 from tests.support.paths import ROOT
 from tests.support.stacks import RunningStack
 
 TOKEN = "a-worker-secret-of-this-test-alone"
-ACME = "11111111-1111-4111-8111-111111111111"
 
 
 def eventually(check: Callable[[], Any], *, seconds: float = 90.0) -> Any:

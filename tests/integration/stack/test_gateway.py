@@ -9,9 +9,8 @@ import httpx
 import jwt
 import pytest
 
+from tests.support.engine import ADA
 from tests.support.stacks import RunningStack
-
-ADA = "aaaaaaaa-0000-4000-8000-000000000001"
 
 SCRATCH = """
 drop schema if exists scratch_gateway cascade;

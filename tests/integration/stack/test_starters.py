@@ -99,6 +99,8 @@ def test_the_way_out_is_walked(stack: RunningStack, tmp_path: Path) -> None:
         "create extension nowhere_known;",
         "select * from storage.buckets_analytics;",
         "create function f() returns int language plv8 as 'return 1';",
+        "create foreign data wrapper stripe handler stripe_fdw_handler;",
+        "create extension pg_stat_statements; select * from pg_stat_statements;",
     ],
 )
 def test_what_needs_supabase_itself_says_so(project: str, tmp_path: Path, text: str) -> None:

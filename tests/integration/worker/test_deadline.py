@@ -12,17 +12,14 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from pydantic import BaseModel
 
 from infra.bench.faults import FaultyProxy
 from minutehand.local.ports import reserve_port
 from minutehand.queue import NewJob, QueueUnavailable, UserQueue
 from minutehand.worker import Job, JobContext, Registry, TickOptions, Worker
+from tests.support.killable import until
+from tests.support.payloads import Nothing
 from tests.support.project import ACME, Project, settings_at
-
-
-class Nothing(BaseModel):
-    """A payload without content."""
 
 
 class HangingProxy(FaultyProxy):
@@ -194,13 +191,6 @@ async def test_ticks_leave_nothing_behind(
     assert min(grown) < 22, (grown, (alive[-1] - alive[-2]).most_common(8))
 
 
-async def until_logged(caplog: pytest.LogCaptureFixture, event: str) -> None:
-    """Wait for a log line; fails when it does not come."""
-    async with asyncio.timeout(60):
-        while event not in [getattr(record, "event", "") for record in caplog.records]:  # noqa: ASYNC110
-            await asyncio.sleep(0.05)
-
-
 async def test_a_key_refused_for_a_while_costs_no_result(
     project: Project,
     registry: Registry,
@@ -227,7 +217,9 @@ async def test_a_key_refused_for_a_while_costs_no_result(
     gateway.jwt_secret = "another-secret-of-at-least-32-characters"
     await asyncio.to_thread(gateway.start)
     settled.set()
-    await until_logged(caplog, "settle.repeated")
+    await until(
+        lambda: "settle.repeated" in [getattr(line, "event", "") for line in caplog.records]
+    )
     gateway.stop()
     gateway.jwt_secret = right
     await asyncio.to_thread(gateway.start)

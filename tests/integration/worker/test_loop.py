@@ -8,20 +8,16 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 
 import pytest
-from pydantic import BaseModel
 
 from minutehand.queue import EnqueueOptions, NewJob, UserQueue
 from minutehand.worker import Job, JobContext, Registry, TickOptions, Worker
 from minutehand.worker.lease_requests import LeaseRequests
 from minutehand.worker.tick import Tick
+from tests.support.payloads import Nothing
 from tests.support.project import ACME, Gateway, Project
 
 #: Starts the loop with the given options; returns its task and its wake-up.
 StartLoop = Callable[..., tuple[asyncio.Task[None], asyncio.Event]]
-
-
-class Nothing(BaseModel):
-    """A payload without content."""
 
 
 @pytest.fixture

@@ -8,12 +8,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
-from pydantic import BaseModel
 
 from infra.bench.faults import FaultyProxy, Odds
 from minutehand.local.ports import reserve_port
 from minutehand.queue import NewJob, UserQueue
 from minutehand.worker import Job, JobContext, Registry, TickOptions, Worker
+from tests.support.payloads import Nothing
 from tests.support.project import ACME, Project, settings_at
 
 BUT_ONCE = {
@@ -22,10 +22,6 @@ BUT_ONCE = {
     "cut_answer": Odds(cut_answer=1),
     "double": Odds(double=1),
 }
-
-
-class Nothing(BaseModel):
-    """A payload without content."""
 
 
 class OnceProxy(FaultyProxy):

@@ -11,22 +11,12 @@ import time
 from typing import Any
 
 import pytest
-from pydantic import BaseModel
 
 from minutehand.queue import EnqueueOptions, NewJob, UserQueue
 from minutehand.worker import Job, JobContext, Registry, TickOptions, Worker
+from tests.support.payloads import Nothing, Number
 from tests.support.project import ACME, Gateway, Project
 from tests.support.virtual_time import LeapingClock
-
-
-class Nothing(BaseModel):
-    """A payload without content."""
-
-
-class Number(BaseModel):
-    """A payload with one number."""
-
-    number: int
 
 
 @pytest.fixture(autouse=True)

@@ -52,6 +52,9 @@ REQUESTS: dict[type[Any], str] = {
     models.SettleItem: "settle_jobs",
     models.JobTypeSpec: "register_job_types",
 }
+SCHEMAS = ("public", "queue", "beacon", "chat", "enrichment", "plans", "training")
+#: Read what the engine has written, or has looked at.
+INTERNAL = {"count_states", "failed_remedy", "whole_steps"}
 SPEC = {"job_type": "numbers.seven", "schema_version": 7}
 
 
@@ -125,13 +128,19 @@ def test_no_function_reads_an_integer_out_of_json_by_a_cast(project: Project) ->
     """`->> 'limit')::integer` refuses 7.0 in words of Postgres; queue.whole_in names the field."""
     bodies = project.rows(
         "select proname, coalesce(pg_get_function_sqlbody(oid), prosrc) as body "
-        "from pg_catalog.pg_proc where pronamespace = 'public'::regnamespace and prokind = 'f'"
+        "from pg_catalog.pg_proc where pronamespace = any(%s::regnamespace[]) and prokind = 'f'",
+        [*SCHEMAS],
     )
-    cast = re.compile(r"\bp_\w+ ->> '\w+'(?:::text)?\)::(?:integer|bigint|smallint)\b")
+    integer = r"(?:integer|bigint|smallint)\b"
+    cast = re.compile(
+        rf"\bp_[\w.]+ (?:->>|#>>) '[^']+'(?:::text)?\)::{integer}"
+        rf"|to_recordset\(p_\w+\) as \w+ \([^)]*\b{integer}"
+    )
 
     found = {row["proname"]: cast.findall(row["body"] or "") for row in bodies}
 
-    assert {name for name, casts in found.items() if casts} == set()
+    assert len(found) > 500
+    assert {name for name, casts in found.items() if casts} == INTERNAL
 
 
 def test_every_numeric_argument_is_one_number_in_every_spelling(
@@ -251,6 +260,58 @@ def test_models_arrive_in_every_spelling(project: Project, caller: Caller, spell
         "select distinct backoff::text, priority, max_attempts from public.jobs where priority = 7"
     )
     assert kept["backoff"] == '{"factor": 7, "cap_seconds": 7, "first_seconds": 7}'
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS)
+def test_what_is_kept_is_read_again_in_every_spelling(
+    project: Project, caller: Caller, spelling: str
+) -> None:
+    """Settings, a type's retention and its schema are used long after they were accepted."""
+    length = {"type": "string", "minLength": 7, "maxLength": 7}
+    some = {"type": "array", "minItems": 7, "maxItems": 7}
+    schema = {"type": "object", "properties": {"text": length, "items": some}}
+    days = {"completed": 7, "cancelled": 7, "failed": 7}
+    settings = {"retention_days": days, "realtime_messages_per_second": 7, "poison_jobs": 7}
+    for function, body in {
+        "register_job_types": {"p_types": [{**SPEC, "payload_schema": schema}]},
+        "set_retention": {"p_job_type": SPEC["job_type"], "p_days": days},
+        "set_settings": {"p_settings": settings},
+    }.items():
+        answer = caller.call(function, spelled(json.dumps(body), spelling))
+        assert answer.status_code == 200, answer.text
+
+    for payload, problem in (
+        ({"text": "seven..", "items": [7] * 7}, None),
+        ({"text": "six..."}, "payload.text must have at least"),
+        ({"items": [7] * 8}, "payload.items must have at most"),
+    ):
+        body = {"p_workspace_id": ACME, "p_job_type": SPEC["job_type"], "p_payload": payload}
+        said = caller.call("enqueue_job", json.dumps(body)).text
+        assert (problem or '"created": true') in said
+    [read] = project.rows(
+        "select queue.message_budget() as budget, queue.due_removals(10, now()) as due"
+    )
+    kept = project.rows(
+        "select value::text from queue.settings where name = any(%s)"
+        " union all select retention_days::text from queue.job_types where job_type = %s",
+        [*settings],
+        SPEC["job_type"],
+    )
+    assert read == {"budget": 7, "due": []}
+    assert not [row for row in kept if "." in row["value"]]
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS)
+def test_columns_filled_from_json_take_every_spelling(project: Project, spelling: str) -> None:
+    """A record's integer would refuse 7.0."""
+    row = spelled('[{"row": 7, "domain": "seven.example", "employee_count": 7}]', spelling)
+
+    project.run_sql("select enrichment.merge_accounts(%s, %s::jsonb)", ACME, row)
+
+    [kept] = project.rows(
+        "select employee_count from public.accounts where domain = 'seven.example'"
+    )
+    assert kept["employee_count"] == 7
 
 
 @pytest.mark.parametrize("number", ["7.5", "1e10"])

@@ -11,7 +11,6 @@ from typing import Any
 
 import httpx
 import pytest
-from pydantic import BaseModel
 
 from minutehand.functions.worker import invocations
 from minutehand.functions.worker.app import build_app
@@ -20,11 +19,8 @@ from minutehand.functions.worker.routes import WorkerRoutes
 from minutehand.queue import UserQueue
 from minutehand.worker import Job, JobContext, Registry, Worker
 from tests.support.lambda_events import LambdaContext
+from tests.support.payloads import Nothing
 from tests.support.project import ACME, Gateway, Project
-
-
-class Nothing(BaseModel):
-    """A payload without content."""
 
 
 @pytest.fixture

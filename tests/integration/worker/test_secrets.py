@@ -6,20 +6,16 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 import pytest
-from pydantic import BaseModel
 
 from minutehand.cli import show
 from minutehand.redaction import HIDDEN
 from minutehand.terminal.output import Output
 from minutehand.worker import Backoff, Job, JobContext, Registry, Worker
 from tests.support.engine import ACME, Engine, handle
+from tests.support.payloads import Nothing
 from tests.support.project import Project
 
 SECRETS = ("hunter22", "sesame99", "AKIAABCDEFGHIJKLMNOP")
-
-
-class Nothing(BaseModel):
-    """A payload without content."""
 
 
 class VendorError(Exception):

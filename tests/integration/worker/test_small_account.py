@@ -11,7 +11,6 @@ from pathlib import Path
 
 import httpx
 import pytest
-from pydantic import BaseModel
 
 from minutehand.local.ports import reserve_port
 from minutehand.queue import WorkerQueue
@@ -21,6 +20,8 @@ from minutehand.worker import Job, JobContext, Registry, TickOptions, Worker
 from minutehand.worker.fanout import FanOut
 from supabase_local.lambda_runtime import FunctionConfig, Invocation, LambdaRuntime
 from supabase_local.lambda_runtime.gateway import Route
+from tests.support.killable import until
+from tests.support.payloads import Nothing
 from tests.support.project import ACME, Project
 
 HERE = Path(__file__).parent
@@ -28,10 +29,6 @@ ACCOUNT = 6
 WORKERS = 2
 ONE = {"workspace_id": ACME, "job_type": "hold", "payload": {}}
 BACKLOG = {"workspace_id": ACME, "jobs": [{"job_type": "hold", "payload": {}}] * 80}
-
-
-class Nothing(BaseModel):
-    """A payload without content."""
 
 
 @asynccontextmanager
@@ -101,9 +98,8 @@ async def backlog(
 
 async def until_running(project: Project, wanted: int) -> None:
     """Wait until so many jobs are held by workers."""
-    async with asyncio.timeout(150):
-        while project.rows("select count(*) as n from queue.leases")[0]["n"] < wanted:  # noqa: ASYNC110
-            await asyncio.sleep(0.1)
+    count = "select count(*) as n from queue.leases"
+    await until(lambda: project.rows(count)[0]["n"] >= wanted, seconds=150)
 
 
 async def test_a_backlog_never_starves_the_api(project: Project, tmp_path: Path) -> None:

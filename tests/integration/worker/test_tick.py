@@ -8,7 +8,6 @@ from typing import Any
 
 import httpx
 import pytest
-from pydantic import BaseModel
 
 from minutehand.queue import EnqueueOptions, NewJob, UserQueue, WorkerQueue
 from minutehand.queue.data_api import DataApi
@@ -27,18 +26,9 @@ from minutehand.worker import (
 )
 from minutehand.worker.lease_requests import LeaseRequests
 from tests.support.killable import until
+from tests.support.payloads import Nothing, Number
 from tests.support.project import ACME, Project
 from tests.support.virtual_time import LeapingClock
-
-
-class Nothing(BaseModel):
-    """A payload without content."""
-
-
-class Number(BaseModel):
-    """A payload with one number."""
-
-    number: int
 
 
 async def test_a_job_runs_and_its_result_is_kept(

@@ -7,7 +7,6 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from pydantic import BaseModel
 
 from minutehand.clock import ShiftedClock, SystemClock
 from minutehand.queue import EnqueueOptions, NewJob, UserQueue
@@ -21,18 +20,9 @@ from minutehand.worker import (
     TickOptions,
     Worker,
 )
+from tests.support.payloads import Nothing, Number
 from tests.support.project import ACME, Project
 from tests.support.virtual_time import LeapingClock
-
-
-class Nothing(BaseModel):
-    """A payload without content."""
-
-
-class Number(BaseModel):
-    """A payload with one number."""
-
-    number: int
 
 
 async def test_a_finished_step_is_not_run_again(

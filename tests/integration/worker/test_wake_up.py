@@ -5,24 +5,18 @@ from __future__ import annotations
 import asyncio
 import time
 
-from pydantic import BaseModel
-
 from minutehand.queue import NewJob, UserQueue, WorkerQueue
 from minutehand.queue.models import MaintenanceResponse
 from minutehand.worker import FanOut, Job, JobContext, Registry, TickOptions, Worker
 from tests.support.functions import open_partition, until_waiting
+from tests.support.killable import until
+from tests.support.payloads import Nothing
 from tests.support.project import ACME, Project
-
-
-class Nothing(BaseModel):
-    """A payload without content."""
 
 
 async def until_it_has_room(project: Project) -> None:
     """Wait until the only tick has said so."""
-    async with asyncio.timeout(60):
-        while not project.rows("select from queue.ticks where free_slots > 0"):  # noqa: ASYNC110
-            await asyncio.sleep(0.02)
+    await until(lambda: project.rows("select from queue.ticks where free_slots > 0"))
 
 
 async def test_a_tick_with_room_makes_waking_another_needless(

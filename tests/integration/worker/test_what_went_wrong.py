@@ -11,11 +11,8 @@ from pydantic import BaseModel
 from minutehand.log import request_context
 from minutehand.queue import UserQueue
 from minutehand.worker import Job, JobContext, Registry, Schedule, TickOptions, Worker
+from tests.support.payloads import Nothing
 from tests.support.project import ACME, Project
-
-
-class Nothing(BaseModel):
-    """A payload without content."""
 
 
 async def attempts_of(worker: Worker, ada: UserQueue, job_type: str) -> list[dict[str, Any]]:

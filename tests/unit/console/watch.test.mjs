@@ -1,10 +1,17 @@
 // A watch against a server that drops, repeats, delays, cuts and goes away.
 
 import assert from "node:assert/strict";
-import { test } from "node:test";
+import { afterEach, test } from "node:test";
 import { QueueError, setSchema, within } from "../../../infra/console/lib/jobs/reads.js";
 import { JobWatch } from "../../../infra/console/lib/jobs/watch-job.js";
 import { randomness, sleep, until, World } from "./world.mjs";
+
+/** The watches of a test. */
+let open = [];
+afterEach(() => {
+  for (const watch of open) watch.close();
+  open = [];
+});
 
 const FAST = { pollingInterval: 20, silence: 60, firstSilence: 25, reorder: 10, joinTimeout: 40 };
 
@@ -17,7 +24,18 @@ function watching(world, options = {}) {
     ...options,
   });
   watch.start();
+  open.push(watch);
   return { watch, told };
+}
+
+/** A watch of a job that was just created, once it is live. */
+async function live(options, given) {
+  const world = new World(given);
+  world.commit("job.created", { status: "pending" });
+  const { watch, told } = watching(world, options);
+  world.connect();
+  await until(() => watch.freshness === "live", "live");
+  return { world, watch, told };
 }
 
 const seqs = (list) => list.map((event) => event.seq);
@@ -68,15 +86,10 @@ test("live is said only after a read that began after the join", async () => {
   await until(() => watch.freshness === "polling", "polling again");
   world.connect();
   await until(() => watch.freshness === "live", "live again");
-  watch.close();
 });
 
 test("a gap is not live, and is read when the missing event does not come by itself", async () => {
-  const world = new World();
-  world.commit("job.created", { status: "pending" });
-  const { watch, told } = watching(world);
-  world.connect();
-  await until(() => watch.freshness === "live", "live");
+  const { world, watch, told } = await live();
 
   world.drop = 1;
   world.commit("job.leased", { status: "processing", attempts: 1 });
@@ -86,15 +99,10 @@ test("a gap is not live, and is read when the missing event does not come by its
   await until(() => watch.freshness === "live", "live");
 
   assert.deepEqual(seqs(told), [1, 2, 3]);
-  watch.close();
 });
 
 test("a socket that is joined but delivers nothing is found out, replaced and not trusted", async () => {
-  const world = new World({ drop: 1 });
-  world.commit("job.created", { status: "pending" });
-  const { watch, told } = watching(world);
-  world.connect();
-  await until(() => watch.freshness === "live", "live");
+  const { world, watch, told } = await live({}, { drop: 1 });
 
   world.commit("job.leased", { status: "processing", attempts: 1 });
   await until(() => told.length === 2, "the event, by a read in silence");
@@ -108,7 +116,6 @@ test("a socket that is joined but delivers nothing is found out, replaced and no
   world.drop = 0;
   world.commit("job.progress", { progress: { percentage: 10 } });
   await until(() => watch.freshness === "live", "trust, once it delivers");
-  watch.close();
 });
 
 // Reads in silence are too rare to help: what is lost is found by reading promptly.
@@ -132,7 +139,6 @@ test("a deaf join is not live, and reads bring what is lost until messages arriv
 
   world.connect();
   await until(() => watch.freshness === "live", "live");
-  watch.close();
 });
 
 test("a message proves that messages arrive", async () => {
@@ -145,7 +151,6 @@ test("a message proves that messages arrive", async () => {
 
   world.commit("job.leased", { status: "processing" });
   await until(() => watch.freshness === "live", "live");
-  watch.close();
 });
 
 test("a server that never says whether messages arrive is believed after a while", async () => {
@@ -154,15 +159,10 @@ test("a server that never says whether messages arrive is believed after a while
   const { watch } = watching(world, { ...RARE, readyTimeout: 60 });
   world.connect({ isDeaf: true });
   await until(() => watch.freshness === "live", "live");
-  watch.close();
 });
 
 test("the last message of many is missed at once, and looked for while messages are dropped", async () => {
-  const world = new World();
-  world.commit("job.created", { status: "pending" });
-  const { watch, told } = watching(world, RARE);
-  world.connect();
-  await until(() => watch.freshness === "live", "live");
+  const { world, watch, told } = await live(RARE);
   await sleep(2 * FAST.firstSilence); // past the check of the join
 
   world.commit("job.leased", { status: "processing", attempts: 1 });
@@ -178,29 +178,19 @@ test("the last message of many is missed at once, and looked for while messages 
   world.commit("job.progress", { progress: { percentage: 70 } });
   await until(() => told.length === 5, "what was dropped after a pause");
   assert.equal(world.reconnects, 0, "another socket would be dropped from as well");
-  watch.close();
 });
 
 test("what is dropped after a pause is found, though nothing follows", async () => {
-  const world = new World();
-  world.commit("job.created", { status: "pending" });
-  const { watch, told } = watching(world, RARE);
-  world.connect();
-  await until(() => watch.freshness === "live", "live");
+  const { world, told } = await live(RARE);
   await sleep(6 * FAST.firstSilence);
 
   world.drop = 1;
   world.commit("job.leased", { status: "processing", attempts: 1 });
   await until(() => told.length === 2, "what was dropped");
-  watch.close();
 });
 
 test("a first message that is only late does not cost the socket", async () => {
-  const world = new World({ drop: 1 });
-  world.commit("job.created", { status: "pending" });
-  const { watch, told } = watching(world, RARE);
-  world.connect();
-  await until(() => watch.freshness === "live", "live");
+  const { world, watch, told } = await live(RARE, { drop: 1 });
 
   world.commit("job.leased", { status: "processing", attempts: 1 });
   await until(() => told.length === 2 && watch.freshness === "polling", "what was not heard");
@@ -208,7 +198,6 @@ test("a first message that is only late does not cost the socket", async () => {
   world.commit("job.progress", { progress: { percentage: 50 } });
   await until(() => watch.freshness !== "polling", "that the socket delivers");
   assert.equal(world.reconnects, 0);
-  watch.close();
 });
 
 for (const end of ["completed", "failed", "cancelled"]) {
@@ -223,7 +212,6 @@ for (const end of ["completed", "failed", "cancelled"]) {
 
     assert.equal((await ended).status, end);
     assert.equal(watch.state.isEnded, true);
-    watch.close();
   });
 }
 
@@ -273,7 +261,6 @@ test("without history only what happens from now on is told, over the present ro
   await until(() => told.length === 1, "the new one");
 
   assert.equal(watch.state.progress.percentage, 40);
-  watch.close();
 });
 
 test("a quiet job with a past is not asked of a socket that was not there", async () => {
@@ -286,15 +273,10 @@ test("a quiet job with a past is not asked of a socket that was not there", asyn
   await sleep(250);
 
   assert.deepEqual([watch.freshness, world.reconnects], ["live", 0]);
-  watch.close();
 });
 
 test("a row read ahead of its events is not live until they are told", async () => {
-  const world = new World();
-  world.commit("job.created", { status: "pending" });
-  const { watch, told } = watching(world);
-  world.connect();
-  await until(() => watch.freshness === "live", "live");
+  const { world, watch, told } = await live();
   const { events } = world.reads;
   world.reads.events = async (...of) => (await sleep(60), events(...of));
   world.drop = 1;
@@ -306,7 +288,6 @@ test("a row read ahead of its events is not live until they are told", async () 
   await reading;
 
   assert.deepEqual([watch.freshness, told.length], ["live", 2]);
-  watch.close();
 });
 
 test("a history whose beginning retention took is told from where it begins", async () => {
@@ -319,7 +300,6 @@ test("a history whose beginning retention took is told from where it begins", as
   await until(() => watch.freshness === "live", "live");
 
   assert.deepEqual(seqs(told), seqs(world.events));
-  watch.close();
 });
 
 test("a history has so many of the latest events", async () => {
@@ -330,7 +310,6 @@ test("a history has so many of the latest events", async () => {
   await until(() => watch.freshness === "live", "live");
 
   assert.deepEqual(seqs(told), [26, 27, 28, 29, 30]);
-  watch.close();
 });
 
 test("many who are to look again do not read at the same moment", async () => {
@@ -346,7 +325,6 @@ test("many who are to look again do not read at the same moment", async () => {
 
   assert.ok(world.readCount - before < all.length, "they wait their turn");
   await until(() => world.readCount - before >= all.length, "each of them");
-  for (const watch of all) watch.close();
 });
 
 test("a quiet, ended job costs no reads", async () => {
@@ -360,5 +338,4 @@ test("a quiet, ended job costs no reads", async () => {
   await sleep(200);
 
   assert.equal(world.readCount, before);
-  watch.close();
 });

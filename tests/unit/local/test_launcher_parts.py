@@ -32,6 +32,7 @@ from minutehand.local.stack import describe_end
 from minutehand.local.state import AlreadyRunning, StateFolder
 from minutehand.local.users import ADA
 from minutehand.project import Project
+from minutehand.terminal.connection import read_env_file
 
 SECRETS = {"SUPABASE_JWT_SECRET": "s" * 40}
 PROJECT = Project.find()
@@ -92,10 +93,15 @@ def test_secrets_stay_and_only_the_owner_may_read_them(tmp_path: Path) -> None:
     state = StateFolder(tmp_path)
 
     made = state.secrets()
-    state.write_env({"A": "b"})
+    state.write_env({"A": "b", "PLACE": "/My Projects/a"})
 
     assert StateFolder(tmp_path).secrets() == made
-    assert state.env_file.read_text().splitlines()[-1] == "A=b"
+    assert "\nA=b\n" in state.env_file.read_text()
+    assert read_env_file(state.env_file)["PLACE"] == "/My Projects/a"
+    sourced = subprocess.run(
+        ["sh", "-c", '. "$0"; echo "$PLACE"', state.env_file], capture_output=True, text=True
+    )
+    assert sourced.stdout == "/My Projects/a\n"
     for path in (state.env_file, tmp_path / "secrets.json"):
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
 

@@ -18,21 +18,17 @@ from opentelemetry.sdk.metrics.export import InMemoryMetricReader, NumberDataPoi
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from pydantic import BaseModel
 
 from minutehand.worker import Call, Fail, Job, JobContext, Registry, Snooze, trace_headers
 from minutehand.worker.otel import metrics, spans
 from minutehand.worker.sentry import report_errors
 from minutehand.worker.testing import ProcessorTest
+from tests.support.payloads import Nothing
 
 REQUEST = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
 
 TENANT = ContextVar("tenant", default="none")
-
-
-class Nothing(BaseModel):
-    """A payload without content."""
 
 
 def checked(run: Any, *around: Any, **fields: Any) -> ProcessorTest[Nothing]:

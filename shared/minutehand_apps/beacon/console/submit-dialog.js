@@ -1,7 +1,7 @@
 // Submits a job spec from a form: a name, regions, and a question per line. The API checks it.
 
 import { html, useState } from "../../lib/ui.js";
-import { Dialog } from "../../parts/dialog.js";
+import { DialogForm } from "../../parts/dialog-form.js";
 import { beacon } from "./data.js";
 
 /** @import { Submitted } from "./routes.js" */
@@ -25,8 +25,6 @@ export function SubmitDialog({ workspaceId, onClose, onSubmitted }) {
     questions: "",
     stragglers: /** @type {"keep" | "cancel"} */ ("keep"),
   });
-  const [problem, setProblem] = useState(/** @type {string | null} */ (null));
-  const [busy, setBusy] = useState(false);
   const set = (/** @type {keyof typeof form} */ name) => (/** @type {Change} */ event) =>
     setForm({ ...form, [name]: event.target.value });
   const field = (
@@ -39,10 +37,7 @@ export function SubmitDialog({ workspaceId, onClose, onSubmitted }) {
       <span>${label}${hint && html` <span class="hint">${hint}</span>`}</span>
       <input type="text" value=${form[name]} onInput=${set(name)} ...${props} />
     </label>`;
-  const submit = async (/** @type {SubmitEvent} */ event) => {
-    event.preventDefault();
-    setBusy(true);
-    setProblem(null);
+  const submit = async () => {
     const slug =
       form.name
         .toLowerCase()
@@ -50,61 +45,53 @@ export function SubmitDialog({ workspaceId, onClose, onSubmitted }) {
         .replace(/^-+|-+$/g, "")
         .slice(0, 60) || "benchmark";
     const models = words(form.models);
-    try {
-      onSubmitted(
-        await beacon.submit({
-          workspace_id: workspaceId,
-          jobspec_id: `${slug}-${Date.now().toString(36)}`,
-          version: "1",
-          benchmark: { name: form.name.trim() },
-          constraints: {
-            regions: words(form.regions),
-            min_regions: Number(form.least),
-            stragglers: form.stragglers,
-          },
-          questions: form.questions
-            .split("\n")
-            .map((line) => line.trim())
-            .filter(Boolean)
-            .map(questionOf),
-          ...(models.length > 0 && { models }),
-        }),
-      );
-    } catch (error) {
-      setProblem(error.message);
-      setBusy(false);
-    }
+    onSubmitted(
+      await beacon.submit({
+        workspace_id: workspaceId,
+        jobspec_id: `${slug}-${Date.now().toString(36)}`,
+        version: "1",
+        benchmark: { name: form.name.trim() },
+        constraints: {
+          regions: words(form.regions),
+          min_regions: Number(form.least),
+          stragglers: form.stragglers,
+        },
+        questions: form.questions
+          .split("\n")
+          .map((line) => line.trim())
+          .filter(Boolean)
+          .map(questionOf),
+        ...(models.length > 0 && { models }),
+      }),
+    );
   };
-  return html`<${Dialog} title="New benchmark" onClose=${onClose} wide>
-    <form class="stack" onSubmit=${submit}>
-      ${field("Name", null, "name", { required: true, maxlength: 200 })}
+  return html`<${DialogForm}
+    title="New benchmark"
+    action="Submit"
+    doing="Submitting…"
+    run=${submit}
+    onClose=${onClose}
+    wide>
+    ${field("Name", null, "name", { required: true, maxlength: 200 })}
+    <label class="field">
+      <span>
+        Questions <span class="hint">one per line; “category: question” gives it a category</span>
+      </span>
+      <textarea rows="6" required value=${form.questions} onInput=${set("questions")}></textarea>
+    </label>
+    <div class="ways">
+      ${field("Regions", "with commas between", "regions", { required: true })}
+      ${field("Regions needed", null, "least", { type: "number", min: 1, max: 50, required: true })}
+    </div>
+    <div class="ways">
+      ${field("Models", "none: the provider's own choice", "models", {})}
       <label class="field">
-        <span>
-          Questions <span class="hint">one per line; “category: question” gives it a category</span>
-        </span>
-        <textarea rows="6" required value=${form.questions} onInput=${set("questions")}></textarea>
+        <span>Late regions</span>
+        <select value=${form.stragglers} onChange=${set("stragglers")}>
+          <option value="keep">are waited for</option>
+          <option value="cancel">are cancelled once enough answered</option>
+        </select>
       </label>
-      <div class="ways">
-        ${field("Regions", "with commas between", "regions", { required: true })}
-        ${field("Regions needed", null, "least", { type: "number", min: 1, max: 50, required: true })}
-      </div>
-      <div class="ways">
-        ${field("Models", "none: the provider's own choice", "models", {})}
-        <label class="field">
-          <span>Late regions</span>
-          <select value=${form.stragglers} onChange=${set("stragglers")}>
-            <option value="keep">are waited for</option>
-            <option value="cancel">are cancelled once enough answered</option>
-          </select>
-        </label>
-      </div>
-      ${problem && html`<p class="problem" role="alert">${problem}</p>`}
-      <div class="actions">
-        <button type="button" onClick=${onClose}>Close</button>
-        <button type="submit" class="primary" disabled=${busy}>
-          ${busy ? "Submitting…" : "Submit"}
-        </button>
-      </div>
-    </form>
+    </div>
   <//>`;
 }

@@ -75,7 +75,7 @@ begin
   p_job.finished_at := p_at;
   p_job.reached := beacon.reached(p_job.id);
   p_job.status := 'completed';
-  if cardinality(p_job.reached) < (p_job.spec #>> '{constraints,min_regions}')::integer then
+  if cardinality(p_job.reached) < (p_job.spec #>> '{constraints,min_regions}')::numeric then
     select string_agg(format('%s: %s', f.region, f.error), '; ') into v_reasons from (
       select distinct on (e.region) e.region, left(e.error, 300) as error from public.beacon_executions as e
       where e.job_id = p_job.id and e.error is not null order by e.region, e.id limit 10) as f;

@@ -56,8 +56,8 @@ begin
   if v_digest is not null then
     insert into public.beacon_receipts (
       id, workspace_id, number, job_id, execution_id, receipt, digest, previous, key_id, issued_at)
-    values ((p_receipt ->> 'id')::uuid, p_job.workspace_id, (p_receipt ->> 'number')::bigint, p_job.id, p_execution_id,
-      p_receipt, v_digest, p_receipt #>> '{hashes,previous}', p_receipt ->> 'key_id',
+    values ((p_receipt ->> 'id')::uuid, p_job.workspace_id, queue.big_whole_in(p_receipt, 'number'), p_job.id,
+      p_execution_id, p_receipt, v_digest, p_receipt #>> '{hashes,previous}', p_receipt ->> 'key_id',
       (p_receipt ->> 'issued_at')::timestamptz)
     returning * into v_made;
   end if;
@@ -164,7 +164,7 @@ begin
     where id = (v_of.execution).id;
   end if;
   return jsonb_build_object('issued', true, 'receipt', v_made.receipt,
-    'enough', cardinality(beacon.reached(v_job.id)) >= (v_job.spec #>> '{constraints,min_regions}')::integer);
+    'enough', cardinality(beacon.reached(v_job.id)) >= (v_job.spec #>> '{constraints,min_regions}')::numeric);
 exception
   when invalid_text_representation or character_not_in_repertoire or untranslatable_character
     or numeric_value_out_of_range or invalid_datetime_format or datetime_field_overflow

@@ -351,7 +351,7 @@ begin
         to_jsonb(v_account), p_seen, p_fields,
         '{name,industry,employee_count,annual_revenue,city,state,country}', v_job.created_at
       );
-      v_account := jsonb_populate_record(v_account, v_fields);
+      v_account := jsonb_populate_record(v_account, queue.plain(v_fields));
       update public.accounts as accounts
       set (name, industry, employee_count, annual_revenue, city, state, country) = (
           v_account.name, v_account.industry, v_account.employee_count, v_account.annual_revenue,

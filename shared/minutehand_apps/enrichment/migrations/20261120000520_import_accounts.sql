@@ -139,7 +139,7 @@ begin
   located as (
     select
       merged.domain,
-      jsonb_populate_record(null::public.accounts, merged.record) as record,
+      jsonb_populate_record(null::public.accounts, queue.plain(merged.record)) as record,
       (
         select accounts.id from public.accounts as accounts
         where accounts.workspace_id = p_workspace_id and lower(accounts.domain) = merged.domain

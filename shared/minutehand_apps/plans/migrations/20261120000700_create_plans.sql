@@ -581,10 +581,11 @@ set search_path = ''
 as $$
   insert into public.plan_stages as s (plan_id, name, workspace_id, position, run, status, attempts, result, code,
     reason, model, started_at, ended_at)
-  select p_plan.id, i.name, p_plan.workspace_id, i.position, p_plan.run, i.status, coalesce(i.attempts, 0),
+  select p_plan.id, i.name, p_plan.workspace_id, queue.whole(i.position, 'position'), p_plan.run, i.status,
+    coalesce(queue.whole(i.attempts, 'attempts'), 0),
     nullif(i.result, 'null'), i.code, left(i.reason, 2000), i.model, coalesce(i.started_at, queue.clock()),
     case when i.status <> 'running' then queue.clock() end
-  from jsonb_to_recordset(p_stages) as i (name text, position integer, status text, attempts integer, result jsonb,
+  from jsonb_to_recordset(p_stages) as i (name text, position numeric, status text, attempts numeric, result jsonb,
     code text, reason text, model text, started_at timestamptz)
   order by i.position
   on conflict (plan_id, name) do update set run = excluded.run, status = excluded.status, result = excluded.result,

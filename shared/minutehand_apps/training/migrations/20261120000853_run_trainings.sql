@@ -155,7 +155,8 @@ set lock_timeout = '8s'
 as $$
 declare
   v_training public.trainings := training.held_or_refuse(p_request);
-  v_chunk public.training_chunks := jsonb_populate_record(null::public.training_chunks, p_request -> 'chunk');
+  v_chunk public.training_chunks := jsonb_populate_record(null::public.training_chunks,
+    queue.plain(p_request -> 'chunk'));
 begin
   insert into public.training_chunks (training_id, number, workspace_id, starts_at_seconds, ends_at_seconds, segments,
     language, engine, offline)

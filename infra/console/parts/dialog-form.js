@@ -1,0 +1,39 @@
+// A dialog whose form does one thing: its buttons, and what is said when that fails.
+
+import { html, useState } from "../lib/ui.js";
+import { Dialog } from "./dialog.js";
+
+/**
+ * @param {{title: string, action: string, doing?: string, run: () => unknown, onClose: () => void, wide?: boolean,
+ *   disabled?: boolean, below?: unknown, children?: import("preact").ComponentChildren}} props `run` throws
+ *   what is wrong and closes the dialog itself; `doing` is what the button says meanwhile, `below` comes after the form.
+ */
+export function DialogForm(props) {
+  const { title, action, doing = action, run, onClose, wide, disabled, below, children } = props;
+  const [problem, setProblem] = useState(/** @type {string | null} */ (null));
+  const [busy, setBusy] = useState(false);
+  const submit = async (/** @type {SubmitEvent} */ event) => {
+    event.preventDefault();
+    setBusy(true);
+    setProblem(null);
+    try {
+      await run();
+    } catch (error) {
+      setProblem(error.message);
+      setBusy(false);
+    }
+  };
+  return html`<${Dialog} title=${title} onClose=${onClose} wide=${wide}>
+    <form class="stack" onSubmit=${submit}>
+      ${children}
+      ${problem && html`<p class="problem" role="alert">${problem}</p>`}
+      <div class="actions">
+        <button type="button" onClick=${() => onClose()}>Close</button>
+        <button type="submit" class="primary" disabled=${busy || disabled}>
+          ${busy ? doing : action}
+        </button>
+      </div>
+    </form>
+    ${below}
+  <//>`;
+}

@@ -1,0 +1,25 @@
+// The head of a page: its title, whose it is, and what can be done there.
+
+import { setQuery } from "../lib/router.js";
+import { html } from "../lib/ui.js";
+
+/** @param {string} title @param {string} of @param {any[]} actions At the other end. */
+export const pageHead = (title, of, ...actions) =>
+  html`<header class="page-head">
+    <h1 tabindex="-1">${title}</h1>
+    <span class="muted">${of}</span>
+    ${actions.length > 0 && html`<span class="spacer"></span>`} ${actions}
+  </header>`;
+
+/** A button that opens a dialog. @param {string} words @param {() => void} onClick */
+export const opener = (words, onClick) =>
+  html`<button type="button" onClick=${onClick}>${words}</button>`;
+
+/** The switch that shows the engine's own types as well. @param {boolean} isInternal */
+export const internalSwitch = (isInternal) =>
+  html`<label class="check">
+    <input
+      type="checkbox"
+      checked=${isInternal}
+      onChange=${(/** @type {{target: HTMLInputElement}} */ event) => setQuery({ internal: event.target.checked ? "1" : "" })} /> Internal types
+  </label>`;
