@@ -111,7 +111,8 @@ def changes_of_mind(rng: Random, workspace: str, job_type: str, size: int) -> Pl
         yield "set_workspace_limits", {**own, "p_limits": {"own_max_running": limit}}
         yield _bulk(workspace, [{"job_type": job_type, "priority": rng.randrange(1000)}] * 50)
         for action in ("cancel", "retry"):
-            yield "create_operation", {**own, "p_request": {"action": action, "limit": 100}}
+            request = {"action": action, "limit": 100, "filter": {"job_type": job_type}}
+            yield "create_operation", {**own, "p_request": request}
     yield "set_workspace_limits", {**own, "p_limits": {"own_max_running": None}}
 
 

@@ -54,7 +54,7 @@ class Gateway:
         """Start it and wait until it answers.
 
         Raises:
-            RuntimeError: It did not answer in time.
+            RuntimeError: It ended, or did not answer in time.
         """
         self.process = spawn(
             [node_binary(), script("supabase_local/gateway/server.mjs")],
@@ -73,12 +73,13 @@ class Gateway:
             output=subprocess.DEVNULL,
         )
         give_up = time.monotonic() + seconds
-        while time.monotonic() < give_up:
+        while self.process.poll() is None and time.monotonic() < give_up:
             if self._answers():
                 return
             time.sleep(0.03)
+        ended = self.process.poll()
         self.stop()
-        raise RuntimeError(f"the Data API on port {self.port} did not come up")
+        raise RuntimeError(f"the Data API on port {self.port} did not come up; exit code {ended}")
 
     def stop(self) -> None:
         """End it; calls on their way are lost."""

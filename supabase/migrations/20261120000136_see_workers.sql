@@ -71,13 +71,17 @@ end;
 $$;
 comment on function queue.serving is 'Whether a worker that serves the type has been seen since p_since.';
 
+create function queue.served_for() returns interval
+language sql immutable parallel safe set search_path = '' as $$ select interval '10 minutes' $$;
+comment on function queue.served_for is 'For how long a worker that was seen counts as serving its types: longer than a deploy and a long run take.';
+
 create function queue.unserved(p_job_type text, p_now timestamptz) returns boolean
 language plpgsql stable set search_path = '' as $$
 begin
-  return exists (select from queue.workers as w where w.seen_at > p_now - interval '10 minutes')
-    and not queue.serving(p_job_type, p_now - interval '10 minutes')
+  return exists (select from queue.workers as w where w.seen_at > p_now - queue.served_for())
+    and not queue.serving(p_job_type, p_now - queue.served_for())
     and exists (select from queue.job_types as t
-      where t.job_type = p_job_type and t.registered_at < p_now - interval '10 minutes');
+      where t.job_type = p_job_type and t.registered_at < p_now - queue.served_for());
 end;
 $$;
-comment on function queue.unserved is E'Whether workers run but none of them serves the type, for ten minutes.\n\nFalse while no worker runs at all, and for a type published a moment ago: other messages report both.';
+comment on function queue.unserved is E'Whether workers run but none of them serves the type, for as long as queue.served_for says.\n\nFalse while no worker runs at all, and for a type published a moment ago: other messages report both.';

@@ -4,9 +4,9 @@
 create function queue.recent_runs(p_now timestamptz) returns setof queue.ticks
 language sql stable set search_path = '' as $$
   select * from (select * from queue.ticks order by started_at desc limit 100) as t
-  where t.seen_at > p_now - interval '3 minutes'
+  where t.seen_at > p_now - queue.served_for()
 $$;
-comment on function queue.recent_runs is 'The runs of workers that were seen in the last three minutes, of the latest 100.';
+comment on function queue.recent_runs is 'The runs of workers, of the latest 100, whose types count as served.';
 
 create function queue.due_heads(p_workspace_id uuid, p_now timestamptz)
 returns table (partition_id uuid, job_type text, cause text, ready_at timestamptz, jobs bigint)

@@ -57,7 +57,7 @@ declare
   v_warning text;
 begin
   -- the usual case first: a worker that serves all of them has been seen
-  if exists (select from queue.workers as w where w.seen_at > queue.clock() - interval '10 minutes'
+  if exists (select from queue.workers as w where w.seen_at > queue.clock() - queue.served_for()
       and (w.job_types is null or p_job_types <@ w.job_types)) then
     return null;
   end if;
@@ -125,7 +125,7 @@ language sql stable set search_path = '' as $$
   from (
     select max(w.seen_at) as at, count(*) filter (where w.seen_at > p_now - interval '1 hour'
         and queue.worker_state(w.worker_id, w.seen_at, p_now) = 'alive') as workers,
-      coalesce(jsonb_agg(distinct w.version) filter (where w.seen_at > p_now - interval '10 minutes'
+      coalesce(jsonb_agg(distinct w.version) filter (where w.seen_at > p_now - queue.served_for()
         and w.version is not null), '[]') as versions
     from queue.workers as w
     where w.seen_at > p_now - interval '30 days' and (w.job_types is null

@@ -412,6 +412,9 @@ declare
 begin
   perform queue.take_turn();
   v_asked := queue.read_operation(p_workspace_id, p_request);
+  if v_asked.action <> 'retry' and jsonb_strip_nulls(coalesce(p_request -> 'filter', '{}')) in ('{}', 'null') then
+    perform queue.refuse(422, 'validation_failed', 'filter: name at least one criterion', 'filter');
+  end if;
   select * into v_before from queue.operations
   where workspace_id = p_workspace_id and idempotency_key = v_asked.idempotency_key;
   if found then
@@ -423,7 +426,7 @@ exception
     perform queue.refuse_value('the filter', 'filter', sqlerrm);
 end;
 $$;
-comment on function public.create_operation is E'Cancel, retry or replay all jobs that match a filter: the operation, with created and wake.\n\nRequest: {action: cancel|retry|replay, filter, name?, limit?, idempotency_key?}; the filter is that of list_jobs without workspace_id. Cancel is for live jobs, retry for failed ones (or cancelled ones, if the filter says so), replay for all that have ended. The jobs are chosen once, at most limit (up to 100,000, the default): what arrives later is not touched. The call does what 300 ms allow; workers do the rest, the oldest jobs first, as the person who began it and within their limits. An operation has status (running, paused, stopped, completed), matched, counted (whether all are chosen), more (beyond limit), done, skipped, failed, reason, undo_of and undone_by. 429 quota_exceeded with max_open_operations unfinished ones.';
+comment on function public.create_operation is E'Cancel, retry or replay all jobs that match a filter: the operation, with created and wake.\n\nRequest: {action: cancel|retry|replay, filter, name?, limit?, idempotency_key?}; the filter is that of list_jobs without workspace_id. Cancel is for live jobs, retry for failed ones (or cancelled ones, if the filter says so), replay for all that have ended; without a criterion cancel and replay are refused. The jobs are chosen once, at most limit (up to 100,000, the default): what arrives later is not touched. The call does what 300 ms allow; workers do the rest, the oldest jobs first, as the person who began it and within their limits. An operation has status (running, paused, stopped, completed), matched, counted (whether all are chosen), more (beyond limit), done, skipped, failed, reason, undo_of and undone_by. 429 quota_exceeded with max_open_operations unfinished ones.';
 
 create function public.undo_operation(p_operation_id uuid) returns jsonb
 language plpgsql

@@ -196,6 +196,9 @@ def test_a_check_says_what_was_found_and_writes_nothing(tmp_path: Path) -> None:
     assert "20250102000000_more.sql, statement 2" in said["problems"][0]
     assert "minutehand dev --supabase-url" in said["mode"]
 
+    more.write_text("select * from nowhere;")
+    assert run("install", str(tmp_path), "--check")["mode"] == "minutehand dev, once that is mended"
+
 
 def seed_by(project: Path, line: str) -> None:
     """Let its `[db.seed]` say this."""

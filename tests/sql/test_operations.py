@@ -325,7 +325,7 @@ def test_no_one_else_reads_or_steers_it(engine: Engine) -> None:
         mine = {"action": "cancel", "filter": {"ids": engine.rows("select id::text from jobs")}}
         assert eve.rpc("count_operation", p_workspace_id=GLOBEX, p_request=mine)["count"] == 0
         with pytest.raises(psycopg.Error) as refused:
-            begin(eve, "cancel", {})
+            begin(eve, "cancel", {"job_type": "work"})
         assert refusal(refused.value)[:2] == ("PT404", "workspace_not_found")
 
 
@@ -336,27 +336,27 @@ def test_open_operations_and_kept_results_are_bounded(engine: Engine) -> None:
     engine.rpc("set_settings", p_settings={"max_open_operations": 2, "max_operation_jobs": 1})
     made = [begin(engine, "cancel", {"job_type": "work"}) for _ in range(2)]
     with pytest.raises(psycopg.Error) as refused:
-        begin(engine, "cancel", {})
+        begin(engine, "cancel", {"job_type": "work"})
     assert refusal(refused.value) == ("PT429", "quota_exceeded", "max_open_operations")
 
     for one in made:
         finish(engine, one)
     with pytest.raises(psycopg.Error) as refused:
-        begin(engine, "cancel", {})
+        begin(engine, "cancel", {"job_type": "work"})
     assert refusal(refused.value) == ("PT429", "quota_exceeded", "max_operation_jobs")
     engine.advance(31 * 86_400)
     for _ in range(2):
         engine.run("select queue.prune(100, queue.clock())")
     assert engine.one("select count(*) from queue.operations") == 0
-    assert begin(engine, "cancel", {})["status"] == "running"
+    assert begin(engine, "cancel", {"job_type": "work"})["status"] == "running"
 
 
 def test_a_repeated_key_begins_nothing(engine: Engine) -> None:
     """A request that was repeated after a lost answer."""
     engine.enqueue()
-    first = act(engine, "cancel", {}, idempotency_key="k")
+    first = act(engine, "cancel", {"job_type": "work"}, idempotency_key="k")
     engine.enqueue()
-    again = begin(engine, "cancel", {}, idempotency_key="k")
+    again = begin(engine, "cancel", {"job_type": "work"}, idempotency_key="k")
 
     assert (first["created"], again["created"], again["id"]) == (True, False, first["id"])
     assert engine.one("select count(*) from public.jobs where status = 'pending'") == 1
@@ -385,6 +385,21 @@ def test_a_request_that_means_nothing_is_refused(
         with pytest.raises(psycopg.Error) as refused:
             engine.rpc(function, p_workspace_id=ACME, p_request=request_)
         assert refusal(refused.value) == ("PT400", "invalid_argument", field), function
+
+
+@pytest.mark.parametrize("action", ["cancel", "replay"])
+@pytest.mark.parametrize("filter", [{}, {"filter": {}}, {"filter": {"tag": None}}])
+def test_all_jobs_are_not_chosen_by_naming_none(
+    engine: Engine, action: str, filter: dict[str, Any]
+) -> None:
+    """As over HTTP; to retry all that failed is a usual thing to want."""
+    engine.enqueue()
+
+    with pytest.raises(psycopg.Error) as refused:
+        engine.rpc("create_operation", p_workspace_id=ACME, p_request={"action": action, **filter})
+
+    assert refusal(refused.value) == ("PT422", "validation_failed", "filter")
+    assert begin(engine, "retry", {})["created"]
 
 
 def test_the_newest_within_a_limit_are_chosen(engine: Engine) -> None:

@@ -26,6 +26,9 @@ select public.enqueue_jobs(%%s, (select jsonb_agg(jsonb_build_object('job_type',
   from generate_series(1, 200) as n), 'ids')
 """
 
+#: An operation names a criterion.
+ALL = '{"action": "cancel", "filter": {"created_after": "2000-01-01"}}'
+
 
 def request(**fields: Any) -> str:
     return json.dumps({"worker_id": "w1", "tick_id": str(uuid.uuid4()), "call": 2, **fields})
@@ -110,7 +113,7 @@ def operations(held: dict[str, list[dict[str, Any]]]) -> dict[str, tuple[str, st
         "enqueue with options": (ENQUEUE % options, ACME),
         "emit": ("select public.emit_event(%s, 'go', '{}')", ACME),
         "retry many": ('select public.create_operation(%s, \'{"action": "retry"}\')', GLOBEX),
-        "cancel many": ('select public.create_operation(%s, \'{"action": "cancel"}\')', ACME),
+        "cancel many": (f"select public.create_operation(%s, '{ALL}')", ACME),
         "maintain": (maintain, '{"budget_ms": 5000}'),
         "count": ("select public.count_jobs(%s)", ACME),
         "dead letters": ("select public.dead_letters(%s)", GLOBEX),

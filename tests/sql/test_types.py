@@ -120,6 +120,27 @@ def test_an_unserved_type_is_a_warning_at_enqueue(engine: Engine) -> None:
     assert not line(engine, "gone")["served"]
 
 
+@pytest.mark.parametrize(("seconds", "unserved"), [(540, False), (660, True)])
+def test_a_type_is_unserved_for_enqueues_and_for_the_backlog_at_once(
+    engine: Engine, seconds: int, unserved: bool
+) -> None:
+    """Ten minutes after its last worker was seen, for all that say so."""
+    engine.register("gone")
+    engine.advance(3600)
+    engine.lease_call(1, worker="w2", job_types=["gone"])
+    engine.advance(seconds)
+    engine.lease_call(1, job_types=["work"])
+
+    answer = engine.rpc("enqueue_job", p_workspace_id=ACME, p_job_type="gone")
+    stats = engine.rpc("queue_stats", p_workspace_id=None)
+    reason = engine.rpc("explain_job", p_job_id=answer["job"]["id"])["reason"]
+
+    assert bool(answer["warning"]) is unserved
+    assert stats["backlog"]["unserved"]["jobs"] == int(unserved)
+    assert (reason == "no_processor") is unserved
+    assert line(engine, "gone")["served"] is not unserved
+
+
 def test_an_unserved_type_is_refused_on_request(engine: Engine) -> None:
     """A setting, for those who rather fail early."""
     engine.register("gone")

@@ -251,7 +251,6 @@ def _report_check(output: Output, folder: Path, found: Findings | None) -> None:
     lines = [
         f"{folder}: {found.migrations} migrations of yours"
         + (" and the seed apply" if not found.problems else ""),
-        *found.problems,
         *(f"here {limit}" for limit in found.limits),
         *_remarks(found, Tenants()),
         *([] if tenants else ["no memberships found: --tenancy workspaces, or personal"]),

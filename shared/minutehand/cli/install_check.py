@@ -218,8 +218,10 @@ class Findings:
     @property
     def mode(self) -> str:
         """The command that runs the project locally."""
-        remote = "supabase start, then minutehand dev --supabase-url http://127.0.0.1:54321"
-        return remote if self.problems else "minutehand dev"
+        remote = "minutehand dev --supabase-url"
+        if any(remote in problem for problem in self.problems):
+            return f"supabase start, then {remote} http://127.0.0.1:54321"
+        return "minutehand dev" + (", once that is mended" if self.problems else "")
 
     def tenants(self) -> list[tuple[Existing, str]]:
         """The tables that could be the tenants, each with what is against it, or nothing."""

@@ -14,6 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from glob import glob
 from pathlib import Path
+from typing import Any
 
 import psycopg
 from psycopg import sql as composed
@@ -61,6 +62,7 @@ _SUPABASE_SCHEMA = re.compile(
 )
 #: Privileges that a setting of the server or a superuser alone gives.
 _BEYOND = re.compile("superuser|shared_preload_libraries")
+_OF_PSQL = re.compile(r"\s*(\\\w+|copy\s[^;]*?\sfrom\s+stdin\b)", re.IGNORECASE)
 _CREATE_EXTENSION = re.compile(r"^\s*create\s+extension\b", re.IGNORECASE | re.MULTILINE)
 _EVENT_TRIGGER = re.compile(
     r"^\s*(create|alter|drop)\s+event\s+trigger\b", re.IGNORECASE | re.MULTILINE
@@ -85,7 +87,7 @@ class Migration:
 
     def statements(self) -> list[str]:
         """Read the file's statements."""
-        return split_statements(self.path.read_text(encoding="utf-8"))
+        return _statements(self.path)
 
 
 def find_migrations(project: Project | None = None) -> list[Migration]:
@@ -132,7 +134,7 @@ def prepare_hosted(url: str, *, say: Say = lambda _: None) -> None:
                 continue
             say(f"hosted base: {path.name}")
             with connection.transaction():
-                _run(connection, path, split_statements(path.read_text(encoding="utf-8")))
+                _run(connection, path, _statements(path))
         with connection.transaction():
             # the role exists by now, and the CLI must be able to write here as that role
             connection.execute("set local role postgres")
@@ -229,6 +231,15 @@ def check_engine(url: str, project: Project) -> None:
         )
 
 
+def attach_extensions(url: str, project: Project) -> None:
+    """Guard the worker's new functions at once, as the next worker that starts would."""
+    call = composed.SQL("select {}.attach_extensions()")
+    # none of the engine's where a migration has just removed it
+    removed = (psycopg.errors.UndefinedFunction, psycopg.errors.InvalidSchemaName)
+    with suppress(*removed), psycopg.connect(url) as connection:
+        connection.execute(call.format(composed.Identifier(project.schema_)))
+
+
 def set_message_budget(url: str, project: Project, limits: Limits) -> None:
     """Let the database keep to what the local Realtime server allows, a fifth below it."""
     words = {PLANS["free"]["messages_per_second"]: "free", Limits().messages_per_second: "pro"}
@@ -249,6 +260,21 @@ def seed_files(project: Project | None = None) -> list[Path]:
     return [*own_seeds(project.root), *of_apps]
 
 
+def expose_new_tables(owner: str, root: Path) -> None:
+    """Grant the Data API what migrations will make in `public`, where supabase/config.toml asks.
+
+    As the CLI: projects from before May 2026 had it so, and their migrations grant nothing.
+    """
+    if _cli_config(root).get("api", {}).get("auto_expose_new_tables") is not True:
+        return
+    with psycopg.connect(owner, autocommit=True) as connection:
+        for kind in ("tables", "sequences", "functions"):
+            connection.execute(
+                "alter default privileges for role postgres in schema public"
+                f" grant all on {kind} to anon, authenticated, service_role".encode()
+            )
+
+
 def own_seeds(root: Path) -> list[Path]:
     """The files that `[db.seed]` of supabase/config.toml names, as the CLI finds and orders them.
 
@@ -256,19 +282,22 @@ def own_seeds(root: Path) -> list[Path]:
         MigrationFailed: The file is not TOML, or its patterns are not a list of strings.
     """
     home = root / "supabase"
-    try:
-        config = tomllib.loads((home / "config.toml").read_text("utf-8"))
-    except FileNotFoundError:
-        config = {}
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise MigrationFailed(f"supabase/config.toml is not TOML: {error}") from error
-    seed = config.get("db", {}).get("seed", {})
+    seed = _cli_config(root).get("db", {}).get("seed", {})
     patterns = seed.get("sql_paths", ["./seed.sql"])
     if not (isinstance(patterns, list) and all(isinstance(one, str) for one in patterns)):
         raise MigrationFailed("[db.seed] sql_paths of supabase/config.toml must list strings")
     found = [home / name for one in patterns for name in sorted(glob(one, root_dir=home))]
     files = [path.resolve() for path in found if path.is_file()]
     return list(dict.fromkeys(files)) if seed.get("enabled", True) else []
+
+
+def _cli_config(root: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads((root / "supabase" / "config.toml").read_text("utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise MigrationFailed(f"supabase/config.toml is not TOML: {error}") from error
 
 
 def apply_seed(url: str, path: Path, *, say: Say = lambda _: None) -> bool:
@@ -284,7 +313,7 @@ def apply_seed(url: str, path: Path, *, say: Say = lambda _: None) -> bool:
         with connection.transaction():
             if name not in applied:
                 say(path.name)
-                _run(connection, path, split_statements(path.read_text(encoding="utf-8")))
+                _run(connection, path, _statements(path))
             _record_seed(connection, path)
     return name not in applied
 
@@ -304,10 +333,22 @@ def _check_unchanged(migration: Migration, recorded: list[str] | None, now: list
         )
 
 
+def _statements(path: Path) -> list[str]:
+    try:
+        return split_statements(path.read_text("utf-8"))
+    except UnicodeDecodeError as error:
+        raise MigrationFailed(f"{path.name} must be UTF-8: {error}") from error
+
+
 def _run(
     connection: psycopg.Connection[tuple[object, ...]], path: Path, statements: list[str]
 ) -> None:
     for number, statement in enumerate(statements, start=1):
+        if (psqls := _OF_PSQL.match(statement)) is not None:
+            raise MigrationFailed(
+                f"{path.name}, statement {number}: {psqls[0].strip()} is for psql, and the Supabase"
+                " CLI takes SQL alone: write rows as insert statements (pg_dump --inserts)"
+            )
         try:
             _execute(connection, statement)
         except psycopg.Error as error:

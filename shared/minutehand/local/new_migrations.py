@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from minutehand.local.migrations import MigrationFailed, apply_migrations, find_migrations
+from minutehand.local.migrations import (
+    MigrationFailed,
+    apply_migrations,
+    attach_extensions,
+    find_migrations,
+)
 from minutehand.project import Project
 
 Stamp = tuple[tuple[str, int, int], ...]
@@ -38,6 +43,8 @@ class NewMigrations:
         except MigrationFailed as failed:
             self._say(f"[bold red]migration not applied[/]: {_plain(str(failed))}")
             return
+        if applied:
+            attach_extensions(self._owner_url, self._project)
         for migration in applied:
             self._say(f"migration applied: {migration.path.name}")
 

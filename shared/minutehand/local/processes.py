@@ -80,7 +80,9 @@ def stop(
 
 
 def end_group(group: int) -> None:
-    """Kill what is left of a group whose leader has ended."""
+    """Kill what is left of a group whose leader has ended and was waited for."""
+    if psutil.pid_exists(group):  # its number is another process's by now
+        return
     try:
         os.killpg(group, signal.SIGKILL)
     except (ProcessLookupError, PermissionError):

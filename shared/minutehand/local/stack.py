@@ -187,6 +187,7 @@ class Stack:
         owner = migrations.as_user(url, "postgres")
         if self.postgres is not None:
             migrations.set_project_owner(url, self.postgres.password)
+            migrations.expose_new_tables(owner, self.project.root)
         else:
             self._check_external(url)
         applied = migrations.apply_migrations(owner, migrations.find_migrations(self.project))

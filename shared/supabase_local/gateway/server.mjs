@@ -7,12 +7,20 @@ import { proxyRequest, proxyUpgrade } from "./realtime.mjs";
 import { settings } from "./settings.mjs";
 
 const database = new Database();
+// What has no server here. Its tables are there for migrations and seeds.
+const ELSEWHERE = /^\/(auth\/v1\/admin|storage\/v1|functions\/v1|graphql\/v1)(?=\/|$)/;
+const WAY_OUT = "`supabase start`, then `minutehand dev --supabase-url http://127.0.0.1:54321`";
 const METHODS = "GET,HEAD,POST,PUT,PATCH,DELETE,OPTIONS";
 
 function answerLocally(path) {
   if (path === "/auth/v1/.well-known/jwks.json") {
     // tokens are signed with the shared HS256 secret, which no key set may show
     return Response.json({ keys: [] }, { headers: { "cache-control": "public, max-age=600" } });
+  }
+  const [absent] = ELSEWHERE.exec(path) ?? [];
+  if (absent) {
+    const message = `${absent} is not part of the local stack and needs Supabase's own: ${WAY_OUT}`;
+    return Response.json({ message, msg: message, error: "not_implemented" }, { status: 501 });
   }
   if (path === "/_ready") {
     return Response.json({ database: database.isUp }, { status: database.isUp ? 200 : 503 });

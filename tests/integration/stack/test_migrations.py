@@ -204,12 +204,17 @@ def test_a_migration_written_while_the_stack_is_up_is_applied(
     written.look()
     path = write(tmp_path, "29990101000000_first.sql", "create table")
     written.look()
-    path.write_text("create table public.scratch_first ();")
+    path.write_text(
+        "create function public.first() returns int language sql security definer as 'select 1';"
+        " grant execute on function public.first to job_worker;"
+    )
     written.look()
     assert said == []
 
     written.look()
     assert said == ["migration applied: 29990101000000_first.sql"]
+    with database.connect() as connection:
+        assert connection.execute("select queue.unguarded()").fetchall() == []
     write(tmp_path, "29990101000001_second.sql", "select * from nowhere_to_be_found;")
     for _ in range(4):
         written.look()

@@ -117,6 +117,40 @@ def test_a_slip_of_ones_own_names_no_way_out(project: str, tmp_path: Path) -> No
     assert "supabase start" not in str(refused.value)
 
 
+@pytest.mark.parametrize("asked", [True, False])
+def test_new_tables_reach_the_data_api_where_the_project_says_so(
+    asked: bool, project: str, tmp_path: Path
+) -> None:
+    """As an older project has it, whose migrations grant nothing; its policies decide."""
+    (tmp_path / "supabase").mkdir()
+    config = f"[api]\nauto_expose_new_tables = {str(asked).lower()}\n"
+    (tmp_path / "supabase" / "config.toml").write_text(config)
+
+    migrations.expose_new_tables(project, tmp_path)
+    migrate(project, tmp_path, "create table public.notes (id bigserial primary key);")
+
+    with psycopg.connect(project) as connection:
+        may = "select has_table_privilege('authenticated', 'public.notes', 'insert')"
+        assert connection.execute(may.encode()).fetchone() == (asked,)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (b"insert into t values ('M\xfcller');", "must be UTF-8"),
+        (b"\\restrict abc\ncreate table u ();", r"statement 1: \\restrict is for psql"),
+        (b"COPY public.t (n) FROM stdin;\nMary\n\\.\n", "FROM stdin is for psql"),
+    ],
+)
+def test_what_is_no_sql_is_a_sentence(text: bytes, said: str, project: str, tmp_path: Path) -> None:
+    """As dumps and editors of Windows write it."""
+    seed = tmp_path / "seed.sql"
+    seed.write_bytes(text)
+
+    with pytest.raises(MigrationFailed, match=said):
+        apply_seed(project, seed)
+
+
 def test_an_extension_that_is_there_already_is_no_error(project: str, tmp_path: Path) -> None:
     """The dashboard had it switched on where the file was written."""
     migrate(project, tmp_path, 'create extension pgcrypto;\ncreate extension "uuid-ossp";')

@@ -19,7 +19,7 @@ from minutehand.functions.worker.routes import WorkerRoutes
 from minutehand.queue import UserQueue
 from minutehand.worker import Job, JobContext, Registry, Worker
 from tests.support.lambda_events import LambdaContext
-from tests.support.payloads import Nothing
+from tests.support.payloads import Nothing, nothing
 from tests.support.project import ACME, Gateway, Project
 
 
@@ -41,10 +41,7 @@ BACKGROUND = {"Authorization": "Bearer background-token"}
 async def test_a_tick_by_http_says_what_it_did(
     registry: Registry, worker: Worker, ada: UserQueue, http: httpx.AsyncClient
 ) -> None:
-    @registry.processor("noop", payload=Nothing)
-    async def noop(job: Job[Nothing], ctx: JobContext) -> None:
-        return None
-
+    registry.processor("noop", payload=Nothing)(nothing)
     await worker.register()
     await ada.enqueue(ACME, "noop")
 

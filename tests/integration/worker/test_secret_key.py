@@ -6,6 +6,9 @@ import json
 import subprocess
 
 import httpx
+import pytest
+from storage3.exceptions import StorageApiError
+from supabase_auth.errors import AuthApiError
 
 from minutehand.node import node_binary, node_home
 from minutehand.queue import WorkerQueue
@@ -35,12 +38,16 @@ async def test_a_worker_with_a_secret_key_sends_no_bearer(project: Project) -> N
 
 
 async def test_the_official_client_of_python_enters_with_it(project: Project) -> None:
-    """supabase-py sends the key as bearer, too."""
+    """supabase-py sends the key as bearer, too; what has no server here says so."""
     secret = project.settings.supabase_secret_key or ""
     async with httpx.AsyncClient() as connections:
         options = AsyncClientOptions(schema=project.settings.schema_name, httpx_client=connections)
         client = await acreate_client(project.settings.supabase_url, secret, options)
         health = await client.rpc("queue_health").execute()
+        with pytest.raises(AuthApiError, match="minutehand dev --supabase-url"):
+            await client.auth.admin.list_users()
+        with pytest.raises(StorageApiError, match="minutehand dev --supabase-url"):
+            await client.storage.list_buckets()
 
     assert isinstance(health.data, dict)
     assert health.data["due"] == 0

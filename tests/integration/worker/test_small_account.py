@@ -21,7 +21,7 @@ from minutehand.worker.fanout import FanOut
 from supabase_local.lambda_runtime import FunctionConfig, Invocation, LambdaRuntime
 from supabase_local.lambda_runtime.gateway import Route
 from tests.support.killable import until
-from tests.support.payloads import Nothing
+from tests.support.payloads import Nothing, nothing
 from tests.support.project import ACME, Project
 
 HERE = Path(__file__).parent
@@ -258,9 +258,7 @@ async def test_a_crowded_worker_leases_nothing_and_extra_workers_fit_what_is_fre
     """One place is taken, one is this worker's, one is left: a backlog starts one more, not ten."""
     started: list[int] = []
 
-    @registry.processor("short", payload=Nothing)
-    async def short(job: Job[Nothing], ctx: JobContext) -> None:
-        return None
+    registry.processor("short", payload=Nothing)(nothing)
 
     async def start(count: int) -> int:
         started.append(count)

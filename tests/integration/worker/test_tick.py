@@ -26,7 +26,7 @@ from minutehand.worker import (
 )
 from minutehand.worker.lease_requests import LeaseRequests
 from tests.support.killable import until
-from tests.support.payloads import Nothing, Number
+from tests.support.payloads import Nothing, Number, nothing
 from tests.support.project import ACME, Project
 from tests.support.virtual_time import LeapingClock
 
@@ -249,11 +249,7 @@ async def test_every_way_to_enqueue_obeys_the_published_schema(
     project: Project, registry: Registry, worker: Worker
 ) -> None:
     """The processor's model is the one place where the payload's shape is written down."""
-
-    @registry.processor("double", payload=Number)
-    async def double(job: Job[Number], ctx: JobContext) -> None:
-        return None
-
+    registry.processor("double", payload=Number)(nothing)
     await worker.register()
 
     with pytest.raises(Exception, match="number"):
@@ -313,11 +309,7 @@ async def test_an_unknown_type_is_unchanged(
     project: Project, registry: Registry, worker: Worker
 ) -> None:
     """During a deployment the old worker must not touch the new version's jobs."""
-
-    @registry.processor("known", payload=Nothing)
-    async def known(job: Job[Nothing], ctx: JobContext) -> None:
-        return None
-
+    registry.processor("known", payload=Nothing)(nothing)
     await worker.register()
     project.run_sql("insert into queue.job_types (job_type) values ('of_the_future')")
     job_id = project.insert("of_the_future")
@@ -435,11 +427,7 @@ async def test_an_unreadable_job_stops_no_other(
     project: Project, registry: Registry, worker: Worker, ada: UserQueue
 ) -> None:
     """No function lets one in; an older worker or a hand on the database might still meet one."""
-
-    @registry.processor("plain", payload=Nothing)
-    async def plain(job: Job[Nothing], ctx: JobContext) -> None:
-        """Nothing to do."""
-
+    registry.processor("plain", payload=Nothing)(nothing)
     await worker.register()
     odd = (await ada.enqueue(ACME, "plain")).job.id
     healthy = (await ada.enqueue(ACME, "plain")).job.id
@@ -464,10 +452,7 @@ async def test_a_long_tick_says_goodbye_under_its_latest_id(
     """Else an enqueue that comes right after it would count on its free slots, and wake nobody."""
     monkeypatch.setattr(LeaseRequests, "LEASE_ID_SECONDS", 0.0)
 
-    @registry.processor("brief", payload=Nothing)
-    async def brief(job: Job[Nothing], ctx: JobContext) -> None:
-        """Nothing to do."""
-
+    registry.processor("brief", payload=Nothing)(nothing)
     await worker.register()
     for _ in range(3):
         await ada.enqueue(ACME, "brief")
@@ -745,11 +730,7 @@ async def test_a_job_that_would_not_fit_is_left_to_a_longer_tick(
     project: Project, registry: Registry, worker: Worker, ada: UserQueue
 ) -> None:
     """Begun now, it would only be cut by the deadline."""
-
-    @registry.processor("minutes", payload=Nothing)
-    async def minutes(job: Job[Nothing], ctx: JobContext) -> None:
-        return None
-
+    registry.processor("minutes", payload=Nothing)(nothing)
     await worker.register()
     project.run_sql("update queue.job_types set run_p95_ms = 60000 where job_type = 'minutes'")
     job_id = (await ada.enqueue(ACME, "minutes")).job.id
@@ -772,10 +753,7 @@ async def test_a_type_that_takes_longer_than_any_tick_is_begun_with_one(
         clock.ahead += 0.3 * ctx.remaining
         return project.insert("hours")
 
-    @registry.processor("hours", payload=Nothing)
-    async def hours(job: Job[Nothing], ctx: JobContext) -> None:
-        return None
-
+    registry.processor("hours", payload=Nothing)(nothing)
     await worker.register()
     project.run_sql("update queue.job_types set run_p95_ms = 400000 where job_type = 'hours'")
     await ada.enqueue(ACME, "first")
@@ -818,11 +796,7 @@ async def test_a_tick_stays_while_another_lease_holds_what_is_due(
     project: Project, worker: Worker, registry: Registry, ada: UserQueue
 ) -> None:
     """One that left at once would leave a job just enqueued to the next minute's tick."""
-
-    @registry.processor("brief", payload=Nothing)
-    async def brief(job: Job[Nothing], ctx: JobContext) -> None:
-        """Nothing to do."""
-
+    registry.processor("brief", payload=Nothing)(nothing)
     await worker.register()
     with project.database.connect() as other:
         other.autocommit = False

@@ -20,7 +20,7 @@ from minutehand.worker import (
     TickOptions,
     Worker,
 )
-from tests.support.payloads import Nothing, Number
+from tests.support.payloads import Nothing, Number, nothing
 from tests.support.project import ACME, Project
 from tests.support.virtual_time import LeapingClock
 
@@ -270,10 +270,7 @@ async def test_spawning_twice_makes_the_same_children(
     project: Project, registry: Registry, worker: Worker, ada: UserQueue
 ) -> None:
     """A parent that is retried must not double its family."""
-
-    @registry.processor("child", payload=Nothing)
-    async def child(job: Job[Nothing], ctx: JobContext) -> None:
-        return None
+    registry.processor("child", payload=Nothing)(nothing)
 
     @registry.processor("parent", payload=Nothing)
     async def parent(job: Job[Nothing], ctx: JobContext) -> Any:

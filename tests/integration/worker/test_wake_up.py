@@ -10,7 +10,7 @@ from minutehand.queue.models import MaintenanceResponse
 from minutehand.worker import FanOut, Job, JobContext, Registry, TickOptions, Worker
 from tests.support.functions import open_partition, until_waiting
 from tests.support.killable import until
-from tests.support.payloads import Nothing
+from tests.support.payloads import Nothing, nothing
 from tests.support.project import ACME, Project
 
 
@@ -55,11 +55,7 @@ async def test_a_tick_that_has_left_makes_no_one_wait(
     registry: Registry, worker: Worker, ada: UserQueue
 ) -> None:
     """Its room went with it: the very next enqueue wakes a worker."""
-
-    @registry.processor("short", payload=Nothing)
-    async def short(job: Job[Nothing], ctx: JobContext) -> None:
-        return None
-
+    registry.processor("short", payload=Nothing)(nothing)
     await worker.register()
     await ada.enqueue(ACME, "short")
     await worker.tick(budget_seconds=120)

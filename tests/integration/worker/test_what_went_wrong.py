@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from minutehand.log import request_context
 from minutehand.queue import UserQueue
 from minutehand.worker import Job, JobContext, Registry, Schedule, TickOptions, Worker
-from tests.support.payloads import Nothing
+from tests.support.payloads import Nothing, nothing
 from tests.support.project import ACME, Project
 
 
@@ -77,10 +77,7 @@ async def test_a_refused_payload_has_no_traceback(
     class Number(BaseModel):
         number: int
 
-    @registry.processor("strict", payload=Number)
-    async def strict(job: Job[Number], ctx: JobContext) -> None:
-        return None
-
+    registry.processor("strict", payload=Number)(nothing)
     await worker.register()
     project.run_sql("update queue.job_types set payload_schema = null")
     job = (await ada.enqueue(ACME, "strict", {"number": "x"})).job

@@ -27,7 +27,15 @@ from minutehand.local.environment import (
 from minutehand.local.logs import readable
 from minutehand.local.ports import LOOPBACK, is_free, reserve_port
 from minutehand.local.postgres import Postgres, memory_folder
-from minutehand.local.processes import Identity, has_ended, send_signal, wait_gone
+from minutehand.local.processes import (
+    Identity,
+    end_group,
+    has_ended,
+    send_signal,
+    spawn,
+    stop,
+    wait_gone,
+)
 from minutehand.local.stack import describe_end
 from minutehand.local.state import AlreadyRunning, StateFolder
 from minutehand.local.users import ADA
@@ -139,6 +147,27 @@ def test_a_process_that_ends_while_it_is_looked_at_is_not_an_error() -> None:
 
     assert has_ended(found)
     assert wait_gone(found, 5)
+
+
+def test_a_group_whose_number_is_another_processs_is_left_alone() -> None:
+    """A child that ended long before it is stopped; what it left in its group goes with it."""
+    sleeper = [sys.executable, "-c", "import time; time.sleep(600)"]
+    stranger = spawn(sleeper, output=subprocess.DEVNULL)
+    leaves = "import subprocess; print(subprocess.Popen(['sleep', '600']).pid, flush=True)"
+    child = spawn([sys.executable, "-c", leaves])
+    try:
+        assert child.stdout is not None
+        with child.stdout:
+            left = psutil.Process(int(child.stdout.readline()))
+        child.wait()
+
+        stop(child)
+        end_group(stranger.pid)
+
+        assert wait_gone(left, 60)
+        assert stranger.poll() is None
+    finally:
+        stop(stranger)
 
 
 def test_leftovers_that_end_by_themselves_do_not_stop_the_next_start(tmp_path: Path) -> None:

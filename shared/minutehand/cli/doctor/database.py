@@ -196,7 +196,7 @@ none(  # `service_role` and `job_worker` hold them
 )
 none(
     "row-level-security",
-    """select string_agg(c.relname, ', ' order by c.relname), min(c.relname)
+    """select string_agg(c.relname, ', ' order by c.relname), min(quote_ident(c.relname))
        from pg_class as c join pg_namespace as n on n.oid = c.relnamespace
        where n.nspname = 'public' and c.relkind in ('r', 'p') and not c.relrowsecurity
        having count(*) > 0""",
@@ -224,7 +224,7 @@ none(  # the engine's functions alone may
 PARTS = {
     "realtime": "no one can follow a job live",
     "pg_cron": "the database does not invoke the worker every minute",
-    "worker_guard": "a revoked worker key may still call what queue.unguarded() returns",
+    "worker_guard": "a revoked worker key may still call what {engine}.unguarded() returns",
 }
 ATTACH = "minutehand doctor --fix"
 
@@ -236,7 +236,8 @@ def extensions(target: Target) -> Finding:
     missing = [name for name in PARTS if state[name] == "not_attached"]
     if missing:
         name = missing[0]
-        return fail(f"{name} is there and not attached: {PARTS[name]}", ATTACH)
+        means = PARTS[name].format(engine=target.schemas.engine)
+        return fail(f"{name} is there and not attached: {means}", ATTACH)
     if state["realtime"] == "absent":
         return warn(
             "realtime.messages does not exist: clients poll",
