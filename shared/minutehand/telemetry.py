@@ -53,7 +53,7 @@ def start(environ: Mapping[str, str], *, version: str) -> bool:
         import logging
 
         logging.getLogger(__name__).warning(
-            "Nothing is exported by OpenTelemetry: pip install 'fastapi[opentelemetry]', or unset "
+            "Nothing is exported by OpenTelemetry: pip install 'minutehand[otel]', or unset "
             "OTEL_EXPORTER_OTLP_ENDPOINT",
             extra={"event": "telemetry.off", "reason": f"{type(error).__name__}: {error}"},
         )
