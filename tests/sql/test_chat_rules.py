@@ -204,7 +204,7 @@ def test_only_who_holds_the_lease_posts_and_only_once(seeded: Database) -> None:
         with pytest.raises(psycopg.Error) as refused:
             as_worker(seeded, "chat_post", {**held, **wrong})
         assert refused.value.sqlstate == "PT422"
-    first = as_worker(seeded, "chat_post", {**held, "text": "Good day"})
+    first = as_worker(seeded, "chat_post", {**held, "text": "Good day", "input_tokens": 7.0})
     assert as_worker(seeded, "chat_post", {**held, "text": "Good night"}) == first
     assert as_worker(seeded, "chat_load", held)["written"] == first["message_id"]
     lost = {**held, "fence": held["fence"] + 1, "text": "x", "items": []}

@@ -681,8 +681,8 @@ as $$
 declare
   v_said public.chat_messages := jsonb_populate_record(null::public.chat_messages,
     jsonb_build_object('text', p_request -> 'text', 'data', p_request -> 'data', 'model', p_request -> 'model',
-      'offline', p_request -> 'offline', 'input_tokens', p_request -> 'input_tokens',
-      'output_tokens', p_request -> 'output_tokens', 'cost_usd', p_request -> 'cost_usd'));
+      'offline', p_request -> 'offline', 'input_tokens', queue.plain(p_request -> 'input_tokens'),
+      'output_tokens', queue.plain(p_request -> 'output_tokens'), 'cost_usd', p_request -> 'cost_usd'));
 begin
   v_said.conversation_id := p_conversation.id;
   v_said.author := 'assistant';
