@@ -230,7 +230,7 @@ async def test_an_operation_is_begun_once_read_and_taken_back(
     pages += [(await ada.get(f"{path}/jobs", params={"cursor": pages[0]["next"]})).json()]
     undo = await ended(ada, await ada.post(f"{path}/undo"))
     finished = await ada.post(f"{path}/pause")
-    listed = (await ada.get("/api/operations", params={"workspace_id": ACME_ID, "limit": 2})).json()
+    listed = (await ada.get("/api/operations", params={"workspace_id": ACME_ID, "limit": 1})).json()
     older = await ada.get(
         "/api/operations", params={"workspace_id": ACME_ID, "cursor": listed["next_cursor"]}
     )
@@ -243,8 +243,8 @@ async def test_an_operation_is_begun_once_read_and_taken_back(
     assert {(one["outcome"], one["job_type"]) for one in results} == {("done", hand.job_type)}
     assert (undo["action"], undo["done"]) == ("retry", 3)
     assert (finished.status_code, error_of(finished)["code"]) == (409, "invalid_state")
-    assert [one["id"] for one in listed["operations"]] == [undo["id"], done["id"]]
-    assert not {one["id"] for one in older.json()["operations"]} & {first.json()["id"]}
+    assert [one["id"] for one in listed["operations"]] == [undo["id"]]
+    assert older.json()["operations"][0]["id"] == done["id"]
     assert (await eve.get(path)).status_code == 404
     for action in ("cancel", "replay"):
         everything = {**wanted, "action": action, "filter": {}}
