@@ -25,6 +25,9 @@ function answerLocally(path) {
   if (path === "/_ready") {
     return Response.json({ database: database.isUp }, { status: database.isUp ? 200 : 503 });
   }
+  if (!/^\/(auth|rest)\/v1(?=\/|$)/.test(path)) {
+    return Response.json({ message: "no Route matched with those values" }, { status: 404 });
+  }
   return null;
 }
 

@@ -144,6 +144,25 @@ def test_a_token_cannot_name_a_role_that_authenticator_may_not_take(
     assert (answer.status_code, answer.json()["code"]) == (status, code)
 
 
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("/", 404),
+        ("/rest/v2/jobs", 404),
+        ("/storage/v1/bucket", 501),
+        ("/auth/v1/admin/users", 501),
+    ],
+)
+def test_a_path_that_nothing_serves_is_refused(
+    gateway: httpx.Client, path: str, status: int
+) -> None:
+    """Hosted projects have the latter two: the answer says where to find them."""
+    answer = gateway.get(path)
+
+    assert answer.status_code == status
+    assert ("supabase start" in answer.json()["message"]) is (status == 501)
+
+
 def test_array_arguments_and_the_roles_timeout_arrive(
     stack: RunningStack, gateway: httpx.Client
 ) -> None:

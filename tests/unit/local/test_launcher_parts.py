@@ -149,7 +149,7 @@ def test_a_process_that_ends_while_it_is_looked_at_is_not_an_error() -> None:
     assert wait_gone(found, 5)
 
 
-def test_a_group_whose_number_is_another_processs_is_left_alone() -> None:
+def test_a_group_of_another_process_with_the_same_number_is_not_killed() -> None:
     """A child that ended long before it is stopped; what it left in its group goes with it."""
     sleeper = [sys.executable, "-c", "import time; time.sleep(600)"]
     stranger = spawn(sleeper, output=subprocess.DEVNULL)
