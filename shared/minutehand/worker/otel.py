@@ -36,6 +36,18 @@ from minutehand.worker.outcomes import Fail, Returned
 from minutehand.worker.trace import follow
 
 _PROPAGATOR = TraceContextTextMapPropagator()
+# one of each: without a provider every call of `get_meter` makes one that stays
+_METER = get_meter("minutehand", VERSION)
+_RUNNING = _METER.create_up_down_counter(
+    f"minutehand_{RUNNING_JOBS[0]}", description=RUNNING_JOBS[1]
+)
+_QUEUE_WAIT, _RUN = (
+    _METER.create_histogram(f"minutehand_{name}", "s", text)
+    for name, text in (QUEUE_WAIT_SECONDS, RUN_SECONDS)
+)
+_ATTEMPTS = _METER.create_counter("minutehand_attempts", description="Attempts.")
+_DUE_LEFT = _METER.create_gauge(f"minutehand_{DUE_LEFT[0]}", "1", DUE_LEFT[1])
+on_due_counted.append(_DUE_LEFT.set)
 
 
 async def spans(job: Job[Any], ctx: JobContext, call: Call) -> Returned:
@@ -84,14 +96,10 @@ async def metrics(job: Job[Any], ctx: JobContext, call: Call) -> Returned:
     worker's types that were due and that its lease left, counted up to 1,000 at each run's first
     lease and once a minute in a long one. From due to start, by type, is in `/metrics`.
     """
-    meter = get_meter("minutehand", VERSION)
-    name, text = RUNNING_JOBS
-    running = meter.create_up_down_counter(f"minutehand_{name}", description=text)
     labels = {"job_type": job.job_type}
-    running.add(1, labels)
+    _RUNNING.add(1, labels)
     if job.attempt == 1:
-        name, text = QUEUE_WAIT_SECONDS
-        meter.create_histogram(f"minutehand_{name}", "s", text).record(job.queued_seconds, labels)
+        _QUEUE_WAIT.record(job.queued_seconds, labels)
     began = time.monotonic()
     ending: settlement.Returned | settlement.Raised
     try:
@@ -102,22 +110,11 @@ async def metrics(job: Job[Any], ctx: JobContext, call: Call) -> Returned:
         ending = settlement.Raised(error)
         raise
     finally:
-        running.add(-1, labels)
+        _RUNNING.add(-1, labels)
         outcome = _outcome(ending, job, ctx)
         labels = {**labels, "outcome": outcome}
-        meter.create_counter("minutehand_attempts", description="Attempts.").add(1, labels)
-        name, text = RUN_SECONDS
-        meter.create_histogram(f"minutehand_{name}", "s", text).record(
-            time.monotonic() - began, labels
-        )
-
-
-def _record_depth(due: int) -> None:
-    name, text = DUE_LEFT
-    get_meter("minutehand", VERSION).create_gauge(f"minutehand_{name}", "1", text).set(due)
-
-
-on_due_counted.append(_record_depth)
+        _ATTEMPTS.add(1, labels)
+        _RUN.record(time.monotonic() - began, labels)
 
 
 def _outcome(

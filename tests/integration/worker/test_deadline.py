@@ -16,7 +16,7 @@ import pytest
 from infra.bench.faults import FaultyProxy
 from minutehand.local.ports import reserve_port
 from minutehand.queue import NewJob, QueueUnavailable, UserQueue
-from minutehand.worker import Job, JobContext, Registry, TickOptions, Worker
+from minutehand.worker import Job, JobContext, Registry, TickOptions, Worker, otel
 from tests.support.killable import until
 from tests.support.payloads import Nothing
 from tests.support.project import ACME, Project, settings_at
@@ -159,6 +159,8 @@ async def test_ticks_leave_nothing_behind(
     registry: Registry, worker: Worker, ada: UserQueue
 ) -> None:
     """A warm environment lives for hours: objects that pile up would end it."""
+    registry.around(otel.spans)
+    registry.around(otel.metrics)
 
     @registry.processor("work", payload=Nothing)
     async def work(job: Job[Nothing], ctx: JobContext) -> dict[str, Any]:
