@@ -38,7 +38,7 @@ reset: setup ## Delete the stack's data and keys in .local
 	@$(BIN)/python -m minutehand.local reset
 
 test: setup ## Run every test; ARGS="-k name" narrows
-	@$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(ARGS)
+	@$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 quick: setup ## Run the tests that need no stack, in less than a minute
 	@$(BIN)/python -m pytest -q -n 3 --dist worksteal tests/unit $(ARGS)

@@ -204,4 +204,6 @@ def test_a_chromium_is_found_on_debian_on_ubuntu_and_of_playwright(tmp_path: Pat
     assert found_chromium(tmp_path) == str(chrome)
     debian = program(tmp_path / "bin" / "chromium")
     assert found_chromium(tmp_path) == str(debian)
+    shell = program(tmp_path / "bin" / "chromium-headless-shell")
+    assert found_chromium(tmp_path) == str(shell)
     assert found_chromium(tmp_path, CHROMIUM="/opt/mine") == "/opt/mine"
