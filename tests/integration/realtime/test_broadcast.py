@@ -130,22 +130,6 @@ async def test_without_the_right_to_write_a_broadcast_vanishes(connect: Any, gra
     await reader.silence()
 
 
-async def test_the_javascript_client_times_out_on_a_forbidden_send(
-    server: Server, js: JavaScript, grant: Any
-) -> None:
-    """Check 12 as a browser sees it."""
-    topic = unique()
-    grant(topic, ADA, write=False)
-    await js.call("client", name="c", url=server.http, key=PUBLISHABLE, token=token(ADA))
-    config = {"private": True, "broadcast": {"ack": True}}
-    await js.call("subscribe", client="c", channel="c", topic=topic, config=config)
-
-    result = await js.call("send", channel="c", event="e", payload={}, timeout=1500)
-
-    assert result == "timed out"
-    assert await js.call("state", channel="c") == "joined"
-
-
 @pytest.mark.parametrize("payload", [{"n": 1}, UNICODE, DEEP, {"big": "x" * 100_000}, {}])
 async def test_javascript_and_python_understand_each_other(
     server: Server, js: JavaScript, python: AsyncRealtimeClient, payload: dict[str, Any]

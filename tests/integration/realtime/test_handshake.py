@@ -143,11 +143,3 @@ async def test_a_heartbeat_echoes_its_ref(connect: Any, version: int, ref: str |
 
     assert (frame["topic"], frame["event"], frame["ref"]) == ("phoenix", "phx_reply", ref)
     assert frame["payload"] == {"status": "ok", "response": {}}
-
-
-def test_health_is_200_while_replication_runs(server: Server) -> None:
-    """The launcher waits for this."""
-    answer = httpx.get(f"{server.http}/realtime/v1/health")
-
-    assert answer.status_code == 200
-    assert answer.json()["status"] == "ok"
