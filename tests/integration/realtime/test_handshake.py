@@ -91,10 +91,7 @@ async def test_the_connection_limit_refuses_the_next_socket(
     """§1: too many users answer 429."""
     small = start_server(connections=2)
 
-    async with (
-        websocket_connect(small.websocket_url()),
-        websocket_connect(small.websocket_url()),
-    ):
+    async with websocket_connect(small.websocket_url()), websocket_connect(small.websocket_url()):
         with pytest.raises(InvalidStatus) as refused:
             await websocket_connect(small.websocket_url())
 

@@ -172,9 +172,7 @@ async def test_a_topic_needs_a_name(connect: Any) -> None:
 
     reply = await socket.join("")
 
-    assert reply["response"] == {
-        "reason": "TopicNameRequired: You must provide a topic name",
-    }
+    assert reply["response"] == {"reason": "TopicNameRequired: You must provide a topic name"}
 
 
 async def test_odd_values_in_a_join_fall_back_to_defaults(connect: Any) -> None:
@@ -277,9 +275,7 @@ async def test_joining_too_fast_is_refused_and_the_socket_closed(
     reply = await socket.join(unique())
     await socket.connection.wait_closed()
 
-    assert reply["response"] == {
-        "reason": "ClientJoinRateLimitReached: Too many joins per second",
-    }
+    assert reply["response"] == {"reason": "ClientJoinRateLimitReached: Too many joins per second"}
     assert socket.connection.close_code == 1001
 
 
@@ -293,6 +289,6 @@ async def test_a_private_only_project_refuses_public_topics(
     public = await socket.join(unique())
 
     assert public["response"] == {
-        "reason": "PrivateOnly: This project only allows private channels",
+        "reason": "PrivateOnly: This project only allows private channels"
     }
     await socket.joined(unique(), private=True)
