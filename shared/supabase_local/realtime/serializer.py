@@ -145,12 +145,7 @@ def text_frame(text: str) -> bytes:
 
 
 def encode(
-    version: Version,
-    join_ref: str | None,
-    ref: str | None,
-    topic: str,
-    event: str,
-    payload: str,
+    version: Version, join_ref: str | None, ref: str | None, topic: str, event: str, payload: str
 ) -> bytes:
     """A frame whose payload is JSON already."""
     if version == 2:
@@ -211,7 +206,6 @@ class UserBroadcast(Fanout):
         *,
         encoding: int = JSON,
         message_id: str | None = None,
-        replayed: bool = False,
     ) -> None:
         super().__init__(topic, "broadcast", "")
         self.user_event = user_event
@@ -219,8 +213,7 @@ class UserBroadcast(Fanout):
         self.encoding = encoding
         self.metadata = ""
         if message_id is not None:
-            mark = ',"replayed":true' if replayed else ""
-            self.metadata = f'{{"id":"{message_id}"{mark}}}'
+            self.metadata = f'{{"id":"{message_id}"}}'
 
     def _encode(self, version: Version) -> bytes | None:
         if version == 2:

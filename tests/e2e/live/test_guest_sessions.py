@@ -11,7 +11,6 @@ from typing import Any
 
 import httpx
 import pytest
-from websockets.asyncio.client import connect as websocket_connect
 
 from minutehand.client import Client, QueueError, Timing
 from minutehand.config import Settings
@@ -19,6 +18,7 @@ from minutehand.functions.status.app import build_app
 from minutehand.local.users import ADA, EVE
 from minutehand.node import node_binary
 from tests.e2e.console.worker import HandWorker
+from tests.e2e.live.conftest import Open
 from tests.integration.realtime.support import Socket
 from tests.support.hostile_proxy import Faults, HostileProxy
 from tests.support.official import official
@@ -209,34 +209,17 @@ async def test_the_python_client_follows_a_guest_session_without_a_token(
     assert sorted(told) == written(stack, guest_session)
 
 
-@pytest.fixture
-async def connect(stack: RunningStack) -> AsyncIterator[Callable[[], Awaitable[Socket]]]:
-    """Raw sockets with the publishable key."""
-    sockets: list[Socket] = []
-
-    async def open_one() -> Socket:
-        base = stack.supabase_url.replace("http", "ws", 1)
-        url = f"{base}/realtime/v1/websocket?apikey={stack.supabase_publishable_key}&vsn=2.0.0"
-        sockets.append(Socket(await websocket_connect(url), 2))
-        return sockets[-1]
-
-    yield open_one
-    for socket in sockets:
-        await socket.connection.close()
-
-
 async def test_a_guest_joins_the_guest_session_and_no_other_topic(
     stack: RunningStack,
     worker: HandWorker,
     guest_session: str,
     room: Callable[[], None],
-    connect: Callable[[], Awaitable[Socket]],
+    connect: Open,
 ) -> None:
-    """By join and by replay: not the job, the workspace, another guest session, nor a user's."""
+    """Not the job, the workspace, another guest session, nor a user's."""
     owned = opened(stack, worker, user_id=str(EVE.id))
     [job_id] = await run_jobs(worker, guest_session, 1)
     await run_jobs(worker, owned, 1)
-    replay = {"broadcast": {"replay": {"since": 0}}}
     closed = [
         f"job:{job_id}", f"workspace:{worker.workspace_id}", f"session:{guest_session[:-1]}",
         f"session:{guest_session}0", "session:visit_%", "session:guest_", f"session:{owned}",
@@ -245,9 +228,8 @@ async def test_a_guest_joins_the_guest_session_and_no_other_topic(
 
     for topic in closed:
         for token in (None, stack.token(None, "anon")):
-            for more in ({}, replay):
-                refused = await socket.join(topic, access_token=token, private=True, **more)
-                assert refused["response"]["reason"].startswith("Unauthorized: "), (topic, refused)
+            refused = await socket.join(topic, access_token=token, private=True)
+            assert refused["response"]["reason"].startswith("Unauthorized: "), (topic, refused)
     await socket.joined(f"session:{guest_session}", private=True)
     by_name = await connect()
     await by_name.joined(f"session:{owned}", access_token=stack.sign_in(EVE.email), private=True)
