@@ -38,7 +38,7 @@ def leading(rows: Sequence[Any]) -> list[Any]:
     for row in rows:
         row = bounded(row, MOST_BYTES - 600)
         left -= size_of(row) + 2
-        if left < 0 and kept:
+        if left < 0:
             break
         kept.append(row)
     return kept

@@ -153,6 +153,9 @@ def test_a_full_parameter_store_is_refused(
 
     assert limit.stops
     assert "needs 4 more" in limit.detail
+    for name in ("jobs", "status"):
+        store.put_parameter(Name=f"/minutehand/dev/{name}", Value="{}", Type="SecureString")
+    assert "needs 2 more" in looked_at(account)["ssm"].detail
 
 
 def test_doctor_and_deploy_say_the_same(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from minutehand.cli.bounded import MOST_BYTES, PIECE, bounded, leading, piece, size_of
+from minutehand.cli.bounded import MOST_BYTES, PIECE, bounded, leading, piece, short, size_of
 
 DEEP: Any = "end"
 for _ in range(100):
@@ -43,6 +43,17 @@ def test_pieces_are_the_whole_and_hold_no_secret() -> None:
 
     assert len(text) > 2 * PIECE
     assert json.loads(text) == {**value, "password": "[hidden]"}
+    assert piece("x" * (PIECE - len('""')), 0)["next_offset"] is None, "no empty piece follows"
+
+
+def test_a_rows_text_is_short_and_holds_no_secret() -> None:
+    """An error's message is what a vendor answered."""
+    text = short("postgresql://ada:hunter2@db.test/app refused " + "x" * 400)
+
+    assert text is not None
+    assert "hunter2" not in text
+    assert text.endswith("characters)")
+    assert short(None) is None
 
 
 def test_what_fits_is_left_as_it_is() -> None:
