@@ -67,6 +67,14 @@ LAYOUTS = {
         ("organizations(id,name)", "memberships(organization_id,user_id,role)"),
         "add column job_tenant uuid not null default gen_random_uuid() unique",
     ),
+    "bigint keys beside a uuid that may repeat": (
+        "create table organizations (id bigint primary key, name text, tag uuid, gone boolean);"
+        "create unique index on organizations (tag) where not gone;"
+        "create table memberships (organization_id bigint references organizations,"
+        " user_id uuid references auth.users, role text);",
+        ("organizations(id,name)", "memberships(organization_id,user_id,role)"),
+        "add column job_tenant uuid",
+    ),
     "bigint keys beside a uuid": (
         "create table organizations (id bigint primary key, name text,"
         " job_tenant uuid not null default gen_random_uuid() unique);"
@@ -244,10 +252,12 @@ def test_a_configuration_that_names_no_seeds_is_a_sentence(tmp_path: Path) -> No
 def test_an_install_that_asks_nothing_says_what_it_found(tmp_path: Path) -> None:
     """Workspaces of ours beside organizations of theirs would be a surprise."""
     bakery(tmp_path)
+    theirs = run("install", str(tmp_path), "--check")["migrations"]
 
     notes = run("install", str(tmp_path), "--yes")["notes"]
 
     assert any("--tenancy existing" in note and "memberships(" in note for note in notes)
+    assert run("install", str(tmp_path), "--check")["migrations"] == theirs
 
 
 def test_number_keys_are_refused_before_anything_is_written(tmp_path: Path) -> None:

@@ -134,7 +134,7 @@ def test_a_role_that_has_nothing_is_named(tmp_path: Path) -> None:
     bakery(tmp_path)
     first = tmp_path / "supabase/migrations/20250101120000_create_bakery.sql"
     text = first.read_text().replace("role text not null default 'member'", "role public.hand")
-    first.write_text(f"create type public.hand as enum ('owner', 'baker');\n{text}")
+    first.write_text(f"create type public.hand as enum ('owner', 'member', 'baker');\n{text}")
 
     for options in ((), ("--tenancy", "existing")):
         notes = run("install", str(tmp_path), "--yes", "--dry-run", *options)["notes"]

@@ -10,6 +10,7 @@ import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import boto3
@@ -24,6 +25,7 @@ from minutehand.cli.doctor.command import deployed_target
 from minutehand.cli.doctor.command import run as run_check
 from minutehand.cli.doctor.findings import Check, Finding, Target, Verdict
 from minutehand.deploy import console
+from minutehand.deploy.bundles import PackagingError
 from minutehand.deploy.parameters import parameter_name, write_parameters
 from minutehand.project import Project
 from minutehand.terminal.connection import CommandFailed
@@ -360,15 +362,26 @@ class Recording:
     create_invalidation = put_object
 
 
+def titles(**options: bool) -> str:
+    usual = {"dry_run": False, "secrets_only": False, **options}
+    return " ".join(title for title, _ in deploy.planned(PLAN, Output(), **usual))
+
+
 def test_code_never_runs_ahead_of_its_database_or_its_secrets() -> None:
     """What can refuse comes before what changes; the first tick needs all that is before it."""
-    steps = deploy.planned(PLAN, Output(), dry_run=False, secrets_only=False)
-
     assert re.search(
         "placeholder.*AWS account.*allows.*compare the migrations.*push the migrations"
         ".*create or update the stack.*secrets to SSM.*first tick",
-        " ".join(title for title, _ in steps),
+        titles(),
     )
+
+
+def test_a_dry_run_checks_what_needs_no_account() -> None:
+    """The project that would get the schema too, unless something else applies it."""
+    assert re.search("placeholder.*Supabase.*build", titles(dry_run=True))
+    assert "AWS" not in titles(dry_run=True)
+    for dry_run in (True, False):
+        assert "Supabase" not in titles(dry_run=dry_run, database=False)
 
 
 def test_no_page_is_sent_to_a_module_that_is_not_built_yet() -> None:
@@ -382,13 +395,39 @@ def test_no_page_is_sent_to_a_module_that_is_not_built_yet() -> None:
     assert len(set(keys)) == len(keys) > 50
 
 
-def test_every_upload_invalidates_every_edge() -> None:
+def test_a_vendored_file_that_is_not_the_reviewed_one_is_not_uploaded(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """It would run with each visitor's session."""
+    monkeypatch.setattr(console, "node_home", lambda: tmp_path)
+
+    with pytest.raises(PackagingError, match=r"not what infra/console/vendor\.json says"):
+        console.console_assets({}, [])
+
+
+def test_a_first_tick_that_fails_fails_the_deploy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No type is published then, and each enqueue is refused."""
+    answer = {"FunctionError": "Unhandled", "Payload": io.BytesIO(b"no SUPABASE_URL")}
+    worker = SimpleNamespace(invoke=lambda **_: answer)
+    monkeypatch.setattr(deploy.Plan, "client", lambda *_: worker)
+
+    with pytest.raises(CommandFailed, match="no SUPABASE_URL") as failed:
+        deploy.first_tick(PLAN)
+
+    assert failed.value.code == "first_tick_failed"
+
+
+def test_every_upload_invalidates_every_edge(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same reference twice would be taken for a repetition, and nothing would be forgotten."""
-    cloudfront = Recording()
+    s3, cloudfront = Recording(), Recording()
+    made = {"ConsoleBucketName": "b", "ConsoleDistribution": "D1"}
+    monkeypatch.setattr(deploy, "outputs", lambda _: made)
+    monkeypatch.setattr(deploy.Plan, "client", lambda _, name: s3 if name == "s3" else cloudfront)
 
-    console.forget(cloudfront, "D1")
-    console.forget(cloudfront, "D1")
+    deploy.upload_console(PLAN)
+    deploy.upload_console(PLAN)
 
+    assert s3.asked
     first, second = cloudfront.asked
     assert first["InvalidationBatch"]["Paths"]["Items"] == ["/*"]
     assert (

@@ -11,6 +11,7 @@ import pytest
 from minutehand.cli.doctor import proof as proving
 from minutehand.cli.doctor.findings import Finding, Verdict
 from tests.integration.cli.test_doctor import found
+from tests.support.engine import ACME
 from tests.support.stacks import RunningStack
 
 LEFT = (
@@ -48,7 +49,14 @@ def test_without_the_owners_url_the_secret_key_deletes_the_job(stack: RunningSta
     assert finding.verdict is Verdict.OK, finding
     with stack.connect() as sql:
         assert sql.execute(LEFT).fetchall() == [(0,), (1,)]
+        new = "insert into public.jobs (workspace_id, job_type) values (%s, 'minutehand.doctor')"
+        sql.execute(new, [ACME])  # of a doctor that was killed: it is leased before
+    again = found(stack, "proof")
+    with stack.connect() as sql:
+        sql.execute("delete from public.jobs where job_type = 'minutehand.doctor'")
         sql.execute("delete from queue.job_types where job_type = 'minutehand.doctor'")
+
+    assert again.verdict is Verdict.OK, again
 
 
 @contextmanager
