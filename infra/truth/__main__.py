@@ -33,7 +33,7 @@ IMAGES: Final = Path(__file__).with_name("compose.yml")
 LEFT_OUT: Final = "storage-api,imgproxy,mailpit,postgres-meta,studio,edge-runtime,logflare,vector"
 PROTOCOL: Final = (
     *("broadcast", "database_broadcast", "handshake", "joining", "postgres_changes"),
-    *("presence", "replay", "rest", "tokens", "visibility"),
+    *("presence", "rest", "tokens", "visibility"),
 )
 CLIENTS: Final = ("freshness", "guest_sessions", "hostile_wire", "isolation", "python_watch")
 #: A part of the run → what pytest is given; every test but those that start a server of ours.

@@ -176,7 +176,8 @@ def test_a_check_says_what_was_found_and_writes_nothing(tmp_path: Path) -> None:
     """Tenants, what records only, and the mode that fits."""
     bakery(tmp_path)
     more = tmp_path / "supabase/migrations/20250102000000_more.sql"
-    more.write_text("create table public.more ();")
+    more.write_text("create table public.more ();", "utf-8-sig")
+    (tmp_path / "supabase/migrations/20250103000000_folder.sql").mkdir()
     seed_by(tmp_path, 'sql_paths = ["./none.sql", "./seeds/*.sql"]')
     (tmp_path / "supabase/seeds").mkdir()
     (tmp_path / "supabase/seeds/2.sql").write_text("create extension pg_cron;")

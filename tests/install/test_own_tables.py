@@ -81,7 +81,8 @@ def test_a_row_belongs_to_whom_its_foreign_keys_lead(
         tables.execute("create table public.jobs (workspace_id uuid, payload jsonb)")
         tables.execute(
             "create schema queue; create function queue.held_job(jsonb, text[], text)"
-            " returns public.jobs language sql as 'select null::public.jobs'"
+            " returns public.jobs language sql as 'select null::public.jobs';"
+            "create function public.attach_extensions() returns void language sql as ''"
         )
         tables.execute(sql.encode())
 

@@ -12,6 +12,8 @@
  * input.onchange = () => uploads.begin(input.files[0], { workspace_id });
  */
 
+import { tell } from "./jobs/follower.js";
+
 /**
  * @typedef {{id: string, size_bytes: number, part_bytes: number, part_count: number, complete: boolean,
  *   missing: number[], title: string}} Upload What the routes answer; an app's answer has more fields.
@@ -71,7 +73,7 @@ export function uploadsAt(url, { token = () => null, request = requestAs(token),
 
   const set = (/** @type {RunningUpload[]} */ next) => {
     running = next;
-    for (const listener of [...listeners]) listener(next);
+    for (const listener of [...listeners]) tell(listener, next);
   };
   const find = (/** @type {string} */ id) => running.find((one) => one.id === id);
   // where it was is not read back
@@ -119,13 +121,13 @@ export function uploadsAt(url, { token = () => null, request = requestAs(token),
     const checksum = await sumOf(one.sums, upload.part_count);
     const done = await call("POST", id, "/complete", { checksum });
     forget(id);
-    onEnd?.(done);
+    tell(onEnd, done);
   }
 
   function fail(/** @type {string} */ id, /** @type {any} */ error) {
     if (error.status === 404) {
       forget(id);
-      onEnd?.(null, new Error("The upload has expired or was aborted; start it again"));
+      tell(onEnd, null, new Error("The upload has expired or was aborted; start it again"));
     } else change(id, { state: "paused", problem: error.message });
   }
 

@@ -298,7 +298,7 @@ def declare(owner: str, folder: Path) -> None:
 
     schemas = sorted((folder / "supabase" / "schemas").rglob("*.sql"))
     with psycopg.connect(owner, autocommit=True) as connection:
-        left = [path.read_text("utf-8").encode() for path in schemas]
+        left = [path.read_text("utf-8-sig").encode() for path in schemas if path.is_file()]
         while left:
             again = []
             for text in left:

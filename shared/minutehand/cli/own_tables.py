@@ -73,6 +73,7 @@ grant usage on schema {schema} to job_worker;
 revoke execute on function {names}
   from public, anon, authenticated, service_role;
 grant execute on function {names} to job_worker;
+select {clients}.attach_extensions(); -- else `db diff` finds what the next worker changes
 """
 HEAD = """
 create function {schema}.{name}(p_request jsonb) returns jsonb
@@ -438,8 +439,9 @@ def _functions(project: Project, names: dict[str, str], schema: str, tables: lis
             made.append(head + body.format(table=table.name, pairs=joined, where=table.where))
             called.append(f"{schema}.{name}")
     return FUNCTIONS.format(
-        job_type=names["job_type"], schema=schema, functions="".join(made), names=", ".join(called)
-    )
+        job_type=names["job_type"], schema=schema, functions="".join(made),
+        names=", ".join(called), clients=project.schema_,
+    )  # fmt: skip
 
 
 def _class(name: str, said: str, columns: Iterable[Column]) -> str:

@@ -22,6 +22,7 @@ from minutehand.install.sources import (
     find_app,
     installed,
     migration,
+    migration_files,
     sources,
     timestamp,
 )
@@ -266,7 +267,7 @@ def _check_same(known: Project, answers: Answers) -> None:
 
 def _check_schemas_are_free(folder: Path, schemas: Schemas) -> None:
     ours = {file.path for file in installed(folder)}
-    for path in sorted((folder / "supabase" / "migrations").glob("*.sql")):
+    for path in migration_files(folder):
         if path in ours:
             continue
         text = path.read_text("utf-8", errors="replace")

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from minutehand.install.rewrite import CLIENTS, Schemas
-from minutehand.install.sources import FILE_NAME, installed, not_installed
+from minutehand.install.sources import FILE_NAME, installed, migration_files, not_installed
 from minutehand.project import Project
 
 _SQL = """\
@@ -120,7 +120,7 @@ def _that_name(folder: Path, ours: set[Path], schemas: set[str]) -> list[str]:
     uses = re.compile(rf"\b({'|'.join(sorted(schemas))})\.")
     found = [
         f"--   supabase/migrations/{path.name}"
-        for path in sorted((folder / "supabase" / "migrations").glob("*.sql"))
+        for path in migration_files(folder)
         if path not in ours and uses.search(path.read_text("utf-8", errors="replace"))
     ]
     said = "-- Yours, and naming what is gone: change them, or `supabase db reset` stops there."

@@ -154,11 +154,17 @@ def _source(path: Path, origin: str, schemas: Schemas, tenants: Tenants) -> Sour
     return Source(f"{origin}/{path.name}", rewrite(text, schemas))
 
 
+def migration_files(folder: Path) -> list[Path]:
+    """List the files in supabase/migrations of `folder`; like the CLI, without folders."""
+    found = (folder / "supabase" / "migrations").glob("*.sql")
+    return sorted(path for path in found if path.is_file())
+
+
 def installed(folder: Path) -> list[Installed]:
     """List the parts of the files in supabase/migrations of `folder` that were installed."""
     found = []
-    for path in sorted((folder / "supabase" / "migrations").glob("*.sql")):
-        text = path.read_text("utf-8", errors="replace")
+    for path in migration_files(folder):
+        text = path.read_text("utf-8-sig", errors="replace")
         if (header := _HEADER.match(text)) is None:
             continue
         marks = list(_PART.finditer(text))
@@ -174,7 +180,7 @@ def timestamp(folder: Path, now: datetime) -> str:
     Raises:
         InstallError: The newest file's number is not a timestamp and sorts after all of them.
     """
-    names = [path.name for path in (folder / "supabase" / "migrations").glob("*.sql")]
+    names = [path.name for path in migration_files(folder)]
     newest = max(
         (match["version"] for name in names if (match := FILE_NAME.match(name))), default=""
     )

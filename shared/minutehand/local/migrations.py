@@ -101,7 +101,7 @@ def find_migrations(project: Project | None = None) -> list[Migration]:
 
 def migrations_in(*folders: Path) -> list[Migration]:
     """List the migrations of some folders in the order in which they apply."""
-    found = (path for folder in folders for path in folder.glob("*.sql"))
+    found = (path for folder in folders for path in folder.glob("*.sql") if path.is_file())
     files = sorted(
         (path for path in found if FILE_NAME.match(path.name)), key=lambda path: path.name
     )
@@ -335,7 +335,7 @@ def _check_unchanged(migration: Migration, recorded: list[str] | None, now: list
 
 def _statements(path: Path) -> list[str]:
     try:
-        return split_statements(path.read_text("utf-8"))
+        return split_statements(path.read_text("utf-8-sig"))  # as psql, without the mark
     except UnicodeDecodeError as error:
         raise MigrationFailed(f"{path.name} must be UTF-8: {error}") from error
 

@@ -71,7 +71,6 @@ class Rooms:
         message: Fanout,
         *,
         exclude: Member | None = None,
-        message_id: str | None = None,
     ) -> None:
         """Send a broadcast to every member that may read broadcasts."""
         room = self._rooms.get((topic, private))
@@ -79,9 +78,6 @@ class Rooms:
             return
         for member in list(room.members):
             if member is exclude or not member.reads_broadcast:
-                continue
-            if member.held is not None or member.replayed_ids:
-                member.receive_late(message, message_id)
                 continue
             frame = message.frame(member.version)
             if frame is not None:
@@ -132,7 +128,7 @@ class Rooms:
         message = UserBroadcast(
             PREFIX + topic, event, body, encoding=encoding, message_id=message_id
         )
-        self.deliver(topic, private == "t", message, message_id=message_id)
+        self.deliver(topic, private == "t", message)
 
 
 def _row_of(change: Change) -> dict[str, str | Unchanged | None]:

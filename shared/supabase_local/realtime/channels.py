@@ -35,8 +35,6 @@ from supabase_local.realtime.tokens import Token, TokenError
 
 logger = logging.getLogger(__name__)
 
-_HELD_MESSAGES = 1000
-
 
 def no_read(topic: str) -> str:
     """What someone without the right to read a topic is told."""
@@ -64,9 +62,6 @@ class Channel:
         self.presence_enabled = request.presence_enabled
         self.presence_key = request.presence_key or str(uuid.uuid4())
         self.closed = False
-        #: Messages that arrived while the replay was being read; None once the join is answered.
-        self.held: list[tuple[Fanout, str | None]] | None = None
-        self.replayed_ids: set[str] = set()
         self._writes: dict[str, bool] = {}
         self._presence_calls = CallWindow(
             hub.limits.presence_calls, hub.limits.presence_window_seconds
@@ -110,15 +105,10 @@ class Channel:
         self.reads = rights
         self.reads_broadcast = rights.broadcast
 
-    def joined(self, replayed: list[UserBroadcast]) -> None:
+    def joined(self) -> None:
         """Tell the client what follows the join's reply, and start the token's clock."""
         if self.presence_enabled and self.reads.presence:
             self._push_presence_state()
-        for past in replayed:
-            self._push_replayed(past)
-        held, self.held = self.held or [], None
-        for message, message_id in held:
-            self.receive_late(message, message_id)
         if self.request.replication_ready:
             self.hub.spawn(self._report_replication())
         self._watch_token()
@@ -132,29 +122,6 @@ class Channel:
         else:
             if not self.closed:
                 self.push_system("system", "ok", "Replication connection established")
-
-    def _push_replayed(self, message: UserBroadcast) -> None:
-        if self.version == 2 and message.encoding == JSON:
-            payload = message.text_payload()
-            frame = encode(2, self.join_ref, None, self.full_topic, "broadcast", payload)
-            self.send_frame(frame)
-            return
-        made = message.frame(self.version)
-        if made is not None:
-            self.send_frame(made)
-
-    def receive_late(self, message: Fanout, message_id: str | None) -> None:
-        """Hold a message while the replay is read; drop one that was replayed."""
-        if self.held is not None:
-            if len(self.held) < _HELD_MESSAGES:
-                self.held.append((message, message_id))
-            return
-        if message_id is not None and message_id in self.replayed_ids:
-            self.replayed_ids.discard(message_id)
-            return
-        frame = message.frame(self.version)
-        if frame is not None:
-            self.send_frame(frame)
 
     # --------------------------------------------------------------------------- pushing
 

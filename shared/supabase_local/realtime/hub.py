@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
 from collections.abc import Coroutine
 from typing import Any
 
@@ -56,8 +55,6 @@ class Hub:
         )
         self._replicating: asyncio.Task[None] | None = None
         self._exhausted_joins = limits.exhausted_joins
-        #: The latest transactions that were streamed while no one listened to what they sent.
-        self._unheard: deque[int] = deque(maxlen=64)
         self.sessions: set[Socket] = set()
         self.shutting_down = False
         #: Background work, kept alive until it is done.
@@ -135,13 +132,7 @@ class Hub:
             logger.info("the tenant is idle", extra={"event": "realtime.tenant_idle"})
 
     async def _deliver(self, changes: list[Change]) -> None:
-        heard = {c.transaction_id for c in changes if self.rooms.heard(c)}
-        self._unheard.extend({c.transaction_id for c in changes} - heard)
-        await self.visibility.wait(heard)
+        await self.visibility.wait(c.transaction_id for c in changes if self.rooms.heard(c))
         for at in range(0, len(changes), _BATCH):
             self.rooms.deliver_changes(changes[at : at + _BATCH])
             await self.flow.brake()
-
-    async def deliver_pending(self) -> None:
-        """Wait until undelivered changes can be read, for a channel that has just joined."""
-        await self.visibility.wait(self._unheard)

@@ -1,6 +1,6 @@
 """Reads the payload of a join: what a client asks for, with the server's defaults.
 
-Bad values are logged and replaced by defaults, as hosted does; only replay can refuse a join.
+Bad values are logged and replaced by defaults, as hosted does.
 """
 
 from __future__ import annotations
@@ -14,10 +14,6 @@ from supabase_local.realtime.serializer import dump
 
 logger = logging.getLogger(__name__)
 
-REPLAY_PUBLIC = "UnableToReplayMessages: Replay is not allowed for public channels"
-REPLAY_INVALID = "UnableToReplayMessages: Replay params are not valid"
-REPLAY_FAILED = "UnableToReplayMessages: Realtime was unable to replay messages"
-
 
 class JoinRefused(Exception):
     """The join is answered with an error; `reason` is its text."""
@@ -29,14 +25,6 @@ class JoinRefused(Exception):
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Replay:
-    """Which past messages to send after the join."""
-
-    since_ms: int
-    limit: int
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
 class JoinRequest:
     """A join as the server understood it."""
 
@@ -44,9 +32,7 @@ class JoinRequest:
     private: bool
     ack: bool
     self_broadcast: bool
-    replay: Replay | None
-    #: Why the replay asked for is refused; reported only once everything before it is in order.
-    replay_refusal: str | None
+    replay: bool
     replication_ready: bool
     presence_enabled: bool
     presence_key: str
@@ -65,25 +51,22 @@ def change_id(entry: dict[str, Any]) -> int:
     return int.from_bytes(digest[:4], "big") % (2**27 - 1) + 1
 
 
-def parse_join(payload: Any, *, replay_default: int) -> JoinRequest:
+def parse_join(payload: Any) -> JoinRequest:
     """Read a join's payload."""
     payload = _section(payload, "payload")
     config = _section(payload.get("config"), "config")
     broadcast = _section(config.get("broadcast"), "broadcast")
     presence = _section(config.get("presence"), "presence")
     options = _section(config.get("postgres_changes_options"), "postgres_changes_options")
-    private = _flag(config.get("private"), "private")
     token = payload.get("user_token") or payload.get("access_token")
     key = presence.get("key")
     timeout = options.get("timeout")
-    replay, refusal = _replay(broadcast.get("replay"), private, replay_default)
     return JoinRequest(
         token=token if isinstance(token, str) else None,
-        private=private,
+        private=_flag(config.get("private"), "private"),
         ack=_flag(broadcast.get("ack"), "broadcast.ack"),
         self_broadcast=_flag(broadcast.get("self"), "broadcast.self"),
-        replay=replay,
-        replay_refusal=refusal,
+        replay=broadcast.get("replay") is not None,
         replication_ready=_flag(broadcast.get("replication_ready"), "replication_ready"),
         presence_enabled=_flag(presence.get("enabled"), "presence.enabled"),
         presence_key=key if isinstance(key, str) else "",
@@ -124,23 +107,6 @@ def _changes(value: Any) -> tuple[dict[str, Any], ...]:
         _invalid("postgres_changes", value)
         return ()
     return tuple(entries)
-
-
-def _replay(value: Any, private: bool, default: int) -> tuple[Replay | None, str | None]:
-    if value is None:
-        return None, None
-    if not private:
-        return None, REPLAY_PUBLIC
-    if not isinstance(value, dict):
-        return None, REPLAY_INVALID
-    since, limit = _int(value.get("since")), _int(value.get("limit", default))
-    if since is None or since < 0 or limit is None or not 1 <= limit <= 25:
-        return None, REPLAY_INVALID
-    return Replay(since, limit), None
-
-
-def _int(value: Any) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
 def _invalid(name: str, value: Any) -> None:

@@ -75,7 +75,6 @@ class Limits:
     token_check_seconds: float = 300
     #: Token refreshes of one channel within this time are merged, the last one wins.
     token_refresh_window_seconds: float = 0
-    replay_default: int = 25
     database_connections: int = 4
     #: Longest time one question to the database may take before a join is refused.
     database_timeout_seconds: float = 8

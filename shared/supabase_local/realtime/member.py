@@ -1,4 +1,4 @@
-"""A channel as rooms, changes and replay see it, and a socket as its channels and the hub see it.
+"""A channel as rooms and changes see it, and a socket as its channels and the hub see it.
 
 `channels.Channel` and `session.Session` are what they name; what serves them imports this alone.
 """
@@ -10,7 +10,7 @@ from typing import Final, Protocol
 
 from supabase_local.realtime.authorization import Rights
 from supabase_local.realtime.join import JoinRequest
-from supabase_local.realtime.serializer import Fanout, Version
+from supabase_local.realtime.serializer import Version
 from supabase_local.realtime.tokens import Token
 
 #: What a client's topics begin with on the socket.
@@ -33,15 +33,8 @@ class Member(Protocol):
     reads_broadcast: bool
     #: It has ended; nothing is sent any more.
     closed: bool
-    #: What arrived while the replay is read; None once the join is answered.
-    held: list[tuple[Fanout, str | None]] | None
-    #: Ids of messages that the replay has sent, to be skipped once.
-    replayed_ids: set[str]
     #: Writes one finished frame to the socket.
     send_frame: Callable[[bytes], None]
-
-    def receive_late(self, message: Fanout, message_id: str | None) -> None:
-        """Hold a message while the replay is read; drop one that was replayed."""
 
     def push_system(self, extension: str, status: str, message: str) -> None:
         """Send a `system` frame."""

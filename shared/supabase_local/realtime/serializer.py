@@ -211,7 +211,6 @@ class UserBroadcast(Fanout):
         *,
         encoding: int = JSON,
         message_id: str | None = None,
-        replayed: bool = False,
     ) -> None:
         super().__init__(topic, "broadcast", "")
         self.user_event = user_event
@@ -219,8 +218,7 @@ class UserBroadcast(Fanout):
         self.encoding = encoding
         self.metadata = ""
         if message_id is not None:
-            mark = ',"replayed":true' if replayed else ""
-            self.metadata = f'{{"id":"{message_id}"{mark}}}'
+            self.metadata = f'{{"id":"{message_id}"}}'
 
     def _encode(self, version: Version) -> bytes | None:
         if version == 2:

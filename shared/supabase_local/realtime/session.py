@@ -13,11 +13,9 @@ from supabase_local.realtime.database import DatabaseUnavailable
 from supabase_local.realtime.hub import Hub
 from supabase_local.realtime.join import JoinRefused, parse_join
 from supabase_local.realtime.member import PREFIX, Member
-from supabase_local.realtime.replay import read_replay
 from supabase_local.realtime.serializer import (
     Inbound,
     MalformedFrame,
-    UserBroadcast,
     Version,
     decode,
     dump,
@@ -157,21 +155,15 @@ class Session:
         hub, topic = self.hub, message.topic.removeprefix(PREFIX)
         if not topic:
             raise JoinRefused("TopicNameRequired: You must provide a topic name")
-        request = parse_join(message.payload, replay_default=hub.limits.replay_default)
+        request = parse_join(message.payload)
         # a null join_ref makes the push's own ref the channel's, as Phoenix clients send both alike
         join_ref = message.join_ref if message.join_ref is not None else message.ref
         channel = Channel(self, hub, topic, join_ref, request)
         hub.check_join(private=channel.private, channels=len(self.channels))
-        replayed: list[UserBroadcast] = []
         try:
             await channel.authorize(request.token)
-            if request.replay_refusal is not None:
-                raise JoinRefused(request.replay_refusal)
-            if request.replay is not None:
-                channel.held = []
-                hub.rooms.enter(channel)
-                await hub.deliver_pending()
-                replayed = await read_replay(hub.database, channel, request.replay)
+            if request.replay:
+                raise JoinRefused("UnableToReplayMessages: the local Realtime has no replay")
             if request.changes and request.wait_for_changes:
                 await hub.changes.subscribe_and_wait(channel, request.wait_timeout_seconds)
         except SubscriptionRefused as error:
@@ -198,7 +190,7 @@ class Session:
                 dump({"status": "ok", "response": {"postgres_changes": request.changes_reply()}}),
             )
         )
-        channel.joined(replayed)
+        channel.joined()
         if request.changes and not request.wait_for_changes:
             hub.changes.subscribe(channel)
 

@@ -232,11 +232,10 @@ async def test_a_guest_joins_the_guest_session_and_no_other_topic(
     room: Callable[[], None],
     connect: Callable[[], Awaitable[Socket]],
 ) -> None:
-    """By join and by replay: not the job, the workspace, another guest session, nor a user's."""
+    """Not the job, the workspace, another guest session, nor a user's."""
     owned = opened(stack, worker, user_id=str(EVE.id))
     [job_id] = await run_jobs(worker, guest_session, 1)
     await run_jobs(worker, owned, 1)
-    replay = {"broadcast": {"replay": {"since": 0}}}
     closed = [
         f"job:{job_id}", f"workspace:{worker.workspace_id}", f"session:{guest_session[:-1]}",
         f"session:{guest_session}0", "session:visit_%", "session:guest_", f"session:{owned}",
@@ -245,9 +244,8 @@ async def test_a_guest_joins_the_guest_session_and_no_other_topic(
 
     for topic in closed:
         for token in (None, stack.token(None, "anon")):
-            for more in ({}, replay):
-                refused = await socket.join(topic, access_token=token, private=True, **more)
-                assert refused["response"]["reason"].startswith("Unauthorized: "), (topic, refused)
+            refused = await socket.join(topic, access_token=token, private=True)
+            assert refused["response"]["reason"].startswith("Unauthorized: "), (topic, refused)
     await socket.joined(f"session:{guest_session}", private=True)
     by_name = await connect()
     await by_name.joined(f"session:{owned}", access_token=stack.sign_in(EVE.email), private=True)

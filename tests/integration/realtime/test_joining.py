@@ -205,6 +205,15 @@ async def test_odd_values_in_a_join_fall_back_to_defaults(connect: Any) -> None:
     assert (await socket.expect("presence_state"))["payload"] == {}
 
 
+async def test_a_join_that_asks_for_replay_is_refused(connect: Any) -> None:
+    """As of any public channel; past messages are in the database."""
+    socket = await connect()
+
+    reply = await socket.join(unique(), broadcast={"replay": {"since": 1}})
+
+    assert reply["response"]["reason"].startswith("UnableToReplayMessages: ")
+
+
 async def test_leaving_is_answered_then_closed_with_the_joins_ref(connect: Any) -> None:
     """Check 33: clients discard a close with another ref."""
     socket, other, topic = await connect(), await connect(), unique()

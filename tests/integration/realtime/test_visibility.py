@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -87,24 +86,6 @@ async def test_a_message_waits_for_its_commit_to_be_visible(
         await socket.silence(1)
         assert not writing.done()
 
-    assert (await socket.expect("broadcast"))["payload"]["event"] == "e"
-
-
-async def test_a_replay_waits_for_what_was_streamed_before_its_join(
-    connect: Any, half_committed: Held
-) -> None:
-    """Nobody was in the room when it came by, and the replay could not see it yet."""
-    topic, socket = unique(), await connect(key=SECRET_KEY)
-    since = int((time.time() - 60) * 1000)
-    config = {"private": True, "broadcast": {"replay": {"since": since, "limit": 25}}}
-
-    async with half_committed("select realtime.send('{}', 'e', %s)", [topic]) as writing:
-        await socket.silence(1)
-        await socket.push(f"realtime:{topic}", "phx_join", {"config": config}, ref="1")
-        await socket.silence(0.5)
-        assert not writing.done()
-
-    assert (await socket.expect("phx_reply"))["payload"]["status"] == "ok"
     assert (await socket.expect("broadcast"))["payload"]["event"] == "e"
 
 

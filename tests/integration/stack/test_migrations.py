@@ -68,6 +68,15 @@ def test_a_failing_statement_leaves_nothing_of_its_file(database: Database, tmp_
     assert apply(database, tmp_path) == ["29990101000001"]
 
 
+def test_a_byte_order_mark_and_a_folder_are_passed_over(database: Database, tmp_path: Path) -> None:
+    """Editors on Windows write the mark and psql drops it; the CLI reads files alone."""
+    path = tmp_path / "29990101000000_marked.sql"
+    path.write_text("create table public.scratch_marked ();", "utf-8-sig")
+    (tmp_path / "29990101000001_folder.sql").mkdir()
+
+    assert apply(database, tmp_path) == ["29990101000000"]
+
+
 def test_a_setting_of_one_file_does_not_reach_the_next(database: Database, tmp_path: Path) -> None:
     """As with the CLI: else a file works here and fails where it is applied alone."""
     write(

@@ -107,7 +107,7 @@ def test_an_entrys_id_depends_on_its_content_alone(entry: dict[str, Any]) -> Non
     )
 )  # fmt: skip
 def test_any_join_payload_is_read(payload: Any) -> None:
-    """Bad values become defaults; only replay can refuse, and that later."""
-    request = parse_join(payload, replay_default=25)
+    """Bad values become defaults."""
+    request = parse_join(payload)
 
     assert isinstance(request.private, bool)

@@ -215,7 +215,7 @@ export class Follower {
     this.#notifying = true;
     nextFrame(() => {
       this.#notifying = false;
-      if (!this.#closed) for (const listener of [...this.#listeners]) listener();
+      for (const listener of [...this.#listeners]) tell(listener);
     });
   }
 
@@ -406,15 +406,15 @@ export function checkPause(idle, took, advised, { firstSilence, silence }) {
 }
 
 /**
- * Hand an event to a page. Its error is its own to see, and what follows comes all the same.
+ * Call what a page gave. Its error is its own to see, and what follows comes all the same.
  *
- * @template E
- * @param {((event: E) => void) | undefined} onEvent
- * @param {E} event
+ * @template {any[]} V
+ * @param {((...values: V) => void) | undefined} listener
+ * @param {V} values
  */
-export function tell(onEvent, event) {
+export function tell(listener, ...values) {
   try {
-    onEvent?.(event);
+    listener?.(...values);
   } catch (error) {
     queueMicrotask(() => {
       throw error;

@@ -109,7 +109,7 @@ function eventsOfGroup(group) {
   const { job_ids: jobs, seqs, ...rest } = group ?? {};
   if (!Array.isArray(jobs) || !Array.isArray(seqs)) return [{}];
   if (seqs.length !== 1 && seqs.length !== jobs.length) return [{}];
-  return jobs.map((job_id, n) => ({ job_id, seq: seqs[seqs.length === 1 ? 0 : n], ...rest }));
+  return jobs.map((job_id, n) => ({ job_id, seq: seqs[n] ?? seqs[0], ...rest }));
 }
 
 /** Events after which the row holds more than the event: a result, an error, a schedule. */
@@ -171,20 +171,11 @@ const keptWait = (job, next) => (next.status === "waiting" ? (job.waiting_for ??
 /**
  * An event in one shape, whether it came as a Realtime frame (`at`) or as a row (`created_at`).
  *
- * @param {unknown} raw
+ * @param {any} raw
  * @returns {JobEvent | null} null for any other frame.
  */
 export function normalizeEvent(raw) {
-  if (!raw || typeof raw !== "object") return null;
-  return eventOf(raw);
-}
-
-/**
- * @param {any} raw
- * @returns {JobEvent | null}
- */
-function eventOf(raw) {
-  if (typeof raw.type !== "string") return null;
+  if (typeof raw?.type !== "string") return null;
   const seq = Number(raw.seq);
   if (!Number.isSafeInteger(seq) || typeof raw.job_id !== "string") return null;
   return {
