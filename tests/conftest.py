@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import os
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -133,7 +134,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Leave out what is done once a week, and order the files, see `--dist loadfile`.
 
     The long ones come first. Those that need the stack come late, as it costs a twentieth of a
-    core from its start to the end of the run, and the short ones of `unit` last.
+    core from its start to the end of the run, and the short ones of `unit` last. Files of one
+    folder need the same, much of the processor or much time: a checksum of their names mixes them.
     """
     order = {name: place for place, name in enumerate(LONG_FILES)}
     stacked = {item.path for item in items if "stack" in getattr(item, "fixturenames", ())}
@@ -142,6 +144,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             order.get(item.nodeid.split("::")[0], len(order)),
             item.nodeid.startswith("tests/unit/"),
             item.path in stacked,
+            zlib.crc32(item.nodeid.split("::")[0].encode()),
         )
     )
     left_out = [

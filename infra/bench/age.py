@@ -44,8 +44,8 @@ HEADER = (
 )
 
 
-#: What may come and go while the rows are counted: ticks, and jobs of schedules.
-COMING_AND_GOING = 50
+#: What may come and go while the rows are counted: ticks.
+COMING_AND_GOING = 10
 CLOCK = """
 create or replace function queue.clock() returns timestamptz
 language sql volatile parallel safe set search_path = ''
@@ -110,24 +110,26 @@ class Ageing:
 
     def _rest(self, connection: Connection) -> dict[str, int]:
         """Let the work run out and two years pass; return what is left in each table."""
-        live = "select count(*) from public.jobs where finished_at is null"
-        while _value(connection, live) > COMING_AND_GOING:
+        connection.execute("update queue.schedules set enabled = false")
+        while _value(connection, "select count(*) from public.jobs where finished_at is null"):
             time.sleep(0.1)
-        self.days += 730
-        connection.execute(CLOCK.format(days=self.days).encode())
-        time.sleep(1)  # maintenance begins anew
         held = "select count(*) from queue.held_topics"  # what the budget of messages held back
-        while (
-            (answer := _rpc(connection, "run_maintenance", p_request={}))["more"]
-            or answer["busy"]
-            or _value(connection, held)
-        ):
-            time.sleep(0.05)
+        for days in (730, 1):  # a day for the tasks that find something once others are done
+            self.days += days
+            connection.execute(CLOCK.format(days=self.days).encode())
+            while (
+                (answer := _rpc(connection, "run_maintenance", p_request={}))["more"]
+                or answer["busy"]
+                or _value(connection, held)
+            ):
+                time.sleep(0.05)
         tables = connection.execute(
             "select oid::regclass::text from pg_class where relkind = 'r'"
             " and relnamespace in ('public'::regnamespace, 'queue'::regnamespace) order by 1"
         ).fetchall()
-        return {table: _value(connection, f"select count(*) from {table}") for (table,) in tables}
+        left = {table: _value(connection, f"select count(*) from {table}") for (table,) in tables}
+        connection.execute("update queue.schedules set enabled = true")
+        return left
 
     def _guard(self, work: Any) -> None:
         while not self.stopped.is_set():

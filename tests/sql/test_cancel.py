@@ -9,11 +9,14 @@ from tests.support.engine import Engine, handle, refusal
 
 
 def test_a_pending_job_ends_at_once(engine: Engine) -> None:
-    """Ready or deferred, it leaves the queue."""
+    """Ready or deferred, it leaves the queue, and has no next run any more."""
+    retrying = engine.enqueue()
+    engine.settle(engine.lease_one(), "retry", retry_after_seconds=100)
     ready, deferred = engine.enqueue(), engine.enqueue(delay_seconds=100)
 
-    for job_id in (ready, deferred):
-        assert engine.rpc("cancel_job", p_job_id=job_id)["status"] == "cancelled"
+    for job_id in (ready, deferred, retrying):
+        job = engine.rpc("cancel_job", p_job_id=job_id)
+        assert (job["status"], job["next_retry_at"]) == ("cancelled", None)
 
     assert engine.lease() == []
     assert engine.events(ready) == ["job.created", "job.cancelled"]
@@ -24,12 +27,14 @@ def test_a_running_job_is_asked_to_stop_and_ends_cancelled(engine: Engine) -> No
     job_id = engine.enqueue()
     lease = engine.lease_one()
 
-    assert engine.rpc("cancel_job", p_job_id=job_id)["status"] == "processing"
+    for _ in range(2):
+        assert engine.rpc("cancel_job", p_job_id=job_id)["status"] == "processing"
     assert engine.report(lease) == "cancel"
     assert engine.settle(lease, "retry")["outcome"] == "cancelled"
 
     assert engine.status(job_id) == "cancelled"
     assert engine.events(job_id)[2:] == ["job.cancel_requested", "job.cancelled"]
+    assert engine.rpc("retry_job", p_job_id=job_id)["cancel_requested_at"] is None
 
 
 def test_a_completion_beats_a_cancel_that_came_too_late(engine: Engine) -> None:
@@ -108,6 +113,22 @@ def test_live_children_end_with_a_failed_parent_but_outlive_a_completed_one(
     engine.lease_call(0)
 
     assert engine.status(child) == end
+
+
+def test_a_child_that_is_held_when_its_parent_ends_is_cancelled_later(engine: Engine) -> None:
+    """Maintenance waits for no transaction, and comes back for what it had to leave."""
+    engine.enqueue()
+    lease = engine.lease_one()
+    held, other = engine.spawn(lease, "s", [{"job_type": "work"}] * 2)
+    engine.settle(lease, "failed")
+
+    with engine.beside() as session, session.connection.transaction():
+        session.run("select from public.jobs where id = %s for update", held)
+        engine.maintain()
+    assert (engine.status(held), engine.status(other)) == ("pending", "cancelled")
+    engine.maintain()
+
+    assert engine.status(held) == "cancelled"
 
 
 def test_children_that_ended_with_their_parent_start_again_with_it(engine: Engine) -> None:

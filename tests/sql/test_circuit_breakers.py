@@ -145,6 +145,15 @@ def test_the_databases_own_outage_stops_no_type(engine: Engine) -> None:
     assert len(engine.lease(100)) == 30
 
 
+def test_what_a_processor_decides_to_fail_stops_no_type(engine: Engine) -> None:
+    """It is an answer to these payloads, and none to the next."""
+    engine.enqueue_many(30)
+    engine.settle_all([{**handle(one), "outcome": "failed", "error": ERROR} for one in engine.lease(30)])  # fmt: skip
+    maintain(engine, after=60)
+
+    assert engine.one("select count(*) from queue.pauses") == 0
+
+
 def test_a_type_that_works_for_another_tenant_is_not_paused_for_all(engine: Engine) -> None:
     """However many workspaces somebody fills with poison."""
     bad = workspaces(engine, 4)
@@ -247,6 +256,21 @@ def test_the_operator_may_close_it_and_pause_it(engine: Engine) -> None:
     maintain(engine, after=4000)
 
     assert paused(engine)
+
+
+def test_what_failed_before_a_person_resumed_the_type_does_not_count_again(engine: Engine) -> None:
+    """Else maintenance stops at once what they have just mended."""
+    tenants = workspaces(engine, 3)
+    prove(engine, *tenants)
+    for workspace in tenants:
+        poison(engine, 4, workspace)
+
+    for is_paused in (True, False):
+        request = {"kind": "job_type", "name": "work", "paused": is_paused}
+        engine.rpc("pause_jobs", p_request=request)
+    maintain(engine)
+
+    assert not paused(engine)
 
 
 @pytest.mark.parametrize(

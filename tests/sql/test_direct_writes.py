@@ -11,6 +11,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from psycopg.types.json import Jsonb
 
 from tests.support.engine import ACME, ADA, BOB, EVE, GLOBEX, Engine, refusal
 from tests.support.functions import until_waiting
@@ -55,6 +56,33 @@ def test_every_new_job_keeps_the_trace_of_its_request(engine: Engine, sent: str)
 
     kept = sorted(row or "" for row in engine.rows("select traceparent from public.jobs"))
     assert kept == sorted([sent if len(sent) > 2 else ""] * 4 + ["own"])
+
+
+ANOTHERS_PAST = {
+    **dict.fromkeys(("attempts", "fence", "generation", "snoozes", "lost_attempts", "last_seq"), 3),
+    **dict.fromkeys(("queue_ms", "run_ms", "held_ms", "cost_usd"), 3),
+    **{name: {"percentage": 90} for name in ("result", "progress", "error_data")},
+    **dict.fromkeys(("replay_from", "error_message", "error_fingerprint", "unique_key"), "x"),
+    **dict.fromkeys(
+        ("created_at", "updated_at", "started_at", "finished_at", "completed_at"), "2020-01-01"
+    ),
+    **dict.fromkeys(("next_retry_at", "cancel_requested_at"), "2020-01-01"),
+    "replay_of": ACME,
+    "outcome": "failed",
+}
+
+
+def test_a_job_that_a_service_inserts_has_no_past(engine: Engine) -> None:
+    """It may name any column, as one that copies a row does; the engine's begin as they always do."""
+    engine.stop_clock()
+    names = ", ".join(ANOTHERS_PAST)
+    insert = f"insert into public.jobs (workspace_id, job_type, {names}) select %s, 'work', {names} from jsonb_populate_record(null::public.jobs, %s) returning id::text"
+    forged = engine.job(engine.one(insert, ACME, Jsonb(ANOTHERS_PAST)))
+
+    own = engine.job(engine.enqueue())
+    assert {name: forged[name] for name in ANOTHERS_PAST} == {
+        name: own[name] for name in ANOTHERS_PAST
+    }
 
 
 @pytest.mark.parametrize(

@@ -310,6 +310,20 @@ def test_a_newer_payload_brings_the_version_it_was_checked_by(engine: Engine) ->
     assert engine.job(job_id)["schema_version"] == 1
 
 
+def test_a_newer_time_goes_before_that_of_a_retry(engine: Engine) -> None:
+    """The job keeps what the newer call does not name."""
+    engine.stop_clock()
+    unique = {"key": "k", "on_conflict": "replace"}
+    job_id = engine.enqueue(unique=unique, tags=["blue"])
+    engine.settle(engine.lease_one(), "retry", retry_after_seconds=600)
+
+    assert engine.enqueue({"v": 2}, unique=unique, delay_seconds=5) == job_id
+    engine.advance(5)
+
+    assert engine.lease_one()["job"]["payload"] == {"v": 2}
+    assert engine.job(job_id)["tags"] == ["blue"]
+
+
 def test_debounce_runs_once_after_the_last_call(engine: Engine) -> None:
     """Each call pushes the run back; the last payload is the one that runs."""
     engine.stop_clock()

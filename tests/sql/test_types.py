@@ -182,6 +182,17 @@ TRACEBACK = {
 }
 
 
+def test_a_traceback_of_any_size_is_not_kept(engine: Engine) -> None:
+    """The error is, as without one."""
+    job_id = engine.enqueue()
+    error = {"type": "E", "message": "no", "traceback": {"frames": ["x" * 20_000]}}
+
+    engine.settle(engine.lease_one(), "failed", error=error)
+
+    [attempt] = engine.rpc("job_attempts", p_job_id=job_id)["attempts"]
+    assert (attempt["has_traceback"], attempt["error_message"]) == (False, "no")
+
+
 def failed_twice(engine: Engine) -> str:
     """A job that failed at two lines, under two versions."""
     job_id = engine.enqueue(max_attempts=2)

@@ -220,6 +220,19 @@ def test_children_are_gathered_in_order_with_their_fates(engine: Engine) -> None
     assert gathered[0]["error_message"] == "no"
 
 
+def test_each_name_makes_children_of_its_own_for_the_jobs_person(engine: Engine) -> None:
+    """Whatever a processor passes on as options."""
+    with engine.member(ADA) as ada:
+        other, job_id = engine.enqueue(), ada.enqueue()
+    [_, lease] = engine.lease(2)
+
+    first = engine.spawn(lease, "a", [{"job_type": "work"}])
+    [child] = engine.spawn(lease, "b", [{"job_type": "work", "parent_id": other, "user_id": BOB}])
+
+    assert child not in first
+    assert (engine.job(child)["parent_id"], engine.job(child)["user_id"]) == (job_id, ADA)
+
+
 def test_the_end_of_a_child_leaves_a_signal(engine: Engine) -> None:
     """What looks after parents without one comes later, and costs more."""
     engine.enqueue()
@@ -257,6 +270,41 @@ def test_a_deleted_child_does_not_keep_its_parent_waiting(engine: Engine) -> Non
 
     [child] = engine.lease_one()["steps"]["all"]["children"]
     assert child["status"] == "cancelled"
+
+
+def test_a_deleted_job_holds_up_no_batch_and_leaves_no_child(engine: Engine) -> None:
+    """No row is left that could end the one, or cancel the other."""
+    batch = engine.rpc("create_batch", p_workspace_id=ACME)["batch_id"]
+    job_id = engine.enqueue(batch_id=batch)
+    [child] = engine.spawn(engine.lease_one(), "s", [{"job_type": "work"}])
+    engine.rpc("close_batch", p_batch_id=batch)
+    engine.maintain()
+
+    engine.run("delete from public.jobs where id = %s", job_id)
+    engine.maintain()
+
+    assert engine.rpc("close_batch", p_batch_id=batch)["finished_at"]
+    assert engine.status(child) == "cancelled"
+
+
+def test_a_parent_waits_again_for_a_child_that_is_retried_before_it_is_gathered(
+    engine: Engine,
+) -> None:
+    """What it gathered then would say that the child has not ended, and for good."""
+    engine.enqueue()
+    parent = engine.lease_one()
+    [child] = engine.spawn(parent, "s", [{"job_type": "work"}])
+    engine.settle(parent, "waiting", wait={"kind": "children", "name": "all", "job_ids": [child]})
+    engine.settle(engine.lease_one(), "failed")
+    with engine.beside() as session, session.connection.transaction():
+        session.run("select from public.jobs where id = %s for update", parent["job"]["id"])
+        engine.maintain()
+    engine.rpc("retry_job", p_job_id=child)
+
+    engine.settle(engine.lease_one())
+
+    [gathered] = engine.lease_one()["steps"]["all"]["children"]
+    assert (gathered["id"], gathered["status"]) == (child, "completed")
 
 
 def test_a_job_runs_after_all_it_depends_on(engine: Engine) -> None:
@@ -304,14 +352,45 @@ def test_a_failed_dependency_acts_by_policy_down_the_chain(
         assert engine.job(second)["error_data"]["reason"] == "dependency_failed"
 
 
-def test_depending_on_anothers_job_is_refused_like_a_missing_one(engine: Engine) -> None:
-    """Its existence is nobody's business."""
+def test_a_job_whose_policy_is_to_run_waits_for_all_the_same(engine: Engine) -> None:
+    """One failure among those before it is no reason to run beside the rest."""
+    before = engine.enqueue_many(2)
+    last = engine.enqueue(after=before, after_failed="run")
+    failed, other = engine.lease(2)
+
+    engine.settle(failed, "failed")
+    assert engine.lease() == []
+    engine.settle(other)
+
+    assert engine.lease_one()["job"]["id"] == last
+
+
+def test_a_job_that_waits_has_its_deadline_and_keeps_its_batch_open(engine: Engine) -> None:
+    """As one that is ready does."""
+    batch = engine.rpc("create_batch", p_workspace_id=ACME)["batch_id"]
+    job_id = engine.enqueue(
+        after=[engine.enqueue()], batch_id=batch, deadline_at=later(engine, 600)
+    )
+
+    def batch_ended() -> bool:
+        engine.maintain()
+        return bool(engine.rpc("close_batch", p_batch_id=batch)["finished_at"])
+
+    assert [batch_ended(), batch_ended()] == [False, False]
+    engine.advance(601)
+    assert [batch_ended(), batch_ended()][-1]
+    assert engine.job(job_id)["error_data"]["reason"] == "deadline_passed"
+
+
+def test_another_tenants_job_is_refused_like_a_missing_one(engine: Engine) -> None:
+    """As what a job runs after, and as its parent."""
     other = engine.enqueue(workspace=GLOBEX)
 
     for missing in (other, "00000000-0000-4000-8000-00000000dead"):
-        with pytest.raises(psycopg.Error) as refused:
-            engine.enqueue(after=[missing])
-        assert refusal(refused.value) == ("PT404", "job_not_found", missing)
+        for option in ({"after": [missing]}, {"parent_id": missing}):
+            with pytest.raises(psycopg.Error) as refused:
+                engine.enqueue(**option)
+            assert refusal(refused.value) == ("PT404", "job_not_found", missing)
 
 
 def test_a_batch_calls_back_once_when_all_have_ended(engine: Engine) -> None:

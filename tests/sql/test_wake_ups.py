@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import uuid
+from typing import Any
+
 from tests.support.engine import ACME, Engine
 
 FREEZE = """
@@ -91,3 +94,23 @@ def test_an_enqueue_waits_for_no_open_one(engine: Engine) -> None:
             session.run("commit")
     engine.run("reset lock_timeout")
     assert len(engine.lease(10)) == 5
+
+
+def test_a_run_with_room_is_trusted_to_look_and_no_other_is(engine: Engine) -> None:
+    """Else a job waits for the next minute, or each enqueue starts a worker for nothing."""
+    engine.stop_clock()
+    run: dict[str, Any] = {"tick_id": str(uuid.uuid4()), "worker_id": "w1"}
+
+    def wakes(**options: Any) -> bool:
+        call = {"p_workspace_id": ACME, "p_job_type": "work", "p_options": options}
+        engine.advance(1)
+        return bool(engine.rpc("enqueue_job", **call)["wake"])
+
+    assert not wakes(delay_seconds=60)
+    engine.lease(1, **run, free_slots=1)
+    assert not wakes()
+    engine.lease(1, **run, call=2, free_slots=0)
+    assert wakes()
+    engine.lease(1, **run, call=3, free_slots=1)
+    engine.rpc("tick_finished", p_request=run)
+    assert wakes()

@@ -14,18 +14,16 @@ import struct
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Literal
 
 from websockets.frames import OP_BINARY, OP_CONT, OP_TEXT, Frame
-from websockets.protocol import CLIENT, OPEN, SERVER, Protocol
+from websockets.protocol import CLIENT, OPEN, Protocol
 
-Direction = Literal["down", "up"]
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Faults:
-    """What happens to one message; each is a probability from 0 to 1."""
+    """What happens to one message towards the client; each is a probability from 0 to 1."""
 
     drop: float = 0
     duplicate: float = 0
@@ -36,10 +34,6 @@ class Faults:
     delay_seconds: tuple[float, float] = (0, 0)
     #: The connection is reset instead of delivering the message.
     cut: float = 0
-    #: From this message on nothing passes any more, but the connection stays open.
-    half_open: float = 0
-    #: Which way messages are troubled; `down` is towards the client.
-    directions: tuple[Direction, ...] = ("down",)
     #: Messages that always pass.
     spare: Callable[[bytes], bool] = lambda _: False
 
@@ -61,8 +55,8 @@ class HostileProxy:
         self, port: int, *, websockets_port: int = 0, faults: Faults = NONE, seed: int = 0
     ) -> None:
         self.faults = faults
-        #: What was done so far, by name: passed, dropped, duplicated, reordered, cut, half_opened;
-        #: and how many of the passed were events of jobs.
+        #: What was done so far, by name: passed (down), dropped, duplicated, reordered, cut,
+        #: swallowed; and how many of the passed were events of jobs.
         self.done: Counter[str] = Counter()
         self.websockets = 0
         #: Refuse new connections while true.
@@ -172,7 +166,7 @@ class _Link:
         """Relay until either side is gone."""
         try:
             if await self._handshake():
-                await self._both(self._messages("up"), self._messages("down"))
+                await self._both(self._up(), self._down())
             else:
                 await self._both(
                     _pipe(self._client[0], self._upstream[1]),
@@ -218,21 +212,24 @@ class _Link:
         self.proxy.websockets += accepted
         return accepted
 
-    async def _messages(self, direction: Direction) -> None:
-        """Relay websocket messages one way, as the faults say."""
-        if direction == "down":
-            reader, writer, side = self._upstream[0], self._client[1], CLIENT
-        else:
-            reader, writer, side = self._client[0], self._upstream[1], SERVER
-        partition = _Lane(self, writer, masked=direction == "up", direction=direction)
-        protocol = Protocol(side, state=OPEN, max_size=None)
-        sender = asyncio.create_task(partition.run())
+    async def _up(self) -> None:
+        while data := await self._client[0].read(65536):
+            if self.silent:
+                self.proxy.done["swallowed"] += 1
+            else:
+                self._upstream[1].write(data)
+
+    async def _down(self) -> None:
+        """Relay websocket messages to the client, as the faults say."""
+        lane = _Lane(self, self._client[1])
+        protocol = Protocol(CLIENT, state=OPEN, max_size=None)
+        sender = asyncio.create_task(lane.run())
         try:
-            while data := await reader.read(65536):
+            while data := await self._upstream[0].read(65536):
                 protocol.receive_data(data)
                 for event in protocol.events_received():
                     assert isinstance(event, Frame)
-                    partition.queue.put_nowait(event)
+                    lane.queue.put_nowait(event)
             await asyncio.sleep(0)
         finally:
             sender.cancel()
@@ -240,16 +237,12 @@ class _Link:
 
 
 class _Lane:
-    """One direction of one websocket."""
+    """The way down of one websocket."""
 
-    def __init__(
-        self, link: _Link, writer: asyncio.StreamWriter, *, masked: bool, direction: Direction
-    ) -> None:
+    def __init__(self, link: _Link, writer: asyncio.StreamWriter) -> None:
         self.queue: asyncio.Queue[Frame] = asyncio.Queue()
         self._link = link
         self._writer = writer
-        self._masked = masked
-        self._direction = direction
 
     async def run(self) -> None:
         while True:
@@ -263,16 +256,12 @@ class _Lane:
         if self._link.silent:
             proxy.done["swallowed"] += 1
             return
-        if not data or self._direction not in faults.directions or faults.spare(bytes(frame.data)):
+        if not data or faults.spare(bytes(frame.data)):
             self._write(frame)
             return
         if proxy.chance(faults.cut):
             proxy.done["cut"] += 1
             self._link.reset()
-            return
-        if proxy.chance(faults.half_open):
-            proxy.done["half_opened"] += 1
-            self._link.silent = True
             return
         if proxy.chance(faults.drop):
             proxy.done["dropped"] += 1
@@ -297,7 +286,7 @@ class _Lane:
         if not self._link.silent:
             self._link.proxy.done["passed"] += 1
             self._link.proxy.done["job_events"] += b'"job.' in frame.data
-            self._writer.write(frame.serialize(mask=self._masked))
+            self._writer.write(frame.serialize(mask=False))
 
 
 def _is_upgrade(head: bytes) -> bool:

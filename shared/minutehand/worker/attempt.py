@@ -214,7 +214,7 @@ class Attempt:
 
     async def flush(self) -> None:
         """Return once all updates so far are stored."""
-        if self.stop_reason == "lost":
+        if self.stop_reason == "lost" or self.ending is not None:
             raise self._lost()
         if not self.updates and not self.reporting:
             return
@@ -335,9 +335,6 @@ class Attempt:
         self.ended_at = self._clock.monotonic()
         for timer in self._timers:
             timer.cancel()
-        for future in self._flushes:
-            future.cancel()
-        self._flushes = []
         self._cancel_left_over_tasks()
         self._on_end(self)
 

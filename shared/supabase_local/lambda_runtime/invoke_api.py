@@ -86,10 +86,7 @@ class InvokeApi:
 
 
 def _answer_headers(invocation: Invocation) -> tuple[tuple[str, str], ...]:
-    return (
-        ("x-amzn-requestid", invocation.request_id),
-        ("x-amzn-trace-id", invocation.trace_id),
-    )
+    return (("x-amzn-requestid", invocation.request_id), ("x-amzn-trace-id", invocation.trace_id))
 
 
 def _refuse(

@@ -57,11 +57,7 @@ class Authorizer:
         self._database = database
 
     async def read(
-        self,
-        token: Token,
-        topic: str,
-        extensions: Sequence[str],
-        headers: Mapping[str, str],
+        self, token: Token, topic: str, extensions: Sequence[str], headers: Mapping[str, str]
     ) -> Rights:
         """Which extensions of `topic` the token may read.
 

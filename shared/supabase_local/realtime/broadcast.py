@@ -65,12 +65,7 @@ class Rooms:
         return self._rooms.get((topic, private))
 
     def deliver(
-        self,
-        topic: str,
-        private: bool,
-        message: Fanout,
-        *,
-        exclude: Member | None = None,
+        self, topic: str, private: bool, message: Fanout, *, exclude: Member | None = None
     ) -> None:
         """Send a broadcast to every member that may read broadcasts."""
         room = self._rooms.get((topic, private))

@@ -98,13 +98,7 @@ class PostgresChanges:
     """All subscriptions of the server."""
 
     def __init__(
-        self,
-        url: str,
-        database: Database,
-        limits: Limits,
-        *,
-        rate: MessageRate,
-        flow: Flow,
+        self, url: str, database: Database, limits: Limits, *, rate: MessageRate, flow: Flow
     ) -> None:
         self._url = url
         self._database = database
@@ -461,10 +455,7 @@ def _typed(name: str, types: dict[str, Any]) -> dict[str, Any]:
 
 
 def _values(
-    relation: Relation,
-    values: tuple[Value, ...],
-    types: dict[str, Any],
-    only: set[str] | None,
+    relation: Relation, values: tuple[Value, ...], types: dict[str, Any], only: set[str] | None
 ) -> list[dict[str, Any]]:
     listed = []
     for column, value in zip(relation.columns, values, strict=True):

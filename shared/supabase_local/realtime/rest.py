@@ -25,10 +25,7 @@ logger = logging.getLogger(__name__)
 
 CORS = (
     ("access-control-allow-origin", "*"),
-    (
-        "access-control-allow-headers",
-        "authorization, apikey, x-api-key, content-type, *",
-    ),
+    ("access-control-allow-headers", "authorization, apikey, x-api-key, content-type, *"),
     ("access-control-allow-methods", "GET, POST, OPTIONS"),
 )
 _BATCH = "/realtime/v1/api/broadcast"

@@ -15,7 +15,6 @@ $$;
 
 create schema if not exists realtime;
 alter schema realtime owner to supabase_realtime_admin;
-comment on schema realtime is 'Supabase Realtime: messages to broadcast and who listens to which tables.';
 revoke create on schema realtime from public;
 grant usage on schema realtime to anon, authenticated, service_role;
 
@@ -24,7 +23,6 @@ create table if not exists realtime.schema_migrations (
   version bigint primary key,
   inserted_at timestamp(0) without time zone
 );
-comment on table realtime.schema_migrations is 'Migrations of Realtime itself; no one else reads it.';
 revoke all on realtime.schema_migrations from anon, authenticated, service_role, supabase_realtime_admin;
 
 -- ------------------------------------------------------------------------------------------ types
@@ -77,10 +75,6 @@ create table if not exists realtime.messages (
 ) partition by range (inserted_at);
 alter table realtime.messages owner to supabase_realtime_admin;
 alter table realtime.messages enable row level security;
-comment on table realtime.messages is
-  E'Messages to broadcast, one partition per UTC day.\n\nA row is sent to its topic when its transaction commits.';
-comment on column realtime.messages.inserted_at is 'UTC; picks the partition, so sessions must run in UTC.';
-comment on column realtime.messages.private is 'Public and private rooms of one topic are separate.';
 
 create index if not exists messages_inserted_at_topic_index
   on realtime.messages (inserted_at desc, topic)
@@ -121,8 +115,6 @@ begin
   end loop;
 end;
 $$;
-comment on function realtime.maintain_partitions is
-  E'Prepare and prune the daily partitions of realtime.messages.\n\nCalled by the server at start and every few hours.';
 revoke execute on function realtime.maintain_partitions from public;
 alter function realtime.maintain_partitions owner to supabase_realtime_admin;
 select realtime.maintain_partitions();
@@ -133,7 +125,6 @@ returns text
 language sql
 stable
 as $$ select nullif(current_setting('realtime.topic', true), '')::text; $$;
-comment on function realtime.topic is 'The topic being authorized, for policies on realtime.messages; null outside one.';
 
 create or replace function realtime.send(payload jsonb, event text, topic text, private boolean default true)
 returns void
@@ -155,8 +146,6 @@ begin
   end;
 end;
 $$;
-comment on function realtime.send is
-  E'Broadcast a JSON object to a topic when this transaction commits.\n\nAdds an id; errors only warn.';
 
 create or replace function realtime.send_binary(payload bytea, event text, topic text, private boolean default true)
 returns void
@@ -172,7 +161,6 @@ begin
   end;
 end;
 $$;
-comment on function realtime.send_binary is 'Broadcast bytes to a topic on commit; only protocol 2.0.0 clients receive them.';
 
 create or replace function realtime.broadcast_changes(
   topic_name text, event_name text, operation text, table_name text, table_schema text,
@@ -198,7 +186,6 @@ exception when others then
   raise exception 'Failed to process the row: %', sqlerrm;
 end;
 $$;
-comment on function realtime.broadcast_changes is 'From a row trigger: broadcast the change to a private topic.';
 
 -- --------------------------------------------------------------------- subscriptions and filters
 create or replace function realtime.to_regrole(role_name text)
@@ -206,7 +193,6 @@ returns regrole
 language sql
 immutable
 as $$ select role_name::regrole $$;
-comment on function realtime.to_regrole is 'The role of that name; raises when there is none.';
 
 create table if not exists realtime.subscription (
   id bigint generated always as identity,
@@ -222,7 +208,6 @@ create table if not exists realtime.subscription (
   constraint subscription_action_filter_check check (action_filter in ('*', 'INSERT', 'UPDATE', 'DELETE'))
 );
 alter table realtime.subscription owner to supabase_realtime_admin;
-comment on table realtime.subscription is 'Who listens to which table; written by the server, emptied when it starts.';
 create unique index if not exists subscription_subscription_id_entity_filters_action_filter_selec
   on realtime.subscription (subscription_id, entity, filters, action_filter, coalesce(selected_columns, '{}'));
 create index if not exists ix_realtime_subscription_entity on realtime.subscription (entity);
@@ -243,7 +228,6 @@ begin
   return res;
 end;
 $$;
-comment on function realtime."cast" is 'The JSON form of a text value read as that type.';
 
 create or replace function realtime.check_equality_op(
   op realtime.equality_op, type_ regtype, val_1 text, val_2 text, negate boolean
@@ -284,8 +268,6 @@ begin
   return case when negate then not res else res end;
 end;
 $$;
-comment on function realtime.check_equality_op(realtime.equality_op, regtype, text, text, boolean) is
-  'Compare two texts as a type; null when either side is null.';
 
 create or replace function realtime.check_equality_op(
   op realtime.equality_op, type_ regtype, val_1 text, val_2 text
@@ -294,8 +276,6 @@ returns boolean
 language sql
 immutable
 as $$ select realtime.check_equality_op(op, type_, val_1, val_2, false) $$;
-comment on function realtime.check_equality_op(realtime.equality_op, regtype, text, text) is
-  'Compare two texts as a type; the form without negation.';
 
 create or replace function realtime.is_visible_through_filters(
   columns realtime.wal_column[], filters realtime.user_defined_filter[]
@@ -320,7 +300,6 @@ as $$
   from unnest(filters) as f
     left join unnest(columns) as col on f.column_name = col.name;
 $$;
-comment on function realtime.is_visible_through_filters is 'True when every filter holds; null never satisfies one.';
 
 create or replace function realtime.build_prepared_statement_sql(
   prepared_statement_name text, entity regclass, columns realtime.wal_column[]
@@ -335,29 +314,6 @@ as $$
   where pkc.is_pkey
   group by entity;
 $$;
-comment on function realtime.build_prepared_statement_sql is 'SQL that prepares the test "can this role select this row".';
-
-create or replace function realtime.wal2json_escape_identifier(name text)
-returns text
-language sql
-immutable
-strict
-as $$ select regexp_replace(name, '([\\,.[:space:]])', '\\\1', 'g') $$;
-comment on function realtime.wal2json_escape_identifier is 'An identifier as wal2json options want it.';
-
-create or replace function realtime.quote_wal2json(entity regclass)
-returns text
-language sql
-immutable
-strict
-as $$
-  select realtime.wal2json_escape_identifier(nsp.nspname::text) || '.'
-    || realtime.wal2json_escape_identifier(pc.relname::text)
-  from pg_catalog.pg_class as pc
-    join pg_catalog.pg_namespace as nsp on pc.relnamespace = nsp.oid
-  where pc.oid = entity;
-$$;
-comment on function realtime.quote_wal2json is 'A table name as wal2json options want it.';
 
 -- Refuse a subscription that would fail later, while its owner can still be told why.
 create or replace function realtime.subscription_check_filters()
@@ -438,7 +394,6 @@ begin
   return new;
 end;
 $$;
-comment on function realtime.subscription_check_filters is 'Trigger: validate and normalise a subscription.';
 create or replace trigger tr_check_filters
 before insert or update on realtime.subscription
 for each row execute function realtime.subscription_check_filters();
@@ -669,56 +624,6 @@ begin
   perform set_config('role', null, true);
 end;
 $$;
-comment on function realtime.apply_rls is
-  E'Decide who may see one change and what of it.\n\nSwitches roles inside its transaction; run it on a connection of its own.';
-
-create or replace function realtime.list_changes(
-  publication name, slot_name name, max_changes integer, max_record_bytes integer
-)
-returns table (
-  wal jsonb, is_rls_enabled boolean, subscription_ids uuid[], errors text[], slot_changes_count bigint
-)
-language sql
-set log_min_messages to 'fatal'
-as $$
-  with pub as (
-    select
-      concat_ws(
-        ',',
-        case when bool_or(pp.pubinsert) then 'insert' end,
-        case when bool_or(pp.pubupdate) then 'update' end,
-        case when bool_or(pp.pubdelete) then 'delete' end
-      ) as actions,
-      coalesce(
-        string_agg(realtime.quote_wal2json(format('%I.%I', ppt.schemaname, ppt.tablename)::regclass), ',')
-          filter (where ppt.tablename is not null),
-        ''
-      ) as add_tables
-    from pg_catalog.pg_publication as pp
-      left join pg_catalog.pg_publication_tables as ppt on pp.pubname = ppt.pubname
-    where pp.pubname = publication
-    group by pp.pubname
-  ),
-  changes as materialized (
-    select x.data
-    from pub, pg_logical_slot_get_changes(
-      slot_name, null, max_changes,
-      'include-pk', 'true', 'include-transaction', 'false', 'include-timestamp', 'true',
-      'include-type-oids', 'true', 'format-version', '2', 'actions', pub.actions, 'add-tables', pub.add_tables
-    ) as x
-    where pub.add_tables <> ''
-  ),
-  counted as (select count(*) as n from changes),
-  visible as (
-    select r.wal, r.is_rls_enabled, r.subscription_ids, r.errors
-    from changes, realtime.apply_rls(changes.data::jsonb, max_record_bytes) as r
-    where r.subscription_ids[1] is not null
-  )
-  select v.wal, v.is_rls_enabled, v.subscription_ids, v.errors, counted.n from visible as v, counted
-  union all
-  select null, null, null, null, counted.n from counted where not exists (select from visible);
-$$;
-comment on function realtime.list_changes is 'Changes of a wal2json slot with their readers; needs the wal2json plugin.';
 
 -- ---------------------------------------------------------------------------- owners and grants
 do $$

@@ -145,12 +145,7 @@ def text_frame(text: str) -> bytes:
 
 
 def encode(
-    version: Version,
-    join_ref: str | None,
-    ref: str | None,
-    topic: str,
-    event: str,
-    payload: str,
+    version: Version, join_ref: str | None, ref: str | None, topic: str, event: str, payload: str
 ) -> bytes:
     """A frame whose payload is JSON already."""
     if version == 2:

@@ -67,12 +67,7 @@ class Verifier:
     """Verifies the keys and tokens of one project."""
 
     def __init__(
-        self,
-        *,
-        jwt_secret: str,
-        publishable_key: str = "",
-        secret_key: str = "",
-        jwks: str = "",
+        self, *, jwt_secret: str, publishable_key: str = "", secret_key: str = "", jwks: str = ""
     ) -> None:
         self._secret = jwt_secret
         self._project_keys = {

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from uuid import uuid4
 
 import pytest
+from websockets.asyncio.client import connect as websocket_connect
 
 from minutehand.local.users import ADA
 from tests.e2e.console.worker import HandWorker
+from tests.integration.realtime.support import Socket
 from tests.support.functions import until
 from tests.support.hostile_proxy import HostileProxy
 from tests.support.stacks import RunningStack
+
+Open = Callable[..., Awaitable[Socket]]
 
 
 @pytest.fixture
@@ -57,3 +61,21 @@ async def wire(stack: RunningStack) -> AsyncIterator[HostileProxy]:
     await proxy.start()
     yield proxy
     await proxy.stop()
+
+
+@pytest.fixture
+async def connect(stack: RunningStack) -> AsyncIterator[Open]:
+    """Raw sockets through the gateway, as a browser reaches Realtime."""
+    sockets: list[Socket] = []
+
+    async def open_one(key: str | None = None) -> Socket:
+        base = stack.supabase_url.replace("http", "ws", 1)
+        key = key or stack.supabase_publishable_key
+        url = f"{base}/realtime/v1/websocket?apikey={key}&vsn=2.0.0"
+        socket = Socket(await websocket_connect(url), 2)
+        sockets.append(socket)
+        return socket
+
+    yield open_one
+    for socket in sockets:
+        await socket.connection.close()

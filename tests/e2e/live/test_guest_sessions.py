@@ -11,7 +11,6 @@ from typing import Any
 
 import httpx
 import pytest
-from websockets.asyncio.client import connect as websocket_connect
 
 from minutehand.client import Client, QueueError, Timing
 from minutehand.config import Settings
@@ -19,6 +18,7 @@ from minutehand.functions.status.app import build_app
 from minutehand.local.users import ADA, EVE
 from minutehand.node import node_binary
 from tests.e2e.console.worker import HandWorker
+from tests.e2e.live.conftest import Open
 from tests.integration.realtime.support import Socket
 from tests.support.hostile_proxy import Faults, HostileProxy
 from tests.support.official import official
@@ -209,28 +209,12 @@ async def test_the_python_client_follows_a_guest_session_without_a_token(
     assert sorted(told) == written(stack, guest_session)
 
 
-@pytest.fixture
-async def connect(stack: RunningStack) -> AsyncIterator[Callable[[], Awaitable[Socket]]]:
-    """Raw sockets with the publishable key."""
-    sockets: list[Socket] = []
-
-    async def open_one() -> Socket:
-        base = stack.supabase_url.replace("http", "ws", 1)
-        url = f"{base}/realtime/v1/websocket?apikey={stack.supabase_publishable_key}&vsn=2.0.0"
-        sockets.append(Socket(await websocket_connect(url), 2))
-        return sockets[-1]
-
-    yield open_one
-    for socket in sockets:
-        await socket.connection.close()
-
-
 async def test_a_guest_joins_the_guest_session_and_no_other_topic(
     stack: RunningStack,
     worker: HandWorker,
     guest_session: str,
     room: Callable[[], None],
-    connect: Callable[[], Awaitable[Socket]],
+    connect: Open,
 ) -> None:
     """Not the job, the workspace, another guest session, nor a user's."""
     owned = opened(stack, worker, user_id=str(EVE.id))

@@ -3,60 +3,33 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import suppress
 from typing import Any
 from uuid import uuid4
 
 import httpx
 import pytest
-from websockets.asyncio.client import connect as websocket_connect
 from websockets.exceptions import InvalidStatus
 
 from minutehand.local.users import ADA, BOB, EVE
 from tests.e2e.console.worker import HandWorker
+from tests.e2e.live.conftest import Open
 from tests.integration.realtime.support import Socket
 from tests.support.stacks import RunningStack
 
 pytestmark = [pytest.mark.stack, pytest.mark.usefixtures("room")]
 
-Open = Callable[..., Awaitable[Socket]]
-
 
 @pytest.fixture
-def worker(stack: RunningStack) -> Iterator[HandWorker]:
-    """A worker moved by hand, in a workspace of Ada and Bob."""
-    workspace = str(uuid4())
+def worker(stack: RunningStack, worker: HandWorker) -> HandWorker:
+    """Of a workspace that is Ada's and Bob's."""
     with stack.connect() as sql:
-        sql.execute("insert into public.workspaces (id, name) values (%s, 'Apart')", (workspace,))
-        for user, role in ((ADA, "manager"), (BOB, "member")):
-            sql.execute(
-                "insert into public.workspace_members (workspace_id, user_id, role)"
-                " values (%s, %s, %s)",
-                (workspace, user.id, role),
-            )
-    with HandWorker(stack, workspace) as hand:
-        yield hand
-    with stack.connect() as sql:
-        sql.execute("delete from public.workspaces where id = %s", (workspace,))
-
-
-@pytest.fixture
-async def connect(stack: RunningStack) -> AsyncIterator[Open]:
-    """Raw sockets through the gateway, as a browser reaches Realtime."""
-    sockets: list[Socket] = []
-
-    async def open_one(key: str | None = None) -> Socket:
-        base = stack.supabase_url.replace("http", "ws", 1)
-        key = key or stack.supabase_publishable_key
-        url = f"{base}/realtime/v1/websocket?apikey={key}&vsn=2.0.0"
-        socket = Socket(await websocket_connect(url), 2)
-        sockets.append(socket)
-        return socket
-
-    yield open_one
-    for socket in sockets:
-        await socket.connection.close()
+        sql.execute(
+            "insert into public.workspace_members (workspace_id, user_id, role)"
+            " values (%s, %s, 'member')",
+            (worker.workspace_id, BOB.id),
+        )
+    return worker
 
 
 def topics(worker: HandWorker, job_id: str, session: str) -> list[str]:

@@ -45,11 +45,7 @@ EVE_EMAIL = "eve@globex.test"
 async def access(stack: RunningStack, wire: HostileProxy) -> AsyncIterator[dict[str, Any]]:
     """What every watch of Ada's takes."""
     async with official(wire.url, stack.supabase_publishable_key) as supabase:
-        yield {
-            "supabase": supabase,
-            "token": lambda: stack.token(str(ADA.id)),
-            "timing": TIMING,
-        }
+        yield {"supabase": supabase, "token": lambda: stack.token(str(ADA.id)), "timing": TIMING}
 
 
 def client_of(supabase: AsyncClient, token: Any) -> Client:

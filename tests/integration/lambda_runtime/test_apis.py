@@ -102,6 +102,12 @@ async def invoke(runtime: LambdaRuntime) -> AsyncIterator[Invoker]:
     invoker.close()
 
 
+@pytest_asyncio.fixture
+async def client(runtime: LambdaRuntime) -> AsyncIterator[httpx.AsyncClient]:
+    async with httpx.AsyncClient(base_url=runtime.url, timeout=60) as client:
+        yield client
+
+
 async def received(sqs: Any) -> dict[str, Any]:
     """The one message of the failure queue."""
     url = sqs.get_queue_url(QueueName=QUEUE)["QueueUrl"]
@@ -237,14 +243,13 @@ async def test_the_schedule_invokes_with_its_input_filled_in(tmp_path: Path) -> 
     assert any("platform.report" in line for line in lines)
 
 
-async def test_http_becomes_an_event_of_format_2(runtime: LambdaRuntime) -> None:
+async def test_http_becomes_an_event_of_format_2(client: httpx.AsyncClient) -> None:
     """Field by field what Mangum reads on AWS."""
-    async with httpx.AsyncClient(base_url=runtime.url, timeout=60) as client:
-        answer = await client.post(
-            "/things/a%20b?x=1&x=2&empty=",
-            json={"k": "v"},
-            headers={"cookie": "one=1; two=2", "x-thing": "y"},
-        )
+    answer = await client.post(
+        "/things/a%20b?x=1&x=2&empty=",
+        json={"k": "v"},
+        headers={"cookie": "one=1; two=2", "x-thing": "y"},
+    )
     event = answer.json()
 
     assert answer.status_code == 201
@@ -262,13 +267,12 @@ async def test_http_becomes_an_event_of_format_2(runtime: LambdaRuntime) -> None
     assert answer.headers.get_list("set-cookie") == ["a=1; Path=/", "b=2"]
 
 
-async def test_binary_bodies_travel_as_base64_both_ways(runtime: LambdaRuntime) -> None:
+async def test_binary_bodies_travel_as_base64_both_ways(client: httpx.AsyncClient) -> None:
     """An uploaded file must arrive byte for byte."""
-    async with httpx.AsyncClient(base_url=runtime.url, timeout=60) as client:
-        event = (
-            await client.post("/up", content=b"\x00\xff", headers={"content-type": "image/png"})
-        ).json()
-        image = await client.get("/binary")
+    event = (
+        await client.post("/up", content=b"\x00\xff", headers={"content-type": "image/png"})
+    ).json()
+    image = await client.get("/binary")
 
     assert event["isBase64Encoded"] is True
     assert base64.b64decode(event["body"]) == b"\x00\xff"
@@ -276,11 +280,10 @@ async def test_binary_bodies_travel_as_base64_both_ways(runtime: LambdaRuntime) 
     assert image.headers["content-type"] == "image/png"
 
 
-async def test_the_most_specific_route_wins(runtime: LambdaRuntime) -> None:
+async def test_the_most_specific_route_wins(client: httpx.AsyncClient) -> None:
     """`GET /jobs/{id}` is not swallowed by the catch-all."""
-    async with httpx.AsyncClient(base_url=runtime.url, timeout=60) as client:
-        one = await client.get("/jobs/17")
-        other = await client.post("/jobs/17")
+    one = await client.get("/jobs/17")
+    other = await client.post("/jobs/17")
 
     assert one.json()["echo"]["pathParameters"] == {"id": "17"}
     assert other.status_code == 201
@@ -304,18 +307,16 @@ async def test_a_custom_domains_mapping_key_is_in_the_events_path_and_in_no_rout
     assert nowhere.status_code == 404
 
 
-async def test_an_answer_without_a_status_code_is_the_body(runtime: LambdaRuntime) -> None:
+async def test_an_answer_without_a_status_code_is_the_body(client: httpx.AsyncClient) -> None:
     """The inferred response of payload format 2.0."""
-    async with httpx.AsyncClient(base_url=runtime.url, timeout=60) as client:
-        answer = await client.get("/bare")
+    answer = await client.get("/bare")
 
     assert (answer.status_code, answer.json()) == (200, {"plain": True})
 
 
-async def test_a_raising_handler_is_a_plain_500(runtime: LambdaRuntime) -> None:
+async def test_a_raising_handler_is_a_plain_500(client: httpx.AsyncClient) -> None:
     """No stack trace leaves the gateway."""
-    async with httpx.AsyncClient(base_url=runtime.url, timeout=60) as client:
-        answer = await client.get("/raise")
+    answer = await client.get("/raise")
 
     assert (answer.status_code, answer.json()) == (500, {"message": "Internal Server Error"})
 
@@ -330,17 +331,16 @@ async def test_the_gateway_gives_up_before_the_function(moto: str) -> None:
     assert (answer.status_code, answer.json()) == (503, {"message": "Service Unavailable"})
 
 
-async def test_cors_is_the_gateways_business(runtime: LambdaRuntime) -> None:
+async def test_cors_is_the_gateways_business(client: httpx.AsyncClient) -> None:
     """Preflights never reach a function, and its own CORS headers are dropped."""
     allowed = {"origin": "https://app.example.com"}
-    async with httpx.AsyncClient(base_url=runtime.url, timeout=60) as client:
-        preflight = await client.options(
-            "/x", headers={**allowed, "access-control-request-method": "POST"}
-        )
-        actual = await client.get("/x", headers=allowed)
-        stranger = await client.options(
-            "/x", headers={"origin": "https://evil.test", "access-control-request-method": "POST"}
-        )
+    preflight = await client.options(
+        "/x", headers={**allowed, "access-control-request-method": "POST"}
+    )
+    actual = await client.get("/x", headers=allowed)
+    stranger = await client.options(
+        "/x", headers={"origin": "https://evil.test", "access-control-request-method": "POST"}
+    )
 
     assert preflight.status_code == 204
     assert preflight.headers["access-control-allow-origin"] == "https://app.example.com"

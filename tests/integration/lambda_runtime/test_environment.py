@@ -6,6 +6,8 @@ import asyncio
 import json
 import os
 import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +20,18 @@ from tests.support.killable import until
 HERE = Path(__file__).parent
 
 
-def function(handler: str, **settings: Any) -> Function:
+@asynccontextmanager
+async def function(handler: str, **settings: Any) -> AsyncIterator[Function]:
+    """A function of `sample_handlers`, or of a module that is named; stopped at the end."""
     settings.setdefault("timeout", 60)
-    return Function(
-        FunctionConfig(
-            name=f"test-{handler}", handler=f"sample_handlers.{handler}", task_root=HERE, **settings
-        )
-    )
+    if "." not in handler:
+        handler = f"sample_handlers.{handler}"
+    name = f"test-{handler.rpartition('.')[2]}"
+    made = Function(FunctionConfig(name=name, handler=handler, task_root=HERE, **settings))
+    try:
+        yield made
+    finally:
+        await made.stop()
 
 
 def event(**fields: Any) -> Invocation:
@@ -33,12 +40,9 @@ def event(**fields: Any) -> Invocation:
 
 async def test_an_environment_is_reused_and_keeps_its_globals() -> None:
     """Clients and caches live in globals: the second call must find them warm."""
-    counting = function("count", memory_mb=512)
-    try:
+    async with function("count", memory_mb=512) as counting:
         first = (await counting.invoke(event(x=1))).json()
         second = (await counting.invoke(event(x=2))).json()
-    finally:
-        await counting.stop()
 
     assert (first["calls"], second["calls"]) == (1, 2)
     assert first["pid"] == second["pid"]
@@ -49,12 +53,9 @@ async def test_an_environment_is_reused_and_keeps_its_globals() -> None:
 
 async def test_the_handler_sees_its_own_deadline_and_trace() -> None:
     """A tick plans by the remaining time, so it has to be the true one."""
-    counting = function("count", timeout=50)
     invocation = Invocation(b"{}", trace_id="Root=1-00000001-000000000000000000000001;Sampled=1")
-    try:
+    async with function("count", timeout=50) as counting:
         seen = (await counting.invoke(invocation)).json()
-    finally:
-        await counting.stop()
 
     assert 0 < seen["remaining_ms"] <= 50_000
     assert seen["trace"] == invocation.trace_id
@@ -66,11 +67,8 @@ async def test_nothing_of_the_launchers_environment_leaks_in(
 ) -> None:
     """A variable that only this shell has would work here and be missing on Lambda."""
     monkeypatch.setenv("SECRET_OF_THE_LAUNCHER", "x")
-    counting = function("count")
-    try:
+    async with function("count") as counting:
         seen = (await counting.invoke(event())).json()
-    finally:
-        await counting.stop()
 
     assert seen["secret_of_the_launcher"] is None
 
@@ -80,12 +78,9 @@ async def test_the_deadline_kills_without_finally(tmp_path: Path) -> None:
     mark = tmp_path / "mark"
     mark.touch()
     for seconds in (1, 4, 16):  # longer where a busy machine was killed before the handler ran
-        hanging = function("hang", timeout=seconds)
-        try:
+        async with function("hang", timeout=seconds) as hanging:
             outcome = await hanging.invoke(event(mark=str(mark)))
             left = hanging.environments
-        finally:
-            await hanging.stop()
         if mark.read_text():
             break
 
@@ -97,12 +92,9 @@ async def test_the_deadline_kills_without_finally(tmp_path: Path) -> None:
 
 async def test_after_a_kill_the_next_invocation_is_a_cold_start(tmp_path: Path) -> None:
     """A dead environment must never be handed out again."""
-    hanging = function("hang", timeout=0.5)
-    try:
+    async with function("hang", timeout=0.5) as hanging:
         await hanging.invoke(event(mark=str(tmp_path / "a")))
         outcome = await hanging.invoke(event(mark=str(tmp_path / "b")))
-    finally:
-        await hanging.stop()
 
     assert hanging.started == 2
     assert outcome.init_ms is not None
@@ -110,11 +102,8 @@ async def test_after_a_kill_the_next_invocation_is_a_cold_start(tmp_path: Path) 
 
 async def test_a_crashing_process_is_an_error_of_its_own_kind() -> None:
     """An exit in the middle looks different from a raised exception."""
-    crashing = function("crash")
-    try:
+    async with function("crash") as crashing:
         outcome = await crashing.invoke(event())
-    finally:
-        await crashing.stop()
 
     assert outcome.error == "Runtime.ExitError"
     assert "exit status 7" in outcome.json()["errorMessage"]
@@ -124,12 +113,9 @@ async def test_a_raised_exception_keeps_the_environment_and_shows_type_and_trace
     tmp_path: Path,
 ) -> None:
     """Lambda reuses an environment whose handler raised."""
-    failing = function("fail")
-    try:
+    async with function("fail") as failing:
         first = await failing.invoke(event(mark=str(tmp_path / "m")))
         await failing.invoke(event(mark=str(tmp_path / "m")))
-    finally:
-        await failing.stop()
 
     assert first.json()["errorType"] == "ValueError"
     assert first.json()["errorMessage"] == "this handler always fails"
@@ -140,13 +126,8 @@ async def test_a_raised_exception_keeps_the_environment_and_shows_type_and_trace
 
 async def test_a_handler_that_cannot_be_imported_says_which_module() -> None:
     """The commonest packaging fault has to name itself."""
-    broken = Function(
-        FunctionConfig(name="broken", handler="broken_import.handler", task_root=HERE)
-    )
-    try:
+    async with function("broken_import.handler") as broken:
         outcome = await broken.invoke(event())
-    finally:
-        await broken.stop()
 
     assert outcome.error == "Runtime.ImportModuleError"
     assert "module_that_is_not_in_the_zip" in outcome.json()["errorMessage"]
@@ -155,8 +136,7 @@ async def test_a_handler_that_cannot_be_imported_says_which_module() -> None:
 async def test_between_invocations_the_process_is_frozen(tmp_path: Path) -> None:
     """A background thread does not run between invocations: reports must be flushed before."""
     mark = tmp_path / "beats"
-    beating = function("background")
-    try:
+    async with function("background") as beating:
         started = (await beating.invoke(event(mark=str(mark), start=True))).json()
         process = psutil.Process(started["pid"])
         await until(lambda: process.status() == psutil.STATUS_STOPPED)
@@ -165,8 +145,6 @@ async def test_between_invocations_the_process_is_frozen(tmp_path: Path) -> None
         during = mark.stat().st_size
         await beating.invoke(event(mark=str(mark)))
         after = mark.stat().st_size
-    finally:
-        await beating.stop()
 
     assert before == during
     assert after > before > 0
@@ -177,9 +155,8 @@ async def test_concurrent_invocations_get_environments_of_their_own_up_to_the_ca
     tmp_path: Path,
 ) -> None:
     """Reserved concurrency is the true cap on the database's load."""
-    counting = function("count", max_concurrency=2)
     gate = tmp_path / "gate"
-    try:
+    async with function("count", max_concurrency=2) as counting:
         running = [asyncio.create_task(counting.invoke(event(until=str(gate)))) for _ in range(2)]
         await until(lambda: len(counting.environments) == 2)
         with pytest.raises(TooManyRequests):
@@ -187,8 +164,6 @@ async def test_concurrent_invocations_get_environments_of_their_own_up_to_the_ca
         gate.touch()
         pids = {(await task).json()["pid"] for task in running}
         again = (await counting.invoke(event())).json()
-    finally:
-        await counting.stop()
 
     assert len(pids) == 2
     assert again["pid"] in pids
@@ -196,13 +171,10 @@ async def test_concurrent_invocations_get_environments_of_their_own_up_to_the_ca
 
 async def test_idle_environments_are_taken_away_after_a_while() -> None:
     """Frozen environments do not stay for ever; the next call is cold again."""
-    counting = function("count", keep_idle=0.0)
-    try:
+    async with function("count", keep_idle=0.0) as counting:
         pid = (await counting.invoke(event())).json()["pid"]
         gone = await counting.expire_idle()
         again = (await counting.invoke(event())).json()
-    finally:
-        await counting.stop()
 
     assert gone == 1
     assert again["pid"] != pid
@@ -211,11 +183,9 @@ async def test_idle_environments_are_taken_away_after_a_while() -> None:
 
 async def test_stopping_ends_every_process() -> None:
     """No launcher may leave frozen children behind."""
-    counting = function("count")
-    outcomes = await asyncio.gather(*(counting.invoke(event(seconds=0.2)) for _ in range(3)))
-    pids = [outcome.json()["pid"] for outcome in outcomes]
-
-    await counting.stop()
+    async with function("count") as counting:
+        outcomes = await asyncio.gather(*(counting.invoke(event(seconds=0.2)) for _ in range(3)))
+        pids = [outcome.json()["pid"] for outcome in outcomes]
 
     assert not [pid for pid in pids if psutil.pid_exists(pid)]
     assert os.getpid() not in pids

@@ -11,13 +11,7 @@ import psycopg
 import pytest
 
 from minutehand.local.postgres import Postgres
-from tests.integration.realtime.support import (
-    JavaScript,
-    RealServer,
-    Server,
-    Socket,
-    open_socket,
-)
+from tests.integration.realtime.support import JavaScript, RealServer, Server, Socket, open_socket
 from tests.support.databases import HOSTED, Database, create_clone, fresh_database
 from tests.support.stacks import TRUTH_URL
 

@@ -8,13 +8,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from tests.integration.realtime.support import (
-    PUBLISHABLE,
-    SECRET_KEY,
-    JavaScript,
-    Server,
-    unique,
-)
+from tests.integration.realtime.support import PUBLISHABLE, SECRET_KEY, JavaScript, Server, unique
 from tests.integration.realtime.test_broadcast import DEEP, UNICODE
 from tests.support.databases import Database
 

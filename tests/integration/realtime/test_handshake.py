@@ -91,10 +91,7 @@ async def test_the_connection_limit_refuses_the_next_socket(
     """§1: too many users answer 429."""
     small = start_server(connections=2)
 
-    async with (
-        websocket_connect(small.websocket_url()),
-        websocket_connect(small.websocket_url()),
-    ):
+    async with websocket_connect(small.websocket_url()), websocket_connect(small.websocket_url()):
         with pytest.raises(InvalidStatus) as refused:
             await websocket_connect(small.websocket_url())
 
@@ -143,11 +140,3 @@ async def test_a_heartbeat_echoes_its_ref(connect: Any, version: int, ref: str |
 
     assert (frame["topic"], frame["event"], frame["ref"]) == ("phoenix", "phx_reply", ref)
     assert frame["payload"] == {"status": "ok", "response": {}}
-
-
-def test_health_is_200_while_replication_runs(server: Server) -> None:
-    """The launcher waits for this."""
-    answer = httpx.get(f"{server.http}/realtime/v1/health")
-
-    assert answer.status_code == 200
-    assert answer.json()["status"] == "ok"

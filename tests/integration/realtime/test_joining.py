@@ -24,17 +24,6 @@ def refusal(topic: str) -> str:
     return f"Unauthorized: You do not have permissions to read from this Channel topic: {topic}"
 
 
-async def test_a_private_join_without_a_policy_is_refused(connect: Any) -> None:
-    """Check 5: the exact reason; the socket stays usable."""
-    socket, topic = await connect(), unique()
-
-    reply = await socket.join(topic, access_token=token(), private=True)
-
-    assert reply["status"] == "error"
-    assert reply["response"] == {"reason": refusal(topic)}
-    await socket.joined(unique())
-
-
 @pytest.mark.parametrize("version", [1, 2])
 async def test_a_policy_lets_its_user_join_and_no_one_else(
     connect: Any, grant: Any, version: int
@@ -183,9 +172,7 @@ async def test_a_topic_needs_a_name(connect: Any) -> None:
 
     reply = await socket.join("")
 
-    assert reply["response"] == {
-        "reason": "TopicNameRequired: You must provide a topic name",
-    }
+    assert reply["response"] == {"reason": "TopicNameRequired: You must provide a topic name"}
 
 
 async def test_odd_values_in_a_join_fall_back_to_defaults(connect: Any) -> None:
@@ -276,19 +263,6 @@ async def test_a_stale_join_ref_is_ignored(connect: Any) -> None:
     assert await socket.is_alive()
 
 
-async def test_the_101st_channel_is_refused(connect: Any) -> None:
-    """Check 40: the hundred others keep working."""
-    socket, topics = await connect(), [unique() for _ in range(100)]
-    for topic in topics:
-        await socket.joined(topic, broadcast={"self": True})
-
-    reply = await socket.join(unique())
-    await socket.broadcast(topics[-1], "still", {})
-
-    assert reply["response"] == {"reason": "ChannelRateLimitReached: Too many channels"}
-    assert (await socket.expect("broadcast"))["topic"] == f"realtime:{topics[-1]}"
-
-
 async def test_joining_too_fast_is_refused_and_the_socket_closed(
     connect: Any, start_server: Callable[..., Server]
 ) -> None:
@@ -301,9 +275,7 @@ async def test_joining_too_fast_is_refused_and_the_socket_closed(
     reply = await socket.join(unique())
     await socket.connection.wait_closed()
 
-    assert reply["response"] == {
-        "reason": "ClientJoinRateLimitReached: Too many joins per second",
-    }
+    assert reply["response"] == {"reason": "ClientJoinRateLimitReached: Too many joins per second"}
     assert socket.connection.close_code == 1001
 
 
@@ -317,6 +289,6 @@ async def test_a_private_only_project_refuses_public_topics(
     public = await socket.join(unique())
 
     assert public["response"] == {
-        "reason": "PrivateOnly: This project only allows private channels",
+        "reason": "PrivateOnly: This project only allows private channels"
     }
     await socket.joined(unique(), private=True)

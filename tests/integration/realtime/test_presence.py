@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from typing import Any
 
 import pytest
-from realtime import AsyncRealtimeClient
 
 from tests.integration.realtime.support import (
     ADA,
@@ -236,26 +234,3 @@ async def test_the_javascript_client_sees_who_is_there(server: Server, js: JavaS
     await js.call("remove", channel="eve")
     await js.until(lambda _: heard("leave") == ["eve"])
     assert set(await js.call("presence", channel="ada")) == {"ada"}
-
-
-async def test_the_python_client_sees_who_is_there(server: Server, connect: Any) -> None:
-    """Check 22 with the other official client, next to a raw one of version 2."""
-    topic, other = unique(), await connect()
-    client = AsyncRealtimeClient(f"{server.http}/realtime/v1", token=PUBLISHABLE)
-    changes: asyncio.Queue[str] = asyncio.Queue()
-    options: Any = {"config": {"presence": {"key": "py", "enabled": True}}}
-    channel = client.channel(topic, options)
-    channel.on_presence_join(lambda key, _, __: changes.put_nowait(f"+{key}"))
-    channel.on_presence_leave(lambda key, _, __: changes.put_nowait(f"-{key}"))
-    await channel.subscribe()
-    await other.joined(topic, presence={"enabled": True, "key": "raw"})
-
-    await channel.track({"user": 1})
-    await track(other, topic, {"user": 2})
-    came = {await asyncio.wait_for(changes.get(), 60) for _ in range(2)}
-    state = set(channel.presence_state())
-    other.connection.transport.abort()
-    left = await asyncio.wait_for(changes.get(), 60)
-    await client.close()
-
-    assert (came, state, left) == ({"+py", "+raw"}, {"py", "raw"}, "-raw")

@@ -389,26 +389,6 @@ async def test_a_reader_that_never_reads_is_dropped_and_memory_stays_bounded(
 # -------------------------------------------------------------------------------------- restart
 
 
-async def test_replication_resumes_when_its_connection_is_cut(
-    server: Server, connect: Any, sql: psycopg.Connection[Any]
-) -> None:
-    """Check 42: what is committed meanwhile is lost, as on hosted; the channel stays."""
-    topic, socket = unique(), await connect(key=SECRET_KEY)
-    await socket.joined(topic, private=True)
-    seen = len(server.events)
-
-    sql.execute(
-        "select pg_terminate_backend(active_pid) from pg_replication_slots"
-        " where slot_name like 'supabase_realtime_messages_%'"
-    )
-    server.wait_for("realtime.replication_interrupted", after=seen)
-    server.wait_for("realtime.replication_started", after=seen)
-    sql.execute("select realtime.send('{}', 'after', %s)", [topic])
-
-    assert (await socket.expect("broadcast"))["payload"]["event"] == "after"
-    await socket.silence()
-
-
 async def test_a_burst_larger_than_the_buffer_reaches_a_client_that_reads(
     start_server: Callable[..., Server], connect: Any, sql: psycopg.Connection[Any]
 ) -> None:

@@ -128,19 +128,15 @@ async def test_a_client_that_is_delivered_something_above_the_rate_is_shut_down(
     await sender.joined(topic)
     join_ref = await receiver.joined(topic)
 
-    while (frame := await next_after_broadcast(sender, receiver, topic))["event"] == "broadcast":
-        continue
+    frame: dict[str, Any] = {"event": "broadcast"}
+    while frame["event"] == "broadcast":
+        await sender.broadcast(topic, "n", {})
+        frame = await receiver.receive()
 
     assert frame["payload"]["message"] == "Too many messages per second"
     assert (await receiver.expect("phx_close"))["ref"] == join_ref
     assert await receiver.is_alive()
     assert await sender.is_alive()
-
-
-async def next_after_broadcast(sender: Socket, receiver: Socket, topic: str) -> dict[str, Any]:
-    """What one broadcast brings the receiver."""
-    await sender.broadcast(topic, "n", {})
-    return await receiver.receive()
 
 
 async def test_a_join_finds_the_authorization_pool_exhausted(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from typing import Any
 
@@ -65,19 +66,6 @@ async def test_a_refresh_with_the_same_rights_is_silent(connect: Any, grant: Any
     await socket.expect("broadcast")
 
 
-async def test_losing_the_right_to_read_ends_the_channel(connect: Any, grant: Any) -> None:
-    """Check 31: with the exact message."""
-    socket, topic = await connect(), unique()
-    grant(topic, ADA)
-    join_ref = await socket.joined(topic, access_token=token(ADA), private=True)
-
-    await refresh(socket, topic, token(EVE))
-
-    assert await ended(socket, topic, join_ref) == (
-        f"You do not have permissions to read from this Channel topic: {topic}"
-    )
-
-
 async def test_a_removed_member_is_out_at_the_next_refresh(
     connect: Any, grant: Any, sql: psycopg.Connection[Any]
 ) -> None:
@@ -89,7 +77,9 @@ async def test_a_removed_member_is_out_at_the_next_refresh(
 
     await refresh(socket, topic, token(ADA, seconds=7200))
 
-    assert (await ended(socket, topic, join_ref)).startswith("You do not have permissions")
+    assert await ended(socket, topic, join_ref) == (
+        f"You do not have permissions to read from this Channel topic: {topic}"
+    )
     rejoin = await socket.join(topic, access_token=token(ADA), private=True)
     assert rejoin["status"] == "error"
 
@@ -141,6 +131,7 @@ async def test_a_refresh_forgets_the_right_to_write(
         ("garbage", "The token provided is not a valid JWT"),
         (token(exp=None), "Fields `role` and `exp` are required in JWT"),
         (token()[:-4] + "AAAA", ":signature_error"),
+        (token(seconds=-5), r"Token has expired \d+ seconds ago"),
     ],
 )
 async def test_a_bad_token_ends_a_public_channel_too(connect: Any, bad: str, message: str) -> None:
@@ -150,19 +141,7 @@ async def test_a_bad_token_ends_a_public_channel_too(connect: Any, bad: str, mes
 
     await refresh(socket, topic, bad)
 
-    assert await ended(socket, topic, join_ref) == message
-
-
-async def test_an_expired_token_in_a_refresh_ends_the_channel(connect: Any) -> None:
-    """§5: with the seconds since."""
-    socket, topic = await connect(), unique()
-    join_ref = await socket.joined(topic)
-
-    await refresh(socket, topic, token(seconds=-5))
-
-    message = await ended(socket, topic, join_ref)
-    assert message.startswith("Token has expired ")
-    assert message.endswith(" seconds ago")
+    assert re.fullmatch(message, await ended(socket, topic, join_ref))
 
 
 @pytest.mark.parametrize("private", [True, False])

@@ -18,7 +18,7 @@ import pytest
 from minutehand.local.postgres import Postgres
 from minutehand.local.processes import has_ended
 from tests.support.paths import ROOT
-from tests.support.stacks import RunningStack, end, is_ready, launch, wait_ready
+from tests.support.stacks import RunningStack, end, launch, wait_ready
 
 pytestmark = pytest.mark.stack
 
@@ -200,14 +200,6 @@ def test_a_signal_stops_every_child(tmp_path: Path, sign: signal.Signals) -> Non
         assert not (tmp_path / "ready").exists()
     finally:
         end(tmp_path, launcher)
-
-
-def test_committed_rows_can_be_read_as_soon_as_the_stack_is_ready(doomed: RunningStack) -> None:
-    """`ready` is written after real answers, so tools need no pause of their own."""
-    assert is_ready(doomed.folder, doomed.launcher)
-    eventually(lambda: answers(f"{doomed.api_url}/api/health/ready"))
-    with psycopg.connect(doomed.database_url) as connection:
-        assert connection.execute("select 1").fetchone() == (1,)
 
 
 def test_an_external_database_is_used_and_left_running(tmp_path: Path, postgres: Postgres) -> None:

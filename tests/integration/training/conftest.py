@@ -70,9 +70,9 @@ class QuickEar:
         """Nothing is open."""
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def s3_server() -> Iterator[str]:
-    """S3, on this machine."""
+    """S3, on this machine: what moto holds is the process's, and other files may empty it."""
     with fake_aws() as endpoint:
         made = boto3.client(
             "s3",

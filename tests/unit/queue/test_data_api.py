@@ -12,7 +12,8 @@ from typing import Self
 import httpx
 import pytest
 
-from minutehand.queue import QueueError, QueueUnavailable
+from minutehand.queue import EnqueueOptions, NewJob, QueueError, QueueUnavailable
+from minutehand.queue.client import UserQueue
 from minutehand.queue.data_api import DataApi, encode
 
 Answer = httpx.Response | Exception
@@ -55,6 +56,40 @@ async def test_a_call_with_an_effect_is_not_repeated_once_it_left() -> None:
         await api(network).rpc("enqueue_job", {}, headers={}, repeatable=False)
 
     assert len(network.requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("keys", "sent"), [(["a"], 2), ([None], 1), (["a", "b"], 2), (["a", None], 1)]
+)
+async def test_an_enqueue_is_repeated_where_each_job_has_a_key(
+    keys: list[str | None], sent: int
+) -> None:
+    """Another would be there twice."""
+    network = Network(httpx.ReadTimeout("hung"), httpx.Response(403, json={}))
+    queue = UserQueue(api(network), {})
+    jobs = [NewJob(job_type="t", options=EnqueueOptions(idempotency_key=key)) for key in keys]
+
+    many = len(jobs) > 1
+    with pytest.raises(QueueError):
+        await (
+            queue.enqueue_many("w", jobs)
+            if many
+            else queue.enqueue("w", "t", options=jobs[0].options)
+        )
+
+    assert len(network.requests) == sent
+
+
+async def test_a_page_of_log_lines_names_the_next_where_there_is_one() -> None:
+    """A reader who follows it past the end asks once more for nothing, on every look."""
+    line = {"job_id": "j", "log_level": "info", "message": "m", "created_at": "2026-11-21T00:00Z"}
+    lines = [{**line, "id": n} for n in (1, 2, 3)]
+    network = Network(httpx.Response(200, json=lines), httpx.Response(200, json=lines[:2]))
+    queue = UserQueue(api(network), {})
+
+    pages = [await queue.logs("j", limit=2) for _ in range(2)]
+
+    assert [(len(page.logs), page.next_after) for page in pages] == [(2, 2), (2, None)]
 
 
 async def test_a_call_that_never_left_is_repeated_in_any_case() -> None:

@@ -1,6 +1,8 @@
-"""A worker's calls meet a Data API that is just starting."""
+"""A worker's calls meet a Data API that is just starting, and answers without end."""
 
 from __future__ import annotations
+
+import asyncio
 
 import httpx
 import pytest
@@ -8,8 +10,10 @@ import pytest
 from minutehand.clock import FrozenClock
 from minutehand.config import Settings
 from minutehand.queue.data_api import DataApi
-from minutehand.queue.errors import QueueError, QueueUnavailable, TokenRefused
+from minutehand.queue.errors import QueueError, QueueUnavailable, StepsTooLong, TokenRefused
 from minutehand.queue.functions import WorkerFunctions
+from minutehand.queue.models import JobId
+from minutehand.queue.worker_client import WorkerQueue
 
 SETTINGS = Settings(
     supabase_url="https://project.example",
@@ -68,3 +72,23 @@ async def test_a_key_that_was_refused_is_made_again_once() -> None:
 
     await worker.aclose()
     assert len(tokens) == len(set(tokens)) == 2
+
+
+async def test_steps_that_do_not_fit_a_worker_are_read_no_further() -> None:
+    """Page by page they look harmless, and take the memory of every job beside them."""
+    page = {"bytes": StepsTooLong.MOST_BYTES * 2 // 5, "lines": [], "next": {"name": "s"}}
+    requests: list[httpx.Request] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        requests.append(request)
+        return httpx.Response(200, json=page)
+
+    api = DataApi("https://project.example", transport=httpx.MockTransport(answer))
+    worker = WorkerQueue(SETTINGS, api=api)
+
+    async with asyncio.timeout(60):
+        with pytest.raises(StepsTooLong):
+            await worker.read_steps(JobId("j"), 1)
+
+    await worker.aclose()
+    assert len(requests) == 3

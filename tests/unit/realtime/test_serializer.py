@@ -42,11 +42,7 @@ def test_the_documented_binary_push_is_read() -> None:
     message = decode(2, data)
 
     assert (message.join_ref, message.ref, message.topic) == ("1", "2", "realtime:a")
-    assert (message.event, message.user_event, message.payload) == (
-        "broadcast",
-        "ev",
-        b'{"n":1}',
-    )
+    assert (message.event, message.user_event, message.payload) == ("broadcast", "ev", b'{"n":1}')
 
 
 @given(topic=st.text(max_size=40), event=st.text(max_size=40), payload=json_values)

@@ -307,7 +307,10 @@ async def test_a_long_wait_between_tries_gives_the_worker_back(
     class Busy(Exception):
         retry_after = asks
 
+    asked: list[str] = []
+
     async def busy() -> None:
+        asked.append("once")
         raise Busy("come back later")
 
     async def order(job: Job[Order], ctx: JobContext) -> None:
@@ -316,7 +319,7 @@ async def test_a_long_wait_between_tries_gives_the_worker_back(
 
     run = await checked(order, remaining=remaining).run()
 
-    assert (run.outcome, run.retry_after_seconds) == ("retry", asks)
+    assert (run.outcome, run.retry_after_seconds, asked) == ("retry", asks, ["once"])
 
 
 async def test_a_step_that_needs_more_time_than_is_left_is_not_begun() -> None:

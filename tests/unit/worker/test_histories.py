@@ -280,6 +280,15 @@ def test_a_job_that_comes_when_work_must_stop_is_given_back_unstarted() -> None:
     assert (world.runs["2"], queue.rows["2"].settled) == (0, {1: "released"})
 
 
+def test_a_processor_that_resists_its_stop_is_settled_before_the_tick_is_over() -> None:
+    """Its host ends then, and a whole lease would pass before the job runs again."""
+    queue = ModelQueue([Row("1", {"seconds": 100, "resists": 100})])
+
+    leaping(World(queue).tick(budget_seconds=10))
+
+    assert queue.rows["1"].settled == {1: "retry"}
+
+
 def test_what_could_not_be_renewed_for_a_whole_lease_is_stopped() -> None:
     """Cut off from the queue, its worker must take it that another one has the job by now."""
     queue = ModelQueue([Row("1", {"seconds": 300}, 30.0)])
@@ -532,3 +541,69 @@ def test_no_more_extra_workers_are_started_than_the_stage_has_room_for() -> None
 
     assert asked
     assert max(asked) == 2
+
+
+def test_the_last_look_of_a_run_counts_what_is_left_and_leases_none_of_it() -> None:
+    """No time is left for it here: an extra worker is started instead."""
+    started: list[int] = []
+
+    class Backlogged(ModelQueue):
+        async def lease(self, request: LeaseRequest) -> LeaseResponse:
+            if request.count_due:
+                self.rows["late"] = Row("late", {})
+            return (await super().lease(request)).model_copy(update={"due": 1})
+
+    async def start(count: int) -> int:
+        started.append(count)
+        return count
+
+    queue = Backlogged([Row("1", {"seconds": 300})])
+    world = World(queue)
+
+    async def story() -> None:
+        await Tick(
+            queue, world.registry, worker_id="w", clock=LoopClock(), options=world.options,
+            budget_seconds=60, fan_out=FanOut(most=2), start_extra_workers=start,
+        ).run()  # fmt: skip
+
+    leaping(story())
+
+    assert (queue.rows["late"].status, started) == ("pending", [1])
+
+
+def test_jobs_side_by_side_share_what_their_worker_costs() -> None:
+    """Else a full worker would seem to cost many times its price."""
+    options = TickOptions(concurrency=9, linger_seconds=0, usd_per_second=1)
+
+    def cost(*jobs: str) -> float:
+        queue = ModelQueue([Row(job, {"seconds": 9}) for job in jobs])
+        leaping(World(queue, options=options).tick())
+        return sum(item.cost_usd or 0 for items in queue.settles for item in items)
+
+    assert cost("1") == pytest.approx(9)
+    assert cost("1", "2") < 1.9 * cost("1")
+
+
+def test_a_project_is_maintained_once_an_hour() -> None:
+    """A loop ticks every second, and each time it would measure the whole database."""
+    asked: list[float] = []
+
+    class Away(ModelQueue):
+        async def attach_extensions(self) -> dict[str, Any]:
+            asked.append(asyncio.get_running_loop().time())
+            raise QueueUnavailable("away")
+
+    async def story() -> None:
+        queue = Away()
+        worker = Worker(
+            scratch_settings("http://127.0.0.1:9"), registry=World(queue).registry, queue=queue,
+            clock=LoopClock(),
+        )  # fmt: skip
+        for pause in (0, 3500, 200):
+            await asyncio.sleep(pause)
+            await worker.tick(budget_seconds=60)
+        await worker.aclose()
+
+    leaping(story())
+
+    assert asked == pytest.approx([0, 3700], abs=10)

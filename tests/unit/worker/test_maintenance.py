@@ -102,3 +102,19 @@ def test_nothing_is_begun_when_work_must_stop() -> None:
 
     assert queue.began
     assert queue.began[-1] < queue.began[0] + Deadlines.until(0, 10).stop_working
+
+
+def test_what_is_parked_is_logged_once_although_another_maintains_in_between(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Its answer counts nothing: one line for each call would bury what is new."""
+
+    class InTurns(Answering):
+        async def maintain(self, *, budget_seconds: float = 1.0) -> MaintenanceResponse:
+            is_busy = len(self.began) % 2 == 1
+            self.answer = MaintenanceResponse(busy=is_busy, parked=0 if is_busy else 2)
+            return await super().maintain(budget_seconds=budget_seconds)
+
+    calls(InTurns(None), busy=False, asked=True)
+
+    assert len([line for line in caplog.messages if "are parked" in line]) == 1

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import math
-from collections.abc import Sequence
+import weakref
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 
 import pytest
@@ -20,13 +22,20 @@ from minutehand.worker.reporter import Reporter
 CLOCK = SystemClock()
 
 
-def held_attempt(queue: WorkerQueue, clock: Clock = CLOCK) -> Attempt:
+def held_attempt(
+    queue: WorkerQueue,
+    clock: Clock = CLOCK,
+    *,
+    timeout_seconds: float | None = None,
+    on_end: Callable[[Attempt], None] = lambda _: None,
+) -> Attempt:
     """A lease of a minute, just taken: the reporter waits to renew it."""
     job = LeasedJob(
         id="01a200a6-7884-7030-864b-60cc70f7392f",
         workspace_id=WORKSPACE,
         job_type="a",
         created_at=CLOCK.now(),
+        timeout_seconds=timeout_seconds,
     )
     return Attempt(
         Lease(job=job, fence=1),
@@ -37,7 +46,7 @@ def held_attempt(queue: WorkerQueue, clock: Clock = CLOCK) -> Attempt:
         had_fair_time=True,
         queue=queue,
         on_news=lambda: None,
-        on_end=lambda _: None,
+        on_end=on_end,
     )
 
 
@@ -75,16 +84,51 @@ async def test_a_step_waits_for_the_report_that_carries_it() -> None:
     await queue.aclose()
 
 
-async def test_a_lost_lease_stores_nothing_and_says_so_at_once() -> None:
+@pytest.mark.parametrize("is_abandoned", [False, True])
+async def test_a_lost_lease_stores_nothing_and_says_so_at_once(is_abandoned: bool) -> None:
     """Else a processor that cleans up would wait for a report that is never sent."""
     queue = WorkerQueue(scratch_settings("http://127.0.0.1:9"))
-    attempt = held_attempt(queue)
-    attempt.stop("lost")
+    ended = asyncio.Event()
+    attempt = held_attempt(queue, on_end=lambda _: ended.set())
+    attempt.stop("timeout" if is_abandoned else "lost", grace_seconds=0)
     attempt.context.log("info", "cleaning up")
 
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
+        if is_abandoned:
+            await ended.wait()
         with pytest.raises(LeaseLost):
             await attempt.flush()
+    await queue.aclose()
+
+
+async def test_an_ended_attempt_is_let_go_of() -> None:
+    """Not kept until its timeout: a worker runs many in these hours."""
+    queue = WorkerQueue(scratch_settings("http://127.0.0.1:9"))
+    ended = asyncio.Event()
+    attempt = held_attempt(queue, timeout_seconds=43_200, on_end=lambda _: ended.set())
+    attempt.start()
+    await asyncio.wait_for(ended.wait(), 60)
+
+    kept = weakref.ref(attempt)
+    del attempt
+    await asyncio.sleep(0)
+    gc.collect()
+
+    assert kept() is None
+    await queue.aclose()
+
+
+async def test_queue_time_ends_where_the_lease_began() -> None:
+    """By the database's clock, which alone knows when the job was made."""
+    queue = WorkerQueue(scratch_settings("http://127.0.0.1:9"))
+    attempt = held_attempt(queue)
+    expires_at = attempt.lease.job.created_at + timedelta(seconds=100)
+
+    attempt.lease = Lease(
+        job=attempt.lease.job, fence=1, lease_seconds=60, lease_expires_at=expires_at
+    )
+
+    assert attempt.queued_seconds == 40
     await queue.aclose()
 
 
@@ -125,17 +169,16 @@ class Answering(WorkerQueue):
         return [ReportResult.model_validate(each) for each in told]
 
 
-async def reported(queue: Answering, attempt: Attempt, clock: Clock) -> None:
+async def reported(queue: Answering, *attempts: Attempt, clock: Clock = CLOCK) -> None:
     """Report until all answers were given."""
-    reporter = Reporter(
-        queue, {attempt.key: attempt}, worker_id="w", tick_id="t", clock=clock, interval=0.001
-    )
-    running = asyncio.create_task(reporter.run())
+    running = {(attempt.job_id, number): attempt for number, attempt in enumerate(attempts)}
+    reporter = Reporter(queue, running, worker_id="w", tick_id="t", clock=clock, interval=0.001)
+    reporting = asyncio.create_task(reporter.run())
     async with asyncio.timeout(60):
         await queue.answered.wait()
     await asyncio.sleep(0)
-    running.cancel()
-    await asyncio.gather(running, return_exceptions=True)
+    reporting.cancel()
+    await asyncio.gather(reporting, return_exceptions=True)
     await queue.aclose()
 
 
@@ -145,7 +188,7 @@ async def test_a_process_that_was_paused_for_a_whole_lease_asks_before_it_gives_
     attempt = held_attempt(queue, clock)
     clock.advance(seconds=100)
 
-    await reported(queue, attempt, clock)
+    await reported(queue, attempt, clock=clock)
 
     assert (attempt.stop_reason, attempt.renewed_at) == (None, 100)
 
@@ -157,6 +200,40 @@ async def test_a_line_whose_own_report_is_lost_is_sent_again() -> None:
     attempt = held_attempt(queue)
     attempt.context.log("info", "begun")
 
-    await reported(queue, attempt, CLOCK)
+    await reported(queue, attempt)
 
     assert queue.lines == [["begun"]] * 3
+
+
+async def test_what_is_refused_for_good_is_said_to_those_who_wait_for_it() -> None:
+    """A step that is not stored is not done, and the processor must not wait for it for ever."""
+    refused = QueueError("refused", status=400, code="PT400")
+    queue = Answering(refused, refused)
+    attempt = held_attempt(queue)
+    attempt.context.log("info", "begun")
+    step = asyncio.create_task(attempt.flush())
+    await asyncio.sleep(0)
+
+    await reported(queue, attempt)
+
+    with pytest.raises(QueueError, match="refused"):
+        await asyncio.wait_for(step, 60)
+
+
+async def test_a_full_report_carries_what_is_waited_for_then_the_oldest(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """With more jobs than fit, one that never comes first would lose its lease."""
+    monkeypatch.setattr(Reporter, "BATCH", 1)
+    queue = Answering("ok", "ok", "ok")
+    attempts = {name: held_attempt(queue) for name in ("young", "old", "urgent")}
+    for name, attempt in attempts.items():
+        attempt.context.log("info", name)
+    attempts["old"].renewed_at -= 1
+    step = asyncio.create_task(attempts["urgent"].flush())
+    await asyncio.sleep(0)
+
+    await reported(queue, *attempts.values())
+
+    assert queue.lines == [["urgent"], ["old"], ["young"]]
+    await asyncio.wait_for(step, 60)
