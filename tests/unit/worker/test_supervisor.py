@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,6 +11,8 @@ import pytest
 
 from minutehand.clock import FrozenClock
 from minutehand.config import Settings
+from minutehand.functions.worker.child import CHANNEL
+from minutehand.functions.worker.routes import Request
 from minutehand.functions.worker.supervisor import (
     MARGIN_SECONDS,
     SILENT_SECONDS,
@@ -16,6 +20,7 @@ from minutehand.functions.worker.supervisor import (
     Supervisor,
     _culprit,
 )
+from minutehand.queue.models import SettleItem
 
 
 def began(function: str = "work", *, at: float = 0.0, timeout: float | None = 10.0) -> Began:
@@ -61,3 +66,80 @@ def test_the_job_on_the_loops_stack_is_to_blame_before_one_in_a_thread() -> None
     assert _culprit(running, [thread, loop], 20.0) == (blocks, loop)
     assert _culprit(running, [thread], 20.0) == (threaded, thread)
     assert _culprit(running, [], 20.0) == (late, [])
+
+
+#: Takes one command and dies with an attempt; started again, it takes another.
+DYING = f"""
+import json, os, sys
+from pathlib import Path
+
+def say(**event):
+    os.write(int(os.environ["{CHANNEL}"]), json.dumps(event).encode() + b"\\n")
+
+taken = Path(os.environ["TAKEN"])
+is_first = not taken.exists()
+say(ready=True)
+line = sys.stdin.readline()
+taken.open("a").write(line)
+if is_first:
+    say(began={{
+        "job_id": "j", "fence": 1, "job_type": "t", "timeout_seconds": None, "grace_seconds": 5,
+        "module": "app", "file": "app.py", "function": "work",
+    }})
+    os._exit(1)
+sys.stdin.readline()
+"""
+
+
+async def test_a_worker_that_dies_leaves_neither_a_request_nor_a_job_waiting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The caller is asked to come back, and the next worker leases what was given back."""
+    (tmp_path / "dying.py").write_text(DYING)
+    taken = tmp_path / "taken"
+    settled: list[SettleItem] = []
+
+    async def settle(_: Supervisor, items: list[SettleItem]) -> None:
+        settled.extend(items)
+
+    monkeypatch.setattr(Supervisor, "_settle", settle)
+    monkeypatch.setattr(Supervisor, "READY_SECONDS", 60)
+    settings = Settings(supabase_url="http://x.test", supabase_publishable_key="k")
+    environ = {"PYTHONPATH": str(tmp_path), "TAKEN": str(taken)}
+    supervisor = Supervisor(settings, "dying", environ)
+    supervisor.start()
+
+    async with asyncio.timeout(60):
+        reply = await supervisor.answer(Request("GET", "/", {}, b"", None))
+        while len(taken.read_text().splitlines()) < 2:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    await supervisor.aclose(timeout_seconds=60)
+
+    assert reply.status == 503
+    assert [(item.job_id, item.outcome) for item in settled] == [("j", "retry")]
+    assert '"wake": "restart"' in taken.read_text().splitlines()[1]
+
+
+async def test_a_crash_is_charged_to_the_job_that_it_happened_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What ran beside it is given back, without an attempt."""
+    settled: list[SettleItem] = []
+
+    async def settle(_: Supervisor, items: list[SettleItem]) -> None:
+        settled.extend(items)
+
+    monkeypatch.setattr(Supervisor, "_settle", settle)
+    stacks = tmp_path / "stacks"
+    stacks.write_text('Current thread 0x1 (first):\n  File "app.py", line 7 in crashes\n')
+    running = {(name, 1): began(name) for name in ("beside", "crashes")}
+    settings = Settings(supabase_url="http://x.test", supabase_publishable_key="k")
+    process = SimpleNamespace(returncode=-11)
+    child: Any = SimpleNamespace(process=process, stacks=stacks, running=running, resident_mb=0)
+
+    await Supervisor(settings, "app", {})._bury(child)
+
+    assert {item.job_id: item.outcome for item in settled} == {
+        "crashes": "retry", "beside": "released"
+    }  # fmt: skip
+    assert len(settled) == 2
