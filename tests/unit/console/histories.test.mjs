@@ -359,7 +359,7 @@ test("a list is on the topics of its live jobs, and on none once it is closed", 
   assert.deepEqual(asked.left.sort(), ["job:j1", "job:j2", "workspace:acme"]);
 });
 
-test("a topic that someone listens to again is kept, and who left is told nothing", async () => {
+test("a topic that someone listens to again is kept, and one who left gets nothing", async () => {
   const { client, asked } = clientOf();
   const topics = new Topics(client);
   const heard = [];
