@@ -607,3 +607,38 @@ def test_a_project_is_maintained_once_an_hour() -> None:
     leaping(story())
 
     assert asked == pytest.approx([0, 3700], abs=10)
+
+
+@pytest.mark.parametrize(("free", "ended"), [(0, 14), (1, 51)])
+def test_a_run_beside_which_no_other_is_admitted_looks_while_it_waits(
+    free: int, ended: float
+) -> None:
+    """For the jobs whose worker is refused; others leave that to the worker."""
+
+    class Alone(ModelQueue):
+        async def begin_run(
+            self, run_id: str, *, worker_id: str, most: int, seconds: float
+        ) -> WorkerRunAdmission:
+            return WorkerRunAdmission(admitted=True, free=free)
+
+        async def lease(self, request: LeaseRequest) -> LeaseResponse:
+            left = 50 - asyncio.get_running_loop().time()
+            due = {"next_due_in_ms": round(1000 * left)} if left > 0 else {}
+            return (await super().lease(request)).model_copy(update=due)
+
+    queue = Alone()
+    world = World(queue)
+
+    async def story() -> None:
+        loop = asyncio.get_running_loop()
+        loop.call_later(10, lambda: queue.rows.update(late=Row("late", {})))
+        worker = Worker(
+            scratch_settings("http://127.0.0.1:9"), registry=world.registry, queue=queue,
+            clock=LoopClock(), most=2, options=TickOptions(poll_seconds=4),
+        )  # fmt: skip
+        await worker.tick(budget_seconds=100)
+        await worker.aclose()
+
+    leaping(story())
+
+    assert world.ended_at["late"] == pytest.approx(ended, abs=2)
