@@ -482,6 +482,28 @@ async def test_a_worker_that_is_stopped_does_not_look_again_for_one_that_was_ref
     assert queue.calls.count("begin_run") == 1
 
 
+async def test_a_run_that_fails_makes_room_for_the_next() -> None:
+    """Else each outage takes a place for as long as a run may last."""
+    ended: list[str] = []
+
+    class Away(ModelQueue):
+        async def lease(self, request: LeaseRequest) -> LeaseResponse:
+            raise QueueUnavailable("away")
+
+        async def end_run(self, run_id: str) -> bool:
+            ended.append(run_id)
+            return False
+
+    queue = Away()
+    worker = Worker(
+        scratch_settings("http://127.0.0.1:9"), registry=World(queue).registry, queue=queue, most=1
+    )
+    with pytest.raises(QueueUnavailable):
+        await worker.tick(budget_seconds=60)
+
+    assert len(ended) == 1
+
+
 def test_a_loop_without_its_database_tries_again_more_and_more_slowly() -> None:
     """To five seconds at most: a restart finds hundreds of workers that wait."""
     tried: list[float] = []
