@@ -19,6 +19,16 @@ _TELLING = (
     r"|pwd|cookie)[\w-]{0,40}|authorization|credentials?|pass|jwt)"
 )
 _TELLING_NAME: Final = re.compile(rf"(?i){_TELLING}$")
+_WORDS = r"[^\n;|]{0,200}?"
+#: Commands up to a short option's value; to mysql -p is a password only without a space after it.
+_BEFORE_PASSWORD = (
+    r"(?:(?<![\w/.-])|(?<=bin/))(?:"
+    rf"""(?:mysql|mariadb)[\w-]{{0,20}}\b{_WORDS}[\s'"]-p(?!rint\b|ath\b|ort\b|['"][,\]])"""
+    rf"""|curl\b{_WORDS}[\s'"](?:-u|--user)[\s'",=]*[^\s:'"]+:"""
+    rf"""|(?:docker|podman|helm|az)\s{_WORDS}\blogin\b{_WORDS}[\s'"]-p[\s'",]+"""
+    rf"""|redis-cli\b{_WORDS}[\s'"]-a[\s'",]+"""
+    r"""|sshpass[\s'",]+-p[\s'",]*)"""
+)
 _SECRETS: Final = (
     # a literal that a telling name is set or compared to: token = "…", {"api_key": '…'}
     (
@@ -51,6 +61,10 @@ _SECRETS: Final = (
     ),
     (re.compile(rf"(?i)(\b{_TELLING}\)=\()[^)]*\)"), rf"\1{HIDDEN})"),
     (re.compile(rf"(?i)(--?{_TELLING}\s+)(?![-\[])\S{{4,}}"), rf"\1{HIDDEN}"),
+    (
+        re.compile(rf"""({_BEFORE_PASSWORD})(?:"[^"\n]+"|'[^'\n]+'|(?!\[)[^\s'"]+)"""),
+        rf"\1{HIDDEN}",
+    ),
     # a password in an address, also one with @ or / in it; digits before a path are a port
     (re.compile(r"""(\b\w+://[^\s:/@]*:)(?!\d+(?:[/?#]|$))[^\s"'<>]+@"""), rf"\1{HIDDEN}@"),
     (re.compile(r"(\b\w+://)[^\s:/@]{16,}@"), rf"\1{HIDDEN}@"),
@@ -58,8 +72,13 @@ _SECRETS: Final = (
     (
         re.compile(
             r"""(?i)([?&](?:[\w.-]{0,40}(?:key|secret|token|passw|pwd|credential|signature)"""
-            r"""[\w.-]{0,40}|sig|hmac|sid|otp|pass|jwt|session|code|auth)=)[^&\s"'#<>]+"""
+            r"""[\w.-]{0,40}|sig|hmac|sid|otp|(?:[\w.-]{0,40}[_.-])?(?:pass(?:code|phrase)?|pw)"""
+            r"""|jwt|session|code|auth)=)[^&\s"'#<>]+"""
         ),
+        rf"\1{HIDDEN}",
+    ),
+    (
+        re.compile(r"(?i)([?&]p=)(?=[^&\s]{0,40}\d)(?=[^&\s]{0,40}[a-z])[^&\s\"'#<>]{6,}"),
         rf"\1{HIDDEN}",
     ),
     (re.compile(r"([?&][\w.-]{1,80}=)[\w%~+/=.-]{20,}"), rf"\1{HIDDEN}"),

@@ -11,9 +11,11 @@ References:
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
@@ -31,6 +33,8 @@ FLUSH_SECONDS: Final = 0.5
 #: Of what a path may carry, the ids that open nothing by themselves; the others stay `{name}`.
 _PLAIN_IDS: Final = ("job_id", "workspace_id", "operation_id", "webhook_id")
 
+_TRACEPARENT: Final = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
+_received: ContextVar[str | None] = ContextVar("traceparent", default=None)
 _started = False
 _flushing: Thread | None = None
 
@@ -166,15 +170,29 @@ def describe_path(span: Span | None, template: str, values: Mapping[str, Any]) -
     span.set_attribute("url.path", template)
 
 
+@contextmanager
+def following(traceparent: str | None) -> Iterator[None]:
+    """Note the trace context a request came with, for calls made inside the block.
+
+    A malformed one is dropped, as the standard says.
+    """
+    is_valid = traceparent is not None and _TRACEPARENT.fullmatch(traceparent)
+    token = _received.set(traceparent if is_valid else None)
+    try:
+        yield
+    finally:
+        _received.reset(token)
+
+
 def current_traceparent() -> str | None:
-    """The W3C trace context of the span that is current; None where none is."""
+    """The W3C trace context of the span that is current, or else the one that was received."""
     if "opentelemetry" not in sys.modules:
-        return None
+        return _received.get()
     from opentelemetry import trace
 
     context = trace.get_current_span().get_span_context()
     if not context.is_valid:
-        return None
+        return _received.get()
     return f"00-{context.trace_id:032x}-{context.span_id:016x}-{context.trace_flags:02x}"
 
 

@@ -157,6 +157,15 @@ end;
 $$;
 comment on function queue.free_sessions is 'Free session ids of which the workspace has no job any more.';
 
+create function queue.request_trace() returns text
+language plpgsql stable set search_path = '' as $$
+begin
+  return substring(nullif(current_setting('request.headers', true), '')::json ->> 'x-minutehand-trace'
+    from '^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$');
+end;
+$$;
+comment on function queue.request_trace is 'The W3C trace context of the present request, from its header x-minutehand-trace; null where that is missing or malformed.';
+
 create function queue.check_insert() returns trigger
 language plpgsql
 security definer -- a member inserting through the Data API holds no rights on the engine's tables
@@ -194,10 +203,9 @@ begin
   if v_problem is not null then
     perform queue.refuse_problem(v_problem);
   end if;
-  if new.backoff is not null then
-    new.backoff := queue.plain(new.backoff);
-  end if;
+  new.backoff := case when new.backoff is not null then queue.plain(new.backoff) end;
   new.tags := queue.tags_of(v_type.tagged_by, new.payload, new.tags);
+  new.traceparent := coalesce(new.traceparent, queue.request_trace());
   new.id := coalesce(new.id, queue.new_id());
   perform pg_current_xact_id(); -- before the clock is read: see the marks of queue.partitions
   new.created_at := queue.clock();
@@ -1004,10 +1012,11 @@ language plpgsql set search_path = '' as $$
 begin
   with made as (
     insert into public.jobs (id, workspace_id, user_id, queue, job_type, payload, schema_version, max_attempts,
-      created_at, updated_at, last_seq, tags)
+      created_at, updated_at, traceparent, last_seq, tags)
     select p_new[items.ordinality], p_workspace_id, p_user_id, types.queue, types.job_type,
       coalesce(nullif(items.value -> 'payload', 'null'), '{}'), types.schema_version, types.max_attempts,
-      p_now + make_interval(secs => items.ordinality * 1e-6), p_now, case when types.events = 'full' then 1 else 0 end,
+      p_now + make_interval(secs => items.ordinality * 1e-6), p_now, (select queue.request_trace()),
+      case when types.events = 'full' then 1 else 0 end,
       case types.tagged_by when '{}' then '{}' else queue.tags_of(types.tagged_by, items.value -> 'payload', null) end
     from jsonb_array_elements(p_items) with ordinality as items
     join queue.job_types as types on types.job_type = items.value ->> 'job_type'
@@ -1054,7 +1063,8 @@ begin
       else items.scheduled_for end,
     p_now + make_interval(secs => items.ordinality * 1e-6), p_now, items.deadline_at, items.timeout_seconds,
     items.backoff, items.idempotency_key, items.concurrency_key, items."unique" ->> 'key', items.parent_id,
-    items.batch_id, items.traceparent, case when types.events = 'full' then 1 else 0 end,
+    items.batch_id, coalesce(items.traceparent, (select queue.request_trace())),
+    case when types.events = 'full' then 1 else 0 end,
     case types.tagged_by when '{}' then coalesce(items.tags, '{}')
       else queue.tags_of(types.tagged_by, items.payload, items.tags) end
   from rows from (jsonb_populate_recordset(null::queue.enqueue_item, p_items)) with ordinality as items
@@ -1285,7 +1295,8 @@ begin
     case when p_item.delay_seconds is null then p_item.scheduled_for
       else v_now + make_interval(secs => p_item.delay_seconds) end,
     v_now, v_now, p_item.deadline_at, p_item.timeout_seconds, p_item.backoff, p_item.idempotency_key,
-    p_item.concurrency_key, p_item.traceparent, case when v_type.events = 'full' then 1 else 0 end,
+    p_item.concurrency_key, coalesce(p_item.traceparent, queue.request_trace()),
+    case when v_type.events = 'full' then 1 else 0 end,
     case v_type.tagged_by when '{}' then coalesce(p_item.tags, '{}')
       else queue.tags_of(v_type.tagged_by, p_item.payload, p_item.tags) end)
   returning * into v_job;

@@ -832,7 +832,7 @@ begin
       s.attempts, s.max_attempts, s.created_at, s.parent_id, s.traceparent, s.progress, s.timeout_seconds,
       s.deadline_at) as job
   cross join lateral (
-    select s.fence, s.lease_seconds, s.lease_expires_at,
+    select s.fence, s.lease_seconds, s.lease_expires_at, s.ready_at,
       case when s.fence = 1 and s.replay_from is null then '{}' else queue.steps_of(s.id) end as steps, job) as answer;
 end;
 $$;
@@ -941,7 +941,8 @@ begin
         j.priority, j.attempts, j.max_attempts, j.created_at, j.parent_id, j.traceparent, j.progress,
         coalesce(j.timeout_seconds, t.timeout_seconds) as timeout_seconds, j.deadline_at) as job
     cross join lateral (
-      select l.fence, l.lease_seconds, l.expires_at as lease_expires_at, queue.steps_of(j.id) as steps, job) as answer
+      select l.fence, l.lease_seconds, l.expires_at as lease_expires_at, l.ready_at,
+        queue.steps_of(j.id) as steps, job) as answer
     where l.tick_id = p_tick_id and l.tick_call = p_call);
 end;
 $$;

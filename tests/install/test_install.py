@@ -257,6 +257,7 @@ def test_a_taken_package_or_schema_is_named(tmp_path: Path) -> None:
     run("install", str(tmp_path), "--yes", "--package", "work", "--schema", "tasks")
     assert "tasks.jobs" in (next(migrations.glob("*_minutehand_*.sql"))).read_text()
     assert run("install", str(tmp_path))["notes"] == []
+    assert run("install", str(tmp_path), "--package", "other")["written"] == []
     other = run("install", str(tmp_path), "--schema", "other", code=1)
     assert other["code"] == "installed_otherwise"
 

@@ -252,7 +252,7 @@ def test_each_way_to_insert_a_job_names_every_column(
     own = set(re.findall(r"new\.(\w+) := (?:null|\d|')", source["check_insert"]))
     # after is a state and rows of its own
     ties = {"status", "unique_key", "parent_id", "batch_id"}
-    alone = {"id", "workspace_id", "user_id", "queue", "job_type", "payload", "schema_version", "max_attempts", "created_at", "updated_at", "last_seq", "tags"}  # fmt: skip
+    alone = {"id", "workspace_id", "user_id", "queue", "job_type", "payload", "schema_version", "max_attempts", "created_at", "updated_at", "traceparent", "last_seq", "tags"}  # fmt: skip
     assert every | own == columns
     assert inserted("enqueue_one") == every - ties
     assert inserted("insert_plain") == alone

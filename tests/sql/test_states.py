@@ -8,6 +8,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from minutehand.queue.models import Lease
 from tests.support.engine import ACME, ADA, EVE, Engine, refusal
 
 
@@ -87,6 +88,7 @@ def test_the_first_start_is_kept_and_times_add_up(engine: Engine) -> None:
     job_id = engine.enqueue(delay_seconds=100, max_attempts=3)
     engine.advance(105)
     lease = engine.lease_one()
+    waits = [Lease.model_validate(lease).queued_seconds]
     first = engine.job(job_id)["started_at"]
     engine.advance(7)
     engine.settle(
@@ -98,6 +100,7 @@ def test_the_first_start_is_kept_and_times_add_up(engine: Engine) -> None:
     )
     engine.advance(50)
     lease = engine.lease_one()
+    waits.append(Lease.model_validate(lease).queued_seconds)
     engine.advance(3)
     engine.settle(lease, "completed", duration_ms=3000)
 
@@ -106,6 +109,7 @@ def test_the_first_start_is_kept_and_times_add_up(engine: Engine) -> None:
     assert job["started_at"] == first
     assert (times["run_ms"], times["runs"]) == (10_000, 2)
     assert 0 <= times["queue_ms"] <= 5_000
+    assert waits == [times["queue_ms"] / 1000, 0]  # what a worker measures is without them
     assert times["total_ms"] == pytest.approx(
         times["queue_ms"] + times["held_ms"] + times["wait_ms"], abs=1
     )

@@ -23,7 +23,7 @@ STATS = {
         }
     },
     "limits": [{"job_type": "a", "running": 1, "paused_at": None, "max_concurrency": 5}],
-    "workers": [{"seen_at": "2026-11-22T12:00:00+00:00"}],
+    "workers": [{"seen_at": f"2026-11-{day}T12:00:00+00:00"} for day in ("21", "22")],
     "storage": {"database_bytes": 7, "limit_bytes": None},
 }
 

@@ -5,9 +5,10 @@ What a caller may see and do is decided by the database, under the session of th
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from datetime import datetime
-from typing import Any, Final, Literal, TypedDict, TypeVar, Unpack
+from functools import wraps
+from typing import Any, Concatenate, Final, Literal, ParamSpec, TypedDict, TypeVar, Unpack
 
 from minutehand.client.access import Access, BlockingCalls, TokenSource, bearer
 from minutehand.client.follower import Timing
@@ -34,6 +35,7 @@ from supabase import Client as SupabaseClient
 #: The schema `minutehand install` chooses by default.
 INSTALLED: Final = "minutehand"
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 
@@ -344,6 +346,10 @@ class SyncClient:
         """As `Client.answer`."""
         return _done(self._queue.answer(job_id, answer))
 
+    def operations(self) -> SyncOperations:
+        """As `Client.operations`."""
+        return SyncOperations(self._queue)
+
 
 def _done(call: Coroutine[Any, Any, T]) -> T:
     """The result of a coroutine over blocking calls, which is there without any loop."""
@@ -354,3 +360,28 @@ def _done(call: Coroutine[Any, Any, T]) -> T:
         return result
     call.close()
     raise RuntimeError("a blocking call suspended")
+
+
+def _blocking(
+    method: Callable[Concatenate[Operations, P], Coroutine[Any, Any, T]],
+) -> Callable[Concatenate[SyncOperations, P], T]:
+    @wraps(method)
+    def call(self: SyncOperations, /, *args: P.args, **named: P.kwargs) -> T:
+        return _done(method(self._operations, *args, **named))
+
+    return call
+
+
+class SyncOperations:
+    """`Operations` whose methods block."""
+
+    def __init__(self, queue: UserQueue) -> None:
+        self._operations = Operations(queue)
+
+    count = _blocking(Operations.count)
+    create = _blocking(Operations.create)
+    list = _blocking(Operations.list)
+    get = _blocking(Operations.get)
+    jobs = _blocking(Operations.jobs)
+    steer = _blocking(Operations.steer)
+    undo = _blocking(Operations.undo)

@@ -17,6 +17,7 @@ from datetime import datetime
 
 from minutehand.clock import Clock, SystemClock
 from minutehand.config import EXAMPLES, ConfigurationError, Settings
+from minutehand.telemetry import current_traceparent
 
 WORKER_ROLE = "job_worker"
 #: With fewer days left the worker's key is worth replacing, and then an alarm.
@@ -130,10 +131,16 @@ def days_left(token: str | None, now: datetime) -> float | None:
 
 
 def caller_headers(settings: Settings, token: str | None) -> dict[str, str]:
-    """What a request carries for the bearer of `token`; for an anonymous guest when None."""
+    """What a request carries for the bearer of `token`; for an anonymous guest when None.
+
+    Jobs that it makes keep the trace context; the header's name is ours, since a gateway may set
+    `traceparent` to a span of its own.
+    """
     headers = {"apikey": settings.supabase_publishable_key}
     if token is not None:
         headers["Authorization"] = f"Bearer {token}"
+    if traceparent := current_traceparent():
+        headers["X-Minutehand-Trace"] = traceparent
     return headers
 
 

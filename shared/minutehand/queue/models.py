@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import binascii
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Annotated, Any, Literal, NewType
 from uuid import UUID
 
@@ -588,9 +588,25 @@ class Lease(Model):
     fence: int
     lease_seconds: float = 60.0
     lease_expires_at: datetime | None = None
+    #: When this attempt was due.
+    ready_at: datetime | None = None
     #: Results of steps and ended waits of earlier attempts, by name; None when they are too long
     #: for the answer to a lease and have to be read by `WorkerQueue.read_steps`.
     steps: dict[str, Any] | None = Field(default_factory=dict)
+
+    @property
+    def leased_at(self) -> datetime | None:
+        """By the database's clock: the lease's end less its length."""
+        if self.lease_expires_at is None:
+            return None
+        return self.lease_expires_at - timedelta(seconds=self.lease_seconds)
+
+    @property
+    def queued_seconds(self) -> float:
+        """From due to leased, by the database's clock alone."""
+        if self.leased_at is None or self.ready_at is None:
+            return 0.0
+        return max(0.0, (self.leased_at - self.ready_at).total_seconds())
 
 
 class UnreadableLease(Model):

@@ -78,7 +78,11 @@ class RequestContext:
             await send(message)
 
         client = scope.get("client")
-        with request_context(request_id), calling_from(client[0] if client else None):
+        with (
+            request_context(request_id),
+            calling_from(client[0] if client else None),
+            telemetry.following(Headers(scope=scope).get("traceparent")),
+        ):
             try:
                 await self._app(scope, receive, send_named)
             finally:

@@ -198,14 +198,6 @@ class Attempt:
         return error.model_copy(update={"traceback": found, "origin": origin})
 
     @property
-    def queued_seconds(self) -> float:
-        """How long the job had existed when it was leased, by the database's clock alone."""
-        if self.lease.lease_expires_at is None:
-            return 0.0
-        leased_at = self.lease.lease_expires_at - timedelta(seconds=self.lease.lease_seconds)
-        return max(0.0, (leased_at - self.lease.job.created_at).total_seconds())
-
-    @property
     def duration_seconds(self) -> float:
         """How long the processor ran, or has been running."""
         end = self._clock.monotonic() if self.ended_at is None else self.ended_at
@@ -321,7 +313,7 @@ class Attempt:
             fence=self.fence,
             traceparent=raw.traceparent,
             deadline_at=raw.deadline_at,
-            queued_seconds=self.queued_seconds,
+            queued_seconds=self.lease.queued_seconds,
         )
         trace.enter(self.context.traceparent or trace.child_of(None))
         if self.lease.steps is None:
@@ -425,12 +417,11 @@ def database_clock(lease: Lease, clock: Clock) -> Clock:
     """`clock`, set right by the database's when it is plainly wrong.
 
     Waits and deadlines are instants that the database compares with its own time. The lease carries
-    when that was: its end less its length. A second or two is the way of the answer.
+    when that was. A second or two is the way of the answer.
     """
-    if lease.lease_expires_at is None:
+    if lease.leased_at is None:
         return clock
-    leased_at = lease.lease_expires_at - timedelta(seconds=lease.lease_seconds)
-    shift = leased_at - clock.now()
+    shift = lease.leased_at - clock.now()
     return ShiftedClock(clock, shift) if abs(shift) > TOLERATED_SKEW else clock
 
 

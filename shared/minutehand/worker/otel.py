@@ -91,15 +91,13 @@ async def metrics(job: Job[Any], ctx: JobContext, call: Call) -> Returned:
 
     `minutehand_attempts` (`job_type`, `outcome`: completed, retry, failed, snoozed, waiting,
     cancelled, or stopped by a cancel, a timeout, a deadline), `minutehand_run_seconds` and
-    `minutehand_running_jobs` of this worker; `minutehand_queue_wait_seconds` of first attempts,
-    from creation to start, a planned delay included; and `minutehand_due_left`, the jobs of this
-    worker's types that were due and that its lease left, counted up to 1,000 at each run's first
-    lease and once a minute in a long one. From due to start, by type, is in `/metrics`.
+    `minutehand_running_jobs` of this worker; `minutehand_queue_wait_seconds` from due to start; and
+    `minutehand_due_left`, the jobs of this worker's types that were due and that its lease left,
+    counted up to 1,000 at each run's first lease and once a minute in a long one.
     """
     labels = {"job_type": job.job_type}
     _RUNNING.add(1, labels)
-    if job.attempt == 1:
-        _QUEUE_WAIT.record(job.queued_seconds, labels)
+    _QUEUE_WAIT.record(job.queued_seconds, labels)
     began = time.monotonic()
     ending: settlement.Returned | settlement.Raised
     try:

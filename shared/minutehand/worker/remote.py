@@ -20,7 +20,8 @@ CALL_SECONDS = 10.0
 #: Polls before a worker's slot is given back for longer work.
 HOLD_SECONDS = 2.0
 FIRST_POLL_SECONDS, MOST_POLL_SECONDS = 0.05, 0.5
-#: How long a service may take to accept a cancel; the deadline is kept within a second.
+#: How long a service may take over a cancel, the answer to its submission included; the deadline is
+#: kept within a second.
 CANCEL_SECONDS = 0.5
 
 
@@ -116,11 +117,24 @@ class Remote(Generic[R]):
         for service in self.services:
             remaining = ends - asyncio.get_running_loop().time()
             try:
-                task_id = await self._call(service, service.submit(left=remaining))
+                task_id = await self._submit(service, remaining)
                 return await self._follow(service, task_id, is_noted=False)
             except RemoteFailed as error:
                 failures.append(self._failed(service, error))
         raise NoService("; ".join(failures))
+
+    async def _submit(self, service: Service[R], left: float) -> str:
+        """Submit; when stopped meanwhile, cancel what the service still accepts."""
+        accepted = asyncio.ensure_future(service.submit(left=left))
+        try:
+            return await self._call(service, asyncio.shield(accepted))
+        except asyncio.CancelledError:
+            with suppress(RemoteFailed, TimeoutError):
+                async with asyncio.timeout(CANCEL_SECONDS):
+                    await service.cancel(await accepted)
+            raise
+        finally:
+            accepted.cancel()
 
     async def _follow(
         self, service: Service[R], task_id: str, *, is_noted: bool

@@ -338,8 +338,8 @@ class Tick:
                 on_end=self._attempt_ended,
                 grace_seconds=self._grace(now),
             )
-            if lease.job.attempts == 1 and len(self.wait_ms) < 100:
-                self.wait_ms.append(round(attempt.queued_seconds * 1000, 1))
+            if len(self.wait_ms) < 100:
+                self.wait_ms.append(round(lease.queued_seconds * 1000, 1))
             self._running[attempt.key] = attempt
             attempt.company = len(self._running)
             logger.info(

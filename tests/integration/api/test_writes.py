@@ -12,6 +12,8 @@ import pytest
 from tests.integration.api.conftest import ACME_ID, Hand, error_of, eventually
 from tests.support.stacks import RunningStack
 
+TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+
 
 def body(hand: Hand, **more: object) -> dict[str, object]:
     return {"workspace_id": ACME_ID, "job_type": hand.job_type, "payload": {"n": 1}, **more}
@@ -19,8 +21,6 @@ def body(hand: Hand, **more: object) -> dict[str, object]:
 
 async def test_a_job_is_created_as_it_was_described(hand: Hand, ada: httpx.AsyncClient) -> None:
     """Every option of the contract arrives in the row."""
-    trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
-
     response = await ada.post(
         "/api/jobs",
         json=body(
@@ -33,7 +33,7 @@ async def test_a_job_is_created_as_it_was_described(hand: Hand, ada: httpx.Async
             session_id="s-1",
             timeout_seconds=30,
         ),
-        headers={"traceparent": trace},
+        headers={"traceparent": TRACE},
     )
 
     assert response.status_code == 201, response.text
@@ -47,7 +47,7 @@ async def test_a_job_is_created_as_it_was_described(hand: Hand, ada: httpx.Async
         "concurrency_key": "k",
         "session_id": "s-1",
         "timeout_seconds": 30,
-        "traceparent": trace,
+        "traceparent": TRACE,
         "status": "pending",
         "payload": {"n": 1},
         "attempts": 0,
@@ -199,13 +199,15 @@ async def test_a_dead_letter_is_retried_one_by_one_or_together(
     retried = await ada.post(f"/api/jobs/{jobs[0].id}/retry")
     wanted = {"workspace_id": ACME_ID, "filter": {"job_type": hand.job_type}}
     counted = await ada.post("/api/operations/count", json={**wanted, "action": "retry"})
+    begun = await ada.post("/api/jobs/redrive", json={**wanted, "limit": 1})
+    assert (await ended(ada, begun))["done"] == 1
     redriven = await ada.post("/api/jobs/redrive", json=wanted)
     refused = await ada.post(f"/api/jobs/{jobs[0].id}/retry")
 
     assert (retried.status_code, retried.json()["status"]) == (200, "pending")
     assert counted.json() == {"count": 2, "more": False}
     assert redriven.status_code == 201
-    assert (await ended(ada, redriven))["done"] == 2
+    assert (await ended(ada, redriven))["done"] == 1
     assert refused.status_code == 409
 
 
@@ -259,7 +261,7 @@ async def test_a_job_is_replayed_once_by_its_key(hand: Hand, ada: httpx.AsyncCli
     await hand.settle(lease)
     path, key = f"/api/jobs/{job.id}/replay", {"idempotency-key": str(uuid.uuid4())}
 
-    made = await ada.post(path, json={"payload": {"n": 2}}, headers=key)
+    made = await ada.post(path, json={"payload": {"n": 2}}, headers={**key, "traceparent": TRACE})
     again = await ada.post(path, json={"payload": {"n": 2}}, headers=key)
     wrong = await ada.post(path, json={"from": "read"})
     chain = await ada.get(f"/api/jobs/{made.json()['id']}/replays")
@@ -267,6 +269,7 @@ async def test_a_job_is_replayed_once_by_its_key(hand: Hand, ada: httpx.AsyncCli
     assert (made.status_code, again.status_code, wrong.status_code) == (201, 200, 422)
     assert made.headers["location"] == f"/api/jobs/{again.json()['id']}"
     assert (made.json()["payload"], made.json()["replay_of"]) == ({"n": 2}, str(job.id))
+    assert made.json()["traceparent"] == TRACE
     assert [one["id"] for one in chain.json()] == [str(job.id), made.json()["id"]]
 
 

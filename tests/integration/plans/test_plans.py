@@ -29,7 +29,8 @@ async def test_a_prompt_becomes_a_plan_with_every_stage_of_its_level(
     harness: Harness, speed: str
 ) -> None:
     """Each stage once, in an order that the graph allows, with two files each."""
-    plan = await harness.create(speed=speed)
+    trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+    plan = await harness.create(speed=speed, headers={"traceparent": trace})
     assert plan["status"] == "pending"
     assert plan["realtime_topic"] == f"session:plan:{plan['plan_id']}"
 
@@ -54,6 +55,7 @@ async def test_a_prompt_becomes_a_plan_with_every_stage_of_its_level(
     assert (events[0]["type"], events[-1]["type"]) == ("plan_created", "plan_completed")
     job = harness.project.row(plan["job_id"])
     assert (job["status"], job["result"]["outcome"]) == ("completed", "completed")
+    assert job["traceparent"] == trace
 
 
 async def test_stages_that_do_not_need_each_other_run_side_by_side(harness: Harness) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import base64
 import json
 import subprocess
 import sys
@@ -12,12 +14,14 @@ from typing import Any
 import httpx
 import pytest
 
+from minutehand.config import Settings
 from minutehand.functions.worker import invocations
 from minutehand.functions.worker.app import build_app
 from minutehand.functions.worker.invocations import LambdaWorker
 from minutehand.functions.worker.routes import WorkerRoutes
 from minutehand.queue import UserQueue
 from minutehand.worker import Job, JobContext, Registry, Worker
+from minutehand.worker.summary import TickSummary
 from tests.support.lambda_events import LambdaContext
 from tests.support.payloads import Nothing, nothing
 from tests.support.project import ACME, Gateway, Project
@@ -268,6 +272,51 @@ def test_every_event_of_lambda_is_answered(project: Project) -> None:
         "detail": None,
         "request_id": "r-http",
     }
+
+
+def test_an_extra_worker_starts_none_and_one_that_is_refused_does_not_count(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Else a backlog invokes functions without end, or waits for workers that never came."""
+    fans_out: list[bool] = []
+
+    async def tick(_: Worker, *, fan_out: bool, **__: Any) -> TickSummary:
+        fans_out.append(fan_out)
+        return TickSummary(worker_id="w", tick_id="t")
+
+    invoked: list[dict[str, Any]] = []
+
+    class Lambda:
+        def invoke(self, **arguments: Any) -> None:
+            invoked.append(arguments)
+            if len(invoked) == 2:
+                raise ConnectionError("429")
+
+    monkeypatch.setattr(Worker, "tick", tick)
+    monkeypatch.setattr(invocations, "client", lambda *_, **__: Lambda())
+    worker = LambdaWorker(
+        Settings(
+            supabase_url="http://x.test",
+            supabase_publishable_key="k",
+            supabase_jwt_secret="s",
+            worker_function_name="w",
+        )
+    )
+
+    started = asyncio.run(worker._start_extra_workers(3))
+    for event in ({"source": "minutehand.wake"}, json.loads(invoked[0]["Payload"])):
+        worker(event, LambdaContext("worker"))
+    worker.close()
+
+    assert started == 2
+    assert fans_out == [True, False]
+
+
+def test_a_body_in_base64_is_read() -> None:
+    """So API Gateway sends what it does not take for text."""
+    event = {"requestContext": {}, "body": base64.b64encode(b"{}").decode()}
+
+    assert invocations._request({**event, "isBase64Encoded": True}).body == b"{}"
 
 
 def test_a_tick_by_http_answers_before_its_gateway_gives_up(

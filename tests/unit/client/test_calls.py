@@ -19,6 +19,7 @@ from minutehand.client import (
     SyncClient,
     TokenRefused,
 )
+from minutehand.queue.operations import Operations
 from tests.support.official import blocking, official
 
 JOB = {
@@ -105,6 +106,23 @@ def test_the_blocking_client_calls_the_same(server: Server) -> None:
     assert (enqueued.created, len(page.jobs)) == (False, 1)
     assert [headers["content-profile"] for _, _, headers, _ in server.seen] == ["public"] * 2
     assert server.seen[1][3]["p_limit"] == 7
+
+
+def test_the_blocking_client_has_all_but_what_follows(server: Server) -> None:
+    """`queue` gives coroutines, and a watch needs a loop."""
+
+    def public(kind: type) -> set[str]:
+        return {name for name in vars(kind) if not name.startswith("_")}
+
+    only_async = {"queue", "watch_job", "watch_session", "watch_workspace"}
+    server.answers = [(200, {"count": 3, "more": False})]
+    with blocking(server.url, "sb_publishable_x") as supabase:
+        operations = SyncClient(supabase).operations()
+        found = operations.count("w", "retry", {"job_type": "t"})
+
+    assert found.count == 3
+    assert public(type(operations)) == public(Operations)
+    assert public(SyncClient) == public(Client) - only_async
 
 
 @pytest.mark.parametrize(

@@ -53,7 +53,9 @@ test("progress and log lines are taken as they come, a change of state is read",
   const reads = world.readCount;
   world.commit("job.log", { log: { message: "a line" } });
 
-  assert.equal(row().last_seq, 4);
+  const old = { ...world.events[0], data: { progress: { percentage: 1 } } };
+  for (const listener of world.listeners) listener.message(old);
+  assert.deepEqual([row().last_seq, row().progress.percentage], [4, 40]);
   assert.equal(world.readCount, reads);
   watch.close();
 });

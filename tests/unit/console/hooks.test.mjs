@@ -1,34 +1,102 @@
-// The hook that follows a job, without a framework: its effect is run by hand.
+// The hooks without a framework: what they keep between two draws, and when they watch again.
 
 import assert from "node:assert/strict";
-import { test } from "node:test";
+import { beforeEach, mock, test } from "node:test";
+import { hooksOf } from "../../../infra/console/lib/jobs/hooks.js";
 import { makeUseJobStatus } from "../../../infra/console/lib/jobs/use-job-status.js";
 
-test("without a job there is none to cancel, also not the one before", async () => {
-  const ref = { current: null };
-  let effect;
-  const hooks = {
-    useState: (first) => [first, () => {}],
-    useRef: (first) => (first === null ? ref : { current: first }),
-    useEffect: (run) => (effect = run),
-  };
-  const never = new Promise(() => {});
-  const query = new Proxy(() => query, {
-    get: (_, name) => (name === "then" ? never.then.bind(never) : query),
-    apply: () => query,
+beforeEach(() => {
+  mock.timers.reset();
+  mock.timers.enable({ apis: ["setTimeout"] });
+});
+
+async function leap(ms) {
+  for (let left = ms; left > 0; left -= 100) {
+    mock.timers.tick(100);
+    await new Promise(setImmediate);
+  }
+}
+
+/** A component that draws with one hook, as a framework would call it. */
+function drawing(made) {
+  const kept = [];
+  let at = 0;
+  const use = made({
+    useState(first) {
+      const slot = (kept[at++] ??= { value: first });
+      return [slot.value, (next) => void (slot.value = next)];
+    },
+    useRef: (first) => (kept[at++] ??= { current: first }),
+    useEffect(run, inputs) {
+      const slot = (kept[at++] ??= {});
+      if (slot.inputs?.every((input, n) => Object.is(input, inputs[n]))) return;
+      slot.end?.();
+      Object.assign(slot, { inputs, end: run() });
+    },
   });
+  return (...given) => ((at = 0), use(...given));
+}
+
+/** A client whose every call is noted, and answered alike. */
+function clientOf(data) {
+  const asked = [];
+  const part = (name) =>
+    new Proxy(() => {}, {
+      get: (_, next) =>
+        next === "then" && name === "answer"
+          ? (done) => done({ data, error: null, status: 200 })
+          : next !== "then" && part(next),
+      apply: (_, __, given) => (asked.push([name, ...given]), part("answer")),
+    });
+  const of = (name) => asked.filter(([called]) => called === name).map(([, ...given]) => given);
+  return { client: part("client"), of };
+}
+
+test("without a job there is none to cancel, also not the one before", async () => {
+  const { client, of } = clientOf([{ id: "j1", status: "pending", last_seq: 0 }]);
   const cancelled = [];
   const cancel = async (id) => void cancelled.push(id);
-  const useJobStatus = makeUseJobStatus(hooks, query);
+  const draw = drawing((hooks) => makeUseJobStatus(hooks, client));
 
-  const first = useJobStatus({ jobId: "j1", cancel });
-  const end = effect();
-  first.cancel();
-  end();
-  const none = useJobStatus({ cancel });
-  effect();
+  draw({ jobId: "j1", cancel }).cancel();
+  await leap(300);
+  assert.equal(draw({ jobId: "j1", cancel }).status, "pending");
+  draw({ cancel });
+  const none = draw({ cancel });
   none.cancel();
-  await new Promise(setImmediate);
+  await leap(2000);
 
-  assert.deepEqual(cancelled, ["j1"]);
+  assert.deepEqual([cancelled, none.status], [["j1"], null]);
+  assert.equal(of("removeChannel").length, 1);
+});
+
+test("a list is watched again for another filter, and not for an equal one", async () => {
+  const { client, of } = clientOf({ jobs: [{ id: "j1", finished_at: "2026-11-20T08:00:00Z" }] });
+  const defaults = { workspace_id: "acme", schema: "work" };
+  const draw = drawing((hooks) => hooksOf(hooks, client, defaults).useJobs);
+  const lists = () => of("rpc").filter(([name]) => name === "list_jobs");
+
+  draw("import-7");
+  await leap(300);
+  assert.equal(draw("import-7").jobs.length, 1);
+  const before = lists().length;
+  draw("import-7", { status: ["failed"] });
+  assert.equal(draw("import-7", { status: ["failed"] }).isLoading, true);
+
+  assert.equal(lists().length, before + 1);
+  const [, { p_filter }] = lists().at(-1);
+  assert.deepEqual(p_filter, { tag: "import-7", status: ["failed"], workspace_id: "acme" });
+  assert.deepEqual([...new Set(of("schema").flat())], ["work"]);
+});
+
+test("a call's own options go before the hook's, and those before the defaults", async () => {
+  const { client, of } = clientOf({ job: { id: "j1" } });
+  const defaults = { workspace_id: "acme" };
+  const draw = drawing((hooks) => hooksOf(hooks, client, defaults).useEnqueue);
+  const options = { workspace_id: "ours", tag: "a" };
+
+  await draw("mail", options).enqueue({}, { tag: "b" });
+
+  const [[, asked]] = of("rpc");
+  assert.deepEqual([asked.p_workspace_id, asked.p_options], ["ours", { tag: "b" }]);
 });

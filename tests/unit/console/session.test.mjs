@@ -2,6 +2,7 @@
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { readsOfSession } from "../../../infra/console/lib/jobs/reads.js";
 import { SessionWatch } from "../../../infra/console/lib/jobs/watch-session.js";
 import { TERMS, until } from "./world.mjs";
 
@@ -143,10 +144,55 @@ test("a session that has ended is missing, with what was known of it", async () 
   session.commit("old", "job.created", { status: "pending" });
   const { watch } = await watching(session);
 
+  const { rows, reads } = session;
+  const { sessionJobs } = reads;
   session.rows = null;
   await watch.refresh();
 
   assert.deepEqual([watch.state.missing, watch.state.jobs.length], [true, 1]);
   assert.notEqual(watch.freshness, "live");
+
+  session.rows = rows;
+  await watch.refresh();
+  assert.equal(watch.state.missing, false);
+  reads.sessionJobs = async () => {
+    throw Object.assign(new Error("signed out"), { reachable: true, status: 401 });
+  };
+  await watch.refresh();
+  assert.equal(watch.state.missing, false, "a refusal says nothing of the session");
+  reads.sessionJobs = sessionJobs;
   watch.close();
+});
+
+test("a row from before what messages said is not shown", async () => {
+  const session = new Session();
+  session.commit("old", "job.created", { status: "pending" });
+  const { watch } = await watching(session);
+  const before = await session.reads.sessionJobs();
+  session.commit("old", "job.leased", { status: "processing" });
+
+  session.reads.sessionJobs = async () => before;
+  await watch.refresh();
+
+  assert.equal(watch.state.jobs[0].status, "processing");
+  watch.close();
+});
+
+test("a guest session alone is read by its id, any other as the user may see it", async () => {
+  const asked = [];
+  const query = new Proxy(() => query, {
+    get: (_, name) =>
+      name === "then"
+        ? (done) => done({ data: { jobs: [] } })
+        : (...of) => (asked.push([name, of[0]]), query),
+  });
+
+  await readsOfSession(query, "chat-7").sessionJobs("chat-7");
+  await readsOfSession(query, "guest_7").sessionJobs("guest_7");
+
+  const sources = asked.filter(([name]) => name === "from" || name === "rpc");
+  assert.deepEqual(sources, [
+    ["from", "jobs"],
+    ["rpc", "guest_session_jobs"],
+  ]);
 });

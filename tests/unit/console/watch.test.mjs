@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { afterEach, test } from "node:test";
-import { QueueError, setSchema, within } from "../../../infra/console/lib/jobs/reads.js";
+import { QueueError, readLines, setSchema, within } from "../../../infra/console/lib/jobs/reads.js";
 import { JobWatch } from "../../../infra/console/lib/jobs/watch-job.js";
 import { randomness, sleep, until, World } from "./world.mjs";
 
@@ -236,11 +236,19 @@ test("a wait for the end of a deleted job, or of one no longer watched, is refus
   world.commit("job.created", { status: "pending" });
   const { watch } = watching(world);
   await until(() => watch.state.job, "the row");
-  const ended = watch.ended;
+  const { ended } = watch;
+  const { job } = world;
   world.job = null;
   await assert.rejects(ended, { name: "JobGone" });
   assert.equal(watch.state.missing, true);
-  watch.close();
+
+  const late = watching(world, RARE);
+  await until(() => late.watch.state.missing, "that it is gone");
+  const reason = late.watch.ended.catch(({ name }) => name);
+  assert.equal(await Promise.race([reason, new Promise(setImmediate)]), "JobGone", "at once");
+  world.job = job;
+  await watch.refresh();
+  assert.equal(watch.state.missing, false, "it is theirs again");
 
   const other = watching(new World());
   const never = other.watch.ended;
@@ -327,6 +335,18 @@ test("many who are to look again do not read at the same moment", async () => {
   await until(() => world.readCount - before >= all.length, "each of them");
 });
 
+test("what a job waits for ends with its wait, also where its end was missed", async () => {
+  const { world, watch } = await live();
+  world.commit("job.waiting", { status: "waiting", wait: "an answer" });
+  assert.equal(watch.state.job.waiting_for, "an answer");
+
+  world.drop = 1;
+  world.commit("job.leased", { status: "processing" });
+  await watch.refresh();
+
+  assert.equal(watch.state.job.waiting_for, null);
+});
+
 test("a quiet, ended job costs no reads", async () => {
   const world = new World();
   world.commit("job.completed", { status: "completed" });
@@ -338,4 +358,30 @@ test("a quiet, ended job costs no reads", async () => {
   await sleep(200);
 
   assert.equal(world.readCount, before);
+});
+
+test("of a job's log the last lines are read, oldest first", async () => {
+  const asked = [];
+  const query = new Proxy(
+    {},
+    {
+      get: (_, name) =>
+        name === "then"
+          ? (done) => done({ data: [{ id: 3 }, { id: 2 }] })
+          : (...of) => (asked.push([name, ...of]), query),
+    },
+  );
+
+  const lines = await readLines(query, undefined, "j1", 1, 2);
+
+  assert.deepEqual(lines, [{ id: 2 }, { id: 3 }]);
+  assert.deepEqual(
+    asked.filter(([name]) => ["eq", "gt", "order", "limit"].includes(name)),
+    [
+      ["eq", "job_id", "j1"],
+      ["gt", "id", 1],
+      ["order", "id", { ascending: false }],
+      ["limit", 2],
+    ],
+  );
 });

@@ -202,3 +202,33 @@ test("a cursor of another database means reading anew, and going on from now", a
   );
   watch.close();
 });
+
+test("a message that a read overtook is no sign of a socket that brings none", async (t) => {
+  t.mock.timers.enable({ apis: ["setTimeout", "Date"], now: 1_800_000_000_000 });
+  const leapUntil = async (holds) => {
+    for (let left = 1000; !holds(); left -= 1) {
+      assert.ok(left > 0, "never");
+      t.mock.timers.tick(5);
+      await new Promise(setImmediate);
+    }
+  };
+  const space = new Workspace({ random: randomness(1), drop: 1 });
+  const told = [];
+  const watch = new WorkspaceWatch(space.reads, space.topics, "w", {
+    ...FAST,
+    onEvent: (event) => told.push(event),
+  });
+  watch.start();
+  space.connect(true);
+  await leapUntil(() => watch.freshness === "live");
+  space.commit("late");
+  await leapUntil(() => told.length === 1);
+
+  for (const listener of [...space.listeners]) listener.message(space.log[0]);
+  const said = new Set();
+  const end = Date.now() + 5 * FAST.silence;
+  await leapUntil(() => said.add(watch.freshness) && Date.now() > end);
+
+  assert.deepEqual([...said], ["live"]);
+  watch.close();
+});

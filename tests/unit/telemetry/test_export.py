@@ -33,6 +33,7 @@ class Servers:
 
     url: str
     received: list[tuple[str, bytes]] = field(default_factory=list)
+    traces: dict[str, str | None] = field(default_factory=dict)
     go_on: Event = field(default_factory=Event)
     is_slow: bool = False
 
@@ -80,6 +81,7 @@ def servers() -> Iterator[Servers]:
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
             found.received.append((self.path, body))
+            found.traces[self.path] = self.headers.get("x-minutehand-trace")
             is_export = self.path.startswith("/v1/")
             if is_export and found.is_slow:
                 found.go_on.wait()
@@ -167,7 +169,7 @@ def test_each_functions_requests_are_spans_and_a_job_carries_its_own(servers: Se
     assert [request["trace"], request["parent"]] == CALLER.split("-")[1:3]
     [enqueued] = map(json.loads, servers.bodies("enqueue_job"))
     sent = f"00-{request['trace']}-{request['id']}-01"
-    assert enqueued["p_options"]["traceparent"] == sent
+    assert servers.traces["/rest/v1/rpc/enqueue_job"] == sent
     assert spans["GET /api/jobs/{job_id}"]["attributes"]["url.path"] == f"/api/jobs/{job_id}"
     assert spans["GET /health"]["attributes"]["http.response.status_code"] == 200
     assert request["resource"]["service.name"] == "minutehand"

@@ -26,8 +26,8 @@ from minutehand.queue.errors import (
     TokenRefused,
 )
 from minutehand.web.application import create_app
-from minutehand.web.auth import MaybeGuest, SignedIn
-from minutehand.web.bodies import MAX_BODY_BYTES, Payload
+from minutehand.web.auth import MaybeGuest, SignedIn, UserOrGuest
+from minutehand.web.bodies import MAX_BODY_BYTES, BoundedBody, Payload
 from minutehand.web.errors import ApiError
 from minutehand.web.services import Services
 from tests.unit.web.conftest import calling
@@ -106,6 +106,10 @@ def _router() -> APIRouter:
 
     @router.get("/sessions/{session_id}")
     async def session(session_id: str, caller: MaybeGuest) -> dict[str, bool]:
+        return {"guest": caller is None}
+
+    @router.get("/plan")
+    async def plan(caller: UserOrGuest) -> dict[str, bool]:
         return {"guest": caller is None}
 
     @router.get("/mine")
@@ -418,6 +422,24 @@ async def test_a_body_without_a_length_is_counted_while_it_is_read(
     }
 
 
+async def test_a_body_is_handed_on_once() -> None:
+    """What follows it is the client's leaving, which a stream in answer to it must notice."""
+    taken = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        taken.extend([await receive() for _ in range(2)])
+
+    messages = iter([{"type": "http.request", "body": b"{}"}, {"type": "http.disconnect"}])
+
+    async def receive() -> Any:
+        return next(messages)
+
+    scope = {"type": "http", "method": "POST", "path": "/", "query_string": b"", "headers": []}
+    await BoundedBody(app)(scope, receive, app)  # type: ignore[arg-type]
+
+    assert [message["type"] for message in taken] == ["http.request", "http.disconnect"]
+
+
 async def test_a_route_may_take_larger_bodies(api: httpx.AsyncClient) -> None:
     """Imports are streams; their limit stands beside their route."""
     response = await api.post(
@@ -559,3 +581,30 @@ async def test_a_guest_sessions_requests_are_counted_and_no_others(settings: Set
         answers = [(await client.get(path)).status_code for path in (mine, mine, mine, other)]
 
     assert answers == [200, 200, 429, 200]
+
+
+@pytest.mark.parametrize("allowed", [True, False])
+async def test_guests_are_let_in_where_anonymous_use_is_allowed(
+    settings: Settings, allowed: bool
+) -> None:
+    """Whoever switches it off closes every route to them."""
+    chosen = settings.model_copy(update={"allow_anonymous": allowed})
+
+    async with calling(create_app(Services(chosen), [_router()])) as client:
+        paths = (f"/api/sessions/guest_{'a' * 64}", "/api/plan")
+        answers = [(await client.get(path)).status_code for path in paths]
+
+    assert answers == ([200, 200] if allowed else [401, 401])
+
+
+async def test_a_users_requests_are_counted(
+    settings: Settings, secret_token: Callable[..., str]
+) -> None:
+    """One user's loop must not be everyone's outage."""
+    few = settings.model_copy(update={"caller_requests_burst": 2})
+    headers = {"authorization": f"Bearer {secret_token()}"}
+
+    async with calling(create_app(Services(few, clock=FrozenClock()), [_router()])) as client:
+        answers = [(await client.get("/api/mine", headers=headers)).status_code for _ in "abc"]
+
+    assert answers == [200, 200, 429]

@@ -18,7 +18,7 @@ from starlette.requests import Request
 from minutehand.clock import FrozenClock
 from minutehand.config import Settings
 from minutehand.functions.worker.routes import token_matches
-from minutehand.web.auth import stream_caller
+from minutehand.web.auth import named_guest_session, stream_caller
 from minutehand.web.caller import InvalidToken
 from minutehand.web.errors import ApiError
 from minutehand.web.tokens import TokenVerifier
@@ -80,6 +80,7 @@ async def test_a_user_signed_by_a_published_key_is_recognised(
     caller = await verifier(settings, server).verify_user(signer.token())
 
     assert caller.user_id == UUID(ADA)
+    assert not caller.is_anonymous
     assert server.asked == 1
 
 
@@ -252,6 +253,16 @@ async def test_rubbish_is_refused_as_malformed(settings: Settings, token: str) -
     assert await refusal(verifier(settings), token) == "the token is malformed"
 
 
+async def test_a_token_of_any_length_is_not_read(
+    settings: Settings, secret_token: MakeToken
+) -> None:
+    """Nor kept for as long as its stream is open."""
+    verify = verifier(settings)
+
+    await verify.verify_user(secret_token(app_metadata="x" * 5_000))
+    assert await refusal(verify, secret_token(app_metadata="x" * 8_000)) == "the token is malformed"
+
+
 async def test_headers_and_bodies_of_odd_json_are_refused(settings: Settings) -> None:
     """The parts are attacker's input before the signature is checked."""
     verify = verifier(settings)
@@ -291,8 +302,13 @@ async def test_keys_are_fetched_again_when_old_and_kept_while_auth_is_unavailabl
     server.status = 500
     clock.advance(seconds=601)
     await verify.verify_user(es256.token())
-    server.status, server.keys = 200, []
-    clock.advance(seconds=61)
+    server.status = 200
+    for _ in range(3):
+        clock.advance(seconds=61)
+        await verify.verify_user(es256.token())
+    assert server.asked == 3
+    server.keys = []
+    clock.advance(seconds=601)
 
     await refusal(verify, es256.token())
 
@@ -354,3 +370,8 @@ async def test_a_token_in_an_address_opens_streams_alone() -> None:
         await stream_caller(plain, None, access_token="t")
 
     assert refused.value.status_code == 401
+
+
+async def test_a_guest_session_in_a_header_goes_before_one_in_the_address() -> None:
+    """Whoever follows a link keeps the session that their page holds."""
+    assert await named_guest_session("of-the-link", "of-the-page") == "of-the-page"

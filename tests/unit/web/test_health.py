@@ -52,6 +52,7 @@ class Queue:
         (health(backlog="warn", oldest=1), 200, "degraded", {"queue_depth": "warn"}),
         (health(oldest=121), 200, "degraded", {"oldest_due": "warn"}),
         (health(oldest=9_000, stalled=2), 200, "degraded", {"oldest_due": "warn"}),
+        (health(oldest=899, stalled=899), 200, "degraded", {"oldest_due": "warn"}),
         (health(oldest=901, stalled=901), 503, "not_ready", {"oldest_due": "fail"}),
         (health(tick=91), 200, "degraded", {"last_tick": "warn"}),
         (health(tick=201), 503, "not_ready", {"last_tick": "fail"}),
@@ -127,7 +128,11 @@ async def test_a_database_that_is_unavailable_or_silent_fails_everything(
     """Within a bound, and without telling its address."""
     monkeypatch.setattr(checks, "PATIENCE", 0.05)
 
-    status, body = await readiness(Queue(answer))
+    async def extra() -> Any:
+        await asyncio.Event().wait()
+
+    async with asyncio.timeout(60):
+        status, body = await readiness(Queue(answer), extra)
 
     assert (status, body["status"]) == (503, "not_ready")
     assert {check["verdict"] for check in body["checks"].values()} == {"fail"}

@@ -28,6 +28,7 @@ def taken(header: str, body: bytes = BODY) -> bool:
         f"t={NOW},v1={signature()}",
         f" v1={signature()} , t={NOW} ",
         f"t={NOW},v1={'0' * 64},v1={signature()}",  # while Mux rotates its secret
+        f"t={NOW},v1={signature()},v1={'0' * 64}",
         f"t={NOW - 299},v1={signature(at=NOW - 299)}",
     ],
 )

@@ -86,12 +86,17 @@ def test_zero_is_no_limit(clock: FrozenClock) -> None:
 def test_what_is_known_of_callers_is_bounded(clock: FrozenClock) -> None:
     """The one that was seen longest ago is forgotten first."""
     limit = limits(clock, requests_burst=1)
+    limit.count_request("eve")
     for number in range(MOST_CALLERS + 1):
+        if number == MOST_CALLERS // 2:
+            with pytest.raises(ApiError):
+                limit.count_request("eve")
         limit.count_request(str(number))
 
     limit.count_request("0")
-    with pytest.raises(ApiError):
-        limit.count_request(str(MOST_CALLERS))
+    for known in ("eve", str(MOST_CALLERS)):
+        with pytest.raises(ApiError):
+            limit.count_request(known)
 
 
 @pytest.mark.parametrize(

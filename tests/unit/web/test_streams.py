@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import json
 import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from hypothesis import given
@@ -20,13 +22,15 @@ from minutehand.config import Settings
 from minutehand.queue import QueueClient
 from minutehand.queue.errors import JobNotFound, QueueError, QueueUnavailable, TokenRefused
 from minutehand.queue.models import FeedPage
+from minutehand.web import streams
+from minutehand.web.caller import Caller
 from minutehand.web.errors import ApiError
-from minutehand.web.feeds import JobFeed, cursors_between, seq_cursor
+from minutehand.web.feeds import READ_LIMIT, JobFeed, cursors_between, seq_cursor
 from minutehand.web.hub import CHECKS_PER_SECOND, READS_PER_SECOND, EventHub
 from minutehand.web.ring import MAX_BYTES, MAX_FRAMES, Frame, Ring
 from minutehand.web.services import Services
 from minutehand.web.sse import KEEP_ALIVE, Batch, EventStream, Line, Pace, Reader, Stream
-from minutehand.web.streams import Opening, asked_at
+from minutehand.web.streams import BUFFERED_SECONDS, Opening, asked_at, buffered_pace
 
 JOB = "019a9f10-7e2c-7d31-9c52-0d6d5f5b7c11"
 TOPIC = f"job:{JOB}"
@@ -403,6 +407,15 @@ async def test_all_streams_of_a_process_share_a_budget_of_reads_and_of_checks() 
         assert (400 / one.pause, 400 / one.check_pause) == (READS_PER_SECOND, CHECKS_PER_SECOND)
 
 
+async def test_events_of_many_jobs_are_not_kept() -> None:
+    """Their numbers do not follow on each other: no reader could take them from a ring."""
+    hub = EventHub()
+    async with hub.subscribe("workspace:w", token=None, until=datetime.now(UTC)) as one:
+        hub.notify("workspace:w", Frame(1, size=1))
+
+        assert one.since(0) == []
+
+
 async def test_a_read_for_an_update_shares_no_answer_from_before_it() -> None:
     """A poll may take one as old as its interval; an update has only just been committed."""
     hub, asked = EventHub(), []
@@ -446,6 +459,10 @@ def test_a_ring_never_hides_a_gap(offered: list[tuple[int, int]], at: int) -> No
 
 def test_a_ring_is_bounded_by_number_and_by_bytes() -> None:
     """Memory is neither the client's nor the processor's to fill."""
+    again = Ring()
+    for seq in (1, 3, 4):
+        again.offer(Frame(seq, size=MAX_BYTES // 2))
+    assert [frame.seq for frame in again.after(2) or []] == [3, 4], "what a gap dropped is gone"
     many, large = Ring(), Ring()
     for seq in range(1, 2 * MAX_FRAMES):
         many.offer(Frame(seq, size=1))
@@ -588,6 +605,19 @@ def test_the_end_of_a_job_makes_the_next_look_immediate(settings: Settings) -> N
     assert batch.end is None
 
 
+def test_a_full_page_is_followed_by_the_next(settings: Settings) -> None:
+    """A stream that is far behind does not wait for news."""
+    frames = [framed(frame_of(seq)) for seq in range(1, READ_LIMIT + 1)]
+    whole, part = (job_feed(settings, 0).absorb(some) for some in (frames, frames[1:]))
+
+    assert whole is not None
+    assert whole.more
+    assert part is None
+    rest = job_feed(settings, 1).absorb(frames[1:])
+    assert rest is not None
+    assert not rest.more
+
+
 @pytest.mark.parametrize(
     ("header", "after", "seq"), [(None, None, 0), ("", 4, 4), (" 7 ", 4, 7), ("7", 9, 7)]
 )
@@ -688,6 +718,54 @@ async def test_a_first_read_is_given_up_with_its_reader(services: Services) -> N
     assert services.limits.streams == 0
 
 
+async def test_a_process_has_room_for_so_many_streams(
+    services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next one meets another process."""
+    monkeypatch.setattr(streams, "MAX_STREAMS", 1)
+    client = Leaving()
+    async with Opening(client.request, services, None, guest="session:s"):
+        with pytest.raises(ApiError) as full:
+            async with Opening(client.request, services, None, guest="session:other"):
+                raise AssertionError("unreachable")
+
+    assert full.value.status_code == 503
+    assert services.limits.streams == 0
+
+
+@pytest.mark.parametrize("streaming", [True, False])
+async def test_where_each_stream_holds_an_invocation_the_database_counts_them(
+    services: Services, monkeypatch: pytest.MonkeyPatch, streaming: bool
+) -> None:
+    """And one that it refuses holds no place."""
+
+    class Refusing:
+        async def open_stream(self) -> None:
+            raise QueueError("too many", status=429)
+
+    monkeypatch.setattr(services, "queue_of", lambda _: Refusing())
+    monkeypatch.setattr(services, "pace", dataclasses.replace(QUICK, streaming=streaming))
+    caller = Caller(
+        user_id=uuid4(), role="authenticated", token="t", expires_at=datetime.now(UTC), claims={}
+    )
+    client = Leaving()
+
+    with contextlib.nullcontext() if streaming else pytest.raises(QueueError):
+        async with Opening(client.request, services, caller, guest=""):
+            pass
+
+    assert services.limits.streams == 0
+
+
+def test_an_apps_answer_waits_no_longer_than_its_function_may(
+    services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Less where the process waits less."""
+    for wait in (1.0, 2 * BUFFERED_SECONDS):
+        monkeypatch.setattr(services, "pace", dataclasses.replace(QUICK, buffered_wait=wait))
+        assert buffered_pace(services).buffered_wait == min(wait, BUFFERED_SECONDS)
+
+
 async def test_a_stream_counts_as_its_readers_before_its_first_read(services: Services) -> None:
     """Else a loop of openings would read as often as it likes."""
     client = Leaving()
@@ -721,8 +799,14 @@ async def test_a_stream_keeps_its_place_until_it_ends(services: Services) -> Non
         stream = opening.stream(feed, first, began_at=0.0, pace=QUICK)
     assert services.limits.streams == 1
 
-    async def send(_: Any) -> None:
-        client.gone.set()
+    sent = b""
+
+    async def send(message: Any) -> None:
+        nonlocal sent
+        sent += message.get("body", b"")
+        if sent:
+            client.gone.set()
 
     await asyncio.wait_for(stream({"type": "http"}, client.receive, send), 60)
     assert services.limits.streams == 0
+    assert b"token_expired" not in sent, "a guest session ends in the database"

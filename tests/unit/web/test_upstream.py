@@ -17,6 +17,7 @@ from minutehand.clock import SystemClock
 from minutehand.config import Settings
 from minutehand.queue.broadcasts import READY
 from minutehand.queue.errors import QueueUnavailable
+from minutehand.web import upstream
 from minutehand.web.hub import EventHub
 from minutehand.web.upstream import RealtimeUpstream
 
@@ -147,6 +148,32 @@ async def test_a_lost_socket_wakes_the_readers_and_is_opened_again(
 
         assert await news.wait(60)
         assert news.must_read()
+
+
+async def test_without_a_socket_no_topic_is_live(hub: EventHub, realtime: Realtime) -> None:
+    """Its readers poll."""
+    async with hub.subscribe("job:1", token="t", until=LATER):
+        await until(lambda: hub.is_live("job:1"))
+
+        await realtime.stop()
+
+        await until(lambda: not hub.is_live("job:1"))
+
+
+async def test_a_socket_has_so_many_topics_and_the_rest_is_polled(
+    hub: EventHub, realtime: Realtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beyond them Realtime would refuse the join and slow the others."""
+    monkeypatch.setattr(upstream, "MAX_TOPICS", 1)
+    async with (
+        hub.subscribe("job:1", token="t", until=LATER),
+        hub.subscribe("job:2", token="t", until=LATER),
+    ):
+        await until(lambda: hub.is_live("job:1"))
+        await realtime.push("realtime:job:1", "phx_close", {}, realtime.joins["job:1"])
+        await until(lambda: len(realtime.sent("phx_join")) == 2)
+
+    assert {frame["topic"] for frame in realtime.sent("phx_join")} == {"realtime:job:1"}
 
 
 async def test_what_is_no_frame_costs_the_socket_and_nothing_else(
@@ -293,7 +320,10 @@ async def test_a_process_counts_among_a_topics_followers_while_it_is_joined(
         await until(lambda: len(said) == 2)
         assert hub.is_live("job:1")
         assert hub.is_live("job:2")
+        async with hub.subscribe("job:3", token="c", until=LATER):
+            await until(lambda: len(said) == 3)  # the others are not due again
     await hub.aclose()
 
-    assert sorted((topic, token) for topic, token, _ in said) == [("job:1", "a"), ("job:2", "b")]
-    assert len({follower for _, _, follower in said}) == 2
+    told = sorted((topic, token) for topic, token, _ in said)
+    assert told == [("job:1", "a"), ("job:2", "b"), ("job:3", "c")]
+    assert len({follower for _, _, follower in said}) == 3

@@ -21,7 +21,7 @@ from minutehand.worker.remote import (
 from minutehand.worker.testing import ProcessorTest
 from tests.support.virtual_time import leaping
 
-Manner = Literal["well", "refuses", "hangs", "drips", "slow", "fails"]
+Manner = Literal["well", "refuses", "hangs", "late", "drips", "slow", "fails"]
 
 
 @dataclass
@@ -37,8 +37,8 @@ class Vendor:
         self.asked.append("submit")
         if self.manner == "refuses":
             raise RemoteFailed(f"{self.name} answered with status 500")
-        if self.manner == "hangs":
-            await asyncio.sleep(600)
+        if self.manner in {"hangs", "late"}:
+            await asyncio.sleep(600 if self.manner == "hangs" else 0.15)
         return f"task of {self.name}"
 
     async def poll(self, task_id: str) -> RemoteTask:
@@ -93,15 +93,17 @@ async def test_where_none_succeeded_the_reasons_are_shown() -> None:
         await remote()[0].run(left=60)
 
 
-@pytest.mark.parametrize("manner", ["hangs", "drips", "slow"])
-async def test_the_deadline_is_one_for_all_of_it(manner: Manner) -> None:
-    """No other service is begun when time is over, and the one at work is told to stop."""
+@pytest.mark.parametrize("manner", ["hangs", "late", "drips", "slow"])
+def test_the_deadline_is_one_for_all_of_it(manner: Manner) -> None:
+    """No other service is begun when time is over, and one that has accepted must stop."""
     first, second = Vendor("a", manner), Vendor("b")
     work, _ = remote(first, second)
 
-    with pytest.raises(OutOfTime):
-        await work.run(left=0.1)
+    async def story() -> None:
+        with pytest.raises(OutOfTime):
+            await work.run(left=0.1)
 
+    leaping(story())
     assert second.asked == []
     stopped = ["submit"] if manner == "hangs" else ["submit", "cancel task of a"]
     assert first.asked == stopped

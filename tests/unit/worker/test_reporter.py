@@ -118,18 +118,15 @@ async def test_an_ended_attempt_is_let_go_of() -> None:
     await queue.aclose()
 
 
-async def test_queue_time_ends_where_the_lease_began() -> None:
-    """By the database's clock, which alone knows when the job was made."""
-    queue = WorkerQueue(scratch_settings("http://127.0.0.1:9"))
-    attempt = held_attempt(queue)
-    expires_at = attempt.lease.job.created_at + timedelta(seconds=100)
+def test_queue_time_ends_where_the_lease_began() -> None:
+    """By the database's clock, which alone knows since when the attempt was due."""
+    due_at = CLOCK.now()
+    job = LeasedJob(id="j", workspace_id=WORKSPACE, job_type="a", created_at=due_at)
+    expires_at = due_at + timedelta(seconds=100)
 
-    attempt.lease = Lease(
-        job=attempt.lease.job, fence=1, lease_seconds=60, lease_expires_at=expires_at
-    )
+    lease = Lease(job=job, fence=1, lease_seconds=60, lease_expires_at=expires_at, ready_at=due_at)
 
-    assert attempt.queued_seconds == 40
-    await queue.aclose()
+    assert lease.queued_seconds == 40
 
 
 @pytest.mark.parametrize(("ahead", "seen"), [(-3600, 0), (3600, 0), (1.5, 1.5)])

@@ -185,7 +185,6 @@ export class Follower {
    * @returns {Promise<void>}
    */
   refresh() {
-    if (this.#closed) return Promise.resolve();
     this.#again = true;
     this.#reading ??= this.#readAll().finally(() => (this.#reading = null));
     return this.#reading;
@@ -278,9 +277,7 @@ export class Follower {
     this.#distrusts = 0;
     if (payload?.look_again === true) return void this.#lookAgain();
     this.receive(payload);
-    // a hole is what was held back: many who would all fill it at once are worse than a late one
-    if (this.hasGap && !this.#held)
-      this.#gapAt = Math.min(this.#gapAt, Date.now() + this.#options.reorder);
+    if (this.hasGap) this.#gapAt = Math.min(this.#gapAt, Date.now() + this.#options.reorder);
     this.#arm();
     this.notify();
   }

@@ -99,7 +99,7 @@ export class Topics {
   async nudge() {
     const { realtime } = this.#client;
     await this.#authorize();
-    if (this.#entries.size > 0 && !realtime.isConnected()) realtime.connect();
+    if (!realtime.isConnected()) realtime.connect();
   }
 
   /** The socket looks alive but delivers nothing: open another; every channel joins again. */
@@ -206,7 +206,6 @@ export class Topics {
 
   /** @param {Entry} entry */
   #close(entry) {
-    if (entry.listeners.size > 0) return;
     clearTimeout(entry.timer);
     clearTimeout(entry.renewal);
     this.#entries.delete(entry.topic);

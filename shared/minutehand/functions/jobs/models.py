@@ -94,13 +94,12 @@ class JobOptions(Body):
             raise ValueError("give scheduled_for or delay_seconds, not both")
         return self
 
-    def options(self, *, key: str | None, traceparent: str | None) -> EnqueueOptions:
+    def options(self, *, key: str | None) -> EnqueueOptions:
         """The options as the queue takes them."""
         given = self.model_dump(
             mode="json", exclude_none=True, include=set(JobOptions.model_fields)
         )
-        given |= {"idempotency_key": key, "traceparent": traceparent}
-        return EnqueueOptions.model_validate(given)
+        return EnqueueOptions.model_validate({**given, "idempotency_key": key})
 
 
 class JobSpec(JobOptions):
@@ -109,12 +108,12 @@ class JobSpec(JobOptions):
     job_type: Name
     payload: Payload = Field(default_factory=dict)
 
-    def new_job(self, *, key: str | None, traceparent: str | None) -> NewJob:
+    def new_job(self, *, key: str | None) -> NewJob:
         """The job as the queue takes it."""
         return NewJob(
             job_type=self.job_type,
             payload=self.payload,
-            options=self.options(key=key, traceparent=traceparent),
+            options=self.options(key=key),
         )
 
 

@@ -26,7 +26,6 @@ from minutehand.queue.operations import (
 from minutehand.web.auth import SignedIn
 from minutehand.web.bodies import Payload
 from minutehand.web.caller import Caller
-from minutehand.web.errors import FieldProblem, validation_failed
 from minutehand.web.idempotency import IdempotencyHeader, parse_key
 from minutehand.web.paging import unknown_cursor
 from minutehand.web.services import Provided, Services
@@ -129,10 +128,6 @@ async def create_operation(
 
     The answer comes when a moment's work is done; workers finish it.
     """
-    if body.action != "retry" and not body.filter.wire():
-        raise validation_failed(
-            [FieldProblem(field="filter", problem="name at least one criterion")]
-        )
     made = await operations(services, caller).create(
         str(body.workspace_id),
         body.action,

@@ -5,13 +5,11 @@ What a caller may do is decided by the database; this module shapes requests and
 
 from __future__ import annotations
 
-import re
-from typing import Annotated, Any
+from typing import Any
 from uuid import UUID
 
-from fastapi import APIRouter, Header, Response
+from fastapi import APIRouter, Response
 
-from minutehand import telemetry
 from minutehand.functions.jobs.models import (
     Answer,
     CreatedJob,
@@ -33,19 +31,6 @@ router = APIRouter(prefix="/api", tags=["jobs"])
 #: A thousand jobs of four kilobytes each; Lambda itself takes no more than 6 MB.
 BODY_LIMITS = {"/api/jobs/bulk": 4 * 1024 * 1024}
 
-_TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
-Trace = Annotated[str | None, Header(include_in_schema=False, alias="traceparent")]
-
-
-def trace_of(header: str | None) -> str | None:
-    """The W3C trace context to carry on: this request's span, or else what the caller sent.
-
-    A malformed header is dropped, as the standard says.
-    """
-    if span := telemetry.current_traceparent():
-        return span
-    return header if header is not None and _TRACEPARENT.fullmatch(header) else None
-
 
 @router.post(
     "/jobs",
@@ -58,7 +43,6 @@ async def create_job(
     services: Provided,
     response: Response,
     idempotency_key: IdempotencyHeader = None,
-    traceparent: Trace = None,
 ) -> EnqueuedJob:
     """Enqueue a job; `warning` says when no worker that runs serves its type."""
     key = one_key(idempotency_key, body.idempotency_key)
@@ -66,7 +50,7 @@ async def create_job(
         str(body.workspace_id),
         body.job_type,
         body.payload,
-        options=body.options(key=key, traceparent=trace_of(traceparent)),
+        options=body.options(key=key),
     )
     return await _answer_enqueued(enqueued, services, response)
 
@@ -90,17 +74,13 @@ async def create_jobs(
     caller: SignedIn,
     services: Provided,
     idempotency_key: IdempotencyHeader = None,
-    traceparent: Trace = None,
 ) -> CreatedJobs:
     """Enqueue up to 1,000 jobs in one transaction, all or none."""
     header_key = parse_key(idempotency_key)
-    trace = trace_of(traceparent)
     batch = await services.queue_of(caller).enqueue_many(
         str(body.workspace_id),
         [
-            job.new_job(
-                key=job.idempotency_key or key_of_part(header_key, index), traceparent=trace
-            )
+            job.new_job(key=job.idempotency_key or key_of_part(header_key, index))
             for index, job in enumerate(body.jobs)
         ],
     )

@@ -1,0 +1,67 @@
+"""API Gateway's events: the path that the route matched, and what preceded it in what we answer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from minutehand.config import Settings
+from minutehand.web.gateway import GatewayHandler
+from minutehand.web.services import Services
+
+
+@pytest.fixture
+def handler(settings: Settings) -> Iterator[GatewayHandler]:
+    """Answers every path with it, and with the address of something new."""
+
+    async def echo(request: Request) -> Response:
+        return Response(request.url.path, headers={"location": "/api/jobs/1"})
+
+    app = Starlette(routes=[Route("/{path:path}", echo)])
+    made = GatewayHandler(app, Services(settings))
+    yield made
+    made.close()
+
+
+@pytest.mark.parametrize(
+    ("route", "parameters", "path", "seen", "location"),
+    [
+        ("GET /api/jobs", {}, "/api/jobs", "/api/jobs", "/api/jobs/1"),
+        ("GET /api/jobs", {}, "/dev/api/jobs", "/api/jobs", "/dev/api/jobs/1"),
+        ("GET /api/jobs/{id}", {"id": "7"}, "/v1/x/api/jobs/7", "/api/jobs/7", "/v1/x/api/jobs/1"),
+        (
+            "ANY /api/{proxy+}", {"proxy": "jobs/7"}, "/dev/api/jobs/7", "/api/jobs/7",
+            "/dev/api/jobs/1",
+        ),
+        ("$default", {}, "/api/jobs", "/api/jobs", "/api/jobs/1"),
+    ],
+)  # fmt: skip
+def test_a_stage_or_a_domains_mapping_precedes_what_an_answer_names(
+    handler: GatewayHandler,
+    route: str,
+    parameters: dict[str, str],
+    path: str,
+    seen: str,
+    location: str,
+) -> None:
+    """Routes know nothing of it, and a client that follows the address must find it."""
+    event: dict[str, Any] = {
+        "version": "2.0",
+        "routeKey": route,
+        "rawPath": path,
+        "rawQueryString": "",
+        "headers": {"host": "api.example.test"},
+        "pathParameters": parameters,
+        "requestContext": {"http": {"method": "GET", "path": path, "sourceIp": "192.0.2.1"}},
+        "isBase64Encoded": False,
+    }
+
+    answer = handler(event, None)
+
+    assert (answer["body"], answer["headers"]["location"]) == (seen, location)
