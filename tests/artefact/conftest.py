@@ -11,8 +11,8 @@ import pytest
 from minutehand.deploy.build import Built, build, host_target
 from minutehand.deploy.bundles import BUNDLES, LAMBDA, Target
 from minutehand.deploy.package import TEMPLATE, compile_template
+from minutehand.local.lambda_functions import EMPTY_ZIP, runtime_packages
 from minutehand.project import Project
-from supabase_local.lambda_runtime.__main__ import EMPTY_ZIP, runtime_packages
 from tests.artefact.stack import Stack
 from tests.support.paths import ROOT
 from tests.support.shared import made_once

@@ -16,10 +16,10 @@ import pytest
 from minutehand.app import find_apps
 from minutehand.deploy.console import CONTENT_TYPES, NEVER_KEPT_FILES, console_assets
 from minutehand.functions.host import is_api
+from minutehand.local.lambda_functions import local_site
 from minutehand.node import node_binary
 from minutehand.project import Project
 from supabase_local.http import Request, ask
-from supabase_local.lambda_runtime.__main__ import local_site
 from tests.artefact.stack import Stack, flat
 from tests.support.paths import ROOT
 

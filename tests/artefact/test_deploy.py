@@ -16,7 +16,7 @@ import boto3
 import pytest
 
 from minutehand.deploy.package import TEMPLATE
-from supabase_local.lambda_runtime.__main__ import EMPTY_ZIP
+from minutehand.local.lambda_functions import EMPTY_ZIP
 from tests.artefact.stack import BY_THEIR_OWN_API, FUNCTIONS, NOT_IN_MOTO, Stack
 from tests.support.cloudformation import for_moto, known_to_moto
 

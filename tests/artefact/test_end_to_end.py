@@ -26,13 +26,14 @@ from websockets.asyncio.client import ClientConnection, connect
 
 from minutehand.deploy.bundles import BUNDLES
 from minutehand.deploy.package import TEMPLATE
+from minutehand.local import aws
+from minutehand.local.lambda_functions import read_dotenv
 from supabase_local.lambda_runtime import (
     Function,
     Invocation,
     LambdaRuntime,
     TooManyRequests,
 )
-from supabase_local.lambda_runtime.__main__ import read_dotenv
 from supabase_local.lambda_runtime.template import read_service
 from tests.artefact.conftest import Package
 from tests.artefact.stack import FUNCTIONS, Stack
@@ -300,15 +301,13 @@ async def test_a_failed_asynchronous_invoke_is_kept_in_its_queue(
     service = packaged(stacks["dev"], host_package, runtime_site, away)
     functions = [f for f in service.functions if f.name.endswith("worker")]
     event = {"source": "minutehand.tick", "scheduled_at": "2026-01-01T00:00:00Z"}
-    async with LambdaRuntime(functions, sqs_endpoint=local.values["AWS_ENDPOINT_URL"]) as runtime:
+    endpoint = local.values["AWS_ENDPOINT_URL"]
+    async with LambdaRuntime(functions, sqs=lambda: aws.client("sqs", endpoint)) as runtime:
         [function] = runtime.functions.values()
         runtime.queue.accept(function, Invocation(json.dumps(event).encode()))
         async with asyncio.timeout(300):
             await runtime.queue.drain()
-    sqs = boto3.client(
-        "sqs", endpoint_url=local.values["AWS_ENDPOINT_URL"], region_name="us-east-1",
-        aws_access_key_id="test", aws_secret_access_key="test",
-    )  # fmt: skip
+    sqs = aws.client("sqs", endpoint)
     url = sqs.get_queue_url(QueueName="minutehand-dev-worker-failures")["QueueUrl"]
     record: dict[str, Any] = {}
     while record.get("requestPayload") != event:  # the stack's own worker may be throttled too

@@ -18,7 +18,7 @@ def host(
     stack: RunningStack, stacks: dict[str, Stack], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[FaultyHost]:
     """The functions of this checkout in Lambda's runtime, with the faulty app."""
-    command = ("supabase_local.lambda_runtime", "--template", stacks["dev"].folder / TEMPLATE)
+    command = ("minutehand.local.lambda_functions", "--template", stacks["dev"].folder / TEMPLATE)
     with faulty_host(stack, tmp_path_factory.mktemp("faulty"), *command) as running:
         yield running
 

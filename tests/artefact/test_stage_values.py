@@ -13,9 +13,9 @@ from minutehand.cli import deploy
 from minutehand.deploy.bundles import BUNDLES
 from minutehand.deploy.package import TEMPLATE, compile_template
 from minutehand.deploy.stage_values import LEVELS, problems
+from minutehand.local.lambda_functions import EMPTY_ZIP
 from minutehand.terminal.connection import CommandFailed
 from supabase_local.lambda_runtime import Function, FunctionConfig, Invocation
-from supabase_local.lambda_runtime.__main__ import EMPTY_ZIP
 from tests.support.lambda_events import load_event
 from tests.support.paths import ROOT
 

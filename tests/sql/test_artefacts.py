@@ -44,12 +44,13 @@ def test_a_file_is_replaced_under_its_address_and_read_whole(engine: Engine) -> 
     content = bytes(range(256)) * 1000
 
     first = store(engine, held)
-    again = store(engine, held, content, media_type="image/png")
+    again = store(engine, held, content, media_type="image/png", keep_seconds=7200)
     other = store(engine, held, name="b.txt")
     [read] = engine.rpc("job_artefacts", p_job_id=held["job_id"], p_name="page.html")["artefacts"]
 
     assert again["url"] == first["url"]
     assert key_of(other) == key_of(first)
+    assert again["expires_at"] > other["expires_at"]
     assert (again["media_type"], again["size_bytes"]) == ("image/png", len(content))
     assert base64.b64decode(read.pop("content")) == content
     assert read == again

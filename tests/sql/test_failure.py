@@ -187,6 +187,16 @@ def test_work_past_its_deadline_is_not_run(engine: Engine) -> None:
         assert engine.job(job_id)["error_data"]["reason"] == "deadline_passed"
 
 
+def test_a_lease_looks_at_deadlines_that_maintenance_has_not_come_to(engine: Engine) -> None:
+    """It would run a job that is to fail."""
+    soon = engine.one("select queue.clock() + interval '30 seconds'")
+    job_id = engine.enqueue(deadline_at=soon.isoformat())
+    engine.advance(31)
+
+    assert engine.lease(call=2) == []
+    assert engine.status(job_id) == "failed"
+
+
 def test_running_jobs_past_their_deadline_hold_up_no_others(engine: Engine) -> None:
     """They end by their worker; who waits behind them expires meanwhile."""
     soon = engine.one("select queue.clock() + interval '30 seconds'")

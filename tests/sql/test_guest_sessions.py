@@ -257,6 +257,20 @@ def test_an_app_prolongs_a_guest_session_once_a_day_and_revives_none(engine: Eng
     assert [round(days, 1) for days in left] == [10, 9.5, 10, -1]
 
 
+def test_a_session_that_a_member_began_ends_with_their_membership(engine: Engine) -> None:
+    """It was theirs as one, not as a guest."""
+    session = f"guest_{'b' * 64}"
+    with engine.connection.transaction():
+        claims = json.dumps({"sub": BOB, "role": "authenticated"})
+        engine.run("select set_config('request.jwt.claims', %s, true)", claims)
+        engine.run("select queue.ensure_guest_session(%s, %s, %s, 86400)", session, ACME, BOB)
+
+    with engine.member(BOB) as bob:
+        assert bob.rpc("guest_session_jobs", p_session_id=session)["jobs"] == []
+        engine.run("delete from public.workspace_members where user_id = %s", BOB)
+        assert refused(lambda: bob.rpc("guest_session_jobs", p_session_id=session)) == NOT_FOUND
+
+
 def test_where_anonymous_use_is_off_an_id_opens_nothing(engine: Engine) -> None:
     """Turning it off shuts what is open, and a user's own guest session stays his."""
     guest_session, owned = opened(engine), opened(engine, user_id=GUEST)

@@ -149,7 +149,10 @@ def test_a_settle_may_carry_the_next_lease(engine: Engine) -> None:
 
 def test_a_repeated_lease_call_returns_the_same_leases(engine: Engine) -> None:
     """A lost HTTP answer must not cost an attempt or a lease."""
-    engine.enqueue_many(5)
+    engine.enqueue(priority=1)
+    step = {"name": "s", "result": 1}
+    engine.settle(engine.lease_one(), "retry", retry_after_seconds=0, steps=[step])
+    engine.enqueue_many(4)
     tick = "00000000-0000-4000-8000-000000000001"
 
     first = engine.lease(3, tick_id=tick, call=1)
@@ -159,9 +162,11 @@ def test_a_repeated_lease_call_returns_the_same_leases(engine: Engine) -> None:
     late = engine.lease(3, tick_id=tick, call=1)  # it was on its way for long
 
     first_, again_, late_ = (
-        {(lease["job"]["id"], lease["fence"]) for lease in each} for each in (first, again, late)
+        {lease["job"]["id"]: (lease["fence"], lease["steps"]) for lease in each}
+        for each in (first, again, late)
     )
     assert first_ == again_ == late_
+    assert (2, {"s": 1}) in first_.values()
     assert len(more) == 2
     assert engine.one("select count(*) from queue.leases") == 5
 

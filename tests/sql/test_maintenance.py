@@ -209,6 +209,22 @@ def test_jobs_of_a_workspace_deleted_meanwhile_go_as_well(engine: Engine) -> Non
     assert engine.rows("select id::text from public.jobs") == [kept]
 
 
+def test_a_workspace_that_is_there_again_keeps_what_it_has(engine: Engine) -> None:
+    """As one restored from a backup, within the hour after its deletion."""
+    again = str(uuid.uuid4())
+    make = "insert into public.workspaces (id, name) values (%s, 'Again')"
+    engine.run(make, again)
+    engine.run("delete from public.workspaces where id = %s", again)
+    engine.run(make, again)
+    engine.rpc("set_workspace_limits", p_workspace_id=again, p_limits={"max_pending": 7})
+    engine.advance(1300)
+
+    engine.run("select queue.forget_orphans()")
+
+    kept = "select max_pending from queue.tenant_limits where workspace_id = %s"
+    assert engine.one(kept, again) == 7
+
+
 def test_failing_maintenance_stops_no_lease_and_shows_in_health(engine: Engine) -> None:
     """Upkeep is not worth an outage."""
     engine.enqueue()

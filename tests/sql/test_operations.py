@@ -248,6 +248,12 @@ def test_an_undo_takes_back_what_has_not_started(engine: Engine) -> None:
     assert undo(engine, cancel)["matched"] == 1
     assert [engine.status(job_id) for job_id in cancelled] == ["cancelled", "pending"]
 
+    cancel = act(engine, "cancel", {"ids": [cancelled[1]]})
+    engine.rpc("retry_job", p_job_id=cancelled[1])
+    engine.run_all("failed", error=ERROR)
+    assert undo(engine, cancel)["done"] == 0
+    assert engine.status(cancelled[1]) == "failed", "it failed since, which no one takes back"
+
     nothing = act(engine, "retry", {"job_type": "none"})
     with pytest.raises(psycopg.Error) as refused:
         engine.rpc("undo_operation", p_operation_id=nothing["id"])
@@ -268,6 +274,22 @@ def test_a_replay_that_is_refused_does_not_stop_the_rest(engine: Engine) -> None
     assert {one["job_id"]: one["outcome"] for one in results} == {good: "done", bad: "failed"}
     [failed] = [one for one in results if one["outcome"] == "failed"]
     assert failed["reason"].startswith("payload_invalid: ")
+
+
+def test_the_databases_own_trouble_is_no_jobs_failure(engine: Engine) -> None:
+    """The operation would end with jobs that no one replays."""
+    fail_some(engine, 1)
+    engine.run(
+        "create function public.busy() returns trigger language plpgsql as"
+        " 'begin raise exception using errcode = ''40001''; end'"
+    )
+    engine.run(
+        "create trigger busy before insert on public.jobs"
+        " for each row execute function public.busy()"
+    )
+
+    with pytest.raises(psycopg.errors.SerializationFailure):
+        begin(engine, "replay", {"state": ["failed"]})
 
 
 def test_it_works_as_the_person_who_began_it(engine: Engine) -> None:
@@ -302,6 +324,10 @@ def test_it_works_as_the_person_who_began_it(engine: Engine) -> None:
     with engine.member(BOB) as bob:
         made = begin(bob, "replay", {"state": ["failed"]})
     engine.run("delete from public.workspace_members where user_id = %s", BOB)
+    engine.advance(2)
+    with engine.connection.transaction():
+        engine.maintain()
+        assert engine.one("select auth.uid()") is None, "what maintenance does next is its own"
     finish(engine, made)
     status, done, reason = told(engine, made, "status", "done", "reason")
     assert (status, done) == ("stopped", 0)
@@ -358,7 +384,10 @@ def test_a_repeated_key_begins_nothing(engine: Engine) -> None:
     engine.enqueue()
     again = begin(engine, "cancel", {"job_type": "work"}, idempotency_key="k")
 
+    request = {"action": "cancel", "filter": {"job_type": "work"}, "idempotency_key": "k"}
+    other = engine.rpc("create_operation", p_workspace_id=GLOBEX, p_request=request)
     assert (first["created"], again["created"], again["id"]) == (True, False, first["id"])
+    assert other["created"], "a key is its workspace's"
     assert engine.one("select count(*) from public.jobs where status = 'pending'") == 1
 
 

@@ -102,6 +102,22 @@ def test_an_item_longer_than_the_statement_timeout_is_parked_alone(engine: Engin
     assert bad in {lease["job"]["id"] for lease in engine.lease(100)}
 
 
+def test_a_parked_item_is_not_tried_with_one_whose_time_has_come(engine: Engine) -> None:
+    """Its own comes later."""
+    bad = engine.enqueue(delay_seconds=1)
+    break_item(engine, bad, "raise exception 'never'")
+    for after in (2, 11):
+        engine.advance(after)
+        engine.maintain()
+    engine.run(
+        "insert into queue.parked select task, 'due', failed_at, failure, 1, queue.clock() from queue.parked"
+    )
+    engine.maintain()
+    mend(engine)
+
+    assert engine.one("select failures from queue.parked where item = %s", bad) == 2
+
+
 def test_parked_items_are_tried_later_each_time(engine: Engine) -> None:
     """Ten seconds, twenty, forty: a broken item is no busy loop."""
     bad = engine.enqueue(delay_seconds=1)

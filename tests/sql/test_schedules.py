@@ -323,6 +323,17 @@ def test_a_bad_schedule_is_refused_by_field(
     assert refusal(refused.value)[2] == field
 
 
+def test_a_run_that_is_tried_again_after_its_schedule_was_switched_off_is_none(
+    engine: Engine,
+) -> None:
+    """What is parked is tried by its id, whatever became of it."""
+    made = put(engine, enabled=False)
+    engine.advance(120)
+
+    fired = "select queue.fire_schedules(array[%s]::uuid[], queue.clock())"
+    assert engine.one(fired, made["id"]) == 0
+
+
 def test_a_declared_schedule_that_never_comes_due_is_refused(engine: Engine) -> None:
     """30 February was stored, on, and without a problem for ever."""
     with pytest.raises(psycopg.Error, match="the schedule tidy of work never comes due: 0 0 30 2"):

@@ -310,6 +310,18 @@ def test_a_schedule_of_the_system_makes_jobs_of_no_tenant(engine: Engine) -> Non
     assert engine.status(job["id"]) == "completed"
 
 
+def test_a_deploy_skips_no_run_and_an_older_worker_declares_nothing(engine: Engine) -> None:
+    """While both run, each says what its own code declares."""
+    for seconds, version, payload in ((0, 2, 1), (120, 2, 2), (0, 1, 3)):
+        engine.advance(seconds)
+        schedule = {"name": "night", "cron": "* * * * *", "payload": {"n": payload}}
+        engine.register("nightly", schema_version=version, schedules=[schedule])
+
+    engine.maintain()
+
+    assert engine.rows("select payload from public.jobs") == [{"n": 2}]
+
+
 def test_people_only_switch_a_declared_schedule(engine: Engine) -> None:
     """What it says is the code's; a deploy does not switch it on again."""
     declared = [{"name": "mine", "cron": "0 7 * * 1", "scope": "workspace", "workspace_id": ACME}]

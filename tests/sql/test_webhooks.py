@@ -236,6 +236,21 @@ def test_a_webhook_that_keeps_failing_is_disabled_with_its_reason(engine: Engine
     assert listed["enabled"] is True
 
 
+def test_events_from_before_a_webhook_was_disabled_are_dropped(engine: Engine) -> None:
+    """None is sent on the day that it is enabled again."""
+    made = subscribe(engine, event_types=["job.completed"])
+    engine.enqueue()
+    engine.settle(engine.lease_one())
+    assert engine.one("select count(*) from queue.outbox") == 1
+    for enabled in (False, True):
+        webhook = {"id": made["id"], "enabled": enabled}
+        engine.rpc("put_webhook", p_workspace_id=ACME, p_webhook=webhook)
+        if not enabled:
+            engine.maintain()
+
+    assert deliver(engine) == []
+
+
 def test_a_webhook_whose_endpoint_is_gone_is_disabled_at_once(engine: Engine) -> None:
     """One 410 Gone is enough, and a later enabling starts anew."""
     made = subscribe(engine)

@@ -70,7 +70,7 @@ def service_parts(
     functions: tuple[str, ...] = ("minutehand.local.api",)
     if on_lambda is not None:
         package = ("--package", on_lambda) if on_lambda else ()
-        functions = ("supabase_local.lambda_runtime", *package)
+        functions = ("minutehand.local.lambda_functions", *package)
     return [
         Part(
             "gateway",

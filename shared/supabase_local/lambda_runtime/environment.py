@@ -18,7 +18,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from minutehand.local.processes import die_with_parent
+from supabase_local.children import die_with_parent
 from supabase_local.http import LOOPBACK, HttpServer, Request, Response
 from supabase_local.lambda_runtime.invocation import Invocation, Outcome, failed
 

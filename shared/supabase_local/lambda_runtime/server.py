@@ -16,8 +16,6 @@ from typing import Any
 
 from starlette.types import ASGIApp
 
-from minutehand.functions.host import is_api
-from minutehand.local.aws import client
 from minutehand.tasks import end_tasks
 from supabase_local.http import HttpServer, Request, Response, ask
 from supabase_local.lambda_runtime.asynchronous import AsynchronousQueue
@@ -46,7 +44,8 @@ class LambdaRuntime:
 
     Args:
         concurrency: What the account may run at once; None for no limit.
-        site: What CloudFront serves beside the API on one origin.
+        site: What CloudFront serves at a path beside the API on one origin; None where the API is.
+        sqs: Makes a client of SQS, for what is invoked asynchronously and fails for good.
     """
 
     def __init__(
@@ -57,8 +56,8 @@ class LambdaRuntime:
         cors: Cors | None = None,
         mapping_key: str = "",
         schedule: Schedule | None = None,
-        site: ASGIApp | None = None,
-        sqs_endpoint: str = "",
+        site: Callable[[str], ASGIApp | None] = lambda path: None,
+        sqs: Callable[[], Any] | None = None,
         pace: float = 1.0,
         concurrency: int | None = None,
         say: Callable[[str, str], None] | None = None,
@@ -73,7 +72,7 @@ class LambdaRuntime:
         self._http_api = HttpApi(self.functions, routes, cors or Cors(), mapping_key)
         self._site = site
         self._schedule = schedule
-        self._sqs_endpoint = sqs_endpoint
+        self._sqs = sqs
         self._server = HttpServer(self._answer, max_body=10 * 1024 * 1024)
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -110,8 +109,8 @@ class LambdaRuntime:
     async def _answer(self, request: Request) -> Response:
         if self._invoke_api.serves(request):
             return await self._invoke_api(request)
-        if self._site is not None and not is_api(request.path):
-            return await ask(self._site, request)
+        if (site := self._site(request.path)) is not None:
+            return await ask(site, request)
         return await self._http_api(request)
 
     async def _tick(self, schedule: Schedule) -> None:
@@ -134,7 +133,8 @@ class LambdaRuntime:
         name = destination.rsplit(":", 1)[-1]
 
         def send() -> None:
-            sqs = client("sqs", self._sqs_endpoint)
+            assert self._sqs is not None, f"{destination} is not served"
+            sqs = self._sqs()
             url = sqs.get_queue_url(QueueName=name)["QueueUrl"]
             sqs.send_message(QueueUrl=url, MessageBody=body)
 

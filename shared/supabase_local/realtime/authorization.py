@@ -14,10 +14,9 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
-from minutehand.queue.keys import redacted
 from supabase_local.realtime.database import Connection, Database, DatabaseUnavailable, describe
 from supabase_local.realtime.serializer import dump
-from supabase_local.realtime.tokens import Token
+from supabase_local.realtime.tokens import Token, redacted
 
 logger = logging.getLogger(__name__)
 

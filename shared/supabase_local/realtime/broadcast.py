@@ -8,12 +8,12 @@ from __future__ import annotations
 import logging
 import re
 
-from minutehand.queue.keys import redacted
 from supabase_local.realtime.limits import Limits, MessageRate
 from supabase_local.realtime.member import PREFIX, Member
 from supabase_local.realtime.pgoutput import Change, Unchanged
 from supabase_local.realtime.presence import PresenceState
 from supabase_local.realtime.serializer import BINARY, JSON, Fanout, UserBroadcast
+from supabase_local.realtime.tokens import redacted
 
 logger = logging.getLogger(__name__)
 

@@ -12,7 +12,6 @@ import time
 import uuid
 from typing import Any
 
-from minutehand.queue.keys import redacted
 from supabase_local.realtime.authorization import ALL, Rights
 from supabase_local.realtime.database import DatabaseUnavailable
 from supabase_local.realtime.hub import Hub
@@ -31,7 +30,7 @@ from supabase_local.realtime.serializer import (
     load,
     reply,
 )
-from supabase_local.realtime.tokens import Token, TokenError
+from supabase_local.realtime.tokens import Token, TokenError, redacted
 
 logger = logging.getLogger(__name__)
 

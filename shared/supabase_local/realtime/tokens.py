@@ -9,6 +9,7 @@ import dataclasses
 import hmac
 import json
 import math
+import re
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -20,6 +21,12 @@ _ASYMMETRIC = ("RS256", "RS384", "RS512", "ES256", "ES384", "ES512", "EdDSA")
 _REQUIRED = "Fields `role` and `exp` are required in JWT"
 _MALFORMED = "The token provided is not a valid JWT"
 _BAD_SIGNATURE = "Failed to validate JWT signature"
+_LIKE_A_KEY = re.compile(r"[0-9A-Za-z]{32,}")
+
+
+def redacted(text: str) -> str:
+    """`text` as a log may show it: what is as long as a key may be one, as part of a topic too."""
+    return _LIKE_A_KEY.sub("…", text)
 
 
 class TokenError(Exception):

@@ -71,7 +71,11 @@ async def runtime(moto: str) -> AsyncIterator[LambdaRuntime]:
         ("https://app.example.com",), ("GET", "POST"), ("authorization",), ("location",), 60
     )
     async with LambdaRuntime(
-        functions, routes=routes, cors=cors, sqs_endpoint=moto, pace=0.001
+        functions,
+        routes=routes,
+        cors=cors,
+        sqs=lambda: boto3.client("sqs", endpoint_url=moto, **KEYS),
+        pace=0.001,
     ) as server:
         yield server
 

@@ -7,11 +7,11 @@ import pytest
 
 from minutehand.config import Settings
 from minutehand.local.breaking import break_token
+from minutehand.local.lambda_functions import beside_api, local_site
 from minutehand.local.site import console_config
 from minutehand.web.site import security_headers
 from supabase_local.http import Request, ask
 from supabase_local.lambda_runtime import LambdaRuntime
-from supabase_local.lambda_runtime.__main__ import local_site
 
 VALUES = {
     "SUPABASE_URL": "http://127.0.0.1:5",
@@ -27,7 +27,7 @@ async def test_the_console_is_the_one_processs_console() -> None:
     """Demo accounts, the panel's token and the same policy, whoever runs the functions."""
     settings = Settings.from_env({**VALUES, "STAGE": "local"})
     async with (
-        LambdaRuntime([], site=local_site(VALUES)) as runtime,
+        LambdaRuntime([], site=beside_api(local_site(VALUES))) as runtime,
         httpx.AsyncClient(base_url=runtime.url, timeout=60) as client,
     ):
         config = (await client.get("/config.json")).json()

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import httpx
@@ -15,7 +13,6 @@ import pytest
 from minutehand.local.ports import reserve_port
 from minutehand.queue import WorkerQueue
 from minutehand.queue.errors import QueueError
-from minutehand.queue.models import LeaseRequest, LeaseResponse
 from minutehand.worker import Job, JobContext, Registry, TickOptions, Worker
 from minutehand.worker.fanout import FanOut
 from supabase_local.lambda_runtime import FunctionConfig, Invocation, LambdaRuntime
@@ -197,39 +194,6 @@ async def test_what_comes_after_the_last_look_is_run_though_its_worker_was_refus
     await woken.aclose()
 
     assert (refused, len(ran), summary.completed) == ([True], 1, 1)
-
-
-async def test_a_run_that_waits_alone_takes_what_its_refused_worker_came_for(
-    project: Project, registry: Registry, worker_queue: WorkerQueue
-) -> None:
-    """It waits for a job that falls due soon; no other may run beside it."""
-    ran, looked = asyncio.Event(), asyncio.Event()
-
-    @registry.processor("short", payload=Nothing)
-    async def short(job: Job[Nothing], ctx: JobContext) -> None:
-        ran.set()
-
-    class Looking(WorkerQueue):
-        """Says when there was nothing to do."""
-
-        async def lease(self, request: LeaseRequest) -> LeaseResponse:
-            found = await super().lease(request)
-            looked.set()
-            return found
-
-    alone = Worker(project.settings, registry=registry, queue=Looking(project.settings), most=1)
-    await alone.register()
-    project.insert("short", scheduled_for=datetime.now(UTC) + timedelta(seconds=50))
-    waiting = asyncio.create_task(alone.tick(budget_seconds=300))
-    await asyncio.wait_for(looked.wait(), 60)
-    project.insert("short")
-    refused = await worker_queue.begin_run(str(uuid.uuid4()), worker_id="b", most=1, seconds=60)
-
-    assert not refused.admitted
-    await asyncio.wait_for(ran.wait(), 40)  # before the other falls due
-    alone.stop()
-    await waiting
-    await alone.aclose()
 
 
 async def test_a_run_that_was_killed_counts_until_its_host_has_ended_it(

@@ -482,6 +482,28 @@ async def test_a_worker_that_is_stopped_does_not_look_again_for_one_that_was_ref
     assert queue.calls.count("begin_run") == 1
 
 
+async def test_a_run_that_fails_makes_room_for_the_next() -> None:
+    """Else each outage takes a place for as long as a run may last."""
+    ended: list[str] = []
+
+    class Away(ModelQueue):
+        async def lease(self, request: LeaseRequest) -> LeaseResponse:
+            raise QueueUnavailable("away")
+
+        async def end_run(self, run_id: str) -> bool:
+            ended.append(run_id)
+            return False
+
+    queue = Away()
+    worker = Worker(
+        scratch_settings("http://127.0.0.1:9"), registry=World(queue).registry, queue=queue, most=1
+    )
+    with pytest.raises(QueueUnavailable):
+        await worker.tick(budget_seconds=60)
+
+    assert len(ended) == 1
+
+
 def test_a_loop_without_its_database_tries_again_more_and_more_slowly() -> None:
     """To five seconds at most: a restart finds hundreds of workers that wait."""
     tried: list[float] = []
@@ -607,3 +629,38 @@ def test_a_project_is_maintained_once_an_hour() -> None:
     leaping(story())
 
     assert asked == pytest.approx([0, 3700], abs=10)
+
+
+@pytest.mark.parametrize(("free", "ended"), [(0, 14), (1, 51)])
+def test_a_run_beside_which_no_other_is_admitted_looks_while_it_waits(
+    free: int, ended: float
+) -> None:
+    """For the jobs whose worker is refused; others leave that to the worker."""
+
+    class Alone(ModelQueue):
+        async def begin_run(
+            self, run_id: str, *, worker_id: str, most: int, seconds: float
+        ) -> WorkerRunAdmission:
+            return WorkerRunAdmission(admitted=True, free=free)
+
+        async def lease(self, request: LeaseRequest) -> LeaseResponse:
+            left = 50 - asyncio.get_running_loop().time()
+            due = {"next_due_in_ms": round(1000 * left)} if left > 0 else {}
+            return (await super().lease(request)).model_copy(update=due)
+
+    queue = Alone()
+    world = World(queue)
+
+    async def story() -> None:
+        loop = asyncio.get_running_loop()
+        loop.call_later(10, lambda: queue.rows.update(late=Row("late", {})))
+        worker = Worker(
+            scratch_settings("http://127.0.0.1:9"), registry=world.registry, queue=queue,
+            clock=LoopClock(), most=2, options=TickOptions(poll_seconds=4),
+        )  # fmt: skip
+        await worker.tick(budget_seconds=100)
+        await worker.aclose()
+
+    leaping(story())
+
+    assert world.ended_at["late"] == pytest.approx(ended, abs=2)

@@ -1,4 +1,4 @@
-"""`python -m supabase_local.lambda_runtime`: the functions here, run as Lambda runs them.
+"""`python -m minutehand.local.lambda_functions`: the functions here, run as Lambda runs them.
 
 From the source tree by default; `--package build/host` runs what
 `python -m minutehand.deploy.package --target host` built, with nothing else importable.
@@ -13,7 +13,8 @@ import os
 import signal
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from importlib.metadata import distribution
 from pathlib import Path
 
@@ -28,6 +29,7 @@ from minutehand.deploy.lockfile import read_lock, select
 from minutehand.deploy.package import TEMPLATE, compile_template
 from minutehand.deploy.parameters import write_parameters
 from minutehand.deploy.service import needs_of
+from minutehand.functions.host import is_api
 from minutehand.local.aws import client
 from minutehand.local.site import build_site
 from minutehand.project import Project
@@ -159,8 +161,8 @@ async def serve(options: argparse.Namespace, values: Mapping[str, str]) -> None:
             routes=service.routes,
             cors=service.cors,
             schedule=None if options.no_schedule else service.schedule,
-            site=local_site(values),
-            sqs_endpoint=values["AWS_ENDPOINT_URL"],
+            site=beside_api(local_site(values)),
+            sqs=partial(client, "sqs", values["AWS_ENDPOINT_URL"]),
             pace=options.pace,
             concurrency=options.concurrency,
             say=report_line,
@@ -182,6 +184,11 @@ def local_site(values: Mapping[str, str]) -> Starlette:
     return build_site(settings, values, workers=worker_environments)
 
 
+def beside_api(site: Starlette) -> Callable[[str], Starlette | None]:
+    """The site where CloudFront serves it: at each path that is not the API's."""
+    return lambda path: None if is_api(path) else site
+
+
 def worker_environments() -> list[int]:
     """The worker function's environments: those of our children that were started as it."""
     found = []
@@ -201,7 +208,7 @@ def _limit(text: str) -> int | None:
 
 def main() -> int:
     """Parse the command line and serve."""
-    parser = argparse.ArgumentParser(prog="python -m supabase_local.lambda_runtime")
+    parser = argparse.ArgumentParser(prog="python -m minutehand.local.lambda_functions")
     port = int(os.environ.get("API_PORT", "9001"))
     parser.add_argument("--port", type=int, default=port)
     parser.add_argument("--stage", default="dev")
