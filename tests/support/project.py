@@ -115,4 +115,8 @@ def project_of_a_room(renewed: Renewed, *opened: str) -> Project:
     renewed.renew()
     made = Project(settings_at(renewed.gateway.url), renewed.database, renewed.gateway)
     made.run_sql("update queue.settings set value = 'true' where name = any(%s)", list(opened))
+    # all of a file's jobs in a few seconds: on a quick machine more than a plan carries
+    made.run_sql(
+        "update queue.settings set value = '1000000' where name = 'realtime_messages_per_second'"
+    )
     return made
