@@ -51,9 +51,9 @@ class Restless extends World {
   }
 }
 
-function watching(world) {
+function watching(world, history = true) {
   const events = [];
-  const options = { history: true, onEvent: (event) => events.push(event) };
+  const options = { history, onEvent: (event) => events.push(event) };
   const watch = new JobWatch({}, world.reads, world.topics, "j1", options);
   watch.start();
   return { watch, events };
@@ -156,19 +156,59 @@ test("a topic that publishes little is not taken for a dead socket", async () =>
   await leap(5000);
 
   assert.deepEqual([world.reconnects, watch.freshness], [0, "live"]);
+
+  await leap(600_000);
+  const before = world.readCount;
+  world.say({ job_id: "j1", seq: 1, type: "job.created" });
+  await leap(10_000);
+  assert.equal(world.readCount, before, "a message proves no more than silence");
   watch.close();
 });
 
 test("a hold lasts until a read that began well after its notice found nothing more", async () => {
   const world = new Restless();
   const { watch } = await live(world);
-  world.slow = 400;
-  const early = watch.refresh(); // on its way when the notice comes
+  world.slow = 300; // the row, then its events
+  watch.refresh(); // on its way when the notice comes
   world.say({ look_again: true });
-  await Promise.all([early, leap(700)]);
+  await leap(700);
 
   assert.equal(watch.freshness, "catching-up", "that read knows nothing of what is held back");
   await leapUntil(() => watch.freshness === "live", "live", 10_000);
+  watch.close();
+});
+
+test("what a socket missed is not held against the next one", async () => {
+  const world = new Restless({ random: () => 0.999 });
+  const { watch } = await live(world);
+  world.drop = 1;
+  world.commit("job.progress", { progress: { percentage: 5 } });
+  await leapUntil(() => watch.state.progress?.percentage === 5, "a read in silence");
+
+  world.cut();
+  world.slow = 4000;
+  world.connect();
+  await leap(2000);
+
+  assert.equal(watch.freshness, "catching-up");
+  watch.close();
+});
+
+test("an event that comes before the first row is handed out with it", async () => {
+  const world = new Restless({ random: () => 0.999 });
+  world.commit("job.created", { status: "pending" });
+  world.reachable = false;
+  const { watch, events } = watching(world, false);
+  world.connect();
+  await leap(STEP);
+  Object.assign(world, { reachable: true, slow: 400 });
+  watch.refresh();
+  await leap(STEP);
+  world.commit("job.progress", { progress: { percentage: 5 } }); // the row is on its way
+  world.say({ job_id: "j2", seq: 3, type: "job.completed", data: { status: "completed" } });
+  await leap(900);
+
+  assert.deepEqual([events.length, watch.state.status, world.readCount], [1, "pending", 3]);
   watch.close();
 });
 
@@ -214,13 +254,16 @@ test("a page that slept gets a fresh token and a live socket", async (t) => {
 
 /** A supabase-js client whose channels the test opens and closes, and what was asked of it. */
 function clientOf(answer = null) {
-  const asked = { opened: [], follows: 0, tokens: 0, state() {}, gone() {} };
-  const channel = () => ({ on() {}, subscribe: (state) => (asked.state = state) });
+  const asked = { opened: [], left: [], follows: 0, tokens: 0, state() {}, gone() {} };
+  const channel = (topic) => ({ topic, on() {}, subscribe: (state) => (asked.state = state) });
   const rpc = () => ((asked.follows += 1), { abortSignal: async () => ({ data: await answer }) });
   const client = {
     realtime: { setAuth: async () => void (asked.tokens += 1), isConnected: () => true },
-    channel: (topic) => (asked.opened.push(topic), channel()),
-    removeChannel: () => new Promise((resolve) => (asked.gone = resolve)),
+    channel: (topic) => (asked.opened.push(topic), channel(topic)),
+    removeChannel: ({ topic }) => (
+      asked.left.push(topic),
+      new Promise((resolve) => (asked.gone = resolve))
+    ),
     schema: () => ({ rpc }),
   };
   return { client, asked };
@@ -288,6 +331,61 @@ test("a list that was closed during its read joins the topic of no job", async (
   await leap(STEP);
 
   assert.deepEqual(asked.opened, ["workspace:acme"]);
+});
+
+test("a list is on the topics of its live jobs, and on none once it is closed", async () => {
+  const { client, asked } = clientOf();
+  let jobs = ["j1", "j2"].map((id) => ({ id, status: "pending", finished_at: null }));
+  const filters = [];
+  client.schema = () => ({
+    rpc: (name, { p_filter }) => {
+      if (p_filter) filters.push(p_filter);
+      return { abortSignal: async () => ({ data: name === "list_jobs" ? { jobs } : null }) };
+    },
+  });
+  const filter = { tag: "import-7", workspace_id: "another" };
+  const watch = watchJobs(client, "acme", { filter });
+  await leap(STEP);
+  assert.deepEqual(asked.opened, ["workspace:acme", "job:j1", "job:j2"]);
+  assert.deepEqual(filters[0], { tag: "import-7", workspace_id: "acme" });
+
+  jobs = [{ ...jobs[0], status: "completed", finished_at: "2026-11-20T08:00:00Z" }, jobs[1]];
+  watch.refresh();
+  await leap(2000);
+  assert.deepEqual(asked.left, ["job:j1"]);
+
+  watch.close();
+  await leap(2000);
+  assert.deepEqual(asked.left.sort(), ["job:j1", "job:j2", "workspace:acme"]);
+});
+
+test("a topic that someone listens to again is kept, and one who left gets nothing", async () => {
+  const { client, asked } = clientOf();
+  const topics = new Topics(client);
+  const heard = [];
+  const listener = (name) => ({
+    joined: () => heard.push(`${name} joined`),
+    lost: () => heard.push(`${name} lost`),
+  });
+  const leave = topics.join("job:j1", listener("first"));
+  await leap(STEP);
+  const { state } = asked;
+  state("SUBSCRIBED");
+  await leap(STEP);
+  topics.join("job:j1", listener("gone"))();
+  await leap(2000);
+  leave();
+  leave(); // as a page that unmounts twice
+  topics.join("job:j1", listener("second"));
+  await leap(2000);
+  assert.deepEqual([heard, asked.left], [["first joined", "second joined"], []]);
+
+  state("CLOSED");
+  await leapUntil(() => asked.opened.length === 2, "another channel");
+  asked.state("SUBSCRIBED");
+  await leap(STEP);
+  state("CHANNEL_ERROR"); // of the channel before
+  assert.deepEqual(heard.slice(2), ["second lost", "second joined"]);
 });
 
 test("a channel that closes is opened again, later each time until it was joined", async () => {

@@ -73,8 +73,7 @@ export class Topics {
           listener.joined(entry.terms, !entry.ready),
       );
     return () => {
-      entry.listeners.delete(listener);
-      if (entry.listeners.size === 0)
+      if (entry.listeners.delete(listener) && entry.listeners.size === 0)
         entry.linger = setTimeout(() => this.#close(entry), LINGER_MS);
     };
   }
