@@ -5,6 +5,7 @@ A batch and the mark behind it are one transaction, so a crash repeats no row an
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator
 from typing import Any, Protocol
 
@@ -27,6 +28,8 @@ from minutehand_apps.enrichment.store import WorkerStore
 BATCH_ROWS = 500
 BATCH_BYTES = 1_000_000
 """A batch ends here too, however few rows it found: blank lines also move the mark."""
+BEFORE_HEADER = re.compile(rb"(\xef\xbb\xbf)?\s*(sep=.)?\s*")
+"""What spreadsheets write before the names of the columns."""
 SECONDS_TO_SPARE = 10.0
 """With less than this left, the rest is handed to the next tick."""
 
@@ -89,6 +92,8 @@ class ImportProcessor:
         number = found.rows_read
         async for record in records:
             batch["bytes_read"] = record.end
+            if header is None and BEFORE_HEADER.fullmatch(record.raw):
+                continue
             if header is None:
                 header = _header_of(record)
                 batch["columns"] = header.wire()
