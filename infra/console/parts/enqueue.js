@@ -93,12 +93,14 @@ export function EnqueueDialog({ workspaceId, like, type: given, onClose }) {
       .filter(Boolean);
     try {
       const job = await api.create({
-        workspace_id: workspaceId,
-        job_type: type.trim(),
-        payload,
-        ...(delay && { delay_seconds: Number(delay) }),
-        ...(like && ofLike(like)),
-        ...(words.length > 0 && { tags: words }),
+        body: {
+          workspace_id: workspaceId,
+          job_type: type.trim(),
+          payload,
+          ...(delay && { delay_seconds: Number(delay) }),
+          ...(like && ofLike(like)),
+          ...(words.length > 0 && { tags: words }),
+        },
       });
       if (job.warning) notify(job.warning);
       onClose();

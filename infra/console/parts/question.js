@@ -27,7 +27,7 @@ export function Question({ jobId, wait, onAnswered }) {
   const send = async (/** @type {Json | undefined} */ answer) => {
     setBusy(true);
     try {
-      await jobs.answer(jobId, answer);
+      await jobs.answer(jobId, { body: { answer } });
       notify("Answered: the job continues");
       onAnswered();
     } catch (error) {

@@ -1,6 +1,6 @@
 // Another payload for a job: run again from a step as a new one, or changed before it runs.
 
-import { jobs as api } from "../api.js";
+import { jobs as api, once } from "../api.js";
 import { counted, pretty } from "../lib/format.js";
 import { ENDED } from "../lib/jobs/sequence.js";
 import { navigate } from "../lib/router.js";
@@ -23,11 +23,14 @@ export function ReplayDialog({ job, from, kept, onClose }) {
     /** @type {any} */ payload,
     /** @type {Record<string, unknown>} */ results,
   ) => {
-    const made = await api.replay(job.id, {
-      from_step: from,
-      ...(payload !== undefined && { payload }),
-      results,
-    });
+    const made = await api.replay(
+      job.id,
+      once({
+        from_step: from,
+        ...(payload !== undefined && { payload }),
+        results,
+      }),
+    );
     if (made.warning) notify(made.warning);
     navigate(`/jobs/${made.id}`);
   };
@@ -50,8 +53,9 @@ export function ReplayDialog({ job, from, kept, onClose }) {
 export function EditDialog({ job, onDone, onClose }) {
   const isEnded = ENDED.has(job.status);
   const run = async (/** @type {any} */ payload) => {
-    if (isEnded) await api.retry(job.id, payload);
-    else if (payload !== undefined) await api.edit(job.id, payload);
+    const change = payload === undefined ? undefined : { body: { payload } };
+    if (isEnded) await api.retry(job.id, change);
+    else if (change) await api.edit(job.id, change);
     await onDone();
   };
   return html`<${PayloadDialog}

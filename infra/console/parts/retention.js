@@ -21,7 +21,7 @@ export const removedIn = (/** @type {RetentionDays[]} */ days) =>
 
 /** @param {{workspaceId: string}} props */
 export function Retention({ workspaceId }) {
-  const found = useRead((signal) => operations.retention(workspaceId, signal), [workspaceId]);
+  const found = useRead((signal) => operations.retention(workspaceId, { signal }), [workspaceId]);
   return html`<section class="card" aria-labelledby="h-retention">
     <h2 id="h-retention">Retention</h2>
     ${body(found)}

@@ -22,7 +22,14 @@ export function useSteps(/** @type {string | undefined} */ jobId) {
   const read = useRead(
     (signal) =>
       jobId
-        ? readSteps((after) => api.steps(jobId, after, signal), pages.current)
+        ? readSteps(
+            (after) =>
+              api.steps(jobId, {
+                query: after && { after_name: after.name, after_nth: after.nth },
+                signal,
+              }),
+            pages.current,
+          )
         : Promise.resolve(undefined),
     [jobId],
   );

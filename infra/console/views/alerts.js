@@ -1,6 +1,6 @@
 // Alerts of a workspace: which thresholds are watched, which are exceeded, and who hears of it.
 
-import { people, types } from "../api.js";
+import { types } from "../api.js";
 import { counted, duration, number, percent } from "../lib/format.js";
 import { isAll } from "../lib/scope.js";
 import { usePolling, useRead } from "../lib/store.js";
@@ -122,7 +122,7 @@ export default function Alerts({ workspace }) {
                       html`<${SwitchedActions}
                         name=${one.name}
                         isOn=${one.enabled}
-                        onSwitch=${() => act("Could not change", () => alerts.put(workspace.id, { ...asPut(one), enabled: !one.enabled }), `${one.name} is ${one.enabled ? "off" : "on"}`)}
+                        onSwitch=${() => act("Could not change", () => alerts.put(workspace.id, one.name, { body: { ...asPut(one), enabled: !one.enabled } }), `${one.name} is ${one.enabled ? "off" : "on"}`)}
                         onEdit=${() => setEditing(one)}
                         onDelete=${() => remove(one)} />`,
                   ),
@@ -145,8 +145,7 @@ export default function Alerts({ workspace }) {
 }
 
 /** @param {Alert} alert */
-const asPut = ({ name, metric, job_type, threshold, minutes, mail, enabled, whole }) => ({
-  name,
+const asPut = ({ metric, job_type, threshold, minutes, mail, enabled, whole }) => ({
   metric,
   job_type,
   threshold,
@@ -169,25 +168,27 @@ function Editor({ like, metrics, workspace, onClose }) {
     url: "",
   });
   const known = useRead((signal) => types.list(workspace.id, signal), [workspace.id]);
-  const members = useRead(() => alerts.addresses(workspace.id, people), [workspace.id]);
+  const members = useRead(() => alerts.addresses(workspace.id), [workspace.id]);
   const set =
     (/** @type {keyof typeof draft} */ name) => (/** @type {string | string[]} */ value) =>
       setDraft((now) => ({ ...now, [name]: value }));
   const save = async () => {
-    const { url, format, ...rest } = draft;
+    const { url, format, name: typed, ...rest } = draft;
+    const name = typed.trim();
     const isKept = like.post && like.post.format === format && !url;
-    await alerts.put(workspace.id, {
-      ...(like.id && { enabled: like.enabled, whole: like.whole }),
-      ...rest,
-      ...(!isKept && {
-        post: format ? { format: /** @type {"slack" | "json"} */ (format), url } : null,
-      }),
-      name: draft.name.trim(),
-      job_type: draft.job_type || null,
-      threshold: Number(draft.threshold),
-      minutes: Number(draft.minutes),
+    await alerts.put(workspace.id, name, {
+      body: {
+        ...(like.id && { enabled: like.enabled, whole: like.whole }),
+        ...rest,
+        ...(!isKept && {
+          post: format ? { format: /** @type {"slack" | "json"} */ (format), url } : null,
+        }),
+        job_type: draft.job_type || null,
+        threshold: Number(draft.threshold),
+        minutes: Number(draft.minutes),
+      },
     });
-    notify(`${draft.name.trim()} is saved`);
+    notify(`${name} is saved`);
     onClose(true);
   };
   return html`<${DialogForm}

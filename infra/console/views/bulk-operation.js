@@ -38,7 +38,7 @@ const inWords = (/** @type {string} */ name, /** @type {any} */ value) => {
 
 /** @param {{id: string}} props */
 export default function BulkOperation({ id }) {
-  const read = useRead((signal) => bulk.get(id, signal), [id]);
+  const read = useRead((signal) => bulk.get(id, { signal }), [id]);
   const operation = read.value;
   usePolling(read, operation?.status === "running" ? POLL_MS : null);
   if (!operation)
@@ -81,11 +81,10 @@ function Results({ operation }) {
   const { done, skipped, failed } = operation;
   const page = useRead(
     (signal) =>
-      bulk.jobs(
-        operation.id,
-        { ...(outcome && { outcome }), ...(before !== null && { cursor: before }) },
+      bulk.jobs(operation.id, {
+        query: { ...(outcome && { outcome }), ...(before !== null && { cursor: before }) },
         signal,
-      ),
+      }),
     [operation.id, outcome, before, done + skipped + failed],
   );
   const next = page.value?.next ?? null;

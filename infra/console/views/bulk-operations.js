@@ -25,7 +25,7 @@ export default function BulkOperations({ workspace }) {
   const [cursor, setCursor] = useState(/** @type {string | null} */ (null));
   const list = useRead(
     async (signal) => {
-      const page = await bulk.list(workspace.id, cursor, signal);
+      const page = await bulk.list({ query: { workspace_id: workspace.id, cursor }, signal });
       const who = await people(page.operations.map((one) => one.created_by ?? ""));
       return { ...page, who };
     },

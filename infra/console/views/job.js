@@ -1,6 +1,14 @@
 // The page of one job: what it is doing, why, what it did, and what can be done about it.
 
-import { jobs as api, operator, people, refreshWorkspaces, session, supabase } from "../api.js";
+import {
+  jobs as api,
+  operator,
+  people,
+  refreshWorkspaces,
+  rpc,
+  session,
+  supabase,
+} from "../api.js";
 import { codeOf, counted, errorLine, money, number } from "../lib/format.js";
 import { useJobLines } from "../lib/job-lines.js";
 import { ENDED } from "../lib/jobs/sequence.js";
@@ -53,7 +61,7 @@ function useDetails(job) {
   const stamp =
     job && `${job.status} ${job.attempts} ${job.fence} ${job.generation} ${job.finished_at}`;
   const attempts = useRead(
-    (signal) => (job ? api.attempts(job.id, signal) : Promise.resolve(undefined)),
+    (signal) => (job ? api.attempts(job.id, { signal }) : Promise.resolve(undefined)),
     [job?.id],
   );
   const steps = useSteps(job?.id);
@@ -62,7 +70,7 @@ function useDetails(job) {
     [job?.id],
   );
   const explained = useRead(
-    (signal) => (job ? api.explain(job.id, signal) : Promise.resolve(undefined)),
+    (signal) => (job ? api.explain(job.id, { signal }) : Promise.resolve(undefined)),
     [job?.id],
   );
   const trace = useRead(
@@ -518,13 +526,13 @@ function EventList({ events }) {
  */
 function Activity({ job }) {
   const read = useRead(
-    (signal) => api.actions(job.id, signal),
+    (signal) => rpc("list_actions", { p_job_id: job.id }, signal),
     [job.id, job.status, job.generation, job.cancel_requested_at],
   );
-  if (!read.value?.length) return null;
+  if (!read.value?.actions.length) return null;
   return html`<section class="card" aria-labelledby="h-activity">
     <h2 id="h-activity">Activity</h2>
-    <${ActionList} actions=${read.value} />
+    <${ActionList} actions=${read.value.actions} />
   </section>`;
 }
 

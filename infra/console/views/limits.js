@@ -56,7 +56,7 @@ function OfTypes() {
     )
       return;
     try {
-      await operator.pause("job_type", line.job_type, paused);
+      await operator.pause(line.job_type, paused);
       notify(`${line.job_type} is ${paused ? "paused" : "resumed"}`);
     } catch (error) {
       notifyFailure(paused ? "Could not pause" : "Could not resume", error);

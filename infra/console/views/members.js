@@ -37,7 +37,7 @@ export const title = () => "Members";
 
 /** @param {{workspace: Workspace}} props */
 export default function Members({ workspace }) {
-  const found = useRead((signal) => operations.members(workspace.id, signal), [workspace.id]);
+  const found = useRead((signal) => operations.members(workspace.id, { signal }), [workspace.id]);
   const [inviting, setInviting] = useState(false);
   // the application's own tables say who belongs where
   const isElsewhere = found.error?.code === "members_elsewhere";
@@ -76,7 +76,8 @@ function People({ workspace, found, mayManage, act }) {
   const change = (/** @type {Person} */ one, /** @type {Role} */ role) =>
     act(
       "Could not change",
-      () => operations.setMember(workspace.id, /** @type {string} */ (one.email), role),
+      () =>
+        operations.setMember(workspace.id, /** @type {string} */ (one.email), { body: { role } }),
       `${name(one)} is now a ${role}`,
     );
   const remove = async (/** @type {Person} */ one) => {
@@ -176,7 +177,7 @@ function Invite({ workspace, onClose }) {
   const [invited, setInvited] = useState(/** @type {SetMember | null} */ (null));
   const save = async () => {
     try {
-      const made = await operations.setMember(workspace.id, email.trim(), role);
+      const made = await operations.setMember(workspace.id, email.trim(), { body: { role } });
       if (made.state === "invited") return setInvited(made);
       notify(`${made.email} is a ${made.role} of ${workspace.name}`);
       onClose(true);

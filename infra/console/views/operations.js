@@ -388,7 +388,9 @@ function Pauses({ stats, workspace, refresh }) {
     )
       return;
     try {
-      await operations.pause(workspace.id, paused, reason);
+      await (paused
+        ? operations.pause(workspace.id, { body: { reason: reason || null } })
+        : operations.resume(workspace.id, { body: {} }));
       notify(paused ? `${workspace.name} is paused` : `${workspace.name} is resumed`);
       refresh();
     } catch (error) {

@@ -21,20 +21,9 @@ import { opener, pageHead } from "../parts/page-head.js";
 /** @typedef {Record<"name" | "cron" | "timezone" | "job_type" | "payload" | "missed", string>} Draft */
 
 /** @type {(keyof Schedule)[]} */
-const EDITABLE = [
-  "name",
-  "cron",
-  "timezone",
-  "job_type",
-  "payload",
-  "options",
-  "missed",
-  "enabled",
-];
+const EDITABLE = ["cron", "timezone", "job_type", "payload", "options", "missed", "enabled"];
 const asPut = (/** @type {Schedule} */ schedule) =>
-  /** @type {ScheduleBody & {name: string}} */ (
-    Object.fromEntries(EDITABLE.map((name) => [name, schedule[name]]))
-  );
+  /** @type {ScheduleBody} */ (Object.fromEntries(EDITABLE.map((name) => [name, schedule[name]])));
 
 export const title = () => "Schedules";
 
@@ -109,7 +98,7 @@ export default function Schedules({ workspace }) {
                     html`<${SwitchedActions}
                       name=${one.name}
                       isOn=${one.enabled}
-                      onSwitch=${() => act("Could not change", () => operations.putSchedule(workspace.id, { ...asPut(one), enabled: !one.enabled }), `${one.name} is ${one.enabled ? "off" : "on"}`)}
+                      onSwitch=${() => act("Could not change", () => operations.putSchedule(workspace.id, one.name, { body: { ...asPut(one), enabled: !one.enabled } }), `${one.name} is ${one.enabled ? "off" : "on"}`)}
                       onEdit=${() => setEditing(one)}
                       onDelete=${() => remove(one)} />`,
                 ),
@@ -147,14 +136,14 @@ function NextRuns({ workspaceId, cron, timezone }) {
   const runs = useRead(
     (signal) =>
       isWhole
-        ? operations.nextRuns(workspaceId, { ...wanted, count: 3 }, signal)
+        ? operations.nextRuns(workspaceId, { query: { ...wanted, count: 3 }, signal })
         : Promise.resolve(null),
     [workspaceId, wanted.cron, wanted.timezone],
   );
   const text = runs.error
     ? runs.error.message
     : runs.value
-      ? runs.value.map((at) => utc(at).replace(":00.000", "")).join(" · ") || "never"
+      ? runs.value.runs.map((at) => utc(at).replace(":00.000", "")).join(" · ") || "never"
       : "…";
   return html`<p class="hint num" aria-live="polite">Next runs: ${isWhole ? text : "…"}</p>`;
 }
@@ -179,11 +168,13 @@ function Editor({ like, workspaceId, onClose }) {
   const line = (/** @type {keyof Draft} */ name, /** @type {string} */ label, more = {}) =>
     field(label, draft[name], set(name), { required: true, ...more });
   const save = async () => {
-    const made = await operations.putSchedule(workspaceId, {
+    const { name, payload, ...rest } = draft;
+    const body = {
       ...(like.id && asPut(/** @type {Schedule} */ (like))),
-      ...draft,
-      payload: JSON.parse(draft.payload),
-    });
+      .../** @type {ScheduleBody} */ (rest),
+      payload: JSON.parse(payload),
+    };
+    const made = await operations.putSchedule(workspaceId, name, { body });
     notify(`${made.name} is saved`);
     onClose(true);
   };

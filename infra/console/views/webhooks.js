@@ -128,7 +128,7 @@ export default function Webhooks({ workspace }) {
                       html`
                         <${ActionButton}
                           className="quiet"
-                          run=${() => act("Could not change", () => operations.changeWebhook(workspace.id, one.id, { enabled: Boolean(one.disabled_at) || !one.enabled }), "The webhook is changed")}>
+                          run=${() => act("Could not change", () => operations.changeWebhook(workspace.id, one.id, { body: { enabled: Boolean(one.disabled_at) || !one.enabled } }), "The webhook is changed")}>
                           ${one.enabled && !one.disabled_at ? "Switch off" : "Switch on"}
                         <//>
                         <button type="button" class="quiet" onClick=${() => rotate(one)}>
@@ -185,7 +185,7 @@ export default function Webhooks({ workspace }) {
  */
 function Deliveries({ workspaceId, webhook, onClose }) {
   const list = useRead(
-    (signal) => operations.deliveries(workspaceId, webhook.id, signal),
+    (signal) => operations.deliveries(workspaceId, webhook.id, { query: { limit: 50 }, signal }),
     [webhook.id],
   );
   return html`<${Dialog} title="Deliveries" onClose=${onClose} wide>
@@ -193,14 +193,14 @@ function Deliveries({ workspaceId, webhook, onClose }) {
     ${
       !list.value
         ? html`<${Unread} of=${list} what="the deliveries" />`
-        : list.value.length === 0
+        : list.value.jobs.length === 0
           ? html`<${Empty} title="Nothing delivered yet">
             A delivery is made when an event happens that this endpoint wants.
           <//>`
           : table(
               {
                 label: "Deliveries",
-                rows: list.value,
+                rows: list.value.jobs,
                 key: (job) => job.id,
                 className: "deliveries",
               },
@@ -236,8 +236,7 @@ function Adder({ workspaceId, onClose }) {
     const types = events.split(/[\s,]+/).filter(Boolean);
     onClose(
       await operations.createWebhook(workspaceId, {
-        url: url.trim(),
-        ...(types.length > 0 && { event_types: types }),
+        body: { url: url.trim(), ...(types.length > 0 && { event_types: types }) },
       }),
     );
   };
