@@ -8,6 +8,7 @@ import { useRead } from "../lib/store.js";
 import { html, useState } from "../lib/ui.js";
 import { StateBadge } from "./badge.js";
 import { DialogForm } from "./dialog-form.js";
+import { jobLink } from "./facts.js";
 import { notify } from "./toasts.js";
 import { When } from "./when.js";
 
@@ -132,11 +133,7 @@ export function Replays({ job }) {
       ${chain.map(
         (one) => html`<li key=${one.id}>
           <div class="child">
-            ${
-              one.id === job.id
-                ? html`<span class="strong">This job</span>`
-                : html`<a class="mono" href=${`/jobs/${one.id}`}>${one.id.slice(-8)}</a>`
-            }
+            ${one.id === job.id ? html`<span class="strong">This job</span>` : jobLink(one.id)}
             <span class="child-note muted">
               ${one.replay_of ? (one.replay_from ? `from ${one.replay_from}` : "from its start") : "the first"}
             </span>

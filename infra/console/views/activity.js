@@ -7,7 +7,7 @@ import { html, useState } from "../lib/ui.js";
 import { Actions } from "../parts/actions.js";
 import { Empty } from "../parts/states-of-view.js";
 import { Unread } from "../parts/unread.js";
-import { pageHead } from "../parts/page-head.js";
+import { pageHead, pager } from "../parts/page-head.js";
 
 /** @import { Workspace } from "../api.js" */
 /** @import { Action } from "../parts/actions.js" */
@@ -38,20 +38,10 @@ export default function Activity({ workspace }) {
             <//>`
             : html`<${Actions} actions=${actions} isAll=${isAll(workspace)} />`
       }
-      <div class="bar">
-        ${
-          before &&
-          html`<button type="button" class="quiet" onClick=${() => setBefore(null)}>
-            Latest
-          </button>`
-        }
-        ${
-          actions.length === PAGE &&
-          html`<button type="button" class="quiet" onClick=${() => setBefore(actions[PAGE - 1].id)}>
-            Earlier
-          </button>`
-        }
-      </div>
+      ${pager({
+        Latest: before !== null && (() => setBefore(null)),
+        Earlier: actions.length === PAGE && (() => setBefore(actions[PAGE - 1].id)),
+      })}
     </section>
   </div>`;
 }

@@ -10,7 +10,7 @@ import { beginOf, SINCE } from "../parts/filters.js";
 import { SearchBox } from "../parts/job-monitor.js";
 import { Empty } from "../parts/states-of-view.js";
 import { Unread } from "../parts/unread.js";
-import { pageHead } from "../parts/page-head.js";
+import { pageHead, pager } from "../parts/page-head.js";
 
 /** @import { Workspace } from "../api.js" */
 /** @import { FoundLine } from "../lib/routes.js" */
@@ -100,23 +100,10 @@ export default function Logs({ workspace }) {
               title=${read.value.next ? "None in the lines searched so far" : Object.keys(filter).length > 0 ? "No log line matches" : "No log lines yet"} />`
             : html`<${Lines} lines=${read.value.lines} />`
       }
-      <div class="bar">
-        ${
-          pages.length > 1 &&
-          html`<button type="button" class="quiet" onClick=${() => setPages(pages.slice(0, -1))}>
-            Later lines
-          </button>`
-        }
-        ${
-          read.value?.next &&
-          html`<button
-            type="button"
-            class="quiet"
-            onClick=${() => setPages([...pages, read.value.next])}>
-            Earlier lines
-          </button>`
-        }
-      </div>
+      ${pager({
+        "Later lines": pages.length > 1 && (() => setPages(pages.slice(0, -1))),
+        "Earlier lines": read.value?.next && (() => setPages([...pages, read.value.next])),
+      })}
     </section>
   </div>`;
 }
