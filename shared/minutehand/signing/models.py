@@ -73,16 +73,42 @@ class ChildOfJob(Strict):
     receipt: Digest | None = Field(description="Of its whole receipt; null when it has none.")
 
 
-class Receipt(Signed):
-    """The signed statement of what a job's processor returned; it closes over all its children."""
+class OfJob(Signed):
+    """A signed statement of how a job ended; it closes over all its children."""
 
-    format: Literal["minutehand-receipt/1"]
     job_type: str
     parent_id: Id | None
-    attempt: Annotated[int, Field(ge=1)]
     created_at: Instant
     children: Annotated[list[ChildOfJob], Field(max_length=MAX_CHILDREN)]
+
+
+class Receipt(OfJob):
+    """The signed statement of what a job's processor returned."""
+
+    format: Literal["minutehand-receipt/1"]
+    attempt: Annotated[int, Field(ge=1)]
     hashes: JobHashes
+
+
+class ClosingHashes(ChainHashes):
+    """What a closing receipt vouches for, each as sha256:<hex> over canonical JSON (RFC 8785)."""
+
+    payload: Digest | None = Field(description="Null where JSON does not keep its numbers exact.")
+    result: Digest = Field(description="Of the error's message, or of null.")
+
+
+class Closing(OfJob):
+    """The signed statement that a job ended without a result, and what became of its children."""
+
+    format: Literal["minutehand-closing/1"]
+    attempt: Annotated[int, Field(ge=0)]
+    finished_at: Instant
+    status: Literal["failed", "cancelled"]
+    reason: str | None = Field(description="Such as attempts_spent; null where there is none.")
+    asked: Annotated[int, Field(ge=0, description="How many children it had.")]
+    reached: Annotated[int, Field(ge=0, description="How many of them completed.")]
+    failed: Annotated[int, Field(ge=0, description="How many of them did not.")]
+    hashes: ClosingHashes
 
 
 class SealedKey(Row):
