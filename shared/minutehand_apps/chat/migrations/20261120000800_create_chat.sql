@@ -486,7 +486,8 @@ begin
   perform pg_advisory_xact_lock(hashtextextended('chat work:' || p_conversation.workspace_id, 0));
   select count(*) filter (where i.conversation_id = p_conversation.id), count(*) into v_session, v_workspace
   from queue.live_jobs as j
-  join public.chat_work_items as i on i.job_id = j.job_id
+  -- each by its own lookup: a join would read all work where the planner expects much to be live
+  cross join lateral (select x.conversation_id from public.chat_work_items as x where x.job_id = j.job_id offset 0) as i
   where j.workspace_id = p_conversation.workspace_id;
   if v_session + p_count > (queue.setting('chat_queued_items_per_session'))::integer
     or v_workspace + p_count > (queue.setting('chat_queued_items_per_workspace'))::integer then

@@ -268,13 +268,13 @@ create function chat.queue_status() returns jsonb
 language sql stable
 set search_path = ''
 as $$
-  -- not by the view: where much is live, its joins would read all conversations and messages
+  -- not by the view, and each by its own lookup: joins would read all work where the planner expects much to be live
   select jsonb_build_object(
     'queued', count(*) filter (where j.status = 'pending' or j.status = 'waiting' and e.job_id is null),
     'executing', count(*) filter (where j.status = 'processing'))
   from queue.live_jobs as l
-  join public.chat_work_items as i on i.job_id = l.job_id
-  join public.jobs as j on j.id = i.job_id
+  cross join lateral (select i.job_id from public.chat_work_items as i where i.job_id = l.job_id offset 0) as i
+  cross join lateral (select x.* from public.jobs as x where x.id = i.job_id offset 0) as j
   left join public.job_events as e
     on j.status = 'waiting' and e.job_id = j.id and e.seq = j.last_seq and e.type = 'job.waiting'
       and e.data #>> '{wait,kind}' = 'ask'
