@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from minutehand_apps.plans.planning.numbers import (
     AMOUNT,
     CURRENCY,
+    LARGE,
     MONTHS,
     NUMBER,
     WEEKDAYS,
@@ -137,7 +138,9 @@ _DATES: Final = re.compile(
     r"|\b(?P<christmas>Christmas)\b(?:,?\s+(?P<y7>20\d\d))?|\b(?P<tomorrow>tomorrow)\b"
 )
 #: What makes another day of a date: a week before it, one of two, the Friday after it.
-_MOVED: Final = re.compile(r"\b(?:day|week|month|fortnight)s?\s+(?:before|after|from)\s*$", re.I)
+_MOVED: Final = re.compile(
+    rf"\b(?:(?:{_N})\s+)?(?:day|week|month|fortnight)s?\s+(?:before|after|from|of)\s*$", re.I
+)
 _MOVED_AFTER: Final = re.compile(
     r"\s+(?:week|at the earliest"
     rf"|or(?:\s+earlier|\s+later|\s+(?:\d+\s+)?(?:{_MONTH})(?:\s+\d{{4}})?)?)\b",
@@ -149,6 +152,11 @@ _STARTS: Final = re.compile(
     r"(?:\s+(?:on|in|at|the))*\s*$", re.I,
 )  # fmt: skip
 _BEFORE: Final = re.compile(r"(?<!\bnot )\bbefore(?:\s+the)?\s*$", re.I)
+#: "nobody has time before May" is a start, or no day at all.
+_NOT_BEFORE: Final = re.compile(
+    r"\b(?:not?|no\s+one|nobody|none|nothing|never|cannot|\w+n['\u2019]t)\b[^.;]{0,40}\bbefore(?:\s+the)?\s*$",
+    re.I,
+)
 #: Times that name no day, or none that is read: the reader says which one.
 _UNIT_OF_TIME: Final = r"hours?|days?|weeks?|months?|quarters?|years?"
 _FEAST: Final = (
@@ -158,7 +166,7 @@ _FEAST: Final = (
 )
 _TIME: Final = (
     rf"(?:{_MONTH_OR_SHORT}|(?:{_WEEKDAY}|{_UNIT_OF_TIME}|year-end|weekend|evening|night|fortnight|term"
-    rf"|season|noon|today|tonight|tomorrow|EO[YMQW]|H[12]|Q[1-4]|[CK]W|{_FEAST}|20\d\d))"
+    rf"|season|noon|midnight|today|tonight|tomorrow|EO[YMQW]|H[12]|Q[1-4]|[CK]W|{_FEAST}|20\d\d|['\u2019]\d\d))"
 )
 _WHEN: Final = re.compile(
     r"\b(?:by|before|until|till|within|in|on|at|after|due|deadline(?:\s+(?:is|of))?|this|next|coming|early"
@@ -169,32 +177,51 @@ _WHEN: Final = re.compile(
     rf"|\b(?:over|during|for)\s+(?:(?:the|my|our|school|summer|winter)\s+)*{_FEAST}\b"
     rf"|\b(?:{_N})\s+(?:{_UNIT_OF_TIME})\s+from\s+(?:now|today)\b"
     r"|\b(?:by|until|till|due|deadline)\W+\d[\d./:-]*(?=\s*(?:[.,;]|$))"
-    r"|\b(?:soon|asap|as\s+soon\s+as\s+possible|today|tonight|day\s+after\s+tomorrow)\b",
+    r"|\b(?:soon|asap|as\s+soon\s+as\s+possible|today|tonight|day\s+after\s+tomorrow)\b"
+    # a date of another language, or somebody's name
+    r"|\b\d{1,2}(?:\.|er)?\s+[^\W\d]{3,10}\.?\s+20\d\d\b|\bby\s+(?-i:[A-Z][^\W\d]+)(?=\s*(?:[,;]|\.?\s*$))",
     re.I,
 )
 #: Money and helpers that are named without a number.
 _SOME_MONEY: Final = re.compile(
-    r"\b(?<!no )(?<!without a )(?:\w+\s+)?(?:budget|money|cheap\w*|inexpensive\w*)\b", re.I
-)
+    r"\b(?<!no )(?<!without a )(?:\w+\s+)?(?:budget|money|cheap\w*|inexpensive\w*)\b"
+    r"|(?:[^\s\x00]+\s+){0,2}(?:[€£$]|\b(?:EUR|USD|GBP|CHF|euros?|dollars?|pounds?|francs?)\b)",
+    re.I,
+)  # fmt: skip
 _ENGLISH: Final = frozenset(
     {"the", "a", "an", "to", "of", "for", "with", "by", "our", "my", "we", "and", "in", "on", "at",
      "is", "are", "i", "it", "from", "this", "that"}
 )  # fmt: skip
-_PART: Final = re.compile(r"\b(?:early|mid|late)[ -]+(?:in\s+)?$", re.I)
+_PART: Final = re.compile(r"\b(?:(?:early|mid|late)[ -]+(?:in\s+)?|[\w-]+\s+of\s+)$", re.I)
+#: What makes another day of a weekday: each of them, or one with a name, as Whit Monday.
+_NO_WEEKDAY: Final = re.compile(
+    r"\b(?:[Ee]very|[Ee]ach|(?<=\s)(?!By|On|In|At|Next|This|Until|Before|Till|Due)[A-Z][a-z]+)\s+$"
+)
 #: Money that is named without a currency.
 _BARE_BUDGET: Final = re.compile(
-    rf"\b(?:budget|spend|afford|costs?\s+(?:at\s+most|no\s+more\s+than))\b[^.;\d\x00]{{0,25}}"
-    rf"(?P<n>{AMOUNT})(?!\s*(?:people|persons|days?|hours?|weeks?|months?|%))", re.I,
+    rf"\b(?:budget|spend|afford|costs?)\b[^.;\d\x00]{{0,25}}"
+    rf"(?P<n>{AMOUNT})(?![\d.,]*\d|\s*(?:people|persons|days?|hours?|weeks?|months?|%|percent))",
+    re.I,
 )  # fmt: skip
 _CORRECTED: Final = re.compile(
-    r"\b(?:actually|i mean|scratch that|correction|no wait|or rather|make that|sorry|later|maybe"
-    r"|perhaps|of\s+wh(?:om|ich)|originally)\b|\+\s*\d",
+    r"\b(?:actually|i mean|scratch that|correction|no wait|or rather|make that|sorry|maybe"
+    r"|later(?!\s+than)|perhaps|of\s+wh(?:om|ich)|originally|previously|but\s+only|(?:cut|raised)\s+to)\b"
+    r"|\+\s*\d",
     re.I,
+)
+_ROLES: Final = (
+    "people|persons?|dev(?:eloper)?s?|engineers?|volunteers?|colleagues?|workers?|helpers?|trainers?"
+    "|researchers?|painters?|movers?|builders?|carpenters?|designers?|electricians?|plumbers?"
+    "|assistants?|members?|staff|analysts?|scientists?|friends|testers?|buyers?|technicians?"
+    "|instructors?|roofers?|gardeners?|cleaners?|masons?|plasterers?|tilers?|caterers?|employees|marketers?|organisers?|organizers?|interviewers?|students|tradespeople"
+    "|craftspeople|librarians?|teachers?|nurses?|interns?|freelancers?|contractors?|FTEs?"
 )
 #: A share of a week or a day, where the schedule counts whole working days.
 _PART_TIME: Final = re.compile(
     rf"\b{_N}[\s-]+(?:hours?|days?|evenings?)\s+(?:a|per|each|every)\s+(?:day|week|month)\b"
-    r"|\bpart-time\b", re.I,
+    rf"|\bpart-time\b|\b(?:{_ROLES})\s+(?:at|each)\s+{_N}\s?%"
+    rf"|\b(?:help|work|free|available|time)\s+(?:only\s+)?(?:on\s+(?:{_WEEKDAY})s|at\s+weekends)\b",
+    re.I,
 )  # fmt: skip
 _DAY_NAME: Final = re.compile(
     rf"\b(?P<name>{_WEEKDAY}|{'|'.join(name[:3].title() for name in WEEKDAYS)})\.?,?\s+(?:the\s+)?$"
@@ -236,7 +263,9 @@ _PER_TIME: Final = re.compile(
     r"|^\s*(daily|hourly)\b",
     re.I,
 )
-_PER_NOUN: Final = re.compile(r"^\s*(?:/|per|an?|for each|for every)\s+([a-z][a-z-]+)", re.I)
+_PER_NOUN: Final = re.compile(
+    r"^\s*(?:(?:/|per|an?|for each|for every)\s+([a-z][a-z-]+)|p\.\s?p\.|pp\b)", re.I
+)
 #: "two rooms of 6 m² each"
 _OF_EACH: Final = re.compile(rf"\b(?P<n>{_N})\s+[a-z][a-z -]{{0,40}}\s(?:of|with|at)\s+$", re.I)
 _EACH: Final = re.compile(r"^\s*(?:each|apiece|a piece)\b", re.I)
@@ -251,31 +280,30 @@ _BUDGET_BEFORE: Final = re.compile(
     r"\b(?:budget|spend|spending|exceed|costs?\s+(?:no\s+more\s+than|at\s+most|less\s+than|under)"
     r"|no\s+more\s+than|at\s+most|up\s+to|under|less\s+than|within|max(?:imum)?|limit|ceiling|funding"
     r"|pay|(?:should|may|must|can)\s+cost"
-    r"|grant|savings?(?:\s+of)?|saved|(?:we|i)(?:\s+have|['\u2019]ve)(?:\s+got)?|there\s+is)\b"
+    r"|grant|savings?(?:\s+of)?|saved|(?:we|i)(?:\s+have|['\u2019]ve)(?:\s+got)?|there\s+(?:is|are))\b"
     r"(?:[^.;,]|(?<=max)\.|(?<=approx)\.|(?<=ca)\.){0,25}$", re.I,
 )  # fmt: skip
 _BUDGET_AFTER: Final = re.compile(
-    r"^\s*(?:budget|in\s+total|total|at\s+most|available|to\s+spend|is\s+all|or\s+less|maximum)\b",
+    r"^\s*(?:budget|in\s+total|total|at\s+most|available|to\s+spend|is\s+all|or\s+less|maximum|left\b|at\s+(?:our|my)\s+disposal)\b",
     re.I,
 )
 _FOR: Final = re.compile(r"^\s+(?:for|on)\s+(?:the\s+|a\s+)?([a-z][a-z-]+)", re.I)
-_ROLES: Final = (
-    "people|persons?|dev(?:eloper)?s?|engineers?|volunteers?|colleagues?|workers?|helpers?|trainers?"
-    "|researchers?|painters?|movers?|builders?|carpenters?|designers?|electricians?|plumbers?"
-    "|assistants?|members?|staff|analysts?|scientists?|friends|testers?|buyers?|technicians?"
-    "|instructors?|roofers?|gardeners?|cleaners?|masons?|plasterers?|tilers?|caterers?|employees|marketers?|organisers?|organizers?|interviewers?|students|tradespeople"
-    "|craftspeople|librarians?|teachers?|nurses?"
-)
 _PEOPLE: Final = re.compile(
-    rf"(?P<n>\b{_N})(?P<adj>(?:\s+(?:full-time|part-time|experienced|senior|junior|professional|"
-    rf"skilled|in-house|trained|own|software|volunteer|paid))*)\s+(?P<role>{_ROLES})\b"
+    rf"(?<!half )(?P<n>\b{_N})(?P<adj>(?:\s+(?:full-time|part-time|experienced|senior|junior|"
+    rf"professional|skilled|in-house|trained|own|software|volunteer|paid))*)\s+(?P<role>{_ROLES})\b"
     rf"|(?P<us>\b{_N})\s+of\s+us\b|(?P<alone>\b(?:alone|on my own|by myself)\b)", re.I,
 )  # fmt: skip
 _SOME_PEOPLE: Final = re.compile(
-    r"\b(?:some|several|few|many|couple\s+of|pair\s+of|dozens\s+of|hundreds\s+of|thousands\s+of)\s+"
-    rf"(?:{_ROLES})\b|\bwith\s+(?:an?|my|our|the)\s+(?:\w+\s+)?(?:team|crew|{_KIN})\b"
+    r"\b(?:some|several|few|many|half|(?:couple|pair|handful|bunch|dozens|hundreds|thousands)\s+of)\s+"
+    rf"(?:\w+\s+){{0,2}}?(?:{_ROLES})\b|\b(?:with|by)\s+(?-i:[A-Z][a-z]+\s+and\s+[A-Z]\w*)|\bwith\s+(?:an?|my|our|the)\s+(?:\w+\s+)?(?:team|crew|{_KIN})\b"
     rf"|\bwith\s+(?:{_ROLES})\b|\bby\s+(?:me|us)\b|\b(?:{_N})\s+(?:{_KIN})\b", re.I,
 )  # fmt: skip
+#: What names money or people and was not read, and what is asked then.
+_UNCLEAR: Final = (
+    ("budget", _SOME_MONEY, "What may it cost?"),
+    ("team", _RELATIVES, "How many people do the work, with you?"),
+    ("team", _SOME_PEOPLE, "How many people do the work, with you?"),
+)
 #: Two figures of which one counts, or a broken one: 2-3 helpers, EUR 10,000 or 12,000.
 _RANGE: Final = re.compile(
     rf"(?P<between>\bbetween\s+)?(?P<c1>(?:{CURRENCY})\s?)?(?<![\w.,/-])(?:{AMOUNT})"
@@ -283,6 +311,8 @@ _RANGE: Final = re.compile(
     rf"(?:(?:{CURRENCY})\s?)?(?:{AMOUNT}|a\s+half)"
     rf"(?![\w./:-])(?:\s?(?P<c2>{CURRENCY})|[\s-]+(?P<unit>[a-z]+))?", re.I,
 )  # fmt: skip
+#: "a builder and two painters", "3 of our 5 developers"
+_ONE_OF: Final = re.compile(r"\b(?:an?\s+[\w-]+\s+and|of\s+(?:our|my|the))\s+$")
 _GENERAL: Final = frozenset(
     {"person", "staff", "colleague", "member", "employee", "student", "friend", "teacher", "nurse",
      "librarian"}
@@ -299,8 +329,9 @@ _AUDIENCE_BEFORE: Final = re.compile(
     r"\s+(?:our\s+|all\s+|the\s+|about\s+|its\s+|another\s+)?$", re.I,
 )  # fmt: skip
 _UNIT: Final = re.compile(
-    rf"(?<![\w.,])(?P<n>{_N})[\s-]*(?P<unit>m²|m2\b|sqm\b|square\s+met(?:re|er)s?|%|percent)"
-    rf"|(?<![\w.,])(?P<n2>{_N})[\s-]+(?P<noun>[a-z][a-z'-]+(?:\s+[a-z][a-z'-]+){{0,2}})", re.I,
+    rf"(?<![\w.,/])(?P<n>{_N})[\s-]*(?P<unit>m²|m2\b|sqm\b|square\s+met(?:re|er)s?|%|percent)"
+    rf"|(?<![\w.,/])(?<!half )(?P<n2>{_N})[\s-]+(?P<noun>[a-z][a-z'-]+(?:\s+[a-z][a-z'-]+){{0,2}})",
+    re.I,
 )  # fmt: skip
 _STOPS: Final = frozenset({
     "and", "or", "in", "on", "at", "for", "with", "of", "to", "by", "per", "from", "within",
@@ -308,7 +339,7 @@ _STOPS: Final = frozenset({
     "into", "before", "after", "until", "every", "as", "be", "but", "than", "it", "its",
     "our", "we", "i", "so", "can", "may", "will", "should", "not", "no", "if", "when", "where",
     "while", "using", "through", "over", "under", "between", "during", "only", "plus", "costs",
-    "cost", "about", "around",
+    "cost", "about", "around", "was", "were", "had", "there", "this", "they",
 })  # fmt: skip
 _LIMIT: Final = re.compile(
     r"\b(?:must|never|only|without|except|cannot|can't|mandatory|required|no|not|nobody|nothing"
@@ -356,7 +387,7 @@ _EACH_GETS: Final = re.compile(
 #: "a team of five": those who do the work.
 _TEAM_OF: Final = re.compile(
     rf"\b(?:team|crew|group)\s+of\s+(?P<n>{_N})\b(?!\s+(?:{_ROLES})\b)(?!\s*(?:each|per))"
-    rf"|\b(?P<n2>{_N})[\s-](?:person|people|man|woman)\s+(?:team|crew)\b",
+    rf"|\b(?P<n2>{_N})[\s-](?:person|people|man|woman|strong)\s+(?:team|crew)\b",
     re.I,
 )
 _SAID_BUDGET: Final = re.compile(
@@ -451,7 +482,11 @@ class Reader:
             ):
                 loose.append(found.group() + noun.group())  # as in "Christmas market"
                 continue
-            moved = _MOVED.search(before) or (found["m4"] and _PART.search(before))
+            moved = _MOVED.search(before) or (not starts and _NOT_BEFORE.search(before))
+            if found["m4"] or found["quarter"]:
+                moved = moved or _PART.search(before)
+            elif found["weekday"]:
+                moved = moved or _NO_WEEKDAY.search(before)
             after = _MOVED_AFTER.match(self.prompt, found.end())
             if found["nth"] or moved or after:
                 words = self._take((moved or found).start(), (after or found).end())
@@ -566,26 +601,22 @@ class Reader:
         """Times and amounts that are named and cannot be read, and words that take one back."""
         if "deadline" not in self._found:
             for found in _WHEN.finditer(self._left):
-                question = f"Which day is meant by “{found.group()}”?"
-                self._doubt("deadline", found.group(), question)
+                words = self._take(*found.span())
+                self._doubt("deadline", words, f"Which day is meant by “{words}”?")
         bare = _BARE_BUDGET.search(self._left)
         if bare and "budget" not in self._found:
-            self._doubt("budget", bare.group(), "In which currency is the budget?")
-            self._take(*bare.span())
-        some = _SOME_MONEY.search(self._left)
-        if some and not self._knows("budget") and not self._found["costs"]:
-            self._doubt("budget", some.group(), "What may it cost?")
+            self._doubt("budget", self._take(*bare.span()), "In which currency is the budget?")
         if part := _PART_TIME.search(self.prompt):
             question = "How many people at eight hours a day is that?"
             self._doubt("team", part.group(), question)
-        some = _SOME_PEOPLE.search(self._left)
-        if some and _AUDIENCE_BEFORE.search(self.prompt[: some.start()]):
-            some = None
-        if not self._found["team"] and (them := _RELATIVES.search(self._left) or some):
-            self._doubt("team", them.group(), "How many people do the work, with you?")
-
-    def _knows(self, about: str) -> bool:
-        return about in self._found or any(each.about == about for each in self._doubts)
+        for about, pattern, question in _UNCLEAR:
+            named = pattern.search(self._left)
+            known = self._found.get(about) or (about == "budget" and self._found["costs"])
+            if not named or known or any(each.about == about for each in self._doubts):
+                continue
+            if about == "team" and _AUDIENCE_BEFORE.search(self.prompt[: named.start()]):
+                continue
+            self._doubt(about, named.group(), question)
 
     def _contradictions(self) -> None:
         """Days that are past, and words that take back what was said before."""
@@ -703,7 +734,7 @@ class Reader:
                 or (per := _PER_NOUN.match(after))
                 or (item and _is_each(item) and noun != "budget")
             ):
-                each = per[1].lower() if per else ""
+                each = (per[1] or "person").lower() if per else ""
                 quantity = number_of(item["q"]) if item and item["q"] else None
                 if item and item["q"]:
                     made["text"] = f"{item['q']} {noun} at {text} each"
@@ -755,7 +786,7 @@ class Reader:
             general = role in _GENERAL and not found["us"] and not _TEAM_BEFORE.search(before)
             if for_them or general:
                 continue  # those the work is for: a quantity
-            if re.search(r"\ban?\s+[\w-]+\s+and\s+$", before) and not team:
+            if _ONE_OF.search(before) and not team:
                 self._doubt("team", self._take(*found.span()), "How many people do the work?")
                 continue
             if re.search(r"\band\s+$", before) and not team and not _WITH.search(before):
@@ -811,7 +842,7 @@ class Reader:
 
     def _unread(self) -> Iterator[str]:
         """Numbers that no rule understood, with the words around them."""
-        for found in re.finditer(r"\d[\d.,:/-]*", self._left):
+        for found in re.finditer(rf"\d[\d.,:/-]*|\b(?:{LARGE})s?\b", self._left, re.I):
             before = self.prompt[: found.start()].split()[-3:]
             after = self.prompt[found.end() :].split()[:3]
             text = " ".join(
