@@ -232,6 +232,10 @@ def test_what_moves_the_end_most_is_asked_first() -> None:
         "How many guests are expected?",
     ]
     assert alone[-1] == "What may it cost?"
+    racks = "Migrate 310 servers by 30 June 2027"
+    hours = first_questions(racks, TODAY)[0]
+    assert hours.text == "How many hours does the work itself take?"
+    assert chapters(hours.answered(racks, "200"))["schedule"]["verdict"] == "fits"
 
 
 def test_an_event_at_a_weekend_takes_place_on_its_day() -> None:

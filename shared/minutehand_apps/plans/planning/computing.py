@@ -120,7 +120,13 @@ def deadline_text(inputs: Inputs, made: Schedule) -> str:
     if unsure and made.verdict == "unknown":
         needs = " ".join(sentence(each) for each in unsure)
         ends = f"Without it, the work of the pattern ends on {day(made.last_day)}."
-        return f"Whether the time is enough is unknown. {needs} {ends}"
+        none = inputs.facts.deadline is None and inputs.facts.doubt("deadline") is None
+        what = (
+            "No deadline is stated, and when the work ends"
+            if none
+            else "Whether the time is enough"
+        )
+        return f"{what} is unknown. {needs} {ends}"
     return _deadline_text(inputs, made)
 
 

@@ -66,6 +66,8 @@ class Counted(Exact):
     text: str
     #: Whether it bounds something, as in "no more than 3 days".
     is_bound: bool = False
+    #: Whether it counts those whom the work is for, as in "train 40 cashiers".
+    is_audience: bool = False
 
 
 class Doubt(Exact):
@@ -138,8 +140,11 @@ _DATES: Final = re.compile(
     r"|\b(?P<christmas>Christmas)\b(?:,?\s+(?P<y7>20\d\d))?|\b(?P<tomorrow>tomorrow)\b"
 )
 #: What makes another day of a date: a week before it, one of two, the Friday after it.
+_SOME_DAYS: Final = "(?:day|week|month|fortnight)s?"
 _MOVED: Final = re.compile(
-    rf"\b(?:(?:{_N})\s+)?(?:day|week|month|fortnight)s?\s+(?:before|after|from|of)\s*$", re.I
+    rf"(?:(?<!\bfor )(?<!\bover )\b(?:{_N})\s+{_SOME_DAYS}\s+from|(?:\b(?:{_N})\s+)?"
+    rf"\b{_SOME_DAYS}\s+(?:before|after|of))\s*$",
+    re.I,
 )
 _MOVED_AFTER: Final = re.compile(
     r"\s+(?:week|at the earliest"
@@ -177,7 +182,7 @@ _WHEN: Final = re.compile(
     rf"|\b(?:over|during|for)\s+(?:(?:the|my|our|school|summer|winter)\s+)*{_FEAST}\b"
     rf"|\b(?:{_N})\s+(?:{_UNIT_OF_TIME})\s+from\s+(?:now|today)\b"
     r"|\b(?:by|until|till|due|deadline)\W+\d[\d./:-]*(?=\s*(?:[.,;]|$))"
-    r"|\b(?:soon|asap|as\s+soon\s+as\s+possible|today|tonight|day\s+after\s+tomorrow)\b"
+    r"|\b(?:soon|asap|as\s+soon\s+as\s+possible|today|tonight|yesterday|day\s+after\s+tomorrow)\b"
     # a date of another language, or somebody's name
     r"|\b\d{1,2}(?:\.|er)?\s+[^\W\d]{3,10}\.?\s+20\d\d\b|\bby\s+(?-i:[A-Z][^\W\d]+)(?=\s*(?:[,;]|\.?\s*$))",
     re.I,
@@ -215,6 +220,7 @@ _ROLES: Final = (
     "|assistants?|members?|staff|analysts?|scientists?|friends|testers?|buyers?|technicians?"
     "|instructors?|roofers?|gardeners?|cleaners?|masons?|plasterers?|tilers?|caterers?|employees|marketers?|organisers?|organizers?|interviewers?|students|tradespeople"
     "|craftspeople|librarians?|teachers?|nurses?|interns?|freelancers?|contractors?|FTEs?"
+    "|translators?|writers?|editors?|consultants?|programmers?"
 )
 #: A share of a week or a day, where the schedule counts whole working days.
 _PART_TIME: Final = re.compile(
@@ -328,6 +334,8 @@ _AUDIENCE_BEFORE: Final = re.compile(
     r"|(?:office|department|company|branch|school|laboratory|library|library's)\s+(?:of|with|has))"
     r"\s+(?:our\s+|all\s+|the\s+|about\s+|its\s+|another\s+)?$", re.I,
 )  # fmt: skip
+#: Nouns of people, by their endings.
+_PERSON: Final = re.compile(r"(?:er|or|ist|ant|ent|ee|ian|man|person|pupil|adult|child)$")
 _UNIT: Final = re.compile(
     rf"(?<![\w.,/])(?P<n>{_N})[\s-]*(?P<unit>m²|m2\b|sqm\b|square\s+met(?:re|er)s?|%|percent)"
     rf"|(?<![\w.,/])(?<!half )(?P<n2>{_N})[\s-]+(?P<noun>[a-z][a-z'-]+(?:\s+[a-z][a-z'-]+){{0,2}})",
@@ -358,8 +366,9 @@ _HINT: Final = re.compile(
 )  # fmt: skip
 #: The first day of a window: of the same month, or a date of its own.
 _BETWEEN: Final = re.compile(
-    rf"\b(?:between|from)\s+(?:the\s+)?(?:(?:{'|'.join(WEEKDAYS)}),?\s+)?(?P<day>\d{{1,2}})"
-    r"(?:st|nd|rd|th)?\s+(?:and|to|until|till)\s+(?:the\s+)?$", re.I,
+    rf"\b(?P<open>between|from|on)?\b\s*(?:the\s+)?(?:(?:{'|'.join(WEEKDAYS)}),?\s+)?(?<![\d.,/-])"
+    r"(?P<day>\d{1,2})(?:st|nd|rd|th)?\s*(?P<to>and|to|until|till|[-\u2013/&])\s*(?:the\s+)?$",
+    re.I,
 )  # fmt: skip
 _OPENS: Final = re.compile(r"\bbetween\s+(?:the\s+)?$", re.I)
 #: What a rate is for, if it is no role.
@@ -473,7 +482,7 @@ class Reader:
             named = _DAY_NAME.search(before)
             before = before[: named.start()] if named else before
             starts = _STARTS.search(before) and not _BETWEEN.search(before)
-            noun = re.match(r"\s+([a-z]+)", self.prompt[found.end() :])
+            noun = re.match(r"\s+([^\W\d_]+)", self.prompt[found.end() :])
             if (
                 (found["christmas"] or found["m4"] or found["weekday"])
                 and noun
@@ -499,7 +508,9 @@ class Reader:
             if named and named["name"][:3].lower() != WEEKDAYS[value.weekday()][:3]:
                 words = self.prompt[named.start() : found.end()]
                 self._doubt("deadline", words, f"It is a {value:%A}: which day is meant?")
-            if (since := _BETWEEN.search(before)) and int(since["day"]) <= value.day:
+            since = _BETWEEN.search(before)
+            ahead = value.day - int(since["day"]) if since else -1
+            if since and (ahead == 1 or (ahead > 0 and _is_span(since))):
                 first = value.replace(day=int(since["day"]))
                 text = self.prompt[since.start() : found.end()]
                 self._take(*since.span())
@@ -633,14 +644,14 @@ class Reader:
         if _ASKED.search(self.prompt) and _SENTENCE.split(self.prompt)[0].endswith("?"):
             question = "This is a question, and no work to be planned: what is to be done?"
             self._doubt("figure", goal_of(self.prompt), question)
-        elif not _ENGLISH & set(words) and len(words) <= 4 and not counted:
+        elif not words or (not _ENGLISH & set(words) and len(words) <= 4 and not counted):
             question = "What exactly is to be done, and how much of it?"
             self._doubt("figure", self.prompt.strip(" ."), question)
         elif not _ENGLISH & set(words) and len(words) > 4:
             question = "This does not look English, the one language read here: what is wanted?"
             self._doubt("figure", " ".join(self.prompt.split()[:6]) + " …", question)
         for part in _parts(self.prompt):
-            if _CORRECTED.search(part) and re.search(rf"\d|\b(?:{_N})\b", part):
+            if words and _CORRECTED.search(part) and re.search(rf"\d|\b(?:{_N})\b", part):
                 question = "The prompt takes something back here: which figure counts?"
                 about = "team" if self._found["team"] else "figure"
                 self._doubt(about, part, question)
@@ -754,7 +765,7 @@ class Reader:
                 made["item"] = noun or (bought[1].lower() if bought else "")
                 costs.append(Amount(**made))
                 # "a hedge for 2,000 EUR": what the whole may cost, unless a budget is stated
-                if re.search(r"\bfor\s+(?:about\s+|around\s+)?$", before, re.I):
+                if re.search(r"\bfor\s+(?:about\s+|around\s+|~)?$", before, re.I):
                     wholes.append(costs[-1])
                 elif not made["item"]:
                     costs.pop()
@@ -836,8 +847,15 @@ class Reader:
                     noun = words[0]  # a two-day course has two days
                 end = found.start("noun") + len(" ".join(words))
             text = self._take(found.start(), end)
-            bound = bool(_BOUNDED.search(self.prompt[: found.start()]))
-            found_ones.append(Counted(value=value, noun=noun, text=text, is_bound=bound))
+            before = self.prompt[: found.start()]
+            made = Counted(
+                value=value,
+                noun=noun,
+                text=text,
+                is_bound=bool(_BOUNDED.search(before)),
+                is_audience=bool(_PERSON.search(noun) and _AUDIENCE_BEFORE.search(before)),
+            )
+            found_ones.append(made)
         self._found["quantities"] = found_ones
 
     def _unread(self) -> Iterator[str]:
@@ -854,6 +872,11 @@ class Reader:
 def read(prompt: str, today: date) -> Facts:
     """What `prompt` states, on the day `today`."""
     return Reader(prompt, today).read()
+
+
+def _is_span(since: re.Match[str]) -> bool:
+    """Whether two days are the ends of a time: 5 to 7 June, not 5 and 19 June."""
+    return (since["open"] or "").lower() in {"between", "from"} or since["to"].lower() != "and"
 
 
 def _is_each(item: re.Match[str]) -> bool:

@@ -98,7 +98,7 @@ class _Slot:
 
 def _duration(package: Package, crew: int, end: End) -> int:
     hours: float | None = getattr(package, end)
-    return 0 if hours is None else math.ceil(round(hours * 4 / crew, 6))
+    return 0 if hours is None else math.ceil(round(hours * 4 / crew / package.share, 6))
 
 
 def _tails(packages: Sequence[Package], end: End) -> dict[str, int]:
@@ -393,12 +393,12 @@ def load_by_week(packages: Sequence[Package], made: Schedule) -> list[Week]:
     calendar = Calendar(made.first_day, frozenset(made.extra_days))
     weeks: dict[date, float] = {}
     days: dict[date, int] = {}
-    for task in made.tasks:
+    for package, task in zip(packages, made.tasks, strict=True):
         for index in range(task.begin // DAY, max(task.begin, task.finish - 1) // DAY + 1):
             low, high = max(task.begin, index * DAY), min(task.finish, (index + 1) * DAY)
             at = calendar.day(index)
             monday = at - timedelta(days=at.weekday())
-            weeks[monday] = weeks.get(monday, 0) + (high - low) / 4 * task.crew
+            weeks[monday] = weeks.get(monday, 0) + (high - low) / 4 * task.crew * package.share
     last = calendar.index(made.last_day)
     for index in range(last + 1):
         at = calendar.day(index)
