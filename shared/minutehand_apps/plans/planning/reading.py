@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator
 from datetime import date, timedelta
 from decimal import Decimal
+from itertools import takewhile
 from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -334,6 +335,7 @@ _AUDIENCE_BEFORE: Final = re.compile(
     r"|(?:office|department|company|branch|school|laboratory|library|library's)\s+(?:of|with|has))"
     r"\s+(?:our\s+|all\s+|the\s+|about\s+|its\s+|another\s+)?$", re.I,
 )  # fmt: skip
+_ANY: Final = re.compile(r"\b(?:no|any|some|every|this|that)\s+$", re.I)
 #: Nouns of people, by their endings.
 _PERSON: Final = re.compile(r"(?:er|or|ist|ant|ent|ee|ian|man|person|pupil|adult|child)$")
 _UNIT: Final = re.compile(
@@ -402,6 +404,7 @@ _TEAM_OF: Final = re.compile(
 _SAID_BUDGET: Final = re.compile(
     r"\b(?:budget|at\s+most|no\s+more\s+than|up\s+to|maximum|limit)\b[^.;,]{0,25}$", re.I
 )
+_HOW_LONG: Final = "For how long is {} to be paid?"
 _FIRM: Final = re.compile(r"\b(?:by|before|until|till|deadline\s+(?:is|of))\s+(?:the\s+)?$", re.I)
 
 
@@ -460,8 +463,7 @@ class Reader:
                 about = "team"
             elif re.fullmatch(_UNIT_OF_TIME, unit) and re.search(r"\b(?:with)?in\s+$", before):
                 about = "deadline"
-            text = self._take(*found.span())
-            self._doubt(about, text, f"Which figure of “{text}” counts?")
+            self._doubt(about, self._take(*found.span()), "Which figure of “{}” counts?")
 
     def _effort(self) -> None:
         for found in _EFFORT.finditer(self._left):
@@ -499,7 +501,7 @@ class Reader:
             after = _MOVED_AFTER.match(self.prompt, found.end())
             if found["nth"] or moved or after:
                 words = self._take((moved or found).start(), (after or found).end())
-                self._doubt("deadline", words, f"Which day is meant by “{words}”?")
+                self._doubt("deadline", words, "Which day is meant by “{}”?")
                 continue
             read = self._date_of(found, starts=bool(starts), before=bool(_BEFORE.search(before)))
             if read is None:
@@ -535,7 +537,7 @@ class Reader:
                 self._doubt("deadline", words, "Two days are named: which one is the deadline?")
         if "deadline" not in self._found:
             for words in loose:
-                self._doubt("deadline", words, f"Which day is meant by “{words}”?")
+                self._doubt("deadline", words, "Which day is meant by “{}”?")
 
     def _date_of(
         self, found: re.Match[str], *, starts: bool, before: bool
@@ -546,7 +548,7 @@ class Reader:
         except ValueError:  # as the 31st of June, unless it was asked about already
             words = self._take(*found.span())
             if all(each.text != words for each in self._doubts):
-                self._doubt("deadline", words, f"There is no {words}: which day is meant?")
+                self._doubt("deadline", words, "There is no {}: which day is meant?")
             return None
         if before:
             return first - timedelta(days=1), "the day before"
@@ -604,6 +606,8 @@ class Reader:
         return exact, exact, "the only day it can be"
 
     def _doubt(self, about: str, text: str, question: str) -> None:
+        """Ask `question` about words, which stand for its `{}`; once."""
+        question = question.format(text)
         made = Doubt.model_validate({"about": about, "text": text, "question": question})
         if made not in self._doubts:
             self._doubts.append(made)
@@ -613,7 +617,7 @@ class Reader:
         if "deadline" not in self._found:
             for found in _WHEN.finditer(self._left):
                 words = self._take(*found.span())
-                self._doubt("deadline", words, f"Which day is meant by “{words}”?")
+                self._doubt("deadline", words, "Which day is meant by “{}”?")
         bare = _BARE_BUDGET.search(self._left)
         if bare and "budget" not in self._found:
             self._doubt("budget", self._take(*bare.span()), "In which currency is the budget?")
@@ -633,8 +637,8 @@ class Reader:
         """Days that are past, and words that take back what was said before."""
         deadline = self._found.get("deadline")
         if deadline is not None and deadline.day < self.today:
-            question = f"{named_day(deadline.day)} is past: which day is meant?"
-            self._doubt("deadline", deadline.text, question)
+            past = f"{named_day(deadline.day)} is past: which day is meant?"
+            self._doubt("deadline", deadline.text, past)
             del self._found["deadline"]
         for doubt in self._doubts:
             if doubt.question.startswith("Two "):  # neither counts until it is answered
@@ -695,11 +699,9 @@ class Reader:
             self._found["deadline"] = Dated(day=last, text=text, rule=rule)
 
     def _money(self) -> None:
-        rates: list[Amount] = []
-        prices: list[Amount] = []
-        costs: list[Amount] = []
+        rates, prices, costs = (self._found.setdefault(n, []) for n in ("rates", "prices", "costs"))
         wholes: list[Amount] = []
-        for found in list(_MONEY.finditer(self._left)):
+        for found in _MONEY.finditer(self._left):
             before, after = self.prompt[: found.start()], self.prompt[found.end() :]
             amount = number_of(found["n1"] or found["n2"])
             name = found["c1"] or found["c2"]
@@ -709,36 +711,30 @@ class Reader:
             changed = _CHANGED.search(before)
             if amount is None or currency is None or changed:
                 words = self._take((changed or found).start(), found.end())
-                self._doubt("budget", words, f"Which amount is “{words}”?")
+                self._doubt("budget", words, "Which amount is “{}”?")
                 continue
             item = _ITEM.search(before)
             noun = item["item"].lower() if item else ""
             noun = " ".join(word for word in noun.split() if word not in _STOPS)
             text = self._take(*found.span())
-            made: dict[str, Any] = {
-                "amount": amount,
-                "currency": currency,
-                "item": noun,
-                "text": text,
-            }
+            made: dict[str, Any] = {"amount": amount, "currency": currency, "text": text}
+            made["item"] = noun
             if gets := _EACH_GETS.search(before):
                 made |= {"per": singular_of(gets["per"].lower()), "item": gets["item"].lower()}
                 prices.append(Amount(**made))
             elif long := _PER_LONG.match(after):
-                text += long.group()
-                self._doubt("budget", text, f"For how long is {text} to be paid?")
+                self._doubt("budget", text + long.group(), _HOW_LONG)
             elif per := _PER_TIME.match(after):
                 unit = (per[1] or per[2]).lower()
                 bracket = _IN_BRACKETS.search(before)
                 noun = noun or (bracket[1].lower() if bracket else "")
                 role = re.search(rf"\b(?:{_ROLES})\b", noun)
+                made["text"] += per.group().rstrip()
                 if noun and not role and not _LABOUR.search(noun):
-                    text += per.group().rstrip()
-                    self._doubt("budget", text, f"For how long is {text} to be paid?")
+                    self._doubt("budget", made["text"], _HOW_LONG)
                     continue
                 made |= {"per": "hour" if unit.startswith("h") else "day"}
                 made["item"] = singular_of(role.group()) if role else ""
-                made["text"] += per.group().rstrip()
                 rates.append(Amount(**made))
             elif (
                 _EACH.match(after)
@@ -769,103 +765,85 @@ class Reader:
                     wholes.append(costs[-1])
                 elif not made["item"]:
                     costs.pop()
-                    self._doubt("budget", text, f"What is {text} for?")
+                    self._doubt("budget", text, "What is {} for?")
         if "budget" not in self._found and wholes:
             self._found["budget"] = wholes[0].model_copy(update={"item": ""})
             costs.remove(wholes[0])
-        self._found |= {"rates": rates, "prices": prices, "costs": costs}
 
     def _people(self) -> None:
-        team: list[Counted] = []
-        for found in list(_TEAM_OF.finditer(self._left)):
+        team: list[Counted] = self._found.setdefault("team", [])
+        for found in _TEAM_OF.finditer(self._left):
             value = number_of(found["n"] or found["n2"])
             if value is not None and not team:
                 text = self._take(*found.span())
                 team.append(Counted(value=value, noun="person", text=text))
-        for found in list(_PEOPLE.finditer(self._left)):
-            before = self.prompt[: found.start()]
+        for found in _PEOPLE.finditer(self._left):
+            before, question = self.prompt[: found.start()], ""
+            role = singular_of((found["role"] or "person").lower())
+            value = Decimal(1) if found["alone"] else number_of(found["us"] or found["n"])
             if found["alone"]:
-                text = self._take(*found.span())
-                team.append(Counted(value=Decimal(1), noun="person", text=text))
-                continue
-            role = "person" if found["us"] else singular_of(found["role"].lower())
-            if role == "friend" and _HELPS.match(self.prompt[found.end() :]):
-                words = self._take(*found.span())
-                self._doubt("team", words, "How many people do the work, with you?")
-                continue
-            for_them = _AUDIENCE_BEFORE.search(before)
-            general = role in _GENERAL and not found["us"] and not _TEAM_BEFORE.search(before)
-            if for_them or general:
+                pass
+            elif role == "friend" and _HELPS.match(self.prompt[found.end() :]):
+                question = "How many people do the work, with you?"
+            elif _AUDIENCE_BEFORE.search(before) or (
+                role in _GENERAL and not found["us"] and not _TEAM_BEFORE.search(before)
+            ):
                 continue  # those the work is for: a quantity
-            if _ONE_OF.search(before) and not team:
-                self._doubt("team", self._take(*found.span()), "How many people do the work?")
+            elif _ONE_OF.search(before) and not team:
+                question = "How many people do the work?"
+            elif re.search(r"\band\s+$", before) and not team and not _WITH.search(before):
                 continue
-            if re.search(r"\band\s+$", before) and not team and not _WITH.search(before):
-                continue
+            elif value is None or value % 1 or _BOUNDED.search(before):
+                question = "How many people do the work?"
             text = self._take(*found.span())
-            value = number_of(found["us"] or found["n"])
-            if value is None or value % 1 or _BOUNDED.search(before):
-                self._doubt("team", text, "How many people do the work?")
-            else:
+            if question:
+                self._doubt("team", text, question)
+            elif value is not None:
                 team.append(Counted(value=value, noun=role, text=text))
-        self._found["team"] = team
 
     def _quantities(self) -> None:
-        found_ones: list[Counted] = []
-        for found in list(_GROUPS.finditer(self._left)):
+        found_ones: list[Counted] = self._found.setdefault("quantities", [])
+        for found in _GROUPS.finditer(self._left):
             value = number_of(found["n"])
-            if value is None:
-                continue
-            text = self._take(*found.span())
-            found_ones.append(Counted(value=value, noun="person per group", text=text))
-        for found in list(_UNIT.finditer(self._left)):
-            number = found["n"] or found["n2"]
+            if value is not None:
+                text = self._take(*found.span())
+                found_ones.append(Counted(value=value, noun="person per group", text=text))
+        for found in _UNIT.finditer(self._left):
+            before, end = self.prompt[: found.start()], found.end()
+            number = (found["n"] or found["n2"]).lower()
             value = number_of(number)
-            if value is None:
-                continue
-            if number.lower() == "one" and re.search(
-                r"\b(?:no|any|some|every|this|that)\s+$", self.prompt[: found.start()], re.I
-            ):
+            if value is None or (number == "one" and _ANY.search(before)):
                 continue
             if found["unit"]:
-                unit = found["unit"].lower()
-                noun = "percent" if unit in {"%", "percent"} else "square metre"
-                end = found.end()
-                of = _OF_EACH.search(self.prompt[max(0, found.start() - 80) : found.start()])
+                is_share = found["unit"].lower() in {"%", "percent"}
+                noun = "percent" if is_share else "square metre"
+                of = _OF_EACH.search(before[-80:])
                 if of and _EACH.match(self.prompt[end:]):
                     value *= number_of(of["n"]) or 1
             else:
-                words = []
-                for word in found["noun"].lower().split():
-                    if word in _STOPS:
-                        break
-                    words.append(word)
-                if not words or (number.lower() == "one" and words[0] == "another"):
+                all_words = found["noun"].lower().split()
+                words = list(takewhile(lambda word: word not in _STOPS, all_words))
+                if not words or (number == "one" and words[0] == "another"):
                     continue
                 noun = " ".join([*words[:-1], singular_of(words[-1])])
                 if words[0] in HOURS and len(words) > 1:
                     noun = words[0]  # a two-day course has two days
                 end = found.start("noun") + len(" ".join(words))
-            text = self._take(found.start(), end)
-            before = self.prompt[: found.start()]
             made = Counted(
                 value=value,
                 noun=noun,
-                text=text,
+                text=self._take(found.start(), end),
                 is_bound=bool(_BOUNDED.search(before)),
                 is_audience=bool(_PERSON.search(noun) and _AUDIENCE_BEFORE.search(before)),
             )
             found_ones.append(made)
-        self._found["quantities"] = found_ones
 
     def _unread(self) -> Iterator[str]:
         """Numbers that no rule understood, with the words around them."""
         for found in re.finditer(rf"\d[\d.,:/-]*|\b(?:{LARGE})s?\b", self._left, re.I):
             before = self.prompt[: found.start()].split()[-3:]
             after = self.prompt[found.end() :].split()[:3]
-            text = " ".join(
-                [*before, self.prompt[found.start() : found.end()].rstrip(".,"), *after]
-            )
+            text = " ".join([*before, found.group().rstrip(".,"), *after])
             yield text.strip(" ,.;:")
 
 
