@@ -22,7 +22,7 @@ from tests.support.functions import database_of_an_app
 MOST = 4_000
 #: Feeds of watchers take no turn, so that no list of one's own holds up what is live; a page of 500
 #: events bounds them. See `test_a_page_of_a_feed_costs_its_events`.
-FEEDS = {"event_feed", "session_feed", "guest_session_feed", "guest_session_events", "chat_events", "plan_events_after"}  # fmt: skip
+FEEDS = {"event_feed", "session_feed", "guest_session_feed", "guest_session_events", "plan_events_after"}  # fmt: skip
 MOST_OF_A_FEED = 13_000
 #: Reads by a key that nothing here has: one row.
 UNREACHED = {"chat_outcome", "training_procedure"}

@@ -19,7 +19,7 @@ class PlanGone(Exception):
 
 
 class Recorder:
-    """News of one attempt."""
+    """News of one attempt, sent by one task."""
 
     def __init__(self, store: WorkerStore, job_id: str, fence: int) -> None:
         self._store = store
@@ -28,16 +28,15 @@ class Recorder:
         self._events: list[dict[str, Any]] = []
         self._stages: dict[str, dict[str, Any]] = {}
         self._more: dict[str, Any] = {}
-        self._sending = asyncio.Lock()
-        self._failure: BaseException | None = None
-        self._added = asyncio.Event()
+        self._waiting: list[asyncio.Future[None]] = []
+        self._wake = asyncio.Event()
 
     def append(self, type_: str, **data: Any) -> None:
         """Add an event."""
         if isinstance(data.get("message"), str):
             data["message"] = data["message"][:MOST_MESSAGE]
         self._events.append({"type": type_, "data": data})
-        self._added.set()
+        self._wake.set()
 
     def put_stage(self, **stage: Any) -> None:
         """Record a stage's state; in a call the latest counts, and starts are added up."""
@@ -50,31 +49,46 @@ class Recorder:
         self._more |= fields
 
     async def flush(self) -> None:
-        """Return once everything added so far is stored: by this call, or by one before it.
+        """Return once everything added so far is stored.
 
         Raises:
             PlanGone: It was not, since the plan was deleted.
             LeaseLost: It was not, since another attempt has taken over.
         """
-        async with self._sending:
-            if self._failure is not None:
-                raise self._failure
-            if not (self._events or self._stages or self._more):
-                return
-            news = {"events": self._events, "stages": list(self._stages.values()), **self._more}
-            self._events, self._stages, self._more = [], {}, {}
-            self._sent += 1
-            mark = f"{self._job_id}:{self._fence}:{self._sent}"
-            try:
-                if not await self._store.report(self._job_id, self._fence, mark, news):
-                    raise PlanGone
-            except BaseException as error:
-                self._failure = error  # what was in this call is lost to the others, too
-                raise
+        stored: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(stored)
+        self._wake.set()
+        await stored
 
     async def run(self) -> None:
-        """Send what is added, until cancelled or until it cannot be stored."""
-        while True:
-            await self._added.wait()
-            self._added.clear()
-            await self.flush()
+        """Send until cancelled; an error ends it and every waiter."""
+        try:
+            while True:
+                await self._wake.wait()
+                self._wake.clear()
+                await self._send()
+        except BaseException as error:
+            for future in self._waiting:
+                if not future.done():
+                    future.set_exception(
+                        error if isinstance(error, Exception) else asyncio.CancelledError()
+                    )
+                    future.exception()  # no one may be left to ask
+            raise
+
+    async def _send(self) -> None:
+        news = {
+            "events": self._events,
+            "stages": list(self._stages.values()),
+            **self._more,
+        }
+        waiting = list(self._waiting)
+        self._events, self._stages, self._more = [], {}, {}
+        self._sent += 1
+        mark = f"{self._job_id}:{self._fence}:{self._sent}"
+        if not await self._store.report(self._job_id, self._fence, mark, news):
+            raise PlanGone
+        self._waiting = self._waiting[len(waiting) :]
+        for future in waiting:
+            if not future.done():
+                future.set_result(None)
