@@ -56,7 +56,7 @@ def wheels(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture(scope="module")
 def environment(wheels: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An environment with `minutehand[dev,deploy]`, in the versions that are locked here.
+    """`minutehand[dev,deploy]` and the apps, which no project here names; versions as locked.
 
     In place of an index of packages, a folder offers the three wheels.
     """
@@ -67,7 +67,8 @@ def environment(wheels: dict[str, Path], tmp_path_factory: pytest.TempPathFactor
     run_tool([uv(), "venv", "-q", str(folder / "venv")], "no environment")
     install = [uv(), "pip", "install", "-q", "--python", str(folder / "venv/bin/python")]
     install += ["--constraint", str(pins), "--find-links", str(wheels["minutehand"].parent)]
-    run_tool([*install, f"minutehand[dev,deploy]=={VERSION}"], "the wheel does not install")
+    wanted = [f"minutehand[dev,deploy]=={VERSION}", f"minutehand-apps=={VERSION}"]
+    run_tool([*install, *wanted], "the wheels do not install")
     return folder / "venv"
 
 

@@ -43,6 +43,7 @@ def test_the_library_alone_names_what_brings_the_rest(
 
     alone.minutehand(project, "install", "--yes", "--tenancy", "personal")
     alone.minutehand(project, "docs", "sql")
+    alone.run(project, "-m", "minutehand.cli.entry", "deploy", "--help")
     no_app = alone.minutehand(project, "install", "--yes", "--app", "chat", code=1)
     no_stack = alone.run(project, "-m", "minutehand.cli.entry", "dev", code=1)
 
