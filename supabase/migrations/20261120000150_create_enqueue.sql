@@ -272,7 +272,7 @@ end;
 $$;
 comment on function queue.refuse_quota is 'Refuse with 429 quota_exceeded.';
 
-create function queue.check_quota(p_workspace_id uuid) returns void
+create function queue.check_quota(p_workspace_id uuid, p_job_types text[]) returns void
 language plpgsql set search_path = '' as $$
 declare
   v_now timestamptz := queue.clock();
@@ -299,10 +299,12 @@ begin
   end if;
   if v_live > v_max then
     perform queue.refuse_quota(p_workspace_id);
+  elsif exists (select 1 from queue.job_types where job_type = any (p_job_types) and signed) then
+    perform queue.check_rows(p_workspace_id, 'max_receipts', 1);
   end if;
 end;
 $$;
-comment on function queue.check_quota is E'Refuse with 429 when a person''s new jobs exceed the live jobs allowed to the workspace.\n\nExact up to 2,000, for which people''s enqueues into the workspace take turns; above, the count may be ten seconds old and no one waits.';
+comment on function queue.check_quota is E'Refuse with 429 when a person''s new jobs of these types exceed the live jobs allowed to the workspace, or there is no room for a receipt of theirs.\n\nExact up to 2,000, for which people''s enqueues into the workspace take turns; above, the count may be ten seconds old and no one waits.';
 
 create function queue.claim_key(
   p_workspace_id uuid, p_job_type text, p_key text, p_hash text, p_job_id uuid, p_ttl_seconds double precision
@@ -476,8 +478,9 @@ begin
     if queue.admit(v_ids) then
       perform queue.wake_worker();
     end if;
-    perform queue.check_quota(w) from (
-      select distinct workspace_id as w from public.jobs where id = any (v_ids) order by 1) as joined;
+    perform queue.check_quota(w, job_types) from (
+      select workspace_id as w, array_agg(distinct job_type) as job_types
+      from public.jobs where id = any (v_ids) group by 1 order by 1) as joined;
     perform queue.charge_enqueues(cardinality(v_ids));
   end if;
   return null;
@@ -573,7 +576,7 @@ begin
     where c.relnamespace = 'queue'::regnamespace and c.relkind = 'r'
       and exists (select from pg_catalog.pg_attribute as a where a.attrelid = c.oid and a.attname = 'workspace_id')
       -- rows of a job go with it, and what leases opened is closed by the leases that find it empty
-      and (c.relname in ('failures', 'actions', 'artefacts', 'receipts')
+      and (c.relname in ('failures', 'actions', 'artefacts', 'receipts', 'unclosed')
         or c.relname not in ('partitions', 'turns', 'openings', 'forgotten')
         and not exists (select from pg_catalog.pg_attribute as a where a.attrelid = c.oid and a.attname = 'job_id'))
     order by c.relname
@@ -1131,7 +1134,8 @@ begin
     v_ready := queue.admit(v_made);
   end if;
   if v_plain or cardinality(v_made) > 0 then
-    perform queue.check_quota(p_workspace_id);
+    perform queue.check_quota(p_workspace_id, array(
+      select distinct item ->> 'job_type' from jsonb_array_elements(p_items) as item));
     perform queue.charge_enqueues(cardinality(case when v_plain then v_new else v_made end));
   end if;
   if v_own <> '{}' then
@@ -1303,7 +1307,7 @@ begin
   perform set_config('queue.checked', v_outer, true);
   perform queue.admit_one(v_job, v_now);
   if v_is_limited then
-    perform queue.check_quota(p_workspace_id), queue.charge_enqueues(1);
+    perform queue.check_quota(p_workspace_id, array[p_item.job_type]), queue.charge_enqueues(1);
   end if;
   return jsonb_build_object('created', true, 'job', to_jsonb(v_job) || queue.job_facts(v_job, v_now),
     'wake', coalesce(v_job.scheduled_for <= v_now, true) and queue.wake_worker());

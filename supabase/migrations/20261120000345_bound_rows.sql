@@ -40,7 +40,7 @@ end;
 $$;
 comment on function queue.count_rows is 'Rows of a workspace that a quota counts, up to p_most.';
 
-create function queue.check_rows(p_workspace_id uuid, p_name text) returns void
+create function queue.check_rows(p_workspace_id uuid, p_name text, p_more integer default 0) returns void
 language plpgsql set search_path = '' as $$
 declare
   v_now timestamptz := queue.clock();
@@ -58,14 +58,14 @@ begin
       on conflict (workspace_id, name) do update set rows = excluded.rows, counted_at = excluded.counted_at;
     end if;
   end if;
-  if v_rows > v_max then
+  if v_rows + p_more > v_max then
     perform queue.refuse(429, 'quota_exceeded', format('a workspace has at most %s %s', v_max,
       replace(substr(p_name, 5), '_', ' ')), p_name);
   end if;
 end;
 $$;
-comment on function queue.check_rows is E'Refuse with 429 and the quota''s name when a workspace has more rows than it '
-  'allows.\n\nExact up to 2,000; above, the count may be ten seconds old.';
+comment on function queue.check_rows is E'Refuse with 429 and the quota''s name when a workspace has, or with p_more '
+  'will have, more rows than it allows.\n\nExact up to 2,000; above, the count may be ten seconds old.';
 
 create function queue.hold_quota() returns trigger
 language plpgsql

@@ -25,17 +25,45 @@ create table queue.chains (
 comment on table queue.chains is 'The end of each workspace''s chains; a transaction that adds a receipt holds its row.';
 
 create table queue.receipts (
-  job_id uuid primary key, -- the job, which may be deleted before its receipt
   workspace_id uuid not null, -- the job's workspace
   number bigint not null, -- its place in the chain: 1, 2, 3 ... without gaps
+  job_id uuid not null, -- the job, which may be deleted before its receipt
+  finished_at timestamptz, -- for a closing receipt the end of the job that it closes, UTC; null for one of a result
   receipt jsonb not null, -- as it was signed
   digest text not null, -- of its canonical JSON: what the next one names as previous
-  issued_at timestamptz not null -- when it was signed, UTC
+  issued_at timestamptz not null, -- when it was signed, UTC
+  primary key (workspace_id, number)
 );
-create unique index receipts_in_order on queue.receipts (workspace_id, number);
+create unique index receipts_of_results on queue.receipts (job_id) where finished_at is null;
+create unique index receipts_by_job on queue.receipts (job_id, finished_at);
 create index receipts_by_time on queue.receipts (issued_at);
 comment on table queue.receipts is 'Receipts of jobs of signed types, each workspace''s a chain; the oldest leave first.';
 insert into queue.kept_rows (relation, since, keep) values ('receipts', 'issued_at', '1 year');
+-- people's jobs of signed types are refused at the enqueue: what was taken on gets its receipt
+insert into queue.settings (name, value) values ('max_receipts', '100000');
+insert into queue.quotas (name, relation, for_all) values ('max_receipts', 'queue.receipts', false);
+
+create table queue.unclosed (
+  job_id uuid primary key, -- the job, which may have been deleted or retried since
+  workspace_id uuid not null, -- its workspace
+  look_at timestamptz not null -- when a worker is to look at it, UTC
+);
+create index unclosed_by_time on queue.unclosed (look_at);
+comment on table queue.unclosed is 'Jobs of signed types that failed or were cancelled, until a worker has signed the receipt that closes them.';
+
+create function queue.note_unclosed() returns trigger
+language plpgsql set search_path = '' as $$
+begin
+  insert into queue.unclosed as u (job_id, workspace_id, look_at)
+  select new.job_id, new.workspace_id, new.ended_at from queue.job_types as t
+  where t.job_type = new.job_type and t.signed
+  on conflict (job_id) do update set look_at = excluded.look_at; -- waits for a worker that is about to delete it
+  return null;
+end;
+$$;
+comment on function queue.note_unclosed is 'Trigger: note a job of a signed type that ended without a result.';
+create trigger ended_note_unclosed after insert on queue.ended
+  for each row when (new.outcome <> 'completed') execute function queue.note_unclosed();
 
 create function queue.canonical(p_value jsonb) returns text
 language plpgsql immutable set search_path = '' as $$
@@ -248,9 +276,26 @@ language sql stable set search_path = '' as $$
       filter (where c.id is not null), '[]'))
   from (select p_job.id) as own
   left join public.jobs as c on c.parent_id = own.id
-  left join queue.receipts as r on r.job_id = c.id
+  left join lateral (
+    select r.digest from queue.receipts as r where r.job_id = c.id order by r.number desc limit 1) as r on true
 $$;
 comment on function queue.stated is 'What a job''s receipt states beside the digests: it closes over every child, with the digest of its receipt.';
+
+create function queue.add_receipt(p_job public.jobs, p_receipt jsonb, p_finished_at timestamptz) returns jsonb
+language plpgsql set search_path = '' as $$
+declare
+  v_digest text := queue.extend_chain('jobs', p_receipt);
+begin
+  if v_digest is null then
+    return null;
+  end if;
+  insert into queue.receipts (workspace_id, number, job_id, finished_at, receipt, digest, issued_at)
+  values (p_job.workspace_id, queue.big_whole_in(p_receipt, 'number'), p_job.id, p_finished_at, p_receipt, v_digest,
+    (p_receipt ->> 'issued_at')::timestamptz);
+  return p_receipt;
+end;
+$$;
+comment on function queue.add_receipt is 'Store a receipt of a job at its chain''s end and return it; null when another receipt was added meanwhile.';
 
 create function public.issue_receipt(p_request jsonb) returns jsonb
 language plpgsql
@@ -262,10 +307,9 @@ declare
   v_receipt jsonb := p_request -> 'receipt';
   v_now timestamptz := queue.clock();
   v_stated jsonb := queue.stated(v_job);
-  v_digest text;
   v_made jsonb;
 begin
-  select r.receipt into v_made from queue.receipts as r where r.job_id = v_job.id;
+  select r.receipt into v_made from queue.receipts as r where r.job_id = v_job.id and r.finished_at is null;
   if v_made is null and jsonb_array_length(v_stated -> 'children') > 1000 then
     perform queue.refuse_receipt(array['children', 'must be at most 1000']);
   elsif v_made is null and v_receipt is not null then
@@ -273,13 +317,7 @@ begin
       queue.signing_problem('jobs', v_receipt, 'minutehand-receipt/1', v_now),
       case when v_receipt - array['id', 'number', 'issued_at', 'software', 'hashes', 'key_id', 'signature']
           is distinct from v_stated then array['job_id', 'and the rest must be what the job came to'] end));
-    v_digest := queue.extend_chain('jobs', v_receipt);
-    if v_digest is not null then
-      insert into queue.receipts (job_id, workspace_id, number, receipt, digest, issued_at)
-      values (v_job.id, v_job.workspace_id, queue.big_whole_in(v_receipt, 'number'), v_receipt, v_digest,
-        (v_receipt ->> 'issued_at')::timestamptz);
-      v_made := v_receipt;
-    end if;
+    v_made := queue.add_receipt(v_job, v_receipt, null);
   end if;
   return jsonb_build_object('issued', v_made is not null, 'receipt', v_made, 'stated', v_stated,
     'payload', v_job.payload, 'result', p_request -> 'result', 'now', v_now, 'key', queue.current_key('jobs'),
@@ -292,6 +330,99 @@ end;
 $$;
 comment on function public.issue_receipt is E'Store the signed receipt of a leased job {job_id, fence, receipt?, result?}, once: {issued: true, receipt, …}, or {issued: false, stated, payload, result, key, head, now} to be signed after that head; for the worker.\n\nresult is given back as the database keeps it.';
 
+create function queue.closing(p_job public.jobs) returns jsonb
+language sql stable set search_path = '' as $$
+  select own.stated || jsonb_build_object('format', 'minutehand-closing/1', 'status', p_job.status,
+    'reason', left(p_job.error_data ->> 'reason', 200), 'finished_at', queue.instant(p_job.finished_at),
+    'asked', count(c.value), 'reached', count(*) filter (where c.value ->> 'status' = 'completed'),
+    'failed', count(*) filter (where c.value ->> 'status' <> 'completed'),
+    'children', coalesce(jsonb_agg(c.value order by c.ordinality) filter (where c.ordinality <= 1000), '[]'))
+  from (select queue.stated(p_job) as stated) as own
+  left join lateral jsonb_array_elements(own.stated -> 'children') with ordinality as c on true
+  group by own.stated
+$$;
+comment on function queue.closing is 'What a job''s closing receipt states beside the digests: how it ended and why, and what became of its children; the first thousand are named.';
+
+create function queue.closing_turn(p_job public.jobs) returns text
+language sql stable set search_path = '' as $$
+  select case
+    when p_job.finished_at is null or p_job.status = 'completed' -- deleted, or retried: its next end is noted again
+      or exists (select 1 from queue.receipts as r
+        where r.job_id = p_job.id and (r.finished_at is null or r.finished_at = p_job.finished_at))
+      or (select r.receipt -> 'children' from queue.receipts as r
+        where r.job_id = p_job.parent_id order by r.number desc limit 1)
+        @> jsonb_build_array(jsonb_build_object('job_id', p_job.id, 'status', p_job.status)) then 'never'
+    when exists (select 1 from public.jobs as c where c.parent_id = p_job.id and c.finished_at is null)
+      or exists (select 1 from queue.unclosed as u where u.job_id = p_job.parent_id)
+      or exists (select 1 from public.jobs as p join queue.job_types as t on t.job_type = p.job_type and t.signed
+        where p.id = p_job.parent_id and p.finished_at is null) then 'later'
+    else 'now' end
+$$;
+comment on function queue.closing_turn is 'When to close an ended job: now; later, while a child of it or a parent that will name it has not ended; or never.';
+
+create function queue.next_unclosed(p_now timestamptz) returns uuid
+language plpgsql set search_path = '' as $$
+declare
+  v_id uuid;
+  v_job public.jobs;
+begin
+  for v_tries in 1 .. 100 loop
+    select u.job_id into v_id from queue.unclosed as u where u.look_at <= p_now
+    order by u.look_at limit 1 for update skip locked;
+    exit when not found;
+    select * into v_job from public.jobs where id = v_id;
+    if queue.closing_turn(v_job) = 'never' then
+      delete from queue.unclosed where job_id = v_id;
+    else
+      -- also where it is its turn: one that cannot be signed must not keep the others waiting
+      update queue.unclosed set look_at = p_now + interval '10 seconds' where job_id = v_id;
+      if queue.closing_turn(v_job) = 'now' then
+        return v_id;
+      end if;
+    end if;
+  end loop;
+  return null;
+end;
+$$;
+comment on function queue.next_unclosed is 'The next job to close, which is offered again ten seconds later; null when there is none.';
+
+create function public.close_receipt(p_job_id uuid default null, p_receipt jsonb default null) returns jsonb
+language plpgsql
+security definer -- the worker holds no rights on the engine's tables
+set search_path = ''
+set lock_timeout = '8s' as $$
+declare
+  v_now timestamptz := queue.clock();
+  v_id uuid := coalesce(p_job_id, queue.next_unclosed(v_now));
+  v_job public.jobs;
+  v_stated jsonb;
+  v_made jsonb;
+begin
+  perform 1 from queue.unclosed where job_id = v_id for update;
+  select j.* into v_job from public.jobs as j where j.id = v_id and found;
+  if queue.closing_turn(v_job) <> 'now' then
+    return jsonb_build_object('issued', false);
+  end if;
+  v_stated := queue.closing(v_job);
+  if p_receipt is not null then
+    perform queue.refuse_receipt(coalesce(
+      queue.signing_problem('jobs', p_receipt, 'minutehand-closing/1', v_now),
+      case when p_receipt - array['id', 'number', 'issued_at', 'software', 'hashes', 'key_id', 'signature']
+          is distinct from v_stated then array['job_id', 'and the rest must be what the job came to'] end));
+    v_made := queue.add_receipt(v_job, p_receipt, v_job.finished_at);
+    delete from queue.unclosed where job_id = v_id and v_made is not null;
+  end if;
+  return jsonb_build_object('issued', v_made is not null, 'receipt', v_made, 'stated', v_stated,
+    'payload', v_job.payload, 'result', v_job.error_message, 'now', v_now, 'key', queue.current_key('jobs'),
+    'head', queue.chain_end('jobs', v_job.workspace_id));
+exception
+  when invalid_text_representation or invalid_datetime_format or datetime_field_overflow
+    or numeric_value_out_of_range then
+    perform queue.refuse(422, 'receipt_invalid', 'a value has the wrong type: ' || sqlerrm, 'receipt');
+end;
+$$;
+comment on function public.close_receipt is E'Store the signed receipt that closes a job of a signed type which failed or was cancelled: {issued: true, receipt, …}, or {issued: false, stated, payload, result, key, head, now} to be signed after that head; for the worker.\n\nWithout p_job_id the next one; head is absent when there is nothing to close. result is the error''s message.';
+
 create function queue.show_receipt(p_job_id uuid) returns jsonb
 language plpgsql stable
 security definer -- no role holds rights on the receipts
@@ -300,7 +431,7 @@ declare
   v_made queue.receipts;
   v_job public.jobs;
 begin
-  select * into v_made from queue.receipts where job_id = p_job_id;
+  select * into v_made from queue.receipts where job_id = p_job_id order by number desc limit 1;
   if not found or not (queue.is_member(v_made.workspace_id) or auth.uid() is null and queue.is_service()) then
     perform queue.refuse(404, 'receipt_not_found', 'no such receipt');
   end if;
@@ -309,8 +440,13 @@ begin
       select coalesce(jsonb_agg(r.receipt order by r.number), '[]')
       from jsonb_array_elements(v_made.receipt -> 'children') as c
       join queue.receipts as r on r.job_id = (c.value ->> 'job_id')::uuid and r.digest = c.value ->> 'receipt'))
-    || case when v_job.id is null then '{}' else jsonb_build_object('payload', v_job.payload) end
-    || case when v_job.status = 'completed' then jsonb_build_object('result', v_job.result) else '{}' end;
+    || case -- one that was retried since may have another payload
+      when v_made.finished_at is null and v_job.status = 'completed'
+        then jsonb_build_object('payload', v_job.payload, 'result', v_job.result)
+      when v_made.finished_at = v_job.finished_at
+        then jsonb_build_object('payload', v_job.payload, 'result', v_job.error_message)
+      when v_made.finished_at is null and v_job.id is not null then jsonb_build_object('payload', v_job.payload)
+      else '{}' end;
 end;
 $$;
 comment on function queue.show_receipt is 'Body of public.job_receipt, with rights that callers do not have.';
@@ -320,7 +456,7 @@ language sql stable set search_path = ''
 begin atomic
   select queue.show_receipt(p_job_id);
 end;
-comment on function public.job_receipt is E'A job''s receipt with what it vouches for: {format, receipt, children, payload?, result?}. For members; 404 receipt_not_found.\n\npayload is absent once the job is deleted, result also unless it is completed.';
+comment on function public.job_receipt is E'A job''s receipt with what it vouches for: {format, receipt, children, payload?, result?}. For members; 404 receipt_not_found.\n\nFor a job that failed or was cancelled the receipt closes it, and result is the error''s message. payload is absent once the job is deleted, result also while it has not ended.';
 
 create function queue.show_receipts(p_workspace_id uuid, p_after bigint) returns jsonb
 language plpgsql stable
@@ -349,5 +485,6 @@ comment on function public.job_receipts is 'A workspace''s chain of receipts in 
 select queue.allow('anon, authenticated, service_role', 'queue.show_signing_keys', 'public.signing_keys');
 select queue.allow('authenticated, service_role', 'queue.show_receipt', 'public.job_receipt', 'queue.show_receipts',
   'public.job_receipts');
-select queue.allow('job_worker, service_role', 'public.add_signing_key', 'public.issue_receipt');
+select queue.allow('job_worker, service_role', 'public.add_signing_key', 'public.issue_receipt',
+  'public.close_receipt');
 select queue.allow('service_role', 'public.retire_signing_key', 'public.revoke_signing_key');

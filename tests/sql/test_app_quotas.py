@@ -124,7 +124,7 @@ def test_every_table_of_an_app_has_a_quota_or_a_reason(engine: Engine) -> None:
         "workspace_settings", "key_tickets",
         # so many per conversation, plan, training, import, record or benchmark job
         "chat_work_items", "chat_notes", "uses",
-        "plan_stages", "plan_artifacts", "plan_events",
+        "plan_stages", "plan_events",
         "training_jobs", "training_stages", "training_chunks", "host_events",
         "calls", "account_import_errors",
         "beacon_outbox", "beacon_executions", "beacon_receipts",

@@ -26,10 +26,10 @@ from tests.support.functions import (
     users_of,
 )
 
-TABLES = ["plans", "plan_stages", "plan_artifacts", "plan_events"]
+TABLES = ["plans", "plan_stages", "plan_events"]
 CALLERS = {
-    "plan_start", "plan_read", "plan_list", "plan_files", "plan_events_after", "plan_cancel",
-    "plan_delete", "plan_restart", "plan_fork",
+    "plan_start", "plan_read", "plan_list", "plan_events_after", "plan_cancel", "plan_delete",
+    "plan_restart", "plan_fork",
 }  # fmt: skip
 WORKER = {"plan_load", "plan_report"}
 OPERATOR = {"plan_set_guest_workspace"}
@@ -72,7 +72,7 @@ def test_grants_are_by_name(seeded: Database) -> None:
         reads = ["select"] if role in {"authenticated", "service_role"} else []
         for table in TABLES:
             assert rights(seeded, role, f"public.{table}") == reads, (role, table)
-    inner = ["cancel", "delete", "files", "fork", "list", "read", "restart", "start"]
+    inner = ["cancel", "delete", "fork", "list", "read", "restart", "start"]
     assert open_to(seeded, "anon", "plans") == inner
 
 

@@ -58,7 +58,7 @@ def test_every_table_of_tenants_rows_has_a_quota(engine: Engine) -> None:
     """A new table with a workspace is either bounded, or named here with what bounds it."""
     bounded_otherwise = {
         # one per job, and jobs are bounded by max_pending, their rate and retention
-        "ready", "deferred", "leases", "waits", "ended", "attempts", "batch_members", "unique_jobs", "job_keys", "failures", "job_tags",
+        "ready", "deferred", "leases", "waits", "ended", "attempts", "batch_members", "unique_jobs", "job_keys", "failures", "job_tags", "unclosed",
         "steps", "running_steps", "gathered",
         "openings", "partitions", "turns", "signals", "last_deliveries",
         # one per workspace, or per workspace and type
@@ -69,7 +69,7 @@ def test_every_table_of_tenants_rows_has_a_quota(engine: Engine) -> None:
         "actions", "operator_access", "stat_hours",
         # one per limited scope that leases from
         "caps", "buckets",
-        # one per workspace and kind; one per job of a signed type, for a year
+        # one per workspace and kind; one per job of a signed type: max_receipts refuses these when they are enqueued
         "chains", "receipts",
         # one per topic and statement whose messages were held back, until the announcement a second later
         "held_topics",

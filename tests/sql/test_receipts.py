@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import hashlib
 import uuid
+from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import psycopg
@@ -55,6 +57,23 @@ def receipt_of(engine: Engine, told: dict[str, Any], **other: Any) -> dict[str, 
         },
         **other,
     }
+
+
+def closed(engine: Engine, told: dict[str, Any] | None = None) -> dict[str, Any] | None:
+    """The closing receipt of the next job that needs one, or of one that was told, stored."""
+    told = told or engine.rpc("close_receipt")
+    if "head" not in told:
+        return None
+    answer = engine.rpc(
+        "close_receipt", p_job_id=told["stated"]["job_id"], p_receipt=receipt_of(engine, told)
+    )
+    assert answer["issued"]
+    receipt: dict[str, Any] = answer["receipt"]
+    return receipt
+
+
+def fail(engine: Engine, lease: dict[str, Any]) -> None:
+    engine.settle(lease, "failed", error={"type": "E", "message": "no"})
 
 
 def issued(engine: Engine, held: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -128,6 +147,182 @@ def test_what_the_database_does_not_state_is_not_stored(
     assert engine.one("select count(*) from queue.receipts") == 0
 
 
+def give_up(engine: Engine) -> None:
+    engine.enqueue()
+    fail(engine, engine.lease_one())
+
+
+def expire(engine: Engine) -> None:
+    """End it as maintenance does: no worker holds it."""
+    soon = engine.one("select queue.clock()") + timedelta(seconds=10)
+    engine.enqueue(deadline_at=soon.isoformat())
+    engine.advance(11)
+    engine.maintain()
+
+
+def lose(engine: Engine) -> None:
+    """Let every worker die with it."""
+    engine.run("update queue.settings set value = '1' where name = 'lost_attempts_max'")
+    engine.enqueue()
+    for _ in range(3):
+        engine.lease(1)
+        engine.advance(100)
+        engine.maintain()
+
+
+@pytest.mark.parametrize(
+    ("end", "status", "reason"),
+    [
+        (give_up, "failed", "not_retryable"),
+        (lambda e: e.rpc("cancel_job", p_job_id=e.enqueue()), "cancelled", "cancelled"),
+        (expire, "failed", "deadline_passed"),
+        (lose, "failed", "worker_lost"),
+    ],
+)
+def test_a_job_that_ends_without_a_result_is_closed_once(
+    engine: Engine, end: Callable[[Engine], object], status: str, reason: str
+) -> None:
+    """By the next worker; its receipt says how, and so does its bundle."""
+    engine.register(signed=True)
+    end(engine)
+    told = engine.rpc("close_receipt")
+    assert "head" not in engine.rpc("close_receipt")  # another worker's, for ten seconds
+    engine.advance(11)
+    receipt = closed(engine)
+    assert receipt is not None
+    late = engine.rpc(
+        "close_receipt", p_job_id=receipt["job_id"], p_receipt=receipt_of(engine, told)
+    )
+    with engine.member(ADA) as ada:
+        bundle = ada.rpc("job_receipt", p_job_id=receipt["job_id"])
+
+    assert late == {"issued": False}
+    assert (receipt["format"], receipt["status"], receipt["reason"]) == (
+        "minutehand-closing/1", status, reason,
+    )  # fmt: skip
+    assert (receipt["asked"], receipt["reached"], receipt["failed"]) == (0, 0, 0)
+    assert bundle["receipt"] == receipt
+    assert digest_of(bundle["result"]) == receipt["hashes"]["result"]
+    assert engine.one("select count(*) from queue.unclosed") == 0
+
+
+def test_a_job_is_closed_with_its_children_or_in_its_parents_receipt(engine: Engine) -> None:
+    """Once all have ended; what the parent's receipt does not say has one of its own."""
+    engine.register("whole", signed=True)
+    engine.register("part", signed=True)
+    engine.enqueue(job_type="whole")
+    whole = engine.lease_one(job_types=["whole"])
+    engine.spawn(whole, "c", [{"job_type": "part", "payload": {}}] * 3)
+    first, second, third = engine.lease(3, job_types=["part"])
+    issued(engine, handle(first))
+    engine.settle(first, "completed", result=1)
+    fail(engine, second)
+    assert closed(engine) is None  # its parent lives
+    fail(engine, whole)
+    engine.advance(11)
+    assert closed(engine) is None  # a child lives
+    fail(engine, third)
+    engine.advance(11)
+    receipt = closed(engine)
+    engine.advance(11)
+
+    assert receipt is not None
+    assert receipt["job_type"] == "whole"
+    assert (receipt["asked"], receipt["reached"], receipt["failed"]) == (3, 1, 2)
+    assert {each["status"] for each in receipt["children"]} == {"completed", "failed"}
+    assert closed(engine) is None
+    assert engine.one("select count(*) from queue.unclosed") == 0
+
+
+def test_a_child_that_outlives_its_parents_receipt_has_its_own(engine: Engine) -> None:
+    """The parent could only say that it was running."""
+    for job_type in ("whole", "part"):
+        engine.register(job_type, signed=True)
+    engine.enqueue(job_type="whole")
+    whole = engine.lease_one(job_types=["whole"])
+    engine.spawn(whole, "c", [{"job_type": "part", "payload": {}}])
+    [part] = engine.lease(1, job_types=["part"])
+    issued(engine, handle(whole))
+    engine.settle(whole, "completed", result=1)
+    fail(engine, part)
+    receipt = closed(engine)
+
+    assert receipt is not None
+    assert receipt["job_id"] == part["job"]["id"]
+
+
+def test_a_retried_job_is_closed_again_or_signed_after_all(engine: Engine) -> None:
+    """Each end has its receipt, and the bundle is of the last."""
+    engine.register(signed=True)
+    job_id = str(engine.enqueue())
+    fail(engine, engine.lease_one())
+    told = engine.rpc("close_receipt")
+    engine.rpc("retry_job", p_job_id=job_id)
+    assert engine.rpc(
+        "close_receipt", p_job_id=job_id, p_receipt=receipt_of(engine, told)
+    ) == {"issued": False}  # fmt: skip
+    for _ in range(2):
+        fail(engine, engine.lease_one())
+        engine.advance(11)
+        assert closed(engine) is not None
+        engine.rpc("retry_job", p_job_id=job_id)
+    with engine.member(ADA) as ada:
+        assert ada.rpc("job_receipt", p_job_id=job_id).keys() == {"format", "receipt", "children"}
+    lease = engine.lease_one()
+    result = issued(engine, handle(lease))
+    engine.settle(lease, "completed", result=1)
+    with engine.member(ADA) as ada:
+        bundle = ada.rpc("job_receipt", p_job_id=job_id)
+
+    assert (bundle["receipt"], bundle["result"]) == (result, 1)
+    assert result["number"] == 3
+
+
+def test_a_closing_receipt_says_what_the_database_states(engine: Engine) -> None:
+    """A stolen worker's key cannot say that a job was cancelled."""
+    engine.register(signed=True)
+    engine.enqueue()
+    fail(engine, engine.lease_one())
+    told = engine.rpc("close_receipt")
+    for change in ({"status": "cancelled"}, {"format": "minutehand-receipt/1"}):
+        receipt = receipt_of(engine, told, **change)
+        with pytest.raises(psycopg.Error) as error:
+            engine.rpc("close_receipt", p_job_id=told["stated"]["job_id"], p_receipt=receipt)
+        assert refusal(error.value)[:2] == ("PT422", "receipt_invalid")
+
+
+def test_a_workspace_without_room_for_receipts_enqueues_no_signed_job(engine: Engine) -> None:
+    """By any way in; what was taken on, and what the service enqueues, is signed."""
+    engine.register("signed", signed=True)
+    engine.register("plain")
+    engine.run("update queue.settings set value = '2' where name = 'max_receipts'")
+    with engine.member(ADA) as ada:
+        for _ in range(3):
+            ada.enqueue(job_type="signed")
+    for lease in engine.lease()[:2]:
+        issued(engine, handle(lease))
+    job = {"job_type": "signed", "payload": {}}
+    with engine.member(ADA) as ada:
+        for enqueue in (
+            lambda: ada.enqueue(job_type="signed"),
+            lambda: ada.rpc("enqueue_jobs", p_workspace_id=ACME, p_jobs=[job]),
+            lambda: ada.run(
+                "insert into public.jobs (workspace_id, job_type, user_id)"
+                " values (%s, 'signed', %s)", ACME, ADA
+            ),
+        ):  # fmt: skip
+            with pytest.raises(psycopg.Error) as refused:
+                enqueue()
+            assert refusal(refused.value) == ("PT429", "quota_exceeded", "max_receipts")
+        ada.enqueue(job_type="plain")
+        quotas = ada.rpc("workspace_limits", p_workspace_id=ACME)["quotas"]
+    engine.enqueue(job_type="signed")
+    issued(engine, handle(engine.lease_one(job_types=["signed"])))
+
+    assert quotas["max_receipts"] == {"max": 2, "used": 2}
+    assert engine.one("select count(*) from queue.receipts") == 3
+
+
 def test_a_zombie_signs_nothing(engine: Engine) -> None:
     """Neither beside its heir nor after the end."""
     held = leased(engine)
@@ -138,8 +333,9 @@ def test_a_zombie_signs_nothing(engine: Engine) -> None:
 def test_a_page_of_receipts_is_bounded_by_their_children(engine: Engine) -> None:
     """Five hundred parents of a thousand children each would be a hundred megabytes."""
     engine.run(
-        "insert into queue.receipts select gen_random_uuid(), %s, n, jsonb_build_object('n', n,"
-        " 'children', (select jsonb_agg('{}'::jsonb) from generate_series(1, 1000))), 'd', now()"
+        "insert into queue.receipts select %s, n, gen_random_uuid(), null, jsonb_build_object("
+        "'n', n, 'children', (select jsonb_agg('{}'::jsonb) from generate_series(1, 1000))),"
+        " 'd', now()"
         " from generate_series(1, 25) as n",
         ACME,
     )

@@ -326,7 +326,7 @@ def test_a_bad_schedule_is_refused_by_field(
 def test_a_run_that_is_tried_again_after_its_schedule_was_switched_off_is_none(
     engine: Engine,
 ) -> None:
-    """What is parked is tried by its id, whatever became of it."""
+    """What is parked is tried by its id, also after its end."""
     made = put(engine, enabled=False)
     engine.advance(120)
 

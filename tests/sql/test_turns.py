@@ -22,7 +22,7 @@ from tests.support.functions import database_of_an_app
 MOST = 4_000
 #: Feeds of watchers take no turn, so that no list of one's own holds up what is live; a page of 500
 #: events bounds them. See `test_a_page_of_a_feed_costs_its_events`.
-FEEDS = {"event_feed", "session_feed", "guest_session_feed", "guest_session_events", "chat_events", "plan_events_after"}  # fmt: skip
+FEEDS = {"event_feed", "session_feed", "guest_session_feed", "guest_session_events", "plan_events_after"}  # fmt: skip
 MOST_OF_A_FEED = 13_000
 #: Reads by a key that nothing here has: one row.
 UNREACHED = {"chat_outcome", "training_procedure"}
@@ -64,7 +64,7 @@ ARGUMENTS: dict[str, str] = {
     "p_jobs": "(select jsonb_agg('{\"job_type\": \"work\"}'::jsonb) from generate_series(1, 1000))",
     "chat_said.p_session_id": "%(session)s", "chat_status.p_session_id": "%(session)s", "chat_said.p_before": "null", "plan_list.p_session_id": "null", "plan_list.p_after": "null",
     "job_artefacts.p_key": "null", "job_artefacts.p_name": "null",
-    "training_list.p_after": "null", "operation_jobs.p_cursor": "null", "count_operation.p_request": """'{"action": "cancel", "filter": {"job_type": "work"}}'""", "job_steps.p_after": "null", "plan_files.p_name": "null",
+    "training_list.p_after": "null", "operation_jobs.p_cursor": "null", "count_operation.p_request": """'{"action": "cancel", "filter": {"job_type": "work"}}'""", "job_steps.p_after": "null",
     "guest_session_events.p_session_id": "%(guest)s", "guest_session_events.p_job_id": "%(child)s",
     "guest_session_feed.p_session_id": "%(guest)s", "guest_session_jobs.p_session_id": "%(guest)s",
     "explain_job.p_job_id": "%(ready)s", "list_jobs.p_filter": """'{"search": "nothing"}'""", "sort_jobs.p_filter": """'{"search": "nothing"}'""",

@@ -221,7 +221,7 @@ def test_children_are_gathered_in_order_with_their_fates(engine: Engine) -> None
 
 
 def test_each_name_makes_children_of_its_own_for_the_jobs_person(engine: Engine) -> None:
-    """Whatever a processor passes on as options."""
+    """Anything that a processor passes on as options."""
     with engine.member(ADA) as ada:
         other, job_id = engine.enqueue(), ada.enqueue()
     [_, lease] = engine.lease(2)

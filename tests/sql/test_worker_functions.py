@@ -29,6 +29,7 @@ WITHOUT_LEASE = {
     "storage": "names nothing",
     "record_storage": "names nothing",
     "add_signing_key": "names a chain; keeps the key there is",
+    "close_receipt": "names a job that ended, which no one holds; its receipt is checked",
     "beacon_claim_outbox": "names nothing",
     "beacon_close": "names a job that ended, which no one holds; its receipt is checked",
     "beacon_publish": "names what it claimed, each published once",

@@ -20,28 +20,58 @@ const label = (/** @type {Option} */ option) =>
 const valueOf = (/** @type {Option} */ option) =>
   typeof option === "object" && option !== null && "value" in option ? option.value : option;
 
-/** @param {{jobId: string, wait: Wait, onAnswered: () => void}} props */
+/**
+ * The question of a job, answered as its waits are.
+ *
+ * @param {{jobId: string, wait: Wait, onAnswered: () => void}} props
+ */
 export function Question({ jobId, wait, onAnswered }) {
-  const [text, setText] = useState("");
-  const [busy, setBusy] = useState(false);
   const send = async (/** @type {Json | undefined} */ answer) => {
-    setBusy(true);
     try {
-      await jobs.answer(jobId, answer);
+      await jobs.answer(jobId, { body: { answer } });
       notify("Answered: the job continues");
       onAnswered();
     } catch (error) {
       notifyFailure("Could not answer", error);
     }
-    setBusy(false);
   };
   const options = Array.isArray(wait.options) ? wait.options : [];
   const question = typeof wait.question === "string" ? wait.question : pretty(wait.question);
   return html`<section class="card question" aria-label="Question">
+    <${Answering}
+      question=${question}
+      options=${options}
+      isFree=${options.length === 0}
+      send=${send} />
+    ${
+      wait.timeout_at &&
+      html`<p class="muted small">
+        If no one answers, it continues <${When} at=${wait.timeout_at} />.
+      </p>`
+    }
+  </section>`;
+}
+
+/**
+ * @param {{question: string, options: Option[], isFree: boolean,
+ *   most?: number, send: (answer: Json | undefined) => Promise<unknown>}} props `isFree`: any words, at
+ *   `most` so many characters, are an answer.
+ */
+export function Answering({ question, options, isFree, most, send }) {
+  const [text, setText] = useState("");
+  const [busy, setBusy] = useState(false);
+  const submit = async (/** @type {Event} */ event) => {
+    event.preventDefault();
+    if (!text.trim() || busy) return;
+    setBusy(true);
+    await send(text.trim());
+    setBusy(false);
+  };
+  return html`
     <p class="question-text">${question}</p>
     ${
       options.length > 0 &&
-      html`<div class="actions start">
+      html`<div class="actions start" role="group" aria-label="Answers">
         ${options.map(
           (option, index) => html`<${ActionButton} key=${index} run=${() => send(valueOf(option))}>
             ${label(option)}
@@ -50,29 +80,19 @@ export function Question({ jobId, wait, onAnswered }) {
       </div>`
     }
     ${
-      options.length === 0 &&
-      html`<form
-        class="answer"
-        onSubmit=${(/** @type {Event} */ event) => {
-          event.preventDefault();
-          if (text.trim() && !busy) send(text.trim());
-        }}>
+      isFree &&
+      html`<form class="answer" onSubmit=${submit}>
         <label class="grow">
           <span class="hidden">Your answer</span>
           <textarea
             rows="2"
+            maxlength=${most}
             value=${text}
-            placeholder="Your answer"
+            placeholder=${options.length > 0 ? "Or in your own words" : "Your answer"}
             onInput=${(/** @type {{target: HTMLTextAreaElement}} */ event) => setText(event.target.value)}></textarea>
         </label>
         <button type="submit" class="primary" disabled=${busy || !text.trim()}>Answer</button>
       </form>`
     }
-    ${
-      wait.timeout_at &&
-      html`<p class="muted small">
-        If no one answers, it continues <${When} at=${wait.timeout_at} />.
-      </p>`
-    }
-  </section>`;
+  `;
 }

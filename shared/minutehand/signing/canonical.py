@@ -54,6 +54,14 @@ def digest_of(value: Any) -> str:
     return digest(canonical(value))
 
 
+def digest_or_none(value: Any) -> str | None:
+    """The digest of a value; None where it has no canonical form."""
+    try:
+        return digest_of(value)
+    except (ValueError, RecursionError):
+        return None
+
+
 def _scalar(value: bool | str | None) -> str:
     text = json.dumps(value, ensure_ascii=False)
     text.encode()  # a lone surrogate is not text: UnicodeEncodeError is a ValueError

@@ -1,17 +1,20 @@
 """Signs what the processors of signed job types return, before the job is settled.
 
-The result is a step first: whatever attempt signs it, it is the same, and signed once.
+The result is a step first: whatever attempt signs it, it is the same, and signed once. Jobs that
+end otherwise are closed afterwards, by any worker: there may have been none when they ended.
 """
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import Any
 
 from minutehand.aws.sealing import Sealer
 from minutehand.clock import Clock
 from minutehand.config import Settings
 from minutehand.queue.functions import WorkerFunctions
-from minutehand.signing.canonical import digest_of
+from minutehand.signing.canonical import digest_of, digest_or_none
 from minutehand.signing.models import Issued, Unsigned
 from minutehand.signing.signer import Signer, database_clock
 from minutehand.worker.context import JobContext
@@ -68,18 +71,41 @@ class ResultSigner:
             return Fail(f"the result cannot be signed: {error}")
         receipt = told.receipt
         if not told.issued:
-            assert told.head is not None
-            issued = await self._signer.issue(
-                {**told.stated, "hashes": hashes},
-                key=told.key,
-                head=told.head,
-                now=database_clock(told.now, self._signer.clock),
-                send=send,
-            )
-            receipt = issued.receipt
+            receipt = (await self._issue(told, hashes, send)).receipt
         if receipt is None or receipt["hashes"]["result"] != hashes["result"]:
             return Fail("the job has a receipt of another result")
         return kept
+
+    async def close_ended(self) -> int:
+        """Sign for jobs of signed types that failed or were cancelled, whatever ended them.
+
+        A publisher, see `Registry.publisher`.
+        """
+        while (told := await self._close()).head is not None:
+            hashes = {"payload": digest_or_none(told.payload), "result": digest_of(told.result)}
+            await self._issue(told, hashes, partial(self._close, told.stated["job_id"]))
+        return 0
+
+    async def _close(
+        self, job_id: str | None = None, receipt: dict[str, Any] | None = None
+    ) -> Unsigned:
+        arguments = {"p_job_id": job_id, "p_receipt": receipt}
+        return Unsigned.model_validate(await self._functions.call("close_receipt", arguments))
+
+    async def _issue(
+        self,
+        told: Unsigned,
+        hashes: Mapping[str, str | None],
+        send: Callable[[dict[str, Any]], Awaitable[Issued]],
+    ) -> Issued:
+        assert told.head is not None
+        return await self._signer.issue(
+            {**told.stated, "hashes": hashes},
+            key=told.key,
+            head=told.head,
+            now=database_clock(told.now, self._signer.clock),
+            send=send,
+        )
 
     async def aclose(self) -> None:
         """Close the connections."""

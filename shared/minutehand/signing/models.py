@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from minutehand.signing.canonical import EXACT
 
@@ -73,16 +73,42 @@ class ChildOfJob(Strict):
     receipt: Digest | None = Field(description="Of its whole receipt; null when it has none.")
 
 
-class Receipt(Signed):
-    """The signed statement of what a job's processor returned; it closes over all its children."""
+class OfJob(Signed):
+    """A signed statement of how a job ended; it closes over all its children."""
 
-    format: Literal["minutehand-receipt/1"]
     job_type: str
     parent_id: Id | None
-    attempt: Annotated[int, Field(ge=1)]
     created_at: Instant
     children: Annotated[list[ChildOfJob], Field(max_length=MAX_CHILDREN)]
+
+
+class Receipt(OfJob):
+    """The signed statement of what a job's processor returned."""
+
+    format: Literal["minutehand-receipt/1"]
+    attempt: Annotated[int, Field(ge=1)]
     hashes: JobHashes
+
+
+class ClosingHashes(ChainHashes):
+    """What a closing receipt vouches for, each as sha256:<hex> over canonical JSON (RFC 8785)."""
+
+    payload: Digest | None = Field(description="Null where JSON does not keep its numbers exact.")
+    result: Digest = Field(description="Of the error's message, or of null.")
+
+
+class Closing(OfJob):
+    """The signed statement that a job ended without a result, and what became of its children."""
+
+    format: Literal["minutehand-closing/1"]
+    attempt: Annotated[int, Field(ge=0)]
+    finished_at: Instant
+    status: Literal["failed", "cancelled"]
+    reason: str | None = Field(description="Such as attempts_spent; null where there is none.")
+    asked: Annotated[int, Field(ge=0, description="How many children it had.")]
+    reached: Annotated[int, Field(ge=0, description="How many of them completed.")]
+    failed: Annotated[int, Field(ge=0, description="How many of them did not.")]
+    hashes: ClosingHashes
 
 
 class SealedKey(Row):
@@ -116,3 +142,9 @@ class Unsigned(Issued):
     result: Any = None
     key: SealedKey | None = None
     now: AwareDatetime | None = None
+
+
+def first_problem(error: ValidationError, whole: str = "the document") -> str:
+    """The first thing wrong with a value, and where; `whole` names the value itself."""
+    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    return f"{'.'.join(map(str, first['loc'])) or whole}: {first['msg']}"

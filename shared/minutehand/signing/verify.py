@@ -8,15 +8,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Generic, Literal, TypeVar, get_args
 
 from pydantic import ValidationError
 
 from minutehand import strict_json
 from minutehand.signing import keys as signing
 from minutehand.signing.bundle import JobBundle
-from minutehand.signing.canonical import digest, digest_of
-from minutehand.signing.models import Receipt, Signed
+from minutehand.signing.canonical import digest, digest_or_none
+from minutehand.signing.models import MAX_CHILDREN, Closing, Receipt, Signed, first_problem
 
 State = Literal["passed", "failed", "not_made"]
 S = TypeVar("S", bound=Signed)
@@ -113,9 +113,19 @@ class Verifier:
         self._keys = keys
         self._latest = (now or datetime.now(UTC)) + AHEAD
 
-    def read_all(self, kind: type[S], documents: Iterable[Any]) -> list[Read[S]]:
-        """Check the form and signature of each document; returns those of a good form."""
-        found = (self._read(kind, place, each) for place, each in enumerate(documents, 1))
+    def read_all(self, documents: Iterable[Any], kind: type[S], *others: type[S]) -> list[Read[S]]:
+        """Check the form and signature of each document; returns those of a good form.
+
+        Each is read as the one of the others that has its `format`, else as the first kind.
+        """
+        kinds = {get_args(each.model_fields["format"].annotation)[0]: each for each in others}
+
+        def named(document: Any) -> type[S]:
+            return (
+                kinds.get(str(document.get("format")), kind) if isinstance(document, dict) else kind
+            )
+
+        found = (self._read(named(each), place, each) for place, each in enumerate(documents, 1))
         return [each for each in found if each is not None]
 
     def _read(self, kind: type[S], place: int, document: Any) -> Read[S] | None:
@@ -288,8 +298,8 @@ def verify(
     """
     verifier = Verifier(keys, partial=partial, now=now)
     report = verifier.report
-    own = verifier.read_all(Receipt, [bundle.receipt])
-    children = verifier.read_all(Receipt, bundle.children)
+    own = verifier.read_all([bundle.receipt], Receipt, Closing)
+    children = verifier.read_all(bundle.children, Receipt, Closing)
     for one in own:
         for name in ("payload", "result"):
             if name not in bundle.model_fields_set:
@@ -299,6 +309,7 @@ def verify(
             report.note(
                 one.subject, name, None if same else f"the {name} is not the one signed for"
             )
+        _check_counts(report, one)
         named = {each.receipt for each in one.receipt.children if each.receipt is not None}
         given = {each.digest for each in children}
         if stranger := len(given - named) + len(children) - len(given):
@@ -320,7 +331,7 @@ def verify_chain(
 ) -> Report:
     """Check a run of a workspace's chain: every signature, no gap, each child's receipt in it."""
     verifier = Verifier(keys, partial=True, now=now)
-    read = verifier.read_all(Receipt, documents)
+    read = verifier.read_all(documents, Receipt, Closing)
     first = verifier.check_run(read)
     given = {one.digest for one in read}
     for one in read:
@@ -331,21 +342,22 @@ def verify_chain(
             verifier.report.skip(one.subject, "children", words)
         else:
             verifier.report.note(one.subject, "children", words if missing else None)
-    if len({one.receipt.job_id for one in read}) < len(read):
-        verifier.report.note("chain", "job", "two receipts are of one job")
+        _check_counts(verifier.report, one)
+    # a job that is retried ends once more; what it returned is signed once
+    ends = {(one.receipt.job_id, getattr(one.receipt, "finished_at", None)) for one in read}
+    if len(ends) < len(read):
+        verifier.report.note("chain", "job", "two receipts are of one end of a job")
     verifier.check_chain(read)
     return verifier.report
 
 
-def first_problem(error: ValidationError) -> str:
-    """The first thing wrong with a document."""
-    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-    return f"{'.'.join(map(str, first['loc'])) or 'the document'}: {first['msg']}"
-
-
-def digest_or_none(value: Any) -> str | None:
-    """The digest of a value; None where it has no canonical form."""
-    try:
-        return digest_of(value)
-    except (ValueError, RecursionError):
-        return None
+def _check_counts(report: Report, one: Read[Any]) -> None:
+    """Check that a closing receipt counts the children that it names."""
+    if isinstance(closing := one.receipt, Closing):
+        reached = sum(each.status == "completed" for each in closing.children)
+        named, asked = len(closing.children), closing.reached + closing.failed
+        same = closing.asked == asked and (
+            (reached, named) == (closing.reached, asked) or named == MAX_CHILDREN < asked
+        )
+        wrong = None if same else "it does not count the children that it names"
+        report.note(one.subject, "closing", wrong, f"{closing.reached} of {asked} reached")

@@ -175,6 +175,7 @@ class JobType(Generic[P]):
             ageing_seconds=_whole(self.ageing),
             internal=self.internal,
             tagged_by=self.tagged_by,
+            signed=self.signed,
             source=self.source,
             description=self.description,
             schedules=tuple(schedule.wire(self.name) for schedule in self.schedules),
@@ -378,7 +379,7 @@ class Registry:
                 as well.
             tagged_by: Fields of the payload whose values become tags of each job, as
                 `customer:42`, so that jobs are found by them at any age; `a.b` reaches inside.
-            signed: A completed job has a signed receipt of its result, see the page on receipts.
+            signed: Each job ends with a signed receipt, see the page on receipts.
             schedule: When the clock enqueues such jobs: a cron expression for the system, or
                 `Schedule`s for each workspace or one. A deploy changes and removes them.
 

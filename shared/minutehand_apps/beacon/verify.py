@@ -12,15 +12,15 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from minutehand.signing.canonical import digest_or_none
 from minutehand.signing.keys import SIGNATURE
+from minutehand.signing.models import first_problem
 from minutehand.signing.verify import (
     KeySet,
     Read,
     Report,
     Unreadable,
     Verifier,
-    digest_or_none,
-    first_problem,
     load_json,
 )
 from minutehand_apps.beacon.models import Bundle, Closing, JobSpec, Receipt, Signed
@@ -73,7 +73,7 @@ def verify(
     report = verifier.report
     read = _receipts(verifier, bundle.receipts)
     ends = [] if bundle.closing is None else [bundle.closing]
-    closing = verifier.read_all(Closing, ends)
+    closing = verifier.read_all(ends, Closing)
     spec = _Spec.of(bundle)
     for one in read:
         _check_spec(report, one, spec)
@@ -105,7 +105,7 @@ def verify_chain(
     report = verifier.report
     closes = [each for each in documents if _closes(each)]
     read = _receipts(verifier, [each for each in documents if not _closes(each)])
-    closings = verifier.read_all(Closing, closes)
+    closings = verifier.read_all(closes, Closing)
     chain: list[Read[Any]] = [*read, *closings]
     first = verifier.check_run(chain)
     for one in closings:
@@ -125,7 +125,7 @@ def _closes(document: Any) -> bool:
 
 def _receipts(verifier: Verifier, documents: Sequence[Any]) -> list[Read[Receipt]]:
     """The receipts of executions, their outputs checked as well."""
-    read = verifier.read_all(Receipt, documents)
+    read = verifier.read_all(documents, Receipt)
     for one in read:
         same = digest_or_none(one.document["output"]) == one.receipt.hashes.output
         wrong = None if same else "the output is not the one signed for"

@@ -10,7 +10,7 @@ from typing import Final
 from minutehand.ai.offline import sentences
 from minutehand_apps.chat import offline, prompts
 from minutehand_apps.chat import page as pages
-from minutehand_apps.chat.models import Finding, Item, Text, Written
+from minutehand_apps.chat.models import MOST_ITEMS, Finding, Item, Text, Written
 from minutehand_apps.chat.tables import Data
 from minutehand_apps.chat.work_run import Question, WorkRun
 from minutehand_apps.chat.writing import Writer, together
@@ -40,6 +40,9 @@ class OnlineWork:
         await run.stage(2, "ANALYZING", "Looking at what is wanted")
         sources = await self._sources()
         texts = [Text(title=name, text=text) for name, text in sources]
+        if not texts:  # what "this" and "them" are
+            before = [each.text for each in run.loaded.history if each.kind == "result"]
+            texts = [Text(title="Found before", text=text) for text in before[-MOST_ITEMS:]]
         said = Text(title="The message", text=run.loaded.message.text)
         # what stands behind its request is material too
         if not texts or len(said.text) > MESSAGE_IS_MATERIAL:

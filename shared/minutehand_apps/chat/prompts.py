@@ -147,11 +147,10 @@ def decide(
         f"{RULES}\n\nDecide whether the message is answered at once (needs_work false, no items),"
         f" or asks for work over texts that takes several steps: then name 1 to {MOST_ITEMS} items,"
         " each research, summarise, compare, draft or build (a page: dashboard, timeline, table,"
-        " chart,"
-        " report), with a title and what is to be done. What builds on research comes after it."
-        " What the"
-        " person does not want, or merely mentions, is not work. Nor is a request without a subject"
-        ' ("Can you analyze?"): it is answered by asking for one. Any language counts.',
+        " chart, report), with a title and what is to be done, in words that need no earlier"
+        ' message: they say what "this" or "them" is. What builds on research comes after it. What'
+        " the person does not want, or merely mentions, is not work. Nor is a request without a"
+        ' subject ("Can you analyze?"): it is answered by asking for one. Any language counts.',
         [
             Material("Message", text),
             *([Material("Titles of its texts", titles)] if titles else []),

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Final, Literal
 from urllib.parse import quote
 from uuid import UUID
 
-from fastapi import APIRouter, Header, Path, Query, Request, Response
+from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import StreamingResponse
@@ -23,9 +23,8 @@ from starlette.responses import StreamingResponse
 from minutehand.queue.functions import CallerFunctions
 from minutehand.web import paging
 from minutehand.web.auth import SignedIn, UserOrGuest
-from minutehand.web.caller import Caller, token_of
+from minutehand.web.caller import token_of
 from minutehand.web.errors import ApiError, invalid_argument
-from minutehand.web.hub import EventHub
 from minutehand.web.idempotency import IdempotencyHeader, parse_key
 from minutehand.web.services import Provided, Services
 from minutehand.web.sse import MEDIA_TYPE, EventStream, frame
@@ -48,6 +47,9 @@ STILL_WRITING: Final = (
 )
 _SESSION_ID = Annotated[str | None, Query(alias="sessionId", max_length=255)]
 _HEADER_ID = Annotated[str | None, Header(alias="X-Session-Id", max_length=255)]
+_STREAM: Final[dict[int | str, dict[str, Any]]] = {
+    200: {"content": {MEDIA_TYPE: {"schema": {"type": "string"}}}}
+}
 
 
 class Turn(BaseModel):
@@ -104,290 +106,243 @@ class MessageRequest(BaseModel):
     content: Annotated[str, Field(min_length=1, max_length=2000, pattern=r"\S")]
 
 
-class ChatRoutes:
-    """The routes by session."""
+routes = APIRouter(tags=["chat"])
 
-    def __init__(self, app: Chat) -> None:
-        self._app = app
 
-    def add_to(self, router: APIRouter) -> None:
-        """Add the routes."""
-        streams: dict[int | str, dict[str, Any]] = {
-            200: {"content": {MEDIA_TYPE: {"schema": {"type": "string"}}}}
-        }
-        begun: dict[int | str, dict[str, Any]] = {202: {"description": "Work has begun."}}
-        add = router.add_api_route
-        add(
-            "/api/chat",
-            self.chat,
-            methods=["POST"],
-            responses={**streams, **begun},
-            response_model=None,
+async def _provided(services: Provided) -> Chat:
+    return services.provide(Chat, lambda: Chat(services.settings))
+
+
+async def _acting(caller: UserOrGuest, services: Provided) -> CallerFunctions:
+    return (await _provided(services)).acting_as(token_of(caller))
+
+
+async def _named(session_id: _SESSION_ID = None, x_session_id: _HEADER_ID = None) -> str:
+    named = session_id or x_session_id
+    if not named:
+        raise invalid_argument("sessionId", "must be given", location="query")
+    return named
+
+
+App = Annotated[Chat, Depends(_provided)]
+#: The app's SQL functions as the caller may call them.
+Functions = Annotated[CallerFunctions, Depends(_acting)]
+#: The session that a request names in its query or header.
+Session = Annotated[str, Depends(_named)]
+
+
+@routes.post(
+    "/api/chat",
+    responses={**_STREAM, 202: {"description": "Work has begun."}},
+    response_model=None,
+)
+async def chat(
+    request: Request,
+    body: ChatRequest,
+    app: App,
+    functions: Functions,
+    services: Provided,
+    x_session_id: _HEADER_ID = None,
+    idempotency_key: IdempotencyHeader = None,
+) -> Response:
+    """Say something: 200 with the reply, or 202 with work that has begun.
+
+    With `Accept: text/event-stream` the reply comes piece by piece.
+    """
+    key = parse_key(idempotency_key)
+    began_at = asked_at(request, services.clock)
+    text, history = _last_said(body)
+    session_id = x_session_id or f"guest_{secrets.token_hex(32)}"
+    texts = [Text(title=each.title, text=each.text) for each in body.documents]
+    by_rules = _classified(app, text, texts, body.mode)
+    begin_now = app.by_rules or (body.mode == "work" and not by_rules.items)
+    asked = await functions.call(
+        "chat_request",
+        session_id=session_id,
+        repeatable=key is not None,
+        request={
+            "text": text,
+            "client_id": key,
+            "documents": [each.model_dump() for each in body.documents],
+            # what is decided is not decided again
+            "mode": "reply" if by_rules.tier == "instant" or not app.own.async_work else body.mode,
+            "ask": body.ask,
+            "ask_seconds": body.ask_seconds or app.own.ask_seconds,
+            "seed": body.seed,
+            "items": [item.model_dump() for item in by_rules.items] if begin_now else [],
+            "history": history,
+            "workspace_id": body.workspace_id,
+        },
+    )
+    if asked["wake"]:
+        await services.waker.wake()
+    exchange = _Exchange(
+        app,
+        functions,
+        services,
+        session_id,
+        asked["message_id"],
+        began_at,
+        by_rules,
+        body.wait_seconds,
+    )
+    if MEDIA_TYPE in request.headers.get("accept", ""):
+        return StreamingResponse(
+            exchange.stream(),
+            media_type=MEDIA_TYPE,
+            headers={"X-Session-Id": session_id, "Cache-Control": "no-cache"},
         )
-        add("/api/chat", self.said, methods=["GET"])
-        add("/api/chat", self.delete, methods=["DELETE"], status_code=204)
-        add("/api/chat/sessions", self.list_sessions, methods=["GET"])
-        add(
-            "/api/chat/replies/{message_id}",
-            self.reply,
-            methods=["GET"],
-            responses={202: {"description": "It is still being written."}},
-            response_model=None,
-        )
-        add("/api/async-status", self.status, methods=["GET"])
-        add(
-            "/api/async-events",
-            self.events,
-            methods=["GET"],
-            responses=streams,
-            response_model=None,
-        )
-        add("/api/async-cancel", self.cancel, methods=["POST"])
-        add("/api/async-messages", self.list_messages, methods=["GET"])
-        add("/api/async-messages", self.send_message, methods=["POST"])
+    return await exchange.response()
 
-    async def chat(
-        self,
-        request: Request,
-        body: ChatRequest,
-        caller: UserOrGuest,
-        services: Provided,
-        x_session_id: _HEADER_ID = None,
-        idempotency_key: IdempotencyHeader = None,
-    ) -> Response:
-        """Say something: 200 with the reply, or 202 with work that has begun.
 
-        With `Accept: text/event-stream` the reply comes piece by piece.
-        """
-        key = parse_key(idempotency_key)
-        return await self._chat(request, body, caller, services, x_session_id, key)
+@routes.get("/api/chat")
+async def said(
+    functions: Functions,
+    named: Session,
+    before: Annotated[
+        int | None, Query(ge=1, le=2_147_483_647, description="Messages before this `seq`.")
+    ] = None,
+    limit: Annotated[int, Query(ge=1, le=200)] = 50,
+) -> dict[str, Any]:
+    """A session's conversation: its latest messages in order, each result with its page."""
+    return await functions.call("chat_said", session_id=named, before=before, limit=limit)
 
-    async def said(
-        self,
-        caller: UserOrGuest,
-        session_id: _SESSION_ID = None,
-        x_session_id: _HEADER_ID = None,
-        before: Annotated[
-            int | None, Query(ge=1, le=2_147_483_647, description="Messages before this `seq`.")
-        ] = None,
-        limit: Annotated[int, Query(ge=1, le=200)] = 50,
-    ) -> dict[str, Any]:
-        """A session's conversation: its latest messages in order, each result with its page."""
-        named = _named(session_id, x_session_id)
-        functions = self._app.acting_as(token_of(caller))
-        return await functions.call("chat_said", session_id=named, before=before, limit=limit)
 
-    async def delete(
-        self, caller: UserOrGuest, session_id: _SESSION_ID = None, x_session_id: _HEADER_ID = None
-    ) -> None:
-        """Delete a session's conversation and cancel its live work; for its author and managers."""
-        named = _named(session_id, x_session_id)
-        functions = self._app.acting_as(token_of(caller))
-        await functions.call("chat_delete", session_id=named, repeatable=False)
+@routes.delete("/api/chat", status_code=204)
+async def delete(functions: Functions, named: Session) -> None:
+    """Delete a session's conversation and cancel its live work; for its author and managers."""
+    await functions.call("chat_delete", session_id=named, repeatable=False)
 
-    async def list_sessions(
-        self,
-        caller: SignedIn,
-        workspace_id: UUID | None = None,
-        after: Annotated[
-            str | None, Query(max_length=200, description="The `next` of the page before.")
-        ] = None,
-        limit: Annotated[int, Query(ge=1, le=200)] = 50,
-    ) -> SessionPage:
-        """Sessions of a workspace, the one written in last first."""
-        at = paging.decode(after, datetime, UUID) if after is not None else None
-        found = await self._app.acting_as(caller.token).call(
-            "chat_sessions",
-            workspace_id=workspace_id,
-            before={"at": at[0], "id": at[1]} if at is not None else None,
-            limit=limit,
-        )
-        rows = found["sessions"]
-        last = rows[-1] if len(rows) == limit else None
-        following = (
-            paging.encode(last["last_message_at"], last["conversation_id"]) if last else None
-        )
-        return SessionPage.model_validate({"sessions": rows, "next": following})
 
-    async def reply(
-        self,
-        request: Request,
-        message_id: Annotated[str, Path(pattern="^msg_[0-9a-f-]{36}$")],
-        caller: UserOrGuest,
-        services: Provided,
-        session_id: _SESSION_ID = None,
-        x_session_id: _HEADER_ID = None,
-    ) -> Response:
-        """What became of a message, as `POST /api/chat` answers it; waits as long for it."""
-        exchange = _Exchange(
-            self._app,
-            self._app.acting_as(token_of(caller)),
-            services,
-            _named(session_id, x_session_id),
-            message_id.removeprefix("msg_"),
-            asked_at(request, services.clock),
-        )
-        return await exchange.response()
+@routes.get("/api/chat/sessions")
+async def list_sessions(
+    caller: SignedIn,
+    app: App,
+    workspace_id: UUID | None = None,
+    after: Annotated[
+        str | None, Query(max_length=200, description="The `next` of the page before.")
+    ] = None,
+    limit: Annotated[int, Query(ge=1, le=200)] = 50,
+) -> SessionPage:
+    """Sessions of a workspace, the one written in last first."""
+    at = paging.decode(after, datetime, UUID) if after is not None else None
+    found = await app.acting_as(caller.token).call(
+        "chat_sessions",
+        workspace_id=workspace_id,
+        before={"at": at[0], "id": at[1]} if at is not None else None,
+        limit=limit,
+    )
+    rows = found["sessions"]
+    last = rows[-1] if len(rows) == limit else None
+    following = paging.encode(last["last_message_at"], last["conversation_id"]) if last else None
+    return SessionPage.model_validate({"sessions": rows, "next": following})
 
-    async def status(
-        self, caller: UserOrGuest, session_id: _SESSION_ID = None, x_session_id: _HEADER_ID = None
-    ) -> dict[str, Any]:
-        """The state of a session's work; empty for an unknown session."""
-        named = _named(session_id, x_session_id)
-        return await self._app.acting_as(token_of(caller)).call("chat_status", session_id=named)
 
-    async def events(
-        self,
-        request: Request,
-        caller: UserOrGuest,
-        services: Provided,
-        session_id: _SESSION_ID = None,
-        x_session_id: _HEADER_ID = None,
-        cursor: Annotated[
-            str | None, Query(max_length=4096, description="An event's id, or `now`.")
-        ] = None,
-        last_event_id: Annotated[str | None, Header(alias="Last-Event-ID")] = None,
-    ) -> EventStream:
-        """A session's events, unnamed, `connected` first; resumed by `Last-Event-ID`."""
-        named = _named(session_id, x_session_id)
-        return await self._events(request, caller, services, named, last_event_id or cursor)
+@routes.get(
+    "/api/chat/replies/{message_id}",
+    responses={202: {"description": "It is still being written."}},
+    response_model=None,
+)
+async def reply(
+    request: Request,
+    message_id: Annotated[str, Path(pattern="^msg_[0-9a-f-]{36}$")],
+    app: App,
+    functions: Functions,
+    services: Provided,
+    named: Session,
+) -> Response:
+    """What became of a message, as `POST /api/chat` answers it; waits as long for it."""
+    sent, began_at = message_id.removeprefix("msg_"), asked_at(request, services.clock)
+    return await _Exchange(app, functions, services, named, sent, began_at).response()
 
-    async def cancel(
-        self, body: CancelRequest, caller: UserOrGuest, x_session_id: _HEADER_ID = None
-    ) -> dict[str, Any]:
-        """Cancel a piece of work by its id, or with `cancelAll` all of a session."""
-        session_id = body.sessionId or x_session_id
-        if body.workId is None and not (session_id and body.cancelAll):
-            raise invalid_argument("workId", "or sessionId with cancelAll must be given")
-        return await self._app.acting_as(token_of(caller)).call(
-            "chat_cancel_work", session_id=session_id, work_id=body.workId, all=body.workId is None
-        )
 
-    async def list_messages(
-        self,
-        caller: UserOrGuest,
-        session_id: _SESSION_ID = None,
-        x_session_id: _HEADER_ID = None,
-        work_id: Annotated[str | None, Query(alias="workId", max_length=100)] = None,
-        limit: Annotated[int, Query(ge=1, le=200)] = 100,
-    ) -> dict[str, Any]:
-        """Messages between work and people; returned ones count as read."""
-        return await self._app.acting_as(token_of(caller)).call(
-            "chat_notes_of",
-            session_id=_named(session_id, x_session_id),
-            work_id=work_id,
-            limit=limit,
-            repeatable=False,
-        )
+@routes.get("/api/async-status")
+async def status(functions: Functions, named: Session) -> dict[str, Any]:
+    """The state of a session's work; empty for an unknown session."""
+    return await functions.call("chat_status", session_id=named)
 
-    async def send_message(
-        self,
-        body: MessageRequest,
-        caller: UserOrGuest,
-        services: Provided,
-        x_session_id: _HEADER_ID = None,
-    ) -> dict[str, Any]:
-        """Answer a question in any words, or guide live work."""
-        done = await self._app.acting_as(token_of(caller)).call(
-            "chat_respond",
-            session_id=_named(body.sessionId, x_session_id),
-            message_id=body.messageId,
-            work_id=body.workId,
-            content=body.content,
-            repeatable=False,
-        )
-        if done.pop("wake"):
-            await services.waker.wake()
-        return done
 
-    async def _chat(
-        self,
-        request: Request,
-        body: ChatRequest,
-        caller: Caller | None,
-        services: Services,
-        session_id: str | None,
-        key: str | None,
-    ) -> Response:
-        began_at = asked_at(request, services.clock)
-        text, history = _last_said(body)
-        session_id = session_id or f"guest_{secrets.token_hex(32)}"
-        texts = [Text(title=each.title, text=each.text) for each in body.documents]
-        by_rules = self._classified(text, texts, body.mode)
-        begin_now = self._app.by_rules or (body.mode == "work" and not by_rules.items)
-        functions = self._app.acting_as(token_of(caller))
-        asked = await functions.call(
-            "chat_request",
-            session_id=session_id,
-            repeatable=key is not None,
-            request={
-                "text": text,
-                "client_id": key,
-                "documents": [each.model_dump() for each in body.documents],
-                # what is decided is not decided again
-                "mode": "reply"
-                if by_rules.tier == "instant" or not self._app.own.async_work
-                else body.mode,
-                "ask": body.ask,
-                "ask_seconds": body.ask_seconds or self._app.own.ask_seconds,
-                "seed": body.seed,
-                "items": [item.model_dump() for item in by_rules.items] if begin_now else [],
-                "history": history,
-                "workspace_id": body.workspace_id,
-            },
-        )
-        if asked["wake"]:
-            await services.waker.wake()
-        exchange = _Exchange(
-            self._app,
-            functions,
-            services,
-            session_id,
-            asked["message_id"],
-            began_at,
-            by_rules,
-            body.wait_seconds,
-        )
-        if MEDIA_TYPE in request.headers.get("accept", ""):
-            return StreamingResponse(
-                exchange.stream(),
-                media_type=MEDIA_TYPE,
-                headers={"X-Session-Id": session_id, "Cache-Control": "no-cache"},
-            )
-        return await exchange.response()
+@routes.get("/api/async-events", responses=_STREAM, response_model=None)
+async def events(
+    request: Request,
+    caller: UserOrGuest,
+    app: App,
+    services: Provided,
+    named: Session,
+    cursor: Annotated[
+        str | None, Query(max_length=4096, description="An event's id, or `now`.")
+    ] = None,
+    last_event_id: Annotated[str | None, Header(alias="Last-Event-ID")] = None,
+) -> EventStream:
+    """A session's events, unnamed, `connected` first; resumed by `Last-Event-ID`."""
+    began_at, after = asked_at(request, services.clock), last_event_id or cursor
+    feed = SessionFeed(
+        named,
+        app.streaming_to(token_of(caller)),
+        after=None if after == "now" else after,
+        reads=app.hub.reads,
+        circle=str(caller.user_id) if caller is not None else "guests",
+    )
+    async with Opening(request, services, caller, guest=feed.topic) as opening:
+        first = await opening.read(feed.open(services.clock.now(), skip=after == "now"))
+        pace = buffered_pace(services)
+        return opening.stream(feed, first, began_at=began_at, pace=pace, hub=app.hub)
 
-    def _classified(self, text: str, texts: list[Text], mode: Mode) -> Classification:
-        found = classify(text, texts, forced=mode == "work")
-        if found.items and not self._app.own.async_work:
-            return Classification("standard", reasons=["background work is off: ENABLE_ASYNC_WORK"])
-        if found.items and mode == "reply":
-            return Classification("standard", reasons=["a direct answer was requested"])
-        return found
 
-    async def _events(
-        self,
-        request: Request,
-        caller: Caller | None,
-        services: Services,
-        session_id: str,
-        after: str | None,
-    ) -> EventStream:
-        began_at = asked_at(request, services.clock)
-        feed = SessionFeed(
-            session_id,
-            self._app.streaming_to(token_of(caller)),
-            after=None if after == "now" else after,
-            reads=self._hub.reads,
-            circle=str(caller.user_id) if caller is not None else "guests",
-        )
-        async with Opening(request, services, caller, guest=feed.topic) as opening:
-            first = await opening.read(feed.open(services.clock.now(), skip=after == "now"))
-            pace = buffered_pace(services)
-            return opening.stream(feed, first, began_at=began_at, pace=pace, hub=self._hub)
+@routes.post("/api/async-cancel")
+async def cancel(
+    body: CancelRequest, functions: Functions, x_session_id: _HEADER_ID = None
+) -> dict[str, Any]:
+    """Cancel a piece of work by its id, or with `cancelAll` all of a session."""
+    session_id = body.sessionId or x_session_id
+    if body.workId is None and not (session_id and body.cancelAll):
+        raise invalid_argument("workId", "or sessionId with cancelAll must be given")
+    return await functions.call(
+        "chat_cancel_work", session_id=session_id, work_id=body.workId, all=body.workId is None
+    )
 
-    @property
-    def _hub(self) -> EventHub:
-        return self._app.hub
+
+@routes.get("/api/async-messages")
+async def list_messages(
+    functions: Functions,
+    named: Session,
+    work_id: Annotated[str | None, Query(alias="workId", max_length=100)] = None,
+    limit: Annotated[int, Query(ge=1, le=200)] = 100,
+) -> dict[str, Any]:
+    """Messages between work and people; returned ones count as read."""
+    return await functions.call(
+        "chat_notes_of", session_id=named, work_id=work_id, limit=limit, repeatable=False
+    )
+
+
+@routes.post("/api/async-messages")
+async def send_message(
+    body: MessageRequest,
+    functions: Functions,
+    services: Provided,
+    x_session_id: _HEADER_ID = None,
+) -> dict[str, Any]:
+    """Answer a question in any words, or guide live work."""
+    done = await functions.call(
+        "chat_respond",
+        session_id=await _named(body.sessionId, x_session_id),
+        message_id=body.messageId,
+        work_id=body.workId,
+        content=body.content,
+        repeatable=False,
+    )
+    if done.pop("wake"):
+        await services.waker.wake()
+    return done
+
+
+def _classified(app: Chat, text: str, texts: list[Text], mode: Mode) -> Classification:
+    found = classify(text, texts, forced=mode == "work")
+    if found.items and not app.own.async_work:
+        return Classification("standard", reasons=["background work is off: ENABLE_ASYNC_WORK"])
+    if found.items and mode == "reply":
+        return Classification("standard", reasons=["a direct answer was requested"])
+    return found
 
 
 #: How a request that came earlier was classified.
@@ -505,13 +460,6 @@ def _last_said(body: ChatRequest) -> tuple[str, list[dict[str, str]]]:
     return text, [{"author": each.role, "text": each.content} for each in earlier]
 
 
-def _named(*ids: str | None) -> str:
-    found = next((each for each in ids if each), None)
-    if found is None:
-        raise invalid_argument("sessionId", "must be given", location="query")
-    return found
-
-
 def _live_text(outcome: Outcome) -> tuple[str, int]:
     """What a model has written so far and where that begins, see live.py."""
     stage = (outcome.progress or {}).get("stage") or ""
@@ -521,8 +469,6 @@ def _live_text(outcome: Outcome) -> tuple[str, int]:
     return str((outcome.progress or {}).get("message") or ""), int(place)
 
 
-def router(services: Services) -> APIRouter:
-    """The app's routes over one process's services."""
-    routes = APIRouter(tags=["chat"])
-    ChatRoutes(services.provide(Chat, lambda: Chat(services.settings))).add_to(routes)
+def router(_: Services) -> APIRouter:
+    """The app's routes."""
     return routes

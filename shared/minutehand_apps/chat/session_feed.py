@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Final
 
+from minutehand.queue.errors import QueueError
 from minutehand.queue.functions import CallerFunctions
 from minutehand.queue.models import FeedPage, JobEvent
 from minutehand.web.feeds import BEGINNING, HistoryFeed, cursors_between
@@ -171,9 +172,17 @@ class SessionFeed(HistoryFeed):
         return UnnamedLine(cursor=cursor, type=kind, data=told)
 
     async def _read_session(self, after: str | None) -> FeedPage:
-        return FeedPage.model_validate(
-            await self._functions.call("chat_events", session_id=self._session_id, cursor=after)
-        )
+        guest_session = self.topic.removeprefix("session:")
+        try:
+            page = await self._functions.call(
+                "guest_session_feed", session_id=guest_session, cursor=after
+            )
+        except QueueError as error:
+            if error.word != "session_not_found":
+                raise
+            # many streams wait for sessions that are still to begin: that is not an error
+            return FeedPage(events=(), cursor=after or BEGINNING)
+        return FeedPage.model_validate(page)
 
 
 def _ms(instant: str | None) -> int | None:

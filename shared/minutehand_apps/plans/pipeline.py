@@ -6,7 +6,6 @@ Which stages there are is planning.graph's; what each finds, planning.making's.
 from __future__ import annotations
 
 import asyncio
-import json
 from collections import Counter
 from collections.abc import Mapping
 from datetime import UTC, date, datetime, timedelta
@@ -20,7 +19,6 @@ from minutehand.worker.context import JobContext, Suspended, TurnEnded
 from minutehand.worker.job import Job
 from minutehand.worker.outcomes import Retry
 from minutehand_apps.plans.models import Loaded, StoredPlan, StoredStage
-from minutehand_apps.plans.planning import blocks as b
 from minutehand_apps.plans.planning import graph
 from minutehand_apps.plans.planning.asking import SKIP, first_questions
 from minutehand_apps.plans.planning.chapters import Chapter, Inputs
@@ -28,19 +26,13 @@ from minutehand_apps.plans.planning.computing import data_of
 from minutehand_apps.plans.planning.graph import Stage
 from minutehand_apps.plans.planning.making import MAKERS
 from minutehand_apps.plans.recorder import Recorder
-from minutehand_apps.plans.report import compose, html, markdown
+from minutehand_apps.plans.report import compose, described, files_of, report_files
 from minutehand_apps.plans.services import Plans
 
 #: A stage that asks a model is not begun with less time than this before the tick ends.
 SECONDS_TO_SPARE: Final = 20.0
 #: A model that asks to be left alone for longer gives the job back until then.
 LONGEST_PAUSE: Final = timedelta(seconds=15)
-MEDIA: Final = {
-    "json": "application/json",
-    "md": "text/markdown",
-    "svg": "image/svg+xml",
-    "html": "text/html",
-}
 
 
 class StageFailed(ProcessorError):
@@ -194,7 +186,8 @@ class Pipeline:
 
     async def _make(self, stage: Stage) -> Chapter:
         if stage.name == "report":
-            return self._report()
+            chapters = [each.stage for each in compose(self._ended).chapters]
+            return Chapter({"chapters": chapters}, [])
         inputs = Inputs(
             self.plan.prompt,
             self.plan.speed_vs_detail,
@@ -263,44 +256,37 @@ class Pipeline:
 
         return on_text
 
-    def _report(self) -> Chapter:
-        """The report's two files, of all other stages."""
+    @property
+    def _ended(self) -> StoredPlan:
+        """The plan as it will be read when its report is stored."""
         rows = [
             StoredStage(name=name, status="completed", result=result, model=self.models.get(name))
             for name, result in self.results.items()
         ]
-        ended = self.plan.model_copy(update={"stages": rows, "status": "completed"})
-        composed = compose(ended)
-        files = {"report.html": html(composed), "report.md": markdown(composed)}
-        return Chapter({"chapters": [each.stage for each in composed.chapters]}, [], files=files)
+        return self.plan.model_copy(update={"stages": rows, "status": "completed"})
 
     async def _store(
         self, stage: Stage, chapter: Chapter, model: str | None, started: datetime
     ) -> None:
-        """The stage's result, its files and its events, in one transaction."""
+        """The stage's result, what its files are and its events, in one transaction."""
         result = data_of(chapter)
-        files = dict(chapter.files)
-        if stage.name != "report":
-            place = f"{graph.position_of(stage.name):02}-{stage.name.replace('_', '-')}"
-            files[f"{place}.json"] = json.dumps(result, ensure_ascii=False, indent=2) + "\n"
-            text = b.to_markdown(result["blocks"])
-            files[f"{place}.md"] = f"# {stage.title}\n\n{text}".rstrip() + "\n"
+        contents = files_of(stage.name, result)
+        if stage.name == "report":
+            contents = report_files(self._ended)
+            del contents["report.json"]  # made for those who ask for it
+        files = [described(name, content) for name, content in contents.items()]
         recorder = self._recorder
         for line in chapter.logs:
             recorder.append("log", level="info", stage=stage.name, message=line)
-        for name, content in files.items():
-            file = {
-                "name": name, "stage": stage.name, "media_type": MEDIA[name.rpartition(".")[2]],
-            }  # fmt: skip
-            recorder.put_artifact(**file, content=content)
-            url = f"/api/plans/{self.plan.id}/files/{name}"
-            recorder.append("artifact_ready", **file, bytes=len(content.encode()), url=url)
-        fields = {"result": result, "model": model, "code": None, "reason": None}
+        for file in files:
+            url = f"/api/plans/{self.plan.id}/files/{file['name']}"
+            recorder.append("artifact_ready", **file, stage=stage.name, url=url)
+        fields = {"result": result, "files": files, "model": model, "code": None, "reason": None}
         self._put(stage, "completed", started, **fields)
         share = round(100 * (len(self.results) + 1) / len(self.stages), 2)
         recorder.put(percentage=share)
         seconds = round((self._app.clock.now() - started).total_seconds(), 3)
-        done = {"percentage": share, "seconds": seconds, "artifacts": sorted(files)}
+        done = {"percentage": share, "seconds": seconds, "artifacts": sorted(contents)}
         self._tell("stage_completed", stage, **done)
         # what needs it may begin: events are stored in the order of their appends
         self.results[stage.name] = result

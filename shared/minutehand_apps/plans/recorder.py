@@ -27,7 +27,6 @@ class Recorder:
         self._sent = 0
         self._events: list[dict[str, Any]] = []
         self._stages: dict[str, dict[str, Any]] = {}
-        self._artifacts: dict[str, dict[str, str]] = {}
         self._more: dict[str, Any] = {}
         self._waiting: list[asyncio.Future[None]] = []
         self._wake = asyncio.Event()
@@ -44,15 +43,6 @@ class Recorder:
         before = self._stages.get(stage["name"], {})
         stage["attempts"] = before.get("attempts", 0) + stage.get("attempts", 0)
         self._stages[stage["name"]] = {**before, **stage}
-
-    def put_artifact(self, *, name: str, stage: str, media_type: str, content: str) -> None:
-        """Add a file."""
-        self._artifacts[name] = {
-            "name": name,
-            "stage": stage,
-            "media_type": media_type,
-            "content": content,
-        }
 
     def put(self, **fields: Any) -> None:
         """Set the plan's own stage, percentage or end."""
@@ -90,11 +80,10 @@ class Recorder:
         news = {
             "events": self._events,
             "stages": list(self._stages.values()),
-            "artifacts": list(self._artifacts.values()),
             **self._more,
         }
         waiting = list(self._waiting)
-        self._events, self._stages, self._artifacts, self._more = [], {}, {}, {}
+        self._events, self._stages, self._more = [], {}, {}
         self._sent += 1
         mark = f"{self._job_id}:{self._fence}:{self._sent}"
         if not await self._store.report(self._job_id, self._fence, mark, news):

@@ -5,14 +5,21 @@ There is nothing to wait for and nothing that can fail, so there always is one.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Mapping
 from html import escape
-from typing import Final
+from typing import Any, Final
 
 from minutehand_apps.plans.models import Missing, Report, ReportChapter, StoredPlan
 from minutehand_apps.plans.planning import blocks as b
 from minutehand_apps.plans.planning.graph import position_of, stages_of, title_of
 
+MEDIA: Final = {
+    "json": "application/json",
+    "md": "text/markdown",
+    "svg": "image/svg+xml",
+    "html": "text/html",
+}
 OFFLINE_NOTICE: Final = (
     "Computed from the figures of the prompt and a bundled work-breakdown pattern; the texts are"
     " templates. No language model was asked."
@@ -76,6 +83,33 @@ def compose(plan: StoredPlan) -> Report:
         created_at=plan.created_at,
         chapters=chapters,
     )
+
+
+def files_of(stage: str, result: Mapping[str, Any]) -> dict[str, str]:
+    """The files of a stage's result: its charts, what it found, and that in words."""
+    found = {each["name"]: each["svg"] for each in result["blocks"] if each["kind"] == "chart"}
+    place = f"{position_of(stage):02}-{stage.replace('_', '-')}"
+    text = f"# {title_of(stage)}\n\n{b.to_markdown(result['blocks'])}"
+    return found | {
+        f"{place}.json": json.dumps(result, ensure_ascii=False, indent=2) + "\n",
+        f"{place}.md": text.rstrip() + "\n",
+    }
+
+
+def report_files(plan: StoredPlan) -> dict[str, str]:
+    """The present report in its three forms."""
+    report = compose(plan)
+    return {
+        "report.html": html(report),
+        "report.md": markdown(report),
+        "report.json": report.model_dump_json(indent=2) + "\n",
+    }
+
+
+def described(name: str, content: str) -> dict[str, Any]:
+    """A file without its content."""
+    media_type = MEDIA[name.rpartition(".")[2]]
+    return {"name": name, "media_type": media_type, "bytes": len(content.encode())}
 
 
 def _order(speed: str) -> list[str]:

@@ -36,7 +36,15 @@ from minutehand_apps.plans.models import (
 )
 from minutehand_apps.plans.planning.graph import after as stages_after
 from minutehand_apps.plans.planning.graph import stages_of
-from minutehand_apps.plans.report import compose, html, markdown
+from minutehand_apps.plans.report import (
+    MEDIA,
+    compose,
+    described,
+    files_of,
+    html,
+    markdown,
+    report_files,
+)
 from minutehand_apps.plans.services import Plans
 
 HTML, MARKDOWN = "text/html", "text/markdown"
@@ -182,35 +190,36 @@ class PlanRoutes:
         """The plan's files, those of the report included at any time."""
         plan = await self._read(caller, plan_id, results=True)
         found = {each.name: each for each in state_of(plan).artifacts}
-        for name, content in _reports(plan).items():
+        for name, content in report_files(plan).items():
             if name not in found:
-                found[name] = Artifact(
-                    name=name,
-                    stage="report",
-                    media_type=_KINDS[name.rpartition(".")[2]],
-                    bytes=len(content.encode()),
-                    created_at=plan.created_at,
-                    url=f"/api/plans/{plan_id}/files/{name}",
-                )
+                file = {
+                    **described(name, content),
+                    "stage": "report",
+                    "created_at": plan.created_at,
+                    "url": f"/api/plans/{plan_id}/files/{name}",
+                }
+                found[name] = Artifact.model_validate(file)
         files = [found[name] for name in sorted(found)]
         return FileList(files=files, zip_url=f"/api/plans/{plan_id}/zip")
 
+    async def _contents(self, caller: Caller | None, plan_id: UUID) -> dict[str, str]:
+        plan = await self._read(caller, plan_id, results=True)
+        found = report_files(plan)
+        for stage in plan.stages:
+            if stage.result is not None and stage.name != "report":
+                found |= files_of(stage.name, stage.result)
+        return found
+
     async def get_file(self, plan_id: UUID, name: str, caller: UserOrGuest) -> Response:
         """One file."""
-        stored = await self._call(caller, "files", plan_id=plan_id, name=name)
-        for found in stored["files"]:
-            return _file(found["content"], found["media_type"])
-        reports = _reports(await self._read(caller, plan_id, results=True))
-        if name not in reports:
+        files = await self._contents(caller, plan_id)
+        if name not in files:
             raise not_found("file")
-        return _file(reports[name], _KINDS[name.rpartition(".")[2]])
+        return _file(files[name], MEDIA[name.rpartition(".")[2]])
 
     async def get_zip(self, plan_id: UUID, caller: UserOrGuest) -> Response:
         """All files in one zip; the same files give the same bytes."""
-        files = _reports(await self._read(caller, plan_id, results=True))
-        stored = await self._call(caller, "files", plan_id=plan_id)
-        files |= {each["name"]: each["content"] for each in stored["files"]}
-        return zip_answer(f"plan-{plan_id}.zip", files)
+        return zip_answer(f"plan-{plan_id}.zip", await self._contents(caller, plan_id))
 
     async def cancel(self, plan_id: UUID, caller: UserOrGuest) -> PlanState:
         """Stop a plan; finished stages stay and make up its report. Harmless when repeated."""
@@ -257,19 +266,6 @@ class PlanRoutes:
             repeatable=False,
         )
         return await _created(made, services, response)
-
-
-_KINDS = {"html": HTML, "md": MARKDOWN, "json": JSON}
-
-
-def _reports(plan: StoredPlan) -> dict[str, str]:
-    """The report's files, made now."""
-    report = compose(plan)
-    return {
-        "report.html": html(report),
-        "report.md": markdown(report),
-        "report.json": report.model_dump_json(indent=2) + "\n",
-    }
 
 
 def _file(content: str, media_type: str) -> Response:

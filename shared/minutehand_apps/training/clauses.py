@@ -51,7 +51,14 @@ _VERBS: Final = words_set(
     " split spray spread squeeze stack start stick stir stop store straighten stretch strip"
     " support swap sweep swing switch take tap tape tear tell test throw tie tighten tilt"
     " touch transfer trim tune turn twist type unlock unplug unscrew untie update upload use"
-    " ask bake blow cook cross fry label log mind serve"
+    " ask bake blow cook cross fry label log mind serve activate allow approve bend blot calibrate"
+    " cancel chop come configure consult create dab deactivate defrost detach dig disable discard"
+    " disengage disinfect dismantle dissolve dilute enable engage ensure evacuate flatten gather go"
+    " grate grasp grind hoist immobilise inflate deflate inject knead mow notify preheat prune"
+    " reassemble reattach refresh reboot recheck reconnect recycle refill refit refrigerate"
+    " reinsert reinstall reject retighten review sanitize scatter scroll sift sit skim slacken"
+    " sprinkle stand sterilise sterilize submit swipe taste thaw trace try unbolt unclip unfasten"
+    " unfold unhook uninstall unlatch unload unpack unroll unwind unwrap unzip warn whisk wiggle"
     " vacuum verify wait walk wash watch wear weigh weld wipe wrap write zip"
 )
 #: Words before which a verb is not a command, e.g. "to open", "you can turn", "the print".
@@ -83,7 +90,19 @@ _GOING_ON: Final = words_set("of with into from because until when so which for 
 #: Words that begin a condition; what they begin with is done only then.
 _CONDITIONS: Final = words_set("if when whenever unless once while")
 #: Those of them that, said in the middle, rather belong to the command before them.
-_TRAILING: Final = words_set("when whenever once while")
+_TRAILING: Final = words_set("when whenever once while unless")
+#: "Tighten it if needed": said in the middle, these are of the command before them too.
+_NEEDED: Final = words_set("necessary needed required possible applicable available")
+#: Phrases that are conditions as well, by the word that says the same.
+_SAME: Final = {
+    ("as", "soon", "as"): "when", ("as", "long", "as"): "while", ("so", "long", "as"): "while",
+    ("each", "time"): "whenever", ("every", "time"): "whenever", ("in", "case"): "if",
+    ("in", "the", "event"): "if", ("provided", "that"): "if", ("provided", "the"): "if",
+    ("assuming",): "if", ("should", "the"): "if", ("should", "there"): "if",
+    ("should", "it"): "if", ("should", "any"): "if", ("only", "if"): "unless",
+    ("only", "when"): "unless", ("except", "if"): "unless", ("except", "when"): "unless",
+    ("even", "if"): "that",
+}  # fmt: skip
 #: A condition, up to its command, has at most so many words.
 MOST_CONDITION: Final = 25
 #: Who speaks tells what is to be done: "I take the filter out", "you need to press it".
@@ -141,6 +160,15 @@ class Clause:
         return self.words[-1].end
 
     @property
+    def commands(self) -> bool:
+        """Whether it begins, behind its cues, with a command or the condition of one."""
+        texts = _plains(self.words)
+        at = _lead(texts)
+        return at < len(texts) and (
+            _is_verb(texts[at]) or _is_conditional(texts, at) or _asking(texts, at) > 0
+        )
+
+    @property
     def text(self) -> str:
         """What it says, without the cue that it begins with."""
         texts = [word.text for word in self.words]
@@ -153,10 +181,15 @@ def words_of(segments: Sequence[SpokenSegment]) -> list[SpokenWord]:
     found: list[SpokenWord] = []
     for segment in segments:
         timed = segment.words if isinstance(segment, TimedSegment) else []
-        if timed:
-            found += [SpokenWord(*each) for each in timed]
-            continue
         texts = segment.text.split()
+        if timed:
+            # some engines write full stops into the text alone
+            same = [_plain(text) for text in texts] == [_plain(each[0]) for each in timed]
+            found += [
+                SpokenWord(text, *each[1:])
+                for text, each in zip(texts if same else [e[0] for e in timed], timed, strict=True)
+            ]
+            continue
         each = (segment.end - segment.start) / max(1, len(texts))
         found += [
             SpokenWord(text, segment.start + n * each, segment.start + (n + 1) * each)
@@ -183,22 +216,29 @@ def clauses(segments: Sequence[SpokenSegment]) -> list[Clause]:
         steps = any(one.kind == "step" for one in found)
         kind = _kind(part, is_paused=is_paused and after_pause, is_first=not number, steps=steps)
         is_late = words[-1].end - part[0].start <= PARTING_SECONDS
-        if kind == "step" and is_late and not _is_sure(part):
-            kind = "greeting"  # however it was recognised
-        found.append(Clause(kind, tuple(part)))
+        clause = Clause(kind, tuple(part))
+        if kind == "step" and is_late and not clause.commands and not _has_cue(part):
+            clause = Clause("greeting", clause.words)  # however it was recognised
+        found.append(clause)
     return found
 
 
 def _cut(words: Sequence[SpokenWord]) -> Iterator[list[SpokenWord]]:
     texts = _plains(words)
+    ended = [False, *(word.text.endswith((".", "!", "?")) for word in words[:-1])]
+    breaks = [
+        False,
+        *(two.start - one.end >= PAUSE_SECONDS for one, two in itertools.pairwise(words)),
+    ]
+    stops = [*(at for at in range(len(words)) if ended[at] or breaks[at]), len(words)]
     part: list[SpokenWord] = []
     begin = 0
     for at, word in enumerate(words):
-        before = words[at - 1]
-        pause = at > 0 and (
-            word.start - before.end >= PAUSE_SECONDS or before.text.endswith((".", "!", "?"))
-        )
-        ends = not _goes_on(texts, at, begin) if pause else _begins(texts, at, begin)
+        if stops[0] == at:
+            stops.pop(0)
+            ends = not _goes_on(texts, at, begin, is_new=ended[at])
+        else:
+            ends = _begins(texts, at, begin, stops[0])
         if part and ends:
             yield part
             part, begin = [], at
@@ -206,11 +246,13 @@ def _cut(words: Sequence[SpokenWord]) -> Iterator[list[SpokenWord]]:
     yield part
 
 
-def _begins(texts: Sequence[str], at: int, begin: int) -> bool:
-    """Whether a clause begins at a word although no one pauses before it."""
+def _begins(texts: Sequence[str], at: int, begin: int, stop: int) -> bool:
+    """Whether a clause begins at a word although no one pauses before it, nor until `stop`."""
     last = texts[at - 1] if at else ""
     start = begin + _lead(texts[begin:at])
-    if last in {"and", "but"} and (at - 1 == begin or _is_conditional(texts, start)):
+    trailing = [n for n in range(start + 1, at) if texts[n] in _TRAILING]
+    is_shared = bool(trailing) or _is_conditional(texts, start)
+    if last in {"and", "but"} and (at - 1 == begin or is_shared):
         return False  # it began with that word, or what it does is one thing
     if start == at and not _said(texts, at, _WARNINGS):
         return False  # so far there are only cues
@@ -229,7 +271,7 @@ def _begins(texts: Sequence[str], at: int, begin: int) -> bool:
         is_said = _said(texts, at + 1, _WARNINGS)
         if is_said and texts[at] == "but":
             return True
-        return (is_said or _commands(texts, at + 1)) and not _is_conditional(texts, start)
+        return (is_said or _commands(texts, at + 1)) and not is_shared
     if _said(texts, at, _WARNINGS):
         return last not in {"and", "but", "be", "very"}
     if _said(texts, at, _GREETINGS) or texts[at] in {"thank", "thanks"}:
@@ -239,34 +281,44 @@ def _begins(texts: Sequence[str], at: int, begin: int) -> bool:
     # of a second condition it is more likely that it belongs to what follows
     is_second = texts[at] in _TRAILING - {"while"} and _is_conditional(texts, start)
     if texts[at] in {"if", "unless"} or is_second:
-        return _main(texts, at) is not None
+        main = _main(texts, at)
+        if main is None or not (is_warning or _commands(texts, start)):
+            return main is not None
+        is_for_it = texts[at] == "unless" or texts[at + 1] in _NEEDED
+        return main < stop and (is_warning or not is_for_it)
     is_short = at - start < LEAST_WORDS and not _said(texts, start, _GREETINGS)
     if is_short or _is_told(texts, at) or not _commands(texts, at):
         return False
     # "press it when it is green open the door": which of both is done when is not known
-    return not any(word in _TRAILING for word in texts[start + 1 : at])
+    return not any(_main(texts, n) == at for n in trailing)
 
 
 def _is_told(texts: Sequence[str], at: int) -> bool:
     """Whether the word before makes a verb something else than a command."""
     if texts[at - 1] == "it":  # "let it cool" is one command, "unscrew it lift the lid" two
         return at < 2 or texts[at - 2] in {"let", "make", "help", "watch", "if"}
-    return texts[at - 1] in _BEFORE - _ADVERBS
+    return texts[at - 1] in _BEFORE - _ADVERBS and tuple(texts[at - 2 : at]) != ("if", "not")
 
 
 def _is_conditional(texts: Sequence[str], start: int) -> bool:
     return texts[start] in _CONDITIONS or texts[start] == "otherwise"
 
 
-def _goes_on(texts: Sequence[str], at: int, begin: int) -> bool:
-    """Whether a clause continues behind a pause: between a condition and its command."""
+def _goes_on(texts: Sequence[str], at: int, begin: int, *, is_new: bool) -> bool:
+    """Whether a clause continues behind a pause: between a condition and its command.
+
+    Of a condition that follows a command at once, only the end of its sentence tells that it is
+    not for the next one as well.
+    """
     start = begin + _lead(texts[begin:at])
     if _is_open(texts, start, at):
         return True
-    is_command = start < at and _commands(texts, start)
-    if texts[at] in {"until", "till"}:
-        return is_command
-    return is_command and texts[at] in _CONDITIONS and _main(texts, at) is None
+    if start >= at or not _commands(texts, start):
+        return False
+    if texts[at] in _CONDITIONS | {"until", "till"}:
+        return texts[at] not in _CONDITIONS or _main(texts, at) is None
+    trailing = (n for n in range(start + 1, at) if texts[n] in _CONDITIONS)
+    return not is_new and any(_main(texts, n) == at for n in trailing)
 
 
 def _is_open(texts: Sequence[str], start: int, at: int) -> bool:
@@ -347,7 +399,9 @@ def _commands(texts: Sequence[str], at: int) -> bool:
     if not _is_verb(texts[at]):
         is_linked = texts[at] in _LINKS or texts[at] in _BEFORE or texts[at] in _CUES
         return not is_linked and at + 1 < len(texts) and texts[at + 1] in {"the", "a", "an"}
-    return at + 1 >= len(texts) or texts[at + 1] in _AFTER
+    if at + 1 >= len(texts):
+        return not at or not _is_verb(texts[at - 1])  # "call support" is one command
+    return texts[at + 1] in _AFTER
 
 
 def _is_verb(text: str) -> bool:
@@ -404,25 +458,20 @@ def _kind(part: Sequence[SpokenWord], *, is_paused: bool, is_first: bool, steps:
     return "detail"
 
 
-def _is_sure(part: Sequence[SpokenWord]) -> bool:
-    """Whether a clause is a step for more reasons than a pause before it."""
+def _has_cue(part: Sequence[SpokenWord]) -> bool:
     texts = _plains(part)
-    lead = _lead(texts)
-    return lead < len(texts) and (
-        _is_verb(texts[lead])
-        or _is_conditional(texts, lead)
-        or _asking(texts, lead) > 0
-        or not {"and", "but"} >= {*texts[:lead]}
-    )
+    return not {"and", "but"} >= {*texts[: _lead(texts)]}
 
 
 def _plains(words: Sequence[SpokenWord]) -> list[str]:
     texts = [_plain(word.text) for word in words]
-    # "stop at once" has no condition
-    return [
-        "immediately" if text == "once" and texts[max(0, at - 1)] == "at" else text
-        for at, text in enumerate(texts)
-    ]
+    for at, text in enumerate(texts):
+        if text == "once" and texts[max(0, at - 1)] == "at":  # "stop at once" has no condition
+            texts[at] = "immediately"
+        for phrase, same in _SAME.items():
+            if tuple(texts[at : at + len(phrase)]) == phrase:
+                texts[at : at + len(phrase)] = [same, *["that"] * (len(phrase) - 1)]
+    return texts
 
 
 def _plain(text: str) -> str:

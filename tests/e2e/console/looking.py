@@ -29,7 +29,7 @@ def violations(page: Page, repository: Path, *, colours_only: bool = False) -> l
         {"type": "rule", "values": OF_COLOURS} if colours_only else {"type": "tag", "values": TAGS}
     )
     found: list[dict[str, Any]] = page.evaluate(
-        # a sandboxed frame cannot be asked: its origin is nobody's
+        # a sandboxed frame cannot be asked: its origin is no one's
         "(runOnly) => axe.run(document, {runOnly, resultTypes: ['violations'], iframes: false})"
         ".then((r) => r.violations)",
         only,

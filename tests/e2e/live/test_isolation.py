@@ -1,4 +1,4 @@
-"""Whoever may not see a job gets nothing of it: by join, Postgres Changes or stream."""
+"""Those who may not see a job get nothing of it: by join, Postgres Changes or stream."""
 
 from __future__ import annotations
 

@@ -194,6 +194,25 @@ async def test_requests_end_in_results_to_keep(harness: Harness, server: ModelSe
             assert word.casefold() in told.casefold(), (text, word, told[:2000])
 
 
+async def test_this_is_what_was_found_before(harness: Harness, server: ModelServer) -> None:
+    """Work without texts of its own has the latest results; work that names none is an answer."""
+    scope = {"parts": ["All"], "questions": []}
+    part = {"part_1": lambda body: {"gist": _quoted(body)}}
+    server.answers |= {"decide": _decided, "scope": scope, "text": _quoted, **part}
+    session = harness.begin()
+    for text in ("Research composting", "Draft a letter about this"):
+        await harness.say(session, text, mode="auto")
+        await harness.settled(session)
+    server.answers["decide"] = {"needs_work": True, "items": []}
+    await harness.say(session, "And now?", mode="auto")
+    await harness.settled(session)
+
+    said = harness.messages(session)
+    [_, letter] = [each for each in said if each["kind"] == "result"]
+    assert "fungi and worms" in letter["text"]
+    assert (said[-1]["kind"], said[-1]["data"]["tier"]) == ("reply", "standard")
+
+
 async def test_a_bad_answer_costs_no_work(harness: Harness, server: ModelServer) -> None:
     """After its tries texts are quoted and data is shown by rules, marked as such."""
     bad = Fault(said="Well,")

@@ -106,6 +106,31 @@ async def test_a_completed_job_has_a_receipt_and_its_parents_closes_over_it(
     assert verify_chain(chain, read_keys(await ada.signing_keys())).verdict == "passed"
 
 
+async def test_jobs_that_fail_or_are_cancelled_are_closed_in_the_same_chain(
+    registry: Registry, worker: Worker, signer: ResultSigner, ada: UserQueue
+) -> None:
+    """No worker holds them by then; a payload that cannot be signed does not prevent it."""
+
+    @registry.processor("strict", payload=Reading, signed=True)
+    async def strict(job: Job[Reading], ctx: JobContext) -> int | Fail:
+        """Take small numbers."""
+        return 1 if job.payload.n < 9 else Fail("too large: ü")
+
+    registry.sign_with(lambda: signer)
+    registry.publisher("receipts", signer.close_ended)
+    await worker.register()
+    jobs = [(await ada.enqueue(ACME, "strict", {"n": n})).job for n in (1, 9, 2**60, 2)]
+    await ada.cancel(jobs[3].id)
+    await drain(worker)
+    await signer.close_ended()
+
+    verdicts = [await verdict(ada, job.id) for job in jobs]
+    chain = await ada.receipts(ACME)
+    assert verdicts == ["passed"] * 4
+    assert sorted(each.get("status", "") for each in chain) == ["", "cancelled", "failed", "failed"]
+    assert verify_chain(chain, read_keys(await ada.signing_keys())).verdict == "passed"
+
+
 async def test_a_death_between_signing_and_settling_leaves_one_receipt_and_one_result(
     project: Project, registry: Registry, worker: Worker, signer: ResultSigner, ada: UserQueue
 ) -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from minutehand.ai.language_model import Prompt, count_tokens
 from minutehand.clock import SystemClock
 from minutehand.worker.context import JobContext
+from minutehand.worker.job import Job
+from minutehand.worker.testing import ProcessorTest
 from minutehand_apps.chat import prompts
 from minutehand_apps.chat.live import WINDOW, LiveText
 from minutehand_apps.chat.models import Item, PastMessage, Text
 from minutehand_apps.chat.online_work import parts_of
 from minutehand_apps.chat.prompts import clipped, within
-from tests.unit.chat.recorder import Recorder
 
 TEXTS = [Text(title="One", text="First."), Text(title="Two", text="Second.")]
 
@@ -46,24 +47,23 @@ def test_texts_are_parts_where_they_are_compared() -> None:
     assert parts_of(draft, TEXTS, ["a"]) == [("a", TEXTS)]
 
 
-def test_pieces_of_live_text_join_to_the_whole() -> None:
+async def test_pieces_of_live_text_join_to_the_whole() -> None:
     """By the place each begins at, also when only some were seen."""
-    told = Recorder()
-    ctx = JobContext(told, told.updates, steps={}, clock=SystemClock())
-    live = LiveText(ctx, SystemClock(), begin=0, end=100, expected_characters=10_000)
     whole = "".join(f"\U0001f409 word {n} " for n in range(600))
+
+    async def write(_: Job[None], ctx: JobContext) -> None:
+        live = LiveText(ctx, SystemClock(), begin=0, end=100, expected_characters=10_000)
+        for start in range(0, len(whole), 100):
+            live.add(whole[start : start + 100])
+            live.show()
+
+    shown = (await ProcessorTest(write, None).run()).progress
     joined = ""
-    for start in range(0, len(whole), 100):
-        live.add(whole[start : start + 100])
-        live.show()
-        progress = told.updates.take().progress
-        assert progress is not None
-        if start % 700 == 0 or start + 100 >= len(whole):  # the others were coalesced away
-            assert progress.stage is not None
-            at = int(progress.stage.removeprefix("text:"))
-            assert at <= len(joined)
-            joined = joined[:at] + (progress.message or "")
-            assert len(progress.message or "") <= WINDOW
+    for progress in [*shown[::7], shown[-1]]:  # the others were coalesced away
+        at = int((progress.stage or "").removeprefix("text:"))
+        assert at <= len(joined)
+        joined = joined[:at] + (progress.message or "")
+        assert len(progress.message or "") <= WINDOW
 
     assert joined == whole
 

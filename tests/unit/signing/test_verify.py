@@ -66,6 +66,23 @@ def chain(key: SigningKey = KEY) -> list[dict[str, Any]]:
     return made
 
 
+def closing(**members: Any) -> dict[str, Any]:
+    """What closes the parent when it failed after both children completed."""
+    parent = {k: v for k, v in chain()[2].items() if k != "signature"}
+    hashes = {"payload": digest_of({"n": 2}), "result": digest_of("no")}
+    stated = {
+        "format": "minutehand-closing/1",
+        "status": "failed",
+        "reason": "attempts_spent",
+        "finished_at": instant(AT),
+        "asked": 2,
+        "reached": 2,
+        "failed": 0,
+        "hashes": {**parent["hashes"], **hashes},
+    }
+    return KEY.sign({**parent, **stated, **members})
+
+
 def bundle(**changed: Any) -> dict[str, Any]:
     """The parent's, with some members replaced; None leaves one out."""
     first, second, parent = chain()
@@ -134,6 +151,46 @@ def test_what_is_not_so_is_found_and_named(document: dict[str, Any], checks: set
     report = report_of(document)
 
     assert (report.verdict, failed(report)) == ("failed", checks)
+
+
+@pytest.mark.parametrize(
+    ("document", "checks"),
+    [
+        ({"receipt": closing()}, set()),
+        ({"receipt": closing(), "result": "other"}, {"result"}),
+        ({"receipt": closing(), "result": None}, {"result"}),
+        ({"receipt": closing(), "payload": {"n": 3}}, {"payload"}),
+        ({"receipt": closing(), "children": chain()[:1]}, {"children"}),
+        ({"receipt": closing(reached=1, failed=1)}, {"closing"}),
+        ({"receipt": closing(asked=3)}, {"closing"}),
+        ({"receipt": closing(asked=3, failed=1)}, {"closing"}),
+        ({"receipt": closing(status="completed")}, {"form", "signature"}),
+        ({"receipt": {**closing(), "status": "cancelled"}}, {"signature"}),
+        ({"receipt": {**closing(), "format": ["x"]}}, {"form", "signature"}),
+    ],
+)
+def test_a_failed_jobs_bundle_is_checked_as_a_completed_ones(
+    document: dict[str, Any], checks: set[str]
+) -> None:
+    """Its result is the error's message."""
+    report = report_of({**bundle(result="no"), **document})
+
+    assert (report.verdict, failed(report)) == ("failed" if checks else "passed", checks)
+
+
+def test_a_job_may_end_more_than_once_and_return_once() -> None:
+    """By a retry; the same end twice is one too many."""
+    first, second, parent = chain()
+
+    def after(before: dict[str, Any], hour: int) -> dict[str, Any]:
+        hashes = {**closing()["hashes"], "previous": digest_of(before)}
+        at = instant(AT.replace(hour=hour))
+        return closing(number=before["number"] + 1, finished_at=at, hashes=hashes)
+
+    end = after(parent, 13)
+    for hour, wrong in ((14, set()), (13, {"job"})):
+        report = verify_chain([first, second, parent, end, after(end, hour)], read_keys(jwks()))
+        assert failed(report) == wrong
 
 
 def test_what_is_not_there_is_not_verified_unless_that_is_asked_for() -> None:

@@ -587,7 +587,7 @@ async def test_a_guest_sessions_requests_are_counted_and_no_others(settings: Set
 async def test_guests_are_let_in_where_anonymous_use_is_allowed(
     settings: Settings, allowed: bool
 ) -> None:
-    """Whoever switches it off closes every route to them."""
+    """Switched off, every route to them is closed."""
     chosen = settings.model_copy(update={"allow_anonymous": allowed})
 
     async with calling(create_app(Services(chosen), [_router()])) as client:

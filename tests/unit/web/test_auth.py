@@ -373,5 +373,5 @@ async def test_a_token_in_an_address_opens_streams_alone() -> None:
 
 
 async def test_a_guest_session_in_a_header_goes_before_one_in_the_address() -> None:
-    """Whoever follows a link keeps the session that their page holds."""
+    """A user who follows a link keeps the session that their page holds."""
     assert await named_guest_session("of-the-link", "of-the-page") == "of-the-page"

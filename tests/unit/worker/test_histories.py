@@ -465,12 +465,16 @@ def test_a_lost_lease_is_not_renewed_from_outside_the_loop() -> None:
     assert set(items) == {"held"}
 
 
+def worker_of(queue: ModelQueue, **options: Any) -> Worker:
+    """One on the loop's own clock, whose database is `queue`."""
+    settings, registry = scratch_settings("http://127.0.0.1:9"), World(queue).registry
+    return Worker(settings, registry=registry, queue=queue, clock=LoopClock(), **options)
+
+
 async def test_a_worker_that_is_stopped_does_not_look_again_for_one_that_was_refused() -> None:
     """Between the end of its run and another look: the host is going down."""
     queue = ModelQueue()
-    worker = Worker(
-        scratch_settings("http://127.0.0.1:9"), registry=World(queue).registry, queue=queue, most=1
-    )
+    worker = worker_of(queue, most=1)
 
     def stop() -> bool:
         worker.stop()
@@ -495,9 +499,7 @@ async def test_a_run_that_fails_makes_room_for_the_next() -> None:
             return False
 
     queue = Away()
-    worker = Worker(
-        scratch_settings("http://127.0.0.1:9"), registry=World(queue).registry, queue=queue, most=1
-    )
+    worker = worker_of(queue, most=1)
     with pytest.raises(QueueUnavailable):
         await worker.tick(budget_seconds=60)
 
@@ -514,11 +516,7 @@ def test_a_loop_without_its_database_tries_again_more_and_more_slowly() -> None:
             raise QueueUnavailable("away")
 
     async def story() -> None:
-        queue = Away()
-        worker = Worker(
-            scratch_settings("http://127.0.0.1:9"), registry=World(queue).registry, queue=queue,
-            clock=LoopClock(),
-        )  # fmt: skip
+        worker = worker_of(Away())
         asyncio.get_running_loop().call_later(25, worker.stop)
         await worker.run_forever()
         await worker.aclose()
@@ -551,9 +549,8 @@ def test_no_more_extra_workers_are_started_than_the_stage_has_room_for() -> None
 
     async def story() -> None:
         queue = Crowded([Row("1", {"seconds": 1})])
-        worker = Worker(
-            scratch_settings("http://127.0.0.1:9"), registry=World(queue).registry, queue=queue,
-            clock=LoopClock(), most=3, fan_out=FanOut(most=9), start_extra_workers=start,
+        worker = worker_of(
+            queue, most=3, fan_out=FanOut(most=9), start_extra_workers=start,
             options=TickOptions(concurrency=1, linger_seconds=0),
         )  # fmt: skip
         await worker.tick(budget_seconds=60)
@@ -616,11 +613,7 @@ def test_a_project_is_maintained_once_an_hour() -> None:
             raise QueueUnavailable("away")
 
     async def story() -> None:
-        queue = Away()
-        worker = Worker(
-            scratch_settings("http://127.0.0.1:9"), registry=World(queue).registry, queue=queue,
-            clock=LoopClock(),
-        )  # fmt: skip
+        worker = worker_of(Away())
         for pause in (0, 3500, 200):
             await asyncio.sleep(pause)
             await worker.tick(budget_seconds=60)

@@ -58,6 +58,7 @@ def test_everything_said_is_published() -> None:
         live="states",
         ageing=timedelta(minutes=1),
         internal=True,
+        signed=True,
         tagged_by=["account_id"],
         schedule="0 3 * * *",
     )(enrich)
@@ -82,6 +83,7 @@ def test_everything_said_is_published() -> None:
         "live": "states",
         "ageing_seconds": 60,
         "internal": True,
+        "signed": True,
         "tagged_by": ["account_id"],
         "source": "tests.unit.worker.test_registry:enrich",
         "description": "Do nothing.",

@@ -57,7 +57,13 @@ def load_processors(settings: Settings, *, on_error: OnError | None = None) -> R
         from minutehand.worker import otel  # only here: it is an extra
 
         registry.around_all(otel.spans, otel.metrics)
-    registry.sign_with(lambda: ResultSigner(settings))
+
+    def signer() -> ResultSigner:
+        made = ResultSigner(settings)
+        registry.publisher("receipts", made.close_ended)
+        return made
+
+    registry.sign_with(signer)
     return registry
 
 

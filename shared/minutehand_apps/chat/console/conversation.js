@@ -4,6 +4,7 @@
 import { supabase } from "../../api.js";
 import { watchSession } from "../../lib/jobs.js";
 import { usePolling, useRead } from "../../lib/store.js";
+import { needStyles } from "../../lib/styles.js";
 import { html, useEffect, useLayoutEffect, useRef, useState } from "../../lib/ui.js";
 import { Freshness, Tag } from "../../parts/badge.js";
 import { ActionButton } from "../../parts/dialog.js";
@@ -21,11 +22,7 @@ import { WorkCard } from "./work-card.js";
 /** @import { ChatSession, NewMessage, Said, Talk, Work } from "./data.js" */
 /** @import { Written } from "./join.js" */
 
-const STYLES = "/apps/chat/chat.css";
-if (!document.querySelector(`link[href="${STYLES}"]`))
-  document.head.append(
-    Object.assign(document.createElement("link"), { rel: "stylesheet", href: STYLES }),
-  );
+needStyles("/apps/chat/chat.css");
 
 /** The conversation is read again from time to time, whatever events arrived. */
 const POLL_MS = 30_000;

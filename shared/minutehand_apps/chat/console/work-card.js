@@ -1,10 +1,11 @@
 // A work item as a card: how far it is, what it asks, and what can be done to it.
 
 import { stateOf } from "../../lib/states.js";
-import { html, useState } from "../../lib/ui.js";
+import { html } from "../../lib/ui.js";
 import { StateBadge } from "../../parts/badge.js";
 import { ActionButton } from "../../parts/dialog.js";
 import { JobProgress } from "../../parts/job-progress.js";
+import { Answering } from "../../parts/question.js";
 import { When } from "../../parts/when.js";
 import { isOver } from "./data.js";
 
@@ -55,7 +56,22 @@ export function WorkCard({ item, question, live, href, onAnswer, onCancel }) {
       !isOver(status) &&
       html`<${JobProgress} job=${{ status, progress: { ...progress, message: words } }} />`
     }
-    ${asked && html`<${Asking} key=${asked.id} of=${asked} onAnswer=${onAnswer} />`}
+    ${
+      asked &&
+      html`
+        <${Answering}
+          key=${asked.id}
+          question=${asked.content}
+          options=${asked.options ?? []}
+          isFree
+          most=${2000}
+          send=${onAnswer} />
+        <p class="muted small">
+          If no one answers, it takes “${asked.default}” <${When}
+            at=${new Date(asked.expiresAt).toISOString()} />.
+        </p>
+      `
+    }
     ${status === "failed" && error && html`<p class="problem">${error}</p>`}
     ${
       status === "pending" &&
@@ -79,43 +95,4 @@ export function WorkCard({ item, question, live, href, onAnswer, onCancel }) {
       }
     </div>
   </section>`;
-}
-
-/** @param {{of: Question, onAnswer: (text: string) => Promise<unknown>}} props */
-function Asking({ of, onAnswer }) {
-  const [text, setText] = useState("");
-  return html`
-    <p class="question-text">${of.content}</p>
-    ${
-      of.options &&
-      html`<div class="actions start" role="group" aria-label="Answers">
-        ${of.options.map(
-          (option) => html`<${ActionButton} key=${option} run=${() => onAnswer(option)}>
-            ${option}
-          <//>`,
-        )}
-      </div>`
-    }
-    <form
-      class="answer"
-      onSubmit=${(/** @type {SubmitEvent} */ event) => {
-        event.preventDefault();
-        if (text.trim()) onAnswer(text.trim());
-      }}>
-      <label class="grow">
-        <span class="hidden">Your answer</span>
-        <textarea
-          rows="2"
-          maxlength="2000"
-          value=${text}
-          placeholder=${of.options ? "Or in your own words" : "Your answer"}
-          onInput=${(/** @type {{target: HTMLTextAreaElement}} */ event) => setText(event.target.value)}></textarea>
-      </label>
-      <button type="submit" class="primary" disabled=${!text.trim()}>Answer</button>
-    </form>
-    <p class="muted small">
-      If no one answers, it takes “${of.default}” <${When}
-        at=${new Date(of.expiresAt).toISOString()} />.
-    </p>
-  `;
 }

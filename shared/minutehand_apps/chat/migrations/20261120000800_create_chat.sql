@@ -320,24 +320,6 @@ comment on column public.async_session_state.last_activity_at is 'When something
 
 -- 3. What may be said, and what it takes -----------------------------------------------------------
 
-create function chat.is_text(p_value jsonb, p_most integer) returns boolean
-language sql immutable
-set search_path = ''
-as $$
-  select case when jsonb_typeof(p_value) = 'string'
-    then char_length(p_value #>> '{}') between 1 and p_most and p_value #>> '{}' ~ '\S' else false end
-$$;
-comment on function chat.is_text is 'Whether a value is a text of 1 to p_most characters, not all of them spaces.';
-
-create function chat.is_whole(p_value jsonb, p_least numeric, p_most numeric) returns boolean
-language sql immutable
-set search_path = ''
-as $$
-  select case when jsonb_typeof(p_value) = 'number'
-    then (p_value #>> '{}')::numeric between p_least and p_most and (p_value #>> '{}')::numeric % 1 = 0 else false end
-$$;
-comment on function chat.is_whole is 'Whether a value is a whole number within bounds, the bounds included.';
-
 create function chat.forget(p_ids uuid[]) returns void
 language plpgsql
 set search_path = ''
@@ -391,14 +373,6 @@ $$;
 comment on function chat.retain is 'Delete up to p_limit conversations of all tenants without a message for '
   'chat_retention_days and without live work; stops after some thousand messages.';
 
-create function chat.author(p_workspace_id uuid, p_guest_session_id text) returns text
-language sql stable
-set search_path = ''
-as $$
-  select case when p_guest_session_id is not null then p_guest_session_id else p_workspace_id || ':' || auth.uid() end
-$$;
-comment on function chat.author is 'The author that limits count: a guest session, or a member of a workspace; null for a service.';
-
 create function chat.left_today(p_author text) returns numeric
 language sql stable
 set search_path = ''
@@ -423,7 +397,8 @@ language plpgsql
 set search_path = ''
 as $$
 declare
-  v_author text := chat.author(p_workspace_id, p_guest_session_id);
+  -- null for a service, which has no limits
+  v_author text := coalesce(p_guest_session_id, p_workspace_id || ':' || auth.uid());
   v_now timestamptz;
   v_minute bigint;
   v_day bigint;
@@ -456,55 +431,43 @@ comment on function chat.check_pace is E'Count a message, or refuse with 429: '
   'of a guest session, and of callers without an account chat_guest_messages, which queue.admit_guest counts at the '
   'end.\n\np_guest_session_id is null for members.';
 
-create function chat.message_problem(p_message jsonb) returns text[]
-language plpgsql immutable
+create function chat.check_message(p_message jsonb) returns void
+language plpgsql
 set search_path = ''
 as $$
 declare
-  v_names text[] := array['text', 'client_id', 'documents', 'mode', 'ask', 'ask_seconds', 'seed'];
+  v_problem text := queue.schema_error($schema$ {
+    "type": "object", "additionalProperties": false,
+    "required": ["text", "client_id", "documents", "mode", "ask", "ask_seconds", "seed"],
+    "properties": {
+      "text": {"type": "string", "maxLength": 8000, "pattern": "\\S"},
+      "client_id": {"type": ["string", "null"], "maxLength": 100, "pattern": "\\S"},
+      "documents": {"type": "array", "maxItems": 5, "items": {
+        "type": "object", "additionalProperties": false, "required": ["title", "text"],
+        "properties": {
+          "title": {"type": "string", "maxLength": 200, "pattern": "\\S"},
+          "text": {"type": "string", "maxLength": 20000, "pattern": "\\S"}}}},
+      "mode": {"enum": ["auto", "reply", "work"]},
+      "ask": {"type": "boolean"},
+      "ask_seconds": {"type": "integer", "minimum": 1, "maximum": 604800},
+      "seed": {"type": "integer", "minimum": 0, "maximum": 2147483647}}} $schema$, p_message, 'message');
 begin
-  if jsonb_typeof(p_message) is distinct from 'object' then
-    return array['message', 'must be an object'];
-  elsif not p_message ?& v_names or p_message - v_names <> '{}' then
-    return array['message', 'must have ' || array_to_string(v_names, ', ') || ', and nothing else'];
-  elsif not chat.is_text(p_message -> 'text', 8000) then
-    return array['text', 'must be a text of 1 to 8000 characters'];
-  elsif jsonb_typeof(p_message -> 'client_id') <> 'null' and not chat.is_text(p_message -> 'client_id', 100) then
-    return array['client_id', 'must be a text of 1 to 100 characters, or null'];
-  elsif jsonb_typeof(p_message -> 'documents') <> 'array' or jsonb_array_length(p_message -> 'documents') > 5
-    or exists (select 1 from jsonb_array_elements(p_message -> 'documents') as d
-      where jsonb_typeof(d.value) <> 'object' or d.value - '{title,text}'::text[] <> '{}'
-        or not chat.is_text(d.value -> 'title', 200) or not chat.is_text(d.value -> 'text', 20000)) then
-    return array['documents', 'must be at most 5 of {title, text}, of at most 200 and 20000 characters'];
-  elsif octet_length((p_message -> 'documents')::text) > 600000 then
-    return array['documents', 'are too long: they have at most 600000 bytes as JSON'];
-  elsif p_message ->> 'mode' is null or p_message ->> 'mode' not in ('auto', 'reply', 'work') then
-    return array['mode', 'must be auto, reply or work'];
-  elsif jsonb_typeof(p_message -> 'ask') <> 'boolean' then
-    return array['ask', 'must be true or false'];
-  elsif not chat.is_whole(p_message -> 'ask_seconds', 1, 604800) then
-    return array['ask_seconds', 'must be a whole number from 1 to 604800'];
-  elsif not chat.is_whole(p_message -> 'seed', 0, 2147483647) then
-    return array['seed', 'must be a whole number from 0 to 2147483647'];
+  if octet_length((p_message -> 'documents')::text) > 600000 then
+    v_problem := 'message.documents must have at most 600000 bytes as JSON';
   end if;
-  return null;
+  if v_problem is not null then
+    perform queue.refuse(400, 'invalid_argument', v_problem, coalesce(
+      substring(v_problem from '^message\.(text|client_id|documents|mode|ask|ask_seconds|seed)\M'), 'message'));
+  end if;
 end;
 $$;
-comment on function chat.message_problem is 'What is wrong with a message, as {field, problem}; null when nothing is.';
-
-create function chat.reply_tokens() returns bigint
-language sql immutable
-set search_path = ''
-as $$ select 32000 $$;
-comment on function chat.reply_tokens is 'Tokens reserved for a reply: the most it can use without repeated '
-  'requests.';
+comment on function chat.check_message is 'Refuse with 400 a message that is not as it should be; detail names the field.';
 
 create function chat.item_tokens() returns bigint
 language sql immutable
 set search_path = ''
 as $$ select 100000 $$;
-comment on function chat.item_tokens is 'Tokens reserved for a work item: the most it can use without repeated '
-  'requests.';
+comment on function chat.item_tokens is 'Tokens reserved for a work item: the most it can use without repeated requests.';
 
 create function chat.room(p_conversation public.chat_conversations, p_count integer) returns integer
 language plpgsql
@@ -537,22 +500,6 @@ $$;
 comment on function chat.room is E'How many of p_count further work items of a conversation begin at once; the '
   'others wait in the queue.\n\nNull when no more may be queued: by the limits of the session and the workspace, and '
   'in a guest session by the tokens left today.';
-
-create function chat.room_or_refuse(p_conversation public.chat_conversations, p_count integer) returns integer
-language plpgsql
-set search_path = ''
-as $$
-declare
-  v_room integer := chat.room(p_conversation, p_count);
-begin
-  if v_room is null then
-    perform queue.refuse(429, 'quota_exceeded',
-      'too much work is queued here already; wait for some of it, or cancel some', 'work_items');
-  end if;
-  return v_room;
-end;
-$$;
-comment on function chat.room_or_refuse is 'The same as chat.room; 429 when no more may be queued.';
 
 create function chat.say(p_message public.chat_messages) returns public.chat_messages
 language plpgsql

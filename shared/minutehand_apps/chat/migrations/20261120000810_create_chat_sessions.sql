@@ -26,23 +26,6 @@ $$;
 comment on function chat.session_or_null is 'The conversation of a session, if the caller may see it; null when it '
   'is missing, ended or another''s.';
 
-create function chat.check_session_id(p_session_id text) returns void
-language plpgsql stable
-set search_path = ''
-as $$
-declare
-  v_least integer := greatest(16, (queue.setting('chat_session_id_min_characters'))::integer);
-begin
-  if p_session_id is null or p_session_id !~ '^[A-Za-z0-9._~:+/=@-]{1,200}$' or char_length(p_session_id) < v_least then
-    perform queue.refuse(422, 'session_id_invalid', format(
-      'x-session-id must have %s to 200 letters, digits or ._~:+/=@-: anyone who knows it can read the session',
-        v_least),
-      'x-session-id');
-  end if;
-end;
-$$;
-comment on function chat.check_session_id is 'Refuse with 422 an id that is too short to be a key, or has other characters.';
-
 create function chat.enter(p_session_id text, p_workspace_id uuid) returns public.chat_conversations
 language plpgsql
 set search_path = ''
@@ -53,8 +36,14 @@ declare
   v_workspace uuid := p_workspace_id;
   v_guest_session queue.guest_sessions;
   v_found public.chat_conversations;
+  v_least integer := greatest(16, (queue.setting('chat_session_id_min_characters'))::integer);
 begin
-  perform chat.check_session_id(p_session_id);
+  if p_session_id is null or p_session_id !~ '^[A-Za-z0-9._~:+/=@-]{1,200}$' or char_length(p_session_id) < v_least then
+    perform queue.refuse(422, 'session_id_invalid', format(
+      'x-session-id must have %s to 200 letters, digits or ._~:+/=@-: anyone who knows it can read the session',
+        v_least),
+      'x-session-id');
+  end if;
   if v_workspace is not null and not queue.is_member(v_workspace) then
     perform queue.refuse_workspace(v_workspace);
   end if;
@@ -91,7 +80,7 @@ begin
 end;
 $$;
 comment on function chat.enter is E'Lock and return the conversation of a session; begin one when there is none, '
-  'for a guest or for the calling user.\n\n404 for another''s session, and one that has ended.';
+  'for a guest or for the calling user.\n\n404 for another''s session, and one that has ended; 422 for an id that is too short to be a key.';
 
 -- 2. What a request begins --------------------------------------------------------------------------------
 
@@ -142,17 +131,6 @@ $$;
 comment on function chat.estimate_ms is 'How long work of a type is likely to run, in ms: the median of its latest '
   '20 that completed, at least three; otherwise a fixed estimate.';
 
-create function chat.work_lines(p_ids uuid[]) returns jsonb
-language sql stable
-set search_path = ''
-as $$
-  select coalesce(jsonb_agg(jsonb_build_object('id', w.id, 'type', w.type, 'status', w.status, 'title', w.title,
-    'estimatedDuration', chat.estimate_ms(w.type)) order by w.job_id), '[]')
-  from public.async_work_items as w where w.job_id = any (p_ids)
-$$;
-comment on function chat.work_lines is 'Work items as an answer to their request shows them: [{id, type, status, '
-  'title, estimatedDuration}].';
-
 create function chat.request_again(p_conversation public.chat_conversations, p_request jsonb) returns jsonb
 language plpgsql stable
 set search_path = ''
@@ -185,16 +163,14 @@ declare
   v_count integer;
   v_conversation public.chat_conversations;
   v_message jsonb := p_request - '{items,history,workspace_id}'::text[];
-  v_problem text[] := chat.message_problem(v_message);
   v_again jsonb;
   v_as_guest boolean;
   v_room integer;
   v_said public.chat_messages;
   v_begun jsonb;
 begin
-  if v_problem is not null then
-    perform queue.refuse(400, 'invalid_argument', v_problem[1] || ' ' || v_problem[2], v_problem[1]);
-  elsif jsonb_typeof(v_items) <> 'array' or jsonb_array_length(v_items) > 3 then
+  perform chat.check_message(v_message);
+  if jsonb_typeof(v_items) <> 'array' or jsonb_array_length(v_items) > 3 then
     perform queue.refuse(400, 'invalid_argument', 'items must be at most 3 of {kind, title, instruction}', 'items');
   end if;
   v_conversation := chat.enter(p_session_id, queue.uuid_or_refuse(p_request ->> 'workspace_id', 'workspace_id'));
@@ -206,9 +182,14 @@ begin
   v_count := jsonb_array_length(v_items);
   v_as_guest := not queue.is_member(v_conversation.workspace_id);
   perform chat.check_pace(v_conversation.workspace_id, case when v_as_guest then v_conversation.session_id end,
-    case when v_count = 0 then chat.reply_tokens() else 0 end);
+    -- of a reply the most it can use without repeated requests
+    case when v_count = 0 then 32000 else 0 end);
   if v_count > 0 or p_request ->> 'mode' = 'work' then
-    v_room := chat.room_or_refuse(v_conversation, greatest(1, v_count));
+    v_room := chat.room(v_conversation, greatest(1, v_count));
+    if v_room is null then
+      perform queue.refuse(429, 'quota_exceeded',
+        'too much work is queued here already; wait for some of it, or cancel some', 'work_items');
+    end if;
   end if;
   v_said.conversation_id := v_conversation.id;
   v_said.author := 'user';
@@ -271,8 +252,12 @@ begin
     'message', case when v_said.id is not null then
       jsonb_build_object('id', v_said.id, 'text', v_said.text, 'kind', v_said.kind, 'model', v_said.model,
         'offline', v_said.offline, 'tier', v_said.data -> 'tier', 'reasons', v_said.data -> 'reasons') end,
-    'work', chat.work_lines(array(
-      select (value #>> '{}')::uuid from jsonb_array_elements(coalesce(v_said.data -> 'work_items', '[]')))));
+    'work', (
+      select coalesce(jsonb_agg(jsonb_build_object('id', w.id, 'type', w.type, 'status', w.status, 'title', w.title,
+        'estimatedDuration', chat.estimate_ms(w.type)) order by w.job_id), '[]')
+      from public.async_work_items as w
+      where w.job_id = any (array(
+        select value::uuid from jsonb_array_elements_text(coalesce(v_said.data -> 'work_items', '[]'))))));
 end;
 $$;
 comment on function chat.outcome is 'The state of a message of a session: {status, progress, error_message, message, work}; message is null until there is a reply.';
@@ -480,26 +465,6 @@ begin
 end;
 $$;
 comment on function chat.works is 'Which of these jobs are work or replies of the session: {works: {job_id: {type, title, question_id, result}}}; null for others.';
-
-create function chat.events(p_session_id text, p_cursor text default null, p_limit numeric default 500) returns jsonb
-language plpgsql stable
-security definer -- guests hold no rights on any table
-set search_path = ''
-as $$
-declare
-  v_limit constant integer := queue.whole(p_limit, 'p_limit'); -- a wrong one is refused before a session exists, too
-  v_guest_session queue.guest_sessions;
-begin
-  select v.* into v_guest_session from queue.may_join_guest_session(chat.guest_session_of(p_session_id)) as v;
-  if not found then
-    -- many streams wait for sessions that are still to begin: that is not an error
-    return jsonb_build_object('events', '[]'::jsonb, 'places', '[]'::jsonb, 'cursor', coalesce(p_cursor, '1:1:'),
-      'more', false);
-  end if;
-  return queue.read_feed(v_guest_session.workspace_id, v_guest_session.session_id, p_cursor, v_limit);
-end;
-$$;
-comment on function chat.events is 'Events of a session''s jobs after a cursor, as guest_session_feed; none for a session that is unknown or another''s.';
 
 create function chat.news(p_guest_session_ids text[]) returns jsonb
 language sql stable
@@ -820,6 +785,6 @@ comment on function public.chat_guidance is 'What people wrote to a leased job {
 
 revoke execute on all functions in schema chat from public, anon, authenticated, service_role;
 select queue.expose('chat', 'public.chat_', 'anon, authenticated, service_role', 'request', 'outcome', 'status', 'said',
-  'delete', 'works', 'events', 'news', 'cancel_work', 'notes_of', 'respond');
+  'delete', 'works', 'news', 'cancel_work', 'notes_of', 'respond');
 select queue.expose('chat', 'public.chat_', 'authenticated, service_role', 'sessions');
 select queue.allow('job_worker, service_role', 'public.chat_note', 'public.chat_guidance');

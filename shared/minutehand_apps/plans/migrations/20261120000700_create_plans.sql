@@ -45,7 +45,7 @@ create table public.plans (
   constraint plans_ask_a_bounded_time check (ask_seconds between 0 and 604800),
   constraint plans_end_whole check ((status in ('completed', 'failed', 'cancelled')) = (finished_at is not null))
 );
-comment on table public.plans is 'A prompt to be planned, how far that is, and the job that does it. Results are in plan_stages and plan_artifacts.';
+comment on table public.plans is 'A prompt to be planned, how far that is, and the job that does it. Results are in plan_stages.';
 comment on column public.plans.id is 'The plan. A guest''s plan has 122 random bits, since its id gives access to it.';
 comment on column public.plans.workspace_id is 'The workspace that owns it; guests'' plans belong to the workspace of the setting plan_guest_workspace.';
 comment on column public.plans.session_id is 'Its Realtime topic is session:<this>: plan:<id>, or the guest session of the guest who started it.';
@@ -82,6 +82,7 @@ create table public.plan_stages (
   status text not null,
   attempts integer not null default 1,
   result jsonb,
+  files jsonb not null default '[]',
   code text,
   reason text,
   model text,
@@ -93,7 +94,8 @@ create table public.plan_stages (
   constraint plan_stages_have_a_result check ((status = 'completed') = (result is not null)),
   constraint plan_stages_have_a_reason check ((status = 'failed') = (code is not null)),
   constraint plan_stages_end_whole check ((status = 'running') = (ended_at is null)),
-  constraint plan_stages_are_bounded check (octet_length(result::text) <= 1000000 and char_length(reason) <= 2000)
+  constraint plan_stages_are_bounded check (
+    octet_length(result::text) <= 1000000 and octet_length(files::text) <= 10000 and char_length(reason) <= 2000)
 );
 comment on table public.plan_stages is 'Results of a plan''s stages. A completed one is never run again: a crash, a restart and a fork continue from it.';
 comment on column public.plan_stages.plan_id is 'The plan.';
@@ -104,36 +106,13 @@ comment on column public.plan_stages.run is 'The run of the plan that wrote it.'
 comment on column public.plan_stages.status is 'running, completed or failed; a stage that has not started has no row.';
 comment on column public.plan_stages.attempts is 'How often it was started, including after crashes and its own retries.';
 comment on column public.plan_stages.result is 'Its result, in the stage''s own shape; null unless completed.';
+comment on column public.plan_stages.files is 'The files that are made of its result whenever they are read: [{name, media_type, bytes}].';
 comment on column public.plan_stages.code is 'Why it failed, as a stable word; null unless failed.';
 comment on column public.plan_stages.reason is 'Why it failed, as a sentence; null unless failed.';
 comment on column public.plan_stages.model is 'The language model that wrote its text; null when the text is a template''s.';
 comment on column public.plan_stages.started_at is 'When it started last, UTC.';
 comment on column public.plan_stages.ended_at is 'When it ended, UTC; null while it runs.';
 create index plan_stages_by_workspace on public.plan_stages (workspace_id);
-
-create table public.plan_artifacts (
-  plan_id uuid not null references public.plans (id) on delete cascade,
-  name text not null,
-  workspace_id uuid not null references public.workspaces (id) on delete cascade,
-  stage text not null,
-  media_type text not null,
-  content text not null,
-  bytes integer not null generated always as (octet_length(content)) stored,
-  created_at timestamptz not null default queue.clock(),
-  primary key (plan_id, name),
-  constraint plan_artifacts_name_is_a_file check (name ~ '^[a-z0-9][a-z0-9_-]{0,79}\.(json|md|svg|html)$'),
-  constraint plan_artifacts_are_bounded check (octet_length(content) <= 2000000)
-);
-comment on table public.plan_artifacts is 'The files of a plan, made by its stages.';
-comment on column public.plan_artifacts.plan_id is 'The plan.';
-comment on column public.plan_artifacts.name is 'File name.';
-comment on column public.plan_artifacts.workspace_id is 'The plan''s workspace.';
-comment on column public.plan_artifacts.stage is 'The stage that made it.';
-comment on column public.plan_artifacts.media_type is 'Media type, for example text/markdown.';
-comment on column public.plan_artifacts.content is 'The text of the file.';
-comment on column public.plan_artifacts.bytes is 'Its size in UTF-8.';
-comment on column public.plan_artifacts.created_at is 'When it was made, UTC.';
-create index plan_artifacts_by_workspace on public.plan_artifacts (workspace_id);
 
 select queue.make_stream('plan', 'public.plans');
 alter table public.plan_events add constraint plan_events_type_is_known check (
@@ -193,12 +172,12 @@ begin
   return to_jsonb(v_plan) - '{idempotency_key,created_by,report_mark}'::text[] || jsonb_build_object(
     'stages', (
       select coalesce(jsonb_agg(case when p_results then to_jsonb(s) else to_jsonb(s) - 'result' end
-        - '{plan_id,workspace_id}'::text[] order by s.position), '[]')
+        - '{plan_id,workspace_id,files}'::text[] order by s.position), '[]')
       from public.plan_stages as s where s.plan_id = p_plan_id),
     'artifacts', (
-      select coalesce(jsonb_agg(jsonb_build_object('name', a.name, 'stage', a.stage, 'media_type', a.media_type,
-        'bytes', a.bytes, 'created_at', a.created_at) order by a.name), '[]')
-      from public.plan_artifacts as a where a.plan_id = p_plan_id));
+      select coalesce(jsonb_agg(f || jsonb_build_object('stage', s.name, 'created_at', s.ended_at)
+        order by f ->> 'name'), '[]')
+      from public.plan_stages as s cross join jsonb_array_elements(s.files) as f where s.plan_id = p_plan_id));
 end;
 $$;
 comment on function plans.read is 'A plan with its stages, their results if asked for, and its files; for members, and for all who know the id of a guest''s plan.';
@@ -237,21 +216,6 @@ begin
 end;
 $$;
 comment on function plans.list is 'Plans of a workspace, by default the caller''s only one, or of a guest session, newest first, after p_after: {plans: […]}.';
-
-create function plans.files(p_plan_id uuid, p_name text default null) returns jsonb
-language plpgsql stable
-security definer -- guests hold no rights on any table
-set search_path = ''
-as $$
-begin
-  perform plans.plan_or_refuse(p_plan_id);
-  return jsonb_build_object('files', (
-    select coalesce(jsonb_agg(jsonb_build_object('name', a.name, 'media_type', a.media_type, 'content', a.content)
-      order by a.name), '[]')
-    from public.plan_artifacts as a where a.plan_id = p_plan_id and (p_name is null or a.name = p_name)));
-end;
-$$;
-comment on function plans.files is 'Files of a plan with their content, all or one: {files: [{name, media_type, content}]}.';
 
 -- 3. What callers do ---------------------------------------------------------------------------
 
@@ -498,15 +462,11 @@ begin
     forked_at_stage)
   values (v_id, v_plan.workspace_id, v_session, v_plan.prompt, v_plan.speed_vs_detail, v_plan.based_on, auth.uid(),
     p_plan_id, p_stage);
-  insert into public.plan_stages (plan_id, name, workspace_id, position, run, status, attempts, result, model,
-    started_at, ended_at)
-  select v_id, name, workspace_id, position, 1, status, attempts, result, model, started_at, ended_at
+  insert into public.plan_stages (plan_id, name, workspace_id, position, run, status, attempts, result, files,
+    model, started_at, ended_at)
+  select v_id, name, workspace_id, position, 1, status, attempts, result, files, model, started_at, ended_at
   from public.plan_stages
   where plan_id = p_plan_id and status = 'completed' and name = any (p_keep) and name <> p_stage;
-  insert into public.plan_artifacts (plan_id, name, workspace_id, stage, media_type, content, created_at)
-  select v_id, a.name, a.workspace_id, a.stage, a.media_type, a.content, a.created_at
-  from public.plan_artifacts as a join public.plan_stages as s on s.plan_id = v_id and s.name = a.stage
-  where a.plan_id = p_plan_id;
   perform queue.append_entity_events('plan', v_id, jsonb_build_array(jsonb_build_object('type', 'plan_created',
     'data', jsonb_build_object('status', 'pending', 'speed_vs_detail', v_plan.speed_vs_detail,
     'forked_from', p_plan_id, 'from_stage', p_stage, 'corrections', p_corrections,
@@ -579,17 +539,17 @@ create function plans.store_stages(p_plan public.plans, p_stages jsonb) returns 
 language sql
 set search_path = ''
 as $$
-  insert into public.plan_stages as s (plan_id, name, workspace_id, position, run, status, attempts, result, code,
-    reason, model, started_at, ended_at)
+  insert into public.plan_stages as s (plan_id, name, workspace_id, position, run, status, attempts, result, files,
+    code, reason, model, started_at, ended_at)
   select p_plan.id, i.name, p_plan.workspace_id, queue.whole(i.position, 'position'), p_plan.run, i.status,
     coalesce(queue.whole(i.attempts, 'attempts'), 0),
-    nullif(i.result, 'null'), i.code, left(i.reason, 2000), i.model, coalesce(i.started_at, queue.clock()),
+    nullif(i.result, 'null'), coalesce(i.files, '[]'), i.code, left(i.reason, 2000), i.model, coalesce(i.started_at, queue.clock()),
     case when i.status <> 'running' then queue.clock() end
   from jsonb_to_recordset(p_stages) as i (name text, position numeric, status text, attempts numeric, result jsonb,
-    code text, reason text, model text, started_at timestamptz)
+    files jsonb, code text, reason text, model text, started_at timestamptz)
   order by i.position
   on conflict (plan_id, name) do update set run = excluded.run, status = excluded.status, result = excluded.result,
-    code = excluded.code, reason = excluded.reason, model = excluded.model, started_at = excluded.started_at,
+    files = excluded.files, code = excluded.code, reason = excluded.reason, model = excluded.model, started_at = excluded.started_at,
     ended_at = excluded.ended_at, attempts = s.attempts + excluded.attempts
   where s.status <> 'completed'
 $$;
@@ -611,12 +571,6 @@ begin
     return '{"outcome": "stored"}'; -- the answer to the same report was lost on its way
   end if;
   perform plans.store_stages(v_plan, coalesce(p_request -> 'stages', '[]'));
-  insert into public.plan_artifacts as a (plan_id, name, workspace_id, stage, media_type, content)
-  select v_plan.id, i.name, v_plan.workspace_id, i.stage, i.media_type, i.content
-  from jsonb_to_recordset(coalesce(p_request -> 'artifacts', '[]'))
-    as i (name text, stage text, media_type text, content text)
-  on conflict (plan_id, name) do update set stage = excluded.stage, media_type = excluded.media_type,
-    content = excluded.content, created_at = excluded.created_at;
   update public.plans set report_mark = p_request ->> 'mark', stage = coalesce(p_request ->> 'stage', stage),
     percentage = greatest(percentage, least(100, coalesce((p_request ->> 'percentage')::numeric, 0)))
   where id = v_plan.id;
@@ -627,10 +581,10 @@ begin
   return '{"outcome": "stored"}';
 exception
   when check_violation or not_null_violation or invalid_text_representation or numeric_value_out_of_range then
-    perform queue.refuse(422, 'stage_invalid', 'a stage or file cannot be stored: ' || sqlerrm, v_plan.id::text);
+    perform queue.refuse(422, 'stage_invalid', 'a stage cannot be stored: ' || sqlerrm, v_plan.id::text);
 end;
 $$;
-comment on function public.plan_report is E'Store a worker''s results and their events in one transaction: {outcome: stored|gone}.\n\nTakes {job_id, fence, mark, events, stages, artifacts, stage, percentage, end}. A repeated mark stores nothing; gone means that the plan ended, was deleted or has another job.';
+comment on function public.plan_report is E'Store a worker''s results and their events in one transaction: {outcome: stored|gone}.\n\nTakes {job_id, fence, mark, events, stages, stage, percentage, end}. A repeated mark stores nothing; gone means that the plan ended, was deleted or has another job.';
 
 create function plans.job_ended() returns trigger
 language plpgsql
@@ -658,10 +612,10 @@ create trigger plans_end_with_their_job after update of status on public.jobs
 
 -- Row level security and grants ----------------------------------------------------------------
 
-select queue.show_to_members('public.plans', 'public.plan_stages', 'public.plan_artifacts');
+select queue.show_to_members('public.plans', 'public.plan_stages');
 
 revoke execute on all functions in schema plans from public, anon, authenticated, service_role;
 select queue.expose('plans', 'public.plan_', 'anon, authenticated, service_role',
-  'start', 'read', 'list', 'files', 'cancel', 'delete', 'restart', 'fork');
+  'start', 'read', 'list', 'cancel', 'delete', 'restart', 'fork');
 select queue.allow('job_worker, service_role', 'public.plan_load', 'public.plan_report');
 select queue.allow('service_role', 'public.plan_set_guest_workspace');

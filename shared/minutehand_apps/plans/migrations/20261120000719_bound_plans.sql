@@ -7,4 +7,4 @@ from (values
 ) as q (relation, name, most);
 
 -- an operator who has a workspace open reads these rows and changes none
-select queue.keep_from_operators('public.plans', 'public.plan_stages', 'public.plan_artifacts');
+select queue.keep_from_operators('public.plans', 'public.plan_stages');

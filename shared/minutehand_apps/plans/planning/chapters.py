@@ -57,13 +57,12 @@ class Inputs:
 
 @dataclass(frozen=True)
 class Chapter:
-    """What a stage found: data for other stages, blocks for readers, files beside them."""
+    """What a stage found: data for other stages, blocks for readers."""
 
     data: dict[str, Any]
     blocks: list[b.Block]
     #: The paragraph that a language model may write instead; empty where there is none.
     narrative: str = ""
-    files: dict[str, str] = field(default_factory=dict)
     logs: list[str] = field(default_factory=list)
 
     def by_template(self) -> Chapter:

@@ -86,7 +86,6 @@ def schedule(inputs: Inputs) -> Chapter:
                 " a stated day, such as set-up, is as late as its buffer allows."
             ),
         ],
-        files={"gantt.svg": svg},
         logs=[text],
     )
 
@@ -266,7 +265,6 @@ def resource_load(inputs: Inputs) -> Chapter:
             b.chart("resource-load.svg", svg, words),
             b.table(("Week of", "Work", "Capacity", "Load"), rows),
         ],
-        files={"resource-load.svg": svg},
     )
 
 
