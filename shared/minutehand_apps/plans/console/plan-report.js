@@ -63,8 +63,9 @@ export function PlanReport({ report, over, correct }) {
 function Ledger({ blocks, prompt, correct }) {
   const [text, setText] = useState(/** @type {string | null} */ (null));
   const [means, setMeans] = useState("");
+  const stated = prompt.replace(/\s+/g, " ");
   const figures = blocks.flatMap((block) => (block.kind === "table" ? block.rows : []));
-  const lines = figures.map(([words]) => words).filter((words) => prompt.includes(words));
+  const lines = figures.map(([words]) => words).filter((words) => stated.includes(words));
   if (lines.length === 0) return null;
   return html`
     <div class="actions start" role="group" aria-label="Correct a figure">
