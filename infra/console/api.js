@@ -5,9 +5,8 @@ import { setSchema } from "./lib/jobs/reads.js";
 import { ALL } from "./lib/scope.js";
 import { createStore } from "./lib/store.js";
 
-/** @import { Artefact, JobTrace, ListedJob, Places, Routes } from "./lib/routes.js" */
+/** @import { Given, JobTrace, ListedJob, Places, Routes } from "./lib/routes.js" */
 /** @import { Attempt, DeadLetterGroup, Replay } from "./lib/jobs/types.js" */
-/** @import { Action } from "./parts/actions.js" */
 /** @typedef {Routes["POST /api/operations"]["body"]["action"]} BulkAction */
 /** @typedef {NonNullable<Routes["POST /api/operations"]["body"]["filter"]>} BulkFilter */
 
@@ -241,7 +240,7 @@ async function readWorkspaces(userId) {
   const [found, memberships, onCall] = await Promise.all([
     unwrap(data().from("workspaces").select("id,name").order("name")),
     unwrap(data().from("workspace_members").select("workspace_id,role").eq("user_id", userId)),
-    unwrap(data().rpc("operator_session")),
+    rpc("operator_session"),
   ]);
   const roles = new Map(
     memberships.map((/** @type {{workspace_id: string, role: string}} */ one) => [
@@ -414,16 +413,34 @@ export async function unwrap(/** @type {any} */ query) {
   return rows;
 }
 
-// Jobs ----------------------------------------------------------------------------------------
+/**
+ * What one of the functions of the Data API answers, under the signed-in person's rights.
+ *
+ * @param {string} name
+ * @param {Record<string, unknown>} [values]
+ * @param {AbortSignal} [signal]
+ */
+export const rpc = (name, values = {}, signal = undefined) => {
+  const query = data().rpc(name, values);
+  return unwrap(signal ? query.abortSignal(signal) : query);
+};
 
+// The API's routes -----------------------------------------------------------------------------
+
+/**
+ * What a call of a route takes beside its places.
+ *
+ * @template {{query: any, body: any, answer: any}} R A line of a `routes.d.ts`.
+ * @typedef {{query?: R["query"], body?: R["body"], form?: FormData, headers?: Record<string, string>,
+ *   signal?: AbortSignal, guestSession?: string}} CallOptions
+ */
 /**
  * Calls a route of an OpenAPI document, by its method and template; `places` fills the names in braces.
  *
  * @template {{[R in keyof All]: {query: any, body: any, answer: any}}} All The routes, of a `routes.d.ts`.
  * @typedef {<R extends keyof All & string>(
  *   route: R,
- *   options?: {places?: Record<Places<R>, string>, query?: All[R]["query"], body?: All[R]["body"],
- *     form?: FormData, headers?: Record<string, string>, signal?: AbortSignal, guestSession?: string},
+ *   options?: {places?: Record<Places<R>, string>} & CallOptions<All[R]>,
  * ) => Promise<All[R]["answer"]>} Call
  */
 
@@ -441,8 +458,28 @@ export function filled(
   return /** @type {const} */ ([method, path]);
 }
 
-/** @type {Call<Routes>} */
-const call = callRoute;
+/**
+ * A route of the engine as a function: of what fills its braces, in their order, then of the rest.
+ *
+ * @template {keyof Routes & string} R
+ * @param {R} name
+ * @returns {(...given: Given<R, CallOptions<Routes[R]>>) => Promise<Routes[R]["answer"]>}
+ */
+export const route =
+  (name) =>
+  (/** @type {any[]} */ ...given) => {
+    const names = name.match(/(?<=\{)\w+/g) ?? [];
+    const places = Object.fromEntries(names.map((place, at) => [place, given[at]]));
+    return callRoute(name, { places, ...given[names.length] });
+  };
+
+/**
+ * A body that is acted on once, however often it is sent.
+ *
+ * @template T
+ * @param {T} body
+ */
+export const once = (body) => ({ body, headers: { "Idempotency-Key": crypto.randomUUID() } });
 
 /** What a line of a list shows of a job: neither its payload nor its result, each up to 256 kB. */
 const LISTED =
@@ -451,11 +488,7 @@ const LISTED =
   cancel_requested_at,generation,last_seq`.replace(/\s/g, "");
 
 export const jobs = {
-  /** A page: `{jobs, next_cursor}`. `filter` has workspace_id, status, job_type, queue, search … */
-  list: (
-    /** @type {Routes["GET /api/jobs"]["query"]} */ filter,
-    /** @type {AbortSignal} */ signal,
-  ) => call("GET /api/jobs", { query: filter, signal }),
+  list: route("GET /api/jobs"),
   /** Rows by id without a glimpse, in no promised order; deleted ones are omitted. */
   byIds: (/** @type {string[]} */ ids) =>
     /** @type {Promise<ListedJob[]>} */ (unwrap(data().from("jobs").select(LISTED).in("id", ids))),
@@ -470,7 +503,7 @@ export const jobs = {
       /** @type {Routes["GET /api/jobs"]["query"]} */
       const query = { parent_id: id, limit: jobs.MOST_OF_LEVEL, cursor };
       /** @type {Routes["GET /api/jobs"]["answer"]} */
-      const page = await call("GET /api/jobs", { query, signal });
+      const page = await jobs.list({ query, signal });
       found.unshift(...page.jobs.reverse());
       cursor = page.next_cursor;
     } while (cursor && found.length < jobs.MOST_OF_LEVEL);
@@ -491,129 +524,42 @@ export const jobs = {
     }
     return found;
   },
-  explain: (/** @type {string} */ id, /** @type {AbortSignal} */ signal) =>
-    call("GET /api/jobs/{job_id}/explain", { places: { job_id: id }, signal }),
-  attempts: (/** @type {string} */ id, /** @type {AbortSignal} */ signal) =>
-    /** @type {Promise<Attempt[]>} */ (
-      call("GET /api/jobs/{job_id}/attempts", { places: { job_id: id }, signal })
-    ),
-  /** A page of finished steps after a place of `next`: `{steps, next, waiting_for}`. */
-  steps: (
-    /** @type {string} */ id,
-    /** @type {import("./lib/jobs/types.js").StepPlace | null} */ after,
-    /** @type {AbortSignal} */ signal,
-  ) =>
-    call("GET /api/jobs/{job_id}/steps", {
-      places: { job_id: id },
-      query: after ? { after_name: after.name, after_nth: after.nth } : {},
-      signal,
-    }),
-  /**
-   * The files that it made, by name.
-   *
-   * @type {(id: string, signal: AbortSignal) => Promise<Artefact[]>}
-   */
-  artefacts: async (id, signal) =>
-    (await unwrap(data().rpc("job_artefacts", { p_job_id: id }).abortSignal(signal))).artefacts,
-  /** Its signed receipt with what that vouches for. */
-  receipt: (/** @type {string} */ id) =>
-    call("GET /api/jobs/{job_id}/receipt", { places: { job_id: id } }),
-  /** Attempts, steps and waits with their spans, and those of its children: `{now, more, jobs}`. */
-  trace: (/** @type {string} */ id, /** @type {AbortSignal} */ signal) =>
-    /** @type {Promise<JobTrace>} */ (
-      unwrap(data().rpc("job_trace", { p_job_id: id }).abortSignal(signal))
-    ),
-  /** Its last failure in words for a coding agent: `{text}`. */
-  prompt: (/** @type {string} */ id) =>
-    call("GET /api/jobs/{job_id}/prompt", { places: { job_id: id } }),
-  /**
-   * Who cancelled, retried, answered or opened it, the latest first.
-   *
-   * @type {(id: string, signal: AbortSignal) => Promise<Action[]>}
-   */
-  actions: async (id, signal) =>
-    (await unwrap(data().rpc("list_actions", { p_job_id: id }).abortSignal(signal))).actions,
-  create: (/** @type {Routes["POST /api/jobs"]["body"]} */ job) =>
-    call("POST /api/jobs", { body: job }),
-  cancel: (/** @type {string} */ id) =>
-    call("POST /api/jobs/{job_id}/cancel", { places: { job_id: id } }),
-  /** `payload` takes the place of its own; undefined leaves it. */
-  retry: (/** @type {string} */ id, /** @type {any} */ payload = undefined) =>
-    call("POST /api/jobs/{job_id}/retry", {
-      places: { job_id: id },
-      ...(payload !== undefined && { body: { payload } }),
-    }),
-  edit: (/** @type {string} */ id, /** @type {any} */ payload) =>
-    call("PATCH /api/jobs/{job_id}", { places: { job_id: id }, body: { payload } }),
-  replay: (
-    /** @type {string} */ id,
-    /** @type {Routes["POST /api/jobs/{job_id}/replay"]["body"]} */ body,
-  ) =>
-    call("POST /api/jobs/{job_id}/replay", {
-      places: { job_id: id },
-      body,
-      headers: { "Idempotency-Key": crypto.randomUUID() },
-    }),
-  /**
-   * The job and what belongs to it by replays, oldest first.
-   *
-   * @type {(id: string, signal: AbortSignal) => Promise<Replay[]>}
-   */
-  replays: (id, signal) => unwrap(data().rpc("job_replays", { p_job_id: id }).abortSignal(signal)),
-  answer: (/** @type {string} */ id, /** @type {unknown} */ answer) =>
-    call("POST /api/jobs/{job_id}/answer", { places: { job_id: id }, body: { answer } }),
-
-  /** How many jobs of a workspace are in each state: `{states: {[state]: n}, at_least}`; statuses in `at_least` may have more. */
-  async counts(/** @type {string} */ workspaceId, filter = {}) {
+  explain: route("GET /api/jobs/{job_id}/explain"),
+  attempts: /** @type {(id: string, options: {signal: AbortSignal}) => Promise<Attempt[]>} */ (
+    route("GET /api/jobs/{job_id}/attempts")
+  ),
+  steps: route("GET /api/jobs/{job_id}/steps"),
+  receipt: route("GET /api/jobs/{job_id}/receipt"),
+  /** @type {(id: string, signal: AbortSignal) => Promise<JobTrace>} */
+  trace: (id, signal) => rpc("job_trace", { p_job_id: id }, signal),
+  prompt: route("GET /api/jobs/{job_id}/prompt"),
+  create: route("POST /api/jobs"),
+  cancel: route("POST /api/jobs/{job_id}/cancel"),
+  retry: route("POST /api/jobs/{job_id}/retry"),
+  edit: route("PATCH /api/jobs/{job_id}"),
+  replay: route("POST /api/jobs/{job_id}/replay"),
+  /** @type {(id: string, signal: AbortSignal) => Promise<Replay[]>} */
+  replays: (id, signal) => rpc("job_replays", { p_job_id: id }, signal),
+  answer: route("POST /api/jobs/{job_id}/answer"),
+  /** How many jobs of a workspace are in each state; statuses in `at_least` may have more. */
+  counts(/** @type {string} */ workspaceId, filter = {}) {
     const given = Object.fromEntries(Object.entries(filter).filter(([, value]) => value));
-    const { states, at_least } = await unwrap(
-      data().rpc("count_jobs", { p_workspace_id: workspaceId, p_filter: given }),
-    );
-    return { states, at_least };
+    return rpc("count_jobs", { p_workspace_id: workspaceId, p_filter: given });
   },
 };
 
-// Operations: one action on all jobs that match, which continues without the page -------------
-
 /** @typedef {{workspace_id: string, action: BulkAction, filter: BulkFilter}} Wanted What to do to which jobs. */
 
+/** One action on all jobs that match, which continues without the page. */
 export const bulk = {
-  /** How many it would touch now: `{count, more}`. */
-  count: (/** @type {Wanted} */ wanted) => call("POST /api/operations/count", { body: wanted }),
-  create: (/** @type {Wanted & {name?: string}} */ wanted) =>
-    call("POST /api/operations", {
-      body: wanted,
-      headers: { "Idempotency-Key": crypto.randomUUID() },
-    }),
-  list: (
-    /** @type {string} */ workspaceId,
-    /** @type {string | null} */ cursor,
-    /** @type {AbortSignal} */ signal,
-  ) =>
-    call("GET /api/operations", {
-      query: { workspace_id: workspaceId, ...(cursor && { cursor }) },
-      signal,
-    }),
-  get: (/** @type {string} */ id, /** @type {AbortSignal} */ signal) =>
-    call("GET /api/operations/{operation_id}", { places: { operation_id: id }, signal }),
-  /** A page of what became of each job, before the place of `next`. */
-  jobs: (
-    /** @type {string} */ id,
-    /** @type {Routes["GET /api/operations/{operation_id}/jobs"]["query"]} */ query,
-    /** @type {AbortSignal} */ signal,
-  ) =>
-    call("GET /api/operations/{operation_id}/jobs", {
-      places: { operation_id: id },
-      query,
-      signal,
-    }),
-  steer: (/** @type {string} */ id, /** @type {"pause" | "resume" | "stop"} */ action) =>
-    call("POST /api/operations/{operation_id}/{action}", { places: { operation_id: id, action } }),
-  undo: (/** @type {string} */ id) =>
-    call("POST /api/operations/{operation_id}/undo", { places: { operation_id: id } }),
+  count: route("POST /api/operations/count"),
+  create: route("POST /api/operations"),
+  list: route("GET /api/operations"),
+  get: route("GET /api/operations/{operation_id}"),
+  jobs: route("GET /api/operations/{operation_id}/jobs"),
+  steer: route("POST /api/operations/{operation_id}/{action}"),
+  undo: route("POST /api/operations/{operation_id}/undo"),
 };
-
-// Types ---------------------------------------------------------------------------------------
 
 export const types = {
   /** Job types by name with who serves them and how the last day went: `{now, types}`. */
@@ -621,26 +567,14 @@ export const types = {
     /** @type {string | null} */ workspaceId,
     /** @type {AbortSignal} */ signal,
     isInternal = false,
-  ) =>
-    unwrap(
-      data()
-        .rpc("list_job_types", { p_workspace_id: workspaceId, p_internal: isInternal })
-        .abortSignal(signal),
-    ),
+  ) => rpc("list_job_types", { p_workspace_id: workspaceId, p_internal: isInternal }, signal),
   /** One with its schema, limits, workers and schedules. */
   get: (
     /** @type {string | null} */ workspaceId,
     /** @type {string} */ name,
     /** @type {AbortSignal} */ signal,
-  ) =>
-    unwrap(
-      data()
-        .rpc("get_job_type", { p_job_type: name, p_workspace_id: workspaceId })
-        .abortSignal(signal),
-    ),
+  ) => rpc("get_job_type", { p_job_type: name, p_workspace_id: workspaceId }, signal),
 };
-
-// People --------------------------------------------------------------------------------------
 
 const known = new Map();
 
@@ -653,23 +587,11 @@ const known = new Map();
 export async function people(ids) {
   const missing = [...new Set(ids)].filter((id) => id && !known.has(id));
   if (missing.length > 0) {
-    const found = await unwrap(data().rpc("people", { p_ids: missing }));
+    const found = await rpc("people", { p_ids: missing });
     for (const id of missing) known.set(id, found[id] ?? null);
   }
-  return Object.fromEntries(
-    ids
-      .filter((/** @type {string} */ id) => known.get(id))
-      .map((/** @type {string} */ id) => [id, known.get(id)]),
-  );
+  return Object.fromEntries(ids.filter((id) => known.get(id)).map((id) => [id, known.get(id)]));
 }
-
-// Operators -----------------------------------------------------------------------------------
-
-const operatorCall = (
-  /** @type {string} */ name,
-  /** @type {Record<string, unknown>} */ given,
-  /** @type {AbortSignal | undefined} */ signal = undefined,
-) => unwrap(signal ? data().rpc(name, given).abortSignal(signal) : data().rpc(name, given));
 
 /** @typedef {DeadLetterGroup & {workspaces: number, workspace_ids: string[]}} FailureGroup Of all workspaces. */
 /** @typedef {{job_id: string, job_type: string, workspace_name: string | null, leased_at: string}} HeldJob */
@@ -681,52 +603,28 @@ const operatorCall = (
 
 /** What people on call may do beyond their own workspaces; each read and action is recorded. */
 export const operator = {
-  session: () => operatorCall("operator_session", {}),
   /** A page of all workspaces' jobs: `{jobs, next}`. */
   jobs: (
     /** @type {Record<string, unknown>} */ filter,
     /** @type {string | null} */ cursor,
     /** @type {AbortSignal} */ signal,
-  ) =>
-    operatorCall(
-      "operator_jobs",
-      { p_filter: filter, p_cursor: cursor ?? null, p_limit: 100 },
-      signal,
-    ),
-  counts: (/** @type {AbortSignal} */ signal) => operatorCall("operator_counts", {}, signal),
-  failures: (/** @type {AbortSignal} */ signal) =>
-    /** @type {Promise<{groups: FailureGroup[], more: boolean}>} */ (
-      operatorCall("operator_failures", {}, signal)
-    ),
-  workers: (/** @type {number} */ minutes, /** @type {AbortSignal} */ signal) =>
-    /** @type {Promise<{now: string, workers: WorkerLine[]}>} */ (
-      operatorCall("operator_workers", { p_minutes: minutes }, signal)
-    ),
-  workspaces: (/** @type {string} */ search, /** @type {AbortSignal} */ signal) =>
-    operatorCall("operator_workspaces", { p_search: search || null }, signal),
-  /** @type {(before: number | null, signal: AbortSignal) => Promise<Action[]>} */
-  actions: async (before, signal) =>
-    (await operatorCall("list_actions", { p_before: before ?? null }, signal)).actions,
+  ) => rpc("operator_jobs", { p_filter: filter, p_cursor: cursor, p_limit: 100 }, signal),
+  counts: (/** @type {AbortSignal} */ signal) => rpc("operator_counts", {}, signal),
+  /** @type {(signal: AbortSignal) => Promise<{groups: FailureGroup[], more: boolean}>} */
+  failures: (signal) => rpc("operator_failures", {}, signal),
+  /** @type {(minutes: number, signal: AbortSignal) => Promise<{now: string, workers: WorkerLine[]}>} */
+  workers: (minutes, signal) => rpc("operator_workers", { p_minutes: minutes }, signal),
   /** @type {(wanted: {workspace_id?: string, job_id?: string, reason: string}) => Promise<Opened>} */
-  open: (wanted) => operatorCall("operator_open", { p_request: wanted }),
+  open: (wanted) => rpc("operator_open", { p_request: wanted }),
   close: (/** @type {string} */ workspaceId) =>
-    operatorCall("operator_close", { p_workspace_id: workspaceId }),
-  /** Pause or resume a job type or a queue for everyone. */
-  pause: (
-    /** @type {string} */ kind,
-    /** @type {string} */ name,
-    /** @type {boolean} */ paused,
-    /** @type {string | null} */ reason = null,
-  ) => operatorCall("pause_jobs", { p_request: { kind, name, paused, reason: reason || null } }),
+    rpc("operator_close", { p_workspace_id: workspaceId }),
+  /** Pause or resume a job type for everyone. */
+  pause: (/** @type {string} */ name, /** @type {boolean} */ paused) =>
+    rpc("pause_jobs", { p_request: { kind: "job_type", name, paused } }),
 };
 
-// Invitations, which stand above every page ------------------------------------------------------
-
 export const invitations = {
-  list: async (/** @type {AbortSignal} */ signal) =>
-    (await call("GET /api/invitations", { signal })).invitations,
-  accept: (/** @type {string} */ workspaceId) =>
-    call("POST /api/invitations/{workspace_id}/accept", { places: { workspace_id: workspaceId } }),
-  decline: (/** @type {string} */ workspaceId) =>
-    call("POST /api/invitations/{workspace_id}/decline", { places: { workspace_id: workspaceId } }),
+  list: route("GET /api/invitations"),
+  accept: route("POST /api/invitations/{workspace_id}/accept"),
+  decline: route("POST /api/invitations/{workspace_id}/decline"),
 };

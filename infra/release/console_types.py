@@ -33,6 +33,11 @@ _PLACES: Final = """\
 export type Places<R extends string> = R extends `${string}{${infer Name}}${infer Rest}`
   ? Name | Places<Rest>
   : never;
+
+/** A value for each name in braces, then what else a call takes. */
+export type Given<R extends string, More> = R extends `${string}{${string}}${infer Rest}`
+  ? [place: string, ...Given<Rest, More>]
+  : [more?: More];
 """
 _JSON: Final = "application/json"
 

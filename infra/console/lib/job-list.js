@@ -90,10 +90,7 @@ export class JobList {
     try {
       const isSorted = Boolean(this.#filter.sort);
       const from = isSorted ? { offset: this.#rows.size } : { cursor: this.#cursor };
-      const page = await api.list(
-        { ...this.#query(), ...from, limit: PAGE },
-        this.#controller.signal,
-      );
+      const page = await this.#page({ ...from, limit: PAGE });
       for (const row of page.jobs) this.#rows.set(row.id, newest(this.#rows.get(row.id), row));
       this.#cursor = page.next_cursor;
       this.#set({
@@ -134,7 +131,7 @@ export class JobList {
     if (this.#filter.sort) return void (await this.#sortAgain());
     this.#refreshing = true;
     try {
-      const page = await api.list({ ...this.#query(), limit: PAGE }, this.#controller.signal);
+      const page = await this.#page({ limit: PAGE });
       const fresh = new Map(page.jobs.map((row) => [row.id, row]));
       const oldest = page.jobs.at(-1)?.created_at ?? "9"; // a slice without a match says nothing of what is older
       const kept = [...this.#rows.values()].filter(
@@ -170,10 +167,7 @@ export class JobList {
   async #sortAgain() {
     this.#refreshing = true;
     try {
-      const page = await api.list(
-        { ...this.#query(), limit: Math.min(200, Math.max(PAGE, this.#rows.size)) },
-        this.#controller.signal,
-      );
+      const page = await this.#page({ limit: Math.min(200, Math.max(PAGE, this.#rows.size)) });
       this.#rows = new Map(page.jobs.map((row) => [row.id, newest(this.#rows.get(row.id), row)]));
       this.#set({
         rows: [...this.#rows.values()],
@@ -206,6 +200,11 @@ export class JobList {
     this.#rows.set(row.id, newest(this.#rows.get(row.id), row));
     this.#show();
     this.#recount();
+  }
+
+  /** A page of the filter, sort and workspace of this list. */
+  #page(/** @type {object} */ place) {
+    return api.list({ query: { ...this.#query(), ...place }, signal: this.#controller.signal });
   }
 
   #query() {

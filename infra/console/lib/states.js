@@ -53,8 +53,8 @@ export const nextRunOf = (/** @type {JobTimes} */ job) =>
       ? (job.waiting_for?.until ?? job.waiting_for?.timeout_at ?? job.next_run_at ?? null)
       : null;
 
-/** How an attempt ended: word and tone. */
-export const ATTEMPT_OUTCOMES = {
+/** @type {Record<string, {word: string, tone: string}>} */
+const ATTEMPT_OUTCOMES = {
   completed: { word: "Completed", tone: "completed" },
   retry: { word: "Failed, retried", tone: "failed" },
   failed: { word: "Failed", tone: "failed" },
@@ -64,6 +64,10 @@ export const ATTEMPT_OUTCOMES = {
   waiting: { word: "Suspended", tone: "waiting" },
   cancelled: { word: "Cancelled", tone: "cancelled" },
 };
+
+/** How an attempt ended, in a word with its tone; without an outcome it runs. */
+export const outcomeOf = (/** @type {string | null | undefined} */ outcome) =>
+  ATTEMPT_OUTCOMES[outcome ?? ""] ?? { word: "Running", tone: "processing" };
 
 export const FRESHNESS = {
   live: {

@@ -1,6 +1,6 @@
 // A trace as rows on one time axis, and its critical path. Pure: drawn by parts/waterfall.js.
 
-import { ATTEMPT_OUTCOMES, stateOf } from "./states.js";
+import { outcomeOf, stateOf } from "./states.js";
 
 /** @import { JobTrace, TracedAttempt, TracedJob, TracedStep } from "./routes.js" */
 /** @typedef {{from: number, to: number}} Extent Milliseconds since 1970. */
@@ -158,97 +158,51 @@ function partsOf(
   /** @type {number} */ level,
   /** @type {Set<string>} */ critical,
 ) {
-  const parts = [];
-  // a run that ended in a wait is not an attempt of its own: the next one continues with it
-  const attempts = job.attempts.filter((attempt) => attempt.outcome !== "waiting");
-  if (attempts.length > 1 || attempts.some((attempt) => attempt.error_message)) {
-    for (const attempt of attempts) {
-      const { word, tone } = /** @type {Record<string, Label>} */ (ATTEMPT_OUTCOMES)[
-        attempt.outcome ?? ""
-      ] ?? {
-        word: "Running",
-        tone: "processing",
-      };
-      parts.push(
-        leaf(
-          `${job.id}/${attempt.fence}`,
-          "attempt",
-          level,
-          `Attempt ${attempt.attempt}`,
-          { word, tone },
-          {
-            from: at(attempt.leased_at),
-            to: attempt.ended_at ? at(attempt.ended_at) : now,
-            isRunning: !attempt.ended_at,
-            job,
-            critical,
-            error: attempt.error_message,
-          },
-        ),
-      );
-    }
-  }
-  for (const step of job.steps) {
-    const isWait = step.kind !== "step";
-    const { word, tone } = KINDS[step.kind] ?? KINDS.step;
-    const to = step.ended_at ? at(step.ended_at) : now;
-    parts.push(
-      leaf(
-        `${job.id}:${step.name}`,
-        isWait ? "wait" : "step",
-        level,
-        step.name,
-        { word, tone: isWait ? tone : step.ended_at ? "completed" : "processing" },
-        {
-          from: step.started_at ? at(step.started_at) : to,
-          to,
-          isRunning: !step.ended_at,
-          job,
-          critical,
-          until: at(step.timeout_at),
-        },
-      ),
-    );
-  }
-  return parts;
-}
-
-/**
- * @param {string} key
- * @param {"attempt" | "step" | "wait"} kind
- * @param {number} level
- * @param {string} name
- * @param {Label} label
- * @param {Extent & {isRunning: boolean, job: TracedJob, critical: Set<string>, error?: string | null,
- *   until?: number}} facts
- * @returns {Row}
- */
-function leaf(
-  key,
-  kind,
-  level,
-  name,
-  { word, tone },
-  { from, to, isRunning, job, critical, error = null, until = Number.NaN },
-) {
-  return {
-    key,
-    kind,
+  /** @type {(row: Pick<Row, "key" | "name" | "word" | "tone" | "from" | "to" | "isRunning"> & {kind: "attempt" | "step" | "wait"} & Partial<Row>) => Row} */
+  const leaf = (row) => ({
     level,
-    name,
-    word,
-    tone,
-    from,
-    to,
-    isRunning,
-    isCritical: critical.has(key),
+    isCritical: critical.has(row.key),
     jobId: job.id,
-    bars: [{ kind, from, to }],
+    bars: [{ kind: row.kind, from: row.from, to: row.to }],
     isOpen: false,
     hasMore: false,
-    error,
-    until,
-  };
+    error: null,
+    until: Number.NaN,
+    ...row,
+  });
+  // a run that ended in a wait is not an attempt of its own: the next one continues with it
+  const attempts = job.attempts.filter((attempt) => attempt.outcome !== "waiting");
+  const isTelling = attempts.length > 1 || attempts.some((attempt) => attempt.error_message);
+  return [
+    ...(isTelling ? attempts : []).map((attempt) =>
+      leaf({
+        key: `${job.id}/${attempt.fence}`,
+        kind: "attempt",
+        name: `Attempt ${attempt.attempt}`,
+        ...outcomeOf(attempt.outcome),
+        from: at(attempt.leased_at),
+        to: attempt.ended_at ? at(attempt.ended_at) : now,
+        isRunning: !attempt.ended_at,
+        error: attempt.error_message ?? null,
+      }),
+    ),
+    ...job.steps.map((step) => {
+      const isWait = step.kind !== "step";
+      const { word, tone } = KINDS[step.kind] ?? KINDS.step;
+      const to = step.ended_at ? at(step.ended_at) : now;
+      return leaf({
+        key: `${job.id}:${step.name}`,
+        kind: isWait ? "wait" : "step",
+        name: step.name,
+        word,
+        tone: isWait ? tone : step.ended_at ? "completed" : "processing",
+        from: step.started_at ? at(step.started_at) : to,
+        to,
+        isRunning: !step.ended_at,
+        until: at(step.timeout_at),
+      });
+    }),
+  ];
 }
 
 /** From when to when everything lies. */

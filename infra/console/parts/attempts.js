@@ -2,8 +2,9 @@
 
 import { jobs as api } from "../api.js";
 import { between, counted, duration, errorLine } from "../lib/format.js";
-import { ATTEMPT_OUTCOMES } from "../lib/states.js";
+import { outcomeOf } from "../lib/states.js";
 import { html } from "../lib/ui.js";
+import { Tag } from "./badge.js";
 import { copy } from "./copy.js";
 import { ActionButton } from "./dialog.js";
 import { JsonView } from "./json-view.js";
@@ -15,11 +16,6 @@ import { column, table } from "./table.js";
 /** @import { Attempt, Job } from "../lib/jobs/types.js" */
 
 const MOST_LINES = 200;
-
-const toneOf = (/** @type {Attempt} */ attempt) =>
-  ATTEMPT_OUTCOMES[/** @type {keyof ATTEMPT_OUTCOMES} */ (attempt.outcome)]?.tone ?? "processing";
-const wordOf = (/** @type {Attempt} */ attempt) =>
-  ATTEMPT_OUTCOMES[/** @type {keyof ATTEMPT_OUTCOMES} */ (attempt.outcome)]?.word ?? "Running";
 
 /** @param {{attempts: Attempt[]}} props As `job_attempts` gives them. */
 export function AttemptsTable({ attempts }) {
@@ -33,11 +29,10 @@ export function AttemptsTable({ attempts }) {
     }
     ${table({ label: "Attempts", rows: shown, key: (attempt) => attempt.fence }, [
       column("Attempt", "num", (attempt) => attempt.attempt),
-      column(
-        "Outcome",
-        (attempt) =>
-          html`<span class="badge" data-tone=${toneOf(attempt)}>${wordOf(attempt)}</span>`,
-      ),
+      column("Outcome", ({ outcome }) => {
+        const { word, tone } = outcomeOf(outcome);
+        return html`<${Tag} tone=${tone}>${word}<//>`;
+      }),
       column("Started", (attempt) => html`<${When} at=${attempt.leased_at} />`),
       column("Duration", "num", (attempt) =>
         attempt.ended_at ? duration(between(attempt.leased_at, attempt.ended_at)) : "running",

@@ -5,6 +5,7 @@ import { useStore } from "../lib/store.js";
 import { needStyles } from "../lib/styles.js";
 import { theme } from "../lib/theme.js";
 import { html, useEffect, useRef, useState } from "../lib/ui.js";
+import { column, table } from "./table.js";
 
 /** @typedef {import("uplot")} Plot */
 /**
@@ -234,32 +235,10 @@ export function Chart({ label, at, lines, format = number, most = 4, deploys = [
       aria-label=${`${label}: ${lines.map((line) => `${line.name} ${said(line.values.findLast((value) => value !== null))}`).join(", ")} at the end${deploys.length > 0 ? `; deploys: ${deploys.map((one) => `${codeOf(one)} ${shortTime(Date.parse(one.at) / 1000, span)}`).join(", ")}` : ""}`}></div>
     <details class="more">
       <summary>As a table</summary>
-      <div class="scroll-x" tabindex="0" role="group" aria-label=${label}>
-        <table class="table">
-          <thead>
-            <tr>
-              <th scope="col">From, UTC</th>
-              ${lines.map(
-                (line) => html`<th scope="col" class="num" key=${line.name}>
-                  ${line.name}
-                </th>`,
-              )}
-            </tr>
-          </thead>
-          <tbody>
-            ${busy.map(
-              (index) => html`<tr key=${at[index]}>
-                <td>${shortTime(at[index], span)}</td>
-                ${lines.map(
-                  (line) => html`<td class="num" key=${line.name}>
-                    ${said(line.values[index])}
-                  </td>`,
-                )}
-              </tr>`,
-            )}
-          </tbody>
-        </table>
-      </div>
+      ${table({ label, rows: busy, key: (index) => at[index] }, [
+        column("From, UTC", (index) => shortTime(at[index], span)),
+        ...lines.map(({ name, values }) => column(name, "num", (index) => said(values[index]))),
+      ])}
     </details>
   </div>`;
 }

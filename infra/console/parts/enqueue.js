@@ -8,6 +8,7 @@ import { draftOf, fieldsOf, payloadOf } from "../lib/schema-form.js";
 import { useRead } from "../lib/store.js";
 import { html, useEffect, useId, useState } from "../lib/ui.js";
 import { Dialog } from "./dialog.js";
+import { field as line } from "./field.js";
 import { notify } from "./toasts.js";
 
 /** @import { Job } from "../lib/jobs/types.js" */
@@ -93,12 +94,14 @@ export function EnqueueDialog({ workspaceId, like, type: given, onClose }) {
       .filter(Boolean);
     try {
       const job = await api.create({
-        workspace_id: workspaceId,
-        job_type: type.trim(),
-        payload,
-        ...(delay && { delay_seconds: Number(delay) }),
-        ...(like && ofLike(like)),
-        ...(words.length > 0 && { tags: words }),
+        body: {
+          workspace_id: workspaceId,
+          job_type: type.trim(),
+          payload,
+          ...(delay && { delay_seconds: Number(delay) }),
+          ...(like && ofLike(like)),
+          ...(words.length > 0 && { tags: words }),
+        },
       });
       if (job.warning) notify(job.warning);
       onClose();
@@ -111,19 +114,7 @@ export function EnqueueDialog({ workspaceId, like, type: given, onClose }) {
   };
   return html`<${Dialog} title=${like ? "Duplicate job" : "Enqueue a job"} onClose=${onClose} wide>
     <form class="stack" onSubmit=${submit}>
-      <label class="field">
-        <span>Type</span>
-        <input
-          type="text"
-          required
-          autocomplete="off"
-          spellcheck="false"
-          class="mono"
-          list=${listId}
-          value=${type}
-          autofocus=${!like && !given}
-          onInput=${(/** @type {{target: HTMLInputElement}} */ event) => setType(event.target.value)} />
-      </label>
+      ${line("Type", type, setType, { required: true, autocomplete: "off", spellcheck: "false", class: "mono", list: listId, autofocus: !like && !given })}
       <datalist id=${listId}>
         ${names.map((name) => html`<option value=${name} key=${name}></option>`)}
       </datalist>
@@ -172,23 +163,8 @@ export function EnqueueDialog({ workspaceId, like, type: given, onClose }) {
           `
       }
       <div class="field-grid">
-        <label class="field">
-          <span>Delay in seconds (blank: now)</span>
-          <input
-            type="number"
-            min="0"
-            step="1"
-            value=${delay}
-            onInput=${(/** @type {{target: HTMLInputElement}} */ event) => setDelay(event.target.value)} />
-        </label>
-        <label class="field">
-          <span>Tags (comma-separated)</span>
-          <input
-            type="text"
-            autocomplete="off"
-            value=${tags}
-            onInput=${(/** @type {{target: HTMLInputElement}} */ event) => setTags(event.target.value)} />
-        </label>
+        ${line("Delay in seconds (blank: now)", delay, setDelay, { type: "number", min: 0, step: 1 })}
+        ${line("Tags (comma-separated)", tags, setTags, { autocomplete: "off" })}
       </div>
       ${problem && html`<p class="problem" role="alert">${problem}</p>`}
       ${

@@ -1,6 +1,6 @@
 // What a job made to be kept: the files of `ctx.artefact`, and the signed receipt of its result.
 
-import { apiAddress, jobs as api } from "../api.js";
+import { apiAddress, jobs as api, rpc } from "../api.js";
 import { bytes } from "../lib/format.js";
 import { useRead } from "../lib/store.js";
 import { html } from "../lib/ui.js";
@@ -10,14 +10,17 @@ import { Stale } from "./states-of-view.js";
 import { notifyFailure } from "./toasts.js";
 import { When } from "./when.js";
 
-/** @import { Step, WatchedJob } from "../lib/jobs/types.js" */
+/** @import { Artefact, Step, WatchedJob } from "../lib/jobs/types.js" */
 
 // the step in which the worker keeps a result before it is signed
 const SIGNED = "Signed result";
 
 /** @param {{job: WatchedJob, steps: Step[]}} props */
 export function Files({ job, steps }) {
-  const files = useRead((signal) => api.artefacts(job.id, signal), [job.id, job.status]);
+  const files = useRead(
+    (signal) => rpc("job_artefacts", { p_job_id: job.id }, signal),
+    [job.id, job.status],
+  );
   const isSigned = job.status === "completed" && steps.some((step) => step.name === SIGNED);
   const saveReceipt = async () => {
     try {
@@ -27,7 +30,8 @@ export function Files({ job, steps }) {
       notifyFailure("Could not download the receipt", error);
     }
   };
-  const list = files.value ?? [];
+  /** @type {Artefact[]} */
+  const list = files.value?.artefacts ?? [];
   if (list.length === 0 && !isSigned && !files.isStale) return null;
   return html`<section class="card" aria-labelledby="h-files">
     <h2 id="h-files">Files</h2>

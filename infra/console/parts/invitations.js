@@ -10,7 +10,7 @@ import { actionsOn } from "./toasts.js";
 
 /** The workspaces that want to add the person; nothing where there are none. */
 export function Invitations() {
-  const found = useRead((signal) => invitations.list(signal), []);
+  const found = useRead((signal) => invitations.list({ signal }), []);
   const act = actionsOn(found.refresh);
   const accept = (/** @type {OwnInvitation} */ one) =>
     act(
@@ -27,7 +27,7 @@ export function Invitations() {
       () => invitations.decline(one.workspace_id),
       `You do not join ${one.name}`,
     );
-  return (found.value ?? []).map(
+  return (found.value?.invitations ?? []).map(
     (one) => html`<section
       class="notice stale"
       key=${one.workspace_id}

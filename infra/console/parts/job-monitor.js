@@ -28,7 +28,6 @@ import { lazy } from "./lazy.js";
 import { Empty, Failed, Loading, Stale } from "./states-of-view.js";
 import { Took, When } from "./when.js";
 
-/** @import { ComponentChildren } from "preact" */
 /** @import { JobList } from "../lib/job-list.js" */
 /** @import { ListedJob } from "../lib/routes.js" */
 /** @import { Filter, OnFilter } from "./filters.js" */
@@ -39,7 +38,12 @@ import { Took, When } from "./when.js";
  *   isCut?: boolean}} ListState
  */
 
-const COLUMNS = { next: "next_run_at", created: "created_at", ran: "run_ms" };
+/** What the list can be sorted by, and the order of the first click. @type {Array<[string, string, string, "asc" | "desc"]>} */
+const SORTED = [
+  ["next_run_at", "c-time c-next", "Next run", "asc"],
+  ["created_at", "c-time", "Created", "desc"],
+  ["run_ms", "c-num c-took num", "Ran", "desc"],
+];
 const Selection = lazy(() => import("./selection.js"), "Selection");
 const useJobStatus = makeUseJobStatus(hooks, supabase);
 
@@ -151,38 +155,13 @@ export function JobMonitor({ workspaceId, filter, onFilter, hrefOf = (id) => `/j
             <th scope="col" class="c-state">State</th>
             <th scope="col" class="c-progress">Progress</th>
             <th scope="col" class="c-num num">Attempt</th>
-            ${
+            ${SORTED.map(([by, className, words, first]) =>
               isOfAll
-                ? html`
-                  <th scope="col" class="c-time">Next run</th>
-                  <th scope="col" class="c-time">Created</th>
-                  <th scope="col" class="c-num c-took num">Ran</th>
-                `
-                : html`
-                  <${SortHead}
-                    column="next"
-                    className="c-time c-next"
-                    first="asc"
-                    filter=${filter}
-                    onFilter=${onFilter}>
-                    Next run
-                  <//>
-                  <${SortHead}
-                    column="created"
-                    className="c-time"
-                    filter=${filter}
-                    onFilter=${onFilter}>
-                    Created
-                  <//>
-                  <${SortHead}
-                    column="ran"
-                    className="c-num c-took num"
-                    filter=${filter}
-                    onFilter=${onFilter}>
-                    Ran
-                  <//>
-                `
-            }
+                ? html`<th scope="col" key=${by} class=${className}>${words}</th>`
+                : html`<${SortHead}
+                  key=${by}
+                  ...${{ by, className, words, first, filter, onFilter }} />`,
+            )}
             <th scope="col" class="c-id">Id</th>
           </tr>
         </thead>
@@ -301,11 +280,9 @@ function queryOf({ since, sort, order, ...rest }) {
 /**
  * A column that the list can be sorted by.
  *
- * @param {{column: keyof COLUMNS, className: string, children: ComponentChildren, filter: Filter, onFilter: OnFilter,
- *   first?: "asc" | "desc"}} props `first` is the order of the first click.
+ * @param {{by: string, className: string, words: string, first: "asc" | "desc", filter: Filter, onFilter: OnFilter}} props
  */
-function SortHead({ column, className, children, filter, onFilter, first = "desc" }) {
-  const by = COLUMNS[column];
+function SortHead({ by, className, words, first, filter, onFilter }) {
   const isOn = (filter.sort ?? "created_at") === by;
   const order = filter.order ?? "desc";
   const next =
@@ -321,7 +298,7 @@ function SortHead({ column, className, children, filter, onFilter, first = "desc
     class=${className}
     aria-sort=${isOn ? (order === "asc" ? "ascending" : "descending") : undefined}>
     <button type="button" class="sort" onClick=${() => onFilter(next)}>
-      ${children}
+      ${words}
       <span aria-hidden="true">${isOn ? (order === "asc" ? " ↑" : " ↓") : ""}</span>
     </button>
   </th>`;

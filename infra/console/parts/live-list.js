@@ -1,4 +1,4 @@
-// What apps list of a workspace: pages of rows, newest first, in a card with its states.
+// What a page lists: rows that were read, with what is shown before them and in place of none.
 
 import { html } from "../lib/ui.js";
 import { Stale } from "./states-of-view.js";
@@ -6,6 +6,22 @@ import { table } from "./table.js";
 import { Unread } from "./unread.js";
 
 /** @import { Children, Column } from "./table.js" */
+
+/**
+ * The rows of a read as a table, once it was read.
+ *
+ * @template T
+ * @param {{of: Pick<import("../lib/store.js").Read<any>, "value" | "error" | "refresh">, rows: T[] | undefined, empty: Children,
+ *   label: string, key: (row: T) => string | number, cards?: boolean, className?: string}} options `empty` is shown in
+ *   place of no rows.
+ * @param {Column<T>[]} columns
+ */
+export const listed = ({ of, rows = [], empty, ...options }, columns) =>
+  !of.value
+    ? html`<${Unread} of=${of} what=${`the ${options.label.toLowerCase()}`} />`
+    : rows.length === 0
+      ? empty
+      : table({ rows, ...options }, columns);
 
 /**
  * @template T

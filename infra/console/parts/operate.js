@@ -1,6 +1,6 @@
 // Cancel, retry or replay many jobs: how many first, then an operation, which continues without the page.
 
-import { bulk } from "../api.js";
+import { bulk, once } from "../api.js";
 import { counted, number } from "../lib/format.js";
 import { askFor } from "./dialog.js";
 import { notify, notifyFailure } from "./toasts.js";
@@ -40,7 +40,8 @@ export async function operate({ workspaceId, action, filter, known }) {
   const { verb, did, doing, text } = ACTIONS[action];
   const wanted = { workspace_id: workspaceId, action, filter };
   try {
-    const found = known === undefined ? await bulk.count(wanted) : { count: known, more: false };
+    const found =
+      known === undefined ? await bulk.count({ body: wanted }) : { count: known, more: false };
     if (found.count === 0) {
       notify(`No job to ${action} matches`);
       return false;
@@ -54,7 +55,7 @@ export async function operate({ workspaceId, action, filter, known }) {
       field: "Name, if any",
     });
     if (name === null) return false;
-    const made = await bulk.create({ ...wanted, ...(name && { name }) });
+    const made = await bulk.create(once({ ...wanted, ...(name && { name }) }));
     const isDone = made.status === "completed";
     const jobs = counted(isDone ? made.done : made.matched, "job");
     const others = made.skipped + made.failed;

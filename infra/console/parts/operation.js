@@ -4,7 +4,7 @@ import { bulk } from "../api.js";
 import { counted, number } from "../lib/format.js";
 import { html } from "../lib/ui.js";
 import { Tag } from "./badge.js";
-import { ActionButton, confirm } from "./dialog.js";
+import { ActionButton } from "./dialog.js";
 import { JobProgress } from "./job-progress.js";
 import { actionsOn } from "./toasts.js";
 
@@ -50,54 +50,22 @@ export function OperationActions({ operation, refresh }) {
   const isOpen = status === "running" || status === "paused";
   const steer = (/** @type {"pause" | "resume" | "stop"} */ verb, /** @type {string} */ did) =>
     act(`Could not ${verb} it`, () => bulk.steer(id, verb), `${name} is ${did}`);
-  const undo = async () => {
-    if (
-      await confirm({
-        title: `Undo ${name}?`,
-        text:
-          action === "cancel"
-            ? `The ${counted(done, "job")} that it cancelled run again with fresh attempts, scheduled ones at their time.`
-            : `Of the ${counted(done, "job")} that it made ready, those that have not started are cancelled.`,
-        action: "Undo it",
-      })
-    )
-      await act("Could not undo it", () => bulk.undo(id), `${name} is being undone`);
-  };
+  const undo = () =>
+    act("Could not undo it", () => bulk.undo(id), `${name} is being undone`, {
+      title: `Undo ${name}?`,
+      text:
+        action === "cancel"
+          ? `The ${counted(done, "job")} that it cancelled run again with fresh attempts, scheduled ones at their time.`
+          : `Of the ${counted(done, "job")} that it made ready, those that have not started are cancelled.`,
+      action: "Undo it",
+    });
+  const button = (/** @type {string} */ verb, /** @type {() => unknown} */ run) =>
+    html`<${ActionButton} className="quiet" aria-label=${`${verb} ${name}`} run=${run}>${verb}<//>`;
   return html`
-    ${
-      status === "running" &&
-      html`<${ActionButton}
-        className="quiet"
-        aria-label=${`Pause ${name}`}
-        run=${() => steer("pause", "paused")}>
-        Pause
-      <//>`
-    }
-    ${
-      status === "paused" &&
-      html`<${ActionButton}
-        className="quiet"
-        aria-label=${`Resume ${name}`}
-        run=${() => steer("resume", "resumed")}>
-        Resume
-      <//>`
-    }
-    ${
-      isOpen &&
-      html`<${ActionButton}
-        className="quiet"
-        aria-label=${`Stop ${name}`}
-        run=${() => steer("stop", "stopped")}>
-        Stop
-      <//>`
-    }
-    ${
-      done > 0 &&
-      !undoneBy &&
-      html`<${ActionButton} className="quiet" aria-label=${`Undo ${name}`} run=${undo}>
-        Undo
-      <//>`
-    }
+    ${status === "running" && button("Pause", () => steer("pause", "paused"))}
+    ${status === "paused" && button("Resume", () => steer("resume", "resumed"))}
+    ${isOpen && button("Stop", () => steer("stop", "stopped"))}
+    ${done > 0 && !undoneBy && button("Undo", undo)}
     ${undoneBy && html`<a href=${`/bulk-operations/${undoneBy}`}>Undone</a>`}
   `;
 }

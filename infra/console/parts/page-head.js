@@ -11,6 +11,22 @@ export const pageHead = (title, of, ...actions) =>
     ${actions.length > 0 && html`<span class="spacer"></span>`} ${actions}
   </header>`;
 
+/**
+ * Buttons that turn a list's pages, by their words: each while there is somewhere to turn to.
+ *
+ * @param {Record<string, (() => void) | false | null | undefined>} turns
+ */
+export const pager = (turns) =>
+  html`<div class="bar">
+    ${Object.entries(turns).map(
+      ([words, turn]) =>
+        turn &&
+        html`<button type="button" class="quiet" key=${words} onClick=${turn}>
+          ${words}
+        </button>`,
+    )}
+  </div>`;
+
 /** A button that opens a dialog. @param {string} words @param {() => void} onClick */
 export const opener = (words, onClick) =>
   html`<button type="button" onClick=${onClick}>${words}</button>`;

@@ -58,10 +58,10 @@ function Open({ commands }) {
     const timer = setTimeout(async () => {
       // a palette without jobs still goes to pages
       const page = await api
-        .list(
-          { workspace_id: session.get().workspace?.id, search: wanted, limit: 6 },
-          controller.signal,
-        )
+        .list({
+          query: { workspace_id: session.get().workspace?.id, search: wanted, limit: 6 },
+          signal: controller.signal,
+        })
         .catch(() => ({ jobs: [] }));
       if (!controller.signal.aborted) setFound({ text, jobs: page.jobs });
     }, 200);

@@ -28,7 +28,7 @@ const valueOf = (/** @type {Option} */ option) =>
 export function Question({ jobId, wait, onAnswered }) {
   const send = async (/** @type {Json | undefined} */ answer) => {
     try {
-      await jobs.answer(jobId, answer);
+      await jobs.answer(jobId, { body: { answer } });
       notify("Answered: the job continues");
       onAnswered();
     } catch (error) {

@@ -1,6 +1,6 @@
 // Another payload for a job: run again from a step as a new one, or changed before it runs.
 
-import { jobs as api } from "../api.js";
+import { jobs as api, once } from "../api.js";
 import { counted, pretty } from "../lib/format.js";
 import { ENDED } from "../lib/jobs/sequence.js";
 import { navigate } from "../lib/router.js";
@@ -8,6 +8,7 @@ import { useRead } from "../lib/store.js";
 import { html, useState } from "../lib/ui.js";
 import { StateBadge } from "./badge.js";
 import { DialogForm } from "./dialog-form.js";
+import { jobLink } from "./facts.js";
 import { notify } from "./toasts.js";
 import { When } from "./when.js";
 
@@ -23,11 +24,14 @@ export function ReplayDialog({ job, from, kept, onClose }) {
     /** @type {any} */ payload,
     /** @type {Record<string, unknown>} */ results,
   ) => {
-    const made = await api.replay(job.id, {
-      from_step: from,
-      ...(payload !== undefined && { payload }),
-      results,
-    });
+    const made = await api.replay(
+      job.id,
+      once({
+        from_step: from,
+        ...(payload !== undefined && { payload }),
+        results,
+      }),
+    );
     if (made.warning) notify(made.warning);
     navigate(`/jobs/${made.id}`);
   };
@@ -50,8 +54,9 @@ export function ReplayDialog({ job, from, kept, onClose }) {
 export function EditDialog({ job, onDone, onClose }) {
   const isEnded = ENDED.has(job.status);
   const run = async (/** @type {any} */ payload) => {
-    if (isEnded) await api.retry(job.id, payload);
-    else if (payload !== undefined) await api.edit(job.id, payload);
+    const change = payload === undefined ? undefined : { body: { payload } };
+    if (isEnded) await api.retry(job.id, change);
+    else if (change) await api.edit(job.id, change);
     await onDone();
   };
   return html`<${PayloadDialog}
@@ -128,11 +133,7 @@ export function Replays({ job }) {
       ${chain.map(
         (one) => html`<li key=${one.id}>
           <div class="child">
-            ${
-              one.id === job.id
-                ? html`<span class="strong">This job</span>`
-                : html`<a class="mono" href=${`/jobs/${one.id}`}>${one.id.slice(-8)}</a>`
-            }
+            ${one.id === job.id ? html`<span class="strong">This job</span>` : jobLink(one.id)}
             <span class="child-note muted">
               ${one.replay_of ? (one.replay_from ? `from ${one.replay_from}` : "from its start") : "the first"}
             </span>

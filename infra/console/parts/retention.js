@@ -16,12 +16,12 @@ const kept = (/** @type {number} */ days) =>
   days === 0 ? "removed at once" : counted(days, "day");
 
 /** Sums over days, by outcome. Pure. */
-export const removedIn = (/** @type {RetentionDays[]} */ days) =>
+const removedIn = (/** @type {RetentionDays[]} */ days) =>
   OUTCOMES.map((outcome) => days.reduce((sum, day) => sum + day[outcome], 0));
 
 /** @param {{workspaceId: string}} props */
 export function Retention({ workspaceId }) {
-  const found = useRead((signal) => operations.retention(workspaceId, signal), [workspaceId]);
+  const found = useRead((signal) => operations.retention(workspaceId, { signal }), [workspaceId]);
   return html`<section class="card" aria-labelledby="h-retention">
     <h2 id="h-retention">Retention</h2>
     ${body(found)}
@@ -31,7 +31,14 @@ export function Retention({ workspaceId }) {
 function body(/** @type {import("../lib/store.js").Read<Found>} */ found) {
   if (!found.value) return html`<${Unread} of=${found} what="the retention" />`;
   const { days, types, removed, checked_at: checkedAt } = found.value;
-  const sums = removedIn(removed);
+  const lines = [
+    ["Kept for", ...OUTCOMES.map((outcome) => kept(days[outcome]))],
+    ...types.map(({ job_type: type, days: own }) => [
+      `of type ${type}`,
+      ...OUTCOMES.map((outcome) => kept(own[outcome])),
+    ]),
+    ["Removed in 30 days", ...removedIn(removed).map((sum) => number(sum))],
+  ];
   const last = removed[0];
   return html`
     <div class="scroll-x" tabindex="0" role="group" aria-label="Retention">
@@ -47,32 +54,16 @@ function body(/** @type {import("../lib/store.js").Read<Found>} */ found) {
           </tr>
         </thead>
         <tbody>
-          <tr>
-            <th scope="row">Kept for</th>
-            ${OUTCOMES.map(
-              (outcome) => html`<td class="num" key=${outcome}>
-                ${kept(days[outcome])}
-              </td>`,
-            )}
-          </tr>
-          ${types.map(
-            (type) => html`<tr key=${type.job_type}>
-              <th scope="row">of type ${type.job_type}</th>
-              ${OUTCOMES.map(
-                (outcome) => html`<td class="num" key=${outcome}>
-                  ${kept(type.days[outcome])}
+          ${lines.map(
+            ([name, ...values]) => html`<tr key=${name}>
+              <th scope="row">${name}</th>
+              ${values.map(
+                (value, index) => html`<td class="num" key=${OUTCOMES[index]}>
+                  ${value}
                 </td>`,
               )}
             </tr>`,
           )}
-          <tr>
-            <th scope="row">Removed in 30 days</th>
-            ${sums.map(
-              (sum, index) => html`<td class="num" key=${OUTCOMES[index]}>
-                ${number(sum)}
-              </td>`,
-            )}
-          </tr>
         </tbody>
       </table>
     </div>

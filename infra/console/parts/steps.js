@@ -17,13 +17,18 @@ import { When } from "./when.js";
 const SHOWN = 100;
 
 /** A job's steps, as a read of `lib/store.js`; `more` reads another page, and what was read again. */
-export function useSteps(/** @type {string | undefined} */ jobId) {
+export function useSteps(/** @type {string} */ jobId) {
   const pages = useRef(1);
   const read = useRead(
     (signal) =>
-      jobId
-        ? readSteps((after) => api.steps(jobId, after, signal), pages.current)
-        : Promise.resolve(undefined),
+      readSteps(
+        (after) =>
+          api.steps(jobId, {
+            query: after && { after_name: after.name, after_nth: after.nth },
+            signal,
+          }),
+        pages.current,
+      ),
     [jobId],
   );
   const more = () => {

@@ -2,6 +2,7 @@
 
 import { createStore, useStore } from "../lib/store.js";
 import { html } from "../lib/ui.js";
+import { confirm } from "./dialog.js";
 
 /** @import { Problem } from "./states-of-view.js" */
 /** @typedef {{id: number, text: string, tone: string, href?: string, label?: string}} Toast */
@@ -33,7 +34,7 @@ export function notifyFailure(/** @type {string} */ what, /** @type {Problem | n
 /**
  * Actions on what a read shows: each may say that it is done, says why it failed, and reads again.
  *
- * @param {() => void} refresh
+ * @param {() => unknown} refresh
  */
 export const actionsOn =
   (refresh) =>
@@ -42,9 +43,11 @@ export const actionsOn =
    * @param {string} failure What is said when it fails.
    * @param {() => Promise<T>} run
    * @param {string} [done] What is said when it is done.
-   * @returns {Promise<T | undefined>} What it made; undefined when it failed.
+   * @param {import("./dialog.js").Confirmation | false} [question] What is asked before.
+   * @returns {Promise<T | undefined>} What it made; undefined when it failed, or was not wanted.
    */
-  async (failure, run, done) => {
+  async (failure, run, done, question) => {
+    if (question && !(await confirm(question))) return undefined;
     try {
       const made = await run();
       if (done) notify(done);
@@ -53,7 +56,7 @@ export const actionsOn =
       notifyFailure(failure, error);
       return undefined;
     } finally {
-      refresh();
+      await refresh();
     }
   };
 

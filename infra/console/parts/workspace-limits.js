@@ -34,7 +34,7 @@ export function WorkspaceLimits({ workspace }) {
     const text = String(own ?? "").trim();
     try {
       await operations.setLimits(workspace.id, {
-        own_max_running: text === "" ? null : Number(text),
+        body: { own_max_running: text === "" ? null : Number(text) },
       });
       notify(
         text === ""

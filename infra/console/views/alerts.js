@@ -1,21 +1,20 @@
 // Alerts of a workspace: which thresholds are watched, which are exceeded, and who hears of it.
 
-import { people, types } from "../api.js";
+import { types } from "../api.js";
 import { counted, duration, number, percent } from "../lib/format.js";
-import { isAll } from "../lib/scope.js";
 import { usePolling, useRead } from "../lib/store.js";
 import { html, useState } from "../lib/ui.js";
 import { alerts } from "../operations.js";
 import { Tag } from "../parts/badge.js";
-import { confirm } from "../parts/dialog.js";
 import { DialogForm } from "../parts/dialog-form.js";
+import { ownerOf } from "../parts/facts.js";
 import { choice, field } from "../parts/field.js";
+import { listed } from "../parts/live-list.js";
 import { Empty } from "../parts/states-of-view.js";
 import { actionsOn, notify } from "../parts/toasts.js";
 import { When } from "../parts/when.js";
 import { SwitchedActions } from "../parts/switched.js";
-import { column, heading, table } from "../parts/table.js";
-import { Unread } from "../parts/unread.js";
+import { column, heading } from "../parts/table.js";
 import { opener, pageHead } from "../parts/page-head.js";
 
 /** @import { Workspace } from "../api.js" */
@@ -47,88 +46,77 @@ export default function Alerts({ workspace }) {
     capital(metrics.find((one) => one.name === metric)?.words ?? metric);
   const mayManage = workspace.role === "manager";
   const act = actionsOn(read.refresh);
-  const remove = async (/** @type {Alert} */ one) => {
-    if (
-      await confirm({
-        title: `Delete ${one.name}?`,
-        text: "It is no longer announced.",
-        action: "Delete the alert",
-        danger: true,
-      })
-    )
-      await act(
-        "Could not delete",
-        () => alerts.remove(workspace.id, one.name),
-        `${one.name} is deleted`,
-      );
-  };
+  const remove = (/** @type {Alert} */ one) =>
+    act("Could not delete", () => alerts.remove(workspace.id, one.name), `${one.name} is deleted`, {
+      title: `Delete ${one.name}?`,
+      text: "It is no longer announced.",
+      action: "Delete the alert",
+      danger: true,
+    });
   return html`<div class="page">
     ${pageHead("Alerts", workspace.name, mayManage && opener("Add an alert", () => setEditing({})))}
     <section class="card" aria-label="Alerts">
-      ${
-        !read.value
-          ? html`<${Unread} of=${read} what="the alerts" />`
-          : read.value.alerts.length === 0
-            ? html`<${Empty} title="No alerts">
-              A threshold that is reached sends <code>alert.raised</code> to the workspace's webhooks, signed, posts to Slack, and writes to the members you name. All are notified when it ends.
-            <//>`
-            : table(
-                { label: "Alerts", rows: read.value.alerts, key: (one) => one.id, cards: true },
-                [
-                  heading(
-                    "Name",
-                    "wrap",
-                    (one) => html`
-                      ${one.name}
-                      ${
-                        isAll(workspace) &&
-                        html` <span class="muted small">${one.workspace_name ?? ""}</span>
-                        `
-                      }
-                      <span class="muted small one-line phone-lines">
-                        ${wordsOf(one.metric)}
-                        ${one.job_type && html` of <span class="mono">${one.job_type}</span>`}
-                        ${one.whole && " of all workspaces"}, ${counted(one.minutes, "minute")}
-                      </span>
-                    `,
-                  ),
-                  column("State", (one) =>
-                    !one.enabled
-                      ? html`<${Tag} tone="pending">Off<//>`
-                      : one.raised_at
-                        ? html`
-                          <${Tag} tone="failed">Raised<//> <${When} at=${one.raised_at} />
-                        `
-                        : html`<${Tag} tone="completed">
-                          OK
-                        <//>`,
-                  ),
-                  column("Value", "num", (one) => written(one.metric, one.value)),
-                  column("Threshold", "num", (one) => written(one.metric, one.threshold)),
-                  column("Checked", (one) => html`<${When} at=${one.checked_at} />`),
-                  column(
-                    "Goes to",
-                    "wrap",
-                    (one) =>
-                      [...one.mail, one.post && `${POSTS[one.post.format]} at ${one.post.host}`]
-                        .filter(Boolean)
-                        .join(", ") || "webhooks only",
-                  ),
-                  column(
-                    "Actions",
-                    "num row-actions",
-                    (one) =>
-                      mayManage &&
-                      html`<${SwitchedActions}
-                        name=${one.name}
-                        isOn=${one.enabled}
-                        onSwitch=${() => act("Could not change", () => alerts.put(workspace.id, { ...asPut(one), enabled: !one.enabled }), `${one.name} is ${one.enabled ? "off" : "on"}`)}
-                        onEdit=${() => setEditing(one)}
-                        onDelete=${() => remove(one)} />`,
-                  ),
-                ],
-              )
-      }
+      ${listed(
+        {
+          of: read,
+          label: "Alerts",
+          rows: read.value?.alerts,
+          key: (one) => one.id,
+          cards: true,
+          empty: html`<${Empty} title="No alerts">
+            A threshold that is reached sends <code>alert.raised</code> to the workspace's webhooks, signed, posts to Slack, and writes to the members you name. All are notified when it ends.
+          <//>`,
+        },
+        [
+          heading(
+            "Name",
+            "wrap",
+            (one) => html`
+              ${one.name}
+              ${ownerOf(workspace, one)}
+              <span class="muted small one-line phone-lines">
+                ${wordsOf(one.metric)}
+                ${one.job_type && html` of <span class="mono">${one.job_type}</span>`}
+                ${one.whole && " of all workspaces"}, ${counted(one.minutes, "minute")}
+              </span>
+            `,
+          ),
+          column("State", (one) =>
+            !one.enabled
+              ? html`<${Tag} tone="pending">Off<//>`
+              : one.raised_at
+                ? html`
+                  <${Tag} tone="failed">Raised<//> <${When} at=${one.raised_at} />
+                `
+                : html`<${Tag} tone="completed">
+                  OK
+                <//>`,
+          ),
+          column("Value", "num", (one) => written(one.metric, one.value)),
+          column("Threshold", "num", (one) => written(one.metric, one.threshold)),
+          column("Checked", (one) => html`<${When} at=${one.checked_at} />`),
+          column(
+            "Goes to",
+            "wrap",
+            (one) =>
+              [...one.mail, one.post && `${POSTS[one.post.format]} at ${one.post.host}`]
+                .filter(Boolean)
+                .join(", ") || "webhooks only",
+          ),
+          column(
+            "Actions",
+            "num row-actions",
+            (one) =>
+              mayManage &&
+              html`<${SwitchedActions}
+                name=${one.name}
+                isOn=${one.enabled}
+                onSwitch=${() => act("Could not change", () => alerts.put(workspace.id, one.name, { body: { ...asPut(one), enabled: !one.enabled } }), `${one.name} is ${one.enabled ? "off" : "on"}`)}
+                onEdit=${() => setEditing(one)}
+                onDelete=${() => remove(one)} />`,
+          ),
+        ],
+      )}
     </section>
     ${
       editing &&
@@ -145,8 +133,7 @@ export default function Alerts({ workspace }) {
 }
 
 /** @param {Alert} alert */
-const asPut = ({ name, metric, job_type, threshold, minutes, mail, enabled, whole }) => ({
-  name,
+const asPut = ({ metric, job_type, threshold, minutes, mail, enabled, whole }) => ({
   metric,
   job_type,
   threshold,
@@ -169,25 +156,27 @@ function Editor({ like, metrics, workspace, onClose }) {
     url: "",
   });
   const known = useRead((signal) => types.list(workspace.id, signal), [workspace.id]);
-  const members = useRead(() => alerts.addresses(workspace.id, people), [workspace.id]);
+  const members = useRead(() => alerts.addresses(workspace.id), [workspace.id]);
   const set =
     (/** @type {keyof typeof draft} */ name) => (/** @type {string | string[]} */ value) =>
       setDraft((now) => ({ ...now, [name]: value }));
   const save = async () => {
-    const { url, format, ...rest } = draft;
+    const { url, format, name: typed, ...rest } = draft;
+    const name = typed.trim();
     const isKept = like.post && like.post.format === format && !url;
-    await alerts.put(workspace.id, {
-      ...(like.id && { enabled: like.enabled, whole: like.whole }),
-      ...rest,
-      ...(!isKept && {
-        post: format ? { format: /** @type {"slack" | "json"} */ (format), url } : null,
-      }),
-      name: draft.name.trim(),
-      job_type: draft.job_type || null,
-      threshold: Number(draft.threshold),
-      minutes: Number(draft.minutes),
+    await alerts.put(workspace.id, name, {
+      body: {
+        ...(like.id && { enabled: like.enabled, whole: like.whole }),
+        ...rest,
+        ...(!isKept && {
+          post: format ? { format: /** @type {"slack" | "json"} */ (format), url } : null,
+        }),
+        job_type: draft.job_type || null,
+        threshold: Number(draft.threshold),
+        minutes: Number(draft.minutes),
+      },
     });
-    notify(`${draft.name.trim()} is saved`);
+    notify(`${name} is saved`);
     onClose(true);
   };
   return html`<${DialogForm}

@@ -1,7 +1,7 @@
 // One bulk operation: how far it is, which jobs it chose, and what became of each.
 
 import { bulk } from "../api.js";
-import { shortId, utc } from "../lib/format.js";
+import { utc } from "../lib/format.js";
 import { usePolling, useRead } from "../lib/store.js";
 import { html, useState } from "../lib/ui.js";
 import { Tag } from "../parts/badge.js";
@@ -12,8 +12,11 @@ import {
   OperationState,
   POLL_MS,
 } from "../parts/operation.js";
+import { jobLink } from "../parts/facts.js";
+import { listed } from "../parts/live-list.js";
+import { pager } from "../parts/page-head.js";
 import { Empty } from "../parts/states-of-view.js";
-import { column, heading, table } from "../parts/table.js";
+import { column, heading } from "../parts/table.js";
 import { When } from "../parts/when.js";
 import { Unread } from "../parts/unread.js";
 
@@ -38,7 +41,7 @@ const inWords = (/** @type {string} */ name, /** @type {any} */ value) => {
 
 /** @param {{id: string}} props */
 export default function BulkOperation({ id }) {
-  const read = useRead((signal) => bulk.get(id, signal), [id]);
+  const read = useRead((signal) => bulk.get(id, { signal }), [id]);
   const operation = read.value;
   usePolling(read, operation?.status === "running" ? POLL_MS : null);
   if (!operation)
@@ -81,11 +84,10 @@ function Results({ operation }) {
   const { done, skipped, failed } = operation;
   const page = useRead(
     (signal) =>
-      bulk.jobs(
-        operation.id,
-        { ...(outcome && { outcome }), ...(before !== null && { cursor: before }) },
+      bulk.jobs(operation.id, {
+        query: { ...(outcome && { outcome }), ...(before !== null && { cursor: before }) },
         signal,
-      ),
+      }),
     [operation.id, outcome, before, done + skipped + failed],
   );
   const next = page.value?.next ?? null;
@@ -110,48 +112,31 @@ function Results({ operation }) {
         </select>
       </label>
     </div>
-    ${
-      !page.value
-        ? html`<${Unread} of=${page} what="the results" />`
-        : page.value.jobs.length === 0
-          ? html`<${Empty} title="No jobs">None was chosen, or none came out so.<//>`
-          : table(
-              { label: "Results", rows: page.value.jobs, key: (job) => job.job_id, cards: true },
-              [
-                heading(
-                  "Job",
-                  (job) =>
-                    html`<a class="mono" href=${`/jobs/${job.job_id}`}>${shortId(job.job_id)}</a>`,
-                ),
-                column("Type", "wrap", (job) => job.job_type ?? "–"),
-                column("Outcome", (job) => {
-                  const [tone, word] = OUTCOMES[job.outcome];
-                  return html`<${Tag} tone=${tone}>${word}<//>`;
-                }),
-                column("Reason", "wrap", (job) => (job.reason ?? "–").replaceAll("_", " ")),
-                column("New job", (job) =>
-                  job.new_job_id
-                    ? html`<a class="mono" href=${`/jobs/${job.new_job_id}`}>
-                      ${shortId(job.new_job_id)}
-                    </a>`
-                    : "–",
-                ),
-              ],
-            )
-    }
-    <div class="bar">
-      ${
-        before !== null &&
-        html`<button type="button" class="quiet" onClick=${() => setBefore(null)}>
-          First
-        </button>`
-      }
-      ${
-        next !== null &&
-        html`<button type="button" class="quiet" onClick=${() => setBefore(next)}>
-          More
-        </button>`
-      }
-    </div>
+    ${listed(
+      {
+        of: page,
+        label: "Results",
+        rows: page.value?.jobs,
+        key: (job) => job.job_id,
+        cards: true,
+        empty: html`<${Empty} title="No jobs">
+          None was chosen, or none came out so.
+        <//>`,
+      },
+      [
+        heading("Job", (job) => jobLink(job.job_id)),
+        column("Type", "wrap", (job) => job.job_type ?? "–"),
+        column("Outcome", (job) => {
+          const [tone, word] = OUTCOMES[job.outcome];
+          return html`<${Tag} tone=${tone}>${word}<//>`;
+        }),
+        column("Reason", "wrap", (job) => (job.reason ?? "–").replaceAll("_", " ")),
+        column("New job", (job) => jobLink(job.new_job_id)),
+      ],
+    )}
+    ${pager({
+      First: before !== null && (() => setBefore(null)),
+      More: next !== null && (() => setBefore(next)),
+    })}
   </section>`;
 }

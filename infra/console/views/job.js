@@ -1,6 +1,14 @@
 // The page of one job: what it is doing, why, what it did, and what can be done about it.
 
-import { jobs as api, operator, people, refreshWorkspaces, session, supabase } from "../api.js";
+import {
+  jobs as api,
+  operator,
+  people,
+  refreshWorkspaces,
+  rpc,
+  session,
+  supabase,
+} from "../api.js";
 import { codeOf, counted, errorLine, money, number } from "../lib/format.js";
 import { useJobLines } from "../lib/job-lines.js";
 import { ENDED } from "../lib/jobs/sequence.js";
@@ -11,19 +19,21 @@ import { usePolling, useRead, useStore } from "../lib/store.js";
 import { hooks, html, useEffect, useRef, useState } from "../lib/ui.js";
 import { Freshness, StateBadge, Verdict } from "../parts/badge.js";
 import { copy, CopyId } from "../parts/copy.js";
-import { ActionButton, confirm } from "../parts/dialog.js";
+import { ActionButton } from "../parts/dialog.js";
 import { JobLog } from "../parts/job-log.js";
 import { JobProgress } from "../parts/job-progress.js";
 import { Actions as ActionList } from "../parts/actions.js";
 import { AttemptsTable, LastFailure } from "../parts/attempts.js";
+import { fact, jobLink } from "../parts/facts.js";
 import { JsonView } from "../parts/json-view.js";
+import { field } from "../parts/field.js";
 import { Files } from "../parts/files.js";
 import { EditDialog, EnqueueDialog, ReplayDialog, Replays } from "../parts/lazy.js";
 import { SinceDeploy } from "../parts/since-deploy.js";
 import { Question } from "../parts/question.js";
 import { Failed, Loading, Stale } from "../parts/states-of-view.js";
 import { Steps, useSteps } from "../parts/steps.js";
-import { notify, notifyFailure } from "../parts/toasts.js";
+import { actionsOn, notifyFailure } from "../parts/toasts.js";
 import { Waterfall } from "../parts/waterfall.js";
 import { Sentence, useNow, When } from "../parts/when.js";
 import NotFound from "./not-found.js";
@@ -50,25 +60,12 @@ export const title = (/** @type {{id: string}} */ { id }) => `Job ${id.slice(-8)
  * @param {WatchedJob} job
  */
 function useDetails(job) {
-  const stamp =
-    job && `${job.status} ${job.attempts} ${job.fence} ${job.generation} ${job.finished_at}`;
-  const attempts = useRead(
-    (signal) => (job ? api.attempts(job.id, signal) : Promise.resolve(undefined)),
-    [job?.id],
-  );
-  const steps = useSteps(job?.id);
-  const children = useRead(
-    (signal) => (job ? api.descendants(job.id, signal) : Promise.resolve(undefined)),
-    [job?.id],
-  );
-  const explained = useRead(
-    (signal) => (job ? api.explain(job.id, signal) : Promise.resolve(undefined)),
-    [job?.id],
-  );
-  const trace = useRead(
-    (signal) => (job ? api.trace(job.id, signal) : Promise.resolve(undefined)),
-    [job?.id],
-  );
+  const stamp = `${job.status} ${job.attempts} ${job.fence} ${job.generation} ${job.finished_at}`;
+  const attempts = useRead((signal) => api.attempts(job.id, { signal }), [job.id]);
+  const steps = useSteps(job.id);
+  const children = useRead((signal) => api.descendants(job.id, signal), [job.id]);
+  const explained = useRead((signal) => api.explain(job.id, { signal }), [job.id]);
+  const trace = useRead((signal) => api.trace(job.id, signal), [job.id]);
   // steps and children are not events of this job
   usePolling(trace, trace.value?.jobs.some((one) => !ENDED.has(one.status)) ? TRACE_MS : null);
   // a child's progress is not an event of its parent
@@ -77,16 +74,11 @@ function useDetails(job) {
     children.value?.some((child) => !ENDED.has(child.status)) ? CHILDREN_MS : null,
   );
   // why it does not run depends on others, whose changes are not events of this job
-  usePolling(
-    explained,
-    job && (job.status === "pending" || job.status === "waiting") ? EXPLAIN_MS : null,
-  );
+  usePolling(explained, job.status === "pending" || job.status === "waiting" ? EXPLAIN_MS : null);
   const seen = useRef(stamp);
   useEffect(() => {
     if (seen.current === stamp) return;
-    const hadJob = Boolean(seen.current);
     seen.current = stamp;
-    if (!hadJob) return;
     for (const read of [attempts, steps, children, explained, trace]) read.refresh();
   }, [stamp]);
   return { attempts, steps, children, explained, trace };
@@ -163,16 +155,7 @@ function Elsewhere({ id, onOpened }) {
         You are on call, but not a member of this job's workspace. Opening it lets you see and steer its jobs for an hour; its members see that you did, and why.
       </p>
       <form class="stack" onSubmit=${(/** @type {SubmitEvent} */ event) => event.preventDefault()}>
-        <label class="field">
-          <span>Reason</span>
-          <input
-            type="text"
-            required
-            maxlength="500"
-            placeholder="A ticket, an alert"
-            value=${reason}
-            onInput=${(/** @type {{target: HTMLInputElement}} */ event) => setReason(event.target.value)} />
-        </label>
+        ${field("Reason", reason, setReason, { required: true, maxlength: 500, placeholder: "A ticket, an alert" })}
         <div class="actions">
           <a class="button" href="/jobs">Back</a>
           <${ActionButton} className="primary" run=${open} disabled=${!reason.trim()}>
@@ -284,7 +267,7 @@ function Loaded({ watch, job, freshness }) {
   </article>`;
 }
 
-/** @param {{explained: Read<Explanation | undefined>, job: WatchedJob, isAsking: boolean}} props */
+/** @param {{explained: Read<Explanation>, job: WatchedJob, isAsking: boolean}} props */
 function Explained({ explained, job, isAsking }) {
   const told = explained.value;
   if (isAsking) return html`<p class="explain">It continues when someone answers.</p>`; // the question itself stands below
@@ -405,32 +388,17 @@ function plainly(/** @type {WatchedJob} */ job) {
 
 /** @param {{job: WatchedJob, watch: Watch, duplicate: () => void, edit: () => void}} props */
 function Actions({ job, watch, duplicate, edit }) {
-  /** @type {(what: string, run: () => Promise<unknown> | undefined, done?: string) => () => Promise<void>} */
-  const act = (what, run, done) => async () => {
-    try {
-      await run();
-      if (done) notify(done);
-      await watch.refresh();
-    } catch (error) {
-      notifyFailure(what, error);
-      watch.refresh();
-    }
-  };
-  const cancel = async () => {
-    if (
-      !(await confirm({
-        title: "Cancel this job?",
-        text:
-          job.status === "processing"
-            ? "It runs now and is stopped within a heartbeat. Its live child jobs are cancelled too."
-            : "It ends at once. Its live child jobs are cancelled too.",
-        action: "Cancel 1 job",
-        danger: true,
-      }))
-    )
-      return;
-    await act("Could not cancel", () => watch.cancel())();
-  };
+  const act = actionsOn(watch.refresh);
+  const cancel = () =>
+    act("Could not cancel", async () => watch.cancel(), undefined, {
+      title: "Cancel this job?",
+      text:
+        job.status === "processing"
+          ? "It runs now and is stopped within a heartbeat. Its live child jobs are cancelled too."
+          : "It ends at once. Its live child jobs are cancelled too.",
+      action: "Cancel 1 job",
+      danger: true,
+    });
   const isLive = !ENDED.has(job.status);
   const isDelayed = job.status === "pending" && (job.next_retry_at || job.scheduled_for);
   return html`<div class="actions">
@@ -438,14 +406,14 @@ function Actions({ job, watch, duplicate, edit }) {
       (job.status === "failed" || job.status === "cancelled") &&
       html`<${ActionButton}
         className="primary"
-        run=${act("Could not retry", () => api.retry(job.id), "Enqueued again")}>
+        run=${() => act("Could not retry", () => api.retry(job.id), "Enqueued again")}>
         Retry
       <//>`
     }
     ${
       isDelayed &&
       html`<${ActionButton}
-        run=${act("Could not start", () => api.retry(job.id), "Runs as soon as a worker is free")}>
+        run=${() => act("Could not start", () => api.retry(job.id), "Runs as soon as a worker is free")}>
         Run now
       <//>`
     }
@@ -473,7 +441,7 @@ function Actions({ job, watch, duplicate, edit }) {
 }
 
 /**
- * @param {{job: WatchedJob, trace: Read<JobTrace | undefined>, attempts: Read<Attempt[] | undefined>,
+ * @param {{job: WatchedJob, trace: Read<JobTrace>, attempts: Read<Attempt[]>,
  *   events: JobEvent[]}} props
  */
 function Timeline({ job, trace, attempts, events }) {
@@ -518,13 +486,13 @@ function EventList({ events }) {
  */
 function Activity({ job }) {
   const read = useRead(
-    (signal) => api.actions(job.id, signal),
+    (signal) => rpc("list_actions", { p_job_id: job.id }, signal),
     [job.id, job.status, job.generation, job.cancel_requested_at],
   );
-  if (!read.value?.length) return null;
+  if (!read.value?.actions.length) return null;
   return html`<section class="card" aria-labelledby="h-activity">
     <h2 id="h-activity">Activity</h2>
-    <${ActionList} actions=${read.value} />
+    <${ActionList} actions=${read.value.actions} />
   </section>`;
 }
 
@@ -540,7 +508,7 @@ function Person({ id }) {
     : html`<${CopyId} id=${id} what="user id" />`;
 }
 
-/** @param {{list: Read<ListedJob[] | undefined>, parentId: string}} props */
+/** @param {{list: Read<ListedJob[]>, parentId: string}} props */
 function Children({ list, parentId }) {
   const all = list.value ?? [];
   if (all.length === 0) return null;
@@ -595,11 +563,12 @@ const hasFailed = (/** @type {Pick<ListedJob, "status" | "error_message">} */ jo
 
 /** @param {{job: WatchedJob}} props */
 function Facts({ job }) {
-  const fact = (/** @type {string} */ name, /** @type {unknown} */ value) =>
-    value !== null &&
-    value !== undefined &&
-    value !== false &&
-    html`<div><dt>${name}</dt><dd>${value}</dd></div>`;
+  const inNumbers = (/** @type {unknown} */ value) => html`<span class="num">${value}</span>`;
+  const mono = (/** @type {string | null} */ value) =>
+    value &&
+    html`<span class="mono">
+      ${value}
+    </span>`;
   return html`<dl class="facts card">
     ${fact("Id", html`<${CopyId} id=${job.id} />`)}
     ${fact("Created", html`<${When} at=${job.created_at} />`)}
@@ -607,23 +576,10 @@ function Facts({ job }) {
     ${fact("First start", job.started_at && html`<${When} at=${job.started_at} />`)}
     ${fact("Next run", nextRunOf(job) && html`<${When} at=${nextRunOf(job)} />`)}
     ${fact("Finished", job.finished_at && html`<${When} at=${job.finished_at} />`)}
-    ${fact("Attempt", html`<span class="num">${job.attempts} of ${job.max_attempts}</span>`)}
-    ${fact(
-      "Lost workers",
-      job.lost_attempts > 0 &&
-        html`<span class="num">
-          ${job.lost_attempts}
-        </span>`,
-    )}
-    ${fact("Snoozed", job.snoozes > 0 && html`<span class="num">${job.snoozes}</span>`)}
-    ${fact(
-      "Cost",
-      job.cost_usd &&
-        Number(job.cost_usd) > 0 &&
-        html`<span class="num">
-          ${money(job.cost_usd)}
-        </span>`,
-    )}
+    ${fact("Attempt", inNumbers(`${job.attempts} of ${job.max_attempts}`))}
+    ${fact("Lost workers", job.lost_attempts > 0 && inNumbers(job.lost_attempts))}
+    ${fact("Snoozed", job.snoozes > 0 && inNumbers(job.snoozes))}
+    ${fact("Cost", Number(job.cost_usd) > 0 && inNumbers(money(/** @type {number} */ (job.cost_usd))))}
     ${fact(
       "Tags",
       job.tags?.length > 0 &&
@@ -636,36 +592,17 @@ function Facts({ job }) {
         </span>`,
     )}
     ${fact("Queue", html`<a href=${`/jobs?queue=${encodeURIComponent(job.queue)}`}>${job.queue}</a>`)}
-    ${fact("Priority", html`<span class="num">${job.priority}</span>`)}
+    ${fact("Priority", inNumbers(job.priority))}
     ${fact("Deadline", job.deadline_at && html`<${When} at=${job.deadline_at} />`)}
-    ${fact(
-      "Concurrency key",
-      job.concurrency_key &&
-        html`<span class="mono">
-          ${job.concurrency_key}
-        </span>`,
-    )}
-    ${fact(
-      "Idempotency key",
-      job.idempotency_key &&
-        html`<span class="mono">
-          ${job.idempotency_key}
-        </span>`,
-    )}
+    ${fact("Concurrency key", mono(job.concurrency_key))}
+    ${fact("Idempotency key", mono(job.idempotency_key))}
     ${fact("Session", job.session_id && html`<${CopyId} id=${job.session_id} what="session id" />`)}
-    ${fact(
-      "Parent",
-      job.parent_id &&
-        html`<a class="mono" href=${`/jobs/${job.parent_id}`}>
-          ${job.parent_id.slice(-8)}
-        </a>`,
-    )}
+    ${fact("Parent", job.parent_id && jobLink(job.parent_id))}
     ${fact(
       "Replay of",
       job.replay_of &&
         html`
-          <a class="mono" href=${`/jobs/${job.replay_of}`}>${job.replay_of.slice(-8)}</a>
-          ${job.replay_from && html` from <span class="mono">${job.replay_from}</span>`}
+          ${jobLink(job.replay_of)} ${job.replay_from && html` from ${mono(job.replay_from)}`}
         `,
     )}
     ${fact("Batch", job.batch_id && html`<${CopyId} id=${job.batch_id} what="batch id" />`)}

@@ -7,10 +7,10 @@ import { usePolling, useRead } from "../lib/store.js";
 import { html } from "../lib/ui.js";
 import { operations } from "../operations.js";
 import { Tag } from "../parts/badge.js";
-import { ActionButton, confirm } from "../parts/dialog.js";
+import { ActionButton } from "../parts/dialog.js";
 import { Retention } from "../parts/retention.js";
 import { Empty } from "../parts/states-of-view.js";
-import { notify, notifyFailure } from "../parts/toasts.js";
+import { actionsOn } from "../parts/toasts.js";
 import { Unread } from "../parts/unread.js";
 import { WorkspaceLimits } from "../parts/workspace-limits.js";
 import { column, heading, table } from "../parts/table.js";
@@ -42,27 +42,21 @@ export default function Limits({ workspace }) {
 function OfTypes() {
   const stats = useRead((signal) => operations.stats(null, 15, signal), []);
   usePolling(stats, EVERY_MS);
+  const act = actionsOn(stats.refresh);
   if (!stats.value) return html`<${Unread} of=${stats} what="the limits" />`;
   const lines = stats.value.limits ?? [];
-  const change = async (/** @type {TypeLimits} */ line, /** @type {boolean} */ paused) => {
-    if (
-      paused &&
-      !(await confirm({
-        title: `Pause ${line.job_type}?`,
+  const change = (/** @type {TypeLimits} */ { job_type: type }, /** @type {boolean} */ paused) =>
+    act(
+      paused ? "Could not pause" : "Could not resume",
+      () => operator.pause(type, paused),
+      `${type} is ${paused ? "paused" : "resumed"}`,
+      paused && {
+        title: `Pause ${type}?`,
         text: "No job of this type starts in any workspace until you resume. Running jobs continue.",
         action: "Pause the type",
         danger: true,
-      }))
-    )
-      return;
-    try {
-      await operator.pause("job_type", line.job_type, paused);
-      notify(`${line.job_type} is ${paused ? "paused" : "resumed"}`);
-    } catch (error) {
-      notifyFailure(paused ? "Could not pause" : "Could not resume", error);
-    }
-    stats.refresh();
-  };
+      },
+    );
   return html`<section class="card" aria-labelledby="h-limits">
     <h2 id="h-limits">Limits by type</h2>
     ${

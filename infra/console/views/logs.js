@@ -1,16 +1,16 @@
 // Log lines over all jobs of a workspace, newest first.
 
-import { data, unwrap } from "../api.js";
+import { rpc } from "../api.js";
 import { clock, pretty, shortId, utc } from "../lib/format.js";
 import { setQuery, useQuery } from "../lib/router.js";
-import { ALL } from "../lib/scope.js";
+import { isAll } from "../lib/scope.js";
 import { useRead } from "../lib/store.js";
 import { html, useEffect, useState } from "../lib/ui.js";
 import { beginOf, SINCE } from "../parts/filters.js";
 import { SearchBox } from "../parts/job-monitor.js";
 import { Empty } from "../parts/states-of-view.js";
 import { Unread } from "../parts/unread.js";
-import { pageHead } from "../parts/page-head.js";
+import { pageHead, pager } from "../parts/page-head.js";
 
 /** @import { Workspace } from "../api.js" */
 /** @import { FoundLine } from "../lib/routes.js" */
@@ -18,23 +18,6 @@ import { pageHead } from "../parts/page-head.js";
 export const title = () => "Logs";
 
 const LEVELS = ["debug", "info", "warning", "error"];
-
-const search = async (
-  /** @type {string} */ workspaceId,
-  /** @type {Record<string, string>} */ filter,
-  /** @type {number | null | undefined} */ before,
-  /** @type {AbortSignal} */ signal,
-) =>
-  unwrap(
-    data()
-      .rpc("search_logs", {
-        p_workspace_id: workspaceId === ALL ? null : workspaceId,
-        p_filter: filter,
-        p_before: before,
-        p_limit: 200,
-      })
-      .abortSignal(signal),
-  );
 
 /** @param {{workspace: Workspace}} props */
 export default function Logs({ workspace }) {
@@ -56,7 +39,17 @@ export default function Logs({ workspace }) {
   const [pages, setPages] = useState(/** @type {Array<number | null>} */ ([null]));
   useEffect(() => setPages([null]), [key]);
   const read = useRead(
-    (signal) => search(workspace.id, filter, pages.at(-1), signal),
+    (signal) =>
+      rpc(
+        "search_logs",
+        {
+          p_workspace_id: isAll(workspace) ? null : workspace.id,
+          p_filter: filter,
+          p_before: pages.at(-1),
+          p_limit: 200,
+        },
+        signal,
+      ),
     [key, pages.length],
   );
   return html`<div class="page">
@@ -107,23 +100,10 @@ export default function Logs({ workspace }) {
               title=${read.value.next ? "None in the lines searched so far" : Object.keys(filter).length > 0 ? "No log line matches" : "No log lines yet"} />`
             : html`<${Lines} lines=${read.value.lines} />`
       }
-      <div class="bar">
-        ${
-          pages.length > 1 &&
-          html`<button type="button" class="quiet" onClick=${() => setPages(pages.slice(0, -1))}>
-            Later lines
-          </button>`
-        }
-        ${
-          read.value?.next &&
-          html`<button
-            type="button"
-            class="quiet"
-            onClick=${() => setPages([...pages, read.value.next])}>
-            Earlier lines
-          </button>`
-        }
-      </div>
+      ${pager({
+        "Later lines": pages.length > 1 && (() => setPages(pages.slice(0, -1))),
+        "Earlier lines": read.value?.next && (() => setPages([...pages, read.value.next])),
+      })}
     </section>
   </div>`;
 }

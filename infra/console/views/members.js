@@ -4,7 +4,7 @@ import { useRead } from "../lib/store.js";
 import { html, useState } from "../lib/ui.js";
 import { operations } from "../operations.js";
 import { Tag } from "../parts/badge.js";
-import { ActionButton, confirm, Dialog } from "../parts/dialog.js";
+import { ActionButton, Dialog } from "../parts/dialog.js";
 import { choice, field, toValue } from "../parts/field.js";
 import { column, heading, table } from "../parts/table.js";
 import { actionsOn, notify } from "../parts/toasts.js";
@@ -37,7 +37,7 @@ export const title = () => "Members";
 
 /** @param {{workspace: Workspace}} props */
 export default function Members({ workspace }) {
-  const found = useRead((signal) => operations.members(workspace.id, signal), [workspace.id]);
+  const found = useRead((signal) => operations.members(workspace.id, { signal }), [workspace.id]);
   const [inviting, setInviting] = useState(false);
   // the application's own tables say who belongs where
   const isElsewhere = found.error?.code === "members_elsewhere";
@@ -76,32 +76,29 @@ function People({ workspace, found, mayManage, act }) {
   const change = (/** @type {Person} */ one, /** @type {Role} */ role) =>
     act(
       "Could not change",
-      () => operations.setMember(workspace.id, /** @type {string} */ (one.email), role),
+      () =>
+        operations.setMember(workspace.id, /** @type {string} */ (one.email), { body: { role } }),
       `${name(one)} is now a ${role}`,
     );
-  const remove = async (/** @type {Person} */ one) => {
-    const isInvited = !one.user_id;
-    const question = isInvited
-      ? `Withdraw the invitation of ${one.email}?`
-      : `Remove ${name(one)} from ${workspace.name}?`;
-    const text = isInvited
-      ? "They can then no longer join with it."
-      : "They see none of its jobs any more; jobs they enqueued stay.";
-    if (
-      await confirm({
-        title: question,
-        text,
-        action: isInvited ? "Withdraw the invitation" : "Remove the member",
-        danger: true,
-      })
-    )
-      await act(
-        "Could not remove",
-        () =>
-          operations.removeMember(workspace.id, /** @type {string} */ (one.user_id ?? one.email)),
-        `${name(one)} is removed`,
-      );
-  };
+  const remove = (/** @type {Person} */ one) =>
+    act(
+      "Could not remove",
+      () => operations.removeMember(workspace.id, /** @type {string} */ (one.user_id ?? one.email)),
+      `${name(one)} is removed`,
+      one.user_id
+        ? {
+            title: `Remove ${name(one)} from ${workspace.name}?`,
+            text: "They see none of its jobs any more; jobs they enqueued stay.",
+            action: "Remove the member",
+            danger: true,
+          }
+        : {
+            title: `Withdraw the invitation of ${one.email}?`,
+            text: "They can then no longer join with it.",
+            action: "Withdraw the invitation",
+            danger: true,
+          },
+    );
   return html`
     ${table(
       {
@@ -176,7 +173,7 @@ function Invite({ workspace, onClose }) {
   const [invited, setInvited] = useState(/** @type {SetMember | null} */ (null));
   const save = async () => {
     try {
-      const made = await operations.setMember(workspace.id, email.trim(), role);
+      const made = await operations.setMember(workspace.id, email.trim(), { body: { role } });
       if (made.state === "invited") return setInvited(made);
       notify(`${made.email} is a ${made.role} of ${workspace.name}`);
       onClose(true);

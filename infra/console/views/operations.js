@@ -10,12 +10,13 @@ import { jobs } from "../api.js";
 import { operations } from "../operations.js";
 import { Tag, Verdict } from "../parts/badge.js";
 import { Chart } from "../parts/chart.js";
-import { ActionButton, confirm } from "../parts/dialog.js";
+import { ActionButton } from "../parts/dialog.js";
+import { figure } from "../parts/facts.js";
 import { Empty, Failed, Loading, Stale } from "../parts/states-of-view.js";
 import { column, heading, table } from "../parts/table.js";
-import { notify, notifyFailure } from "../parts/toasts.js";
+import { actionsOn } from "../parts/toasts.js";
 import { When } from "../parts/when.js";
-import { internalSwitch } from "../parts/page-head.js";
+import { internalSwitch, pageHead } from "../parts/page-head.js";
 
 /** @import { Workspace } from "../api.js" */
 /** @import { Health, MessageNumbers, Stats } from "../operations.js" */
@@ -52,12 +53,11 @@ export default function Operations({ workspace }) {
   for (const read of [stats, series, counts, health]) usePolling(read, EVERY_MS);
   const failed = [stats, series].find((read) => read.error);
   return html`<div class="page">
-    <header class="page-head">
-      <h1 tabindex="-1">Overview</h1>
-      <span class="muted">${isAll(workspace) ? "all workspaces" : workspace.name}</span>
-      <span class="spacer"></span>
-      ${internalSwitch(isInternal)}
-      <div class="segments" role="group" aria-label="Range">
+    ${pageHead(
+      "Overview",
+      isAll(workspace) ? "all workspaces" : workspace.name,
+      internalSwitch(isInternal),
+      html`<div class="segments" role="group" aria-label="Range">
         ${Object.entries(RANGES).map(
           ([word, [, long]]) => html`<button
             type="button"
@@ -68,8 +68,8 @@ export default function Operations({ workspace }) {
             ${word}
           </button>`,
         )}
-      </div>
-    </header>
+      </div>`,
+    )}
     <${Readiness} health=${health} backlog=${stats.error ? undefined : stats.value?.backlog} />
     ${failed && failed.isStale && html`<${Stale} error=${failed.error} retry=${failed.refresh} />`}
     ${
@@ -127,24 +127,12 @@ function Readiness({ health, backlog }) {
   </section>`;
 }
 
-/** Colours of the lines of types; as many as `busiest` gives. */
-const COLOURS = [
-  "--line-1",
-  "--line-2",
-  "--line-3",
-  "--line-4",
-  "--line-5",
-  "--line-6",
-  "--line-7",
-  "--line-8",
-];
-
 /** @param {{live: Stats["live"], stats: Stats, series: Series, words: string, workspace: Workspace, refresh: () => void}} props */
 function Numbers({ live, stats, series, words, workspace, refresh }) {
   const folded = useMemo(() => fold(series), [series]);
   const { at, totals, sums, depth, types } = folded;
   const lines = busiest(types);
-  const colour = (/** @type {number} */ index) => COLOURS[index % COLOURS.length];
+  const colour = (/** @type {number} */ index) => `--line-${index + 1}`;
   const shares = lines.map(([name, type], index) => ({
     name,
     colour: colour(index),
@@ -153,13 +141,6 @@ function Numbers({ live, stats, series, words, workspace, refresh }) {
       return Number.isNaN(share) ? null : share;
     }),
   }));
-  /** @type {(name: string, value: string, note?: unknown) => import("preact").VNode} */
-  const figure = (name, value, note) =>
-    html`<div class="card figure">
-      <p class="figure-name muted">${name}</p>
-      <p class="figure-value num">${value}</p>
-      <p class="muted small">${note ?? "\u00a0"}</p>
-    </div>`;
   const isEmpty = types.size === 0;
   return html`
     <section class="grid-cards narrow" aria-label="Totals">
@@ -376,25 +357,22 @@ function Pauses({ stats, workspace, refresh }) {
   const own = pauses.find((pause) => pause.kind === "workspace" && pause.name === workspace.id);
   const others = pauses.filter((pause) => pause.kind !== "workspace");
   const [reason, setReason] = useState("");
-  const change = async (/** @type {boolean} */ paused) => {
-    if (
-      paused &&
-      !(await confirm({
+  const act = actionsOn(refresh);
+  const change = (/** @type {boolean} */ paused) =>
+    act(
+      paused ? "Could not pause" : "Could not resume",
+      () =>
+        paused
+          ? operations.pause(workspace.id, { body: { reason: reason || null } })
+          : operations.resume(workspace.id, { body: {} }),
+      `${workspace.name} is ${paused ? "paused" : "resumed"}`,
+      paused && {
         title: `Pause ${workspace.name}?`,
         text: `No job of ${workspace.name} starts until you resume. Running jobs continue, new ones wait.`,
         action: "Pause the workspace",
         danger: true,
-      }))
-    )
-      return;
-    try {
-      await operations.pause(workspace.id, paused, reason);
-      notify(paused ? `${workspace.name} is paused` : `${workspace.name} is resumed`);
-      refresh();
-    } catch (error) {
-      notifyFailure(paused ? "Could not pause" : "Could not resume", error);
-    }
-  };
+      },
+    );
   if (isAll(workspace)) {
     return (
       pauses.length > 0 &&

@@ -1,19 +1,18 @@
 // Schedules of a workspace: what the clock enqueues, when next, and how to change that.
 
-import { pretty, shortId, utc } from "../lib/format.js";
-import { isAll } from "../lib/scope.js";
+import { pretty, utc } from "../lib/format.js";
 import { useRead } from "../lib/store.js";
 import { html, useEffect, useState } from "../lib/ui.js";
 import { operations } from "../operations.js";
-import { confirm } from "../parts/dialog.js";
 import { DialogForm } from "../parts/dialog-form.js";
+import { jobLink, ownerOf } from "../parts/facts.js";
 import { choice, field, toValue } from "../parts/field.js";
+import { listed } from "../parts/live-list.js";
 import { Empty } from "../parts/states-of-view.js";
 import { actionsOn, notify } from "../parts/toasts.js";
 import { When } from "../parts/when.js";
 import { OnOff, SwitchedActions } from "../parts/switched.js";
-import { column, heading, table } from "../parts/table.js";
-import { Unread } from "../parts/unread.js";
+import { column, heading } from "../parts/table.js";
 import { opener, pageHead } from "../parts/page-head.js";
 
 /** @import { Workspace } from "../api.js" */
@@ -21,20 +20,9 @@ import { opener, pageHead } from "../parts/page-head.js";
 /** @typedef {Record<"name" | "cron" | "timezone" | "job_type" | "payload" | "missed", string>} Draft */
 
 /** @type {(keyof Schedule)[]} */
-const EDITABLE = [
-  "name",
-  "cron",
-  "timezone",
-  "job_type",
-  "payload",
-  "options",
-  "missed",
-  "enabled",
-];
+const EDITABLE = ["cron", "timezone", "job_type", "payload", "options", "missed", "enabled"];
 const asPut = (/** @type {Schedule} */ schedule) =>
-  /** @type {ScheduleBody & {name: string}} */ (
-    Object.fromEntries(EDITABLE.map((name) => [name, schedule[name]]))
-  );
+  /** @type {ScheduleBody} */ (Object.fromEntries(EDITABLE.map((name) => [name, schedule[name]])));
 
 export const title = () => "Schedules";
 
@@ -44,77 +32,65 @@ export default function Schedules({ workspace }) {
   const [editing, setEditing] = useState(/** @type {Partial<Schedule> | null} */ (null));
   const mayManage = workspace.role === "manager";
   const act = actionsOn(list.refresh);
-  const remove = async (/** @type {Schedule} */ schedule) => {
-    if (
-      await confirm({
-        title: `Delete ${schedule.name}?`,
+  const remove = (/** @type {Schedule} */ { name }) =>
+    act(
+      "Could not delete",
+      () => operations.deleteSchedule(workspace.id, name),
+      `${name} is deleted`,
+      {
+        title: `Delete ${name}?`,
         text: "It enqueues nothing more; the jobs it made stay.",
         action: "Delete the schedule",
         danger: true,
-      })
-    )
-      await act(
-        "Could not delete",
-        () => operations.deleteSchedule(workspace.id, schedule.name),
-        `${schedule.name} is deleted`,
-      );
-  };
+      },
+    );
   return html`<div class="page">
     ${pageHead("Schedules", workspace.name, mayManage && opener("Add a schedule", () => setEditing({})))}
     <section class="card" aria-label="Schedules">
-      ${
-        !list.value
-          ? html`<${Unread} of=${list} what="the schedules" />`
-          : list.value.length === 0
-            ? html`<${Empty} title="No schedules">
-              Jobs that are enqueued at set times are listed here with their next run.
-            <//>`
-            : table({ label: "Schedules", rows: list.value, key: (one) => one.id, cards: true }, [
-                heading(
-                  "Name",
-                  (one) => html`
-                    ${one.name}
-                    ${
-                      isAll(workspace) &&
-                      html` <span class="muted small">${one.workspace_name ?? ""}</span>
-                      `
-                    }
-                  `,
-                ),
-                column(
-                  "When",
-                  "mono small",
-                  (one) => html`${one.cron} <span class="muted">${one.timezone}</span>`,
-                ),
-                column("Job", (one) => one.job_type),
-                column("Next run", (one) =>
-                  !one.enabled ? "–" : one.next_at ? html`<${When} at=${one.next_at} />` : "never",
-                ),
-                column("Last job", (one) =>
-                  one.last_job_id
-                    ? html`<a class="mono" href=${`/jobs/${one.last_job_id}`}>
-                      ${shortId(one.last_job_id)}
-                    </a>`
-                    : "–",
-                ),
-                column(
-                  "State",
-                  (one) => html`<${OnOff} isOn=${one.enabled} problem=${one.problem} />`,
-                ),
-                column(
-                  "Actions",
-                  "num row-actions",
-                  (one) =>
-                    mayManage &&
-                    html`<${SwitchedActions}
-                      name=${one.name}
-                      isOn=${one.enabled}
-                      onSwitch=${() => act("Could not change", () => operations.putSchedule(workspace.id, { ...asPut(one), enabled: !one.enabled }), `${one.name} is ${one.enabled ? "off" : "on"}`)}
-                      onEdit=${() => setEditing(one)}
-                      onDelete=${() => remove(one)} />`,
-                ),
-              ])
-      }
+      ${listed(
+        {
+          of: list,
+          label: "Schedules",
+          rows: list.value,
+          key: (one) => one.id,
+          cards: true,
+          empty: html`<${Empty} title="No schedules">
+            Jobs that are enqueued at set times are listed here with their next run.
+          <//>`,
+        },
+        [
+          heading(
+            "Name",
+            (one) => html`
+              ${one.name}
+              ${ownerOf(workspace, one)}
+            `,
+          ),
+          column(
+            "When",
+            "mono small",
+            (one) => html`${one.cron} <span class="muted">${one.timezone}</span>`,
+          ),
+          column("Job", (one) => one.job_type),
+          column("Next run", (one) =>
+            !one.enabled ? "–" : one.next_at ? html`<${When} at=${one.next_at} />` : "never",
+          ),
+          column("Last job", (one) => jobLink(one.last_job_id)),
+          column("State", (one) => html`<${OnOff} isOn=${one.enabled} problem=${one.problem} />`),
+          column(
+            "Actions",
+            "num row-actions",
+            (one) =>
+              mayManage &&
+              html`<${SwitchedActions}
+                name=${one.name}
+                isOn=${one.enabled}
+                onSwitch=${() => act("Could not change", () => operations.putSchedule(workspace.id, one.name, { body: { ...asPut(one), enabled: !one.enabled } }), `${one.name} is ${one.enabled ? "off" : "on"}`)}
+                onEdit=${() => setEditing(one)}
+                onDelete=${() => remove(one)} />`,
+          ),
+        ],
+      )}
       ${
         editing &&
         html`<${Editor}
@@ -147,14 +123,14 @@ function NextRuns({ workspaceId, cron, timezone }) {
   const runs = useRead(
     (signal) =>
       isWhole
-        ? operations.nextRuns(workspaceId, { ...wanted, count: 3 }, signal)
+        ? operations.nextRuns(workspaceId, { query: { ...wanted, count: 3 }, signal })
         : Promise.resolve(null),
     [workspaceId, wanted.cron, wanted.timezone],
   );
   const text = runs.error
     ? runs.error.message
     : runs.value
-      ? runs.value.map((at) => utc(at).replace(":00.000", "")).join(" · ") || "never"
+      ? runs.value.runs.map((at) => utc(at).replace(":00.000", "")).join(" · ") || "never"
       : "…";
   return html`<p class="hint num" aria-live="polite">Next runs: ${isWhole ? text : "…"}</p>`;
 }
@@ -179,11 +155,13 @@ function Editor({ like, workspaceId, onClose }) {
   const line = (/** @type {keyof Draft} */ name, /** @type {string} */ label, more = {}) =>
     field(label, draft[name], set(name), { required: true, ...more });
   const save = async () => {
-    const made = await operations.putSchedule(workspaceId, {
+    const { name, payload, ...rest } = draft;
+    const body = {
       ...(like.id && asPut(/** @type {Schedule} */ (like))),
-      ...draft,
-      payload: JSON.parse(draft.payload),
-    });
+      .../** @type {ScheduleBody} */ (rest),
+      payload: JSON.parse(payload),
+    };
+    const made = await operations.putSchedule(workspaceId, name, { body });
     notify(`${made.name} is saved`);
     onClose(true);
   };

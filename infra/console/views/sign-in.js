@@ -4,6 +4,7 @@
 import { choosePassword, session, settings, signIn } from "../api.js";
 import { useStore } from "../lib/store.js";
 import { html, useState } from "../lib/ui.js";
+import { field } from "../parts/field.js";
 import { Logo } from "../parts/icons.js";
 
 /** @import { User } from "../api.js" */
@@ -54,24 +55,8 @@ export function SignIn() {
         event.preventDefault();
         enter(email, password);
       }}>
-      <label class="field">
-        <span>Email</span>
-        <input
-          type="email"
-          autocomplete="username"
-          required
-          value=${email}
-          onInput=${(/** @type {{target: HTMLInputElement}} */ event) => setEmail(event.target.value)} />
-      </label>
-      <label class="field">
-        <span>Password</span>
-        <input
-          type="password"
-          autocomplete="current-password"
-          required
-          value=${password}
-          onInput=${(/** @type {{target: HTMLInputElement}} */ event) => setPassword(event.target.value)} />
-      </label>
+      ${field("Email", email, setEmail, { type: "email", autocomplete: "username", required: true })}
+      ${field("Password", password, setPassword, { type: "password", autocomplete: "current-password", required: true })}
       ${problem && html`<p class="problem" role="alert">${problem}</p>`}
       <button type="submit" class="primary" disabled=${busy}>
         ${busy ? "Signing in…" : "Sign in"}
@@ -108,17 +93,7 @@ export function ChoosePassword({ user }) {
         save();
       }}>
       <input type="hidden" autocomplete="username" value=${user.email} />
-      <label class="field">
-        <span>New password</span>
-        <input
-          type="password"
-          autocomplete="new-password"
-          required
-          minlength="8"
-          autofocus
-          value=${password}
-          onInput=${(/** @type {{target: HTMLInputElement}} */ event) => setPassword(event.target.value)} />
-      </label>
+      ${field("New password", password, setPassword, { type: "password", autocomplete: "new-password", required: true, minlength: 8, autofocus: true })}
       ${problem && html`<p class="problem" role="alert">${problem}</p>`}
       <button type="submit" class="primary" disabled=${busy}>
         ${busy ? "Saving…" : "Save and continue"}

@@ -6,6 +6,7 @@ import { isAll } from "../lib/scope.js";
 import { usePolling, useRead } from "../lib/store.js";
 import { html, useState } from "../lib/ui.js";
 import { WorkerState } from "../parts/badge.js";
+import { fact, figure } from "../parts/facts.js";
 import { JsonView } from "../parts/json-view.js";
 import { EnqueueDialog } from "../parts/lazy.js";
 import { Empty, Failed, Loading } from "../parts/states-of-view.js";
@@ -79,21 +80,6 @@ export default function TypePage({ name, workspace }) {
 /** @param {{type: JobTypeDetail}} props */
 function Loaded({ type }) {
   const { day, limits } = type;
-  const figure = (
-    /** @type {string} */ label,
-    /** @type {string} */ value,
-    /** @type {string} */ note,
-  ) =>
-    html`<div class="card figure">
-      <p class="figure-name muted">${label}</p>
-      <p class="figure-value num">${value}</p>
-      <p class="muted small">${note ?? "\u00a0"}</p>
-    </div>`;
-  const fact = (/** @type {string} */ label, /** @type {unknown} */ value) =>
-    value !== null &&
-    value !== undefined &&
-    value !== false &&
-    html`<div><dt>${label}</dt><dd class="num">${value}</dd></div>`;
   return html`
     ${type.description && html`<p>${type.description}</p>`}
     ${

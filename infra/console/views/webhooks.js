@@ -1,21 +1,22 @@
 // Webhooks of a workspace: their events, deliveries and secrets, which are shown once.
 
-import { number, shortId } from "../lib/format.js";
+import { number } from "../lib/format.js";
 import { isAll } from "../lib/scope.js";
 import { useRead } from "../lib/store.js";
 import { html, useState } from "../lib/ui.js";
 import { operations } from "../operations.js";
 import { StateBadge } from "../parts/badge.js";
 import { CopyId } from "../parts/copy.js";
-import { ActionButton, confirm, Dialog } from "../parts/dialog.js";
+import { ActionButton, Dialog } from "../parts/dialog.js";
+import { jobLink, ownerOf } from "../parts/facts.js";
 import { field } from "../parts/field.js";
+import { listed } from "../parts/live-list.js";
 import { Empty } from "../parts/states-of-view.js";
 import { actionsOn } from "../parts/toasts.js";
 import { When } from "../parts/when.js";
 import { DialogForm } from "../parts/dialog-form.js";
 import { OnOff } from "../parts/switched.js";
-import { column, heading, table } from "../parts/table.js";
-import { Unread } from "../parts/unread.js";
+import { column, heading } from "../parts/table.js";
 import { opener, pageHead } from "../parts/page-head.js";
 
 /** @import { Workspace } from "../api.js" */
@@ -32,117 +33,111 @@ export default function Webhooks({ workspace }) {
   const mayManage = workspace.role === "manager";
   const act = actionsOn(list.refresh);
   const rotate = async (/** @type {Webhook} */ one) => {
-    if (
-      await confirm({
+    const made = await act(
+      "Could not rotate",
+      () => operations.rotateSecret(workspace.id, one.id),
+      "The secret is rotated",
+      {
         title: "Rotate the secret?",
         text: "A new secret signs from now on; the old one signs too for a day.",
         action: "Rotate",
-      })
-    ) {
-      const made = await act(
-        "Could not rotate",
-        () => operations.rotateSecret(workspace.id, one.id),
-        "The secret is rotated",
-      );
-      if (made) setSecret(made);
-    }
+      },
+    );
+    if (made) setSecret(made);
   };
-  const remove = async (/** @type {Webhook} */ one) => {
-    if (
-      await confirm({
+  const remove = (/** @type {Webhook} */ one) =>
+    act(
+      "Could not delete",
+      () => operations.deleteWebhook(workspace.id, one.id),
+      "The webhook is deleted",
+      {
         title: "Delete this webhook?",
         text: `${one.url} receives nothing more; deliveries not yet sent are dropped.`,
         action: "Delete the webhook",
         danger: true,
-      })
-    )
-      await act(
-        "Could not delete",
-        () => operations.deleteWebhook(workspace.id, one.id),
-        "The webhook is deleted",
-      );
-  };
+      },
+    );
   return html`<div class="page">
     ${pageHead("Webhooks", workspace.name, mayManage && opener("Add a webhook", () => setAdding(true)))}
     <section class="card" aria-label="Webhooks">
-      ${
-        !list.value
-          ? html`<${Unread} of=${list} what="the webhooks" />`
-          : list.value.length === 0
-            ? html`<${Empty} title="No webhooks">
-              Endpoints that receive job events, signed as Standard Webhooks specifies, are listed here.
-            <//>`
-            : table({ label: "Webhooks", rows: list.value, key: (one) => one.id, cards: true }, [
-                heading(
-                  "Endpoint",
-                  "wrap",
-                  (one) => html`
-                    ${one.url}
-                    ${
-                      one.description &&
-                      html` <span class="muted small">${one.description}</span>
-                      `
-                    }
-                    ${
-                      isAll(workspace) &&
-                      html` <span class="muted small">${one.workspace_name ?? ""}</span>
-                      `
-                    }
-                  `,
-                ),
-                column(
-                  "Events",
-                  (one) => html`
-                    ${one.event_types?.join(", ") ?? "all"}
-                    ${one.job_types && ` of ${one.job_types.join(", ")}`}
-                  `,
-                ),
-                column(
-                  "Last delivery",
-                  (one) => html`
-                    <${When} at=${one.last_delivered_at} />
-                    ${one.last_status && html` <span class="muted num">${one.last_status}</span>`}
-                  `,
-                ),
-                column("Failures", "num", (one) => number(one.failures)),
-                column(
-                  "State",
-                  (one) =>
-                    html`<${OnOff}
-                      isOn=${one.enabled}
-                      word="Disabled"
-                      problem=${one.disabled_at ? (one.disabled_reason ?? "") : null} />`,
-                ),
-                column(
-                  "Actions",
-                  "num row-actions",
-                  (one) => html`
-                    ${
-                      !isAll(workspace) &&
-                      html`<button type="button" class="quiet" onClick=${() => setOpened(one)}>
-                        Deliveries
-                      </button>`
-                    }
-                    ${
-                      mayManage &&
-                      html`
-                        <${ActionButton}
-                          className="quiet"
-                          run=${() => act("Could not change", () => operations.changeWebhook(workspace.id, one.id, { enabled: Boolean(one.disabled_at) || !one.enabled }), "The webhook is changed")}>
-                          ${one.enabled && !one.disabled_at ? "Switch off" : "Switch on"}
-                        <//>
-                        <button type="button" class="quiet" onClick=${() => rotate(one)}>
-                          Rotate secret
-                        </button>
-                        <button type="button" class="quiet" onClick=${() => remove(one)}>
-                          Delete
-                        </button>
-                      `
-                    }
-                  `,
-                ),
-              ])
-      }
+      ${listed(
+        {
+          of: list,
+          label: "Webhooks",
+          rows: list.value,
+          key: (one) => one.id,
+          cards: true,
+          empty: html`<${Empty} title="No webhooks">
+            Endpoints that receive job events, signed as Standard Webhooks specifies, are listed here.
+          <//>`,
+        },
+        [
+          heading(
+            "Endpoint",
+            "wrap",
+            (one) => html`
+              ${one.url}
+              ${
+                one.description &&
+                html` <span class="muted small">${one.description}</span>
+                `
+              }
+              ${ownerOf(workspace, one)}
+            `,
+          ),
+          column(
+            "Events",
+            (one) => html`
+              ${one.event_types?.join(", ") ?? "all"}
+              ${one.job_types && ` of ${one.job_types.join(", ")}`}
+            `,
+          ),
+          column(
+            "Last delivery",
+            (one) => html`
+              <${When} at=${one.last_delivered_at} />
+              ${one.last_status && html` <span class="muted num">${one.last_status}</span>`}
+            `,
+          ),
+          column("Failures", "num", (one) => number(one.failures)),
+          column(
+            "State",
+            (one) =>
+              html`<${OnOff}
+                isOn=${one.enabled}
+                word="Disabled"
+                problem=${one.disabled_at ? (one.disabled_reason ?? "") : null} />`,
+          ),
+          column(
+            "Actions",
+            "num row-actions",
+            (one) => html`
+              ${
+                !isAll(workspace) &&
+                html`<button type="button" class="quiet" onClick=${() => setOpened(one)}>
+                  Deliveries
+                </button>`
+              }
+              ${
+                mayManage &&
+                html`
+                  <${ActionButton}
+                    className="quiet"
+                    run=${() => act("Could not change", () => operations.changeWebhook(workspace.id, one.id, { body: { enabled: Boolean(one.disabled_at) || !one.enabled } }), "The webhook is changed")}>
+                    ${one.enabled && !one.disabled_at ? "Switch off" : "Switch on"}
+                  <//>
+                  <button type="button" class="quiet" onClick=${() => rotate(one)}>
+                    Rotate secret
+                  </button>
+                  <button type="button" class="quiet" onClick=${() => remove(one)}>
+                    Delete
+                  </button>
+                `
+              }
+            `,
+          ),
+        ],
+      )}
       ${
         adding &&
         html`<${Adder}
@@ -185,45 +180,35 @@ export default function Webhooks({ workspace }) {
  */
 function Deliveries({ workspaceId, webhook, onClose }) {
   const list = useRead(
-    (signal) => operations.deliveries(workspaceId, webhook.id, signal),
+    (signal) => operations.deliveries(workspaceId, webhook.id, { query: { limit: 50 }, signal }),
     [webhook.id],
   );
   return html`<${Dialog} title="Deliveries" onClose=${onClose} wide>
     <p class="muted wrap">${webhook.url}</p>
-    ${
-      !list.value
-        ? html`<${Unread} of=${list} what="the deliveries" />`
-        : list.value.length === 0
-          ? html`<${Empty} title="Nothing delivered yet">
-            A delivery is made when an event happens that this endpoint wants.
-          <//>`
-          : table(
-              {
-                label: "Deliveries",
-                rows: list.value,
-                key: (job) => job.id,
-                className: "deliveries",
-              },
-              [
-                heading(
-                  "Made",
-                  (job) => html`<a href=${`/jobs/${job.id}`} onClick=${onClose}>
-                    <${When} at=${job.created_at} />
-                  </a>`,
-                ),
-                column("State", (job) => html`<${StateBadge} status=${job.status} />`),
-                column("Attempts", "num", (job) => number(job.attempts)),
-                column("Of", (job) =>
-                  job.payload?.job_id
-                    ? html`<a class="mono" href=${`/jobs/${job.payload.job_id}`} onClick=${onClose}>
-                      ${shortId(job.payload.job_id)}
-                    </a>`
-                    : "–",
-                ),
-                column("Error", "wrap", (job) => job.error_message ?? ""),
-              ],
-            )
-    }
+    ${listed(
+      {
+        of: list,
+        label: "Deliveries",
+        rows: list.value?.jobs,
+        key: (job) => job.id,
+        className: "deliveries",
+        empty: html`<${Empty} title="Nothing delivered yet">
+          A delivery is made when an event happens that this endpoint wants.
+        <//>`,
+      },
+      [
+        heading(
+          "Made",
+          (job) => html`<a href=${`/jobs/${job.id}`} onClick=${onClose}>
+            <${When} at=${job.created_at} />
+          </a>`,
+        ),
+        column("State", (job) => html`<${StateBadge} status=${job.status} />`),
+        column("Attempts", "num", (job) => number(job.attempts)),
+        column("Of", (job) => jobLink(job.payload?.job_id, onClose)),
+        column("Error", "wrap", (job) => job.error_message ?? ""),
+      ],
+    )}
     <div class="actions"><button type="button" onClick=${onClose}>Close</button></div>
   <//>`;
 }
@@ -236,8 +221,7 @@ function Adder({ workspaceId, onClose }) {
     const types = events.split(/[\s,]+/).filter(Boolean);
     onClose(
       await operations.createWebhook(workspaceId, {
-        url: url.trim(),
-        ...(types.length > 0 && { event_types: types }),
+        body: { url: url.trim(), ...(types.length > 0 && { event_types: types }) },
       }),
     );
   };

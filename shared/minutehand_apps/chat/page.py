@@ -35,6 +35,7 @@ _COLOURS: Final = {
     "grey gray grau gris cinza": "#555b66",
     "black schwarz noir negro preto": "#222222",
 }
+MOST_TILES: Final = 6
 _DARK: Final = re.compile(r"\b(?:dark|dunkel|sombre|oscuro|escuro|night mode)\b")
 _TYPES: Final[list[tuple[PageType, str]]] = [
     (
@@ -69,6 +70,10 @@ class Page:
     summary: list[str] = field(default_factory=list)
     sources: list[str] = field(default_factory=list)
     chart: Literal["bar", "line", "pie"] = "bar"
+
+    def __bool__(self) -> bool:
+        """Whether there is something to see."""
+        return bool(self.data) or (self.type in {"dashboard", "report"} and bool(self.summary))
 
 
 def type_of(text: str) -> PageType:
@@ -227,23 +232,15 @@ def _tiles(page: Page) -> str:
     series = page.data.series
     if not series:
         return ""
-    units = {unit for _, _, unit in series}
-    unit = f" {html.escape(units.pop())}" if len(units) == 1 and "" not in units else ""
-    values = [value for _, value, _ in series]
-    # figures of different things, and shares, are not added up
-    if len({each for _, _, each in series}) > 1 or series[0][2] == "%":
-        tiles = [(label, f"{shown(value)} {each}".strip()) for label, value, each in series[:6]]
-    else:
+    # nothing is added up: of temperatures, shares, or rows with their total that would be wrong
+    tiles = series
+    if len(series) > MOST_TILES and len({unit for _, _, unit in series}) == 1:
         most, least = max(series, key=lambda each: each[1]), min(series, key=lambda each: each[1])
-        tiles = [
-            ("Total", shown(sum(values)) + unit),
-            ("Average", shown(sum(values) / len(values)) + unit),
-            (f"Highest: {most[0]}", shown(most[1]) + unit),
-            (f"Lowest: {least[0]}", shown(least[1]) + unit),
-        ]
+        tiles = [(f"Highest: {most[0]}", *most[1:]), (f"Lowest: {least[0]}", *least[1:])]
     cells = "".join(
-        f'<div class="tile"><span>{html.escape(name)}</span><b>{value}</b></div>'
-        for name, value in tiles
+        f'<div class="tile"><span>{html.escape(name)}</span>'
+        f"<b>{html.escape(f'{shown(value)} {unit}'.strip())}</b></div>"
+        for name, value, unit in tiles[:MOST_TILES]
     )
     return f'<section class="tiles" aria-label="Key figures">{cells}</section>'
 
@@ -252,7 +249,9 @@ def _chart(page: Page) -> str:
     heading, series = _comparable(page.data.series)
     if not series:
         return ""
-    drawn = {"bar": _bars, "line": _lines, "pie": _slices}[page.chart](series)
+    # what is below zero is no slice
+    kind = "bar" if min(value for _, value, _ in series) < 0 and page.chart == "pie" else page.chart
+    drawn = {"bar": _bars, "line": _lines, "pie": _slices}[kind](series)
     units = {each for _, _, each in series}
     others = [f"{label} {shown(value)} {unit}" for label, value, unit in page.data.series
               if unit not in units]  # fmt: skip

@@ -135,7 +135,7 @@ class Processors:
         if forced and not items:
             items = by_rules.items
         why = decision.reason or "the model decided so"
-        if decision.needs_work or forced:
+        if items and (decision.needs_work or forced):
             return items, decided, "async", [why]
         return [], decided, "standard", [why]
 

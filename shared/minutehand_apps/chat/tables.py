@@ -20,10 +20,14 @@ _NUMBER: Final = r"[-+−]?(?:\d{1,3}(?:[ \u00a0'’]\d{3})+(?!\d)|\d+)(?:[.,]\d
 _UNIT: Final = r"(?:[^\W\d_]{1,12}|[%°€$£]C?)?"
 _QUANTITY: Final = re.compile(rf"(?P<before>[$€£])?\s?(?P<number>{_NUMBER})\s?(?P<unit>{_UNIT})")
 _PAIR: Final = re.compile(
-    rf"(?P<label>[^\s\d][^:=\n]*?|(?:19|20)\d\d)\s*(?:[:=]|\s)\s*"
+    rf"(?P<label>[^\s\d][^:=\n]*?|(?:19|20)\d\d)\s*(?P<mark>:\s|[:=]|\s)\s*"
     rf"(?P<quantity>[$€£]?\s?{_NUMBER}\s?{_UNIT})"
 )
-_EVENT: Final = re.compile(r"\W*(\d{3,4}(?: BC)?(?:-\d{2}(?:-\d{2})?)?)\s*[:–—-]\s*(\S.{2,199})")
+#: In a label without a mark behind it, a number that is no year: "5 to 9", "3 of 10", "5 h 30 min".
+_STRAY: Final = re.compile(r"(?<![\w.,])(?!(?:19|20)\d\d\b)\d")
+_EVENT: Final = re.compile(
+    r"\W*(\d{3,4}(?: BC)?(?:-\d{2}(?:-\d{2})?|[–-]\d{4})?)(?:\s*:\s*|\s+[–—-]\s+)(\S.{2,199})"
+)
 
 
 @dataclass
@@ -78,7 +82,7 @@ def quantity_of(text: str) -> tuple[float, str] | None:
     number = number_of(found["number"]) if found else None
     if found is None or number is None:
         return None
-    return number, (found["unit"] or found["before"] or "").strip()
+    return number, (found["before"] or "") + found["unit"]
 
 
 def find_data(texts: Iterable[str]) -> Data:
@@ -95,11 +99,12 @@ def find_data(texts: Iterable[str]) -> Data:
 
 
 def _parts(text: str) -> list[str]:
-    """Where data may be: after a blank line, a colon, an `of`; else all of a text."""
+    """Where data may be: after a blank line, the first one, a colon, an `of`; else anywhere."""
     blank = re.split(r"\n\s*\n", text, maxsplit=1)[1:]
+    line = text.split("\n", 1)[1:]
     colon = re.split(r":\s+", text, maxsplit=1)[1:]
     of = re.split(r"\b(?:of|from|with|these|von|aus|mit|de|con|com)\s+", text.strip(" .!?"))[-1:]
-    return [*blank, *colon, *of, text]
+    return [*blank, *line, *colon, *of, text]
 
 
 def _table(text: str) -> Data | None:
@@ -110,7 +115,8 @@ def _table(text: str) -> Data | None:
     data = Data(columns=columns, rows=rows[:MOST_ROWS])
     for place in range(1, len(columns)):
         read = [quantity_of(row[place]) for row in rows]
-        if all(read):
+        # years tell the rows apart, and are no figures
+        if all(read) and not all(re.fullmatch(r"(?:19|20)\d\d", row[place]) for row in rows):
             data.series = [
                 (row[0], *each) for row, each in zip(rows, read, strict=True) if each is not None
             ]
@@ -149,10 +155,10 @@ def _separated(text: str) -> Table | None:
     lines = [line for line in text.strip().splitlines() if line.strip()]
     for mark in ("\t", ";", ","):
         for body in (lines, lines[1:]):  # a request may stand above its table
-            counts = {line.count(mark) for line in body}
-            if len(body) >= 3 and len(counts) == 1 and counts != {0}:
-                rows = csv.reader(io.StringIO("\n".join(body)), delimiter=mark)
-                return _even([[cell.strip() for cell in row] for row in rows])
+            rows = csv.reader(io.StringIO("\n".join(body)), delimiter=mark, skipinitialspace=True)
+            found = _even([[cell.strip() for cell in row] for row in rows])
+            if found is not None and len(found[1]) >= 2:
+                return found
     return None
 
 
@@ -192,4 +198,6 @@ def _pair(text: str) -> Value | None:
     quantity = quantity_of(found["quantity"]) if found else None
     if found is None or quantity is None or len(found["label"].split()) > 5:
         return None
-    return found["label"].strip(" -"), *quantity
+    if found["mark"] not in {": ", "="} and _STRAY.search(found["label"]):
+        return None
+    return found["label"].strip(" -–"), *quantity

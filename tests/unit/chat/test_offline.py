@@ -74,7 +74,18 @@ def test_research_quotes_and_cites() -> None:
         ("Chart: wind 5.5TWh, sun 4 TWh", [("wind", 5.5, "TWh"), ("sun", 4, "TWh")]),
         ("Budget: rent 1.200, food 400,50", [("rent", 1200, ""), ("food", 400.5, "")]),
         ("Sales: Q1 2024 10, Q2 2024 12", [("Q1 2024", 10, ""), ("Q2 2024", 12, "")]),
+        ("Chart: rent – $5M; food – $2M", [("rent", 5, "$M"), ("food", 2, "$M")]),
+        ("Chart: Week 1: 30, Week 2: 40", [("Week 1", 30, ""), ("Week 2", 40, "")]),
+        ("Chart: Jan. 2024 5, Feb. 2024 6", [("Jan. 2024", 5, ""), ("Feb. 2024", 6, "")]),
+        ("Draw a pie of my budget\nrent: 800\nfood: 300", [("rent", 800, ""), ("food", 300, "")]),
+        ('who,year,sum\nA,2020,"1,200"\nB,2021,900', [("A", 1200, ""), ("B", 900, "")]),
         # what is not plainly data is none
+        ("Chart: tea 2.50 to 3.50, coffee 3", []),
+        ("Chart: Ann 3 of 10, Bob 5 of 10", []),
+        ("Chart: Ann 5 - 10, Bob 6 - 12", []),
+        ("Chart: A 12:30, B 13:00", []),
+        ("Chart: A 5 h 30 min, B 6 h", []),
+        ("Chart: +49 30 1234, +49 40 1234", []),
         ("Build me an interactive dashboard", []),
         ("Graph y = x^2 from -5 to 5", []),
         ("Build a page: Jan 10, some words here, Feb 12", []),
@@ -132,6 +143,24 @@ def test_a_page_needs_no_other_file(request_: str, kind: str) -> None:
         assert outside not in written.replace(page.POLICY, ""), outside
     shown = made.data.events if kind == "timeline" else made.data.series
     assert shown[0][0] in written
+
+
+def test_a_date_is_read_whole() -> None:
+    """Years from and to are one; what is no date is none."""
+    text = "Timeline: 1914-1918: first war; 1939–1945: second war"
+    assert find_data([text]).events == [("1914-1918", "first war"), ("1939–1945", "second war")]
+    assert find_data(["Timeline: 2024-13-45: x\n2024-02-30: y"]).events == []
+
+
+def test_a_dashboard_adds_nothing_up() -> None:
+    """A sum of temperatures, or of rows with their total, is wrong; and a loss is no slice."""
+    for data in ("Oslo -5 °C, Rome 12 °C", ", ".join(f"Month{n} {n}" for n in range(1, 9))):
+        made = built(f"Build a dashboard as a pie chart: {data}").page
+        assert made is not None
+        written = page.render(made)
+        assert not re.search("Total|Average", written)
+        assert ("Highest: Month8" in written) == ("Month8" in data)
+        assert ('class="slice"' in written) == ("Month8" in data)
 
 
 def test_a_chart_names_what_it_leaves_out() -> None:

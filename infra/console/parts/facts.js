@@ -1,0 +1,28 @@
+// Facts of what a page shows: figures in cards, a list of names and values, links to jobs.
+
+import { shortId } from "../lib/format.js";
+import { isAll } from "../lib/scope.js";
+import { html } from "../lib/ui.js";
+
+/** @param {string} name @param {string} value @param {unknown} [note] */
+export const figure = (name, value, note) =>
+  html`<div class="card figure">
+    <p class="figure-name muted">${name}</p>
+    <p class="figure-value num">${value}</p>
+    <p class="muted small">${note ?? "\u00a0"}</p>
+  </div>`;
+
+/** A line of a list of facts; nothing without a value. @param {string} name @param {unknown} value */
+export const fact = (name, value) =>
+  value !== null &&
+  value !== undefined &&
+  value !== false &&
+  html`<div><dt>${name}</dt><dd>${value}</dd></div>`;
+
+/** A job by the end of its id; a dash for none. @param {string | null | undefined} id @param {() => void} [onClick] */
+export const jobLink = (id, onClick) =>
+  id ? html`<a class="mono" href=${`/jobs/${id}`} onClick=${onClick}>${shortId(id)}</a>` : "–";
+
+/** Whose a row is, where all workspaces are shown. @param {{id: string}} workspace @param {{workspace_name?: string | null}} row */
+export const ownerOf = (workspace, row) =>
+  isAll(workspace) && html` <span class="muted small">${row.workspace_name ?? ""}</span>`;
