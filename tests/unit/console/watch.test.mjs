@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { afterEach, test } from "node:test";
 import { QueueError, readLines, setSchema, within } from "../../../infra/console/lib/jobs/reads.js";
 import { JobWatch } from "../../../infra/console/lib/jobs/watch-job.js";
-import { randomness, sleep, until, World } from "./world.mjs";
+import { sleep, until, World } from "./world.mjs";
 
 /** The watches of a test. */
 let open = [];
@@ -39,33 +39,6 @@ async function live(options, given) {
 }
 
 const seqs = (list) => list.map((event) => event.seq);
-
-test("whatever the socket does, a watch tells exactly the events in the log, in order, none twice", async () => {
-  for (let seed = 1; seed <= 25; seed += 1) {
-    const random = randomness(seed);
-    const world = new World({ random, drop: 0.3, repeat: 0.3, delay: 15 });
-    world.commit("job.created", { status: "pending", attempts: 0 });
-    const { watch, told } = watching(world);
-    if (random() < 0.8) world.connect();
-    const ended = watch.ended;
-
-    world.commit("job.leased", { status: "processing", attempts: 1 });
-    for (let step = 1; step <= 20; step += 1) {
-      world.commit("job.progress", { progress: { percentage: step * 5 } });
-      if (random() < 0.15) world.connected ? world.cut() : world.connect();
-      if (random() < 0.1) world.reachable = !world.reachable;
-      await sleep(random() * 4);
-    }
-    world.reachable = true;
-    world.commit("job.completed", { status: "completed", attempts: 1 });
-    const row = await ended;
-
-    assert.equal(row.result.answer, 42, "the row is read again: results do not travel in events");
-    assert.deepEqual(seqs(told), seqs(world.events), `seed ${seed}`);
-    assert.deepEqual(seqs(watch.state.events), seqs(world.events));
-    watch.close();
-  }
-});
 
 test("live is said only after a read that began after the join", async () => {
   const world = new World();
