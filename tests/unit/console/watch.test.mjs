@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { afterEach, test } from "node:test";
-import { QueueError, readLines, setSchema, within } from "../../../infra/console/lib/jobs/reads.js";
+import { QueueError, readLines } from "../../../infra/console/lib/jobs/reads.js";
 import { JobWatch } from "../../../infra/console/lib/jobs/watch-job.js";
 import { sleep, until, World } from "./world.mjs";
 
@@ -193,15 +193,6 @@ test("a server that fails is away, one that refuses has answered", () => {
   const reachable = statuses.map((status) => new QueueError({}, status).reachable);
 
   assert.deepEqual(reachable, [false, true, true, true, false, false]);
-});
-
-test("the schema of a call goes before that of its client, and that before the usual one", () => {
-  const client = { schema: (name) => name };
-  assert.equal(within(client), "minutehand");
-
-  setSchema(client, "jobs");
-
-  assert.deepEqual([within(client), within(client, "other")], ["jobs", "other"]);
 });
 
 test("a wait for the end of a deleted job, or of one no longer watched, is refused", async () => {
