@@ -261,6 +261,8 @@ def _plain_schema(schema: Any) -> Any:
             plain[key] = {name: _plain_schema(each) for name, each in value.items()}
         elif key not in _UNSAID:
             plain[key] = _plain_schema(value)
+    if "properties" in plain:  # strict endpoints refuse one that may be left out
+        plain["required"] = list(plain["properties"])
     return plain
 
 

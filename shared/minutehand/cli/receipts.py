@@ -3,29 +3,26 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from minutehand.signing.verify import (
+    KeySet,
     Report,
-    Unreadable,
     read_bundle,
-    read_keys,
     read_lines,
     verify,
     verify_chain,
 )
-from minutehand.terminal.connection import CommandFailed, Connection
+from minutehand.terminal.connection import Connection
 from minutehand.terminal.ids import whole_id
-from minutehand.terminal.inputs import read_text
 from minutehand.terminal.options import (
     AnyJobId,
     EnvFile,
     Json,
     Token,
     Workspace,
-    connected,
     workspace_verb,
 )
 from minutehand.terminal.output import Output
@@ -36,10 +33,7 @@ from minutehand.terminal.receipts import (
     chain_of,
     document,
     is_file,
-    key_set,
-    published,
-    tell,
-    unreadable,
+    verify_source,
     write,
 )
 
@@ -52,7 +46,7 @@ KEYS = "/api/keys"
 
 
 @app.command("verify")
-def verify_source(
+def verify_receipts(
     source: Annotated[
         str | None,
         typer.Argument(help="A file, - for stdin, or a job's id; none is the workspace's chain."),
@@ -72,22 +66,18 @@ def verify_source(
     With --keys FILE nothing is asked of anyone; without, the keys are this deployment's. Take
     keys from a source you trust, not from where you got the receipt.
     """
-    output = Output(as_json=as_json)
-    try:
-        if source is not None and is_file(source):
-            text = read_text(source)
-            found = published(KEYS, token, env_file) if keys is None else key_set(keys)
-        else:
-            with connected(env_file, token, workspace) as connection:
-                text = _export(connection, source)
-                found = connection.get(KEYS) if keys is None else key_set(keys)
-        report = _verified(text, None if found is None else read_keys(found), partial=partial)
-    except (CommandFailed, Unreadable) as failed:
-        raise unreadable(output, failed) from failed
-    tell(output, report, every=len(report.checks) < 100)
+    verify_source(
+        Output(as_json=as_json),
+        source if source is not None and is_file(source) else None,
+        keys,
+        path=KEYS,
+        deployment=(env_file, token, workspace),
+        export=lambda connection: _export(connection, source),
+        judge=lambda text, known: _verified(text, known, partial=partial),
+    )
 
 
-def _verified(text: str, keys: dict[str, dict[str, Any]] | None, *, partial: bool) -> Report:
+def _verified(text: str, keys: KeySet | None, *, partial: bool) -> Report:
     """A chain is several lines, each a receipt; anything else is one document."""
     if text.startswith("{") and text.rstrip().count("\n{"):
         return verify_chain(read_lines(text), keys)

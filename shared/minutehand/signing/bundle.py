@@ -15,7 +15,7 @@ class JobBundle(BaseModel):
     format: Literal["minutehand-bundle/1"] = "minutehand-bundle/1"
     receipt: dict[str, Any] = Field(description="As it was signed.")
     payload: Any = Field(default=None, description="Absent once the job is deleted.")
-    result: Any = Field(default=None, description="Absent unless the job is completed.")
+    result: Any = Field(default=None, description="Of a closing receipt the error's message.")
     children: list[dict[str, Any]] = Field(
         default_factory=list, description="The children's own receipts, as they were signed."
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from minutehand.signing.canonical import EXACT
 
@@ -142,3 +142,9 @@ class Unsigned(Issued):
     result: Any = None
     key: SealedKey | None = None
     now: AwareDatetime | None = None
+
+
+def first_problem(error: ValidationError, whole: str = "the document") -> str:
+    """The first thing wrong with a value, and where; `whole` names the value itself."""
+    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    return f"{'.'.join(map(str, first['loc'])) or whole}: {first['msg']}"

@@ -16,7 +16,7 @@ from minutehand import strict_json
 from minutehand.signing import keys as signing
 from minutehand.signing.bundle import JobBundle
 from minutehand.signing.canonical import digest, digest_or_none
-from minutehand.signing.models import MAX_CHILDREN, Closing, Receipt, Signed
+from minutehand.signing.models import MAX_CHILDREN, Closing, Receipt, Signed, first_problem
 
 State = Literal["passed", "failed", "not_made"]
 S = TypeVar("S", bound=Signed)
@@ -361,9 +361,3 @@ def _check_counts(report: Report, one: Read[Any]) -> None:
         )
         wrong = None if same else "it does not count the children that it names"
         report.note(one.subject, "closing", wrong, f"{closing.reached} of {asked} reached")
-
-
-def first_problem(error: ValidationError) -> str:
-    """The first thing wrong with a document."""
-    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-    return f"{'.'.join(map(str, first['loc'])) or 'the document'}: {first['msg']}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -11,7 +12,14 @@ import httpx
 import typer
 from rich.text import Text
 
-from minutehand.signing.verify import Report, Unreadable, load_json, read_lines
+from minutehand.signing.verify import (
+    KeySet,
+    Report,
+    Unreadable,
+    load_json,
+    read_keys,
+    read_lines,
+)
 from minutehand.terminal.connection import (
     TIMEOUT,
     CommandFailed,
@@ -21,7 +29,7 @@ from minutehand.terminal.connection import (
     reachable,
 )
 from minutehand.terminal.inputs import read_text
-from minutehand.terminal.options import verb
+from minutehand.terminal.options import connected, verb
 from minutehand.terminal.output import Output
 
 #: What a check's state looks like, and the exit code of a verdict.
@@ -43,7 +51,7 @@ def is_file(source: str) -> bool:
     )  # fmt: skip
 
 
-def key_set(where: str) -> Any:
+def _key_set(where: str) -> Any:
     """A JWK set from a file or an address.
 
     Raises:
@@ -56,14 +64,14 @@ def key_set(where: str) -> Any:
     return load_json(read_text(where))
 
 
-def published(path: str, token: str | None, env_file: Path | None) -> Any:
+def _published(path: str, env_file: Path | None, token: str | None) -> Any:
     """The keys of the deployment that this machine knows; None if there is none or it is down.
 
     Keys are public: no one has to be signed in for them.
     """
     try:
         values = load_values(env_file, token=token)
-        return key_set(values.get("API_URL", "").rstrip("/") + path)
+        return _key_set(values.get("API_URL", "").rstrip("/") + path)
     except CommandFailed:
         return None
 
@@ -128,15 +136,43 @@ def add_key_verbs(app: typer.Typer, path: str, chain: str) -> None:
         output.value(keys, text=f"revoked {kid}: valid up to the last number of each chain")
 
 
-def unreadable(output: Output, failed: CommandFailed | Unreadable) -> typer.Exit:
-    """Say why nothing could be verified; the exit to raise."""
-    code = failed.code if isinstance(failed, CommandFailed) else "unreadable"
-    fix = failed.fix if isinstance(failed, CommandFailed) else None
-    output.failure(str(failed), code=code, fix=fix)
-    return typer.Exit(2)
+def verify_source(
+    output: Output,
+    file: str | None,
+    keys: str | None,
+    *,
+    path: str,
+    deployment: tuple[Path | None, str | None, str | None],
+    export: Callable[[Connection], str],
+    judge: Callable[[str, KeySet | None], Report],
+    every: bool | None = None,
+) -> NoReturn:
+    """Verify a file, or what the API exports, and end the command with the verdict.
+
+    Args:
+        keys: A file or an address; None takes the deployment's own.
+        path: Where the API lists its keys.
+        deployment: The options --env-file, --token and --workspace.
+        every: Whether checks that passed are listed too; None for a short report alone.
+    """
+    try:
+        if file is not None:
+            text = read_text(file)
+            found = _published(path, *deployment[:2]) if keys is None else _key_set(keys)
+        else:
+            with connected(*deployment) as connection:
+                text = export(connection)
+                found = connection.get(path) if keys is None else _key_set(keys)
+        report = judge(text, None if found is None else read_keys(found))
+    except (CommandFailed, Unreadable) as failed:
+        code = failed.code if isinstance(failed, CommandFailed) else "unreadable"
+        fix = failed.fix if isinstance(failed, CommandFailed) else None
+        output.failure(str(failed), code=code, fix=fix)
+        raise typer.Exit(2) from failed
+    _tell(output, report, every=len(report.checks) < 100 if every is None else every)
 
 
-def tell(output: Output, report: Report, *, every: bool) -> NoReturn:
+def _tell(output: Output, report: Report, *, every: bool) -> NoReturn:
     """Each check on a line, or of a long chain those that did not pass; then the verdict's exit."""
     told = report.as_json()
     if not output.answered(told):

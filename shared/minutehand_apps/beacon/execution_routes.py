@@ -32,10 +32,6 @@ from minutehand_apps.beacon.services import Beacon
 KEYS_MAX_AGE_SECONDS = 300
 #: Receipts that one answer lists.
 MOST_LINES = 500
-_LISTED = (
-    "id,workspace_id,job_id,jobspec_id,region,model,provider,status,error,receipt_id,"
-    "receipt_number,created_at,started_at,completed_at"
-)
 
 
 class ListedExecution(ExecutionOfJob):
@@ -145,13 +141,13 @@ class ExecutionRoutes:
         rows, more = await page(
             self._app.acting_as(caller.token),
             "beacon_execution_states",
+            ListedExecution,
             filters,
             workspace_id=workspace_id,
             cursor=cursor,
             limit=limit,
-            columns=_LISTED,
         )
-        return ExecutionPage.model_validate({"executions": rows, "next": more})
+        return ExecutionPage(executions=rows, next=more)
 
     async def get_execution(self, id: UUID, caller: SignedIn) -> ExecutionState:
         """One execution with its answers."""

@@ -6,7 +6,7 @@ Listing and reading happen under row level security: a job of others is a missin
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
@@ -36,12 +36,9 @@ WorkspaceFilter = Annotated[
     UUID | None,
     Query(description="One of the caller's workspaces; may be omitted by members of one."),
 ]
+R = TypeVar("R", bound=BaseModel)
 #: A job's own id, or its jobspec_id: the newest job of that id is meant then.
 JobOrSpecId = Annotated[str, Path(min_length=1, max_length=200)]
-_LISTED = (
-    "id,workspace_id,jobspec_id,version,priority,status,error,reached,queue_job_id,created_by,"
-    "created_at,started_at,finished_at,outbox_status,executions"
-)
 
 
 class Submission(JobSpec):
@@ -195,13 +192,13 @@ class JobRoutes:
         rows, more = await page(
             self._app.acting_as(caller.token),
             "beacon_job_states",
+            ListedBenchmark,
             filters,
             workspace_id=workspace_id,
             cursor=cursor,
             limit=limit,
-            columns=_LISTED,
         )
-        return JobPage.model_validate({"jobs": rows, "next": more})
+        return JobPage(jobs=rows, next=more)
 
     async def get_job(
         self, id: JobOrSpecId, caller: SignedIn, workspace_id: WorkspaceFilter = None
@@ -258,11 +255,7 @@ class JobRoutes:
 
 
 async def find_job(
-    functions: CallerFunctions,
-    id: str,
-    workspace_id: UUID | None,
-    *,
-    columns: str = f"{_LISTED},spec",
+    functions: CallerFunctions, id: str, workspace_id: UUID | None
 ) -> dict[str, Any]:
     """Find a job by either id; a jobspec_id is one workspace's.
 
@@ -270,7 +263,7 @@ async def find_job(
         ApiError: 404, it is missing or another workspace's.
         QueueError: As `CallerFunctions.workspace`.
     """
-    wanted = ("select", columns), ("order", "id.desc"), ("limit", "1")
+    wanted = ("select", columns(JobState)), ("order", "id.desc"), ("limit", "1")
     if _is_uuid(id):
         narrowed = [("workspace_id", f"eq.{workspace_id}")] if workspace_id is not None else []
         rows = await functions.select("beacon_job_states", ("id", f"eq.{id}"), *narrowed, *wanted)
@@ -285,20 +278,25 @@ async def find_job(
     return rows[0]
 
 
+def columns(row: type[BaseModel]) -> str:
+    """The columns that a model of a row has."""
+    return ",".join(row.model_fields)
+
+
 async def page(
     functions: CallerFunctions,
     table: str,
+    row: type[R],
     filters: Sequence[tuple[str, str] | None],
     *,
     workspace_id: UUID | None,
     cursor: str | None,
     limit: int,
-    columns: str,
-) -> tuple[list[dict[str, Any]], str | None]:
+) -> tuple[list[R], str | None]:
     """Read a page of rows, newest first by id, and the cursor of the next one."""
     given = [each for each in filters if each is not None]
     params = [
-        ("select", columns),
+        ("select", columns(row)),
         ("workspace_id", f"eq.{await functions.workspace(workspace_id)}"),
         *given,
         ("order", "id.desc"),
@@ -309,7 +307,7 @@ async def page(
         params.append(("id", f"lt.{last}"))
     rows = await functions.select(table, *params)
     more = encode(rows[limit - 1]["id"]) if len(rows) > limit else None
-    return rows[:limit], more
+    return [row.model_validate(each) for each in rows[:limit]], more
 
 
 def quoted(text: str) -> str:

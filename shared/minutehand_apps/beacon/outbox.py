@@ -12,9 +12,11 @@ from contextlib import suppress
 
 from pydantic import ValidationError
 
+from minutehand.signing.models import first_problem
 from minutehand.worker.metrics import emf_line
 from minutehand.worker.remote import RemoteFailed
 from minutehand_apps.beacon.models import JobMessage, OutboxRow
+from minutehand_apps.beacon.provider_client import cancel
 from minutehand_apps.beacon.services import Beacon
 
 logger = logging.getLogger(__name__)
@@ -95,7 +97,7 @@ class Outbox:
             provider = self._configured.get(task.provider)
             if provider is not None:
                 with suppress(RemoteFailed):  # a courtesy: the provider's own timeout ends it
-                    await self._app.providers.cancel(provider, task.provider_task)
+                    await cancel(self._app.providers, provider, task.provider_task)
 
     async def close_ended(self) -> None:
         """Sign what closes jobs that ended without their processor, as by cancelling."""
@@ -114,8 +116,7 @@ def message_problem(message: object) -> str | None:
     try:
         JobMessage.model_validate(message)
     except ValidationError as error:
-        found = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        return f"{'.'.join(map(str, found['loc'])) or 'message'}: {found['msg']}"
+        return first_problem(error, "message")
     return None
 
 

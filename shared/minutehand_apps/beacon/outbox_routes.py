@@ -15,10 +15,6 @@ from minutehand_apps.beacon.models import Exact
 from minutehand_apps.beacon.services import Beacon
 
 OutboxStatus = Literal["pending", "published", "dead", "cancelled"]
-_COLUMNS = (
-    "id,workspace_id,job_id,message,status,attempts,next_attempt_at,error,queue_job_id,"
-    "created_at,published_at"
-)
 
 
 class OutboxEntry(BaseModel):
@@ -84,13 +80,13 @@ class OutboxRoutes:
         rows, more = await page(
             self._app.acting_as(caller.token),
             "beacon_outbox",
+            OutboxEntry,
             [("status", f"eq.{status}")] if status is not None else [],
             workspace_id=workspace_id,
             cursor=cursor,
             limit=limit,
-            columns=_COLUMNS,
         )
-        return OutboxPage.model_validate({"messages": rows, "next": more})
+        return OutboxPage(messages=rows, next=more)
 
     async def redrive(self, body: Redrive, caller: SignedIn, services: Provided) -> Redriven:
         """Publish dead letters again; their jobs become `created` again."""

@@ -1,6 +1,6 @@
 """The beacon processors: a job and its executions, each of which ends in a signed receipt.
 
-Asking providers is `executing`'s, the outbox `outbox`'s, and what is enough SQL's.
+Asking providers is `provider_client`'s, the outbox `outbox`'s, and what is enough SQL's.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from minutehand.worker.job import Job
 from minutehand.worker.outcomes import Fail, Retry, Snooze
 from minutehand.worker.registry import Registry
 from minutehand.worker.remote import NoService, OutOfTime, Remote, StillRunning
-from minutehand_apps.beacon.executing import AtProvider, ProviderAnswer, by_health, statement
+from minutehand_apps.beacon.executing import by_health, statement
 from minutehand_apps.beacon.models import (
     ExecutionMessage,
     Issued,
@@ -31,6 +31,7 @@ from minutehand_apps.beacon.models import (
     StartedExecution,
 )
 from minutehand_apps.beacon.outbox import Outbox
+from minutehand_apps.beacon.provider_client import AtProvider, ProviderAnswer
 from minutehand_apps.beacon.services import Beacon
 from minutehand_apps.beacon.settings import Provider
 from minutehand_apps.beacon.store import ProviderReport

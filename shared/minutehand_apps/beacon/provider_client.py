@@ -1,6 +1,6 @@
-"""The provider protocol's client: submit, poll, result, cancel; every odd answer has its words.
+"""One execution at one provider, by the provider protocol; every odd answer has its words.
 
-Which provider is asked, and what follows from a failure, is left to `executing`.
+Which provider is asked, and what follows from a failure, is left to `worker.remote`.
 
 References:
     README.md, "The provider protocol".
@@ -8,16 +8,17 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import AwareDatetime, BaseModel, StringConstraints, ValidationError
+from pydantic import BaseModel, StringConstraints, ValidationError
 
 from minutehand.queue.foreign import NoAnswer, connect, exchange
 from minutehand.queue.lean_httpx import httpx
-from minutehand.signing.models import Row
-from minutehand.worker.remote import RemoteFailed
-from minutehand_apps.beacon.models import ExecutionRow, JobSpec, ModelId
+from minutehand.signing.models import Row, first_problem
+from minutehand.worker.remote import RemoteFailed, RemoteTask
+from minutehand_apps.beacon.models import DEFAULT_MODEL, ExecutionRow, JobSpec, ModelId, Output
+from minutehand_apps.beacon.responses import OutputRejected, read_output
 from minutehand_apps.beacon.settings import Provider
 
 #: Seconds of silence until one call of a provider counts as failed; twice that for all of it.
@@ -43,28 +44,43 @@ class Result(Row):
     execution_id: str
     region: str
     model: ModelId
-    started_at: AwareDatetime | None = None
-    completed_at: AwareDatetime | None = None
     data: Any
 
 
 A = TypeVar("A", bound=Row)
 
 
-class ProviderClient:
-    """One process's client of all providers; connections are kept."""
+@dataclass(frozen=True, slots=True)
+class ProviderAnswer:
+    """What a provider gave."""
 
-    def __init__(self, *, transport: httpx.AsyncBaseTransport | None = None) -> None:
-        self._http = connect(timeout=httpx.Timeout(CALL_SECONDS), transport=transport)
+    provider: str
+    model: str
+    output: Output
 
-    async def submit(
-        self, provider: Provider, execution: ExecutionRow, spec: JobSpec, *, timeout_seconds: float
-    ) -> Task:
-        """Have a provider begin; the same execution again is the same task.
 
-        Raises:
-            RemoteFailed: It did not accept.
-        """
+def connections(transport: httpx.AsyncBaseTransport | None = None) -> httpx.AsyncClient:
+    """One process's connections to all providers."""
+    return connect(timeout=httpx.Timeout(CALL_SECONDS), transport=transport)
+
+
+@dataclass(frozen=True, slots=True)
+class AtProvider:
+    """A service of `worker.remote`; each call raises RemoteFailed for an odd answer."""
+
+    http: httpx.AsyncClient
+    provider: Provider
+    execution: ExecutionRow
+    spec: JobSpec
+
+    @property
+    def name(self) -> str:
+        """The provider's."""
+        return self.provider.name
+
+    async def submit(self, *, left: float) -> str:
+        """Have it begin; the same execution again is the same task."""
+        execution, spec = self.execution, self.spec
         model = next((m for m in spec.models or [] if _id_of(m) == execution.model), None)
         body = {
             "execution_id": str(execution.id),
@@ -75,84 +91,69 @@ class ProviderClient:
             "model_options": dict(model.model_extra or {}) if isinstance(model, BaseModel) else {},
             "benchmark": spec.benchmark.model_dump(mode="json"),
             "questions": [each.model_dump(exclude_none=True) for each in spec.asked],
-            "timeout_seconds": round(timeout_seconds, 1),
+            "timeout_seconds": round(left, 1),
         }
-        headers = {"Idempotency-Key": str(execution.id)}
-        return _read(
-            Task,
-            await self._call(provider, "POST", "/v1/executions", json=body, headers=headers),
-            provider,
-        )
+        key = {"Idempotency-Key": str(execution.id)}
+        return (await self._ask(Task, "POST", "", json=body, headers=key)).task_id
 
-    async def poll(self, provider: Provider, task_id: str) -> Task:
-        """Ask how far a task is.
+    async def poll(self, task_id: str) -> RemoteTask:
+        """Ask how far it is."""
+        task = await self._ask(Task, "GET", f"/{task_id}")
+        if task.status in {"accepted", "queued", "running"}:
+            return RemoteTask("running")
+        return RemoteTask(task.status, task.error)  # type: ignore[arg-type]
 
-        Raises:
-            RemoteFailed: It does not say, or does not know the task.
-        """
-        return _read(Task, await self._call(provider, "GET", f"/v1/executions/{task_id}"), provider)
-
-    async def result(self, provider: Provider, task_id: str) -> Result:
-        """Fetch what a completed task gave.
-
-        Raises:
-            RemoteFailed: There is none, or it is not a result.
-        """
-        answer = await self._call(provider, "GET", f"/v1/executions/{task_id}/result")
-        return _read(Result, answer, provider)
-
-    async def cancel(self, provider: Provider, task_id: str) -> None:
-        """Ask a provider to stop; what it answers changes nothing.
-
-        Raises:
-            RemoteFailed: It could not be asked.
-        """
-        await self._call(provider, "POST", f"/v1/executions/{task_id}/cancel")
-
-    async def aclose(self) -> None:
-        """Close the connections."""
-        await self._http.aclose()
-
-    async def _call(
-        self,
-        provider: Provider,
-        method: str,
-        path: str,
-        *,
-        json: Any = None,
-        headers: Mapping[str, str] | None = None,
-    ) -> Any:
-        sent = dict(headers or {})
-        if provider.token is not None:
-            sent["Authorization"] = f"Bearer {provider.token}"
+    async def result(self, task_id: str) -> ProviderAnswer:
+        """Fetch the answers, and refuse those of anything else than what was asked."""
+        result = await self._ask(Result, "GET", f"/{task_id}/result")
+        asked, name = self.execution, self.name
+        if result.task_id != task_id or result.execution_id != str(asked.id):
+            raise RemoteFailed(f"{name} gave the result of another execution")
+        if result.region != asked.region:
+            raise RemoteFailed(f"{name} ran in region {result.region[:63]!r}, not {asked.region!r}")
+        if asked.model not in {result.model, DEFAULT_MODEL}:
+            raise RemoteFailed(f"{name} ran {result.model!r}, not {asked.model!r}")
         try:
-            answer = await exchange(
-                self._http,
-                method,
-                provider.url + path,
-                most_bytes=MAX_ANSWER_BYTES,
-                json=json,
-                headers=sent,
-            )
-        except NoAnswer as error:
-            raise RemoteFailed(f"{provider.name} {error}") from error
-        if answer.status not in {200, 201, 202}:
-            raise RemoteFailed(f"{provider.name} answered with status {answer.status}")
-        told = answer.object()
-        if told is None:
-            raise RemoteFailed(f"{provider.name} must answer with a JSON object")
-        return told
+            output = read_output(result.data, self.spec)
+        except OutputRejected as error:
+            raise RemoteFailed(f"{name}: {error}") from error
+        return ProviderAnswer(name, result.model, output)
+
+    async def cancel(self, task_id: str) -> None:
+        """Ask it to stop; what it answers changes nothing."""
+        await cancel(self.http, self.provider, task_id)
+
+    async def _ask(self, kind: type[A], method: str, path: str, **sent: Any) -> A:
+        told = await _call(self.http, self.provider, method, path, **sent)
+        try:
+            return kind.model_validate(told)
+        except ValidationError as error:
+            raise RemoteFailed(
+                f"{self.name} answered in a wrong format: {first_problem(error, 'the answer')}"
+            ) from error
 
 
-def _read(kind: type[A], value: Any, provider: Provider) -> A:
+async def cancel(http: httpx.AsyncClient, provider: Provider, task_id: str) -> None:
+    """Ask a provider to stop; raises RemoteFailed if it could not be asked."""
+    await _call(http, provider, "POST", f"/{task_id}/cancel")
+
+
+async def _call(
+    http: httpx.AsyncClient, provider: Provider, method: str, path: str, **sent: Any
+) -> dict[str, Any]:
+    if provider.token is not None:
+        sent["headers"] = {**sent.get("headers", {}), "Authorization": f"Bearer {provider.token}"}
+    url = f"{provider.url}/v1/executions{path}"
     try:
-        return kind.model_validate(value)
-    except ValidationError as error:
-        found = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        where = ".".join(map(str, found["loc"])) or "the answer"
-        raise RemoteFailed(
-            f"{provider.name} answered in a wrong format: {where}: {found['msg']}"
-        ) from error
+        answer = await exchange(http, method, url, most_bytes=MAX_ANSWER_BYTES, **sent)
+    except NoAnswer as error:
+        raise RemoteFailed(f"{provider.name} {error}") from error
+    if answer.status not in {200, 201, 202}:
+        raise RemoteFailed(f"{provider.name} answered with status {answer.status}")
+    told = answer.object()
+    if told is None:
+        raise RemoteFailed(f"{provider.name} must answer with a JSON object")
+    return told
 
 
 def _id_of(model: Any) -> str:

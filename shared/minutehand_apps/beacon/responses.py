@@ -9,7 +9,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from minutehand_apps.beacon.models import Asked, JobSpec, Output, Response
+from minutehand.signing.models import first_problem
+from minutehand_apps.beacon.models import Asked, JobSpec, Output, OutputData, Response
 
 
 class OutputRejected(Exception):
@@ -40,7 +41,7 @@ def read_output(data: Any, spec: JobSpec) -> Output:
     if extra := sorted(by_id.keys() - {each.question_id for each in asked}):
         raise OutputRejected(f"an answer to a question that was not asked: {_listed(extra)}")
     responses = [_response(each, by_id[each.question_id]) for each in asked]
-    return Output.model_validate({"data": {"responses": responses}})
+    return Output(data=OutputData(responses=responses))
 
 
 def problem_with(output: Output, spec: JobSpec) -> str | None:
@@ -50,7 +51,7 @@ def problem_with(output: Output, spec: JobSpec) -> str | None:
     return None if given == asked else "there must be one answer per question, in order"
 
 
-def _response(asked: Asked, answer: dict[str, Any]) -> dict[str, Any]:
+def _response(asked: Asked, answer: dict[str, Any]) -> Response:
     text = answer.get("response")
     name = _short(asked.question_id)
     if not isinstance(text, str) or not text.strip(" \t\n\r"):
@@ -62,22 +63,18 @@ def _response(asked: Asked, answer: dict[str, Any]) -> dict[str, Any]:
     duration = answer.get("duration_ms")
     if isinstance(duration, float) and duration == duration and abs(duration) < 1e9:
         duration = round(duration)
-    response: dict[str, Any] = {
+    response = {
         "question_id": asked.question_id,
         "question": asked.question,
         "response": text,
+        "category": asked.category,
         "duration_ms": duration,
     }
-    if asked.category is not None:
-        response["category"] = asked.category
     try:
-        Response.model_validate(response)
+        return Response.model_validate(response)
     except ValidationError as error:
-        found = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        raise OutputRejected(
-            f"the answer to question {name}: {'.'.join(map(str, found['loc']))}: {found['msg']}"
-        ) from error
-    return {**response, "duration_ms": int(response["duration_ms"])}
+        problem = first_problem(error)
+        raise OutputRejected(f"the answer to question {name}: {problem}") from error
 
 
 def _listed(ids: list[str]) -> str:

@@ -14,10 +14,11 @@ from minutehand.aws.sealing import Sealer
 from minutehand.clock import Clock
 from minutehand.config import Settings
 from minutehand.queue.dependencies import Dependencies
+from minutehand.queue.lean_httpx import httpx
 from minutehand.signing.canonical import digest_of
 from minutehand.signing.signer import Signer, database_clock
 from minutehand_apps.beacon.models import Closed
-from minutehand_apps.beacon.provider_client import ProviderClient
+from minutehand_apps.beacon.provider_client import connections
 from minutehand_apps.beacon.settings import BeaconSettings
 from minutehand_apps.beacon.store import WorkerStore
 
@@ -50,9 +51,9 @@ class Beacon(Dependencies):
         return BeaconSettings.from_env(self.settings.environ)
 
     @cached_property
-    def providers(self) -> ProviderClient:
-        """The client of every provider."""
-        return ProviderClient()
+    def providers(self) -> httpx.AsyncClient:
+        """The connections to every provider."""
+        return connections()
 
     @cached_property
     def signer(self) -> Signer:

@@ -7,22 +7,20 @@ from __future__ import annotations
 
 import json
 import sys
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 from urllib.parse import quote
 
 import typer
 from rich.text import Text
 
-from minutehand.signing.verify import Unreadable, read_keys, read_lines
-from minutehand.terminal.connection import CommandFailed, Connection
+from minutehand.signing.verify import KeySet, Report, read_lines
+from minutehand.terminal.connection import Connection
 from minutehand.terminal.inputs import parse_object, read_text
 from minutehand.terminal.options import (
     EnvFile,
     Json,
     Token,
     Workspace,
-    connected,
     verb,
     workspace_verb,
 )
@@ -34,15 +32,9 @@ from minutehand.terminal.receipts import (
     chain_of,
     document,
     is_file,
-    key_set,
-    published,
-    tell,
-    unreadable,
+    verify_source,
     write,
 )
-
-if TYPE_CHECKING:
-    from minutehand_apps.beacon.models import Bundle
 
 app = typer.Typer(
     help="Benchmark jobs across regions, and their signed receipts.",
@@ -94,21 +86,30 @@ def verify(
     """
     from minutehand_apps.beacon import verify as verifying
 
-    output = Output(as_json=as_json)
-    try:
+    if source is None and not chain:
+        raise typer.BadParameter("name a bundle, a receipt or a job, or give --chain")
+
+    def export(connection: Connection) -> str:
+        if source is not None:
+            return json.dumps(_bundle(connection, source))
+        return "\n".join(map(json.dumps, chain_of(connection, "/api/v1/receipts")))
+
+    def judge(text: str, known: KeySet | None) -> Report:
         if chain:
-            lines, given_keys = _given_chain(source, keys, token, env_file, workspace)
-            known = None if given_keys is None else read_keys(given_keys)
-            report = verifying.verify_chain(lines, known)
-        elif source is None:
-            raise typer.BadParameter("name a bundle, a receipt or a job, or give --chain")
-        else:
-            bundle, alone, given_keys = _given(source, keys, token, env_file)
-            known = None if given_keys is None else read_keys(given_keys)
-            report = verifying.verify(bundle, known, partial=partial or alone)
-    except (CommandFailed, Unreadable) as failed:
-        raise unreadable(output, failed) from failed
-    tell(output, report, every=not chain)
+            return verifying.verify_chain(read_lines(text), known)
+        bundle, alone = verifying.read_given(text)
+        return verifying.verify(bundle, known, partial=partial or alone)
+
+    verify_source(
+        Output(as_json=as_json),
+        source if source is not None and (chain or is_file(source)) else None,
+        keys,
+        path=KEYS,
+        deployment=(env_file, token, workspace),
+        export=export,
+        judge=judge,
+        every=not chain,
+    )
 
 
 @app.command()
@@ -226,37 +227,6 @@ def export(output: Output, connection: Connection, job: JobId, *, out: Out = Non
 
 
 add_key_verbs(app, KEYS, "beacon")
-
-
-def _given(
-    source: str, keys: str | None, token: str | None, env_file: Path | None
-) -> tuple[Bundle, bool, Any]:
-    """The bundle, whether it is one receipt alone, and the key set or None."""
-    from minutehand_apps.beacon import verify as verifying
-
-    if is_file(source):
-        bundle, alone = verifying.read_given(read_text(source))
-        return bundle, alone, published(KEYS, token, env_file) if keys is None else key_set(keys)
-    with connected(env_file, token) as connection:
-        found = _bundle(connection, source)
-        found_keys = connection.get(KEYS) if keys is None else key_set(keys)
-    return *verifying.read_given(json.dumps(found)), found_keys
-
-
-def _given_chain(
-    source: str | None,
-    keys: str | None,
-    token: str | None,
-    env_file: Path | None,
-    workspace: str | None,
-) -> tuple[list[Any], Any]:
-    """The receipts of a chain, from a file or the API, and the key set."""
-    if source is not None:
-        lines = read_lines(read_text(source))
-        return lines, published(KEYS, token, env_file) if keys is None else key_set(keys)
-    with connected(env_file, token, workspace) as connection:
-        lines = chain_of(connection, "/api/v1/receipts")
-        return lines, connection.get(KEYS) if keys is None else key_set(keys)
 
 
 def _bundle(connection: Connection, job: str) -> Any:

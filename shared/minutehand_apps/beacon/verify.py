@@ -14,13 +14,13 @@ from pydantic import ValidationError
 
 from minutehand.signing.canonical import digest_or_none
 from minutehand.signing.keys import SIGNATURE
+from minutehand.signing.models import first_problem
 from minutehand.signing.verify import (
     KeySet,
     Read,
     Report,
     Unreadable,
     Verifier,
-    first_problem,
     load_json,
 )
 from minutehand_apps.beacon.models import Bundle, Closing, JobSpec, Receipt, Signed

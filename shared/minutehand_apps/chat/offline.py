@@ -35,11 +35,6 @@ _WOULD: Final[dict[Kind, str]] = {
     "draft": "write a draft from your message and ask what is missing",
     "build": "choose what the page shows",
 }
-ASK_DATA: Final = (
-    "Which data should the page show? Give lines such as “Jan 10”, a table, or dates with what"
-    " happened. Without data no page is made."
-)
-NO_PAGE: Final = "Make no page"
 
 
 def would(kind: Kind) -> str:

@@ -9,7 +9,7 @@ from minutehand_apps.chat import offline
 from minutehand_apps.chat.models import Written
 from minutehand_apps.chat.offline import Product
 from minutehand_apps.chat.tables import Data
-from minutehand_apps.chat.work_run import Question, WorkRun
+from minutehand_apps.chat.work_run import NO_DATA, WorkRun
 
 
 class OfflineWork:
@@ -55,7 +55,7 @@ class OfflineWork:
             )
 
         if not data()[0]:
-            await run.ask(Question(offline.ASK_DATA, [offline.NO_PAGE], offline.NO_PAGE), "data")
+            await run.ask(NO_DATA, "data")
         found, origin, sources = data()
         if found:
             await run.ask_colours()

@@ -12,7 +12,7 @@ from minutehand_apps.chat import offline, prompts
 from minutehand_apps.chat import page as pages
 from minutehand_apps.chat.models import MOST_ITEMS, Finding, Item, Text, Written
 from minutehand_apps.chat.tables import Data
-from minutehand_apps.chat.work_run import Question, WorkRun
+from minutehand_apps.chat.work_run import NO_DATA, Question, WorkRun
 from minutehand_apps.chat.writing import Writer, together
 
 #: Characters from which a message holds more than its request.
@@ -117,8 +117,23 @@ class OnlineWork:
     async def _build(self, texts: list[Text], scoped: Written) -> Written:
         run = self._run
         await run.stage(30, "BUILDING", "Choosing what to show")
+        chosen, page = await self._page("page", texts)
+        paid = [scoped, chosen]
+        if not page and await run.ask(NO_DATA, "data"):
+            chosen, page = await self._page("page of the answer", texts)
+            paid.append(chosen)
+        stored, text = None, f"No page was made: nothing that I was given fits a {page.type}."
+        if page:
+            await run.stage(80, "REVIEWING", "Storing the page")
+            stored = await run.store_page(page)
+            text = f"The {page.type} “{page.title}” is ready."
+        data = run.result_data([], page.sources, stored)
+        return together(*reversed(paid)).model_copy(update={"text": text, "data": data})
+
+    async def _page(self, step: str, texts: list[Text]) -> tuple[Written, pages.Page]:
+        run = self._run
         prompt = prompts.page(run.item, texts, self._answered(), run.request.seed)
-        chosen = await self._writer.shaped("page", prompt, prompts.PageContent, _given(run))
+        chosen = await self._writer.shaped(step, prompt, prompts.PageContent, _given(run))
         content = prompts.PageContent.model_validate(chosen.data)
         look = pages.look_of(self._answered()) or pages.look_of(run.item.instruction)
         page = pages.Page(
@@ -127,17 +142,15 @@ class OnlineWork:
             data=Data(
                 series=[(each.label, each.value, each.unit) for each in content.figures],
                 events=[(each.date, each.what) for each in content.events],
+                columns=content.columns,
+                rows=content.rows,
             ),
             look=look or pages.Look(),
             summary=content.summary,
             sources=[name for each in run.loaded.found for name in each.sources],
             chart=content.chart,
         )
-        await run.stage(80, "REVIEWING", "Storing the page")
-        stored = await run.store_page(page)
-        text = f"The {page.type} “{page.title}” is ready."
-        data = run.result_data([], page.sources, stored)
-        return together(chosen, scoped).model_copy(update={"text": text, "data": data})
+        return chosen, page
 
 
 def _given(run: WorkRun) -> prompts.PageContent | None:

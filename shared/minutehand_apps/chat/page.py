@@ -71,6 +71,10 @@ class Page:
     sources: list[str] = field(default_factory=list)
     chart: Literal["bar", "line", "pie"] = "bar"
 
+    def __bool__(self) -> bool:
+        """Whether there is something to see."""
+        return bool(self.data) or (self.type in {"dashboard", "report"} and bool(self.summary))
+
 
 def type_of(text: str) -> PageType:
     """What kind of page a request names; a dashboard when it names none."""

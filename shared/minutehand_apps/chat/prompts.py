@@ -6,9 +6,9 @@ In which order, and what becomes of the answers, is writing.py's and processors.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from minutehand.ai.language_model import Material, Prompt, count_tokens, hinted
 from minutehand_apps.chat.models import MOST_ITEMS, Item, Kind, PastMessage, Text
@@ -111,14 +111,25 @@ class Event(Answer):
 
 
 class PageContent(Answer):
-    """What a page shows; its layout and colours are not the model's."""
+    """What a page shows; its layout and colours are not the model's.
+
+    Rows are of a table that has more than labels and figures, with a cell for each column.
+    """
 
     type: PageType
     title: Line
     chart: Literal["bar", "line", "pie"]
     figures: list[Figure] = Field(max_length=60)
     events: list[Event] = Field(max_length=60)
+    columns: list[Line] = Field(default=[], max_length=20)
+    rows: list[list[Annotated[str, Field(max_length=400)]]] = Field(default=[], max_length=200)
     summary: list[Annotated[str, Field(min_length=1, max_length=1000)]] = Field(max_length=6)
+
+    @model_validator(mode="after")
+    def _rows_are_even(self) -> Self:
+        if any(len(row) != len(self.columns) for row in self.rows):
+            raise ValueError("each row must have a cell for each column")
+        return self
 
 
 _SCOPES: Final[dict[Kind, str]] = {
@@ -207,7 +218,7 @@ def page(item: Item, texts: Sequence[Text], answer: str | None, seed: int) -> Pr
     return Prompt(
         "page",
         f"{RULES}\n\nChoose what the page shows, from the texts and the request alone: invent no"
-        " figure and no date. Leave figures or events empty where there are none.",
+        " figure and no date. Leave figures, events or rows empty where there are none.",
         [*_texts(texts), *_wanted(item, answer)],
         schema=PageContent.model_json_schema(),
         most_tokens=2_500,

@@ -41,6 +41,12 @@ class Question:
 COLOURS: Final = Question(
     "Which colour scheme should the page have?", COLOUR_OPTIONS, COLOUR_OPTIONS[0]
 )
+NO_DATA: Final = Question(
+    "Which data should the page show? Give lines such as “Jan 10”, a table, or dates with what"
+    " happened. Without data no page is made.",
+    ["Make no page"],
+    "Make no page",
+)
 
 
 class WorkRun:
@@ -83,10 +89,13 @@ class WorkRun:
         if self.app.own.pace_seconds > 0 and self._queued <= CALM:
             await asyncio.sleep(self.app.own.pace_seconds)
 
-    async def ask(self, question: Question | None, name: str = "question") -> None:
-        """Ask, unless nothing is open or nothing may be asked, and take in the answer."""
+    async def ask(self, question: Question | None, name: str = "question") -> bool:
+        """Ask, unless nothing is open or nothing may be asked, and take in the answer.
+
+        Returns whether it is another than the default.
+        """
         if question is None or not self.request.ask:
-            return
+            return False
         seconds = self.request.ask_seconds
         self._show(10, "ANALYZING", question.text)
         asked = {"name": name, "default": question.default}
@@ -96,6 +105,7 @@ class WorkRun:
         )  # fmt: skip
         answer = await self.ctx.ask(question.text, question.options, timeout=seconds, **asked)
         self.answers.append((question.text, answer or question.default))
+        return self.answers[-1][1] != question.default
 
     async def ask_colours(self) -> None:
         """Ask for the colours of a page that is to be made, unless they were named."""

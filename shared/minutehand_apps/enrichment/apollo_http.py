@@ -30,7 +30,6 @@ from minutehand_apps.enrichment.apollo import (
     Usage,
 )
 
-BASE_URL = "https://api.apollo.io/api/v1"
 MAX_ANSWER_BYTES = 2_000_000
 MAX_TEXT = 4_000
 """Longest text kept of an answer; a longer one is cut, since the answer is paid for."""
@@ -62,7 +61,7 @@ class HttpApollo:
         api_key: str,
         *,
         http: httpx.AsyncClient | None = None,
-        base_url: str = BASE_URL,
+        base_url: str,
         answer_seconds: float = 20.0,
         sleep: Callable[[float], Awaitable[None]] | None = None,
     ) -> None:
@@ -191,11 +190,8 @@ def _storable(value: object) -> object:
 
 
 def _cost(answer: dict[str, Any], found: object) -> int:
-    return _credits(answer.get("credits_consumed"), int(found is not None))
-
-
-def _credits(told: object, otherwise: int) -> int:
-    return told if type(told) is int and 0 <= told <= MAX_CREDITS else otherwise
+    told = answer.get("credits_consumed")
+    return told if type(told) is int and 0 <= told <= MAX_CREDITS else int(found is not None)
 
 
 def _sentence(answer: dict[str, Any], key: str) -> str:

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
 
-from minutehand_apps.enrichment.models import find_domain
+from minutehand_apps.enrichment.models import find_domain, text_limit
 
 MAX_RECORD_BYTES = 64 * 1024
 """Longest record; a quote that is never closed must not swallow the file."""
@@ -28,8 +28,10 @@ ALIASES = {
     "state": {"state", "region", "province"},
     "country": {"country"},
 }
-TEXT_LIMITS = {"name": 500, "industry": 500, "city": 200, "state": 200, "country": 200}
-_GROUPED = re.compile(r"[\s,'_\u00a0\u202f]")
+# a comma that is not before three digits may be a decimal one: 1,5 is not 15
+_NUMBER = re.compile(
+    r"[$€£]?\s*([0-9]{1,18}|[0-9]{1,3}(?:[\s,'_][0-9]{2,3}){0,5}[\s,'_][0-9]{3})(?:\.([0-9]{1,6}))?"
+)
 
 
 class UnreadableFile(Exception):
@@ -172,7 +174,9 @@ def read_header(raw: bytes) -> Header:
     if "\x00" in text:
         raise UnreadableFile("The file is not text; save it as CSV UTF-8")
     delimiter = max(DELIMITERS, key=text.count)
-    cells = _cells(text, delimiter) or []
+    cells = _cells(text, delimiter)
+    if cells is None:
+        raise UnreadableFile("The file's first line is not valid CSV; lines end with LF or CRLF")
     fields = tuple(_field(cell) for cell in cells)
     named = [field for field in fields if field]
     twice = sorted({field for field in named if named.count(field) > 1})
@@ -238,16 +242,20 @@ def _value(field: str, text: str) -> Any:
         return domain if domain else BadRow(f"is not a domain: {text[:100]}", field)
     if field in ("employee_count", "annual_revenue"):
         return _number(field, text)
-    if len(text) > TEXT_LIMITS[field]:
-        return BadRow(f"is longer than {TEXT_LIMITS[field]} characters", field)
+    most = text_limit(field)
+    if len(text) > most:
+        return BadRow(f"is longer than {most} characters", field)
     return text
 
 
 def _number(field: str, text: str) -> int | float | BadRow:
-    plain = _GROUPED.sub("", text).lstrip("$€£").removesuffix(".0")
-    is_whole = plain.isascii() and plain.isdigit() and len(plain) <= 18
-    if is_whole:
-        return int(plain)
-    if field == "annual_revenue" and re.fullmatch(r"\d{1,18}\.\d{1,6}", plain):
-        return float(plain)
-    return BadRow(f"is not a number: {text[:100]}", field)
+    found = _NUMBER.fullmatch(text)
+    whole, fraction = (re.sub(r"[\s,'_]", "", found[1]), found[2] or "") if found else ("", "")
+    # "1.200" may be a thousand and two hundred
+    if not whole or len(whole) > 18 or (len(whole) <= 3 and len(fraction) == 3):
+        return BadRow(f"is not a number: {text[:100]}", field)
+    if not fraction.strip("0"):
+        return int(whole)
+    if field == "employee_count":
+        return BadRow(f"is not a whole number: {text[:100]}", field)
+    return float(f"{whole}.{fraction}")

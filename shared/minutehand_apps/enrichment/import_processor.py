@@ -5,8 +5,9 @@ A batch and the mark behind it are one transaction, so a crash repeats no row an
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator
-from typing import Any, Protocol
+from typing import Any
 
 from minutehand.queue.errors import ProcessorError
 from minutehand.worker.context import JobContext
@@ -21,28 +22,25 @@ from minutehand_apps.enrichment.csv_rows import (
     read_row,
     split_records,
 )
+from minutehand_apps.enrichment.files import ImportFiles
 from minutehand_apps.enrichment.models import Import, ImportAccounts
 from minutehand_apps.enrichment.store import WorkerStore
 
 BATCH_ROWS = 500
 BATCH_BYTES = 1_000_000
 """A batch ends here too, however few rows it found: blank lines also move the mark."""
+BEFORE_HEADER = re.compile(rb"(\xef\xbb\xbf)?\s*(sep=.)?\s*")
+"""What spreadsheets write before the names of the columns."""
 SECONDS_TO_SPARE = 10.0
 """With less than this left, the rest is handed to the next tick."""
-
-
-class Files(Protocol):
-    """Where uploaded files lie."""
-
-    def stream(self, key: str, *, start: int) -> AsyncIterator[bytes]:
-        """Stream an object from `start` on."""
-        ...
 
 
 class ImportProcessor:
     """The processor of `import_accounts`."""
 
-    def __init__(self, store: WorkerStore, files: Files, *, batch_rows: int = BATCH_ROWS) -> None:
+    def __init__(
+        self, store: WorkerStore, files: ImportFiles, *, batch_rows: int = BATCH_ROWS
+    ) -> None:
         self._store = store
         self._files = files
         self._batch_rows = batch_rows
@@ -89,6 +87,8 @@ class ImportProcessor:
         number = found.rows_read
         async for record in records:
             batch["bytes_read"] = record.end
+            if header is None and BEFORE_HEADER.fullmatch(record.raw):
+                continue
             if header is None:
                 header = _header_of(record)
                 batch["columns"] = header.wire()
@@ -145,9 +145,4 @@ def _header_of(record: Record) -> Header:
 
 
 def _summary(found: Import) -> dict[str, int]:
-    return {
-        "rows_read": found.rows_read,
-        "rows_created": found.rows_created,
-        "rows_updated": found.rows_updated,
-        "rows_failed": found.rows_failed,
-    }
+    return found.model_dump(include={"rows_read", "rows_created", "rows_updated", "rows_failed"})

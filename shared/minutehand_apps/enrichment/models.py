@@ -127,12 +127,13 @@ def contact_fields(found: Person) -> dict[str, Any]:
 
 
 def _returned(fields: dict[str, Any]) -> dict[str, Any]:
-    clipped = {k: v[: LIMITS.get(k, 200)] if isinstance(v, str) else v for k, v in fields.items()}
+    clipped = {k: v[: text_limit(k)] if isinstance(v, str) else v for k, v in fields.items()}
     return {k: v for k, v in clipped.items() if v not in (None, "") and _is_sane(v)}
 
 
-LIMITS = {"name": 500, "industry": 500, "title": 500, "linkedin_url": 2000}
-"""Longest texts the tables take; 200 where not named."""
+def text_limit(field: str) -> int:
+    """Longest text that the tables take, in characters."""
+    return {"name": 500, "industry": 500, "title": 500, "linkedin_url": 2000}.get(field, 200)
 
 
 def _is_sane(value: object) -> bool:

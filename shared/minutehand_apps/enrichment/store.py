@@ -9,21 +9,16 @@ from collections.abc import Mapping
 from typing import Any
 from uuid import UUID
 
-from minutehand.config import Settings
-from minutehand.queue.data_api import DataApi
-from minutehand.queue.functions import WorkerFunctions
+from minutehand.queue.functions import FunctionStore
 from minutehand_apps.enrichment.models import Applied, Import, Kind, Loaded
 
 
-class WorkerStore:
+class WorkerStore(FunctionStore):
     """What processors may do, as `job_worker`; every call may be repeated.
 
     Each for a leased job raises LeaseLost when another attempt has taken over; nothing was
     stored then.
     """
-
-    def __init__(self, settings: Settings, *, api: DataApi | None = None) -> None:
-        self._functions = WorkerFunctions(settings, api=api)
 
     async def load(self, job_id: str, fence: int, kind: Kind, record_id: UUID) -> Loaded:
         """Load the record, None when it is gone, and its workspace's Apollo settings."""
@@ -102,10 +97,6 @@ class WorkerStore:
         more = {"import_id": str(import_id), "from_row": from_row, "batch": dict(batch)}
         answer = await self._call("import_batch", job_id, fence, **more)
         return Import.model_validate(answer["import"]) if answer["import"] else None
-
-    async def aclose(self) -> None:
-        """Close the connections."""
-        await self._functions.aclose()
 
     async def _call(self, function: str, job_id: str, fence: int, **more: Any) -> Any:
         request = {"job_id": job_id, "fence": fence, **more}

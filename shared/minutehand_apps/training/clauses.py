@@ -160,6 +160,15 @@ class Clause:
         return self.words[-1].end
 
     @property
+    def commands(self) -> bool:
+        """Whether it begins, behind its cues, with a command or the condition of one."""
+        texts = _plains(self.words)
+        at = _lead(texts)
+        return at < len(texts) and (
+            _is_verb(texts[at]) or _is_conditional(texts, at) or _asking(texts, at) > 0
+        )
+
+    @property
     def text(self) -> str:
         """What it says, without the cue that it begins with."""
         texts = [word.text for word in self.words]
@@ -207,9 +216,10 @@ def clauses(segments: Sequence[SpokenSegment]) -> list[Clause]:
         steps = any(one.kind == "step" for one in found)
         kind = _kind(part, is_paused=is_paused and after_pause, is_first=not number, steps=steps)
         is_late = words[-1].end - part[0].start <= PARTING_SECONDS
-        if kind == "step" and is_late and not _is_sure(part):
-            kind = "greeting"  # however it was recognised
-        found.append(Clause(kind, tuple(part)))
+        clause = Clause(kind, tuple(part))
+        if kind == "step" and is_late and not clause.commands and not _has_cue(part):
+            clause = Clause("greeting", clause.words)  # however it was recognised
+        found.append(clause)
     return found
 
 
@@ -448,16 +458,9 @@ def _kind(part: Sequence[SpokenWord], *, is_paused: bool, is_first: bool, steps:
     return "detail"
 
 
-def _is_sure(part: Sequence[SpokenWord]) -> bool:
-    """Whether a clause is a step for more reasons than a pause before it."""
+def _has_cue(part: Sequence[SpokenWord]) -> bool:
     texts = _plains(part)
-    lead = _lead(texts)
-    return lead < len(texts) and (
-        _is_verb(texts[lead])
-        or _is_conditional(texts, lead)
-        or _asking(texts, lead) > 0
-        or not {"and", "but"} >= {*texts[:lead]}
-    )
+    return not {"and", "but"} >= {*texts[: _lead(texts)]}
 
 
 def _plains(words: Sequence[SpokenWord]) -> list[str]:

@@ -6,12 +6,7 @@ What becomes of it, another attempt or a failed stage, is processors.py's.
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import TYPE_CHECKING, Final
-
-from minutehand.config import ConfigurationError
-
-if TYPE_CHECKING:
-    from minutehand.ai.errors import LanguageModelError
+from typing import Final
 
 EMPTY_FILE: Final = "The file is empty"
 
@@ -39,18 +34,6 @@ class StageError(Exception):
         self.later = later
         self.retry_after = retry_after
         super().__init__(reason)
-
-
-def of_model(error: LanguageModelError) -> StageError:
-    """What a model's error means for the stage that asked it."""
-    return StageError(
-        error.code, str(error), later=error.hope == "later", retry_after=error.retry_after
-    )
-
-
-def of_settings(error: ConfigurationError) -> StageError:
-    """A deployment that lacks what a stage needs will not have it at the next attempt."""
-    return StageError("not_configured", str(error))
 
 
 def no_room_for_sound() -> StageError:

@@ -77,8 +77,6 @@ class Mux:
         https://www.mux.com/docs/api-reference/video/assets
     """
 
-    name: Final = "mux"
-
     def __init__(
         self,
         token_id: str,

@@ -140,7 +140,10 @@ def extract(
         elif steps and last is not None:
             steps[-1].detail = f"{steps[-1].detail} {clause.text}".strip()
             steps[-1].words += clause.words
-    if not steps:
+    made = [_step(each.title, each.detail, each.at_seconds, each.words) for each in steps]
+    # music may be taken for words, and a cue among them for a step
+    commands = any(clause.commands for clause in found if clause.kind == "step")
+    if not commands and all(step.doubtful for step in made):
         raise StageError(
             "no_instructions", "There is no instruction in what was heard: the transcript is kept"
         )
@@ -152,7 +155,7 @@ def extract(
         " check it against the video.",
         materials=list(materials)[:20],
         warnings=warnings[:50],
-        steps=[_step(each.title, each.detail, each.at_seconds, each.words) for each in steps],
+        steps=made,
     )
 
 

@@ -15,7 +15,7 @@ from minutehand.worker.context import ChildResult, JobContext
 from minutehand.worker.job import Job
 from minutehand.worker.outcomes import Fail, Retry, Snooze
 from minutehand.worker.registry import Registry
-from minutehand_apps.training.errors import StageError, of_model, of_settings
+from minutehand_apps.training.errors import StageError
 from minutehand_apps.training.models import (
     ChunkPayload,
     CleanPayload,
@@ -300,9 +300,13 @@ async def _typed(work: Awaitable[Any]) -> Any:
     try:
         return await work
     except LanguageModelError as error:
-        raise of_model(error) from error
+        later = error.hope == "later"
+        raise StageError(
+            error.code, str(error), later=later, retry_after=error.retry_after
+        ) from error
     except ConfigurationError as error:
-        raise of_settings(error) from error
+        # a deployment that lacks what a stage needs will not have it at the next attempt
+        raise StageError("not_configured", str(error)) from error
 
 
 def _again(ctx: JobContext, error: StageError) -> Retry:

@@ -270,15 +270,8 @@ class TrainingRoutes:
         if wanted == "json":
             return state
         subtitles = webvtt if wanted == "vtt" else subrip
-        return Response(
-            subtitles(state.segments),
-            media_type=f"{TRANSCRIPTS[wanted]}; charset=utf-8",
-            headers={
-                "Content-Disposition": f'attachment; filename="{training_id}.{wanted}"',
-                "Vary": "Accept",
-                "X-Content-Type-Options": "nosniff",
-            },
-        )
+        name = f"{training_id}.{wanted}"
+        return _to_save(subtitles(state.segments), name, TRANSCRIPTS[wanted])
 
     async def get_procedure(
         self,
@@ -298,14 +291,8 @@ class TrainingRoutes:
         from minutehand_apps.training.procedure import markdown
 
         by = "edited by a person" if found.author == "person" else f"by {found.author}"
-        return Response(
-            markdown(found.procedure, note=f"Version {found.version}, {by}"),
-            media_type=f"{MARKDOWN}; charset=utf-8",
-            headers={
-                "Content-Disposition": f'attachment; filename="procedure-{training_id}.md"',
-                "X-Content-Type-Options": "nosniff",
-            },
-        )
+        text = markdown(found.procedure, note=f"Version {found.version}, {by}")
+        return _to_save(text, f"procedure-{training_id}.md", MARKDOWN)
 
     async def save_procedure(
         self, training_id: UUID, body: EditedProcedure, caller: SignedIn, services: Provided
@@ -432,6 +419,12 @@ class TrainingRoutes:
             return None
         key = still_key(raw["workspace_id"], raw["training_id"], at_seconds)
         return self._app.files.presign(key, content_type="image/jpeg")
+
+
+def _to_save(text: str, name: str, media_type: str) -> Response:
+    """A text as a file, in the form that `Accept` asked for."""
+    headers = {"Content-Disposition": f'attachment; filename="{name}"', "Vary": "Accept"}
+    return Response(text, media_type=f"{media_type}; charset=utf-8", headers=headers)
 
 
 def _wanted(accept: str) -> Literal["json", "vtt", "srt"]:

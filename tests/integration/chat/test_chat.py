@@ -185,6 +185,8 @@ async def test_requests_end_in_results_to_keep(harness: Harness, server: ModelSe
             (kind, "completed") for kind in kinds.split()
         }, text
         results = [each for each in harness.messages(session) if each["kind"] == "result"]
+        if kinds == "compare draft":  # what it is to be drafted of
+            assert results[0]["text"][:200] in results[1]["text"], text
         told = "\n".join(each["text"] for each in results)
         for each in results:
             if artefact := each["data"].get("artefact"):
@@ -192,6 +194,36 @@ async def test_requests_end_in_results_to_keep(harness: Harness, server: ModelSe
                 told += (await harness.call("GET", at, user=None)).text
         for word in wanted.split("|"):
             assert word.casefold() in told.casefold(), (text, word, told[:2000])
+
+
+async def test_a_model_without_data_asks_for_it(harness: Harness, server: ModelServer) -> None:
+    """An empty page is none; the answer's table is shown with all of its columns."""
+    nothing = {**_shown({"messages": [{}, {"content": "a table"}]}), "events": []}
+    table = {**nothing, "columns": ["Who", "Age", "City"], "rows": [["Ada", "36", "London"]]}
+    server.answers["scope"] = {"parts": ["Ages"], "questions": []}
+    server.answers["page"] = lambda body: table if "Ada" in str(body) else nothing
+    items = [{"kind": "build", "title": "Table", "instruction": "Make a table."}]
+    server.answers["decide"] = {"needs_work": True, "items": items}
+    told = []
+    for answer in ("Ada, 36, London", "Make no page"):
+        session = harness.begin()
+        await harness.say(session, "Make a table.", mode="auto", ask=True)
+        [item] = (await harness.settled(session))["work"]
+        assert item["question"].startswith("Which data")
+        await harness.answer(session, item, answer)
+        await harness.settled(session)
+        told.append(harness.messages(session)[-1])
+
+    shown, none = told
+    page_ = await harness.call(
+        "GET", shown["data"]["artefact"]["url"].removeprefix("/api"), user=None
+    )
+    assert "<td>Ada</td>" in page_.text
+    assert "<td>London</td>" in page_.text
+    assert (none["text"].startswith("No page was made"), "artefact" in none["data"]) == (
+        True,
+        False,
+    )
 
 
 async def test_this_is_what_was_found_before(harness: Harness, server: ModelServer) -> None:

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from minutehand.config import Settings
-from minutehand_apps.training.media import find_ffmpeg
-from minutehand_apps.training.settings import TrainingSettings
-from tests.integration.training.conftest import BUCKET, SAMPLE, Studio
+from tests.integration.training.conftest import BUCKET, Studio
 from tests.support.project import Project
 from tests.unit.ai.speech_server import SpeechServer
 from tests.unit.training.mux_server import MuxServer
+from tests.unit.training.test_media import THRICE, make
 
 
 @pytest.fixture
@@ -40,10 +38,7 @@ async def test_workers_killed_in_each_stage_transcribe_once_and_leave_the_host_o
     studio: Studio, ears: SpeechServer, host: MuxServer, tmp_path: Path
 ) -> None:
     """A recording of three stretches, each transcribed by another worker."""
-    long = tmp_path / "long.mp4"
-    ffmpeg = await asyncio.to_thread(find_ffmpeg, TrainingSettings())
-    command = [ffmpeg, "-v", "error", "-stream_loop", "3", "-i", str(SAMPLE), "-c", "copy"]
-    await asyncio.to_thread(subprocess.run, [*command, str(long)], check=True)
+    long = await asyncio.to_thread(make, tmp_path / "long.mp4", *THRICE)
     training = await studio.start(long.read_bytes())
     settings = studio.settings
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-import subprocess
 import tempfile
 import time
 import uuid
@@ -21,9 +20,7 @@ from minutehand.ai.errors import NotAuthorised, RateLimited
 from minutehand.ai.speech import Segment
 from minutehand.config import Settings
 from minutehand.worker.testing import drain
-from minutehand_apps.training.media import find_ffmpeg
 from minutehand_apps.training.procedure import OFFLINE
-from minutehand_apps.training.settings import TrainingSettings
 from tests.integration.training.conftest import (
     BOB,
     BUCKET,
@@ -36,32 +33,17 @@ from tests.integration.training.conftest import (
 from tests.support.killable import until
 from tests.support.project import ACME, ADA, Project
 from tests.unit.ai.model_server import Fault, ModelServer
+from tests.unit.training.test_media import THRICE, make
 
 
-def made(settings: Settings, into: Path, *arguments: str) -> bytes:
-    """A file that ffmpeg makes for a test."""
-    command = [
-        find_ffmpeg(TrainingSettings.from_env(settings.environ)),
-        "-v",
-        "error",
-        "-y",
-        *arguments,
-        str(into),
-    ]
-    subprocess.run(command, check=True, capture_output=True, timeout=60)
-    return into.read_bytes()
-
-
-async def test_what_cannot_be_learned_from_is_reported(
-    studio: Studio, settings: Settings, tmp_path: Path
-) -> None:
+async def test_what_cannot_be_learned_from_is_reported(studio: Studio, tmp_path: Path) -> None:
     """Each by its own reason; a failed training keeps it, and the job says it too."""
     picture = ("-f", "lavfi", "-i", "testsrc=s=64x64:r=5")
     silence = ("-f", "lavfi", "-i", "anullsrc")
     cases = {
         "not_a_video": b"Turn the power off.\n" * 100,
-        "no_audio": made(settings, tmp_path / "mute.mp4", *picture, "-t", "2"),
-        "silent": made(settings, tmp_path / "hushed.mp4", *picture, *silence, "-t", "2"),
+        "no_audio": make(tmp_path / "mute.mp4", *picture, "-t", "2").read_bytes(),
+        "silent": make(tmp_path / "hushed.mp4", *picture, *silence, "-t", "2").read_bytes(),
     }
     started = {code: await studio.start(content) for code, content in cases.items()}
 
@@ -115,14 +97,12 @@ async def test_one_upload_is_one_training(studio: Studio) -> None:
 
 
 async def test_a_failed_stretch_is_transcribed_again_and_nothing_else(
-    studio: Studio, ear: QuickEar, settings: Settings, tmp_path: Path
+    studio: Studio, ear: QuickEar, tmp_path: Path
 ) -> None:
     """Three stretches, one refused for good: going on cuts and hears only what is missing."""
-    long = made(
-        settings, tmp_path / "long.mp4", "-stream_loop", "3", "-i", str(SAMPLE), "-c", "copy"
-    )  # fmt: skip
+    long = make(tmp_path / "long.mp4", *THRICE)
     ear.before = [NotAuthorised("Speech to text refused the key", status=401)]
-    training = await studio.start(long)
+    training = await studio.start(long.read_bytes())
 
     failed = await studio.ended(training)
     before = len(ear.heard)

@@ -12,8 +12,9 @@ from minutehand.signing.canonical import digest_of
 from minutehand.signing.keys import SigningKey
 from minutehand.signing.models import Head
 from minutehand.signing.signer import chained, instant
-from minutehand_apps.beacon.executing import ProviderAnswer, statement
+from minutehand_apps.beacon.executing import statement
 from minutehand_apps.beacon.models import ExecutionRow, JobRow, JobSpec
+from minutehand_apps.beacon.provider_client import ProviderAnswer
 from minutehand_apps.beacon.responses import read_output
 
 KEY = SigningKey.from_seed(b"k" * 32)

@@ -16,7 +16,7 @@ from minutehand.worker.remote import RemoteFailed
 from minutehand_apps.beacon.executing import by_health
 from minutehand_apps.beacon.health import judge
 from minutehand_apps.beacon.models import ExecutionRow, JobSpec, ProviderHealth
-from minutehand_apps.beacon.provider_client import MAX_ANSWER_BYTES, ProviderClient
+from minutehand_apps.beacon.provider_client import MAX_ANSWER_BYTES, AtProvider, connections
 from minutehand_apps.beacon.settings import BeaconSettings, Provider
 from tests.unit.beacon.signed import SPEC
 
@@ -25,8 +25,9 @@ EXECUTION = ExecutionRow(id=UUID(int=7), region="eu", model="default", status="p
 NOW = datetime(2026, 11, 20, tzinfo=UTC)
 
 
-def client(answer: Callable[[httpx.Request], httpx.Response]) -> ProviderClient:
-    return ProviderClient(transport=httpx.MockTransport(answer))
+def client(answer: Callable[[httpx.Request], httpx.Response]) -> AtProvider:
+    http = connections(httpx.MockTransport(answer))
+    return AtProvider(http, PROVIDER, EXECUTION, JobSpec.model_validate(SPEC))
 
 
 async def test_a_submission_carries_the_questions_and_its_key() -> None:
@@ -37,13 +38,11 @@ async def test_a_submission_carries_the_questions_and_its_key() -> None:
         seen.append(request)
         return httpx.Response(202, json={"task_id": "t-1", "status": "accepted"})
 
-    task = await client(answer).submit(
-        PROVIDER, EXECUTION, JobSpec.model_validate(SPEC), timeout_seconds=60
-    )
+    task_id = await client(answer).submit(left=60)
 
     [request] = seen
     body: dict[str, Any] = json.loads(request.content)
-    assert task.task_id == "t-1"
+    assert task_id == "t-1"
     assert request.headers["authorization"] == "Bearer t0k"
     assert request.headers["idempotency-key"] == str(EXECUTION.id)
     assert [each["question_id"] for each in body["questions"]] == ["q1", "m"]
@@ -78,7 +77,7 @@ async def test_every_odd_answer_is_a_failure_with_words(
 ) -> None:
     """Never another exception, and never an address or a body of the provider's."""
     with pytest.raises(RemoteFailed, match="alpha") as failed:
-        await client(answer).poll(PROVIDER, "t")
+        await client(answer).poll("t")
 
     assert words in str(failed.value)
     assert "alpha.example" not in str(failed.value)

@@ -157,6 +157,7 @@ def test_headers_are_understood_as_exporters_write_them(
         (b"domain,website", "more than one column for domain"),
         (b"PK\x03\x04\xff\xfe", "not UTF-8"),
         (b"domain\x00,name", "not text"),
+        (b"name,domain\rA,a.example\r", "not valid CSV; lines end"),
     ],
 )
 def test_a_file_that_is_no_account_list_says_why(line: bytes, problem: str) -> None:
@@ -180,6 +181,17 @@ def test_a_good_row_is_cleaned() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("cell", "value"),
+    [("1200.00", 1200), ("1'200", 1200), ("12,34,567", 1234567), ("€ 1\u202f200.5", 1200.5)],
+)
+def test_numbers_are_read_as_people_group_them(cell: str, value: float) -> None:
+    """But never where a comma may be a decimal one."""
+    assert row(f'A,a.example,,,"{cell}"') == {
+        "name": "A", "domain": "a.example", "annual_revenue": value,
+    }  # fmt: skip
+
+
 def test_short_rows_are_taken_and_blank_ones_passed_over() -> None:
     """Trailing commas are often cut off."""
     assert row("Acme,acme.example") == {"name": "Acme", "domain": "acme.example"}
@@ -194,7 +206,10 @@ def test_short_rows_are_taken_and_blank_ones_passed_over() -> None:
         ("Acme,not a domain", BadRow("is not a domain: not a domain", "domain")),
         ("Acme,acme.example,,many", BadRow("is not a number: many", "employee_count")),
         ("Acme,acme.example,,-3", BadRow("is not a number: -3", "employee_count")),
-        ("Acme,acme.example,,1.5", BadRow("is not a number: 1.5", "employee_count")),
+        ("Acme,acme.example,,1.5", BadRow("is not a whole number: 1.5", "employee_count")),
+        ('Acme,acme.example,,"12,5"', BadRow("is not a number: 12,5", "employee_count")),
+        ('Acme,acme.example,,,"1,5"', BadRow("is not a number: 1,5", "annual_revenue")),
+        ("Acme,acme.example,,,1.200", BadRow("is not a number: 1.200", "annual_revenue")),
         ("Acme,acme.example,,,1e99", BadRow("is not a number: 1e99", "annual_revenue")),
         ("a,b.example,c,1,2,d,e", BadRow("has 7 columns, the header has 6")),
         ('Acme,"acme.example"x', BadRow("is not valid CSV")),

@@ -28,6 +28,8 @@ from minutehand_apps.training.settings import TrainingSettings
 ROOT = Path(__file__).resolve().parents[3]
 SAMPLE = ROOT / "shared/minutehand_apps/training/console/sample.mp4"
 SETTINGS = TrainingSettings()
+#: Of a recording of three stretches.
+THRICE = ("-stream_loop", "3", "-i", str(SAMPLE), "-c", "copy")
 
 
 @pytest.fixture(scope="module")
@@ -36,9 +38,9 @@ def path() -> str:
     return find_ffmpeg(SETTINGS)
 
 
-def make(path: str, into: Path, *arguments: str) -> Path:
+def make(into: Path, *arguments: str) -> Path:
     """Have ffmpeg make a file for a test."""
-    command = [path, "-v", "error", "-y", *arguments, str(into)]
+    command = [find_ffmpeg(SETTINGS), "-v", "error", "-y", *arguments, str(into)]
     subprocess.run(command, check=True, capture_output=True, timeout=60)
     return into
 
@@ -90,7 +92,7 @@ async def test_what_is_no_video_is_refused(path: str, tmp_path: Path) -> None:
     }
     for name, content in files.items():
         (tmp_path / name).write_bytes(content)
-    make(path, tmp_path / "picture.png", "-f", "lavfi", "-i", "testsrc", "-frames:v", "1")
+    make(tmp_path / "picture.png", "-f", "lavfi", "-i", "testsrc", "-frames:v", "1")
 
     for name in (*files, "picture.png"):
         with pytest.raises(StageError) as caught:
@@ -101,10 +103,8 @@ async def test_what_is_no_video_is_refused(path: str, tmp_path: Path) -> None:
 async def test_a_video_may_have_no_sound_or_only_silence(path: str, tmp_path: Path) -> None:
     """Two different reasons why nothing can be written down."""
     picture = ("-f", "lavfi", "-i", "testsrc=s=64x64:r=5")
-    mute = make(path, tmp_path / "mute.mp4", *picture, "-t", "2")
-    hushed = make(
-        path, tmp_path / "hushed.mkv", *picture, "-f", "lavfi", "-i", "anullsrc", "-t", "2"
-    )
+    mute = make(tmp_path / "mute.mp4", *picture, "-t", "2")
+    hushed = make(tmp_path / "hushed.mkv", *picture, "-f", "lavfi", "-i", "anullsrc", "-t", "2")
     ffmpeg = Ffmpeg(path)
 
     assert (await ffmpeg.look(mute)).audio is None
@@ -129,9 +129,7 @@ async def test_time_and_memory_are_bounded(path: str, tmp_path: Path) -> None:
 async def test_a_picture_of_gigabytes_is_not_decoded(path: str, tmp_path: Path) -> None:
     """A few kilobytes may unpack to more than the whole worker has; 8K is the most."""
     size = ("-f", "lavfi", "-i", "color=s=8000x4400:r=1", "-f", "lavfi", "-i", "sine")
-    large = make(
-        path, tmp_path / "x.mov", *size, "-frames:v", "1", "-pix_fmt", "gray", "-c:v", "png"
-    )
+    large = make(tmp_path / "x.mov", *size, "-frames:v", "1", "-pix_fmt", "gray", "-c:v", "png")
 
     assert large.stat().st_size < 200_000
     with pytest.raises(StageError) as caught:
@@ -213,7 +211,7 @@ def test_a_sound_is_cut_where_no_one_speaks() -> None:
 async def test_a_recording_without_pictures_is_taken(path: str, tmp_path: Path) -> None:
     """A transcript needs no pictures; browsers play what is common."""
     for name, sound in (("song.m4a", "aac"), ("song.mp3", "mp3"), ("song.wav", "pcm_s16le")):
-        make(path, tmp_path / name, "-f", "lavfi", "-i", "sine", "-t", "1")
+        make(tmp_path / name, "-f", "lavfi", "-i", "sine", "-t", "1")
         media = await Ffmpeg(path).look(tmp_path / name)
         assert (media.video, media.audio, unplayable(media)) == (None, sound, None), name
 
@@ -221,9 +219,9 @@ async def test_a_recording_without_pictures_is_taken(path: str, tmp_path: Path) 
 async def test_what_browsers_do_not_play_is_reported(path: str, tmp_path: Path) -> None:
     """With a way out; the length of a file that does not say it is measured."""
     picture = ("-f", "lavfi", "-i", "testsrc=s=64x64:r=5", "-f", "lavfi", "-i", "sine")
-    make(path, tmp_path / "old.avi", *picture, "-c:v", "mpeg4", "-t", "2")
-    make(path, tmp_path / "new.mp4", *picture, "-pix_fmt", "yuv420p", "-t", "2")
-    make(path, tmp_path / "live.ts", *picture, "-c:v", "mpeg2video", "-t", "2")
+    make(tmp_path / "old.avi", *picture, "-c:v", "mpeg4", "-t", "2")
+    make(tmp_path / "new.mp4", *picture, "-pix_fmt", "yuv420p", "-t", "2")
+    make(tmp_path / "live.ts", *picture, "-c:v", "mpeg2video", "-t", "2")
 
     old = await Ffmpeg(path).look(tmp_path / "old.avi")
     new = await Ffmpeg(path).look(tmp_path / "new.mp4")

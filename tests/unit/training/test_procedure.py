@@ -235,6 +235,10 @@ def test_speech_without_an_instruction_is_no_procedure() -> None:
         with pytest.raises(StageError, match="no instruction") as failed:
             extract("x", [SpokenSegment(start=0, end=2, text=text)])
         assert failed.value.code == "no_instructions"
+    text = "in to an end even then the end of the the fifth in the fifth"
+    timed = [(word, n * 0.3, n * 0.3 + 0.29, 0.2) for n, word in enumerate(text.split())]
+    with pytest.raises(StageError, match="no instruction"):
+        extract("x", [TimedSegment(start=0, end=9, text=text, words=timed)])
 
 
 def test_another_language_is_listed_as_it_is_and_said_so() -> None:

@@ -708,6 +708,7 @@ declare
   v_made jsonb;
   v_id uuid;
   v_research uuid[] := '{}';
+  v_material uuid[] := '{}';
   v_fed uuid[];
   v_ids uuid[] := '{}';
   v_wake boolean := false;
@@ -715,8 +716,9 @@ begin
   perform chat.spend(case when p_conversation.by_guest then p_conversation.session_id end, 0,
     jsonb_array_length(p_items) * chat.item_tokens());
   for v_item in select value from jsonb_array_elements(p_items) loop
-    -- items that use a piece of research wait for it
-    v_fed := case when v_item ->> 'kind' = 'research' then '{}' else v_research end;
+    -- what uses research waits for it, and what is written or shown for all that comes before
+    v_fed := case when v_item ->> 'kind' in ('draft', 'build') then v_material
+      when v_item ->> 'kind' = 'research' then '{}' else v_research end;
     v_made := queue.enqueue(p_conversation.workspace_id, null, jsonb_build_array(jsonb_strip_nulls(jsonb_build_object(
       'job_type', 'chat_work', 'user_id', p_user_id, 'session_id', p_conversation.session_id,
       'payload', jsonb_build_object('conversation_id', p_conversation.id, 'message_id', p_message_id),
@@ -728,6 +730,9 @@ begin
     v_ids := v_ids || v_id;
     if v_item ->> 'kind' = 'research' then
       v_research := v_research || v_id;
+    end if;
+    if v_item ->> 'kind' in ('research', 'summarise', 'compare') then
+      v_material := v_material || v_id;
     end if;
     insert into public.chat_work_items
       (job_id, conversation_id, workspace_id, message_id, kind, title, instruction, fed_by)
@@ -742,7 +747,7 @@ end;
 $$;
 comment on function chat.begin_work is 'Begin work items {kind, title, instruction} for a message, in a '
   'conversation whose row the caller holds: {ids, wake}. Items after research in one request wait for it and use its '
-  'results.';
+  'results; a draft and a page also those of comparisons and summaries.';
 
 create function chat.plan_text(p_items jsonb, p_room integer) returns text
 language sql stable

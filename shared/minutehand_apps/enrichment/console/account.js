@@ -2,11 +2,11 @@
 
 import { supabase } from "../../api.js";
 import { duration, number } from "../../lib/format.js";
-import { ENDED, makeUseJobStatus, watchWorkspace } from "../../lib/jobs.js";
+import { makeUseJobStatus, watchWorkspace } from "../../lib/jobs.js";
 import { useWatched } from "../../lib/live.js";
 import { navigate } from "../../lib/router.js";
 import { useRead } from "../../lib/store.js";
-import { hooks, html, useEffect, useRef, useState } from "../../lib/ui.js";
+import { hooks, html, useState } from "../../lib/ui.js";
 import { Freshness, StateBadge } from "../../parts/badge.js";
 import { ActionButton } from "../../parts/dialog.js";
 import { JobProgress } from "../../parts/job-progress.js";
@@ -85,7 +85,7 @@ function Loaded({ account, isStale, error, contacts, history, refresh }) {
       <${ActionButton} className="primary" run=${enrich}>Enrich<//>
     </header>
     ${isStale && html`<${Stale} error=${error} retry=${refresh} />`}
-    ${latest && html`<${LatestJob} id=${latest.id} onEnd=${refresh} />`}
+    ${latest && html`<${LatestJob} id=${latest.id} />`}
     <div class="columns">
       <div class="column main">
         <${Fields} account=${account} onSaved=${refresh} />
@@ -134,21 +134,13 @@ function Loaded({ account, isStale, error, contacts, history, refresh }) {
 }
 
 /**
- * The newest job, followed live while it runs; its end reads the account again.
+ * The newest job, followed live while it runs; the workspace's watch reads the account again at its end.
  *
- * @param {{id: string, onEnd: () => void}} props
+ * @param {{id: string}} props
  */
-function LatestJob({ id, onEnd }) {
+function LatestJob({ id }) {
   const { job, freshness, isEnded } = useJobStatus({ jobId: id });
-  const wasLive = useRef(false);
-  useEffect(() => {
-    if (job && !isEnded) wasLive.current = true;
-    if (isEnded && wasLive.current) {
-      wasLive.current = false;
-      onEnd();
-    }
-  }, [isEnded, job]);
-  if (!job || (ENDED.has(job.status) && !wasLive.current)) return null;
+  if (!job || isEnded) return null;
   return html`<section class="card live-job" aria-label="Running enrichment">
     <div class="bar">
       <${StateBadge} status=${job.status} />

@@ -49,7 +49,7 @@ export function ImportDialog({ workspaceId, onClose, onStarted }) {
     below=${earlier}
     onClose=${onClose}>
     <p class="muted">
-      A CSV file with a header. <code>name</code> or <code>domain</code> is needed; industry, employees, city, state and country are taken when there. Rows with a known domain update that account.
+      A CSV file with a header. <code>domain</code> is needed; name, industry, employees, revenue, city, state and country are taken when there. Rows with a known domain update that account.
     </p>
     <label class="field">
       <span>File</span>

@@ -332,46 +332,39 @@ set lock_timeout = '5s'
 as $$
 declare
   v_job public.jobs;
-  v_account public.accounts;
-  v_contact public.contacts;
+  v_row jsonb;
+  v_allowed constant text[] := case p_kind when 'account'
+    then '{name,industry,employee_count,annual_revenue,city,state,country}'::text[] else '{name,title,linkedin_url}' end;
   v_fields jsonb;
   v_metadata constant jsonb := p_metadata || jsonb_build_object('apollo_enriched_at', queue.clock());
 begin
   -- Record before job: a person's unfinished edit is waited for without holding up the job's reports.
   if p_kind = 'account' then
-    select accounts.* into v_account from public.accounts as accounts where accounts.id = p_id for update;
+    select to_jsonb(accounts) into v_row from public.accounts as accounts where accounts.id = p_id for update;
   else
-    select contacts.* into v_contact from public.contacts as contacts where contacts.id = p_id for update;
+    select to_jsonb(contacts) into v_row from public.contacts as contacts where contacts.id = p_id for update;
   end if;
   v_job := enrichment.held_job(p_job_id, queue.big_whole(p_fence, 'p_fence'));
-  perform set_config('enrichment.applying', 'on', true);
-  if p_kind = 'account' then
-    if v_account.workspace_id = v_job.workspace_id then
-      v_fields := enrichment.applicable(
-        to_jsonb(v_account), p_seen, p_fields,
-        '{name,industry,employee_count,annual_revenue,city,state,country}', v_job.created_at
-      );
-      v_account := jsonb_populate_record(v_account, queue.plain(v_fields));
+  if v_row ->> 'workspace_id' = v_job.workspace_id::text then
+    v_fields := enrichment.applicable(v_row, p_seen, p_fields, v_allowed, v_job.created_at);
+    v_row := v_row || queue.plain(v_fields);
+    perform set_config('enrichment.applying', 'on', true);
+    if p_kind = 'account' then
       update public.accounts as accounts
       set (name, industry, employee_count, annual_revenue, city, state, country) = (
-          v_account.name, v_account.industry, v_account.employee_count, v_account.annual_revenue,
-          v_account.city, v_account.state, v_account.country),
+          select r.name, r.industry, r.employee_count, r.annual_revenue, r.city, r.state, r.country
+          from jsonb_populate_record(null::public.accounts, v_row) as r),
         enriched_at = queue.clock(), metadata = accounts.metadata || v_metadata
       where accounts.id = p_id;
-    end if;
-  else
-    if v_contact.workspace_id = v_job.workspace_id then
-      v_fields := enrichment.applicable(
-        to_jsonb(v_contact), p_seen, p_fields, '{name,title,linkedin_url}', v_job.created_at
-      );
-      v_contact := jsonb_populate_record(v_contact, v_fields);
+    else
       update public.contacts as contacts
-      set (name, title, linkedin_url) = (v_contact.name, v_contact.title, v_contact.linkedin_url),
+      set (name, title, linkedin_url) = (
+          select r.name, r.title, r.linkedin_url from jsonb_populate_record(null::public.contacts, v_row) as r),
         enriched_at = queue.clock(), metadata = contacts.metadata || v_metadata
       where contacts.id = p_id;
     end if;
+    perform set_config('enrichment.applying', 'off', true);
   end if;
-  perform set_config('enrichment.applying', 'off', true);
   return jsonb_build_object(
     'missing', v_fields is null,
     'updated', coalesce((select jsonb_agg(name order by name) from jsonb_object_keys(v_fields) as name), '[]'),

@@ -2,7 +2,8 @@
 
 import { bytes } from "../../lib/format.js";
 import { html, useState } from "../../lib/ui.js";
-import { Dialog } from "../../parts/dialog.js";
+import { DialogForm } from "../../parts/dialog-form.js";
+import { notifyFailure } from "../../parts/toasts.js";
 import { uploads } from "./uploading.js";
 
 const SAMPLE = "/apps/training/sample.mp4";
@@ -26,11 +27,8 @@ function typeOf(/** @type {File} */ file) {
 export function UploadDialog({ workspaceId, whose, onClose }) {
   const [file, setFile] = useState(/** @type {File | null} */ (null));
   const [title, setTitle] = useState("");
-  const [busy, setBusy] = useState(false);
-  const [problem, setProblem] = useState(/** @type {string | null} */ (null));
   const choose = (/** @type {File | null} */ chosen) => {
     setFile(chosen);
-    setProblem(chosen && chosen.size === 0 ? "This file is empty" : null);
     if (chosen && !title.trim())
       setTitle(
         chosen.name
@@ -40,67 +38,56 @@ export function UploadDialog({ workspaceId, whose, onClose }) {
       );
   };
   const takeSample = async () => {
-    setProblem(null);
     try {
       const answer = await fetch(SAMPLE);
       if (!answer.ok) throw new Error(`The sample could not be read (${answer.status})`);
       choose(new File([await answer.blob()], "changing-the-paper.mp4", { type: "video/mp4" }));
     } catch (error) {
-      setProblem(error.message);
+      notifyFailure("Could not take the sample", error);
     }
   };
-  const submit = async (/** @type {SubmitEvent} */ event) => {
-    event.preventDefault();
-    if (!file || file.size === 0) return;
-    setBusy(true);
-    setProblem(null);
-    try {
-      const fields = { workspace_id: workspaceId, title: title.trim(), content_type: typeOf(file) };
-      await uploads.begin(file, fields, whose);
-      onClose();
-    } catch (error) {
-      setProblem(error.message);
-      setBusy(false);
-    }
+  const submit = async () => {
+    if (!file) return;
+    const fields = { workspace_id: workspaceId, title: title.trim(), content_type: typeOf(file) };
+    await uploads.begin(file, fields, whose);
+    onClose();
   };
-  return html`<${Dialog} title="New video" onClose=${onClose}>
-    <form class="stack" onSubmit=${submit}>
-      <label class="field">
-        <span>Video <span class="hint">MP4, MOV, WebM, MKV, AVI …, with sound</span></span>
-        <input
-          type="file"
-          accept="video/*"
-          required=${!file}
-          onChange=${(/** @type {{target: HTMLInputElement & {files: FileList}}} */ event) => choose(event.target.files[0] ?? null)} />
-      </label>
-      <div class="bar">
-        <span class="muted small">
-          ${file ? `${file.name}, ${bytes(file.size)}` : "Nothing at hand?"}
-        </span>
-        ${
-          !file &&
-          html`<button type="button" class="quiet" onClick=${takeSample}>
-            Take a sample of 19 seconds
-          </button>`
-        }
-      </div>
-      <label class="field">
-        <span>Title</span>
-        <input
-          type="text"
-          required
-          maxlength="200"
-          pattern=".*\\S.*"
-          value=${title}
-          onInput=${(/** @type {{target: HTMLInputElement}} */ event) => setTitle(event.target.value)} />
-      </label>
-      ${problem && html`<p class="problem" role="alert">${problem}</p>`}
-      <div class="actions">
-        <button type="button" onClick=${onClose}>Close</button>
-        <button type="submit" class="primary" disabled=${busy || !file || file.size === 0}>
-          ${busy ? "Starting…" : "Upload"}
-        </button>
-      </div>
-    </form>
+  return html`<${DialogForm}
+    title="New video"
+    action="Upload"
+    doing="Starting…"
+    run=${submit}
+    disabled=${!file || file.size === 0}
+    onClose=${onClose}>
+    <label class="field">
+      <span>Video <span class="hint">MP4, MOV, WebM, MKV, AVI …, with sound</span></span>
+      <input
+        type="file"
+        accept="video/*"
+        required=${!file}
+        onChange=${(/** @type {{target: HTMLInputElement & {files: FileList}}} */ event) => choose(event.target.files[0] ?? null)} />
+    </label>
+    <div class="bar">
+      <span class="muted small">
+        ${file ? `${file.name}, ${bytes(file.size)}` : "Nothing at hand?"}
+      </span>
+      ${
+        !file &&
+        html`<button type="button" class="quiet" onClick=${takeSample}>
+          Take a sample of 19 seconds
+        </button>`
+      }
+    </div>
+    <label class="field">
+      <span>Title</span>
+      <input
+        type="text"
+        required
+        maxlength="200"
+        pattern=".*\\S.*"
+        value=${title}
+        onInput=${(/** @type {{target: HTMLInputElement}} */ event) => setTitle(event.target.value)} />
+    </label>
+    ${file?.size === 0 && html`<p class="problem" role="alert">This file is empty</p>`}
   <//>`;
 }
