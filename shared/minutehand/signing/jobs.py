@@ -24,6 +24,8 @@ from minutehand.worker.plain import plain
 
 #: The step that keeps the result until the job is settled.
 STEP = "Signed result"
+#: Jobs closed in one round: a worker run waits for it before it leases.
+MOST_CLOSED = 25
 
 
 class ResultSigner:
@@ -80,7 +82,10 @@ class ResultSigner:
 
         A publisher, see `Registry.publisher`.
         """
-        while (told := await self._close()).head is not None:
+        for _ in range(MOST_CLOSED):
+            told = await self._close()
+            if told.head is None:
+                break
             hashes = {"payload": digest_or_none(told.payload), "result": digest_of(told.result)}
             send = partial(self._close, told.stated["job_id"])
             await self._signer.issue_stated(told, hashes, send)

@@ -59,6 +59,13 @@ def test_rates_prices_and_costs_are_distinguished() -> None:
     assert [(cost.item, cost.amount) for cost in facts.costs] == [("hall", Decimal(900))]
     assert [(rate.per, rate.amount) for rate in facts.rates] == [("hour", Decimal(20))]
     assert facts.budget is None
+    rated = read("Build an app with a day rate of 640 €", TODAY)
+    assert [(rate.per, rate.amount) for rate in rated.rates] == [("day", Decimal(640))]
+    days = (
+        read("Organise a fair from 5 to 7 June 2027", TODAY),
+        read("A fair June 5-7, 2027", TODAY),
+    )
+    assert [each.window and each.window.day for each in days] == [date(2027, 6, 5)] * 2
 
 
 PHRASES = [
