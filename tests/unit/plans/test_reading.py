@@ -59,6 +59,13 @@ def test_rates_prices_and_costs_are_distinguished() -> None:
     assert [(cost.item, cost.amount) for cost in facts.costs] == [("hall", Decimal(900))]
     assert [(rate.per, rate.amount) for rate in facts.rates] == [("hour", Decimal(20))]
     assert facts.budget is None
+    rated = read("Build an app with a day rate of 640 €", TODAY)
+    assert [(rate.per, rate.amount) for rate in rated.rates] == [("day", Decimal(640))]
+    days = (
+        read("Organise a fair from 5 to 7 June 2027", TODAY),
+        read("A fair June 5-7, 2027", TODAY),
+    )
+    assert [each.window and each.window.day for each in days] == [date(2027, 6, 5)] * 2
 
 
 PHRASES = [
@@ -102,6 +109,15 @@ def test_an_answer_settles_what_was_doubtful() -> None:
         question = Question(doubt.question, doubt.text, IN_PLACE.get(about, "{}"))
         answered = read(question.answered(prompt, answers[about]), TODAY)
         assert answered.doubt(about) is None, answered.prompt
+
+
+def test_an_answer_takes_the_place_of_whole_words() -> None:
+    """Not of the end of a longer figure."""
+    asked = Question("Which?", "5 EUR")
+
+    assert asked.answered("A lamp for 15 EUR, a shade for 5 EUR", "7 EUR") == (
+        "A lamp for 15 EUR, a shade for 7 EUR"
+    )
 
 
 @pytest.mark.parametrize("text", ["1." * 4000, "1,000 " * 1300, "and " * 2000, "in the " * 1100])

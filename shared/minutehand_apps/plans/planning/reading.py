@@ -129,7 +129,8 @@ _YEAR: Final = r"(?:,?[\s-]+(?P<{}>\d{{4}}\b|['\u2019]\d\d\b))?"
 _DATES: Final = re.compile(
     r"(?P<numeric>\b\d{1,4}(?P<mark>[./-])\d{1,2}(?P=mark)(?:\d{4}|\d\d)\b)"
     rf"|\b(?P<d1>\d{{1,2}})(?:st|nd|rd|th)?[\s-]+(?:of\s+)?(?P<m1>{_MONTH_OR_SHORT})\b{_YEAR.format('y1')}"
-    rf"|\b(?P<m2>{_MONTH_OR_SHORT})\.?\s+(?:the\s+)?(?P<d2>\d{{1,2}})(?:st|nd|rd|th)?\b(?!\s*(?:people|%))"
+    rf"|\b(?P<m2>{_MONTH_OR_SHORT})\.?\s+(?:the\s+)?(?:(?P<d0>\d{{1,2}})(?:st|nd|rd|th)?\s*(?:-|\u2013|to|and|&)\s*)?"
+    r"(?P<d2>\d{1,2})(?:st|nd|rd|th)?\b(?!\s*(?:people|%))"
     rf"{_YEAR.format('y2')}"
     rf"|\b(?:the\s+)?(?P<part>end|beginning|start|middle)\s+of\s+(?P<m3>{_MONTH})\b{_YEAR.format('y3')}"
     rf"|\b(?P<nth>(?:the\s+)?(?:first|second|third|fourth|last|[a-z]+th|1st|2nd|3rd|4th)\s+(?:\w+\s+)?"
@@ -172,17 +173,17 @@ _FEAST: Final = (
 )
 _TIME: Final = (
     rf"(?:{_MONTH_OR_SHORT}|(?:{_WEEKDAY}|{_UNIT_OF_TIME}|year-end|weekend|evening|night|fortnight|term"
-    rf"|season|noon|midnight|today|tonight|tomorrow|EO[YMQW]|H[12]|Q[1-4]|[CK]W|{_FEAST}|20\d\d|['\u2019]\d\d))"
+    rf"|season|noon|midnight|today|FY\s?\d*|tonight|tomorrow|EO[YMQW]|H[12]|Q[1-4]|[CK]W|{_FEAST}|20\d\d|['\u2019]\d\d))"
 )
 _WHEN: Final = re.compile(
     r"\b(?:by|before|until|till|within|in|on|at|after|due|deadline(?:\s+(?:is|of))?|this|next|coming|early"
     r"|mid|late|end\s+of|beginning\s+of|middle\s+of|start\s+of)[\s-]+"
-    r"(?:(?:the|an?|my|our|next|this|coming|last|first|second|end|middle|beginning|start|half|of|early"
+    r"(?:(?:the|an?|my|our|every|next|this|coming|last|first|second|end|middle|beginning|start|half|of|early"
     rf"|mid|late|in|on|and|couple|few|several|some|about|\d+(?:st|nd|rd|th)?|{_N})[\s-]+){{0,6}}"
     rf"{_TIME}\b(?:\s+(?:the\s+)?\d[\w/-]*)?|\b(?:before|until|till)(?:\s+(?!\d)[\w'\u2019-]+){{1,3}}"
     rf"|\b(?:over|during|for)\s+(?:(?:the|my|our|school|summer|winter)\s+)*{_FEAST}\b"
     rf"|\b(?:{_N})\s+(?:{_UNIT_OF_TIME})\s+from\s+(?:now|today)\b"
-    r"|\b(?:by|until|till|due|deadline)\W+\d[\d./:-]*(?=\s*(?:[.,;]|$))"
+    r"|\b(?:by|on|until|till|due|deadline)\W+\d[\d./:-]*(?=\s*(?:[.,;]|$))"
     r"|\b(?:soon|asap|as\s+soon\s+as\s+possible|today|tonight|yesterday|day\s+after\s+tomorrow)\b"
     # a date of another language, or somebody's name
     r"|\b\d{1,2}(?:\.|er)?\s+[^\W\d]{3,10}\.?\s+20\d\d\b|\bby\s+(?-i:[A-Z][^\W\d]+)(?=\s*(?:[,;]|\.?\s*$))",
@@ -264,7 +265,13 @@ _MONEY: Final = re.compile(
 _CHANGED: Final = re.compile(
     r"\b(?:minus|half|quarter|third|double|twice|%|percent)\b[^.;,]{0,30}$", re.I
 )
-_PER_LONG: Final = re.compile(r"^\s*(?:/|per|an?|each|every)\s*(?:week|month|quarter|year)\b", re.I)
+_PER_LONG: Final = re.compile(
+    r"^\s*(?:(?:/|per|an?|each|every)\s*(?:week|month|quarter|year)|(?:week|month|quarter|year)ly|annually)\b",
+    re.I,
+)
+_LONG: Final = re.compile(r"\b(?:weekly|monthly|quarterly|yearly|annual)\s+(?:\w+\s+){1,2}$", re.I)
+#: "a day rate of EUR 640"
+_RATE: Final = re.compile(r"\b(day|daily|hour|hourly)[\s-]+(rate)\s+(?:(?:of|is|at)\s+)?$", re.I)
 _PER_TIME: Final = re.compile(
     r"^\s*(?:/|per|an?|each)\s*(?:person[- ]|man[- ]|working[- ])?(day|hour|h)\b"
     r"|^\s*(daily|hourly)\b",
@@ -302,7 +309,8 @@ _PEOPLE: Final = re.compile(
 )  # fmt: skip
 _SOME_PEOPLE: Final = re.compile(
     r"\b(?:some|several|few|many|half|(?:couple|pair|handful|bunch|dozens|hundreds|thousands)\s+of)\s+"
-    rf"(?:\w+\s+){{0,2}}?(?:{_ROLES})\b|\b(?:with|by)\s+(?-i:[A-Z][a-z]+\s+and\s+[A-Z]\w*)|\bwith\s+(?:an?|my|our|the)\s+(?:\w+\s+)?(?:team|crew|{_KIN})\b"
+    rf"(?:\w+\s+){{0,2}}?(?:{_ROLES})\b|\b(?:with|by)\s+(?-i:[A-Z][a-z]+\s+and\s+[A-Z]\w*)|\bwith\s+(?:an?|my|our|the)\s+(?:\w+\s+)?(?:team|crew|{_KIN})\b|\bteams\s+of\b"
+    rf"|\b\d+\s*(?:\(\w+\)|\+|or\s+more)\s*(?:{_ROLES})\b"
     rf"|\bwith\s+(?:{_ROLES})\b|\bby\s+(?:me|us)\b|\b(?:{_N})\s+(?:{_KIN})\b", re.I,
 )  # fmt: skip
 #: What names money or people and was not read, and what is asked then.
@@ -319,7 +327,8 @@ _RANGE: Final = re.compile(
     rf"(?![\w./:-])(?:\s?(?P<c2>{CURRENCY})|[\s-]+(?P<unit>[a-z]+))?", re.I,
 )  # fmt: skip
 #: "a builder and two painters", "3 of our 5 developers"
-_ONE_OF: Final = re.compile(r"\b(?:an?\s+[\w-]+\s+and|of\s+(?:our|my|the))\s+$")
+_ONE_OF: Final = re.compile(rf"\b(?:an?\s+[\w-]+\s+and|(?:{_N}\s+)?of\s+(?:our|my|the))\s+$", re.I)
+_AND_ONE: Final = re.compile(rf"\b(?:with|and|plus)\s+an?\s+(?:\w+\s+)?(?:{_ROLES})\b", re.I)
 _GENERAL: Final = frozenset(
     {"person", "staff", "colleague", "member", "employee", "student", "friend", "teacher", "nurse",
      "librarian"}
@@ -397,7 +406,7 @@ _EACH_GETS: Final = re.compile(
 
 #: "a team of five": those who do the work.
 _TEAM_OF: Final = re.compile(
-    rf"\b(?:team|crew|group)\s+of\s+(?P<n>{_N})\b(?!\s+(?:{_ROLES})\b)(?!\s*(?:each|per))"
+    rf"\b(?:team|crew|group)\s+of\s+(?P<n>{_N})\b(?!\s+(?:{_ROLES})\b)(?!\s*(?:each|per|[-\u2013]\s?\d|to\s|or\s))"
     rf"|\b(?P<n2>{_N})[\s-](?:person|people|man|woman|strong)\s+(?:team|crew)\b",
     re.I,
 )
@@ -452,6 +461,10 @@ class Reader:
         self._left = self._left[:start] + "\x00" * (end - start) + self._left[end:]
         return self.prompt[start:end].strip(" ,.;:")
 
+    def _near(self, pattern: re.Pattern[str], at: int) -> re.Match[str] | None:
+        """A match that ends at a place; what is far before it is not looked at."""
+        return pattern.search(self.prompt, max(0, at - 200), at)
+
     def _ranges(self) -> None:
         for found in _RANGE.finditer(self._left):
             before, unit = self.prompt[: found.start()], (found["unit"] or "").lower()
@@ -473,51 +486,55 @@ class Reader:
                 continue
             hours = number * HOURS[unit]
             text = self._take(*found.span())
-            self._found.setdefault("effort", Counted(value=hours, noun="hours", text=text))
+            self._found.setdefault("effort", Counted(value=hours, noun="hour", text=text))
 
     def _dates(self) -> None:
         loose: list[str] = []
         for found in _DATES.finditer(self._left):
             if "\x00" in self._left[slice(*found.span())]:
                 continue  # the other of two days
-            before = self.prompt[: found.start()]
-            named = _DAY_NAME.search(before)
-            before = before[: named.start()] if named else before
-            starts = _STARTS.search(before) and not _BETWEEN.search(before)
+            named = self._near(_DAY_NAME, found.start())
+            at = named.start() if named else found.start()
+            starts = self._near(_STARTS, at) and not self._near(_BETWEEN, at)
             noun = re.match(r"\s+([^\W\d_]+)", self.prompt[found.end() :])
             if (
                 (found["christmas"] or found["m4"] or found["weekday"])
                 and noun
                 and noun[1] not in _STOPS
-                and not _HINT.search(before)
+                and not self._near(_HINT, at)
             ):
                 loose.append(found.group() + noun.group())  # as in "Christmas market"
                 continue
-            moved = _MOVED.search(before) or (not starts and _NOT_BEFORE.search(before))
+            moved = self._near(_MOVED, at) or (not starts and self._near(_NOT_BEFORE, at))
             if found["m4"] or found["quarter"]:
-                moved = moved or _PART.search(before)
+                moved = moved or self._near(_PART, at)
             elif found["weekday"]:
-                moved = moved or _NO_WEEKDAY.search(before)
+                moved = moved or self._near(_NO_WEEKDAY, at)
             after = _MOVED_AFTER.match(self.prompt, found.end())
             if found["nth"] or moved or after:
                 words = self._take((moved or found).start(), (after or found).end())
                 self._doubt("deadline", words, "Which day is meant by “{}”?")
                 continue
-            read = self._date_of(found, starts=bool(starts), before=bool(_BEFORE.search(before)))
+            read = self._date_of(found, starts=bool(starts), before=bool(self._near(_BEFORE, at)))
             if read is None:
                 continue
             value, rule = read
             if named and named["name"][:3].lower() != WEEKDAYS[value.weekday()][:3]:
                 words = self.prompt[named.start() : found.end()]
                 self._doubt("deadline", words, f"It is a {value:%A}: which day is meant?")
-            since = _BETWEEN.search(before)
+            since = self._near(_BETWEEN, at)
+            if since and "\x00" in self._left[slice(*since.span("day"))]:
+                since = None  # of another date
             ahead = value.day - int(since["day"]) if since else -1
             if since and (ahead == 1 or (ahead > 0 and _is_span(since))):
                 first = value.replace(day=int(since["day"]))
                 text = self.prompt[since.start() : found.end()]
                 self._take(*since.span())
                 self._found.setdefault("window", Dated(day=first, text=text, rule="as stated"))
-            if _OPENS.search(before):
+            if found["d0"]:
+                first = value.replace(day=int(found["d0"]))
+                self._found.setdefault("window", Dated(day=first, text=found.group(), rule=rule))
+            if self._near(_OPENS, at) or (not starts and _until_another(self._left, found.end())):
                 text = self._take(*found.span())
                 self._found.setdefault("window", Dated(day=value, text=text, rule=rule))
                 continue
@@ -526,13 +543,13 @@ class Reader:
                 year = value.year - (window.day.replace(year=value.year) > value)
                 day = window.day.replace(year=year)
                 self._found["window"] = window.model_copy(update={"day": day})
-            hint = _HINT.search(before)
+            hint = self._near(_HINT, at)
             span = (hint.start() if hint else found.start(), found.end())
             text = self.prompt[slice(*span)].strip(" ,.;:")
             self._take(*found.span())
             name = "start" if starts else "deadline"
             first_read = self._found.setdefault(name, Dated(day=value, text=text, rule=rule))
-            if name == "deadline" and first_read.day != value and _FIRM.search(before):
+            if name == "deadline" and first_read.day != value and self._near(_FIRM, at):
                 words = f"{first_read.text} … {text}"
                 self._doubt("deadline", words, "Two days are named: which one is the deadline?")
         if "deadline" not in self._found:
@@ -687,7 +704,7 @@ class Reader:
             if unit == "hour" and not re.match(r"in\b|within\b|deadline", found["hint"], re.I):
                 continue  # "under 4 hours" is what is wanted, and no day
             if unit == "hour":
-                last = add_working_days(first, (whole - 1) // 8)
+                last = first + timedelta(days=(whole - 1) // 24)
             elif unit == "day" and working in {"working", "business"}:
                 last = add_working_days(first, whole - 1)
             elif unit in {"month", "year"}:
@@ -722,14 +739,16 @@ class Reader:
             if gets := _EACH_GETS.search(before):
                 made |= {"per": singular_of(gets["per"].lower()), "item": gets["item"].lower()}
                 prices.append(Amount(**made))
+            elif long := _LONG.search(before):
+                self._doubt("budget", long.group() + text, _HOW_LONG)
             elif long := _PER_LONG.match(after):
                 self._doubt("budget", text + long.group(), _HOW_LONG)
-            elif per := _PER_TIME.match(after):
+            elif per := _PER_TIME.match(after) or _RATE.search(before):
                 unit = (per[1] or per[2]).lower()
                 bracket = _IN_BRACKETS.search(before)
                 noun = noun or (bracket[1].lower() if bracket else "")
                 role = re.search(rf"\b(?:{_ROLES})\b", noun)
-                made["text"] += per.group().rstrip()
+                made["text"] += per.group().rstrip() if per.string is after else ""
                 if noun and not role and not _LABOUR.search(noun):
                     self._doubt("budget", made["text"], _HOW_LONG)
                     continue
@@ -778,7 +797,7 @@ class Reader:
                 text = self._take(*found.span())
                 team.append(Counted(value=value, noun="person", text=text))
         for found in _PEOPLE.finditer(self._left):
-            before, question = self.prompt[: found.start()], ""
+            before, question, start = self.prompt[: found.start()], "", found.start()
             role = singular_of((found["role"] or "person").lower())
             value = Decimal(1) if found["alone"] else number_of(found["us"] or found["n"])
             if found["alone"]:
@@ -789,17 +808,19 @@ class Reader:
                 role in _GENERAL and not found["us"] and not _TEAM_BEFORE.search(before)
             ):
                 continue  # those the work is for: a quantity
-            elif _ONE_OF.search(before) and not team:
-                question = "How many people do the work?"
+            elif (one := _ONE_OF.search(before)) and not team:
+                question, start = "How many people do the work?", one.start()
             elif re.search(r"\band\s+$", before) and not team and not _WITH.search(before):
                 continue
             elif value is None or value % 1 or _BOUNDED.search(before):
                 question = "How many people do the work?"
-            text = self._take(*found.span())
+            text = self._take(start, found.end())
             if question:
                 self._doubt("team", text, question)
             elif value is not None:
                 team.append(Counted(value=value, noun=role, text=text))
+        if team and (more := _AND_ONE.search(self._left)):
+            self._doubt("team", more.group(), "How many people do the work?")
 
     def _quantities(self) -> None:
         found_ones: list[Counted] = self._found.setdefault("quantities", [])
@@ -850,6 +871,12 @@ class Reader:
 def read(prompt: str, today: date) -> Facts:
     """What `prompt` states, on the day `today`."""
     return Reader(prompt, today).read()
+
+
+def _until_another(text: str, at: int) -> bool:
+    """Whether a date follows that ends what begins here: 5 June to 7 June."""
+    to = re.compile(r"\s*(?:to|until|till|-|\u2013)\s*(?:the\s+)?").match(text, at)
+    return bool(to and _DATES.match(text, to.end()))
 
 
 def _is_span(since: re.Match[str]) -> bool:
