@@ -54,17 +54,18 @@ let isHost = false; // whether this client, and its signing out, are the console
  *   password yet.
  */
 
-export const session = createStore(
-  /** @type {Session} */ ({
-    status: "starting",
-    user: null,
-    workspaces: [],
-    workspace: null,
-    isOperator: false,
-    reason: null,
-    isNew: false,
-  }),
-);
+/** @type {Session} */
+const SIGNED_OUT = {
+  status: "out",
+  user: null,
+  workspaces: [],
+  workspace: null,
+  isOperator: false,
+  reason: null,
+  isNew: false,
+};
+
+export const session = createStore(/** @type {Session} */ ({ ...SIGNED_OUT, status: "starting" }));
 
 /** The signed-in supabase-js client. */
 export const supabase = () => client;
@@ -187,15 +188,7 @@ function signedOut() {
       : session.get().reason;
   isLeaving = false;
   hadSession = false;
-  session.set({
-    status: "out",
-    user: null,
-    workspaces: [],
-    workspace: null,
-    isOperator: false,
-    reason,
-    isNew: false,
-  });
+  session.set({ ...SIGNED_OUT, reason });
 }
 
 async function signedIn(/** @type {{id: string, email?: string}} */ user) {
@@ -217,16 +210,7 @@ async function signedIn(/** @type {{id: string, email?: string}} */ user) {
       isNew: session.get().isNew,
     });
   } catch (error) {
-    session.set({
-      status: "failed",
-      error,
-      user: null,
-      workspaces: [],
-      workspace: null,
-      isOperator: false,
-      reason: null,
-      isNew: false,
-    });
+    session.set({ ...SIGNED_OUT, status: "failed", error });
   }
 }
 

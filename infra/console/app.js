@@ -141,13 +141,21 @@ function Console({ apps }) {
     isOperator=${isOperator} />`;
 }
 
+const ThemeButton = () =>
+  html`<button
+    type="button"
+    class="quiet"
+    onClick=${nextTheme}
+    title="Switch between system, light and dark">
+    Theme: ${useStore(theme)}
+  </button>`;
+
 /**
  * A page of an app for anyone who has its link: no session, no menu, nothing of a workspace.
  *
  * @param {{apps: App[]}} props
  */
 function AsGuest({ apps }) {
-  const mode = useStore(theme);
   const found = match(
     apps.flatMap((app) => app.guestPages ?? []),
     useStore(place).path,
@@ -155,13 +163,7 @@ function AsGuest({ apps }) {
   return html`<div class="visiting">
     <header class="visiting-top">
       <span class="brand"><${Logo} /><span>Minutehand</span></span>
-      <button
-        type="button"
-        class="quiet"
-        onClick=${nextTheme}
-        title="Switch between system, light and dark">
-        Theme: ${mode}
-      </button>
+      <${ThemeButton} />
     </header>
     <main id="main" tabindex="-1">
       ${
@@ -303,13 +305,7 @@ function Shell({ apps, user, workspace, workspaces, isOperator }) {
       <div class="rail-foot">
         <p class="muted small user" title=${user.email}>${user.email}</p>
         <div class="rail-buttons">
-          <button
-            type="button"
-            class="quiet"
-            onClick=${nextTheme}
-            title="Switch between system, light and dark">
-            Theme: ${mode}
-          </button>
+          <${ThemeButton} />
           <button type="button" class="quiet" onClick=${signOut}>Sign out</button>
         </div>
       </div>

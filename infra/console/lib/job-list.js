@@ -30,7 +30,6 @@ export class JobList {
   /** @type {string | null} */
   #cursor = null;
   #dirty = new Set();
-  #timers = new Set();
   #controller = new AbortController();
   /** @type {() => string[]} */
   #visible = () => [];
@@ -64,7 +63,7 @@ export class JobList {
   close() {
     this.#controller.abort();
     this.#watch?.close();
-    for (const timer of this.#timers) clearTimeout(timer);
+    for (const timer of this.#pending.values()) clearTimeout(timer);
   }
 
   /** Which ids are on screen: those are read again when something happens to them. */
@@ -155,7 +154,7 @@ export class JobList {
       this.#flushSoon();
       this.#recount();
     } catch (error) {
-      if (!this.#controller.signal.aborted) this.#set({ error });
+      this.#set({ error });
       this.#retryLater(error);
     } finally {
       this.#refreshing = false;
@@ -178,7 +177,7 @@ export class JobList {
       });
       this.#recount();
     } catch (error) {
-      if (!this.#controller.signal.aborted) this.#set({ error });
+      this.#set({ error });
       this.#retryLater(error);
     } finally {
       this.#refreshing = false;
@@ -192,14 +191,6 @@ export class JobList {
   resume() {
     this.#set({ isPaused: false, missed: 0 });
     this.refresh();
-  }
-
-  /** Take rows that an action returned. */
-  put(/** @type {Row} */ row) {
-    if (!this.#rows.has(row.id)) return;
-    this.#rows.set(row.id, newest(this.#rows.get(row.id), row));
-    this.#show();
-    this.#recount();
   }
 
   /** A page of the filter, sort and workspace of this list. */
@@ -271,9 +262,9 @@ export class JobList {
       try {
         const { job_type, queue, parent_id } = this.#filter;
         const counts = await api.counts(this.#workspaceId, { job_type, queue, parent_id });
-        if (!this.#controller.signal.aborted) this.#set({ counts });
+        this.#set({ counts });
       } catch (error) {
-        if (!this.#controller.signal.aborted) this.#set({ error });
+        this.#set({ error });
       }
     });
   }
@@ -284,11 +275,9 @@ export class JobList {
     if (this.#pending.has(name) || this.#controller.signal.aborted) return;
     const timer = setTimeout(() => {
       this.#pending.delete(name);
-      this.#timers.delete(timer);
       run();
     }, wait);
     this.#pending.set(name, timer);
-    this.#timers.add(timer);
   }
 
   #set(/** @type {Record<string, any>} */ changes) {

@@ -112,12 +112,6 @@ export class OperatorList {
     this.refresh();
   }
 
-  put(/** @type {Record<string, any>} */ row) {
-    this.#set({
-      rows: this.state.rows.map((one) => (one.id === row.id ? { ...one, ...row } : one)),
-    });
-  }
-
   async #count() {
     try {
       const { states, at_least } = await operator.counts(this.#controller.signal);

@@ -4,25 +4,35 @@ import { html, useState } from "../lib/ui.js";
 import { Dialog } from "./dialog.js";
 
 /**
+ * What a form shows of its sending: why it failed, and whether it is under way; a success takes the form away.
+ *
+ * @param {() => unknown} run Throws what is wrong.
+ */
+export function useForm(run) {
+  const [problem, setProblem] = useState(/** @type {string | null} */ (null));
+  const [busy, setBusy] = useState(false);
+  const submit = async (/** @type {SubmitEvent} */ event, does = run) => {
+    event.preventDefault();
+    setBusy(true);
+    setProblem(null);
+    try {
+      await does();
+    } catch (error) {
+      setProblem(error.message);
+      setBusy(false);
+    }
+  };
+  return { problem, busy, submit };
+}
+
+/**
  * @param {{title: string, action: string, doing?: string, run: () => unknown, onClose: () => void, wide?: boolean,
  *   disabled?: boolean, below?: unknown, children?: import("preact").ComponentChildren}} props `run` throws
  *   what is wrong and closes the dialog itself; `doing` is what the button says meanwhile, `below` comes after the form.
  */
 export function DialogForm(props) {
   const { title, action, doing = action, run, onClose, wide, disabled, below, children } = props;
-  const [problem, setProblem] = useState(/** @type {string | null} */ (null));
-  const [busy, setBusy] = useState(false);
-  const submit = async (/** @type {SubmitEvent} */ event) => {
-    event.preventDefault();
-    setBusy(true);
-    setProblem(null);
-    try {
-      await run();
-    } catch (error) {
-      setProblem(error.message);
-      setBusy(false);
-    }
-  };
+  const { problem, busy, submit } = useForm(run);
   return html`<${Dialog} title=${title} onClose=${onClose} wide=${wide}>
     <form class="stack" onSubmit=${submit}>
       ${children}

@@ -3,6 +3,8 @@
 import { shortId } from "../lib/format.js";
 import { isAll } from "../lib/scope.js";
 import { html } from "../lib/ui.js";
+import { column } from "./table.js";
+import { When } from "./when.js";
 
 /** @param {string} name @param {string} value @param {unknown} [note] */
 export const figure = (name, value, note) =>
@@ -22,6 +24,18 @@ export const fact = (name, value) =>
 /** A job by the end of its id; a dash for none. @param {string | null | undefined} id @param {() => void} [onClick] */
 export const jobLink = (id, onClick) =>
   id ? html`<a class="mono" href=${`/jobs/${id}`} onClick=${onClick}>${shortId(id)}</a>` : "–";
+
+/** When a schedule runs, as columns. @type {import("./table.js").Column<{cron: string, timezone: string, enabled: boolean, next_at: string | null}>[]} */
+export const SCHEDULE_COLUMNS = [
+  column(
+    "When",
+    "mono small",
+    (one) => html`${one.cron} <span class="muted">${one.timezone}</span>`,
+  ),
+  column("Next run", (one) =>
+    !one.enabled ? "–" : one.next_at ? html`<${When} at=${one.next_at} />` : "never",
+  ),
+];
 
 /** Whose a row is, where all workspaces are shown. @param {{id: string}} workspace @param {{workspace_name?: string | null}} row */
 export const ownerOf = (workspace, row) =>

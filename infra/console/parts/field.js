@@ -28,10 +28,12 @@ export const field = (label, value, set, attributes = {}) =>
  * @param {string} value
  * @param {(value: any) => void} set
  * @param {Iterable<[value: string, words: string]>} options
+ * @param {string} [className] `field-inline` in a bar.
+ * @param {string} [hidden] `hidden`: the label is for screen readers alone.
  */
-export const choice = (label, value, set, options) =>
-  html`<label class="field">
-    <span>${label}</span>
+export const choice = (label, value, set, options, className = "field", hidden = "") =>
+  html`<label class=${className}>
+    <span class=${hidden}>${label}</span>
     <select value=${value} onChange=${toValue(set)}>
       ${[...options].map(
         ([name, words]) => html`<option value=${name} key=${name}>

@@ -5,6 +5,7 @@ import { html, useEffect, useMemo, useRef, useState } from "../lib/ui.js";
 import { useVirtual } from "../lib/virtual.js";
 import { download } from "./copy.js";
 import { ActionButton } from "./dialog.js";
+import { choice } from "./field.js";
 import { Empty } from "./states-of-view.js";
 import { notifyFailure } from "./toasts.js";
 
@@ -15,13 +16,19 @@ import { notifyFailure } from "./toasts.js";
  */
 
 const ROW = 24;
-/** @type {LogLevel[]} */
-const LEVELS = ["debug", "info", "warning", "error"];
+/** Levels from which on lines are shown. @type {[level: LogLevel, words: string][]} */
+export const LEVELS = [
+  ["debug", "all"],
+  ["info", "info and up"],
+  ["warning", "warning and up"],
+  ["error", "error and up"],
+];
+const indexOf = (/** @type {LogLevel} */ level) => LEVELS.findIndex(([name]) => name === level);
 
 const asText = (/** @type {LogLine} */ line) =>
   `${line.at} [${line.level}] attempt ${line.attempt ?? "?"}: ${line.message}${hasMore(line) ? ` ${JSON.stringify(line.metadata)}` : ""}`;
-const hasMore = (/** @type {LogLine} */ line) =>
-  line.metadata && Object.keys(line.metadata).length > 0;
+export const hasMore = (/** @type {{metadata?: LogLine["metadata"]}} */ { metadata }) =>
+  metadata && Object.keys(metadata).length > 0;
 
 /**
  * The log lines among a job's events, for who has no more than those.
@@ -35,7 +42,7 @@ export function linesOf(events) {
   ).map(({ seq, at, data: { log } }) => ({
     key: seq,
     at: log.at ?? at,
-    level: LEVELS.includes(log.level) ? log.level : "info",
+    level: indexOf(log.level) >= 0 ? log.level : "info",
     attempt: log.attempt,
     message: String(log.message ?? ""),
     metadata: log.metadata,
@@ -66,12 +73,12 @@ export function JobLog({
   }, []);
   const [follow, setFollow] = useState(true);
   const shown = useMemo(() => {
-    const from = LEVELS.indexOf(least);
+    const from = indexOf(least);
     const wanted = text.trim().toLowerCase();
     return lines.filter(
       (line) =>
         (attempt === null || line.attempt === attempt) &&
-        LEVELS.indexOf(line.level) >= from &&
+        indexOf(line.level) >= from &&
         (!wanted ||
           line.message.toLowerCase().includes(wanted) ||
           (hasMore(line) && JSON.stringify(line.metadata).toLowerCase().includes(wanted))),
@@ -101,18 +108,7 @@ export function JobLog({
   const chosen = open === null ? null : shown.find((line) => line.key === open);
   return html`<div class="log">
     <div class="bar">
-      <label class="field-inline">
-        <span>Level</span>
-        <select
-          value=${least}
-          onChange=${(/** @type {{target: HTMLSelectElement}} */ event) => setLeast(/** @type {LogLevel} */ (event.target.value))}>
-          ${LEVELS.map(
-            (level) => html`<option value=${level}>
-              ${level === "debug" ? "all" : `${level} and up`}
-            </option>`,
-          )}
-        </select>
-      </label>
+      ${choice("Level", least, setLeast, LEVELS, "field-inline")}
       <label class="field-inline grow">
         <span class="hidden">Filter log lines</span>
         <input

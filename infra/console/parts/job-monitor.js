@@ -6,6 +6,7 @@ import { counted, duration, errorLine, number, percentage, shortId } from "../li
 import { useJobList } from "../lib/job-list.js";
 import { ENDED } from "../lib/jobs/sequence.js";
 import { makeUseJobStatus } from "../lib/jobs/use-job-status.js";
+import { isTyped, useKey } from "../lib/keys.js";
 import { ALL } from "../lib/scope.js";
 import { NAMES, nextRunOf, STATES, stateOfJob, statusOf } from "../lib/states.js";
 import { useStore } from "../lib/store.js";
@@ -325,19 +326,10 @@ export function SearchBox({
     const timer = setTimeout(() => onChange((sent.current = text)), 250);
     return () => clearTimeout(timer);
   }, [text]);
-  useLayoutEffect(() => {
-    const go = (/** @type {KeyboardEvent} */ event) => {
-      if (
-        event.key !== "/" ||
-        /** @type {Element} */ (event.target).closest("input, textarea, select, dialog")
-      )
-        return;
-      event.preventDefault();
-      input.current?.focus();
-    };
-    addEventListener("keydown", go);
-    return () => removeEventListener("keydown", go);
-  }, []);
+  useKey(
+    (event) => event.key === "/" && !isTyped(event),
+    () => input.current?.focus(),
+  );
   return html`<label class="search">
     <span class="hidden">${placeholder}</span>
     <${Icon} name="search" />

@@ -1,10 +1,11 @@
 // The keyboard palette: Ctrl-K or Cmd-K, type, Enter. Goes anywhere, does the common things.
 
 import { jobs as api, session } from "../api.js";
+import { useKey } from "../lib/keys.js";
 import { navigate } from "../lib/router.js";
 import { shortId } from "../lib/format.js";
 import { createStore, useStore } from "../lib/store.js";
-import { html, useEffect, useLayoutEffect, useId, useMemo, useRef, useState } from "../lib/ui.js";
+import { html, useEffect, useId, useMemo, useRef, useState } from "../lib/ui.js";
 import { Dialog } from "./dialog.js";
 
 /** @import { ListedJob } from "../lib/routes.js" */
@@ -20,21 +21,14 @@ export const openPalette = () => isOpen.set(true);
  */
 export function Palette({ commands }) {
   const open = useStore(isOpen);
-  useLayoutEffect(() => {
-    const toggle = (/** @type {KeyboardEvent} */ event) => {
-      if (
-        event.key.toLowerCase() !== "k" ||
-        !(event.ctrlKey || event.metaKey) ||
-        event.shiftKey ||
-        event.altKey
-      )
-        return;
-      event.preventDefault();
-      isOpen.set((now) => !now);
-    };
-    addEventListener("keydown", toggle);
-    return () => removeEventListener("keydown", toggle);
-  }, []);
+  useKey(
+    (event) =>
+      event.key.toLowerCase() === "k" &&
+      (event.ctrlKey || event.metaKey) &&
+      !event.shiftKey &&
+      !event.altKey,
+    () => isOpen.set((now) => !now),
+  );
   return open ? html`<${Open} commands=${commands} />` : null;
 }
 

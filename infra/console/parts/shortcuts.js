@@ -1,7 +1,8 @@
 // What the keyboard does, on `?`.
 
+import { isTyped, useKey } from "../lib/keys.js";
 import { createStore, useStore } from "../lib/store.js";
-import { html, useLayoutEffect } from "../lib/ui.js";
+import { html } from "../lib/ui.js";
 import { Dialog } from "./dialog.js";
 
 const isOpen = createStore(false);
@@ -42,22 +43,11 @@ const KEYS = [
 /** Where the help appears; once, in the shell. */
 export function Shortcuts() {
   const open = useStore(isOpen);
-  useLayoutEffect(() => {
-    const onKey = (/** @type {KeyboardEvent} */ event) => {
-      if (
-        event.key !== "?" ||
-        event.ctrlKey ||
-        event.metaKey ||
-        event.altKey ||
-        /** @type {Element} */ (event.target).closest("input, textarea, select, dialog")
-      )
-        return;
-      event.preventDefault();
-      isOpen.set(true);
-    };
-    addEventListener("keydown", onKey);
-    return () => removeEventListener("keydown", onKey);
-  }, []);
+  useKey(
+    (event) =>
+      event.key === "?" && !event.ctrlKey && !event.metaKey && !event.altKey && !isTyped(event),
+    openShortcuts,
+  );
   if (!open) return null;
   return html`<${Dialog} title="Keyboard shortcuts" onClose=${() => isOpen.set(false)}>
     ${KEYS.map(

@@ -6,14 +6,8 @@ import { html } from "../lib/ui.js";
 
 /** @import { Attempt, Traceback as Raised } from "../lib/jobs/types.js" */
 
-const NAMES = {
-  error: "error",
-  message: "message",
-  place: "place",
-  version: "version of the code",
-  commit: "commit",
-  worker_id: "worker",
-};
+/** @type {Record<string, string>} */
+const NAMES = { version: "version of the code", worker_id: "worker" };
 
 /** CloudWatch's page of a log stream, narrowed to the request where it is known; null without a group. */
 export function cloudWatchOf(/** @type {Attempt["origin"]} */ origin) {

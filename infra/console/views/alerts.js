@@ -18,7 +18,7 @@ import { column, heading } from "../parts/table.js";
 import { opener, pageHead } from "../parts/page-head.js";
 
 /** @import { Workspace } from "../api.js" */
-/** @import { Alert, AlertMetric, JobTypeLine } from "../lib/routes.js" */
+/** @import { Alert, AlertBody, AlertMetric, JobTypeLine } from "../lib/routes.js" */
 
 export const title = () => "Alerts";
 
@@ -132,16 +132,10 @@ export default function Alerts({ workspace }) {
   </div>`;
 }
 
-/** @param {Alert} alert */
-const asPut = ({ metric, job_type, threshold, minutes, mail, enabled, whole }) => ({
-  metric,
-  job_type,
-  threshold,
-  minutes,
-  mail,
-  enabled,
-  whole,
-});
+/** @type {(keyof Alert)[]} */
+const EDITABLE = ["metric", "job_type", "threshold", "minutes", "mail", "enabled", "whole"];
+const asPut = (/** @type {Alert} */ alert) =>
+  /** @type {AlertBody} */ (Object.fromEntries(EDITABLE.map((name) => [name, alert[name]])));
 
 /** @param {{like: Partial<Alert>, metrics: AlertMetric[], workspace: Workspace, onClose: (saved: boolean) => void}} props */
 function Editor({ like, metrics, workspace, onClose }) {

@@ -13,6 +13,7 @@ import {
   POLL_MS,
 } from "../parts/operation.js";
 import { jobLink } from "../parts/facts.js";
+import { choice } from "../parts/field.js";
 import { listed } from "../parts/live-list.js";
 import { pager } from "../parts/page-head.js";
 import { Empty } from "../parts/states-of-view.js";
@@ -31,6 +32,14 @@ const OUTCOMES = {
   failed: ["failed", "Failed"],
   waiting: ["pending", "Waiting"],
 };
+
+/** @type {[value: string, words: string][]} */
+const CHOICES = [
+  ["", "All outcomes"],
+  ...Object.entries(OUTCOMES).map(
+    ([name, [, word]]) => /** @type {[string, string]} */ ([name, word]),
+  ),
+];
 
 const inWords = (/** @type {string} */ name, /** @type {any} */ value) => {
   if (/_(after|before)$/.test(name)) return utc(value);
@@ -82,6 +91,10 @@ function Results({ operation }) {
   const [outcome, setOutcome] = useState(/** @type {OperationJob["outcome"] | ""} */ (""));
   const [before, setBefore] = useState(/** @type {number | null} */ (null));
   const { done, skipped, failed } = operation;
+  const choose = (/** @type {typeof outcome} */ chosen) => {
+    setOutcome(chosen);
+    setBefore(null);
+  };
   const page = useRead(
     (signal) =>
       bulk.jobs(operation.id, {
@@ -95,22 +108,7 @@ function Results({ operation }) {
     <div class="bar">
       <h2 id="h-results">Jobs</h2>
       <span class="spacer"></span>
-      <label class="field-inline">
-        <span class="hidden">Outcome</span>
-        <select
-          value=${outcome}
-          onChange=${(/** @type {{target: HTMLSelectElement}} */ event) => {
-            setOutcome(/** @type {OperationJob["outcome"] | ""} */ (event.target.value));
-            setBefore(null);
-          }}>
-          <option value="">All outcomes</option>
-          ${Object.entries(OUTCOMES).map(
-            ([name, [, word]]) => html`<option key=${name} value=${name}>
-              ${word}
-            </option>`,
-          )}
-        </select>
-      </label>
+      ${choice("Outcome", outcome, choose, CHOICES, "field-inline", "hidden")}
     </div>
     ${listed(
       {

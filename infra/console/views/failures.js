@@ -1,65 +1,92 @@
-// Failed jobs by what went wrong: of a workspace, or for people on call of all of them.
+// Failed jobs by what went wrong: of a workspace, retried together, or for people on call of all of them.
 
 import { operator } from "../api.js";
 import { number } from "../lib/format.js";
 import { isAll } from "../lib/scope.js";
-import { useRead } from "../lib/store.js";
+import { usePolling, useRead } from "../lib/store.js";
 import { html } from "../lib/ui.js";
-import { DeadLetters, errorColumn } from "../parts/dead-letters.js";
-import { Empty } from "../parts/states-of-view.js";
-import { When } from "../parts/when.js";
-import { column, table } from "../parts/table.js";
-import { Unread } from "../parts/unread.js";
+import { operations } from "../operations.js";
+import { ActionButton } from "../parts/dialog.js";
+import { listed } from "../parts/live-list.js";
+import { operate } from "../parts/operate.js";
 import { pageHead } from "../parts/page-head.js";
+import { SinceDeploy } from "../parts/since-deploy.js";
+import { Empty } from "../parts/states-of-view.js";
+import { column } from "../parts/table.js";
+import { When } from "../parts/when.js";
 
-/** @import { Workspace } from "../api.js" */
+/** @import { FailureGroup, Workspace } from "../api.js" */
+/** @import { Column } from "../parts/table.js" */
 
 export const title = () => "Failures";
 
+const EVERY_MS = 5000; // a retry of many continues after its button was pressed
+
 /** @param {{workspace: Workspace}} props */
 export default function Failures({ workspace }) {
+  const isOfAll = isAll(workspace);
+  const read = useRead(
+    (signal) =>
+      isOfAll ? operator.failures(signal) : operations.deadLetters(workspace.id, signal),
+    [workspace.id],
+  );
+  usePolling(read, isOfAll ? null : EVERY_MS);
+  const retry = async (/** @type {FailureGroup} */ group) => {
+    await operate({
+      workspaceId: workspace.id,
+      action: "retry",
+      filter: {
+        job_type: group.job_type,
+        ...(group.error_fingerprint && { error_fingerprint: group.error_fingerprint }),
+      },
+    });
+    read.refresh();
+  };
+  /** @type {Column<FailureGroup>[]} */
+  const columns = [
+    column("Jobs", "num strong", (group) => number(group.jobs)),
+    column("Workspaces", "num", (group) => number(group.workspaces)),
+    column("Type", "wrap", ({ job_type: type }) =>
+      isOfAll
+        ? html`<a href=${`/jobs?state=failed&job_type=${encodeURIComponent(type)}`}>${type}</a>`
+        : type,
+    ),
+    column(
+      "Error",
+      "wrap wide",
+      (group) => html`
+        <a class="clamp" href=${`/jobs/${group.latest_id}`} title=${group.error_message}>
+          ${group.error_message ?? "no message"}
+        </a>
+        ${group.deploy && html`<p class="muted small"><${SinceDeploy} deploy=${group.deploy} /></p>`}
+      `,
+    ),
+    column("First", (group) => html`<${When} at=${group.first_at} />`),
+    column("Latest", (group) => html`<${When} at=${group.last_at} />`),
+    column(
+      "Actions",
+      "num",
+      (group) => html`<${ActionButton} run=${() => retry(group)}>Retry ${number(group.jobs)}<//>`,
+    ),
+  ];
+  const leftOut = isOfAll ? ["Actions"] : ["Workspaces", "First"];
   return html`<div class="page">
     ${pageHead("Failures", workspace.name)}
     <section class="card" aria-label="Failures">
-      ${isAll(workspace) ? html`<${OfAll} />` : html`<${DeadLetters} workspaceId=${workspace.id} />`}
+      ${read.value?.more && html`<p class="muted small">Of the latest ${number(10_000)}.</p>`}
+      ${listed(
+        {
+          of: read,
+          label: "Failed jobs",
+          rows: read.value?.groups,
+          key: (group) => `${group.job_type} ${group.error_fingerprint}`,
+          cards: true,
+          empty: html`<${Empty} title="No failed jobs">
+            Jobs that run out of attempts, or that cannot succeed, are kept here for you to read and retry.
+          <//>`,
+        },
+        columns.filter(({ name }) => !leftOut.includes(name)),
+      )}
     </section>
   </div>`;
-}
-
-/** One line a fault, with how many workspaces it hit; a line's latest job leads inside. */
-function OfAll() {
-  const read = useRead((signal) => operator.failures(signal), []);
-  if (!read.value) return html`<${Unread} of=${read} what="the failures" />`;
-  const { groups, more } = read.value;
-  if (groups.length === 0)
-    return html`<${Empty} title="No failed jobs">
-      Jobs that run out of attempts, or that cannot succeed, are kept here.
-    <//>`;
-  return html`
-    ${more && html`<p class="muted small">Of the latest ${number(10_000)}.</p>`}
-    ${table(
-      {
-        label: "Failed jobs",
-        rows: groups,
-        key: (group) => `${group.job_type} ${group.error_fingerprint}`,
-        cards: true,
-      },
-      [
-        column("Jobs", "num strong", (group) => number(group.jobs)),
-        column("Workspaces", "num", (group) => number(group.workspaces)),
-        column(
-          "Type",
-          "wrap",
-          (
-            group,
-          ) => html`<a href=${`/jobs?state=failed&job_type=${encodeURIComponent(group.job_type)}`}>
-            ${group.job_type}
-          </a>`,
-        ),
-        errorColumn,
-        column("First", (group) => html`<${When} at=${group.first_at} />`),
-        column("Latest", (group) => html`<${When} at=${group.last_at} />`),
-      ],
-    )}
-  `;
 }

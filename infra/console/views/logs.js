@@ -7,6 +7,8 @@ import { isAll } from "../lib/scope.js";
 import { useRead } from "../lib/store.js";
 import { html, useEffect, useState } from "../lib/ui.js";
 import { beginOf, SINCE } from "../parts/filters.js";
+import { choice } from "../parts/field.js";
+import { hasMore, LEVELS } from "../parts/job-log.js";
 import { SearchBox } from "../parts/job-monitor.js";
 import { Empty } from "../parts/states-of-view.js";
 import { Unread } from "../parts/unread.js";
@@ -17,7 +19,13 @@ import { pageHead, pager } from "../parts/page-head.js";
 
 export const title = () => "Logs";
 
-const LEVELS = ["debug", "info", "warning", "error"];
+/** @type {[value: string, words: string][]} */
+const RANGES = [
+  ["", "any time"],
+  ...Object.entries(SINCE).map(
+    ([word, long]) => /** @type {[string, string]} */ ([word, `the last ${long}`]),
+  ),
+];
 
 /** @param {{workspace: Workspace}} props */
 export default function Logs({ workspace }) {
@@ -59,31 +67,8 @@ export default function Logs({ workspace }) {
         value=${wanted.search}
         onChange=${(/** @type {string} */ text) => setQuery({ search: text })}
         placeholder="Search log lines" />
-      <label class="field-inline">
-        <span>Level</span>
-        <select
-          value=${wanted.level || "debug"}
-          onChange=${(/** @type {{target: HTMLSelectElement}} */ event) => setQuery({ level: event.target.value === "debug" ? "" : event.target.value })}>
-          ${LEVELS.map(
-            (level) => html`<option value=${level} key=${level}>
-              ${level === "debug" ? "all" : `${level} and up`}
-            </option>`,
-          )}
-        </select>
-      </label>
-      <label class="field-inline">
-        <span>Within</span>
-        <select
-          value=${wanted.since}
-          onChange=${(/** @type {{target: HTMLSelectElement}} */ event) => setQuery({ since: event.target.value })}>
-          <option value="">any time</option>
-          ${Object.entries(SINCE).map(
-            ([word, long]) => html`<option value=${word} key=${word}>
-              the last ${long}
-            </option>`,
-          )}
-        </select>
-      </label>
+      ${choice("Level", wanted.level || "debug", (level) => setQuery({ level: level === "debug" ? "" : level }), LEVELS, "field-inline")}
+      ${choice("Within", wanted.since, (since) => setQuery({ since }), RANGES, "field-inline")}
       ${
         wanted.job_type &&
         html`<button type="button" class="chip" onClick=${() => setQuery({ job_type: "" })}>
@@ -107,9 +92,6 @@ export default function Logs({ workspace }) {
     </section>
   </div>`;
 }
-
-const hasMore = (/** @type {FoundLine} */ line) =>
-  line.metadata && Object.keys(line.metadata).length > 0;
 
 /** @param {{lines: FoundLine[]}} props */
 function Lines({ lines }) {

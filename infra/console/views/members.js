@@ -4,7 +4,8 @@ import { useRead } from "../lib/store.js";
 import { html, useState } from "../lib/ui.js";
 import { operations } from "../operations.js";
 import { Tag } from "../parts/badge.js";
-import { ActionButton, Dialog } from "../parts/dialog.js";
+import { Dialog } from "../parts/dialog.js";
+import { DialogForm } from "../parts/dialog-form.js";
 import { choice, field, toValue } from "../parts/field.js";
 import { column, heading, table } from "../parts/table.js";
 import { actionsOn, notify } from "../parts/toasts.js";
@@ -14,7 +15,6 @@ import { opener, pageHead } from "../parts/page-head.js";
 
 /** @import { Workspace } from "../api.js" */
 /** @import { Member, Members as Found, SetMember } from "../lib/routes.js" */
-/** @import { Problem } from "../parts/states-of-view.js" */
 /** @import { Act } from "../parts/toasts.js" */
 /** @typedef {Member["role"]} Role */
 /** @typedef {{email: string | null, user_id?: string, role: Role, created_at?: string, expires_at?: string}} Person A
@@ -169,17 +169,12 @@ function People({ workspace, found, mayManage, act }) {
 function Invite({ workspace, onClose }) {
   const [email, setEmail] = useState("");
   const [role, setRole] = useState(/** @type {Role} */ ("member"));
-  const [problem, setProblem] = useState(/** @type {Problem | null} */ (null));
   const [invited, setInvited] = useState(/** @type {SetMember | null} */ (null));
   const save = async () => {
-    try {
-      const made = await operations.setMember(workspace.id, email.trim(), { body: { role } });
-      if (made.state === "invited") return setInvited(made);
-      notify(`${made.email} is a ${made.role} of ${workspace.name}`);
-      onClose(true);
-    } catch (error) {
-      setProblem(error);
-    }
+    const made = await operations.setMember(workspace.id, email.trim(), { body: { role } });
+    if (made.state === "invited") return setInvited(made);
+    notify(`${made.email} is a ${made.role} of ${workspace.name}`);
+    onClose(true);
   };
   if (invited) {
     return html`<${Dialog} title=${`${invited.email} is invited`} onClose=${() => onClose(true)}>
@@ -198,25 +193,15 @@ function Invite({ workspace, onClose }) {
       </div>
     <//>`;
   }
-  return html`<${Dialog}
+  return html`<${DialogForm}
     title=${`Invite a person to ${workspace.name}`}
+    action="Invite"
+    run=${save}
     onClose=${() => onClose(false)}>
-    <form
-      class="stack"
-      onSubmit=${(/** @type {Event} */ event) => {
-        event.preventDefault();
-        save();
-      }}>
-      ${field("Mail address", email, setEmail, { type: "email", required: true, maxlength: 254, autofocus: true })}
-      ${choice("Role", role, setRole, [
-        ["member", "Member: creates, reads and cancels jobs"],
-        ["manager", "Manager: also limits, pauses, schedules and people"],
-      ])}
-      ${problem && html`<p class="problem" role="alert">${problem.message}</p>`}
-      <div class="actions">
-        <button type="button" onClick=${() => onClose(false)}>Cancel</button>
-        <${ActionButton} className="primary" run=${save} disabled=${!email.includes("@")}>Invite<//>
-      </div>
-    </form>
+    ${field("Mail address", email, setEmail, { type: "email", required: true, maxlength: 254, autofocus: true })}
+    ${choice("Role", role, setRole, [
+      ["member", "Member: creates, reads and cancels jobs"],
+      ["manager", "Manager: also limits, pauses, schedules and people"],
+    ])}
   <//>`;
 }

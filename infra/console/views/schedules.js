@@ -5,12 +5,11 @@ import { useRead } from "../lib/store.js";
 import { html, useEffect, useState } from "../lib/ui.js";
 import { operations } from "../operations.js";
 import { DialogForm } from "../parts/dialog-form.js";
-import { jobLink, ownerOf } from "../parts/facts.js";
+import { jobLink, ownerOf, SCHEDULE_COLUMNS } from "../parts/facts.js";
 import { choice, field, toValue } from "../parts/field.js";
 import { listed } from "../parts/live-list.js";
 import { Empty } from "../parts/states-of-view.js";
 import { actionsOn, notify } from "../parts/toasts.js";
-import { When } from "../parts/when.js";
 import { OnOff, SwitchedActions } from "../parts/switched.js";
 import { column, heading } from "../parts/table.js";
 import { opener, pageHead } from "../parts/page-head.js";
@@ -66,15 +65,8 @@ export default function Schedules({ workspace }) {
               ${ownerOf(workspace, one)}
             `,
           ),
-          column(
-            "When",
-            "mono small",
-            (one) => html`${one.cron} <span class="muted">${one.timezone}</span>`,
-          ),
           column("Job", (one) => one.job_type),
-          column("Next run", (one) =>
-            !one.enabled ? "–" : one.next_at ? html`<${When} at=${one.next_at} />` : "never",
-          ),
+          ...SCHEDULE_COLUMNS,
           column("Last job", (one) => jobLink(one.last_job_id)),
           column("State", (one) => html`<${OnOff} isOn=${one.enabled} problem=${one.problem} />`),
           column(

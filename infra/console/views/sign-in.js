@@ -4,6 +4,7 @@
 import { choosePassword, session, settings, signIn } from "../api.js";
 import { useStore } from "../lib/store.js";
 import { html, useState } from "../lib/ui.js";
+import { useForm } from "../parts/dialog-form.js";
 import { field } from "../parts/field.js";
 import { Logo } from "../parts/icons.js";
 
@@ -12,20 +13,9 @@ import { Logo } from "../parts/icons.js";
 export function SignIn() {
   const [email, setEmail] = useState("");
   const [password, setPassword] = useState("");
-  const [busy, setBusy] = useState(false);
-  const [problem, setProblem] = useState(/** @type {string | null} */ (null));
+  const { problem, busy, submit } = useForm(() => signIn(email, password));
   const { reason } = useStore(session);
   const demo = settings().demoAccounts ?? [];
-  const enter = async (/** @type {string} */ who, /** @type {string} */ secret) => {
-    setBusy(true);
-    setProblem(null);
-    try {
-      await signIn(who, secret);
-    } catch (error) {
-      setProblem(error.message);
-      setBusy(false);
-    }
-  };
   return html`<main class="sign-in" id="main">
     <h1><${Logo} /> Minutehand</h1>
     <p class="muted">See and steer your background jobs.</p>
@@ -41,7 +31,7 @@ export function SignIn() {
               type="button"
               key=${account.email}
               disabled=${busy}
-              onClick=${() => enter(account.email, account.password)}>
+              onClick=${(/** @type {any} */ event) => submit(event, () => signIn(account.email, account.password))}>
               <span>${account.label}</span>
               <span class="muted small">${account.email}</span>
             </button>`,
@@ -49,12 +39,7 @@ export function SignIn() {
         </div>
       </section>`
     }
-    <form
-      class="card stack"
-      onSubmit=${(/** @type {SubmitEvent} */ event) => {
-        event.preventDefault();
-        enter(email, password);
-      }}>
+    <form class="card stack" onSubmit=${submit}>
       ${field("Email", email, setEmail, { type: "email", autocomplete: "username", required: true })}
       ${field("Password", password, setPassword, { type: "password", autocomplete: "current-password", required: true })}
       ${problem && html`<p class="problem" role="alert">${problem}</p>`}
@@ -72,26 +57,11 @@ export function SignIn() {
  */
 export function ChoosePassword({ user }) {
   const [password, setPassword] = useState("");
-  const [busy, setBusy] = useState(false);
-  const [problem, setProblem] = useState(/** @type {string | null} */ (null));
-  const save = async () => {
-    setBusy(true);
-    try {
-      await choosePassword(password);
-    } catch (error) {
-      setProblem(error.message);
-      setBusy(false);
-    }
-  };
+  const { problem, busy, submit } = useForm(() => choosePassword(password));
   return html`<main class="sign-in" id="main">
     <h1><${Logo} /> Minutehand</h1>
     <p class="muted">You are signed in as ${user.email}. Choose a password for the next time.</p>
-    <form
-      class="card stack"
-      onSubmit=${(/** @type {SubmitEvent} */ event) => {
-        event.preventDefault();
-        save();
-      }}>
+    <form class="card stack" onSubmit=${submit}>
       <input type="hidden" autocomplete="username" value=${user.email} />
       ${field("New password", password, setPassword, { type: "password", autocomplete: "new-password", required: true, minlength: 8, autofocus: true })}
       ${problem && html`<p class="problem" role="alert">${problem}</p>`}

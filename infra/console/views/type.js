@@ -6,7 +6,7 @@ import { isAll } from "../lib/scope.js";
 import { usePolling, useRead } from "../lib/store.js";
 import { html, useState } from "../lib/ui.js";
 import { WorkerState } from "../parts/badge.js";
-import { fact, figure } from "../parts/facts.js";
+import { fact, figure, SCHEDULE_COLUMNS } from "../parts/facts.js";
 import { JsonView } from "../parts/json-view.js";
 import { EnqueueDialog } from "../parts/lazy.js";
 import { Empty, Failed, Loading } from "../parts/states-of-view.js";
@@ -141,18 +141,7 @@ function Loaded({ type }) {
               ? html`<${Empty} title="No schedules" />`
               : table({ label: "Schedules", rows: type.schedules, key: (one) => one.name }, [
                   heading("Name", (one) => one.name),
-                  column(
-                    "When",
-                    "mono small",
-                    (one) => html`${one.cron} <span class="muted">${one.timezone}</span>`,
-                  ),
-                  column("Next run", (one) =>
-                    !one.enabled
-                      ? "–"
-                      : one.next_at
-                        ? html`<${When} at=${one.next_at} />`
-                        : "never",
-                  ),
+                  ...SCHEDULE_COLUMNS,
                   column(
                     "State",
                     (one) => html`<${OnOff} isOn=${one.enabled} problem=${one.problem} />`,

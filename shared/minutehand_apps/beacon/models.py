@@ -301,8 +301,6 @@ class JobRow(Row):
     jobspec_id: str
     version: str
     spec: dict[str, Any]
-    priority: int
-    status: JobStatus
     started_at: AwareDatetime | None = None
 
 
@@ -312,7 +310,6 @@ class ExecutionRow(Row):
     id: UUID
     region: str
     model: str
-    status: ExecutionStatus
     provider: str | None = None
     provider_task: str | None = None
     started_at: AwareDatetime | None = None
@@ -354,13 +351,10 @@ class Issued(chains.Issued):
     enough: bool = False
 
 
-class Closed(Issued):
+class Closed(chains.Unsigned):
     """A job's end: as it was stored with its closing receipt, or what that must state."""
 
-    closing: dict[str, Any] | None = None
     spec: dict[str, Any] = Field(default_factory=dict)
-    key: SealedKey | None = None
-    now: AwareDatetime | None = None
     status: JobStatus | None = None
     reached: list[str] = Field(default_factory=list)
     missing: list[str] = Field(default_factory=list)

@@ -41,7 +41,9 @@ def violations(page: Page, repository: Path, *, colours_only: bool = False) -> l
     ]
 
 
-def violations_in_both_schemes(visitor: Visitor, repository: Path) -> list[str]:
+def violations_in_both_schemes(
+    visitor: Visitor, repository: Path, *, pictured: str | None = None
+) -> list[str]:
     """What axe finds by every rule in light, and by those of colours in dark: no other differ."""
     found = []
     for scheme in SCHEMES:
@@ -50,6 +52,8 @@ def violations_in_both_schemes(visitor: Visitor, repository: Path) -> list[str]:
         visitor.settle()
         lines = violations(visitor.page, repository, colours_only=scheme == "dark")
         found += [f"{scheme} {line}" for line in lines]
+        if pictured is not None:
+            picture(visitor.page, f"{pictured}-{scheme}")
     return found
 
 

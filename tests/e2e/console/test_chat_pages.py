@@ -11,7 +11,14 @@ import pytest
 from playwright.sync_api import Route, expect
 
 from tests.e2e.console.conftest import Visit
-from tests.e2e.console.looking import fits, paused, picture, violations, write_live
+from tests.e2e.console.looking import (
+    fits,
+    paused,
+    picture,
+    violations,
+    violations_in_both_schemes,
+    write_live,
+)
 from tests.e2e.console.people import ADA, BOB
 from tests.support.stacks import RunningStack
 
@@ -92,11 +99,7 @@ def test_a_chat_with_work_in_it(
     expect(page.get_by_role("button", name="Go to the question")).to_have_count(0)
     assert page.locator("main img").count() == 0
     assert page.locator("main b").count() == 0
-    for scheme in ("light", "dark"):
-        page.emulate_media(color_scheme=scheme)
-        visitor.settle()
-        found += violations(page, repository)
-        picture(page, f"chat-wide-{scheme}")
+    found += violations_in_both_schemes(visitor, repository, pictured="chat-wide")
     page.set_viewport_size({"width": 320, "height": 700})
     fits(page)
     picture(page, "chat-narrow-dark")

@@ -12,7 +12,13 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.e2e.console.conftest import Visit
-from tests.e2e.console.looking import fits, paused, picture, violations
+from tests.e2e.console.looking import (
+    fits,
+    paused,
+    picture,
+    violations,
+    violations_in_both_schemes,
+)
 from tests.e2e.console.people import ADA
 from tests.support.stacks import RunningStack
 
@@ -61,12 +67,7 @@ def test_a_prompt_is_planned_before_ones_eyes(
     expect(page.get_by_role("img", name=re.compile("Gantt chart"))).to_be_visible()
     expect(page.locator("[data-partial]")).to_have_count(0)
     assert page.locator("main img[src=x]").count() == 0
-    found: list[Any] = []
-    for scheme in ("light", "dark"):
-        page.emulate_media(color_scheme=scheme)
-        visitor.settle()
-        found += violations(page, repository)
-        picture(page, f"plan-report-wide-{scheme}")
+    found = violations_in_both_schemes(visitor, repository, pictured="plan-report-wide")
     page.set_viewport_size({"width": 320, "height": 700})
     fits(page)
     picture(page, "plan-report-narrow-dark")

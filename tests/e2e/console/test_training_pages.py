@@ -12,7 +12,7 @@ import pytest
 from playwright.sync_api import Page, Response, Route, expect
 
 from tests.e2e.console.conftest import Visit
-from tests.e2e.console.looking import fits, picture, violations
+from tests.e2e.console.looking import fits, picture, violations, violations_in_both_schemes
 from tests.e2e.console.people import ADA, BOB
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(900)]
@@ -76,11 +76,7 @@ def test_a_video_becomes_a_procedure_before_ones_eyes(
     expect(pictures).to_have_count(page.locator("ol[aria-label=Steps] > li").count())
     pictures.first.scroll_into_view_if_needed()
     until(page, "document.querySelector('ol[aria-label=Steps] img').naturalWidth > 0")
-    for scheme in ("light", "dark"):
-        page.emulate_media(color_scheme=scheme)
-        visitor.settle()
-        found += violations(page, repository)
-        picture(page, f"training-wide-{scheme}")
+    found += violations_in_both_schemes(visitor, repository, pictured="training-wide")
 
     page.get_by_role("button", name="Edit").press("Enter")
     page.get_by_role("textbox", name="What to do").first.fill("Turn the power off <b>first</b>")

@@ -13,7 +13,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.e2e.console.conftest import Visit
-from tests.e2e.console.people import ADA, BOB, EVE, NETWORK
+from tests.e2e.console.people import ADA, BOB, EVE, NETWORK, Visitor
 from tests.e2e.console.worker import HandWorker
 from tests.support.stacks import RunningStack
 
@@ -159,21 +159,26 @@ def test_pages_opened_while_the_api_was_away_fill_themselves(
     expect(pages["/jobs"].locator(f"tr[data-job='{job_id}']")).to_be_visible()
 
 
+def keep_session(visitor: Visitor, stack: RunningStack, *, expires_in: int) -> None:
+    """Put into the browser a session of Ada whose token expires in so many seconds."""
+    session = visitor.session_of(ADA)
+    session |= {
+        "access_token": stack.token(str(ADA.id), expires_in=expires_in),
+        "expires_at": int(time.time()) + expires_in,
+        "expires_in": max(0, expires_in),
+    }
+    visitor.page.evaluate(
+        "(text) => localStorage.setItem('minutehand.session', text)", json.dumps(session)
+    )
+
+
 def test_an_expired_session_is_renewed_before_anything_is_shown(
     visit: Visit, worker: HandWorker, stack: RunningStack
 ) -> None:
     """A tab opened the next morning goes on by itself."""
     job_id = worker.enqueue()
     visitor = visit(None, "/jobs")
-    session = visitor.session_of(ADA)
-    session |= {
-        "access_token": stack.token(str(ADA.id), expires_in=-60),
-        "expires_at": int(time.time()) - 60,
-        "expires_in": 0,
-    }
-    visitor.page.evaluate(
-        "(text) => localStorage.setItem('minutehand.session', text)", json.dumps(session)
-    )
+    keep_session(visitor, stack, expires_in=-60)
 
     visitor.open(f"/jobs/{job_id}")
 
@@ -250,16 +255,8 @@ def test_a_fresh_token_reaches_the_open_socket_before_the_old_one_ends(
     """A private channel lives as long as its token: the new one must be pushed to it."""
     job_id = worker.enqueue()
     visitor = visit(None, "/jobs")
-    session = visitor.session_of(ADA)
     ends = 6
-    session |= {
-        "access_token": stack.token(str(ADA.id), expires_in=ends),
-        "expires_at": int(time.time()) + ends,
-        "expires_in": ends,
-    }
-    visitor.page.evaluate(
-        "(text) => localStorage.setItem('minutehand.session', text)", json.dumps(session)
-    )
+    keep_session(visitor, stack, expires_in=ends)
     visitor.open(f"/jobs/{job_id}")
     page = visitor.page
     is_live(page)

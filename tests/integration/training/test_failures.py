@@ -55,6 +55,20 @@ async def test_what_cannot_be_learned_from_is_reported(studio: Studio, tmp_path:
         assert (job["status"], job["error_message"]) == ("failed", state["reason"])
 
 
+async def test_a_recording_that_was_cut_off_says_so(studio: Studio) -> None:
+    """Half a file is learned from, and no one takes that for the whole."""
+    content = SAMPLE.read_bytes()
+    training = await studio.start(content[: len(content) // 2])
+
+    state = await studio.ended(training)
+
+    logged = studio.project.rows(
+        "select message from public.job_logs where job_id = %s", studio.job(training)["id"]
+    )
+    assert state["status"] == "completed"
+    assert any("s of 19 s: is the file whole?" in row["message"] for row in logged)
+
+
 async def test_what_is_handed_in_wrongly_is_refused_at_once(studio: Studio) -> None:
     """Empty, too large, not there, another's: before anything is enqueued."""
     empty = await studio.put(b"")
@@ -285,16 +299,12 @@ async def test_a_stranger_sees_nothing(studio: Studio) -> None:
         assert nobody.status_code == 401
     listed = await studio.call("GET", "/api/trainings", user=EVE, params={"workspace_id": ACME})
     assert (listed.status_code, listed.json()["code"]) == (404, "workspace_not_found")
-    for table in ("trainings", "training_stages", "training_chunks", "training_procedures",
-                  "background_jobs", "job_queue"):  # fmt: skip
-        assert await studio.read(f"/{table}?{_company(table)}=eq.{ACME}", user=EVE) == []
-        mine = await studio.read(f"/{table}?{_company(table)}=eq.{ACME}")
-        assert isinstance(mine, list)
+    tables = ("trainings", "training_stages", "training_chunks", "training_procedures")
+    for table in (*tables, "background_jobs", "job_queue"):
+        path = f"/{table}?{'workspace' if table in tables else 'company'}_id=eq.{ACME}"
+        assert await studio.read(path, user=EVE) == []
+        assert isinstance(await studio.read(path), list)
     assert (await studio.look(training))["status"] == "completed"
-
-
-def _company(table: str) -> str:
-    return "company_id" if table in {"background_jobs", "job_queue"} else "workspace_id"
 
 
 async def test_people_edit_in_versions(studio: Studio) -> None:

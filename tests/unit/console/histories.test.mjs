@@ -110,6 +110,7 @@ for (let seed = 1; seed <= 100; seed += 1)
     await leapUntil(() => ended && watch.freshness === "live", "the end", 300_000);
 
     assert.equal(events.length, world.events.length);
+    assert.deepEqual(watch.state.events, events);
     assert.equal(ended.result.answer, 42, "results do not travel in events: the row is read again");
     watch.close();
   });

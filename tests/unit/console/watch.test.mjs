@@ -2,9 +2,9 @@
 
 import assert from "node:assert/strict";
 import { afterEach, test } from "node:test";
-import { QueueError, readLines, setSchema, within } from "../../../infra/console/lib/jobs/reads.js";
+import { QueueError, readLines } from "../../../infra/console/lib/jobs/reads.js";
 import { JobWatch } from "../../../infra/console/lib/jobs/watch-job.js";
-import { randomness, sleep, until, World } from "./world.mjs";
+import { sleep, until, World } from "./world.mjs";
 
 /** The watches of a test. */
 let open = [];
@@ -39,33 +39,6 @@ async function live(options, given) {
 }
 
 const seqs = (list) => list.map((event) => event.seq);
-
-test("whatever the socket does, a watch tells exactly the events in the log, in order, none twice", async () => {
-  for (let seed = 1; seed <= 25; seed += 1) {
-    const random = randomness(seed);
-    const world = new World({ random, drop: 0.3, repeat: 0.3, delay: 15 });
-    world.commit("job.created", { status: "pending", attempts: 0 });
-    const { watch, told } = watching(world);
-    if (random() < 0.8) world.connect();
-    const ended = watch.ended;
-
-    world.commit("job.leased", { status: "processing", attempts: 1 });
-    for (let step = 1; step <= 20; step += 1) {
-      world.commit("job.progress", { progress: { percentage: step * 5 } });
-      if (random() < 0.15) world.connected ? world.cut() : world.connect();
-      if (random() < 0.1) world.reachable = !world.reachable;
-      await sleep(random() * 4);
-    }
-    world.reachable = true;
-    world.commit("job.completed", { status: "completed", attempts: 1 });
-    const row = await ended;
-
-    assert.equal(row.result.answer, 42, "the row is read again: results do not travel in events");
-    assert.deepEqual(seqs(told), seqs(world.events), `seed ${seed}`);
-    assert.deepEqual(seqs(watch.state.events), seqs(world.events));
-    watch.close();
-  }
-});
 
 test("live is said only after a read that began after the join", async () => {
   const world = new World();
@@ -220,15 +193,6 @@ test("a server that fails is away, one that refuses has answered", () => {
   const reachable = statuses.map((status) => new QueueError({}, status).reachable);
 
   assert.deepEqual(reachable, [false, true, true, true, false, false]);
-});
-
-test("the schema of a call goes before that of its client, and that before the usual one", () => {
-  const client = { schema: (name) => name };
-  assert.equal(within(client), "minutehand");
-
-  setSchema(client, "jobs");
-
-  assert.deepEqual([within(client), within(client, "other")], ["jobs", "other"]);
 });
 
 test("a wait for the end of a deleted job, or of one no longer watched, is refused", async () => {

@@ -1,7 +1,7 @@
 // A workspace's watch against a socket that drops, repeats and is cut: each change is told once.
 
 import assert from "node:assert/strict";
-import { test } from "node:test";
+import { afterEach, test } from "node:test";
 import { WorkspaceWatch } from "../../../infra/console/lib/jobs/watch-workspace.js";
 import { randomness, sleep, TERMS, until } from "./world.mjs";
 
@@ -72,6 +72,37 @@ class Workspace {
   }
 }
 
+/** The watches of a test. */
+let open = [];
+afterEach(() => {
+  for (const watch of open) watch.close();
+  open = [];
+});
+
+/** A watch of a workspace, and what it tells. */
+function watching(space, options = {}) {
+  const told = [];
+  const resyncs = [];
+  const watch = new WorkspaceWatch(space.reads, space.topics, "w", {
+    ...FAST,
+    onEvent: (event) => told.push(event),
+    onResync: ({ first }) => void resyncs.push(first),
+    ...options,
+  });
+  watch.start();
+  open.push(watch);
+  return { watch, told, resyncs };
+}
+
+/** The same of a workspace that is connected, once it is live. */
+async function live(options, given) {
+  const space = new Workspace({ random: randomness(1), ...given });
+  const made = watching(space, options);
+  space.connect(true);
+  await until(() => made.watch.freshness === "live", "live");
+  return { space, ...made };
+}
+
 const names = (events) => events.map(({ job_id, seq }) => `${job_id} ${seq}`).sort();
 
 test("every change is told exactly once, whatever the socket does", async () => {
@@ -79,15 +110,8 @@ test("every change is told exactly once, whatever the socket does", async () => 
     const random = randomness(seed);
     const space = new Workspace({ random, drop: 0.3, repeat: 0.3 });
     space.commit("before");
-    const told = [];
-    let resyncs = 0;
-    const watch = new WorkspaceWatch(space.reads, space.topics, "w", {
-      ...FAST,
-      onEvent: (event) => told.push(event),
-      onResync: () => void (resyncs += 1),
-    });
-    watch.start();
-    await until(() => resyncs === 1, "the first read");
+    const { watch, told, resyncs } = watching(space);
+    await until(() => resyncs.length === 1, "the first read");
     if (random() < 0.8) space.connect(true);
 
     for (let step = 0; step < 30; step += 1) {
@@ -101,47 +125,30 @@ test("every change is told exactly once, whatever the socket does", async () => 
     await sleep(60);
 
     assert.deepEqual(names(told), names(space.log.slice(1)), `seed ${seed}`);
-    assert.equal(resyncs, 1);
+    assert.deepEqual(resyncs, [true]);
     watch.close();
   }
 });
 
 test("a stream of messages does not postpone the look for one that was lost", async () => {
-  const space = new Workspace({ random: randomness(1) });
-  const told = [];
-  const watch = new WorkspaceWatch(space.reads, space.topics, "w", {
-    ...FAST,
-    silence: 60_000, // a read in silence comes too late
-    onEvent: (event) => told.push(event.job_id),
-  });
-  watch.start();
-  space.connect(true);
-  await until(() => watch.freshness === "live", "live");
+  const { space, told } = await live({ silence: 60_000 }); // a read in silence comes too late
+  const isTold = (id) => told.some((event) => event.job_id === id);
   space.drop = 1;
   space.commit("lost at once");
   space.drop = 0;
 
   const stream = setInterval(() => space.commit("streamed"), FAST.firstSilence / 4);
-  await until(() => told.includes("lost at once"), "the look after the join");
+  await until(() => isTold("lost at once"), "the look after the join");
   space.drop = 1;
   space.commit("lost later");
   space.drop = 0;
-  await until(() => told.includes("lost later"), "the look after news");
+  await until(() => isTold("lost later"), "the look after news");
 
   clearInterval(stream);
-  watch.close();
 });
 
 test("a message long after the read that overtook it is told no second time", async (t) => {
-  const space = new Workspace({ random: randomness(1), drop: 1 });
-  const told = [];
-  const watch = new WorkspaceWatch(space.reads, space.topics, "w", {
-    ...FAST,
-    onEvent: (event) => told.push(event.job_id),
-  });
-  watch.start();
-  space.connect(true);
-  await until(() => watch.freshness === "live", "live");
+  const { space, watch, told } = await live({}, { drop: 1 });
   space.commit("read");
   await until(() => told.length === 1, "the read");
   const { now } = Date;
@@ -150,23 +157,17 @@ test("a message long after the read that overtook it is told no second time", as
 
   for (const listener of [...space.listeners]) listener.message(space.log.at(-1));
 
-  assert.deepEqual(told, ["read"]);
-  watch.close();
+  assert.deepEqual(names(told), ["read 1"]);
 });
 
 test("what could not be read at the start or after an absence is read again before it is live", async () => {
-  const space = new Workspace({ random: randomness(1) });
   const resyncs = [];
-  const watch = new WorkspaceWatch(space.reads, space.topics, "w", {
-    ...FAST,
+  const { space, watch } = await live({
     onResync: ({ first }) => {
       resyncs.push(first);
       if (resyncs.length % 2 === 1) throw new Error("away");
     },
   });
-  watch.start();
-  space.connect(true);
-  await until(() => watch.freshness === "live", "live");
   assert.deepEqual(resyncs, [true, true]);
 
   space.connect(false);
@@ -174,19 +175,11 @@ test("what could not be read at the start or after an absence is read again befo
   space.connect(true);
   await until(() => resyncs.length > 2 && watch.freshness === "live", "live again");
   assert.deepEqual(resyncs, [true, true, false, false]);
-  watch.close();
 });
 
 test("a cursor of another database means reading anew, and going on from now", async () => {
   const space = new Workspace({ random: randomness(1) });
-  const told = [];
-  const resyncs = [];
-  const watch = new WorkspaceWatch(space.reads, space.topics, "w", {
-    ...FAST,
-    onEvent: (event) => told.push(event),
-    onResync: ({ first }) => void resyncs.push(first),
-  });
-  watch.start();
+  const { watch, told, resyncs } = watching(space);
   await until(() => resyncs.length === 1, "the first read");
   space.resets = true;
   space.commit("lost");
@@ -196,11 +189,7 @@ test("a cursor of another database means reading anew, and going on from now", a
   await until(() => told.length > 0, "the next change");
 
   assert.deepEqual(resyncs, [true, false]);
-  assert.deepEqual(
-    told.map((event) => event.job_id),
-    ["found"],
-  );
-  watch.close();
+  assert.deepEqual(names(told), ["found 1"]);
 });
 
 test("a message that a read overtook is no sign of a socket that brings none", async (t) => {
@@ -213,12 +202,7 @@ test("a message that a read overtook is no sign of a socket that brings none", a
     }
   };
   const space = new Workspace({ random: randomness(1), drop: 1 });
-  const told = [];
-  const watch = new WorkspaceWatch(space.reads, space.topics, "w", {
-    ...FAST,
-    onEvent: (event) => told.push(event),
-  });
-  watch.start();
+  const { watch, told } = watching(space);
   space.connect(true);
   await leapUntil(() => watch.freshness === "live");
   space.commit("late");
@@ -230,5 +214,4 @@ test("a message that a read overtook is no sign of a socket that brings none", a
   await leapUntil(() => said.add(watch.freshness) && Date.now() > end);
 
   assert.deepEqual([...said], ["live"]);
-  watch.close();
 });

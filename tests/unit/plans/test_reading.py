@@ -30,6 +30,7 @@ def test_a_start_and_a_window_are_no_deadlines() -> None:
     assert window.window is not None
     assert window.deadline is not None
     assert (window.window.day, window.deadline.day) == (date(2027, 3, 4), date(2027, 3, 5))
+    assert read("Teach groups of 12 until 30.4.2027", TODAY).window is None
     for words, first, last in (
         ("from Friday 5 to Sunday 7 March 2027", date(2027, 3, 5), date(2027, 3, 7)),
         ("between 1 March and 15 April 2028", date(2028, 3, 1), date(2028, 4, 15)),
@@ -45,7 +46,7 @@ def test_rates_prices_and_costs_are_distinguished() -> None:
     facts = read(
         "Organise a fair for 80 guests. Catering costs 38 EUR per guest, the hall costs 900 EUR,"
         " 12 tents at 150 EUR each, helpers at 20 EUR an hour. Each speaker gets a gift of 25 EUR;"
-        " each stand costs 40 EUR.",
+        " each stand costs 40 EUR; drinks for 9 EUR p.p.",
         TODAY,
     )
 
@@ -54,10 +55,28 @@ def test_rates_prices_and_costs_are_distinguished() -> None:
         ("tents", "tent", Decimal(150)),
         ("gift", "speaker", Decimal(25)),
         ("stand", "stand", Decimal(40)),
+        ("drinks", "person", Decimal(9)),
     ]
     assert [(cost.item, cost.amount) for cost in facts.costs] == [("hall", Decimal(900))]
     assert [(rate.per, rate.amount) for rate in facts.rates] == [("hour", Decimal(20))]
     assert facts.budget is None
+    listed = read(
+        "Buy 30 laptops (max. €1,100 each). Hall 600 €, band 1.200 €. Paint costs 9 EUR per m²."
+        " Food stalls pay us £50 each. Our budget is EUR 900, of which EUR 50 is for music.",
+        TODAY,
+    )
+    assert [(price.per, price.quantity) for price in listed.prices] == [
+        ("laptop", 30), ("square metre", None),
+    ]  # fmt: skip
+    assert [cost.item for cost in listed.costs] == ["band"]
+    assert [doubt.text for doubt in listed.doubts][:3] == ["600 €", "£50", "EUR 50"]
+    rated = read("Build an app with a day rate of 640 €", TODAY)
+    assert [(rate.per, rate.amount) for rate in rated.rates] == [("day", Decimal(640))]
+    days = (
+        read("Organise a fair from 5 to 7 June 2027", TODAY),
+        read("A fair June 5-7, 2027", TODAY),
+    )
+    assert [each.window and each.window.day for each in days] == [date(2027, 6, 5)] * 2
 
 
 PHRASES = [
@@ -103,6 +122,15 @@ def test_an_answer_settles_what_was_doubtful() -> None:
         assert answered.doubt(about) is None, answered.prompt
 
 
+def test_an_answer_takes_the_place_of_whole_words() -> None:
+    """Not of the end of a longer figure."""
+    asked = Question("Which?", "5 EUR")
+
+    assert asked.answered("A lamp for 15 EUR, a shade for 5 EUR", "7 EUR") == (
+        "A lamp for 15 EUR, a shade for 7 EUR"
+    )
+
+
 @pytest.mark.parametrize("text", ["1." * 4000, "1,000 " * 1300, "and " * 2000, "in the " * 1100])
 def test_any_text_is_read_soon(text: str) -> None:
     """Nothing that is handed in keeps a process busy."""
@@ -134,10 +162,10 @@ def test_a_bound_is_no_size_and_a_limit_is_kept() -> None:
 
 def test_no_figure_of_a_prompt_is_lost() -> None:
     """What no rule understands is kept with its words."""
-    facts = read("Migrate release 4.2.1 of 7 hosts at 12:30 to rack B-17.", TODAY)
+    facts = read("Migrate release 4.2.1 of 7 hosts at 12:30 to rack B-17, 1/2 of a dozen.", TODAY)
 
     kept = " ".join([*facts.others, *(quantity.text for quantity in facts.quantities)])
-    assert all(figure in kept for figure in ("4.2.1", "7", "12:30", "17"))
+    assert all(figure in kept for figure in ("4.2.1", "7", "12:30", "17", "1/2"))
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ const READ_TIMEOUT_MS = 10_000;
 /** Where `minutehand install` puts what clients see, by default. */
 const INSTALLED = "minutehand";
 export const PAGE = 500;
+const MOST_JOBS = 200;
 
 /** @type {WeakMap<Client, string>} */
 const schemas = new WeakMap();
@@ -102,9 +103,9 @@ export async function readLines(client, schema, jobId, after, limit) {
 /**
  * @typedef {object} Reads
  * @property {(id: string) => Promise<Job | null>} job The row; null when missing or another's.
- * @property {(id: string, seq: number, limit?: number) => Promise<JobEventRow[]>} events Up to a
+ * @property {(id: string, seq: number) => Promise<JobEventRow[]>} events Up to a
  *   page of events of a job after `seq`, in order.
- * @property {(sessionId: string, limit?: number) => Promise<SessionJob[]>} sessionJobs Newest first.
+ * @property {(sessionId: string) => Promise<SessionJob[]>} sessionJobs Newest first.
  */
 
 /** @param {string} [sessionId] */
@@ -127,8 +128,8 @@ export function readsOfSession(client, sessionId, schema) {
   return {
     sessionJobs: jobs,
     job: async (id) => (await jobs()).find((/** @type {Job} */ row) => row.id === id) ?? null,
-    events: async (id, seq, limit = PAGE) =>
-      (await ask("guest_session_events", { p_job_id: id, p_after: seq, p_limit: limit })).events,
+    events: async (id, seq) =>
+      (await ask("guest_session_events", { p_job_id: id, p_after: seq, p_limit: PAGE })).events,
   };
 }
 
@@ -149,25 +150,25 @@ export function readsOf(client, schema) {
     },
 
     /** @type {Reads["events"]} */
-    events(id, seq, limit = PAGE) {
+    events(id, seq) {
       return rows(
         from("job_events")
           .select(EVENT_COLUMNS)
           .eq("job_id", id)
           .gt("seq", seq)
           .order("seq", { ascending: true })
-          .limit(limit),
+          .limit(PAGE),
       );
     },
 
     /** @type {Reads["sessionJobs"]} */
-    sessionJobs(sessionId, limit = 200) {
+    sessionJobs(sessionId) {
       return rows(
         from("jobs")
           .select("*")
           .eq("session_id", sessionId)
           .order("created_at", { ascending: false })
-          .limit(limit),
+          .limit(MOST_JOBS),
       );
     },
 
@@ -176,11 +177,10 @@ export function readsOf(client, schema) {
      *
      * @param {string} workspaceId
      * @param {string | null} cursor
-     * @param {number} [limit]
      * @returns {Promise<FeedPage>}
      */
-    feed(workspaceId, cursor, limit = PAGE) {
-      const page = { p_workspace_id: workspaceId, p_cursor: cursor, p_limit: limit };
+    feed(workspaceId, cursor) {
+      const page = { p_workspace_id: workspaceId, p_cursor: cursor, p_limit: PAGE };
       return call(client, schema, "event_feed", page);
     },
   };

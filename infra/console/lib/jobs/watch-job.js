@@ -161,7 +161,7 @@ export class JobWatch extends Follower {
     const sequence = this.#sequence ?? this.#begin(row);
     const before = sequence.last;
     while (sequence.last < row.last_seq || sequence.hasGap) {
-      const page = await this.#reads.events(this.#id, sequence.last, PAGE);
+      const page = await this.#reads.events(this.#id, sequence.last);
       const isLast = page.length < PAGE;
       const events = page.map(normalizeEvent).filter((event) => event !== null);
       this.#take(sequence.offerPage(events, { isLast }));

@@ -121,7 +121,7 @@ export class SessionWatch extends Follower {
   /** @param {Line} line */
   async #readEvents(line) {
     while (line.sequence.last < line.row.last_seq || line.sequence.hasGap) {
-      const page = await this.#reads.events(line.row.id, line.sequence.last, PAGE);
+      const page = await this.#reads.events(line.row.id, line.sequence.last);
       const isLast = page.length < PAGE;
       const events = page.map(normalizeEvent).filter((event) => event !== null);
       this.#take(line, line.sequence.offerPage(events, { isLast }));

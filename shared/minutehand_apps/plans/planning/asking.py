@@ -5,6 +5,7 @@ Questions come by their effect on the verdict; how they are put is pipeline.py's
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from datetime import date
 from typing import Final
@@ -13,7 +14,7 @@ from minutehand_apps.plans.planning import catalogue
 from minutehand_apps.plans.planning.breakdown import SizeTaken, packages_of, sizes_of
 from minutehand_apps.plans.planning.numbers import count, number_of
 from minutehand_apps.plans.planning.patterns import Pattern
-from minutehand_apps.plans.planning.reading import Facts, read
+from minutehand_apps.plans.planning.reading import Facts
 from minutehand_apps.plans.planning.schedule import schedule
 
 MOST: Final = 3
@@ -40,7 +41,10 @@ class Question:
         if not answer or answer.casefold() == SKIP.casefold():
             return prompt
         if self.replaces:
-            return prompt.replace(self.replaces, self.said.format(answer), 1)
+            said, words = self.said.format(answer), re.escape(self.replaces)
+            whole = rf"(?<!\w)(?<!\d[.,]){words}(?!\w|[.,]\d)"  # 5 EUR is not the end of 15 EUR
+            pattern = whole if re.search(whole, prompt) else words
+            return re.sub(pattern, lambda _: said, prompt, count=1)
         value = number_of(answer) if self.unit and answer.isdigit() else None
         words = count(value, self.unit) if value is not None else answer
         return f"{prompt.rstrip().rstrip('.')}. {self.said.format(words)}."
@@ -49,11 +53,12 @@ class Question:
 def first_questions(prompt: str, today: date) -> list[Question]:
     """At most three, by their effect on the verdict.
 
-    What was not read for sure and a missing deadline leave it unknown, so they come first; then
-    sizes and the team, by the days that their answer moves the end; then the budget.
+    What was not read for sure, a missing deadline and hours that nothing tells leave it unknown,
+    so they come first; then sizes and the team, by the days that their answer moves the end; then
+    the budget.
     """
-    facts = read(prompt, today)
-    pattern = catalogue.pick(facts).pattern
+    facts, picked = catalogue.understood(prompt, today)
+    pattern = picked.pattern
     sizes = sizes_of(pattern, facts)
     doubts = sorted(facts.doubts, key=lambda each: _ORDER.index(each.about))
     found = [
@@ -63,6 +68,9 @@ def first_questions(prompt: str, today: date) -> list[Question]:
     ]
     if facts.deadline is None and facts.doubt("deadline") is None:
         found.append(Question("When must it be finished?", said="The deadline is {}"))
+    if facts.effort is None and any(task.unknown for task in pattern.tasks):
+        hours = "How many hours does the work itself take?"
+        found.append(Question(hours, said="It takes {} of work", unit="hour"))
     moving = [
         (_days_moved(pattern, facts, sizes, size), Question(size.question, unit=size.unit))
         for size in sizes
