@@ -19,17 +19,12 @@ comment on table queue.guest_sessions is 'Sessions opened to someone outside the
 
 insert into queue.settings (name, value) values ('allow_anonymous', 'false');
 
-create function queue.live_guest_sessions(p_session_ids text[]) returns setof queue.guest_sessions
+create function queue.live_guest_session(p_session_id text) returns setof queue.guest_sessions
 language sql stable set search_path = '' as $$
   select v from queue.guest_sessions as v
-  where v.session_id = any (p_session_ids) and v.expires_at > (select queue.clock())
+  where v.session_id = p_session_id and v.expires_at > (select queue.clock())
     and (v.user_id is not null or (select queue.setting('allow_anonymous') = 'true'))
 $$;
-comment on function queue.live_guest_sessions is 'The guest sessions of these ids that are open, see queue.live_guest_session.';
-
-create function queue.live_guest_session(p_session_id text) returns setof queue.guest_sessions
-language sql stable set search_path = ''
-as $$ select v from queue.live_guest_sessions(array[p_session_id]) as v $$;
 comment on function queue.live_guest_session is E'The guest session of an id while it is open; one for anyone who holds the id only where the setting allow_anonymous is true.';
 
 create function queue.is_mine(p_guest_session queue.guest_sessions) returns boolean
@@ -40,17 +35,12 @@ language sql stable set search_path = '' as $$
 $$;
 comment on function queue.is_mine is E'Whether a guest session is for the caller as its user.\n\nA user of Auth''s anonymous sign-in counts only where the setting allow_anonymous is true; one who began it as a member, only while they are one.';
 
-create function queue.may_join_guest_sessions(p_session_ids text[]) returns setof queue.guest_sessions
+create function queue.may_join_guest_session(p_session_id text) returns setof queue.guest_sessions
 language sql stable set search_path = '' as $$
-  select v from queue.live_guest_sessions(p_session_ids) as v
+  select v from queue.live_guest_session(p_session_id) as v
   where v.user_id is null or queue.is_mine(v) or v.workspace_id in (select queue.my_workspaces())
     or queue.is_service_role()
 $$;
-comment on function queue.may_join_guest_sessions is 'Those of these guest sessions that the caller may follow, see queue.may_join_guest_session.';
-
-create function queue.may_join_guest_session(p_session_id text) returns setof queue.guest_sessions
-language sql stable set search_path = ''
-as $$ select v from queue.may_join_guest_sessions(array[p_session_id]) as v $$;
 comment on function queue.may_join_guest_session is 'The guest session if the caller may follow it: as a holder of the id, as its user, or as a member of its workspace.';
 
 create function queue.guest_session_or_refuse(p_session_id text) returns queue.guest_sessions

@@ -34,7 +34,7 @@ READABLE = [
 ]  # fmt: skip
 CALLERS = {
     "chat_request", "chat_outcome", "chat_status", "chat_said", "chat_delete", "chat_works",
-    "chat_cancel_work", "chat_notes_of", "chat_respond", "chat_news",
+    "chat_cancel_work", "chat_notes_of", "chat_respond",
 }  # fmt: skip
 MEMBERS = CALLERS | {"chat_sessions"}
 WORKER = {"chat_load", "chat_post", "chat_delegate", "chat_note", "chat_guidance", "chat_matching"}
@@ -100,7 +100,7 @@ def test_grants_are_by_name(seeded: Database) -> None:
         for table in READABLE:
             assert rights(seeded, role, f"public.{table}") == reads, (role, table)
     assert open_to(seeded, "anon", "chat") == [
-        "cancel_work", "delete", "news", "notes_of", "outcome", "request", "respond", "said",
+        "cancel_work", "delete", "notes_of", "outcome", "request", "respond", "said",
         "status", "works",
     ]  # fmt: skip
 

@@ -11,7 +11,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from tests.support.engine import ACME, ADA, BOB, EVE, Engine, refusal
+from tests.support.engine import ACME, ADA, BOB, Engine, refusal
 
 MESSAGE: dict[str, Any] = {
     "text": "Hello", "client_id": None, "documents": [], "mode": "reply", "ask": False,
@@ -194,33 +194,6 @@ def test_rows_and_jobs_of_guests_count_in_the_quotas_of_their_workspace(guests: 
         with pytest.raises(psycopg.Error) as error:
             one.rpc("plan_start", p_workspace_id=None, p_plan=PLAN)
     assert refusal(error.value)[2] == "max_plans"
-
-
-def news(session: Engine, *ids: str) -> dict[str, int]:
-    """The marks that a caller gets."""
-    return dict(session.one("select public.chat_news(%s) -> 'news'", list(ids)))
-
-
-def test_news_are_of_sessions_that_the_caller_may_join(guests: Engine) -> None:
-    """Else anybody finds which sessions there are, and how busy."""
-    with guest(guests) as one:
-        ask(one, 1)
-    with guests.member(ADA) as ada:
-        ada.rpc("chat_request", p_session_id="adas-own-session-id", p_request=MESSAGE)
-    open_to_all, of_ada = (
-        guests.one("select chat.guest_session_of(%s)", each)
-        for each in ("unguessable-session-000001", "adas-own-session-id")
-    )
-
-    with guest(guests) as one:
-        assert list(news(one, open_to_all, of_ada, "guest_" + "0" * 64)) == [open_to_all]
-    with guests.member(ADA) as ada:
-        assert of_ada in news(ada, of_ada)
-    with guests.member(EVE) as eve:
-        assert news(eve, of_ada) == {}
-    guests.run("update queue.settings set value = 'false' where name = 'allow_anonymous'")
-    with guest(guests) as one:
-        assert news(one, open_to_all) == {}
 
 
 def test_an_id_of_fewer_than_sixteen_characters_is_no_key(guests: Engine) -> None:

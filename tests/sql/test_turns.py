@@ -49,7 +49,6 @@ ARGUMENTS: dict[str, str] = {
     "p_token": "'none'", "p_message_id": "gen_random_uuid()", "p_work_id": "null", "p_search": "null",
     "p_name": "'n'", "p_version": "null", "p_is_open": "false", "p_offset": "10000", "p_count": "1000",
     "p_by": "'run_ms'", "p_descending": "true", "p_job_ids": "array(select id from public.jobs limit 1000)",
-    "p_guest_session_ids": "array(select 'guest_' || n from generate_series(1, 2000) as n)",
     "p_schedule": """'{"cron": "*/5 * 29 2 *", "timezone": "Europe/Berlin"}'""",
     "p_payload": "'{}'", "p_options": "'{}'", "p_answer": "'1'", "p_email": "'bob@acme.test'", "p_role": "'member'",
     "p_member": "'bob@acme.test'", "p_topic": "'workspace:' || %(workspace)s", "p_follower_id": "gen_random_uuid()",

@@ -17,7 +17,6 @@ from minutehand.clock import Clock
 from minutehand.tasks import end_tasks
 from minutehand.web.caller import Caller, token_of
 from minutehand.web.errors import ApiError, unavailable
-from minutehand.web.hub import EventHub
 from minutehand.web.services import Services
 from minutehand.web.sse import (
     Batch,
@@ -126,21 +125,19 @@ class Opening:
         began_at: float,
         pace: Pace,
         is_bare: bool = False,
-        hub: EventHub | None = None,
     ) -> EventStream:
         """Return the response that sends `feed`, from what was read `first`.
 
         Args:
             began_at: When the request came, on the monotonic clock.
             is_bare: Send the feed's events alone, see `Stream`.
-            hub: Wakes the stream; the process's own by default.
         """
         services, caller = self._services, self._caller
         expires_at = caller.expires_at if caller else services.clock.now() + LONGEST_GUEST_SESSION
         reader = Reader(token=token_of(caller), expires_at=expires_at, began_at=began_at)
         stream = Stream(
             feed,
-            hub or services.hub,
+            services.hub,
             reader=reader,
             pace=pace,
             clock=services.clock,

@@ -280,13 +280,13 @@ async def events(
         named,
         app.streaming_to(token_of(caller)),
         after=None if after == "now" else after,
-        reads=app.hub.reads,
+        reads=services.hub.reads,
         circle=str(caller.user_id) if caller is not None else "guests",
     )
     async with Opening(request, services, caller, guest=feed.topic) as opening:
         first = await opening.read(feed.open(services.clock.now(), skip=after == "now"))
         pace = buffered_pace(services)
-        return opening.stream(feed, first, began_at=began_at, pace=pace, hub=app.hub)
+        return opening.stream(feed, first, began_at=began_at, pace=pace)
 
 
 @routes.post("/api/async-cancel")

@@ -16,7 +16,6 @@ from minutehand_apps.chat.store import WorkerStore
 
 if TYPE_CHECKING:
     from minutehand.ai.language_model import LanguageModel
-    from minutehand.web.hub import EventHub
     from minutehand_apps.chat.search import MediaWikiSearch
 
 
@@ -54,13 +53,3 @@ class Chat(Dependencies):
 
         assert self.own.search_url is not None
         return MediaWikiSearch(self.own.search_url)
-
-    @cached_property
-    def hub(self) -> EventHub:
-        """Wakes the streams of sessions, by one read for all of them."""
-        from minutehand.web.hub import EventHub
-        from minutehand_apps.chat.session_news import SessionNews
-
-        hub = EventHub()
-        hub.feed_from(SessionNews(self.streaming_to, hub))
-        return hub

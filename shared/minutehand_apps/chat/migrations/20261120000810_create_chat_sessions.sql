@@ -456,18 +456,6 @@ end;
 $$;
 comment on function chat.works is 'Which of these jobs are work or replies of the session: {works: {job_id: {type, title, question_id, result}}}; null for others.';
 
-create function chat.news(p_guest_session_ids text[]) returns jsonb
-language sql stable
-security definer -- guests hold no rights on any table
-set search_path = ''
-as $$
-  select jsonb_build_object('news', coalesce(jsonb_object_agg(v.session_id, (
-    select coalesce(sum(j.last_seq), 0) from public.jobs as j
-    where j.session_id = v.session_id and j.workspace_id = v.workspace_id)), '{}'))
-  from queue.may_join_guest_sessions(p_guest_session_ids[1:2000]) as v
-$$;
-comment on function chat.news is E'A mark for each of at most 2,000 guest sessions that the caller may join: {news: {id: number}}; it grows with each event.\n\nOne read for many streams. Unknown sessions, ended ones and another''s are omitted alike.';
-
 -- 4. Cancelling, and messages between people and work --------------------------------------------------------
 
 create function chat.job_of(
@@ -768,6 +756,6 @@ comment on function public.chat_guidance is 'What people wrote to a leased job {
 
 revoke execute on all functions in schema chat from public, anon, authenticated, service_role;
 select queue.expose('chat', 'public.chat_', 'anon, authenticated, service_role', 'request', 'outcome', 'status', 'said',
-  'delete', 'works', 'news', 'cancel_work', 'notes_of', 'respond');
+  'delete', 'works', 'cancel_work', 'notes_of', 'respond');
 select queue.expose('chat', 'public.chat_', 'authenticated, service_role', 'sessions');
 select queue.allow('job_worker, service_role', 'public.chat_note', 'public.chat_guidance');
