@@ -149,7 +149,7 @@ def full(engine: Engine) -> dict[str, str]:
     )
     engine.run(
         "insert into public.job_logs (job_id, workspace_id, attempt, log_level, message) select %s, %s, 1, 'info', 'line ' || n from generate_series(1, 5000) as n",
-        *(words["job"], ACME),
+        *(ACME, words["job"]),
     )
     engine.run(
         "insert into queue.attempts select (jsonb_populate_record(a, jsonb_build_object('fence', 1 + n))).* from queue.attempts as a, generate_series(1, 999) as n where a.job_id = %s",
@@ -157,11 +157,11 @@ def full(engine: Engine) -> dict[str, str]:
     )
     engine.run("update public.jobs set fence = 1000 where id = %s", words["job"])
     engine.run(
-        "insert into queue.receipts select gen_random_uuid(), %s, n, '{\"children\": []}', 'd', now() from generate_series(1, 1000) as n",
+        "insert into queue.receipts select %s, n, gen_random_uuid(), null, '{\"children\": []}', 'd', now() from generate_series(1, 1000) as n",
         ACME,
     )
     engine.run(
-        "insert into queue.receipts select %s, %s, 1001, jsonb_build_object('children', jsonb_agg(jsonb_build_object('job_id', job_id, 'receipt', digest))), 'd', now() from queue.receipts",
+        "insert into queue.receipts select %s, 1001, %s, null, jsonb_build_object('children', jsonb_agg(jsonb_build_object('job_id', job_id, 'receipt', digest))), 'd', now() from queue.receipts",
         *(words["job"], ACME),
     )
     engine.run("set session_replication_role = origin")
