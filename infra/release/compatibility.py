@@ -25,7 +25,7 @@ from psycopg.types.json import Jsonb
 
 from infra.release.catalogue import catalogue, differences
 from infra.release.upgrades import Database, UpgradeFailed, try_upgrade
-from infra.release.wheels import Environment, build_wheel
+from infra.release.wheels import Environment, build_wheels
 from minutehand.local import migrations
 from minutehand.local.postgres import Postgres
 from minutehand.local.users import ACME, create_demo_users
@@ -222,7 +222,7 @@ def check(server: Server, project: Path, cli: Path, release: str | None) -> list
 
 
 def upgrade_a_project(server: Server, cli: Path, release: str) -> None:
-    """Install the release's wheel into a foreign project, then this one's."""
+    """Install the release's wheels into a foreign project, then this one's."""
 
     def databases() -> Iterator[Database]:
         for name in ("project", "fresh_project"):
@@ -235,8 +235,8 @@ def upgrade_a_project(server: Server, cli: Path, release: str) -> None:
         source.mkdir()
         archive = subprocess.check_output(["git", "archive", release], cwd=ROOT)
         subprocess.run(["tar", "-x", "-C", source], input=archive, check=True)
-        wheels = (build_wheel(source, folder / "old"), build_wheel(ROOT, folder / "new"))
-        old, new = (Environment.make(wheel.parent / "venv", wheel) for wheel in wheels)
+        folders = (build_wheels(source, folder / "old"), build_wheels(ROOT, folder / "new"))
+        old, new = (Environment.make(wheels / "venv", wheels) for wheels in folders)
         try:
             try_upgrade(old, new, folder / "projects", databases())
         except UpgradeFailed as error:

@@ -1,4 +1,4 @@
-"""`make dist`: the wheel, and the npm archive beside it, into `dist/`; the same bytes every time.
+"""`make dist`: the wheels, and the npm archive beside them, into `dist/`; the same bytes each time.
 
 usage: python -m infra.release.wheel [--out dist]
 """
@@ -26,20 +26,24 @@ def commit_instant() -> str:
     return done.stdout.strip() or "315532800"  # the earliest instant a zip can hold
 
 
-def build_wheel(out: Path, *, root: Path = ROOT) -> Path:
-    """Build the wheel of the tree in `root` into `out`."""
+def build_wheels(out: Path, *, root: Path = ROOT) -> list[Path]:
+    """Build the wheels of the tree in `root` into `out`: the library's, then those in `shared`."""
     os.environ.setdefault("SOURCE_DATE_EPOCH", commit_instant())
     out.mkdir(parents=True, exist_ok=True)
-    [made] = WheelBuilder(str(root)).build(directory=str(out), versions=["standard"])
-    return Path(made)
+    projects = [root, *sorted(file.parent for file in root.glob("shared/*/pyproject.toml"))]
+    return [
+        Path(made)
+        for project in projects
+        for made in WheelBuilder(str(project)).build(directory=str(out), versions=["standard"])
+    ]
 
 
 def main() -> int:
-    """Build both, print their names and SHA-256."""
+    """Build all, print their names and SHA-256."""
     parser = argparse.ArgumentParser(prog="python -m infra.release.wheel", description=__doc__)
     parser.add_argument("--out", type=Path, default=ROOT / "dist")
     out: Path = parser.parse_args().out
-    build_wheel(out)
+    build_wheels(out)
     build_npm_archive(out)
     for path in sorted(out.iterdir()):
         if path.suffix in {".whl", ".tgz"}:

@@ -1,4 +1,4 @@
-"""Wheels as they are published, and an environment that has one and nothing of the checkout."""
+"""Wheels as they are published, and an environment that has them and nothing of the checkout."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
-#: What pyproject.toml puts into the wheel.
+#: What the wheels are made of.
 PARTS = (
     "shared", "supabase", "infra/console", "infra/aws", "package.json", "package-lock.json",
     ".npmrc", "CHANGELOG.md", "infra/release/resources.py", "pyproject.toml", "README.md",
@@ -33,22 +33,21 @@ def checkout_copy(folder: Path, root: Path = ROOT) -> Path:
     return folder
 
 
-def build_wheel(source: Path, folder: Path) -> Path:
-    """Build a wheel with the project's own backend."""
-    folder.mkdir(parents=True, exist_ok=True)
-    subprocess.run(
-        [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)],
-        cwd=source,
-        check=True,
-        capture_output=True,
-    )
-    [wheel] = folder.glob("*.whl")
-    return wheel
+def build_wheels(source: Path, folder: Path) -> Path:
+    """Build into a folder, by the project's own backend, as many wheels as that release has."""
+    for project in (source, *(file.parent for file in source.glob("shared/*/pyproject.toml"))):
+        subprocess.run(
+            [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)],
+            cwd=project,
+            check=True,
+            capture_output=True,
+        )
+    return folder
 
 
 @dataclass(frozen=True)
 class Environment:
-    """A virtual environment with the wheel; its dependencies are those of the tests' own."""
+    """A virtual environment with the wheels; their dependencies are those of the tests' own."""
 
     folder: Path
 
@@ -58,15 +57,15 @@ class Environment:
         return self.folder / "bin" / "python"
 
     @classmethod
-    def make(cls, folder: Path, wheel: Path) -> Environment:
-        """Make one; no package is fetched."""
+    def make(cls, folder: Path, wheels: Path) -> Environment:
+        """Make one with what is in the folder `wheels`; no package is fetched."""
         venv.create(folder, symlinks=True)
         made = cls(folder)
         [packages] = folder.glob("lib/python*/site-packages")
         # all of them: an environment may stand on another's
         ours = [path for path in sys.path if path.endswith("site-packages")]
         (packages / "dependencies.pth").write_text("\n".join(ours))
-        made.pip("install", "--no-deps", "--offline", str(wheel))
+        made.pip("install", "--no-deps", "--offline", *map(str, wheels.glob("*.whl")))
         return made
 
     def pip(self, command: str, *arguments: str) -> None:

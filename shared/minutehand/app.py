@@ -36,10 +36,11 @@ from pathlib import Path
 from types import ModuleType
 
 from minutehand.config import ConfigurationError
+from minutehand.resources import PACKAGE, checkout
 
 #: Told of a module by name, and of why it cannot be used.
 OnError = Callable[[str, Exception], None]
-#: Distributions announce their apps in this group: `name = "package.of.the.app"`.
+#: Distributions offer their apps in this group: `name = "package.of.the.app"`.
 GROUP = "minutehand.apps"
 
 
@@ -94,7 +95,7 @@ class App:
 
 
 def find_apps(packages: Iterable[str]) -> list[App]:
-    """The apps of a setting and of installed distributions, each once, by name.
+    """The apps of a setting, each once, by name.
 
     Args:
         packages: Import names; `package.*` means every package inside `package`.
@@ -103,8 +104,8 @@ def find_apps(packages: Iterable[str]) -> list[App]:
         ConfigurationError: A package cannot be imported, or two apps have the same name, so one's
             pages would hide the other's.
     """
-    named = (name for package in packages if package for name in _expanded(package))
-    apps = sorted({App(package) for package in (*named, *_announced())}, key=lambda app: app.name)
+    named = {App(name) for package in packages if package for name in _expanded(package)}
+    apps = sorted(named, key=lambda app: app.name)
     for one, other in pairwise(apps):
         if one.name == other.name:
             raise ConfigurationError(
@@ -116,9 +117,18 @@ def find_apps(packages: Iterable[str]) -> list[App]:
 
 
 @cache
-def _announced() -> list[str]:
-    """What distributions announce: what is installed later is there after a restart."""
-    return [point.value for point in entry_points(group=GROUP)]
+def offered_apps() -> dict[str, App]:
+    """The apps of installed distributions by name; a project has only those that it names.
+
+    A checkout is not installed: there the files say it that a wheel's entry points are made of.
+    """
+    import tomllib  # no function needs it
+
+    packages = [point.value for point in entry_points(group=GROUP)]
+    for file in PACKAGE.parent.glob("*/pyproject.toml") if checkout() else ():
+        about = tomllib.loads(file.read_text("utf-8"))["project"]
+        packages += about.get("entry-points", {}).get(GROUP, {}).values()
+    return {app.name: app for app in map(App, sorted(packages))}
 
 
 def _expanded(package: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""The wheel in an environment of its own: the command, the stack and the packager of a stranger."""
+"""The wheels in an environment of its own: a stranger's command, stack and packager."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from infra.release.resources import resource_files
-from infra.release.wheel import build_wheel
+from infra.release.wheel import build_wheels
 from minutehand.deploy.tools import run_tool, uv
 from minutehand.version import VERSION
 from tests.artefact.test_functions import probe
@@ -49,22 +49,26 @@ FILES = {
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel of this checkout."""
-    return build_wheel(tmp_path_factory.mktemp("dist"))
+def wheels(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The wheels of this checkout by name."""
+    return {path.name.split("-")[0]: path for path in build_wheels(tmp_path_factory.mktemp("dist"))}
 
 
 @pytest.fixture(scope="module")
-def environment(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An environment with `minutehand[dev,deploy]`, in the versions that are locked here."""
+def environment(wheels: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`minutehand[dev,deploy]` and the apps, which no project here names; versions as locked.
+
+    In place of an index of packages, a folder offers the three wheels.
+    """
     folder = tmp_path_factory.mktemp("stranger")
     lock = (ROOT / "requirements-dev.lock").read_text("utf-8")
     pins = folder / "constraints.txt"
     pins.write_text("\n".join(re.findall(r"^(\S+==.*?) \\$", lock, re.MULTILINE)))
     run_tool([uv(), "venv", "-q", str(folder / "venv")], "no environment")
     install = [uv(), "pip", "install", "-q", "--python", str(folder / "venv/bin/python")]
-    target = f"minutehand[dev,deploy] @ {wheel.as_uri()}"
-    run_tool([*install, "--constraint", str(pins), target], "the wheel does not install")
+    install += ["--constraint", str(pins), "--find-links", str(wheels["minutehand"].parent)]
+    wanted = [f"minutehand[dev,deploy]=={VERSION}", f"minutehand-apps=={VERSION}"]
+    run_tool([*install, *wanted], "the wheels do not install")
     return folder / "venv"
 
 
@@ -89,37 +93,64 @@ def variables(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return {**kept, "XDG_CACHE_HOME": str(tmp_path_factory.mktemp("cache"))}
 
 
-def test_the_wheel_has_one_name_and_everything_beside_it(wheel: Path) -> None:
-    """No `shared`, no `functions`, no tests; migrations, console and CloudFormation travel.
-
-    The reference apps and the local Supabase travel with it, each a package of its own name.
-    """
-    with zipfile.ZipFile(wheel) as archive:
-        names = set(archive.namelist())
-
-    assert {name.split("/")[0] for name in names} == {
-        "minutehand",
-        "minutehand_apps",
-        "supabase_local",
-        f"minutehand-{VERSION}.dist-info",
+def test_each_wheel_has_one_package_and_everything_beside_it(wheels: dict[str, Path]) -> None:
+    """No `shared`, no `functions`, no tests; migrations, console and CloudFormation travel."""
+    packages = {
+        "minutehand": "minutehand",
+        "minutehand_apps": "minutehand_apps",
+        "minutehand_local": "supabase_local",
     }
+    names: set[str] = set()
+    for wheel, package in packages.items():
+        with zipfile.ZipFile(wheels[wheel]) as archive:
+            inside = archive.namelist()
+        tops = {name.split("/")[0] for name in inside}
+        assert tops == {package, f"{wheel}-{VERSION}.dist-info"}
+        names.update(inside)
+
+    assert set(packages) == set(wheels)
     assert set(resource_files(ROOT).values()) <= names
-    assert "minutehand/py.typed" in names
+    assert {"minutehand/py.typed", "supabase_local/gateway/server.mjs"} <= names
+    assert [name for name in names if name.endswith("pyproject.toml")] == []
     assert [name for name in names if "screenshots" in name or "/tests/" in name] == []
 
 
-def test_two_builds_give_the_same_bytes(wheel: Path, tmp_path: Path) -> None:
+def test_the_three_ask_for_each_other_in_one_version(wheels: dict[str, Path]) -> None:
+    """And every app is offered by its name."""
+    needed: dict[str, list[str]] = {}
+    for name, wheel in wheels.items():
+        with zipfile.ZipFile(wheel) as archive:
+            about = archive.read(f"{name}-{VERSION}.dist-info/METADATA").decode()
+            needed[name] = re.findall(
+                r"^Requires-Dist: (minutehand[-\w]*==.*)$", about, re.MULTILINE
+            )
+    with zipfile.ZipFile(wheels["minutehand_apps"]) as archive:
+        offered = archive.read(f"minutehand_apps-{VERSION}.dist-info/entry_points.txt").decode()
+
+    assert needed == {
+        "minutehand": [f"minutehand-local=={VERSION}; extra == 'dev'"],
+        "minutehand_apps": [f"minutehand=={VERSION}"],
+        "minutehand_local": [f"minutehand=={VERSION}"],
+    }
+    folders = sorted(path.parent.name for path in ROOT.glob("shared/minutehand_apps/*/__init__.py"))
+    lines = [f"{name} = minutehand_apps.{name}" for name in folders]
+    assert offered.split("\n") == ["[minutehand.apps]", *lines, ""]
+
+
+def test_two_builds_give_the_same_bytes(wheels: dict[str, Path], tmp_path: Path) -> None:
     """Who audits a release must be able to rebuild it."""
-    again = build_wheel(tmp_path)
+    for again in build_wheels(tmp_path):
+        made = wheels[again.name.split("-")[0]]
+        assert hashlib.sha256(again.read_bytes()).digest() == (
+            hashlib.sha256(made.read_bytes()).digest()
+        )
 
-    assert (
-        hashlib.sha256(again.read_bytes()).digest() == hashlib.sha256(wheel.read_bytes()).digest()
-    )
 
-
-def test_the_command_says_its_version_without_its_extras(wheel: Path, tmp_path: Path) -> None:
+def test_the_command_says_its_version_without_its_extras(
+    wheels: dict[str, Path], tmp_path: Path
+) -> None:
     """A plain install has no Typer; the command then names the extra that brings it."""
-    with zipfile.ZipFile(wheel) as archive:
+    with zipfile.ZipFile(wheels["minutehand"]) as archive:
         archive.extractall(tmp_path)
     program = [
         "import sys; sys.modules['typer'] = None; sys.argv = ['minutehand', *sys.argv[1:]]",
@@ -173,7 +204,7 @@ def test_a_strangers_zips_hold_their_code_and_import(
     runtime_site: Path,
     tmp_path: Path,
 ) -> None:
-    """Their lock, their packages, the wheel's functions; the reference apps stay behind."""
+    """Their lock, their packages, the wheel's functions; nothing of the local stack."""
     command = [str(environment / "bin" / "minutehand"), "package", "--target", "host"]
     done = subprocess.run(
         command, cwd=project, env=variables, capture_output=True, text=True, check=False
@@ -184,7 +215,8 @@ def test_a_strangers_zips_hold_their_code_and_import(
         archive.extractall(tmp_path / "app")
         names = archive.namelist()
     assert {"jobs/processors.py", "shared/words.py"} <= set(names)
-    assert [name for name in names if "/apps/" in name or "/cli/" in name] == []
+    unwanted = ("minutehand_apps/", "supabase_local/", "minutehand/cli/", "minutehand/local/")
+    assert [name for name in names if name.startswith(unwanted)] == []
     for function in ("jobs", "status", "worker"):
         report = probe(
             tmp_path / "app", runtime_site, f"minutehand.functions.{function}.handler",

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from infra.release.compatibility import CACHE, supabase_cli
-from infra.release.wheels import Environment, build_wheel, checkout_copy
+from infra.release.wheels import Environment, build_wheels, checkout_copy
 from minutehand.local.postgres import Postgres
 from tests.install.projects import Hosted
 from tests.install.second import make_second_release
@@ -15,7 +15,7 @@ from tests.support.shared import made_once
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The first test makes two wheels and fetches the CLI: a safety net for a busy machine."""
+    """The first test makes the wheels and fetches the CLI: a safety net for a busy machine."""
     here = Path(__file__).parent
     for item in items:
         if here in item.path.parents and item.get_closest_marker("timeout") is None:
@@ -24,16 +24,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def releases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The wheels of 0.1.0 and 0.1.1."""
+    """The folders with the wheels of 0.1.0 and 0.1.1."""
 
     def build_both(folder: Path) -> None:
         copy = checkout_copy(folder / "source")
-        build_wheel(copy, folder / "0.1.0")
+        build_wheels(copy, folder / "0.1.0")
         make_second_release(copy)
-        build_wheel(copy, folder / "0.1.1")
+        build_wheels(copy, folder / "0.1.1")
 
     folder = made_once(tmp_path_factory, "wheels", build_both)
-    return {version: next((folder / version).glob("*.whl")) for version in ("0.1.0", "0.1.1")}
+    return {version: folder / version for version in ("0.1.0", "0.1.1")}
 
 
 @pytest.fixture(scope="session")
@@ -48,11 +48,11 @@ def newer(releases: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -
     return _environment(tmp_path_factory, releases["0.1.1"])
 
 
-def _environment(factory: pytest.TempPathFactory, wheel: Path) -> Environment:
+def _environment(factory: pytest.TempPathFactory, wheels: Path) -> Environment:
     folder = made_once(
         factory,
-        f"environment-{wheel.parent.name}",
-        lambda folder: Environment.make(folder / "venv", wheel),
+        f"environment-{wheels.name}",
+        lambda folder: Environment.make(folder / "venv", wheels),
     )
     return Environment(folder / "venv")
 

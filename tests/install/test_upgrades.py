@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from infra.release.upgrades import Database, UpgradeFailed, try_upgrade
-from infra.release.wheels import Environment, build_wheel, checkout_copy
+from infra.release.wheels import Environment, build_wheels, checkout_copy
 from tests.install.projects import Hosted
 from tests.install.second import SECOND, make_second_release
 
@@ -44,7 +44,7 @@ def test_a_release_that_breaks_the_old_worker_is_noticed(
     make_second_release(copy)
     added = copy / "supabase" / "migrations" / SECOND
     added.write_text(f"{added.read_text()}alter function public.settle_jobs rename to settled;\n")
-    broken = Environment.make(tmp_path / "venv", build_wheel(copy, tmp_path / "wheel"))
+    broken = Environment.make(tmp_path / "venv", build_wheels(copy, tmp_path / "wheels"))
 
     with pytest.raises(UpgradeFailed, match="settle_jobs"):
         try_upgrade(environment, broken, tmp_path / "projects", databases)

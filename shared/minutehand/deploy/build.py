@@ -157,7 +157,7 @@ def locked_for(files: Iterable[Path], project: Project) -> list[Locked]:
     A module no one declared is refused: it would be missing on Lambda and nowhere else.
     """
     entries = read_project_lock(project.root)
-    direct = {name for name, entry in entries.items() if OURSELVES in entry.parents}
+    direct = {name for name, entry in entries.items() if OURSELVES & entry.parents}
     roots: set[str] = set()
     for module, names in sorted(third_party(files, sources_of(project)).items()):
         if module in RUNTIME_MODULES:

@@ -19,7 +19,8 @@ from minutehand.deploy.tools import run_tool, uv
 
 _HASH = re.compile(r"--hash=(sha256:[0-9a-f]{64})")
 _VIA = re.compile(r"^    #\s+(?:via\s+)?(?P<parent>\S.*)$")
-OURSELVES = "minutehand"
+#: Their files come from where they are imported, if at all.
+OURSELVES = frozenset({"minutehand", "minutehand-apps", "minutehand-local"})
 #: A project's own lock, the first that is there; the last may come from `pip freeze`.
 LOCKS = ("requirements.lock", "uv.lock", "requirements.txt")
 
@@ -96,19 +97,19 @@ def parse_lock(text: str) -> dict[str, Locked]:
         if not line.startswith("#"):
             current.text += line + "\n"
             current.hashes.extend(_HASH.findall(line))
-    entries.pop(OURSELVES, None)  # its files come from where it is imported
-    return entries
+    return {name: entry for name, entry in entries.items() if name not in OURSELVES}
 
 
 def _export(root: Path) -> str:
-    options = ["--frozen", "--no-emit-project", "--no-emit-package", OURSELVES, "--all-extras"]
+    options = ["--frozen", "--no-emit-project", "--all-extras"]
+    options += [f"--no-emit-package={name}" for name in sorted(OURSELVES)]
     command = [uv(), "export", "--quiet", "--directory", str(root), *options]
     return run_tool(command, "uv.lock could not be read")
 
 
 def _completed(path: Path, text: str) -> str:
     """Let uv add hashes and origins to pinned requirements; every version stays as it is."""
-    unshipped = {OURSELVES, _own_name(path.parent)}
+    unshipped = {*OURSELVES, _own_name(path.parent)}
     wanted = [
         line.removesuffix("\\").strip()
         for line in text.splitlines()
@@ -121,7 +122,7 @@ def _completed(path: Path, text: str) -> str:
 
 def _refuse_open_versions(path: Path, text: str) -> None:
     """Accept pinned lines, options, and this package or the project itself from anywhere."""
-    itself = re.compile(rf"-|({OURSELVES}|{re.escape(_own_name(path.parent))})\b", re.IGNORECASE)
+    itself = re.compile(rf"-|(minutehand|{re.escape(_own_name(path.parent))})\b", re.IGNORECASE)
     for line in text.splitlines():
         if line[:1] not in {" ", "#", ""} and not _pinned(line) and not itself.match(line):
             raise PackagingError(
@@ -148,7 +149,7 @@ def _own_name(root: Path) -> str:
     """The project's own distribution, which a freeze of an editable install names."""
     file = root / "pyproject.toml"
     about = tomllib.loads(file.read_text("utf-8")) if file.is_file() else {}
-    return canonicalize_name(about.get("project", {}).get("name", OURSELVES))
+    return canonicalize_name(about.get("project", {}).get("name", "minutehand"))
 
 
 def select(entries: dict[str, Locked], roots: Iterable[str], skip: Iterable[str]) -> list[Locked]:

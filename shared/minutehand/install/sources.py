@@ -11,7 +11,6 @@ An install or upgrade writes one file, whose parts each say their origin and the
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import itertools
 import re
 from collections.abc import Iterable
@@ -19,14 +18,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from minutehand.app import App, find_apps
+from minutehand.app import App, offered_apps
 from minutehand.install.rewrite import Schemas, rewrite
 from minutehand.install.tenancy import Tenants
 from minutehand.resources import PACKAGE, checkout, resource
 from minutehand.version import VERSION
 
-#: The package around the apps that may be copied; absent where they were not installed.
-REFERENCE_APPS = "minutehand_apps"
 ENGINE_ORIGIN, TENANCY_ORIGIN = "engine", "tenancy"
 #: As the Supabase CLI reads a file's name.
 FILE_NAME = re.compile(r"^(?P<version>[0-9]+)_(?P<name>.*)\.sql$")
@@ -128,18 +125,17 @@ def sources(schemas: Schemas, tenants: Tenants, apps: Iterable[str] = ()) -> lis
 
 
 def find_app(name: str) -> App:
-    """One of the reference apps, or of those that an installed distribution announces.
+    """One of the apps that installed distributions offer.
 
     Raises:
         InstallError: There is none of that name.
     """
-    here = importlib.util.find_spec(REFERENCE_APPS) is not None
-    known = {app.name: app for app in find_apps([f"{REFERENCE_APPS}.*"] if here else [])}
+    known = offered_apps()
     if name not in known:
         raise InstallError(
             f"unknown app {name!r}",
             code="no_app",
-            fix=f"one of {', '.join(known)}" if known else "install the distribution that has it",
+            fix=f"one of {', '.join(known)}" if known else "pip install minutehand-apps",
         )
     return known[name]
 

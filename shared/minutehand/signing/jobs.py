@@ -6,7 +6,6 @@ end otherwise are closed afterwards, by any worker: there may have been none whe
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -16,7 +15,7 @@ from minutehand.config import Settings
 from minutehand.queue.functions import WorkerFunctions
 from minutehand.signing.canonical import digest_of, digest_or_none
 from minutehand.signing.models import Issued, Unsigned
-from minutehand.signing.signer import Signer, database_clock
+from minutehand.signing.signer import Signer
 from minutehand.worker.context import JobContext
 from minutehand.worker.job import Job
 from minutehand.worker.middleware import Call
@@ -25,6 +24,8 @@ from minutehand.worker.plain import plain
 
 #: The step that keeps the result until the job is settled.
 STEP = "Signed result"
+#: Jobs closed in one round: a worker run waits for it before it leases.
+MOST_CLOSED = 25
 
 
 class ResultSigner:
@@ -71,7 +72,7 @@ class ResultSigner:
             return Fail(f"the result cannot be signed: {error}")
         receipt = told.receipt
         if not told.issued:
-            receipt = (await self._issue(told, hashes, send)).receipt
+            receipt = (await self._signer.issue_stated(told, hashes, send)).receipt
         if receipt is None or receipt["hashes"]["result"] != hashes["result"]:
             return Fail("the job has a receipt of another result")
         return kept
@@ -81,9 +82,13 @@ class ResultSigner:
 
         A publisher, see `Registry.publisher`.
         """
-        while (told := await self._close()).head is not None:
+        for _ in range(MOST_CLOSED):
+            told = await self._close()
+            if told.head is None:
+                break
             hashes = {"payload": digest_or_none(told.payload), "result": digest_of(told.result)}
-            await self._issue(told, hashes, partial(self._close, told.stated["job_id"]))
+            send = partial(self._close, told.stated["job_id"])
+            await self._signer.issue_stated(told, hashes, send)
         return 0
 
     async def _close(
@@ -91,21 +96,6 @@ class ResultSigner:
     ) -> Unsigned:
         arguments = {"p_job_id": job_id, "p_receipt": receipt}
         return Unsigned.model_validate(await self._functions.call("close_receipt", arguments))
-
-    async def _issue(
-        self,
-        told: Unsigned,
-        hashes: Mapping[str, str | None],
-        send: Callable[[dict[str, Any]], Awaitable[Issued]],
-    ) -> Issued:
-        assert told.head is not None
-        return await self._signer.issue(
-            {**told.stated, "hashes": hashes},
-            key=told.key,
-            head=told.head,
-            now=database_clock(told.now, self._signer.clock),
-            send=send,
-        )
 
     async def aclose(self) -> None:
         """Close the connections."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -21,7 +21,7 @@ from minutehand.queue.errors import ProcessorError
 from minutehand.queue.functions import WorkerFunctions
 from minutehand.signing.canonical import digest_of
 from minutehand.signing.keys import SigningKey
-from minutehand.signing.models import Head, Issued, SealedKey
+from minutehand.signing.models import Head, Issued, SealedKey, Unsigned
 
 I = TypeVar("I", bound=Issued)  # noqa: E741 - what the store answers
 #: Tries to place a receipt at the chain's end; each that fails means another's succeeded.
@@ -84,6 +84,22 @@ class Signer:
         self._functions = WorkerFunctions(settings)
         self._opened: tuple[str, SigningKey] | None = None
         self._known: OrderedDict[str, Chain] = OrderedDict()
+
+    async def issue_stated(
+        self,
+        told: Unsigned,
+        hashes: Mapping[str, str | None],
+        send: Callable[[dict[str, Any]], Awaitable[I]],
+    ) -> I:
+        """Sign what the database states, by its clock; see `issue`."""
+        assert told.head is not None
+        return await self.issue(
+            {**told.stated, "hashes": hashes},
+            key=told.key,
+            head=told.head,
+            now=database_clock(told.now, self.clock),
+            send=send,
+        )
 
     async def issue(
         self,

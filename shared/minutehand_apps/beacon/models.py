@@ -354,13 +354,10 @@ class Issued(chains.Issued):
     enough: bool = False
 
 
-class Closed(Issued):
+class Closed(chains.Unsigned):
     """A job's end: as it was stored with its closing receipt, or what that must state."""
 
-    closing: dict[str, Any] | None = None
     spec: dict[str, Any] = Field(default_factory=dict)
-    key: SealedKey | None = None
-    now: AwareDatetime | None = None
     status: JobStatus | None = None
     reached: list[str] = Field(default_factory=list)
     missing: list[str] = Field(default_factory=list)

@@ -103,7 +103,7 @@ class Outbox:
         """Sign what closes jobs that ended without their processor, as by cancelling."""
         for _ in range(BATCH):
             found = await self._app.store.close()
-            if found.closing is None:
+            if found.head is None:
                 return
             await self._app.close_job(found, self._app.store.close)
 

@@ -16,7 +16,7 @@ from minutehand.config import Settings
 from minutehand.queue.dependencies import Dependencies
 from minutehand.queue.lean_httpx import httpx
 from minutehand.signing.canonical import digest_of
-from minutehand.signing.signer import Signer, database_clock
+from minutehand.signing.signer import Signer
 from minutehand_apps.beacon.models import Closed
 from minutehand_apps.beacon.provider_client import connections
 from minutehand_apps.beacon.settings import BeaconSettings
@@ -64,14 +64,9 @@ class Beacon(Dependencies):
         self, unsigned: Closed, send: Callable[[dict[str, Any]], Awaitable[Closed]]
     ) -> Closed:
         """Sign what closes a job, if that is to be done; returns how the job ended."""
-        if unsigned.issued or unsigned.closing is None:
+        if unsigned.issued or unsigned.head is None:
             return unsigned
-        assert unsigned.head is not None
-        stated = {**unsigned.closing, "hashes": {"jobspec": digest_of(unsigned.spec)}}
-        now = database_clock(unsigned.now, self.clock)
-        return await self.signer.issue(
-            stated, key=unsigned.key, head=unsigned.head, now=now, send=send
-        )
+        return await self.signer.issue_stated(unsigned, {"jobspec": digest_of(unsigned.spec)}, send)
 
     def write_metrics(self, line: str) -> None:
         """Write a line of metrics where Lambda's log turns it into metrics; else nothing."""

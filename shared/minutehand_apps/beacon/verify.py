@@ -71,7 +71,8 @@ def verify(
     """
     verifier = Verifier(keys, partial=partial, now=now)
     report = verifier.report
-    read = _receipts(verifier, bundle.receipts)
+    read = verifier.read_all(bundle.receipts, Receipt)
+    _check_outputs(report, read)
     ends = [] if bundle.closing is None else [bundle.closing]
     closing = verifier.read_all(ends, Closing)
     spec = _Spec.of(bundle)
@@ -103,13 +104,13 @@ def verify_chain(
     """Check a run of one workspace's chain: every signature, no gap, and nothing omitted in it."""
     verifier = Verifier(keys, partial=True, now=now)
     report = verifier.report
-    closes = [each for each in documents if _closes(each)]
-    read = _receipts(verifier, [each for each in documents if not _closes(each)])
-    closings = verifier.read_all(closes, Closing)
-    chain: list[Read[Any]] = [*read, *closings]
+    chain: list[Read[Any]] = verifier.read_all(documents, Receipt, Closing)
+    _check_outputs(report, chain)
     first = verifier.check_run(chain)
+    closings = [one for one in chain if isinstance(one.receipt, Closing)]
     for one in closings:
-        given = {each.digest for each in read if each.receipt.job_id == one.receipt.job_id}
+        jobs = [each for each in chain if each.receipt.job_id == one.receipt.job_id]
+        given = {each.digest for each in jobs if not isinstance(each.receipt, Closing)}
         problem = _omitted(one.receipt, given, whole=first == 1)
         if problem is None and len(given) < one.receipt.receipts:
             report.skip(one.subject, "closing", f"receipts before {first} were not given")
@@ -123,15 +124,14 @@ def _closes(document: Any) -> bool:
     return isinstance(document, dict) and document.get("format") == CLOSING
 
 
-def _receipts(verifier: Verifier, documents: Sequence[Any]) -> list[Read[Receipt]]:
-    """The receipts of executions, their outputs checked as well."""
-    read = verifier.read_all(documents, Receipt)
+def _check_outputs(report: Report, read: Sequence[Read[Any]]) -> None:
+    """Check that each execution's output is the one that its hash is of."""
     for one in read:
-        same = digest_or_none(one.document["output"]) == one.receipt.hashes.output
-        wrong = None if same else "the output is not the one signed for"
-        answers = f"{len(one.receipt.output.data.responses)} answers"
-        verifier.report.note(one.subject, "output", wrong, answers)
-    return read
+        if isinstance(one.receipt, Receipt):
+            same = digest_or_none(one.document["output"]) == one.receipt.hashes.output
+            wrong = None if same else "the output is not the one signed for"
+            answers = f"{len(one.receipt.output.data.responses)} answers"
+            report.note(one.subject, "output", wrong, answers)
 
 
 def _omitted(closing: Closing, given: Set[str | None], *, whole: bool) -> str | None:

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 from uuid import UUID, uuid4
 
 from fastapi import APIRouter, Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.datastructures import UploadFile
@@ -30,7 +31,6 @@ from minutehand.web.errors import (
 from minutehand.web.foreign import standing_on
 from minutehand.web.services import Provided
 from minutehand.web.uploads import Body
-from minutehand.web.wording import problem_of
 from minutehand_apps.enrichment.files import UPLOAD_SECONDS, object_key
 from minutehand_apps.enrichment.models import Import
 from minutehand_apps.enrichment.services import Enrichment
@@ -136,7 +136,7 @@ class ImportRoutes:
         if content_type == "multipart/form-data":
             uploaded, length = await self._receive(request, functions)
         else:
-            uploaded = _validated(UploadedImport, await request.body())
+            uploaded = _validated(await request.body())
             await functions.call("get_workspace_settings", workspace_id=uploaded.workspace_id)
             length = await self._measure(uploaded)
         answer = await functions.call(
@@ -187,7 +187,7 @@ class ImportRoutes:
                 "file_name": (file.filename or "accounts.csv")[-255:],
                 "enrich": form.get("enrich") or False,
             }
-            uploaded = _validated(UploadedImport, fields)
+            uploaded = _validated(fields)
             await functions.call("get_workspace_settings", workspace_id=uploaded.workspace_id)
             with standing_on("the uploads bucket"):
                 await self._app.files.put(
@@ -223,19 +223,14 @@ def _not_taken(content_type: str) -> ApiError:
     )
 
 
-def _validated(model: type[UploadedImport], data: bytes | dict[str, Any]) -> UploadedImport:
+def _validated(data: bytes | dict[str, Any]) -> UploadedImport:
     try:
-        return model.model_validate_json(data) if isinstance(data, bytes) else model(**data)
-    except ValidationError as error:
-        raise validation_failed(
-            [
-                FieldProblem(
-                    field=".".join(map(str, problem["loc"])) or "body",
-                    problem=problem_of(problem),
-                )
-                for problem in error.errors()
-            ]
-        ) from error
+        if isinstance(data, bytes):
+            return UploadedImport.model_validate_json(data or b"{}")
+        return UploadedImport(**data)
+    except ValidationError as error:  # refused as on the other routes
+        problems = [{**each, "loc": ("body", *each["loc"])} for each in error.errors()]
+        raise RequestValidationError(problems) from error
 
 
 async def _find(functions: CallerFunctions, import_id: UUID) -> Import:

@@ -243,15 +243,6 @@ class PlanPayload(BaseModel):
     plan_id: UUID
 
 
-class Loaded(BaseModel):
-    """What a leased job works on; `plan` is None when it is gone."""
-
-    model_config = ConfigDict(extra="ignore", frozen=True)
-
-    plan: StoredPlan | None
-    stages: list[StoredStage] = Field(default_factory=list)
-
-
 def topic_of(session_id: str) -> str:
     """The Realtime topic of a session."""
     return f"session:{session_id}"

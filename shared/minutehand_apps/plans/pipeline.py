@@ -18,7 +18,7 @@ from minutehand.worker import graph as worker
 from minutehand.worker.context import JobContext, Suspended, TurnEnded
 from minutehand.worker.job import Job
 from minutehand.worker.outcomes import Retry
-from minutehand_apps.plans.models import Loaded, StoredPlan, StoredStage
+from minutehand_apps.plans.models import StoredPlan, StoredStage
 from minutehand_apps.plans.planning import graph
 from minutehand_apps.plans.planning.asking import SKIP, first_questions
 from minutehand_apps.plans.planning.chapters import Chapter, Inputs
@@ -47,17 +47,16 @@ class StageFailed(ProcessorError):
 class Pipeline:
     """The stages of one leased job."""
 
-    def __init__(self, app: Plans, job: Job[Any], ctx: JobContext, loaded: Loaded) -> None:
-        assert loaded.plan is not None
+    def __init__(self, app: Plans, job: Job[Any], ctx: JobContext, plan: StoredPlan) -> None:
         self._app = app
         self._job = job
         self._ctx = ctx
-        self.plan: StoredPlan = loaded.plan
+        self.plan = plan
         self.stages = graph.stages_of(self.plan.speed_vs_detail)
         self.results: dict[str, dict[str, Any]] = {
-            stage.name: stage.result for stage in loaded.stages if stage.result is not None
+            stage.name: stage.result for stage in plan.stages if stage.result is not None
         }
-        self.models = {stage.name: stage.model for stage in loaded.stages}
+        self.models = {stage.name: stage.model for stage in plan.stages}
         self.failed: dict[str, StageFailed] = {}
         self._tries: Counter[str] = Counter()
         self._started: dict[str, datetime] = {}

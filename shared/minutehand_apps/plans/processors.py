@@ -29,11 +29,11 @@ class Processors:
         from minutehand_apps.plans.recorder import PlanGone
 
         plan_id = str(job.payload.plan_id)
-        loaded = await self._app.store.load(job.id, job.fence)
-        if loaded.plan is None or loaded.plan.finished_at is not None:
+        plan = await self._app.store.load(job.id, job.fence)
+        if plan is None or plan.finished_at is not None:
             return {"plan_id": plan_id, "outcome": "gone"}
         try:
-            outcome = await Pipeline(self._app, job, ctx, loaded).run()
+            outcome = await Pipeline(self._app, job, ctx, plan).run()
         except PlanGone:
             return {"plan_id": plan_id, "outcome": "gone"}
         ctx.progress(100 if outcome == "completed" else None, "report", "The report is ready")

@@ -5,7 +5,7 @@ Each is a call of a SQL function under the caller's own token, or as a guest's, 
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 from uuid import UUID
 
 from fastapi import APIRouter, Query, Response
@@ -53,9 +53,7 @@ _HARMLESS = {
     "Content-Security-Policy": "sandbox; default-src 'none'; style-src 'unsafe-inline'",
     "X-Content-Type-Options": "nosniff",
 }
-
-
-_TEXT: dict[str, Any] = {"schema": {"type": "string"}}
+_TEXT: Final = {"schema": {"type": "string"}}
 
 
 class PlanEvent(EntityEvent):
@@ -124,15 +122,9 @@ class PlanRoutes:
         """
         key = one_key(idempotency_key, parse_key(body.idempotency_key))
         plan = body.model_dump(include={"prompt", "speed_vs_detail", "ask_seconds"})
-        made = await self._call(
-            caller,
-            "start",
-            workspace_id=body.workspace_id,
-            plan=plan,
-            session_id=session_id,
-            idempotency_key=key,
-            repeatable=key is not None,
-        )
+        place = {"workspace_id": body.workspace_id, "session_id": session_id}
+        again = {"idempotency_key": key, "repeatable": key is not None}
+        made = await self._call(caller, "start", plan=plan, **place, **again)
         return await _created(made, services, response)
 
     async def list_plans(
@@ -146,14 +138,8 @@ class PlanRoutes:
         """Plans of a workspace, or of a guest's session; newest first."""
         if caller is None and session_id is None:
             return PlanPage(plans=[], next=None)
-        found = await self._call(
-            caller,
-            "list",
-            workspace_id=workspace_id,
-            session_id=session_id,
-            after=after,
-            limit=limit,
-        )
+        place = {"workspace_id": workspace_id, "session_id": session_id}
+        found = await self._call(caller, "list", **place, after=after, limit=limit)
         lines = [PlanLine.model_validate({**row, "plan_id": row["id"]}) for row in found["plans"]]
         return PlanPage(plans=lines, next=lines[-1].plan_id if len(lines) == limit else None)
 
@@ -245,25 +231,20 @@ class PlanRoutes:
         plan = await self._read(caller, plan_id)
         stages = stages_of(plan.speed_vs_detail)
         names = [stage.name for stage in stages]
+        problem = None
         if body.stage not in names:
-            raise validation_failed(
-                [FieldProblem(field="stage", problem=f"must be one of {', '.join(names)}")]
-            )
-        if body.corrections and body.stage != names[0]:
-            raise validation_failed(
-                [FieldProblem(field="stage", problem=f"must be {names[0]} with corrections")]
-            )
+            problem = f"must be one of {', '.join(names)}"
+        elif body.corrections and body.stage != names[0]:
+            problem = f"must be {names[0]} with corrections"
+        if problem:
+            raise validation_failed([FieldProblem(field="stage", problem=problem)])
         repeated = stages_after(body.stage, stages)
-        keep = [name for name in names if name not in repeated]
-        corrections = [each.model_dump() for each in body.corrections]
+        what = {
+            "keep": [name for name in names if name not in repeated],
+            "corrections": [each.model_dump() for each in body.corrections],
+        }
         made = await self._call(
-            caller,
-            "fork",
-            plan_id=plan_id,
-            stage=body.stage,
-            keep=keep,
-            corrections=corrections,
-            repeatable=False,
+            caller, "fork", plan_id=plan_id, stage=body.stage, **what, repeatable=False
         )
         return await _created(made, services, response)
 

@@ -9,19 +9,20 @@ from collections.abc import Mapping
 from typing import Any
 
 from minutehand.queue.functions import FunctionStore
-from minutehand_apps.plans.models import Loaded
+from minutehand_apps.plans.models import StoredPlan
 
 
 class WorkerStore(FunctionStore):
     """What the processor may do, as `job_worker`; every call may be repeated."""
 
-    async def load(self, job_id: str, fence: int) -> Loaded:
-        """Load what a leased job works on; the plan is running from here on.
+    async def load(self, job_id: str, fence: int) -> StoredPlan | None:
+        """The plan of a leased job, which runs from here on; None when it is gone.
 
         Raises:
             LeaseLost: Another attempt has taken over.
         """
-        return Loaded.model_validate(await self._functions.call_held("plan_load", job_id, fence))
+        found = await self._functions.call_held("plan_load", job_id, fence)
+        return found["plan"] and StoredPlan.model_validate(found["plan"])
 
     async def report(self, job_id: str, fence: int, mark: str, news: Mapping[str, Any]) -> bool:
         """Store what was found, with its events; false when the plan has ended or is gone.

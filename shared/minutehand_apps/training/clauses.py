@@ -88,7 +88,9 @@ _LINKS: Final = words_set(
 #: A clause cannot begin a step with one of these: it continues with the one before.
 _GOING_ON: Final = words_set("of with into from because until when so which for to or")
 #: Words that begin a condition; what they begin with is done only then.
-_CONDITIONS: Final = words_set("if when whenever unless once while")
+_CONDITIONS: Final = words_set("if when whenever unless once while given")
+#: At the beginning of a sentence these belong to its command: "with your left hand hold the pipe".
+_GIVEN: Final = words_set("after at before by during for from in on to using with without")
 #: Those of them that, said in the middle, rather belong to the command before them.
 _TRAILING: Final = words_set("when whenever once while unless")
 #: "Tighten it if needed": said in the middle, these are of the command before them too.
@@ -105,15 +107,23 @@ _SAME: Final = {
 }  # fmt: skip
 #: A condition, up to its command, has at most so many words.
 MOST_CONDITION: Final = 25
-#: Who speaks tells what is to be done: "I take the filter out", "you need to press it".
-_ASKING: Final = (
-    ("i",), ("we",), ("you",), ("i", "will"), ("we", "will"), ("you", "will"), ("i'll",),
-    ("we'll",), ("you'll",), ("please",), ("let's",), ("let", "us"), ("you", "need", "to"),
-    ("you", "have", "to"), ("we", "need", "to"), ("we", "have", "to"), ("you", "should"),
-    ("you", "must"),
-)  # fmt: skip
+#: Who speaks tells what is to be done: "I take the filter out", "you now need to press it".
+_ASKING: Final = words_set(
+    "i we you i'll we'll you'll i'm we're you're please let's let go remember"
+)
+#: Words between these and the command.
+_MEANT: Final = words_set(
+    "will need have want should must can to now then just simply also first am are going us ahead"
+    " and"
+)
+MOST_MEANT: Final = 5
+#: What is going to be shown is not yet done.
+_SHOWN: Final = words_set("show explain teach demonstrate talk look learn see tell cover be do")
 #: After these, who speaks tells of something else: "the one that you open", "what I take".
-_TOLD: Final = words_set("that what how where which before after as so sure who than the because")
+_TOLD: Final = words_set(
+    "that what how where which before after as so sure who than the because behind of to for with"
+    " from by between around against toward towards near"
+)
 _WARNINGS: Final = (
     ("be", "careful"), ("be", "very", "careful"), ("careful",), ("caution",), ("warning",),
     ("danger",), ("never",), ("do", "not"), ("don't",), ("avoid",), ("beware",),
@@ -123,7 +133,7 @@ _GREETINGS: Final = (
     ("hello",), ("hi",), ("welcome",), ("good", "morning"), ("good", "afternoon"),
     ("good", "evening"), ("my", "name", "is"), ("in", "this", "video"), ("this", "video"),
     ("this", "training"), ("today", "i"), ("today", "we"), ("today", "you"), ("i", "will", "show"),
-    ("we", "are", "going", "to"), ("here", "is"), ("i", "am", "going", "to"),
+    ("here", "is"),
 )  # fmt: skip
 _THANKS: Final = (
     ("thank",), ("thanks",), ("goodbye",), ("good", "bye"), ("bye",), ("see", "you"),
@@ -165,7 +175,10 @@ class Clause:
         texts = _plains(self.words)
         at = _lead(texts)
         return at < len(texts) and (
-            _is_verb(texts[at]) or _is_conditional(texts, at) or _asking(texts, at) > 0
+            _is_verb(texts[at])
+            or _is_adverb(texts, at)
+            or _is_conditional(texts, at)
+            or _asking(texts, at) > 0
         )
 
     @property
@@ -249,8 +262,9 @@ def _cut(words: Sequence[SpokenWord]) -> Iterator[list[SpokenWord]]:
 def _begins(texts: Sequence[str], at: int, begin: int, stop: int) -> bool:
     """Whether a clause begins at a word although no one pauses before it, nor until `stop`."""
     last = texts[at - 1] if at else ""
-    start = begin + _lead(texts[begin:at])
-    trailing = [n for n in range(start + 1, at) if texts[n] in _TRAILING]
+    start = begin + _lead(texts[begin : min(at, begin + MOST_CONDITION)])
+    since = max(start + 1, at - MOST_CONDITION)
+    trailing = [n for n in range(since, at) if texts[n] in _TRAILING]
     is_shared = bool(trailing) or _is_conditional(texts, start)
     if last in {"and", "but"} and (at - 1 == begin or is_shared):
         return False  # it began with that word, or what it does is one thing
@@ -258,6 +272,8 @@ def _begins(texts: Sequence[str], at: int, begin: int, stop: int) -> bool:
         return False  # so far there are only cues
     if texts[at] == "otherwise":
         return True
+    if start < at <= start + _asking(texts, start):
+        return False  # it says who does it
     if _is_open(texts, start, at):
         return False
     if _cue(texts, at):
@@ -310,14 +326,16 @@ def _goes_on(texts: Sequence[str], at: int, begin: int, *, is_new: bool) -> bool
     Of a condition that follows a command at once, only the end of its sentence tells that it is
     not for the next one as well.
     """
-    start = begin + _lead(texts[begin:at])
+    start = begin + _lead(texts[begin : min(at, begin + MOST_CONDITION)])
     if _is_open(texts, start, at):
-        return True
+        return not is_new or texts[start] != "given"
     if start >= at or not _commands(texts, start):
         return False
     if texts[at] in _CONDITIONS | {"until", "till"}:
         return texts[at] not in _CONDITIONS or _main(texts, at) is None
-    trailing = (n for n in range(start + 1, at) if texts[n] in _CONDITIONS)
+    trailing = (
+        n for n in range(max(start + 1, at - MOST_CONDITION), at) if texts[n] in _CONDITIONS
+    )
     return not is_new and any(_main(texts, n) == at for n in trailing)
 
 
@@ -349,13 +367,24 @@ def _main(texts: Sequence[str], start: int) -> int | None:
 
 def _asking(texts: Sequence[str], at: int) -> int:
     """How many words say who is to do what the verb behind them names; 0 where they do not."""
-    for phrase in sorted(_ASKING, key=len, reverse=True):
-        behind = at + len(phrase)
-        if tuple(texts[at:behind]) != phrase or behind >= len(texts):
-            continue
-        if texts[behind] in _VERBS and {*texts[behind + 1 : behind + 2]} <= _AFTER:
-            return len(phrase)
-    return 0
+    if at >= len(texts) or texts[at] not in _ASKING:
+        return 0
+    behind = at + 1
+    while behind < min(len(texts), at + MOST_MEANT) and texts[behind] in _MEANT:
+        behind += 1
+    if behind >= len(texts) or (texts[at] in {"go", "remember", "let"} and behind == at + 1):
+        return 0
+    is_command = texts[behind] in _VERBS and {*texts[behind + 1 : behind + 2]} <= _AFTER
+    return behind - at if is_command or _is_adverb(texts, behind) else 0
+
+
+def _is_adverb(texts: Sequence[str], at: int) -> bool:
+    """Whether a word says how the command behind it is done: "gently lift the lid"."""
+    is_one = texts[at] == "always" or (texts[at].endswith("ly") and len(texts[at]) > len("only"))
+    is_last = at + 1 >= len(texts)
+    return (
+        is_one and not is_last and texts[at + 1] in _VERBS and {*texts[at + 2 : at + 3]} <= _AFTER
+    )
 
 
 def _asked(texts: Sequence[str], at: int) -> bool:
@@ -395,6 +424,8 @@ def _commands(texts: Sequence[str], at: int) -> bool:
     if at >= len(texts):
         return False
     if _asked(texts, at):
+        return True
+    if _is_adverb(texts, at):
         return True
     if not _is_verb(texts[at]):
         is_linked = texts[at] in _LINKS or texts[at] in _BEFORE or texts[at] in _CUES
@@ -447,6 +478,11 @@ def _kind(part: Sequence[SpokenWord], *, is_paused: bool, is_first: bool, steps:
     thanks = any(_said(texts, at, _THANKS) for at in range(len(texts)))
     if thanks and (not has_cue or len(rest) <= STEP_WORDS):
         return "greeting"
+    shown = [
+        at + 1 for at in range(len(texts)) if texts[max(0, at - 1) : at + 1] == ["going", "to"]
+    ]
+    if any({*texts[at : at + 1]} <= _SHOWN for at in shown):
+        return "greeting"
     if any(_said(texts, at, _GREETINGS) for at in range(min(3, len(texts)))):
         return "greeting"
     if has_cue or commands:
@@ -471,6 +507,9 @@ def _plains(words: Sequence[SpokenWord]) -> list[str]:
         for phrase, same in _SAME.items():
             if tuple(texts[at : at + len(phrase)]) == phrase:
                 texts[at : at + len(phrase)] = [same, *["that"] * (len(phrase) - 1)]
+        is_first = not at or words[at - 1].text.endswith((".", "!", "?"))
+        if is_first and texts[at] in _GIVEN and not {*texts[at + 1 : at + 2]} <= {"this", "that"}:
+            texts[at] = "given"
     return texts
 
 

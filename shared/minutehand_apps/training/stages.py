@@ -45,6 +45,8 @@ from minutehand_apps.training.services import Training
 
 #: Least time for taking the sound out, beyond what its length asks for.
 SOUND_SECONDS: Final = 60.0
+#: A recording whose sound ends this much before it may have been cut off.
+CUT_OFF_SECONDS: Final = 5.0
 #: How long the video host may take to make a video playable.
 HOST_PATIENCE: Final = timedelta(hours=6)
 HOST_LOOKS_SECONDS: Final = 10.0
@@ -214,6 +216,12 @@ async def take_sound(work: Work, source: Source) -> dict[str, Any]:
     )
     if sound.silent:
         raise StageError("silent", "The video's sound is silent: there is nothing to write down")
+    if sound.seconds < (checked.get("seconds") or 0) - CUT_OFF_SECONDS:
+        work.ctx.log(
+            "warning",
+            f"The sound ends after {sound.seconds:.0f} s of {seconds:.0f} s: is the file whole?",
+            stage="audio",
+        )
     chunks = cut(sound.seconds, sound.pauses)
     with file.open("rb") as samples:
         for number, (start, end) in enumerate(chunks, 1):

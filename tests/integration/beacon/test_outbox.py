@@ -19,6 +19,13 @@ def row_of(project: Project, job: dict[str, Any]) -> dict[str, Any]:
     return row
 
 
+def rewrite(project: Project, job: dict[str, Any], version: int) -> None:
+    """Have the job's message be of another version."""
+    change = Jsonb({"version": version})
+    statement = "update public.beacon_outbox set message = message || %s where job_id = %s"
+    project.run_sql(statement, change, job["id"])
+
+
 def jobs_of(project: Project, job: dict[str, Any]) -> list[dict[str, Any]]:
     return project.rows(
         "select * from public.jobs where job_type = 'beacon_job' and payload ->> 'job_id' = %s",
@@ -82,10 +89,7 @@ async def test_a_publisher_that_died_with_a_message_delays_it_only(station: Stat
 async def test_an_unknown_version_is_a_dead_letter_with_its_reason(station: Station) -> None:
     """A newer API's message neither stops the publisher nor vanishes."""
     strange, good = await station.submit(), await station.submit()
-    station.project.run_sql(
-        "update public.beacon_outbox set message = message || '{\"version\": 9}' where job_id = %s",
-        strange["id"],
-    )
+    rewrite(station.project, strange, 9)
     await station.publish()
 
     row = row_of(station.project, strange)
@@ -102,10 +106,7 @@ async def test_what_the_queue_refuses_for_its_content_is_a_dead_letter(station: 
     """The other end checks by the same model, as the job type's published schema."""
     job = await station.submit()
     [row] = await station.beacon.store.claim_outbox(limit=50)
-    station.project.run_sql(
-        "update public.beacon_outbox set message = message || '{\"version\": 9}' where id = %s",
-        row.id,
-    )
+    rewrite(station.project, job, 9)
     await station.beacon.store.publish([row.id], [])
 
     assert row_of(station.project, job)["status"] == "dead"
@@ -138,15 +139,9 @@ async def test_a_queue_that_refuses_is_asked_again_until_the_tries_are_used_up(
 async def test_redrive_publishes_dead_letters_again(station: Station) -> None:
     """Their jobs are created once more and run to their end; others' stay dead."""
     job = await station.submit()
-    station.project.run_sql(
-        "update public.beacon_outbox set message = message || '{\"version\": 9}' where job_id = %s",
-        job["id"],
-    )
+    rewrite(station.project, job, 9)
     await station.publish()
-    station.project.run_sql(
-        "update public.beacon_outbox set message = message || '{\"version\": 1}' where job_id = %s",
-        job["id"],
-    )
+    rewrite(station.project, job, 1)
     of_eve = await station.call("POST", "/outbox/redrive", json={"ids": [job["id"]]}, user=EVE)
     answer = await station.call(
         "POST", "/outbox/redrive", json={"workspace_id": ACME, "ids": [job["id"]]}

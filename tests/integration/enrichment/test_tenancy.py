@@ -118,7 +118,7 @@ def test_guests_see_no_table_at_all(seeded: Database) -> None:
 
 def test_functions_are_granted_by_name_and_to_no_one_else(seeded: Database) -> None:
     """The catalogue, function by role; a new function must say whose it is."""
-    helpers = {"require_member", "once_per", "account_job"}
+    helpers = {"require_member", "record_job", "enqueue_one"}
     named = USER_FUNCTIONS | WORKER_FUNCTIONS
     for role, allowed in {
         "anon": set(),

@@ -55,6 +55,20 @@ async def test_what_cannot_be_learned_from_is_reported(studio: Studio, tmp_path:
         assert (job["status"], job["error_message"]) == ("failed", state["reason"])
 
 
+async def test_a_recording_that_was_cut_off_says_so(studio: Studio) -> None:
+    """Half a file is learned from, and no one takes that for the whole."""
+    content = SAMPLE.read_bytes()
+    training = await studio.start(content[: len(content) // 2])
+
+    state = await studio.ended(training)
+
+    logged = studio.project.rows(
+        "select message from public.job_logs where job_id = %s", studio.job(training)["id"]
+    )
+    assert state["status"] == "completed"
+    assert any("s of 19 s: is the file whole?" in row["message"] for row in logged)
+
+
 async def test_what_is_handed_in_wrongly_is_refused_at_once(studio: Studio) -> None:
     """Empty, too large, not there, another's: before anything is enqueued."""
     empty = await studio.put(b"")

@@ -14,6 +14,7 @@ import pytest
 from pydantic import BaseModel
 
 from minutehand.docs import render
+from minutehand.functions.worker.processors import load_processors
 from minutehand.install.rewrite import Schemas
 from minutehand.queue import UserQueue
 from minutehand.queue.errors import QueueError
@@ -218,7 +219,12 @@ async def test_a_number_that_json_does_not_keep_fails_the_job(
 
 
 async def test_the_page_does_what_it_says(
-    registry: Registry, worker: Worker, signer: ResultSigner, ada: UserQueue, tmp_path: Path
+    project: Project,
+    registry: Registry,
+    worker: Worker,
+    signer: ResultSigner,
+    ada: UserQueue,
+    tmp_path: Path,
 ) -> None:
     """Its processor, and the command on what its first two lines write."""
     text = render(PAGE.read_text("utf-8"), Schemas())
@@ -229,6 +235,8 @@ async def test_the_page_does_what_it_says(
     exec(compile(python, "README.md", "exec"), module.__dict__)
     try:
         registry.add(default_registry.get("lab.convert"))
+        loaded = load_processors(project.settings.model_copy(update={"apps": ()}))
+        assert "receipts" in loaded.publishers  # it closes the jobs that fail
     finally:
         default_registry.forget(module.__name__)
     registry.sign_with(lambda: signer)

@@ -220,11 +220,6 @@ def test_answers_that_do_not_fit_the_questions_fail() -> None:
     assert "jobspec" in failed(report_of(bundle))
 
 
-def test_without_keys_nothing_is_proved() -> None:
-    """A bundle cannot vouch for itself."""
-    assert verify(read_given(json.dumps(make_bundle()))[0], None).verdict == "not_made"
-
-
 def test_what_is_missing_is_said_and_passes_when_asked_for() -> None:
     """A receipt alone is always a part; the receipt before a bundle's first is another job's."""
     alone = report_of(make_bundle()["receipts"][0])
@@ -246,27 +241,3 @@ def test_what_is_neither_receipt_nor_bundle_is_said_to_be_so(text: str) -> None:
     """With a sentence, never with a traceback."""
     with pytest.raises(Unreadable):
         read_given(text)
-
-
-@pytest.mark.parametrize(
-    "keys",
-    [
-        [],
-        {},
-        {"keys": [{**jwks()["keys"][0], "kid": "x"}]},
-        {"keys": jwks()["keys"] * 2},
-        {"keys": [{**jwks()["keys"][0], "x": "\ud800"}]},
-        jwks(nbf="now"),
-    ],
-)
-def test_a_key_set_that_could_mean_two_things_is_refused(keys: Any) -> None:
-    """Which key counts must not be the verifier's guess."""
-    with pytest.raises(Unreadable):
-        read_keys(keys)
-
-
-def test_keys_of_other_kinds_are_left_out() -> None:
-    """A key set may serve other purposes as well."""
-    assert read_keys({"keys": [{"kty": "RSA"}, *jwks()["keys"]]}).keys() == {
-        jwks()["keys"][0]["kid"]
-    }

@@ -15,11 +15,11 @@ from minutehand_apps.plans import planning
 from minutehand_apps.plans.models import PlanError, StoredPlan, StoredStage
 from minutehand_apps.plans.planning import catalogue
 from minutehand_apps.plans.planning.asking import first_questions
-from minutehand_apps.plans.planning.breakdown import packages_of, sizes_of
+from minutehand_apps.plans.planning.breakdown import Package, packages_of, sizes_of
 from minutehand_apps.plans.planning.graph import Speed, after, position_of, stages_of
 from minutehand_apps.plans.planning.making import plan_of
 from minutehand_apps.plans.planning.reading import read
-from minutehand_apps.plans.planning.schedule import DAY, place, schedule
+from minutehand_apps.plans.planning.schedule import DAY, Schedule, place, schedule
 from minutehand_apps.plans.report import compose, html, markdown
 
 TODAY = date(2027, 1, 13)
@@ -46,13 +46,18 @@ def chapters(prompt: str, speed: Speed = ALL) -> dict[str, Any]:
     return {chapter.stage: chapter.data for chapter in report.chapters}
 
 
-@given(st.sampled_from(PROMPTS), st.integers(1, 9) | st.none())
-def test_a_schedule_keeps_its_rules(prompt: str, people: int | None) -> None:
-    """Nothing begins before what it comes after; nobody works on two packages at once."""
+def scheduled(prompt: str, people: int | None) -> tuple[list[Package], Schedule]:
+    """The packages of a prompt, and their schedule with so many people."""
     facts = read(prompt, TODAY)
     pattern = catalogue.pick(facts).pattern
     packages = packages_of(pattern, facts, sizes_of(pattern, facts), steps=False)
-    made = schedule(facts, packages, people)
+    return packages, schedule(facts, packages, people)
+
+
+@given(st.sampled_from(PROMPTS), st.integers(1, 9) | st.none())
+def test_a_schedule_keeps_its_rules(prompt: str, people: int | None) -> None:
+    """Nothing begins before what it comes after; nobody works on two packages at once."""
+    packages, made = scheduled(prompt, people)
     by_id = {task.id: task for task in made.tasks}
 
     for package in packages:
@@ -72,10 +77,7 @@ def test_a_schedule_keeps_its_rules(prompt: str, people: int | None) -> None:
 @given(st.sampled_from(PROMPTS), st.integers(1, 8))
 def test_what_is_critical_is_what_delays_the_end(prompt: str, people: int) -> None:
     """A package with slack may take that much longer without moving the end by dependencies."""
-    facts = read(prompt, TODAY)
-    pattern = catalogue.pick(facts).pattern
-    packages = packages_of(pattern, facts, sizes_of(pattern, facts), steps=False)
-    made = schedule(facts, packages, people)
+    _, made = scheduled(prompt, people)
 
     last = max(task.finish for task in made.tasks)
     assert any(task.critical and task.finish == last for task in made.tasks)
@@ -138,10 +140,7 @@ def test_what_has_no_basis_is_unknown_and_asked_for() -> None:
 def test_what_leads_up_to_a_day_is_as_late_as_its_buffer_allows(people: int | None) -> None:
     """Nothing is set up in December for June; the venue is booked at once all the same."""
     prompt = "Organise a wedding for 80 guests on 19 June 2027"
-    facts = read(prompt, TODAY)
-    pattern = catalogue.pick(facts).pattern
-    packages = packages_of(pattern, facts, sizes_of(pattern, facts), steps=False)
-    made = schedule(facts, packages, people)
+    _, made = scheduled(prompt, people)
     tasks = {task.id: task for task in made.tasks}
 
     assert tasks["run"].start == date(2027, 6, 19)
@@ -211,10 +210,7 @@ def test_a_goal_is_planned_as_a_manager_would_sign_it(goal: str) -> None:
 
 def test_people_are_levelled() -> None:
     """Two at the interfaces would leave one for the features: crews are those that end soonest."""
-    facts = read("Build an app with 8 screens and 2 integrations with 3 developers", TODAY)
-    pattern = catalogue.pick(facts).pattern
-    packages = packages_of(pattern, facts, sizes_of(pattern, facts), steps=False)
-    made = schedule(facts, packages, 3)
+    packages, made = scheduled("Build an app with 8 screens and 2 integrations", 3)
 
     unlevelled = max(slot.finish for slot in place(packages, 3, pins={}))
     assert max(task.finish for task in made.tasks) < unlevelled * 0.75
@@ -232,6 +228,10 @@ def test_what_moves_the_end_most_is_asked_first() -> None:
         "How many guests are expected?",
     ]
     assert alone[-1] == "What may it cost?"
+    racks = "Migrate 310 servers by 30 June 2027"
+    hours = first_questions(racks, TODAY)[0]
+    assert hours.text == "How many hours does the work itself take?"
+    assert chapters(hours.answered(racks, "200"))["schedule"]["verdict"] == "fits"
 
 
 def test_an_event_at_a_weekend_takes_place_on_its_day() -> None:

@@ -45,7 +45,7 @@ def test_rates_prices_and_costs_are_distinguished() -> None:
     facts = read(
         "Organise a fair for 80 guests. Catering costs 38 EUR per guest, the hall costs 900 EUR,"
         " 12 tents at 150 EUR each, helpers at 20 EUR an hour. Each speaker gets a gift of 25 EUR;"
-        " each stand costs 40 EUR.",
+        " each stand costs 40 EUR; drinks for 9 EUR p.p.",
         TODAY,
     )
 
@@ -54,10 +54,18 @@ def test_rates_prices_and_costs_are_distinguished() -> None:
         ("tents", "tent", Decimal(150)),
         ("gift", "speaker", Decimal(25)),
         ("stand", "stand", Decimal(40)),
+        ("drinks", "person", Decimal(9)),
     ]
     assert [(cost.item, cost.amount) for cost in facts.costs] == [("hall", Decimal(900))]
     assert [(rate.per, rate.amount) for rate in facts.rates] == [("hour", Decimal(20))]
     assert facts.budget is None
+    rated = read("Build an app with a day rate of 640 €", TODAY)
+    assert [(rate.per, rate.amount) for rate in rated.rates] == [("day", Decimal(640))]
+    days = (
+        read("Organise a fair from 5 to 7 June 2027", TODAY),
+        read("A fair June 5-7, 2027", TODAY),
+    )
+    assert [each.window and each.window.day for each in days] == [date(2027, 6, 5)] * 2
 
 
 PHRASES = [
@@ -134,10 +142,10 @@ def test_a_bound_is_no_size_and_a_limit_is_kept() -> None:
 
 def test_no_figure_of_a_prompt_is_lost() -> None:
     """What no rule understands is kept with its words."""
-    facts = read("Migrate release 4.2.1 of 7 hosts at 12:30 to rack B-17.", TODAY)
+    facts = read("Migrate release 4.2.1 of 7 hosts at 12:30 to rack B-17, 1/2 of a dozen.", TODAY)
 
     kept = " ".join([*facts.others, *(quantity.text for quantity in facts.quantities)])
-    assert all(figure in kept for figure in ("4.2.1", "7", "12:30", "17"))
+    assert all(figure in kept for figure in ("4.2.1", "7", "12:30", "17", "1/2"))
 
 
 @pytest.mark.parametrize(

@@ -250,6 +250,30 @@ def test_what_is_neither_receipt_nor_bundle_is_said_to_be_so(text: str) -> None:
         read_bundle(text)
 
 
+@pytest.mark.parametrize(
+    "keys",
+    [
+        [],
+        {},
+        {"keys": [{**jwks()["keys"][0], "kid": "x"}]},
+        {"keys": jwks()["keys"] * 2},
+        {"keys": [{**jwks()["keys"][0], "x": "\ud800"}]},
+        jwks(nbf="now"),
+    ],
+)
+def test_a_key_set_that_could_mean_two_things_is_refused(keys: Any) -> None:
+    """Which key counts must not be the verifier's guess."""
+    with pytest.raises(Unreadable):
+        read_keys(keys)
+
+
+def test_keys_of_other_kinds_are_left_out() -> None:
+    """A key set may serve other purposes as well."""
+    assert read_keys({"keys": [{"kty": "RSA"}, *jwks()["keys"]]}).keys() == {
+        jwks()["keys"][0]["kid"]
+    }
+
+
 def test_the_command_verifies_files_and_asks_no_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -5,6 +5,7 @@ import { shortId, utc } from "../../lib/format.js";
 import { Tag } from "../../parts/badge.js";
 import { download } from "../../parts/copy.js";
 import { ActionButton } from "../../parts/dialog.js";
+import { column, heading, table } from "../../parts/table.js";
 import { notifyFailure } from "../../parts/toasts.js";
 import { Unread } from "../../parts/unread.js";
 import { beacon } from "./data.js";
@@ -56,41 +57,26 @@ export function Receipts({ job, bundle }) {
       </button>
       <${ActionButton} className="quiet" run=${keys}>Public keys<//>
     </div>
-    <div class="scroll-x" tabindex="0" role="group" aria-label="Receipts">
-      <table class="table">
-        <thead>
-          <tr>
-            <th scope="col" class="num">Number</th>
-            <th scope="col">Of</th>
-            <th scope="col">Signed</th>
-            <th scope="col">Follows</th>
-            <th scope="col">Receipt</th>
-          </tr>
-        </thead>
-        <tbody>
-          ${rows.map(
-            (one) => html`<tr key=${one.number}>
-              <th scope="row" class="num">${one.number}</th>
-              <td style=${{ whiteSpace: "nowrap" }}>${one.region} · ${one.model}</td>
-              <td class="num" style=${{ textAlign: "left" }}>${utc(one.issued_at)}</td>
-              <td style=${{ whiteSpace: "nowrap" }}>
-                <code>
-                  ${one.hashes.previous ? one.hashes.previous.slice(7, 19) : "nothing: the first"}
-                </code>
-              </td>
-              <td style=${{ minWidth: "9rem" }}>
-                <button
-                  type="button"
-                  class="quiet"
-                  onClick=${() => save(`receipt-${one.number}.json`, one)}>
-                  Download<span class="hidden"> receipt ${one.number}</span>
-                </button>
-              </td>
-            </tr>`,
-          )}
-        </tbody>
-      </table>
-    </div>
+    ${table({ label: "Receipts", rows, key: (one) => one.number, cards: true }, [
+      heading("Number", "num", (one) => one.number),
+      column("Of", (one) => `${one.region} · ${one.model}`),
+      column("Signed", (one) => utc(one.issued_at)),
+      column(
+        "Follows",
+        (one) => html`<code>
+          ${one.hashes.previous ? one.hashes.previous.slice(7, 19) : "nothing: the first"}
+        </code>`,
+      ),
+      column(
+        "Receipt",
+        (one) => html`<button
+          type="button"
+          class="quiet"
+          onClick=${() => save(`receipt-${one.number}.json`, one)}>
+          Download<span class="hidden"> receipt ${one.number}</span>
+        </button>`,
+      ),
+    ])}
     <div aria-live="polite">${report && html`<${Report} report=${report} />`}</div>
     <p class="muted small">
       Anyone can verify the bundle without this server: <code>

@@ -2,10 +2,10 @@
 
 import { html, useState } from "../../lib/ui.js";
 import { DialogForm } from "../../parts/dialog-form.js";
+import { choice, field, toValue } from "../../parts/field.js";
 import { beacon } from "./data.js";
 
 /** @import { Submitted } from "./routes.js" */
-/** @typedef {Event & {target: HTMLInputElement | HTMLTextAreaElement | HTMLSelectElement}} Change */
 
 const words = (/** @type {string} */ text) => text.split(/[\s,]+/).filter(Boolean);
 
@@ -25,18 +25,14 @@ export function SubmitDialog({ workspaceId, onClose, onSubmitted }) {
     questions: "",
     stragglers: /** @type {"keep" | "cancel"} */ ("keep"),
   });
-  const set = (/** @type {keyof typeof form} */ name) => (/** @type {Change} */ event) =>
-    setForm({ ...form, [name]: event.target.value });
-  const field = (
-    /** @type {string} */ label,
-    /** @type {string | null} */ hint,
+  const set = (/** @type {keyof typeof form} */ name) => (/** @type {any} */ value) =>
+    setForm({ ...form, [name]: value });
+  /** A line for a member of the form. */
+  const textLine = (
+    /** @type {any} */ label,
     /** @type {keyof typeof form} */ name,
-    /** @type {object} */ props,
-  ) =>
-    html`<label class="field">
-      <span>${label}${hint && html` <span class="hint">${hint}</span>`}</span>
-      <input type="text" value=${form[name]} onInput=${set(name)} ...${props} />
-    </label>`;
+    /** @type {object} */ attributes = {},
+  ) => field(label, form[name], set(name), attributes);
   const submit = async () => {
     const slug =
       form.name
@@ -72,26 +68,23 @@ export function SubmitDialog({ workspaceId, onClose, onSubmitted }) {
     run=${submit}
     onClose=${onClose}
     wide>
-    ${field("Name", null, "name", { required: true, maxlength: 200 })}
+    ${textLine("Name", "name", { required: true, maxlength: 200 })}
     <label class="field">
       <span>
         Questions <span class="hint">one per line; “category: question” gives it a category</span>
       </span>
-      <textarea rows="6" required value=${form.questions} onInput=${set("questions")}></textarea>
+      <textarea rows="6" required value=${form.questions} onInput=${toValue(set("questions"))}></textarea>
     </label>
     <div class="ways">
-      ${field("Regions", "with commas between", "regions", { required: true })}
-      ${field("Regions needed", null, "least", { type: "number", min: 1, max: 50, required: true })}
+      ${textLine(html`Regions <span class="hint">with commas between</span>`, "regions", { required: true })}
+      ${textLine("Regions needed", "least", { type: "number", min: 1, max: 50, required: true })}
     </div>
     <div class="ways">
-      ${field("Models", "none: the provider's own choice", "models", {})}
-      <label class="field">
-        <span>Late regions</span>
-        <select value=${form.stragglers} onChange=${set("stragglers")}>
-          <option value="keep">are waited for</option>
-          <option value="cancel">are cancelled once enough answered</option>
-        </select>
-      </label>
+      ${textLine(html`Models <span class="hint">none: the provider's own choice</span>`, "models")}
+      ${choice("Late regions", form.stragglers, set("stragglers"), [
+        ["keep", "are waited for"],
+        ["cancel", "are cancelled once enough answered"],
+      ])}
     </div>
   <//>`;
 }

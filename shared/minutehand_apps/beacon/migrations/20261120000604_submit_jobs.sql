@@ -135,23 +135,11 @@ left join public.jobs as q on q.id = e.queue_job_id
 left join public.beacon_receipts as x on x.execution_id = e.id;
 comment on view public.beacon_execution_states is
 'Executions with the present state of their jobs in the queue, and their receipts'' ids.';
-comment on column public.beacon_execution_states.id is 'The execution, orders by time.';
-comment on column public.beacon_execution_states.workspace_id is 'The workspace that owns it.';
-comment on column public.beacon_execution_states.job_id is 'The job it belongs to.';
-comment on column public.beacon_execution_states.jobspec_id is 'The job''s own jobspec_id.';
-comment on column public.beacon_execution_states.region is 'The region.';
-comment on column public.beacon_execution_states.model is 'The model.';
-comment on column public.beacon_execution_states.provider is 'The provider; null before one was chosen.';
-comment on column public.beacon_execution_states.queue_job_id is 'The child job; null before it started.';
-comment on column public.beacon_execution_states.output is 'The answers; null unless completed.';
 comment on column public.beacon_execution_states.status is 'pending, processing, completed, failed or cancelled.';
 comment on column public.beacon_execution_states.error is 'Why it failed, or why its last attempt did; null otherwise.';
 comment on column public.beacon_execution_states.receipt_id is 'Its receipt; null while there is none.';
 comment on column public.beacon_execution_states.receipt_number is
 'The receipt''s place in the chain; null while there is none.';
-comment on column public.beacon_execution_states.created_at is 'When its job was submitted, UTC.';
-comment on column public.beacon_execution_states.started_at is 'When a worker first started it, UTC; null before.';
-comment on column public.beacon_execution_states.completed_at is 'When it ended, UTC; null before.';
 
 create view public.beacon_job_states with (security_invoker = true) as
 select j.id, j.workspace_id, j.jobspec_id, j.version, j.spec, j.priority,
@@ -166,22 +154,28 @@ from public.beacon_jobs as j
 join public.beacon_outbox as o on o.id = j.outbox_id
 left join public.jobs as q on q.id = j.queue_job_id;
 comment on view public.beacon_job_states is 'Jobs with their executions and their present state in the queue.';
-comment on column public.beacon_job_states.id is 'The job, orders by time.';
-comment on column public.beacon_job_states.workspace_id is 'The workspace that owns it.';
-comment on column public.beacon_job_states.jobspec_id is 'The spec''s own id.';
-comment on column public.beacon_job_states.version is 'The spec''s version, as text.';
-comment on column public.beacon_job_states.spec is 'The whole job spec.';
-comment on column public.beacon_job_states.priority is 'Smaller runs first.';
 comment on column public.beacon_job_states.status is 'created, queued, processing, completed, failed or cancelled.';
 comment on column public.beacon_job_states.error is 'Why it failed; null otherwise.';
-comment on column public.beacon_job_states.reached is 'Regions that succeeded; filled at the end.';
-comment on column public.beacon_job_states.queue_job_id is 'The job in the queue; null until it is published.';
-comment on column public.beacon_job_states.created_by is 'Who submitted it; null for the service.';
-comment on column public.beacon_job_states.created_at is 'When it was submitted, UTC.';
-comment on column public.beacon_job_states.started_at is 'When a worker started it, UTC; null before.';
-comment on column public.beacon_job_states.finished_at is 'When it ended, UTC; null before.';
 comment on column public.beacon_job_states.outbox_status is 'Its outbox row: pending, published, dead or cancelled.';
 comment on column public.beacon_job_states.executions is
 'Its executions without outputs, by region and model in the spec''s order.';
+
+-- any other column is what the table's column of its name is
+do $$
+declare
+  v_same record;
+begin
+  for v_same in
+    select v.attrelid::regclass as view, v.attname, col_description(t.attrelid, t.attnum) as words
+    from (values ('public.beacon_job_states'::regclass, 'public.beacon_jobs'::regclass),
+      ('public.beacon_execution_states', 'public.beacon_executions')) as s (view, relation)
+    join pg_catalog.pg_attribute as v on v.attrelid = s.view
+    join pg_catalog.pg_attribute as t on t.attrelid = s.relation and t.attname = v.attname and t.attnum > 0
+    where col_description(v.attrelid, v.attnum) is null
+  loop
+    execute format('comment on column %s.%I is %L', v_same.view, v_same.attname, v_same.words);
+  end loop;
+end;
+$$;
 
 select queue.show_to_members('public.beacon_job_states', 'public.beacon_execution_states');

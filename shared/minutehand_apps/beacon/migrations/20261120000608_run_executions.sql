@@ -59,7 +59,7 @@ end;
 $$;
 comment on function public.beacon_finish is
 E'End the job of a leased beacon_job {job_id, fence, receipt?} whose children have ended: {issued, status, reached, '
-'missing, error}, or {issued: false, closing, head, key} to be signed first; for the worker.\n\ncompleted when at '
+'missing, error}, or {issued: false, stated, head, key} to be signed first; for the worker.\n\ncompleted when at '
 'least min_regions regions completed for every model, else failed with what was reached.';
 
 create function beacon.judged(p_job public.beacon_jobs, p_regions text[], p_at timestamptz) returns public.beacon_jobs

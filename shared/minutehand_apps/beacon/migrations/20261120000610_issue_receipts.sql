@@ -102,12 +102,12 @@ begin
     update public.beacon_jobs set closing_id = v_made.id where id = v_made.job_id;
   end if;
   return case when v_made.id is not null then jsonb_build_object('issued', true, 'receipt', v_made.receipt)
-    else jsonb_build_object('issued', false, 'closing', v_closing, 'spec', p_job.spec, 'now', queue.clock(),
+    else jsonb_build_object('issued', false, 'stated', v_closing, 'spec', p_job.spec, 'now', queue.clock(),
       'head', queue.chain_end('beacon', p_job.workspace_id), 'key', queue.current_key('beacon')) end;
 end;
 $$;
 comment on function beacon.close_job is
-'Store the receipt that closes a job: {issued: true, receipt}, or {issued: false, closing, …} to be signed and sent.';
+'Store the receipt that closes a job: {issued: true, receipt}, or {issued: false, stated, head, …} to be signed and sent.';
 
 create function public.beacon_close(p_job_id uuid default null, p_receipt jsonb default null) returns jsonb
 language plpgsql
@@ -127,8 +127,8 @@ begin
 end;
 $$;
 comment on function public.beacon_close is
-E'Close a job that ended without its processor, as by cancelling: {issued, closing, spec, now, head, key}; for the '
-'worker.\n\nWithout p_job_id the next one; closing is absent when there is none.';
+E'Close a job that ended without its processor, as by cancelling: {issued, stated, spec, now, head, key}; for the '
+'worker.\n\nWithout p_job_id the next one; head is absent when there is none.';
 
 create function public.beacon_issue(p_request jsonb) returns jsonb
 language plpgsql

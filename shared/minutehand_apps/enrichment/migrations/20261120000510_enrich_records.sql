@@ -46,27 +46,27 @@ after delete on public.jobs
 referencing old table as removed
 for each statement execute function enrichment.forget_answers();
 
-create function enrichment.once_per(p_job_type text, p_id uuid) returns jsonb
+create function enrichment.record_job(p_kind text, p_id uuid, p_term text) returns jsonb
 language sql immutable
 set search_path = ''
 as $$
   select jsonb_build_object(
-    'unique',
-    jsonb_build_object('key', p_job_type || ':' || p_id, 'until', 'finished', 'on_conflict', 'skip')
+    'job_type', 'enrich_' || p_kind,
+    'payload', jsonb_strip_nulls(jsonb_build_object(
+      p_kind || '_id', p_id, case p_kind when 'account' then 'domain' else 'email' end, p_term)),
+    'unique', jsonb_build_object(
+      'key', format('enrich_%s:%s', p_kind, p_id), 'until', 'finished', 'on_conflict', 'skip')
   );
 $$;
-comment on function enrichment.once_per is 'The enqueue option that allows one live job per record.';
+comment on function enrichment.record_job is 'The job that enriches an account or a contact, as enqueue_jobs takes it: one live job per record.';
 
-create function enrichment.account_job(p_account_id uuid, p_domain text) returns jsonb
-language sql immutable
+create function enrichment.enqueue_one(p_workspace_id uuid, p_job jsonb) returns jsonb
+language sql
 set search_path = ''
 as $$
-  select enrichment.once_per('enrich_account', p_account_id) || jsonb_build_object(
-    'job_type', 'enrich_account',
-    'payload', jsonb_strip_nulls(jsonb_build_object('account_id', p_account_id, 'domain', p_domain))
-  );
+  select public.enqueue_job(p_workspace_id, p_job ->> 'job_type', p_job -> 'payload', p_job - '{job_type,payload}'::text[])
 $$;
-comment on function enrichment.account_job is 'The job that enriches one account, as enqueue_jobs takes it.';
+comment on function enrichment.enqueue_one is 'Enqueue a job that record_job made, as the caller.';
 
 -- A new account and its job are one transaction: neither exists without the other.
 create function enrichment.enqueue_new_accounts() returns trigger
@@ -86,7 +86,7 @@ begin
       select
         fresh.workspace_id,
         fresh.id,
-        enrichment.account_job(fresh.id, fresh.domain) as job,
+        enrichment.record_job('account', fresh.id, fresh.domain) as job,
         (row_number() over (partition by fresh.workspace_id order by fresh.id) - 1) / 1000 as chunk
       from fresh
       inner join public.workspace_settings as settings on settings.workspace_id = fresh.workspace_id
@@ -145,12 +145,8 @@ begin
   if not found then
     raise exception sqlstate 'PT404' using message = 'Account not found.', hint = 'account_not_found';
   end if;
-  return public.enqueue_job(
-    p_workspace_id => v_account.workspace_id,
-    p_job_type => 'enrich_account',
-    p_payload => jsonb_strip_nulls(jsonb_build_object('account_id', v_account.id, 'domain', v_account.domain)),
-    p_options => enrichment.once_per('enrich_account', v_account.id)
-  );
+  return enrichment.enqueue_one(
+    v_account.workspace_id, enrichment.record_job('account', v_account.id, v_account.domain));
 end;
 $$;
 comment on function public.enrich_account is E'Enqueue one account''s enrichment.\n\nReturns the live job, with created false, when there is one.';
@@ -167,12 +163,8 @@ begin
   if not found then
     raise exception sqlstate 'PT404' using message = 'Contact not found.', hint = 'contact_not_found';
   end if;
-  return public.enqueue_job(
-    p_workspace_id => v_contact.workspace_id,
-    p_job_type => 'enrich_contact',
-    p_payload => jsonb_strip_nulls(jsonb_build_object('contact_id', v_contact.id, 'email', v_contact.email)),
-    p_options => enrichment.once_per('enrich_contact', v_contact.id)
-  );
+  return enrichment.enqueue_one(
+    v_contact.workspace_id, enrichment.record_job('contact', v_contact.id, v_contact.email));
 end;
 $$;
 comment on function public.enrich_contact is E'Enqueue one contact''s enrichment.\n\nReturns the live job, with created false, when there is one.';
@@ -209,7 +201,7 @@ begin
     order by accounts.id
     limit v_limit + 1
   ) as chosen;
-  select jsonb_agg(enrichment.account_job(accounts.id, accounts.domain) order by accounts.id) into v_jobs
+  select jsonb_agg(enrichment.record_job('account', accounts.id, accounts.domain) order by accounts.id) into v_jobs
   from public.accounts as accounts
   where accounts.id = any(v_chosen[:v_limit]);
   if v_jobs is not null then
@@ -506,8 +498,8 @@ comment on function public.enrichment_swap_key is E'Replace the sealed key of a 
 
 select queue.close_tables('enrichment.key_tickets', 'enrichment.calls');
 revoke execute on all functions in schema enrichment from public, anon, authenticated, service_role;
-select queue.allow('authenticated, service_role', 'enrichment.require_member', 'enrichment.once_per',
-  'enrichment.account_job', 'public.enrich_account', 'public.enrich_contact', 'public.enrich_accounts',
+select queue.allow('authenticated, service_role', 'enrichment.require_member', 'enrichment.record_job',
+  'enrichment.enqueue_one', 'public.enrich_account', 'public.enrich_contact', 'public.enrich_accounts',
   'public.reseal_apollo_key', 'public.apollo_key_ticket');
 select queue.allow('job_worker, service_role', 'public.enrichment_load', 'public.enrichment_begin_call',
   'public.enrichment_finish_call', 'public.enrichment_abandon_call', 'public.enrichment_apply',

@@ -248,7 +248,7 @@ declare
   v_jobs jsonb;
 begin
   select jsonb_agg(
-    enrichment.account_job(accounts.id, accounts.domain)
+    enrichment.record_job('account', accounts.id, accounts.domain)
     || jsonb_strip_nulls(jsonb_build_object('batch_id', p_import.id, 'user_id', p_import.user_id))
     order by accounts.id
   ) into v_jobs

@@ -1,6 +1,6 @@
 // Asks what is to be planned, and how thoroughly. The API says what is wrong.
 
-import { html, useState } from "../../lib/ui.js";
+import { html, useMemo, useState } from "../../lib/ui.js";
 import { DialogForm } from "../../parts/dialog-form.js";
 import { plans, SPEEDS } from "./data.js";
 
@@ -16,7 +16,7 @@ export function PlanDialog({ workspaceId, onClose, onCreated }) {
   );
   const [asks, setAsks] = useState(false);
   // the same key for the same form: pressing twice creates one plan
-  const [attempt, setAttempt] = useState(key);
+  const attempt = useMemo(key, [prompt, speed, asks]);
   const submit = async () => {
     onCreated(
       await plans.create({
@@ -45,10 +45,7 @@ export function PlanDialog({ workspaceId, onClose, onCreated }) {
         maxlength="8000"
         value=${prompt}
         placeholder="Organise a one-day fair for 200 guests on 12 June 2027 with a budget of EUR 9,000."
-        onInput=${(/** @type {Event & {target: HTMLTextAreaElement}} */ event) => {
-          setPrompt(event.target.value);
-          setAttempt(key());
-        }}></textarea>
+        onInput=${(/** @type {Event & {target: HTMLTextAreaElement}} */ event) => setPrompt(event.target.value)}></textarea>
     </label>
     <fieldset class="stack">
       <legend>Speed and detail</legend>
@@ -60,10 +57,7 @@ export function PlanDialog({ workspaceId, onClose, onCreated }) {
               name="speed"
               value=${value}
               checked=${speed === value}
-              onChange=${() => {
-                setSpeed(value);
-                setAttempt(key());
-              }} /> ${label} <span
+              onChange=${() => setSpeed(value)} /> ${label} <span
               class="hint">
               ${hint}
             </span>
@@ -71,13 +65,7 @@ export function PlanDialog({ workspaceId, onClose, onCreated }) {
       )}
     </fieldset>
     <label class="field-inline">
-      <input
-        type="checkbox"
-        checked=${asks}
-        onChange=${() => {
-          setAsks(!asks);
-          setAttempt(key());
-        }} /> Ask me first <span
+      <input type="checkbox" checked=${asks} onChange=${() => setAsks(!asks)} /> Ask me first <span
         class="hint">
         at most three questions, each of which can be skipped
       </span>

@@ -1,7 +1,7 @@
 // A report as text nodes: what a person or a model wrote stays text. Charts are images.
 
 import { html, useState } from "../../lib/ui.js";
-import { Dialog } from "../../parts/dialog.js";
+import { DialogForm } from "../../parts/dialog-form.js";
 
 /** @import { Report } from "./routes.js" */
 /** @typedef {{kind: "table", head: string[], rows: string[][]}} TableBlock */
@@ -83,30 +83,24 @@ function Ledger({ blocks, prompt, correct }) {
     </div>
     ${
       text !== null &&
-      html`<${Dialog} title=${`What does “${text}” mean?`} onClose=${() => setText(null)}>
-        <form
-          class="stack"
-          onSubmit=${(/** @type {SubmitEvent} */ event) => {
-            event.preventDefault();
-            setText(null);
-            correct(text, means.trim());
-          }}>
-          <label class="field">
-            <span>In other words</span>
-            <input
-              type="text"
-              maxlength="500"
-              value=${means}
-              onInput=${(/** @type {{target: HTMLInputElement}} */ event) => setMeans(event.target.value)} />
-          </label>
-          <p class="muted">Another plan is computed with these words; this one stays as it is.</p>
-          <div class="actions">
-            <button type="button" onClick=${() => setText(null)}>Close</button>
-            <button type="submit" class="primary" disabled=${means.trim() === text}>
-              Compute again
-            </button>
-          </div>
-        </form>
+      html`<${DialogForm}
+        title=${`What does “${text}” mean?`}
+        action="Compute again"
+        run=${() => {
+          setText(null);
+          return correct(text, means.trim());
+        }}
+        disabled=${means.trim() === text}
+        onClose=${() => setText(null)}>
+        <label class="field">
+          <span>In other words</span>
+          <input
+            type="text"
+            maxlength="500"
+            value=${means}
+            onInput=${(/** @type {{target: HTMLInputElement}} */ event) => setMeans(event.target.value)} />
+        </label>
+        <p class="muted">Another plan is computed with these words; this one stays as it is.</p>
       <//>`
     }
   `;

@@ -528,12 +528,12 @@ begin
       started_at = coalesce(started_at, queue.clock())
     where id = v_plan.id returning * into v_plan;
   end if;
-  return jsonb_build_object('plan', to_jsonb(v_plan), 'stages', (
-    select coalesce(jsonb_agg(to_jsonb(s) - '{plan_id,workspace_id}'::text[] order by s.position), '[]')
-    from public.plan_stages as s where s.plan_id = v_plan.id));
+  return jsonb_build_object('plan', to_jsonb(v_plan) || jsonb_build_object('stages', (
+    select coalesce(jsonb_agg(to_jsonb(s) order by s.position), '[]')
+    from public.plan_stages as s where s.plan_id = v_plan.id)));
 end;
 $$;
-comment on function public.plan_load is 'Begin the plan of a leased job {job_id, fence}: {plan, stages}; plan is null when it is gone. The plan is running from then on.';
+comment on function public.plan_load is 'Begin the plan of a leased job {job_id, fence}: {plan}, with its stages; plan is null when it is gone. The plan is running from then on.';
 
 create function plans.store_stages(p_plan public.plans, p_stages jsonb) returns void
 language sql

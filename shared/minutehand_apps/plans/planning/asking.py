@@ -13,7 +13,7 @@ from minutehand_apps.plans.planning import catalogue
 from minutehand_apps.plans.planning.breakdown import SizeTaken, packages_of, sizes_of
 from minutehand_apps.plans.planning.numbers import count, number_of
 from minutehand_apps.plans.planning.patterns import Pattern
-from minutehand_apps.plans.planning.reading import Facts, read
+from minutehand_apps.plans.planning.reading import Facts
 from minutehand_apps.plans.planning.schedule import schedule
 
 MOST: Final = 3
@@ -49,11 +49,12 @@ class Question:
 def first_questions(prompt: str, today: date) -> list[Question]:
     """At most three, by their effect on the verdict.
 
-    What was not read for sure and a missing deadline leave it unknown, so they come first; then
-    sizes and the team, by the days that their answer moves the end; then the budget.
+    What was not read for sure, a missing deadline and hours that nothing tells leave it unknown,
+    so they come first; then sizes and the team, by the days that their answer moves the end; then
+    the budget.
     """
-    facts = read(prompt, today)
-    pattern = catalogue.pick(facts).pattern
+    facts, picked = catalogue.understood(prompt, today)
+    pattern = picked.pattern
     sizes = sizes_of(pattern, facts)
     doubts = sorted(facts.doubts, key=lambda each: _ORDER.index(each.about))
     found = [
@@ -63,6 +64,9 @@ def first_questions(prompt: str, today: date) -> list[Question]:
     ]
     if facts.deadline is None and facts.doubt("deadline") is None:
         found.append(Question("When must it be finished?", said="The deadline is {}"))
+    if facts.effort is None and any(task.unknown for task in pattern.tasks):
+        hours = "How many hours does the work itself take?"
+        found.append(Question(hours, said="It takes {} of work", unit="hour"))
     moving = [
         (_days_moved(pattern, facts, sizes, size), Question(size.question, unit=size.unit))
         for size in sizes

@@ -41,6 +41,7 @@ class Package(Exact):
     after: list[str]
     wait_days: float
     crew: int
+    share: float = 1
     pinned: bool
     near_days: float | None = None
     hours: float | None
@@ -108,7 +109,7 @@ def _stated(size: Size, facts: Facts) -> tuple[float, str] | None:
 
 def unused_of(pattern: Pattern, facts: Facts) -> list[Counted]:
     """Stated quantities that no size of the pattern measures, where its own size is assumed."""
-    if any(_stated(size, facts) for size in pattern.sizes):
+    if facts.effort or any(_stated(size, facts) for size in pattern.sizes):
         return []
     return [
         each
@@ -124,6 +125,8 @@ def measures(size: Size, quantity: Counted) -> bool:
     """Whether a quantity says how large the work is."""
     if quantity.is_bound or quantity.noun == "person per group":
         return False
+    if quantity.is_audience and size.unit in {"participant", "case", "guest"}:
+        return True
     first, last = quantity.noun.split()[0], quantity.noun.split()[-1]
     words = {quantity.noun, last}
     if first == "staff" or first != singular_of(
@@ -183,7 +186,7 @@ def packages_of(
             packages.append(
                 Package(
                     id=task.id, number=f"{index}.{place}", phase=phase, title=task.title,
-                    role=task.role, deliverable=task.deliverable, crew=crew,
+                    role=task.role, deliverable=task.deliverable, crew=crew, share=task.share,
                     after=list(dict.fromkeys(after)), wait_days=task.wait, pinned=task.pinned,
                     near_days=task.near, steps=list(task.steps) if steps else [], **estimate,
                 )

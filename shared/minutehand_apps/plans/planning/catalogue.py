@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from datetime import date
 from typing import Final
 
 from minutehand_apps.plans.planning.breakdown import sizes_of, unused_of
 from minutehand_apps.plans.planning.errands import ERRANDS
 from minutehand_apps.plans.planning.kinds import GENERAL, KINDS
 from minutehand_apps.plans.planning.patterns import Pattern
-from minutehand_apps.plans.planning.reading import Facts
+from minutehand_apps.plans.planning.reading import Doubt, Facts, read
 
 
 def all_patterns() -> tuple[Pattern, ...]:
@@ -61,6 +62,21 @@ def pick(facts: Facts) -> Pick:
             best, found, most = pattern, words, score
     fit = _fit(best, found, facts)
     return Pick(best if fit >= ENOUGH else general, best, found, fit)
+
+
+def understood(prompt: str, today: date) -> tuple[Facts, Pick]:
+    """What a prompt states, and its kind; an errand, of no kind and no figure, is asked about."""
+    facts = read(prompt, today)
+    picked = pick(facts)
+    stated = (
+        facts.start, facts.deadline, facts.budget, facts.rates, facts.prices, facts.costs,
+        facts.team, facts.quantities, facts.effort, facts.others, facts.doubts,
+    )  # fmt: skip
+    if picked.pattern.name == "general" and len(prompt.split()) <= 6 and not any(stated):
+        question = "What exactly is to be done, and how much of it?"
+        doubt = Doubt(about="figure", text=facts.goal, question=question)
+        facts = facts.model_copy(update={"doubts": [doubt]})
+    return facts, picked
 
 
 def _fit(pattern: Pattern, matched: list[str], facts: Facts) -> int:

@@ -22,7 +22,7 @@ from minutehand_apps.plans.planning.breakdown import (
 from minutehand_apps.plans.planning.numbers import count, day, listed, money, sentence
 from minutehand_apps.plans.planning.numbers import hours as hours_of
 from minutehand_apps.plans.planning.patterns import Pattern
-from minutehand_apps.plans.planning.reading import Amount, Counted, Facts, read
+from minutehand_apps.plans.planning.reading import Amount, Counted, Facts
 
 
 @dataclass(frozen=True)
@@ -75,8 +75,7 @@ class Chapter:
 
 def understand(inputs: Inputs) -> Chapter:
     """Read the prompt and recognise the kind of project."""
-    facts = read(inputs.prompt, inputs.today)
-    picked = catalogue.pick(facts)
+    facts, picked = catalogue.understood(inputs.prompt, inputs.today)
     pattern, words = picked.pattern, picked.words
     rows = figures_of(facts, pattern)
     blocks = [b.paragraph(f"The goal: {sentence(facts.goal)}")]

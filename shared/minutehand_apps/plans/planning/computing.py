@@ -42,6 +42,7 @@ _WORDS: Final = {
     "unknown": "unknown",
     "no_deadline": "none stated",
 }
+_TIME: Final = "Whether the time is enough"
 #: Largest team that is tried when another size of team is asked for.
 MOST_PEOPLE: Final = 12
 
@@ -116,58 +117,44 @@ def unsure_of(inputs: Inputs) -> list[str]:
 
 def deadline_text(inputs: Inputs, made: Schedule) -> str:
     """The verdict on the deadline in a sentence or two."""
+    facts, packages = inputs.facts, inputs.packages
+    none = facts.deadline is None and facts.doubt("deadline") is None
     unsure = unsure_of(inputs)
     if unsure and made.verdict == "unknown":
+        start = "No deadline is stated, and when the work ends" if none else _TIME
         needs = " ".join(sentence(each) for each in unsure)
         ends = f"Without it, the work of the pattern ends on {day(made.last_day)}."
-        return f"Whether the time is enough is unknown. {needs} {ends}"
-    return _deadline_text(inputs, made)
-
-
-def _deadline_text(inputs: Inputs, made: Schedule) -> str:
-    facts, packages = inputs.facts, inputs.packages
-    people = people_text(made)
-    ends = f"With {people} the work ends on {day(made.last_day)}"
-    span = span_text(made)
-    if made.verdict == "no_deadline" and made.partial:
-        needs = listed([package.unknown for package in packages if package.unknown])
-        return (
-            f"No deadline is stated, and when the work ends is unknown: needs {needs}."
-            f" All other work ends on {day(made.last_day)}."
-        )
-    if made.verdict == "no_deadline":
-        return f"No deadline is stated. {ends} ({span})."
-    assert made.deadline is not None
+        return f"{start} is unknown. {needs} {ends}"
     pin = pinned_on(facts, packages)
     if pin is not None:
         return _pinned_text(inputs, made, pin)
-    deadline = f"The deadline, {day(made.deadline)},"
-    late = count(made.late_days, "working day")
-    spare = f"{count(made.spare_days, 'working day')} earlier"
-    very = ", that very day" if made.last_day == made.deadline else ""
-    on_time = f"on {day(made.last_day)}" + (f", {spare}" if made.spare_days else very)
-    if made.verdict == "fits":
-        return (
-            f"{deadline} can be met. With {people} the work ends {on_time}; at the high end of"
-            f" every estimate it ends on {day(made.high_last_day)}."
-        )
-    if made.verdict == "at_risk":
-        return (
-            f"{deadline} is at risk. With {people} the work ends {on_time}, but at the high end of"
-            f" every estimate it ends on {day(made.high_last_day)}, which is too late."
-        )
-    if made.verdict == "unknown":
+    if made.verdict == "unknown" or (none and made.partial):
+        start = "No deadline is stated, and when the work ends"
+        if made.deadline:
+            start = f"Whether the deadline, {day(made.deadline)}, can be met"
         needs = listed([package.unknown for package in packages if package.unknown])
-        return (
-            f"Whether the deadline, {day(made.deadline)}, can be met is unknown: needs {needs}."
-            f" All other work ends on {day(made.last_day)}."
-        )
+        return f"{start} is unknown: needs {needs}. All other work ends on {day(made.last_day)}."
+    ends = f"With {people_text(made)} the work ends"
+    if made.deadline is None:
+        return f"No deadline is stated. {ends} on {day(made.last_day)} ({span_text(made)})."
+    spare = f", {count(made.spare_days, 'working day')} earlier" if made.spare_days else ""
+    very = ", that very day" if made.last_day == made.deadline else ""
     low = (
-        f" Even at the low end of every estimate it ends on {day(made.low_last_day)}."
+        f"Even at the low end of every estimate it ends on {day(made.low_last_day)}."
         if made.low_last_day > made.deadline
-        else f" Only at the low end of every estimate, by {day(made.low_last_day)}, it is in time."
+        else f"Only at the low end of every estimate, by {day(made.low_last_day)}, it is in time."
     )
-    return f"{deadline} cannot be met by these estimates. {ends}, {late} late.{low}"
+    words = {
+        "fits": "can be met. {ends} {on_time}; at the high end of every estimate it ends on"
+        " {high}.",
+        "at_risk": "is at risk. {ends} {on_time}, but at the high end of every estimate it ends on"
+        " {high}, which is too late.",
+        "does_not_fit": "cannot be met by these estimates. {ends} on {last}, {late} late. {low}",
+    }[made.verdict].format(
+        ends=ends, on_time=f"on {day(made.last_day)}{spare or very}", last=day(made.last_day),
+        high=day(made.high_last_day), late=count(made.late_days, "working day"), low=low,
+    )  # fmt: skip
+    return f"The deadline, {day(made.deadline)}, {words}"
 
 
 def people_text(made: Schedule) -> str:
@@ -188,23 +175,25 @@ def span_text(made: Schedule) -> str:
 
 def _pinned_text(inputs: Inputs, made: Schedule, pin: tuple[str, date]) -> str:
     """The verdict where something takes place on the stated day itself."""
-    package = next(each for each in inputs.packages if each.id == pin[0])
-    before = [task for task in made.tasks if task.id in package.after]
     by_id = {each.id: each for each in inputs.packages}
+    package = by_id[pin[0]]
+    before = [task for task in made.tasks if task.id in package.after]
     ready = max((task.end for task in before), default=made.first_day)
-    what = f"“{package.title}” takes place on {day(pin[1])}"
-    waits = max((by_id[task.id].wait_days for task in before), default=0)
     if made.verdict == "does_not_fit":
         return (
             f"The stated day, {day(pin[1])}, cannot be kept by these estimates. What comes before"
             f" “{package.title}” is ready on {day(ready)}, so that it can begin on"
             f" {day(made.decided_on or ready)}, {count(made.late_days, 'working day')} late."
         )
+    waits = max((by_id[task.id].wait_days for task in before), default=0)
     wait = f" (then a wait of {count(waits, 'working day')})" if waits else ""
-    text = f"{what}. What comes before it is ready on {day(ready)}{wait}."
+    high = "It is in time also at the high end of every estimate."
     if made.verdict == "at_risk":
-        return f"{text} At the high end of every estimate it would not be ready in time."
-    return f"{text} It is in time also at the high end of every estimate."
+        high = "At the high end of every estimate it would not be ready in time."
+    return (
+        f"“{package.title}” takes place on {day(pin[1])}. What comes before it is ready on"
+        f" {day(ready)}{wait}. {high}"
+    )
 
 
 def team(inputs: Inputs) -> Chapter:
@@ -326,35 +315,30 @@ def budget(inputs: Inputs) -> Chapter:
 def budget_text(made: Budget) -> str:
     """The verdict on the budget in a sentence or two."""
     known = f"Known costs are {money(made.known, made.currency)}" if made.known else ""
+    total = money(made.total, made.currency)
+    one = len(made.unknown) == 1
     unknown = count(len(made.unknown), "item")
-    have = "has" if len(made.unknown) == 1 else "have"
+    open_ = f"{unknown} {'has' if one else 'have'} no price yet" if made.unknown else ""
+    if made.limit is None and not made.known:
+        need = f"{unknown} {'needs' if one else 'need'} a price or a quantity"
+        return f"No budget is stated, and no cost is known: {need}."
     if made.limit is None:
-        if not made.known:
-            need = "needs" if len(made.unknown) == 1 else "need"
-            return (
-                "No budget is stated, and no cost is known:"
-                f" {unknown} {need} a price or a quantity."
-            )
-        more = f"; {unknown} {have} no price yet" if made.unknown else ""
-        total = money(made.total, made.currency)
+        more = f"; {open_}" if open_ else ""
         return f"No budget is stated. {known}, {total} with a reserve{more}."
     limit = f"The budget, {money(made.limit, made.currency)},"
+    left = money(abs(made.limit - made.known), made.currency)
     if made.verdict == "does_not_fit":
-        over = money(made.known - made.limit, made.currency)
-        return f"{limit} cannot be met. {known} already, {over} more than there is."
+        return f"{limit} cannot be met. {known} already, {left} more than there is."
     if made.verdict == "tight":
         return (
-            f"{limit} is enough only without the full reserve. {known};"
-            f" {money(made.limit - made.known, made.currency)} are left for surprises."
+            f"{limit} is enough only without the full reserve. {known}; {left} are left for"
+            " surprises."
         )
     if made.verdict == "fits":
         left = money(made.left or 0, made.currency)
-        total = money(made.total, made.currency)
         return f"{limit} is enough. {known}, {total} with a reserve; {left} are left."
-    open_ = f"{unknown} {have} no price yet" if made.unknown else "no cost is known"
-    text = f"Whether the {limit[4:]} is enough is unknown: {open_}."
-    if made.known:
-        text += f" {known}."
+    text = f"Whether the {limit[4:]} is enough is unknown: {open_ or 'no cost is known'}."
+    text += f" {known}." if known else ""
     if made.rate_left is not None:
         text += (
             f" What is left pays at most {money(made.rate_left, made.currency)} for each hour of"
@@ -398,33 +382,28 @@ def _conclusions(inputs: Inputs, made: Schedule, runs: dict[int, Schedule]) -> l
     if made.verdict not in {"does_not_fit", "at_risk"}:
         return []
     assert made.deadline is not None
-    enough = [people for people, run in runs.items() if run.verdict in {"fits", "at_risk"}]
+    if made.verdict == "at_risk":
+        high = day(made.high_last_day)
+        return [f"A deadline from {high} on holds also at the high end of every estimate."]
     found = []
-    if made.verdict == "does_not_fit":
-        if enough:
-            more = min(enough) - (inputs.facts.people or 0)
-            extra = f", {count(more, 'person')} more than stated" if inputs.facts.people else ""
-            found.append(f"With {count(min(enough), 'person')}{extra}, the deadline can be met.")
-        else:
-            best = min(
-                runs.values(), key=lambda run: (run.decided_on or run.last_day, run.last_day)
-            )
-            found.append(
-                f"No team of up to {max(runs)} people meets the deadline: with people enough the"
-                f" earliest end is {day(best.decided_on or best.last_day)}."
-            )
-        start = _latest_start(made)
-        if start < made.first_day:
-            found.append(
-                f"With this team the work would have had to start on {day(start)} to be in time."
-            )
-        if made.decided_on:
-            found.append(f"A deadline from {day(made.decided_on)} on can be met with this team.")
+    enough = [people for people, run in runs.items() if run.verdict in {"fits", "at_risk"}]
+    if enough:
+        more = min(enough) - (inputs.facts.people or 0)
+        extra = f", {count(more, 'person')} more than stated" if inputs.facts.people else ""
+        found.append(f"With {count(min(enough), 'person')}{extra}, the deadline can be met.")
     else:
+        best = min(run.decided_on or run.last_day for run in runs.values())
         found.append(
-            f"A deadline from {day(made.high_last_day)} on holds also at the high end of every"
-            " estimate."
+            f"No team of up to {max(runs)} people meets the deadline: with people enough the"
+            f" earliest end is {day(best)}."
         )
+    start = _latest_start(made)
+    if start < made.first_day:
+        found.append(
+            f"With this team the work would have had to start on {day(start)} to be in time."
+        )
+    if made.decided_on:
+        found.append(f"A deadline from {day(made.decided_on)} on can be met with this team.")
     return found
 
 

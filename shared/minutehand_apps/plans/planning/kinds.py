@@ -178,7 +178,7 @@ CAMPAIGN: Final = Pattern(
         )),
         ("Run", (
             Task("start", "Start the campaign", "Campaign manager", 8, "Everything is live", ("Publish by the calendar.", "Inform supporters and the press."), after=("produce", "channels"), crew=2, pinned=False),
-            Task("run", "Run and adjust it week by week", "Campaign manager", 0, "A weekly look at the numbers", ("Answer questions and comments daily.", "Move effort to what works."), per=(("weeks", 20),), after=("start",), spread=(0.8, 1.3)),
+            Task("run", "Run and adjust it week by week", "Campaign manager", 0, "A weekly look at the numbers", ("Answer questions and comments daily.", "Move effort to what works."), per=(("weeks", 20),), after=("start",), share=0.5, spread=(1, 1)),
         )),
         ("Close", (
             Task("evaluate", "Measure, report and thank", "Analyst", 12, "A report with aim and result", ("Compare the result with the aim.", "Thank supporters and note lessons."), after=("run",)),

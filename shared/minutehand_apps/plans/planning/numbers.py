@@ -23,7 +23,8 @@ _WORDS: Final = {
 }  # fmt: skip
 _SCALES: Final = {
     "dozen": 12, "hundred": 100, "thousand": 1_000, "million": 1_000_000, "billion": 1_000_000_000,
-    "k": 1_000, "m": 1_000_000, "mn": 1_000_000, "mio": 1_000_000, "bn": 1_000_000_000,
+    "k": 1_000, "t": 1_000, "tsd": 1_000, "m": 1_000_000, "mn": 1_000_000, "mio": 1_000_000,
+    "bn": 1_000_000_000, "mrd": 1_000_000_000,
 }  # fmt: skip
 MONTHS: Final = [name.lower() for name in calendar.month_name[1:]]
 WEEKDAYS: Final = [name.lower() for name in calendar.day_name]
@@ -34,18 +35,20 @@ _DIGITS: Final = (
     r"(?:\d{1,3}(?:[ \u00a0\u202f'\u2019]\d{3})+(?!\d)(?:[.,]\d+)?|\d+(?:[.,]\d+)*)"
 )
 #: Thousands in threes by one mark and decimals by another, or decimals alone.
-_WHOLE: Final = re.compile(r"\d{1,3}([^\d])\d{3}(?:\1\d{3})*(?:[.,]\d{1,2})?|\d+(?:[.,]\d+)?")
+_WHOLE: Final = re.compile(r"\d{1,3}([^\d])\d{3}(?:\1\d{3})*(?:[.,]\d{1,2})?|\d+(?:[.,]\d{1,3})?")
 _WORD: Final = "|".join(sorted(_WORDS, key=len, reverse=True))
-_LARGE: Final = "dozen|hundred|thousand|million|billion"
+LARGE: Final = "dozen|hundred|thousand|million|billion"
 #: Numbers in words: twelve, a dozen, two hundred and fifty, one thousand two hundred.
 _SPELT: Final = (
-    rf"(?:(?:{_WORD})(?:[- ](?:{_WORD}))?|an?(?=\s(?:{_LARGE})\b))"
-    rf"(?:\s(?:{_LARGE})\b(?:\s(?:and\s)?(?:{_WORD})\b(?:[- ](?:{_WORD})\b)?)?)*"
+    rf"(?:(?:{_WORD})(?:[- ](?:{_WORD}))?|an?(?=\s(?:{LARGE})\b))"
+    rf"(?:\s(?:{LARGE})\b(?:\s(?:and\s)?(?:{_WORD})\b(?:[- ](?:{_WORD})\b)?)?)*"
 )
 #: A number as people write it; no letter or digit follows it.
-NUMBER: Final = rf"(?:{_DIGITS})(?:\s?(?:{_LARGE}|k|K)(?![A-Za-z0-9]))?|{_SPELT}"
-#: An amount of money: `m` after it is a million, and no metre.
-AMOUNT: Final = rf"(?:{_DIGITS})\s?(?:mn|mio|m|bn|M|Mio|Mn)(?![A-Za-z0-9²])|{NUMBER}"
+NUMBER: Final = rf"(?:{_DIGITS})(?:\s?(?:{LARGE}|k|K)(?![A-Za-z0-9]))?|{_SPELT}"
+#: An amount of money: `m` after it is a million, and no metre; `T€` are thousands.
+AMOUNT: Final = (
+    rf"(?:{_DIGITS})\s?(?:(?:[KT]|Tsd|Mn|Mio|Mrd|M|bn)(?![A-Z0-9²])|[kT](?=€|EUR))|{NUMBER}"
+)
 
 
 def number_of(text: str) -> Decimal | None:
@@ -77,13 +80,14 @@ def number_of(text: str) -> Decimal | None:
 
 #: Currencies by what is no code of theirs; the codes are price-parser's.
 _CURRENCIES: Final = {
-    "€": "EUR", "$": "USD", "us$": "USD", "£": "GBP", "¥": "JPY", "₹": "INR", "zł": "PLN",
+    "€": "EUR", "$": "USD", "us$": "USD", "a$": "AUD", "c$": "CAD", "nz$": "NZD", "r$": "BRL",
+    "£": "GBP", "¥": "JPY", "₹": "INR", "zł": "PLN",
     "euro": "EUR", "dollar": "USD", "us dollar": "USD", "pound": "GBP", "franc": "CHF",
     "swiss franc": "CHF", "yen": "JPY", "zloty": "PLN",
 }  # fmt: skip
 #: What may be a currency; `currency_of` tells whether it is one.
 CURRENCY: Final = (
-    r"€|£|¥|₹|zł|(?:US)?\$|\b(?:(?:[a-z]+\s)?(?:dollar|franc|pound)s?|euros?|yen|zlotys?|kr|kron[aeu]r?"
+    r"€|(?<=[kT])EUR\b|£|¥|₹|zł|(?:\b[A-Z]{1,3})?\$|\bRs(?=\.?\s?\d)|\b(?:(?:[a-z]+\s)?(?:dollar|franc|pound)s?|euros?|yen|zlotys?|kr|kron[aeu]r?"
     r"|crowns?|rupees?|pesos?|rand|lira"
     r"|eur|usd|gbp|chf|(?-i:(?!ALL|TOP|TRY)[A-Z]{3}))\b"
 )
@@ -94,7 +98,7 @@ def currency_of(text: str) -> str | None:
     name, code = text.casefold(), text.upper()
     if known := _CURRENCIES.get(name) or _CURRENCIES.get(name.removesuffix("s")):
         return known
-    return code if Price.fromstring(f"{code} 1").currency == code else None
+    return code if code.isalpha() and Price.fromstring(f"{code} 1").currency == code else None
 
 
 def figure(value: Decimal | float) -> str:

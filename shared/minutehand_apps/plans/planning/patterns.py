@@ -23,6 +23,7 @@ class Task:
         wait: Working days that pass after it before anything that follows can begin.
         crew: Most people who can work on it at once.
         spread: Low and high end of the hours, as factors.
+        share: How much of a day is worked on it: half of it takes twice as long.
         pinned: Whether it takes place on the stated day itself.
         near: Working days before that day by which it is finished, and not earlier than need be;
             None for what is done as early as possible.
@@ -40,6 +41,7 @@ class Task:
     wait: float = 0
     crew: int = 1
     spread: tuple[float, float] = (0.7, 1.5)
+    share: float = 1
     pinned: bool = False
     near: float | None = None
     unknown: str = ""

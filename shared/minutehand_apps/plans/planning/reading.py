@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator
 from datetime import date, timedelta
 from decimal import Decimal
+from itertools import takewhile
 from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -17,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from minutehand_apps.plans.planning.numbers import (
     AMOUNT,
     CURRENCY,
+    LARGE,
     MONTHS,
     NUMBER,
     WEEKDAYS,
@@ -65,6 +67,8 @@ class Counted(Exact):
     text: str
     #: Whether it bounds something, as in "no more than 3 days".
     is_bound: bool = False
+    #: Whether it counts those whom the work is for, as in "train 40 cashiers".
+    is_audience: bool = False
 
 
 class Doubt(Exact):
@@ -125,7 +129,8 @@ _YEAR: Final = r"(?:,?[\s-]+(?P<{}>\d{{4}}\b|['\u2019]\d\d\b))?"
 _DATES: Final = re.compile(
     r"(?P<numeric>\b\d{1,4}(?P<mark>[./-])\d{1,2}(?P=mark)(?:\d{4}|\d\d)\b)"
     rf"|\b(?P<d1>\d{{1,2}})(?:st|nd|rd|th)?[\s-]+(?:of\s+)?(?P<m1>{_MONTH_OR_SHORT})\b{_YEAR.format('y1')}"
-    rf"|\b(?P<m2>{_MONTH_OR_SHORT})\.?\s+(?:the\s+)?(?P<d2>\d{{1,2}})(?:st|nd|rd|th)?\b(?!\s*(?:people|%))"
+    rf"|\b(?P<m2>{_MONTH_OR_SHORT})\.?\s+(?:the\s+)?(?:(?P<d0>\d{{1,2}})(?:st|nd|rd|th)?\s*(?:-|\u2013|to|and|&)\s*)?"
+    r"(?P<d2>\d{1,2})(?:st|nd|rd|th)?\b(?!\s*(?:people|%))"
     rf"{_YEAR.format('y2')}"
     rf"|\b(?:the\s+)?(?P<part>end|beginning|start|middle)\s+of\s+(?P<m3>{_MONTH})\b{_YEAR.format('y3')}"
     rf"|\b(?P<nth>(?:the\s+)?(?:first|second|third|fourth|last|[a-z]+th|1st|2nd|3rd|4th)\s+(?:\w+\s+)?"
@@ -137,7 +142,12 @@ _DATES: Final = re.compile(
     r"|\b(?P<christmas>Christmas)\b(?:,?\s+(?P<y7>20\d\d))?|\b(?P<tomorrow>tomorrow)\b"
 )
 #: What makes another day of a date: a week before it, one of two, the Friday after it.
-_MOVED: Final = re.compile(r"\b(?:day|week|month|fortnight)s?\s+(?:before|after|from)\s*$", re.I)
+_SOME_DAYS: Final = "(?:day|week|month|fortnight)s?"
+_MOVED: Final = re.compile(
+    rf"(?:(?<!\bfor )(?<!\bover )\b(?:{_N})\s+{_SOME_DAYS}\s+from|(?:\b(?:{_N})\s+)?"
+    rf"\b{_SOME_DAYS}\s+(?:before|after|of))\s*$",
+    re.I,
+)
 _MOVED_AFTER: Final = re.compile(
     r"\s+(?:week|at the earliest"
     rf"|or(?:\s+earlier|\s+later|\s+(?:\d+\s+)?(?:{_MONTH})(?:\s+\d{{4}})?)?)\b",
@@ -149,6 +159,11 @@ _STARTS: Final = re.compile(
     r"(?:\s+(?:on|in|at|the))*\s*$", re.I,
 )  # fmt: skip
 _BEFORE: Final = re.compile(r"(?<!\bnot )\bbefore(?:\s+the)?\s*$", re.I)
+#: "nobody has time before May" is a start, or no day at all.
+_NOT_BEFORE: Final = re.compile(
+    r"\b(?:not?|no\s+one|nobody|none|nothing|never|cannot|\w+n['\u2019]t)\b[^.;]{0,40}\bbefore(?:\s+the)?\s*$",
+    re.I,
+)
 #: Times that name no day, or none that is read: the reader says which one.
 _UNIT_OF_TIME: Final = r"hours?|days?|weeks?|months?|quarters?|years?"
 _FEAST: Final = (
@@ -158,43 +173,63 @@ _FEAST: Final = (
 )
 _TIME: Final = (
     rf"(?:{_MONTH_OR_SHORT}|(?:{_WEEKDAY}|{_UNIT_OF_TIME}|year-end|weekend|evening|night|fortnight|term"
-    rf"|season|noon|today|tonight|tomorrow|EO[YMQW]|H[12]|Q[1-4]|[CK]W|{_FEAST}|20\d\d))"
+    rf"|season|noon|midnight|today|FY\s?\d*|tonight|tomorrow|EO[YMQW]|H[12]|Q[1-4]|[CK]W|{_FEAST}|20\d\d|['\u2019]\d\d))"
 )
 _WHEN: Final = re.compile(
     r"\b(?:by|before|until|till|within|in|on|at|after|due|deadline(?:\s+(?:is|of))?|this|next|coming|early"
     r"|mid|late|end\s+of|beginning\s+of|middle\s+of|start\s+of)[\s-]+"
-    r"(?:(?:the|an?|my|our|next|this|coming|last|first|second|end|middle|beginning|start|half|of|early"
+    r"(?:(?:the|an?|my|our|every|next|this|coming|last|first|second|end|middle|beginning|start|half|of|early"
     rf"|mid|late|in|on|and|couple|few|several|some|about|\d+(?:st|nd|rd|th)?|{_N})[\s-]+){{0,6}}"
     rf"{_TIME}\b(?:\s+(?:the\s+)?\d[\w/-]*)?|\b(?:before|until|till)(?:\s+(?!\d)[\w'\u2019-]+){{1,3}}"
     rf"|\b(?:over|during|for)\s+(?:(?:the|my|our|school|summer|winter)\s+)*{_FEAST}\b"
     rf"|\b(?:{_N})\s+(?:{_UNIT_OF_TIME})\s+from\s+(?:now|today)\b"
-    r"|\b(?:by|until|till|due|deadline)\W+\d[\d./:-]*(?=\s*(?:[.,;]|$))"
-    r"|\b(?:soon|asap|as\s+soon\s+as\s+possible|today|tonight|day\s+after\s+tomorrow)\b",
+    r"|\b(?:by|on|until|till|due|deadline)\W+\d[\d./:-]*(?=\s*(?:[.,;]|$))"
+    r"|\b(?:soon|asap|as\s+soon\s+as\s+possible|today|tonight|yesterday|day\s+after\s+tomorrow)\b"
+    # a date of another language, or somebody's name
+    r"|\b\d{1,2}(?:\.|er)?\s+[^\W\d]{3,10}\.?\s+20\d\d\b|\bby\s+(?-i:[A-Z][^\W\d]+)(?=\s*(?:[,;]|\.?\s*$))",
     re.I,
 )
 #: Money and helpers that are named without a number.
 _SOME_MONEY: Final = re.compile(
-    r"\b(?<!no )(?<!without a )(?:\w+\s+)?(?:budget|money|cheap\w*|inexpensive\w*)\b", re.I
-)
+    r"\b(?<!no )(?<!without a )(?:\w+\s+)?(?:budget|money|cheap\w*|inexpensive\w*)\b"
+    r"|(?:[^\s\x00]+\s+){0,2}(?:[€£$]|\b(?:EUR|USD|GBP|CHF|euros?|dollars?|pounds?|francs?)\b)",
+    re.I,
+)  # fmt: skip
 _ENGLISH: Final = frozenset(
     {"the", "a", "an", "to", "of", "for", "with", "by", "our", "my", "we", "and", "in", "on", "at",
      "is", "are", "i", "it", "from", "this", "that"}
 )  # fmt: skip
-_PART: Final = re.compile(r"\b(?:early|mid|late)[ -]+(?:in\s+)?$", re.I)
+_PART: Final = re.compile(r"\b(?:(?:early|mid|late)[ -]+(?:in\s+)?|[\w-]+\s+of\s+)$", re.I)
+#: What makes another day of a weekday: each of them, or one with a name, as Whit Monday.
+_NO_WEEKDAY: Final = re.compile(
+    r"\b(?:[Ee]very|[Ee]ach|(?<=\s)(?!By|On|In|At|Next|This|Until|Before|Till|Due)[A-Z][a-z]+)\s+$"
+)
 #: Money that is named without a currency.
 _BARE_BUDGET: Final = re.compile(
-    rf"\b(?:budget|spend|afford|costs?\s+(?:at\s+most|no\s+more\s+than))\b[^.;\d\x00]{{0,25}}"
-    rf"(?P<n>{AMOUNT})(?!\s*(?:people|persons|days?|hours?|weeks?|months?|%))", re.I,
+    rf"\b(?:budget|spend|afford|costs?)\b[^.;\d\x00]{{0,25}}"
+    rf"(?P<n>{AMOUNT})(?![\d.,]*\d|\s*(?:people|persons|days?|hours?|weeks?|months?|%|percent))",
+    re.I,
 )  # fmt: skip
 _CORRECTED: Final = re.compile(
-    r"\b(?:actually|i mean|scratch that|correction|no wait|or rather|make that|sorry|later|maybe"
-    r"|perhaps|of\s+wh(?:om|ich)|originally)\b|\+\s*\d",
+    r"\b(?:actually|i mean|scratch that|correction|no wait|or rather|make that|sorry|maybe"
+    r"|later(?!\s+than)|perhaps|of\s+wh(?:om|ich)|originally|previously|but\s+only|(?:cut|raised)\s+to)\b"
+    r"|\+\s*\d",
     re.I,
+)
+_ROLES: Final = (
+    "people|persons?|dev(?:eloper)?s?|engineers?|volunteers?|colleagues?|workers?|helpers?|trainers?"
+    "|researchers?|painters?|movers?|builders?|carpenters?|designers?|electricians?|plumbers?"
+    "|assistants?|members?|staff|analysts?|scientists?|friends|testers?|buyers?|technicians?"
+    "|instructors?|roofers?|gardeners?|cleaners?|masons?|plasterers?|tilers?|caterers?|employees|marketers?|organisers?|organizers?|interviewers?|students|tradespeople"
+    "|craftspeople|librarians?|teachers?|nurses?|interns?|freelancers?|contractors?|FTEs?"
+    "|translators?|writers?|editors?|consultants?|programmers?"
 )
 #: A share of a week or a day, where the schedule counts whole working days.
 _PART_TIME: Final = re.compile(
     rf"\b{_N}[\s-]+(?:hours?|days?|evenings?)\s+(?:a|per|each|every)\s+(?:day|week|month)\b"
-    r"|\bpart-time\b", re.I,
+    rf"|\bpart-time\b|\b(?:{_ROLES})\s+(?:at|each)\s+{_N}\s?%"
+    rf"|\b(?:help|work|free|available|time)\s+(?:only\s+)?(?:on\s+(?:{_WEEKDAY})s|at\s+weekends)\b",
+    re.I,
 )  # fmt: skip
 _DAY_NAME: Final = re.compile(
     rf"\b(?P<name>{_WEEKDAY}|{'|'.join(name[:3].title() for name in WEEKDAYS)})\.?,?\s+(?:the\s+)?$"
@@ -230,13 +265,21 @@ _MONEY: Final = re.compile(
 _CHANGED: Final = re.compile(
     r"\b(?:minus|half|quarter|third|double|twice|%|percent)\b[^.;,]{0,30}$", re.I
 )
-_PER_LONG: Final = re.compile(r"^\s*(?:/|per|an?|each|every)\s*(?:week|month|quarter|year)\b", re.I)
+_PER_LONG: Final = re.compile(
+    r"^\s*(?:(?:/|per|an?|each|every)\s*(?:week|month|quarter|year)|(?:week|month|quarter|year)ly|annually)\b",
+    re.I,
+)
+_LONG: Final = re.compile(r"\b(?:weekly|monthly|quarterly|yearly|annual)\s+(?:\w+\s+){1,2}$", re.I)
+#: "a day rate of EUR 640"
+_RATE: Final = re.compile(r"\b(day|daily|hour|hourly)[\s-]+(rate)\s+(?:(?:of|is|at)\s+)?$", re.I)
 _PER_TIME: Final = re.compile(
     r"^\s*(?:/|per|an?|each)\s*(?:person[- ]|man[- ]|working[- ])?(day|hour|h)\b"
     r"|^\s*(daily|hourly)\b",
     re.I,
 )
-_PER_NOUN: Final = re.compile(r"^\s*(?:/|per|an?|for each|for every)\s+([a-z][a-z-]+)", re.I)
+_PER_NOUN: Final = re.compile(
+    r"^\s*(?:(?:/|per|an?|for each|for every)\s+([a-z][a-z-]+)|p\.\s?p\.|pp\b)", re.I
+)
 #: "two rooms of 6 m² each"
 _OF_EACH: Final = re.compile(rf"\b(?P<n>{_N})\s+[a-z][a-z -]{{0,40}}\s(?:of|with|at)\s+$", re.I)
 _EACH: Final = re.compile(r"^\s*(?:each|apiece|a piece)\b", re.I)
@@ -251,31 +294,31 @@ _BUDGET_BEFORE: Final = re.compile(
     r"\b(?:budget|spend|spending|exceed|costs?\s+(?:no\s+more\s+than|at\s+most|less\s+than|under)"
     r"|no\s+more\s+than|at\s+most|up\s+to|under|less\s+than|within|max(?:imum)?|limit|ceiling|funding"
     r"|pay|(?:should|may|must|can)\s+cost"
-    r"|grant|savings?(?:\s+of)?|saved|(?:we|i)(?:\s+have|['\u2019]ve)(?:\s+got)?|there\s+is)\b"
+    r"|grant|savings?(?:\s+of)?|saved|(?:we|i)(?:\s+have|['\u2019]ve)(?:\s+got)?|there\s+(?:is|are))\b"
     r"(?:[^.;,]|(?<=max)\.|(?<=approx)\.|(?<=ca)\.){0,25}$", re.I,
 )  # fmt: skip
 _BUDGET_AFTER: Final = re.compile(
-    r"^\s*(?:budget|in\s+total|total|at\s+most|available|to\s+spend|is\s+all|or\s+less|maximum)\b",
+    r"^\s*(?:budget|in\s+total|total|at\s+most|available|to\s+spend|is\s+all|or\s+less|maximum|left\b|at\s+(?:our|my)\s+disposal)\b",
     re.I,
 )
 _FOR: Final = re.compile(r"^\s+(?:for|on)\s+(?:the\s+|a\s+)?([a-z][a-z-]+)", re.I)
-_ROLES: Final = (
-    "people|persons?|dev(?:eloper)?s?|engineers?|volunteers?|colleagues?|workers?|helpers?|trainers?"
-    "|researchers?|painters?|movers?|builders?|carpenters?|designers?|electricians?|plumbers?"
-    "|assistants?|members?|staff|analysts?|scientists?|friends|testers?|buyers?|technicians?"
-    "|instructors?|roofers?|gardeners?|cleaners?|masons?|plasterers?|tilers?|caterers?|employees|marketers?|organisers?|organizers?|interviewers?|students|tradespeople"
-    "|craftspeople|librarians?|teachers?|nurses?"
-)
 _PEOPLE: Final = re.compile(
-    rf"(?P<n>\b{_N})(?P<adj>(?:\s+(?:full-time|part-time|experienced|senior|junior|professional|"
-    rf"skilled|in-house|trained|own|software|volunteer|paid))*)\s+(?P<role>{_ROLES})\b"
+    rf"(?<!half )(?P<n>\b{_N})(?P<adj>(?:\s+(?:full-time|part-time|experienced|senior|junior|"
+    rf"professional|skilled|in-house|trained|own|software|volunteer|paid))*)\s+(?P<role>{_ROLES})\b"
     rf"|(?P<us>\b{_N})\s+of\s+us\b|(?P<alone>\b(?:alone|on my own|by myself)\b)", re.I,
 )  # fmt: skip
 _SOME_PEOPLE: Final = re.compile(
-    r"\b(?:some|several|few|many|couple\s+of|pair\s+of|dozens\s+of|hundreds\s+of|thousands\s+of)\s+"
-    rf"(?:{_ROLES})\b|\bwith\s+(?:an?|my|our|the)\s+(?:\w+\s+)?(?:team|crew|{_KIN})\b"
+    r"\b(?:some|several|few|many|half|(?:couple|pair|handful|bunch|dozens|hundreds|thousands)\s+of)\s+"
+    rf"(?:\w+\s+){{0,2}}?(?:{_ROLES})\b|\b(?:with|by)\s+(?-i:[A-Z][a-z]+\s+and\s+[A-Z]\w*)|\bwith\s+(?:an?|my|our|the)\s+(?:\w+\s+)?(?:team|crew|{_KIN})\b|\bteams\s+of\b"
+    rf"|\b\d+\s*(?:\(\w+\)|\+|or\s+more)\s*(?:{_ROLES})\b"
     rf"|\bwith\s+(?:{_ROLES})\b|\bby\s+(?:me|us)\b|\b(?:{_N})\s+(?:{_KIN})\b", re.I,
 )  # fmt: skip
+#: What names money or people and was not read, and what is asked then.
+_UNCLEAR: Final = (
+    ("budget", _SOME_MONEY, "What may it cost?"),
+    ("team", _RELATIVES, "How many people do the work, with you?"),
+    ("team", _SOME_PEOPLE, "How many people do the work, with you?"),
+)
 #: Two figures of which one counts, or a broken one: 2-3 helpers, EUR 10,000 or 12,000.
 _RANGE: Final = re.compile(
     rf"(?P<between>\bbetween\s+)?(?P<c1>(?:{CURRENCY})\s?)?(?<![\w.,/-])(?:{AMOUNT})"
@@ -283,6 +326,9 @@ _RANGE: Final = re.compile(
     rf"(?:(?:{CURRENCY})\s?)?(?:{AMOUNT}|a\s+half)"
     rf"(?![\w./:-])(?:\s?(?P<c2>{CURRENCY})|[\s-]+(?P<unit>[a-z]+))?", re.I,
 )  # fmt: skip
+#: "a builder and two painters", "3 of our 5 developers"
+_ONE_OF: Final = re.compile(rf"\b(?:an?\s+[\w-]+\s+and|(?:{_N}\s+)?of\s+(?:our|my|the))\s+$", re.I)
+_AND_ONE: Final = re.compile(rf"\b(?:with|and|plus)\s+an?\s+(?:\w+\s+)?(?:{_ROLES})\b", re.I)
 _GENERAL: Final = frozenset(
     {"person", "staff", "colleague", "member", "employee", "student", "friend", "teacher", "nurse",
      "librarian"}
@@ -298,9 +344,13 @@ _AUDIENCE_BEFORE: Final = re.compile(
     r"|(?:office|department|company|branch|school|laboratory|library|library's)\s+(?:of|with|has))"
     r"\s+(?:our\s+|all\s+|the\s+|about\s+|its\s+|another\s+)?$", re.I,
 )  # fmt: skip
+_ANY: Final = re.compile(r"\b(?:no|any|some|every|this|that)\s+$", re.I)
+#: Nouns of people, by their endings.
+_PERSON: Final = re.compile(r"(?:er|or|ist|ant|ent|ee|ian|man|person|pupil|adult|child)$")
 _UNIT: Final = re.compile(
-    rf"(?<![\w.,])(?P<n>{_N})[\s-]*(?P<unit>m²|m2\b|sqm\b|square\s+met(?:re|er)s?|%|percent)"
-    rf"|(?<![\w.,])(?P<n2>{_N})[\s-]+(?P<noun>[a-z][a-z'-]+(?:\s+[a-z][a-z'-]+){{0,2}})", re.I,
+    rf"(?<![\w.,/])(?P<n>{_N})[\s-]*(?P<unit>m²|m2\b|sqm\b|square\s+met(?:re|er)s?|%|percent)"
+    rf"|(?<![\w.,/])(?<!half )(?P<n2>{_N})[\s-]+(?P<noun>[a-z][a-z'-]+(?:\s+[a-z][a-z'-]+){{0,2}})",
+    re.I,
 )  # fmt: skip
 _STOPS: Final = frozenset({
     "and", "or", "in", "on", "at", "for", "with", "of", "to", "by", "per", "from", "within",
@@ -308,7 +358,7 @@ _STOPS: Final = frozenset({
     "into", "before", "after", "until", "every", "as", "be", "but", "than", "it", "its",
     "our", "we", "i", "so", "can", "may", "will", "should", "not", "no", "if", "when", "where",
     "while", "using", "through", "over", "under", "between", "during", "only", "plus", "costs",
-    "cost", "about", "around",
+    "cost", "about", "around", "was", "were", "had", "there", "this", "they",
 })  # fmt: skip
 _LIMIT: Final = re.compile(
     r"\b(?:must|never|only|without|except|cannot|can't|mandatory|required|no|not|nobody|nothing"
@@ -327,8 +377,9 @@ _HINT: Final = re.compile(
 )  # fmt: skip
 #: The first day of a window: of the same month, or a date of its own.
 _BETWEEN: Final = re.compile(
-    rf"\b(?:between|from)\s+(?:the\s+)?(?:(?:{'|'.join(WEEKDAYS)}),?\s+)?(?P<day>\d{{1,2}})"
-    r"(?:st|nd|rd|th)?\s+(?:and|to|until|till)\s+(?:the\s+)?$", re.I,
+    rf"\b(?P<open>between|from|on)?\b\s*(?:the\s+)?(?:(?:{'|'.join(WEEKDAYS)}),?\s+)?(?<![\d.,/-])"
+    r"(?P<day>\d{1,2})(?:st|nd|rd|th)?\s*(?P<to>and|to|until|till|[-\u2013/&])\s*(?:the\s+)?$",
+    re.I,
 )  # fmt: skip
 _OPENS: Final = re.compile(r"\bbetween\s+(?:the\s+)?$", re.I)
 #: What a rate is for, if it is no role.
@@ -355,13 +406,14 @@ _EACH_GETS: Final = re.compile(
 
 #: "a team of five": those who do the work.
 _TEAM_OF: Final = re.compile(
-    rf"\b(?:team|crew|group)\s+of\s+(?P<n>{_N})\b(?!\s+(?:{_ROLES})\b)(?!\s*(?:each|per))"
-    rf"|\b(?P<n2>{_N})[\s-](?:person|people|man|woman)\s+(?:team|crew)\b",
+    rf"\b(?:team|crew|group)\s+of\s+(?P<n>{_N})\b(?!\s+(?:{_ROLES})\b)(?!\s*(?:each|per|[-\u2013]\s?\d|to\s|or\s))"
+    rf"|\b(?P<n2>{_N})[\s-](?:person|people|man|woman|strong)\s+(?:team|crew)\b",
     re.I,
 )
 _SAID_BUDGET: Final = re.compile(
     r"\b(?:budget|at\s+most|no\s+more\s+than|up\s+to|maximum|limit)\b[^.;,]{0,25}$", re.I
 )
+_HOW_LONG: Final = "For how long is {} to be paid?"
 _FIRM: Final = re.compile(r"\b(?:by|before|until|till|deadline\s+(?:is|of))\s+(?:the\s+)?$", re.I)
 
 
@@ -409,6 +461,10 @@ class Reader:
         self._left = self._left[:start] + "\x00" * (end - start) + self._left[end:]
         return self.prompt[start:end].strip(" ,.;:")
 
+    def _near(self, pattern: re.Pattern[str], at: int) -> re.Match[str] | None:
+        """A match that ends at a place; what is far before it is not looked at."""
+        return pattern.search(self.prompt, max(0, at - 200), at)
+
     def _ranges(self) -> None:
         for found in _RANGE.finditer(self._left):
             before, unit = self.prompt[: found.start()], (found["unit"] or "").lower()
@@ -420,8 +476,7 @@ class Reader:
                 about = "team"
             elif re.fullmatch(_UNIT_OF_TIME, unit) and re.search(r"\b(?:with)?in\s+$", before):
                 about = "deadline"
-            text = self._take(*found.span())
-            self._doubt(about, text, f"Which figure of “{text}” counts?")
+            self._doubt(about, self._take(*found.span()), "Which figure of “{}” counts?")
 
     def _effort(self) -> None:
         for found in _EFFORT.finditer(self._left):
@@ -438,38 +493,48 @@ class Reader:
         for found in _DATES.finditer(self._left):
             if "\x00" in self._left[slice(*found.span())]:
                 continue  # the other of two days
-            before = self.prompt[: found.start()]
-            named = _DAY_NAME.search(before)
-            before = before[: named.start()] if named else before
-            starts = _STARTS.search(before) and not _BETWEEN.search(before)
-            noun = re.match(r"\s+([a-z]+)", self.prompt[found.end() :])
+            named = self._near(_DAY_NAME, found.start())
+            at = named.start() if named else found.start()
+            starts = self._near(_STARTS, at) and not self._near(_BETWEEN, at)
+            noun = re.match(r"\s+([^\W\d_]+)", self.prompt[found.end() :])
             if (
                 (found["christmas"] or found["m4"] or found["weekday"])
                 and noun
                 and noun[1] not in _STOPS
-                and not _HINT.search(before)
+                and not self._near(_HINT, at)
             ):
                 loose.append(found.group() + noun.group())  # as in "Christmas market"
                 continue
-            moved = _MOVED.search(before) or (found["m4"] and _PART.search(before))
+            moved = self._near(_MOVED, at) or (not starts and self._near(_NOT_BEFORE, at))
+            if found["m4"] or found["quarter"]:
+                moved = moved or self._near(_PART, at)
+            elif found["weekday"]:
+                moved = moved or self._near(_NO_WEEKDAY, at)
             after = _MOVED_AFTER.match(self.prompt, found.end())
             if found["nth"] or moved or after:
                 words = self._take((moved or found).start(), (after or found).end())
-                self._doubt("deadline", words, f"Which day is meant by “{words}”?")
+                self._doubt("deadline", words, "Which day is meant by “{}”?")
                 continue
-            read = self._date_of(found, starts=bool(starts), before=bool(_BEFORE.search(before)))
+            read = self._date_of(found, starts=bool(starts), before=bool(self._near(_BEFORE, at)))
             if read is None:
                 continue
             value, rule = read
             if named and named["name"][:3].lower() != WEEKDAYS[value.weekday()][:3]:
                 words = self.prompt[named.start() : found.end()]
                 self._doubt("deadline", words, f"It is a {value:%A}: which day is meant?")
-            if (since := _BETWEEN.search(before)) and int(since["day"]) <= value.day:
+            since = self._near(_BETWEEN, at)
+            if since and "\x00" in self._left[slice(*since.span("day"))]:
+                since = None  # of another date
+            ahead = value.day - int(since["day"]) if since else -1
+            if since and (ahead == 1 or (ahead > 0 and _is_span(since))):
                 first = value.replace(day=int(since["day"]))
                 text = self.prompt[since.start() : found.end()]
                 self._take(*since.span())
                 self._found.setdefault("window", Dated(day=first, text=text, rule="as stated"))
-            if _OPENS.search(before):
+            if found["d0"]:
+                first = value.replace(day=int(found["d0"]))
+                self._found.setdefault("window", Dated(day=first, text=found.group(), rule=rule))
+            if self._near(_OPENS, at) or (not starts and _until_another(self._left, found.end())):
                 text = self._take(*found.span())
                 self._found.setdefault("window", Dated(day=value, text=text, rule=rule))
                 continue
@@ -478,18 +543,18 @@ class Reader:
                 year = value.year - (window.day.replace(year=value.year) > value)
                 day = window.day.replace(year=year)
                 self._found["window"] = window.model_copy(update={"day": day})
-            hint = _HINT.search(before)
+            hint = self._near(_HINT, at)
             span = (hint.start() if hint else found.start(), found.end())
             text = self.prompt[slice(*span)].strip(" ,.;:")
             self._take(*found.span())
             name = "start" if starts else "deadline"
             first_read = self._found.setdefault(name, Dated(day=value, text=text, rule=rule))
-            if name == "deadline" and first_read.day != value and _FIRM.search(before):
+            if name == "deadline" and first_read.day != value and self._near(_FIRM, at):
                 words = f"{first_read.text} … {text}"
                 self._doubt("deadline", words, "Two days are named: which one is the deadline?")
         if "deadline" not in self._found:
             for words in loose:
-                self._doubt("deadline", words, f"Which day is meant by “{words}”?")
+                self._doubt("deadline", words, "Which day is meant by “{}”?")
 
     def _date_of(
         self, found: re.Match[str], *, starts: bool, before: bool
@@ -500,7 +565,7 @@ class Reader:
         except ValueError:  # as the 31st of June, unless it was asked about already
             words = self._take(*found.span())
             if all(each.text != words for each in self._doubts):
-                self._doubt("deadline", words, f"There is no {words}: which day is meant?")
+                self._doubt("deadline", words, "There is no {}: which day is meant?")
             return None
         if before:
             return first - timedelta(days=1), "the day before"
@@ -558,6 +623,8 @@ class Reader:
         return exact, exact, "the only day it can be"
 
     def _doubt(self, about: str, text: str, question: str) -> None:
+        """Ask `question` about words, which stand for its `{}`; once."""
+        question = question.format(text)
         made = Doubt.model_validate({"about": about, "text": text, "question": question})
         if made not in self._doubts:
             self._doubts.append(made)
@@ -566,33 +633,29 @@ class Reader:
         """Times and amounts that are named and cannot be read, and words that take one back."""
         if "deadline" not in self._found:
             for found in _WHEN.finditer(self._left):
-                question = f"Which day is meant by “{found.group()}”?"
-                self._doubt("deadline", found.group(), question)
+                words = self._take(*found.span())
+                self._doubt("deadline", words, "Which day is meant by “{}”?")
         bare = _BARE_BUDGET.search(self._left)
         if bare and "budget" not in self._found:
-            self._doubt("budget", bare.group(), "In which currency is the budget?")
-            self._take(*bare.span())
-        some = _SOME_MONEY.search(self._left)
-        if some and not self._knows("budget") and not self._found["costs"]:
-            self._doubt("budget", some.group(), "What may it cost?")
+            self._doubt("budget", self._take(*bare.span()), "In which currency is the budget?")
         if part := _PART_TIME.search(self.prompt):
             question = "How many people at eight hours a day is that?"
             self._doubt("team", part.group(), question)
-        some = _SOME_PEOPLE.search(self._left)
-        if some and _AUDIENCE_BEFORE.search(self.prompt[: some.start()]):
-            some = None
-        if not self._found["team"] and (them := _RELATIVES.search(self._left) or some):
-            self._doubt("team", them.group(), "How many people do the work, with you?")
-
-    def _knows(self, about: str) -> bool:
-        return about in self._found or any(each.about == about for each in self._doubts)
+        for about, pattern, question in _UNCLEAR:
+            named = pattern.search(self._left)
+            known = self._found.get(about) or (about == "budget" and self._found["costs"])
+            if not named or known or any(each.about == about for each in self._doubts):
+                continue
+            if about == "team" and _AUDIENCE_BEFORE.search(self.prompt[: named.start()]):
+                continue
+            self._doubt(about, named.group(), question)
 
     def _contradictions(self) -> None:
         """Days that are past, and words that take back what was said before."""
         deadline = self._found.get("deadline")
         if deadline is not None and deadline.day < self.today:
-            question = f"{named_day(deadline.day)} is past: which day is meant?"
-            self._doubt("deadline", deadline.text, question)
+            past = f"{named_day(deadline.day)} is past: which day is meant?"
+            self._doubt("deadline", deadline.text, past)
             del self._found["deadline"]
         for doubt in self._doubts:
             if doubt.question.startswith("Two "):  # neither counts until it is answered
@@ -602,14 +665,14 @@ class Reader:
         if _ASKED.search(self.prompt) and _SENTENCE.split(self.prompt)[0].endswith("?"):
             question = "This is a question, and no work to be planned: what is to be done?"
             self._doubt("figure", goal_of(self.prompt), question)
-        elif not _ENGLISH & set(words) and len(words) <= 4 and not counted:
+        elif not words or (not _ENGLISH & set(words) and len(words) <= 4 and not counted):
             question = "What exactly is to be done, and how much of it?"
             self._doubt("figure", self.prompt.strip(" ."), question)
         elif not _ENGLISH & set(words) and len(words) > 4:
             question = "This does not look English, the one language read here: what is wanted?"
             self._doubt("figure", " ".join(self.prompt.split()[:6]) + " …", question)
         for part in _parts(self.prompt):
-            if _CORRECTED.search(part) and re.search(rf"\d|\b(?:{_N})\b", part):
+            if words and _CORRECTED.search(part) and re.search(rf"\d|\b(?:{_N})\b", part):
                 question = "The prompt takes something back here: which figure counts?"
                 about = "team" if self._found["team"] else "figure"
                 self._doubt(about, part, question)
@@ -641,7 +704,7 @@ class Reader:
             if unit == "hour" and not re.match(r"in\b|within\b|deadline", found["hint"], re.I):
                 continue  # "under 4 hours" is what is wanted, and no day
             if unit == "hour":
-                last = add_working_days(first, (whole - 1) // 8)
+                last = first + timedelta(days=(whole - 1) // 24)
             elif unit == "day" and working in {"working", "business"}:
                 last = add_working_days(first, whole - 1)
             elif unit in {"month", "year"}:
@@ -653,11 +716,9 @@ class Reader:
             self._found["deadline"] = Dated(day=last, text=text, rule=rule)
 
     def _money(self) -> None:
-        rates: list[Amount] = []
-        prices: list[Amount] = []
-        costs: list[Amount] = []
+        rates, prices, costs = (self._found.setdefault(n, []) for n in ("rates", "prices", "costs"))
         wholes: list[Amount] = []
-        for found in list(_MONEY.finditer(self._left)):
+        for found in _MONEY.finditer(self._left):
             before, after = self.prompt[: found.start()], self.prompt[found.end() :]
             amount = number_of(found["n1"] or found["n2"])
             name = found["c1"] or found["c2"]
@@ -667,43 +728,39 @@ class Reader:
             changed = _CHANGED.search(before)
             if amount is None or currency is None or changed:
                 words = self._take((changed or found).start(), found.end())
-                self._doubt("budget", words, f"Which amount is “{words}”?")
+                self._doubt("budget", words, "Which amount is “{}”?")
                 continue
             item = _ITEM.search(before)
             noun = item["item"].lower() if item else ""
             noun = " ".join(word for word in noun.split() if word not in _STOPS)
             text = self._take(*found.span())
-            made: dict[str, Any] = {
-                "amount": amount,
-                "currency": currency,
-                "item": noun,
-                "text": text,
-            }
+            made: dict[str, Any] = {"amount": amount, "currency": currency, "text": text}
+            made["item"] = noun
             if gets := _EACH_GETS.search(before):
                 made |= {"per": singular_of(gets["per"].lower()), "item": gets["item"].lower()}
                 prices.append(Amount(**made))
+            elif long := _LONG.search(before):
+                self._doubt("budget", long.group() + text, _HOW_LONG)
             elif long := _PER_LONG.match(after):
-                text += long.group()
-                self._doubt("budget", text, f"For how long is {text} to be paid?")
-            elif per := _PER_TIME.match(after):
+                self._doubt("budget", text + long.group(), _HOW_LONG)
+            elif per := _PER_TIME.match(after) or _RATE.search(before):
                 unit = (per[1] or per[2]).lower()
                 bracket = _IN_BRACKETS.search(before)
                 noun = noun or (bracket[1].lower() if bracket else "")
                 role = re.search(rf"\b(?:{_ROLES})\b", noun)
+                made["text"] += per.group().rstrip() if per.string is after else ""
                 if noun and not role and not _LABOUR.search(noun):
-                    text += per.group().rstrip()
-                    self._doubt("budget", text, f"For how long is {text} to be paid?")
+                    self._doubt("budget", made["text"], _HOW_LONG)
                     continue
                 made |= {"per": "hour" if unit.startswith("h") else "day"}
                 made["item"] = singular_of(role.group()) if role else ""
-                made["text"] += per.group().rstrip()
                 rates.append(Amount(**made))
             elif (
                 _EACH.match(after)
                 or (per := _PER_NOUN.match(after))
                 or (item and _is_each(item) and noun != "budget")
             ):
-                each = per[1].lower() if per else ""
+                each = (per[1] or "person").lower() if per else ""
                 quantity = number_of(item["q"]) if item and item["q"] else None
                 if item and item["q"]:
                     made["text"] = f"{item['q']} {noun} at {text} each"
@@ -723,106 +780,108 @@ class Reader:
                 made["item"] = noun or (bought[1].lower() if bought else "")
                 costs.append(Amount(**made))
                 # "a hedge for 2,000 EUR": what the whole may cost, unless a budget is stated
-                if re.search(r"\bfor\s+(?:about\s+|around\s+)?$", before, re.I):
+                if re.search(r"\bfor\s+(?:about\s+|around\s+|~)?$", before, re.I):
                     wholes.append(costs[-1])
                 elif not made["item"]:
                     costs.pop()
-                    self._doubt("budget", text, f"What is {text} for?")
+                    self._doubt("budget", text, "What is {} for?")
         if "budget" not in self._found and wholes:
             self._found["budget"] = wholes[0].model_copy(update={"item": ""})
             costs.remove(wholes[0])
-        self._found |= {"rates": rates, "prices": prices, "costs": costs}
 
     def _people(self) -> None:
-        team: list[Counted] = []
-        for found in list(_TEAM_OF.finditer(self._left)):
+        team: list[Counted] = self._found.setdefault("team", [])
+        for found in _TEAM_OF.finditer(self._left):
             value = number_of(found["n"] or found["n2"])
             if value is not None and not team:
                 text = self._take(*found.span())
                 team.append(Counted(value=value, noun="person", text=text))
-        for found in list(_PEOPLE.finditer(self._left)):
-            before = self.prompt[: found.start()]
+        for found in _PEOPLE.finditer(self._left):
+            before, question, start = self.prompt[: found.start()], "", found.start()
+            role = singular_of((found["role"] or "person").lower())
+            value = Decimal(1) if found["alone"] else number_of(found["us"] or found["n"])
             if found["alone"]:
-                text = self._take(*found.span())
-                team.append(Counted(value=Decimal(1), noun="person", text=text))
-                continue
-            role = "person" if found["us"] else singular_of(found["role"].lower())
-            if role == "friend" and _HELPS.match(self.prompt[found.end() :]):
-                words = self._take(*found.span())
-                self._doubt("team", words, "How many people do the work, with you?")
-                continue
-            for_them = _AUDIENCE_BEFORE.search(before)
-            general = role in _GENERAL and not found["us"] and not _TEAM_BEFORE.search(before)
-            if for_them or general:
+                pass
+            elif role == "friend" and _HELPS.match(self.prompt[found.end() :]):
+                question = "How many people do the work, with you?"
+            elif _AUDIENCE_BEFORE.search(before) or (
+                role in _GENERAL and not found["us"] and not _TEAM_BEFORE.search(before)
+            ):
                 continue  # those the work is for: a quantity
-            if re.search(r"\ban?\s+[\w-]+\s+and\s+$", before) and not team:
-                self._doubt("team", self._take(*found.span()), "How many people do the work?")
+            elif (one := _ONE_OF.search(before)) and not team:
+                question, start = "How many people do the work?", one.start()
+            elif re.search(r"\band\s+$", before) and not team and not _WITH.search(before):
                 continue
-            if re.search(r"\band\s+$", before) and not team and not _WITH.search(before):
-                continue
-            text = self._take(*found.span())
-            value = number_of(found["us"] or found["n"])
-            if value is None or value % 1 or _BOUNDED.search(before):
-                self._doubt("team", text, "How many people do the work?")
-            else:
+            elif value is None or value % 1 or _BOUNDED.search(before):
+                question = "How many people do the work?"
+            text = self._take(start, found.end())
+            if question:
+                self._doubt("team", text, question)
+            elif value is not None:
                 team.append(Counted(value=value, noun=role, text=text))
-        self._found["team"] = team
+        if team and (more := _AND_ONE.search(self._left)):
+            self._doubt("team", more.group(), "How many people do the work?")
 
     def _quantities(self) -> None:
-        found_ones: list[Counted] = []
-        for found in list(_GROUPS.finditer(self._left)):
+        found_ones: list[Counted] = self._found.setdefault("quantities", [])
+        for found in _GROUPS.finditer(self._left):
             value = number_of(found["n"])
-            if value is None:
-                continue
-            text = self._take(*found.span())
-            found_ones.append(Counted(value=value, noun="person per group", text=text))
-        for found in list(_UNIT.finditer(self._left)):
-            number = found["n"] or found["n2"]
+            if value is not None:
+                text = self._take(*found.span())
+                found_ones.append(Counted(value=value, noun="person per group", text=text))
+        for found in _UNIT.finditer(self._left):
+            before, end = self.prompt[: found.start()], found.end()
+            number = (found["n"] or found["n2"]).lower()
             value = number_of(number)
-            if value is None:
-                continue
-            if number.lower() == "one" and re.search(
-                r"\b(?:no|any|some|every|this|that)\s+$", self.prompt[: found.start()], re.I
-            ):
+            if value is None or (number == "one" and _ANY.search(before)):
                 continue
             if found["unit"]:
-                unit = found["unit"].lower()
-                noun = "percent" if unit in {"%", "percent"} else "square metre"
-                end = found.end()
-                of = _OF_EACH.search(self.prompt[max(0, found.start() - 80) : found.start()])
+                is_share = found["unit"].lower() in {"%", "percent"}
+                noun = "percent" if is_share else "square metre"
+                of = _OF_EACH.search(before[-80:])
                 if of and _EACH.match(self.prompt[end:]):
                     value *= number_of(of["n"]) or 1
             else:
-                words = []
-                for word in found["noun"].lower().split():
-                    if word in _STOPS:
-                        break
-                    words.append(word)
-                if not words or (number.lower() == "one" and words[0] == "another"):
+                all_words = found["noun"].lower().split()
+                words = list(takewhile(lambda word: word not in _STOPS, all_words))
+                if not words or (number == "one" and words[0] == "another"):
                     continue
                 noun = " ".join([*words[:-1], singular_of(words[-1])])
                 if words[0] in HOURS and len(words) > 1:
                     noun = words[0]  # a two-day course has two days
                 end = found.start("noun") + len(" ".join(words))
-            text = self._take(found.start(), end)
-            bound = bool(_BOUNDED.search(self.prompt[: found.start()]))
-            found_ones.append(Counted(value=value, noun=noun, text=text, is_bound=bound))
-        self._found["quantities"] = found_ones
+            made = Counted(
+                value=value,
+                noun=noun,
+                text=self._take(found.start(), end),
+                is_bound=bool(_BOUNDED.search(before)),
+                is_audience=bool(_PERSON.search(noun) and _AUDIENCE_BEFORE.search(before)),
+            )
+            found_ones.append(made)
 
     def _unread(self) -> Iterator[str]:
         """Numbers that no rule understood, with the words around them."""
-        for found in re.finditer(r"\d[\d.,:/-]*", self._left):
+        for found in re.finditer(rf"\d[\d.,:/-]*|\b(?:{LARGE})s?\b", self._left, re.I):
             before = self.prompt[: found.start()].split()[-3:]
             after = self.prompt[found.end() :].split()[:3]
-            text = " ".join(
-                [*before, self.prompt[found.start() : found.end()].rstrip(".,"), *after]
-            )
+            text = " ".join([*before, found.group().rstrip(".,"), *after])
             yield text.strip(" ,.;:")
 
 
 def read(prompt: str, today: date) -> Facts:
     """What `prompt` states, on the day `today`."""
     return Reader(prompt, today).read()
+
+
+def _until_another(text: str, at: int) -> bool:
+    """Whether a date follows that ends what begins here: 5 June to 7 June."""
+    to = re.compile(r"\s*(?:to|until|till|-|\u2013)\s*(?:the\s+)?").match(text, at)
+    return bool(to and _DATES.match(text, to.end()))
+
+
+def _is_span(since: re.Match[str]) -> bool:
+    """Whether two days are the ends of a time: 5 to 7 June, not 5 and 19 June."""
+    return (since["open"] or "").lower() in {"between", "from"} or since["to"].lower() != "and"
 
 
 def _is_each(item: re.Match[str]) -> bool:

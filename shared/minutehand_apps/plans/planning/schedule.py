@@ -98,7 +98,7 @@ class _Slot:
 
 def _duration(package: Package, crew: int, end: End) -> int:
     hours: float | None = getattr(package, end)
-    return 0 if hours is None else math.ceil(round(hours * 4 / crew, 6))
+    return 0 if hours is None else math.ceil(round(hours * 4 / crew / package.share, 6))
 
 
 def _tails(packages: Sequence[Package], end: End) -> dict[str, int]:
@@ -148,12 +148,8 @@ def place(
             running.append(slot)
             free = None if free is None else free - crew
         times = [slot.finish for slot in running if slot.finish >= now]
-        times += [
-            at
-            for package in waiting.values()
-            if all(id_ in done for id_ in package.after)
-            and (at := _ready_at(package, done, pins)) > now
-        ]
+        later = [p for p in waiting.values() if all(id_ in done for id_ in p.after)]
+        times += [at for p in later if (at := _ready_at(p, done, pins)) > now]
         if not times and not running:
             break
         now = min(times)
@@ -195,10 +191,9 @@ def bring_near(slots: list[_Slot], people: int | None, pinned: str | None) -> No
     Set-up and badges belong before the day, not at the end of whatever came before them. Nothing
     moves past what follows it, or to where there are no people.
     """
-    by_id = {slot.package.id: slot for slot in slots}
     if pinned is None:
         return
-    day = by_id[pinned].begin
+    day = next(slot.begin for slot in slots if slot.package.id == pinned)
     for slot in sorted(slots, key=lambda each: -each.begin):
         near = slot.package.near_days
         if near is None or slot.finish > day:
@@ -309,7 +304,7 @@ def schedule(facts: Facts, packages: Sequence[Package], people: int | None) -> S
         low_last_day=ends["low"],
         high_last_day=ends["high"],
         people=people,
-        peak=_peak(slots),
+        peak=_most_at_work(slots, -1, _end(slots) + 1),
         tasks=tasks,
         critical=[t.id for t in sorted(tasks, key=lambda t: (t.begin, t.finish)) if t.critical],
         deadline=deadline,
@@ -347,8 +342,7 @@ def _day_of(calendar: Calendar, slot: _Slot, *, pinned: bool) -> date:
 
 
 def _last_day(calendar: Calendar, slots: list[_Slot]) -> date:
-    last = max((slot.finish for slot in slots), default=1)
-    return calendar.day(max(0, last - 1) // DAY)
+    return calendar.day(max(0, _end(slots) - 1) // DAY)
 
 
 def _verdict(decided: dict[str, date], target: date | None, *, partial: bool) -> Verdict:
@@ -365,19 +359,8 @@ def _distance(calendar: Calendar, early: date, late: date) -> int:
     """Working days from `early` to `late`; 0 when it is not later."""
     if late <= early:
         return 0
-    days = (late - early).days
-    return sum(
-        is_working_day(each) or each in calendar.extra
-        for each in (early + timedelta(days=n) for n in range(1, days + 1))
-    )
-
-
-def _peak(slots: list[_Slot]) -> int:
-    """Most people at work at once."""
-    return max(
-        (sum(o.crew for o in slots if o.begin <= slot.begin < o.finish) for slot in slots),
-        default=0,
-    )
+    days = (early + timedelta(days=n) for n in range(1, (late - early).days + 1))
+    return sum(is_working_day(each) or each in calendar.extra for each in days)
 
 
 class Week(Exact):
@@ -393,12 +376,12 @@ def load_by_week(packages: Sequence[Package], made: Schedule) -> list[Week]:
     calendar = Calendar(made.first_day, frozenset(made.extra_days))
     weeks: dict[date, float] = {}
     days: dict[date, int] = {}
-    for task in made.tasks:
+    for package, task in zip(packages, made.tasks, strict=True):
         for index in range(task.begin // DAY, max(task.begin, task.finish - 1) // DAY + 1):
             low, high = max(task.begin, index * DAY), min(task.finish, (index + 1) * DAY)
             at = calendar.day(index)
             monday = at - timedelta(days=at.weekday())
-            weeks[monday] = weeks.get(monday, 0) + (high - low) / 4 * task.crew
+            weeks[monday] = weeks.get(monday, 0) + (high - low) / 4 * task.crew * package.share
     last = calendar.index(made.last_day)
     for index in range(last + 1):
         at = calendar.day(index)
