@@ -116,6 +116,7 @@ def lint(template: Path, **options: Any) -> list[Any]:
     return found
 
 
+@pytest.mark.lint
 def test_cfn_lint_finds_nothing(compiled: Stack) -> None:
     """Errors and warnings alike.
 
@@ -131,6 +132,7 @@ def test_cfn_lint_finds_nothing(compiled: Stack) -> None:
     assert [str(match) for match in found] == []
 
 
+@pytest.mark.lint
 @pytest.mark.parametrize("region", ["us-east-1", "eu-central-1"])
 def test_cfn_lint_knows_every_type_we_use(compiled: Stack, region: str) -> None:
     """A type without a schema would be passed over in silence."""
@@ -142,6 +144,7 @@ def test_cfn_lint_knows_every_type_we_use(compiled: Stack, region: str) -> None:
         assert schema.get("additionalProperties") is False, kind
 
 
+@pytest.mark.lint
 def test_cfn_lint_finds_what_is_planted_in_each_type_that_moto_lacks(
     stacks: dict[str, Stack], tmp_path: Path
 ) -> None:

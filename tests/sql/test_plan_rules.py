@@ -123,6 +123,20 @@ def test_a_repeated_report_is_stored_once(seeded: Database) -> None:
     assert [event["seq"] for event in told] == [1, 2]
 
 
+def test_a_correction_takes_whole_figures(seeded: Database) -> None:
+    """5 EUR is no part of 15 EUR, a line may break in it, and nothing in it is a pattern."""
+    plan = start(seeded, prompt="A lamp costs 15 EUR, a shade (white) 5\nEUR.")
+    words = [("5 EUR", r"6 \1 EUR"), ("a shade (white)", "a bulb"), ("15 EUR", "")]
+    corrections = [{"text": text, "means": means} for text, means in words]
+    fork = "select public.plan_fork(%s, 'understand', '{}', %s)"
+    made = as_user(seeded, ADA, fork, plan["plan_id"], Jsonb(corrections))
+
+    read = as_user(seeded, ADA, "select public.plan_read(%s)", made["plan_id"])
+    assert read["prompt"] == r"A lamp costs , a bulb 6 \1 EUR."
+    with pytest.raises(psycopg.Error, match="corrections must be"):
+        as_user(seeded, ADA, fork, plan["plan_id"], Jsonb([{"text": "7 EUR", "means": "8"}]))
+
+
 def test_a_completed_stage_is_never_written_again(seeded: Database) -> None:
     """Whatever a later report says of it."""
     plan = start(seeded)

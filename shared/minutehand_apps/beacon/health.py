@@ -1,4 +1,4 @@
-"""The app's lines in `/health`: the outbox, the providers per region, the reconciler.
+"""The app's lines in `/health`: the outbox and the providers per region.
 
 Addresses and errors of providers stay untold: anyone may read this.
 """

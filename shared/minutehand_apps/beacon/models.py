@@ -301,8 +301,6 @@ class JobRow(Row):
     jobspec_id: str
     version: str
     spec: dict[str, Any]
-    priority: int
-    status: JobStatus
     started_at: AwareDatetime | None = None
 
 
@@ -312,7 +310,6 @@ class ExecutionRow(Row):
     id: UUID
     region: str
     model: str
-    status: ExecutionStatus
     provider: str | None = None
     provider_task: str | None = None
     started_at: AwareDatetime | None = None

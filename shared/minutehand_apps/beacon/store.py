@@ -127,6 +127,6 @@ class WorkerStore(FunctionStore):
         )
 
     async def health(self) -> dict[str, Any]:
-        """Read the outbox's depth, the providers' state and the reconciler's last run."""
+        """Read the outbox's depth and the providers' state."""
         found: dict[str, Any] = await self._functions.call("beacon_health", {}, attempts=1)
         return found

@@ -249,7 +249,7 @@ def _chart(page: Page) -> str:
     heading, series = _comparable(page.data.series)
     if not series:
         return ""
-    # what is below zero is no slice
+    # a slice is above zero
     kind = "bar" if min(value for _, value, _ in series) < 0 and page.chart == "pie" else page.chart
     drawn = {"bar": _bars, "line": _lines, "pie": _slices}[kind](series)
     units = {each for _, _, each in series}

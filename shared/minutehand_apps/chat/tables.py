@@ -23,7 +23,7 @@ _PAIR: Final = re.compile(
     rf"(?P<label>[^\s\d][^:=\n]*?|(?:19|20)\d\d)\s*(?P<mark>:\s|[:=]|\s)\s*"
     rf"(?P<quantity>[$€£]?\s?{_NUMBER}\s?{_UNIT})"
 )
-#: In a label without a mark behind it, a number that is no year: "5 to 9", "3 of 10", "5 h 30 min".
+#: In a label without a mark behind it, a number but a year: "5 to 9", "3 of 10", "5 h 30 min".
 _STRAY: Final = re.compile(r"(?<![\w.,])(?!(?:19|20)\d\d\b)\d")
 _EVENT: Final = re.compile(
     r"\W*(\d{3,4}(?: BC)?(?:-\d{2}(?:-\d{2})?|[–-]\d{4})?)(?:\s*:\s*|\s+[–—-]\s+)(\S.{2,199})"
@@ -115,7 +115,7 @@ def _table(text: str) -> Data | None:
     data = Data(columns=columns, rows=rows[:MOST_ROWS])
     for place in range(1, len(columns)):
         read = [quantity_of(row[place]) for row in rows]
-        # years tell the rows apart, and are no figures
+        # years tell the rows apart, and are not figures
         if all(read) and not all(re.fullmatch(r"(?:19|20)\d\d", row[place]) for row in rows):
             data.series = [
                 (row[0], *each) for row, each in zip(rows, read, strict=True) if each is not None

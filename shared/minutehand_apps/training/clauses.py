@@ -83,7 +83,7 @@ _LINKS: Final = words_set(
     "of in on to into onto with from at for under over off out up down and but or until than as"
     " by is are was were back between behind through against near around after before along"
     " across inside outside both all only about that which what when where while if because"
-    " without upon toward towards this not said"
+    " without upon toward towards this not said have had see hear"
 )
 #: A clause cannot begin a step with one of these: it continues with the one before.
 _GOING_ON: Final = words_set("of with into from because until when so which for to or")
@@ -305,6 +305,9 @@ def _begins(texts: Sequence[str], at: int, begin: int, stop: int) -> bool:
     is_short = at - start < LEAST_WORDS and not _said(texts, start, _GREETINGS)
     if is_short or _is_told(texts, at) or not _commands(texts, at):
         return False
+    is_known = texts[at] in _VERBS or _is_adverb(texts, at) or _asked(texts, at)
+    if not is_known and any(text in _CONDITIONS for text in texts[since:at]):
+        return False  # "… if someone left the key inside"
     # "press it when it is green open the door": which of both is done when is not known
     return not any(_main(texts, n) == at for n in trailing)
 
@@ -428,7 +431,8 @@ def _commands(texts: Sequence[str], at: int) -> bool:
     if _is_adverb(texts, at):
         return True
     if not _is_verb(texts[at]):
-        is_linked = texts[at] in _LINKS or texts[at] in _BEFORE or texts[at] in _CUES
+        # "the belt has a crack", "it makes a noise": what is, not what is to be done
+        is_linked = texts[at] in _LINKS | _BEFORE | _CUES or texts[at].endswith("s")
         return not is_linked and at + 1 < len(texts) and texts[at + 1] in {"the", "a", "an"}
     if at + 1 >= len(texts):
         return not at or not _is_verb(texts[at - 1])  # "call support" is one command

@@ -36,6 +36,6 @@ class StageError(Exception):
         super().__init__(reason)
 
 
-def no_room_for_sound() -> StageError:
+def no_room(what: str) -> StageError:
     """The worker's disk is full; another worker, or a later attempt, may have room."""
-    return StageError("no_room", "The worker's disk has no room for the sound", later=True)
+    return StageError("no_room", f"The worker's disk has no room for {what}", later=True)

@@ -16,7 +16,7 @@ from uuid import UUID
 
 from minutehand.aws.bucket import UploadsBucket
 from minutehand.aws.uploads import FileDigest, plan
-from minutehand_apps.training.errors import StageError
+from minutehand_apps.training.errors import StageError, no_room
 
 PIECE_BYTES: Final = 4 * 1024 * 1024
 #: Left free on the disk beside a video.
@@ -68,11 +68,7 @@ class TrainingFiles(UploadsBucket):
             answer = self._s3.get_object(Bucket=self._bucket, Key=key)
             digest = FileDigest(plan(answer["ContentLength"]).part_bytes)
             if shutil.disk_usage(into.parent).free < answer["ContentLength"] + SPARE_BYTES:
-                raise StageError(
-                    "no_room",
-                    f"The worker's disk has no room for {answer['ContentLength']} bytes",
-                    later=True,
-                )
+                raise no_room(f"{answer['ContentLength']} bytes")
             done = 0
             with into.open("wb") as file:
                 while piece := answer["Body"].read(PIECE_BYTES):

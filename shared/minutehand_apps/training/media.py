@@ -16,7 +16,7 @@ from typing import Any, Final
 from minutehand.ai.speech import BYTES_PER_SECOND, SAMPLES_PER_SECOND
 from minutehand.config import ConfigurationError
 from minutehand.worker.child import MEMORY_BYTES, NotRunnable, run_child
-from minutehand_apps.training.errors import StageError, no_room_for_sound
+from minutehand_apps.training.errors import StageError, no_room
 from minutehand_apps.training.settings import TrainingSettings
 
 #: Containers that are opened; playlists, pictures and texts, which ffmpeg reads too, are none.
@@ -192,7 +192,7 @@ class Ffmpeg:
         )  # fmt: skip
         length = _size(into) / BYTES_PER_SECOND
         if code != 0 and any("No space left on device" in line for line in told):
-            raise no_room_for_sound()
+            raise no_room("the sound")
         if length > most_seconds:
             raise StageError("video_too_long", f"A video has at most {most_seconds:.0f} s of sound")
         if code != 0 or length == 0:

@@ -14,7 +14,7 @@ from urllib.parse import urljoin, urlsplit
 
 from minutehand.queue.lean_httpx import httpx
 from minutehand.worker.outbound import AddressRefused, PublicTransport
-from minutehand_apps.training.errors import StageError
+from minutehand_apps.training.errors import StageError, no_room
 from minutehand_apps.training.files import SPARE_BYTES
 from minutehand_apps.training.settings import TrainingSettings
 
@@ -126,7 +126,7 @@ async def _write(
     announced = answer.headers.get("content-length", "")
     size = int(announced) if announced.isascii() and announced.isdigit() else None
     if size is not None and shutil.disk_usage(into.parent).free < size + SPARE_BYTES:
-        raise StageError("no_room", "The worker's disk has no room for the recording", later=True)
+        raise no_room("the recording")
     done = 0
     with into.open("wb") as file:
         async for piece in answer.aiter_bytes():

@@ -19,7 +19,7 @@ from minutehand.worker.folder import Folder
 from minutehand.worker.job import Job
 from minutehand.worker.plain import clean_text
 from minutehand_apps.training import procedure
-from minutehand_apps.training.errors import EMPTY_FILE, StageError, no_room_for_sound
+from minutehand_apps.training.errors import EMPTY_FILE, StageError, no_room
 from minutehand_apps.training.files import (
     SPARE_BYTES,
     folder_of,
@@ -205,7 +205,7 @@ async def take_sound(work: Work, source: Source) -> dict[str, Any]:
     video = await source.file()
     room = int((checked.get("seconds") or 0) * BYTES_PER_SECOND) + SPARE_BYTES
     if shutil.disk_usage(source.folder).free < room:
-        raise no_room_for_sound()
+        raise no_room("the sound")
     sound = await ffmpeg.listen(
         video,
         file,

@@ -5,11 +5,10 @@ An event alone decides nothing: it makes the waiting job ask the host at once.
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from fastapi import APIRouter, Request
-from pydantic import BaseModel
+from pydantic import BaseModel, Field, ValidationError
 
 from minutehand.config import ConfigurationError
 from minutehand.web.errors import ApiError
@@ -55,29 +54,30 @@ class WebhookRoutes:
         return TakenEvent.model_validate(taken)
 
 
+class Event(BaseModel):
+    """An event of an upload or a video, as far as it matters here."""
+
+    id: str = Field(min_length=1)
+    type: str = Field(pattern=r"^video\.(upload|asset)\.")
+    data: dict[str, Any]
+
+
 def read_event(body: bytes) -> dict[str, Any] | None:
     """What an event says that matters here; None for other shapes and other objects."""
     try:
-        told = json.loads(body)
-    except (ValueError, RecursionError):
+        told = Event.model_validate_json(body)
+    except ValidationError:
         return None
-    if not isinstance(told, dict) or not isinstance(told.get("data"), dict):
-        return None
-    kind, data = told.get("type"), told["data"]
-    if not isinstance(kind, str) or not kind.startswith(("video.upload.", "video.asset.")):
-        return None
-    of_asset = kind.startswith("video.asset.")
+    data, of_asset = told.data, told.type.startswith("video.asset.")
     settings = data.get("new_asset_settings")
     passthrough = data.get("passthrough") or (
         settings.get("passthrough") if isinstance(settings, dict) else None
     )
     found = {
-        "event_id": told.get("id"),
-        "type": kind,
+        "event_id": told.id,
+        "type": told.type,
         "upload": data.get("upload_id") if of_asset else data.get("id"),
         "asset": data.get("id") if of_asset else data.get("asset_id"),
         "passthrough": passthrough,
     }
-    if not isinstance(found["event_id"], str) or not found["event_id"]:
-        return None
     return {name: value for name, value in found.items() if isinstance(value, str)}

@@ -96,15 +96,8 @@ async def test_the_report_is_there_in_three_forms_with_all_files(harness: Harnes
         )
     assert packed.content == again.content
     assert (await harness.get(plan, "/files/nothing.md")).status_code == 404
-
-
-async def test_the_stream_is_ready_when_the_creation_has_answered(harness: Harness) -> None:
-    """As long as the plan exists, ended or not."""
-    plan = await harness.create()
-
-    assert (await harness.get(plan, "/stream-status")).json() == {"status": "ready", "ready": True}
-    await harness.ended(plan)
-    assert (await harness.get(plan, "/stream-status")).json() == {"status": "ready", "ready": True}
+    ready = await harness.get(plan, "/stream-status")
+    assert ready.json() == {"status": "ready", "ready": True}
 
 
 async def test_a_deleted_plan_is_gone_everywhere(harness: Harness) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from collections.abc import Sequence
 from typing import Any
 
 import httpx
@@ -33,18 +34,26 @@ async def begin(studio: Studio, content: bytes, **more: Any) -> dict[str, Any]:
 
 
 async def send(
-    studio: Studio, upload: dict[str, Any], content: bytes, *, checksum_of: bytes | None = None
+    studio: Studio,
+    upload: dict[str, Any],
+    content: bytes,
+    *,
+    numbers: Sequence[int] = (1,),
+    checksum_of: bytes | None = None,
 ) -> httpx.Response:
-    """Send the only part, by default with its true checksum."""
-    checksum = sha256(content if checksum_of is None else checksum_of)
-    signed = await studio.call(
-        "POST",
-        f"/api/uploads/{upload['id']}/parts",
-        json={"parts": [{"part_number": 1, "checksum": checksum}]},
-    )
-    [part] = signed.json()["parts"]
-    async with httpx.AsyncClient() as browser:
-        return await browser.put(part["url"], content=content, headers=part["headers"])
+    """Send parts, by default the only one with its true checksum; the last one's answer."""
+    size = upload["part_bytes"]
+    pieces = {number: content[(number - 1) * size : number * size] for number in numbers}
+    parts = [
+        {"part_number": number, "checksum": sha256(checksum_of or piece)}
+        for number, piece in pieces.items()
+    ]
+    signed = await studio.call("POST", f"/api/uploads/{upload['id']}/parts", json={"parts": parts})
+    async with httpx.AsyncClient(timeout=60) as browser:
+        for part in signed.json()["parts"]:
+            piece = pieces[part["part_number"]]
+            answer = await browser.put(part["url"], content=piece, headers=part["headers"])
+    return answer
 
 
 async def complete(studio: Studio, upload: dict[str, Any], content: bytes) -> httpx.Response:
@@ -112,6 +121,27 @@ async def test_an_uploaded_video_becomes_a_procedure(project: Project, settings:
     assert (video["host"], played.status_code, played.content) == ("s3", 206, content[:10])
     assert (video["playable"], video["note"], round(video["duration_seconds"])) == (True, None, 19)
     assert video["playback_id"] == f"offline-{state['id']}"
+
+
+async def test_a_large_video_is_uploaded_in_parts_and_becomes_a_procedure(studio: Studio) -> None:
+    """Of more than 100 MB, in any order, over a break."""
+    padding = 110 * 1024 * 1024  # of a box that every reader of MP4 passes over
+    content = SAMPLE.read_bytes() + (padding + 8).to_bytes(4, "big") + b"free" + bytes(padding)
+    before = studio.objects()
+    upload = await begin(studio, content)
+    numbers = list(range(upload["part_count"], 0, -1))
+    await send(studio, upload, content, numbers=numbers[:5])
+    early = await complete(studio, upload, content)
+    resumed = (await studio.call("GET", f"/api/uploads/{upload['id']}")).json()
+    await send(studio, upload, content, numbers=resumed["missing"])
+    done = await complete(studio, upload, content)
+    state = await studio.ended(done.json()["training"])
+    await studio.call("DELETE", f"/api/trainings/{state['id']}")
+    await studio.tick_until_so(lambda: studio.objects() == before)
+
+    assert (early.status_code, early.json()["code"]) == (409, "upload_incomplete")
+    assert resumed["missing"] == sorted(numbers[5:])
+    assert state["status"] == "completed", state["reason"]
 
 
 async def test_what_may_not_be_uploaded_is_refused_before_its_bytes(studio: Studio) -> None:

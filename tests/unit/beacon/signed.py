@@ -49,8 +49,6 @@ def _bundle(key: SigningKey, head: Head | None) -> dict[str, Any]:
         jobspec_id="spec-1",
         version="1",
         spec=SPEC,
-        priority=100,
-        status="processing",
     )
     receipts = []
     for place, region in enumerate(spec.constraints.regions):
@@ -63,9 +61,7 @@ def _bundle(key: SigningKey, head: Head | None) -> dict[str, Any]:
             }
             for each in spec.asked
         ]
-        execution = ExecutionRow(
-            id=UUID(int=10 + place), region=region, model="default", status="processing"
-        )
+        execution = ExecutionRow(id=UUID(int=10 + place), region=region, model="default")
         stated = statement(
             job,
             execution,

@@ -21,7 +21,7 @@ from minutehand_apps.beacon.settings import BeaconSettings, Provider
 from tests.unit.beacon.signed import SPEC
 
 PROVIDER = Provider(name="alpha", url="https://alpha.example", regions=("eu",), token="t0k")
-EXECUTION = ExecutionRow(id=UUID(int=7), region="eu", model="default", status="processing")
+EXECUTION = ExecutionRow(id=UUID(int=7), region="eu", model="default")
 NOW = datetime(2026, 11, 20, tzinfo=UTC)
 
 
@@ -140,7 +140,7 @@ def test_health_distinguishes_a_late_outbox_a_dead_one_and_an_unavailable_region
     def health(oldest: float | None, *down: tuple[str, str]) -> dict[str, Any]:
         providers = [{"provider": p, "region": r, "open": True} for p, r in down]
         outbox = {"depth": 1, "oldest_seconds": oldest}
-        return {"outbox": outbox, "dead": 0, "providers": providers, "reconciler": None}
+        return {"outbox": outbox, "dead": 0, "providers": providers}
 
     verdicts = [
         judge(health(age), settings)["outbox_oldest"]["verdict"] for age in (None, 5, 31, 301)

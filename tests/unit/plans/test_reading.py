@@ -111,6 +111,15 @@ def test_an_answer_settles_what_was_doubtful() -> None:
         assert answered.doubt(about) is None, answered.prompt
 
 
+def test_an_answer_takes_the_place_of_whole_words() -> None:
+    """Not of the end of a longer figure."""
+    asked = Question("Which?", "5 EUR")
+
+    assert asked.answered("A lamp for 15 EUR, a shade for 5 EUR", "7 EUR") == (
+        "A lamp for 15 EUR, a shade for 7 EUR"
+    )
+
+
 @pytest.mark.parametrize("text", ["1." * 4000, "1,000 " * 1300, "and " * 2000, "in the " * 1100])
 def test_any_text_is_read_soon(text: str) -> None:
     """Nothing that is handed in keeps a process busy."""

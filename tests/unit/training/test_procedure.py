@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from minutehand.ai.errors import AnswerUnusable
 from minutehand.ai.language_model import Completion
@@ -228,6 +230,30 @@ def test_a_condition_behind_its_command_stays_with_it(first: str, second: str) -
     found = extract("x", [paused])
     every = [text.lower() for text in (*(step.title for step in found.steps), *found.warnings)]
     assert f"{first} {second}" in every or first in found.warnings[0].lower()
+
+
+ORDERS = st.sampled_from(["open the lid", "press it", "wipe both screws", "take a new filter"])
+CASES = st.builds(
+    "{} {}".format,
+    st.sampled_from(["if", "unless", "when", "once", "as soon as", "in case"]),
+    st.sampled_from([
+        "the lamp is red", "it does not fit", "the belt has a crack", "you hear a noise",
+        "someone left the key inside", "the motor gives off the smell of oil",
+    ]),
+)  # fmt: skip
+SENTENCES = (
+    ORDERS | st.builds("{} {}".format, CASES, ORDERS) | st.builds("{} {}".format, ORDERS, CASES)
+)
+
+
+@settings(derandomize=True)  # the same sentences in every run
+@given(st.lists(SENTENCES, min_size=1, max_size=6), st.sampled_from([(0.6, ""), (0.0, ".")]))
+def test_no_condition_is_torn_from_its_command(said: list[str], how: tuple[float, str]) -> None:
+    """Before its command or behind it, in whatever order the sentences come."""
+    found = extract("x", [spoken("|".join(["start it", *said]), pause=how[0], mark=how[1])])
+
+    kept = [f"{step.title} {step.detail}".replace(".", "").lower() for step in found.steps]
+    assert [one for one in said if not any(one in step for step in kept)] == []
 
 
 def test_a_sentence_keeps_its_beginning() -> None:

@@ -195,8 +195,6 @@ create table beacon.provider_health (
   region text not null, -- the region
   failures integer not null default 0, -- failures since the last success
   open_until timestamptz, -- until when other providers are preferred, UTC; null when it is healthy
-  last_ok_at timestamptz, -- its last success, UTC; null when there was none
-  last_failed_at timestamptz, -- its last failure, UTC; null when there was none
   error text, -- message of the last failure; null when there was none
   primary key (provider, region)
 );
@@ -206,13 +204,9 @@ comment on table beacon.provider_health is
 create table beacon.reconciliations (
   id integer primary key default 1, -- always 1
   ran_at timestamptz not null, -- when it ran, UTC
-  found jsonb not null default '{}',
-  repaired bigint not null default 0, -- sums of all runs
   constraint reconciliations_one_row check (id = 1)
 );
-comment on table beacon.reconciliations is 'The reconciler''s last run; one row.';
-comment on column beacon.reconciliations.found is
-'What it found and repaired then: {created_too_long, published_without_job, ended_in_queue}.';
+comment on table beacon.reconciliations is 'When the reconciler ran last; one row.';
 
 -- 2. What is never changed ---------------------------------------------------------------------------------
 

@@ -229,7 +229,6 @@ as $$
 declare
   v_now timestamptz := queue.clock();
   v_found jsonb;
-  v_sum bigint;
 begin
   if exists (select 1 from beacon.reconciliations where ran_at > v_now - make_interval(
       secs => queue.whole(p_every_seconds, 'p_every_seconds')))
@@ -238,10 +237,7 @@ begin
   end if;
   v_found := jsonb_build_object('created_too_long', beacon.repair_created(v_now),
     'published_without_job', beacon.repair_published(v_now), 'ended_in_queue', beacon.repair_ended(v_now));
-  v_sum := (select sum(value::bigint) from jsonb_each_text(v_found));
-  insert into beacon.reconciliations (id, ran_at, found, repaired) values (1, v_now, v_found, v_sum)
-  on conflict (id) do update
-  set ran_at = excluded.ran_at, found = excluded.found, repaired = beacon.reconciliations.repaired + excluded.repaired;
+  insert into beacon.reconciliations (ran_at) values (v_now) on conflict (id) do update set ran_at = excluded.ran_at;
   return jsonb_build_object('ran', true, 'found', v_found);
 end;
 $$;

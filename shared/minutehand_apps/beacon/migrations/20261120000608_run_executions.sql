@@ -210,9 +210,8 @@ as $$
 declare
   v_now timestamptz := queue.clock();
 begin
-  insert into beacon.provider_health as h (provider, region, failures, open_until, last_ok_at, last_failed_at, error)
-  select r.provider, r.region, case when r.ok then 0 else 1 end, null,
-    case when r.ok then v_now end, case when not r.ok then v_now end, case when not r.ok then left(r.error, 500) end
+  insert into beacon.provider_health as h (provider, region, failures, error)
+  select r.provider, r.region, case when r.ok then 0 else 1 end, case when not r.ok then left(r.error, 500) end
   from jsonb_to_recordset(p_reports) as r (provider text, region text, ok boolean, error text)
   order by r.provider, r.region
   on conflict (provider, region) do update set
@@ -220,8 +219,6 @@ begin
     -- three in a row: others first, for 2, 4, 8 ... seconds, a minute at most; then one may try
     open_until = case when excluded.failures = 0 then null
       when h.failures + 1 >= 3 then v_now + make_interval(secs => least(60, 2 ^ least(h.failures - 1, 6))) end,
-    last_ok_at = coalesce(excluded.last_ok_at, h.last_ok_at),
-    last_failed_at = coalesce(excluded.last_failed_at, h.last_failed_at),
     error = coalesce(excluded.error, h.error);
   return jsonb_build_object('noted', jsonb_array_length(p_reports));
 end;
@@ -245,16 +242,10 @@ begin
         where status = 'pending' order by next_attempt_at limit 10000) as o),
     'dead', (select count(*) from (select 1 from public.beacon_outbox where status = 'dead' limit 10000) as d),
     'providers', (
-      select coalesce(jsonb_agg(jsonb_build_object('provider', p.provider, 'region', p.region, 'failures', p.failures,
-        'open', coalesce(p.open_until > v_now, false), 'last_ok_at', p.last_ok_at, 'last_failed_at', p.last_failed_at)
-        order by p.region, p.provider), '[]')
-      from beacon.provider_health as p),
-    'reconciler', (
-      select jsonb_build_object('ran_seconds', extract(epoch from v_now - r.ran_at), 'found', r.found,
-        'repaired', r.repaired)
-      from beacon.reconciliations as r));
+      select coalesce(jsonb_agg(jsonb_build_object('provider', p.provider, 'region', p.region,
+        'open', coalesce(p.open_until > v_now, false)) order by p.region, p.provider), '[]')
+      from beacon.provider_health as p));
 end;
 $$;
 comment on function public.beacon_health is
-E'Depth and oldest age of the outbox, its dead letters, what is known of providers, the reconciler''s last '
-'run.\n\nFor probes; counts stop at 10,000.';
+E'Depth and oldest age of the outbox, its dead letters, which providers are avoided where.\n\nFor probes; counts stop at 10,000.';

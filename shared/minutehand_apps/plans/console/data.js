@@ -1,6 +1,7 @@
 // What the pages of plans read and do, all by the app's own routes.
 
 import { callRoute, filled, request } from "../../api.js";
+import { extentOf, placeOf } from "../../lib/waterfall.js";
 
 /** @import { Call } from "../../api.js" */
 /** @import { Routes } from "./routes.js" */
@@ -86,19 +87,13 @@ export const isOver = (/** @type {string} */ status) =>
  * @param {number} now Milliseconds, for stages that are running.
  */
 export function timeline(stages, now) {
-  const times = stages
+  const spans = stages
     .filter((stage) => stage.started_at)
     .map((stage) => ({
       name: stage.name,
       from: Date.parse(stage.started_at ?? ""),
       to: stage.ended_at ? Date.parse(stage.ended_at) : now,
     }));
-  const first = Math.min(...times.map((one) => one.from));
-  const span = Math.max(1, Math.max(...times.map((one) => one.to)) - first);
-  return new Map(
-    times.map(({ name, from, to }) => [
-      name,
-      { left: (100 * (from - first)) / span, width: Math.max(1, (100 * (to - from)) / span) },
-    ]),
-  );
+  const whole = extentOf(spans);
+  return new Map(spans.map((span) => [span.name, placeOf(span, whole)]));
 }

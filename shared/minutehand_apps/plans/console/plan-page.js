@@ -239,7 +239,7 @@ function Stages({ plan, regenerate }) {
             ${
               bar &&
               html`<div
-                style=${{ marginInlineStart: `${Math.min(99, bar.left)}%`, width: `${Math.min(100 - Math.min(99, bar.left), bar.width)}%`, height: ".6rem", borderRadius: "2px", background: "currentColor", opacity: 0.6 }}></div>`
+                style=${{ marginInlineStart: `${Math.min(99, bar.left)}%`, width: `${Math.max(1, bar.width)}%`, height: ".6rem", borderRadius: "2px", background: "currentColor", opacity: 0.6 }}></div>`
             }
           </div>`;
         }),

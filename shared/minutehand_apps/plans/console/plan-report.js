@@ -2,6 +2,7 @@
 
 import { html, useState } from "../../lib/ui.js";
 import { DialogForm } from "../../parts/dialog-form.js";
+import { field } from "../../parts/field.js";
 
 /** @import { Report } from "./routes.js" */
 /** @typedef {{kind: "table", head: string[], rows: string[][]}} TableBlock */
@@ -62,8 +63,9 @@ export function PlanReport({ report, over, correct }) {
 function Ledger({ blocks, prompt, correct }) {
   const [text, setText] = useState(/** @type {string | null} */ (null));
   const [means, setMeans] = useState("");
+  const stated = prompt.replace(/\s+/g, " ");
   const figures = blocks.flatMap((block) => (block.kind === "table" ? block.rows : []));
-  const lines = figures.map(([words]) => words).filter((words) => prompt.includes(words));
+  const lines = figures.map(([words]) => words).filter((words) => stated.includes(words));
   if (lines.length === 0) return null;
   return html`
     <div class="actions start" role="group" aria-label="Correct a figure">
@@ -92,14 +94,7 @@ function Ledger({ blocks, prompt, correct }) {
         }}
         disabled=${means.trim() === text}
         onClose=${() => setText(null)}>
-        <label class="field">
-          <span>In other words</span>
-          <input
-            type="text"
-            maxlength="500"
-            value=${means}
-            onInput=${(/** @type {{target: HTMLInputElement}} */ event) => setMeans(event.target.value)} />
-        </label>
+        ${field("In other words", means, setMeans, { maxlength: 500 })}
         <p class="muted">Another plan is computed with these words; this one stays as it is.</p>
       <//>`
     }

@@ -439,16 +439,21 @@ declare
   v_id uuid := case when v_is_guest then gen_random_uuid() else queue.new_id() end;
   v_session text := case when v_is_guest then v_plan.session_id else 'plan:' || v_id end;
   v_each jsonb;
-  v_at integer;
+  v_words text;
+  v_whole text;
   v_done jsonb;
 begin
   for v_each in select value from jsonb_array_elements(p_corrections) loop
-    v_at := strpos(v_plan.prompt, v_each ->> 'text');
-    if coalesce(v_each ->> 'text', '') = '' or v_at = 0 or v_each ->> 'means' is null then
+    -- 5 EUR is not the end of 15 EUR, and a line may break between the words
+    v_words := regexp_replace(v_each ->> 'text', '([^[:alnum:][:space:]])', '\\\1', 'g');
+    v_words := regexp_replace(v_words, '\s+', '\\s+', 'g');
+    v_whole := '(?<!\w|\d[.,])' || v_words || '(?!\w|[.,]\d)';
+    v_words := case when v_plan.prompt ~ v_whole then v_whole else v_words end;
+    if coalesce(v_each ->> 'text', '') = '' or v_plan.prompt !~ v_words or v_each ->> 'means' is null then
       perform queue.refuse(422, 'validation_failed', 'corrections must be {text, means}, the text from the prompt',
         'corrections');
     end if;
-    v_plan.prompt := overlay(v_plan.prompt placing v_each ->> 'means' from v_at for char_length(v_each ->> 'text'));
+    v_plan.prompt := regexp_replace(v_plan.prompt, v_words, replace(v_each ->> 'means', '\', '\\'), 1, 1);
   end loop;
   if v_plan.prompt !~ '\S' or char_length(v_plan.prompt) > 8000 then
     perform queue.refuse(422, 'validation_failed', 'the corrected prompt must have 1 to 8000 characters',

@@ -5,6 +5,7 @@ Questions come by their effect on the verdict; how they are put is pipeline.py's
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from datetime import date
 from typing import Final
@@ -40,7 +41,10 @@ class Question:
         if not answer or answer.casefold() == SKIP.casefold():
             return prompt
         if self.replaces:
-            return prompt.replace(self.replaces, self.said.format(answer), 1)
+            said, words = self.said.format(answer), re.escape(self.replaces)
+            whole = rf"(?<!\w)(?<!\d[.,]){words}(?!\w|[.,]\d)"  # 5 EUR is not the end of 15 EUR
+            pattern = whole if re.search(whole, prompt) else words
+            return re.sub(pattern, lambda _: said, prompt, count=1)
         value = number_of(answer) if self.unit and answer.isdigit() else None
         words = count(value, self.unit) if value is not None else answer
         return f"{prompt.rstrip().rstrip('.')}. {self.said.format(words)}."

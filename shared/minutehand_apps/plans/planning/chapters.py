@@ -5,7 +5,7 @@ Each is a plain function from the results it needs to a chapter. Offline texts a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
 from typing import Any, Final
@@ -22,7 +22,7 @@ from minutehand_apps.plans.planning.breakdown import (
 from minutehand_apps.plans.planning.numbers import count, day, listed, money, sentence
 from minutehand_apps.plans.planning.numbers import hours as hours_of
 from minutehand_apps.plans.planning.patterns import Pattern
-from minutehand_apps.plans.planning.reading import Amount, Counted, Facts
+from minutehand_apps.plans.planning.reading import Amount, Counted, Dated, Facts
 
 
 @dataclass(frozen=True)
@@ -116,41 +116,29 @@ def understand(inputs: Inputs) -> Chapter:
 
 def figures_of(facts: Facts, pattern: Pattern) -> list[tuple[str, str, str]]:
     """Every figure of the prompt: its words, what it was read as, and what it is used for."""
-    rows: list[tuple[str, str, str]] = []
-    for name, dated, use in (
-        ("start", facts.start, "The first day of the schedule"),
-        ("first day of a window", facts.window, "The day of what takes place in the window"),
-        ("deadline", facts.deadline, "The schedule is measured against it"),
-    ):
-        if dated is not None:
-            rows.append((dated.text, f"{name}: {day(dated.day)} ({dated.rule})", use))
-    if facts.budget is not None:
-        rows.append(
-            (facts.budget.text, f"budget: {_money(facts.budget)}", "The limit of all costs")
-        )
-    rows += [(r.text, f"rate: {_money(r)} per {r.per}", "Labour costs") for r in facts.rates]
-    rows += [
-        (price.text, f"price: {_money(price)} for each {price.per}", "Costs, by quantity")
-        for price in facts.prices
+    ledger: list[tuple[Sequence[Any], str, Callable[[Any], str], str]] = [
+        ([facts.start], "start", _day, "The first day of the schedule"),
+        (
+            [facts.window],
+            "first day of a window",
+            _day,
+            "The day of what takes place in the window",
+        ),
+        ([facts.deadline], "deadline", _day, "The schedule is measured against it"),
+        ([facts.budget], "budget", _money, "The limit of all costs"),
+        (facts.rates, "rate", lambda r: f"{_money(r)} per {r.per}", "Labour costs"),
+        (facts.prices, "price", lambda p: f"{_money(p)} for each {p.per}", "Costs, by quantity"),
+        (facts.costs, "cost", lambda c: f"{_money(c)} for {c.item or 'what it names'}", "Costs"),
+        (facts.team, "team", _number, "How many work at once"),
+        ([facts.effort], "effort", _number, "The estimates"),
+        *(([q], "quantity", _number, _use_of(q, pattern)) for q in facts.quantities),
+        (facts.doubts, "not read for sure", lambda d: d.question, "Nothing until it is answered"),
     ]
-    rows += [
-        (cost.text, f"cost: {_money(cost)} for {cost.item or 'what it names'}", "Costs")
-        for cost in facts.costs
-    ]
-    rows += [
-        (group.text, f"team: {count(group.value, group.noun)}", "How many work at once")
-        for group in facts.team
-    ]
-    if facts.effort is not None:
-        hours = f"effort: {count(facts.effort.value, 'hour')}"
-        rows.append((facts.effort.text, hours, "The estimates"))
-    rows += [
-        (each.text, f"quantity: {count(each.value, each.noun)}", _use_of(each, pattern))
-        for each in facts.quantities
-    ]
-    rows += [
-        (doubt.text, f"not read for sure: {doubt.question}", "Nothing until it is answered")
-        for doubt in facts.doubts
+    rows = [
+        (each.text, f"{name}: {words(each)}", use)
+        for found, name, words, use in ledger
+        for each in found
+        if each is not None
     ]
     rows += [
         (text, "unread: no rule understands it", "Nothing; it is kept here for you to check")
@@ -158,6 +146,14 @@ def figures_of(facts: Facts, pattern: Pattern) -> list[tuple[str, str, str]]:
         if not any(doubt.text in text or text in doubt.text for doubt in facts.doubts)
     ]
     return rows
+
+
+def _day(dated: Dated) -> str:
+    return f"{day(dated.day)} ({dated.rule})"
+
+
+def _number(counted: Counted) -> str:
+    return count(counted.value, counted.noun)
 
 
 def _money(amount: Amount) -> str:

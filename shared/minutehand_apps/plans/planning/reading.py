@@ -486,7 +486,7 @@ class Reader:
                 continue
             hours = number * HOURS[unit]
             text = self._take(*found.span())
-            self._found.setdefault("effort", Counted(value=hours, noun="hours", text=text))
+            self._found.setdefault("effort", Counted(value=hours, noun="hour", text=text))
 
     def _dates(self) -> None:
         loose: list[str] = []
