@@ -3,6 +3,7 @@
 import { clock, counted, pretty, utc } from "../lib/format.js";
 import { html, useEffect, useMemo, useRef, useState } from "../lib/ui.js";
 import { useVirtual } from "../lib/virtual.js";
+import { quiet } from "./button.js";
 import { download } from "./copy.js";
 import { ActionButton } from "./dialog.js";
 import { choice } from "./field.js";
@@ -183,7 +184,7 @@ export function JobLog({
       html`<div class="log-open">
         <div class="bar">
           <span class="muted small">${utc(chosen.at)}, attempt ${chosen.attempt ?? "–"}</span>
-          <button type="button" class="quiet" onClick=${() => setOpen(null)}>Close</button>
+          ${quiet("Close", () => setOpen(null))}
         </div>
         <pre tabindex="0" aria-label="Log line">
           ${chosen.message}

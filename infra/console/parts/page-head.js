@@ -2,6 +2,7 @@
 
 import { setQuery } from "../lib/router.js";
 import { html } from "../lib/ui.js";
+import { quiet } from "./button.js";
 
 /** @param {string} title @param {string} of @param {any[]} actions At the other end. */
 export const pageHead = (title, of, ...actions) =>
@@ -18,13 +19,7 @@ export const pageHead = (title, of, ...actions) =>
  */
 export const pager = (turns) =>
   html`<div class="bar">
-    ${Object.entries(turns).map(
-      ([words, turn]) =>
-        turn &&
-        html`<button type="button" class="quiet" key=${words} onClick=${turn}>
-          ${words}
-        </button>`,
-    )}
+    ${Object.entries(turns).map(([words, turn]) => turn && quiet(words, turn, { key: words }))}
   </div>`;
 
 /** A button that opens a dialog. @param {string} words @param {() => void} onClick */
