@@ -3,6 +3,7 @@
 import { setQuery } from "../lib/router.js";
 import { html } from "../lib/ui.js";
 import { quiet } from "./button.js";
+import { check } from "./field.js";
 
 /** @param {string} title @param {string} of @param {any[]} actions At the other end. */
 export const pageHead = (title, of, ...actions) =>
@@ -28,9 +29,4 @@ export const opener = (words, onClick) =>
 
 /** The switch that shows the engine's own types as well. @param {boolean} isInternal */
 export const internalSwitch = (isInternal) =>
-  html`<label class="check">
-    <input
-      type="checkbox"
-      checked=${isInternal}
-      onChange=${(/** @type {{target: HTMLInputElement}} */ event) => setQuery({ internal: event.target.checked ? "1" : "" })} /> Internal types
-  </label>`;
+  check("Internal types", isInternal, (isOn) => setQuery({ internal: isOn ? "1" : "" }));
