@@ -30,6 +30,7 @@ def test_a_start_and_a_window_are_no_deadlines() -> None:
     assert window.window is not None
     assert window.deadline is not None
     assert (window.window.day, window.deadline.day) == (date(2027, 3, 4), date(2027, 3, 5))
+    assert read("Teach groups of 12 until 30.4.2027", TODAY).window is None
     for words, first, last in (
         ("from Friday 5 to Sunday 7 March 2027", date(2027, 3, 5), date(2027, 3, 7)),
         ("between 1 March and 15 April 2028", date(2028, 3, 1), date(2028, 4, 15)),
@@ -59,6 +60,16 @@ def test_rates_prices_and_costs_are_distinguished() -> None:
     assert [(cost.item, cost.amount) for cost in facts.costs] == [("hall", Decimal(900))]
     assert [(rate.per, rate.amount) for rate in facts.rates] == [("hour", Decimal(20))]
     assert facts.budget is None
+    listed = read(
+        "Buy 30 laptops (max. €1,100 each). Hall 600 €, band 1.200 €. Paint costs 9 EUR per m²."
+        " Food stalls pay us £50 each. Our budget is EUR 900, of which EUR 50 is for music.",
+        TODAY,
+    )
+    assert [(price.per, price.quantity) for price in listed.prices] == [
+        ("laptop", 30), ("square metre", None),
+    ]  # fmt: skip
+    assert [cost.item for cost in listed.costs] == ["band"]
+    assert [doubt.text for doubt in listed.doubts][:3] == ["600 €", "£50", "EUR 50"]
     rated = read("Build an app with a day rate of 640 €", TODAY)
     assert [(rate.per, rate.amount) for rate in rated.rates] == [("day", Decimal(640))]
     days = (

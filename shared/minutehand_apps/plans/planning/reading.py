@@ -145,7 +145,7 @@ _DATES: Final = re.compile(
 _SOME_DAYS: Final = "(?:day|week|month|fortnight)s?"
 _MOVED: Final = re.compile(
     rf"(?:(?<!\bfor )(?<!\bover )\b(?:{_N})\s+{_SOME_DAYS}\s+from|(?:\b(?:{_N})\s+)?"
-    rf"\b{_SOME_DAYS}\s+(?:before|after|of))\s*$",
+    rf"\b{_SOME_DAYS}\s+(?:before|after|of)|\bfirst\s+\w+\s+(?:is\s+)?on)\s*$",
     re.I,
 )
 _MOVED_AFTER: Final = re.compile(
@@ -222,13 +222,14 @@ _ROLES: Final = (
     "|assistants?|members?|staff|analysts?|scientists?|friends|testers?|buyers?|technicians?"
     "|instructors?|roofers?|gardeners?|cleaners?|masons?|plasterers?|tilers?|caterers?|employees|marketers?|organisers?|organizers?|interviewers?|students|tradespeople"
     "|craftspeople|librarians?|teachers?|nurses?|interns?|freelancers?|contractors?|FTEs?"
-    "|translators?|writers?|editors?|consultants?|programmers?"
+    "|translators?|writers?|editors?|consultants?|programmers?|fitters?|caretakers?|cooks?"
 )
 #: A share of a week or a day, where the schedule counts whole working days.
 _PART_TIME: Final = re.compile(
-    rf"\b{_N}[\s-]+(?:hours?|days?|evenings?)\s+(?:a|per|each|every)\s+(?:day|week|month)\b"
+    rf"\b{_N}[\s-]+(?:h|hours?|days?|evenings?)\s+(?:a|per|each|every)\s+(?:day|week|month)\b"
     rf"|\bpart-time\b|\b(?:{_ROLES})\s+(?:at|each)\s+{_N}\s?%"
-    rf"|\b(?:help|work|free|available|time)\s+(?:only\s+)?(?:on\s+(?:{_WEEKDAY})s|at\s+weekends)\b",
+    rf"|(?<!no )\b(?:help|work|free|available|time)\s+(?:only\s+)?"
+    rf"(?:on\s+(?:{_WEEKDAY})s|at\s+weekends)\b",
     re.I,
 )  # fmt: skip
 _DAY_NAME: Final = re.compile(
@@ -278,7 +279,7 @@ _PER_TIME: Final = re.compile(
     re.I,
 )
 _PER_NOUN: Final = re.compile(
-    r"^\s*(?:(?:/|per|an?|for each|for every)\s+([a-z][a-z-]+)|p\.\s?p\.|pp\b)", re.I
+    r"^\s*(?:(?:/|per|an?|for each|for every)\s+([a-z][a-z-]+|m[²2](?!\w))|p\.\s?p\.|pp\b)", re.I
 )
 #: "two rooms of 6 m² each"
 _OF_EACH: Final = re.compile(rf"\b(?P<n>{_N})\s+[a-z][a-z -]{{0,40}}\s(?:of|with|at)\s+$", re.I)
@@ -289,6 +290,11 @@ _ITEM: Final = re.compile(
     r"(?P<item>[a-z][a-z-]*(?:\s+[a-z][a-z-]+)?)\s+"
     r"(?P<verb>costs?|at|for|is|are|costing|priced\s+at|charges?|of)\s+"
     r"(?:about\s+|around\s+)?$", re.I,
+)  # fmt: skip
+#: "30 laptops (max. EUR 900 each)", and a list of what costs how much: ", hall 600 EUR"
+_LISTED: Final = re.compile(
+    rf"(?:(?P<q>{_N})\s+(?P<item>[a-z][a-z-]*(?:\s+[a-z][a-z-]+)?)\s*\((?:\w+\.?\s*)?"
+    r"|[,;:]\s+(?:an?\s+|the\s+)?(?P<item2>[a-z]{3,})\s+)$", re.I,
 )  # fmt: skip
 _BUDGET_BEFORE: Final = re.compile(
     r"\b(?:budget|spend|spending|exceed|costs?\s+(?:no\s+more\s+than|at\s+most|less\s+than|under)"
@@ -526,9 +532,9 @@ class Reader:
             if since and "\x00" in self._left[slice(*since.span("day"))]:
                 since = None  # of another date
             ahead = value.day - int(since["day"]) if since else -1
-            if since and (ahead == 1 or (ahead > 0 and _is_span(since))):
+            if since and ahead > 0 and _is_span(since, ahead):
                 first = value.replace(day=int(since["day"]))
-                text = self.prompt[since.start() : found.end()]
+                text = self.prompt[since.start() : found.end()].strip()
                 self._take(*since.span())
                 self._found.setdefault("window", Dated(day=first, text=text, rule="as stated"))
             if found["d0"]:
@@ -674,7 +680,8 @@ class Reader:
         for part in _parts(self.prompt):
             if words and _CORRECTED.search(part) and re.search(rf"\d|\b(?:{_N})\b", part):
                 question = "The prompt takes something back here: which figure counts?"
-                about = "team" if self._found["team"] else "figure"
+                of_team = any(group.text in part for group in self._found["team"])
+                about = "team" if of_team else "figure"
                 self._doubt(about, part, question)
                 if about == "team":
                     self._found["team"] = []
@@ -733,6 +740,9 @@ class Reader:
             item = _ITEM.search(before)
             noun = item["item"].lower() if item else ""
             noun = " ".join(word for word in noun.split() if word not in _STOPS)
+            if not noun and (listed := _LISTED.search(before)):
+                noun = (listed["item"] or listed["item2"]).lower()
+                item = listed if listed["q"] else item
             text = self._take(*found.span())
             made: dict[str, Any] = {"amount": amount, "currency": currency, "text": text}
             made["item"] = noun
@@ -755,12 +765,15 @@ class Reader:
                 made |= {"per": "hour" if unit.startswith("h") else "day"}
                 made["item"] = singular_of(role.group()) if role else ""
                 rates.append(Amount(**made))
+            elif _EACH.match(after) and not noun:
+                self._doubt("budget", text, "What is {} for?")
             elif (
                 _EACH.match(after)
                 or (per := _PER_NOUN.match(after))
-                or (item and _is_each(item) and noun != "budget")
+                or (item and "verb" in item.groupdict() and _is_each(item) and noun != "budget")
             ):
                 each = (per[1] or "person").lower() if per else ""
+                each = "square metre" if each in {"m²", "m2", "sqm"} else each
                 quantity = number_of(item["q"]) if item and item["q"] else None
                 if item and item["q"]:
                     made["text"] = f"{item['q']} {noun} at {text} each"
@@ -879,9 +892,12 @@ def _until_another(text: str, at: int) -> bool:
     return bool(to and _DATES.match(text, to.end()))
 
 
-def _is_span(since: re.Match[str]) -> bool:
-    """Whether two days are the ends of a time: 5 to 7 June, not 5 and 19 June."""
-    return (since["open"] or "").lower() in {"between", "from"} or since["to"].lower() != "and"
+def _is_span(since: re.Match[str], days: int) -> bool:
+    """Whether two days so far apart are the ends of a time: 5 to 7 June, not 5 and 19 June."""
+    if (since["open"] or "").lower() in {"between", "from"}:
+        return True
+    to = since["to"].lower()
+    return days == 1 if to == "and" else to not in {"until", "till"}
 
 
 def _is_each(item: re.Match[str]) -> bool:
