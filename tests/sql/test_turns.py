@@ -149,7 +149,7 @@ def full(engine: Engine) -> dict[str, str]:
     )
     engine.run(
         "insert into public.job_logs (job_id, workspace_id, attempt, log_level, message) select %s, %s, 1, 'info', 'line ' || n from generate_series(1, 5000) as n",
-        *(ACME, words["job"]),
+        *(words["job"], ACME),
     )
     engine.run(
         "insert into queue.attempts select (jsonb_populate_record(a, jsonb_build_object('fence', 1 + n))).* from queue.attempts as a, generate_series(1, 999) as n where a.job_id = %s",
@@ -162,7 +162,7 @@ def full(engine: Engine) -> dict[str, str]:
     )
     engine.run(
         "insert into queue.receipts select %s, 1001, %s, null, jsonb_build_object('children', jsonb_agg(jsonb_build_object('job_id', job_id, 'receipt', digest))), 'd', now() from queue.receipts",
-        *(words["job"], ACME),
+        *(ACME, words["job"]),
     )
     engine.run("set session_replication_role = origin")
     engine.run(MULTIPLY.replace("{rows}", str(ROWS)))
