@@ -10,7 +10,7 @@ from typing import Annotated, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from minutehand.ai.language_model import Material, Prompt, count_tokens, hinted
+from minutehand.ai.language_model import Material, Prompt, count_tokens
 from minutehand_apps.chat.models import MOST_ITEMS, Item, Kind, PastMessage, Text
 from minutehand_apps.chat.page import PageType
 
@@ -61,38 +61,23 @@ class Decision(Answer):
 class AskedBack(Answer):
     """A question to the person, with two or three answers, the default one first."""
 
-    question: Annotated[str, Field(min_length=1, max_length=500)] = Field(
-        json_schema_extra=hinted(template=["What matters most here?"])
+    question: Annotated[str, Field(min_length=1, max_length=500)]
+    options: list[Annotated[str, Field(min_length=1, max_length=120)]] = Field(
+        min_length=2, max_length=3
     )
-    options: list[
-        Annotated[
-            str, Field(min_length=1, max_length=120, json_schema_extra=hinted(template=["{word}"]))
-        ]
-    ] = Field(min_length=2, max_length=3, json_schema_extra=hinted(items=2))
 
 
 class Scope(Answer):
     """What the work comes down to: its parts, and what would have to be known."""
 
-    parts: list[
-        Annotated[
-            str,
-            Field(
-                min_length=1,
-                max_length=200,
-                json_schema_extra=hinted(template=["What is said about {word}"]),
-            ),
-        ]
-    ] = Field(min_length=1, max_length=MOST_PARTS, json_schema_extra=hinted(items=2))
-    questions: list[AskedBack] = Field(max_length=1, json_schema_extra=hinted(items=1))
+    parts: list[Line] = Field(min_length=1, max_length=MOST_PARTS)
+    questions: list[AskedBack] = Field(max_length=1)
 
 
 class Finding(Answer):
     """What one part came to."""
 
-    gist: Annotated[str, Field(min_length=1, max_length=4000)] = Field(
-        json_schema_extra=hinted(extract=3)
-    )
+    gist: Annotated[str, Field(min_length=1, max_length=4000)]
 
 
 class Figure(Answer):

@@ -93,7 +93,9 @@ class SessionFeed(HistoryFeed):
         """Events after the last ones read, of work alone."""
         before, page = self._cursor, await self.page(since=since)
         cursors = cursors_between(before, page)
+        self._cursor = before  # a read that fails before its lines are known is made again
         await self._learn(page)
+        self._cursor = page.cursor
         lines = [
             line
             for event, cursor in zip(page.events, cursors, strict=True)

@@ -1,9 +1,16 @@
-"""How much of a history is read, and how live text joins."""
+"""How much of a history is read, how live text joins, and what a stream repeats."""
 
 from __future__ import annotations
 
+from typing import Any, cast
+
+import pytest
+
 from minutehand.ai.language_model import Prompt, count_tokens
 from minutehand.clock import SystemClock
+from minutehand.queue.errors import QueueUnavailable
+from minutehand.queue.functions import CallerFunctions
+from minutehand.web.shared_reads import SharedReads
 from minutehand.worker.context import JobContext
 from minutehand.worker.job import Job
 from minutehand.worker.testing import ProcessorTest
@@ -12,6 +19,7 @@ from minutehand_apps.chat.live import WINDOW, LiveText
 from minutehand_apps.chat.models import Item, PastMessage, Text
 from minutehand_apps.chat.online_work import parts_of
 from minutehand_apps.chat.prompts import clipped, within
+from minutehand_apps.chat.session_feed import SessionFeed
 
 TEXTS = [Text(title="One", text="First."), Text(title="Two", text="Second.")]
 
@@ -96,3 +104,34 @@ def test_a_message_and_an_item_take_no_more_than_they_are_given() -> None:
         *[part] * prompts.MOST_PARTS,
         prompts.result(item, findings, answer, 0),
     ) <= 100_000  # fmt: skip
+
+
+class Functions:
+    """A Data API whose second function fails once."""
+
+    def __init__(self) -> None:
+        self.cursors: list[str | None] = []
+
+    async def call(self, function: str, **arguments: Any) -> dict[str, Any]:
+        """Answer one function."""
+        if function == "guest_session_feed":
+            self.cursors.append(arguments["cursor"])
+            ended = {"job_id": "1", "seq": 7, "type": "job.completed", "data": {}}
+            event = {**ended, "created_at": "2026-01-01T00:00:00Z"}
+            return {"events": [event], "places": ["5"], "cursor": "9:9:", "more": False}
+        if len(self.cursors) == 1:
+            raise QueueUnavailable("busy")
+        return {"works": {"1": {"type": "research", "title": "Bees"}}}
+
+
+async def test_events_of_a_read_that_failed_are_read_again() -> None:
+    """Between a page and what its lines say about the work, nothing is taken for sent."""
+    functions = Functions()
+    made = cast(CallerFunctions, functions)
+    feed = SessionFeed("s" * 20, made, after=None, reads=SharedReads(), circle="guests")
+    with pytest.raises(QueueUnavailable):
+        await feed.read()
+
+    assert [line.type for line in (await feed.read()).lines] == ["work_completed"]
+    await feed.read()
+    assert functions.cursors == [None, None, "9:9:"]

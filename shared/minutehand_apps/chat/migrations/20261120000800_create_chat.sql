@@ -486,7 +486,8 @@ begin
   perform pg_advisory_xact_lock(hashtextextended('chat work:' || p_conversation.workspace_id, 0));
   select count(*) filter (where i.conversation_id = p_conversation.id), count(*) into v_session, v_workspace
   from queue.live_jobs as j
-  join public.chat_work_items as i on i.job_id = j.job_id
+  -- each by its own lookup: a join would read all work where the planner expects much to be live
+  cross join lateral (select x.conversation_id from public.chat_work_items as x where x.job_id = j.job_id offset 0) as i
   where j.workspace_id = p_conversation.workspace_id;
   if v_session + p_count > (queue.setting('chat_queued_items_per_session'))::integer
     or v_workspace + p_count > (queue.setting('chat_queued_items_per_workspace'))::integer then
@@ -501,12 +502,14 @@ comment on function chat.room is E'How many of p_count further work items of a c
   'others wait in the queue.\n\nNull when no more may be queued: by the limits of the session and the workspace, and '
   'in a guest session by the tokens left today.';
 
-create function chat.say(p_message public.chat_messages) returns public.chat_messages
+create function chat.say(p_message jsonb) returns public.chat_messages
 language plpgsql
 set search_path = ''
 as $$
 declare
-  v_made public.chat_messages := p_message;
+  v_made public.chat_messages := jsonb_populate_record(null::public.chat_messages,
+    '{"documents": [], "offline": false, "input_tokens": 0, "output_tokens": 0, "cost_usd": 0, "by_guest": false}'
+    || (select jsonb_object_agg(m.key, m.value) from jsonb_each(p_message) as m where m.value <> 'null'));
 begin
   v_made.id := queue.new_id();
   v_made.created_at := queue.clock();
@@ -514,12 +517,6 @@ begin
     title = coalesce(title, left(regexp_replace(btrim(v_made.text), '\s+', ' ', 'g'), 80))
   where id = v_made.conversation_id
   returning last_seq, workspace_id into v_made.seq, v_made.workspace_id;
-  v_made.documents := coalesce(v_made.documents, '[]');
-  v_made.offline := coalesce(v_made.offline, false);
-  v_made.input_tokens := coalesce(v_made.input_tokens, 0);
-  v_made.output_tokens := coalesce(v_made.output_tokens, 0);
-  v_made.cost_usd := coalesce(v_made.cost_usd, 0);
-  v_made.by_guest := coalesce(v_made.by_guest, false);
   insert into public.chat_messages select (v_made).*;
   return v_made;
 end;
@@ -625,18 +622,11 @@ create function chat.post(
 language plpgsql
 set search_path = ''
 as $$
-declare
-  v_said public.chat_messages := jsonb_populate_record(null::public.chat_messages,
-    jsonb_build_object('text', p_request -> 'text', 'data', p_request -> 'data', 'model', p_request -> 'model',
-      'offline', p_request -> 'offline', 'input_tokens', queue.plain(p_request -> 'input_tokens'),
-      'output_tokens', queue.plain(p_request -> 'output_tokens'), 'cost_usd', p_request -> 'cost_usd'));
 begin
-  v_said.conversation_id := p_conversation.id;
-  v_said.author := 'assistant';
-  v_said.kind := p_kind;
-  v_said.data := nullif(v_said.data, 'null');
-  v_said.job_id := p_job.id;
-  return chat.say(v_said);
+  return chat.say(jsonb_build_object('conversation_id', p_conversation.id, 'job_id', p_job.id, 'author', 'assistant',
+    'kind', p_kind, 'text', p_request -> 'text', 'data', p_request -> 'data', 'model', p_request -> 'model',
+    'offline', p_request -> 'offline', 'input_tokens', queue.plain(p_request -> 'input_tokens'),
+    'output_tokens', queue.plain(p_request -> 'output_tokens'), 'cost_usd', p_request -> 'cost_usd'));
 exception
   when check_violation or not_null_violation or invalid_text_representation or numeric_value_out_of_range then
     perform queue.refuse(422, 'message_invalid', 'a message is not as it should be: ' || sqlerrm, p_kind);

@@ -89,7 +89,7 @@ language plpgsql
 set search_path = ''
 as $$
 declare
-  v_said public.chat_messages;
+  v_is_theirs boolean;
   v_each jsonb;
 begin
   -- the stored messages are more reliable than the caller's
@@ -97,14 +97,12 @@ begin
     return;
   end if;
   for v_each in select value from jsonb_array_elements(p_history) with ordinality order by ordinality limit 50 loop
-    v_said := null;
-    v_said.conversation_id := p_conversation.id;
-    v_said.author := case v_each ->> 'author' when 'assistant' then 'assistant' else 'user' end;
-    v_said.kind := case v_said.author when 'assistant' then 'reply' else 'message' end;
-    v_said.text := left(v_each ->> 'text', 8000);
-    v_said.data := '{"from_caller": true}';
-    v_said.by_guest := v_said.author = 'user' and not queue.is_member(p_conversation.workspace_id);
-    perform chat.say(v_said);
+    v_is_theirs := v_each ->> 'author' is distinct from 'assistant';
+    perform chat.say(jsonb_build_object('conversation_id', p_conversation.id,
+      'author', case when v_is_theirs then 'user' else 'assistant' end,
+      'kind', case when v_is_theirs then 'message' else 'reply' end,
+      'text', left(v_each ->> 'text', 8000), 'data', '{"from_caller": true}'::jsonb,
+      'by_guest', v_is_theirs and not queue.is_member(p_conversation.workspace_id)));
   end loop;
 end;
 $$;
@@ -191,22 +189,14 @@ begin
         'too much work is queued here already; wait for some of it, or cancel some', 'work_items');
     end if;
   end if;
-  v_said.conversation_id := v_conversation.id;
-  v_said.author := 'user';
-  v_said.kind := 'message';
-  v_said.text := v_message ->> 'text';
-  v_said.documents := v_message -> 'documents';
-  v_said.request := v_message - '{text,client_id,documents}'::text[];
-  v_said.client_id := v_message ->> 'client_id';
-  v_said.created_by := auth.uid();
-  v_said.by_guest := v_as_guest;
-  v_said := chat.say(v_said);
+  v_said := chat.say(v_message - '{mode,ask,ask_seconds,seed}'::text[] || jsonb_build_object(
+    'conversation_id', v_conversation.id, 'author', 'user', 'kind', 'message',
+    'request', v_message - '{text,client_id,documents}'::text[], 'created_by', auth.uid(), 'by_guest', v_as_guest));
   if v_count > 0 then
     v_begun := chat.begin_work(v_conversation, v_said.id, v_items, auth.uid(), null);
-    perform chat.say(jsonb_populate_record(null::public.chat_messages, jsonb_build_object(
-      'conversation_id', v_conversation.id, 'author', 'assistant', 'kind', 'plan',
+    perform chat.say(jsonb_build_object('conversation_id', v_conversation.id, 'author', 'assistant', 'kind', 'plan',
       'text', chat.plan_text(v_items, v_room),
-      'data', jsonb_build_object('tier', 'async', 'work_items', v_begun -> 'ids', 'message_id', v_said.id))));
+      'data', jsonb_build_object('tier', 'async', 'work_items', v_begun -> 'ids', 'message_id', v_said.id)));
   else
     -- the platform's own job: no person may enqueue it, but it is for the person
     v_begun := queue.enqueue(v_conversation.workspace_id, null,
@@ -268,13 +258,13 @@ create function chat.queue_status() returns jsonb
 language sql stable
 set search_path = ''
 as $$
-  -- not by the view: where much is live, its joins would read all conversations and messages
+  -- not by the view, and each by its own lookup: joins would read all work where the planner expects much to be live
   select jsonb_build_object(
     'queued', count(*) filter (where j.status = 'pending' or j.status = 'waiting' and e.job_id is null),
     'executing', count(*) filter (where j.status = 'processing'))
   from queue.live_jobs as l
-  join public.chat_work_items as i on i.job_id = l.job_id
-  join public.jobs as j on j.id = i.job_id
+  cross join lateral (select i.job_id from public.chat_work_items as i where i.job_id = l.job_id offset 0) as i
+  cross join lateral (select x.* from public.jobs as x where x.id = i.job_id offset 0) as j
   left join public.job_events as e
     on j.status = 'waiting' and e.job_id = j.id and e.seq = j.last_seq and e.type = 'job.waiting'
       and e.data #>> '{wait,kind}' = 'ask'
@@ -646,7 +636,6 @@ as $$
 declare
   v_job public.jobs;
   v_wait jsonb;
-  v_said public.chat_messages;
   v_note uuid;
 begin
   -- the conversation before its jobs, as everywhere
@@ -664,15 +653,9 @@ begin
   elsif (v_wait ->> 'until')::timestamptz <= queue.clock() then
     perform queue.refuse(409, 'invalid_state', 'the time to answer is over; its default was taken', 'timed_out');
   end if;
-  v_said.conversation_id := p_conversation.id;
-  v_said.author := 'user';
-  v_said.kind := 'answer';
-  v_said.text := p_content;
-  v_said.data := jsonb_build_object('question', v_wait -> 'question');
-  v_said.job_id := v_job.id;
-  v_said.created_by := auth.uid();
-  v_said.by_guest := not queue.is_member(p_conversation.workspace_id);
-  v_said := chat.say(v_said);
+  perform chat.say(jsonb_build_object('conversation_id', p_conversation.id, 'author', 'user', 'kind', 'answer',
+    'text', p_content, 'data', jsonb_build_object('question', v_wait -> 'question'), 'job_id', v_job.id,
+    'created_by', auth.uid(), 'by_guest', not queue.is_member(p_conversation.workspace_id)));
   insert into public.chat_notes (conversation_id, workspace_id, job_id, direction, type, content, answers)
   values (p_conversation.id, p_conversation.workspace_id, v_job.id, 'to_work', 'answer', p_content, p_question.id)
   returning id into v_note;
