@@ -24,6 +24,7 @@ import {
   useRef,
   useState,
 } from "./lib/ui.js";
+import { quiet } from "./parts/button.js";
 import { Confirmations } from "./parts/dialog.js";
 import { Icon, Logo } from "./parts/icons.js";
 import { Invitations } from "./parts/invitations.js";
@@ -142,13 +143,7 @@ function Console({ apps }) {
 }
 
 const ThemeButton = () =>
-  html`<button
-    type="button"
-    class="quiet"
-    onClick=${nextTheme}
-    title="Switch between system, light and dark">
-    Theme: ${useStore(theme)}
-  </button>`;
+  quiet(`Theme: ${useStore(theme)}`, nextTheme, { title: "Switch between system, light and dark" });
 
 /**
  * A page of an app for anyone who has its link: no session, no menu, nothing of a workspace.
@@ -306,7 +301,7 @@ function Shell({ apps, user, workspace, workspaces, isOperator }) {
         <p class="muted small user" title=${user.email}>${user.email}</p>
         <div class="rail-buttons">
           <${ThemeButton} />
-          <button type="button" class="quiet" onClick=${signOut}>Sign out</button>
+          ${quiet("Sign out", signOut)}
         </div>
       </div>
     </aside>
@@ -370,7 +365,7 @@ function OnCall({ workspace }) {
     <span>
       You are on call in <strong>${workspace.name}</strong>, <${When} at=${workspace.expiresAt} /> it closes. What you do here is written down.
     </span>
-    <button type="button" class="quiet" onClick=${close}>Close it now</button>
+    ${quiet("Close it now", close)}
   </p>`;
 }
 

@@ -19,14 +19,14 @@ export function navigate(/** @type {string} */ address, { replace = false } = {}
 }
 
 /** Change some query parameters of the present address; empty values disappear. */
-export function setQuery(/** @type {Record<string, any>} */ changes, { replace = true } = {}) {
+export function setQuery(/** @type {Record<string, any>} */ changes) {
   const target = new URL(location.href);
   for (const [name, value] of Object.entries(changes)) {
     if (value === null || value === undefined || value === "" || value === false)
       target.searchParams.delete(name);
     else target.searchParams.set(name, value);
   }
-  navigate(target.href, { replace });
+  navigate(target.href, { replace: true });
 }
 
 /** The query, drawn again when it changes. */

@@ -84,11 +84,11 @@ export const success = (/** @type {Record<string, number>} */ { completed, faile
   completed + failed > 0 ? completed / (completed + failed) : Number.NaN;
 
 /** Of all types those with the most jobs, in order of their names, so that a colour stays with its type. */
-export function busiest(/** @type {Map<string, Lines>} */ types, most = 8) {
+export function busiest(/** @type {Map<string, Lines>} */ types) {
   const sum = (/** @type {Lines} */ { completed, failed, enqueued }) =>
     [completed, failed, enqueued].flat().reduce((all, one) => all + one, 0);
   return [...types]
     .sort(([, a], [, b]) => sum(b) - sum(a))
-    .slice(0, most)
+    .slice(0, 8)
     .sort(([a], [b]) => a.localeCompare(b));
 }

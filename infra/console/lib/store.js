@@ -33,6 +33,20 @@ export function createStore(value) {
 }
 
 /**
+ * One of a few names, kept in this browser; at first the first of them.
+ *
+ * @param {string} key
+ * @param {string[]} names
+ */
+export function keptChoice(key, names) {
+  const kept = localStorage.getItem(key) ?? "";
+  const store = createStore(names.includes(kept) ? kept : names[0]);
+  store.subscribe((name) => localStorage.setItem(key, name));
+  const next = () => store.set((now) => names[(names.indexOf(now) + 1) % names.length]);
+  return { store, next };
+}
+
+/**
  * The present value of a store; the component is drawn again when it changes.
  *
  * @template T

@@ -6,17 +6,9 @@ import htm from "/vendor/htm/dist/htm.module.js";
 
 const { preact, preactHooks } = globalThis;
 
-export const { h, render, Fragment, createContext } = preact;
-export const {
-  useState,
-  useEffect,
-  useLayoutEffect,
-  useMemo,
-  useCallback,
-  useContext,
-  useRef,
-  useId,
-} = preactHooks;
+export const { h, render } = preact;
+export const { useState, useEffect, useLayoutEffect, useMemo, useCallback, useRef, useId } =
+  preactHooks;
 export const hooks = preactHooks;
 /** @type {(strings: TemplateStringsArray, ...values: any[]) => import("preact").VNode} */
 export const html = /** @type {any} */ (htm.bind(/** @type {any} */ (h)));

@@ -5,6 +5,7 @@ import { between, counted, duration, errorLine } from "../lib/format.js";
 import { outcomeOf } from "../lib/states.js";
 import { html } from "../lib/ui.js";
 import { Tag } from "./badge.js";
+import { quiet } from "./button.js";
 import { copy } from "./copy.js";
 import { ActionButton } from "./dialog.js";
 import { JsonView } from "./json-view.js";
@@ -88,6 +89,8 @@ export function LastFailure({ job, attempts }) {
   const last = attempts.filter((attempt) => attempt.error_message).at(-1);
   if (!job.error_message || job.status === "completed") return null;
   const type = job.error_data?.type;
+  const copyTraceback = () =>
+    last?.traceback && copy(asText(last.traceback), "Copied the traceback");
   return html`<section
     class=${job.status === "failed" ? "card error-card" : "card"}
     aria-labelledby="h-error">
@@ -121,27 +124,14 @@ export function LastFailure({ job, attempts }) {
     ${
       last &&
       html`<div class="actions start">
-        ${
-          last.traceback &&
-          html`<button
-            type="button"
-            class="quiet"
-            onClick=${() => copy(asText(/** @type {NonNullable<Attempt["traceback"]>} */ (last.traceback)), "Copied the traceback")}>
-            Copy the traceback
-          </button>`
-        }
+        ${last.traceback && quiet("Copy the traceback", copyTraceback)}
         <${ActionButton} className="quiet" run=${() => copyPrompt(job.id)}>Copy as prompt<//>
-        <button
-          type="button"
-          class="quiet"
-          onClick=${() => {
-            document.getElementById("h-log")?.scrollIntoView();
-            document.dispatchEvent(
-              new CustomEvent("minutehand:show-attempt", { detail: last.attempt }),
-            );
-          }}>
-          Show log
-        </button>
+        ${quiet("Show log", () => {
+          document.getElementById("h-log")?.scrollIntoView();
+          document.dispatchEvent(
+            new CustomEvent("minutehand:show-attempt", { detail: last.attempt }),
+          );
+        })}
       </div>`
     }
     ${

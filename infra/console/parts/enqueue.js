@@ -7,6 +7,7 @@ import { remedyOfRefusal } from "../lib/remedies.js";
 import { draftOf, fieldsOf, payloadOf } from "../lib/schema-form.js";
 import { useRead } from "../lib/store.js";
 import { html, useEffect, useId, useState } from "../lib/ui.js";
+import { quiet } from "./button.js";
 import { Dialog } from "./dialog.js";
 import { field as line } from "./field.js";
 import { notify } from "./toasts.js";
@@ -130,7 +131,7 @@ export function EnqueueDialog({ workspaceId, like, type: given, onClose }) {
         isForm
           ? html`<fieldset class="payload-fields">
             <legend>
-              Payload <button type="button" class="quiet" onClick=${toText}>as JSON</button>
+              Payload ${quiet("as JSON", toText)}
             </legend>
             ${
               draft &&

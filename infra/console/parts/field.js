@@ -21,6 +21,15 @@ export const field = (label, value, set, attributes = {}) =>
     <input type="text" value=${value} onInput=${toValue(set)} ...${attributes} />
   </label>`;
 
+/** A box to tick. @param {string} label @param {boolean} isOn @param {(isOn: boolean) => void} set */
+export const check = (label, isOn, set) =>
+  html`<label class="check" key=${label}>
+    <input
+      type="checkbox"
+      checked=${isOn}
+      onChange=${(/** @type {{target: HTMLInputElement}} */ event) => set(event.target.checked)} /> ${label}
+  </label>`;
+
 /**
  * One of a few.
  *

@@ -3,9 +3,10 @@
 import { clock, counted, pretty, utc } from "../lib/format.js";
 import { html, useEffect, useMemo, useRef, useState } from "../lib/ui.js";
 import { useVirtual } from "../lib/virtual.js";
+import { quiet } from "./button.js";
 import { download } from "./copy.js";
 import { ActionButton } from "./dialog.js";
-import { choice } from "./field.js";
+import { check, choice } from "./field.js";
 import { Empty } from "./states-of-view.js";
 import { notifyFailure } from "./toasts.js";
 
@@ -126,12 +127,7 @@ export function JobLog({
       <span class="muted small num">
         ${shown.length === lines.length ? counted(lines.length, "line") : `${shown.length} of ${counted(lines.length, "line")}`}
       </span>
-      <label class="check">
-        <input
-          type="checkbox"
-          checked=${follow}
-          onChange=${(/** @type {{target: HTMLInputElement}} */ event) => setFollow(event.target.checked)} /> Follow
-      </label>
+      ${check("Follow", follow, setFollow)}
       ${earlier && html`<${ActionButton} className="quiet" run=${earlier}>Earlier lines<//>`}
       <${ActionButton} className="quiet" disabled=${lines.length === 0} run=${save}>Download<//>
     </div>
@@ -183,7 +179,7 @@ export function JobLog({
       html`<div class="log-open">
         <div class="bar">
           <span class="muted small">${utc(chosen.at)}, attempt ${chosen.attempt ?? "–"}</span>
-          <button type="button" class="quiet" onClick=${() => setOpen(null)}>Close</button>
+          ${quiet("Close", () => setOpen(null))}
         </div>
         <pre tabindex="0" aria-label="Log line">
           ${chosen.message}

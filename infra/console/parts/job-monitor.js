@@ -22,6 +22,7 @@ import {
 } from "../lib/ui.js";
 import { useVirtual } from "../lib/virtual.js";
 import { Freshness, StateBadge } from "./badge.js";
+import { quiet } from "./button.js";
 import { beginOf, Filters } from "./filters.js";
 import { Icon } from "./icons.js";
 import { JobProgress } from "./job-progress.js";
@@ -95,23 +96,18 @@ export function JobMonitor({ workspaceId, filter, onFilter, hrefOf = (id) => `/j
       ${
         state.newer > 0 &&
         !state.isPaused &&
-        html`<button
-          type="button"
-          class="quiet"
-          onClick=${() => {
-            if (view.box.current) view.box.current.scrollTop = 0;
-            list.current.refresh();
-          }}>
-          ${counted(state.newer, "newer job")}
-        </button>`
+        quiet(counted(state.newer, "newer job"), () => {
+          if (view.box.current) view.box.current.scrollTop = 0;
+          list.current.refresh();
+        })
       }
-      <button
-        type="button"
-        class="quiet"
-        aria-pressed=${Boolean(state.isPaused)}
-        onClick=${() => (state.isPaused ? list.current.resume() : list.current.pause())}>
-        ${state.isPaused ? `Resume (${counted(state.missed, "change")})` : "Pause"}
-      </button>
+      ${
+        state.isPaused
+          ? quiet(`Resume (${counted(state.missed, "change")})`, () => list.current.resume(), {
+              "aria-pressed": true,
+            })
+          : quiet("Pause", () => list.current.pause(), { "aria-pressed": false })
+      }
       <button
         type="button"
         class="quiet density"
@@ -350,13 +346,9 @@ function Body({ state, filter, onFilter, retry }) {
   if (state.isLoading) return html`<${Loading} what="Reading jobs" />`;
   if (!state.isAll) return html`<${Loading} what="Looking at older jobs" />`;
   if (Object.values(filter).some(Boolean)) {
+    const none = Object.fromEntries(Object.keys(filter).map((name) => [name, ""]));
     return html`<${Empty} title="No job matches">
-      <button
-        type="button"
-        class="quiet"
-        onClick=${() => onFilter(Object.fromEntries(Object.keys(filter).map((name) => [name, ""])))}>
-        Show all jobs
-      </button>
+      ${quiet("Show all jobs", () => onFilter(none))}
     <//>`;
   }
   return html`<${Empty} title="No jobs yet">

@@ -2,6 +2,7 @@
 
 import { bytes, pretty } from "../lib/format.js";
 import { html, useMemo, useState } from "../lib/ui.js";
+import { quiet } from "./button.js";
 import { copy } from "./copy.js";
 
 const MOST = 20_000;
@@ -45,19 +46,9 @@ export function JsonView({ value, label }) {
   return html`<div class="json">
     <div class="json-bar">
       <span class="muted small num">${bytes(new Blob([text]).size)}</span>
-      <button
-        type="button"
-        class="quiet"
-        onClick=${() => copy(text, `Copied ${label.toLowerCase()}`)}>
-        Copy
-      </button>
+      ${quiet("Copy", () => copy(text, `Copied ${label.toLowerCase()}`))}
     </div>
     <pre tabindex="0" aria-label=${label}><code>${shown}${cut && "…"}</code></pre>
-    ${
-      cut &&
-      html`<button type="button" class="quiet" onClick=${() => setWhole(true)}>
-        Show all ${bytes(text.length)}
-      </button>`
-    }
+    ${cut && quiet(`Show all ${bytes(text.length)}`, () => setWhole(true))}
   </div>`;
 }

@@ -1,6 +1,7 @@
 // What a page lists: rows that were read, with what is shown before them and in place of none.
 
 import { html } from "../lib/ui.js";
+import { quiet } from "./button.js";
 import { Stale } from "./states-of-view.js";
 import { table } from "./table.js";
 import { Unread } from "./unread.js";
@@ -44,7 +45,7 @@ export const liveList = ({ of, what, empty, ...options }, columns) =>
     ${
       of.more &&
       html`<div class="actions start">
-        <button type="button" class="quiet" onClick=${of.more}>Older ${what}</button>
+        ${quiet(`Older ${what}`, of.more)}
       </div>`
     }
   </section>`;

@@ -2,6 +2,8 @@
 
 import { setQuery } from "../lib/router.js";
 import { html } from "../lib/ui.js";
+import { quiet } from "./button.js";
+import { check } from "./field.js";
 
 /** @param {string} title @param {string} of @param {any[]} actions At the other end. */
 export const pageHead = (title, of, ...actions) =>
@@ -18,13 +20,7 @@ export const pageHead = (title, of, ...actions) =>
  */
 export const pager = (turns) =>
   html`<div class="bar">
-    ${Object.entries(turns).map(
-      ([words, turn]) =>
-        turn &&
-        html`<button type="button" class="quiet" key=${words} onClick=${turn}>
-          ${words}
-        </button>`,
-    )}
+    ${Object.entries(turns).map(([words, turn]) => turn && quiet(words, turn, { key: words }))}
   </div>`;
 
 /** A button that opens a dialog. @param {string} words @param {() => void} onClick */
@@ -33,9 +29,4 @@ export const opener = (words, onClick) =>
 
 /** The switch that shows the engine's own types as well. @param {boolean} isInternal */
 export const internalSwitch = (isInternal) =>
-  html`<label class="check">
-    <input
-      type="checkbox"
-      checked=${isInternal}
-      onChange=${(/** @type {{target: HTMLInputElement}} */ event) => setQuery({ internal: event.target.checked ? "1" : "" })} /> Internal types
-  </label>`;
+  check("Internal types", isInternal, (isOn) => setQuery({ internal: isOn ? "1" : "" }));

@@ -5,6 +5,7 @@ import { counted, number } from "../lib/format.js";
 import { ALL } from "../lib/scope.js";
 import { STATES, statusOf } from "../lib/states.js";
 import { html } from "../lib/ui.js";
+import { quiet } from "./button.js";
 import { ACTIONS, operate } from "./operate.js";
 
 /** @import { BulkAction, BulkFilter } from "../api.js" */
@@ -95,7 +96,7 @@ export function Selection({ picked, total, filter, workspaceId, list, clear }) {
               </button>`
             );
           })}
-          <button type="button" class="quiet" onClick=${clear}>Clear</button>
+          ${quiet("Clear", clear)}
         `
         : NAMES.filter((action) => !status || APPLIES[action].includes(status)).map(
             (action) =>

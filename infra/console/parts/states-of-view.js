@@ -1,6 +1,7 @@
 // The states every view has besides being loaded: loading, empty, failed, stale.
 
 import { html } from "../lib/ui.js";
+import { quiet } from "./button.js";
 
 /** @typedef {Partial<import("../api.js").ApiError>} Problem What is shown of an error, the API's or any other. */
 /** @typedef {import("preact").ComponentChildren} Children */
@@ -44,5 +45,5 @@ export const Failed = ({ error, retry, what = "This could not be read" }) =>
 export const Stale = ({ error, retry }) =>
   html`<div class="notice stale" role="status">
     <span>Shown as last read. ${error?.message}</span>
-    <button type="button" class="quiet" onClick=${retry}>Try again</button>
+    ${quiet("Try again", retry)}
   </div>`;

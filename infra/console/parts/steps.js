@@ -6,6 +6,7 @@ import { keptSteps } from "../lib/graph.js";
 import { MOST_PAGES, readSteps } from "../lib/steps.js";
 import { useRead } from "../lib/store.js";
 import { html, useRef, useState } from "../lib/ui.js";
+import { quiet } from "./button.js";
 import { JsonView } from "./json-view.js";
 import { Stale } from "./states-of-view.js";
 import { When } from "./when.js";
@@ -75,11 +76,6 @@ export function Steps({ steps, onReplay }) {
         ${counted(list.length, "step")}
       </p>`
     }
-    ${
-      isMore &&
-      html`<button type="button" class="quiet" disabled=${steps.isLoading} onClick=${showMore}>
-        Show more steps
-      </button>`
-    }
+    ${isMore && quiet("Show more steps", showMore, { disabled: steps.isLoading })}
   </section>`;
 }

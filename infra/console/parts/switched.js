@@ -2,6 +2,7 @@
 
 import { html } from "../lib/ui.js";
 import { Tag } from "./badge.js";
+import { quiet } from "./button.js";
 import { ActionButton } from "./dialog.js";
 
 /**
@@ -21,12 +22,10 @@ export const OnOff = ({ isOn, problem = null, word = "Problem" }) =>
  */
 export const SwitchedActions = ({ name, isOn, onSwitch, onEdit, onDelete }) => {
   const word = isOn ? "Switch off" : "Switch on";
-  const quiet = (/** @type {string} */ verb, /** @type {() => void} */ run) =>
-    html`<button type="button" class="quiet" aria-label=${`${verb} ${name}`} onClick=${run}>
-      ${verb}
-    </button>`;
+  const button = (/** @type {string} */ verb, /** @type {() => void} */ run) =>
+    quiet(verb, run, { "aria-label": `${verb} ${name}` });
   return html`
     <${ActionButton} className="quiet" aria-label=${`${word} ${name}`} run=${onSwitch}>${word}<//>
-    ${quiet("Edit", onEdit)} ${quiet("Delete", onDelete)}
+    ${button("Edit", onEdit)} ${button("Delete", onDelete)}
   `;
 };

@@ -2,6 +2,7 @@
 
 import { createStore, useStore } from "../lib/store.js";
 import { html } from "../lib/ui.js";
+import { quiet } from "./button.js";
 import { confirm } from "./dialog.js";
 
 /** @import { Problem } from "./states-of-view.js" */
@@ -70,13 +71,7 @@ export function Toasts() {
     ${list.map(
       ({ id, text, tone, href, label }) => html`<div class="toast" key=${id} data-tone=${tone}>
         <p>${text}${href && html` <a href=${href}>${label}</a>`}</p>
-        <button
-          type="button"
-          class="quiet"
-          onClick=${() => dismiss(id)}
-          aria-label="Dismiss message">
-          Dismiss
-        </button>
+        ${quiet("Dismiss", () => dismiss(id), { "aria-label": "Dismiss message" })}
       </div>`,
     )}
   </div>`;

@@ -5,6 +5,7 @@ import { navigate } from "../lib/router.js";
 import { needStyles } from "../lib/styles.js";
 import { classes, html, useLayoutEffect, useMemo, useRef, useState } from "../lib/ui.js";
 import { extentOf, moved, placeOf, rowsOf, ticksOf, zoomed } from "../lib/waterfall.js";
+import { quiet } from "./button.js";
 import { Icon } from "./icons.js";
 import { StageGraph } from "./stage-graph.js";
 import { column, heading, table } from "./table.js";
@@ -91,29 +92,12 @@ export function Waterfall({ trace, now }) {
         ${
           !asTable &&
           html`
-            <button
-              type="button"
-              class="quiet"
-              aria-label="Zoom out"
-              disabled=${!view}
-              onClick=${() => zoom(2)}>
-              −
-            </button>
-            <button type="button" class="quiet" aria-label="Zoom in" onClick=${() => zoom(0.5)}>
-              +
-            </button>
-            <button type="button" class="quiet" disabled=${!view} onClick=${() => setView(null)}>
-              Fit
-            </button>
+            ${quiet("−", () => zoom(2), { "aria-label": "Zoom out", disabled: !view })}
+            ${quiet("+", () => zoom(0.5), { "aria-label": "Zoom in" })}
+            ${quiet("Fit", () => setView(null), { disabled: !view })}
           `
         }
-        <button
-          type="button"
-          class="quiet"
-          aria-pressed=${asTable}
-          onClick=${() => setAsTable(!asTable)}>
-          Table
-        </button>
+        ${quiet("Table", () => setAsTable(!asTable), { "aria-pressed": asTable })}
       </div>
     </div>
     ${

@@ -44,15 +44,15 @@ export function When({ at }) {
 }
 
 /**
- * How long something took, or has been taking until now; `before` are milliseconds that came earlier.
+ * How long something has been taking until now; `before` are milliseconds that came earlier.
  *
- * @param {{from: Iso, to?: Iso, before?: number}} props
+ * @param {{from: Iso, before?: number}} props
  */
-export function Took({ from, to, before = 0 }) {
-  const now = useNow(Boolean(from) && !to);
+export function Took({ from, before = 0 }) {
+  const now = useNow(Boolean(from));
   if (!from) return html`<span class="none">–</span>`;
   return html`<span class="num">
-    ${duration(before + Math.max(0, (to ? Date.parse(to) : now) - Date.parse(from)))}
+    ${duration(before + Math.max(0, now - Date.parse(from)))}
   </span>`;
 }
 

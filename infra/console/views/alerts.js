@@ -8,7 +8,7 @@ import { alerts } from "../operations.js";
 import { Tag } from "../parts/badge.js";
 import { DialogForm } from "../parts/dialog-form.js";
 import { ownerOf } from "../parts/facts.js";
-import { choice, field } from "../parts/field.js";
+import { check, choice, field } from "../parts/field.js";
 import { listed } from "../parts/live-list.js";
 import { Empty } from "../parts/states-of-view.js";
 import { actionsOn, notify } from "../parts/toasts.js";
@@ -202,13 +202,12 @@ function Editor({ like, metrics, workspace, onClose }) {
       members.value.length > 0 &&
       html`<fieldset class="payload-fields">
         <legend>Mail</legend>
-        ${members.value.map(
-          (address) => html`<label class="check" key=${address}>
-            <input
-              type="checkbox"
-              checked=${draft.mail.includes(address)}
-              onChange=${(/** @type {{target: HTMLInputElement}} */ event) => set("mail")(event.target.checked ? [...draft.mail, address] : draft.mail.filter((one) => one !== address))} /> ${address}
-          </label>`,
+        ${members.value.map((address) =>
+          check(address, draft.mail.includes(address), (isOn) =>
+            set("mail")(
+              isOn ? [...draft.mail, address] : draft.mail.filter((one) => one !== address),
+            ),
+          ),
         )}
       </fieldset>`
     }

@@ -18,6 +18,7 @@ import { nextRunOf } from "../lib/states.js";
 import { usePolling, useRead, useStore } from "../lib/store.js";
 import { hooks, html, useEffect, useRef, useState } from "../lib/ui.js";
 import { Freshness, StateBadge, Verdict } from "../parts/badge.js";
+import { quiet } from "../parts/button.js";
 import { copy, CopyId } from "../parts/copy.js";
 import { ActionButton } from "../parts/dialog.js";
 import { JobLog } from "../parts/job-log.js";
@@ -434,9 +435,7 @@ function Actions({ job, watch, duplicate, edit }) {
       </button>`
     }
     <button type="button" onClick=${duplicate}>Duplicate</button>
-    <button type="button" class="quiet" onClick=${() => copy(location.href, "Copied the link")}>
-      Copy link
-    </button>
+    ${quiet("Copy link", () => copy(location.href, "Copied the link"))}
   </div>`;
 }
 

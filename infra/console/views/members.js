@@ -4,6 +4,7 @@ import { useRead } from "../lib/store.js";
 import { html, useState } from "../lib/ui.js";
 import { operations } from "../operations.js";
 import { Tag } from "../parts/badge.js";
+import { quiet } from "../parts/button.js";
 import { Dialog } from "../parts/dialog.js";
 import { DialogForm } from "../parts/dialog-form.js";
 import { choice, field, toValue } from "../parts/field.js";
@@ -134,16 +135,10 @@ function People({ workspace, found, mayManage, act }) {
         ),
         column("Actions", "num row-actions", (one) => {
           const word = one.user_id ? "Remove" : "Withdraw";
-          return (
-            mayManage &&
-            html`<button
-              type="button"
-              class="quiet"
-              aria-label=${one.user_id ? `Remove ${name(one)}` : `Withdraw the invitation of ${one.email}`}
-              onClick=${() => remove(one)}>
-              ${word}
-            </button>`
-          );
+          const what = one.user_id
+            ? `Remove ${name(one)}`
+            : `Withdraw the invitation of ${one.email}`;
+          return mayManage && quiet(word, () => remove(one), { "aria-label": what });
         }),
       ],
     )}

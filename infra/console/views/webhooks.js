@@ -6,6 +6,7 @@ import { useRead } from "../lib/store.js";
 import { html, useState } from "../lib/ui.js";
 import { operations } from "../operations.js";
 import { StateBadge } from "../parts/badge.js";
+import { quiet } from "../parts/button.js";
 import { CopyId } from "../parts/copy.js";
 import { ActionButton, Dialog } from "../parts/dialog.js";
 import { jobLink, ownerOf } from "../parts/facts.js";
@@ -112,12 +113,7 @@ export default function Webhooks({ workspace }) {
             "Actions",
             "num row-actions",
             (one) => html`
-              ${
-                !isAll(workspace) &&
-                html`<button type="button" class="quiet" onClick=${() => setOpened(one)}>
-                  Deliveries
-                </button>`
-              }
+              ${!isAll(workspace) && quiet("Deliveries", () => setOpened(one))}
               ${
                 mayManage &&
                 html`
@@ -126,12 +122,8 @@ export default function Webhooks({ workspace }) {
                     run=${() => act("Could not change", () => operations.changeWebhook(workspace.id, one.id, { body: { enabled: Boolean(one.disabled_at) || !one.enabled } }), "The webhook is changed")}>
                     ${one.enabled && !one.disabled_at ? "Switch off" : "Switch on"}
                   <//>
-                  <button type="button" class="quiet" onClick=${() => rotate(one)}>
-                    Rotate secret
-                  </button>
-                  <button type="button" class="quiet" onClick=${() => remove(one)}>
-                    Delete
-                  </button>
+                  ${quiet("Rotate secret", () => rotate(one))}
+                  ${quiet("Delete", () => remove(one))}
                 `
               }
             `,
