@@ -64,7 +64,8 @@ create function enrichment.enqueue_one(p_workspace_id uuid, p_job jsonb) returns
 language sql
 set search_path = ''
 as $$
-  select public.enqueue_job(p_workspace_id, p_job ->> 'job_type', p_job -> 'payload', p_job - '{job_type,payload}'::text[])
+  select public.enqueue_job(p_workspace_id, p_job ->> 'job_type', p_job -> 'payload',
+    p_job - '{job_type,payload}'::text[])
 $$;
 comment on function enrichment.enqueue_one is 'Enqueue a job that record_job made, as the caller.';
 
@@ -326,7 +327,8 @@ declare
   v_job public.jobs;
   v_row jsonb;
   v_allowed constant text[] := case p_kind when 'account'
-    then '{name,industry,employee_count,annual_revenue,city,state,country}'::text[] else '{name,title,linkedin_url}' end;
+    then '{name,industry,employee_count,annual_revenue,city,state,country}'::text[]
+    else '{name,title,linkedin_url}' end;
   v_fields jsonb;
   v_metadata constant jsonb := p_metadata || jsonb_build_object('apollo_enriched_at', queue.clock());
 begin

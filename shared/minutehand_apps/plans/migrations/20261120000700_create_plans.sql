@@ -548,14 +548,14 @@ as $$
     code, reason, model, started_at, ended_at)
   select p_plan.id, i.name, p_plan.workspace_id, queue.whole(i.position, 'position'), p_plan.run, i.status,
     coalesce(queue.whole(i.attempts, 'attempts'), 0),
-    nullif(i.result, 'null'), coalesce(i.files, '[]'), i.code, left(i.reason, 2000), i.model, coalesce(i.started_at, queue.clock()),
-    case when i.status <> 'running' then queue.clock() end
+    nullif(i.result, 'null'), coalesce(i.files, '[]'), i.code, left(i.reason, 2000), i.model,
+    coalesce(i.started_at, queue.clock()), case when i.status <> 'running' then queue.clock() end
   from jsonb_to_recordset(p_stages) as i (name text, position numeric, status text, attempts numeric, result jsonb,
     files jsonb, code text, reason text, model text, started_at timestamptz)
   order by i.position
   on conflict (plan_id, name) do update set run = excluded.run, status = excluded.status, result = excluded.result,
-    files = excluded.files, code = excluded.code, reason = excluded.reason, model = excluded.model, started_at = excluded.started_at,
-    ended_at = excluded.ended_at, attempts = s.attempts + excluded.attempts
+    files = excluded.files, code = excluded.code, reason = excluded.reason, model = excluded.model,
+    started_at = excluded.started_at, ended_at = excluded.ended_at, attempts = s.attempts + excluded.attempts
   where s.status <> 'completed'
 $$;
 comment on function plans.store_stages is 'Store the states of a plan''s stages, each once per call; a completed one is never written again.';
