@@ -281,11 +281,18 @@ language sql stable set search_path = '' as $$
 $$;
 comment on function queue.stated is 'What a job''s receipt states beside the digests: it closes over every child, with the digest of its receipt.';
 
-create function queue.add_receipt(p_job public.jobs, p_receipt jsonb, p_finished_at timestamptz) returns jsonb
+create function queue.add_receipt(
+  p_job public.jobs, p_receipt jsonb, p_stated jsonb, p_finished_at timestamptz, p_now timestamptz
+) returns jsonb
 language plpgsql set search_path = '' as $$
 declare
-  v_digest text := queue.extend_chain('jobs', p_receipt);
+  v_digest text;
 begin
+  perform queue.refuse_receipt(coalesce(
+    queue.signing_problem('jobs', p_receipt, p_stated ->> 'format', p_now),
+    case when p_receipt - array['id', 'number', 'issued_at', 'software', 'hashes', 'key_id', 'signature']
+        is distinct from p_stated then array['job_id', 'and the rest must be what the job came to'] end));
+  v_digest := queue.extend_chain('jobs', p_receipt);
   if v_digest is null then
     return null;
   end if;
@@ -293,9 +300,13 @@ begin
   values (p_job.workspace_id, queue.big_whole_in(p_receipt, 'number'), p_job.id, p_finished_at, p_receipt, v_digest,
     (p_receipt ->> 'issued_at')::timestamptz);
   return p_receipt;
+exception
+  when invalid_text_representation or invalid_datetime_format or datetime_field_overflow
+    or numeric_value_out_of_range then
+    perform queue.refuse(422, 'receipt_invalid', 'a value has the wrong type: ' || sqlerrm, 'receipt');
 end;
 $$;
-comment on function queue.add_receipt is 'Store a receipt of a job at its chain''s end and return it; null when another receipt was added meanwhile.';
+comment on function queue.add_receipt is 'Store a receipt of a job at its chain''s end and return it; null when another receipt was added meanwhile. Refuse with 422 one that does not state p_stated.';
 
 create function public.issue_receipt(p_request jsonb) returns jsonb
 language plpgsql
@@ -313,19 +324,11 @@ begin
   if v_made is null and jsonb_array_length(v_stated -> 'children') > 1000 then
     perform queue.refuse_receipt(array['children', 'must be at most 1000']);
   elsif v_made is null and v_receipt is not null then
-    perform queue.refuse_receipt(coalesce(
-      queue.signing_problem('jobs', v_receipt, 'minutehand-receipt/1', v_now),
-      case when v_receipt - array['id', 'number', 'issued_at', 'software', 'hashes', 'key_id', 'signature']
-          is distinct from v_stated then array['job_id', 'and the rest must be what the job came to'] end));
-    v_made := queue.add_receipt(v_job, v_receipt, null);
+    v_made := queue.add_receipt(v_job, v_receipt, v_stated, null, v_now);
   end if;
   return jsonb_build_object('issued', v_made is not null, 'receipt', v_made, 'stated', v_stated,
     'payload', v_job.payload, 'result', p_request -> 'result', 'now', v_now, 'key', queue.current_key('jobs'),
     'head', queue.chain_end('jobs', v_job.workspace_id));
-exception
-  when invalid_text_representation or invalid_datetime_format or datetime_field_overflow
-    or numeric_value_out_of_range then
-    perform queue.refuse(422, 'receipt_invalid', 'a value has the wrong type: ' || sqlerrm, 'receipt');
 end;
 $$;
 comment on function public.issue_receipt is E'Store the signed receipt of a leased job {job_id, fence, receipt?, result?}, once: {issued: true, receipt, …}, or {issued: false, stated, payload, result, key, head, now} to be signed after that head; for the worker.\n\nresult is given back as the database keeps it.';
@@ -365,18 +368,20 @@ language plpgsql set search_path = '' as $$
 declare
   v_id uuid;
   v_job public.jobs;
+  v_turn text;
 begin
   for v_tries in 1 .. 100 loop
     select u.job_id into v_id from queue.unclosed as u where u.look_at <= p_now
     order by u.look_at limit 1 for update skip locked;
     exit when not found;
     select * into v_job from public.jobs where id = v_id;
-    if queue.closing_turn(v_job) = 'never' then
+    v_turn := queue.closing_turn(v_job);
+    if v_turn = 'never' then
       delete from queue.unclosed where job_id = v_id;
     else
       -- also where it is its turn: one that cannot be signed must not keep the others waiting
       update queue.unclosed set look_at = p_now + interval '10 seconds' where job_id = v_id;
-      if queue.closing_turn(v_job) = 'now' then
+      if v_turn = 'now' then
         return v_id;
       end if;
     end if;
@@ -405,20 +410,12 @@ begin
   end if;
   v_stated := queue.closing(v_job);
   if p_receipt is not null then
-    perform queue.refuse_receipt(coalesce(
-      queue.signing_problem('jobs', p_receipt, 'minutehand-closing/1', v_now),
-      case when p_receipt - array['id', 'number', 'issued_at', 'software', 'hashes', 'key_id', 'signature']
-          is distinct from v_stated then array['job_id', 'and the rest must be what the job came to'] end));
-    v_made := queue.add_receipt(v_job, p_receipt, v_job.finished_at);
+    v_made := queue.add_receipt(v_job, p_receipt, v_stated, v_job.finished_at, v_now);
     delete from queue.unclosed where job_id = v_id and v_made is not null;
   end if;
   return jsonb_build_object('issued', v_made is not null, 'receipt', v_made, 'stated', v_stated,
     'payload', v_job.payload, 'result', v_job.error_message, 'now', v_now, 'key', queue.current_key('jobs'),
     'head', queue.chain_end('jobs', v_job.workspace_id));
-exception
-  when invalid_text_representation or invalid_datetime_format or datetime_field_overflow
-    or numeric_value_out_of_range then
-    perform queue.refuse(422, 'receipt_invalid', 'a value has the wrong type: ' || sqlerrm, 'receipt');
 end;
 $$;
 comment on function public.close_receipt is E'Store the signed receipt that closes a job of a signed type which failed or was cancelled: {issued: true, receipt, …}, or {issued: false, stated, payload, result, key, head, now} to be signed after that head; for the worker.\n\nWithout p_job_id the next one; head is absent when there is nothing to close. result is the error''s message.';
