@@ -6,10 +6,12 @@ import shutil
 from pathlib import Path
 
 from infra.release.wheels import Environment
+from minutehand.version import VERSION
 
 LISTED = """\
 from minutehand.app import find_apps, offered_apps
 from minutehand.project import Project
+from minutehand.version import VERSION
 print(*offered_apps(), "|", *(app.name for app in find_apps(Project.find().apps)))
 """
 
@@ -37,7 +39,7 @@ def test_the_library_alone_names_what_brings_the_rest(
     wheels, project = tmp_path / "wheels", tmp_path / "project"
     wheels.mkdir()
     project.mkdir()
-    [library] = releases["0.1.0"].glob("minutehand-*.whl")
+    [library] = releases[VERSION].glob("minutehand-*.whl")
     shutil.copy(library, wheels)
     alone = Environment.make(tmp_path / "venv", wheels)
 
