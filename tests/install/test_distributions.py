@@ -11,7 +11,6 @@ from minutehand.version import VERSION
 LISTED = """\
 from minutehand.app import find_apps, offered_apps
 from minutehand.project import Project
-from minutehand.version import VERSION
 print(*offered_apps(), "|", *(app.name for app in find_apps(Project.find().apps)))
 """
 
