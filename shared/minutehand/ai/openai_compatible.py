@@ -177,6 +177,8 @@ class _Answer:
         self._on_text = on_text
         self._pieces: list[str] = []
         self._size = 0
+        #: The answer so far, while it may be a thought; None once it is not.
+        self._opening: str | None = ""
         self.finish: str | None = None
         self.refusal = ""
         self.usage: tuple[int, int] | None = None
@@ -214,12 +216,27 @@ class _Answer:
                 self.finish = choice["finish_reason"]
 
     def _write(self, text: str) -> None:
-        self._pieces.append(text)
         self._size += len(text)
         if self._size > MAX_ANSWER_CHARACTERS:
             raise self._broken("does not end")
-        if self._on_text is not None:
-            self._on_text(text)
+        if shown := self._without_thought(text):
+            self._pieces.append(shown)
+            if self._on_text is not None:
+                self._on_text(shown)
+
+    def _without_thought(self, text: str) -> str:
+        """Leave out what reasoning models on servers of one's own say first, in `<think>`."""
+        if self._opening is None:
+            return text
+        self._opening += text
+        begun = self._opening.lstrip()
+        if begun.startswith("<think>"):
+            text = begun.partition("</think>")[2].lstrip()
+        else:
+            text = "" if "<think>".startswith(begun) else self._opening
+        if text:
+            self._opening = None
+        return text
 
     def fail(self, error: Exception) -> None:
         """Turn a broken connection into what it means for the answer, unless all of it came."""

@@ -57,6 +57,27 @@ async def test_an_answer_is_streamed_counted_and_priced() -> None:
     assert told["required"] == ["title"]
 
 
+@pytest.mark.parametrize(
+    ("said", "text"),
+    [
+        ("<think>\nFive < six.\n</think>\n\nMove on Friday.", "Move on Friday."),
+        ("\n<think></think>{}", "{}"),
+        ("<thinking> is said, <think>so</think>.", "<thinking> is said, <think>so</think>."),
+        ("<think>It never came to an end", ""),
+    ],
+)
+async def test_what_a_model_thinks_is_no_answer(said: str, text: str) -> None:
+    """Servers of one's own send it before the answer, in the answer's own text."""
+    async with ModelServer() as server:
+        server.faults["answer"] = [Fault(said=said)]
+        model = client(server)
+        pieces: list[str] = []
+        done = await model.complete(PROMPT, on_text=pieces.append)
+        await model.aclose()
+
+    assert (done.text, "".join(pieces)) == (text, text)
+
+
 ERRORS = [
     (Fault(401, {"error": {"message": "bad key"}}), errors.NotAuthorised, 1),
     (Fault(403), errors.NotAuthorised, 1),
