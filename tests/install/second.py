@@ -9,6 +9,8 @@ from minutehand.version import VERSION
 
 _SERIES, _, _PATCH = VERSION.rpartition(".")
 NEXT = f"{_SERIES}.{int(_PATCH) + 1}"
+#: What their files are called, behind the time.
+THIS_FILE, NEXT_FILE = (f"minutehand_{name.replace('.', '_')}" for name in (VERSION, NEXT))
 SECOND = "20991231000000_count_greetings.sql"
 SECOND_SQL = """\
 -- Made up for a test: a second release adds a file.

@@ -15,6 +15,7 @@ from minutehand.install.tenancy import TenancyError, existing
 from minutehand.local import migrations
 from minutehand.local.postgres import Postgres
 from tests.install.projects import Hosted, bakery
+from tests.install.second import THIS_FILE
 from tests.install.test_install import contents, run
 
 ORGANIZATIONS = "create table organizations (id uuid primary key, name text not null);"
@@ -286,7 +287,7 @@ def test_a_backend_in_a_monorepo_uses_the_supabase_above(tmp_path: Path) -> None
     assert not (tmp_path / "backend" / "supabase").exists()
     assert "backend/jobs/processors/hello.py" in after
     assert 'source = "backend"' in after["minutehand.toml"]
-    assert any("_minutehand_0_1_0.sql" in name for name in after)
+    assert any(f"_{THIS_FILE}.sql" in name for name in after)
     assert run("install", str(tmp_path / "backend"))["written"] == []
 
 

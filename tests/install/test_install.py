@@ -29,6 +29,7 @@ from minutehand.local.state import StateFolder
 from minutehand.project import keep_out_of_git
 from minutehand.version import VERSION
 from tests.install.projects import bakery
+from tests.install.second import THIS_FILE
 from tests.support.command import Run
 from tests.support.paths import ROOT
 
@@ -190,7 +191,7 @@ def test_an_install_is_one_file_that_says_what_is_in_it(tmp_path: Path) -> None:
     install(tmp_path)
 
     [path] = (tmp_path / "supabase/migrations").glob("*.sql")
-    assert path.name == "20261121120000_minutehand_0_1_0.sql"
+    assert path.name == f"20261121120000_{THIS_FILE}.sql"
     assert path.read_text().startswith(f"-- Installed by minutehand {VERSION}. ")
     parts = installed(tmp_path)
     assert len(parts) == len(list((ROOT / "supabase/migrations").glob("*.sql")))
@@ -206,7 +207,7 @@ def test_a_file_of_tomorrow_comes_before(tmp_path: Path) -> None:
     names = sorted(path.name for path in (tmp_path / "supabase/migrations").glob("*.sql"))
     assert [name.partition("_")[2] for name in names[-2:]] == [
         "own_accounts.sql",
-        "minutehand_0_1_0.sql",
+        f"{THIS_FILE}.sql",
     ]
 
 
@@ -328,7 +329,7 @@ def test_an_app_may_follow_later(tmp_path: Path) -> None:
     install(tmp_path)
     done = run("install", str(tmp_path), "--app", "chat")
 
-    assert [name.partition("_")[2] for name in done["written"]] == ["minutehand_0_1_0_chat.sql"]
+    assert [name.partition("_")[2] for name in done["written"]] == [f"{THIS_FILE}_chat.sql"]
     assert 'apps = ["jobs", "minutehand_apps.chat"]' in done["notes"][0]
     assert run("install", str(tmp_path), "--app", "no", code=1)["code"] == "no_app"
 

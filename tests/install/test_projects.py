@@ -36,7 +36,7 @@ from tests.install.projects import (
     bakery,
     data_api,
 )
-from tests.install.second import NEXT
+from tests.install.second import NEXT_FILE, THIS_FILE
 from tests.support.paths import ROOT
 from tests.support.stacks import RunningStack, end, launch, wait_ready
 
@@ -119,7 +119,7 @@ def test_an_empty_folder(
 
 def push_twice(database: HostedDatabase, project: Path) -> None:
     """The CLI takes the files, and has nothing to do afterwards."""
-    assert "minutehand_0_1_0" in database.push(project)
+    assert THIS_FILE in database.push(project)
     assert "up to date" in database.push(project)
 
 
@@ -275,7 +275,7 @@ def upgrade_to_second(newer: Environment, project: Path, database: HostedDatabas
     assert [len(said["written"]) for said in (tried, done, again)] == [0, 1, 0]
     assert "Greetings are counted." in done["changes"]
     assert "Everything." not in done["changes"]
-    assert database.push(project).count(f"_minutehand_{NEXT.replace('.', '_')}.sql") == 1
+    assert database.push(project).count(f"_{NEXT_FILE}.sql") == 1
     assert "up to date" in database.push(project)
 
 
