@@ -38,7 +38,7 @@ class RunningStack:
         self.folder = folder
         self.launcher = launcher
         self.values = dict(values)
-        self._tokens: dict[str, tuple[str, float]] = {}
+        self._sessions: dict[str, tuple[dict[str, Any], float]] = {}
 
     def __getattr__(self, name: str) -> str:
         """Return a value of the env file, e.g. `stack.supabase_url`."""
@@ -53,19 +53,31 @@ class RunningStack:
         return psycopg.connect(self.database_url, **options)
 
     def sign_in(self, email: str) -> str:
-        """Return an access token of a demo user, made by Auth; kept for half of its life."""
-        token, renewal = self._tokens.get(email, ("", 0.0))
-        if time.monotonic() >= renewal:
-            answer = httpx.post(
-                f"{self.supabase_url}/auth/v1/token?grant_type=password",
-                headers={"apikey": self.supabase_publishable_key},
-                json={"email": email, "password": self.demo_password},
-            )
-            answer.raise_for_status()
-            made = answer.json()
-            token = made["access_token"]
-            self._tokens[email] = token, time.monotonic() + made["expires_in"] / 2
+        """Return an access token of a demo user, made by Auth."""
+        token: str = self.session_of(email)["access_token"]
         return token
+
+    def session_of(self, email: str) -> dict[str, Any]:
+        """Return a session of a demo user, kept for half of its life.
+
+        To check a password costs Auth more than most pages do.
+        """
+        session, renewal = self._sessions.get(email, ({}, 0.0))
+        if time.monotonic() >= renewal:
+            session = self.new_session(email)
+            self._sessions[email] = session, time.monotonic() + session["expires_in"] / 2
+        return session
+
+    def new_session(self, email: str) -> dict[str, Any]:
+        """Sign a demo user in by password: a session to renew or to end."""
+        answer = httpx.post(
+            f"{self.supabase_url}/auth/v1/token?grant_type=password",
+            headers={"apikey": self.supabase_publishable_key},
+            json={"email": email, "password": self.demo_password},
+        )
+        answer.raise_for_status()
+        session: dict[str, Any] = answer.json()
+        return session
 
     def token(self, sub: str | None, role: str = "authenticated", expires_in: float = 600) -> str:
         """Mint a token as Auth would; a negative `expires_in` makes an expired one."""

@@ -276,9 +276,9 @@ def test_an_element_by_attributes_and_what_it_says_where_it_may_not_read(
     assert page.evaluate("made") == 1
     assert token not in page.content()
 
-    page.context.set_offline(True)
+    visitor.context.set_offline(True)
     expect(part(first, "freshness")).to_have_text("Offline")
-    page.context.set_offline(False)
+    visitor.context.set_offline(False)
     expect(part(first, "freshness")).to_have_text("Live")
 
     page.evaluate("(token) => sign(token)", stack.sign_in("eve@globex.test"))

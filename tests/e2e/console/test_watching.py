@@ -161,8 +161,7 @@ def test_pages_opened_while_the_api_was_away_fill_themselves(
 
 def keep_session(visitor: Visitor, stack: RunningStack, *, expires_in: int) -> None:
     """Put into the browser a session of Ada whose token expires in so many seconds."""
-    session = visitor.session_of(ADA)
-    session |= {
+    session = stack.new_session(ADA.email) | {
         "access_token": stack.token(str(ADA.id), expires_in=expires_in),
         "expires_at": int(time.time()) + expires_in,
         "expires_in": max(0, expires_in),
@@ -202,7 +201,9 @@ def test_a_session_that_ended_says_so_and_leads_back(
 ) -> None:
     """Whether the page was open when it ended, or is opened the next morning."""
     path = f"/jobs/{worker.enqueue()}"
-    visitor = visit(ADA, path, allow=("status of 400",))
+    visitor = visit(None, path, allow=("status of 400",))
+    keep_session(visitor, stack, expires_in=3600)
+    visitor.open(path)
     page = visitor.page
     is_live(page)
     refused = {"code": 400, "error_code": "refresh_token_not_found", "msg": "Invalid Refresh Token"}
