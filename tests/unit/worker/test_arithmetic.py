@@ -197,7 +197,7 @@ def test_extra_workers_are_counted_by_how_long_jobs_took_and_what_time_is_left()
     assert leaping(story()) == [7, 3, 1], "a refusal is normal: the next look asks again"
 
 
-def test_extra_workers_that_do_not_start_in_time_are_left_alone() -> None:
+def test_extra_workers_that_do_not_start_in_time_are_given_up() -> None:
     """The tick does not depend on them; nor on those that its policy forbids."""
 
     async def story() -> tuple[float, int, list[int]]:
