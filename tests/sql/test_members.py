@@ -184,7 +184,7 @@ def test_an_unconfirmed_address_sees_nothing_until_it_is_confirmed(engine: Engin
     engine.rpc("set_member", p_workspace_id=ACME, p_email="new@acme.test", p_role="manager")
     sign_up(engine, "new@acme.test", confirmed=False)
     assert invited_to(engine, NEW) == []
-    assert refused(lambda: accept(engine, NEW))[1] == "invitation_not_found"
+    assert refused(lambda: accept(engine, NEW))[:2] == ("PT404", "invitation_not_found")
 
     engine.run("update auth.users set email_confirmed_at = now() where id = %s", NEW)
 
@@ -213,7 +213,7 @@ def test_an_invitation_ends_after_thirty_days(engine: Engine) -> None:
 
     sign_up(engine, "new@acme.test")
 
-    assert refused(lambda: accept(engine, NEW))[1] == "invitation_not_found"
+    assert refused(lambda: accept(engine, NEW))[:2] == ("PT404", "invitation_not_found")
     assert invited_to(engine, NEW) == []
     assert engine.rpc("list_members", p_workspace_id=ACME)["invitations"] == []
 
