@@ -200,7 +200,7 @@ def test_one_of_a_type_watches_no_other_and_one_switched_off_none(engine: Engine
     assert look(engine) == 1
 
 
-def test_where_it_is_posted_is_kept_and_told_to_its_job_alone(engine: Engine) -> None:
+def test_an_alerts_address_is_kept_and_given_to_its_job_alone(engine: Engine) -> None:
     """Who knows the address may write there."""
     post = {"format": "slack", "host": "hooks.slack.com", "sealed_url": SEALED}
     shown = {"format": "slack", "host": "hooks.slack.com"}

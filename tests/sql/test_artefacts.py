@@ -129,8 +129,8 @@ def test_the_files_of_a_job_and_of_a_workspace_are_bounded(engine: Engine) -> No
     with pytest.raises(psycopg.Error) as large:
         store(engine, held, b"x" * 1_000_001, name="second")
     engine.run(
-        "insert into queue.artefacts (job_id, name, workspace_id, media_type, content, key, expires_at)"
-        " select job_id, 'f' || n, workspace_id, media_type, '', key, expires_at"
+        "insert into queue.artefacts (job_id, name, workspace_id, media_type, content, key,"
+        " expires_at) select job_id, 'f' || n, workspace_id, media_type, '', key, expires_at"
         " from queue.artefacts, generate_series(1, 99) as n"
     )
     store(engine, held, name="f1")

@@ -196,7 +196,7 @@ def test_plans_of_guests_have_the_same_limits(guests: Engine) -> None:
         assert other.rpc("plan_start", p_workspace_id=None, p_plan=PLAN)["created_at"]
 
 
-def test_whoever_signs_in_without_an_account_is_a_guest_and_no_one_else_is(guests: Engine) -> None:
+def test_a_sign_in_without_an_account_is_a_guests_and_no_other_is(guests: Engine) -> None:
     """Auth gives a new anonymous user to each who asks."""
     limit(guests, plan_guest_plans=10)
     made = []
