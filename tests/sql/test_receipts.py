@@ -267,6 +267,7 @@ def test_a_retried_job_is_closed_again_or_signed_after_all(engine: Engine) -> No
     engine.register(signed=True)
     job_id = str(engine.enqueue())
     fail(engine, engine.lease_one())
+    assert not engine.rpc("job_artefacts", p_job_id=job_id)["has_receipt"]
     told = engine.rpc("close_receipt")
     engine.rpc("retry_job", p_job_id=job_id)
     assert engine.rpc(
@@ -276,6 +277,7 @@ def test_a_retried_job_is_closed_again_or_signed_after_all(engine: Engine) -> No
         fail(engine, engine.lease_one())
         engine.advance(11)
         assert closed(engine) is not None
+        assert engine.rpc("job_artefacts", p_job_id=job_id)["has_receipt"]
         engine.rpc("retry_job", p_job_id=job_id)
     with engine.member(ADA) as ada:
         assert ada.rpc("job_receipt", p_job_id=job_id).keys() == {"format", "receipt", "children"}
