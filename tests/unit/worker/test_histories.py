@@ -568,6 +568,125 @@ async def test_a_worker_that_is_stopped_does_not_look_again_for_one_that_was_ref
     assert queue.calls.count("begin_run") == 1
 
 
+def test_a_worker_asks_for_room_and_for_the_types_it_knows() -> None:
+    """A run without an end counts for a day; one that is not admitted leases nothing."""
+    asked: list[tuple[int, float]] = []
+    types: list[tuple[str, ...] | None] = []
+
+    class Noting(ModelQueue):
+        async def begin_run(
+            self, run_id: str, *, worker_id: str, most: int, seconds: float
+        ) -> WorkerRunAdmission:
+            asked.append((most, seconds))
+            return WorkerRunAdmission(admitted=len(asked) < 3)
+
+        async def lease(self, request: LeaseRequest) -> LeaseResponse:
+            types.append(request.job_types)
+            return await super().lease(request)
+
+        async def attach_extensions(self) -> dict[str, Any]:
+            raise QueueUnavailable("away")
+
+    async def story() -> TickSummary:
+        worker = worker_of(Noting(), most=4)
+        await worker.tick()
+        await worker.tick(budget_seconds=60, job_types=["strange", "work"])
+        return await worker.tick(budget_seconds=60)
+
+    crowded = leaping(story())
+
+    assert asked == [(4, 86_400), (4, 60), (4, 60)]
+    assert types == [("work",)] * 2
+    assert (crowded.crowded_out, crowded.calls) == (True, 0)
+
+
+def test_a_run_looks_again_for_those_that_were_refused_beside_it() -> None:
+    """Until none was, or it is refused itself; what it did before is what it reports."""
+
+    class Failing(ModelQueue):
+        async def begin_run(
+            self, run_id: str, *, worker_id: str, most: int, seconds: float
+        ) -> WorkerRunAdmission:
+            admission = await super().begin_run(
+                run_id, worker_id=worker_id, most=most, seconds=seconds
+            )
+            if self.calls.count("begin_run") == 3:
+                raise QueueUnavailable("away")
+            return admission
+
+        async def attach_extensions(self) -> dict[str, Any]:
+            raise QueueUnavailable("away")
+
+    queue = Failing([Row("1", {})])
+    queue.on_end_run = lambda: True
+
+    async def story() -> TickSummary:
+        return await worker_of(queue, most=1).tick(budget_seconds=60)
+
+    assert leaping(story()).completed == 1
+    assert queue.calls.count("begin_run") == 3
+
+
+def test_types_are_published_once_and_again_where_they_are_replaced() -> None:
+    published: list[int] = []
+
+    class Noting(ModelQueue):
+        async def register_job_types(self, types: Sequence[JobTypeSpec]) -> int:
+            published.append(len(types))
+            return len(types)
+
+    async def story() -> None:
+        worker = worker_of(Noting())
+        for _ in range(2):
+            await worker.register()
+        assert published == [1]
+        worker.adopt(worker.registry)
+        await worker.register()
+        await worker.register(force=True)
+        worker.adopt(Registry())
+        await worker.register(force=True)
+
+    leaping(story())
+
+    assert published == [1, 1, 1]
+
+
+def test_a_worker_says_where_its_log_and_its_code_are() -> None:
+    settings = scratch_settings("http://127.0.0.1:9").model_copy(update={"commit": "c"})
+    origin = {"log_group": "g"}
+
+    said = [
+        Worker(settings, options=each).options.origin
+        for each in (TickOptions(origin=origin), TickOptions(), None)
+    ]
+
+    assert said == [{"commit": "c", "log_group": "g"}, {"commit": "c"}, {"commit": "c"}]
+
+
+def test_a_loop_looks_when_it_is_woken_when_work_falls_due_and_each_second() -> None:
+    """After a wake-up that found nothing a moment later: the commit may follow it."""
+    looked: list[float] = []
+
+    class Noting(ModelQueue):
+        async def lease(self, request: LeaseRequest) -> LeaseResponse:
+            looked.append(asyncio.get_running_loop().time())
+            return LeaseResponse(next_due_in_ms=300 if len(looked) == 6 else None)
+
+        async def attach_extensions(self) -> dict[str, Any]:
+            raise QueueUnavailable("away")
+
+    async def story() -> None:
+        loop, wakeups = asyncio.get_running_loop(), asyncio.Event()
+        worker = worker_of(Noting())
+        loop.call_later(2.5, wakeups.set)
+        loop.call_later(4.5, worker.stop)
+        await worker.run_forever(wakeups)
+
+    leaping(story())
+
+    assert looked == pytest.approx([0, 1, 2, 2.5, 2.6, 3.6, 3.9], abs=0.01)
+
+
 async def test_a_run_that_fails_makes_room_for_the_next() -> None:
     """Else each outage takes a place for as long as a run may last."""
     ended: list[str] = []

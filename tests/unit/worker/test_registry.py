@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, Field
 
+from infra.bench.scratch import WORKSPACE
 from minutehand.worker import (
     Backoff,
     Fail,
@@ -17,6 +18,7 @@ from minutehand.worker import (
     RateLimit,
     Registry,
     Retry,
+    Schedule,
     UnknownProcessor,
 )
 
@@ -147,6 +149,32 @@ def test_an_option_may_be_as_small_or_large_as_it_makes_sense() -> None:
 
     assert {(wire["lease_seconds"], wire["timeout_seconds"]) for wire in wires} == {(1, 1)}
     assert [wire["job_type"] for wire in wires] == ["x" * 51, "x" * 100], "sorted, as its names"
+
+
+@pytest.mark.parametrize(
+    ("cron", "for_"),
+    [("* * * *", "each"), ("* * * * x", "each"), ("@often", "each"), ("@daily", "someone")],
+)
+def test_a_schedule_that_could_never_fire_is_refused_where_it_is_written(
+    cron: str, for_: str
+) -> None:
+    with pytest.raises(ValueError, match="must"):
+        Schedule(cron, for_=for_)
+
+
+def test_schedules_of_a_type_have_different_names() -> None:
+    daily, early = Schedule("@Daily", for_="each"), Schedule("0,30 7 * * 1-5", WORKSPACE, name="e")
+    given: list[Schedule | list[Schedule]] = [daily, [daily, early]]
+    for number, schedules in enumerate(given):
+        registry = Registry()
+        registry.processor("enrich", payload=Account, schedule=schedules)(enrich)
+        wires = [schedule.wire("enrich") for schedule in registry.get("enrich").schedules]
+        assert [(wire["name"], wire["scope"], wire["workspace_id"]) for wire in wires] == [
+            ("enrich", "each", None), ("e", "workspace", WORKSPACE),
+        ][: number + 1]  # fmt: skip
+
+    with pytest.raises(ValueError, match="different names"):
+        registry.processor("e", payload=Account, schedule=[daily, early])
 
 
 def test_one_name_has_one_processor_and_one_publisher() -> None:
