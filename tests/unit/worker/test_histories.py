@@ -808,7 +808,7 @@ def test_a_backlog_that_a_settle_shows_starts_extra_workers() -> None:
     assert started == [2]
 
 
-def test_a_wake_up_is_heard_each_time_it_comes() -> None:
+def test_each_wake_up_has_a_run_with_room_look() -> None:
     """By a run with room; maintenance that makes a job ready is one too."""
     begun: dict[str, float] = {}
 
