@@ -552,8 +552,8 @@ wheels = [{ url = "https://files.example/inner-1.0-py3-none-any.whl", hash = "sh
 """
 
 
-def test_a_lock_of_uv_is_read_as_it_stands(tmp_path: Path) -> None:
-    """Before a freeze, which may be older, and after one that pip-compile wrote."""
+def test_a_lock_of_uv_is_read_before_a_freeze_and_after_a_compiled_one(tmp_path: Path) -> None:
+    """Which may be older; versions, hashes and origins are its own."""
     about = '[project]\nname = "shop"\nversion = "1.0"\nrequires-python = ">=3.11"\n'
     project = {
         "pyproject.toml": f'{about}dependencies = ["inner"]\n',
