@@ -171,7 +171,7 @@ function sending({ memory } = {}) {
     async send(body) {
       server.most = Math.max(server.most, (server.atOnce += 1));
       const bytes = await body.text();
-      this.upload.onprogress({ loaded: 2 });
+      this.upload.onprogress({ loaded: Math.min(2, bytes.length) });
       const how = (await server.refuse(`${this.method} ${this.number}`)) ?? "onload";
       server.atOnce -= 1;
       this.status = typeof how === "number" ? how : 200;
