@@ -239,7 +239,7 @@ test("a page that slept gets a fresh token and a live socket", async (t) => {
 test("a gap is read after a tenth of a second, however far away the next check is", async () => {
   const world = new Restless();
   const { watch, events } = await live(world);
-  await leap(60_000);
+  await leap(60_000, 100);
 
   world.drop = 1;
   world.commit("job.progress", { progress: { percentage: 5 } });
@@ -261,7 +261,7 @@ test("a topic that cannot be joined is polled, of an ended job less often", asyn
   world.cut();
   const readsIn = async (ms) => {
     const before = world.readCount;
-    await leap(ms);
+    await leap(ms, 100);
     return world.readCount - before;
   };
   await leap(100);
