@@ -145,11 +145,21 @@ def test_the_databases_own_outage_stops_no_type(engine: Engine) -> None:
     assert len(engine.lease(100)) == 30
 
 
-def test_what_a_processor_decides_to_fail_stops_no_type(engine: Engine) -> None:
+@pytest.mark.parametrize("outcome", ["failed", "snoozed"])
+def test_what_a_processor_decides_stops_no_type(engine: Engine, outcome: str) -> None:
     """It is an answer to these payloads, and none to the next."""
     engine.enqueue_many(30)
-    engine.settle_all([{**handle(one), "outcome": "failed", "error": ERROR} for one in engine.lease(30)])  # fmt: skip
+    engine.settle_all([{**handle(one), "outcome": outcome, "error": ERROR} for one in engine.lease(30)])  # fmt: skip
     maintain(engine, after=60)
+
+    assert engine.one("select count(*) from queue.pauses") == 0
+
+
+def test_different_errors_stop_no_type(engine: Engine) -> None:
+    """The fingerprint groups them; letters differ here."""
+    for letter in "abcdefghijkl":
+        poison(engine, 1, ACME, type="E", message=f"missing {letter}")
+    maintain(engine)
 
     assert engine.one("select count(*) from queue.pauses") == 0
 
@@ -325,6 +335,31 @@ def stopped(engine: Engine) -> bool:
     return bool(engine.one("select exists (select 1 from queue.pauses where paused_by = 'poison')"))
 
 
+@pytest.mark.parametrize(
+    ("failed", "later", "stops"), [(9, 6, False), (10, 590, True), (10, 610, False)]
+)
+def test_so_many_failures_within_ten_minutes_stop_a_type_for_their_tenant(
+    engine: Engine, failed: int, later: int, stops: bool
+) -> None:
+    """As many as the setting poison_jobs says."""
+    engine.stop_clock()
+    poison(engine, failed, ACME)
+    maintain(engine, after=later)
+
+    assert stopped(engine) is stops
+
+
+def test_a_tenants_pause_says_why_and_stops_no_other(engine: Engine) -> None:
+    """A tenant must not be able to stop another's work."""
+    poison(engine, 12, ACME)
+    maintain(engine)
+
+    assert "no field" in engine.one("select reason from queue.pauses")
+    engine.enqueue()
+    other = engine.enqueue(workspace=GLOBEX)
+    assert [lease["job"]["id"] for lease in engine.lease(100)] == [other]
+
+
 @pytest.mark.parametrize(("completed", "stops"), [(11, True), (12, False)])
 def test_a_type_that_mostly_completes_for_a_tenant_is_not_stopped(
     engine: Engine, completed: int, stops: bool
@@ -423,7 +458,8 @@ def test_a_manager_ends_a_tenants_probes(engine: Engine, paused: bool) -> None:
     with engine.member(ADA) as ada:
         request = {"kind": "workspace_type", "name": "work", "workspace_id": ACME, "paused": paused}
         ada.rpc("pause_jobs", p_request=request)
-    maintain(engine, after=4000)
+    for after in (6, 4000):
+        maintain(engine, after=after)
+        assert engine.one("select count(*) from queue.pauses") == paused
 
     assert engine.one("select count(*) from queue.breakers") == 0
-    assert engine.one("select count(*) from queue.pauses") == paused

@@ -361,6 +361,7 @@ def test_runs_of_a_workspace_are_bounded_per_minute(engine: Engine) -> None:
     assert engine.maintain() == {}
     told = engine.rpc("list_schedules", p_workspace_id=ACME)["schedules"]
     assert sum("schedule_runs_per_minute" in (one["problem"] or "") for one in told) == 15
+    assert engine.one("select count(*) from queue.schedules where held_until > queue.clock()") == 15
     engine.advance(60)
     assert engine.maintain()["schedules"] == 13
     assert engine.one("select count(*) from public.jobs where workspace_id = %s", ACME) == 20
