@@ -334,15 +334,16 @@ def test_a_zombies_delivery_counts_for_nothing(engine: Engine) -> None:
 
 
 def test_a_delivery_never_carries_another_workspaces_event(engine: Engine) -> None:
-    """Whoever made it, and whatever job it names."""
+    """Whoever made it, and whatever job it names; nor one that is no more."""
     made = subscribe(engine)
-    forged = {"webhook_id": made["id"], "job_id": engine.enqueue(workspace=GLOBEX), "seq": 1}
-    engine.enqueue(forged, job_type="webhook_delivery", priority=0)
-    lease = engine.lease_one(limit=1, job_types=["webhook_delivery"])
+    for job_id, seq in ((engine.enqueue(workspace=GLOBEX), 1), (engine.enqueue(), 99)):
+        forged = {"webhook_id": made["id"], "job_id": job_id, "seq": seq}
+        engine.enqueue(forged, job_type="webhook_delivery", priority=0)
+        lease = engine.lease_one(limit=1, job_types=["webhook_delivery"])
 
-    sending = engine.rpc("webhook_to_send", p_request=handle(lease))
+        sending = engine.rpc("webhook_to_send", p_request=handle(lease))
 
-    assert sending == {"send": False, "reason": "event_deleted"}
+        assert sending == {"send": False, "reason": "event_deleted"}
 
 
 @pytest.mark.parametrize(
@@ -398,7 +399,7 @@ def test_a_bad_webhook_is_refused_by_field(
     engine: Engine, change: dict[str, Any], field: str
 ) -> None:
     """What it wants is bounded, since each event is compared with it."""
-    subscribe(engine, event_types=["job.created"] * 100, job_types=["x" * 100])
+    subscribe(engine, event_types=["job.created"] * 100, job_types=["x" * 100, "x"])
     with pytest.raises(psycopg.Error) as refused:
         subscribe(engine, **change)
 
@@ -447,10 +448,12 @@ def test_another_workspaces_webhook_is_not_found_by_its_id(engine: Engine) -> No
     """Ids are no secret."""
     made = subscribe(engine)
 
-    with engine.member(EVE) as eve, pytest.raises(psycopg.Error) as refused:
-        eve.rpc("put_webhook", p_workspace_id=GLOBEX, p_webhook={"id": made["id"], "url": URL})
-
-    assert refusal(refused.value)[:2] == ("PT404", "webhook_not_found")
+    for function, arguments in (
+        ("put_webhook", {"p_webhook": {"id": made["id"], "url": URL}}), ("delete_webhook", {"p_webhook_id": made["id"]})
+    ):  # fmt: skip
+        with engine.member(EVE) as eve, pytest.raises(psycopg.Error) as refused:
+            eve.rpc(function, p_workspace_id=GLOBEX, **arguments)
+        assert refusal(refused.value)[:2] == ("PT404", "webhook_not_found")
 
 
 def test_a_delivery_made_in_another_workspace_reaches_no_webhook(engine: Engine) -> None:
