@@ -316,6 +316,22 @@ def test_what_is_left_out_or_null_takes_the_default(engine: Engine) -> None:
     assert {k: v for k, v in bare.items() if k not in skipped} == {
         k: v for k, v in nulls.items() if k not in skipped
     }
+    times = {"lease_seconds": 60, "timeout_seconds": 300, "max_attempts": 5, "schema_version": 1}
+    backoff = {"backoff_first_seconds": 60, "backoff_cap_seconds": 3600, "backoff_factor": 2}
+    words = {"queue": "default", "events": "full", "live": "full", "tagged_by": []}
+    switches = dict.fromkeys(("rate_per_key", "internal", "signed"), False)
+    assert times | backoff | words | switches | bare == bare | times | backoff | words | switches
+
+
+def test_what_is_no_job_type_is_refused(engine: Engine) -> None:
+    """By the field, or the whole where no field is at fault alone."""
+    for types, field in (
+        ({}, "p_types"), ([{}], "job_type"), ([{"job_type": None}], "job_type"), ([{"job_type": "x" * 101}], "job_type"),
+        ([{"job_type": "a\nb"}], "p_types"),
+    ):  # fmt: skip
+        with pytest.raises(psycopg.Error) as refused:
+            engine.rpc("register_job_types", p_types=types)
+        assert refusal(refused.value) == ("PT400", "invalid_argument", field)
 
 
 def test_a_type_is_registered_once_in_a_call(engine: Engine) -> None:

@@ -4,18 +4,12 @@ import assert from "node:assert/strict";
 import { beforeEach, mock, test } from "node:test";
 import { hooksOf } from "../../../infra/console/lib/jobs/hooks.js";
 import { makeUseJobStatus } from "../../../infra/console/lib/jobs/use-job-status.js";
+import { leap } from "./world.mjs";
 
 beforeEach(() => {
   mock.timers.reset();
   mock.timers.enable({ apis: ["setTimeout"] });
 });
-
-async function leap(ms) {
-  for (let left = ms; left > 0; left -= 100) {
-    mock.timers.tick(100);
-    await new Promise(setImmediate);
-  }
-}
 
 /** A component that draws with one hook, as a framework would call it. */
 function drawing(made) {
@@ -59,12 +53,12 @@ test("without a job there is none to cancel, also not the one before", async () 
   const draw = drawing((hooks) => makeUseJobStatus(hooks, client));
 
   draw({ jobId: "j1", cancel }).cancel();
-  await leap(300);
+  await leap(300, 100);
   assert.equal(draw({ jobId: "j1", cancel }).status, "pending");
   draw({ cancel });
   const none = draw({ cancel });
   none.cancel();
-  await leap(2000);
+  await leap(2000, 100);
 
   assert.deepEqual([cancelled, none.status], [["j1"], null]);
   assert.equal(of("removeChannel").length, 1);
@@ -77,7 +71,7 @@ test("a list is watched again for another filter, and not for an equal one", asy
   const lists = () => of("rpc").filter(([name]) => name === "list_jobs");
 
   draw("import-7");
-  await leap(300);
+  await leap(300, 100);
   assert.equal(draw("import-7").jobs.length, 1);
   const before = lists().length;
   draw("import-7", { status: ["failed"] });

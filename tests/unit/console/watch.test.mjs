@@ -2,7 +2,6 @@
 
 import assert from "node:assert/strict";
 import { afterEach, test } from "node:test";
-import { QueueError, readLines } from "../../../infra/console/lib/jobs/reads.js";
 import { JobWatch } from "../../../infra/console/lib/jobs/watch-job.js";
 import { sleep, until, World } from "./world.mjs";
 
@@ -188,13 +187,6 @@ for (const end of ["completed", "failed", "cancelled"]) {
   });
 }
 
-test("a server that fails is away, one that refuses has answered", () => {
-  const statuses = [undefined, 401, 403, 429, 500, 503];
-  const reachable = statuses.map((status) => new QueueError({}, status).reachable);
-
-  assert.deepEqual(reachable, [false, true, true, true, false, false]);
-});
-
 test("a wait for the end of a deleted job, or of one no longer watched, is refused", async () => {
   const world = new World();
   world.commit("job.created", { status: "pending" });
@@ -322,30 +314,4 @@ test("a quiet, ended job costs no reads", async () => {
   await sleep(200);
 
   assert.equal(world.readCount, before);
-});
-
-test("of a job's log the last lines are read, oldest first", async () => {
-  const asked = [];
-  const query = new Proxy(
-    {},
-    {
-      get: (_, name) =>
-        name === "then"
-          ? (done) => done({ data: [{ id: 3 }, { id: 2 }] })
-          : (...of) => (asked.push([name, ...of]), query),
-    },
-  );
-
-  const lines = await readLines(query, undefined, "j1", 1, 2);
-
-  assert.deepEqual(lines, [{ id: 2 }, { id: 3 }]);
-  assert.deepEqual(
-    asked.filter(([name]) => ["eq", "gt", "order", "limit"].includes(name)),
-    [
-      ["eq", "job_id", "j1"],
-      ["gt", "id", 1],
-      ["order", "id", { ascending: false }],
-      ["limit", 2],
-    ],
-  );
 });
