@@ -745,9 +745,7 @@ async def test_where_each_stream_holds_an_invocation_the_database_counts_them(
 
     monkeypatch.setattr(services, "queue_of", lambda _: Refusing())
     monkeypatch.setattr(services, "pace", dataclasses.replace(QUICK, streaming=streaming))
-    caller = Caller(
-        user_id=uuid4(), role="authenticated", token="t", expires_at=datetime.now(UTC), claims={}
-    )
+    caller = Caller(uuid4(), "authenticated", token="t", expires_at=datetime.now(UTC))
     client = Leaving()
 
     with contextlib.nullcontext() if streaming else pytest.raises(QueueError):
