@@ -253,53 +253,6 @@ def test_an_event_is_kept_for_as_long_as_a_job_has_it(engine: Engine) -> None:
     assert engine.lease_one()["steps"] == {"w": {"event": {"n": 1}}}
 
 
-def put_schedules(engine: Engine, count: int, workspace: str = ACME) -> None:
-    """Schedules of every minute, all due."""
-    for n in range(count):
-        engine.rpc(
-            "put_schedule",
-            p_workspace_id=workspace,
-            p_schedule={"name": f"s{n}", "cron": "* * * * *", "job_type": "work"},
-        )
-    engine.advance(engine.one("select 61 - extract(second from queue.clock())::float"))
-
-
-def test_120_schedules_of_every_minute_are_one_call(engine: Engine) -> None:
-    """Their expressions were read when they were put, and are not read again."""
-    put_schedules(engine, 120)
-    engine.run("set track_functions = 'all'")
-    read = (
-        "select coalesce(sum(calls), 0) from pg_stat_xact_user_functions"
-        " where funcname in ('cron_parse', 'cron_mask')"
-    )
-
-    with engine.connection.transaction():
-        before = engine.one(read)
-        assert engine.maintain()["schedules"] == 120
-        assert engine.one(read) == before
-    assert len(engine.lease(200, call=2)) == 120
-
-
-def test_runs_of_a_workspace_are_bounded_per_minute(engine: Engine) -> None:
-    """What is above the limit waits for the next minute and says why; another's runs do not."""
-    engine.rpc("set_settings", p_settings={"schedule_runs_per_minute": 10})
-    put_schedules(engine, 25)
-    put_schedules(engine, 3, workspace=GLOBEX)
-
-    assert engine.maintain()["schedules"] == 13
-    assert engine.maintain() == {}
-    told = engine.rpc("list_schedules", p_workspace_id=ACME)["schedules"]
-    assert sum("schedule_runs_per_minute" in (one["problem"] or "") for one in told) == 15
-    engine.advance(60)
-    assert engine.maintain()["schedules"] == 13
-    assert engine.one("select count(*) from public.jobs where workspace_id = %s", ACME) == 20
-    # those that waited come first
-    ran = (
-        "select count(*) from queue.schedules where workspace_id = %s and last_slot_at is not null"
-    )
-    assert engine.one(ran, ACME) == 20
-
-
 # --- dependencies ---
 
 
