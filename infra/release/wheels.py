@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hatchling.builders.wheel import WheelBuilder
+
 ROOT = Path(__file__).resolve().parents[2]
 #: What the wheels are made of.
 PARTS = (
@@ -33,15 +35,19 @@ def checkout_copy(folder: Path, root: Path = ROOT) -> Path:
     return folder
 
 
+def commit_instant() -> str:
+    """The seconds since 1970 of the last commit: what an archive says its files are of."""
+    command = ["git", "log", "-1", "--format=%ct"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    return done.stdout.strip() or "315532800"  # the earliest instant a zip can hold
+
+
 def build_wheels(source: Path, folder: Path) -> Path:
-    """Build into a folder, by the project's own backend, as many wheels as that release has."""
+    """Build into a folder as many wheels as that release has; the same bytes each time."""
+    os.environ.setdefault("SOURCE_DATE_EPOCH", commit_instant())
+    folder.mkdir(parents=True, exist_ok=True)
     for project in (source, *(file.parent for file in source.glob("shared/*/pyproject.toml"))):
-        subprocess.run(
-            [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)],
-            cwd=project,
-            check=True,
-            capture_output=True,
-        )
+        list(WheelBuilder(str(project)).build(directory=str(folder), versions=["standard"]))
     return folder
 
 

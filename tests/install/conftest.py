@@ -9,8 +9,9 @@ import pytest
 from infra.release.compatibility import CACHE, supabase_cli
 from infra.release.wheels import Environment, build_wheels, checkout_copy
 from minutehand.local.postgres import Postgres
+from minutehand.version import VERSION
 from tests.install.projects import Hosted
-from tests.install.second import make_second_release
+from tests.install.second import NEXT, make_second_release
 from tests.support.shared import made_once
 
 
@@ -24,28 +25,28 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def releases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The folders with the wheels of 0.1.0 and 0.1.1."""
+    """The folders with the wheels of this release and of a made-up next one."""
 
     def build_both(folder: Path) -> None:
         copy = checkout_copy(folder / "source")
-        build_wheels(copy, folder / "0.1.0")
+        build_wheels(copy, folder / VERSION)
         make_second_release(copy)
-        build_wheels(copy, folder / "0.1.1")
+        build_wheels(copy, folder / NEXT)
 
     folder = made_once(tmp_path_factory, "wheels", build_both)
-    return {version: folder / version for version in ("0.1.0", "0.1.1")}
+    return {version: folder / version for version in (VERSION, NEXT)}
 
 
 @pytest.fixture(scope="session")
 def environment(releases: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Environment:
-    """An environment with 0.1.0."""
-    return _environment(tmp_path_factory, releases["0.1.0"])
+    """An environment with this release."""
+    return _environment(tmp_path_factory, releases[VERSION])
 
 
 @pytest.fixture(scope="session")
 def newer(releases: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Environment:
-    """An environment with 0.1.1."""
-    return _environment(tmp_path_factory, releases["0.1.1"])
+    """An environment with the next."""
+    return _environment(tmp_path_factory, releases[NEXT])
 
 
 def _environment(factory: pytest.TempPathFactory, wheels: Path) -> Environment:

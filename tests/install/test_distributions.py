@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 from infra.release.wheels import Environment
+from minutehand.version import VERSION
 
 LISTED = """\
 from minutehand.app import find_apps, offered_apps
@@ -37,7 +38,7 @@ def test_the_library_alone_names_what_brings_the_rest(
     wheels, project = tmp_path / "wheels", tmp_path / "project"
     wheels.mkdir()
     project.mkdir()
-    [library] = releases["0.1.0"].glob("minutehand-*.whl")
+    [library] = releases[VERSION].glob("minutehand-*.whl")
     shutil.copy(library, wheels)
     alone = Environment.make(tmp_path / "venv", wheels)
 

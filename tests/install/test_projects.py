@@ -1,7 +1,7 @@
 """From wheel and archive to a finished job in projects that are not ours, and out again.
 
 Each: install, push by the real Supabase CLI, a job and one over an own table through the Data API,
-a stranger's 404, upgrade to a made-up 0.1.1, removal that leaves nothing.
+a stranger's 404, upgrade to a made-up next release, removal that leaves nothing.
 
 | Project | Journey |
 |---|---|
@@ -36,6 +36,7 @@ from tests.install.projects import (
     bakery,
     data_api,
 )
+from tests.install.second import NEXT
 from tests.support.paths import ROOT
 from tests.support.stacks import RunningStack, end, launch, wait_ready
 
@@ -261,7 +262,7 @@ def check_stranger(ada: Client, eve: Client, tenant: str) -> None:
 
 
 def upgrade_to_second(newer: Environment, project: Path, database: HostedDatabase) -> None:
-    """0.1.1 adds one file, says what is new, and has nothing to do the second time."""
+    """The next release adds one file, says what is new, and has nothing to do the second time."""
     tried = newer.minutehand(project, "upgrade", "--dry-run")
     done = newer.minutehand(project, "upgrade")
     again = newer.minutehand(project, "upgrade")
@@ -274,7 +275,7 @@ def upgrade_to_second(newer: Environment, project: Path, database: HostedDatabas
     assert [len(said["written"]) for said in (tried, done, again)] == [0, 1, 0]
     assert "Greetings are counted." in done["changes"]
     assert "Everything." not in done["changes"]
-    assert database.push(project).count("_minutehand_0_1_1.sql") == 1
+    assert database.push(project).count(f"_minutehand_{NEXT.replace('.', '_')}.sql") == 1
     assert "up to date" in database.push(project)
 
 

@@ -93,6 +93,20 @@ def test_a_cancelled_job_whose_worker_dies_is_not_run_again(engine: Engine) -> N
     assert engine.events(job_id)[3:] == ["job.reclaimed", "job.cancelled"]
 
 
+def test_a_cancelled_job_keeps_its_last_error(engine: Engine) -> None:
+    """It says why the attempt before failed; the event says only that it was cancelled."""
+    job_id = engine.enqueue()
+    engine.settle(engine.lease_one(), "retry", error={"type": "E", "message": "no"})
+    before = engine.job(job_id)
+    engine.rpc("cancel_job", p_job_id=job_id)
+
+    after = engine.job(job_id)
+    assert after["error_message"] == before["error_message"] == "no"
+    assert after["error_fingerprint"] == before["error_fingerprint"]
+    said = "select data from public.job_events where type = 'job.cancelled'"
+    assert engine.one(said) == {"status": "cancelled", "attempts": 1}
+
+
 def test_a_waiting_job_ends_at_once(engine: Engine) -> None:
     """Its question goes with it."""
     job_id = engine.enqueue()

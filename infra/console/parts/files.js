@@ -1,4 +1,4 @@
-// What a job made to be kept: the files of `ctx.artefact`, and the signed receipt of its result.
+// What a job made to be kept: the files of `ctx.artefact`, and its signed receipt.
 
 import { apiAddress, jobs as api, rpc } from "../api.js";
 import { bytes } from "../lib/format.js";
@@ -10,18 +10,15 @@ import { Stale } from "./states-of-view.js";
 import { notifyFailure } from "./toasts.js";
 import { When } from "./when.js";
 
-/** @import { Artefact, Step, WatchedJob } from "../lib/jobs/types.js" */
+/** @import { Artefact, WatchedJob } from "../lib/jobs/types.js" */
 
-// the step in which the worker keeps a result before it is signed
-const SIGNED = "Signed result";
-
-/** @param {{job: WatchedJob, steps: Step[]}} props */
-export function Files({ job, steps }) {
+/** @param {{job: WatchedJob}} props */
+export function Files({ job }) {
   const files = useRead(
     (signal) => rpc("job_artefacts", { p_job_id: job.id }, signal),
     [job.id, job.status],
   );
-  const isSigned = job.status === "completed" && steps.some((step) => step.name === SIGNED);
+  const isSigned = files.value?.has_receipt ?? false;
   const saveReceipt = async () => {
     try {
       const bundle = await api.receipt(job.id);
@@ -55,7 +52,7 @@ export function Files({ job, steps }) {
     ${
       isSigned &&
       html`<p class="small">
-        The result is signed. <${ActionButton} className="quiet" run=${saveReceipt}>
+        ${job.status === "completed" ? "The result" : "How it ended"} is signed. <${ActionButton} className="quiet" run=${saveReceipt}>
           Download the receipt
         <//> and check it with <code>
           minutehand receipts verify

@@ -237,7 +237,7 @@ function Loaded({ watch, job, freshness }) {
             <${JsonView} value=${job.result} label="Result" />
           </section>`
         }
-        <${Files} job=${job} steps=${steps.value?.steps ?? []} />
+        <${Files} job=${job} />
         <${Steps}
           steps=${steps}
           onReplay=${(/** @type {string} */ from, /** @type {Step[]} */ kept) => setReplaying({ from, kept })} />

@@ -3,18 +3,10 @@
 import assert from "node:assert/strict";
 import { mock, test } from "node:test";
 import "./page.mjs";
+import { leap } from "./world.mjs";
 
 const { connect } = await import("../../../infra/console/api.js");
 const { watchEntity } = await import("../../../infra/console/lib/entity.js");
-
-const turn = () => new Promise(setImmediate);
-
-async function leap(ms) {
-  for (let left = ms; left > 0; left -= 50) {
-    mock.timers.tick(50);
-    await turn();
-  }
-}
 
 test("held back events are caught up with until a read finds nothing more", async () => {
   const server = { events: [], say() {}, subscribed() {} };

@@ -2,7 +2,6 @@
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { readsOfSession } from "../../../infra/console/lib/jobs/reads.js";
 import { SessionWatch } from "../../../infra/console/lib/jobs/watch-session.js";
 import { TERMS, until } from "./world.mjs";
 
@@ -176,23 +175,4 @@ test("a row from before what messages said is not shown", async () => {
 
   assert.equal(watch.state.jobs[0].status, "processing");
   watch.close();
-});
-
-test("a guest session alone is read by its id, any other as the user may see it", async () => {
-  const asked = [];
-  const query = new Proxy(() => query, {
-    get: (_, name) =>
-      name === "then"
-        ? (done) => done({ data: { jobs: [] } })
-        : (...of) => (asked.push([name, of[0]]), query),
-  });
-
-  await readsOfSession(query, "chat-7").sessionJobs("chat-7");
-  await readsOfSession(query, "guest_7").sessionJobs("guest_7");
-
-  const sources = asked.filter(([name]) => name === "from" || name === "rpc");
-  assert.deepEqual(sources, [
-    ["from", "jobs"],
-    ["rpc", "guest_session_jobs"],
-  ]);
 });

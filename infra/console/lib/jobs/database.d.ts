@@ -180,7 +180,7 @@ export type Minutehand = {
     job_attempts: Fn<Id, { attempts: Attempt[]; more: boolean }>;
     job_artefacts: Fn<
       Id & { p_key?: string | null; p_name?: string | null },
-      { artefacts: Artefact[] }
+      { artefacts: Artefact[]; has_receipt: boolean }
     >;
     job_receipt: Fn<
       Id,
