@@ -72,8 +72,8 @@ def test_each_outcome_is_counted_by_its_name(engine: Engine) -> None:
         for jobs, outcome in enumerate(outcomes):
             engine.run(COUNT, workspace, outcome, jobs + 1)
     for _ in range(2):
-        for workspace, times in ((ACME, 1), (None, 2)):
-            stats = engine.rpc("queue_stats", p_workspace_id=workspace)
+        for asked, times in ((ACME, 1), (None, 2)):
+            stats = engine.rpc("queue_stats", p_workspace_id=asked)
             counts = [stats["types"]["work"][name] for name in names]
             assert counts == [times * (n + 1) for n in range(6)]
             assert [[point[name] for name in ("completed", "failed", "enqueued")] for point in stats["throughput"]] == [[times, 2 * times, 6 * times]]  # fmt: skip
