@@ -272,8 +272,8 @@ def test_leases_renew_and_an_idle_call_is_cheap_to_answer(engine: Engine) -> Non
     engine.advance(50)
 
     assert engine.lease_call()["reclaimed"] == 0
-    assert engine.report(lease, lease_seconds=5.0) == "ok"
-    engine.advance(6)
+    assert engine.report(lease, lease_seconds=1.0) == "ok"
+    engine.advance(1)
     assert engine.lease_call(limit=0)["reclaimed"] == 1
 
 

@@ -97,6 +97,9 @@ def test_what_children_returned_is_kept_with_their_step(engine: Engine) -> None:
 
 def test_of_a_graph_a_stage_and_those_after_it_run_again(engine: Engine) -> None:
     """Also one that never finished; what ran beside it is kept, although it ended later."""
+    other = {"name": "graph", "kind": "graph", "result": {"left": [], "first": ["left"]}}
+    engine.enqueue()
+    engine.settle(engine.lease_one(), steps=[other])
     shape = {"top": [], "left": ["top"], "right": ["top"], "bottom": ["left", "right"], "new": []}
     origin = engine.enqueue({"n": 1})
     steps = [{"name": "graph", "kind": "graph", "result": shape}] + [
