@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from prometheus_client.openmetrics.exposition import generate_latest
 
 from minutehand.functions.metrics import registry_of
+from minutehand.version import VERSION
 from tests.support.paths import ROOT
 
 NONE = {"p50_ms": None, "p95_ms": None, "p99_ms": None}
@@ -40,6 +41,7 @@ def test_every_panel_shows_a_metric_that_is_there() -> None:
     assert all(f"# HELP {name} " in text for name in asked)
     assert 'minutehand_run_seconds{job_type="a\\"b\\n",quantile="0.95"} 1.5' in text
     for line in (
+        f'build_info{{version="{VERSION}"}} 1.0',
         'live_jobs{state="queued"} 1.0',
         'due_jobs{cause="ready"} 1.0',
         "oldest_due_seconds 0.0",
