@@ -654,8 +654,10 @@ def test_a_cursor_in_the_header_beats_the_query(
 @pytest.mark.parametrize("header", ["x", "-1", "1.5", "٣", "9" * 19])
 def test_a_header_that_is_no_cursor_is_refused(header: str) -> None:
     """Digits of other scripts included, which `int` would take."""
-    with pytest.raises(ApiError):
+    with pytest.raises(ApiError) as refused:
         seq_cursor(header, None)
+
+    assert refused.value.info[0]["location"] == "header"
 
 
 def page(count: int, cursor: str, *, more: bool = False) -> FeedPage:
