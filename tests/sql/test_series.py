@@ -50,18 +50,20 @@ def test_every_range_has_about_a_hundred_points(engine: Engine, minutes: int, st
     assert sum(point["completed"] for point in series["points"]) == 2
 
 
+COUNT = "insert into queue.stat_deltas (at, job_type, workspace_id, outcome, jobs) values (queue.clock(), 'work', %s, %s, %s)"
+
+
 def test_what_was_rolled_up_twice_is_counted_once(engine: Engine) -> None:
-    """Hours are added to, not replaced, and nothing is in both."""
+    """Minutes and hours are added to, not replaced, and nothing is in both."""
+    engine.stop_clock()
     for _ in range(3):
-        run_some(engine, 2)
+        engine.run(COUNT, ACME, "completed", 2)
         engine.run("select queue.roll_up(queue.clock())")
 
-    series = engine.rpc("queue_series", p_workspace_id=ACME, p_minutes=10080)
-    assert sum(point["completed"] for point in series["points"]) == 6
+    for minutes in (60, 10080):
+        series = engine.rpc("queue_series", p_workspace_id=ACME, p_minutes=minutes)
+        assert sum(point["completed"] for point in series["points"]) == 6
     assert engine.one("select count(*) from queue.stat_deltas") == 0
-
-
-COUNT = "insert into queue.stat_deltas (at, job_type, workspace_id, outcome, jobs) values (queue.clock(), 'work', %s, %s, %s)"
 
 
 def test_each_outcome_is_counted_by_its_name(engine: Engine) -> None:
