@@ -194,6 +194,8 @@ def test_one_of_a_type_watches_no_other_and_one_switched_off_none(engine: Engine
 
     engine.enqueue(job_type="other")
     assert look(engine) == 1
+    listed = engine.rpc("list_alerts", p_workspace_id=ACME)["alerts"]
+    assert [each["name"] for each in listed] == ["waiting", "failures"], "raised ones first"
     assert put(engine, **waiting, enabled=False)["raised_at"] is None
     assert look(engine) == 0
     put(engine, **waiting)

@@ -59,6 +59,8 @@ def test_each_cause_is_counted_apart(engine: Engine) -> None:
     engine.advance(61)  # an expired lease holds no slot
     found = backlog(engine)
     assert (found["at_limit"]["jobs"], found["blocked"]["jobs"]) == (2, 0)
+    engine.advance(539)  # and then there is a token
+    assert backlog(engine)["at_limit"]["jobs"] == 0
 
 
 def test_live_jobs_are_counted_by_state(engine: Engine) -> None:
@@ -110,6 +112,7 @@ def test_more_than_is_counted_is_a_warning(engine: Engine) -> None:
 
     assert (fewer["verdict"], fewer["at_least"]) == ("pass", False)
     assert (found["verdict"], found["at_least"]) == ("warn", True)
+    assert "10,000+ start next: work" in found["detail"]
 
 
 def test_what_could_start_and_does_not_is_stalled(engine: Engine) -> None:

@@ -156,7 +156,12 @@ def test_two_bulks_with_the_same_keys_in_opposite_order_do_not_deadlock(engine: 
 def test_a_bulk_is_all_or_nothing_and_names_the_bad_item(engine: Engine) -> None:
     """Half a bulk is worse than none."""
     ties: list[dict[str, Any]] = [{}, {"unique": {"key": "k"}}]
-    bads: list[dict[str, Any]] = [{"priority": 5000}, {"priority": 1.5}, {"prio": 1}]
+    bads: list[dict[str, Any]] = [
+        {"priority": 5000},
+        {"priority": 1.5},
+        {"priority": 10**10 - 1},
+        {"prio": 1},
+    ]
     for bad in bads:
         [name] = bad
         items = [{"job_type": "work"}, {"job_type": "work", **bad}]

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -62,6 +63,45 @@ def test_a_result_stays_while_its_parent_waits_for_a_slower_child(engine: Engine
     engine.advance(60)
     engine.maintain()
     assert engine.one("select count(*) from public.jobs where id = %s", quick["job"]["id"]) == 0
+
+
+def in_a_minute(engine: Engine) -> str:
+    """That instant."""
+    return str(engine.one("select queue.clock() + interval '1 minute'"))
+
+
+SCHEDULE = {"name": "s", "cron": "* * * * *", "job_type": "work"}
+ALERT = {"name": "a", "metric": "failed", "threshold": 1}
+COMES: dict[str, Callable[[Engine], Any]] = {
+    "a job's time": lambda e: e.enqueue(delay_seconds=60),
+    "a job's deadline": lambda e: e.enqueue(deadline_at=in_a_minute(e)),
+    "a lease's end": lambda e: (e.enqueue(), e.lease_one(lease_seconds=60)),
+    "a wait's end": lambda e: (
+        e.enqueue(),
+        e.settle(
+            e.lease_one(), "waiting", wait={"kind": "sleep", "name": "s", "until": in_a_minute(e)}
+        ),
+    ),
+    "a schedule's time": lambda e: e.rpc("put_schedule", p_workspace_id=ACME, p_schedule=SCHEDULE),
+    "an alert's look": lambda e: e.rpc("put_alert", p_workspace_id=ACME, p_alert=ALERT),
+    "retention": lambda e: (e.enqueue(), e.run_all()),
+}
+
+
+@pytest.mark.parametrize("name", COMES)
+def test_maintenance_is_due_when_something_comes_and_not_before(engine: Engine, name: str) -> None:
+    """A worker that is asked too early costs an idle queue; one that is not asked, the job."""
+    engine.stop_clock()
+    due = "select queue.maintenance_is_due(queue.clock())"
+    COMES[name](engine)
+    for _ in range(100):
+        if engine.one(due):
+            engine.maintain()
+    assert not engine.one(due)
+
+    engine.advance(61)
+
+    assert engine.one(due)
 
 
 def test_a_lease_waits_for_no_maintenance(engine: Engine) -> None:

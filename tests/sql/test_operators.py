@@ -378,7 +378,7 @@ def test_workers_are_listed_with_what_they_hold_and_how_they_are(
     }
 
     assert states == {"busy": ("alive", 1, 0), "lost": ("stale", 1, 0), "idle": ("alive", 0, 1)}
-    for seconds, word in ((200, "stale"), (600, "gone")):
+    for seconds, word in ((149, "alive"), (1, "stale"), (419, "stale"), (1, "gone")):
         engine.advance(seconds)
         again = olga.rpc("operator_workers")["workers"]
         assert {one["worker_id"]: one["state"] for one in again}["idle"] == word

@@ -359,6 +359,8 @@ def test_a_crowd_of_signals_does_not_keep_anothers_waiting(engine: Engine) -> No
     assert engine.one("select id from queue.signals where job_id = %s", second) in engine.one(
         "select queue.due_signals(500)"
     )
+    tenants = [engine.one("select queue.some_tenants('signals', 9)") for _ in range(9)]
+    assert [sorted(map(str, found)) for found in tenants] == [[ACME, GLOBEX]] * 9
 
 
 # --- results ---
@@ -442,6 +444,13 @@ def test_pages_of_steps_are_the_whole_in_order(engine: Engine) -> None:
     }
     shown = engine.rpc("job_steps", p_job_id=job_id)
     assert (len(shown["steps"]), shown["next"]) == (4, None)
+    engine.run(
+        "insert into queue.gathered (job_id, name, nth, child_id, status)"
+        " select %s, 'c', n, %s, 'completed' from generate_series(3, 1002) as n", job_id, ACME,
+    )  # fmt: skip
+    full = engine.one(page, job_id, None, 999_999)
+    rest = engine.one(page, job_id, Jsonb(full["next"]), 999_999)
+    assert (len(full["lines"]), len(rest["lines"]), rest["next"]) == (1000, 6, None)
 
 
 def test_steps_are_read_by_the_leases_holder_alone(engine: Engine) -> None:

@@ -109,11 +109,11 @@ def test_a_pause_is_small_and_of_something(
     engine: Engine, request_: dict[str, str], answer: tuple[str, str, str]
 ) -> None:
     """A reason of 100 kB, thousands of times, is a way to store files."""
-    with engine.member(ADA) as ada, pytest.raises(psycopg.Error) as refused:
-        ada.rpc(
-            "pause_jobs",
-            p_request={"kind": "workspace_type", "workspace_id": ACME, **request_},
-        )
+    pause = {"kind": "workspace_type", "workspace_id": ACME}
+    with engine.member(ADA) as ada:
+        ada.rpc("pause_jobs", p_request={**pause, "name": "work", "reason": "x" * 500})
+        with pytest.raises(psycopg.Error) as refused:
+            ada.rpc("pause_jobs", p_request={**pause, **request_})
 
     assert refusal(refused.value) == answer
 

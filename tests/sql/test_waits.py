@@ -9,7 +9,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from tests.support.engine import ACME, ADA, BOB, EVE, GLOBEX, Engine, refusal
+from tests.support.engine import ACME, ADA, BOB, EVE, GLOBEX, Engine, handle, refusal
 from tests.support.functions import until_waiting
 
 
@@ -240,14 +240,34 @@ def test_children_are_gathered_in_order_with_their_fates(engine: Engine) -> None
 def test_each_name_makes_children_of_its_own_for_the_jobs_person(engine: Engine) -> None:
     """Anything that a processor passes on as options."""
     with engine.member(ADA) as ada:
-        other, job_id = engine.enqueue(), ada.enqueue()
-    [_, lease] = engine.lease(2)
+        other, job_id = engine.enqueue(), ada.enqueue(session_id="s1")
+    [beside, lease] = engine.lease(2)
 
     first = engine.spawn(lease, "a", [{"job_type": "work"}])
     [child] = engine.spawn(lease, "b", [{"job_type": "work", "parent_id": other, "user_id": BOB}])
+    [others] = engine.spawn(beside, "b", [{"job_type": "work"}])
 
-    assert child not in first
-    assert (engine.job(child)["parent_id"], engine.job(child)["user_id"]) == (job_id, ADA)
+    assert len({child, *first, others}) == 3
+    row = engine.job(child)
+    assert (row["parent_id"], row["user_id"], row["session_id"]) == (job_id, ADA, "s1")
+    assert engine.spawn(lease, "none", []) == []
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        {"name": None}, {"children": None}, {"children": {}}, {"children": [{"job_type": "work"}] * 1001},
+        {"children": [{"job_type": "work", "priority": "x"}]},
+    ],
+)  # fmt: skip
+def test_what_is_no_list_of_children_is_refused(engine: Engine, request_: dict[str, Any]) -> None:
+    """None of them is made."""
+    engine.enqueue()
+    request = {**handle(engine.lease_one()), "name": "s", "children": [], **request_}
+    with pytest.raises(psycopg.Error) as refused:
+        engine.rpc("spawn_jobs", p_request=request)
+    state, word, field = refusal(refused.value)
+    assert (state, word, str(field)[:8]) == ("PT400", "invalid_argument", "children")
 
 
 def test_the_end_of_a_child_leaves_a_signal(engine: Engine) -> None:
@@ -619,14 +639,18 @@ def test_a_callback_that_no_longer_fits_does_not_stop_the_queue(engine: Engine) 
 
 
 @pytest.mark.parametrize(
-    "bad",
+    ("bad", "why"),
     [
-        {"kind": "moon"}, {}, {"kind": "event", "name": "x"}, {"kind": "sleep", "name": "x"},
-        {"kind": "sleep", "until": "soon"}, {"kind": "children", "job_ids": "x"}, {"kind": "children", "job_ids": ["x"]},
+        ({"kind": "moon"}, "must be a sleep"), ({}, "not nothing"),
+        ({"kind": "event", "name": "x"}, "must name it"), ({"kind": "event", "event": ""}, "must name it"),
+        ({"kind": "sleep", "name": "x"}, "until when"), ({"kind": "sleep", "until": "soon"}, "wrong type"),
+        ({"kind": "ask", "timeout_at": "soon"}, "wrong type"),
+        ({"kind": "children", "job_ids": "x"}, "list their ids"), ({"kind": "children", "job_ids": ["x"]}, "wrong type"),
+        ({"kind": "children", "job_ids": [ACME] * 10_001}, "at most 10000"),
     ],
 )  # fmt: skip
 def test_a_wait_that_would_never_end_fails_the_job_with_the_reason(
-    engine: Engine, bad: dict[str, Any]
+    engine: Engine, bad: dict[str, Any], why: str
 ) -> None:
     """And spoils neither its batch nor later leases."""
     job_id = engine.enqueue()
@@ -634,7 +658,9 @@ def test_a_wait_that_would_never_end_fails_the_job_with_the_reason(
     answer = engine.settle(engine.lease_one(), "waiting", wait=bad)
 
     assert (answer["outcome"], answer["status"]) == ("applied", "failed")
-    assert engine.job(job_id)["error_data"]["reason"] == "invalid_wait"
+    job = engine.job(job_id)
+    assert job["error_data"]["reason"] == "invalid_wait"
+    assert why in job["error_message"]
 
 
 def test_a_nameless_wait_takes_its_kind_as_name(engine: Engine) -> None:

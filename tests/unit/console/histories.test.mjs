@@ -235,3 +235,75 @@ test("a page that slept gets a fresh token and a live socket", async (t) => {
   assert.ok(world.nudges > 0);
   watch.close();
 });
+
+test("a gap is read after a tenth of a second, however far away the next check is", async () => {
+  const world = new Restless();
+  const { watch, events } = await live(world);
+  await leap(60_000, 100);
+
+  world.drop = 1;
+  world.commit("job.progress", { progress: { percentage: 5 } });
+  world.drop = 0;
+  world.commit("job.progress", { progress: { percentage: 6 } });
+  const before = world.readCount;
+  await leap(80);
+  assert.equal(world.readCount, before, "it may still come by itself");
+  await leap(50);
+
+  assert.equal(events.length, 3);
+  watch.close();
+});
+
+test("a topic that cannot be joined is polled, of an ended job less often", async (t) => {
+  t.mock.method(Math, "random", () => 0.5);
+  const world = new Restless();
+  const { watch } = await live(world);
+  world.cut();
+  const readsIn = async (ms) => {
+    const from = world.readCount;
+    await leap(ms, 100);
+    return world.readCount - from;
+  };
+  await leap(100);
+  assert.equal(watch.freshness, "polling");
+  const before = world.readCount;
+  world.cut();
+  await leap(100);
+  assert.equal(world.readCount, before, "what is lost already is not read for again");
+  const running = await readsIn(30_500);
+  world.commit("job.completed", { status: "completed" });
+  await leap(4000);
+  const ended = await readsIn(30_500);
+
+  assert.deepEqual([running, ended], [10, 2]);
+  watch.close();
+});
+
+test("a socket is not trusted for what the one before it brought", async () => {
+  const world = new Restless();
+  const { watch } = await live(world);
+  world.commit("job.progress", { progress: { percentage: 5 } });
+  world.cut();
+  world.connect();
+  await leapUntil(() => watch.freshness === "live", "live");
+
+  world.drop = 1;
+  world.commit("job.progress", { progress: { percentage: 6 } });
+  await leapUntil(() => watch.freshness === "polling", "distrust", 10_000);
+  watch.close();
+});
+
+test("a stream of messages costs the checks that are due, and no more", async () => {
+  const world = new Restless();
+  const { watch } = await live(world);
+  const before = world.readCount;
+  for (let count = 0; count < 100; count += 1) {
+    world.commit("job.progress", { progress: { percentage: count } });
+    await leap(50);
+  }
+  await leap(3000);
+
+  const reads = world.readCount - before;
+  assert.ok(reads >= 1 && reads <= 4, `${reads} reads in eight seconds`);
+  watch.close();
+});

@@ -6,6 +6,7 @@ import { createClient } from "@supabase/supabase-js";
 import { enqueue } from "../../../infra/console/lib/jobs/enqueue.js";
 import * as reads from "../../../infra/console/lib/jobs/reads.js";
 import { watchJob, watchWorkspace } from "../../../infra/console/lib/jobs/watch.js";
+import { JobWatch } from "../../../infra/console/lib/jobs/watch-job.js";
 import { watchJobs, watchRow } from "../../../infra/console/lib/jobs/watch-jobs.js";
 import { watchSession } from "../../../infra/console/lib/jobs/watch-session.js";
 import { until } from "./world.mjs";
@@ -21,6 +22,7 @@ function clientOf(answer = [], status = 200) {
     const what = decodeURIComponent(pathname.replace("/rest/v1/", "") + search);
     asked.push([`${method} ${schema} ${what}`, ...(body ? [JSON.parse(body)] : [])]);
     assert.ok(signal ?? method === "POST", "a read without an end");
+    if (status === 0) throw new TypeError("fetch failed");
     return new Response(JSON.stringify(answer), { status });
   }
   const client = createClient("http://data.test", "key", { global: { fetch } });
@@ -183,6 +185,16 @@ for (const [name, start, topic, first, values] of [
     assert.deepEqual(begins, values ? [first, values] : [first]);
   });
 
+test("a job is cancelled by its function, and read after that", async () => {
+  const { client, asked } = clientOf();
+  const topics = { join() {} };
+  await new JobWatch(client, readsOf(client), topics, "j1", { schema: "work" }).cancel();
+
+  const [cancelled, read] = asked;
+  assert.deepEqual(cancelled, ["POST work rpc/cancel_job", { p_job_id: "j1" }]);
+  assert.match(read[0], /^GET minutehand jobs/);
+});
+
 test("a client's schema is said once, and a call's own goes before it", async () => {
   const { client, asked } = clientOf();
   setSchema(client, "work");
@@ -219,9 +231,14 @@ for (const [name, given, status, expected] of [
     assert.equal(said, status ?? 0);
   });
 
-test("a read that fails is not repeated behind the watch's back", async () => {
-  const { client, asked } = clientOf({ message: "away" }, 503);
+for (const [status, reachable] of [
+  [503, false],
+  [0, false],
+  [403, true],
+])
+  test(`a read that fails is not repeated behind the watch's back: ${status}`, async () => {
+    const { client, asked } = clientOf({ message: "no" }, status);
 
-  await assert.rejects(readsOf(client).job("j1"), { name: "QueueError", status: 503 });
-  assert.equal(asked.length, 1);
-});
+    await assert.rejects(readsOf(client).job("j1"), { name: "QueueError", status, reachable });
+    assert.equal(asked.length, 1);
+  });

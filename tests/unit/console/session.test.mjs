@@ -176,3 +176,18 @@ test("a row from before what messages said is not shown", async () => {
   assert.equal(watch.state.jobs[0].status, "processing");
   watch.close();
 });
+
+test("a row that is ahead of the events that can be read does not ask for them for ever", async () => {
+  const session = new Session();
+  session.commit("old", "job.created", { status: "pending" });
+  const { watch } = await watching(session);
+  session.rows[0].last_seq = 5;
+  const { events } = session.reads;
+  let reads = 0;
+  session.reads.events = (...of) => ((reads += 1), events(...of));
+
+  await watch.refresh();
+
+  assert.deepEqual([reads, watch.freshness], [1, "catching-up"]);
+  watch.close();
+});

@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { afterEach, test } from "node:test";
 import { JobWatch } from "../../../infra/console/lib/jobs/watch-job.js";
-import { sleep, until, World } from "./world.mjs";
+import { sleep, turn, until, World } from "./world.mjs";
 
 /** The watches of a test. */
 let open = [];
@@ -293,10 +293,13 @@ test("many who are to look again do not read at the same moment", async () => {
 
 test("what a job waits for ends with its wait, also where its end was missed", async () => {
   const { world, watch } = await live();
-  world.commit("job.waiting", { status: "waiting", wait: "an answer" });
-  assert.equal(watch.state.job.waiting_for, "an answer");
+  world.commit("job.waiting", { status: "waiting", wait: "a word" });
+  assert.equal(watch.state.job.waiting_for, "a word");
 
   world.drop = 1;
+  world.commit("job.waiting", { status: "waiting", wait: "an answer" });
+  await watch.refresh();
+  assert.equal(watch.state.job.waiting_for, "an answer", "the row does not say it");
   world.commit("job.leased", { status: "processing" });
   await watch.refresh();
 
@@ -314,4 +317,17 @@ test("a quiet, ended job costs no reads", async () => {
   await sleep(200);
 
   assert.equal(world.readCount, before);
+});
+
+test("a job that was cancelled is so once that is answered", async () => {
+  const cancel = async (id) => {
+    await turn();
+    world.commit("job.cancelled", { status: "cancelled" });
+    return { id };
+  };
+  const { world, watch } = await live({ ...RARE, cancel });
+  world.drop = 1;
+
+  assert.deepEqual(await watch.cancel(), { id: "j1" });
+  assert.equal(watch.state.status, "cancelled");
 });

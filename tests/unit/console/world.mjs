@@ -37,10 +37,10 @@ export async function leap(ms, step = 10) {
   }
 }
 
-export async function leapUntil(holds, what, most = 120_000) {
-  for (let left = most; !holds(); left -= 10) {
+export async function leapUntil(holds, what, most = 120_000, step = 10) {
+  for (let left = most; !holds(); left -= step) {
     assert.ok(left > 0, `never: ${what}`);
-    await leap(10);
+    await leap(step, step);
   }
 }
 
