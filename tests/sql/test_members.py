@@ -129,6 +129,8 @@ def test_no_one_accepts_anothers_invitation(engine: Engine) -> None:
 
     assert refused(lambda: accept(engine, EVE))[:2] == ("PT404", "invitation_not_found")
     assert invited_to(engine, EVE) == []
+    nowhere = {"p_workspace_id": NEW, "p_email": "new@acme.test"}
+    assert refused(lambda: engine.rpc("set_member", **nowhere))[1] == "workspace_not_found"
 
 
 @pytest.mark.parametrize(

@@ -25,13 +25,15 @@ from minutehand.config import ConfigurationError
 from minutehand.deploy.apps import Needs, read_needs
 from minutehand.deploy.archive import prune, tree_size, write_zip
 from minutehand.deploy.build import (
+    Built,
+    build,
     drop_http2,
     host_target,
     locked_for,
     source_files,
     sources_hash,
 )
-from minutehand.deploy.bundles import BUNDLES, LAMBDA, Bundle, PackagingError
+from minutehand.deploy.bundles import BUNDLES, LAMBDA, Bundle, PackagingError, Target
 from minutehand.deploy.bytecode import compile_trees
 from minutehand.deploy.imports import Sources, closure, third_party
 from minutehand.deploy.inventory import bill_of_materials, licence_table, read_metadata
@@ -453,9 +455,11 @@ def test_a_tool_that_fails_is_a_sentence_with_its_own_words() -> None:
 
 def test_what_the_service_includes_is_written_afresh(tmp_path: Path) -> None:
     """What an earlier release left behind would be deployed with it."""
-    tree(tmp_path, {"minutehand.stages.yml": "prod:\n", "build/minutehand/aws/old.yml": ""})
+    project = Project.at(tree(tmp_path, {"minutehand.stages.yml": "prod:\n"}))
+    write_service(project, tmp_path)
+    tree(tmp_path, {"build/minutehand/aws/old.yml": ""})
 
-    write_service(Project.at(tmp_path), tmp_path)
+    write_service(project, tmp_path)
 
     folder = tmp_path / "build" / "minutehand"
     names = {path.name for path in (folder / "aws").iterdir()}
@@ -500,18 +504,86 @@ def test_each_function_reads_its_own_secrets_alone(tmp_path: Path) -> None:
     assert missing_for("health", {}) == [" or ".join(WORKER_SIGN_IN)]
 
 
-def wheel(folder: Path, name: str, version: str, requires: str = "") -> None:
-    """A wheel without modules."""
+def wheel(folder: Path, name: str, version: str, requires: str = "") -> str:
+    """Make a wheel of one module; its hash."""
     about = f"{name}-{version}.dist-info"
     needs = f"Requires-Dist: {requires}\n" if requires else ""
     files = {
-        "METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n{needs}",
-        "WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
-        "RECORD": "",
+        f"{name}.py": "",
+        f"{about}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n{needs}",
+        f"{about}/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        f"{about}/RECORD": "",
     }
-    with zipfile.ZipFile(folder / f"{name}-{version}-py3-none-any.whl", "w") as archive:
-        for file, text in files.items():
-            archive.writestr(f"{about}/{file}", text)
+    file = folder / f"{name}-{version}-py3-none-any.whl"
+    with zipfile.ZipFile(file, "w") as archive:
+        for inside, text in files.items():
+            archive.writestr(inside, text)
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+class OfOneModule(Bundle):
+    """A zip of a project's `main` alone."""
+
+    @property
+    def handlers(self) -> tuple[str, ...]:
+        """None of this package."""
+        return ("main",)
+
+
+def test_a_zip_is_built_again_when_it_is_damaged_or_made_of_something_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else it is kept: a deploy after its dry run packages nothing."""
+    monkeypatch.setenv("UV_FIND_LINKS", str(tmp_path))
+    monkeypatch.setenv("UV_NO_INDEX", "1")
+    digest = wheel(tmp_path, "httpx", "1.0")
+    lock = f"httpx==1.0 \\\n    --hash=sha256:{digest}\n    # via minutehand\n"
+    code = {"main.py": "import httpx\n", "requirements.lock": lock}
+    project = Project.at(tree(tmp_path / "project", code))
+    target = Target("host", f"3.{sys.version_info.minor}", None, "host")
+    bundle = OfOneModule("own", (), False, zipped_budget=10**5, unzipped_budget=10**5)
+    out = tmp_path / "out"
+    archive = out / "own.zip"
+
+    def built() -> Built:
+        [one] = build([bundle], target, out, project=project)
+        assert one.sha256 == hashlib.sha256(archive.read_bytes()).hexdigest()
+        return one
+
+    first = built()
+    with zipfile.ZipFile(archive) as opened:
+        names = set(opened.namelist())
+        assert first.unzipped_bytes == sum(info.file_size for info in opened.infolist())
+    assert {name for name in names if not name.endswith(".pyc")} == {
+        "main.py", "httpx.py", "httpx-1.0.dist-info/METADATA"
+    }  # fmt: skip
+    assert len([name for name in names if name.endswith(".pyc")]) == 2
+    assert (first.distributions, first.zipped_bytes) == ({"httpx": "1.0"}, archive.stat().st_size)
+    assert "httpx\t1.0" in (out / "own.licences.tsv").read_text()
+    assert json.loads((out / "own.cdx.json").read_text())["components"][0]["name"] == "httpx"
+    written = archive.stat().st_mtime_ns
+    assert built() == first
+    assert archive.stat().st_mtime_ns == written
+    archive.write_bytes(archive.read_bytes()[:-1])
+    assert built() == first
+    tree(project.root, {"main.py": "import httpx  # again\n"})
+    assert built().made_of != first.made_of
+    for text, said in (
+        ("return 1", "byte code could not be compiled"),
+        (
+            f"x = '{'1' * 10**5}'",
+            r"bytes unzipped, its budget is 100,000; largest: __pycache__ [\d,]+, main",
+        ),
+    ):
+        tree(project.root, {"main.py": text})
+        with pytest.raises(PackagingError, match=said):
+            built()
+    tree(
+        project.root,
+        {"main.py": code["main.py"], "requirements.lock": lock.replace(digest, "0" * 64)},
+    )
+    with pytest.raises(PackagingError, match="wheels could not be installed"):
+        built()
 
 
 def test_what_a_freeze_does_not_say_is_added_and_its_versions_stay(

@@ -33,8 +33,8 @@ def prune(folder: Path) -> list[Path]:
 
 
 def _unneeded(path: Path) -> bool:
-    if any(part in DROPPED_FOLDERS for part in path.parts[:-1]):
-        return True
+    if path.name == ".lock" or any(part in DROPPED_FOLDERS for part in path.parts[:-1]):
+        return True  # uv holds its lock where it installs
     metadata = next((part for part in path.parts if part.endswith(".dist-info")), None)
     if metadata is None:
         return path.suffix in DROPPED_SUFFIXES

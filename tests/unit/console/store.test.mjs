@@ -30,7 +30,7 @@ Object.assign((globalThis.preactHooks = { ...globalThis.preactHooks }), {
   useLayoutEffect: useEffect,
 });
 
-const { createStore, keptChoice, usePolling, useRead, useStore } = await import(
+const { createStore, isAway, isPassing, keptChoice, usePolling, useRead, useStore } = await import(
   "../../../infra/console/lib/store.js"
 );
 const { useWatched } = await import("../../../infra/console/lib/live.js");
@@ -210,4 +210,12 @@ test("events are followed by one read soon after, which waits for one under way"
   component.leave();
   await leap(1000);
   assert.deepEqual([refreshed, isClosed], [2, true]);
+});
+
+test("what is unavailable or asks to wait is asked again, a refusal is not", () => {
+  const said = (status) => [isAway({ status }), isPassing({ status })];
+  for (const status of [0, 500, 503]) assert.deepEqual(said(status), [true, true], String(status));
+  for (const status of [400, 401, 403, 404]) assert.deepEqual(said(status), [false, false]);
+  assert.deepEqual(said(429), [false, true]);
+  assert.deepEqual([isAway(null), isPassing(null)], [false, false]);
 });

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from minutehand.functions.health import checks, handler
+from minutehand.functions.health import apps, checks, handler
 from minutehand.functions.health.checks import in_words, judge, judge_key, readiness
 from minutehand.queue.models import StorageState
 
@@ -120,6 +120,31 @@ async def test_apps_add_lines_and_a_failing_app_is_distinguished() -> None:
     assert (status, body["status"]) == (200, "degraded")
     assert body["checks"]["outbox"]["detail"] == "late"
     assert body["checks"]["database"]["verdict"] == "pass"
+
+
+async def test_an_app_that_cannot_say_hides_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that fails, and one that never answers."""
+
+    async def fails(_: object) -> Any:
+        raise RuntimeError("10.0.0.7")
+
+    async def hangs(_: object) -> Any:
+        await asyncio.Event().wait()
+
+    async def answers(_: object) -> Any:
+        return {"outbox": {"verdict": "pass"}}
+
+    found = {"a": fails, "b": hangs, "c": answers}
+    modules = [(name, SimpleNamespace(checks=each)) for name, each in found.items()]
+    monkeypatch.setattr(apps, "_modules", lambda _: modules)
+    monkeypatch.setattr(apps, "PATIENCE", 0.01)
+    lines = await asyncio.wait_for(apps.checks_of_apps(SimpleNamespace())(), 60)  # type: ignore[arg-type]
+
+    assert {name: (line["verdict"], line.get("detail")) for name, line in lines.items()} == {
+        "a": ("warn", "no answer: RuntimeError"),
+        "b": ("warn", "no answer: TimeoutError"),
+        "outbox": ("pass", None),
+    }
 
 
 @pytest.mark.parametrize("answer", [ConnectionError("10.0.0.7 refused"), None])

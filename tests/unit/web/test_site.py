@@ -58,7 +58,7 @@ async def test_a_page_carries_the_policy_and_its_parts_come_in_brotli(
     ) as client:
         page, part, image = [
             await client.get(path, headers={"accept-encoding": "gzip, br"})
-            for path in ("/jobs", "/app.js", "/logo.png")
+            for path in ("/", "/app.js", "/logo.png")
         ]
         plain = await client.get("/app.js", headers={"accept-encoding": "gzip"})
         head = await client.head("/app.js", headers={"accept-encoding": "br"})

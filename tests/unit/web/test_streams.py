@@ -403,6 +403,21 @@ async def test_what_one_reader_finds_in_the_log_the_others_need_not_read() -> No
     assert all("id: 1\n" in text for text in texts)
 
 
+async def test_a_frame_of_many_jobs_makes_its_readers_read() -> None:
+    """Without numbers it is a hint alone: only the log says what came before it."""
+    hub = live_hub()
+
+    class Many(Script):
+        topic, position = "workspace:w", None
+
+    feed = Many(Batch(), Batch([line(1)], end="completed"))
+    reading = asyncio.ensure_future(read_all(feed, hub=hub, pace=NEVER))
+    await until(lambda: len(feed.items) == 1)
+    hub.notify("workspace:w", Frame(1, size=1))
+
+    assert "id: 1\n" in await asyncio.wait_for(reading, 60)
+
+
 async def test_all_streams_of_a_process_share_a_budget_of_reads_and_of_checks() -> None:
     """Each reads less often the more there are: the database sees the same."""
     hub = EventHub()
@@ -639,8 +654,10 @@ def test_a_cursor_in_the_header_beats_the_query(
 @pytest.mark.parametrize("header", ["x", "-1", "1.5", "٣", "9" * 19])
 def test_a_header_that_is_no_cursor_is_refused(header: str) -> None:
     """Digits of other scripts included, which `int` would take."""
-    with pytest.raises(ApiError):
+    with pytest.raises(ApiError) as refused:
         seq_cursor(header, None)
+
+    assert refused.value.info[0]["location"] == "header"
 
 
 def page(count: int, cursor: str, *, more: bool = False) -> FeedPage:

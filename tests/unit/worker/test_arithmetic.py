@@ -89,9 +89,9 @@ def test_a_call_is_given_up_at_its_deadline_and_has_a_moment_in_any_case(
 
 
 def test_a_loop_without_deadline_has_none() -> None:
-    deadlines = Deadlines.until(0, math.inf)
+    deadlines = Deadlines.until(5, math.inf)
 
-    assert math.isinf(deadlines.stop_working)
+    assert (deadlines.start, deadlines.stop_working) == (5, math.inf)
     assert deadlines.had_fair_time(1e9)
     assert deadlines.is_fresh(1e9)
 
@@ -175,13 +175,13 @@ def test_extra_workers_start_once_and_what_is_left_at_the_end_gets_one() -> None
         tick = Starting()
         for due in (5000, 4000):
             await tick.extra.for_backlog(due, runs=0)
-        for due in (3, 0):
+        for due in (3, 100, 0):
             await tick.extra.for_the_rest(due, runs=0)
         return tick
 
     tick = leaping(story())
 
-    assert (tick.asked, tick.summary.extra_workers) == ([7, 1], 8)
+    assert (tick.asked, tick.summary.extra_workers) == ([7, 1, 3], 11)
 
 
 def test_extra_workers_are_counted_by_how_long_jobs_took_and_what_time_is_left() -> None:

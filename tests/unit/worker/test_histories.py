@@ -288,6 +288,7 @@ def test_a_result_that_is_refused_does_not_take_others_with_it(
     settled = {name: row.settled for name, row in queue.rows.items()}
     assert settled == {"worse": {}, "gone": {}, "bad": {1: "failed"}, "good": {1: "completed"}}
     assert (summary.completed, summary.failed, summary.lost) == (1, 1, 1)
+    assert {item.duration_ms for items in queue.settles for item in items} == {1000}
     said = [each.__dict__ for each in caplog.records if "settled" in each.__dict__]
     assert {(each["job_id"], each["levelname"], each["settled"]) for each in said} == {
         ("gone", "WARNING", "stale"),
@@ -304,6 +305,19 @@ def test_a_settle_that_never_gets_through_is_repeated_until_the_end() -> None:
 
     assert (summary.completed, summary.lost, summary.error) == (0, 1, "the request was lost")
     assert 20 < len(queue.settles) < 30
+
+
+def test_a_host_that_goes_down_does_not_repeat_a_settle() -> None:
+    queue = ModelQueue([Row("1", {"seconds": 9})])
+    queue.settle_faults = ["lose_request"] * 99
+
+    async def story() -> TickSummary:
+        stopping = asyncio.Event()
+        asyncio.get_running_loop().call_later(5, stopping.set)
+        return await World(queue).tick(stopping=stopping)
+
+    assert leaping(story()).lost == 1
+    assert len(queue.settles) == 1
 
 
 def test_a_job_that_comes_back_to_its_worker_has_one_processor_at_a_time() -> None:

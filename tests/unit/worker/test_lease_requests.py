@@ -194,6 +194,7 @@ def test_a_request_that_was_refused_is_replaced_after_a_rest() -> None:
     clock = Standing()
     asking = requests(clock)
     asking.request(free_slots=4, staying=True)
+    assert not asking.next_due_by(1e9)
     clock.at = 1.0
 
     asking.refused()

@@ -119,9 +119,10 @@ async def test_a_database_that_is_not_ready_is_no_failure(
     async def publish() -> int:
         raise QueueUnavailable("Could not find the function", status=404, code="PGRST202")
 
-    registry = Registry()
+    registry, published = Registry(), list[int]()
     registry.publisher("app", publish)
     with caplog.at_level("INFO"):
-        await make(registry, []).once()
+        await make(registry, published).once()
 
     assert [record.levelname for record in caplog.records] == ["INFO"]
+    assert published == []

@@ -148,6 +148,8 @@ async def test_what_was_left_with_a_service_that_fails_is_given_to_another() -> 
 
     assert await work.run(left=60, resume=StillRunning("a", "t")) == "made by b"
     assert noted == [None]
+    gone = StillRunning("of the release before", "t")
+    assert await remote(Vendor("a"))[0].run(left=60, resume=gone) == "made by a"
 
 
 def at(*vendors: Vendor) -> ProcessorTest[None]:
@@ -176,6 +178,7 @@ def test_a_job_leaves_long_work_and_its_next_attempt_takes_it_up() -> None:
         slow.manner = "fails"
         run = await job.run()
         assert (run.outcome, run.result) == ("completed", "made by b")
+        assert run.messages == ["made: a failed", "made: 0 failed"]
         assert (await job.run()).result == "made by b"
         assert slow.asked == ["submit", "submit"]
 

@@ -88,6 +88,20 @@ def test_a_line_of_another_process_is_the_users_by_its_path(
     assert describe_lines([(str(tracebacks.__file__), 3, "f")]) is None
 
 
+@pytest.mark.parametrize("hidden", [False, True])
+def test_what_was_being_handled_is_a_cause_unless_it_is_hidden(hidden: bool) -> None:
+    def fail() -> None:
+        try:
+            _ = 1 / 0
+        except ZeroDivisionError:
+            if hidden:
+                raise ValueError from None
+            raise ValueError  # noqa: B904 - as most code does
+
+    causes = described(fail).get("causes", [])
+    assert [each["type"] for each in causes] == ([] if hidden else ["ZeroDivisionError"])
+
+
 def test_a_running_stack_is_read_outermost_first() -> None:
     found = running(sys._getframe())
 
