@@ -199,7 +199,6 @@ async function signedIn(/** @type {{id: string, email?: string}} */ user) {
     const kept = localStorage.getItem("minutehand.workspace");
     const workspace = workspaces.find((one) => one.id === kept) ?? workspaces[0] ?? null;
     if (session.get().user?.id !== user.id) return; // signed out meanwhile
-    hadSession = false;
     session.set({
       status: "in",
       user: { id: user.id, email: user.email ?? "" },

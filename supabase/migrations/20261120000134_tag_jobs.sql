@@ -24,7 +24,7 @@ begin
     return coalesce(p_tags, '{}'); -- nearly every job
   end if;
   return (array(
-    select distinct on (t.tag) t.tag
+    select t.tag
     from (
       select g.tag, g.n from unnest(p_tags) with ordinality as g (tag, n)
       union all
@@ -32,7 +32,7 @@ begin
       from unnest(p_fields) with ordinality as f (field, n)
       where jsonb_typeof(p_payload #> string_to_array(f.field, '.')) in ('string', 'number', 'boolean')) as t
     where t.tag !~ '[[:cntrl:]]'
-    order by t.tag, t.n))[1:20];
+    group by t.tag order by min(t.n)))[1:20];
 end;
 $$;
 comment on function queue.tags_of is 'A new job''s tags: those given, and name:value of the payload fields that its type names; 20 at most.';

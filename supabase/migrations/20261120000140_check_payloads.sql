@@ -26,7 +26,7 @@ begin
   end if;
 
   if p_schema ? 'const' and p_schema -> 'const' <> p_value then
-    return format('%s must be %s', p_path, p_schema ->> 'const');
+    return format('%s must be %s', p_path, coalesce(p_schema ->> 'const', 'null'));
   elsif p_schema ? 'enum' and not (p_schema -> 'enum') @> jsonb_build_array(p_value) then
     return format('%s must be one of %s', p_path, p_schema ->> 'enum');
   elsif p_schema ? 'type' then

@@ -37,7 +37,7 @@ $$;
 comment on function queue.resume_jobs is 'Let waiting jobs continue; the results of their steps are stored before. '
   'The caller holds the rows, all of them waiting.';
 
-create function queue.resume(p_values jsonb, p_now timestamptz) returns integer
+create function queue.resume(p_values jsonb, p_now timestamptz) returns void
 language plpgsql set search_path = '' as $$
 declare
   v_ids uuid[] := array(select (value ->> 'job_id')::uuid from jsonb_array_elements(p_values) order by 1);
@@ -48,7 +48,6 @@ begin
   where v.value ->> 'name' is not null
   on conflict (job_id, name) do nothing;
   perform queue.resume_jobs(v_ids, p_now);
-  return cardinality(v_ids);
 end;
 $$;
 comment on function queue.resume is 'Let waiting jobs continue with a small value: p_values is [{job_id, name, value}]. '
@@ -308,7 +307,7 @@ comment on function queue.gather_results is E'Copy the results of children, in t
   'about 16 MB in one call; returns the parents that have all.\n\nLater calls copy the rest; queue.waits.gathered '
   'says how many are copied.';
 
-create function queue.end_waits(p_ids uuid[], p_now timestamptz) returns integer
+create function queue.end_waits(p_ids uuid[], p_now timestamptz) returns void
 language plpgsql set search_path = '' as $$
 declare
   v_over uuid[];
@@ -350,11 +349,9 @@ begin
   if cardinality(v_cancel) > 0 then
     perform queue.finish(v_cancel, 'cancelled', null, '{"reason": "dependency_failed"}', p_now);
   end if;
-  return cardinality(v_resume) + cardinality(v_fail) + cardinality(v_cancel);
 end;
 $$;
-comment on function queue.end_waits is 'Continue or end those of the waiting jobs whose wait is over; returns how '
-  'many.';
+comment on function queue.end_waits is 'Continue or end those of the waiting jobs whose wait is over.';
 
 create function queue.end_orphans(
   p_parents uuid[], p_limit integer, p_now timestamptz, out ended integer, out cut boolean

@@ -147,9 +147,7 @@ begin
       filter (where fate = 'pending')
   into v_again, v_ids, v_back from moved;
   perform queue.put_back(v_back) where v_back is not null;
-  if v_ids is not null then
-    perform queue.after_end(v_ids);
-  end if;
+  perform queue.after_end(v_ids) where v_ids is not null;
   perform queue.bring_back_of(v_again || v_ids);
   return coalesce(cardinality(v_again), 0) + coalesce(cardinality(v_ids), 0);
 end;
@@ -1395,8 +1393,9 @@ begin
   end if;
   return json_build_object('leases', v_given.leases,
     'maintenance', v_given.leased < v_request.most and queue.maintenance_is_due(v_now),
-    'due', coalesce(least(1000, greatest(0, v_given.due - v_given.leased)),
-      case when v_request.most > 0 and v_given.leased >= v_request.most then 1 else 0 end),
+    'due', case
+      when v_given.due is not null then least(1000, greatest(0, v_given.due - v_given.leased))
+      when v_request.most > 0 and v_given.leased >= v_request.most then 1 else 0 end,
     'next_due_in_ms', v_next);
 end;
 $$;

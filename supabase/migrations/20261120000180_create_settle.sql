@@ -199,6 +199,7 @@ begin
   v_ids := array(
     select job_id from queue.leases
     where job_id = any (array(select i.job_id from unnest(v_items) as i))
+    order by job_id -- one that another renewed as it was reached is waited for all the same
     for update skip locked);
   with items as materialized (
     select i.job_id, i.fence,

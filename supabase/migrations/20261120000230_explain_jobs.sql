@@ -29,7 +29,7 @@ begin
         else format('The job type %s has, in this workspace,', p_job.job_type) end,
       queue.utc(v_pause.paused_at), case when v_pause.paused_by = 'poison' then 'the engine itself'
         else queue.actor(v_pause.paused_by) end, coalesce(': ' || v_pause.reason, ''),
-      coalesce(format(' It is tried again from %s on.', queue.utc(v_probe_at)), '')),
+      coalesce(' It is tried again from ' || queue.utc(v_probe_at) || ' on.', '')),
     'command', case v_pause.kind when 'workspace' then 'minutehand resume workspace ' || p_job.workspace_id
       when 'queue' then 'minutehand resume queue ' || v_pause.name
       when 'type' then 'minutehand resume type ' || p_job.job_type end,
@@ -84,7 +84,7 @@ begin
   select * into v_type from queue.job_types where job_type = p_job.job_type;
   -- limits, the narrowest first
   if v_type.key_concurrency is not null and p_job.concurrency_key is not null then
-    select count(*), min(expires_at) into v_running, v_free_at from queue.leases
+    select count(*) into v_running from queue.leases
     where job_type = p_job.job_type and workspace_id = p_job.workspace_id and concurrency_key = p_job.concurrency_key;
     if v_running >= v_type.key_concurrency then
       return queue.explain_limit('key_limit', format('of the key %s', p_job.concurrency_key), v_running,

@@ -200,7 +200,7 @@ begin
     where a.id = (v_job.payload ->> 'alert_id')::uuid and queue.member_by_mail(v_job.workspace_id, m)), 'post', (
     select a.post || jsonb_build_object('private_addresses',
       coalesce(queue.setting('webhook_private_addresses'), 'false'))
-    from queue.alerts as a where a.id = (v_job.payload ->> 'alert_id')::uuid and a.post is not null));
+    from queue.alerts as a where a.id = (v_job.payload ->> 'alert_id')::uuid));
 end;
 $$;
 comment on function public.alert_recipients is 'To whom the leased job of an alert writes {job_id, fence}: {workspace_id, mail: '

@@ -18,11 +18,13 @@ set search_path = ''
 set lock_timeout = '8s' as $$
 declare
   v_now timestamptz := queue.clock();
-  v_run uuid := (p_request ->> 'run_id')::uuid;
+  v_run uuid;
   v_most integer := queue.whole_in(p_request, 'most');
-  v_seconds double precision := (p_request ->> 'seconds')::double precision;
+  v_seconds double precision;
   v_running integer;
 begin
+  v_run := p_request ->> 'run_id'; -- here: what a declaration raises is caught by no handler of its block
+  v_seconds := p_request ->> 'seconds';
   if v_run is null or coalesce(p_request ->> 'worker_id', '') = '' or v_most is null or v_most < 1
     or v_seconds is null or not v_seconds between 0 and 86400
   then

@@ -82,6 +82,7 @@ async def test_each_level_compiles_and_boots(tmp_path: Path, level: str) -> None
         ("tickState", "ON", "ENABLED, DISABLED"),
         ("console", "no", "true, false"),
         ("alarmEmail", "me", "a mail address"),
+        ("alarmEmail", "me@example.com me@example", "a mail address"),
         ("corsOrigins", "https://a.example", "must be a list"),
         ("corsOrigins", ["https://a.example/path"], "without a path"),
         ("corsOrigins", ["*"], "without a path or *"),
@@ -102,6 +103,29 @@ def test_a_value_that_breaks_the_stack_is_refused_before_it(
     assert "minutehand.stages.yml" in str(caught.value.fix)
 
 
+@pytest.mark.parametrize(
+    ("name", "least", "most"),
+    [
+        ("workerTimeout", 30, 900),
+        ("workerMemory", 128, 10_240),
+        ("workerDisk", 512, 10_240),
+        ("workerConcurrency", 1, 1000),
+        ("extraWorkers", 1, 1000),
+        ("workersAtOnce", 1, 10_000),
+        ("workerReservedConcurrency", 1, 100_000),
+        ("oldestDueSeconds", 1, 86_400),
+        ("uploadDays", 1, 3650),
+        ("budgetUSD", 1, 10_000_000),
+    ],
+)
+def test_a_number_is_taken_between_its_ends_alone(name: str, least: int, most: int) -> None:
+    """Both ends are AWS's own where it has any."""
+    assert problems({name: least}) == problems({name: str(most)}) == []
+    for beyond in (least - 1, most + 1, f"{least}.5", "²"):
+        assert len(problems({name: beyond})) == 1, beyond
+    assert bool(problems({name: None})) is not name.startswith(("workersAt", "workerReserved"))
+
+
 def test_the_defaults_and_booleans_of_yaml_are_fine(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -109,4 +133,6 @@ def test_the_defaults_and_booleans_of_yaml_are_fine(
     monkeypatch.setenv("MINUTEHAND_PROJECT", str(project(tmp_path, console=False)))
 
     assert problems(deploy.parameters("try")) == []
+    words = {"logLevel": "warn", "logRetentionDays": 30, "corsOrigins": ["http://localhost:5173"]}
+    assert problems({**words, "allowAnonymous": True}) == []
     assert deploy.has_console("try") is False

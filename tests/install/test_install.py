@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 import pytest
 
 from minutehand.install.project import Answers, Plan, Write, plan_install
+from minutehand.install.removal import removal_sql
 from minutehand.install.rewrite import Schemas
 from minutehand.install.sources import InstallError, installed, sections_between, timestamp
 from minutehand.install.tenancy import (
@@ -177,6 +179,7 @@ def test_nothing_of_theirs_is_overwritten(tmp_path: Path) -> None:
     """Files that are there stay; what only they can change is said as the exact line."""
     bakery(tmp_path)
     (tmp_path / "serverless.yml").write_text("service: bakery\n")
+    (tmp_path / "minutehand.stages.yml").write_text("# of minutehand\nprod:\n")
     before = contents(tmp_path)
 
     plan = install(tmp_path)
@@ -184,6 +187,44 @@ def test_nothing_of_theirs_is_overwritten(tmp_path: Path) -> None:
     after = contents(tmp_path)
     assert {name: after[name] for name in before} == before
     assert '    schemas = ["public", "minutehand"]' in plan.notes[0]
+    assert [note.partition(" is yours")[0] for note in plan.notes[1:]] == ["serverless.yml"]
+
+
+@pytest.mark.parametrize(("clients", "exposed"), [("public", []), ("tasks", ["tasks"])])
+def test_a_configuration_of_the_cli_exposes_the_schema(
+    clients: str, exposed: list[str], tmp_path: Path
+) -> None:
+    """One of ours where there is none; theirs must be TOML, and may leave it to the CLI."""
+    answers = Answers(Schemas(clients, "engine"), Tenants())
+    folder = tmp_path / "My Shop!"
+    plan_install(folder, answers, now=NOON).apply()
+    path = folder / "supabase" / "config.toml"
+
+    made = tomllib.loads(path.read_text())
+    assert made["project_id"] == "my-shop"
+    assert made["api"]["schemas"] == ["public", "graphql_public", *exposed]
+    assert plan_install(folder, answers, now=NOON) == Plan(())
+    path.write_text('project_id = "x"')
+    notes = "".join(plan_install(folder, answers, now=NOON).notes)
+    assert ('schemas = ["public", "graphql_public", "tasks"]' in notes) is bool(exposed)
+    path.write_text("[api")
+    with pytest.raises(InstallError, match="is not TOML"):
+        plan_install(folder, answers, now=NOON)
+
+
+def test_files_of_theirs_may_be_in_any_encoding(tmp_path: Path) -> None:
+    """They are searched for a few words of ASCII; what we wrote may have a byte order mark."""
+    folder = tmp_path / "supabase" / "migrations"
+    folder.mkdir(parents=True)
+    for name in (".gitignore", "serverless.yml", "supabase/migrations/20250101000000_own.sql"):
+        (tmp_path / name).write_bytes(b"-- caf\xe9")
+
+    install(tmp_path)
+
+    own, ours = sorted(folder.iterdir())
+    ours.write_text(ours.read_text(), "utf-8-sig")
+    assert own.name not in removal_sql(tmp_path)
+    assert plan_upgrade(tmp_path, now=NOON).writes == ()
 
 
 def test_an_install_is_one_file_that_says_what_is_in_it(tmp_path: Path) -> None:
@@ -230,8 +271,10 @@ def test_a_number_that_sorts_after_every_timestamp_is_refused(tmp_path: Path) ->
         ({"schemas": Schemas("same", "same")}, "bad_schema"),
         ({"schemas": Schemas("minutehand", "public")}, "bad_schema"),
         ({"schemas": Schemas("pg_jobs", "engine")}, "bad_schema"),
+        ({"schemas": Schemas("s" * 52, "engine")}, "bad_schema"),
         ({"package": "class"}, "bad_package"),
         ({"package": "asyncio"}, "bad_package"),
+        ({"package": "supabase"}, "bad_package"),
         ({"package": "my-jobs"}, "bad_package"),
         ({"package": "backend.class"}, "bad_package"),
     ],
@@ -246,13 +289,22 @@ def test_names_that_cannot_be_are_refused(answers: dict[str, Any], code: str) ->
 
 def test_a_taken_package_or_schema_is_named(tmp_path: Path) -> None:
     """With the option that leads on."""
-    (tmp_path / "jobs").mkdir()
-    assert run("install", str(tmp_path), "--yes", code=1)["fix"] == "--package NAME, e.g. work"
     migrations = tmp_path / "supabase" / "migrations"
     migrations.mkdir(parents=True)
-    (migrations / "20250101000000_own.sql").write_text('CREATE SCHEMA "minutehand";')
-    refused = run("install", str(tmp_path), "--yes", "--package", "work", code=1)
-    assert refused["fix"] == "choose another name: --schema …"
+    own = migrations / "20250101000000_own.sql"
+    for text, option in (
+        ("create schema if not exists minutehand_engine;", "another name: --engine-schema …"),
+        ('CREATE SCHEMA "minutehand";', "another name: --schema …"),
+        ("create schema minutehand_too; create schema public;", None),
+    ):
+        own.write_text(text)
+        for taken in ("jobs.py", "jobs"):
+            (tmp_path / taken).touch()
+            with pytest.raises(InstallError) as refused:
+                install(tmp_path)
+            assert (option or "--package NAME, e.g. work") in refused.value.fix
+            (tmp_path / taken).unlink()
+    own.write_text('CREATE SCHEMA "minutehand";')
     assert not (tmp_path / "minutehand.toml").exists()
 
     run("install", str(tmp_path), "--yes", "--package", "work", "--schema", "tasks")
@@ -298,8 +350,32 @@ def test_their_tables_may_be_named_in_several_ways() -> None:
         organization="app.orgs", key="uid", name="title", membership="app.seats",
         member_of="org", user="person", role=None, managers=("boss",),
     )  # fmt: skip
-    assert existing("teams", "team_users(team_id,user_id,role)").organization == "public.teams"
-    for wrong in (("a b", "m(a,b)"), ("organizations.id", "memberships"), ("o.id", "m(a)")):
+    assert made.options == ("app.orgs(uid,title)", "app.seats(org,person)")
+    assert "select m.org as workspace_id, m.person as user_id,\n    'member'::text as role\n" \
+        "  from app.seats as m;" in made.migration(OURS)  # fmt: skip
+    quoted = existing('"Team"', "public.seats(teamId,userId,role)", members=["x"])
+    assert quoted == Existing(
+        organization='public."Team"', membership="public.seats", member_of="teamId", user="userId",
+        role="role", members=("x",),
+    )  # fmt: skip
+    assert quoted.options == ("Team(id)", "seats(teamId,userId,role)")
+    joined = replace(quoted, join="nr", profile=("app.people", "id", "account")).migration(OURS)
+    managers = "m.role::text in ('owner', 'admin', 'manager')"
+    for view in (
+        'select o.id as id, o.id::text as name\n  from public."Team" as o;',
+        "select o.id as workspace_id, p.account as user_id,\n"
+        f"    case when {managers} then 'manager' else 'member' end as role\n"
+        '  from public.seats as m\n  join public."Team" as o on o.nr = m."teamId"\n'
+        '  join app.people as p on p.id = m."userId"\n'
+        f"  where {managers} or m.role::text in ('x');",
+        'after delete on public."Team"\n'
+        "  for each row execute function minutehand_engine.tenant_deleted('id');",
+    ):
+        assert view in joined
+    for wrong in (
+        ("a b", "m(a,b)"), ("organizations.id", "memberships"), ("o.id", "m(a)"),
+        ("o.id", "m(a,b,c,d)"),
+    ):  # fmt: skip
         with pytest.raises(TenancyError, match="must name"):
             existing(*wrong)
     with pytest.raises(TenancyError, match="role"):
@@ -308,7 +384,7 @@ def test_their_tables_may_be_named_in_several_ways() -> None:
         existing("o.id", "m(a,b,c)", members=["x'); drop table jobs; --"])
 
 
-@pytest.mark.parametrize("tenants", [existing("orgs.id", "seats(org,person)"), Personal()])
+@pytest.mark.parametrize("tenants", [existing("orgs.uid", "seats(org,person)"), Personal()])
 def test_the_tenancy_file_takes_the_place_of_our_tables(tenants: Tenants, tmp_path: Path) -> None:
     """One file, theirs to edit; an app's foreign keys lead to their table."""
     plan = install(tmp_path, tenants=tenants, apps=("chat",))
@@ -316,7 +392,7 @@ def test_the_tenancy_file_takes_the_place_of_our_tables(tenants: Tenants, tmp_pa
     texts = [write.text for write in plan.writes if write.path.suffix == ".sql"]
     assert [text.count("Yours to edit") for text in texts] == [1]
     assert not any("create table minutehand.workspaces" in text for text in texts)
-    table = "public.orgs (id)" if tenants.kind == "existing" else "auth.users (id)"
+    table = "public.orgs (uid)" if tenants.kind == "existing" else "auth.users (id)"
     assert any(f"references {table} on delete cascade" in text for text in texts)
     assert not any(re.search(r"(references|from) minutehand\.workspaces", text) for text in texts)
     [path] = (tmp_path / "supabase/migrations").glob("*.sql")
@@ -370,7 +446,7 @@ def test_an_upgrade_refuses_what_it_does_not_know(tmp_path: Path) -> None:
 def test_the_changelog_is_cut_between_two_versions() -> None:
     """What is not released yet is not told."""
     newest = "# Changelog\n\n## [Unreleased]\n- d\n\n## [0.10.0] - x\n- c\n\n"
-    text = f"{newest}## [0.9.1]\n- b\n\n## 0.9.0\n- a\n"
+    text = f"{newest}## [0.9.1]\n- b\n\n[0.9.1]: https://x\n\n## 0.9.0\n- a\n"
 
     assert sections_between(text, "0.9.0", "0.10.0") == "## [0.10.0] - x\n- c\n\n## [0.9.1]\n- b"
     assert sections_between(text, "0.10.0", "0.10.0") == ""

@@ -97,6 +97,9 @@ def test_columns_are_read_as_named_and_none_besides(
     assert re.findall(r"'(\w+)', t\.", sql) == ["size", "made", "id", "team"]
     assert re.findall(r"set (.*)\n", sql)[-1] == "team = v_row.team"
     assert made.notes == ('{"lead_id": …}',)
+    assert "from decimal import Decimal\n\nfrom pydantic" in processor
+    assert "    lead_id: int\n" in processor
+    assert "    size: Decimal\n    made: int\n    id: int\n    team: int | None\n" in processor
     assert "class LeadChange(BaseModel):" in processor
     for write in made.writes[1:]:
         compile(write.text, str(write.path), "exec")

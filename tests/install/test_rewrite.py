@@ -54,7 +54,7 @@ FILES = sorted(
         ("do $$ begin perform queue.f('queue'); end $$", "do $$ begin perform zzengine.f('queue'); end $$"),
         ("select 'public.jobs'::regclass", "select 'zzclients.jobs'::regclass"),
         ("-- functions in public; the queue's order, in queue.jobs", "-- functions in zzclients; the queue's order, in zzengine.jobs"),
-        ("/* in /* queue.a */ public.b */ select queue from t", "/* in /* zzengine.a */ zzclients.b */ select queue from t"),
+        ("/* in queue /* queue.a */ in public */ select queue in queue", "/* in zzengine /* zzengine.a */ in zzclients */ select queue in queue"),
         ("comment on table queue.a is 'Beside those in public.'", "comment on table zzengine.a is 'Beside those in zzclients.'"),
         ("select 'joins it in queue order'", "select 'joins it in queue order'"),
         ("select extensions.f(), realtime.topic(), auth.uid()", "select extensions.f(), realtime.topic(), auth.uid()"),

@@ -128,6 +128,38 @@ def test_a_long_error_is_one_line_of_the_sentence(engine: Engine) -> None:
     assert len(told["sentence"]) < 400
 
 
+def test_a_failed_parent_leads_to_the_child_that_failed_last(engine: Engine) -> None:
+    """The parent's own line only waits for it."""
+    parent_id = engine.enqueue()
+    parent = engine.lease_one()
+    engine.spawn(parent, "c", [{"job_type": "work", "payload": {}}] * 3)
+    children = engine.lease(3)
+    for number, lease in enumerate(children[:2]):
+        at = {"frames": [{"file": "jobs/child.py", "line": number, "own": True}]}
+        error = {"type": "ValueError", "message": "no", "traceback": at}
+        engine.settle(lease, "failed", error=error)
+    engine.settle(children[2])
+    engine.settle(parent, "failed", error={"type": "x.ChildrenFailed", "message": "no"})
+
+    told = explain(engine, parent_id)
+
+    assert told["child_id"] == children[1]["job"]["id"]
+    assert "jobs/child.py:1" in told["remedy"]
+
+
+def test_what_runs_or_went_well_needs_nothing(engine: Engine) -> None:
+    """Advice on every page would be read on none."""
+    job_id = engine.enqueue()
+    lease = engine.lease_one()
+    running = explain(engine, job_id)
+    engine.settle(lease)
+    completed = explain(engine, job_id)
+
+    assert (running["remedy"], running["command"], running["history"]) == (None, None, None)
+    assert {each["verdict"] for each in running["checks"]} == {"pass"}
+    assert (completed["remedy"], completed["command"], completed["checks"]) == (None, None, [])
+
+
 def test_since_when_and_for_whom(engine: Engine) -> None:
     """A member reads of their workspace; the service of all."""
     engine.enqueue(workspace=ACME)

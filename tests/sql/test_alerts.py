@@ -89,20 +89,24 @@ def test_webhooks_get_the_alert_and_nothing_of_its_job(engine: Engine) -> None:
         ("failed", 4, True),
         ("queued", 50, False),
         ("oldest_due_seconds", 900, False),
+        ("queue_p95_seconds", 100, True),
+        ("queue_p95_seconds", 900, False),
         ("database_share", 0.9, True),
     ],
 )
 def test_each_metric_is_measured(
     engine: Engine, metric: str, threshold: float, expected: bool
 ) -> None:
-    """Four of seven failed; nothing is due; the plan is nearly full."""
+    """Four of seven failed, three after minutes; nothing is due; the plan is nearly full."""
     put(engine, metric=metric, threshold=threshold)
     fail(engine, 4)
     engine.enqueue_many(3)
+    engine.advance(200)
     engine.run_all()
     engine.run("insert into queue.storage_samples values (queue.clock(), 7.5e9 * 1.1, 0, 0)")
+    look(engine)
 
-    assert (look(engine) == 1) is expected
+    assert engine.one("select raised_at is not null from queue.alerts") is expected
 
 
 def test_a_share_is_of_five_jobs_at_least(engine: Engine) -> None:
@@ -178,27 +182,79 @@ def test_maintenance_looks_by_itself_once_a_minute(engine: Engine) -> None:
     assert announced(engine) == ["alert.raised"]
 
 
+def test_one_of_a_type_watches_no_other_and_one_switched_off_none(engine: Engine) -> None:
+    """Switched on again, it may be raised again."""
+    engine.register("other")
+    put(engine, job_type="other", threshold=1)
+    waiting = {"name": "waiting", "job_type": "other", "metric": "queued", "threshold": 1}
+    put(engine, **waiting)
+    fail(engine, 1)
+    engine.enqueue()
+    assert look(engine) == 0
+
+    engine.enqueue(job_type="other")
+    assert look(engine) == 1
+    listed = engine.rpc("list_alerts", p_workspace_id=ACME)["alerts"]
+    assert [each["name"] for each in listed] == ["waiting", "failures"], "raised ones first"
+    assert put(engine, **waiting, enabled=False)["raised_at"] is None
+    assert look(engine) == 0
+    put(engine, **waiting)
+    assert look(engine) == 1
+
+
+def test_an_alerts_address_is_kept_and_given_to_its_job_alone(engine: Engine) -> None:
+    """Who knows the address may write there."""
+    post = {"format": "slack", "host": "hooks.slack.com", "sealed_url": SEALED}
+    shown = {"format": "slack", "host": "hooks.slack.com"}
+    queued = {"metric": "queued", "threshold": 1}
+    assert put(engine, **queued, post=post)["post"] == shown
+    assert put(engine, **queued)["post"] == shown
+    [listed] = engine.rpc("list_alerts", p_workspace_id=ACME)["alerts"]
+    engine.enqueue()
+    look(engine)
+    [carrier] = engine.lease(5, job_types=["alert"])
+    handle = {"job_id": carrier["job"]["id"], "fence": carrier["fence"]}
+
+    assert listed["post"] == shown
+    assert engine.rpc("alert_recipients", p_request=handle)["post"] == {
+        **post, "private_addresses": False,
+    }  # fmt: skip
+    assert put(engine, **queued, post=None)["post"] is None
+
+
+POST = {"format": "json", "host": "example.com", "sealed_url": SEALED}
+
+
 @pytest.mark.parametrize(
-    ("alert", "word"),
+    ("alert", "status", "word"),
     [
-        ({"metric": "sorrow"}, "invalid_argument"),
-        ({"threshold": None}, "invalid_argument"),
-        ({"threshold": -1}, "invalid_argument"),
-        ({"metric": "failure_share", "threshold": 5}, "invalid_argument"),
-        ({"minutes": 0}, "invalid_argument"),
-        ({"colour": "red"}, "invalid_argument"),
-        ({"job_type": "wrok"}, "unknown_job_type"),
-        ({"mail": ["stranger@example.com"]}, "invalid_argument"),
-        ({"whole": True}, "forbidden"),
-        ({"metric": "database_share", "threshold": 0.8}, "forbidden"),
+        ({"metric": "sorrow"}, 422, "invalid_argument"),
+        ({"threshold": None}, 400, "invalid_argument"),
+        ({"threshold": -1}, 400, "invalid_argument"),
+        ({"metric": "failure_share", "threshold": 5}, 400, "invalid_argument"),
+        ({"minutes": 0}, 400, "invalid_argument"),
+        ({"minutes": 1441}, 400, "invalid_argument"),
+        ({"colour": "red"}, 400, "invalid_argument"),
+        ({"job_type": "wrok"}, 422, "unknown_job_type"),
+        ({"mail": ["ada@acme.test", "stranger@example.com"]}, 422, "invalid_argument"),
+        ({"post": {**POST, "format": "xml"}}, 422, "invalid_argument"),
+        ({"post": {**POST, "host": "example.com/x"}}, 422, "invalid_argument"),
+        ({"post": {**POST, "sealed_url": "https://example.com"}}, 422, "invalid_argument"),
+        ({"post": {**POST, "sealed_url": f"{SEALED}{4000 * 'x'}"}}, 422, "invalid_argument"),
+        ({"post": {**POST, "token": "x"}}, 422, "invalid_argument"),
+        ({"post": "https://example.com"}, 422, "invalid_argument"),
+        ({"whole": True}, 403, "forbidden"),
+        ({"metric": "database_share", "threshold": 0.8}, 403, "forbidden"),
     ],
 )
-def test_what_cannot_be_kept_is_refused(engine: Engine, alert: dict[str, Any], word: str) -> None:
+def test_what_cannot_be_kept_is_refused(
+    engine: Engine, alert: dict[str, Any], status: int, word: str
+) -> None:
     """Mail goes to members only: nobody writes to strangers through us."""
     with engine.member(ADA) as ada, pytest.raises(psycopg.Error) as error:
         put(ada, **alert)
 
-    assert refusal(error.value)[1] == word
+    assert refusal(error.value)[:2] == (f"PT{status}", word)
 
 
 def test_members_read_and_managers_write(engine: Engine) -> None:
@@ -209,11 +265,12 @@ def test_members_read_and_managers_write(engine: Engine) -> None:
         with pytest.raises(psycopg.Error) as error:
             put(bob)
     with engine.member(ADA) as ada:
-        assert ada.rpc("delete_alert", p_workspace_id=ACME, p_name="failures") == {
-            "deleted": "failures"
-        }
-
-    assert refusal(error.value)[1] == "forbidden"
+        assert refusal(error.value)[:2] == ("PT403", "forbidden")
+        delete = {"p_workspace_id": ACME, "p_name": "failures"}
+        assert ada.rpc("delete_alert", **delete) == {"deleted": "failures"}
+        with pytest.raises(psycopg.Error) as error:
+            ada.rpc("delete_alert", **delete)
+        assert refusal(error.value) == ("PT404", "alert_not_found", "failures")
 
 
 def test_mail_goes_to_those_who_are_members_when_it_is_sent(engine: Engine) -> None:

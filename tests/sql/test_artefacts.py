@@ -128,11 +128,20 @@ def test_the_files_of_a_job_and_of_a_workspace_are_bounded(engine: Engine) -> No
     store(engine, held, b"x" * 3_000_000)
     with pytest.raises(psycopg.Error) as large:
         store(engine, held, b"x" * 1_000_001, name="second")
+    engine.run(
+        "insert into queue.artefacts (job_id, name, workspace_id, media_type, content, key,"
+        " expires_at) select job_id, 'f' || n, workspace_id, media_type, '', key, expires_at"
+        " from queue.artefacts, generate_series(1, 99) as n"
+    )
+    store(engine, held, name="f1")
+    with pytest.raises(psycopg.Error) as crowded:
+        store(engine, held, name="second")
     engine.run("update queue.settings set value = '1' where name = 'max_artefacts'")
     with pytest.raises(psycopg.Error) as many:
         store(engine, held, name="second")
 
-    assert refusal(large.value)[:2] == ("PT413", "artefacts_too_large")
+    for error in (large, crowded):
+        assert refusal(error.value)[:2] == ("PT413", "artefacts_too_large")
     assert refusal(many.value) == ("PT429", "quota_exceeded", "max_artefacts")
     with engine.member(ADA) as ada:
         limits = ada.rpc("workspace_limits", p_workspace_id=ACME)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import psycopg
 import pytest
 
-from tests.support.engine import Engine, handle, refusal
+from tests.support.engine import ADA, Engine, handle, refusal
 
 
 def test_a_pending_job_ends_at_once(engine: Engine) -> None:
@@ -20,6 +20,40 @@ def test_a_pending_job_ends_at_once(engine: Engine) -> None:
 
     assert engine.lease() == []
     assert engine.events(ready) == ["job.created", "job.cancelled"]
+
+
+@pytest.mark.parametrize("way", ["function", "update"])
+def test_a_cancel_is_recorded_whatever_its_way(engine: Engine, way: str) -> None:
+    """The job, its history, the audit log and the statistics say the same."""
+    engine.stop_clock()
+    ended = engine.enqueue()
+    engine.settle(engine.lease_one(), "retry", error={"type": "E", "message": "no"})
+    running = engine.enqueue()
+    engine.lease_one()
+    engine.advance(5)
+    with engine.member(ADA) as ada:
+        for job_id in (ended, running):
+            if way == "function":
+                ada.rpc("cancel_job", p_job_id=job_id)
+            else:
+                ada.run("update public.jobs set status = 'cancelled' where id = %s", job_id)
+
+    now = engine.one("select to_jsonb(queue.clock())")
+    names = ("status", "outcome", "finished_at", "updated_at", "cancel_requested_at", "error_data")
+    cancelled = {"type": "Cancelled", "reason": "cancelled"}
+    assert [tuple(engine.job(one)[name] for name in names) for one in (ended, running)] == [
+        ("cancelled", "cancelled", now, now, None, cancelled),
+        ("processing", None, None, now, now, None),
+    ]
+    last = "select data from public.job_events where job_id = %s order by seq desc limit 1"
+    assert engine.one(last, ended) == {"status": "cancelled", "attempts": 1}
+    assert engine.one(last, running) == {"status": "processing", "attempts": 1}
+    assert engine.rows("select action, job_id::text, user_id::text from queue.actions") == [
+        ("cancel", ended, ADA),
+        ("cancel", running, ADA),
+    ]
+    counted = "select outcome, jobs from queue.stat_deltas where outcome = 'cancelled'"
+    assert engine.rows(counted) == [("cancelled", 1)]
 
 
 def test_a_running_job_is_asked_to_stop_and_ends_cancelled(engine: Engine) -> None:
@@ -47,14 +81,30 @@ def test_a_completion_beats_a_cancel_that_came_too_late(engine: Engine) -> None:
 
 
 def test_a_cancelled_job_whose_worker_dies_is_not_run_again(engine: Engine) -> None:
-    """The expire ends it."""
+    """The expiry of its lease ends it, which is no error of its own."""
     job_id = engine.enqueue()
     engine.lease_one()
     engine.rpc("cancel_job", p_job_id=job_id)
     engine.advance(61)
 
     assert engine.lease() == []
-    assert engine.status(job_id) == "cancelled"
+    job = engine.job(job_id)
+    assert (job["status"], job["error_message"], job["error_data"]) == ("cancelled", None, None)
+    assert engine.events(job_id)[3:] == ["job.reclaimed", "job.cancelled"]
+
+
+def test_a_cancelled_job_keeps_its_last_error(engine: Engine) -> None:
+    """It says why the attempt before failed; the event says only that it was cancelled."""
+    job_id = engine.enqueue()
+    engine.settle(engine.lease_one(), "retry", error={"type": "E", "message": "no"})
+    before = engine.job(job_id)
+    engine.rpc("cancel_job", p_job_id=job_id)
+
+    after = engine.job(job_id)
+    assert after["error_message"] == before["error_message"] == "no"
+    assert after["error_fingerprint"] == before["error_fingerprint"]
+    said = "select data from public.job_events where type = 'job.cancelled'"
+    assert engine.one(said) == {"status": "cancelled", "attempts": 1}
 
 
 def test_a_waiting_job_ends_at_once(engine: Engine) -> None:

@@ -30,10 +30,10 @@ def workspaces(engine: Engine, count: int, *, member: str | None = None) -> list
     return ids
 
 
-def prove(engine: Engine, *tenants: str) -> None:
+def prove(engine: Engine, *tenants: str, job_type: str = "work") -> None:
     """Let one job of each complete, well before anything fails."""
     for workspace in tenants:
-        engine.enqueue(workspace=workspace)
+        engine.enqueue(workspace=workspace, job_type=job_type)
     engine.run_all()
     maintain(engine, after=20)
     engine.advance(1200)
@@ -64,7 +64,7 @@ def paused(engine: Engine) -> bool:
 def broken(engine: Engine) -> list[str]:
     """Three proven tenants, for all of whom the type has just failed: it is stopped."""
     tenants = workspaces(engine, 3)
-    prove(engine, *tenants)
+    prove(engine, GLOBEX, *tenants)
     for workspace in tenants:
         poison(engine, 4, workspace)
     maintain(engine)
@@ -93,8 +93,11 @@ def test_a_type_broken_for_several_tenants_is_paused_for_all(engine: Engine) -> 
 
 
 def test_tenants_for_whom_it_never_worked_are_no_evidence(engine: Engine) -> None:
-    """A workspace costs nothing: its failures may be what it was made for."""
-    for workspace in workspaces(engine, 6):
+    """A workspace costs nothing: its failures may be what it was made for. Another type proves nothing."""
+    engine.register("other")
+    fresh = workspaces(engine, 6)
+    prove(engine, *fresh, job_type="other")
+    for workspace in fresh:
         poison(engine, 9, workspace)
     maintain(engine)
 
@@ -145,11 +148,21 @@ def test_the_databases_own_outage_stops_no_type(engine: Engine) -> None:
     assert len(engine.lease(100)) == 30
 
 
-def test_what_a_processor_decides_to_fail_stops_no_type(engine: Engine) -> None:
+@pytest.mark.parametrize("outcome", ["failed", "snoozed"])
+def test_what_a_processor_decides_stops_no_type(engine: Engine, outcome: str) -> None:
     """It is an answer to these payloads, and none to the next."""
     engine.enqueue_many(30)
-    engine.settle_all([{**handle(one), "outcome": "failed", "error": ERROR} for one in engine.lease(30)])  # fmt: skip
+    engine.settle_all([{**handle(one), "outcome": outcome, "error": ERROR} for one in engine.lease(30)])  # fmt: skip
     maintain(engine, after=60)
+
+    assert engine.one("select count(*) from queue.pauses") == 0
+
+
+def test_different_errors_stop_no_type(engine: Engine) -> None:
+    """The fingerprint groups them; letters differ here."""
+    for letter in "abcdefghijkl":
+        poison(engine, 1, ACME, type="E", message=f"missing {letter}")
+    maintain(engine)
 
     assert engine.one("select count(*) from queue.pauses") == 0
 
@@ -218,6 +231,20 @@ def test_probes_that_fail_for_two_tenants_open_it_again_for_longer(engine: Engin
     assert paused(engine)
     maintain(engine, after=30)
     assert not paused(engine)
+
+
+def test_each_pause_is_twice_as_long_as_the_one_before_up_to_an_hour(engine: Engine) -> None:
+    """Meanwhile at most three jobs run at once, or what the type's own limit says."""
+    engine.stop_clock()
+    engine.register("work", max_concurrency=2)
+    nil = str(uuid.UUID(int=0))
+    for minutes in (1, 2, 4, 8, 16, 32, 60, 60):
+        engine.run("select queue.open_breaker('work', %s, 'test', queue.clock())", nil)
+        rests = "select probe_at - queue.clock() = make_interval(mins => %s) from queue.breakers"
+        assert engine.one(rests, minutes)
+        engine.run("select queue.half_open('work', %s, queue.clock())", nil)
+        limits = "select max_concurrency, workspace_concurrency from queue.job_types where job_type = 'work'"
+        assert engine.one(limits) == (2, 1)
 
 
 def test_one_tenants_failing_probes_do_not_keep_it_open(engine: Engine) -> None:
@@ -325,13 +352,44 @@ def stopped(engine: Engine) -> bool:
     return bool(engine.one("select exists (select 1 from queue.pauses where paused_by = 'poison')"))
 
 
+@pytest.mark.parametrize(
+    ("failed", "later", "stops"), [(9, 6, False), (10, 590, True), (10, 610, False)]
+)
+def test_so_many_failures_within_ten_minutes_stop_a_type_for_their_tenant(
+    engine: Engine, failed: int, later: int, stops: bool
+) -> None:
+    """As many as the setting poison_jobs says."""
+    engine.stop_clock()
+    poison(engine, failed, ACME)
+    maintain(engine, after=later)
+
+    assert stopped(engine) is stops
+
+
+def test_a_tenants_pause_says_why_and_stops_no_other(engine: Engine) -> None:
+    """A tenant must not be able to stop another's work."""
+    poison(engine, 12, ACME)
+    maintain(engine)
+
+    assert "no field" in engine.one("select reason from queue.pauses")
+    engine.enqueue()
+    other = engine.enqueue(workspace=GLOBEX)
+    assert [lease["job"]["id"] for lease in engine.lease(100)] == [other]
+
+
+@pytest.mark.parametrize("rolled_up", [False, True])
 @pytest.mark.parametrize(("completed", "stops"), [(11, True), (12, False)])
 def test_a_type_that_mostly_completes_for_a_tenant_is_not_stopped(
-    engine: Engine, completed: int, stops: bool
+    engine: Engine, completed: int, stops: bool, rolled_up: bool
 ) -> None:
-    """Some inputs are bad: the others need not wait for them."""
+    """Some inputs are bad: the others need not wait for them. Another type or tenant proves nothing."""
+    engine.register("other")
+    engine.enqueue_many(12, job_type="other")
+    engine.enqueue_many(12, workspace=GLOBEX)
     engine.enqueue_many(completed)
     engine.run_all()
+    if rolled_up:
+        engine.run("select queue.roll_up(queue.clock())")
     poison(engine, 12, ACME)
     maintain(engine)
 
@@ -359,6 +417,10 @@ def test_a_tenants_pause_lets_one_job_through_and_ends_when_it_completes(engine:
     assert len(mine) == 1
     assert {lease["job"]["id"] for lease in leases} - {mine[0]["job"]["id"]} == elsewhere
     assert [one for one in engine.lease(100) if one["job"]["workspace_id"] == ACME] == []
+    leases.remove(mine[0])
+    engine.settle_all([{**handle(lease), "outcome": "completed"} for lease in leases])
+    maintain(engine)
+    assert engine.one("select count(*) from queue.breakers") == 1
     engine.settle(mine[0])
     maintain(engine)
 
@@ -423,7 +485,8 @@ def test_a_manager_ends_a_tenants_probes(engine: Engine, paused: bool) -> None:
     with engine.member(ADA) as ada:
         request = {"kind": "workspace_type", "name": "work", "workspace_id": ACME, "paused": paused}
         ada.rpc("pause_jobs", p_request=request)
-    maintain(engine, after=4000)
+    for after in (6, 4000):
+        maintain(engine, after=after)
+        assert engine.one("select count(*) from queue.pauses") == paused
 
     assert engine.one("select count(*) from queue.breakers") == 0
-    assert engine.one("select count(*) from queue.pauses") == paused

@@ -1,3 +1,4 @@
+# ruff: noqa: E501 - tables stay on one line
 """Which code serves jobs since when, what failed under it, and how a job fares across a deploy."""
 
 from __future__ import annotations
@@ -6,6 +7,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from psycopg.types.json import Jsonb
 
 from tests.support.engine import ACME, ADA, EVE, Engine
 
@@ -64,6 +66,20 @@ def test_what_a_worker_says_of_its_code_has_the_form_of_a_commit_and_an_address(
         seen(engine, {"commit": "<b>", "source": source}, worker=f"w{at}")
     assert engine.one("select array_agg(origin) from queue.workers") == [None] * 3
     assert deploys(engine, "version", "source") == [(None, "1.0", None)]
+    good = {
+        "region": "us-gov-east-1", "log_group": "/aws/lambda/x.y-z_#", "log_stream": "2026/[$LATEST]0a",
+        "request_id": "a.b:c-d_1", "version": "v" * 512, "commit": "a" * 64,
+        "source": "https://git.example:8443/a/b~c",
+    }  # fmt: skip
+    bad: dict[str, list[Any]] = {
+        "region": ["eu", "EU-west-1", "eu-west-100"], "log_group": ["a b", ""], "log_stream": ["a:b", "a*"],
+        "request_id": ["a/b"], "version": ["v" * 513, "a\n", 1], "commit": ["a" * 65], "other": ["x"],
+        "source": ["https://x", "http://x/a", "https://x/a?b"],
+    }  # fmt: skip
+    for name, values in {"version": ["v" * 512], **bad}.items():
+        for value in values:
+            kept = engine.one("select queue.checked_origin(%s)", Jsonb({**good, name: value}))
+            assert kept == {k: v for k, v in good.items() if k != name or v == value}, (name, value)
 
 
 def test_failures_are_counted_since_the_latest_deploy_that_serves_the_type(engine: Engine) -> None:

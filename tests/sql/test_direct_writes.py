@@ -21,9 +21,10 @@ INSERT = "insert into public.jobs (workspace_id, job_type, payload, status) valu
 
 def test_a_privileged_insert_is_a_valid_enqueue(engine: Engine) -> None:
     """The contract's one-liner, several rows at a time too."""
+    engine.stop_clock()
     engine.run(
         "insert into public.jobs (workspace_id, job_type, scheduled_for) "
-        "select %s, 'work', case when n > 3 then queue.clock() + interval '1 hour' end from generate_series(1, 5) n",
+        "select %s, 'work', case when n > 2 then queue.clock() + greatest(0, n - 3) * interval '1 hour' end from generate_series(1, 5) n",
         ACME,
     )
 
@@ -334,6 +335,8 @@ def test_an_unknown_version_is_refused(engine: Engine) -> None:
         engine.enqueue({}, job_type="strict", schema_version=99)
 
     assert refusal(refused.value) == ("PT422", "payload_invalid", "schema_version")
+    with pytest.raises(psycopg.Error, match=r"payload\.x is required"):
+        engine.enqueue({}, job_type="strict", schema_version=2)
     assert engine.enqueue({}, job_type="strict", schema_version=1)
 
 
@@ -584,19 +587,44 @@ def test_a_member_sees_their_workspaces_jobs(engine: Engine) -> None:
             assert person.rpc("get_job", p_job_id=job_id)["id"] == job_id
 
 
-def test_deleting_a_job_takes_everything_of_it(engine: Engine) -> None:
-    """Also while it runs: its worker is told that it is not there."""
-    job_id = engine.enqueue(idempotency_key="k", priority=7)
-    lease = engine.lease_one()
-    engine.report(
-        lease, steps=[{"name": "s", "result": 1}], logs=[{"level": "info", "message": "x"}]
+def test_deleting_a_job_takes_everything_of_it_and_nothing_else(engine: Engine) -> None:
+    """In every state, from among others of the same instant; a worker learns that it is not there."""
+    engine.stop_clock()
+    tables = engine.rows(
+        "select c.oid::regclass::text from pg_class as c join pg_attribute as a on a.attrelid = c.oid"
+        " where c.relkind = 'r' and a.attname = 'job_id' and c.relname not in ('failures', 'signals')"
     )
 
-    engine.run("delete from public.jobs where id = %s", job_id)
+    def make(n: int) -> tuple[list[str], dict[str, Any]]:
+        given: dict[str, Any] = {
+            "tags": ["t"],
+            "batch_id": ACME,
+            "deadline_at": "2199-01-01T00:00:00Z",
+        }
+        ids = [
+            engine.enqueue(
+                **given, idempotency_key=f"{n}{p}", unique={"key": f"{n}{p}"}, priority=p
+            )
+            for p in (1, 2, 3, 4, 900)
+        ]
+        completed, failed, asking, running = engine.lease(4)
+        engine.settle(completed)
+        engine.settle(failed, "failed")
+        engine.settle(asking, "waiting", wait={"kind": "ask", "name": "q", "question": "?"})
+        log = {"level": "info", "message": "x"}
+        engine.report(running, steps=[{"name": "s", "result": 1}], step={"name": "t"}, logs=[log])
+        engine.spawn(running, "c", [{"job_type": "work", "delay_seconds": 60}])
+        return [*ids, engine.enqueue(after=ids[-1:], delay_seconds=9)], running
 
-    for table in ("queue.leases", "queue.ready", "queue.steps", "queue.job_keys", "queue.unique_jobs",
-                  "public.job_logs", "public.job_events"):  # fmt: skip
-        assert engine.one(f"select count(*) from {table}") == 0, table
+    def counts() -> dict[str, int]:
+        return {table: engine.one(f"select count(*) from {table}") for table in tables}
+
+    make(1)
+    before = counts()
+    gone, lease = make(2)
+    engine.run("delete from public.jobs where id = any (%s::uuid[]) or parent_id = any (%s::uuid[])", gone, gone)  # fmt: skip
+
+    assert counts() == before
     assert engine.report(lease) == "lost"
     assert engine.settle(lease)["outcome"] == "not_found"
 

@@ -85,6 +85,8 @@ def test_pages_of_any_size_show_everything_once_and_in_order(engine: Engine, lim
     jobs = engine.enqueue_many(9)
     engine.run_all()
 
+    page = engine.rpc("event_feed", p_workspace_id=ACME, p_cursor=cursor, p_limit=limit)
+    assert len(page["events"]) == len(page["places"]) == min(limit, 27)
     told, cursor = read(engine, cursor, limit=limit)
 
     assert len(told) == len(set(told)) == 27

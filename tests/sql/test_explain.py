@@ -3,9 +3,10 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
-from tests.support.engine import ACME, ADA, Engine
+from tests.support.engine import ACME, ADA, EVE, GLOBEX, Engine
 
 
 def explain(engine: Engine, job_id: str) -> dict[str, Any]:
@@ -20,6 +21,14 @@ def explain(engine: Engine, job_id: str) -> dict[str, Any]:
 def reason(engine: Engine, job_id: str) -> str:
     """The stable word."""
     return str(explain(engine, job_id)["reason"])
+
+
+def starts_in(engine: Engine, job_id: str) -> timedelta:
+    """How far off its estimated start is, while the clock stands."""
+    at = explain(engine, job_id)["estimated_start_at"]
+    return timedelta(
+        seconds=engine.one("select extract(epoch from %s::timestamptz - queue.clock())::float", at)
+    )
 
 
 def test_the_life_of_a_job_in_reasons(engine: Engine) -> None:
@@ -69,13 +78,44 @@ def test_each_kind_of_waiting_is_named(engine: Engine) -> None:
         engine.settle(engine.lease_one(), "waiting", wait=wait)
         assert reason(engine, job_id) == word
     first = engine.enqueue(delay_seconds=99)
-    said = explain(engine, engine.enqueue(after=[first]))
+    ended = engine.enqueue()
+    last = engine.enqueue(after=[first, ended])
+    engine.settle(engine.lease_one())
+    said = explain(engine, last)
     assert (said["reason"], said["data"]["live"]) == ("waiting_for_jobs", 1)
+    assert said["sentence"] == "It runs after 2 other jobs, of which 1 have not ended."
+
+
+def test_an_end_says_how_it_came_about(engine: Engine) -> None:
+    """Of a job's own, and of one that ended with another."""
+    for outcome, attempts, end in (
+        ("completed", 1, "UTC."), ("failed", 1, "UTC on its only attempt: E: m"), ("failed", 2, "UTC after 1 of 2 attempts: E: m")
+    ):  # fmt: skip
+        job_id = engine.enqueue(max_attempts=attempts)
+        engine.settle(engine.lease_one(), outcome, error={"type": "E", "message": "m"})
+        said = explain(engine, job_id)
+        assert (said["reason"], said["sentence"].endswith(end)) == (outcome, True)
+    parent = engine.enqueue()
+    lease = engine.lease_one()
+    [child] = engine.spawn(lease, "s", [{"job_type": "work"}])
+    after = engine.enqueue(after=[parent], after_failed="cancel")
+    engine.settle(lease, "failed", error={"type": "E", "message": "m"})
+    engine.maintain()
+    assert explain(engine, child)["sentence"].endswith(" because its parent ended.")
+    because = " because a job it was to run after did not complete."
+    assert explain(engine, after)["sentence"].endswith(because)
 
 
 def test_pauses_say_who_and_why(engine: Engine) -> None:
-    """The four kinds, and the engine's own."""
+    """The four kinds, and no other's."""
+    engine.register("other")
     job_id = engine.enqueue()
+    for pause in (
+        {"kind": "job_type", "name": "other"}, {"kind": "queue", "name": "other"}, {"kind": "workspace", "name": GLOBEX},
+        {"kind": "workspace_type", "name": "work", "workspace_id": GLOBEX}, {"kind": "workspace_type", "name": "other", "workspace_id": ACME},
+    ):  # fmt: skip
+        engine.rpc("pause_jobs", p_request=pause)
+    assert reason(engine, job_id) == "no_worker"
     for pause, word in (
         ({"kind": "job_type", "name": "work"}, "type_paused"), ({"kind": "queue", "name": "default"}, "queue_paused"),
         ({"kind": "workspace", "name": ACME}, "workspace_paused"),
@@ -84,8 +124,11 @@ def test_pauses_say_who_and_why(engine: Engine) -> None:
         engine.rpc("pause_jobs", p_request={**pause, "by": "ops", "reason": "new keys"})
         said = explain(engine, job_id)
         assert said["reason"] == word
-        assert "by ops: new keys" in said["sentence"]
+        assert said["sentence"].endswith("by ops: new keys.")
         engine.rpc("pause_jobs", p_request={**pause, "paused": False})
+    engine.run("select queue.open_breaker('work', %s, 'poison', queue.clock())", ACME)
+    said = explain(engine, job_id)
+    assert " by the engine itself: poison. It is tried again from 2" in said["sentence"]
 
 
 def test_missing_workers_and_processors_are_distinguished(engine: Engine) -> None:
@@ -94,49 +137,76 @@ def test_missing_workers_and_processors_are_distinguished(engine: Engine) -> Non
     job_id = engine.enqueue()
     assert explain(engine, job_id)["sentence"] == "No worker has ever been seen."
     engine.lease_call(0, job_types=["other"])
+    engine.lease_call(0, queues=["other"])
     assert reason(engine, job_id) == "no_processor"
+    engine.lease_call(0, queues=["default"], job_types=["work"])
+    assert reason(engine, job_id) == "next_in_line"
     engine.advance(400)
     assert explain(engine, job_id)["sentence"] == "No worker has been seen for 6 minutes."
 
 
 def test_each_limit_is_named_with_its_numbers(engine: Engine) -> None:
-    """3 of 3 of key k."""
-    policies: dict[str, dict[str, Any]] = {
-        "key_limit": {"key_concurrency": 2}, "workspace_type_limit": {"workspace_concurrency": 2},
-        "type_limit": {"max_concurrency": 2}, "rate_limited": {"rate_limit": {"limit": 2, "per_seconds": 600}},
-    }  # fmt: skip
-    for number, (word, policy) in enumerate(policies.items()):
-        engine.register(f"t{number}", **policy)
-        engine.enqueue_many(3, job_type=f"t{number}", concurrency_key="k")
-        assert len(engine.lease(10)) == 2
+    """2 of 2 of key k, whatever runs of other keys, types and workspaces."""
+    engine.stop_clock()
+    beside: dict[str, Any] = {"workspace": GLOBEX, "concurrency_key": "k"}
+    policies: dict[str, tuple[dict[str, Any], list[dict[str, Any]]]] = {
+        "key_limit": ({"key_concurrency": 2}, [beside, {"concurrency_key": "o"}]),
+        "workspace_type_limit": ({"workspace_concurrency": 2}, [beside]),
+        "type_limit": ({"max_concurrency": 2}, []),
+        "rate_limited": ({"rate_limit": {"limit": 2, "per_seconds": 600}}, []),
+    }
+    for number, (word, (policy, others)) in enumerate(policies.items()):
+        name = f"t{number}"
+        engine.register(name, **policy)
+        engine.run("update queue.job_types set run_p95_ms = 5000 where job_type = %s", name)
+        for other in others:
+            engine.enqueue(job_type=name, **other)
+        assert len(engine.lease(10)) == len(others)
+        engine.advance(1)
+        jobs = engine.enqueue_many(3, job_type=name, concurrency_key="k")
+        [begun] = engine.lease(1)
+        jobs.remove(begun["job"]["id"])
+        assert reason(engine, jobs[0]) in {"next_in_line", "behind_others"}
+        assert len(engine.lease(10)) == 1
         [left] = engine.rows(
-            "select id::text from public.jobs where status = 'pending' and job_type = %s",
-            f"t{number}",
+            "select id::text from public.jobs where status = 'pending' and job_type = %s", name
         )
         said = explain(engine, left)
         assert said["reason"] == word
         if word != "rate_limited":
             assert said["data"] == {"running": 2, "limit": 2}
-        else:
-            assert said["estimated_start_at"] is not None
+        assert starts_in(engine, left) == timedelta(seconds=300 if word == "rate_limited" else 5)
 
-    engine.rpc("set_workspace_limits", p_workspace_id=ACME, p_limits={"max_running": 8})
-    assert reason(engine, engine.enqueue()) == "workspace_limit"
+    engine.rpc("set_workspace_limits", p_workspace_id=ACME, p_limits={"max_running": 9})
+    said = explain(engine, engine.enqueue())
+    assert (said["reason"], said["data"]) == ("workspace_limit", {"running": 9, "limit": 9})
 
 
 def test_a_place_in_the_line_is_counted_and_estimated(engine: Engine) -> None:
-    """Seven before it, at the pace of the last ten minutes."""
+    """Seven before it, at the pace of the last ten minutes, by its own workspace alone."""
+    engine.stop_clock()
     engine.enqueue_many(60)
+    engine.enqueue_many(30, workspace=GLOBEX)
     engine.run_all()
     engine.enqueue_many(5)
+    engine.enqueue_many(5, workspace=GLOBEX)
     engine.enqueue_many(2, priority=5)
-    engine.enqueue(priority=900)
+    lower = engine.enqueue(priority=900)
+    engine.advance(1)
     last = engine.enqueue()
 
-    said = explain(engine, last)
-
-    assert said["sentence"] == "It is behind 7 jobs of its workspace."
-    assert said["estimated_start_at"] is not None
+    for _ in range(2):  # before and after the counts are rolled up
+        assert explain(engine, last)["sentence"] == "It is behind 7 jobs of its workspace."
+        assert starts_in(engine, last) == timedelta(seconds=70)
+        engine.run("select queue.roll_up(queue.clock())")
+    assert "behind 8 jobs" in explain(engine, lower)["sentence"]
+    engine.enqueue_many(1001, priority=5)
+    assert "behind more than 1000 jobs" in explain(engine, lower)["sentence"]
+    engine.enqueue(workspace=GLOBEX, priority=1)
+    second = engine.enqueue(workspace=GLOBEX, priority=2)
+    with engine.member(EVE) as eve:
+        said = eve.rpc("explain_job", p_job_id=second)
+    assert said["sentence"] == "It is behind 1 job of its workspace."
 
 
 def test_nothing_is_promised_while_nothing_is_leased(engine: Engine) -> None:

@@ -62,17 +62,47 @@ def test_backoff_grows_is_capped_and_spreads(engine: Engine) -> None:
         assert len({engine.one(delay) for _ in range(20)}) > 10
 
 
-def test_retry_after_of_a_foreign_service_wins(engine: Engine) -> None:
-    """They know better when they will answer again."""
+@pytest.mark.parametrize(
+    ("outcome", "asked", "seconds"),
+    [
+        ("retry", {"retry_after_seconds": 777}, 777),
+        ("retry", {"retry_after_seconds": 1e9}, 604_800),
+        ("retry", {"retry_after_seconds": -1}, 0),
+        ("snoozed", {}, 60),
+        ("snoozed", {"delay_seconds": 1e9}, 31_536_000),
+        ("snoozed", {"delay_seconds": -1}, 0),
+    ],
+)
+def test_retry_after_of_a_foreign_service_wins(
+    engine: Engine, outcome: str, asked: dict[str, float], seconds: int
+) -> None:
+    """They know better when they will answer again; within bounds, as a snooze is."""
     job_id = engine.enqueue(backoff={"first_seconds": 1, "cap_seconds": 5})
-    engine.settle(engine.lease_one(), "retry", error=ERROR, retry_after_seconds=777)
+    engine.settle(engine.lease_one(), outcome, error=ERROR, **asked)
 
-    wait = engine.one(
-        "select extract(epoch from next_retry_at - updated_at)::int from public.jobs where id = %s",
-        job_id,
+    wait = (
+        "select extract(epoch from next_retry_at - updated_at)::int from public.jobs where id = %s"
     )
+    assert engine.one(wait, job_id) == seconds
 
-    assert wait == 777
+
+def test_an_error_is_kept_within_bounds(engine: Engine) -> None:
+    """What is too long or of another form is cut or left out; the attempt ends all the same."""
+    job_id = engine.enqueue()
+    long = {**ERROR, "message": "x" * 10_001, "traceback": {"frames": []}, "origin": [1]}
+    engine.settle(engine.lease_one(), "retry", error=long, retry_after_seconds=0)
+    last = "select data ->> 'error_message' from public.job_events where job_id = %s order by seq desc limit 1"
+    assert engine.one(last, job_id) == "x" * 1000
+    assert engine.job(job_id)["error_message"] == "x" * 10_000
+
+    bare = {"type": "E", "traceback": {"frames": "".join(map(str, range(9000)))}, "origin": {"commit": "a"}}  # fmt: skip
+    engine.settle(engine.lease_one(), "retry", error=bare, retry_after_seconds=0)
+
+    assert engine.job(job_id)["error_message"] == "no reason given"
+    assert engine.rows("select traceback, origin from queue.attempts order by fence") == [
+        ({"frames": []}, None),
+        (None, {"commit": "a"}),
+    ]
 
 
 def test_a_jobs_own_backoff_wins_over_its_types(engine: Engine) -> None:
@@ -115,14 +145,41 @@ def test_a_job_whose_workers_keep_dying_fails_with_the_reason(engine: Engine) ->
 
 
 def test_an_expiry_at_the_last_attempt_fails_the_job(engine: Engine) -> None:
-    """Attempts count at lease, so a dead worker spends one."""
-    job_id = engine.enqueue(max_attempts=1)
-    engine.lease_one()
-    engine.advance(61)
+    """Attempts count at lease, so a dead worker spends one; all of it is recorded."""
+    engine.stop_clock()
+    job_id = engine.enqueue(max_attempts=2)
+    times = []
+    for _ in range(2):
+        lease = engine.lease_one(lease_seconds=60)
+        engine.advance(10)
+        engine.report(lease)  # the last that is heard of the worker
+        engine.advance(80)
+        engine.maintain()
+        job = engine.job(job_id)
+        times.append([job[name] for name in ("run_ms", "held_ms", "lost_attempts")])
+        assert job["updated_at"] == engine.one("select to_jsonb(queue.clock())")
 
-    engine.lease()
-
-    assert engine.status(job_id) == "failed"
+    assert times == [[10_000, 90_000, 1], [20_000, 180_000, 2]]
+    assert (job["status"], job["outcome"], job["finished_at"]) == (
+        "failed",
+        "failed",
+        job["updated_at"],
+    )
+    assert job["error_fingerprint"] == engine.one("select queue.fingerprint('WorkerLost', '')")
+    lost = "attempt {} was lost: worker w1 stopped answering 00:01:20 earlier"
+    attempts = engine.rpc("job_attempts", p_job_id=job_id)["attempts"]
+    assert [(one["outcome"], one["error_message"]) for one in attempts] == [
+        ("lost", lost.format(1)),
+        ("lost", lost.format(2)),
+    ]
+    assert engine.rows(
+        "select data - 'worker_id' from public.job_events where job_id = %s and type <> 'job.leased' order by seq",
+        job_id,
+    )[1:] == [
+        {"status": "pending", "attempts": 1},
+        {"status": "processing", "attempts": 2},
+        {"status": "failed", "attempts": 2, "error_message": lost.format(2)},
+    ]
 
 
 def test_a_lease_expires_on_what_was_stored_at_lease(engine: Engine) -> None:
@@ -189,9 +246,10 @@ def test_work_past_its_deadline_is_not_run(engine: Engine) -> None:
 
 def test_a_lease_looks_at_deadlines_that_maintenance_has_not_come_to(engine: Engine) -> None:
     """It would run a job that is to fail."""
+    engine.stop_clock()
     soon = engine.one("select queue.clock() + interval '30 seconds'")
     job_id = engine.enqueue(deadline_at=soon.isoformat())
-    engine.advance(31)
+    engine.advance(30)
 
     assert engine.lease(call=2) == []
     assert engine.status(job_id) == "failed"
@@ -199,12 +257,13 @@ def test_a_lease_looks_at_deadlines_that_maintenance_has_not_come_to(engine: Eng
 
 def test_running_jobs_past_their_deadline_hold_up_no_others(engine: Engine) -> None:
     """They end by their worker; who waits behind them expires meanwhile."""
+    engine.stop_clock()
     soon = engine.one("select queue.clock() + interval '30 seconds'")
     engine.enqueue_many(3, deadline_at=soon.isoformat())
     assert len(engine.lease(3)) == 3
     waiting = engine.enqueue(deadline_at=soon.isoformat())
 
-    engine.advance(31)
+    engine.advance(30)
 
     assert engine.maintain()["expire"] == 1
     assert engine.status(waiting) == "failed"
@@ -212,10 +271,11 @@ def test_running_jobs_past_their_deadline_hold_up_no_others(engine: Engine) -> N
 
 def test_a_retry_past_the_deadline_fails(engine: Engine) -> None:
     """No attempt would start in time."""
+    engine.stop_clock()
     soon = engine.one("select queue.clock() + interval '30 seconds'")
     job_id = engine.enqueue(deadline_at=soon.isoformat())
     lease = engine.lease_one()
-    engine.advance(31)
+    engine.advance(30)
 
     assert engine.settle(lease, "retry", error=ERROR)["status"] == "failed"
     assert engine.job(job_id)["error_data"]["reason"] == "deadline_passed"
@@ -305,16 +365,29 @@ def test_errors_that_differ_in_numbers_and_ids_share_a_fingerprint(engine: Engin
 
 def test_a_dead_letter_starts_again_on_retry(engine: Engine) -> None:
     """Attempts from zero; fence and events go on, so nothing old is mistaken for new."""
-    job_id = engine.enqueue(max_attempts=1)
+    engine.stop_clock()
+    job_id = engine.enqueue(max_attempts=1, scheduled_for="2000-01-01T00:00:00Z")
+    engine.settle(engine.lease_one(), "snoozed", delay_seconds=0)
     engine.settle(engine.lease_one(), "retry", error=ERROR)
+    engine.advance(5)
 
     job = engine.rpc("retry_job", p_job_id=job_id)
 
-    assert (job["status"], job["attempts"], job["generation"]) == ("pending", 0, 2)
+    row = engine.job(job_id)
+    fresh = {"status": "pending", "attempts": 0, "snoozes": 0, "lost_attempts": 0, "generation": 2}
+    cleared = ("outcome", "finished_at", "completed_at", "result", "next_retry_at", "scheduled_for")
+    assert {name: row[name] for name in (*fresh, *cleared)} == fresh | dict.fromkeys(cleared)
+    assert row["updated_at"] == engine.one("select to_jsonb(queue.clock())")
+    assert job["id"] == job_id
+    last = "select data from public.job_events where job_id = %s order by seq desc limit 1"
+    assert engine.one(last, job_id) == {"status": "pending", "attempts": 0}
+    counted = "select jobs from queue.stat_deltas where outcome = 'redriven'"
+    assert engine.rows(counted) == [1]
+    assert engine.rows("select action, job_id::text from queue.actions") == [("retry", job_id)]
     lease = engine.lease_one()
-    assert lease["fence"] == 2
+    assert lease["fence"] == 3
     engine.settle(lease)
-    assert engine.events(job_id)[3:] == ["job.redriven", "job.leased", "job.completed"]
+    assert engine.events(job_id)[-3:] == ["job.redriven", "job.leased", "job.completed"]
 
 
 def test_retry_of_a_job_in_backoff_runs_it_now(engine: Engine) -> None:
@@ -325,6 +398,10 @@ def test_retry_of_a_job_in_backoff_runs_it_now(engine: Engine) -> None:
 
     engine.rpc("retry_job", p_job_id=job_id)
 
+    assert engine.events(job_id)[-1] == "job.redriven"
+    job = engine.job(job_id)
+    assert (job["next_retry_at"], job["scheduled_for"]) == (None, None)
+    assert engine.rows("select action, job_id::text from queue.actions") == [("retry", job_id)]
     assert engine.lease_one()["job"]["attempts"] == 2
 
 
@@ -346,10 +423,11 @@ def test_what_cannot_be_retried_is_refused_with_its_state(engine: Engine, state:
 
 def test_a_worker_lost_after_the_deadline_was_the_last(engine: Engine) -> None:
     """A reclaimed job that may not run any more must not wait for a worker to find that out."""
-    soon = engine.one("select queue.clock() + interval '20 seconds'")
+    engine.stop_clock()
+    soon = engine.one("select queue.clock() + interval '30 seconds'")
     job_id = engine.enqueue(deadline_at=soon.isoformat())
     engine.lease_one(lease_seconds=30)
-    engine.advance(31)
+    engine.advance(30)
     engine.maintain()
 
     job = engine.job(job_id)

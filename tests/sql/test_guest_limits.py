@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import psycopg
@@ -80,6 +80,17 @@ def asked(session: Engine, count: int, start: int = 0) -> int:
     return count
 
 
+def may_begin(engine: Engine, address: str) -> bool:
+    """Whether a guest is let in before anything is done for it."""
+    headers = json.dumps({"x-forwarded-for": address})
+    with suppress(psycopg.Error), engine.connection.transaction(force_rollback=True):
+        engine.run("select set_config('request.jwt.claims', '{\"role\": \"anon\"}', true)")
+        engine.run("select set_config('request.headers', %s, true)", headers)
+        engine.run("select queue.check_guest('chat_guest_sessions')")
+        return True
+    return False
+
+
 def test_an_address_has_its_share_and_all_guests_their_total(guests: Engine) -> None:
     """A script with the publishable key must leave room for everybody else."""
     limit(guests, chat_guest_sessions=50)
@@ -94,7 +105,9 @@ def test_an_address_has_its_share_and_all_guests_their_total(guests: Engine) -> 
 
     assert taken == 50
     assert guests.one("select count(*) from public.chat_conversations") == 50
+    assert not may_begin(guests, "192.0.2.99")
     guests.advance(60)
+    assert may_begin(guests, "192.0.2.99")
     with guest(guests, MINE) as one:
         assert asked(one, 1, 900) == 1
 
@@ -107,8 +120,13 @@ def test_the_day_has_a_total_of_its_own(guests: Engine) -> None:
         for minute in range(20):
             taken += asked(one, 1, minute)
             guests.advance(60)
+    guests.advance(3 * 86400)
+    with guest(guests, THEIRS) as other:
+        taken += asked(other, 1, 20)
 
-    assert taken == 10
+    assert taken == 11
+    kept = guests.rows("select distinct address from queue.guest_uses where address <> ''")
+    assert kept == [THEIRS]
 
 
 @pytest.mark.parametrize(
@@ -152,16 +170,16 @@ def signed(guests: Engine, address: str, at: float) -> dict[str, str]:
 def test_the_api_passes_on_who_called_it_for_two_minutes(guests: Engine) -> None:
     """Its own address would be the one of all its guests; an old signature is anybody's."""
     now = float(guests.one("select extract(epoch from queue.clock())"))
-    for at, number in ((now, 1), (now - 600, 2)):
-        with guest(guests, "10.0.0.1", **signed(guests, THEIRS, at)) as one:
-            ask(one, number)
+    for address, ago in (("192.0.2.1", 118), ("192.0.2.2", 122), ("192.0.2.3", -122)):
+        with guest(guests, "10.0.0.1", **signed(guests, address, now - ago)) as one:
+            ask(one, 200 + ago)
     kept = signed(guests, "192.0.2.44", now)
     guests.rpc("revoke_worker_keys", p_before="2020-01-01T00:00:00Z")
     with guest(guests, "10.0.0.2", **kept) as one:
         ask(one, 3)
 
     counted = set(guests.rows("select address from queue.guest_uses where address <> ''"))
-    assert counted == {THEIRS, "10.0.0.1", "10.0.0.2"}
+    assert counted == {"192.0.2.1", "10.0.0.1", "10.0.0.2"}
 
 
 def test_plans_of_guests_have_the_same_limits(guests: Engine) -> None:
@@ -176,6 +194,21 @@ def test_plans_of_guests_have_the_same_limits(guests: Engine) -> None:
 
     with guest(guests, THEIRS) as other:
         assert other.rpc("plan_start", p_workspace_id=None, p_plan=PLAN)["created_at"]
+
+
+def test_a_sign_in_without_an_account_is_a_guests_and_no_other_is(guests: Engine) -> None:
+    """Auth gives a new anonymous user to each who asks."""
+    limit(guests, plan_guest_plans=10)
+    made = []
+    for claims in ({"is_anonymous": True}, {"is_anonymous": False}, {}):
+        with guests.database.as_role("authenticated", {"sub": ADA, **claims}) as connection:
+            person = Engine(guests.database, connection)
+            with suppress(psycopg.Error):
+                for _ in range(3):
+                    person.rpc("plan_start", p_workspace_id=ACME, p_plan=PLAN)
+        made.append(guests.one("select count(*) from public.plans"))
+
+    assert made == [1, 4, 7]
 
 
 def test_rows_and_jobs_of_guests_count_in_the_quotas_of_their_workspace(guests: Engine) -> None:

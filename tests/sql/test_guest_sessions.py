@@ -122,7 +122,13 @@ def test_a_guest_session_is_there_before_its_first_job(engine: Engine) -> None:
             "events"
         ]
 
+        engine.enqueue_many(199, session_id=guest_session)
+        newest = engine.enqueue(session_id=guest_session)
+        shown = guest.rpc("guest_session_jobs", p_session_id=guest_session)["jobs"]
+
     assert (event["job_id"], event["seq"]) == (job_id, 1)
+    assert (len(shown), shown[0]["id"]) == (200, newest)
+    assert job_id not in {job["id"] for job in shown}
 
 
 @pytest.mark.parametrize("claims", [{}, None], ids=["role anon", "no claims at all"])
@@ -152,14 +158,9 @@ def test_everything_but_the_id_opens_nothing(engine: Engine, claims: dict[str, A
                 )
                 == NOT_FOUND
             )
-        assert (
-            refused(
-                lambda: guest.rpc(
-                    "guest_session_events", p_session_id=guest_session, p_job_id=of_other
-                )
-            )[1]
-            == "job_not_found"
-        )
+        assert refused(
+            lambda: guest.rpc("guest_session_events", p_session_id=guest_session, p_job_id=of_other)
+        )[:2] == ("PT404", "job_not_found")
         for table in (
             "public.jobs",
             "public.job_events",
@@ -278,7 +279,7 @@ def test_where_anonymous_use_is_off_an_id_opens_nothing(engine: Engine) -> None:
 
     engine.rpc("set_settings", p_settings={"allow_anonymous": False})
 
-    assert refused(lambda: opened(engine))[1] == "forbidden"
+    assert refused(lambda: opened(engine))[:2] == ("PT403", "forbidden")
     with anyone(engine) as guest:
         assert (
             refused(lambda: guest.rpc("guest_session_jobs", p_session_id=guest_session))
@@ -342,14 +343,9 @@ def test_another_tenant_can_neither_speak_in_a_guest_session_nor_break_it(engine
             event["job_id"]
             for event in guest.rpc("guest_session_feed", p_session_id=guest_session)["events"]
         } == {mine}
-        assert (
-            refused(
-                lambda: guest.rpc(
-                    "guest_session_events", p_session_id=guest_session, p_job_id=forged
-                )
-            )[1]
-            == "job_not_found"
-        )
+        assert refused(
+            lambda: guest.rpc("guest_session_events", p_session_id=guest_session, p_job_id=forged)
+        )[:2] == ("PT404", "job_not_found")
         assert may_follow(guest, f"session:{guest_session}")
     assert engine.rows(
         "select distinct payload ->> 'job_id' from realtime.messages where topic = %s",
@@ -367,8 +363,8 @@ def test_managers_and_services_open_and_close_guest_sessions(engine: Engine) -> 
         guest_session = opened(manager)
         assert re.fullmatch("guest_[0-9a-f]{64}", guest_session)
         assert opened(manager) != guest_session
-        assert refused(lambda: opened(member))[1] == "forbidden"
-        assert refused(lambda: opened(stranger))[1] == "workspace_not_found"
+        assert refused(lambda: opened(member))[:2] == ("PT403", "forbidden")
+        assert refused(lambda: opened(stranger))[:2] == ("PT404", "workspace_not_found")
         for other in (member, stranger):
             assert (
                 refused(lambda o=other: o.rpc("close_guest_session", p_session_id=guest_session))

@@ -1,3 +1,4 @@
+# ruff: noqa: E501 - schemas stay on one line
 """One key, one job: under races, across bulks, and for unique and debounced jobs."""
 
 from __future__ import annotations
@@ -6,6 +7,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from psycopg.types.json import Jsonb
 
 from tests.support.engine import ACME, GLOBEX, Engine, refusal
 from tests.support.functions import until_waiting
@@ -54,23 +56,49 @@ def test_keys_of_other_types_and_workspaces_do_not_meet(engine: Engine) -> None:
     """A key is the caller's own."""
     engine.register("other")
 
-    ids = {
-        engine.enqueue(idempotency_key="k"),
-        engine.enqueue(idempotency_key="k", job_type="other"),
-        engine.enqueue(idempotency_key="k", workspace=GLOBEX),
-    }
+    keys: list[dict[str, Any]] = [{"idempotency_key": "k"}, {"unique": {"key": "k"}}]
+    others: list[dict[str, Any]] = [{}, {"job_type": "other"}, {"workspace": GLOBEX}]
 
-    assert len(ids) == 3
+    ids = {engine.enqueue(**key, **other) for key in keys for other in others}
+
+    assert len(ids) == 6
 
 
 def test_a_key_expires(engine: Engine) -> None:
     """After its time the key may be used anew; before, an ended job is answered too."""
-    first = engine.enqueue(idempotency_key="k", idempotency_ttl_seconds=60.0)
+    engine.stop_clock()
+    engine.register("other")
+    key: dict[str, Any] = {"idempotency_key": "k", "idempotency_ttl_seconds": 60.0}
+    others: list[dict[str, Any]] = [
+        {"idempotency_key": "other"},
+        {"idempotency_key": "k", "job_type": "other"},
+    ]
+    first, kept = engine.enqueue(**key), [engine.enqueue(**other) for other in others]
     engine.run_all()
 
-    assert engine.enqueue(idempotency_key="k") == first
-    engine.advance(61)
-    assert engine.enqueue(idempotency_key="k") != first
+    engine.advance(59)
+    assert engine.enqueue(**key) == first
+    engine.advance(1)
+    second = engine.enqueue({"n": 2}, **key)
+    assert second != first
+    engine.advance(59)
+    assert engine.enqueue({"n": 2}, **key) == second
+    assert [engine.enqueue(**other) for other in others] == kept
+
+
+def test_a_plain_insert_takes_a_key_as_a_call_does(engine: Engine) -> None:
+    """And is refused where a call would get the earlier job."""
+    insert = (
+        "insert into public.jobs (workspace_id, job_type, idempotency_key) values (%s, 'work', 'k')"
+    )
+    engine.run(insert, ACME)
+
+    job_id = engine.enqueue(idempotency_key="k")
+    with pytest.raises(psycopg.Error) as refused:
+        engine.run(insert, ACME)
+
+    assert refusal(refused.value) == ("PT409", "duplicate_job", job_id)
+    assert engine.one("select count(*) from public.jobs") == 1
 
 
 def test_a_bulk_with_repeated_keys_makes_each_job_once(engine: Engine) -> None:
@@ -90,6 +118,7 @@ def test_callers_who_share_a_key_are_one_holder(
 ) -> None:
     """An id of a job that gave way to another's unique key would be nobody's."""
     unique = {"key": "u", "on_conflict": on_conflict}
+    other = engine.enqueue(workspace=GLOBEX, idempotency_key="k")
     if held:
         engine.enqueue(unique=unique)
     items: list[dict[str, Any]] = [
@@ -104,7 +133,8 @@ def test_callers_who_share_a_key_are_one_holder(
     assert [line["created"] for line in answer] == [not held, False, False]
     assert {line["job"]["id"] for line in answer} == set(again["ids"])
     assert again["created"] == [False] * 3
-    assert engine.one("select count(*) from public.jobs") == 1
+    assert engine.one("select count(*) from public.jobs where workspace_id = %s", ACME) == 1
+    assert engine.enqueue(workspace=GLOBEX, idempotency_key="k") == other
 
 
 def test_two_bulks_with_the_same_keys_in_opposite_order_do_not_deadlock(engine: Engine) -> None:
@@ -125,12 +155,23 @@ def test_two_bulks_with_the_same_keys_in_opposite_order_do_not_deadlock(engine: 
 
 def test_a_bulk_is_all_or_nothing_and_names_the_bad_item(engine: Engine) -> None:
     """Half a bulk is worse than none."""
-    items = [{"job_type": "work"}, {"job_type": "work", "priority": 5000}]
-
-    with pytest.raises(psycopg.Error) as refused:
-        engine.rpc("enqueue_jobs", p_workspace_id=ACME, p_jobs=items)
-
-    assert refusal(refused.value) == ("PT400", "invalid_argument", "jobs[1].priority")
+    ties: list[dict[str, Any]] = [{}, {"unique": {"key": "k"}}]
+    bads: list[dict[str, Any]] = [
+        {"priority": 5000},
+        {"priority": 1.5},
+        {"priority": 10**10 - 1},
+        {"prio": 1},
+    ]
+    for bad in bads:
+        [name] = bad
+        items = [{"job_type": "work"}, {"job_type": "work", **bad}]
+        with pytest.raises(psycopg.Error) as refused:
+            engine.rpc("enqueue_jobs", p_workspace_id=ACME, p_jobs=items)
+        assert refusal(refused.value) == ("PT400", "invalid_argument", f"jobs[1].{name}")
+        for tie in ties:
+            with pytest.raises(psycopg.Error) as refused:
+                engine.enqueue(**bad, **tie)
+            assert refusal(refused.value) == ("PT400", "invalid_argument", name)
     assert engine.one("select count(*) from public.jobs") == 0
 
 
@@ -146,50 +187,6 @@ def test_a_bulk_is_all_or_nothing_and_names_the_bad_item(engine: Engine) -> None
             "payload_too_large",
             "jobs[0].payload",
         ),
-        (
-            {"job_type": "work", "max_attempts": 51},
-            "PT400",
-            "invalid_argument",
-            "jobs[0].max_attempts",
-        ),
-        ({"job_type": "work", "queue": ""}, "PT400", "invalid_argument", "jobs[0].queue"),
-        (
-            {"job_type": "work", "schema_version": 0},
-            "PT400",
-            "invalid_argument",
-            "jobs[0].schema_version",
-        ),
-        (
-            {"job_type": "work", "after_failed": "x"},
-            "PT400",
-            "invalid_argument",
-            "jobs[0].after_failed",
-        ),
-        ({"job_type": "work", "unique": {}}, "PT400", "invalid_argument", "jobs[0].unique"),
-        (
-            {"job_type": "work", "unique": {"key": None}},
-            "PT400",
-            "invalid_argument",
-            "jobs[0].unique",
-        ),
-        (
-            {"job_type": "work", "debounce_seconds": 5},
-            "PT400",
-            "invalid_argument",
-            "jobs[0].debounce_seconds",
-        ),
-        (
-            {"job_type": "work", "backoff": {"factor": 99}},
-            "PT400",
-            "invalid_argument",
-            "jobs[0].backoff",
-        ),
-        (
-            {"job_type": "work", "idempotency_key": ""},
-            "PT400",
-            "invalid_argument",
-            "jobs[0].idempotency_key",
-        ),
         ({"job_type": "work", "typo": 1}, "PT400", "invalid_argument", "jobs[0].typo"),
         ("no object", "PT400", "invalid_argument", "jobs[0].an item that is not an object"),
     ],
@@ -202,6 +199,87 @@ def test_a_bad_option_is_refused_by_name(
         engine.rpc("enqueue_jobs", p_workspace_id=ACME, p_jobs=[item])
 
     assert refusal(refused.value) == (status, hint, field)
+
+
+INSTANTS = (
+    ["1970-01-01T00:00:00Z", "9999-01-01T00:00:00Z"],
+    ["1969-12-31T23:59:59Z", "9999-01-01T00:00:01Z"],
+)
+UNIQUE = {"key": "k"}
+#: Each option's values at its bounds, and those beyond.
+BOUNDS: dict[str, tuple[list[Any], list[Any]]] = {
+    "priority": ([0, 1000], [-1, 1001]),
+    "max_attempts": ([1, 50], [0, 51]),
+    "delay_seconds": ([0, 315_360_000], [-1, 315_360_001]),
+    "scheduled_for": INSTANTS,
+    "deadline_at": INSTANTS,
+    "schema_version": ([1, 2], [0, 3]),
+    "timeout_seconds": ([1, 43_200], [0.9, 43_201]),
+    "queue": (["q", "q" * 100], ["", "q" * 101, "a\nb"]),
+    "concurrency_key": (["k", "k" * 255], ["", "k" * 256, "a\nb"]),
+    "session_id": (["s", "s" * 255], ["", "s" * 256]),
+    "traceparent": (["", "t" * 512], ["t" * 513]),
+    "idempotency_key": (["k", "k" * 255], ["", "k" * 256]),
+    "idempotency_ttl_seconds": ([0, 315_360_000], [-1, 315_360_001]),
+    "after": ([[], [ACME] * 1000], [{}, [ACME] * 1001]),
+    "after_failed": (["fail", "run", "cancel"], ["x"]),
+    "unique": (
+        [
+            {"key": "k" * 255, "until": "leased", "on_conflict": "raise"},
+            {"key": "k", "until": "finished", "on_conflict": "skip"},
+        ],
+        [
+            *([], {}, {"key": None}, {"key": ""}, {"key": "k" * 256}),
+            *({**UNIQUE, "x": 1}, {**UNIQUE, "until": "x"}, {**UNIQUE, "on_conflict": "x"}),
+        ],
+    ),
+    "debounce_seconds": ([0.1, 86_400], [0.09, 86_401]),
+    "backoff": (
+        [
+            {"first_seconds": 0, "cap_seconds": 0, "factor": 1},
+            {"first_seconds": 86_400, "cap_seconds": 604_800, "factor": 10},
+        ],
+        [
+            *([], {"x": 1}, {"first_seconds": -1}, {"first_seconds": 86_401}),
+            *({"cap_seconds": -1}, {"cap_seconds": 604_801}, {"factor": 0.9}, {"factor": 11}),
+        ],
+    ),
+}
+
+
+def test_an_option_is_bounded_as_documented(engine: Engine) -> None:
+    """The last value that is taken, and the first that is not, of each."""
+    engine.register(schema_version=2)
+
+    def refused(**item: Any) -> str | None:
+        field = """select (queue.item_problem(jsonb_populate_record(null::queue.enqueue_item, %s), t, 9999))[4]
+            from queue.job_types as t where job_type = 'work'"""
+        found: str | None = engine.one(field, Jsonb({"job_type": "work", **item}))
+        return found
+
+    for name, (within, beyond) in BOUNDS.items():
+        tie = {"unique": UNIQUE} if name == "debounce_seconds" else {}
+        for value in within:
+            assert refused(**tie, **{name: value}) is None, (name, value)
+        for value in beyond:
+            assert refused(**tie, **{name: value}) == name, (name, value)
+    assert refused(debounce_seconds=5) == "debounce_seconds"
+    assert refused(delay_seconds=5, scheduled_for="2199-01-01") == "delay_seconds"
+
+
+def test_a_whole_number_of_a_job_counts_however_it_is_written(engine: Engine) -> None:
+    """Serializers write 3, 3.0 or 3e0; a row has one spelling."""
+    options: dict[str, Any] = {"max_attempts": 3.0, "backoff": {"factor": 3.0}}
+    engine.enqueue(**options)
+    engine.enqueue(**options, unique=UNIQUE)
+    engine.run(
+        "insert into public.jobs (workspace_id, job_type, max_attempts, backoff)"
+        " values (%s, 'work', 3, '{\"factor\": 3.0}')",
+        ACME,
+    )
+
+    kept = engine.rows("select max_attempts, backoff::text from public.jobs")
+    assert kept == [(3, '{"factor": 3}')] * 3
 
 
 @pytest.mark.parametrize(
@@ -247,6 +325,47 @@ def test_payloads_are_checked_by_the_types_schema(engine: Engine) -> None:
         assert refusal(refused.value) == ("PT422", "payload_invalid", path)
 
     engine.enqueue({"email": "a@b", "tags": [1]}, job_type="strict")
+
+
+DEFS = {"$defs": {"name": {"type": "string"}}, "properties": {"a": {"$ref": "#/$defs/name"}}}
+NAMED = {"properties": {"a": {"type": "integer"}}, "additionalProperties": {"type": "string"}}
+BOTH = {"anyOf": [{"type": "null"}, {"type": "integer"}], "allOf": [{"minimum": 1}, {"maximum": 2}]}
+INSTANT = {"format": "date-time"}
+#: A schema, what fits it, and what does not with the reason.
+SCHEMAS: list[tuple[Any, list[Any], dict[str, Any]]] = [
+    (True, [None], {}),
+    (False, [], {"is not allowed": 1}),
+    ({"const": None}, [None], {"must be null": 1}),
+    ({"enum": [1, None]}, [1, None], {"must be one of [1, null]": "1"}),
+    ({"type": ["integer", "null"]}, [1, 1.0, None], {"must be integer or null, not 1.5": 1.5}),
+    ({"type": "number"}, [1.5], {"must be number, not string": "1.5"}),
+    ({"minItems": 1, "maxItems": 2}, [[1], [1, 2]], {"must have at least 1 items": [], "must have at most 2 items": [1, 2, 3]}),
+    ({"items": {"type": "null"}}, [[], [None]], {"[1] must be null, not boolean": [None, False]}),
+    ({"minLength": 2, "maxLength": 3}, ["éé", "ééé"], {"must have at least 2 characters": "é", "must have at most 3 characters": "éééé"}),
+    ({"pattern": "^a"}, ["ab"], {"must match ^a": "ba"}),
+    ({"format": "uuid"}, [ACME, ACME.replace("1", "A"), ACME.replace("-", "")], {"must be a UUID": ACME[1:]}),
+    (INSTANT, ["2026-01-01T00:00:00Z", "2026-01-01 00:00+01:00"], {"must be an ISO 8601 instant with an offset": "2026-01-01T00:00:00"}),
+    ({"minimum": 1, "maximum": 2}, [1, 2], {"must be at least 1": 0.9, "must be at most 2": 2.1}),
+    ({"exclusiveMinimum": 1, "exclusiveMaximum": 2}, [1.1, 1.9], {"must be greater than 1": 1, "must be less than 2": 2}),
+    ({"required": ["a"]}, [{"a": None}], {".a is required": {"b": 1}}),
+    (NAMED, [{"a": 1, "b": "x"}], {".a must be integer, not string": {"a": "x"}, ".b must be string, not null": {"b": None}}),
+    ({"additionalProperties": False}, [{}], {".b is not a known field": {"b": 1}}),
+    (DEFS, [{"a": "x"}], {".a must be string, not array": {"a": []}}),
+    ({**DEFS, "anyOf": [DEFS["properties"]["a"]]}, ["x"], {"must be string, not array": []}),
+    (BOTH, [1, 2], {"must be null, not string": "x", "must be at least 1": 0, "must be at most 2": 3}),
+    ({"oneOf": [{"type": "null"}, {"type": "integer"}], "maximum": 1}, [None, 1], {"must be at most 1": 2}),
+]  # fmt: skip
+
+
+def test_a_schema_refuses_what_breaks_it_and_nothing_else(engine: Engine) -> None:
+    """Each keyword at its bounds."""
+    check = "select queue.schema_error(%s, %s)"
+    for schema, fits, breaks in SCHEMAS:
+        for value in fits:
+            assert engine.one(check, Jsonb(schema), Jsonb(value)) is None, (schema, value)
+        for reason, value in breaks.items():
+            said = engine.one(check, Jsonb(schema), Jsonb(value))
+            assert said.removeprefix("$").strip() == reason
 
 
 def test_unique_jobs_skip_until_the_first_has_finished(engine: Engine) -> None:
@@ -301,13 +420,16 @@ def test_unique_with_replace_changes_a_pending_holder_only(engine: Engine) -> No
 def test_a_newer_payload_brings_the_version_it_was_checked_by(engine: Engine) -> None:
     """Else the worker takes it for an old one and rewrites it once more."""
     unique = {"key": "k", "on_conflict": "replace"}
-    job_id = engine.enqueue({"old": 1}, unique=unique)
+    job_id = engine.enqueue({"old": 1}, unique=unique, priority=7, delay_seconds=60)
+    before = engine.job(job_id)
     engine.register(schema_version=2)
 
     assert engine.enqueue({"new": 1}, unique=unique) == job_id
     assert engine.job(job_id)["schema_version"] == 2
     assert engine.enqueue({"old": 2}, unique=unique, schema_version=1) == job_id
-    assert engine.job(job_id)["schema_version"] == 1
+    after = engine.job(job_id)
+    assert after["schema_version"] == 1
+    assert all(after[name] == before[name] for name in ("priority", "scheduled_for"))
 
 
 def test_a_newer_time_goes_before_that_of_a_retry(engine: Engine) -> None:
@@ -317,6 +439,8 @@ def test_a_newer_time_goes_before_that_of_a_retry(engine: Engine) -> None:
     job_id = engine.enqueue(unique=unique, tags=["blue"])
     engine.settle(engine.lease_one(), "retry", retry_after_seconds=600)
 
+    assert engine.enqueue({"v": 1}, unique=unique) == job_id
+    assert engine.lease() == []
     assert engine.enqueue({"v": 2}, unique=unique, delay_seconds=5) == job_id
     engine.advance(5)
 

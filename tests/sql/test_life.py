@@ -1,13 +1,22 @@
+# ruff: noqa: E501 - rows stay on one line
 """Enqueue, lease, report, settle: the plain life of a job, and its history."""
 
 from __future__ import annotations
 
+import uuid
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
+import psycopg
 import pytest
 
 from minutehand.worker.testing import set_database_clock
-from tests.support.engine import ACME, Engine, handle, ids_of
+from tests.support.engine import ACME, ADA, Engine, handle, ids_of, refusal
+
+CARRIED = (
+    "id", "workspace_id", "user_id", "session_id", "queue", "job_type", "payload", "schema_version", "priority",
+    "attempts", "max_attempts", "created_at", "parent_id", "traceparent", "progress", "timeout_seconds", "deadline_at",
+)  # fmt: skip
 
 
 def test_a_job_is_leased_run_and_completed(engine: Engine) -> None:
@@ -26,14 +35,26 @@ def test_a_job_is_leased_run_and_completed(engine: Engine) -> None:
 
 def test_a_lease_carries_what_the_worker_needs(engine: Engine) -> None:
     """Workers read no table; what a lease leaves out is not there."""
-    job_id = engine.enqueue({"turn": 1}, session_id="s1", timeout_seconds=42.0)
+    options: dict[str, Any] = {
+        "timeout_seconds": 42.0,
+        "priority": 7,
+        "deadline_at": "2099-01-01T00:00:00Z",
+    }
+    job_id = engine.enqueue({"turn": 1}, session_id="s1", user_id=ADA, **options)
+    tick = "00000000-0000-4000-8000-000000000001"
 
-    lease = engine.lease_one(lease_seconds=90.0)
+    lease = engine.lease_one(lease_seconds=90.0, tick_id=tick)
 
-    assert lease["job"]["id"] == job_id
-    assert lease["job"]["payload"] == {"turn": 1}
-    assert lease["job"]["timeout_seconds"] == 42
-    assert (lease["fence"], lease["lease_seconds"], lease["steps"]) == (1, 90, {})
+    row = engine.job(job_id)
+    assert lease["job"] == {name: row[name] for name in CARRIED}
+    assert (row["timeout_seconds"], row["user_id"], row["deadline_at"][:4]) == (42, ADA, "2099")
+    [held] = engine.rows("select to_jsonb(l) from queue.leases as l")
+    assert lease == {
+        **{name: held[name] for name in ("fence", "lease_seconds", "ready_at")},
+        "lease_expires_at": held["expires_at"], "steps": {}, "job": lease["job"],
+    }  # fmt: skip
+    assert (held["fence"], held["lease_seconds"]) == (1, 90)
+    assert engine.lease(tick_id=tick) == [lease]
 
 
 def test_jobs_of_a_tenant_run_by_priority_and_then_by_age(engine: Engine) -> None:
@@ -92,6 +113,63 @@ def test_progress_logs_and_steps_travel_with_a_report(engine: Engine) -> None:
     ]
     assert engine.events(job_id)[2:] == ["job.log", "job.log", "job.progress"]
     assert engine.step(job_id, "fetch") == {"n": 1}
+
+
+def test_what_a_report_says_is_kept_within_bounds(engine: Engine) -> None:
+    """A value out of them is cut or left out; the job is not failed for it."""
+    engine.stop_clock()
+    job_id = engine.enqueue()
+    lease = engine.lease_one()
+    engine.advance(100)
+    lines = [
+        {"level": "error", "message": "x" * 10_001, "metadata": {"n": 1}, "at": "2020-01-02T03:04:05Z"},
+        {"message": None, "metadata": {"long": "".join(map(str, range(6000)))}, "at": "yesterday"},
+    ]  # fmt: skip
+    engine.report(
+        lease,
+        progress={"percentage": 150, "stage": "s" * 201, "message": "m" * 1001},
+        logs=lines,
+        steps=[{"name": "a" * 201, "result": 1, "took_ms": 2000}, {"name": "b", "result": 2, "took_ms": "x"}],
+        step={"name": "now" * 67, "for_ms": 1500},
+    )  # fmt: skip
+
+    now = engine.one("select to_jsonb(queue.clock())")
+    job = engine.job(job_id)
+    assert job["progress"] == {"percentage": 100, "stage": "s" * 200, "message": "m" * 1000}
+    assert job["updated_at"] == now
+    columns = "attempt, log_level, message, metadata, created_at = queue.clock()"
+    assert engine.rows(f"select {columns} from public.job_logs order by id") == [
+        (1, "error", "x" * 10_000, {"n": 1}, False),
+        (1, "info", "", {}, True),
+    ]
+    first, _, last = engine.rows(
+        "select data from public.job_events where job_id = %s and seq > 2 order by seq", job_id
+    )
+    assert (first["log"]["message"], first["log"]["metadata"]) == ("x" * 2000, {"n": 1})
+    assert (first["log"]["attempt"], first["log"]["at"][:19]) == (1, "2020-01-02T03:04:05")
+    assert last == {"progress": job["progress"], "attempts": 1}
+    ran = "extract(epoch from queue.clock() - started_at)::float"
+    assert engine.rows(f"select name, {ran} from queue.steps order by created_at") == [
+        ("a" * 200, 2),
+        ("b", None),
+    ]
+    running = f"select name, fence, {ran} from queue.running_steps"
+    assert engine.one(running) == (("now" * 67)[:200], 1, 1.5)
+
+    for percentage, shown in ((-1, 0), ("x", 0), (12.34, 12.3), (None, 12.3)):
+        engine.report(lease, progress={"percentage": percentage})
+        assert engine.job(job_id)["progress"]["percentage"] == shown
+    engine.report(lease, steps=[{"name": ("now" * 67)[:200], "result": 1}])
+    assert engine.rows("select 1 from queue.running_steps") == []
+
+
+@pytest.mark.parametrize("items", [None, {}, [{}] * 1001, [{"job_id": "x"}]])
+@pytest.mark.parametrize("function", ["report_jobs", "settle_jobs"])
+def test_what_is_no_list_of_items_is_refused(engine: Engine, function: str, items: Any) -> None:
+    """Nothing of it is stored."""
+    with pytest.raises(psycopg.Error) as refused:
+        engine.rpc(function, p_request={"items": items})
+    assert refusal(refused.value) == ("PT400", "invalid_argument", "items")
 
 
 def test_log_lines_of_a_repeated_report_are_stored_once(engine: Engine) -> None:
@@ -194,8 +272,8 @@ def test_leases_renew_and_an_idle_call_is_cheap_to_answer(engine: Engine) -> Non
     engine.advance(50)
 
     assert engine.lease_call()["reclaimed"] == 0
-    assert engine.report(lease, lease_seconds=5.0) == "ok"
-    engine.advance(6)
+    assert engine.report(lease, lease_seconds=1.0) == "ok"
+    engine.advance(1)
     assert engine.lease_call(limit=0)["reclaimed"] == 1
 
 
@@ -216,7 +294,10 @@ def test_due_jobs_beyond_the_lease_are_counted(engine: Engine) -> None:
 
     assert engine.lease_call(5)["due"] == 20
     assert engine.lease_call(0)["due"] == 20
-    assert engine.lease_call(20)["due"] == 0
+    assert engine.lease_call(10, call=2)["due"] == 1  # counted on request alone
+    assert engine.lease_call(2, call=2, count_due=True)["due"] == 8
+    assert engine.lease_call(8)["due"] == 0
+    assert engine.lease_call(8, call=2)["due"] == 0
 
 
 def test_a_job_exists_only_if_its_transaction_commits(engine: Engine) -> None:
@@ -242,8 +323,12 @@ def test_enqueue_asks_for_one_worker_until_a_lease_answers(engine: Engine) -> No
         return bool(engine.rpc("enqueue_job", p_workspace_id=ACME, p_job_type="work")["wake"])
 
     assert [enqueue(), enqueue()] == [True, False]
-    engine.lease(1)
+    [lease] = engine.lease(1)
     assert enqueue() is True
+    engine.lease_call(0)
+    wait = {"kind": "event", "name": "e", "event": "e"}
+    engine.settle(lease, "waiting", wait=wait)  # which maintenance is to look at
+    assert enqueue() is False
     engine.advance(3)
     assert enqueue() is True
 
@@ -305,3 +390,108 @@ def test_a_job_costs_what_its_attempts_cost_and_nothing_otherwise(engine: Engine
 
     assert engine.job(free)["cost_usd"] is None
     assert engine.job(paid)["cost_usd"] == 0.75
+
+
+def test_an_end_is_recorded_with_its_times(engine: Engine) -> None:
+    """People are shown them, and statistics count each wait and each run."""
+    engine.stop_clock()
+    job_id = engine.enqueue()
+    engine.advance(2)
+    lease = engine.lease_one()
+    engine.advance(3)
+    error = {"type": "E", "message": "no"}
+    engine.settle(lease, "retry", error=error, retry_after_seconds=5, cost_usd=0.25)
+    engine.advance(6)
+    lease = engine.lease_one()
+    engine.advance(1)
+    engine.settle(lease, duration_ms=500)
+
+    now = engine.one("select to_jsonb(queue.clock())")
+    job = engine.job(job_id)
+    assert {name: job[name] for name in ("queue_ms", "run_ms", "held_ms")} == {
+        "queue_ms": 2000, "run_ms": 3500, "held_ms": 4000,
+    }  # fmt: skip
+    assert {job[name] for name in ("completed_at", "finished_at", "updated_at")} == {now}
+    cleared = ("next_retry_at", "error_message", "error_data", "error_fingerprint")
+    assert {job[name] for name in cleared} == {None}
+    assert engine.rows(
+        "select outcome, jobs, cost_usd::float, wait_bucket, run_bucket from queue.stat_deltas"
+        " where wait_bucket is not null order by outcome"
+    ) == [("completed", 1, 0, 0, 27), ("retry", 1, 0.25, 34, 35)]
+
+
+@pytest.mark.parametrize(
+    ("request_", "field"),
+    [
+        ({"worker_id": None}, "worker_id"),
+        ({"worker_id": "w" * 201}, "worker_id"),
+        ({"tick_id": None}, "worker_id"),
+        ({"limit": -1}, "limit"),
+        ({"limit": 1001}, "limit"),
+        ({"lease_seconds": 0}, "lease_seconds"),
+        ({"lease_seconds": 43201}, "lease_seconds"),
+        ({"limit": "many"}, "p_request"),
+        ({"call": 2**31}, "p_request"),
+        ({"worker_id": "w" * 200, "limit": 1000, "lease_seconds": 43200}, None),
+        ({"limit": 0, "lease_seconds": 1}, None),
+    ],
+)
+def test_a_lease_is_asked_for_within_bounds(
+    engine: Engine, request_: dict[str, Any], field: str | None
+) -> None:
+    """Each bound is itself allowed."""
+    tick = "00000000-0000-4000-8000-000000000001"
+    request = {"worker_id": "w1", "tick_id": tick, **request_}
+
+    if field is None:
+        assert engine.rpc("lease_jobs", p_request=request)["leases"] == []
+        return
+    with pytest.raises(psycopg.Error) as refused:
+        engine.rpc("lease_jobs", p_request=request)
+
+    assert refusal(refused.value) == ("PT400", "invalid_argument", field)
+
+
+def test_a_worker_run_is_kept_with_what_it_serves_and_got(engine: Engine) -> None:
+    """Who runs what is read from here; of calls that found nothing one a second is noted."""
+    engine.stop_clock()
+    tick = "00000000-0000-4000-8000-000000000001"
+    request = {"version": "1.0", "job_types": ["work"], "queues": ["default"], "tick_id": tick}
+
+    def known(*names: str) -> dict[str, Any]:
+        row = engine.one("select to_jsonb(t) from queue.ticks as t where tick_id = %s", tick)
+        return {name: row[name] for name in names}
+
+    engine.lease(5, **request)
+    began = engine.one("select to_jsonb(queue.clock())")
+    assert known("worker_id", *request, "started_at", "seen_at", "last_call", "leased", "leased_at", "free_slots") == {
+        "worker_id": "w1", **request, "started_at": began, "seen_at": began, "last_call": 1, "leased": 0,
+        "leased_at": None, "free_slots": 5,
+    }  # fmt: skip
+    engine.advance(0.9)
+    engine.lease(5, call=2, **request)
+    assert known("last_call", "seen_at") == {"last_call": 1, "seen_at": began}
+    engine.lease(0, **{**request, "tick_id": str(uuid.uuid4()), "version": "v" * 201})
+    assert engine.one("select to_jsonb(w) from queue.workers as w") == {
+        "worker_id": "w1", "job_types": ["work"], "queues": ["default"], "version": "v" * 200, "origin": None, "runs": 2, "started_at": began,
+        "seen_at": engine.one("select to_jsonb(queue.clock())"),
+    }  # fmt: skip
+    engine.enqueue_many(2)
+    for call in (3, 4):
+        engine.lease(1, call=call, free_slots=5, **request)
+    later = engine.one("select to_jsonb(queue.clock())")
+    assert known("last_call", "seen_at", "leased", "leased_at", "free_slots") == {
+        "last_call": 4, "seen_at": later, "leased": 2, "leased_at": later, "free_slots": 5,
+    }  # fmt: skip
+    engine.advance(1)
+    engine.lease(1, call=5, free_slots=5, **request)
+    assert known("last_call", "leased", "leased_at") == {
+        "last_call": 5, "leased": 2, "leased_at": later,
+    }  # fmt: skip
+    assert engine.rpc("tick_finished", p_request={"tick_id": tick, "summary": {"n": 1}}) == {
+        "known": True
+    }
+    now = engine.one("select to_jsonb(queue.clock())")
+    assert known("ended_at", "seen_at", "free_slots", "summary") == {
+        "ended_at": now, "seen_at": now, "free_slots": 0, "summary": {"n": 1},
+    }  # fmt: skip

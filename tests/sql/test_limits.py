@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import psycopg
@@ -20,6 +23,7 @@ from tests.support.engine import (
     handle,
     refusal,
 )
+from tests.support.functions import until_waiting
 
 WORKERS, SNAPSHOTS = 8, 4
 
@@ -182,7 +186,7 @@ def test_a_lease_that_finds_only_a_used_up_rate_repeats_when_it_refills(engine: 
     engine.enqueue_many(3)
     assert len(engine.lease()) == 2
 
-    assert 4000 < engine.lease_call()["next_due_in_ms"] <= 5000
+    assert engine.lease_call()["next_due_in_ms"] == 5000
     engine.advance(5)
     assert len(engine.lease()) == 1
     assert engine.lease_call()["next_due_in_ms"] is None
@@ -224,23 +228,54 @@ def test_what_is_paused_does_not_start_until_resumed(engine: Engine, pause: dict
     engine.enqueue()
     running = engine.lease_one()
     engine.enqueue()
+    paused = (
+        "select paused_by, reason from queue.pauses union all select paused_by, pause_reason"
+        " from queue.job_types where num_nonnulls(paused_at, paused_by, pause_reason) > 0"
+    )
 
-    engine.rpc("pause_jobs", p_request={**pause, "reason": "maintenance"})
+    for reason in ("a first", "maintenance"):
+        engine.rpc("pause_jobs", p_request={**pause, "reason": reason, "by": "ops"})
 
+    assert engine.rows(paused) == [("ops", "maintenance")]
     answer = engine.lease_call()
     assert (answer["leases"], answer["next_due_in_ms"]) == ([], None)  # nothing to come until then
     assert engine.settle(running)["outcome"] == "applied"
     engine.rpc("pause_jobs", p_request={**pause, "paused": False})
     assert len(engine.lease()) == 1
+    assert engine.rows(paused) == []
+    of = {"kind": pause["kind"], "name": pause["name"]}
+    assert engine.rows("select action, detail from queue.actions order by id") == [
+        ("pause", {**of, "reason": "a first"}),
+        ("pause", {**of, "reason": "maintenance"}),
+        ("resume", of),
+    ]
 
 
-def test_a_lease_that_finds_only_what_is_set_aside_repeats_within_a_second(engine: Engine) -> None:
+@pytest.mark.parametrize("limit", ["workspace_concurrency", "key_concurrency"])
+def test_a_lease_that_finds_only_what_is_set_aside_repeats_within_a_second(
+    engine: Engine, limit: str
+) -> None:
     """A settlement passes by what another lease sets aside at that moment; nobody else looks."""
-    engine.register("work", workspace_concurrency=1)
-    engine.enqueue_many(2)
+    engine.stop_clock()
+    engine.register("work", **{limit: 1})
+    engine.enqueue_many(2, concurrency_key="k")
     assert len(engine.lease()) == 1
 
     assert engine.lease_call()["next_due_in_ms"] == 1000
+    engine.run(f"update queue.job_types set {limit} = null")  # at that moment
+    assert engine.lease(call=2) == []
+    engine.advance(1)
+    assert len(engine.lease(call=2)) == 1
+
+
+def test_a_run_leases_no_type_that_runs_longer_than_it_has_time(engine: Engine) -> None:
+    """Nor does it ask again for one."""
+    engine.run("update queue.job_types set run_p95_ms = 2000")
+    engine.enqueue()
+
+    answer = engine.lease_call(budget_ms=1999)
+    assert (answer["leases"], answer["next_due_in_ms"]) == ([], None)
+    assert len(engine.lease(budget_ms=2000)) == 1
 
 
 @pytest.mark.parametrize("name", ["{}", f"{ACME}/{{}}"])
@@ -284,6 +319,8 @@ def test_a_workspaces_pause_leaves_others_alone(engine: Engine) -> None:
         ),
         (ADA, {"kind": "job_type", "name": "work"}, ("PT403", "forbidden")),
         (ADA, {"kind": "queue", "name": "default"}, ("PT403", "forbidden")),
+        (ADA, {"kind": "team", "name": ACME}, ("PT400", "invalid_argument")),
+        (ADA, {"kind": "workspace", "workspace_id": ACME}, ("PT400", "invalid_argument")),
     ],
 )
 def test_people_pause_only_what_they_manage(
@@ -297,6 +334,61 @@ def test_people_pause_only_what_they_manage(
             with pytest.raises(psycopg.Error) as refused:
                 person.rpc("pause_jobs", p_request=request_)
             assert refusal(refused.value)[:2] == answer
+
+
+def test_runs_of_workers_stop_at_their_bound(engine: Engine) -> None:
+    """A run learns at its end that another was refused; one that was killed counts for its time."""
+    engine.stop_clock()
+    begin = partial(begin_run, engine)
+
+    def end(run: int) -> dict[str, bool]:
+        return dict(engine.rpc("end_worker_run", p_request={"run_id": str(uuid.UUID(int=run))}))
+
+    assert [begin(1), begin(1), begin(2), begin(3)] == [
+        {"admitted": True, "free": 1},
+        {"admitted": True, "free": 1},  # repeated
+        {"admitted": True, "free": 0},
+        {"admitted": False, "free": 0},
+    ]
+    assert end(1) == {"ended": True, "refused": True}
+    assert end(1) == {"ended": False, "refused": False}
+    assert begin(4, seconds=86_400) == {"admitted": True, "free": 0}
+    assert end(4) == {"ended": True, "refused": False}
+    assert not begin(5, most=1)["admitted"]
+    engine.advance(60)
+    assert begin(6, most=1, seconds=0)["admitted"]
+
+
+def test_runs_that_begin_at_once_are_counted_one_after_the_other(engine: Engine) -> None:
+    """Each would find the bound not reached."""
+    engine.run("set statement_timeout = '60s'")
+    with engine.beside() as other, ThreadPoolExecutor(1) as threads:
+        other.run("begin")
+        begin_run(other, 1, most=1)
+        late = threads.submit(begin_run, engine, 2, most=1)
+        until_waiting(engine.database)
+        other.run("commit")
+        assert not late.result(60)["admitted"]
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        {"run_id": None}, {"run_id": "x"}, {"worker_id": ""}, {"most": None}, {"most": 0},
+        {"seconds": None}, {"seconds": -1}, {"seconds": 86_401}, {"seconds": "x"},
+    ],
+)  # fmt: skip
+def test_a_run_without_a_bound_is_refused(engine: Engine, request_: dict[str, Any]) -> None:
+    """A run that counts for ever shuts out all that come later."""
+    with pytest.raises(psycopg.Error) as refused:
+        begin_run(engine, 1, **request_)
+    assert refusal(refused.value) == ("PT400", "invalid_argument", "p_request")
+
+
+def begin_run(engine: Engine, run: int, **request: Any) -> dict[str, Any]:
+    """Ask for a run of a worker, by default of two at once, for a minute."""
+    known = {"run_id": str(uuid.UUID(int=run)), "worker_id": "w1", "most": 2, "seconds": 60}
+    return dict(engine.rpc("begin_worker_run", p_request={**known, **request}))
 
 
 def test_an_open_transaction_of_a_user_blocks_neither_enqueue_nor_lease(engine: Engine) -> None:

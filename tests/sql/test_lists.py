@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import random
 from typing import Any
 
@@ -60,6 +61,8 @@ def settle_some(engine: Engine) -> None:
             job_type=job_type,
             session_id=f"s{n % 2}",
             queue="slow" if n % 3 else "default",
+            payload={"n": n % 4},
+            tags=[f"n{n % 4}"],
             **more,
         )
     outcomes = ["completed", "failed", "cancelled", "waiting", "retry", "completed"]
@@ -78,26 +81,42 @@ def test_a_list_shows_what_a_plain_query_would(engine: Engine) -> None:
     by_status = dict(engine.rows("select status, count(*) from public.jobs group by 1"))
     assert set(by_status) == set(STATUSES)
 
+    middle = {
+        name: engine.one(f"select percentile_disc(0.5) within group (order by {name})::text from public.jobs")
+        for name in ("created_at", "finished_at", "run_ms")
+    }  # fmt: skip
+    conditions: dict[str, tuple[str, list[Any]]] = {
+        "job_type": ("job_type = %s", ["work", "other"]),
+        "queue": ("queue = %s", ["slow", "default"]),
+        "session_id": ("session_id = %s", ["s0", "s1"]),
+        "tag": ("%s = any (tags)", ["n0", "n1"]),
+        "payload": ("payload @> %s::jsonb", ['{"n": 2}']),
+        "error": ("error_message ilike '%%' || %s", ["of FAILED", "of retry"]),
+        "error_type": ("error_data ->> 'type' = %s", ["E", "F"]),
+        "worker_id": ("fence > 0 and %s = 'w1'", ["w1", "w2"]),
+        "created_after": ("created_at >= %s", [middle["created_at"]]),
+        "created_before": ("created_at < %s", [middle["created_at"]]),
+        "finished_after": ("finished_at >= %s", [middle["finished_at"]]),
+        "finished_before": ("finished_at < %s", [middle["finished_at"]]),
+        "min_run_ms": ("run_ms >= %s::float", [middle["run_ms"]]),
+        "max_run_ms": ("run_ms < %s::float", [middle["run_ms"]]),
+    }
+
     with engine.member(ADA) as ada:
-        for _ in range(60):
+        for round in range(70):
             filters: dict[str, Any] = {}
             if dice.random() < 0.7:
                 filters["workspace_id"] = ACME
-            if dice.random() < 0.8:
+            if dice.random() < 0.5:
                 filters["status"] = dice.sample(STATUSES, dice.randint(1, 5))
-            for name, values in (
-                ("job_type", ["work", "other"]),
-                ("queue", ["slow", "default"]),
-                ("session_id", ["s0", "s1"]),
-            ):
-                if dice.random() < 0.3:
-                    filters[name] = dice.choice(values)
+            names = {list(conditions)[round % len(conditions)], dice.choice(list(conditions))}
+            chosen = {name: dice.choice(conditions[name][1]) for name in sorted(names)}
+            filters |= {n: json.loads(v) if n == "payload" else v for n, v in chosen.items()}
             plain = engine.rows(
-                "select id::text from public.jobs where workspace_id = %s"
-                " and (%s::text[] is null or status = any (%s::text[])) and coalesce(job_type = %s, true)"
-                " and coalesce(queue = %s, true) and coalesce(session_id = %s, true) order by created_at desc, id desc",
-                ACME, filters.get("status"), filters.get("status"),
-                filters.get("job_type"), filters.get("queue"), filters.get("session_id"),
+                "select id::text from public.jobs where workspace_id = %s and status = any (%s)"
+                + "".join(f" and {conditions[name][0]}" for name in chosen)
+                + " order by created_at desc, id desc",
+                ACME, filters.get("status", STATUSES), *chosen.values(),
             )  # fmt: skip
             assert pages(ada, **filters) == plain, filters
 
@@ -177,6 +196,9 @@ def test_a_search_finds_parts_of_texts_and_both_ends_of_an_id(engine: Engine) ->
         ({"statuses": ["pending"]}, "statuses"),
         ({"status": ["pending", "done"]}, "status"),
         ({"status": [None]}, "status"),
+        ({"state": ["queued", "done"]}, "state"),
+        ({"state": [None]}, "state"),
+        ({"payload": ["n"]}, "payload"),
         ({"id_prefix": "12345"}, "id_prefix"),
         ({"id_prefix": "wxyzwxyz"}, "id_prefix"),
         ({"parent_id": "7"}, "filter"),

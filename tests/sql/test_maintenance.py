@@ -1,9 +1,10 @@
 # ruff: noqa: E501 - queries and requests stay on one line
-"""Retention, statistics, health, poison: what ticks do besides running jobs."""
+"""Retention, statistics, health: what ticks do besides running jobs."""
 
 from __future__ import annotations
 
 import uuid
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -14,23 +15,6 @@ from tests.support.engine import ACME, ADA, GLOBEX, Engine, handle, refusal
 from tests.support.functions import until
 
 ERROR = {"type": "KeyError", "message": "no field 7"}
-
-
-def poison(
-    engine: Engine, count: int, workspace: str = ACME, outcome: str = "retry", **error: Any
-) -> None:
-    """Let `count` jobs of a workspace meet the same error."""
-    engine.enqueue_many(count, workspace=workspace)
-    leases = [lease for lease in engine.lease(1000) if lease["job"]["workspace_id"] == workspace]
-    engine.settle_all(
-        [{**handle(lease), "outcome": outcome, "error": error or ERROR} for lease in leases]
-    )
-
-
-def tick(engine: Engine) -> None:
-    """Let the next first call do the maintenance tasks."""
-    engine.advance(6)
-    engine.lease_call(0)
 
 
 def test_retention_deletes_in_bounded_batches_by_status(engine: Engine) -> None:
@@ -79,6 +63,45 @@ def test_a_result_stays_while_its_parent_waits_for_a_slower_child(engine: Engine
     engine.advance(60)
     engine.maintain()
     assert engine.one("select count(*) from public.jobs where id = %s", quick["job"]["id"]) == 0
+
+
+def in_a_minute(engine: Engine) -> str:
+    """That instant."""
+    return str(engine.one("select queue.clock() + interval '1 minute'"))
+
+
+SCHEDULE = {"name": "s", "cron": "* * * * *", "job_type": "work"}
+ALERT = {"name": "a", "metric": "failed", "threshold": 1}
+COMES: dict[str, Callable[[Engine], Any]] = {
+    "a job's time": lambda e: e.enqueue(delay_seconds=60),
+    "a job's deadline": lambda e: e.enqueue(deadline_at=in_a_minute(e)),
+    "a lease's end": lambda e: (e.enqueue(), e.lease_one(lease_seconds=60)),
+    "a wait's end": lambda e: (
+        e.enqueue(),
+        e.settle(
+            e.lease_one(), "waiting", wait={"kind": "sleep", "name": "s", "until": in_a_minute(e)}
+        ),
+    ),
+    "a schedule's time": lambda e: e.rpc("put_schedule", p_workspace_id=ACME, p_schedule=SCHEDULE),
+    "an alert's look": lambda e: e.rpc("put_alert", p_workspace_id=ACME, p_alert=ALERT),
+    "retention": lambda e: (e.enqueue(), e.run_all()),
+}
+
+
+@pytest.mark.parametrize("name", COMES)
+def test_maintenance_is_due_when_something_comes_and_not_before(engine: Engine, name: str) -> None:
+    """A worker that is asked too early costs an idle queue; one that is not asked, the job."""
+    engine.stop_clock()
+    due = "select queue.maintenance_is_due(queue.clock())"
+    COMES[name](engine)
+    for _ in range(100):
+        if engine.one(due):
+            engine.maintain()
+    assert not engine.one(due)
+
+    engine.advance(61)
+
+    assert engine.one(due)
 
 
 def test_a_lease_waits_for_no_maintenance(engine: Engine) -> None:
@@ -360,68 +383,6 @@ def test_long_types_are_not_leased_near_the_end_of_a_tick(engine: Engine) -> Non
 
     assert engine.lease(budget_ms=10_000) == []
     assert len(engine.lease(budget_ms=120_000)) == 1
-
-
-def test_one_tenants_poison_pauses_the_type_for_that_tenant_only(engine: Engine) -> None:
-    """A tenant must not be able to stop another's work."""
-    poison(engine, 12)
-    tick(engine)
-
-    assert (
-        engine.one("select kind || ' ' || paused_by from queue.pauses") == "workspace_type poison"
-    )
-    assert "no field" in engine.one("select reason from queue.pauses")
-    engine.enqueue()
-    other = engine.enqueue(workspace=GLOBEX)
-    assert [lease["job"]["id"] for lease in engine.lease()] == [other]
-
-
-def test_a_resumed_type_is_not_paused_again_for_old_errors(engine: Engine) -> None:
-    """The manager has fixed it; the past does not count twice."""
-    poison(engine, 12)
-    tick(engine)
-    with engine.member(ADA) as ada:
-        ada.rpc(
-            "pause_jobs",
-            p_request={
-                "kind": "workspace_type",
-                "name": "work",
-                "workspace_id": ACME,
-                "paused": False,
-            },
-        )
-
-    tick(engine)
-
-    assert engine.one("select count(*) from queue.pauses") == 0
-
-
-@pytest.mark.parametrize("outcome", ["failed", "snoozed"])
-def test_a_processors_own_decisions_are_no_poison(engine: Engine, outcome: str) -> None:
-    """Only unexpected errors count."""
-    poison(engine, 15, outcome=outcome)
-    tick(engine)
-
-    assert engine.one("select count(*) from queue.pauses") == 0
-
-
-def test_errors_among_successes_are_no_poison(engine: Engine) -> None:
-    """Ten bad records in a thousand are ten bad records."""
-    engine.enqueue_many(30)
-    engine.run_all()
-    poison(engine, 12)
-    tick(engine)
-
-    assert engine.one("select count(*) from queue.pauses") == 0
-
-
-def test_different_errors_are_no_poison(engine: Engine) -> None:
-    """The fingerprint groups them; letters differ here."""
-    for letter in "abcdefghijkl":
-        poison(engine, 1, type="E", message=f"missing {letter}")
-    tick(engine)
-
-    assert engine.one("select count(*) from queue.pauses") == 0
 
 
 def test_what_is_due_and_not_promoted_counts_as_due(engine: Engine) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.engine import ACME, ADA, Engine
+from tests.support.engine import ACME, ADA, GLOBEX, Engine
 from tests.support.functions import until_waiting
 
 CLAIM_FROM = "select max(claim_from) from queue.partitions"
@@ -239,3 +239,28 @@ def test_the_sweep_goes_past_the_first_thousand(engine: Engine) -> None:
     engine.run("select queue.sweep(queue.clock())")
 
     assert engine.one("select count(distinct partition_id) from queue.openings") == 1001
+    assert engine.one("select cursor from queue.maintenance_tasks where name = 'sweep'") is None
+
+
+def test_the_sweep_opens_what_is_lost_and_forgets_shares_that_are_past(engine: Engine) -> None:
+    """What is open and has its mark at the start needs nothing."""
+    jobs = {engine.enqueue(priority=7), engine.enqueue(concurrency_key="k")}
+    engine.lease(0)
+    engine.run("delete from queue.shares")
+    engine.run(
+        "insert into queue.shares (workspace_id, finish_tag) values (%s, 2), (%s, 1), (%s, 2)",
+        "00000000-0000-0000-0000-000000000000",
+        ACME,
+        GLOBEX,
+    )
+    openings = "select concurrency_key, priority, rewind from queue.openings order by 1"
+
+    assert engine.one("select queue.sweep(queue.clock())") == 0
+    assert engine.rows(openings) == []
+    assert engine.rows("select finish_tag from queue.shares") == [2, 2]
+    engine.run("delete from queue.partitions where concurrency_key = 'k'")
+    engine.run("update queue.partitions set claim_from = now()")
+    engine.run("select queue.sweep(queue.clock())")
+
+    assert engine.rows(openings) == [("", 7, True), ("k", 100, True)]
+    assert {one["job"]["id"] for one in engine.lease()} == jobs

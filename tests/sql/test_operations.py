@@ -259,6 +259,14 @@ def test_an_undo_takes_back_what_has_not_started(engine: Engine) -> None:
         engine.rpc("undo_operation", p_operation_id=nothing["id"])
     assert refusal(refused.value) == ("PT409", "invalid_state", "completed")
 
+    hold(engine)
+    cancel = begin(engine, "cancel", {"ids": engine.enqueue_many(250)})
+    engine.advance(2)
+    maintain_until(engine, cancel, "done", 200)
+    engine.run("drop trigger not_yet on queue.operations")
+    assert undo(engine, cancel)["done"] == 200
+    assert told(engine, cancel, "status", "done") == ("stopped", 200), "it is stopped first"
+
 
 def test_a_replay_that_is_refused_does_not_stop_the_rest(engine: Engine) -> None:
     """Its reason stands beside the job."""
@@ -365,6 +373,12 @@ def test_open_operations_and_kept_results_are_bounded(engine: Engine) -> None:
         begin(engine, "cancel", {"job_type": "work"})
     assert refusal(refused.value) == ("PT429", "quota_exceeded", "max_open_operations")
 
+    listed: list[dict[str, Any]] = []
+    page: dict[str, Any] = {"next": None}
+    while not listed or page["next"]:
+        page = engine.rpc("list_operations", p_workspace_id=ACME, p_cursor=page["next"], p_limit=1)
+        listed += page["operations"]
+    assert [one["id"] for one in listed] == [made[1]["id"], made[0]["id"]]
     for one in made:
         finish(engine, one)
     with pytest.raises(psycopg.Error) as refused:

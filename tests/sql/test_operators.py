@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from typing import Any
 
 import psycopg
@@ -81,21 +82,48 @@ def test_opening_a_job_gives_its_workspace_for_a_time_and_no_other(
     assert olga.rpc("get_job", p_job_id=job_id)["payload"] == {"secret": 1}
     with pytest.raises(psycopg.Error) as error:
         olga.rpc("get_job", p_job_id=other)
-    assert refusal(error.value)[1] == "job_not_found"
+    assert refusal(error.value)[:2] == ("PT404", "job_not_found")
     engine.advance(3601)
     assert olga.rows("select id from public.jobs") == []
 
 
-def test_a_workspace_opened_again_for_less_time_stays_open_for_the_longer(olga: Engine) -> None:
-    """A second page of the same incident cuts no one's work short."""
+def test_a_workspace_opened_again_for_less_time_stays_open_for_the_longer(
+    engine: Engine, olga: Engine
+) -> None:
+    """A second page of the same incident cuts no one's work short; eight hours are the most."""
+    engine.stop_clock()
     request = {"workspace_id": GLOBEX, "reason": "ticket 7"}
-    until = []
-    for minutes in (120, 5):
+    for minutes in (10_000, 5):
         olga.rpc("operator_open", p_request={**request, "minutes": minutes})
-        [opened] = olga.rpc("operator_session")["opened"]
-        until.append(opened["expires_at"])
+    shift = engine.one("select expires_at - opened_at from queue.operator_access")
 
-    assert until[0] == until[1]
+    assert shift == timedelta(hours=8)
+    for closed in (True, False):
+        assert olga.rpc("operator_close", p_workspace_id=GLOBEX) == {"closed": closed}
+    assert olga.rpc("operator_session") == {"operator": True, "opened": []}
+    assert [action for action, _ in actions(olga)] == ["close", "open", "open"]
+    for unknown in ("job_id", "workspace_id"):
+        with pytest.raises(psycopg.Error) as error:
+            olga.rpc("operator_open", p_request={unknown: OLGA, "reason": "ticket 7"})
+        assert refusal(error.value)[0] == "PT404"
+
+
+def test_people_are_named_to_those_they_met_in_a_workspace_and_to_operators(
+    engine: Engine, olga: Engine
+) -> None:
+    """Addresses of strangers are no one's business."""
+    engine.run("insert into auth.users (id, email) values (%s, 'olga@ops.test')", OLGA)
+
+    def named(who: Engine) -> list[str]:
+        ids = [ADA, EVE, OLGA]
+        return sorted(who.one("select public.people(%s::uuid[])", ids).values())
+
+    with engine.member(BOB) as bob, engine.member(EVE) as eve:
+        assert named(bob) == ["ada@acme.test"]
+        olga.rpc("operator_open", p_request={"workspace_id": ACME, "reason": "ticket 7"})
+        assert named(bob) == ["ada@acme.test", "olga@ops.test"]
+        assert named(eve) == ["eve@globex.test"]
+    assert named(olga) == named(engine) == ["ada@acme.test", "eve@globex.test", "olga@ops.test"]
 
 
 def test_a_member_sees_what_operators_did_in_the_workspace(engine: Engine, olga: Engine) -> None:
@@ -109,7 +137,7 @@ def test_a_member_sees_what_operators_did_in_the_workspace(engine: Engine, olga:
         assert actions(ada, p_workspace_id=ACME) == [("cancel", True), ("open", True)]
     with engine.member(EVE) as eve, pytest.raises(psycopg.Error) as error:
         actions(eve, p_workspace_id=ACME)
-    assert refusal(error.value)[1] == "workspace_not_found"
+    assert refusal(error.value)[:2] == ("PT404", "workspace_not_found")
 
 
 def test_members_own_acts_are_written_down_too(engine: Engine) -> None:
@@ -122,6 +150,8 @@ def test_members_own_acts_are_written_down_too(engine: Engine) -> None:
         ada.rpc("pause_jobs", p_request={"kind": "workspace", "name": ACME, "reason": "a move"})
         ada.operate("cancel", job_type="work")
         done = ada.rpc("list_actions", p_workspace_id=ACME)["actions"]
+        page = {"p_before": done[0]["id"], "p_limit": 2}
+        assert ada.rpc("list_actions", p_workspace_id=ACME, **page)["actions"] == done[1:3]
 
     assert [(one["action"], one["user_id"], one["jobs"]) for one in done] == [
         ("cancel", ADA, 1),
@@ -129,7 +159,7 @@ def test_members_own_acts_are_written_down_too(engine: Engine) -> None:
         ("retry", BOB, 1),
         ("cancel", BOB, 1),
     ]
-    assert done[1]["detail"]["reason"] == "a move"
+    assert (done[1]["detail"]["reason"], done[1]["by"]) == ("a move", "ada@acme.test")
     assert not any(one["as_operator"] for one in done)
 
 
@@ -160,7 +190,7 @@ def test_an_open_workspace_is_a_members_and_not_a_managers(engine: Engine, olga:
     with pytest.raises(psycopg.Error) as error:
         olga.rpc("put_webhook", p_workspace_id=ACME, p_webhook={"url": "https://example.com/"})
 
-    assert refusal(error.value)[1] == "forbidden"
+    assert refusal(error.value)[:2] == ("PT403", "forbidden")
 
 
 @pytest.mark.parametrize("reason", [None, "", "  "])
@@ -348,7 +378,7 @@ def test_workers_are_listed_with_what_they_hold_and_how_they_are(
     }
 
     assert states == {"busy": ("alive", 1, 0), "lost": ("stale", 1, 0), "idle": ("alive", 0, 1)}
-    for seconds, word in ((200, "stale"), (600, "gone")):
+    for seconds, word in ((149, "alive"), (1, "stale"), (419, "stale"), (1, "gone")):
         engine.advance(seconds)
         again = olga.rpc("operator_workers")["workers"]
         assert {one["worker_id"]: one["state"] for one in again}["idle"] == word

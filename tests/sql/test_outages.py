@@ -9,6 +9,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from psycopg.types.json import Jsonb
 
 from tests.support.engine import ACME, GLOBEX, Engine, handle, refusal
 
@@ -252,53 +253,6 @@ def test_an_event_is_kept_for_as_long_as_a_job_has_it(engine: Engine) -> None:
     assert engine.lease_one()["steps"] == {"w": {"event": {"n": 1}}}
 
 
-def put_schedules(engine: Engine, count: int, workspace: str = ACME) -> None:
-    """Schedules of every minute, all due."""
-    for n in range(count):
-        engine.rpc(
-            "put_schedule",
-            p_workspace_id=workspace,
-            p_schedule={"name": f"s{n}", "cron": "* * * * *", "job_type": "work"},
-        )
-    engine.advance(engine.one("select 61 - extract(second from queue.clock())::float"))
-
-
-def test_120_schedules_of_every_minute_are_one_call(engine: Engine) -> None:
-    """Their expressions were read when they were put, and are not read again."""
-    put_schedules(engine, 120)
-    engine.run("set track_functions = 'all'")
-    read = (
-        "select coalesce(sum(calls), 0) from pg_stat_xact_user_functions"
-        " where funcname in ('cron_parse', 'cron_mask')"
-    )
-
-    with engine.connection.transaction():
-        before = engine.one(read)
-        assert engine.maintain()["schedules"] == 120
-        assert engine.one(read) == before
-    assert len(engine.lease(200, call=2)) == 120
-
-
-def test_runs_of_a_workspace_are_bounded_per_minute(engine: Engine) -> None:
-    """What is above the limit waits for the next minute and says why; another's runs do not."""
-    engine.rpc("set_settings", p_settings={"schedule_runs_per_minute": 10})
-    put_schedules(engine, 25)
-    put_schedules(engine, 3, workspace=GLOBEX)
-
-    assert engine.maintain()["schedules"] == 13
-    assert engine.maintain() == {}
-    told = engine.rpc("list_schedules", p_workspace_id=ACME)["schedules"]
-    assert sum("schedule_runs_per_minute" in (one["problem"] or "") for one in told) == 15
-    engine.advance(60)
-    assert engine.maintain()["schedules"] == 13
-    assert engine.one("select count(*) from public.jobs where workspace_id = %s", ACME) == 20
-    # those that waited come first
-    ran = (
-        "select count(*) from queue.schedules where workspace_id = %s and last_slot_at is not null"
-    )
-    assert engine.one(ran, ACME) == 20
-
-
 # --- dependencies ---
 
 
@@ -405,6 +359,8 @@ def test_a_crowd_of_signals_does_not_keep_anothers_waiting(engine: Engine) -> No
     assert engine.one("select id from queue.signals where job_id = %s", second) in engine.one(
         "select queue.due_signals(500)"
     )
+    tenants = [engine.one("select queue.some_tenants('signals', 9)") for _ in range(9)]
+    assert [sorted(map(str, found)) for found in tenants] == [[ACME, GLOBEX]] * 9
 
 
 # --- results ---
@@ -443,6 +399,58 @@ def test_gathered_results_are_read_in_pages(engine: Engine) -> None:
     assert pages > 1
     assert [child["id"] for child in gathered] == children
     assert {child["result"][:36] == child["id"] for child in gathered} == {True}
+
+
+def test_pages_of_steps_are_the_whole_in_order(engine: Engine) -> None:
+    """However short a page is, and whichever other job has steps and events of these names."""
+    for workspace, payload in ((GLOBEX, {"n": 2}), (ACME, {"text": "x" * 500})):
+        engine.rpc("emit_event", p_workspace_id=workspace, p_name="e", p_payload=payload)
+        engine.rpc("emit_event", p_workspace_id=workspace, p_name="f", p_payload={})
+        job_id = engine.enqueue(workspace=workspace)
+        [lease] = engine.lease()
+        steps = [{"name": "b", "result": workspace}, {"name": "d", "result": None}]
+        engine.report(lease, steps=steps)
+        for name, event in (("a", "e"), ("c", None)):
+            engine.run(
+                "insert into queue.steps (job_id, name, result, created_at, workspace_id, event_name)"
+                " values (%s, %s, '{\"value\": {\"children\": []}}', queue.clock(), %s, %s)",
+                job_id, name, workspace, event,
+            )  # fmt: skip
+        engine.run(
+            "insert into queue.gathered (job_id, name, nth, child_id, status, result)"
+            " select %s, 'c', n, %s, 'completed', to_jsonb(n) from generate_series(1, 2) as n",
+            job_id, workspace,
+        )  # fmt: skip
+    child = {"id": ACME, "status": "completed", "error_message": None}
+    page = "select to_jsonb(p) from queue.step_page(%s, %s, %s) as p"
+
+    whole = engine.one(page, job_id, None, 9999)
+    places = [("a", 0), ("b", 0), ("c", 0), ("c", 1), ("c", 2), ("d", 0)]
+    assert [(line["name"], line["nth"]) for line in whole["lines"]] == places
+    sizes: list[int] = []
+    found, after = [], None
+    while not sizes or after:
+        short = engine.one(page, job_id, Jsonb(after) if after else None, 1)
+        found += short["lines"]
+        sizes.append(short["bytes"])
+        after = short["next"]
+    assert (found, len(sizes), sum(sizes)) == (whole["lines"], 6, whole["bytes"])
+    assert sizes[0] > 500 > sizes[1]
+    assert engine.one("select queue.steps_of(%s)", job_id) == {
+        "a": {"event": payload},
+        "b": ACME,
+        "c": {"children": [{**child, "result": 1}, {**child, "result": 2}]},
+        "d": None,
+    }
+    shown = engine.rpc("job_steps", p_job_id=job_id)
+    assert (len(shown["steps"]), shown["next"]) == (4, None)
+    engine.run(
+        "insert into queue.gathered (job_id, name, nth, child_id, status)"
+        " select %s, 'c', n, %s, 'completed' from generate_series(3, 1002) as n", job_id, ACME,
+    )  # fmt: skip
+    full = engine.one(page, job_id, None, 999_999)
+    rest = engine.one(page, job_id, Jsonb(full["next"]), 999_999)
+    assert (len(full["lines"]), len(rest["lines"]), rest["next"]) == (1000, 6, None)
 
 
 def test_steps_are_read_by_the_leases_holder_alone(engine: Engine) -> None:

@@ -266,6 +266,15 @@ def test_no_five_seconds_exceed_the_budget(engine: Engine) -> None:
     assert counted(engine) >= cost(engine)
 
 
+def test_the_budget_looks_back_over_six_seconds(engine: Engine) -> None:
+    """Also where the part of the second that a mark has room for begins again at nought."""
+    for second in range(14):
+        at_second(engine, 404_985 + second)
+        send(engine, ACME)
+        seen = "select base, opened from queue.open_second(queue.message_second(), false)"
+        assert engine.one(seen) == (2 * max(0, second - 5), False)
+
+
 def test_progress_and_logs_are_held_back_before_states(engine: Engine) -> None:
     """A missed percentage is made up for by the next; an end is waited for."""
     set_budget(engine, 20)

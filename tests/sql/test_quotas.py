@@ -109,11 +109,11 @@ def test_a_pause_is_small_and_of_something(
     engine: Engine, request_: dict[str, str], answer: tuple[str, str, str]
 ) -> None:
     """A reason of 100 kB, thousands of times, is a way to store files."""
-    with engine.member(ADA) as ada, pytest.raises(psycopg.Error) as refused:
-        ada.rpc(
-            "pause_jobs",
-            p_request={"kind": "workspace_type", "workspace_id": ACME, **request_},
-        )
+    pause = {"kind": "workspace_type", "workspace_id": ACME}
+    with engine.member(ADA) as ada:
+        ada.rpc("pause_jobs", p_request={**pause, "name": "work", "reason": "x" * 500})
+        with pytest.raises(psycopg.Error) as refused:
+            ada.rpc("pause_jobs", p_request={**pause, **request_})
 
     assert refusal(refused.value) == answer
 
@@ -142,24 +142,24 @@ WAYS: dict[str, Callable[[Engine], object]] = {
 def test_a_person_enqueues_no_faster_than_their_limit(engine: Engine, way: str) -> None:
     """By every way in, and over all their workspaces; the refusal says when to come back."""
     engine.stop_clock()
-    limited(engine, per_second=2, burst=4)
+    limited(engine, per_second=1, burst=4)
     with engine.member(ADA) as ada:
         ada.enqueue_many(4)
-        with pytest.raises(psycopg.Error) as refused:
+        for made in (4, 5):
+            with pytest.raises(psycopg.Error) as refused:
+                WAYS[way](ada)
+            state, word, detail = refusal(refused.value)
+            assert (state, word) == ("PT429", "rate_limited")
+            assert detail is not None
+            assert json.loads(detail) == {
+                "limit": "enqueues",
+                "per_second": 1,
+                "burst": 4,
+                "retry_after_seconds": 1,
+            }
+            assert engine.one("select count(*) from public.jobs") == made
+            engine.advance(1)
             WAYS[way](ada)
-        state, word, detail = refusal(refused.value)
-        assert (state, word) == ("PT429", "rate_limited")
-        assert detail is not None
-        assert json.loads(detail) == {
-            "limit": "enqueues",
-            "per_second": 2,
-            "burst": 4,
-            "retry_after_seconds": 1,
-        }
-
-        engine.advance(1)
-        WAYS[way](ada)
-        assert engine.one("select count(*) from public.jobs") == 5
     with engine.member(EVE) as eve:
         eve.enqueue(workspace=GLOBEX)
     engine.enqueue_many(50)

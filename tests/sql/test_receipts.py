@@ -13,12 +13,12 @@ import psycopg
 import pytest
 
 from minutehand.signing.canonical import canonical, digest, digest_of
-from tests.support.engine import ACME, ADA, EVE, Engine, handle, refusal
+from tests.support.engine import ACME, ADA, EVE, GLOBEX, Engine, handle, refusal
 
 
-def leased(engine: Engine) -> dict[str, Any]:
-    """A job of Acme, leased; its id and fence."""
-    engine.enqueue()
+def leased(engine: Engine, workspace: str = ACME) -> dict[str, Any]:
+    """A job, leased; its id and fence."""
+    engine.enqueue(workspace=workspace)
     return handle(engine.lease_one())
 
 
@@ -98,6 +98,17 @@ def test_a_job_has_one_receipt_however_often_it_is_signed(engine: Engine) -> Non
     assert late["head"] == {"number": 1, "digest": digest_of(other)}
     assert (again["issued"], again["receipt"]) == (True, first["receipt"])
     assert engine.rows("select number from queue.receipts order by number") == [1, 2]
+
+
+def test_each_workspace_has_a_chain_of_its_own(engine: Engine) -> None:
+    """One tenant's receipts say nothing of how many another has."""
+    first, other, second = (issued(engine, leased(engine, one)) for one in (ACME, GLOBEX, ACME))
+
+    assert [each["number"] for each in (first, other, second)] == [1, 1, 2]
+    assert other["hashes"]["previous"] is None
+    assert second["hashes"]["previous"] == digest_of(first)
+    with engine.member(EVE) as eve:
+        assert eve.rpc("job_receipts", p_workspace_id=GLOBEX)["receipts"] == [other]
 
 
 def test_a_parents_receipt_names_every_child(engine: Engine) -> None:
@@ -376,23 +387,34 @@ def test_only_members_read_receipts_and_anyone_the_keys(engine: Engine) -> None:
 
 def test_a_retired_key_signs_an_hour_more_and_a_revoked_one_nothing(engine: Engine) -> None:
     """And is listed with the last number it signed in each chain."""
+    engine.register(lease_seconds=9999)
     first = issued(engine)
     engine.rpc("retire_signing_key")
+    for seconds, signs in ((3500, True), (200, False)):
+        engine.advance(seconds)
+        held = leased(engine)
+        receipt = receipt_of(engine, issue(engine, held, result=1), key_id=first["key_id"])
+        if signs:
+            assert issue(engine, held, receipt=receipt)["issued"]
+            continue
+        with pytest.raises(psycopg.Error) as error:
+            issue(engine, held, receipt=receipt)
+        assert refusal(error.value)[:2] == ("PT409", "key_retired")
     second = issued(engine)
     assert second["key_id"] != first["key_id"]
 
     keys = engine.rpc("revoke_signing_key", p_kid=second["key_id"])["keys"]
     told = {key["kid"]: key for key in keys}
-    assert told[second["key_id"]]["last"] == {digest(ACME): 2}
-    assert "revoked_at" not in told[first["key_id"]]
+    assert told[second["key_id"]]["last"] == {digest(ACME): 3}
+    assert [k for k, key in told.items() if "revoked_at" in key] == [second["key_id"]]
     held = leased(engine)
     receipt = receipt_of(engine, issue(engine, held, result=1), key_id=second["key_id"])
     with pytest.raises(psycopg.Error) as error:
         issue(engine, held, receipt=receipt)
-    assert refusal(error.value)[1] == "key_retired"
+    assert refusal(error.value)[:2] == ("PT409", "key_retired")
     with pytest.raises(psycopg.Error) as error:
         engine.rpc("revoke_signing_key", p_kid="none")
-    assert refusal(error.value)[1] == "key_not_found"
+    assert refusal(error.value)[:2] == ("PT404", "key_not_found")
 
 
 def test_a_key_that_is_revoked_twice_was_revoked_the_first_time(engine: Engine) -> None:
@@ -405,13 +427,30 @@ def test_a_key_that_is_revoked_twice_was_revoked_the_first_time(engine: Engine) 
     assert first in engine.rpc("revoke_signing_key", p_kid=key_id)["keys"]
 
 
+@pytest.mark.parametrize(
+    "change", [{"kid": "k" * 43}, {"x": "short"}, {"sealed": "s" * 19}, {"sealed": None}]
+)
+def test_a_key_is_the_one_its_id_names_and_sealed(engine: Engine, change: dict[str, Any]) -> None:
+    """A worker's mistake would be every receipt's."""
+    x = "A" * 43
+    kid = base64.urlsafe_b64encode(
+        hashlib.sha256(canonical({"crv": "Ed25519", "kty": "OKP", "x": x}).encode()).digest()
+    )
+    key = {"kid": kid.rstrip(b"=").decode(), "x": x, "sealed": "s" * 20}
+    with pytest.raises(psycopg.Error) as error:
+        engine.rpc("add_signing_key", p_chain="jobs", p_key=key | change)
+
+    assert refusal(error.value) == ("PT400", "invalid_argument", "key")
+    assert engine.rpc("add_signing_key", p_chain="jobs", p_key=key)["kid"] == key["kid"]
+
+
 def test_a_key_signs_its_own_chain_alone(engine: Engine) -> None:
     """What an app's key is stolen for is that app's receipts."""
     other = add_key(engine, "lab")
     held = leased(engine)
     with pytest.raises(psycopg.Error) as error:
         issue(engine, held, receipt=receipt_of(engine, issue(engine, held), key_id=other))
-    assert refusal(error.value)[1] == "key_retired"
+    assert refusal(error.value)[:2] == ("PT409", "key_retired")
 
 
 def test_receipts_outlive_their_jobs_and_leave_the_oldest_first(engine: Engine) -> None:

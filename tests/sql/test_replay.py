@@ -27,7 +27,12 @@ def replay(engine: Engine, job_id: str, **request: Any) -> dict[str, Any]:
 
 def test_steps_before_the_chosen_one_are_kept(engine: Engine) -> None:
     """In the order they finished in, although they were reported together."""
-    origin = finished(engine, "read", "price", "write", "mail", tags=["a"], priority=7)
+    options = {
+        "queue": "slow", "priority": 7, "max_attempts": 3, "timeout_seconds": 9, "session_id": "s",
+        "backoff": {"first_seconds": 5}, "concurrency_key": "k", "user_id": ADA,
+    }  # fmt: skip
+    origin = finished(engine, "read", "price", "write", "mail", tags=["a"], **options)
+    engine.register("work", schema_version=2)
 
     made = replay(engine, origin, from_step="write")
     [lease] = engine.lease()
@@ -35,7 +40,12 @@ def test_steps_before_the_chosen_one_are_kept(engine: Engine) -> None:
     assert lease["job"]["id"] == made["id"] != origin
     assert lease["steps"] == {"read": "read", "price": "price"}
     assert (made["replay_of"], made["replay_from"]) == (origin, "write")
-    assert (made["payload"], made["tags"], made["priority"]) == ({"n": 1}, ["a"], 7)
+    kept = ("payload", "tags", "schema_version", *options)
+    before, after = engine.job(origin), engine.job(made["id"])
+    assert {name: after[name] for name in kept} == {name: before[name] for name in kept}
+    columns = "name, kind, started_at, created_at, result"
+    steps = f"select {columns} from queue.steps where job_id = %s order by created_at"
+    assert engine.rows(steps, made["id"]) == engine.rows(steps, origin)[:2]
     assert engine.status(origin) == "completed"
 
 
@@ -87,6 +97,9 @@ def test_what_children_returned_is_kept_with_their_step(engine: Engine) -> None:
 
 def test_of_a_graph_a_stage_and_those_after_it_run_again(engine: Engine) -> None:
     """Also one that never finished; what ran beside it is kept, although it ended later."""
+    other = {"name": "graph", "kind": "graph", "result": {"left": [], "first": ["left"]}}
+    engine.enqueue()
+    engine.settle(engine.lease_one(), steps=[other])
     shape = {"top": [], "left": ["top"], "right": ["top"], "bottom": ["left", "right"], "new": []}
     origin = engine.enqueue({"n": 1})
     steps = [{"name": "graph", "kind": "graph", "result": shape}] + [
@@ -111,26 +124,29 @@ def test_of_a_graph_a_stage_and_those_after_it_run_again(engine: Engine) -> None
 
 
 @pytest.mark.parametrize(
-    "request_",
+    ("request_", "why"),
     [
-        {"from_step": "nothing"},
-        {"results": {"read": 1}},
-        {"from_step": "read", "results": {"write": 1}},
-        {"results": [1]},
-        {"from": "read"},
+        ({"from_step": "nothing"}, "the job has no finished step nothing"),
+        ({"results": {"read": 1}}, "read is not a step that is kept"),
+        ({"from_step": "read", "results": {"write": 1}}, "write is not a step that is kept"),
+        ({"results": [1]}, "results must be an object"),
+        ({"from": "read"}, "unknown field of request: from"),
+        ({"from_step": "write", "results": {"read": "x" * 262144}}, "results are longer than"),
     ],
-    ids=["unknown step", "none kept", "a later one", "no object", "misspelt"],
+    ids=["unknown step", "none kept", "a later one", "no object", "misspelt", "too large"],
 )
 def test_what_cannot_be_replayed_is_refused_and_makes_no_job(
-    engine: Engine, request_: dict[str, Any]
+    engine: Engine, request_: dict[str, Any], why: str
 ) -> None:
     """A typo must not run a job from its start."""
     origin = finished(engine, "read", "write")
 
-    with pytest.raises(psycopg.Error) as refused:
+    with pytest.raises(psycopg.Error, match=why) as refused:
         replay(engine, origin, **request_)
 
-    assert refusal(refused.value)[:2] == ("PT400", "invalid_argument")
+    large = "longer" in why
+    expected = ("PT413", "payload_too_large") if large else ("PT400", "invalid_argument")
+    assert refusal(refused.value)[:2] == expected
     assert engine.one("select count(*) from public.jobs") == 1
 
 
@@ -196,18 +212,23 @@ def test_another_workspaces_job_is_of_no_chain(engine: Engine) -> None:
 
 def test_a_failed_job_is_retried_with_another_payload(engine: Engine) -> None:
     """Its history has what changed."""
-    job_id = engine.enqueue({"to": "x", "n": 1}, max_attempts=1)
+    old = {f"to{n:02}": "x" * 300 for n in range(20)}
+    job_id = engine.enqueue({"n": 1, **old}, max_attempts=1)
     engine.run_all("failed", error={"type": "X", "message": "no"})
 
-    engine.rpc("retry_job", p_job_id=job_id, p_payload={"to": "y", "n": 1})
+    new = {**dict.fromkeys(old, "y"), "n": 1, "new": 2}
+    engine.rpc("retry_job", p_job_id=job_id, p_payload=new)
     [lease] = engine.lease()
 
-    assert lease["job"]["payload"] == {"to": "y", "n": 1}
+    assert lease["job"]["payload"] == new
     assert engine.events(job_id)[-3:] == ["job.redriven", "job.edited", "job.leased"]
     assert engine.one(
         "select data -> 'changed' from public.job_events where job_id = %s and type = 'job.edited'",
         job_id,
-    ) == {"to": {"before": '"x"', "after": '"y"'}}
+    ) == {
+        "new": {"before": None, "after": "2"},
+        **{name: {"before": '"' + "x" * 199, "after": '"y"'} for name in list(old)[:19]},
+    }
 
 
 def test_a_scheduled_job_is_edited_and_stays_scheduled(engine: Engine) -> None:
@@ -216,14 +237,21 @@ def test_a_scheduled_job_is_edited_and_stays_scheduled(engine: Engine) -> None:
     engine.register("strict", payload_schema=schema)
     job_id = engine.enqueue({"n": 1}, job_type="strict", delay_seconds=60)
 
-    edited = engine.rpc("edit_job", p_job_id=job_id, p_changes={"payload": {"n": 2}})
+    for _ in range(2):
+        edited = engine.rpc("edit_job", p_job_id=job_id, p_changes={"payload": {"n": 2}})
     for wrong in ({"n": "two"}, None):
         with pytest.raises(psycopg.Error) as refused:
             engine.rpc("edit_job", p_job_id=job_id, p_changes={"payload": wrong})
         assert refusal(refused.value)[:2] == ("PT422", "payload_invalid")
 
     assert (edited["payload"], edited["state"]) == ({"n": 2}, "scheduled")
+    assert engine.events(job_id) == ["job.created", "job.edited"]
+    assert engine.rows("select action from queue.actions") == ["edit"]
     assert engine.lease() == []
+    engine.run("update queue.job_types set internal = true")
+    with engine.member(ADA) as ada, pytest.raises(psycopg.Error) as refused:
+        ada.rpc("edit_job", p_job_id=job_id, p_changes={"payload": {"n": 3}})
+    assert refusal(refused.value)[:2] == ("PT403", "forbidden")
 
 
 @pytest.mark.parametrize("state", ["queued", "running", "completed"])

@@ -75,7 +75,7 @@ def test_what_is_no_schedule_has_no_runs(
     assert refusal(refused.value) == answer
 
 
-@pytest.mark.parametrize("function", ["workspace_retention", "next_runs"])
+@pytest.mark.parametrize("function", ["workspace_retention", "workspace_limits", "next_runs"])
 def test_strangers_learn_nothing(engine: Engine, function: str) -> None:
     """Another tenant's workspace does not exist."""
     more = {"p_schedule": {"cron": "* * * * *"}} if function == "next_runs" else {}

@@ -1,15 +1,18 @@
 # ruff: noqa: E501 - requests stay on one line
-"""Cron in SQL: expressions, time zones, clock changes, missed runs, and no double fire."""
+"""Cron in SQL: expressions, time zones, clock changes, missed runs, no double fire, and what code declares."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
 import psycopg
 import pytest
 
-from tests.support.engine import ACME, ADA, BOB, EVE, Engine, refusal
+from tests.support.engine import ACME, ADA, BOB, EVE, GLOBEX, Engine, refusal
+
+SYSTEM = "ffffffff-ffff-4fff-bfff-ffffffffffff"
 
 
 def runs(engine: Engine, cron: str, zone: str, after: str, count: int) -> list[str]:
@@ -30,13 +33,13 @@ def runs(engine: Engine, cron: str, zone: str, after: str, count: int) -> list[s
         ("0 22 * * 1-5", ["2026-01-01 22:00", "2026-01-02 22:00", "2026-01-05 22:00"]),
         ("0 0 1,15 * wed", ["2026-01-07 00:00", "2026-01-14 00:00", "2026-01-15 00:00"]),
         ("30 6 * feb,jul sun", ["2026-02-01 06:30", "2026-02-08 06:30"]),
+        ("0 0 1 feb-mar *", ["2026-02-01 00:00", "2026-03-01 00:00", "2027-02-01 00:00"]),
         ("0 12 29 2 *", ["2028-02-29 12:00", "2032-02-29 12:00"]),
         (
             "10-30/10 8 * * 7",
             ["2026-01-04 08:10", "2026-01-04 08:20", "2026-01-04 08:30", "2026-01-11 08:10"],
         ),
         ("50/5 23 31 12 *", ["2026-12-31 23:50", "2026-12-31 23:55", "2027-12-31 23:50"]),
-        ("@monthly", ["2026-02-01 00:00", "2026-03-01 00:00"]),
     ],
 )
 def test_expressions_mean_what_cron_means_by_them(
@@ -44,6 +47,22 @@ def test_expressions_mean_what_cron_means_by_them(
 ) -> None:
     """Lists, ranges, steps, names, Sunday as 0 and 7, and day-or-weekday."""
     assert runs(engine, cron, "UTC", "2026-01-01T00:00:00Z", len(expected)) == expected
+
+
+def test_words_and_long_expressions_are_read(engine: Engine) -> None:
+    """In either case, with blanks around them, up to 500 characters."""
+    meanings = {
+        "@hourly": "0 * * * *", "@daily": "0 0 * * *", "@midnight": "0 0 * * *", "@weekly": "0 0 * * 0",
+        "@monthly": "0 0 1 * *", "@yearly": "0 0 1 1 *", "@annually": "0 0 1 1 *",
+    }  # fmt: skip
+    for word, cron in meanings.items():
+        same = "select queue.cron_parse(%s) = queue.cron_parse(%s)"
+        assert engine.one(same, f" {word.upper()} ", cron.ljust(500))
+
+
+def test_the_rarest_date_is_found(engine: Engine) -> None:
+    """1900 and 2100 have no 29 February."""
+    assert runs(engine, "0 12 29 2 *", "UTC", "2096-03-01T00:00:00Z", 1) == ["2104-02-29 12:00"]
 
 
 @pytest.mark.parametrize(
@@ -60,7 +79,7 @@ def test_expressions_mean_what_cron_means_by_them(
         "1,,2 * * * *",
         "* * * * * *",
         "*-5 * * * *",
-        ",".join(["0-59"] * 200) + " * * * *",
+        "* * * * *".ljust(501),
         "0 0 30 2 *",
     ],
 )
@@ -140,8 +159,10 @@ def test_sixteen_racing_ticks_fire_a_slot_once(engine: Engine) -> None:
 
     engine.race(*[lambda other: other.lease_call(0)] * 16)
 
-    assert engine.one("select count(*) from queue.schedule_slots") == 1
-    assert engine.lease_one()["job"]["payload"] == {"from": "clock"}
+    engine.run("update queue.schedules set next_at = last_slot_at")
+    job = engine.lease_one()["job"]
+    assert job["payload"] == {"from": "clock"}
+    assert engine.one("select job_id::text from queue.schedule_slots") == job["id"]
 
 
 @pytest.mark.parametrize(("missed", "jobs"), [("skip", 0), ("once", 1), ("all", 61)])
@@ -175,7 +196,7 @@ def test_many_missed_runs_are_made_up_for_a_hundred_at_a_time(engine: Engine) ->
 def test_a_slightly_late_run_is_not_a_missed_one(engine: Engine) -> None:
     """Ticks come once a minute; lateness of that size is normal."""
     put(engine, missed="skip")
-    due(engine, 60)
+    due(engine, 240)
 
     engine.lease_call(0)
 
@@ -201,13 +222,32 @@ def test_a_schedule_that_no_longer_fits_says_so_and_stops_no_other(engine: Engin
     """The type's schema changed under it."""
     put(engine)
     due(engine, 0)
+    put(engine, name="fits", cron="@yearly")
     engine.register("work", payload_schema={"type": "object", "required": ["x"]}, schema_version=2)
     engine.enqueue({"x": 1})
 
     assert len(engine.lease()) == 1
-    [schedule] = engine.rpc("list_schedules", p_workspace_id=ACME)["schedules"]
+    schedule, other = engine.rpc("list_schedules", p_workspace_id=ACME)["schedules"]
     assert "payload.x is required" in schedule["problem"]
     assert schedule["next_at"] > datetime.now(UTC).isoformat()[:16]
+    assert (other["name"], other["problem"]) == ("fits", None)
+    assert not {"plan", "held_until"} & schedule.keys()
+
+
+def test_a_schedule_whose_time_zone_is_no_more_rests_for_an_hour(engine: Engine) -> None:
+    """The server's list of zones may have changed under it; others run."""
+    engine.stop_clock()
+    put(engine)
+    due(engine, 0)
+    engine.run("update queue.schedules set timezone = 'No/Where'")
+    put(engine, name="other")
+
+    engine.maintain()
+
+    [[problem, rests]] = engine.rows(
+        "select problem, next_at - queue.clock() = interval '1 hour' from queue.schedules where name = 's'"
+    )
+    assert ("No/Where" in problem, rests) == (True, True)
 
 
 @pytest.mark.parametrize("fresh", [False, True])
@@ -242,8 +282,9 @@ def test_saving_a_schedule_again_neither_skips_nor_repeats_a_run(engine: Engine)
     """Deployments put the same schedules every time."""
     first = put(engine)
     due(engine, 30)
-    again = put(engine)
-    assert again["id"] == first["id"]
+    changed = {"payload": {"n": 1}, "options": {"priority": 7}, "missed": "skip"}
+    again = put(engine, **changed)
+    assert again.items() >= {**changed, "id": first["id"]}.items()
 
     engine.lease_call(0)
     put(engine)
@@ -283,6 +324,54 @@ def test_runs_do_not_overlap_when_the_schedule_asks_for_unique_jobs(engine: Engi
     assert engine.one("select count(*) from public.jobs") == 1
 
 
+def put_schedules(engine: Engine, count: int, workspace: str = ACME) -> None:
+    """Schedules of every minute, all due."""
+    for n in range(count):
+        engine.rpc(
+            "put_schedule",
+            p_workspace_id=workspace,
+            p_schedule={"name": f"s{n}", "cron": "* * * * *", "job_type": "work"},
+        )
+    engine.advance(engine.one("select 61 - extract(second from queue.clock())::float"))
+
+
+def test_120_schedules_of_every_minute_are_one_call(engine: Engine) -> None:
+    """Their expressions were read when they were put, and are not read again."""
+    put_schedules(engine, 120)
+    engine.run("set track_functions = 'all'")
+    read = (
+        "select coalesce(sum(calls), 0) from pg_stat_xact_user_functions"
+        " where funcname in ('cron_parse', 'cron_mask')"
+    )
+
+    with engine.connection.transaction():
+        before = engine.one(read)
+        assert engine.maintain()["schedules"] == 120
+        assert engine.one(read) == before
+    assert len(engine.lease(200, call=2)) == 120
+
+
+def test_runs_of_a_workspace_are_bounded_per_minute(engine: Engine) -> None:
+    """What is above the limit waits for the next minute and says why; another's runs do not."""
+    engine.rpc("set_settings", p_settings={"schedule_runs_per_minute": 10})
+    put_schedules(engine, 25)
+    put_schedules(engine, 3, workspace=GLOBEX)
+
+    assert engine.maintain()["schedules"] == 13
+    assert engine.maintain() == {}
+    told = engine.rpc("list_schedules", p_workspace_id=ACME)["schedules"]
+    assert sum("schedule_runs_per_minute" in (one["problem"] or "") for one in told) == 15
+    assert engine.one("select count(*) from queue.schedules where held_until > queue.clock()") == 15
+    engine.advance(60)
+    assert engine.maintain()["schedules"] == 13
+    assert engine.one("select count(*) from public.jobs where workspace_id = %s", ACME) == 20
+    # those that waited come first
+    ran = (
+        "select count(*) from queue.schedules where workspace_id = %s and last_slot_at is not null"
+    )
+    assert engine.one(ran, ACME) == 20
+
+
 @pytest.mark.parametrize(("user", "answer"), [(ADA, None), (BOB, "PT403"), (EVE, "PT404")])
 def test_managers_keep_schedules_members_read_them(
     engine: Engine, user: str, answer: str | None
@@ -291,7 +380,8 @@ def test_managers_keep_schedules_members_read_them(
     schedule = {"name": "s", "cron": "@daily", "job_type": "work", "timezone": "Europe/Berlin"}
     with engine.member(user) as person:
         if answer is None:
-            person.rpc("put_schedule", p_workspace_id=ACME, p_schedule=schedule)
+            made = person.rpc("put_schedule", p_workspace_id=ACME, p_schedule=schedule)
+            assert made["created_by"] == user
             person.rpc("delete_schedule", p_workspace_id=ACME, p_name="s")
         else:
             for function, arguments in (
@@ -308,10 +398,21 @@ def test_managers_keep_schedules_members_read_them(
             assert person.rpc("list_schedules", p_workspace_id=ACME) == {"schedules": []}
 
 
+def test_a_name_is_a_workspaces_own(engine: Engine) -> None:
+    """Another's schedule of that name is neither listed nor deleted by it."""
+    put(engine)
+    with engine.member(EVE) as eve:
+        assert eve.rpc("list_schedules", p_workspace_id=GLOBEX) == {"schedules": []}
+        with pytest.raises(psycopg.Error) as refused:
+            eve.rpc("delete_schedule", p_workspace_id=GLOBEX, p_name="s")
+    assert refusal(refused.value) == ("PT404", "schedule_not_found", "s")
+
+
 @pytest.mark.parametrize(
     ("change", "field"),
     [({"timezone": "Mars/Olympus"}, "timezone"), ({"timezone": "UTC+3; drop"}, "timezone"), ({"missed": "often"}, "missed"),
-     ({"options": {"after": []}}, "options.after"), ({"typo": 1}, "typo"), ({"name": ""}, "name"), ({"job_type": "nobody"}, "job_type")],
+     ({"options": {"after": []}}, "options.after"), ({"typo": 1}, "typo"), ({"name": ""}, "name"), ({"job_type": "nobody"}, "job_type"),
+     ({"name": None}, "name"), ({"name": "x" * 201}, "name"), ({"cron": None}, "cron"), ({"options": []}, "options"), ({"enabled": "perhaps"}, "schedule")],
 )  # fmt: skip
 def test_a_bad_schedule_is_refused_by_field(
     engine: Engine, change: dict[str, Any], field: str
@@ -320,7 +421,8 @@ def test_a_bad_schedule_is_refused_by_field(
     with pytest.raises(psycopg.Error) as refused:
         put(engine, **change)
 
-    assert refusal(refused.value)[2] == field
+    answer = ("PT422", "unknown_job_type") if field == "job_type" else ("PT400", "invalid_argument")
+    assert refusal(refused.value) == (*answer, field)
 
 
 def test_a_run_that_is_tried_again_after_its_schedule_was_switched_off_is_none(
@@ -338,3 +440,129 @@ def test_a_declared_schedule_that_never_comes_due_is_refused(engine: Engine) -> 
     """30 February was stored, on, and without a problem for ever."""
     with pytest.raises(psycopg.Error, match="the schedule tidy of work never comes due: 0 0 30 2"):
         engine.register("work", schedules=[{"name": "tidy", "cron": "0 0 30 2 *"}])
+
+
+def schedules(engine: Engine) -> list[tuple[str, str, str, str | None]]:
+    """Workspace, name, cron and source of every schedule, persons' aside."""
+    return engine.rows(
+        "select workspace_id::text, name, cron, source from queue.schedules where name like 'code:%' order by 1, 2"
+    )
+
+
+def test_schedules_declared_in_code_follow_the_deploy(engine: Engine) -> None:
+    """For the system, for each workspace, for one; changed, and gone with the next version."""
+    declared = [
+        {"name": "night", "cron": "0 3 * * *"},
+        {
+            "name": "mine",
+            "cron": "0 7 * * 1",
+            "scope": "workspace",
+            "workspace_id": ACME,
+            "timezone": "Europe/Berlin",
+        },
+        {"name": "all", "cron": "@daily", "scope": "each"},
+    ]
+    engine.register("nightly", source="app.night:nightly", schedules=declared)
+    source = "app.night:nightly"
+    assert schedules(engine) == [
+        (ACME, "code:all", "@daily", source), (ACME, "code:mine", "0 7 * * 1", source),
+        (GLOBEX, "code:all", "@daily", source), (SYSTEM, "code:night", "0 3 * * *", source),
+    ]  # fmt: skip
+    hour = "select extract(hour from next_at at time zone timezone)::int from queue.schedules where name = 'code:mine'"
+    assert engine.one(hour) == 7
+    put(engine, job_type="nightly")
+
+    engine.register(
+        "nightly", source=source, schedules=[{**declared[2], **declared[1], "name": "all"}]
+    )
+    assert [found[:2] for found in schedules(engine)] == [(ACME, "code:all")]
+    engine.register(
+        "nightly", source="app.night:nightly", schedules=[{"name": "night", "cron": "0 4 * * *"}]
+    )
+    assert schedules(engine) == [(SYSTEM, "code:night", "0 4 * * *", source)]
+    engine.register("nightly", source="app.night:nightly")  # says nothing of schedules
+    assert len(schedules(engine)) == 1
+    engine.register("nightly", schedules=[])
+    assert engine.rows("select name from queue.schedules") == ["s"]  # a person's own
+
+
+def test_a_new_workspace_gets_what_is_for_each(engine: Engine) -> None:
+    """With the next maintenance."""
+    engine.register("nightly", schedules=[{"name": "all", "cron": "@daily", "scope": "each"}])
+    new = engine.one("insert into public.workspaces (name) values ('New') returning id::text")
+    engine.advance(61)
+    engine.maintain()
+
+    assert new in [workspace for workspace, *_ in schedules(engine)]
+
+
+def test_a_schedule_of_the_system_makes_jobs_of_no_tenant(engine: Engine) -> None:
+    """They run, and nobody but the operator sees them; the clean-up of orphans leaves them."""
+    engine.register(
+        "nightly", schedules=[{"name": "night", "cron": "* * * * *", "payload": {"n": 1}}]
+    )
+    engine.advance(120)
+    engine.maintain()
+    [job] = engine.rpc("list_jobs", p_filter={"workspace_id": SYSTEM})["jobs"]
+    assert job["glimpse"] == "n: 1"
+    engine.advance(400)
+    engine.maintain()
+    engine.run_all()
+    assert engine.status(job["id"]) == "completed"
+
+
+def test_a_deploy_skips_no_run_and_an_older_worker_declares_nothing(engine: Engine) -> None:
+    """While both run, each says what its own code declares."""
+    for seconds, version, payload in ((0, 2, 1), (120, 2, 2), (0, 1, 3)):
+        engine.advance(seconds)
+        schedule = {"name": "night", "cron": "* * * * *", "payload": {"n": payload}}
+        engine.register("nightly", schema_version=version, schedules=[schedule])
+
+    engine.maintain()
+
+    assert engine.rows("select payload from public.jobs") == [{"n": 2}]
+
+
+def test_people_only_switch_a_declared_schedule(engine: Engine) -> None:
+    """What it says is the code's; a deploy does not switch it on again."""
+    declared = [{"name": "mine", "cron": "0 7 * * 1", "scope": "workspace", "workspace_id": ACME}]
+    engine.register("nightly", schedules=declared)
+    with engine.member(ADA) as ada:
+        for enabled in (False, True, False):
+            switch = {"name": "code:mine", "cron": "0 7 * * 1", "enabled": enabled}
+            made = ada.rpc("put_schedule", p_workspace_id=ACME, p_schedule=switch)
+            assert made["enabled"] is enabled
+            assert not {"plan", "held_until"} & made.keys()
+            assert engine.one("select enabled <= (next_at > queue.clock()) from queue.schedules")
+            engine.advance(8 * 86400)
+        calls: list[Callable[[], Any]] = [
+            lambda: ada.rpc(
+                "put_schedule",
+                p_workspace_id=ACME,
+                p_schedule={"name": "code:mine", "cron": "* * * * *"},
+            ),
+            lambda: ada.rpc("delete_schedule", p_workspace_id=ACME, p_name="code:mine"),
+        ]
+        for call in calls:
+            with pytest.raises(psycopg.Error) as refused:
+                call()
+            assert refusal(refused.value)[:2] == ("PT409", "declared_in_code")
+    engine.register("nightly", schedules=[{**declared[0], "cron": "0 8 * * 1"}])
+
+    assert engine.one("select cron || enabled from queue.schedules") == "0 8 * * 1false"
+
+
+def test_a_declared_schedule_rests_while_its_code_runs_nowhere(engine: Engine) -> None:
+    """The type was removed from the code, and nobody declares that it is gone."""
+    engine.register("nightly", schedules=[{"name": "night", "cron": "* * * * *"}])
+    put(engine, job_type="nightly")
+    engine.advance(3600)
+    engine.rpc(
+        "lease_jobs",
+        p_request={"worker_id": "w1", "tick_id": ACME, "limit": 0, "job_types": ["work"]},
+    )
+    engine.maintain()
+
+    assert engine.rows("select workspace_id::text from public.jobs") == [ACME]  # a person's own
+    problem = "select problem from queue.schedules where source is not null"
+    assert "no worker serves" in engine.one(problem)

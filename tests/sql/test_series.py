@@ -1,3 +1,4 @@
+# ruff: noqa: E501 - queries stay on one line
 """Numbers over time: which points, of whom, without internal types, and what depth follows."""
 
 from __future__ import annotations
@@ -49,24 +50,63 @@ def test_every_range_has_about_a_hundred_points(engine: Engine, minutes: int, st
     assert sum(point["completed"] for point in series["points"]) == 2
 
 
+COUNT = "insert into queue.stat_deltas (at, job_type, workspace_id, outcome, jobs) values (queue.clock(), 'work', %s, %s, %s)"
+
+
 def test_what_was_rolled_up_twice_is_counted_once(engine: Engine) -> None:
-    """Hours are added to, not replaced, and nothing is in both."""
+    """Minutes and hours are added to, not replaced, and nothing is in both."""
+    engine.stop_clock()
     for _ in range(3):
-        run_some(engine, 2)
+        engine.run(COUNT, ACME, "completed", 2)
         engine.run("select queue.roll_up(queue.clock())")
 
-    series = engine.rpc("queue_series", p_workspace_id=ACME, p_minutes=10080)
-    assert sum(point["completed"] for point in series["points"]) == 6
+    for minutes in (60, 10080):
+        series = engine.rpc("queue_series", p_workspace_id=ACME, p_minutes=minutes)
+        assert sum(point["completed"] for point in series["points"]) == 6
     assert engine.one("select count(*) from queue.stat_deltas") == 0
+
+
+def test_each_outcome_is_counted_by_its_name(engine: Engine) -> None:
+    """Of a workspace and of all, before and after the roll-up."""
+    names = ("completed", "failed", "cancelled", "retried", "lost", "enqueued")
+    outcomes = ("completed", "failed", "cancelled", "retry", "lost", "enqueued")
+    for workspace in (ACME, GLOBEX):
+        for jobs, outcome in enumerate(outcomes):
+            engine.run(COUNT, workspace, outcome, jobs + 1)
+    for _ in range(2):
+        for asked, times in ((ACME, 1), (None, 2)):
+            stats = engine.rpc("queue_stats", p_workspace_id=asked)
+            counts = [stats["types"]["work"][name] for name in names]
+            assert counts == [times * (n + 1) for n in range(6)]
+            assert [[point[name] for name in ("completed", "failed", "enqueued")] for point in stats["throughput"]] == [[times, 2 * times, 6 * times]]  # fmt: skip
+        engine.run("select queue.roll_up(queue.clock())")
+
+
+def test_percentiles_are_those_of_the_histogram(engine: Engine) -> None:
+    """The middle of a bucket that is a quarter wider than the one before."""
+    found = engine.one('select queue.percentiles(\'{"0": 50, "10": 45, "9": 0, "20": 5}\')')
+
+    assert found == {
+        f"p{part}_ms": round(1.25 ** (bucket + 0.5) - 1, 1)
+        for part, bucket in ((50, 0), (95, 10), (99, 20))
+    }
+
+
+def test_a_type_has_a_run_time_from_twenty_runs_on(engine: Engine) -> None:
+    """That which nineteen of twenty stay below."""
+    add = "insert into queue.type_minutes values (date_trunc('minute', queue.clock()) + make_interval(mins => %s), 'work', %s, %s)"
+    known = []
+    for minute, bucket, jobs in ((0, 5, 18), (0, 9, 1), (1, 9, 1)):
+        engine.run(add, minute, bucket, jobs)
+        engine.run("select queue.roll_up(queue.clock())")
+        known.append(engine.one("select run_p95_ms from queue.job_types where job_type = 'work'"))
+
+    assert known == [None, None, pytest.approx(1.25**10 - 1)]
 
 
 def test_internal_types_are_left_out_unless_asked_for(engine: Engine) -> None:
     """Deliveries of webhooks are no work of a workspace."""
-    engine.run(
-        "insert into queue.stat_deltas (at, job_type, workspace_id, outcome, jobs)"
-        " values (queue.clock(), 'webhook_delivery', %s, 'completed', 5)",
-        ACME,
-    )
+    engine.run(COUNT.replace("'work'", "'webhook_delivery'"), ACME, "completed", 5)
 
     assert engine.rpc("queue_series", p_workspace_id=ACME)["points"] == []
     [point] = engine.rpc("queue_series", p_workspace_id=ACME, p_internal=True)["points"]

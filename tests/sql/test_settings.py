@@ -16,7 +16,10 @@ def test_a_manager_throttles_the_workspace_but_cannot_lift_the_operators_cap(
 ) -> None:
     """The smaller of both holds; a limit that is raised lets jobs start at once."""
     engine.stop_clock()
-    engine.rpc("set_workspace_limits", p_workspace_id=ACME, p_limits={"max_running": 5})
+    most = {"max_running": 5, "max_pending": 100, "weight": 2.5}
+    assert engine.rpc("set_workspace_limits", p_workspace_id=ACME, p_limits=most) == {
+        "workspace_id": ACME, "own_max_running": None, **most,
+    }  # fmt: skip
     engine.enqueue_many(20)
     with engine.member(ADA) as ada:
         ada.rpc("set_workspace_limits", p_workspace_id=ACME, p_limits={"own_max_running": 2})
@@ -25,7 +28,9 @@ def test_a_manager_throttles_the_workspace_but_cannot_lift_the_operators_cap(
         ada.rpc("set_workspace_limits", p_workspace_id=ACME, p_limits={"own_max_running": 50})
         assert len(engine.lease(20)) == 3
         limits = ada.rpc("workspace_limits", p_workspace_id=ACME)
-    assert (limits["max_running"], limits["own_max_running"], limits["running"]) == (5, 50, 5)
+    assert limits.items() >= {**most, "own_max_running": 50, "running": 5}.items()
+    engine.rpc("set_workspace_limits", p_workspace_id=ACME, p_limits=dict.fromkeys(most, None))
+    assert len(engine.lease(20)) == 15
 
 
 @pytest.mark.parametrize(
@@ -45,14 +50,23 @@ def test_what_people_may_not_set_is_refused(
 
 def test_settings_are_changed_by_name_and_checked(engine: Engine) -> None:
     """A typo must not be stored."""
-    days = {"completed": 1, "cancelled": 2, "failed": 3}
+    days = {"completed": 0, "cancelled": 2, "failed": 36500}
 
-    assert engine.rpc("set_settings", p_settings={"retention_days": days})["retention_days"] == days
+    for good in ({"retention_days": days}, {"retention_floor_days": days}, {"realtime_messages_per_second": "pro"}, {"realtime_messages_per_second": 1},
+                 {"database_limit_mb": "plan"}, {"client_address_header": "x-real-ip"}, {"allow_anonymous": True}, {"poison_jobs": 1}, {"chat_guest_messages_per_day": 1}):  # fmt: skip
+        assert engine.rpc("set_settings", p_settings=good).items() >= good.items()
     for bad in ({"retention_days": {"completed": 1}}, {"retention_days": {**days, "x": 1}}, {"poison_jobs": 0}, {"poison_jobs": "9"}, {"typo": 1},
-                {"retention_days": {**days, "failed": 1.5}}, {"retention_days": 5}):  # fmt: skip
+                {"retention_days": {**days, "failed": 1.5}}, {"retention_days": 5}, {"retention_floor_days": {**days, "failed": -1}}, {"poison_jobs": 1.5},
+                {"retention_days": {**days, "failed": "1"}}, {"retention_days": {**days, "failed": 36501}}, {"realtime_messages_per_second": "plan"},
+                {"realtime_messages_per_second": 0}, {"database_limit_mb": "pro"}, {"database_limit_mb": 1.5}, {"database_limit_mb": True}, {"worker_url": 1},
+                {"allow_anonymous": "true"}, {"chat_guest_messages_per_day": 0}, {"chat_guest_messages_per_day": "1"}):  # fmt: skip
         with pytest.raises(psycopg.Error) as refused:
-            engine.rpc("set_settings", p_settings=bad)
+            engine.rpc("set_settings", p_settings={"poison_jobs": 7, **bad})
         assert refusal(refused.value) == ("PT400", "invalid_argument", next(iter(bad)))
+    assert engine.one("select value from queue.settings where name = 'poison_jobs'") == 1
+    with pytest.raises(psycopg.Error) as refused:
+        engine.rpc("set_settings", p_settings=[])
+    assert refusal(refused.value) == ("PT400", "invalid_argument", "settings")
 
 
 def test_a_types_own_retention_is_shorter_or_longer(engine: Engine) -> None:
@@ -61,6 +75,15 @@ def test_a_types_own_retention_is_shorter_or_longer(engine: Engine) -> None:
     engine.register("kept")
     engine.rpc("set_retention", p_job_type="brief", p_days={"completed": 1})
     engine.rpc("set_retention", p_job_type="kept", p_days={"completed": 300})
+    engine.rpc("set_retention", p_job_type="work", p_days={"completed": 1})
+    engine.rpc("set_retention", p_job_type="work", p_days=None)
+    for job_type, days, answer in (
+        ("work", {"completed": -1}, ("PT400", "invalid_argument", "days")),
+        ("typo", {"completed": 1}, ("PT404", "unknown_job_type", "typo")),
+    ):
+        with pytest.raises(psycopg.Error) as refused:
+            engine.rpc("set_retention", p_job_type=job_type, p_days=days)
+        assert refusal(refused.value) == answer
     for job_type in ("work", "brief", "kept"):
         engine.enqueue(job_type=job_type)
     engine.run_all()

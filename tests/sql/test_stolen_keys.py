@@ -102,6 +102,49 @@ def test_what_a_thief_has_read_signs_no_guests_address(engine: Engine, thief: En
     assert engine.rpc("guest_key") != read
 
 
+@pytest.mark.parametrize(
+    ("grace", "before"),
+    [
+        (-1, "now"),
+        (86_401, "now"),
+        (0.5, "now"),
+        (0, "now() + interval '61 seconds'"),
+        (0, "null"),
+    ],
+)
+def test_a_rotation_has_a_time_and_an_end(engine: Engine, grace: float, before: str) -> None:
+    """One to come would refuse the keys that are made until then."""
+    before = before.replace("now()", "queue.clock()").replace("now", "queue.clock()")
+    engine.stop_clock()
+    with pytest.raises(psycopg.Error) as refused:
+        engine.one(f"select public.revoke_worker_keys({before}, {grace})")
+    assert refusal(refused.value)[:2] == ("PT400", "invalid_argument")
+
+
+def test_a_rotation_ends_keys_to_the_second(engine: Engine) -> None:
+    """Those that workers mint begin half a minute before; a grace ends when it says."""
+    engine.stop_clock()
+    now = int(engine.one("select extract(epoch from queue.clock())"))
+
+    def said(age: int) -> str | None:
+        with engine.database.as_role("job_worker", {"iat": now - age}) as connection:
+            try:
+                Engine(engine.database, connection).lease()
+            except psycopg.Error as error:
+                return refusal(error)[1]
+        return "leases"
+
+    answer = engine.rpc(
+        "revoke_worker_keys",
+        p_before=engine.one("select to_timestamp(%s)", now + 60),
+        p_grace_seconds=86_400,
+    )
+    assert answer["types"] == engine.one("select count(*) from queue.job_types where redefinable")
+    assert said(3600) == "leases"
+    engine.advance(86_400)
+    assert [said(age) for age in (0, 1)] == ["leases", "key_revoked"]
+
+
 @pytest.mark.parametrize(("grace", "before"), [(360, None), (0, "2020-01-01T00:00:00Z")])
 def test_a_revoked_key_stays_revoked(
     engine: Engine, thief: Engine, grace: int, before: str | None

@@ -115,13 +115,14 @@ def test_a_nearly_full_plan_shortens_retention_to_the_floor(
     assert (state["share"], state["retention_shortened"]) == (pytest.approx(size), not left)
 
 
-def test_the_last_part_is_measured_more_often(engine: Engine) -> None:
+@pytest.mark.parametrize(("share", "samples"), [(0.69, 1), (0.71, 2)])
+def test_the_last_part_is_measured_more_often(engine: Engine, share: float, samples: int) -> None:
     """An hour is long for what is left of a small plan."""
-    engine.run(SAMPLE, 0, int(0.8 * 8192 * 1024**2))
+    engine.run(SAMPLE, 0, int(share * 8192 * 1024**2))
     engine.advance(301)
     engine.rpc("record_storage")
 
-    assert engine.one("select count(*) from queue.storage_samples") == 2
+    assert engine.one("select count(*) from queue.storage_samples") == samples
 
 
 def test_a_read_only_database_is_ended_by_the_statements_that_name_it(seeded: Database) -> None:

@@ -44,12 +44,16 @@ def test_a_processor_tags_its_job_while_it_runs(engine: Engine) -> None:
     """ctx.tag travels with a report or with the settle."""
     job_id = engine.enqueue(tags=["blue"])
     lease = engine.lease_one()
-    engine.report(lease, tags=["red", "blue"])
-    assert engine.job(job_id)["tags"] == ["blue", "red"]
-    engine.settle_all([{**handle(lease), "outcome": "completed", "tags": ["green"]}])
+    other = engine.enqueue()
+    engine.report(lease, tags=["red", "blue", "amber"])
+    assert engine.job(job_id)["tags"] == ["blue", "red", "amber"]
+    longest, numbers = "x" * 100, [str(n) for n in range(20)]
+    tags = ["", "a\nb", "x" * 101, longest, *numbers]
+    engine.settle_all([{**handle(lease), "outcome": "completed", "tags": tags}])
 
-    assert engine.job(job_id)["tags"] == ["blue", "red", "green"]
-    assert tagged(engine, "green") == tagged(engine, "red") == [job_id]
+    assert engine.job(job_id)["tags"] == ["blue", "red", "amber", longest, *numbers[:16]]
+    assert tagged(engine, longest) == tagged(engine, "red") == [job_id]
+    assert engine.job(other)["tags"] == []
 
 
 def test_a_stale_lease_sets_no_tag(engine: Engine) -> None:
@@ -104,6 +108,19 @@ def test_fields_of_the_payload_become_tags(engine: Engine) -> None:
     assert set(engine.job(given)["tags"]) == {"blue", "customer:42", "period.month:2026-01"}
 
 
+def test_given_tags_go_before_those_of_the_payload(engine: Engine) -> None:
+    """There is room for 20 of 100 characters, and a line feed is part of none."""
+    engine.register("bill", tagged_by=["a", "b", "c"])
+    given = [f"x{n}" for n in range(18, 0, -1)]
+    payload = {"a": "1\n2", "b": "y" * 99, "c": True}
+
+    job_id = engine.enqueue(payload, job_type="bill", tags=given)
+    full = engine.enqueue(payload, job_type="bill", tags=["c:true", "x0", *given])
+
+    assert engine.job(job_id)["tags"] == [*given, "b:" + "y" * 98, "c:true"]
+    assert engine.job(full)["tags"] == ["c:true", "x0", *given]
+
+
 def test_tags_go_with_their_job(engine: Engine) -> None:
     """Nothing is left behind for the year to come."""
     job_id = engine.enqueue(tags=["blue", "red"])
@@ -121,7 +138,9 @@ def test_a_job_without_tags_writes_nothing(engine: Engine) -> None:
 
 def test_a_replaced_job_takes_the_newer_tags(engine: Engine) -> None:
     """A debounced job is found by what it will run with."""
+    engine.stop_clock()  # the other differs by its id alone
     engine.register("bill", tagged_by=["customer"])
+    other = engine.enqueue({"customer": 1}, job_type="bill")
     first = engine.enqueue(
         {"customer": 1}, job_type="bill", unique={"key": "k"}, debounce_seconds=60
     )
@@ -131,7 +150,8 @@ def test_a_replaced_job_takes_the_newer_tags(engine: Engine) -> None:
 
     assert first == second
     assert tagged(engine, "customer:2") == [first]
-    assert tagged(engine, "customer:1") == []
+    assert tagged(engine, "customer:1") == [other]
+    assert engine.one("select count(*) from queue.job_tags") == 2
 
 
 def test_another_payload_takes_the_tags_of_the_first_away(engine: Engine) -> None:

@@ -1,9 +1,8 @@
 # ruff: noqa: E501 - queries and requests stay on one line
-"""Job types as people ask for them: who serves them, how they went, what a typo meant, what code declares."""
+"""Job types as people ask for them: who serves them, how they went, what a typo meant."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import psycopg
@@ -11,8 +10,6 @@ import pytest
 
 from minutehand.queue.models import JobTypeSpec
 from tests.support.engine import ACME, ADA, BOB, EVE, GLOBEX, Engine, refusal
-
-SYSTEM = "ffffffff-ffff-4fff-bfff-ffffffffffff"
 
 
 def line(engine: Engine, job_type: str) -> dict[str, Any]:
@@ -248,128 +245,6 @@ def test_an_attempt_shows_what_differs_from_the_one_before(engine: Engine) -> No
     ]
 
 
-def schedules(engine: Engine) -> list[tuple[str, str, str, str | None]]:
-    """Workspace, name, cron and source of every schedule."""
-    return engine.rows(
-        "select workspace_id::text, name, cron, source from queue.schedules order by 1, 2"
-    )
-
-
-def test_schedules_declared_in_code_follow_the_deploy(engine: Engine) -> None:
-    """For the system, for each workspace, for one; changed, and gone with the next version."""
-    declared = [
-        {"name": "night", "cron": "0 3 * * *"},
-        {
-            "name": "mine",
-            "cron": "0 7 * * 1",
-            "scope": "workspace",
-            "workspace_id": ACME,
-            "timezone": "Europe/Berlin",
-        },
-        {"name": "all", "cron": "@daily", "scope": "each"},
-    ]
-    engine.register("nightly", source="app.night:nightly", schedules=declared)
-    source = "app.night:nightly"
-    assert schedules(engine) == [
-        (ACME, "code:all", "@daily", source), (ACME, "code:mine", "0 7 * * 1", source),
-        (GLOBEX, "code:all", "@daily", source), (SYSTEM, "code:night", "0 3 * * *", source),
-    ]  # fmt: skip
-
-    engine.register(
-        "nightly", source="app.night:nightly", schedules=[{"name": "night", "cron": "0 4 * * *"}]
-    )
-    assert schedules(engine) == [(SYSTEM, "code:night", "0 4 * * *", source)]
-    engine.register("nightly", source="app.night:nightly")  # says nothing of schedules
-    assert len(schedules(engine)) == 1
-    engine.register("nightly", schedules=[])
-    assert schedules(engine) == []
-
-
-def test_a_new_workspace_gets_what_is_for_each(engine: Engine) -> None:
-    """With the next maintenance."""
-    engine.register("nightly", schedules=[{"name": "all", "cron": "@daily", "scope": "each"}])
-    new = engine.one("insert into public.workspaces (name) values ('New') returning id::text")
-    engine.advance(61)
-    engine.maintain()
-
-    assert new in [workspace for workspace, *_ in schedules(engine)]
-
-
-def test_a_schedule_of_the_system_makes_jobs_of_no_tenant(engine: Engine) -> None:
-    """They run, and nobody but the operator sees them; the clean-up of orphans leaves them."""
-    engine.register(
-        "nightly", schedules=[{"name": "night", "cron": "* * * * *", "payload": {"n": 1}}]
-    )
-    engine.advance(120)
-    engine.maintain()
-    [job] = engine.rpc("list_jobs", p_filter={"workspace_id": SYSTEM})["jobs"]
-    assert job["glimpse"] == "n: 1"
-    engine.advance(400)
-    engine.maintain()
-    engine.run_all()
-    assert engine.status(job["id"]) == "completed"
-
-
-def test_a_deploy_skips_no_run_and_an_older_worker_declares_nothing(engine: Engine) -> None:
-    """While both run, each says what its own code declares."""
-    for seconds, version, payload in ((0, 2, 1), (120, 2, 2), (0, 1, 3)):
-        engine.advance(seconds)
-        schedule = {"name": "night", "cron": "* * * * *", "payload": {"n": payload}}
-        engine.register("nightly", schema_version=version, schedules=[schedule])
-
-    engine.maintain()
-
-    assert engine.rows("select payload from public.jobs") == [{"n": 2}]
-
-
-def test_people_only_switch_a_declared_schedule(engine: Engine) -> None:
-    """What it says is the code's; a deploy does not switch it on again."""
-    declared = [{"name": "mine", "cron": "0 7 * * 1", "scope": "workspace", "workspace_id": ACME}]
-    engine.register("nightly", schedules=declared)
-    with engine.member(ADA) as ada:
-        off = ada.rpc(
-            "put_schedule", p_workspace_id=ACME, p_schedule={"name": "code:mine", "enabled": False}
-        )
-        assert not off["enabled"]
-        assert not {"plan", "held_until"} & off.keys()
-        calls: list[Callable[[], Any]] = [
-            lambda: ada.rpc(
-                "put_schedule",
-                p_workspace_id=ACME,
-                p_schedule={"name": "code:mine", "cron": "* * * * *"},
-            ),
-            lambda: ada.rpc("delete_schedule", p_workspace_id=ACME, p_name="code:mine"),
-        ]
-        for call in calls:
-            with pytest.raises(psycopg.Error) as refused:
-                call()
-            assert refusal(refused.value)[:2] == ("PT409", "declared_in_code")
-    engine.register("nightly", schedules=[{**declared[0], "cron": "0 8 * * 1"}])
-
-    assert engine.one("select cron || enabled from queue.schedules") == "0 8 * * 1false"
-
-
-def test_a_declared_schedule_rests_while_its_code_runs_nowhere(engine: Engine) -> None:
-    """The type was removed from the code, and nobody declares that it is gone."""
-    engine.register("nightly", schedules=[{"name": "night", "cron": "* * * * *"}])
-    engine.advance(3600)
-    engine.rpc(
-        "lease_jobs",
-        p_request={"worker_id": "w1", "tick_id": ACME, "limit": 0, "job_types": ["work"]},
-    )
-    engine.maintain()
-
-    assert engine.one("select count(*) from public.jobs where job_type = 'nightly'") == 0
-    assert "no worker serves" in engine.one("select problem from queue.schedules")
-
-
-def test_a_declared_schedule_that_cannot_be_read_is_refused_at_the_start(engine: Engine) -> None:
-    """And not at three in the morning."""
-    with pytest.raises(psycopg.Error) as refused:
-        engine.register("nightly", schedules=[{"name": "night", "cron": "0 25 * * *"}])
-    assert refusal(refused.value)[:2] == ("PT400", "invalid_argument")
-
-
 def policy_of(engine: Engine, job_type: str) -> dict[str, Any]:
     """The type's row."""
     return dict(
@@ -441,6 +316,22 @@ def test_what_is_left_out_or_null_takes_the_default(engine: Engine) -> None:
     assert {k: v for k, v in bare.items() if k not in skipped} == {
         k: v for k, v in nulls.items() if k not in skipped
     }
+    times = {"lease_seconds": 60, "timeout_seconds": 300, "max_attempts": 5, "schema_version": 1}
+    backoff = {"backoff_first_seconds": 60, "backoff_cap_seconds": 3600, "backoff_factor": 2}
+    words = {"queue": "default", "events": "full", "live": "full", "tagged_by": []}
+    switches = dict.fromkeys(("rate_per_key", "internal", "signed"), False)
+    assert times | backoff | words | switches | bare == bare | times | backoff | words | switches
+
+
+def test_what_is_no_job_type_is_refused(engine: Engine) -> None:
+    """By the field, or the whole where no field is at fault alone."""
+    for types, field in (
+        ({}, "p_types"), ([{}], "job_type"), ([{"job_type": None}], "job_type"), ([{"job_type": "x" * 101}], "job_type"),
+        ([{"job_type": "a\nb"}], "p_types"),
+    ):  # fmt: skip
+        with pytest.raises(psycopg.Error) as refused:
+            engine.rpc("register_job_types", p_types=types)
+        assert refusal(refused.value) == ("PT400", "invalid_argument", field)
 
 
 def test_a_type_is_registered_once_in_a_call(engine: Engine) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from tests.support.engine import ACME, ADA, BOB, EVE, GLOBEX, Engine, refusal
+from tests.support.engine import ACME, ADA, BOB, EVE, GLOBEX, Engine, handle, refusal
 from tests.support.functions import until_waiting
 
 
@@ -29,8 +29,13 @@ def later(engine: Engine, seconds: float) -> str:
 
 def test_a_sleeper_continues_when_its_time_has_come(engine: Engine) -> None:
     """Within the same attempt: the sleep costs none."""
+    other = engine.enqueue()
+    engine.settle(engine.lease_one(), steps=[{"name": "nap", "result": 1}])
     job_id = wait(engine, kind="sleep", name="nap", until=later(engine, 60))
 
+    with pytest.raises(psycopg.Error) as refused:
+        engine.rpc("answer_job", p_job_id=job_id, p_answer={"answer": 1})
+    assert refusal(refused.value) == ("PT409", "invalid_state", "waiting")
     answer = engine.lease_call()
     assert answer["leases"] == []
     assert answer["next_due_in_ms"] <= 60_000
@@ -40,6 +45,8 @@ def test_a_sleeper_continues_when_its_time_has_come(engine: Engine) -> None:
     assert lease["job"]["attempts"] == 1
     assert lease["steps"]["nap"] == {"slept": True}
     assert engine.events(job_id)[-3:] == ["job.waiting", "job.resumed", "job.leased"]
+    kind = "select kind from queue.steps where job_id = %s"
+    assert (engine.one(kind, job_id), engine.one(kind, other)) == ("sleep", "step")
 
 
 def test_a_wait_that_was_replaced_meanwhile_does_not_expire(engine: Engine) -> None:
@@ -83,6 +90,7 @@ def test_a_question_is_answered_by_one_of_its_options(engine: Engine) -> None:
     assert refusal(refused.value)[:2] == ("PT409", "invalid_state")
 
     assert engine.lease_one()["steps"]["go"] == {"answer": "yes", "by": ADA}
+    assert engine.one("select action, user_id::text from queue.actions") == ("answer", ADA)
 
 
 def test_an_answer_to_the_question_before_is_no_answer_to_the_next(engine: Engine) -> None:
@@ -142,6 +150,15 @@ def test_an_event_is_received_before_or_after_the_wait(engine: Engine, first: st
     assert emit(2) == {"first": False}
 
     assert engine.lease_one()["steps"]["payment"] == {"event": {"n": 1}}
+
+
+def test_an_event_has_a_name_of_1_to_255_characters(engine: Engine) -> None:
+    """It is part of an index's row."""
+    for name in (None, "", "x" * 256):
+        with pytest.raises(psycopg.Error) as refused:
+            engine.rpc("emit_event", p_workspace_id=ACME, p_name=name)
+        assert refusal(refused.value) == ("PT400", "invalid_argument", "name")
+    assert engine.rpc("emit_event", p_workspace_id=ACME, p_name="x" * 255) == {"first": True}
 
 
 def test_an_event_of_another_workspace_wakes_no_job(engine: Engine) -> None:
@@ -223,14 +240,34 @@ def test_children_are_gathered_in_order_with_their_fates(engine: Engine) -> None
 def test_each_name_makes_children_of_its_own_for_the_jobs_person(engine: Engine) -> None:
     """Anything that a processor passes on as options."""
     with engine.member(ADA) as ada:
-        other, job_id = engine.enqueue(), ada.enqueue()
-    [_, lease] = engine.lease(2)
+        other, job_id = engine.enqueue(), ada.enqueue(session_id="s1")
+    [beside, lease] = engine.lease(2)
 
     first = engine.spawn(lease, "a", [{"job_type": "work"}])
     [child] = engine.spawn(lease, "b", [{"job_type": "work", "parent_id": other, "user_id": BOB}])
+    [others] = engine.spawn(beside, "b", [{"job_type": "work"}])
 
-    assert child not in first
-    assert (engine.job(child)["parent_id"], engine.job(child)["user_id"]) == (job_id, ADA)
+    assert len({child, *first, others}) == 3
+    row = engine.job(child)
+    assert (row["parent_id"], row["user_id"], row["session_id"]) == (job_id, ADA, "s1")
+    assert engine.spawn(lease, "none", []) == []
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        {"name": None}, {"children": None}, {"children": {}}, {"children": [{"job_type": "work"}] * 1001},
+        {"children": [{"job_type": "work", "priority": "x"}]},
+    ],
+)  # fmt: skip
+def test_what_is_no_list_of_children_is_refused(engine: Engine, request_: dict[str, Any]) -> None:
+    """None of them is made."""
+    engine.enqueue()
+    request = {**handle(engine.lease_one()), "name": "s", "children": [], **request_}
+    with pytest.raises(psycopg.Error) as refused:
+        engine.rpc("spawn_jobs", p_request=request)
+    state, word, field = refusal(refused.value)
+    assert (state, word, str(field)[:8]) == ("PT400", "invalid_argument", "children")
 
 
 def test_the_end_of_a_child_leaves_a_signal(engine: Engine) -> None:
@@ -257,6 +294,56 @@ def test_a_parent_gathers_children_that_ended_before_it_waited(engine: Engine) -
         lease = engine.lease_one()
         assert len(lease["steps"]["all"]["children"] or []) == count
         engine.settle(lease)
+
+
+def test_results_are_copied_in_slices(engine: Engine) -> None:
+    """A call that has copied its share of rows or bytes leaves the rest to the next."""
+    engine.enqueue_many(2)
+    leases = {lease["job"]["id"]: lease for lease in engine.lease(2)}
+    families = {
+        parent: engine.spawn(lease, "s", [{"job_type": "work"}] * 3)
+        for parent, lease in leases.items()
+    }
+    for n, lease in enumerate(engine.lease(6)):
+        engine.settle(lease, result=n)
+    for parent, children in families.items():
+        of_children = {"kind": "children", "name": "all", "job_ids": children}
+        engine.settle(leases[parent], "waiting", wait=of_children)
+    parents = sorted(families)
+    engine.run("select queue.watch_children(%s::uuid[])", parents)
+    gather = "select queue.gather_results(%s::uuid[], %s, queue.clock())"
+    copied = "select gathered from queue.waits order by job_id"
+
+    assert (engine.one(gather, parents, 2), engine.rows(copied)) == ([], [2, 0])
+    assert [str(done) for done in engine.one(gather, parents, 2)] == parents[:1]
+    assert engine.rows(copied)[1] == 1
+    size = "(select pg_column_size(result) from public.jobs where id = %s)"
+    slice_ = f"select s.copied from queue.waits as w, queue.gather_slice(w, 9, {size} + %s) as s where w.job_id = %s"
+    second, third = parents[1], families[parents[1]][1]
+    assert [engine.one(slice_, third, more, second) for more in (0, 1)] == [1, 2]
+
+    for lease in engine.lease():
+        found = lease["steps"]["all"]["children"]
+        assert [child["id"] for child in found] == families[lease["job"]["id"]]
+        assert [child["status"] for child in found] == ["completed"] * 3
+
+
+def test_a_full_slice_says_that_there_may_be_more(engine: Engine) -> None:
+    """Else what is behind it would wait for ever."""
+    first = engine.enqueue()
+    dependants = engine.enqueue_many(3, after=[first])
+    lease = engine.lease_one()
+    children = engine.spawn(lease, "s", [{"job_type": "work"}] * 3)
+    engine.settle(lease, "failed")
+    edges = (
+        "select e.cut from queue.close_edges(%s::uuid[], '{}', 2) as e"
+        " cross join lateral queue.end_waits(e.touched, queue.clock())"
+    )
+    orphans = "select (queue.end_orphans(%s::uuid[], 2, queue.clock())).cut"
+
+    for ended, status, slices in ((dependants, "failed", edges), (children, "cancelled", orphans)):
+        assert [engine.one(slices, [first]) for _ in range(2)] == [True, False]
+        assert {engine.status(job_id) for job_id in ended} == {status}
 
 
 def test_a_deleted_child_does_not_keep_its_parent_waiting(engine: Engine) -> None:
@@ -319,7 +406,8 @@ def test_a_job_runs_after_all_it_depends_on(engine: Engine) -> None:
     assert engine.lease() == []
     engine.settle(leases[first])
 
-    assert engine.lease_one()["job"]["id"] == third
+    lease = engine.lease_one()
+    assert (lease["job"]["id"], lease["steps"]) == (third, {})
 
 
 def test_a_dependency_that_had_already_ended_counts(engine: Engine) -> None:
@@ -349,7 +437,11 @@ def test_a_failed_dependency_acts_by_policy_down_the_chain(
     assert engine.status(second) == status
     assert engine.status(third) == ("waiting" if policy == "run" else status)
     if policy == "fail":
-        assert engine.job(second)["error_data"]["reason"] == "dependency_failed"
+        job = engine.job(second)
+        assert job["error_data"]["reason"] == "dependency_failed"
+        said = "select data ->> 'error_message' from public.job_events where type = 'job.failed' and job_id = %s"
+        assert engine.one(said, second) == job["error_message"]
+        assert job["error_fingerprint"]
 
 
 def test_a_job_whose_policy_is_to_run_waits_for_all_the_same(engine: Engine) -> None:
@@ -401,6 +493,8 @@ def test_a_batch_calls_back_once_when_all_have_ended(engine: Engine) -> None:
         p_workspace_id=ACME,
         p_callback={"job_type": "callback", "payload": {"b": 1}},
     )["batch_id"]
+    other = engine.rpc("create_batch", p_workspace_id=ACME)["batch_id"]
+    engine.enqueue(batch_id=other, delay_seconds=600)
     engine.enqueue_many(3, batch_id=batch)
     first, second, third = engine.lease(3)
     engine.settle(first)
@@ -408,8 +502,8 @@ def test_a_batch_calls_back_once_when_all_have_ended(engine: Engine) -> None:
     engine.settle(third, "cancelled")
     assert engine.lease() == []
 
-    engine.rpc("close_batch", p_batch_id=batch)
-    engine.rpc("close_batch", p_batch_id=batch)
+    closed = engine.rpc("close_batch", p_batch_id=batch)
+    assert engine.rpc("close_batch", p_batch_id=batch) == closed
 
     lease = engine.lease_one()
     assert (lease["job"]["job_type"], lease["job"]["payload"]) == ("callback", {"b": 1})
@@ -417,6 +511,9 @@ def test_a_batch_calls_back_once_when_all_have_ended(engine: Engine) -> None:
     with pytest.raises(psycopg.Error) as refused:
         engine.enqueue(batch_id=batch)
     assert refusal(refused.value) == ("PT409", "invalid_state", batch)
+    engine.rpc("close_batch", p_batch_id=other)
+    engine.lease()
+    assert engine.rpc("close_batch", p_batch_id=other)["finished_at"] is None
 
 
 def test_a_batch_calls_back_once_though_a_job_of_it_runs_again(engine: Engine) -> None:
@@ -456,16 +553,30 @@ def test_batch_ids_of_two_tenants_may_be_the_same(engine: Engine) -> None:
 def test_a_callback_is_for_the_batchs_creator(engine: Engine) -> None:
     """What a caller could not say of a job's owner or kin, a callback cannot say either."""
     with engine.member(BOB) as bob:
-        for field, value in {"user_id": ADA, "parent_id": ACME, "batch_id": ACME, "x": 1}.items():
+        for field, value in {"user_id": ADA, "parent_id": ACME, "batch_id": ACME, "x": 1, "priority": -1}.items():  # fmt: skip
             with pytest.raises(psycopg.Error) as refused:
                 bob.rpc("create_batch", p_workspace_id=ACME, p_callback={"job_type": "work", field: value})  # fmt: skip
             assert refusal(refused.value) == ("PT400", "invalid_argument", f"callback.{field}")
+        callbacks: list[Any] = [[], {"job_type": "work", "priority": "x"}]
+        for callback in callbacks:
+            with pytest.raises(psycopg.Error) as refused:
+                bob.rpc("create_batch", p_workspace_id=ACME, p_callback=callback)
+            assert refusal(refused.value) == ("PT400", "invalid_argument", "callback")
         made = bob.rpc("create_batch", p_workspace_id=ACME, p_callback={"job_type": "work"})
         closed = bob.rpc("close_batch", p_batch_id=made["batch_id"])
         with engine.member(EVE) as eve, pytest.raises(psycopg.Error) as missing:
             eve.rpc("close_batch", p_batch_id=made["batch_id"])
     assert (closed["batch_id"], closed["finished_at"]) == (made["batch_id"], None)
     assert refusal(missing.value) == ("PT404", "batch_not_found", made["batch_id"])
+
+    assert engine.lease_one()["job"]["user_id"] == BOB
+
+
+def test_a_service_names_the_person_of_a_callback(engine: Engine) -> None:
+    """None signed in to create the batch."""
+    callback = {"job_type": "work", "user_id": BOB}
+    made = engine.rpc("create_batch", p_workspace_id=ACME, p_callback=callback)
+    engine.rpc("close_batch", p_batch_id=made["batch_id"])
 
     assert engine.lease_one()["job"]["user_id"] == BOB
 
@@ -528,14 +639,18 @@ def test_a_callback_that_no_longer_fits_does_not_stop_the_queue(engine: Engine) 
 
 
 @pytest.mark.parametrize(
-    "bad",
+    ("bad", "why"),
     [
-        {"kind": "moon"}, {}, {"kind": "event", "name": "x"}, {"kind": "sleep", "name": "x"},
-        {"kind": "sleep", "until": "soon"}, {"kind": "children", "job_ids": "x"}, {"kind": "children", "job_ids": ["x"]},
+        ({"kind": "moon"}, "must be a sleep"), ({}, "not nothing"),
+        ({"kind": "event", "name": "x"}, "must name it"), ({"kind": "event", "event": ""}, "must name it"),
+        ({"kind": "sleep", "name": "x"}, "until when"), ({"kind": "sleep", "until": "soon"}, "wrong type"),
+        ({"kind": "ask", "timeout_at": "soon"}, "wrong type"),
+        ({"kind": "children", "job_ids": "x"}, "list their ids"), ({"kind": "children", "job_ids": ["x"]}, "wrong type"),
+        ({"kind": "children", "job_ids": [ACME] * 10_001}, "at most 10000"),
     ],
 )  # fmt: skip
 def test_a_wait_that_would_never_end_fails_the_job_with_the_reason(
-    engine: Engine, bad: dict[str, Any]
+    engine: Engine, bad: dict[str, Any], why: str
 ) -> None:
     """And spoils neither its batch nor later leases."""
     job_id = engine.enqueue()
@@ -543,7 +658,9 @@ def test_a_wait_that_would_never_end_fails_the_job_with_the_reason(
     answer = engine.settle(engine.lease_one(), "waiting", wait=bad)
 
     assert (answer["outcome"], answer["status"]) == ("applied", "failed")
-    assert engine.job(job_id)["error_data"]["reason"] == "invalid_wait"
+    job = engine.job(job_id)
+    assert job["error_data"]["reason"] == "invalid_wait"
+    assert why in job["error_message"]
 
 
 def test_a_nameless_wait_takes_its_kind_as_name(engine: Engine) -> None:

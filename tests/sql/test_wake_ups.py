@@ -101,6 +101,9 @@ def test_a_run_with_room_is_trusted_to_look_and_no_other_is(engine: Engine) -> N
     engine.stop_clock()
     run: dict[str, Any] = {"tick_id": str(uuid.uuid4()), "worker_id": "w1"}
 
+    def now() -> str:
+        return str(engine.one("select queue.clock() + interval '1 second'").isoformat())
+
     def wakes(**options: Any) -> bool:
         call = {"p_workspace_id": ACME, "p_job_type": "work", "p_options": options}
         engine.advance(1)
@@ -109,8 +112,36 @@ def test_a_run_with_room_is_trusted_to_look_and_no_other_is(engine: Engine) -> N
     assert not wakes(delay_seconds=60)
     engine.lease(1, **run, free_slots=1)
     assert not wakes()
+    engine.advance(1)
+    assert wakes()  # that run has not looked for two seconds
     engine.lease(1, **run, call=2, free_slots=0)
+    assert wakes(scheduled_for=now())
+    assert not wakes()  # one is called already
     assert wakes()
     engine.lease(1, **run, call=3, free_slots=1)
     engine.rpc("tick_finished", p_request=run)
     assert wakes()
+    run["tick_id"] = str(uuid.uuid4())
+    engine.lease(1, **run, free_slots=1)
+    engine.advance(3600)
+    engine.lease(1, **run, call=2, free_slots=1)
+    assert wakes()  # no run lasts that long
+
+
+def test_what_a_person_does_is_notified_too(engine: Engine) -> None:
+    """A job continues at once, and not at the next minute."""
+    job_id = engine.enqueue()
+    wait = {"kind": "ask", "name": "q", "question": "?"}
+    engine.settle(engine.lease_one(), "waiting", wait=wait)
+    batch = engine.rpc("create_batch", p_workspace_id=ACME)["batch_id"]
+    listening(engine)
+
+    calls: dict[str, dict[str, Any]] = {
+        "answer_job": {"p_job_id": job_id, "p_answer": {"answer": 1}},
+        "emit_event": {"p_workspace_id": ACME, "p_name": "e"},
+        "close_batch": {"p_batch_id": batch},
+    }
+    for ms, (call, given) in enumerate(calls.items()):
+        engine.run(FREEZE.format(ms=20 * ms))
+        engine.rpc(call, **given)
+        assert heard(engine) == 1, call

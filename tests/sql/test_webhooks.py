@@ -61,6 +61,7 @@ def test_each_state_change_is_delivered_in_order_per_job(engine: Engine) -> None
         assert types == ["job.created", "job.leased", "job.completed"]
     assert len(sent) == 9
     assert len({m["message_id"] for m in sent}) == 9
+    assert sent[0]["message_id"] == f"evt_{sent[0]['body']['data']['job_id'].replace('-', '')}_1"
 
 
 def test_an_event_waits_for_the_retry_of_the_one_before(engine: Engine) -> None:
@@ -233,7 +234,39 @@ def test_a_webhook_that_keeps_failing_is_disabled_with_its_reason(engine: Engine
     engine.enqueue()
     assert [m["send"] for m in deliver(engine, ok=False)] == [True]
     [listed] = engine.rpc("list_webhooks", p_workspace_id=ACME)["webhooks"]
-    assert listed["enabled"] is True
+    noted = ("enabled", "failures", "last_status", "problem", "last_delivered_at")
+    assert [listed[name] for name in noted] == [True, 1, 503, "503 from upstream", None]
+    engine.advance(600)
+    deliver(engine)
+    [listed] = engine.rpc("list_webhooks", p_workspace_id=ACME)["webhooks"]
+    assert [listed[name] for name in noted[:-1]] == [True, 0, 200, None]
+    assert listed["last_delivered_at"] is not None
+
+
+def test_a_change_of_one_field_leaves_the_others(engine: Engine) -> None:
+    """Of its counts alone those that the change makes void."""
+    made = subscribe(engine, description="d", event_types=["job.failed"], job_types=["work"])
+    counts = {"failures": 2, "timeouts": 3}
+    engine.run("update queue.webhooks set failures = 2, timeouts = 3, disabled_reason = 'r'")
+    made |= {**counts, "disabled_reason": "r"}
+    changes: list[dict[str, Any]] = [
+        {"description": "e"}, {"event_types": None}, {"job_types": None}, {"enabled": False},
+        {"url": f"{URL}/2", "timeouts": 0}, {"enabled": True, "failures": 0, "disabled_reason": None},
+    ]  # fmt: skip
+    for change in changes:
+        wanted = {"id": made["id"], **{k: change[k] for k in change if k not in {*counts, "disabled_reason"}}}  # fmt: skip
+        made |= change
+        assert engine.rpc("put_webhook", p_workspace_id=ACME, p_webhook=wanted) == made
+
+
+def test_events_of_a_webhook_that_was_deleted_are_dropped(engine: Engine) -> None:
+    """Its address may be another's by now."""
+    made = subscribe(engine)
+    engine.enqueue()
+    engine.rpc("delete_webhook", p_workspace_id=ACME, p_webhook_id=made["id"])
+
+    assert deliver(engine) == []
+    assert engine.one("select count(*) from queue.outbox") == 0
 
 
 def test_events_from_before_a_webhook_was_disabled_are_dropped(engine: Engine) -> None:
@@ -301,15 +334,16 @@ def test_a_zombies_delivery_counts_for_nothing(engine: Engine) -> None:
 
 
 def test_a_delivery_never_carries_another_workspaces_event(engine: Engine) -> None:
-    """Whoever made it, and whatever job it names."""
+    """Whoever made it, and whatever job it names; nor one that is no more."""
     made = subscribe(engine)
-    forged = {"webhook_id": made["id"], "job_id": engine.enqueue(workspace=GLOBEX), "seq": 1}
-    engine.enqueue(forged, job_type="webhook_delivery", priority=0)
-    lease = engine.lease_one(limit=1, job_types=["webhook_delivery"])
+    for job_id, seq in ((engine.enqueue(workspace=GLOBEX), 1), (engine.enqueue(), 99)):
+        forged = {"webhook_id": made["id"], "job_id": job_id, "seq": seq}
+        engine.enqueue(forged, job_type="webhook_delivery", priority=0)
+        lease = engine.lease_one(limit=1, job_types=["webhook_delivery"])
 
-    sending = engine.rpc("webhook_to_send", p_request=handle(lease))
+        sending = engine.rpc("webhook_to_send", p_request=handle(lease))
 
-    assert sending == {"send": False, "reason": "event_deleted"}
+        assert sending == {"send": False, "reason": "event_deleted"}
 
 
 @pytest.mark.parametrize(
@@ -317,7 +351,9 @@ def test_a_delivery_never_carries_another_workspaces_event(engine: Engine) -> No
     ["http://example.com/", "https://localhost/", "https://127.0.0.1/", "https://10.1.2.3/x", "https://192.168.0.1:8443/", "https://169.254.169.254/latest",
      "https://[::1]/", "https://[fe80::1]/", "https://[::ffff:10.0.0.1]/", "https://2130706433/", "https://0x7f.1/", "https://user:pw@example.com/",
      "https://db.internal/", "https://printer/", "ftp://example.com/", "https://", "https://100.64.0.1/", "https://127.1/",
-     "https://0177.0.0.1/", "https://10.010.1.1/", "https://①②⑦.⓪.⓪.①/", "https://\uff11\uff12\uff17.\uff10.\uff10.\uff11/", "https://93.184.216。34/"],
+     "https://0177.0.0.1/", "https://10.010.1.1/", "https://①②⑦.⓪.⓪.①/", "https://\uff11\uff12\uff17.\uff10.\uff10.\uff11/", "https://93.184.216。34/",
+     "https://0.0.0.0/", "https://172.31.0.1/", "https://192.0.0.8/", "https://198.19.0.1/", "https://224.0.0.1/", "https://[::]/", "https://[64:ff9b::7f00:1]/",
+     "https://[fd00::1]/", "https://[ff02::1]/", "https://example.com/".ljust(2001, "x")],
 )  # fmt: skip
 def test_private_and_odd_addresses_are_refused(engine: Engine, url: str) -> None:
     """A webhook must not become a way into the network."""
@@ -344,13 +380,30 @@ def test_public_addresses_are_accepted(engine: Engine, url: str) -> None:
     assert subscribe(engine, url=url)["url"] == url
 
 
-@pytest.mark.parametrize("names", [["x" * 101], ["job.created"] * 101, "x", [""], [5], ["created"]])
-def test_what_a_webhook_wants_is_bounded(engine: Engine, names: Any) -> None:
-    """Each event is compared with it."""
-    with pytest.raises(psycopg.Error) as refused:
-        subscribe(engine, event_types=names)
+def test_a_setting_opens_private_addresses(engine: Engine) -> None:
+    """For one's own machine, without encryption too; names and passwords in an address stay refused."""
+    engine.rpc("set_settings", p_settings={"webhook_private_addresses": True})
 
-    assert refusal(refused.value) == ("PT400", "invalid_argument", "event_types")
+    assert subscribe(engine, url="http://127.0.0.1:8000/")["url"] == "http://127.0.0.1:8000/"
+    with pytest.raises(psycopg.Error):
+        subscribe(engine, url="http://user:pw@127.0.0.1/")
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [({"event_types": ["x" * 101]}, "event_types"), ({"event_types": ["job.created"] * 101}, "event_types"), ({"event_types": "x"}, "event_types"),
+     ({"event_types": [""]}, "event_types"), ({"event_types": [5]}, "event_types"), ({"event_types": ["created"]}, "event_types"),
+     ({"job_types": ["x" * 101]}, "job_types"), ({"url": None}, "url"), ({"typo": 1}, "typo"), ({"enabled": "perhaps"}, "webhook")],
+)  # fmt: skip
+def test_a_bad_webhook_is_refused_by_field(
+    engine: Engine, change: dict[str, Any], field: str
+) -> None:
+    """What it wants is bounded, since each event is compared with it."""
+    subscribe(engine, event_types=["job.created"] * 100, job_types=["x" * 100, "x"])
+    with pytest.raises(psycopg.Error) as refused:
+        subscribe(engine, **change)
+
+    assert refusal(refused.value) == ("PT400", "invalid_argument", field)
 
 
 @pytest.mark.parametrize(("user", "answer"), [(BOB, "PT403"), (EVE, "PT404")])
@@ -395,10 +448,12 @@ def test_another_workspaces_webhook_is_not_found_by_its_id(engine: Engine) -> No
     """Ids are no secret."""
     made = subscribe(engine)
 
-    with engine.member(EVE) as eve, pytest.raises(psycopg.Error) as refused:
-        eve.rpc("put_webhook", p_workspace_id=GLOBEX, p_webhook={"id": made["id"], "url": URL})
-
-    assert refusal(refused.value)[:2] == ("PT404", "webhook_not_found")
+    for function, arguments in (
+        ("put_webhook", {"p_webhook": {"id": made["id"], "url": URL}}), ("delete_webhook", {"p_webhook_id": made["id"]})
+    ):  # fmt: skip
+        with engine.member(EVE) as eve, pytest.raises(psycopg.Error) as refused:
+            eve.rpc(function, p_workspace_id=GLOBEX, **arguments)
+        assert refusal(refused.value)[:2] == ("PT404", "webhook_not_found")
 
 
 def test_a_delivery_made_in_another_workspace_reaches_no_webhook(engine: Engine) -> None:

@@ -87,4 +87,4 @@ def test_a_workspace_that_an_operator_has_open_is_one_of_several(several: Engine
         with pytest.raises(psycopg.Error) as error:
             ada.rpc("own_workspace")
 
-    assert refusal(error.value)[1] == "workspace_needed"
+    assert refusal(error.value)[:2] == ("PT400", "workspace_needed")

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from prometheus_client.openmetrics.exposition import generate_latest
 
 from minutehand.functions.metrics import registry_of
+from minutehand.version import VERSION
 from tests.support.paths import ROOT
 
 NONE = {"p50_ms": None, "p95_ms": None, "p99_ms": None}
@@ -39,6 +40,19 @@ def test_every_panel_shows_a_metric_that_is_there() -> None:
     assert len(asked) == 8
     assert all(f"# HELP {name} " in text for name in asked)
     assert 'minutehand_run_seconds{job_type="a\\"b\\n",quantile="0.95"} 1.5' in text
-    assert "minutehand_worker_seen_seconds 60.0" in text
+    for line in (
+        f'build_info{{version="{VERSION}"}} 1.0',
+        'live_jobs{state="queued"} 1.0',
+        'due_jobs{cause="ready"} 1.0',
+        "oldest_due_seconds 0.0",
+        "stalled_seconds 0.0",
+        'jobs_last_hour{job_type="a\\"b\\n",outcome="lost"} 2.0',
+        'running_jobs{job_type="a"} 1.0',
+        'running_jobs_limit{job_type="a"} 5.0',
+        'type_paused{job_type="a"} 0.0',
+        "worker_seen_seconds 60.0",
+        "database_bytes 7.0",
+    ):
+        assert f"minutehand_{line}\n" in text
     assert "minutehand_queue_seconds{" not in text
     assert "minutehand_database_limit_bytes" not in text

@@ -1,11 +1,17 @@
-"""What the packager reads of a project: its lock, its apps' requests, its stages."""
+"""What the packager reads of a project, what goes into a zip, and what travels with it."""
 
 from __future__ import annotations
 
+import hashlib
 import inspect
+import json
 import marshal
 import py_compile
 import re
+import struct
+import sys
+import zipfile
+from collections.abc import Mapping
 from importlib.util import cache_from_source
 from pathlib import Path
 from types import CodeType
@@ -16,12 +22,25 @@ import yaml
 
 from minutehand.app import App
 from minutehand.config import ConfigurationError
-from minutehand.deploy.apps import read_needs
-from minutehand.deploy.bundles import PackagingError
+from minutehand.deploy.apps import Needs, read_needs
+from minutehand.deploy.archive import prune, tree_size, write_zip
+from minutehand.deploy.build import (
+    Built,
+    build,
+    drop_http2,
+    host_target,
+    locked_for,
+    source_files,
+    sources_hash,
+)
+from minutehand.deploy.bundles import BUNDLES, LAMBDA, Bundle, PackagingError, Target
 from minutehand.deploy.bytecode import compile_trees
-from minutehand.deploy.imports import Sources, third_party
+from minutehand.deploy.imports import Sources, closure, third_party
+from minutehand.deploy.inventory import bill_of_materials, licence_table, read_metadata
 from minutehand.deploy.lockfile import Locked, parse_lock, read_project_lock, select
-from minutehand.deploy.service import read_stages
+from minutehand.deploy.parameters import WORKER_SIGN_IN, missing_for, write_parameters
+from minutehand.deploy.service import read_stages, write_service
+from minutehand.deploy.tools import find_tool, run_tool
 from minutehand.project import Project
 from minutehand_apps.beacon.settings import BeaconSettings
 from minutehand_apps.enrichment.settings import ApolloSettings
@@ -54,6 +73,14 @@ class Placed(App):
         self.__dict__["folder"] = folder
 
 
+def tree(root: Path, files: Mapping[str, str]) -> Path:
+    """A folder of these files."""
+    for name, text in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
+    return root
+
+
 def test_a_local_wheel_in_a_lock_is_left_out_with_its_hashes() -> None:
     """Its lines must not be taken for those of the distribution before it."""
     entries = parse_lock(LOCK)
@@ -74,12 +101,16 @@ def test_what_a_wheel_needs_through_others_is_packaged_and_what_is_skipped_is_no
             "boto3": {"httpcore"},
             "botocore": {"boto3"},
             "pytest": {"-r requirements.in"},
+            "fastapi": {"-r requirements.in"},
+            "python-multipart": {"-r requirements.in"},  # imported by name at run time
         }.items()
     }
 
-    chosen = select(entries, ["httpx"], skip=["boto3"])
+    def chosen(root: str) -> list[str]:
+        return [each.name for each in select(entries, [root], skip=["boto3"])]
 
-    assert [each.name for each in chosen] == ["h11", "httpcore", "httpx"]
+    assert chosen("httpx") == ["h11", "httpcore", "httpx"]
+    assert chosen("fastapi") == ["fastapi", "python-multipart"]
     with pytest.raises(LookupError, match=r"not in requirements\.lock: idna"):
         select(entries, ["idna"], skip=[])
 
@@ -128,19 +159,22 @@ def test_byte_code_that_trees_share_is_the_same_and_else_each_has_its_own(tmp_pa
     """The same source at the same place is compiled once; one that differs is not taken for it."""
     for tree, text in (("one", "x = 1\n"), ("other", "x = 2\n")):
         (tmp_path / tree / "part").mkdir(parents=True)
-        (tmp_path / tree / "part" / "same.py").write_text("def f() -> None:\n    pass\n")
+        for name in ("same.py", "more.py"):
+            (tmp_path / tree / "part" / name).write_text("def f() -> None:\n    pass\n")
         (tmp_path / tree / "differs.py").write_text(text)
 
     compile_trees([tmp_path / "one", tmp_path / "other"])
 
     def code(tree: str, name: str) -> CodeType:
         content = Path(cache_from_source(str(tmp_path / tree / name))).read_bytes()
+        assert struct.unpack("<I", content[4:8]) == (0b01,), "is checked against its source"
         loaded = marshal.loads(content[16:])
         assert isinstance(loaded, CodeType)
         return loaded
 
     for tree, value in (("one", 1), ("other", 2)):
         assert code(tree, "part/same.py").co_filename == "/var/task/part/same.py"
+        assert code(tree, "part/more.py").co_filename == "/var/task/part/more.py"
         assert value in code(tree, "differs.py").co_consts
 
 
@@ -168,6 +202,7 @@ def test_the_requests_of_apps_add_up(tmp_path: Path) -> None:
 
     assert needs.secrets("worker") == ("KEY", "OTHER")
     assert needs.secrets("jobs") == ()
+    assert needs.all_secrets == {"KEY", "OTHER"}
     assert needs.variables({"KEY": "mine", "MORE": "no"}) == {"MOCK": "true", "KEY": "mine"}
     service = needs.service()
     assert service["functions"] == {"worker": {"environment": {"SIZE": "${param:size}"}}}
@@ -176,8 +211,10 @@ def test_the_requests_of_apps_add_up(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="gives size the value 2; another app gives 1"):
         read_needs([Placed(one), Placed(other)])
     (other / "lambda.yml").write_text("functions: {wroker: {}}\n")
-    with pytest.raises(ConfigurationError, match="is not valid"):
+    with pytest.raises(ConfigurationError, match=r"lambda\.yml is not valid"):
         read_needs([Placed(other)])
+    (other / "lambda.yml").write_text("# nothing\n")
+    assert read_needs([Placed(other)]) == Needs()
 
 
 def test_a_stage_starts_from_the_package_and_the_project_overrides(tmp_path: Path) -> None:
@@ -191,9 +228,421 @@ def test_a_stage_starts_from_the_package_and_the_project_overrides(tmp_path: Pat
     assert stages["default"]["alarmEmail"] == "a@b.example"
     assert stages["default"]["workerTimeout"] == 300
     assert (stages["prod"], stages["dev"]) == ({"budgetUSD": 7}, {})
-    (tmp_path / "minutehand.stages.yml").write_text("prod: 3\n")
-    with pytest.raises(ConfigurationError, match="must map stages"):
+    for text, said in (("prod: 3\n", "must map stages"), ("- a\n", "must map"), ("a: [", "YAML")):
+        (tmp_path / "minutehand.stages.yml").write_text(text)
+        with pytest.raises(ConfigurationError, match=said):
+            read_stages(Project.at(tmp_path))
+    (tmp_path / "minutehand.stages.yml").unlink()
+    with pytest.raises(ConfigurationError, match="does not exist"):
         read_stages(Project.at(tmp_path))
+
+
+def test_a_handler_takes_what_it_reaches_and_no_more(tmp_path: Path) -> None:
+    """By relative imports and through packages, in each folder; two may import each other."""
+    tree(
+        tmp_path,
+        {
+            "one/app/__init__.py": "",
+            "one/app/handler.py": "from . import near\nfrom .deep.below import x\nimport json",
+            "one/app/near.py": "import httpx\nimport other.thing",
+            "one/app/deep/__init__.py": "",
+            "one/app/deep/below.py": "from ..sideways import y",
+            "one/app/sideways.py": "",
+            "one/app/unused.py": "",
+            "one/foreign.py": "",
+            "two/other/__init__.py": "",
+            "two/other/thing.py": "from app import handler\nimport foreign",
+            "two/other/unused.py": "",
+        },
+    )
+    sources = Sources((tmp_path / "two", tmp_path / "one"), frozenset({"app", "other"}))
+
+    found = closure(["app.handler"], sources)
+
+    assert [sources.module_name(file) for file in found] == [
+        "app", "app.deep", "app.deep.below", "app.handler", "app.near", "app.sideways",
+        "other", "other.thing",
+    ]  # fmt: skip
+    for elsewhere in ("three.py", "one/foreign.py"):
+        with pytest.raises(ValueError, match="is in none of"):
+            sources.place(tmp_path / elsewhere)
+
+
+KEPT = {
+    "bin.py", "wheel/__init__.py", "wheel/data.json", "wheel/fast.so", "wheel/test.py",
+    "wheel-1.dist-info/METADATA", "wheel-1.dist-info/entry_points.txt",
+    "wheel-1.dist-info/licenses/NOTICE.md",
+}  # fmt: skip
+DROPPED = {
+    "bin/tool", "wheel/__init__.pyi", "wheel/README.md", "wheel/tests/data.json",
+    "wheel/__pycache__/a.pyc", "wheel-1.dist-info/RECORD", "wheel-1.dist-info/top.txt",
+}  # fmt: skip
+
+
+def test_a_zip_is_what_functions_read_and_the_same_each_time(tmp_path: Path) -> None:
+    """The licence travels along; order, instants and modes are fixed, whatever the machine's."""
+    one = tree(tmp_path / "one", dict.fromkeys(sorted(KEPT | DROPPED), "x"))
+    other = tree(tmp_path / "other", dict.fromkeys(sorted(KEPT, reverse=True), "x"))
+    (other / "bin.py").chmod(0o600)
+
+    assert {path.relative_to(one).as_posix() for path in prune(one)} == DROPPED
+    assert not (one / "wheel" / "tests").exists()
+    archives = [tmp_path / "one.zip", tmp_path / "other.zip"]
+    first, second = (
+        write_zip(folder, to) for folder, to in zip((one, other), archives, strict=True)
+    )
+
+    assert first == second == hashlib.sha256(archives[0].read_bytes()).hexdigest()
+    with zipfile.ZipFile(archives[0]) as archive:
+        infos = archive.infolist()
+    assert [info.filename for info in infos] == sorted(KEPT)
+    assert {info.compress_type for info in infos} == {zipfile.ZIP_DEFLATED}
+    assert {(info.create_system, info.date_time) for info in infos} == {(3, (1980, 1, 1, 0, 0, 0))}
+    modes = {info.filename: info.external_attr >> 16 for info in infos}
+    assert (modes.pop("wheel/fast.so"), set(modes.values())) == (0o100755, {0o100644})
+    assert tree_size(one) == len(KEPT)
+
+
+@pytest.mark.parametrize(
+    ("metadata", "licence", "home"),
+    [
+        (
+            "License-Expression: MIT\nLicense: old\nClassifier: License :: OSI Approved :: BSD\n"
+            "Home-page: https://home\nProject-URL: Source, https://source",
+            "MIT",
+            "https://home",
+        ),
+        (
+            "Classifier: License :: OSI Approved :: BSD\nClassifier: License :: Apache\n"
+            "Classifier: Topic :: Internet\nLicense: text\n"
+            "Project-URL: Changes, https://changes\nProject-URL: Source, https://source",
+            "Apache OR BSD",
+            "https://source",
+        ),
+        ("License: ISC\nProject-URL: Docs, https://docs", "ISC", "https://docs"),
+        ("Summary: none", "unknown", "-"),
+    ],
+)
+def test_a_licence_is_as_its_distribution_states_it(
+    metadata: str, licence: str, home: str, tmp_path: Path
+) -> None:
+    """Its expression before its classifiers, and those before free text."""
+    tree(tmp_path, {"one_two-1.dist-info/METADATA": f"Name: One.Two\n{metadata}\n"})
+    locked = [Locked("one-two", "1"), Locked("absent", "2")]
+
+    table = licence_table(locked, read_metadata(tmp_path))
+
+    assert table.splitlines()[1:] == [f"one-two\t1\t{licence}\t{home}"]
+
+
+def test_the_bill_of_materials_says_what_needs_what(tmp_path: Path) -> None:
+    """The same zip has the same serial number, and another has another."""
+    tree(tmp_path, {f"{name}-1.dist-info/METADATA": f"Name: {name}\n" for name in ("a", "b")})
+    locked = [Locked("a", "1", hashes=["sha256:x"]), Locked("b", "1", parents={"a"})]
+    about = read_metadata(tmp_path)
+
+    bom = bill_of_materials("app", "3", locked, about)
+
+    assert [(each["name"], each["properties"]) for each in bom["components"]] == [
+        ("a", [{"name": "minutehand:locked-hash", "value": "sha256:x"}]),
+        ("b", []),
+    ]
+    assert {each["ref"]: each["dependsOn"] for each in bom["dependencies"]} == {
+        "pkg:generic/minutehand-app@3": ["pkg:pypi/a@1", "pkg:pypi/b@1"],
+        "pkg:pypi/a@1": ["pkg:pypi/b@1"],
+        "pkg:pypi/b@1": [],
+    }
+    assert bill_of_materials("app", "3", locked, about) == bom
+    fewer = bill_of_materials("app", "3", locked[:1], about)
+    assert fewer["serialNumber"] != bom["serialNumber"]
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "kept"),
+    [
+        ("client.py", "AsyncClient(http2=True)", True),
+        ("client.py", "AsyncClient(http2=False)", False),
+        # where it is an option, it is named
+        ("httpx/client.py", "http2=True", False),
+    ],
+)
+def test_http2_is_packaged_where_it_is_switched_on(
+    file: str, text: str, kept: bool, tmp_path: Path
+) -> None:
+    """Clients ask for it and leave it to their callers; else it only lengthens a cold start."""
+    parts = ("h2", "h2-4.dist-info", "hpack", "hyperframe")
+    tree(tmp_path, {file: text, **dict.fromkeys((f"{part}/a" for part in parts), "")})
+
+    drop_http2(tmp_path, [])
+
+    assert [(tmp_path / part).exists() for part in parts] == [kept] * 4
+    drop_http2(tree(tmp_path, {"h2/a": ""}), [tree(tmp_path / "own", {"a": "http2=True"}) / "a"])
+    assert (tmp_path / "h2").exists()
+
+
+def test_only_what_is_built_for_lambda_may_be_deployed() -> None:
+    """Its Python and its processor; a zip for this machine is for tests."""
+    assert (LAMBDA.name, LAMBDA.python, LAMBDA.is_lambda) == ("lambda", "3.13", True)
+    assert not host_target().is_lambda
+
+
+def test_of_an_app_a_zip_takes_what_runs_there(tmp_path: Path, monkeypatch: Any) -> None:
+    """With what it imports of the project's packages; neither its tests, console nor SQL."""
+    monkeypatch.syspath_prepend(tmp_path / "src")
+    taken = {
+        "acme_shop/__init__.py", "acme_shop/jobs/__init__.py", "acme_shop/jobs/processors.py",
+        "acme_shop/jobs/page.html", "acme_shop/prices.py",
+    }  # fmt: skip
+    files = dict.fromkeys(sorted(f"src/{name}" for name in taken), "")
+    files["src/acme_shop/jobs/processors.py"] = "from acme_shop import prices"
+    left = (
+        "jobs/console/a.html", "jobs/verbs.py", "jobs/migrations/1.sql", "jobs/test_a.py",
+        "jobs/.hidden/a.py", "jobs/film.mp4", "unused.py",
+    )  # fmt: skip
+    files |= {f"src/acme_shop/{name}": "" for name in left}
+    files["minutehand.toml"] = 'apps = ["acme_shop.jobs"]\nsource = "src"\n'
+    project = Project.at(tree(tmp_path, files))
+    app, health = BUNDLES
+
+    def own(bundle: Bundle) -> set[str]:
+        found = source_files(bundle, project)
+        assert bundle.apps or not any("web" in path.parts for path in found)
+        assert not any("cli" in path.parts for path in found)
+        root = tmp_path / "src"
+        return {path.relative_to(root).as_posix() for path in found if path.is_relative_to(root)}
+
+    assert own(app) == taken
+    tree(tmp_path, {"src/acme_shop/jobs/health.py": ""})
+    packages = {"acme_shop/__init__.py", "acme_shop/jobs/__init__.py"}
+    assert own(health) == {*packages, "acme_shop/jobs/health.py"}
+
+
+def test_a_zip_holds_of_the_lock_what_its_files_import(tmp_path: Path) -> None:
+    """Not what Lambda has, nor what came for something else; each change is another hash."""
+    locked = {
+        "httpx": "minutehand", "httpcore": "httpx", "boto3": "minutehand", "botocore": "boto3",
+        "pydantic": "minutehand", "tenacity": "pydantic",
+    }  # fmt: skip
+    lines = (
+        f"{name}==1.0 \\\n    --hash=sha256:{'a' * 64}\n    # via {via}\n"
+        for name, via in locked.items()
+    )
+    code = "import boto3\nimport httpx\nimport not_locked\n"
+    tree(tmp_path, {"minutehand.toml": "", "requirements.lock": "".join(lines), "jobs.py": code})
+    project, files = Project.at(tmp_path), [tmp_path / "jobs.py"]
+
+    assert [each.name for each in locked_for(files, project)] == ["httpcore", "httpx"]
+    hashes = [sources_hash(files, project), sources_hash([], project)]
+    tree(tmp_path, {"jobs.py": "import tenacity"})
+    assert [each.name for each in locked_for(files, project)] == ["tenacity"]
+    hashes.append(sources_hash(files, project))
+    (tmp_path / "requirements.lock").write_text("a==2\n")
+    assert len({*hashes, sources_hash(files, project)}) == 4
+
+
+def test_a_tool_that_fails_is_a_sentence_with_its_own_words() -> None:
+    """Who packages does not read a trace."""
+    say = "import sys; print(sys.stdin.read(), end=''); sys.exit(sys.argv[1:] == ['no'])"
+
+    assert run_tool([sys.executable, "-c", say], "it failed", given="words") == "words"
+    with pytest.raises(PackagingError, match=r"it failed: [\s\S]*… said\nwords"):
+        run_tool([sys.executable, "-c", say, "no"], "it failed", given="words")
+    assert Path(find_tool("python")).parent == Path(sys.executable).parent
+    assert Path(find_tool("sh")).is_absolute()
+    with pytest.raises(PackagingError, match=r"minutehand\[deploy\]"):
+        find_tool("no-such-tool")
+
+
+def test_what_the_service_includes_is_written_afresh(tmp_path: Path) -> None:
+    """What an earlier release left behind would be deployed with it."""
+    project = Project.at(tree(tmp_path, {"minutehand.stages.yml": "prod:\n"}))
+    write_service(project, tmp_path)
+    tree(tmp_path, {"build/minutehand/aws/old.yml": ""})
+
+    write_service(project, tmp_path)
+
+    folder = tmp_path / "build" / "minutehand"
+    names = {path.name for path in (folder / "aws").iterdir()}
+    assert {"console.yml", "environment.cjs", "pages.js"} <= names
+    assert not names & {"old.yml", "stages.yml"}
+    assert "prod" in json.loads((folder / "stages.json").read_text())
+    assert "functions" in json.loads((folder / "apps.json").read_text())
+    assert (folder / ".gitignore").read_text() == "*\n"
+
+
+def test_each_function_reads_its_own_secrets_alone(tmp_path: Path) -> None:
+    """A leak of one function is not one of all; what is empty is not written."""
+    tree(tmp_path, {"one/lambda.yml": "functions: {worker: {secrets: [KEY]}}\n"})
+    needs = read_needs([Placed(tmp_path / "one")])
+    values = {
+        "WORKER_SECRET_TOKEN": "w", "BACKGROUND_JOB_TOKEN": "", "SUPABASE_WORKER_KEY": "k",
+        "SUPABASE_JWKS": "j", "KEY": "own", "OTHER": "o",
+    }  # fmt: skip
+    written: dict[str, Any] = {}
+
+    class Store:
+        def put_parameter(self, **given: Any) -> None:
+            written[given.pop("Name")] = given
+
+    names = write_parameters(Store(), "dev", values, key_id="alias/k", needs=needs)
+
+    assert names == list(written)
+    assert {name: sorted(json.loads(each["Value"])) for name, each in written.items()} == {
+        "/minutehand/dev/jobs": ["SUPABASE_JWKS"],
+        "/minutehand/dev/status": [
+            "SUPABASE_JWKS", "SUPABASE_WORKER_KEY", "WORKER_SECRET_TOKEN"
+        ],
+        "/minutehand/dev/worker": ["KEY", "SUPABASE_WORKER_KEY", "WORKER_SECRET_TOKEN"],
+        "/minutehand/dev/health": ["SUPABASE_WORKER_KEY"],
+    }  # fmt: skip
+    same = {(each["Type"], each["Overwrite"], each["KeyId"]) for each in written.values()}
+    assert same == {("SecureString", True, "alias/k")}
+    write_parameters(Store(), "dev", values)
+    assert not any("KeyId" in each for each in written.values())
+    assert missing_for("worker", values) == ["BACKGROUND_JOB_TOKEN"]
+    assert missing_for("jobs", {}) == []
+    assert missing_for("health", {}) == [" or ".join(WORKER_SIGN_IN)]
+
+
+def wheel(folder: Path, name: str, version: str, requires: str = "") -> str:
+    """Make a wheel of one module; its hash."""
+    about = f"{name}-{version}.dist-info"
+    needs = f"Requires-Dist: {requires}\n" if requires else ""
+    files = {
+        f"{name}.py": "",
+        f"{about}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n{needs}",
+        f"{about}/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        f"{about}/RECORD": "",
+    }
+    file = folder / f"{name}-{version}-py3-none-any.whl"
+    with zipfile.ZipFile(file, "w") as archive:
+        for inside, text in files.items():
+            archive.writestr(inside, text)
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+class OfOneModule(Bundle):
+    """A zip of a project's `main` alone."""
+
+    @property
+    def handlers(self) -> tuple[str, ...]:
+        """None of this package."""
+        return ("main",)
+
+
+def test_a_zip_is_built_again_when_it_is_damaged_or_made_of_something_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else it is kept: a deploy after its dry run packages nothing."""
+    monkeypatch.setenv("UV_FIND_LINKS", str(tmp_path))
+    monkeypatch.setenv("UV_NO_INDEX", "1")
+    digest = wheel(tmp_path, "httpx", "1.0")
+    lock = f"httpx==1.0 \\\n    --hash=sha256:{digest}\n    # via minutehand\n"
+    code = {"main.py": "import httpx\n", "requirements.lock": lock}
+    project = Project.at(tree(tmp_path / "project", code))
+    target = Target("host", f"3.{sys.version_info.minor}", None, "host")
+    bundle = OfOneModule("own", (), False, zipped_budget=10**5, unzipped_budget=10**5)
+    out = tmp_path / "out"
+    archive = out / "own.zip"
+
+    def built() -> Built:
+        [one] = build([bundle], target, out, project=project)
+        assert one.sha256 == hashlib.sha256(archive.read_bytes()).hexdigest()
+        return one
+
+    first = built()
+    with zipfile.ZipFile(archive) as opened:
+        names = set(opened.namelist())
+        assert first.unzipped_bytes == sum(info.file_size for info in opened.infolist())
+    assert {name for name in names if not name.endswith(".pyc")} == {
+        "main.py", "httpx.py", "httpx-1.0.dist-info/METADATA"
+    }  # fmt: skip
+    assert len([name for name in names if name.endswith(".pyc")]) == 2
+    assert (first.distributions, first.zipped_bytes) == ({"httpx": "1.0"}, archive.stat().st_size)
+    assert "httpx\t1.0" in (out / "own.licences.tsv").read_text()
+    assert json.loads((out / "own.cdx.json").read_text())["components"][0]["name"] == "httpx"
+    written = archive.stat().st_mtime_ns
+    assert built() == first
+    assert archive.stat().st_mtime_ns == written
+    archive.write_bytes(archive.read_bytes()[:-1])
+    assert built() == first
+    tree(project.root, {"main.py": "import httpx  # again\n"})
+    assert built().made_of != first.made_of
+    for text, said in (
+        ("return 1", "byte code could not be compiled"),
+        (
+            f"x = '{'1' * 10**5}'",
+            r"bytes unzipped, its budget is 100,000; largest: __pycache__ [\d,]+, main",
+        ),
+    ):
+        tree(project.root, {"main.py": text})
+        with pytest.raises(PackagingError, match=said):
+            built()
+    tree(
+        project.root,
+        {"main.py": code["main.py"], "requirements.lock": lock.replace(digest, "0" * 64)},
+    )
+    with pytest.raises(PackagingError, match="wheels could not be installed"):
+        built()
+
+
+def test_what_a_freeze_does_not_say_is_added_and_its_versions_stay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Hashes, and who asked for each; neither this library nor the project is looked for."""
+    for version in ("1.0", "2.0"):
+        wheel(tmp_path, "inner", version)
+    wheel(tmp_path, "outer", "1.0", "inner")
+    monkeypatch.setenv("UV_FIND_LINKS", str(tmp_path))
+    monkeypatch.setenv("UV_NO_INDEX", "1")
+    freeze = "inner==1.0\nouter==1.0\nminutehand==0.1.0\n-e git+x#egg=shop\nShop==1.0\n"
+    tree(tmp_path, {"requirements.txt": freeze, "pyproject.toml": '[project]\nname = "Shop"\n'})
+
+    entries = read_project_lock(tmp_path)
+
+    assert {name: entry.version for name, entry in entries.items()} == {
+        "inner": "1.0",
+        "outer": "1.0",
+    }
+    assert "outer" in entries["inner"].parents
+    assert all(len(entry.hashes) == 1 for entry in entries.values())
+
+
+UV_LOCK = """version = 1
+requires-python = ">=3.11"
+
+[[package]]
+name = "shop"
+version = "1.0"
+source = { virtual = "." }
+dependencies = [{ name = "inner" }]
+
+[package.metadata]
+requires-dist = [{ name = "inner" }]
+
+[[package]]
+name = "inner"
+version = "1.0"
+source = { registry = "https://pypi.org/simple" }
+wheels = [{ url = "https://files.example/inner-1.0-py3-none-any.whl", hash = "sha256:HASH" }]
+"""
+
+
+def test_a_lock_of_uv_is_read_before_a_freeze_and_after_a_compiled_one(tmp_path: Path) -> None:
+    """Which may be older; versions, hashes and origins are its own."""
+    about = '[project]\nname = "shop"\nversion = "1.0"\nrequires-python = ">=3.11"\n'
+    project = {
+        "pyproject.toml": f'{about}dependencies = ["inner"]\n',
+        "uv.lock": UV_LOCK.replace("HASH", "a" * 64),
+        "requirements.txt": "inner>=1",
+    }
+
+    [inner] = read_project_lock(tree(tmp_path, project)).values()
+
+    assert (inner.name, inner.version, inner.hashes) == ("inner", "1.0", [f"sha256:{'a' * 64}"])
+    assert inner.parents == {"shop"}
+    tree(tmp_path, {"requirements.lock": ""})
+    assert read_project_lock(tmp_path) == {}
 
 
 class Asked(dict[str, str]):

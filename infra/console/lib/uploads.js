@@ -77,8 +77,10 @@ export function uploadsAt(url, { token = () => null, request = requestAs(token),
   };
   const find = (/** @type {string} */ id) => running.find((one) => one.id === id);
   // where it was is not read back
-  const keep = (/** @type {string} */ id) =>
-    localStorage.setItem(place + id, JSON.stringify(find(id)));
+  const keep = (/** @type {string} */ id) => {
+    const one = find(id); // unless it was forgotten while a part was summed
+    if (one) localStorage.setItem(place + id, JSON.stringify(one));
+  };
   const change = (/** @type {string} */ id, /** @type {Partial<RunningUpload>} */ changes) =>
     set(running.map((one) => (one.id === id ? { ...one, ...changes } : one)));
   const forget = (/** @type {string} */ id) => {

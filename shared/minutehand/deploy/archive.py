@@ -11,8 +11,6 @@ from pathlib import Path
 
 #: The earliest instant a zip can hold. Byte code is checked by nothing, so it need not match.
 INSTANT = (1980, 1, 1, 0, 0, 0)
-#: Of deflate; the highest, 9, is three times the work for 0.6 % fewer bytes.
-LEVEL = 6
 
 #: Of a distribution's metadata, what is read at run time or must travel with the code.
 KEPT_METADATA = ("METADATA", "entry_points.txt")
@@ -35,8 +33,8 @@ def prune(folder: Path) -> list[Path]:
 
 
 def _unneeded(path: Path) -> bool:
-    if any(part in DROPPED_FOLDERS for part in path.parts[:-1]):
-        return True
+    if path.name == ".lock" or any(part in DROPPED_FOLDERS for part in path.parts[:-1]):
+        return True  # uv holds its lock where it installs
     metadata = next((part for part in path.parts if part.endswith(".dist-info")), None)
     if metadata is None:
         return path.suffix in DROPPED_SUFFIXES
@@ -54,7 +52,7 @@ def write_zip(folder: Path, target: Path) -> str:
             entry.create_system = 3
             mode = 0o755 if path.suffix == ".so" else 0o644
             entry.external_attr = (0o100000 | mode) << 16
-            archive.writestr(entry, path.read_bytes(), compresslevel=LEVEL)
+            archive.writestr(entry, path.read_bytes())  # level 6: 9 is three times the work
     return hashlib.sha256(target.read_bytes()).hexdigest()
 
 

@@ -15,6 +15,8 @@ from pathlib import Path
 
 from packaging.utils import canonicalize_name
 
+_distributions = functools.cache(packages_distributions)
+
 
 @dataclass(frozen=True)
 class Sources:
@@ -114,7 +116,7 @@ def third_party(files: Iterable[Path], sources: Sources) -> dict[str, set[str]]:
 
     A module no one installed maps to an empty set.
     """
-    distributions = packages_distributions()
+    distributions = _distributions()
     tops = {
         name.split(".")[0]
         for file in files

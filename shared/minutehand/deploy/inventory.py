@@ -63,7 +63,7 @@ def bill_of_materials(
         if canonicalize_name(entry.name) in metadata
     ]
     root = f"pkg:generic/minutehand-{name}@{version}"
-    fingerprint = json.dumps(components, sort_keys=True)
+    fingerprint = json.dumps(components)
     return {
         "$schema": "http://cyclonedx.org/schema/bom-1.6.schema.json",
         "bomFormat": "CycloneDX",

@@ -6,6 +6,7 @@ The lock stays the one truth: versions and hashes are its own, and no resolver p
 from __future__ import annotations
 
 import re
+import sys
 import tomllib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -61,7 +62,7 @@ def read_project_lock(root: Path) -> dict[str, Locked]:
         PackagingError: There is no lock, or something in it has no version.
     """
     path = find_lock(root)
-    if path.suffix == ".lock" and path.stem == "uv":
+    if path.name == "uv.lock":
         text = _export(root)
     else:
         text = path.read_text("utf-8")
@@ -116,7 +117,8 @@ def _completed(path: Path, text: str) -> str:
         if (pinned := _pinned(line)) and canonicalize_name(pinned[0]) not in unshipped
     ]
     command = [uv(), "pip", "compile", "--quiet", "--universal", "--generate-hashes", "-"]
-    command += ["--no-header", "--no-emit-index-url", "--python-version", "3.13", "--no-config"]
+    # named, or uv looks for a 3.13 on this machine, which takes seconds
+    command += ["--python-version", "3.13", "--python", sys.executable, "--no-config"]
     return run_tool(command, f"{path.name} could not be completed", given="\n".join(wanted))
 
 
@@ -136,7 +138,7 @@ def _pinned(line: str) -> tuple[str, str] | None:
     if line[:1] in {" ", "#", "-"} or "==" not in line:
         return None  # what a hash or an origin says
     try:
-        wanted = Requirement(re.split(r" \\$| --", line, maxsplit=1)[0])
+        wanted = Requirement(re.split(r" \\$| --", line)[0])
     except InvalidRequirement:
         return None
     match list(wanted.specifier):

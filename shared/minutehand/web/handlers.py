@@ -126,7 +126,7 @@ def _took_other_type(problems: Sequence[dict[str, Any]], request: Request | None
 
 def _problem(problem: dict[str, Any]) -> FieldProblem:
     """Pydantic's finding without the value, which may be secret."""
-    location, *path = [str(part) for part in problem.get("loc", ())] or ["body"]
+    location, *path = (str(part) for part in problem["loc"])
     return FieldProblem(
         field=".".join(path) or location,
         problem=problem_of(problem),

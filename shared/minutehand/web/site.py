@@ -115,7 +115,6 @@ class ConsoleFiles(CompressedFiles):
 
     def __init__(self, directory: Path, headers: Mapping[str, str]) -> None:
         super().__init__(directory=directory, html=True)
-        self._has_page = (directory / "index.html").is_file()
         self._headers = dict(headers)
 
     async def get_response(self, path: str, scope: Scope) -> Response:
@@ -123,7 +122,7 @@ class ConsoleFiles(CompressedFiles):
         try:
             response = await super().get_response(path, scope)
         except HTTPException as missing:
-            if missing.status_code != 404 or not is_page(path) or not self._has_page:
+            if missing.status_code != 404 or not is_page(path):
                 raise
             response = await super().get_response("index.html", scope)
         # scripts and styles run under their page's policy: most of a small answer would be headers

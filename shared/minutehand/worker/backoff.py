@@ -38,13 +38,9 @@ class Backoff:
 
     def delay(self, attempt: int) -> float:
         """Seconds before the attempt after `attempt` (counted from 1), without jitter."""
-        first, cap = seconds(self.first), seconds(self.cap)
-        if first == 0 or attempt < 1:
-            return 0.0 if first == 0 else first
-        exponent = attempt - 1
-        if self.factor > 1 and exponent > 64:
-            return cap
-        return float(min(cap, first * self.factor**exponent))
+        # a float ends at 10^308
+        grown = seconds(self.first) * float(self.factor) ** min(attempt - 1, 300)
+        return min(seconds(self.cap), grown)
 
     def wire(self) -> BackoffOptions:
         """The policy as the database keeps it."""

@@ -2,20 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
-
-#: Which count an applied settle outcome adds to.
-COUNT_OF: Mapping[str, str] = {
-    "completed": "completed",
-    "retry": "retried",
-    "failed": "failed",
-    "snoozed": "snoozed",
-    "released": "released",
-    "waiting": "waiting",
-    "cancelled": "cancelled",
-}
 
 
 @dataclass(slots=True)
@@ -51,7 +39,7 @@ class TickSummary:
 
     def count(self, outcome: str) -> None:
         """Add one applied settle."""
-        name = COUNT_OF[outcome]
+        name = "retried" if outcome == "retry" else outcome
         setattr(self, name, getattr(self, name) + 1)
 
     @property

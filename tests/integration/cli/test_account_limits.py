@@ -52,11 +52,11 @@ def test_a_new_account_is_enough_for_the_defaults(account: Account) -> None:
     """Ten at once and an unverified CloudFront are worth a word, and stop nothing."""
     found = looked_at(account)
 
-    assert {name for name, limit in found.items() if limit.stops} == set()
-    assert {name for name, limit in found.items() if limit.verdict == "warn"} == {
-        "concurrency",
-        "cloudfront",
+    assert {name: limit.verdict for name, limit in found.items()} == {
+        **dict.fromkeys(("region", "runtime", "kms", "ssm"), "ok"),
+        **dict.fromkeys(("concurrency", "cloudfront"), "warn"),
     }
+    assert not any(limit.stops for limit in found.values())
     assert "runs 10 functions at once in us-east-1; 5 are workers'" in found["concurrency"].detail
     assert "--quota-code L-B99A9384 --desired-value 1000" in found["concurrency"].fix
     assert "Support Center" in found["cloudfront"].fix
@@ -92,6 +92,7 @@ def test_a_reservation_the_account_cannot_give_is_refused_before_the_stack(
          {"workerReservedConcurrency": 900}, "concurrency", "ok", ()),
         ({"concurrency": 1000, "reserved": {"minutehand-prod-worker": 900}},
          {"workerReservedConcurrency": 1}, "concurrency", "fail", ()),
+        ({"concurrency": 100}, {}, "concurrency", "ok", ()),
         # half is theirs at most
         ({}, {"workersAtOnce": "8"}, "concurrency", "fail",
          ("8 workers at once of the 10", "workersAtOnce: '5'")),
@@ -153,9 +154,60 @@ def test_a_full_parameter_store_is_refused(
 
     assert limit.stops
     assert "needs 4 more" in limit.detail
-    for name in ("jobs", "status"):
-        store.put_parameter(Name=f"/minutehand/dev/{name}", Value="{}", Type="SecureString")
+    for name in ("dev/jobs", "dev/status", "dev-2/jobs"):
+        store.put_parameter(Name=f"/minutehand/{name}", Value="{}", Type="SecureString")
+    monkeypatch.setattr(limits, "SSM_PARAMETERS", 4)
     assert "needs 2 more" in looked_at(account)["ssm"].detail
+    monkeypatch.setattr(limits, "SSM_PARAMETERS", 5)
+    assert looked_at(account)["ssm"].verdict == "ok"
+
+
+class Listed:
+    """An AWS service, as far as its lists; each quota is two."""
+
+    def __init__(self, **found: Any) -> None:
+        self.found = found
+
+    def get_paginator(self, name: str) -> Listed:
+        """One for all lists."""
+        return self
+
+    def paginate(self) -> Listed:
+        """All on one page."""
+        return self
+
+    def build_full_result(self) -> dict[str, Any]:
+        """What there is."""
+        return self.found
+
+    def get_service_quota(self, ServiceCode: str, QuotaCode: str) -> dict[str, Any]:
+        """Two of anything."""
+        return {"Quota": {"Value": 2.0}}
+
+
+@pytest.mark.parametrize(
+    ("mine", "others", "key", "distribution"),
+    [
+        (0, 0, "ok", "warn"),
+        (0, 1, "ok", "ok"),
+        (0, 2, "fail", "fail"),
+        # an update makes none
+        (1, 1, "ok", "ok"),
+    ],
+)
+def test_a_stage_needs_one_key_and_one_distribution(
+    mine: int, others: int, key: str, distribution: str
+) -> None:
+    """Those of another stage, whose name begins alike, are not its own."""
+    stages = ["dev"] * mine + ["dev-2"] * others
+    kms = Listed(
+        Aliases=[{"AliasName": f"alias/minutehand-{stage}"} for stage in stages], Keys=stages
+    )
+    items = [{"Comment": f"Minutehand {stage} console"} for stage in stages]
+    cloudfront = Listed(DistributionList={"Items": items})
+
+    assert limits.kms_limit(kms, Listed(), "dev", REGION).verdict == key
+    assert limits.cloudfront_limit(cloudfront, Listed(), "dev").verdict == distribution
 
 
 def test_doctor_and_deploy_say_the_same(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -224,3 +276,7 @@ def test_a_failed_stack_is_explained_by_its_first_refusal() -> None:
     assert explained is not None
     assert explained[0].startswith("Console: ")
     assert "console: 'false'" in explained[1]
+    quiet = Events(("minutehand-dev", "CREATE_COMPLETE", ""))
+    assert limits.explain_failure(quiet, "minutehand-dev") is None
+    other = Events(("Queue", "CREATE_FAILED", "Some other reason"))
+    assert limits.explain_failure(other, "minutehand-dev") == ("Queue: Some other reason", "")

@@ -44,7 +44,10 @@ def test_a_preview_branch_gets_a_stage(project: Project) -> None:
         KEY,
     )
     assert "supabaseUrl" not in placeholders("pr-42", project)
-    assert REF in run("list").stdout
+    assert {row["stage"]: row["supabase"] for row in run.json("list")} == {
+        **dict.fromkeys(("dev", "prod"), ""),
+        "pr-42": f"https://{REF}.supabase.co",
+    }
 
 
 @pytest.mark.parametrize(

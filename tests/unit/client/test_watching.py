@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
 
 import jwt
 import pytest
@@ -12,9 +15,10 @@ import pytest
 from minutehand.client import Client, QueueUnavailable
 from minutehand.client.access import Access, Tokens
 from minutehand.client.follower import _MOST_QUEUED, Timing, Watcher
+from minutehand.client.watch import FeedWatcher, JobWatcher
 from minutehand.queue.client import UserQueue
-from minutehand.queue.errors import TokenRefused
-from minutehand.queue.models import JobEvent
+from minutehand.queue.errors import QueueError, TokenRefused
+from minutehand.queue.models import FeedPage, Job, JobEvent, TopicFollowed
 from tests.support.official import official
 
 SECRET = "a secret of at least thirty-two bytes"
@@ -136,3 +140,130 @@ async def test_a_project_that_is_unavailable_is_said_to_be_offline() -> None:
             assert freshness == "offline"
             assert isinstance(watcher.error, QueueUnavailable)
         assert [event async for event in watcher] == []
+
+
+def event(seq: int, job: str = "j") -> JobEvent:
+    return JobEvent(job_id=job, seq=seq, type="job.log", data={}, created_at=EPOCH)
+
+
+def page(*events: JobEvent, more: bool = False, reset: bool = False) -> FeedPage:
+    return FeedPage(events=events, cursor=f"c{len(events)}", more=more, reset=reset)
+
+
+class Kept(UserQueue):
+    """One job with so many events, and pages of a feed; keeps what it was asked for."""
+
+    def __init__(self, events: int = 0, *pages: FeedPage | QueueError) -> None:
+        self.events = events
+        self.status = "completed"
+        self.pages = list(pages)
+        self.asked: list[Any] = []
+
+    async def get_job(self, job_id: str) -> Job:
+        row = {"id": job_id, "workspace_id": "w", "job_type": "t", "created_at": EPOCH}
+        return Job.model_validate(row | {"status": self.status, "last_seq": self.events})
+
+    async def events_after(
+        self, job_id: str, after: int = 0, *, limit: int = 500
+    ) -> list[JobEvent]:
+        self.asked.append(after)
+        return [event(seq) for seq in range(after + 1, min(after + limit, self.events) + 1)]
+
+    async def workspace_feed(self, *asked: Any, **_: Any) -> FeedPage:
+        self.asked.append(asked)
+        found = self.pages.pop(0)
+        if isinstance(found, QueueError):
+            raise found
+        return found
+
+    session_feed = workspace_feed
+
+    async def follow_topic(self, topic: str, follower_id: UUID) -> TopicFollowed:
+        raise QueueUnavailable("away")
+
+
+@pytest.mark.parametrize(
+    ("events", "asked"), [(0, []), (499, [0]), (500, [0]), (501, [0, 500]), (1200, [0, 500, 1000])]
+)
+async def test_a_watch_reads_no_more_pages_than_a_job_has_events(
+    events: int, asked: list[int]
+) -> None:
+    async with official("http://127.0.0.1:1", "k") as supabase:
+        watcher, queue = JobWatcher(Access(supabase, schema="public", token="t"), "j"), Kept(events)
+        queue.status = "processing"
+        await watcher._catch_up(queue)
+        assert (watcher.last_seq, queue.asked, watcher._done) == (events, asked, False)
+
+        queue.status = "completed"
+        await watcher._catch_up(queue)
+        assert watcher._done
+
+
+async def test_a_watch_waits_for_the_end_of_its_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also one that had read all of it before; closed by someone else, it has no end to give."""
+    queue = Kept(7)
+
+    async def user(*, read_once: bool) -> UserQueue:
+        return queue
+
+    async with official("http://127.0.0.1:1", "k") as supabase:
+        access = Access(supabase, schema="public", token="t")
+        monkeypatch.setattr(access, "user", user)
+        async with asyncio.timeout(60):
+            assert await JobWatcher(access, "j").ended() == await queue.get_job("j")
+            assert (await JobWatcher(access, "j", after=9).ended()).last_seq == 7
+            closed = JobWatcher(access, "j")
+            await closed.aclose()
+            with pytest.raises(QueueError, match="closed"):
+                await closed.ended()
+
+
+async def test_a_feed_is_read_to_its_end_and_again_for_what_is_announced() -> None:
+    """A late message of what was read asks for nothing."""
+    queue = Kept(0, page(event(1), event(2), more=True), page(event(1, "k"), reset=True), page())
+    async with official("http://127.0.0.1:1", "k") as supabase:
+        access = Access(supabase, schema="public", token="t")
+        watcher = FeedWatcher(access, "workspace", "w", cursor="c")
+        assert not watcher._has_gap
+        await watcher._catch_up(queue)
+        assert queue.asked == [("w", "c"), ("w", "c2")]
+        assert (watcher.cursor, watcher.resets) == ("c1", 1)
+        assert [(told.job_id, told.seq) for told in watcher._queue] == [
+            ("j", 1),
+            ("j", 2),
+            ("k", 1),
+        ]
+
+        watcher._read_at = math.inf
+        watcher._receive(event(2))
+        assert (watcher._has_gap, watcher._read_at) == (False, math.inf)
+        watcher._last_read = watcher._now()
+        watcher._receive(event(2, "k"))
+        assert watcher._has_gap
+        assert 0 <= watcher._read_at - watcher._last_read <= 0.06
+        await watcher._catch_up(queue)
+        assert not watcher._has_gap
+
+
+@pytest.mark.parametrize(
+    ("word", "session", "cursor", "is_awaited"),
+    [
+        ("session_not_found", "s", None, True),
+        ("session_not_found", "s", "c", False),
+        ("session_not_found", "guest_s", None, False),
+        ("forbidden", "s", None, False),
+    ],
+)
+async def test_a_session_that_may_still_begin_is_awaited(
+    word: str, session: str, cursor: str | None, is_awaited: bool
+) -> None:
+    refusal = QueueError("no", status=404, code="PT404", hint=word)
+    async with official("http://127.0.0.1:1", "k") as supabase:
+        access = Access(supabase, schema="public", token="t")
+        watcher = FeedWatcher(access, "session", session, cursor=cursor)
+        reading = watcher._catch_up(Kept(0, refusal))
+        if is_awaited:
+            await reading
+        else:
+            with pytest.raises(QueueError, match="no"):
+                await reading

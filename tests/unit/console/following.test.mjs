@@ -11,7 +11,9 @@ globalThis.CSSStyleSheet = class {
 globalThis.HTMLElement = class {
   isConnected = true;
   attachShadow = () => ({ append() {} });
-  getAttribute = () => null;
+  attributes = {};
+  getAttribute = (name) => this.attributes[name] ?? null;
+  closest = () => this.near ?? null;
 };
 const { define, FollowingElement } = await import(
   "../../../infra/console/lib/jobs/following-element.js"
@@ -21,6 +23,11 @@ const { define, FollowingElement } = await import(
 class Named extends FollowingElement {
   followed = [];
   closed = [];
+  drawn = 0;
+
+  draw() {
+    this.drawn += 1;
+  }
 
   get subject() {
     return ["job"];
@@ -28,10 +35,17 @@ class Named extends FollowingElement {
 
   follow({ name }) {
     this.followed.push(name);
-    return { close: () => this.closed.push(name) };
+    return { close: () => this.closed.push(name), refresh: async () => (this.isRead = true) };
   }
 }
-define("x-named", Named, "client");
+const tags = new Map();
+globalThis.customElements = {
+  get: (tag) => tags.get(tag),
+  define: (tag, made) => (assert.ok(!tags.has(tag)), tags.set(tag, made)),
+};
+define("x-named", Named, "client", "token", "texts");
+define("x-named", Named); // as a page that loads it twice
+globalThis.document = { documentElement: { lang: "de" } };
 
 /** A client whose people sign in and out. */
 function clientNamed(name) {
@@ -70,3 +84,125 @@ test("another person's sign-in begins again, and a fresh token of the same does 
 
   assert.deepEqual([element.closed, element.followed], [["a"], ["a", "a"]]);
 });
+
+/** Elements of one project, and the clients that were made for them. */
+function pageOf(url) {
+  const made = [];
+  globalThis.supabase = {
+    createClient: (of, key, options) => {
+      const tokens = [];
+      const client = { name: `${of} ${key}`, realtime: { setAuth: () => tokens.push("asked") } };
+      made.push({ options, tokens });
+      return client; // without sessions, as one that is given tokens
+    },
+  };
+  const element = (properties = {}) => {
+    const one = Object.assign(new Named(), { attributes: { url, key: "k" } }, properties);
+    one.connectedCallback();
+    return one;
+  };
+  return { made, element };
+}
+
+test("elements of one project share a client, which has the last token that was given", async () => {
+  const { made, element } = pageOf("http://a");
+  const [one] = [element(), element()];
+  await turn();
+  assert.deepEqual([made.length, made[0].options, one.followed], [1, {}, ["http://a k"]]);
+
+  const signed = element({ token: "first" });
+  await turn();
+  const { accessToken } = made[1].options;
+  assert.equal(await accessToken(), "first");
+  element({ token: async () => "second" });
+  await turn();
+  assert.deepEqual([made.length, made[1].tokens, await accessToken()], [2, ["asked"], "second"]);
+  assert.deepEqual([signed.token, signed.followed, signed.closed], ["first", ["http://a k"], []]);
+});
+
+test("without an address or a key nothing is followed, and what fails is said and tried again", async () => {
+  const { element } = pageOf("http://b");
+  const none = element({ attributes: { url: "http://b" } });
+  await turn();
+  assert.deepEqual([none.followed, none.state.isLoading], [[], true]);
+
+  const { supabase } = globalThis;
+  globalThis.supabase = { createClient: () => assert.fail("no client") };
+  const failing = element();
+  await turn();
+  assert.deepEqual(failing.refusal, { words: "no client", isClosed: false });
+  globalThis.supabase = supabase;
+  const next = element();
+  await turn();
+  assert.deepEqual(next.followed, ["http://b k"]);
+});
+
+test("an element that moves in its page goes on, one that leaves it ends", async () => {
+  const { element } = pageOf("http://c");
+  const one = element();
+  await turn();
+  one.isConnected = false;
+  one.disconnectedCallback();
+  one.isConnected = true;
+  one.connectedCallback();
+  one.attributeChangedCallback();
+  await turn();
+  assert.deepEqual([one.followed.length, one.closed, one.drawn], [1, [], 2]);
+  await one.refresh();
+  assert.equal(one.isRead, true);
+
+  one.attributes.schema = "work";
+  one.attributeChangedCallback();
+  await turn();
+  assert.deepEqual(
+    [one.followed.length, one.closed.length],
+    [2, 1],
+    "another schema is another job",
+  );
+  one.isConnected = false;
+  one.disconnectedCallback();
+  await turn();
+  assert.deepEqual([one.closed.length, one.watch, one.drawn], [2, undefined, 3]);
+});
+
+test("what was set before the element was defined counts", async () => {
+  const element = new Named();
+  Object.defineProperty(element, "client", {
+    ...{ value: clientNamed("early"), configurable: true, enumerable: true, writable: true },
+  });
+  element.connectedCallback();
+  await turn();
+
+  assert.deepEqual([element.followed, Object.hasOwn(element, "client")], [["early"], false]);
+  assert.equal(tags.get("x-named"), Named);
+});
+
+test("an element's words are its attributes', else its page's, else its own", () => {
+  const element = new Named();
+  assert.equal(element.text("empty"), "No jobs yet");
+  element.texts = { empty: "Nothing", live: "Now", next: "At {at}" };
+  element.attributes["text-empty"] = "None";
+  assert.deepEqual([element.text("empty"), element.text("live")], ["None", "Now"]);
+  const at = "2026-11-20T08:00:00Z";
+  assert.equal(element.text("next", at), `At ${new Date(at).toLocaleString("de")}`);
+  element.near = { lang: "fr" };
+  assert.equal(element.language, "fr");
+  element.near = { lang: "" };
+  assert.equal(element.language, undefined);
+});
+
+for (const [problem, words, isClosed] of [
+  [null, undefined, false],
+  [{ status: 401, message: "x" }, "Sign in to see this.", true],
+  [{ status: 403, message: "x" }, "You may not see this.", true],
+  [{ status: 404, message: "x" }, "No such job, or it is not yours.", true],
+  [{ status: 400, code: "22P02", message: "x" }, "No such job, or it is not yours.", true],
+  [{ status: 422, message: "no", reachable: true }, "no", false],
+  [{ status: 0, message: "away", reachable: false }, null, false],
+])
+  test(`why nothing can be read is said in words: ${JSON.stringify(problem)}`, () => {
+    const element = new Named();
+    element.watch = { state: { problem } };
+
+    assert.deepEqual(element.refusal, { words, isClosed });
+  });

@@ -2,32 +2,15 @@
 
 import assert from "node:assert/strict";
 import { beforeEach, mock, test } from "node:test";
-import { Topics } from "../../../infra/console/lib/jobs/topics.js";
 import { JobWatch } from "../../../infra/console/lib/jobs/watch-job.js";
-import { watchJobs } from "../../../infra/console/lib/jobs/watch-jobs.js";
-import { randomness, sleep, World } from "./world.mjs";
+import { leap, leapUntil, randomness, sleep, World } from "./world.mjs";
 
-const turn = () => new Promise(setImmediate); // the real one, taken before time is made up
 const STEP = 10;
 
 beforeEach(() => {
   mock.timers.reset();
   mock.timers.enable({ apis: ["setTimeout", "Date"], now: 1_800_000_000_000 });
 });
-
-async function leap(ms) {
-  for (let left = ms; left > 0; left -= STEP) {
-    mock.timers.tick(Math.min(STEP, left));
-    await turn();
-  }
-}
-
-async function leapUntil(holds, what, most = 120_000) {
-  for (let left = most; !holds(); left -= STEP) {
-    assert.ok(left > 0, `never: ${what}`);
-    await leap(STEP);
-  }
-}
 
 /** A world whose reads take time or are refused, and whose server may hold messages back. */
 class Restless extends World {
@@ -253,200 +236,74 @@ test("a page that slept gets a fresh token and a live socket", async (t) => {
   watch.close();
 });
 
-/** A supabase-js client whose channels the test opens and closes, and what was asked of it. */
-function clientOf(answer = null) {
-  const asked = { opened: [], left: [], follows: 0, tokens: 0, state() {}, gone() {} };
-  const channel = (topic) => ({ topic, on() {}, subscribe: (state) => (asked.state = state) });
-  const rpc = () => ((asked.follows += 1), { abortSignal: async () => ({ data: await answer }) });
-  const client = {
-    realtime: { setAuth: async () => void (asked.tokens += 1), isConnected: () => true },
-    channel: (topic) => (asked.opened.push(topic), channel(topic)),
-    removeChannel: ({ topic }) => (
-      asked.left.push(topic),
-      new Promise((resolve) => (asked.gone = resolve))
-    ),
-    schema: () => ({ rpc }),
-  };
-  return { client, asked };
-}
+test("a gap is read after a tenth of a second, however far away the next check is", async () => {
+  const world = new Restless();
+  const { watch, events } = await live(world);
+  await leap(60_000, 100);
 
-test("a topic is followed anew for as long as someone listens, and no longer", async () => {
-  const { client, asked } = clientOf({ again_seconds: 20 });
-  const leave = new Topics(client).join("job:j1", {});
-  await leap(STEP);
-  assert.equal(asked.follows, 1);
+  world.drop = 1;
+  world.commit("job.progress", { progress: { percentage: 5 } });
+  world.drop = 0;
+  world.commit("job.progress", { progress: { percentage: 6 } });
+  const before = world.readCount;
+  await leap(80);
+  assert.equal(world.readCount, before, "it may still come by itself");
+  await leap(50);
 
-  await leap(41_000); // the server forgets those it does not hear of
-  assert.equal(asked.follows, 3);
-  leave();
-  await leap(60_000);
-  assert.equal(asked.follows, 3);
-});
-
-test("a topic that was left while the server thought is not followed from its answer on", async () => {
-  let follow;
-  const { client, asked } = clientOf(new Promise((resolve) => (follow = resolve)));
-  const leave = new Topics(client).join("job:j1", {});
-  await leap(STEP);
-  leave();
-  await leap(2000);
-
-  follow({ again_seconds: 20 });
-  await leap(60_000);
-
-  assert.equal(asked.follows, 1, "a page that is gone is a message of the budget for ever");
-});
-
-test("the listeners of a topic share the reads that the project allows", async () => {
-  const { client, asked } = clientOf({ check_seconds: 5 });
-  const topics = new Topics(client);
-  const terms = [];
-  const listener = () => ({ joined: (given) => terms.push(given.checkMs), lost() {} });
-  for (const one of [listener(), listener()]) topics.join("job:j1", one);
-  await leap(STEP);
-
-  asked.state("SUBSCRIBED");
-  await leap(STEP);
-
-  assert.deepEqual(terms, [10_000, 10_000]);
-});
-
-test("a list that was closed during its read joins the topic of no job", async () => {
-  const { client, asked } = clientOf();
-  let answer;
-  const read = new Promise((resolve) => (answer = resolve));
-  const rows = {
-    data: { jobs: [{ id: "j1", status: "pending", finished_at: null }] },
-    error: null,
-  };
-  client.schema = () => ({
-    rpc: (name) => ({
-      abortSignal: async () => (name === "list_jobs" ? await read : { data: null, error: null }),
-    }),
-  });
-  const watch = watchJobs(client, "acme");
-  await leap(STEP);
-
+  assert.equal(events.length, 3);
   watch.close();
-  answer(rows);
-  await leap(STEP);
-
-  assert.deepEqual(asked.opened, ["workspace:acme"]);
 });
 
-test("a list is on the topics of its live jobs, and on none once it is closed", async () => {
-  const { client, asked } = clientOf();
-  let jobs = ["j1", "j2"].map((id) => ({ id, status: "pending", finished_at: null }));
-  const filters = [];
-  client.schema = () => ({
-    rpc: (name, { p_filter }) => {
-      if (p_filter) filters.push(p_filter);
-      return { abortSignal: async () => ({ data: name === "list_jobs" ? { jobs } : null }) };
-    },
-  });
-  const filter = { tag: "import-7", workspace_id: "another" };
-  const watch = watchJobs(client, "acme", { filter });
-  await leap(STEP);
-  assert.deepEqual(asked.opened, ["workspace:acme", "job:j1", "job:j2"]);
-  assert.deepEqual(filters[0], { tag: "import-7", workspace_id: "acme" });
-
-  jobs = [{ ...jobs[0], status: "completed", finished_at: "2026-11-20T08:00:00Z" }, jobs[1]];
-  watch.refresh();
-  await leap(2000);
-  assert.deepEqual(asked.left, ["job:j1"]);
-
-  watch.close();
-  await leap(2000);
-  assert.deepEqual(asked.left.sort(), ["job:j1", "job:j2", "workspace:acme"]);
-});
-
-test("a topic that someone listens to again is kept, and one who left gets nothing", async () => {
-  const { client, asked } = clientOf();
-  const topics = new Topics(client);
-  const heard = [];
-  const listener = (name) => ({
-    joined: () => heard.push(`${name} joined`),
-    lost: () => heard.push(`${name} lost`),
-  });
-  const leave = topics.join("job:j1", listener("first"));
-  await leap(STEP);
-  const { state } = asked;
-  state("SUBSCRIBED");
-  await leap(STEP);
-  topics.join("job:j1", listener("gone"))();
-  await leap(2000);
-  leave();
-  leave(); // as a page that unmounts twice
-  topics.join("job:j1", listener("second"));
-  await leap(2000);
-  assert.deepEqual([heard, asked.left], [["first joined", "second joined"], []]);
-
-  state("CLOSED");
-  await leapUntil(() => asked.opened.length === 2, "another channel");
-  asked.state("SUBSCRIBED");
-  await leap(STEP);
-  state("CHANNEL_ERROR"); // of the channel before
-  assert.deepEqual(heard.slice(2), ["second lost", "second joined"]);
-});
-
-test("a channel that closes is opened again, later each time until it was joined", async () => {
-  const { client, asked } = clientOf();
-  new Topics(client).join("job:j1", { joined() {}, lost() {} });
-  await leap(STEP);
-  const closing = async (ms) => {
-    const before = asked.opened.length;
-    for (let left = ms; left > 0; left -= 100) {
-      if (asked.state) asked.state("CLOSED");
-      asked.state = null;
-      await leap(100);
-    }
-    return asked.opened.length - before;
+test("a topic that cannot be joined is polled, of an ended job less often", async (t) => {
+  t.mock.method(Math, "random", () => 0.5);
+  const world = new Restless();
+  const { watch } = await live(world);
+  world.cut();
+  const readsIn = async (ms) => {
+    const from = world.readCount;
+    await leap(ms, 100);
+    return world.readCount - from;
   };
+  await leap(100);
+  assert.equal(watch.freshness, "polling");
+  const before = world.readCount;
+  world.cut();
+  await leap(100);
+  assert.equal(world.readCount, before, "what is lost already is not read for again");
+  const running = await readsIn(30_500);
+  world.commit("job.completed", { status: "completed" });
+  await leap(4000);
+  const ended = await readsIn(30_500);
 
-  const opened = await closing(60_000);
-  assert.ok(opened >= 4 && opened <= 9, `opened ${opened} times in a minute`);
-  await leapUntil(() => asked.state, "another channel");
-  asked.state("SUBSCRIBED");
-  await leap(STEP);
-  assert.ok((await closing(2000)) >= 2, "a server that was there is soon asked again");
+  assert.deepEqual([running, ended], [10, 2]);
+  watch.close();
 });
 
-test("a join counts once its follower does, and one refused for its token gets another", async () => {
-  let follow;
-  const { client, asked } = clientOf(new Promise((resolve) => (follow = resolve)));
-  const heard = [];
-  const listener = { joined: () => heard.push("joined"), lost: () => heard.push("lost") };
-  new Topics(client).join("job:j1", listener);
-  await leap(STEP);
-  asked.state("SUBSCRIBED");
-  await leap(STEP);
-  assert.deepEqual(heard, [], "its deliveries would be messages that the budget does not know of");
-  follow({});
-  await leapUntil(() => heard.length === 1, "joined");
-  const tokens = asked.tokens;
+test("a socket is not trusted for what the one before it brought", async () => {
+  const world = new Restless();
+  const { watch } = await live(world);
+  world.commit("job.progress", { progress: { percentage: 5 } });
+  world.cut();
+  world.connect();
+  await leapUntil(() => watch.freshness === "live", "live");
 
-  asked.state("CHANNEL_ERROR", new Error("Token has expired"));
-  await leap(STEP);
-
-  assert.deepEqual([heard, asked.tokens - tokens], [["joined", "lost"], 1]);
+  world.drop = 1;
+  world.commit("job.progress", { progress: { percentage: 6 } });
+  await leapUntil(() => watch.freshness === "polling", "distrust", 10_000);
+  watch.close();
 });
 
-test("a topic that is still being left is not joined before it has been", async () => {
-  const { client, asked } = clientOf();
-  const topics = new Topics(client);
-  const leave = topics.join("job:j1", {});
-  await leap(STEP);
-  leave();
-  await leap(2000);
-  topics.join("job:j1", {});
-  await leap(STEP);
-  assert.deepEqual(
-    asked.opened,
-    ["job:j1"],
-    "the client would hand out the channel that is leaving",
-  );
+test("a stream of messages costs the checks that are due, and no more", async () => {
+  const world = new Restless();
+  const { watch } = await live(world);
+  const before = world.readCount;
+  for (let count = 0; count < 100; count += 1) {
+    world.commit("job.progress", { progress: { percentage: count } });
+    await leap(50);
+  }
+  await leap(3000);
 
-  asked.gone();
-  await leap(STEP);
-  assert.deepEqual(asked.opened, ["job:j1", "job:j1"]);
+  const reads = world.readCount - before;
+  assert.ok(reads >= 1 && reads <= 4, `${reads} reads in eight seconds`);
+  watch.close();
 });

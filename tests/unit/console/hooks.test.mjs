@@ -4,18 +4,12 @@ import assert from "node:assert/strict";
 import { beforeEach, mock, test } from "node:test";
 import { hooksOf } from "../../../infra/console/lib/jobs/hooks.js";
 import { makeUseJobStatus } from "../../../infra/console/lib/jobs/use-job-status.js";
+import { leap } from "./world.mjs";
 
 beforeEach(() => {
   mock.timers.reset();
   mock.timers.enable({ apis: ["setTimeout"] });
 });
-
-async function leap(ms) {
-  for (let left = ms; left > 0; left -= 100) {
-    mock.timers.tick(100);
-    await new Promise(setImmediate);
-  }
-}
 
 /** A component that draws with one hook, as a framework would call it. */
 function drawing(made) {
@@ -34,17 +28,18 @@ function drawing(made) {
       Object.assign(slot, { inputs, end: run() });
     },
   });
-  return (...given) => ((at = 0), use(...given));
+  const draw = (...given) => ((at = 0), use(...given));
+  return Object.assign(draw, { leave: () => kept.forEach((slot) => slot.end?.()) });
 }
 
 /** A client whose every call is noted, and answered alike. */
-function clientOf(data) {
+function clientOf(data, error = null) {
   const asked = [];
   const part = (name) =>
     new Proxy(() => {}, {
       get: (_, next) =>
         next === "then" && name === "answer"
-          ? (done) => done({ data, error: null, status: 200 })
+          ? (done) => done({ data, error, status: error ? 422 : 200 })
           : next !== "then" && part(next),
       apply: (_, __, given) => (asked.push([name, ...given]), part("answer")),
     });
@@ -56,15 +51,24 @@ test("without a job there is none to cancel, also not the one before", async () 
   const { client, of } = clientOf([{ id: "j1", status: "pending", last_seq: 0 }]);
   const cancelled = [];
   const cancel = async (id) => void cancelled.push(id);
-  const draw = drawing((hooks) => makeUseJobStatus(hooks, client));
+  const draw = drawing((hooks) => makeUseJobStatus(hooks, () => client));
 
-  draw({ jobId: "j1", cancel }).cancel();
-  await leap(300);
+  const { cancel: first, refresh, ...nothing } = draw({ jobId: "j1", cancel: () => assert.fail() });
+  draw({ jobId: "j1", cancel });
+  first();
+  const words = { status: null, job: null, progress: null, error: null, problem: null };
+  const states = { isCompleted: false, isFailed: false, isEnded: false, missing: false };
+  assert.deepEqual(nothing, { ...words, ...states, events: [], freshness: "catching-up" });
+  await leap(300, 100);
   assert.equal(draw({ jobId: "j1", cancel }).status, "pending");
+  const reads = of("limit").length;
+  refresh();
+  await leap(100, 100);
+  assert.equal(of("limit").length, reads + 1);
   draw({ cancel });
   const none = draw({ cancel });
   none.cancel();
-  await leap(2000);
+  await leap(2000, 100);
 
   assert.deepEqual([cancelled, none.status], [["j1"], null]);
   assert.equal(of("removeChannel").length, 1);
@@ -73,11 +77,11 @@ test("without a job there is none to cancel, also not the one before", async () 
 test("a list is watched again for another filter, and not for an equal one", async () => {
   const { client, of } = clientOf({ jobs: [{ id: "j1", finished_at: "2026-11-20T08:00:00Z" }] });
   const defaults = { workspace_id: "acme", schema: "work" };
-  const draw = drawing((hooks) => hooksOf(hooks, client, defaults).useJobs);
+  const draw = drawing((hooks) => hooksOf(hooks, () => client, defaults).useJobs);
   const lists = () => of("rpc").filter(([name]) => name === "list_jobs");
 
   draw("import-7");
-  await leap(300);
+  await leap(300, 100);
   assert.equal(draw("import-7").jobs.length, 1);
   const before = lists().length;
   draw("import-7", { status: ["failed"] });
@@ -87,6 +91,13 @@ test("a list is watched again for another filter, and not for an equal one", asy
   const [, { p_filter }] = lists().at(-1);
   assert.deepEqual(p_filter, { tag: "import-7", status: ["failed"], workspace_id: "acme" });
   assert.deepEqual([...new Set(of("schema").flat())], ["work"]);
+  draw.leave();
+  await leap(2000, 100);
+  assert.equal(
+    of("removeChannel").length,
+    of("channel").length,
+    "what is not shown is not watched",
+  );
 });
 
 test("a call's own options go before the hook's, and those before the defaults", async () => {
@@ -95,8 +106,22 @@ test("a call's own options go before the hook's, and those before the defaults",
   const draw = drawing((hooks) => hooksOf(hooks, client, defaults).useEnqueue);
   const options = { workspace_id: "ours", tag: "a" };
 
-  await draw("mail", options).enqueue({}, { tag: "b" });
+  assert.equal(draw("mail", options).isEnqueuing, false);
+  const enqueueing = draw("mail", options).enqueue({}, { tag: "b" });
+  assert.equal(draw("mail", options).isEnqueuing, true);
+  assert.deepEqual(await enqueueing, { id: "j1" });
+  assert.equal(draw("mail", options).isEnqueuing, false);
 
   const [[, asked]] = of("rpc");
   assert.deepEqual([asked.p_workspace_id, asked.p_options], ["ours", { tag: "b" }]);
+});
+
+test("what could not be enqueued is a problem, and no job", async () => {
+  const { client } = clientOf(null, { message: "no", code: "PT422", hint: "payload_invalid" });
+  const draw = drawing((hooks) => hooksOf(hooks, client, { workspace_id: "acme" }).useEnqueue);
+
+  assert.equal(await draw("mail").enqueue({}), null);
+
+  const { problem, isEnqueuing, job } = draw("mail");
+  assert.deepEqual([problem.code, isEnqueuing, job], ["payload_invalid", false, null]);
 });

@@ -9,7 +9,6 @@ import "./page.mjs";
 const { connect } = await import("../../../infra/console/api.js");
 const { JobList } = await import("../../../infra/console/lib/job-list.js");
 const { OperatorList } = await import("../../../infra/console/lib/operator-list.js");
-const { isAway, isPassing } = await import("../../../infra/console/lib/store.js");
 
 /** Jobs newest first, as the database holds them; `refuse` makes the next answer an error. */
 let jobs = [];
@@ -146,14 +145,6 @@ for (const [name, make] of Object.entries(lists)) {
     list.close();
   });
 }
-
-test("what is unavailable or asks to wait is asked again, a refusal is not", () => {
-  const said = (status) => [isAway({ status }), isPassing({ status })];
-  for (const status of [0, 500, 503]) assert.deepEqual(said(status), [true, true], String(status));
-  for (const status of [400, 401, 403, 404]) assert.deepEqual(said(status), [false, false]);
-  assert.deepEqual(said(429), [false, true]);
-  assert.deepEqual([isAway(null), isPassing(null)], [false, false]);
-});
 
 test("a workspace's list reads again what was not answered", async (t) => {
   t.mock.timers.enable({ apis: ["setTimeout"] });

@@ -31,11 +31,12 @@ Object.assign(globalThis, {
       this.entries += 1;
       address.href = to;
     },
-    replaceState: (_state, _title, to) => void (address.href = to),
+    replaceState: (_state, _title, to) => void (address.href = new URL(to, address).href),
   },
   localStorage: {
     getItem: (name) => kept.get(name) ?? null,
     setItem: (name, value) => kept.set(name, String(value)),
+    removeItem: (name) => kept.delete(name),
   },
   document: { visibilityState: "visible" },
 });

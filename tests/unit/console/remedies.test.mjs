@@ -11,9 +11,28 @@ test("a remedy leads to the page where it is done", () => {
   assert.equal(href("workspace_limit"), "/limits");
   assert.equal(href("no_processor"), "/types/a%2Fb");
   assert.equal(href("failed", "c"), "/jobs/c");
+  const paused = linksOf({ job_type: "a/b" }, { reason: "workspace_type_paused" });
+  assert.deepEqual(
+    paused.map((link) => link.href),
+    ["/types/a%2Fb", "/jobs?state=failed&job_type=a%2Fb"],
+  );
 });
 
 test("refusals have remedies of their own", () => {
   assert.match(remedyOfRefusal({ code: "quota_exceeded" }).text, /higher quota/);
-  assert.equal(remedyOfRefusal({ code: "unreachable" }), null);
+  assert.equal(remedyOfRefusal({ code: "unknown_job_type" }).links[0].href, "/types");
+  for (const error of [{ code: "unreachable" }, null]) assert.equal(remedyOfRefusal(error), null);
 });
+
+for (const [detail, text] of [
+  ["payload.n", "Correct payload.n."],
+  [{ field: "a" }, "Correct a."],
+  [[{ field: "a" }, { field: "b" }], "Correct a, b."],
+  [{ fields: ["a", { field: "b" }] }, "Correct a, b."],
+  [{ problems: [{ field: "a" }, { field: 1 }] }, "Correct a."],
+  [null, "Correct the payload; the type's page shows its schema."],
+])
+  test(`a refused payload names its fields: ${JSON.stringify(detail)}`, () => {
+    for (const code of ["payload_invalid", "validation_failed"])
+      assert.equal(remedyOfRefusal({ code, detail }).text, text);
+  });

@@ -5,7 +5,9 @@ import { test } from "node:test";
 
 import "./page.mjs";
 
-const { fold, RANGES, rangeOf } = await import("../../../infra/console/lib/series.js");
+const { busiest, fold, RANGES, rangeOf, success } = await import(
+  "../../../infra/console/lib/series.js"
+);
 const { beginOf } = await import("../../../infra/console/parts/filters.js");
 
 const INHERITED = ["constructor", "toString", "__proto__"];
@@ -39,11 +41,62 @@ test("how many jobs had not ended is counted back from now, over all that adds a
   const points = [
     point(0, { enqueued: 9 }),
     point(1, { completed: 2, failed: 3, retried: 5, lost: 1 }),
-    point(2, { cancelled: 1, redriven: 3 }),
+    point(2, { cancelled: 1, redriven: 3, run_p95_ms: 70 }),
+    { ...point(2, { enqueued: "1", failed: 1 }), job_type: "b", queue_p95_ms: 9 },
+    ...[point(3, { enqueued: 9 }), { ...point(0, { enqueued: 9 }), at: "2026-11-21T11:59:00Z" }],
   ];
 
-  const { depth, sums } = fold({ now: at(2), since: at(0), step_seconds: 60, live: 6, points });
+  const {
+    at: times,
+    depth,
+    sums,
+    totals,
+    types,
+  } = fold({ now: at(2), since: at(0), step_seconds: 60, live: 6, points });
 
   assert.deepEqual(depth, [9, 4, 6]);
-  assert.equal(sums.redriven, 3);
+  assert.deepEqual([sums.redriven, sums.enqueued, totals.failed], [3, 10, [0, 3, 1]]);
+  assert.deepEqual(
+    times.map((time) => new Date(time * 1000).toISOString().slice(11, 16)),
+    ["12:00", "12:01", "12:02"],
+  );
+  const { a, b } = Object.fromEntries(types);
+  assert.deepEqual(
+    [a.run, b.run, b.queue],
+    [
+      [null, null, 70],
+      [null, null, null],
+      [null, null, 9],
+    ],
+  );
+  assert.deepEqual(
+    [a.failed, b.failed],
+    [
+      [0, 3, 0],
+      [0, 0, 1],
+    ],
+  );
+});
+
+test("a share of nothing is not known, and no chart has more than 500 points", () => {
+  assert.deepEqual(
+    [success({ completed: 3, failed: 1 }), success({ completed: 0, failed: 0 })],
+    [0.75, NaN],
+  );
+  const [since, now] = ["2026-11-21T00:00:00Z", "2026-11-22T00:00:00Z"];
+  const { at, depth } = fold({ since, now, step_seconds: 60, live: -1, points: [] });
+  assert.deepEqual([at.length, depth[0]], [500, 0]);
+});
+
+test("of all types the eight with most jobs are shown, by name", () => {
+  const lines = (count) => ({ completed: [count], failed: [0, 1], enqueued: [2] });
+  const types = new Map(
+    ["j", "i", "h", "g", "f", "e", "d", "c", "b"].map((name, at) => [name, lines(at)]),
+  );
+  types.set("a", { completed: [0], failed: [50], enqueued: [0] });
+
+  assert.deepEqual(
+    busiest(types).map(([name]) => name),
+    ["a", "b", "c", "d", "e", "f", "g", "h"],
+  );
 });

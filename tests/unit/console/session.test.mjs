@@ -2,7 +2,6 @@
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { readsOfSession } from "../../../infra/console/lib/jobs/reads.js";
 import { SessionWatch } from "../../../infra/console/lib/jobs/watch-session.js";
 import { TERMS, until } from "./world.mjs";
 
@@ -178,21 +177,17 @@ test("a row from before what messages said is not shown", async () => {
   watch.close();
 });
 
-test("a guest session alone is read by its id, any other as the user may see it", async () => {
-  const asked = [];
-  const query = new Proxy(() => query, {
-    get: (_, name) =>
-      name === "then"
-        ? (done) => done({ data: { jobs: [] } })
-        : (...of) => (asked.push([name, of[0]]), query),
-  });
+test("a row that is ahead of the events that can be read does not ask for them for ever", async () => {
+  const session = new Session();
+  session.commit("old", "job.created", { status: "pending" });
+  const { watch } = await watching(session);
+  session.rows[0].last_seq = 5;
+  const { events } = session.reads;
+  let reads = 0;
+  session.reads.events = (...of) => ((reads += 1), events(...of));
 
-  await readsOfSession(query, "chat-7").sessionJobs("chat-7");
-  await readsOfSession(query, "guest_7").sessionJobs("guest_7");
+  await watch.refresh();
 
-  const sources = asked.filter(([name]) => name === "from" || name === "rpc");
-  assert.deepEqual(sources, [
-    ["from", "jobs"],
-    ["rpc", "guest_session_jobs"],
-  ]);
+  assert.deepEqual([reads, watch.freshness], [1, "catching-up"]);
+  watch.close();
 });

@@ -63,3 +63,13 @@ test("the children of a step that spans pages are one list", async () => {
     ["one", "two"],
   );
 });
+
+test("steps of one moment are in the order of their names, and no view holds more than 64 pages", async () => {
+  let count = 0;
+  const readPage = async () => ({ steps: [step(`${99 - (count += 1)}`, 1, null)], next: {} });
+
+  const { steps } = await readSteps(readPage, 100);
+
+  const names = steps.map(({ name }) => name);
+  assert.deepEqual([names.length, names], [64, [...names].sort()]);
+});

@@ -1,9 +1,12 @@
-// Uploads of an earlier page load: what is completed, what waits for its file, what is forgotten.
+// Uploads: how a file goes to storage, and what becomes of those of an earlier page load.
 
 import assert from "node:assert/strict";
-import { test } from "node:test";
+import { createHash } from "node:crypto";
+import { afterEach, mock, test } from "node:test";
 import { uploadsAt } from "../../../infra/console/lib/uploads.js";
-import { sleep, until } from "./world.mjs";
+import { leapUntil, sleep, until } from "./world.mjs";
+
+afterEach(() => mock.timers.reset());
 
 const PLACE = "minutehand.uploads /u ";
 const kept = (id, whose = "ada", sums = { 1: btoa("x"), 2: btoa("y") }) => ({
@@ -124,4 +127,217 @@ test("a part whose address comes after the pause is not sent", async () => {
   await sleep(20);
 
   assert.deepEqual([sent, uploads.get()[0].state], [[], "paused"]);
+});
+
+/** A server that makes one upload of five parts, and its storage; `refuse` may answer instead of either. */
+function sending({ memory } = {}) {
+  globalThis.localStorage = Object.assign(browserStorage(), memory);
+  const file = new File(["abcdefghijklmnopqrstuvwxy"], "a.txt", {
+    type: "text/plain",
+    lastModified: 7,
+  });
+  const server = {
+    asked: [],
+    bodies: [],
+    stored: {},
+    atOnce: 0,
+    most: 0,
+    ended: [],
+    file,
+    refuse() {},
+  };
+  const known = { id: "a", title: "A", size_bytes: 25, part_bytes: 6, part_count: 5 };
+  globalThis.fetch = async (url, { method, headers, body, signal }) => {
+    signal.throwIfAborted();
+    server.asked.push(`${method} ${url}`);
+    server.headers = headers;
+    if (body) server.bodies.push(JSON.parse(body));
+    const refusal = server.refuse(`${method} ${url}`);
+    if (refusal) return refusal;
+    if (method === "DELETE") return new Response(null, { status: 204 });
+    if (url.endsWith("/parts")) {
+      const [{ part_number: number, checksum }] = JSON.parse(body).parts;
+      return Response.json({ parts: [{ url: `s/${number}`, headers: { sum: checksum } }] });
+    }
+    const missing = [1, 2, 3, 4, 5].filter((number) => !(number in server.stored));
+    return Response.json({ ...known, missing, done: url.endsWith("/complete") });
+  };
+  globalThis.XMLHttpRequest = class {
+    upload = {};
+    headers = {};
+    open = (method, url) => Object.assign(this, { method, number: url.split("/")[1] });
+    setRequestHeader = (name, value) => (this.headers[name] = value);
+    abort = () => this.onabort();
+    async send(body) {
+      server.most = Math.max(server.most, (server.atOnce += 1));
+      const bytes = await body.text();
+      this.upload.onprogress({ loaded: Math.min(2, bytes.length) });
+      const how = (await server.refuse(`${this.method} ${this.number}`)) ?? "onload";
+      server.atOnce -= 1;
+      this.status = typeof how === "number" ? how : 200;
+      if (how === "onload") server.stored[this.number] = bytes;
+      this[typeof how === "number" ? "onload" : how]();
+    }
+  };
+  const onEnd = (...end) => server.ended.push(end);
+  const uploads = uploadsAt("/u", { token: () => "token", onEnd });
+  return { server, uploads, one: () => uploads.get()[0] };
+}
+
+/** Timers are the test's, and what takes a thread's time otherwise is done at once. */
+function madeUp(t) {
+  mock.timers.enable({ apis: ["setTimeout", "Date"] });
+  t.mock.method(crypto.subtle, "digest", async (_, bytes) => sha(new Uint8Array(bytes)));
+}
+const pausesOf = (times) => times.slice(1).map((time, at) => Math.round((time - times[at]) / 1000));
+const sha = (bytes) => createHash("sha256").update(bytes).digest();
+
+test("a file goes to storage part by part, three at once, and is joined by what its parts sum to", async () => {
+  const { server, uploads, one } = sending();
+  const sent = [];
+  const stop = uploads.subscribe(([upload]) => upload && sent.push(upload.sent));
+
+  let go;
+  const gate = new Promise((resolve) => (go = resolve));
+  server.refuse = (call) => (call.startsWith("PUT") ? gate : undefined);
+  await uploads.begin(server.file, { title: "A", workspace_id: "acme" }, "ada");
+  assert.equal(one().whose, "ada");
+  await until(() => server.atOnce === 3, "three");
+  go();
+  await until(() => server.ended.length === 1, "the end");
+
+  const parts = ["abcdef", "ghijkl", "mnopqr", "stuvwx", "y"];
+  const [first] = server.bodies;
+  const named = { filename: "a.txt", content_type: "text/plain", size: 25 };
+  assert.deepEqual(first, { ...named, title: "A", workspace_id: "acme" });
+  assert.deepEqual([Object.values(server.stored), server.most], [parts, 3]);
+  const checksum = `${sha(Buffer.concat(parts.map(sha))).toString("base64")}-5`;
+  assert.deepEqual(server.bodies.at(-1), { checksum });
+  const sums = server.bodies.flatMap((body) => body.parts ?? []).map((part) => part.checksum);
+  assert.deepEqual(sums.sort(), parts.map((part) => sha(part).toString("base64")).sort());
+  assert.equal(server.headers.Authorization, "Bearer token");
+  assert.deepEqual([server.ended[0][0].done, uploads.get(), left()], [true, [], []]);
+  assert.deepEqual([sent[0], sent.includes(2), Math.max(...sent)], [0, true, 25]);
+  const before = sent.length;
+  stop();
+  await uploads.begin(new File([""], ""), {});
+  assert.deepEqual(server.bodies.at(-1), {
+    ...named,
+    filename: "file",
+    content_type: "application/octet-stream",
+    size: 0,
+  });
+  assert.equal(sent.length, before);
+  uploads.pause("a");
+});
+
+for (const [how, problem] of [
+  [500, "Storage refused a part (500)"],
+  ["onerror", "Storage cannot be reached"],
+  ["ontimeout", "Storage did not answer in time"],
+])
+  test(`a part that does not arrive is sent five times, then the upload pauses: ${how}`, async (t) => {
+    madeUp(t);
+    const { server, uploads, one } = sending();
+    const times = [];
+    server.refuse = (call) => (call === "PUT 2" ? (times.push(Date.now()), how) : undefined);
+
+    await uploads.begin(server.file, {});
+    await leapUntil(() => one().state === "paused", "the pause");
+    assert.deepEqual([one().problem, pausesOf(times)], [problem, [1, 2, 4, 8]]);
+    const addresses = server.bodies.filter((body) => body.parts?.[0].part_number === 2);
+    assert.equal(addresses.length, 5, "an address is used once");
+    assert.equal(one().sent, 19);
+
+    server.refuse = () => {};
+    uploads.resume("a");
+    assert.equal(one().problem, null);
+    await leapUntil(() => server.ended.length === 1, "the end");
+    assert.deepEqual(server.stored[2], "ghijkl");
+  });
+
+for (const call of ["GET /u/a", "POST /u/a/parts"])
+  test(`an upload that the server does not have is forgotten: ${call}`, async () => {
+    const { server, uploads } = sending();
+    server.refuse = (asked) => asked === call && new Response("", { status: 404 });
+
+    await uploads.begin(server.file, {});
+    await until(() => server.ended.length > 0, "the end");
+
+    const [[upload, error]] = server.ended;
+    assert.deepEqual([upload, server.ended.length, uploads.get(), left()], [null, 1, [], []]);
+    assert.match(error.message, /expired or was aborted/);
+  });
+
+for (const [name, refusal, pauses, problem] of [
+  [
+    "asks to wait",
+    () => new Response("{}", { status: 429, headers: { "Retry-After": "7" } }),
+    Array(19).fill(7),
+    "The server answered 429",
+  ],
+  [
+    "is busy",
+    () => new Response("<html>", { status: 503 }),
+    [1, 2, 4, 8, 16, ...Array(14).fill(30)],
+    "The server answered 503",
+  ],
+  [
+    "is away",
+    () => Promise.reject(new Error("x")),
+    [1, 2, 4, 8, 16, ...Array(14).fill(30)],
+    "The server cannot be reached",
+  ],
+  ["refuses", () => Response.json({ error: "no" }, { status: 409 }), [], "no"],
+])
+  test(`a server is asked again while that may help: ${name}`, async (t) => {
+    madeUp(t);
+    const { server, uploads, one } = sending();
+    const times = [];
+    server.refuse = (asked) => asked === "GET /u/a" && (times.push(Date.now()), refusal());
+
+    await uploads.begin(server.file, {});
+    await leapUntil(() => one().state === "paused", "the pause", 600_000, 100);
+
+    assert.deepEqual([pausesOf(times), one().problem], [pauses, problem]);
+  });
+
+test("what is given up is thrown away at the server too, and kept where that fails", async () => {
+  const { server, uploads } = sending();
+  server.refuse = (asked) => asked.startsWith("GET") && new Promise(() => {});
+  await uploads.begin(server.file, {});
+  const detail = { code: "locked", detail: { a: 1 } };
+  server.refuse = () =>
+    Response.json({ error: "no", ...detail }, { status: 500, headers: { "Retry-After": "3" } });
+  const error = await uploads.abort("a").catch((caught) => caught);
+  const { message, status, code, retryAfter } = error;
+  assert.deepEqual(
+    [message, status, code, error.detail, retryAfter],
+    ["no", 500, "locked", { a: 1 }, 3],
+  );
+  assert.deepEqual(left(), ["a"]);
+
+  server.refuse = () => {};
+  await uploads.abort("a");
+  assert.deepEqual([server.asked.at(-1), uploads.get(), left()], ["DELETE /u/a", [], []]);
+  server.refuse = () => new Response("", { status: 404 });
+  await uploads.abort("a");
+});
+
+test("after a reload the file is chosen again, and its missing parts are sent", async () => {
+  const first = sending();
+  first.server.refuse = (call) => (call === "PUT 5" ? "onerror" : undefined);
+  await first.uploads.begin(first.server.file, {}, "ada");
+  await until(() => Object.keys(first.server.stored).length === 4, "all but the last");
+  first.uploads.pause("a");
+
+  const { server, uploads, one } = sending({ memory: { ...localStorage } });
+  Object.assign(server.stored, first.server.stored);
+  await uploads.recall("ada");
+  assert.deepEqual([one().state, one().sent], ["waiting", 24]);
+  await uploads.resume("none");
+  await uploads.resume("a", server.file);
+
+  assert.deepEqual([server.stored[5], server.ended.length], ["y", 1]);
+  assert.deepEqual(server.bodies.filter((body) => body.parts).length, 1);
 });

@@ -2,9 +2,8 @@
 
 import assert from "node:assert/strict";
 import { afterEach, test } from "node:test";
-import { QueueError, readLines } from "../../../infra/console/lib/jobs/reads.js";
 import { JobWatch } from "../../../infra/console/lib/jobs/watch-job.js";
-import { sleep, until, World } from "./world.mjs";
+import { sleep, turn, until, World } from "./world.mjs";
 
 /** The watches of a test. */
 let open = [];
@@ -188,13 +187,6 @@ for (const end of ["completed", "failed", "cancelled"]) {
   });
 }
 
-test("a server that fails is away, one that refuses has answered", () => {
-  const statuses = [undefined, 401, 403, 429, 500, 503];
-  const reachable = statuses.map((status) => new QueueError({}, status).reachable);
-
-  assert.deepEqual(reachable, [false, true, true, true, false, false]);
-});
-
 test("a wait for the end of a deleted job, or of one no longer watched, is refused", async () => {
   const world = new World();
   world.commit("job.created", { status: "pending" });
@@ -301,10 +293,13 @@ test("many who are to look again do not read at the same moment", async () => {
 
 test("what a job waits for ends with its wait, also where its end was missed", async () => {
   const { world, watch } = await live();
-  world.commit("job.waiting", { status: "waiting", wait: "an answer" });
-  assert.equal(watch.state.job.waiting_for, "an answer");
+  world.commit("job.waiting", { status: "waiting", wait: "a word" });
+  assert.equal(watch.state.job.waiting_for, "a word");
 
   world.drop = 1;
+  world.commit("job.waiting", { status: "waiting", wait: "an answer" });
+  await watch.refresh();
+  assert.equal(watch.state.job.waiting_for, "an answer", "the row does not say it");
   world.commit("job.leased", { status: "processing" });
   await watch.refresh();
 
@@ -324,28 +319,15 @@ test("a quiet, ended job costs no reads", async () => {
   assert.equal(world.readCount, before);
 });
 
-test("of a job's log the last lines are read, oldest first", async () => {
-  const asked = [];
-  const query = new Proxy(
-    {},
-    {
-      get: (_, name) =>
-        name === "then"
-          ? (done) => done({ data: [{ id: 3 }, { id: 2 }] })
-          : (...of) => (asked.push([name, ...of]), query),
-    },
-  );
+test("a job that was cancelled is so once that is answered", async () => {
+  const cancel = async (id) => {
+    await turn();
+    world.commit("job.cancelled", { status: "cancelled" });
+    return { id };
+  };
+  const { world, watch } = await live({ ...RARE, cancel });
+  world.drop = 1;
 
-  const lines = await readLines(query, undefined, "j1", 1, 2);
-
-  assert.deepEqual(lines, [{ id: 2 }, { id: 3 }]);
-  assert.deepEqual(
-    asked.filter(([name]) => ["eq", "gt", "order", "limit"].includes(name)),
-    [
-      ["eq", "job_id", "j1"],
-      ["gt", "id", 1],
-      ["order", "id", { ascending: false }],
-      ["limit", 2],
-    ],
-  );
+  assert.deepEqual(await watch.cancel(), { id: "j1" });
+  assert.equal(watch.state.status, "cancelled");
 });

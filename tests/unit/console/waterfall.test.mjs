@@ -119,7 +119,9 @@ test("rows come parents first and in order of time; a folded job hides what is i
   assert.ok(!folded.some((row) => row.name === "render"));
   assert.equal(open[0].level, 0);
   assert.equal(open.find((row) => row.name === "render").level, 2);
-  assert.equal(open.find((row) => row.name === "Attempt 1").error, "no answer");
+  const { error, isOpen, hasMore } = open.find((row) => row.name === "Attempt 1");
+  assert.deepEqual([error, isOpen, hasMore], ["no answer", false, false]);
+  assert.deepEqual([open[0].hasMore, open[3].hasMore], [true, false]);
 });
 
 test("what still runs ends now, and the whole grows with it", () => {
@@ -133,6 +135,7 @@ test("what still runs ends now, and the whole grows with it", () => {
 
   assert.ok(rows.every((row) => row.isRunning));
   assert.equal(extentOf(rows).to, Date.parse(at(30_000)));
+  assert.deepEqual(extentOf([{ from: 5, to: 5 }]), { from: 5, to: 105 });
   assert.ok(rows.every((row) => row.isCritical));
 });
 
@@ -150,4 +153,35 @@ test("ticks are round, few, and a span outside the window has no place", () => {
   assert.ok(ticksOf({ from: 0, to: 40 * 864e5 }, 0).length <= 9);
   assert.equal(placeOf({ from: 0, to: 10 }, { from: 100, to: 200 }), null);
   assert.deepEqual(placeOf({ from: 50, to: 150 }, { from: 100, to: 200 }), { left: 0, width: 50 });
+});
+
+test("what has not ended waits until now, and what is to run again says when", () => {
+  const now = Date.parse(at(5000));
+  const attempts = [attempt(1, 0, 1000, "waiting")];
+  const open = { finished_at: null, attempts };
+  const kinds = (more) => spansOf(job("open", { ...open, ...more }), now).map(({ kind }) => kind);
+
+  assert.deepEqual(kinds({ status: "waiting" }), ["run", "wait"]);
+  assert.deepEqual(kinds({ status: "processing" }), ["run"]);
+  const pending = job("later", { ...open, status: "pending", next_retry_at: at(9000) });
+  const [row] = rowsOf({ jobs: [pending] }, { now });
+  assert.deepEqual([row.until, row.isRunning], [Date.parse(at(9000)), true]);
+});
+
+test("many jobs begin folded below the first level, and are as a person leaves them", () => {
+  const jobs = [parent];
+  for (let n = 0; n < 100; n += 1)
+    jobs.push(
+      job(`child${n}`, { parent_id: "parent" }),
+      job(`low${n}`, { parent_id: `child${n}` }),
+    );
+  const names = (options) => rowsOf({ jobs }, { now: 0, ...options }).map(({ name }) => name);
+
+  assert.deepEqual(
+    names({}).filter((name) => name.startsWith("low")),
+    [],
+  );
+  assert.ok(names({}).includes("child99"));
+  assert.ok(names({ opened: new Set(["child3"]) }).includes("low3"));
+  assert.deepEqual(names({ closed: new Set(["parent"]) }), ["parent"]);
 });

@@ -215,3 +215,11 @@ test("a message that a read overtook is no sign of a socket that brings none", a
 
   assert.deepEqual([...said], ["live"]);
 });
+
+test("a socket that brings no change is found out", async () => {
+  const { space, watch, told } = await live({}, { drop: 1 });
+
+  space.commit("read");
+  await until(() => told.length === 1, "the change, by a read in silence");
+  await until(() => watch.freshness === "polling", "distrust");
+});

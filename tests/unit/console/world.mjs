@@ -1,5 +1,8 @@
 // The server's side of a watch, in memory: jobs, their events, and a socket that misbehaves.
 
+import assert from "node:assert/strict";
+import { mock } from "node:test";
+
 const PAGE = 500;
 export const TERMS = { quiet: false, checkMs: 0 };
 
@@ -21,6 +24,23 @@ export async function until(holds, what, patience = 30_000) {
   while (!holds()) {
     if (Date.now() > giveUp) throw new Error(`never: ${what}`);
     await sleep(5);
+  }
+}
+
+export const turn = () => new Promise(setImmediate); // the real one, taken before time is made up
+
+/** Time that is made up (`mock.timers`) passes, in steps after which everything may happen. */
+export async function leap(ms, step = 10) {
+  for (let left = ms; left > 0; left -= step) {
+    mock.timers.tick(Math.min(step, left));
+    await turn();
+  }
+}
+
+export async function leapUntil(holds, what, most = 120_000, step = 10) {
+  for (let left = most; !holds(); left -= step) {
+    assert.ok(left > 0, `never: ${what}`);
+    await leap(step, step);
   }
 }
 

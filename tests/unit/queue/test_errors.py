@@ -13,7 +13,12 @@ from minutehand.queue import (
     QueueUnavailable,
     TokenRefused,
 )
-from minutehand.queue.errors import error_from_response
+from minutehand.queue.errors import (
+    READ_ONLY,
+    DatabaseReadOnly,
+    error_from_response,
+    read_only_fix,
+)
 
 
 @pytest.mark.parametrize(
@@ -52,6 +57,8 @@ def test_a_duplicate_names_the_job_already_there() -> None:
         (500, None),
         (503, {"code": "PGRST002", "message": "no schema"}),
         (429, {"message": "slow down"}),
+        (408, None),
+        (425, None),
         (400, {"code": "40001", "message": "could not serialize"}),
         (400, {"code": "40P01", "message": "deadlock detected"}),
         (400, {"code": "57014", "message": "statement timeout"}),
@@ -79,6 +86,23 @@ def test_a_quota_is_no_outage_although_it_answers_429() -> None:
 )
 def test_a_refused_token_is_distinguished(status: int, body: object) -> None:
     assert type(error_from_response(status, body)) is TokenRefused
+
+
+def test_a_database_that_takes_no_writes_says_how_to_free_it() -> None:
+    error = error_from_response(400, {"code": "25006", "message": "read-only"}, schema="app")
+
+    assert type(error) is DatabaseReadOnly
+    assert str(error).startswith(f"{READ_ONLY} {read_only_fix('app')[0]}")
+
+
+@pytest.mark.parametrize("details", [None, "job-7"])
+def test_an_error_says_all_that_is_known_of_it(details: str | None) -> None:
+    body = {"code": "PT409", "message": "no", "details": details, "hint": "invalid_state"}
+    error = error_from_response(409, body)
+
+    assert (error.message, error.hint, error.code) == ("no", "invalid_state", "PT409")
+    assert "no" in str(error)
+    assert ("[job-7]" in str(error)) == (details is not None)
 
 
 def test_a_hint_of_postgres_itself_is_no_word() -> None:

@@ -15,11 +15,64 @@ from minutehand.log import JsonFormatter, request_context
 LEAST = {"SUPABASE_URL": "http://127.0.0.1:54321/", "SUPABASE_PUBLISHABLE_KEY": "sb_publishable_x"}
 
 
-def test_two_variables_are_enough() -> None:
-    settings = Settings.from_env(LEAST)
+TEXTS = (
+    "SUPABASE_SECRET_KEY", "SUPABASE_JWT_SECRET", "SUPABASE_WORKER_KEY", "WORKER_FUNCTION_NAME",
+    "AWS_REGION", "KMS_KEY_ID", "SEALING_KEY_FILE", "UPLOADS_BUCKET", "STAGE", "LANGUAGE_MODEL_KEY",
+    "LANGUAGE_MODEL", "SPEECH_KEY", "SPEECH_MODEL", "WORKER_LOCATION",
+)  # fmt: skip
+COUNTS = {
+    "STREAM_WAIT_SECONDS": (0, 20), "CALLER_REQUESTS_PER_SECOND": (0, 100_000),
+    "CALLER_REQUESTS_BURST": (1, 1_000_000), "CALLER_STREAMS": (0, 1_000_000),
+    "WORKER_CONCURRENCY": (1, 1000), "EXTRA_WORKERS": (1, 1000), "WORKERS_AT_ONCE": (1, 10_000),
+}  # fmt: skip
 
-    assert settings.supabase_url == "http://127.0.0.1:54321"
-    assert (settings.worker_concurrency, settings.allow_anonymous) == (5, False)
+
+def test_two_variables_are_enough() -> None:
+    """The rest is as documented, also where a variable is there and empty."""
+    settings = Settings.from_env({**LEAST, **dict.fromkeys((*TEXTS, *COUNTS), " ")})
+
+    plain = Settings(
+        supabase_url="http://127.0.0.1:54321", supabase_publishable_key="sb_publishable_x"
+    )
+    assert settings.model_copy(update={"environ": {}}) == plain
+    assert (plain.worker_concurrency, plain.extra_workers, plain.workers_at_once) == (5, 10, None)
+    assert (plain.caller_requests_per_second, plain.caller_requests_burst) == (100, 300)
+    assert (plain.caller_streams, plain.stream_wait_seconds) == (100, 20)
+    assert (plain.allow_anonymous, plain.streaming) == (False, False)
+    assert (plain.aws_region, plain.stage, plain.log_level) == ("us-east-1", "local", "INFO")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "field", "read"),
+    [
+        *((name, " x ", name.lower(), "x") for name in TEXTS),
+        *((name, str(end), name.lower(), end) for name, ends in COUNTS.items() for end in ends),
+        ("SUPABASE_JWKS", '{"keys": []}', "supabase_jwks", {"keys": []}),
+        ("BACKGROUND_JOB_TOKEN", "a,b", "background_job_tokens", ("a", "b")),
+        ("AWS_ENDPOINT_URL", "http://a", "aws_endpoint_url", "http://a"),
+        ("AWS_ENDPOINT_URL_LAMBDA", "http://a/", "lambda_endpoint_url", "http://a"),
+        ("CORS_ORIGINS", "https://a, https://b,", "cors_origins", ("https://a", "https://b")),
+        ("ALLOW_ANONYMOUS", "Yes", "allow_anonymous", True),
+        ("STREAMING", "1", "streaming", True),
+        ("STREAMING", "off", "streaming", False),
+        ("LOG_LEVEL", "warn", "log_level", "WARNING"),
+        ("LANGUAGE_MODEL_URL", "https://a/v1", "language_model_url", "https://a/v1"),
+        ("LANGUAGE_MODEL_PRICES", "0, 0.6", "language_model_prices", (0, 0.6)),
+        ("SPEECH_URL", "https://a/v1", "speech_url", "https://a/v1"),
+        ("MINUTEHAND_VERSION", "7", "version", "7"),
+        ("AWS_LAMBDA_FUNCTION_VERSION", "8", "version", "8"),
+        ("MINUTEHAND_COMMIT", "0a1b", "commit", "0a1b"),
+        ("MINUTEHAND_SOURCE", "https://a/b", "source", "https://a/b"),
+        ("MINUTEHAND_APPS", "jobs,billing.jobs", "apps", ("jobs", "billing.jobs")),
+        ("MINUTEHAND_SCHEMA", "_" * 63, "schema_name", "_" * 63),
+    ],
+)
+def test_each_variable_has_its_setting(name: str, value: str, field: str, read: object) -> None:
+    settings = Settings.from_env({**LEAST, name: value})
+
+    assert getattr(settings, field) == read
+    assert settings.environ[name] == value
+    assert settings.with_environ(OF_AN_APP="x").environ == {**settings.environ, "OF_AN_APP": "x"}
 
 
 @pytest.mark.parametrize(
@@ -28,14 +81,22 @@ def test_two_variables_are_enough() -> None:
         ("SUPABASE_URL", ""),
         ("SUPABASE_URL", "project.supabase.co"),
         ("SUPABASE_PUBLISHABLE_KEY", " "),
+        ("SUPABASE_URL", "ftp://project.supabase.co"),
+        ("SUPABASE_URL", "https:project"),
+        *((name, str(most + 1)) for name, (_, most) in COUNTS.items()),
+        *((name, str(least - 1)) for name, (least, _) in COUNTS.items()),
         ("WORKER_CONCURRENCY", "many"),
-        ("WORKER_CONCURRENCY", "0"),
-        ("WORKER_CONCURRENCY", "-1"),
         ("WORKER_CONCURRENCY", "²"),
         ("STREAMING", "maybe"),
         ("LOG_LEVEL", "LOUD"),
         ("SUPABASE_JWKS", "{"),
         ("SUPABASE_JWKS", "[]"),
+        ("SUPABASE_JWKS", '{"keys": {}}'),
+        ("LANGUAGE_MODEL_PRICES", "1"),
+        ("LANGUAGE_MODEL_PRICES", "1,-1"),
+        ("LANGUAGE_MODEL_PRICES", "1e6,1"),
+        ("LANGUAGE_MODEL_PRICES", "1,nan"),
+        ("MINUTEHAND_SCHEMA", "_" * 64),
         ("WORKER_SECRET_TOKEN", "a,b,c"),
     ],
 )
@@ -55,16 +116,17 @@ def test_two_tokens_are_valid_during_a_rotation() -> None:
 
 
 def test_secrets_stay_out_of_its_text() -> None:
-    settings = Settings.from_env(
-        {**LEAST, "SUPABASE_SECRET_KEY": "hush", "WORKER_SECRET_TOKEN": "hush"}
-    )
+    secret = [name for name in TEXTS if name.endswith(("_KEY", "_SECRET"))]
+    secret += ["WORKER_SECRET_TOKEN", "BACKGROUND_JOB_TOKEN"]
 
-    assert "hush" not in repr(settings)
+    assert "hush" not in repr(Settings.from_env({**LEAST, **dict.fromkeys(secret, "hush")}))
 
 
 def test_a_needed_variable_is_asked_for_by_name() -> None:
-    with pytest.raises(ConfigurationError, match="WORKER_SECRET_TOKEN is not set"):
-        Settings.from_env(LEAST).require("WORKER_SECRET_TOKEN")
+    for name in ("WORKER_SECRET_TOKEN", "BACKGROUND_JOB_TOKEN", "KMS_KEY_ID"):
+        with pytest.raises(ConfigurationError, match=f"{name} is not set"):
+            Settings.from_env(LEAST).require(name)
+        Settings.from_env({**LEAST, name: "x"}).require(name)
 
 
 def lines_of(request: pytest.FixtureRequest) -> tuple[io.StringIO, logging.Logger]:

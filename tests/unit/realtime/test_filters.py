@@ -32,6 +32,9 @@ from supabase_local.realtime.join import change_id, parse_join
         ("a=eq.1.5", [("a", "eq", "1.5", False)]),
         ("a=eq.b=c", [("a", "eq", "b=c", False)]),
         ("a=eq.", [("a", "eq", "", False)]),
+        ('a=eq."x', [("a", "eq", '"x', False)]),
+        ('a=eq."x"y', [("a", "eq", '"x"y', False)]),
+        ("a=eq.1) , b=not.in.(2)", [("a", "eq", "1)", False), ("b", "in", "{2}", True)]),
         ("  ", []),
     ],
 )
@@ -45,6 +48,10 @@ def test_filters_are_read(text: str, expected: list[tuple[Any, ...]]) -> None:
     [
         ({"table": "m", "filter": "subject=foo.hey"}, '["foo", "hey"]'),
         ({"table": "m", "filter": "a=eq.1,,b=eq.2"}, "empty segments"),
+        ({"table": "m", "filter": "a"}, '["a"]'),
+        ({"table": "m", "filter": "a=eq"}, '["eq"]'),
+        ({"table": "m", "filter": "a=in.(1"}, "must be wrapped by parentheses"),
+        ({"schema": "app", "select": ["a"]}, "not supported for wildcard"),
         ({"table": 7}, '%{"table" => 7}'),
         ({"table": "m", "select": "a"}, "expected a list of column name strings"),
         ({"user_token": "secret"}, "<redacted>"),
@@ -65,6 +72,10 @@ def test_defaults_of_an_entry() -> None:
     )
     assert str(parse_entry({"table": "m", "event": "insert", "filter": None})) == (
         "event: INSERT, schema: public, table: m, filters: [], select: nil"
+    )
+    chosen = {"table": "m", "event": "truncate", "select": ["a", 1]}
+    assert str(parse_entry(chosen)) == (
+        'event: *, schema: public, table: m, filters: [], select: ["a"]'
     )
 
 

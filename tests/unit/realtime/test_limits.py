@@ -29,6 +29,7 @@ def test_messages_are_counted_as_hosted_does() -> None:
     clock.now += 5
     assert rate.exceeded()  # 1,500 in three
     assert rate.rolling == 100
+    assert (rate.allows(0), rate.allows(1)) == (True, False)
     clock.now += 5
     assert rate.rolling < 100  # whoever asks, without a message
     assert not rate.exceeded()
@@ -59,7 +60,7 @@ def test_a_plan_sets_all_its_limits() -> None:
     """Pro is the default, and one variable more names an exception."""
     assert Limits.from_env({}).messages_per_second == 500
     free = Limits.from_env({"REALTIME_PLAN": "free", "REALTIME_CONNECTIONS": "7"})
-    assert (free.messages_per_second, free.payload_kb, free.connections) == (100, 256, 7)
+    assert (free.messages_per_second, free.payload_bytes, free.connections) == (100, 256_500, 7)
     for plan in PLANS:
         Limits.from_env({"REALTIME_PLAN": plan})
     with pytest.raises(ValueError, match="REALTIME_PLAN must be one of free, pro"):
@@ -72,7 +73,7 @@ def test_calls_are_counted_in_a_sliding_window() -> None:
     window = CallWindow(5, 30, clock)
 
     allowed = [window.allow() for _ in range(6)]
-    clock.now += 31
+    clock.now += 30
 
     assert allowed == [True] * 5 + [False]
     assert window.allow()
@@ -86,6 +87,7 @@ def test_every_limit_can_be_set_from_the_environment() -> None:
 
     assert all(getattr(limits, f.name) == 1 for f in dataclasses.fields(Limits))
     assert limits.private_only is True
+    assert Limits.from_env({"REALTIME_PRIVATE_ONLY": "false"}).private_only is False
 
 
 def test_a_bad_value_is_named() -> None:

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
 import httpx
 import pytest
-from fastapi import APIRouter, FastAPI, Request
+from fastapi import APIRouter, FastAPI, Request, Response
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from pydantic import AwareDatetime, BaseModel, Field
+from starlette.exceptions import HTTPException
 
-from minutehand.clock import FrozenClock
 from minutehand.config import Settings
 from minutehand.queue.errors import (
+    DatabaseReadOnly,
     DuplicateJob,
     InvalidState,
     QueueError,
@@ -26,10 +27,12 @@ from minutehand.queue.errors import (
     TokenRefused,
 )
 from minutehand.web.application import create_app
-from minutehand.web.auth import MaybeGuest, SignedIn, UserOrGuest
-from minutehand.web.bodies import MAX_BODY_BYTES, BoundedBody, Payload
+from minutehand.web.auth import SignedIn
+from minutehand.web.bodies import MAX_BODY_BYTES, MAX_PAYLOAD_BYTES, BoundedBody, Payload
+from minutehand.web.context import ErrorBoundary, choose_request_id
 from minutehand.web.errors import ApiError
 from minutehand.web.services import Services
+from minutehand.web.wording import problem_of
 from tests.unit.web.conftest import calling
 
 
@@ -48,13 +51,21 @@ ERRORS: dict[str, Exception] = {
     "state": InvalidState(
         "it has ended", status=409, code="PT409", details="completed", hint="invalid_state"
     ),
+    "idempotency": refused(QueueError, 409, "idempotency_conflict", "id-1"),
+    "workspace": refused(QueueError, 422, "workspace_needed", '[{"id": "w"}]'),
+    "read_only": DatabaseReadOnly("read-only: run this"),
+    "framework": HTTPException(403, "not today"),
     "quota": QueueError("too many", status=429, code="PT429", details="100", hint="quota_exceeded"),
     "payload": QueueError(
         "is not text", status=422, code="PT422", details="payload.domain", hint="payload_invalid"
     ),
     "token": TokenRefused("JWT expired", status=401, code="PGRST301"),
     "schema": QueueError("no function x", status=404, code="PGRST202"),
+    "outage": QueueError("of function x", status=500, code="XX000"),
     "sqlstate": QueueError("column secret_column", status=400, code="22P02"),
+    "forbidden": QueueError("on secret_column", status=403, code="42501"),
+    "missing": QueueError("secret_column", status=404, code="P0002"),
+    "taken": QueueError("secret_column", status=409, code="23505"),
 }
 
 
@@ -100,17 +111,13 @@ def _router() -> APIRouter:
             size += len(chunk)
         return {"bytes": size}
 
+    @router.get("/own")
+    async def own() -> Response:
+        return Response(headers={"cache-control": "max-age=9"})
+
     @router.get("/errors/{name}")
     async def fail(name: str) -> None:
         raise ERRORS[name]
-
-    @router.get("/sessions/{session_id}")
-    async def session(session_id: str, caller: MaybeGuest) -> dict[str, bool]:
-        return {"guest": caller is None}
-
-    @router.get("/plan")
-    async def plan(caller: UserOrGuest) -> dict[str, bool]:
-        return {"guest": caller is None}
 
     @router.get("/mine")
     async def mine(caller: SignedIn) -> dict[str, str]:
@@ -142,43 +149,47 @@ def body_of(response: httpx.Response) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("name", "status", "code"),
+    ("name", "status", "code", "detail"),
     [
-        ("planned", 409, "in_the_way"),
-        ("unplanned", 500, "internal_error"),
-        ("unavailable", 503, "unavailable"),
-        ("duplicate", 409, "duplicate_job"),
-        ("state", 409, "invalid_state"),
-        ("quota", 429, "quota_exceeded"),
-        ("payload", 422, "payload_invalid"),
-        ("token", 401, "unauthorized"),
-        ("schema", 503, "unavailable"),
-        ("sqlstate", 400, "invalid_argument"),
+        ("planned", 409, "in_the_way", {"status": "failed"}),
+        ("unplanned", 500, "internal_error", None),
+        ("unavailable", 503, "unavailable", None),
+        ("read_only", 503, "database_read_only", None),
+        ("framework", 403, "forbidden", None),
+        ("duplicate", 409, "duplicate_job", {"job_id": "id-1"}),
+        ("idempotency", 409, "idempotency_conflict", {"job_id": "id-1"}),
+        ("state", 409, "invalid_state", {"status": "completed"}),
+        ("workspace", 422, "workspace_needed", {"workspaces": [{"id": "w"}]}),
+        ("quota", 429, "quota_exceeded", {"limit": "100"}),
+        (
+            "payload", 422, "payload_invalid",
+            [{"field": "payload.domain", "problem": "is not text", "location": "body"}],
+        ),
+        ("token", 401, "unauthorized", "the database refused the token"),
+        ("schema", 503, "unavailable", None),
+        ("outage", 503, "unavailable", None),
+        ("sqlstate", 400, "invalid_argument", {"sqlstate": "22P02"}),
+        ("forbidden", 403, "forbidden", {"sqlstate": "42501"}),
+        ("missing", 404, "not_found", {"sqlstate": "P0002"}),
+        ("taken", 409, "conflict", {"sqlstate": "23505"}),
     ],
-)
+)  # fmt: skip
 async def test_every_error_has_the_common_body_and_no_secrets(
-    api: httpx.AsyncClient, name: str, status: int, code: str
+    api: httpx.AsyncClient, name: str, status: int, code: str, detail: Any
 ) -> None:
-    """One shape for clients; nothing about the inside for anyone."""
+    """One shape for clients, who act on ids and states; nothing about the inside for anyone."""
     response = await api.get(f"/api/errors/{name}")
 
     assert response.status_code == status
-    assert body_of(response)["code"] == code
+    body = body_of(response)
+    assert (body["code"], body["detail"]) == (code, detail)
     for inside in ("hunter2", "Traceback", "10.0.0.7", "secret_column", "function x"):
         assert inside not in response.text
-    if status in {429, 503}:
-        assert int(response.headers["retry-after"]) >= 1
+    wait = {"read_only": "60"}.get(name, "5" if status in {429, 503} else None)
+    assert response.headers.get("retry-after") == wait
     if status == 401:
         assert response.headers["www-authenticate"].startswith("Bearer ")
         assert response.json()["error"] == "Unauthorized"
-
-
-async def test_conflicts_carry_what_is_in_the_way(api: httpx.AsyncClient) -> None:
-    """A client can act on the id or the state without parsing text."""
-    assert body_of(await api.get("/api/errors/duplicate"))["detail"] == {"job_id": "id-1"}
-    assert body_of(await api.get("/api/errors/state"))["detail"] == {"status": "completed"}
-    [problem] = body_of(await api.get("/api/errors/payload"))["detail"]
-    assert problem["field"] == "payload.domain"
 
 
 async def test_an_unplanned_error_is_logged_once_with_its_trace(
@@ -199,6 +210,10 @@ async def test_an_unplanned_error_is_logged_once_with_its_trace(
     ("method", "path", "status", "code"),
     [
         ("GET", "/nowhere", 404, "route_not_found"),
+        *(
+            ("GET", f"/{page}", 404, "route_not_found")
+            for page in ("docs", "redoc", "openapi.json")
+        ),
         ("DELETE", "/api/things", 405, "method_not_allowed"),
         ("GET", "/api/things/abc", 422, "validation_failed"),
         ("GET", "/api/things/1?limit=x", 422, "validation_failed"),
@@ -225,7 +240,26 @@ async def test_a_422_names_the_field_and_not_its_value(api: httpx.AsyncClient) -
 
     body = body_of(response)
     assert [problem["field"] for problem in body["detail"]] == ["name", "count"]
+    assert body["error"] == "name: must be text (and 1 more)"
     assert "sk-secret-value" not in response.text
+    in_path = body_of(await api.get("/api/things/abc"))["detail"]
+    problem = "must be a whole number"
+    assert in_path == [{"field": "thing_id", "problem": problem, "location": "path"}]
+
+
+@pytest.mark.parametrize(
+    ("found", "problem"),
+    [
+        ({"type": "value_error", "msg": "Value error, omit it"}, "omit it"),
+        ({"type": "assertion_error", "msg": "Assertion failed, omit it"}, "omit it"),
+        ({"type": "too_short", "ctx": {"min_length": 10}}, "must have at least 10 items"),
+        ({"type": "too_short"}, "is not valid"),
+        ({"type": "of_a_later_pydantic", "msg": "Input should be a tuple"}, "is not valid"),
+    ],
+)
+def test_a_problem_is_said_in_our_own_words_alone(found: dict[str, Any], problem: str) -> None:
+    """Pydantic's speak of Python, and change with it."""
+    assert problem_of(found) == problem
 
 
 @pytest.mark.parametrize(
@@ -241,7 +275,7 @@ async def test_a_422_names_the_field_and_not_its_value(api: httpx.AsyncClient) -
         b'{"name": "\\ud800"}',
         b'{"name": "\\u0000"}',
         b'{"name": "x", "payload": {"\\u0000": 1}}',
-        b'{"name": "x", "payload": ' + b"[" * 100 + b"]" * 100 + b"}",
+        b'{"name": "x", "payload": {"a":' + b"[" * 63 + b"]" * 63 + b"}}",
         b"[" * 200_000,
         b'{"n": ' + b"9" * 5000 + b"}",
     ],
@@ -256,6 +290,16 @@ async def test_json_that_could_not_be_stored_is_a_400_or_422(
 
     assert response.status_code == (422 if content == b"" else 400)
     body_of(response)
+
+
+@pytest.mark.parametrize("value", [b"[" * 62 + b"]" * 62, b"[" + b"[]," * 99 + b"[]]"])
+async def test_json_of_64_levels_and_any_number_of_shallow_lists_pass(
+    api: httpx.AsyncClient, value: bytes
+) -> None:
+    """Its depth is bounded, and not its breadth."""
+    response = await api.post("/api/things", content=b'{"name":"x","payload":{"a":%b}}' % value)
+
+    assert response.status_code == 200
 
 
 async def test_escaped_pairs_and_harmless_escapes_pass(api: httpx.AsyncClient) -> None:
@@ -310,9 +354,11 @@ async def test_a_form_is_a_form_and_not_broken_json(
     assert "application/json" in body_of(response)["error"]
 
 
-@pytest.mark.parametrize("content", [b'{"name": ', b"[1", b'"x', b" {name: 1}"])
+@pytest.mark.parametrize(
+    ("content", "position"), [(b'{"name": ', 9), (b"[1", 2), (b'"x', 0), (b" {name: 1}", 2)]
+)
 async def test_broken_json_is_reported_where_it_breaks_whatever_its_type(
-    api: httpx.AsyncClient, content: bytes
+    api: httpx.AsyncClient, content: bytes, position: int
 ) -> None:
     """`curl -d` again: its user meant JSON."""
     response = await api.post(
@@ -322,7 +368,8 @@ async def test_broken_json_is_reported_where_it_breaks_whatever_its_type(
     )
 
     assert response.status_code == 400
-    assert body_of(response)["code"] == "invalid_json"
+    body = body_of(response)
+    assert (body["code"], body["detail"]["position"]) == ("invalid_json", position)
 
 
 @pytest.mark.parametrize(
@@ -438,17 +485,41 @@ async def test_a_body_is_handed_on_once() -> None:
     await BoundedBody(app)(scope, receive, app)  # type: ignore[arg-type]
 
     assert [message["type"] for message in taken] == ["http.request", "http.disconnect"]
+    messages = iter(
+        [{"type": "http.request", "body": b"{", "more_body": True}, {"type": "http.disconnect"}]
+    )
+    await BoundedBody(app)(scope, receive, app)  # type: ignore[arg-type]
+    assert len(taken) == 2, "a body that its client did not finish reaches no route"
+
+
+async def test_an_answer_that_has_begun_is_not_answered_again(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A server refuses a second beginning; the first error is what an operator needs."""
+    sent = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        raise RuntimeError("halfway")
+
+    async def send(message: Any) -> None:
+        sent.append(message["type"])
+
+    await ErrorBoundary(app)({"type": "http", "method": "GET"}, send, send)  # type: ignore[arg-type]
+
+    assert sent == ["http.response.start"]
+    assert "halfway" in caplog.text
 
 
 async def test_a_route_may_take_larger_bodies(api: httpx.AsyncClient) -> None:
     """Imports are streams; their limit stands beside their route."""
     response = await api.post(
         "/api/raw",
-        content=b"x" * (MAX_BODY_BYTES + 1),
+        content=b"x" * (2 * MAX_BODY_BYTES),
         headers={"content-type": "application/octet-stream"},
     )
 
-    assert response.json() == {"bytes": MAX_BODY_BYTES + 1}
+    assert response.json() == {"bytes": 2 * MAX_BODY_BYTES}
 
 
 async def test_a_payload_has_a_limit_of_its_own(api: httpx.AsyncClient) -> None:
@@ -457,6 +528,10 @@ async def test_a_payload_has_a_limit_of_its_own(api: httpx.AsyncClient) -> None:
 
     assert response.status_code == 413
     assert body_of(response)["code"] == "payload_too_large"
+    largest = {"a": "x" * (MAX_PAYLOAD_BYTES - len('{"a":""}'))}
+    taken = await api.post("/api/things", json={"name": "x", "payload": largest})
+    assert taken.json()["payload"] == largest
+    assert taken.headers["content-encoding"] == "gzip"
 
 
 @pytest.mark.parametrize(
@@ -480,14 +555,27 @@ async def test_a_sane_request_id_is_kept_and_any_other_replaced(
     assert body_of(response)
 
 
+@pytest.mark.parametrize(("own", "kept"), [("Zz8=gateway-1", True), ("short", False), (7, False)])
+def test_a_request_without_an_id_has_the_gateways(own: object, kept: bool) -> None:
+    """By it the gateway's log and ours are joined."""
+    event = {"requestContext": {"requestId": own}}
+
+    chosen = choose_request_id({"type": "http", "headers": [], "aws.event": event})
+
+    assert (chosen == own) is kept
+    assert len(chosen) >= 8
+
+
 async def test_every_answer_carries_the_security_headers(api: httpx.AsyncClient) -> None:
     """Errors and successes alike."""
     for path in ("/api/things/1", "/nowhere", "/api/errors/unplanned"):
         headers = (await api.get(path)).headers
         assert headers["x-content-type-options"] == "nosniff"
         assert headers["cache-control"] == "no-store"
+        assert headers["referrer-policy"] == "no-referrer"
         assert "default-src 'none'" in headers["content-security-policy"]
         assert "max-age" in headers["strict-transport-security"]
+    assert (await api.get("/api/own")).headers["cache-control"] == "max-age=9"
 
 
 @pytest.mark.parametrize("path", ["/api/things/1", "/nowhere", "/api/errors/unplanned"])
@@ -497,15 +585,21 @@ async def test_an_allowed_origin_may_read_even_errors(api: httpx.AsyncClient, pa
     stranger = await api.get(path, headers={"origin": "https://evil.example"})
 
     assert allowed.headers["access-control-allow-origin"] == "https://app.example.com"
-    assert "X-Request-Id" in allowed.headers["access-control-expose-headers"]
+    exposed = {"X-Request-Id", "X-Session-Id", "Retry-After", "Location", "Idempotent-Replayed"}
+    assert set(allowed.headers["access-control-expose-headers"].split(", ")) == exposed
+    assert "access-control-allow-credentials" not in allowed.headers
     assert "access-control-allow-origin" not in stranger.headers
 
 
-async def test_a_preflight_is_answered_by_the_allow_list(api: httpx.AsyncClient) -> None:
+@pytest.mark.parametrize("method", ["GET", "POST", "PUT", "PATCH", "DELETE"])
+async def test_a_preflight_is_answered_by_the_allow_list(
+    api: httpx.AsyncClient, method: str
+) -> None:
     """The strangers' answer has the common body too."""
     asked = {
-        "access-control-request-method": "POST",
-        "access-control-request-headers": "authorization,idempotency-key,last-event-id",
+        "access-control-request-method": method,
+        "access-control-request-headers": "authorization,content-type,idempotency-key,"
+        "last-event-id,x-request-id,x-session-id,traceparent",
     }
 
     allowed = await api.options(
@@ -514,7 +608,6 @@ async def test_a_preflight_is_answered_by_the_allow_list(api: httpx.AsyncClient)
     stranger = await api.options("/api/things", headers={"origin": "https://evil.example", **asked})
 
     assert allowed.status_code == 200
-    assert "idempotency-key" in allowed.headers["access-control-allow-headers"].lower()
     assert stranger.status_code == 403
     assert body_of(stranger)["code"] == "cors_forbidden"
 
@@ -557,54 +650,27 @@ async def test_no_bytes_make_a_500(app: FastAPI, content: bytes) -> None:
     body_of(response)
 
 
-async def test_a_token_from_the_secret_reaches_the_route(
-    api: httpx.AsyncClient, secret_token: Callable[..., str]
-) -> None:
-    """The dependency and the verifier fit together."""
-    response = await api.get("/api/mine", headers={"authorization": f"Bearer {secret_token()}"})
-    expired = await api.get(
-        "/api/mine", headers={"authorization": f"Bearer {secret_token(exp=1_700_000_000)}"}
-    )
+async def test_what_services_hold_is_made_once_and_closed_with_the_app(settings: Settings) -> None:
+    """A rotation of secrets makes them again; what it left open would add up."""
+    services, closed = Services(settings), []
 
-    assert response.status_code == 200
-    assert expired.status_code == 401
-    assert body_of(expired)["detail"] == "the token has expired"
-    assert 'error="invalid_token"' in expired.headers["www-authenticate"]
+    class Held:
+        async def aclose(self) -> None:
+            closed.append(self)
 
+    held = services.provide(Held, Held)
+    app = create_app(services, [])
+    async with app.router.lifespan_context(app):
+        assert services.provide(Held, Held) is held
+        assert closed == []
 
-async def test_a_guest_sessions_requests_are_counted_and_no_others(settings: Settings) -> None:
-    """Its holder has no account; a page in a loop must not be everybody's 429."""
-    few = settings.model_copy(update={"allow_anonymous": True, "caller_requests_burst": 2})
-    mine, other = (f"/api/sessions/guest_{letter * 64}" for letter in "ab")
-
-    async with calling(create_app(Services(few, clock=FrozenClock()), [_router()])) as client:
-        answers = [(await client.get(path)).status_code for path in (mine, mine, mine, other)]
-
-    assert answers == [200, 200, 429, 200]
+    assert closed == [held]
 
 
-@pytest.mark.parametrize("allowed", [True, False])
-async def test_guests_are_let_in_where_anonymous_use_is_allowed(
-    settings: Settings, allowed: bool
-) -> None:
-    """Switched off, every route to them is closed."""
-    chosen = settings.model_copy(update={"allow_anonymous": allowed})
+def test_a_deployment_without_a_key_for_the_queues_health_says_so(settings: Settings) -> None:
+    """Its API works all the same."""
+    without = settings.model_copy(update={"supabase_jwt_secret": None})
+    with pytest.raises(ApiError) as refused:
+        _ = Services(without).operator_queue
 
-    async with calling(create_app(Services(chosen), [_router()])) as client:
-        paths = (f"/api/sessions/guest_{'a' * 64}", "/api/plan")
-        answers = [(await client.get(path)).status_code for path in paths]
-
-    assert answers == ([200, 200] if allowed else [401, 401])
-
-
-async def test_a_users_requests_are_counted(
-    settings: Settings, secret_token: Callable[..., str]
-) -> None:
-    """One user's loop must not be everyone's outage."""
-    few = settings.model_copy(update={"caller_requests_burst": 2})
-    headers = {"authorization": f"Bearer {secret_token()}"}
-
-    async with calling(create_app(Services(few, clock=FrozenClock()), [_router()])) as client:
-        answers = [(await client.get("/api/mine", headers=headers)).status_code for _ in "abc"]
-
-    assert answers == [200, 200, 429]
+    assert (refused.value.status_code, refused.value.code) == (503, "not_configured")

@@ -6,6 +6,7 @@ import base64
 import json
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
@@ -13,16 +14,24 @@ import httpx
 import jwt
 import pytest
 from cryptography.hazmat.primitives import serialization
-from starlette.requests import Request
+from fastapi import APIRouter, FastAPI
 
 from minutehand.clock import FrozenClock
 from minutehand.config import Settings
 from minutehand.functions.worker.routes import token_matches
-from minutehand.web.auth import named_guest_session, stream_caller
-from minutehand.web.caller import InvalidToken
+from minutehand.web.application import create_app
+from minutehand.web.auth import (
+    MaybeGuest,
+    SignedIn,
+    StreamReader,
+    UserOrGuest,
+    named_guest_session,
+)
+from minutehand.web.caller import Caller, InvalidToken
 from minutehand.web.errors import ApiError
+from minutehand.web.services import Services
 from minutehand.web.tokens import TokenVerifier
-from tests.unit.web.conftest import ADA, ISSUER, SECRET, Signer, claims
+from tests.unit.web.conftest import ADA, ISSUER, SECRET, Signer, calling, claims
 
 MakeToken = Callable[..., str]
 
@@ -31,7 +40,7 @@ class KeyServer:
     """Auth's key endpoint: counts how often it is asked and may fail."""
 
     def __init__(self, *signers: Signer) -> None:
-        self.keys = [signer.jwk for signer in signers]
+        self.keys: list[Any] = [signer.jwk for signer in signers]
         self.asked = 0
         self.status = 200
 
@@ -59,12 +68,13 @@ async def test_a_user_signed_by_the_legacy_secret_is_recognised(
     settings: Settings, secret_token: MakeToken
 ) -> None:
     """Local stacks and older projects sign with a shared secret."""
-    token = secret_token(is_anonymous=True)
+    token = secret_token(is_anonymous=True, app_metadata={"plan": "x"})
 
     caller = await verifier(settings).verify_user(token)
 
     assert caller.user_id == UUID(ADA)
     assert caller.is_anonymous
+    assert caller.claims["app_metadata"] == {"plan": "x"}
     assert caller.token == token
     assert token not in repr(caller)
 
@@ -113,7 +123,8 @@ async def test_a_missing_issuer_is_accepted_only_from_the_projects_own_secret(
 
     await verify.verify_user(secret_token(iss=None))
 
-    assert await refusal(verify, es256.token(iss=None)) == "the token is malformed"
+    for _ in ("the key is fetched", "the key is known"):
+        assert await refusal(verify, es256.token(iss=None)) == "the token is malformed"
 
 
 def _unsigned(header: dict[str, Any], body: dict[str, Any], signature: bytes = b"") -> str:
@@ -176,6 +187,22 @@ async def test_a_symmetric_key_in_the_key_set_is_ignored(settings: Settings) -> 
     )
 
     await refusal(verifier(settings, server), token)
+
+
+@pytest.mark.parametrize(
+    "entry", ["text", {"use": "enc"}, {"alg": "RS256"}, {"kid": 5}, {"x": "!"}]
+)
+async def test_an_entry_that_is_no_key_for_signatures_is_ignored(
+    settings: Settings, es256: Signer, entry: Any
+) -> None:
+    """And costs none of the keys beside it."""
+    server = KeyServer(es256)
+    other = entry if isinstance(entry, str) else {**es256.jwk, "kid": "other", **entry}
+    server.keys.insert(0, other)
+    verify = verifier(settings, server)
+
+    await verify.verify_user(es256.token())
+    await refusal(verify, es256.token(headers={"kid": "other"}))
 
 
 async def test_another_keys_signature_under_a_known_id_is_refused(
@@ -281,6 +308,8 @@ async def test_an_unknown_key_is_asked_for_at_most_once_a_minute(
     clock = FrozenClock()
     verify = verifier(settings, server, clock)
 
+    await refusal(verify, jwt.encode(claims(), "another-secret-than-the-projects-own", "HS256"))
+    assert server.asked == 0, "it names no key to ask for"
     for _ in range(5):
         await refusal(verify, es256.token())
     assert server.asked == 1
@@ -362,12 +391,117 @@ def test_worker_tokens_have_two_valid_values_while_they_rotate(
     assert token_matches(offered, accepted) is matches
 
 
-async def test_a_token_in_an_address_opens_streams_alone() -> None:
-    """Addresses are kept and logged; EventSource can send nothing else."""
-    plain = Request({"type": "http", "headers": [(b"accept", b"application/json")]})
+def app_of(settings: Settings, **changes: Any) -> FastAPI:
+    """A route for each kind of caller, which says whom it took the caller for."""
+    router = APIRouter()
+
+    def of(caller: Caller | None) -> str:
+        return "guest" if caller is None else "user"
+
+    @router.get("/user")
+    async def user(caller: SignedIn) -> str:
+        return of(caller)
+
+    @router.get("/stream")
+    async def stream(caller: StreamReader) -> str:
+        return of(caller)
+
+    @router.get("/sessions/{session_id}")
+    async def session(session_id: str, caller: MaybeGuest) -> str:
+        return of(caller)
+
+    @router.get("/open")
+    async def open_to_guests(caller: UserOrGuest) -> str:
+        return of(caller)
+
+    chosen = settings.model_copy(update={"allow_anonymous": True, **changes})
+    return create_app(Services(chosen, clock=FrozenClock()), [router])
+
+
+STREAM, TOKEN = {"accept": "text/event-stream"}, {"authorization": "Bearer {token}"}
+GUEST, IN_ADDRESS = f"/sessions/guest_{'a' * 64}", "?access_token={token}"
+
+
+@pytest.mark.parametrize(
+    ("path", "headers", "answer"),
+    [
+        ("/user", TOKEN, "user"),
+        ("/user", {"authorization": "bearer  {token}"}, "user"),
+        ("/user", {}, "missing"),
+        ("/user", {"authorization": "Bearer "}, "missing"),
+        ("/user", {"authorization": "Basic {token}"}, "missing"),
+        ("/user", {"authorization": "Bearer x"}, "invalid"),
+        ("/user" + IN_ADDRESS, STREAM, "missing"),
+        ("/stream", TOKEN, "user"),
+        ("/stream", STREAM, "missing"),
+        ("/stream" + IN_ADDRESS, STREAM, "user"),
+        ("/stream" + IN_ADDRESS, {}, "missing"),
+        (GUEST, {}, "guest"),
+        (GUEST, TOKEN, "user"),
+        (GUEST, {"authorization": "Bearer x"}, "invalid"),
+        (GUEST + IN_ADDRESS, STREAM, "user"),
+        (GUEST + IN_ADDRESS, {}, "guest"),
+        ("/sessions/of-a-user", STREAM, "missing"),
+        ("/sessions/of-a-user" + IN_ADDRESS, STREAM, "user"),
+        ("/open", {}, "guest"),
+        ("/open", TOKEN, "user"),
+        ("/open", {"authorization": "Bearer x"}, "invalid"),
+        ("/open" + IN_ADDRESS, STREAM, "user"),
+        ("/open" + IN_ADDRESS, {}, "missing"),
+    ],
+)
+async def test_a_route_takes_a_token_or_a_guest_where_it_may(
+    settings: Settings,
+    secret_token: MakeToken,
+    path: str,
+    headers: dict[str, str],
+    answer: str,
+) -> None:
+    """Addresses are kept and logged, so one opens streams alone: EventSource sends no header."""
+    token = secret_token()
+
+    async with calling(app_of(settings)) as client:
+        response = await client.get(
+            path.format(token=token),
+            headers={name: value.format(token=token) for name, value in headers.items()},
+        )
+
+    challenge = response.headers.get("www-authenticate", "")
+    refused = "invalid" if "invalid_token" in challenge else "missing"
+    assert (response.json() if response.status_code == 200 else refused) == answer
+    assert response.status_code == (401 if challenge else 200)
+    assert answer != "invalid" or response.json()["detail"] == "the token is malformed"
+
+
+async def test_without_anonymous_use_no_route_is_open_to_guests(settings: Settings) -> None:
+    """Switched off, every one of them is closed."""
+    async with calling(app_of(settings, allow_anonymous=False)) as client:
+        answers = [(await client.get(path)).status_code for path in (GUEST, "/open")]
+
+    assert answers == [401, 401]
+
+
+async def test_the_requests_of_users_and_of_guest_sessions_are_counted(
+    settings: Settings, secret_token: MakeToken
+) -> None:
+    """One page in a loop must not be everyone's 429."""
+    token = {"authorization": f"Bearer {secret_token()}"}
+    paths = (GUEST, GUEST, GUEST, f"/sessions/guest_{'b' * 64}")
+
+    async with calling(app_of(settings, caller_requests_burst=2)) as client:
+        of_guests = [(await client.get(path)).status_code for path in paths]
+        of_a_user = [(await client.get("/user", headers=token)).status_code for _ in "abc"]
+
+    assert of_guests == [200, 200, 429, 200]
+    assert of_a_user == [200, 200, 429]
+
+
+def test_only_a_user_has_a_subject() -> None:
+    """A route for users would else write rows of no one."""
+    service = Caller(None, "service_role", token="t", expires_at=datetime.now(UTC))
 
     with pytest.raises(ApiError) as refused:
-        await stream_caller(plain, None, access_token="t")
+        _ = service.subject
 
     assert refused.value.status_code == 401
 
@@ -375,3 +509,4 @@ async def test_a_token_in_an_address_opens_streams_alone() -> None:
 async def test_a_guest_session_in_a_header_goes_before_one_in_the_address() -> None:
     """A user who follows a link keeps the session that their page holds."""
     assert await named_guest_session("of-the-link", "of-the-page") == "of-the-page"
+    assert await named_guest_session("of-the-link", None) == "of-the-link"

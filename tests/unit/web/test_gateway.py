@@ -18,10 +18,12 @@ from minutehand.web.services import Services
 
 @pytest.fixture
 def handler(settings: Settings) -> Iterator[GatewayHandler]:
-    """Answers every path with it, and with the address of something new."""
+    """Answers every path with it, and with the address of something new, or of another host."""
 
     async def echo(request: Request) -> Response:
-        return Response(request.url.path, headers={"location": "/api/jobs/1"})
+        elsewhere = request.url.path == "/api/elsewhere"
+        location = "https://elsewhere.test/" if elsewhere else "/api/jobs/1"
+        return Response(request.url.path, headers={"location": location})
 
     app = Starlette(routes=[Route("/{path:path}", echo)])
     made = GatewayHandler(app, Services(settings))
@@ -39,13 +41,22 @@ def handler(settings: Settings) -> Iterator[GatewayHandler]:
             "ANY /api/{proxy+}", {"proxy": "jobs/7"}, "/dev/api/jobs/7", "/api/jobs/7",
             "/dev/api/jobs/1",
         ),
-        ("$default", {}, "/api/jobs", "/api/jobs", "/api/jobs/1"),
+        (
+            "ANY /api/{a}/{proxy+}", {"a": "x", "proxy": "1/2"}, "/dev/api/x/1/2", "/api/x/1/2",
+            "/dev/api/jobs/1",
+        ),
+        ("$default", None, "/api/jobs", "/api/jobs", "/api/jobs/1"),
+        ("GET /api/jobs", None, "/dev/other/jobs", "/dev/other/jobs", "/api/jobs/1"),
+        (
+            "GET /api/elsewhere", None, "/dev/api/elsewhere", "/api/elsewhere",
+            "https://elsewhere.test/",
+        ),
     ],
 )  # fmt: skip
 def test_a_stage_or_a_domains_mapping_precedes_what_an_answer_names(
     handler: GatewayHandler,
     route: str,
-    parameters: dict[str, str],
+    parameters: dict[str, str] | None,
     path: str,
     seen: str,
     location: str,

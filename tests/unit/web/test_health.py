@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -10,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from minutehand.functions.health import checks
-from minutehand.functions.health.checks import in_words, judge, readiness
+from minutehand.functions.health import apps, checks, handler
+from minutehand.functions.health.checks import in_words, judge, judge_key, readiness
 from minutehand.queue.models import StorageState
 
 NEARLY_FULL = StorageState(share=0.9, retention_shortened=True)
@@ -121,6 +122,31 @@ async def test_apps_add_lines_and_a_failing_app_is_distinguished() -> None:
     assert body["checks"]["database"]["verdict"] == "pass"
 
 
+async def test_an_app_that_cannot_say_hides_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that fails, and one that never answers."""
+
+    async def fails(_: object) -> Any:
+        raise RuntimeError("10.0.0.7")
+
+    async def hangs(_: object) -> Any:
+        await asyncio.Event().wait()
+
+    async def answers(_: object) -> Any:
+        return {"outbox": {"verdict": "pass"}}
+
+    found = {"a": fails, "b": hangs, "c": answers}
+    modules = [(name, SimpleNamespace(checks=each)) for name, each in found.items()]
+    monkeypatch.setattr(apps, "_modules", lambda _: modules)
+    monkeypatch.setattr(apps, "PATIENCE", 0.01)
+    lines = await asyncio.wait_for(apps.checks_of_apps(SimpleNamespace())(), 60)  # type: ignore[arg-type]
+
+    assert {name: (line["verdict"], line.get("detail")) for name, line in lines.items()} == {
+        "a": ("warn", "no answer: RuntimeError"),
+        "b": ("warn", "no answer: TimeoutError"),
+        "outbox": ("pass", None),
+    }
+
+
 @pytest.mark.parametrize("answer", [ConnectionError("10.0.0.7 refused"), None])
 async def test_a_database_that_is_unavailable_or_silent_fails_everything(
     answer: Any, monkeypatch: pytest.MonkeyPatch
@@ -137,6 +163,99 @@ async def test_a_database_that_is_unavailable_or_silent_fails_everything(
     assert (status, body["status"]) == (503, "not_ready")
     assert {check["verdict"] for check in body["checks"].values()} == {"fail"}
     assert "10.0.0.7" not in str(body)
+
+
+def test_each_verdict_says_what_was_found() -> None:
+    """An operator reads this line and nothing else."""
+    found = judge(health(oldest=130.4, stalled=125, tick=7, storage=NEARLY_FULL))
+    young = judge(health(stalled=120, oldest=121, tick=None, storage=StorageState()))
+
+    said = {name: (line["value"], line["unit"], line["detail"]) for name, line in found.items()}
+    assert said == {
+        "queue_depth": (3, "jobs", "3 wait: no worker serves a"),
+        "oldest_due": (130.4, "s", "has waited 130 s; nothing was leased for 125 s"),
+        "last_tick": (7, "s", "ended 7 s ago"),
+        "storage": (
+            90.0, "%",
+            "90% of the plan's size is used; ended jobs are removed after retention_floor_days",
+        ),
+    }  # fmt: skip
+    assert [young[name]["detail"] for name in ("oldest_due", "last_tick", "storage")] == [
+        "has waited 121 s", "no tick seen yet", "not measured yet",
+    ]  # fmt: skip
+    assert judge(health())["oldest_due"]["detail"] == "nothing is due"
+    assert judge_key(29.4)["detail"] == "expires in 29 days; `minutehand rotate`"
+    assert judge_key(30.0)["detail"] == "expires in 30 days"
+
+
+AWS_CONTEXT = SimpleNamespace(aws_request_id="of-lambda")
+
+
+def probe(path: str, **event: Any) -> tuple[int, dict[str, Any], dict[str, str]]:
+    answer = handler.handler({"rawPath": path, **event}, AWS_CONTEXT)
+    return answer["statusCode"], json.loads(answer["body"]), answer["headers"]
+
+
+@pytest.mark.parametrize(
+    ("path", "event", "status", "word"),
+    [
+        ("/health", {}, 200, "down"),
+        ("/dev/health", {"routeKey": "GET /health"}, 200, "down"),
+        ("/health", {"queryStringParameters": {"deep": "0"}}, 200, "healthy"),
+        ("/health", {"queryStringParameters": {"deep": ""}}, 200, "down"),
+        ("/api/v1/health", {"queryStringParameters": {"deep": "false"}}, 200, "healthy"),
+        ("/healthz", {}, 404, None),
+        ("/health", {"requestContext": {"http": {"method": "POST"}}}, 405, None),
+    ],
+)
+def test_a_shallow_probe_says_what_was_last_found(
+    monkeypatch: pytest.MonkeyPatch, path: str, event: Any, status: int, word: str | None
+) -> None:
+    """It waits for nothing; with `deep=0` it speaks of the process alone."""
+    monkeypatch.setattr(handler, "_known", ({"status": "not_ready", "checks": {}}, 0.0))
+
+    found, body, headers = probe(path, **event)
+
+    assert (found, body.get("status")) == (status, word)
+    assert ("checks" in body) is (word == "down")
+    assert headers.get("allow") == ("GET" if status == 405 else None)
+
+
+@pytest.mark.parametrize(
+    ("event", "request_id"),
+    [
+        ({"headers": {"x-request-id": "order-4711"}}, "order-4711"),
+        ({"headers": {"x-request-id": "bad"}, "requestContext": {"requestId": "gate"}}, "gate"),
+        ({}, "of-lambda"),
+    ],
+)
+def test_a_probe_is_named_by_its_sender_the_gateway_or_lambda(event: Any, request_id: str) -> None:
+    """By whichever is sane."""
+    _, body, headers = probe("/nothing", **event)
+
+    assert (body["request_id"], headers["x-request-id"]) == (request_id, request_id)
+
+
+@pytest.mark.parametrize(
+    ("path", "event", "word"),
+    [
+        ("/health", {"queryStringParameters": {"deep": "1"}}, "not_ready"),
+        ("/api/health/ready", {}, "not_ready"),
+        ("/api/v1/health", {}, "down"),
+    ],
+)
+def test_a_deep_probe_of_a_database_that_is_unavailable_fails(
+    monkeypatch: pytest.MonkeyPatch, path: str, event: Any, word: str
+) -> None:
+    """The next one begins again: the key may have been rotated."""
+    monkeypatch.setattr(checks, "PATIENCE", 0.05)
+    for name in ("URL", "PUBLISHABLE_KEY", "WORKER_KEY"):
+        monkeypatch.setenv(f"SUPABASE_{name}", "http://127.0.0.1:1")
+
+    status, body, headers = probe(path, **event)
+
+    assert (status, body["status"], headers["retry-after"]) == (503, word, "5")
+    assert probe("/health")[1]["status"] == "unknown"
 
 
 def test_verdicts_grow_worse_with_age() -> None:

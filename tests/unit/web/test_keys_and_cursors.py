@@ -16,7 +16,14 @@ from minutehand.web.idempotency import key_of_part, one_key, parse_key
 
 @pytest.mark.parametrize(
     ("header", "key"),
-    [(None, None), ("order-1", "order-1"), ('"order-1"', "order-1"), (" a b ", "a b")],
+    [
+        (None, None),
+        ("order-1", "order-1"),
+        ('"order-1"', "order-1"),
+        (" a b ", "a b"),
+        ('"', '"'),
+        ("~" * 255, "~" * 255),
+    ],
 )
 def test_a_key_is_read_plain_or_quoted(header: str | None, key: str | None) -> None:
     """The IETF draft quotes it, most clients do not."""
@@ -36,6 +43,7 @@ def test_an_unusable_key_is_refused_and_not_ignored(header: str) -> None:
 def test_two_different_keys_in_one_request_are_refused() -> None:
     """Neither can be the one that was meant."""
     assert one_key("a", "a") == "a"
+    assert one_key("a", None) == "a"
     assert one_key(None, "b") == "b"
     with pytest.raises(ApiError):
         one_key("a", "b")
@@ -64,6 +72,23 @@ def test_instants_keep_their_microseconds() -> None:
     at = "2026-11-20T08:00:00.123456+00:00"
 
     assert paging.decode(paging.encode(at), datetime) == (at,)
+
+
+@pytest.mark.parametrize(
+    ("values", "kinds"),
+    [
+        (("2026-11-20T08:00:00",), (datetime,)),
+        (("1",), (int,)),
+        (("a", "b"), (str,)),
+        ((), (str,)),
+    ],
+)
+def test_a_cursor_of_another_list_is_refused(
+    values: tuple[str, ...], kinds: tuple[type, ...]
+) -> None:
+    """Postgres would compare an instant without its zone by a zone of its own."""
+    with pytest.raises(ApiError):
+        paging.decode(paging.encode(*values), *kinds)
 
 
 @given(st.text(max_size=40))

@@ -11,8 +11,9 @@ import pytest
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
+from minutehand.config import Settings
 from minutehand.node import node_binary
-from minutehand.web.site import FOLDERS, ConsoleFiles
+from minutehand.web.site import FOLDERS, ConsoleFiles, security_headers
 from tests.support.paths import ROOT
 
 PAGES = ("/jobs", "/jobs/1a2b", "/types/greetings.send", "/types/report.js", "/queues/a.b/")
@@ -41,6 +42,49 @@ async def test_one_process_answers_pages_of_dotted_names(console: Path) -> None:
 
     assert pages == ["the console"] * len(PAGES)
     assert missing == [404] * len(FILES)
+
+
+async def test_a_page_carries_the_policy_and_its_parts_come_in_brotli(
+    console: Path, settings: Settings
+) -> None:
+    """A script runs under its page's policy; a proxy must not mix up the encodings."""
+    script = "const answer = 42;" * 9
+    (console / "app.js").write_text(script)
+    (console / "logo.png").write_bytes(b"png")
+    headers = security_headers(settings, {"AWS_ENDPOINT_URL": "http://s3.test"})
+    app = Starlette(routes=[Mount("/", ConsoleFiles(console, headers))])
+    async with httpx.AsyncClient(
+        transport=httpx.ASGITransport(app), base_url="http://console"
+    ) as client:
+        page, part, image = [
+            await client.get(path, headers={"accept-encoding": "gzip, br"})
+            for path in ("/", "/app.js", "/logo.png")
+        ]
+        plain = await client.get("/app.js", headers={"accept-encoding": "gzip"})
+        head = await client.head("/app.js", headers={"accept-encoding": "br"})
+
+    policy = page.headers["content-security-policy"]
+    own, url = "https://project.example.test", "project.example.test"
+    assert f"connect-src 'self' {own} wss://{url} http://s3.test;" in policy
+    assert "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:" in policy
+    assert page.headers["x-frame-options"] == "DENY"
+    assert (page.text, part.text, plain.text) == ("the console", script, script)
+    assert (part.headers["content-encoding"], part.headers["vary"]) == ("br", "Accept-Encoding")
+    assert (part.headers["etag"], part.headers["content-type"]) == (
+        plain.headers["etag"], plain.headers["content-type"],
+    )  # fmt: skip
+    assert "content-security-policy" not in part.headers
+    assert part.headers["x-content-type-options"] == "nosniff"
+    assert not any("content-encoding" in each.headers for each in (plain, image, head))
+
+
+async def test_a_console_that_is_not_built_has_no_pages(tmp_path: Path) -> None:
+    """A 404, and not an error."""
+    app = Starlette(routes=[Mount("/", ConsoleFiles(tmp_path, {}))])
+    async with httpx.AsyncClient(
+        transport=httpx.ASGITransport(app), base_url="http://console"
+    ) as client:
+        assert (await client.get("/jobs")).status_code == 404
 
 
 def test_cloudfront_answers_the_same() -> None:

@@ -9,6 +9,7 @@ import json
 import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 from typing import Any
 from uuid import uuid4
 
@@ -21,14 +22,21 @@ from minutehand.clock import FrozenClock, SystemClock
 from minutehand.config import Settings
 from minutehand.queue import QueueClient
 from minutehand.queue.errors import JobNotFound, QueueError, QueueUnavailable, TokenRefused
-from minutehand.queue.models import FeedPage
+from minutehand.queue.models import FeedPage, JobEvent
 from minutehand.web import streams
 from minutehand.web.caller import Caller
 from minutehand.web.errors import ApiError
-from minutehand.web.feeds import READ_LIMIT, JobFeed, cursors_between, seq_cursor
+from minutehand.web.feeds import (
+    READ_LIMIT,
+    HistoryFeed,
+    JobFeed,
+    cursors_between,
+    seq_cursor,
+)
 from minutehand.web.hub import CHECKS_PER_SECOND, READS_PER_SECOND, EventHub
 from minutehand.web.ring import MAX_BYTES, MAX_FRAMES, Frame, Ring
 from minutehand.web.services import Services
+from minutehand.web.shared_reads import SharedReads
 from minutehand.web.sse import KEEP_ALIVE, Batch, EventStream, Line, Pace, Reader, Stream
 from minutehand.web.streams import BUFFERED_SECONDS, Opening, asked_at, buffered_pace
 
@@ -395,6 +403,21 @@ async def test_what_one_reader_finds_in_the_log_the_others_need_not_read() -> No
     assert all("id: 1\n" in text for text in texts)
 
 
+async def test_a_frame_of_many_jobs_makes_its_readers_read() -> None:
+    """Without numbers it is a hint alone: only the log says what came before it."""
+    hub = live_hub()
+
+    class Many(Script):
+        topic, position = "workspace:w", None
+
+    feed = Many(Batch(), Batch([line(1)], end="completed"))
+    reading = asyncio.ensure_future(read_all(feed, hub=hub, pace=NEVER))
+    await until(lambda: len(feed.items) == 1)
+    hub.notify("workspace:w", Frame(1, size=1))
+
+    assert "id: 1\n" in await asyncio.wait_for(reading, 60)
+
+
 async def test_all_streams_of_a_process_share_a_budget_of_reads_and_of_checks() -> None:
     """Each reads less often the more there are: the database sees the same."""
     hub = EventHub()
@@ -631,8 +654,10 @@ def test_a_cursor_in_the_header_beats_the_query(
 @pytest.mark.parametrize("header", ["x", "-1", "1.5", "٣", "9" * 19])
 def test_a_header_that_is_no_cursor_is_refused(header: str) -> None:
     """Digits of other scripts included, which `int` would take."""
-    with pytest.raises(ApiError):
+    with pytest.raises(ApiError) as refused:
         seq_cursor(header, None)
+
+    assert refused.value.info[0]["location"] == "header"
 
 
 def page(count: int, cursor: str, *, more: bool = False) -> FeedPage:
@@ -663,6 +688,100 @@ def test_each_event_of_a_page_has_a_cursor_to_resume_after_it() -> None:
     assert first == [f"1:1:~9:9:~{at}~{JOB}~1", "1:1:~9:9:~t~j~2"]
     assert inside == [f"5:5:~8:8:~{at}~{JOB}~1", "8:8:"]
     assert cursors_between("5:5:", page(0, "9:9:")) == []
+
+
+class Log:
+    """A queue with one job: which of its events are kept, how many there were, how it is."""
+
+    def __init__(self, kept: int, last: int, status: str, *, type: str = "job.progress") -> None:
+        self.kept, self.last, self.status, self.type = kept, last, status, type
+
+    async def events_after(self, _: str, seq: int, *, limit: int) -> list[JobEvent]:
+        whole = range(seq + 1, self.kept + 1)[:limit]
+        found = [
+            frame_of(each, type=self.type if each == self.last else "job.log") for each in whole
+        ]
+        return [JobEvent.model_validate({**each, "created_at": each["at"]}) for each in found]
+
+    async def get_job(self, _: str) -> Any:
+        return SimpleNamespace(
+            last_seq=self.last, status=self.status, ended=self.status == "completed"
+        )
+
+
+def said(batch: Batch) -> tuple[list[str], bool, str | None]:
+    return [each.cursor for each in batch.lines], batch.more, batch.end
+
+
+DONE = "job.completed"
+
+
+@pytest.mark.parametrize(
+    ("log", "first", "second", "check"),
+    [
+        (Log(2, 2, "processing"), (["2"], False, None), ([], False, None), (False, None)),
+        (Log(2, 2, "completed", type=DONE), (["2"], True, None), ([], False, "completed"),
+         (False, "completed")),
+        (Log(2, 2, "processing", type=DONE), (["2"], True, None), ([], False, None), (False, None)),
+        (Log(1, 1, "completed"), ([], False, "completed"), ([], False, None), (False, "completed")),
+        (Log(1, 1, "processing"), ([], False, None), ([], False, None), (False, None)),
+        (Log(0, 3, "completed"), ([], False, "completed"), ([], False, None), (True, None)),
+        (Log(0, 3, "processing"), ([], False, None), ([], False, None), (True, None)),
+    ],
+)  # fmt: skip
+async def test_a_jobs_end_is_sent_after_all_its_events_that_are_kept(
+    log: Any, first: Any, second: Any, check: Any
+) -> None:
+    """A job that was retried goes on; one whose events were removed ends without them."""
+    feed = JobFeed(log, JOB, after=1)
+
+    assert said(await feed.start()) == first
+    assert said(await feed.read()) == second
+    assert said(await feed.check())[1:] == check
+
+
+async def test_the_history_of_many_jobs_is_read_from_cursor_to_cursor() -> None:
+    """A check moves nothing; a cursor that the database does not know begins again."""
+    asked: list[str | None] = []
+    again = page(1, "20:20:").model_copy(update={"reset": True})
+    pages = iter([page(2, "9:9:", more=True), page(1, "10:10:"), page(0, "10:10:"), again])
+
+    async def read_after(cursor: str | None) -> FeedPage:
+        asked.append(cursor)
+        return next(pages)
+
+    feed = HistoryFeed("workspace:w", read_after, after="5:5:", reads=SharedReads())
+    first, checks = await feed.read(), [await feed.check() for _ in range(2)]
+    last = await feed.read()
+
+    assert asked == ["5:5:", "9:9:", "9:9:", "9:9:"]
+    assert said(first) == ([f"5:5:~9:9:~701~{JOB}~1", "9:9:"], True, None)
+    assert (first.cursor, [each.more for each in checks]) == ("9:9:", [True, False])
+    assert [(each.type, each.cursor) for each in last.lines] == [
+        ("reset", "20:20:"), ("job.created", "20:20:"),
+    ]  # fmt: skip
+    assert last.lines[0].data == {"reason": "cursor"}
+
+
+async def test_readers_of_one_circle_at_one_place_share_a_read() -> None:
+    """Those of another see other events, and one without a place is at its own beginning."""
+    reads, asked = SharedReads(), 0
+
+    async def read_after(cursor: str | None) -> FeedPage:
+        nonlocal asked
+        asked += 1
+        return page(0, cursor or "1:1:")
+
+    counts = []
+    for circle, place, since in (
+        ("a", "5:5:", 0.0), ("a", "5:5:", 0.0), ("b", "5:5:", 0.0), ("a", "6:6:", 0.0),
+        ("a", None, 0.0), ("a", None, 0.0), ("a", "5:5:", None),
+    ):  # fmt: skip
+        feed = HistoryFeed("workspace:w", read_after, after=place, reads=reads, circle=circle)
+        await feed.read(since=since)
+        counts.append(asked)
+
+    assert counts == [1, 1, 2, 3, 4, 5, 6]
 
 
 class Leaving:
@@ -745,9 +864,7 @@ async def test_where_each_stream_holds_an_invocation_the_database_counts_them(
 
     monkeypatch.setattr(services, "queue_of", lambda _: Refusing())
     monkeypatch.setattr(services, "pace", dataclasses.replace(QUICK, streaming=streaming))
-    caller = Caller(
-        user_id=uuid4(), role="authenticated", token="t", expires_at=datetime.now(UTC), claims={}
-    )
+    caller = Caller(uuid4(), "authenticated", token="t", expires_at=datetime.now(UTC))
     client = Leaving()
 
     with contextlib.nullcontext() if streaming else pytest.raises(QueueError):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -133,6 +133,48 @@ async def test_without_addresses_or_a_server_nothing_is_pretended() -> None:
     assert (unset.outcome, unset.error and "SMTP_URL" in unset.error.message) == ("failed", True)
 
 
+@pytest.mark.parametrize(
+    ("sent", "outcome", "after"),
+    [
+        (Sent(ok=True, status=200, message="accepted"), "completed", None),
+        (Sent(ok=False, message="no answer"), "retry", None),
+        (Sent(ok=False, status=408, message="late"), "retry", None),
+        (Sent(ok=False, status=429, message="busy", retry_after=timedelta(seconds=9)), "retry", 9),
+        (Sent(ok=False, status=500, message="broken"), "retry", None),
+        (Sent(ok=False, status=599, message="broken"), "retry", None),
+        (Sent(ok=False, status=499, message="refused"), "failed", None),
+    ],
+)
+async def test_an_alert_is_posted_and_tried_again_where_that_may_help(
+    sent: Sent, outcome: str, after: float | None
+) -> None:
+    """In the receiver's own format, to the address of its workspace."""
+    target = {"format": "json", "host": "chat.example"}
+    posted: list[tuple[Any, ...]] = []
+
+    async def recipients(job_id: str, fence: int) -> dict[str, Any]:
+        assert (job_id, fence) == (job.job_id, 1)
+        return {"mail": [], "post": target, "workspace_id": "w"}
+
+    async def post(*given: Any) -> Sent:
+        posted.append(given)
+        return sent
+
+    job = ProcessorTest(Alerts(None, recipients, post).send, ALERT)
+    run = await job.run()
+
+    text = "share of failed jobs of send_digest reached its threshold."
+    data = ALERT.model_dump(mode="json")
+    body = {"type": "alert.raised", "timestamp": ALERT.at, "text": text, "data": data}
+    assert posted == [("w", target, body)]
+    assert (run.outcome, run.retry_after_seconds) == (outcome, after)
+    if outcome == "completed":
+        assert run.result == {"mailed": 0, "posted": True}
+    else:
+        assert run.error is not None
+        assert run.error.message == f"chat.example: {sent.message}"
+
+
 def test_an_end_is_worded_as_one() -> None:
     """Resolved, with nothing left to measure."""
     over = ALERT.model_copy(update={"state": "resolved", "value": None, "of_type": None})
@@ -150,8 +192,12 @@ def test_the_environment_names_the_server() -> None:
         {"SMTP_URL": "smtps://me:s%40crt@mail.example", "MAIL_FROM": "a@example.com"}
     )
 
+    plain = MailServer.from_env({"SMTP_URL": "smtp://m.example", "MAIL_FROM": "a@example.com"})
+    assert plain is not None
+    assert (plain.port, plain.user, plain.password, plain.is_encrypted) == (587, None, None, False)
     assert full is not None
     assert (full.port, full.user, full.password, full.is_encrypted) == (465, "me", "s@crt", True)
-    assert MailServer.from_env({}) is None
+    assert MailServer.from_env({"SMTP_URL": "smtp://m.example"}) is None
+    assert MailServer.from_env({"MAIL_FROM": "a@example.com"}) is None
     with pytest.raises(ConfigurationError, match="SMTP_URL"):
         MailServer.from_env({"SMTP_URL": "https://mail.example", "MAIL_FROM": "a@example.com"})

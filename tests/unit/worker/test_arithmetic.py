@@ -1,19 +1,22 @@
-"""Plain functions of the tick: its turning points, its extra workers, its metrics, its trace."""
+"""Plain functions of the tick: its turning points, its extra workers, its metrics."""
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
+from typing import Any
 
+import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from minutehand.clock import SystemClock
+from minutehand.queue.errors import QueueUnavailable
 from minutehand.worker import FanOut, TickSummary
-from minutehand.worker.deadlines import Deadlines
-from minutehand.worker.extra_workers import ExtraWorkers
-from minutehand.worker.metrics import tick_line
-from minutehand.worker.trace import child_of, parse
+from minutehand.worker.deadlines import Deadlines, in_time
+from minutehand.worker.extra_workers import SIDE_CALL_SECONDS, ExtraWorkers
+from minutehand.worker.metrics import database_line, tick_line
+from tests.support.virtual_time import LoopClock, leaping
 
 
 @given(st.floats(0, 1e6), st.floats(0.5, 900))
@@ -37,11 +40,60 @@ def test_half_of_a_whole_tick_is_a_fair_time() -> None:
     assert not deadlines.had_fair_time(0, usual_seconds=300)
 
 
-def test_a_loop_without_deadline_has_none() -> None:
-    deadlines = Deadlines.until(0, math.inf)
+@pytest.mark.parametrize(
+    ("budget", "moments"),
+    [
+        (900, (890, 897, 899.7)),
+        (60, (50, 57, 59.7)),
+        (10, (8, 9, 9.7)),
+        (4, (3, 3.5, 3.8)),
+        (1, (0.5, 0.7, 0.95)),
+    ],
+)
+def test_a_longer_tick_keeps_more_of_its_time_to_settle(
+    budget: float, moments: tuple[float, float, float]
+) -> None:
+    made = Deadlines.until(0, budget)
 
-    assert math.isinf(deadlines.stop_working)
+    assert (made.stop_leasing, made.stop_working, made.end) == pytest.approx(moments)
+
+
+@pytest.mark.parametrize(
+    ("now", "usual", "is_fresh"),
+    [(9.6, None, True), (9.8, None, False), (9.6, 50, True), (0, 108, False), (0, 107, True)],
+)
+def test_a_tick_is_fresh_while_nine_tenths_of_a_usual_one_are_left(
+    now: float, usual: float | None, is_fresh: bool
+) -> None:
+    """What takes longer than a whole run would otherwise never start."""
+    assert Deadlines.until(0, 100).is_fresh(now, usual) == is_fresh
+
+
+@pytest.mark.parametrize(
+    ("takes", "until", "ended_at"),
+    [(9, 10, 9), (9, 3, None), (0.2, -5, 0.2), (0.4, -5, None), (1e6, math.inf, 1e6)],
+)
+def test_a_call_is_given_up_at_its_deadline_and_has_a_moment_in_any_case(
+    takes: float, until: float, ended_at: float | None
+) -> None:
+    async def story() -> float:
+        clock = LoopClock()
+        await in_time(asyncio.sleep(takes), until, clock)
+        return clock.monotonic()
+
+    if ended_at is None:
+        with pytest.raises(QueueUnavailable):
+            leaping(story())
+    else:
+        assert leaping(story()) == ended_at
+
+
+def test_a_loop_without_deadline_has_none() -> None:
+    deadlines = Deadlines.until(5, math.inf)
+
+    assert (deadlines.start, deadlines.stop_working) == (5, math.inf)
     assert deadlines.had_fair_time(1e9)
+    assert deadlines.is_fresh(1e9)
 
 
 @given(st.integers(0, 5000), st.integers(1, 100), st.floats(0, 900), st.none() | st.floats(0, 600))
@@ -67,65 +119,142 @@ def test_a_longer_backlog_never_gets_fewer_extra_workers(due: int, slots: int, l
     assert few <= more
 
 
-def test_what_one_worker_carries_in_its_time_starts_no_extra_worker() -> None:
-    assert FanOut().extra_workers(due=30, slots=5, seconds_left=60, mean_seconds=0.1) == 0
-    assert FanOut().extra_workers(due=1000, slots=5, seconds_left=60, mean_seconds=1.0) == 10
-    assert FanOut().extra_workers(due=20, slots=5, seconds_left=60, mean_seconds=1.0) == 0
-    assert FanOut().extra_workers(due=20, slots=5, seconds_left=1, mean_seconds=1.0) == 3
+@pytest.mark.parametrize(
+    ("due", "slots", "left", "mean", "started"),
+    [
+        (30, 5, 60, 0.1, 0),
+        (1000, 5, 60, 1.0, 10),
+        (25, 5, 60, None, 0),
+        (26, 5, 60, None, 1),
+        (20, 5, 1, 1.0, 3),
+        (20, 5, -3, 1.0, 3),
+        (25_000, 5, 60, 0.0, 0),
+        (25_001, 5, 60, 0.0, 1),
+        (9, 1, 60, 9, 0),
+        (10, 1, 60, 9, 9),
+        (10, 0, 60, 9, 0),
+    ],
+)
+def test_extra_workers_take_what_one_does_not_begin_in_its_time(
+    due: int, slots: int, left: float, mean: float | None, started: int
+) -> None:
+    policy = FanOut()
 
-
-async def test_extra_workers_start_once_and_what_is_left_at_the_end_gets_one() -> None:
-    """However often a tick sees the backlog; few jobs are not left to the next minute."""
-    asked: list[int] = []
-
-    async def start(count: int) -> int:
-        asked.append(count)
-        return count
-
-    extra = ExtraWorkers(
-        FanOut(most=7),
-        start,
-        summary=TickSummary(worker_id="w", tick_id="t"),
-        deadlines=Deadlines.until(0, math.inf),
-        clock=SystemClock(),
-        slots=5,
+    assert started == policy.extra_workers(
+        due=due, slots=slots, seconds_left=left, mean_seconds=mean
     )
 
-    await extra.for_backlog(5000, runs=0)
-    await extra.for_backlog(4000, runs=0)
-    await extra.for_the_rest(3, runs=0)
-    await extra.for_the_rest(0, runs=0)
 
-    assert asked == [7, 1]
+class Starting:
+    """Extra workers of a tick on the loop's clock: how many were asked for, and accepted."""
+
+    def __init__(self, most: int = 7, *, accepts: int = 7, budget: float = math.inf) -> None:
+        self.asked: list[int] = []
+        self.takes = 0.0
+        self.summary = TickSummary(worker_id="w", tick_id="t")
+
+        async def start(count: int) -> int:
+            self.asked.append(count)
+            await asyncio.sleep(self.takes)
+            return min(count, accepts)
+
+        self.extra = ExtraWorkers(
+            FanOut(most=most),
+            start,
+            summary=self.summary,
+            deadlines=Deadlines.until(0, budget),
+            clock=LoopClock(),
+            slots=5,
+        )
+
+
+def test_extra_workers_start_once_and_what_is_left_at_the_end_gets_one() -> None:
+    """However often a tick sees the backlog; few jobs are not left to the next minute."""
+
+    async def story() -> Starting:
+        tick = Starting()
+        for due in (5000, 4000):
+            await tick.extra.for_backlog(due, runs=0)
+        for due in (3, 100, 0):
+            await tick.extra.for_the_rest(due, runs=0)
+        return tick
+
+    tick = leaping(story())
+
+    assert (tick.asked, tick.summary.extra_workers) == ([7, 1, 3], 11)
+
+
+def test_extra_workers_are_counted_by_how_long_jobs_took_and_what_time_is_left() -> None:
+    async def story() -> list[int]:
+        tick = Starting(accepts=0, budget=60)
+        await tick.extra.for_backlog(200, runs=0)
+        tick.summary.busy_ms = 4000.0
+        await tick.extra.for_backlog(200, runs=8)
+        await asyncio.sleep(49)
+        await tick.extra.for_backlog(200, runs=100)
+        return tick.asked
+
+    assert leaping(story()) == [7, 3, 1], "a refusal is normal: the next look asks again"
+
+
+def test_extra_workers_that_do_not_start_in_time_are_given_up() -> None:
+    """The tick does not depend on them; nor on those that its policy forbids."""
+
+    async def story() -> tuple[float, int, list[int]]:
+        tick, forbidden = Starting(), Starting(most=0)
+        tick.takes = 100
+        await tick.extra.for_the_rest(3, runs=0)
+        await forbidden.extra.for_the_rest(3, runs=0)
+        return asyncio.get_running_loop().time(), tick.summary.extra_workers, forbidden.asked
+
+    assert leaping(story()) == (SIDE_CALL_SECONDS, 0, [])
 
 
 def test_a_metrics_line_is_cloudwatchs_format() -> None:
-    summary = TickSummary(worker_id="w", tick_id="t", leased=3, completed=2, failed=1)
-    summary.duration_ms = 500.0
+    summary = TickSummary(
+        worker_id="w", tick_id="t", leased=9, completed=8, retried=7, failed=6, lost=5,
+        reclaimed=4, due_left=3, duration_ms=500.0,
+    )  # fmt: skip
 
-    line = json.loads(tick_line(summary, stage="prod", at_ms=7, wait_ms=[1.0, 2.0], memory_mb=1024))
+    bare = json.loads(tick_line(summary, stage="prod", at_ms=7))
+    whole = json.loads(
+        tick_line(
+            summary, stage="prod", at_ms=7, wait_ms=[1.0] * 101, run_ms=[2.0],
+            oldest_due_seconds=0, memory_mb=1024,
+        )
+    )  # fmt: skip
 
-    [directive] = line["_aws"]["CloudWatchMetrics"]
-    assert directive["Namespace"] == "Minutehand"
-    assert directive["Dimensions"] == [["stage"]]
-    named = {metric["Name"] for metric in directive["Metrics"]}
-    assert named >= {"Leased", "DeadLetters", "QueueWaitMs", "GigabyteSeconds"}
-    assert all(name in line for name in named)
-    assert (line["QueueWaitMs"], line["GigabyteSeconds"]) == ([1.0, 2.0], 0.5)
+    counts = {
+        "Leased": 9, "Completed": 8, "Retried": 7, "DeadLetters": 6, "LeasesLost": 5,
+        "Reclaimed": 4, "DueLeft": 3,
+    }  # fmt: skip
+    more = {
+        "GigabyteSeconds": 0.5, "QueueWaitMs": [1.0] * 100, "RunMs": [2.0], "OldestDueSeconds": 0,
+    }  # fmt: skip
+    units = {"TickMs": "Milliseconds", "QueueWaitMs": "Milliseconds", "RunMs": "Milliseconds"} | {
+        "GigabyteSeconds": "None", "OldestDueSeconds": "Seconds",
+    }  # fmt: skip
+    for line, metrics in ((bare, {}), (whole, more)):
+        told = counts | {"TickMs": 500.0} | metrics
+        named = [{"Name": name, "Unit": units.get(name, "Count")} for name in told]
+        about = {"Namespace": "Minutehand", "Dimensions": [["stage"]], "Metrics": named}
+        head = {"_aws": {"Timestamp": 7, "CloudWatchMetrics": [about]}}
+        assert line == head | told | {"stage": "prod", "worker_id": "w", "tick_id": "t"}
 
 
-@given(st.text(max_size=80))
-def test_a_broken_trace_header_begins_a_new_trace(header: str) -> None:
-    assume(parse(header) is None)
+def test_the_database_s_size_is_a_metric_of_its_stage() -> None:
+    line = json.loads(database_line(5, stage="prod", at_ms=7))
+    [about] = line["_aws"]["CloudWatchMetrics"]
 
-    assert parse(child_of(header)) is not None
+    assert (line["stage"], line["DatabaseBytes"]) == ("prod", 5)
+    assert about["Metrics"] == [{"Name": "DatabaseBytes", "Unit": "Bytes"}]
 
 
-def test_a_child_span_stays_in_its_trace() -> None:
-    parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
-
-    child = child_of(parent)
-
-    assert child != parent
-    assert child.startswith("00-4bf92f3577b34da6a3ce929d0e0e4736-")
-    assert child.endswith("-01")
+@pytest.mark.parametrize(
+    ("counts", "is_worth"),
+    [({"calls": 9}, False), ({"leased": 1}, True), ({"reclaimed": 1}, True), ({"error": ""}, True)],
+)
+def test_a_tick_that_found_nothing_is_not_worth_a_line(
+    counts: dict[str, Any], is_worth: bool
+) -> None:
+    assert TickSummary(worker_id="w", tick_id="t", **counts).is_worth_reporting == is_worth

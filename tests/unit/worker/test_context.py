@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
 from pydantic import BaseModel
 
-from minutehand.queue import NewJob
+from minutehand.clock import FrozenClock
+from minutehand.queue import EnqueueOptions, NewJob
 from minutehand.queue.errors import ProcessorError
+from minutehand.queue.models import Artefact, JobId, LogLine, Progress, RunningStep, StepResult
 from minutehand.worker import Backoff, ChildrenFailed, Fail, Job, JobContext, Retry
-from minutehand.worker.context import MAX_MESSAGE, Updates
-from minutehand.worker.testing import ProcessorTest
+from minutehand.worker.context import MAX_MESSAGE, Taken, Updates
+from minutehand.worker.testing import ProcessorTest, _Stage
+from tests.support.virtual_time import leaping
 
 
 class Order(BaseModel):
     """A payload."""
 
     item: str = "x"
+
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def checked(processor: Any, **fields: Any) -> ProcessorTest[Order]:
@@ -59,15 +65,18 @@ async def test_a_log_line_never_fails_its_job() -> None:
     async def order(job: Job[Order], ctx: JobContext) -> None:
         ctx.log("WARN", "x" * 10_000, odd=object(), nul="a\x00b", half="\ud800", many={1, 2})
         ctx.log("critical", "a\x00b")
+        ctx.log("info", "x" * MAX_MESSAGE)
 
     run = await checked(order).run()
 
     assert run.outcome == "completed"
-    first, second = run.logs
+    first, second, third = run.logs
     assert (first.level, second.level) == ("warning", "error")
     assert (len(first.message), second.message) == (MAX_MESSAGE, "a\ufffdb")
     assert first.metadata["nul"] == "a\ufffdb"
     assert "object" in first.metadata["odd"]
+    assert (second.metadata, second.at) == (None, NOW)
+    assert third.message == "x" * MAX_MESSAGE
 
 
 async def test_an_unknown_level_is_a_mistake_worth_hearing_about() -> None:
@@ -114,17 +123,24 @@ async def test_a_step_can_be_read_back_as_a_model() -> None:
     assert first.result == second.result == {"total": 3, "kind": "Receipt"}
 
 
-@pytest.mark.parametrize("name", ["", "x" * 201])
-async def test_a_step_name_is_bounded(name: str) -> None:
-    async def order(job: Job[Order], ctx: JobContext) -> None:
-        await ctx.step(name, nothing)
+@pytest.mark.parametrize(
+    ("name", "steps"),
+    [("", []), ("x" * 201, []), ("x" * 200, ["x" * 200]), ("pay", ["pay", "pay#2", "pay#3"])],
+)
+async def test_a_step_name_is_bounded_and_counted(name: str, steps: list[str]) -> None:
+    async def order(job: Job[Order], ctx: JobContext) -> bool:
+        for _ in range(3):
+            await ctx.step(name, nothing)
+        return ctx.has_step("pay#3") and not ctx.has_step("pay#4")
 
     async def nothing() -> None:
         return None
 
-    run = await checked(order).run()
+    test = checked(order)
+    run = await test.run()
 
-    assert isinstance(run.raised, ValueError)
+    assert list(test.steps) == steps
+    assert (run.result is True) == (name == "pay") != isinstance(run.raised, ValueError)
 
 
 async def test_waits_resume_in_order_whatever_they_are() -> None:
@@ -143,17 +159,54 @@ async def test_waits_resume_in_order_whatever_they_are() -> None:
         "until": "2026-01-01T01:00:00+00:00",
     }
     test.wake()
-    asked = await test.run()
-    assert asked.wait is not None
-    assert (asked.wait["question"], asked.wait["options"]) == ("Size?", ["S", "L"])
+    assert (await test.run()).wait == {
+        "kind": "ask",
+        "name": "ask",
+        "question": "Size?",
+        "options": ["S", "L"],
+        "timeout_at": "2026-01-01T00:01:00+00:00",
+        "default": {"answer": "S"},
+    }
     test.time_out()
-    await test.run()
+    assert (await test.run()).wait == {"kind": "event", "name": "event:paid", "event": "paid"}
     test.event({"amount": 3})
-    await test.run()
+    assert (await test.run()).wait == {
+        "kind": "event",
+        "name": "event:shipped",
+        "event": "shipped",
+        "timeout_at": "2026-01-01T00:01:00+00:00",
+    }
     test.time_out()
 
     assert (await test.run()).result == ["S", {"amount": 3}, "unknown"]
     assert test.attempt == 1
+
+
+async def test_a_wait_has_a_name_of_its_own_and_ends_with_what_came() -> None:
+    """A question without options or time is open until someone answers."""
+
+    async def order(job: Job[Order], ctx: JobContext) -> Any:
+        await ctx.sleep(datetime(2026, 1, 1, 9, tzinfo=timezone(timedelta(hours=2))), name="rest")
+        return await ctx.ask("Sure?", default="no", name="sure")
+
+    test = checked(order)
+
+    assert (await test.run()).wait == {
+        "kind": "sleep",
+        "name": "rest",
+        "until": "2026-01-01T07:00:00+00:00",
+    }
+    test.wake()
+    assert (await test.run()).wait == {"kind": "ask", "name": "sure", "question": "Sure?"}
+    test.answer("yes")
+    assert (await test.run()).result == "yes"
+
+
+async def test_an_instant_to_sleep_until_needs_a_time_zone() -> None:
+    async def order(job: Job[Order], ctx: JobContext) -> None:
+        await ctx.sleep(datetime(2026, 1, 1))  # noqa: DTZ001 - the very mistake
+
+    assert isinstance((await checked(order).run()).raised, ValueError)
 
 
 async def test_except_exception_does_not_swallow_a_wait() -> None:
@@ -177,7 +230,8 @@ async def test_map_spawns_once_and_returns_in_order() -> None:
     [spawned] = test.children.values()
     test.children_end([10, 20])
 
-    assert run.outcome == "waiting"
+    assert run.wait is not None
+    assert run.wait["name"] == "map:child:ended"
     assert [child.payload for child in spawned] == [{"n": 1}, {"n": 2}]
     assert (await test.run()).result == [10, 20]
     assert len(test.children) == 1
@@ -198,13 +252,47 @@ async def test_a_failed_child_fails_its_parent_for_good() -> None:
     assert run.outcome == "failed"
     assert isinstance(run.raised, ChildrenFailed)
     assert "odd" in str(run.raised)
+    assert run.raised.data == {"failed": [run.raised.failed[0].id]}
 
 
-async def test_no_children_need_no_waiting() -> None:
+@pytest.mark.parametrize(
+    ("on_failed", "result"), [("raise", None), ("return", [1, None]), ("skip", [1])]
+)
+async def test_what_a_failed_child_leaves_in_a_map(on_failed: Any, result: Any) -> None:
     async def order(job: Job[Order], ctx: JobContext) -> Any:
+        return await ctx.map(
+            [1, 2], "child", options=EnqueueOptions(priority=7), on_failed=on_failed
+        )
+
+    test = checked(order)
+    await test.run()
+    [spawned] = test.children.values()
+    test.children_end([1, ValueError("odd")])
+    test.children.clear()
+    test._ids.clear()
+    run = await test.run()
+
+    assert {(child.job_type, child.options.priority) for child in spawned} == {("child", 7)}
+    assert (run.result, isinstance(run.raised, ChildrenFailed)) == (result, result is None)
+    assert test.children == {}, "the children are done: no call asks for them again"
+
+
+async def test_no_children_need_no_waiting_and_too_many_are_refused() -> None:
+    async def order(job: Job[Order], ctx: JobContext) -> Any:
+        many = 10_001
+        with pytest.raises(ValueError, match="10001"):
+            await ctx.map([1] * many, "child")
+        with pytest.raises(ValueError, match="10001"):
+            await ctx.gather([JobId("x")] * many)
         return [await ctx.map([], "child"), await ctx.gather([])]
 
     assert (await checked(order).run()).result == [[], []]
+    most = checked(lambda job, ctx: ctx.wait(ctx.gather([JobId("x")] * 10_000)))
+    assert (await most.run()).wait == {
+        "kind": "children",
+        "name": "gather",
+        "job_ids": ["x"] * 10_000,
+    }
 
 
 async def test_a_thousand_children_are_spawned_in_bounded_calls() -> None:
@@ -214,7 +302,8 @@ async def test_a_thousand_children_are_spawned_in_bounded_calls() -> None:
     test = checked(order)
 
     assert (await test.run()).result == 1200
-    assert [len(batch) for batch in test.children.values()] == [500, 500, 200]
+    batches = {name: len(batch) for name, batch in test.children.items()}
+    assert batches == {"spawn": 500, "spawn@500": 500, "spawn@1000": 200}
 
 
 async def test_a_plain_processor_runs_in_a_thread() -> None:
@@ -229,24 +318,115 @@ async def test_a_plain_processor_runs_in_a_thread() -> None:
     assert (await checked(order, cancelled=True).run()).outcome == "failed"
 
 
+async def test_an_async_processor_awaits() -> None:
+    """`ctx.wait` would hold the loop that has to do what it waits for."""
+
+    async def order(job: Job[Order], ctx: JobContext) -> None:
+        ctx.wait(ctx.sleep(1))
+
+    run = await checked(order).run()
+
+    assert isinstance(run.raised, RuntimeError)
+
+
+async def test_a_file_is_kept_for_a_month_unless_it_says_otherwise() -> None:
+    async def order(job: Job[Order], ctx: JobContext) -> Any:
+        usual = await ctx.artefact("a.txt", b"a", "text/plain")
+        short = await ctx.artefact("b.txt", b"bb", "text/html", keep=timedelta(minutes=1))
+        return [usual, short]
+
+    test = checked(order)
+    run = await test.run()
+    kept = [Artefact.model_validate(each) for each in run.result]
+
+    assert [each.expires_at - NOW for each in kept] == [timedelta(days=30), timedelta(minutes=1)]
+    assert [each.media_type for each in kept] == ["text/plain", "text/html"]
+    assert test.artefacts == {"a.txt": b"a", "b.txt": b"bb"}
+
+
+async def test_a_stand_in_for_a_table_is_found_by_its_name() -> None:
+    own = object()
+
+    async def order(job: Job[Order], ctx: JobContext) -> bool:
+        return ctx.table("orders", schema="app") is own
+
+    assert (await checked(order, tables={"orders": own}).run()).result is True
+
+
+def test_a_tag_is_a_word_that_no_terminal_obeys() -> None:
+    updates = Updates()
+    ctx = JobContext(_Stage(checked(None)), updates, steps={}, clock=FrozenClock())
+
+    ctx.tag("customer:42", "x" * 100)
+    for wrong in ("", "x" * 101, "a\x1b[2J", "a\x00"):
+        with pytest.raises(ValueError, match="printable"):
+            ctx.tag("fine", wrong)
+    ctx.tag("\ud800")
+
+    assert updates.take().tags == ("customer:42", "x" * 100, "?")
+
+
+def test_a_step_that_runs_long_is_reported_once() -> None:
+    """Without other news; and again, if that report is lost."""
+    clock = FrozenClock()
+    updates = Updates(clock)
+    updates.begin_step("a")
+    clock.advance(seconds=0.4)
+    assert not updates
+    clock.advance(seconds=0.1)
+    assert updates
+
+    taken = updates.take()
+    assert taken.step == RunningStep(name="a", for_ms=500)
+    assert not updates
+    updates.restore(taken)
+    assert updates
+    updates.begin_step("b")
+    clock.advance(seconds=1)
+
+    assert updates.take().step == RunningStep(name="b", for_ms=1000)
+    assert (updates.leave_step("b"), updates.leave_step("a")) == (1000, 1500)
+    assert updates.take() == Taken(None, (), (), None)
+
+
+def test_lines_that_come_too_fast_are_dropped_and_counted_behind_the_rest() -> None:
+    """The last of them say so, once."""
+    updates = Updates()
+    for number in range(Updates.MAX_LOGS + 2):
+        updates.add_log(LogLine(level="info", message=str(number)))
+
+    first, second, third = updates.take(), updates.take(most_logs=1800), updates.take()
+
+    assert [line.message for line in first.logs] == [str(number) for number in range(200)]
+    assert second.logs[-1].message == "1999"
+    assert [line.message for line in third.logs] == ["2 log lines came too fast and were dropped"]
+    assert (first.logs_from, second.logs_from, third.logs_from) == (0, 200, 2000)
+    assert not updates
+
+
 def test_news_that_did_not_arrive_comes_before_what_came_since() -> None:
     """A lost report must neither lose a line nor turn the order around."""
-    from minutehand.queue.models import LogLine, Progress
-
     updates = Updates()
+    updates.add_step(StepResult(name="1"))
+    updates.add_tags(["1"])
     updates.add_log(LogLine(level="info", message="1"))
     updates.set_progress(Progress(percentage=1))
     taken = updates.take()
     updates.add_log(LogLine(level="info", message="2"))
     updates.set_progress(Progress(percentage=2))
+    updates.add_step(StepResult(name="2"))
+    updates.add_tags(["2"])
 
     updates.restore(taken)
 
     again = updates.take()
     assert again.progress == Progress(percentage=2)
     assert [line.message for line in again.logs] == ["1", "2"]
+    assert ([step.name for step in again.steps], again.tags) == (["1", "2"], ("1", "2"))
     assert (taken.logs_from, again.logs_from, updates.take().logs_from) == (0, 0, None)
     assert not updates
+    updates.restore(again)
+    assert updates.take() == again
 
 
 async def test_a_step_is_tried_again_and_its_last_error_is_raised() -> None:
@@ -298,31 +478,60 @@ async def test_a_try_of_a_step_has_a_timeout() -> None:
     assert run.error.message == "step ask took longer than 0.01 s"
 
 
-@pytest.mark.parametrize(("asks", "remaining"), [(60.0, 300.0), (10.0, 5.0)])
-async def test_a_long_wait_between_tries_gives_the_worker_back(
-    asks: float, remaining: float
+@pytest.mark.parametrize(
+    ("asks", "remaining", "tries"),
+    [(15.0, 300.0, 2), (15.1, 300.0, 1), (10.0, 10.0, 2), (10.0, 9.9, 1)],
+)
+def test_a_long_wait_between_tries_gives_the_worker_back(
+    asks: float, remaining: float, tries: int
 ) -> None:
     """A service that asks for a minute, or for more than is left, is asked by the next attempt."""
 
     class Busy(Exception):
         retry_after = asks
 
-    asked: list[str] = []
+    asked: list[float] = []
 
     async def busy() -> None:
-        asked.append("once")
+        asked.append(asyncio.get_running_loop().time())
         raise Busy("come back later")
 
     async def order(job: Job[Order], ctx: JobContext) -> None:
         async with asyncio.TaskGroup() as group:
-            group.create_task(ctx.step("ask", busy, tries=5))
+            group.create_task(ctx.step("ask", busy, tries=2))
 
-    run = await checked(order, remaining=remaining).run()
+    run = leaping(checked(order, remaining=remaining).run())
 
-    assert (run.outcome, run.retry_after_seconds, asked) == ("retry", asks, ["once"])
+    assert (run.outcome, run.retry_after_seconds) == ("retry", asks)
+    assert asked == [0.0, asks][:tries]
 
 
-async def test_a_step_that_needs_more_time_than_is_left_is_not_begun() -> None:
+def test_tries_are_as_far_apart_as_the_backoff_says() -> None:
+    asked: list[float] = []
+
+    async def busy() -> None:
+        asked.append(asyncio.get_running_loop().time())
+        raise OSError("busy")
+
+    async def order(job: Job[Order], ctx: JobContext) -> None:
+        await ctx.step("ask", busy, tries=3, backoff=Backoff(first=1, factor=3))
+
+    leaping(checked(order).run())
+
+    assert asked == [0, 1, 4]
+
+
+async def test_a_step_is_tried_at_least_once() -> None:
+    async def order(job: Job[Order], ctx: JobContext) -> None:
+        await ctx.step("ask", lambda: asyncio.sleep(0), tries=0)
+
+    assert isinstance((await checked(order).run()).raised, ValueError)
+
+
+@pytest.mark.parametrize(("needs", "steps"), [(300, 2), (301, 1)])
+async def test_a_step_that_needs_more_time_than_is_left_is_not_begun(
+    needs: float, steps: int
+) -> None:
     """After another one of this attempt, so that a job always gets on."""
     begun: list[str] = []
 
@@ -331,9 +540,9 @@ async def test_a_step_that_needs_more_time_than_is_left_is_not_begun() -> None:
         return "x"
 
     async def order(job: Job[Order], ctx: JobContext) -> None:
-        await ctx.step("first", done, needs_seconds=10_000)
-        await ctx.step("second", done, needs_seconds=10_000)
+        await ctx.step("first", done, needs_seconds=needs)
+        await ctx.step("second", done, needs_seconds=needs)
 
     run = await checked(order).run()
 
-    assert (begun, run.outcome) == (["done"], "snoozed")
+    assert (len(begun), run.delay_seconds) == (steps, 1 if steps == 1 else None)

@@ -21,15 +21,22 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from infra.bench.scratch import scratch_settings
-from minutehand.queue.errors import QueueUnavailable
+from minutehand.clock import SystemClock
+from minutehand.queue.errors import QueueError, QueueUnavailable
 from minutehand.queue.models import (
+    JobId,
     JobTypeSpec,
     LeaseRequest,
     LeaseResponse,
+    MaintenanceResponse,
     ReportItem,
+    SettleItem,
+    SettleResponse,
+    UnreadableLease,
     WorkerRunAdmission,
 )
 from minutehand.worker import FanOut, Job, JobContext, Registry, TickOptions, Worker
+from minutehand.worker.deadlines import Deadlines
 from minutehand.worker.settler import Settler
 from minutehand.worker.summary import TickSummary
 from minutehand.worker.tick import Tick
@@ -70,6 +77,7 @@ class World:
     runs: Counter[str] = field(default_factory=Counter)
     on_start: Callable[[Job[Work]], None] = lambda _: None
     at_start: list[tuple[str, int, int]] = field(default_factory=list)
+    made: Tick | None = None
 
     async def work(self, job: Job[Work], ctx: JobContext) -> str:
         self.runs[job.id] += 1
@@ -98,8 +106,8 @@ class World:
         made.processor("work", payload=Work)(self.work)
         return made
 
-    async def tick(self, budget_seconds: float = math.inf) -> TickSummary:
-        made = Tick(
+    async def tick(self, budget_seconds: float = math.inf, **more: Any) -> TickSummary:
+        self.made = Tick(
             self.queue,
             self.registry,
             worker_id="w",
@@ -107,8 +115,9 @@ class World:
             options=self.options,
             budget_seconds=budget_seconds,
             renew_outside=self.renew_outside,
+            **more,
         )
-        return await made.run()
+        return await self.made.run()
 
 
 def too_early(renewals: Sequence[Renewal], rows: dict[str, Row]) -> list[tuple[Renewal, Renewal]]:
@@ -242,6 +251,75 @@ def test_results_are_settled_a_megabyte_at_a_time() -> None:
     assert all(bytes_of(items) <= Settler.BATCH_BYTES for items in queue.settles)
 
 
+def test_a_call_settles_five_hundred_jobs_at_most() -> None:
+    settler = Settler(
+        ModelQueue(), TickSummary(worker_id="w", tick_id="t"), Deadlines.until(0, math.inf),
+        clock=SystemClock(), is_stopping=lambda: False,
+    )  # fmt: skip
+    items = [SettleItem(job_id=JobId("1"), fence=1, outcome="released")] * 1001
+
+    assert [len(batch) for batch in settler._batches(items)] == [500, 500, 1]
+
+
+def test_a_result_that_is_refused_does_not_take_others_with_it(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Its job fails, and where that is refused too, it runs again; each leaves its line."""
+
+    class Refusing(ModelQueue):
+        async def settle(self, items: Sequence[SettleItem], **more: Any) -> SettleResponse:
+            if {(item.job_id, item.outcome) for item in items} & {
+                ("bad", "completed"), ("worse", "completed"), ("worse", "failed"),
+            }:  # fmt: skip
+                raise QueueError("refused", status=400, code="PT400")
+            return await super().settle(items, **more)
+
+    queue = Refusing([Row(name, {}) for name in ("worse", "gone", "bad", "good")])
+    caplog.set_level("INFO")
+
+    async def story() -> TickSummary:
+        asyncio.get_running_loop().call_later(
+            0.95, lambda: setattr(queue.rows["gone"], "status", "failed")
+        )
+        return await World(queue).tick(10)
+
+    summary = leaping(story())
+
+    settled = {name: row.settled for name, row in queue.rows.items()}
+    assert settled == {"worse": {}, "gone": {}, "bad": {1: "failed"}, "good": {1: "completed"}}
+    assert (summary.completed, summary.failed, summary.lost) == (1, 1, 1)
+    assert {item.duration_ms for items in queue.settles for item in items} == {1000}
+    said = [each.__dict__ for each in caplog.records if "settled" in each.__dict__]
+    assert {(each["job_id"], each["levelname"], each["settled"]) for each in said} == {
+        ("gone", "WARNING", "stale"),
+        ("bad", "ERROR", "applied"),
+        ("good", "INFO", "applied"),
+    }
+
+
+def test_a_settle_that_never_gets_through_is_repeated_until_the_end() -> None:
+    queue = ModelQueue([Row("1", {})])
+    queue.settle_faults = ["lose_request"] * 99
+
+    summary = leaping(World(queue).tick(10))
+
+    assert (summary.completed, summary.lost, summary.error) == (0, 1, "the request was lost")
+    assert 20 < len(queue.settles) < 30
+
+
+def test_a_host_that_goes_down_does_not_repeat_a_settle() -> None:
+    queue = ModelQueue([Row("1", {"seconds": 9})])
+    queue.settle_faults = ["lose_request"] * 99
+
+    async def story() -> TickSummary:
+        stopping = asyncio.Event()
+        asyncio.get_running_loop().call_later(5, stopping.set)
+        return await World(queue).tick(stopping=stopping)
+
+    assert leaping(story()).lost == 1
+    assert len(queue.settles) == 1
+
+
 def test_a_job_that_comes_back_to_its_worker_has_one_processor_at_a_time() -> None:
     """The new lease says that the old one is over, before any report does."""
     queue = ModelQueue([Row("1", {"seconds": 20})])
@@ -317,13 +395,9 @@ def test_a_wake_up_at_the_end_of_a_run_is_left_to_the_next() -> None:
         asyncio.get_running_loop().call_later(4.5, wakeups.set)
         registry.publisher("app", publish)
         await Tick(
-            queue,
-            registry,
-            worker_id="w",
-            clock=LoopClock(),
-            options=world.options,
+            queue, registry, worker_id="w", clock=LoopClock(), options=world.options,
             wakeups=wakeups,
-        ).run()
+        ).run()  # fmt: skip
         return wakeups.is_set()
 
     assert leaping(story())
@@ -345,6 +419,28 @@ def test_a_run_that_is_cut_off_leaves_no_processor_behind() -> None:
     leaping(story())
 
     assert queue.settles == []
+
+
+@pytest.mark.parametrize(
+    ("event", "outcome", "ended"), [("stopping", "released", 7), ("draining", "completed", 20)]
+)
+def test_a_run_that_is_ended_from_outside_leases_no_more(
+    event: str, outcome: str, ended: float
+) -> None:
+    """A host that goes down has two seconds for each job; a newer run lets the old one finish."""
+    work = {"seconds": 20}
+    queue = ModelQueue([Row("1", work), Row("2", work | {"resists": 100})])
+
+    async def story() -> float:
+        loop, happens = asyncio.get_running_loop(), asyncio.Event()
+        loop.call_later(5, happens.set)
+        loop.call_later(5, lambda: queue.rows.update(late=Row("late", {})))
+        await World(queue).tick(math.inf, **{event: happens})
+        return loop.time()
+
+    assert leaping(story()) == pytest.approx(ended, abs=0.5)
+    assert queue.rows.pop("late").status == "pending"
+    assert {row.settled[1] for row in queue.rows.values()} == {outcome}
 
 
 def test_a_processor_is_stopped_at_its_jobs_deadline() -> None:
@@ -486,6 +582,125 @@ async def test_a_worker_that_is_stopped_does_not_look_again_for_one_that_was_ref
     assert queue.calls.count("begin_run") == 1
 
 
+def test_a_worker_asks_for_room_and_for_the_types_it_knows() -> None:
+    """A run without an end counts for a day; one that is not admitted leases nothing."""
+    asked: list[tuple[int, float]] = []
+    types: list[tuple[str, ...] | None] = []
+
+    class Noting(ModelQueue):
+        async def begin_run(
+            self, run_id: str, *, worker_id: str, most: int, seconds: float
+        ) -> WorkerRunAdmission:
+            asked.append((most, seconds))
+            return WorkerRunAdmission(admitted=len(asked) < 3)
+
+        async def lease(self, request: LeaseRequest) -> LeaseResponse:
+            types.append(request.job_types)
+            return await super().lease(request)
+
+        async def attach_extensions(self) -> dict[str, Any]:
+            raise QueueUnavailable("away")
+
+    async def story() -> TickSummary:
+        worker = worker_of(Noting(), most=4)
+        await worker.tick()
+        await worker.tick(budget_seconds=60, job_types=["strange", "work"])
+        return await worker.tick(budget_seconds=60)
+
+    crowded = leaping(story())
+
+    assert asked == [(4, 86_400), (4, 60), (4, 60)]
+    assert types == [("work",)] * 2
+    assert (crowded.crowded_out, crowded.calls) == (True, 0)
+
+
+def test_a_run_looks_again_for_those_that_were_refused_beside_it() -> None:
+    """Until none was, or it is refused itself; what it did before is what it reports."""
+
+    class Failing(ModelQueue):
+        async def begin_run(
+            self, run_id: str, *, worker_id: str, most: int, seconds: float
+        ) -> WorkerRunAdmission:
+            admission = await super().begin_run(
+                run_id, worker_id=worker_id, most=most, seconds=seconds
+            )
+            if self.calls.count("begin_run") == 3:
+                raise QueueUnavailable("away")
+            return admission
+
+        async def attach_extensions(self) -> dict[str, Any]:
+            raise QueueUnavailable("away")
+
+    queue = Failing([Row("1", {})])
+    queue.on_end_run = lambda: True
+
+    async def story() -> TickSummary:
+        return await worker_of(queue, most=1).tick(budget_seconds=60)
+
+    assert leaping(story()).completed == 1
+    assert queue.calls.count("begin_run") == 3
+
+
+def test_types_are_published_once_and_again_where_they_are_replaced() -> None:
+    published: list[int] = []
+
+    class Noting(ModelQueue):
+        async def register_job_types(self, types: Sequence[JobTypeSpec]) -> int:
+            published.append(len(types))
+            return len(types)
+
+    async def story() -> None:
+        worker = worker_of(Noting())
+        for _ in range(2):
+            await worker.register()
+        assert published == [1]
+        worker.adopt(worker.registry)
+        await worker.register()
+        await worker.register(force=True)
+        worker.adopt(Registry())
+        await worker.register(force=True)
+
+    leaping(story())
+
+    assert published == [1, 1, 1]
+
+
+def test_a_worker_says_where_its_log_and_its_code_are() -> None:
+    settings = scratch_settings("http://127.0.0.1:9").model_copy(update={"commit": "c"})
+    origin = {"log_group": "g"}
+
+    said = [
+        Worker(settings, options=each).options.origin
+        for each in (TickOptions(origin=origin), TickOptions(), None)
+    ]
+
+    assert said == [{"commit": "c", "log_group": "g"}, {"commit": "c"}, {"commit": "c"}]
+
+
+def test_a_loop_looks_when_it_is_woken_when_work_falls_due_and_each_second() -> None:
+    """After a wake-up that found nothing a moment later: the commit may follow it."""
+    looked: list[float] = []
+
+    class Noting(ModelQueue):
+        async def lease(self, request: LeaseRequest) -> LeaseResponse:
+            looked.append(asyncio.get_running_loop().time())
+            return LeaseResponse(next_due_in_ms=300 if len(looked) == 6 else None)
+
+        async def attach_extensions(self) -> dict[str, Any]:
+            raise QueueUnavailable("away")
+
+    async def story() -> None:
+        loop, wakeups = asyncio.get_running_loop(), asyncio.Event()
+        worker = worker_of(Noting())
+        loop.call_later(2.5, wakeups.set)
+        loop.call_later(4.5, worker.stop)
+        await worker.run_forever(wakeups)
+
+    leaping(story())
+
+    assert looked == pytest.approx([0, 1, 2, 2.5, 2.6, 3.6, 3.9], abs=0.01)
+
+
 async def test_a_run_that_fails_makes_room_for_the_next() -> None:
     """Else each outage takes a place for as long as a run may last."""
     ended: list[str] = []
@@ -580,14 +795,98 @@ def test_the_last_look_of_a_run_counts_what_is_left_and_leases_none_of_it() -> N
     world = World(queue)
 
     async def story() -> None:
-        await Tick(
-            queue, world.registry, worker_id="w", clock=LoopClock(), options=world.options,
-            budget_seconds=60, fan_out=FanOut(most=2), start_extra_workers=start,
-        ).run()  # fmt: skip
+        await world.tick(60, fan_out=FanOut(most=2), start_extra_workers=start)
 
     leaping(story())
 
     assert (queue.rows["late"].status, started) == ("pending", [1])
+
+
+def test_a_backlog_that_a_settle_shows_starts_extra_workers() -> None:
+    """Its answer counts as that of any lease call."""
+    started: list[int] = []
+
+    class Growing(ModelQueue):
+        async def settle(self, *args: Any, **more: Any) -> SettleResponse:
+            answer = await super().settle(*args, **more)
+            assert answer.lease is not None
+            return answer.model_copy(update={"lease": answer.lease.model_copy(update={"due": 500})})
+
+    async def start(count: int) -> int:
+        started.append(count)
+        return count
+
+    world = World(Growing([Row("1", {})]))
+    leaping(world.tick(60, fan_out=FanOut(most=2), start_extra_workers=start))
+
+    assert started == [2]
+
+
+def test_each_wake_up_has_a_run_with_room_look() -> None:
+    """By a run with room; maintenance that makes a job ready is one too."""
+    begun: dict[str, float] = {}
+
+    class Maintained(ModelQueue):
+        async def lease(self, request: LeaseRequest) -> LeaseResponse:
+            answer = await super().lease(request)
+            return answer.model_copy(update={"maintenance": request.call == 1})
+
+        async def maintain(self, *, budget_seconds: float = 1.0) -> MaintenanceResponse:
+            if self.calls.count("lease") == 1:
+                await asyncio.sleep(1)
+                self.rows["reclaimed"] = Row("reclaimed", {"seconds": 20})
+            return MaintenanceResponse()
+
+    async def story() -> None:
+        loop, wakeups = asyncio.get_running_loop(), asyncio.Event()
+        options = TickOptions(linger_seconds=0, poll_seconds=1000)
+        world = World(Maintained(), options)
+        world.on_start = lambda job: begun.update({job.id: loop.time()})
+
+        def enqueue(at: int) -> None:
+            world.queue.rows[str(at)] = Row(str(at), {})
+            wakeups.set()
+
+        for at in (5, 9):
+            loop.call_later(at, enqueue, at)
+        await world.tick(100, wakeups=wakeups)
+
+    leaping(story())
+
+    assert begun == {
+        name: pytest.approx(at, abs=0.3) for name, at in (("reclaimed", 1), ("5", 5), ("9", 9))
+    }
+
+
+def test_a_job_that_cannot_be_read_fails_and_is_counted() -> None:
+    class Strange(ModelQueue):
+        async def lease(self, request: LeaseRequest) -> LeaseResponse:
+            answer = await super().lease(request)
+            strange = [
+                UnreadableLease(job_id=each.job.id, fence=each.fence, problem="no")
+                for each in answer.leases
+            ]
+            return answer.model_copy(update={"leases": (), "unreadable": tuple(strange)})
+
+    queue = Strange([Row("1", {})])
+    summary = leaping(World(queue).tick())
+
+    assert queue.rows["1"].settled == {1: "failed"}
+    assert (summary.leased, summary.failed) == (1, 1)
+
+
+def test_a_tick_sums_up_what_its_jobs_took() -> None:
+    world = World(ModelQueue([Row("1", {"seconds": 2}), Row("2", {"seconds": 4})]))
+
+    summary = leaping(world.tick())
+
+    assert (summary.leased, summary.completed, summary.lost, summary.due_left) == (2, 2, 0, 0)
+    assert summary.busy_ms == 6000
+    assert summary.duration_ms == pytest.approx(4000, rel=0.05)
+    assert summary.calls == world.queue.calls.count("lease") + len(world.queue.settles)
+    assert summary.reports == world.queue.calls.count("report")
+    assert world.made is not None
+    assert (world.made.run_ms, world.made.wait_ms) == ([2000, 4000], [0, 0])
 
 
 def test_jobs_side_by_side_share_what_their_worker_costs() -> None:

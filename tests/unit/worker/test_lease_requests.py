@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+from typing import Any
+
+import pytest
+
 from infra.bench.scratch import WORKSPACE
-from minutehand.clock import SystemClock
-from minutehand.config import Settings
-from minutehand.queue import WorkerQueue
-from minutehand.queue.models import Lease, LeasedJob, LeaseResponse
-from minutehand.worker import TickOptions
+from minutehand.clock import Clock, SystemClock
+from minutehand.queue.errors import QueueUnavailable
+from minutehand.queue.models import Lease, LeasedJob, LeaseRequest, LeaseResponse
+from minutehand.worker import TickOptions, metrics
 from minutehand.worker.deadlines import Deadlines
 from minutehand.worker.lease_requests import LeaseRequests
 from minutehand.worker.summary import TickSummary
+from tests.support.virtual_time import LoopClock, leaping
+from tests.unit.worker.model import ModelQueue
 
 
 class Standing(SystemClock):
@@ -23,25 +29,101 @@ class Standing(SystemClock):
         return self.at
 
 
-def requests(clock: Standing) -> LeaseRequests:
-    """Of a tick that leases for 48 of its 60 seconds, and asks every half second."""
-    settings = Settings.from_env(
-        {
-            "SUPABASE_URL": "http://127.0.0.1:1",
-            "SUPABASE_PUBLISHABLE_KEY": "of no one",
-            "SUPABASE_WORKER_KEY": "of no one",
-        }
-    )
+def requests(clock: Clock, **changes: Any) -> LeaseRequests:
+    """Of a tick that leases for 50 of its 60 seconds, and asks every half second."""
+    fields: dict[str, Any] = {
+        "options": TickOptions(),
+        "job_types": ["work"],
+        "queues": None,
+        "is_woken": False,
+    }
     return LeaseRequests(
-        WorkerQueue(settings),
+        ModelQueue(),
         TickSummary(worker_id="w", tick_id="t"),
         Deadlines.until(0.0, 60.0),
-        options=TickOptions(),
         clock=clock,
-        job_types=["work"],
-        queues=None,
-        is_woken=False,
+        **fields | changes,
     )
+
+
+def test_a_request_says_what_its_tick_can_take() -> None:
+    """The first of a run has no bound of time, whenever it is made, and carries the origin."""
+    clock = Standing()
+    origin = {"commit": "c"}
+    options = TickOptions(lease_seconds=33, version="v", origin=origin)
+    asking = requests(clock, options=options, queues=["mail"])
+
+    clock.at = 20.0
+    first = asking.request(free_slots=-1, staying=False)
+    asking.note_answer(LeaseResponse(due=3, next_due_in_ms=1500))
+    told = (asking.due, asking._summary.next_due_in_ms, asking.next_due_at)
+    clock.at = 30.0
+    second = asking.request(free_slots=4, staying=True, count_due=True)
+
+    assert first == LeaseRequest(
+        worker_id="w", tick_id="t", call=1, limit=0, job_types=("work",), queues=("mail",),
+        lease_seconds=33, version="v", origin=origin, free_slots=0,
+    )  # fmt: skip
+    assert told == (3, 1500, 21.5)
+    assert second == first.model_copy(
+        update={
+            "call": 2, "limit": 4, "budget_ms": 27_000, "origin": None, "free_slots": None,
+            "count_due": True,
+        }
+    )  # fmt: skip
+    assert asking._summary.calls == 2
+
+
+def test_a_request_without_an_answer_is_repeated_as_it_was() -> None:
+    """What it leased is found again, however many slots are free by then."""
+    clock = Standing()
+    asking = requests(clock)
+    first = asking.request(free_slots=4, staying=True)
+    clock.at = 70.0
+
+    assert asking.request(free_slots=9, staying=False) is first
+    assert (asking.polled_at, asking._summary.calls) == (70.0, 1)
+
+
+def test_a_tick_that_is_woken_promises_no_room() -> None:
+    """Enqueues go on to wake it."""
+    asking = requests(Standing(), is_woken=True)
+
+    assert asking.request(free_slots=4, staying=True).free_slots == 0
+    assert not asking.owes_a_look
+
+
+def test_what_is_left_is_observed_where_the_database_has_counted_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """With the first call and where it was asked for; the others say nothing of it."""
+    seen: list[int] = []
+    monkeypatch.setattr(metrics, "on_due_counted", [seen.append])
+
+    async def story() -> None:
+        asking = requests(LoopClock())
+        for count_due in (None, None, True):
+            request = asking.request(free_slots=4, staying=True, count_due=count_due)
+            asking.note_answer(await asking.ask(request))
+
+    leaping(story())
+
+    assert seen == [0, 0]
+
+
+@pytest.mark.parametrize(("until", "given_up"), [(None, 57.0), (3.0, 3.0)])
+def test_a_call_that_hangs_is_given_up_when_work_must_stop_or_before(
+    monkeypatch: pytest.MonkeyPatch, until: float | None, given_up: float
+) -> None:
+    async def story() -> float:
+        clock = LoopClock()
+        asking = requests(clock)
+        monkeypatch.setattr(asking._queue, "lease", lambda request: asyncio.sleep(1000))
+        with pytest.raises(QueueUnavailable):
+            await asking.ask(asking.request(free_slots=4, staying=True), until=until)
+        return clock.monotonic()
+
+    assert leaping(story()) == given_up
 
 
 def test_only_a_tick_that_will_ask_again_has_room() -> None:
@@ -58,6 +140,8 @@ def test_only_a_tick_that_will_ask_again_has_room() -> None:
 
     assert asking.owes_a_look
     assert asking.next_due_at == clock.at + LeaseRequests.TRAILING_SECONDS
+    asking.note_answer(LeaseResponse(next_due_in_ms=50))
+    assert asking.next_due_at == clock.at + 0.05
     asking.request(free_slots=4, staying=True)
     asking.note_answer(nothing)
     after: tuple[bool, float | None] = (asking.owes_a_look, asking.next_due_at)
@@ -82,14 +166,15 @@ def test_what_is_due_and_never_comes_is_asked_for_less_and_less_often() -> None:
     asking = requests(Standing())
     due = LeaseResponse(next_due_in_ms=0)
 
-    pauses = []
+    pauses, stays = [], []
     for _ in range(10):
         asking.request(free_slots=4, staying=True)
         asking.note_answer(due)
         pauses.append(asking.next_due_at)
+        stays.append(asking.is_due_now)
 
     assert pauses == [0.01 * 2 ** min(count, 8) for count in range(1, 11)]
-    assert not asking.is_due_now, "after six such answers a tick may leave"
+    assert stays == [True] * 5 + [False] * 5, "after six such answers a tick may leave"
     lease = Lease(
         job=LeasedJob(
             id="01a200a6-7884-7030-864b-60cc70f7392f",
@@ -109,10 +194,11 @@ def test_a_request_that_was_refused_is_replaced_after_a_rest() -> None:
     clock = Standing()
     asking = requests(clock)
     asking.request(free_slots=4, staying=True)
+    assert not asking.next_due_by(1e9)
     clock.at = 1.0
 
     asking.refused()
 
     assert asking.next_due_at == 1.0 + LeaseRequests.REFUSED_PAUSE_SECONDS
-    assert not asking.next_due_by(5.9)
+    assert (asking.next_due_by(5.9), asking.next_due_by(6.0)) == (False, True)
     assert asking.request(free_slots=4, staying=True).call == 2

@@ -19,7 +19,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from minutehand.worker import Call, Fail, Job, JobContext, Registry, Snooze, trace_headers
+from minutehand.worker import Call, Fail, Job, JobContext, Snooze, trace_headers
 from minutehand.worker.otel import metrics, spans
 from minutehand.worker.sentry import report_errors
 from minutehand.worker.testing import ProcessorTest
@@ -108,24 +108,6 @@ async def test_what_middleware_raises_is_the_attempts_failure() -> None:
     assert result.outcome == "retry"
     assert result.error is not None
     assert result.error.type == "ConnectionError"
-
-
-def test_a_plain_function_is_refused_and_a_reload_forgets_middleware() -> None:
-    registry = Registry()
-
-    @registry.processor("one", payload=Nothing)
-    async def one(job: Job[Nothing], ctx: JobContext) -> None: ...
-
-    @registry.around
-    async def around(job: Job[Any], ctx: JobContext, call: Call) -> Any:
-        return await call()
-
-    assert list(registry.get("one").around) == [around]  # added later, and it counts
-    with pytest.raises(TypeError, match="must be an async function"):
-        registry.around(lambda job, ctx, call: call())
-    registry.forget(__name__)
-    registry.processor("two", payload=Nothing)(one)
-    assert list(registry.get("two").around) == []
 
 
 # OpenTelemetry ------------------------------------------------------------------------------------

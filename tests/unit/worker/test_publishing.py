@@ -7,19 +7,19 @@ from typing import Any
 
 import pytest
 
-from minutehand.clock import SystemClock
+from minutehand.clock import Clock, SystemClock
 from minutehand.queue.errors import QueueUnavailable
 from minutehand.worker import Registry, publishing
 from minutehand.worker.publishing import Publishing
+from tests.support.virtual_time import LoopClock, leaping
 
 
-def make(registry: Registry, published: list[int]) -> Publishing:
+def make(registry: Registry, published: list[int], clock: Clock | None = None) -> Publishing:
     def extra(event: str) -> dict[str, Any]:
         return {"event": event}
 
-    return Publishing(
-        registry.publishers, lambda: published.append(1), extra=extra, clock=SystemClock()
-    )
+    clock = clock or SystemClock()
+    return Publishing(registry.publishers, lambda: published.append(1), extra=extra, clock=clock)
 
 
 async def test_jobs_that_were_made_are_announced() -> None:
@@ -87,16 +87,28 @@ async def test_rounds_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     assert most == 1
 
 
-def test_a_name_is_taken_once() -> None:
-    """Two apps of one name would hide each other."""
+def test_a_round_follows_a_wake_up_s_after_half_a_second_at_the_least() -> None:
+    """Each is a call of the database."""
+    called: list[float] = []
 
     async def publish() -> int:
+        called.append(asyncio.get_running_loop().time())
         return 0
 
-    registry = Registry()
-    registry.publisher("app", publish)
-    with pytest.raises(ValueError, match="app"):
+    async def story() -> None:
+        registry = Registry()
         registry.publisher("app", publish)
+        one = make(registry, [], LoopClock())
+        looping = asyncio.create_task(one.run())
+        for pause in (1.5, 1.25):
+            await asyncio.sleep(pause)
+            await one.once()
+        await asyncio.sleep(1.5)
+        looping.cancel()
+
+    leaping(story())
+
+    assert called == [1, 1.5, 2, 2.75, 4]
 
 
 async def test_a_database_that_is_not_ready_is_no_failure(
@@ -107,9 +119,10 @@ async def test_a_database_that_is_not_ready_is_no_failure(
     async def publish() -> int:
         raise QueueUnavailable("Could not find the function", status=404, code="PGRST202")
 
-    registry = Registry()
+    registry, published = Registry(), list[int]()
     registry.publisher("app", publish)
     with caplog.at_level("INFO"):
-        await make(registry, []).once()
+        await make(registry, published).once()
 
     assert [record.levelname for record in caplog.records] == ["INFO"]
+    assert published == []

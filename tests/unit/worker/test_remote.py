@@ -31,10 +31,13 @@ class Vendor:
     name: str
     manner: Manner = "well"
     asked: list[str] = field(default_factory=list)
+    left: list[float] = field(default_factory=list)
+    polled_at: list[float] = field(default_factory=list)
 
     async def submit(self, *, left: float) -> str:
         """Accept, unless it refuses or hangs."""
         self.asked.append("submit")
+        self.left.append(left)
         if self.manner == "refuses":
             raise RemoteFailed(f"{self.name} answered with status 500")
         if self.manner in {"hangs", "late"}:
@@ -43,6 +46,7 @@ class Vendor:
 
     async def poll(self, task_id: str) -> RemoteTask:
         """Say how far it is."""
+        self.polled_at.append(asyncio.get_running_loop().time())
         if self.manner == "fails":
             return RemoteTask("failed", "out of memory")
         return RemoteTask("running" if self.manner == "slow" else "completed")
@@ -69,20 +73,22 @@ def remote(*vendors: Vendor) -> tuple[Remote[str], list[StillRunning | None]]:
 
 
 @pytest.mark.parametrize(
-    ("manner", "words"),
+    ("manner", "words", "left"),
     [
-        ("refuses", "a answered with status 500"),
-        ("hangs", "a took longer than 0.2 s to answer"),
-        ("drips", "a took longer than 0.2 s to answer"),
-        ("fails", "a failed the task: out of memory"),
+        ("refuses", "a answered with status 500", 60),
+        ("hangs", "a took longer than 0.2 s to answer", 59.8),
+        ("drips", "a took longer than 0.2 s to answer", 59.8),
+        ("fails", "a failed the task: out of memory", 60),
     ],
 )
-async def test_another_does_what_the_first_did_not(manner: Manner, words: str) -> None:
-    """However it failed: the next is asked, and what happened is reported."""
-    work, _ = remote(Vendor("a", manner), Vendor("b"))
+def test_another_does_what_the_first_did_not(manner: Manner, words: str, left: float) -> None:
+    """However it failed: the next has the time that is left, and what happened is reported."""
+    second = Vendor("b")
+    work, _ = remote(Vendor("a", manner), second)
 
-    assert await work.run(left=60) == "made by b"
+    assert leaping(work.run(left=60)) == "made by b"
     assert work.reports == {"a": words, "b": None}
+    assert second.left == [pytest.approx(left)]
 
 
 async def test_where_none_succeeded_the_reasons_are_shown() -> None:
@@ -93,33 +99,47 @@ async def test_where_none_succeeded_the_reasons_are_shown() -> None:
         await remote()[0].run(left=60)
 
 
-@pytest.mark.parametrize("manner", ["hangs", "late", "drips", "slow"])
-def test_the_deadline_is_one_for_all_of_it(manner: Manner) -> None:
-    """No other service is begun when time is over, and one that has accepted must stop."""
+@pytest.mark.parametrize(
+    ("manner", "left"),
+    [("hangs", 0.1), ("hangs", 0.04), ("late", 0.1), ("drips", 0.1), ("slow", 0.1)],
+)
+def test_the_deadline_is_one_for_all_of_it(manner: Manner, left: float) -> None:
+    """No other service is begun when time is over, and one that has accepted must stop.
+
+    One that kept it waiting for a good part of a call is reported, so that it is not asked first.
+    """
     first, second = Vendor("a", manner), Vendor("b")
     work, _ = remote(first, second)
 
     async def story() -> None:
         with pytest.raises(OutOfTime):
-            await work.run(left=0.1)
+            await work.run(left=left)
 
     leaping(story())
+    assert list(work.reports) == ([] if manner == "slow" or left < 0.05 else ["a"])
     assert second.asked == []
     stopped = ["submit"] if manner == "hangs" else ["submit", "cancel task of a"]
     assert first.asked == stopped
 
 
-async def test_long_work_is_left_and_followed_by_the_next_attempt() -> None:
-    """It is noted before the slot is given back, and not submitted again."""
+def test_long_work_is_left_and_followed_by_the_next_attempt() -> None:
+    """It is noted once, before the slot is given back, and not submitted again."""
     vendor = Vendor("a", "slow")
     work, noted = remote(vendor)
-    left = await work.run(left=60)
-    vendor.manner = "well"
-    assert isinstance(left, StillRunning)
 
-    assert noted == [left]
-    assert await remote(vendor)[0].run(left=60, resume=left) == "made by a"
+    async def story() -> str | StillRunning:
+        left = await work.run(left=60)
+        assert noted == [left]
+        assert await work.run(left=60, resume=StillRunning("a", "task of a")) == left
+        assert noted == [left]
+        vendor.manner = "well"
+        assert isinstance(left, StillRunning)
+        return await remote(vendor)[0].run(left=60, resume=left)
+
+    assert leaping(story()) == "made by a"
     assert vendor.asked == ["submit"]
+    polls = [0, 0.05, 0.15, 0.35, 0.75, 1.25, 1.75, 2.25]
+    assert vendor.polled_at[:9] == pytest.approx([*polls, polls[-1]])
 
 
 async def test_what_was_left_with_a_service_that_fails_is_given_to_another() -> None:
@@ -128,6 +148,8 @@ async def test_what_was_left_with_a_service_that_fails_is_given_to_another() -> 
 
     assert await work.run(left=60, resume=StillRunning("a", "t")) == "made by b"
     assert noted == [None]
+    gone = StillRunning("of the release before", "t")
+    assert await remote(Vendor("a"))[0].run(left=60, resume=gone) == "made by a"
 
 
 def at(*vendors: Vendor) -> ProcessorTest[None]:
@@ -156,6 +178,7 @@ def test_a_job_leaves_long_work_and_its_next_attempt_takes_it_up() -> None:
         slow.manner = "fails"
         run = await job.run()
         assert (run.outcome, run.result) == ("completed", "made by b")
+        assert run.messages == ["made: a failed", "made: 0 failed"]
         assert (await job.run()).result == "made by b"
         assert slow.asked == ["submit", "submit"]
 

@@ -8,6 +8,7 @@ import math
 import weakref
 from collections.abc import Callable, Sequence
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -16,10 +17,12 @@ from minutehand.clock import Clock, FrozenClock, SystemClock
 from minutehand.queue.errors import LeaseLost, QueueError, QueueUnavailable
 from minutehand.queue.models import Lease, LeasedJob, ReportItem, ReportResult
 from minutehand.queue.worker_client import WorkerQueue
+from minutehand.worker import JobContext, Registry
 from minutehand.worker.attempt import Attempt, database_clock
 from minutehand.worker.reporter import Reporter
 
 CLOCK = SystemClock()
+SETTINGS = scratch_settings("http://127.0.0.1:9")
 
 
 def held_attempt(
@@ -28,18 +31,23 @@ def held_attempt(
     *,
     timeout_seconds: float | None = None,
     on_end: Callable[[Attempt], None] = lambda _: None,
+    run: Callable[[Any, Any], Any] | None = None,
 ) -> Attempt:
     """A lease of a minute, just taken: the reporter waits to renew it."""
     job = LeasedJob(
         id="01a200a6-7884-7030-864b-60cc70f7392f",
         workspace_id=WORKSPACE,
         job_type="a",
+        payload={},
         created_at=CLOCK.now(),
         timeout_seconds=timeout_seconds,
     )
+    registry = Registry()
+    if run is not None:
+        registry.processor("a", payload=dict)(run)
     return Attempt(
         Lease(job=job, fence=1),
-        None,
+        registry.find("a"),
         clock=clock,
         sent_at=clock.monotonic(),
         work_until=math.inf,
@@ -53,7 +61,7 @@ def held_attempt(
 @pytest.mark.parametrize("turns", range(6))
 async def test_news_at_the_moment_of_its_end_does_not_keep_it_alive(turns: int) -> None:
     """A reporter that survives its tick renews leases of jobs that no one runs any more."""
-    queue = WorkerQueue(scratch_settings("http://127.0.0.1:9"))
+    queue = WorkerQueue(SETTINGS)
     attempt = held_attempt(queue)
     reporter = Reporter(queue, {attempt.key: attempt}, worker_id="w", tick_id="t", clock=CLOCK)
     running = asyncio.create_task(reporter.run())
@@ -72,7 +80,7 @@ async def test_news_at_the_moment_of_its_end_does_not_keep_it_alive(turns: int) 
 
 async def test_a_step_waits_for_the_report_that_carries_it() -> None:
     """A processor in a thread may find its step taken already: it is stored with the answer."""
-    queue = WorkerQueue(scratch_settings("http://127.0.0.1:9"))
+    queue = WorkerQueue(SETTINGS)
     attempt = held_attempt(queue)
     attempt.reporting = True
     waiting = asyncio.create_task(attempt.flush())
@@ -87,7 +95,7 @@ async def test_a_step_waits_for_the_report_that_carries_it() -> None:
 @pytest.mark.parametrize("is_abandoned", [False, True])
 async def test_a_lost_lease_stores_nothing_and_says_so_at_once(is_abandoned: bool) -> None:
     """Else a processor that cleans up would wait for a report that is never sent."""
-    queue = WorkerQueue(scratch_settings("http://127.0.0.1:9"))
+    queue = WorkerQueue(SETTINGS)
     ended = asyncio.Event()
     attempt = held_attempt(queue, on_end=lambda _: ended.set())
     attempt.stop("timeout" if is_abandoned else "lost", grace_seconds=0)
@@ -101,9 +109,64 @@ async def test_a_lost_lease_stores_nothing_and_says_so_at_once(is_abandoned: boo
     await queue.aclose()
 
 
+async def test_an_attempt_that_is_stopped_before_its_first_line_has_ended() -> None:
+    """Its task is cancelled before it runs, and could not say so itself."""
+    ended = asyncio.Event()
+    attempt = held_attempt(WorkerQueue(SETTINGS), on_end=lambda _: ended.set())
+    attempt.start()
+    with pytest.raises(RuntimeError, match="still running"):
+        attempt.settlement()
+    attempt.stop("cancel")
+    assert attempt.ending is None
+
+    await asyncio.wait_for(ended.wait(), 60)
+
+    item = attempt.settlement()
+    assert item is not None
+    assert (item.outcome, item.cost_usd) == ("cancelled", None)
+
+
+@pytest.mark.parametrize(
+    ("ran", "outcome", "error"), [(60.0, "completed", None), (60.1, "retry", "AttemptTimeout")]
+)
+async def test_an_attempt_is_settled_with_its_time_and_its_cost(
+    ran: float, outcome: str, error: str | None
+) -> None:
+    """What it kept the loop for counts as well: past its timeout it has no result."""
+    clock, ended = FrozenClock(), asyncio.Event()
+
+    async def run(job: Any, ctx: JobContext) -> None:
+        clock.advance(seconds=ran)
+        ctx.cost_usd += 0.25
+
+    attempt = held_attempt(
+        WorkerQueue(SETTINGS), clock, timeout_seconds=60, on_end=lambda _: ended.set(), run=run
+    )
+    clock.advance(seconds=5)
+    attempt.start()
+    await asyncio.wait_for(ended.wait(), 60)
+    clock.advance(seconds=5)
+
+    item = attempt.settlement(cost_usd=0.5)
+    assert item is not None
+    assert (item.outcome, item.error and item.error.type) == (outcome, error)
+    assert (item.duration_ms, item.cost_usd) == (1000 * ran, 0.75)
+    assert attempt.remaining() == 0
+
+
+async def test_a_lease_is_renewed_at_a_third_and_with_others_at_a_quarter() -> None:
+    attempt = held_attempt(WorkerQueue(SETTINGS), FrozenClock(), timeout_seconds=90)
+    assert (attempt.renew_at, attempt.may_renew_at, attempt.lease_until) == (20, 15, 60)
+
+    attempt.renewed(40)
+
+    assert (attempt.renew_at, attempt.may_renew_at, attempt.lease_until) == (60, 55, 100)
+    assert attempt.remaining() == 90
+
+
 async def test_an_ended_attempt_is_let_go_of() -> None:
     """Not kept until its timeout: a worker runs many in these hours."""
-    queue = WorkerQueue(scratch_settings("http://127.0.0.1:9"))
+    queue = WorkerQueue(SETTINGS)
     ended = asyncio.Event()
     attempt = held_attempt(queue, timeout_seconds=43_200, on_end=lambda _: ended.set())
     attempt.start()
@@ -147,7 +210,7 @@ class Answering(WorkerQueue):
     """Answers reports in turn; an error is raised. Keeps the lines of each."""
 
     def __init__(self, *answers: QueueError | str) -> None:
-        super().__init__(scratch_settings("http://127.0.0.1:9"))
+        super().__init__(SETTINGS)
         self.answers = list(answers)
         self.lines: list[list[str]] = []
         self.answered = asyncio.Event()

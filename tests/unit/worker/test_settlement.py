@@ -12,13 +12,25 @@ import pytest
 import requests
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from minutehand.queue.errors import QueueUnavailable
-from minutehand.worker import Fail, ProcessorError, Retry, Snooze, Suspended, UnknownProcessor
+from minutehand.queue.models import ErrorInfo, JobId, SettleItem
+from minutehand.worker import (
+    Cancel,
+    Fail,
+    PayloadRejected,
+    ProcessorError,
+    Retry,
+    Snooze,
+    Suspended,
+    TurnEnded,
+    UnknownProcessor,
+)
 from minutehand.worker.settlement import Abandoned, Circumstances, Ending, Raised, Returned, verdict
 
 NOTHING_SPECIAL = Circumstances()
+AT = datetime(2026, 1, 1, tzinfo=UTC)
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(),
     lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
@@ -50,6 +62,47 @@ circumstances = st.builds(
 )
 
 
+def settled(ending: Ending, seen: Circumstances = NOTHING_SPECIAL) -> SettleItem:
+    item = verdict(ending, seen)
+    assert item is not None
+    return item
+
+
+def kept(error: BaseException) -> ErrorInfo:
+    """What a job keeps of an error that its processor raised."""
+    info = settled(Raised(error)).error
+    assert info is not None
+    return info
+
+
+def nested(levels: int) -> Any:
+    value: Any = 1
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
+def raised_from(error: Exception, *causes: Exception) -> Exception:
+    error.__cause__ = raised_from(*causes) if causes else None
+    return error
+
+
+class OfStatusError(Exception):
+    """As aiohttp keeps the status of an answer."""
+
+    def __init__(self, status: Any) -> None:
+        self.status = status
+
+
+class RudeError(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no")
+
+
+class Receipt(BaseModel):
+    at: datetime = Field(alias="on")
+
+
 @given(endings, circumstances)
 def test_every_ending_settles_unless_the_lease_is_gone(ending: Ending, seen: Circumstances) -> None:
     """A job that is neither settled nor lost would wait for its lease to expire."""
@@ -72,87 +125,167 @@ def test_every_ending_settles_unless_the_lease_is_gone(ending: Ending, seen: Cir
 
 @given(endings)
 def test_a_reported_cancel_wins(ending: Ending) -> None:
-    item = verdict(ending, Circumstances(stop="cancel"))
-
-    assert item is not None
-    assert item.outcome == "cancelled"
+    assert settled(ending, Circumstances(stop="cancel")).outcome == "cancelled"
 
 
-@given(json_values)
-def test_any_json_is_a_result_and_postgres_can_keep_it(value: Any) -> None:
+@pytest.mark.parametrize(
+    ("value", "result"),
+    [
+        ({"a": [1, 2.5, True, None, "é"]}, {"a": [1, 2.5, True, None, "é"]}),
+        ({"a\x00": ["\x00", 1]}, {"a\ufffd": ["\ufffd", 1]}),
+        ((Receipt(on=AT),), [{"on": "2026-01-01T00:00:00Z"}]),
+        ([{"NaN": 1.5}, "Infinity"], [{"NaN": 1.5}, "Infinity"]),
+        ("x" * 999_998, "x" * 999_998),
+        (nested(100), nested(100)),
+    ],
+)
+def test_a_result_is_kept_as_json_that_postgres_can_keep(value: Any, result: Any) -> None:
     """Jsonb knows no NUL character, and one would make the whole settle fail."""
-    item = verdict(Returned(value), NOTHING_SPECIAL)
+    item = settled(Returned(value))
 
-    assert item is not None
-    if item.outcome == "completed":
-        assert "\x00" not in str(item.result)
-    else:
-        assert item.error is not None
-        assert item.error.type == "ResultRejected"
+    assert (item.outcome, item.result) == ("completed", result)
+
+
+@pytest.mark.parametrize(
+    ("value", "why"),
+    [
+        ({"rates": [1, float("nan")]}, "the value['rates'][1] is nan"),
+        (float("-inf"), "the value is -inf"),
+        ("x" * 999_999, "1000001 bytes"),
+        ("\ud800", "surrogate"),
+        (nested(101), "recursion limit"),
+    ],
+)
+def test_a_result_that_cannot_be_kept_is_final(value: Any, why: str) -> None:
+    """The work is done: running it again would repeat its effects and end the same."""
+    item = settled(Returned(value))
+
+    assert item.error is not None
+    assert (item.outcome, item.error.type) == ("failed", "ResultRejected")
+    assert why in item.error.message
+
+
+@pytest.mark.parametrize(
+    ("planned", "fields"),
+    [
+        (
+            Retry("busy", after=timedelta(seconds=9), data={"n": 1}),
+            {"outcome": "retry", "error": ("Retry", "busy", {"n": 1}), "retry_after_seconds": 9},
+        ),
+        (Retry("busy"), {"outcome": "retry", "error": ("Retry", "busy", None)}),
+        (Snooze(until=AT), {"outcome": "snoozed", "until": AT}),
+        (Snooze(after=9), {"outcome": "snoozed", "delay_seconds": 9}),
+        (Fail("no", {"n": 1}), {"outcome": "failed", "error": ("Fail", "no", {"n": 1})}),
+        (Cancel("late"), {"outcome": "cancelled", "error": ("Cancelled", "late", None)}),
+    ],
+)
+def test_a_planned_ending_is_settled_as_planned(planned: Any, fields: dict[str, Any]) -> None:
+    """Returned by a processor, or raised by code below it."""
+    if error := fields.get("error"):
+        keys = ("type", "message", "data")
+        fields = fields | {"error": ErrorInfo(**dict(zip(keys, error, strict=True)))}
+    item = SettleItem(job_id=JobId(""), fence=0, **fields)
+
+    assert verdict(Returned(planned), NOTHING_SPECIAL) == item
+    assert verdict(Raised(TurnEnded(planned)), NOTHING_SPECIAL) == item
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (ValueError("x"), {"type": "ValueError", "message": "x", "data": None}),
+        (OfStatusError(400), {"type": f"{__name__}.OfStatusError", "status": 400}),
+        (ProcessorError("x", data={"n": 1}), {"data": {"n": 1}}),
+        (ProcessorError("x", data={"token": "abcdefgh1234"}), {"data": {"token": "[hidden]"}}),
+        (ProcessorError("x", data={"n": float("nan")}), {"data": {"repr": "{'n': nan}"}}),
+        (RudeError(), {"message": "RudeError"}),
+        (RuntimeError("401 for Bearer abcdefgh12345678"), {"message": "401 for Bearer [hidden]"}),
+        (RuntimeError("a\x00\ud800"), {"message": "a\ufffd?"}),
+        (RuntimeError("x" * 2000), {"message": "x" * 2000}),
+        (RuntimeError("x" * 2001), {"message": "x" * 1999 + "…"}),
+        (OfStatusError(399), {"status": None}),
+        (OfStatusError(599), {"status": 599}),
+        (OfStatusError(600), {"status": None}),
+        (OfStatusError("404"), {"status": None}),
+        (OSError(28, "full"), {"errno": "ENOSPC"}),
+        (raised_from(ValueError(), OSError("x"), OSError(28, "full")), {"errno": "ENOSPC"}),
+        (raised_from(*[ValueError() for _ in range(4)], OfStatusError(404)), {"status": 404}),
+        (raised_from(*[ValueError() for _ in range(5)], OfStatusError(404)), {"status": None}),
+    ],
+)
+def test_an_error_is_kept_with_what_a_remedy_needs(
+    error: Exception, expected: dict[str, Any]
+) -> None:
+    """Its kind, what a vendor or the system answered beneath it, and no secret."""
+    info = kept(error)
+
+    assert {name: getattr(info, name) for name in expected} == expected
+
+
+def test_what_an_error_hides_is_not_its_cause() -> None:
+    """`raise … from None` says so; without it the error that was being handled is one."""
+    told = []
+    for hidden in (False, True):
+        try:
+            try:
+                raise OfStatusError(404)
+            except OfStatusError:
+                if hidden:
+                    raise ValueError from None
+                raise ValueError  # noqa: B904 - as most code does
+        except ValueError as error:
+            told.append(kept(error).status)
+
+    assert told == [404, None]
+
+
+def test_a_payload_that_does_not_fit_is_final() -> None:
+    """Another attempt would not help; what is wrong with it is kept for who sent it."""
+    item = settled(Raised(PayloadRejected("no", [{"at": "n"}])))
+
+    assert (item.outcome, item.error) == (
+        "failed",
+        ErrorInfo(type="PayloadRejected", message="no", data={"problems": [{"at": "n"}]}),
+    )
 
 
 @pytest.mark.parametrize("stop", ["timeout", "deadline", "shutdown"])
 def test_a_stopped_processor_may_still_return_what_it_has(stop: Any) -> None:
     """A report that is partial is better than none."""
-    item = verdict(Returned({"partial": True}), Circumstances(stop=stop))
+    item = settled(Returned({"partial": True}), Circumstances(stop=stop))
 
-    assert item is not None
     assert (item.outcome, item.result) == ("completed", {"partial": True})
 
 
 @pytest.mark.parametrize(
-    ("seen", "outcome"),
+    ("seen", "cost"),
     [
-        (Circumstances(stop="timeout"), "retry"),
-        (Circumstances(stop="deadline"), "retry"),
-        (Circumstances(stop="deadline", advanced=True), "snoozed"),
-        (Circumstances(stop="deadline", had_fair_time=False), "released"),
-        (Circumstances(stop="shutdown"), "released"),
-        (Circumstances(stop="timeout", advanced=True), "retry"),
-        (NOTHING_SPECIAL, "retry"),
+        (Circumstances(stop="timeout"), ("retry", None, None)),
+        (Circumstances(stop="deadline"), ("retry", None, 0)),
+        (Circumstances(stop="deadline", advanced=True), ("snoozed", 0, None)),
+        (Circumstances(stop="deadline", had_fair_time=False), ("released", None, None)),
+        (Circumstances(stop="shutdown"), ("released", None, None)),
+        (Circumstances(stop="timeout", advanced=True), ("retry", None, None)),
     ],
 )
 @pytest.mark.parametrize(
-    "ending", [Raised(asyncio.CancelledError()), Raised(OSError("torn down")), Abandoned()]
+    "ending", [Raised(asyncio.CancelledError()), Raised(ProcessorError("torn down")), Abandoned()]
 )
-def test_what_being_stopped_costs(ending: Ending, seen: Circumstances, outcome: str) -> None:
+def test_what_being_stopped_costs(ending: Ending, seen: Circumstances, cost: object) -> None:
     """Only who had a fair chance and used none of it pays with an attempt."""
-    item = verdict(ending, seen)
+    item = settled(ending, seen)
 
-    assert item is not None
-    assert item.outcome == outcome
+    assert (item.outcome, item.delay_seconds, item.retry_after_seconds) == cost
 
 
 @pytest.mark.parametrize(("ran", "outcome"), [(60.0, "completed"), (60.1, "retry")])
 def test_what_ran_past_its_timeout_has_no_result(ran: float, outcome: str) -> None:
     """It kept the event loop, so nothing could stop it."""
-    item = verdict(Returned(1), Circumstances(timeout_seconds=60.0, ran_seconds=ran))
+    item = settled(Returned(1), Circumstances(timeout_seconds=60.0, ran_seconds=ran))
 
-    assert item is not None
     assert (item.outcome, item.error and item.error.type) == (
         outcome, None if outcome == "completed" else "AttemptTimeout",
     )  # fmt: skip
-
-
-def test_a_model_is_kept_as_plain_json() -> None:
-    class Receipt(BaseModel):
-        at: datetime
-        total: float
-
-    item = verdict(
-        Returned(Receipt(at=datetime(2026, 1, 1, tzinfo=UTC), total=1.5)), NOTHING_SPECIAL
-    )
-
-    assert item is not None
-    assert item.result == {"at": "2026-01-01T00:00:00Z", "total": 1.5}
-
-
-def test_a_result_too_large_to_keep_is_final() -> None:
-    """The work is done: running it again would repeat its effects and end the same."""
-    item = verdict(Returned("x" * 2_000_000), NOTHING_SPECIAL)
-
-    assert item is not None
-    assert item.outcome == "failed"
 
 
 class ServiceBusyError(Exception):
@@ -177,9 +310,8 @@ class ServiceBusyError(Exception):
     ],
 )
 def test_a_retry_after_on_the_exception_is_respected(asked: Any, seconds: float | None) -> None:
-    item = verdict(Raised(ServiceBusyError(asked)), NOTHING_SPECIAL)
+    item = settled(Raised(ServiceBusyError(asked)))
 
-    assert item is not None
     assert item.retry_after_seconds == seconds
 
 
@@ -189,21 +321,10 @@ def test_an_outage_of_the_database_is_named_as_such(beneath: bool) -> None:
     error: Exception = QueueUnavailable("the database is not connected")
     if beneath:
         error, error.__cause__ = RuntimeError("the database is not connected"), error
-    item = verdict(Raised(error), NOTHING_SPECIAL)
+    item = settled(Raised(error))
 
-    assert item is not None
     assert item.error is not None
     assert (item.outcome, item.error.type) == ("retry", "QueueUnavailable")
-
-
-def test_a_secret_in_an_errors_message_is_not_kept() -> None:
-    """The message is shown to every member and sent by webhooks."""
-    item = verdict(Raised(RuntimeError("401 for Bearer abcdefgh12345678")), NOTHING_SPECIAL)
-
-    assert item is not None
-    assert item.error is not None
-    assert item.error.message.startswith("401 for Bearer ")
-    assert "abcdefgh" not in item.error.message
 
 
 def of_httpx(said: str) -> Exception:
@@ -230,40 +351,9 @@ def test_a_retry_after_of_the_vendor_s_answer_is_respected(
     raised: Callable[[str], Exception],
 ) -> None:
     """No one copies a header into an attribute first."""
-    items = [verdict(Raised(raised(said)), NOTHING_SPECIAL) for said in ("45", "nonsense")]
+    items = [settled(Raised(raised(said))) for said in ("45", "nonsense")]
 
-    assert [item.retry_after_seconds for item in items if item] == [45.0, None]
-
-
-@pytest.mark.parametrize(
-    ("value", "path"),
-    [
-        ({"rates": [1, float("nan")]}, "the value['rates'][1] is nan"),
-        (float("-inf"), "the value is -inf"),
-        ([{"NaN": "Infinity"}], None),
-    ],
-)
-def test_a_number_that_json_lacks_is_refused_with_its_place(value: Any, path: str | None) -> None:
-    """As null it would be read as "no rate", and the job would look completed."""
-    item = verdict(Returned(value), NOTHING_SPECIAL)
-
-    assert item is not None
-    assert (item.error is None) == (path is None)
-    if path is not None and item.error is not None:
-        assert item.error.type == "ResultRejected"
-        assert path in item.error.message
-
-
-def test_an_error_whose_text_cannot_be_had_still_has_a_type() -> None:
-    class RudeError(Exception):
-        def __str__(self) -> str:
-            raise RuntimeError("no")
-
-    item = verdict(Raised(RudeError()), NOTHING_SPECIAL)
-
-    assert item is not None
-    assert item.error is not None
-    assert item.error.message == "RudeError"
+    assert [item.retry_after_seconds for item in items] == [45.0, None]
 
 
 def test_a_task_group_fails_as_its_first_error() -> None:
@@ -274,9 +364,8 @@ def test_a_task_group_fails_as_its_first_error() -> None:
         response=httpx.Response(429, headers={"Retry-After": "45"}),
     )
 
-    item = verdict(Raised(ExceptionGroup("unhandled", [refusal, KeyError()])), NOTHING_SPECIAL)
+    item = settled(Raised(ExceptionGroup("unhandled", [refusal, KeyError()])))
 
-    assert item is not None
     assert item.error is not None
     assert (item.error.type, item.error.status) == ("httpx.HTTPStatusError", 429)
     assert item.error.message == "slow down (and 1 more in its task group)"
@@ -288,18 +377,15 @@ def test_a_wait_hidden_in_a_group_is_found_but_not_beside_an_error() -> None:
     nested = BaseExceptionGroup("outer", [BaseExceptionGroup("inner", [wait])])
     with_error = BaseExceptionGroup("outer", [wait, ValueError("x")])
 
-    alone, beside = (verdict(Raised(error), NOTHING_SPECIAL) for error in (nested, with_error))
+    alone, beside = (settled(Raised(error)) for error in (nested, with_error))
 
-    assert alone is not None
-    assert beside is not None
     assert (alone.outcome, beside.outcome) == ("waiting", "retry")
 
 
 def test_an_unknown_processor_hands_its_job_back_unspent() -> None:
     """A newer worker may know it."""
-    item = verdict(Raised(UnknownProcessor("x")), NOTHING_SPECIAL)
+    item = settled(Raised(UnknownProcessor("x")))
 
-    assert item is not None
     assert (item.outcome, item.delay_seconds) == ("snoozed", 30.0)
 
 
@@ -314,28 +400,12 @@ def test_a_snooze_needs_a_time_zone() -> None:
         Snooze(until=datetime(2026, 1, 1))  # noqa: DTZ001 - the very mistake
 
 
-@pytest.mark.parametrize("stop", ["timeout", "deadline", "shutdown"])
+@pytest.mark.parametrize("stop", [None, "timeout", "deadline", "shutdown"])
 def test_what_the_processor_decided_counts_even_when_it_was_stopped(stop: Any) -> None:
     """A wait reached in the last moment, or a refusal to ever try again, is no accident."""
     seen = Circumstances(stop=stop)
 
-    wait = verdict(Raised(Suspended({"kind": "sleep", "name": "s"})), seen)
-    final = verdict(Raised(ProcessorError("never again", retryable=False)), seen)
+    wait = settled(Raised(Suspended({"kind": "sleep", "name": "s"})), seen)
+    final = settled(Raised(ProcessorError("never again", retryable=False)), seen)
 
-    assert wait is not None
-    assert final is not None
     assert (wait.outcome, final.outcome) == ("waiting", "failed")
-
-
-def test_a_result_too_deep_to_read_is_final() -> None:
-    """It would spoil every list its job is in."""
-    deep: object = 1
-    for _ in range(150):
-        deep = [deep]
-
-    item = verdict(Returned(deep), Circumstances())
-
-    assert item is not None
-    assert item.outcome == "failed"
-    assert item.error is not None
-    assert item.error.type == "ResultRejected"

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
+import pytest
 from pydantic import BaseModel
 
 from minutehand.redaction import HIDDEN
+from minutehand.worker import tracebacks
 from minutehand.worker.tracebacks import (
     MOST_CAUSES,
     MOST_FRAMES,
     describe,
+    describe_lines,
     describe_stack,
+    running,
     suspended,
 )
 
@@ -43,7 +49,10 @@ def test_the_innermost_line_of_the_users_own_code_is_the_first() -> None:
     def parse() -> None:
         json.loads("{")
 
-    frames = described(parse)["frames"]
+    told = described(parse)
+    frames = told.pop("frames")
+
+    assert told == {}, "nothing was left out, and nothing beneath it"
 
     assert (frames[0]["function"], frames[0]["code"], frames[0]["own"]) == (
         "parse",
@@ -56,6 +65,49 @@ def test_the_innermost_line_of_the_users_own_code_is_the_first() -> None:
         (frame["own"] for frame in frames), reverse=True
     )
     assert any(frame["file"].endswith("decoder.py") for frame in frames)
+
+
+@pytest.mark.parametrize(
+    ("path", "package", "own"),
+    [
+        ("/app/job.py", "", True),
+        ("/app/other.py", "job.main", False),
+        ("/v/site-packages/job.py", "job.main", True),
+        ("/v/site-packages/lib.py", "", False),
+        ("/v/dist-packages/lib.py", "", False),
+        ("/usr/lib/json.py", "", False),
+        ("<string>", "", False),
+    ],
+)
+def test_a_line_of_another_process_is_the_users_by_its_path(
+    path: str, package: str, own: bool
+) -> None:
+    frame = {"file": path.rpartition("/")[2], "line": 3, "function": "f", "code": "", "own": own}
+
+    assert describe_lines([(path, 3, "f")], package=package) == {"frames": [frame]}
+    assert describe_lines([(str(tracebacks.__file__), 3, "f")]) is None
+
+
+@pytest.mark.parametrize("hidden", [False, True])
+def test_what_was_being_handled_is_a_cause_unless_it_is_hidden(hidden: bool) -> None:
+    def fail() -> None:
+        try:
+            _ = 1 / 0
+        except ZeroDivisionError:
+            if hidden:
+                raise ValueError from None
+            raise ValueError  # noqa: B904 - as most code does
+
+    causes = described(fail).get("causes", [])
+    assert [each["type"] for each in causes] == ([] if hidden else ["ZeroDivisionError"])
+
+
+def test_a_running_stack_is_read_outermost_first() -> None:
+    found = running(sys._getframe())
+
+    assert found[-1] is sys._getframe()
+    assert all(inner.f_back is outer for outer, inner in pairwise(found))
+    assert found[0].f_back is None
 
 
 def test_no_value_of_a_variable_is_kept() -> None:

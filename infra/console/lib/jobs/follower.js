@@ -258,7 +258,6 @@ export class Follower {
   #onLost() {
     const was = this.#joined || !this.#lostOnce;
     this.#joined = false;
-    this.#synced = false;
     this.#lostOnce = true;
     if (was) this.refresh();
     this.notify();

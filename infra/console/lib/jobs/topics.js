@@ -112,11 +112,9 @@ export class Topics {
   async #authorize() {
     try {
       await this.#client.realtime.setAuth();
-      return true;
     } catch (error) {
       // the session could not be read or refreshed: joins are refused until it can
       for (const entry of this.#entries.values()) this.#lost(entry, String(error));
-      return false;
     }
   }
 
@@ -127,7 +125,6 @@ export class Topics {
    * @param {Entry} entry
    */
   async #follow(entry) {
-    clearTimeout(entry.renewal);
     const { data } = await within(this.#client, entry.schema)
       .rpc("follow_topic", {
         p_topic: entry.topic,
@@ -148,7 +145,7 @@ export class Topics {
   async #open(entry) {
     await this.#authorize();
     await this.#leaving.get(entry.topic); // the client would hand out the channel that is leaving
-    if (this.#entries.get(entry.topic) !== entry || entry.channel) return;
+    if (this.#entries.get(entry.topic) !== entry) return;
     /** @type {RealtimeChannel} */
     const channel = this.#client.channel(entry.topic, {
       config: { private: true, broadcast: { replication_ready: true } },
@@ -199,7 +196,6 @@ export class Topics {
     entry.channel = null;
     this.#lost(entry, "closed");
     const wait = REOPEN_MS[entry.failures++] ?? REOPEN_MS_MOST;
-    clearTimeout(entry.timer);
     entry.timer = setTimeout(() => this.#open(entry), wait * (0.75 + Math.random() / 2));
   }
 

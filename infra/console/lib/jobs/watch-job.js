@@ -130,7 +130,7 @@ export class JobWatch extends Follower {
   }
 
   get heardAll() {
-    return !this.#sequence || this.#heard >= this.#sequence.last;
+    return this.#heard >= (this.#sequence?.last ?? 0);
   }
 
   onSynced() {
@@ -188,8 +188,6 @@ export class JobWatch extends Follower {
     /** @type {Sequence<JobEvent>} */
     const sequence = new Sequence(this.#options.after ?? known);
     this.#sequence = sequence;
-    if (!history && this.#heard === 0) this.#heard = row.last_seq;
-    this.#heard = Math.max(this.#heard, sequence.last);
     this.#take(sequence.offer(this.#early.splice(0)));
     return sequence;
   }

@@ -80,9 +80,8 @@ export class SessionWatch extends Follower {
     this.#heard.set(event.job_id, Math.max(this.#heard.get(event.job_id) ?? 0, event.seq));
     const line = this.#lines.get(event.job_id);
     if (!line) return void this.#missing.add(event.job_id); // a new job: the next read finds it
-    this.#take(line, line.sequence.offer([event]));
     // a hole may be a log line, which this topic does not carry: the read closes it either way
-    if (line.sequence.hasGap) this.#missing.add(event.job_id);
+    this.#take(line, line.sequence.offer([event]));
   }
 
   async catchUp() {

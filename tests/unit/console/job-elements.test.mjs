@@ -1,0 +1,98 @@
+// The list of jobs as an element, over nodes that only hold what they are given.
+
+import assert from "node:assert/strict";
+import { test } from "node:test";
+
+class Node {
+  attributes = {};
+  children = [];
+  textContent = "";
+  hidden = false;
+  setAttribute = (name, value) => (this.attributes[name] = value);
+  getAttribute = (name) => this.attributes[name] ?? null;
+  closest = () => null;
+  attachShadow = () => this;
+  append = (...nodes) => nodes.forEach((node) => this.insertBefore(node, null));
+  remove = () => this.parentNode?.children.splice(this.parentNode.children.indexOf(this), 1);
+  insertBefore(node, there) {
+    node.remove();
+    const at = there ? this.children.indexOf(there) : this.children.length;
+    this.children.splice(at, 0, node);
+    node.parentNode = this;
+  }
+}
+globalThis.HTMLElement = Node;
+globalThis.CSSStyleSheet = class {
+  replaceSync() {}
+};
+globalThis.document = {
+  createElement: (tag) => Object.assign(new Node(), { tag }),
+  documentElement: { lang: "en" },
+};
+const { JobsElement } = await import("../../../infra/console/lib/elements.js");
+
+const job = (id) => ({ id, job_type: `type of ${id}` });
+
+/** An element, and what it shows of a state: freshness, note, and each line's job. */
+function showing(attributes) {
+  const element = Object.assign(new JobsElement(), { attributes });
+  const [freshness, note, list] = element.children;
+  const show = (state) => {
+    element.watch = {
+      state: { jobs: [], isLoading: false, freshness: "live", problem: null, ...state },
+    };
+    element.draw();
+    const lines = list.children.map(({ children: [row] }) => row);
+    return { freshness, note, lines, ids: lines.map((row) => row.job.id) };
+  };
+  return { element, show };
+}
+
+test("a list has a line for each job, in order, and keeps the lines that stay", () => {
+  const { element, show } = showing({ "workspace-id": "acme", schema: "work" });
+  element.used = "client";
+  const { lines: before, note } = show({ jobs: ["a", "b", "c"].map(job) });
+  assert.equal(note.hidden, true);
+  const { attributes, client, job: shown } = before[0];
+  assert.deepEqual([attributes.label, attributes.schema, client], ["type of a", "work", "client"]);
+  assert.deepEqual([attributes["job-id"], shown, "compact" in attributes], ["a", job("a"), true]);
+
+  element.labelOf = ({ id }) => (id === "d" ? "mine" : null);
+  const { lines, ids } = show({ jobs: ["d", "c", "a"].map(job) });
+
+  assert.deepEqual(ids, ["d", "c", "a"]);
+  assert.deepEqual([lines[1] === before[2], lines[2] === before[0]], [true, true]);
+  assert.deepEqual([lines[0].attributes.label, lines[1].attributes.label], ["mine", "type of c"]);
+});
+
+test("a list says that it is loading or empty, and shows nothing to who may not see it", () => {
+  const { show } = showing({ "workspace-id": "acme" });
+  assert.equal(show({ isLoading: true }).note.textContent, "Loading");
+  const { note, freshness } = show({});
+  assert.deepEqual([note.textContent, freshness.textContent], ["No jobs yet", "Live"]);
+
+  const jobs = [job("a")];
+  const failing = show({ jobs, problem: { status: 500, message: "away" } });
+  assert.deepEqual([failing.ids, failing.note.textContent], [["a"], "away"]);
+  const forbidden = show({ jobs, problem: { status: 403 } });
+  assert.deepEqual([forbidden.ids, forbidden.note.textContent], [[], "You may not see this."]);
+});
+
+test("a list follows what its attributes choose of a workspace", async () => {
+  assert.equal(showing({ tag: "a" }).element.subject, null);
+  const filters = { tag: "a", type: "mail", limit: "5" };
+  for (const [more, filter, limit] of [
+    [{}, {}, 20],
+    [filters, { tag: "a", job_type: "mail" }, 5],
+  ]) {
+    const { element } = showing({ "workspace-id": "acme", ...more });
+    const asked = [];
+    const answer = { abortSignal: async () => ({ data: { jobs: [] } }) };
+    const rpc = (name, values) => (asked.push([name, values]), answer);
+    const realtime = { setAuth: () => new Promise(() => {}) };
+    element.follow({ schema: () => ({ rpc }), realtime }, "work").close();
+
+    const values = { p_filter: { ...filter, workspace_id: "acme" }, p_limit: limit };
+    assert.deepEqual(asked, [["list_jobs", values]]);
+  }
+});

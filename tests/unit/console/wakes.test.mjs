@@ -1,0 +1,44 @@
+// A page that comes back, and a network that does: what was missed meanwhile is read at once.
+
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { JobWatch } from "../../../infra/console/lib/jobs/watch-job.js";
+import { until, World } from "./world.mjs";
+
+const listeners = {};
+const addEventListener = (name, run) => (listeners[name] ??= []).push(run);
+const document = { visibilityState: "visible", addEventListener };
+const navigator = { onLine: true };
+for (const [name, value] of Object.entries({ addEventListener, document, navigator }))
+  Object.defineProperty(globalThis, name, { value });
+const happens = (name) => listeners[name].forEach((run) => run());
+
+test("each moment at which a page may have missed something is a read, and offline is said", async () => {
+  const world = new World();
+  world.commit("job.created", { status: "pending" });
+  const rare = { silence: 60_000, firstSilence: 60_000, pollingInterval: 60_000 };
+  const watching = () => new JobWatch({}, world.reads, world.topics, "j1", rare);
+  const [watch, other] = [watching(), watching()];
+  for (const one of [watch, other]) one.start();
+  world.connect();
+  await until(() => watch.freshness === "live", "live");
+  other.close();
+
+  for (const name of ["online", "focus", "pageshow", "visibilitychange"]) {
+    const before = [world.readCount, world.nudges];
+    happens(name);
+    await watch.refresh();
+    assert.ok(world.readCount > before[0], name);
+    assert.equal(world.nudges, before[1] + 1, `${name}: once, and not for what was closed`);
+  }
+  const { nudges } = world;
+  document.visibilityState = "hidden";
+  happens("visibilitychange");
+  navigator.onLine = false;
+  happens("offline");
+  assert.deepEqual([watch.freshness, world.nudges], ["offline", nudges]);
+
+  navigator.onLine = true;
+  assert.equal(watch.freshness, "live");
+  watch.close();
+});
