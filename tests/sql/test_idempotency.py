@@ -158,7 +158,7 @@ def test_a_bulk_is_all_or_nothing_and_names_the_bad_item(engine: Engine) -> None
     ties: list[dict[str, Any]] = [{}, {"unique": {"key": "k"}}]
     bads: list[dict[str, Any]] = [
         {"priority": 5000},
-        {"priority": 1.5},
+        {"priority": 7.5},
         {"priority": 10**10 - 1},
         {"prio": 1},
     ]
