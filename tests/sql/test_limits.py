@@ -463,3 +463,5 @@ def test_a_large_quotas_count_may_be_ten_seconds_old_and_no_older(engine: Engine
         ada.enqueue()
 
     assert refusal(refused.value) == ("PT429", "quota_exceeded", "max_pending")
+    kept = "select live from queue.live_counts where counted_at = queue.clock()"
+    assert engine.rows(kept) == [1]

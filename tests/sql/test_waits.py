@@ -513,6 +513,7 @@ def test_a_batch_calls_back_once_when_all_have_ended(engine: Engine) -> None:
     lease = engine.lease_one()
     assert (lease["job"]["job_type"], lease["job"]["payload"]) == ("callback", {"b": 1})
     assert engine.lease() == []
+    engine.enqueue(workspace=GLOBEX, batch_id=batch)  # another one, whose id is the same
     with pytest.raises(psycopg.Error) as refused:
         engine.enqueue(batch_id=batch)
     assert refusal(refused.value) == ("PT409", "invalid_state", batch)
