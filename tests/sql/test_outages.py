@@ -457,6 +457,10 @@ def test_pages_of_steps_are_the_whole_in_order(engine: Engine) -> None:
     full = engine.one(page, job_id, None, 999_999)
     rest = engine.one(page, job_id, Jsonb(full["next"]), 999_999)
     assert (len(full["lines"]), len(rest["lines"]), rest["next"]) == (1000, 6, None)
+    engine.run("update queue.gathered set name = 'a', child_id = %s where nth = 2", GLOBEX)
+    engine.run("update queue.gathered set nth = 1 where nth = 2")
+    line = "select queue.step_line(%s, %s, 1) #>> '{value,id}'"
+    assert [engine.one(line, job_id, name) for name in "ac"] == [GLOBEX, ACME]
 
 
 def test_steps_are_read_by_the_leases_holder_alone(engine: Engine) -> None:
