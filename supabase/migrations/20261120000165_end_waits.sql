@@ -25,7 +25,7 @@ begin
   delete from queue.dependencies where job_id = any (p_ids);
   with going as (
     update public.jobs set status = 'pending', next_retry_at = null, updated_at = p_now, last_seq = last_seq + 1
-    where id = any (p_ids) and status = 'waiting'
+    where id = any (p_ids)
     returning id, workspace_id, session_id, last_seq, attempts)
   insert into public.job_events (job_id, seq, workspace_id, session_id, type, data, created_at)
   select id, last_seq, workspace_id, session_id, 'job.resumed',

@@ -77,8 +77,7 @@ create function queue.cursor_place(p_cursor jsonb) returns queue.list_place
 language plpgsql stable set search_path = '' as $$
 begin
   -- half a cursor would start again, without an end
-  if coalesce(jsonb_typeof(p_cursor), 'null') <> 'null' and (jsonb_typeof(p_cursor) <> 'object'
-      or p_cursor ->> 'created_at' is null or p_cursor ->> 'id' is null) then
+  if p_cursor <> 'null' and (p_cursor ->> 'created_at' is null or p_cursor ->> 'id' is null) then
     perform queue.refuse(400, 'invalid_argument', 'cursor must be the next of an answer: {created_at, id}', 'cursor');
   end if;
   return ((p_cursor ->> 'created_at')::timestamptz, (p_cursor ->> 'id')::uuid);
@@ -178,9 +177,7 @@ declare
 begin
   select * into v_job from public.jobs where id = p_job_id; -- the caller holds it
   select * into v_type from queue.job_types where job_type = v_job.job_type;
-  if v_type.internal then
-    perform queue.refuse_internal(v_job.job_type);
-  end if;
+  perform queue.refuse_internal(v_job.job_type);
   v_item := jsonb_populate_record(null::queue.enqueue_item,
     jsonb_build_object('job_type', v_job.job_type));
   v_item.payload := coalesce(p_payload, 'null');
@@ -240,7 +237,7 @@ begin
   else
     perform queue.refuse(409, 'invalid_state', format('a %s job cannot be retried', v_job.status), v_job.status);
   end if;
-  if coalesce(p_payload, 'null') <> 'null' then
+  if p_payload <> 'null' then
     perform queue.change_payload(p_job_id, p_payload);
   end if;
   perform queue.note_action('retry', v_job.workspace_id, p_job_id);

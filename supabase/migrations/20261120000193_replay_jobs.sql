@@ -112,7 +112,7 @@ begin
       select p_job_id as id, 0 as n
       union all
       select j.replay_of, up.n + 1 from up join public.jobs as j on j.id = any (array[up.id])
-      where j.replay_of is not null and up.n < v_most),
+      where up.n < v_most),
     family as (
       (select j.id, 0 as n from up join public.jobs as j on j.id = any (array[up.id])
         where j.workspace_id is not distinct from v_workspace -- which no index serves, so that the key does

@@ -372,9 +372,6 @@ begin
     'more', v_more or v_counts ?| array['reclaim', 'waits', 'signals', 'schedules', 'promotion', 'deliveries',
       'retention', 'statistics', 'old_rows', 'sweep', 'buckets', 'operations']
       and queue.maintenance_is_due(v_now));
-exception
-  when invalid_text_representation or numeric_value_out_of_range then
-    perform queue.refuse_value('the request', 'p_request', sqlerrm);
 end;
 $$;
 comment on function public.run_maintenance is E'Do what is due besides leasing, for at most budget_ms (50 to 5,000, '

@@ -33,7 +33,7 @@ def failed(engine: Engine, *, attempts: int = 1, workspace: str = ACME, **error:
         ({"type": "httpx.HTTPStatusError", "status": 429}, "asked to slow down (429)"),
         ({"type": "httpx.HTTPStatusError", "status": 401}, "credentials (401): check the key"),
         ({"type": "httpx.HTTPStatusError", "status": 403}, "credentials (403): check the key"),
-        ({"type": "httpx.HTTPStatusError", "status": 503}, "failed (503)"),
+        ({"type": "httpx.HTTPStatusError", "status": 503}, "failed (503). When it is back, retry"),
         ({"type": "httpx.HTTPStatusError", "status": 422}, "refused the request (422)"),
         ({"type": "httpx.ConnectError"}, "did not answer"),
         ({"type": "aiohttp.client_exceptions.ServerDisconnectedError"}, "did not answer"),
@@ -47,7 +47,7 @@ def failed(engine: Engine, *, attempts: int = 1, workspace: str = ACME, **error:
         ({"type": "WorkerLost", "message": "ended with exit code 7"}, "os._exit"),
         ({"type": "OSError", "errno": "ENOSPC"}, "The disk of its worker is full (ENOSPC)"),
         ({"type": "OSError", "errno": "ENOMEM"}, "ran out of memory"),
-        ({"type": "MemoryError"}, "ran out of memory"),
+        ({"type": "MemoryError"}, "more memory, then retry: finished"),
         ({"type": "OSError", "errno": "EMFILE"}, "too many open files"),
         ({"type": "RecursionError"}, "calls itself without an end at jobs/rates.py:41"),
         ({"type": "AttemptTimeout"}, "It was at jobs/rates.py:41. Give the type a longer timeout"),
@@ -75,6 +75,8 @@ def test_what_is_retried_says_until_when_it_was_asked_to_wait(engine: Engine) ->
     due = engine.one("select queue.utc(next_retry_at) from public.jobs where id = %s", job_id)
     assert f"retried automatically at {due}" in told["remedy"]
     assert (told["history"]["jobs"], told["history"]["workspaces"]) == (1, 1)  # itself
+    other = explain(engine, failed(engine, attempts=3))
+    assert "a correction of jobs/rates.py:41" in other["remedy"]
 
 
 def test_the_failed_check_comes_first_with_its_command(engine: Engine) -> None:
@@ -92,16 +94,27 @@ def test_the_failed_check_comes_first_with_its_command(engine: Engine) -> None:
     assert checks[1]["command"] == "minutehand resume type work"
 
 
-def test_a_job_held_by_a_limit_leads_to_what_fills_it(engine: Engine) -> None:
+@pytest.mark.parametrize(
+    ("reason", "policy", "command"),
+    [
+        ("type_limit", {"max_concurrency": 1}, "ls --state running --type work"),
+        ("workspace_limit", {}, "ls --state running"),
+        ("rate_limited", {"rate_limit": {"limit": 1, "per_seconds": 600}}, "types work"),
+    ],
+)
+def test_a_job_held_by_a_limit_leads_to_what_fills_it(
+    engine: Engine, reason: str, policy: dict[str, Any], command: str
+) -> None:
     """One stuck job in the only slot is the cause; the limit itself is as it should be."""
-    engine.register(max_concurrency=1)
+    engine.register(**policy)
+    if not policy:
+        engine.rpc("set_workspace_limits", p_workspace_id=ACME, p_limits={"max_running": 1})
     held = [engine.enqueue(), engine.enqueue()][1]
     engine.lease_one()
 
     told = explain(engine, held)
 
-    assert told["reason"] == "type_limit"
-    assert told["command"] == "minutehand ls --state running --type work"
+    assert (told["reason"], told["command"]) == (reason, f"minutehand {command}")
 
 
 def test_a_worker_that_stopped_answering_is_the_first_check_of_its_job(engine: Engine) -> None:
@@ -116,6 +129,8 @@ def test_a_worker_that_stopped_answering_is_the_first_check_of_its_job(engine: E
         "check": "lease", "verdict": "fail", "command": "minutehand doctor --only schedule",
         "detail": "Worker w1 stopped answering; its lease expired.",
     }  # fmt: skip
+    engine.lease_call(0)
+    assert "attempts" in {each["check"] for each in explain(engine, job_id)["checks"]}
 
 
 def test_a_long_error_is_one_line_of_the_sentence(engine: Engine) -> None:
@@ -128,8 +143,9 @@ def test_a_long_error_is_one_line_of_the_sentence(engine: Engine) -> None:
     assert len(told["sentence"]) < 400
 
 
-def test_a_failed_parent_leads_to_the_child_that_failed_last(engine: Engine) -> None:
-    """The parent's own line only waits for it."""
+@pytest.mark.parametrize("own", ["x.ChildrenFailed", "ValueError"])
+def test_a_failed_parent_leads_to_the_child_that_failed_last(engine: Engine, own: str) -> None:
+    """The parent's own line only waits for it, unless it failed by itself."""
     parent_id = engine.enqueue()
     parent = engine.lease_one()
     engine.spawn(parent, "c", [{"job_type": "work", "payload": {}}] * 3)
@@ -139,12 +155,13 @@ def test_a_failed_parent_leads_to_the_child_that_failed_last(engine: Engine) -> 
         error = {"type": "ValueError", "message": "no", "traceback": at}
         engine.settle(lease, "failed", error=error)
     engine.settle(children[2])
-    engine.settle(parent, "failed", error={"type": "x.ChildrenFailed", "message": "no"})
+    engine.settle(parent, "failed", error={"type": own, "message": "no"})
 
     told = explain(engine, parent_id)
 
-    assert told["child_id"] == children[1]["job"]["id"]
-    assert "jobs/child.py:1" in told["remedy"]
+    led = own == "x.ChildrenFailed"
+    assert told["child_id"] == (children[1]["job"]["id"] if led else None)
+    assert ("jobs/child.py:1" in told["remedy"]) == led
 
 
 def test_what_runs_or_went_well_needs_nothing(engine: Engine) -> None:
@@ -165,6 +182,7 @@ def test_since_when_and_for_whom(engine: Engine) -> None:
     engine.enqueue(workspace=ACME)
     engine.settle(engine.lease_one())
     ids = [failed(engine), failed(engine), failed(engine, workspace=GLOBEX)]
+    engine.rpc("cancel_job", p_job_id=failed(engine, attempts=3))  # which has not failed
 
     own = explain(engine, ids[0])["history"]
     whole = engine.rpc("explain_job", p_job_id=ids[0])["history"]

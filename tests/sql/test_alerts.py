@@ -40,7 +40,7 @@ def announced(engine: Engine) -> list[str]:
 
 def test_it_is_raised_once_and_resolved_once(engine: Engine) -> None:
     """However often it is looked at meanwhile."""
-    put(engine)
+    assert put(engine)["minutes"] == 15
     fail(engine, 1)
     assert look(engine) == 0
     fail(engine, 1)

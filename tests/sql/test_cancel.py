@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import psycopg
 import pytest
 
 from tests.support.engine import ADA, Engine, handle, refusal
+from tests.support.functions import until_waiting
 
 
 def test_a_pending_job_ends_at_once(engine: Engine) -> None:
@@ -145,9 +148,24 @@ def test_a_tree_is_cancelled_whole(engine: Engine) -> None:
 
     engine.rpc("cancel_job", p_job_id=root)
 
-    assert engine.status(grandchild) == "cancelled"
+    assert engine.events(grandchild) == ["job.created", "job.cancelled"]
     assert engine.status(done) == "completed"
     assert {engine.report(running), engine.report(lease)} == {"cancel"}
+
+
+def test_a_child_that_begins_to_run_meanwhile_is_asked_to_stop(engine: Engine) -> None:
+    """Ended as one that waits, it would leave its worker with a lease."""
+    root = engine.enqueue()
+    engine.spawn(engine.lease_one(), "s", [{"job_type": "work"}])
+    with engine.beside() as other, ThreadPoolExecutor(1) as threads:
+        other.run("begin")
+        [running] = other.lease(call=2)
+        done = threads.submit(engine.rpc, "cancel_job", p_job_id=root)
+        until_waiting(engine.database)
+        other.run("commit")
+        done.result(60)
+
+    assert engine.report(running) == "cancel"
 
 
 @pytest.mark.parametrize(("outcome", "end"), [("failed", "cancelled"), ("completed", "pending")])
@@ -189,6 +207,8 @@ def test_children_that_ended_with_their_parent_start_again_with_it(engine: Engin
     engine.rpc("cancel_job", p_job_id=done)
     engine.settle(lease, "failed")
     engine.lease_call(0)
+    engine.run("update public.jobs set created_at = '2020-01-01'")  # as of one call
+    engine.run("update queue.ended set job_created_at = '2020-01-01'")
 
     engine.rpc("retry_job", p_job_id=root)
 
@@ -197,6 +217,7 @@ def test_children_that_ended_with_their_parent_start_again_with_it(engine: Engin
         "pending",
         "cancelled",
     )
+    assert engine.rows("select job_id::text from queue.ended") == [done]
 
 
 def test_children_of_a_parent_that_is_retried_at_once_continue(engine: Engine) -> None:

@@ -118,6 +118,10 @@ def test_a_page_continues_after_a_number_and_says_how_it_ended(seeded: Database)
     assert {**read(seeded, note, 2), "topic": ""} == {
         "events": [], "more": False, "ended": "done", "topic": "",
     }  # fmt: skip
+    for statement, *page in ((READ, None, None, False), ("select public.note_events_after(%s)",)):
+        assert as_user(seeded, ADA, statement, note, *page)["events"] == [
+            *first["events"], *rest["events"],
+        ]  # fmt: skip
     with pytest.raises(psycopg.Error, match="whole"):
         read(seeded, note, 1.5)
 
@@ -125,6 +129,7 @@ def test_a_page_continues_after_a_number_and_says_how_it_ended(seeded: Database)
 def test_realtime_carries_what_is_read(seeded: Database) -> None:
     """Each event a message of its own, named by its type, on the topic that members may join."""
     note = make(seeded)
+    run(seeded, APPEND, note, events("alone"))
     topic = f"session:note:{note}"
 
     sent = run(
@@ -135,7 +140,7 @@ def test_realtime_carries_what_is_read(seeded: Database) -> None:
     )
 
     assert sent == [[each["type"], each] for each in read(seeded, note)["events"]]
-    for user, messages in ((ADA, 2), (EVE, 0)):
+    for user, messages in ((ADA, 3), (EVE, 0)):
         with seeded.as_role("authenticated", {"sub": user, "role": "authenticated"}) as joined:
             joined.execute("select set_config('realtime.topic', %s, false)", (topic,))
             read_by_policy = "select count(*) from realtime.messages where topic = %s"

@@ -102,13 +102,15 @@ def test_a_plain_insert_takes_a_key_as_a_call_does(engine: Engine) -> None:
 
 
 def test_a_bulk_with_repeated_keys_makes_each_job_once(engine: Engine) -> None:
-    """The answer keeps the order of the request."""
+    """The answer keeps the order of the request, and the queue does."""
     items = [{"job_type": "work", "idempotency_key": key} for key in ("a", "b", "a")]
 
     answer = engine.rpc("enqueue_jobs", p_workspace_id=ACME, p_jobs=items)["jobs"]
 
     assert [line["created"] for line in answer] == [True, True, False]
     assert answer[0]["job"]["id"] == answer[2]["job"]["id"]
+    for line in answer[:2]:
+        assert engine.lease(1)[0]["job"]["id"] == line["job"]["id"]
 
 
 @pytest.mark.parametrize("held", [True, False])
@@ -118,7 +120,9 @@ def test_callers_who_share_a_key_are_one_holder(
 ) -> None:
     """An id of a job that gave way to another's unique key would be nobody's."""
     unique = {"key": "u", "on_conflict": on_conflict}
-    other = engine.enqueue(workspace=GLOBEX, idempotency_key="k")
+    engine.register("bill")
+    others: tuple[dict[str, Any], ...] = {"workspace": GLOBEX}, {"job_type": "bill"}
+    before = [engine.enqueue(**other, idempotency_key="k") for other in others]
     if held:
         engine.enqueue(unique=unique)
     items: list[dict[str, Any]] = [
@@ -133,8 +137,8 @@ def test_callers_who_share_a_key_are_one_holder(
     assert [line["created"] for line in answer] == [not held, False, False]
     assert {line["job"]["id"] for line in answer} == set(again["ids"])
     assert again["created"] == [False] * 3
-    assert engine.one("select count(*) from public.jobs where workspace_id = %s", ACME) == 1
-    assert engine.enqueue(workspace=GLOBEX, idempotency_key="k") == other
+    assert engine.one("select count(*) from public.jobs where workspace_id = %s", ACME) == 2
+    assert [engine.enqueue(**other, idempotency_key="k") for other in others] == before
 
 
 def test_two_bulks_with_the_same_keys_in_opposite_order_do_not_deadlock(engine: Engine) -> None:
@@ -158,7 +162,7 @@ def test_a_bulk_is_all_or_nothing_and_names_the_bad_item(engine: Engine) -> None
     ties: list[dict[str, Any]] = [{}, {"unique": {"key": "k"}}]
     bads: list[dict[str, Any]] = [
         {"priority": 5000},
-        {"priority": 1.5},
+        {"priority": 7.5},
         {"priority": 10**10 - 1},
         {"prio": 1},
     ]

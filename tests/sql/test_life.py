@@ -103,10 +103,13 @@ def test_progress_logs_and_steps_travel_with_a_report(engine: Engine) -> None:
         progress={"percentage": 40.04, "stage": "half", "message": "on it"},
         logs=[{"level": "info", "message": "one"}, {"level": "odd", "message": "two"}],
         steps=[{"name": "fetch", "result": {"n": 1}}, {"name": "", "result": 0}],
+        tags=["t"],
     )
 
     assert outcome == "ok"
-    assert engine.job(job_id)["progress"] == {"percentage": 40, "stage": "half", "message": "on it"}
+    job = engine.job(job_id)
+    assert job["progress"] == {"percentage": 40, "stage": "half", "message": "on it"}
+    assert job["tags"] == ["t"]
     assert engine.rows("select log_level, message from public.job_logs order by id") == [
         ("info", "one"),
         ("info", "two"),

@@ -266,6 +266,11 @@ def test_a_lease_that_finds_only_what_is_set_aside_repeats_within_a_second(
     assert engine.lease(call=2) == []
     engine.advance(1)
     assert len(engine.lease(call=2)) == 1
+    engine.register("work", **{limit: 1})
+    engine.enqueue(concurrency_key="k")
+    assert engine.lease(call=2) == []
+    engine.register("work")
+    assert len(engine.lease(call=2)) == 1
 
 
 def test_a_run_leases_no_type_that_runs_longer_than_it_has_time(engine: Engine) -> None:
@@ -301,6 +306,9 @@ def test_a_workspaces_pause_leaves_others_alone(engine: Engine) -> None:
     )
     engine.enqueue()
     allowed = {engine.enqueue(workspace=GLOBEX), engine.enqueue(job_type="other")}
+    pause = {"kind": "workspace_type", "name": "other", "workspace_id": ACME}
+    for paused in (True, False):
+        engine.rpc("pause_jobs", p_request={**pause, "paused": paused})
 
     assert {lease["job"]["id"] for lease in engine.lease()} == allowed
 
@@ -455,3 +463,5 @@ def test_a_large_quotas_count_may_be_ten_seconds_old_and_no_older(engine: Engine
         ada.enqueue()
 
     assert refusal(refused.value) == ("PT429", "quota_exceeded", "max_pending")
+    kept = "select live from queue.live_counts where counted_at = queue.clock()"
+    assert engine.rows(kept) == [1]

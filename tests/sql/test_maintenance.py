@@ -75,8 +75,12 @@ def in_a_minute(engine: Engine) -> str:
 
 SCHEDULE = {"name": "s", "cron": "* * * * *", "job_type": "work"}
 ALERT = {"name": "a", "metric": "failed", "threshold": 1}
+NOTHING = {"action": "cancel", "filter": {"tag": "none"}}
 COMES: dict[str, Callable[[Engine], Any]] = {
-    "a job's time": lambda e: e.enqueue(delay_seconds=60),
+    "a job's time, after an operation": lambda e: (
+        e.rpc("create_operation", p_workspace_id=ACME, p_request=NOTHING),
+        e.enqueue(delay_seconds=60),
+    ),
     "a job's deadline": lambda e: e.enqueue(deadline_at=in_a_minute(e)),
     "a lease's end": lambda e: (e.enqueue(), e.lease_one(lease_seconds=60)),
     "a wait's end": lambda e: (
@@ -105,6 +109,19 @@ def test_maintenance_is_due_when_something_comes_and_not_before(engine: Engine, 
     engine.advance(61)
 
     assert engine.one(due)
+
+
+def test_where_a_slow_call_made_jobs_ready_leases_look_again(engine: Engine) -> None:
+    """From the start: others may have leased what came after those."""
+    for priority in (7, 100):
+        engine.enqueue_many(2, priority=priority)
+    engine.lease(1, call=2)
+    engine.advance(10)
+    engine.enqueue(priority=7)
+
+    engine.run("select queue.rewind_ready(queue.clock() - interval '5 seconds')")
+
+    assert engine.rows("select priority from queue.openings where rewind") == [7]
 
 
 def test_a_lease_waits_for_no_maintenance(engine: Engine) -> None:

@@ -282,6 +282,10 @@ def test_others_are_refused(
     engine: Engine, user: str, function: str, arguments: dict[str, Any], answer: tuple[str, str]
 ) -> None:
     """Strangers learn nothing, members change nothing, managers are told what must be."""
+    engine.run("insert into public.workspace_members values (%s, %s)", GLOBEX, BOB)
+    engine.run(
+        "update public.workspace_members set role = 'manager' where workspace_id = %s", GLOBEX
+    )
     with engine.member(user) as person:
         assert refused(lambda: person.rpc(function, p_workspace_id=ACME, **arguments))[:2] == answer
 

@@ -136,7 +136,7 @@ def test_a_rotation_ends_keys_to_the_second(engine: Engine) -> None:
 
     answer = engine.rpc(
         "revoke_worker_keys",
-        p_before=engine.one("select to_timestamp(%s)", now + 60),
+        p_before=engine.one("select queue.clock() + interval '1 minute'"),
         p_grace_seconds=86_400,
     )
     assert answer["types"] == engine.one("select count(*) from queue.job_types where redefinable")
@@ -150,6 +150,8 @@ def test_a_revoked_key_stays_revoked(
     engine: Engine, thief: Engine, grace: int, before: str | None
 ) -> None:
     """The next rotation gives a grace to the key of today, not to the one that was stolen."""
+    engine.stop_clock()
+    engine.advance(engine.one("select (1 - extract(epoch from queue.clock()) % 1)::float"))
     rotate(engine)
     rotate(engine, grace=grace, before=before)
     rotate(engine, grace=grace, before=before)

@@ -35,6 +35,24 @@ def test_an_end_between_two_looks_of_a_check_is_seen(engine: Engine) -> None:
     assert ids_of(engine.lease()) == [waiting]
 
 
+def test_an_end_during_the_first_check_of_a_wait_is_seen(engine: Engine) -> None:
+    """Of a job that is not its child: that it has ended is no one's news."""
+    other = engine.enqueue()
+    lease = engine.lease_one()
+    engine.enqueue()
+    parent = engine.lease_one()
+    wait = {"kind": "children", "name": "all", "job_ids": [other]}
+    engine.settle(parent, "waiting", wait=wait)
+    with engine.beside() as checking:
+        checking.run("begin")
+        checking.maintain()
+        engine.settle(lease)
+        checking.run("commit")
+    engine.maintain()
+
+    assert ids_of(engine.lease(call=2)) == [parent["job"]["id"]]
+
+
 def test_a_waiter_that_was_locked_when_its_dependency_ended_is_checked_again(
     engine: Engine,
 ) -> None:

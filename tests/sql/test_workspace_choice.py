@@ -79,6 +79,13 @@ def test_without_any_workspace_there_is_none(several: Engine, name: str) -> None
     assert refusal(error.value)[:2] == ("PT404", "workspace_not_found")
 
 
+def test_a_service_acts_in_the_workspace_that_it_names(several: Engine) -> None:
+    """It belongs to none."""
+    with several.database.as_role("service_role", {"role": "service_role"}) as connection:
+        service = Engine(several.database, connection)
+        assert service.rpc("own_workspace", p_workspace_id=ACME) == {"workspace_id": ACME}
+
+
 def test_a_workspace_that_an_operator_has_open_is_one_of_several(several: Engine) -> None:
     """What they write for their own must not land in a customer's."""
     several.rpc("set_operator", p_user_id=ADA)

@@ -266,6 +266,9 @@ def test_a_handler_takes_what_it_reaches_and_no_more(tmp_path: Path) -> None:
     for elsewhere in ("three.py", "one/foreign.py"):
         with pytest.raises(ValueError, match="is in none of"):
             sources.place(tmp_path / elsewhere)
+    (tmp_path / "one/app/near.py").write_text("import json\nimport (httpx)\n")
+    with pytest.raises(PackagingError, match=r"app/near\.py:2 cannot be read: invalid syntax"):
+        closure(["app.handler"], sources)
 
 
 KEPT = {

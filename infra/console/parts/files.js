@@ -52,7 +52,9 @@ export function Files({ job }) {
     ${
       isSigned &&
       html`<p class="small">
-        ${job.status === "completed" ? "The result" : "How it ended"} is signed. <${ActionButton} className="quiet" run=${saveReceipt}>
+        ${job.status === "completed" ? "The result" : "How it ended"} is signed. <${ActionButton}
+          className="quiet"
+          run=${saveReceipt}>
           Download the receipt
         <//> and check it with <code>
           minutehand receipts verify

@@ -15,6 +15,8 @@ from pathlib import Path
 
 from packaging.utils import canonicalize_name
 
+from minutehand.deploy.bundles import PackagingError
+
 _distributions = functools.cache(packages_distributions)
 
 
@@ -69,7 +71,11 @@ def imported_names(path: Path, sources: Sources) -> Iterator[str]:
 def _statements(source: bytes, name: str) -> tuple[tuple[int, str | None, tuple[str, ...]], ...]:
     """Dots, module and names of each import statement; both are 0 and None for `import names`."""
     found: list[tuple[int, str | None, tuple[str, ...]]] = []
-    for node in _run_time_statements(ast.parse(source, filename=name)):
+    try:
+        tree = ast.parse(source, filename=name)
+    except SyntaxError as error:
+        raise PackagingError(f"{name}:{error.lineno} cannot be read: {error.msg}") from error
+    for node in _run_time_statements(tree):
         if isinstance(node, ast.Import | ast.ImportFrom):
             names = tuple(alias.name for alias in node.names)
             level, module = (

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections import defaultdict
 from typing import Any
-from weakref import WeakKeyDictionary
 
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, expect
+from playwright.sync_api import Browser, ConsoleMessage, Page, expect
 
 from minutehand.local.users import ADA, BOB, EVE, OLGA, DemoUser
 from tests.support.stacks import RunningStack
@@ -33,8 +31,6 @@ _GO = """async (path) => {
   (await import("/lib/router.js")).navigate(path);
   await new Promise((drawn) => requestAnimationFrame(() => setTimeout(drawn)));
 }"""
-#: Contexts that a visitor left as new, by their options: they keep what their pages loaded.
-_FREE: WeakKeyDictionary[Browser, defaultdict[str, list[BrowserContext]]] = WeakKeyDictionary()
 
 
 class Visitor:
@@ -45,36 +41,27 @@ class Visitor:
     ) -> None:
         options.setdefault("viewport", {"width": 1280, "height": 820})
         options.setdefault("reduced_motion", "reduce")  # frames that no test looks at
-        options["base_url"] = stack.api_url
         self.stack = stack
-        kept = _FREE.setdefault(browser, defaultdict(list))[json.dumps(options, sort_keys=True)]
-        self._context = kept.pop() if kept else browser.new_context(**options)
-        self._context.set_default_timeout(PATIENCE_MS)
-        self._free: list[BrowserContext] | None = kept
+        self.context = browser.new_context(base_url=stack.api_url, **options)
+        self.context.set_default_timeout(PATIENCE_MS)
         # nor are the other views loaded ahead, where a test stays for longer than it takes
-        self._scripts = ["Object.defineProperty(navigator.connection, 'saveData', {value: true})"]
+        self.context.add_init_script(
+            "Object.defineProperty(navigator.connection, 'saveData', {value: true})"
+        )
         self.allowed: list[re.Pattern[str]] = [NOT_READY, NOT_OPEN_YET]
         self._said: list[str] = []
         if workspace_id is not None:
             self.remember("minutehand.workspace", workspace_id)
         self.page: Page = self._new_page()
 
-    @property
-    def context(self) -> BrowserContext:
-        """What the pages share; a test that asks for it may change it, so no other gets it."""
-        self._free = None
-        return self._context
-
     def _new_page(self) -> Page:
-        page = self._context.new_page()
+        page = self.context.new_page()
         page.on("console", self._note)
         page.on("pageerror", lambda error: self._said.append(f"uncaught: {error}"))
         page.add_init_script(
             "addEventListener('securitypolicyviolation', (e) =>"
             " console.error(`policy: ${e.violatedDirective} ${e.blockedURI}`))"
         )
-        for script in self._scripts:
-            page.add_init_script(script)
         return page
 
     def another_tab(self, path: str) -> Page:
@@ -94,13 +81,11 @@ class Visitor:
     def remember(self, key: str, value: str) -> None:
         """Put something into local storage before the first script of any page runs."""
         pair = f"{json.dumps(key)}, {json.dumps(value)}"
-        self._scripts.append(
+        self.context.add_init_script(
             # a sandboxed frame has no storage, and no session to be given
             "if (top === window && localStorage.getItem("
             f"{json.dumps(key)}) === null) localStorage.setItem({pair})"
         )
-        for page in self._context.pages:
-            page.add_init_script(self._scripts[-1])
 
     def sign_in(self, who: DemoUser) -> None:
         """Take up a session without the form."""
@@ -121,17 +106,5 @@ class Visitor:
         self.page.wait_for_function(_SETTLED)
 
     def close(self) -> None:
-        """Close every page, and leave the context without anything that was stored."""
-        here = (f"{self.stack.api_url}/", "about:")
-        if self._free is None or not all(page.url.startswith(here) for page in self._context.pages):
-            self._context.close()
-            return
-        for page in self._context.pages:
-            page.close()
-        self._context.clear_cookies()
-        blank = self._context.new_page()
-        wire = self._context.new_cdp_session(blank)
-        stored = {"origin": self.stack.api_url, "storageTypes": "all"}
-        wire.send("Storage.clearDataForOrigin", stored)
-        blank.close()
-        self._free.append(self._context)
+        """Close every page."""
+        self.context.close()
