@@ -107,7 +107,7 @@ begin
     select 'job:' || n.job_id, n.workspace_id, n.minor, n.type,
       jsonb_build_object('job_id', n.job_id, 'seq', n.seq, 'type', n.type, 'data', n.data, 'at', n.created_at)
     from n where n.job_id <> all (p_several) and n.type <> 'job.created' and n.job_type <> all (p_quiet)
-      and n.job_type <> all (p_off) and (p_followed is null or n.job_id = any (p_followed))) as m;
+      and (p_followed is null or n.job_id = any (p_followed))) as m;
 end;
 $$;
 comment on function queue.publish_several is E'Publish the events of a statement, those of one job in their order.\n\np_off: types that publish nothing; p_quiet: those, and types that publish nothing on a job''s own topic; p_several: jobs of several events; p_followed: jobs that are followed, where there is no room for the topics of others, else null.';

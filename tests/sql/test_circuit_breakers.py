@@ -65,8 +65,13 @@ def broken(engine: Engine) -> list[str]:
     """Three proven tenants, for all of whom the type has just failed: it is stopped."""
     tenants = workspaces(engine, 3)
     prove(engine, GLOBEX, *tenants)
+    engine.enqueue(workspace=tenants[0])
+    engine.run_all()
     for workspace in tenants:
         poison(engine, 4, workspace)
+    poison(engine, 1, tenants[0], type="E", message="another")
+    insert = "insert into queue.stat_deltas (at, job_type, workspace_id, outcome, jobs)"
+    engine.run(f"{insert} values (queue.clock() - interval '11 minutes', 'work', %s, 'completed', 9)", GLOBEX)  # fmt: skip
     maintain(engine)
     assert paused(engine)
     return tenants
@@ -377,10 +382,28 @@ def test_a_tenants_pause_says_why_and_stops_no_other(engine: Engine) -> None:
     assert [lease["job"]["id"] for lease in engine.lease(100)] == [other]
 
 
+def test_types_are_stopped_for_a_tenant_and_come_back_one_by_one(engine: Engine) -> None:
+    """Each for its own failures, and for its own job that completes."""
+    engine.register("other")
+    for job_type in ("work", "other"):
+        engine.enqueue_many(12, job_type=job_type)
+        leases = engine.lease(100, job_types=[job_type])
+        engine.settle_all([{**handle(one), "outcome": "retry", "error": ERROR} for one in leases])
+        maintain(engine)
+    assert engine.rows("select job_type from queue.breakers order by 1") == ["other", "work"]
+
+    maintain(engine, after=61)
+    engine.settle(engine.lease_one(job_types=["other"]))
+    maintain(engine)
+
+    left = "select job_type, trips, probing_since is not null from queue.breakers"
+    assert engine.rows(left) == [("work", 1, True)]
+
+
 @pytest.mark.parametrize("rolled_up", [False, True])
-@pytest.mark.parametrize(("completed", "stops"), [(11, True), (12, False)])
+@pytest.mark.parametrize(("completed", "ago", "stops"), [(11, 0, True), (12, 0, False), (12, 11, True)])  # fmt: skip
 def test_a_type_that_mostly_completes_for_a_tenant_is_not_stopped(
-    engine: Engine, completed: int, stops: bool, rolled_up: bool
+    engine: Engine, completed: int, ago: int, stops: bool, rolled_up: bool
 ) -> None:
     """Some inputs are bad: the others need not wait for them. Another type or tenant proves nothing."""
     engine.register("other")
@@ -391,6 +414,8 @@ def test_a_type_that_mostly_completes_for_a_tenant_is_not_stopped(
     if rolled_up:
         engine.run("select queue.roll_up(queue.clock())")
     poison(engine, 12, ACME)
+    for table, at in (("stat_deltas", "at"), ("stat_minutes", "minute")):
+        engine.run(f"update queue.{table} set {at} = {at} - make_interval(mins => %s)", ago)
     maintain(engine)
 
     assert stopped(engine) is stops

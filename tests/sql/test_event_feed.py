@@ -118,10 +118,11 @@ def test_an_older_transaction_that_writes_later(engine: Engine) -> None:
         engine.enqueue()
         older.settle(engine.lease_one())
         older.run("commit")
+    engine.enqueue_many(25)
 
-    told, _ = read(engine, cursor)
-
-    assert [seq for _, seq in told] == [1, 2, 3]
+    for limit in (1, 500):
+        told, _ = read(engine, cursor, limit=limit)
+        assert [seq for _, seq in told] == [1, 2, 3] + [1] * 25
 
 
 def test_what_commits_between_two_pages_comes_after_them(engine: Engine) -> None:
@@ -180,7 +181,9 @@ def test_a_workspaces_feed_has_state_changes_and_a_sessions_all_but_logs(engine:
     session = str(uuid.uuid4())
     job_id = engine.enqueue(session_id=session)
     lease = engine.lease_one()
-    engine.report(lease, progress={"percentage": 5}, logs=[{"level": "info", "message": "x"}])
+    for _ in range(25):
+        engine.report(lease, progress={"percentage": 5}, logs=[{"level": "info", "message": "x"}])
+    engine.settle(lease)
 
     def kinds(told: Told) -> list[str]:
         return [
@@ -191,11 +194,11 @@ def test_a_workspaces_feed_has_state_changes_and_a_sessions_all_but_logs(engine:
             if each == job_id
         ]
 
-    of_workspace = kinds(read(engine, "1:1:")[0])
+    of_workspace = kinds(read(engine, "1:1:", limit=1)[0])
     of_session = kinds(read(engine, None, session=session)[0])
 
-    assert of_workspace == ["job.created", "job.leased"]
-    assert of_session == ["job.created", "job.leased", "job.progress"]
+    assert of_workspace == ["job.created", "job.leased", "job.completed"]
+    assert of_session == ["job.created", "job.leased", *["job.progress"] * 25, "job.completed"]
 
 
 def test_a_stranger_gets_not_found(engine: Engine) -> None:

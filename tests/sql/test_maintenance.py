@@ -15,6 +15,7 @@ from tests.support.engine import ACME, ADA, GLOBEX, Engine, handle, refusal
 from tests.support.functions import until
 
 ERROR = {"type": "KeyError", "message": "no field 7"}
+SYSTEM = "ffffffff-ffff-4fff-bfff-ffffffffffff"
 
 
 def test_retention_deletes_in_bounded_batches_by_status(engine: Engine) -> None:
@@ -37,6 +38,8 @@ def test_retention_deletes_in_bounded_batches_by_status(engine: Engine) -> None:
         ("pending", 1),
     ]
     assert engine.one("select count(*) from public.job_events") == 4
+    assert engine.one("select sum(jobs) from queue.removals where outcome = 'completed'") == 700
+    assert engine.one("select queue.remove_jobs(array[%s]::uuid[], queue.clock())", live) == 0
     engine.advance(60 * 86400)
     for _ in range(4):
         engine.advance(60)
@@ -59,7 +62,7 @@ def test_a_result_stays_while_its_parent_waits_for_a_slower_child(engine: Engine
 
     resumed = engine.lease_one()
     assert {one["result"] for one in resumed["steps"]["all"]["children"]} == {"kept", "late"}
-    engine.settle(resumed)
+    engine.settle(resumed, "waiting", wait={"kind": "event", "name": "e", "event": "later"})
     engine.advance(60)
     engine.maintain()
     assert engine.one("select count(*) from public.jobs where id = %s", quick["job"]["id"]) == 0
@@ -219,34 +222,94 @@ def test_retention_keeps_up_with_one_tenant_among_many(engine: Engine) -> None:
     assert engine.one("select count(*) from public.jobs") == 0
 
 
-def test_talkative_jobs_go_by_their_rows(engine: Engine) -> None:
-    """A call removes rows, not jobs, by the measure of what it can carry."""
-    engine.enqueue_many(4)
+@pytest.mark.parametrize(("events", "lines", "each"), [(3, 20000, 2), (25000, 0, 2), (60000, 0, 1)])
+def test_talkative_jobs_go_by_their_rows(
+    engine: Engine, events: int, lines: int, each: int
+) -> None:
+    """A call removes rows, not jobs, by the measure of what it can carry; one at least."""
+    engine.enqueue_many(2 * each)
     engine.run_all()
     engine.run(
         "insert into public.job_logs (job_id, workspace_id, attempt, message)"
-        " select id, workspace_id, 1, 'm' from public.jobs, generate_series(1, 20000)"
+        " select id, workspace_id, 1, 'm' from public.jobs, generate_series(1, %s)",
+        lines,
     )
+    engine.run("update public.jobs set last_seq = %s", events)
     engine.advance(31 * 86400)
 
-    assert [engine.maintain().get("retention") for _ in range(3)] == [2, 2, None]
+    assert [engine.maintain().get("retention") for _ in range(3)] == [each, each, None]
 
 
-def test_jobs_of_a_workspace_deleted_meanwhile_go_as_well(engine: Engine) -> None:
-    """Enqueued in the moment of its deletion, ready or for later, with their partitions open or not."""
-    gone = str(uuid.uuid4())
-    engine.run("insert into public.workspaces (id, name) values (%s, 'Gone')", gone)
-    engine.enqueue(workspace=gone)
-    engine.enqueue(workspace=gone, delay_seconds=3600)
-    kept = engine.enqueue(delay_seconds=3600)
+def test_a_job_with_too_many_rows_goes_bit_by_bit(engine: Engine) -> None:
+    """Its lines and its oldest events first; another job loses none."""
+    job, other = engine.enqueue_many(2)
+    for lease in engine.lease():
+        engine.report(lease, logs=[{"level": "info", "message": "m"}] * 3)
+    left = (
+        "select array(select seq from public.job_events as e where e.job_id = j.id order by seq),"
+        " (select count(*) from public.job_logs as l where l.job_id = j.id)"
+        " from public.jobs as j where j.id = %s"
+    )
+    events, lines = engine.one(left, other)
+
+    engine.run("begin")
+    assert engine.one("select queue.strip_job(%s, 5)", job) == 5
+    assert engine.one(left, job) == (events[2:], 0)
+    assert engine.one("select queue.strip_job(%s, 5)", job) == len(events) - 2
+    assert engine.one(left, other) == (events, lines)
+    engine.run("rollback")
+
+
+def test_a_job_that_another_call_holds_is_removed_by_the_next(engine: Engine) -> None:
+    """Retention waits for no one."""
+    held, free = engine.enqueue_many(2)
+    engine.run_all()
+    engine.run("set lock_timeout = '1s'")
+    remove = "select queue.remove_jobs(array[%s, %s]::uuid[], queue.clock())"
+    with engine.beside() as other, other.connection.transaction():
+        other.run("select from public.jobs where id = %s for update", held)
+        assert engine.one(remove, held, free) == 1
+
+    assert engine.one(remove, held, free) == 1
+
+
+def test_a_bucket_goes_an_hour_after_it_is_surely_full(engine: Engine) -> None:
+    """Twice its period is long enough; without a rate it was full at once."""
+    engine.stop_clock()
+    engine.register("work", rate_limit={"limit": 1, "per_seconds": 7200})
+    for job_type, hours in (("gone", 0.9), ("gone", 1.1), ("work", 4.9), ("work", 5.1)):
+        engine.run(
+            "insert into queue.buckets select %s, %s, %s, 1, queue.clock() - make_interval(secs => %s)",
+            *(job_type, ACME, str(hours), 3600 * hours),
+        )
+
+    engine.run("select queue.prune_buckets(10, queue.clock())")
+
+    assert {*engine.rows("select concurrency_key from queue.buckets")} == {"0.9", "4.9"}
+
+
+@pytest.mark.parametrize("state", ["ready", "deferred", "waits", "ended"])
+def test_jobs_of_a_workspace_deleted_meanwhile_go_as_well(engine: Engine, state: str) -> None:
+    """Enqueued in the moment of its deletion, before and after others', with partitions open or not."""
+    gone = [f"{digit}0000000-0000-4000-8000-000000000000" for digit in "0f"]
+    engine.run("insert into public.workspaces select w, 'Gone' from unnest(%s::uuid[]) as w", gone)
+    for each in gone:
+        engine.enqueue(workspace=each, delay_seconds=3600 * (state == "deferred"))
+    if state == "ended":
+        engine.run_all()
+    for lease in engine.lease() if state == "waits" else []:
+        engine.settle(lease, "waiting", wait={"kind": "event", "name": "e", "event": "never"})
+    assert engine.one(f"select count(*) from queue.{state}") == 2
+    make = 'select queue.enqueue_unwaited(%s, \'{"job_type": "work"}\')::text'
+    kept = {engine.one(make, each) for each in (ACME, SYSTEM)}
     with engine.connection.transaction():
         engine.run("set local session_replication_role = replica")
-        engine.run("delete from public.workspaces where id = %s", gone)
+        engine.run("delete from public.workspaces where id = any (%s)", gone)
     engine.run("delete from queue.partitions")
 
     engine.run("select queue.forget_orphans()")
 
-    assert engine.rows("select id::text from public.jobs") == [kept]
+    assert {*engine.rows("select id::text from public.jobs")} == kept
 
 
 def test_a_workspace_that_is_there_again_keeps_what_it_has(engine: Engine) -> None:
@@ -315,11 +378,17 @@ def test_a_tenant_sees_only_its_own_numbers(engine: Engine) -> None:
     engine.enqueue_many(3)
     engine.enqueue_many(5, workspace=GLOBEX)
     with engine.member(ADA) as ada:
-        assert ada.rpc("queue_stats", p_workspace_id=ACME)["live"]["queued"] == 3
+        own = ada.rpc("queue_stats", p_workspace_id=ACME)
+        assert (own["live"]["queued"], own["types"]["work"]["enqueued"]) == (3, 3)
+        assert own["workers"] is own["limits"] is own["messages"] is None
         with pytest.raises(psycopg.Error) as refused:
             ada.rpc("queue_stats")
         assert refusal(refused.value)[:2] == ("PT403", "forbidden")
-    assert engine.rpc("queue_stats")["live"]["queued"] == 8
+    everything = engine.rpc("queue_stats")
+    assert (everything["live"]["queued"], everything["types"]["work"]["enqueued"]) == (8, 8)
+    with engine.member(ADA, role="job_worker") as worker, pytest.raises(psycopg.Error) as refused:
+        worker.rpc("queue_stats", p_workspace_id=ACME)
+    assert refused.value.sqlstate == "PT404"
 
 
 def test_health_names_the_depth_the_tick_and_who_holds_a_snapshot(engine: Engine) -> None:

@@ -88,7 +88,11 @@ def test_alike_events_are_sent_once_unless_a_client_knows_no_groups(
         ada.rpc("follow_topic", p_topic=WORKSPACE, p_follower_id=uuid.uuid4(), p_version=version)
     engine.enqueue_many(3)
     engine.settle_all([{**handle(each), "outcome": "completed"} for each in engine.lease(limit=2)])
+    mixed = [{"job_type": "work"}, {"job_type": "work", "session_id": "s"}]
+    made = engine.rpc("enqueue_jobs", p_workspace_id=ACME, p_jobs=mixed, p_return="ids")
 
+    assert told(engine, "session:s") == [(made["ids"][1], 1)]
+    assert [event for _, event, _ in messages(engine, "session:s")] == ["job.created"]
     [(_, _, created)] = messages(engine, WORKSPACE)[:1]
     if version == 1:
         assert set(created) == {"events"}
@@ -185,13 +189,15 @@ def test_a_type_says_what_it_sends(engine: Engine, live: str, kinds: list[str]) 
 def test_types_of_one_statement_keep_their_own_ways(engine: Engine) -> None:
     """A batch mixes types; a silent one must not silence its neighbours."""
     engine.register("silent", live="off")
-    items: list[dict[str, Any]] = [
-        {"job_type": name, "payload": {}} for name in ("work", "silent", "work")
-    ]
+    engine.register("brief", live="states")
+    items = [{"job_type": name} for name in ("work", "silent", "work", "brief")]
     made = engine.rpc("enqueue_jobs", p_workspace_id=ACME, p_jobs=items)
 
-    sent = {job_id for job_id, _ in told(engine, f"workspace:{ACME}")}
-    assert sent == {made["jobs"][n]["job"]["id"] for n in (0, 2)}
+    engine.lease()
+
+    ids = [one["job"]["id"] for one in made["jobs"]]
+    assert {job_id for job_id, _ in told(engine, WORKSPACE)} == {ids[0], ids[2], ids[3]}
+    assert {job_id for job_id, _ in told(engine, "job:%")} == {ids[0], ids[2]}
 
 
 def test_a_topic_that_stays_silent_is_not_joined(engine: Engine) -> None:
@@ -636,6 +642,9 @@ def test_operators_see_the_numbers(engine: Engine) -> None:
     """The rate, what was held back, and what a month of it would be."""
     set_budget(engine, 6)
     at_second(engine, 0)
+    engine.enqueue()
+    before = counted(engine)
+    at_second(engine, 7)
     for _ in range(30):
         engine.enqueue()
     engine.run("select queue.note_messages(now())")
@@ -644,23 +653,27 @@ def test_operators_see_the_numbers(engine: Engine) -> None:
     assert numbers["budget_per_second"] == 6
     assert numbers["setting"] == 6
     assert numbers["last_hour"] == counted(engine)
-    assert numbers["held_last_hour"] > 0
-    assert numbers["month"] > 0
+    held = "select pg_sequence_last_value('queue.messages_held')"
+    assert numbers["held_last_hour"] == engine.one(held) > 0
+    assert numbers["held_topics"] == engine.one("select count(*) from queue.held_topics") > 0
+    assert numbers["per_second"] == round((counted(engine) - before) / 6, 1)
     assert engine.rpc("queue_stats")["messages"]["budget_per_second"] == 6
 
 
 def test_the_numbers_of_a_day_leave_out_what_was_before(engine: Engine) -> None:
     """Counts only rise; a month is judged by the last day alone, and a crash starts them again."""
+    engine.stop_clock()
     engine.run(
-        "insert into queue.message_minutes (minute, counted, held) values"
-        " (now() - interval '3 days', 900000, 70), (now() - interval '3 hours', 1000000, 90),"
-        " (now() - interval '2 hours', 5, 2)"  # after a crash
+        "insert into queue.message_minutes (minute, counted, held) select queue.clock() - ago, counted, held from (values"
+        " (interval '4 days', 800000, 60), ('3 days', 900000, 70), ('3 hours', 1000000, 90),"
+        " ('2 hours', 5, 2), ('30 minutes', 45, 9)) as v (ago, counted, held)"  # five after a crash
     )
 
     numbers = engine.rpc("queue_health")["messages"]
-    assert numbers["last_day"] == 100_000 + 5 + counted(engine)
-    assert numbers["held_last_day"] == 20 + 2
-    assert numbers["last_hour"] == 0
+    assert (numbers["last_day"], numbers["held_last_day"]) == (100_000 + 5 + 40, 20 + 2 + 7)
+    assert (numbers["last_hour"], numbers["held_last_hour"]) == (40, 7)
+    # three hours are known; the price is that above the plan's five million
+    assert (numbers["month"], numbers["month_usd"]) == (100_045 * 8 * 30, 47.53)
 
 
 def test_fifty_streamed_replies_stay_within_the_budget(engine: Engine) -> None:

@@ -23,6 +23,10 @@ def test_a_worker_measures_once_an_hour(engine: Engine) -> None:
 
     assert first["database_bytes"] > first["jobs_bytes"] > 0
     assert first["messages_bytes"] > 0
+    tables = "select sum(pg_total_relation_size(format('%I.%I', schemaname, tablename)))::bigint from pg_tables"
+    assert first["jobs_bytes"] < 1.1 * engine.one(
+        f"{tables} where schemaname in ('queue', 'public')"
+    )
     assert (first["growth_bytes_per_day"], second["sampled_at"]) == (None, first["sampled_at"])
     assert engine.one("select count(*) from queue.storage_samples") == 2
 
