@@ -335,6 +335,9 @@ language plpgsql
 security definer -- the service holds no rights on the engine's tables
 set search_path = '' as $$
 begin
+  if not queue.is_service() then -- beside the grant: a project may have granted every function of its schemas
+    perform queue.refuse(403, 'forbidden', 'operators are named by the service role alone', 'operator');
+  end if;
   if p_operator then
     insert into queue.operators (user_id, note) values (p_user_id, left(p_note, 500))
     on conflict (user_id) do update set note = coalesce(excluded.note, operators.note);

@@ -10,6 +10,7 @@ import psycopg
 import pytest
 
 from tests.sql.test_webhooks import SEALED
+from tests.support.databases import Database
 from tests.support.engine import ACME, ADA, BOB, EVE, GLOBEX, Engine, refusal
 
 OLGA = "aaaaaaaa-0000-4000-8000-0000000000ca"
@@ -27,6 +28,17 @@ def actions(engine: Engine, **scope: Any) -> list[tuple[str, bool]]:
     """What was done, the latest first, and whether by an operator."""
     found = engine.rpc("list_actions", **scope)["actions"]
     return [(one["action"], one["as_operator"]) for one in found]
+
+
+def test_no_grant_lets_a_person_name_operators(seeded: Database) -> None:
+    """A project may have granted every function of its schemas, to expose one of its own."""
+    with seeded.connect() as connection:
+        engine = Engine(seeded, connection)
+        engine.run("grant execute on all functions in schema public to authenticated")
+        with engine.member(ADA) as ada, pytest.raises(psycopg.Error) as refused:
+            ada.rpc("set_operator", p_user_id=ADA)
+
+    assert refusal(refused.value)[0] == "PT403"
 
 
 def test_an_operator_lists_the_jobs_of_every_workspace_without_their_payloads(
