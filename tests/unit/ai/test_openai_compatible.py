@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from minutehand.ai import errors
-from minutehand.ai.language_model import Material, Prompt
+from minutehand.ai.language_model import Completion, Material, Prompt
 from minutehand.ai.openai_compatible import OpenAICompatible
 from tests.unit.ai.model_server import KEY, Fault, ModelServer
 
@@ -35,14 +35,20 @@ def client(server: ModelServer, **options: Any) -> OpenAICompatible:
     return OpenAICompatible(server.url, **given)
 
 
+async def answer(server: ModelServer, said: str) -> tuple[Completion, list[str]]:
+    """The answer of a server that says this, and the pieces in which it came."""
+    server.faults["answer"] = [Fault(said=said)]
+    model = client(server)
+    pieces: list[str] = []
+    done = await model.complete(PROMPT, on_text=pieces.append)
+    await model.aclose()
+    return done, pieces
+
+
 async def test_an_answer_is_streamed_counted_and_priced() -> None:
     """The request is as documented, without what only the offline model reads."""
     async with ModelServer() as server:
-        server.faults["answer"] = [Fault(said=SAID)]
-        model = client(server)
-        pieces: list[str] = []
-        done = await model.complete(PROMPT, on_text=pieces.append)
-        await model.aclose()
+        done, pieces = await answer(server, SAID)
 
     assert (done.text, "".join(pieces), len(pieces) > 1) == (SAID, SAID, True)
     assert (done.usage.input_tokens, done.usage.output_tokens) == (100, 50)
@@ -69,11 +75,7 @@ async def test_an_answer_is_streamed_counted_and_priced() -> None:
 async def test_what_a_model_thinks_is_no_answer(said: str, text: str) -> None:
     """Servers of one's own send it before the answer, in the answer's own text."""
     async with ModelServer() as server:
-        server.faults["answer"] = [Fault(said=said)]
-        model = client(server)
-        pieces: list[str] = []
-        done = await model.complete(PROMPT, on_text=pieces.append)
-        await model.aclose()
+        done, pieces = await answer(server, said)
 
     assert (done.text, "".join(pieces)) == (text, text)
 
