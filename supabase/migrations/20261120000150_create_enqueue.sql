@@ -350,7 +350,7 @@ begin
   return query select p.id from queue.partitions as p where p.id = any (p_ids) for key share skip locked;
 end;
 $$;
-comment on function queue.open_partitions is E'Return those of the partitions that are open, and keep them open until this transaction ends.\n\nNever waits: one that is being closed at this moment counts as closed.';
+comment on function queue.open_partitions is E'Return those of the partitions that are open, and keep them open until this transaction ends.\n\nOne that is being closed at this moment counts as closed; only the end of a transaction that changed it before is waited for.';
 
 create function queue.place(p_ids uuid[], p_now timestamptz) returns void
 language plpgsql set search_path = '' as $$

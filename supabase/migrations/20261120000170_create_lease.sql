@@ -221,9 +221,8 @@ begin
   where name = 'sweep';
   delete from queue.shares as s where ctid = any (array(
     select old.ctid from queue.shares as old
-    where old.workspace_id <> '00000000-0000-0000-0000-000000000000'
-      and old.finish_tag < (
-        select finish_tag from queue.shares where workspace_id = '00000000-0000-0000-0000-000000000000')
+    where old.finish_tag < (
+      select finish_tag from queue.shares where workspace_id = '00000000-0000-0000-0000-000000000000')
     limit 1000 for update skip locked));
   get diagnostics v_gone = row_count;
   return case when v_gone >= 1000 then v_gone else 0 end;

@@ -54,8 +54,8 @@ begin
   execute format('select to_jsonb(e) from %s as e where e.id = $1', v_stream.relation) into v_entity using p_id;
   if v_entity is null and p_is_open then -- what is left of a deleted one is its events, for a while
     execute format('select to_jsonb(e) || jsonb_build_object(''last_seq'', e.seq, ''finished_at'', e.created_at, '
-      '''status'', ''deleted'') from %s as e where e.%I = $1 and e.type = %L and e.created_at > $2 '
-      'order by e.seq desc limit 1', v_stream.events, p_stream || '_id', p_stream || '_deleted')
+      '''status'', ''deleted'') from %s as e where e.%I = $1 and e.type = %L and e.created_at > $2',
+      v_stream.events, p_stream || '_id', p_stream || '_deleted')
     into v_entity using p_id, queue.clock() - interval '10 minutes';
   end if;
   if v_entity is null

@@ -329,10 +329,12 @@ class Watcher(ABC):
         self._on_ready()
         if not self._is_quiet:
             self._last_heard = self._news_at = self._now()
-        check_at = self._now() + self._check_pause
+        check_at, due_at = self._now() + self._check_pause, self._check_at
         # a stream of messages must not postpone the check, unless it shows what is missing
         shows_holes = self._is_numbered and self._checks > 0
-        self._check_at = check_at if shows_holes else min(self._check_at, check_at)
+        self._check_at = check_at if shows_holes else min(due_at, check_at)
+        if self._check_at < due_at:
+            self._due.set()
         self._distrusted = False
         self._distrusts = 0
         if event is None:

@@ -7,6 +7,7 @@ trusts the owner: the packages' own where there is one, else a stand-in of
 
 from __future__ import annotations
 
+import math
 from functools import cache
 from pathlib import Path
 
@@ -48,17 +49,13 @@ def write_extensions(folder: Path, system: Path) -> None:
 
 @cache
 def _pi(words: int = 18 + 4 * 256) -> str:
-    """The fraction of pi in words of 32 bits, by Machin's formula: what Blowfish begins with."""
+    """The fraction of pi in words of 32 bits, by Gauss and Legendre: what Blowfish begins with."""
     spare = 64
-    one = 1 << (32 * words + spare)
-
-    def arctan_of_one_over(x: int) -> int:
-        total, power, n = 0, one // x, 1
-        while power:
-            total += power // n if n % 4 == 1 else -(power // n)
-            power, n = power // (x * x), n + 2
-        return total
-
-    pi = 4 * (4 * arctan_of_one_over(5) - arctan_of_one_over(239)) >> spare
+    bits = 32 * words + spare
+    a, b, t, n = 1 << bits, math.isqrt(1 << 2 * bits - 1), 1 << bits - 2, 0
+    while a - b > 1:
+        a, b, before, n = a + b >> 1, math.isqrt(a * b), a, n + 1
+        t -= (before - a) ** 2 >> bits - n + 1
+    pi = (a + b) ** 2 // (4 * t) >> spare
     mask = (1 << 32) - 1
     return "{" + ",".join(str(pi >> 32 * (words - 1 - n) & mask) for n in range(words)) + "}"

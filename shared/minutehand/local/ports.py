@@ -10,6 +10,7 @@ import os
 import random
 import socket
 import tempfile
+from itertools import chain
 from pathlib import Path
 
 LOOPBACK = "127.0.0.1"
@@ -35,7 +36,8 @@ def reserve_port(preferred: int | None = None) -> int:
     """Reserve `preferred` when no one has it, else any free port, until this process ends."""
     if preferred is not None and _reserve(preferred):
         return preferred
-    for port in random.SystemRandom().sample(RANGE, k=len(RANGE)):
+    first = random.SystemRandom().randrange(len(RANGE))
+    for port in chain(RANGE[first:], RANGE[:first]):
         if _reserve(port):
             return port
     raise OSError(f"no free port on {LOOPBACK} between {RANGE.start} and {RANGE.stop}")

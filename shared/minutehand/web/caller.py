@@ -6,10 +6,8 @@ what its holder may see. `tokens` makes callers, `auth` hands them to routes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
 from uuid import UUID
 
 from minutehand.web.errors import unauthorized
@@ -27,8 +25,6 @@ class Caller:
     role: str
     token: str = field(repr=False)
     expires_at: datetime
-    is_anonymous: bool = False
-    claims: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     @property
     def subject(self) -> UUID:

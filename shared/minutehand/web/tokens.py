@@ -99,8 +99,6 @@ class TokenVerifier:
             role="authenticated",
             token=token,
             expires_at=_instant(claims["exp"]),
-            is_anonymous=claims.get("is_anonymous") is True,
-            claims=claims,
         )
 
     async def verify_service(self, token: str) -> Caller:
@@ -120,7 +118,6 @@ class TokenVerifier:
             role="service_role",
             token=token,
             expires_at=_instant(claims["exp"]),
-            claims=claims,
         )
 
     async def _claims(self, token: str) -> dict[str, Any]:

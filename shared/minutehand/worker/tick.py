@@ -193,9 +193,6 @@ class Tick:
         return True
 
     async def _until_something_happens(self) -> None:
-        if self._pulse.is_set():
-            self._pulse.clear()
-            return
         now = self._clock.monotonic()
         # once everything was cancelled, check now and then until it has stopped
         told_to_stop = now >= self._deadlines.stop_working or self._is_stopping()
@@ -365,7 +362,7 @@ class Tick:
     def _stop_earlier(self, lease: Lease) -> None:
         """Stop an attempt of the same job: its lease was taken back before this one was given."""
         for attempt in self._running.values():
-            if attempt.job_id == lease.job.id and attempt.ending is None:
+            if attempt.job_id == lease.job.id:
                 attempt.stop("lost")
 
     def _refuse(self, lease: UnreadableLease) -> None:
@@ -385,7 +382,6 @@ class Tick:
                 error=ErrorInfo(type="LeaseUnreadable", message=lease.problem),
             )
         )
-        self._pulse.set()
 
     def _grace(self, now: float) -> float:
         """Time to stop in, but never past the tick's own end."""
@@ -415,7 +411,7 @@ class Tick:
         for attempt in ended:
             company = (attempt.company + len(self._running)) / 2
             self._running.pop(attempt.key, None)
-            share = attempt.duration_seconds * self._options.usd_per_second / max(1.0, company)
+            share = attempt.duration_seconds * self._options.usd_per_second / company
             item = attempt.settlement(cost_usd=share)
             if item is None:
                 self.summary.lost += 1
@@ -492,7 +488,7 @@ class Tick:
 
     def _give_up_the_rest(self) -> None:
         """The time is over: what has not ended or could not be settled runs again elsewhere."""
-        left = [*self._running.values(), *self._ended]
+        left = list(self._running.values())
         if not left:
             return
         self.summary.lost += len(left)
@@ -563,7 +559,6 @@ class Tick:
         except QueueUnavailable as error:
             self._note("Backlog could not be counted", "tick.uncounted", error)
             return
-        self._lease_requests.unanswered = None
         self._lease_requests.due = response.due
         await self._extra_workers.for_the_rest(response.due, runs=self._runs)
 

@@ -62,7 +62,7 @@ async function apiOver(connection) {
   const answerData = async (request) => {
     let asked = null;
     try {
-      asked = await understood(request, catalogue.zones);
+      asked = await understood(request, catalogue.isZone);
       return await answered(asked, request, { app, driver, catalogue });
     } catch (error) {
       const refusal = error.response ? error : refusalOf(error, asked?.claims.role);

@@ -18,11 +18,11 @@ const SAID = {
 };
 
 // The first known value of each preference.
-export function preferencesOf(header, zones) {
+export async function preferencesOf(header, isZone) {
   const prefers = {};
   for (const given of (header ?? "").split(",")) {
     const [, name, value] = /^\s*([\w-]+)=(.*?)\s*$/.exec(given) ?? [];
-    const known = name === "timezone" ? zones.has(value) : KNOWN[name]?.includes(value);
+    const known = name === "timezone" ? await isZone(value) : KNOWN[name]?.includes(value);
     if (known) prefers[name] ??= value;
     if (name === "max-affected" && /^\d+$/.test(value)) prefers.most ??= value;
   }

@@ -14,7 +14,7 @@ const FILTER =
   /^(not\.)?(eq|neq|gte?|lte?|i?like|i?match|is|isdistinct|in|cs|cd|ov|s[lr]|nx[lr]|adj|(p[lh]|w)?fts)(\([^)]*\))?\./;
 const EMPTY = "[]"; // what PostgREST takes a body for that is neither an object nor an array
 
-export async function understood(request, zones) {
+export async function understood(request, isZone) {
   const url = new URL(request.url);
   const [place, name, ...more] = url.pathname
     .slice("/rest/v1/".length)
@@ -31,7 +31,7 @@ export async function understood(request, zones) {
   }
   if (!METHODS.includes(method))
     throw refused(405, "PGRST117", `Unsupported HTTP method: ${method}`);
-  const prefers = preferencesOf(request.headers.get("prefer"), zones);
+  const prefers = await preferencesOf(request.headers.get("prefer"), isZone);
   return {
     claims,
     isCall,

@@ -297,7 +297,7 @@ export class Follower {
   async #readAll() {
     while (this.#again && !this.#closed) {
       this.#again = false;
-      const joins = this.#joined ? this.#joins : 0;
+      const joins = this.#joins;
       const began = Date.now();
       try {
         const news = await this.catchUp();
@@ -308,7 +308,7 @@ export class Follower {
         this.#failures = 0;
         this.#unreachable = false;
         this.#error = null;
-        if (this.#joined && joins === this.#joins) {
+        if (joins === this.#joins) {
           if (!this.#synced) this.onSynced();
           this.#synced = true;
         }
@@ -334,7 +334,7 @@ export class Follower {
     const since = this.#lastRead;
     if (this.#failures > 0 || !this.#joined || this.#distrusted) {
       const calm = this.isLive ? 1 : 5;
-      const wait = pollingInterval * calm * 1.6 ** Math.min(this.#failures, 8);
+      const wait = pollingInterval * calm * 1.6 ** this.#failures;
       return since + Math.min(wait, LONGEST_POLL) * this.#jitter;
     }
     if (this.#readsAnyway) {
