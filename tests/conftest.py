@@ -6,6 +6,7 @@ The work is done in `tests/support`; each test process has servers of its own.
 from __future__ import annotations
 
 import functools
+import gc
 import os
 import zlib
 from collections.abc import Iterator
@@ -36,6 +37,9 @@ LONG_FILES = (
     "tests/artefact/test_package.py",
     "tests/integration/worker/test_tick.py",
 )
+
+#: A tenth of a process' time went into looking through tests and modules that stay to its end.
+gc.set_threshold(20_000, 20, 20)
 
 settings.register_profile(
     "tests",
@@ -162,6 +166,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.stack)
         if "start_server" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.emulator)
+
+
+def pytest_collection_finish() -> None:
+    """Leave what was collected out of every later search for garbage."""
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

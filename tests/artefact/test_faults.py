@@ -34,7 +34,7 @@ def test_a_result_after_its_timeout_is_refused_with_its_line(host: FaultyHost) -
 
 def test_a_worker_that_hangs_takes_nothing_else_with_it(host: FaultyHost) -> None:
     """The API answers from environments of its own, and the lease gives the job back."""
-    job_id = host.enqueue("regex", {})
+    job_id = host.enqueue("hang", {})
     host.wait(job_id, "running")
     with host.connect() as connection:
         connection.execute(

@@ -116,25 +116,22 @@ async def test_a_custom_domain_may_mount_the_service_anywhere(api: httpx.AsyncCl
     }
 
 
-@pytest.mark.parametrize(
-    ("method", "path"),
-    [
+async def test_without_a_token_every_function_says_unauthorized(api: httpx.AsyncClient) -> None:
+    """Each handler imports, routes and refuses from the zip alone."""
+    asked = [
         ("POST", "/api/jobs"),
         ("GET", "/api/jobs"),
         ("POST", "/api/jobs/worker"),
         ("GET", "/api/jobs/worker"),
         ("POST", "/api/jobs/process"),
         ("GET", "/api/status"),
-    ],
-)
-async def test_without_a_token_every_function_says_unauthorized(
-    api: httpx.AsyncClient, method: str, path: str
-) -> None:
-    """Each handler imports, routes and refuses from the zip alone."""
-    answer = await api.request(method, path, json={} if method == "POST" else None)
+    ]
 
-    assert answer.status_code == 401, answer.text
-    assert answer.json()["error"] == "Unauthorized"
+    for method, path in asked:
+        answer = await api.request(method, path, json={} if method == "POST" else None)
+
+        assert answer.status_code == 401, (method, path, answer.text)
+        assert answer.json()["error"] == "Unauthorized"
 
 
 async def test_without_a_database_a_tick_by_http_is_a_503(api: httpx.AsyncClient) -> None:
@@ -192,16 +189,21 @@ def probe(root: Path, site: Path, module: str, **more: str) -> dict[str, Any]:
     return report
 
 
+@pytest.fixture(scope="module")
+def imported(host_package: Package, runtime_site: Path) -> dict[str, dict[str, Any]]:
+    """What each handler's import does, and that of the web framework alone."""
+    handlers = {name: (BUNDLE_OF[name], f"functions.{name}.handler") for name in FUNCTIONS}
+    imports = {"fastapi": ("app", "fastapi"), "mangum": ("app", "mangum"), **handlers}
+    return {
+        name: probe(host_package.unzipped(bundle), runtime_site, module)
+        for name, (bundle, module) in imports.items()
+    }
+
+
 @pytest.mark.parametrize("name", FUNCTIONS)
-def test_a_cold_start_compiles_nothing(
-    host_package: Package, runtime_site: Path, name: str
-) -> None:
+def test_a_cold_start_compiles_nothing(imported: dict[str, dict[str, Any]], name: str) -> None:
     """Stale byte code costs most of a cold start and shows nowhere."""
-    root = host_package.unzipped(BUNDLE_OF[name])
-
-    report = probe(root, runtime_site, f"functions.{name}.handler")
-
-    assert report["compiled"] == []
+    assert imported[name]["compiled"] == []
 
 
 FORBIDDEN = {
@@ -213,15 +215,9 @@ FORBIDDEN = {
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
-def test_a_handler_imports_none_of_these(
-    host_package: Package, runtime_site: Path, name: str
-) -> None:
+def test_a_handler_imports_none_of_these(imported: dict[str, dict[str, Any]], name: str) -> None:
     """Python's imports are the cold start; each of these costs tens of milliseconds."""
-    report = probe(
-        host_package.unzipped(BUNDLE_OF[name]), runtime_site, f"functions.{name}.handler"
-    )
-
-    assert not FORBIDDEN[name] & set(report["modules"])
+    assert not FORBIDDEN[name] & set(imported[name]["modules"])
 
 
 @pytest.mark.parametrize("name", ["jobs", "status", "worker"])
@@ -244,34 +240,14 @@ def test_reading_the_secrets_does_not_import_boto3(
 BUDGET = {"health": 0.03, "worker": 1.0, "jobs": 2.1, "status": 1.9}
 
 
-@pytest.fixture(scope="module")
-def import_cost(host_package: Package, runtime_site: Path) -> dict[str, int]:
-    """Calls and returns of functions, Python's and C's, in each import.
-
-    Not seconds, not even the processor's: on a busy machine caches are others' too.
-    """
-    app = host_package.unzipped("app")
-    imports = {
-        "fastapi": (app, "fastapi"),
-        "mangum": (app, "mangum"),
-        **{
-            name: (host_package.unzipped(BUNDLE_OF[name]), f"functions.{name}.handler")
-            for name in FUNCTIONS
-        },
-    }
-    return {
-        name: probe(root, runtime_site, module)["calls"] for name, (root, module) in imports.items()
-    }
-
-
-def share(cost: dict[str, int], name: str) -> float:
-    """A handler's import beside a bare web framework's."""
-    return cost[name] / (cost["fastapi"] + cost["mangum"])
-
-
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_imports_keep_to_their_share_of_a_web_framework(
-    import_cost: dict[str, int], name: str
+    imported: dict[str, dict[str, Any]], name: str
 ) -> None:
-    """Against a yardstick measured beside it: that holds on any machine, and on a busy one."""
-    assert share(import_cost, name) <= BUDGET[name], import_cost
+    """Against a yardstick measured beside it: that holds on any machine, and on a busy one.
+
+    Counted are calls and returns of functions, Python's and C's. Not seconds, not even the
+    processor's: on a busy machine caches are others' too.
+    """
+    calls = {name: report["calls"] for name, report in imported.items()}
+    assert calls[name] / (calls["fastapi"] + calls["mangum"]) <= BUDGET[name], calls

@@ -12,11 +12,11 @@ from infra.release.upgrades import WORK
 from infra.release.wheels import Environment
 from tests.e2e.console.browsers import FLAGS, chromium
 from tests.install.projects import ADA, EVE, Api, Hosted, data_api
+from tests.install.second import THIS_FILE
 from tests.install.test_projects import (
     add_leads,
     check_leads,
     check_stranger,
-    push_twice,
     remove,
     run_drained,
     upgrade_to_second,
@@ -62,7 +62,7 @@ def test_a_react_app_for_single_users(
         before = database.everything()
         environment.minutehand(tmp_path, "install", "--yes", "--tenancy", "personal")
         with_own_table(environment, tmp_path, "owner uuid references auth.users")
-        push_twice(database, tmp_path)
+        assert THIS_FILE in database.push(tmp_path)
         database.sign_up()
         with data_api(database, "minutehand") as api:
             ada = api.of(ADA)

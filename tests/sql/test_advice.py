@@ -18,9 +18,10 @@ def explain(engine: Engine, job_id: str) -> dict[str, Any]:
     return found
 
 
-def failed(engine: Engine, *, attempts: int = 1, workspace: str = ACME, **error: Any) -> str:
+def failed(engine: Engine, *, attempts: int = 1, of: str = "work/" + ACME, **error: Any) -> str:
     """A job whose attempt ended with this error."""
-    job_id = engine.enqueue(workspace=workspace, max_attempts=attempts)
+    job_type, workspace = of.split("/")
+    job_id = engine.enqueue(workspace=workspace, job_type=job_type, max_attempts=attempts)
     problem = {"type": "ValueError", "message": "no", "traceback": FRAMES, **error}
     engine.settle(engine.lease_one(version="v7"), "retry", error=problem, retry_after_seconds=45)
     return job_id
@@ -34,6 +35,7 @@ def failed(engine: Engine, *, attempts: int = 1, workspace: str = ACME, **error:
         ({"type": "httpx.HTTPStatusError", "status": 401}, "credentials (401): check the key"),
         ({"type": "httpx.HTTPStatusError", "status": 403}, "credentials (403): check the key"),
         ({"type": "httpx.HTTPStatusError", "status": 503}, "failed (503). When it is back, retry"),
+        ({"type": "httpx.HTTPStatusError", "status": 408}, "failed (408). When it is back, retry"),
         ({"type": "httpx.HTTPStatusError", "status": 422}, "refused the request (422)"),
         ({"type": "httpx.ConnectError"}, "did not answer"),
         ({"type": "aiohttp.client_exceptions.ServerDisconnectedError"}, "did not answer"),
@@ -53,6 +55,7 @@ def failed(engine: Engine, *, attempts: int = 1, workspace: str = ACME, **error:
         ({"type": "AttemptTimeout"}, "It was at jobs/rates.py:41. Give the type a longer timeout"),
         ({"type": "PayloadRejected"}, "Duplicate the job"),
         ({"type": "ResultRejected"}, "return what JSON can hold"),
+        ({"type": "DeadlineReached"}, "Split the work into steps"),
         ({"type": "x.ChildrenFailed"}, "A child job failed"),
     ],
 )
@@ -84,14 +87,22 @@ def test_the_failed_check_comes_first_with_its_command(engine: Engine) -> None:
     job_id = engine.enqueue()
     engine.lease_call(0, job_types=["other"])
     engine.rpc("pause_jobs", p_request={"kind": "job_type", "name": "work", "by": "ops"})
+    engine.run("insert into queue.storage_samples values (queue.clock(), 8e9, 0, 0)")
 
     checks = explain(engine, job_id)["checks"]
 
     assert [(each["check"], each["verdict"]) for each in checks] == [
-        ("workers", "fail"), ("pauses", "warn"), ("limits", "pass"), ("storage", "pass")
+        ("workers", "fail"), ("pauses", "warn"), ("storage", "warn"), ("limits", "pass")
     ]  # fmt: skip
     assert checks[0]["command"] == "minutehand types work"
     assert checks[1]["command"] == "minutehand resume type work"
+    assert checks[2]["command"] == "minutehand doctor --only storage"
+    assert checks[2]["detail"] == "The database is nearly full."
+    with engine.member(ADA) as ada:
+        ada.run("set default_transaction_read_only = on")
+        full = ada.rpc("explain_job", p_job_id=job_id)["checks"][1]
+    assert (full["check"], full["verdict"]) == ("storage", "fail")
+    assert full["detail"] == "The database is read-only: its plan is full."
 
 
 @pytest.mark.parametrize(
@@ -115,13 +126,15 @@ def test_a_job_held_by_a_limit_leads_to_what_fills_it(
     told = explain(engine, held)
 
     assert (told["reason"], told["command"]) == (reason, f"minutehand {command}")
+    assert told["remedy"].startswith("It starts ")
 
 
 def test_a_worker_that_stopped_answering_is_the_first_check_of_its_job(engine: Engine) -> None:
     """Its lease expired, and no one has taken it back yet."""
+    engine.stop_clock()
     job_id = engine.enqueue()
     engine.lease_one(lease_seconds=10)
-    engine.advance(11)
+    engine.advance(10)
 
     told = explain(engine, job_id)
 
@@ -174,14 +187,19 @@ def test_what_runs_or_went_well_needs_nothing(engine: Engine) -> None:
 
     assert (running["remedy"], running["command"], running["history"]) == (None, None, None)
     assert {each["verdict"] for each in running["checks"]} == {"pass"}
+    assert "limits" not in {each["check"] for each in running["checks"]}
     assert (completed["remedy"], completed["command"], completed["checks"]) == (None, None, [])
 
 
 def test_since_when_and_for_whom(engine: Engine) -> None:
     """A member reads of their workspace; the service of all."""
-    engine.enqueue(workspace=ACME)
-    engine.settle(engine.lease_one())
-    ids = [failed(engine), failed(engine), failed(engine, workspace=GLOBEX)]
+    engine.register("other")
+    succeeded = [engine.enqueue(job_type=name) for name in ("work", "other")]
+    for name in ("work", "other"):
+        engine.settle(engine.lease_one(job_types=[name]))
+    failed(engine, of=f"other/{ACME}")
+    failed(engine, type="KeyError")
+    ids = [failed(engine), failed(engine), failed(engine, of=f"work/{GLOBEX}")]
     engine.rpc("cancel_job", p_job_id=failed(engine, attempts=3))  # which has not failed
 
     own = explain(engine, ids[0])["history"]
@@ -190,7 +208,7 @@ def test_since_when_and_for_whom(engine: Engine) -> None:
     assert (own["jobs"], own["workspaces"], own["version"]) == (2, 1, "v7")
     assert (whole["jobs"], whole["workspaces"]) == (3, 2)
     assert own["first_seen_at"] is not None
-    assert own["last_success_at"] is not None
+    assert own["last_success_at"] == engine.job(succeeded[0])["finished_at"]
 
 
 def test_every_list_names_the_type_of_the_exception(engine: Engine) -> None:

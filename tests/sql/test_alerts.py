@@ -7,7 +7,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from tests.support.engine import ACME, ADA, BOB, GLOBEX, Engine, refusal
+from tests.support.engine import ACME, ADA, BOB, EVE, GLOBEX, Engine, refusal
 
 #: What the API stores in place of a signing secret.
 SEALED = "mh1.a2V5.d3JhcHBlZA==.Ym9keQ=="
@@ -196,6 +196,7 @@ def test_one_of_a_type_watches_no_other_and_one_switched_off_none(engine: Engine
     assert look(engine) == 1
     listed = engine.rpc("list_alerts", p_workspace_id=ACME)["alerts"]
     assert [each["name"] for each in listed] == ["waiting", "failures"], "raised ones first"
+    assert put(engine, **waiting)["raised_at"] is not None
     assert put(engine, **waiting, enabled=False)["raised_at"] is None
     assert look(engine) == 0
     put(engine, **waiting)
@@ -261,9 +262,11 @@ def test_members_read_and_managers_write(engine: Engine) -> None:
     """As with webhooks."""
     put(engine)
     with engine.member(BOB) as bob:
-        assert len(bob.rpc("list_alerts", p_workspace_id=ACME)["alerts"]) == 1
+        [alert] = bob.rpc("list_alerts", p_workspace_id=ACME)["alerts"]
+        assert engine.rpc("list_alerts")["alerts"] == [{**alert, "workspace_name": "Acme"}]
         with pytest.raises(psycopg.Error) as error:
             put(bob)
+    put(engine, name="kept")
     with engine.member(ADA) as ada:
         assert refusal(error.value)[:2] == ("PT403", "forbidden")
         delete = {"p_workspace_id": ACME, "p_name": "failures"}
@@ -271,6 +274,10 @@ def test_members_read_and_managers_write(engine: Engine) -> None:
         with pytest.raises(psycopg.Error) as error:
             ada.rpc("delete_alert", **delete)
         assert refusal(error.value) == ("PT404", "alert_not_found", "failures")
+    assert engine.rows("select name from queue.alerts") == ["kept"]
+    with engine.member(EVE) as eve, pytest.raises(psycopg.Error) as error:
+        eve.rpc("list_alerts", p_workspace_id=ACME)
+    assert refusal(error.value)[:2] == ("PT404", "workspace_not_found")
 
 
 def test_mail_goes_to_those_who_are_members_when_it_is_sent(engine: Engine) -> None:
@@ -297,10 +304,11 @@ def test_a_metric_is_a_row_and_a_function(engine: Engine) -> None:
     engine.run(
         "insert into queue.alert_metrics (name, words) values ('moon_share', 'share of the moon')"
     )
-    engine.run(
-        "create function queue.metric_moon_share(p_alert queue.alerts, p_now timestamptz)"
-        " returns float8 language sql as $$ select 0.75 $$"
+    metric = (
+        "create or replace function queue.metric_moon_share(queue.alerts, p_now timestamptz)"
+        " returns float8 language sql as $$ select {}::float8 $$"
     )
+    engine.run(metric.format(0.75))
 
     put(engine, metric="moon_share", threshold=0.5)
     with pytest.raises(psycopg.Error, match=r"metric must be one of failed, .*, moon_share"):
@@ -310,6 +318,8 @@ def test_a_metric_is_a_row_and_a_function(engine: Engine) -> None:
     assert (data["words"], data["value"]) == ("share of the moon", 0.75)
     listed = engine.rpc("list_alerts", p_workspace_id=ACME)["metrics"]
     assert listed[-1] == {"name": "moon_share", "words": "share of the moon", "whole": False}
+    engine.run(metric.format("null"))
+    assert look(engine) == 1, "without a value it is resolved"
 
 
 def test_a_resolved_alert_says_since_when(engine: Engine) -> None:
@@ -336,12 +346,13 @@ def test_unserved_types_lost_workers_and_late_schedules_raise_alerts(engine: Eng
     engine.lease_one(job_types=["work"], lease_seconds=1)
     engine.advance(2)
     engine.lease_call(0, job_types=["work"])
-    engine.rpc(
-        "put_schedule",
-        p_workspace_id=ACME,
-        p_schedule={"name": "n", "cron": "* * * * *", "job_type": "work"},
+    for name in ("on", "off"):
+        schedule = {"name": name, "cron": "@daily", "job_type": "work", "enabled": name == "on"}
+        engine.rpc("put_schedule", p_workspace_id=ACME, p_schedule=schedule)
+    engine.run(
+        "update queue.schedules set next_at = queue.clock()"
+        " - case when enabled then interval '5 minutes' else '1 day' end"
     )
-    engine.run("update queue.schedules set next_at = queue.clock() - interval '5 minutes'")
 
     engine.run("select queue.check_alerts(queue.clock())")
 
@@ -350,4 +361,4 @@ def test_unserved_types_lost_workers_and_late_schedules_raise_alerts(engine: Eng
     assert values["u"] == (3, True)
     assert values["l"] == (1, True)
     assert values["s"][1]
-    assert values["s"][0] >= 300
+    assert 300 <= values["s"][0] < 86400

@@ -270,7 +270,10 @@ def test_a_registration_keeps_the_half_open_limits(engine: Engine) -> None:
     """Workers restart while a fix is deployed; the type's own limits come back when it closes."""
     half_open(engine)
     engine.register("work", max_concurrency=50)
+    engine.register("other")
     assert len(engine.lease(100)) == 3
+    bound = "select job_type from queue.job_types where max_concurrency = 3"
+    assert engine.rows(bound) == ["work"]
 
     maintain(engine, after=301)
 
@@ -303,6 +306,38 @@ def test_what_failed_before_a_person_resumed_the_type_does_not_count_again(engin
     maintain(engine)
 
     assert not paused(engine)
+
+
+@pytest.mark.parametrize(
+    ("pause", "left"),
+    [
+        ({"kind": "job_type", "name": "work"}, [("other", ACME), ("other", GLOBEX)]),
+        (
+            {"kind": "workspace_type", "name": "work", "workspace_id": ACME},
+            [("other", ACME), ("other", GLOBEX), ("work", GLOBEX)],
+        ),
+    ],
+)
+def test_a_resumption_forgets_the_failures_of_what_was_paused(
+    engine: Engine, pause: dict[str, str], left: list[tuple[str, str]]
+) -> None:
+    """No other type's, and no other tenant's; nor does the engine take over a person's pause."""
+    engine.register("other")
+    engine.run(
+        "insert into queue.failures select t, w::uuid, 'f', gen_random_uuid(), 'm', queue.clock()"
+        " from unnest(array['work', 'other']) as t, unnest(%s::text[]) as w",
+        [ACME, GLOBEX],
+    )
+    engine.rpc("pause_jobs", p_request=pause)
+    whole = "00000000-0000-0000-0000-000000000000"
+    opened = "select queue.open_breaker('work', %s, 'test', queue.clock())"
+    engine.run(opened, pause.get("workspace_id", whole))
+    assert engine.one("select count(*) from queue.breakers") == 0
+
+    engine.rpc("pause_jobs", p_request={**pause, "paused": False})
+
+    found = "select job_type, workspace_id::text from queue.failures order by 1, 2"
+    assert engine.rows(found) == left
 
 
 @pytest.mark.parametrize(
@@ -398,6 +433,8 @@ def test_types_are_stopped_for_a_tenant_and_come_back_one_by_one(engine: Engine)
 
     left = "select job_type, trips, probing_since is not null from queue.breakers"
     assert engine.rows(left) == [("work", 1, True)]
+    engine.enqueue_many(3, job_type="other")
+    assert len(engine.lease(job_types=["other"])) >= 3, "more than one at a time"
 
 
 @pytest.mark.parametrize("rolled_up", [False, True])

@@ -23,12 +23,12 @@ def test_a_privileged_insert_is_a_valid_enqueue(engine: Engine) -> None:
     """The contract's one-liner, several rows at a time too."""
     engine.stop_clock()
     engine.run(
-        "insert into public.jobs (workspace_id, job_type, scheduled_for) "
-        "select %s, 'work', case when n > 2 then queue.clock() + greatest(0, n - 3) * interval '1 hour' end from generate_series(1, 5) n",
+        "insert into public.jobs (workspace_id, job_type, queue, scheduled_for) "
+        "select %s, 'work', 'q' || n, case when n > 2 then queue.clock() + greatest(0, n - 3) * interval '1 hour' end from generate_series(1, 5) n",
         ACME,
     )
 
-    assert len(engine.lease()) == 3
+    assert len(engine.lease(call=2)) == 3
     assert engine.one("select count(*) from queue.deferred") == 2
 
 
@@ -423,15 +423,18 @@ def test_a_statement_may_end_what_it_inserts(engine: Engine) -> None:
 def test_a_member_cancels_by_update_in_every_state(engine: Engine) -> None:
     """The same effects as cancel_job."""
     pending, deferred = engine.enqueue(priority=900), engine.enqueue(delay_seconds=60)
-    running, asking = engine.enqueue(priority=1), engine.enqueue(priority=2)
-    lease, other = engine.lease(2)
+    running, asking, failing = (engine.enqueue(priority=priority) for priority in (1, 2, 3))
+    lease, other, third = engine.lease(3)
+    engine.settle(third, "retry")
     engine.settle(other, "waiting", wait={"kind": "ask", "name": "q", "question": "?"})
 
     with engine.member(ADA) as ada:
         ada.run("update public.jobs set status = 'cancelled' where finished_at is null")
         ada.run("update public.jobs set status = 'cancelled' where id = %s", running)
 
-    assert [engine.status(job) for job in (pending, deferred, asking)] == ["cancelled"] * 3
+    ended = (pending, deferred, asking, failing)
+    assert [engine.status(job) for job in ended] == ["cancelled"] * 4
+    assert engine.job(failing)["next_retry_at"] is None
     assert engine.status(running) == "processing"
     assert engine.report(lease) == "cancel"
     assert engine.events(running).count("job.cancel_requested") == 1

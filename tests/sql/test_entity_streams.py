@@ -199,8 +199,12 @@ def test_a_deleted_note_ends_its_streams_and_is_gone(seeded: Database) -> None:
         note,
     )
     assert refused(seeded, note, is_open=True)
+    living = make(seeded)
+    old = "update public.note_events set created_at = '2020-01-01' where note_id = %s"
+    run(seeded, old, living)
     run(seeded, prune)
-    assert run(seeded, count, note) == 0
+    assert [run(seeded, count, each) for each in (note, living)] == [0, 2]
+    assert run(seeded, "select queue.forget_entities(100, queue.clock())") == 0
     held = "select count(*) from queue.sessions where session_id = 'note:' || %s"
     assert run(seeded, held, note) == 0
 

@@ -126,6 +126,11 @@ def test_pauses_say_who_and_why(engine: Engine) -> None:
         assert said["reason"] == word
         assert said["sentence"].endswith("by ops: new keys.")
         engine.rpc("pause_jobs", p_request={**pause, "paused": False})
+    own = {"kind": "workspace", "name": ACME}
+    with engine.member(ADA) as ada:
+        ada.rpc("pause_jobs", p_request=own)
+    assert " by ada@acme.test" in explain(engine, job_id)["sentence"]
+    engine.rpc("pause_jobs", p_request={**own, "paused": False})
     engine.run("select queue.open_breaker('work', %s, 'poison', queue.clock())", ACME)
     said = explain(engine, job_id)
     assert " by the engine itself: poison. It is tried again from 2" in said["sentence"]
@@ -136,10 +141,15 @@ def test_missing_workers_and_processors_are_distinguished(engine: Engine) -> Non
     engine.stop_clock()
     job_id = engine.enqueue()
     assert explain(engine, job_id)["sentence"] == "No worker has ever been seen."
+    engine.run(
+        "insert into queue.ticks (tick_id, worker_id, started_at, seen_at) select gen_random_uuid(), 'w', at, at"
+        " from generate_series(queue.clock() - interval '3 hours', queue.clock() - interval '1 hour', '1 minute') as at"
+    )
     engine.lease_call(0, job_types=["other"])
     engine.lease_call(0, queues=["other"])
     assert reason(engine, job_id) == "no_processor"
     engine.lease_call(0, queues=["default"], job_types=["work"])
+    engine.rpc("set_workspace_limits", p_workspace_id=ACME, p_limits={"max_running": 1})
     assert reason(engine, job_id) == "next_in_line"
     engine.advance(400)
     assert explain(engine, job_id)["sentence"] == "No worker has been seen for 6 minutes."
@@ -155,6 +165,10 @@ def test_each_limit_is_named_with_its_numbers(engine: Engine) -> None:
         "type_limit": ({"max_concurrency": 2}, []),
         "rate_limited": ({"rate_limit": {"limit": 2, "per_seconds": 600}}, []),
     }
+    engine.register("earlier")
+    engine.enqueue(job_type="earlier", concurrency_key="k")
+    engine.lease_one()
+    engine.advance(1)
     for number, (word, (policy, others)) in enumerate(policies.items()):
         name = f"t{number}"
         engine.register(name, **policy)
@@ -177,9 +191,9 @@ def test_each_limit_is_named_with_its_numbers(engine: Engine) -> None:
             assert said["data"] == {"running": 2, "limit": 2}
         assert starts_in(engine, left) == timedelta(seconds=300 if word == "rate_limited" else 5)
 
-    engine.rpc("set_workspace_limits", p_workspace_id=ACME, p_limits={"max_running": 9})
+    engine.rpc("set_workspace_limits", p_workspace_id=ACME, p_limits={"max_running": 10})
     said = explain(engine, engine.enqueue())
-    assert (said["reason"], said["data"]) == ("workspace_limit", {"running": 9, "limit": 9})
+    assert (said["reason"], said["data"]) == ("workspace_limit", {"running": 10, "limit": 10})
 
 
 def test_a_place_in_the_line_is_counted_and_estimated(engine: Engine) -> None:

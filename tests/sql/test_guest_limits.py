@@ -93,6 +93,8 @@ def may_begin(engine: Engine, address: str) -> bool:
 
 def test_an_address_has_its_share_and_all_guests_their_total(guests: Engine) -> None:
     """A script with the publishable key must leave room for everybody else."""
+    limit(guests, percent=100, chat_guest_sessions=1)
+    assert may_begin(guests, MINE)
     limit(guests, chat_guest_sessions=50)
 
     with guest(guests, MINE) as one, guest(guests, THEIRS) as other:

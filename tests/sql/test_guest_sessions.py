@@ -113,6 +113,7 @@ def test_who_holds_the_id_sees_the_session_and_its_events(engine: Engine) -> Non
 def test_a_guest_session_is_there_before_its_first_job(engine: Engine) -> None:
     """A browser may join and read first, and enqueue then."""
     guest_session = opened(engine)
+    engine.enqueue(session_id="another")
 
     with anyone(engine) as guest:
         assert guest.rpc("guest_session_jobs", p_session_id=guest_session)["jobs"] == []
@@ -184,6 +185,16 @@ def test_everything_but_the_id_opens_nothing(engine: Engine, claims: dict[str, A
         ):
             with pytest.raises(psycopg.errors.InsufficientPrivilege):
                 guest.run(f"select queue.{name}")
+
+
+def test_guests_of_an_app_share_a_workspace_made_for_the_first(engine: Engine) -> None:
+    """Else the second would see nothing of what the first was shown."""
+    made, again = (
+        engine.one("select queue.guest_workspace('chat_guest_workspace', 'Guests')")
+        for _ in range(2)
+    )
+
+    assert made == again is not None
 
 
 def test_the_topic_is_open_to_the_id_and_nothing_else_is(engine: Engine) -> None:

@@ -457,6 +457,7 @@ def test_debounce_runs_once_after_the_last_call(engine: Engine) -> None:
     engine.stop_clock()
     options: dict[str, Any] = {"unique": {"key": "save"}, "debounce_seconds": 30}
     first = engine.enqueue({"v": 1}, **options)
+    assert engine.lease() == []
     engine.advance(20)
 
     assert engine.enqueue({"v": 2}, **options) == first
@@ -521,6 +522,7 @@ def test_a_redriven_job_takes_its_unique_key_back_or_stays(engine: Engine) -> No
     first = engine.enqueue(unique={"key": "k"})
     engine.settle(engine.lease_one(), "failed", error={"type": "E", "message": "m"})
     second = engine.enqueue(unique={"key": "k"})
+    engine.enqueue(unique={"key": "another"})
 
     with pytest.raises(psycopg.Error) as refused:
         engine.rpc("retry_job", p_job_id=first)

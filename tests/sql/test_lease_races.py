@@ -31,6 +31,20 @@ def test_a_partition_stays_open_under_an_open_enqueue(engine: Engine) -> None:
     assert partitions(engine) == 0
 
 
+def test_an_enqueue_waits_for_no_partition_that_is_being_closed(engine: Engine) -> None:
+    """It leaves a line, by which the next lease opens it again."""
+    engine.enqueue()
+    engine.lease_call(0)
+    with engine.beside() as closing, closing.connection.transaction():
+        closing.run("select from queue.partitions for update")
+        engine.run("set lock_timeout = '1ms'")
+        engine.enqueue()
+        engine.enqueue_many(2)
+    engine.run("reset lock_timeout")
+
+    assert len(engine.lease(10)) == 4
+
+
 def test_a_partition_whose_turn_is_being_passed_on_is_closed_later(engine: Engine) -> None:
     """Closing waits for no lease that is still open, and leaves no turn without a partition."""
     engine.enqueue(concurrency_key="a")
@@ -49,18 +63,19 @@ def test_a_partition_whose_turn_is_being_passed_on_is_closed_later(engine: Engin
 
 
 def test_two_leases_of_one_take_two_jobs_without_waiting(engine: Engine) -> None:
-    """The second passes by the head that the first holds."""
+    """The second passes by the head that the first holds, and by a job that a cancel holds."""
     jobs = engine.enqueue_many(3)
     engine.lease_call(0)
     with engine.beside() as other:
         other.run("begin")
         first = other.lease(1, call=2)
+        other.run("select from public.jobs where id = %s for update", jobs[1])
         engine.run("set lock_timeout = '1ms'")
         second = engine.lease(1, call=2)
         other.run("rollback")
 
     assert ids_of(first) == jobs[:1]
-    assert ids_of(second) == jobs[1:2]
+    assert ids_of(second) == jobs[2:]
 
 
 def test_a_lease_beside_one_that_opens_a_partition_asks_again(engine: Engine) -> None:
@@ -119,6 +134,8 @@ def test_a_lease_does_not_ask_again_for_what_it_may_not_start(engine: Engine) ->
     for _ in range(2):
         answer = engine.lease_call(9, queues=["default"])
         assert (answer["leases"], answer["next_due_in_ms"]) == ([], 1000)
+    own = engine.enqueue()
+    assert ids_of(engine.lease(9, queues=["default"])) == [own]
 
 
 @pytest.mark.parametrize(

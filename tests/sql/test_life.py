@@ -388,9 +388,10 @@ def test_a_job_costs_what_its_attempts_cost_and_nothing_otherwise(engine: Engine
     free = engine.enqueue()
     engine.settle(engine.lease_one(), "completed")
     paid = engine.enqueue()
-    engine.settle(engine.lease_one(), "retry", retry_after_seconds=1, cost_usd=0.25)
-    engine.advance(2)
-    engine.maintain()
+    for cost in ({"cost_usd": 0.25}, {}):
+        engine.settle(engine.lease_one(), "retry", retry_after_seconds=1, **cost)
+        engine.advance(2)
+        engine.maintain()
     engine.settle(engine.lease_one(), "completed", cost_usd=0.5)
 
     assert engine.job(free)["cost_usd"] is None

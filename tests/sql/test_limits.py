@@ -132,6 +132,16 @@ def test_a_blocked_key_does_not_hold_up_the_others(engine: Engine) -> None:
     assert engine.lease(10) == []
 
 
+def test_keys_that_a_call_left_over_are_leased_by_the_next(engine: Engine) -> None:
+    """They are not at their limit: what is set aside waits for a second."""
+    engine.stop_clock()
+    engine.register("work", key_concurrency=1)
+    for key in ("a", "b", "c"):
+        engine.enqueue(concurrency_key=key)
+
+    assert [len(engine.lease(2)) for _ in range(2)] == [2, 1]
+
+
 def test_many_blocked_keys_do_not_hold_up_a_free_one(engine: Engine) -> None:
     """A call opens twenty lines, sets forty full ones aside and says to ask again at once."""
     engine.register("work", key_concurrency=1)
@@ -171,6 +181,9 @@ def test_a_rate_refills_with_time(engine: Engine) -> None:
     engine.stop_clock()
     engine.register("work", rate_limit={"limit": 10, "per_seconds": 60})
     engine.enqueue_many(50)
+    engine.register("other", rate_limit={"limit": 1, "per_seconds": 86_400})
+    engine.enqueue(job_type="other")
+    assert len(engine.lease(job_types=["other"])) == 1  # which leaves the rate of work
 
     assert len(engine.lease(50)) == 10
     engine.advance(6.5)
@@ -360,6 +373,9 @@ def test_runs_of_workers_stop_at_their_bound(engine: Engine) -> None:
     ]
     assert end(1) == {"ended": True, "refused": True}
     assert end(1) == {"ended": False, "refused": False}
+    with pytest.raises(psycopg.Error) as refused:
+        engine.rpc("end_worker_run", p_request={"run_id": "x"})
+    assert refusal(refused.value) == ("PT400", "invalid_argument", "p_request")
     assert begin(4, seconds=86_400) == {"admitted": True, "free": 0}
     assert end(4) == {"ended": True, "refused": False}
     assert not begin(5, most=1)["admitted"]

@@ -152,6 +152,19 @@ def test_a_list_spans_the_members_workspaces_and_no_others(engine: Engine) -> No
             assert refusal(refused.value)[:2] == ("PT404", "workspace_not_found")
 
 
+def test_running_jobs_are_the_members_own_and_all_for_the_service(engine: Engine) -> None:
+    """As a view of jobs: what is queued is not in it."""
+    jobs = {workspace: engine.enqueue(workspace=workspace) for workspace in (ACME, GLOBEX)}
+    engine.lease()
+    engine.enqueue()
+    running = "select id::text from public.running_jobs"
+
+    assert set(engine.rows(running)) == set(jobs.values())
+    assert len(engine.rows("select queue.live_ids()")) == 3
+    with engine.member(ADA) as ada:
+        assert ada.rows(running) == [jobs[ACME]]
+
+
 def test_children_and_batches_are_listed_at_every_age(engine: Engine) -> None:
     """Also those that ended long ago."""
     engine.enqueue()
@@ -309,17 +322,19 @@ def test_counts_are_those_of_the_states(engine: Engine) -> None:
 def test_counts_by_state_are_those_of_the_list(engine: Engine) -> None:
     """Both leave out jobs of internal types in every state, unless the filter names their type."""
     engine.stop_clock()
+    nothing = engine.rpc("count_jobs", p_workspace_id=ACME)["states"]
+    assert set(nothing.values()) == {0}
     settle_some(engine)
     engine.register("hidden", internal=True)
-    for _ in range(6):
-        engine.enqueue(job_type="hidden", queue="slow")
     wait = {"kind": "sleep", "name": "nap", "until": "2199-01-01T00:00:00Z"}
     error = {"type": "E", "message": "m"}
-    hidden = engine.lease(5, job_types=["hidden"])
-    for lease, outcome in zip(
-        hidden, ("completed", "failed", "cancelled", "waiting"), strict=False
-    ):
-        engine.settle(lease, outcome, wait=wait, error=error)
+    outcomes = ("completed", "failed", "cancelled", "waiting")
+    for workspace in (GLOBEX, ACME):
+        for _ in range(6):
+            engine.enqueue(workspace=workspace, job_type="hidden", queue="slow")
+        hidden = engine.lease(5, job_types=["hidden"])
+        for lease, outcome in zip(hidden, outcomes, strict=False):
+            engine.settle(lease, outcome, wait=wait, error=error)
     state = "queue.state_of(j.status, j.attempts, j.next_retry_at, j.scheduled_for, queue.clock())"
 
     for filters in ({}, {"queue": "slow"}, {"job_type": "hidden"}, {"job_type": "work"}):

@@ -76,6 +76,10 @@ def in_a_minute(engine: Engine) -> str:
 SCHEDULE = {"name": "s", "cron": "* * * * *", "job_type": "work"}
 ALERT = {"name": "a", "metric": "failed", "threshold": 1}
 NOTHING = {"action": "cancel", "filter": {"tag": "none"}}
+PROBE = (
+    "insert into queue.breakers (job_type, workspace_id, opened_at, probing_since)"
+    " values ('work', gen_random_uuid(), queue.clock(), queue.clock() + interval '1 minute')"
+)
 COMES: dict[str, Callable[[Engine], Any]] = {
     "a job's time, after an operation": lambda e: (
         e.rpc("create_operation", p_workspace_id=ACME, p_request=NOTHING),
@@ -92,6 +96,8 @@ COMES: dict[str, Callable[[Engine], Any]] = {
     "a schedule's time": lambda e: e.rpc("put_schedule", p_workspace_id=ACME, p_schedule=SCHEDULE),
     "an alert's look": lambda e: e.rpc("put_alert", p_workspace_id=ACME, p_alert=ALERT),
     "retention": lambda e: (e.enqueue(), e.run_all()),
+    "a circuit breaker's probe": lambda e: e.run(PROBE),
+    "nothing": lambda e: None,
 }
 
 
@@ -106,9 +112,9 @@ def test_maintenance_is_due_when_something_comes_and_not_before(engine: Engine, 
             engine.maintain()
     assert not engine.one(due)
 
-    engine.advance(61)
+    engine.advance(60)
 
-    assert engine.one(due)
+    assert engine.one(due) is (name != "nothing")
 
 
 def test_where_a_slow_call_made_jobs_ready_leases_look_again(engine: Engine) -> None:
@@ -414,6 +420,7 @@ def test_health_names_the_depth_the_tick_and_who_holds_a_snapshot(engine: Engine
     assert health["oldest_due_seconds"] == pytest.approx(100)
     assert health["last_tick_seconds"] == pytest.approx(100)
     assert health["holding_session"]["application_name"] == "nightly report"
+    assert health["xmin_age"] >= 0
     assert health["workers"][0]["worker_id"] == "w1"
 
 

@@ -210,10 +210,12 @@ def test_a_claimed_address_is_no_confirmed_one(engine: Engine) -> None:
 
 def test_an_invitation_ends_after_thirty_days(engine: Engine) -> None:
     """An address may be another person's by then."""
-    engine.rpc("set_member", p_workspace_id=ACME, p_email="new@acme.test", p_role="member")
-    engine.advance(30 * 86400 + 1)
-
     sign_up(engine, "new@acme.test")
+    for _ in range(2):
+        engine.rpc("set_member", p_workspace_id=ACME, p_email="new@acme.test", p_role="member")
+        engine.advance(29 * 86400)
+    assert invited_to(engine, NEW) == [ACME], "counted from the last invitation"
+    engine.advance(86401)
 
     assert refused(lambda: accept(engine, NEW))[:2] == ("PT404", "invitation_not_found")
     assert invited_to(engine, NEW) == []
@@ -226,6 +228,11 @@ def test_a_workspace_has_a_thousand_open_invitations_at_most(engine: Engine) -> 
         "insert into queue.invitations (workspace_id, email, role) select %s, 'p' || n || '@x.test', 'member' from generate_series(1, 1000) n",
         ACME,
     )
+    with engine.member(EVE) as eve:
+        invited = eve.rpc("set_member", p_workspace_id=GLOBEX, p_email="more@x.test")
+    assert invited["state"] == "invited", "another workspace's are its own"
+    by_service = {"p_workspace_id": ACME, "p_email": "more@x.test"}
+    assert refused(lambda: engine.rpc("set_member", **by_service))[1] == "quota_exceeded"
     with engine.member(ADA) as ada:
         assert refused(lambda: ada.rpc("set_member", p_workspace_id=ACME, p_email="more@x.test"))[
             :2
@@ -235,6 +242,7 @@ def test_a_workspace_has_a_thousand_open_invitations_at_most(engine: Engine) -> 
 
 def test_a_manager_invites_promotes_and_removes_people(engine: Engine) -> None:
     """Each change is in the record, with who made it."""
+    engine.rpc("set_member", p_workspace_id=GLOBEX, p_email="new@globex.test")
     with engine.member(ADA) as ada:
         ada.rpc("set_member", p_workspace_id=ACME, p_email="EVE@globex.test", p_role="member")
         accept(engine, EVE)

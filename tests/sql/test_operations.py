@@ -169,6 +169,8 @@ def test_a_batch_that_is_lost_is_done_by_the_next(engine: Engine) -> None:
         assert not engine.one(step, made["id"]), "another holds it"
         dying.run("rollback")
     assert told(engine, made, "done") == (0,)
+    steps = "select queue.advance_operations(array[%s]::uuid[], queue.clock(), 'infinity')"
+    assert engine.one(steps, made["id"]) == 1
 
     finish(engine, made)
 

@@ -256,6 +256,9 @@ def test_what_only_the_opening_allowed_is_in_the_log(
         done = actions(ada, p_workspace_id=ACME)
         assert (action, True) in done
         assert len(done) <= 3
+    with engine.member(EVE) as eve, pytest.raises(psycopg.Error) as error:
+        actions(eve, p_job_id=job_id)
+    assert refusal(error.value)[:2] == ("PT404", "job_not_found")
     engine.run("delete from queue.actions")
     engine.rpc("set_operator", p_user_id=ADA)
     with engine.member(ADA) as ada:
@@ -394,6 +397,8 @@ def test_workers_are_listed_with_what_they_hold_and_how_they_are(
         engine.advance(seconds)
         again = olga.rpc("operator_workers")["workers"]
         assert {one["worker_id"]: one["state"] for one in again}["idle"] == word
+    late = olga.rpc("operator_workers", p_minutes=1)["workers"]
+    assert "idle" not in {one["worker_id"] for one in late}
 
 
 def test_failures_of_all_workspaces_are_grouped(engine: Engine, olga: Engine) -> None:
@@ -414,6 +419,11 @@ def test_failures_of_all_workspaces_are_grouped(engine: Engine, olga: Engine) ->
     assert counts["failed"] == 3
     by_name = {one["id"]: one["failed"] for one in olga.rpc("operator_workspaces")["workspaces"]}
     assert (by_name[ACME], by_name[GLOBEX]) == (2, 1)
+    for seconds in (0, 60):
+        engine.enqueue(delay_seconds=seconds)
+    [found] = olga.rpc("operator_workspaces", p_search="ACME")["workspaces"]
+    assert len(olga.rpc("operator_workspaces", p_limit=1)["workspaces"]) == 1
+    assert [found[name] for name in ("id", "pending", "running", "paused")] == [ACME, 2, 0, False]
 
 
 def test_old_actions_and_expired_access_are_removed(engine: Engine, olga: Engine) -> None:

@@ -319,11 +319,15 @@ def test_a_strangers_job_makes_no_one_look_again(engine: Engine) -> None:
     engine.enqueue(session_id="s")
     at_second(engine, 0)
     engine.run("select queue.message_window()")
-    engine.run("select queue.count_up('queue.messages_counted', 10000)")
+    count = "select queue.count_up('queue.messages_counted', 10000)"
+    assert engine.one(count) == counted(engine)
 
     engine.enqueue(workspace=GLOBEX, session_id="s")
 
-    assert engine.rows("select topic from queue.held_topics") == [RIVAL]
+    held = "select distinct topic from queue.held_topics order by 1"
+    assert engine.rows(held) == [RIVAL]
+    engine.enqueue(session_id="s")
+    assert engine.rows(held) == sorted(["session:s", WORKSPACE, RIVAL])
 
 
 def test_a_followed_jobs_events_are_sent_where_others_have_no_room(engine: Engine) -> None:
@@ -366,13 +370,16 @@ def test_what_was_held_back_is_announced_by_the_next_statement(engine: Engine) -
     assert set(looks[0]) == {"look_again", "since", "at"}
 
 
-def test_what_was_held_back_is_announced_by_maintenance(engine: Engine) -> None:
+@pytest.mark.parametrize(("budget", "second"), [(6, 1), (1, 7)])
+def test_what_was_held_back_is_announced_by_maintenance(
+    engine: Engine, budget: int, second: int
+) -> None:
     """After the last job of a burst no statement follows that could do it."""
-    set_budget(engine, 6)
+    set_budget(engine, budget)
     at_second(engine, 0)
     for _ in range(30):
         engine.enqueue()
-    at_second(engine, 1)
+    at_second(engine, second)
 
     assert engine.maintain()["messages"] == 1
 
@@ -413,22 +420,29 @@ def test_a_followed_job_is_announced_and_others_are_not(engine: Engine) -> None:
 def test_followers_are_forgotten(engine: Engine) -> None:
     """A page that was closed says nothing."""
     follow(engine, WORKSPACE)
-    follow(engine, WORKSPACE)
-    engine.run("update queue.followers set seen_at = now() - interval '3 minutes'")
+    for left in (1, 0):
+        engine.run("update queue.followers set seen_at = now() - interval '3 minutes'")
+        if left:
+            follow(engine, WORKSPACE)
 
-    engine.run("select queue.forget_followers()")
+        engine.run("select queue.forget_followers()")
 
-    assert engine.one("select count(*) from queue.followers") == 0
-    assert engine.one("select count(*) from queue.audiences") == 0
+        assert engine.one("select count(*) from queue.followers") == left
+        assert engine.rows("select receivers from queue.audiences") == [1] * left
 
 
 def test_a_stranger_cannot_follow(engine: Engine) -> None:
-    """Nor learn whether the topic exists."""
-    job_id = engine.enqueue()
-    for topic in (f"job:{job_id}", f"job:{uuid.uuid4()}", WORKSPACE, "anything"):
+    """Nor learn whether the topic exists, unless a guest session is for them."""
+    job_id = engine.enqueue(session_id="s")
+    sessions = ("session:s", f"session:guest_{'0' * 64}")
+    for topic in (f"job:{job_id}", f"job:{uuid.uuid4()}", WORKSPACE, "anything", *sessions):
         with engine.member(EVE) as eve, pytest.raises(psycopg.Error) as refused:
             eve.rpc("follow_topic", p_topic=topic, p_follower_id=uuid.uuid4())
         assert refused.value.sqlstate == "PT404"
+    session = engine.rpc("open_guest_session", p_workspace_id=ACME, p_options={"user_id": EVE})
+    with engine.member(EVE) as eve:
+        topic = f"session:{session['session_id']}"
+        eve.rpc("follow_topic", p_topic=topic, p_follower_id=uuid.uuid4())
 
 
 def test_one_transaction_cannot_send_more_than_a_quarter(engine: Engine) -> None:
@@ -553,15 +567,18 @@ def test_in_one_statement_only_the_rivals_messages_are_held_back(engine: Engine)
     """A worker reports for many tenants at once."""
     set_budget(engine, 100)
     at_second(engine, 0)
+    statement = (
+        "select queue.send_messages(array_agg('workspace:' || w order by n), array_agg(w order by n), array_agg('e'::text),"
+        " array_agg('{}'::jsonb), array_agg(false)) from (select n, case when n %% 10 = 0 then %s else %s end::uuid as w"
+        " from generate_series(1, %s) as n) as s"
+    )
+    engine.run(statement, ACME, GLOBEX, 10)
+    used = [engine.one("select queue.share_used(%s)", one) for one in (ACME, GLOBEX)]
+    assert used == [2, 18]
     send(engine, GLOBEX, 200)
     engine.run("delete from realtime.messages")
 
-    engine.run(
-        "select queue.send_messages(array_agg('workspace:' || w order by n), array_agg(w order by n), array_agg('e'::text),"
-        " array_agg('{}'::jsonb), array_agg(false)) from (select n, case when n %% 10 = 0 then %s else %s end::uuid as w"
-        " from generate_series(1, 100) as n) as s",
-        *(ACME, GLOBEX),
-    )
+    engine.run(statement, ACME, GLOBEX, 100)
 
     assert {topic for topic, _, _ in messages(engine)} == {WORKSPACE}
     assert len(messages(engine)) == 10
@@ -583,6 +600,7 @@ def test_announcements_take_turns(engine: Engine) -> None:
     looked = [topic for topic, event, _ in messages(engine) if event == "job.look_again"]
     assert f"session:{ACME}-1" in looked
     assert len(looked) < 50
+    assert counted(engine) == cost(engine)
 
 
 def test_one_persons_followers_are_bounded_over_all_topics(engine: Engine) -> None:

@@ -106,10 +106,12 @@ def test_of_a_graph_a_stage_and_those_after_it_run_again(engine: Engine) -> None
     engine.settle(engine.lease_one(), steps=[other])
     shape = {"top": [], "left": ["top"], "right": ["top"], "bottom": ["left", "right"], "new": []}
     origin = engine.enqueue({"n": 1})
+    later = {"left": [], "right": ["left"]}  # of a graph that ran when the first had finished
     steps = [
         {"name": "first", "result": {"left": [], "new": []}},  # which is no graph
         {"name": "graph", "kind": "graph", "result": shape},
         *({"name": name, "result": name} for name in ("top", "left", "right", "bottom")),
+        {"name": "later", "kind": "graph", "result": later},
     ]
     engine.settle(engine.lease_one(), "completed", steps=[*steps, {"name": "last", "result": 1}])
 
@@ -121,11 +123,11 @@ def test_of_a_graph_a_stage_and_those_after_it_run_again(engine: Engine) -> None
         assert lease["steps"]["right"] == "R"
 
     assert kept["left"] == {"graph", "first", "top", "right"}
-    assert kept["new"] == {"graph", "first", "top", "left", "right", "bottom", "last"}
+    assert kept["new"] == {"graph", "first", "top", "left", "right", "bottom", "later", "last"}
     shown = engine.rpc("job_steps", p_job_id=origin)["steps"]
     assert {step["name"]: step["kind"] for step in shown}["graph"] == "graph"
     [job] = engine.rpc("job_trace", p_job_id=origin)["jobs"]
-    assert job["graphs"] == [shape]
+    assert job["graphs"] == [shape, later]
     assert "graph" not in {step["name"] for step in job["steps"]}
 
 
@@ -247,10 +249,14 @@ def test_a_scheduled_job_is_edited_and_stays_scheduled(engine: Engine) -> None:
     for _ in range(2):
         with engine.member(ADA) as ada:
             edited = ada.rpc("edit_job", p_job_id=job_id, p_changes={"payload": {"n": 2}})
-    for wrong in ({"n": "two"}, None):
+    invalid = ("PT422", "payload_invalid")
+    for wrong, answer in (
+        ({"payload": {"n": "two"}}, invalid), ({"payload": None}, invalid),
+        ({"payload": {"n": 3}, "priority": 1}, ("PT400", "invalid_argument")),
+    ):  # fmt: skip
         with pytest.raises(psycopg.Error) as refused:
-            engine.rpc("edit_job", p_job_id=job_id, p_changes={"payload": wrong})
-        assert refusal(refused.value)[:2] == ("PT422", "payload_invalid")
+            engine.rpc("edit_job", p_job_id=job_id, p_changes=wrong)
+        assert refusal(refused.value)[:2] == answer
 
     assert (edited["payload"], edited["state"]) == ({"n": 2}, "scheduled")
     assert engine.events(job_id) == ["job.created", "job.edited"]
@@ -304,6 +310,7 @@ def test_a_corrected_payload_has_the_version_it_was_checked_by(engine: Engine) -
     job_id = engine.enqueue(delay_seconds=60)
     engine.register("work", schema_version=2)
 
+    made = replay(engine, job_id, payload={"n": 2})
     engine.rpc("edit_job", p_job_id=job_id, p_changes={"payload": {"n": 2}})
 
-    assert engine.job(job_id)["schema_version"] == 2
+    assert made["schema_version"] == engine.job(job_id)["schema_version"] == 2

@@ -160,6 +160,7 @@ def test_sixteen_racing_ticks_fire_a_slot_once(engine: Engine) -> None:
     engine.race(*[lambda other: other.lease_call(0)] * 16)
 
     engine.run("update queue.schedules set next_at = last_slot_at")
+    engine.advance(1)
     job = engine.lease_one()["job"]
     assert job["payload"] == {"from": "clock"}
     assert engine.one("select job_id::text from queue.schedule_slots") == job["id"]
@@ -174,6 +175,7 @@ def test_an_hour_of_missed_runs_by_policy(engine: Engine, missed: str, jobs: int
     engine.lease_call(0)
 
     assert engine.one("select count(*) from public.jobs") == jobs
+    assert engine.one("select count(distinct job_id) from queue.schedule_slots") == jobs
     next_at = engine.one(
         "select extract(epoch from next_at - queue.clock())::float from queue.schedules"
     )
@@ -181,16 +183,18 @@ def test_an_hour_of_missed_runs_by_policy(engine: Engine, missed: str, jobs: int
 
 
 def test_many_missed_runs_are_made_up_for_a_hundred_at_a_time(engine: Engine) -> None:
-    """After a long outage one schedule leaves room for the others of each call."""
+    """After a long outage one schedule leaves room for the others, of each call and minute."""
+    engine.stop_clock()
+    engine.rpc("set_settings", p_settings={"schedule_runs_per_minute": 150})
     put(engine, missed="all")
     due(engine, 180 * 60)
     fired = []
 
-    for _ in range(3):
+    for pause in (1, 1, 60, 1, 1):
         fired.append(engine.maintain().get("schedules", 0))
-        engine.advance(1)
+        engine.advance(pause)
 
-    assert fired == [100, 81, 0]
+    assert fired == [100, 50, 0, 32, 0]
 
 
 def test_a_slightly_late_run_is_not_a_missed_one(engine: Engine) -> None:
@@ -294,12 +298,12 @@ def test_saving_a_schedule_again_neither_skips_nor_repeats_a_run(engine: Engine)
     assert engine.one("select count(*) from queue.schedule_slots") == 1
 
 
-def test_a_schedule_that_moves_to_another_time_zone_runs_by_it(engine: Engine) -> None:
-    """From its next run on, though the expression is the same."""
-    for zone in ("UTC", "Asia/Tokyo"):
-        put(engine, cron="0 8 * * *", timezone=zone)
+def test_a_schedule_that_moves_to_another_time_zone_or_hour_runs_by_it(engine: Engine) -> None:
+    """From its next run on."""
+    for zone, hour in (("UTC", 8), ("Asia/Tokyo", 8), ("Asia/Tokyo", 9)):
+        put(engine, cron=f"0 {hour} * * *", timezone=zone)
         local = "extract(hour from next_at at time zone timezone)::integer"
-        assert engine.one(f"select {local} from queue.schedules") == 8
+        assert engine.one(f"select {local} from queue.schedules") == hour
 
 
 def test_a_schedule_that_is_corrected_and_switched_on_begins_from_now(engine: Engine) -> None:
@@ -401,6 +405,11 @@ def test_managers_keep_schedules_members_read_them(
 def test_a_name_is_a_workspaces_own(engine: Engine) -> None:
     """Another's schedule of that name is neither listed nor deleted by it."""
     put(engine)
+    [[own], [shared]] = (
+        engine.rpc("list_schedules", p_workspace_id=of)["schedules"] for of in (ACME, None)
+    )
+    assert (own["payload"], own["options"], shared["workspace_name"]) == ({}, {}, "Acme")
+    assert not {"payload", "options"} & shared.keys()
     with engine.member(EVE) as eve:
         assert eve.rpc("list_schedules", p_workspace_id=GLOBEX) == {"schedules": []}
         with pytest.raises(psycopg.Error) as refused:
@@ -434,12 +443,16 @@ def test_a_run_that_is_tried_again_after_its_schedule_was_switched_off_is_none(
 
     fired = "select queue.fire_schedules(array[%s]::uuid[], queue.clock())"
     assert engine.one(fired, made["id"]) == 0
+    engine.run("update queue.schedules set enabled = true, held_until = now() + interval '1 hour'")
+    assert engine.one(fired, made["id"]) == 0
 
 
 def test_a_declared_schedule_that_never_comes_due_is_refused(engine: Engine) -> None:
     """30 February was stored, on, and without a problem for ever."""
-    with pytest.raises(psycopg.Error, match="the schedule tidy of work never comes due: 0 0 30 2"):
+    never = "the schedule tidy of work never comes due: 0 0 30 2"
+    with pytest.raises(psycopg.Error, match=never) as refused:
         engine.register("work", schedules=[{"name": "tidy", "cron": "0 0 30 2 *"}])
+    assert refusal(refused.value) == ("PT400", "invalid_argument", "cron")
 
 
 def schedules(engine: Engine) -> list[tuple[str, str, str, str | None]]:
@@ -490,6 +503,8 @@ def test_a_new_workspace_gets_what_is_for_each(engine: Engine) -> None:
     """With the next maintenance."""
     engine.register("nightly", schedules=[{"name": "all", "cron": "@daily", "scope": "each"}])
     new = engine.one("insert into public.workspaces (name) values ('New') returning id::text")
+    own = {"name": "own", "cron": "@daily", "job_type": "work"}
+    engine.rpc("put_schedule", p_workspace_id=new, p_schedule=own)
     engine.advance(61)
     engine.maintain()
 
@@ -505,6 +520,8 @@ def test_a_schedule_of_the_system_makes_jobs_of_no_tenant(engine: Engine) -> Non
     engine.maintain()
     [job] = engine.rpc("list_jobs", p_filter={"workspace_id": SYSTEM})["jobs"]
     assert job["glimpse"] == "n: 1"
+    [shown] = engine.rpc("list_schedules")["schedules"]
+    assert shown["workspace_name"] == "the system"
     engine.advance(400)
     engine.maintain()
     engine.run_all()
@@ -523,9 +540,13 @@ def test_a_deploy_skips_no_run_and_an_older_worker_declares_nothing(engine: Engi
     assert engine.rows("select payload from public.jobs") == [{"n": 2}]
 
 
-def test_people_only_switch_a_declared_schedule(engine: Engine) -> None:
+@pytest.mark.parametrize("scope", [{"scope": "workspace", "workspace_id": ACME}, {"scope": "each"}])
+def test_people_only_switch_a_declared_schedule(engine: Engine, scope: dict[str, str]) -> None:
     """What it says is the code's; a deploy does not switch it on again."""
-    declared = [{"name": "mine", "cron": "0 7 * * 1", "scope": "workspace", "workspace_id": ACME}]
+    declared = [
+        {"name": name, "cron": f"0 {hour} * * 1", **scope}
+        for name, hour in (("also", 9), ("mine", 7))
+    ]
     engine.register("nightly", schedules=declared)
     with engine.member(ADA) as ada:
         for enabled in (False, True, False):
@@ -533,7 +554,9 @@ def test_people_only_switch_a_declared_schedule(engine: Engine) -> None:
             made = ada.rpc("put_schedule", p_workspace_id=ACME, p_schedule=switch)
             assert made["enabled"] is enabled
             assert not {"plan", "held_until"} & made.keys()
-            assert engine.one("select enabled <= (next_at > queue.clock()) from queue.schedules")
+            own = "from queue.schedules where name = 'code:mine' and workspace_id = %s"
+            seen = f"select enabled, enabled and next_at <= queue.clock() {own}"
+            assert engine.one(seen, ACME) == (enabled, False)
             engine.advance(8 * 86400)
         calls: list[Callable[[], Any]] = [
             lambda: ada.rpc(
@@ -547,9 +570,10 @@ def test_people_only_switch_a_declared_schedule(engine: Engine) -> None:
             with pytest.raises(psycopg.Error) as refused:
                 call()
             assert refusal(refused.value)[:2] == ("PT409", "declared_in_code")
-    engine.register("nightly", schedules=[{**declared[0], "cron": "0 8 * * 1"}])
+    engine.register("nightly", schedules=[{**declared[1], "cron": "0 8 * * 1"}])
 
-    assert engine.one("select cron || enabled from queue.schedules") == "0 8 * * 1false"
+    assert engine.one(f"select cron || enabled {own}", ACME) == "0 8 * * 1false"
+    assert engine.one("select count(*) from queue.schedules where name = 'code:also'") == 0
 
 
 def test_a_declared_schedule_rests_while_its_code_runs_nowhere(engine: Engine) -> None:

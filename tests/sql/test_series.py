@@ -3,9 +3,10 @@
 
 from __future__ import annotations
 
+import psycopg
 import pytest
 
-from tests.support.engine import ACME, ADA, GLOBEX, Engine
+from tests.support.engine import ACME, ADA, GLOBEX, Engine, refusal
 
 
 def run_some(engine: Engine, count: int, *, workspace: str = ACME) -> None:
@@ -29,10 +30,27 @@ def test_counts_and_times_come_per_type_and_point(engine: Engine) -> None:
 
 
 def test_a_workspace_sees_its_own_only(engine: Engine) -> None:
-    """Another tenant's numbers are not in it."""
+    """Another tenant's numbers are not in it; what is live is counted in each state."""
     run_some(engine, 3, workspace=GLOBEX)
     with engine.member(ADA) as ada:
-        assert ada.rpc("queue_series", p_workspace_id=ACME)["points"] == []
+        for minutes in (60, 10_080):
+            engine.run("select queue.roll_up(queue.clock())")
+            found = ada.rpc("queue_series", p_workspace_id=ACME, p_minutes=minutes)
+            assert found["points"] == []
+    for workspace in (ACME, GLOBEX):
+        engine.enqueue_many(3, workspace=workspace)
+    for lease in {one["job"]["workspace_id"]: one for one in engine.lease()}.values():
+        wait = {"kind": "sleep", "name": "nap", "until": "2199-01-01T00:00:00Z"}
+        engine.settle(lease, "waiting", wait=wait)
+    for workspace in (ACME, GLOBEX):
+        engine.enqueue(workspace=workspace)
+        engine.enqueue(workspace=workspace, delay_seconds=60)
+
+    live = [engine.rpc("queue_series", p_workspace_id=of)["live"] for of in (ACME, None)]
+    assert live == [5, 10]
+    with engine.member(ADA) as ada, pytest.raises(psycopg.Error) as refused:
+        ada.rpc("queue_series", p_workspace_id=GLOBEX)
+    assert refusal(refused.value)[:2] == ("PT404", "workspace_not_found")
 
 
 @pytest.mark.parametrize(
@@ -63,21 +81,26 @@ def test_what_was_rolled_up_twice_is_counted_once(engine: Engine) -> None:
     for minutes in (60, 10080):
         series = engine.rpc("queue_series", p_workspace_id=ACME, p_minutes=minutes)
         assert sum(point["completed"] for point in series["points"]) == 6
+    assert engine.one("select sum(jobs) from queue.type_minutes") == 6
     assert engine.one("select count(*) from queue.stat_deltas") == 0
 
 
 def test_each_outcome_is_counted_by_its_name(engine: Engine) -> None:
     """Of a workspace and of all, before and after the roll-up."""
-    names = ("completed", "failed", "cancelled", "retried", "lost", "enqueued")
-    outcomes = ("completed", "failed", "cancelled", "retry", "lost", "enqueued")
+    names = ("completed", "failed", "cancelled", "retried", "lost", "enqueued", "redriven")
+    outcomes = (*names[:3], "retry", *names[4:])
     for workspace in (ACME, GLOBEX):
         for jobs, outcome in enumerate(outcomes):
             engine.run(COUNT, workspace, outcome, jobs + 1)
     for _ in range(2):
         for asked, times in ((ACME, 1), (None, 2)):
             stats = engine.rpc("queue_stats", p_workspace_id=asked)
-            counts = [stats["types"]["work"][name] for name in names]
+            counts = [stats["types"]["work"][name] for name in names[:6]]
+            of_all = [stats[name] is not None for name in ("workers", "limits", "messages")]
+            assert of_all == [asked is None] * 3
             assert counts == [times * (n + 1) for n in range(6)]
+            [point] = engine.rpc("queue_series", p_workspace_id=asked)["points"]
+            assert [point[name] for name in names] == [times * (n + 1) for n in range(7)]
             assert [[point[name] for name in ("completed", "failed", "enqueued")] for point in stats["throughput"]] == [[times, 2 * times, 6 * times]]  # fmt: skip
         engine.run("select queue.roll_up(queue.clock())")
 
@@ -110,7 +133,13 @@ def test_internal_types_are_left_out_unless_asked_for(engine: Engine) -> None:
 
     assert engine.rpc("queue_series", p_workspace_id=ACME)["points"] == []
     [point] = engine.rpc("queue_series", p_workspace_id=ACME, p_internal=True)["points"]
-    assert point["completed"] == 5
+    counted = {name: value for name, value in point.items() if value == 0 or name == "completed"}
+    others = ("enqueued", "failed", "cancelled", "retried", "lost", "redriven")
+    assert counted == {"completed": 5, **dict.fromkeys(others, 0)}
+    engine.run(COUNT, ACME, "failed", 1)
+    both = engine.rpc("queue_series", p_workspace_id=ACME, p_internal=True)["points"]
+    found = [(one["job_type"], one["completed"]) for one in both]
+    assert found == [("webhook_delivery", 5), ("work", 0)]
 
 
 def test_hours_are_kept_for_a_month(engine: Engine) -> None:

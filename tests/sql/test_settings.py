@@ -29,7 +29,9 @@ def test_a_manager_throttles_the_workspace_but_cannot_lift_the_operators_cap(
         assert len(engine.lease(20)) == 3
         limits = ada.rpc("workspace_limits", p_workspace_id=ACME)
     assert limits.items() >= {**most, "own_max_running": 50, "running": 5}.items()
-    engine.rpc("set_workspace_limits", p_workspace_id=ACME, p_limits=dict.fromkeys(most, None))
+    none = dict.fromkeys(most, None)
+    lifted = engine.rpc("set_workspace_limits", p_workspace_id=ACME, p_limits=none)
+    assert lifted == {"workspace_id": ACME, "own_max_running": 50, **none, "weight": 1}
     assert len(engine.lease(20)) == 15
 
 

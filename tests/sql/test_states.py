@@ -167,6 +167,19 @@ def test_a_type_with_minimal_events_keeps_each_attempt_after_the_first(engine: E
     assert attempts[1]["leased_at"] > attempts[0]["leased_at"]
 
 
+def test_an_attempt_names_its_own_worker_and_while_it_runs_its_lease(engine: Engine) -> None:
+    """Also what completed at its first lease, and has no row of its own."""
+    for worker in ("w1", "w2"):
+        job_id = engine.enqueue()
+        lease = engine.lease_one(worker=worker)
+        [running] = engine.rpc("job_attempts", p_job_id=job_id)["attempts"]
+        engine.settle(lease)
+        [ended] = engine.rpc("job_attempts", p_job_id=job_id)["attempts"]
+
+        assert running["worker_id"] == ended["worker_id"] == worker
+        assert ("lease_expires_at" in running, "lease_expires_at" in ended) == (True, False)
+
+
 def test_only_the_latest_attempts_are_read(engine: Engine) -> None:
     """A job that is snoozed each minute has thousands."""
     job_id = engine.enqueue()

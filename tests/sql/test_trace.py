@@ -17,12 +17,16 @@ def trace_of(engine: Engine, job_id: str) -> list[dict[str, Any]]:
 
 def test_steps_know_when_they_began_and_which_runs_now(engine: Engine) -> None:
     """A worker says how long a step took; the database's clock says when that was."""
+    graph = {"name": "graph", "kind": "graph", "result": {"read": []}}
+    engine.enqueue()  # another job
+    engine.settle(engine.lease_one(), steps=[{"name": "other", "result": 1}, graph])
     job_id = engine.enqueue()
     lease = engine.lease_one()
-    engine.report(lease, steps=[{"name": "read", "result": 1, "took_ms": 1500}])
+    engine.report(lease, steps=[{"name": "read", "result": 1, "took_ms": 1500}, graph])
     engine.report(lease, step={"name": "write", "for_ms": 250})
 
     [job] = trace_of(engine, job_id)
+    assert job["graphs"] == [graph["result"]]
 
     read, write = job["steps"]
     assert (read["name"], read["kind"], write["name"], write["ended_at"]) == (
@@ -33,7 +37,7 @@ def test_steps_know_when_they_began_and_which_runs_now(engine: Engine) -> None:
     )
     assert engine.one(
         "select extract(epoch from created_at - started_at)::float from queue.steps"
-        " where job_id = %s",
+        " where job_id = %s and name = 'read'",
         job_id,
     ) == pytest.approx(1.5, abs=0.001)
 
@@ -97,10 +101,11 @@ def test_children_and_their_children_come_with_it(engine: Engine) -> None:
     below = engine.lease_one()
     [grandchild] = engine.spawn(below, "b", [{"job_type": "work", "payload": {}}])
 
-    assert [(one["id"], one["parent_id"]) for one in trace_of(engine, root)] == [
-        (root, None),
-        (child, root),
-        (grandchild, child),
+    found = trace_of(engine, root)
+    assert [(one["id"], one["parent_id"], one["times"] is None) for one in found] == [
+        (root, None, False),
+        (child, root, True),
+        (grandchild, child, True),
     ]
     assert [one["parent_id"] for one in trace_of(engine, child)] == [None, child]
 
@@ -110,17 +115,25 @@ def test_of_very_many_children_a_part_is_shown_and_said_to_be_one(engine: Engine
     root = engine.enqueue()
     lease = engine.lease_one()
     engine.spawn(lease, "a", [{"job_type": "work", "payload": {}}] * 400)
+    engine.run(
+        "insert into queue.steps (job_id, name, result, created_at) select %s, n, '{}',"
+        " queue.clock() + n * interval '1 second' from generate_series(1, 201) as n",
+        root,
+    )
 
     trace = engine.rpc("job_trace", p_job_id=root)
 
     assert (len(trace["jobs"]), trace["more"]) == (300, True)
+    steps = [step["name"] for step in trace["jobs"][0]["steps"]]
+    assert steps == [str(n) for n in range(2, 202)], "the latest"
 
 
 def test_a_stranger_learns_nothing(engine: Engine) -> None:
     """The same 404 as for a job that does not exist."""
     job_id = engine.enqueue(workspace=ACME)
     with engine.member(ADA) as ada:
-        assert ada.rpc("job_trace", p_job_id=job_id)["jobs"][0]["id"] == job_id
+        trace = ada.rpc("job_trace", p_job_id=job_id)
+    assert (trace["jobs"][0]["id"], trace["more"]) == (job_id, False)
     with engine.member(EVE) as eve, pytest.raises(psycopg.Error) as error:
         eve.rpc("job_trace", p_job_id=job_id)
 

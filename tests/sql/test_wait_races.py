@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 
-from tests.support.engine import Engine, handle, ids_of
+import psycopg
+import pytest
+
+from tests.support.engine import ACME, Engine, handle, ids_of
 from tests.support.functions import until_waiting
 
 
@@ -41,16 +44,31 @@ def test_an_end_during_the_first_check_of_a_wait_is_seen(engine: Engine) -> None
     lease = engine.lease_one()
     engine.enqueue()
     parent = engine.lease_one()
-    wait = {"kind": "children", "name": "all", "job_ids": [other]}
+    wait = {"kind": "children", "name": "all", "job_ids": [other] * 2500}
     engine.settle(parent, "waiting", wait=wait)
     with engine.beside() as checking:
         checking.run("begin")
         checking.maintain()
         engine.settle(lease)
         checking.run("commit")
-    engine.maintain()
+    for _ in range(4):  # results are copied in slices
+        engine.maintain()
 
     assert ids_of(engine.lease(call=2)) == [parent["job"]["id"]]
+
+
+def test_a_batch_that_a_job_is_joining_is_not_closed(engine: Engine) -> None:
+    """Its callback would come before that job."""
+    batch = engine.rpc("create_batch", p_workspace_id=ACME)["batch_id"]
+    with engine.beside() as joining, engine.beside() as closing:
+        joining.run("begin")
+        joining.enqueue(batch_id=batch)
+        closing.run("set lock_timeout = 1")
+        with pytest.raises(psycopg.errors.LockNotAvailable):
+            closing.rpc("close_batch", p_batch_id=batch)
+        joining.run("commit")
+
+    assert engine.rpc("close_batch", p_batch_id=batch)["closed_at"]
 
 
 def test_a_waiter_that_was_locked_when_its_dependency_ended_is_checked_again(

@@ -82,9 +82,13 @@ def test_a_question_is_answered_by_one_of_its_options(engine: Engine) -> None:
     """Anything else is refused; the answer becomes the step's value."""
     job_id = wait(engine, kind="ask", name="go", question="Go?", options=["yes", "no"])
 
-    with pytest.raises(psycopg.Error) as refused:
-        engine.rpc("answer_job", p_job_id=job_id, p_answer={"answer": "maybe"})
-    assert refusal(refused.value)[:2] == ("PT422", "payload_invalid")
+    for answer, state in (
+        ({"answer": "maybe"}, ("PT422", "payload_invalid")),
+        ({"ansver": "yes"}, ("PT400", "invalid_argument")),
+    ):
+        with pytest.raises(psycopg.Error) as refused:
+            engine.rpc("answer_job", p_job_id=job_id, p_answer=answer)
+        assert refusal(refused.value)[:2] == state
     with engine.member(ADA) as ada:
         assert (
             ada.rpc("answer_job", p_job_id=job_id, p_answer={"answer": "yes"})["status"]
@@ -110,13 +114,21 @@ def test_an_answer_to_the_question_before_is_no_answer_to_the_next(engine: Engin
 
 
 def test_a_strangers_answer_finds_no_job(engine: Engine) -> None:
-    """Not even its existence is told."""
+    """Not even its existence is told; nor are events, batches and workspaces of others."""
     job_id = wait(engine, kind="ask", name="go", question="Go?")
+    closed, batch = (engine.rpc("create_batch", p_workspace_id=ACME)["batch_id"] for _ in range(2))
+    for one in (closed, batch, closed):
+        assert engine.rpc("close_batch", p_batch_id=one)["batch_id"] == one
 
-    with engine.member(EVE) as eve, pytest.raises(psycopg.Error) as refused:
-        eve.rpc("answer_job", p_job_id=job_id, p_answer={"answer": 1})
-
-    assert refusal(refused.value)[:2] == ("PT404", "job_not_found")
+    for function, missing, arguments in (
+        ("answer_job", "job_not_found", {"p_job_id": job_id, "p_answer": {"answer": 1}}),
+        ("emit_event", "workspace_not_found", {"p_workspace_id": ACME, "p_name": "paid"}),
+        ("create_batch", "workspace_not_found", {"p_workspace_id": ACME}),
+        ("close_batch", "batch_not_found", {"p_batch_id": batch}),
+    ):
+        with engine.member(EVE) as eve, pytest.raises(psycopg.Error) as refused:
+            eve.rpc(function, **arguments)
+        assert refusal(refused.value)[:2] == ("PT404", missing), function
 
 
 def test_an_unanswered_question_takes_its_default(engine: Engine) -> None:
@@ -365,10 +377,11 @@ def test_a_deleted_child_does_not_keep_its_parent_waiting(engine: Engine) -> Non
 
 
 def test_a_deleted_job_holds_up_no_batch_and_leaves_no_child(engine: Engine) -> None:
-    """No row is left that could end the one, or cancel the other."""
+    """No row is left that could end the one, or cancel the other. Its dependant fails."""
     batch = engine.rpc("create_batch", p_workspace_id=ACME)["batch_id"]
     job_id = engine.enqueue(batch_id=batch)
     [child] = engine.spawn(engine.lease_one(), "s", [{"job_type": "work"}])
+    dependant = engine.enqueue(after=[job_id])
     engine.rpc("close_batch", p_batch_id=batch)
     engine.maintain()
 
@@ -376,7 +389,7 @@ def test_a_deleted_job_holds_up_no_batch_and_leaves_no_child(engine: Engine) -> 
     engine.maintain()
 
     assert engine.rpc("close_batch", p_batch_id=batch)["finished_at"]
-    assert engine.status(child) == "cancelled"
+    assert [engine.status(one) for one in (child, dependant)] == ["cancelled", "failed"]
 
 
 def test_a_parent_waits_again_for_a_child_that_is_retried_before_it_is_gathered(

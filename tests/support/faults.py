@@ -86,7 +86,7 @@ def returned(what: str, cause: str, remedy: str) -> Fault:
 
 JSON = "return what JSON can hold"
 FAULTS = [
-    Fault("hang in C", "regex", ("ran past 1 s", "blocked its worker"), "longer timeout", line="regex"),
+    Fault("hang in C", "hang", ("ran past 1 s", "blocked its worker"), "longer timeout", line="hang"),
     Fault("blocking sleep", "block", ("ran past 1 s", "blocked its worker"), "longer timeout", line="block"),
     Fault("late result", "late", ("ran past 1 s", "blocked its worker"), "longer timeout", line="late"),
     Fault("killed", "die", ("worker was killed", "want of memory"), "Look at that worker's log"),

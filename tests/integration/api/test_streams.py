@@ -142,10 +142,12 @@ async def test_a_client_that_comes_back_gets_what_it_missed(
 
     second = await follow(ada, events_path(job.id), last_id=first.ids[-1])
     third = await follow(ada, events_path(job.id), last_id=second.ids[-1])
+    first_time = await follow(ada, events_path(job.id), params={"after": str(second.seqs[-1])})
 
     assert first.seqs + second.seqs == list(range(1, second.seqs[-1] + 1))
     assert second.end == "completed"
     assert third.status == 204  # stops EventSource from reconnecting
+    assert (first_time.status, first_time.end) == (200, "completed")
 
 
 async def test_a_retried_job_continues_in_the_same_stream(

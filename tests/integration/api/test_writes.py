@@ -135,16 +135,19 @@ async def test_bulk_is_all_or_nothing(hand: Hand, ada: httpx.AsyncClient) -> Non
 
 
 async def test_a_repeated_bulk_request_finds_its_jobs(hand: Hand, ada: httpx.AsyncClient) -> None:
-    """One header names all of them, each by its place."""
+    """One header names all of them, each by its place, but those that have a key of their own."""
     jobs = [{"job_type": hand.job_type, "payload": {"n": n}} for n in range(3)]
+    jobs[2]["idempotency_key"] = str(uuid.uuid4())
     request = {"workspace_id": ACME_ID, "jobs": jobs}
-    key = {"Idempotency-Key": str(uuid.uuid4())}
+    key, other = ({"Idempotency-Key": str(uuid.uuid4())} for _ in range(2))
 
     first = (await ada.post("/api/jobs/bulk", json=request, headers=key)).json()["jobs"]
     again = (await ada.post("/api/jobs/bulk", json=request, headers=key)).json()["jobs"]
+    third = (await ada.post("/api/jobs/bulk", json=request, headers=other)).json()["jobs"]
 
     assert [entry["created"] for entry in again] == [False] * 3
     assert [e["job"]["id"] for e in first] == [e["job"]["id"] for e in again]
+    assert [entry["created"] for entry in third] == [True, True, False]
 
 
 @pytest.mark.parametrize("count", [0, 1001])

@@ -277,7 +277,7 @@ def test_a_caller_that_hangs_up_stops_nothing(host: Served) -> None:
     assert (late is not None and late[0] >= 1, attempts) == (True, (1,))
 
 
-@pytest.mark.parametrize("how", ["regex", "block"])
+@pytest.mark.parametrize("how", ["hang", "block"])
 def test_a_processor_that_blocks_its_worker_takes_nothing_else_with_it(
     host: Served, how: str
 ) -> None:

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import httpx
 import pytest
 
+from infra.bench.scratch import scratch_settings
+from minutehand.queue.data_api import DataApi
+from minutehand.queue.errors import QueueUnavailable
+from minutehand.queue.functions import WorkerFunctions
+from minutehand.webhooks.processors import WebhookStore
 from minutehand.webhooks.secrets import WebhookSecrets
+from minutehand.webhooks.sent import Sent
 from tests.integration.webhooks.conftest import Endpoint, Post
 from tests.support.engine import GLOBEX
 from tests.support.project import Project
@@ -183,3 +190,25 @@ async def test_an_endpoint_that_hangs_is_given_less_time(
 
     assert row["status"] == "completed"
     assert (await post.listed())["timeouts"] == 0
+
+
+@pytest.mark.parametrize(("ok", "reports"), [(True, 3), (False, 1)])
+async def test_a_failure_whose_answer_is_lost_is_reported_once(
+    monkeypatch: pytest.MonkeyPatch, ok: bool, reports: int
+) -> None:
+    """Each report counts towards the end of the webhook."""
+    asked: list[httpx.Request] = []
+
+    def lose(request: httpx.Request) -> httpx.Response:
+        asked.append(request)
+        raise httpx.ReadTimeout("lost", request=request)
+
+    settings = scratch_settings("http://project.test")
+    api = DataApi(settings.supabase_url, transport=httpx.MockTransport(lose))
+    store = WebhookStore(settings)
+    monkeypatch.setattr(store, "_functions", WorkerFunctions(settings, api=api))
+    with pytest.raises(QueueUnavailable):
+        await store.sent("00000000-0000-4000-8000-000000000001", 1, Sent(ok=ok, message="said"))
+
+    await store.aclose()
+    assert len(asked) == reports

@@ -8,6 +8,7 @@ import json
 import subprocess
 import sys
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from minutehand.functions.worker import invocations
 from minutehand.functions.worker.app import build_app
 from minutehand.functions.worker.invocations import LambdaWorker
 from minutehand.functions.worker.routes import WorkerRoutes
-from minutehand.queue import UserQueue
+from minutehand.queue import EnqueueOptions, UserQueue
 from minutehand.worker import Job, JobContext, Registry, Worker
 from minutehand.worker.summary import TickSummary
 from tests.support.lambda_events import LambdaContext
@@ -45,9 +46,12 @@ BACKGROUND = {"Authorization": "Bearer background-token"}
 async def test_a_tick_by_http_says_what_it_did(
     registry: Registry, worker: Worker, ada: UserQueue, http: httpx.AsyncClient
 ) -> None:
+    """At once, whatever falls due later."""
+    worker.options = replace(worker.options, linger_seconds=55)
     registry.processor("noop", payload=Nothing)(nothing)
     await worker.register()
     await ada.enqueue(ACME, "noop")
+    await ada.enqueue(ACME, "noop", options=EnqueueOptions(delay_seconds=30))
 
     response = await http.post("/api/jobs/worker", headers=WORKER)
 

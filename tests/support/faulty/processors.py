@@ -7,7 +7,6 @@ import ctypes
 import errno
 import math
 import os
-import re
 import signal
 import time
 from datetime import datetime
@@ -138,10 +137,10 @@ async def sleep_until_no_zone(job: Job[Given], ctx: JobContext) -> None:
     await ctx.sleep(datetime(2099, 1, 1))  # noqa: DTZ001  # naive
 
 
-@processor("faulty.regex", payload=Given, max_attempts=1, timeout=1)
+@processor("faulty.hang", payload=Given, max_attempts=1, timeout=1)
 async def hold_the_lock(job: Job[Given], ctx: JobContext) -> None:
-    """Keep Python's lock inside C code, as a hopeless regular expression does."""
-    re.match(r"(a+)+$", "a" * 60 + "b")  # regex
+    """Keep Python's lock inside C code, as a hopeless regular expression does, but at rest."""
+    ctypes.PyDLL(None).read(os.pipe()[0], ctypes.create_string_buffer(1), 1)  # hang
 
 
 @processor("faulty.block", payload=Given, max_attempts=1, timeout=1)

@@ -124,7 +124,7 @@ async def test_a_token_that_was_refused_is_not_sent_again() -> None:
         async with asyncio.timeout(60):
             assert [event async for event in watcher] == []
 
-    assert len(given) == 2
+    assert (len(given), watcher._failures, watcher.error) == (2, 0, None)
 
 
 async def test_a_project_that_is_unavailable_is_said_to_be_offline() -> None:
@@ -218,6 +218,16 @@ async def test_a_watch_waits_for_the_end_of_its_job(monkeypatch: pytest.MonkeyPa
                 await closed.ended()
 
 
+async def test_what_a_socket_missed_is_not_held_against_the_next() -> None:
+    async with official("http://127.0.0.1:1", "k") as supabase:
+        watcher = JobWatcher(Access(supabase, schema="public", token="t"), "j")
+        for joins in (1, 2):
+            watcher._expect([event(1)])
+            watcher._on_joined(None)
+            watcher._judge()
+            assert (watcher._joins, watcher._distrusted) == (joins, False)
+
+
 async def test_a_feed_is_read_to_its_end_and_again_for_what_is_announced() -> None:
     """A late message of what was read asks for nothing."""
     queue = Kept(0, page(event(1), event(2), more=True), page(event(1, "k"), reset=True), page())
@@ -241,6 +251,9 @@ async def test_a_feed_is_read_to_its_end_and_again_for_what_is_announced() -> No
         watcher._receive(event(2, "k"))
         assert watcher._has_gap
         assert 0 <= watcher._read_at - watcher._last_read <= 0.06
+        due = watcher._read_at
+        watcher._read_within(60)
+        assert watcher._read_at == due, "what may wait postpones no read"
         await watcher._catch_up(queue)
         assert not watcher._has_gap
 

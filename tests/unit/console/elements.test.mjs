@@ -98,3 +98,38 @@ test("progress that a message brought is kept over a read that it overtook", asy
   assert.deepEqual([row.last_seq, row.progress.percentage], [2, 70]);
   watch.close();
 });
+
+test("a change is read until a read that began after it, and what no message said is not heard", async () => {
+  const world = new World();
+  world.commit("job.leased", { status: "processing", progress: { percentage: 1 } });
+  const row = async () => [{ finished_at: null, ...(await world.reads.job()) }];
+  let read = row;
+  const watch = new JobsWatch(world.topics, "job:j1", () => read(), {});
+  const hear = (seq, type, data = {}) => watch.receive({ job_id: "j1", seq, type, data });
+  assert.equal(await watch.catchUp(), true);
+  assert.deepEqual([await watch.catchUp(), watch.heardAll, watch.isLive], [false, true, true]);
+
+  world.commit("job.progress", { progress: { percentage: 9 } });
+  await watch.catchUp();
+  hear(2, "job.progress", { progress: { percentage: 1 } });
+  assert.equal(watch.state.jobs[0].progress.percentage, 9, "the later of both");
+  hear(3, "job.log");
+  assert.equal(watch.hasGap, false);
+  hear(4, "job.retried");
+  hear(5, "job.progress", { progress: { percentage: 2 } });
+  assert.equal(watch.hasGap, true);
+  world.job = { ...world.job, last_seq: 5, status: "pending" };
+  read = async () => (hear(6, "job.leased"), row());
+  await watch.catchUp();
+  assert.deepEqual([watch.hasGap, watch.heardAll], [true, true]);
+
+  read = row;
+  for (const told of [() => hear(8, "job.completed"), () => watch.onSynced()]) {
+    world.job = { ...world.job, status: `${world.job.status}!`, finished_at: "2026-11-20" };
+    assert.equal(await watch.catchUp(), true);
+    assert.deepEqual([watch.hasGap, watch.heardAll, watch.isLive], [false, false, false]);
+    told();
+    assert.equal(watch.heardAll, true);
+    await watch.catchUp();
+  }
+});

@@ -239,6 +239,11 @@ test("a page that slept gets a fresh token and a live socket", async (t) => {
 test("a gap is read after a tenth of a second, however far away the next check is", async () => {
   const world = new Restless();
   const { watch, events } = await live(world);
+  for (const reachable of [false, true]) {
+    world.reachable = reachable; // an outage that is over changes nothing
+    await Promise.all([watch.refresh(), leap(STEP)]);
+    assert.equal(watch.state.problem === null, reachable);
+  }
   await leap(60_000, 100);
 
   world.drop = 1;
@@ -248,9 +253,13 @@ test("a gap is read after a tenth of a second, however far away the next check i
   const before = world.readCount;
   await leap(80);
   assert.equal(world.readCount, before, "it may still come by itself");
+  world.commit("job.progress", { progress: { percentage: 7 } });
   await leap(50);
 
-  assert.equal(events.length, 3);
+  assert.equal(events.length, 4, "a message more does not postpone it");
+  const after = world.readCount;
+  await leap(1000);
+  assert.equal(world.readCount, after, "once");
   watch.close();
 });
 
@@ -305,5 +314,23 @@ test("a stream of messages costs the checks that are due, and no more", async ()
 
   const reads = world.readCount - before;
   assert.ok(reads >= 1 && reads <= 4, `${reads} reads in eight seconds`);
+
+  world.say({ job_id: "j1", seq: 1, type: "job.created" });
+  await leap(5000);
+  assert.equal(watch.freshness, "live", "a repeated message says nothing of the last ones");
+  watch.close();
+});
+
+test("changes that come together cost one read of the row", async () => {
+  const world = new Restless();
+  const { watch } = await live(world);
+  const before = world.readCount;
+  for (let count = 0; count < 5; count += 1) {
+    world.commit("job.snoozed", { status: "pending" });
+    await leap(10);
+  }
+  await leap(200);
+
+  assert.equal(world.readCount, before + 1);
   watch.close();
 });

@@ -149,6 +149,7 @@ test("a session that has ended is missing, with what was known of it", async () 
   await watch.refresh();
 
   assert.deepEqual([watch.state.missing, watch.state.jobs.length], [true, 1]);
+  assert.equal(watch.state.problem.status, 404);
   assert.notEqual(watch.freshness, "live");
 
   session.rows = rows;
@@ -190,4 +191,79 @@ test("a row that is ahead of the events that can be read does not ask for them f
 
   assert.deepEqual([reads, watch.freshness], [1, "catching-up"]);
   watch.close();
+});
+
+const event = (id, seq, type = "job.progress") => ({ job_id: id, seq, type, data: {} });
+
+/** A watch that reads when it is asked to. */
+function unstarted(session) {
+  const told = [];
+  const onEvent = ({ job_id: id, seq }) => told.push(`${id} ${seq}`);
+  const options = { history: true, onEvent };
+  return { told, watch: new SessionWatch(session.reads, session.topics, "s", options) };
+}
+
+test("one read brings every page, and says whether there was news; the newest job is first", async () => {
+  const session = new Session();
+  for (let step = 1; step <= 560; step += 1) session.commit("long", "job.progress");
+  session.commit("new", "job.completed", { status: "completed" });
+  const { events } = session.reads;
+  session.reads.events = async (...of) => (await events(...of)).slice(0, 500);
+  const { watch, told } = unstarted(session);
+
+  assert.equal(await watch.catchUp(), true);
+  assert.deepEqual([told.length, told.at(-1)], [561, "new 1"]);
+  assert.deepEqual(
+    watch.state.jobs.map(({ id }) => id),
+    ["new", "long"],
+  );
+  assert.deepEqual([await watch.catchUp(), watch.hasGap], [false, false]);
+});
+
+test("what is missing is known until it was read, also where the row is from before it", async () => {
+  const session = new Session();
+  session.commit("old", "job.created", { status: "pending" });
+  const { watch, told } = unstarted(session);
+  await watch.catchUp();
+  const { sessionJobs } = session.reads;
+  session.reads.sessionJobs = async () => {
+    const rows = await sessionJobs();
+    watch.receive(event("new", 1));
+    return rows;
+  };
+  await watch.catchUp();
+  assert.equal(watch.hasGap, true, "a job that came while the others were read");
+
+  const before = await sessionJobs();
+  session.reads.sessionJobs = async () => before;
+  await watch.catchUp();
+  assert.equal(watch.hasGap, false);
+  session.commit("old", "job.leased");
+  session.commit("old", "job.completed", { status: "completed" });
+  watch.receive(session.events[2]);
+  assert.equal(watch.hasGap, true, "a hole");
+  await watch.catchUp();
+  assert.deepEqual(told, ["old 1", "old 2", "old 3"]);
+  assert.equal(watch.hasGap, true, "the row of what has ended");
+  session.reads.sessionJobs = async () => [{ ...session.rows[0], result: 42 }];
+  await watch.catchUp();
+  assert.deepEqual([watch.state.jobs[0].result, watch.hasGap], [42, false]);
+});
+
+test("a socket has brought what it was asked for, whatever it repeats", async () => {
+  const session = new Session();
+  session.commit("old", "job.created");
+  const { watch } = unstarted(session);
+  await watch.catchUp();
+  assert.equal(watch.heardAll, false);
+  watch.onSynced();
+  assert.equal(watch.heardAll, true);
+  for (const seq of [2, 1]) {
+    watch.receive(event("old", seq));
+    assert.equal(watch.heardAll, true);
+  }
+  session.rows[0].last_seq = 3;
+  session.events = [event("old", 3)];
+  await watch.catchUp();
+  assert.equal(watch.heardAll, false);
 });

@@ -15,11 +15,23 @@ beforeEach(() => {
 
 /** A supabase-js client whose channels the test opens, closes and speaks on; what was asked of it. */
 function clientOf(answer = null) {
-  const asked = { opened: [], left: [], followed: [], calls: [], on: {}, state() {}, gone() {} };
+  const asked = {
+    heard: [],
+    opened: [],
+    left: [],
+    followed: [],
+    calls: [],
+    on: {},
+    state() {},
+    gone() {},
+  };
   const note = (name) => async () => (await turn(), void asked.calls.push(name));
   const channel = (topic) => ({
     topic,
-    on: (kind, _filter, take) => (asked.on[kind] = take),
+    on: (kind, _filter, take) => {
+      asked.on[kind] = take;
+      if (kind === "broadcast") asked.heard.push(take);
+    },
     subscribe: (state) => (asked.state = state),
   });
   const client = {
@@ -217,16 +229,20 @@ test("a list that was closed during its read joins the topic of no job", async (
 
 test("a list is on the topics of its live jobs, and on none once it is closed", async () => {
   const { client, asked } = clientOf();
-  let jobs = ["j1", "j2"].map((id) => ({ id, status: "pending", finished_at: null }));
+  const row = (id) => ({ id, status: "pending", finished_at: null, last_seq: 0 });
+  let jobs = ["j1", "j2"].map(row);
   const filters = [];
-  client.schema = () => ({
+  client.schema = (schema) => ({
     rpc: (name, { p_filter }) => {
+      assert.equal(schema, "work");
       if (p_filter) filters.push(p_filter);
       return { abortSignal: async () => ({ data: name === "list_jobs" ? { jobs } : null }) };
     },
   });
   const filter = { tag: "import-7", workspace_id: "another" };
-  const watch = watchJobs(client, "acme", { filter });
+  let said = null;
+  const onChange = (state) => (said = state.jobs.at(-1)?.progress);
+  const watch = watchJobs(client, "acme", { filter, schema: "work", onChange });
   await leap(5 * STEP);
   assert.deepEqual(asked.opened, ["workspace:acme", "job:j1", "job:j2"]);
   assert.deepEqual(filters[0], { tag: "import-7", workspace_id: "acme" });
@@ -236,9 +252,27 @@ test("a list is on the topics of its live jobs, and on none once it is closed", 
   await leap(2000);
   assert.deepEqual(asked.left, ["job:j1"]);
 
+  const [, , message] = asked.heard;
+  const progress = { percentage: 7 };
+  message({ payload: { job_id: "j2", seq: 1, type: "job.progress", data: { progress } } });
+  await leap(2 * STEP);
+  assert.deepEqual(said, progress);
+  jobs = [row("j1"), row("j2")];
+  asked.gone();
+  watch.refresh();
+  await leap(5 * STEP);
+  assert.equal(asked.opened[3], "job:j1", "it runs again");
+
+  jobs = jobs.map((job) => ({ ...job, finished_at: "2026-11-20T08:00:00Z" }));
+  watch.refresh();
+  await leap(STEP);
+  assert.equal(watch.isLive, true, "others may come");
+  jobs = [row("j3")];
+  watch.refresh();
   watch.close();
-  await leap(2000);
-  assert.deepEqual(asked.left.sort(), ["job:j1", "job:j2", "workspace:acme"]);
+  await leap(4000);
+  assert.deepEqual(new Set(asked.left), new Set(["job:j1", "job:j2", "workspace:acme"]));
+  assert.equal(asked.opened.length, 4);
 });
 
 test("a topic that someone listens to again is kept, and one who left gets nothing", async () => {

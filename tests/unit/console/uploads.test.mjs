@@ -97,8 +97,15 @@ async function begun() {
 }
 const SIGNED = { url: "http://storage.test/a", headers: {} };
 
-test("what was paused and is resumed at once is sent again", async () => {
-  const { uploads, asked, isAsked } = await begun();
+test("what was paused and is resumed at once is sent again, and may be paused again", async () => {
+  const part = { sent: 0, stopped: 0 };
+  globalThis.XMLHttpRequest = class {
+    upload = {};
+    open() {}
+    send = () => (part.sent += 1);
+    abort = () => (part.stopped += 1);
+  };
+  const { uploads, asked, sign, isAsked } = await begun();
   await isAsked("POST /u/a/parts");
 
   uploads.pause("a");
@@ -109,6 +116,10 @@ test("what was paused and is resumed at once is sent again", async () => {
   );
 
   assert.equal(uploads.get()[0].state, "sending");
+  sign();
+  await until(() => part.sent > 0, "the part");
+  uploads.pause("a");
+  assert.deepEqual(part, { sent: 1, stopped: 1 });
 });
 
 test("a part whose address comes after the pause is not sent", async () => {

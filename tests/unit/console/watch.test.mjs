@@ -54,6 +54,7 @@ test("live is said only after a read that began after the join", async () => {
   await until(() => watch.freshness === "polling", "polling");
   world.reachable = false;
   await until(() => watch.freshness === "offline", "offline");
+  assert.equal(watch.state.problem.message, "away");
   world.reachable = true;
   await until(() => watch.freshness === "polling", "polling again");
   world.connect();
@@ -71,6 +72,18 @@ test("a gap is not live, and is read when the missing event does not come by its
   await until(() => watch.freshness === "live", "live");
 
   assert.deepEqual(seqs(told), [1, 2, 3]);
+});
+
+test("more than is kept behind a gap is read to the end, also where that ends a page", async () => {
+  const { world, watch, told } = await live();
+
+  world.drop = 1;
+  world.commit("job.progress", { progress: { percentage: 1 } });
+  world.drop = 0;
+  for (let count = 0; count < 1500; count += 1) world.commit("job.progress", { progress: {} });
+  await until(() => watch.freshness === "live", "live");
+
+  assert.equal(told.length, 1502);
 });
 
 test("a socket that is joined but delivers nothing is found out, replaced and not trusted", async () => {
@@ -178,12 +191,12 @@ for (const end of ["completed", "failed", "cancelled"]) {
     world.commit("job.created", { status: "pending" });
     const { watch } = watching(world);
     world.connect();
-    const ended = watch.ended;
+    const both = Promise.all([watch.ended, watch.ended]);
 
-    world.commit(`job.${end}`, { status: end });
+    world.commit(`job.${end}`, { status: end, error_message: "why" });
 
-    assert.equal((await ended).status, end);
-    assert.equal(watch.state.isEnded, true);
+    assert.deepEqual(new Set((await both).map((row) => row.status)), new Set([end]));
+    assert.deepEqual([watch.state.isEnded, watch.state.error], [true, "why"]);
   });
 }
 
@@ -210,6 +223,11 @@ test("a wait for the end of a deleted job, or of one no longer watched, is refus
   const never = other.watch.ended;
   other.watch.close();
   await assert.rejects(never, /closed/);
+
+  const { watch: left } = watching(new World());
+  void left.ended; // no one waits for it
+  left.close();
+  await turn();
 });
 
 test("without history only what happens from now on is told, over the present row", async () => {
@@ -219,12 +237,12 @@ test("without history only what happens from now on is told, over the present ro
   const { watch, told } = watching(world, { history: false });
   world.connect();
   await until(() => watch.freshness === "live", "live");
-  assert.deepEqual([watch.state.progress.percentage, told], [30, []]);
+  assert.deepEqual([watch.state.progress.percentage, told, watch.state.events], [30, [], []]);
 
   world.commit("job.progress", { progress: { percentage: 40 } });
   await until(() => told.length === 1, "the new one");
 
-  assert.equal(watch.state.progress.percentage, 40);
+  assert.deepEqual([watch.state.progress.percentage, watch.state.events], [40, []]);
 });
 
 test("a quiet job with a past is not asked of a socket that was not there", async () => {
@@ -299,24 +317,92 @@ test("what a job waits for ends with its wait, also where its end was missed", a
   world.drop = 1;
   world.commit("job.waiting", { status: "waiting", wait: "an answer" });
   await watch.refresh();
+  await watch.refresh();
   assert.equal(watch.state.job.waiting_for, "an answer", "the row does not say it");
   world.commit("job.leased", { status: "processing" });
   await watch.refresh();
 
   assert.equal(watch.state.job.waiting_for, null);
+  const late = unstarted(world);
+  await late.watch.catchUp();
+  assert.equal(late.watch.state.job.waiting_for, null);
 });
 
-test("a quiet, ended job costs no reads", async () => {
-  const world = new World();
+test("a quiet, ended job costs no reads, nor does a deleted one", async () => {
+  const [world, deleted] = [new World(), new World()];
   world.commit("job.completed", { status: "completed" });
-  const { watch } = watching(world);
-  world.connect();
-  await until(() => watch.freshness === "live", "live");
-  const before = world.readCount;
+  deleted.job = null;
+  for (const one of [world, deleted]) {
+    const { watch } = watching(one);
+    one.connect();
+    await until(() => watch.freshness === "live", "live");
+  }
+  const before = [world.readCount, deleted.readCount];
 
   await sleep(200);
 
-  assert.equal(world.readCount, before);
+  assert.deepEqual([world.readCount, deleted.readCount], before);
+});
+
+/** A watch that reads when it is asked to. */
+function unstarted(world, options = {}) {
+  const told = [];
+  const given = { history: true, onEvent: ({ seq }) => told.push(seq), ...options };
+  const watch = new JobWatch({}, world.reads, world.topics, "j1", given);
+  open.push(watch);
+  return { watch, told };
+}
+
+test("one read brings every page and the row at its end, and says whether there was news", async () => {
+  const world = new World();
+  for (let step = 1; step <= 560; step += 1) world.commit("job.progress", { status: "processing" });
+  const { watch, told } = unstarted(world);
+  assert.equal(await watch.catchUp(), true);
+  assert.deepEqual([told.length, world.readCount], [560, 3]);
+  assert.equal(await watch.catchUp(), false);
+
+  const { events } = world.reads;
+  world.reads.events = async (...of) => {
+    if (!world.job.result) world.commit("job.completed", { status: "completed" });
+    return events(...of);
+  };
+  world.commit("job.progress");
+  assert.equal(await watch.catchUp(), true);
+  assert.equal(watch.state.job.result.answer, 42);
+
+  world.job.last_seq += 9; // more than there are events to read
+  assert.equal(await watch.catchUp(), false);
+});
+
+test("a hole is read although the row that was read is from before it", async () => {
+  const world = new World();
+  world.commit("job.created", { status: "pending" });
+  const { watch, told } = unstarted(world);
+  await watch.catchUp();
+  const { job } = world;
+  world.commit("job.leased", { status: "processing" });
+  world.commit("job.progress");
+  world.job = job;
+  watch.receive(world.events[2]);
+  await watch.catchUp();
+
+  assert.deepEqual(told, [1, 2, 3]);
+});
+
+test("a watch begins where it is to, and reads a row once that is whole", async () => {
+  const world = new World();
+  const empty = unstarted(world);
+  await empty.watch.catchUp();
+  assert.equal(empty.watch.hasGap, false);
+
+  for (const type of ["created", "leased"]) world.commit(`job.${type}`);
+  world.commit("job.completed", { status: "completed" });
+  for (const [after, seen] of Object.entries({ 0: [1, 2, 3], 2: [3] })) {
+    const before = world.readCount;
+    const { watch, told } = unstarted(world, { history: false, after: Number(after) });
+    await watch.catchUp();
+    assert.deepEqual([told, world.readCount - before], [seen, 2]);
+  }
 });
 
 test("a job that was cancelled is so once that is answered", async () => {
@@ -325,9 +411,12 @@ test("a job that was cancelled is so once that is answered", async () => {
     world.commit("job.cancelled", { status: "cancelled" });
     return { id };
   };
-  const { world, watch } = await live({ ...RARE, cancel });
+  const said = [];
+  const onChange = ({ status }) => said.push(status);
+  const { world, watch } = await live({ ...RARE, cancel, onChange });
   world.drop = 1;
 
   assert.deepEqual(await watch.cancel(), { id: "j1" });
   assert.equal(watch.state.status, "cancelled");
+  await until(() => said.at(-1) === "cancelled", "that it is said");
 });

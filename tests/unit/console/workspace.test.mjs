@@ -192,29 +192,36 @@ test("a cursor of another database means reading anew, and going on from now", a
   assert.deepEqual(names(told), ["found 1"]);
 });
 
-test("a message that a read overtook is no sign of a socket that brings none", async (t) => {
-  t.mock.timers.enable({ apis: ["setTimeout", "Date"], now: 1_800_000_000_000 });
-  const leapUntil = async (holds) => {
-    for (let left = 1000; !holds(); left -= 1) {
-      assert.ok(left > 0, "never");
-      t.mock.timers.tick(5);
-      await new Promise(setImmediate);
-    }
-  };
-  const space = new Workspace({ random: randomness(1), drop: 1 });
-  const { watch, told } = watching(space);
-  space.connect(true);
-  await leapUntil(() => watch.freshness === "live");
-  space.commit("late");
-  await leapUntil(() => told.length === 1);
+for (const [what, isHeld] of [
+  ["a message that a read overtook", false],
+  ["a message that was held back", true],
+])
+  test(`${what} is no sign of a socket that brings none`, async (t) => {
+    t.mock.timers.enable({ apis: ["setTimeout", "Date"], now: 1_800_000_000_000 });
+    const leapUntil = async (holds) => {
+      for (let left = 1000; !holds(); left -= 1) {
+        assert.ok(left > 0, "never");
+        t.mock.timers.tick(5);
+        await new Promise(setImmediate);
+      }
+    };
+    const space = new Workspace({ random: randomness(1), drop: 1 });
+    const { watch, told } = watching(space);
+    space.connect(true);
+    await leapUntil(() => watch.freshness === "live");
+    const send = (message) => [...space.listeners].forEach((listener) => listener.message(message));
+    if (isHeld) send({ look_again: true });
+    space.commit("late");
+    await leapUntil(() => told.length === 1);
 
-  for (const listener of [...space.listeners]) listener.message(space.log[0]);
-  const said = new Set();
-  const end = Date.now() + 5 * FAST.silence;
-  await leapUntil(() => said.add(watch.freshness) && Date.now() > end);
+    if (isHeld) await leapUntil(() => watch.freshness === "live");
+    else send(space.log[0]);
+    const said = new Set();
+    const end = Date.now() + 5 * FAST.silence;
+    await leapUntil(() => said.add(watch.freshness) && Date.now() > end);
 
-  assert.deepEqual([...said], ["live"]);
-});
+    assert.deepEqual([...said], ["live"]);
+  });
 
 test("a socket that brings no change is found out", async () => {
   const { space, watch, told } = await live({}, { drop: 1 });
@@ -222,4 +229,39 @@ test("a socket that brings no change is found out", async () => {
   space.commit("read");
   await until(() => told.length === 1, "the change, by a read in silence");
   await until(() => watch.freshness === "polling", "distrust");
+});
+
+test("what is shown is read after the feed has begun, and waited for before the watch is live", async () => {
+  const space = new Workspace({ random: randomness(1) });
+  const steps = [];
+  const said = [];
+  const { feed } = space.reads;
+  space.reads.feed = (...of) => (steps.push("feed"), feed(...of));
+  let end = null;
+  const { watch } = watching(space, {
+    onResync: () => (steps.push("resync"), new Promise((done) => (end = done))),
+    onChange: ({ freshness }) => said.push(freshness),
+  });
+  space.connect(true);
+  await until(() => end, "the start");
+  await sleep(20);
+  assert.deepEqual([steps, watch.freshness], [["feed", "resync"], "catching-up"]);
+  end();
+  await until(() => said.at(-1) === "live", "live");
+
+  space.reachable = false;
+  await watch.refresh();
+  assert.equal(watch.state.problem.message, "away");
+});
+
+test("only what no message brought is news of a read, and is asked of the socket", async () => {
+  const rare = { silence: 60_000, firstSilence: 60_000, pollingInterval: 60_000 };
+  const { space, watch } = await live(rare);
+  space.commit("heard");
+  assert.deepEqual([await watch.catchUp(), watch.heardAll], [false, true]);
+  space.drop = 1;
+  space.commit("lost");
+  assert.deepEqual([await watch.catchUp(), watch.heardAll], [true, false]);
+  watch.onSynced();
+  assert.equal(watch.heardAll, true);
 });

@@ -120,7 +120,9 @@ export class World {
   }
 }
 
-const pick = ({ status, attempts, progress }) =>
+const pick = ({ status, attempts, progress, error_message }) =>
   Object.fromEntries(
-    Object.entries({ status, attempts, progress }).filter(([, value]) => value !== undefined),
+    Object.entries({ status, attempts, progress, error_message }).filter(
+      ([, value]) => value !== undefined,
+    ),
   );

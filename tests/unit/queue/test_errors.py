@@ -28,6 +28,7 @@ from minutehand.queue.errors import (
         ("job_not_found", JobNotFound),
         ("duplicate_job", DuplicateJob),
         ("invalid_state", InvalidState),
+        ("key_revoked", TokenRefused),
         ("payload_invalid", QueueError),
         ("a_word_of_the_future", QueueError),
     ],

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from minutehand.functions.health import apps, checks, handler
+from minutehand.functions.health.app import CachedReadiness
 from minutehand.functions.health.checks import in_words, judge, judge_key, readiness
 from minutehand.queue.models import StorageState
 
@@ -106,6 +107,23 @@ def test_health_is_never_well_without_knowing_it(known: str | None, age: float, 
 
     assert told["status"] == word
     assert told["checked_seconds_ago"] == (None if known is None else age)
+
+
+async def test_what_is_known_is_refreshed_by_each_probe_that_finds_it_old(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One look at the start of a process would say for ever how the database was then."""
+    monkeypatch.setattr(CachedReadiness, "FRESH_SECONDS", -1.0)
+    monkeypatch.setattr(CachedReadiness, "PATIENCE_SECONDS", 60.0)
+    queue = Queue(health())
+    settings = SimpleNamespace(apps=(), supabase_worker_key=None)
+    known = CachedReadiness(SimpleNamespace(operator_queue=queue, settings=settings))  # type: ignore[arg-type]
+
+    before = await known.last()
+    queue.answer = ConnectionError("away")
+    after = await known.last()
+
+    assert [before["status"], after["status"]] == ["unknown", "down"]
 
 
 async def test_apps_add_lines_and_a_failing_app_is_distinguished() -> None:

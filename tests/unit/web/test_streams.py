@@ -327,10 +327,13 @@ async def test_the_subject_is_checked_although_frames_keep_coming() -> None:
         return feed.checks >= 3 and feed.seq >= 9
 
     await until(notified_until_checked, every=0.02)
+    kept = hub.frames_of(TOPIC, sent - 1)
     await hub.aclose()
     text = await asyncio.wait_for(reading, 60)
 
     assert "id: 9\n" in text
+    assert kept
+    assert not hub.frames_of(TOPIC, sent - 1), "no one reads it"
 
 
 class HeldBack(Script):

@@ -49,6 +49,7 @@ class Row:
     payload: Any
     lease_seconds: float = 60.0
     deadline: float = math.inf
+    timeout: float | None = None
     status: str = "pending"
     fence: int = 0
     attempts: int = 0
@@ -156,6 +157,10 @@ class ModelQueue(WorkerQueue):
     ) -> None:
         """Nothing to note."""
 
+    async def attach_extensions(self) -> dict[str, Any]:
+        """Not reached: the project's maintenance is not the model's."""
+        raise QueueUnavailable("away")
+
     async def register_job_types(self, types: Sequence[JobTypeSpec]) -> int:
         """Nothing to note."""
         return len(types)
@@ -223,6 +228,7 @@ class ModelQueue(WorkerQueue):
             payload=row.payload,
             attempts=row.attempts,
             created_at=BEGAN,
+            timeout_seconds=row.timeout,
             deadline_at=BEGAN + timedelta(seconds=row.deadline)
             if row.deadline < math.inf
             else None,
@@ -231,6 +237,7 @@ class ModelQueue(WorkerQueue):
             job=job,
             fence=row.fence,
             lease_seconds=row.lease_seconds,
+            ready_at=BEGAN + timedelta(seconds=self._now - 1.5),
             lease_expires_at=BEGAN + timedelta(seconds=row.expires_at),
         )
 

@@ -11,7 +11,7 @@ import math
 import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
 
@@ -32,10 +32,12 @@ from minutehand.queue.models import (
     ReportItem,
     SettleItem,
     SettleResponse,
+    Storage,
     UnreadableLease,
     WorkerRunAdmission,
 )
 from minutehand.worker import FanOut, Job, JobContext, Registry, TickOptions, Worker
+from minutehand.worker.channel import Channel
 from minutehand.worker.deadlines import Deadlines
 from minutehand.worker.settler import Settler
 from minutehand.worker.summary import TickSummary
@@ -229,15 +231,16 @@ def test_what_a_lost_report_carried_is_sent_again(fault: str) -> None:
     assert queue.rows["1"].lines == {1: ["begun", "ended"]}
 
 
-@pytest.mark.parametrize("fault", ["lose_request", "lose_answer"])
+@pytest.mark.parametrize("fault", FAULTS)
 def test_what_a_report_carries_at_the_end_is_settled_if_it_is_lost(fault: str) -> None:
-    """No report follows the settle, so it waits for the one that is on its way."""
+    """No report follows the settle, so it waits two seconds for the one that is on its way."""
     queue = ModelQueue([Row("1", {"seconds": LATENCY / 4})], faults={1: fault})
 
-    leaping(World(queue).tick())
+    summary = leaping(World(queue).tick())
 
     assert queue.calls[1] == "report"
-    assert queue.rows["1"].lines == {1: ["begun", "ended"]}
+    assert queue.rows["1"].lines == {1: ["begun", "ended"]} or fault == "hang"
+    assert (summary.completed, summary.duration_ms < 2500) == (1, True)
 
 
 def test_results_are_settled_a_megabyte_at_a_time() -> None:
@@ -353,9 +356,10 @@ def test_a_job_that_comes_when_work_must_stop_is_given_back_unstarted() -> None:
     queue.settle_faults = ["hang"]
     world = World(queue, options=TickOptions(concurrency=1, linger_seconds=0))
 
-    leaping(world.tick(budget_seconds=10))
+    summary = leaping(world.tick(budget_seconds=10))
 
     assert (world.runs["2"], queue.rows["2"].settled) == (0, {1: "released"})
+    assert (summary.released, summary.lost, world.made and len(world.made.run_ms)) == (1, 0, 1)
 
 
 def test_a_processor_that_resists_its_stop_is_settled_before_the_tick_is_over() -> None:
@@ -432,10 +436,12 @@ def test_a_run_that_is_ended_from_outside_leases_no_more(
     queue = ModelQueue([Row("1", work), Row("2", work | {"resists": 100})])
 
     async def story() -> float:
-        loop, happens = asyncio.get_running_loop(), asyncio.Event()
+        loop, happens, wakeups = asyncio.get_running_loop(), asyncio.Event(), asyncio.Event()
         loop.call_later(5, happens.set)
         loop.call_later(5, lambda: queue.rows.update(late=Row("late", {})))
-        await World(queue).tick(math.inf, **{event: happens})
+        loop.call_later(6, wakeups.set)
+        await World(queue).tick(math.inf, wakeups=wakeups, **{event: happens})
+        assert wakeups.is_set() or event == "stopping", "it is for the newer run"
         return loop.time()
 
     assert leaping(story()) == pytest.approx(ended, abs=0.5)
@@ -445,23 +451,25 @@ def test_a_run_that_is_ended_from_outside_leases_no_more(
 
 def test_a_processor_is_stopped_at_its_jobs_deadline() -> None:
     """Also where its type has no time-out, or a longer one."""
-    queue = ModelQueue([Row("1", {"seconds": 300}, deadline=20)])
+    rows = [Row(str(limit), {"seconds": 300}, deadline=20, timeout=limit) for limit in (None, 50)]
+    queue = ModelQueue(rows)
     world = World(queue)
 
     leaping(world.tick())
 
-    assert 20 <= world.ended_at["1"] < 21
-    assert queue.rows["1"].settled == {1: "retry"}, "the database decides that it was the last"
+    for row in rows:
+        assert 20 <= world.ended_at[row.id] < 21
+        assert row.settled == {1: "retry"}, "the database decides that it was the last"
 
 
 def test_a_processor_knows_how_long_it_may_run() -> None:
     """Until its job's deadline, where that is before the end of the tick."""
-    world = World(ModelQueue([Row("1", {}, deadline=20), Row("2", {})]))
+    world = World(ModelQueue([Row("1", {}, deadline=20), Row("2", {}), Row("3", {}, deadline=500)]))
 
     leaping(world.tick(budget_seconds=100))
 
     assert 19 < world.remaining["1"] <= 20
-    assert 50 < world.remaining["2"] <= 100
+    assert 50 < world.remaining["2"] == world.remaining["3"] <= 100
 
 
 def test_the_last_lines_of_a_job_come_with_its_settle() -> None:
@@ -527,7 +535,9 @@ def test_a_cancelled_processor_has_its_grace_whatever_it_reports_meanwhile() -> 
 def test_a_lost_lease_is_not_renewed_from_outside_the_loop() -> None:
     """The watchdog renews what is held; a processor that resists its stop holds nothing."""
     work = {"seconds": 100, "resists": 100}
-    queue = ModelQueue([Row("lost", work), Row("held", work)])
+    queue = ModelQueue([Row(job, work) for job in ("lost", "held", "cancelled")])
+    queue.rows["settling"] = Row("settling", {"seconds": 58})
+    queue.settle_faults = ["hang"]
     renewed = threading.Event()
     items: list[str] = []
 
@@ -538,7 +548,7 @@ def test_a_lost_lease_is_not_renewed_from_outside_the_loop() -> None:
     world = World(
         queue,
         options=TickOptions(
-            concurrency=2, linger_seconds=0, grace_seconds=600, renew_outside_seconds=0.1
+            concurrency=4, linger_seconds=0, grace_seconds=600, renew_outside_seconds=0.1
         ),
         renew_outside=renew,
     )
@@ -549,16 +559,20 @@ def test_a_lost_lease_is_not_renewed_from_outside_the_loop() -> None:
         ticking = asyncio.create_task(world.tick())
 
         def block() -> None:
-            blocked.append(renewed.wait(30))
+            blocked.append(renewed.wait(8))
 
         loop.call_later(1, lambda: setattr(queue.rows["lost"], "status", "failed"))
+        loop.call_later(1, queue.cancel, "cancelled")
         loop.call_later(60, block)
         await ticking
+        assert world.made is not None
+        assert world.made._watchdog is not None
+        assert world.made._watchdog._stop.is_set()
 
     leaping(story())
 
     assert blocked == [True]
-    assert set(items) == {"held"}
+    assert set(items) == {"held", "cancelled", "settling"}
 
 
 def worker_of(queue: ModelQueue, **options: Any) -> Worker:
@@ -567,17 +581,24 @@ def worker_of(queue: ModelQueue, **options: Any) -> Worker:
     return Worker(settings, registry=registry, queue=queue, clock=LoopClock(), **options)
 
 
-async def test_a_worker_that_is_stopped_does_not_look_again_for_one_that_was_refused() -> None:
+@pytest.mark.parametrize("why", ["stopped", "replaced", "out of time"])
+async def test_a_worker_that_is_stopped_does_not_look_again_for_one_that_was_refused(
+    why: str,
+) -> None:
     """Between the end of its run and another look: the host is going down."""
-    queue = ModelQueue()
+    queue, draining = ModelQueue(), asyncio.Event()
     worker = worker_of(queue, most=1)
 
     def stop() -> bool:
-        worker.stop()
-        return True
+        if why == "stopped":
+            worker.stop()
+        if why == "replaced":
+            draining.set()
+        return queue.calls.count("begin_run") == 1
 
     queue.on_end_run = stop
-    await asyncio.wait_for(worker.tick(budget_seconds=60), 30)
+    budget = 2 if why == "out of time" else 60
+    await asyncio.wait_for(worker.tick(budget_seconds=budget, draining=draining), 30)
 
     assert queue.calls.count("begin_run") == 1
 
@@ -586,35 +607,39 @@ def test_a_worker_asks_for_room_and_for_the_types_it_knows() -> None:
     """A run without an end counts for a day; one that is not admitted leases nothing."""
     asked: list[tuple[int, float]] = []
     types: list[tuple[str, ...] | None] = []
+    limits: list[int] = []
 
     class Noting(ModelQueue):
         async def begin_run(
             self, run_id: str, *, worker_id: str, most: int, seconds: float
         ) -> WorkerRunAdmission:
             asked.append((most, seconds))
-            return WorkerRunAdmission(admitted=len(asked) < 3)
+            return WorkerRunAdmission(admitted=len(asked) < 4)
+
+        async def end_run(self, run_id: str) -> bool:
+            raise QueueError("refused")
 
         async def lease(self, request: LeaseRequest) -> LeaseResponse:
             types.append(request.job_types)
+            limits.append(request.limit)
             return await super().lease(request)
-
-        async def attach_extensions(self) -> dict[str, Any]:
-            raise QueueUnavailable("away")
 
     async def story() -> TickSummary:
         worker = worker_of(Noting(), most=4)
         await worker.tick()
         await worker.tick(budget_seconds=60, job_types=["strange", "work"])
+        await worker.tick(budget_seconds=60, job_types=["strange"])
         return await worker.tick(budget_seconds=60)
 
     crowded = leaping(story())
 
-    assert asked == [(4, 86_400), (4, 60), (4, 60)]
-    assert types == [("work",)] * 2
+    assert asked == [(4, 86_400), (4, 60), (4, 60), (4, 60)]
+    assert (types, limits) == ([("work",), ("work",), ()], [5, 5, 0])
     assert (crowded.crowded_out, crowded.calls) == (True, 0)
 
 
-def test_a_run_looks_again_for_those_that_were_refused_beside_it() -> None:
+@pytest.mark.parametrize("rows", [[Row("1", {})], []])
+def test_a_run_looks_again_for_those_that_were_refused_beside_it(rows: list[Row]) -> None:
     """Until none was, or it is refused itself; what it did before is what it reports."""
 
     class Failing(ModelQueue):
@@ -625,14 +650,11 @@ def test_a_run_looks_again_for_those_that_were_refused_beside_it() -> None:
                 run_id, worker_id=worker_id, most=most, seconds=seconds
             )
             if self.calls.count("begin_run") == 3:
-                raise QueueUnavailable("away")
+                raise QueueError("refused")
             return admission
 
-        async def attach_extensions(self) -> dict[str, Any]:
-            raise QueueUnavailable("away")
-
-    queue = Failing([Row("1", {})])
-    queue.on_end_run = lambda: True
+    queue = Failing([replace(row) for row in rows])
+    queue.on_end_run = lambda: bool(queue.rows.setdefault("1", Row("1", {})))
 
     async def story() -> TickSummary:
         return await worker_of(queue, most=1).tick(budget_seconds=60)
@@ -677,17 +699,17 @@ def test_a_worker_says_where_its_log_and_its_code_are() -> None:
     assert said == [{"commit": "c", "log_group": "g"}, {"commit": "c"}, {"commit": "c"}]
 
 
-def test_a_loop_looks_when_it_is_woken_when_work_falls_due_and_each_second() -> None:
+def test_a_loop_looks_when_it_is_woken_when_work_falls_due_and_each_second(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     """After a wake-up that found nothing a moment later: the commit may follow it."""
+    caplog.set_level("INFO")
     looked: list[float] = []
 
     class Noting(ModelQueue):
         async def lease(self, request: LeaseRequest) -> LeaseResponse:
             looked.append(asyncio.get_running_loop().time())
-            return LeaseResponse(next_due_in_ms=300 if len(looked) == 6 else None)
-
-        async def attach_extensions(self) -> dict[str, Any]:
-            raise QueueUnavailable("away")
+            return LeaseResponse(next_due_in_ms=300 if len(looked) == 6 else 60_000)
 
     async def story() -> None:
         loop, wakeups = asyncio.get_running_loop(), asyncio.Event()
@@ -695,10 +717,12 @@ def test_a_loop_looks_when_it_is_woken_when_work_falls_due_and_each_second() -> 
         loop.call_later(2.5, wakeups.set)
         loop.call_later(4.5, worker.stop)
         await worker.run_forever(wakeups)
+        assert {task.get_name() for task in asyncio.all_tasks()} & {"tick", "replaced"} == set()
 
     leaping(story())
 
     assert looked == pytest.approx([0, 1, 2, 2.5, 2.6, 3.6, 3.9], abs=0.01)
+    assert [each.message for each in caplog.records].count("Starting job execution") == 1
 
 
 async def test_a_run_that_fails_makes_room_for_the_next() -> None:
@@ -722,24 +746,27 @@ async def test_a_run_that_fails_makes_room_for_the_next() -> None:
 
 
 def test_a_loop_without_its_database_tries_again_more_and_more_slowly() -> None:
-    """To five seconds at most: a restart finds hundreds of workers that wait."""
+    """To five seconds at most: a restart finds hundreds of workers that wait. Then as at first."""
     tried: list[float] = []
 
     class Away(ModelQueue):
         async def register_job_types(self, types: Sequence[JobTypeSpec]) -> int:
             tried.append(asyncio.get_running_loop().time())
+            if len(tried) == 8:
+                return 1
             raise QueueUnavailable("away")
 
     async def story() -> None:
-        worker = worker_of(Away())
-        asyncio.get_running_loop().call_later(25, worker.stop)
+        loop, worker = asyncio.get_running_loop(), worker_of(Away())
+        loop.call_later(21.5, worker.adopt, worker.registry)
+        loop.call_later(24, worker.stop)
         await worker.run_forever()
         await worker.aclose()
 
     leaping(story())
 
     pauses = [late - early for early, late in pairwise(tried)]
-    assert pauses == pytest.approx([0.4, 0.8, 1.6, 3.2, 5, 5, 5])
+    assert pauses == pytest.approx([0.4, 0.8, 1.6, 3.2, 5, 5, 5, 1, 0.4, 0.8], abs=0.1)
 
 
 def test_no_more_extra_workers_are_started_than_the_stage_has_room_for() -> None:
@@ -755,9 +782,6 @@ def test_no_more_extra_workers_are_started_than_the_stage_has_room_for() -> None
         async def lease(self, request: LeaseRequest) -> LeaseResponse:
             return (await super().lease(request)).model_copy(update={"due": 500})
 
-        async def attach_extensions(self) -> dict[str, Any]:
-            raise QueueUnavailable("away")
-
     async def start(count: int) -> int:
         asked.append(count)
         return count
@@ -769,23 +793,31 @@ def test_no_more_extra_workers_are_started_than_the_stage_has_room_for() -> None
             options=TickOptions(concurrency=1, linger_seconds=0),
         )  # fmt: skip
         await worker.tick(budget_seconds=60)
+        assert asked
+        assert max(asked) == 2
+        # an extra worker starts none of its own
+        asked.clear()
+        for most in (3, None):
+            worker._most = most
+            queue.rows[str(most)] = Row(str(most), {"seconds": 1})
+            await worker.tick(budget_seconds=60, fan_out=False)
+        assert asked == []
         await worker.aclose()
 
     leaping(story())
 
-    assert asked
-    assert max(asked) == 2
 
-
-def test_the_last_look_of_a_run_counts_what_is_left_and_leases_none_of_it() -> None:
-    """No time is left for it here: an extra worker is started instead."""
+@pytest.mark.parametrize("due", [1, 0])
+def test_the_last_look_of_a_run_counts_what_is_left_and_leases_none_of_it(due: int) -> None:
+    """No time is left for it here: an extra worker is started instead. Idle costs no look."""
     started: list[int] = []
 
     class Backlogged(ModelQueue):
         async def lease(self, request: LeaseRequest) -> LeaseResponse:
             if request.count_due:
                 self.rows["late"] = Row("late", {})
-            return (await super().lease(request)).model_copy(update={"due": 1})
+            answer = await super().lease(request)
+            return answer.model_copy(update={"due": 7 if request.count_due else due})
 
     async def start(count: int) -> int:
         started.append(count)
@@ -794,12 +826,11 @@ def test_the_last_look_of_a_run_counts_what_is_left_and_leases_none_of_it() -> N
     queue = Backlogged([Row("1", {"seconds": 300})])
     world = World(queue)
 
-    async def story() -> None:
-        await world.tick(60, fan_out=FanOut(most=2), start_extra_workers=start)
+    summary = leaping(world.tick(60, fan_out=FanOut(most=2), start_extra_workers=start))
 
-    leaping(story())
-
-    assert (queue.rows["late"].status, started) == ("pending", [1])
+    late = queue.rows.get("late")
+    assert (late and late.status, started) == (("pending", [1]) if due else (None, []))
+    assert summary.due_left == 7 * due
 
 
 def test_a_backlog_that_a_settle_shows_starts_extra_workers() -> None:
@@ -816,10 +847,10 @@ def test_a_backlog_that_a_settle_shows_starts_extra_workers() -> None:
         started.append(count)
         return count
 
-    world = World(Growing([Row("1", {})]))
-    leaping(world.tick(60, fan_out=FanOut(most=2), start_extra_workers=start))
+    world = World(Growing([Row("1", {"seconds": 5})]))
+    leaping(world.tick(60, fan_out=FanOut(most=99), start_extra_workers=start))
 
-    assert started == [2]
+    assert started == [16], "thirty at a time, five seconds each"
 
 
 def test_each_wake_up_has_a_run_with_room_look() -> None:
@@ -850,6 +881,7 @@ def test_each_wake_up_has_a_run_with_room_look() -> None:
         for at in (5, 9):
             loop.call_later(at, enqueue, at)
         await world.tick(100, wakeups=wakeups)
+        assert loop.time() < 22, "it waits for more"
 
     leaping(story())
 
@@ -877,8 +909,13 @@ def test_a_job_that_cannot_be_read_fails_and_is_counted() -> None:
 
 def test_a_tick_sums_up_what_its_jobs_took() -> None:
     world = World(ModelQueue([Row("1", {"seconds": 2}), Row("2", {"seconds": 4})]))
+    said: list[tuple[str, str]] = []
 
-    summary = leaping(world.tick())
+    class Noting(Channel):
+        def say(self, **message: Any) -> None:
+            said.extend((kind, what["job_id"]) for kind, what in message.items())
+
+    summary = leaping(world.tick(channel=Noting(-1)))
 
     assert (summary.leased, summary.completed, summary.lost, summary.due_left) == (2, 2, 0, 0)
     assert summary.busy_ms == 6000
@@ -886,7 +923,8 @@ def test_a_tick_sums_up_what_its_jobs_took() -> None:
     assert summary.calls == world.queue.calls.count("lease") + len(world.queue.settles)
     assert summary.reports == world.queue.calls.count("report")
     assert world.made is not None
-    assert (world.made.run_ms, world.made.wait_ms) == ([2000, 4000], [0, 0])
+    assert (world.made.run_ms, world.made.wait_ms) == ([2000, 4000], [1500, 1500])
+    assert said == [("began", "1"), ("began", "2"), ("ended", "1"), ("ended", "2")]
 
 
 def test_jobs_side_by_side_share_what_their_worker_costs() -> None:
@@ -899,7 +937,7 @@ def test_jobs_side_by_side_share_what_their_worker_costs() -> None:
         return sum(item.cost_usd or 0 for items in queue.settles for item in items)
 
     assert cost("1") == pytest.approx(9)
-    assert cost("1", "2") < 1.9 * cost("1")
+    assert cost("1", "2") < 1.6 * cost("1")
 
 
 def test_a_project_is_maintained_once_an_hour() -> None:
@@ -956,3 +994,325 @@ def test_a_run_beside_which_no_other_is_admitted_looks_while_it_waits(
     leaping(story())
 
     assert world.ended_at["late"] == pytest.approx(ended, abs=2)
+
+
+def test_a_full_worker_does_not_ask_for_more() -> None:
+    queue = ModelQueue([Row(job, {"seconds": 20}) for job in ("1", "2")])
+    options = TickOptions(concurrency=1, linger_seconds=0, poll_seconds=1)
+
+    assert leaping(World(queue, options).tick()).completed == 2
+
+    assert queue.calls.count("lease") == 1, "the second comes with the first one's settle"
+
+
+@pytest.mark.parametrize("event", ["wake-up", "locked", "enqueue"])
+def test_a_run_does_not_leave_before_what_was_just_announced(event: str) -> None:
+    """A wake-up during its only look; a job that another held; one that counted on its room."""
+
+    class Late(ModelQueue):
+        async def lease(self, request: LeaseRequest) -> LeaseResponse:
+            first = not self.calls
+            answer = await super().lease(request)
+            if first and event != "enqueue":
+                self.rows["late"] = Row("late", {})
+            if first and event == "wake-up":
+                wakeups.set()
+                await asyncio.sleep(0.1)
+            return answer.model_copy(update={"next_due_in_ms": 0 if event == "locked" else None})
+
+        async def settle(self, *args: Any, **more: Any) -> SettleResponse:
+            answer = await super().settle(*args, **more)
+            if event == "enqueue":
+                self.rows.setdefault("late", Row("late", {}))
+            return answer
+
+    wakeups = asyncio.Event()
+    queue = Late([Row("1", {"seconds": 9})] if event == "enqueue" else [])
+    leaping(World(queue).tick(60, wakeups=wakeups if event == "wake-up" else None))
+
+    assert queue.rows["late"].status == "completed"
+
+
+@pytest.mark.parametrize(
+    ("due", "ends", "left_at"),
+    [(45_000, "", 46), (55_000, "", 0), (45_000, "stopping", 5), (45_000, "draining", 5)],
+)
+def test_a_run_waits_for_what_falls_due_while_it_may_lease(
+    due: int, ends: str, left_at: float
+) -> None:
+    class Due(ModelQueue):
+        async def lease(self, request: LeaseRequest) -> LeaseResponse:
+            answer = await super().lease(request)
+            return answer.model_copy(update={"next_due_in_ms": None if self.calls[1:] else due})
+
+    async def story() -> TickSummary:
+        happens = asyncio.Event()
+        asyncio.get_running_loop().call_later(5, happens.set)
+        return await World(Due(), TickOptions()).tick(60, **({ends: happens} if ends else {}))
+
+    summary = leaping(story())
+
+    assert summary.duration_ms / 1000 == pytest.approx(left_at, abs=1.1)
+
+
+@pytest.mark.parametrize("refused", [False, True])
+def test_a_lease_that_is_lost_is_repeated_and_one_that_is_refused_is_not(refused: bool) -> None:
+    """What the lost answer leased is found again; a refusal is left alone for a while."""
+    asked: list[tuple[float, int]] = []
+
+    class Failing(ModelQueue):
+        async def lease(self, request: LeaseRequest) -> LeaseResponse:
+            asked.append((asyncio.get_running_loop().time(), request.call))
+            if refused and len(asked) == 2:
+                raise QueueError("refused")
+            answer = await super().lease(request)
+            return answer.model_copy(update={"next_due_in_ms": 1000 if len(asked) == 1 else None})
+
+    queue = Failing(faults={} if refused else {1: "lose_answer"})
+
+    async def story() -> TickSummary:
+        loop = asyncio.get_running_loop()
+        loop.call_later(0.9, lambda: queue.rows.update(late=Row("late", {})))
+        return await World(queue, TickOptions(linger_seconds=9, poll_seconds=3)).tick(60)
+
+    assert leaping(story()).completed == 1
+    assert [at for at, _ in asked[1:3]] == pytest.approx([1, 6 if refused else 4], abs=0.1)
+    assert [call for _, call in asked[1:3]] == [2, 3 if refused else 2]
+
+
+def test_what_is_left_when_the_time_is_over_is_counted_as_lost() -> None:
+    """A processor that blocks the loop past the end: its host is gone before any settle."""
+    queue = ModelQueue([Row("1", {"seconds": 8.9})])
+    world = World(queue)
+
+    def block(_: Job[Work]) -> None:
+        loop: Any = asyncio.get_running_loop()
+        loop.call_later(5, lambda: setattr(loop, "_at", loop.time() + 5))
+
+    world.on_start = block
+
+    summary = leaping(world.tick(budget_seconds=10))
+
+    assert (summary.lost, queue.settles) == (1, [])
+    assert summary.error == "the tick's time ran out with 1 job(s) unsettled"
+
+
+def test_a_settled_job_is_renewed_no_more() -> None:
+    queue = ModelQueue([Row("1", {}), Row("2", {"seconds": 95})])
+
+    leaping(World(queue).tick())
+
+    assert {each.outcome for each in queue.renewals} == {"ok"}
+
+
+def test_a_processor_is_stopped_at_the_deadline_while_a_settle_hangs() -> None:
+    queue = ModelQueue([Row("1", {"seconds": 8}), Row("2", {"seconds": 99})])
+    queue.settle_faults = ["hang"] * 9
+    world = World(queue)
+
+    leaping(world.tick(budget_seconds=10))
+
+    assert world.ended_at["2"] == pytest.approx(9, abs=0.1)
+
+
+def test_publishers_are_called_before_the_first_lease_and_each_second() -> None:
+    queue = ModelQueue()
+    world = World(queue)
+    called: list[float] = []
+    registry = world.registry
+
+    async def publish() -> int:
+        called.append(asyncio.get_running_loop().time())
+        queue.rows.setdefault("1", Row("1", {"seconds": 2.5}))
+        return 0
+
+    async def story() -> None:
+        registry.publisher("app", publish)
+        tick = Tick(queue, registry, worker_id="w", clock=LoopClock(), options=world.options)
+        await tick.run()
+
+    leaping(story())
+
+    assert world.ended_at["1"] == pytest.approx(2.5, abs=0.1)
+    assert called == pytest.approx([0, 1, 2], abs=0.1)
+
+
+def test_a_run_that_did_something_says_so_at_its_end_under_its_latest_id() -> None:
+    """Enqueues count on that id. An idle run costs no such call; a refusal changes nothing."""
+    said: list[str] = []
+
+    class Noting(ModelQueue):
+        async def lease(self, request: LeaseRequest) -> LeaseResponse:
+            ids.append(request.tick_id)
+            return await super().lease(request)
+
+        async def tick_finished(self, *, tick_id: str, **more: Any) -> None:
+            said.append(tick_id)
+            raise QueueError("refused")
+
+    ids: list[str] = []
+    leaping(World(Noting()).tick())
+    leaping(World(Noting([Row("1", {"seconds": 70})])).tick())
+
+    assert len(set(ids)) == 3, "another one each minute"
+    assert said == [ids[-1]]
+
+
+def test_maintenance_that_moved_nothing_takes_no_wake_up_away() -> None:
+    async def story() -> bool:
+        world = World(ModelQueue())
+        await world.tick()
+        assert world.made is not None
+        world.made._published()
+        world.made._maintained(False)
+        return world.made._woken
+
+    assert leaping(story())
+
+
+@pytest.mark.parametrize(("stop_at", "outcome"), [(10, "released"), (21, "completed")])
+def test_a_loop_begins_with_new_processors_while_the_old_ones_finish(
+    stop_at: float, outcome: str
+) -> None:
+    """A stop waits for both."""
+    queue = ModelQueue([Row("old", {"seconds": 20, "resists": 1})])
+    old, new = World(queue), World(queue)
+
+    async def story() -> None:
+        loop = asyncio.get_running_loop()
+        worker = Worker(
+            scratch_settings("http://127.0.0.1:9"), registry=old.registry, queue=queue,
+            clock=LoopClock(),
+        )  # fmt: skip
+        loop.call_later(5, worker.adopt, new.registry)
+        loop.call_later(6, lambda: queue.rows.update(new=Row("new", {})))
+        loop.call_later(stop_at, worker.stop)
+        await worker.run_forever()
+        assert queue.rows["old"].settled == {1: outcome}
+        await asyncio.sleep(0)
+        assert worker._drained == set()
+
+    leaping(story())
+
+    assert (old.runs, new.runs) == ({"old": 1}, {"new": 1})
+    assert new.ended_at["new"] == pytest.approx(7, abs=1.1)
+
+
+def test_a_loop_that_is_cut_off_leaves_no_processor_behind() -> None:
+    queue = ModelQueue([Row("1", {"seconds": 300})])
+    world = World(queue)
+
+    async def story() -> None:
+        worker = Worker(
+            scratch_settings("http://127.0.0.1:9"), registry=world.registry, queue=queue,
+            clock=LoopClock(),
+        )  # fmt: skip
+        loop = asyncio.create_task(worker.run_forever())
+        await asyncio.sleep(5)
+        loop.cancel()
+        await asyncio.wait([loop])
+        assert world.ended_at["1"] == 5
+
+    leaping(story())
+
+
+def test_a_loop_that_is_refused_waits_five_seconds_in_spite_of_a_wake_up() -> None:
+    tried: list[float] = []
+
+    class Refusing(ModelQueue):
+        async def register_job_types(self, types: Sequence[JobTypeSpec]) -> int:
+            tried.append(asyncio.get_running_loop().time())
+            raise QueueError("refused")
+
+    async def story() -> None:
+        loop, wakeups, worker = asyncio.get_running_loop(), asyncio.Event(), worker_of(Refusing())
+        loop.call_later(1, wakeups.set)
+        loop.call_later(6, worker.stop)
+        await worker.run_forever(wakeups)
+
+    leaping(story())
+
+    assert tried == pytest.approx([0, 5])
+
+
+def test_a_worker_gives_its_run_the_options_and_the_time_and_says_what_it_did() -> None:
+    """The project is maintained after the jobs, for three seconds, where these are left."""
+    ticks: list[Tick] = []
+    sizes: list[Storage] = []
+    hangs = False
+
+    class Measured(ModelQueue):
+        async def attach_extensions(self) -> dict[str, Any]:
+            await asyncio.sleep(99 if hangs else 0)
+            return {}
+
+        async def record_storage(self) -> Storage:
+            return Storage(database_bytes=1)
+
+    async def story() -> None:
+        nonlocal hangs
+        loop = asyncio.get_running_loop()
+        queue = Measured([Row("1", {"seconds": 99}), Row("2", {})])
+        worker = worker_of(queue, on_tick=ticks.append, on_storage=sizes.append)
+        await worker.tick(budget_seconds=10, options=TickOptions(concurrency=1))
+        assert loop.time() == pytest.approx(9, abs=0.1)
+        assert queue.rows["2"].status == "pending"
+        assert (len(ticks), sizes) == (1, [])
+        queue.rows.clear()
+        await worker.tick(budget_seconds=10)
+        assert (len(ticks), len(sizes)) == (2, 1)
+        hangs = True
+        await asyncio.sleep(3600)
+        began = loop.time()
+        await worker.tick(budget_seconds=10)
+        assert loop.time() - began == pytest.approx(3, abs=0.1)
+        assert len(sizes) == 1
+
+    leaping(story())
+
+
+def test_leases_are_renewed_from_outside_over_connections_of_their_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Those of the loop that is blocked cannot be used."""
+    called: list[str] = []
+
+    class Noting(ModelQueue):
+        def __init__(self, *_: object) -> None:
+            super().__init__()
+
+        async def report(self, items: Sequence[ReportItem], **more: Any) -> list[Any]:
+            called.append(f"{items[0].job_id} {more['worker_id']} {more['tick_id']}")
+            return []
+
+        async def aclose(self) -> None:
+            called.append("closed")
+
+    monkeypatch.setattr("minutehand.worker.loop.WorkerQueue", Noting)
+    worker = Worker(scratch_settings("http://127.0.0.1:9"), registry=Registry())
+
+    worker._renew_outside([ReportItem(job_id=JobId("1"), fence=1)], "w", "t")
+
+    assert called == ["1 w t", "closed"]
+    asyncio.run(worker.aclose())
+    assert called[2:] == ["closed"]
+
+
+def test_a_step_is_stored_at_once() -> None:
+    """Its processor waits for that."""
+    queue, registry = ModelQueue([Row("1", {})]), Registry()
+
+    @registry.processor("work", payload=Work)
+    async def work(job: Job[Work], ctx: JobContext) -> None:
+        for name in ("a", "b"):
+            await ctx.step(name, nothing)
+
+    async def nothing() -> None:
+        pass
+
+    async def story() -> float:
+        await Tick(queue, registry, worker_id="w", clock=LoopClock()).run()
+        return asyncio.get_running_loop().time()
+
+    assert leaping(story()) < 1
+    assert queue.calls.count("report") == 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections.abc import Callable
 
 import pytest
 
@@ -23,26 +24,33 @@ class Answering(ModelQueue):
         super().__init__()
         self.answer = answer
         self.began: list[float] = []
+        self.ask: Callable[[], None] = lambda: None
+        self.asks: tuple[int, ...] = ()
 
     async def maintain(self, *, budget_seconds: float = 1.0) -> MaintenanceResponse:
         """The answer; none is an outage."""
         self.began.append(asyncio.get_running_loop().time())
         await asyncio.sleep(0.3)
+        if len(self.began) in self.asks:
+            self.ask()
         if self.answer is None:
             raise QueueUnavailable("away")
         return self.answer
 
 
 def calls(
-    queue: Answering, *, busy: bool, asked: bool, budget: float = math.inf
+    queue: Answering, *, busy: bool, asked: bool, again: bool = True, budget: float = math.inf
 ) -> tuple[list[float], list[bool]]:
-    """Pauses between the calls of half a minute, and what each said of ready jobs."""
+    """Pauses between the calls of half a minute, and what each said of ready jobs.
+
+    Asked for at the start, and after each call `again`.
+    """
     moved: list[bool] = []
 
     async def story() -> None:
         def done(has_moved: bool) -> None:
             moved.append(has_moved)
-            if asked:
+            if asked and again:
                 maintenance.request()
 
         clock = LoopClock()
@@ -54,6 +62,7 @@ def calls(
             is_busy=lambda: busy,
             on_done=done,
         )
+        queue.ask = maintenance.request
         if asked:
             maintenance.request()
         running = asyncio.create_task(maintenance.run())
@@ -67,23 +76,25 @@ def calls(
 
 
 @pytest.mark.parametrize(
-    ("answer", "pause", "has_moved"),
+    ("answer", "pause", "has_moved", "goes_on"),
     [
-        (None, 5.0, True),
-        (MaintenanceResponse(), 0.0, True),
-        (MaintenanceResponse(busy=True), 0.1, True),
-        (MaintenanceResponse(done={"messages": 1}), 0.5, False),
-        (MaintenanceResponse(done={"retention": 9}, more=True), 0.3, True),
+        (None, 5.0, True, False),
+        (MaintenanceResponse(), 0.0, True, False),
+        (MaintenanceResponse(busy=True), 0.1, True, False),
+        (MaintenanceResponse(done={"messages": 1}), 0.5, False, True),
+        (MaintenanceResponse(done={"retention": 9}, more=True), 0.3, True, True),
     ],
 )
 def test_what_is_asked_for_again_waits_as_the_answer_says(
-    answer: MaintenanceResponse | None, pause: float, has_moved: bool
+    answer: MaintenanceResponse | None, pause: float, has_moved: bool, goes_on: bool
 ) -> None:
     """An outage five seconds; a large clean-up as long as it took, so that jobs get half."""
     pauses, moved = calls(Answering(answer), busy=False, asked=True)
+    unasked, _ = calls(Answering(answer), busy=False, asked=True, again=False)
 
     assert set(pauses) == {pause}
     assert set(moved) == {has_moved}
+    assert set(unasked) == ({pause} if goes_on else set()), "what is left needs no request"
 
 
 def test_a_busy_tick_calls_every_second_and_an_idle_one_never_unasked() -> None:
@@ -93,6 +104,15 @@ def test_a_busy_tick_calls_every_second_and_an_idle_one_never_unasked() -> None:
     assert set(pauses) == {1.0}
     assert set(moved) == {False}
     assert calls(Answering(MaintenanceResponse()), busy=False, asked=False) == ([], [])
+
+
+def test_what_is_asked_for_during_a_call_is_done_by_the_next() -> None:
+    """It may have become due after that call looked."""
+    queue = Answering(MaintenanceResponse())
+    queue.asks = (1, 3)
+    pauses, _ = calls(queue, busy=True, asked=False)
+
+    assert pauses[:4] == [0.0, 1.0, 0.0, 1.0]
 
 
 def test_nothing_is_begun_when_work_must_stop() -> None:

@@ -5,21 +5,25 @@ from __future__ import annotations
 import asyncio
 import gc
 import math
+import threading
 import weakref
 from collections.abc import Callable, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
 
 from infra.bench.scratch import WORKSPACE, scratch_settings
 from minutehand.clock import Clock, FrozenClock, SystemClock
+from minutehand.log import request_context
 from minutehand.queue.errors import LeaseLost, QueueError, QueueUnavailable
 from minutehand.queue.models import Lease, LeasedJob, ReportItem, ReportResult
 from minutehand.queue.worker_client import WorkerQueue
 from minutehand.worker import JobContext, Registry
 from minutehand.worker.attempt import Attempt, database_clock
+from minutehand.worker.isolation import Blocked, contained
 from minutehand.worker.reporter import Reporter
+from minutehand.worker.settlement import Raised
 
 CLOCK = SystemClock()
 SETTINGS = scratch_settings("http://127.0.0.1:9")
@@ -32,28 +36,34 @@ def held_attempt(
     timeout_seconds: float | None = None,
     on_end: Callable[[Attempt], None] = lambda _: None,
     run: Callable[[Any, Any], Any] | None = None,
+    on_news: Callable[[], None] = lambda: None,
+    had_fair_time: bool = True,
+    deadline_at: datetime | None = None,
+    payload: Any = None,
+    **lease: Any,
 ) -> Attempt:
     """A lease of a minute, just taken: the reporter waits to renew it."""
     job = LeasedJob(
         id="01a200a6-7884-7030-864b-60cc70f7392f",
         workspace_id=WORKSPACE,
         job_type="a",
-        payload={},
+        payload={} if payload is None else payload,
         created_at=CLOCK.now(),
         timeout_seconds=timeout_seconds,
+        deadline_at=deadline_at,
     )
     registry = Registry()
     if run is not None:
         registry.processor("a", payload=dict)(run)
     return Attempt(
-        Lease(job=job, fence=1),
+        Lease(job=job, fence=1, **lease),
         registry.find("a"),
         clock=clock,
         sent_at=clock.monotonic(),
         work_until=math.inf,
-        had_fair_time=True,
+        had_fair_time=had_fair_time,
         queue=queue,
-        on_news=lambda: None,
+        on_news=on_news,
         on_end=on_end,
     )
 
@@ -82,6 +92,10 @@ async def test_a_step_waits_for_the_report_that_carries_it() -> None:
     """A processor in a thread may find its step taken already: it is stored with the answer."""
     queue = WorkerQueue(SETTINGS)
     attempt = held_attempt(queue)
+    nothing = asyncio.create_task(attempt.flush())
+    await asyncio.sleep(0)
+    assert nothing.done()
+
     attempt.reporting = True
     waiting = asyncio.create_task(attempt.flush())
     await asyncio.sleep(0)
@@ -121,9 +135,11 @@ async def test_an_attempt_that_is_stopped_before_its_first_line_has_ended() -> N
 
     await asyncio.wait_for(ended.wait(), 60)
 
+    attempt.stop("lost")
     item = attempt.settlement()
     assert item is not None
     assert (item.outcome, item.cost_usd) == ("cancelled", None)
+    assert isinstance(attempt.ending, Raised), "nothing was abandoned"
 
 
 @pytest.mark.parametrize(
@@ -142,16 +158,132 @@ async def test_an_attempt_is_settled_with_its_time_and_its_cost(
     attempt = held_attempt(
         WorkerQueue(SETTINGS), clock, timeout_seconds=60, on_end=lambda _: ended.set(), run=run
     )
+    attempt.group.blocked = Blocked(ran, "app.py:1")
     clock.advance(seconds=5)
     attempt.start()
     await asyncio.wait_for(ended.wait(), 60)
     clock.advance(seconds=5)
+    assert attempt.stop_requested()
 
     item = attempt.settlement(cost_usd=0.5)
     assert item is not None
     assert (item.outcome, item.error and item.error.type) == (outcome, error)
+    assert item.error is None or "app.py:1" in item.error.message
     assert (item.duration_ms, item.cost_usd) == (1000 * ran, 0.75)
     assert attempt.remaining() == 0
+
+
+@pytest.mark.parametrize(
+    ("had_fair_time", "steps", "outcome"),
+    [(True, 0, "retry"), (False, 0, "released"), (True, 1, "snoozed")],
+)
+async def test_an_attempt_that_runs_out_of_time_is_charged_if_that_was_fair(
+    had_fair_time: bool, steps: int, outcome: str
+) -> None:
+    """Its clean-up may go on in a task of its own; what it left running ends with it."""
+    ended, cleaned, left = asyncio.Event(), asyncio.Event(), asyncio.Event()
+    tasks: list[asyncio.Task[None]] = []
+
+    async def clean() -> None:
+        for _ in range(3):
+            await asyncio.sleep(0)
+        cleaned.set()
+
+    async def forget() -> None:
+        try:
+            await asyncio.sleep(600)
+        finally:
+            left.set()
+
+    async def run(job: Any, ctx: JobContext) -> None:
+        tasks.append(asyncio.create_task(forget()))
+        try:
+            await asyncio.sleep(600)
+        finally:
+            await asyncio.shield(asyncio.create_task(clean()))
+
+    with contained(asyncio.get_running_loop()):
+        attempt = held_attempt(
+            WorkerQueue(SETTINGS), on_end=lambda _: ended.set(), run=run,
+            had_fair_time=had_fair_time,
+        )  # fmt: skip
+        attempt.context.new_steps = steps
+        attempt.start()
+        await asyncio.sleep(0.01)
+        attempt.stop("deadline")
+        assert attempt.stop_requested()
+        await asyncio.wait_for(ended.wait(), 60)
+        item = attempt.settlement()
+
+        assert item is not None
+        assert (item.outcome, cleaned.is_set()) == (outcome, True)
+        await asyncio.wait_for(left.wait(), 60)
+
+
+async def test_a_plain_processor_that_waits_for_the_loop_is_stopped() -> None:
+    ended, waits = asyncio.Event(), asyncio.Event()
+
+    async def hang() -> None:
+        waits.set()
+        await asyncio.sleep(600)
+
+    def run(job: Any, ctx: JobContext) -> None:
+        ctx.wait(hang())
+
+    with contained(asyncio.get_running_loop()):
+        attempt = held_attempt(WorkerQueue(SETTINGS), on_end=lambda _: ended.set(), run=run)
+        attempt.start()
+        await asyncio.wait_for(waits.wait(), 60)
+        attempt.stop("cancel")
+        await asyncio.wait_for(ended.wait(), 60)
+
+    assert isinstance(attempt.ending, Raised), "nothing was abandoned"
+
+
+async def test_an_attempt_knows_its_earlier_steps_and_keeps_the_databases_time() -> None:
+    clock = FrozenClock()
+    there = clock.now() + timedelta(hours=1)
+
+    attempt = held_attempt(
+        WorkerQueue(SETTINGS), clock, steps={"done": 1}, lease_seconds=60,
+        lease_expires_at=there + timedelta(seconds=60), deadline_at=there + timedelta(seconds=9),
+    )  # fmt: skip
+
+    assert attempt.context.has_step("done")
+    assert attempt.remaining() == 9
+
+
+@pytest.mark.parametrize("payload", [None, "no object"])
+async def test_a_failure_says_where_it_happened_and_where_its_log_is(payload: Any) -> None:
+    """A payload that was refused passed through no code of the processor's."""
+    ended = asyncio.Event()
+
+    async def run(job: Any, ctx: JobContext) -> None:
+        raise KeyError("x")
+
+    with request_context("request-1"):
+        attempt = held_attempt(
+            WorkerQueue(SETTINGS), on_end=lambda _: ended.set(), run=run, payload=payload
+        )
+        attempt.start()
+        await asyncio.wait_for(ended.wait(), 60)
+        item = attempt.settlement()
+
+    assert item is not None
+    assert item.error is not None
+    assert item.error.origin == {"request_id": "request-1"}
+    assert (item.error.traceback is None) == bool(payload)
+
+
+async def test_news_from_a_thread_reaches_the_loop() -> None:
+    heard: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+    attempt = held_attempt(
+        WorkerQueue(SETTINGS), on_news=lambda: heard.set_result(threading.get_ident())
+    )
+
+    await asyncio.to_thread(attempt.announce)
+
+    assert await asyncio.wait_for(heard, 60) == threading.get_ident()
 
 
 async def test_a_lease_is_renewed_at_a_third_and_with_others_at_a_quarter() -> None:

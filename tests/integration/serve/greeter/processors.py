@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import os
-import re
 import signal
 import time
 
@@ -43,10 +43,10 @@ class Nothing(BaseModel):
     """No payload."""
 
 
-@processor("served.regex", payload=Nothing, timeout=1)
-async def regex(job: Job[Nothing], ctx: JobContext) -> None:
-    """Keep Python's lock inside C code, as a hopeless regular expression does."""
-    re.match(r"(a+)+$", "a" * 60 + "b")
+@processor("served.hang", payload=Nothing, timeout=1)
+async def hang(job: Job[Nothing], ctx: JobContext) -> None:
+    """Keep Python's lock inside C code, as a hopeless regular expression does, but at rest."""
+    ctypes.PyDLL(None).read(os.pipe()[0], ctypes.create_string_buffer(1), 1)
 
 
 @processor("served.block", payload=Nothing, timeout=1)
