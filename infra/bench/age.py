@@ -36,7 +36,7 @@ TYPES: dict[str, dict[str, Any]] = {
     "failing": {"max_attempts": 2, "backoff": {"first_seconds": 0, "cap_seconds": 0}},
 }
 BACKOFF = {"first_seconds": 1, "cap_seconds": 1}
-SIZES = ("public.jobs", "public.job_events", "queue.ended", "queue.ready", "queue.leases")
+SIZES = ("public.jobs", "queue.job_events", "queue.ended", "queue.ready", "queue.leases")
 BULK, LEASE = 500, 250
 HEADER = (
     f"{'jobs':>9} {'jobs/s':>7} {'blocks/job':>10} {'WAL kB/job':>10} {'lock waits':>10}"

@@ -151,7 +151,7 @@ def main() -> None:
         Path(name).chmod(0o755)
         bench = Bench(Path(name))
         if options.off:
-            bench.run("drop trigger if exists job_events_publish on public.job_events")
+            bench.run("drop trigger if exists job_events_publish on queue.job_events")
         print("| call | instructions | WAL bytes | transaction ids |\n|---|--:|--:|--:|")
         for case in CASES:
             if options.only not in case.name:

@@ -407,7 +407,7 @@ class Bench:
         if minutehand:
             with psycopg.connect(url, autocommit=True) as connection:
                 if not broadcast:
-                    connection.execute("drop trigger job_events_publish on public.job_events")
+                    connection.execute("drop trigger job_events_publish on queue.job_events")
                 elif broadcast != "within the budget":
                     budget = Jsonb({"realtime_messages_per_second": 1_000_000})
                     connection.execute("select public.set_settings(%s)", (budget,))

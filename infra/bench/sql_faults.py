@@ -40,7 +40,7 @@ def hold_locks(connection: Connection, rng: random.Random) -> None:
 def vacuum_full(connection: Connection, rng: random.Random) -> None:
     """Rewrite a table under an exclusive lock."""
     table = rng.choice(
-        ["public.jobs", "public.job_events", "queue.ready", "queue.leases", "queue.signals"]
+        ["public.jobs", "queue.job_events", "queue.ready", "queue.leases", "queue.signals"]
     )
     connection.execute(f"vacuum full {table}".encode())
 

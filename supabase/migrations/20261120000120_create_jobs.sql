@@ -65,7 +65,7 @@ create table public.jobs (
   constraint jobs_attempts_are_bounded check (attempts >= 0 and max_attempts between 1 and 50),
   constraint jobs_result_only_when_completed check (result is null or status = 'completed')
 ) with (
-  fillfactor = 50, -- room in its page for the version that a lease makes: no index is touched then
+  fillfactor = 70, -- room in its page for the version that a lease makes: no index is touched then
   autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 5000,
   autovacuum_analyze_scale_factor = 0.05, autovacuum_vacuum_cost_delay = 0
 );
@@ -154,7 +154,8 @@ comment on column public.job_logs.message is 'Text, at most 10,000 characters.';
 comment on column public.job_logs.metadata is 'JSON object with more.';
 comment on column public.job_logs.created_at is 'When it was written, UTC.';
 
-create table public.job_events (
+-- What happened to a job, a row each, until it is packed (queue.histories); public.job_events is both.
+create table queue.job_events (
   job_id uuid not null,
   seq bigint not null,
   workspace_id uuid not null,
@@ -167,8 +168,48 @@ create table public.job_events (
 ) with (autovacuum_vacuum_insert_scale_factor = 0.2, autovacuum_analyze_scale_factor = 0.1);
 -- the start of an id is the quarter of a second it was made in: jobs of a statement share it, and an entry of some 8
 -- bytes each; feeds sort what shares it
-create index job_events_feed on public.job_events (workspace_id, xid, substr(uuid_send(job_id), 1, 5));
-comment on table public.job_events is E'The history of each job, gapless.\n\nRead all with seq greater than the last one known, then listen: nothing is missed.';
+create index job_events_feed on queue.job_events (workspace_id, xid, substr(uuid_send(job_id), 1, 5));
+comment on table queue.job_events is 'The events of jobs that live, and of those that have ended but are not packed.';
+
+create table queue.histories (
+  id bigint generated always as identity primary key, -- identity
+  workspace_id uuid not null, -- the tenant
+  hour timestamptz not null, -- the hour in which its jobs ended, UTC
+  first_end timestamptz not null, -- when the first of them ended
+  last_end timestamptz not null, -- and the last
+  last_xid xid8 not null, -- the latest transaction that wrote one of its events: its place in a feed
+  xid xid8 not null default pg_current_xact_id(), -- the transaction that packed it
+  -- its events in the order of job and seq, an element each
+  job_ids uuid[] not null, seqs bigint[] not null, types text[] not null, data jsonb[] not null,
+  created_ats timestamptz[] not null, xids xid8[] not null
+) with (toast_tuple_target = 128); -- every array is compressed, however short
+alter table queue.histories
+  alter job_ids set storage main, alter seqs set storage main, alter types set storage main,
+  alter data set storage main, alter created_ats set storage main, alter xids set storage main;
+create index histories_by_hour on queue.histories (workspace_id, hour);
+create index histories_feed on queue.histories (workspace_id, last_xid, id);
+comment on table queue.histories is E'The events of up to 200 completed jobs of a tenant and an hour in one row, compressed: a tenth of what they take as rows.\n\nWritten and read by the functions of the file that packs them; a completed job never runs again.';
+
+create view public.job_events with (security_invoker = on) as
+select job_id, seq, workspace_id, session_id, type, data, created_at, xid from queue.job_events
+union all
+select j.id, e.seq, j.workspace_id, j.session_id, e.type, e.data, e.created_at, e.xid
+from public.jobs as j
+join queue.histories as h on h.workspace_id = j.workspace_id and h.hour = date_trunc('hour', j.finished_at, 'UTC')
+  and j.finished_at between h.first_end and h.last_end
+cross join lateral unnest(h.job_ids, h.seqs, h.types, h.data, h.created_ats, h.xids)
+  as e (job_id, seq, type, data, created_at, xid)
+where e.job_id = j.id;
+create function queue.refuse_write() returns trigger
+language plpgsql set search_path = '' as $$
+begin
+  perform queue.refuse(403, 'forbidden', format('%I is written by the engine alone', tg_table_name), tg_table_name);
+end;
+$$;
+comment on function queue.refuse_write is E'Trigger: refuse writes to a view.\n\nCallers without the right are refused before it, as for a table; without it they would get an internal error.';
+create trigger job_events_refuse_write instead of insert or update or delete on public.job_events
+  for each row execute function queue.refuse_write();
+comment on view public.job_events is E'The history of each job, gapless.\n\nRead all with seq greater than the last one known, then listen: nothing is missed.';
 comment on column public.job_events.job_id is 'The job.';
 comment on column public.job_events.seq is '1, 2, 3 … without gaps per job, in commit order.';
 comment on column public.job_events.workspace_id is 'Its workspace, for the policy.';
@@ -180,7 +221,6 @@ comment on column public.job_events.xid is 'Transaction that wrote it: a safe cu
 
 alter table public.jobs enable row level security;
 alter table public.job_logs enable row level security;
-alter table public.job_events enable row level security;
 
 create policy "members read jobs" on public.jobs
   for select to authenticated using (workspace_id in (select queue.my_workspaces()));
@@ -193,7 +233,9 @@ create policy "members steer jobs" on public.jobs
   with check (workspace_id in (select queue.my_workspaces()));
 create policy "members read logs" on public.job_logs
   for select to authenticated using (workspace_id in (select queue.my_workspaces()));
-create policy "members read events" on public.job_events
+create policy "members read events" on queue.job_events
+  for select to authenticated using (workspace_id in (select queue.my_workspaces()));
+create policy "members read histories" on queue.histories
   for select to authenticated using (workspace_id in (select queue.my_workspaces()));
 
 revoke all on public.jobs, public.job_logs, public.job_events from public, anon, authenticated;

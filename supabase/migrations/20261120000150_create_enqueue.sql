@@ -430,7 +430,7 @@ begin
     from placed where status = 'pending' and (scheduled_for is null or scheduled_for <= v_now)
     returning 1),
   appended as (
-    insert into public.job_events (job_id, seq, workspace_id, session_id, type, data, created_at)
+    insert into queue.job_events (job_id, seq, workspace_id, session_id, type, data, created_at)
     select id, 1, workspace_id, session_id, 'job.created',
       -- one that has ended within its own statement began as pending
       jsonb_build_object('status', case status when 'waiting' then status else 'pending' end, 'attempts', 0,
@@ -538,7 +538,11 @@ begin
   select 'orphans', c.parent_id, c.workspace_id from public.jobs as c
   where c.parent_id = any (v_ids) and c.finished_at is null;
   delete from public.job_logs where job_id = any (v_ids);
-  delete from public.job_events where job_id = any (v_ids);
+  delete from queue.job_events where job_id = any (v_ids);
+  perform queue.unpack_histories(gone.ids, gone.workspaces, gone.ends) from (
+    select array_agg(id) as ids, array_agg(workspace_id) as workspaces, array_agg(finished_at) as ends
+    from removed where outcome = 'completed') as gone
+  where gone.ids is not null;
   perform queue.free_sessions(gone.workspace_id, gone.ids) from (
     select workspace_id, array_agg(distinct session_id) as ids
     from removed where session_id is not null group by 1) as gone;
@@ -759,7 +763,7 @@ begin
         then v_old.next_retry_at end,
       last_seq = last_seq + 1, updated_at = p_now
     where id = v_old.id;
-    insert into public.job_events (job_id, seq, workspace_id, session_id, type, data, created_at)
+    insert into queue.job_events (job_id, seq, workspace_id, session_id, type, data, created_at)
     select id, last_seq, workspace_id, session_id, 'job.replaced',
       jsonb_build_object('status', status, 'attempts', attempts, 'scheduled_for', scheduled_for), p_now
     from public.jobs where id = v_old.id;
@@ -1040,7 +1044,7 @@ begin
       from made as m join kinds as k on k.job_type = m.job_type
     order by m.created_at), -- a join may reverse the order, and indexes filled backwards stay half empty
   appended as (
-    insert into public.job_events (job_id, seq, workspace_id, type, data, created_at)
+    insert into queue.job_events (job_id, seq, workspace_id, type, data, created_at)
     select m.id, 1, p_workspace_id, 'job.created', k.data, m.created_at
     from made as m join kinds as k on k.job_type = m.job_type where m.last_seq = 1 order by m.created_at)
   insert into queue.stat_deltas (at, job_type, workspace_id, outcome, jobs)
@@ -1244,7 +1248,7 @@ begin
     values (v_partition, p_job.created_at, p_job.id, p_job.workspace_id, p_job.created_at);
   end if;
   if p_job.last_seq >= 1 then
-    insert into public.job_events (job_id, seq, workspace_id, session_id, type, data, created_at)
+    insert into queue.job_events (job_id, seq, workspace_id, session_id, type, data, created_at)
     values (p_job.id, 1, p_job.workspace_id, p_job.session_id, 'job.created',
       jsonb_build_object('status', 'pending', 'attempts', 0, 'job_type', p_job.job_type), p_job.created_at);
   end if;

@@ -36,7 +36,7 @@ begin
     where id = any (p_ids) and finished_at is null
     returning id, workspace_id, session_id, job_type, last_seq, attempts, error_message),
   appended as (
-    insert into public.job_events (job_id, seq, workspace_id, session_id, type, data, created_at)
+    insert into queue.job_events (job_id, seq, workspace_id, session_id, type, data, created_at)
     select id, last_seq, workspace_id, session_id, 'job.' || p_status,
       jsonb_strip_nulls(jsonb_build_object('status', p_status, 'attempts', attempts,
         'error_message', case when p_status = 'failed' then error_message end)), p_now

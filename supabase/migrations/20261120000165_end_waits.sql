@@ -27,7 +27,7 @@ begin
     update public.jobs set status = 'pending', next_retry_at = null, updated_at = p_now, last_seq = last_seq + 1
     where id = any (p_ids)
     returning id, workspace_id, session_id, last_seq, attempts)
-  insert into public.job_events (job_id, seq, workspace_id, session_id, type, data, created_at)
+  insert into queue.job_events (job_id, seq, workspace_id, session_id, type, data, created_at)
   select id, last_seq, workspace_id, session_id, 'job.resumed',
     jsonb_build_object('status', 'pending', 'attempts', attempts), p_now
   from going;

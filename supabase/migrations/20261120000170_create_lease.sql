@@ -127,7 +127,7 @@ begin
       error_message, error_data)
     select id, fence, attempt, worker_id, leased_at, p_now, 'lost', error_message, error_data from moved),
   appended as (
-    insert into public.job_events (job_id, seq, workspace_id, session_id, type, data, created_at)
+    insert into queue.job_events (job_id, seq, workspace_id, session_id, type, data, created_at)
     select id, case when fate = 'pending' then last_seq else last_seq - 1 end, workspace_id, session_id,
       'job.reclaimed',
       jsonb_build_object('status', case when fate = 'pending' then 'pending' else 'processing' end,
@@ -810,7 +810,7 @@ begin
       s.attempts, v_worker, v_tick, v_call, p_now, s.lease_seconds, s.lease_expires_at, s.lease_expires_at, s.created_at
     from begun as s),
   appended as (
-    insert into public.job_events (job_id, seq, workspace_id, session_id, type, data, created_at)
+    insert into queue.job_events (job_id, seq, workspace_id, session_id, type, data, created_at)
     select s.id, s.last_seq, s.workspace_id, s.session_id, 'job.leased',
       case s.attempts when 1 then v_first
         else jsonb_build_object('status', 'processing', 'attempts', s.attempts, 'worker_id', v_worker) end, p_now

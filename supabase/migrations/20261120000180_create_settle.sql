@@ -155,7 +155,7 @@ begin
   logged as (
     insert into public.job_logs (job_id, workspace_id, attempt, log_level, message, metadata, created_at)
     select id, workspace_id, attempts, level, message, metadata, at from lines order by id, seq)
-  insert into public.job_events (job_id, seq, workspace_id, session_id, type, data, created_at)
+  insert into queue.job_events (job_id, seq, workspace_id, session_id, type, data, created_at)
   select id, seq, workspace_id, session_id, 'job.log', jsonb_build_object('log', jsonb_build_object(
     'level', level, 'message', left(message, 2000), 'at', at, 'attempt', attempts,
     'metadata', case when pg_column_size(metadata) <= 2048 then metadata else '{}'::jsonb end)), p_now
@@ -439,7 +439,7 @@ begin
     -- a first success is read from the job's row instead, see queue.attempt_lines
     from moved as m where not m.is_done or m.fence > 1),
   appended as (
-    insert into public.job_events (job_id, seq, workspace_id, session_id, type, data, created_at)
+    insert into queue.job_events (job_id, seq, workspace_id, session_id, type, data, created_at)
     select id, last_seq, workspace_id, session_id, 'job.' || case act when 'retry' then 'retried' else act end, case
         when not m.is_done then queue.settled_data(m.status, m.attempts, case when m.is_error then m.message end,
           m.next_retry_at, case when m.act = 'waiting' then m.wait end)

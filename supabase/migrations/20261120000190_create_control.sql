@@ -34,7 +34,7 @@ begin
     from asked where j.id = asked.job_id and j.id = any (p_ids)
     returning j.id, j.workspace_id, j.session_id, j.last_seq, j.attempts),
   appended as (
-    insert into public.job_events (job_id, seq, workspace_id, session_id, type, data, created_at)
+    insert into queue.job_events (job_id, seq, workspace_id, session_id, type, data, created_at)
     select id, last_seq, workspace_id, session_id, 'job.cancel_requested',
       jsonb_build_object('status', 'processing', 'attempts', attempts), p_now
     from flagged)
@@ -136,7 +136,7 @@ begin
       and (unique_key is null or exists (select 1 from queue.unique_jobs as u where u.job_id = jobs.id))
     returning id, workspace_id, session_id, last_seq),
   appended as (
-    insert into public.job_events (job_id, seq, workspace_id, session_id, type, data, created_at)
+    insert into queue.job_events (job_id, seq, workspace_id, session_id, type, data, created_at)
     select id, last_seq, workspace_id, session_id, 'job.redriven',
       jsonb_build_object('status', 'pending', 'attempts', 0), p_now
     from retried)
@@ -197,7 +197,7 @@ begin
     schema_version = coalesce(v_type.schema_version, schema_version),
     updated_at = v_now, last_seq = last_seq + 1
   where id = p_job_id returning * into v_job;
-  insert into public.job_events (job_id, seq, workspace_id, session_id, type, data, created_at)
+  insert into queue.job_events (job_id, seq, workspace_id, session_id, type, data, created_at)
   values (p_job_id, v_job.last_seq, v_job.workspace_id, v_job.session_id, 'job.edited',
     jsonb_build_object('status', v_job.status, 'attempts', v_job.attempts, 'next_retry_at', v_job.next_retry_at,
       'changed', case when v_job.session_id like 'guest\_%' then null else v_changed end), v_now); -- guests read it
@@ -228,7 +228,7 @@ begin
     delete from queue.deferred where job_id = p_job_id;
     update public.jobs set next_retry_at = null, scheduled_for = null, updated_at = v_now, last_seq = last_seq + 1
       where id = p_job_id;
-    insert into public.job_events (job_id, seq, workspace_id, session_id, type, data, created_at)
+    insert into queue.job_events (job_id, seq, workspace_id, session_id, type, data, created_at)
     select id, last_seq, workspace_id, session_id, 'job.redriven',
       jsonb_build_object('status', status, 'attempts', attempts), v_now
     from public.jobs where id = p_job_id;
@@ -306,7 +306,7 @@ declare
 begin
   if new.last_seq > old.last_seq then
     perform queue.note_action('cancel', new.workspace_id, new.id);
-    insert into public.job_events (job_id, seq, workspace_id, session_id, type, data, created_at)
+    insert into queue.job_events (job_id, seq, workspace_id, session_id, type, data, created_at)
     values (new.id, new.last_seq, new.workspace_id, new.session_id,
       case when new.status = 'cancelled' then 'job.cancelled' else 'job.cancel_requested' end,
       jsonb_build_object('status', new.status, 'attempts', new.attempts), v_now);

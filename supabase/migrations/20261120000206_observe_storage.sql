@@ -15,7 +15,7 @@ language sql stable set search_path = '' as $$
   select queue.clock(), pg_database_size(current_database()),
     (select coalesce(sum(pg_total_relation_size(c.oid)), 0)::bigint from pg_catalog.pg_class as c
       where c.relkind = 'r' and (c.relnamespace = 'queue'::regnamespace
-        or c.oid in ('public.jobs'::regclass, 'public.job_logs'::regclass, 'public.job_events'::regclass))),
+        or c.oid in ('public.jobs'::regclass, 'public.job_logs'::regclass))),
     (select coalesce(sum(pg_total_relation_size(p.relid)), 0)::bigint
       from pg_partition_tree(to_regclass('realtime.messages')) as p where p.isleaf)
 $$;

@@ -104,8 +104,8 @@ begin
   delete from public.job_logs where ctid = any (array(
     select l.ctid from public.job_logs as l where l.job_id = p_id limit p_limit));
   get diagnostics v_logs = row_count;
-  delete from public.job_events where ctid = any (array(
-    select e.ctid from public.job_events as e where e.job_id = p_id order by e.seq limit p_limit - v_logs));
+  delete from queue.job_events where ctid = any (array(
+    select e.ctid from queue.job_events as e where e.job_id = p_id order by e.seq limit p_limit - v_logs));
   get diagnostics v_events = row_count;
   return v_logs + v_events;
 end;

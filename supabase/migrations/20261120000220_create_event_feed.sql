@@ -1,7 +1,7 @@
 -- The history of a whole workspace or session, read forward without gaps and without repeats.
 -- A cursor is a snapshot: what was not visible in it and is visible now is new, whatever the order of commits.
 
-create index job_events_by_session on public.job_events (session_id, xid, substr(uuid_send(job_id), 1, 5))
+create index job_events_by_session on queue.job_events (session_id, xid, substr(uuid_send(job_id), 1, 5))
 where session_id is not null;
 
 create function queue.feed_cursor(p_cursor text) returns jsonb
@@ -23,14 +23,15 @@ begin
   if cardinality(v_parts) = 1 then
     return jsonb_build_object('seen', v_parts[1]);
   end if;
-  return jsonb_build_object('seen', v_parts[1], 'until', v_parts[2]::pg_snapshot, 'xid', v_parts[3]::xid8,
-    'job_id', v_parts[4]::uuid, 'seq', v_parts[5]::bigint);
+  return jsonb_build_object('seen', v_parts[1], 'until', v_parts[2]::pg_snapshot, 'job_id', v_parts[4]::uuid,
+    'seq', v_parts[5]::bigint, 'xid',
+    case when v_parts[3] ~ '^[hm]\d{1,18}\.\d{1,18}$' then v_parts[3] else (v_parts[3]::xid8)::text end);
 exception when data_exception then
   perform queue.refuse(400, 'invalid_argument', 'unknown cursor', 'cursor');
 end;
 $$;
 comment on function queue.feed_cursor is E'The parts of a feed''s cursor; null when it cannot be of this '
-  'database.\n\n"seen", or in the middle of a batch "seen~until~xid~job_id~seq": the place in the order of the index.';
+  'database.\n\n"seen", or in the middle of a batch "seen~until~xid~job_id~seq": the place in the order of the index, or with h or m and a packed history''s "last_xid.id" for xid, see packed_page.';
 
 create function queue.feed_order(
   p_job_ids uuid[], p_left_out text[], p_seen pg_snapshot, p_until pg_snapshot
@@ -38,7 +39,7 @@ create function queue.feed_order(
 language sql stable set search_path = '' as $$
   select min(e.xid) over (partition by e.job_id order by e.seq desc), e.job_id, e.seq
   from unnest(p_job_ids) as j (id) cross join lateral (
-    select e.xid, e.job_id, e.seq, e.type from public.job_events as e where e.job_id = j.id offset 0) as e
+    select e.xid, e.job_id, e.seq, e.type from queue.job_events as e where e.job_id = j.id offset 0) as e
   where e.type <> all (p_left_out)
     and (p_seen is null or not pg_visible_in_snapshot(e.xid, p_seen)) and pg_visible_in_snapshot(e.xid, p_until)
 $$;
@@ -60,7 +61,7 @@ declare
   v_seen constant pg_snapshot := (p_cursor ->> 'seen')::pg_snapshot;
   v_from constant jsonb := case when p_cursor ? 'xid' then p_cursor end;
   v_slice constant integer := 20 * p_limit; -- rows read at most to find the page
-  v_query constant text := format('select e.xid, e.job_id, e.seq, e.workspace_id, e.type from public.job_events as e
+  v_query constant text := format('select e.xid, e.job_id, e.seq, e.workspace_id, e.type from queue.job_events as e
     where %s and e.xid >= %L and e.xid < %L%s
     order by e.xid, substr(uuid_send(e.job_id), 1, 5), e.job_id, e.seq limit %s',
     coalesce('e.session_id = ' || quote_literal(p_session_id), 'e.workspace_id = ' || quote_literal(p_workspace_id)),
@@ -107,7 +108,7 @@ begin
       select jsonb_build_object('xid', x.xid::text, 'job_id', x.job_id, 'seq', x.seq) from ends as x
       order by x.xid desc, x.job_id desc, x.seq desc limit 1) end
   into events, places, place
-  from chosen as t join public.job_events as e on e.job_id = t.job_id and e.seq = t.seq;
+  from chosen as t join queue.job_events as e on e.job_id = t.job_id and e.seq = t.seq;
 end;
 $$;
 comment on function queue.feed_page is E'A page of a feed in the order of its index: {events, places, place}; '
@@ -116,19 +117,82 @@ comment on function queue.feed_page is E'A page of a feed in the order of its in
   'events of the jobs it finds: a '
   'page may be short, even empty, and still have a place to continue from.';
 
+create function queue.packed_page(
+  p_workspace_id uuid, p_cursor jsonb, p_until pg_snapshot, p_phase text, p_limit integer,
+  out events jsonb, out places jsonb, out place jsonb
+)
+language plpgsql stable set search_path = '' as $$
+declare
+  v_seen constant pg_snapshot := (p_cursor ->> 'seen')::pg_snapshot;
+  v_from constant jsonb := p_cursor;
+  v_place constant text[] := string_to_array(substr(v_from ->> 'xid', 2), '.'); -- last_xid, id
+  c_most constant integer := 20; -- rows of queue.histories read at most
+begin
+  with histories as materialized (
+    select h.*, format('%s%s.%s', p_phase, h.last_xid, h.id) as place from queue.histories as h
+    where h.workspace_id = p_workspace_id and h.last_xid >= pg_snapshot_xmin(v_seen)
+      and pg_visible_in_snapshot(h.xid, p_until) = (p_phase = 'h')
+      and (v_place is null or (h.last_xid, h.id) >= (v_place[1]::xid8, v_place[2]::bigint))
+    order by h.last_xid, h.id limit c_most),
+  found as (
+    select row_number() over (order by h.last_xid, h.id, e.job_id, e.seq) as n, h.place, e.*
+    from histories as h cross join lateral unnest(h.job_ids, h.seqs, h.types, h.data, h.created_ats, h.xids)
+      as e (job_id, seq, type, data, created_at, xid)
+    where e.type not in ('job.progress', 'job.log') and not pg_visible_in_snapshot(e.xid, v_seen)
+      and (v_place is null or (h.last_xid, h.id, e.job_id, e.seq)
+        > (v_place[1]::xid8, v_place[2]::bigint, (v_from ->> 'job_id')::uuid, (v_from ->> 'seq')::bigint))
+    order by n limit p_limit + 1)
+  select coalesce(jsonb_agg(jsonb_build_object('job_id', f.job_id, 'seq', f.seq, 'type', f.type, 'data', f.data,
+      'created_at', f.created_at) order by f.n) filter (where f.n <= p_limit), '[]'),
+    coalesce(jsonb_agg(f.place order by f.n) filter (where f.n <= p_limit), '[]'),
+    case when count(*) > p_limit then (
+        select jsonb_build_object('xid', l.place, 'job_id', l.job_id, 'seq', l.seq) from found as l where l.n = p_limit)
+      when (select count(*) from histories) = c_most then (
+        select jsonb_build_object('xid', h.place, 'job_id', 'ffffffff-ffff-ffff-ffff-ffffffffffff', 'seq', 0)
+        from histories as h order by h.last_xid desc, h.id desc limit 1) end
+  into events, places, place from found as f;
+end;
+$$;
+comment on function queue.packed_page is E'A page of a workspace''s packed events, as queue.feed_page.\n\np_phase h: '
+  'of those that were packed before the batch began, which come first; m: of those packed since, which come last, since '
+  'their rows may have been gone when the reader came to them. Those that it had read before come again.';
+
 create function queue.read_feed(p_workspace_id uuid, p_session_id text, p_cursor text, p_limit integer) returns jsonb
 language plpgsql stable set search_path = '' as $$
 declare
+  c_limit constant integer := least(1000, greatest(1, coalesce(p_limit, 500)));
   v_cursor jsonb := queue.feed_cursor(p_cursor);
   v_until pg_snapshot := coalesce((v_cursor ->> 'until')::pg_snapshot, pg_current_snapshot());
+  v_is_packed constant boolean := p_session_id is null; -- events of sessions stay rows
+  v_phase text; -- rows, or see packed_page
   v_page record;
 begin
   if p_cursor is not null and v_cursor is null then
     return jsonb_build_object('events', '[]'::jsonb, 'places', '[]'::jsonb, 'cursor', pg_current_snapshot(),
       'more', false, 'reset', true);
   end if;
-  v_page := queue.feed_page(p_workspace_id, p_session_id, v_cursor, v_until,
-    least(1000, greatest(1, coalesce(p_limit, 500))));
+  v_phase := case when not v_is_packed then 'rows' else coalesce(substring(v_cursor ->> 'xid' from '^[hm]'),
+    case when v_cursor ? 'xid' then 'rows' else 'h' end) end;
+  if v_phase <> 'rows' then
+    v_page := queue.packed_page(p_workspace_id, v_cursor, v_until, v_phase, c_limit);
+    if v_phase = 'h' and v_page.place is null then
+      if v_page.events = '[]' then
+        v_phase := 'rows';
+        v_cursor := v_cursor - 'xid';
+      else
+        v_page.place := jsonb_build_object('xid', '0', 'job_id', '00000000-0000-0000-0000-000000000000', 'seq', 0);
+      end if;
+    end if;
+  end if;
+  if v_phase = 'rows' then
+    v_page := queue.feed_page(p_workspace_id, p_session_id, v_cursor, v_until, c_limit);
+    if v_page.place is null and v_is_packed and v_cursor ? 'until' and exists (
+        select from queue.histories as h where h.workspace_id = p_workspace_id
+          and h.last_xid >= pg_snapshot_xmin((v_cursor ->> 'seen')::pg_snapshot)
+          and not pg_visible_in_snapshot(h.xid, v_until)) then
+      v_page.place := jsonb_build_object('xid', 'm0.0', 'job_id', '00000000-0000-0000-0000-000000000000', 'seq', 0);
+    end if;
+  end if;
   return jsonb_build_object('events', v_page.events, 'places', v_page.places, 'more', v_page.place is not null,
     'cursor',
     case when v_page.place is null then v_until::text
@@ -161,8 +225,8 @@ $$;
 comment on function public.event_feed is E'State changes of a workspace''s jobs after a cursor: {events: [{job_id, '
   'seq, type, data, created_at}], places, cursor, more, reset?}.\n\nplaces: the transaction of each event, '
   'for a cursor after it. Without a cursor it starts now; "1:1:" starts at the '
-  'beginning. Each event comes exactly once; per job in order of seq. reset says that the cursor was of another '
-  'database, so that events may have been missed.';
+  'beginning. Each event comes once, per job in order of seq; what is packed while its batch is read may come again. '
+  'reset says that the cursor was of another database, so that events may have been missed.';
 
 create function public.session_feed(
   p_session_id text, p_cursor text default null, p_limit numeric default 500

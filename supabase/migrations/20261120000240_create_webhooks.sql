@@ -75,7 +75,7 @@ begin
 end;
 $$;
 comment on function queue.collect_outbox is 'Trigger: write the events that endpoints want to the outbox.';
-create trigger job_events_collect after insert on public.job_events
+create trigger job_events_collect after insert on queue.job_events
   referencing new table as events for each statement execute function queue.collect_outbox();
 
 create function queue.append_events(p_job_id uuid, p_events jsonb) returns bigint
@@ -93,7 +93,7 @@ begin
   end if;
   update public.jobs set last_seq = last_seq + v_count, updated_at = v_now where id = p_job_id
   returning * into v_job;
-  insert into public.job_events (job_id, seq, workspace_id, session_id, type, data, created_at)
+  insert into queue.job_events (job_id, seq, workspace_id, session_id, type, data, created_at)
   select p_job_id, v_job.last_seq - v_count + e.ordinality, v_job.workspace_id, v_job.session_id,
     e.value ->> 'type', e.value -> 'data', v_now
   from jsonb_array_elements(p_events) with ordinality as e order by e.ordinality;

@@ -122,6 +122,7 @@ begin
     when 'poison' then perform queue.find_poison(p_now);
     when 'sweep' then return queue.sweep(p_now);
     when 'statistics' then return queue.roll_up(p_now);
+    when 'histories' then return queue.pack_histories(v_batch, p_now);
     when 'old_rows' then
       perform queue.spread_schedules(null, p_now);
       return queue.prune(v_batch, p_now);
@@ -211,7 +212,7 @@ begin
     exit when v_items is null or v_one = 0 or clock_timestamp() > p_until;
   end loop;
   update queue.maintenance_tasks set done_at = p_now,
-    behind = v_done > 0 and p_task in ('retention', 'statistics', 'old_rows', 'sweep', 'buckets'),
+    behind = v_done > 0 and p_task in ('retention', 'statistics', 'old_rows', 'sweep', 'buckets', 'histories'),
     failures = case when v_items is null or cardinality(v_items) < v_slice then 0 else failures end
   where name = p_task;
   return v_done;
@@ -268,7 +269,7 @@ language sql stable set search_path = '' as $$
     (4, 'schedules', interval '1 second'), (5, 'promotion', interval '0'), (6, 'deliveries', interval '0'),
     (7, 'expire', interval '1 second'), (8, 'poison', interval '5 seconds'), (9, 'statistics', interval '15 seconds'),
     (10, 'retention', interval '10 seconds'), (11, 'old_rows', interval '1 minute'),
-    (12, 'orphans', interval '5 minutes'),
+    (12, 'orphans', interval '5 minutes'), (18, 'histories', interval '1 minute'),
     (13, 'messages', interval '0'),
     (17, 'alerts', interval '1 minute'),
     -- leases need what these lock, so they come last
@@ -370,7 +371,7 @@ begin
   return jsonb_build_object('done', v_counts, 'failed', v_failed, 'busy', false,
     'parked', (select count(*) from (select 1 from queue.parked limit 1000) as p),
     'more', v_more or v_counts ?| array['reclaim', 'waits', 'signals', 'schedules', 'promotion', 'deliveries',
-      'retention', 'statistics', 'old_rows', 'sweep', 'buckets', 'operations']
+      'retention', 'statistics', 'old_rows', 'sweep', 'buckets', 'operations', 'histories']
       and queue.maintenance_is_due(v_now));
 end;
 $$;

@@ -2,7 +2,7 @@
 -- order in one message. A lost message never fails the work: clients read the event log after joining.
 
 create function queue.publish_event(
-  p_event public.job_events, p_off text[], p_quiet text[], p_window queue.message_window
+  p_event queue.job_events, p_off text[], p_quiet text[], p_window queue.message_window
 ) returns void
 language plpgsql set search_path = '' as $$
 declare
@@ -59,7 +59,7 @@ $$;
 comment on function queue.message_of is 'The payload of a message: of the only event, {"events": […]} with p_whole, else {"groups": […]}.';
 
 create function queue.publish_several(
-  p_events public.job_events[], p_off text[], p_quiet text[], p_several uuid[], p_followed uuid[],
+  p_events queue.job_events[], p_off text[], p_quiet text[], p_several uuid[], p_followed uuid[],
   p_window queue.message_window
 ) returns void
 language plpgsql set search_path = '' as $$
@@ -160,8 +160,8 @@ begin
           and (v_quiet = '{}' or (select job_type from public.jobs where id = e.job_id) <> all (v_quiet))));
     end if;
     perform queue.publish_several(
-      case when v_several = '{}' then (select array_agg(e::public.job_events) from events as e)
-      else (select array_agg(e::public.job_events order by e.job_id, e.seq) from events as e) end,
+      case when v_several = '{}' then (select array_agg(e::queue.job_events) from events as e)
+      else (select array_agg(e::queue.job_events order by e.job_id, e.seq) from events as e) end,
       v_off, v_quiet, v_several, v_followed, v_window);
   end if;
   return null;
@@ -183,7 +183,7 @@ set search_path = '' as $$
 $$;
 comment on function queue.may_publish is E'Whether a workspace publishes to a session''s topic: the one that used its id first, while a guest session lives.\n\nAnother workspace''s jobs with the same id are not published there; their watchers poll session_feed.';
 
-create trigger job_events_publish after insert on public.job_events
+create trigger job_events_publish after insert on queue.job_events
   referencing new table as events for each statement execute function queue.publish_events();
 
 create function queue.may_follow(p_topic text) returns boolean

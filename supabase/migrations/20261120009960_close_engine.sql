@@ -14,3 +14,5 @@ grant execute on function queue.may_follow to anon, authenticated; -- in policie
 select queue.close_tables(variadic array(
   select c.oid::regclass from pg_catalog.pg_class as c
   where c.relnamespace = 'queue'::regnamespace and c.relkind in ('r', 'v')));
+-- what the view public.job_events reads with its reader's rights: their policies decide
+grant select on queue.job_events, queue.histories to authenticated, service_role;

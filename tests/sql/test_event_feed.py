@@ -264,11 +264,11 @@ def test_a_cursor_of_another_database_starts_now_and_says_so(engine: Engine) -> 
 def test_reading_on_costs_what_is_new_and_not_what_ever_happened(engine: Engine, kind: str) -> None:
     """The plan walks the index from the cursor's oldest open transaction."""
     engine.run(
-        "insert into public.job_events (job_id, seq, workspace_id, session_id, type)"
+        "insert into queue.job_events (job_id, seq, workspace_id, session_id, type)"
         " select gen_random_uuid(), 1, %s, 's', 'job.created' from generate_series(1, 20000)",
         ACME,
     )
-    engine.run("analyze public.job_events")
+    engine.run("analyze queue.job_events")
     _, cursor = read(engine, None)
     xmin = cursor.split(":")[0]
     column, value = ("workspace_id", ACME) if kind == "workspace" else ("session_id", "s")
@@ -279,7 +279,7 @@ def test_reading_on_costs_what_is_new_and_not_what_ever_happened(engine: Engine,
             f" and xid >= '{xmin}' and not pg_visible_in_snapshot(xid, '{cursor}')"
         )
     )
-    engine.run("delete from public.job_events where session_id = 's'")
+    engine.run("delete from queue.job_events where session_id = 's'")
 
     assert "Index" in plan
     assert "Seq Scan" not in plan

@@ -114,7 +114,7 @@ def test_workspaces_of_one_statement_share_nothing(engine: Engine) -> None:
         engine.enqueue_many(2, workspace=workspace)
     engine.run("delete from realtime.messages")
     engine.run(
-        "insert into public.job_events (job_id, seq, workspace_id, type, data)"
+        "insert into queue.job_events (job_id, seq, workspace_id, type, data)"
         " select id, 2, workspace_id, 'job.noted', jsonb_build_object('of', workspace_id) from public.jobs"
     )
     engine.run("update public.jobs set last_seq = 2")
@@ -152,7 +152,7 @@ def test_ten_thousand_events_of_a_statement_arrive_whole_and_in_order(engine: En
     job_id = engine.enqueue()
     engine.run("delete from realtime.messages")
     engine.run(
-        "insert into public.job_events (job_id, seq, workspace_id, type, data, created_at)"
+        "insert into queue.job_events (job_id, seq, workspace_id, type, data, created_at)"
         " select %s, n + 1, %s, 'job.log', jsonb_build_object('message', repeat('x', 100 + n %% 50)), now()"
         " from generate_series(1, 10000) as n",
         job_id,

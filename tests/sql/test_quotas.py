@@ -58,7 +58,7 @@ def test_every_table_of_tenants_rows_has_a_quota(engine: Engine) -> None:
     """A new table with a workspace is either bounded, or named here with what bounds it."""
     bounded_otherwise = {
         # one per job, and jobs are bounded by max_pending, their rate and retention
-        "ready", "deferred", "leases", "waits", "ended", "attempts", "batch_members", "unique_jobs", "job_keys", "failures", "job_tags", "unclosed",
+        "job_events", "histories", "ready", "deferred", "leases", "waits", "ended", "attempts", "batch_members", "unique_jobs", "job_keys", "failures", "job_tags", "unclosed",
         "steps", "running_steps", "gathered",
         "openings", "partitions", "turns", "signals", "last_deliveries",
         # one per workspace, or per workspace and type

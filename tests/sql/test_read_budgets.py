@@ -41,13 +41,13 @@ def fed(postgres: Postgres) -> Iterator[Engine]:
     """Many jobs' events: three state changes each, in one transaction."""
     with filled(postgres) as engine:
         engine.run(
-            "insert into public.job_events (job_id, seq, workspace_id, session_id, type)"
+            "insert into queue.job_events (job_id, seq, workspace_id, session_id, type)"
             " select md5((n / 3)::text)::uuid, n %% 3 + 1, %s, 's', 'job.created'"
             " from generate_series(0, %s) as n",
             ACME,
             EVENTS - 1,
         )
-        engine.run("vacuum analyze public.job_events")
+        engine.run("vacuum analyze queue.job_events")
         yield engine
 
 
@@ -68,12 +68,12 @@ def test_a_page_among_events_it_does_not_show_is_short(engine: Engine) -> None:
     """Of a talkative job a workspace's feed shows little: a page reads a slice, and goes on."""
     job_id = engine.enqueue()
     engine.run(
-        "insert into public.job_events (job_id, seq, workspace_id, type)"
+        "insert into queue.job_events (job_id, seq, workspace_id, type)"
         " select gen_random_uuid(), 1, %s, 'job.progress' from generate_series(1, 30000)",
         ACME,
     )
     last = engine.enqueue()
-    engine.run("vacuum analyze public.job_events")
+    engine.run("vacuum analyze queue.job_events")
     told, cursor, pages, more = [], "1:1:", 0, True
     try:
         while more:
@@ -83,7 +83,7 @@ def test_a_page_among_events_it_does_not_show_is_short(engine: Engine) -> None:
             told += [event["job_id"] for event in page["events"]]
             cursor, pages, more = page["cursor"], pages + 1, page["more"]
     finally:
-        engine.run("delete from public.job_events where type = 'job.progress'")
+        engine.run("delete from queue.job_events where type = 'job.progress'")
 
     assert told == [job_id, last]
     assert pages > 10
@@ -118,7 +118,7 @@ def test_a_step_of_an_operation_reads_a_slice_or_a_batch(engine: Engine, action:
             "insert into queue.ended select workspace_id, outcome, created_at, id, job_type, finished_at"
             " from public.jobs"
         )
-        engine.run("update public.job_events set type = 'job.failed'")
+        engine.run("update queue.job_events set type = 'job.failed'")
         engine.run("set session_replication_role = origin")
     settle_down(engine)
     for filter, most in (({"job_type": "none"}, 12_000), ({}, 20_000)):

@@ -91,7 +91,7 @@ def write_live(
         connection.execute(
             "with held as (update public.jobs set progress = %s::jsonb, last_seq = last_seq + 1"
             " where workspace_id = %s and job_type = %s and finished_at is null returning *)"
-            " insert into public.job_events (job_id, seq, workspace_id, session_id, type, data)"
+            " insert into queue.job_events (job_id, seq, workspace_id, session_id, type, data)"
             " select id, last_seq, workspace_id, session_id, 'job.progress',"
             " jsonb_build_object('status', status, 'progress', progress) from held",
             (progress, workspace_id, job_type),

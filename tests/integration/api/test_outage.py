@@ -115,7 +115,7 @@ async def test_a_stream_ends_though_what_it_lacks_is_no_longer_kept(
     with renewed.database.connect() as connection, connection.transaction():
         connection.execute("select public.cancel_job(%s)", (listening.job_id,))
         connection.execute(
-            "delete from public.job_events where job_id = %s and seq > 1", (listening.job_id,)
+            "delete from queue.job_events where job_id = %s and seq > 1", (listening.job_id,)
         )
 
     await asyncio.wait_for(listening.ended, 60)

@@ -196,7 +196,7 @@ async def test_a_stream_ends_though_the_last_events_are_no_longer_kept(
     job = await hand.enqueue()
     await run_through(hand)
     with stack.connect() as connection:
-        connection.execute("delete from public.job_events where job_id = %s and seq > 2", (job.id,))
+        connection.execute("delete from queue.job_events where job_id = %s and seq > 2", (job.id,))
 
     read = await asyncio.wait_for(follow(ada, events_path(job.id)), 60)
 

@@ -129,7 +129,7 @@ async def test_no_server_answers(guide: Harness) -> None:
         question["workId"].removeprefix("work_"),
     )
     guide.project.run_sql(
-        "update public.job_events set data = jsonb_set(data, '{wait,until}', to_jsonb(queue.clock()"
+        "update queue.job_events set data = jsonb_set(data, '{wait,until}', to_jsonb(queue.clock()"
         " - interval '1 second')) where job_id = %s and type = 'job.waiting'",
         question["workId"].removeprefix("work_"),
     )
