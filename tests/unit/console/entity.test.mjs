@@ -20,7 +20,10 @@ function watching() {
     on: (_kind, _filter, listener) => ((server.say = listener), channel),
     subscribe: (listener) => void (server.subscribed = listener),
   };
-  const client = { channel: () => channel, removeChannel: () => (server.left += 1) };
+  const client = {
+    channel: (...of) => ((server.opened = of), channel),
+    removeChannel: () => (server.left += 1),
+  };
   connect(client, { api: "http://api.test" });
   const seqs = [];
   const said = [];
@@ -62,6 +65,7 @@ test("held back events are caught up with until a read finds nothing more", asyn
 
 test("events are polled while the topic is not joined, and all pages of them are read", async () => {
   const { server, seqs, said, watch } = watching();
+  assert.deepEqual(server.opened, ["plan:p1", { config: { private: true } }]);
   server.events = [1, 2, 3, 4, 5].map((seq) => ({ seq }));
   await leap(50);
   assert.deepEqual([seqs, said], [[1, 2, 3, 4, 5], ["polling"]]);
@@ -80,6 +84,9 @@ test("events are polled while the topic is not joined, and all pages of them are
   await leap(200);
   assert.equal(said.at(-1), "polling");
   watch.close();
+  const { reads } = server;
+  await leap(60_000, 1000);
+  assert.equal(server.reads, reads);
 });
 
 test("a message during a read is followed by another, and a watch that is closed says no more", async () => {
@@ -118,7 +125,7 @@ test("an entity that is deleted, or is not there, is gone; one whose stream ende
   const missing = watching();
   missing.server.refusal = { status: 404 };
   await leap(5000, 1000);
-  assert.deepEqual([missing.said, missing.server.reads], [["gone"], 1]);
+  assert.deepEqual([missing.said, missing.server.reads, missing.server.left], [["gone"], 1, 1]);
 
   const ended = watching();
   ended.server.ended = true;

@@ -384,3 +384,33 @@ test("what was dropped is read for over a minute, and held against the socket no
 
   assert.deepEqual([watch.freshness, watch.reconnects()], ["live", 0]);
 });
+
+test("a page that comes back asks for a token and reads; a hidden or offline one is told as well", async () => {
+  const happens = {};
+  const page = {
+    addEventListener: (name, run) => (happens[name] = run),
+    document: { visibilityState: "hidden", addEventListener() {} },
+    navigator: { onLine: true },
+    requestAnimationFrame() {}, // a hidden page gets no frames
+  };
+  for (const [name, value] of Object.entries(page))
+    Object.defineProperty(globalThis, name, { value });
+  const watch = await live();
+  await leap(300);
+  assert.equal(watch.said.at(-1), "live");
+
+  happens.focus();
+  const before = [...watch.calls];
+  assert.equal(before.at(-1), "nudge");
+  assert.equal(watch.reads.length, 3);
+  page.navigator.onLine = false;
+  happens.offline();
+  await leap(300);
+  assert.deepEqual([watch.said.at(-1), watch.reads.length], ["offline", 3]);
+  assert.deepEqual(watch.calls, before);
+
+  page.navigator.onLine = true;
+  watch.close();
+  watch.wake = () => assert.fail("it is forgotten");
+  happens.focus();
+});

@@ -49,8 +49,8 @@ globalThis.document = { documentElement: { lang: "de" } };
 
 /** A client whose people sign in and out. */
 function clientNamed(name) {
-  const client = { name, sign() {} };
-  const subscription = { unsubscribe() {} };
+  const client = { name, sign() {}, left: 0 };
+  const subscription = { unsubscribe: () => (client.left += 1) };
   const onAuthStateChange = (listener) => ((client.sign = listener), { data: { subscription } });
   return Object.assign(client, { auth: { onAuthStateChange } });
 }
@@ -83,6 +83,7 @@ test("another person's sign-in begins again, and a fresh token of the same does 
   await turn();
 
   assert.deepEqual([element.closed, element.followed], [["a"], ["a", "a"]]);
+  assert.equal(client.left, 1, "it listens once");
 });
 
 /** Elements of one project, and the clients that were made for them. */
@@ -118,6 +119,9 @@ test("elements of one project share a client, which has the last token that was 
   await turn();
   assert.deepEqual([made.length, made[1].tokens, await accessToken()], [2, ["asked"], "second"]);
   assert.deepEqual([signed.token, signed.followed, signed.closed], ["first", ["http://a k"], []]);
+  one.token = "third";
+  await turn();
+  assert.deepEqual([made.length, one.followed.length, one.closed.length], [2, 2, 1], "signed in");
 });
 
 test("without an address or a key nothing is followed, and what fails is said and tried again", async () => {

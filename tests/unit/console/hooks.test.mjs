@@ -74,6 +74,26 @@ test("without a job there is none to cancel, also not the one before", async () 
   assert.equal(of("removeChannel").length, 1);
 });
 
+test("an event goes to the page's present listener, and another option begins again", async () => {
+  const { client, of } = clientOf([{ id: "j1", status: "pending", last_seq: 0 }]);
+  const draw = drawing((hooks) => makeUseJobStatus(hooks, client));
+  const heard = [];
+  draw({ jobId: "j1", onEvent: () => assert.fail("it was drawn again since") });
+  draw({ jobId: "j1", onEvent: ({ seq }) => heard.push(seq) });
+  await leap(300, 100);
+
+  const [, , message] = of("on").find(([kind]) => kind === "broadcast");
+  message({ payload: { job_id: "j1", seq: 1, type: "job.progress", data: {} } });
+  assert.deepEqual(heard, [1]);
+
+  for (const more of [{ history: true }, { history: true, pollingInterval: 9000 }]) {
+    const reads = of("limit").length;
+    draw({ jobId: "j1", ...more });
+    assert.equal(of("limit").length, reads + 1);
+  }
+  draw.leave();
+});
+
 test("a list is watched again for another filter, and not for an equal one", async () => {
   const { client, of } = clientOf({ jobs: [{ id: "j1", finished_at: "2026-11-20T08:00:00Z" }] });
   const defaults = { workspace_id: "acme", schema: "work" };
@@ -91,6 +111,12 @@ test("a list is watched again for another filter, and not for an equal one", asy
   const [, { p_filter }] = lists().at(-1);
   assert.deepEqual(p_filter, { tag: "import-7", status: ["failed"], workspace_id: "acme" });
   assert.deepEqual([...new Set(of("schema").flat())], ["work"]);
+  draw("import-7", { status: ["failed"], limit: 5 });
+  assert.equal(lists().at(-1)[1].p_limit, 5);
+  const { length } = lists();
+  draw("import-7", { workspace_id: null });
+  await leap(300, 100);
+  assert.equal(lists().length, length, "of no workspace there is nothing to list");
   draw.leave();
   await leap(2000, 100);
   assert.equal(

@@ -20,7 +20,7 @@ function uploadsOf(all, missing) {
   for (const one of all) localStorage.setItem(PLACE + one.id, JSON.stringify(one));
   const asked = [];
   const request = async (method, url, { body }) => {
-    const id = url.split("/")[2];
+    const id = decodeURIComponent(url.split("/")[2]);
     asked.push(`${method} ${url}`);
     if (!missing[id]) throw Object.assign(new Error("gone"), { status: 404 });
     if (method === "POST") return { id, checksum: body.checksum };
@@ -44,24 +44,27 @@ const left = () => Object.keys(localStorage).map((name) => name.slice(PLACE.leng
 
 test("what has arrived is completed by its own person, and by no other of this browser", async () => {
   const all = [kept("whole"), kept("other", "eve"), kept("half"), kept("gone")];
-  all.push(kept("unknown", "ada", { 1: btoa("x") }));
-  const server = { whole: [], other: [], half: [2], unknown: [] };
+  all.push(kept("un/known", "ada", { 1: btoa("x") }));
+  const server = { whole: [], other: [], half: [2], "un/known": [] };
   const { uploads, asked, ended } = uploadsOf(all, server);
 
   await uploads.recall("ada");
 
-  const own = ["GET /u/gone", "GET /u/half", "GET /u/unknown", "GET /u/whole"];
+  const own = ["GET /u/gone", "GET /u/half", "GET /u/un%2Fknown", "GET /u/whole"];
   assert.deepEqual(asked.sort(), [...own, "POST /u/whole/complete"]);
   assert.match(ended[0].checksum, /-2$/);
-  assert.deepEqual([ended.length, left()], [1, ["torn", "other", "half", "unknown"]]);
+  assert.deepEqual([ended.length, left()], [1, ["torn", "other", "half", "un/known"]]);
   assert.equal(uploads.get().find(({ id }) => id === "half").sent, 10);
+  await uploads.abort("un/known");
+  assert.equal(asked.at(-1), "DELETE /u/un%2Fknown");
 });
 
 test("another file than the one that was begun is refused", async () => {
   const { uploads } = uploadsOf([kept("half")], { half: [2] });
-  const wrong = { name: "a.mp4", size: 21, lastModified: 1 };
+  const right = { name: "a.mp4", size: 20, lastModified: 1 };
 
-  await assert.rejects(uploads.resume("half", wrong), /not the file/);
+  for (const other of [{ name: "b.mp4" }, { size: 21 }, { lastModified: 2 }])
+    await assert.rejects(uploads.resume("half", { ...right, ...other }), /not the file/);
 });
 
 test("two tabs that upload at once keep both", async () => {
@@ -153,6 +156,8 @@ function sending({ memory } = {}) {
     stored: {},
     atOnce: 0,
     most: 0,
+    stopped: 0,
+    token: "token",
     ended: [],
     file,
     refuse() {},
@@ -161,7 +166,7 @@ function sending({ memory } = {}) {
   globalThis.fetch = async (url, { method, headers, body, signal }) => {
     signal.throwIfAborted();
     server.asked.push(`${method} ${url}`);
-    server.headers = headers;
+    Object.assign(server, { headers, signal });
     if (body) server.bodies.push(JSON.parse(body));
     const refusal = server.refuse(`${method} ${url}`);
     if (refusal) return refusal;
@@ -178,10 +183,13 @@ function sending({ memory } = {}) {
     headers = {};
     open = (method, url) => Object.assign(this, { method, number: url.split("/")[1] });
     setRequestHeader = (name, value) => (this.headers[name] = value);
-    abort = () => this.onabort();
+    abort = () => ((server.stopped += 1), this.onabort());
     async send(body) {
       server.most = Math.max(server.most, (server.atOnce += 1));
       const bytes = await body.text();
+      // the address is signed for these bytes, and a request without a limit waits for ever
+      assert.equal(this.headers.sum, sha(bytes).toString("base64"));
+      assert.equal(this.timeout, 900_000);
       this.upload.onprogress({ loaded: Math.min(2, bytes.length) });
       const how = (await server.refuse(`${this.method} ${this.number}`)) ?? "onload";
       server.atOnce -= 1;
@@ -191,7 +199,7 @@ function sending({ memory } = {}) {
     }
   };
   const onEnd = (...end) => server.ended.push(end);
-  const uploads = uploadsAt("/u", { token: () => "token", onEnd });
+  const uploads = uploadsAt("/u", { token: async () => server.token, onEnd });
   return { server, uploads, one: () => uploads.get()[0] };
 }
 
@@ -226,7 +234,9 @@ test("a file goes to storage part by part, three at once, and is joined by what 
   assert.deepEqual(server.bodies.at(-1), { checksum });
   const sums = server.bodies.flatMap((body) => body.parts ?? []).map((part) => part.checksum);
   assert.deepEqual(sums.sort(), parts.map((part) => sha(part).toString("base64")).sort());
-  assert.equal(server.headers.Authorization, "Bearer token");
+  const json = { "Content-Type": "application/json" };
+  assert.deepEqual(server.headers, { ...json, Authorization: "Bearer token" });
+  server.token = "a fresh one";
   assert.deepEqual([server.ended[0][0].done, uploads.get(), left()], [true, [], []]);
   assert.deepEqual([sent[0], sent.includes(2), Math.max(...sent)], [0, true, 25]);
   const before = sent.length;
@@ -238,6 +248,7 @@ test("a file goes to storage part by part, three at once, and is joined by what 
     content_type: "application/octet-stream",
     size: 0,
   });
+  assert.equal(server.headers.Authorization, "Bearer a fresh one");
   assert.equal(sent.length, before);
   uploads.pause("a");
 });
@@ -266,6 +277,38 @@ for (const [how, problem] of [
     await leapUntil(() => server.ended.length === 1, "the end");
     assert.deepEqual(server.stored[2], "ghijkl");
   });
+
+test("when one part gives the upload up, those on their way are stopped", async (t) => {
+  madeUp(t);
+  const { server, uploads, one } = sending();
+  const hangs = (call) => call.startsWith("PUT") && new Promise(() => {});
+  server.refuse = (call) => (call === "PUT 2" ? "onerror" : hangs(call));
+
+  await uploads.begin(server.file, {});
+  await leapUntil(() => one().state === "paused", "the pause");
+
+  assert.equal(server.stopped, 2);
+});
+
+test("a call without an answer ends after twenty seconds, and is repeated", async (t) => {
+  madeUp(t);
+  t.mock.method(AbortSignal, "timeout", (ms) => {
+    const end = new AbortController();
+    setTimeout(() => end.abort(), ms);
+    return end.signal;
+  });
+  const { server, uploads } = sending();
+  const times = [];
+  const silent = () =>
+    new Promise((_, refuse) => server.signal.addEventListener("abort", () => refuse(new Error())));
+  server.refuse = (call) =>
+    call === "GET /u/a" && times.push(Date.now()) === 1 ? silent() : undefined;
+
+  await uploads.begin(server.file, {});
+  await leapUntil(() => server.ended.length === 1, "the end");
+
+  assert.deepEqual(pausesOf(times), [21]);
+});
 
 for (const call of ["GET /u/a", "POST /u/a/parts"])
   test(`an upload that the server does not have is forgotten: ${call}`, async () => {
@@ -351,4 +394,19 @@ test("after a reload the file is chosen again, and its missing parts are sent", 
 
   assert.deepEqual([server.stored[5], server.ended.length], ["y", 1]);
   assert.deepEqual(server.bodies.filter((body) => body.parts).length, 1);
+});
+
+test("what had arrived whole before a reload is completed without its file", async () => {
+  const first = sending();
+  const isJoined = (call) => call === "POST /u/a/complete";
+  first.server.refuse = (call) => (isJoined(call) ? new Promise(() => {}) : undefined);
+  await first.uploads.begin(first.server.file, {});
+  await until(() => first.server.asked.some(isJoined), "the last call");
+
+  const { server, uploads } = sending({ memory: { ...localStorage } });
+  Object.assign(server.stored, first.server.stored);
+  await uploads.recall();
+
+  assert.equal(server.ended.length, 1);
+  assert.deepEqual(server.bodies.at(-1), first.server.bodies.at(-1));
 });

@@ -384,6 +384,7 @@ test("a hole is read although the row that was read is from before it", async ()
   world.commit("job.progress");
   world.job = job;
   watch.receive(world.events[2]);
+  watch.receive({ ...world.events[2], job_id: "another", seq: 4 });
   await watch.catchUp();
 
   assert.deepEqual(told, [1, 2, 3]);
