@@ -2,33 +2,8 @@
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import "./nodes.mjs";
 
-class Node {
-  attributes = {};
-  children = [];
-  textContent = "";
-  hidden = false;
-  setAttribute = (name, value) => (this.attributes[name] = value);
-  getAttribute = (name) => this.attributes[name] ?? null;
-  closest = () => null;
-  attachShadow = () => this;
-  append = (...nodes) => nodes.forEach((node) => this.insertBefore(node, null));
-  remove = () => this.parentNode?.children.splice(this.parentNode.children.indexOf(this), 1);
-  insertBefore(node, there) {
-    node.remove();
-    const at = there ? this.children.indexOf(there) : this.children.length;
-    this.children.splice(at, 0, node);
-    node.parentNode = this;
-  }
-}
-globalThis.HTMLElement = Node;
-globalThis.CSSStyleSheet = class {
-  replaceSync() {}
-};
-globalThis.document = {
-  createElement: (tag) => Object.assign(new Node(), { tag }),
-  documentElement: { lang: "en" },
-};
 const { JobsElement } = await import("../../../infra/console/lib/elements.js");
 
 const job = (id) => ({ id, job_type: `type of ${id}` });

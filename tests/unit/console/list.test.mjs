@@ -14,6 +14,7 @@ const { OperatorList } = await import("../../../infra/console/lib/operator-list.
 let jobs = [];
 let refuse = false;
 let asked = [];
+let counted = null;
 
 const job = (number, more = {}) => ({
   id: `job-${String(number).padStart(4, "0")}`,
@@ -32,6 +33,12 @@ function pageAfter(id, limit) {
 }
 
 async function answer(url, body) {
+  if (url.pathname.endsWith("/rpc/event_feed")) return { events: [], cursor: "c" };
+  if (url.searchParams.has("sort")) {
+    const from = Number(url.searchParams.get("offset"));
+    const page = jobs.slice(from, from + Number(url.searchParams.get("limit")));
+    return { jobs: page, more: from + page.length < jobs.length, next_cursor: null };
+  }
   if (url.pathname === "/api/jobs") {
     const page = pageAfter(url.searchParams.get("cursor"), Number(url.searchParams.get("limit")));
     return { jobs: page.jobs, next_cursor: page.next };
@@ -62,7 +69,8 @@ const session = {
 };
 const storage = { getItem: () => JSON.stringify(session), setItem() {}, removeItem() {} };
 const auth = { storage, storageKey: "session", autoRefreshToken: false };
-connect(globalThis.supabase.createClient(address, "key", { auth }), { api: address });
+const client = globalThis.supabase.createClient(address, "key", { auth });
+connect(client, { api: address });
 
 beforeEach(() => {
   jobs = newestFirst(250);
@@ -191,4 +199,82 @@ test("a paused list reads nothing until it is resumed", async () => {
   while (list.state.rows[0].id !== "job-0251")
     await new Promise((resolve) => setTimeout(resolve, 5));
   list.close();
+});
+
+test("a list in another order than its age is paged by place, to the end", async () => {
+  const list = new JobList("acme", { sort: "duration" }, () => {});
+
+  await list.load();
+  for (let page = 0; page < 3; page += 1) await list.more();
+
+  assert.deepEqual([idsOf(list), list.state.isAll], [jobs.map((one) => one.id), true]);
+  list.close();
+});
+
+/** Until something holds, in time that is made up, before a server that takes none. */
+async function turnsUntil(holds) {
+  for (let turns = 0; turns < 500 && !holds(); turns += 1) await new Promise(setImmediate);
+  assert.ok(holds());
+}
+async function answerAtOnce(given, { body } = {}) {
+  const url = new URL(given);
+  asked.push(url.pathname);
+  const sent = body ? JSON.parse(body) : null;
+  if (sent?.p_filter) counted = sent.p_filter;
+  return Response.json(await answer(url, sent));
+}
+
+test("a row that fits no more goes, and a list that is closed leaves its topic and reads nothing", async (t) => {
+  t.mock.timers.enable({ apis: ["setTimeout"] });
+  t.mock.method(globalThis, "fetch", answerAtOnce);
+  const left = [];
+  let say;
+  client.realtime.setAuth = async () => {};
+  client.channel = (topic) => ({ topic, on: (...of) => (say ??= of[2]), subscribe() {} });
+  client.removeChannel = async ({ topic }) => left.push(topic);
+  const list = new JobList("acme", { state: "queued", job_type: "mail", search: "x" }, () => {});
+  list.start();
+  await turnsUntil(() => list.state.rows.length === 100);
+  t.mock.timers.tick(0);
+  await turnsUntil(() => list.state.counts && say);
+  assert.deepEqual(counted, { job_type: "mail" }, "of each state, whatever is searched for");
+
+  const [{ id }] = list.state.rows;
+  say({
+    payload: { job_id: id, seq: 2, type: "job.leased", data: { status: "processing" }, at: "" },
+  });
+  t.mock.timers.tick(150);
+  assert.equal(list.state.rows.length, 99);
+
+  list.close();
+  asked = [];
+  for (let time = 0; time < 5; time += 1) {
+    t.mock.timers.tick(10_000);
+    for (let turns = 0; turns < 20; turns += 1) await new Promise(setImmediate);
+  }
+  assert.deepEqual([left, asked], [["workspace:acme"], []]);
+});
+
+test("the list of all workspaces is read while it is seen and not paused, and no longer", async (t) => {
+  t.mock.timers.enable({ apis: ["setInterval"] });
+  t.mock.method(globalThis, "fetch", answerAtOnce);
+  const list = new OperatorList({}, () => {});
+  list.start();
+  await turnsUntil(() => list.state.counts);
+  const readIn = async (ms) => {
+    asked = [];
+    t.mock.timers.tick(ms);
+    for (let turns = 0; turns < 50; turns += 1) await new Promise(setImmediate);
+    return asked.some((path) => path.endsWith("/operator_jobs"));
+  };
+  assert.deepEqual([await readIn(2900), await readIn(200)], [false, true]);
+  document.visibilityState = "hidden";
+  assert.equal(await readIn(3000), false);
+  document.visibilityState = "visible";
+  list.pause();
+  assert.equal(await readIn(3000), false);
+  list.resume();
+  assert.equal(await readIn(0), true);
+  list.close();
+  assert.equal(await readIn(9000), false);
 });

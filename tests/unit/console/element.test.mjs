@@ -1,0 +1,198 @@
+// The element of one job, over nodes that only hold what they are given.
+
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { namedIn, textOf } from "./nodes.mjs";
+
+const { JobElement } = await import("../../../infra/console/lib/element.js");
+const turn = () => new Promise(setImmediate);
+
+/** A client whose calls wait for the test's answers: `asked` has the name, what was given, and `answer`. */
+function clientOf() {
+  const asked = [];
+  const ask = (name, ...given) => ({
+    abortSignal: () =>
+      new Promise((resolve) => {
+        const answer = (data, error = null) => (resolve({ data, error, status: 400 }), turn());
+        asked.push({ name, given, answer });
+      }),
+  });
+  const lines = { select: () => lines, eq: (_, id) => ((lines.of = id), lines) };
+  lines.gt = (_, after) => ((lines.after = after), lines);
+  lines.order = () => lines;
+  lines.limit = (most) => ask("lines", lines.of, lines.after, most);
+  return { asked, client: { schema: () => ({ rpc: ask, from: () => lines }) } };
+}
+
+/** An element that follows a job, its parts, and what it does when it shows a state. */
+function showing(attributes = {}) {
+  const { asked, client } = clientOf();
+  const element = Object.assign(new JobElement(), {
+    attributes: { "job-id": "j1", ...attributes },
+  });
+  const parts = namedIn(element);
+  const show = (job, more) => {
+    const state = { jobs: job ? [{ id: "j1", ...job }] : [], freshness: "live", problem: null };
+    element.watch = { state: { ...state, ...more }, refresh: async () => (element.isRead = true) };
+    element.used = client;
+    element.draw();
+  };
+  return { element, parts, asked, show };
+}
+
+const asking = (name, options) => ({
+  state: "suspended",
+  waiting_for: { kind: "ask", name, question: `Which ${name}?`, options },
+});
+
+test("an answer is sent once, to the question that is shown, and read; a refusal is said", async () => {
+  const { element, parts, asked, show } = showing();
+  show(asking("colour", ["red", 7]));
+  assert.deepEqual([parts.question.hidden, textOf(parts.asked)], [false, "Which colour?"]);
+  const [red, seven] = parts.options.children;
+  assert.deepEqual([textOf(red), textOf(seven)], ["red", "7"]);
+
+  seven.onclick();
+  red.onclick();
+  const [{ name, given, answer }] = asked;
+  const values = { p_job_id: "j1", p_answer: { answer: 7, name: "colour" } };
+  assert.deepEqual([name, given, asked.length], ["answer_job", [values], 1]);
+  await answer(null, { message: "too late" });
+  assert.deepEqual([parts.refused.hidden, textOf(parts.refused)], [false, "too late"]);
+  assert.equal(element.isRead, undefined);
+
+  red.onclick();
+  assert.equal(parts.refused.hidden, true);
+  await asked[1].answer({});
+  assert.equal(element.isRead, true);
+  show({ state: "running" });
+  assert.equal(parts.question.hidden, true);
+});
+
+test("a question without options takes a text, and none that is empty", () => {
+  const { element, parts, asked, show } = showing();
+  show(asking("name"));
+  const input = parts.question.querySelector("input");
+  let prevented = 0;
+  const submit = { type: "submit", preventDefault: () => (prevented += 1) };
+
+  for (const value of ["  ", " Ada "]) {
+    input.value = value;
+    parts.question.dispatchEvent(submit);
+  }
+  assert.deepEqual(
+    asked.map(({ given }) => given[0].p_answer.answer),
+    ["Ada"],
+  );
+  assert.equal(prevented, 2, "the page stays");
+  element.draw();
+  assert.equal(parts.question.querySelector("input"), input, "what is being typed stays");
+});
+
+test("an end is told once, and again when the job has run again", () => {
+  const { element, show } = showing();
+  const ends = [];
+  element.addEventListener("jobend", ({ detail, bubbles, composed }) =>
+    ends.push([detail.job.result, bubbles && composed]),
+  );
+  show({ state: "running", fence: 1 });
+  const ended = { state: "completed", finished_at: "2026-11-20T08:00:00Z", result: 1 };
+  for (let time = 0; time < 2; time += 1) show({ ...ended, fence: 1 });
+  show({ state: "running", fence: 2 });
+  show({ ...ended, fence: 2, result: 2 });
+
+  assert.deepEqual(ends, [
+    [1, true],
+    [2, true],
+  ]);
+});
+
+test("the lines of a log are added as they come, each once, and none of the job before", async () => {
+  const { parts, asked, show } = showing();
+  const line = (id, log_level = "info") => ({ id, log_level, message: `m${id}`, created_at: 0 });
+  const shown = () => parts.lines.children.map(({ children }) => textOf(children[1]));
+  show({ last_seq: 1 });
+  assert.deepEqual([asked, parts.log.hidden], [[], false]);
+  parts.log.open = true;
+  parts.log.dispatchEvent({ type: "toggle" });
+  show({ last_seq: 1 });
+  show({ last_seq: 2 });
+  assert.deepEqual(
+    asked.map(({ given }) => given),
+    Array(2).fill(["j1", 0, 300]),
+  );
+
+  await asked[1].answer([line(2, "error"), line(1)]);
+  await asked[0].answer([line(1)]);
+  assert.deepEqual(shown(), [" m1", " m2"]);
+  assert.match(textOf(parts.lines.children[1]), / error m2$/);
+  parts.lines.scrollHeight = 500;
+  show({ last_seq: 3 });
+  assert.equal(asked[2].given[1], 2);
+  await asked[2].answer(Array.from({ length: 300 }, (_, at) => line(302 - at)));
+  assert.deepEqual([shown().length, shown()[0]], [300, " m3"]);
+  assert.equal(parts.lines.scrollTop, 0, "who reads what was before is not moved");
+  parts.lines.scrollTop = 490;
+  show({ last_seq: 4 });
+  await asked[3].answer([]);
+  assert.equal(parts.lines.scrollTop, 500);
+
+  show({ last_seq: 5 });
+  show({ id: "j2", last_seq: 1 });
+  await asked[4].answer([line(900)]);
+  assert.deepEqual([shown(), asked[5].given], [[], ["j2", 0, 300]]);
+});
+
+for (const [progress, more, shown] of [
+  [{ percentage: 40.9, message: "half" }, {}, [false, 40.9, "40%", "40.9%", "half"]],
+  [{ percentage: 120 }, {}, [false, 100, "100%", "100%", ""]],
+  [{ percentage: -3, stage: "begin" }, {}, [false, 0, "0%", "0%", "begin"]],
+  [null, { status: "processing" }, [false, null, "", "", ""]],
+  [null, { status: "pending" }, [true, null, "", "", ""]],
+  [{ percentage: 40 }, { finished_at: "2026-11-20T08:00:00Z" }, [true, 40, "", "40%", ""]],
+])
+  test(`progress is shown while a job runs: ${JSON.stringify([progress, more])}`, () => {
+    const { parts, show } = showing();
+    show({ progress, ...more });
+
+    const { track, percentage, bar, message } = parts;
+    const size = bar.style.inlineSize;
+    const found = [track.hidden, track.ariaValueNow, textOf(percentage), size, textOf(message)];
+    assert.deepEqual(found, shown);
+    assert.equal(bar.className, track.ariaValueNow === null ? "going" : "");
+  });
+
+test("an error is shown where it counts, the next run where it is late, and a refusal hides the job", () => {
+  const { parts, show } = showing({ label: "Mine" });
+  const shown = (name) => (parts[name].hidden ? null : textOf(parts[name]));
+  const next_run_at = "2026-11-20T08:00:00Z";
+  for (const [job, error, isLate] of [
+    [{ state: "failed", status: "failed" }, "no", false],
+    [{ state: "retrying", status: "pending" }, "no", true],
+    [{ state: "scheduled", status: "pending" }, null, true],
+    [{ state: "running", status: "processing" }, null, false],
+  ]) {
+    show({ ...job, error_message: "no", next_run_at });
+    assert.deepEqual([shown("error"), shown("next") !== null], [error, isLate], job.state);
+  }
+  assert.deepEqual([shown("label"), shown("state")], ["Mine", "Running"]);
+
+  show({ ...asking("colour"), progress: { percentage: 4 } }, { problem: { status: 403 } });
+  const all = ["state", "problem", "percentage", "message"].map(shown);
+  assert.deepEqual(all, [null, "You may not see this.", null, null]);
+  assert.deepEqual(
+    [parts.log.hidden, parts.question.hidden, parts.track.hidden],
+    [true, true, true],
+  );
+});
+
+test("a row that a list gives is shown as it is, and followed while it asks", () => {
+  const { element, parts, asked } = showing({ compact: "" });
+  element.job = { id: "j1", state: "running" };
+  element.draw();
+  assert.deepEqual([element.subject, textOf(parts.state)], [null, "Running"]);
+  assert.equal(parts.announcement.hidden, true, "a list of them would talk without an end");
+  element.job = { id: "j1", ...asking("colour") };
+  element.draw();
+  assert.deepEqual([element.subject, parts.question.hidden, asked], [["j1"], true, []]);
+});
