@@ -230,7 +230,9 @@ export class JobElement extends FollowingElement {
     if (!this.#client || this.#readTo === seq) return;
     this.#readTo = seq;
     lines.ariaLabel = this.text("log");
-    const read = await readLines(this.#client, this.schema, id, this.#lastLine, MOST_LINES);
+    const reading = readLines(this.#client, this.schema, id, this.#lastLine, MOST_LINES);
+    // what cannot be read is read with the next drawing; why is said by the watch
+    const read = await reading.catch(() => ((this.#readTo = 0), []));
     const isAtEnd = lines.scrollHeight - lines.scrollTop - lines.clientHeight < 30;
     for (const { id: line, log_level: level, message, created_at: at } of read) {
       if (this.#linesOf !== id || line <= this.#lastLine) continue; // another job's, or read twice

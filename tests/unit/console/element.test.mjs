@@ -141,6 +141,10 @@ test("the lines of a log are added as they come, each once, and none of the job 
   show({ id: "j2", last_seq: 1 });
   await asked[4].answer([line(900)]);
   assert.deepEqual([shown(), asked[5].given], [[], ["j2", 0, 300]]);
+  await asked[5].answer(null, { message: "away" });
+  show({ id: "j2", last_seq: 1 });
+  await asked[6].answer([line(1)]);
+  assert.deepEqual(shown(), [" m1"], "it is read again");
 });
 
 for (const [progress, more, shown] of [
