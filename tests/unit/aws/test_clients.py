@@ -22,3 +22,19 @@ def test_threads_that_ask_first_get_the_same_client(settings: Settings) -> None:
         found = list(pool.map(ask, range(8)))
 
     assert len({id(one) for one in found}) == 1
+
+
+def test_a_client_waits_as_long_as_it_is_told_at_the_address_that_is_set(
+    settings: Settings,
+) -> None:
+    """A hint gives up after a second, a processor waits for a large file."""
+    kms = client(settings, "kms", connect_timeout=1.5, read_timeout=7.5, attempts=2).meta
+    assert (kms.config.connect_timeout, kms.config.read_timeout) == (1.5, 7.5)
+    assert kms.config.retries["total_max_attempts"] == 2
+    assert (kms.endpoint_url, kms.region_name) == (settings.aws_endpoint_url, "eu-central-1")
+
+    elsewhere = settings.model_copy(update={"lambda_endpoint_url": "http://127.0.0.1:9"})
+    assert client(elsewhere, "lambda").meta.endpoint_url == "http://127.0.0.1:9"
+    assert client(elsewhere, "s3").meta.endpoint_url == settings.aws_endpoint_url
+    hosted = settings.model_copy(update={"aws_endpoint_url": None})
+    assert "eu-central-1" in client(hosted, "s3").meta.endpoint_url

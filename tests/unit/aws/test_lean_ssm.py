@@ -100,6 +100,9 @@ class Flaky(BaseHTTPRequestHandler):
         Flaky.asked += 1
         status, body = Flaky.answers.pop(0)
         self.rfile.read(int(self.headers["content-length"]))
+        if not status:  # what a proxy says that is being stopped
+            self.wfile.write(b"bye\r\n")
+            return
         self.send_response(status)
         self.end_headers()
         self.wfile.write(body)
@@ -122,12 +125,21 @@ def flaky() -> Iterator[dict[str, str]]:
     server.server_close()
 
 
-def test_a_throttle_is_tried_again(flaky: dict[str, str]) -> None:
+@pytest.mark.parametrize("failures", [(429, 500), (502, 503), (504, 0)])
+def test_a_throttle_or_a_fault_is_tried_again_later(
+    failures: tuple[int, int], flaky: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Many environments start at once after a deploy."""
-    Flaky.answers = [(429, b""), (500, b"<html>"), (200, b'{"Parameter": {"Value": "{}"}}')]
+    pauses: list[float] = []
+    monkeypatch.setattr("minutehand.aws.lean_ssm.time.sleep", pauses.append)
+    refused = [(status, b"<html>") for status in failures]
+    Flaky.answers = [*refused, (200, b'{"Parameter": {"Value": "{}"}}')]
 
     assert get_parameter("/p", flaky) == "{}"
-    assert Flaky.asked == 3
+    assert (Flaky.asked, pauses) == (3, [0.2, 0.4])
+    Flaky.answers = [(status, b"") for status in (*failures, failures[0])]
+    with pytest.raises(SsmRefused, match=str(failures[0])):
+        get_parameter("/p", flaky)
 
 
 def test_a_refusal_is_final(flaky: dict[str, str]) -> None:

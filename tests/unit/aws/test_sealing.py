@@ -6,6 +6,7 @@ import base64
 import json
 import stat
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,26 @@ async def test_two_sealings_of_one_secret_have_nothing_in_common(keys: DataKeys)
 
     assert first.split(".")[2:] != second.split(".")[2:]
     assert len({first, second}) == 2
+
+
+async def test_what_was_opened_lately_is_opened_without_its_wrapping_key(tmp_path: Path) -> None:
+    """KMS is asked once for each of the latest 256, and a process does not keep all it ever saw."""
+
+    class Counted(FileDataKeys):
+        asked = 0
+
+        def unwrap(self, key_id: str, wrapped: bytes, context: Mapping[str, str]) -> bytes:
+            Counted.asked += 1
+            return super().unwrap(key_id, wrapped, context)
+
+    sealer = Sealer(Counted(tmp_path / "sealing.json"))
+    sealed = [await sealer.seal(SECRET, context=ACME) for _ in range(257)]
+    for value in [*sealed, sealed[-1]]:
+        await sealer.open(value, context=ACME)
+    assert Counted.asked == 257
+
+    await sealer.open(sealed[0], context=ACME)
+    assert Counted.asked == 258
 
 
 async def test_a_value_copied_to_another_row_stays_shut(keys: DataKeys) -> None:

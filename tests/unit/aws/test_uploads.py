@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import parse_qs, urlsplit
 
 import httpx
 import pytest
+from botocore.exceptions import ClientError
 from hypothesis import given
 from hypothesis import strategies as st
 
+from minutehand.aws.bucket import UploadsBucket
 from minutehand.aws.uploads import (
     MAX_BYTES,
     MAX_PARTS,
@@ -23,6 +29,7 @@ from minutehand.aws.uploads import (
     UploadNotFound,
     Uploads,
     plan,
+    read_checksum,
 )
 from minutehand.config import ConfigurationError, Settings
 
@@ -97,6 +104,7 @@ async def test_an_upload_survives_a_break_and_a_repeated_completion(settings: Se
     urls = await uploads.sign("videos/a b.mp4", upload_id, cut, sums)
     assert all("content-length" in url.lower() for url in urls.values())
     assert all("x-amz-checksum-sha256" in url.lower() for url in urls.values())
+    assert all("X-Amz-Expires=3600" in url for url in urls.values())
     await _put(urls[1], pieces[1])
     await _put(urls[3], pieces[3])
 
@@ -110,6 +118,8 @@ async def test_an_upload_survives_a_break_and_a_repeated_completion(settings: Se
     await resumed.complete("videos/a b.mp4", upload_id, cut)
 
     assert await resumed.size_of("videos/a b.mp4") == cut.size_bytes
+    with pytest.raises(UploadNotFound):  # what lies there is another file
+        await resumed.complete("videos/a b.mp4", upload_id, plan(cut.size_bytes + 1))
 
 
 async def test_a_part_beyond_the_plan_is_not_joined(settings: Settings) -> None:
@@ -140,6 +150,82 @@ async def test_an_aborted_upload_is_gone(settings: Settings) -> None:
     with pytest.raises(UploadNotFound):
         await uploads.complete("videos/b.mp4", upload_id, plan(5))
     assert await uploads.size_of("videos/b.mp4") is None
+
+
+class PagedS3(BaseHTTPRequestHandler):
+    """S3 as far as an upload of three parts, which it lists in two pages; it lets no one look."""
+
+    def do_POST(self) -> None:
+        algorithm = self.headers.get("x-amz-checksum-algorithm")
+        made = "InitiateMultipartUploadResult"
+        self._answer(f"<{made}><UploadId>{algorithm}</UploadId></{made}>")
+
+    def do_GET(self) -> None:
+        [after] = parse_qs(urlsplit(self.path).query).get("part-number-marker", ["0"])
+        numbers, more = ((1, 2), "true") if after == "0" else ((3,), "false")
+        parts = "".join(
+            f'<Part><PartNumber>{n}</PartNumber><ETag>"{n}"</ETag><Size>{n}</Size></Part>'
+            for n in numbers
+        )
+        marker = f"<NextPartNumberMarker>{numbers[-1]}</NextPartNumberMarker>"
+        self._answer(
+            f"<ListPartsResult>{parts}{marker}<IsTruncated>{more}</IsTruncated></ListPartsResult>"
+        )
+
+    def do_HEAD(self) -> None:
+        self._answer("", 403)
+
+    def _answer(self, text: str, status: int = 200) -> None:
+        self.rfile.read(int(self.headers.get("content-length") or 0))
+        body = text.encode()
+        self.send_response(status)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def paged(settings: Settings) -> Iterator[Settings]:
+    """Settings of a storage that lists in pages."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), PagedS3)
+    threading.Thread(
+        target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True
+    ).start()
+    address = f"http://127.0.0.1:{server.server_port}"
+    yield settings.model_copy(update={"aws_endpoint_url": address})
+    server.shutdown()
+    server.server_close()
+
+
+async def test_every_page_of_parts_is_read_and_each_part_has_its_checksum(paged: Settings) -> None:
+    """S3 lists a thousand at once; what it does not list would be sent again, or left out."""
+    uploads = Uploads(paged)
+
+    assert await uploads.create("a.mp4", content_type="video/mp4") == "SHA256"
+    assert [part.number for part in await uploads.parts("a.mp4", "u")] == [1, 2, 3]
+
+
+async def test_a_file_that_may_not_be_seen_is_not_taken_for_a_missing_one(
+    paged: Settings, settings: Settings
+) -> None:
+    """A role without its right would look like an upload that never came."""
+    assert await UploadsBucket(settings).read("nothing.mp4") is None
+
+    with pytest.raises(ClientError, match="403"):
+        await UploadsBucket(paged).find_size("a.mp4")
+
+
+def test_a_checksum_is_base64_or_hexadecimal_of_32_bytes() -> None:
+    """Anything else would be signed, and then never match what arrives."""
+    right = sha256(b"x")
+    assert read_checksum(right) == right
+    assert read_checksum(hashlib.sha256(b"x").hexdigest()) == right
+    for wrong in ("", right[4:], f"{right[:-4]}", f"!{right}", "zz" * 32):
+        with pytest.raises(ValueError, match=r"32 bytes|base64|hex|padding"):
+            read_checksum(wrong)
 
 
 async def test_unavailable_storage_is_distinguished_from_a_wrong_request(

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from minutehand.aws.clients import client
 from minutehand.aws.wake import LambdaWaker
 from minutehand.config import ConfigurationError, Settings
 from minutehand.log import request_context
@@ -137,12 +138,18 @@ async def test_a_refused_invoke_is_a_warning_and_nothing_more(
 async def test_a_hanging_invoke_does_not_hold_the_request(
     lambda_api: LambdaApi, settings: Settings, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The hint is given up on while Lambda still thinks."""
+    """The hint is given up on while Lambda still thinks, or its client does."""
     lambda_api.gate.clear()
+    host, port = lambda_api.server_address[:2]
+    there = settings.model_copy(update={"aws_endpoint_url": f"http://{host!s}:{port}"})
+    patient = client(there, "lambda", read_timeout=9)
 
     await _waker(lambda_api, settings, timeout_seconds=0.1).wake()
+    await LambdaWaker(there, make_client=lambda: patient, timeout_seconds=0.1).wake()
 
-    assert "wake-up was lost" in caplog.text
+    assert caplog.text.count("wake-up was lost") == 2
+    assert caplog.records[-1].__dict__["reason"] == "TimeoutError"
+    lambda_api.gate.set()  # or the loop waits for the thread
 
 
 async def test_a_waiter_that_leaves_takes_no_other_wake_up_along(
@@ -162,6 +169,26 @@ async def test_a_waiter_that_leaves_takes_no_other_wake_up_along(
     await staying
 
     assert len(lambda_api.invokes) == 2
+
+
+async def test_a_caller_that_leaves_at_once_leaves_its_wake_up_behind(
+    lambda_api: LambdaApi, settings: Settings
+) -> None:
+    """Its job is committed, and the first invoke waits for a client to be made."""
+    host, port = lambda_api.server_address[:2]
+    there = settings.model_copy(update={"aws_endpoint_url": f"http://{host!s}:{port}"})
+    made = threading.Event()
+
+    def make() -> Any:
+        made.wait(60)
+        return client(there, "lambda")
+
+    leaving = asyncio.ensure_future(LambdaWaker(there, make_client=make).wake())
+    await asyncio.sleep(0)
+    leaving.cancel()
+    made.set()
+
+    assert await asyncio.to_thread(lambda_api.arrived.wait, 60)
 
 
 def test_a_waker_needs_a_function(settings: Settings) -> None:
