@@ -116,8 +116,10 @@ def tokens(target: Target) -> Finding:
 @CHECKS.add("tokens-differ", needs=("WORKER_SECRET_TOKEN", "BACKGROUND_JOB_TOKEN"))
 def same_tokens(target: Target) -> Finding:
     """Two functions, two keys."""
-    worker = set(target.values["WORKER_SECRET_TOKEN"].split(","))
-    background = set(target.values["BACKGROUND_JOB_TOKEN"].split(","))
+    worker, background = (
+        {part.strip() for part in target.values[name].split(",")}
+        for name in ("WORKER_SECRET_TOKEN", "BACKGROUND_JOB_TOKEN")
+    )
     if worker & background:
         return warn(
             "WORKER_SECRET_TOKEN and BACKGROUND_JOB_TOKEN share a value",
