@@ -3,6 +3,7 @@
 # ruff: noqa: E501 - one planted fault per line reads as the table it is
 from __future__ import annotations
 
+import json
 import re
 import socket
 import time
@@ -10,6 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.metadata import version
+from pathlib import Path
 from threading import Thread
 from typing import Any
 
@@ -73,6 +76,8 @@ OUR_KEY = jwt.encode({"role": "job_worker"}, "x" * 32, "HS256", headers={"kid": 
 OUR_USER = jwt.encode(
     {"sub": "1", "iat": 1, "exp": 2}, "x" * 32, "HS256", headers={"kid": "imported"}
 )
+NOW = int(time.time())
+LASTING = jwt.encode({"sub": "1", "iat": NOW, "exp": NOW + 3601}, "x" * 32, "HS256")
 OTHER_PROJECT = {"SUPABASE_URL": "https://abcdefghijklmnopqrst.supabase.co"}
 EXPIRED = jwt.encode({"role": "job_worker", "exp": 1}, "x" * 32, "HS256")
 
@@ -86,6 +91,8 @@ PLANTED: list[tuple[str, dict[str, str | None], Verdict, str, str]] = [
     ("migrations", {"DATABASE_URL": "host=db.abcd.supabase.co port=6543 user=postgres dbname=postgres"}, Verdict.FAIL, "shared with other clients", "db.abcd.supabase.co:5432"),
     ("tokens", PROD, Verdict.FAIL, "is public", "token secret"),
     ("tokens", {**PROD, "WORKER_SECRET_TOKEN": "short", "BACKGROUND_JOB_TOKEN": "y" * 40}, Verdict.FAIL, "shorter than 32", "token secret"),
+    ("tokens", {**PROD, "WORKER_SECRET_TOKEN": f"{'w' * 40}, short", "BACKGROUND_JOB_TOKEN": "y" * 40}, Verdict.FAIL, "shorter than 32", "token secret"),
+    ("tokens-differ", {"WORKER_SECRET_TOKEN": "a, b", "BACKGROUND_JOB_TOKEN": "b"}, Verdict.WARN, "share a value", "BACKGROUND_JOB_TOKEN"),
     ("tokens-differ", {"BACKGROUND_JOB_TOKEN": "dev-secret-token"}, Verdict.WARN, "share a value", "BACKGROUND_JOB_TOKEN"),
     ("cors", {**PROD, "CORS_ORIGINS": "http://a.example"}, Verdict.FAIL, "plain http", "https"),
     ("anonymous", PROD, Verdict.WARN, "ALLOW_ANONYMOUS", "false"),
@@ -97,6 +104,7 @@ PLANTED: list[tuple[str, dict[str, str | None], Verdict, str, str]] = [
     ("sign-in", {"SUPABASE_PUBLISHABLE_KEY": "sb_publishable_wrong"}, Verdict.FAIL, "SUPABASE_PUBLISHABLE_KEY is refused", "API keys"),
     ("sign-in", {"SUPABASE_JWT_SECRET": "x" * 40}, Verdict.FAIL, "do not verify", "JWT secret"),
     ("sign-in", {"SUPABASE_WORKER_KEY": OUR_KEY, "MINUTEHAND_TOKEN": OUR_USER}, Verdict.FAIL, "signed by the worker's own key", "previously used"),
+    ("sign-in", {"SUPABASE_JWT_SECRET": "x" * 32, "MINUTEHAND_TOKEN": LASTING}, Verdict.WARN, "live 3601 s", "3600 s or less"),
     ("sign-up", PROD, Verdict.FAIL, "anyone can sign up with an invited address", "Confirm email"),
     ("one-project", {**OTHER_PROJECT, "DATABASE_URL": "postgresql://postgres@db.zyxwvutsrqponmlkjihg.supabase.co:5432/postgres"}, Verdict.FAIL, "to project zyxwvutsrqponmlkjihg", "from one project"),
     ("one-project", {**OTHER_PROJECT, "DATABASE_URL": "postgresql://postgres.zyxwvutsrqponmlkjihg@aws-0-eu-west-1.pooler.supabase.com:5432/postgres"}, Verdict.FAIL, "SUPABASE_URL of abcdefghijklmnopqrst", "from one project"),
@@ -149,6 +157,79 @@ def asleep() -> Iterator[str]:
         Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}"
         server.shutdown()
+
+
+#: check, the path it asks, what is answered, verdict, a word of the detail
+ANSWERS: list[tuple[str, str, int, Any, Verdict, str]] = [
+    ("supabase", "/rest/v1/jobs", 200, [], Verdict.OK, "answers"),
+    ("supabase", "/rest/v1/jobs", 406, {"code": "PGRST106"}, Verdict.FAIL, "does not expose the schema public"),
+    ("supabase", "/rest/v1/jobs", 404, {"code": "PGRST205"}, Verdict.FAIL, "has no table jobs"),
+    ("supabase", "/rest/v1/jobs", 503, {}, Verdict.FAIL, "answers 503"),
+    ("exposed-schemas", "/rest/v1/job_types", 200, [], Verdict.FAIL, "the schema queue is exposed"),
+    ("exposed-schemas", "/rest/v1/job_types", 406, {}, Verdict.OK, "queue is not exposed"),
+    ("clock-skew", "/auth/v1/health", 200, {}, Verdict.OK, "0."),
+    ("clock-skew", "/auth/v1/health", 200, -60, Verdict.FAIL, "s ahead"),
+    ("clock-skew", "/auth/v1/health", 200, 60, Verdict.FAIL, "s behind"),
+    ("jwt-algorithm", "/auth/v1/.well-known/jwks.json", 200, {"keys": [{"alg": "ES256"}]}, Verdict.OK, "ES256 published"),
+    ("jwt-algorithm", "/auth/v1/.well-known/jwks.json", 200, {"keys": [{"alg": "HS256"}]}, Verdict.WARN, "HS256"),
+    ("jwt-secret", "/rest/v1/jobs", 401, {"code": "PGRST301"}, Verdict.FAIL, "refuses what SUPABASE_JWT_SECRET signs"),
+    ("sign-up", "/auth/v1/settings", 200, {"external": {"email": True}}, Verdict.OK, "addresses are confirmed"),
+    ("sign-up", "/auth/v1/settings", 200, {"disable_signup": True}, Verdict.OK, "closed"),
+    ("sign-up", "/auth/v1/settings", 200, {"external": {"email": True}, "mailer_autoconfirm": True}, Verdict.FAIL, "not confirmed"),
+    ("sign-up", "/auth/v1/settings", 200, {"external": {"anonymous_users": True}}, Verdict.WARN, "anonymous sign-ins are on"),
+    ("api", "/health", 200, {"version": "0.0.1"}, Verdict.WARN, "it runs 0.0.1"),
+    ("api", "/health", 500, {}, Verdict.FAIL, "answers 500"),
+    ("worker-token", "/api/jobs/worker", 401, {}, Verdict.FAIL, "refuses WORKER_SECRET_TOKEN"),
+    ("worker-token", "/api/jobs/worker", 503, {}, Verdict.FAIL, "the worker answers 503"),
+    ("ready", "/api/health/ready", 503, {"checks": {"a": {"verdict": "warn", "detail": "slow"}, "b": {"verdict": "fail", "detail": "gone"}}}, Verdict.FAIL, "b: gone"),
+    ("ready", "/api/health/ready", 200, {"checks": {"a": {"verdict": "warn", "detail": "slow"}}}, Verdict.WARN, "a: slow"),
+]  # fmt: skip
+
+
+class Gateway(BaseHTTPRequestHandler):
+    """Supabase's and the API's address, with one answer; a number is by how much its clock is off."""
+
+    path_of_answer, status, said = "", 200, None
+
+    def do_GET(self) -> None:
+        is_asked = self.path.partition("?")[0] == self.path_of_answer
+        off = self.said if isinstance(self.said, int) else 0
+        body = json.dumps(self.said).encode()
+        self.send_response_only(self.status if is_asked else 501)
+        self.send_header("date", self.date_time_string(time.time() + off))
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: Any) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("check", "path", "status", "said", "verdict", "detail"),
+    ANSWERS,
+    ids=[f"{row[0]}-{row[2]}-{row[4]}-{row[5]}".replace(" ", "_") for row in ANSWERS],
+)
+def test_what_a_hosted_project_or_the_api_answers_is_understood(
+    stack: RunningStack,
+    check: str,
+    path: str,
+    status: int,
+    said: Any,
+    verdict: Verdict,
+    detail: str,
+) -> None:
+    """As the dashboard's switches make it, which the local stack does not have."""
+    answer = {"path_of_answer": path, "status": status, "said": said}
+    with ThreadingHTTPServer(("127.0.0.1", 0), type("Said", (Gateway,), answer)) as server:
+        Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}"
+        hosted = {**PROD, "DATABASE_URL": None, "ALLOW_ANONYMOUS": None}
+        finding = found(stack, check, SUPABASE_URL=address, API_URL=address, **hosted)
+        server.shutdown()
+
+    assert finding.verdict is verdict, finding
+    assert detail in finding.detail, finding
+    assert (finding.fix is None) is (verdict is Verdict.OK)
 
 
 REF = "abcdefghijklmnopqrst"
@@ -237,6 +318,14 @@ BROKEN: list[tuple[str, str, str, Verdict, str, str]] = [
      'create table public."TeamMember" ()',
      'drop table public."TeamMember"',
      Verdict.FAIL, "TeamMember", 'alter table public."TeamMember" enable row level security'),
+    ("row-level-security",
+     "create table public.by_month (at date) partition by range (at)",
+     "drop table public.by_month",
+     Verdict.FAIL, "by_month", "alter table public.by_month enable row level security"),
+    ("engine-tables",
+     "grant update on queue.leases to job_worker",
+     "revoke update on queue.leases from job_worker",
+     Verdict.FAIL, "job_worker has rights on queue.leases", "revoke all"),
     ("engine-tables",
      "grant select on queue.leases to authenticated",
      "revoke select on queue.leases from authenticated",
@@ -257,6 +346,10 @@ BROKEN: list[tuple[str, str, str, Verdict, str, str]] = [
      "update supabase_migrations.schema_migrations set version = '1' || substr(version, 2) where version = (select max(version) from supabase_migrations.schema_migrations)",
      "update supabase_migrations.schema_migrations set version = '2' || substr(version, 2) where version like '1%'",
      Verdict.FAIL, "not applied", "minutehand dev"),
+    ("migrations",
+     "insert into supabase_migrations.schema_migrations (version) values ('29991231000000')",
+     "delete from supabase_migrations.schema_migrations where version = '29991231000000'",
+     Verdict.FAIL, "ahead of this checkout: 29991231000000", "git pull"),
     ("statement-timeout",
      "alter role authenticated set statement_timeout = 0",
      "alter role authenticated set statement_timeout = '8s'",
@@ -270,6 +363,11 @@ BROKEN: list[tuple[str, str, str, Verdict, str, str]] = [
      "values ('11111111-1111-4111-8111-111111111111', 'planted', '0 3 * * *', 'UTC', 'nobody', '{}', '{}', 'once', now() + interval '1 day', 'unknown type')",
      "delete from queue.schedules where name = 'planted'",
      Verdict.WARN, "planted enqueues nothing: unknown type", "schedules set planted"),
+    ("schedules",
+     "insert into queue.schedules (workspace_id, name, cron, timezone, job_type, payload, options, missed, next_at) "
+     "values ('11111111-1111-4111-8111-111111111111', 'planted', '0 3 30 2 *', 'UTC', 'nobody', '{}', '{}', 'once', null)",
+     "delete from queue.schedules where name = 'planted'",
+     Verdict.FAIL, "planted never comes due", "cron expression"),
     ("job-types",
      "insert into queue.job_types (job_type, registered_at) values ('planted', now() - interval '1 day')",
      "delete from queue.job_types where job_type = 'planted'",
@@ -345,6 +443,55 @@ def test_a_workers_key_that_expires_soon_is_found(
     if verdict is Verdict.WARN:
         assert "expires in 12 days" in finding.detail
         assert "minutehand rotate" in str(finding.fix)
+
+
+def test_a_workers_key_with_more_rights_than_it_needs_is_found(stack: RunningStack) -> None:
+    """It works, which is why no one would look."""
+    key = jwt.encode({"role": "service_role"}, stack.supabase_jwt_secret, "HS256")
+
+    finding = found(stack, "worker-key", SUPABASE_WORKER_KEY=key)
+
+    assert finding.verdict is Verdict.WARN, finding
+    assert "its role is service_role" in finding.detail
+
+
+def test_what_is_not_installed_as_it_is_locked_is_named(tmp_path: Path) -> None:
+    """In a checkout; and a zip that was not made of it is not deployed."""
+    lock = {
+        "": {"dependencies": {"one": "^1"}, "devDependencies": {"two": "^2"}},
+        "node_modules/one": {"version": "1.0.0"},
+        "node_modules/two": {"version": "2.0.0"},
+    }
+    files = {
+        "pyproject.toml": '[project]\nname = "minutehand"\ndependencies = ["httpx>=0.1", "nothere"]\n',
+        "requirements.lock": "httpx==0.0.1\n    # via minutehand\nnothere==1.0\n    # via minutehand\n",
+        "package-lock.json": json.dumps({"packages": lock}),
+        "node_modules/one/package.json": '{"version": "0.9.0"}',
+    }
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    checks = {check.name: check for check in CHECKS}
+
+    def said(name: str, stage: str | None = None) -> tuple[Verdict, str]:
+        finding = run(checks[name], Target({}, stage, root=tmp_path))
+        return finding.verdict, finding.detail
+
+    assert said("python-packages") == (
+        Verdict.FAIL, f"httpx is {version('httpx')}, locked 0.0.1; nothere is missing"
+    )  # fmt: skip
+    assert said("node-packages") == (
+        Verdict.FAIL, "one is 0.9.0, locked 1.0.0; two is missing, locked 2.0.0"
+    )  # fmt: skip
+    assert said("package")[0] is Verdict.SKIP
+    built = {"magic": "cb0d0d0a", "python": "3.12.1", "archive": "app.zip"}
+    manifest = tmp_path / "build" / "aws" / "app.manifest.json"
+    manifest.parent.mkdir(parents=True)
+    manifest.write_text(json.dumps(built))
+    assert "byte code of Python 3.12.1" in said("package")[1]
+    manifest.write_text(json.dumps({**built, "magic": machine.MAGIC_3_13}))
+    assert said("package") == (Verdict.WARN, "app.zip is older than the sources")
+    assert said("package", "prod")[0] is Verdict.FAIL
 
 
 def test_the_messages_to_realtime_are_shown(stack: RunningStack) -> None:
@@ -428,6 +575,11 @@ def test_a_silent_schedule_is_found(stack: RunningStack) -> None:
                 finding = found(stack, "schedule")
                 if finding.verdict is Verdict.FAIL:
                     break
+            while time.monotonic() < deadline:
+                connection.execute("update queue.ticks set seen_at = now() - interval '4 minutes'")
+                long_ago = found(stack, "schedule")
+                if "the last tick was" in long_ago.detail:
+                    break
         finally:
             connection.execute("drop table public.kept_ticks")
             # those after this one ask what runs: left with the next tick, as it was found
@@ -438,6 +590,34 @@ def test_a_silent_schedule_is_found(stack: RunningStack) -> None:
     assert finding.verdict is Verdict.FAIL, finding
     assert "no tick was ever seen" in finding.detail
     assert finding.fix
+    assert long_ago.verdict is Verdict.FAIL, long_ago
+
+
+def test_a_schedule_that_is_late_is_found(stack: RunningStack) -> None:
+    """It has no problem, and nothing enqueues what it asks for."""
+    late = (
+        "update queue.schedules set next_at = now() - interval '6 minutes', problem = null"
+        " where name = 'planted'"
+    )
+    with stack.connect() as connection:
+        connection.execute(
+            "insert into queue.schedules"
+            " (workspace_id, name, cron, timezone, job_type, payload, options, missed, next_at)"
+            " values (%s, 'planted', '0 3 * * *', 'UTC', 'nobody', '{}', '{}', 'once', now())",
+            (stack.demo_workspace_id,),
+        )
+        give_up = time.monotonic() + 60
+        try:
+            while True:  # until a look falls between two runs of maintenance
+                connection.execute(late.encode())
+                told = found(stack, "schedules")
+                if "is late" in told.detail or time.monotonic() > give_up:
+                    break
+        finally:
+            connection.execute("delete from queue.schedules where name = 'planted'")
+
+    assert told.verdict is Verdict.WARN, told
+    assert told.detail == "schedule planted is late"
 
 
 def test_a_type_that_no_worker_serves_is_named_with_its_jobs(stack: RunningStack) -> None:
@@ -454,7 +634,7 @@ def test_a_type_that_no_worker_serves_is_named_with_its_jobs(stack: RunningStack
 
 
 def test_the_report_is_printed_and_has_an_exit_code(
-    stack: RunningStack, monkeypatch: pytest.MonkeyPatch
+    stack: RunningStack, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """For people and for scripts."""
     monkeypatch.setenv("MINUTEHAND_ENV_FILE", str(stack.folder / "env"))
@@ -464,6 +644,10 @@ def test_the_report_is_printed_and_has_an_exit_code(
 
     assert [finding["verdict"] for finding in doctor.json("postgres")] == ["ok"]
     assert "2 checks, 0 failed" in doctor("postgres", "--only", "tokens").stdout
+    planted = tmp_path / "env"
+    planted.write_text(f"{(stack.folder / 'env').read_text()}\nCORS_ORIGINS=*\n")
+    monkeypatch.setenv("MINUTEHAND_ENV_FILE", str(planted))
+    assert "2 checks, 1 failed" in doctor("postgres", "--only", "cors", code=1).stdout
     assert [finding["detail"] for finding in doctor.json("proof")] == ["only with --stage"]
     assert doctor.refused("nothing")["code"] == "unknown_check"
 
