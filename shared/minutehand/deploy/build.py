@@ -107,8 +107,7 @@ def source_files(bundle: Bundle, project: Project) -> list[Path]:
         files = {
             path for folder in folders for path in folder.rglob("*") if _is_needed(path, folder)
         }
-        files.update(_packages_above(project))
-        # what an app imports of the project's other packages
+        # what an app imports of the project's other packages, and those around it
         modules.update(sources.module_name(file) for file in files if file.suffix == ".py")
     return sorted(files | set(closure(modules, sources)))
 
@@ -117,14 +116,6 @@ def own_handlers(bundle: Bundle, project: Project) -> list[str]:
     """The thin handlers of this repository, which take precedence over those of the package."""
     names = [f"functions.{name}.handler" for name in bundle.functions]
     return names if checkout() == project.root else []
-
-
-def _packages_above(project: Project) -> Iterator[Path]:
-    """The `__init__.py` of every package around an app."""
-    for app in find_apps(project.apps):
-        for parent in app.folder.parents[: app.package.count(".")]:
-            if (file := parent / "__init__.py").is_file():
-                yield file
 
 
 def _is_needed(path: Path, folder: Path) -> bool:
