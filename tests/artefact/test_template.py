@@ -623,6 +623,16 @@ def test_buckets_are_private_encrypted_and_over_tls(compiled: Stack) -> None:
         ), name
 
 
+def test_a_browser_may_upload_and_look_and_nothing_else(compiled: Stack) -> None:
+    """A part is signed with its checksum, which the browser must be let send."""
+    bucket = compiled.resources["UploadsBucket"]["Properties"]
+    apps, with_console = bucket["CorsConfiguration"]["CorsRules"]
+
+    for rule in (apps, with_console["Fn::If"][1]):
+        assert rule["AllowedMethods"] == ["GET", "PUT"]
+        assert {"content-type", "x-amz-checksum-sha256"} <= set(rule["AllowedHeaders"])
+
+
 def test_unfinished_uploads_do_not_stay(compiled: Stack) -> None:
     """Parts of an upload nobody completed are invisible and paid for."""
     bucket = compiled.resources["UploadsBucket"]["Properties"]
@@ -660,6 +670,22 @@ def test_the_console_is_read_through_its_own_distribution_only(compiled: Stack) 
     assert "default-src 'none'" in policy
     assert "unsafe" not in policy
     assert "frame-ancestors 'none'" in policy
+
+
+def test_no_edge_keeps_what_the_api_answers(compiled: Stack) -> None:
+    """One person's jobs would be another's; whose they are is said by what is passed on."""
+    config = compiled.one("AWS::CloudFront::Distribution")["DistributionConfig"]
+
+    for behaviour in config["CacheBehaviors"]:
+        assert behaviour["CachePolicyId"] == "4135ea2d-6df8-44a3-9df3-4b5a84be39ad"  # disabled
+        assert behaviour["OriginRequestPolicyId"] == "b689b0a8-53d0-40ab-baf2-68738e2966ac"
+        assert behaviour["TargetOriginId"] == "api"
+        assert behaviour["ViewerProtocolPolicy"] == "https-only"
+        assert {"GET", "POST", "PUT", "PATCH", "DELETE"} <= set(behaviour["AllowedMethods"])
+    origins = {origin["Id"]: origin for origin in config["Origins"]}
+    assert origins["api"]["CustomOriginConfig"]["OriginProtocolPolicy"] == "https-only"
+    assert config["DefaultCacheBehavior"]["TargetOriginId"] == "console"
+    assert config["DefaultCacheBehavior"]["AllowedMethods"] == ["GET", "HEAD"]
 
 
 def test_cors_names_its_origins(compiled: Stack) -> None:
@@ -750,8 +776,17 @@ def test_streams_hold_no_function_unless_a_stage_says_so(compiled: Stack) -> Non
 
 def test_functions_behind_the_api_end_before_it_gives_up(compiled: Stack) -> None:
     """HTTP API waits 30 s; an answer after that is paid for and thrown away."""
-    for name in ("jobs", "status", "health"):
-        assert compiled.function(name)["Timeout"] < 30
+    functions = {name: compiled.function(name) for name in FUNCTIONS}
+    limits = {name: (each["MemorySize"], each["Timeout"]) for name, each in functions.items()}
+
+    assert all(limits[name][1] < 30 for name in ("jobs", "status", "health"))
+    assert limits == {
+        "jobs": (1024, 20),
+        "status": (1024, 28),  # a stream waits for 20 s
+        "worker": (1769, 300),
+        "health": (256, 8),
+    }
+    assert functions["worker"]["EphemeralStorage"] == {"Size": 512}
 
 
 def test_workers_leave_a_new_account_room_and_reserve_nothing(compiled: Stack) -> None:
@@ -802,9 +837,13 @@ def test_data_outlives_the_stack(compiled: Stack) -> None:
 def test_a_budget_warns_before_the_bill_does(compiled: Stack) -> None:
     """Spent and forecast, of this stage alone."""
     budget = compiled.one("AWS::Budgets::Budget")
-    kinds = {n["Notification"]["NotificationType"] for n in budget["NotificationsWithSubscribers"]}
+    told = budget["NotificationsWithSubscribers"]
+    kinds = {n["Notification"]["NotificationType"]: n["Notification"]["Threshold"] for n in told}
 
-    assert kinds == {"ACTUAL", "FORECASTED"}
+    assert kinds == {"ACTUAL": 80, "FORECASTED": 100}
+    assert all(n["Notification"]["ComparisonOperator"] == "GREATER_THAN" for n in told)
+    assert all([who["SubscriptionType"] for who in n["Subscribers"]] == ["EMAIL"] for n in told)
+    assert budget["Budget"]["BudgetLimit"]["Amount"] == {"dev": 20, "prod": 100}[compiled.stage]
     assert budget["Budget"]["CostFilters"] == {
         "TagKeyValue": [f"user:stack$minutehand-{compiled.stage}"]
     }
