@@ -228,6 +228,12 @@ def test_a_stage_starts_from_the_package_and_the_project_overrides(tmp_path: Pat
     assert stages["default"]["alarmEmail"] == "a@b.example"
     assert stages["default"]["workerTimeout"] == 300
     assert (stages["prod"], stages["dev"]) == ({"budgetUSD": 7}, {})
+    (tmp_path / "minutehand.toml").write_text('apps = ["minutehand_apps.training"]\n')
+    asked = read_needs([App("minutehand_apps.training")]).parameters
+    name = next(iter(asked))
+    assert read_stages(Project.at(tmp_path))["default"][name] == asked[name]
+    (tmp_path / "minutehand.stages.yml").write_text(f"default: {{{name}: theirs}}\n")
+    assert read_stages(Project.at(tmp_path))["default"][name] == "theirs"
     for text, said in (("prod: 3\n", "must map stages"), ("- a\n", "must map"), ("a: [", "YAML")):
         (tmp_path / "minutehand.stages.yml").write_text(text)
         with pytest.raises(ConfigurationError, match=said):

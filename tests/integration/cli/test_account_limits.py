@@ -278,5 +278,8 @@ def test_a_failed_stack_is_explained_by_its_first_refusal() -> None:
     assert "console: 'false'" in explained[1]
     quiet = Events(("minutehand-dev", "CREATE_COMPLETE", ""))
     assert limits.explain_failure(quiet, "minutehand-dev") is None
-    other = Events(("Queue", "CREATE_FAILED", "Some other reason"))
+    other = Events(
+        ("Queue", "CREATE_FAILED", "Some other reason"),
+        ("Jobs", "CREATE_FAILED", "Resource creation cancelled"),  # of the same moment
+    )
     assert limits.explain_failure(other, "minutehand-dev") == ("Queue: Some other reason", "")

@@ -264,11 +264,18 @@ def test_without_credentials_doctor_says_so_once() -> None:
 
 
 @pytest.mark.parametrize(
-    ("state", "verdict"), [("ENABLED", Verdict.OK), ("DISABLED", Verdict.FAIL)]
+    ("state", "kept", "verdict"),
+    [
+        ("ENABLED", True, Verdict.OK),
+        ("ENABLED", False, Verdict.WARN),
+        ("DISABLED", True, Verdict.FAIL),
+    ],
 )
-def test_doctor_sees_a_disabled_schedule(aws: None, state: str, verdict: Verdict) -> None:
-    """The one switch that stops everything silently."""
-    scheduler = client("scheduler")
+def test_doctor_sees_a_schedule_that_is_disabled_or_loses_its_failures(
+    aws: None, state: str, kept: bool, verdict: Verdict
+) -> None:
+    """The one switch that stops everything silently; and ticks that no one would miss."""
+    scheduler, queue = client("scheduler"), "arn:aws:sqs:us-east-1:123456789012:q"
     scheduler.create_schedule_group(Name="minutehand-dev")
     scheduler.create_schedule(
         Name="minutehand-dev-tick",
@@ -279,7 +286,7 @@ def test_doctor_sees_a_disabled_schedule(aws: None, state: str, verdict: Verdict
         Target={
             "Arn": "arn:aws:lambda:us-east-1:123456789012:function:minutehand-dev-worker",
             "RoleArn": "arn:aws:iam::123456789012:role/r",
-            "DeadLetterConfig": {"Arn": "arn:aws:sqs:us-east-1:123456789012:q"},
+            **({"DeadLetterConfig": {"Arn": queue}} if kept else {}),
         },
     )
 
