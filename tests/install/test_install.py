@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tomllib
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,13 @@ import pytest
 from minutehand.install.project import Answers, Plan, Write, plan_install
 from minutehand.install.removal import removal_sql
 from minutehand.install.rewrite import Schemas
-from minutehand.install.sources import InstallError, installed, sections_between, timestamp
+from minutehand.install.sources import (
+    InstallError,
+    installed,
+    sections_between,
+    sources,
+    timestamp,
+)
 from minutehand.install.tenancy import (
     Existing,
     Personal,
@@ -237,6 +243,9 @@ def test_an_install_is_one_file_that_says_what_is_in_it(tmp_path: Path) -> None:
     parts = installed(tmp_path)
     assert len(parts) == len(list((ROOT / "supabase/migrations").glob("*.sql")))
     assert all(part.expected and not part.edited for part in parts)
+    with pytest.raises(InstallError, match="installed here with") as refused:
+        install(tmp_path, tenants=Personal())
+    assert refused.value.code == "installed_otherwise"
 
 
 def test_a_file_of_tomorrow_comes_before(tmp_path: Path) -> None:
@@ -257,7 +266,8 @@ def test_a_number_that_sorts_after_every_timestamp_is_refused(tmp_path: Path) ->
     folder = tmp_path / "supabase" / "migrations"
     folder.mkdir(parents=True)
     (folder / "0001_first.sql").touch()
-    assert timestamp(tmp_path, NOON) == "20261121120000"
+    for now in (NOON, NOON.astimezone(timezone(timedelta(hours=5)))):
+        assert timestamp(tmp_path, now) == "20261121120000"
 
     (folder / "9_last.sql").touch()
     with pytest.raises(InstallError, match="numbered 9"):
@@ -334,7 +344,9 @@ def test_init_adds_a_processor_with_its_test(tmp_path: Path) -> None:
         "jobs/processors/invoices_send.py",
         "jobs/tests/test_invoices_send.py",
     ]
-    assert (told[1].returncode, json.loads(told[1].stderr)["code"]) == (1, "exists")
+    again = json.loads(told[1].stderr)
+    assert (told[1].returncode, again["code"]) == (1, "exists")
+    assert again["error"] == "jobs/processors/invoices_send.py already exists"
     ran = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "jobs"],
         cwd=tmp_path, env=env, capture_output=True, text=True, check=False,
@@ -407,6 +419,8 @@ def test_an_app_may_follow_later(tmp_path: Path) -> None:
 
     assert [name.partition("_")[2] for name in done["written"]] == [f"{THIS_FILE}_chat.sql"]
     assert 'apps = ["jobs", "minutehand_apps.chat"]' in done["notes"][0]
+    names = [each.origin.partition("/")[2] for each in sources(OURS, Tenants(), ["chat"])]
+    assert names == sorted(names), "what the engine adds later may need what an app has made"
     assert run("install", str(tmp_path), "--app", "no", code=1)["code"] == "no_app"
 
 

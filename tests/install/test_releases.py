@@ -60,13 +60,15 @@ def test_a_changed_removed_or_early_file_is_found(tree: Path) -> None:
     (tree / "supabase/migrations/20261201000000_create.sql").write_text("select 3;\n")
     (tree / "shared/minutehand_apps/chat/migrations/20261201000500_chat.sql").unlink()
     (tree / "supabase/migrations/20261201000100_early.sql").write_text("select 4;\n")
-    (tree / "supabase/migrations/30000101_short.sql").write_text("select 5;\n")
+    (tree / "supabase/migrations/20261201000500_same.sql").write_text("select 5;\n")
+    (tree / "supabase/migrations/30000101_short.sql").write_text("select 6;\n")
 
     found = "\n".join(releases.problems(tree))
 
     assert "20261201000000_create.sql was released with 0.1.0 and has changed" in found
     assert "20261201000500_chat.sql was released with 0.1.0 and is missing" in found
     assert "20261201000100_early.sql is new and must sort after 20261201000500" in found
+    assert "20261201000500_same.sql is new and must sort after 20261201000500" in found
     assert "30000101_short.sql must begin with a timestamp" in found
 
 

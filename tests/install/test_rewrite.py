@@ -38,6 +38,7 @@ FILES = sorted(
         ("select * from public.jobs", "select * from zzclients.jobs"),
         ('select * from "public"."jobs"', 'select * from "zzclients"."jobs"'),
         ("select jobs.queue, j.public from queue.jobs as j", "select jobs.queue, j.public from zzengine.jobs as j"),
+        ("select j.queue.name, j.public[1] from j", "select j.queue.name, j.public[1] from j"),
         ("create schema if not exists queue", "create schema if not exists zzengine"),
         ("drop schema if exists queue, public", "drop schema if exists zzengine, zzclients"),
         ("revoke all on schema queue from public", "revoke all on schema zzengine from public"),

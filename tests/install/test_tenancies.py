@@ -26,6 +26,23 @@ OURS = Schemas("minutehand", "minutehand_engine")
 TEAM = "33333333-3333-4333-8333-333333333333"
 
 
+#: What people may do with what they read to know their tenants.
+OPEN_VIEWS = """
+  select distinct r.rolname::text, what from pg_roles as r,
+    unnest(array['SELECT', 'INSERT', 'UPDATE', 'DELETE']) as what,
+    unnest(array['workspaces', 'workspace_members']) as name
+  where r.rolname in ('anon', 'authenticated')
+    and has_table_privilege(r.oid, format('minutehand.%I', name), what)
+  order by 1, 2
+"""
+#: Views that answer with their owner's rights in place of the reader's.
+VIEWS_OF_THEIR_OWNER = """
+  select c.relname::text from pg_class as c
+  where c.relnamespace = 'minutehand'::regnamespace and c.relkind = 'v'
+    and not coalesce(c.reloptions && '{security_invoker=true,security_invoker=on}', false)
+"""
+
+
 @pytest.fixture
 def hosted(postgres: Postgres) -> Hosted:
     """Databases without the CLI: our own runner applies what it would."""
@@ -76,7 +93,11 @@ def test_every_app_applies_and_the_seam_answers(
     plan_install(tmp_path, Answers(OURS, tenants, apps=APPS), now=NOON).apply()
     with hosted.database() as database:
         files = migrations.migrations_in(tmp_path / "supabase" / "migrations")
+        # as projects from before 2026 have it: whatever is made is everyone's
+        database.as_owner("alter default privileges grant all on tables to anon, authenticated")
         migrations.apply_migrations(database.owner_url, files)
+        assert database.run(OPEN_VIEWS) == [("authenticated", "SELECT")]
+        assert database.run(VIEWS_OF_THEIR_OWNER) == []
         database.sign_up()
         match tenants.kind:
             case "workspaces":
