@@ -101,8 +101,7 @@ export class JobList {
         isLoadingMore: false,
       });
     } catch (error) {
-      if (!this.#controller.signal.aborted)
-        this.#set({ error, isLoading: false, isLoadingMore: false });
+      this.#set({ error, isLoading: false, isLoadingMore: false });
       this.#retryLater(error);
     } finally {
       this.#loading = false;
