@@ -21,7 +21,8 @@ function clientOf() {
   lines.gt = (_, after) => ((lines.after = after), lines);
   lines.order = () => lines;
   lines.limit = (most) => ask("lines", lines.of, lines.after, most);
-  return { asked, client: { schema: () => ({ rpc: ask, from: () => lines }) } };
+  const realtime = { setAuth: () => new Promise(() => {}) };
+  return { asked, client: { realtime, schema: () => ({ rpc: ask, from: () => lines }) } };
 }
 
 /** An element that follows a job, its parts, and what it does when it shows a state. */
@@ -87,6 +88,23 @@ test("a question without options takes a text, and none that is empty", () => {
   assert.equal(prevented, 2, "the page stays");
   element.draw();
   assert.equal(parts.question.querySelector("input"), input, "what is being typed stays");
+});
+
+test("it follows its job, and each change is drawn and told", async (t) => {
+  t.mock.timers.enable({ apis: ["setTimeout"] });
+  const { asked, client } = clientOf();
+  const element = Object.assign(new JobElement(), { attributes: { "job-id": "j1" } });
+  const told = [];
+  element.addEventListener("jobchange", ({ detail }) => told.push(detail.job.state));
+  element.watch = element.follow(client, "work");
+  const [{ name, given, answer }] = asked;
+  assert.deepEqual([name, given], ["get_job", [{ p_job_id: "j1" }]]);
+
+  await answer({ id: "j1", state: "running", last_seq: 1 });
+  t.mock.timers.tick(300);
+
+  assert.deepEqual([told, textOf(namedIn(element).state)], [["running"], "Running"]);
+  element.watch.close();
 });
 
 test("an end is told once, and again when the job has run again", () => {

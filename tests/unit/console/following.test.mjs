@@ -115,6 +115,9 @@ test("elements of one project share a client, which has the last token that was 
   await turn();
   const { accessToken } = made[1].options;
   assert.equal(await accessToken(), "first");
+  element({ token: "first" });
+  await turn();
+  assert.deepEqual(made[1].tokens, [], "it is the same");
   element({ token: async () => "second" });
   await turn();
   assert.deepEqual([made.length, made[1].tokens, await accessToken()], [2, ["asked"], "second"]);

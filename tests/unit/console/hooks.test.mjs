@@ -91,6 +91,10 @@ test("an event goes to the page's present listener, and another option begins ag
     draw({ jobId: "j1", ...more });
     assert.equal(of("limit").length, reads + 1);
   }
+  await leap(8000, 100);
+  const reads = of("limit").length;
+  await leap(9000, 100);
+  assert.ok(of("limit").length - reads <= 2, "as rarely as it is told to");
   draw.leave();
 });
 

@@ -246,6 +246,11 @@ test("a row that fits no more goes, and a list that is closed leaves its topic a
   t.mock.timers.tick(150);
   assert.equal(list.state.rows.length, 99);
 
+  list.pause();
+  say({ payload: { job_id: "new", seq: 1, type: "job.created", data: { status: "pending" } } });
+  t.mock.timers.tick(300);
+  assert.deepEqual([list.state.missed, list.state.newer, list.state.rows.length], [1, 0, 99]);
+
   list.close();
   asked = [];
   for (let time = 0; time < 5; time += 1) {

@@ -97,6 +97,11 @@ test("a channel is private, follows its topic, and is deaf until messages are sa
   asked.on.system({ message: "another" });
   await leap(STEP);
   assert.deepEqual(heard, ["deaf"]);
+  const early = listening();
+  topics.join("job:j1", early.listener)();
+  topics.join("job:j1", early.listener);
+  await leap(STEP);
+  assert.deepEqual(early.heard.splice(0, 1), ["deaf"], "who comes meanwhile as well");
   asked.on.system({ message: "Replication connection established" });
   asked.on.broadcast({ payload: { events: [1, 2] } });
   assert.deepEqual(heard.splice(0), ["deaf", "joined", 1, 2]);

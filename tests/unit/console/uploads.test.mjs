@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
 import { afterEach, mock, test } from "node:test";
 import { uploadsAt } from "../../../infra/console/lib/uploads.js";
-import { leapUntil, sleep, until } from "./world.mjs";
+import { leap, leapUntil, until } from "./world.mjs";
 
 afterEach(() => mock.timers.reset());
 
@@ -14,9 +14,10 @@ const kept = (id, whose = "ada", sums = { 1: btoa("x"), 2: btoa("y") }) => ({
 });
 
 /** Uploads that this browser kept, and a server by what has not arrived of each. */
-function uploadsOf(all, missing) {
+function uploadsOf(all, missing, onEnd = null) {
   globalThis.localStorage = browserStorage();
   localStorage.setItem(`${PLACE}torn`, '{"id');
+  localStorage.setItem("minutehand.uploads /other a", JSON.stringify(kept("elsewhere")));
   for (const one of all) localStorage.setItem(PLACE + one.id, JSON.stringify(one));
   const asked = [];
   const request = async (method, url, { body }) => {
@@ -27,7 +28,7 @@ function uploadsOf(all, missing) {
     return { id, size_bytes: 20, part_bytes: 10, part_count: 2, missing: missing[id] };
   };
   const ended = [];
-  const uploads = uploadsAt("/u", { request, onEnd: (upload) => ended.push(upload) });
+  const uploads = uploadsAt("/u", { request, onEnd: onEnd ?? ((upload) => ended.push(upload)) });
   return { uploads, asked, ended };
 }
 
@@ -40,7 +41,10 @@ function browserStorage() {
   const storage = Object.create(methods);
   return storage;
 }
-const left = () => Object.keys(localStorage).map((name) => name.slice(PLACE.length));
+const left = () =>
+  Object.keys(localStorage)
+    .filter((name) => name.startsWith(PLACE))
+    .map((name) => name.slice(PLACE.length));
 
 test("what has arrived is completed by its own person, and by no other of this browser", async () => {
   const all = [kept("whole"), kept("other", "eve"), kept("half"), kept("gone")];
@@ -57,6 +61,26 @@ test("what has arrived is completed by its own person, and by no other of this b
   assert.equal(uploads.get().find(({ id }) => id === "half").sent, 10);
   await uploads.abort("un/known");
   assert.equal(asked.at(-1), "DELETE /u/un%2Fknown");
+});
+
+test("a page's error at the end of an upload is the page's to see", async (t) => {
+  const errors = [];
+  const run = (task) => {
+    try {
+      task();
+    } catch ({ message }) {
+      errors.push(message);
+    }
+  };
+  t.mock.method(globalThis, "queueMicrotask", run);
+  const onEnd = () => {
+    throw new Error("drawing");
+  };
+  const { uploads } = uploadsOf([kept("whole")], { whole: [] }, onEnd);
+
+  await uploads.recall("ada");
+
+  assert.deepEqual([errors, uploads.get(), left()], [["drawing"], [], ["torn"]]);
 });
 
 test("another file than the one that was begun is refused", async () => {
@@ -125,7 +149,8 @@ test("what was paused and is resumed at once is sent again, and may be paused ag
   assert.deepEqual(part, { sent: 1, stopped: 1 });
 });
 
-test("a part whose address comes after the pause is not sent", async () => {
+test("a part whose address comes after the pause is not sent", async (t) => {
+  madeUp(t);
   const sent = [];
   globalThis.XMLHttpRequest = class {
     upload = {};
@@ -133,14 +158,15 @@ test("a part whose address comes after the pause is not sent", async () => {
     send() {}
     abort() {}
   };
-  const { uploads, sign, isAsked } = await begun();
-  await isAsked("POST /u/a/parts");
+  const { uploads, asked, sign } = await begun();
+  const count = () => asked.filter((call) => call === "POST /u/a/parts").length;
+  await leapUntil(() => count() === 1, "an address");
 
   uploads.pause("a");
   sign();
-  await sleep(20);
+  await leap(60_000, 1000);
 
-  assert.deepEqual([sent, uploads.get()[0].state], [[], "paused"]);
+  assert.deepEqual([sent, uploads.get()[0].state, count()], [[], "paused", 1]);
 });
 
 /** A server that makes one upload of five parts, and its storage; `refuse` may answer instead of either. */
