@@ -35,6 +35,32 @@ def project(folder: Path, **values: Any) -> Path:
     return folder
 
 
+def test_what_a_stage_says_reaches_the_stack(tmp_path: Path) -> None:
+    """A setting that is lost on its way is noticed when it was needed."""
+    values = {
+        "tickState": "DISABLED", "workerTimeout": 600, "workerMemory": 3008, "workerDisk": 2048,
+        "workerReservedConcurrency": 7, "statusReservedConcurrency": 9, "uploadDays": 3,
+        "logRetentionDays": 14, "allowAnonymous": "true",
+    }  # fmt: skip
+    root = project(tmp_path, **values)
+
+    folder = compile_template("try", tmp_path / "out", artifacts=root, root=root)
+
+    resources = json.loads((folder / TEMPLATE).read_text())["Resources"]
+    found = {name: each["Properties"] for name, each in resources.items() if "Properties" in each}
+    worker, status = found["WorkerLambdaFunction"], found["StatusLambdaFunction"]
+    rules = found["UploadsBucket"]["LifecycleConfiguration"]["Rules"]
+    assert found["Tick"]["State"] == "DISABLED"
+    assert (worker["Timeout"], worker["MemorySize"]) == (600, 3008)
+    assert worker["EphemeralStorage"] == {"Size": 2048}
+    assert worker["Environment"]["Variables"]["WORKERS_AT_ONCE"] == "7"
+    assert worker["Environment"]["Variables"]["ALLOW_ANONYMOUS"] == "true"
+    assert worker["ReservedConcurrentExecutions"] == 7
+    assert status["ReservedConcurrentExecutions"] == 9
+    assert [rule["ExpirationInDays"] for rule in rules if "ExpirationInDays" in rule] == [3]
+    assert found["WorkerLogGroup"]["RetentionInDays"] == 14
+
+
 @pytest.mark.parametrize("level", ["DEBUG", "INFO", "WARN", "ERROR", "FATAL"])
 async def test_each_level_compiles_and_boots(tmp_path: Path, level: str) -> None:
     """Three of the five broke: at compile, at init, or by silencing the metrics of alarms."""
