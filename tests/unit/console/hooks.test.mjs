@@ -1,6 +1,7 @@
 // The hooks without a framework: what they keep between two draws, and when they watch again.
 
 import assert from "node:assert/strict";
+import { registerHooks } from "node:module";
 import { beforeEach, mock, test } from "node:test";
 import { hooksOf } from "../../../infra/console/lib/jobs/hooks.js";
 import { makeUseJobStatus } from "../../../infra/console/lib/jobs/use-job-status.js";
@@ -154,4 +155,26 @@ test("what could not be enqueued is a problem, and no job", async () => {
 
   const { problem, isEnqueuing, job } = draw("mail");
   assert.deepEqual([problem.code, isEnqueuing, job], ["payload_invalid", false, null]);
+});
+
+test("React's own hooks are made for a client, with its defaults", async () => {
+  const face = new URL("../../../infra/console/npm/", import.meta.url);
+  const named = ["useState", "useEffect", "useRef"];
+  const code = named.map((name) => `export const ${name} = (...of) => react.${name}(...of);`);
+  const react = `data:text/javascript,${code.join("")}`;
+  const jobs = new URL("../lib/jobs/", face).href;
+  const from = (name) => (name === "react" ? react : name.replace(/^\.\/jobs\//, jobs));
+  registerHooks({ resolve: (name, context, next) => next(from(name), context) });
+  const { makeHooks } = await import(new URL("react.js", face));
+  const { client, of } = clientOf({ job: { id: "j1" } });
+  const defaults = { workspace_id: "acme", schema: "work" };
+  const draw = drawing((hooks) => {
+    globalThis.react = hooks;
+    return makeHooks(client, defaults).useEnqueue;
+  });
+
+  await draw("mail").enqueue({});
+
+  assert.equal(of("rpc")[0][1].p_workspace_id, "acme");
+  assert.deepEqual(of("schema")[0], ["work"]);
 });
