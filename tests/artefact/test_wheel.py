@@ -167,6 +167,20 @@ def test_the_command_says_its_version_without_its_extras(
 
 
 @pytest.mark.timeout(900)
+def test_what_travels_is_what_the_library_finds_and_nothing_of_this_project() -> None:
+    """Its documents and Node's own settings come along; its stages and pictures stay."""
+    found = {place.removeprefix("minutehand/resources/") for place in resource_files(ROOT).values()}
+
+    docs = {
+        f"docs/{name}.md" for name in ("http", "aws", "cost", "browser", "npm", "container", "sql")
+    }
+    node = {"node/package.json", "node/package-lock.json", "node/.npmrc"}
+    assert {*docs, *node, "CHANGELOG.md", "seed/seed.sql", "console/index.html"} <= found
+    assert "cloudformation/functions.yml" in found
+    left = ("stages.yml", "README.md", "DECISIONS.md", ".webp")
+    assert not [place for place in found if place.endswith(left)]
+
+
 def test_a_strangers_project_runs_its_job(
     environment: Path, project: Path, variables: dict[str, str], tmp_path: Path
 ) -> None:
