@@ -340,23 +340,6 @@ def test_an_unknown_version_is_refused(engine: Engine) -> None:
     assert engine.enqueue({}, job_type="strict", schema_version=1)
 
 
-def test_quotas_bind_members_in_every_way(engine: Engine) -> None:
-    """Bulk, single and direct; the service is not bound."""
-    engine.run("insert into queue.tenant_limits (workspace_id, max_pending) values (%s, 5)", ACME)
-    with engine.member(ADA) as ada:
-        ada.enqueue_many(4)
-        with pytest.raises(psycopg.Error) as refused:
-            ada.enqueue_many(2)
-        assert refusal(refused.value) == ("PT429", "quota_exceeded", "max_pending")
-        ada.run(INSERT, ACME, "work")
-        with pytest.raises(psycopg.Error) as refused:
-            ada.run(INSERT, ACME, "work")
-        assert refusal(refused.value)[:2] == ("PT429", "quota_exceeded")
-    engine.enqueue_many(10)
-
-    assert engine.one("select count(*) from public.jobs") == 15
-
-
 def test_a_trigger_of_ones_own_may_set_what_the_caller_did_not(engine: Engine) -> None:
     """By whichever function, what the row says in the end is where it stands."""
     engine.run(
@@ -381,23 +364,6 @@ def test_a_trigger_of_ones_own_may_set_what_the_caller_did_not(engine: Engine) -
 
     assert [lease["job"]["priority"] for lease in engine.lease(10)] == [10, 10, 20, 20]
     assert engine.one("select count(*) from queue.deferred") == 2
-
-
-def test_a_repeat_gets_its_job_whatever_the_quota(engine: Engine) -> None:
-    """A retry after a lost answer makes nothing new, so there is nothing to refuse."""
-    with engine.member(ADA) as ada:
-        by_key = ada.enqueue(idempotency_key="k")
-        held = ada.enqueue(unique={"key": "u"})
-        engine.run(
-            "insert into queue.tenant_limits (workspace_id, max_pending) values (%s, 2)", ACME
-        )
-        engine.enqueue()
-
-        assert ada.enqueue(idempotency_key="k") == by_key
-        assert ada.enqueue(unique={"key": "u"}) == held
-        with pytest.raises(psycopg.Error) as refused:
-            ada.enqueue(priority=7)
-        assert refusal(refused.value)[:2] == ("PT429", "quota_exceeded")
 
 
 def test_a_statement_may_end_what_it_inserts(engine: Engine) -> None:

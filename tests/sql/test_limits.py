@@ -21,6 +21,7 @@ from tests.support.engine import (
     Engine,
     broken_invariants,
     handle,
+    ids_of,
     refusal,
 )
 from tests.support.functions import until_waiting
@@ -120,6 +121,21 @@ def test_a_key_limit_spans_priorities_and_queues(engine: Engine) -> None:
         engine.enqueue(concurrency_key="k", priority=priority, queue=f"q{priority}")
 
     assert len(engine.lease(10)) == 1
+
+
+def test_a_key_is_that_of_a_type_in_a_workspace(engine: Engine) -> None:
+    """What one tenant's key holds is no slot of another's, nor of another type's."""
+    engine.stop_clock()
+    engine.register("work", key_concurrency=1)
+    engine.register("bill", key_concurrency=1)
+    engine.enqueue(concurrency_key="k")
+    engine.lease_one()
+    others = [
+        engine.enqueue(concurrency_key="k", workspace=GLOBEX),
+        engine.enqueue(concurrency_key="k", job_type="bill"),
+    ]
+
+    assert set(ids_of(engine.lease(10))) == set(others)
 
 
 def test_a_blocked_key_does_not_hold_up_the_others(engine: Engine) -> None:
@@ -434,50 +450,3 @@ def test_an_open_transaction_of_a_user_blocks_neither_enqueue_nor_lease(engine: 
         engine.settle(engine.lease_one())
         slow.run("commit")
     assert len(engine.lease()) == 1
-
-
-def test_a_small_quota_is_exact_under_races(engine: Engine) -> None:
-    """Enqueues into a limited workspace see those before them; others wait for nobody."""
-    for workspace, most in ((ACME, 2), (GLOBEX, 3000)):
-        limits = {"max_pending": most}
-        engine.rpc("set_workspace_limits", p_workspace_id=workspace, p_limits=limits)
-
-    with engine.member(ADA) as first, engine.member(BOB) as second, engine.member(EVE) as other:
-        with first.connection.transaction():
-            first.enqueue_many(2)
-            for session in (second, other):
-                session.run("set lock_timeout = '100ms'")
-            with pytest.raises(psycopg.errors.LockNotAvailable):
-                second.enqueue()
-            with other.connection.transaction():
-                other.enqueue(workspace=GLOBEX)
-                with engine.member(EVE) as beside:
-                    beside.enqueue(workspace=GLOBEX)
-            engine.enqueue()  # a service
-        with pytest.raises(psycopg.Error) as refused:
-            second.enqueue()
-
-    assert refusal(refused.value) == ("PT429", "quota_exceeded", "max_pending")
-
-
-def test_a_large_quotas_count_may_be_ten_seconds_old_and_no_older(engine: Engine) -> None:
-    """A count that is believed for longer keeps a workspace shut after its jobs have ended."""
-    engine.stop_clock()
-    limits = {"max_pending": 3000}
-    engine.rpc("set_workspace_limits", p_workspace_id=ACME, p_limits=limits)
-    count = (
-        "insert into queue.live_counts values (%s, 5000, queue.clock() - %s * interval '1 second')"
-        " on conflict (workspace_id)"
-        " do update set live = excluded.live, counted_at = excluded.counted_at"
-    )
-
-    with engine.member(ADA) as ada:
-        engine.run(count, ACME, 1)
-        with pytest.raises(psycopg.Error) as refused:
-            ada.enqueue()
-        engine.run(count, ACME, 11)
-        ada.enqueue()
-
-    assert refusal(refused.value) == ("PT429", "quota_exceeded", "max_pending")
-    kept = "select live from queue.live_counts where counted_at = queue.clock()"
-    assert engine.rows(kept) == [1]

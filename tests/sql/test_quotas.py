@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import psycopg
 import pytest
 
-from tests.support.engine import ACME, ADA, EVE, GLOBEX, Engine, refusal
+from tests.support.engine import ACME, ADA, BOB, EVE, GLOBEX, Engine, refusal
 from tests.support.functions import until_waiting
 
 SEALED = "mh1.a2V5.d3JhcHBlZA==.Ym9keQ=="
@@ -170,6 +170,88 @@ def test_a_person_enqueues_no_faster_than_their_limit(engine: Engine, way: str) 
     with engine.member(EVE) as eve:
         eve.enqueue(workspace=GLOBEX)
     engine.enqueue_many(50)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_quotas_bind_members_in_every_way(engine: Engine, way: str) -> None:
+    """The last job that is allowed is made, the next refused; the service is not bound."""
+    engine.rpc("set_workspace_limits", p_workspace_id=ACME, p_limits={"max_pending": 5})
+    with engine.member(ADA) as ada:
+        ada.enqueue_many(4)
+        with pytest.raises(psycopg.Error) as refused:
+            ada.enqueue_many(2)
+        assert refusal(refused.value) == ("PT429", "quota_exceeded", "max_pending")
+        WAYS[way](ada)
+        with pytest.raises(psycopg.Error) as refused:
+            WAYS[way](ada)
+        assert refusal(refused.value) == ("PT429", "quota_exceeded", "max_pending")
+    engine.enqueue_many(10)
+
+    assert engine.one("select count(*) from public.jobs") == 15
+
+
+def test_a_repeat_gets_its_job_whatever_the_quota(engine: Engine) -> None:
+    """A retry after a lost answer makes nothing new, so there is nothing to refuse."""
+    with engine.member(ADA) as ada:
+        by_key = ada.enqueue(idempotency_key="k")
+        held = ada.enqueue(unique={"key": "u"})
+        engine.run(
+            "insert into queue.tenant_limits (workspace_id, max_pending) values (%s, 2)", ACME
+        )
+        engine.enqueue()
+
+        assert ada.enqueue(idempotency_key="k") == by_key
+        assert ada.enqueue(unique={"key": "u"}) == held
+        with pytest.raises(psycopg.Error) as refused:
+            ada.enqueue(priority=7)
+        assert refusal(refused.value)[:2] == ("PT429", "quota_exceeded")
+
+
+def test_a_small_quota_is_exact_under_races(engine: Engine) -> None:
+    """Enqueues into a limited workspace see those before them; others wait for nobody."""
+    for workspace, most in ((ACME, 2), (GLOBEX, 3000)):
+        limits = {"max_pending": most}
+        engine.rpc("set_workspace_limits", p_workspace_id=workspace, p_limits=limits)
+
+    with engine.member(ADA) as first, engine.member(BOB) as second, engine.member(EVE) as other:
+        with first.connection.transaction():
+            first.enqueue_many(2)
+            for session in (second, other):
+                session.run("set lock_timeout = '100ms'")
+            with pytest.raises(psycopg.errors.LockNotAvailable):
+                second.enqueue()
+            with other.connection.transaction():
+                other.enqueue(workspace=GLOBEX)
+                with engine.member(EVE) as beside:
+                    beside.enqueue(workspace=GLOBEX)
+            engine.enqueue()  # a service
+        with pytest.raises(psycopg.Error) as refused:
+            second.enqueue()
+
+    assert refusal(refused.value) == ("PT429", "quota_exceeded", "max_pending")
+
+
+def test_a_large_quotas_count_may_be_ten_seconds_old_and_no_older(engine: Engine) -> None:
+    """A count that is believed for longer keeps a workspace shut after its jobs have ended."""
+    engine.stop_clock()
+    limits = {"max_pending": 3000}
+    engine.rpc("set_workspace_limits", p_workspace_id=ACME, p_limits=limits)
+    count = (
+        "insert into queue.live_counts values (%s, 5000, queue.clock() - %s * interval '1 second')"
+        " on conflict (workspace_id)"
+        " do update set live = excluded.live, counted_at = excluded.counted_at"
+    )
+
+    with engine.member(ADA) as ada:
+        engine.run(count, ACME, 1)
+        with pytest.raises(psycopg.Error) as refused:
+            ada.enqueue()
+        engine.run(count, ACME, 11)
+        ada.enqueue()
+
+    assert refusal(refused.value) == ("PT429", "quota_exceeded", "max_pending")
+    kept = "select live from queue.live_counts where counted_at = queue.clock()"
+    assert engine.rows(kept) == [1]
 
 
 def test_a_repeated_key_costs_nothing(engine: Engine) -> None:
