@@ -41,6 +41,22 @@ def test_a_failing_job_backs_off_and_fails_after_its_last_attempt(engine: Engine
     assert outcomes == ["retry"] * 4 + ["failed"]
 
 
+def test_a_job_that_completes_in_the_end_shows_no_error(engine: Engine) -> None:
+    """Lists by error would name what went well; its attempts keep what happened."""
+    job_id = engine.enqueue()
+    engine.settle(engine.lease_one(), "retry", error=ERROR)
+    failed = engine.job(job_id)
+    engine.advance(70)
+    engine.settle(engine.lease_one())
+    completed = engine.job(job_id)
+
+    columns = ("error_message", "error_data", "error_fingerprint")
+    assert None not in [failed[column] for column in columns]
+    assert [completed[column] for column in columns] == [None] * 3
+    [before, _] = engine.rpc("job_attempts", p_job_id=job_id)["attempts"]
+    assert before["error_message"] == ERROR["message"]
+
+
 def test_backoff_grows_is_capped_and_spreads(engine: Engine) -> None:
     """For every policy and attempt: within its bounds, never above the cap."""
 

@@ -86,6 +86,14 @@ def test_a_key_expires(engine: Engine) -> None:
     assert [engine.enqueue(**other) for other in others] == kept
 
 
+def test_a_key_goes_with_its_job(engine: Engine) -> None:
+    """A key that outlived it would answer with a job that is not there."""
+    first = engine.enqueue(idempotency_key="k")
+    engine.run("delete from public.jobs")
+
+    assert engine.enqueue({"n": 2}, idempotency_key="k") != first
+
+
 def test_a_plain_insert_takes_a_key_as_a_call_does(engine: Engine) -> None:
     """And is refused where a call would get the earlier job."""
     insert = (

@@ -47,27 +47,6 @@ def test_retention_deletes_in_bounded_batches_by_status(engine: Engine) -> None:
     assert [str(one) for one in engine.rows("select id from public.jobs")] == [live]
 
 
-def test_a_result_stays_while_its_parent_waits_for_a_slower_child(engine: Engine) -> None:
-    """However long ago it ended; it leaves once its parent has it."""
-    engine.enqueue()
-    parent = engine.lease_one()
-    children = engine.spawn(parent, "s", [{"job_type": "work"}, {"job_type": "work"}])
-    engine.settle(parent, "waiting", wait={"kind": "children", "name": "all", "job_ids": children})
-    quick, slow = engine.lease()
-    engine.settle(quick, "completed", result="kept")
-    engine.advance(40 * 86400)
-    engine.maintain()  # the slow one's lease ran out: another attempt has it
-    [slow] = engine.lease()
-    engine.settle(slow, "completed", result="late")
-
-    resumed = engine.lease_one()
-    assert {one["result"] for one in resumed["steps"]["all"]["children"]} == {"kept", "late"}
-    engine.settle(resumed, "waiting", wait={"kind": "event", "name": "e", "event": "later"})
-    engine.advance(60)
-    engine.maintain()
-    assert engine.one("select count(*) from public.jobs where id = %s", quick["job"]["id"]) == 0
-
-
 def in_a_minute(engine: Engine) -> str:
     """That instant."""
     return str(engine.one("select queue.clock() + interval '1 minute'"))
@@ -347,6 +326,14 @@ def test_failing_maintenance_stops_no_lease_and_shows_in_health(engine: Engine) 
     assert engine.lease_one()["job"]["id"] == job_id
     [task] = engine.rpc("queue_health")["failing_maintenance"]
     assert task["name"] == "retention"
+    engine.rpc(
+        "set_settings", p_settings={"retention_days": {"completed": 1, "cancelled": 1, "failed": 1}}
+    )
+    for seconds, failures in ((600, [0]), (3600, [])):  # one that heals is shown for an hour
+        engine.advance(seconds)
+        engine.maintain()
+        tasks = engine.rpc("queue_health")["failing_maintenance"]
+        assert [task["failures"] for task in tasks] == failures
 
 
 def test_statistics_count_without_reading_history(engine: Engine) -> None:

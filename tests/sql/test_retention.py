@@ -1,5 +1,5 @@
 # ruff: noqa: E501 - requests stay on one line
-"""What members see of retention and of a schedule's future runs."""
+"""How long ended jobs are kept; what members see of that and of a schedule's future runs."""
 
 from __future__ import annotations
 
@@ -9,6 +9,58 @@ import psycopg
 import pytest
 
 from tests.support.engine import ACME, ADA, BOB, EVE, GLOBEX, Engine, refusal
+
+
+def test_a_types_own_retention_is_shorter_or_longer(engine: Engine) -> None:
+    """Both directions against the setting of 30 days."""
+    engine.register("brief")
+    engine.register("kept")
+    engine.rpc("set_retention", p_job_type="brief", p_days={"completed": 1})
+    engine.rpc("set_retention", p_job_type="kept", p_days={"completed": 300})
+    engine.rpc("set_retention", p_job_type="work", p_days={"completed": 1})
+    engine.rpc("set_retention", p_job_type="work", p_days=None)
+    for job_type, days, answer in (
+        ("work", {"completed": -1}, ("PT400", "invalid_argument", "days")),
+        ("typo", {"completed": 1}, ("PT404", "unknown_job_type", "typo")),
+    ):
+        with pytest.raises(psycopg.Error) as refused:
+            engine.rpc("set_retention", p_job_type=job_type, p_days=days)
+        assert refusal(refused.value) == answer
+    for job_type in ("work", "brief", "kept"):
+        engine.enqueue(job_type=job_type)
+    engine.run_all()
+
+    def left(days: float) -> list[str]:
+        engine.advance(days * 86400)
+        engine.lease_call(0)
+        engine.advance(601)
+        engine.lease_call(0)
+        return engine.rows("select job_type from public.jobs order by 1")
+
+    assert left(2) == ["kept", "work"]
+    assert left(30) == ["kept"]
+    assert left(300) == []
+
+
+def test_a_result_stays_while_its_parent_waits_for_a_slower_child(engine: Engine) -> None:
+    """However long ago it ended; it leaves once its parent has it."""
+    engine.enqueue()
+    parent = engine.lease_one()
+    children = engine.spawn(parent, "s", [{"job_type": "work"}, {"job_type": "work"}])
+    engine.settle(parent, "waiting", wait={"kind": "children", "name": "all", "job_ids": children})
+    quick, slow = engine.lease()
+    engine.settle(quick, "completed", result="kept")
+    engine.advance(40 * 86400)
+    engine.maintain()  # the slow one's lease ran out: another attempt has it
+    [slow] = engine.lease()
+    engine.settle(slow, "completed", result="late")
+
+    resumed = engine.lease_one()
+    assert {one["result"] for one in resumed["steps"]["all"]["children"]} == {"kept", "late"}
+    engine.settle(resumed, "waiting", wait={"kind": "event", "name": "e", "event": "later"})
+    engine.advance(60)
+    engine.maintain()
+    assert engine.one("select count(*) from public.jobs where id = %s", quick["job"]["id"]) == 0
 
 
 def test_members_see_how_long_jobs_are_kept_and_what_was_removed(engine: Engine) -> None:

@@ -71,37 +71,6 @@ def test_settings_are_changed_by_name_and_checked(engine: Engine) -> None:
     assert refusal(refused.value) == ("PT400", "invalid_argument", "settings")
 
 
-def test_a_types_own_retention_is_shorter_or_longer(engine: Engine) -> None:
-    """Both directions against the setting of 30 days."""
-    engine.register("brief")
-    engine.register("kept")
-    engine.rpc("set_retention", p_job_type="brief", p_days={"completed": 1})
-    engine.rpc("set_retention", p_job_type="kept", p_days={"completed": 300})
-    engine.rpc("set_retention", p_job_type="work", p_days={"completed": 1})
-    engine.rpc("set_retention", p_job_type="work", p_days=None)
-    for job_type, days, answer in (
-        ("work", {"completed": -1}, ("PT400", "invalid_argument", "days")),
-        ("typo", {"completed": 1}, ("PT404", "unknown_job_type", "typo")),
-    ):
-        with pytest.raises(psycopg.Error) as refused:
-            engine.rpc("set_retention", p_job_type=job_type, p_days=days)
-        assert refusal(refused.value) == answer
-    for job_type in ("work", "brief", "kept"):
-        engine.enqueue(job_type=job_type)
-    engine.run_all()
-
-    def left(days: float) -> list[str]:
-        engine.advance(days * 86400)
-        engine.lease_call(0)
-        engine.advance(601)
-        engine.lease_call(0)
-        return engine.rows("select job_type from public.jobs order by 1")
-
-    assert left(2) == ["kept", "work"]
-    assert left(30) == ["kept"]
-    assert left(300) == []
-
-
 def test_registering_again_keeps_what_operators_set(engine: Engine) -> None:
     """A worker's start must not lift a pause or a retention."""
     engine.rpc("set_retention", p_job_type="work", p_days={"completed": 1})

@@ -132,8 +132,14 @@ def test_a_strangers_answer_finds_no_job(engine: Engine) -> None:
 
 
 def test_an_unanswered_question_takes_its_default(engine: Engine) -> None:
-    """People go on holiday."""
-    wait(engine, kind="ask", name="go", question="Go?", default="no", timeout_at=later(engine, 60))
+    """People go on holiday; who watches is told until when they may answer."""
+    until = later(engine, 60)
+    job_id = wait(engine, kind="ask", name="go", question="Go?", default="no", timeout_at=until)
+    event = (
+        "select data -> 'wait' from public.job_events where job_id = %s and type = 'job.waiting'"
+    )
+    asked = {"kind": "ask", "name": "go", "question": "Go?", "until": until}
+    assert engine.rows(event, job_id) == [asked]
     engine.advance(61)
 
     assert engine.lease_one()["steps"]["go"] == {"answer": "no", "timed_out": True}
@@ -143,11 +149,20 @@ def test_two_racing_answers_give_one(engine: Engine) -> None:
     """The second is told that nothing is asked any more."""
     job_id = wait(engine, kind="ask", name="go", question="Go?")
 
-    answers = engine.race(*[
-        lambda other, n=n: other.rpc("answer_job", p_job_id=job_id, p_answer={"answer": n}) for n in range(8)
-    ])  # fmt: skip
+    with engine.beside() as first:
+        first.run("begin")
+        first.rpc("answer_job", p_job_id=job_id, p_answer={"answer": 1})
 
-    assert len([answer for answer in answers if isinstance(answer, dict)]) == 1
+        def commit(other: Engine) -> None:
+            until_waiting(other.database)
+            first.run("commit")
+
+        [late, _] = engine.race(
+            lambda other: other.rpc("answer_job", p_job_id=job_id, p_answer={"answer": 2}), commit
+        )
+
+    assert refusal(late) == ("PT409", "invalid_state", "pending")
+    assert engine.step(job_id, "go")["answer"] == 1
     assert engine.events(job_id).count("job.resumed") == 1
 
 
