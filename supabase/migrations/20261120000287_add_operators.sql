@@ -304,7 +304,8 @@ begin
   insert into queue.operator_access (user_id, workspace_id, reason, expires_at)
   values (auth.uid(), v_workspace, v_reason, v_until)
   on conflict (user_id, workspace_id) do update set
-    expires_at = greatest(operator_access.expires_at, excluded.expires_at), reason = excluded.reason;
+    expires_at = greatest(operator_access.expires_at, excluded.expires_at), reason = excluded.reason
+  returning expires_at into v_until; -- an earlier opening may last longer
   return jsonb_build_object('workspace_id', v_workspace, 'name', v_name, 'expires_at', v_until);
 exception
   when invalid_text_representation or numeric_value_out_of_range then

@@ -75,8 +75,12 @@ def test_looking_again_and_again_is_one_look(engine: Engine, olga: Engine) -> No
     for _ in range(5):
         olga.rpc("operator_jobs", p_filter={"status": ["failed"]})
     olga.rpc("operator_jobs")
+    assert actions(olga) == [("list", True)] * 2
 
-    assert actions(olga) == [("list", True), ("list", True)]
+    engine.rpc("set_operator", p_user_id=ADA)
+    with engine.member(ADA) as ada:  # another person's look is another
+        ada.rpc("operator_jobs")
+    assert actions(olga) == [("list", True)] * 3
 
 
 def test_opening_a_job_gives_its_workspace_for_a_time_and_no_other(
@@ -104,12 +108,15 @@ def test_a_workspace_opened_again_for_less_time_stays_open_for_the_longer(
 ) -> None:
     """A second page of the same incident cuts no one's work short; eight hours are the most."""
     engine.stop_clock()
-    request = {"workspace_id": GLOBEX, "reason": "ticket 7"}
-    for minutes in (10_000, 5):
-        olga.rpc("operator_open", p_request={**request, "minutes": minutes})
+    told = {
+        olga.rpc("operator_open", p_request={"workspace_id": GLOBEX, **request})["expires_at"]
+        for request in ({"minutes": 10_000, "reason": "first"}, {"minutes": 5, "reason": "second"})
+    }
+    [opened] = olga.rpc("operator_session")["opened"]
     shift = engine.one("select expires_at - opened_at from queue.operator_access")
 
     assert shift == timedelta(hours=8)
+    assert (told, opened["reason"]) == ({opened["expires_at"]}, "second")
     for closed in (True, False):
         assert olga.rpc("operator_close", p_workspace_id=GLOBEX) == {"closed": closed}
     assert olga.rpc("operator_session") == {"operator": True, "opened": []}
@@ -367,13 +374,21 @@ def test_no_one_else_may(engine: Engine, function: str, arguments: dict[str, Any
 
 
 def test_an_operator_is_none_any_more_at_once(engine: Engine, olga: Engine) -> None:
-    """What they had open closes with it."""
+    """What they had open closes with it, and stays closed to who becomes one again."""
     engine.enqueue(workspace=ACME)
-    olga.rpc("operator_open", p_request={"workspace_id": ACME, "reason": "ticket 7"})
-    engine.rpc("set_operator", p_user_id=OLGA, p_operator=False)
+    ends: list[Callable[[], object]] = [
+        lambda: engine.rpc("set_operator", p_user_id=OLGA, p_operator=False),
+        lambda: engine.run("delete from queue.operators where user_id = %s", OLGA),
+    ]
+    for end in ends:
+        olga.rpc("operator_open", p_request={"workspace_id": ACME, "reason": "ticket 7"})
+        end()
 
-    assert olga.rows("select id from public.jobs") == []
-    assert olga.rpc("operator_session") == {"operator": False, "opened": []}
+        assert olga.rows("select id from public.jobs") == []
+        assert olga.rpc("operator_session") == {"operator": False, "opened": []}
+        if end is ends[0]:
+            engine.rpc("set_operator", p_user_id=OLGA)
+            assert olga.rpc("operator_session") == {"operator": True, "opened": []}
 
 
 def test_workers_are_listed_with_what_they_hold_and_how_they_are(
