@@ -197,6 +197,8 @@ def test_since_when_and_for_whom(engine: Engine) -> None:
     succeeded = [engine.enqueue(job_type=name) for name in ("work", "other")]
     for name in ("work", "other"):
         engine.settle(engine.lease_one(job_types=[name]))
+    theirs = engine.enqueue(workspace=GLOBEX)
+    engine.settle(engine.lease_one())
     failed(engine, of=f"other/{ACME}")
     failed(engine, type="KeyError")
     ids = [failed(engine), failed(engine), failed(engine, of=f"work/{GLOBEX}")]
@@ -209,6 +211,7 @@ def test_since_when_and_for_whom(engine: Engine) -> None:
     assert (whole["jobs"], whole["workspaces"]) == (3, 2)
     assert own["first_seen_at"] is not None
     assert own["last_success_at"] == engine.job(succeeded[0])["finished_at"]
+    assert whole["last_success_at"] == engine.job(theirs)["finished_at"]
 
 
 def test_every_list_names_the_type_of_the_exception(engine: Engine) -> None:

@@ -94,7 +94,23 @@ def test_a_workspace_sees_its_own_figures(engine: Engine) -> None:
         own = ada.rpc("queue_stats", p_workspace_id=ACME)["backlog"]
 
     assert (own["jobs"], own["verdict"], own["detail"]) == (0, "pass", "nothing is due")
-    assert backlog(engine, GLOBEX)["detail"] == "1,001 wait: no worker serves forgotten"
+    theirs = backlog(engine, GLOBEX)
+    assert theirs["detail"] == "1,001 wait: no worker serves forgotten"
+    # what alarms go by leaves out what the workers that run cannot help
+    assert (theirs["oldest_due_seconds"], theirs["unserved"]["oldest_seconds"] >= 0) == (None, True)
+
+
+def test_a_workspaces_own_limit_holds_back_its_jobs_alone(engine: Engine) -> None:
+    """They wait for it as others do for the limit of their type."""
+    engine.rpc("set_workspace_limits", p_workspace_id=GLOBEX, p_limits={"max_running": 1})
+    for workspace in (ACME, GLOBEX):
+        engine.enqueue_many(2, workspace=workspace)
+    assert len(engine.lease(10)) == 3
+    engine.enqueue()
+
+    found = backlog(engine)
+
+    assert (found["at_limit"]["jobs"], found["ready"]["jobs"]) == (1, 1)
 
 
 def test_more_than_is_counted_is_a_warning(engine: Engine) -> None:

@@ -227,11 +227,14 @@ def test_handing_back_does_not_spend_an_attempt(engine: Engine, outcome: str) ->
 
 
 def test_a_snooze_lasts_until_the_instant_it_names(engine: Engine) -> None:
-    """And not the minute of one that names none."""
+    """And not the minute of one that names none; it counts as a snooze and as no attempt."""
     job_id = engine.enqueue()
+    engine.settle(engine.lease_one(), "snoozed", delay_seconds=0)
     until = engine.one("select queue.clock() + interval '2 hours'").isoformat()
     engine.settle(engine.lease_one(), "snoozed", until=until)
 
+    job = engine.job(job_id)
+    assert (job["snoozes"], job["attempts"]) == (2, 0)
     engine.advance(7100)
     assert engine.lease() == []
     engine.advance(101)

@@ -319,6 +319,17 @@ def test_counts_are_those_of_the_states(engine: Engine) -> None:
     assert told["counts"] == dict.fromkeys(STATUSES, 0) | dict(plain)
 
 
+def test_children_are_counted_in_their_own_workspace_alone(engine: Engine) -> None:
+    """The id of another tenant's job tells nothing of what it is doing."""
+    parent = engine.enqueue(workspace=GLOBEX)
+    engine.spawn(engine.lease_one(), "s", [{"job_type": "work"}] * 2)
+
+    for workspace, count in ((ACME, 0), (GLOBEX, 2)):
+        told = engine.rpc("count_jobs", p_workspace_id=workspace, p_filter={"parent_id": parent})
+        assert told["counts"] == dict.fromkeys(STATUSES, 0) | {"pending": count}
+        assert told["states"]["queued"] == count
+
+
 def test_counts_by_state_are_those_of_the_list(engine: Engine) -> None:
     """Both leave out jobs of internal types in every state, unless the filter names their type."""
     engine.stop_clock()

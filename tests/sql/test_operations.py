@@ -447,6 +447,18 @@ def test_all_jobs_are_not_chosen_by_naming_none(
     assert begin(engine, "retry", {})["created"]
 
 
+def test_a_retry_is_of_failed_jobs_unless_it_names_cancelled_ones(engine: Engine) -> None:
+    """What a person stopped does not start again with what went wrong."""
+    [failed] = fail_some(engine, 1)
+    cancelled = engine.enqueue()
+    engine.rpc("cancel_job", p_job_id=cancelled)
+
+    act(engine, "retry", {})
+    assert (engine.status(failed), engine.status(cancelled)) == ("pending", "cancelled")
+    act(engine, "retry", {"status": ["cancelled"]})
+    assert engine.status(cancelled) == "pending"
+
+
 def test_the_newest_within_a_limit_are_chosen(engine: Engine) -> None:
     """And it says that others match."""
     ids = fail_some(engine, 25)
