@@ -182,6 +182,21 @@ def test_maintenance_looks_by_itself_once_a_minute(engine: Engine) -> None:
     assert announced(engine) == ["alert.raised"]
 
 
+def test_more_alerts_than_one_look_takes_have_their_turn(engine: Engine) -> None:
+    """Those made last would otherwise never be looked at."""
+    engine.run("update queue.settings set value = '1000' where name = 'max_alerts'")
+    engine.run(
+        "insert into queue.alerts (workspace_id, name, metric, threshold)"
+        " select %s, n, 'failed', 1 from generate_series(1, 201) as n",
+        ACME,
+    )
+
+    for left in (1, 0):
+        look(engine)
+        unseen = "select count(*) from queue.alerts where checked_at is null"
+        assert engine.one(unseen) == left
+
+
 def test_one_of_a_type_watches_no_other_and_one_switched_off_none(engine: Engine) -> None:
     """Switched on again, it may be raised again."""
     engine.register("other")

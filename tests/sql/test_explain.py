@@ -159,17 +159,19 @@ def test_each_limit_is_named_with_its_numbers(engine: Engine) -> None:
     """2 of 2 of key k, whatever runs of other keys, types and workspaces."""
     engine.stop_clock()
     beside: dict[str, Any] = {"workspace": GLOBEX, "concurrency_key": "k"}
-    policies: dict[str, tuple[dict[str, Any], list[dict[str, Any]]]] = {
-        "key_limit": ({"key_concurrency": 2}, [beside, {"concurrency_key": "o"}]),
-        "workspace_type_limit": ({"workspace_concurrency": 2}, [beside]),
-        "type_limit": ({"max_concurrency": 2}, []),
-        "rate_limited": ({"rate_limit": {"limit": 2, "per_seconds": 600}}, []),
-    }
+    rate = {"limit": 2, "per_seconds": 600}
+    policies: list[tuple[str, dict[str, Any], list[dict[str, Any]]]] = [
+        ("key_limit", {"key_concurrency": 2}, [beside, {"concurrency_key": "o"}]),
+        ("workspace_type_limit", {"workspace_concurrency": 2}, [beside]),
+        ("type_limit", {"max_concurrency": 2}, []),
+        ("rate_limited", {"rate_limit": rate}, []),
+        ("rate_limited", {"rate_limit": {**rate, "per_key": True}}, [beside]),
+    ]
     engine.register("earlier")
     engine.enqueue(job_type="earlier", concurrency_key="k")
     engine.lease_one()
     engine.advance(1)
-    for number, (word, (policy, others)) in enumerate(policies.items()):
+    for number, (word, policy, others) in enumerate(policies):
         name = f"t{number}"
         engine.register(name, **policy)
         engine.run("update queue.job_types set run_p95_ms = 5000 where job_type = %s", name)
@@ -191,9 +193,9 @@ def test_each_limit_is_named_with_its_numbers(engine: Engine) -> None:
             assert said["data"] == {"running": 2, "limit": 2}
         assert starts_in(engine, left) == timedelta(seconds=300 if word == "rate_limited" else 5)
 
-    engine.rpc("set_workspace_limits", p_workspace_id=ACME, p_limits={"max_running": 10})
+    engine.rpc("set_workspace_limits", p_workspace_id=ACME, p_limits={"max_running": 12})
     said = explain(engine, engine.enqueue())
-    assert (said["reason"], said["data"]) == ("workspace_limit", {"running": 10, "limit": 10})
+    assert (said["reason"], said["data"]) == ("workspace_limit", {"running": 12, "limit": 12})
 
 
 def test_a_place_in_the_line_is_counted_and_estimated(engine: Engine) -> None:

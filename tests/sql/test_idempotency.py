@@ -65,7 +65,7 @@ def test_keys_of_other_types_and_workspaces_do_not_meet(engine: Engine) -> None:
 
 
 def test_a_key_expires(engine: Engine) -> None:
-    """After its time the key may be used anew; before, an ended job is answered too."""
+    """After its time, by default a day, the key may be used anew; before, an ended job is answered too."""
     engine.stop_clock()
     engine.register("other")
     key: dict[str, Any] = {"idempotency_key": "k", "idempotency_ttl_seconds": 60.0}
@@ -84,6 +84,10 @@ def test_a_key_expires(engine: Engine) -> None:
     engine.advance(59)
     assert engine.enqueue({"n": 2}, **key) == second
     assert [engine.enqueue(**other) for other in others] == kept
+    engine.advance(86_400 - 60 - 59 - 1)
+    assert [engine.enqueue(**other) for other in others[:1]] == kept[:1]
+    engine.advance(1)
+    assert [engine.enqueue(**other) for other in others[:1]] != kept[:1]
 
 
 def test_a_key_goes_with_its_job(engine: Engine) -> None:

@@ -444,7 +444,10 @@ def test_failures_of_all_workspaces_are_grouped(engine: Engine, olga: Engine) ->
 def test_old_actions_and_expired_access_are_removed(engine: Engine, olga: Engine) -> None:
     """An audit of 400 days by default, not for ever."""
     olga.rpc("operator_open", p_request={"workspace_id": ACME, "reason": "ticket 7"})
-    engine.run("update queue.actions set at = at - interval '401 days'")
+    engine.run("update queue.actions set at = at - interval '399 days'")
+    engine.run("select queue.prune(100, queue.clock())")
+    assert engine.one("select count(*) from queue.actions") == 1
+    engine.run("update queue.actions set at = at - interval '2 days'")
     engine.run("update queue.operator_access set expires_at = queue.clock() - interval '1 hour'")
     engine.run("select queue.prune(100, queue.clock())")
 

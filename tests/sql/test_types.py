@@ -313,6 +313,21 @@ def test_a_whole_number_counts_however_it_is_written(engine: Engine) -> None:
         assert {row[name] for name in names} == {number}
 
 
+def test_an_older_worker_does_not_undo_what_a_newer_one_published(engine: Engine) -> None:
+    """Both run while one deploy replaces another; the same version published again counts."""
+    answers = [
+        engine.rpc(
+            "register_job_types",
+            p_types=[{"job_type": "bill", "schema_version": version, "max_attempts": attempts}],
+        )["registered"]
+        for version, attempts in ((2, 7), (1, 3), (2, 8))
+    ]
+
+    assert answers == [1, 0, 1]
+    kept = "select schema_version, max_attempts from queue.job_types where job_type = 'bill'"
+    assert engine.one(kept) == (2, 8)
+
+
 def test_what_is_left_out_or_null_takes_the_default(engine: Engine) -> None:
     """As the models send it, and as people write it in SQL."""
     engine.register("bare")

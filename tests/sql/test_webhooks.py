@@ -238,6 +238,7 @@ def test_a_workspaces_deliveries_hold_three_slots(engine: Engine) -> None:
 def test_a_webhook_that_keeps_failing_is_disabled_with_its_reason(engine: Engine) -> None:
     """And its pending deliveries are not sent; enabled again, it has all its tries."""
     engine.stop_clock()
+    assert engine.one("select queue.setting('webhook_failures_max')") == 20
     engine.run("update queue.settings set value = '3' where name = 'webhook_failures_max'")
     made = subscribe(engine)
     for _ in range(4):
