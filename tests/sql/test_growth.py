@@ -121,6 +121,26 @@ def test_rows_that_are_kept_for_a_time_are_found_by_an_index(engine: Engine) -> 
     ) == []  # fmt: skip
 
 
+def test_each_table_is_kept_for_as_long_as_its_readers_look_back(engine: Engine) -> None:
+    """Charts of a month, runs of a day, keys until they expire: neither less nor a year of it."""
+    spans = {
+        "00:00:00": "job_keys operator_access artefacts",
+        "01:00:00": "failures type_minutes caller_buckets",
+        "1 day": "ticks guest_sessions",
+        "7 days": "last_deliveries",
+        "8 days": "stat_minutes",
+        "30 days": "batches schedule_slots removals workers deploys named_events proven"
+        " storage_samples",
+        "31 days": "stat_hours message_minutes",
+        "1 year": "receipts",
+    }
+
+    kept = dict(engine.rows("select relation, keep::text from queue.kept_rows"))
+
+    for span, tables in spans.items():
+        assert {kept[table] for table in tables.split()} == {span}
+
+
 def test_nothing_of_a_deleted_tenant_is_left_an_hour_later(engine: Engine) -> None:
     """Asked of the catalogue, so that a new table cannot be left out."""
     gone = str(engine.one("insert into public.workspaces (name) values ('Gone') returning id"))

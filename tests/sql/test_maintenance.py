@@ -370,8 +370,11 @@ def test_a_tenant_sees_only_its_own_numbers(engine: Engine) -> None:
     """The whole is the operator's."""
     engine.enqueue_many(3)
     engine.enqueue_many(5, workspace=GLOBEX)
+    for kind, name in (("workspace", GLOBEX), ("queue", "slow")):
+        engine.rpc("pause_jobs", p_request={"kind": kind, "name": name, "reason": "ours"})
     with engine.member(ADA) as ada:
         own = ada.rpc("queue_stats", p_workspace_id=ACME)
+        assert [pause["name"] for pause in own["pauses"]] == ["slow"]
         assert (own["live"]["queued"], own["types"]["work"]["enqueued"]) == (3, 3)
         assert own["workers"] is own["limits"] is own["messages"] is None
         with pytest.raises(psycopg.Error) as refused:

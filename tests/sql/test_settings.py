@@ -8,7 +8,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from tests.support.engine import ACME, ADA, BOB, EVE, Engine, refusal
+from tests.support.engine import ACME, ADA, BOB, EVE, GLOBEX, Engine, refusal
 
 
 def test_a_manager_throttles_the_workspace_but_cannot_lift_the_operators_cap(
@@ -27,6 +27,8 @@ def test_a_manager_throttles_the_workspace_but_cannot_lift_the_operators_cap(
         assert engine.lease(20) == []  # which sets the workspace aside for a second
         ada.rpc("set_workspace_limits", p_workspace_id=ACME, p_limits={"own_max_running": 50})
         assert len(engine.lease(20)) == 3
+        engine.enqueue(workspace=GLOBEX)
+        engine.lease_one()
         limits = ada.rpc("workspace_limits", p_workspace_id=ACME)
     assert limits.items() >= {**most, "own_max_running": 50, "running": 5}.items()
     none = dict.fromkeys(most, None)

@@ -379,7 +379,7 @@ def test_a_delivery_never_carries_another_workspaces_event(engine: Engine) -> No
 @pytest.mark.parametrize(
     "url",
     ["http://example.com/", "https://localhost/", "https://127.0.0.1/", "https://10.1.2.3/x", "https://192.168.0.1:8443/", "https://169.254.169.254/latest",
-     "https://[::1]/", "https://[fe80::1]/", "https://[::ffff:10.0.0.1]/", "https://2130706433/", "https://0x7f.1/", "https://user:pw@example.com/",
+     "https://[::1]/", "https://[fe80::1]/", "https://[::ffff:10.0.0.1]/", "https://2130706433/", "https://0x7f.1/", "https://127.0.0.0x1/", "https://user:pw@example.com/",
      "https://db.internal/", "https://printer/", "ftp://example.com/", "https://", "https://100.64.0.1/", "https://127.1/",
      "https://0177.0.0.1/", "https://10.010.1.1/", "https://①②⑦.⓪.⓪.①/", "https://\uff11\uff12\uff17.\uff10.\uff10.\uff11/", "https://93.184.216。34/",
      "https://0.0.0.0/", "https://172.31.0.1/", "https://192.0.0.8/", "https://198.19.0.1/", "https://224.0.0.1/", "https://[::]/", "https://[64:ff9b::7f00:1]/",
