@@ -33,7 +33,7 @@ def fail(engine: Engine, lease: dict[str, Any]) -> None:
 
 def test_a_deploy_is_seen_since_its_first_worker(engine: Engine) -> None:
     """While two overlap neither is new again; one that is gone and comes back is."""
-    for commit in (OLD, OLD, NEW, OLD, NEW):
+    for commit in (OLD, OLD, NEW, *[OLD, NEW] * 6):
         seen(engine, commit, worker=commit["commit"][:1])
         engine.advance(60)
     assert [commit for (commit,) in deploys(engine)] == [NEW["commit"], OLD["commit"]]

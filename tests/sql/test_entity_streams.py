@@ -99,6 +99,16 @@ def test_two_who_write_at_once_leave_no_gap(seeded: Database, first: str) -> Non
     assert [each["seq"] for each in told] == list(range(1, len(told) + 1))
 
 
+def test_an_event_needs_no_data(seeded: Database) -> None:
+    """Its type may say all; readers find an object there in any case."""
+    note = make(seeded)
+
+    run(seeded, APPEND, note, Jsonb([{"type": "closed"}]))
+
+    [told] = read(seeded, note, 2)["events"]
+    assert (told["type"], told["data"]) == ("closed", {})
+
+
 def test_a_page_continues_after_a_number_and_says_how_it_ended(seeded: Database) -> None:
     """`more` until the last one is read; `ended` once the note has."""
     note = make(seeded)

@@ -330,6 +330,20 @@ def test_children_are_counted_in_their_own_workspace_alone(engine: Engine) -> No
         assert told["states"]["queued"] == count
 
 
+def test_dead_letters_are_grouped_in_their_own_workspace_alone(engine: Engine) -> None:
+    """By what went wrong, the largest group first; another tenant's errors are its own."""
+    errors = [(ACME, "A"), (ACME, "B"), (ACME, "B"), (GLOBEX, "A"), (GLOBEX, "C")]
+    for workspace, kind in errors:
+        engine.enqueue(workspace=workspace)
+        engine.settle(engine.lease_one(), "failed", error={"type": kind, "message": "no"})
+
+    with engine.member(ADA) as ada:
+        found = ada.rpc("dead_letters", p_workspace_id=ACME)
+
+    groups = [(group["error_message"], group["jobs"]) for group in found["groups"]]
+    assert (groups, found["more"]) == ([("B: no", 2), ("A: no", 1)], False)
+
+
 def test_counts_by_state_are_those_of_the_list(engine: Engine) -> None:
     """Both leave out jobs of internal types in every state, unless the filter names their type."""
     engine.stop_clock()

@@ -123,6 +123,16 @@ def test_a_person_sees_who_wants_to_add_them_and_says_yes_or_no(engine: Engine) 
     ]
 
 
+def test_who_is_a_member_by_then_gets_the_role_of_the_invitation(engine: Engine) -> None:
+    """A migration, or plain SQL, may have added them since they were invited."""
+    engine.rpc("set_member", p_workspace_id=ACME, p_email="eve@globex.test", p_role="manager")
+    added = "insert into public.workspace_members (workspace_id, user_id) values (%s, %s)"
+    engine.run(added, ACME, EVE)
+
+    assert accept(engine, EVE)["role"] == "manager"
+    assert role_of(engine, EVE) == "manager"
+
+
 def test_no_one_accepts_anothers_invitation(engine: Engine) -> None:
     """The invitation is the address's, whatever workspace a caller names."""
     engine.rpc("set_member", p_workspace_id=ACME, p_email="new@acme.test")

@@ -239,6 +239,8 @@ def test_log_lines_are_searched_over_jobs(engine: Engine) -> None:
         "search_logs", p_workspace_id=ACME, p_filter={"level": "error", "job_type": "work"}
     )
     assert [line["log_level"] for line in errors["lines"]] == ["error"] * 3
+    worse = engine.rpc("search_logs", p_workspace_id=ACME, p_filter={"level": "warning"})
+    assert worse["lines"] == errors["lines"]
     beside = engine.rpc("search_logs", p_workspace_id=ACME, p_filter={"search": '"N": 3'})
     assert [line["metadata"] for line in beside["lines"]] == [{"n": 3}]
     with engine.member(ADA) as ada, pytest.raises(psycopg.Error) as refused:

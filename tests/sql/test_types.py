@@ -67,6 +67,21 @@ def test_a_type_whose_jobs_all_fail_has_no_success(engine: Engine) -> None:
     day = line(engine, "work")["day"]
     assert day["success_rate"] == 0
     assert [day[name] for name in ("completed", "cancelled", "retried", "lost")] == [0] * 4
+    engine.enqueue()
+    engine.settle(engine.lease_one(), "retry", retry_after_seconds=0, error={"type": "E"})
+    engine.settle(engine.lease_one())
+    assert line(engine, "work")["day"]["success_rate"] == 0.5  # of jobs, not of attempts
+
+
+def test_types_of_the_platform_are_listed_only_on_request(engine: Engine) -> None:
+    """Deliveries and alerts are no one's code."""
+
+    def internal(**asked: Any) -> set[str]:
+        types = engine.rpc("list_job_types", p_workspace_id=ACME, **asked)["types"]
+        return {each["job_type"] for each in types if each["internal"]}
+
+    assert internal() == set()
+    assert internal(p_internal=True) >= {"webhook_delivery", "alert"}
 
 
 def test_numbers_are_of_the_own_workspace(engine: Engine) -> None:
@@ -344,6 +359,40 @@ def test_what_is_left_out_or_null_takes_the_default(engine: Engine) -> None:
     words = {"queue": "default", "events": "full", "live": "full", "tagged_by": []}
     switches = dict.fromkeys(("rate_per_key", "internal", "signed"), False)
     assert times | backoff | words | switches | bare == bare | times | backoff | words | switches
+
+
+def test_a_type_published_again_is_as_it_was_published_last(engine: Engine) -> None:
+    """What a processor no longer says does not hold any more."""
+    numbers = dict.fromkeys(
+        (
+            "max_concurrency", "workspace_concurrency", "key_concurrency", "lease_seconds",
+            "timeout_seconds", "max_attempts", "ageing_seconds",
+        ),
+        7,
+    )  # fmt: skip
+    engine.register("bare")
+    engine.register(
+        "again",
+        **numbers,
+        queue="slow",
+        events="minimal",
+        live="off",
+        signed=True,
+        description="More.",
+        tagged_by=["customer"],
+        payload_schema={"type": "object"},
+        backoff={"first_seconds": 7, "cap_seconds": 8, "factor": 9},
+        rate_limit={"limit": 7, "per_seconds": 8, "per_key": True},
+    )
+    named = {"job_type", "registered_at"}
+    bare, before = (policy_of(engine, name) for name in ("bare", "again"))
+    changed = {name for name in bare if bare[name] != before[name]} - named
+    assert len(changed) == len(numbers) + 7 + 3 + 3
+
+    engine.register("again")
+
+    after = policy_of(engine, "again")
+    assert {name for name in bare if bare[name] != after[name]} <= named
 
 
 def test_what_is_no_job_type_is_refused(engine: Engine) -> None:
