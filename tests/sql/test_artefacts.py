@@ -51,6 +51,7 @@ def test_a_file_is_replaced_under_its_address_and_read_whole(engine: Engine) -> 
     assert again["url"] == first["url"]
     assert key_of(other) == key_of(first)
     assert again["expires_at"] > other["expires_at"]
+    assert again["created_at"] > first["created_at"]  # when it was last written
     assert (again["media_type"], again["size_bytes"]) == ("image/png", len(content))
     assert base64.b64decode(read.pop("content")) == content
     assert read == again
