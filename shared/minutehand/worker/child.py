@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -54,6 +55,7 @@ async def run_child(
         stderr=asyncio.subprocess.PIPE,
         env=_environment(),
         limit=LINE_BYTES,
+        start_new_session=True,
     )
     assert child.stderr is not None
     try:
@@ -63,8 +65,9 @@ async def run_child(
             code = await child.wait()
     finally:
         if child.returncode is None:
+            # with what it has started, which would outlive it and hold our end of the pipe
             with contextlib.suppress(ProcessLookupError):
-                child.kill()
+                os.killpg(child.pid, signal.SIGKILL)
             await asyncio.shield(child.wait())
     if code == NOT_RUNNABLE:
         raise NotRunnable(f"{command[0]} cannot be run")

@@ -14,7 +14,8 @@ import psutil
 import pytest
 
 from minutehand.local.processes import has_ended
-from minutehand.worker.child import run_child
+from minutehand.worker import child_process
+from minutehand.worker.child import NotRunnable, run_child
 from tests.support.paths import ROOT
 
 
@@ -31,6 +32,13 @@ def program(folder: Path, does: str) -> str:
     return str(path)
 
 
+def is_running(pid: int) -> bool:
+    try:
+        return not has_ended(psutil.Process(pid))
+    except psutil.NoSuchProcess:
+        return False
+
+
 async def test_a_child_gets_no_environment_of_ours(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -38,11 +46,70 @@ async def test_a_child_gets_no_environment_of_ours(
     monkeypatch.setenv("SUPABASE_SECRET_KEY", "secret")
     said: list[str] = []
 
-    tell = program(tmp_path, "env >&2\nulimit -v >&2\n")
-    await run_child([tell], said.append, seconds=60, memory_bytes=1024**3)
+    tell = program(tmp_path, "env >&2\n")
+    assert await run_child([tell], said.append, seconds=60) == 0
 
-    assert {line.partition("=")[0] for line in said[:-1]} <= {"LC_ALL", "PWD", "SHLVL", "_"}
-    assert said[-1] == str(1024**2)
+    assert {line.partition("=")[0] for line in said} <= {"LC_ALL", "PWD", "SHLVL", "_"}
+
+
+async def test_a_child_has_no_more_memory_time_and_disk_than_it_is_given(tmp_path: Path) -> None:
+    """Of its processor's time a little more than of the wall's, which ends it by itself."""
+    said: list[str] = []
+    file = tmp_path / "written"
+    tell = program(
+        tmp_path,
+        "for limit in v t f c; do ulimit -$limit >&2; done\n"
+        f"exec head -c 5000 /dev/zero >{file} 2>/dev/null\n",
+    )
+
+    code = await run_child([tell], said.append, seconds=60.5, memory_bytes=1024**3, most_bytes=4096)
+
+    assert said == [str(1024**2), "65", "8", "0"]
+    assert (code != 0, file.stat().st_size) == (True, 4096)
+
+
+@pytest.mark.parametrize("does", ["exec sleep 600", "sleep 600 & echo $! >&2; wait"])
+async def test_a_child_that_takes_too_long_is_ended_with_all_it_started(
+    tmp_path: Path, does: str
+) -> None:
+    """A wrapper's program holds the pipe, and would keep the job until it ends by itself."""
+    said: list[str] = []
+    forking = program(tmp_path, f"echo $$ >&2\n{does}\n")
+    running = asyncio.create_task(run_child([forking], said.append, seconds=0.3))
+
+    await asyncio.wait({running}, timeout=60)
+
+    assert running.done()
+    assert isinstance(running.exception(), TimeoutError)
+    assert not any(is_running(int(child)) for child in said)
+
+
+async def test_what_is_no_program_is_said_to_be_none(tmp_path: Path) -> None:
+    """And not taken for a program that failed over its input."""
+    with pytest.raises(NotRunnable, match="nowhere cannot be run"):
+        await run_child([str(tmp_path / "nowhere")], print, seconds=60)
+
+
+async def test_a_line_without_end_is_read_in_parts(tmp_path: Path) -> None:
+    """Its length is up to who wrote the file, and no reason to fail."""
+    said: list[str] = []
+    tell = program(tmp_path, "head -c 200000 /dev/zero | tr '\\0' x >&2\necho .end >&2\n")
+
+    assert await run_child([tell], said.append, seconds=60) == 0
+
+    assert "".join(said) == "x" * 200_000 + ".end"
+    assert len(said) > 2
+
+
+def test_a_child_whose_parent_died_while_it_started_does_not_begin(tmp_path: Path) -> None:
+    """No one would end it."""
+    began = tmp_path / "began"
+    limits = ("1", str(2**31), "60", "0")
+    command = [sys.executable, child_process.__file__, *limits, "/bin/mkdir", str(began)]
+
+    code = subprocess.run(command, check=False, timeout=60).returncode
+
+    assert (code, began.exists()) == (1, False)
 
 
 async def test_a_cancel_ends_the_child(slow: str) -> None:
