@@ -1,0 +1,104 @@
+"""What a worker's process says to its supervisor, and that it is understood there."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from minutehand.clock import FrozenClock
+from minutehand.config import Settings
+from minutehand.functions.worker.supervisor import Began, Supervisor
+from minutehand.worker import channel
+from minutehand.worker.channel import Channel
+
+
+@pytest.fixture
+def pipe() -> Iterator[tuple[int, int]]:
+    """The supervisor's end and the worker's."""
+    ours, its = os.pipe()
+    yield ours, its
+    for descriptor in (ours, its):
+        try:
+            os.close(descriptor)
+        except OSError:  # closed by the test
+            continue
+
+
+async def understood(ours: int, child: Any) -> None:
+    """Have a supervisor read what was said so far."""
+    child.channel = asyncio.StreamReader()
+    child.channel.feed_data(os.read(ours, 1 << 16))
+    child.channel.feed_eof()
+    settings = Settings(supabase_url="http://x.test", supabase_publishable_key="k")
+    clock = FrozenClock()
+    clock.advance(seconds=7)
+    await Supervisor(settings, "app", {}, clock=clock)._read(child)
+
+
+def work(job: object, ctx: object) -> None:
+    """What an attempt runs."""
+
+
+def attempt(fence: int) -> Any:
+    return SimpleNamespace(
+        job_id="j", fence=fence, job_type="t", timeout_seconds=9.0, grace_seconds=2.0,
+        kind=SimpleNamespace(run=work),
+    )  # fmt: skip
+
+
+async def test_an_attempt_runs_from_its_beginning_to_its_end(pipe: tuple[int, int]) -> None:
+    """Two attempts at one job may overlap for a moment: each has its fence."""
+    ours, its = pipe
+    child = SimpleNamespace(running={}, beat_at=0.0, resident_mb=0)
+    worker = Channel(its)
+
+    worker.began(attempt(1))
+    worker.began(attempt(2))
+    worker.ended(attempt(1))
+    await understood(ours, child)
+
+    assert child.running == {
+        ("j", 2): Began(
+            job_id="j", fence=2, job_type="t", timeout_seconds=9.0, grace_seconds=2.0,
+            module=__name__, file=__file__, function="work", at=7.0,
+        )
+    }  # fmt: skip
+
+
+async def test_a_beat_says_how_much_memory_is_in_use(
+    pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(channel, "BEAT_SECONDS", 1e6)  # its thread outlives the pipe
+    ours, its = pipe
+    child = SimpleNamespace(running={}, beat_at=0.0, resident_mb=0)
+
+    Channel(its).beat()
+    await understood(ours, child)
+
+    assert child.beat_at == 7.0
+    assert child.resident_mb > 0
+
+
+def test_a_message_is_written_whole_however_little_the_pipe_takes(
+    pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours, its = pipe
+    real = os.write
+    monkeypatch.setattr(os, "write", lambda descriptor, line: real(descriptor, line[:5]))
+
+    Channel(its).say(ready=True, number=3)
+
+    assert os.read(ours, 100) == b'{"ready":true,"number":3}\n'
+
+
+def test_a_worker_without_supervisor_does_not_fail(pipe: tuple[int, int]) -> None:
+    """The end of its input ends it, in good order."""
+    ours, its = pipe
+    os.close(ours)
+
+    Channel(its).say(ready=True)
