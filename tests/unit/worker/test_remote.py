@@ -11,6 +11,7 @@ import pytest
 from minutehand.clock import FrozenClock
 from minutehand.worker import Job, JobContext
 from minutehand.worker.remote import (
+    CANCEL_SECONDS,
     NoService,
     OutOfTime,
     Remote,
@@ -21,7 +22,7 @@ from minutehand.worker.remote import (
 from minutehand.worker.testing import ProcessorTest
 from tests.support.virtual_time import leaping
 
-Manner = Literal["well", "refuses", "hangs", "late", "drips", "slow", "fails"]
+Manner = Literal["well", "refuses", "hangs", "late", "drips", "slow", "clings", "fails"]
 
 
 @dataclass
@@ -49,7 +50,7 @@ class Vendor:
         self.polled_at.append(asyncio.get_running_loop().time())
         if self.manner == "fails":
             return RemoteTask("failed", "out of memory")
-        return RemoteTask("running" if self.manner == "slow" else "completed")
+        return RemoteTask("running" if self.manner in {"slow", "clings"} else "completed")
 
     async def result(self, task_id: str) -> str:
         """Give what it made, byte by byte if it drips."""
@@ -60,6 +61,7 @@ class Vendor:
     async def cancel(self, task_id: str) -> None:
         """Stop."""
         self.asked.append(f"cancel {task_id}")
+        await asyncio.sleep(600 if self.manner == "clings" else 0)
 
 
 def remote(*vendors: Vendor) -> tuple[Remote[str], list[StillRunning | None]]:
@@ -101,7 +103,14 @@ async def test_where_none_succeeded_the_reasons_are_shown() -> None:
 
 @pytest.mark.parametrize(
     ("manner", "left"),
-    [("hangs", 0.1), ("hangs", 0.04), ("late", 0.1), ("drips", 0.1), ("slow", 0.1)],
+    [
+        ("hangs", 0.1),
+        ("hangs", 0.04),
+        ("late", 0.1),
+        ("drips", 0.1),
+        ("slow", 0.1),
+        ("clings", 0.1),
+    ],
 )
 def test_the_deadline_is_one_for_all_of_it(manner: Manner, left: float) -> None:
     """No other service is begun when time is over, and one that has accepted must stop.
@@ -114,9 +123,11 @@ def test_the_deadline_is_one_for_all_of_it(manner: Manner, left: float) -> None:
     async def story() -> None:
         with pytest.raises(OutOfTime):
             await work.run(left=left)
+        assert asyncio.get_running_loop().time() <= left + CANCEL_SECONDS
 
     leaping(story())
-    assert list(work.reports) == ([] if manner == "slow" or left < 0.05 else ["a"])
+    is_lively = manner in {"slow", "clings"} or left < 0.05
+    assert list(work.reports) == ([] if is_lively else ["a"])
     assert second.asked == []
     stopped = ["submit"] if manner == "hangs" else ["submit", "cancel task of a"]
     assert first.asked == stopped
