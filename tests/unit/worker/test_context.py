@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import UTC, datetime, timedelta, timezone
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from pydantic import BaseModel
@@ -13,9 +13,19 @@ from minutehand.clock import FrozenClock
 from minutehand.queue import EnqueueOptions, NewJob
 from minutehand.queue.errors import ProcessorError
 from minutehand.queue.models import Artefact, JobId, LogLine, Progress, RunningStep, StepResult
-from minutehand.worker import Backoff, ChildrenFailed, Fail, Job, JobContext, Retry
-from minutehand.worker.context import MAX_MESSAGE, Taken, Updates
-from minutehand.worker.testing import ProcessorTest, _Stage
+from minutehand.worker import (
+    Backoff,
+    ChildrenFailed,
+    Fail,
+    Job,
+    JobContext,
+    Retry,
+    Snooze,
+    Worker,
+)
+from minutehand.worker.context import MAX_MESSAGE, AroundStep, StepCall, Taken, Updates
+from minutehand.worker.summary import TickSummary
+from minutehand.worker.testing import ProcessorTest, _Stage, drain
 from tests.support.virtual_time import leaping
 
 
@@ -476,6 +486,66 @@ async def test_a_try_of_a_step_has_a_timeout() -> None:
     assert ended == ["cancelled"] * 2
     assert run.error is not None
     assert run.error.message == "step ask took longer than 0.01 s"
+
+    async def impatient() -> None:
+        raise TimeoutError("the vendor's")
+
+    async def other(job: Job[Order], ctx: JobContext) -> None:
+        await ctx.step("ask", impatient, timeout=60)
+
+    assert str((await checked(other).run()).raised) == "the vendor's"
+
+
+async def test_what_runs_around_steps_comes_in_its_order_and_not_around_what_is_known() -> None:
+    said: list[str] = []
+
+    def around(who: str) -> AroundStep:
+        async def run(name: str, call: StepCall) -> Any:
+            said.append(f"{who} {name}")
+            return await call() + 1
+
+        return run
+
+    async def one() -> int:
+        return 1
+
+    async def order(job: Job[Order], ctx: JobContext) -> int:
+        ctx.around_steps(around("outer"))
+        ctx.around_steps(around("inner"))
+        return await ctx.step("known", one) + await ctx.step("new", one)
+
+    run = await checked(order, steps={"known": 0}).run()
+
+    assert (run.result, said) == (3, ["outer new", "inner new"])
+
+
+async def test_a_test_counts_the_attempts_of_its_job() -> None:
+    """And its last one is the last, as in the database."""
+    attempts: list[tuple[int, bool]] = []
+
+    async def order(job: Job[Order], ctx: JobContext) -> Any:
+        attempts.append((job.attempt, job.is_last_attempt))
+        return Snooze(after=1) if len(attempts) == 1 else Retry()
+
+    test = checked(order, max_attempts=2)
+    for _ in range(3):
+        await test.run()
+
+    assert attempts == [(1, False), (1, False), (2, True)]
+
+
+async def test_a_queue_that_is_never_empty_is_not_drained() -> None:
+    class Endless:
+        left = 3
+
+        async def tick(self, *, budget_seconds: float) -> TickSummary:
+            self.left -= 1
+            return TickSummary(worker_id="w", tick_id="t", leased=max(0, self.left))
+
+    ticks = await drain(cast("Worker", Endless()), most_ticks=3)
+    assert [tick.leased for tick in ticks] == [2, 1, 0]
+    with pytest.raises(AssertionError, match="after 2 ticks"):
+        await drain(cast("Worker", Endless()), most_ticks=2)
 
 
 @pytest.mark.parametrize(

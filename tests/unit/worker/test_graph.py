@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from minutehand.queue.errors import LeaseLost
 from minutehand.worker import JobContext, ProcessorError, Retry, Stage, StagesFailed, TurnEnded
 from minutehand.worker.job import Job
 from minutehand.worker.testing import ProcessorTest
@@ -93,6 +94,24 @@ async def test_what_no_try_would_mend_ends_the_job_when_it_is_all_that_failed() 
     both = await ProcessorTest(Diamond(left=final, right=OSError("busy")), None).run()
 
     assert (alone.outcome, both.outcome) == ("failed", "retry")
+
+
+async def test_a_lost_lease_ends_the_stages_beside_it_at_once() -> None:
+    """Nothing that they give would be stored."""
+    diamond = Diamond(left=LeaseLost("lost", status=409, code="PT409", hint="lease_lost"))
+
+    run = await ProcessorTest(diamond, None).run()
+
+    assert isinstance(run.raised, LeaseLost)
+    assert diamond.ran == {"top": 1, "left": 1, "right": 1}
+
+
+async def test_a_graph_is_tried_again_when_the_first_that_failed_says_so() -> None:
+    busy = ProcessorError("too many requests", retry_after=90)
+
+    run = await ProcessorTest(Diamond(left=busy, right=OSError("busy")), None).run()
+
+    assert (run.outcome, run.retry_after_seconds) == ("retry", 90)
 
 
 async def test_a_stage_is_tried_again_as_a_step_is() -> None:

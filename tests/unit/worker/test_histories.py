@@ -32,6 +32,7 @@ from minutehand.queue.models import (
     ReportItem,
     SettleItem,
     SettleResponse,
+    SettleResult,
     Storage,
     UnreadableLease,
     WorkerRunAdmission,
@@ -301,13 +302,23 @@ def test_a_result_that_is_refused_does_not_take_others_with_it(
 
 
 def test_a_settle_that_never_gets_through_is_repeated_until_the_end() -> None:
-    queue = ModelQueue([Row("1", {})])
+    queue = ModelQueue([Row("1", {}), Row("2", {})])
     queue.settle_faults = ["lose_request"] * 99
 
     summary = leaping(World(queue).tick(10))
 
-    assert (summary.completed, summary.lost, summary.error) == (0, 1, "the request was lost")
+    assert (summary.completed, summary.lost, summary.error) == (0, 2, "the request was lost")
     assert 20 < len(queue.settles) < 30
+
+
+def test_a_job_whose_settle_finds_it_cancelled_counts_as_cancelled() -> None:
+    class Cancelling(ModelQueue):
+        def _settle(self, item: SettleItem) -> SettleResult:
+            return super()._settle(item).model_copy(update={"outcome": "cancelled"})
+
+    summary = leaping(World(Cancelling([Row("1", {})])).tick(10))
+
+    assert (summary.cancelled, summary.completed, summary.lost) == (1, 0, 0)
 
 
 def test_a_host_that_goes_down_does_not_repeat_a_settle() -> None:
@@ -553,6 +564,7 @@ def test_a_lost_lease_is_not_renewed_from_outside_the_loop() -> None:
         renew_outside=renew,
     )
     blocked: list[bool] = []
+    renewed_at: dict[str, float] = {}
 
     async def story() -> None:
         loop = asyncio.get_running_loop()
@@ -560,6 +572,9 @@ def test_a_lost_lease_is_not_renewed_from_outside_the_loop() -> None:
 
         def block() -> None:
             blocked.append(renewed.wait(8))
+            assert world.made is not None
+            world.made._renew_all()
+            renewed_at.update({at.job_id: at.renewed_at for at in world.made._running.values()})
 
         loop.call_later(1, lambda: setattr(queue.rows["lost"], "status", "failed"))
         loop.call_later(1, queue.cancel, "cancelled")
@@ -573,6 +588,7 @@ def test_a_lost_lease_is_not_renewed_from_outside_the_loop() -> None:
 
     assert blocked == [True]
     assert set(items) == {"held", "cancelled", "settling"}
+    assert (renewed_at["held"], renewed_at["cancelled"], renewed_at["lost"] < 60) == (60, 60, True)
 
 
 def worker_of(queue: ModelQueue, **options: Any) -> Worker:

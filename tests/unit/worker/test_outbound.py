@@ -186,3 +186,57 @@ async def test_no_cookie_is_kept_of_an_answer(monkeypatch: pytest.MonkeyPatch) -
 
     assert [response.headers.get("x-kept") for response in answers] == ["1", "1"]
     assert not any(b"cookie" in head.lower() for head in heads)
+
+
+@pytest.mark.parametrize(
+    ("error", "tried"),
+    [
+        (httpx.ConnectError("refused"), ["93.184.216.31", "93.184.216.32", "93.184.216.33"]),
+        (httpx.ConnectTimeout("silent"), ["93.184.216.31", "93.184.216.32", "93.184.216.33"]),
+        (httpx.ReadTimeout("silent"), ["93.184.216.31"]),
+    ],
+)
+async def test_a_name_s_next_address_is_tried_where_nothing_can_have_arrived(
+    monkeypatch: pytest.MonkeyPatch, error: httpx.TransportError, tried: list[str]
+) -> None:
+    """The third of these answers; what may have arrived is the job's to repeat."""
+    answer_with(monkeypatch, [f"93.184.216.3{number}" for number in range(1, 7)])
+    hosts: list[str] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        hosts.append(request.url.host)
+        assert request.extensions["sni_hostname"] == NAME
+        if len(hosts) < 3:
+            raise error
+        return httpx.Response(204)
+
+    transport = PublicTransport(loopback=False)
+    transport._inner = httpx.MockTransport(answer)  # type: ignore[assignment]
+    async with httpx.AsyncClient(transport=transport) as http:
+        if len(tried) == 3:
+            assert (await http.post(f"https://{NAME}/")).status_code == 204
+        else:
+            with pytest.raises(httpx.ReadTimeout):
+                await http.post(f"https://{NAME}/")
+
+    assert hosts == tried
+
+
+async def test_no_more_than_four_addresses_of_a_name_are_tried(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A stranger's name may have hundreds, each of which takes its time to be silent."""
+    answer_with(monkeypatch, [f"93.184.216.{number}" for number in range(1, 100)])
+    hosts: list[str] = []
+
+    def refuse(request: httpx.Request) -> httpx.Response:
+        hosts.append(request.url.host)
+        raise httpx.ConnectError(f"{request.url.host} refused")
+
+    transport = PublicTransport(loopback=False)
+    transport._inner = httpx.MockTransport(refuse)  # type: ignore[assignment]
+    async with httpx.AsyncClient(transport=transport) as http:
+        with pytest.raises(httpx.ConnectError, match=r"93\.184\.216\.4 refused"):
+            await http.post(f"https://{NAME}/")
+
+    assert len(hosts) == 4

@@ -19,7 +19,7 @@ from minutehand.log import request_context
 from minutehand.queue.errors import LeaseLost, QueueError, QueueUnavailable
 from minutehand.queue.models import Lease, LeasedJob, ReportItem, ReportResult
 from minutehand.queue.worker_client import WorkerQueue
-from minutehand.worker import JobContext, Registry
+from minutehand.worker import Job, JobContext, Registry
 from minutehand.worker.attempt import Attempt, database_clock
 from minutehand.worker.isolation import Blocked, contained
 from minutehand.worker.reporter import Reporter
@@ -40,10 +40,11 @@ def held_attempt(
     had_fair_time: bool = True,
     deadline_at: datetime | None = None,
     payload: Any = None,
+    leased: LeasedJob | None = None,
     **lease: Any,
 ) -> Attempt:
     """A lease of a minute, just taken: the reporter waits to renew it."""
-    job = LeasedJob(
+    job = leased or LeasedJob(
         id="01a200a6-7884-7030-864b-60cc70f7392f",
         workspace_id=WORKSPACE,
         job_type="a",
@@ -251,6 +252,34 @@ async def test_an_attempt_knows_its_earlier_steps_and_keeps_the_databases_time()
 
     assert attempt.context.has_step("done")
     assert attempt.remaining() == 9
+
+
+async def test_a_processor_sees_all_of_its_job() -> None:
+    """What the lease has and the job lacks, a processor takes for absent."""
+    seen: asyncio.Future[Job[Any]] = asyncio.get_running_loop().create_future()
+
+    async def run(job: Job[Any], ctx: JobContext) -> None:
+        seen.set_result(job)
+
+    leased = LeasedJob(
+        id="01a200a6-7884-7030-864b-60cc70f7392f", workspace_id=WORKSPACE, job_type="a",
+        payload={"n": 1}, user_id="u", session_id="s", parent_id="p", queue="q", priority=7,
+        attempts=2, max_attempts=3, created_at=CLOCK.now(), deadline_at=CLOCK.now(),
+        traceparent=f"00-{'a' * 32}-{'b' * 16}-01",
+    )  # fmt: skip
+    attempt = held_attempt(
+        WorkerQueue(SETTINGS), run=run, leased=leased, ready_at=leased.created_at,
+        lease_expires_at=leased.created_at + timedelta(seconds=61.5),
+    )  # fmt: skip
+    attempt.start()
+    job = await asyncio.wait_for(seen, 60)
+
+    assert (job.attempt, job.fence, job.queued_seconds) == (2, 1, 1.5)
+    said = {name: getattr(job, name) for name in type(leased).model_fields if hasattr(job, name)}
+    assert said == {name: getattr(leased, name) for name in said}
+    assert set(type(leased).model_fields) - set(said) == {
+        "attempts", "progress", "schema_version", "timeout_seconds"
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("payload", [None, "no object"])
