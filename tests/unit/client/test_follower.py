@@ -200,8 +200,12 @@ async def test_every_change_is_said_once_also_while_a_read_hangs() -> None:
     watch.socket.joined(None)
     assert watch.said == ["catching-up", "polling", "catching-up"]
     end = watch.subscribe(lambda: end())
+    heard: list[str] = []
+    leave = watch.subscribe(lambda: heard.append(watch.word))
+    for _ in range(2):
+        leave()
     await watch.aclose()
-    assert watch.said[3:] == ["offline"]
+    assert (watch.said[3:], heard) == (["offline"], [])
 
 
 @told

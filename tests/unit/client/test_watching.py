@@ -12,7 +12,7 @@ from uuid import UUID
 import jwt
 import pytest
 
-from minutehand.client import Client, QueueUnavailable
+from minutehand.client import Client, QueueUnavailable, watch
 from minutehand.client.access import Access, Tokens
 from minutehand.client.follower import _MOST_QUEUED, Timing, Watcher
 from minutehand.client.watch import FeedWatcher, JobWatcher
@@ -52,6 +52,17 @@ async def test_a_source_of_stale_tokens_is_not_asked_in_a_loop() -> None:
 
     left = tokens.seconds_left
     assert left <= 1 < left + 0.1 + time.monotonic() - asked_at
+
+
+@pytest.mark.parametrize(("life", "kept"), [(3600, 3540), (240, 180), (200, 150), (40, 30)])
+async def test_a_short_token_is_replaced_in_the_last_quarter_of_its_life(
+    life: float, kept: float
+) -> None:
+    """A minute before its end would be at once, and again each second."""
+    tokens = Tokens(lambda: token(life))
+    await tokens.get()
+
+    assert tokens.seconds_left == pytest.approx(kept, abs=2)
 
 
 async def test_a_token_that_is_no_jwt_is_asked_for_every_few_minutes() -> None:
@@ -256,6 +267,51 @@ async def test_a_feed_is_read_to_its_end_and_again_for_what_is_announced() -> No
         assert watcher._read_at == due, "what may wait postpones no read"
         await watcher._catch_up(queue)
         assert not watcher._has_gap
+
+
+async def test_a_row_that_is_older_than_what_is_known_does_not_take_it_back() -> None:
+    """A read may have begun before the last events came, from a replica or a slow gateway."""
+    async with official("http://127.0.0.1:1", "k") as supabase:
+        watcher, queue = JobWatcher(Access(supabase, schema="public", token="t"), "j"), Kept(5)
+        queue.status = "processing"
+        await watcher._catch_up(queue)
+        queue.events = 3
+        queue.status = "pending"
+
+        await watcher._catch_up(queue)
+
+        assert watcher.job is not None
+        assert (watcher.job.last_seq, watcher.job.status) == (5, "processing")
+
+
+async def test_a_feed_remembers_the_latest_jobs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A workspace's watch may last for weeks; a late message of the others costs one read."""
+    monkeypatch.setattr(watch, "_MOST_JOBS", 2)
+    queue = Kept(0, page(event(1, "a"), event(1, "b"), event(2, "a"), event(1, "c")))
+    async with official("http://127.0.0.1:1", "k") as supabase:
+        access = Access(supabase, schema="public", token="t")
+        watcher = FeedWatcher(access, "workspace", "w", cursor="c")
+        await watcher._catch_up(queue)
+
+    assert dict(watcher._last) == {"a": 2, "c": 1}
+
+
+async def test_the_topic_of_a_session_that_has_begun_is_joined_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It was refused until then, and rests; where the watch was there before, it is joined."""
+    async with official("http://127.0.0.1:1", "k") as supabase:
+        access = Access(supabase, schema="public", token="t")
+        watcher = FeedWatcher(access, "session", "s")
+        hurried: list[str | None] = []
+        monkeypatch.setattr(watcher._topic, "hurry", lambda: hurried.append(watcher.cursor))
+
+        await watcher._catch_up(Kept(0, page(event(1)), page()))
+        await watcher._catch_up(Kept(0, page()))
+
+    assert hurried == [None]
 
 
 @pytest.mark.parametrize(
