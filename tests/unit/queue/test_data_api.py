@@ -118,6 +118,44 @@ async def test_a_body_cut_short_counts_as_no_answer() -> None:
     assert len(network.requests) == 2
 
 
+async def test_a_call_has_so_long_with_all_its_repetitions() -> None:
+    """Longer is up to its caller, who may have given up by then."""
+    network = Network(*[httpx.ReadTimeout("hung")] * 3)
+    transport = httpx.MockTransport(network)
+    hurried = DataApi("http://127.0.0.1:1", transport=transport, timeout_seconds=0)
+
+    with pytest.raises(QueueUnavailable):
+        await hurried.rpc("lease_jobs", {}, headers={}, repeatable=True)
+
+    assert len(network.requests) == 1
+
+
+async def test_a_call_may_be_less_patient_than_the_others() -> None:
+    network = Network()
+    calls = api(network)
+
+    await calls.rpc("lease_jobs", {}, headers={}, repeatable=True)
+    await calls.rpc("lease_jobs", {}, headers={}, repeatable=True, read_seconds=0.5)
+    await calls.rpc("lease_jobs", {}, headers={}, repeatable=True, read_seconds=5)
+
+    waits = [request.extensions["timeout"] for request in network.requests]
+    assert [(wait["read"], wait["connect"]) for wait in waits] == [(8, 2), (0.5, 0.5), (5, 2)]
+
+
+async def test_a_proxy_of_the_environment_is_not_asked_for_a_local_project(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("ALL_PROXY", "http://127.0.0.1:1")
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.delenv("no_proxy", raising=False)
+    server = SlowServer()
+    server.answering.set()
+    async with server.serving():
+        calls = DataApi(server.url, attempts=1)
+        assert await calls.rpc("lease_jobs", {}, headers={}, repeatable=True) == {}
+        await calls.aclose()
+
+
 async def test_it_gives_up_after_its_attempts() -> None:
     network = Network(*[httpx.Response(500)] * 9)
 

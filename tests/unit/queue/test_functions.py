@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+from typing import Any
 
 import httpx
 import pytest
@@ -92,3 +94,32 @@ async def test_steps_that_do_not_fit_a_worker_are_read_no_further() -> None:
 
     await worker.aclose()
     assert len(requests) == 3
+
+
+async def test_the_steps_of_a_job_are_read_page_by_page_with_their_children() -> None:
+    """A gather of thousands of children takes more than a page."""
+    first = [
+        {"nth": 0, "name": "a", "value": 1},
+        {"nth": 0, "name": "gather", "value": {"children": []}},
+        {"nth": 1, "name": "gather", "value": {"id": "c1"}},
+    ]
+    place = {"name": "gather", "nth": 1}
+    pages = [
+        {"bytes": 10, "lines": first, "next": place},
+        {"bytes": 5, "lines": [{"nth": 2, "name": "gather", "value": {"id": "c2"}}], "next": None},
+    ]
+    asked: list[dict[str, Any]] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(json.loads(request.content)["p_request"])
+        return httpx.Response(200, json=pages[len(asked) - 1])
+
+    api = DataApi("https://project.example", transport=httpx.MockTransport(answer))
+    worker = WorkerQueue(SETTINGS, api=api)
+
+    steps = await worker.read_steps(JobId("j"), 3)
+
+    await worker.aclose()
+    assert steps == {"a": 1, "gather": {"children": [{"id": "c1"}, {"id": "c2"}]}}
+    held = {"job_id": "j", "fence": 3}
+    assert asked == [{**held, "after": None}, {**held, "after": place}]

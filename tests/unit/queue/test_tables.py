@@ -7,7 +7,7 @@ import json
 import httpx
 import pytest
 
-from minutehand.config import Settings
+from minutehand.config import ConfigurationError, Settings
 from minutehand.queue.data_api import DataApi
 from minutehand.queue.errors import QueueUnavailable
 from minutehand.queue.functions import WorkerFunctions
@@ -17,10 +17,10 @@ from minutehand.queue.tables import Table
 class Project:
     """A Data API that keeps what it was sent; it fails at first if told to."""
 
-    def __init__(self, *, failures: int = 0) -> None:
+    def __init__(self, *, failures: int = 0, settings: Settings | None = None) -> None:
         self.failures = failures
         self.requests: list[httpx.Request] = []
-        settings = Settings(
+        settings = settings or Settings(
             supabase_url="http://127.0.0.1:1",
             supabase_publishable_key="sb_publishable_x",
             supabase_worker_key="key",
@@ -47,6 +47,32 @@ async def test_rows_are_named_and_the_job_with_them() -> None:
     assert json.loads(sent.content) == {"name": "x"}
     names = ("x-job-id", "x-job-fence", "content-profile", "authorization")
     assert [sent.headers[name] for name in names] == ["j", "7", "crm", "Bearer key"]
+
+
+async def test_rows_are_chosen_ordered_and_bounded() -> None:
+    project = Project()
+
+    await project.table.select("id,name", order="name.asc", limit=5, tier="gold")
+    await project.table.select()
+
+    chosen, usual = ({**dict(each.url.params)} for each in project.requests)
+    assert chosen == {"select": "id,name", "order": "name.asc", "limit": "5", "tier": "eq.gold"}
+    assert usual == {"select": "*", "limit": "1000"}
+
+
+async def test_a_worker_with_the_projects_secret_key_reaches_no_table() -> None:
+    """No policy binds that key: every tenant's rows would be the job's."""
+    settings = Settings(
+        supabase_url="http://127.0.0.1:1",
+        supabase_publishable_key="sb_publishable_x",
+        supabase_secret_key="sb_secret_x",
+    )
+    project = Project(settings=settings)
+
+    with pytest.raises(ConfigurationError, match="SUPABASE_WORKER_KEY"):
+        await project.table.select()
+
+    assert project.requests == []
 
 
 async def test_a_change_without_a_condition_is_refused() -> None:

@@ -1,0 +1,285 @@
+"""What members' calls ask of the database, and which may be asked again when no answer came."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from minutehand.queue.broadcasts import MESSAGE_VERSION
+from minutehand.queue.client import UserQueue
+from minutehand.queue.errors import QueueError
+from minutehand.queue.members import Invitations, WorkspaceMembers
+from minutehand.queue.models import Cursor
+from minutehand.queue.operations import Operations
+
+AT = datetime(2026, 1, 1, tzinfo=UTC)
+ID = UUID(int=7)
+CURSOR = Cursor(created_at=AT.isoformat(), id=str(ID))
+
+
+class Asked(Exception):
+    """Stops a call where it leaves."""
+
+
+class Wire:
+    """Keeps what is asked, and answers nothing."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self.error = error or Asked()
+        self.calls: list[tuple[str, Mapping[str, Any], bool]] = []
+        self.reads: list[tuple[str, Sequence[tuple[str, str]]]] = []
+
+    async def rpc(
+        self,
+        function: str,
+        arguments: Mapping[str, Any],
+        *,
+        headers: Mapping[str, str],
+        repeatable: bool,
+    ) -> Any:
+        assert headers == {"apikey": "k"}
+        self.calls.append((function, arguments, repeatable))
+        raise self.error
+
+    async def select(
+        self, table: str, params: Sequence[tuple[str, str]], *, headers: Mapping[str, str]
+    ) -> list[dict[str, Any]]:
+        assert headers == {"apikey": "k"}
+        self.reads.append((table, params))
+        raise self.error
+
+
+async def asked(call: Callable[[UserQueue], Any], wire: Wire | None = None) -> Wire:
+    wire = wire or Wire()
+    with pytest.raises(type(wire.error)):
+        await call(UserQueue(wire, {"apikey": "k"}))
+    return wire
+
+
+@pytest.mark.parametrize(
+    ("call", "function", "repeatable"),
+    [
+        (lambda q: q.answer("j", 1), "answer_job", False),
+        (lambda q: q.emit_event("w", "e"), "emit_event", False),
+        (lambda q: q.open_guest_session("w"), "open_guest_session", False),
+        (lambda q: q.close_guest_session("s"), "close_guest_session", False),
+        (lambda q: q.open_stream(), "open_stream", False),
+        (lambda q: q.replay("j"), "replay_job", False),
+        (lambda q: q.replay("j", idempotency_key="k"), "replay_job", True),
+        (lambda q: Operations(q).create("w", "retry", {}), "create_operation", False),
+        (
+            lambda q: Operations(q).create("w", "retry", {}, idempotency_key="k"),
+            "create_operation",
+            True,
+        ),
+        (lambda q: Operations(q).undo("o"), "undo_operation", True),
+        (lambda q: Operations(q).steer("o", "pause"), "steer_operation", True),
+        (lambda q: WorkspaceMembers(q, "w").remove("m@x.test"), "remove_member", False),
+        (lambda q: WorkspaceMembers(q, "w").set("m@x.test", role="member"), "set_member", True),
+        (lambda q: Invitations(q).answer("w", accept=True), "accept_invitation", False),
+        (lambda q: Invitations(q).answer("w", accept=False), "decline_invitation", False),
+        (lambda q: q.cancel("j"), "cancel_job", True),
+        (lambda q: q.retry("j"), "retry_job", True),
+        (lambda q: q.edit("j", payload=1), "edit_job", True),
+        (lambda q: q.get_job("j"), "get_job", True),
+    ],
+)
+async def test_what_would_happen_twice_is_not_asked_for_again(
+    call: Callable[[UserQueue], Any], function: str, repeatable: bool
+) -> None:
+    """A repeated answer would meet the next question, a repeated event the next wait."""
+    [(name, _, may_repeat)] = (await asked(call)).calls
+
+    assert (name, may_repeat) == (function, repeatable)
+
+
+@pytest.mark.parametrize(
+    ("call", "function", "arguments"),
+    [
+        (
+            lambda q: q.list_jobs(
+                "w", status=["failed", "failed"], job_type="t", queue="q", session_id="s",
+                parent_id="p", batch_id="b", created_after=AT, created_before=AT, search="x",
+                id_prefix="abcdef", more={"tag": "a", "state": None}, cursor=CURSOR.encode(),
+                limit=9,
+            ),
+            "list_jobs",
+            {
+                "p_filter": {
+                    "workspace_id": "w", "status": ["failed"], "job_type": "t", "queue": "q",
+                    "session_id": "s", "parent_id": "p", "batch_id": "b",
+                    "created_after": AT.isoformat(), "created_before": AT.isoformat(),
+                    "search": "x", "id_prefix": "abcdef", "tag": "a",
+                },
+                "p_cursor": CURSOR.model_dump(), "p_limit": 9,
+            },
+        ),
+        (
+            lambda q: q.list_jobs(),
+            "list_jobs",
+            {"p_filter": {}, "p_cursor": None, "p_limit": 50},
+        ),
+        (
+            lambda q: q.sort_jobs(
+                {"tag": "a", "queue": None}, by="run_ms", descending=False, limit=3, offset=6
+            ),
+            "sort_jobs",
+            {
+                "p_filter": {"tag": "a"}, "p_by": "run_ms", "p_descending": False,
+                "p_limit": 3, "p_offset": 6,
+            },
+        ),
+        (
+            lambda q: q.search_logs("w", {"level": "error", "search": None}, before=5, limit=2),
+            "search_logs",
+            {
+                "p_workspace_id": "w", "p_filter": {"level": "error"}, "p_before": 5,
+                "p_limit": 2,
+            },
+        ),
+        (
+            lambda q: q.job_types("w", internal=True),
+            "list_job_types",
+            {"p_workspace_id": "w", "p_internal": True},
+        ),
+        (
+            lambda q: q.workspace_feed("w", "c", limit=3),
+            "event_feed",
+            {"p_workspace_id": "w", "p_cursor": "c", "p_limit": 3},
+        ),
+        (
+            lambda q: q.session_feed("s", "c"),
+            "session_feed",
+            {"p_session_id": "s", "p_cursor": "c", "p_limit": 500},
+        ),
+        (
+            lambda q: q.session_feed("guest_s"),
+            "guest_session_feed",
+            {"p_session_id": "guest_s", "p_cursor": None, "p_limit": 500},
+        ),
+        (
+            lambda q: q.open_guest_session("w", ttl_seconds=60, user_id="u"),
+            "open_guest_session",
+            {"p_workspace_id": "w", "p_options": {"ttl_seconds": 60, "user_id": "u"}},
+        ),
+        (
+            lambda q: q.follow_topic("job:j", ID),
+            "follow_topic",
+            {"p_topic": "job:j", "p_follower_id": str(ID), "p_version": MESSAGE_VERSION},
+        ),
+        (
+            lambda q: q.steps("j", after={"name": "s", "nth": 2}),
+            "job_steps",
+            {"p_job_id": "j", "p_after": {"name": "s", "nth": 2}},
+        ),
+        (
+            lambda q: q.read_artefact("j", "f", key="k"),
+            "job_artefacts",
+            {"p_job_id": "j", "p_key": "k", "p_name": "f"},
+        ),
+        (
+            lambda q: q.receipts("w", after=7),
+            "job_receipts",
+            {"p_workspace_id": "w", "p_after": 7},
+        ),
+        (
+            lambda q: q.replay(
+                "j", from_step="s", payload=1, results={"a": 2}, idempotency_key="k"
+            ),
+            "replay_job",
+            {
+                "p_job_id": "j",
+                "p_request": {
+                    "from_step": "s", "payload": 1, "results": {"a": 2}, "idempotency_key": "k"
+                },
+            },
+        ),
+        (lambda q: q.retry("j"), "retry_job", {"p_job_id": "j"}),
+        (lambda q: q.retry("j", payload=1), "retry_job", {"p_job_id": "j", "p_payload": 1}),
+        (
+            lambda q: q.emit_event("w", "e"),
+            "emit_event",
+            {"p_workspace_id": "w", "p_name": "e", "p_payload": {}},
+        ),
+        (
+            lambda q: q.stats("w", minutes=5),
+            "queue_stats",
+            {"p_workspace_id": "w", "p_minutes": 5},
+        ),
+        (
+            lambda q: Operations(q).create("w", "cancel", {"tag": "a"}, name="n", limit=5),
+            "create_operation",
+            {
+                "p_workspace_id": "w",
+                "p_request": {
+                    "action": "cancel", "filter": {"tag": "a"}, "name": "n", "limit": 5
+                },
+            },
+        ),
+        (
+            lambda q: Operations(q).list("w", cursor=CURSOR.encode(), limit=5),
+            "list_operations",
+            {"p_workspace_id": "w", "p_cursor": CURSOR.model_dump(), "p_limit": 5},
+        ),
+        (
+            lambda q: Operations(q).jobs("o", outcome="failed", cursor=7, limit=5),
+            "operation_jobs",
+            {"p_operation_id": "o", "p_outcome": "failed", "p_cursor": 7, "p_limit": 5},
+        ),
+        (
+            lambda q: WorkspaceMembers(q, "w").set("m@x.test", role="manager"),
+            "set_member",
+            {"p_workspace_id": "w", "p_email": "m@x.test", "p_role": "manager"},
+        ),
+    ],
+)  # fmt: skip
+async def test_all_that_is_given_is_asked_for(
+    call: Callable[[UserQueue], Any], function: str, arguments: dict[str, Any]
+) -> None:
+    """A filter that is left behind lists what it should have kept out."""
+    [(name, sent, _)] = (await asked(call)).calls
+
+    assert (name, sent) == (function, arguments)
+
+
+async def test_lines_and_events_are_read_by_job_in_order_from_a_place() -> None:
+    lines = await asked(lambda q: q.logs("j", after=4, level="error", limit=20))
+    all_lines = await asked(lambda q: q.logs("j"))
+    events = await asked(lambda q: q.events_after("j", 4, limit=20))
+    member = await asked(lambda q: q.is_member("w"))
+
+    [(table, params)] = lines.reads
+    assert (table, params[1:]) == (
+        "job_logs",
+        [
+            ("job_id", "eq.j"), ("id", "gt.4"), ("order", "id.asc"), ("limit", "21"),
+            ("log_level", "eq.error"),
+        ],
+    )  # fmt: skip
+    assert "log_level" not in dict(all_lines.reads[0][1])
+    [(table, params)] = events.reads
+    assert (table, params[1:]) == (
+        "job_events",
+        [("job_id", "eq.j"), ("seq", "gt.4"), ("order", "seq.asc"), ("limit", "20")],
+    )
+    assert member.reads == [("workspaces", [("select", "id"), ("id", "eq.w")])]
+
+
+@pytest.mark.parametrize(
+    ("code", "word"), [("PGRST202", "members_elsewhere"), ("PT403", "forbidden")]
+)
+async def test_tenants_of_tables_elsewhere_are_said_to_be_there(code: str, word: str) -> None:
+    """The functions are not installed then; any other refusal is passed on."""
+    refusal = QueueError("no", status=404, code=code, hint="forbidden")
+
+    for people in (
+        lambda q: WorkspaceMembers(q, "w").list(),
+        lambda q: Invitations(q).list(),
+    ):
+        with pytest.raises(QueueError) as raised:
+            await people(UserQueue(Wire(refusal), {"apikey": "k"}))
+        assert raised.value.word == word
