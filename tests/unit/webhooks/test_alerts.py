@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import smtplib
+import ssl
 from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from email.message import EmailMessage
+from typing import Any, Self
 
 import pytest
 
 from minutehand.config import ConfigurationError
-from minutehand.webhooks.alerts import Alert, Alerts, MailServer, message_of
+from minutehand.webhooks.alerts import Alert, Alerts, MailServer, message_of, slack_body
 from minutehand.webhooks.sent import Sent
 from minutehand.worker.testing import ProcessorTest
 
@@ -184,6 +187,76 @@ def test_an_end_is_worded_as_one() -> None:
     assert "is below its threshold" in text
     assert "nothing to measure" in text
     assert "Message-ID: <j1@alerts.minutehand>" in text
+
+
+class Talk:
+    """A conversation with a mail server, as it was had."""
+
+    def __init__(self, *where: Any, **how: Any) -> None:
+        self.said: list[Any] = [(where, how)]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.said.append("quit")
+
+    def ehlo(self) -> None:
+        self.said.append("ehlo")
+
+    def has_extn(self, name: str) -> bool:
+        return name == "starttls"
+
+    def starttls(self, *, context: ssl.SSLContext | None = None) -> None:
+        self.said.append(context)
+
+    def login(self, user: str, password: str) -> None:
+        self.said.append((user, password))
+
+    def send_message(self, message: EmailMessage) -> None:
+        self.said.append(message)
+
+
+@pytest.mark.parametrize("encrypted", [True, False])
+def test_a_password_goes_to_a_server_that_has_proven_its_name(
+    monkeypatch: pytest.MonkeyPatch, encrypted: bool
+) -> None:
+    """From the first byte, or by STARTTLS before it; and no step waits for ever."""
+    talks: list[Talk] = []
+
+    def talk(*where: Any, **how: Any) -> Talk:
+        talks.append(Talk(*where, **how))
+        return talks[0]
+
+    monkeypatch.setattr(smtplib, "SMTP_SSL" if encrypted else "SMTP", talk)
+    server = MailServer("m.example", 9, "a@x.test", "me", "pw", is_encrypted=encrypted)
+    message = message_of(ALERT, "j1", server.sender, MEMBERS)
+
+    server.send(message)
+
+    [(where, how), *said] = talks[0].said
+    context = how.pop("context") if encrypted else said.pop(1)
+    assert (where, how) == (("m.example", 9), {"timeout": 20.0})
+    assert isinstance(context, ssl.SSLContext)
+    assert (context.verify_mode, context.check_hostname) == (ssl.CERT_REQUIRED, True)
+    hellos = ["ehlo"] if encrypted else ["ehlo", "ehlo"]
+    assert said == [*hellos, ("me", "pw"), message, "quit"]
+
+
+def test_a_name_of_a_manager_s_is_nothing_to_slack_but_text() -> None:
+    """Else it could call a whole channel, or show a link as another."""
+    named = ALERT.model_copy(update={"of_type": "<!channel> & co", "name": ":boom: <x>"})
+
+    body = slack_body(named)
+
+    assert body["text"] == (
+        "share of failed jobs of &lt;!channel&gt; &amp; co reached its threshold."
+    )
+    sentence, facts = body["blocks"]
+    assert sentence["text"]["type"] == "plain_text"
+    assert "<!channel> & co" in sentence["text"]["text"]
+    assert facts["fields"][0]["text"] == "Alert: :boom: <x>"
+    assert {(each["type"], each["emoji"]) for each in facts["fields"]} == {("plain_text", False)}
 
 
 def test_the_environment_names_the_server() -> None:

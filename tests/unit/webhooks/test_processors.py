@@ -1,0 +1,262 @@
+"""One post to a stranger's endpoint: what is sent, what its answer means, and where it may lead.
+
+Order, retries and the end of a webhook are SQL's; tests/integration/webhooks has them together.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+import httpx
+import pytest
+
+from minutehand.aws.sealing import SealBroken
+from minutehand.clock import FrozenClock
+from minutehand.config import Settings
+from minutehand.webhooks.processors import Delivery, Webhooks, WebhookStore, register
+from minutehand.webhooks.secrets import WebhookSecrets
+from minutehand.webhooks.sent import Sent
+from minutehand.webhooks.signing import signed_headers
+from minutehand.worker import Registry
+from minutehand.worker.outbound import AddressRefused, PublicTransport
+from minutehand.worker.testing import ProcessorTest
+from tests.support.virtual_time import leaping
+
+AT = datetime(2026, 11, 20, tzinfo=UTC)
+SECRET = "whsec_c2VjcmV0IG9mIGEgdGVzdA=="
+MESSAGE = {
+    "send": True, "url": "https://hook.example/in", "body": {"type": "job.completed"},
+    "message_id": "m1", "workspace_id": "w", "sealed_secrets": ["sealed"],
+    "answer_ms": 10_000, "private_addresses": False,
+}  # fmt: skip
+
+
+class Store(WebhookStore):
+    """What SQL says of a delivery, and what it is told."""
+
+    def __init__(self, message: dict[str, Any], noted: dict[str, Any]) -> None:
+        self.message, self.noted = message, noted
+        self.reports: list[tuple[str, int, Sent]] = []
+
+    async def to_send(self, job_id: str, fence: int) -> dict[str, Any]:
+        return self.message
+
+    async def sent(self, job_id: str, fence: int, sent: Sent) -> dict[str, Any]:
+        self.reports.append((job_id, fence, sent))
+        return self.noted
+
+    async def aclose(self) -> None:
+        pass
+
+
+class Opened(WebhookSecrets):
+    """Secrets that are sealed as `sealed`; others were sealed for someone else."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, str]] = []
+
+    async def open(
+        self, workspace_id: str, sealed: Sequence[str], *, purpose: str = "webhook"
+    ) -> list[str]:
+        self.asked.append((workspace_id, purpose))
+        if list(sealed) != ["sealed"]:
+            raise SealBroken("another's")
+        return [SECRET if purpose == "webhook" else "https://chat.example/x?key=1"]
+
+
+class Hook(Webhooks):
+    """Posts to an endpoint in the test's hand."""
+
+    def __init__(self, answer: Any = 204, *, stage: str = "prod") -> None:
+        settings = Settings(supabase_url="http://x.test", supabase_publishable_key="k", stage=stage)
+        self.opened = Opened()
+        super().__init__(settings, clock=FrozenClock(AT), secrets=self.opened)
+        self.requests: list[httpx.Request] = []
+        self.loopback: list[bool] = []
+        self._answer = answer
+
+    def _client(self, loopback: bool) -> httpx.AsyncClient:
+        self.loopback.append(loopback)
+        return httpx.AsyncClient(transport=httpx.MockTransport(self._handle))
+
+    async def _handle(self, request: httpx.Request) -> httpx.Response:
+        self.requests.append(request)
+        if isinstance(self._answer, Exception):
+            raise self._answer
+        if isinstance(self._answer, float):
+            await asyncio.sleep(self._answer)
+            return httpx.Response(204)
+        if isinstance(self._answer, httpx.Response):
+            return self._answer
+        return httpx.Response(self._answer)
+
+
+async def test_a_message_is_signed_over_the_very_bytes_that_are_sent() -> None:
+    hook = Hook()
+
+    sent = await hook.post(MESSAGE)
+
+    [request] = hook.requests
+    assert sent == Sent(ok=True, message="delivered", status=204)
+    assert (request.method, str(request.url)) == ("POST", "https://hook.example/in")
+    assert request.content == b'{"type":"job.completed"}'
+    assert request.headers["content-type"] == "application/json"
+    signed = signed_headers("m1", AT, request.content, [SECRET])
+    assert {name: request.headers[name] for name in signed} == signed
+    assert hook.opened.asked == [("w", "webhook")]
+
+
+@pytest.mark.parametrize(
+    ("answer", "sent"),
+    [
+        (200, Sent(ok=True, message="delivered", status=200)),
+        (299, Sent(ok=True, message="delivered", status=299)),
+        (
+            300,
+            Sent(
+                ok=False, message="the endpoint answered 300; redirects are not followed",
+                status=300,
+            ),
+        ),
+        (400, Sent(ok=False, message="the endpoint answered 400", status=400)),
+        (httpx.ReadTimeout("slow"), Sent(
+            ok=False, message="the endpoint did not answer in time", timed_out=True
+        )),
+        (httpx.ConnectError("refused"), Sent(
+            ok=False, message="the endpoint could not be reached: ConnectError"
+        )),
+        (AddressRefused("not public"), Sent(ok=False, message="not public")),
+        (httpx.InvalidURL("no URL"), Sent(ok=False, message="no URL")),
+        (UnicodeError("idna"), Sent(
+            ok=False, message="the endpoint's host must be a domain name"
+        )),
+    ],
+)  # fmt: skip
+async def test_what_an_endpoint_does_is_reported_as_it_was(answer: Any, sent: Sent) -> None:
+    """Whatever it is, no endpoint makes the processor fail."""
+    assert await Hook(answer).post(MESSAGE) == sent
+
+
+@pytest.mark.parametrize(("answer_ms", "seconds"), [(10_000, 10), (2000, 2), (60_000, 10)])
+def test_an_endpoint_has_no_more_time_than_either_side_allows(
+    answer_ms: int, seconds: float
+) -> None:
+    async def story() -> float:
+        sent = await Hook(3600.0).post({**MESSAGE, "answer_ms": answer_ms})
+        assert sent.timed_out
+        return asyncio.get_running_loop().time()
+
+    assert leaping(story()) == seconds
+
+
+@pytest.mark.parametrize(
+    ("stage", "private", "loopback"),
+    [("local", True, True), ("local", False, False), ("prod", True, False), ("local", 1, False)],
+)
+async def test_this_machine_is_meant_only_where_stage_and_engine_say_so(
+    stage: str, private: Any, loopback: bool
+) -> None:
+    """Either alone may be a slip, and leads into our network."""
+    hook = Hook(stage=stage)
+    target = {"sealed_url": "sealed", "private_addresses": private}
+
+    await hook.post({**MESSAGE, "private_addresses": private})
+    await hook.post_alert("w", target, {})
+
+    assert hook.loopback == [loopback] * 2
+
+
+async def test_what_cannot_be_opened_is_not_sent_and_says_what_to_do() -> None:
+    """A retry would not mend it; a new secret or address does."""
+    hook = Hook()
+
+    message = await hook.post({**MESSAGE, "sealed_secrets": ["other"]})
+    alert = await hook.post_alert("w", {"sealed_url": "other", "private_addresses": False}, {})
+
+    assert message.message == "the signing secret cannot be decrypted: create a new one"
+    assert alert.message == "the address cannot be decrypted: set it again"
+    assert (message.ok, alert.ok, hook.requests) == (False, False, [])
+
+
+async def test_an_alert_is_posted_to_its_sealed_address_unsigned() -> None:
+    hook = Hook()
+
+    await hook.post_alert("w", {"sealed_url": "sealed", "private_addresses": False}, {"n": 1})
+
+    [request] = hook.requests
+    assert (str(request.url), request.content) == ("https://chat.example/x?key=1", b'{"n":1}')
+    assert "webhook-signature" not in request.headers
+    assert hook.opened.asked == [("w", "alert")]
+
+
+async def test_connections_are_shared_and_neither_redirected_nor_led_through_a_proxy() -> None:
+    """A proxy would resolve the checked name again."""
+    settings = Settings(supabase_url="http://x.test", supabase_publishable_key="k")
+    hook = Webhooks(settings, answer_seconds=7)
+
+    client = hook._client(False)
+
+    assert hook._client(False) is client
+    assert hook._client(True) is not client
+    assert (client.follow_redirects, client.trust_env, client.timeout.read) == (False, False, 7)
+    assert isinstance(client._transport, PublicTransport)
+    await hook.aclose()
+    assert client.is_closed
+
+
+BUSY = httpx.Response(429, headers={"Retry-After": "90"})
+DELIVERY = Delivery(webhook_id=UUID(int=1), job_id=UUID(int=2), seq=3)
+
+
+@pytest.mark.parametrize(
+    ("answer", "enabled", "outcome", "said"),
+    [
+        (204, True, "completed", {"sent": True, "status": 204}),
+        (BUSY, True, "retry", {"status": 429, "failures": 4}),
+        (500, False, "failed", {"status": 500, "failures": 4}),
+    ],
+)
+async def test_a_delivery_ends_as_it_went(
+    answer: Any, enabled: bool, outcome: str, said: dict[str, Any]
+) -> None:
+    hook = Hook(answer)
+    hook.store = store = Store(MESSAGE, {"enabled": enabled, "failures": 4})
+    test = ProcessorTest(hook.deliver, DELIVERY, job_id="d")
+
+    run = await test.run()
+
+    assert (run.outcome, run.retry_after_seconds) == (outcome, 90 if answer is BUSY else None)
+    assert (run.result if run.error is None else run.error.data) == said
+    [(job_id, fence, sent)] = store.reports
+    assert (job_id, fence, sent.ok) == ("d", 1, answer == 204)
+    if outcome == "failed":
+        assert run.error is not None
+        assert run.error.message == "the endpoint answered 500; the webhook is disabled"
+
+
+async def test_a_delivery_that_no_one_wants_any_more_is_cancelled_unsent() -> None:
+    hook = Hook()
+    hook.store = store = Store({"send": False, "reason": "webhook_deleted"}, {})
+
+    run = await ProcessorTest(hook.deliver, DELIVERY).run()
+
+    assert (run.outcome, run.error and run.error.message) == (
+        "cancelled",
+        "not sent: the webhook was deleted",
+    )
+    assert (hook.requests, store.reports) == ([], [])
+
+
+def test_both_types_are_the_platforms_own_and_have_the_limits_of_their_migration() -> None:
+    registry = Registry()
+    register(registry, Settings(supabase_url="http://x.test", supabase_publishable_key="k"))
+
+    types = {kind.name: kind for kind in registry}
+    delivery = types["webhook_delivery"]
+    assert all(kind.internal and kind.events == "minimal" for kind in types.values())
+    assert (delivery.workspace_concurrency, delivery.key_concurrency) == (3, 2)
+    assert (delivery.max_attempts, types["alert"].max_attempts) == (12, 8)
