@@ -37,6 +37,23 @@ def test_what_mux_signs_is_taken(header: str) -> None:
     assert taken(header)
 
 
+def test_the_time_of_a_comparison_says_nothing_of_a_signature(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Nor which of two secrets has signed."""
+    compared: list[bytes] = []
+    real = hmac.compare_digest
+
+    def compare(given: bytes, wanted: bytes) -> bool:
+        compared.append(given)
+        return real(given, wanted)
+
+    monkeypatch.setattr(hmac, "compare_digest", compare)
+
+    assert taken(f"t={NOW},v1={signature()},v1={'0' * 64}")
+    assert compared == [signature().encode(), b"0" * 64]
+
+
 @pytest.mark.parametrize(
     "header",
     [

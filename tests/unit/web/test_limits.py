@@ -73,6 +73,12 @@ def test_a_caller_holds_so_many_streams_until_they_end(clock: FrozenClock) -> No
         limit.hold_stream("eve")
     limit.hold_stream("ada")
 
+    assert limit.streams == 3
+    for caller in ("eve", "eve", "ada"):
+        limit.release_stream(caller)
+    assert limit.streams == 0
+    assert not limit._open, "no one who left is remembered"
+
 
 def test_zero_is_no_limit(clock: FrozenClock) -> None:
     """For a deployment that counts elsewhere."""

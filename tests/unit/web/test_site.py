@@ -39,7 +39,9 @@ async def test_one_process_answers_pages_of_dotted_names(console: Path) -> None:
     async with httpx.AsyncClient(transport=transport, base_url="http://console") as client:
         pages = [(await client.get(path)).text for path in PAGES]
         missing = [(await client.get(path)).status_code for path in FILES]
+        posted = await client.post(PAGES[0])
 
+    assert posted.status_code == 405, "a page is read, and nothing else"
     assert pages == ["the console"] * len(PAGES)
     assert missing == [404] * len(FILES)
 
