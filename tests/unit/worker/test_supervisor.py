@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import signal
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,15 +14,18 @@ import pytest
 from minutehand.clock import FrozenClock
 from minutehand.config import Settings
 from minutehand.functions.worker.child import CHANNEL
-from minutehand.functions.worker.routes import Request
+from minutehand.functions.worker.routes import Reply, Request
 from minutehand.functions.worker.supervisor import (
     MARGIN_SECONDS,
     SILENT_SECONDS,
     Began,
     Supervisor,
+    _cause,
     _culprit,
+    _end,
 )
-from minutehand.queue.models import SettleItem
+from minutehand.queue.models import JobId, SettleItem
+from tests.support.virtual_time import leaping
 
 
 def began(function: str = "work", *, at: float = 0.0, timeout: float | None = 10.0) -> Began:
@@ -143,3 +148,203 @@ async def test_a_crash_is_charged_to_the_job_that_it_happened_in(
         "crashes": "retry", "beside": "released"
     }  # fmt: skip
     assert len(settled) == 2
+
+
+SETTINGS = Settings(supabase_url="http://127.0.0.1:9", supabase_publishable_key="k")
+
+
+def child_of(**fields: Any) -> Any:
+    """A process that answers to no one."""
+    usual = {"running": {}, "answers": {}, "ready": asyncio.Event(), "resident_mb": 0}
+    return SimpleNamespace(**(usual | {"kills_for_memory": 0} | fields))
+
+
+class Noting(Supervisor):
+    """Keeps what it would settle."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(SETTINGS, "app", {}, **options)
+        self.settled: list[SettleItem] = []
+
+    async def _settle(self, items: list[SettleItem]) -> None:
+        self.settled += items
+
+
+@pytest.mark.parametrize(
+    ("is_ready", "started_at"),
+    [(True, [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]), (False, [0, 2, 5, 10, 19, 36, 67, 98])],
+)
+def test_a_worker_that_does_not_start_is_started_ever_less_often(
+    tmp_path: Path, is_ready: bool, started_at: list[float]
+) -> None:
+    """One that was at work is replaced at once; none leaves its file of stacks behind."""
+    stacks: list[Path] = []
+    starts: list[float] = []
+
+    class Dying(Noting):
+        async def _start(self) -> Any:
+            starts.append(asyncio.get_running_loop().time())
+            stacks.append(tmp_path / str(len(stacks)))
+            stacks[-1].touch()
+            channel = asyncio.StreamReader()
+            channel.feed_eof()
+            child = child_of(channel=channel, stacks=stacks[-1])
+            if is_ready:
+                child.ready.set()
+            return child
+
+        async def _hung(self, child: Any) -> bool:
+            await asyncio.sleep(1)
+            return False
+
+        async def _bury(self, child: Any) -> None:
+            """No one is left."""
+
+    async def story() -> None:
+        supervisor = Dying()
+        keeping = asyncio.create_task(supervisor._keep())
+        await asyncio.sleep(started_at[-1] + 0.5)
+        keeping.cancel()
+        await asyncio.wait({keeping})
+
+    leaping(story())
+
+    assert starts == started_at
+    assert not any(path.exists() for path in stacks)
+
+
+async def test_a_worker_that_hangs_is_killed_for_the_job_that_blocks_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """That one has failed its attempt; those beside it are given back without one."""
+    clock = FrozenClock()
+    clock.advance(seconds=40)
+    killed: list[bool] = []
+    running = {(name, 1): began(name, at=9.0) for name in ("beside", "blocks")}
+    process = SimpleNamespace(kill=lambda: killed.append(True))
+    supervisor = Noting(clock=clock)
+
+    async def stacks(_: Any) -> list[list[tuple[str, int, str]]]:
+        return [[("base_events.py", 1, "run_forever"), ("app.py", 7, "blocks")]]
+
+    monkeypatch.setattr(supervisor, "_stacks", stacks)
+    await supervisor._kill(child_of(process=process, running=running))
+
+    assert killed == [True]
+    assert {item.job_id: item.outcome for item in supervisor.settled} == {
+        "blocks": "retry", "beside": "released"
+    }  # fmt: skip
+    [error] = [item.error for item in supervisor.settled if item.error is not None]
+    assert (error.type, error.message) == (
+        "AttemptTimeout",
+        "the attempt ran past 10 s: it blocked its worker for 31 s at app.py:7, which was killed",
+    )
+    assert {item.duration_ms for item in supervisor.settled} == {31_000}
+
+
+@pytest.mark.parametrize(
+    ("code", "kills", "memory", "said"),
+    [
+        (1, 0, 0, "its worker ended with exit code 1"),
+        (None, 0, 0, "its worker ended with exit code None"),
+        (-11, 0, 0, "its worker was ended by SIGSEGV"),
+        (-9, 1, 512, "its worker was killed for want of memory (512 MB in use)"),
+        (
+            -9, 0, 512,
+            "its worker was killed by signal 9, most often for want of memory (512 MB in use),",
+        ),
+        (-9, 1, 0, "its worker was killed for want of memory"),
+    ],
+)  # fmt: skip
+def test_an_end_has_its_cause(code: int | None, kills: int, memory: int, said: str) -> None:
+    """The kernel counts whom it kills for memory; a kill by a person is counted nowhere."""
+    assert _cause(code, child_of(resident_mb=memory), kills) == said
+
+
+async def test_jobs_that_cannot_be_settled_are_left_to_their_leases(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A database that is away with the worker does not end its supervisor."""
+    supervisor = Supervisor(SETTINGS.model_copy(update={"supabase_jwt_secret": "s"}), "app", {})
+
+    await supervisor._settle([SettleItem(job_id=JobId("j"), fence=1, outcome="released")])
+
+    assert [getattr(record, "event", "") for record in caplog.records] == ["worker.not_buried"]
+
+
+async def test_a_worker_that_does_not_end_by_itself_is_killed() -> None:
+    """A host that stops waits for no processor."""
+    process = await asyncio.create_subprocess_exec("sleep", "600", stdin=asyncio.subprocess.PIPE)
+
+    await _end(process, 0.05)
+
+    assert process.returncode == -signal.SIGKILL
+
+
+class Pipe:
+    """A worker's input."""
+
+    def __init__(self) -> None:
+        self.lines: list[dict[str, Any]] = []
+
+    def is_closing(self) -> bool:
+        return False
+
+    def write(self, line: bytes) -> None:
+        self.lines.append(json.loads(line))
+
+
+def answered_by(child: Any) -> Noting:
+    supervisor = Noting()
+    supervisor._child = child
+    supervisor._started.set()
+    return supervisor
+
+
+def test_a_request_is_the_workers_to_answer_once_it_is_ready() -> None:
+    """Whole, and forgotten with its answer."""
+
+    async def story() -> None:
+        pipe = Pipe()
+        child = child_of(process=SimpleNamespace(stdin=pipe))
+        supervisor = answered_by(child)
+        request = Request("POST", "/api/jobs/process", {"a": "b"}, b"\xff", "r")
+        asking = [asyncio.create_task(supervisor.answer(request)) for _ in range(2)]
+        await asyncio.sleep(5)
+        assert pipe.lines == []
+        child.ready.set()
+        await asyncio.sleep(0.1)
+
+        first, second = pipe.lines
+        assert first["ask"] == {
+            "method": "POST", "path": "/api/jobs/process", "headers": {"a": "b"},
+            "body": "/w==", "request_id": "r",
+        }  # fmt: skip
+        for number, line in enumerate((second, first)):
+            child.answers[line["number"]].set_result(Reply(200 + number, {}))
+        assert [(await each).status for each in asking] == [201, 200]
+        assert child.answers == {}
+
+    leaping(story())
+
+
+def test_a_caller_is_asked_to_come_back_where_no_worker_is_ready_in_time() -> None:
+    async def story() -> tuple[Reply, float]:
+        reply = await answered_by(child_of()).answer(Request("GET", "/", {}, b"", "r"))
+        return reply, asyncio.get_running_loop().time()
+
+    reply, at = leaping(story())
+
+    assert (reply.status, reply.headers, at) == (503, {"Retry-After": "2"}, 10)
+    assert (reply.body["code"], reply.body["request_id"]) == ("worker_unavailable", "r")
+
+
+async def test_a_worker_is_woken_where_there_is_one() -> None:
+    pipe = Pipe()
+    supervisor = answered_by(child_of(process=SimpleNamespace(stdin=pipe)))
+
+    await supervisor.wake(reason="enqueue")
+    supervisor._child = None
+    await supervisor.wake()
+
+    assert pipe.lines == [{"wake": "enqueue"}]
