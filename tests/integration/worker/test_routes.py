@@ -10,18 +10,28 @@ import sys
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
 import pytest
 
+from infra.bench.scratch import scratch_settings
+from minutehand import telemetry
 from minutehand.config import Settings
 from minutehand.functions.worker import invocations
 from minutehand.functions.worker.app import build_app
 from minutehand.functions.worker.invocations import LambdaWorker
-from minutehand.functions.worker.routes import WorkerRoutes
+from minutehand.functions.worker.routes import Request, WorkerRoutes
 from minutehand.queue import EnqueueOptions, UserQueue
-from minutehand.worker import Job, JobContext, Registry, Worker
+from minutehand.queue.errors import (
+    DatabaseReadOnly,
+    QueueError,
+    QueueUnavailable,
+    TokenRefused,
+)
+from minutehand.queue.worker_client import WorkerQueue
+from minutehand.worker import Job, JobContext, Registry, TickOptions, Worker
 from minutehand.worker.summary import TickSummary
 from tests.support.lambda_events import LambdaContext
 from tests.support.payloads import Nothing, nothing
@@ -157,6 +167,9 @@ async def test_a_caller_without_the_right_gets_the_common_error(
     assert set(body) == {"error", "code", "detail", "request_id"}
     if status == 401:
         assert body["error"] == "Unauthorized"
+        assert response.headers["WWW-Authenticate"] == "Bearer"
+    if status == 405:
+        assert response.headers["Allow"] == ("GET, POST" if path.endswith("worker") else "POST")
 
 
 @pytest.mark.parametrize(
@@ -178,6 +191,22 @@ async def test_a_bad_body_is_the_callers_mistake(
     assert (response.status_code, response.json()["code"]) == (status, code)
 
 
+async def test_a_body_is_read_no_further_than_any_route_takes(http: httpx.AsyncClient) -> None:
+    """And no token is asked for before: a stranger's would fill the worker's memory."""
+    sent = 0
+
+    async def endless() -> AsyncIterator[bytes]:
+        nonlocal sent
+        while sent < 100:
+            sent += 1
+            yield b" " * 8192
+
+    async with asyncio.timeout(60):
+        response = await http.post("/api/jobs/process", headers=BACKGROUND, content=endless())
+
+    assert (response.status_code, sent) == (413, 3)
+
+
 async def test_without_the_queue_it_asks_to_come_back(
     http: httpx.AsyncClient, gateway: Gateway
 ) -> None:
@@ -187,6 +216,49 @@ async def test_without_the_queue_it_asks_to_come_back(
 
     assert (response.status_code, response.headers["Retry-After"]) == (503, "5")
     assert response.json()["code"] == "unavailable"
+
+
+FULL = DatabaseReadOnly("the plan is full", status=400, code="25006")
+REVOKED = TokenRefused("no", status=403, code="PT403", hint="key_revoked")
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "code", "retry_after"),
+    [
+        (FULL, 503, "database_read_only", None),
+        (QueueUnavailable("hung"), 503, "unavailable", "5"),
+        (
+            TokenRefused("no", status=403, code="PT403", hint="key_revoked"),
+            502,
+            "key_revoked",
+            None,
+        ),
+        (QueueError("no", status=400, code="22023"), 502, "refused", None),
+    ],
+)
+async def test_what_keeps_the_queue_from_a_tick_is_said(
+    error: QueueError, status: int, code: str, retry_after: str | None
+) -> None:
+    """By a word that an alarm can tell from an outage; the rest stays in the log."""
+    asked: list[TickOptions] = []
+
+    class Refused(Worker):
+        async def tick(self, *, options: TickOptions | None = None, **_: Any) -> TickSummary:
+            assert options is not None
+            asked.append(options)
+            raise error
+
+    settings = scratch_settings("http://127.0.0.1:9")
+    worker = Refused(settings, registry=Registry(), options=TickOptions(linger_seconds=9))
+    routes = WorkerRoutes(settings, worker)
+    request = Request("POST", "/api/jobs/worker", {"authorization": WORKER["Authorization"]})
+
+    reply = await routes.answer(request, usual_seconds=300)
+    await worker.aclose()
+
+    assert (reply.status, reply.body["code"]) == (status, code)
+    assert reply.headers.get("Retry-After") == retry_after
+    assert [(each.linger_seconds, each.usual_seconds) for each in asked] == [(0, 300)]
 
 
 # AWS Lambda --------------------------------------------------------------------------------------
@@ -298,14 +370,7 @@ def test_an_extra_worker_starts_none_and_one_that_is_refused_does_not_count(
 
     monkeypatch.setattr(Worker, "tick", tick)
     monkeypatch.setattr(invocations, "client", lambda *_, **__: Lambda())
-    worker = LambdaWorker(
-        Settings(
-            supabase_url="http://x.test",
-            supabase_publishable_key="k",
-            supabase_jwt_secret="s",
-            worker_function_name="w",
-        )
-    )
+    worker = lambda_worker(worker_function_name="w")
 
     started = asyncio.run(worker._start_extra_workers(3))
     for event in ({"source": "minutehand.wake"}, json.loads(invoked[0]["Payload"])):
@@ -314,6 +379,78 @@ def test_an_extra_worker_starts_none_and_one_that_is_refused_does_not_count(
 
     assert started == 2
     assert fans_out == [True, False]
+
+
+def lambda_worker(**settings: Any) -> LambdaWorker:
+    return LambdaWorker(
+        Settings(
+            supabase_url="http://x.test",
+            supabase_publishable_key="k",
+            supabase_jwt_secret="s",
+            **settings,
+        )
+    )
+
+
+@pytest.mark.parametrize(
+    ("source", "due_left", "fails", "written"),
+    [
+        ("minutehand.tick", 0, False, [0.0]),
+        ("minutehand.tick", 3, False, [71.5]),
+        ("minutehand.tick", 3, True, []),  # nothing known is no zero
+        ("minutehand.wake", 3, False, []),
+    ],
+)
+def test_each_minute_says_how_long_the_oldest_due_job_has_waited(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    source: str,
+    due_left: int,
+    fails: bool,
+    written: list[float],
+) -> None:
+    """The alarm that no worker's own failure can silence reads it."""
+
+    async def tick(_: Worker, **__: Any) -> TickSummary:
+        return TickSummary(worker_id="w", tick_id="t", due_left=due_left)
+
+    async def health(_: WorkerQueue) -> Any:
+        if fails:
+            raise QueueUnavailable("away")
+        return SimpleNamespace(oldest_due_seconds=71.5)
+
+    monkeypatch.setattr(Worker, "tick", tick)
+    monkeypatch.setattr(WorkerQueue, "health", health)
+    worker = lambda_worker(stage="prod")
+
+    worker({"source": source}, LambdaContext("worker"))
+    worker.close()
+
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines() if "_aws" in line]
+    assert [line["OldestDueSeconds"] for line in lines] == written
+    assert all(line["stage"] == "prod" for line in lines)
+
+
+def test_a_function_says_where_its_log_is_and_sends_its_telemetry_each_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Lambda freezes it right after the answer."""
+    flushed: list[str] = []
+
+    async def tick(worker: Worker, **_: Any) -> TickSummary:
+        flushed.append(f"tick of {(worker.options.origin or {})['log_group']}")
+        raise QueueUnavailable("away")
+
+    monkeypatch.setenv("AWS_LAMBDA_LOG_GROUP_NAME", "/aws/lambda/worker")
+    monkeypatch.setattr(Worker, "tick", tick)
+    monkeypatch.setattr(telemetry, "flush", lambda: flushed.append("flush"))
+    worker = lambda_worker()
+
+    with pytest.raises(QueueUnavailable):
+        worker({"source": "minutehand.tick"}, LambdaContext("worker"))
+    worker.close()
+
+    assert flushed == ["tick of /aws/lambda/worker", "flush"]
 
 
 def test_a_body_in_base64_is_read() -> None:
