@@ -9,12 +9,17 @@ import sys
 from types import SimpleNamespace
 from typing import Any
 
+import httpx
 import pytest
 
+from minutehand.config import Settings
 from minutehand.functions.health import apps, checks, handler
-from minutehand.functions.health.app import CachedReadiness
+from minutehand.functions.health.app import CachedReadiness, build_app
 from minutehand.functions.health.checks import in_words, judge, judge_key, readiness
 from minutehand.queue.models import StorageState
+from minutehand.web.errors import ApiError
+from minutehand.web.services import Services
+from tests.support.virtual_time import leaping
 
 NEARLY_FULL = StorageState(share=0.9, retention_shortened=True)
 
@@ -38,8 +43,10 @@ def health(
 class Queue:
     def __init__(self, answer: Any) -> None:
         self.answer = answer
+        self.asked = 0
 
     async def health(self) -> Any:
+        self.asked += 1
         if isinstance(self.answer, Exception):
             raise self.answer
         if self.answer is None:
@@ -124,6 +131,89 @@ async def test_what_is_known_is_refreshed_by_each_probe_that_finds_it_old(
     after = await known.last()
 
     assert [before["status"], after["status"]] == ["unknown", "down"]
+
+
+def known_of(services: Any, monkeypatch: pytest.MonkeyPatch) -> CachedReadiness:
+    """By the time of the loop that runs."""
+    clock = SimpleNamespace(monotonic=asyncio.get_running_loop().time)
+    monkeypatch.setattr("minutehand.functions.health.app.time", clock)
+    services.settings = SimpleNamespace(apps=(), supabase_worker_key=None)
+    return CachedReadiness(services)
+
+
+def test_a_probe_waits_a_moment_for_a_database_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One read is under way, however many probes come; its own patience makes it a failure."""
+    queue = Queue(None)
+    said: list[tuple[float, str]] = []
+
+    async def story() -> None:
+        loop = asyncio.get_running_loop()
+        known = known_of(SimpleNamespace(operator_queue=queue), monkeypatch)
+        for _ in range(2):
+            status = (await known.last())["status"]
+            said.append((loop.time(), status))
+        await asyncio.sleep(4)
+        said.append((loop.time(), (await known.last())["status"]))
+        await asyncio.sleep(3)
+        await known.last()
+        ends = loop.time()
+        await known.aclose()
+        assert loop.time() == ends
+
+    leaping(story())
+
+    assert said == [(0.5, "unknown"), (1.0, "unknown"), (5.0, "down")]
+    assert queue.asked == 2
+
+
+async def test_a_deployment_that_may_not_read_it_knows_nothing_of_the_queue(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Not even what it knew while it had a key."""
+    services = SimpleNamespace(operator_queue=Queue(ConnectionError("away")))
+    known = known_of(services, monkeypatch)
+    monkeypatch.setattr(known, "FRESH_SECONDS", -1.0)
+    assert (await known.last())["status"] == "down"
+
+    class Keyless(SimpleNamespace):
+        @property
+        def operator_queue(self) -> Any:
+            raise ApiError(503, "not_configured", "no key")
+
+    known._services = Keyless(settings=services.settings)  # type: ignore[assignment]
+
+    assert (await known.last())["status"] == "unknown"
+
+
+@pytest.mark.parametrize(
+    ("address", "status", "word"),
+    [
+        ("/health", 200, "down"),
+        ("/health?deep=", 200, "down"),
+        ("/health?deep=0", 200, "healthy"),
+        ("/health?deep=1", 503, "not_ready"),
+        ("/api/health/ready", 503, "not_ready"),
+        ("/api/v1/health", 503, "down"),
+        ("/api/v1/health?deep=0", 200, "healthy"),
+        ("/api/v1/health?deep=1", 503, "not_ready"),
+    ],
+)
+async def test_each_address_says_what_its_probe_asks_for(
+    settings: Settings, address: str, status: int, word: str
+) -> None:
+    """A balancer takes a host out by 503 alone, and comes back when it is told to."""
+    services = Services(settings)
+    services.__dict__["operator_queue"] = Queue(ConnectionError("away"))
+    transport = httpx.ASGITransport(build_app(settings, services=services))
+    async with httpx.AsyncClient(transport=transport, base_url="http://api") as client:
+        answer = await client.get(address)
+    await services.aclose()
+
+    body = answer.json()
+    assert (answer.status_code, body["status"]) == (status, word)
+    assert answer.headers.get("Retry-After") == ("5" if status == 503 else None)
+    assert ("checks" in body) is ("deep=0" not in address)
+    assert body["version"] == settings.version
 
 
 async def test_apps_add_lines_and_a_failing_app_is_distinguished() -> None:
