@@ -10,6 +10,9 @@ import pytest
 from minutehand.config import Settings
 from minutehand.functions.status import document
 from minutehand.functions.status.document import Document
+from minutehand.web.application import create_app
+from minutehand.web.services import Services
+from tests.unit.web.conftest import calling
 
 SETTINGS = Settings(
     supabase_url="http://127.0.0.1:1",
@@ -72,3 +75,18 @@ async def test_a_failure_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
         await one.read(SETTINGS)
 
     assert await one.read(SETTINGS) == (b"{}", '"x"')
+
+
+async def test_who_has_it_is_not_sent_it_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is half a megabyte, and asked for by every page of the reference."""
+    monkeypatch.setattr(document, "_encode", lambda _: (b"{}", '"x"'))
+    app = create_app(Services(SETTINGS), [document.router])
+    async with calling(app) as api:
+        first = await api.get("/api/openapi.json")
+        same = await api.get("/api/openapi.json", headers={"If-None-Match": '"y", "x"'})
+        other = await api.get("/api/openapi.json", headers={"If-None-Match": '"y"'})
+
+    assert [each.status_code for each in (first, same, other)] == [200, 304, 200]
+    assert (first.content, same.content) == (b"{}", b"")
+    assert {each.headers["ETag"] for each in (first, same, other)} == {'"x"'}
+    assert {each.headers["Cache-Control"] for each in (first, same)} == {"public, max-age=300"}

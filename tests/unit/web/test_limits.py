@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from typing import Any
+from uuid import UUID
 
 import pytest
 
 from minutehand.clock import FrozenClock
+from minutehand.config import Settings
+from minutehand.functions.status import artefacts
 from minutehand.queue.errors import QueueError
+from minutehand.web.application import create_app
 from minutehand.web.errors import ApiError
 from minutehand.web.handlers import respond
 from minutehand.web.limits import MOST_CALLERS, CallerLimits
+from minutehand.web.services import Services
+from tests.unit.web.conftest import calling
 
 
 @pytest.fixture
@@ -87,6 +93,20 @@ def test_zero_is_no_limit(clock: FrozenClock) -> None:
     for _ in range(1000):
         limit.count_request("eve")
         limit.hold_stream("eve")
+
+
+@pytest.mark.parametrize("path", ["artefacts", "artefacts/a.txt", "artefacts.zip"])
+async def test_the_requests_of_a_file_s_address_are_counted(settings: Settings, path: str) -> None:
+    """It opens the file to anyone, and is passed on without a token to count by."""
+    few = {"caller_requests_per_second": 0.1, "caller_requests_burst": 1}
+    services = Services(settings.model_copy(update=few), clock=FrozenClock())
+    services.queue.api._attempts = 1
+    address = f"/api/jobs/{UUID(int=1)}/{path}"
+    async with calling(create_app(services, [artefacts.router])) as api:
+        answers = [await api.get(f"{address}?key={key * 64}") for key in "aab"]
+    await services.aclose()
+
+    assert [each.status_code for each in answers] == [503, 429, 503]
 
 
 def test_what_is_known_of_callers_is_bounded(clock: FrozenClock) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Callable
+import random
+from collections.abc import AsyncIterator, Callable, Coroutine
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -17,9 +18,11 @@ from minutehand.clock import SystemClock
 from minutehand.config import Settings
 from minutehand.queue.broadcasts import READY
 from minutehand.queue.errors import QueueUnavailable
+from minutehand.queue.realtime import Heard, RealtimeLost
 from minutehand.web import upstream
 from minutehand.web.hub import EventHub
 from minutehand.web.upstream import RealtimeUpstream
+from tests.support.virtual_time import BEGAN, LoopClock, leaping
 
 LATER = datetime.now(UTC) + timedelta(hours=1)
 
@@ -327,3 +330,143 @@ async def test_a_process_counts_among_a_topics_followers_while_it_is_joined(
     told = sorted((topic, token) for topic, token, _ in said)
     assert told == [("job:1", "a"), ("job:2", "b"), ("job:3", "c")]
     assert len({follower for _, _, follower in said}) == 3
+
+
+class Line:
+    """Realtime in leaping time: a socket that is refused, or open until the test breaks it."""
+
+    def __init__(self) -> None:
+        self.up = True
+        self.refuses = False
+        self.opened: list[float] = []
+        self.closed: list[float] = []
+        self.joins: list[tuple[float, str]] = []
+        self.broken = asyncio.Event()
+
+    def __call__(self, url: str, key: str, heard: Callable[[str, Heard], None]) -> Line:
+        self.heard = heard
+        return self
+
+    async def __aenter__(self) -> Line:
+        self.opened.append(now())
+        if not self.up:
+            raise RealtimeLost(OSError("refused"))
+        self.broken.clear()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.closed.append(now())
+
+    async def serve(self) -> None:
+        await self.broken.wait()
+        raise RealtimeLost(OSError("cut"))
+
+    def join(self, topic: str, token: str | None) -> None:
+        self.joins.append((now(), topic))
+        answer = Heard("refused", "no policy") if self.refuses else Heard("joined")
+        asyncio.get_running_loop().call_later(0.01, self.heard, topic, answer)
+
+    def leave(self, topic: str) -> None:
+        """Nothing to hear of it."""
+
+
+def now() -> float:
+    return round(asyncio.get_running_loop().time(), 2)
+
+
+@pytest.fixture
+def line(monkeypatch: pytest.MonkeyPatch) -> Line:
+    made = Line()
+    monkeypatch.setattr(upstream, "RealtimeSocket", made)
+    monkeypatch.setattr(random, "random", lambda: 0.5)  # no spread
+    return made
+
+
+def followed(
+    story: Callable[[RealtimeUpstream], Coroutine[Any, Any, None]],
+    follow_topic: upstream.FollowTopic | None = None,
+) -> None:
+    """Tell a story over an upstream in leaping time."""
+
+    async def told() -> None:
+        settings = Settings(supabase_url="http://127.0.0.1:9", supabase_publishable_key="k")
+        clock, hub = LoopClock(), EventHub()
+        source = RealtimeUpstream(settings, hub, clock, follow_topic=follow_topic)
+        await story(source)
+        await source.aclose()
+
+    leaping(told())
+
+
+def follow(source: RealtimeUpstream, *topics: str) -> None:
+    for topic in topics:
+        source.follow(topic, token="t", until=BEGAN + timedelta(days=1))
+
+
+def test_a_socket_is_opened_more_and_more_slowly_until_it_was_open(line: Line) -> None:
+    """A Realtime that comes up is not met by every process at once."""
+    line.up = False
+
+    async def story(source: RealtimeUpstream) -> None:
+        follow(source, "job:1")
+        await asyncio.sleep(20)
+        line.up = True
+        await asyncio.sleep(10)
+        line.broken.set()
+        await asyncio.sleep(5)
+
+    followed(story)
+
+    assert line.opened == [0, 0.2, 1.2, 3.2, 8.2, 18.2, 28.2, 30.2]
+
+
+def test_a_refused_topic_is_tried_again_within_a_minute(line: Line) -> None:
+    """The policy or the token may have changed."""
+    line.refuses = True
+
+    async def story(source: RealtimeUpstream) -> None:
+        follow(source, "job:1")
+        await asyncio.sleep(50)
+        line.refuses = False
+        await asyncio.sleep(100)
+
+    followed(story)
+
+    assert [round(at) for at, _ in line.joins] == [0, 60]
+
+
+def test_an_empty_socket_is_kept_for_a_reader_who_comes_soon(line: Line) -> None:
+    async def story(source: RealtimeUpstream) -> None:
+        follow(source, "job:1")
+        await asyncio.sleep(1)
+        source.leave("job:1")
+        await asyncio.sleep(29)
+        follow(source, "job:2")
+        await asyncio.sleep(1)
+        assert (line.opened, line.closed) == ([0], [])
+        source.leave("job:2")
+        await asyncio.sleep(31)
+        assert line.closed == [61]
+        await asyncio.sleep(60)
+        assert line.opened == [0]
+
+    followed(story)
+
+
+def test_a_database_that_hangs_over_one_follower_counts_the_others(line: Line) -> None:
+    """And is asked again after a minute, before it forgets them."""
+    said: list[tuple[float, str]] = []
+
+    async def follow_topic(topic: str, token: str | None, follower_id: UUID) -> None:
+        said.append((round(now()), topic))
+        if topic == "job:1":
+            await asyncio.Event().wait()
+
+    async def story(source: RealtimeUpstream) -> None:
+        follow(source, "job:1", "job:2")
+        await asyncio.sleep(75)
+
+    followed(story, follow_topic)
+
+    assert said[:2] == [(0, "job:1"), (5, "job:2")]
+    assert {topic for _, topic in said[2:]} == {"job:1", "job:2"}
