@@ -15,12 +15,14 @@ from typing import Any
 
 import pytest
 
-from minutehand.install.project import Answers, Plan, Write, plan_install
+from minutehand.install.project import Answers, Plan, Write, plan_install, processor_names
 from minutehand.install.removal import removal_sql
 from minutehand.install.rewrite import Schemas
 from minutehand.install.sources import (
     InstallError,
+    changelog,
     installed,
+    ordinal,
     sections_between,
     sources,
     timestamp,
@@ -32,9 +34,9 @@ from minutehand.install.tenancy import (
     Tenants,
     existing,
 )
-from minutehand.install.upgrade import plan_upgrade
+from minutehand.install.upgrade import plan_upgrade, tenants_of
 from minutehand.local.state import StateFolder
-from minutehand.project import keep_out_of_git
+from minutehand.project import Project, keep_out_of_git
 from minutehand.version import VERSION
 from tests.install.projects import bakery
 from tests.install.second import THIS_FILE
@@ -87,6 +89,16 @@ def test_a_dry_run_writes_nothing_and_the_second_run_neither(tmp_path: Path) -> 
         "tenancy": "workspaces",
     }
     assert 'schemas = ["public", "graphql_public", "minutehand"]' in written["supabase/config.toml"]
+    assert {name for name in written if not name.endswith(".sql")} == {
+        ".gitignore", "minutehand.env.example", "minutehand.stages.yml", "minutehand.toml",
+        "serverless.yml", "supabase/config.toml", "jobs/__init__.py", "jobs/processors/__init__.py",
+        "jobs/processors/hello.py", "jobs/tests/__init__.py", "jobs/tests/test_hello.py",
+    }  # fmt: skip
+    assert written[".gitignore"].split() == [
+        ".env", "secrets.env", "key.json", "__pycache__/", ".venv/",
+    ]  # fmt: skip
+    settings = written["minutehand.env.example"]
+    assert settings.endswith("MINUTEHAND_APPS=jobs\nMINUTEHAND_SCHEMA=minutehand\n")
 
 
 def test_what_holds_secrets_stays_out_of_git(tmp_path: Path) -> None:
@@ -104,14 +116,21 @@ def test_what_holds_secrets_stays_out_of_git(tmp_path: Path) -> None:
     assert not re.search(r"secret|key\.json|\.local|^\.env", listed, re.MULTILINE), listed
 
 
-@pytest.mark.parametrize(("theirs", "said"), [("*.log\n", True), ("*.env\nkey.json\n", False)])
-def test_a_gitignore_of_theirs_is_not_changed(tmp_path: Path, theirs: str, said: bool) -> None:
+@pytest.mark.parametrize(
+    ("theirs", "said"),
+    [
+        ("*.log\n", ["In .gitignore:\n\n    .env\n    secrets.env\n    key.json"]),
+        (".env\n /key.json \n", ["In .gitignore:\n\n    secrets.env"]),
+        ("*.env\nkey.json\n", []),
+    ],
+)
+def test_a_gitignore_of_theirs_is_not_changed(tmp_path: Path, theirs: str, said: list[str]) -> None:
     """The lines it lacks are printed."""
     (tmp_path / ".gitignore").write_text(theirs)
 
     plan = install(tmp_path)
 
-    assert any("secrets.env" in note for note in plan.notes) is said
+    assert list(plan.notes) == said
     assert (tmp_path / ".gitignore").read_text() == theirs
 
 
@@ -157,7 +176,36 @@ def test_a_package_within_others_has_a_first_job(tmp_path: Path) -> None:
     ).stdout
 
     assert "minutehand enqueue background.hello" in said
-    assert '"background.hello"' in contents(tmp_path)["src/acme/background/processors/hello.py"]
+    written = contents(tmp_path)
+    assert '"background.hello"' in written["src/acme/background/processors/hello.py"]
+    answers = tomllib.loads(written["minutehand.toml"])
+    assert (answers["source"], answers["apps"]) == ("src", ["acme.background"])
+    assert (
+        "from acme.background.processors.hello import Hello, hello"
+        in (written["src/acme/background/tests/test_hello.py"])
+    )
+
+
+@pytest.mark.parametrize(
+    ("package", "job_type", "module", "function", "model"),
+    [
+        ("jobs", "jobs.hello", "hello", "hello", "Hello"),
+        ("jobs", "invoices.send_now", "invoices_send_now", "send_now_invoices", "SendNowInvoices"),
+        ("acme.jobs", "jobs.hello", "hello", "hello", "Hello"),
+        ("acme.jobs", "acme.hello", "acme_hello", "hello_acme", "HelloAcme"),
+    ],
+)
+def test_a_processor_is_named_after_its_job_type(
+    package: str, job_type: str, module: str, function: str, model: str
+) -> None:
+    """Without the package's own name, which its path says already."""
+    assert processor_names(package, job_type) == {
+        "package": package,
+        "module": module,
+        "job_type": job_type,
+        "function": function,
+        "model": model,
+    }
 
 
 def test_in_a_terminal_it_asks(tmp_path: Path) -> None:
@@ -209,13 +257,22 @@ def test_a_configuration_of_the_cli_exposes_the_schema(
     made = tomllib.loads(path.read_text())
     assert made["project_id"] == "my-shop"
     assert made["api"]["schemas"] == ["public", "graphql_public", *exposed]
+    assert made["db"] == {"major_version": 17}
+    [other] = [
+        write.text
+        for write in plan_install(tmp_path / "!!!", answers, now=NOON).writes
+        if write.path.name == "config.toml"
+    ]
+    assert tomllib.loads(other)["project_id"] == "app"
     assert plan_install(folder, answers, now=NOON) == Plan(())
     path.write_text('project_id = "x"')
     notes = "".join(plan_install(folder, answers, now=NOON).notes)
     assert ('schemas = ["public", "graphql_public", "tasks"]' in notes) is bool(exposed)
-    path.write_text("[api")
-    with pytest.raises(InstallError, match="is not TOML"):
-        plan_install(folder, answers, now=NOON)
+    for broken in (b"[api", b'project_id = "caf\xe9"'):
+        path.write_bytes(broken)
+        with pytest.raises(InstallError, match="is not TOML") as refused:
+            plan_install(folder, answers, now=NOON)
+        assert (refused.value.code, refused.value.fix) == ("bad_config", "correct it")
 
 
 def test_files_of_theirs_may_be_in_any_encoding(tmp_path: Path) -> None:
@@ -224,10 +281,11 @@ def test_files_of_theirs_may_be_in_any_encoding(tmp_path: Path) -> None:
     folder.mkdir(parents=True)
     for name in (".gitignore", "serverless.yml", "supabase/migrations/20250101000000_own.sql"):
         (tmp_path / name).write_bytes(b"-- caf\xe9")
+    (folder / "20990101000000_folder.sql").mkdir()
 
     install(tmp_path)
 
-    own, ours = sorted(folder.iterdir())
+    own, ours = sorted(path for path in folder.iterdir() if path.is_file())
     ours.write_text(ours.read_text(), "utf-8-sig")
     assert own.name not in removal_sql(tmp_path)
     assert plan_upgrade(tmp_path, now=NOON).writes == ()
@@ -268,10 +326,17 @@ def test_a_number_that_sorts_after_every_timestamp_is_refused(tmp_path: Path) ->
     (folder / "0001_first.sql").touch()
     for now in (NOON, NOON.astimezone(timezone(timedelta(hours=5)))):
         assert timestamp(tmp_path, now) == "20261121120000"
+    for newest, after in (
+        ("20261121120000", "20261121120001"),
+        ("20261121120059", "20261121120100"),
+    ):
+        (folder / f"{newest}_newest.sql").touch()
+        assert timestamp(tmp_path, NOON) == after
 
     (folder / "9_last.sql").touch()
-    with pytest.raises(InstallError, match="numbered 9"):
+    with pytest.raises(InstallError, match="numbered 9") as refused:
         timestamp(tmp_path, NOON)
+    assert refused.value.code == "unusual_version"
 
 
 @pytest.mark.parametrize(
@@ -282,6 +347,11 @@ def test_a_number_that_sorts_after_every_timestamp_is_refused(tmp_path: Path) ->
         ({"schemas": Schemas("minutehand", "public")}, "bad_schema"),
         ({"schemas": Schemas("pg_jobs", "engine")}, "bad_schema"),
         ({"schemas": Schemas("s" * 52, "engine")}, "bad_schema"),
+        ({"schemas": Schemas("minutehand", "pg_engine")}, "bad_schema"),
+        ({"schemas": Schemas("minutehand", "1engine")}, "bad_schema"),
+        ({"package": "minutehand"}, "bad_package"),
+        ({"package": "acme.Jobs"}, "bad_package"),
+        ({"package": "1jobs"}, "bad_package"),
         ({"package": "class"}, "bad_package"),
         ({"package": "asyncio"}, "bad_package"),
         ({"package": "supabase"}, "bad_package"),
@@ -295,6 +365,8 @@ def test_names_that_cannot_be_are_refused(answers: dict[str, Any], code: str) ->
         Answers(**{"schemas": OURS, "tenants": Tenants(), **answers})
 
     assert refused.value.code == code
+    longest = Answers(Schemas("s" * 51, "_2"), Tenants(), package="_a.b2_")
+    assert (longest.apps, longest.source) == ((), "")
 
 
 def test_a_taken_package_or_schema_is_named(tmp_path: Path) -> None:
@@ -421,7 +493,71 @@ def test_an_app_may_follow_later(tmp_path: Path) -> None:
     assert 'apps = ["jobs", "minutehand_apps.chat"]' in done["notes"][0]
     names = [each.origin.partition("/")[2] for each in sources(OURS, Tenants(), ["chat"])]
     assert names == sorted(names), "what the engine adds later may need what an app has made"
-    assert run("install", str(tmp_path), "--app", "no", code=1)["code"] == "no_app"
+    refused = run("install", str(tmp_path), "--app", "no", code=1)
+    assert (refused["code"], "chat, " in refused["fix"]) == ("no_app", True)
+    settings = plan_install(
+        tmp_path / "other", Answers(OURS, Tenants(), apps=("training", "chat")), now=NOON
+    )
+    texts = {write.path.name: write.text for write in settings.writes}
+    modules = ["jobs", "minutehand_apps.training", "minutehand_apps.chat"]
+    assert f"MINUTEHAND_APPS={','.join(modules)}\n" in texts["minutehand.env.example"]
+    assert tomllib.loads(texts["minutehand.toml"])["apps"] == modules
+    [name] = [
+        write.path.name
+        for write in plan_install(
+            tmp_path, Answers(OURS, Tenants(), apps=("training", "beacon")), now=NOON
+        ).writes
+    ]
+    assert name.endswith(f"{THIS_FILE}_beacon_training.sql")
+
+
+def test_without_any_app_that_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is another distribution, which the engine does not need."""
+    monkeypatch.setattr("minutehand.install.sources.offered_apps", dict)
+
+    with pytest.raises(InstallError, match="unknown app 'chat'") as refused:
+        sources(OURS, Tenants(), ["chat"])
+    assert refused.value.fix == "pip install minutehand-apps"
+
+
+def test_an_upgrade_adds_what_apps_have_by_now(tmp_path: Path) -> None:
+    """And says what has changed since the newest of the files that are there."""
+    install(tmp_path, apps=("chat",), tenants=existing("app.orgs.uid", "app.seats(org,person)"))
+    [file] = (tmp_path / "supabase/migrations").glob("*.sql")
+    text = file.read_text()
+    last = text.rindex("\n-- minutehand: chat/") + 1
+    part = text[last : text.index("\n-- minutehand: ", last)]
+    file.write_text(text.replace(part, "").replace(f"minutehand {VERSION}.", "minutehand 0.0.1."))
+
+    upgrade = plan_upgrade(tmp_path, now=NOON)
+
+    [write] = upgrade.writes
+    assert write.path.name.endswith(f"{THIS_FILE}_chat.sql")
+    assert write.text.endswith(part)
+    assert (upgrade.since, upgrade.changes) == (
+        "0.0.1",
+        sections_between(changelog(), "0.0.1", VERSION),
+    )
+    assert changelog().startswith("# Changelog")
+
+
+def test_a_tenancy_that_its_owner_wrote_anew_is_taken_for_the_usual_tables(tmp_path: Path) -> None:
+    """Without the triggers that name its table and key."""
+    install(tmp_path, tenants=existing("app.orgs.uid", "app.seats(org,person)"))
+    [part] = [each for each in installed(tmp_path) if each.origin.startswith("tenancy/")]
+    project = Project.at(tmp_path)
+
+    def found(text: str) -> tuple[str, str]:
+        tenants = tenants_of(project, [replace(part, text=text)])
+        assert isinstance(tenants, Existing)
+        return tenants.organization, tenants.key
+
+    assert found(part.text) == ("app.orgs", "uid")
+    assert found("create view minutehand_engine.tenants as select 1") == (
+        "public.organizations",
+        "id",
+    )
+    assert tenants_of(project, []) == Existing()
 
 
 def test_an_edited_file_stops_an_upgrade(tmp_path: Path) -> None:
@@ -441,8 +577,9 @@ def test_an_edited_file_stops_an_upgrade(tmp_path: Path) -> None:
 
 def test_an_upgrade_refuses_what_it_does_not_know(tmp_path: Path) -> None:
     """No install, a newer one, or files of another build under the same name."""
-    assert run("upgrade", str(tmp_path), code=1)["code"] == "not_installed"
-    assert run("uninstall", str(tmp_path), code=1)["code"] == "not_installed"
+    for command, fix in (("upgrade", "minutehand install"), ("uninstall", "name the project's")):
+        refused = run(command, str(tmp_path), code=1)
+        assert (refused["code"], fix in refused["fix"]) == ("not_installed", True)
     install(tmp_path)
     toml = tmp_path / "minutehand.toml"
     answers = toml.read_text()
@@ -464,6 +601,7 @@ def test_the_changelog_is_cut_between_two_versions() -> None:
 
     assert sections_between(text, "0.9.0", "0.10.0") == "## [0.10.0] - x\n- c\n\n## [0.9.1]\n- b"
     assert sections_between(text, "0.10.0", "0.10.0") == ""
+    assert ordinal("0.10.0") == (0, 10, 0) > ordinal("0.9.1rc2") == (0, 9, 1)
 
 
 def test_a_file_that_appears_meanwhile_is_not_overwritten(tmp_path: Path) -> None:

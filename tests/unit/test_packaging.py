@@ -6,8 +6,10 @@ import hashlib
 import inspect
 import json
 import marshal
+import platform
 import py_compile
 import re
+import shutil
 import struct
 import sys
 import zipfile
@@ -22,6 +24,7 @@ import yaml
 
 from minutehand.app import App
 from minutehand.config import ConfigurationError
+from minutehand.deploy import tools
 from minutehand.deploy.apps import Needs, read_needs
 from minutehand.deploy.archive import prune, tree_size, write_zip
 from minutehand.deploy.build import (
@@ -30,21 +33,30 @@ from minutehand.deploy.build import (
     drop_http2,
     host_target,
     locked_for,
+    own_handlers,
     source_files,
     sources_hash,
+    sources_of,
 )
 from minutehand.deploy.bundles import BUNDLES, LAMBDA, Bundle, PackagingError, Target
 from minutehand.deploy.bytecode import compile_trees
 from minutehand.deploy.imports import Sources, closure, third_party
 from minutehand.deploy.inventory import bill_of_materials, licence_table, read_metadata
 from minutehand.deploy.lockfile import Locked, parse_lock, read_project_lock, select
-from minutehand.deploy.parameters import WORKER_SIGN_IN, missing_for, write_parameters
-from minutehand.deploy.service import read_stages, write_service
+from minutehand.deploy.parameters import (
+    WORKER_SIGN_IN,
+    missing_for,
+    secrets_of,
+    write_parameters,
+)
+from minutehand.deploy.service import needs_of, read_stages, write_service
 from minutehand.deploy.tools import find_tool, run_tool
 from minutehand.project import Project
+from minutehand.resources import PACKAGE
 from minutehand_apps.beacon.settings import BeaconSettings
 from minutehand_apps.enrichment.settings import ApolloSettings
 from minutehand_apps.training.settings import TrainingSettings
+from tests.support.paths import ROOT
 
 LOCK = """# compiled
 httpx[http2]==0.28.1 \\
@@ -56,8 +68,14 @@ minutehand @ file:///dist/minutehand-0.1.0-py3-none-any.whl \\
 minutehand-local==0.1.0 \\
     --hash=sha256:{b}
     # via minutehand
+minutehand-apps==0.1.0
+minutehand==0.1.0
 -e .
-anyio==4.16.0 \\
+
+# what those need
+anyio==4.16.0 ; python_version >= "3.8" \\
+
+# a note of somebody's
     --hash=sha256:{c}
     # via
     #   httpx
@@ -87,7 +105,12 @@ def test_a_local_wheel_in_a_lock_is_left_out_with_its_hashes() -> None:
 
     assert list(entries) == ["httpx", "anyio"]
     assert entries["httpx"].hashes == [f"sha256:{'a' * 64}"]
+    assert entries["httpx"].parents == {"-r"}
     assert entries["anyio"].parents == {"httpx", "starlette"}
+    assert (entries["anyio"].name, entries["anyio"].version) == ("anyio", "4.16.0")
+    first, pinned = entries["anyio"].text.splitlines()
+    assert first == 'anyio==4.16.0 ; python_version >= "3.8" \\'
+    assert pinned == f"    --hash=sha256:{'c' * 64}"
 
 
 def test_what_a_wheel_needs_through_others_is_packaged_and_what_is_skipped_is_not() -> None:
@@ -111,8 +134,11 @@ def test_what_a_wheel_needs_through_others_is_packaged_and_what_is_skipped_is_no
 
     assert chosen("httpx") == ["h11", "httpcore", "httpx"]
     assert chosen("fastapi") == ["fastapi", "python-multipart"]
-    with pytest.raises(LookupError, match=r"not in requirements\.lock: idna"):
-        select(entries, ["idna"], skip=[])
+    del entries["python-multipart"]
+    assert chosen("fastapi") == ["fastapi"]
+    assert chosen("boto3") == []
+    with pytest.raises(LookupError, match=r"not in requirements\.lock: idna, trio; add"):
+        select(entries, ["trio", "idna"], skip=[])
 
 
 def test_a_project_without_a_lock_is_shown_how_to_write_one(tmp_path: Path) -> None:
@@ -135,10 +161,26 @@ def test_what_only_type_checkers_import_is_not_packaged(tmp_path: Path) -> None:
     file = tmp_path / "jobs.py"
     file.write_text(
         "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import boto3\n"
-        "else:\n    import httpx\n"
+        "else:\n    import httpx\n    if x:\n        import jwt\n"
     )
 
-    assert set(third_party([file], Sources((tmp_path,), frozenset({"jobs"})))) == {"httpx"}
+    assert set(third_party([file], Sources((tmp_path,), frozenset({"jobs"})))) == {"httpx", "jwt"}
+
+
+def test_a_module_is_traced_to_the_distribution_that_brings_it(tmp_path: Path) -> None:
+    """As the lock names it; of the files alone that are Python."""
+    files = {
+        "jobs/a.py": "from __future__ import annotations\nimport json, yaml, no_one_has.this\n"
+        "from . import b\nfrom jobs.b import c\n",
+        "jobs/page.html": "<p>",
+    }
+    tree(tmp_path, files)
+
+    found = third_party(
+        [tmp_path / name for name in files], Sources((tmp_path,), frozenset({"jobs"}))
+    )
+
+    assert found == {"yaml": {"pyyaml"}, "no_one_has": set()}
 
 
 def test_imports_in_any_block_are_found(tmp_path: Path) -> None:
@@ -196,23 +238,45 @@ def test_the_requests_of_apps_add_up(tmp_path: Path) -> None:
         "functions: {worker: {environment: {SIZE: '${param:size}'}, secrets: [KEY],"
         " statements: [{Sid: A, Effect: Allow, Action: 's3:GetObject', Resource: '*'}]}}\n"
     )
-    (other / "lambda.yml").write_text("functions: {worker: {secrets: [KEY, OTHER]}}\n")
+    (other / "lambda.yml").write_text(
+        "functions: {worker: {secrets: [KEY, OTHER], statements: [{Sid: B}]},"
+        " status: {environment: {A: '1'}}, health: {}}\n"
+    )
+    (tmp_path / "silent").mkdir()
 
-    needs = read_needs([Placed(one), Placed(other)])
+    needs = read_needs([Placed(tmp_path / "silent"), Placed(one), Placed(other)])
 
     assert needs.secrets("worker") == ("KEY", "OTHER")
     assert needs.secrets("jobs") == ()
     assert needs.all_secrets == {"KEY", "OTHER"}
     assert needs.variables({"KEY": "mine", "MORE": "no"}) == {"MOCK": "true", "KEY": "mine"}
     service = needs.service()
-    assert service["functions"] == {"worker": {"environment": {"SIZE": "${param:size}"}}}
-    assert list(service["resources"]["Resources"]) == ["WorkerPolicyOfApps"]
+    assert service["functions"] == {
+        "worker": {"environment": {"SIZE": "${param:size}"}},
+        "status": {"environment": {"A": "1"}},
+    }
+    right = {"Sid": "A", "Effect": "Allow", "Action": "s3:GetObject", "Resource": "*"}
+    assert service["resources"]["Resources"] == {
+        "WorkerPolicyOfApps": {
+            "Type": "AWS::IAM::Policy",
+            "Properties": {
+                "PolicyName": "apps",
+                "Roles": [{"Ref": "WorkerRole"}],
+                "PolicyDocument": {"Version": "2012-10-17", "Statement": [right, {"Sid": "B"}]},
+            },
+        }
+    }
     (other / "lambda.yml").write_text("parameters: {size: 2}\n")
     with pytest.raises(ConfigurationError, match="gives size the value 2; another app gives 1"):
         read_needs([Placed(one), Placed(other)])
-    (other / "lambda.yml").write_text("functions: {wroker: {}}\n")
-    with pytest.raises(ConfigurationError, match=r"lambda\.yml is not valid"):
-        read_needs([Placed(other)])
+    for meaning in ("local: {MOCK: 'false'}", "functions: {worker: {environment: {SIZE: '2'}}}"):
+        (other / "lambda.yml").write_text(meaning)
+        with pytest.raises(ConfigurationError, match="another app gives"):
+            read_needs([Placed(one), Placed(other)])
+    for wrong in ("functions: {wroker: {}}", "functions: {jobs: {rights: []}}", "more: 1", "a: ["):
+        (other / "lambda.yml").write_text(wrong)
+        with pytest.raises(ConfigurationError, match=r"lambda\.yml is not valid[\s\S]*parameters: \{\}"):
+            read_needs([Placed(other)])
     (other / "lambda.yml").write_text("# nothing\n")
     assert read_needs([Placed(other)]) == Needs()
 
@@ -220,14 +284,14 @@ def test_the_requests_of_apps_add_up(tmp_path: Path) -> None:
 def test_a_stage_starts_from_the_package_and_the_project_overrides(tmp_path: Path) -> None:
     """A project's file stays short, and a new parameter of a release has its default."""
     (tmp_path / "minutehand.stages.yml").write_text(
-        "default: {alarmEmail: a@b.example}\nprod: {budgetUSD: 7}\ndev:\n"
+        "default: {alarmEmail: a@b.example}\nprod: {budgetUSD: 7}\ndev:\n7: {}\n"
     )
 
     stages = read_stages(Project.at(tmp_path))
 
     assert stages["default"]["alarmEmail"] == "a@b.example"
     assert stages["default"]["workerTimeout"] == 300
-    assert (stages["prod"], stages["dev"]) == ({"budgetUSD": 7}, {})
+    assert (stages["prod"], stages["dev"], stages["7"]) == ({"budgetUSD": 7}, {}, {})
     (tmp_path / "minutehand.toml").write_text('apps = ["minutehand_apps.training"]\n')
     asked = read_needs([App("minutehand_apps.training")]).parameters
     name = next(iter(asked))
@@ -236,10 +300,10 @@ def test_a_stage_starts_from_the_package_and_the_project_overrides(tmp_path: Pat
     assert read_stages(Project.at(tmp_path))["default"][name] == "theirs"
     for text, said in (("prod: 3\n", "must map stages"), ("- a\n", "must map"), ("a: [", "YAML")):
         (tmp_path / "minutehand.stages.yml").write_text(text)
-        with pytest.raises(ConfigurationError, match=said):
+        with pytest.raises(ConfigurationError, match=rf"{said}[\s\S]*prod: \{{\}}"):
             read_stages(Project.at(tmp_path))
     (tmp_path / "minutehand.stages.yml").unlink()
-    with pytest.raises(ConfigurationError, match="does not exist"):
+    with pytest.raises(ConfigurationError, match=r"does not exist.*prod: \{\}"):
         read_stages(Project.at(tmp_path))
 
 
@@ -280,11 +344,13 @@ def test_a_handler_takes_what_it_reaches_and_no_more(tmp_path: Path) -> None:
 KEPT = {
     "bin.py", "wheel/__init__.py", "wheel/data.json", "wheel/fast.so", "wheel/test.py",
     "wheel-1.dist-info/METADATA", "wheel-1.dist-info/entry_points.txt",
-    "wheel-1.dist-info/licenses/NOTICE.md",
+    "wheel-1.dist-info/licenses/NOTICE.md", "wheel-1.dist-info/LICENSE", "wheel/LICENSE.txt",
 }  # fmt: skip
 DROPPED = {
-    "bin/tool", "wheel/__init__.pyi", "wheel/README.md", "wheel/tests/data.json",
+    "bin/tool", "wheel/tests/data.json", "wheel/test/data.json", ".lock",
+    *(f"wheel/a.{kind}" for kind in ("pyi", "pyx", "pxd", "c", "h", "typed", "md", "rst")),
     "wheel/__pycache__/a.pyc", "wheel-1.dist-info/RECORD", "wheel-1.dist-info/top.txt",
+    "wheel-1.dist-info/deep/METADATA.txt",
 }  # fmt: skip
 
 
@@ -328,7 +394,19 @@ def test_a_zip_is_what_functions_read_and_the_same_each_time(tmp_path: Path) -> 
             "Apache OR BSD",
             "https://source",
         ),
-        ("License: ISC\nProject-URL: Docs, https://docs", "ISC", "https://docs"),
+        (
+            "License: ISC\n  in full\nProject-URL: no address\nProject-URL: Docs, https://docs",
+            "ISC",
+            "https://docs",
+        ),
+        *(
+            (
+                f"Project-URL: Docs, https://d\nProject-URL: {label}, https://x",
+                "unknown",
+                "https://x",
+            )
+            for label in ("Homepage", "Repository", "homepage", "source", "repository")
+        ),
         ("Summary: none", "unknown", "-"),
     ],
 )
@@ -341,7 +419,7 @@ def test_a_licence_is_as_its_distribution_states_it(
 
     table = licence_table(locked, read_metadata(tmp_path))
 
-    assert table.splitlines()[1:] == [f"one-two\t1\t{licence}\t{home}"]
+    assert table == f"name\tversion\tlicence\thome\none-two\t1\t{licence}\t{home}\n"
 
 
 def test_the_bill_of_materials_says_what_needs_what(tmp_path: Path) -> None:
@@ -352,18 +430,44 @@ def test_the_bill_of_materials_says_what_needs_what(tmp_path: Path) -> None:
 
     bom = bill_of_materials("app", "3", locked, about)
 
-    assert [(each["name"], each["properties"]) for each in bom["components"]] == [
-        ("a", [{"name": "minutehand:locked-hash", "value": "sha256:x"}]),
-        ("b", []),
-    ]
-    assert {each["ref"]: each["dependsOn"] for each in bom["dependencies"]} == {
-        "pkg:generic/minutehand-app@3": ["pkg:pypi/a@1", "pkg:pypi/b@1"],
-        "pkg:pypi/a@1": ["pkg:pypi/b@1"],
-        "pkg:pypi/b@1": [],
+    serial = bom.pop("serialNumber")
+    assert serial.startswith("urn:uuid:")
+    assert bom == {
+        "$schema": "http://cyclonedx.org/schema/bom-1.6.schema.json",
+        "bomFormat": "CycloneDX",
+        "specVersion": "1.6",
+        "version": 1,
+        "metadata": {
+            "component": {
+                "type": "application",
+                "bom-ref": "pkg:generic/minutehand-app@3",
+                "name": "minutehand-app",
+                "version": "3",
+                "licenses": [{"license": {"id": "Apache-2.0"}}],
+            }
+        },
+        "components": [
+            {
+                "type": "library",
+                "bom-ref": f"pkg:pypi/{name}@1",
+                "name": name,
+                "version": "1",
+                "purl": f"pkg:pypi/{name}@1",
+                "licenses": [{"license": {"name": "unknown"}}],
+                "properties": [{"name": "minutehand:locked-hash", "value": "sha256:x"}][:hashes],
+            }
+            for name, hashes in (("a", 1), ("b", 0))
+        ],
+        "dependencies": [
+            {"ref": "pkg:generic/minutehand-app@3", "dependsOn": ["pkg:pypi/a@1", "pkg:pypi/b@1"]},
+            {"ref": "pkg:pypi/a@1", "dependsOn": ["pkg:pypi/b@1"]},
+            {"ref": "pkg:pypi/b@1", "dependsOn": []},
+        ],
     }
-    assert bill_of_materials("app", "3", locked, about) == bom
-    fewer = bill_of_materials("app", "3", locked[:1], about)
-    assert fewer["serialNumber"] != bom["serialNumber"]
+    changed = [("app", "3", locked[:1]), ("app", "4", locked), ("web", "3", locked)]
+    serials = {bill_of_materials(*each, about)["serialNumber"] for each in changed}
+    assert bill_of_materials("app", "3", locked, about)["serialNumber"] == serial
+    assert len(serials | {serial}) == 4
 
 
 @pytest.mark.parametrize(
@@ -391,8 +495,64 @@ def test_http2_is_packaged_where_it_is_switched_on(
 
 def test_only_what_is_built_for_lambda_may_be_deployed() -> None:
     """Its Python and its processor; a zip for this machine is for tests."""
-    assert (LAMBDA.name, LAMBDA.python, LAMBDA.is_lambda) == ("lambda", "3.13", True)
-    assert not host_target().is_lambda
+    assert Target("lambda", "3.13", "aarch64-manylinux_2_28", "pyodide") == LAMBDA
+    assert (LAMBDA.is_lambda, host_target().is_lambda) == (True, False)
+
+
+@pytest.mark.parametrize(
+    ("version", "target"),
+    [
+        ("3.13.2", Target("host", "3.13", None, "pyodide")),
+        ("3.11.7", Target("host", "3.11", None, "host")),
+    ],
+)
+def test_where_this_machine_runs_lambdas_python_lambdas_compiler_is_tried(
+    version: str, target: Target, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A zip that runs here then proves the byte code that is deployed."""
+    monkeypatch.setattr(platform, "python_version", lambda: version)
+
+    assert host_target() == target
+
+
+def test_each_zip_has_its_functions_and_its_budget() -> None:
+    """The probe's zip stays the small one; a larger one needs a reason beside its number."""
+    assert [
+        (each.name, each.functions, each.apps, each.zipped_budget >> 20, each.unzipped_budget >> 20)
+        for each in BUNDLES
+    ] == [
+        ("app", ("jobs", "status", "worker"), True, 14, 45),
+        ("health", ("health",), False, 10, 30),
+    ]
+    assert BUNDLES[1].handlers == ("minutehand.functions.health.handler",)
+
+
+def test_the_thin_handlers_are_those_of_this_repository_alone(tmp_path: Path) -> None:
+    """A project has none of its own, and a file of that name there is not ours."""
+    health = BUNDLES[1]
+    tree(tmp_path, {"minutehand.toml": "", "functions/health/handler.py": ""})
+
+    assert own_handlers(health, Project.at(ROOT)) == ["functions.health.handler"]
+    assert own_handlers(health, Project.at(tmp_path)) == []
+
+
+def test_an_app_of_the_projects_is_taken_from_where_it_lies(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also beside the project; one that is installed has its folder among the wheels."""
+    apart, installed = tmp_path / "apart", tmp_path / "site-packages"
+    monkeypatch.setattr(sys, "path", [*sys.path, str(apart), str(installed)])
+    tree(apart, {"acme_apart/__init__.py": "", "acme_apart/deep/__init__.py": ""})
+    tree(installed, {"acme_installed/__init__.py": ""})
+    files = {
+        "minutehand.toml": 'apps = ["acme_apart.deep", "acme_installed"]\n',
+        "own.py": "", "notes.txt": "", "shop/a.py": "", "not-a-name/a.py": "", "empty/a.txt": "",
+    }  # fmt: skip
+
+    sources = sources_of(Project.at(tree(tmp_path / "project", files)))
+
+    assert sources.roots == (PACKAGE.parent, tmp_path / "project", apart)
+    assert sources.tops == {"minutehand", "acme_apart", "acme_installed", "own", "shop"}
 
 
 def test_of_an_app_a_zip_takes_what_runs_there(tmp_path: Path, monkeypatch: Any) -> None:
@@ -400,13 +560,16 @@ def test_of_an_app_a_zip_takes_what_runs_there(tmp_path: Path, monkeypatch: Any)
     monkeypatch.syspath_prepend(tmp_path / "src")
     taken = {
         "acme_shop/__init__.py", "acme_shop/jobs/__init__.py", "acme_shop/jobs/processors.py",
-        "acme_shop/jobs/page.html", "acme_shop/prices.py",
+        "acme_shop/prices.py",
+        *(f"acme_shop/jobs/data.{kind}" for kind in ("html", "json", "txt", "csv", "sql", "toml")),
+        "acme_shop/jobs/data.jinja",
     }  # fmt: skip
     files = dict.fromkeys(sorted(f"src/{name}" for name in taken), "")
     files["src/acme_shop/jobs/processors.py"] = "from acme_shop import prices"
     left = (
         "jobs/console/a.html", "jobs/verbs.py", "jobs/migrations/1.sql", "jobs/test_a.py",
-        "jobs/.hidden/a.py", "jobs/film.mp4", "unused.py",
+        "jobs/.hidden/a.py", "jobs/film.mp4", "unused.py", "jobs/demo.py", "jobs/examples/a.csv",
+        "jobs/local.py", "jobs/seeds/1.sql", "jobs/__pycache__/a.json",
     )  # fmt: skip
     files |= {f"src/acme_shop/{name}": "" for name in left}
     files["minutehand.toml"] = 'apps = ["acme_shop.jobs"]\nsource = "src"\n'
@@ -421,6 +584,9 @@ def test_of_an_app_a_zip_takes_what_runs_there(tmp_path: Path, monkeypatch: Any)
         return {path.relative_to(root).as_posix() for path in found if path.is_relative_to(root)}
 
     assert own(app) == taken
+    whole = {path for path in source_files(app, project) if path.is_relative_to(PACKAGE)}
+    for part in ("ai", "aws", "functions", "queue", "web", "webhooks", "worker"):
+        assert {*(PACKAGE / part).rglob("*.py")} <= whole, part
     tree(tmp_path, {"src/acme_shop/jobs/health.py": ""})
     packages = {"acme_shop/__init__.py", "acme_shop/jobs/__init__.py"}
     assert own(health) == {*packages, "acme_shop/jobs/health.py"}
@@ -430,13 +596,17 @@ def test_a_zip_holds_of_the_lock_what_its_files_import(tmp_path: Path) -> None:
     """Not what Lambda has, nor what came for something else; each change is another hash."""
     locked = {
         "httpx": "minutehand", "httpcore": "httpx", "boto3": "minutehand", "botocore": "boto3",
-        "pydantic": "minutehand", "tenacity": "pydantic",
+        "pydantic": "minutehand", "tenacity": "pydantic", "s3transfer": "boto3",
+        "jmespath": "boto3", "awslambdaric": "minutehand",
     }  # fmt: skip
     lines = (
         f"{name}==1.0 \\\n    --hash=sha256:{'a' * 64}\n    # via {via}\n"
         for name, via in locked.items()
     )
-    code = "import boto3\nimport httpx\nimport not_locked\n"
+    code = (
+        "import boto3, botocore, s3transfer, jmespath, awslambdaric\n"
+        "import httpx\nimport not_locked\n"
+    )
     tree(tmp_path, {"minutehand.toml": "", "requirements.lock": "".join(lines), "jobs.py": code})
     project, files = Project.at(tmp_path), [tmp_path / "jobs.py"]
 
@@ -462,6 +632,22 @@ def test_a_tool_that_fails_is_a_sentence_with_its_own_words() -> None:
         find_tool("no-such-tool")
 
 
+@pytest.mark.parametrize(("there", "more"), [((), []), (("a.pem", "b.pem"), ["--system-certs"])])
+def test_uv_trusts_the_certificates_of_this_machine(
+    there: tuple[str, ...], more: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A proxy may sign with its own; other programs are run as they are."""
+    monkeypatch.setattr(tools, "CERTIFICATES", [tmp_path / name for name in ("none.pem", *there)])
+    tree(tmp_path, dict.fromkeys(there, "") | {"uv": '#!/bin/sh\necho "$@"', "pip": ""})
+    shutil.copyfile(tmp_path / "uv", tmp_path / "pip")
+    for name in ("uv", "pip"):
+        (tmp_path / name).chmod(0o700)
+
+    assert tools.with_certificates(["uv", "pip"]) == ["uv", "pip", *more]
+    assert run_tool([str(tmp_path / "uv"), "x"], "").split() == ["x", *more]
+    assert run_tool([str(tmp_path / "pip"), "x"], "").split() == ["x"]
+
+
 def test_what_the_service_includes_is_written_afresh(tmp_path: Path) -> None:
     """What an earlier release left behind would be deployed with it."""
     project = Project.at(tree(tmp_path, {"minutehand.stages.yml": "prod:\n"}))
@@ -474,8 +660,9 @@ def test_what_the_service_includes_is_written_afresh(tmp_path: Path) -> None:
     names = {path.name for path in (folder / "aws").iterdir()}
     assert {"console.yml", "environment.cjs", "pages.js"} <= names
     assert not names & {"old.yml", "stages.yml"}
-    assert "prod" in json.loads((folder / "stages.json").read_text())
-    assert "functions" in json.loads((folder / "apps.json").read_text())
+    assert {Path(name).suffix for name in names} == {".yml", ".cjs", ".js"}
+    assert json.loads((folder / "stages.json").read_text()) == read_stages(project)
+    assert json.loads((folder / "apps.json").read_text()) == needs_of(project).service()
     assert (folder / ".gitignore").read_text() == "*\n"
 
 
@@ -496,6 +683,7 @@ def test_each_function_reads_its_own_secrets_alone(tmp_path: Path) -> None:
     names = write_parameters(Store(), "dev", values, key_id="alias/k", needs=needs)
 
     assert names == list(written)
+    assert written["/minutehand/dev/jobs"]["Description"] == "Secrets of minutehand-dev-jobs"
     assert {name: sorted(json.loads(each["Value"])) for name, each in written.items()} == {
         "/minutehand/dev/jobs": ["SUPABASE_JWKS"],
         "/minutehand/dev/status": [
@@ -511,6 +699,29 @@ def test_each_function_reads_its_own_secrets_alone(tmp_path: Path) -> None:
     assert missing_for("worker", values) == ["BACKGROUND_JOB_TOKEN"]
     assert missing_for("jobs", {}) == []
     assert missing_for("health", {}) == [" or ".join(WORKER_SIGN_IN)]
+
+
+def test_each_function_is_given_what_it_may_take() -> None:
+    """Everything at once; a name that is missing here is one that AWS never sees."""
+    sign_in = {"SUPABASE_WORKER_KEY", "SUPABASE_JWT_SECRET", "SUPABASE_SECRET_KEY"}
+    taken = {
+        "jobs": {"SUPABASE_JWT_SECRET", "SUPABASE_JWKS"},
+        "status": {"WORKER_SECRET_TOKEN", "SUPABASE_JWKS", *sign_in},
+        "worker": {
+            "WORKER_SECRET_TOKEN", "BACKGROUND_JOB_TOKEN", "LANGUAGE_MODEL_KEY", "SPEECH_KEY",
+            *sign_in,
+        },
+        "health": sign_in,
+    }  # fmt: skip
+    every = dict.fromkeys((*set().union(*taken.values()), "OTHER"), "x")
+
+    assert {function: set(secrets_of(function, every)) for function in taken} == taken
+    for function in taken:
+        for name in sign_in:
+            tokens = ("WORKER_SECRET_TOKEN", "BACKGROUND_JOB_TOKEN")
+            assert missing_for(function, dict.fromkeys((*tokens, name), "x")) == []
+    assert missing_for("worker", {})[:2] == ["WORKER_SECRET_TOKEN", "BACKGROUND_JOB_TOKEN"]
+    assert missing_for("status", {})[:1] == ["WORKER_SECRET_TOKEN"]
 
 
 def wheel(folder: Path, name: str, version: str, requires: str = "") -> str:
@@ -575,6 +786,13 @@ def test_a_zip_is_built_again_when_it_is_damaged_or_made_of_something_else(
     assert archive.stat().st_mtime_ns == written
     archive.write_bytes(archive.read_bytes()[:-1])
     assert built() == first
+    for half in ("{", '{"name": "own"}'):
+        (out / "own.manifest.json").write_text(half)
+        assert built() == first
+    monkeypatch.chdir(project.root)
+    shutil.rmtree(out / "own")
+    assert build([bundle], target, out) == [first]
+    assert (out / "own" / "main.py").exists()
     tree(project.root, {"main.py": "import httpx  # again\n"})
     assert built().made_of != first.made_of
     for text, said in (
@@ -595,6 +813,40 @@ def test_a_zip_is_built_again_when_it_is_damaged_or_made_of_something_else(
         built()
 
 
+def test_the_wheels_and_the_byte_code_are_those_of_the_target(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Built on any machine: uv and Lambda's own compiler are asked for them, never this one's."""
+    said = "noise\n" + json.dumps({"python": "3.13.9", "magic": "f30d"})
+    for name, words in (("uv", ""), ("node", said)):
+        program = tmp_path / name
+        program.write_text(f"#!/bin/sh\nprintf '%s\\n' \"$@\" > {program}.args\necho '{words}'\n")
+        program.chmod(0o700)
+        where = {"uv": "uv", "node": "node_binary"}[name]
+        monkeypatch.setattr(f"minutehand.deploy.build.{where}", lambda program=program: program)
+    monkeypatch.setattr(tools, "CERTIFICATES", [])
+    lock = f"httpx==1.0 \\\n    --hash=sha256:{'a' * 64}\n    # via minutehand\n"
+    code = {"main.py": "import httpx\n", "deep/__init__.py": "", "requirements.lock": lock}
+    project = Project.at(tree(tmp_path / "project", code))
+    bundle = OfOneModule("own", (), False, zipped_budget=10**5, unzipped_budget=10**5)
+    out, target = tmp_path / "out", Target("other", "3.14", "some-platform", "pyodide")
+
+    [built] = build([bundle], target, out, project=project)
+
+    assert (built.python, built.magic, built.distributions) == ("3.13.9", "f30d", {})
+    listing = out / "own.requirements.txt"
+    assert (tmp_path / "uv.args").read_text().splitlines() == [
+        "pip", "install", "--quiet", "--require-hashes", "--no-deps", "--only-binary", ":all:",
+        "--link-mode", "copy", "--no-config", "--target", str(out / "own"),
+        "--python-version", "3.14", "--python", sys.executable, "-r", str(listing),
+        "--python-platform", "some-platform",
+    ]  # fmt: skip
+    assert listing.read_text() == lock.partition("    # via")[0]
+    script, *rest = (tmp_path / "node.args").read_text().splitlines()
+    assert Path(script).name == "compile.mjs"
+    assert rest == ["3.14", inspect.getfile(compile_trees), str(out / "own")]
+
+
 def test_what_a_freeze_does_not_say_is_added_and_its_versions_stay(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -604,7 +856,10 @@ def test_what_a_freeze_does_not_say_is_added_and_its_versions_stay(
     wheel(tmp_path, "outer", "1.0", "inner")
     monkeypatch.setenv("UV_FIND_LINKS", str(tmp_path))
     monkeypatch.setenv("UV_NO_INDEX", "1")
-    freeze = "inner==1.0\nouter==1.0\nminutehand==0.1.0\n-e git+x#egg=shop\nShop==1.0\n"
+    freeze = (
+        "# made by pip\n\ninner==1.0 \\\nouter==1.0\nminutehand==0.1.0\n"
+        "-e git+x#egg=shop\nShop==1.0\nSHOP @ file:///shop\nminutehand-local @ file:///wheels/local.whl\n"
+    )
     tree(tmp_path, {"requirements.txt": freeze, "pyproject.toml": '[project]\nname = "Shop"\n'})
 
     entries = read_project_lock(tmp_path)
@@ -626,8 +881,21 @@ version = "1.0"
 source = { virtual = "." }
 dependencies = [{ name = "inner" }]
 
+[package.optional-dependencies]
+more = [{ name = "extra" }]
+
 [package.metadata]
-requires-dist = [{ name = "inner" }]
+requires-dist = [
+  { name = "extra", marker = "extra == 'more'" },
+  { name = "inner" },
+]
+provides-extras = ["more"]
+
+[[package]]
+name = "extra"
+version = "3.0"
+source = { registry = "https://pypi.org/simple" }
+wheels = [{ url = "https://files.example/extra-3.0-py3-none-any.whl", hash = "sha256:HASH" }]
 
 [[package]]
 name = "inner"
@@ -641,15 +909,17 @@ def test_a_lock_of_uv_is_read_before_a_freeze_and_after_a_compiled_one(tmp_path:
     """Which may be older; versions, hashes and origins are its own."""
     about = '[project]\nname = "shop"\nversion = "1.0"\nrequires-python = ">=3.11"\n'
     project = {
-        "pyproject.toml": f'{about}dependencies = ["inner"]\n',
+        "pyproject.toml": f'{about}dependencies = ["inner"]\n'
+        '[project.optional-dependencies]\nmore = ["extra"]\n',
         "uv.lock": UV_LOCK.replace("HASH", "a" * 64),
         "requirements.txt": "inner>=1",
     }
 
-    [inner] = read_project_lock(tree(tmp_path, project)).values()
+    extra, inner = read_project_lock(tree(tmp_path, project)).values()
 
     assert (inner.name, inner.version, inner.hashes) == ("inner", "1.0", [f"sha256:{'a' * 64}"])
-    assert inner.parents == {"shop"}
+    assert inner.parents == extra.parents == {"shop"}
+    assert (extra.name, extra.version) == ("extra", "3.0")
     tree(tmp_path, {"requirements.lock": ""})
     assert read_project_lock(tmp_path) == {}
 

@@ -145,18 +145,13 @@ def sources_hash(files: Iterable[Path], project: Project) -> str:
 def locked_for(files: Iterable[Path], project: Project) -> list[Locked]:
     """The locked distributions that `files` need at run time.
 
-    A module no one declared is refused: it would be missing on Lambda and nowhere else.
+    What no lock knows is omitted: an import inside a `try` may miss.
     """
     entries = read_project_lock(project.root)
     direct = {name for name, entry in entries.items() if OURSELVES & entry.parents}
     roots: set[str] = set()
-    for module, names in sorted(third_party(files, sources_of(project)).items()):
-        if module in RUNTIME_MODULES:
-            continue
-        known = {name for name in names if name in entries}
-        if not known:
-            # `import x` inside a try is allowed to miss, but only for what no lock knows
-            continue
+    for names in third_party(files, sources_of(project)).values():
+        known = names & entries.keys()
         roots |= known & direct or known
     return select(entries, roots, skip={canonicalize_name(name) for name in RUNTIME_MODULES})
 

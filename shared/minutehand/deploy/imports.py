@@ -129,7 +129,7 @@ def third_party(files: Iterable[Path], sources: Sources) -> dict[str, set[str]]:
         if file.suffix == ".py"
         for name in imported_names(file, sources)
     }
-    foreign = tops - set(sys.stdlib_module_names) - sources.tops - {"", "__future__"}
+    foreign = tops - set(sys.stdlib_module_names) - sources.tops - {""}
     return {
         top: {canonicalize_name(name) for name in distributions.get(top, [])} for top in foreign
     }
