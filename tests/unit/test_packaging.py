@@ -275,8 +275,9 @@ def test_the_requests_of_apps_add_up(tmp_path: Path) -> None:
             read_needs([Placed(one), Placed(other)])
     for wrong in ("functions: {wroker: {}}", "functions: {jobs: {rights: []}}", "more: 1", "a: ["):
         (other / "lambda.yml").write_text(wrong)
-        with pytest.raises(ConfigurationError, match=r"lambda\.yml is not valid[\s\S]*parameters: \{\}"):
+        with pytest.raises(ConfigurationError, match=r"lambda\.yml is not valid") as refused:
             read_needs([Placed(other)])
+        assert "parameters: {}" in str(refused.value)
     (other / "lambda.yml").write_text("# nothing\n")
     assert read_needs([Placed(other)]) == Needs()
 

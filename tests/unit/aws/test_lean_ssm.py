@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import http.client
 import json
+import ssl
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -19,6 +21,7 @@ from botocore.credentials import Credentials
 
 from minutehand.aws.lean_ssm import SsmRefused, can_sign, get_parameter, signed_headers
 from minutehand.aws.secrets import read_secrets
+from minutehand.config import ConfigurationError
 from tests.support.fake_aws import fake_aws
 
 KEYS = {"AWS_ACCESS_KEY_ID": "AKIDEXAMPLE", "AWS_SECRET_ACCESS_KEY": "wJalrXUtnFEMI/K7MDENG"}
@@ -146,15 +149,91 @@ def test_a_refusal_is_final(flaky: dict[str, str]) -> None:
     """Asking again does not grant a right."""
     Flaky.answers = [(400, b'{"__type": "AccessDeniedException", "message": "no"}')]
 
-    with pytest.raises(SsmRefused, match="AccessDeniedException"):
+    with pytest.raises(SsmRefused, match="AccessDeniedException") as refused:
         get_parameter("/p", flaky)
-    assert Flaky.asked == 1
+    assert (Flaky.asked, refused.value.status) == (1, 400)
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (b'{"__type": "com.aws#AccessDenied", "message": "no"}', "AccessDenied (no)"),
+        (b'{"__type": "AccessDenied", "Message": "not"}', "AccessDenied (not)"),
+        (b'{"__type": "AccessDenied"}', "AccessDenied (400)"),
+        (b"{}", "unknown (400)"),
+        (b"<html>", "unknown (400)"),
+    ],
+)
+def test_a_refusal_is_told_in_ssms_words(body: bytes, said: str, flaky: dict[str, str]) -> None:
+    """As far as it has any; a proxy's page has none."""
+    Flaky.answers = [(400, body)]
+
+    with pytest.raises(SsmRefused) as refused:
+        get_parameter("/p", flaky)
+
+    assert str(refused.value) == f"SSM refused /p: {said}"
+
+
+def test_an_address_that_does_not_answer_is_tried_three_times(
+    flaky: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And then the start fails by the network's own error."""
+    pauses: list[float] = []
+    monkeypatch.setattr("minutehand.aws.lean_ssm.time.sleep", pauses.append)
+    Flaky.answers = [(0, b"")] * 3
+
+    with pytest.raises(http.client.HTTPException):
+        get_parameter("/p", flaky)
+    assert (Flaky.asked, pauses) == (3, [0.2, 0.4])
+
+
+class Recorded:
+    """A connection that remembers where it was to lead, and answers."""
+
+    made: ClassVar[list[tuple[str, float, ssl.VerifyMode]]] = []
+    status = 200
+
+    def __init__(self, host: str, *, timeout: float, context: ssl.SSLContext) -> None:
+        self.made.append((host, timeout, context.verify_mode))
+
+    def request(self, *asked: str, body: bytes, headers: dict[str, str]) -> None:
+        assert asked == ("POST", "/")
+        assert json.loads(body) == {"Name": "/p", "WithDecryption": True}
+        assert headers["host"] == "ssm.eu-west-1.amazonaws.com"
+        assert headers["x-amz-target"] == "AmazonSSM.GetParameter"
+        assert headers["content-type"] == "application/x-amz-json-1.1"
+
+    def getresponse(self) -> Recorded:
+        return self
+
+    def read(self) -> bytes:
+        return b'{"Parameter": {"Value": "v"}}'
+
+    def close(self) -> None:
+        self.made.append(("closed", 0, ssl.CERT_NONE))
+
+
+def test_without_an_address_it_is_the_regions_over_tls(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whose certificate is verified; a region must be set."""
+    monkeypatch.setattr(http.client, "HTTPSConnection", Recorded)
+    Recorded.made.clear()
+
+    assert get_parameter("/p", {**KEYS, "AWS_REGION": "eu-west-1"}) == "v"
+
+    assert Recorded.made == [
+        ("ssm.eu-west-1.amazonaws.com", 3.0, ssl.CERT_REQUIRED),
+        ("closed", 0, ssl.CERT_NONE),
+    ]
+    with pytest.raises(ConfigurationError, match=r"AWS_REGION is not set.*eu-central-1"):
+        get_parameter("/p", KEYS)
 
 
 def test_without_credentials_in_the_environment_boto3_finds_them() -> None:
     """A developer's profile is boto3's business."""
     assert can_sign(KEYS)
     assert not can_sign({"AWS_PROFILE": "me"})
+    for name in KEYS:
+        assert not can_sign({**KEYS, name: ""})
 
 
 def test_reading_secrets_does_not_import_boto3(moto: dict[str, str]) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import stat
 import threading
 from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+from botocore.exceptions import ClientError
 
 from minutehand.aws.clients import client
 from minutehand.aws.sealing import (
@@ -86,6 +88,65 @@ async def test_a_value_copied_to_another_row_stays_shut(keys: DataKeys) -> None:
         await sealer.open(sealed, context=GLOBEX)
 
 
+def test_a_data_key_is_wrapped_for_one_row(keys: DataKeys) -> None:
+    """Of 256 bits; its wrapping key is the current one."""
+    made = keys.generate(ACME)
+
+    assert (len(made.plain), keys.is_current(made.key_id)) == (32, True)
+    assert keys.unwrap(made.key_id, made.wrapped, ACME) == made.plain
+    with pytest.raises(SealBroken):
+        keys.unwrap(made.key_id, made.wrapped, GLOBEX)
+
+
+async def test_the_order_of_a_rows_names_does_not_matter(keys: DataKeys) -> None:
+    """A context is a mapping; its purpose is what the functions' roles may use the key for."""
+    assert row_context(a="1") == {"purpose": "vendor-key", "a": "1"}
+    sealed = await Sealer(keys).seal(SECRET, context=row_context(a="1", b="2"))
+
+    assert await Sealer(keys).open(sealed, context=dict(b="2", a="1", purpose="vendor-key"))
+
+
+class RefusingKms:
+    """KMS that answers every call with one error."""
+
+    def __init__(self, code: str) -> None:
+        self.code = code
+
+    def decrypt(self, **_: object) -> None:
+        raise ClientError({"Error": {"Code": self.code}}, "Decrypt")
+
+
+@pytest.mark.parametrize(
+    ("code", "raised"),
+    [
+        ("InvalidCiphertextException", SealBroken),
+        ("IncorrectKeyException", SealBroken),
+        ("NotFoundException", SealBroken),
+        ("ValidationException", SealBroken),
+        ("InvalidArnException", SealBroken),
+        ("ThrottlingException", ClientError),
+        ("AccessDeniedException", ClientError),
+    ],
+)
+def test_an_outage_of_kms_is_not_taken_for_a_broken_value(
+    code: str, raised: type[Exception], settings: Settings
+) -> None:
+    """A broken value is asked for again by a person, an outage by the worker."""
+    keys = KmsDataKeys(settings, "alias/any", kms=RefusingKms(code))
+
+    with pytest.raises(raised):
+        keys.unwrap("a", b"x", ACME)
+
+
+def test_a_key_that_is_named_itself_is_current_without_a_call(settings: Settings) -> None:
+    """No alias can move it; nobody is asked."""
+    arn = "arn:aws:kms:eu-central-1:123456789012:key/one"
+    keys = KmsDataKeys(settings, arn, kms=RefusingKms(""))
+
+    assert keys.is_current(arn)
+    assert not keys.is_current(f"{arn}-more")
+
+
 async def test_an_altered_value_stays_shut(keys: DataKeys) -> None:
     """Each byte is authenticated, and an error tells nothing of the content."""
     sealer = Sealer(keys)
@@ -101,6 +162,9 @@ async def test_an_altered_value_stays_shut(keys: DataKeys) -> None:
         f"{version}.{key_id}.{wrapped}.",
         f"mh2.{key_id}.{wrapped}.{body}",
         f"{version}.{key_id}.{body}",
+        f"{version}.{base64.urlsafe_b64encode(bytes([255])).decode()}.{wrapped}.{body}",
+        f"{version}.{key_id}.{wrapped}.{body}.{body}",
+        f"{version}.a.{wrapped}.{body}",
         "plain text",
         "",
     ):
@@ -117,6 +181,9 @@ async def test_rotation_of_the_file_reseals_and_old_values_still_open(tmp_path: 
     assert await sealer.reseal(old, context=ACME) is None
 
     current = keys.rotate()
+    assert current.startswith("local-2-")
+    assert stat.S_IMODE((tmp_path / "sealing.json").stat().st_mode) == 0o600
+    assert os.listdir(tmp_path) == ["sealing.json"]
     new = await sealer.reseal(old, context=ACME)
 
     assert new is not None
@@ -172,7 +239,7 @@ async def test_what_kms_would_not_even_take_is_no_sealed_value(
 
 def test_the_key_file_is_private_and_made_once_by_the_first(tmp_path: Path) -> None:
     """API and worker start together on a fresh clone."""
-    path = tmp_path / "sealing.json"
+    path = tmp_path / "deep" / "er" / "sealing.json"
     made: list[str] = []
     start = threading.Barrier(8)
 
@@ -188,7 +255,7 @@ def test_the_key_file_is_private_and_made_once_by_the_first(tmp_path: Path) -> N
 
     assert len(set(made)) == 1
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    assert list(tmp_path.iterdir()) == [path]
+    assert list(path.parent.iterdir()) == [path]
 
 
 async def test_a_key_file_without_the_values_key_does_not_open_it(tmp_path: Path) -> None:
@@ -203,8 +270,9 @@ def test_the_deployment_names_its_key(settings: Settings, tmp_path: Path) -> Non
     """KMS where a key is named, the file in development, a clear error otherwise."""
     local = settings.model_copy(update={"sealing_key_file": str(tmp_path / "k.json")})
 
-    assert isinstance(make_sealer(local), Sealer)
-    assert isinstance(make_sealer(settings.model_copy(update={"kms_key_id": "alias/x"})), Sealer)
+    assert isinstance(make_sealer(local)._keys, FileDataKeys)
+    both = make_sealer(local.model_copy(update={"kms_key_id": "alias/x"}))
+    assert isinstance(both._keys, KmsDataKeys)
     with pytest.raises(ConfigurationError, match="KMS_KEY_ID"):
         make_sealer(settings)
 

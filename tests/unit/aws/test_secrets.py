@@ -60,7 +60,9 @@ class Rotation:
         return token
 
 
-def test_a_rotated_secret_is_taken_up_within_minutes(settings: Settings) -> None:
+def test_a_rotated_secret_is_taken_up_within_minutes(
+    settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
     """No deploy for a rotation, and no call to SSM for each request."""
     put(settings, "/minutehand/test/a", json.dumps({"TOKEN": "one"}))
     rotation = Rotation(settings, "/minutehand/test/a")
@@ -69,13 +71,19 @@ def test_a_rotated_secret_is_taken_up_within_minutes(settings: Settings) -> None
 
     assert rotation.token_after(0) == "one"
     assert rotation.token_after(299) == "one"
-    assert rotation.token_after(2) == "two"
+    assert rotation.token_after(1) == "one"
+    with caplog.at_level(logging.INFO):
+        assert rotation.token_after(1) == "two"
+    told = [r.__dict__["event"] for r in caplog.records if r.name == "minutehand.aws.rotation"]
+    assert told == ["secrets.rotated"]
     assert [built.closed for built in BUILT] == [True, False]
     put(settings, "/minutehand/test/a", json.dumps({"TOKEN": "three"}))
     assert rotation.token_after(299) == "two"
     assert rotation.token_after(2) == "three"
     assert rotation.token_after(400) == "three"
     assert len(BUILT) == 3
+    rotation.handler.close()
+    assert BUILT[-1].closed
 
 
 def test_secrets_that_cannot_be_read_again_stay_in_use(
@@ -89,8 +97,10 @@ def test_secrets_that_cannot_be_read_again_stay_in_use(
     with caplog.at_level(logging.WARNING):
         assert rotation.token_after(301) == "one"
 
-    told = [r.__dict__["event"] for r in caplog.records if r.name == "minutehand.aws.rotation"]
-    assert told == ["secrets.stale"]
+    told = [r.__dict__ for r in caplog.records if r.name == "minutehand.aws.rotation"]
+    assert [(each["event"], each["reason"]) for each in told] == [
+        ("secrets.stale", "ConfigurationError")
+    ]
     put(settings, "/minutehand/test/b", json.dumps({"TOKEN": "two"}))
     assert rotation.token_after(299) == "one", "an outage is not asked about by each request"
     assert rotation.token_after(2) == "two"
@@ -144,13 +154,43 @@ def test_the_workers_token_is_rotated_without_a_deploy(settings: Settings) -> No
     handler.close()
 
 
-@pytest.mark.parametrize("value", ["not json", "[]", '{"a": 1}'])
-def test_a_parameter_of_another_shape_is_refused(settings: Settings, value: str) -> None:
+class OwnSsm:
+    """A client of the caller's."""
+
+    value = '{"TOKEN": "one"}'
+
+    def get_parameter(self, **asked: Any) -> Any:
+        assert asked == {"Name": "/p", "WithDecryption": True}
+        return {"Parameter": {"Value": self.value}}
+
+
+def test_a_client_of_the_callers_is_asked_each_time() -> None:
+    """At the start, and when the secrets are read again."""
+    ssm, now = OwnSsm(), 0.0
+    handler = RotatingHandler({"SECRETS_PARAMETER": "/p"}, Built, ssm=ssm, wall_clock=lambda: now)
+    assert handler({}, None) == {"token": "one"}
+
+    ssm.value, now = '{"TOKEN": "two"}', 301.0
+
+    assert handler({}, None) == {"token": "two"}
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ("not json", "is not JSON"),
+        ("[]", "must be an object of strings"),
+        ('{"a": 1, "b": "x"}', "must be an object of strings"),
+    ],
+)
+def test_a_parameter_of_another_shape_is_refused(settings: Settings, value: str, said: str) -> None:
     """And its content is not repeated in the error."""
     put(settings, "/minutehand/test/c", value)
 
-    with pytest.raises(ConfigurationError) as refused:
+    with pytest.raises(ConfigurationError, match=said) as refused:
         read_parameter(client(settings, "ssm"), "/minutehand/test/c")
+    assert "/minutehand/test/c" in str(refused.value)
+    assert '{"NAME":"value"}' in str(refused.value)
     assert value not in str(refused.value)
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, ClassVar
 from urllib.parse import parse_qs, urlsplit
 
 import httpx
@@ -16,7 +18,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minutehand.aws.bucket import UploadsBucket
+from minutehand.aws.clients import client
 from minutehand.aws.uploads import (
+    KEY,
     MAX_BYTES,
     MAX_PARTS,
     MIB,
@@ -50,8 +54,12 @@ def test_any_file_is_cut_into_parts_that_s3_takes(size: int) -> None:
 
 def test_a_file_beyond_the_limit_is_refused() -> None:
     """Before anything is begun."""
-    with pytest.raises(ValueError, match="bytes"):
-        plan(MAX_BYTES + 1)
+    for size in (-1, 16 * 1024**3 + 1):
+        with pytest.raises(ValueError, match="bytes"):
+            plan(size)
+    assert plan(16 * 1024**3) == Plan(16 * 1024**3, 9 * MIB)
+    assert plan(16_000 * MIB) == Plan(16_000 * MIB, 8 * MIB)
+    assert plan(16_000 * MIB + 1).part_bytes == 9 * MIB
 
 
 def test_a_part_of_the_wrong_size_counts_as_missing() -> None:
@@ -153,21 +161,33 @@ async def test_an_aborted_upload_is_gone(settings: Settings) -> None:
 
 
 class PagedS3(BaseHTTPRequestHandler):
-    """S3 as far as an upload of three parts, which it lists in two pages; it lets no one look."""
+    """S3 as far as an upload of four parts, which it lists in two pages; it lets no one look."""
+
+    #: What was sent to have parts joined.
+    joined: ClassVar[list[str]] = []
 
     def do_POST(self) -> None:
         algorithm = self.headers.get("x-amz-checksum-algorithm")
+        if "uploadId" in self.path:
+            body = self.rfile.read(int(self.headers["content-length"])).decode()
+            PagedS3.joined.append(body)
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b"<CompleteMultipartUploadResult/>")
+            return
         made = "InitiateMultipartUploadResult"
-        self._answer(f"<{made}><UploadId>{algorithm}</UploadId></{made}>")
+        content = self.headers["content-type"]
+        self._answer(f"<{made}><UploadId>{algorithm} of {content}</UploadId></{made}>")
 
     def do_GET(self) -> None:
         [after] = parse_qs(urlsplit(self.path).query).get("part-number-marker", ["0"])
-        numbers, more = ((1, 2), "true") if after == "0" else ((3,), "false")
+        numbers, more = ((2, 1), "true") if after == "0" else ((3, 4), "false")
         parts = "".join(
-            f'<Part><PartNumber>{n}</PartNumber><ETag>"{n}"</ETag><Size>{n}</Size></Part>'
+            f'<Part><PartNumber>{n}</PartNumber><ETag>"{n}"</ETag><Size>{5 if n < 3 else 3}</Size>'
+            f"{'<ChecksumSHA256>abc</ChecksumSHA256>' if n == 1 else ''}</Part>"
             for n in numbers
         )
-        marker = f"<NextPartNumberMarker>{numbers[-1]}</NextPartNumberMarker>"
+        marker = f"<NextPartNumberMarker>{max(numbers)}</NextPartNumberMarker>"
         self._answer(
             f"<ListPartsResult>{parts}{marker}<IsTruncated>{more}</IsTruncated></ListPartsResult>"
         )
@@ -204,8 +224,109 @@ async def test_every_page_of_parts_is_read_and_each_part_has_its_checksum(paged:
     """S3 lists a thousand at once; what it does not list would be sent again, or left out."""
     uploads = Uploads(paged)
 
-    assert await uploads.create("a.mp4", content_type="video/mp4") == "SHA256"
-    assert [part.number for part in await uploads.parts("a.mp4", "u")] == [1, 2, 3]
+    assert await uploads.create("a.mp4", content_type="video/mp4") == "SHA256 of video/mp4"
+    assert await uploads.parts("a.mp4", "u") == (
+        Part(1, 5, '"1"', "abc"),
+        Part(2, 5, '"2"'),
+        Part(3, 3, '"3"'),
+        Part(4, 3, '"4"'),
+    )
+
+
+async def test_parts_are_joined_in_order_each_by_what_storage_knows_of_it(paged: Settings) -> None:
+    """Its tag, and its checksum where there is one; a part beyond the plan is left out."""
+    PagedS3.joined.clear()
+
+    await Uploads(paged).complete("a.mp4", "u", Plan(size_bytes=13, part_bytes=5))
+
+    [sent] = PagedS3.joined
+    assert re.findall(r"<(ETag|PartNumber|ChecksumSHA256)>(.*?)<", sent) == [
+        ("PartNumber", "1"), ("ETag", '"1"'), ("ChecksumSHA256", "abc"),
+        ("PartNumber", "2"), ("ETag", '"2"'),
+        ("PartNumber", "3"), ("ETag", '"3"'),
+    ]  # fmt: skip
+
+
+async def test_a_file_is_read_measured_checked_and_removed(settings: Settings) -> None:
+    """A removal may be repeated; what is gone has no size."""
+    bucket, uploads = UploadsBucket(settings), Uploads(settings)
+    content = b"x" * (MIB + 1)
+    client(settings, "s3").put_object(Bucket="uploads-of-tests", Key="r.mp4", Body=content)
+
+    assert (await bucket.read("r.mp4"), await bucket.find_size("r.mp4")) == (content, MIB + 1)
+    right = hashlib.sha256(content).hexdigest()
+    assert await uploads.check("r.mp4", Plan(MIB + 1, MIB), right)
+    assert not await uploads.check("r.mp4", Plan(MIB + 1, MIB), "0" * 64)
+    for _ in range(2):
+        await uploads.remove("r.mp4")
+    assert await uploads.size_of("r.mp4") is None
+    with pytest.raises(UploadNotFound):
+        await uploads.check("r.mp4", Plan(MIB + 1, MIB), right)
+
+
+def test_a_request_waits_less_for_storage_than_a_processor(settings: Settings) -> None:
+    """The gateway gives up after thirty seconds."""
+    assert Uploads(settings)._s3.meta.config.read_timeout == 10
+    assert UploadsBucket(settings)._s3.meta.config.read_timeout == 20
+
+
+class Refusing(Uploads):
+    """Uploads whose storage answers every call with one error."""
+
+    def __init__(self, settings: Settings, status: int, code: str) -> None:
+        super().__init__(settings)
+        about = {"HTTPStatusCode": status}
+        self.error = ClientError({"Error": {"Code": code}, "ResponseMetadata": about}, "x")  # type: ignore[typeddict-item]
+
+    @property
+    def _s3(self) -> Any:
+        return self
+
+    def delete_object(self, **_: Any) -> None:
+        raise self.error
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "raised"),
+    [
+        (404, "NoSuchUpload", UploadNotFound),
+        (404, "NoSuchKey", UploadNotFound),
+        (404, "404", UploadNotFound),
+        (400, "InvalidPart", UploadIncomplete),
+        (400, "InvalidPartOrder", UploadIncomplete),
+        (400, "EntityTooSmall", UploadIncomplete),
+        (400, "SlowDown", StorageUnavailable),
+        (500, "InternalError", StorageUnavailable),
+        (503, "ServiceUnavailable", StorageUnavailable),
+        (499, "Other", ClientError),
+        (403, "AccessDenied", ClientError),
+    ],
+)
+async def test_what_storage_refuses_says_what_may_be_done(
+    status: int, code: str, raised: type[Exception], settings: Settings
+) -> None:
+    """Begin again, send what is missing, repeat, or call for help."""
+    with pytest.raises(raised) as caught:
+        await Refusing(settings, status, code).remove("x")
+
+    assert type(caught.value) is raised
+
+
+@pytest.mark.parametrize(
+    ("name", "taken"),
+    [
+        ("a" * 120, True), ("a" * 121, False), ("", False), (".", False), ("..", False),
+        ("..a", True), ("A_9-.mp4", True), ("a/b", False), ("a b", False),
+    ],
+)  # fmt: skip
+def test_a_key_is_one_that_creating_an_upload_gives_out(name: str, taken: bool) -> None:
+    """Of a workspace and an owner; no name leads out of their folder."""
+    one, other = "1" * 36, "2" * 36
+
+    found = KEY.fullmatch(f"workspaces/{one}/{other}/{one}/{name}")
+
+    assert (found is not None) is taken
+    assert found is None or found.groupdict() == {"workspace": one, "owner": other}
 
 
 async def test_a_file_that_may_not_be_seen_is_not_taken_for_a_missing_one(
@@ -242,3 +363,5 @@ def test_a_deployment_without_a_bucket_says_so(settings: Settings) -> None:
     """At the first use, by the variable's name."""
     with pytest.raises(ConfigurationError, match="UPLOADS_BUCKET"):
         Uploads(settings.model_copy(update={"uploads_bucket": None}))
+    with pytest.raises(ConfigurationError, match="UPLOADS_BUCKET"):
+        _ = UploadsBucket(settings.model_copy(update={"uploads_bucket": None}))._bucket

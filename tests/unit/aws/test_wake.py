@@ -109,13 +109,22 @@ async def test_a_crowd_shares_one_invoke_that_starts_after_its_commits(
 
     crowd = []
     for _ in range(5):  # also those who come when others wait already
-        crowd += [asyncio.ensure_future(waker.wake()) for _ in range(10)]
+        crowd += [asyncio.ensure_future(waker.wake(reason="redrive")) for _ in range(10)]
         await asyncio.sleep(0.01)
     lambda_api.gate.set()
     await asyncio.gather(first, *crowd)
     await waker.wake()
 
-    assert len(lambda_api.invokes) == 3
+    reasons = [invoke["body"]["reason"] for invoke in lambda_api.invokes]
+    assert reasons == ["enqueue", "redrive", "enqueue"]
+
+
+def test_a_hint_is_tried_for_a_second_once(settings: Settings) -> None:
+    """It is sent within a request, and losing it is harmless."""
+    config = LambdaWaker(settings)._make_client().meta.config
+
+    assert (config.connect_timeout, config.read_timeout) == (1, 1)
+    assert config.retries["total_max_attempts"] == 1
 
 
 @pytest.mark.parametrize("status", [429, 404, 500])
@@ -131,7 +140,10 @@ async def test_a_refused_invoke_is_a_warning_and_nothing_more(
     with caplog.at_level(logging.WARNING):
         await waker.wake()
 
-    assert [record.__dict__["event"] for record in caplog.records] == ["wake.lost"]
+    [record] = caplog.records
+    assert record.__dict__["event"] == "wake.lost"
+    assert record.__dict__["worker_function"] == "minutehand-test-worker"
+    assert record.__dict__["reason"] not in ("", "Exception")
     assert len(lambda_api.invokes) == 1
 
 
