@@ -866,3 +866,482 @@ def test_without_the_console_there_is_no_cloudfront(compiled: Stack) -> None:
     assert conditional == cloudfront | {"ConsoleBucket", "ConsoleByCloudFrontOnly"}
     assert compiled.template["Outputs"]["ConsoleUrl"]["Condition"] == "HasConsole"
     assert "Condition" not in compiled.template["Outputs"]["HttpApiUrl"]
+
+
+def denies_plain_http(service: str, *resources: str) -> dict[str, Any]:
+    """The statement that no one may speak to these without TLS."""
+    return {
+        "Sid": "DenyPlainHttp",
+        "Effect": "Deny",
+        "Principal": "*",
+        "Action": f"{service}:*",
+        "Resource": [
+            {"Fn::GetAtt": [name, "Arn"]} if "$" not in name else {"Fn::Sub": name}
+            for name in resources
+        ],
+        "Condition": {"Bool": {"aws:SecureTransport": "false"}},
+    }
+
+
+def test_no_one_speaks_to_a_bucket_or_a_queue_without_tls(compiled: Stack) -> None:
+    """Each of them, with all that is in it; the one other statement is CloudFront's to read."""
+    statements = {
+        name: compiled.resources[name]["Properties"]["PolicyDocument"]["Statement"]
+        for name in ("UploadsOverTlsOnly", "ConsoleByCloudFrontOnly", "QueuesOverTlsOnly")
+    }
+    by_cloudfront = {
+        "Effect": "Allow",
+        "Principal": {"Service": "cloudfront.amazonaws.com"},
+        "Condition": {
+            "StringEquals": {
+                "aws:SourceArn": {
+                    "Fn::Sub": "arn:${AWS::Partition}:cloudfront::${AWS::AccountId}"
+                    ":distribution/${Console}"
+                }
+            }
+        },
+    }
+
+    assert statements["UploadsOverTlsOnly"] == [
+        denies_plain_http("s3", "UploadsBucket", "${UploadsBucket.Arn}/*")
+    ]
+    assert statements["QueuesOverTlsOnly"] == [
+        denies_plain_http("sqs", "WorkerFailures", "TickFailures")
+    ]
+    assert statements["ConsoleByCloudFrontOnly"] == [
+        {
+            "Sid": "ReadByThisDistribution",
+            "Action": "s3:GetObject",
+            "Resource": {"Fn::Sub": "${ConsoleBucket.Arn}/*"},
+            **by_cloudfront,
+        },
+        {
+            "Sid": "TellMissingFromForbidden",
+            "Action": "s3:ListBucket",
+            "Resource": {"Fn::GetAtt": ["ConsoleBucket", "Arn"]},
+            **by_cloudfront,
+        },
+        denies_plain_http("s3", "ConsoleBucket", "${ConsoleBucket.Arn}/*"),
+    ]
+    policy = compiled.one("AWS::SQS::QueuePolicy")
+    assert policy["Queues"] == [{"Ref": "WorkerFailures"}, {"Ref": "TickFailures"}]
+
+
+def test_a_bucket_belongs_to_the_account_alone(compiled: Stack) -> None:
+    """Neither a list of grants nor a policy can open it, and its key costs one call a day."""
+    for bucket in compiled.of_type("AWS::S3::Bucket").values():
+        assert bucket["PublicAccessBlockConfiguration"] == {
+            "BlockPublicAcls": True,
+            "BlockPublicPolicy": True,
+            "IgnorePublicAcls": True,
+            "RestrictPublicBuckets": True,
+        }
+    unfinished = {
+        "Id": "AbortUnfinishedUploads",
+        "Status": "Enabled",
+        "AbortIncompleteMultipartUpload": {"DaysAfterInitiation": 2},
+    }
+    kept = {"Id": "ExpireUploads", "Status": "Enabled", "ExpirationInDays": 30}
+    for name, rules in (("UploadsBucket", [unfinished, kept]), ("ConsoleBucket", [unfinished])):
+        bucket = compiled.resources[name]["Properties"]
+        [encryption] = bucket["BucketEncryption"]["ServerSideEncryptionConfiguration"]
+        assert encryption["BucketKeyEnabled"] is True
+        assert bucket["OwnershipControls"] == {
+            "Rules": [{"ObjectOwnership": "BucketOwnerEnforced"}]
+        }
+        assert bucket["LifecycleConfiguration"] == {"Rules": rules}
+        assert bucket["Tags"] == own_tags(compiled.stage)
+
+
+def own_tags(stage: str) -> list[dict[str, str]]:
+    """Those of a resource that is not a function's."""
+    return [{"Key": "app", "Value": "minutehand"}, {"Key": "stage", "Value": stage}]
+
+
+def test_a_browser_asks_once_an_hour_whether_it_may_upload(compiled: Stack) -> None:
+    """With these headers, from the stage's origins and from the console's."""
+    apps, console = compiled.resources["UploadsBucket"]["Properties"]["CorsConfiguration"][
+        "CorsRules"
+    ]
+    origins = {"dev": "http://127.0.0.1:8000", "prod": "https://<your-app-domain>"}
+    rule = {
+        "AllowedOrigins": [origins[compiled.stage]],
+        "AllowedMethods": ["GET", "PUT"],
+        "AllowedHeaders": ["content-type", "content-md5", "x-amz-checksum-sha256"],
+        "ExposedHeaders": ["ETag"],
+        "MaxAge": 3600,
+    }
+
+    assert apps == rule
+    of_console = {"AllowedOrigins": [{"Fn::Sub": "https://${Console.DomainName}"}]}
+    assert console["Fn::If"][1] == rule | of_console
+
+
+def test_failures_are_kept_and_alarms_are_mailed(compiled: Stack) -> None:
+    """Wake-ups of a busy worker for three days, ticks for fourteen, which is the most."""
+    queues = compiled.of_type("AWS::SQS::Queue")
+    assert queues == {
+        f"{name}Failures": {
+            "QueueName": f"minutehand-{compiled.stage}-{name.lower()}-failures",
+            "MessageRetentionPeriod": seconds,
+            "SqsManagedSseEnabled": True,
+            "Tags": own_tags(compiled.stage),
+        }
+        for name, seconds in (("Worker", 259_200), ("Tick", 1_209_600))
+    }
+    assert compiled.one("AWS::SNS::Topic") == {
+        "TopicName": f"minutehand-{compiled.stage}-alerts",
+        "Tags": own_tags(compiled.stage),
+    }
+    assert compiled.one("AWS::SNS::Subscription") == {
+        "TopicArn": {"Ref": "Alerts"},
+        "Protocol": "email",
+        "Endpoint": "<you>@example.com",
+    }
+
+
+def test_the_key_is_renewed_and_ruled_by_the_roles_alone(compiled: Stack) -> None:
+    """Its own policy gives the account the right to give rights, and no service any."""
+    key = compiled.one("AWS::KMS::Key")
+
+    assert key.pop("Description").startswith(f"Minutehand {compiled.stage}: ")
+    assert key == {
+        "EnableKeyRotation": True,
+        "PendingWindowInDays": 30,
+        "KeyPolicy": {
+            "Version": "2012-10-17",
+            "Statement": [
+                {
+                    "Sid": "AccountAdministersThroughIam",
+                    "Effect": "Allow",
+                    "Principal": {
+                        "AWS": {"Fn::Sub": "arn:${AWS::Partition}:iam::${AWS::AccountId}:root"}
+                    },
+                    "Action": "kms:*",
+                    "Resource": "*",
+                }
+            ],
+        },
+        "Tags": own_tags(compiled.stage),
+    }
+    assert compiled.one("AWS::KMS::Alias") == {
+        "AliasName": f"alias/minutehand-{compiled.stage}",
+        "TargetKeyId": {"Ref": "ServiceKey"},
+    }
+
+
+def test_a_tick_says_when_it_was_due_and_which_it_is(compiled: Stack) -> None:
+    """Its group's metrics are its own; only this account's group may take on its role."""
+    schedule = compiled.one("AWS::Scheduler::Schedule")
+    role = compiled.resources["TickRole"]["Properties"]["AssumeRolePolicyDocument"]
+
+    assert schedule["Name"] == f"minutehand-{compiled.stage}-tick"
+    assert schedule["GroupName"] == {"Ref": "TickGroup"}
+    assert compiled.one("AWS::Scheduler::ScheduleGroup")["Name"] == f"minutehand-{compiled.stage}"
+    assert json.loads(schedule["Target"]["Input"]) == {
+        "source": "minutehand.tick",
+        "scheduled_at": "<aws.scheduler.scheduled-time>",
+        "execution_id": "<aws.scheduler.execution-id>",
+    }
+    group = "arn:${AWS::Partition}:scheduler:${AWS::Region}:${AWS::AccountId}:schedule-group"
+    assert role["Statement"] == [
+        {
+            "Effect": "Allow",
+            "Principal": {"Service": "scheduler.amazonaws.com"},
+            "Action": "sts:AssumeRole",
+            "Condition": {
+                "StringEquals": {
+                    "aws:SourceAccount": {"Ref": "AWS::AccountId"},
+                    "aws:SourceArn": {"Fn::Sub": f"{group}/minutehand-{compiled.stage}"},
+                }
+            },
+        }
+    ]
+    roles = compiled.of_type("AWS::IAM::Role")
+    for name in (*FUNCTIONS, "tick"):
+        own = roles[f"{name.capitalize()}Role"]
+        assert own["RoleName"] == f"minutehand-{compiled.stage}-us-east-1-{name}"
+        assert own["AssumeRolePolicyDocument"]["Version"] == "2012-10-17"
+        [policy] = own["Policies"]
+        assert (policy["PolicyName"], policy["PolicyDocument"]["Version"]) == (name, "2012-10-17")
+
+
+def test_the_distribution_serves_the_console_and_passes_the_api_on(compiled: Stack) -> None:
+    """Over TLS 1.2 at least, with the same headers of safety on both."""
+    config = compiled.one("AWS::CloudFront::Distribution")["DistributionConfig"]
+    api = {
+        "TargetOriginId": "api",
+        "ViewerProtocolPolicy": "https-only",
+        "AllowedMethods": ["GET", "HEAD", "OPTIONS", "PUT", "PATCH", "POST", "DELETE"],
+        "Compress": True,
+        "CachePolicyId": "4135ea2d-6df8-44a3-9df3-4b5a84be39ad",
+        "OriginRequestPolicyId": "b689b0a8-53d0-40ab-baf2-68738e2966ac",
+        "ResponseHeadersPolicyId": {"Ref": "ConsoleHeaders"},
+    }
+
+    assert config == {
+        "Comment": f"Minutehand {compiled.stage} console and API",
+        "Enabled": True,
+        "HttpVersion": "http2and3",
+        "IPV6Enabled": True,
+        "PriceClass": "PriceClass_100",
+        "DefaultRootObject": "index.html",
+        "ViewerCertificate": {"CloudFrontDefaultCertificate": True},
+        "Origins": [
+            {
+                "Id": "console",
+                "DomainName": {"Fn::GetAtt": ["ConsoleBucket", "RegionalDomainName"]},
+                "OriginAccessControlId": {"Fn::GetAtt": ["ConsoleAccess", "Id"]},
+                "S3OriginConfig": {"OriginAccessIdentity": ""},
+            },
+            {
+                "Id": "api",
+                "DomainName": {
+                    "Fn::Sub": "${HttpApi}.execute-api.${AWS::Region}.${AWS::URLSuffix}"
+                },
+                "CustomOriginConfig": {
+                    "OriginProtocolPolicy": "https-only",
+                    "OriginSSLProtocols": ["TLSv1.2"],
+                    "OriginReadTimeout": 30,
+                },
+            },
+        ],
+        "DefaultCacheBehavior": {
+            "TargetOriginId": "console",
+            "ViewerProtocolPolicy": "redirect-to-https",
+            "AllowedMethods": ["GET", "HEAD"],
+            "Compress": True,
+            "CachePolicyId": "658327ea-f89d-4fab-a63d-7e88639e58f6",
+            "ResponseHeadersPolicyId": {"Ref": "ConsoleHeaders"},
+            "FunctionAssociations": [
+                {
+                    "EventType": "viewer-request",
+                    "FunctionARN": {"Fn::GetAtt": ["ConsolePages", "FunctionARN"]},
+                }
+            ],
+        },
+        "CacheBehaviors": [{**api, "PathPattern": path} for path in ("/api/*", "/health")],
+    }
+    access = compiled.one("AWS::CloudFront::OriginAccessControl")["OriginAccessControlConfig"]
+    assert access.pop("Name") == f"minutehand-{compiled.stage}-us-east-1-console"
+    assert access == {
+        "OriginAccessControlOriginType": "s3",
+        "SigningBehavior": "always",
+        "SigningProtocol": "sigv4",
+    }
+    pages = compiled.one("AWS::CloudFront::Function")
+    assert (pages["AutoPublish"], pages["FunctionConfig"]["Runtime"]) == (True, "cloudfront-js-2.0")
+
+
+def test_a_page_of_the_console_may_do_no_more_than_it_needs(compiled: Stack) -> None:
+    """It speaks to its own origin, to Supabase and to the uploads; no one frames it."""
+    headers = compiled.one("AWS::CloudFront::ResponseHeadersPolicy")["ResponseHeadersPolicyConfig"]
+    security = headers["SecurityHeadersConfig"]
+    content = security.pop("ContentSecurityPolicy")
+    policy = content["ContentSecurityPolicy"]["Fn::Sub"]
+    [bucket] = set(re.findall(r"https://(\S+)\.s3\.\$\{AWS::Region\}", policy))
+    [supabase] = set(re.findall(r"wss://([^ ;]+)", policy))
+    uploads = " ".join(
+        f"https://{bucket}.s3.{region}${{AWS::URLSuffix}}" for region in ("${AWS::Region}.", "")
+    )
+
+    assert content["Override"] is True
+    assert dict(each.split(" ", 1) for each in policy.split("; ")) == {
+        "default-src": "'none'",
+        "script-src": "'self'",
+        "style-src": "'self'",
+        "img-src": f"'self' data: {uploads}",
+        "font-src": "'self'",
+        "connect-src": f"'self' https://{supabase} wss://{supabase} {uploads}",
+        "media-src": f"'self' {uploads}",
+        "manifest-src": "'self'",
+        "frame-src": "'self'",
+        "base-uri": "'none'",
+        "form-action": "'none'",
+        "frame-ancestors": "'none'",
+    }
+    assert security == {
+        "ContentTypeOptions": {"Override": True},
+        "FrameOptions": {"FrameOption": "DENY", "Override": True},
+        "ReferrerPolicy": {"ReferrerPolicy": "no-referrer", "Override": True},
+        "StrictTransportSecurity": {
+            "AccessControlMaxAgeSec": 63_072_000,
+            "IncludeSubdomains": True,
+            "Override": True,
+        },
+    }
+    assert headers["CustomHeadersConfig"]["Items"] == [
+        {"Header": name, "Value": value, "Override": True}
+        for name, value in (
+            ("permissions-policy", "camera=(), microphone=(), geolocation=(), payment=()"),
+            ("cross-origin-opener-policy", "same-origin"),
+        )
+    ]
+
+
+def test_the_gateway_takes_so_many_requests_a_second(compiled: Stack) -> None:
+    """Of all callers together: what a bill can become. Its log holds no one's token."""
+    stage = compiled.one("AWS::ApiGatewayV2::Stage")
+
+    def limits(settings: dict[str, Any]) -> tuple[int, int]:
+        return settings["ThrottlingRateLimit"], settings["ThrottlingBurstLimit"]
+
+    assert limits(stage["DefaultRouteSettings"]) == (500, 1000)
+    assert {route: limits(each) for route, each in stage["RouteSettings"].items()} == {
+        "POST /api/jobs": (200, 400),
+        "POST /api/jobs/bulk": (20, 20),
+        "POST /api/jobs/worker": (200, 200),
+        "POST /api/jobs/process": (200, 200),
+    }
+    assert json.loads(stage["AccessLogSettings"]["Format"]) == {
+        "time": "$context.requestTime",
+        "request_id": "$context.requestId",
+        "ip": "$context.identity.sourceIp",
+        "route": "$context.routeKey",
+        "status": "$context.status",
+        "latency_ms": "$context.responseLatency",
+        "integration_error": "$context.integrationErrorMessage",
+    }
+    cors = compiled.one("AWS::ApiGatewayV2::Api")["CorsConfiguration"]
+    assert cors["MaxAge"] == 3600
+    assert cors["AllowMethods"] == ["GET", "POST", "PUT", "PATCH", "DELETE"]
+    assert cors["AllowHeaders"] == [
+        "authorization", "content-type", "idempotency-key", "last-event-id", "traceparent",
+        "x-request-id", "x-session-id",
+    ]  # fmt: skip
+    assert cors["ExposeHeaders"] == [
+        "content-disposition", "idempotent-replayed", "location", "retry-after", "x-request-id",
+        "x-session-id",
+    ]  # fmt: skip
+
+
+def test_each_function_knows_its_neighbours(compiled: Stack) -> None:
+    """And what the stage says, by the values that AWS makes."""
+    functions = {name: compiled.function(name) for name in FUNCTIONS}
+    variables = {name: each["Environment"]["Variables"] for name, each in functions.items()}
+
+    for name, function in functions.items():
+        assert function["FunctionName"] == f"minutehand-{compiled.stage}-{name}"
+        assert function["LoggingConfig"]["SystemLogLevel"] == "WARN"
+        assert variables[name]["STAGE"] == compiled.stage
+        assert variables[name]["LOG_LEVEL"] == "INFO"
+        assert variables[name]["ALLOW_ANONYMOUS"] == "false"
+        assert variables[name]["MINUTEHAND_SCHEMA"] == "public"
+        assert variables[name]["SUPABASE_URL"] == "https://<project-ref>.supabase.co"
+        tags = {tag["Key"]: tag["Value"] for tag in function["Tags"]}
+        stack = f"minutehand-{compiled.stage}"
+        assert tags == {"app": "minutehand", "stage": compiled.stage, "stack": stack}
+    for name in ("jobs", "worker"):
+        assert variables[name]["WORKER_FUNCTION_NAME"] == f"minutehand-{compiled.stage}-worker"
+        assert variables[name]["UPLOADS_BUCKET"] == {"Ref": "UploadsBucket"}
+        assert variables[name]["KMS_KEY_ID"] == {"Fn::GetAtt": ["ServiceKey", "Arn"]}
+    origins = {"dev": "http://127.0.0.1:8000", "prod": "https://<your-app-domain>"}
+    assert {variables[name]["CORS_ORIGINS"] for name in ("jobs", "status", "worker")} == {
+        origins[compiled.stage]
+    }
+    worker = variables["worker"]
+    assert (worker["WORKER_CONCURRENCY"], worker["EXTRA_WORKERS"]) == ("5", "10")
+    assert "Layers" not in functions["worker"] or functions["worker"]["Layers"] == []
+
+
+def test_what_a_deploy_asks_of_the_stack_is_put_out(compiled: Stack) -> None:
+    """Where to write secrets with which key, what to upload where, where failures wait."""
+    outputs = compiled.template["Outputs"]
+
+    assert {
+        name: flat(each["Value"])
+        for name, each in outputs.items()
+        if not name.startswith(("HttpApi", "Serverless"))
+    } == {
+        "ServiceKeyArn": "<ServiceKey.Arn>",
+        "WorkerFailuresUrl": "<WorkerFailures>",
+        "TickFailuresUrl": "<TickFailures>",
+        "AlertsTopic": "<Alerts>",
+        "UploadsBucketName": "<UploadsBucket>",
+        "ConsoleBucketName": "<ConsoleBucket>",
+        "ConsoleUrl": "https://${Console.DomainName}",
+        "ConsoleDistribution": "<Console>",
+    }
+    for name in ("ConsoleBucketName", "ConsoleUrl", "ConsoleDistribution"):
+        assert outputs[name]["Condition"] == "HasConsole"
+    assert compiled.template["Conditions"]["HasConsole"] == {"Fn::Equals": ["true", "true"]}
+
+
+LAMBDA, OURS, SCHEDULER = "AWS/Lambda", "Minutehand", "AWS/Scheduler"
+#: Of an alarm: where its metric is, its name, how it is counted, beyond what, how many minutes of
+#: how many.
+ALARM_AT = {
+    **{
+        f"{name}Errors": (LAMBDA, "Errors", "Sum", ">", 0, 2, 5)
+        for name in ("Jobs", "Status", "Worker", "Health")
+    },
+    **{
+        f"{name}Throttles": (LAMBDA, "Throttles", "Sum", ">", 0, 5, 5)
+        for name in ("Jobs", "Status", "Health")
+    },
+    "WorkerThrottles": (LAMBDA, "Throttles", "Sum", ">", 0, 15, 15),
+    "JobsNearTimeout": (LAMBDA, "Duration", "Maximum", ">", 16_000, 2, 5),
+    "StatusNearTimeout": (LAMBDA, "Duration", "Maximum", ">", 22_400, 2, 5),
+    "WorkerNearTimeout": (LAMBDA, "Duration", "Maximum", ">", 299_000, 2, 5),
+    "HealthNearTimeout": (LAMBDA, "Duration", "Maximum", ">", 6_400, 2, 5),
+    "OldestDueJob": (OURS, "OldestDueSeconds", "Maximum", ">", 180, 3, 3),
+    "WorkerKeyExpires": (OURS, "WorkerKeyDays", "Minimum", "<", 7, 1, 5),
+    "DeadLetters": (OURS, "DeadLetters", "Sum", ">", 0, 1, 5),
+    "DatabaseNearlyFull": (OURS, "DatabaseBytes", "Maximum", ">", 0.8 * 8192 * 2**20, 1, 1),
+    "ScheduleStopped": (SCHEDULER, "InvocationAttemptCount", "Sum", "<", 1, 5, 5),
+    "ScheduleDropped": (SCHEDULER, "InvocationDroppedCount", "Sum", ">", 0, 5, 5),
+    "TickFailuresLost": (
+        SCHEDULER, "InvocationsFailedToBeSentToDeadLetterCount", "Sum", ">", 0, 1, 5,
+    ),
+    "RecursionDropped": (LAMBDA, "RecursiveInvocationsDropped", "Sum", ">", 0, 1, 5),
+    "WorkersTooFew": (LAMBDA, "AsyncEventsDropped", "Sum", ">", 0, 15, 15),
+    "WorkerFailuresLost": (LAMBDA, "DestinationDeliveryFailures", "Sum", ">", 0, 1, 5),
+    "TickFailuresWaiting": (
+        "AWS/SQS", "ApproximateNumberOfMessagesVisible", "Maximum", ">", 0, 1, 5,
+    ),
+    "TicksMissed": ("", "", "", "<", 1, 3, 3),
+    "Api5xx": ("", "", "", ">", 1, 3, 5),
+}  # fmt: skip
+
+
+def test_each_alarm_is_raised_at_its_number(compiled: Stack) -> None:
+    """What wakes a person, and after how long; those without a metric reckon with several."""
+    signs = {"GreaterThanThreshold": ">", "LessThanThreshold": "<"}
+    alarms = compiled.of_type("AWS::CloudWatch::Alarm")
+
+    assert {
+        name.removesuffix("Alarm"): (
+            alarm.get("Namespace", ""),
+            alarm.get("MetricName", ""),
+            alarm.get("Statistic", ""),
+            signs[alarm["ComparisonOperator"]],
+            pytest.approx(alarm["Threshold"]),
+            alarm["DatapointsToAlarm"],
+            alarm["EvaluationPeriods"],
+        )
+        for name, alarm in alarms.items()
+    } == ALARM_AT
+    assert {
+        alarm["Period"]
+        for name, alarm in alarms.items()
+        if "Period" in alarm and name != "DatabaseNearlyFullAlarm"
+    } == {60}
+    assert alarms["DatabaseNearlyFullAlarm"]["Period"] == 7200  # it is written once an hour
+    for name, alarm in alarms.items():
+        match alarm.get("Namespace"):
+            case "AWS/Lambda":
+                function = next(
+                    (each for each in FUNCTIONS if name.lower().startswith(each)), "worker"
+                )
+                assert alarm["Dimensions"] == [
+                    {
+                        "Name": "FunctionName",
+                        "Value": {"Ref": f"{function.capitalize()}LambdaFunction"},
+                    }
+                ]
+            case "Minutehand":
+                assert alarm["Dimensions"] == [{"Name": "stage", "Value": compiled.stage}]
+            case "AWS/Scheduler":
+                assert alarm["Dimensions"] == [
+                    {"Name": "ScheduleGroup", "Value": f"minutehand-{compiled.stage}"}
+                ]
