@@ -13,8 +13,16 @@ from typing import Any
 
 import pytest
 
-from minutehand.app import find_apps
-from minutehand.deploy.console import CONTENT_TYPES, NEVER_KEPT_FILES, console_assets
+from minutehand.app import App, find_apps
+from minutehand.deploy.bundles import PackagingError
+from minutehand.deploy.console import (
+    CONTENT_TYPES,
+    NEVER_KEPT_FILES,
+    console_assets,
+    forget,
+    main,
+    upload,
+)
 from minutehand.functions.host import is_api
 from minutehand.local.lambda_functions import local_site
 from minutehand.node import node_binary
@@ -251,3 +259,135 @@ def test_a_deploy_is_seen_at_the_next_load(assets: dict[str, Any]) -> None:
         else:
             assert "max-age=0, must-revalidate" in asset.cache_control, key
             assert "immutable" not in asset.cache_control, key
+
+
+def test_each_file_is_served_as_what_it_is_and_asked_for_each_time(
+    assets: dict[str, Any],
+) -> None:
+    """With `nosniff` a browser accepts no other type; an edge may keep all but the way back."""
+    types = {
+        "css": "text/css; charset=utf-8",
+        "html": "text/html; charset=utf-8",
+        "ico": "image/x-icon",
+        "js": "text/javascript; charset=utf-8",
+        "json": "application/json",
+        "mp4": "video/mp4",
+        "png": "image/png",
+        "svg": "image/svg+xml",
+        "txt": "text/plain; charset=utf-8",
+        "webmanifest": "application/manifest+json",
+        "woff2": "font/woff2",
+    }
+    assert {f".{suffix}": kind for suffix, kind in types.items()} == dict(CONTENT_TYPES)
+    for key, asset in assets.items():
+        assert asset.content_type == types[key.rpartition(".")[2]], key
+        kept = "public, max-age=0, must-revalidate, s-maxage=86400"
+        never = key in ("config.json", "index.html")
+        assert asset.cache_control == ("no-store" if never else kept), key
+    assert json.loads(assets["config.json"].body) == CONFIG
+    left_out = ("npm", "screenshots", "tsconfig.json", "vendor.json", "README.md", "DECISIONS.md")
+    assert not [key for key in assets if key.split("/")[0] in left_out or key.endswith(".ts")]
+
+
+class PlacedApp(App):
+    """An app in a folder that is not imported."""
+
+    def __init__(self, folder: Path, files: Iterable[str]) -> None:
+        super().__init__(f"acme.{folder.name}")
+        self.__dict__["folder"] = folder
+        for name in files:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_text(name)
+
+
+def test_an_apps_pages_lie_below_its_name(tmp_path: Path) -> None:
+    """Those for browsers; an app without any is in no list. A file of no known type is refused."""
+    pages = ("console/manifest.js", "console/deep/a.css", "console/types.d.ts", "other/a.js")
+    apps = [
+        PlacedApp(tmp_path / "shop", pages),
+        PlacedApp(tmp_path / "bare", ["processors.py"]),
+        PlacedApp(tmp_path / "types", ["console/a.ts"]),
+    ]
+
+    found = console_assets({}, apps)
+
+    assert {key for key in found if key.startswith("apps/")} == {
+        "apps/index.json", "apps/shop/manifest.js", "apps/shop/deep/a.css",
+    }  # fmt: skip
+    assert json.loads(found["apps/index.json"].body) == ["shop"]
+    assert found["apps/shop/deep/a.css"].body == b"console/deep/a.css"
+    with pytest.raises(PackagingError, match=r"apps/odd/a\.exe: no content type is known"):
+        console_assets({}, [PlacedApp(tmp_path / "odd", ["console/a.exe"])])
+
+
+@pytest.mark.parametrize("body", [None, "altered"])
+def test_a_vendored_file_is_the_one_that_was_reviewed(
+    body: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A package that was changed on its way, or is not there, goes to no browser."""
+    vendored = json.loads((ROOT / "infra" / "console" / "vendor.json").read_text())["files"]
+    name = min(vendored)
+    monkeypatch.setattr("minutehand.deploy.console.node_home", lambda: tmp_path)
+    if body is not None:
+        (tmp_path / "node_modules" / name).parent.mkdir(parents=True)
+        (tmp_path / "node_modules" / name).write_text(body)
+
+    with pytest.raises(PackagingError, match=f"^{re.escape(name)} is not what .* `make setup`"):
+        console_assets({}, [])
+
+
+class RecordedAws:
+    """S3 and CloudFront, as far as what they were asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[dict[str, Any]] = []
+
+    def put_object(self, **asked: Any) -> None:
+        """Take a file."""
+        self.asked.append(asked)
+
+    def create_invalidation(self, **asked: Any) -> None:
+        """Forget."""
+        self.asked.append(asked)
+
+
+def test_the_page_is_uploaded_after_what_it_needs(assets: dict[str, Any]) -> None:
+    """A visitor of that moment finds every module; then the edges forget all they keep."""
+    aws = RecordedAws()
+
+    upload(aws, "bucket", assets)
+
+    keys = [asked["Key"] for asked in aws.asked]
+    assert keys == [*sorted(set(assets) - NEVER_KEPT_FILES), "config.json", "index.html"]
+    assert aws.asked[-1] == {
+        "Bucket": "bucket",
+        "Key": "index.html",
+        "Body": assets["index.html"].body,
+        "ContentType": "text/html; charset=utf-8",
+        "CacheControl": "no-store",
+    }
+    aws.asked.clear()
+    for _ in range(2):
+        forget(aws, "E1")
+    callers = [asked["InvalidationBatch"].pop("CallerReference") for asked in aws.asked]
+    paths = {"InvalidationBatch": {"Paths": {"Quantity": 1, "Items": ["/*"]}}}
+    assert aws.asked == [{"DistributionId": "E1", **paths}] * 2
+    assert len(set(callers)) == 2, "AWS takes one it knows for a repetition"
+
+
+def test_a_server_of_static_files_gets_all_but_the_configuration(
+    tmp_path: Path, assets: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """That is its own to answer."""
+    assert (main([]), main(["a", "b"])) == (2, 2)
+    assert "usage" in capsys.readouterr().err
+
+    assert main([str(tmp_path)]) == 0
+
+    written = {
+        path.relative_to(tmp_path).as_posix(): path.read_bytes()
+        for path in tmp_path.rglob("*")
+        if path.is_file()
+    }
+    assert written == {key: each.body for key, each in assets.items() if key != "config.json"}
+    assert capsys.readouterr().out == f"{len(written)} files\n"

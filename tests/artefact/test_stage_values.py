@@ -152,6 +152,67 @@ def test_a_number_is_taken_between_its_ends_alone(name: str, least: int, most: i
     assert bool(problems({name: None})) is not name.startswith(("workersAt", "workerReserved"))
 
 
+@pytest.mark.parametrize(
+    ("name", "taken"),
+    [
+        ("logLevel", ["TRACE", "DEBUG", "INFO", "WARN", "WARNING", "ERROR", "FATAL", "critical"]),
+        (
+            "logRetentionDays",
+            [
+                1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192,
+                2557, 2922, 3288, 3653,
+            ],
+        ),
+        ("tickState", ["ENABLED", "DISABLED"]),
+        ("console", ["true", "false", True, False]),
+        ("allowAnonymous", ["true", "false", True, False]),
+        ("alarmEmail", ["a@b.c", "on-call+aws@mail.example.com"]),
+        ("corsOrigins", [[], ["http://localhost:1", "https://a.example"]]),
+        ("workersAtOnce", ["", None]),
+    ],
+)  # fmt: skip
+def test_every_value_that_aws_takes_is_taken(name: str, taken: list[Any]) -> None:
+    """A stage that deploys today is not refused by the next release."""
+    assert [problems({name: value}) for value in taken] == [[]] * len(taken)
+
+
+@pytest.mark.parametrize(
+    ("name", "refused"),
+    [
+        ("logLevel", ["", None, "QUIET"]),
+        ("logRetentionDays", [0, 2, 4, 3654, "", None]),
+        ("tickState", ["enabled", "", True]),
+        ("console", ["yes", "", None, 1]),
+        ("allowAnonymous", ["yes", "", None]),
+        ("alarmEmail", ["", None, "@b.c", "a@b", "a@b.", "a b@c.d"]),
+        ("corsOrigins", [None, {}, "", ["a.example"], ["ftp://a"], ["https://a b"], [7]]),
+        ("workersAtOnce", ["0", "-1", "1.5"]),
+    ],
+)
+def test_every_value_that_aws_refuses_is_named_with_what_it_must_be(
+    name: str, refused: list[Any]
+) -> None:
+    """Once each, and no other value of the stage with it."""
+    for value in refused:
+        [said] = problems({name: value})
+        assert said.startswith(f"{name} must be "), value
+    assert problems({}) == []
+
+
+def test_a_level_has_one_word_for_the_functions() -> None:
+    """Python's own; a level of another tool is not lost."""
+    assert LEVELS == {
+        "TRACE": "DEBUG",
+        "DEBUG": "DEBUG",
+        "INFO": "INFO",
+        "WARN": "WARNING",
+        "WARNING": "WARNING",
+        "ERROR": "ERROR",
+        "FATAL": "CRITICAL",
+        "CRITICAL": "CRITICAL",
+    }
+
+
 def test_the_defaults_and_booleans_of_yaml_are_fine(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

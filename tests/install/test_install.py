@@ -580,6 +580,7 @@ def test_an_upgrade_refuses_what_it_does_not_know(tmp_path: Path) -> None:
     for command, fix in (("upgrade", "minutehand install"), ("uninstall", "name the project's")):
         refused = run(command, str(tmp_path), code=1)
         assert (refused["code"], fix in refused["fix"]) == ("not_installed", True)
+        assert refused["error"] == f"no migration of {tmp_path} was installed by Minutehand"
     install(tmp_path)
     toml = tmp_path / "minutehand.toml"
     answers = toml.read_text()

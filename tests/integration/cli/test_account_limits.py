@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
 import boto3
 import pytest
+from botocore.exceptions import ClientError, EndpointConnectionError
 
 from minutehand.cli import deploy
 from minutehand.cli.doctor.cloud import CHECKS
@@ -92,7 +94,13 @@ def test_a_reservation_the_account_cannot_give_is_refused_before_the_stack(
          {"workerReservedConcurrency": 900}, "concurrency", "ok", ()),
         ({"concurrency": 1000, "reserved": {"minutehand-prod-worker": 900}},
          {"workerReservedConcurrency": 1}, "concurrency", "fail", ()),
-        ({"concurrency": 100}, {}, "concurrency", "ok", ()),
+        ({"concurrency": 100}, {}, "concurrency", "ok", ("5 workers of 100 at once",)),
+        ({"concurrency": 99}, {}, "concurrency", "warn", ("runs 99 functions at once",)),
+        ({"concurrency": 1}, {}, "concurrency", "fail", ("workersAtOnce: '1'",)),
+        # what is no number is said elsewhere
+        ({"concurrency": 100}, {"workersAtOnce": "many"}, "concurrency", "ok", ("5 workers",)),
+        ({"concurrency": 100}, {"workersAtOnce": 50}, "concurrency", "ok", ("50 workers",)),
+        ({"concurrency": 100}, {"workersAtOnce": 51}, "concurrency", "fail", ("'50'",)),
         # half is theirs at most
         ({}, {"workersAtOnce": "8"}, "concurrency", "fail",
          ("8 workers at once of the 10", "workersAtOnce: '5'")),
@@ -138,7 +146,9 @@ def test_a_full_kms_and_a_full_cloudfront_are_refused(account: Account) -> None:
     assert found["cloudfront"].stops
     assert "of 0 CloudFront" in found["cloudfront"].detail
     assert "console: 'false'" in found["cloudfront"].fix
-    assert "cloudfront" not in looked_at(account, console="false")
+    for off in ("false", False):
+        assert "cloudfront" not in looked_at(account, console=off)
+    assert "cloudfront" in looked_at(account, console=True)
 
 
 def test_a_full_parameter_store_is_refused(
@@ -242,6 +252,58 @@ def test_secrets_that_ssm_does_not_take_are_named() -> None:
     assert caught.value.code == "secrets_too_long"
 
 
+def test_a_parameter_holds_4096_characters() -> None:
+    """As SSM counts them: of the JSON that is written."""
+    room = 4096 - len(json.dumps({"SUPABASE_JWKS": ""}))
+
+    assert limits.too_long({"SUPABASE_JWKS": "k" * room}) == {}
+    assert limits.too_long({"SUPABASE_JWKS": "k" * (room + 1)}) == {"jobs": 4097, "status": 4097}
+
+
+@pytest.mark.parametrize(
+    "service",
+    ["apigatewayv2", "cloudformation", "kms", "lambda", "scheduler", "sns", "sqs", "ssm"],
+)
+def test_a_region_without_one_of_the_services_is_refused(service: str) -> None:
+    """By the service's name, with what to do."""
+    found = limits.region_limit("here", lambda name: [] if name == service else ["here"])
+
+    assert (found.verdict, found.detail) == ("fail", f"here has no {service}")
+    assert "--region" in found.fix
+    assert limits.region_limit("here", lambda name: ["here"]).verdict == "ok"
+
+
+def test_a_quota_is_asked_for_in_one_command() -> None:
+    """To be pasted as it is."""
+    assert limits.request_quota(("kms", "L-1"), 12, "here") == (
+        "aws service-quotas request-service-quota-increase --service-code kms"
+        " --quota-code L-1 --desired-value 12 --region here"
+    )
+    assert (limits.CONCURRENCY, limits.KMS_KEYS, limits.DISTRIBUTIONS) == (
+        ("lambda", "L-B99A9384"), ("kms", "L-C2F1777E"), ("cloudfront", "L-24B04930"),
+    )  # fmt: skip
+    assert limits.SSM_PARAMETERS == 10_000
+
+
+def test_what_cannot_be_asked_stops_nothing() -> None:
+    """Neither a refusal nor a network that is away."""
+
+    def client(service: str) -> Any:
+        raise EndpointConnectionError(endpoint_url=service)
+
+    found = account_limits(
+        client, stage="dev", region="here", values={}, regions_of=lambda name: ["here"]
+    )
+
+    assert [limit.name for limit in found] == [
+        "region", "runtime", "concurrency", "kms", "ssm", "cloudfront",
+    ]  # fmt: skip
+    for limit in found[1:]:
+        assert (limit.verdict, limit.stops) == ("warn", False)
+        assert limit.detail.startswith("cannot be asked: ")
+        assert "continue without this check" in limit.fix
+
+
 class Events:
     """CloudFormation, as far as its events."""
 
@@ -254,6 +316,39 @@ class Events:
     def describe_stack_events(self, StackName: str) -> dict[str, Any]:
         """Newest first."""
         return {"StackEvents": self.events}
+
+
+@pytest.mark.parametrize(
+    ("reason", "fix"),
+    [
+        ("must be verified before you can add new CloudFront resources", "console: 'false'"),
+        ("UnreservedConcurrentExecution below its minimum value", "remove workerReserved"),
+        ("minutehand-dev-worker already exists", "import it into this stack"),
+    ],
+)
+def test_a_refusal_that_is_known_says_what_to_do(reason: str, fix: str) -> None:
+    """CloudFormation says only what it could not do."""
+    explained = limits.explain_failure(Events(("Jobs", "UPDATE_FAILED", reason)), "s")
+
+    assert explained is not None
+    assert explained[0] == f"Jobs: {reason}"
+    assert fix in explained[1]
+
+
+def test_a_stack_without_events_explains_nothing() -> None:
+    """It was never made, or its first event has no word."""
+
+    class NoStack:
+        def describe_stack_events(self, StackName: str) -> dict[str, Any]:
+            raise ClientError({"Error": {"Code": "ValidationError"}}, "DescribeStackEvents")
+
+    wordless = Events(("Jobs", "CREATE_FAILED", ""), ("Odd", "", ""))
+    for event in wordless.events:
+        del event["ResourceStatusReason"]
+    del wordless.events[1]["ResourceStatus"]
+
+    assert limits.explain_failure(NoStack(), "s") is None
+    assert limits.explain_failure(wordless, "s") == ("Jobs: ", "")
 
 
 def test_a_failed_stack_is_explained_by_its_first_refusal() -> None:
