@@ -60,12 +60,50 @@ FILES = sorted(
         ("select 'joins it in queue order'", "select 'joins it in queue order'"),
         ("select extensions.f(), realtime.topic(), auth.uid()", "select extensions.f(), realtime.topic(), auth.uid()"),
         ("perform set_config('queue.checked', '', true)", "perform set_config('zzengine.checked', '', true)"),
+        ("execute 'create schema if not exists queue'", "execute 'create schema if not exists zzengine'"),
+        ("execute 'drop schema public cascade'", "execute 'drop schema zzclients cascade'"),
+        ("execute 'where nspname != ''public'''", "execute 'where nspname != ''zzclients'''"),
+        ("execute 'x = ''queue''::regnamespace'", "execute 'x = ''zzengine''::regnamespace'"),
+        ("-- the schema queue, seldom queue", "-- the schema zzengine, seldom queue"),
+        ("do $a$ begin perform queue.f('queue'); end $a$", "do $a$ begin perform zzengine.f('queue'); end $a$"),
+        ("where nspname = x or kind = 'queue'", "where nspname = x or kind = 'queue'"),
+        ("case when nspname = x then 'queue' end", "case when nspname = x then 'queue' end"),
+        ("select nspname from a where kind = 'queue'", "select nspname from a where kind = 'queue'"),
+        ("for nspname in f() loop perform g('queue')", "for nspname in f() loop perform g('queue')"),
+        ("select nspname, (select 'queue')", "select nspname, (select 'queue')"),
+        ("select nspname = x; perform g('queue')", "select nspname = x; perform g('queue')"),
+        ("select oid::regnamespace = 'queue'", "select oid::regnamespace = 'queue'"),
+        ("select 'queue' :: regnamespace", "select 'zzengine' :: regnamespace"),
+        ("set search_path to queue, extensions", "set search_path to zzengine, extensions"),
+        ("create schema public; drop schema queue", "create schema zzclients; drop schema zzengine"),
+        ("select has_schema_privilege('me', 'queue', 'usage')", "select has_schema_privilege('me', 'zzengine', 'usage')"),
+        ("select to_regnamespace('queue')", "select to_regnamespace('zzengine')"),
+        ("select format('%s %I', 'queue')", "select format('%s %I', 'queue')"),
+        (r"select E'it\'s queue.a', e'public'::regnamespace", r"select E'it\'s zzengine.a', e'zzclients'::regnamespace"),
+        ("select QUEUE.jobs, a$queue.b", "select zzengine.jobs, a$queue.b"),
+        ("/* in queue", "/* in zzengine"),
         ("insert into public.jobs (queue) values ('queue')", "insert into zzclients.jobs (queue) values ('queue')"),
     ],
 )  # fmt: skip
 def test_a_token_is_renamed_where_postgres_reads_a_schema(source: str, renamed: str) -> None:
     """Columns, roles and words that look alike keep their names."""
     assert rewrite(source, OTHER) == renamed
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        "nspname", "schemaname", "schema_name", "table_schema", "routine_schema",
+        "specific_schema", "udt_schema", "event_object_schema", "constraint_schema",
+    ],
+)  # fmt: skip
+def test_a_column_of_the_catalogue_is_compared_with_the_other_name(column: str) -> None:
+    """Also within a string that is executed."""
+    source = f"select 1 where {column} = 'queue'; execute 'where {column} = ''public'''"
+
+    assert rewrite(source, OTHER) == (
+        f"select 1 where {column} = 'zzengine'; execute 'where {column} = ''zzclients'''"
+    )
 
 
 def test_the_sources_own_names_change_nothing() -> None:

@@ -165,7 +165,7 @@ def concurrency_limit(client: Any, stage: str, region: str, values: Mapping[str,
 
 
 def _number(values: Mapping[str, Any], name: str) -> int:
-    value = str(values.get(name) or "0")
+    value = str(values.get(name))
     return int(value) if value.isdigit() else 0
 
 

@@ -35,7 +35,7 @@ _CATALOGUE = (
 )
 _CATALOGUE_WORDS = frozenset(_CATALOGUE.split("|"))
 #: A catalogue's word speaks for the strings after it up to one of these.
-_ENDS_COMPARISON = frozenset({"and", "or", ";", "then", "where", "loop", "select"})
+_ENDS_COMPARISON = frozenset({"and", "or", "then", "where", "loop", "select"})
 _IN_TEXT = (
     re.compile(rf'(?<![\w.$"])(?P<quote>"?){_EITHER}(?P=quote)(?=\.[a-zA-Z_%"])'),
     re.compile(rf"\bschema\s+(?:if\s+(?:not\s+)?exists\s+)?{_EITHER}\b(?!\.)", re.IGNORECASE),
@@ -87,7 +87,7 @@ def rename_in_text(text: str, schemas: Schemas) -> str:
 def _tokens(sql: str) -> Iterator[_Token]:
     position = 0
     while (match := _TOKEN.match(sql, position)) is not None:
-        kind = "dollar" if match.lastgroup == "tag" else str(match.lastgroup)
+        kind = str(match.lastgroup)
         position = match.end()
         if kind == "block":
             kind, position = "comment", _end_of_comment(sql, match.start())
