@@ -1309,7 +1309,7 @@ def test_each_alarm_is_raised_at_its_number(compiled: Stack) -> None:
     signs = {"GreaterThanThreshold": ">", "LessThanThreshold": "<"}
     alarms = compiled.of_type("AWS::CloudWatch::Alarm")
 
-    assert {
+    found: dict[str, tuple[Any, ...]] = {
         name.removesuffix("Alarm"): (
             alarm.get("Namespace", ""),
             alarm.get("MetricName", ""),
@@ -1320,7 +1320,8 @@ def test_each_alarm_is_raised_at_its_number(compiled: Stack) -> None:
             alarm["EvaluationPeriods"],
         )
         for name, alarm in alarms.items()
-    } == ALARM_AT
+    }
+    assert found == ALARM_AT
     assert {
         alarm["Period"]
         for name, alarm in alarms.items()

@@ -59,6 +59,7 @@ def test_a_new_account_is_enough_for_the_defaults(account: Account) -> None:
         **dict.fromkeys(("concurrency", "cloudfront"), "warn"),
     }
     assert not any(limit.stops for limit in found.values())
+    assert found["runtime"].detail == "python3.13 on arm64"
     assert "runs 10 functions at once in us-east-1; 5 are workers'" in found["concurrency"].detail
     assert "--quota-code L-B99A9384 --desired-value 1000" in found["concurrency"].fix
     assert "Support Center" in found["cloudfront"].fix
@@ -145,7 +146,9 @@ def test_a_full_kms_and_a_full_cloudfront_are_refused(account: Account) -> None:
     assert f"--desired-value {made + 10}" in found["kms"].fix
     assert found["cloudfront"].stops
     assert "of 0 CloudFront" in found["cloudfront"].detail
-    assert "console: 'false'" in found["cloudfront"].fix
+    assert found["cloudfront"].fix.endswith(
+        "--desired-value 10 --region us-east-1; or console: 'false'"
+    )
     for off in ("false", False):
         assert "cloudfront" not in looked_at(account, console=off)
     assert "cloudfront" in looked_at(account, console=True)

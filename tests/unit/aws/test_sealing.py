@@ -45,6 +45,7 @@ async def test_a_sealed_value_opens_in_its_own_row(keys: DataKeys) -> None:
     sealed = await Sealer(keys).seal(SECRET, context=ACME)
 
     assert SECRET not in sealed
+    assert sealed.startswith("mh1.")
     assert await Sealer(keys).open(sealed, context=ACME) == SECRET
 
 
@@ -273,7 +274,7 @@ def test_the_deployment_names_its_key(settings: Settings, tmp_path: Path) -> Non
     assert isinstance(make_sealer(local)._keys, FileDataKeys)
     both = make_sealer(local.model_copy(update={"kms_key_id": "alias/x"}))
     assert isinstance(both._keys, KmsDataKeys)
-    with pytest.raises(ConfigurationError, match="KMS_KEY_ID"):
+    with pytest.raises(ConfigurationError, match=r"KMS_KEY_ID is not set.*alias/minutehand-prod"):
         make_sealer(settings)
 
 
