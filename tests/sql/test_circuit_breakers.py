@@ -186,6 +186,23 @@ def test_a_type_that_works_for_another_tenant_is_not_paused_for_all(engine: Engi
     assert engine.one("select count(*) from queue.pauses") == 4
 
 
+def test_two_tenants_are_evidence_only_where_nothing_completes(engine: Engine) -> None:
+    """One job that works for either of them: it may be what the others ask for."""
+    tenants = workspaces(engine, 3)
+    prove(engine, *tenants)
+    for workspace in tenants[:2]:
+        poison(engine, 6, workspace)
+    engine.enqueue(workspace=tenants[0])
+    engine.run_all()
+    maintain(engine)
+    assert not paused(engine)
+
+    poison(engine, 6, tenants[2])
+    maintain(engine)
+
+    assert paused(engine)
+
+
 def test_it_opens_half_by_itself_and_closes_when_a_job_completes(engine: Engine) -> None:
     """Whoever deploys the fix needs no operator to resume."""
     tenants = half_open(engine)

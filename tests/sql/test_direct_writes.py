@@ -267,7 +267,11 @@ def test_no_payload_is_an_empty_one_in_every_way(engine: Engine) -> None:
 
 @pytest.mark.parametrize(
     ("change", "field"),
-    [("scheduled_for = 'infinity'", "scheduled_for"), ("priority = 1001", "priority")],
+    [
+        ("scheduled_for = 'infinity'", "scheduled_for"),
+        ("priority = 1001", "priority"),
+        ("priority = -1", "priority"),
+    ],
 )
 def test_an_update_obeys_the_bounds_of_an_enqueue(engine: Engine, change: str, field: str) -> None:
     """A job put off for ever, or before all others, would have come by another way."""

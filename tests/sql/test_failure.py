@@ -124,15 +124,21 @@ def test_an_error_is_kept_within_bounds(engine: Engine) -> None:
 def test_a_jobs_own_backoff_wins_over_its_types(engine: Engine) -> None:
     """Policy of the type is a default."""
     engine.register("work", backoff={"first_seconds": 1000, "cap_seconds": 5000, "factor": 2})
-    job_id = engine.enqueue(backoff={"first_seconds": 2})
-    engine.settle(engine.lease_one(), "retry", error=ERROR)
-
-    wait = engine.one(
-        "select extract(epoch from next_retry_at - updated_at)::float from public.jobs where id = %s",
-        job_id,
+    engine.enqueue(backoff={"first_seconds": 2})
+    engine.enqueue(backoff={"first_seconds": 900, "cap_seconds": 100})
+    engine.enqueue(backoff={"factor": 10}, max_attempts=3)
+    for lease in engine.lease():
+        engine.settle(lease, "retry", error=ERROR)
+    wait = (
+        "select extract(epoch from next_retry_at - updated_at)::float from public.jobs order by id"
     )
 
-    assert 1.8 <= wait <= 2.2
+    first, capped, typical = engine.rows(wait)
+
+    assert (1.8 <= first <= 2.2, 80 <= capped <= 100, 900 <= typical <= 1100) == (True,) * 3
+    engine.advance(1200)
+    engine.settle(engine.lease(10)[-1], "retry", error=ERROR)
+    assert 4000 <= engine.rows(wait)[-1] <= 5000
 
 
 def test_a_processors_own_fail_is_not_retried(engine: Engine) -> None:

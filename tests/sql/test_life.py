@@ -67,6 +67,14 @@ def test_jobs_of_a_tenant_run_by_priority_and_then_by_age(engine: Engine) -> Non
     assert [ids_of(engine.lease(1)) for _ in range(4)] == [[urgent], [first], [second], [idle]]
 
 
+def test_a_lease_of_several_is_answered_in_the_order_they_run(engine: Engine) -> None:
+    """A worker with one slot left takes the first of them."""
+    last, third = engine.enqueue(priority=900), engine.enqueue()
+    first, second = engine.enqueue(priority=1), engine.enqueue(priority=1)
+
+    assert ids_of(engine.lease()) == [first, second, third, last]
+
+
 def test_a_scheduled_job_waits_for_its_time(engine: Engine) -> None:
     """Deferred jobs are not seen by leases, and the lease says when to come back."""
     engine.stop_clock()

@@ -240,6 +240,17 @@ def test_a_failed_job_is_retried_with_another_payload(engine: Engine) -> None:
     }
 
 
+def test_guests_do_not_read_what_was_edited(engine: Engine) -> None:
+    """They see no payload, and read each event of their session."""
+    for session in ("guest_" + "0" * 64, "guests"):
+        job_id = engine.enqueue({"n": 1}, session_id=session, delay_seconds=60)
+        engine.rpc("edit_job", p_job_id=job_id, p_changes={"payload": {"n": 2}})
+
+    assert engine.rows(
+        "select data -> 'changed' from public.job_events where type = 'job.edited' order by job_id"
+    ) == [None, {"n": {"before": "1", "after": "2"}}]
+
+
 def test_a_scheduled_job_is_edited_and_stays_scheduled(engine: Engine) -> None:
     """By its schema, as at an enqueue."""
     schema = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}

@@ -29,6 +29,18 @@ def test_counts_and_times_come_per_type_and_point(engine: Engine) -> None:
     assert 200 < max(point["run_p95_ms"] or 0 for point in points) < 320
 
 
+def test_costs_add_up_over_a_minute(engine: Engine) -> None:
+    """However often what was counted is added to it meanwhile."""
+    engine.stop_clock()
+    for _ in range(2):
+        engine.enqueue()
+        engine.settle(engine.lease_one(), cost_usd=0.25)
+        engine.run("select queue.roll_up(queue.clock())")
+
+    assert engine.rpc("queue_stats")["types"]["work"]["cost_usd"] == 0.5
+    assert engine.rows("select jobs from queue.stat_hours where outcome = 'completed'") == [2]
+
+
 def test_a_workspace_sees_its_own_only(engine: Engine) -> None:
     """Another tenant's numbers are not in it; what is live is counted in each state."""
     run_some(engine, 3, workspace=GLOBEX)

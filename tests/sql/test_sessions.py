@@ -100,12 +100,12 @@ def test_a_session_is_free_when_its_last_job_is_gone(engine: Engine) -> None:
     """Retention deletes jobs one by one, also while another tenant's still use the id."""
     first, last = (engine.enqueue(session_id="s") for _ in range(2))
     engine.enqueue()
-    guest = engine.enqueue(workspace=GLOBEX, session_id="s")
-    engine.enqueue(workspace=GLOBEX, session_id="s")
+    guests = [engine.enqueue(workspace=GLOBEX, session_id="s") for _ in range(2)]
 
-    for one in (first, guest):
+    for one in (first, *guests):
         engine.run("delete from public.jobs where id = %s", one)
         assert owners(engine) == [ACME]
+    engine.enqueue(workspace=GLOBEX, session_id="s")
     engine.run("delete from public.jobs where id = %s", last)
     assert owners(engine) == []
     engine.enqueue(workspace=GLOBEX, session_id="s")

@@ -441,6 +441,15 @@ def test_a_job_runs_after_all_it_depends_on(engine: Engine) -> None:
 
     lease = engine.lease_one()
     assert (lease["job"]["id"], lease["steps"]) == (third, {})
+    began = "select data ->> 'status' from public.job_events where job_id = %s and seq = 1"
+    assert (engine.one(began, first), engine.one(began, third)) == ("pending", "waiting")
+
+
+def test_a_job_runs_after_a_thousand_others_at_most(engine: Engine) -> None:
+    """A batch calls back after any number."""
+    with pytest.raises(psycopg.Error) as refused:
+        engine.enqueue(after=[ACME] * 1001)
+    assert refusal(refused.value) == ("PT400", "invalid_argument", "after")
 
 
 def test_a_dependency_that_had_already_ended_counts(engine: Engine) -> None:
@@ -562,6 +571,23 @@ def test_a_batch_calls_back_once_though_a_job_of_it_runs_again(engine: Engine) -
     engine.rpc("retry_job", p_job_id=job_id)
 
     assert engine.run_all() == 1
+
+
+def test_a_job_that_runs_again_holds_up_its_batch(engine: Engine) -> None:
+    """A callback that reads the results finds its own, too."""
+    batch = engine.rpc("create_batch", p_workspace_id=ACME)["batch_id"]
+    job_id, other = engine.enqueue_many(2, batch_id=batch)
+    engine.settle(engine.lease(1)[0], "failed")
+    engine.rpc("retry_job", p_job_id=job_id)
+    engine.rpc("close_batch", p_batch_id=batch)
+
+    ended = []
+    for _ in range(2):
+        engine.settle(engine.lease(1)[0])
+        engine.maintain()
+        ended.append(engine.rpc("close_batch", p_batch_id=batch)["finished_at"] is not None)
+
+    assert (engine.status(other), ended) == ("completed", [False, True])
 
 
 def test_batch_ids_of_two_tenants_may_be_the_same(engine: Engine) -> None:
