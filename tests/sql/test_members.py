@@ -293,6 +293,7 @@ def test_a_manager_invites_promotes_and_removes_people(engine: Engine) -> None:
         (EVE, "list_members", {}, ("PT404", "workspace_not_found")),
         (ADA, "set_member", {"p_email": "no address"}, ("PT400", "invalid_argument")),
         (ADA, "set_member", {"p_email": "x@y.test", "p_role": "owner"}, ("PT400", "invalid_argument")),
+        (ADA, "set_member", {"p_email": "x@y.test", "p_role": None}, ("PT400", "invalid_argument")),
         (ADA, "remove_member", {"p_member": "nobody@acme.test"}, ("PT404", "member_not_found")),
     ],
 )  # fmt: skip

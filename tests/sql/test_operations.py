@@ -206,6 +206,10 @@ def test_it_pauses_resumes_and_stops(engine: Engine) -> None:
     with pytest.raises(psycopg.Error) as refused:
         engine.rpc("steer_operation", **steer, p_action="resume")
     assert refusal(refused.value) == ("PT409", "invalid_state", "stopped")
+    log = "select action, detail ->> 'kind' from queue.actions order by id"
+    assert engine.rows(log) == [
+        ("cancel", None), ("pause", "operation"), ("resume", "operation"), ("stop", "operation"),
+    ]  # fmt: skip
 
 
 def test_an_undo_takes_back_what_has_not_started(engine: Engine) -> None:
@@ -358,6 +362,10 @@ def test_no_one_else_reads_or_steers_it(engine: Engine) -> None:
             with pytest.raises(psycopg.Error) as refused:
                 eve.rpc(function, p_operation_id=made["id"], **more)
             assert refusal(refused.value)[:2] == ("PT404", "operation_not_found")
+        assert eve.rpc("list_operations", p_workspace_id=GLOBEX)["operations"] == []
+        with pytest.raises(psycopg.Error) as refused:
+            eve.rpc("list_operations", p_workspace_id=ACME)
+        assert refusal(refused.value)[:2] == ("PT404", "workspace_not_found")
         mine = {"action": "cancel", "filter": {"ids": engine.rows("select id::text from jobs")}}
         assert eve.rpc("count_operation", p_workspace_id=GLOBEX, p_request=mine)["count"] == 0
         with pytest.raises(psycopg.Error) as refused:
@@ -369,7 +377,7 @@ def test_open_operations_and_kept_results_are_bounded(engine: Engine) -> None:
     """One workspace's clicks do not fill the disk, nor maintenance."""
     hold(engine)
     engine.enqueue()
-    engine.rpc("set_settings", p_settings={"max_open_operations": 2, "max_operation_jobs": 1})
+    engine.rpc("set_settings", p_settings={"max_open_operations": 2, "max_operation_jobs": 2})
     made = [begin(engine, "cancel", {"job_type": "work"}) for _ in range(2)]
     with pytest.raises(psycopg.Error) as refused:
         begin(engine, "cancel", {"job_type": "work"})

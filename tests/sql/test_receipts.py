@@ -193,7 +193,8 @@ def lose(engine: Engine) -> None:
 def test_a_job_that_ends_without_a_result_is_closed_once(
     engine: Engine, end: Callable[[Engine], object], status: str, reason: str
 ) -> None:
-    """By the next worker; its receipt says how, and so does its bundle."""
+    """By the next worker; its receipt says how, and so does its bundle. Of other types none is."""
+    give_up(engine)
     engine.register(signed=True)
     end(engine)
     told = engine.rpc("close_receipt")
@@ -393,7 +394,10 @@ def test_a_retired_key_signs_an_hour_more_and_a_revoked_one_nothing(engine: Engi
     for seconds, signs in ((3500, True), (200, False)):
         engine.advance(seconds)
         held = leased(engine)
-        receipt = receipt_of(engine, issue(engine, held, result=1), key_id=first["key_id"])
+        told = issue(engine, held, result=1)
+        # a minute of the hour is left by the worker's clock
+        at = engine.one("select queue.instant(queue.clock() - interval '160 seconds')")
+        receipt = receipt_of(engine, told, key_id=first["key_id"], issued_at=at)
         if signs:
             assert issue(engine, held, receipt=receipt)["issued"]
             continue
@@ -415,6 +419,17 @@ def test_a_retired_key_signs_an_hour_more_and_a_revoked_one_nothing(engine: Engi
     with pytest.raises(psycopg.Error) as error:
         engine.rpc("revoke_signing_key", p_kid="none")
     assert refusal(error.value)[:2] == ("PT404", "key_not_found")
+
+
+@pytest.mark.parametrize("role", ["anon", "authenticated", "job_worker"])
+def test_only_the_operator_ends_a_key(engine: Engine, role: str) -> None:
+    """A stolen worker's key would stop all that is signed."""
+    for function, arguments in (("retire_signing_key", {}), ("revoke_signing_key", {"p_kid": "k"})):
+        with (
+            engine.member(ADA, role) as other,
+            pytest.raises(psycopg.errors.InsufficientPrivilege),
+        ):
+            other.rpc(function, **arguments)
 
 
 def test_a_key_that_is_revoked_twice_was_revoked_the_first_time(engine: Engine) -> None:
