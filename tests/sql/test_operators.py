@@ -125,6 +125,11 @@ def test_a_workspace_opened_again_for_less_time_stays_open_for_the_longer(
         assert olga.rpc("operator_close", p_workspace_id=GLOBEX) == {"closed": closed}
     assert olga.rpc("operator_session") == {"operator": True, "opened": []}
     assert [action for action, _ in actions(olga)] == ["close", "open", "open"]
+    engine.rpc("set_operator", p_user_id=ADA)
+    with engine.member(ADA) as ada:
+        ada.rpc("operator_open", p_request={"workspace_id": GLOBEX, "reason": "ticket 8"})
+        assert olga.rpc("operator_close", p_workspace_id=GLOBEX) == {"closed": False}
+        assert len(ada.rpc("operator_session")["opened"]) == 1, "another's opening is another's"
     for unknown in ("job_id", "workspace_id"):
         with pytest.raises(psycopg.Error) as error:
             olga.rpc("operator_open", p_request={unknown: OLGA, "reason": "ticket 7"})
@@ -166,6 +171,7 @@ def test_a_member_sees_what_operators_did_in_the_workspace(engine: Engine, olga:
 def test_members_own_acts_are_written_down_too(engine: Engine) -> None:
     """Who cancelled it, who retried it, who paused the workspace and why."""
     job_id = engine.enqueue()
+    engine.rpc("pause_jobs", p_request={"kind": "workspace", "name": GLOBEX})  # not theirs to read
     with engine.member(BOB) as bob:
         bob.rpc("cancel_job", p_job_id=job_id)
         bob.rpc("retry_job", p_job_id=job_id)
@@ -400,6 +406,7 @@ def test_workers_are_listed_with_what_they_hold_and_how_they_are(
 ) -> None:
     """Alive, stale or gone, by one rule, with its slots."""
     engine.stop_clock()
+    engine.lease(3, worker="busy")  # its run before, with nothing to do
     engine.enqueue_many(2)
     engine.lease(1, worker="busy")
     engine.lease(1, worker="lost", lease_seconds=1)
@@ -411,7 +418,7 @@ def test_workers_are_listed_with_what_they_hold_and_how_they_are(
         for one in olga.rpc("operator_workers")["workers"]
     }
 
-    assert states == {"busy": ("alive", 1, 0), "lost": ("stale", 1, 0), "idle": ("alive", 0, 1)}
+    assert states == {"busy": ("alive", 1, 2), "lost": ("stale", 1, 0), "idle": ("alive", 0, 1)}
     for seconds, word in ((149, "alive"), (1, "stale"), (419, "stale"), (1, "gone")):
         engine.advance(seconds)
         again = olga.rpc("operator_workers")["workers"]

@@ -158,6 +158,23 @@ def test_what_the_database_does_not_state_is_not_stored(
     assert engine.one("select count(*) from queue.receipts") == 0
 
 
+def test_a_receipt_is_signed_now_and_continues_the_chain(engine: Engine) -> None:
+    """Within five minutes, as clocks differ; one beside the chain would be a second history."""
+    engine.stop_clock()
+    issued(engine)
+    held = leased(engine)
+    told = issue(engine, held, result=1)
+
+    for seconds in (-301, 301):
+        at = engine.one("select queue.instant(queue.clock() + %s * interval '1 second')", seconds)
+        with pytest.raises(psycopg.Error) as error:
+            issue(engine, held, receipt=receipt_of(engine, told, issued_at=at))
+        assert refusal(error.value) == ("PT422", "receipt_invalid", "issued_at")
+    other = {"number": told["head"]["number"], "digest": digest("another")}
+    assert not issue(engine, held, receipt=receipt_of(engine, told | {"head": other}))["issued"]
+    assert issue(engine, held, receipt=receipt_of(engine, told))["issued"]
+
+
 def give_up(engine: Engine) -> None:
     engine.enqueue()
     fail(engine, engine.lease_one())

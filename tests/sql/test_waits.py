@@ -145,6 +145,44 @@ def test_an_unanswered_question_takes_its_default(engine: Engine) -> None:
     assert engine.lease_one()["steps"]["go"] == {"answer": "no", "timed_out": True}
 
 
+def test_an_event_that_does_not_come_is_its_default(engine: Engine) -> None:
+    """The processor reads it like one that came, and that it did not."""
+    until = later(engine, 60)
+    wait(engine, kind="event", name="paid", event="paid", default={"n": 0}, timeout_at=until)
+    engine.advance(61)
+
+    assert engine.lease_one()["steps"]["paid"] == {"event": {"n": 0}, "timed_out": True}
+
+
+def test_an_event_reaches_more_jobs_than_one_call_continues(engine: Engine) -> None:
+    """A thousand at a time: its signal stays until none is left."""
+    engine.enqueue_many(1001)
+    event = {"kind": "event", "name": "e", "event": "e"}
+    for _ in range(2):
+        leases = engine.lease(1000)
+        engine.settle_all([{**handle(one), "outcome": "waiting", "wait": event} for one in leases])
+    engine.rpc("emit_event", p_workspace_id=ACME, p_name="e")
+
+    for _ in range(2):
+        engine.maintain()
+
+    assert engine.one("select count(*) from public.jobs where status = 'waiting'") == 0
+
+
+def test_more_children_end_with_their_parent_than_one_call_ends(engine: Engine) -> None:
+    """Those beyond a thousand would run for no one."""
+    engine.enqueue(max_attempts=1)
+    parent = engine.lease_one()
+    for name in ("a", "b"):
+        engine.spawn(parent, name, [{"job_type": "work"}] * 501)
+    engine.settle(parent, "failed")
+
+    for _ in range(2):
+        engine.maintain()
+
+    assert engine.one("select count(*) from public.jobs where status = 'cancelled'") == 1002
+
+
 def test_two_racing_answers_give_one(engine: Engine) -> None:
     """The second is told that nothing is asked any more."""
     job_id = wait(engine, kind="ask", name="go", question="Go?")
@@ -450,6 +488,28 @@ def test_a_job_runs_after_a_thousand_others_at_most(engine: Engine) -> None:
     with pytest.raises(psycopg.Error) as refused:
         engine.enqueue(after=[ACME] * 1001)
     assert refusal(refused.value) == ("PT400", "invalid_argument", "after")
+
+    item = {"job_type": "work", "after": [engine.enqueue()] * 1000}
+    assert len(engine.rpc("enqueue_jobs", p_workspace_id=ACME, p_jobs=[item] * 10)["jobs"]) == 10
+    with pytest.raises(psycopg.Error) as refused:
+        engine.rpc("enqueue_jobs", p_workspace_id=ACME, p_jobs=[item] * 11)
+    assert refusal(refused.value) == ("PT400", "invalid_argument", "after")
+
+
+@pytest.mark.parametrize(
+    ("policy", "status"), [("fail", "failed"), ("cancel", "cancelled"), ("run", "waiting")]
+)
+def test_one_that_failed_decides_before_the_others_have_ended(
+    engine: Engine, policy: str, status: str
+) -> None:
+    """What cannot run any more is a dead letter at once, and not after the longest of them."""
+    before = [engine.enqueue(), engine.enqueue()]
+    job_id = engine.enqueue(after=before, after_failed=policy)
+    engine.settle(engine.lease(1)[0], "failed")
+
+    engine.maintain()
+
+    assert engine.status(job_id) == status
 
 
 def test_a_dependency_that_had_already_ended_counts(engine: Engine) -> None:
