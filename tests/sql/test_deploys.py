@@ -9,7 +9,7 @@ import psycopg
 import pytest
 from psycopg.types.json import Jsonb
 
-from tests.support.engine import ACME, ADA, EVE, Engine
+from tests.support.engine import ACME, ADA, EVE, GLOBEX, Engine
 
 #: The commits of two deploys.
 OLD, NEW = {"commit": "a" * 40}, {"commit": "b" * 40, "source": "https://github.com/acme/app/src"}
@@ -46,6 +46,20 @@ def test_a_deploy_is_seen_since_its_first_worker(engine: Engine) -> None:
     assert [commit for (commit,) in deploys(engine)] == [
         OLD["commit"], NEW["commit"], OLD["commit"],
     ]  # fmt: skip
+
+
+def test_a_deploy_is_replaced_by_one_that_serves_its_types(engine: Engine) -> None:
+    """Another service's is beside it: what fails after that is still the first one's."""
+    last = {"commit": "c" * 7}
+    for commit, types in ((OLD, ["work"]), (NEW, ["bill"]), (last, ["work", "mail"])):
+        seen(engine, commit, worker=commit["commit"], job_types=types)
+        engine.advance(60)
+
+    (first, began, _), (other, _, none), (old, _, replaced) = deploys(
+        engine, "first_seen_at", "replaced_at"
+    )
+    assert (first, other, old) == (last["commit"], NEW["commit"], OLD["commit"])
+    assert (none, replaced) == (None, began)
 
 
 def test_workers_that_begin_at_once_are_one_deploy(engine: Engine) -> None:
@@ -114,6 +128,9 @@ def test_a_stranger_to_the_workspace_reads_nothing(engine: Engine) -> None:
     """Nor does a member read the numbers of all."""
     engine.enqueue()
     fail(engine, engine.lease_one(version="1.0", origin=OLD))
+    for workspace, failed in ((ACME, 1), (GLOBEX, 0)):
+        [deploy] = engine.rpc("list_deploys", p_workspace_id=workspace)["deploys"]
+        assert deploy["failed"] == failed
     with engine.member(EVE) as eve, pytest.raises(psycopg.Error, match="no such workspace"):
         eve.rpc("list_deploys", p_workspace_id=ACME)
     with engine.member(ADA) as ada, pytest.raises(psycopg.Error, match="operator"):

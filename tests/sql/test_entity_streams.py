@@ -12,7 +12,7 @@ from psycopg.types.json import Jsonb
 
 from minutehand.local.postgres import Postgres
 from tests.support.databases import Database
-from tests.support.engine import ACME, ADA, EVE
+from tests.support.engine import ACME, ADA, EVE, GLOBEX
 from tests.support.functions import as_user, call, database_of_an_app, rights, until_waiting
 
 APPEND = "select queue.append_entity_events('note', %s, %s)"
@@ -175,8 +175,11 @@ def test_a_guests_note_is_read_while_its_session_is_open(seeded: Database) -> No
     session = run(seeded, "select public.open_guest_session(%s)", ACME)["session_id"]
     note = make(seeded, session)
     guest = ("anon", {"role": "anon"}, READ, note, 0, 500, False)
+    of_another = make(seeded, session, workspace=GLOBEX)
 
     assert len(call(seeded, *guest)["events"]) == 2
+    with pytest.raises(psycopg.Error, match="Note not found"):
+        call(seeded, *guest[:3], of_another, 0, 500, False)
     run(seeded, "select public.close_guest_session(%s)", session)
     with pytest.raises(psycopg.Error, match="Note not found"):
         call(seeded, *guest)
