@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.engine import ACME, ADA, GLOBEX, Engine
+from tests.support.engine import ACME, ADA, BOB, GLOBEX, Engine
 
 FRAMES = {"frames": [{"file": "jobs/rates.py", "line": 41, "own": True}]}
 
@@ -175,6 +175,36 @@ def test_a_failed_parent_leads_to_the_child_that_failed_last(engine: Engine, own
     led = own == "x.ChildrenFailed"
     assert told["child_id"] == (children[1]["job"]["id"] if led else None)
     assert ("jobs/child.py:1" in told["remedy"]) == led
+
+
+def test_a_member_is_not_led_to_a_line_of_code(engine: Engine) -> None:
+    """Tracebacks are for managers and operators; a parent's advice has its child's in it."""
+    parent_id = engine.enqueue()
+    parent = engine.lease_one()
+    [child_id] = engine.spawn(parent, "c", [{"job_type": "work", "payload": {}}])
+    for lease, kind in ((engine.lease_one(), "ValueError"), (parent, "x.ChildrenFailed")):
+        engine.settle(lease, "failed", error={"type": kind, "message": "no", "traceback": FRAMES})
+
+    with engine.member(BOB) as bob:
+        told = [bob.rpc("explain_job", p_job_id=one)["remedy"] for one in (parent_id, child_id)]
+
+    assert not [remedy for remedy in told if not remedy or "rates.py" in remedy]
+    assert "rates.py:41" in explain(engine, parent_id)["remedy"]
+
+
+def test_who_may_resume_a_workspace_is_told_to(engine: Engine) -> None:
+    """And a member whom to ask."""
+    job_id = engine.enqueue()
+    engine.lease_call(0)
+    engine.rpc("pause_jobs", p_request={"kind": "workspace", "name": ACME})
+
+    with engine.member(BOB) as bob:
+        member = bob.rpc("explain_job", p_job_id=job_id)
+    manager = explain(engine, job_id)
+
+    assert (member["reason"], manager["reason"]) == ("workspace_paused",) * 2
+    assert member["remedy"] == "A manager resumes the workspace."
+    assert manager["remedy"].startswith("Resume the workspace once")
 
 
 def test_what_runs_or_went_well_needs_nothing(engine: Engine) -> None:

@@ -89,11 +89,18 @@ def test_numbers_are_of_the_own_workspace(engine: Engine) -> None:
     engine.enqueue(workspace=GLOBEX)
     schedule = {"name": "s", "cron": "@daily", "job_type": "work"}
     engine.rpc("put_schedule", p_workspace_id=GLOBEX, p_schedule=schedule)
-    own = line(engine, "work")
-    assert (own["day"], own["schedules"]) == ({}, [])
-    with engine.member(EVE) as eve, pytest.raises(psycopg.Error) as refused:
-        eve.rpc("list_job_types", p_workspace_id=ACME)
-    assert refusal(refused.value)[:2] == ("PT404", "workspace_not_found")
+    pause = {"kind": "workspace_type", "name": "work", "workspace_id": GLOBEX}
+    engine.rpc("pause_jobs", p_request=pause)
+    for _ in range(2):
+        own = line(engine, "work")
+        assert (own["day"], own["schedules"], own["paused_at"]) == ({}, [], None)
+        engine.run("select queue.roll_up(queue.clock())")
+    with engine.member(EVE) as eve:
+        assert eve.rpc("get_job_type", p_job_type="work", p_workspace_id=GLOBEX)["paused_at"]
+        for function, more in (("list_job_types", {}), ("get_job_type", {"p_job_type": "work"})):
+            with pytest.raises(psycopg.Error) as refused:
+                eve.rpc(function, p_workspace_id=ACME, **more)
+            assert refusal(refused.value)[:2] == ("PT404", "workspace_not_found")
     with engine.member(EVE) as eve, pytest.raises(psycopg.Error) as refused:
         eve.rpc("list_job_types")
     assert refusal(refused.value) == ("PT403", "forbidden", "operator")
@@ -139,6 +146,8 @@ def test_an_unserved_type_is_a_warning_at_enqueue(engine: Engine) -> None:
     )
     assert "gone" in bulk["warning"]
     assert not line(engine, "gone")["served"]
+    engine.register("new")  # its workers are about to start
+    assert line(engine, "new")["served"]
 
 
 @pytest.mark.parametrize(("seconds", "unserved"), [(540, False), (660, True)])
