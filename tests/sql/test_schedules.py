@@ -495,7 +495,7 @@ def test_schedules_declared_in_code_follow_the_deploy(engine: Engine) -> None:
         "nightly", source="app.night:nightly", schedules=[{"name": "night", "cron": "0 4 * * *"}]
     )
     assert schedules(engine) == [(SYSTEM, "code:night", "0 4 * * *", source)]
-    for scope, kept in (("each", [ACME, GLOBEX]), ("system", [SYSTEM])):
+    for scope, kept in (("each", [ACME, GLOBEX]), ("system", [SYSTEM])) * 2:
         engine.register(
             "nightly", source=source, schedules=[{"name": "n", "cron": "@daily", "scope": scope}]
         )

@@ -161,6 +161,7 @@ def test_an_event_reaches_more_jobs_than_one_call_continues(engine: Engine) -> N
     for _ in range(2):
         leases = engine.lease(1000)
         engine.settle_all([{**handle(one), "outcome": "waiting", "wait": event} for one in leases])
+    engine.maintain()  # which finds that it has not come yet
     engine.rpc("emit_event", p_workspace_id=ACME, p_name="e")
 
     for _ in range(2):
