@@ -430,6 +430,15 @@ def test_retry_of_a_job_in_backoff_runs_it_now(engine: Engine) -> None:
     assert engine.lease_one()["job"]["attempts"] == 2
 
 
+def test_retry_of_a_scheduled_job_runs_it_now(engine: Engine) -> None:
+    """Its time was for a run that is not wanted any more."""
+    job_id = engine.enqueue(delay_seconds=3600)
+
+    assert engine.rpc("retry_job", p_job_id=job_id)["scheduled_for"] is None
+
+    assert engine.lease_one()["job"]["id"] == job_id
+
+
 @pytest.mark.parametrize("state", ["ready", "processing", "completed"])
 def test_what_cannot_be_retried_is_refused_with_its_state(engine: Engine, state: str) -> None:
     """409 with the present state."""

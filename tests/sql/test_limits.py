@@ -373,6 +373,19 @@ def test_people_pause_only_what_they_manage(
             assert refusal(refused.value)[:2] == answer
 
 
+def test_a_token_without_a_person_pauses_nothing(engine: Engine) -> None:
+    """Some projects sign such tokens for devices; the service is named by its role."""
+    for kind, name in (("job_type", "work"), ("queue", "default"), ("workspace", ACME)):
+        with (
+            engine.database.as_role("authenticated") as connection,
+            pytest.raises(psycopg.Error) as refused,
+        ):
+            Engine(engine.database, connection).rpc(
+                "pause_jobs", p_request={"kind": kind, "name": name}
+            )
+        assert refusal(refused.value)[:2] == ("PT403", "forbidden")
+
+
 def test_runs_of_workers_stop_at_their_bound(engine: Engine) -> None:
     """A run learns at its end that another was refused; one that was killed counts for its time."""
     engine.stop_clock()

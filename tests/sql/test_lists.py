@@ -146,6 +146,7 @@ def test_a_list_spans_the_members_workspaces_and_no_others(engine: Engine) -> No
             ("count_jobs", {"p_workspace_id": ACME}),
             ("list_jobs", {"p_filter": {"workspace_id": ACME}}),
             ("sort_jobs", {"p_filter": {"workspace_id": ACME}}),
+            ("dead_letters", {"p_workspace_id": ACME}),
         ):
             with pytest.raises(psycopg.Error) as refused:
                 eve.rpc(function, **arguments)

@@ -239,6 +239,12 @@ def test_a_schedule_that_no_longer_fits_says_so_and_stops_no_other(engine: Engin
     assert (other["name"], other["problem"]) == ("fits", None)
     assert not {"plan", "held_until"} & schedule.keys()
 
+    engine.register("work", schema_version=3)
+    due(engine, 0)
+    engine.maintain()
+    told = engine.rpc("list_schedules", p_workspace_id=ACME)["schedules"]
+    assert [one["problem"] for one in told] == [None, None], "until its next run"
+
 
 def test_a_schedule_whose_time_zone_is_no_more_rests_for_an_hour(engine: Engine) -> None:
     """The server's list of zones may have changed under it; others run."""
