@@ -157,6 +157,20 @@ def test_realtime_carries_what_is_read(seeded: Database) -> None:
             assert joined.execute(read_by_policy, (topic,)).fetchone() == (messages,)
 
 
+def test_another_tenants_topic_carries_none_of_it(seeded: Database) -> None:
+    """The session is whose workspace used it first; the other's watchers read by polling."""
+    own, other = (make(seeded, "board:1", workspace=of) for of in (ACME, GLOBEX))
+
+    sent = run(
+        seeded,
+        "select array_agg(distinct payload ->> 'note_id') from realtime.messages"
+        " where topic = 'session:board:1'",
+    )
+
+    assert sent == [own]
+    assert len(as_user(seeded, EVE, READ, other, 0, 500, False)["events"]) == 2
+
+
 def test_another_tenant_and_a_guest_see_nothing(seeded: Database) -> None:
     """By the function as by the table; and nobody writes there."""
     note = make(seeded)

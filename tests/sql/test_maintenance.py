@@ -377,6 +377,9 @@ def test_a_tenant_sees_only_its_own_numbers(engine: Engine) -> None:
         assert [pause["name"] for pause in own["pauses"]] == ["slow"]
         assert (own["live"]["queued"], own["types"]["work"]["enqueued"]) == (3, 3)
         assert own["workers"] is own["limits"] is own["messages"] is None
+        engine.run("select queue.roll_up(queue.clock())")
+        rolled_up = ada.rpc("queue_stats", p_workspace_id=ACME)["types"]
+        assert rolled_up["work"]["enqueued"] == 3
         with pytest.raises(psycopg.Error) as refused:
             ada.rpc("queue_stats")
         assert refusal(refused.value)[:2] == ("PT403", "forbidden")
