@@ -304,6 +304,10 @@ set jit = off as $$
 declare
   v_now timestamptz := queue.clock();
 begin
+  if new.last_seq = old.last_seq and new.priority = old.priority
+      and new.scheduled_for is not distinct from old.scheduled_for then
+    return null;
+  end if;
   if new.last_seq > old.last_seq then
     perform queue.note_action('cancel', new.workspace_id, new.id);
     insert into queue.job_events (job_id, seq, workspace_id, session_id, type, data, created_at)
@@ -332,17 +336,15 @@ $$;
 comment on function queue.after_steering is 'Trigger: take a cancelled job out of the queue, and move one that has '
   'a new priority or schedule.';
 
--- callers may set none of the columns that each lease or settle changes: comparing those spares the engine two
--- look-ups of current_user per job and update. Conditions are read from the catalogue by each statement: as names
--- the roles would be three times as long.
+-- callers may set none of the columns that each lease or settle changes: comparing one spares the engine a look-up of
+-- current_user per job. Conditions are read from the catalogue by each statement, so they are as short as can be, and
+-- the functions compare the rest; as names the roles would be three times as long.
 create trigger jobs_steer_by_update before update of status, priority, scheduled_for on public.jobs
-  for each row when (new.fence = old.fence and new.last_seq = old.last_seq
+  for each row when (new.updated_at = old.updated_at
     and current_user::text in ('authenticated', 'anon', 'service_role'))
   execute function queue.steer_by_update();
 create trigger jobs_after_steering after update of status, priority, scheduled_for on public.jobs
-  for each row when (new.fence = old.fence and new.status <> 'completed'
-    and current_user::text in ('authenticated', 'anon', 'service_role') and (new.last_seq > old.last_seq
-    or new.priority <> old.priority or new.scheduled_for is distinct from old.scheduled_for))
+  for each row when (new.fence = old.fence and current_user::text in ('authenticated', 'anon', 'service_role'))
   execute function queue.after_steering();
 
 create function public.pause_jobs(p_request jsonb) returns jsonb

@@ -125,8 +125,11 @@ declare
   v_old jsonb := to_jsonb(old);
   v_action text := tg_argv[0];
 begin
-  if not queue.acts_as_operator(new.workspace_id) then
-    return null;
+  if v_action is null and tg_op = 'UPDATE' and not (v_row ->> 'status' <> v_old ->> 'status'
+      or v_row ->> 'priority' <> v_old ->> 'priority'
+      or v_row -> 'cancel_requested_at' <> v_old -> 'cancel_requested_at'
+      or v_row -> 'scheduled_for' <> v_old -> 'scheduled_for') or not queue.acts_as_operator(new.workspace_id) then
+    return null; -- nothing that people steer by has changed, or they may do it anyway
   elsif v_action is null then -- of a job, by what became of it
     v_action := case when tg_op = 'INSERT' then 'enqueue'
       when v_row ->> 'status' = 'cancelled' or v_row ->> 'cancel_requested_at' is not null then 'cancel'
@@ -146,9 +149,7 @@ comment on function queue.note_opened is 'Trigger: write down what an operator d
 create trigger jobs_note_operators after insert on public.jobs
   for each row when (current_setting('queue.has_opened', true) = 'true') execute function queue.note_opened();
 create trigger jobs_note_steering after update of status, cancel_requested_at, priority, scheduled_for on public.jobs
-  for each row when (current_setting('queue.has_opened', true) = 'true' and (new.status <> old.status
-    or new.cancel_requested_at is distinct from old.cancel_requested_at or new.priority <> old.priority
-    or new.scheduled_for is distinct from old.scheduled_for)) execute function queue.note_opened();
+  for each row when (current_setting('queue.has_opened', true) = 'true') execute function queue.note_opened();
 create trigger named_events_note_operators after insert on queue.named_events
   for each row when (current_setting('queue.has_opened', true) = 'true') execute function queue.note_opened('emit');
 create trigger batches_note_operators after insert or update on queue.batches

@@ -599,6 +599,9 @@ as $$
 declare
   v_plan public.plans;
 begin
+  if new.status not in ('failed', 'cancelled') or new.status = old.status then
+    return null;
+  end if;
   select * into v_plan from public.plans where job_id = new.id and finished_at is null for update;
   if found and new.status = 'cancelled' then
     perform plans.end_plan(v_plan.id, 'cancelled', null, null);
@@ -612,7 +615,7 @@ $$;
 comment on function plans.job_ended is 'Trigger: a plan whose job was cancelled, or became a dead letter, ends the same way.';
 
 create trigger plans_end_with_their_job after update of status on public.jobs
-  for each row when (new.job_type = 'plan' and new.status in ('failed', 'cancelled') and old.status <> new.status)
+  for each row when (new.job_type = 'plan') -- and no more: every update of a job reads it from the catalogue
   execute function plans.job_ended();
 
 -- Row level security and grants ----------------------------------------------------------------
