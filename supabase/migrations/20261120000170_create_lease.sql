@@ -20,7 +20,7 @@
 --             queue.share_slots        how many jobs fall to each partition
 --             queue.lock_jobs          lock that many
 --             queue.put_full_aside     what is at its limit is not looked at for a second
---         queue.start_jobs         ready becomes a lease, attempt and fence rise by one
+--         queue.start_jobs         ready becomes a lease, attempt and fence rise by one; its event, and those of settlements
 --         queue.move_marks         the next lease looks from there on
 --         queue.pass_turns         the tenant goes back in the order
 --         queue.spend_tokens       of rate limits
@@ -73,6 +73,11 @@ create type queue.choice as (
   empty uuid[] -- partitions met without a job
 );
 comment on type queue.choice is 'Jobs that are to be leased, and what was seen while they were chosen.';
+
+create type queue.event as (
+  job_id uuid, seq bigint, workspace_id uuid, session_id text, type text, data jsonb, created_at timestamptz
+);
+comment on type queue.event is 'An event that is yet to be stored.';
 
 create type queue.started as (partition_id uuid, jobs integer, is_rated boolean);
 comment on type queue.started is 'How many jobs of a partition were leased. is_rated: of a type with a rate limit.';
@@ -767,8 +772,17 @@ end;
 $$;
 comment on function queue.share_slots is E'Divide p_most slots among partitions, looking at p_most jobs of each if p_deep, otherwise at four times a tenant''s share and some: inside a tenant by priority, then age; between tenants by weighted start-time fair queueing; never beyond what the scopes may start.\n\nOne tenant''s jobs beyond half of the slots, or its weight''s part, come last: a tenant may hold them while no other needs them. cut: a partition may have more than were looked at.';
 
+create function queue.store_events(p_events queue.event[]) returns void
+language plpgsql set search_path = '' as $$
+begin
+  insert into queue.job_events (job_id, seq, workspace_id, session_id, type, data, created_at)
+  select e.job_id, e.seq, e.workspace_id, e.session_id, e.type, e.data, e.created_at from unnest(p_events) as e;
+end;
+$$;
+comment on function queue.store_events is 'Store events, and publish them.';
+
 create function queue.start_jobs(
-  p_jobs queue.locked_job[], p_types text[], p_request queue.lease_request, p_now timestamptz,
+  p_jobs queue.locked_job[], p_types text[], p_request queue.lease_request, p_events queue.event[], p_now timestamptz,
   out leases json, out leased integer, out started queue.started[]
 )
 language plpgsql set search_path = '' as $$
@@ -811,6 +825,8 @@ begin
     from begun as s),
   appended as (
     insert into queue.job_events (job_id, seq, workspace_id, session_id, type, data, created_at)
+    select e.job_id, e.seq, e.workspace_id, e.session_id, e.type, e.data, e.created_at from unnest(p_events) as e
+    union all
     select s.id, s.last_seq, s.workspace_id, s.session_id, 'job.leased',
       case s.attempts when 1 then v_first
         else jsonb_build_object('status', 'processing', 'attempts', s.attempts, 'worker_id', v_worker) end, p_now
@@ -833,7 +849,7 @@ begin
       case when s.fence = 1 and s.replay_from is null then '{}' else queue.steps_of(s.id) end as steps, job) as answer;
 end;
 $$;
-comment on function queue.start_jobs is E'Lease jobs that queue.lock_jobs has locked: ready → lease, attempt and fence up by one. Gives the leases as workers get them, how many, and how many of each partition.\n\np_types: the types that they may have.';
+comment on function queue.start_jobs is E'Lease jobs that queue.lock_jobs has locked: ready → lease, attempt and fence up by one. Gives the leases as workers get them, how many, and how many of each partition.\n\np_types: the types that they may have; p_events: those to store in the same statement.';
 
 create function queue.move_marks(
   p_started queue.started[], p_candidates queue.candidate[], p_now timestamptz, p_horizon xid8
@@ -1225,7 +1241,7 @@ $$;
 comment on function queue.next_due_in_ms is E'When a worker with free slots should ask again; null for not before it is woken.\n\np_more: another worker held jobs that could have been leased.';
 
 create function queue.lease_ready(
-  p_request queue.lease_request, p_now timestamptz,
+  p_request queue.lease_request, p_events queue.event[], p_now timestamptz,
   out leases json, out leased integer, out due bigint, out more boolean
 )
 language plpgsql set search_path = '' as $$
@@ -1264,7 +1280,7 @@ begin
   if cardinality(v_choice.jobs) > 0 then
     v_now := greatest(p_now, queue.clock()); -- one that was enqueued since p_now begins after that
     v_done := queue.start_jobs(v_choice.jobs, array(select distinct c.job_type from unnest(v_choice.candidates) as c),
-      p_request, v_now);
+      p_request, p_events, v_now);
     leases := v_done.leases;
     leased := v_done.leased;
     if leased > 0 then
@@ -1280,6 +1296,8 @@ begin
           select 1 from queue.ready as r where r.partition_id = s.partition_id and r.ready_at >= c.oldest
           order by r.ready_at limit 1 offset 0)); -- an offset, so that it stays a look-up for each
     end if;
+  elsif p_events <> '{}' then
+    perform queue.store_events(p_events);
   end if;
   if cardinality(v_empty) > 0 and (v_opens or queue.try_lock('partitions')) then
     -- jobs may lie behind those that are gone now
@@ -1345,7 +1363,7 @@ end;
 $$;
 comment on function queue.see_tick is 'Note a call of a worker run and its answer; of calls that found nothing one a second.';
 
-create function queue.lease(p_request jsonb) returns json
+create function queue.lease(p_request jsonb, p_events queue.event[] default null) returns json
 language plpgsql set search_path = ''
 -- for all that a lease calls; each setting costs what a look-up costs. A session's plans may be older than the rows,
 -- and each row is found by its key, each head in the order of its index: joined by the wrong statistics a look-up would
@@ -1369,6 +1387,7 @@ begin
   v_now := queue.clock();
   select * into v_tick from queue.ticks where tick_id = v_request.tick_id;
   if v_request.call <= v_tick.last_call then
+    perform queue.store_events(p_events) where p_events <> '{}';
     return json_build_object('leases', queue.leases_of_call(v_request.tick_id, v_request.call),
       'maintenance', queue.maintenance_is_due(v_now), 'due', 0,
       'next_due_in_ms', 0, 'repeated', true); -- what has come since, or is to come, another call must find
@@ -1380,7 +1399,7 @@ begin
     update queue.wakeups set requested_at = null
     where id in (select id from queue.wakeups where requested_at is not null for update skip locked);
   end if;
-  v_given := queue.lease_ready(v_request, v_now);
+  v_given := queue.lease_ready(v_request, p_events, v_now);
   perform queue.see_tick(v_request, v_tick, v_given.leased, v_now);
   if v_given.leased < v_request.most or v_request.most = 0 then
     v_next := queue.next_due_in_ms(v_given.more, v_now);
@@ -1398,7 +1417,7 @@ begin
     'next_due_in_ms', v_next);
 end;
 $$;
-comment on function queue.lease is 'See public.lease_jobs.';
+comment on function queue.lease is 'See public.lease_jobs. p_events: of what was settled in the same call, to be stored.';
 
 create function public.lease_jobs(p_request jsonb) returns json
 language plpgsql

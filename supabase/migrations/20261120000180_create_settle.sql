@@ -384,7 +384,8 @@ comment on function queue.settled_data is 'The data of the event of a settlement
 
 create function queue.settle_items(
   p_items queue.worker_item[], p_now timestamptz,
-  out results json, out others text, out ids uuid[], out fences bigint[], out moved queue.settled[]
+  out results json, out others text, out ids uuid[], out fences bigint[], out moved queue.settled[],
+  out events queue.event[]
 )
 language plpgsql set search_path = '' as $$
 declare
@@ -438,13 +439,6 @@ begin
       case when jsonb_typeof(m.problem -> 'origin') = 'object' then m.problem -> 'origin' end
     -- a first success is read from the job's row instead, see queue.attempt_lines
     from moved as m where not m.is_done or m.fence > 1),
-  appended as (
-    insert into queue.job_events (job_id, seq, workspace_id, session_id, type, data, created_at)
-    select id, last_seq, workspace_id, session_id, 'job.' || case act when 'retry' then 'retried' else act end, case
-        when not m.is_done then queue.settled_data(m.status, m.attempts, case when m.is_error then m.message end,
-          m.next_retry_at, case when m.act = 'waiting' then m.wait end)
-        when m.attempts = 1 then '{"status": "completed", "attempts": 1}'
-        else jsonb_build_object('status', 'completed', 'attempts', m.attempts) end, p_now from moved as m),
   counted as (
     insert into queue.stat_deltas (at, job_type, workspace_id, outcome, jobs, cost_usd, wait_bucket,
       run_bucket) -- bucket b holds 1.25^b - 1 to 1.25^(b+1) - 1 milliseconds
@@ -456,12 +450,18 @@ begin
     string_agg(queue.settled_answer(m.id, m.fence, m.act, m.status, m.next_retry_at), ',') filter (where not m.is_done),
     array_agg(row(m.id, m.workspace_id, m.created_at, m.partition_id, m.ready_at, m.run_at, m.act, m.is_end,
       m.is_error and m.said = 'retry' and m.problem ->> 'type' is distinct from 'QueueUnavailable'
-      )::queue.settled) filter (where not m.is_done or m.is_tied)
-  into results, ids, fences, others, moved from moved as m -- by names: a column more would stop sessions of older plans
+      )::queue.settled) filter (where not m.is_done or m.is_tied),
+    array_agg(row(m.id, m.last_seq, m.workspace_id, m.session_id,
+      'job.' || case m.act when 'retry' then 'retried' else m.act end, case
+        when not m.is_done then queue.settled_data(m.status, m.attempts, case when m.is_error then m.message end,
+          m.next_retry_at, case when m.act = 'waiting' then m.wait end)
+        when m.attempts = 1 then '{"status": "completed", "attempts": 1}'
+        else jsonb_build_object('status', 'completed', 'attempts', m.attempts) end, p_now)::queue.event)
+  into results, ids, fences, others, moved, events from moved as m -- by names: a column more would stop sessions of older plans
   cross join lateral (select m.id as job_id, m.fence, 'applied' as outcome, 'completed' as status) as a;
 end;
 $$;
-comment on function queue.settle_items is E'Apply the items whose fence holds. results: the answers to completions, others: those to the rest, as text without brackets; moved: jobs that are more than completed, or are tied to others.\n\nA completion wins over a cancel requested meanwhile; any other outcome then becomes cancelled. The caller holds the rows.';
+comment on function queue.settle_items is E'Apply the items whose fence holds. results: the answers to completions, others: those to the rest, as text without brackets; moved: jobs that are more than completed, or are tied to others; events: not stored yet.\n\nA completion wins over a cancel requested meanwhile; any other outcome then becomes cancelled. The caller holds the rows.';
 
 create function queue.move_on(p_items queue.worker_item[], p_moved queue.settled[], p_now timestamptz) returns void
 language plpgsql set search_path = '' as $$
@@ -505,7 +505,7 @@ end;
 $$;
 comment on function queue.settled_before is 'The answers, as JSON text, to the items whose lease is no longer held: all but p_answered with p_fences.';
 
-create function queue.settle(p_items queue.worker_item[]) returns json
+create function queue.settle(p_items queue.worker_item[], out results json, out events queue.event[])
 language plpgsql set search_path = ''
 -- for all that a settlement calls; each setting costs what a look-up costs
 set plan_cache_mode = 'force_generic_plan'
@@ -540,15 +540,16 @@ begin
     perform queue.after_end(v_ended);
   end if;
   perform queue.bring_back_of(v_ids);
+  events := v_done.events;
+  results := v_done.results;
   if v_done.others is not null or cardinality(p_items) > coalesce(cardinality(v_done.ids), 0) then
     -- without its brackets; text that becomes JSON is read again, so the common end goes without
-    return concat('[', concat_ws(',', nullif(substr(v_done.results::text, 2, length(v_done.results::text) - 2), ''),
+    results := concat('[', concat_ws(',', nullif(substr(v_done.results::text, 2, length(v_done.results::text) - 2), ''),
       v_done.others, queue.settled_before(p_items, v_done.ids, v_done.fences)), ']');
   end if;
-  return v_done.results;
 end;
 $$;
-comment on function queue.settle is 'Apply the outcomes of attempts that workers hold; per item applied, cancelled, stale or not_found.';
+comment on function queue.settle is E'Apply the outcomes of attempts that workers hold; per item applied, cancelled, stale or not_found.\n\nThe caller stores the events: with those of the next lease they are one statement, and one message to a workspace.';
 
 create function public.settle_jobs(p_request jsonb) returns json
 language plpgsql
@@ -557,14 +558,19 @@ set search_path = ''
 set lock_timeout = '8s' as $$
 declare
   v_items constant queue.worker_item[] := queue.read_items(p_request -> 'items');
+  v_done record;
   v_results json := '[]';
+  v_events queue.event[];
 begin
   if cardinality(v_items) > 0 then
-    v_results := queue.settle(v_items);
+    v_done := queue.settle(v_items);
+    v_results := v_done.results;
+    v_events := v_done.events;
   end if;
   if jsonb_typeof(p_request -> 'lease') = 'object' then
-    return json_build_object('results', v_results, 'lease', queue.lease(p_request -> 'lease'));
+    return json_build_object('results', v_results, 'lease', queue.lease(p_request -> 'lease', v_events));
   end if;
+  perform queue.store_events(v_events) where v_events <> '{}';
   if exists (select 1 from queue.signals) then
     perform queue.request_wake();
   end if;

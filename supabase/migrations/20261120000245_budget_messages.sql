@@ -121,17 +121,19 @@ comment on function queue.open_second is E'Messages counted so far, and before t
 create function queue.message_window() returns queue.message_window
 language plpgsql set search_path = '' as $$
 declare
-  v_quarter integer := 6 * queue.message_budget() / 4;
   v_now bigint := queue.message_second();
-  v_known text[] := string_to_array(current_setting('minutehand.message_base', true), ' ');
+  v_known text[] := string_to_array(current_setting('minutehand.message_window', true), ' ');
+  v_quarter integer;
   v_second record;
 begin
   -- what was counted before a second's six began is the same all through it
   if v_known[1] = v_now::text then
-    return (v_known[2]::bigint + 3 * v_quarter, v_quarter);
+    return (v_known[2]::bigint, v_known[3]::integer);
   end if;
+  v_quarter := 6 * queue.message_budget() / 4;
   v_second := queue.open_second(v_now, true);
-  perform set_config('minutehand.message_base', v_now || ' ' || v_second.base, false);
+  perform set_config('minutehand.message_window',
+    concat_ws(' ', v_now, v_second.base + 3 * v_quarter, v_quarter), false);
   -- a transaction that is old already may run for long, and its messages are seen at its end
   if v_second.opened and clock_timestamp() - now() < interval '1 second' then
     perform queue.announce_held(v_second.base + 4 * v_quarter, v_quarter);
@@ -341,7 +343,7 @@ begin
         from unnest(p_topics, p_workspaces, v_goes) as t (topic, workspace_id, goes)
         left join queue.audiences as a on a.topic = t.topic where coalesce(t.goes, true) group by 1) as w;
     end if;
-    perform set_config('minutehand.messages_sent', (v_sent + v_cost)::text, true);
+    v_sent := set_config('minutehand.messages_sent', (v_sent + v_cost)::text, true);
     insert into realtime.messages (id, topic, extension, event, payload, private)
     -- rising ids of version 7 from one draw: the table's own default is a third of what a message costs
     select (lpad(to_hex(v_ms + t.nth / 4096), 12, '0') || to_hex(28672 + t.nth % 4096) || v_random)::uuid,

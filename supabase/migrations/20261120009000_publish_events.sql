@@ -1,42 +1,6 @@
 -- Job events go to the private topics that apply: all events of a statement for one topic travel in
 -- order in one message. A lost message never fails the work: clients read the event log after joining.
 
-create function queue.publish_event(
-  p_event queue.job_events, p_off text[], p_quiet text[], p_window queue.message_window
-) returns void
-language plpgsql set search_path = '' as $$
-declare
-  v_minor boolean := p_event.type in ('job.progress', 'job.log');
-  v_type text := ''; -- looked up only where types are silent
-  v_topics text[] := '{}';
-begin
-  if p_quiet <> '{}' then
-    v_type := (select job_type from public.jobs where id = p_event.job_id);
-  end if;
-  if p_event.type <> 'job.created' and v_type <> all (p_quiet) then
-    v_topics := array['job:' || p_event.job_id];
-  end if;
-  if v_type <> all (p_off) then
-    if not v_minor then
-      v_topics := v_topics || ('workspace:' || p_event.workspace_id);
-    end if;
-    if p_event.session_id is not null and p_event.type <> 'job.log' then
-      if queue.may_publish(p_event.session_id, p_event.workspace_id) then
-        v_topics := v_topics || ('session:' || p_event.session_id);
-      end if;
-    end if;
-  end if;
-  if v_topics <> '{}' then
-    perform queue.send_messages(v_topics, array_fill(p_event.workspace_id, array[cardinality(v_topics)]),
-      array_fill(p_event.type, array[cardinality(v_topics)]),
-      array_fill(jsonb_build_object('job_id', p_event.job_id, 'seq', p_event.seq, 'type', p_event.type,
-        'data', p_event.data, 'at', p_event.created_at), array[cardinality(v_topics)]),
-      array_fill(v_minor, array[cardinality(v_topics)]), p_window);
-  end if;
-end;
-$$;
-comment on function queue.publish_event is 'The same as queue.publish_events for the only event of a statement, at a third of the cost.';
-
 create type queue.alike_events as (type text, data jsonb, at timestamptz, job_ids uuid[], seqs bigint[]);
 comment on type queue.alike_events is 'Events that differ in their job and number alone. at: of the first; seqs: one for each job, or one for all.';
 
@@ -57,6 +21,79 @@ begin
 end;
 $$;
 comment on function queue.message_of is 'The payload of a message: of the only event, {"events": […]} with p_whole, else {"groups": […]}.';
+
+create function queue.publish_few(
+  p_events queue.job_events[], p_off text[], p_quiet text[], p_window queue.message_window
+) returns void
+language plpgsql set search_path = '' as $$
+declare
+  v_event queue.job_events;
+  v_minor constant boolean := (p_events[1]).type in ('job.progress', 'job.log');
+  v_job_type text := ''; -- looked up only where types are silent
+  v_message jsonb;
+  v_groups jsonb := '[]';
+  v_told jsonb[] := '{}'; -- to all but the jobs' own topics
+  v_type text; -- of what is told
+  v_topics text[] := '{}';
+  v_types text[];
+  v_messages jsonb[];
+begin
+  foreach v_event in array p_events loop
+    if p_quiet <> '{}' then
+      v_job_type := (select job_type from public.jobs where id = v_event.job_id);
+    end if;
+    v_message := jsonb_build_object('job_id', v_event.job_id, 'seq', v_event.seq, 'type', v_event.type,
+      'data', v_event.data, 'at', v_event.created_at);
+    if v_event.type <> 'job.created' and v_job_type <> all (p_quiet) then
+      v_topics := v_topics || ('job:' || v_event.job_id);
+      v_types := v_types || v_event.type;
+      v_messages := v_messages || v_message;
+    end if;
+    if v_job_type <> all (p_off) then
+      v_told := v_told || v_message;
+      v_type := v_event.type;
+      if cardinality(p_events) > 1 then
+        v_groups := v_groups || jsonb_build_object('type', v_event.type, 'data', v_event.data,
+          'at', v_event.created_at, 'job_ids', array[v_event.job_id], 'seqs', array[v_event.seq]);
+      end if;
+    end if;
+  end loop;
+  if v_told <> '{}' then
+    v_message := v_told[1];
+    if cardinality(v_told) > 1 then
+      v_message := jsonb_build_object('groups', v_groups);
+      v_type := 'job.events';
+    end if;
+    if not v_minor then
+      v_topics := v_topics || ('workspace:' || v_event.workspace_id);
+      v_types := v_types || v_type;
+      v_messages := v_messages || v_message;
+    end if;
+    if v_event.session_id is not null and v_type <> 'job.log' then
+      if queue.may_publish(v_event.session_id, v_event.workspace_id) then
+        v_topics := v_topics || ('session:' || v_event.session_id);
+        v_types := v_types || v_type;
+        v_messages := v_messages || v_message;
+      end if;
+    end if;
+  end if;
+  if v_topics <> '{}' then
+    perform queue.send_messages(v_topics, array_fill(v_event.workspace_id, array[cardinality(v_topics)]), v_types,
+      v_messages, array_fill(v_minor, array[cardinality(v_topics)]), p_window);
+  end if;
+end;
+$$;
+comment on function queue.publish_few is 'The same as queue.publish_several at a third of the cost, for the only event of a statement, or for two that queue.are_few lets through while every follower knows groups: mostly the end of a job and the lease of the next.';
+
+create function queue.are_few(p_one queue.job_events, p_other queue.job_events) returns boolean
+language plpgsql immutable set search_path = '' as $$
+begin
+  return p_one.workspace_id = p_other.workspace_id and p_one.session_id is not distinct from p_other.session_id
+    and p_one.job_id <> p_other.job_id and p_one.type <> p_other.type
+    and p_one.type not in ('job.progress', 'job.log') and p_other.type not in ('job.progress', 'job.log');
+end;
+$$;
+comment on function queue.are_few is 'Whether queue.publish_few takes the two events of a statement: of different types and jobs, of one workspace and session, and none of them minor.';
 
 create function queue.publish_several(
   p_events queue.job_events[], p_off text[], p_quiet text[], p_several uuid[], p_followed uuid[],
@@ -126,19 +163,24 @@ language plpgsql
 security definer -- callers who change a job may not write to realtime.messages
 set search_path = '' as $$
 declare
+  v_first constant queue.job_events[] := array(select e::queue.job_events from events as e limit 3);
   v_window queue.message_window;
-  v_count bigint := (select count(*) from (select 1 from events limit 2) as e);
-  v_off text[]; -- types that publish nothing
-  v_quiet text[]; -- those, and types that publish nothing on a job's own topic
+  v_in_use record;
+  v_off text[] := '{}'; -- types that publish nothing
+  v_quiet text[] := '{}'; -- those, and types that publish nothing on a job's own topic
   v_several uuid[]; -- jobs of several events; no one can follow one whose id was not known before
   v_followed uuid[]; -- jobs that are followed, where there is no room for the topics of others; null otherwise
 begin
-  if v_count = 0 or to_regclass('realtime.messages') is null then
+  if v_first = '{}' or to_regclass('realtime.messages') is null then
     return null;
   end if;
   v_window := queue.message_window();
-  select coalesce(array_agg(t.job_type) filter (where t.live = 'off'), '{}'), coalesce(array_agg(t.job_type), '{}')
-  into v_off, v_quiet from queue.job_types as t where t.live <> 'full';
+  select exists (select from queue.job_types where live <> 'full') as silent_types,
+    exists (select from queue.followers where version < 2) as old_followers into v_in_use;
+  if v_in_use.silent_types then
+    select coalesce(array_agg(t.job_type) filter (where t.live = 'off'), '{}'), array_agg(t.job_type)
+    into v_off, v_quiet from queue.job_types as t where t.live <> 'full';
+  end if;
   if v_window.ceiling <= coalesce(pg_sequence_last_value('queue.messages_counted'), 0) then
     perform queue.hold_topics(array_agg(t.topic), array_agg(t.workspace_id), count(distinct t.job_id))
     from events as e cross join lateral (values
@@ -148,8 +190,9 @@ begin
         and queue.may_publish(e.session_id, e.workspace_id) then 'session:' || e.session_id end,
         e.workspace_id, e.job_id),
       ('job:' || e.job_id, e.workspace_id, e.job_id)) as t (topic, workspace_id, job_id) where t.topic is not null;
-  elsif v_count = 1 then
-    perform queue.publish_event(e, v_off, v_quiet, v_window) from events as e;
+  elsif cardinality(v_first) = 1
+      or cardinality(v_first) = 2 and not v_in_use.old_followers and queue.are_few(v_first[1], v_first[2]) then
+    perform queue.publish_few(v_first, v_off, v_quiet, v_window);
   else
     v_several := array(
       select e.job_id from events as e where e.type <> 'job.created' group by e.job_id having count(*) > 1);

@@ -108,6 +108,33 @@ def test_alike_events_are_sent_once_unless_a_client_knows_no_groups(
     )
 
 
+@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize("sessions", [(None, None), ("s", "s"), ("s", None)])
+def test_an_end_and_the_next_lease_are_one_message(
+    engine: Engine, version: int, sessions: tuple[str | None, str | None]
+) -> None:
+    """They come in one call; of whatever sessions, what is sent is what the log says."""
+    with engine.member(ADA) as ada:
+        ada.rpc("follow_topic", p_topic=WORKSPACE, p_follower_id=uuid.uuid4(), p_version=version)
+    ids = [str(engine.enqueue(session_id=session)) for session in sessions]
+    ended = handle(engine.lease_one(limit=1))
+    engine.run("delete from realtime.messages")
+
+    lease = {"worker_id": "w1", "tick_id": str(uuid.uuid4()), "call": 2, "limit": 1}
+    items = [{**ended, "outcome": "completed"}]
+    engine.rpc("settle_jobs", p_request={"items": items, "lease": lease})
+
+    events = [(ids[0], 3), (ids[1], 2)]
+    [(_, kind, _)] = messages(engine, WORKSPACE)
+    assert kind == "job.events"
+    assert told(engine, WORKSPACE) == events
+    assert sent_events(engine, WORKSPACE) == [
+        e for e in log_of(engine) if (e["job_id"], e["seq"]) in events
+    ]
+    assert told(engine, "job:%") == events
+    assert told(engine, "session:s") == events[: sum(s is not None for s in sessions)]
+
+
 def test_workspaces_of_one_statement_share_nothing(engine: Engine) -> None:
     """What one tenant's events say must not travel with another's."""
     for workspace in (ACME, GLOBEX):
