@@ -9,6 +9,7 @@
 --         queue.open_openings      partitions that got their first job since; enqueues only leave a line
 --         queue.look_again         what was set aside for a while
 --         queue.choose_jobs        up to five rounds, each looks wider or deeper
+--           queue.lock_first         one job, without limits or anything rare: done
 --           queue.startable_types    types that may start a job at all
 --           queue.next_turns         the tenants whose turn it is
 --           queue.paused_turns       which are set aside
@@ -70,7 +71,11 @@ create type queue.choice as (
   cut boolean, -- others of these turns were not looked at
   missed uuid[], -- partitions of which another transaction holds all
   aside integer, -- how many were at a limit, and have been set aside
-  empty uuid[] -- partitions met without a job
+  empty uuid[], -- partitions met without a job
+  -- by queue.lock_first alone:
+  is_counted boolean, -- empty has the partition that this lease empties, too
+  is_marked boolean, -- the tenant's only partition of the type, and noted a moment ago
+  is_alone boolean -- there is one tenant with jobs of one type
 );
 comment on type queue.choice is 'Jobs that are to be leased, and what was seen while they were chosen.';
 
@@ -79,8 +84,8 @@ create type queue.event as (
 );
 comment on type queue.event is 'An event that is yet to be stored.';
 
-create type queue.started as (partition_id uuid, jobs integer, is_rated boolean);
-comment on type queue.started is 'How many jobs of a partition were leased. is_rated: of a type with a rate limit.';
+create type queue.started as (partition_id uuid, jobs integer);
+comment on type queue.started is 'How many jobs of a partition were leased.';
 
 create function queue.try_lock(p_name text) returns boolean
 language sql set search_path = ''
@@ -637,6 +642,83 @@ end;
 $$;
 comment on function queue.lock_head is E'Lock up to p_most jobs of the first partition that has free ones, without dividing slots; jobs is null when there is none.\n\nStops at the first partition that belongs to a limited scope: those are divided by queue.divide_slots.';
 
+create function queue.lock_first(p_request queue.lease_request, p_now timestamptz) returns queue.choice
+language plpgsql set search_path = '' as $$
+declare
+  v_nil constant uuid := '00000000-0000-0000-0000-000000000000';
+  v_first record;
+  v_choice queue.choice;
+begin
+  select c.partition_id, c.workspace_id, c.job_type, c.queue, c.concurrency_key, c.tag, c.oldest, c.rewinds,
+    h.job_id, h.place, h.job_place, h.is_late,
+    not exists (select from queue.ready as r
+      where r.partition_id = c.partition_id and (r.ready_at, r.job_id) > (h.ready_at, h.job_id)) as is_drained,
+    -- beside the head each sixteenth lease is enough, or one a second: so many dead rows cost as much as the note
+    c.last_leased_at > p_now - interval '1 second' and get_byte(uuid_send(h.job_id), 10) % 16 > 0 and (
+      select count(*) from (select from queue.partitions as o
+        where o.workspace_id = c.workspace_id and o.job_type collate "C" = c.job_type limit 2) as o) = 1 as is_marked,
+    (select count(*) from (select from queue.turns limit 3) as t) = 2 as is_alone
+  into v_first
+  from (
+    select p.id as partition_id, p.concurrency_key, p.last_leased_at, p.rewinds, u.*, head.ready_at as oldest
+    from (
+      -- the first turn of each type, the first of these, and with it those of its tenant that are as old
+      select u.*, t.ageing_seconds, t.key_concurrency,
+        num_nonnulls(t.max_concurrency, t.workspace_concurrency, t.rate_limit) > 0 as is_bound
+      from queue.job_types as t cross join unnest(coalesce(p_request.queues, '{""}')) as q (name)
+      cross join lateral (
+        select u.workspace_id, u.job_type, u.queue, u.tag from queue.turns as u
+        where u.queue = q.name and u.job_type = t.job_type and not u.set_aside
+        order by u.tag, u.workspace_id limit 1) as u
+      where t.paused_at is null and (p_request.job_types is null or t.job_type = any (p_request.job_types))
+        and (p_request.budget_ms is null or t.run_p95_ms is null or t.run_p95_ms <= p_request.budget_ms)
+      order by u.tag, u.workspace_id fetch first 1 row with ties) as u
+    left join lateral (
+      (select * from queue.partitions as o
+        where u.queue = '' and o.workspace_id = u.workspace_id and o.job_type collate "C" = u.job_type
+          and not o.set_aside
+        order by o.priority, o.last_leased_at limit 3)
+      union all
+      (select * from queue.partitions as o
+        where u.queue <> '' and o.workspace_id = u.workspace_id and o.job_type = u.job_type and o.queue = u.queue
+          and not o.set_aside
+        order by o.priority, o.last_leased_at limit 3)) as p on true
+    left join lateral (
+      select r.ready_at from queue.ready as r
+      where r.partition_id = p.id and r.ready_at >= p.claim_from order by r.ready_at limit 1) as head on true
+    -- first one without a job: it is to be closed, or its turn set aside, by who looks further
+    order by head.ready_at is not null,
+      p.priority - case when u.ageing_seconds is null then 0
+        else floor(extract(epoch from p_now - head.ready_at) / u.ageing_seconds) end, head.ready_at limit 1) as c
+  left join lateral (
+    select r.job_id, r.ready_at, r.ctid as place, j.ctid as job_place, coalesce(j.deadline_at <= p_now, false) as is_late
+    from queue.ready as r join public.jobs as j on j.id = any (array[r.job_id])
+    where r.partition_id = c.partition_id and r.ready_at >= c.oldest and j.status = 'pending'
+      and not c.is_bound and (c.key_concurrency is null or c.concurrency_key = '')
+      and not exists (select from queue.shares as s
+        where s.workspace_id = any (array[c.workspace_id, v_nil]) and s.finish_tag > c.tag)
+      and not exists (select from queue.tenant_limits as l where l.workspace_id = c.workspace_id)
+      and not exists (select from queue.pauses) and not exists (
+        select from queue.breakers where probing_since is not null)
+    order by r.ready_at, r.job_id limit 1 for update of r, j skip locked) as h on true;
+  if v_first.is_late is false then
+    v_choice.candidates := array[row(v_first.partition_id, v_first.workspace_id, v_first.job_type, v_first.queue,
+      v_first.concurrency_key, v_first.tag, 1, null, v_first.oldest, v_first.rewinds, false, null, null, null, null,
+      false)::queue.candidate];
+    v_choice.jobs := array[row(v_first.job_id, v_first.place, v_first.job_place)::queue.locked_job];
+    v_choice.virtual_time := v_first.tag;
+    v_choice.busy := false;
+    v_choice.cut := false;
+    v_choice.empty := case when v_first.is_drained then array[v_first.partition_id] else '{}' end;
+    v_choice.is_counted := true;
+    v_choice.is_marked := v_first.is_marked;
+    v_choice.is_alone := v_first.is_alone;
+  end if;
+  return v_choice;
+end;
+$$;
+comment on function queue.lock_first is E'Lock the job that a lease of one gets, in one statement; jobs is null when something rare is met, and the rest of queue.choose_jobs decides: limits, weights, pauses, a turn that is behind, an empty partition, a passed deadline, nothing free.\n\nThe same job: the oldest turn is the first one in order when it is not behind its tenant''s tag.';
+
 create function queue.make_caps(p_scopes queue.scope[], p_candidates queue.candidate[]) returns void
 language plpgsql set search_path = ''
 set lock_timeout = '5ms' -- another lease is making the same: that scope is busy, and two never deadlock
@@ -782,8 +864,8 @@ $$;
 comment on function queue.store_events is 'Store events, and publish them.';
 
 create function queue.start_jobs(
-  p_jobs queue.locked_job[], p_types text[], p_request queue.lease_request, p_events queue.event[], p_now timestamptz,
-  out leases json, out leased integer, out started queue.started[]
+  p_jobs queue.locked_job[], p_request queue.lease_request, p_events queue.event[], p_now timestamptz,
+  out leases json, out leased integer, out started queue.started[], out is_rated boolean
 )
 language plpgsql set search_path = '' as $$
 declare
@@ -800,23 +882,20 @@ begin
   with gone as materialized ( -- by where they lie: looking each up again would be a tenth of the lease
     delete from queue.ready as r using unnest(p_jobs) as h where r.ctid = h.place
     returning r.partition_id, r.ready_at, h.job_place),
-  types as materialized (
-    select t.job_type, t.events, t.timeout_seconds, t.rate_limit,
-      coalesce(v_seconds, t.lease_seconds) as lease_seconds from queue.job_types as t
-    where t.job_type = any (p_types)),
   begun as materialized (
     update public.jobs as j set status = 'processing', attempts = j.attempts + 1, fence = j.fence + 1,
       started_at = coalesce(j.started_at, greatest(p_now, j.created_at)), -- committed after the clock was read
       queue_ms = coalesce(j.queue_ms, date_part('epoch', p_now - g.ready_at) * 1000), updated_at = p_now,
       next_retry_at = null, last_seq = j.last_seq + case when t.events = 'full' then 1 else 0 end
-    from gone as g, types as t
+    from gone as g, queue.job_types as t
     -- one that was put off between the choice and its lock is pending, but no longer ready
     where j.ctid = g.job_place and t.job_type = j.job_type
     returning j.id, j.fence, j.workspace_id, j.user_id, j.session_id, j.job_type, j.queue, j.payload, j.schema_version,
       j.concurrency_key, j.attempts, j.max_attempts, j.last_seq, j.priority, j.created_at, j.parent_id, j.traceparent,
       j.progress, j.deadline_at, coalesce(j.timeout_seconds, t.timeout_seconds) as timeout_seconds,
-      g.partition_id, g.ready_at, j.replay_from, t.events, t.lease_seconds, t.rate_limit,
-      p_now + make_interval(secs => t.lease_seconds) as lease_expires_at),
+      g.partition_id, g.ready_at, j.replay_from, t.events, t.rate_limit,
+      coalesce(v_seconds, t.lease_seconds) as lease_seconds,
+      p_now + make_interval(secs => coalesce(v_seconds, t.lease_seconds)) as lease_expires_at),
   held as (
     insert into queue.leases (job_id, fence, workspace_id, job_type, concurrency_key, partition_id, ready_at, attempt,
       worker_id, tick_id, tick_call, leased_at, lease_seconds, expires_at, look_at, job_created_at)
@@ -832,13 +911,12 @@ begin
         else jsonb_build_object('status', 'processing', 'attempts', s.attempts, 'worker_id', v_worker) end, p_now
     from begun as s where s.events = 'full'),
   counted as (
-    select s.partition_id, count(*)::integer as jobs, bool_or(s.rate_limit is not null) as is_rated
-    from begun as s group by s.partition_id)
+    select s.partition_id, count(*)::integer as jobs from begun as s group by s.partition_id)
   -- the answer is text from here on: as jsonb it would cost more than the rest of the lease. By names, never by a
   -- type's places: a column more would stop every session whose plan is older.
   select coalesce(json_agg(answer order by s.priority, s.created_at, s.id), '[]'), count(*),
-    (select array_agg(row(c.partition_id, c.jobs, c.is_rated)::queue.started) from counted as c)
-  into leases, leased, started
+    (select array_agg(row(c.partition_id, c.jobs)::queue.started) from counted as c), bool_or(s.rate_limit is not null)
+  into leases, leased, started, is_rated
   from begun as s
   cross join lateral (
     select s.id, s.workspace_id, s.user_id, s.session_id, s.queue, s.job_type, s.payload, s.schema_version, s.priority,
@@ -849,7 +927,7 @@ begin
       case when s.fence = 1 and s.replay_from is null then '{}' else queue.steps_of(s.id) end as steps, job) as answer;
 end;
 $$;
-comment on function queue.start_jobs is E'Lease jobs that queue.lock_jobs has locked: ready → lease, attempt and fence up by one. Gives the leases as workers get them, how many, and how many of each partition.\n\np_types: the types that they may have; p_events: those to store in the same statement.';
+comment on function queue.start_jobs is E'Lease jobs that queue.lock_jobs has locked: ready → lease, attempt and fence up by one. Gives the leases as workers get them, how many, and how many of each partition.\n\np_events: those to store in the same statement; is_rated: any is of a type with a rate limit.';
 
 create function queue.move_marks(
   p_started queue.started[], p_candidates queue.candidate[], p_now timestamptz, p_horizon xid8
@@ -1030,7 +1108,7 @@ declare
   v_choice queue.choice;
 begin
   if cardinality(p_candidates) = 0 then
-    return row(null, '{}', '{}', null, 0, false, false, '{}', 0, null)::queue.choice;
+    return row(null, '{}', '{}', null, 0, false, false, '{}', 0, null, false, false, false)::queue.choice;
   elsif v_bound then
     v_scopes := queue.hold_caps(p_candidates);
     v_candidates := queue.count_free(p_candidates, v_scopes, p_most, p_now);
@@ -1065,7 +1143,7 @@ language plpgsql set search_path = '' as $$
 declare
   v_limit constant integer := p_request.most;
   v_counts constant boolean := p_request.counts_due;
-  v_types text[] := queue.startable_types(p_request.job_types, p_request.budget_ms, p_now);
+  v_types text[];
   v_most integer := v_limit + 1;
   v_depth integer := 1;
   v_aside_most constant integer := 40; -- then the call is long enough, and the next one continues
@@ -1081,6 +1159,13 @@ declare
   v_found record;
   v_choice queue.choice;
 begin
+  if v_limit = 1 and not v_counts then
+    v_choice := queue.lock_first(p_request, p_now);
+    if v_choice.jobs is not null then
+      return v_choice;
+    end if;
+  end if;
+  v_types := queue.startable_types(p_request.job_types, p_request.budget_ms, p_now);
   -- first the heads of a few turns, then of others beside those that are held or at a limit; deeper ones only when that
   -- leaves slots empty
   for v_round in 1..5 loop
@@ -1272,23 +1357,30 @@ begin
   v_empty := v_choice.empty;
   due := v_choice.due;
   -- those that another lease has opened since the choice were not among what was chosen from
-  more := v_choice.busy or p_request.most > 0 and (v_unopened or exists (select 1 from queue.openings));
+  more := v_choice.busy or v_unopened;
+  if not more and coalesce(cardinality(v_choice.jobs), 0) < p_request.most then
+    more := exists (select 1 from queue.openings);
+  end if;
   if cardinality(v_choice.late) > 0 then
     perform queue.finish(v_choice.late, 'failed', 'its deadline passed before it could run',
       '{"type": "DeadlinePassed", "reason": "deadline_passed"}', p_now);
   end if;
   if cardinality(v_choice.jobs) > 0 then
     v_now := greatest(p_now, queue.clock()); -- one that was enqueued since p_now begins after that
-    v_done := queue.start_jobs(v_choice.jobs, array(select distinct c.job_type from unnest(v_choice.candidates) as c),
-      p_request, p_events, v_now);
+    v_done := queue.start_jobs(v_choice.jobs, p_request, p_events, v_now);
     leases := v_done.leases;
     leased := v_done.leased;
-    if leased > 0 then
+    more := more or leased < cardinality(v_choice.jobs); -- one was put off at that moment
+    if leased > 0 and v_choice.is_marked is not true then
       perform queue.move_marks(v_done.started, v_choice.candidates, v_now, v_horizon);
+    end if;
+    if leased > 0 and v_choice.is_alone is not true then
       perform queue.pass_turns(v_done.started, v_choice.candidates, v_choice.virtual_time);
-      if exists (select 1 from unnest(v_done.started) as s where s.is_rated) then
-        perform queue.spend_tokens(v_done.started, v_now);
-      end if;
+    end if;
+    if v_done.is_rated then
+      perform queue.spend_tokens(v_done.started, v_now);
+    end if;
+    if leased > 0 and v_choice.is_counted is not true then
       v_empty := v_empty || array(
         select s.partition_id from unnest(v_done.started) as s
         join unnest(v_choice.candidates) as c on c.partition_id = s.partition_id

@@ -5,10 +5,11 @@ from __future__ import annotations
 
 import uuid
 from collections import Counter
+from random import Random
 
 import pytest
 
-from tests.support.engine import ACME, GLOBEX, Engine, handle
+from tests.support.engine import ACME, GLOBEX, Engine, handle, ids_of
 from tests.support.weekly import weekly
 
 
@@ -265,3 +266,42 @@ def test_two_open_transactions_open_one_partition_and_wait_for_no_one(engine: En
 
     assert engine.lease_one()["job"]["id"] == late
     assert engine.rpc("queue_stats", p_workspace_id=ACME)["live"]["queued"] == 0
+
+
+WITHOUT_THE_SHORT_WAY = """
+create or replace function queue.lock_first(p_request queue.lease_request, p_now timestamptz) returns queue.choice
+language sql set search_path = '' as $$ select null::queue.choice $$
+"""
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_lease_of_one_gets_what_the_whole_choice_gives(engine: Engine, seed: int) -> None:
+    """Two ways to choose are one order: of tenants, types, queues, priorities, keys and age."""
+    random = Random(seed)
+    engine.register("aged", ageing_seconds=600)
+    engine.register("keyed", key_concurrency=2)
+    for _ in range(60):
+        job_type = random.choice(["work", "aged", "keyed"])
+        key = {"concurrency_key": random.choice("ab")} if job_type == "keyed" else {}
+        queue = {"queue": random.choice(["one", "two"])} if job_type != "keyed" else {}
+        priority = random.choice([50, 100])
+        workspace = random.choice([ACME, GLOBEX])
+        engine.enqueue(workspace=workspace, job_type=job_type, priority=priority, **key, **queue)
+    engine.lease(1)  # opens their partitions
+
+    for _ in range(45):
+        # of a tenant's turns that are as old the whole choice looks at two
+        request = {
+            "queues": random.choice([None, ["one"], ["two"]]),
+            "job_types": random.sample(["work", "aged", "keyed"], 2),
+        }
+        chosen = []
+        for prelude in ("select 1", WITHOUT_THE_SHORT_WAY):
+            engine.run("begin")
+            engine.run(prelude)
+            chosen.append(ids_of(engine.lease(1, call=2, **request)))
+            engine.run("rollback")
+        assert chosen[0] == chosen[1]
+        for lease in engine.lease(1, call=2, **request):
+            if random.random() < 0.5:
+                engine.settle(lease, random.choice(["completed", "released"]))

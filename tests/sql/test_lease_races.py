@@ -86,9 +86,9 @@ def test_a_lease_beside_one_that_opens_a_partition_asks_again(engine: Engine) ->
     with engine.beside() as opening, ThreadPoolExecutor() as threads:
         opening.run("begin")
         assert opening.lease(1, call=2, job_types=["work"]) == []
-        # the choice reads it once the turns are read, and before what is left to open
+        # read once the turns of more than one are read, and before what is left to open
         opening.run("lock table queue.pauses in access exclusive mode")
-        late = threads.submit(engine.lease_call, 1, call=2, job_types=["render"])
+        late = threads.submit(engine.lease_call, 2, call=2, job_types=["render"])
         until_waiting(engine.database)
         opening.run("commit")
         answer = late.result()

@@ -191,7 +191,7 @@ def test_a_job_put_off_between_the_choice_and_its_lock_is_not_started(engine: En
 
     leased = engine.one(
         "select t.leased from public.jobs as j, queue.start_jobs("
-        "array[row(j.id, %s::tid, j.ctid)::queue.locked_job], array[j.job_type], row('w1',"
+        "array[row(j.id, %s::tid, j.ctid)::queue.locked_job], row('w1',"
         " gen_random_uuid(), 1, 1, null, null, 60, null, null, false, null)::queue.lease_request, null,"
         " queue.clock()) as t where j.id = %s",
         place,
