@@ -31,7 +31,6 @@ declare
   v_minor constant boolean := (p_events[1]).type in ('job.progress', 'job.log');
   v_job_type text := ''; -- looked up only where types are silent
   v_message jsonb;
-  v_groups jsonb := '[]';
   v_told jsonb[] := '{}'; -- to all but the jobs' own topics
   v_type text; -- of what is told
   v_topics text[] := '{}';
@@ -52,16 +51,12 @@ begin
     if v_job_type <> all (p_off) then
       v_told := v_told || v_message;
       v_type := v_event.type;
-      if cardinality(p_events) > 1 then
-        v_groups := v_groups || jsonb_build_object('type', v_event.type, 'data', v_event.data,
-          'at', v_event.created_at, 'job_ids', array[v_event.job_id], 'seqs', array[v_event.seq]);
-      end if;
     end if;
   end loop;
   if v_told <> '{}' then
     v_message := v_told[1];
     if cardinality(v_told) > 1 then
-      v_message := jsonb_build_object('groups', v_groups);
+      v_message := jsonb_build_object('events', v_told);
       v_type := 'job.events';
     end if;
     if not v_minor then
@@ -83,17 +78,7 @@ begin
   end if;
 end;
 $$;
-comment on function queue.publish_few is 'The same as queue.publish_several at a third of the cost, for the only event of a statement, or for two that queue.are_few lets through while every follower knows groups: mostly the end of a job and the lease of the next.';
-
-create function queue.are_few(p_one queue.job_events, p_other queue.job_events) returns boolean
-language plpgsql immutable set search_path = '' as $$
-begin
-  return p_one.workspace_id = p_other.workspace_id and p_one.session_id is not distinct from p_other.session_id
-    and p_one.job_id <> p_other.job_id and p_one.type <> p_other.type
-    and p_one.type not in ('job.progress', 'job.log') and p_other.type not in ('job.progress', 'job.log');
-end;
-$$;
-comment on function queue.are_few is 'Whether queue.publish_few takes the two events of a statement: of different types and jobs, of one workspace and session, and none of them minor.';
+comment on function queue.publish_few is 'The same as queue.publish_several at a third of the cost, for the only event of a statement, or for two state changes of different jobs of one workspace and session: mostly the end of a job and the lease of the next.';
 
 create function queue.publish_several(
   p_events queue.job_events[], p_off text[], p_quiet text[], p_several uuid[], p_followed uuid[],
@@ -165,7 +150,6 @@ set search_path = '' as $$
 declare
   v_first constant queue.job_events[] := array(select e::queue.job_events from events as e limit 3);
   v_window queue.message_window;
-  v_in_use record;
   v_off text[] := '{}'; -- types that publish nothing
   v_quiet text[] := '{}'; -- those, and types that publish nothing on a job's own topic
   v_several uuid[]; -- jobs of several events; no one can follow one whose id was not known before
@@ -175,9 +159,7 @@ begin
     return null;
   end if;
   v_window := queue.message_window();
-  select exists (select from queue.job_types where live <> 'full') as silent_types,
-    exists (select from queue.followers where version < 2) as old_followers into v_in_use;
-  if v_in_use.silent_types then
+  if exists (select from queue.job_types where live <> 'full') then
     select coalesce(array_agg(t.job_type) filter (where t.live = 'off'), '{}'), array_agg(t.job_type)
     into v_off, v_quiet from queue.job_types as t where t.live <> 'full';
   end if;
@@ -190,8 +172,10 @@ begin
         and queue.may_publish(e.session_id, e.workspace_id) then 'session:' || e.session_id end,
         e.workspace_id, e.job_id),
       ('job:' || e.job_id, e.workspace_id, e.job_id)) as t (topic, workspace_id, job_id) where t.topic is not null;
-  elsif cardinality(v_first) = 1
-      or cardinality(v_first) = 2 and not v_in_use.old_followers and queue.are_few(v_first[1], v_first[2]) then
+  elsif cardinality(v_first) = 1 or cardinality(v_first) = 2
+      and v_first[1].job_id <> v_first[2].job_id and v_first[1].workspace_id = v_first[2].workspace_id
+      and v_first[1].session_id is not distinct from v_first[2].session_id
+      and v_first[1].type not in ('job.progress', 'job.log') and v_first[2].type not in ('job.progress', 'job.log') then
     perform queue.publish_few(v_first, v_off, v_quiet, v_window);
   else
     v_several := array(
@@ -213,7 +197,7 @@ exception when others then
   return null;
 end;
 $$;
-comment on function queue.publish_events is E'Trigger: publish job events, one message per topic and statement.\n\nA message of one event has its type as the broadcast''s event and {job_id, seq, type, data, at} as payload; one of several has the event job.events. Its payload is {"groups": [{type, data, at, job_ids, seqs}]}: an event of each job, the number at the same place of seqs or, of one, the same for all. Where a job has several events, or while a client follows one of the statement''s topics that knows no groups (see follow_topic), it is {"events": [...]}, each as a message of one, in order of job and seq. A message larger than hosted Realtime accepts is split. The topics are job:<id> (all but its creation), workspace:<id> (state changes) and session:<id> (all but logs), as far as the job type''s live allows and the budget reaches: see send_messages. A failure only warns; the events stay in job_events.';
+comment on function queue.publish_events is E'Trigger: publish job events, one message per topic and statement.\n\nA message of one event has its type as the broadcast''s event and {job_id, seq, type, data, at} as payload; one of several has the event job.events. Its payload is {"groups": [{type, data, at, job_ids, seqs}]}: an event of each job, the number at the same place of seqs or, of one, the same for all. Of two events, where a job has several, or while a client follows one of the statement''s topics that knows no groups (see follow_topic), it is {"events": [...]}, each as a message of one, in order of job and seq. A message larger than hosted Realtime accepts is split. The topics are job:<id> (all but its creation), workspace:<id> (state changes) and session:<id> (all but logs), as far as the job type''s live allows and the budget reaches: see send_messages. A failure only warns; the events stay in job_events.';
 
 create function queue.may_publish(p_session_id text, p_workspace_id uuid) returns boolean
 language sql stable
