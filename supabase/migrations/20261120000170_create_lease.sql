@@ -8,8 +8,8 @@
 --       queue.lease_ready
 --         queue.open_openings      partitions that got their first job since; enqueues only leave a line
 --         queue.look_again         what was set aside for a while
+--         queue.lock_first         one job where neither a limit nor anything rare is met, else:
 --         queue.choose_jobs        up to five rounds, each looks wider or deeper
---           queue.lock_first         one job, without limits or anything rare: done
 --           queue.startable_types    types that may start a job at all
 --           queue.next_turns         the tenants whose turn it is
 --           queue.paused_turns       which are set aside
@@ -717,7 +717,7 @@ begin
   return v_choice;
 end;
 $$;
-comment on function queue.lock_first is E'Lock the job that a lease of one gets, in one statement; jobs is null when something rare is met, and the rest of queue.choose_jobs decides: limits, weights, pauses, a turn that is behind, an empty partition, a passed deadline, nothing free.\n\nThe same job: the oldest turn is the first one in order when it is not behind its tenant''s tag.';
+comment on function queue.lock_first is E'Lock the job that a lease of one gets, in one statement; jobs is null when something rare is met, and queue.choose_jobs decides: limits, weights, pauses, a turn that is behind, an empty partition, a passed deadline, nothing free.\n\nThe same job: the oldest turn is the first one in order when it is not behind its tenant''s tag.';
 
 create function queue.make_caps(p_scopes queue.scope[], p_candidates queue.candidate[]) returns void
 language plpgsql set search_path = ''
@@ -1143,7 +1143,7 @@ language plpgsql set search_path = '' as $$
 declare
   v_limit constant integer := p_request.most;
   v_counts constant boolean := p_request.counts_due;
-  v_types text[];
+  v_types text[] := queue.startable_types(p_request.job_types, p_request.budget_ms, p_now);
   v_most integer := v_limit + 1;
   v_depth integer := 1;
   v_aside_most constant integer := 40; -- then the call is long enough, and the next one continues
@@ -1159,13 +1159,6 @@ declare
   v_found record;
   v_choice queue.choice;
 begin
-  if v_limit = 1 and not v_counts then
-    v_choice := queue.lock_first(p_request, p_now);
-    if v_choice.jobs is not null then
-      return v_choice;
-    end if;
-  end if;
-  v_types := queue.startable_types(p_request.job_types, p_request.budget_ms, p_now);
   -- first the heads of a few turns, then of others beside those that are held or at a limit; deeper ones only when that
   -- leaves slots empty
   for v_round in 1..5 loop
@@ -1333,6 +1326,7 @@ language plpgsql set search_path = '' as $$
 declare
   v_opens boolean := false; -- one at a time opens and closes partitions; no one waits
   v_unopened boolean := false; -- another lease is opening some at this moment
+  v_seen record; -- what is rare
   v_horizon xid8;
   v_choice queue.choice;
   v_done record;
@@ -1341,19 +1335,26 @@ declare
 begin
   leases := '[]';
   leased := 0;
-  if exists (select 1 from queue.openings) then
+  select exists (select from queue.openings) as openings,
+    exists (select from queue.turns where set_aside and look_at <= p_now)
+      or exists (select from queue.partitions where set_aside and look_at <= p_now) as waited into v_seen;
+  if v_seen.openings then
     v_opens := queue.try_lock('partitions');
     v_unopened := not v_opens;
     if v_opens then
       perform queue.open_openings(greatest(20, p_request.most), p_now); -- the rest by the next leases
     end if;
   end if;
-  if exists (select 1 from queue.turns where set_aside and look_at <= p_now)
-    or exists (select 1 from queue.partitions where set_aside and look_at <= p_now) then
+  if v_seen.waited then
     perform queue.look_again(least(20, p_request.most + 3), p_now);
   end if;
   v_horizon := pg_snapshot_xmin(pg_current_snapshot()); -- of a snapshot before that of the choice
-  v_choice := queue.choose_jobs(p_request, p_now);
+  if p_request.most = 1 and not p_request.counts_due then
+    v_choice := queue.lock_first(p_request, p_now);
+  end if;
+  if v_choice.jobs is null then
+    v_choice := queue.choose_jobs(p_request, p_now);
+  end if;
   v_empty := v_choice.empty;
   due := v_choice.due;
   -- those that another lease has opened since the choice were not among what was chosen from
@@ -1404,15 +1405,12 @@ language plpgsql stable set search_path = '' as $$
 declare
   v_read queue.lease_request;
 begin
-  v_read.worker_id := p_request ->> 'worker_id';
-  v_read.tick_id := p_request ->> 'tick_id';
-  v_read.call := coalesce((p_request ->> 'call')::numeric, 1);
-  v_read.most := coalesce((p_request ->> 'limit')::numeric, 10);
-  v_read.lease_seconds := (p_request ->> 'lease_seconds')::numeric;
-  v_read.budget_ms := p_request ->> 'budget_ms';
-  v_read.free_slots := (p_request ->> 'free_slots')::numeric;
-  v_read.counts_due := v_read.call = 1 or coalesce((p_request ->> 'count_due')::boolean, false);
-  v_read.version := p_request ->> 'version';
+  v_read := row(p_request ->> 'worker_id', (p_request ->> 'tick_id')::uuid,
+    coalesce((p_request ->> 'call')::numeric, 1)::integer, coalesce((p_request ->> 'limit')::numeric, 10)::integer, null,
+    null, (p_request ->> 'lease_seconds')::numeric::integer, (p_request ->> 'budget_ms')::double precision,
+    (p_request ->> 'free_slots')::numeric::integer, coalesce((p_request ->> 'count_due')::boolean, false),
+    p_request ->> 'version')::queue.lease_request;
+  v_read.counts_due := v_read.counts_due or v_read.call = 1;
   if jsonb_typeof(p_request -> 'job_types') = 'array' then
     v_read.job_types := array(select jsonb_array_elements_text(p_request -> 'job_types'));
   end if;

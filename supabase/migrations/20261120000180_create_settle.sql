@@ -38,8 +38,12 @@ begin
   if jsonb_typeof(p_items) is distinct from 'array' or jsonb_array_length(p_items) > 1000 then
     perform queue.refuse(400, 'invalid_argument', 'items must be an array of at most 1000', 'items');
   end if;
-  v_items := array(
-    select i from jsonb_populate_recordset(null::queue.worker_item, queue.plain_fences(p_items)) as i);
+  begin
+    v_items := array(select i from jsonb_populate_recordset(null::queue.worker_item, p_items) as i);
+  exception when data_exception then -- perhaps of 5.0 for 5
+    v_items := array(
+      select i from jsonb_populate_recordset(null::queue.worker_item, queue.plain_fences(p_items)) as i);
+  end;
   -- what is cast later, in the statement that writes
   if p_items @? '$[*].logs[*].at' then
     perform (line.value ->> 'at')::timestamptz
@@ -518,9 +522,11 @@ declare
   v_done record;
   v_ended uuid[];
 begin
-  perform 1 from public.jobs where id = any (v_ids) order by id for update;
-  -- a report that renews one now would move its row, which settle_items finds by its place
-  perform 1 from queue.leases where job_id = any (v_ids) order by job_id for update;
+  -- first the jobs, then the leases: a report that renews one now would move its row, which is found by its place
+  perform 1 from queue.leases
+  where job_id = any (v_ids) and (
+    select count(*) from (select 1 from public.jobs where id = any (v_ids) order by id for update) as j) > 0
+  order by job_id for update;
   v_now := queue.clock();
   if exists (select 1 from unnest(p_items) as i where coalesce(i.progress, i.logs, i.steps, i.step, i.tags) is not null)
   then
