@@ -26,7 +26,6 @@
 --         queue.pass_turns         the tenant goes back in the order
 --         queue.spend_tokens       of rate limits
 --         queue.close_partitions   those that are empty now
---       queue.see_tick       the worker run is alive, and what it got
 --       queue.next_due_in_ms when to ask again
 --       queue.came_meanwhile a last look, if nothing was found
 -- Maintenance brings jobs back: queue.reclaim (lost leases), queue.promote (their time has come), queue.expire.
@@ -652,7 +651,7 @@ begin
   select c.partition_id, c.workspace_id, c.job_type, c.queue, c.concurrency_key, c.tag, c.oldest, c.rewinds,
     h.job_id, h.place, h.job_place, h.is_late,
     not exists (select from queue.ready as r
-      where r.partition_id = c.partition_id and (r.ready_at, r.job_id) > (h.ready_at, h.job_id)) as is_drained,
+      where r.partition_id = c.partition_id and r.ready_at >= h.ready_at and r.job_id <> h.job_id) as is_drained,
     -- beside the head each sixteenth lease is enough, or one a second: so many dead rows cost as much as the note
     c.last_leased_at > p_now - interval '1 second' and get_byte(uuid_send(h.job_id), 10) % 16 > 0 and (
       select count(*) from (select from queue.partitions as o
@@ -1305,12 +1304,19 @@ declare
       select 1 from (select p.queue from queue.partitions as p where p.set_aside order by p.look_at limit 20) as p
       where not exists (select 1 from queue.pauses as u where u.kind = 'queue' and u.name = p.queue)) then v_soon end);
   v_aside queue.turns[];
+  v_waits boolean := false;
 begin
   if v_next is null or v_next > v_soon then
     -- not for what is paused: resuming it wakes a worker, and until then a run would wait for nothing
     v_aside := array(select t from queue.turns as t where t.set_aside order by t.look_at limit 20);
-    v_next := case when cardinality(v_aside) > cardinality(queue.paused_turns(v_aside)) then v_soon
-      else least(v_next, queue.next_token_at(p_now)) end;
+    if v_aside <> '{}' then
+      v_waits := cardinality(v_aside) > cardinality(queue.paused_turns(v_aside));
+    end if;
+    if v_waits then
+      v_next := v_soon;
+    elsif exists (select from queue.job_types where rate_limit is not null) then
+      v_next := least(v_next, queue.next_token_at(p_now));
+    end if;
   end if;
   -- greatest() leaves nulls out: without the case a worker with nothing to do would ask again at once
   return case when v_next is not null then greatest(0, ceil(extract(epoch from v_next - p_now) * 1000)) end;
@@ -1337,7 +1343,11 @@ begin
   leased := 0;
   select exists (select from queue.openings) as openings,
     exists (select from queue.turns where set_aside and look_at <= p_now)
-      or exists (select from queue.partitions where set_aside and look_at <= p_now) as waited into v_seen;
+      or exists (select from queue.partitions where set_aside and look_at <= p_now) as waited,
+    exists (select from unnest(coalesce(p_request.queues, '{""}')) as q (name) cross join lateral (
+      select from queue.turns as u where u.queue = q.name and not u.set_aside
+      order by u.job_type, u.tag limit 1) as u) as turns
+  into v_seen;
   if v_seen.openings then
     v_opens := queue.try_lock('partitions');
     v_unopened := not v_opens;
@@ -1349,7 +1359,10 @@ begin
     perform queue.look_again(least(20, p_request.most + 3), p_now);
   end if;
   v_horizon := pg_snapshot_xmin(pg_current_snapshot()); -- of a snapshot before that of the choice
-  if p_request.most = 1 and not p_request.counts_due then
+  if not (v_seen.turns or v_seen.openings or v_seen.waited) then
+    v_choice.due := 0; -- nothing waits at all
+    v_choice.jobs := '{}';
+  elsif p_request.most = 1 and not p_request.counts_due then
     v_choice := queue.lock_first(p_request, p_now);
   end if;
   if v_choice.jobs is null then
@@ -1358,7 +1371,7 @@ begin
   v_empty := v_choice.empty;
   due := v_choice.due;
   -- those that another lease has opened since the choice were not among what was chosen from
-  more := v_choice.busy or v_unopened;
+  more := coalesce(v_choice.busy, false) or v_unopened;
   if not more and coalesce(cardinality(v_choice.jobs), 0) < p_request.most then
     more := exists (select 1 from queue.openings);
   end if;
@@ -1432,27 +1445,6 @@ end;
 $$;
 comment on function queue.read_lease is E'Read a request to lease; refuse wrong types and values.\n\nHere and not around the lease, since a block that catches errors takes a transaction id of its own once it writes.';
 
-create function queue.see_tick(p_request queue.lease_request, p_tick queue.ticks, p_leased integer, p_now timestamptz)
-returns void
-language plpgsql set search_path = '' as $$
-declare
-  v_free constant integer := coalesce(p_request.free_slots, p_request.most - p_leased);
-begin
-  if p_tick.tick_id is null then
-    insert into queue.ticks (tick_id, worker_id, version, job_types, queues, started_at, seen_at, last_call, leased,
-      leased_at, free_slots)
-    values (p_request.tick_id, p_request.worker_id, p_request.version, p_request.job_types, p_request.queues, p_now,
-      p_now, p_request.call, p_leased, case when p_leased > 0 then p_now end, v_free)
-    on conflict (tick_id) do nothing;
-  elsif p_leased > 0 or p_tick.free_slots <> v_free or p_tick.seen_at <= p_now - interval '1 second' then
-    update queue.ticks set last_call = p_request.call, seen_at = p_now, leased = leased + p_leased,
-      leased_at = case when p_leased > 0 then p_now else leased_at end, free_slots = v_free
-    where tick_id = p_request.tick_id;
-  end if;
-end;
-$$;
-comment on function queue.see_tick is 'Note a call of a worker run and its answer; of calls that found nothing one a second.';
-
 create function queue.lease(p_request jsonb, p_events queue.event[] default null) returns json
 language plpgsql set search_path = ''
 -- for all that a lease calls; each setting costs what a look-up costs. A session's plans may be older than the rows,
@@ -1470,6 +1462,7 @@ declare
   v_tick queue.ticks;
   v_now timestamptz;
   v_given record;
+  v_free integer;
   v_next bigint;
 begin
   -- a repeat that comes while the first is at work waits for it; no row, so that what finds nothing writes nothing
@@ -1490,7 +1483,19 @@ begin
     where id in (select id from queue.wakeups where requested_at is not null for update skip locked);
   end if;
   v_given := queue.lease_ready(v_request, p_events, v_now);
-  perform queue.see_tick(v_request, v_tick, v_given.leased, v_now);
+  v_free := coalesce(v_request.free_slots, v_request.most - v_given.leased);
+  if v_tick.tick_id is null then
+    insert into queue.ticks (tick_id, worker_id, version, job_types, queues, started_at, seen_at, last_call, leased,
+      leased_at, free_slots)
+    values (v_request.tick_id, v_request.worker_id, v_request.version, v_request.job_types, v_request.queues, v_now,
+      v_now, v_request.call, v_given.leased, case when v_given.leased > 0 then v_now end, v_free)
+    on conflict (tick_id) do nothing;
+  elsif v_given.leased > 0 or v_tick.free_slots <> v_free or v_tick.seen_at <= v_now - interval '1 second' then
+    -- of calls that found nothing one a second
+    update queue.ticks set last_call = v_request.call, seen_at = v_now, leased = leased + v_given.leased,
+      leased_at = case when v_given.leased > 0 then v_now else leased_at end, free_slots = v_free
+    where tick_id = v_request.tick_id;
+  end if;
   if v_given.leased < v_request.most or v_request.most = 0 then
     v_next := queue.next_due_in_ms(v_given.more, v_now);
     -- last: what was not to come any more when that was read is there by now

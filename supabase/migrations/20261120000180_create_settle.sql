@@ -393,7 +393,6 @@ create function queue.settle_items(
 )
 language plpgsql set search_path = '' as $$
 declare
-  v_max_result constant integer := (queue.setting('result_max_bytes'))::integer;
   v_completed constant queue.verdict := row('completed', null, null, true, false, null, null);
 begin
   with found as materialized ( -- a look-up for each: by statistics of an empty table each would be compared with all
@@ -403,7 +402,8 @@ begin
       from queue.leases as l join public.jobs as j on j.id = any (array[l.job_id])
       where l.job_id = i.job_id and l.fence = i.fence limit 1) as h
     cross join lateral (select case
-      when i.outcome = 'completed' and (i.result is null or pg_column_size(i.result) <= v_max_result) then v_completed
+      when i.outcome = 'completed' and (i.result is null or pg_column_size(i.result)
+        <= (select value::integer from queue.settings where name = 'result_max_bytes')) then v_completed
       else queue.judge(i, h.cancel_requested, p_now) end as verdict offset 0) as v),
   acts as materialized (
     delete from queue.leases as l using found as f where l.ctid = f.place
@@ -429,7 +429,8 @@ begin
       cost_usd = case when num_nonnulls(j.cost_usd, a.cost_usd) > 0 -- least() passes over a null
         then least(99999, coalesce(j.cost_usd, 0) + coalesce(a.cost_usd, 0)) end
     from acts as a where j.ctid = a.job_place
-    returning a.*, j.id, j.workspace_id, j.session_id, j.job_type, j.status, j.last_seq, j.attempts, j.next_retry_at,
+    returning a.fence, a.partition_id, a.ready_at, a.attempt, a.worker_id, a.leased_at, a.said, a.wait, a.cost_usd, a.act,
+      a.problem, a.run_at, a.is_end, a.is_error, a.message, a.is_done, a.wait_ms, a.own_run_ms, j.id, j.workspace_id, j.session_id, j.job_type, j.status, j.last_seq, j.attempts, j.next_retry_at,
       j.created_at, num_nonnulls(j.parent_id, j.batch_id, j.unique_key, j.deadline_at) > 0 as is_tied),
   filed as (
     insert into queue.ended (workspace_id, outcome, job_created_at, job_id, job_type, ended_at)
@@ -520,7 +521,7 @@ declare
   v_ids uuid[] := array(select i.job_id from unnest(p_items) as i);
   v_held queue.worker_item[];
   v_done record;
-  v_ended uuid[];
+  v_seen record;
 begin
   -- first the jobs, then the leases: a report that renews one now would move its row, which is found by its place
   perform 1 from queue.leases
@@ -539,13 +540,17 @@ begin
     perform queue.move_on(p_items, v_done.moved, v_now);
   end if;
   -- most completed jobs are tied to no other: only jobs that wait for them matter
-  v_ended := array(
-    select m.job_id from unnest(v_done.moved) as m where m.is_end
-    union select d.after_id from queue.dependencies as d where d.after_id = any (v_done.ids));
-  if cardinality(v_ended) > 0 then
-    perform queue.after_end(v_ended);
+  select array(
+      select m.job_id from unnest(v_done.moved) as m where m.is_end
+      union select d.after_id from queue.dependencies as d where d.after_id = any (v_done.ids)) as ended,
+    exists (select from queue.turns where set_aside) or exists (select from queue.partitions where set_aside) as aside
+  into v_seen;
+  if cardinality(v_seen.ended) > 0 then
+    perform queue.after_end(v_seen.ended);
   end if;
-  perform queue.bring_back_of(v_ids);
+  if v_seen.aside then
+    perform queue.bring_back_of(v_ids);
+  end if;
   events := v_done.events;
   results := v_done.results;
   if v_done.others is not null or cardinality(p_items) > coalesce(cardinality(v_done.ids), 0) then
