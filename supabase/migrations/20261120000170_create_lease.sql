@@ -21,7 +21,7 @@
 --             queue.share_slots        how many jobs fall to each partition
 --             queue.lock_jobs          lock that many
 --             queue.put_full_aside     what is at its limit is not looked at for a second
---         queue.start_jobs         ready becomes a lease, attempt and fence rise by one; its event, and those of settlements
+--         queue.start_jobs         ready becomes a lease, attempt and fence rise by one; its event and those given
 --         queue.move_marks         the next lease looks from there on
 --         queue.pass_turns         the tenant goes back in the order
 --         queue.spend_tokens       of rate limits
@@ -690,7 +690,8 @@ begin
       p.priority - case when u.ageing_seconds is null then 0
         else floor(extract(epoch from p_now - head.ready_at) / u.ageing_seconds) end, head.ready_at limit 1) as c
   left join lateral (
-    select r.job_id, r.ready_at, r.ctid as place, j.ctid as job_place, coalesce(j.deadline_at <= p_now, false) as is_late
+    select r.job_id, r.ready_at, r.ctid as place, j.ctid as job_place,
+      coalesce(j.deadline_at <= p_now, false) as is_late
     from queue.ready as r join public.jobs as j on j.id = any (array[r.job_id])
     where r.partition_id = c.partition_id and r.ready_at >= c.oldest and j.status = 'pending'
       and not c.is_bound and (c.key_concurrency is null or c.concurrency_key = '')
@@ -1324,6 +1325,19 @@ end;
 $$;
 comment on function queue.next_due_in_ms is E'When a worker with free slots should ask again; null for not before it is woken.\n\np_more: another worker held jobs that could have been leased.';
 
+create function queue.drained(p_started queue.started[], p_candidates queue.candidate[]) returns uuid[]
+language plpgsql set search_path = '' as $$
+begin
+  return array(
+    select s.partition_id from unnest(p_started) as s
+    join unnest(p_candidates) as c on c.partition_id = s.partition_id
+    where not exists (
+      select 1 from queue.ready as r where r.partition_id = s.partition_id and r.ready_at >= c.oldest
+      order by r.ready_at limit 1 offset 0)); -- an offset, so that it stays a look-up for each
+end;
+$$;
+comment on function queue.drained is 'The partitions of leased jobs that have no other job left.';
+
 create function queue.lease_ready(
   p_request queue.lease_request, p_events queue.event[], p_now timestamptz,
   out leases json, out leased integer, out due bigint, out more boolean
@@ -1337,7 +1351,6 @@ declare
   v_choice queue.choice;
   v_done record;
   v_now timestamptz;
-  v_empty uuid[];
 begin
   leases := '[]';
   leased := 0;
@@ -1368,7 +1381,6 @@ begin
   if v_choice.jobs is null then
     v_choice := queue.choose_jobs(p_request, p_now);
   end if;
-  v_empty := v_choice.empty;
   due := v_choice.due;
   -- those that another lease has opened since the choice were not among what was chosen from
   more := coalesce(v_choice.busy, false) or v_unopened;
@@ -1395,19 +1407,14 @@ begin
       perform queue.spend_tokens(v_done.started, v_now);
     end if;
     if leased > 0 and v_choice.is_counted is not true then
-      v_empty := v_empty || array(
-        select s.partition_id from unnest(v_done.started) as s
-        join unnest(v_choice.candidates) as c on c.partition_id = s.partition_id
-        where not exists (
-          select 1 from queue.ready as r where r.partition_id = s.partition_id and r.ready_at >= c.oldest
-          order by r.ready_at limit 1 offset 0)); -- an offset, so that it stays a look-up for each
+      v_choice.empty := v_choice.empty || queue.drained(v_done.started, v_choice.candidates);
     end if;
   elsif p_events <> '{}' then
     perform queue.store_events(p_events);
   end if;
-  if cardinality(v_empty) > 0 and (v_opens or queue.try_lock('partitions')) then
+  if cardinality(v_choice.empty) > 0 and (v_opens or queue.try_lock('partitions')) then
     -- jobs may lie behind those that are gone now
-    more := queue.close_partitions(v_empty) > 0 and v_choice.cut and leased < p_request.most or more;
+    more := queue.close_partitions(v_choice.empty) > 0 and v_choice.cut and leased < p_request.most or more;
   end if;
 end;
 $$;
@@ -1419,8 +1426,8 @@ declare
   v_read queue.lease_request;
 begin
   v_read := row(p_request ->> 'worker_id', (p_request ->> 'tick_id')::uuid,
-    coalesce((p_request ->> 'call')::numeric, 1)::integer, coalesce((p_request ->> 'limit')::numeric, 10)::integer, null,
-    null, (p_request ->> 'lease_seconds')::numeric::integer, (p_request ->> 'budget_ms')::double precision,
+    coalesce((p_request ->> 'call')::numeric, 1)::integer, coalesce((p_request ->> 'limit')::numeric, 10)::integer,
+    null, null, (p_request ->> 'lease_seconds')::numeric::integer, (p_request ->> 'budget_ms')::double precision,
     (p_request ->> 'free_slots')::numeric::integer, coalesce((p_request ->> 'count_due')::boolean, false),
     p_request ->> 'version')::queue.lease_request;
   v_read.counts_due := v_read.counts_due or v_read.call = 1;

@@ -429,8 +429,9 @@ begin
       cost_usd = case when num_nonnulls(j.cost_usd, a.cost_usd) > 0 -- least() passes over a null
         then least(99999, coalesce(j.cost_usd, 0) + coalesce(a.cost_usd, 0)) end
     from acts as a where j.ctid = a.job_place
-    returning a.fence, a.partition_id, a.ready_at, a.attempt, a.worker_id, a.leased_at, a.said, a.wait, a.cost_usd, a.act,
-      a.problem, a.run_at, a.is_end, a.is_error, a.message, a.is_done, a.wait_ms, a.own_run_ms, j.id, j.workspace_id, j.session_id, j.job_type, j.status, j.last_seq, j.attempts, j.next_retry_at,
+    returning a.fence, a.partition_id, a.ready_at, a.attempt, a.worker_id, a.leased_at, a.said, a.wait, a.cost_usd,
+      a.act, a.problem, a.run_at, a.is_end, a.is_error, a.message, a.is_done, a.wait_ms, a.own_run_ms, j.id,
+      j.workspace_id, j.session_id, j.job_type, j.status, j.last_seq, j.attempts, j.next_retry_at,
       j.created_at, num_nonnulls(j.parent_id, j.batch_id, j.unique_key, j.deadline_at) > 0 as is_tied),
   filed as (
     insert into queue.ended (workspace_id, outcome, job_created_at, job_id, job_type, ended_at)
@@ -462,7 +463,7 @@ begin
           m.next_retry_at, case when m.act = 'waiting' then m.wait end)
         when m.attempts = 1 then '{"status": "completed", "attempts": 1}'
         else jsonb_build_object('status', 'completed', 'attempts', m.attempts) end, p_now)::queue.event)
-  into results, ids, fences, others, moved, events from moved as m -- by names: a column more would stop sessions of older plans
+  into results, ids, fences, others, moved, events from moved as m -- by names: a column more stops older plans
   cross join lateral (select m.id as job_id, m.fence, 'applied' as outcome, 'completed' as status) as a;
 end;
 $$;

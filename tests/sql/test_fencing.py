@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from typing import Any
 
 import psycopg
@@ -237,3 +238,19 @@ def test_a_first_success_is_in_its_row_and_settled_once(
     found = engine.rpc("list_jobs", p_filter=listed)["jobs"]
     assert [one["id"] for one in found] == ([job] if worker else [])
     assert ("job.leased" in engine.events(job)) == (events == "full")
+
+
+@pytest.mark.parametrize("call", [1, 2])
+def test_an_end_is_in_the_log_whatever_the_lease_beside_it_finds(engine: Engine, call: int) -> None:
+    """The lease of the same call stores it: also a repeated one, and one that finds nothing."""
+    job_id = engine.enqueue()
+    tick_id = str(uuid.uuid4())
+    items = [{**handle(engine.lease_one(tick_id=tick_id)), "outcome": "completed"}]
+
+    lease = {"worker_id": "w1", "tick_id": tick_id, "call": call, "limit": 1}
+    answer = engine.rpc("settle_jobs", p_request={"items": items, "lease": lease})
+
+    assert answer["lease"]["leases"] == []
+    assert engine.rows(
+        "select seq, type from public.job_events where job_id = %s order by seq", job_id
+    ) == [(1, "job.created"), (2, "job.leased"), (3, "job.completed")]

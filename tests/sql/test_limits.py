@@ -463,3 +463,25 @@ def test_an_open_transaction_of_a_user_blocks_neither_enqueue_nor_lease(engine: 
         engine.settle(engine.lease_one())
         slow.run("commit")
     assert len(engine.lease()) == 1
+
+
+@pytest.mark.parametrize(
+    ("limit", "prepare"),
+    [
+        ({"max_concurrency": 1}, "select 1"),
+        ({"workspace_concurrency": 1}, "select 1"),
+        ({"key_concurrency": 1}, "select 1"),
+        ({"rate_limit": {"limit": 1, "per_seconds": 60}}, "select 1"),
+        ({}, f"insert into queue.tenant_limits (workspace_id, max_running) values ('{ACME}', 1)"),
+    ],
+)
+def test_later_leases_of_one_hold_each_limit(
+    engine: Engine, limit: dict[str, Any], prepare: str
+) -> None:
+    """From a run's second call on one job is found by a statement of its own."""
+    engine.register("work", **limit)
+    engine.run(prepare)
+    for _ in range(3):
+        engine.enqueue(concurrency_key="k")
+
+    assert [len(engine.lease(1, call=call)) for call in (2, 3, 4)] == [1, 0, 0]

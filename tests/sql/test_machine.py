@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from tests.sql import test_event_feed, test_lease_races, test_waits
+from tests.sql import test_event_feed, test_lease_races, test_limits, test_waits
 from tests.sql.machine import QueueMachine, machine_on
 from tests.support.databases import Database
 from tests.support.engine import Engine
@@ -65,6 +65,11 @@ DIRECTED: dict[str, Callable[[Engine], None]] = {
     "feed_turns_a_job_round": test_event_feed.test_an_older_transaction_that_writes_later,
     "limit_is_counted_without_its_lock": _at_once,
     "parents_are_not_told": test_waits.test_the_end_of_a_child_leaves_a_signal,
+    "the_first_job_passes_by_the_limits": partial(
+        test_limits.test_later_leases_of_one_hold_each_limit,
+        limit={"max_concurrency": 1},
+        prepare="select 1",
+    ),
     "unseen_end_is_missed": test_waits.test_a_job_that_runs_after_one_just_ending_is_not_forgotten,
 }
 
