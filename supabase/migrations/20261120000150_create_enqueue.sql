@@ -1188,22 +1188,17 @@ end;
 $$;
 comment on function queue.enqueue_for is 'Enqueue for the caller: membership, then queue.enqueue; wrong types become 400.';
 
-create function queue.read_item(p_job_type text, p_payload jsonb, p_options jsonb) returns queue.enqueue_item
+create function queue.read_item(p_job_type text, p_payload jsonb, p_options jsonb, p_type queue.job_types)
+returns queue.enqueue_item
 language plpgsql set search_path = '' as $$
 declare
   v_item queue.enqueue_item;
-  v_type queue.job_types;
   v_problem text[];
 begin
   v_item := jsonb_populate_record(null::queue.enqueue_item, queue.plain_item(p_options));
   v_item.job_type := p_job_type;
-  v_item.payload := coalesce(p_payload, '{}');
-  select * into v_type from queue.job_types as t where t.job_type = p_job_type;
-  -- a small payload alone needs no full check
-  if v_type.job_type is null or v_type.payload_schema is not null or p_options <> '{}'
-      or jsonb_typeof(v_item.payload) <> 'object' or octet_length(v_item.payload::text) > 200 then
-    v_problem := queue.item_problem(v_item, v_type, (queue.setting('payload_max_bytes'))::integer);
-  end if;
+  v_item.payload := p_payload;
+  v_problem := queue.item_problem(v_item, p_type, (queue.setting('payload_max_bytes'))::integer);
   if v_problem is not null then
     perform queue.refuse_problem(v_problem);
   end if;
@@ -1214,110 +1209,139 @@ exception
     perform queue.refuse_value('the job', null, sqlerrm);
 end;
 $$;
-comment on function queue.read_item is 'Read a job to enqueue from its options; refuse wrong types and values.';
+comment on function queue.read_item is 'Read a job to enqueue from its options; refuse wrong types and values. p_type is null where its type is unknown.';
 
 create function queue.is_single(p_options jsonb) returns boolean
 language plpgsql immutable set search_path = '' as $$
 begin
-  return p_options - '{queue,priority,scheduled_for,delay_seconds,max_attempts,idempotency_key,idempotency_ttl_seconds,
+  return p_options = '{}' or p_options - '{queue,priority,scheduled_for,delay_seconds,max_attempts,idempotency_key,idempotency_ttl_seconds,
     concurrency_key,session_id,deadline_at,timeout_seconds,backoff,traceparent,schema_version,user_id,tags}'::text[]
     = '{}';
 end;
 $$;
 comment on function queue.is_single is 'Whether a job''s options tie it to no other, so that queue.enqueue_one may make it. An unknown option is not of these, and is refused by queue.enqueue.';
 
-create function queue.admit_one(p_job public.jobs, p_now timestamptz) returns void
-language plpgsql set search_path = '' as $$
-declare
-  v_partition uuid := queue.partition_id(p_job.workspace_id, p_job.queue, p_job.job_type, p_job.concurrency_key,
-    p_job.priority);
+-- its row is the type of an answer, which one call of to_jsonb writes: what job_facts says is put beside the job's
+-- columns, and not merged into them afterwards
+create view queue.new_jobs as
+select null::text as state, null::timestamptz as next_run_at, null::text as error, null::jsonb as waiting_for,
+  null::timestamptz as running_since, null::text as worker_id, null::jsonb as times, jobs.*
+from public.jobs;
+comment on view queue.new_jobs is 'A job as job_json writes it, for the answer of an enqueue; never read.';
+create type queue.enqueued as (job queue.new_jobs, created boolean, wake boolean, warning text);
+comment on type queue.enqueued is 'The answer of enqueue_job.';
+
+create function queue.enqueued_json(p_job_id uuid, p_created boolean, p_wake boolean, p_warning text) returns jsonb
+language plpgsql stable set search_path = '' as $$
 begin
-  if p_job.scheduled_for > p_now then
+  return jsonb_build_object('created', p_created, 'wake', p_wake, 'warning', p_warning,
+    'job', (select queue.job_json(j) from public.jobs as j where j.id = p_job_id));
+end;
+$$;
+comment on function queue.enqueued_json is 'The answer of enqueue_job: {job, created, wake, warning}.';
+
+create function queue.enqueue_one(
+  p_workspace_id uuid, p_user_id uuid, p_job_type text, p_payload jsonb, p_options jsonb, p_warning text default null
+) returns jsonb
+language plpgsql set search_path = ''
+set plan_cache_mode = 'force_generic_plan' -- its plans do not depend on the values
+as $$
+declare
+  v_payload constant jsonb := coalesce(p_payload, '{}');
+  v_is_limited constant boolean := not queue.is_service(); -- limits apply to people and guests
+  -- of an enqueue whose trigger calls this one
+  v_outer constant text := coalesce(current_setting('queue.checked', true), '');
+  v_id constant uuid := queue.new_id();
+  v_now timestamptz;
+  v_type queue.job_types;
+  v_item queue.enqueue_item;
+  v_key queue.job_keys;
+  v_job queue.new_jobs;
+  v_partition uuid;
+begin
+  select * into v_type from queue.job_types as t where t.job_type = p_job_type;
+  if v_type.internal and p_user_id is not null then
+    perform queue.refuse_internal(p_job_type);
+  end if;
+  -- a small payload alone needs no full check
+  if p_options <> '{}' or v_type.job_type is null or v_type.payload_schema is not null
+      or jsonb_typeof(v_payload) <> 'object' or octet_length(v_payload::text) > 200 then
+    v_item := queue.read_item(p_job_type, v_payload, p_options, v_type);
+  end if;
+  perform pg_current_xact_id(); -- before the clock is read: see the marks of queue.partitions
+  v_now := queue.clock();
+  if v_item.idempotency_key is not null then
+    v_key := queue.claim_key(p_workspace_id, p_job_type, v_item.idempotency_key, md5(v_payload::text), v_id,
+      v_item.idempotency_ttl_seconds);
+    if v_key.job_id <> v_id then
+      return queue.enqueued_json(v_key.job_id, false, false, p_warning);
+    end if;
+  elsif v_is_limited then -- a repeated call gets the earlier job, whatever the limits
+    perform queue.refuse_spent(p_workspace_id, 1);
+  end if;
+  if v_item.session_id is not null then
+    perform queue.claim_sessions(p_workspace_id, array[v_item.session_id]);
+  end if;
+
+  perform set_config('queue.checked', pg_trigger_depth()::text, true);
+  insert into public.jobs (id, workspace_id, user_id, session_id, queue, job_type, payload, schema_version, priority,
+    max_attempts, scheduled_for, created_at, updated_at, deadline_at, timeout_seconds, backoff, idempotency_key,
+    concurrency_key, traceparent, last_seq, tags)
+  values (v_id, p_workspace_id, coalesce(p_user_id, v_item.user_id), v_item.session_id,
+    coalesce(v_item.queue, v_type.queue), p_job_type, v_payload,
+    coalesce(v_item.schema_version, v_type.schema_version), coalesce(v_item.priority, 100),
+    coalesce(v_item.max_attempts, v_type.max_attempts),
+    case when v_item.delay_seconds is null then v_item.scheduled_for
+      else v_now + make_interval(secs => v_item.delay_seconds) end,
+    v_now, v_now, v_item.deadline_at, v_item.timeout_seconds, v_item.backoff, v_item.idempotency_key,
+    v_item.concurrency_key, coalesce(v_item.traceparent, queue.request_trace()),
+    case when v_type.events = 'full' then 1 else 0 end,
+    case v_type.tagged_by when '{}' then coalesce(v_item.tags, '{}')
+      else queue.tags_of(v_type.tagged_by, v_payload, v_item.tags) end)
+  returning 'queued', created_at, null::text, null::jsonb, null::timestamptz, null::text,
+    '{"queue_ms": 0.0, "run_ms": 0.0, "runs": 0, "held_ms": 0.0, "wait_ms": 0.0, "total_ms": 0.0}'::jsonb, jobs.*
+  into v_job;
+  perform set_config('queue.checked', v_outer, true);
+
+  -- the same as queue.admit, by small statements that together cost less to start than its large one
+  v_partition := queue.partition_id(v_job.workspace_id, v_job.queue, v_job.job_type, v_job.concurrency_key,
+    v_job.priority);
+  if v_job.scheduled_for > v_now then
     insert into queue.deferred (job_id, run_at, partition_id, workspace_id, job_created_at)
-    values (p_job.id, p_job.scheduled_for, v_partition, p_job.workspace_id, p_job.created_at);
+    values (v_job.id, v_job.scheduled_for, v_partition, v_job.workspace_id, v_job.created_at);
   else
     if current_setting('transaction_isolation') = 'read committed' then -- see queue.open_partitions
       perform 1 from queue.partitions as p where p.id = v_partition for key share skip locked;
     end if;
     if not found then
       insert into queue.openings (partition_id, workspace_id, queue, job_type, concurrency_key, priority)
-      values (v_partition, p_job.workspace_id, p_job.queue, p_job.job_type, coalesce(p_job.concurrency_key, ''),
-        p_job.priority);
+      values (v_partition, v_job.workspace_id, v_job.queue, v_job.job_type, coalesce(v_job.concurrency_key, ''),
+        v_job.priority);
     end if;
     insert into queue.ready (partition_id, ready_at, job_id, workspace_id, job_created_at)
-    values (v_partition, p_job.created_at, p_job.id, p_job.workspace_id, p_job.created_at);
+    values (v_partition, v_job.created_at, v_job.id, v_job.workspace_id, v_job.created_at);
   end if;
-  if p_job.last_seq >= 1 then
+  if v_job.last_seq >= 1 then
     insert into queue.job_events (job_id, seq, workspace_id, session_id, type, data, created_at)
-    values (p_job.id, 1, p_job.workspace_id, p_job.session_id, 'job.created',
-      jsonb_build_object('status', 'pending', 'attempts', 0, 'job_type', p_job.job_type), p_job.created_at);
+    values (v_job.id, 1, v_job.workspace_id, v_job.session_id, 'job.created',
+      jsonb_build_object('status', 'pending', 'attempts', 0, 'job_type', v_job.job_type), v_job.created_at);
   end if;
-  if p_job.deadline_at is not null then
-    insert into queue.deadlines (job_id, deadline_at) values (p_job.id, p_job.deadline_at);
+  if v_job.deadline_at is not null then
+    insert into queue.deadlines (job_id, deadline_at) values (v_job.id, v_job.deadline_at);
   end if;
   insert into queue.stat_deltas (at, job_type, workspace_id, outcome, jobs)
-  values (p_now, p_job.job_type, p_job.workspace_id, 'enqueued', 1);
-end;
-$$;
-comment on function queue.admit_one is 'The same as queue.admit for one new pending job, by small statements that together cost less to start than its large one.';
-
-create function queue.enqueue_one(p_workspace_id uuid, p_user_id uuid, p_item queue.enqueue_item) returns jsonb
-language plpgsql set search_path = ''
-set plan_cache_mode = 'force_generic_plan' -- its plans do not depend on the values
-as $$
-declare
-  v_now timestamptz;
-  v_type queue.job_types;
-  v_id uuid := queue.new_id();
-  v_key queue.job_keys;
-  v_job public.jobs;
-  v_is_limited constant boolean := not queue.is_service(); -- limits apply to people and guests
-  v_outer text := coalesce(current_setting('queue.checked', true), ''); -- of an enqueue whose trigger calls this one
-begin
-  perform pg_current_xact_id(); -- before the clock is read: see the marks of queue.partitions
-  v_now := queue.clock();
-  select * into v_type from queue.job_types as t where t.job_type = p_item.job_type;
-  if p_item.idempotency_key is null then -- a repeated call gets the earlier job, whatever the limits
-    if v_is_limited then
-      perform queue.refuse_spent(p_workspace_id, 1);
-    end if;
-  else
-    v_key := queue.claim_key(p_workspace_id, p_item.job_type, p_item.idempotency_key, md5(p_item.payload::text), v_id,
-      p_item.idempotency_ttl_seconds);
-    if v_key.job_id <> v_id then
-      return jsonb_build_object('created', false, 'wake', false,
-        'job', (select queue.job_json(j) from public.jobs as j where j.id = v_key.job_id));
-    end if;
-  end if;
-  if p_item.session_id is not null then
-    perform queue.claim_sessions(p_workspace_id, array[p_item.session_id]);
-  end if;
-  perform set_config('queue.checked', pg_trigger_depth()::text, true);
-  insert into public.jobs (id, workspace_id, user_id, session_id, queue, job_type, payload, schema_version, priority,
-    max_attempts, scheduled_for, created_at, updated_at, deadline_at, timeout_seconds, backoff, idempotency_key,
-    concurrency_key, traceparent, last_seq, tags)
-  values (v_id, p_workspace_id, coalesce(p_user_id, p_item.user_id), p_item.session_id,
-    coalesce(p_item.queue, v_type.queue), p_item.job_type, p_item.payload,
-    coalesce(p_item.schema_version, v_type.schema_version), coalesce(p_item.priority, 100),
-    coalesce(p_item.max_attempts, v_type.max_attempts),
-    case when p_item.delay_seconds is null then p_item.scheduled_for
-      else v_now + make_interval(secs => p_item.delay_seconds) end,
-    v_now, v_now, p_item.deadline_at, p_item.timeout_seconds, p_item.backoff, p_item.idempotency_key,
-    p_item.concurrency_key, coalesce(p_item.traceparent, queue.request_trace()),
-    case when v_type.events = 'full' then 1 else 0 end,
-    case v_type.tagged_by when '{}' then coalesce(p_item.tags, '{}')
-      else queue.tags_of(v_type.tagged_by, p_item.payload, p_item.tags) end)
-  returning * into v_job;
-  perform set_config('queue.checked', v_outer, true);
-  perform queue.admit_one(v_job, v_now);
+  values (v_now, v_job.job_type, v_job.workspace_id, 'enqueued', 1);
   if v_is_limited then
-    perform queue.check_quota(p_workspace_id, array[p_item.job_type]), queue.charge_enqueues(1);
+    perform queue.check_quota(p_workspace_id, array[p_job_type]), queue.charge_enqueues(1);
   end if;
-  return jsonb_build_object('created', true, 'job', to_jsonb(v_job) || queue.job_facts(v_job, v_now),
-    'wake', coalesce(v_job.scheduled_for <= v_now, true) and queue.wake_worker());
+
+  if v_job.scheduled_for is not null then
+    return queue.enqueued_json(v_job.id, true, v_job.scheduled_for <= v_now and queue.wake_worker(), p_warning);
+  end if;
+  return to_jsonb(row(v_job, true, queue.wake_worker(), p_warning)::queue.enqueued);
 end;
 $$;
-comment on function queue.enqueue_one is E'Enqueue one job that has been checked and is tied to no other: {job, created, wake}.\n\nThe common call, by statements that each do one thing: the large one of queue.enqueue takes longer to start than one job takes to write.';
+comment on function queue.enqueue_one is E'Enqueue one job that is tied to no other: {job, created, wake, warning}.\n\nThe common call, by statements that each do one thing: the large one of queue.enqueue takes longer to start than one job takes to write.';
 
 create function public.enqueue_job(
   p_workspace_id uuid, p_job_type text, p_payload jsonb default '{}', p_options jsonb default '{}'
@@ -1326,27 +1350,19 @@ language plpgsql
 security definer -- callers hold no rights on the engine's tables
 set search_path = '' as $$
 declare
-  v_options jsonb := coalesce(p_options, '{}');
-  v_user uuid;
-  v_warning text;
+  v_options constant jsonb := coalesce(p_options, '{}');
   v_done jsonb;
 begin
   if jsonb_typeof(v_options) <> 'object' then
     perform queue.refuse(400, 'invalid_argument', 'p_options must be an object', 'p_options');
   elsif queue.is_single(v_options) then
-    v_user := queue.check_caller(p_workspace_id);
-    v_warning := queue.check_served(array[p_job_type]);
-    if v_user is not null then
-      perform queue.refuse_internal(p_job_type);
-    end if;
-    return queue.enqueue_one(p_workspace_id, v_user, queue.read_item(p_job_type, p_payload, v_options))
-      || jsonb_build_object('warning', v_warning);
+    return queue.enqueue_one(p_workspace_id, queue.check_caller(p_workspace_id), p_job_type, p_payload, v_options,
+      queue.check_served(array[p_job_type]));
   end if;
   v_done := queue.enqueue_for(p_workspace_id, jsonb_build_array(
     v_options || jsonb_build_object('job_type', p_job_type, 'payload', coalesce(p_payload, '{}'))), false);
-  return jsonb_build_object(
-    'job', (select queue.job_json(jobs) from public.jobs where id = (v_done #>> '{ids,0}')::uuid),
-    'created', v_done #> '{created,0}', 'wake', v_done -> 'wake', 'warning', v_done -> 'warning');
+  return queue.enqueued_json((v_done #>> '{ids,0}')::uuid, (v_done #> '{created,0}')::boolean,
+    (v_done -> 'wake')::boolean, v_done ->> 'warning');
 end;
 $$;
 comment on function public.enqueue_job is E'Enqueue one job: {job, created, wake, warning}.\n\nOptions: queue, priority, scheduled_for or delay_seconds, max_attempts, idempotency_key, idempotency_ttl_seconds, concurrency_key, session_id, parent_id, deadline_at, timeout_seconds, backoff, after, after_failed, unique, debounce_seconds, batch_id, traceparent, schema_version, tags; a service''s also user_id.\nwarning is a sentence when no worker that runs serves the type, else null.\ncreated is false when an idempotency or unique key belonged to an earlier job, which is returned. The job exists if and only if the caller''s transaction commits.';

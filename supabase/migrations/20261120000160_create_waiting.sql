@@ -92,8 +92,8 @@ declare
   v_options jsonb := p_item - '{job_type,payload}'::text[];
 begin
   if queue.is_single(v_options) then
-    return (queue.enqueue_one(p_workspace_id, null,
-      queue.read_item(p_item ->> 'job_type', p_item -> 'payload', v_options)) #>> '{job,id}')::uuid;
+    return (queue.enqueue_one(p_workspace_id, null, p_item ->> 'job_type', p_item -> 'payload', v_options)
+      #>> '{job,id}')::uuid;
   end if;
   return (queue.enqueue(p_workspace_id, null, jsonb_build_array(p_item), false) #>> '{ids,0}')::uuid;
 end;

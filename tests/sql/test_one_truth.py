@@ -129,3 +129,34 @@ def test_every_way_out_gives_the_same_times_and_counts(
         expected = counts.get(name, 0)
         assert (stats[name], day[name]) == (expected, expected), name
         assert sum(point[name] for point in points) == expected, name
+
+
+NEW = [
+    {},
+    {"priority": 5, "concurrency_key": "k", "session_id": "s", "tags": ["a"]},
+    {"deadline_at": "2199-01-01T00:00:00Z", "backoff": {"factor": 3}, "traceparent": "00-a"},
+    {"delay_seconds": 60},
+    {"scheduled_for": "2020-01-01T00:00:00Z"},
+    {"unique": {"key": "u"}},
+]
+
+
+@pytest.mark.parametrize("options", NEW)
+def test_the_answer_of_an_enqueue_is_the_job_as_its_page_has_it(
+    engine: Engine, options: dict[str, Any]
+) -> None:
+    """The common answer is written in one go, without asking what is derived of a job."""
+    engine.stop_clock()
+
+    with engine.member(ADA) as ada:
+        answer = ada.rpc(
+            "enqueue_job",
+            p_workspace_id=ACME,
+            p_job_type="work",
+            p_payload={"a": 1},
+            p_options=options,
+        )
+        page = ada.rpc("get_job", p_job_id=answer["job"]["id"])
+
+    assert set(answer) == {"job", "created", "wake", "warning"}
+    assert answer["job"] == page
