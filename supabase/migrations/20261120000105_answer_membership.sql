@@ -50,10 +50,13 @@ comment on function queue.is_manager is 'Whether the caller manages the workspac
 
 create function queue.is_service() returns boolean
 language plpgsql stable set search_path = '' as $$
+declare
+  v_claims constant text := coalesce(current_setting('request.jwt.claims', true), '');
 begin
-  return coalesce(current_setting('request.jwt.claims', true), '') = ''
-    or coalesce((nullif(current_setting('request.jwt.claims', true), '')::jsonb) ->> 'role', '')
-       in ('service_role', 'job_worker');
+  if v_claims = '' then
+    return true;
+  end if;
+  return coalesce(v_claims::jsonb ->> 'role', '') in ('service_role', 'job_worker');
 end;
 $$;
 comment on function queue.is_service is E'Whether the caller is the service itself: the service role, the worker, or plain SQL outside the Data API.\n\nOnly for functions whose execute grant already keeps browsers'' roles apart by name.';

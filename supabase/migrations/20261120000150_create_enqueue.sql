@@ -20,9 +20,8 @@ declare
   v_ms constant bigint := extract(epoch from queue.clock()) * 1000;
 begin
   -- a transaction that notifies commits under a lock of the whole server: one each 20 ms is enough
-  if v_ms - (select last_value from queue.notified_ms) not between 0 and 19 then
-    perform setval('queue.notified_ms', v_ms);
-    perform pg_notify('minutehand_wakeup', '');
+  if v_ms - coalesce(pg_sequence_last_value('queue.notified_ms'), 0) not between 0 and 19 then
+    perform setval('queue.notified_ms', v_ms), pg_notify('minutehand_wakeup', '');
   end if;
 end;
 $$;
@@ -99,16 +98,17 @@ comment on function queue.request_wake is 'Notify workers that listen, and note 
 
 create function queue.wake_worker() returns boolean
 language plpgsql set search_path = '' as $$
-declare
-  v_wake boolean := queue.ask_for_worker(); -- those that listen are notified at the commit
 begin
+  if not queue.ask_for_worker() then -- those that listen are notified at the commit
+    return false;
+  end if;
   -- callers through the Data API wake a worker when the answer says so; plain SQL cannot, nor can a browser
   -- that inserts: where the database is what invokes the worker, it does so for all of them
-  if v_wake and (coalesce(current_setting('request.jwt.claims', true), '') = ''
-      or queue.setting('worker_invoked_for') #>> '{}' = 'everyone') then
+  if coalesce(current_setting('request.jwt.claims', true), '') = ''
+      or queue.setting('worker_invoked_for') #>> '{}' = 'everyone' then
     perform queue.invoke_worker();
   end if;
-  return v_wake;
+  return true;
 end;
 $$;
 comment on function queue.wake_worker is 'Note that new jobs need a worker; true when the caller should start one. For plain SQL the database invokes it, where it can; for all callers after connect_worker.';
@@ -249,16 +249,20 @@ $$;
 comment on function queue.check_insert is 'Trigger: a plain insert into public.jobs obeys the same rules as enqueue_job.';
 
 create function queue.pending_max(p_workspace_id uuid) returns integer
-language sql stable set search_path = '' as $$
-  select coalesce((select max_pending from queue.tenant_limits where workspace_id = p_workspace_id),
-    (queue.setting('user_pending_max'))::integer)
+language plpgsql stable set search_path = '' as $$
+begin
+  return coalesce((select max_pending from queue.tenant_limits where workspace_id = p_workspace_id),
+    (select value from queue.settings where name = 'user_pending_max')::integer);
+end;
 $$;
 comment on function queue.pending_max is 'How many live jobs people may have in the workspace.';
 
 create function queue.counted_live(p_workspace_id uuid) returns integer
-language sql stable set search_path = '' as $$
-  select live from queue.live_counts
-  where workspace_id = p_workspace_id and counted_at > queue.clock() - interval '10 seconds'
+language plpgsql stable set search_path = '' as $$
+begin
+  return (select live from queue.live_counts
+    where workspace_id = p_workspace_id and counted_at > queue.clock() - interval '10 seconds');
+end;
 $$;
 comment on function queue.counted_live is 'Live jobs of the workspace as they were counted within the last ten seconds; null when they were not.';
 

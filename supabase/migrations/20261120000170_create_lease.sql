@@ -242,9 +242,11 @@ comment on function queue.sweep is 'Once a minute, for a thousand partitions at 
 create function queue.tokens(
   p_tokens double precision, p_at timestamptz, p_limit integer, p_seconds double precision, p_now timestamptz
 ) returns double precision
-language sql immutable set search_path = '' as $$
-  select least(p_limit, coalesce(
-    p_tokens + greatest(0, extract(epoch from p_now - p_at)) * p_limit / p_seconds, p_limit))
+language plpgsql immutable set search_path = '' as $$
+begin
+  return least(p_limit, coalesce(
+    p_tokens + greatest(0, extract(epoch from p_now - p_at)) * p_limit / p_seconds, p_limit));
+end;
 $$;
 comment on function queue.tokens is 'How many tokens a bucket holds at p_now; a missing one is full.';
 

@@ -34,10 +34,12 @@ create function queue.charge(p_caller text, p_name text, p_amount double precisi
 language plpgsql set search_path = '' as $$
 declare
   v_now timestamptz := queue.clock();
-  v_rate double precision := (queue.setting(format('user_%s_per_second', p_name)))::double precision;
-  v_burst integer := (queue.setting(format('user_%s_burst', p_name)))::integer;
+  v_rate double precision;
+  v_burst integer;
   v_tokens double precision;
 begin
+  select (select value from queue.settings where name = 'user_' || p_name || '_per_second')::double precision,
+    (select value from queue.settings where name = 'user_' || p_name || '_burst')::integer into v_rate, v_burst;
   if not pg_try_advisory_xact_lock(hashtextextended('minutehand ' || p_name || p_caller, 0)) then
     return; -- another of the caller's transactions is being charged: no one waits, and that one counts
   end if;
@@ -56,21 +58,25 @@ comment on function queue.charge is E'Take tokens from a caller''s bucket, or re
 create function queue.refuse_spent(p_workspace_id uuid, p_count bigint) returns void
 language plpgsql stable set search_path = '' as $$
 declare
+  v_bucket queue.caller_buckets;
   v_tokens double precision;
   v_live integer;
 begin
   if queue.is_service() then
     return; -- limits apply to people and guests, not to the service
   end if;
-  select queue.tokens(b.tokens, b.refilled_at, l.burst, l.burst / l.rate, queue.clock()) - p_count into v_tokens
-  from queue.caller_buckets as b, (select (queue.setting('user_enqueues_burst'))::integer as burst,
-    (queue.setting('user_enqueues_per_second'))::double precision as rate) as l
-  where b.caller = auth.uid()::text and b.name = 'enqueues';
-  if v_tokens < 0 then
-    perform queue.refuse_rate('enqueues', v_tokens);
+  select * into v_bucket from queue.caller_buckets as b where b.caller = auth.uid()::text and b.name = 'enqueues';
+  if v_bucket.tokens < p_count then -- as many as it had when it was last charged; it may have been refilled since
+    select queue.tokens(v_bucket.tokens, v_bucket.refilled_at, l.burst, l.burst / l.rate, queue.clock()) - p_count
+    into v_tokens
+    from (select (queue.setting('user_enqueues_burst'))::integer as burst,
+      (queue.setting('user_enqueues_per_second'))::double precision as rate) as l;
+    if v_tokens < 0 then
+      perform queue.refuse_rate('enqueues', v_tokens);
+    end if;
   end if;
   v_live := queue.counted_live(p_workspace_id);
-  if v_live > queue.pending_max(p_workspace_id) then
+  if v_live is not null and v_live > queue.pending_max(p_workspace_id) then
     perform queue.refuse_quota(p_workspace_id);
   end if;
 end;
@@ -79,9 +85,11 @@ comment on function queue.refuse_spent is E'Refuse a person''s new jobs before t
 
 create function queue.charge_enqueues(p_count bigint) returns void
 language plpgsql set search_path = '' as $$
+declare
+  v_user constant uuid := auth.uid();
 begin
-  if auth.uid() is not null and p_count > 0 then -- limits apply to people, not to the service
-    perform queue.charge(auth.uid()::text, 'enqueues', p_count);
+  if v_user is not null and p_count > 0 then -- limits apply to people, not to the service
+    perform queue.charge(v_user::text, 'enqueues', p_count);
   end if;
 end;
 $$;

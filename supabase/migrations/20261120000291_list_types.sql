@@ -54,11 +54,14 @@ comment on function queue.unserved_warning is 'A sentence about the first of the
 create function queue.check_served(p_job_types text[]) returns text
 language plpgsql stable set search_path = '' as $$
 declare
+  v_since constant timestamptz := queue.clock() - queue.served_for();
   v_warning text;
 begin
-  -- the usual case first: a worker that serves all of them has been seen
-  if exists (select from queue.workers as w where w.seen_at > queue.clock() - queue.served_for()
-      and (w.job_types is null or p_job_types <@ w.job_types)) then
+  -- the usual cases first: a worker that serves all of them has been seen, or none runs at all
+  if exists (select from queue.workers as w
+      where w.seen_at > v_since and (w.job_types is null or p_job_types <@ w.job_types)) then
+    return null;
+  elsif not exists (select from queue.workers as w where w.seen_at > v_since) then
     return null;
   end if;
   v_warning := queue.unserved_warning(p_job_types);
