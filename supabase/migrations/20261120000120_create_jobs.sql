@@ -56,8 +56,8 @@ create table public.jobs (
   -- What a caller may give is bounded by the triggers of direct writes and by the functions, not here: each check is
   -- read from the catalogue again by every statement that writes, and those were a tenth of a single enqueue.
   constraint jobs_status_is_known
-    check (case when finished_at is null then status in ('pending', 'processing', 'waiting')
-      else status in ('completed', 'failed', 'cancelled') end),
+    check (status = any (case when finished_at is null then '{pending,processing,waiting}'
+      else '{completed,failed,cancelled}' end::text[])), -- half as long in the catalogue as two lists with in
   constraint jobs_completed_at_is_the_end
     check (completed_at is not distinct from case when status = 'completed' then finished_at end),
   constraint jobs_outcome_names_the_end
