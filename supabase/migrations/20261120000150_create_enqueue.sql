@@ -740,7 +740,7 @@ end;
 $$;
 comment on function queue.check_later_job is 'Refuse a job that a schedule or a batch is to enqueue later unless it could be enqueued now. p_within comes before the field''s name.';
 
-create function queue.replace_pending(p_holders jsonb, p_items jsonb, p_now timestamptz) returns uuid[]
+create function queue.replace_pending(p_holders jsonb, p_items queue.enqueue_item[], p_now timestamptz) returns uuid[]
 language plpgsql set search_path = '' as $$
 declare
   v_ids uuid[] := array(select key::uuid from jsonb_each(p_holders) order by 1);
@@ -749,7 +749,7 @@ declare
 begin
   perform 1 from public.jobs where id = any (v_ids) order by id for update;
   for v_old in select * from public.jobs where id = any (v_ids) and status = 'pending' order by id loop
-    v_item := jsonb_populate_record(null::queue.enqueue_item, p_items -> ((p_holders ->> v_old.id::text)::integer - 1));
+    v_item := p_items[(p_holders ->> v_old.id::text)::integer];
     perform queue.leave(array[v_old.id]);
     update public.jobs set
       payload = coalesce(v_item.payload, '{}'),
@@ -898,7 +898,7 @@ end;
 $$;
 comment on function queue.check_items is E'Refuse the first item that has a problem; p_plain says that none has more than a type and a payload.\n\np_user_id is a person, who may not enqueue internal types.';
 
-create function queue.claim_keys(p_workspace_id uuid, p_items jsonb, p_new uuid[]) returns uuid[]
+create function queue.claim_keys(p_workspace_id uuid, p_items queue.enqueue_item[], p_new uuid[]) returns uuid[]
 language plpgsql set search_path = '' as $$
 declare
   v_ids uuid[] := p_new;
@@ -908,8 +908,7 @@ begin
   -- keys in one order for every caller, so that two bulk calls never deadlock
   for v_item in
     select items.*, md5(coalesce(items.payload, '{}')::text) as hash
-    from rows from (jsonb_populate_recordset(null::queue.enqueue_item, p_items)) with ordinality as items
-    where items.idempotency_key is not null
+    from unnest(p_items) with ordinality as items where items.idempotency_key is not null
     order by items.job_type, items.idempotency_key, items.ordinality
   loop
     v_key := queue.claim_key(p_workspace_id, v_item.job_type, v_item.idempotency_key, v_item.hash,
@@ -922,7 +921,7 @@ $$;
 comment on function queue.claim_keys is 'Take the items'' idempotency keys; return the job of each item, its own of p_new or an earlier one.';
 
 create function queue.claim_unique(
-  p_workspace_id uuid, p_items jsonb, p_new uuid[], p_now timestamptz, inout ids uuid[], out own jsonb
+  p_workspace_id uuid, p_items queue.enqueue_item[], p_new uuid[], p_now timestamptz, inout ids uuid[], out own jsonb
 )
 language plpgsql set search_path = '' as $$
 declare
@@ -934,8 +933,7 @@ begin
   own := '{}';
   loop -- until no holder of a key was leased between being found and being replaced
     for v_item in
-      select items.*
-      from rows from (jsonb_populate_recordset(null::queue.enqueue_item, p_items)) with ordinality as items
+      select items.* from unnest(p_items) with ordinality as items
       where items."unique" is not null and (v_late is null or ids[items.ordinality] = any (v_late))
       order by items.job_type, items."unique" ->> 'key', items.ordinality
     loop
@@ -978,16 +976,15 @@ $$;
 comment on function queue.claim_unique is E'Take the items'' unique keys, and replace pending holders where the item says so: {ids, own}.\n\nids: the job of each item. own: holders that this call itself creates, with the number of the item that replaces each.';
 
 create function queue.tie_items(
-  p_workspace_id uuid, p_items jsonb, p_new uuid[], p_ids uuid[], p_now timestamptz
+  p_workspace_id uuid, p_items queue.enqueue_item[], p_new uuid[], p_ids uuid[], p_now timestamptz
 ) returns boolean[]
 language plpgsql set search_path = '' as $$
 declare
   v_waiting boolean[] := array_fill(false, array[cardinality(p_new)]);
   v_item record;
 begin
-  perform queue.check_edges(p_items);
   for v_item in
-    select items.* from rows from (jsonb_populate_recordset(null::queue.enqueue_item, p_items)) with ordinality as items
+    select items.* from unnest(p_items) with ordinality as items
     where items.parent_id is not null or items.after is not null and jsonb_array_length(items.after) > 0
     order by items.ordinality
   loop
@@ -1004,12 +1001,10 @@ begin
   end loop;
 
   perform queue.join_batches(p_workspace_id, array(
-    select distinct items.batch_id from jsonb_populate_recordset(null::queue.enqueue_item, p_items) as items
-    where items.batch_id is not null));
-  if p_items @? '$[*].session_id ? (@ != null)' then
+    select distinct items.batch_id from unnest(p_items) as items where items.batch_id is not null));
+  if exists (select from unnest(p_items) as items where items.session_id is not null) then
     perform queue.claim_sessions(p_workspace_id, array(
-      select distinct items.value ->> 'session_id' from jsonb_array_elements(p_items) as items
-      where items.value ->> 'session_id' is not null));
+      select distinct items.session_id from unnest(p_items) as items where items.session_id is not null));
   end if;
   return v_waiting;
 end;
@@ -1058,7 +1053,8 @@ $$;
 comment on function queue.insert_plain is 'Insert and admit jobs of a type and a payload alone, in one statement that reads no options.';
 
 create function queue.insert_jobs(
-  p_workspace_id uuid, p_user_id uuid, p_items jsonb, p_new uuid[], p_ids uuid[], p_waiting boolean[], p_now timestamptz
+  p_workspace_id uuid, p_user_id uuid, p_items queue.enqueue_item[], p_new uuid[], p_ids uuid[], p_waiting boolean[],
+  p_now timestamptz
 ) returns void
 language plpgsql set search_path = '' as $$
 begin
@@ -1078,7 +1074,7 @@ begin
     case when types.events = 'full' then 1 else 0 end,
     case types.tagged_by when '{}' then coalesce(items.tags, '{}')
       else queue.tags_of(types.tagged_by, items.payload, items.tags) end
-  from rows from (jsonb_populate_recordset(null::queue.enqueue_item, p_items)) with ordinality as items
+  from unnest(p_items) with ordinality as items
   join rows from (unnest(p_new, p_ids, p_waiting)) with ordinality as new (id, job_id, waiting, ordinality)
     on new.ordinality = items.ordinality and new.id = new.job_id
   join queue.job_types as types on types.job_type = items.job_type
@@ -1097,6 +1093,7 @@ declare
   v_new uuid[] := queue.new_ids(jsonb_array_length(p_items)); -- an id for each item
   v_ids uuid[] := v_new; -- the job of each item in the end
   v_made uuid[];         -- those that are new
+  v_items queue.enqueue_item[]; -- read once, where they have options
   v_own jsonb := '{}';
   v_plain boolean;
   v_waiting boolean[];
@@ -1125,16 +1122,17 @@ begin
   perform queue.check_items(p_items, p_user_id, p_bulk, v_plain);
   if not v_plain then
     perform queue.check_edges(p_items);
-    v_ids := queue.claim_keys(p_workspace_id, p_items, v_new);
-    select * into v_ids, v_own from queue.claim_unique(p_workspace_id, p_items, v_new, v_now, v_ids);
-    v_waiting := queue.tie_items(p_workspace_id, p_items, v_new, v_ids, v_now);
+    v_items := array(select i from jsonb_populate_recordset(null::queue.enqueue_item, p_items) as i);
+    v_ids := queue.claim_keys(p_workspace_id, v_items, v_new);
+    select * into v_ids, v_own from queue.claim_unique(p_workspace_id, v_items, v_new, v_now, v_ids);
+    v_waiting := queue.tie_items(p_workspace_id, v_items, v_new, v_ids, v_now);
   end if;
 
   perform set_config('queue.checked', pg_trigger_depth()::text, true);
   if v_plain then
     perform queue.insert_plain(p_workspace_id, p_user_id, p_items, v_new, v_now);
   else
-    perform queue.insert_jobs(p_workspace_id, p_user_id, p_items, v_new, v_ids, v_waiting, v_now);
+    perform queue.insert_jobs(p_workspace_id, p_user_id, v_items, v_new, v_ids, v_waiting, v_now);
   end if;
   perform set_config('queue.checked', v_outer, true);
   if not v_plain then
@@ -1147,7 +1145,7 @@ begin
     perform queue.charge_enqueues(cardinality(case when v_plain then v_new else v_made end));
   end if;
   if v_own <> '{}' then
-    perform queue.replace_pending(v_own, p_items, v_now);
+    perform queue.replace_pending(v_own, v_items, v_now);
   end if;
 
   return jsonb_build_object('ids', to_jsonb(v_ids),
