@@ -669,44 +669,55 @@ begin
     return array['422', 'unknown_job_type', queue.unknown_type(p_item.job_type), 'job_type'];
   elsif p_item.payload is not null and jsonb_typeof(p_item.payload) <> 'object' then
     return array['422', 'payload_invalid', 'payload must be an object', 'payload'];
-  elsif p_item.priority not between 0 and 1000 then
-    return array['400', 'invalid_argument', 'priority must be between 0 and 1000', 'priority'];
-  elsif p_item.max_attempts not between 1 and 50 then
-    return array['400', 'invalid_argument', 'max_attempts must be between 1 and 50', 'max_attempts'];
-  elsif p_item.delay_seconds not between 0 and 315360000 then
-    return array['400', 'invalid_argument', 'delay_seconds must be between 0 and ten years', 'delay_seconds'];
-  elsif p_item.scheduled_for is not null and p_item.delay_seconds is not null then
-    return array['400', 'invalid_argument', 'give scheduled_for or delay_seconds, not both', 'delay_seconds'];
-  elsif p_item.scheduled_for not between '1970-01-01 00:00:00+00' and '9999-01-01 00:00:00+00' then
-    return array['400', 'invalid_argument', 'scheduled_for must lie between the years 1970 and 9999', 'scheduled_for'];
-  elsif p_item.deadline_at not between '1970-01-01 00:00:00+00' and '9999-01-01 00:00:00+00' then
-    return array['400', 'invalid_argument', 'deadline_at must lie between the years 1970 and 9999', 'deadline_at'];
-  elsif p_item.schema_version < 1 then
-    return array['400', 'invalid_argument', 'schema_version must be at least 1', 'schema_version'];
-  elsif p_item.schema_version > p_type.schema_version then
-    return array['422', 'payload_invalid',
-      format('schema_version %s is newer than any worker knows', p_item.schema_version), 'schema_version'];
-  elsif p_item.timeout_seconds not between 1 and 43200 then
-    return array['400', 'invalid_argument', 'timeout_seconds must be between 1 and 43200', 'timeout_seconds'];
-  elsif char_length(p_item.queue) not between 1 and 100 then
-    return array['400', 'invalid_argument', 'queue must have 1 to 100 characters', 'queue'];
-  elsif char_length(p_item.concurrency_key) not between 1 and 255 then
-    return array['400', 'invalid_argument', 'concurrency_key must have 1 to 255 characters', 'concurrency_key'];
-  elsif char_length(p_item.session_id) not between 1 and 255 then
-    return array['400', 'invalid_argument', 'session_id must have 1 to 255 characters', 'session_id'];
-  elsif concat(p_item.queue, p_item.concurrency_key) ~ '[[:cntrl:]]' then
-    return array['400', 'invalid_argument', 'queue and concurrency_key must not contain control characters',
-      case when p_item.queue ~ '[[:cntrl:]]' then 'queue' else 'concurrency_key' end];
-  elsif char_length(p_item.traceparent) > 512 then
-    return array['400', 'invalid_argument', 'traceparent is too long', 'traceparent'];
-  elsif p_item.idempotency_key is not null and char_length(p_item.idempotency_key) not between 1 and 255 then
-    return array['400', 'invalid_argument', 'idempotency_key must have 1 to 255 characters', 'idempotency_key'];
-  elsif p_item.idempotency_ttl_seconds not between 0 and 315360000 then
-    return array['400', 'invalid_argument', 'idempotency_ttl_seconds must be between 0 and ten years',
-      'idempotency_ttl_seconds'];
-  elsif p_item.tags is not null and not queue.tags_fit(p_item.tags) then
-    return array['400', 'invalid_argument', 'tags must be at most 20 texts of 1 to 100 characters', 'tags'];
-  elsif coalesce(p_item.after, p_item."unique", p_item.backoff) is not null
+  end if;
+  -- a condition costs as much as a look-up, and most items have few options
+  if num_nonnulls(p_item.priority, p_item.max_attempts, p_item.delay_seconds, p_item.scheduled_for,
+      p_item.deadline_at, p_item.schema_version, p_item.timeout_seconds) > 0 then
+    if p_item.priority not between 0 and 1000 then
+      return array['400', 'invalid_argument', 'priority must be between 0 and 1000', 'priority'];
+    elsif p_item.max_attempts not between 1 and 50 then
+      return array['400', 'invalid_argument', 'max_attempts must be between 1 and 50', 'max_attempts'];
+    elsif p_item.delay_seconds not between 0 and 315360000 then
+      return array['400', 'invalid_argument', 'delay_seconds must be between 0 and ten years', 'delay_seconds'];
+    elsif p_item.scheduled_for is not null and p_item.delay_seconds is not null then
+      return array['400', 'invalid_argument', 'give scheduled_for or delay_seconds, not both', 'delay_seconds'];
+    elsif p_item.scheduled_for not between '1970-01-01 00:00:00+00' and '9999-01-01 00:00:00+00' then
+      return array['400', 'invalid_argument', 'scheduled_for must lie between the years 1970 and 9999',
+        'scheduled_for'];
+    elsif p_item.deadline_at not between '1970-01-01 00:00:00+00' and '9999-01-01 00:00:00+00' then
+      return array['400', 'invalid_argument', 'deadline_at must lie between the years 1970 and 9999', 'deadline_at'];
+    elsif p_item.schema_version < 1 then
+      return array['400', 'invalid_argument', 'schema_version must be at least 1', 'schema_version'];
+    elsif p_item.schema_version > p_type.schema_version then
+      return array['422', 'payload_invalid',
+        format('schema_version %s is newer than any worker knows', p_item.schema_version), 'schema_version'];
+    elsif p_item.timeout_seconds not between 1 and 43200 then
+      return array['400', 'invalid_argument', 'timeout_seconds must be between 1 and 43200', 'timeout_seconds'];
+    end if;
+  end if;
+  if num_nonnulls(p_item.queue, p_item.concurrency_key, p_item.session_id, p_item.traceparent,
+      p_item.idempotency_key, p_item.idempotency_ttl_seconds, p_item.tags) > 0 then
+    if char_length(p_item.queue) not between 1 and 100 then
+      return array['400', 'invalid_argument', 'queue must have 1 to 100 characters', 'queue'];
+    elsif char_length(p_item.concurrency_key) not between 1 and 255 then
+      return array['400', 'invalid_argument', 'concurrency_key must have 1 to 255 characters', 'concurrency_key'];
+    elsif char_length(p_item.session_id) not between 1 and 255 then
+      return array['400', 'invalid_argument', 'session_id must have 1 to 255 characters', 'session_id'];
+    elsif concat(p_item.queue, p_item.concurrency_key) ~ '[[:cntrl:]]' then
+      return array['400', 'invalid_argument', 'queue and concurrency_key must not contain control characters',
+        case when p_item.queue ~ '[[:cntrl:]]' then 'queue' else 'concurrency_key' end];
+    elsif char_length(p_item.traceparent) > 512 then
+      return array['400', 'invalid_argument', 'traceparent is too long', 'traceparent'];
+    elsif p_item.idempotency_key is not null and char_length(p_item.idempotency_key) not between 1 and 255 then
+      return array['400', 'invalid_argument', 'idempotency_key must have 1 to 255 characters', 'idempotency_key'];
+    elsif p_item.idempotency_ttl_seconds not between 0 and 315360000 then
+      return array['400', 'invalid_argument', 'idempotency_ttl_seconds must be between 0 and ten years',
+        'idempotency_ttl_seconds'];
+    elsif p_item.tags is not null and not queue.tags_fit(p_item.tags) then
+      return array['400', 'invalid_argument', 'tags must be at most 20 texts of 1 to 100 characters', 'tags'];
+    end if;
+  end if;
+  if coalesce(p_item.after, p_item."unique", p_item.backoff) is not null
       or p_item.after_failed <> 'fail' or p_item.debounce_seconds is not null then
     v_problem := queue.tie_problem(p_item);
   end if;
@@ -1197,7 +1208,9 @@ declare
   v_item queue.enqueue_item;
   v_problem text[];
 begin
-  v_item := jsonb_populate_record(null::queue.enqueue_item, queue.plain_item(p_options));
+  if p_options <> '{}' then
+    v_item := jsonb_populate_record(null::queue.enqueue_item, queue.plain_item(p_options));
+  end if;
   v_item.job_type := p_job_type;
   v_item.payload := p_payload;
   v_problem := queue.item_problem(v_item, p_type, (queue.setting('payload_max_bytes'))::integer);
@@ -1216,9 +1229,9 @@ comment on function queue.read_item is 'Read a job to enqueue from its options; 
 create function queue.is_single(p_options jsonb) returns boolean
 language plpgsql immutable set search_path = '' as $$
 begin
-  return p_options = '{}' or p_options - '{queue,priority,scheduled_for,delay_seconds,max_attempts,idempotency_key,idempotency_ttl_seconds,
-    concurrency_key,session_id,deadline_at,timeout_seconds,backoff,traceparent,schema_version,user_id,tags}'::text[]
-    = '{}';
+  return p_options = '{}' or p_options - '{queue,priority,scheduled_for,delay_seconds,max_attempts,idempotency_key,
+    idempotency_ttl_seconds,concurrency_key,session_id,deadline_at,timeout_seconds,backoff,traceparent,schema_version,
+    user_id,tags}'::text[] = '{}';
 end;
 $$;
 comment on function queue.is_single is 'Whether a job''s options tie it to no other, so that queue.enqueue_one may make it. An unknown option is not of these, and is refused by queue.enqueue.';

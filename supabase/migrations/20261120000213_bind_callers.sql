@@ -34,12 +34,15 @@ create function queue.charge(p_caller text, p_name text, p_amount double precisi
 language plpgsql set search_path = '' as $$
 declare
   v_now timestamptz := queue.clock();
+  -- made here once, and not for each row of the settings
+  v_rate_name constant text := 'user_' || p_name || '_per_second';
+  v_burst_name constant text := 'user_' || p_name || '_burst';
   v_rate double precision;
   v_burst integer;
   v_tokens double precision;
 begin
-  select (select value from queue.settings where name = 'user_' || p_name || '_per_second')::double precision,
-    (select value from queue.settings where name = 'user_' || p_name || '_burst')::integer into v_rate, v_burst;
+  select (select value from queue.settings where name = v_rate_name)::double precision,
+    (select value from queue.settings where name = v_burst_name)::integer into v_rate, v_burst;
   if not pg_try_advisory_xact_lock(hashtextextended('minutehand ' || p_name || p_caller, 0)) then
     return; -- another of the caller's transactions is being charged: no one waits, and that one counts
   end if;
