@@ -259,3 +259,16 @@ def test_a_session_continues_when_every_type_has_a_column_more(engine: Engine) -
     )
     assert {result["outcome"] for result in results} == {"applied"}
     assert engine.one("select count(*) from public.jobs where workspace_id = %s", ACME) == 6
+
+
+@pytest.mark.parametrize("options", [{}, {"unique": {"key": "u"}}])
+def test_a_job_enqueued_under_repeatable_read_is_leased(
+    engine: Engine, options: dict[str, object]
+) -> None:
+    """A partition cannot be held open by such a transaction: it notes that it is to be opened."""
+    with engine.beside() as caller:
+        caller.run("begin isolation level repeatable read")
+        job_id = caller.enqueue(**options)
+        caller.run("commit")
+
+    assert ids_of(engine.lease(1)) == [job_id]
