@@ -5,7 +5,7 @@ import { readFileSync } from "node:fs";
 import { test } from "node:test";
 import { applyEvent, ENDED, normalizeEvent, Sequence } from "../../../infra/console/lib/jobs.js";
 import { checkPause, DEFAULTS } from "../../../infra/console/lib/jobs/follower.js";
-import { eventsOf, needsRow } from "../../../infra/console/lib/jobs/sequence.js";
+import { eventsOf, MESSAGE_VERSION, needsRow } from "../../../infra/console/lib/jobs/sequence.js";
 import { randomness } from "./world.mjs";
 
 /** Passed by minutehand.client.sequence as well: tests/unit/client/test_sequence.py. */
@@ -135,8 +135,49 @@ test("a row of job_events becomes the shape of a frame", () => {
     created_at: "2026-11-20T08:00:00Z",
   };
 
-  assert.equal(normalizeEvent(row).at, row.created_at);
-  assert.equal(normalizeEvent({ ...row, seq: "1e99" }), null);
+  const { created_at: at, ...frame } = row;
+  assert.deepEqual(normalizeEvent(row), { ...frame, at });
+  assert.deepEqual(normalizeEvent({ ...frame, at, data: null, seq: "3" }), { ...frame, at });
+  for (const other of [{ seq: "1e99" }, { job_id: 7 }, { type: undefined }])
+    assert.equal(normalizeEvent({ ...row, ...other }), null);
+});
+
+test("what is no event, or no whole group of them, costs none of those beside it", () => {
+  assert.equal(MESSAGE_VERSION, 2, "messages may have groups");
+  assert.deepEqual(eventsOf(null), [null]);
+  const broken = [
+    null,
+    { seqs: [1] },
+    { job_ids: ["a"] },
+    { job_ids: ["a", "b"], seqs: [1, 2, 3] },
+  ];
+  assert.deepEqual(eventsOf({ groups: broken }), [{}, {}, {}, {}]);
+  assert.deepEqual(new Sequence().offer([null, { seq: 1 }]), [{ seq: 1 }]);
+});
+
+const AT = "2026-11-20T08:00:00Z";
+const running = { id: "j", last_seq: 4, status: "processing", started_at: "a", updated_at: "a" };
+for (const [type, data, changes] of [
+  ["job.progress", { progress: "half" }, {}],
+  ["job.progress", { progress: { stage: "b" } }, { progress: { stage: "b" } }],
+  ["job.cancel_requested", {}, { cancel_requested_at: AT, next_retry_at: null }],
+  ["job.leased", {}, { next_retry_at: null }],
+  ["job.log", null, {}],
+])
+  test(`an event changes of its row what it says, and no more: ${type} ${JSON.stringify(data)}`, () => {
+    const job = { ...running, next_retry_at: "soon" };
+    const event = { job_id: "j", seq: 5, type, data, at: AT };
+    const always = { last_seq: 5, updated_at: AT, waiting_for: null };
+    const ends = { finished_at: null, completed_at: null };
+
+    assert.deepEqual(applyEvent(job, event), { ...job, ...always, ...ends, ...changes });
+    assert.equal(applyEvent(job, { ...event, seq: 4 }), job, "the row has it already");
+  });
+
+test("the first event of a row without a number counts, and one without a time leaves the row's", () => {
+  const first = applyEvent({ updated_at: "a" }, { seq: 1, type: "job.leased", at: AT });
+  assert.deepEqual([first.last_seq, first.started_at, first.updated_at], [1, AT, AT]);
+  assert.equal(applyEvent(first, { seq: 2, type: "job.log" }).updated_at, AT);
 });
 
 test("a check is due", () => {

@@ -91,6 +91,7 @@ test("a channel is private, follows its topic, and is deaf until messages are sa
   const [{ p_follower_id: id, ...follow }] = asked.followed;
   const named = { schema: "work", name: "follow_topic", p_topic: "job:j1", p_version: 2 };
   assert.deepEqual(follow, named);
+  assert.match(id, /^[0-9a-f-]{36}$/);
   assert.deepEqual(timeouts.calls.at(-1).arguments, [3000], "a join waits for it");
 
   asked.state("SUBSCRIBED");
@@ -211,6 +212,46 @@ test("the listeners of a topic share the reads that the project allows", async (
   assert.deepEqual(terms, Array(2).fill({ quiet: true, checkMs: 10_000 }));
 });
 
+for (const [answer, terms] of [
+  [null, { quiet: false, checkMs: 0 }],
+  [{}, { quiet: undefined, checkMs: 0 }],
+  [
+    { quiet: true, check_seconds: 2 },
+    { quiet: true, checkMs: 2000 },
+  ],
+])
+  test(`a listener has the terms of its topic: ${JSON.stringify(answer)}`, async () => {
+    const { client, asked } = clientOf(answer);
+    const given = [];
+    new Topics(client).join("job:j1", { joined: (said) => given.push({ ...said }) });
+    await leap(STEP);
+    asked.state("SUBSCRIBED");
+    await leap(STEP);
+
+    assert.deepEqual(given, [terms]);
+  });
+
+test("a listener that comes while others are told is told once, and nothing of before", async () => {
+  const { client, asked } = clientOf();
+  const topics = new Topics(client);
+  const late = listening();
+  const joins = () => topics.join("job:j1", late.listener);
+  topics.join("job:j1", { joined: joins, message: joins, lost: joins });
+  await leap(STEP);
+
+  asked.state("SUBSCRIBED");
+  await leap(STEP);
+  assert.deepEqual(late.heard.splice(0), ["deaf"]);
+  for (const happens of [
+    () => asked.on.broadcast({ payload: 1 }),
+    () => asked.state("TIMED_OUT"),
+  ]) {
+    joins()();
+    happens();
+    assert.deepEqual(late.heard, []);
+  }
+});
+
 test("a list that was closed during its read joins the topic of no job", async () => {
   const { client, asked } = clientOf();
   let answer;
@@ -320,6 +361,11 @@ test("a topic that someone listens to again is kept, and one who left gets nothi
   topics.join("job:j1", listener("second"));
   await leap(2000);
   assert.deepEqual([heard, asked.left], [["first joined", "second joined"], []]);
+  topics.join("job:j1", listener("third"));
+  state("TIMED_OUT");
+  await leap(STEP);
+  assert.deepEqual(heard.splice(2), ["second lost", "third lost"], "who came meanwhile as well");
+  topics.join("job:j1", listener("fourth"))();
 
   state("CLOSED");
   await leapUntil(() => asked.opened.length === 2, "another channel");
@@ -327,13 +373,15 @@ test("a topic that someone listens to again is kept, and one who left gets nothi
   await leap(STEP);
   state("CHANNEL_ERROR"); // of the channel before
   system({ message: "Replication connection established" });
-  assert.deepEqual(heard.slice(2), ["second lost", "second joined"]);
+  const all = ["second lost", "third lost", "second joined", "third joined"];
+  assert.deepEqual(heard.slice(2), all);
 });
 
 test("a channel that closes is opened again, later each time until it was joined", async (t) => {
-  t.mock.method(Math, "random", () => 0.5);
+  t.mock.method(Math, "random", () => 0);
   const { client, asked } = clientOf();
-  const leave = new Topics(client).join("job:j1", listening().listener);
+  const { heard, listener } = listening();
+  const leave = new Topics(client).join("job:j1", listener);
   await leap(STEP);
   const pause = async () => {
     const { length } = asked.opened;
@@ -345,17 +393,22 @@ test("a channel that closes is opened again, later each time until it was joined
 
   const pauses = [];
   for (let time = 0; time < 7; time += 1) pauses.push(Math.round((await pause()) * 10) / 10);
-  assert.deepEqual(pauses, [0.5, 1, 2, 5, 10, 30, 30]);
+  assert.deepEqual(pauses, [0.4, 0.8, 1.5, 3.8, 7.5, 22.5, 22.5]);
   asked.state("SUBSCRIBED");
   await leap(STEP);
   assert.ok((await pause()) < 1, "a server that was there is soon asked again");
 
   for (let time = 0; time < 3; time += 1) await pause();
   asked.calls = [];
-  asked.state("CLOSED");
+  const { state } = asked;
+  heard.length = 0;
+  state("CLOSED");
+  state("SUBSCRIBED");
+  await leap(STEP);
+  assert.deepEqual(heard, ["lost: closed"], "it is another channel's to say");
   leave();
   await leap(60_000);
-  assert.deepEqual(asked.calls, [], "no one listens any more");
+  assert.deepEqual([asked.calls, asked.left], [[], []], "no one listens any more");
 });
 
 test("a join counts once its follower does, and one refused for its token gets another", async () => {

@@ -406,6 +406,67 @@ test("a watch begins where it is to, and reads a row once that is whole", async 
   }
 });
 
+test("a watch says all that is known of its job, and before that nothing", async () => {
+  const world = new World();
+  const { watch } = unstarted(world);
+  const none = { job: null, status: null, progress: null, error: null, problem: null, events: [] };
+  const not = { isCompleted: false, isFailed: false, isEnded: false, missing: false };
+  const freshness = "catching-up";
+  assert.deepEqual(watch.state, { ...none, ...not, freshness });
+  const { hasGap, heardAll, isLive, isNumbered } = watch;
+  assert.deepEqual([hasGap, heardAll, isLive, isNumbered], [false, true, true, true]);
+
+  await watch.catchUp();
+  assert.deepEqual(watch.state, {
+    ...{ ...none, ...not, freshness, status: "pending" },
+    job: { ...world.job, waiting_for: null },
+  });
+  const progress = { percentage: 4 };
+  const now = (status) => ({ status, progress, error: "no", freshness });
+  for (const [status, known] of [
+    ["processing", {}],
+    ["completed", { isCompleted: true, isEnded: true }],
+    ["failed", { isFailed: true, isEnded: true }],
+    ["cancelled", { isEnded: true }],
+  ]) {
+    world.job = { ...world.job, status, progress, error_message: "no" };
+    await watch.catchUp();
+    const { job, ...state } = watch.state;
+    assert.deepEqual({ ...state, job: null }, { ...none, ...not, ...known, ...now(job.status) });
+    assert.equal(watch.isLive, status === "processing");
+  }
+});
+
+test("a socket is asked for what reads have found since it was there, whatever it repeats", async () => {
+  const world = new World();
+  world.commit("job.created", { status: "pending" });
+  const { watch } = unstarted(world);
+  await watch.catchUp();
+  assert.equal(watch.heardAll, false);
+  watch.onSynced();
+  assert.equal(watch.heardAll, true);
+  for (const seq of [2, 1]) watch.receive({ ...world.events[0], seq });
+  watch.receive({});
+  assert.equal(watch.heardAll, true);
+  watch.onSynced();
+  world.commit("job.leased", { status: "processing" });
+  world.commit("job.log");
+  await watch.catchUp();
+  assert.equal(watch.heardAll, false);
+});
+
+test("a job is cancelled by its function where the page has no other way", async () => {
+  const world = new World();
+  const asked = [];
+  const rpc = async (...given) => (asked.push(given), { data: { id: "j1" } });
+  const client = { schema: (schema) => (asked.push(schema), { rpc }) };
+  const watch = new JobWatch(client, world.reads, world.topics, "j1", { schema: "work" });
+
+  assert.deepEqual(await watch.cancel(), { id: "j1" });
+  assert.deepEqual(asked, ["work", ["cancel_job", { p_job_id: "j1" }]]);
+  assert.equal(watch.state.status, "pending", "it was read");
+});
+
 test("a job that was cancelled is so once that is answered", async () => {
   const cancel = async (id) => {
     await turn();
