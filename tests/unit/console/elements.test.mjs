@@ -99,6 +99,30 @@ test("progress that a message brought is kept over a read that it overtook", asy
   watch.close();
 });
 
+test("a list says what it has and why it has no more, and what is no event changes nothing", async () => {
+  const world = new World();
+  const row = { id: "j1", job_type: "mail", last_seq: 1, status: "pending", finished_at: null };
+  let read = async () => [row];
+  const watch = new JobsWatch(world.topics, "t", () => read(), {});
+  const loading = { jobs: [], isLoading: true, freshness: "catching-up", problem: null };
+  assert.deepEqual([watch.state, watch.hasGap, watch.heardAll], [loading, false, true]);
+  await watch.catchUp();
+  const state = { ...loading, jobs: [row], isLoading: false };
+  assert.deepEqual(watch.state, state);
+
+  watch.receive({ type: "job.leased" });
+  watch.receive({ job_id: "another", seq: 9, type: "job.progress", data: {} });
+  assert.deepEqual([watch.state, watch.hasGap], [state, false]);
+  assert.equal((await watch.refresh(), watch.state.isLoading), false);
+  watch.receive({ job_id: "j1", seq: 2, type: "job.log", data: {} });
+  assert.deepEqual(watch.state.jobs, [{ ...row, last_seq: 2, progress: undefined }]);
+
+  const problem = new Error("away");
+  read = () => Promise.reject(problem);
+  await watch.refresh();
+  assert.equal(watch.state.problem, problem);
+});
+
 test("a change is read until a read that began after it, and what no message said is not heard", async () => {
   const world = new World();
   world.commit("job.leased", { status: "processing", progress: { percentage: 1 } });

@@ -19,14 +19,16 @@ class Session {
       reconnects: 0,
     });
     this.reads = {
-      sessionJobs: async () => {
+      sessionJobs: async (id = "s") => {
+        assert.equal(id, "s");
         if (!this.rows) throw Object.assign(new Error("gone"), { reachable: true, status: 404 });
         return this.rows.map((row) => ({ ...row }));
       },
       events: async (id, seq) => this.events.filter((one) => one.job_id === id && one.seq > seq),
     };
     this.topics = {
-      join: (_topic, listener) => {
+      join: (topic, listener) => {
+        assert.equal(topic, "session:s");
         this.listeners.add(listener);
         queueMicrotask(() => listener.joined(TERMS, false));
         return () => this.listeners.delete(listener);
@@ -217,6 +219,9 @@ test("one read brings every page, and says whether there was news; the newest jo
     watch.state.jobs.map(({ id }) => id),
     ["new", "long"],
   );
+  let reads = 0;
+  session.reads.events = async () => ((reads += 1), []);
+  assert.deepEqual([await watch.catchUp(), reads], [false, 0], "there is nothing to read");
   assert.deepEqual([await watch.catchUp(), watch.hasGap], [false, false]);
 });
 
@@ -248,6 +253,38 @@ test("what is missing is known until it was read, also where the row is from bef
   session.reads.sessionJobs = async () => [{ ...session.rows[0], result: 42 }];
   await watch.catchUp();
   assert.deepEqual([watch.state.jobs[0].result, watch.hasGap], [42, false]);
+});
+
+test("a watch says what is known of its session, and what is no event changes nothing", async () => {
+  const session = new Session();
+  const { watch, told } = unstarted(session);
+  const nothing = { jobs: [], freshness: "catching-up", missing: false, problem: null };
+  assert.deepEqual([watch.state, watch.hasGap, watch.heardAll], [nothing, false, true]);
+  for (const type of ["job.created", "job.leased", "job.log"]) session.commit("old", type);
+  session.events[1] = { ...session.events[1], type: null };
+  await watch.catchUp();
+  assert.deepEqual([told, watch.state.jobs[0].last_seq], [["old 1"], 3]);
+
+  watch.receive({ seq: 4, type: "job.completed" });
+  assert.equal(watch.hasGap, false);
+});
+
+test("what was before a watch without history, and log lines, are not asked of the socket", async () => {
+  const session = new Session();
+  session.commit("old", "job.created");
+  const watch = new SessionWatch(session.reads, session.topics, "s", {});
+  await watch.catchUp();
+  assert.equal(watch.heardAll, true);
+  session.commit("old", "job.log");
+  await watch.catchUp();
+  assert.equal(watch.heardAll, true);
+
+  watch.receive(event("old", 5));
+  watch.onSynced();
+  session.rows[0].last_seq = 5;
+  session.events = [3, 4, 5].map((seq) => event("old", seq));
+  await watch.catchUp();
+  assert.equal(watch.heardAll, true, "the last of them came before");
 });
 
 test("a socket has brought what it was asked for, whatever it repeats", async () => {

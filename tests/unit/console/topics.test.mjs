@@ -279,11 +279,12 @@ test("a list is on the topics of its live jobs, and on none once it is closed", 
   const { client, asked } = clientOf();
   const row = (id) => ({ id, status: "pending", finished_at: null, last_seq: 0 });
   let jobs = ["j1", "j2"].map(row);
-  const filters = [];
+  const [filters, limits] = [[], new Set()];
   client.schema = (schema) => ({
-    rpc: (name, { p_filter }) => {
+    rpc: (name, { p_filter, p_limit }) => {
       assert.equal(schema, "work");
       if (p_filter) filters.push(p_filter);
+      if (p_filter) limits.add(p_limit);
       return { abortSignal: async () => ({ data: name === "list_jobs" ? { jobs } : null }) };
     },
   });
@@ -294,6 +295,7 @@ test("a list is on the topics of its live jobs, and on none once it is closed", 
   await leap(5 * STEP);
   assert.deepEqual(asked.opened, ["workspace:acme", "job:j1", "job:j2"]);
   assert.deepEqual(filters[0], { tag: "import-7", workspace_id: "acme" });
+  assert.deepEqual([...limits], [20]);
 
   jobs = [{ ...jobs[0], status: "completed", finished_at: "2026-11-20T08:00:00Z" }, jobs[1]];
   watch.refresh();
@@ -321,6 +323,13 @@ test("a list is on the topics of its live jobs, and on none once it is closed", 
   await leap(4000);
   assert.deepEqual(new Set(asked.left), new Set(["job:j1", "job:j2", "workspace:acme"]));
   assert.equal(asked.opened.length, 4);
+
+  [jobs, asked.left] = [[row("j4")], []];
+  const short = watchJobs(client, "acme", { schema: "work" });
+  await leap(5 * STEP);
+  short.close();
+  await leap(2000);
+  assert.ok(asked.left.includes("job:j4"), "of a job that still runs");
 });
 
 test("a row is read at once when a message says that it changed", async () => {
@@ -337,7 +346,31 @@ test("a row is read at once when a message says that it changed", async () => {
   await leap(STEP);
 
   assert.equal(reads(), before + 1);
+  assert.equal(asked.followed.find(({ name }) => name === "get_job").p_job_id, "j1");
   watch.close();
+});
+
+test("a list where much happens is read every four tenths of a second, unless it is told otherwise", async () => {
+  for (const [reorder, pause] of [
+    [undefined, 400],
+    [50, 50],
+  ]) {
+    const { client, asked } = clientOf({ jobs: [] });
+    const options = reorder ? { reorder } : {};
+    const watch = watchJobs(client, "acme", options);
+    await leap(STEP);
+    asked.state("SUBSCRIBED");
+    asked.on.system({ message: "Replication connection established" });
+    await leap(1000);
+    const reads = () => asked.followed.filter(({ name }) => name === "list_jobs").length;
+    const before = reads();
+    asked.on.broadcast({ payload: { job_id: "j1", seq: 1, type: "job.leased", data: {} } });
+    await leap(pause - STEP);
+    assert.equal(reads(), before);
+    await leap(2 * STEP);
+    assert.equal(reads(), before + 1);
+    watch.close();
+  }
 });
 
 test("a topic that someone listens to again is kept, and one who left gets nothing", async () => {

@@ -437,6 +437,32 @@ test("a watch says all that is known of its job, and before that nothing", async
   }
 });
 
+test("what is no event among those of a page costs none of the others", async () => {
+  const world = new World();
+  for (let step = 1; step <= 3; step += 1) world.commit("job.progress");
+  world.events[1] = { seq: 2 };
+  const { watch, told } = unstarted(world);
+  await watch.catchUp();
+
+  assert.deepEqual(told, [1, 3]);
+});
+
+test("a job that waits is watched from there, and one deleted while it is read is gone", async () => {
+  const world = new World();
+  world.commit("job.waiting", { status: "waiting" });
+  const { watch } = unstarted(world, { history: false });
+  await watch.catchUp();
+  assert.equal(watch.state.job.waiting_for, null);
+
+  world.commit("job.completed", { status: "completed" });
+  watch.receive(world.events[1]);
+  const { job } = world.reads;
+  let reads = 0;
+  world.reads.job = async () => ((reads += 1) === 1 ? { ...(await job()), last_seq: 1 } : null);
+  await watch.catchUp();
+  assert.deepEqual([reads, watch.state.missing], [2, true]);
+});
+
 test("a socket is asked for what reads have found since it was there, whatever it repeats", async () => {
   const world = new World();
   world.commit("job.created", { status: "pending" });

@@ -21,7 +21,8 @@ class Workspace {
       resets: false,
     });
     this.reads = {
-      feed: async (_id, cursor, limit = 5) => {
+      feed: async (id, cursor, limit = 5) => {
+        assert.equal(id, "w");
         if (!this.reachable) throw new Error("away");
         if (this.resets)
           return {
@@ -40,7 +41,8 @@ class Workspace {
       },
     };
     this.topics = {
-      join: (_topic, listener) => (
+      join: (topic, listener) => (
+        assert.equal(topic, "workspace:w"),
         this.listeners.add(listener),
         () => this.listeners.delete(listener)
       ),
@@ -264,4 +266,58 @@ test("only what no message brought is news of a read, and is asked of the socket
   assert.deepEqual([await watch.catchUp(), watch.heardAll], [true, false]);
   watch.onSynced();
   assert.equal(watch.heardAll, true);
+});
+
+test("an absence of ten pages is told event by event, a longer one is a reason to read again", async () => {
+  const space = new Workspace({ random: randomness(1) });
+  const { watch, told, resyncs } = watching(space, { pollingInterval: 60_000 });
+  await until(() => resyncs.length === 1, "the start");
+  for (let count = 0; count < 50; count += 1) space.commit("unheard");
+  assert.equal(await watch.catchUp(), true);
+  assert.deepEqual([told.length, resyncs], [50, [true]]);
+
+  for (let count = 0; count < 51; count += 1) space.commit("unheard");
+  assert.equal(await watch.catchUp(), true);
+  assert.deepEqual(resyncs, [true, false]);
+  assert.equal(await watch.catchUp(), false, "from now on");
+});
+
+test("a workspace is never at an end, and what is no event is not told", async () => {
+  const space = new Workspace({ random: randomness(1) });
+  const { watch, told } = watching(space, { onResync: undefined });
+  const { hasGap, isNumbered, heardAll, isLive } = watch;
+  assert.deepEqual([hasGap, isNumbered, heardAll, isLive], [false, false, true, true]);
+  assert.deepEqual(watch.state, { freshness: "catching-up", problem: null });
+  await watch.refresh();
+  watch.receive({});
+  space.commit("told");
+  space.log.unshift({});
+  space.log[0].seq = 1;
+  await watch.catchUp();
+  assert.deepEqual(names(told), ["told 1"]);
+});
+
+test("what was told is known for half a minute at least, and forgotten after a whole one", async (t) => {
+  const space = new Workspace({ random: randomness(1) });
+  const { now } = Date;
+  let later = 0;
+  t.mock.method(Date, "now", () => now.call(Date) + later);
+  const watch = new WorkspaceWatch(space.reads, space.topics, "w", {
+    onEvent: ({ seq }) => told.push(seq),
+  });
+  const told = [];
+  open.push(watch);
+  await watch.catchUp();
+  space.commit("told");
+  for (const [wait, times] of [
+    [0, 1],
+    [29_000, 1],
+    [2000, 1],
+    [31_000, 2],
+  ]) {
+    later += wait;
+    await watch.catchUp();
+    watch.receive(space.log[0]);
+    assert.equal(told.length, times, String(later));
+  }
 });
