@@ -17,7 +17,11 @@ beforeEach(() => {
 function watching() {
   const server = { events: [], reads: 0, left: 0, gate: null, refusal: null };
   const channel = {
-    on: (_kind, _filter, listener) => ((server.say = listener), channel),
+    on: (kind, filter, listener) => {
+      assert.deepEqual([kind, filter], ["broadcast", { event: "*" }]);
+      server.say = listener;
+      return channel;
+    },
     subscribe: (listener) => void (server.subscribed = listener),
   };
   const client = {
@@ -53,7 +57,12 @@ test("held back events are caught up with until a read finds nothing more", asyn
 
   server.events = [{ seq: 1 }, { seq: 2 }];
   server.say({ event: "plan_updated", payload: { look_again: true } });
+  assert.equal(said.at(-1), "catching-up", "at once");
+  server.refusal = { status: 503 };
   await leap(150);
+  assert.equal(said.at(-1), "polling");
+  server.refusal = null;
+  await leap(2000);
   assert.deepEqual([seqs, said.at(-1)], [[1, 2], "catching-up"], "more may have been held back");
   server.events.push({ seq: 3 });
   await leap(2000);
@@ -85,6 +94,7 @@ test("events are polled while the topic is not joined, and all pages of them are
   assert.equal(said.at(-1), "polling");
   watch.close();
   const { reads } = server;
+  server.say({ event: "plan_updated", payload: {} });
   await leap(60_000, 1000);
   assert.equal(server.reads, reads);
 });
@@ -112,6 +122,18 @@ test("a message during a read is followed by another, and a watch that is closed
   answer();
   await leap(60_000, 1000);
   assert.deepEqual([seqs, said.length, server.reads, server.left], [[], length, 3, 1]);
+});
+
+test("a read that fails after its watch was closed says nothing", async () => {
+  const { server, said, watch } = watching();
+  let fail;
+  server.gate = new Promise((_, reject) => (fail = reject));
+  await leap(50);
+  watch.close();
+  fail({ status: 503 });
+  await leap(50);
+
+  assert.deepEqual(said, []);
 });
 
 test("an entity that is deleted, or is not there, is gone; one whose stream ended was read", async () => {

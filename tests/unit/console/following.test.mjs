@@ -5,19 +5,21 @@ import { test } from "node:test";
 
 const turn = () => new Promise(setImmediate);
 
+const sheets = [];
 globalThis.CSSStyleSheet = class {
-  replaceSync() {}
+  replaceSync = (text) => sheets.push(text);
 };
 globalThis.HTMLElement = class {
   isConnected = true;
-  attachShadow = () => ({ append() {} });
+  attachShadow = (how) => (this.root = { how, append: (...nodes) => (this.content = nodes) });
   attributes = {};
   getAttribute = (name) => this.attributes[name] ?? null;
   closest = () => this.near ?? null;
 };
-const { define, FollowingElement } = await import(
+const { define, FollowingElement, make, put } = await import(
   "../../../infra/console/lib/jobs/following-element.js"
 );
+const { STYLE, TEXTS } = await import("../../../infra/console/lib/jobs/element-look.js");
 
 /** Names the clients that it follows with, and those that it has let go. */
 class Named extends FollowingElement {
@@ -30,7 +32,7 @@ class Named extends FollowingElement {
   }
 
   get subject() {
-    return ["job"];
+    return [this.of ?? "job"];
   }
 
   follow({ name }) {
@@ -54,6 +56,49 @@ function clientNamed(name) {
   const onAuthStateChange = (listener) => ((client.sign = listener), { data: { subscription } });
   return Object.assign(client, { auth: { onAuthStateChange } });
 }
+
+test("elements have one look, which no policy has to allow, and what they are made with", () => {
+  const [one, other] = [new Named("a", "b"), new Named()];
+
+  assert.deepEqual([one.content, one.root.how], [["a", "b"], { mode: "open" }]);
+  assert.deepEqual([one.root.adoptedStyleSheets.length, sheets], [1, [STYLE]]);
+  assert.equal(one.root.adoptedStyleSheets[0], other.root.adoptedStyleSheets[0]);
+  assert.deepEqual(FollowingElement.observedAttributes, [
+    ...["url", "key", "schema", "label", "compact"],
+    ...Object.keys(TEXTS).map((name) => `text-${name}`),
+  ]);
+  const state = { jobs: [], isLoading: true, freshness: null, problem: null };
+  assert.deepEqual([one.state, one.schema], [state, undefined]);
+});
+
+test("a node has its attributes and content, and without a text it is hidden", () => {
+  const node = {
+    attributes: {},
+    content: [],
+    setAttribute: (of, to) => (node.attributes[of] = to),
+  };
+  node.append = (...nodes) => node.content.push(...nodes);
+  document.createElement = (tag) => Object.assign(node, { tag });
+  make("p", { part: "a", role: undefined }, "b", "c");
+  assert.deepEqual(
+    [node.tag, node.attributes, node.content],
+    ["p", { part: "a", role: "" }, ["b", "c"]],
+  );
+
+  for (const [text, shown] of [
+    ["a", ["a", false]],
+    [null, ["", true]],
+    [false, ["", true]],
+  ]) {
+    put(node, text);
+    assert.deepEqual([node.textContent, node.hidden], shown);
+  }
+  Object.defineProperty(node, "textContent", {
+    get: () => "a",
+    set: assert.fail,
+  });
+  put(node, "a");
+});
 
 test("a client that comes after the one that replaced it is not followed with", async () => {
   const element = new Named();
@@ -84,6 +129,23 @@ test("another person's sign-in begins again, and a fresh token of the same does 
 
   assert.deepEqual([element.closed, element.followed], [["a"], ["a", "a"]]);
   assert.equal(client.left, 1, "it listens once");
+});
+
+test("a person who signs in, and another subject, begin again", async () => {
+  const element = new Named();
+  element.client = clientNamed("a");
+  await turn();
+  for (const session of [null, { user: { id: "ada" } }]) element.client.sign("", session);
+  await turn();
+  assert.equal(element.followed.length, 2);
+
+  element.of = "another";
+  element.changed();
+  await turn();
+  assert.equal(element.followed.length, 3);
+  element.changed();
+  await turn();
+  assert.equal(element.followed.length, 3);
 });
 
 /** Elements of one project, and the clients that were made for them. */
@@ -125,13 +187,19 @@ test("elements of one project share a client, which has the last token that was 
   one.token = "third";
   await turn();
   assert.deepEqual([made.length, one.followed.length, one.closed.length], [2, 2, 1], "signed in");
+  element({ attributes: { url: "http://a", key: "another" } });
+  await turn();
+  assert.equal(made.length, 3);
 });
 
 test("without an address or a key nothing is followed, and what fails is said and tried again", async () => {
   const { element } = pageOf("http://b");
-  const none = element({ attributes: { url: "http://b" } });
-  await turn();
-  assert.deepEqual([none.followed, none.state.isLoading], [[], true]);
+  for (const attributes of [{ url: "http://b" }, { key: "k" }, {}]) {
+    const none = element({ attributes });
+    await turn();
+    assert.deepEqual([none.followed, none.state.isLoading], [[], true]);
+    await none.refresh();
+  }
 
   const { supabase } = globalThis;
   globalThis.supabase = { createClient: () => assert.fail("no client") };

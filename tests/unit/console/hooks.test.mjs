@@ -69,6 +69,7 @@ test("without a job there is none to cancel, also not the one before", async () 
   draw({ cancel });
   const none = draw({ cancel });
   none.cancel();
+  none.refresh();
   await leap(2000, 100);
 
   assert.deepEqual([cancelled, none.status], [["j1"], null]);
@@ -92,7 +93,10 @@ test("an event goes to the page's present listener, and another option begins ag
     draw({ jobId: "j1", ...more });
     assert.equal(of("limit").length, reads + 1);
   }
-  await leap(8000, 100);
+  await leap(1000, 100);
+  message({ payload: { job_id: "j1", seq: 1, type: "job.progress", data: {} } });
+  assert.deepEqual(heard, [1], "no one listens");
+  await leap(7000, 100);
   const reads = of("limit").length;
   await leap(9000, 100);
   assert.ok(of("limit").length - reads <= 2, "as rarely as it is told to");
@@ -105,7 +109,8 @@ test("a list is watched again for another filter, and not for an equal one", asy
   const draw = drawing((hooks) => hooksOf(hooks, () => client, defaults).useJobs);
   const lists = () => of("rpc").filter(([name]) => name === "list_jobs");
 
-  draw("import-7");
+  const nothing = { jobs: [], isLoading: true, freshness: "catching-up", problem: null };
+  assert.deepEqual(draw("import-7"), nothing);
   await leap(300, 100);
   assert.equal(draw("import-7").jobs.length, 1);
   const before = lists().length;
@@ -118,6 +123,10 @@ test("a list is watched again for another filter, and not for an equal one", asy
   assert.deepEqual([...new Set(of("schema").flat())], ["work"]);
   draw("import-7", { status: ["failed"], limit: 5 });
   assert.equal(lists().at(-1)[1].p_limit, 5);
+  draw(undefined, { workspace_id: "ours" });
+  assert.deepEqual(lists().at(-1)[1].p_filter, { workspace_id: "ours" });
+  draw(undefined, { workspace_id: "another" });
+  assert.deepEqual(lists().at(-1)[1].p_filter, { workspace_id: "another" });
   const { length } = lists();
   draw("import-7", { workspace_id: null });
   await leap(300, 100);
@@ -143,8 +152,46 @@ test("a call's own options go before the hook's, and those before the defaults",
   assert.deepEqual(await enqueueing, { id: "j1" });
   assert.equal(draw("mail", options).isEnqueuing, false);
 
+  const { problem } = draw("mail", options);
+  assert.deepEqual([of("eq"), problem], [[["id", "j1"]], null], "it is followed");
   const [[, asked]] = of("rpc");
   assert.deepEqual([asked.p_workspace_id, asked.p_options], ["ours", { tag: "b" }]);
+});
+
+test("a job is followed where the hooks' jobs are, and with the options of the call", async () => {
+  for (const [defaults, schema] of [
+    [{ schema: "work" }, "work"],
+    [undefined, "minutehand"],
+  ]) {
+    const { client, of } = clientOf([{ id: "j1", status: "pending", last_seq: 1 }]);
+    const draw = drawing((hooks) => hooksOf(hooks, client, defaults).useJob);
+    const cancel = async (id) => `${id} cancelled`;
+    draw("j1", { history: true, cancel });
+    await leap(300, 100);
+    const { status, cancel: end } = draw("j1", { history: true, cancel });
+    assert.equal(status, "pending");
+    assert.equal(await end(), "j1 cancelled");
+    assert.deepEqual([...new Set(of("schema").flat())], [schema]);
+    assert.deepEqual(of("eq")[0], ["id", "j1"]);
+    assert.deepEqual(of("gt")[0], ["seq", 0], "with its history");
+    draw.leave();
+  }
+});
+
+test("a job is cancelled by its function where a page says nothing else", async () => {
+  const { client, of } = clientOf([{ id: "j1", status: "pending", last_seq: 0 }]);
+  const draw = drawing((hooks) => makeUseJobStatus(hooks, client));
+  draw({ jobId: "j1" }).cancel();
+  await leap(100, 100);
+
+  const calls = of("rpc").filter(([name]) => name === "cancel_job");
+  assert.deepEqual(calls, [["cancel_job", { p_job_id: "j1" }]]);
+  draw.leave();
+
+  const own = drawing((hooks) => makeUseJobStatus(hooks, client));
+  own({ jobId: "j1", cancel: async (id) => `${id} cancelled` });
+  assert.equal(await own({ jobId: "j1" }).cancel(), "j1 cancelled", "as it began");
+  own.leave();
 });
 
 test("what could not be enqueued is a problem, and no job", async () => {

@@ -63,10 +63,10 @@ for (const [name, read, given, expected, ...request] of [
   ],
   [
     "a session's jobs",
-    (of) => readsOfSession(of, "chat-7").sessionJobs("chat-7"),
+    (of) => readsOfSession(of, "chat-7", "work").sessionJobs("chat-7"),
     rows,
     rows,
-    "GET minutehand jobs?select=*&session_id=eq.chat-7&order=created_at.desc&limit=200",
+    "GET work jobs?select=*&session_id=eq.chat-7&order=created_at.desc&limit=200",
   ],
   [
     "a workspace's feed",
@@ -242,3 +242,13 @@ for (const [status, reachable] of [
     await assert.rejects(readsOf(client).job("j1"), { name: "QueueError", status, reachable });
     assert.equal(asked.length, 1);
   });
+
+test("a read ends after ten seconds, also through a client that repeats nothing by itself", async (t) => {
+  const timeouts = t.mock.method(AbortSignal, "timeout").mock;
+  const query = { abortSignal: async (signal) => ({ data: signal }) };
+  const client = { schema: () => ({ rpc: () => query }) };
+
+  const signal = await reads.call(client, undefined, "get_job", {});
+
+  assert.deepEqual([signal, timeouts.calls[0].arguments], [timeouts.calls[0].result, [10_000]]);
+});

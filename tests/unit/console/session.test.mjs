@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { SessionWatch } from "../../../infra/console/lib/jobs/watch-session.js";
+import { SessionWatch, watchSession } from "../../../infra/console/lib/jobs/watch-session.js";
 import { TERMS, until } from "./world.mjs";
 
 /** Nothing is found by waiting for the next read in silence. */
@@ -266,7 +266,25 @@ test("a watch says what is known of its session, and what is no event changes no
   assert.deepEqual([told, watch.state.jobs[0].last_seq], [["old 1"], 3]);
 
   watch.receive({ seq: 4, type: "job.completed" });
-  assert.equal(watch.hasGap, false);
+  watch.receive(event("old", 4));
+  watch.receive(event("old", 5, "job.leased"));
+  assert.equal(watch.hasGap, false, "a message says it all");
+  watch.receive(event("old", 6, "job.completed"));
+  assert.equal(watch.hasGap, true, "but for the result");
+});
+
+test("a session is read at once, where its jobs are and with what its guest may ask", async () => {
+  const asked = [];
+  const answer = { abortSignal: async () => ({ data: { jobs: [] } }) };
+  const rpc = (name, values) => (asked.push([name, values]), answer);
+  const client = { schema: (schema) => (asked.push(schema), { rpc }), realtime: {} };
+  client.realtime.setAuth = () => new Promise(() => {});
+  const watch = watchSession(client, "guest_7", { schema: "work" });
+  await watch.refresh();
+  watch.close();
+
+  const first = ["work", ["guest_session_jobs", { p_session_id: "guest_7" }]];
+  assert.deepEqual(asked.slice(0, 2), first);
 });
 
 test("what was before a watch without history, and log lines, are not asked of the socket", async () => {

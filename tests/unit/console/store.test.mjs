@@ -191,7 +191,10 @@ test("events are followed by one read soon after, which waits for one under way"
   let isClosed = false;
   const read = { isLoading: true, refresh: () => (refreshed += 1) };
   const start = (given) => ((watch = given), { close: () => (isClosed = true) });
-  const component = mounted(() => useWatched(read, start, []));
+  let present = { isLoading: false, refresh: () => assert.fail("it was drawn again since") };
+  const component = mounted(() => useWatched(present, start, []));
+  present = read;
+  component.draw();
   assert.equal(component.shown, "catching-up");
   watch.onChange({ freshness: "live" });
   assert.equal(component.shown, "live");
