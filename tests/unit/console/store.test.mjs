@@ -33,7 +33,8 @@ Object.assign((globalThis.preactHooks = { ...globalThis.preactHooks }), {
 const { createStore, isAway, isPassing, keptChoice, usePolling, useRead, useStore } = await import(
   "../../../infra/console/lib/store.js"
 );
-const { useWatched } = await import("../../../infra/console/lib/live.js");
+const { useLivePages, useWatched } = await import("../../../infra/console/lib/live.js");
+const { connect } = await import("../../../infra/console/api.js");
 
 /** What a component shows that uses `use`, until it is gone. */
 function mounted(use) {
@@ -69,9 +70,13 @@ test("a store tells of each change until one leaves, and of none that changes no
   store.set((now) => now + 1);
   store.set(3);
   leave();
+  const late = store.subscribe(() => store.subscribe(() => told.push("late")));
   store.set(4);
 
   assert.deepEqual([told, store.get()], [[2, 3], 4]);
+  late();
+  store.set(5);
+  assert.deepEqual(told, [2, 3, "late"], "from the next change on");
 });
 
 test("a choice is kept in this browser, and one that is not offered is the first", () => {
@@ -102,12 +107,33 @@ test("a component shows what a store holds, also what changed while it was drawn
   assert.equal(shown.shown, 3);
 });
 
+test("a component is drawn once for a change, and listens once to each store that it shows", () => {
+  const subscribed = [];
+  const storeOf = (value) => {
+    const store = createStore(value);
+    const subscribe = (listener) => (subscribed.push(value), store.subscribe(listener));
+    return { ...store, subscribe };
+  };
+  let store = storeOf("a");
+  let draws = 0;
+  const component = mounted(() => ((draws += 1), useStore(store)));
+  assert.equal(draws, 1);
+  component.draw();
+  store.set("b");
+  assert.deepEqual([component.shown, draws, subscribed], ["b", 3, ["a"]]);
+
+  store = storeOf("c");
+  component.draw();
+  store.set("d");
+  assert.deepEqual([component.shown, subscribed], ["d", ["a", "c"]]);
+});
+
 /** A component that reads what the test answers. */
 function reading(inputs = ["a"]) {
   const asked = [];
   const read = (signal) =>
     new Promise((resolve, reject) => asked.push({ signal, resolve, reject, input: inputs[0] }));
-  const component = mounted(() => useRead(read, inputs));
+  const component = mounted(() => useRead(read, [...inputs]));
   const state = () => {
     const { value, error, isLoading, isStale } = component.shown;
     return [value, error?.status ?? null, isLoading, isStale];
@@ -119,6 +145,7 @@ function reading(inputs = ["a"]) {
 test("what was read is shown while it is read again, and as stale where that fails", async () => {
   const { component, state, answer } = reading();
   assert.deepEqual(state(), [undefined, null, true, false]);
+  assert.equal(component.shown.error, null);
   await answer("reject", { status: 403 });
   assert.deepEqual(state(), [undefined, 403, false, false]);
   component.shown.refresh();
@@ -137,19 +164,24 @@ test("a server that is away is asked again after five seconds, one that refuses 
   assert.equal(asked.length, 1);
   await leap(200);
   assert.equal(asked.length, 2);
+  await answer("reject", { status: 503 });
+  await leap(5100);
+  assert.equal(asked.length, 3);
   await answer("reject", { status: 403 });
   await leap(10_000);
-  assert.equal(asked.length, 2);
+  assert.equal(asked.length, 3);
 
   component.shown.refresh();
   await answer("reject", { status: 503 });
   component.leave();
   await leap(10_000);
-  assert.equal(asked.length, 3, "no one shows it");
+  assert.equal(asked.length, 4, "no one shows it");
 });
 
 test("an answer for what is not shown any more is dropped", async () => {
-  const { asked, component, inputs, state } = reading();
+  const { asked, component, inputs, state, answer } = reading();
+  await answer("resolve", "of a");
+  component.shown.refresh();
   for (const [end, input] of [
     ["resolve", "b"],
     ["reject", "c"],
@@ -162,15 +194,20 @@ test("an answer for what is not shown any more is dropped", async () => {
     await leap(6000);
     assert.deepEqual([state(), asked.at(-1).input], [[undefined, null, true, false], input]);
   }
-  assert.equal(asked.length, 3);
+  assert.equal(asked.length, 4);
 });
 
 test("a page is read again every so often: not while it is hidden, nor during a read", async () => {
   let refreshed = 0;
   const read = { isLoading: false, refresh: () => (refreshed += 1) };
   const inputs = [1000];
-  const component = mounted(() => usePolling(read, inputs[0]));
-  await leap(2500);
+  let present = { isLoading: false, refresh: () => assert.fail("it was drawn again since") };
+  const component = mounted(() => usePolling(present, inputs[0]));
+  present = read;
+  for (let draw = 0; draw < 5; draw += 1) {
+    component.draw();
+    await leap(500);
+  }
   assert.equal(refreshed, 2);
   document.visibilityState = "hidden";
   await leap(1000);
@@ -213,6 +250,54 @@ test("events are followed by one read soon after, which waits for one under way"
   component.leave();
   await leap(1000);
   assert.deepEqual([refreshed, isClosed], [2, true]);
+});
+
+test("pages of a workspace are added on demand, and all are read again when a job changes", async () => {
+  const topics = [];
+  let say;
+  const channel = { on: (kind, _, take) => kind === "broadcast" && (say = take), subscribe() {} };
+  const rpc = () => ({ abortSignal: async () => ({ data: { events: [], cursor: "c" } }) });
+  const client = {
+    realtime: { setAuth: async () => {} },
+    channel: (topic) => (topics.push(topic), channel),
+    removeChannel: async () => {},
+    schema: () => ({ rpc }),
+  };
+  connect(client, { api: "http://api.test" });
+  let asked = [];
+  const nextOf = { first: "second", second: "third" };
+  const list = async (workspace, after = "first", signal = null) => {
+    asked.push([workspace, after, signal?.aborted]);
+    return { after, next: nextOf[after] };
+  };
+  let workspace = "acme";
+  const component = mounted(() => useLivePages(workspace, list));
+  const pages = () => component.shown.value.map(({ after }) => after);
+  assert.equal(component.shown.more, null);
+  await leap(10);
+  assert.deepEqual([pages(), component.shown.freshness], [["first"], "catching-up"]);
+  for (const all of [
+    ["first", "second"],
+    ["first", "second", "third"],
+  ]) {
+    component.shown.more();
+    await leap(10);
+    assert.deepEqual(pages(), all);
+  }
+  assert.equal(component.shown.more, null, "there is no other");
+
+  await leap(1000);
+  asked = [];
+  say({ payload: { job_id: "j1", seq: 1, type: "job.leased", data: {} } });
+  await leap(500);
+  const all = ["first", "second", "third"].map((after) => ["acme", after, false]);
+  assert.deepEqual(asked, all);
+  workspace = "other";
+  component.draw();
+  await leap(10);
+  assert.equal(asked.at(-1)[0], "other");
+  assert.deepEqual(topics, ["workspace:acme", "workspace:other"]);
+  component.leave();
 });
 
 test("what is unavailable or asks to wait is asked again, a refusal is not", () => {

@@ -3,6 +3,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { JobWatch } from "../../../infra/console/lib/jobs/watch-job.js";
+import { isOffline } from "../../../infra/console/lib/jobs/wakes.js";
 import { turn, until, World } from "./world.mjs";
 
 const listeners = {};
@@ -13,7 +14,7 @@ const navigator = { onLine: true };
 const requestAnimationFrame = (run) => document.visibilityState === "visible" && setImmediate(run);
 const page = { addEventListener, document, navigator, requestAnimationFrame };
 for (const [name, value] of Object.entries(page))
-  Object.defineProperty(globalThis, name, { value });
+  Object.defineProperty(globalThis, name, { value, configurable: true });
 const happens = (name) => listeners[name].forEach((run) => run());
 
 test("each moment at which a page may have missed something is a read, and offline is said", async () => {
@@ -47,4 +48,18 @@ test("each moment at which a page may have missed something is a read, and offli
   navigator.onLine = true;
   assert.equal(watch.freshness, "live");
   watch.close();
+});
+
+test("only a page knows that it is offline, and one without a navigator does not", () => {
+  navigator.onLine = false;
+  for (const [name, isKnown] of [
+    ["navigator", false],
+    ["document", false],
+    ["nothing", true],
+  ]) {
+    const before = globalThis[name];
+    if (before) Object.defineProperty(globalThis, name, { value: undefined, configurable: true });
+    assert.equal(isOffline(), isKnown, `without ${name}`);
+    if (before) Object.defineProperty(globalThis, name, { value: before, configurable: true });
+  }
 });
