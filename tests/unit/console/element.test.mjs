@@ -133,6 +133,7 @@ test("the lines of a log are added as they come, each once, and none of the job 
   assert.deepEqual([asked, parts.log.hidden], [[], false]);
   parts.log.open = true;
   parts.log.dispatchEvent({ type: "toggle" });
+  assert.equal(asked.length, 1, "once it is open");
   show({ last_seq: 1 });
   show({ last_seq: 2 });
   assert.deepEqual(
@@ -195,7 +196,8 @@ test("an error is shown where it counts, the next run where it is late, and a re
     [{ state: "running", status: "processing" }, null, false],
   ]) {
     show({ ...job, error_message: "no", next_run_at });
-    assert.deepEqual([shown("error"), shown("next") !== null], [error, isLate], job.state);
+    const next = isLate ? `Next run: ${new Date(next_run_at).toLocaleString("en")}` : null;
+    assert.deepEqual([shown("error"), shown("next")], [error, next], job.state);
   }
   assert.deepEqual([shown("label"), shown("state")], ["Mine", "Running"]);
 
@@ -217,4 +219,129 @@ test("a row that a list gives is shown as it is, and followed while it asks", ()
   element.job = { id: "j1", ...asking("colour") };
   element.draw();
   assert.deepEqual([element.subject, parts.question.hidden, asked], [["j1"], true, []]);
+  delete element.attributes["job-id"];
+  element.draw();
+  assert.deepEqual(
+    [element.subject, parts.question.hidden],
+    [null, false],
+    "there is no other row",
+  );
+});
+
+test("its parts are what they are to a keyboard and to who listens, and may be styled by name", () => {
+  const { parts } = showing();
+  const tags = {
+    p: "label percentage message asked announcement",
+    small: "freshness next until",
+    em: "problem error refused",
+    div: "track bar options lines",
+    section: "section",
+    header: "header",
+    strong: "state",
+    form: "question",
+    details: "log",
+    summary: "summary",
+  };
+  for (const [tag, names] of Object.entries(tags))
+    for (const name of names.split(" ")) assert.equal(parts[name].tag, tag, name);
+  const roles = {
+    section: { tabindex: "-1" },
+    track: { role: "progressbar" },
+    asked: { id: "asked" },
+    options: { role: "group", "aria-labelledby": "asked" },
+    refused: { role: "alert" },
+    lines: { role: "log", "aria-live": "off", tabindex: "0" },
+    announcement: { role: "status" },
+    error: {},
+  };
+  for (const [part, attributes] of Object.entries(roles))
+    assert.deepEqual(parts[part].attributes, { part, ...attributes });
+  const { observedAttributes } = JobElement;
+  assert.ok(["url", "compact", "job-id"].every((name) => observedAttributes.includes(name)));
+});
+
+test("what is shown has words, for the eye and for who listens", () => {
+  const { element, parts, show } = showing();
+  const words = (...names) =>
+    names.map((name) => (parts[name].hidden ? null : textOf(parts[name])));
+  show(null);
+  assert.deepEqual(words("state", "label", "freshness"), ["Loading", null, "Live"]);
+  assert.equal(parts.section.className, "");
+  show({ state: "running", job_type: "mail", progress: { percentage: 40 } });
+  assert.deepEqual(words("state", "label", "announcement"), ["Running", "mail", "Running"]);
+  assert.deepEqual([parts.section.className, parts.track.ariaLabel], ["running", "Progress"]);
+  assert.deepEqual([parts.track.ariaValueText, words("summary")], ["40%", ["Log"]]);
+  show(null, { problem: { message: "no" }, freshness: null });
+  assert.deepEqual(words("state", "problem", "freshness"), [null, "no", null]);
+  element.jobId = null;
+  assert.deepEqual([element.jobId, element.subject], ["", null]);
+});
+
+test("a question says until when, and what was refused of another is forgotten", async () => {
+  const { parts, asked, show } = showing();
+  const until = "2026-11-20T08:00:00Z";
+  const { state, waiting_for: wait } = asking("colour");
+  show({ state, waiting_for: { ...wait, until } });
+  assert.equal(textOf(parts.announcement), "Suspended: Which colour?");
+  assert.equal(
+    textOf(parts.until),
+    `Without an answer it continues: ${new Date(until).toLocaleString("en")}`,
+  );
+  const [input, send] = parts.options.children;
+  const label = { "aria-label": "Your answer", placeholder: "Your answer" };
+  assert.deepEqual(input.attributes, { part: "input", ...label });
+  assert.deepEqual([send.attributes, textOf(send)], [{ part: "send" }, "Answer"]);
+
+  input.value = "red";
+  parts.question.dispatchEvent({ type: "submit", preventDefault() {} });
+  await asked[0].answer(null, { message: "no" });
+  assert.equal(textOf(parts.refused), "no");
+  show({ state, waiting_for: { kind: "ask", question: { size: 1 }, options: ["S"] } });
+  assert.deepEqual([parts.refused.hidden, parts.until.hidden], [true, true]);
+  assert.equal(textOf(parts.asked), '{"size":1}');
+  assert.deepEqual(parts.options.children[0].attributes, { part: "option", type: "button" });
+});
+
+test("who was about to answer is not lost when the question goes", () => {
+  const { parts, show } = showing();
+  let focused = 0;
+  parts.section.focus = () => (focused += 1);
+  for (const [isInside, times] of [
+    [false, 0],
+    [true, 1],
+  ]) {
+    show(asking("colour"));
+    parts.question.contains = () => isInside;
+    show(asking("size"));
+    show({ state: "running" });
+    assert.equal(focused, times);
+  }
+});
+
+test("without a client nothing can be answered", async () => {
+  const element = new JobElement();
+  await element.answer("red");
+
+  assert.equal(namedIn(element).refused.hidden, false, "nothing was said either");
+});
+
+test("a line of a log has its time and its level", async () => {
+  const { parts, asked, show } = showing();
+  parts.log.open = true;
+  show({ last_seq: 1 });
+  const created_at = "2026-11-20T08:00:00Z";
+  const lines = ["info", "error"].map((log_level, at) => ({ id: 2 - at, log_level, created_at }));
+  await asked[0].answer(lines);
+
+  const time = new Date(created_at).toLocaleTimeString("en");
+  assert.deepEqual(
+    parts.lines.children.map(({ tag, attributes, children: [begin] }) => [
+      ...[tag, attributes, begin.tag, begin.attributes, textOf(begin)],
+    ]),
+    [
+      ["p", { part: "line", class: "error" }, "small", { part: "time" }, `${time} error`],
+      ["p", { part: "line", class: "info" }, "small", { part: "time" }, time],
+    ],
+  );
+  assert.equal(parts.lines.ariaLabel, "Log");
 });

@@ -2,8 +2,9 @@
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import "./nodes.mjs";
+import { namedIn } from "./nodes.mjs";
 
+const { JobElement } = await import("../../../infra/console/lib/element.js");
 const { JobsElement } = await import("../../../infra/console/lib/elements.js");
 
 const job = (id) => ({ id, job_type: `type of ${id}` });
@@ -40,6 +41,31 @@ test("a list has a line for each job, in order, and keeps the lines that stay", 
   assert.deepEqual([lines[0].attributes.label, lines[1].attributes.label], ["mine", "type of c"]);
 });
 
+test("a list and its lines may be styled by name, and it is drawn again for each attribute", () => {
+  const { element, show } = showing({ "workspace-id": "acme" });
+  const [line] = show({ jobs: [job("a")] }).lines;
+  assert.deepEqual(
+    element.children.map(({ tag, attributes }) => [tag, attributes]),
+    [
+      ["small", { part: "freshness" }],
+      ["p", { part: "problem", role: "status" }],
+      ["ul", { part: "list" }],
+    ],
+  );
+  assert.deepEqual([line.tag, line.parentNode.tag], ["minutehand-job", "li"]);
+  assert.equal("schema" in line.attributes, false);
+  const parts = line.attributes.exportparts.split(",");
+  const others = ["announcement", "undefined"];
+  for (const name of Object.keys(namedIn(new JobElement())))
+    assert.ok(others.includes(name) || parts.includes(name), name);
+  for (const name of ["option", "input", "send", "line", "time"]) assert.ok(parts.includes(name));
+  const observed = JobsElement.observedAttributes;
+  const shared = ["url", "key", "schema", "label", "compact", "text-empty"];
+  for (const name of [...shared, "workspace-id", "tag", "type", "limit"])
+    assert.ok(observed.includes(name), name);
+  assert.equal(line.texts.empty, "No jobs yet");
+});
+
 test("a list says that it is loading or empty, and shows nothing to who may not see it", () => {
   const { show } = showing({ "workspace-id": "acme" });
   assert.equal(show({ isLoading: true }).note.textContent, "Loading");
@@ -51,6 +77,21 @@ test("a list says that it is loading or empty, and shows nothing to who may not 
   assert.deepEqual([failing.ids, failing.note.textContent], [["a"], "away"]);
   const forbidden = show({ jobs, problem: { status: 403 } });
   assert.deepEqual([forbidden.ids, forbidden.note.textContent], [[], "You may not see this."]);
+});
+
+test("a list is drawn when what it follows changes", async (t) => {
+  t.mock.timers.enable({ apis: ["setTimeout"] });
+  const { element } = showing({ "workspace-id": "acme" });
+  let draws = 0;
+  element.draw = () => (draws += 1);
+  const rpc = () => ({ abortSignal: async () => ({ data: { jobs: [job("a")] } }) });
+  const realtime = { setAuth: () => new Promise(() => {}) };
+  const watch = element.follow({ schema: () => ({ rpc }), realtime });
+  await watch.refresh();
+  t.mock.timers.tick(300);
+  watch.close();
+
+  assert.equal(draws, 1);
 });
 
 test("a list follows what its attributes choose of a workspace", async () => {
