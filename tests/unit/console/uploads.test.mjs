@@ -83,6 +83,22 @@ test("a page's error at the end of an upload is the page's to see", async (t) =>
   assert.deepEqual([errors, uploads.get(), left()], [["drawing"], [], ["torn"]]);
 });
 
+test("an upload that is given up while the server is asked about it is not completed", async () => {
+  globalThis.localStorage = browserStorage();
+  localStorage.setItem(`${PLACE}whole`, JSON.stringify(kept("whole")));
+  const asked = [];
+  let answer;
+  const found = new Promise((resolve) => (answer = resolve));
+  const request = async (method) => (asked.push(method), method === "GET" ? found : null);
+  const uploads = uploadsAt("/u", { request });
+  const recalled = uploads.recall("ada");
+  await uploads.abort("whole");
+  answer({ size_bytes: 20, part_bytes: 10, part_count: 2, missing: [] });
+  await recalled;
+
+  assert.deepEqual([asked, uploads.get(), left()], [["GET", "DELETE"], [], []]);
+});
+
 test("another file than the one that was begun is refused", async () => {
   const { uploads } = uploadsOf([kept("half")], { half: [2] });
   const right = { name: "a.mp4", size: 20, lastModified: 1 };
@@ -381,6 +397,17 @@ for (const [name, refusal, pauses, problem] of [
 
     assert.deepEqual([pausesOf(times), one().problem], [pauses, problem]);
   });
+
+test("a pause ends the call that is under way, and says no problem", async (t) => {
+  madeUp(t);
+  const { server, uploads, one } = sending();
+  server.refuse = (asked) => asked === "GET /u/a" && new Promise(() => {});
+  await uploads.begin(server.file, {});
+  await leapUntil(() => server.asked.includes("GET /u/a"), "the call");
+  assert.equal(server.signal.aborted, false);
+  uploads.pause("a");
+  assert.deepEqual([server.signal.aborted, one().state, one().problem], [true, "paused", null]);
+});
 
 test("what is given up is thrown away at the server too, and kept where that fails", async () => {
   const { server, uploads } = sending();
