@@ -8,7 +8,7 @@ import "./page.mjs";
 
 const { connect } = await import("../../../infra/console/api.js");
 const { JobList } = await import("../../../infra/console/lib/job-list.js");
-const { OperatorList } = await import("../../../infra/console/lib/operator-list.js");
+const { OperatorList, UNREAD } = await import("../../../infra/console/lib/operator-list.js");
 
 /** Jobs newest first, as the database holds them; `refuse` makes the next answer an error. */
 let jobs = [];
@@ -39,6 +39,8 @@ async function answer(url, body) {
     const page = jobs.slice(from, from + Number(url.searchParams.get("limit")));
     return { jobs: page, more: from + page.length < jobs.length, next_cursor: null };
   }
+  if (url.pathname.endsWith("/rest/v1/jobs"))
+    return jobs.filter(({ id }) => url.searchParams.get("id").includes(id));
   if (url.pathname === "/api/jobs") {
     const page = pageAfter(url.searchParams.get("cursor"), Number(url.searchParams.get("limit")));
     return { jobs: page.jobs, next_cursor: page.next };
@@ -260,6 +262,76 @@ test("a row that fits no more goes, and a list that is closed leaves its topic a
   assert.deepEqual([left, asked], [["workspace:acme"], []]);
 });
 
+test("of all workspaces what the address asks for is asked, and all are counted", async (t) => {
+  const bodies = [];
+  t.mock.method(globalThis, "fetch", (given, options) => {
+    bodies.push([new URL(given).pathname.split("/").at(-1), JSON.parse(options.body)]);
+    return answerAtOnce(given, options);
+  });
+  const filter = {
+    state: "failed",
+    workspace_id: "acme",
+    job_type: "mail",
+    queue: "q",
+    search: "x",
+  };
+  const states = [];
+  const list = new OperatorList({ ...filter, sort: "age", tag: "a" }, (state) =>
+    states.push(state),
+  );
+  assert.deepEqual(list.state, UNREAD);
+  assert.deepEqual(UNREAD, {
+    ...{ rows: [], counts: null, isLoading: true, isLoadingMore: false, isAll: false, error: null },
+    ...{ newer: 0, missed: 0, freshness: "catching-up", isPaused: false },
+  });
+  await list.load();
+
+  const page = { p_cursor: null, p_limit: 100 };
+  const expected = [
+    ["operator_jobs", { p_filter: { ...filter, state: ["failed"] }, ...page }],
+    ["operator_counts", {}],
+  ];
+  assert.deepEqual(bodies, expected);
+  const { rows, counts, ...rest } = states.at(-1);
+  assert.deepEqual([rows.length, counts], [100, { states: { queued: 250 }, at_least: [] }]);
+  const loaded = { ...UNREAD, isLoading: false, freshness: "polling" };
+  assert.deepEqual({ ...loaded, ...rest }, loaded);
+  assert.equal(states.find(({ isLoadingMore }) => isLoadingMore).isLoading, true);
+  list.close();
+  list.pause();
+  assert.equal(states.at(-1).isPaused, false, "a list that is closed says nothing more");
+});
+
+test("the list of all workspaces says whether the server is away or refuses, and is not read twice at once", async (t) => {
+  let status = 503;
+  let reads = 0;
+  t.mock.method(globalThis, "fetch", async (given, options) => {
+    if (given.includes("operator_jobs")) reads += 1;
+    if (status !== 200) return Response.json({ message: "no" }, { status });
+    return answerAtOnce(given, options);
+  });
+  const list = new OperatorList({}, () => {});
+  for (const [refusal, freshness] of [
+    [503, "offline"],
+    [403, "polling"],
+  ]) {
+    status = refusal;
+    await list.load();
+    assert.deepEqual([list.state.error.status, list.state.freshness], [status, freshness]);
+    assert.deepEqual([list.state.isLoading, list.state.isLoadingMore], [false, false]);
+  }
+  status = 200;
+  await list.load();
+  assert.equal(list.state.error, null);
+  reads = 0;
+  await Promise.all([list.refresh(), list.refresh(), list.more()]);
+  assert.equal(reads, 1);
+  jobs = [];
+  await list.refresh();
+  assert.deepEqual([list.state.rows, list.state.isAll], [[], true]);
+  list.close();
+});
+
 test("the list of all workspaces is read while it is seen and not paused, and no longer", async (t) => {
   t.mock.timers.enable({ apis: ["setInterval"] });
   t.mock.method(globalThis, "fetch", answerAtOnce);
@@ -282,4 +354,187 @@ test("the list of all workspaces is read while it is seen and not paused, and no
   assert.equal(await readIn(0), true);
   list.close();
   assert.equal(await readIn(9000), false);
+});
+
+let workspaces = 0; // a topic of its own each
+
+/** A list that is started, on a channel that the test speaks on, in time that it makes up. */
+async function started(t, filter = {}) {
+  t.mock.timers.enable({ apis: ["setTimeout"] });
+  const feed = { calls: [], isSilent: false, refusal: null };
+  t.mock.method(globalThis, "fetch", async (given, options) => {
+    const url = new URL(given);
+    const name = url.pathname.split("/").at(-1);
+    feed.calls.push([name, Object.fromEntries(url.searchParams)]);
+    if (name === "event_feed" && feed.isSilent) return new Promise(() => {});
+    if (feed.refusal) return Response.json({ error: "no" }, { status: feed.refusal });
+    return answerAtOnce(given, options);
+  });
+  client.realtime.setAuth = async () => {};
+  client.removeChannel = async () => {};
+  client.channel = (topic) => ({ topic, on: (...of) => (feed.say ??= of[2]), subscribe() {} });
+  const list = new JobList(`acme-${(workspaces += 1)}`, filter, () => {});
+  const pass = async (ms) => {
+    t.mock.timers.tick(ms);
+    for (let turns = 0; turns < 30; turns += 1) await new Promise(setImmediate);
+  };
+  const reads = (name = "jobs") => feed.calls.filter(([called]) => called === name);
+  let seq = 1;
+  const happens = (id, type, data = {}) =>
+    feed.say({ payload: { job_id: id, seq: (seq += 1), type, data, at: "2026-11-20" } });
+  return { list, feed, pass, reads, happens };
+}
+/** The same once it has its first page and counts. */
+async function shown(t, filter) {
+  const made = await started(t, filter);
+  made.list.start();
+  await turnsUntil(() => made.list.state.rows.length > 0 && made.feed.say);
+  await made.pass(0);
+  await turnsUntil(() => made.list.state.counts);
+  await made.pass(2000);
+  made.feed.calls = [];
+  return made;
+}
+
+test("a list is read once its feed has begun, or after a while without it, and once", async (t) => {
+  const { list, feed, pass, reads } = await started(t);
+  feed.isSilent = true;
+  list.start();
+  await pass(1490);
+  assert.equal(reads().length, 0);
+  await pass(10);
+  await turnsUntil(() => list.state.rows.length === 100);
+  await pass(5000);
+  assert.equal(reads().length, 1);
+  list.close();
+});
+
+test("what happens to a row on screen is shown at once and read soon, off screen it is only shown", async (t) => {
+  const { list, pass, reads, happens } = await shown(t);
+  const [{ id }, other] = list.state.rows;
+  list.watchVisible(() => [id]);
+  jobs[0] = job(250, { status: "processing", last_seq: 9, glimpse: "whole" });
+  happens(id, "job.leased", { status: "processing" });
+  happens(other.id, "job.leased", { status: "processing" });
+  await pass(100);
+  const statuses = list.state.rows.slice(0, 3).map(({ status }) => status);
+  assert.deepEqual(statuses, ["processing", "processing", "pending"]);
+  assert.equal(reads().length, 0);
+  await pass(100);
+  await turnsUntil(() => list.state.rows[0].glimpse === "whole");
+  assert.deepEqual(
+    reads().map(([, { id: ids }]) => ids),
+    [`in.(${id})`],
+  );
+  await pass(5000);
+  assert.equal(reads().length, 1);
+
+  document.visibilityState = "hidden";
+  happens(id, "job.progress");
+  await pass(900);
+  assert.equal(reads().length, 1, "no one sees it");
+  document.visibilityState = "visible";
+  await pass(1000);
+  assert.equal(reads().length, 2);
+  list.close();
+});
+
+test("new jobs come in while the top is on screen, else they are offered", async (t) => {
+  const { list, pass, reads, happens } = await shown(t);
+  list.watchVisible(() => ["job-0100"]);
+  jobs = [job(251), ...jobs];
+  happens("job-0251", "job.created", { status: "pending" });
+  happens("job-0252", "job.leased", { status: "processing" });
+  await pass(1000);
+  assert.deepEqual([list.state.newer, reads().length], [1, 0]);
+
+  list.watchVisible(() => ["job-0250"]);
+  happens("job-0253", "job.created", { status: "pending" });
+  assert.equal(list.state.newer, 2);
+  await pass(190);
+  assert.equal(reads().length, 0);
+  await pass(10);
+  await turnsUntil(() => list.state.rows[0].id === "job-0251");
+  assert.equal(list.state.newer, 0);
+  list.close();
+});
+
+for (const [filter, type, data, fits] of [
+  [{}, "job.created", { status: "pending" }, true],
+  [{}, "job.leased", { status: "processing" }, false],
+  [{ job_type: "mail" }, "job.created", { status: "pending", job_type: "mail" }, true],
+  [{ job_type: "mail" }, "job.created", { status: "pending", job_type: "call" }, false],
+  [{ job_type: "mail" }, "job.created", { status: "pending" }, true],
+  [{ state: "running" }, "job.leased", { status: "processing" }, true],
+  [{ state: "running" }, "job.created", { status: "pending" }, false],
+  [{ state: "queued" }, "job.retried", { status: "pending" }, true],
+])
+  test(`a job may belong to a list: ${JSON.stringify([filter, type, data])}`, async (t) => {
+    jobs = newestFirst(3).map((one) => ({
+      ...one,
+      status: filter.state === "running" ? "processing" : "pending",
+    }));
+    const { list, happens } = await shown(t, filter);
+    happens("new", type, data);
+    assert.equal(list.state.newer, fits ? 1 : 0);
+    list.close();
+  });
+
+test("states are counted at first at once, then once for many events", async (t) => {
+  const { list, pass, reads, happens } = await shown(t);
+  for (let count = 0; count < 5; count += 1) happens("other", "job.progress");
+  await pass(1190);
+  assert.equal(reads("count_jobs").length, 0);
+  await pass(10);
+  assert.equal(reads("count_jobs").length, 1);
+  await pass(5000);
+  assert.equal(reads("count_jobs").length, 1);
+  list.close();
+});
+
+test("a refusal is not repeated, and what a pause missed is counted and read after it", async (t) => {
+  const { list, feed, pass, reads, happens } = await shown(t);
+  feed.refusal = 403;
+  await list.refresh();
+  assert.equal(list.state.error.status, 403);
+  feed.refusal = null;
+  await pass(6000);
+  assert.equal(reads().length, 1);
+  feed.refusal = 503;
+  await list.refresh();
+  feed.refusal = null;
+  await pass(4990);
+  assert.equal(reads().length, 2);
+  await pass(10);
+  await turnsUntil(() => list.state.error === null);
+  assert.equal(reads().length, 3);
+
+  list.pause();
+  for (let count = 0; count < 3; count += 1) happens("new", "job.created", { status: "pending" });
+  assert.deepEqual([list.state.isPaused, list.state.missed], [true, 3]);
+  await list.refresh();
+  assert.equal(reads().length, 3);
+  list.resume();
+  await pass(0);
+  assert.deepEqual([list.state.isPaused, list.state.missed, reads().length], [false, 0, 4]);
+  list.close();
+});
+
+test("a list in another order is read again whole, up to 200 of it", async (t) => {
+  const { list, reads } = await shown(t, { sort: "duration" });
+  for (const [size, limit] of [
+    [100, "100"],
+    [200, "200"],
+    [250, "200"],
+  ]) {
+    while (list.state.rows.length < size) await list.more();
+    await list.refresh();
+    const [, query] = reads().at(-1);
+    assert.deepEqual(
+      [query.limit, query.sort, query.workspace_id],
+      [limit, "duration", `acme-${workspaces}`],
+    );
+    assert.deepEqual([query.internal, list.state.isAll], ["false", false]);
+  }
+  list.close();
 });

@@ -17,6 +17,7 @@ const kept = (id, whose = "ada", sums = { 1: btoa("x"), 2: btoa("y") }) => ({
 function uploadsOf(all, missing, onEnd = null) {
   globalThis.localStorage = browserStorage();
   localStorage.setItem(`${PLACE}torn`, '{"id');
+  localStorage.setItem(`${PLACE}old`, JSON.stringify({ ...kept("old"), title: null }));
   localStorage.setItem("minutehand.uploads /other a", JSON.stringify(kept("elsewhere")));
   for (const one of all) localStorage.setItem(PLACE + one.id, JSON.stringify(one));
   const asked = [];
@@ -43,7 +44,7 @@ function browserStorage() {
 }
 const left = () =>
   Object.keys(localStorage)
-    .filter((name) => name.startsWith(PLACE))
+    .filter((name) => name.startsWith(PLACE) && name !== `${PLACE}old`)
     .map((name) => name.slice(PLACE.length));
 
 test("what has arrived is completed by its own person, and by no other of this browser", async () => {
@@ -51,6 +52,8 @@ test("what has arrived is completed by its own person, and by no other of this b
   all.push(kept("un/known", "ada", { 1: btoa("x") }));
   const server = { whole: [], other: [], half: [2], "un/known": [] };
   const { uploads, asked, ended } = uploadsOf(all, server);
+  const known = uploads.get().map(({ id }) => id);
+  assert.deepEqual(known, ["whole", "other", "half", "gone", "un/known"], "what is whole");
 
   await uploads.recall("ada");
 
@@ -368,8 +371,8 @@ for (const call of ["GET /u/a", "POST /u/a/parts"])
 for (const [name, refusal, pauses, problem] of [
   [
     "asks to wait",
-    () => new Response("{}", { status: 429, headers: { "Retry-After": "7" } }),
-    Array(19).fill(7),
+    () => new Response("{}", { status: 429, headers: { "Retry-After": "12" } }),
+    Array(19).fill(12),
     "The server answered 429",
   ],
   [
@@ -423,6 +426,9 @@ test("what is given up is thrown away at the server too, and kept where that fai
     ["no", 500, "locked", { a: 1 }, 3],
   );
   assert.deepEqual(left(), ["a"]);
+  server.refuse = () => new Response("", { status: 500 });
+  const plain = await uploads.abort("a").catch((caught) => caught);
+  assert.deepEqual([plain.code, plain.detail, "retryAfter" in plain], [null, null, false]);
 
   server.refuse = () => {};
   await uploads.abort("a");
