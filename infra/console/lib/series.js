@@ -81,7 +81,7 @@ export function fold({ now, since, step_seconds: step, live, points }) {
 
 /** The share of jobs that completed, of those that ended well or badly; NaN where none did. */
 export const success = (/** @type {Record<string, number>} */ { completed, failed }) =>
-  completed + failed > 0 ? completed / (completed + failed) : Number.NaN;
+  completed / (completed + failed);
 
 /** Of all types those with the most jobs, in order of their names, so that a colour stays with its type. */
 export function busiest(/** @type {Map<string, Lines>} */ types) {

@@ -33,3 +33,33 @@ test("a replay keeps of a graph all but the stage and what comes after it", () =
   assert.deepEqual(kept("left"), ["graph", "first", "top", "right"]);
   assert.deepEqual(kept("last"), ["graph", "first", "top", "left", "right", "bottom"]);
 });
+
+test("a stage that may begin is as its job is, and a circle ends somewhere", () => {
+  for (const [status, word, tone] of [
+    ["processing", "Running", "processing"],
+    ["pending", "To run", "pending"],
+    ["waiting", "Waiting", "waiting"],
+    ["cancelled", "Cancelled", "cancelled"],
+    ["failed", "Failed", "failed"],
+  ]) {
+    const [top] = placed({ top: [] }, new Set(), status);
+    const place = { name: "top", after: [], column: 0, row: 0 };
+    assert.deepEqual(top, { ...place, word, tone });
+  }
+  const [done, next] = placed({ a: [], b: ["a", "gone"] }, new Set(["a"]), "processing");
+  assert.deepEqual([done.tone, next.tone], ["completed", "pending"]);
+  const columns = placed({ a: ["b"], b: ["a"] }, new Set(), "pending").map(({ column }) => column);
+  assert.deepEqual(columns, [1, 2]);
+});
+
+test("a step that only looks like a graph is none", () => {
+  const steps = [
+    { name: "other", kind: "step", result: { b: [], a: ["b"] } },
+    { name: "a", kind: "step" },
+    { name: "b", kind: "step" },
+  ];
+  assert.deepEqual(
+    keptSteps(steps, "b").map(({ name }) => name),
+    ["other", "a"],
+  );
+});

@@ -36,3 +36,23 @@ for (const [detail, text] of [
     for (const code of ["payload_invalid", "validation_failed"])
       assert.equal(remedyOfRefusal({ code, detail }).text, text);
   });
+
+test("what a remedy says and where it leads is whole", () => {
+  const links = (reason) => linksOf({ job_type: "mail" }, { reason });
+  const limits = { href: "/limits", label: "Limits" };
+  assert.deepEqual(links("workspace_limit"), [limits]);
+  assert.deepEqual(links("workspace_type_paused"), [
+    { href: "/types/mail", label: "The type" },
+    { href: "/jobs?state=failed&job_type=mail", label: "Show failures" },
+  ]);
+  assert.deepEqual(remedyOfRefusal({ code: "quota_exceeded" }).links, [limits]);
+  assert.deepEqual(remedyOfRefusal({ code: "unknown_job_type" }), {
+    text: "Choose one of the types that workers have registered.",
+    links: [{ href: "/types", label: "Types" }],
+  });
+  for (const detail of [undefined, [null], [{}], { fields: [null] }])
+    assert.deepEqual(remedyOfRefusal({ code: "payload_invalid", detail }), {
+      text: "Correct the payload; the type's page shows its schema.",
+      links: [],
+    });
+});

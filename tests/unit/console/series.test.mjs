@@ -100,3 +100,33 @@ test("of all types the eight with most jobs are shown, by name", () => {
     ["a", "b", "c", "d", "e", "f", "g", "h"],
   );
 });
+
+test("a range is as many minutes as its word says, and has words for a sentence", () => {
+  const minutes = { m: 1, h: 60, d: 1440 };
+  const words = ["15 minutes", "hour", "6 hours", "24 hours", "7 days", "30 days"];
+  const names = ["15m", "1h", "6h", "24h", "7d", "30d"];
+  assert.deepEqual(
+    Object.entries(RANGES),
+    names.map((name, n) => [name, [parseInt(name, 10) * minutes[name.at(-1)], words[n]]]),
+  );
+});
+
+test("each count of a point is summed, and types with none stay in the order of their names", () => {
+  const names = ["enqueued", "completed", "failed", "cancelled", "retried", "lost", "redriven"];
+  const point = Object.fromEntries(names.map((name, n) => [name, n + 1]));
+  const at = "2026-11-20T08:00:00Z";
+  const points = [{ ...point, at, job_type: "a" }];
+  const { sums } = fold({ now: at, since: at, step_seconds: 60, live: 0, points });
+  assert.deepEqual(sums, point);
+
+  const none = { completed: [], failed: [], enqueued: [] };
+  const types = new Map([
+    ["c", none],
+    ["b", { ...none, failed: [1] }],
+    ["a", none],
+  ]);
+  assert.deepEqual(
+    busiest(types).map(([name]) => name),
+    ["a", "b", "c"],
+  );
+});

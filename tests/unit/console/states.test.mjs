@@ -3,8 +3,10 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import {
+  FRESHNESS,
   NAMES,
   nextRunOf,
+  outcomeOf,
   stateOf,
   stateOfJob,
   STATES,
@@ -55,4 +57,56 @@ test("the next run is the retry's, else the schedule's; of a wait its end; of ot
   assert.equal(nextRunOf({ status: "waiting", waiting_for: { timeout_at: LATER } }), LATER);
   assert.equal(nextRunOf({ status: "waiting", next_run_at: LATER }), LATER);
   assert.equal(nextRunOf({ status: "processing", next_retry_at: LATER }), null);
+});
+
+test("each state has its name as a word, a mark of its own, and a tone of how it stands", () => {
+  const tones = {
+    ...{ queued: "pending", scheduled: "pending", retrying: "failed", running: "processing" },
+    ...{ suspended: "waiting", completed: "completed", failed: "failed", cancelled: "cancelled" },
+  };
+  assert.deepEqual(NAMES, Object.keys(tones), "in the order of a life");
+  for (const [name, { word, tone }] of Object.entries(STATES))
+    assert.deepEqual([word.toLowerCase(), tone], [name, tones[name]]);
+  const marks = Object.values(STATES).map(({ mark }) => mark);
+  assert.deepEqual(marks, "ring clock again dot pause check cross slash".split(" "));
+  assert.deepEqual(stateOf("frozen"), { word: "frozen", tone: "pending", mark: "ring" });
+  assert.equal(stateOf("pending"), STATES.queued);
+});
+
+for (const [outcome, word, tone] of [
+  [null, "Running", "processing"],
+  [undefined, "Running", "processing"],
+  ["completed", "Completed", "completed"],
+  ["retry", "Failed, retried", "failed"],
+  ["failed", "Failed", "failed"],
+  ["lost", "Worker lost", "failed"],
+  ["snoozed", "Snoozed", "pending"],
+  ["released", "Released", "pending"],
+  ["waiting", "Suspended", "waiting"],
+  ["cancelled", "Cancelled", "cancelled"],
+])
+  test(`how an attempt ended is a word: ${outcome}`, () => {
+    assert.deepEqual(outcomeOf(outcome), { word, tone });
+  });
+
+test("how fresh a page is has a word, a tone and the reason", () => {
+  const said = Object.entries(FRESHNESS).map(([name, { word, tone, hint }]) => {
+    assert.match(hint, /^[A-Z].+\.$/);
+    return [name, word, tone];
+  });
+  assert.deepEqual(said, [
+    ["live", "Live", "completed"],
+    ["catching-up", "Catching up", "pending"],
+    ["polling", "Polling", "waiting"],
+    ["offline", "Offline", "failed"],
+  ]);
+});
+
+test("a job is late by the clock, and a first attempt that was put off is scheduled", () => {
+  const soon = new Date(Date.now() + 60_000).toISOString();
+  assert.equal(stateOfJob(pending({ scheduled_for: soon })), "scheduled");
+  assert.equal(stateOfJob(pending({ scheduled_for: new Date(NOW).toISOString() }), NOW), "queued");
+  const unknown = { status: "pending", next_retry_at: soon };
+  assert.equal(stateOfJob(unknown), "scheduled", "a row without its attempts");
+  assert.equal(nextRunOf({ status: "waiting" }), null);
 });
