@@ -2,11 +2,11 @@
 
 import assert from "node:assert/strict";
 import { mock, test } from "node:test";
-import "./page.mjs";
+import { mounted } from "./components.mjs";
 import { leap, turn } from "./world.mjs";
 
 const { connect } = await import("../../../infra/console/api.js");
-const { JobLines } = await import("../../../infra/console/lib/job-lines.js");
+const { JobLines, useJobLines } = await import("../../../infra/console/lib/job-lines.js");
 
 const line = (id, job_id = "j1") => ({
   ...{ id, job_id, message: `line ${id}`, attempt: 2, log_level: "info" },
@@ -137,4 +137,39 @@ test("a download has every line, and fails where one page does", async () => {
     server.table.map(({ id }) => id),
   );
   assert.equal(state.error, null);
+});
+
+test("a component shows the lines of its job, and reads on at each sign", async () => {
+  const server = holding(1500);
+  server.table.push({ ...line(3000, "j2") });
+  let [id, sign] = ["j1", 1];
+  const component = mounted(() => useJobLines(id, sign));
+  assert.deepEqual([component.shown.lines, component.shown.earlier], [[], null]);
+  await turn();
+  assert.equal(component.shown.lines.length, 1000);
+  assert.equal(await component.shown.earlier(), false);
+  assert.deepEqual([component.shown.lines.length, component.shown.earlier], [1500, null]);
+  server.table.push(line(2000));
+  component.draw();
+  await turn();
+  assert.equal(component.shown.lines.length, 1500);
+  sign = 2;
+  component.draw();
+  await turn();
+  assert.equal(component.shown.lines.length, 1501);
+  assert.equal((await component.shown.all()).length, 1501);
+
+  id = "j2";
+  component.draw();
+  await turn();
+  assert.deepEqual(
+    component.shown.lines.map(({ key }) => key),
+    [3000],
+  );
+  const { reads } = server;
+  component.leave();
+  sign = 3;
+  component.draw();
+  await turn();
+  assert.equal(server.reads, reads, "it is closed");
 });

@@ -73,3 +73,13 @@ test("steps of one moment are in the order of their names, and no view holds mor
   const names = steps.map(({ name }) => name);
   assert.deepEqual([names.length, names], [64, [...names].sort()]);
 });
+
+test("a step that spans pages without children has none", async () => {
+  const pages = [
+    { steps: [step("a", 1, null)], next: {} },
+    { steps: [step("a", 1)], next: null },
+  ];
+  const { steps } = await readSteps(async () => pages.shift(), 2);
+
+  assert.deepEqual(steps, [step("a", 1, { children: [] })]);
+});

@@ -2,59 +2,14 @@
 
 import assert from "node:assert/strict";
 import { beforeEach, mock, test } from "node:test";
-import "./page.mjs";
+import { mounted } from "./components.mjs";
 import { leap } from "./world.mjs";
-
-let drawn; // the component that draws now
-const slot = (made) => (drawn.kept[drawn.at++] ??= made());
-function useEffect(run, inputs) {
-  const kept = slot(() => ({}));
-  if (kept.inputs?.every((input, n) => Object.is(input, inputs[n]))) return;
-  drawn.effects.push(() => {
-    kept.end?.();
-    Object.assign(kept, { inputs, end: run() });
-  });
-}
-Object.assign((globalThis.preactHooks = { ...globalThis.preactHooks }), {
-  useRef: (current) => slot(() => ({ current })),
-  useState(first) {
-    const owner = drawn;
-    const one = slot(() => ({ value: first }));
-    const set = (next) => {
-      one.value = next instanceof Function ? next(one.value) : next;
-      owner.draw();
-    };
-    return [one.value, set];
-  },
-  useEffect,
-  useLayoutEffect: useEffect,
-});
 
 const { createStore, isAway, isPassing, keptChoice, usePolling, useRead, useStore } = await import(
   "../../../infra/console/lib/store.js"
 );
 const { useLivePages, useWatched } = await import("../../../infra/console/lib/live.js");
 const { connect } = await import("../../../infra/console/api.js");
-
-/** What a component shows that uses `use`, until it is gone. */
-function mounted(use) {
-  const component = { kept: [], effects: [], isDrawing: false, isDue: false, shown: null };
-  component.draw = () => {
-    component.isDue = true;
-    if (component.isDrawing) return;
-    component.isDrawing = true;
-    while (component.isDue) {
-      Object.assign(component, { isDue: false, at: 0 });
-      drawn = component;
-      component.shown = use();
-      for (const effect of component.effects.splice(0)) effect();
-    }
-    component.isDrawing = false;
-  };
-  component.leave = () => component.kept.forEach(({ end }) => end?.());
-  component.draw();
-  return component;
-}
 
 beforeEach(() => {
   mock.timers.reset();

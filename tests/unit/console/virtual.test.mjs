@@ -2,9 +2,9 @@
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import "./page.mjs";
+import { mounted } from "./components.mjs";
 
-const { OVERSCAN, rowsInView } = await import("../../../infra/console/lib/virtual.js");
+const { OVERSCAN, rowsInView, useVirtual } = await import("../../../infra/console/lib/virtual.js");
 const ROW = 32;
 const rows = (count, top, height = 320) => rowsInView({ count, rowHeight: ROW, top, height });
 
@@ -39,4 +39,53 @@ test("a list that became shorter than where it was scrolled to draws its end, no
   const { first, last, after } = rows(3, 100_000);
 
   assert.deepEqual([first <= 3, last, after], [true, 3, 0]);
+});
+
+test("a list draws what its box shows, once a frame, and lets the box go", (t) => {
+  const frames = [];
+  const observed = [];
+  const cancelled = [];
+  const page = {
+    requestAnimationFrame: (run) => frames.push(run),
+    cancelAnimationFrame: (frame) => cancelled.push(frame),
+    ResizeObserver: class {
+      constructor(run) {
+        page.resized = run;
+      }
+      observe = (element) => observed.push(element);
+      disconnect = () => observed.pop();
+    },
+  };
+  Object.assign(globalThis, page);
+  t.after(() => Object.keys(page).forEach((name) => delete globalThis[name]));
+  const listeners = new Set();
+  const box = { scrollTop: 0, clientHeight: 320 };
+  box.addEventListener = (name, run, options) => {
+    assert.deepEqual([name, options], ["scroll", { passive: true }]);
+    listeners.add(run);
+  };
+  box.removeEventListener = (_, run) => listeners.delete(run);
+  let draws = 0;
+  const component = mounted(() => ((draws += 1), useVirtual({ count: 1000, rowHeight: ROW })));
+  const { ref } = component.shown;
+  assert.deepEqual([component.shown.last, OVERSCAN], [25 + 8, 8], "before it is measured");
+
+  ref(box);
+  assert.deepEqual([component.shown.box.current, observed], [box, [box]]);
+  assert.equal(component.shown.last, 10 + OVERSCAN);
+  assert.equal(component.shown.ref, ref);
+  const before = draws;
+  box.scrollTop = 100 * ROW;
+  for (let time = 0; time < 3; time += 1) for (const scrolled of listeners) scrolled();
+  assert.equal(frames.length, 1);
+  frames.pop()();
+  assert.deepEqual([component.shown.first, draws], [100 - OVERSCAN, before + 1]);
+  box.clientHeight = 640;
+  page.resized();
+  frames.pop()();
+  assert.equal(component.shown.last, 120 + OVERSCAN);
+
+  page.resized();
+  ref(null);
+  assert.deepEqual([listeners.size, observed, cancelled], [0, [], [1]]);
 });
