@@ -4,10 +4,10 @@ import assert from "node:assert/strict";
 import { once } from "node:events";
 import { createServer } from "node:http";
 import { after, beforeEach, test } from "node:test";
-import "./page.mjs";
+import { mounted } from "./components.mjs";
 
 const { connect } = await import("../../../infra/console/api.js");
-const { JobList } = await import("../../../infra/console/lib/job-list.js");
+const { JobList, useJobList } = await import("../../../infra/console/lib/job-list.js");
 const { OperatorList, UNREAD } = await import("../../../infra/console/lib/operator-list.js");
 
 /** Jobs newest first, as the database holds them; `refuse` makes the next answer an error. */
@@ -537,4 +537,30 @@ test("a list in another order is read again whole, up to 200 of it", async (t) =
     assert.deepEqual([query.internal, list.state.isAll], ["false", false]);
   }
   list.close();
+});
+
+test("a component shows the list of its workspace and filter, and another one when either changes", async (t) => {
+  t.mock.timers.enable({ apis: ["setTimeout", "setInterval"] });
+  t.mock.method(globalThis, "fetch", answerAtOnce);
+  client.channel = () => ({ on() {}, subscribe() {} });
+  let given = ["acme", {}];
+  const component = mounted(() => useJobList(...given));
+  const { list } = component.shown;
+  assert.equal(list.current instanceof JobList, true);
+  await turnsUntil(() => component.shown.state.rows.length === 100);
+  const first = list.current;
+  given = ["acme", {}];
+  component.draw();
+  assert.equal(list.current, first, "it is the same");
+
+  given = ["acme", { state: "queued" }];
+  component.draw();
+  assert.notEqual(list.current, first);
+  assert.deepEqual(component.shown.state.rows, []);
+  first.pause();
+  assert.equal(first.state.isPaused, false, "it is closed");
+  given = ["all", {}];
+  component.draw();
+  assert.equal(list.current instanceof OperatorList, true);
+  component.leave();
 });
