@@ -18,7 +18,9 @@ Object.assign((globalThis.preactHooks = { ...globalThis.preactHooks }), {
     const owner = drawn;
     const one = slot(() => ({ value: first }));
     const set = (next) => {
-      one.value = next instanceof Function ? next(one.value) : next;
+      const made = next instanceof Function ? next(one.value) : next;
+      if (Object.is(made, one.value)) return;
+      one.value = made;
       owner.draw();
     };
     return [one.value, set];

@@ -313,6 +313,7 @@ test("who was about to answer is not lost when the question goes", () => {
     show(asking("colour"));
     parts.question.contains = () => isInside;
     show(asking("size"));
+    assert.equal(focused, 0, "there is another");
     show({ state: "running" });
     assert.equal(focused, times);
   }

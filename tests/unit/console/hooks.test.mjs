@@ -45,7 +45,8 @@ function clientOf(data, error = null) {
       apply: (_, __, given) => (asked.push([name, ...given]), part("answer")),
     });
   const of = (name) => asked.filter(([called]) => called === name).map(([, ...given]) => given);
-  return { client: part("client"), of };
+  const called = part("client");
+  return { client: new Proxy({}, { get: (_, name) => called[name] }), of };
 }
 
 test("without a job there is none to cancel, also not the one before", async () => {

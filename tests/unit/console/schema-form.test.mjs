@@ -99,3 +99,14 @@ test("what is not JSON is a problem, not a payload", () => {
   assert.equal("lines" in payload, false);
   assert.match(problems.lines, /^must be JSON: /);
 });
+
+test("an optional field keeps what is said beside its choices", () => {
+  const said = { title: "To", description: "whom it is for", default: "ada" };
+  const optional = { anyOf: [{ type: "string" }, { type: "null" }], ...said };
+  const [[field], [plain]] = [optional, { type: "string", ...said }].map((to) =>
+    fieldsOf({ properties: { to } }),
+  );
+
+  assert.match(field.hint, /whom it is for/);
+  assert.equal(field.hint, plain.hint);
+});

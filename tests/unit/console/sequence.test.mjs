@@ -175,6 +175,8 @@ for (const [type, data, changes] of [
   });
 
 test("the first event of a row without a number counts, and one without a time leaves the row's", () => {
+  const queued = applyEvent({ updated_at: "a" }, { seq: 1, type: "job.log", at: AT });
+  assert.equal(queued.started_at, undefined);
   const first = applyEvent({ updated_at: "a" }, { seq: 1, type: "job.leased", at: AT });
   assert.deepEqual([first.last_seq, first.started_at, first.updated_at], [1, AT, AT]);
   assert.equal(applyEvent(first, { seq: 2, type: "job.log" }).updated_at, AT);

@@ -105,6 +105,8 @@ test("how fresh a page is has a word, a tone and the reason", () => {
 test("a job is late by the clock, and a first attempt that was put off is scheduled", () => {
   const soon = new Date(Date.now() + 60_000).toISOString();
   assert.equal(stateOfJob(pending({ scheduled_for: soon })), "scheduled");
+  const due = new Date(Date.now() - 60_000).toISOString();
+  assert.equal(stateOfJob(pending({ scheduled_for: due })), "queued");
   assert.equal(stateOfJob(pending({ scheduled_for: new Date(NOW).toISOString() }), NOW), "queued");
   const unknown = { status: "pending", next_retry_at: soon };
   assert.equal(stateOfJob(unknown), "scheduled", "a row without its attempts");

@@ -74,6 +74,16 @@ test("steps of one moment are in the order of their names, and no view holds mor
   assert.deepEqual([names.length, names], [64, [...names].sort()]);
 });
 
+test("steps of one moment are sorted, however they came", async () => {
+  const given = ["b", "d", "a", "c"].map((name) => step(name, 1, null));
+  const { steps } = await readSteps(async () => ({ steps: given, next: null }), 1);
+
+  assert.deepEqual(
+    steps.map(({ name }) => name),
+    ["a", "b", "c", "d"],
+  );
+});
+
 test("a step that spans pages without children has none", async () => {
   const pages = [
     { steps: [step("a", 1, null)], next: {} },

@@ -80,6 +80,9 @@ test("a list draws what its box shows, once a frame, and lets the box go", (t) =
   assert.equal(frames.length, 1);
   frames.pop()();
   assert.deepEqual([component.shown.first, draws], [100 - OVERSCAN, before + 1]);
+  page.resized();
+  frames.pop()();
+  assert.equal(draws, before + 1, "nothing changed");
   box.clientHeight = 640;
   page.resized();
   frames.pop()();
