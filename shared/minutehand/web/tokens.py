@@ -33,6 +33,7 @@ KEYS_MAX_AGE = timedelta(minutes=10)
 MAX_TOKEN_CHARACTERS = 8192
 _MALFORMED = "the token is malformed"
 _OTHER_ISSUER = "the token has another issuer"
+_NO_KEYS = "The signing keys could not be fetched"
 
 AUDIENCE = "authenticated"
 #: Issuers of the legacy API keys, which are JWTs without a subject.
@@ -72,6 +73,7 @@ class TokenVerifier:
         self._keys = _parse_keys(settings.supabase_jwks or {})
         self._keys_at = clock.monotonic()
         self._asked_at: float | None = None
+        self._unanswered = False
         self._lock = asyncio.Lock()
 
     async def verify_user(self, token: str) -> Caller:
@@ -186,28 +188,30 @@ class TokenVerifier:
                 )
 
     async def _fetch(self, wanted: str | None) -> None:
-        """Ask for the key set unless someone just did.
+        """Ask for the key set unless someone just did; `wanted` is a key that must be there.
 
         Raises:
             ApiError: 503, Auth did not answer.
         """
         async with self._lock:
-            if wanted is not None and wanted in self._keys:
-                return
             now = self._clock.monotonic()
             if self._asked_at is not None:
                 waited = now - self._asked_at
                 if waited < REFETCH_AFTER.total_seconds():
+                    if wanted is not None and self._unanswered:
+                        raise unavailable(_NO_KEYS)
                     return
             self._asked_at = now
+            self._unanswered = True
             try:
                 keys = _parse_keys(await self._download())
-            except (httpx.HTTPError, ValueError, TypeError) as error:
+            except (httpx.HTTPError, ValueError, TypeError, AttributeError) as error:
                 logger.warning(
                     "signing keys could not be fetched",
                     extra={"event": "auth.keys_failed", "reason": type(error).__name__},
                 )
-                raise unavailable("The signing keys could not be fetched") from error
+                raise unavailable(_NO_KEYS) from error
+            self._unanswered = False
             self._keys = keys
             self._keys_at = now
 

@@ -22,13 +22,15 @@ from minutehand.config import Settings
 from minutehand.functions.worker.routes import token_matches
 from minutehand.web.application import create_app
 from minutehand.web.auth import (
+    GuestSessionId,
     MaybeGuest,
+    OperatorCredentials,
     SignedIn,
     StreamReader,
     UserOrGuest,
     named_guest_session,
 )
-from minutehand.web.caller import Caller, InvalidToken
+from minutehand.web.caller import Caller, InvalidToken, token_of
 from minutehand.web.errors import ApiError
 from minutehand.web.services import Services
 from minutehand.web.tokens import TokenVerifier
@@ -44,11 +46,16 @@ class KeyServer:
         self.keys: list[Any] = [signer.jwk for signer in signers]
         self.asked = 0
         self.status = 200
+        self.page: str | None = None
 
     def __call__(self, request: httpx.Request) -> httpx.Response:
         assert request.url.path == "/auth/v1/.well-known/jwks.json"
         assert request.headers["apikey"] == "sb_publishable_test"
+        waits = request.extensions["timeout"]
+        assert (waits["connect"], waits["read"]) == (2, 5), "a request waits for Auth no longer"
         self.asked += 1
+        if self.page is not None:
+            return httpx.Response(self.status, text=self.page)
         return httpx.Response(self.status, json={"keys": self.keys})
 
 
@@ -122,7 +129,8 @@ async def test_a_missing_issuer_is_accepted_only_from_the_projects_own_secret(
     await verify.verify_user(secret_token(iss=None))
 
     for _ in ("the key is fetched", "the key is known"):
-        assert await refusal(verify, es256.token(iss=None)) == "the token is malformed"
+        for claim in ("iss", "exp"):
+            assert await refusal(verify, es256.token(**{claim: None})) == "the token is malformed"
 
 
 def _unsigned(header: dict[str, Any], body: dict[str, Any], signature: bytes = b"") -> str:
@@ -184,7 +192,7 @@ async def test_a_symmetric_key_in_the_key_set_is_ignored(settings: Settings) -> 
         claims(), "published-shared-secret-of-32-bytes!", "HS256", headers={"kid": "shared"}
     )
 
-    await refusal(verifier(settings, server), token)
+    assert await refusal(verifier(settings, server), token) == "the token's signature is wrong"
 
 
 @pytest.mark.parametrize(
@@ -229,8 +237,9 @@ async def test_times_are_checked_with_little_leeway(
     assert await refusal(verify, secret_token(iat=now + 600)) == "the token is not valid yet"
     assert await refusal(verify, secret_token(exp=None)) == "the token is malformed"
     assert await refusal(verify, secret_token(exp="soon")) == "the token is malformed"
-    far = await verify.verify_user(secret_token(exp=10**400))
-    assert far.expires_at.year == 9999
+    for never in (10**12, 10**17, 10**400):
+        far = await verify.verify_user(secret_token(exp=never))
+        assert (far.expires_at.year, far.expires_at.tzinfo) == (9999, UTC)
 
 
 async def test_claims_that_do_not_fit_are_refused(
@@ -286,6 +295,10 @@ async def test_a_token_of_any_length_is_not_read(
 
     await verify.verify_user(secret_token(app_metadata="x" * 5_000))
     assert await refusal(verify, secret_token(app_metadata="x" * 8_000)) == "the token is malformed"
+    parts = [secret_token(app_metadata="x" * more).rpartition(".")[0] for more in range(4)]
+    signed = next(part for part in parts if (8191 - len(part)) % 4 == 2)  # decodable with one more
+    for length, reason in ((8192, "the token's signature is wrong"), (8193, "malformed")):
+        assert reason in await refusal(verify, f"{signed}.".ljust(length, "A"))
 
 
 async def test_headers_and_bodies_of_odd_json_are_refused(settings: Settings) -> None:
@@ -306,19 +319,21 @@ async def test_an_unknown_key_is_asked_for_at_most_once_a_minute(
     clock = FrozenClock()
     verify = verifier(settings, server, clock)
 
-    await refusal(verify, jwt.encode(claims(), "another-secret-than-the-projects-own", "HS256"))
+    clock.advance(seconds=100)
+    other = jwt.encode(claims(), "another-secret-than-the-projects-own", "HS256")
+    assert await refusal(verify, other) == "the token's signature is wrong"
     assert server.asked == 0, "it names no key to ask for"
     for _ in range(5):
         await refusal(verify, es256.token())
     assert server.asked == 1
-    clock.advance(seconds=61)
+    clock.advance(seconds=60)
     server.keys = [es256.jwk]
     await verify.verify_user(es256.token())
     assert server.asked == 2
 
 
 async def test_keys_are_fetched_again_when_old_and_kept_while_auth_is_unavailable(
-    settings: Settings, es256: Signer
+    settings: Settings, es256: Signer, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A revoked key is forgotten; an outage of Auth locks nobody out."""
     server = KeyServer(es256)
@@ -327,8 +342,14 @@ async def test_keys_are_fetched_again_when_old_and_kept_while_auth_is_unavailabl
     await verify.verify_user(es256.token())
 
     server.status = 500
-    clock.advance(seconds=601)
+    clock.advance(seconds=600)
     await verify.verify_user(es256.token())
+    assert server.asked == 1, "they are not old yet"
+    clock.advance(seconds=1)
+    for _ in range(2):
+        await verify.verify_user(es256.token())
+    said = [record.__dict__["event"] for record in caplog.records]
+    assert said == ["auth.keys_failed", "auth.keys_stale"]
     server.status = 200
     for _ in range(3):
         clock.advance(seconds=61)
@@ -340,19 +361,68 @@ async def test_keys_are_fetched_again_when_old_and_kept_while_auth_is_unavailabl
     await refusal(verify, es256.token())
 
 
+@pytest.mark.parametrize(
+    ("status", "page"), [(502, None), (200, "<html>"), (200, "[]"), (200, '{"keys": 5}')]
+)
 async def test_keys_that_cannot_be_fetched_are_a_503_and_no_401(
-    settings: Settings, es256: Signer
+    settings: Settings, es256: Signer, status: int, page: str | None
 ) -> None:
-    """The token may be good; its holder must not be signed out."""
+    """The token may be good; its holder must not be signed out, nor the next one."""
+    server = KeyServer(es256)
+    server.status, server.page = status, page
+    clock = FrozenClock()
+    verify = verifier(settings, server, clock)
+
+    for _ in range(2):
+        with pytest.raises(ApiError) as refused:
+            await verify.verify_user(es256.token())
+        assert refused.value.status_code == 503
+        assert refused.value.headers is not None
+        assert refused.value.headers["Retry-After"] == "5"
+    assert server.asked == 1
+
+    clock.advance(seconds=60)
+    server.status, server.page = 200, None
+    await verify.verify_user(es256.token())
+    await refusal(verify, es256.token(headers={"kid": "unknown"}))
+
+
+async def test_a_token_of_the_legacy_secret_is_no_reason_to_ask_for_keys(
+    settings: Settings, secret_token: MakeToken
+) -> None:
+    """A project without signing keys has none to get old, and an ended token is just that."""
     server = KeyServer()
-    server.status = 502
+    clock = FrozenClock()
+    verify = verifier(settings, server, clock)
 
-    with pytest.raises(ApiError) as refused:
-        await verifier(settings, server).verify_user(es256.token())
+    clock.advance(seconds=601)
+    await verify.verify_user(secret_token())
+    ended = secret_token(headers={"kid": "of-the-secret"}, exp=int(time.time()) - 60)
+    assert await refusal(verify, ended) == "the token has expired"
+    assert server.asked == 0
+    alone = verifier(settings.model_copy(update={"supabase_jwt_secret": None}), server)
+    assert await refusal(alone, secret_token()) == "the token's signing key is unknown"
 
-    assert refused.value.status_code == 503
-    assert refused.value.headers is not None
-    assert refused.value.headers["Retry-After"] == "5"
+
+async def test_a_signature_has_one_spelling(settings: Settings, secret_token: MakeToken) -> None:
+    """What decoders skip would make many tokens of one."""
+    verify = verifier(settings)
+
+    for more in ("!", "=", "\n"):
+        assert await refusal(verify, secret_token() + more) == "the token is malformed"
+
+
+async def test_a_published_key_that_cannot_be_read_is_said_in_the_log(
+    settings: Settings, es256: Signer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its holders are refused for no fault of theirs."""
+    server = KeyServer()
+    server.keys = [{**es256.jwk, "x": "!"}]
+
+    await refusal(verifier(settings, server), es256.token())
+
+    [record] = caplog.records
+    assert (record.__dict__["event"], record.__dict__["kid"]) == ("auth.key_unusable", es256.kid)
 
 
 async def test_the_service_role_is_distinguished_from_users(
@@ -362,7 +432,9 @@ async def test_the_service_role_is_distinguished_from_users(
     verify = verifier(settings)
     key = secret_token(role="service_role", iss="supabase", sub=None, aud=None)
 
-    assert (await verify.verify_service(key)).role == "service_role"
+    for issuer in ("supabase", "supabase-demo", ISSUER, None):
+        own = secret_token(role="service_role", iss=issuer, sub=None, aud=None)
+        assert (await verify.verify_service(own)).role == "service_role"
     with pytest.raises(InvalidToken):
         await verify.verify_service(secret_token())
     await refusal(verify, key)
@@ -426,6 +498,14 @@ def app_of(settings: Settings, **changes: Any) -> FastAPI:
     async def session(session_id: str, caller: MaybeGuest) -> str:
         return of(caller)
 
+    @router.get("/operator")
+    async def operator(credentials: OperatorCredentials) -> str:
+        return "no one" if credentials is None else credentials.credentials
+
+    @router.get("/named")
+    async def named(session_id: GuestSessionId) -> str | None:
+        return session_id
+
     @router.get("/open")
     async def open_to_guests(caller: UserOrGuest) -> str:
         return of(caller)
@@ -452,7 +532,14 @@ GUEST, IN_ADDRESS = f"/sessions/guest_{'a' * 64}", "?access_token={token}"
         ("/stream", STREAM, "missing"),
         ("/stream" + IN_ADDRESS, STREAM, "user"),
         ("/stream" + IN_ADDRESS, {}, "missing"),
+        ("/stream?access_token=x", STREAM | TOKEN, "user"),
         (GUEST, {}, "guest"),
+        (GUEST, STREAM, "guest"),
+        ("/operator", {}, "no one"),
+        ("/operator", {"authorization": "Bearer secret"}, "secret"),
+        ("/named", {}, None),
+        ("/named?session_id=" + "g" * 255, {}, "g" * 255),
+        ("/named", {"x-session-id": "g" * 255}, "g" * 255),
         (GUEST, TOKEN, "user"),
         (GUEST, {"authorization": "Bearer x"}, "invalid"),
         (GUEST + IN_ADDRESS, STREAM, "user"),
@@ -471,7 +558,7 @@ async def test_a_route_takes_a_token_or_a_guest_where_it_may(
     secret_token: MakeToken,
     path: str,
     headers: dict[str, str],
-    answer: str,
+    answer: str | None,
 ) -> None:
     """Addresses are kept and logged, so one opens streams alone: EventSource sends no header."""
     token = secret_token()
@@ -487,6 +574,26 @@ async def test_a_route_takes_a_token_or_a_guest_where_it_may(
     assert (response.json() if response.status_code == 200 else refused) == answer
     assert response.status_code == (401 if challenge else 200)
     assert answer != "invalid" or response.json()["detail"] == "the token is malformed"
+
+
+@pytest.mark.parametrize(
+    ("path", "headers"),
+    [
+        ("/named?session_id=" + "g" * 256, {}),
+        ("/named", {"x-session-id": "g" * 256}),
+        ("/sessions/" + "g" * 256, {}),
+    ],
+)
+async def test_an_id_of_any_length_is_not_read(
+    settings: Settings, secret_token: MakeToken, path: str, headers: dict[str, str]
+) -> None:
+    """It would be kept, logged and compared."""
+    token = {"authorization": f"Bearer {secret_token()}"}
+
+    async with calling(app_of(settings)) as client:
+        response = await client.get(path, headers=headers | token)
+
+    assert response.status_code == 422
 
 
 async def test_without_anonymous_use_no_route_is_open_to_guests(settings: Settings) -> None:
@@ -520,6 +627,11 @@ def test_only_a_user_has_a_subject() -> None:
         _ = service.subject
 
     assert refused.value.status_code == 401
+    assert refused.value.headers is not None
+    assert "invalid_token" in refused.value.headers["WWW-Authenticate"], "its token is no user's"
+    user = Caller(UUID(ADA), "authenticated", token="of-ada", expires_at=datetime.now(UTC))
+    assert user.subject == UUID(ADA)
+    assert (token_of(user), token_of(None)) == ("of-ada", None)
 
 
 async def test_a_guest_session_in_a_header_goes_before_one_in_the_address() -> None:

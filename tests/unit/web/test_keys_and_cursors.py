@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from datetime import datetime
 from uuid import UUID
 
@@ -37,7 +38,8 @@ def test_an_unusable_key_is_refused_and_not_ignored(header: str) -> None:
         parse_key(header)
 
     assert refused.value.status_code == 400
-    assert refused.value.info[0]["field"] == "Idempotency-Key"
+    [problem] = refused.value.info
+    assert (problem["field"], problem["location"]) == ("Idempotency-Key", "header")
 
 
 def test_two_different_keys_in_one_request_are_refused() -> None:
@@ -54,8 +56,12 @@ def test_each_job_of_a_bulk_request_gets_a_key_of_its_own() -> None:
     assert [key_of_part("k", index) for index in range(3)] == ["k#0", "k#1", "k#2"]
     assert key_of_part(None, 0) is None
     assert key_of_part("x" * 253, 9) == "x" * 253 + "#9"
-    with pytest.raises(ApiError):
+    with pytest.raises(ApiError) as refused:
         key_of_part("x" * 253, 10)
+    assert refused.value.status_code == 400
+    assert refused.value.info == [
+        {"field": "Idempotency-Key", "location": "header", "problem": "is too long for bulk"}
+    ]
 
 
 @given(st.text(), st.integers(min_value=-(2**53), max_value=2**53), st.uuids())
@@ -65,6 +71,13 @@ def test_a_cursor_gives_back_what_it_was_made_of(text: str, number: int, identit
 
     assert all(sign.isalnum() or sign in "-_" for sign in cursor)
     assert paging.decode(cursor, str, int, UUID) == (text, number, str(identity))
+
+
+def test_a_cursor_is_written_in_the_letters_of_a_url() -> None:
+    """And read in them: `+` would come back as a space."""
+    for text in ("a>>>", "a???"):
+        assert set(paging.encode(text)) & set("-_")
+        assert paging.decode(paging.encode(text), str) == (text,)
 
 
 def test_instants_keep_their_microseconds() -> None:
@@ -81,14 +94,32 @@ def test_instants_keep_their_microseconds() -> None:
         (("1",), (int,)),
         (("a", "b"), (str,)),
         ((), (str,)),
+        ((5,), (datetime,)),
+        ((5,), (UUID,)),
+        ((5,), (str,)),
     ],
 )
 def test_a_cursor_of_another_list_is_refused(
-    values: tuple[str, ...], kinds: tuple[type, ...]
+    values: tuple[str | int, ...], kinds: tuple[type, ...]
 ) -> None:
     """Postgres would compare an instant without its zone by a zone of its own."""
     with pytest.raises(ApiError):
         paging.decode(paging.encode(*values), *kinds)
+
+
+@pytest.mark.parametrize("content", ['"a"', '{"a": 1}', "5", "[" * 100_000, '["a"'])
+def test_a_cursor_of_other_json_is_refused(content: str) -> None:
+    """Not read as if its letters or names were the values."""
+    with pytest.raises(ApiError) as refused:
+        paging.decode(base64.urlsafe_b64encode(content.encode()).decode().rstrip("="), str)
+
+    assert refused.value.info[0]["location"] == "query"
+
+
+def test_a_cursor_with_other_signs_in_it_is_refused() -> None:
+    """One page has one cursor."""
+    with pytest.raises(ApiError):
+        paging.decode(paging.encode("ab")[:4] + "!!!!" + paging.encode("ab")[4:], str)
 
 
 @given(st.text(max_size=40))
