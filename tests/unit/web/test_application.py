@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import AsyncIterator
+import math
+from collections.abc import AsyncIterator, Iterable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
@@ -14,7 +17,17 @@ from fastapi import APIRouter, FastAPI, Request, Response
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
-from pydantic import AwareDatetime, BaseModel, Field
+from pydantic import (
+    AnyUrl,
+    AwareDatetime,
+    BaseModel,
+    Field,
+    HttpUrl,
+    Json,
+    TypeAdapter,
+    ValidationError,
+    create_model,
+)
 from starlette.exceptions import HTTPException
 
 from minutehand.config import Settings
@@ -30,7 +43,14 @@ from minutehand.web.application import create_app
 from minutehand.web.auth import SignedIn
 from minutehand.web.bodies import MAX_BODY_BYTES, MAX_PAYLOAD_BYTES, BoundedBody, Payload
 from minutehand.web.context import ErrorBoundary, choose_request_id
-from minutehand.web.errors import ApiError
+from minutehand.web.errors import (
+    ApiError,
+    invalid_argument,
+    not_found,
+    token_missing,
+    unauthorized,
+    unavailable,
+)
 from minutehand.web.services import Services
 from minutehand.web.wording import problem_of
 from tests.unit.web.conftest import calling
@@ -73,6 +93,16 @@ class Thing(BaseModel):
     name: str
     count: int = 0
     payload: Payload = {}
+
+
+class Size(StrEnum):
+    SMALL = "s"
+    MEDIUM = "m"
+
+
+@dataclass
+class Line:
+    length: int
 
 
 class Strict(BaseModel):
@@ -260,6 +290,94 @@ async def test_a_422_names_the_field_and_not_its_value(api: httpx.AsyncClient) -
 def test_a_problem_is_said_in_our_own_words_alone(found: dict[str, Any], problem: str) -> None:
     """Pydantic's speak of Python, and change with it."""
     assert problem_of(found) == problem
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "problem"),
+    [
+        (Strict, {}, "is required"),
+        (create_model("Closed", __config__={"extra": "forbid"}), {"x": 1},
+         "is not a field of this request"),
+        (str, 1, "must be text"),
+        (str, b"\xff", "must be UTF-8 text"),
+        (Annotated[str, Field(min_length=2)], "", "must have at least 2 characters"),
+        (Annotated[str, Field(min_length=1)], "", "must have at least 1 character"),
+        (Annotated[str, Field(max_length=2)], "abc", "must have at most 2 characters"),
+        (Annotated[str, Field(pattern="^a$")], "b", "must match ^a$"),
+        (int, [], "must be a whole number"),
+        (int, "x", "must be a whole number"),
+        (int, "9" * 5000, "is too large a number"),
+        (int, 1.5, "must be a whole number"),
+        (float, [], "must be a number"),
+        (float, "x", "must be a number"),
+        (Annotated[float, Field(allow_inf_nan=False)], math.inf, "must be a finite number"),
+        (Annotated[int, Field(gt=2)], 2, "must be more than 2"),
+        (Annotated[int, Field(ge=2)], 1, "must be at least 2"),
+        (Annotated[int, Field(lt=2)], 2, "must be less than 2"),
+        (Annotated[int, Field(le=2)], 3, "must be at most 2"),
+        (Annotated[int, Field(multiple_of=2)], 3, "must be a multiple of 2"),
+        (bool, [], "must be true or false"),
+        (bool, "x", "must be true or false"),
+        (None, 1, "must be null"),
+        (dict[str, int], [], "must be an object"),
+        (Mapping[str, int], [], "must be an object"),
+        (Strict, [], "must be an object"),
+        (Line, 1, "must be an object"),
+        (list[int], 1, "must be a list"),
+        (tuple[int, ...], 1, "must be a list"),
+        (set[int], 1, "must be a list"),
+        (frozenset[int], 1, "must be a list"),
+        (Iterable[int], 1, "must be a list"),
+        (Annotated[list[int], Field(min_length=2)], [], "must have at least 2 items"),
+        (Annotated[list[int], Field(max_length=1)], [1, 2], "must have at most 1 item"),
+        (Size, "l", "must be 's' or 'm'"),
+        (Literal["s", "m"], "l", "must be 's' or 'm'"),
+        (UUID, 1, "must be an id: 32 hexadecimal digits, as a UUID has them"),
+        (UUID, "x", "must be an id: 32 hexadecimal digits, as a UUID has them"),
+        (AwareDatetime, "2026-11-20T12:00:00", "must name its zone, as in 2026-11-20T12:00:00Z"),
+        (AwareDatetime, "x", "must be an ISO 8601 instant with a zone, as 2026-11-20T12:00:00Z"),
+        (AnyUrl, 1, "must be a URL"),
+        (AnyUrl, "x", "must be a URL"),
+        (HttpUrl, "ftp://x", "must be a URL that begins with 'http' or 'https'"),
+        (HttpUrl, "http://" + "x" * 3000, "must be a URL of at most 2083 characters"),
+        (Json[Any], 1, "must be JSON text"),
+        (Json[Any], "{", "is not valid JSON"),
+        (complex, "x", "is not valid"),
+    ],
+)  # fmt: skip
+def test_each_problem_has_words_of_its_own(kind: Any, value: object, problem: str) -> None:
+    """What pydantic finds is told as a sender of JSON would say it."""
+    with pytest.raises(ValidationError) as refused:
+        TypeAdapter(kind).validate_python(value)
+
+    assert problem_of(refused.value.errors()[0]) == problem
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "code", "detail", "headers"),
+    [
+        (invalid_argument("at", "is over", location="query"), 400, "invalid_argument",
+         [{"field": "at", "problem": "is over", "location": "query"}], {}),
+        (invalid_argument("at", "is over"), 400, "invalid_argument",
+         [{"field": "at", "problem": "is over", "location": "body"}], {}),
+        (unauthorized("it ended", presented=True), 401, "unauthorized", "it ended",
+         {"WWW-Authenticate": 'Bearer realm="minutehand", error="invalid_token", '
+                              'error_description="it ended"'}),
+        (token_missing(), 401, "unauthorized", "send a user's access token as a bearer token",
+         {"WWW-Authenticate": 'Bearer realm="minutehand"'}),
+        (not_found(), 404, "job_not_found", None, {}),
+        (not_found("session"), 404, "session_not_found", None, {}),
+        (unavailable("away"), 503, "unavailable", None, {"Retry-After": "5"}),
+        (unavailable("away", retry_after=0), 503, "unavailable", None, {"Retry-After": "1"}),
+    ],
+)  # fmt: skip
+def test_a_planned_refusal_says_what_its_receiver_can_act_on(
+    error: ApiError, status: int, code: str, detail: object, headers: dict[str, str]
+) -> None:
+    """A field, what to send, or when to come back."""
+    assert (error.status_code, error.code, error.info) == (status, code, detail)
+    assert error.headers == headers
+    assert error.detail == error.error
 
 
 @pytest.mark.parametrize(

@@ -53,6 +53,18 @@ def test_a_caller_in_a_loop_must_wait_and_others_need_not(clock: FrozenClock) ->
     limit.count_request("eve")
 
 
+def test_a_caller_is_told_when_there_is_room_again(clock: FrozenClock) -> None:
+    """Neither sooner nor later: what is in the bucket by then counts."""
+    limit = limits(clock, requests_per_second=0.1, requests_burst=1)
+    limit.count_request("eve")
+    clock.advance(seconds=4)
+
+    with pytest.raises(ApiError) as refused:
+        limit.count_request("eve")
+
+    assert refused.value.info["retry_after_seconds"] == 6
+
+
 def test_a_bucket_holds_no_more_than_its_burst(clock: FrozenClock) -> None:
     """A quiet hour is no licence."""
     limit = limits(clock)
@@ -74,7 +86,7 @@ def test_a_caller_holds_so_many_streams_until_they_end(clock: FrozenClock) -> No
     for _ in range(2):
         with pytest.raises(ApiError) as refused:
             limit.hold_stream("eve")
-        assert refused.value.info["limit"] == "streams"
+        assert refused.value.info == {"limit": "streams", "retry_after_seconds": 5, "most": 2}
         limit.release_stream("eve")
         limit.hold_stream("eve")
     limit.hold_stream("ada")

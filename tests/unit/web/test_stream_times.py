@@ -186,6 +186,7 @@ async def test_a_buffered_answer_is_whole_and_in_time_for_its_gateway() -> None:
     whole = Running(pages, pace=pace, began=now(), first=Batch([line(1)], more=True))
     await whole.task
     assert len(whole.said) == 4
+    assert pages.reads[0][1] is False, "to catch up is no reason to check"
 
 
 @in_time
@@ -291,6 +292,15 @@ async def test_what_a_check_has_found_is_read_thoroughly() -> None:
     assert running.feed.reads[1:] == [(3, True, None)]
     await running.leave()
 
+    began = now()
+    both = Running(Feed(), pace=replace(PACE, check=4))
+    both.feed.slow_check = 1
+    await asyncio.sleep(4)
+    both.hub.notify("job:j")
+    await asyncio.sleep(1)
+    assert both.feed.reads[1:] == [(began + 4, True, None)], "whatever the check found"
+    await both.leave()
+
 
 @in_time
 async def test_what_is_held_back_is_read_every_so_often_until_a_read_finds_nothing() -> None:
@@ -320,6 +330,8 @@ async def test_a_response_says_that_it_is_whole_or_why_it_is_not() -> None:
         sent.append(message)
 
     await EventStream(chunks(None), stalled_after=1)({}, asyncio.Event().wait, send)  # type: ignore[arg-type]
+    assert EventStream(chunks(None), stalled_after=1).background is None, "a framework's to set"
+    assert sent[0]["status"] == 200
     headers = dict(sent[0]["headers"])
     assert headers[b"cache-control"] == b"no-cache, no-transform"
     assert headers[b"x-accel-buffering"] == b"no"

@@ -37,7 +37,16 @@ from minutehand.web.hub import CHECKS_PER_SECOND, READS_PER_SECOND, EventHub
 from minutehand.web.ring import MAX_BYTES, MAX_FRAMES, Frame, Ring
 from minutehand.web.services import Services
 from minutehand.web.shared_reads import SharedReads
-from minutehand.web.sse import KEEP_ALIVE, Batch, EventStream, Line, Pace, Reader, Stream
+from minutehand.web.sse import (
+    KEEP_ALIVE,
+    Batch,
+    EventStream,
+    Line,
+    Pace,
+    Reader,
+    Stream,
+    UnnamedLine,
+)
 from minutehand.web.streams import BUFFERED_SECONDS, Opening, asked_at, buffered_pace
 
 JOB = "019a9f10-7e2c-7d31-9c52-0d6d5f5b7c11"
@@ -195,7 +204,7 @@ async def test_a_buffered_answer_holds_what_there_is_or_waits_for_the_first() ->
 
 @pytest.mark.parametrize(
     ("sent", "age"),
-    [(-3.0, 3.0), (-29.0, 29.0), (-86_400.0, 0.0), (5.0, 0.0), (None, 0.0)],
+    [(-0.5, 0.5), (-3.0, 3.0), (-29.0, 29.0), (-86_400.0, 0.0), (5.0, 0.0), (None, 0.0)],
 )
 def test_a_wait_begins_when_the_gateway_took_the_request(sent: float | None, age: float) -> None:
     """A cold start uses up the gateway's patience; an impossible age is another clock's."""
@@ -216,7 +225,7 @@ async def test_a_guests_key_is_not_logged(caplog: pytest.LogCaptureFixture) -> N
         await asyncio.wait_for(read_all(feed), 60)
 
     [told] = [r.__dict__ for r in caplog.records if r.__dict__.get("event") == "sse.waiting"]
-    assert told["topic"] == "session:guest_…"
+    assert (told["topic"], told["reason"]) == ("session:guest_…", "away")
 
 
 async def test_a_look_that_hangs_is_given_up_and_asked_again() -> None:
@@ -499,6 +508,10 @@ def test_a_ring_is_bounded_by_number_and_by_bytes() -> None:
     assert many.after(newest - MAX_FRAMES - 1) is None
     assert len(large.after(newest - 10) or []) == 10
     assert large.after(newest - 11) is None
+    for seq in (newest + 1, newest + 2):
+        large.offer(Frame(seq, size=2 * MAX_BYTES))
+        assert [frame.seq for frame in large.after(seq - 1) or []] == [seq], "one always fits"
+        assert large.after(seq - 2) is None
 
 
 async def test_a_client_that_takes_no_data_is_let_go() -> None:
@@ -533,7 +546,11 @@ async def test_a_client_that_leaves_ends_its_stream_at_once() -> None:
     left = asyncio.Event()
     sent: list[dict[str, Any]] = []
 
+    body = [{"type": "http.request", "body": b""}]
+
     async def receive() -> dict[str, Any]:
+        if body:
+            return body.pop()
         await left.wait()
         return {"type": "http.disconnect"}
 
@@ -542,7 +559,7 @@ async def test_a_client_that_leaves_ends_its_stream_at_once() -> None:
 
     response = EventStream(stream.chunks(Batch()), stalled_after=5)
     serving = asyncio.ensure_future(response({"type": "http"}, receive, send))  # type: ignore[arg-type]
-    await until(lambda: hub.count == 1)
+    await until(lambda: hub.count == 1 and len(sent) > 1)
 
     left.set()
     await asyncio.wait_for(serving, 60)
@@ -603,6 +620,17 @@ def test_frames_are_believed_only_while_they_follow_on(after: int, seqs: list[in
 def test_a_frame_of_another_shape_is_not_believed(settings: Settings, frame: Any) -> None:
     """Then the log is read."""
     assert job_feed(settings, 0).absorb([framed(frame)]) is None
+    assert job_feed(settings, 0).absorb([Frame(1, size=1)]) is None, "it brought no event"
+
+
+def test_a_frame_is_read_once_for_all_who_get_it(settings: Settings) -> None:
+    """Fifty readers of a job cost one validation."""
+    frame = framed(frame_of(1))
+    lines = [job_feed(settings, 0).absorb([frame]) for _ in "ab"]
+
+    assert lines[0] is not None
+    assert lines[1] is not None
+    assert lines[0].lines[0] is lines[1].lines[0]
 
 
 def test_a_frame_shows_the_same_as_the_log(settings: Settings) -> None:
@@ -622,9 +650,10 @@ def test_a_frame_shows_the_same_as_the_log(settings: Settings) -> None:
     assert json.loads(json.dumps(told.data, default=str))
 
 
-def test_the_end_of_a_job_makes_the_next_look_immediate(settings: Settings) -> None:
+@pytest.mark.parametrize("end", ["job.completed", "job.failed", "job.cancelled"])
+def test_the_end_of_a_job_makes_the_next_look_immediate(settings: Settings, end: str) -> None:
     """Whether it has ended for good is only known to the database."""
-    batch = job_feed(settings, 0).absorb([framed(frame_of(1, type="job.completed"))])
+    batch = job_feed(settings, 0).absorb([framed(frame_of(1, type=end))])
 
     assert batch is not None
     assert batch.more
@@ -645,7 +674,8 @@ def test_a_full_page_is_followed_by_the_next(settings: Settings) -> None:
 
 
 @pytest.mark.parametrize(
-    ("header", "after", "seq"), [(None, None, 0), ("", 4, 4), (" 7 ", 4, 7), ("7", 9, 7)]
+    ("header", "after", "seq"),
+    [(None, None, 0), ("", 4, 4), (" 7 ", 4, 7), ("7", 9, 7), ("9" * 18, 4, 10**18 - 1)],
 )
 def test_a_cursor_in_the_header_beats_the_query(
     header: str | None, after: int | None, seq: int
@@ -684,12 +714,12 @@ def test_each_event_of_a_page_has_a_cursor_to_resume_after_it() -> None:
     """Between pages it is the database's, inside one it names the event."""
     whole = cursors_between("5:5:", page(2, "9:9:"))
     first = cursors_between(None, page(2, "1:1:~9:9:~t~j~2", more=True))
-    inside = cursors_between("5:5:~8:8:~t~j~1", page(2, "8:8:"))
+    inside = cursors_between("5:5:~8:8:~t~j~1", page(2, "9:9:"))
 
     at = "701"
     assert whole == [f"5:5:~9:9:~{at}~{JOB}~1", "9:9:"]
     assert first == [f"1:1:~9:9:~{at}~{JOB}~1", "1:1:~9:9:~t~j~2"]
-    assert inside == [f"5:5:~8:8:~{at}~{JOB}~1", "8:8:"]
+    assert inside == [f"5:5:~8:8:~{at}~{JOB}~1", "9:9:"]
     assert cursors_between("5:5:", page(0, "9:9:")) == []
 
 
@@ -698,8 +728,12 @@ class Log:
 
     def __init__(self, kept: int, last: int, status: str, *, type: str = "job.progress") -> None:
         self.kept, self.last, self.status, self.type = kept, last, status, type
+        self.late = self.asked = 0
 
     async def events_after(self, _: str, seq: int, *, limit: int) -> list[JobEvent]:
+        if self.late:
+            self.late -= 1
+            return []
         whole = range(seq + 1, self.kept + 1)[:limit]
         found = [
             frame_of(each, type=self.type if each == self.last else "job.log") for each in whole
@@ -707,6 +741,7 @@ class Log:
         return [JobEvent.model_validate({**each, "created_at": each["at"]}) for each in found]
 
     async def get_job(self, _: str) -> Any:
+        self.asked += 1
         return SimpleNamespace(
             last_seq=self.last, status=self.status, ended=self.status == "completed"
         )
@@ -743,6 +778,92 @@ async def test_a_jobs_end_is_sent_after_all_its_events_that_are_kept(
     assert said(await feed.check())[1:] == check
 
 
+async def test_events_that_come_between_a_read_and_its_check_are_sent() -> None:
+    """They come with the frames for the job's other readers, and before its end."""
+    log: Any = Log(2, 2, "completed", type=DONE)
+    log.late = 1
+    feed = JobFeed(log, JOB, after=1)
+
+    first = await feed.start()
+
+    assert feed.topic == TOPIC
+    assert said(first) == (["2"], True, None)
+    assert [(frame.seq, frame.size) for frame in first.frames] == [(2, len(first.lines[0].encoded))]
+
+
+async def test_a_job_that_was_retried_is_asked_for_once() -> None:
+    """Not with every read for as long as it runs."""
+    log: Any = Log(2, 2, "processing", type=DONE)
+    feed = JobFeed(log, JOB, after=1)
+
+    for _ in range(4):
+        await feed.read()
+
+    assert log.asked == 1
+
+
+async def test_a_subject_is_left_with_its_last_reader() -> None:
+    """Else each subject that was ever read would stay joined."""
+    done: list[str] = []
+
+    class Noting(Live):
+        def leave(self, topic: str) -> None:
+            done.append(topic)
+
+        async def aclose(self) -> None:
+            done.append("closed")
+
+    hub = EventHub()
+    hub.feed_from(Noting())
+    ends = datetime.now(UTC)
+    async with hub.subscribe(TOPIC, token="t", until=ends):
+        async with hub.subscribe(TOPIC, token="t", until=ends):
+            pass
+        assert done == []
+    assert done == [TOPIC]
+    assert not hub._readers, "no subject that was left is remembered"
+    await hub.aclose()
+    assert done == [TOPIC, "closed"]
+
+
+async def test_what_wakes_a_reader_says_whether_the_log_must_be_read() -> None:
+    """One reason to read is not forgotten for the next that is none."""
+    hub, ends = EventHub(), datetime.now(UTC)
+    async with (
+        hub.subscribe(TOPIC, token="t", until=ends) as one,
+        hub.subscribe(TOPIC, token="t", until=ends) as other,
+        hub.subscribe("workspace:w", token="t", until=ends) as many,
+    ):
+        one.share(Frame(1, size=1))
+        many.share(Frame(1, size=1))
+        woken = [await each.wait(0.001) for each in (one, other, many)]
+        assert woken == [False, True, False], "its finder has it"
+        assert not other.must_read()
+
+        hub.notify(TOPIC)
+        hub.notify(TOPIC, Frame(2, size=1))
+        assert [one.must_read(), one.must_read()] == [True, False]
+        hub.look_again(TOPIC)
+        assert one.must_read()
+
+
+def test_a_line_without_a_name_and_what_is_not_logged() -> None:
+    """`onmessage` of EventSource gets what has no name; logs get neither data nor tokens."""
+    unnamed = UnnamedLine("7", "secret", {"a": "secret"})
+
+    assert unnamed.encoded == b'id: 7\ndata: {"a":"secret"}\n\n'
+    assert "{" not in repr(unnamed)
+    assert "secret" not in repr(Reader(token="secret", expires_at=datetime.now(UTC), began_at=0))
+
+
+def test_a_buffered_answer_ends_before_its_function_and_its_gateway() -> None:
+    """After its longest wait it may read once more."""
+    pace = Pace(streaming=False)
+
+    assert pace.buffered_wait + pace.read_timeout < 28
+    assert BUFFERED_SECONDS + pace.read_timeout < 20
+
+
 async def test_the_history_of_many_jobs_is_read_from_cursor_to_cursor() -> None:
     """A check moves nothing; a cursor that the database does not know begins again."""
     asked: list[str | None] = []
@@ -768,7 +889,7 @@ async def test_the_history_of_many_jobs_is_read_from_cursor_to_cursor() -> None:
 
 async def test_readers_of_one_circle_at_one_place_share_a_read() -> None:
     """Those of another see other events, and one without a place is at its own beginning."""
-    reads, asked = SharedReads(), 0
+    reads, asked = EventHub().reads, 0
 
     async def read_after(cursor: str | None) -> FeedPage:
         nonlocal asked
@@ -873,6 +994,8 @@ async def test_where_each_stream_holds_an_invocation_the_database_counts_them(
     with contextlib.nullcontext() if streaming else pytest.raises(QueueError):
         async with Opening(client.request, services, caller, guest=""):
             pass
+    async with Opening(client.request, services, None, guest="session:s"):
+        pass  # of a guest the session is counted
 
     assert services.limits.streams == 0
 
@@ -930,3 +1053,28 @@ async def test_a_stream_keeps_its_place_until_it_ends(services: Services) -> Non
     await asyncio.wait_for(stream({"type": "http"}, client.receive, send), 60)
     assert services.limits.streams == 0
     assert b"token_expired" not in sent, "a guest session ends in the database"
+
+
+async def test_a_users_stream_is_theirs_and_ends_with_their_token(services: Services) -> None:
+    """And the feed of an app says its end itself."""
+    client = Leaving()
+    ada, ben = (
+        Caller(uuid4(), "authenticated", token="t", expires_at=datetime.now(UTC)) for _ in "ab"
+    )
+    before = asyncio.all_tasks()
+    sent: list[bytes] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message.get("body", b""))
+
+    async with contextlib.AsyncExitStack() as stack:
+        for caller in (ada, ben, ada, ben):  # each may have two
+            opening = Opening(client.request, services, caller, guest="")
+            await stack.enter_async_context(opening)
+            await opening.read(Script().read())
+        assert asyncio.all_tasks() == before, "no one waits for its reader to leave"
+        for is_bare in (False, True):
+            response = opening.stream(Script(), Batch(), began_at=0.0, pace=QUICK, is_bare=is_bare)
+            await asyncio.wait_for(response({"type": "http"}, client.receive, send), 60)
+
+    assert b"".join(sent).count(b"token_expired") == 1
