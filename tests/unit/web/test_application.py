@@ -167,6 +167,17 @@ async def api(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
         yield client
 
 
+def test_an_app_knows_its_services_and_describes_itself(app: FastAPI, settings: Settings) -> None:
+    """Routes find the one, and the reference is made from the other."""
+    document = app.openapi()
+
+    assert app.state.services.settings is settings
+    assert document is app.openapi()
+    assert document["info"]["version"] == settings.version
+    assert "/api/things" in document["paths"]
+    assert "ErrorBody" in document["components"]["schemas"]
+
+
 def body_of(response: httpx.Response) -> dict[str, Any]:
     """The error body, whole and matching its header."""
     body: dict[str, Any] = response.json()
@@ -650,6 +661,8 @@ async def test_a_payload_has_a_limit_of_its_own(api: httpx.AsyncClient) -> None:
     taken = await api.post("/api/things", json={"name": "x", "payload": largest})
     assert taken.json()["payload"] == largest
     assert taken.headers["content-encoding"] == "gzip"
+    small = await api.post("/api/things", json={"name": "x" * 800})
+    assert "content-encoding" not in small.headers, "it is one packet as it is"
 
 
 @pytest.mark.parametrize(
@@ -726,6 +739,8 @@ async def test_a_preflight_is_answered_by_the_allow_list(
     stranger = await api.options("/api/things", headers={"origin": "https://evil.example", **asked})
 
     assert allowed.status_code == 200
+    assert allowed.headers["access-control-max-age"] == "600"
+    assert "access-control-allow-credentials" not in allowed.headers
     assert stranger.status_code == 403
     assert body_of(stranger)["code"] == "cors_forbidden"
 
