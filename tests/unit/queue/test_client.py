@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -10,15 +11,16 @@ from uuid import UUID
 import pytest
 
 from minutehand.queue.broadcasts import MESSAGE_VERSION
-from minutehand.queue.client import UserQueue
+from minutehand.queue.client import DERIVED, JOB_COLUMNS, UserQueue
 from minutehand.queue.errors import QueueError
 from minutehand.queue.members import Invitations, WorkspaceMembers
-from minutehand.queue.models import Cursor
+from minutehand.queue.models import Cursor, EnqueueOptions, JobLog, NewJob
 from minutehand.queue.operations import Operations
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
 ID = UUID(int=7)
 CURSOR = Cursor(created_at=AT.isoformat(), id=str(ID))
+KEYED = EnqueueOptions(idempotency_key="k")
 
 
 class Asked(Exception):
@@ -28,8 +30,9 @@ class Asked(Exception):
 class Wire:
     """Keeps what is asked, and answers nothing."""
 
-    def __init__(self, error: Exception | None = None) -> None:
+    def __init__(self, error: Exception | None = None, *, answer: Any = None) -> None:
         self.error = error or Asked()
+        self.answer = answer
         self.calls: list[tuple[str, Mapping[str, Any], bool]] = []
         self.reads: list[tuple[str, Sequence[tuple[str, str]]]] = []
 
@@ -43,6 +46,8 @@ class Wire:
     ) -> Any:
         assert headers == {"apikey": "k"}
         self.calls.append((function, arguments, repeatable))
+        if self.answer is not None:
+            return self.answer
         raise self.error
 
     async def select(
@@ -50,6 +55,8 @@ class Wire:
     ) -> list[dict[str, Any]]:
         assert headers == {"apikey": "k"}
         self.reads.append((table, params))
+        if self.answer is not None:
+            return list(self.answer)
         raise self.error
 
 
@@ -63,6 +70,13 @@ async def asked(call: Callable[[UserQueue], Any], wire: Wire | None = None) -> W
 @pytest.mark.parametrize(
     ("call", "function", "repeatable"),
     [
+        (lambda q: q.enqueue("w", "t"), "enqueue_job", False),
+        (lambda q: q.enqueue("w", "t", options=KEYED), "enqueue_job", True),
+        (lambda q: q.enqueue_many("w", [NewJob(job_type="t", options=KEYED)] * 2),
+         "enqueue_jobs", True),
+        (lambda q: q.enqueue_many(
+            "w", [NewJob(job_type="t", options=KEYED), NewJob(job_type="t")]
+         ), "enqueue_jobs", False),
         (lambda q: q.answer("j", 1), "answer_job", False),
         (lambda q: q.emit_event("w", "e"), "emit_event", False),
         (lambda q: q.open_guest_session("w"), "open_guest_session", False),
@@ -87,7 +101,7 @@ async def asked(call: Callable[[UserQueue], Any], wire: Wire | None = None) -> W
         (lambda q: q.edit("j", payload=1), "edit_job", True),
         (lambda q: q.get_job("j"), "get_job", True),
     ],
-)
+)  # fmt: skip
 async def test_what_would_happen_twice_is_not_asked_for_again(
     call: Callable[[UserQueue], Any], function: str, repeatable: bool
 ) -> None:
@@ -100,6 +114,107 @@ async def test_what_would_happen_twice_is_not_asked_for_again(
 @pytest.mark.parametrize(
     ("call", "function", "arguments"),
     [
+        (
+            lambda q: q.enqueue("w", "t"),
+            "enqueue_job",
+            {"p_workspace_id": "w", "p_job_type": "t", "p_payload": {}, "p_options": {}},
+        ),
+        (
+            lambda q: q.enqueue("w", "t", 0, options=KEYED),
+            "enqueue_job",
+            {
+                "p_workspace_id": "w", "p_job_type": "t", "p_payload": 0,
+                "p_options": {"idempotency_key": "k"},
+            },
+        ),
+        (
+            lambda q: q.enqueue_many("w", [NewJob(job_type="t", payload={"n": 1})]),
+            "enqueue_jobs",
+            {"p_workspace_id": "w", "p_jobs": [{"job_type": "t", "payload": {"n": 1}}]},
+        ),
+        (
+            lambda q: q.sort_jobs({}, by="run_ms"),
+            "sort_jobs",
+            {
+                "p_filter": {}, "p_by": "run_ms", "p_descending": True, "p_limit": 50,
+                "p_offset": 0,
+            },
+        ),
+        (
+            lambda q: q.search_logs("w", {}),
+            "search_logs",
+            {"p_workspace_id": "w", "p_filter": {}, "p_before": None, "p_limit": 100},
+        ),
+        (
+            lambda q: q.workspace_feed("w"),
+            "event_feed",
+            {"p_workspace_id": "w", "p_cursor": None, "p_limit": 500},
+        ),
+        (lambda q: q.job_types(), "list_job_types", {"p_workspace_id": None, "p_internal": False}),
+        (
+            lambda q: q.job_type("t", "w"),
+            "get_job_type",
+            {"p_job_type": "t", "p_workspace_id": "w"},
+        ),
+        (
+            lambda q: q.open_guest_session("w"),
+            "open_guest_session",
+            {"p_workspace_id": "w", "p_options": {}},
+        ),
+        (
+            lambda q: q.close_guest_session("s"),
+            "close_guest_session",
+            {"p_session_id": "s"},
+        ),
+        (
+            lambda q: q.counts("w", {"queue": "q"}),
+            "count_jobs",
+            {"p_workspace_id": "w", "p_filter": {"queue": "q"}},
+        ),
+        *(
+            (call, function, {"p_job_id": "j"})
+            for call, function in (
+                (lambda q: q.get_job("j"), "get_job"),
+                (lambda q: q.explain("j"), "explain_job"),
+                (lambda q: q.attempts("j"), "job_attempts"),
+                (lambda q: q.trace("j"), "job_trace"),
+                (lambda q: q.receipt("j"), "job_receipt"),
+                (lambda q: q.cancel("j"), "cancel_job"),
+                (lambda q: q.replays("j"), "job_replays"),
+            )
+        ),
+        (lambda q: q.steps("j"), "job_steps", {"p_job_id": "j", "p_after": None}),
+        (lambda q: q.artefacts("j", key="k"), "job_artefacts", {"p_job_id": "j", "p_key": "k"}),
+        (
+            lambda q: q.receipts("w"),
+            "job_receipts",
+            {"p_workspace_id": "w", "p_after": 0},
+        ),
+        (lambda q: q.signing_keys(), "signing_keys", {}),
+        (lambda q: q.open_stream(), "open_stream", {}),
+        (lambda q: q.replay("j"), "replay_job", {"p_job_id": "j", "p_request": {}}),
+        (
+            lambda q: q.edit("j", payload=None),
+            "edit_job",
+            {"p_job_id": "j", "p_changes": {"payload": None}},
+        ),
+        (
+            lambda q: q.answer("j", "yes"),
+            "answer_job",
+            {"p_job_id": "j", "p_answer": {"answer": "yes"}},
+        ),
+        (
+            lambda q: q.emit_event("w", "e", 0),
+            "emit_event",
+            {"p_workspace_id": "w", "p_name": "e", "p_payload": 0},
+        ),
+        (lambda q: q.stats(), "queue_stats", {"p_workspace_id": None, "p_minutes": 60}),
+        (lambda q: q.deploys(), "list_deploys", {"p_workspace_id": None, "p_minutes": 10_080}),
+        (
+            lambda q: q.deploys("w", minutes=5),
+            "list_deploys",
+            {"p_workspace_id": "w", "p_minutes": 5},
+        ),
         (
             lambda q: q.list_jobs(
                 "w", status=["failed", "failed"], job_type="t", queue="q", session_id="s",
@@ -267,6 +382,70 @@ async def test_lines_and_events_are_read_by_job_in_order_from_a_place() -> None:
         [("job_id", "eq.j"), ("seq", "gt.4"), ("order", "seq.asc"), ("limit", "20")],
     )
     assert member.reads == [("workspaces", [("select", "id"), ("id", "eq.w")])]
+    assert dict(all_lines.reads[0][1])["limit"] == "201"
+    assert dict(all_lines.reads[0][1])["id"] == "gt.0"
+    assert set(dict(all_lines.reads[0][1])["select"].split(",")) == set(JobLog.model_fields)
+    beginning = await asked(lambda q: q.events_after("j"))
+    assert dict(beginning.reads[0][1])["seq"] == "gt.0"
+    assert dict(beginning.reads[0][1])["limit"] == "500"
+
+
+JOB: dict[str, Any] = {
+    "id": "j", "workspace_id": "w", "job_type": "t", "created_at": AT.isoformat(),
+    "queue": "q", "status": "pending",
+}  # fmt: skip
+
+
+def reading(answer: Any) -> UserQueue:
+    return UserQueue(Wire(answer=answer), {"apikey": "k"})
+
+
+async def test_what_the_database_answers_is_handed_on() -> None:
+    """A call that swallowed it would look like one that found nothing."""
+    rows = [
+        {"id": each, "job_id": "j", "attempt": 1, "log_level": "info", "message": "m", "data": {},
+         "created_at": AT.isoformat()}
+        for each in (1, 2, 3)
+    ]  # fmt: skip
+    content = base64.b64encode(b"abc").decode()
+    file = {
+        "name": "f", "media_type": "text/plain", "size_bytes": 3, "url": "/f",
+        "created_at": AT.isoformat(), "expires_at": AT.isoformat(),
+    }  # fmt: skip
+
+    whole, cut = await reading(rows).logs("j", limit=3), await reading(rows).logs("j", limit=2)
+    assert ([each.id for each in whole.logs], whole.next_after) == ([1, 2, 3], None)
+    assert ([each.id for each in cut.logs], cut.next_after) == ([1, 2], 2)
+    assert await reading({"attempts": [{"n": 1}]}).attempts("j") == [{"n": 1}]
+    assert await reading([{"id": "j"}]).replays("j") == [{"id": "j"}]
+    assert await reading({"receipts": [{"n": 1}]}).receipts("w") == [{"n": 1}]
+    assert await reading({"keys": []}).signing_keys() == {"keys": []}
+    assert await reading({"n": 1}).receipt("j") == {"n": 1}
+    assert await reading({"woken": 2}).emit_event("w", "e") == {"woken": 2}
+    assert await reading([{"id": "w"}]).is_member("w") is True
+    assert await reading([]).is_member("w") is False
+    for call in (
+        lambda q: q.get_job("j"), lambda q: q.cancel("j"), lambda q: q.retry("j"),
+        lambda q: q.edit("j", payload=1), lambda q: q.answer("j", 1),
+    ):  # fmt: skip
+        assert (await call(reading(JOB))).id == "j"
+    page = await reading({"jobs": [JOB], "next": CURSOR.model_dump()}).list_jobs()
+    assert ([job.id for job in page.jobs], page.next_cursor) == (["j"], CURSOR.encode())
+    assert (await reading({"jobs": [], "next": None}).list_jobs()).next_cursor is None
+    found, data = await reading({"artefacts": [{**file, "content": content}]}).read_artefact(
+        "j", "f"
+    )
+    assert (found.name, data) == ("f", b"abc")
+    assert [each.name for each in await reading({"artefacts": [file]}).artefacts("j")] == ["f"]
+
+
+def test_a_list_asks_for_no_column_that_clients_may_not_read() -> None:
+    """`*` would ask for the lease's, and what functions add is no column."""
+    columns = set(JOB_COLUMNS.split(","))
+
+    assert columns >= {"id", "status", "payload", "attempts"}
+    assert not columns & DERIVED
+    assert "running_since" in DERIVED
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from minutehand.queue import (
@@ -16,6 +18,8 @@ from minutehand.queue import (
 from minutehand.queue.errors import (
     READ_ONLY,
     DatabaseReadOnly,
+    ProcessorError,
+    StepsTooLong,
     error_from_response,
     read_only_fix,
 )
@@ -64,6 +68,8 @@ def test_a_duplicate_names_the_job_already_there() -> None:
         (400, {"code": "40P01", "message": "deadlock detected"}),
         (400, {"code": "57014", "message": "statement timeout"}),
         (400, {"code": "08006", "message": "connection failure"}),
+        *((400, {"code": code}) for code in ("53300", "55P03", "57P01", "57P02", "57P03")),
+        *((400, {"code": f"PGRST00{digit}"}) for digit in "0123"),
         (502, "<html>"),
     ],
 )
@@ -94,6 +100,48 @@ def test_a_database_that_takes_no_writes_says_how_to_free_it() -> None:
 
     assert type(error) is DatabaseReadOnly
     assert str(error).startswith(f"{READ_ONLY} {read_only_fix('app')[0]}")
+    assert isinstance(error, QueueUnavailable)
+    assert not error.unsent
+
+
+def test_a_database_is_freed_by_shorter_retention_and_smaller_tables() -> None:
+    """In this order: without the first each other is refused, and the last gives the space back."""
+    off, settings, maintenance, *vacuums = read_only_fix()
+
+    assert off == "set default_transaction_read_only = off"
+    for statement, call in ((settings, "set_settings"), (maintenance, "run_maintenance")):
+        text = statement.removeprefix(f"select public.{call}('").removesuffix("')")
+        assert json.loads(text), "it is JSON"
+    assert vacuums == [
+        f"vacuum full public.{table}" for table in ("job_events", "job_logs", "jobs")
+    ]
+
+
+def test_an_answer_without_words_is_told_by_its_status() -> None:
+    error = error_from_response(418, ["what"])
+
+    assert str(error) == "the Data API answered 418"
+    assert (error.status, error.code, error.details, error.hint) == (418, "", None, None)
+
+
+def test_the_present_status_is_told_to_who_asked_for_another() -> None:
+    error = error_from_response(
+        409, {"code": "PT409", "details": "completed", "hint": "invalid_state"}
+    )
+
+    assert isinstance(error, InvalidState)
+    assert error.present == "completed"
+    assert str(error) == "the Data API answered 409 (invalid_state) [completed]"
+
+
+def test_a_processors_error_is_tried_again_unless_it_says_otherwise() -> None:
+    error, long = ProcessorError("no"), StepsTooLong("j")
+
+    assert (str(error), error.retryable, error.retry_after, error.data) == ("no", True, None, None)
+    told = ProcessorError("no", retryable=False, retry_after=3, data={"a": 1})
+    assert (told.retryable, told.retry_after, told.data) == (False, 3, {"a": 1})
+    assert not long.retryable, "it would be as long the next time"
+    assert "job j have more than 64000000 bytes" in str(long)
 
 
 @pytest.mark.parametrize("details", [None, "job-7"])

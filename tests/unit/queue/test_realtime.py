@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from typing import Any, cast
 
 import pytest
+from websockets.asyncio.server import ServerConnection, serve
 
 from minutehand.queue.broadcasts import READY
 from minutehand.queue.realtime import Heard, RealtimeLost, RealtimeSocket
@@ -182,6 +183,43 @@ def test_a_socket_that_ends_or_talks_nonsense_is_lost(text: str | None) -> None:
             await world.serving
 
     leaping(story())
+
+
+async def test_a_socket_takes_large_frames_and_says_goodbye() -> None:
+    """A message may have 3 MB; and who leaves is not held for a minute."""
+    large, left = "x" * 3_000_000, asyncio.Event()
+
+    async def realtime(connection: ServerConnection) -> None:
+        join = json.loads(await connection.recv())
+        frame = {"topic": join["topic"], "event": "broadcast", "payload": {"payload": large}}
+        await connection.send(json.dumps(frame))
+        await connection.wait_closed()
+        if connection.close_code == 1000:
+            left.set()
+
+    heard: asyncio.Queue[Heard] = asyncio.Queue()
+    async with serve(realtime, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        url = f"http://127.0.0.1:{port}/realtime/v1"
+        async with RealtimeSocket(url, "k", lambda _, said: heard.put_nowait(said)) as socket:
+            serving = asyncio.create_task(socket.serve())
+            socket.join("job:1", "jwt")
+            message = await asyncio.wait_for(heard.get(), 60)
+            serving.cancel()
+        await asyncio.wait_for(left.wait(), 60)
+
+    assert message.payload == large
+    assert message.size > 3_000_000
+
+
+def test_a_proxy_is_for_the_world_outside() -> None:
+    """The local stack is not asked for through it."""
+    proxies = [
+        RealtimeSocket(f"{host}/realtime/v1", "k", print)._proxy
+        for host in ("http://127.0.0.1:9", "https://x.supabase.co")
+    ]
+
+    assert proxies == [None, True]
 
 
 async def test_a_realtime_that_is_not_there_is_lost_at_once() -> None:
