@@ -90,6 +90,8 @@ async def asked(call: Callable[[UserQueue], Any], wire: Wire | None = None) -> W
             "create_operation",
             True,
         ),
+        (lambda q: WorkspaceMembers(q, "w").list(), "list_members", True),
+        (lambda q: Invitations(q).list(), "list_invitations", True),
         (lambda q: Operations(q).undo("o"), "undo_operation", True),
         (lambda q: Operations(q).steer("o", "pause"), "steer_operation", True),
         (lambda q: WorkspaceMembers(q, "w").remove("m@x.test"), "remove_member", False),
@@ -346,6 +348,48 @@ async def test_what_would_happen_twice_is_not_asked_for_again(
             {"p_operation_id": "o", "p_outcome": "failed", "p_cursor": 7, "p_limit": 5},
         ),
         (
+            lambda q: Operations(q).count("w", "retry", {"tag": "a"}),
+            "count_operation",
+            {"p_workspace_id": "w", "p_request": {"action": "retry", "filter": {"tag": "a"}}},
+        ),
+        (
+            lambda q: Operations(q).create("w", "retry", {}, idempotency_key="k"),
+            "create_operation",
+            {
+                "p_workspace_id": "w",
+                "p_request": {
+                    "action": "retry", "filter": {}, "limit": 100_000, "idempotency_key": "k"
+                },
+            },
+        ),
+        (
+            lambda q: Operations(q).list("w"),
+            "list_operations",
+            {"p_workspace_id": "w", "p_cursor": None, "p_limit": 50},
+        ),
+        (
+            lambda q: Operations(q).jobs("o"),
+            "operation_jobs",
+            {"p_operation_id": "o", "p_outcome": None, "p_cursor": None, "p_limit": 100},
+        ),
+        (lambda q: Operations(q).get("o"), "get_operation", {"p_operation_id": "o"}),
+        (lambda q: Operations(q).undo("o"), "undo_operation", {"p_operation_id": "o"}),
+        (
+            lambda q: Operations(q).steer("o", "stop"),
+            "steer_operation",
+            {"p_operation_id": "o", "p_action": "stop"},
+        ),
+        (
+            lambda q: WorkspaceMembers(q, "w").remove("m@x.test"),
+            "remove_member",
+            {"p_workspace_id": "w", "p_member": "m@x.test"},
+        ),
+        (
+            lambda q: Invitations(q).answer(ID, accept=True),
+            "accept_invitation",
+            {"p_workspace_id": str(ID)},
+        ),
+        (
             lambda q: WorkspaceMembers(q, "w").set("m@x.test", role="manager"),
             "set_member",
             {"p_workspace_id": "w", "p_email": "m@x.test", "p_role": "manager"},
@@ -416,6 +460,10 @@ async def test_what_the_database_answers_is_handed_on() -> None:
     whole, cut = await reading(rows).logs("j", limit=3), await reading(rows).logs("j", limit=2)
     assert ([each.id for each in whole.logs], whole.next_after) == ([1, 2, 3], None)
     assert ([each.id for each in cut.logs], cut.next_after) == ([1, 2], 2)
+    event = {"job_id": "j", "seq": 1, "type": "t", "data": {}, "created_at": AT.isoformat()}
+    assert [each.seq for each in await reading([event]).events_after("j")] == [1]
+    for made in (lambda q: q.enqueue("w", "t"), lambda q: q.replay("j")):
+        assert (await made(reading({"job": JOB, "created": True}))).created
     assert await reading({"attempts": [{"n": 1}]}).attempts("j") == [{"n": 1}]
     assert await reading([{"id": "j"}]).replays("j") == [{"id": "j"}]
     assert await reading({"receipts": [{"n": 1}]}).receipts("w") == [{"n": 1}]
@@ -439,13 +487,40 @@ async def test_what_the_database_answers_is_handed_on() -> None:
     assert [each.name for each in await reading({"artefacts": [file]}).artefacts("j")] == ["f"]
 
 
+OPERATION: dict[str, Any] = {
+    "id": "o", "workspace_id": "w", "action": "retry", "filter": {}, "status": "running",
+    "name": "n",
+    "limit": 5, "counted": True, "matched": 1, "more": False, "done": 0, "skipped": 0,
+    "failed": 0, "created_at": AT.isoformat(),
+}  # fmt: skip
+
+
+async def test_what_became_of_an_operation_is_handed_on() -> None:
+    """`created` says whether this call made it; where it is told again it is left out."""
+    made = await Operations(reading({**OPERATION, "created": False})).create("w", "retry", {})
+    found = await Operations(reading(OPERATION)).get("o")
+    counted = await Operations(reading({"count": 2, "more": True})).count("w", "retry", {})
+    page = {"operations": [OPERATION], "next": CURSOR.model_dump()}
+    first = await Operations(reading(page)).list("w")
+    last = await Operations(reading({**page, "next": None})).list("w")
+    jobs = {"jobs": [{"job_id": "j", "outcome": "done"}], "next": 7}
+
+    assert (made.created, found.created) == (False, True)
+    assert "created" not in made.model_dump()
+    assert (counted.count, counted.more) == (2, True)
+    assert ([each.id for each in first.operations], first.next_cursor) == (["o"], CURSOR.encode())
+    assert last.next_cursor is None
+    assert (await Operations(reading(jobs)).jobs("o")).next == 7
+
+
 def test_a_list_asks_for_no_column_that_clients_may_not_read() -> None:
     """`*` would ask for the lease's, and what functions add is no column."""
     columns = set(JOB_COLUMNS.split(","))
 
     assert columns >= {"id", "status", "payload", "attempts"}
-    assert not columns & DERIVED
-    assert "running_since" in DERIVED
+    added = {"state", "next_run_at", "waiting_for", "running_since", "worker_id", "error", "times"}
+    assert not columns & added
+    assert added == DERIVED
 
 
 @pytest.mark.parametrize(
@@ -461,4 +536,4 @@ async def test_tenants_of_tables_elsewhere_are_said_to_be_there(code: str, word:
     ):
         with pytest.raises(QueueError) as raised:
             await people(UserQueue(Wire(refusal), {"apikey": "k"}))
-        assert raised.value.word == word
+        assert (raised.value.word, raised.value.status) == (word, 404)

@@ -120,6 +120,8 @@ def test_a_database_is_freed_by_shorter_retention_and_smaller_tables() -> None:
 def test_an_answer_without_words_is_told_by_its_status() -> None:
     error = error_from_response(418, ["what"])
 
+    assert type(error) is QueueError
+    assert error_from_response(409, {"code": "PT409"}).word == ""
     assert str(error) == "the Data API answered 418"
     assert (error.status, error.code, error.details, error.hint) == (418, "", None, None)
 

@@ -109,6 +109,9 @@ def test_what_is_said_of_a_topic_is_passed_on_while_it_is_joined() -> None:
             ("job:1", kind) for kind in ("joined", "ready", "error", "message")
         ]
 
+        await feed("job:1", "system", None)
+        world.socket.leave("job:2")
+        assert await world.said("phx_leave") == [], "it was not joined"
         world.socket.leave("job:1")
         world.socket.leave("job:1")
         await feed("job:1", "broadcast", {"payload": {"seq": 2}})
@@ -210,6 +213,30 @@ async def test_a_socket_takes_large_frames_and_says_goodbye() -> None:
 
     assert message.payload == large
     assert message.size > 3_000_000
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [("", "TimeoutError"), ("HTTP/1.1 403 Forbidden\r\ncontent-length: 0\r\n\r\n", "403")],
+)
+async def test_a_realtime_that_does_not_open_a_socket_is_lost(answer: str, reason: str) -> None:
+    """It waits no longer than it was told, and says what came instead."""
+    closed = asyncio.Event()
+
+    async def say(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(answer.encode())
+        await reader.read()
+        writer.close()
+        await writer.wait_closed()
+        closed.set()
+
+    async with await asyncio.start_server(say, "127.0.0.1", 0) as server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/realtime/v1"
+        with pytest.raises(RealtimeLost, match=reason):
+            async with RealtimeSocket(url, "k", print, open_seconds=60 if answer else 0.05):
+                pytest.fail("it is no socket")
+        await asyncio.wait_for(closed.wait(), 60)
 
 
 def test_a_proxy_is_for_the_world_outside() -> None:
