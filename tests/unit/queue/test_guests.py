@@ -64,6 +64,26 @@ async def test_a_guests_address_is_signed_with_the_time() -> None:
     assert signature == hashlib.sha256(key + inner).hexdigest()
 
 
+async def test_outside_a_request_there_is_no_address() -> None:
+    """Nor is a key asked for; the address of one request is not the next one's."""
+    project, clock = Project(), FrozenClock()
+    known = Settings(
+        supabase_url="http://127.0.0.1:1",
+        supabase_publishable_key="sb_publishable_x",
+        supabase_worker_key="key",
+    )
+    signer = AddressSigner(known, project.api, clock)
+
+    assert await signer.headers() == {}
+    assert project.requests == []
+    with calling_from("203.0.113.7"):
+        with calling_from(None):
+            assert await signer.headers() == {}
+        [said] = (await signer.headers()).values()
+    assert said.split(" ")[:2] == ["203.0.113.7", str(int(clock.now().timestamp()))]
+    assert await signer.headers() == {}
+
+
 async def test_a_persons_call_says_nothing_of_it() -> None:
     """Their token says who they are."""
     project = Project()
@@ -72,12 +92,16 @@ async def test_a_persons_call_says_nothing_of_it() -> None:
     assert len(project.requests) == 1
 
 
-@pytest.mark.parametrize("settings", [{"supabase_worker_key": None}, {}])
+@pytest.mark.parametrize(
+    ("settings", "said"), [({"supabase_worker_key": None}, []), ({}, ["guests.key_failed"])]
+)
 async def test_without_the_key_the_call_is_made_all_the_same(
-    settings: dict[str, Any],
+    settings: dict[str, Any], said: list[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     """A deployment without a worker's key, or whose key was revoked."""
     assert await Project(status=500).call(**settings) == ""
+    events = [record.__dict__.get("event", "") for record in caplog.records]
+    assert [event for event in events if event.startswith("guests.")] == said
 
 
 async def test_a_key_is_kept_and_a_refusal_for_ten_seconds() -> None:

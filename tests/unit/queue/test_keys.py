@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from datetime import UTC, datetime
 
 import jwt
@@ -9,7 +10,15 @@ import pytest
 
 from minutehand.clock import FrozenClock
 from minutehand.config import ConfigurationError, Settings
-from minutehand.queue.keys import WorkerKey, days_left, redacted
+from minutehand.queue import keys
+from minutehand.queue.keys import (
+    WorkerKey,
+    caller_headers,
+    days_left,
+    is_guest_session,
+    redacted,
+)
+from minutehand.telemetry import current_traceparent
 
 SECRET = "a-test-secret-of-at-least-32-characters"
 
@@ -48,10 +57,10 @@ def test_a_key_is_kept_until_shortly_before_it_ends() -> None:
     key = WorkerKey(settings(supabase_jwt_secret=SECRET), clock=clock)
     first = token_of(key)
 
-    clock.advance(seconds=400)
+    clock.advance(seconds=479)
     assert token_of(key) == first
 
-    clock.advance(seconds=100)
+    clock.advance(seconds=1)
     assert token_of(key) != first
 
 
@@ -84,9 +93,11 @@ def test_an_opaque_secret_key_is_the_apikey_and_no_bearer() -> None:
 def test_the_days_that_a_key_is_valid_are_read_from_it() -> None:
     """Unverified: the database judges, this only warns."""
     now = datetime(2026, 1, 1, tzinfo=UTC)
-    token = jwt.encode({"exp": int(now.timestamp()) + 3 * 86_400}, SECRET, "HS256")
+    for more in ("", "x", "xx", "xxx"):  # each length that base64 pads otherwise
+        claims = {"exp": int(now.timestamp()) + 3 * 86_400, "more": more}
+        assert days_left(jwt.encode(claims, SECRET, "HS256"), now) == 3
 
-    assert days_left(token, now) == 3
+    assert days_left(jwt.encode({"exp": int(now.timestamp()) - 86_400}, SECRET, "HS256"), now) == -1
     for other in (None, "", "sb_secret_x", "a.b.c", jwt.encode({"role": "x"}, SECRET, "HS256")):
         assert days_left(other, now) is None
 
@@ -94,6 +105,50 @@ def test_the_days_that_a_key_is_valid_are_read_from_it() -> None:
 def test_without_any_key_the_missing_variable_is_named() -> None:
     with pytest.raises(ConfigurationError, match="SUPABASE_WORKER_KEY"):
         WorkerKey(settings())
+
+
+@pytest.mark.parametrize(
+    ("fields", "bound"),
+    [
+        ({"supabase_worker_key": "given"}, True),
+        ({"supabase_jwt_secret": SECRET}, True),
+        ({"supabase_worker_key": "given", "supabase_secret_key": "sb_secret_x"}, True),
+        ({"supabase_secret_key": "sb_secret_x"}, False),
+    ],
+)
+def test_the_secret_key_is_no_key_to_tables(fields: dict[str, str], bound: bool) -> None:
+    """Row level security does not bind it: `ctx.table` would reach every row."""
+    key = WorkerKey(settings(**fields))
+
+    with contextlib.nullcontext() if bound else pytest.raises(ConfigurationError):
+        key.refuse_secret()
+
+
+def test_a_caller_is_let_in_by_its_own_token_and_a_guest_by_none() -> None:
+    guest = {"apikey": "sb_publishable_x"}
+
+    assert current_traceparent() is None
+    assert caller_headers(settings(), None) == guest
+    assert caller_headers(settings(), "jwt") == {**guest, "Authorization": "Bearer jwt"}
+
+
+def test_jobs_keep_the_trace_of_who_made_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under a name of ours: a gateway may set `traceparent` to a span of its own."""
+    monkeypatch.setattr(keys, "current_traceparent", lambda: "00-trace")
+
+    assert caller_headers(settings(), None)["X-Minutehand-Trace"] == "00-trace"
+
+
+def test_a_guest_session_is_known_by_its_id() -> None:
+    assert is_guest_session("guest_0a")
+    assert not is_guest_session("session_guest_0a")
+
+
+def test_a_minted_key_says_what_it_is() -> None:
+    """Some verifiers refuse a token without its type."""
+    token = token_of(WorkerKey(settings(supabase_jwt_secret=SECRET)))
+
+    assert jwt.get_unverified_header(token) == {"alg": "HS256", "typ": "JWT"}
 
 
 def test_the_id_of_a_guest_session_is_left_out_of_logs() -> None:
