@@ -45,8 +45,10 @@ async def test_rows_are_named_and_the_job_with_them() -> None:
     assert (sent.method, sent.url.path) == ("PATCH", "/rest/v1/accounts")
     assert dict(sent.url.params) == {"id": "eq.1", "closed_at": "is.null"}
     assert json.loads(sent.content) == {"name": "x"}
-    names = ("x-job-id", "x-job-fence", "content-profile", "authorization")
-    assert [sent.headers[name] for name in names] == ["j", "7", "crm", "Bearer key"]
+    names = ("x-job-id", "x-job-fence", "content-profile", "authorization", "prefer")
+    whole = "return=representation"
+    assert [sent.headers[name] for name in names] == ["j", "7", "crm", "Bearer key", whole]
+    assert await project.table.insert({"name": "y"}) == {"id": 1}
 
 
 async def test_rows_are_chosen_ordered_and_bounded() -> None:
