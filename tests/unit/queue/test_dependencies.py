@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import cached_property
 
+from minutehand.clock import FrozenClock, SystemClock
 from minutehand.config import Settings
 from minutehand.queue.dependencies import Dependencies
 
@@ -43,6 +44,24 @@ class App(Dependencies):
     @cached_property
     def not_configured(self) -> None:
         """Nothing, as a collaborator may be."""
+
+
+async def test_callers_and_streams_have_connections_of_their_own_to_one_schema() -> None:
+    """However many streams are open, a route gets a connection."""
+    clock = FrozenClock()
+    made = Dependencies(SETTINGS.model_copy(update={"schema_name": "jobs"}), clock=clock)
+    person, guest, stream = made.acting_as("jwt"), made.acting_as(None), made.streaming_to("jwt")
+
+    assert made.clock is clock
+    assert isinstance(Dependencies(SETTINGS).clock, SystemClock)
+    assert person._api is guest._api is made._api
+    assert stream._api is made._stream_api is not made._api
+    for caller in (person, stream):
+        assert caller._headers["Authorization"] == "Bearer jwt"
+    assert (person._signed, guest._signed is not None, stream._signed) == (None, True, None)
+    for api in (made._api, made._stream_api):
+        assert api._http.headers["content-profile"] == "jobs"
+    await made.aclose()
 
 
 async def test_only_what_was_made_is_closed() -> None:
