@@ -202,7 +202,7 @@ async def test_a_socket_takes_large_frames_and_says_goodbye() -> None:
 
     heard: asyncio.Queue[Heard] = asyncio.Queue()
     async with serve(realtime, "127.0.0.1", 0) as server:
-        port = server.sockets[0].getsockname()[1]
+        port = next(iter(server.sockets)).getsockname()[1]
         url = f"http://127.0.0.1:{port}/realtime/v1"
         async with RealtimeSocket(url, "k", lambda _, said: heard.put_nowait(said)) as socket:
             serving = asyncio.create_task(socket.serve())
