@@ -385,9 +385,9 @@ async def test_what_would_happen_twice_is_not_asked_for_again(
             {"p_workspace_id": "w", "p_member": "m@x.test"},
         ),
         (
-            lambda q: Invitations(q).answer(ID, accept=True),
+            lambda q: Invitations(q).answer("w", accept=True),
             "accept_invitation",
-            {"p_workspace_id": str(ID)},
+            {"p_workspace_id": "w"},
         ),
         (
             lambda q: WorkspaceMembers(q, "w").set("m@x.test", role="manager"),
@@ -446,7 +446,7 @@ def reading(answer: Any) -> UserQueue:
 
 async def test_what_the_database_answers_is_handed_on() -> None:
     """A call that swallowed it would look like one that found nothing."""
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"id": each, "job_id": "j", "attempt": 1, "log_level": "info", "message": "m", "data": {},
          "created_at": AT.isoformat()}
         for each in (1, 2, 3)
@@ -462,7 +462,10 @@ async def test_what_the_database_answers_is_handed_on() -> None:
     assert ([each.id for each in cut.logs], cut.next_after) == ([1, 2], 2)
     event = {"job_id": "j", "seq": 1, "type": "t", "data": {}, "created_at": AT.isoformat()}
     assert [each.seq for each in await reading([event]).events_after("j")] == [1]
-    for made in (lambda q: q.enqueue("w", "t"), lambda q: q.replay("j")):
+    enqueued: tuple[Callable[[UserQueue], Any], ...] = (
+        lambda q: q.enqueue("w", "t"), lambda q: q.replay("j"),
+    )  # fmt: skip
+    for made in enqueued:
         assert (await made(reading({"job": JOB, "created": True}))).created
     assert await reading({"attempts": [{"n": 1}]}).attempts("j") == [{"n": 1}]
     assert await reading([{"id": "j"}]).replays("j") == [{"id": "j"}]
@@ -472,10 +475,11 @@ async def test_what_the_database_answers_is_handed_on() -> None:
     assert await reading({"woken": 2}).emit_event("w", "e") == {"woken": 2}
     assert await reading([{"id": "w"}]).is_member("w") is True
     assert await reading([]).is_member("w") is False
-    for call in (
+    steered: tuple[Callable[[UserQueue], Any], ...] = (
         lambda q: q.get_job("j"), lambda q: q.cancel("j"), lambda q: q.retry("j"),
         lambda q: q.edit("j", payload=1), lambda q: q.answer("j", 1),
-    ):  # fmt: skip
+    )  # fmt: skip
+    for call in steered:
         assert (await call(reading(JOB))).id == "j"
     page = await reading({"jobs": [JOB], "next": CURSOR.model_dump()}).list_jobs()
     assert ([job.id for job in page.jobs], page.next_cursor) == (["j"], CURSOR.encode())
