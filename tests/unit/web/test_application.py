@@ -351,8 +351,8 @@ def test_a_problem_is_said_in_our_own_words_alone(found: dict[str, Any], problem
         (AnyUrl, "x", "must be a URL"),
         (HttpUrl, "ftp://x", "must be a URL that begins with 'http' or 'https'"),
         (HttpUrl, "http://" + "x" * 3000, "must be a URL of at most 2083 characters"),
-        (Json[Any], 1, "must be JSON text"),
-        (Json[Any], "{", "is not valid JSON"),
+        (Json, 1, "must be JSON text"),
+        (Json, "{", "is not valid JSON"),
         (complex, "x", "is not valid"),
     ],
 )  # fmt: skip

@@ -6,7 +6,8 @@ Order, retries and the end of a webhook are SQL's; tests/integration/webhooks ha
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -17,6 +18,9 @@ import pytest
 from minutehand.aws.sealing import SealBroken
 from minutehand.clock import FrozenClock
 from minutehand.config import Settings
+from minutehand.queue.data_api import DataApi
+from minutehand.queue.errors import QueueUnavailable
+from minutehand.queue.functions import WorkerFunctions
 from minutehand.webhooks.processors import Delivery, Webhooks, WebhookStore, register
 from minutehand.webhooks.secrets import WebhookSecrets
 from minutehand.webhooks.sent import Sent
@@ -260,3 +264,50 @@ def test_both_types_are_the_platforms_own_and_have_the_limits_of_their_migration
     assert all(kind.internal and kind.events == "minimal" for kind in types.values())
     assert (delivery.workspace_concurrency, delivery.key_concurrency) == (3, 2)
     assert (delivery.max_attempts, types["alert"].max_attempts) == (12, 8)
+
+
+@pytest.mark.parametrize(
+    ("call", "function", "more", "repeated"),
+    [
+        (lambda s: s.to_send("j", 3), "webhook_to_send", {}, True),
+        (lambda s: s.alert_recipients("j", 3), "alert_recipients", {}, True),
+        (
+            lambda s: s.sent("j", 3, Sent(True, "ok", 200)),
+            "webhook_sent",
+            {"ok": True, "status": 200, "message": "ok", "timed_out": False},
+            True,
+        ),
+        (
+            lambda s: s.sent("j", 3, Sent(False, "no", 500)),
+            "webhook_sent",
+            {"ok": False, "status": 500, "message": "no", "timed_out": False},
+            False,
+        ),
+    ],
+)
+async def test_what_a_delivery_asks_and_tells_the_engine(
+    call: Callable[[WebhookStore], Any], function: str, more: dict[str, Any], repeated: bool
+) -> None:
+    """By its lease; a failure that is told twice would count twice."""
+    asked: list[tuple[str, Any]] = []
+    status = 200
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append((request.url.path.rpartition("/")[2], json.loads(request.content)))
+        return httpx.Response(status, json={"enabled": True})
+
+    settings = Settings(
+        supabase_url="https://project.example",
+        supabase_publishable_key="sb_publishable_x",
+        supabase_worker_key="key",
+    )
+    store = WebhookStore(settings)
+    api = DataApi("https://project.example", transport=httpx.MockTransport(answer))
+    store._functions = WorkerFunctions(settings, api=api)
+
+    assert await call(store) == {"enabled": True}
+    assert asked == [(function, {"p_request": {"job_id": "j", "fence": 3, **more}})]
+    status = 503
+    with pytest.raises(QueueUnavailable):
+        await call(store)
+    assert (len(asked) > 2) is repeated
