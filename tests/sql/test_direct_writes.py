@@ -341,7 +341,7 @@ def test_an_unknown_version_is_refused(engine: Engine) -> None:
     assert refusal(refused.value) == ("PT422", "payload_invalid", "schema_version")
     with pytest.raises(psycopg.Error, match=r"payload\.x is required"):
         engine.enqueue({}, job_type="strict", schema_version=2)
-    older = {"job_type": "strict", "schema_version": 1}
+    older: dict[str, Any] = {"job_type": "strict", "schema_version": 1}
     for job_id in (engine.enqueue({}, **older), *engine.enqueue_many(1, **older)):
         assert engine.job(job_id)["schema_version"] == 1
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import uuid
 from collections import Counter
 from random import Random
+from typing import Any
 
 import pytest
 
@@ -282,8 +283,12 @@ def test_a_lease_of_one_gets_what_the_whole_choice_gives(engine: Engine, seed: i
     engine.register("keyed", key_concurrency=2)
     for _ in range(60):
         job_type = random.choice(["work", "aged", "keyed"])
-        key = {"concurrency_key": random.choice("ab")} if job_type == "keyed" else {}
-        queue = {"queue": random.choice(["one", "two"])} if job_type != "keyed" else {}
+        key: dict[str, Any] = {}
+        if job_type == "keyed":
+            key["concurrency_key"] = random.choice("ab")
+        queue: dict[str, Any] = {}
+        if job_type != "keyed":
+            queue["queue"] = random.choice(["one", "two"])
         priority = random.choice([50, 100])
         workspace = random.choice([ACME, GLOBEX])
         engine.enqueue(workspace=workspace, job_type=job_type, priority=priority, **key, **queue)

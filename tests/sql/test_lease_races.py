@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
@@ -263,7 +264,7 @@ def test_a_session_continues_when_every_type_has_a_column_more(engine: Engine) -
 
 @pytest.mark.parametrize("options", [{}, {"unique": {"key": "u"}}])
 def test_a_job_enqueued_under_repeatable_read_is_leased(
-    engine: Engine, options: dict[str, object]
+    engine: Engine, options: dict[str, Any]
 ) -> None:
     """A partition cannot be held open by such a transaction: it notes that it is to be opened."""
     with engine.beside() as caller:
