@@ -206,7 +206,8 @@ class Settler:
         self, attempt: Attempt, item: SettleItem, told: str, result: SettleResult | None
     ) -> None:
         """The one line per attempt that holds everything about it."""
-        if item.outcome == "completed" and not logger.isEnabledFor(logging.INFO):
+        is_well = item.outcome == "completed" and told == "applied"
+        if is_well and not logger.isEnabledFor(logging.INFO):
             return
         status = result.status if result is not None else None
         extra = self._extra("attempt.settled") | {
@@ -222,7 +223,7 @@ class Settler:
             "duration_ms": item.duration_ms,
             "traceparent": attempt.context.traceparent,
         }
-        if item.outcome == "completed" and told == "applied":
+        if is_well:
             logger.info("Job %s completed successfully", attempt.job_id, extra=extra)
             return
         if item.error is not None:
@@ -230,6 +231,8 @@ class Settler:
         raised = getattr(attempt.ending, "error", None)
         if told in {"stale", "not_found"}:
             logger.warning("Job %s was settled by another worker", attempt.job_id, extra=extra)
+        elif told == "cancelled":
+            logger.info("Job %s is now cancelled", attempt.job_id, extra=extra)
         elif item.outcome == "failed" or status == "failed":
             logger.error("Job %s failed for good", attempt.job_id, extra=extra, exc_info=raised)
         elif item.outcome == "retry":

@@ -300,6 +300,7 @@ class ServiceBusyError(Exception):
     ("asked", "seconds"),
     [
         (30, 30.0),
+        (1.5, 1.5),
         (timedelta(minutes=2), 120.0),
         (-5, 0.0),
         (10**12, 604_800.0),
@@ -342,7 +343,7 @@ def of_requests(said: str) -> Exception:
 class OfAiohttpError(Exception):
     """Keeps the headers as `aiohttp.ClientResponseError` does."""
 
-    def __init__(self, said: str) -> None:
+    def __init__(self, said: Any) -> None:
         self.headers = requests.structures.CaseInsensitiveDict({"retry-after": said})
 
 
@@ -354,6 +355,7 @@ def test_a_retry_after_of_the_vendor_s_answer_is_respected(
     items = [settled(Raised(raised(said))) for said in ("45", "nonsense")]
 
     assert [item.retry_after_seconds for item in items] == [45.0, None]
+    assert settled(Raised(OfAiohttpError(45))).retry_after_seconds is None, "a header is text"
 
 
 def test_a_task_group_fails_as_its_first_error() -> None:
