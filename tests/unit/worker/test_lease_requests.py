@@ -52,6 +52,7 @@ def test_a_request_says_what_its_tick_can_take() -> None:
     origin = {"commit": "c"}
     options = TickOptions(lease_seconds=33, version="v", origin=origin)
     asking = requests(clock, options=options, queues=["mail"])
+    assert (asking.owes_a_look, asking.due, asking.next_due_at) == (False, 0, None)
 
     clock.at = 20.0
     first = asking.request(free_slots=-1, staying=False)
@@ -72,6 +73,9 @@ def test_a_request_says_what_its_tick_can_take() -> None:
         }
     )  # fmt: skip
     assert asking._summary.calls == 2
+    asking.note_answer(LeaseResponse())
+    clock.at = 58.0
+    assert asking.request(free_slots=4, staying=True).budget_ms == 0
 
 
 def test_a_request_without_an_answer_is_repeated_as_it_was() -> None:
@@ -102,13 +106,17 @@ def test_what_is_left_is_observed_where_the_database_has_counted_it(
 
     async def story() -> None:
         asking = requests(LoopClock())
+        monkeypatch.setattr(asking._queue, "lease", count)
         for count_due in (None, None, True):
             request = asking.request(free_slots=4, staying=True, count_due=count_due)
             asking.note_answer(await asking.ask(request))
 
+    async def count(request: LeaseRequest) -> LeaseResponse:
+        return LeaseResponse(due=request.call)
+
     leaping(story())
 
-    assert seen == [0, 0]
+    assert seen == [1, 3]
 
 
 @pytest.mark.parametrize(("until", "given_up"), [(None, 57.0), (3.0, 3.0)])
@@ -194,11 +202,16 @@ def test_a_request_that_was_refused_is_replaced_after_a_rest() -> None:
     clock = Standing()
     asking = requests(clock)
     asking.request(free_slots=4, staying=True)
+    asking.note_answer(LeaseResponse())
+    asking.request(free_slots=4, staying=False)
+    assert asking.owes_a_look
     assert not asking.next_due_by(1e9)
     clock.at = 1.0
 
     asking.refused()
 
+    assert not asking.owes_a_look, "one that is refused leaves"
+
     assert asking.next_due_at == 1.0 + LeaseRequests.REFUSED_PAUSE_SECONDS
     assert (asking.next_due_by(5.9), asking.next_due_by(6.0)) == (False, True)
-    assert asking.request(free_slots=4, staying=True).call == 2
+    assert asking.request(free_slots=4, staying=True).call == 3

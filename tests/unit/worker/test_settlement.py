@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -27,6 +28,7 @@ from minutehand.worker import (
     TurnEnded,
     UnknownProcessor,
 )
+from minutehand.worker.isolation import Blocked
 from minutehand.worker.settlement import Abandoned, Circumstances, Ending, Raised, Returned, verdict
 
 NOTHING_SPECIAL = Circumstances()
@@ -278,6 +280,24 @@ def test_what_being_stopped_costs(ending: Ending, seen: Circumstances, cost: obj
     assert (item.outcome, item.delay_seconds, item.retry_after_seconds) == cost
 
 
+@pytest.mark.parametrize(
+    ("seen", "said"),
+    [
+        (Circumstances(), "was stopped after its timeout"),
+        (Circumstances(timeout_seconds=2.5), "was stopped after 2.5 s"),
+        (
+            Circumstances(timeout_seconds=2.5, blocked=Blocked(4, "app.py:1")),
+            "ran past 2.5 s: it blocked its worker for 4 s at app.py:1",
+        ),
+    ],
+)
+def test_a_timeout_says_after_how_long_and_why_it_was_late(seen: Circumstances, said: str) -> None:
+    item = settled(Abandoned(), replace(seen, stop="timeout"))
+
+    assert item.error is not None
+    assert item.error.message == f"the attempt {said}"
+
+
 @pytest.mark.parametrize(("ran", "outcome"), [(60.0, "completed"), (60.1, "retry")])
 def test_what_ran_past_its_timeout_has_no_result(ran: float, outcome: str) -> None:
     """It kept the event loop, so nothing could stop it."""
@@ -381,7 +401,7 @@ def test_a_wait_hidden_in_a_group_is_found_but_not_beside_an_error() -> None:
 
     alone, beside = (settled(Raised(error)) for error in (nested, with_error))
 
-    assert (alone.outcome, beside.outcome) == ("waiting", "retry")
+    assert (alone.outcome, alone.wait, beside.outcome) == ("waiting", wait.wait, "retry")
 
 
 def test_an_unknown_processor_hands_its_job_back_unspent() -> None:
