@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import math
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any, cast
 
@@ -21,9 +23,13 @@ from minutehand.worker import (
     JobContext,
     Retry,
     Snooze,
+    Suspended,
+    TurnEnded,
     Worker,
 )
 from minutehand.worker.context import MAX_MESSAGE, AroundStep, StepCall, Taken, Updates
+from minutehand.worker.graph import Stage
+from minutehand.worker.remote import RemoteFailed, RemoteTask
 from minutehand.worker.summary import TickSummary
 from minutehand.worker.testing import ProcessorTest, _Stage, drain
 from tests.support.virtual_time import leaping
@@ -616,3 +622,111 @@ async def test_a_step_that_needs_more_time_than_is_left_is_not_begun(
     run = await checked(order).run()
 
     assert (len(begun), run.delay_seconds) == (steps, 1 if steps == 1 else None)
+
+
+async def test_a_stage_is_a_step_with_all_that_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And the graph's shape is stored once, before any of them."""
+    asked: dict[str, dict[str, Any]] = {}
+
+    async def step(_: JobContext, name: str, run: StepCall, **options: Any) -> Any:
+        asked[name] = options
+        return await run()
+
+    async def count(given: Mapping[str, Any]) -> int:
+        return len(given)
+
+    said = {"returns": int, "tries": 2, "timeout": 3, "backoff": Backoff(), "needs_seconds": 4}
+
+    async def order(job: Job[Order], ctx: JobContext) -> Any:
+        stages = [Stage(name="a", run=count), Stage(name="b", run=count, after=["a"], **said)]
+        return await ctx.graph(stages, name="both")
+
+    monkeypatch.setattr(JobContext, "step", step)
+    test = checked(order)
+
+    assert (await test.run()).result == {"a": 0, "b": 1}
+    assert test.steps == {"both": {"a": [], "b": ["a"]}}
+    assert asked["b"] == said
+    test.steps["both"] = "as it was"
+    await test.run()
+    assert test.steps == {"both": "as it was"}
+
+
+class Slow:
+    """A service that refuses, or is at work for so many looks, and fails or gives its name."""
+
+    def __init__(self, name: str, looks: float = 0, *, refuses: bool = False) -> None:
+        self.name, self.looks, self.refuses = name, looks, refuses
+        self.left: list[float] = []
+
+    async def submit(self, *, left: float) -> str:
+        """Accept the work."""
+        self.left.append(left)
+        if self.refuses:
+            raise RemoteFailed(f"{self.name} is full")
+        return "task"
+
+    async def poll(self, task_id: str) -> RemoteTask:
+        """Count a look."""
+        self.looks -= 1
+        return RemoteTask("running" if self.looks >= 0 else "completed")
+
+    async def result(self, task_id: str) -> str:
+        """Give its name."""
+        return f"{task_id} of {self.name}"
+
+    async def cancel(self, task_id: str) -> None:
+        """Stop."""
+        self.looks = 0
+
+
+def test_work_elsewhere_is_looked_at_again_until_its_one_deadline() -> None:
+    """By later attempts, which submit it no more; who failed is in the job's log, and why."""
+    slow, full = Slow("slow", 1000), Slow("full", refuses=True)
+
+    async def order(job: Job[Order], ctx: JobContext) -> Any:
+        return await ctx.remote("made", [full, slow], within=60, look_again=9)
+
+    async def story() -> None:
+        clock = FrozenClock()
+        test = checked(order, clock=clock)
+        first = await test.run()
+        assert (first.outcome, first.delay_seconds) == ("snoozed", 9)
+        assert [(each.level, each.message, each.metadata) for each in first.logs] == [
+            ("warning", "made: full failed", {"reason": "full is full"})
+        ]
+        assert (full.left, slow.left) == ([60], [60])
+        clock.advance(seconds=20)
+        assert (await test.run()).delay_seconds == 9
+        slow.looks = 0
+        assert (await test.run()).result == "task of slow"
+        assert (await test.run()).result == "task of slow"
+        assert slow.left == [60]
+
+    leaping(story())
+
+
+@pytest.mark.parametrize(
+    ("service", "within", "outcome", "said"),
+    [
+        (Slow("full", refuses=True), 60, "retry", "made: full is full"),
+        (Slow("slow", math.inf), 1.5, "failed", "made: no answer within 1.5 s"),
+    ],
+)
+def test_work_that_no_service_does_is_tried_again_in_its_time(
+    service: Slow, within: float, outcome: str, said: str
+) -> None:
+    async def order(job: Job[Order], ctx: JobContext) -> Any:
+        return await ctx.remote("made", [service], within=within)
+
+    run = leaping(checked(order).run())
+
+    assert (run.outcome, run.error and run.error.message) == (outcome, said)
+
+
+def test_what_is_thrown_to_wait_says_for_what() -> None:
+    wait = Suspended({"kind": "ask", "name": "size?"})
+    turn = TurnEnded(Snooze(after=1))
+
+    assert (str(wait), wait.wait) == ("waiting: ask 'size?'", {"kind": "ask", "name": "size?"})
+    assert "Snooze" in str(turn)
