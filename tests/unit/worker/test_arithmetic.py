@@ -210,6 +210,22 @@ def test_extra_workers_that_do_not_start_in_time_are_given_up() -> None:
     assert leaping(story()) == (SIDE_CALL_SECONDS, 0, [])
 
 
+@pytest.mark.parametrize(("most", "starts"), [(2, True), (2, False), (None, True), (None, False)])
+def test_without_a_policy_or_a_way_no_extra_worker_is_started(
+    most: int | None, starts: bool
+) -> None:
+    async def story() -> tuple[bool, list[int]]:
+        tick = Starting()
+        tick.extra._policy = None if most is None else FanOut(most=most)
+        tick.extra._start = tick.extra._start if starts else None
+        await tick.extra.for_backlog(500, runs=0)
+        await tick.extra.for_the_rest(500, runs=0)
+        return tick.extra.can_start, tick.asked
+
+    can_start = most is not None and starts
+    assert leaping(story()) == (can_start, [2, 2] if can_start else [])
+
+
 def test_a_metrics_line_is_cloudwatchs_format() -> None:
     summary = TickSummary(
         worker_id="w", tick_id="t", leased=9, completed=8, retried=7, failed=6, lost=5,

@@ -24,6 +24,7 @@ from infra.bench.scratch import scratch_settings
 from minutehand.clock import SystemClock
 from minutehand.queue.errors import QueueError, QueueUnavailable
 from minutehand.queue.models import (
+    ErrorInfo,
     JobId,
     JobTypeSpec,
     LeaseRequest,
@@ -574,6 +575,7 @@ def test_a_lost_lease_is_not_renewed_from_outside_the_loop() -> None:
             blocked.append(renewed.wait(8))
             assert world.made is not None
             world.made._renew_all()
+            assert ("held", "work") in world.made._watchdog._running()  # type: ignore[union-attr]
             renewed_at.update({at.job_id: at.renewed_at for at in world.made._running.values()})
 
         loop.call_later(1, lambda: setattr(queue.rows["lost"], "status", "failed"))
@@ -827,10 +829,12 @@ def test_no_more_extra_workers_are_started_than_the_stage_has_room_for() -> None
 def test_the_last_look_of_a_run_counts_what_is_left_and_leases_none_of_it(due: int) -> None:
     """No time is left for it here: an extra worker is started instead. Idle costs no look."""
     started: list[int] = []
+    counted_at: list[float] = []
 
     class Backlogged(ModelQueue):
         async def lease(self, request: LeaseRequest) -> LeaseResponse:
             if request.count_due:
+                counted_at.append(asyncio.get_running_loop().time())
                 self.rows["late"] = Row("late", {})
             answer = await super().lease(request)
             return answer.model_copy(update={"due": 7 if request.count_due else due})
@@ -847,6 +851,7 @@ def test_the_last_look_of_a_run_counts_what_is_left_and_leases_none_of_it(due: i
     late = queue.rows.get("late")
     assert (late and late.status, started) == (("pending", [1]) if due else (None, []))
     assert summary.due_left == 7 * due
+    assert counted_at == pytest.approx([50] * due, abs=0.1), "when it leases no more"
 
 
 def test_a_backlog_that_a_settle_shows_starts_extra_workers() -> None:
@@ -1332,3 +1337,129 @@ def test_a_step_is_stored_at_once() -> None:
 
     assert leaping(story()) < 1
     assert queue.calls.count("report") == 2
+
+
+def said_by(caplog: pytest.LogCaptureFixture, *names: str) -> dict[str, tuple[Any, ...]]:
+    """By its event, each line's level and these values."""
+    lines = [line.__dict__ for line in caplog.records if "event" in line.__dict__]
+    assert {line["worker_id"] for line in lines} == {"w"}
+    return {
+        line["event"]: (line["levelname"], *(line[name] for name in names if name in line))
+        for line in lines
+    }
+
+
+@pytest.mark.parametrize("quiet", [True, False])
+@pytest.mark.parametrize("rows", [[], [Row("1", {})]])
+def test_a_tick_logs_what_it_begins_finds_and_did(
+    quiet: bool, rows: list[Row], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each second in a loop: one that finds nothing is quiet there."""
+    caplog.set_level("DEBUG", logger="minutehand.worker.tick")
+    queue = ModelQueue([replace(row) for row in rows])
+
+    summary = leaping(World(queue, TickOptions(linger_seconds=0, quiet=quiet)).tick(60))
+
+    first, busy = "DEBUG" if quiet else "INFO", "DEBUG" if quiet and not rows else "INFO"
+    lines = {
+        "tick.started": (first,),
+        "tick.leased": (busy, 0),
+        "tick.completed": (busy, summary.as_dict()),
+    }
+    if rows:
+        lines["tick.leased"] = ("DEBUG", 0)  # the last of them, with the settle
+        lines["attempt.started"] = ("INFO", "1", "work", 1, "default")
+    names = ("due", "summary", "job_id", "job_type", "attempt", "queue")
+    assert said_by(caplog, *names) == lines
+    found = [line for line in caplog.records if line.__dict__["event"] == "tick.leased"]
+    assert found[0].levelname == busy
+    assert found[0].message == f"Found {len(rows)} pending job(s)"
+    assert {line.__dict__["tick_id"] for line in found} == {summary.tick_id}
+
+
+def test_the_metrics_of_a_tick_have_a_hundred_values_at_most() -> None:
+    """As many as a line of CloudWatch's format may hold."""
+    world = World(ModelQueue([Row(str(number), {"seconds": 0.1}) for number in range(101)]))
+
+    assert leaping(world.tick(60)).completed == 101
+
+    assert world.made is not None
+    assert (len(world.made.wait_ms), len(world.made.run_ms)) == (100, 100)
+
+
+def test_what_a_tick_could_not_do_is_in_its_log(caplog: pytest.LogCaptureFixture) -> None:
+    """With the reason: lease, count and summary, each of which it can do without."""
+    strange = UnreadableLease(job_id=JobId("1"), fence=9, problem="no")
+    problems = [None, QueueUnavailable("away"), QueueError("refused")]
+
+    class Failing(ModelQueue):
+        async def lease(self, request: LeaseRequest) -> LeaseResponse:
+            problem = problems.pop(0) if problems else None
+            if request.count_due or problem:
+                raise problem or QueueUnavailable("uncounted")
+            answer = await super().lease(request)
+            more = {"unreadable": (strange,)} if problems else {}
+            return answer.model_copy(update={"due": 3} | more)
+
+        async def tick_finished(self, **_: Any) -> None:
+            raise QueueError("not stored")
+
+    async def start(count: int) -> int:
+        return count
+
+    queue = Failing([Row("1", {"seconds": 300})])
+    world = World(queue, TickOptions(concurrency=9, linger_seconds=0, poll_seconds=2))
+
+    leaping(world.tick(60, fan_out=FanOut(most=2), start_extra_workers=start))
+
+    said = said_by(caplog, "error", "job_id")
+    assert said["lease.unavailable"] == ("WARNING", "away")
+    assert said["lease.refused"] == ("WARNING", "refused")
+    assert said["tick.uncounted"] == ("WARNING", "uncounted")
+    assert said["tick.goodbye_failed"] == ("WARNING", "not stored")
+    assert said["lease.unreadable"] == ("ERROR", "1")
+    [broken] = queue.settles[0]
+    assert (broken.fence, broken.outcome) == (9, "failed")
+    assert broken.error == ErrorInfo(type="LeaseUnreadable", message="no")
+
+
+@pytest.mark.parametrize("call", ["lease", "tick_finished"])
+def test_a_call_at_the_end_that_hangs_is_given_up(
+    call: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After three seconds: the tick does not depend on it."""
+    begun: list[float] = []
+    usual = ModelQueue.lease
+
+    async def hang(queue: ModelQueue, request: Any = None, **_: Any) -> Any:
+        if request is not None and not request.count_due:
+            return (await usual(queue, request)).model_copy(update={"due": 3})
+        begun.append(asyncio.get_running_loop().time())
+        try:
+            await asyncio.sleep(1000)
+        finally:
+            begun.append(asyncio.get_running_loop().time())
+
+    async def start(count: int) -> int:
+        return count
+
+    monkeypatch.setattr(ModelQueue, call, hang)
+    world = World(ModelQueue([Row("1", {"seconds": 20 if call != "lease" else 300})]))
+    leaping(world.tick(60, fan_out=FanOut(most=2), start_extra_workers=start))
+
+    assert begun[1] - begun[0] == pytest.approx(3, abs=0.1)
+
+
+def test_a_tick_without_extra_workers_counts_nothing_for_them() -> None:
+    """The call would be for nothing."""
+    counted: list[bool | None] = []
+
+    class Noting(ModelQueue):
+        async def lease(self, request: LeaseRequest) -> LeaseResponse:
+            counted.append(request.count_due)
+            return (await super().lease(request)).model_copy(update={"due": 9})
+
+    world = World(Noting([Row("1", {"seconds": 300})]))
+    leaping(world.tick(60))
+
+    assert set(counted) == {None}

@@ -138,3 +138,102 @@ def test_what_is_parked_is_logged_once_although_another_maintains_in_between(
     calls(InTurns(None), busy=False, asked=True)
 
     assert len([line for line in caplog.messages if "are parked" in line]) == 1
+
+
+class Once(Answering):
+    """Maintains after so many seconds."""
+
+    def __init__(self, answer: MaintenanceResponse | None, takes: float = 0.3) -> None:
+        super().__init__(answer)
+        self.takes = takes
+
+    async def maintain(self, *, budget_seconds: float = 1.0) -> MaintenanceResponse:
+        """The answer, that late."""
+        await asyncio.sleep(self.takes)
+        if self.answer is None:
+            raise QueueUnavailable("away")
+        return self.answer
+
+
+def one_call(
+    queue: Once, *, budget: float = math.inf
+) -> tuple[list[bool], TickSummary, list[float], list[bool]]:
+    """Whether one is wanted before, once asked for, during and after it; what it came to, when."""
+    summary, at = TickSummary(worker_id="w", tick_id="t", reclaimed=1, promoted=1), list[float]()
+    wanted, moved = list[bool](), list[bool]()
+
+    async def story() -> None:
+        clock = LoopClock()
+
+        def done(has_moved: bool) -> None:
+            at.append(clock.monotonic())
+            moved.append(has_moved)
+
+        maintenance = Maintenance(
+            queue, summary, Deadlines.until(0, budget), clock=clock, is_busy=lambda: False,
+            on_done=done,
+        )  # fmt: skip
+        wanted.append(maintenance.is_wanted)
+        maintenance.request()
+        wanted.append(maintenance.is_wanted)
+        running = asyncio.create_task(maintenance.run())
+        await asyncio.sleep(0.1)
+        wanted.append(maintenance.is_wanted)
+        await asyncio.sleep(30)
+        wanted.append(maintenance.is_wanted)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+    leaping(story())
+    return wanted, summary, at, moved
+
+
+@pytest.mark.parametrize("answer", [None, MaintenanceResponse()])
+def test_a_call_is_wanted_from_its_request_to_its_answer(
+    answer: MaintenanceResponse | None,
+) -> None:
+    """Until then a tick does not leave: what is made ready would wait for the next."""
+    wanted, *_ = one_call(Once(answer))
+
+    assert wanted == [False, True, True, False]
+
+
+@pytest.mark.parametrize(("budget", "given_up"), [(math.inf, 10), (10, 9), (900, 10)])
+def test_an_answer_is_waited_for_ten_seconds_or_until_work_must_stop(
+    budget: float, given_up: float, caplog: pytest.LogCaptureFixture
+) -> None:
+    _, _, at, moved = one_call(Once(MaintenanceResponse(), takes=20), budget=budget)
+
+    assert (at[0], moved[0]) == (given_up, True)
+    [line, *_] = caplog.records
+    assert (line.levelname, line.__dict__["event"]) == ("WARNING", "maintenance.failed")
+    assert line.__dict__["worker_id"] == "w"
+    assert "did not answer" in line.__dict__["error"]
+
+
+def test_what_was_done_is_counted_and_what_failed_is_an_error(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A person should look at each task that is parked, and at the first of the items."""
+    done = MaintenanceResponse(done={"reclaim": 2, "promotion": 3}, failed=("retention",), parked=1)
+
+    _, summary, _, moved = one_call(Once(done))
+    _, nothing, *_ = one_call(Once(MaintenanceResponse()))
+
+    assert (summary.reclaimed, summary.promoted, moved) == (3, 4, [True])
+    assert (nothing.reclaimed, nothing.promoted) == (1, 1)
+    said = [(each.levelname, each.__dict__["event"], each.__dict__["worker_id"], each.message)
+            for each in caplog.records]  # fmt: skip
+    assert said == [
+        ("ERROR", "maintenance.parked", "w", "Maintenance task retention failed and is parked"),
+        ("ERROR", "maintenance.parked", "w", "1 items of maintenance are parked, see queue_health"),
+    ]
+
+
+def test_a_busy_tick_that_made_jobs_ready_unasked_says_so() -> None:
+    """And it maintains also when it leases no more."""
+    queue = Answering(MaintenanceResponse(done={"reclaim": 1}))
+    _, moved = calls(queue, busy=True, asked=False, budget=10)
+
+    assert set(moved) == {True}
+    assert queue.began[-1] > Deadlines.until(0, 10).stop_leasing
