@@ -210,6 +210,29 @@ def test_extra_workers_that_do_not_start_in_time_are_given_up() -> None:
     assert leaping(story()) == (SIDE_CALL_SECONDS, 0, [])
 
 
+@pytest.mark.parametrize("takes", [0, 100])
+def test_extra_workers_are_in_the_log_with_what_they_are_for(
+    takes: float, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One job that is left at the end is enough for one."""
+    caplog.set_level("INFO")
+
+    async def story() -> None:
+        tick = Starting()
+        tick.takes = takes
+        await tick.extra.for_the_rest(1, runs=0)
+
+    leaping(story())
+
+    said = [line.__dict__ for line in caplog.records]
+    who = {"worker_id": "w", "tick_id": "t"}
+    started = {"event": "tick.fanned_out", "wanted": 1, "accepted": 0 if takes else 1, "due": 1}
+    assert said[-1] | who | started | {"levelname": "INFO"} == said[-1]
+    late = [line for line in said if line["event"] == "fanout.late"]
+    assert len(late) == (1 if takes else 0)
+    assert all(line | who | {"levelname": "WARNING"} == line and line["error"] for line in late)
+
+
 @pytest.mark.parametrize(("most", "starts"), [(2, True), (2, False), (None, True), (None, False)])
 def test_without_a_policy_or_a_way_no_extra_worker_is_started(
     most: int | None, starts: bool

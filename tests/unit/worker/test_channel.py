@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -111,3 +113,26 @@ def test_a_worker_without_supervisor_does_not_fail(pipe: tuple[int, int]) -> Non
     os.close(ours)
 
     Channel(its).say(ready=True)
+
+
+async def test_a_processor_without_code_of_its_own_has_no_place(pipe: tuple[int, int]) -> None:
+    """One that is an object, or of a type that no version knows any more."""
+    ours, its = pipe
+    for kind in (None, SimpleNamespace(run=functools.partial(work, 1))):
+        child = SimpleNamespace(running={}, beat_at=0.0, resident_mb=0)
+        unknown = attempt(1)
+        unknown.kind = kind
+        Channel(its).began(unknown)
+        await understood(ours, child)
+
+        [began] = child.running.values()
+        assert (began.file, began.function) == ("", "")
+        assert kind or began.module == ""
+
+
+def test_what_json_cannot_hold_is_said_as_text(pipe: tuple[int, int]) -> None:
+    ours, its = pipe
+
+    Channel(its).say(at=Path("a"))
+
+    assert os.read(ours, 100) == b'{"at":"a"}\n'

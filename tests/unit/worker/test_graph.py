@@ -94,6 +94,8 @@ async def test_what_no_try_would_mend_ends_the_job_when_it_is_all_that_failed() 
     both = await ProcessorTest(Diamond(left=final, right=OSError("busy")), None).run()
 
     assert (alone.outcome, both.outcome) == ("failed", "retry")
+    assert both.error is not None
+    assert both.error.message == "stage left, and 1 more failed: no such account"
 
 
 async def test_a_lost_lease_ends_the_stages_beside_it_at_once() -> None:
@@ -103,6 +105,7 @@ async def test_a_lost_lease_ends_the_stages_beside_it_at_once() -> None:
     run = await ProcessorTest(diamond, None).run()
 
     assert isinstance(run.raised, LeaseLost)
+    assert asyncio.all_tasks() == {asyncio.current_task()}
     assert diamond.ran == {"top": 1, "left": 1, "right": 1}
 
 
@@ -172,3 +175,17 @@ async def test_a_graph_that_cannot_run_is_refused(edges: dict[str, list[str]], s
 
     assert isinstance(ended.raised, ValueError)
     assert said in str(ended.raised)
+
+
+async def test_a_graph_whose_stages_share_a_name_is_refused() -> None:
+    """Its results are by name."""
+
+    async def run(job: Job[Any], ctx: JobContext) -> Any:
+        async def stage(_: Mapping[str, Any]) -> None:
+            raise AssertionError("it began")
+
+        return await ctx.graph([Stage(name="a", run=stage)] * 2)
+
+    ended = await ProcessorTest(run, None).run()
+
+    assert "must have different names: ['a', 'a']" in str(ended.raised)

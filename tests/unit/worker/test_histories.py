@@ -1463,3 +1463,111 @@ def test_a_tick_without_extra_workers_counts_nothing_for_them() -> None:
     leaping(world.tick(60))
 
     assert set(counted) == {None}
+
+
+def test_a_worker_s_tick_is_woken_supervised_and_looks_again() -> None:
+    """Also where another run could take over from it and has not."""
+    said: list[str] = []
+
+    class Noting(Channel):
+        def say(self, **message: Any) -> None:
+            said.extend(f"{kind} {what['job_id']}" for kind, what in message.items())
+
+    queue = ModelQueue([Row("1", {"seconds": 20})])
+    queue.on_end_run = lambda: queue.calls.count("begin_run") == 1
+
+    async def story() -> None:
+        loop, wakeups = asyncio.get_running_loop(), asyncio.Event()
+        options = TickOptions(linger_seconds=0, poll_seconds=1000)
+        worker = worker_of(queue, most=2, channel=Noting(-1), options=options)
+
+        def enqueue() -> None:
+            queue.rows["2"] = Row("2", {"seconds": 1})
+            wakeups.set()
+
+        loop.call_later(5, enqueue)
+        await worker.tick(budget_seconds=60, wakeups=wakeups, draining=asyncio.Event())
+
+    leaping(story())
+
+    assert said == ["began 1", "began 2", "ended 2", "ended 1"]
+    assert queue.calls.count("begin_run") == 2
+
+
+def test_what_a_worker_could_not_do_is_in_its_log(caplog: pytest.LogCaptureFixture) -> None:
+    """And how large the database is goes to who asks for it."""
+    caplog.set_level("INFO", logger="minutehand.worker.loop")
+    sizes: list[int | None] = []
+
+    class Failing(ModelQueue):
+        async def begin_run(
+            self, run_id: str, *, worker_id: str, most: int, seconds: float
+        ) -> WorkerRunAdmission:
+            begun.append(run_id)
+            if len(begun) == 2:
+                raise QueueError("no second look")
+            return WorkerRunAdmission(admitted=len(begun) == 1)
+
+        async def end_run(self, run_id: str) -> bool:
+            return True
+
+        async def attach_extensions(self) -> dict[str, Any]:
+            return {"problems": ["pg_net: refused"]}
+
+        async def record_storage(self) -> Storage:
+            return Storage(database_bytes=5)
+
+    begun: list[str] = []
+
+    async def story() -> None:
+        worker = worker_of(
+            Failing(), most=2, on_storage=lambda storage: sizes.append(storage.database_bytes)
+        )
+        await worker.tick(budget_seconds=60)
+        await worker.tick(budget_seconds=60)
+
+    leaping(story())
+
+    lines = {line.__dict__.get("event"): line.__dict__ for line in caplog.records}
+    assert lines["tick.not_repeated"]["error"] == "no second look"
+    assert lines["extensions.refused"]["problems"] == ["pg_net: refused"]
+    assert lines["tick.crowded_out"]["most"] == 2
+    assert sizes == [5]
+
+
+@pytest.mark.parametrize("fails", [True, False])
+def test_a_replaced_run_that_fails_is_an_error(
+    fails: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    queue = ModelQueue([Row("1", {"seconds": 20})])
+
+    async def story() -> None:
+        loop, worker = asyncio.get_running_loop(), worker_of(queue)
+
+        def fail(tick: Tick) -> None:
+            if fails and tick.summary.leased:
+                raise ValueError("broken")
+
+        worker._on_tick = fail
+        loop.call_later(5, worker.adopt, worker.registry)
+        loop.call_later(5.5, worker.stop)
+        await worker.run_forever()
+
+    leaping(story())
+
+    said = [line.__dict__ for line in caplog.records if line.levelname == "ERROR"]
+    assert [(line["event"], line["error"]) for line in said] == (
+        [("worker.drain_failed", "broken")] if fails else []
+    )
+
+
+def test_a_worker_says_its_version_and_a_bounded_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("socket.gethostname", lambda: "h" * 99)
+    settings = scratch_settings("http://127.0.0.1:9").model_copy(
+        update={"version": "9.9", "worker_concurrency": 3}
+    )
+
+    worker = Worker(settings, registry=Registry())
+
+    assert (worker.options.version, worker.options.concurrency) == ("9.9", 3)
+    assert worker.worker_id.startswith("h" * 40 + "-")

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from minutehand.worker.isolation import (
+    Blocked,
     ProcessorExit,
     TaskGroupOfAttempt,
     belonging_to,
@@ -40,11 +41,13 @@ async def test_what_an_attempt_starts_is_its_own_until_it_ends() -> None:
 
         assert (result, own.get_name(), child.get_name()) == ("done", "own", "child")
         assert group.left_over() == [child]
+        assert (group.job_id, group.job_type, group.blocked) == ("j", "t", None)
         assert (owner_of(child), owner_of(foreign), owner_of(None)) == (group, None, None)
 
         child.cancel()
         foreign.cancel()
         await asyncio.wait({child, foreign})
+        assert group.left_over() == []
         await asyncio.sleep(0)
 
     assert group.tasks == set()
@@ -117,3 +120,7 @@ async def test_a_task_factory_that_was_set_meanwhile_stays() -> None:
         loop.set_task_factory(factory)
 
     assert loop.get_task_factory() is factory
+
+
+def test_who_blocked_a_worker_is_said_in_words() -> None:
+    assert str(Blocked(3.6, "app.py:7")) == "it blocked its worker for 4 s at app.py:7"

@@ -60,7 +60,15 @@ async def test_a_publisher_that_fails_or_hangs_stops_no_other(
     await make(registry, published).once()
 
     assert published == [1]
-    assert {getattr(record, "publisher", None) for record in caplog.records} == {"fail", "hang"}
+    said = {record.__dict__["publisher"]: record.__dict__ for record in caplog.records}
+    assert set(said) == {"fail", "hang"}
+    assert said["fail"]["error"] == "ConnectionError: away"
+    assert said["hang"]["event"] == "publisher.failed"
+    published.clear()
+    registry = Registry()
+    registry.publisher("fail", fail)
+    await make(registry, published).once()
+    assert published == []
 
 
 async def test_rounds_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -124,5 +132,7 @@ async def test_a_database_that_is_not_ready_is_no_failure(
     with caplog.at_level("INFO"):
         await make(registry, published).once()
 
-    assert [record.levelname for record in caplog.records] == ["INFO"]
+    [line] = caplog.records
+    assert (line.levelname, line.__dict__["publisher"]) == ("INFO", "app")
+    assert line.__dict__["event"] == "publisher.waits"
     assert published == []

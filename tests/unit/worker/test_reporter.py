@@ -22,6 +22,7 @@ from minutehand.queue.worker_client import WorkerQueue
 from minutehand.worker import Job, JobContext, Registry
 from minutehand.worker.attempt import Attempt, database_clock
 from minutehand.worker.isolation import Blocked, contained
+from minutehand.worker.registry import UnknownProcessor
 from minutehand.worker.reporter import Reporter
 from minutehand.worker.settlement import Raised
 
@@ -323,6 +324,55 @@ async def test_a_lease_is_renewed_at_a_third_and_with_others_at_a_quarter() -> N
 
     assert (attempt.renew_at, attempt.may_renew_at, attempt.lease_until) == (60, 55, 100)
     assert attempt.remaining() == 90
+
+
+async def test_an_attempt_of_an_unknown_type_ends_and_says_which() -> None:
+    """A newer worker may know it."""
+    ended = asyncio.Event()
+    attempt = held_attempt(WorkerQueue(SETTINGS), on_end=lambda _: ended.set())
+    assert attempt.company == 1
+    attempt.start()
+    await asyncio.wait_for(ended.wait(), 60)
+
+    assert isinstance(attempt.ending, Raised)
+    assert isinstance(attempt.ending.error, UnknownProcessor)
+    assert "'a'" in str(attempt.ending.error)
+    item = attempt.settlement()
+    assert item is not None
+    assert (item.job_id, item.fence) == (attempt.job_id, 1)
+
+
+@pytest.mark.parametrize(
+    ("timeout", "ahead", "limit"), [(9, 5, 5), (5, 9, 5), (None, -9, 0), (None, 7, 7)]
+)
+async def test_an_attempt_s_limit_is_the_nearer_of_timeout_and_deadline(
+    timeout: float | None, ahead: float, limit: float
+) -> None:
+    clock = FrozenClock()
+    deadline = clock.now() + timedelta(seconds=ahead)
+
+    attempt = held_attempt(
+        WorkerQueue(SETTINGS), clock, timeout_seconds=timeout, deadline_at=deadline
+    )
+
+    assert attempt.timeout_seconds == limit
+
+
+async def test_a_second_reason_to_stop_changes_nothing_unless_the_lease_is_lost() -> None:
+    ended = asyncio.Event()
+
+    async def run(job: Any, ctx: JobContext) -> None:
+        await asyncio.sleep(600)
+
+    attempt = held_attempt(WorkerQueue(SETTINGS), on_end=lambda _: ended.set(), run=run)
+    attempt.start()
+    attempt.stop("timeout")
+    attempt.stop("cancel")
+    first = attempt.stop_reason
+    attempt.stop("lost")
+
+    assert (first, attempt.stop_reason) == ("timeout", "lost")
+    await asyncio.wait_for(ended.wait(), 60)
 
 
 async def test_an_ended_attempt_is_let_go_of() -> None:

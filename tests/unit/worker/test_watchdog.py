@@ -71,9 +71,19 @@ async def test_who_blocks_the_loop_is_named_once_and_each_time(
     ]
     assert events_of(caplog)[0].job_id == "job-1"
     assert any("test_watchdog" in line for line in events_of(caplog)[0].at)
+    assert len(events_of(caplog)[0].at) == 6
     assert group.blocked is not None
     assert group.blocked.seconds == 0.3125
     assert group.blocked.at.startswith("tests/unit/worker/test_watchdog.py:")
+
+
+async def test_a_short_halt_is_not_charged_to_who_blocked_before() -> None:
+    group = TaskGroupOfAttempt("j", "t")
+
+    await watch("-----b--b", group)
+
+    assert group.blocked is not None
+    assert group.blocked.seconds == 0.3125
 
 
 async def test_a_loop_that_turns_in_time_is_not_complained_of(
@@ -142,3 +152,16 @@ def test_the_memory_of_this_process_is_read() -> None:
     real = psutil.Process().memory_info().rss / 1_048_576
 
     assert resident_mb() == pytest.approx(real, rel=0.1)
+
+
+def test_where_no_file_says_so_memory_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Off Linux: no line about it then."""
+
+    def missing(*_: object) -> None:
+        raise FileNotFoundError
+
+    monkeypatch.setattr("builtins.open", missing)
+    read = resident_mb()
+    monkeypatch.undo()
+
+    assert read == 0
