@@ -635,7 +635,13 @@ async def test_a_stage_is_a_step_with_all_that_it_says(monkeypatch: pytest.Monke
     async def count(given: Mapping[str, Any]) -> int:
         return len(given)
 
-    said = {"returns": int, "tries": 2, "timeout": 3, "backoff": Backoff(), "needs_seconds": 4}
+    said: dict[str, Any] = {
+        "returns": int,
+        "tries": 2,
+        "timeout": 3,
+        "backoff": Backoff(),
+        "needs_seconds": 4,
+    }
 
     async def order(job: Job[Order], ctx: JobContext) -> Any:
         stages = [Stage(name="a", run=count), Stage(name="b", run=count, after=["a"], **said)]
