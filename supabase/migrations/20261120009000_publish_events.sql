@@ -32,7 +32,7 @@ declare
   v_job_type text := ''; -- looked up only where types are silent
   v_message jsonb;
   v_told jsonb[] := '{}'; -- to all but the jobs' own topics
-  v_type text; -- of what is told
+  v_type text; -- of what is sent
   v_topics text[] := '{}';
   v_types text[];
   v_messages jsonb[];

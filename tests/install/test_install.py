@@ -541,7 +541,7 @@ def test_an_upgrade_adds_what_apps_have_by_now(tmp_path: Path) -> None:
     assert changelog().startswith("# Changelog")
 
 
-def test_a_tenancy_that_its_owner_wrote_anew_is_taken_for_the_usual_tables(tmp_path: Path) -> None:
+def test_a_tenancy_that_its_owner_rewrote_is_taken_for_the_usual_tables(tmp_path: Path) -> None:
     """Without the triggers that name its table and key."""
     install(tmp_path, tenants=existing("app.orgs.uid", "app.seats(org,person)"))
     [part] = [each for each in installed(tmp_path) if each.origin.startswith("tenancy/")]

@@ -192,7 +192,7 @@ def test_a_member_is_not_led_to_a_line_of_code(engine: Engine) -> None:
     assert "rates.py:41" in explain(engine, parent_id)["remedy"]
 
 
-def test_who_may_resume_a_workspace_is_told_to(engine: Engine) -> None:
+def test_who_may_resume_a_workspace_is_advised_to(engine: Engine) -> None:
     """And a member whom to ask."""
     job_id = engine.enqueue()
     engine.lease_call(0)

@@ -49,7 +49,7 @@ def test_a_packed_history_reads_as_before(engine: Engine) -> None:
     assert read(engine, cursor)[0] == []
 
 
-def test_what_may_go_on_stays_in_rows(engine: Engine) -> None:
+def test_what_may_continue_stays_in_rows(engine: Engine) -> None:
     """A failed job may run again, a session has a feed of its own, and what wrote much is few."""
     [young] = complete(engine)
     failed = engine.enqueue(max_attempts=1)
@@ -185,7 +185,7 @@ def test_a_feed_loses_nothing_that_is_packed_while_it_is_read(engine: Engine, pa
     assert read(engine, cursor)[0] == []
 
 
-def test_a_cursor_after_each_packed_event_goes_on_behind_it(engine: Engine) -> None:
+def test_a_cursor_after_each_packed_event_continues_behind_it(engine: Engine) -> None:
     """A stream that is cut there resumes by it."""
     complete(engine, 3)
     pack(engine)

@@ -24,7 +24,7 @@ def test_threads_that_ask_first_get_the_same_client(settings: Settings) -> None:
     assert len({id(one) for one in found}) == 1
 
 
-def test_a_client_waits_as_long_as_it_is_told_at_the_address_that_is_set(
+def test_a_client_waits_as_long_as_it_should_at_the_address_that_is_set(
     settings: Settings,
 ) -> None:
     """A hint gives up after a second, a processor waits for a large file."""

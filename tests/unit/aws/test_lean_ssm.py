@@ -164,7 +164,7 @@ def test_a_refusal_is_final(flaky: dict[str, str]) -> None:
         (b"<html>", "unknown (400)"),
     ],
 )
-def test_a_refusal_is_told_in_ssms_words(body: bytes, said: str, flaky: dict[str, str]) -> None:
+def test_a_refusal_has_ssms_words(body: bytes, said: str, flaky: dict[str, str]) -> None:
     """As far as it has any; a proxy's page has none."""
     Flaky.answers = [(400, body)]
 

@@ -117,7 +117,7 @@ def test_a_database_is_freed_by_shorter_retention_and_smaller_tables() -> None:
     ]
 
 
-def test_an_answer_without_words_is_told_by_its_status() -> None:
+def test_an_answer_without_words_is_named_by_its_status() -> None:
     error = error_from_response(418, ["what"])
 
     assert type(error) is QueueError
@@ -126,7 +126,7 @@ def test_an_answer_without_words_is_told_by_its_status() -> None:
     assert (error.status, error.code, error.details, error.hint) == (418, "", None, None)
 
 
-def test_the_present_status_is_told_to_who_asked_for_another() -> None:
+def test_a_refusal_of_a_change_names_the_present_status() -> None:
     error = error_from_response(
         409, {"code": "PT409", "details": "completed", "hint": "invalid_state"}
     )

@@ -285,7 +285,7 @@ def test_both_types_are_the_platforms_own_and_have_the_limits_of_their_migration
         ),
     ],
 )
-async def test_what_a_delivery_asks_and_tells_the_engine(
+async def test_what_a_delivery_asks_and_reports_to_the_engine(
     call: Callable[[WebhookStore], Any], function: str, more: dict[str, Any], repeated: bool
 ) -> None:
     """By its lease; a failure that is told twice would count twice."""

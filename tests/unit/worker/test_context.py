@@ -691,19 +691,19 @@ def test_work_elsewhere_is_looked_at_again_until_its_one_deadline() -> None:
     slow, full = Slow("slow", 1000), Slow("full", refuses=True)
 
     async def order(job: Job[Order], ctx: JobContext) -> Any:
-        return await ctx.remote("made", [full, slow], within=60, look_again=9)
+        return await ctx.remote("made", [full, slow], within=60, look_again=4)
 
     async def story() -> None:
         clock = FrozenClock()
         test = checked(order, clock=clock)
         first = await test.run()
-        assert (first.outcome, first.delay_seconds) == ("snoozed", 9)
+        assert (first.outcome, first.delay_seconds) == ("snoozed", 4)
         assert [(each.level, each.message, each.metadata) for each in first.logs] == [
             ("warning", "made: full failed", {"reason": "full is full"})
         ]
         assert (full.left, slow.left) == ([60], [60])
         clock.advance(seconds=20)
-        assert (await test.run()).delay_seconds == 9
+        assert (await test.run()).delay_seconds == 4
         slow.looks = 0
         assert (await test.run()).result == "task of slow"
         assert (await test.run()).result == "task of slow"

@@ -95,9 +95,6 @@ export type Minutehand = {
   Tables: {
     jobs: { Row: Job; Insert: JobInsert; Update: JobUpdate; Relationships: [] };
     job_logs: ReadOnly<JobLog>;
-    job_events: ReadOnly<
-      JobEventRow & { workspace_id: string; session_id: string | null; xid: string }
-    >;
     workspaces: ReadOnly<{ id: string; name: string; created_at: string }>;
     workspace_members: ReadOnly<{
       workspace_id: string;
@@ -107,6 +104,9 @@ export type Minutehand = {
     }>;
   };
   Views: {
+    job_events: View<
+      JobEventRow & { workspace_id: string; session_id: string | null; xid: string }
+    >;
     job_states: View<
       Pick<Job, "id" | "workspace_id" | "job_type" | "status"> &
         Omit<JobTimes, "queue_ms"> & {
