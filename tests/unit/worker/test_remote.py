@@ -22,7 +22,7 @@ from minutehand.worker.remote import (
 from minutehand.worker.testing import ProcessorTest
 from tests.support.virtual_time import leaping
 
-Manner = Literal["well", "refuses", "hangs", "late", "drips", "slow", "clings", "fails"]
+Manner = Literal["well", "refuses", "hangs", "late", "drips", "slow", "clings", "fails", "cancels"]
 
 
 @dataclass
@@ -50,6 +50,8 @@ class Vendor:
         self.polled_at.append(asyncio.get_running_loop().time())
         if self.manner == "fails":
             return RemoteTask("failed", "out of memory")
+        if self.manner == "cancels":
+            return RemoteTask("cancelled")
         return RemoteTask("running" if self.manner in {"slow", "clings"} else "completed")
 
     async def result(self, task_id: str) -> str:
@@ -81,6 +83,7 @@ def remote(*vendors: Vendor) -> tuple[Remote[str], list[StillRunning | None]]:
         ("hangs", "a took longer than 0.2 s to answer", 59.8),
         ("drips", "a took longer than 0.2 s to answer", 59.8),
         ("fails", "a failed the task: out of memory", 60),
+        ("cancels", "a cancelled the task", 60),
     ],
 )
 def test_another_does_what_the_first_did_not(manner: Manner, words: str, left: float) -> None:
