@@ -154,6 +154,17 @@ def test_people_are_named_to_those_they_met_in_a_workspace_and_to_operators(
     assert named(olga) == named(engine) == ["ada@acme.test", "eve@globex.test", "olga@ops.test"]
 
 
+def test_who_has_left_a_workspace_is_not_named_for_what_they_did_there(engine: Engine) -> None:
+    """What they did stays in the log of actions, under their id."""
+    with engine.member(ADA) as ada:
+        ada.rpc("cancel_job", p_job_id=engine.enqueue(workspace=ACME))
+    engine.run("update public.workspace_members set role = 'manager' where user_id = %s", BOB)
+    engine.run("delete from public.workspace_members where user_id = %s", ADA)
+
+    with engine.member(BOB) as bob:
+        assert bob.one("select public.people(%s::uuid[])", [ADA]) == {}
+
+
 def test_a_member_sees_what_operators_did_in_the_workspace(engine: Engine, olga: Engine) -> None:
     """Being looked at is no secret; another workspace's is."""
     job_id = engine.enqueue(workspace=ACME)

@@ -616,6 +616,21 @@ def test_in_one_statement_only_the_rivals_messages_are_held_back(engine: Engine)
     assert len(messages(engine)) == 10
 
 
+def test_announcements_have_a_quarter_that_states_leave_to_them(engine: Engine) -> None:
+    """Else those whose messages were held back would not look again while the load lasts."""
+    set_budget(engine, 20)
+    at_second(engine, 0)
+    engine.one("select queue.message_window()")
+    engine.one("select queue.count_up('queue.messages_counted', 90)")
+    engine.enqueue()
+    assert "job.look_again" not in [event for _, event, _ in messages(engine)]
+
+    at_second(engine, 1)
+    engine.one("select queue.message_window()")
+
+    assert "job.look_again" in [event for _, event, _ in messages(engine)]
+
+
 def test_announcements_take_turns(engine: Engine) -> None:
     """A rival's thousand topics, held back first, are not all announced before another's one.
 

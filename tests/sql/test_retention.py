@@ -85,6 +85,18 @@ def test_members_see_how_long_jobs_are_kept_and_what_was_removed(engine: Engine)
     assert seen["checked_at"] is not None
 
 
+def test_removals_of_a_day_add_up(engine: Engine) -> None:
+    """However many calls removed them."""
+    for _ in range(2):
+        engine.enqueue()
+        engine.run_all()
+        engine.run("update queue.ended set ended_at = ended_at - interval '31 days'")
+        engine.run("update queue.maintenance_tasks set done_at = '-infinity'")
+        engine.maintain()
+
+    assert engine.rows("select jobs::int from queue.removals") == [2]
+
+
 def test_removals_are_forgotten_after_thirty_days_and_with_their_workspace(engine: Engine) -> None:
     """A row per day and outcome, for a month."""
     for _ in range(2):

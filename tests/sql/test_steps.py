@@ -104,6 +104,16 @@ def test_pages_of_steps_are_the_whole_in_order(engine: Engine) -> None:
     assert [engine.one(line, job_id, name) for name in "ac"] == [GLOBEX, ACME]
 
 
+def test_the_first_result_of_a_step_is_kept(engine: Engine) -> None:
+    """A report that is repeated, or of an attempt that did the step again, changes nothing."""
+    job_id = engine.enqueue()
+    lease = engine.lease_one()
+    for result in (1, 2):
+        engine.report(lease, steps=[{"name": "a", "result": result}])
+
+    assert engine.step(job_id, "a") == 1
+
+
 def test_steps_are_read_by_the_leases_holder_alone(engine: Engine) -> None:
     """A zombie learns that it is one."""
     engine.enqueue()
