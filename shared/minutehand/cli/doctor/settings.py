@@ -101,7 +101,7 @@ def key_id(token: str) -> str | None:
 def tokens(target: Target) -> Finding:
     """The tokens that start ticks: set, long, not the well-known ones, at most two of each."""
     for name in ("WORKER_SECRET_TOKEN", "BACKGROUND_JOB_TOKEN"):
-        values = [part.strip() for part in target.values.get(name, "").split(",") if part.strip()]
+        values = read_list(target.values, name)
         if not values:
             return fail(f"{name} is not set: ticks by HTTP are refused", f"{name}=$({MAKE})")
         if target.is_local:
@@ -116,11 +116,8 @@ def tokens(target: Target) -> Finding:
 @CHECKS.add("tokens-differ", needs=("WORKER_SECRET_TOKEN", "BACKGROUND_JOB_TOKEN"))
 def same_tokens(target: Target) -> Finding:
     """Two functions, two keys."""
-    worker, background = (
-        {part.strip() for part in target.values[name].split(",")}
-        for name in ("WORKER_SECRET_TOKEN", "BACKGROUND_JOB_TOKEN")
-    )
-    if worker & background:
+    worker = read_list(target.values, "WORKER_SECRET_TOKEN")
+    if set(worker) & set(read_list(target.values, "BACKGROUND_JOB_TOKEN")):
         return warn(
             "WORKER_SECRET_TOKEN and BACKGROUND_JOB_TOKEN share a value",
             f"BACKGROUND_JOB_TOKEN=$({MAKE})",
