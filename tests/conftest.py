@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import gc
+import logging
 import os
 import zlib
 from collections.abc import Iterator
@@ -68,6 +69,15 @@ def _patient_http() -> Iterator[None]:
         for name in ("connect", "read", "write", "pool"):
             patch.setattr(limit, name, 60.0)
         yield
+
+
+@pytest.fixture(autouse=True)
+def _root_logger_as_it_was() -> Iterator[None]:
+    """An entry point sets its level; the next test of the process would find more lines."""
+    root = logging.getLogger()
+    level = root.level
+    yield
+    root.setLevel(level)
 
 
 @pytest.fixture(scope="session")

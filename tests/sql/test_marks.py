@@ -219,12 +219,12 @@ def test_a_job_that_came_back_while_a_lease_was_under_way_is_leased_next(engine:
     with engine.beside() as slow, engine.beside() as holder, ThreadPoolExecutor(1) as threads:
         holder.run("begin")
         holder.run("select pg_advisory_xact_lock(99)")
-        leasing = threads.submit(slow.lease, 1, worker="slow", call=2)
+        leasing = threads.submit(slow.lease, 2, worker="slow", call=2)
         until_waiting(engine.database)
         engine.settle(first, "released")
         engine.lease(0, call=2)  # looks from the start again
         holder.run("commit")
-        assert len(leasing.result(60)) == 1
+        assert len(leasing.result(60)) == 2
     assert engine.lease(1, call=2)[0]["job"]["id"] == first["job"]["id"]
 
 

@@ -1355,7 +1355,7 @@ def test_a_tick_logs_what_it_begins_finds_and_did(
     quiet: bool, rows: list[Row], caplog: pytest.LogCaptureFixture
 ) -> None:
     """Each second in a loop: one that finds nothing is quiet there."""
-    caplog.set_level("DEBUG", logger="minutehand.worker.tick")
+    caplog.set_level("DEBUG", logger="minutehand.worker")
     queue = ModelQueue([replace(row) for row in rows])
 
     summary = leaping(World(queue, TickOptions(linger_seconds=0, quiet=quiet)).tick(60))
@@ -1369,6 +1369,7 @@ def test_a_tick_logs_what_it_begins_finds_and_did(
     if rows:
         lines["tick.leased"] = ("DEBUG", 0)  # the last of them, with the settle
         lines["attempt.started"] = ("INFO", "1", "work", 1, "default")
+        lines["attempt.settled"] = ("INFO", "1", "work", 1, "default")
     names = ("due", "summary", "job_id", "job_type", "attempt", "queue")
     assert said_by(caplog, *names) == lines
     found = [line for line in caplog.records if line.__dict__["event"] == "tick.leased"]
