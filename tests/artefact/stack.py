@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,13 +57,13 @@ class Stack:
         }
 
     def one(self, kind: str) -> dict[str, Any]:
-        """The properties of the only resource of a type."""
+        """The properties of the only resource of a type; the test may change them."""
         [properties] = self.of_type(kind).values()
-        return dict(properties)
+        return dict(deepcopy(properties))
 
     def function(self, name: str) -> dict[str, Any]:
         """The properties of a function."""
-        return dict(self.resources[f"{name.capitalize()}LambdaFunction"]["Properties"])
+        return dict(deepcopy(self.resources[f"{name.capitalize()}LambdaFunction"]["Properties"]))
 
     def role(self, name: str) -> set[tuple[str, str, str]]:
         """A role's rights as (action, resource, condition), intrinsic functions written flat."""
