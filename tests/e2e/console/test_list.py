@@ -159,7 +159,7 @@ def test_a_filtered_list_lets_go_of_jobs_that_leave_their_state(
 def test_a_selection_is_cancelled_and_retried_with_its_number_named(
     visit: Visit, worker: HandWorker
 ) -> None:
-    """Each action says how many jobs it touches, and asks first."""
+    """Each action says how many jobs it touches, and asks first; its message hides no button."""
     worker.enqueue_many([{}, {}, {}])
     page = visit(ADA).page
     expect(rows(page)).to_have_count(3)
@@ -184,6 +184,9 @@ def test_a_selection_is_cancelled_and_retried_with_its_number_named(
     page.locator(".group[data-group=cancelled]").click()
     expect(rows(page)).to_have_count(2)
     page.get_by_label("Select all loaded jobs").check()
+    said = page.get_by_role("region", name="Messages").bounding_box()
+    bar = page.get_by_role("region", name="Selected jobs").bounding_box()
+    assert said and bar and 0 < said["height"] and said["y"] + said["height"] <= bar["y"]
     page.get_by_role("button", name="Retry 2", exact=True).click()
     page.get_by_role("dialog").get_by_role("button", name="Retry 2 jobs").click()
     expect(group(page, "queued")).to_have_text("3")
