@@ -63,26 +63,25 @@ comment on function queue.notify_at_commit is E'Trigger: notify workers that lis
 create constraint trigger stat_deltas_notify after insert on queue.stat_deltas deferrable initially deferred
   for each row when (new.outcome = 'enqueued') execute function queue.notify_at_commit();
 
-create function queue.ask_for_worker() returns boolean
+create function queue.ask_for_worker(p_now timestamptz) returns boolean
 language plpgsql set search_path = '' as $$
 declare
-  v_now timestamptz := queue.clock();
   v_asked timestamptz;
 begin
-  if exists (select 1 from queue.wakeups where requested_at > v_now - interval '2 seconds') then
+  if exists (select 1 from queue.wakeups where requested_at > p_now - interval '2 seconds') then
     return false; -- a worker was called and has not leased since
   end if;
   select requested_at into v_asked from queue.wakeups where id = 1 for update skip locked;
   if found then
-    if v_asked > v_now - interval '2 seconds' then
+    if v_asked > p_now - interval '2 seconds' then
       return false;
     end if;
-    update queue.wakeups set requested_at = v_now where id = 1;
+    update queue.wakeups set requested_at = p_now where id = 1;
   end if; -- held by another enqueue that may yet roll back: ask as well
   return not exists (
     select 1 from queue.ticks
-    where ended_at is null and free_slots > 0 and seen_at > v_now - interval '2 seconds'
-      and started_at > v_now - interval '1 hour');
+    where ended_at is null and free_slots > 0 and seen_at > p_now - interval '2 seconds'
+      and started_at > p_now - interval '1 hour');
 end;
 $$;
 comment on function queue.ask_for_worker is E'Note that a worker is wanted; true when the caller should start one.\n\nDebounced: while a wake-up is unanswered, or an active tick has room, the answer is false. A hint only: the tick of each minute is the safety net.';
@@ -91,15 +90,15 @@ create function queue.request_wake() returns boolean
 language plpgsql set search_path = '' as $$
 begin
   perform queue.notify_workers();
-  return queue.ask_for_worker();
+  return queue.ask_for_worker(queue.clock());
 end;
 $$;
 comment on function queue.request_wake is 'Notify workers that listen, and note that one is wanted; true when the caller should start one.';
 
-create function queue.wake_worker() returns boolean
+create function queue.wake_worker(p_now timestamptz default queue.clock()) returns boolean
 language plpgsql set search_path = '' as $$
 begin
-  if not queue.ask_for_worker() then -- those that listen are notified at the commit
+  if not queue.ask_for_worker(p_now) then -- those that listen are notified at the commit
     return false;
   end if;
   -- callers through the Data API wake a worker when the answer says so; plain SQL cannot, nor can a browser
@@ -1229,7 +1228,7 @@ comment on function queue.read_item is 'Read a job to enqueue from its options; 
 create function queue.is_single(p_options jsonb) returns boolean
 language plpgsql immutable set search_path = '' as $$
 begin
-  return p_options = '{}' or p_options - '{queue,priority,scheduled_for,delay_seconds,max_attempts,idempotency_key,
+  return p_options - '{queue,priority,scheduled_for,delay_seconds,max_attempts,idempotency_key,
     idempotency_ttl_seconds,concurrency_key,session_id,deadline_at,timeout_seconds,backoff,traceparent,schema_version,
     user_id,tags}'::text[] = '{}';
 end;
@@ -1298,7 +1297,7 @@ set plan_cache_mode = 'force_generic_plan' -- its plans do not depend on the val
 as $$
 declare
   v_payload constant jsonb := coalesce(p_payload, '{}');
-  v_is_limited constant boolean := not queue.is_service(); -- limits apply to people and guests
+  v_is_limited constant boolean := p_user_id is not null and not queue.is_service(); -- people and guests are
   -- of an enqueue whose trigger calls this one
   v_outer constant text := coalesce(current_setting('queue.checked', true), '');
   v_id constant uuid := queue.new_id();
@@ -1307,6 +1306,7 @@ declare
   v_item queue.enqueue_item;
   v_key queue.job_keys;
   v_job queue.new_jobs;
+  v_set text; -- to set by an assignment, cheaper than a query
 begin
   select * into v_type from queue.job_types as t where t.job_type = p_job_type;
   if v_type.internal and p_user_id is not null then
@@ -1317,7 +1317,7 @@ begin
       or jsonb_typeof(v_payload) <> 'object' or octet_length(v_payload::text) > 200 then
     v_item := queue.read_item(p_job_type, v_payload, p_options, v_type);
   end if;
-  perform pg_current_xact_id(); -- before the clock is read: see the marks of queue.partitions
+  v_set := pg_current_xact_id(); -- before the clock is read: see the marks of queue.partitions
   v_now := queue.clock();
   if v_item.idempotency_key is not null then
     v_key := queue.claim_key(p_workspace_id, p_job_type, v_item.idempotency_key, md5(v_payload::text), v_id,
@@ -1332,7 +1332,7 @@ begin
     perform queue.claim_sessions(p_workspace_id, array[v_item.session_id]);
   end if;
 
-  perform set_config('queue.checked', pg_trigger_depth()::text, true);
+  v_set := set_config('queue.checked', pg_trigger_depth()::text, true);
   insert into public.jobs (id, workspace_id, user_id, session_id, queue, job_type, payload, schema_version, priority,
     max_attempts, scheduled_for, created_at, updated_at, deadline_at, timeout_seconds, backoff, idempotency_key,
     concurrency_key, traceparent, last_seq, tags)
@@ -1350,16 +1350,16 @@ begin
   returning 'queued', created_at, null::text, null::jsonb, null::timestamptz, null::text,
     '{"queue_ms": 0.0, "run_ms": 0.0, "runs": 0, "held_ms": 0.0, "wait_ms": 0.0, "total_ms": 0.0}'::jsonb, jobs.*
   into v_job;
-  perform set_config('queue.checked', v_outer, true);
+  v_set := set_config('queue.checked', v_outer, true);
   perform queue.admit_one(v_job, v_now);
   if v_is_limited then
     perform queue.check_quota(p_workspace_id, array[p_job_type]), queue.charge_enqueues(1);
   end if;
 
   if v_job.scheduled_for is not null then
-    return queue.enqueued_json(v_job.id, true, v_job.scheduled_for <= v_now and queue.wake_worker(), p_warning);
+    return queue.enqueued_json(v_job.id, true, v_job.scheduled_for <= v_now and queue.wake_worker(v_now), p_warning);
   end if;
-  return to_jsonb(row(v_job, true, queue.wake_worker(), p_warning)::queue.enqueued);
+  return to_jsonb(row(v_job, true, queue.wake_worker(v_now), p_warning)::queue.enqueued);
 end;
 $$;
 comment on function queue.enqueue_one is E'Enqueue one job that is tied to no other: {job, created, wake, warning}.\n\nThe common call, by statements that each do one thing: the large one of queue.enqueue takes longer to start than one job takes to write.';
@@ -1376,7 +1376,7 @@ declare
 begin
   if jsonb_typeof(v_options) <> 'object' then
     perform queue.refuse(400, 'invalid_argument', 'p_options must be an object', 'p_options');
-  elsif queue.is_single(v_options) then
+  elsif v_options = '{}' or queue.is_single(v_options) then
     return queue.enqueue_one(p_workspace_id, queue.check_caller(p_workspace_id), p_job_type, p_payload, v_options,
       queue.check_served(array[p_job_type]));
   end if;

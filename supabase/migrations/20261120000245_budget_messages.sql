@@ -61,7 +61,7 @@ create table queue.message_minutes (
 );
 comment on table queue.message_minutes is 'Messages minute by minute, for 31 days.';
 
-create type queue.message_window as (ceiling bigint, quarter integer);
+create type queue.message_window as (ceiling bigint, quarter integer, second bigint);
 comment on type queue.message_window is 'What may be sent now: the value of messages_counted up to which states are sent, and a quarter of the budget of six seconds.';
 
 create function queue.message_second() returns bigint
@@ -128,7 +128,7 @@ declare
 begin
   -- what was counted before a second's six began is the same all through it
   if v_known[1] = v_now::text then
-    return (v_known[2]::bigint, v_known[3]::integer);
+    return (v_known[2]::bigint, v_known[3]::integer, v_now);
   end if;
   v_quarter := 6 * queue.message_budget() / 4;
   v_second := queue.open_second(v_now, true);
@@ -138,7 +138,7 @@ begin
   if v_second.opened and clock_timestamp() - now() < interval '1 second' then
     perform queue.announce_held(v_second.base + 4 * v_quarter, v_quarter);
   end if;
-  return (v_second.base + 3 * v_quarter, v_quarter);
+  return (v_second.base + 3 * v_quarter, v_quarter, v_now);
 end;
 $$;
 comment on function queue.message_window is E'What may be sent now. The first caller in a second announces what was held back before.\n\nOf the budget of six seconds, progress and logs may use half, states another quarter, half of it only for topics that are followed, and announcements the last quarter.';
@@ -183,12 +183,12 @@ end;
 $$;
 comment on function queue.share_counter is E'The sequence that counts a workspace''s messages in three seconds (p_slot), and what it says; used is null when it has none yet.\n\nThe first of four by a hash that no other workspace has taken; which four changes every three seconds, so that none shares a busy one''s for long.';
 
-create function queue.spend_share(p_workspace_id uuid, p_cost bigint) returns void
+create function queue.spend_share(p_workspace_id uuid, p_cost bigint, p_second bigint) returns void
 language plpgsql set search_path = '' as $$
 declare
   v_share record;
 begin
-  v_share := queue.share_counter(p_workspace_id, queue.message_second() / 3);
+  v_share := queue.share_counter(p_workspace_id, p_second / 3);
   if v_share.used is null then
     -- of two that open it at once one is not counted; what a project sends in all is exact, see messages_counted
     perform setval(v_share.counter, v_share.tag << 26 | p_cost);
@@ -336,9 +336,9 @@ begin
   -- others may have sent since the room was read
   if v_cost > 0 and queue.count_up('queue.messages_counted', v_cost) <= p_window.ceiling then
     if v_goes is null and p_workspaces[1] = all (p_workspaces) then
-      perform queue.spend_share(p_workspaces[1], v_cost); -- the usual case: a query would cost more
+      perform queue.spend_share(p_workspaces[1], v_cost, p_window.second); -- the usual case: a query would cost more
     else
-      perform queue.spend_share(w.id, w.cost) from (
+      perform queue.spend_share(w.id, w.cost, p_window.second) from (
         select t.workspace_id as id, sum(1 + coalesce(a.receivers, 1)) as cost
         from unnest(p_topics, p_workspaces, v_goes) as t (topic, workspace_id, goes)
         left join queue.audiences as a on a.topic = t.topic where coalesce(t.goes, true) group by 1) as w;
