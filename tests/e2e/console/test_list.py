@@ -186,7 +186,10 @@ def test_a_selection_is_cancelled_and_retried_with_its_number_named(
     page.get_by_label("Select all loaded jobs").check()
     said = page.get_by_role("region", name="Messages").bounding_box()
     bar = page.get_by_role("region", name="Selected jobs").bounding_box()
-    assert said and bar and 0 < said["height"] and said["y"] + said["height"] <= bar["y"]
+    assert said is not None
+    assert bar is not None
+    assert said["height"] > 0
+    assert said["y"] + said["height"] <= bar["y"], "a message lies on the buttons"
     page.get_by_role("button", name="Retry 2", exact=True).click()
     page.get_by_role("dialog").get_by_role("button", name="Retry 2 jobs").click()
     expect(group(page, "queued")).to_have_text("3")
