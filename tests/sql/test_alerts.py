@@ -43,6 +43,7 @@ def test_it_is_raised_once_and_resolved_once(engine: Engine) -> None:
     assert put(engine)["minutes"] == 15
     fail(engine, 1)
     assert look(engine) == 0
+    engine.run("select queue.roll_up(queue.clock())")
     fail(engine, 1)
     assert [look(engine), look(engine)] == [1, 0]
     [alert] = engine.rpc("list_alerts", p_workspace_id=ACME)["alerts"]
@@ -253,6 +254,7 @@ POST = {"format": "json", "host": "example.com", "sealed_url": SEALED}
         ({"colour": "red"}, 400, "invalid_argument"),
         ({"job_type": "wrok"}, 422, "unknown_job_type"),
         ({"mail": ["ada@acme.test", "stranger@example.com"]}, 422, "invalid_argument"),
+        ({"mail": ["eve@globex.test"]}, 422, "invalid_argument"),
         ({"post": {**POST, "format": "xml"}}, 422, "invalid_argument"),
         ({"post": {**POST, "host": "example.com/x"}}, 422, "invalid_argument"),
         ({"post": {**POST, "sealed_url": "https://example.com"}}, 422, "invalid_argument"),
@@ -274,11 +276,13 @@ def test_what_cannot_be_kept_is_refused(
 
 
 def test_members_read_and_managers_write(engine: Engine) -> None:
-    """As with webhooks."""
+    """As with webhooks; one of the same name in another workspace is another."""
     put(engine)
     with engine.member(BOB) as bob:
         [alert] = bob.rpc("list_alerts", p_workspace_id=ACME)["alerts"]
         assert engine.rpc("list_alerts")["alerts"] == [{**alert, "workspace_name": "Acme"}]
+        engine.rpc("put_alert", p_workspace_id=GLOBEX, p_alert=FAILED)
+        assert bob.rpc("list_alerts", p_workspace_id=ACME)["alerts"] == [alert]
         with pytest.raises(psycopg.Error) as error:
             put(bob)
     put(engine, name="kept")
@@ -289,7 +293,8 @@ def test_members_read_and_managers_write(engine: Engine) -> None:
         with pytest.raises(psycopg.Error) as error:
             ada.rpc("delete_alert", **delete)
         assert refusal(error.value) == ("PT404", "alert_not_found", "failures")
-    assert engine.rows("select name from queue.alerts") == ["kept"]
+    left = "select name, workspace_id::text from queue.alerts order by name"
+    assert engine.rows(left) == [("failures", GLOBEX), ("kept", ACME)]
     with engine.member(EVE) as eve, pytest.raises(psycopg.Error) as error:
         eve.rpc("list_alerts", p_workspace_id=ACME)
     assert refusal(error.value)[:2] == ("PT404", "workspace_not_found")
@@ -356,17 +361,20 @@ def test_unserved_types_lost_workers_and_late_schedules_raise_alerts(engine: Eng
     engine.enqueue_many(3, job_type="forgotten")
     put(engine, name="u", metric="unserved", threshold=3)
     put(engine, name="l", metric="lost", threshold=1)
-    put(engine, name="s", metric="schedule_late_seconds", threshold=60)
+    late = {"metric": "schedule_late_seconds", "threshold": 60}
+    put(engine, name="s", **late)
+    put(engine, name="o", **late, job_type="forgotten")
     engine.enqueue()
     engine.lease_one(job_types=["work"], lease_seconds=1)
     engine.advance(2)
     engine.lease_call(0, job_types=["work"])
-    for name in ("on", "off"):
-        schedule = {"name": name, "cron": "@daily", "job_type": "work", "enabled": name == "on"}
+    for name in ("on", "off", "held"):
+        schedule = {"name": name, "cron": "@daily", "job_type": "work", "enabled": name != "off"}
         engine.rpc("put_schedule", p_workspace_id=ACME, p_schedule=schedule)
     engine.run(
         "update queue.schedules set next_at = queue.clock()"
-        " - case when enabled then interval '5 minutes' else '1 day' end"
+        " - case name when 'on' then interval '5 minutes' else '1 day' end,"
+        " held_until = case name when 'held' then queue.clock() else '-infinity' end"
     )
 
     engine.run("select queue.check_alerts(queue.clock())")
@@ -375,5 +383,5 @@ def test_unserved_types_lost_workers_and_late_schedules_raise_alerts(engine: Eng
     values = {alert["name"]: (alert["value"], alert["raised_at"] is not None) for alert in alerts}
     assert values["u"] == (3, True)
     assert values["l"] == (1, True)
-    assert values["s"][1]
+    assert (values["s"][1], values["o"]) == (True, (0, False))
     assert 300 <= values["s"][0] < 86400

@@ -88,14 +88,17 @@ def test_a_workspace_sees_its_own_figures(engine: Engine) -> None:
     """A tenant without a job must not read of ten thousand that are another's."""
     engine.register("forgotten")
     engine.enqueue_many(1001, workspace=GLOBEX, job_type="forgotten")
-    engine.lease_call(0, job_types=["work"])
+    for queue in ("far", "halted"):
+        engine.enqueue(workspace=GLOBEX, queue=queue)
+    engine.rpc("pause_jobs", p_request={"kind": "queue", "name": "halted"})
+    engine.lease_call(0, job_types=["work"], queues=["default"])
 
     with engine.member(ADA) as ada:
         own = ada.rpc("queue_stats", p_workspace_id=ACME)["backlog"]
 
     assert (own["jobs"], own["verdict"], own["detail"]) == (0, "pass", "nothing is due")
     theirs = backlog(engine, GLOBEX)
-    assert theirs["detail"] == "1,001 wait: no worker serves forgotten"
+    assert theirs["detail"] == "1,002 wait: no worker serves forgotten, work; 1 are paused: work"
     # what alarms go by leaves out what the workers that run cannot help
     assert (theirs["oldest_due_seconds"], theirs["unserved"]["oldest_seconds"] >= 0) == (None, True)
 

@@ -51,7 +51,7 @@ def test_each_state_change_is_delivered_in_order_per_job(engine: Engine) -> None
     jobs = engine.enqueue_many(3)
     leases = engine.lease(3, job_types=["work"])
     for lease in leases:
-        engine.report(lease, progress={"percentage": 5})
+        engine.report(lease, progress={"percentage": 5}, logs=[{"level": "info", "message": "m"}])
         engine.settle(lease)
 
     sent = deliver(engine)
@@ -224,6 +224,16 @@ def test_an_endpoint_that_does_not_answer_gets_less_and_less_patience(engine: En
     assert offered == [10000, 5000, 2500, 1250, 1000, 1000, 10000]
 
 
+def test_a_delivery_is_tried_twelve_times_over_half_a_day(engine: Engine) -> None:
+    """At first every few seconds, then every two hours; two at once for an endpoint."""
+    policy = (
+        "max_attempts, backoff_first_seconds, backoff_cap_seconds, backoff_factor, key_concurrency"
+    )
+    found = f"select {policy} from queue.job_types where job_type = 'webhook_delivery'"
+
+    assert engine.one(found) == (12, 10, 7200, 3, 2)
+
+
 def test_a_workspaces_deliveries_hold_three_slots(engine: Engine) -> None:
     """However many endpoints it has, so that others' jobs find a slot."""
     for number in range(10):
@@ -297,8 +307,9 @@ def test_events_of_a_webhook_that_was_deleted_are_dropped(engine: Engine) -> Non
 
 
 def test_events_from_before_a_webhook_was_disabled_are_dropped(engine: Engine) -> None:
-    """None is sent on the day that it is enabled again."""
-    made = subscribe(engine, event_types=["job.completed"])
+    """Nor those from the time between: none is sent on the day that it is enabled again."""
+    subscribe(engine, url=f"{URL}/other", event_types=["job.failed"])
+    made = subscribe(engine, event_types=["job.completed", "job.cancelled"])
     engine.enqueue()
     engine.settle(engine.lease_one())
     assert engine.one("select count(*) from queue.outbox") == 1
@@ -307,6 +318,7 @@ def test_events_from_before_a_webhook_was_disabled_are_dropped(engine: Engine) -
         engine.rpc("put_webhook", p_workspace_id=ACME, p_webhook=webhook)
         if not enabled:
             engine.maintain()
+            engine.rpc("cancel_job", p_job_id=engine.enqueue())
 
     assert deliver(engine) == []
 
