@@ -71,7 +71,13 @@ def test_the_list_is_filtered_and_paged(engine: Engine, olga: Engine) -> None:
 
     assert [job["id"] for job in first["jobs"] + rest["jobs"]] == ids[::-1]
     assert len(olga.rpc("operator_jobs", p_filter={"status": ["processing"]})["jobs"]) == 1
-    assert olga.rpc("operator_jobs", p_filter={"search": "nothing like it"})["jobs"] == []
+    engine.enqueue(job_type="webhook_delivery")
+    for filters, count in (
+        ({"search": "nothing"}, 0),
+        ({"created_after": "2199-01-01"}, 0),
+        ({}, 6),
+    ):
+        assert len(olga.rpc("operator_jobs", p_filter=filters)["jobs"]) == count, filters
 
 
 def test_looking_again_and_again_is_one_look(engine: Engine, olga: Engine) -> None:
@@ -80,11 +86,15 @@ def test_looking_again_and_again_is_one_look(engine: Engine, olga: Engine) -> No
         olga.rpc("operator_jobs", p_filter={"status": ["failed"]})
     olga.rpc("operator_jobs")
     assert actions(olga) == [("list", True)] * 2
+    engine.advance(601)
+    olga.rpc("operator_failures")
+    olga.rpc("operator_jobs")
+    assert actions(olga) == [("list", True)] * 4
 
     engine.rpc("set_operator", p_user_id=ADA)
     with engine.member(ADA) as ada:  # another person's look is another
         ada.rpc("operator_jobs")
-    assert actions(olga) == [("list", True)] * 3
+    assert actions(olga) == [("list", True)] * 5
 
 
 def test_opening_a_job_gives_its_workspace_for_a_time_and_no_other(
@@ -184,8 +194,9 @@ def test_members_own_acts_are_written_down_too(engine: Engine) -> None:
     job_id = engine.enqueue()
     engine.rpc("pause_jobs", p_request={"kind": "workspace", "name": GLOBEX})  # not theirs to read
     with engine.member(BOB) as bob:
-        bob.rpc("cancel_job", p_job_id=job_id)
-        bob.rpc("retry_job", p_job_id=job_id)
+        for _ in range(2):
+            bob.rpc("cancel_job", p_job_id=job_id)
+            bob.rpc("retry_job", p_job_id=job_id)
     with engine.member(ADA) as ada:
         ada.rpc("pause_jobs", p_request={"kind": "workspace", "name": ACME, "reason": "a move"})
         ada.operate("cancel", job_type="work")
@@ -196,8 +207,7 @@ def test_members_own_acts_are_written_down_too(engine: Engine) -> None:
     assert [(one["action"], one["user_id"], one["jobs"]) for one in done] == [
         ("cancel", ADA, 1),
         ("pause", ADA, 0),
-        ("retry", BOB, 1),
-        ("cancel", BOB, 1),
+        *[("retry", BOB, 1), ("cancel", BOB, 1)] * 2,
     ]
     assert (done[1]["detail"]["reason"], done[1]["by"]) == ("a move", "ada@acme.test")
     assert not any(one["as_operator"] for one in done)
@@ -242,6 +252,15 @@ def test_opening_needs_a_reason(olga: Engine, reason: str | None) -> None:
     assert refusal(error.value) == ("PT400", "invalid_argument", "reason")
 
 
+def asking(of: Engine) -> str:
+    """A job of Acme's that waits for an answer."""
+    with of.beside() as engine:
+        engine.enqueue(priority=0)
+        lease = engine.lease_one(limit=1)
+        engine.settle(lease, "waiting", wait={"kind": "ask", "name": "s", "question": "Go on?"})
+    return str(lease["job"]["id"])
+
+
 #: What a member may do to the engine's rows, and how the log names an operator's doing it.
 ACTS: dict[str, tuple[str, Callable[[Engine, str], Any]]] = {
     "enqueue": ("enqueue", lambda o, job: o.enqueue()),
@@ -256,7 +275,21 @@ ACTS: dict[str, tuple[str, Callable[[Engine, str], Any]]] = {
         "change",
         lambda o, job: o.run("update public.jobs set priority = 7 where id = %s", job),
     ),
+    "change of its time": (
+        "change",
+        lambda o, job: o.run(
+            "update public.jobs set scheduled_for = now() + interval '1 day' where id = %s", job
+        ),
+    ),
     "cancel": ("cancel", lambda o, job: o.rpc("cancel_job", p_job_id=job)),
+    "retry": (
+        "retry",
+        lambda o, job: [o.rpc(f"{act}_job", p_job_id=job) for act in ("cancel", "retry")],
+    ),
+    "answer": (
+        "answer",
+        lambda o, job: o.rpc("answer_job", p_job_id=asking(o), p_answer={"answer": 1}),
+    ),
     "cancel by update": (
         "cancel",
         lambda o, job: o.run("update public.jobs set status = 'cancelled' where id = %s", job),
@@ -283,6 +316,7 @@ def test_what_only_the_opening_allowed_is_in_the_log(
     with engine.member(ADA) as ada:
         done = actions(ada, p_workspace_id=ACME)
         assert (action, True) in done
+        assert {word for word, _ in done} <= {"open", "cancel", action}
         assert len(done) <= 3
     with engine.member(EVE) as eve, pytest.raises(psycopg.Error) as error:
         actions(eve, p_job_id=job_id)
@@ -444,6 +478,9 @@ def test_failures_of_all_workspaces_are_grouped(engine: Engine, olga: Engine) ->
         engine.enqueue(workspace=workspace)
     for lease in engine.lease(3):
         engine.settle(lease, "failed", error={"type": "Boom", "message": "row 7 is bad"})
+    engine.enqueue()
+    engine.run_all()
+    engine.rpc("pause_jobs", p_request={"kind": "workspace", "name": GLOBEX})
 
     [group] = olga.rpc("operator_failures")["groups"]
 
