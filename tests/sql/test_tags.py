@@ -217,7 +217,7 @@ def test_log_lines_are_searched_over_jobs(engine: Engine) -> None:
     other = engine.enqueue(workspace=GLOBEX)
     leases = {lease["job"]["id"]: lease for lease in engine.lease(2)}
     lines = [
-        {"level": "info" if n % 2 else "error", "message": f"Line {n}", "metadata": {"n": n}}
+        {"level": ("error", "info", "warning")[n % 3], "message": f"Line {n}", "metadata": {"n": n}}
         for n in range(6)
     ]
     engine.report(leases[job_id], logs=lines)
@@ -238,9 +238,15 @@ def test_log_lines_are_searched_over_jobs(engine: Engine) -> None:
     errors = engine.rpc(
         "search_logs", p_workspace_id=ACME, p_filter={"level": "error", "job_type": "work"}
     )
-    assert [line["log_level"] for line in errors["lines"]] == ["error"] * 3
-    worse = engine.rpc("search_logs", p_workspace_id=ACME, p_filter={"level": "warning"})
-    assert worse["lines"] == errors["lines"]
+    assert [line["log_level"] for line in errors["lines"]] == ["error"] * 2
+    at = errors["lines"][0]["created_at"]
+    counts: list[tuple[dict[str, str], int]] = [
+        ({"level": "warning"}, 4), ({"level": "info"}, 6), ({"job_id": job_id}, 6), ({"job_id": other}, 0),
+        ({"since": at}, 6), ({"since": "2199-01-01"}, 0), ({"until": at}, 0), ({"until": "2199-01-01"}, 6),
+    ]  # fmt: skip
+    for filters, count in counts:
+        found = engine.rpc("search_logs", p_workspace_id=ACME, p_filter=filters)
+        assert len(found["lines"]) == count, filters
     beside = engine.rpc("search_logs", p_workspace_id=ACME, p_filter={"search": '"N": 3'})
     assert [line["metadata"] for line in beside["lines"]] == [{"n": 3}]
     with engine.member(ADA) as ada, pytest.raises(psycopg.Error) as refused:

@@ -34,6 +34,7 @@ def test_a_type_shows_who_serves_it_and_how_it_went(engine: Engine) -> None:
     for _ in range(4):
         engine.enqueue(job_type="bill")
     leases = engine.lease(4, worker="w1", version="1.2", job_types=["bill"])
+    engine.rpc("cancel_job", p_job_id=engine.enqueue(job_type="bill"))
     for lease, outcome in zip(
         leases, ["completed", "completed", "completed", "failed"], strict=True
     ):
@@ -54,7 +55,7 @@ def test_a_type_shows_who_serves_it_and_how_it_went(engine: Engine) -> None:
         bill["day"]["completed"],
         bill["day"]["failed"],
         bill["day"]["success_rate"],
-    ) == (4, 3, 1, 0.75)
+    ) == (5, 3, 1, 0.75)
     assert bill["day"]["run"]["p50_ms"] == pytest.approx(100, rel=0.13)
 
 
@@ -71,6 +72,10 @@ def test_a_type_whose_jobs_all_fail_has_no_success(engine: Engine) -> None:
     engine.settle(engine.lease_one(), "retry", retry_after_seconds=0, error={"type": "E"})
     engine.settle(engine.lease_one())
     assert line(engine, "work")["day"]["success_rate"] == 0.5  # of jobs, not of attempts
+    for statement in ("select 1", "select queue.roll_up(queue.clock())"):
+        engine.run(statement)
+        engine.advance(86_461)
+        assert line(engine, "work")["day"] == {}, "of yesterday"
 
 
 def test_types_of_the_platform_are_listed_only_on_request(engine: Engine) -> None:
@@ -94,6 +99,7 @@ def test_numbers_are_of_the_own_workspace(engine: Engine) -> None:
     for _ in range(2):
         own = line(engine, "work")
         assert (own["day"], own["schedules"], own["paused_at"]) == ({}, [], None)
+        assert own["schedule_count"] == 0
         engine.run("select queue.roll_up(queue.clock())")
     with engine.member(EVE) as eve:
         assert eve.rpc("get_job_type", p_job_type="work", p_workspace_id=GLOBEX)["paused_at"]
@@ -146,6 +152,12 @@ def test_an_unserved_type_is_a_warning_at_enqueue(engine: Engine) -> None:
     )
     assert "gone" in bulk["warning"]
     assert not line(engine, "gone")["served"]
+    engine.register("zone")
+    engine.advance(3600)
+    engine.lease_call(1, job_types=["work"])
+    items = [{"job_type": "work"}, {"job_type": "zone"}]
+    bulk = engine.rpc("enqueue_jobs", p_workspace_id=ACME, p_jobs=items)
+    assert "the job type zone;" in bulk["warning"]
     engine.register("new")  # its workers are about to start
     assert line(engine, "new")["served"]
 
@@ -261,6 +273,9 @@ def test_a_failed_attempt_keeps_its_traceback_for_those_who_may_see_it(engine: E
         hidden = bob.rpc("job_attempts", p_job_id=job_id)["attempts"]
     assert all("traceback" not in a and a["has_traceback"] for a in hidden)
     assert "bills.py" not in str(hidden)
+    with engine.member(EVE) as eve, pytest.raises(psycopg.Error) as refused:
+        eve.rpc("job_attempts", p_job_id=job_id)
+    assert refusal(refused.value)[:2] == ("PT404", "job_not_found")
     engine.rpc("set_settings", p_settings={"members_see_tracebacks": True})
     with engine.member(BOB) as bob:
         assert bob.rpc("job_attempts", p_job_id=job_id)["attempts"][0]["traceback"] is not None
