@@ -366,6 +366,7 @@ def test_another_tenant_can_neither_speak_in_a_guest_session_nor_break_it(engine
 
 def test_managers_and_services_open_and_close_guest_sessions(engine: Engine) -> None:
     """A member may not let the world in, and a stranger learns of nothing."""
+    engine.stop_clock()
     with (
         engine.member(ADA) as manager,
         engine.member(BOB) as member,
@@ -374,6 +375,8 @@ def test_managers_and_services_open_and_close_guest_sessions(engine: Engine) -> 
         guest_session = opened(manager)
         assert re.fullmatch("guest_[0-9a-f]{64}", guest_session)
         assert opened(manager) != guest_session
+        lasts = "select distinct (expires_at - opened_at)::text from queue.guest_sessions"
+        assert engine.rows(lasts) == ["1 day"]
         assert refused(lambda: opened(member))[:2] == ("PT403", "forbidden")
         assert refused(lambda: opened(stranger))[:2] == ("PT404", "workspace_not_found")
         for other in (member, stranger):
@@ -392,7 +395,7 @@ def test_managers_and_services_open_and_close_guest_sessions(engine: Engine) -> 
     "options",
     [
         {"ttl_seconds": 0},
-        {"ttl_seconds": 1e9},
+        {"ttl_seconds": 2_592_001},
         {"ttl_seconds": "1"},
         {"user_id": "x"},
         {"secret": 1},

@@ -73,6 +73,11 @@ def test_members_see_how_long_jobs_are_kept_and_what_was_removed(engine: Engine)
     engine.run_all()
     engine.advance(31 * 86400)
     engine.lease_call(0)
+    engine.run(
+        "insert into queue.removals select %s, (queue.clock() at time zone 'UTC')::date - days, 'failed', 2, queue.clock()"
+        " from unnest(array[29, 30]) as days",
+        ACME,
+    )
 
     with engine.member(BOB) as bob:
         seen = bob.rpc("workspace_retention", p_workspace_id=ACME)
@@ -80,8 +85,8 @@ def test_members_see_how_long_jobs_are_kept_and_what_was_removed(engine: Engine)
     assert seen["days"] == {"completed": 30, "cancelled": 30, "failed": 90}
     own = [one for one in seen["types"] if one["job_type"] == "brief"]  # apps bring theirs
     assert own == [{"job_type": "brief", "days": {"completed": 1, "cancelled": 30, "failed": 90}}]
-    [day] = seen["removed"]
-    assert (day["completed"], day["cancelled"], day["failed"]) == (3, 0, 0)
+    named = ("completed", "cancelled", "failed")
+    assert [[day[name] for name in named] for day in seen["removed"]] == [[3, 0, 0], [0, 0, 2]]
     assert seen["checked_at"] is not None
 
 
@@ -117,7 +122,12 @@ def test_next_runs_are_shown_for_a_schedule_and_for_an_expression(engine: Engine
         made = ada.rpc("put_schedule", p_workspace_id=ACME, p_schedule=schedule)
         told = ada.rpc("next_runs", p_workspace_id=ACME, p_schedule={"name": "nightly"}, p_count=3)
         tried = ada.rpc("next_runs", p_workspace_id=ACME, p_schedule={"cron": "0 12 * * mon", "timezone": "Europe/Berlin"})  # fmt: skip
+        counts = [
+            len(ada.rpc("next_runs", p_workspace_id=ACME, p_schedule={"cron": cron}, p_count=99)["runs"])
+            for cron in ("@daily", "0 0 30 2 *")
+        ]  # fmt: skip
 
+    assert counts == [20, 0], "at most, and of a day that never comes"
     assert told["runs"][0] == made["next_at"]
     assert [run[11:16] for run in told["runs"]] == ["02:30"] * 3
     assert len(tried["runs"]) == 5
@@ -132,7 +142,9 @@ def test_next_runs_are_shown_for_a_schedule_and_for_an_expression(engine: Engine
 def test_what_is_no_schedule_has_no_runs(
     engine: Engine, schedule: dict[str, Any], answer: tuple[str, str, str]
 ) -> None:
-    """Refusals name the field."""
+    """Refusals name the field; another workspace's is none."""
+    theirs = {"name": "none", "cron": "@daily", "job_type": "work"}
+    engine.rpc("put_schedule", p_workspace_id=GLOBEX, p_schedule=theirs)
     with engine.member(BOB) as bob, pytest.raises(psycopg.Error) as refused:
         bob.rpc("next_runs", p_workspace_id=ACME, p_schedule=schedule)
 
