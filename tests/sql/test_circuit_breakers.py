@@ -103,6 +103,11 @@ def test_tenants_for_whom_it_never_worked_are_no_evidence(engine: Engine) -> Non
     fresh = workspaces(engine, 6)
     prove(engine, *fresh, job_type="other")
     for workspace in fresh:
+        engine.enqueue(workspace=workspace)
+    engine.run_all("failed", error=ERROR)
+    maintain(engine, after=20)
+    engine.advance(1200)
+    for workspace in fresh:
         poison(engine, 9, workspace)
     maintain(engine)
 
@@ -130,7 +135,7 @@ def test_the_reason_of_a_pause_for_all_is_no_attempts_error(engine: Engine) -> N
     assert "no field" not in str(told)
 
 
-@pytest.mark.parametrize(("counts", "stops"), [((9, 1), False), ((30, 4), False), ((8, 1, 1), False), ((5, 5), True), ((6, 3, 3), True), ((1,) * 10, True)])  # fmt: skip
+@pytest.mark.parametrize(("counts", "stops"), [((9, 1), False), ((30, 4), False), ((8, 1, 1), False), ((5, 5), True), ((6, 3, 3), True), ((12, 6, 6), True), ((1,) * 10, True)])  # fmt: skip
 def test_one_tenants_failures_alone_do_not_stop_a_type_for_all(
     engine: Engine, counts: tuple[int, ...], stops: bool
 ) -> None:
@@ -142,6 +147,8 @@ def test_one_tenants_failures_alone_do_not_stop_a_type_for_all(
     maintain(engine)
 
     assert paused(engine) is stops
+    if stops:
+        assert engine.one("select count(*) from queue.breakers") == 1, "one for all is enough"
 
 
 def test_the_databases_own_outage_stops_no_type(engine: Engine) -> None:

@@ -115,6 +115,8 @@ def test_each_outcome_is_counted_by_its_name(engine: Engine) -> None:
             assert [point[name] for name in names] == [times * (n + 1) for n in range(7)]
             assert [[point[name] for name in ("completed", "failed", "enqueued")] for point in stats["throughput"]] == [[times, 2 * times, 6 * times]]  # fmt: skip
         engine.run("select queue.roll_up(queue.clock())")
+    runs = "select sum(jobs) from queue.type_minutes"
+    assert engine.one(runs) == 2 * (1 + 2 + 4), "of what completed, failed or is retried"
 
 
 def test_percentiles_are_those_of_the_histogram(engine: Engine) -> None:
