@@ -189,6 +189,10 @@ def test_a_repeated_command_leaves_one_workspace(engine: Engine) -> None:
             create(engine)
 
     assert refused(lambda: create(engine))[:2] == ("PT409", "workspace_exists")
+    for name in (None, " ", "x" * 201):
+        unnamed = {"p_name": name, "p_manager": "bill@initech.test"}
+        asked = refused(lambda unnamed=unnamed: engine.rpc("create_workspace", **unnamed))
+        assert asked == ("PT400", "invalid_argument", "name")
 
 
 def test_an_unconfirmed_address_sees_nothing_until_it_is_confirmed(engine: Engine) -> None:
@@ -230,6 +234,8 @@ def test_an_invitation_ends_after_thirty_days(engine: Engine) -> None:
     assert refused(lambda: accept(engine, NEW))[:2] == ("PT404", "invitation_not_found")
     assert invited_to(engine, NEW) == []
     assert engine.rpc("list_members", p_workspace_id=ACME)["invitations"] == []
+    listed = engine.rpc("list_workspaces")["workspaces"]
+    assert [row["invitations"] for row in listed] == [0, 0]
 
 
 def test_a_workspace_has_a_thousand_open_invitations_at_most(engine: Engine) -> None:
@@ -251,8 +257,8 @@ def test_a_workspace_has_a_thousand_open_invitations_at_most(engine: Engine) -> 
 
 
 def test_a_manager_invites_promotes_and_removes_people(engine: Engine) -> None:
-    """Each change is in the record, with who made it."""
-    engine.rpc("set_member", p_workspace_id=GLOBEX, p_email="new@globex.test")
+    """Each change is in the record, with who made it; another workspace's are its own."""
+    engine.rpc("set_member", p_workspace_id=GLOBEX, p_email="new@acme.test")
     with engine.member(ADA) as ada:
         ada.rpc("set_member", p_workspace_id=ACME, p_email="EVE@globex.test", p_role="member")
         accept(engine, EVE)
@@ -264,6 +270,7 @@ def test_a_manager_invites_promotes_and_removes_people(engine: Engine) -> None:
         ada.rpc("set_member", p_workspace_id=ACME, p_email="new@acme.test")
         assert ada.rpc("remove_member", p_workspace_id=ACME, p_member=EVE)["removed"] is True
         ada.rpc("remove_member", p_workspace_id=ACME, p_member="New@Acme.test")
+        engine.rpc("set_member", p_workspace_id=GLOBEX, p_email="late@acme.test")
         found = ada.rpc("list_members", p_workspace_id=ACME)
 
     assert [(row["email"], row["role"]) for row in found["members"]] == [
@@ -271,6 +278,8 @@ def test_a_manager_invites_promotes_and_removes_people(engine: Engine) -> None:
         ("bob@acme.test", "manager"),
     ]
     assert found["invitations"] == []
+    theirs = engine.rpc("list_members", p_workspace_id=GLOBEX)["invitations"]
+    assert [row["email"] for row in theirs] == ["new@acme.test", "late@acme.test"]
     assert [
         (row["action"], row["email"], row["actor"], row["actor_role"])
         for row in found["changes"][:5]

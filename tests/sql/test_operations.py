@@ -82,7 +82,10 @@ def test_what_is_counted_is_what_is_acted_on_and_later_jobs_are_not(engine: Engi
     engine.register("other")
     other = engine.enqueue(job_type="other")
     request: dict[str, Any] = {"action": "cancel", "filter": {"job_type": "work"}}
-    counted = engine.rpc("count_operation", p_workspace_id=ACME, p_request=request)
+    counted, some = (
+        engine.rpc("count_operation", p_workspace_id=ACME, p_request=request | more)
+        for more in ({}, {"limit": 100})
+    )
     made = begin(engine, **request, name="Wrong import")
     engine.advance(2)
     maintain_until(engine, made, "counted", True)
@@ -90,7 +93,7 @@ def test_what_is_counted_is_what_is_acted_on_and_later_jobs_are_not(engine: Engi
 
     batches = finish(engine, made)
 
-    assert counted == {"count": 450, "more": False}
+    assert (counted, some) == ({"count": 450, "more": False}, {"count": 100, "more": True})
     assert (made["status"], made["matched"], made["name"]) == ("running", 0, "Wrong import")
     assert batches == [200, 400, 450]
     assert told(engine, made, "status", "matched", "done", "counted", "more") == (
@@ -100,11 +103,12 @@ def test_what_is_counted_is_what_is_acted_on_and_later_jobs_are_not(engine: Engi
     assert (engine.status(other), engine.status(late)) == ("pending", "pending")
 
 
-def test_each_job_has_its_result_in_pages(engine: Engine) -> None:
+@pytest.mark.parametrize("action", ["retry", "replay"])
+def test_each_job_has_its_result_in_pages(engine: Engine, action: str) -> None:
     """Done, skipped and why, replayed as which job."""
     ids = fail_some(engine, 3)
     hold(engine)
-    made = begin(engine, "retry", {"job_type": "work"})
+    made = begin(engine, action, {"job_type": "work"})
     engine.advance(2)
     maintain_until(engine, made, "counted", True)
     engine.rpc("retry_job", p_job_id=ids[0])
@@ -127,6 +131,10 @@ def test_each_job_has_its_result_in_pages(engine: Engine) -> None:
     assert rest["next"] is None
     assert len(skipped["jobs"]) == 2
     assert told(engine, made, "done", "skipped", "failed") == (1, 2, 0)
+    for function, unknown in (("operation_jobs", "outcome"), ("steer_operation", "action")):
+        with pytest.raises(psycopg.Error) as refused:
+            engine.rpc(function, p_operation_id=made["id"], **{f"p_{unknown}": "x"})
+        assert refusal(refused.value) == ("PT400", "invalid_argument", unknown)
 
 
 def test_two_who_advance_it_act_on_each_job_once(engine: Engine) -> None:
@@ -354,6 +362,9 @@ def test_no_one_else_reads_or_steers_it(engine: Engine) -> None:
     with engine.member(ADA) as ada:
         made = act(ada, "cancel", {"job_type": "work"})
         assert ada.rpc("list_operations", p_workspace_id=ACME)["operations"][0]["done"] == 2
+        with pytest.raises(psycopg.Error) as refused:
+            ada.rpc("steer_operation", p_operation_id=made["id"], p_action="pause")
+        assert refusal(refused.value) == ("PT409", "invalid_state", "completed")
     with engine.member(EVE) as eve:
         for function, more in (
             ("get_operation", {}), ("operation_jobs", {}), ("undo_operation", {}),
@@ -383,13 +394,17 @@ def test_open_operations_and_kept_results_are_bounded(engine: Engine) -> None:
         begin(engine, "cancel", {"job_type": "work"})
     assert refusal(refused.value) == ("PT429", "quota_exceeded", "max_open_operations")
 
+    retry = {"action": "retry", "filter": {}}
+    elsewhere = engine.rpc("create_operation", p_workspace_id=GLOBEX, p_request=retry)
+    assert elsewhere["created"], "another workspace's are its own"
     listed: list[dict[str, Any]] = []
     page: dict[str, Any] = {"next": None}
     while not listed or page["next"]:
         page = engine.rpc("list_operations", p_workspace_id=ACME, p_cursor=page["next"], p_limit=1)
         listed += page["operations"]
     assert [one["id"] for one in listed] == [made[1]["id"], made[0]["id"]]
-    for one in made:
+    assert page["operations"], "the last page is none of its own"
+    for one in (*made, elsewhere):
         finish(engine, one)
     with pytest.raises(psycopg.Error) as refused:
         begin(engine, "cancel", {"job_type": "work"})

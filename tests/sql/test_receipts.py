@@ -383,6 +383,23 @@ def test_a_page_of_receipts_is_bounded_by_their_children(engine: Engine) -> None
     assert sizes == [10, 10, 5]
 
 
+def test_a_receipt_names_a_thousand_children_at_most(engine: Engine) -> None:
+    """One of a result is of all; one that closes a job counts the others."""
+    engine.register(signed=True)
+    engine.enqueue()
+    parent = engine.lease_one()
+    for name, count in (("c", 1000), ("d", 1)):
+        engine.spawn(parent, name, [{"job_type": "work", "payload": {}}] * count)
+    with pytest.raises(psycopg.Error) as error:
+        issue(engine, handle(parent), result=1)
+    fail(engine, parent)
+    job = "select queue.closing(j) from public.jobs as j where id = %s"
+    closing = engine.one(job, parent["job"]["id"])
+
+    assert refusal(error.value) == ("PT422", "receipt_invalid", "children")
+    assert (closing["asked"], len(closing["children"])) == (1001, 1000)
+
+
 def test_only_members_read_receipts_and_anyone_the_keys(engine: Engine) -> None:
     """Another tenant's is a missing one."""
     receipt = issued(engine)
@@ -483,6 +500,18 @@ def test_a_key_signs_its_own_chain_alone(engine: Engine) -> None:
     with pytest.raises(psycopg.Error) as error:
         issue(engine, held, receipt=receipt_of(engine, issue(engine, held), key_id=other))
     assert refusal(error.value)[:2] == ("PT409", "key_retired")
+    engine.rpc("retire_signing_key")
+    assert add_key(engine, "lab") == other, "nor is it retired with another's"
+
+
+@pytest.mark.parametrize("value", ['{"n": 9007199254740993}', '{"\U0001f511": 1}'])
+def test_what_readers_would_write_another_way_is_not_signed(engine: Engine, value: str) -> None:
+    """Numbers that are no doubles, and names that UTF-16 orders differently."""
+    assert engine.one("select queue.canonical(%s)", '{"n": 9007199254740992}')
+    with pytest.raises(psycopg.Error) as error:
+        engine.one("select queue.canonical(%s)", value)
+
+    assert refusal(error.value)[:2] == ("PT400", "invalid_argument")
 
 
 def test_receipts_outlive_their_jobs_and_leave_the_oldest_first(engine: Engine) -> None:
