@@ -96,6 +96,25 @@ def test_maintenance_is_due_when_something_comes_and_not_before(engine: Engine, 
     assert engine.one(due) is (name != "nothing")
 
 
+@pytest.mark.parametrize(
+    "left",
+    [
+        "queue.signals (kind, job_id) values ('check', gen_random_uuid())",
+        "queue.outbox (webhook_id, job_id, seq, stream_id) select i, i, 1, i from gen_random_uuid() as i",
+        "queue.held_topics (workspace_id, topic, held_at) values (gen_random_uuid(), 't', now())",
+        "queue.operations (workspace_id, name, action, filter, most, advance_at, created_at)"
+        " values (gen_random_uuid(), 'x', 'cancel', '{}', 1, queue.clock(), queue.clock())",
+    ],
+)
+def test_maintenance_is_due_at_once_for_what_is_left_to_it(engine: Engine, left: str) -> None:
+    """Ends that others wait for, deliveries, announcements and operations."""
+    due = "select queue.maintenance_is_due(queue.clock())"
+    with engine.connection.transaction(force_rollback=True):
+        assert not engine.one(due)
+        engine.run(f"insert into {left}")
+        assert engine.one(due)
+
+
 def test_where_a_slow_call_made_jobs_ready_leases_look_again(engine: Engine) -> None:
     """From the start: others may have leased what came after those."""
     for priority in (7, 100):

@@ -211,6 +211,7 @@ def test_a_type_says_what_it_sends(engine: Engine, live: str, kinds: list[str]) 
     engine.settle(engine.lease_one())
 
     assert topics_of(engine) == kinds
+    assert follow(engine, WORKSPACE)["quiet"] is (live == "off")
 
 
 def test_types_of_one_statement_keep_their_own_ways(engine: Engine) -> None:

@@ -110,6 +110,15 @@ def test_children_and_their_children_come_with_it(engine: Engine) -> None:
     assert [one["parent_id"] for one in trace_of(engine, child)] == [None, child]
 
 
+def test_six_levels_below_a_job_are_shown(engine: Engine) -> None:
+    """However deep the rest is."""
+    ids = [engine.enqueue()]
+    for _ in range(7):
+        ids += engine.spawn(engine.lease_one(), "a", [{"job_type": "work", "payload": {}}])
+
+    assert [one["id"] for one in trace_of(engine, ids[0])] == ids[:7]
+
+
 def test_of_very_many_children_a_part_is_shown_and_said_to_be_one(engine: Engine) -> None:
     """A page asks every other second: its answer is bounded."""
     root = engine.enqueue()
