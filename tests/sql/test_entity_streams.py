@@ -11,6 +11,7 @@ import pytest
 from psycopg.types.json import Jsonb
 
 from minutehand.local.postgres import Postgres
+from tests.sql.test_publishing import BROKEN
 from tests.support.databases import Database
 from tests.support.engine import ACME, ADA, EVE, GLOBEX
 from tests.support.functions import as_user, call, database_of_an_app, rights, until_waiting
@@ -155,6 +156,17 @@ def test_realtime_carries_what_is_read(seeded: Database) -> None:
             joined.execute("select set_config('realtime.topic', %s, false)", (topic,))
             read_by_policy = "select count(*) from realtime.messages where topic = %s"
             assert joined.execute(read_by_policy, (topic,)).fetchone() == (messages,)
+
+
+def test_what_cannot_be_sent_is_stored(seeded: Database) -> None:
+    """Readers find it by its number."""
+    note = make(seeded)
+    with seeded.connect(autocommit=False) as connection:
+        connection.execute(BROKEN)
+        connection.execute(APPEND.encode(), (note, events("unheard")))
+        count = "select count(*) from public.note_events where note_id = %s"
+        assert connection.execute(count, (note,)).fetchone() == (3,)
+        connection.rollback()
 
 
 def test_another_tenants_topic_carries_none_of_it(seeded: Database) -> None:

@@ -449,6 +449,7 @@ def test_followers_are_forgotten(engine: Engine) -> None:
     """A page that was closed says nothing, and costs nothing any more."""
     for _ in range(3):
         follow(engine, WORKSPACE)
+    engine.run("update queue.followers set seen_at = now() - interval '1 minute'")
     age = (
         "update queue.followers set seen_at = now() - interval '3 minutes' where follower_id = any"
         " (array(select follower_id from queue.followers order by 1 limit %s))"
@@ -462,6 +463,30 @@ def test_followers_are_forgotten(engine: Engine) -> None:
 
         assert engine.one("select count(*) from queue.followers") == left
         assert engine.rows("select receivers from queue.audiences") == [left] * bool(left)
+
+
+def test_a_client_that_says_again_that_it_follows_is_not_forgotten(engine: Engine) -> None:
+    """Every minute, as it was asked to; it stays one receiver."""
+    again = {"p_topic": WORKSPACE, "p_follower_id": uuid.uuid4()}
+    with engine.member(ADA) as ada:
+        ada.rpc("follow_topic", **again)
+        engine.run("update queue.followers set seen_at = now() - interval '3 minutes'")
+        assert ada.rpc("follow_topic", **again)["receivers"] == 1
+    engine.run("select queue.forget_followers()")
+
+    assert engine.rows("select receivers from queue.audiences") == [1]
+
+
+BROKEN = "alter table realtime.messages add constraint broken check (false) not valid"
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_what_cannot_be_sent_does_not_fail_the_job(engine: Engine, count: int) -> None:
+    """Clients read the log; Realtime may be away, or another version."""
+    with engine.connection.transaction(force_rollback=True):
+        engine.run(BROKEN)
+        ids = engine.enqueue_many(count)
+        assert [engine.events(job_id) for job_id in ids] == [["job.created"]] * count
 
 
 def test_a_stranger_cannot_follow(engine: Engine) -> None:
