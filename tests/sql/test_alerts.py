@@ -239,6 +239,14 @@ def test_an_alerts_address_is_kept_and_given_to_its_job_alone(engine: Engine) ->
     assert put(engine, **queued, post=None)["post"] is None
 
 
+def test_the_job_of_an_alert_is_tried_for_long(engine: Engine) -> None:
+    """Eight times, up to an hour apart: the chat service may be what has failed."""
+    policy = "max_attempts, backoff_first_seconds, backoff_cap_seconds, timeout_seconds, internal"
+    found = f"select {policy} from queue.job_types where job_type = 'alert'"
+
+    assert engine.one(found) == (8, 10, 3600, 60, True)
+
+
 POST = {"format": "json", "host": "example.com", "sealed_url": SEALED}
 
 

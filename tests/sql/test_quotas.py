@@ -54,6 +54,17 @@ def test_rows_stop_at_their_quota(engine: Engine, name: str) -> None:
     assert refusal(of_service.value) == ("PT429", "quota_exceeded", name)
 
 
+def test_what_a_workspace_may_have_is_said_to_it(engine: Engine) -> None:
+    """As the engine is installed; apps add their own."""
+    quotas = engine.rpc("workspace_limits", p_workspace_id=ACME)["quotas"]
+    most = {
+        "schedules": 1000, "webhooks": 50, "alerts": 50, "pauses": 500, "batches": 10_000, "events": 100_000, "sessions": 100_000,
+        "guest_sessions": 10_000, "invitations": 1000, "member_changes": 100_000, "artefacts": 10_000, "operations": 10_000, "receipts": 100_000,
+    }  # fmt: skip
+
+    assert {name: quotas[f"max_{name}"]["max"] for name in most} == most
+
+
 def test_every_table_of_tenants_rows_has_a_quota(engine: Engine) -> None:
     """A new table with a workspace is either bounded, or named here with what bounds it."""
     bounded_otherwise = {
@@ -186,8 +197,9 @@ def test_quotas_bind_members_in_every_way(engine: Engine, way: str) -> None:
             WAYS[way](ada)
         assert refusal(refused.value) == ("PT429", "quota_exceeded", "max_pending")
     engine.enqueue_many(10)
+    WAYS[way](engine)
 
-    assert engine.one("select count(*) from public.jobs") == 15
+    assert engine.one("select count(*) from public.jobs") == 16
 
 
 def test_a_repeat_gets_its_job_whatever_the_quota(engine: Engine) -> None:
@@ -266,14 +278,20 @@ def test_a_repeated_key_costs_nothing(engine: Engine) -> None:
 def test_streams_are_opened_no_faster_than_their_limit(engine: Engine) -> None:
     """Each holds an invocation for twenty seconds."""
     engine.stop_clock()
-    engine.run("update queue.settings set value = '2' where name = 'user_stream_opens_burst'")
+    for name, value in (("burst", "2"), ("per_second", "0.25")):
+        engine.run(
+            "update queue.settings set value = %s::jsonb where name = 'user_stream_opens_' || %s",
+            *(value, name),
+        )
     with engine.member(ADA) as ada:
         ada.rpc("open_stream")
         ada.rpc("open_stream")
         with pytest.raises(psycopg.Error) as refused:
             ada.rpc("open_stream")
         ada.enqueue()  # has a rate of its own
-    assert refusal(refused.value)[:2] == ("PT429", "rate_limited")
+    state, word, detail = refusal(refused.value)
+    assert (state, word) == ("PT429", "rate_limited")
+    assert json.loads(detail or "")["retry_after_seconds"] == 4
 
 
 def written(engine: Engine) -> int:

@@ -366,6 +366,7 @@ def test_120_schedules_of_every_minute_are_one_call(engine: Engine) -> None:
 
 def test_runs_of_a_workspace_are_bounded_per_minute(engine: Engine) -> None:
     """What is above the limit waits for the next minute and says why; another's runs do not."""
+    assert engine.one("select queue.setting('schedule_runs_per_minute')") == 240
     engine.rpc("set_settings", p_settings={"schedule_runs_per_minute": 10})
     put_schedules(engine, 25)
     put_schedules(engine, 3, workspace=GLOBEX)

@@ -31,6 +31,13 @@ def test_a_manager_throttles_the_workspace_but_cannot_lift_the_operators_cap(
         engine.lease_one()
         limits = ada.rpc("workspace_limits", p_workspace_id=ACME)
     assert limits.items() >= {**most, "own_max_running": 50, "running": 5}.items()
+    assert limits["per_caller"] == {
+        "enqueues_per_second": 50, "enqueues_burst": 10_000, "stream_opens_per_second": 5,
+        "stream_opens_burst": 100, "calls_at_once": 8,
+    }  # fmt: skip
+    with engine.member(EVE) as eve, pytest.raises(psycopg.Error) as refused:
+        eve.rpc("workspace_limits", p_workspace_id=ACME)
+    assert refusal(refused.value)[:2] == ("PT404", "workspace_not_found")
     none = dict.fromkeys(most, None)
     lifted = engine.rpc("set_workspace_limits", p_workspace_id=ACME, p_limits=none)
     assert lifted == {"workspace_id": ACME, "own_max_running": 50, **none, "weight": 1}
