@@ -196,6 +196,8 @@ def test_it_pauses_resumes_and_stops(engine: Engine) -> None:
     engine.advance(2)
     maintain_until(engine, made, "done", 200)
     assert engine.rpc("steer_operation", **steer, p_action="pause")["status"] == "paused"
+    engine.run("update queue.operation_jobs set chosen_at = chosen_at - interval '31 days'")
+    engine.run("select queue.prune(1000, queue.clock())")  # it has not finished
     engine.advance(2)
     engine.rpc("run_maintenance", p_request={})
     assert told(engine, made, "done") == (200,)
@@ -388,6 +390,11 @@ def test_open_operations_and_kept_results_are_bounded(engine: Engine) -> None:
     """One workspace's clicks do not fill the disk, nor maintenance."""
     hold(engine)
     engine.enqueue()
+    known = [
+        engine.one("select queue.setting(%s)", name)
+        for name in ("max_open_operations", "max_operation_jobs", "operation_days")
+    ]
+    assert known == [10, 1_000_000, 30]
     engine.rpc("set_settings", p_settings={"max_open_operations": 2, "max_operation_jobs": 2})
     made = [begin(engine, "cancel", {"job_type": "work"}) for _ in range(2)]
     with pytest.raises(psycopg.Error) as refused:

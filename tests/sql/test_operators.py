@@ -161,6 +161,8 @@ def test_people_are_named_to_those_they_met_in_a_workspace_and_to_operators(
         olga.rpc("operator_open", p_request={"workspace_id": ACME, "reason": "ticket 7"})
         assert named(bob) == ["ada@acme.test", "olga@ops.test"]
         assert named(eve) == ["eve@globex.test"]
+    many = [*(f"{n:032x}" for n in range(200)), ADA]
+    assert olga.one("select public.people(%s::uuid[])", many) == {}, "of two hundred at most"
     assert named(olga) == named(engine) == ["ada@acme.test", "eve@globex.test", "olga@ops.test"]
 
 
