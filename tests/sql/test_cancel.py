@@ -131,27 +131,30 @@ def test_cancelling_twice_is_harmless_and_an_ended_job_refuses(engine: Engine) -
     engine.rpc("cancel_job", p_job_id=job_id)
     assert engine.events(job_id) == ["job.created", "job.cancelled"]
 
-    done = engine.enqueue()
-    engine.run_all()
-    with pytest.raises(psycopg.Error) as refused:
-        engine.rpc("cancel_job", p_job_id=done)
-    assert refusal(refused.value) == ("PT409", "invalid_state", "completed")
+    for end in ("completed", "failed"):
+        ended = engine.enqueue()
+        engine.run_all(end)
+        with pytest.raises(psycopg.Error) as refused:
+            engine.rpc("cancel_job", p_job_id=ended)
+        assert refusal(refused.value) == ("PT409", "invalid_state", end)
 
 
 def test_a_tree_is_cancelled_whole(engine: Engine) -> None:
-    """Children and grandchildren, pending and running; finished ones stay."""
+    """Children and grandchildren, pending and running; finished ones stay, and theirs."""
     root = engine.enqueue()
     lease = engine.lease_one()
     child, done = engine.spawn(lease, "s", [{"job_type": "work"}, {"job_type": "work"}])
     first, second = engine.lease(2)
     running = first if first["job"]["id"] == child else second
-    engine.settle(second if running is first else first)
+    ending = second if running is first else first
+    [outlives] = engine.spawn(ending, "s", [{"job_type": "work"}])
+    engine.settle(ending)
     [grandchild] = engine.spawn(running, "s", [{"job_type": "work"}])
 
     engine.rpc("cancel_job", p_job_id=root)
 
     assert engine.events(grandchild) == ["job.created", "job.cancelled"]
-    assert engine.status(done) == "completed"
+    assert (engine.status(done), engine.status(outlives)) == ("completed", "pending")
     assert {engine.report(running), engine.report(lease)} == {"cancel"}
 
 

@@ -268,7 +268,8 @@ def test_no_payload_is_an_empty_one_in_every_way(engine: Engine) -> None:
 @pytest.mark.parametrize(
     ("change", "field"),
     [
-        ("scheduled_for = 'infinity'", "scheduled_for"),
+        ("scheduled_for = '9999-01-01 00:00:01+00'", "scheduled_for"),
+        ("scheduled_for = '1969-12-31 23:59:59+00'", "scheduled_for"),
         ("priority = 1001", "priority"),
         ("priority = -1", "priority"),
     ],
@@ -482,6 +483,7 @@ def test_a_new_time_goes_before_that_of_a_retry(engine: Engine, way: str) -> Non
         ("update public.jobs set status = 'failed'", "PT409"),
         ("update public.jobs set priority = 3", "PT409"),
         ("update public.jobs set status = 'cancelled', priority = 3", "PT400"),
+        ("update public.jobs set status = 'cancelled', scheduled_for = now()", "PT400"),
         ("update public.jobs set attempts = 0", "42501"),
         ("update public.jobs set workspace_id = workspace_id", "42501"),
         ("update public.jobs set payload = '{}'", "42501"),

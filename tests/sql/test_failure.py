@@ -7,6 +7,7 @@ import psycopg
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from psycopg.types.json import Jsonb
 
 from tests.support.engine import Engine, refusal
 
@@ -431,12 +432,16 @@ def test_retry_of_a_job_in_backoff_runs_it_now(engine: Engine) -> None:
 
 
 def test_retry_of_a_scheduled_job_runs_it_now(engine: Engine) -> None:
-    """Its time was for a run that is not wanted any more."""
-    job_id = engine.enqueue(delay_seconds=3600)
+    """Its time was for a run that is not wanted any more; also where it was cancelled."""
+    for cancelled in (False, True):
+        job_id = engine.enqueue(delay_seconds=3600)
+        if cancelled:
+            engine.rpc("cancel_job", p_job_id=job_id)
 
-    assert engine.rpc("retry_job", p_job_id=job_id)["scheduled_for"] is None
+        job = engine.rpc("retry_job", p_job_id=job_id, p_payload=Jsonb(None))
 
-    assert engine.lease_one()["job"]["id"] == job_id
+        assert job["scheduled_for"] is None
+        assert engine.lease_one()["job"]["id"] == job_id
 
 
 @pytest.mark.parametrize("state", ["ready", "processing", "completed"])

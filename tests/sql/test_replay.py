@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import psycopg
 import pytest
 
 from tests.support.engine import ACME, ADA, EVE, GLOBEX, Engine, refusal
+from tests.support.functions import until_waiting
 
 
 def finished(engine: Engine, *steps: str, **options: Any) -> str:
@@ -51,12 +53,16 @@ def test_steps_before_the_chosen_one_are_kept(engine: Engine) -> None:
 
 def test_a_payload_and_results_take_the_place_of_the_recorded_ones(engine: Engine) -> None:
     """The origin keeps its own."""
-    origin = finished(engine, "read", "write")
+    engine.register("work", tagged_by=["n"])
+    origin = finished(engine, "read", "write", tags=["given"])
+    engine.run("update queue.steps set event_name = 'e' where name = 'read'")
+    largest = "x" * (262_144 - len('{"read": ""}'))
 
-    made = replay(engine, origin, from_step="write", payload={"n": 2}, results={"read": [3]})
+    made = replay(engine, origin, from_step="write", payload={"n": 2}, results={"read": largest})
     [lease] = engine.lease()
 
-    assert (lease["job"]["payload"], lease["steps"]) == ({"n": 2}, {"read": [3]})
+    assert (lease["job"]["payload"], made["tags"]) == ({"n": 2}, ["given", "n:2"])
+    assert engine.rpc("job_steps", p_job_id=made["id"])["steps"][0]["result"] == largest
     assert engine.step(origin, "read") == "read"
     assert engine.rows(
         "select action, detail ->> 'id' from queue.actions where job_id = %s", origin
@@ -66,7 +72,7 @@ def test_a_payload_and_results_take_the_place_of_the_recorded_ones(engine: Engin
 def test_a_job_without_steps_runs_again_from_its_start(engine: Engine) -> None:
     """Also while it is still to run, and of one that failed."""
     origin = engine.enqueue({"n": 1})
-    made = replay(engine, origin)
+    made = replay(engine, origin, payload=None, results=None)
 
     assert made["replay_from"] is None
     assert {lease["job"]["id"] for lease in engine.lease()} == {origin, made["id"]}
@@ -139,7 +145,7 @@ def test_of_a_graph_a_stage_and_those_after_it_run_again(engine: Engine) -> None
         ({"from_step": "read", "results": {"write": 1}}, "write is not a step that is kept"),
         ({"results": [1]}, "results must be an object"),
         ({"from": "read"}, "unknown field of request: from"),
-        ({"from_step": "write", "results": {"read": "x" * 262144}}, "results are longer than"),
+        ({"from_step": "write", "results": {"read": "x" * 262_133}}, "results are longer than"),
     ],
     ids=["unknown step", "none kept", "a later one", "no object", "misspelt", "too large"],
 )
@@ -148,6 +154,7 @@ def test_what_cannot_be_replayed_is_refused_and_makes_no_job(
 ) -> None:
     """A typo must not run a job from its start."""
     origin = finished(engine, "read", "write")
+    finished(engine, "nothing")  # which is a step of another job
 
     with pytest.raises(psycopg.Error, match=why) as refused:
         replay(engine, origin, **request_)
@@ -155,7 +162,7 @@ def test_what_cannot_be_replayed_is_refused_and_makes_no_job(
     large = "longer" in why
     expected = ("PT413", "payload_too_large") if large else ("PT400", "invalid_argument")
     assert refusal(refused.value)[:2] == expected
-    assert engine.one("select count(*) from public.jobs") == 1
+    assert engine.one("select count(*) from public.jobs") == 2
 
 
 def test_only_who_may_enqueue_replays_and_edits(engine: Engine) -> None:
@@ -178,8 +185,8 @@ def test_only_who_may_enqueue_replays_and_edits(engine: Engine) -> None:
 
 
 def test_a_key_makes_one_replay(engine: Engine) -> None:
-    """A repeated call gets the first; one from another step is not a repetition."""
-    origin = finished(engine, "read", "write")
+    """A repeated call gets the first; one from another step or of another job is no repetition."""
+    origin, other = (finished(engine, "read", "write") for _ in range(2))
 
     first, again = (
         replay(engine, origin, from_step="write", idempotency_key="once") for _ in range(2)
@@ -187,9 +194,10 @@ def test_a_key_makes_one_replay(engine: Engine) -> None:
 
     assert first["id"] == again["id"]
     assert engine.rows("select action from queue.actions") == ["replay"]
-    with pytest.raises(psycopg.Error) as refused:
-        replay(engine, origin, from_step="read", idempotency_key="once")
-    assert refusal(refused.value) == ("PT409", "idempotency_conflict", first["id"])
+    for job_id, step in ((origin, "read"), (other, "write")):
+        with pytest.raises(psycopg.Error) as refused:
+            replay(engine, job_id, from_step=step, idempotency_key="once")
+        assert refusal(refused.value) == ("PT409", "idempotency_conflict", first["id"])
 
 
 def test_replays_of_replays_are_one_chain(engine: Engine) -> None:
@@ -225,7 +233,7 @@ def test_a_failed_job_is_retried_with_another_payload(engine: Engine) -> None:
     job_id = engine.enqueue({"n": 1, **old}, max_attempts=1)
     engine.run_all("failed", error={"type": "X", "message": "no"})
 
-    new = {**dict.fromkeys(old, "y"), "n": 1, "new": 2}
+    new = {**dict.fromkeys(old, "y" * 300), "n": 1, "new": 2}
     engine.rpc("retry_job", p_job_id=job_id, p_payload=new)
     [lease] = engine.lease()
 
@@ -236,7 +244,7 @@ def test_a_failed_job_is_retried_with_another_payload(engine: Engine) -> None:
         job_id,
     ) == {
         "new": {"before": None, "after": "2"},
-        **{name: {"before": '"' + "x" * 199, "after": '"y"'} for name in list(old)[:19]},
+        **{name: {"before": '"' + "x" * 199, "after": '"' + "y" * 199} for name in list(old)[:19]},
     }
 
 
@@ -300,6 +308,22 @@ def test_the_payload_of_a_job_that_may_run_is_not_changed(engine: Engine, state:
     assert engine.job(job_id)["workspace_id"] == ACME
 
 
+def test_a_job_that_ran_while_its_edit_waited_keeps_its_payload(engine: Engine) -> None:
+    """The edit looks again once it holds the job."""
+    job_id = engine.enqueue({"n": 1}, delay_seconds=60)
+    with engine.beside() as other, ThreadPoolExecutor(1) as threads:
+        other.run("begin")
+        other.rpc("retry_job", p_job_id=job_id)
+        edit = {"p_job_id": job_id, "p_changes": {"payload": {"n": 2}}}
+        edited = threads.submit(engine.rpc, "edit_job", **edit)
+        until_waiting(engine.database)
+        other.run("commit")
+        with pytest.raises(psycopg.Error) as refused:
+            edited.result(60)
+
+    assert refusal(refused.value)[:2] == ("PT409", "invalid_state")
+
+
 def test_what_a_replay_copies_is_charged_to_who_asks(engine: Engine) -> None:
     """Else a rate of small calls would write any number of megabytes."""
     origin = engine.enqueue()
@@ -312,8 +336,11 @@ def test_what_a_replay_copies_is_charged_to_who_asks(engine: Engine) -> None:
         replay(ada, origin, from_step="s2")
         with pytest.raises(psycopg.Error) as refused:
             replay(ada, origin, from_step="s2")
-
-    assert refusal(refused.value)[:2] == ("PT429", "rate_limited")
+        assert refusal(refused.value)[:2] == ("PT429", "rate_limited")
+        engine.run("update queue.settings set value = '0' where name = 'user_calls_at_once'")
+        engine.advance(3600)
+        with pytest.raises(psycopg.Error, match="too many large calls"):
+            replay(ada, origin)
 
 
 def test_a_corrected_payload_has_the_version_it_was_checked_by(engine: Engine) -> None:
