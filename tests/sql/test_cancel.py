@@ -149,11 +149,14 @@ def test_a_tree_is_cancelled_whole(engine: Engine) -> None:
     ending = second if running is first else first
     [outlives] = engine.spawn(ending, "s", [{"job_type": "work"}])
     engine.settle(ending)
-    [grandchild] = engine.spawn(running, "s", [{"job_type": "work"}])
+    grandchildren = engine.spawn(running, "s", [{"job_type": "work"}] * 2)
 
     engine.rpc("cancel_job", p_job_id=root)
 
-    assert engine.events(grandchild) == ["job.created", "job.cancelled"]
+    for grandchild in grandchildren:
+        assert engine.events(grandchild) == ["job.created", "job.cancelled"]
+    counted = "select sum(jobs) from queue.stat_deltas where outcome = 'cancelled'"
+    assert engine.one(counted) == 2
     assert (engine.status(done), engine.status(outlives)) == ("completed", "pending")
     assert {engine.report(running), engine.report(lease)} == {"cancel"}
 

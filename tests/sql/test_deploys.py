@@ -33,15 +33,25 @@ def fail(engine: Engine, lease: dict[str, Any]) -> None:
 
 def test_a_deploy_is_seen_since_its_first_worker(engine: Engine) -> None:
     """While two overlap neither is new again; one that is gone and comes back is."""
+    engine.stop_clock()
     for commit in (OLD, OLD, NEW, *[OLD, NEW] * 6):
         seen(engine, commit, worker=commit["commit"][:1])
         engine.advance(60)
     assert [commit for (commit,) in deploys(engine)] == [NEW["commit"], OLD["commit"]]
     assert deploys(engine, "source")[0] == (NEW["commit"], NEW["source"])
 
-    engine.advance(3600)
+    engine.advance(479)
+    seen(engine, OLD)  # ten minutes but a second after it was seen before
+    engine.advance(600)
     seen(engine, NEW)
     assert len(deploys(engine)) == 2  # the same code after a night without a worker
+    began = deploys(engine, "last_seen_at")[0]
+    engine.advance(30)
+    seen(engine, NEW)
+    assert deploys(engine, "last_seen_at")[0] == began  # not written for each run
+    engine.advance(1)
+    seen(engine, NEW)
+    assert deploys(engine, "last_seen_at")[0] != began
     seen(engine, OLD)  # a roll-back
     assert [commit for (commit,) in deploys(engine)] == [
         OLD["commit"], NEW["commit"], OLD["commit"],
@@ -98,6 +108,7 @@ def test_what_a_worker_says_of_its_code_has_the_form_of_a_commit_and_an_address(
 
 def test_failures_are_counted_since_the_latest_deploy_that_serves_the_type(engine: Engine) -> None:
     """On Failures and on the job: so many since, so many before; another service's is not it."""
+    engine.stop_clock()
     engine.enqueue_many(4)
     for lease in engine.lease(3, version="1.0", origin=OLD):
         fail(engine, lease)
@@ -124,6 +135,46 @@ def test_failures_are_counted_since_the_latest_deploy_that_serves_the_type(engin
     assert counted == [("c" * 7, 0), (NEW["commit"], 1), (OLD["commit"], 3)]
 
 
+def test_attempts_are_counted_by_how_they_ended_without_the_platforms_own(engine: Engine) -> None:
+    """Of a deploy that serves all types."""
+    engine.stop_clock()
+    engine.register("own", internal=True)
+    seen(engine, NEW)
+    ends = ("completed", "failed", "retry", "lost")
+    for jobs, end in enumerate(ends, start=1):
+        engine.run(
+            "insert into queue.stat_deltas (at, job_type, workspace_id, outcome, jobs)"
+            " select queue.clock(), t, %s, %s, %s from unnest(array['work', 'own']) as t",
+            ACME, end, jobs,
+        )  # fmt: skip
+
+    assert deploys(engine, "completed", "failed", "retried", "lost") == [
+        (NEW["commit"], 1, 2, 3, 4)
+    ]
+
+
+def test_the_latest_50_deploys_of_eight_days_at_most_are_listed(engine: Engine) -> None:
+    """On charts too, oldest first."""
+    engine.stop_clock()
+    engine.run(
+        "insert into queue.deploys (first_seen_at, version, commit, last_seen_at)"
+        " select queue.clock() - n * interval '1 minute', '', n::text, queue.clock()"
+        " from generate_series(1, 51) as n"
+    )
+    latest = [str(n) for n in range(1, 51)]
+    since = "select jsonb_path_query_array(queue.deploys_since(queue.clock() - %s * interval '1 minute'), '$[*].commit')"
+
+    assert [commit for (commit,) in deploys(engine)] == latest
+    assert engine.one(since, 51) == latest[::-1]
+    assert engine.one(since, 3) == ["3", "2", "1"]
+    engine.run(
+        "update queue.deploys set last_seen_at = queue.clock()"
+        " - case commit when '1' then 11520 else 11521 end * interval '1 minute'"
+    )
+    listed = engine.rpc("list_deploys", p_workspace_id=ACME, p_minutes=99_999)["deploys"]
+    assert [one["commit"] for one in listed] == ["1"]
+
+
 def test_a_stranger_to_the_workspace_reads_nothing(engine: Engine) -> None:
     """Nor does a member read the numbers of all."""
     engine.enqueue()
@@ -133,8 +184,12 @@ def test_a_stranger_to_the_workspace_reads_nothing(engine: Engine) -> None:
         assert deploy["failed"] == failed
     with engine.member(EVE) as eve, pytest.raises(psycopg.Error, match="no such workspace"):
         eve.rpc("list_deploys", p_workspace_id=ACME)
-    with engine.member(ADA) as ada, pytest.raises(psycopg.Error, match="operator"):
-        ada.rpc("list_deploys")
+    with engine.member(ADA) as ada:
+        with pytest.raises(psycopg.Error, match="operator"):
+            ada.rpc("list_deploys")
+        engine.run("update queue.settings set value = '0' where name = 'user_calls_at_once'")
+        with pytest.raises(psycopg.Error, match="too many large calls"):
+            ada.rpc("list_deploys", p_workspace_id=ACME)
 
 
 def test_deploys_are_removed_once_their_workers_are_long_gone(engine: Engine) -> None:

@@ -317,13 +317,17 @@ def test_answers_and_named_events_are_bounded_too(engine: Engine, call: str) -> 
     deep: Any = 1
     for _ in range(150):
         deep = [deep]
-    values: dict[str, Any] = (
-        {"p_job_id": job, "p_answer": {"answer": deep}}
-        if call == "answer_job"
-        else {"p_workspace_id": ACME, "p_name": "n", "p_payload": {"x": deep}}
-    )
 
-    for user, state in ((ADA, "PT422"), (EVE, "PT404")):
+    for user, value, state in (
+        (ADA, deep, "PT422"),
+        (ADA, "x" * 262_144, "PT413"),
+        (EVE, deep, "PT404"),
+    ):
+        values: dict[str, Any] = (
+            {"p_job_id": job, "p_answer": {"answer": value}}
+            if call == "answer_job"
+            else {"p_workspace_id": ACME, "p_name": "n", "p_payload": {"x": value}}
+        )
         with engine.member(user) as person, pytest.raises(psycopg.Error) as refused:
             person.rpc(call, **values)
         assert refusal(refused.value)[0] == state

@@ -381,12 +381,16 @@ def test_an_unknown_outcome_fails_the_job_not_the_batch(engine: Engine) -> None:
 def test_errors_that_differ_in_numbers_and_ids_share_a_fingerprint(engine: Engine) -> None:
     """Redrive and poison detection group by it."""
     some_id = "6f9619ff-8b86-4011-b42d-00c04fc964ff"
-    texts = ["account 17 of 20", "account 99 of 5", f"account {some_id} of {some_id}"]
+    texts = ["account 17 of 20", "account 99 of 5", f"account {some_id} of {some_id.upper()}"]
+    long = "x" * 2000
 
-    prints = {engine.one("select queue.fingerprint('E', %s)", text) for text in texts}
+    def prints(*texts: str, error: str = "E") -> set[str]:
+        return {engine.one("select queue.fingerprint(%s, %s)", error, text) for text in texts}
 
-    assert len(prints) == 1
-    assert engine.one("select queue.fingerprint('E', %s)", "else") not in prints
+    assert len(prints(*texts)) == 1
+    assert not prints(*texts) & (prints("else") | prints(*texts, error="F"))
+    assert len(prints(long + "a", long + "b")) == 1
+    assert len(prints(long[1:] + "a", long[1:] + "b")) == 2
 
 
 def test_a_dead_letter_starts_again_on_retry(engine: Engine) -> None:

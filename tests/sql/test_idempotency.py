@@ -198,7 +198,7 @@ def test_a_bulk_is_all_or_nothing_and_names_the_bad_item(engine: Engine) -> None
         ({"payload": {}}, "PT400", "invalid_argument", "jobs[0].job_type"),
         ({"job_type": "work", "payload": [1]}, "PT422", "payload_invalid", "jobs[0].payload"),
         (
-            {"job_type": "work", "payload": {"x": "y" * 300_000}},
+            {"job_type": "work", "payload": {"x": "y" * 262_136}},
             "PT413",
             "payload_too_large",
             "jobs[0].payload",
@@ -224,6 +224,7 @@ INSTANTS = (
 UNIQUE = {"key": "k"}
 #: Each option's values at its bounds, and those beyond.
 BOUNDS: dict[str, tuple[list[Any], list[Any]]] = {
+    "payload": ([{"x": "y" * 9990}], [{"x": "y" * 9991}]),
     "priority": ([0, 1000], [-1, 1001]),
     "max_attempts": ([1, 50], [0, 51]),
     "delay_seconds": ([0, 315_360_000], [-1, 315_360_001]),

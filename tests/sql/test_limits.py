@@ -327,6 +327,14 @@ def test_a_type_of_any_name_is_paused_in_a_workspace(engine: Engine, name: str) 
     assert engine.lease_one()["job"]["job_type"] == job_type
 
 
+def test_a_type_that_was_never_published_is_not_paused(engine: Engine) -> None:
+    """A typo would say that it stands still."""
+    with pytest.raises(psycopg.Error) as refused:
+        engine.rpc("pause_jobs", p_request={"kind": "job_type", "name": "wrok"})
+
+    assert refusal(refused.value)[0] == "PT404"
+
+
 def test_a_workspaces_pause_leaves_others_alone(engine: Engine) -> None:
     """And so does a pause of one type in one workspace."""
     engine.register("other")

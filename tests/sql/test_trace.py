@@ -108,6 +108,9 @@ def test_children_and_their_children_come_with_it(engine: Engine) -> None:
         (grandchild, child, True),
     ]
     assert [one["parent_id"] for one in trace_of(engine, child)] == [None, child]
+    for _ in range(5):
+        engine.spawn(engine.lease_one(), "c", [{"job_type": "work", "payload": {}}])
+    assert len(trace_of(engine, root)) == 7, "six levels below it"
 
 
 def test_six_levels_below_a_job_are_shown(engine: Engine) -> None:
@@ -123,7 +126,18 @@ def test_of_very_many_children_a_part_is_shown_and_said_to_be_one(engine: Engine
     """A page asks every other second: its answer is bounded."""
     root = engine.enqueue()
     lease = engine.lease_one()
-    engine.spawn(lease, "a", [{"job_type": "work", "payload": {}}] * 400)
+    engine.spawn(lease, "a", [{"job_type": "work", "payload": {}}] * 299)
+    assert engine.rpc("job_trace", p_job_id=root)["more"] is False
+    engine.spawn(lease, "b", [{"job_type": "work", "payload": {}}])
+    engine.run(
+        "insert into queue.attempts"
+        " (job_id, fence, attempt, worker_id, leased_at, ended_at, outcome, error_message)"
+        " select %s, n, 1, 'w', queue.clock(), queue.clock(), 'retry', repeat('x', 501)"
+        " from generate_series(1, 101) as n",
+        root,
+    )
+    for table, key in (("public.jobs", "id"), ("queue.leases", "job_id")):
+        engine.run(f"update {table} set fence = 102 where {key} = %s", root)
     engine.run(
         "insert into queue.steps (job_id, name, result, created_at) select %s, n, '{}',"
         " queue.clock() + n * interval '1 second' from generate_series(1, 201) as n",
@@ -133,6 +147,9 @@ def test_of_very_many_children_a_part_is_shown_and_said_to_be_one(engine: Engine
     trace = engine.rpc("job_trace", p_job_id=root)
 
     assert (len(trace["jobs"]), trace["more"]) == (300, True)
+    attempts = trace["jobs"][0]["attempts"]
+    assert [one["fence"] for one in attempts] == list(range(2, 103)), "the latest"
+    assert len(attempts[0]["error_message"]) == 500
     steps = [step["name"] for step in trace["jobs"][0]["steps"]]
     assert steps == [str(n) for n in range(2, 202)], "the latest"
 
