@@ -385,7 +385,14 @@ def test_counts_by_state_are_those_of_the_list(engine: Engine) -> None:
 
 def test_a_list_shows_a_glimpse_and_get_job_the_whole(engine: Engine) -> None:
     """A page of 200 jobs stays far below the 6 MB that Lambda may answer."""
-    payload = {"to": "ada", "n": 3, "deep": {"n": 1}, "none": None, "body": "x" * 200_000}
+    payload = {
+        "to": "ada",
+        "n": 3,
+        "deep": {"n": 1},
+        "none": None,
+        "body": "x" * 200_000,
+        "more": 4,
+    }
     job_id = engine.enqueue(payload)
     [lease] = engine.lease()
     engine.settle(lease, "failed", error={"type": "Boom", "message": "y" * 9000, "data": {"k": 1}})
@@ -406,9 +413,9 @@ def test_a_waiting_job_in_a_list_says_what_it_asks_and_not_the_choices(engine: E
     engine.enqueue()
     [lease] = engine.lease()
     wait = {"kind": "ask", "name": "ask", "question": "q" * 400, "options": ["a", "b"]}
-    engine.settle(lease, "waiting", wait=wait)
+    engine.settle(lease, "waiting", wait={**wait, "default": "a"})
 
     [listed] = engine.rpc("list_jobs", p_filter={"workspace_id": ACME})["jobs"]
 
     assert listed["waiting_for"]["question"] == "q" * 300
-    assert "options" not in listed["waiting_for"]
+    assert not {"options", "default"} & set(listed["waiting_for"])

@@ -83,6 +83,7 @@ def test_pages_of_steps_are_the_whole_in_order(engine: Engine) -> None:
         after = short["next"]
     assert (found, len(sizes), sum(sizes)) == (whole["lines"], 6, whole["bytes"])
     assert sizes[0] > 500 > sizes[1]
+    assert len(engine.one(page, job_id, None, sizes[0])["lines"]) == 1
     assert engine.one("select queue.steps_of(%s)", job_id) == {
         "a": {"event": payload},
         "b": ACME,
@@ -91,6 +92,9 @@ def test_pages_of_steps_are_the_whole_in_order(engine: Engine) -> None:
     }
     shown = engine.rpc("job_steps", p_job_id=job_id)
     assert (len(shown["steps"]), shown["next"]) == (4, None)
+    large = "update queue.steps set result = to_jsonb(repeat('x', 16000)) where name = 'b'"
+    engine.run(large)
+    assert engine.one("select queue.steps_of(%s)", job_id) is None
     engine.run(
         "insert into queue.gathered (job_id, name, nth, child_id, status)"
         " select %s, 'c', n, %s, 'completed' from generate_series(3, 1002) as n", job_id, ACME,
@@ -129,9 +133,14 @@ def test_people_read_the_steps_of_their_own_jobs(engine: Engine) -> None:
     """A step's result is as much the tenant's as the job's."""
     job_id = engine.enqueue()
     engine.report(engine.lease_one(), steps=[{"name": "a", "result": 1}])
+    engine.enqueue()
+    asked = {"kind": "ask", "name": "q", "question": "?"}  # by another job
+    engine.settle(engine.lease_one(), "waiting", wait=asked)
 
     with engine.member(ADA) as ada:
-        [step] = ada.rpc("job_steps", p_job_id=job_id)["steps"]
+        shown = ada.rpc("job_steps", p_job_id=job_id, p_after=Jsonb(None))
+    [step] = shown["steps"]
+    assert shown["waiting_for"] is None
     with engine.member(EVE) as eve, pytest.raises(psycopg.Error) as refused:
         eve.rpc("job_steps", p_job_id=job_id)
 
