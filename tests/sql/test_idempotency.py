@@ -188,6 +188,18 @@ def test_a_bulk_is_all_or_nothing_and_names_the_bad_item(engine: Engine) -> None
             with pytest.raises(psycopg.Error) as refused:
                 engine.enqueue(**bad, **tie)
             assert refusal(refused.value) == ("PT400", "invalid_argument", name)
+    lists: list[Any] = [[], {}, [{"job_type": "work"}] * 1001]
+    for jobs in lists:
+        with pytest.raises(psycopg.Error) as refused:
+            engine.rpc("enqueue_jobs", p_workspace_id=ACME, p_jobs=jobs)
+        assert refusal(refused.value) == ("PT400", "invalid_argument", "jobs")
+    with pytest.raises(psycopg.Error) as refused:
+        engine.rpc("enqueue_jobs", p_workspace_id=ACME, p_jobs=items, p_return="x")
+    assert refusal(refused.value) == ("PT400", "invalid_argument", "p_return")
+    nowhere = "00000000-0000-4000-8000-00000000dead"
+    with pytest.raises(psycopg.Error) as refused:
+        engine.enqueue(workspace=nowhere)
+    assert refusal(refused.value) == ("PT404", "workspace_not_found", nowhere)
     assert engine.one("select count(*) from public.jobs") == 0
 
 
@@ -338,10 +350,17 @@ def test_payloads_are_checked_by_the_types_schema(engine: Engine) -> None:
 
     for path, payload in bad.items():
         with pytest.raises(psycopg.Error) as refused:
-            engine.enqueue(payload, job_type="strict")
+            engine.enqueue(payload, job_type="strict", schema_version=1)
         assert refusal(refused.value) == ("PT422", "payload_invalid", path)
 
     engine.enqueue({"email": "a@b", "tags": [1]}, job_type="strict")
+    engine.register("strict", payload_schema=schema, schema_version=2)
+    engine.enqueue({"old": 1}, job_type="strict", schema_version=1)  # which its worker rewrites
+    with pytest.raises(psycopg.Error) as refused:
+        engine.enqueue({"x": "y" * 262_136})
+    assert refusal(refused.value) == ("PT413", "payload_too_large", "payload")
+    largest = {"x": "y" * 262_135}
+    assert engine.enqueue(largest) != engine.enqueue_many(1, payload=largest)[0]
 
 
 DEFS = {"$defs": {"name": {"type": "string"}}, "properties": {"a": {"$ref": "#/$defs/name"}}}
@@ -429,9 +448,12 @@ def test_unique_with_replace_changes_a_pending_holder_only(engine: Engine) -> No
     assert (job["payload"], job["priority"]) == ({"v": 2}, 7)
     lease = engine.lease_one()
     assert engine.enqueue({"v": 3}, unique=unique) == first
+    wait = {"kind": "ask", "name": "q", "question": "?"}
+    engine.settle(lease, "waiting", wait=wait)
+    assert engine.enqueue({"v": 4}, unique=unique) == first
     assert lease["job"]["payload"] == {"v": 2}
     assert engine.job(first)["payload"] == {"v": 2}
-    assert engine.events(first) == ["job.created", "job.replaced", "job.leased"]
+    assert engine.events(first) == ["job.created", "job.replaced", "job.leased", "job.waiting"]
 
 
 def test_a_newer_payload_brings_the_version_it_was_checked_by(engine: Engine) -> None:
@@ -449,16 +471,21 @@ def test_a_newer_payload_brings_the_version_it_was_checked_by(engine: Engine) ->
     assert all(after[name] == before[name] for name in ("priority", "scheduled_for"))
 
 
-def test_a_newer_time_goes_before_that_of_a_retry(engine: Engine) -> None:
+@pytest.mark.parametrize("named", ["delay_seconds", "scheduled_for"])
+def test_a_newer_time_goes_before_that_of_a_retry(engine: Engine, named: str) -> None:
     """The job keeps what the newer call does not name."""
     engine.stop_clock()
+    due = str(engine.one("select queue.clock() + interval '5 seconds'"))
     unique = {"key": "k", "on_conflict": "replace"}
     job_id = engine.enqueue(unique=unique, tags=["blue"])
     engine.settle(engine.lease_one(), "retry", retry_after_seconds=600)
 
     assert engine.enqueue({"v": 1}, unique=unique) == job_id
     assert engine.lease() == []
-    assert engine.enqueue({"v": 2}, unique=unique, delay_seconds=5) == job_id
+    newer = {named: due if named == "scheduled_for" else 5}
+    assert engine.enqueue({"v": 2}, unique=unique, **newer) == job_id
+    said = "select data -> 'scheduled_for' from public.job_events where type = 'job.replaced'"
+    assert engine.rows(said)[-1] == engine.job(job_id)["scheduled_for"]
     engine.advance(5)
 
     assert engine.lease_one()["job"]["payload"] == {"v": 2}

@@ -85,6 +85,7 @@ def test_a_question_is_answered_by_one_of_its_options(engine: Engine) -> None:
     for answer, state in (
         ({"answer": "maybe"}, ("PT422", "payload_invalid")),
         ({"ansver": "yes"}, ("PT400", "invalid_argument")),
+        ({"answer": "x" * 262_144}, ("PT413", "payload_too_large")),
     ):
         with pytest.raises(psycopg.Error) as refused:
             engine.rpc("answer_job", p_job_id=job_id, p_answer=answer)
