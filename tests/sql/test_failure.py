@@ -356,13 +356,15 @@ def test_an_outcome_of_no_known_name_fails_and_names_the_reason(engine: Engine) 
 
 def test_a_result_too_large_fails_instead_of_hanging(engine: Engine) -> None:
     """The worker's settle must always end the attempt."""
-    engine.enqueue()
-    lease = engine.lease_one()
+    engine.enqueue_many(2)
+    lease, other = engine.lease(2)
+    largest = "x" * (262_144 - engine.one("select pg_column_size('\"\"'::jsonb)"))
 
-    answer = engine.settle(lease, "completed", result={"x": "y" * 300_000})
+    answer = engine.settle(lease, "completed", result=largest + "x")
 
     assert answer["status"] == "failed"
-    assert engine.settle(lease, "completed", result={"x": "y" * 300_000}) == answer
+    assert engine.settle(lease, "completed", result=largest + "x") == answer
+    assert engine.settle(other, "completed", result=largest)["status"] == "completed"
 
 
 def test_an_unknown_outcome_fails_the_job_not_the_batch(engine: Engine) -> None:

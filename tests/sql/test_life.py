@@ -281,6 +281,9 @@ def test_leases_renew_and_an_idle_call_is_cheap_to_answer(engine: Engine) -> Non
     lease = engine.lease_one()
     engine.advance(50)
 
+    for seconds, kept in ((0, 60), (43_201, 60), (43_200, 43_200), (60, 60)):
+        assert engine.report(lease, lease_seconds=seconds) == "ok"
+        assert engine.one("select lease_seconds from queue.leases") == kept
     assert engine.report(lease) == "ok"
     engine.advance(50)
 
@@ -505,6 +508,7 @@ def test_a_worker_run_is_kept_with_what_it_serves_and_got(engine: Engine) -> Non
     assert engine.rpc("tick_finished", p_request={"tick_id": tick, "summary": {"n": 1}}) == {
         "known": True
     }
+    assert engine.one("select count(ended_at) from queue.ticks") == 1
     now = engine.one("select to_jsonb(queue.clock())")
     assert known("ended_at", "seen_at", "free_slots", "summary") == {
         "ended_at": now, "seen_at": now, "free_slots": 0, "summary": {"n": 1},

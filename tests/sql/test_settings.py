@@ -59,6 +59,25 @@ def test_what_people_may_not_set_is_refused(
     assert refused.value.sqlstate == answer
 
 
+def test_a_new_project_has_the_defaults_that_are_documented(engine: Engine) -> None:
+    """What an operator does not set is a promise too."""
+    defaults = {
+        "payload_max_bytes": 262_144, "result_max_bytes": 262_144, "idempotency_ttl_seconds": 86_400,
+        "lost_attempts_max": 5, "members_see_tracebacks": False, "refuse_unserved_types": False, "poison_jobs": 10,
+        "retention_days": {"completed": 30, "cancelled": 30, "failed": 90},
+        "retention_floor_days": {"completed": 7, "cancelled": 7, "failed": 30},
+        "database_limit_mb": "plan", "user_pending_max": 100_000, "schedule_runs_per_minute": 240,
+        "user_enqueues_per_second": 50, "user_enqueues_burst": 10_000, "user_calls_at_once": 8,
+        "user_stream_opens_per_second": 5, "user_stream_opens_burst": 100, "webhook_failures_max": 20,
+        "audit_days": 400, "max_open_operations": 10, "max_operation_jobs": 1_000_000,
+        "operation_days": 30, "max_receipts": 100_000, "max_schedules": 1000, "max_webhooks": 50, "max_alerts": 50,
+        "max_pauses": 500, "max_batches": 10_000, "max_events": 100_000, "max_sessions": 100_000,
+    }  # fmt: skip
+
+    kept = dict(engine.rows("select name, value from queue.settings"))
+    assert {name: kept.get(name) for name in defaults} == defaults
+
+
 def test_settings_are_changed_by_name_and_checked(engine: Engine) -> None:
     """A typo must not be stored."""
     days = {"completed": 0, "cancelled": 2, "failed": 36500}

@@ -237,6 +237,9 @@ def test_a_large_event_is_one_of_a_persons_few_large_calls(engine: Engine) -> No
     """A small one is sent whatever else they do."""
     engine.run("update queue.settings set value = '0' where name = 'user_calls_at_once'")
     event = {"p_workspace_id": ACME, "p_name": "e"}
+    with pytest.raises(psycopg.Error) as refused:
+        engine.rpc("emit_event", **event, p_payload={"x": "y" * 262_136})
+    assert refusal(refused.value) == ("PT413", "payload_too_large", "payload")
     with engine.member(ADA) as ada:
         with pytest.raises(psycopg.Error, match="too many large calls"):
             ada.rpc("emit_event", **event, p_payload={"x": "y" * 8192})

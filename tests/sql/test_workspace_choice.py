@@ -48,15 +48,16 @@ def several(engine: Engine) -> Engine:
 def test_a_workspace_left_out_of_several_is_refused_with_the_list(
     several: Engine, name: str
 ) -> None:
-    """Else what a person writes lands where who made them a member can read it."""
+    """Else what a person writes lands where who made them a member can read it. By name."""
+    several.run("update public.workspaces set name = 'Zeta' where id = %s", ACME)
     with several.member(EVE) as eve, pytest.raises(psycopg.Error) as error:
         CALLS[name](eve)
 
     state, hint, detail = refusal(error.value)
     assert (state, hint) == ("PT400", "workspace_needed")
     assert json.loads(str(detail)) == [
-        {"id": ACME, "name": "Acme"},
         {"id": GLOBEX, "name": "Globex"},
+        {"id": ACME, "name": "Zeta"},
     ]
     assert several.one("select count(*) from public.jobs") == 0
 
