@@ -94,6 +94,9 @@ def test_what_a_worker_says_of_its_code_has_the_form_of_a_commit_and_an_address(
     engine.lease(0, worker="w", version="v" * 201)
     version = engine.one("select version from queue.workers where worker_id = 'w'")
     assert version == deploys(engine, "version")[0][1] == "v" * 200
+    seen(engine, NEW, worker="w")
+    engine.lease(0, worker="w")  # which says nothing of it
+    assert engine.one("select origin from queue.workers where worker_id = 'w'") == NEW
     good = {
         "region": "us-gov-east-1", "log_group": "/aws/lambda/x.y-z_#", "log_stream": "2026/[$LATEST]0a",
         "request_id": "a.b:c-d_1", "version": "v" * 512, "commit": "a" * 64,

@@ -143,13 +143,14 @@ def test_a_jobs_own_backoff_wins_over_its_types(engine: Engine) -> None:
 
 
 def test_a_processors_own_fail_is_not_retried(engine: Engine) -> None:
-    """Not retryable is a decision of the code that knows."""
-    job_id = engine.enqueue()
+    """Not retryable is a decision of the code that knows, and may give its own reason."""
+    for said, reason in (({}, "not_retryable"), ({"reason": "closed"}, "closed")):
+        job_id = engine.enqueue()
 
-    answer = engine.settle(engine.lease_one(), "failed", error=ERROR)
+        answer = engine.settle(engine.lease_one(), "failed", error={**ERROR, **said})
 
-    assert answer["status"] == "failed"
-    assert engine.job(job_id)["error_data"]["reason"] == "not_retryable"
+        assert answer["status"] == "failed"
+        assert engine.job(job_id)["error_data"]["reason"] == reason
 
 
 def test_a_job_whose_workers_keep_dying_fails_with_the_reason(engine: Engine) -> None:

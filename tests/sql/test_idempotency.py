@@ -482,7 +482,7 @@ def test_a_newer_time_goes_before_that_of_a_retry(engine: Engine, named: str) ->
 
     assert engine.enqueue({"v": 1}, unique=unique) == job_id
     assert engine.lease() == []
-    newer = {named: due if named == "scheduled_for" else 5}
+    newer: dict[str, Any] = {named: due if named == "scheduled_for" else 5}
     assert engine.enqueue({"v": 2}, unique=unique, **newer) == job_id
     said = "select data -> 'scheduled_for' from public.job_events where type = 'job.replaced'"
     assert engine.rows(said)[-1] == engine.job(job_id)["scheduled_for"]

@@ -404,9 +404,13 @@ def test_a_job_costs_what_its_attempts_cost_and_nothing_otherwise(engine: Engine
         engine.advance(2)
         engine.maintain()
     engine.settle(engine.lease_one(), "completed", cost_usd=0.5)
+    dear = engine.enqueue()
+    for outcome in ("released", "completed"):
+        engine.settle(engine.lease_one(), outcome, cost_usd=50_000)
 
     assert engine.job(free)["cost_usd"] is None
     assert engine.job(paid)["cost_usd"] == 0.75
+    assert engine.job(dear)["cost_usd"] == 99_999
 
 
 def test_an_end_is_recorded_with_its_times(engine: Engine) -> None:

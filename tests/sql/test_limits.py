@@ -374,7 +374,8 @@ def test_people_pause_only_what_they_manage(
     """A member would stop colleagues; a stranger must not learn that the workspace exists."""
     with engine.member(user) as person:
         if answer is None:
-            person.rpc("pause_jobs", p_request=request_)
+            person.rpc("pause_jobs", p_request={**request_, "by": "another"})
+            assert engine.one("select paused_by from queue.pauses") == user
         else:
             with pytest.raises(psycopg.Error) as refused:
                 person.rpc("pause_jobs", p_request=request_)

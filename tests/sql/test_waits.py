@@ -230,7 +230,9 @@ def test_an_event_has_a_name_of_1_to_255_characters(engine: Engine) -> None:
         with pytest.raises(psycopg.Error) as refused:
             engine.rpc("emit_event", p_workspace_id=ACME, p_name=name)
         assert refusal(refused.value) == ("PT400", "invalid_argument", "name")
+    wait(engine, kind="event", name="longest", event="x" * 255)
     assert engine.rpc("emit_event", p_workspace_id=ACME, p_name="x" * 255) == {"first": True}
+    assert engine.lease_one()["steps"]["longest"] == {"event": {}}
 
 
 def test_a_large_event_is_one_of_a_persons_few_large_calls(engine: Engine) -> None:

@@ -110,6 +110,7 @@ def test_a_run_with_room_is_trusted_to_look_and_no_other_is(engine: Engine) -> N
         return bool(engine.rpc("enqueue_job", **call)["wake"])
 
     assert not wakes(delay_seconds=60)
+    assert not wakes(delay_seconds=60, unique={"key": "k"})
     engine.lease(1, **run, free_slots=1)
     assert not wakes()
     engine.advance(1)

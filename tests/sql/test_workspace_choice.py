@@ -9,7 +9,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from tests.support.engine import ACME, ADA, EVE, GLOBEX, Engine, refusal
+from tests.support.engine import ACME, ADA, BOB, EVE, GLOBEX, Engine, refusal
 
 NOBODY = "dddddddd-0000-4000-8000-00000000000a"
 SPEC = {
@@ -85,6 +85,35 @@ def test_a_service_acts_in_the_workspace_that_it_names(several: Engine) -> None:
     with several.database.as_role("service_role", {"role": "service_role"}) as connection:
         service = Engine(several.database, connection)
         assert service.rpc("own_workspace", p_workspace_id=ACME) == {"workspace_id": ACME}
+        with pytest.raises(psycopg.Error) as error:
+            service.rpc("own_workspace", p_workspace_id=NOBODY)
+    assert refusal(error.value)[:2] == ("PT404", "workspace_not_found")
+
+
+@pytest.mark.parametrize(
+    ("user", "own", "managed"),
+    [
+        (ADA, [ACME], [ACME]),
+        (BOB, [ACME], []),
+        (EVE, [ACME, GLOBEX], [GLOBEX]),
+        (None, [ACME, GLOBEX], []),
+    ],
+)
+def test_members_are_shown_their_tenants_and_manage_some(
+    several: Engine, user: str | None, own: list[str], managed: list[str]
+) -> None:
+    """Also where the tenants are an application's own tables, which its members may not read."""
+    claims = json.dumps({"role": "authenticated", "sub": user}) if user else ""
+    with several.beside() as person:
+        person.run("select set_config('request.jwt.claims', %s, false)", claims)
+
+        def shown(what: str) -> list[str]:
+            return person.rows(f"select distinct {what} order by 1")
+
+        assert shown("id::text from queue.visible_tenants()") == own
+        assert shown("workspace_id::text from queue.visible_members()") == own
+        assert shown("w::text from queue.my_managed_workspaces() as w") == managed
+        assert [each for each in own if person.one("select queue.is_manager(%s)", each)] == managed
 
 
 def test_a_workspace_that_an_operator_has_open_is_one_of_several(several: Engine) -> None:
