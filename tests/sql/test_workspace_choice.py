@@ -10,6 +10,7 @@ import psycopg
 import pytest
 
 from tests.support.engine import ACME, ADA, BOB, EVE, GLOBEX, Engine, refusal
+from tests.support.functions import ROLES
 
 NOBODY = "dddddddd-0000-4000-8000-00000000000a"
 SPEC = {
@@ -125,3 +126,25 @@ def test_a_workspace_that_an_operator_has_open_is_one_of_several(several: Engine
             ada.rpc("own_workspace")
 
     assert refusal(error.value)[:2] == ("PT400", "workspace_needed")
+
+
+def test_a_workspace_has_a_name_and_members_of_two_roles(engine: Engine) -> None:
+    """The service alone writes them; people read."""
+    for statement in (
+        "insert into public.workspaces (name) values ('')",
+        "insert into public.workspaces (name) values (repeat('x', 201))",
+        f"insert into public.workspace_members values ('{ACME}', '{NOBODY}', 'owner')",
+    ):
+        with pytest.raises(psycopg.errors.CheckViolation):
+            engine.run(statement)
+    engine.run("insert into public.workspaces (name) values (repeat('x', 200))")
+    made = "insert into public.workspace_members values (%s, %s) returning role"
+    assert engine.one(made, ACME, NOBODY) == "member"
+    rights = (
+        "select string_agg(p, ' ') from unnest('{select,insert,update,delete}'::text[]) as p"
+        " where has_table_privilege(%s, %s, p)"
+    )
+    for table in ("public.workspaces", "public.workspace_members"):
+        assert [engine.one(rights, role, table) for role in ROLES] == [
+            None, "select", None, "select insert update delete",
+        ]  # fmt: skip
