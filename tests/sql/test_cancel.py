@@ -181,11 +181,13 @@ def test_live_children_end_with_a_failed_parent_but_outlive_a_completed_one(
     engine: Engine, outcome: str, end: str
 ) -> None:
     """Work for a result that nobody will read stops; fire-and-forget goes on."""
+    engine.enqueue(unique={"key": "k"})
     engine.enqueue()
-    lease = engine.lease_one()
+    lease, other = engine.lease(2)
     [child] = engine.spawn(lease, "s", [{"job_type": "work"}])
 
-    engine.settle(lease, outcome)
+    settled = ((lease, outcome), (other, "failed"))  # in one call
+    engine.settle_all([{**handle(one), "outcome": how} for one, how in settled])
     engine.lease_call(0)
 
     assert engine.status(child) == end

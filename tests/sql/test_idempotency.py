@@ -442,6 +442,7 @@ def test_unique_with_replace_changes_a_pending_holder_only(engine: Engine) -> No
     """The newest payload wins while it still can."""
     unique = {"key": "k", "on_conflict": "replace"}
     first = engine.enqueue({"v": 1}, unique=unique)
+    assert engine.job(first)["priority"] == 100
 
     assert engine.enqueue({"v": 2}, unique=unique, priority=7) == first
     job = engine.job(first)
@@ -486,6 +487,7 @@ def test_a_newer_time_goes_before_that_of_a_retry(engine: Engine, named: str) ->
     assert engine.enqueue({"v": 2}, unique=unique, **newer) == job_id
     said = "select data -> 'scheduled_for' from public.job_events where type = 'job.replaced'"
     assert engine.rows(said)[-1] == engine.job(job_id)["scheduled_for"]
+    assert engine.lease() == []
     engine.advance(5)
 
     assert engine.lease_one()["job"]["payload"] == {"v": 2}

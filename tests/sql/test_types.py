@@ -160,7 +160,10 @@ def test_an_unserved_type_is_a_warning_at_enqueue(engine: Engine) -> None:
     assert "the job type zone;" in bulk["warning"]
     engine.register("new")  # its workers are about to start
     assert line(engine, "new")["served"]
+    unserved = "select queue.unserved('gone', queue.clock())"
+    assert engine.one(unserved)
     engine.lease(0, worker="w2")  # which serves all
+    assert not engine.one(unserved)
     assert engine.rpc("enqueue_job", p_workspace_id=ACME, p_job_type="gone")["warning"] is None
 
 

@@ -134,15 +134,22 @@ def test_what_a_person_does_is_notified_too(engine: Engine) -> None:
     job_id = engine.enqueue()
     wait = {"kind": "ask", "name": "q", "question": "?"}
     engine.settle(engine.lease_one(), "waiting", wait=wait)
+    failed = engine.enqueue()
+    engine.settle(engine.lease_one(), "failed")
+    later = engine.enqueue(delay_seconds=60)
+    resumed = {"kind": "queue", "name": "default", "paused": False}
     batch = engine.rpc("create_batch", p_workspace_id=ACME)["batch_id"]
     listening(engine)
 
-    calls: dict[str, dict[str, Any]] = {
-        "answer_job": {"p_job_id": job_id, "p_answer": {"answer": 1}},
-        "emit_event": {"p_workspace_id": ACME, "p_name": "e"},
-        "close_batch": {"p_batch_id": batch},
-    }
-    for ms, (call, given) in enumerate(calls.items()):
+    calls: list[tuple[str, dict[str, Any]]] = [
+        ("answer_job", {"p_job_id": job_id, "p_answer": {"answer": 1}}),
+        ("emit_event", {"p_workspace_id": ACME, "p_name": "e"}),
+        ("close_batch", {"p_batch_id": batch}),
+        ("retry_job", {"p_job_id": failed}),
+        ("retry_job", {"p_job_id": later}),
+        ("pause_jobs", {"p_request": resumed}),
+    ]
+    for ms, (call, given) in enumerate(calls):
         engine.run(FREEZE.format(ms=20 * ms))
         engine.rpc(call, **given)
         assert heard(engine) == 1, call
