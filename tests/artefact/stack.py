@@ -70,6 +70,8 @@ class Stack:
         rights: set[tuple[str, str, str]] = set()
         own = self.resources[f"{name.capitalize()}Role"]["Properties"]["Policies"]
         of_apps = self.resources.get(f"{name.capitalize()}PolicyOfApps")
+        if of_apps:
+            assert of_apps["Properties"]["Roles"] == [{"Ref": f"{name.capitalize()}Role"}]
         for policy in (*own, *([of_apps["Properties"]] if of_apps else [])):
             for statement in policy["PolicyDocument"]["Statement"]:
                 assert statement["Effect"] == "Allow"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -35,12 +36,26 @@ def project(folder: Path, **values: Any) -> Path:
     return folder
 
 
-def test_what_a_stage_says_reaches_the_stack(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("at_once", "counted"), [("", "7"), (12, "12")])
+def test_what_a_stage_says_reaches_the_stack(
+    tmp_path: Path, at_once: int | str, counted: str
+) -> None:
     """A setting that is lost on its way is noticed when it was needed."""
+    models = {
+        "languageModelUrl": "https://models.example", "languageModel": "small",
+        "languageModelPrices": "0.15,0.60", "speechUrl": "https://speech.example",
+        "speechModel": "fast",
+    }  # fmt: skip
     values = {
         "tickState": "DISABLED", "workerTimeout": 600, "workerMemory": 3008, "workerDisk": 2048,
         "workerReservedConcurrency": 7, "statusReservedConcurrency": 9, "uploadDays": 3,
-        "logRetentionDays": 14, "allowAnonymous": "true",
+        "logRetentionDays": 14, "allowAnonymous": "true", "workersAtOnce": at_once,
+        "workerConcurrency": 3, "extraWorkers": 2, "streamWaitSeconds": 15, "budgetUSD": 50,
+        "workerLayers": ["arn:aws:lambda:us-east-1:123456789012:layer:speech:1"],
+        "oldestDueSeconds": 60, "databaseLimitMB": 500, "requestsPerSecond": 90,
+        "requestBurst": 91, "enqueuesPerSecond": 80, "enqueueBurst": 81, "bulksPerSecond": 7,
+        "bulkBurst": 8, "corsOrigins": ["https://a.example", "https://b.example"],
+        **models,
     }  # fmt: skip
     root = project(tmp_path, **values)
 
@@ -53,12 +68,33 @@ def test_what_a_stage_says_reaches_the_stack(tmp_path: Path) -> None:
     assert found["Tick"]["State"] == "DISABLED"
     assert (worker["Timeout"], worker["MemorySize"]) == (600, 3008)
     assert worker["EphemeralStorage"] == {"Size": 2048}
-    assert worker["Environment"]["Variables"]["WORKERS_AT_ONCE"] == "7"
-    assert worker["Environment"]["Variables"]["ALLOW_ANONYMOUS"] == "true"
+    variables = worker["Environment"]["Variables"]
+    assert variables["WORKERS_AT_ONCE"] == counted
+    assert variables["ALLOW_ANONYMOUS"] == "true"
+    assert (variables["WORKER_CONCURRENCY"], variables["EXTRA_WORKERS"]) == ("3", "2")
+    assert variables["SUPABASE_URL"] == FILLED["supabaseUrl"]
+    assert variables["SUPABASE_PUBLISHABLE_KEY"] == FILLED["supabasePublishableKey"]
+    assert variables["CORS_ORIGINS"] == "https://a.example,https://b.example"
+    for name, value in models.items():
+        variable = re.sub("(?=[A-Z])", "_", name).upper()
+        assert variables[variable] == value
+    assert worker["Layers"] == values["workerLayers"]
+    assert status["Environment"]["Variables"]["STREAM_WAIT_SECONDS"] == "15"
     assert worker["ReservedConcurrentExecutions"] == 7
     assert status["ReservedConcurrentExecutions"] == 9
     assert [rule["ExpirationInDays"] for rule in rules if "ExpirationInDays" in rule] == [3]
     assert found["WorkerLogGroup"]["RetentionInDays"] == 14
+    assert found["AlertsByMail"]["Endpoint"] == FILLED["alarmEmail"]
+    assert found["MonthlyBudget"]["Budget"]["BudgetLimit"]["Amount"] == 50
+    assert found["OldestDueJobAlarm"]["Threshold"] == 60
+    assert found["WorkerNearTimeoutAlarm"]["Threshold"] == 599_000
+    assert found["DatabaseNearlyFullAlarm"]["Threshold"] == 0.8 * 500 * 2**20
+    gateway = found["HttpApiStage"]
+    limits = {"all": gateway["DefaultRouteSettings"], **gateway["RouteSettings"]}
+    assert {
+        name: (limits[name]["ThrottlingRateLimit"], limits[name]["ThrottlingBurstLimit"])
+        for name in ("all", "POST /api/jobs", "POST /api/jobs/bulk")
+    } == {"all": (90, 91), "POST /api/jobs": (80, 81), "POST /api/jobs/bulk": (7, 8)}
 
 
 @pytest.mark.parametrize("level", ["DEBUG", "INFO", "WARN", "ERROR", "FATAL"])

@@ -252,10 +252,18 @@ def test_the_share_of_failed_requests_counts_requests(compiled: Stack) -> None:
     """Zero failures are no data, and no requests are no failure."""
     [rate, failed, requests] = compiled.resources["Api5xxAlarm"]["Properties"]["Metrics"]
 
-    assert rate["Expression"] == "100 * FILL(failed, 0) / requests"
-    assert failed["MetricStat"]["Metric"]["MetricName"] == "5xx"
-    assert requests["MetricStat"]["Metric"]["MetricName"] == "Count"
-    assert {failed["MetricStat"]["Stat"], requests["MetricStat"]["Stat"]} == {"Sum"}
+    assert (rate["Expression"], "ReturnData" in rate) == ("100 * FILL(failed, 0) / requests", False)
+    api = {"ApiId": {"Ref": "HttpApi"}}
+    assert failed == counted("failed", "AWS/ApiGateway", "5xx", api)
+    assert requests == counted("requests", "AWS/ApiGateway", "Count", api)
+
+
+def counted(name: str, namespace: str, metric: str, of: dict[str, Any]) -> dict[str, Any]:
+    """A minute's sum, for an alarm to reckon with."""
+    dimensions = [{"Name": key, "Value": value} for key, value in of.items()]
+    measured = {"Namespace": namespace, "MetricName": metric, "Dimensions": dimensions}
+    stat = {"Metric": measured, "Period": 60, "Stat": "Sum"}
+    return {"Id": name, "ReturnData": False, "MetricStat": stat}
 
 
 def test_the_first_tick_waits_for_the_slow_part_of_the_stack(compiled: Stack) -> None:
@@ -421,7 +429,10 @@ def test_every_log_group_has_a_retention(compiled: Stack) -> None:
     groups = compiled.of_type("AWS::Logs::LogGroup")
 
     assert len(groups) == 5
-    assert all(group["RetentionInDays"] for group in groups.values())
+    days = {"dev": 30, "prod": 90}[compiled.stage]
+    assert {group["RetentionInDays"] for group in groups.values()} == {days}
+    kept = compiled.one("AWS::ApiGatewayV2::Stage")["AccessLogSettings"]["DestinationArn"]
+    assert flat(kept) == "<HttpApiLogGroup.Arn>"
 
 
 def test_the_alarms_are_these_and_each_says_what_to_do(compiled: Stack) -> None:
@@ -432,7 +443,9 @@ def test_the_alarms_are_these_and_each_says_what_to_do(compiled: Stack) -> None:
     for name, alarm in alarms.items():
         assert alarm["AlarmDescription"].startswith("Runbook: "), name
         assert 60 < len(alarm["AlarmDescription"]) <= 1024, name
-        assert [flat(action) for action in alarm["AlarmActions"]] == ["<Alerts>"], name
+        assert alarm["AlarmName"] == f"minutehand-{compiled.stage}-{name.removesuffix('Alarm')}"
+        assert alarm["AlarmActions"] == alarm["OKActions"] == [{"Ref": "Alerts"}], name
+        assert alarm["Tags"] == own_tags(compiled.stage), name
         expected = (
             "breaching" if name.removesuffix("Alarm") in SILENCE_IS_A_FAULT else "notBreaching"
         )
@@ -456,14 +469,15 @@ def test_a_silent_schedule_is_noticed_within_minutes(compiled: Stack) -> None:
 
 def test_busy_workers_are_no_missed_tick(compiled: Stack) -> None:
     """While all of them run none starts, and a throttled tick still proves that the clock ticks."""
-    [sum_, *counted] = compiled.resources["TicksMissedAlarm"]["Properties"]["Metrics"]
+    [ticks, *parts] = compiled.resources["TicksMissedAlarm"]["Properties"]["Metrics"]
+    worker = {"FunctionName": {"Ref": "WorkerLambdaFunction"}}
 
-    assert sum_["Expression"] == "FILL(started, 0) + FILL(throttled, 0)"
-    assert {metric["MetricStat"]["Metric"]["MetricName"] for metric in counted} == {
-        "Invocations",
-        "Throttles",
-    }
-    assert {metric["MetricStat"]["Period"] for metric in counted} == {60}
+    assert ticks["Expression"] == "FILL(started, 0) + FILL(throttled, 0)"
+    assert "ReturnData" not in ticks
+    assert parts == [
+        counted("started", "AWS/Lambda", "Invocations", worker),
+        counted("throttled", "AWS/Lambda", "Throttles", worker),
+    ]
 
 
 def test_duration_alarms_fire_before_the_timeout(compiled: Stack) -> None:
@@ -692,8 +706,8 @@ def test_cors_names_its_origins(compiled: Stack) -> None:
     """A wildcard would let any page spend a signed-in user's quota."""
     cors = compiled.one("AWS::ApiGatewayV2::Api")["CorsConfiguration"]
 
-    assert cors["AllowOrigins"]
-    assert "*" not in cors["AllowOrigins"]
+    origins = {"dev": "http://127.0.0.1:8000", "prod": "https://<your-app-domain>"}
+    assert cors["AllowOrigins"] == [origins[compiled.stage]]
 
 
 def test_the_gateway_allows_and_shows_the_headers_that_the_app_does(compiled: Stack) -> None:
@@ -735,6 +749,39 @@ def test_writes_are_throttled_below_reads(compiled: Stack) -> None:
     )
     for limits in settings["RouteSettings"].values():
         assert limits["ThrottlingRateLimit"] < default["ThrottlingRateLimit"]
+    made_first = compiled.resources["HttpApiStage"]["DependsOn"]
+    ids = {"Jobs", "JobsBulk", "JobsWorker", "JobsProcess"}
+    assert {f"HttpApiRoutePostApi{each}" for each in ids} <= set(made_first)
+
+
+ROUTES = {
+    "jobs": {
+        "POST /api/jobs", "POST /api/jobs/bulk", "POST /api/jobs/{proxy+}", "ANY /api/{proxy+}",
+    },
+    "status": {
+        "GET /api/jobs", "GET /api/jobs/{proxy+}", "GET /api/workspaces/{workspace_id}/events",
+        "GET /api/sessions/{session_id}/events", "GET /api/types", "GET /api/types/{proxy+}",
+        "GET /api/deploys", "GET /api/logs", "GET /api/receipts", "GET /api/keys",
+        "GET /api/status", "GET /api/openapi.json",
+    },
+    "worker": {"GET /api/jobs/worker", "POST /api/jobs/worker", "POST /api/jobs/process"},
+    "health": {"GET /health", "GET /api/v1/health", "GET /api/health/ready"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_a_route_leads_to_the_function_that_may_do_what_it_asks(compiled: Stack, name: str) -> None:
+    """Reads to the one that never writes, ticks to the worker, everything else to `jobs`."""
+    integration = f"HttpApiIntegration{name.capitalize()}"
+
+    assert flat(compiled.resources[integration]["Properties"]["IntegrationUri"]) == (
+        f"<{name.capitalize()}LambdaFunction.Arn>"
+    )
+    assert {
+        route["RouteKey"]
+        for route in compiled.of_type("AWS::ApiGatewayV2::Route").values()
+        if {"Ref": integration} in route["Target"]["Fn::Join"][1]
+    } == ROUTES[name]
 
 
 def test_the_cost_page_counts_the_alarms(compiled: Stack) -> None:
@@ -803,7 +850,9 @@ def test_everything_that_takes_tags_is_tagged(compiled: Stack) -> None:
     untagged = {
         name: resource["Type"]
         for name, resource in compiled.resources.items()
-        if resource["Type"] in TAGGED and not _tags(resource["Properties"]) >= {"app", "stage"}
+        if resource["Type"] in TAGGED
+        and not _tags(resource["Properties"]).items()
+        >= {"app": "minutehand", "stage": compiled.stage}.items()
     }
 
     assert untagged == {}
@@ -822,9 +871,9 @@ TAGGED = {
 }
 
 
-def _tags(properties: dict[str, Any]) -> set[str]:
+def _tags(properties: dict[str, Any]) -> dict[str, str]:
     tags = properties.get("Tags", {})
-    return set(tags) if isinstance(tags, dict) else {tag["Key"] for tag in tags}
+    return tags if isinstance(tags, dict) else {tag["Key"]: tag["Value"] for tag in tags}
 
 
 def test_data_outlives_the_stack(compiled: Stack) -> None:
@@ -842,12 +891,16 @@ def test_a_budget_warns_before_the_bill_does(compiled: Stack) -> None:
 
     assert kinds == {"ACTUAL": 80, "FORECASTED": 100}
     assert all(n["Notification"]["ComparisonOperator"] == "GREATER_THAN" for n in told)
-    assert all([who["SubscriptionType"] for who in n["Subscribers"]] == ["EMAIL"] for n in told)
-    assert budget["Budget"]["BudgetLimit"]["Amount"] == {"dev": 20, "prod": 100}[compiled.stage]
-    assert budget["Budget"]["CostFilters"] == {
-        "TagKeyValue": [f"user:stack$minutehand-{compiled.stage}"]
+    person = {"SubscriptionType": "EMAIL", "Address": "<you>@example.com"}
+    assert all(n["Subscribers"] == [person] for n in told)
+    assert budget["Budget"] == {
+        "BudgetName": f"minutehand-{compiled.stage}-us-east-1",
+        "BudgetType": "COST",
+        "TimeUnit": "MONTHLY",
+        "BudgetLimit": {"Amount": {"dev": 20, "prod": 100}[compiled.stage], "Unit": "USD"},
+        "CostFilters": {"TagKeyValue": [f"user:stack$minutehand-{compiled.stage}"]},
     }
-    assert _tags(compiled.function("worker")) >= {"stack"}
+    assert _tags(compiled.function("worker"))["stack"] == f"minutehand-{compiled.stage}"
 
 
 def test_without_the_console_there_is_no_cloudfront(compiled: Stack) -> None:
@@ -1228,6 +1281,8 @@ def test_each_function_knows_its_neighbours(compiled: Stack) -> None:
         assert variables[name]["ALLOW_ANONYMOUS"] == "false"
         assert variables[name]["MINUTEHAND_SCHEMA"] == "public"
         assert variables[name]["SUPABASE_URL"] == "https://<project-ref>.supabase.co"
+        assert variables[name]["SUPABASE_PUBLISHABLE_KEY"] == "sb_publishable_<key>"
+        assert variables[name]["MINUTEHAND_APPS"] == "minutehand_apps.*"
         tags = {tag["Key"]: tag["Value"] for tag in function["Tags"]}
         stack = f"minutehand-{compiled.stage}"
         assert tags == {"app": "minutehand", "stage": compiled.stage, "stack": stack}
@@ -1346,3 +1401,49 @@ def test_each_alarm_is_raised_at_its_number(compiled: Stack) -> None:
                 assert alarm["Dimensions"] == [
                     {"Name": "ScheduleGroup", "Value": f"minutehand-{compiled.stage}"}
                 ]
+
+
+def test_one_screen_shows_what_waits_what_is_done_and_what_fails(compiled: Stack) -> None:
+    """Each graph by its metrics and how they are counted, of this stage's functions alone."""
+    board = compiled.one("AWS::CloudWatch::Dashboard")
+    graphs = {
+        widget["properties"]["title"]: [
+            (*metric[1:-1], metric[-1]["stat"])
+            for metric in widget["properties"]["metrics"]
+            if len(metric) > 1
+        ]
+        for widget in json.loads(board["DashboardBody"]["Fn::Sub"])["widgets"]
+    }
+    stage, of_stage = compiled.stage, f"minutehand-{compiled.stage}"
+
+    def of(metric: str, stat: str, *names: str) -> list[tuple[str, ...]]:
+        return [(metric, "FunctionName", f"{of_stage}-{name}", stat) for name in names]
+
+    assert board["DashboardName"] == of_stage
+    assert graphs == {
+        "Oldest due job, seconds": [("OldestDueSeconds", "stage", stage, "Maximum")],
+        "Waiting from due to start, ms": [
+            ("QueueWaitMs", "stage", stage, stat) for stat in ("p50", "p95", "p99")
+        ],
+        "Settled per minute": [
+            (metric, "stage", stage, "Sum") for metric in ("Completed", "Retried", "DeadLetters")
+        ],
+        "Ticks and wake-ups": [
+            *of("Invocations", "Sum", "worker"),
+            ("InvocationAttemptCount", "ScheduleGroup", of_stage, "Sum"),
+        ],
+        "Errors": of("Errors", "Sum", *FUNCTIONS),
+        "Throttles": of("Throttles", "Sum", *FUNCTIONS),
+        "Duration p95, ms": of("Duration", "p95", *FUNCTIONS),
+        "Workers at once": of("ConcurrentExecutions", "Maximum", "worker"),
+        "API requests and failures": [
+            (metric, "ApiId", "${HttpApi}", "Sum") for metric in ("Count", "4xx", "5xx")
+        ],
+        "API latency, ms": [("Latency", "ApiId", "${HttpApi}", stat) for stat in ("p50", "p99")],
+        "Failed invokes kept": [
+            ("ApproximateNumberOfMessagesVisible", "QueueName", f"{of_stage}-{name}", "Maximum")
+            for name in ("worker-failures", "tick-failures")
+        ],
+        "Worker GB-seconds (estimate)": of("Duration", "Sum", "worker"),
+    }
+    assert "busy / 1000 * 1769 / 1024" in board["DashboardBody"]["Fn::Sub"]
