@@ -30,6 +30,7 @@ from minutehand.deploy.parameters import parameter_name, write_parameters
 from minutehand.project import Project
 from minutehand.terminal.connection import CommandFailed
 from minutehand.terminal.output import Output
+from minutehand.version import VERSION
 from tests.support.command import Run
 
 SECRETS = {
@@ -115,8 +116,10 @@ def test_missing_secrets_are_all_named_at_once() -> None:
 def test_a_secrets_file_that_others_may_read_is_refused(tmp_path: Path) -> None:
     """It holds the keys to everybody's jobs; in git it would give them away for good."""
     file = tmp_path / "secrets.env"
+    with pytest.raises(CommandFailed, match="does not exist"):
+        deploy.read_secrets(file)
     file.write_text("WORKER_SECRET_TOKEN=x\n")
-    for mode in (0o640, 0o604):
+    for mode in (0o640, 0o604, 0o620):
         file.chmod(mode)
         with pytest.raises(CommandFailed, match="others may read"):
             deploy.read_secrets(file)
@@ -201,14 +204,29 @@ def make_functions(**changes: Any) -> None:
         )
 
 
-PASTED = {"Variables": {"ANYTHING": "sb_secret_0123456789"}}
+A_JWT = f"eyJ{'a' * 20}.eyJ{'b' * 20}.c"
+PASTED = {
+    "ANYTHING": ("sb_secret_0123456789", A_JWT, "-----BEGIN EC PRIVATE KEY-----"),
+    # by its name, whatever it holds: ours, and those that an app asks for
+    **dict.fromkeys(
+        (
+            "SUPABASE_SECRET_KEY", "SUPABASE_JWT_SECRET", "SUPABASE_WORKER_KEY", "SPEECH_KEY",
+            "WORKER_SECRET_TOKEN", "BACKGROUND_JOB_TOKEN", "LANGUAGE_MODEL_KEY",
+        ),
+        ("x",),
+    ),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(
     ("changes", "detail", "fix"),
     [
         # somebody pasted it into the console in a hurry
-        ({"Environment": PASTED}, "shows ANYTHING", "rotate"),
+        *(
+            ({"Environment": {"Variables": {name: value}}}, f"shows {name}", "rotate")
+            for name, pasted in PASTED.items()
+            for value in pasted
+        ),
         # its byte code would be compiled anew at every cold start
         ({"Runtime": "python3.12"}, "runs python3.12", "minutehand deploy dev"),
     ],
@@ -329,6 +347,9 @@ def test_doctor_sees_that_alarms_reach_no_one(aws: None) -> None:
     assert told.verdict is Verdict.FAIL
     assert "on-call@example.com" in told.detail
     assert "confirm" in str(told.fix)
+    sns.subscribe(TopicArn=topic, Protocol="email", Endpoint="second@example.com")
+    one_of_two = finding(CHECKS["alerts"])
+    assert (one_of_two.verdict, one_of_two.detail) == (Verdict.OK, "1 confirmed")
 
 
 def test_the_console_is_uploaded_with_its_configuration(aws: None) -> None:
@@ -342,9 +363,13 @@ def test_the_console_is_uploaded_with_its_configuration(aws: None) -> None:
     config = s3.get_object(Bucket=bucket, Key="config.json")
     page = s3.get_object(Bucket=bucket, Key="index.html")
     module = s3.head_object(Bucket=bucket, Key="app.js")
-    assert set(json.load(io.BytesIO(config["Body"].read()))) == {
-        "supabaseUrl", "supabaseKey", "schema", "apiUrl", "stage",
-    }  # fmt: skip
+    assert json.load(io.BytesIO(config["Body"].read())) == {
+        "supabaseUrl": "https://<project-ref>.supabase.co",
+        "supabaseKey": "sb_publishable_<key>",
+        "schema": "public",
+        "apiUrl": "",
+        "stage": "dev",
+    }
     assert config["ContentType"] == "application/json"
     assert config["CacheControl"] == page["CacheControl"] == "no-store"
     assert page["ContentType"] == "text/html; charset=utf-8"
@@ -369,26 +394,39 @@ class Recording:
     create_invalidation = put_object
 
 
-def titles(**options: bool) -> str:
+def titles(**options: bool) -> list[str]:
     usual = {"dry_run": False, "secrets_only": False, **options}
-    return " ".join(title for title, _ in deploy.planned(PLAN, Output(), **usual))
+    return [title for title, _ in deploy.planned(PLAN, Output(), **usual)]
+
+
+CHECK, ACCOUNT = "check that every placeholder is filled in", "check the AWS account"
+PROJECT = "check the Supabase CLI and the project"
+BUILD, SECRET = "build the zips and compile the stack", "write the functions' secrets to SSM"
 
 
 def test_code_never_runs_ahead_of_its_database_or_its_secrets() -> None:
     """What can refuse comes before what changes; the first tick needs all that is before it."""
-    assert re.search(
-        "placeholder.*AWS account.*allows.*compare the migrations.*push the migrations"
-        ".*create or update the stack.*secrets to SSM.*first tick",
-        titles(),
-    )
+    assert titles() == [
+        CHECK,
+        PROJECT,
+        ACCOUNT,
+        "check what the account allows",
+        "compare the migrations with the Supabase project",
+        BUILD,
+        "push the migrations to Supabase",
+        "create or update the stack",
+        SECRET,
+        "upload the console",
+        "run the first tick, which publishes the job types",
+    ]
+    assert titles(database=False) == [each for each in titles() if "Supabase" not in each]
+    assert titles(secrets_only=True) == ["check the secrets", ACCOUNT, SECRET]
 
 
 def test_a_dry_run_checks_what_needs_no_account() -> None:
     """The project that would get the schema too, unless something else applies it."""
-    assert re.search("placeholder.*Supabase.*build", titles(dry_run=True))
-    assert "AWS" not in titles(dry_run=True)
-    for dry_run in (True, False):
-        assert "Supabase" not in titles(dry_run=dry_run, database=False)
+    assert titles(dry_run=True) == [CHECK, PROJECT, BUILD]
+    assert titles(dry_run=True, database=False) == [CHECK, BUILD]
 
 
 def test_no_page_is_sent_to_a_module_that_is_not_built_yet() -> None:
@@ -400,6 +438,20 @@ def test_no_page_is_sent_to_a_module_that_is_not_built_yet() -> None:
     keys = [call["Key"] for call in s3.asked]
     assert set(keys[-2:]) == {"config.json", "index.html"}
     assert len(set(keys)) == len(keys) > 50
+
+
+def test_a_stage_without_the_console_uploads_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that should have it, and whose stack has no bucket, is a failed deploy."""
+    values = deploy.parameters("dev")
+    monkeypatch.setattr(deploy, "parameters", lambda _: values)
+    monkeypatch.setattr(deploy, "outputs", lambda _: {})
+    for off in ("false", False):
+        values["console"] = off
+        deploy.upload_console(PLAN)
+
+    values["console"] = "true"
+    with pytest.raises(CommandFailed, match="no ConsoleBucketName"):
+        deploy.upload_console(PLAN)
 
 
 def test_a_vendored_file_that_is_not_the_reviewed_one_is_not_uploaded(
@@ -414,14 +466,69 @@ def test_a_vendored_file_that_is_not_the_reviewed_one_is_not_uploaded(
 
 def test_a_first_tick_that_fails_fails_the_deploy(monkeypatch: pytest.MonkeyPatch) -> None:
     """No type is published then, and each enqueue is refused."""
-    answer = {"FunctionError": "Unhandled", "Payload": io.BytesIO(b"no SUPABASE_URL")}
-    worker = SimpleNamespace(invoke=lambda **_: answer)
-    monkeypatch.setattr(deploy.Plan, "client", lambda *_: worker)
+    answer: dict[str, Any] = {}
+    asked: list[dict[str, Any]] = []
+
+    def invoke(**arguments: Any) -> dict[str, Any]:
+        asked.append(arguments)
+        return answer
+
+    monkeypatch.setattr(deploy.Plan, "client", lambda *_: SimpleNamespace(invoke=invoke))
+    deploy.first_tick(PLAN)
+    answer |= {"FunctionError": "Unhandled", "Payload": io.BytesIO(b"no SUPABASE_URL")}
 
     with pytest.raises(CommandFailed, match="no SUPABASE_URL") as failed:
         deploy.first_tick(PLAN)
 
     assert failed.value.code == "first_tick_failed"
+    tick = {"FunctionName": "minutehand-dev-worker", "Payload": b'{"source": "minutehand.deploy"}'}
+    assert asked == [tick, tick]
+
+
+def test_a_whole_tick_is_waited_for_and_never_asked_for_twice() -> None:
+    """A second invoke would run beside the first; other services keep boto3's own patience."""
+    slow, usual = (PLAN.client(name).meta.config for name in ("lambda", "ssm"))
+
+    assert slow.read_timeout > 900  # what a worker may take
+    assert slow.retries["total_max_attempts"] == 1
+    assert usual.read_timeout == 60
+
+
+def test_osls_is_given_this_package_and_its_failure_is_explained(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """With the caller's credentials; a refusal of CloudFormation is said with what to do."""
+    ran: list[Any] = []
+    done = SimpleNamespace(returncode=0)
+
+    def record(command: list[str], **options: Any) -> SimpleNamespace:
+        ran.append((command[2:], options["env"], options["cwd"]))
+        return done
+
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "theirs")
+    monkeypatch.setattr(deploy, "write_service", lambda *_: None)
+    monkeypatch.setattr(deploy, "sign_in", lambda *_: None)
+    monkeypatch.setattr(deploy, "subprocess", SimpleNamespace(run=record))
+
+    said = run.json("deploy", "dev", "--region", "eu-central-1", "--rollback", "1700000000000")
+
+    [(command, env, folder)] = ran
+    back = ["rollback", "--timestamp", "1700000000000"]
+    assert command == [*back, "--stage", "dev", "--region", "eu-central-1"]
+    assert (env["AWS_ACCESS_KEY_ID"], env["MINUTEHAND_VERSION"]) == ("theirs", VERSION)
+    assert (env["MINUTEHAND_SCHEMA"], folder) == ("public", Project.find().root)
+    assert said == {"stage": "dev", "rolled_back_to": "1700000000000"}
+    done.returncode = 1
+    monkeypatch.setattr(deploy.Plan, "client", lambda _, name: name)
+    for explained, error, fix in (
+        (("Jobs: no", "import it"), "osls deploy failed; Jobs: no", "import it"),
+        (None, "osls deploy failed; see its output above", "CloudFormation's own reason"),
+    ):
+        monkeypatch.setattr(deploy, "explain_failure", lambda *_, found=explained: found)
+        with pytest.raises(CommandFailed, match=error) as failed:
+            deploy.osls(PLAN, "deploy")
+        assert failed.value.code == "osls_failed"
+        assert str(failed.value.fix).startswith(fix)
 
 
 def test_every_upload_invalidates_every_edge(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -451,13 +558,14 @@ def told(*arguments: str) -> dict[str, Any]:
     return words
 
 
-BAD_NAMES = ("Prod", "a_b", "1st", "a-stage-with-a-long-name", "")
+BAD_NAMES = ("Prod", "a_b", "1st", "a-stage-of-17-let", "")
 
 
 @pytest.mark.parametrize(
     ("line", "code", "fix"),
     [
         ("deploy staging", "unknown_stage", "dev, prod"),  # it would have become a third stack
+        ("deploy default", "unknown_stage", "dev, prod"),
         ("deploy dev --region eu-centrl-1", "unknown_region", "eu-central-1"),
         ("doctor --stage nope", "unknown_stage", "dev, prod"),
         ("doctor --stage dev --region x", "unknown_region", "us-east-1"),
@@ -472,6 +580,7 @@ def test_a_typing_error_in_a_stage_or_region_is_refused(line: str, code: str, fi
     assert words["code"] == code
     assert fix in words["fix"]
     assert ("us-east-1" in words["fix"]) == line.endswith(" x")  # near ones alone
+    deploy.check_stage_name("a-stage-of-16-le")
 
 
 @pytest.mark.usefixtures("no_credentials")
@@ -538,3 +647,8 @@ def test_an_address_that_is_no_projects_is_refused(
 
     with pytest.raises(CommandFailed, match="supabaseUrl"):
         deploy.check_filled(PLAN)
+    stages = tmp_path / "minutehand.stages.yml"
+    stages.write_text(stages.read_text().replace(f"'{url}'", "https://x.supabase.co:8443"))
+    deploy.check_filled(PLAN)
+    with pytest.raises(CommandFailed, match="secrets are missing"):
+        deploy.check_filled(replace(PLAN, secrets={}))

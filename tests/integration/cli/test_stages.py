@@ -35,8 +35,10 @@ def test_a_preview_branch_gets_a_stage(project: Project) -> None:
     before = project.stages_file.read_text()
 
     said = run("add", "pr-42", "--project", REF, "--publishable-key", KEY).stdout
+    other = run.json("add", "pr-43", "--project", REF, "--publishable-key", KEY)
 
     assert "minutehand deploy pr-42" in said
+    assert other == {"stage": "pr-43", "supabaseUrl": f"https://{REF}.supabase.co"}
     assert project.stages_file.read_text().startswith(before.rstrip("\n"))
     made = parameters("pr-42", project)
     assert (made["supabaseUrl"], made["supabasePublishableKey"]) == (
@@ -46,24 +48,29 @@ def test_a_preview_branch_gets_a_stage(project: Project) -> None:
     assert "supabaseUrl" not in placeholders("pr-42", project)
     assert {row["stage"]: row["supabase"] for row in run.json("list")} == {
         **dict.fromkeys(("dev", "prod"), ""),
-        "pr-42": f"https://{REF}.supabase.co",
+        **dict.fromkeys(("pr-42", "pr-43"), f"https://{REF}.supabase.co"),
     }
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("name", "ref", "key", "code"),
     [
-        (("dev", "--project", REF, "--publishable-key", KEY), "there is a stage dev already"),
-        (("PR_42", "--project", REF, "--publishable-key", KEY), "cannot name a stage"),
-        (("pr-42", "--project", "mine", "--publishable-key", KEY), "twenty small letters"),
-        (("pr-42", "--project", REF, "--publishable-key", "sb_secret_x"), "sb_publishable_"),
+        ("dev", REF, KEY, "stage_exists"),
+        ("default", REF, KEY, "stage_exists"),
+        ("PR_42", REF, KEY, "bad_stage"),
+        ("pr-42", "mine", KEY, "wrong_project"),
+        ("pr-42", f"{REF}a", KEY, "wrong_project"),
+        ("pr-42", REF, "sb_secret_x", "bad_key"),
+        ("pr-42", REF, f"{KEY}: x", "bad_key"),
     ],
 )
 def test_what_cannot_be_a_stage_is_refused(
-    project: Project, words: tuple[str, ...], said: str
+    project: Project, name: str, ref: str, key: str, code: str
 ) -> None:
     """Before the file is touched."""
     before = project.stages_file.read_text()
 
-    assert said in run("add", *words, code=1).stderr
+    refused = run.refused("add", name, "--project", ref, "--publishable-key", key)
+
+    assert refused["code"] == code
     assert project.stages_file.read_text() == before
