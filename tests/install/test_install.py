@@ -478,6 +478,9 @@ def test_the_tenancy_file_takes_the_place_of_our_tables(tenants: Tenants, tmp_pa
     assert not any("create table minutehand.workspaces" in text for text in texts)
     table = "public.orgs (uid)" if tenants.kind == "existing" else "auth.users (id)"
     assert any(f"references {table} on delete cascade" in text for text in texts)
+    for when in ("before", "after"):
+        trigger = f"create trigger minutehand_{when}_delete {when} delete on {table.split()[0]}\n"
+        assert [text.count(trigger) for text in texts] == [1]
     assert not any(re.search(r"(references|from) minutehand\.workspaces", text) for text in texts)
     [path] = (tmp_path / "supabase/migrations").glob("*.sql")
     path.write_text(path.read_text().replace("-- a tenant's jobs go with it", "-- not closed ones"))
@@ -570,6 +573,9 @@ def test_an_edited_file_stops_an_upgrade(tmp_path: Path) -> None:
 
     refused = run("upgrade", str(tmp_path), code=1)
     assert (refused["code"], edited.name in refused["fix"]) == ("edited", True)
+    tried = run("upgrade", str(tmp_path), "--keep-edited", "--dry-run")
+    assert (tried["written"], len(tried["planned"])) == ([], 1)
+    assert len(installed(tmp_path)) == text.count("\n-- minutehand: ") - 1
     [name] = run("upgrade", str(tmp_path), "--keep-edited")["written"]
     assert (tmp_path / name).read_text().endswith(text[last + 1 :])
     assert "create table jobs (" in edited.read_text()

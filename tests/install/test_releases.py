@@ -79,4 +79,20 @@ def test_a_release_needs_its_changes_written_and_a_new_number(tree: Path) -> Non
     assert "0.1.0 is released already" in releases.release("0.1.0", tree)
     assert "0.0.9 must come after 0.1.0" in releases.release("0.0.9", tree)
     assert "CHANGELOG.md must have a section ## [0.2.0]" in releases.release("0.2.0", tree)
+    (tree / "supabase/migrations/20261201000000_create.sql").write_text("select 3;\n")
+    assert "has changed" in "".join(releases.release("0.1.1", tree))
     assert (tree / releases.LIST).read_text() == listed
+
+
+def test_only_the_version_of_the_source_is_released(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What stands against it is printed, and the command fails."""
+    monkeypatch.setattr(releases, "release", lambda version: [f"{version} is early"])
+    for version, said in (
+        ("99.0.0", f"version.py says {VERSION}"),
+        (VERSION, f"{VERSION} is early"),
+    ):
+        monkeypatch.setattr("sys.argv", ["releases", version])
+        assert releases.main() == 1
+        assert capsys.readouterr().err == f"{said}\n"

@@ -34,8 +34,8 @@ from minutehand.version import VERSION
 from tests.support.command import Run
 
 SECRETS = {
-    "WORKER_SECRET_TOKEN": "w" * 40,
-    "BACKGROUND_JOB_TOKEN": "b" * 40,
+    "WORKER_SECRET_TOKEN": "w" * 32,
+    "BACKGROUND_JOB_TOKEN": "b" * 32,
     "SUPABASE_WORKER_KEY": "a.b.c",
 }
 PLAN = deploy.Plan("dev", "us-east-1", SECRETS)

@@ -90,7 +90,7 @@ PLANTED: list[tuple[str, dict[str, str | None], Verdict, str, str]] = [
     ("publishable-key", {"SUPABASE_PUBLISHABLE_KEY": ANON}, Verdict.WARN, "legacy", "sb_publishable_"),
     ("migrations", {"DATABASE_URL": "host=db.abcd.supabase.co port=6543 user=postgres dbname=postgres"}, Verdict.FAIL, "shared with other clients", "db.abcd.supabase.co:5432"),
     ("tokens", PROD, Verdict.FAIL, "is public", "token secret"),
-    ("tokens", {**PROD, "WORKER_SECRET_TOKEN": "short", "BACKGROUND_JOB_TOKEN": "y" * 40}, Verdict.FAIL, "shorter than 32", "token secret"),
+    ("tokens", {**PROD, "WORKER_SECRET_TOKEN": "w" * 31, "BACKGROUND_JOB_TOKEN": "y" * 40}, Verdict.FAIL, "shorter than 32", "token secret"),
     ("tokens", {**PROD, "WORKER_SECRET_TOKEN": f"{'w' * 40}, short", "BACKGROUND_JOB_TOKEN": "y" * 40}, Verdict.FAIL, "shorter than 32", "token secret"),
     ("tokens-differ", {"WORKER_SECRET_TOKEN": "a, b", "BACKGROUND_JOB_TOKEN": "b"}, Verdict.WARN, "share a value", "BACKGROUND_JOB_TOKEN"),
     ("tokens-differ", {"BACKGROUND_JOB_TOKEN": "dev-secret-token"}, Verdict.WARN, "share a value", "BACKGROUND_JOB_TOKEN"),

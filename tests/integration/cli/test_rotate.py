@@ -129,7 +129,7 @@ def test_a_wrong_operators_key_is_named_as_such(env_file: Path, secrets: Path) -
 def test_a_value_is_replaced_and_no_other(tmp_path: Path) -> None:
     """A backslash in a secret is no reference to a group."""
     path = tmp_path / "env"
-    path.write_text("A=1\nKEY=old\nKEY_ID=2\n")
+    path.write_text("A=1\nexport KEY=old\nKEY_ID=2\n")
 
     replace_values(path, {"KEY": r"new\1"})
     replace_values(path, {"MORE": "x"})

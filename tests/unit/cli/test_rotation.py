@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from jwt.algorithms import ECAlgorithm
 from typer.testing import CliRunner
 
+from minutehand.terminal.connection import Connection
 from tests.support.command import app
 
 OLD = "# ours\nWORKER_SECRET_TOKEN=old-worker\nBACKGROUND_JOB_TOKEN=old-job\nSPEECH_KEY=kept\n"
@@ -105,6 +108,38 @@ def test_the_workers_key_is_signed_by_the_imported_key(file: Path, tmp_path: Pat
     assert claims["iss"] == "https://abcdefghijklmnopqrst.supabase.co/auth/v1"
     assert jwt.get_unverified_header(token)["kid"] == "k1"
     assert token not in printed
+    subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
+    subprocess.run(["git", "add", "key.json"], cwd=tmp_path, check=True)
+    again = rotate(file, "--signing-key", str(key), "--env-file", str(env), "--now")
+    assert again[1]["code"] == "secrets_tracked"
+    assert values(file)["SUPABASE_WORKER_KEY"] == token
+
+
+@pytest.mark.parametrize(("step", "grace"), [("--finish", 360), ("--now", 0)])
+def test_keys_before_are_refused_once_functions_have_the_new_one(
+    file: Path, monkeypatch: pytest.MonkeyPatch, step: str, grace: int
+) -> None:
+    """Functions read their secrets every five minutes; a thief is given none."""
+    asked: list[Any] = []
+
+    def rpc(_: object, name: str, arguments: Any, *, as_operator: bool = False) -> Any:
+        asked.append((name, arguments, as_operator))
+        return {"from": "then"}
+
+    monkeypatch.setattr(Connection, "rpc", rpc)
+    with file.open("a") as more:
+        more.write("SUPABASE_URL=https://x.example\nSUPABASE_SECRET_KEY=sb_secret_x\n")
+        more.write(f"SUPABASE_JWT_SECRET={'s' * 40}\n")
+    assert rotate(file, "--only", "key")[1]["refused"] is None
+    assert rotate(file, "--only", "tokens", step)[1].get("refused") is None
+
+    said = rotate(file, "--only", "key", step)[1]
+
+    held = jwt.decode(values(file)["SUPABASE_WORKER_KEY"], options={"verify_signature": False})
+    before = datetime.fromtimestamp(held["iat"], UTC).isoformat()
+    revoked = {"p_before": before, "p_grace_seconds": grace}
+    assert asked == [("revoke_worker_keys", revoked, True)]
+    assert said["refused"] == {"from": "then"}
 
 
 @pytest.mark.parametrize(
