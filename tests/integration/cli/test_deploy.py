@@ -212,6 +212,7 @@ PASTED = {
         (
             "SUPABASE_SECRET_KEY", "SUPABASE_JWT_SECRET", "SUPABASE_WORKER_KEY", "SPEECH_KEY",
             "WORKER_SECRET_TOKEN", "BACKGROUND_JOB_TOKEN", "LANGUAGE_MODEL_KEY",
+            "BEACON_PROVIDERS",
         ),
         ("x",),
     ),
@@ -507,7 +508,8 @@ def test_osls_is_given_this_package_and_its_failure_is_explained(
 
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "theirs")
     monkeypatch.setattr(deploy, "write_service", lambda *_: None)
-    monkeypatch.setattr(deploy, "sign_in", lambda *_: None)
+    signed_in: list[deploy.Plan] = []
+    monkeypatch.setattr(deploy, "sign_in", lambda plan, _: signed_in.append(plan))
     monkeypatch.setattr(deploy, "subprocess", SimpleNamespace(run=record))
 
     said = run.json("deploy", "dev", "--region", "eu-central-1", "--rollback", "1700000000000")
@@ -518,6 +520,7 @@ def test_osls_is_given_this_package_and_its_failure_is_explained(
     assert (env["AWS_ACCESS_KEY_ID"], env["MINUTEHAND_VERSION"]) == ("theirs", VERSION)
     assert (env["MINUTEHAND_SCHEMA"], folder) == ("public", Project.find().root)
     assert said == {"stage": "dev", "rolled_back_to": "1700000000000"}
+    assert [(plan.stage, plan.region) for plan in signed_in] == [("dev", "eu-central-1")]
     done.returncode = 1
     monkeypatch.setattr(deploy.Plan, "client", lambda _, name: name)
     for explained, error, fix in (
