@@ -237,7 +237,7 @@ class Reporter:
         for attempt in list(self._running.values()):
             # one chance to renew first: after a SIGSTOP the lease may still be ours
             is_over = now > attempt.lease_until and self._sent_at > attempt.lease_until
-            if is_over and attempt.ending is None:
+            if is_over and attempt.ending is None and attempt.stop_reason != "lost":
                 self._log_stop("Lease could not be renewed in time", attempt, "lost")
                 attempt.stop("lost")
 

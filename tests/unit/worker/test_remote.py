@@ -126,6 +126,8 @@ def test_the_deadline_is_one_for_all_of_it(manner: Manner, left: float) -> None:
     async def story() -> None:
         with pytest.raises(OutOfTime):
             await work.run(left=left)
+        await asyncio.sleep(0)
+        assert len(asyncio.all_tasks()) == 1, "no call is left behind"
         assert asyncio.get_running_loop().time() <= left + CANCEL_SECONDS
 
     leaping(story())
