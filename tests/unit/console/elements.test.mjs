@@ -1,159 +1,114 @@
-// What the custom elements weigh, and the watch behind them.
+// The list of jobs as an element, over nodes that only hold what they are given.
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { fileURLToPath } from "node:url";
-import { buildSync } from "esbuild";
-import { JobsWatch } from "../../../infra/console/lib/jobs/watch-jobs.js";
-import { until, World } from "./world.mjs";
+import { namedIn } from "./nodes.mjs";
 
-const LIB = new URL("../../../infra/console/lib/", import.meta.url);
+const { JobElement } = await import("../../../infra/console/lib/element.js");
+const { JobsElement } = await import("../../../infra/console/lib/elements.js");
 
-/** Bytes of a module and of all that it imports of ours, minified. */
-function sizeOf(name) {
-  const entryPoints = [fileURLToPath(new URL(name, LIB))];
-  const external = ["@supabase/supabase-js"];
-  const options = { entryPoints, external, bundle: true, minify: true, format: "esm" };
-  return buildSync({ ...options, write: false }).outputFiles[0].contents.length;
-}
+const job = (id) => ({ id, job_type: `type of ${id}` });
 
-test("the element of a job is at most 20 kB with all that it imports of ours", () => {
-  const [job, both] = ["element.js", "elements.js"].map(sizeOf);
-
-  assert.ok(job <= 20_000, `${job} bytes`);
-  assert.ok(both <= 22_500, `${both} bytes`);
-});
-
-test("where there are no elements, importing them does nothing", async () => {
-  const { JobsElement } = await import(new URL("elements.js", LIB));
-
-  assert.equal(typeof JobsElement, "function");
-});
-
-function watching(world) {
-  const read = async () => [{ ...(await world.reads.job()), finished_at: null }];
-  const options = { reorder: 0, silence: 100, firstSilence: 40, pollingInterval: 30 };
-  const watch = new JobsWatch(world.topics, "job:j1", read, options);
-  watch.start();
-  return watch;
-}
-
-test("progress and log lines are taken as they come, a change of state is read", async () => {
-  const world = new World();
-  world.commit("job.created", { status: "pending", attempts: 0 });
-  const watch = watching(world);
-  const row = () => watch.state.jobs[0];
-  world.connect();
-  await until(() => watch.freshness === "live", "live");
-
-  world.commit("job.leased", { status: "processing", attempts: 1 });
-  world.commit("job.progress", { progress: { percentage: 40 } });
-  assert.equal(row().progress.percentage, 40, "before any read");
-  await until(() => row().status === "processing" && watch.freshness === "live", "read");
-  const reads = world.readCount;
-  world.commit("job.log", { log: { message: "a line" } });
-
-  const old = { ...world.events[0], data: { progress: { percentage: 1 } } };
-  for (const listener of world.listeners) listener.message(old);
-  assert.deepEqual([row().last_seq, row().progress.percentage], [4, 40]);
-  assert.equal(world.readCount, reads);
-  watch.close();
-});
-
-test("a change whose message was dropped is found by a read, and distrusts the socket", async () => {
-  const world = new World({ drop: 1 });
-  world.commit("job.created", { status: "pending", attempts: 0 });
-  const watch = watching(world);
-  world.connect();
-  await until(() => watch.freshness === "live", "live");
-
-  world.commit("job.leased", { status: "processing", attempts: 1 });
-  await until(() => watch.state.jobs[0].status === "processing", "the change");
-  await until(() => watch.freshness !== "live", "distrust");
-  watch.close();
-});
-
-test("progress that a message brought is kept over a read that it overtook", async () => {
-  const world = new World();
-  world.commit("job.leased", { status: "processing", attempts: 1, progress: { percentage: 1 } });
-  const watch = watching(world);
-  world.connect();
-  await until(() => watch.freshness === "live", "live");
-  const { job } = world.reads;
-  let answer = null;
-  world.reads.job = async () => {
-    const row = await job();
-    await new Promise((resolve) => (answer = resolve));
-    return row;
+/** An element, and what it shows of a state: freshness, note, and each line's job. */
+function showing(attributes) {
+  const element = Object.assign(new JobsElement(), { attributes });
+  const [freshness, note, list] = element.children;
+  const show = (state) => {
+    element.watch = {
+      state: { jobs: [], isLoading: false, freshness: "live", problem: null, ...state },
+    };
+    element.draw();
+    const lines = list.children.map(({ children: [row] }) => row);
+    return { freshness, note, lines, ids: lines.map((row) => row.job.id) };
   };
+  return { element, show };
+}
 
-  const reading = watch.refresh();
-  await until(() => answer, "a row on its way");
-  world.commit("job.progress", { progress: { percentage: 70 } });
-  world.reads.job = job;
-  answer();
-  await reading;
+test("a list has a line for each job, in order, and keeps the lines that stay", () => {
+  const { element, show } = showing({ "workspace-id": "acme", schema: "work" });
+  element.used = "client";
+  const { lines: before, note } = show({ jobs: ["a", "b", "c"].map(job) });
+  assert.equal(note.hidden, true);
+  const { attributes, client, job: shown } = before[0];
+  assert.deepEqual([attributes.label, attributes.schema, client], ["type of a", "work", "client"]);
+  assert.deepEqual([attributes["job-id"], shown, "compact" in attributes], ["a", job("a"), true]);
 
-  const [row] = watch.state.jobs;
-  assert.deepEqual([row.last_seq, row.progress.percentage], [2, 70]);
-  watch.close();
+  element.labelOf = ({ id }) => (id === "d" ? "mine" : null);
+  const { lines, ids } = show({ jobs: ["d", "c", "a"].map(job) });
+
+  assert.deepEqual(ids, ["d", "c", "a"]);
+  assert.deepEqual([lines[1] === before[2], lines[2] === before[0]], [true, true]);
+  assert.deepEqual([lines[0].attributes.label, lines[1].attributes.label], ["mine", "type of c"]);
 });
 
-test("a list says what it has and why it has no more, and what is no event changes nothing", async () => {
-  const world = new World();
-  const row = { id: "j1", job_type: "mail", last_seq: 1, status: "pending", finished_at: null };
-  let read = async () => [row];
-  const watch = new JobsWatch(world.topics, "t", () => read(), {});
-  const loading = { jobs: [], isLoading: true, freshness: "catching-up", problem: null };
-  assert.deepEqual([watch.state, watch.hasGap, watch.heardAll], [loading, false, true]);
-  await watch.catchUp();
-  const state = { ...loading, jobs: [row], isLoading: false };
-  assert.deepEqual(watch.state, state);
+test("a list and its lines may be styled by name, and it is drawn again for each attribute", () => {
+  const { element, show } = showing({ "workspace-id": "acme" });
+  const [line] = show({ jobs: [job("a")] }).lines;
+  assert.deepEqual(
+    element.children.map(({ tag, attributes }) => [tag, attributes]),
+    [
+      ["small", { part: "freshness" }],
+      ["p", { part: "problem", role: "status" }],
+      ["ul", { part: "list" }],
+    ],
+  );
+  assert.deepEqual([line.tag, line.parentNode.tag], ["minutehand-job", "li"]);
+  assert.equal("schema" in line.attributes, false);
+  const parts = line.attributes.exportparts.split(",");
+  const others = ["announcement", "undefined"];
+  for (const name of Object.keys(namedIn(new JobElement())))
+    assert.ok(others.includes(name) || parts.includes(name), name);
+  for (const name of ["option", "input", "send", "line", "time"]) assert.ok(parts.includes(name));
+  const observed = JobsElement.observedAttributes;
+  const shared = ["url", "key", "schema", "label", "compact", "text-empty"];
+  for (const name of [...shared, "workspace-id", "tag", "type", "limit"])
+    assert.ok(observed.includes(name), name);
+  assert.equal(line.texts.empty, "No jobs yet");
+});
 
-  watch.receive({ type: "job.leased" });
-  watch.receive({ job_id: "another", seq: 9, type: "job.progress", data: {} });
-  assert.deepEqual([watch.state, watch.hasGap], [state, false]);
-  assert.equal((await watch.refresh(), watch.state.isLoading), false);
-  watch.receive({ job_id: "j1", seq: 2, type: "job.log", data: {} });
-  assert.deepEqual(watch.state.jobs, [{ ...row, last_seq: 2, progress: undefined }]);
+test("a list says that it is loading or empty, and shows nothing to who may not see it", () => {
+  const { show } = showing({ "workspace-id": "acme" });
+  assert.equal(show({ isLoading: true }).note.textContent, "Loading");
+  const { note, freshness } = show({});
+  assert.deepEqual([note.textContent, freshness.textContent], ["No jobs yet", "Live"]);
 
-  const problem = new Error("away");
-  read = () => Promise.reject(problem);
+  const jobs = [job("a")];
+  const failing = show({ jobs, problem: { status: 500, message: "away" } });
+  assert.deepEqual([failing.ids, failing.note.textContent], [["a"], "away"]);
+  const forbidden = show({ jobs, problem: { status: 403 } });
+  assert.deepEqual([forbidden.ids, forbidden.note.textContent], [[], "You may not see this."]);
+});
+
+test("a list is drawn when what it follows changes", async (t) => {
+  t.mock.timers.enable({ apis: ["setTimeout"] });
+  const { element } = showing({ "workspace-id": "acme" });
+  let draws = 0;
+  element.draw = () => (draws += 1);
+  const rpc = () => ({ abortSignal: async () => ({ data: { jobs: [job("a")] } }) });
+  const realtime = { setAuth: () => new Promise(() => {}) };
+  const watch = element.follow({ schema: () => ({ rpc }), realtime });
   await watch.refresh();
-  assert.equal(watch.state.problem, problem);
+  t.mock.timers.tick(300);
+  watch.close();
+
+  assert.equal(draws, 1);
 });
 
-test("a change is read until a read that began after it, and what no message said is not heard", async () => {
-  const world = new World();
-  world.commit("job.leased", { status: "processing", progress: { percentage: 1 } });
-  const row = async () => [{ finished_at: null, ...(await world.reads.job()) }];
-  let read = row;
-  const watch = new JobsWatch(world.topics, "job:j1", () => read(), {});
-  const hear = (seq, type, data = {}) => watch.receive({ job_id: "j1", seq, type, data });
-  assert.equal(await watch.catchUp(), true);
-  assert.deepEqual([await watch.catchUp(), watch.heardAll, watch.isLive], [false, true, true]);
+test("a list follows what its attributes choose of a workspace", async () => {
+  assert.equal(showing({ tag: "a" }).element.subject, null);
+  const filters = { tag: "a", type: "mail", limit: "5" };
+  for (const [more, filter, limit] of [
+    [{}, {}, 20],
+    [filters, { tag: "a", job_type: "mail" }, 5],
+  ]) {
+    const { element } = showing({ "workspace-id": "acme", ...more });
+    const asked = [];
+    const answer = { abortSignal: async () => ({ data: { jobs: [] } }) };
+    const rpc = (name, values) => (asked.push([name, values]), answer);
+    const realtime = { setAuth: () => new Promise(() => {}) };
+    element.follow({ schema: () => ({ rpc }), realtime }, "work").close();
 
-  world.commit("job.progress", { progress: { percentage: 9 } });
-  await watch.catchUp();
-  hear(2, "job.progress", { progress: { percentage: 1 } });
-  assert.equal(watch.state.jobs[0].progress.percentage, 9, "the later of both");
-  hear(3, "job.log");
-  assert.equal(watch.hasGap, false);
-  hear(4, "job.retried");
-  hear(5, "job.progress", { progress: { percentage: 2 } });
-  assert.equal(watch.hasGap, true);
-  world.job = { ...world.job, last_seq: 5, status: "pending" };
-  read = async () => (hear(6, "job.leased"), row());
-  await watch.catchUp();
-  assert.deepEqual([watch.hasGap, watch.heardAll], [true, true]);
-
-  read = row;
-  for (const told of [() => hear(8, "job.completed"), () => watch.onSynced()]) {
-    world.job = { ...world.job, status: `${world.job.status}!`, finished_at: "2026-11-20" };
-    assert.equal(await watch.catchUp(), true);
-    assert.deepEqual([watch.hasGap, watch.heardAll, watch.isLive], [false, false, false]);
-    told();
-    assert.equal(watch.heardAll, true);
-    await watch.catchUp();
+    const values = { p_filter: { ...filter, workspace_id: "acme" }, p_limit: limit };
+    assert.deepEqual(asked, [["list_jobs", values]]);
   }
 });

@@ -67,6 +67,9 @@ test("elements have one look, which no policy has to allow, and what they are ma
     ...["url", "key", "schema", "label", "compact"],
     ...Object.keys(TEXTS).map((name) => `text-${name}`),
   ]);
+  const states = ["queued", "scheduled", "retrying", "running", "suspended", "completed", "failed"];
+  for (const name of [...states, "cancelled", "live", "catching-up", "polling", "offline"])
+    assert.equal(TEXTS[name].toLowerCase(), name.replace("-", " "));
   const state = { jobs: [], isLoading: true, freshness: null, problem: null };
   assert.deepEqual([one.state, one.schema], [state, undefined]);
 });

@@ -169,6 +169,12 @@ test("a workspace's list reads again what was not answered", async (t) => {
   while (list.state.rows.length === 0 && performance.now() < patience)
     await new Promise(setImmediate);
   assert.deepEqual([list.state.rows.length, list.state.error], [100, null]);
+  jobs = jobs.slice(0, 50);
+  await list.load();
+  assert.equal(list.state.isAll, true);
+  jobs = newestFirst(150);
+  await list.load();
+  assert.deepEqual([list.state.rows.length, list.state.isAll], [100, false]);
   list.close();
 });
 
@@ -323,12 +329,25 @@ test("the list of all workspaces says whether the server is away or refuses, and
   status = 200;
   await list.load();
   assert.equal(list.state.error, null);
+  status = 503;
+  await list.more();
+  assert.equal(list.state.error.status, 503);
+  status = 200;
+  jobs = newestFirst(150);
+  await list.load();
+  assert.deepEqual([list.state.rows.length, list.state.rows[0].id], [100, "job-0150"]);
   reads = 0;
   await Promise.all([list.refresh(), list.refresh(), list.more()]);
   assert.equal(reads, 1);
   jobs = [];
   await list.refresh();
   assert.deepEqual([list.state.rows, list.state.isAll], [[], true]);
+  jobs = newestFirst(150);
+  await list.refresh();
+  await list.more();
+  assert.deepEqual([list.state.rows.length, list.state.isAll], [150, true]);
+  await list.load();
+  assert.equal(list.state.isAll, false);
   list.close();
 });
 

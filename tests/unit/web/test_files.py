@@ -15,6 +15,8 @@ from minutehand.web.files import file_answer, zip_answer
     [
         ("text/html", "inline"),
         ("image/png", "inline"),
+        ("audio/mpeg", "inline"),
+        ("video/mp4", "inline"),
         ("application/json", "inline"),
         ("application/zip", "attachment"),
         ("application/x-sh", "attachment"),
@@ -38,6 +40,7 @@ def test_the_same_files_give_the_same_zip() -> None:
     one, other = zip_answer("z.zip", files), zip_answer("z.zip", dict(sorted(files.items())))
 
     assert one.body == other.body
+    assert one.headers["content-type"] == "application/zip"
     assert one.headers["content-disposition"].startswith("attachment")
     with zipfile.ZipFile(io.BytesIO(bytes(one.body))) as archive:
         assert {name: archive.read(name) for name in archive.namelist()} == files

@@ -69,7 +69,17 @@ async def test_a_page_carries_the_policy_and_its_parts_come_in_brotli(
     own, url = "https://project.example.test", "project.example.test"
     assert f"connect-src 'self' {own} wss://{url} http://s3.test;" in policy
     assert "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:" in policy
-    assert page.headers["x-frame-options"] == "DENY"
+    for bound in ("font-src", "media-src", "manifest-src", "frame-src"):
+        assert f"{bound} 'self'" in policy
+    for closed in ("base-uri", "form-action", "frame-ancestors"):
+        assert f"{closed} 'none'" in policy
+    assert {name: page.headers[name] for name in headers if "Policy" not in name} == {
+        "X-Content-Type-Options": "nosniff", "X-Frame-Options": "DENY", "Cache-Control": "no-cache",
+    }  # fmt: skip
+    assert page.headers["referrer-policy"] == "no-referrer"
+    assert page.headers["cross-origin-opener-policy"] == "same-origin"
+    local = security_headers(settings.model_copy(update={"supabase_url": "http://a.test"}), {})
+    assert " ws://a.test;" in local["Content-Security-Policy"]
     assert (page.text, part.text, plain.text) == ("the console", script, script)
     assert (part.headers["content-encoding"], part.headers["vary"]) == ("br", "Accept-Encoding")
     assert (part.headers["etag"], part.headers["content-type"]) == (

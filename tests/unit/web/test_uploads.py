@@ -5,6 +5,7 @@ The whole of it on a stack is tests/integration/api/test_uploads.py.
 
 from __future__ import annotations
 
+import base64
 import hashlib
 from collections.abc import AsyncIterator, Callable
 from typing import Any
@@ -14,7 +15,7 @@ import httpx
 import pytest
 from fastapi import APIRouter
 
-from minutehand.aws.uploads import MIN_PART_BYTES, UploadIncomplete, Uploads
+from minutehand.aws.uploads import MIN_PART_BYTES, URL_LIFETIME, UploadIncomplete, Uploads
 from minutehand.config import Settings
 from minutehand.queue.client import QueueClient
 from minutehand.queue.data_api import DataApi
@@ -39,7 +40,7 @@ class Bucket:
         self.matches = True
 
     async def create(self, key: str, *, content_type: str) -> str:
-        self.asked.append(("create", content_type))
+        self.asked.append(("create", content_type, key.split("/")[1:3], key.split("/")[4]))
         return "s3-id"
 
     async def sign(self, key: str, upload_id: str, cut: Any, sums: dict[int, str]) -> Any:
@@ -67,12 +68,12 @@ class Videos(UploadRoutes):
     most_bytes = MOST
 
     def __init__(self) -> None:
-        self.completed: list[tuple[str, str]] = []
+        self.completed: list[tuple[str, str, UUID, UUID | None]] = []
 
     async def on_complete(
         self, place: Place, checksum: str, caller: Caller, services: Services
     ) -> dict[str, Any]:
-        self.completed.append((place.title, checksum))
+        self.completed.append((place.title, checksum, place.workspace_id, place.wanted_id))
         return {}
 
 
@@ -108,11 +109,16 @@ async def ada(world: World, secret_token: Callable[..., str]) -> AsyncIterator[h
 
 
 def id_of(
-    *, owner: object = ADA, size: int = MIN_PART_BYTES + 1, s3_id: str = "s3-id", title: str = "T"
+    *,
+    owner: object = ADA,
+    size: int = MIN_PART_BYTES + 1,
+    s3_id: str = "s3-id",
+    title: str = "T",
+    wanted: str = "",
 ) -> str:
     """What an upload's id is, or what someone made of it."""
     key = f"workspaces/{WORKSPACE}/{owner}/{UUID(int=9)}/a.mp4"
-    return paging.encode(key, s3_id, size, title, "")
+    return paging.encode(key, s3_id, size, title, wanted)
 
 
 def new(**changes: Any) -> dict[str, Any]:
@@ -137,9 +143,30 @@ async def test_a_file_is_refused_before_it_is_sent(
 
     body = answer.json()
     assert (answer.status_code, body.get("code")) == (status, code)
-    assert len(world.bucket.asked) == (1 if status == 201 else 0)
+    where = [str(WORKSPACE), ADA]
+    assert world.bucket.asked == (
+        [("create", "video/mp4", where, "my-clip.mp4")] if status == 201 else []
+    )
     if status == 201:
         assert (body["title"], body["part_count"], body["missing"]) == ("My clip", 2, [1, 2])
+
+
+@pytest.mark.parametrize(
+    ("filename", "title", "name"),
+    [
+        ("a b/ç.mp4", "Ç", "a-b-c.mp4"),
+        ("映画", "映画", "file"),
+        ("..", "..", "file"),
+        ("--.mp4", "File", "mp4"),
+    ],
+)
+async def test_a_file_keeps_its_name_for_people_and_gets_a_plain_one_for_storage(
+    world: World, ada: httpx.AsyncClient, filename: str, title: str, name: str
+) -> None:
+    answer = await ada.post("/uploads", json=new(filename=filename))
+
+    [(*_, key)] = world.bucket.asked
+    assert (answer.json()["title"], key) == (title, name)
 
 
 @pytest.mark.parametrize(
@@ -192,6 +219,9 @@ async def test_parts_are_signed_within_the_file_and_its_limit(
 
     assert (answer.status_code, answer.json().get("code")) == (status, code)
     if status == 200:
+        assert answer.json()["expires_in_seconds"] == URL_LIFETIME.total_seconds()
+        many = {"parts": asked["parts"] * 101}
+        assert (await ada.post(f"/uploads/{id_of()}/parts", json=many)).status_code == 422
         [part] = answer.json()["parts"]
         assert (part["url"], part["size_bytes"]) == ("https://s3.test/2", MIN_PART_BYTES)
         assert list(part["headers"]) == ["x-amz-checksum-sha256"]
@@ -201,7 +231,7 @@ async def test_a_complete_file_becomes_something_when_it_is_the_one_that_was_sen
     world: World, ada: httpx.AsyncClient
 ) -> None:
     """One that is another is removed, and one that has not arrived says what is missing."""
-    address = f"/uploads/{id_of()}/complete"
+    address = f"/uploads/{id_of(wanted=str(UUID(int=5)))}/complete"
     world.bucket.arrived = False
     early = await ada.post(address, json={"checksum": SUM})
     world.bucket.arrived, world.bucket.matches = True, False
@@ -209,11 +239,15 @@ async def test_a_complete_file_becomes_something_when_it_is_the_one_that_was_sen
     assert world.bucket.asked == [("check", SUM), "remove"]
     world.bucket.matches = True
     done = await ada.post(address, json={"checksum": SUM.upper()})
+    of_parts = base64.b64encode(bytes.fromhex(SUM)).decode() + "-2"
+    await ada.post(address, json={"checksum": of_parts})
 
     assert (early.status_code, early.json()["detail"]) == (409, {"missing": [2]})
     assert (other.status_code, other.json()["code"]) == (422, "checksum_mismatch")
     assert (done.status_code, done.json()["complete"]) == (200, True)
-    assert world.videos.completed == [("T", SUM)]
+    assert world.videos.completed == [
+        ("T", each, WORKSPACE, UUID(int=5)) for each in (SUM, f"{SUM}-2")
+    ]
 
 
 @pytest.mark.parametrize(("bytes_", "checks"), [(MIN_PART_BYTES + 1, 1), (MIN_PART_BYTES, 0)])
