@@ -7,6 +7,7 @@ import contextlib
 import re
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Self
 
 import httpx
@@ -112,9 +113,10 @@ async def test_a_refusal_is_not_repeated() -> None:
 
 
 async def test_a_body_cut_short_counts_as_no_answer() -> None:
-    network = Network(httpx.Response(200, content=b'{"leases": [{'))
+    """Unlike one that is empty."""
+    network = Network(httpx.Response(200, content=b'{"leases": [{'), httpx.Response(204))
 
-    assert await api(network).rpc("lease_jobs", {}, headers={}, repeatable=True) == {}
+    assert await api(network).rpc("lease_jobs", {}, headers={}, repeatable=True) is None
     assert len(network.requests) == 2
 
 
@@ -271,21 +273,48 @@ async def test_a_request_whose_caller_left_while_it_waited_is_never_sent() -> No
     assert server.requests == 3
 
 
-async def test_a_call_that_finds_every_connection_busy_gives_up_unsent() -> None:
+@pytest.mark.parametrize(("usual", "its"), [(60.0, 0.05), (0.05, None)])
+async def test_a_call_that_finds_every_connection_busy_gives_up_unsent(
+    usual: float, its: float | None
+) -> None:
     """So that it may be repeated whatever it does, and nobody waits without an end."""
     async with SlowServer().serving() as server:
-        data_api = DataApi(server.url, connections=1, attempts=1, read_seconds=60.0)
-        first = asyncio.create_task(data_api.rpc("x", {}, headers={}, repeatable=False))
+        data_api = DataApi(server.url, connections=1, attempts=1, read_seconds=usual)
+        ask = partial(data_api.rpc, "x", {}, headers={}, repeatable=False)
+        first = asyncio.create_task(ask(read_seconds=60.0))
         await server.arrived.acquire()
 
         with pytest.raises(QueueUnavailable, match="busy") as refused:
-            await data_api.rpc("x", {}, headers={}, repeatable=False, read_seconds=0.05)
+            await ask(read_seconds=its)
         server.answering.set()
 
         assert await first == {}
         await data_api.aclose()
     assert refused.value.unsent
     assert server.requests == 1
+
+
+async def test_what_callers_have_left_ends_when_it_is_closed() -> None:
+    begun, ended = asyncio.Event(), asyncio.Event()
+
+    async def hang(request: httpx.Request) -> httpx.Response:
+        begun.set()
+        try:
+            await asyncio.sleep(600)
+        finally:
+            ended.set()
+        raise AssertionError
+
+    data_api = DataApi("http://127.0.0.1:1", transport=httpx.MockTransport(hang))
+    call = asyncio.create_task(data_api.rpc("x", {}, headers={}, repeatable=True))
+    await asyncio.wait_for(begun.wait(), 60)
+    call.cancel()
+    await asyncio.wait({call})
+    assert not ended.is_set()
+
+    await data_api.aclose()
+
+    assert ended.is_set()
 
 
 async def test_a_pool_that_gives_no_connection_is_replaced() -> None:

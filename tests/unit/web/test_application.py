@@ -8,6 +8,7 @@ import math
 from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
@@ -51,6 +52,7 @@ from minutehand.web.errors import (
     unauthorized,
     unavailable,
 )
+from minutehand.web.handlers import respond
 from minutehand.web.services import Services
 from minutehand.web.wording import problem_of
 from tests.unit.web.conftest import calling
@@ -389,6 +391,35 @@ def test_a_planned_refusal_says_what_its_receiver_can_act_on(
     assert (error.status_code, error.code, error.info) == (status, code, detail)
     assert error.headers == headers
     assert error.detail == error.error
+
+
+@pytest.mark.parametrize(
+    ("word", "details", "detail", "after"),
+    [
+        ("quota_exceeded", "max_events", b'{"limit":"max_events"}', "5"),
+        (
+            "rate_limited",
+            '{"limit": "enqueues", "retry_after_seconds": 7}',
+            b'{"limit":"enqueues","retry_after_seconds":7}',
+            "7",
+        ),
+        ("rate_limited", '{"retry_after_seconds": 0}', b'{"retry_after_seconds":0}', "1"),
+        ("rate_limited", "what is this", b'{"limit":"what is this"}', "5"),
+        ("rate_limited", "[7]", b'{"limit":"[7]"}', "5"),
+    ],
+)
+def test_a_refusal_of_the_queue_names_its_limit(
+    word: str, details: str, detail: bytes, after: str
+) -> None:
+    """And says when to come back."""
+    error = QueueError("too many", status=429, code="PT429", details=details, hint=word)
+
+    response = respond(error)
+
+    assert response is not None
+    assert response.status_code == 429
+    assert detail in bytes(response.body)
+    assert response.headers["retry-after"] == after
 
 
 @pytest.mark.parametrize(
@@ -783,21 +814,28 @@ async def test_no_bytes_make_a_500(app: FastAPI, content: bytes) -> None:
     body_of(response)
 
 
-async def test_what_services_hold_is_made_once_and_closed_with_the_app(settings: Settings) -> None:
+async def test_what_services_hold_is_made_once_and_closed_with_the_app(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A rotation of secrets makes them again; what it left open would add up."""
-    services, closed = Services(settings), []
+    services = Services(settings)
+    closed: list[object] = []
+
+    async def close(each: object) -> None:
+        closed.append(each)
 
     class Held:
-        async def aclose(self) -> None:
-            closed.append(self)
+        aclose = close
 
     held = services.provide(Held, Held)
+    for each in (services.hub, services.queue, services._streams):
+        monkeypatch.setattr(each, "aclose", partial(close, each))
     app = create_app(services, [])
     async with app.router.lifespan_context(app):
         assert services.provide(Held, Held) is held
         assert closed == []
 
-    assert closed == [held]
+    assert closed == [services.hub, held, services._streams, services.queue]
 
 
 def test_a_deployment_without_a_key_for_the_queues_health_says_so(settings: Settings) -> None:

@@ -10,10 +10,8 @@ import pytest
 from minutehand.clock import FrozenClock
 from minutehand.config import Settings
 from minutehand.functions.status import artefacts
-from minutehand.queue.errors import QueueError
 from minutehand.web.application import create_app
 from minutehand.web.errors import ApiError
-from minutehand.web.handlers import respond
 from minutehand.web.limits import MOST_CALLERS, CallerLimits
 from minutehand.web.services import Services
 from tests.unit.web.conftest import calling
@@ -135,32 +133,3 @@ def test_what_is_known_of_callers_is_bounded(clock: FrozenClock) -> None:
     for known in ("eve", str(MOST_CALLERS)):
         with pytest.raises(ApiError):
             limit.count_request(known)
-
-
-@pytest.mark.parametrize(
-    ("word", "details", "detail", "after"),
-    [
-        ("quota_exceeded", "max_events", b'{"limit":"max_events"}', "5"),
-        (
-            "rate_limited",
-            '{"limit": "enqueues", "retry_after_seconds": 7}',
-            b'{"limit":"enqueues","retry_after_seconds":7}',
-            "7",
-        ),
-        ("rate_limited", '{"retry_after_seconds": 0}', b'{"retry_after_seconds":0}', "1"),
-        ("rate_limited", "what is this", b'{"limit":"what is this"}', "5"),
-        ("rate_limited", "[7]", b'{"limit":"[7]"}', "5"),
-    ],
-)
-def test_a_refusal_of_the_queue_names_its_limit(
-    word: str, details: str, detail: bytes, after: str
-) -> None:
-    """And says when to come back."""
-    error = QueueError("too many", status=429, code="PT429", details=details, hint=word)
-
-    response = respond(error)
-
-    assert response is not None
-    assert response.status_code == 429
-    assert detail in bytes(response.body)
-    assert response.headers["retry-after"] == after

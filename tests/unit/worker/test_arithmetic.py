@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from minutehand.queue.errors import QueueUnavailable
 from minutehand.worker import FanOut, TickSummary
-from minutehand.worker.deadlines import Deadlines, in_time
+from minutehand.worker.deadlines import Deadlines, TickOptions, in_time
 from minutehand.worker.extra_workers import SIDE_CALL_SECONDS, ExtraWorkers
 from minutehand.worker.metrics import database_line, tick_line
 from tests.support.virtual_time import LoopClock, leaping
@@ -32,12 +32,13 @@ def test_the_deadlines_of_a_tick_come_in_order_and_leave_time_to_settle(
 
 def test_half_of_a_whole_tick_is_a_fair_time() -> None:
     """What begins later and is cut off costs no attempt; nor in a tick shorter than usual."""
-    deadlines = Deadlines.until(0, 100)
-    half = deadlines.stop_working / 2
+    start = 1000.0
+    deadlines = Deadlines.until(start, 100)
+    half = (deadlines.stop_working - start) / 2
 
-    assert deadlines.had_fair_time(half - 1)
-    assert not deadlines.had_fair_time(half + 1)
-    assert not deadlines.had_fair_time(0, usual_seconds=300)
+    assert deadlines.had_fair_time(start + half)
+    assert not deadlines.had_fair_time(start + half + 1)
+    assert not deadlines.had_fair_time(start, usual_seconds=300)
 
 
 @pytest.mark.parametrize(
@@ -66,7 +67,16 @@ def test_a_tick_is_fresh_while_nine_tenths_of_a_usual_one_are_left(
     now: float, usual: float | None, is_fresh: bool
 ) -> None:
     """What takes longer than a whole run would otherwise never start."""
-    assert Deadlines.until(0, 100).is_fresh(now, usual) == is_fresh
+    assert Deadlines.until(1000, 100).is_fresh(1000 + now, usual) == is_fresh
+
+
+def test_a_tick_is_as_the_lambda_function_needs_it_unless_it_says_otherwise() -> None:
+    options = TickOptions()
+
+    assert (options.concurrency, options.poll_seconds, options.linger_seconds) == (5, 0.5, 55)
+    assert (options.grace_seconds, options.renew_outside_seconds) == (5, 10)
+    assert (options.report_seconds, options.usd_per_second, options.quiet) == (0.25, 0, False)
+    assert (options.lease_seconds, options.usual_seconds, options.origin) == (None, None, None)
 
 
 @pytest.mark.parametrize(

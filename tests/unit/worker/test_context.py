@@ -32,6 +32,7 @@ from minutehand.worker.graph import Stage
 from minutehand.worker.remote import RemoteFailed, RemoteTask
 from minutehand.worker.summary import TickSummary
 from minutehand.worker.testing import ProcessorTest, _Stage, drain
+from minutehand.worker.threads import ThreadStopped
 from tests.support.virtual_time import leaping
 
 
@@ -332,6 +333,20 @@ async def test_a_plain_processor_runs_in_a_thread() -> None:
 
     assert (await checked(order).run()).result == {"sum": 2}
     assert (await checked(order, cancelled=True).run()).outcome == "failed"
+
+
+async def test_a_plain_processor_that_is_stopped_while_it_waits_gets_no_result() -> None:
+    """It would continue with None for what it waited for."""
+
+    def order(job: Job[Order], ctx: JobContext) -> str:
+        async def stopped() -> None:
+            raise asyncio.CancelledError
+
+        with pytest.raises(ThreadStopped):
+            ctx.wait(stopped())
+        return "stopped"
+
+    assert (await checked(order).run()).result == "stopped"
 
 
 async def test_an_async_processor_awaits() -> None:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 from contextvars import ContextVar
 from http.server import BaseHTTPRequestHandler, HTTPServer
-from threading import Thread
+from threading import Thread, current_thread, main_thread
 from typing import Any
 
 import pytest
@@ -20,6 +20,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from minutehand.worker import Call, Fail, Job, JobContext, Snooze, trace_headers
+from minutehand.worker.middleware import is_async
 from minutehand.worker.otel import metrics, spans
 from minutehand.worker.sentry import report_errors
 from minutehand.worker.testing import ProcessorTest
@@ -35,21 +36,35 @@ def checked(run: Any, *around: Any, **fields: Any) -> ProcessorTest[Nothing]:
     return ProcessorTest(run, Nothing(), around=around, **fields)
 
 
-@pytest.mark.parametrize("plain", [False, True])
-async def test_a_processor_sees_what_was_set_around_it(plain: bool) -> None:
-    """Also in a thread of its own: a tenant, a database's session, a trace."""
+@pytest.mark.parametrize(
+    ("kind", "in_thread"),
+    [("async", False), ("object", False), ("plain", True), ("plain for async", False)],
+)
+async def test_a_processor_sees_what_was_set_around_it(kind: str, in_thread: bool) -> None:
+    """A tenant, a database's session, a trace; a plain one also in a thread of its own."""
 
     async def around(job: Job[Any], ctx: JobContext, call: Call) -> Any:
         TENANT.set("acme")
         return await call()
 
-    def run(job: Job[Nothing], ctx: JobContext) -> str:
-        return TENANT.get()
+    def run(job: Job[Nothing], ctx: JobContext) -> list[Any]:
+        return [TENANT.get(), current_thread() is not main_thread()]
 
-    async def run_async(job: Job[Nothing], ctx: JobContext) -> str:
+    async def run_async(job: Job[Nothing], ctx: JobContext) -> list[Any]:
         return run(job, ctx)
 
-    assert (await checked(run if plain else run_async, around).run()).result == "acme"
+    class Processor:
+        async def __call__(self, job: Job[Nothing], ctx: JobContext) -> list[Any]:
+            return run(job, ctx)
+
+    runs = {
+        "async": run_async,
+        "object": Processor(),
+        "plain": run,
+        "plain for async": lambda job, ctx: run_async(job, ctx),
+    }
+    assert (await checked(runs[kind], around).run()).result == ["acme", in_thread]
+    assert is_async(runs[kind]) == (kind in {"async", "object"})
 
 
 @pytest.mark.parametrize("plain", [False, True])

@@ -554,7 +554,7 @@ async def test_an_answer_renews_the_lease_or_stops_the_processor(
 
 async def test_a_step_is_on_its_way_while_its_report_is() -> None:
     """Its waiters continue with the answer, and not before."""
-    seen = []
+    seen: list[tuple[bool, ...]] = []
 
     class Looking(Answering):
         async def report(self, *args: Any, **kwargs: Any) -> list[ReportResult]:
