@@ -68,6 +68,8 @@ test("an answer is sent once, to the question that is shown, and read; a refusal
   assert.equal(element.isRead, true);
   show({ state: "running" });
   assert.equal(parts.question.hidden, true);
+  show({ state: "suspended", waiting_for: { kind: "event", name: "paid", question: "?" } });
+  assert.equal(parts.question.hidden, true, "an event is no question");
 });
 
 test("a question without options takes a text, and none that is empty", () => {
@@ -323,7 +325,7 @@ test("without a client nothing can be answered", async () => {
   const element = new JobElement();
   await element.answer("red");
 
-  assert.equal(namedIn(element).refused.hidden, false, "nothing was said either");
+  assert.equal(textOf(namedIn(element).refused), "", "nothing was said either");
 });
 
 test("a line of a log has its time and its level", async () => {

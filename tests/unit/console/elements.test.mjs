@@ -106,9 +106,10 @@ test("a list follows what its attributes choose of a workspace", async () => {
     const answer = { abortSignal: async () => ({ data: { jobs: [] } }) };
     const rpc = (name, values) => (asked.push([name, values]), answer);
     const realtime = { setAuth: () => new Promise(() => {}) };
-    element.follow({ schema: () => ({ rpc }), realtime }, "work").close();
+    const schema = (name) => (asked.push(name), { rpc });
+    element.follow({ schema, realtime }, "work").close();
 
     const values = { p_filter: { ...filter, workspace_id: "acme" }, p_limit: limit };
-    assert.deepEqual(asked, [["list_jobs", values]]);
+    assert.deepEqual(asked, ["work", ["list_jobs", values]]);
   }
 });

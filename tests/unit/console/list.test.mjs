@@ -342,10 +342,10 @@ test("the list of all workspaces says whether the server is away or refuses, and
   jobs = [];
   await list.refresh();
   assert.deepEqual([list.state.rows, list.state.isAll], [[], true]);
-  jobs = newestFirst(150);
+  jobs = newestFirst(160);
   await list.refresh();
   await list.more();
-  assert.deepEqual([list.state.rows.length, list.state.isAll], [150, true]);
+  assert.deepEqual([list.state.rows.length, list.state.isAll], [160, true]);
   await list.load();
   assert.equal(list.state.isAll, false);
   list.close();
@@ -386,7 +386,7 @@ async function started(t, filter = {}) {
     const name = url.pathname.split("/").at(-1);
     feed.calls.push([name, Object.fromEntries(url.searchParams)]);
     if (name === "event_feed" && feed.isSilent) return new Promise(() => {});
-    if (feed.refusal) return Response.json({ error: "no" }, { status: feed.refusal });
+    if (feed.refusal && url.pathname.endsWith(feed.refused ?? "")) return Response.json({ error: "no" }, { status: feed.refusal });
     return answerAtOnce(given, options);
   });
   client.realtime.setAuth = async () => {};
@@ -429,7 +429,7 @@ test("a list is read once its feed has begun, or after a while without it, and o
 });
 
 test("what happens to a row on screen is shown at once and read soon, off screen it is only shown", async (t) => {
-  const { list, pass, reads, happens } = await shown(t);
+  const { list, feed, pass, reads, happens } = await shown(t);
   const [{ id }, other] = list.state.rows;
   list.watchVisible(() => [id]);
   jobs[0] = job(250, { status: "processing", last_seq: 9, glimpse: "whole" });
@@ -453,8 +453,11 @@ test("what happens to a row on screen is shown at once and read soon, off screen
   await pass(900);
   assert.equal(reads().length, 1, "no one sees it");
   document.visibilityState = "visible";
+  Object.assign(feed, { refusal: 403, refused: "/rest/v1/jobs" });
   await pass(1000);
   assert.equal(reads().length, 2);
+  await turnsUntil(() => list.state.error);
+  assert.equal(list.state.error.status, 403);
   list.close();
 });
 

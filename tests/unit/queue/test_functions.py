@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from minutehand.clock import FrozenClock
-from minutehand.config import Settings
+from minutehand.config import ConfigurationError, Settings
 from minutehand.queue.data_api import DataApi
 from minutehand.queue.errors import QueueError, QueueUnavailable, StepsTooLong, TokenRefused
 from minutehand.queue.functions import CallerFunctions, FunctionStore, WorkerFunctions
@@ -44,6 +44,36 @@ async def test_a_function_missing_for_a_moment_is_an_outage() -> None:
 
     await worker.aclose()
     assert (raised.value.code, raised.value.status) == ("PGRST202", 404)
+
+
+@pytest.mark.parametrize(("schema", "named"), [(None, "public"), ("work", "work")])
+async def test_functions_are_where_clients_see_jobs_or_in_a_schema_of_their_own(
+    schema: str | None, named: str
+) -> None:
+    worker = WorkerFunctions(SETTINGS, schema=schema)
+
+    headers = worker._api._http.headers
+    assert (headers["accept-profile"], headers["content-profile"]) == (named, named)
+    await worker.aclose()
+    assert worker._api._http.is_closed
+    store = FunctionStore(SETTINGS)
+    await store.aclose()
+    assert store._functions._api._http.is_closed
+
+
+async def test_a_table_is_not_reached_with_a_key_that_no_policy_binds() -> None:
+    """Its rows would be of any tenant."""
+    project = Project([])
+    settings = SETTINGS.model_copy(
+        update={"supabase_jwt_secret": None, "supabase_secret_key": "sb_secret_x"}
+    )
+    worker = WorkerFunctions(settings, api=project.api)
+
+    with pytest.raises(ConfigurationError):
+        await worker.rows("GET", "/orders", {}, None, headers={}, repeatable=True)
+
+    await worker.aclose()
+    assert project.requests == []
 
 
 async def test_another_refusal_is_none() -> None:
