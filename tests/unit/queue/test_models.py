@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import contextlib
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from minutehand.queue import Cursor, EnqueueOptions, JobId, NewJob
-from minutehand.queue.models import LeaseResponse, ReportItem, SettleItem
+from minutehand.queue.models import Job, LeaseResponse, ReportItem, SettleItem, Status
 
 
 @given(st.datetimes(timezones=st.just(UTC)), st.uuids())
@@ -28,6 +28,16 @@ def test_a_foreign_cursor_is_refused(text: str) -> None:
     """It becomes part of a filter, so nothing but an instant and an id may be in it."""
     with pytest.raises(ValueError, match="unknown cursor"):
         Cursor.decode(text)
+
+
+@pytest.mark.parametrize("status", get_args(Status))
+def test_a_job_has_ended_that_runs_no_more_by_itself(status: Status) -> None:
+    job = Job.model_validate(
+        {"id": "j", "workspace_id": "w", "job_type": "t", "status": status,
+         "created_at": "2026-01-01T00:00:00Z"}
+    )  # fmt: skip
+
+    assert job.ended == (status in {"completed", "failed", "cancelled"})
 
 
 @given(st.text(max_size=60))

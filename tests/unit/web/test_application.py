@@ -31,7 +31,7 @@ from pydantic import (
 )
 from starlette.exceptions import HTTPException
 
-from minutehand.config import Settings
+from minutehand.config import ConfigurationError, Settings
 from minutehand.queue.errors import (
     DatabaseReadOnly,
     DuplicateJob,
@@ -52,6 +52,7 @@ from minutehand.web.errors import (
     unauthorized,
     unavailable,
 )
+from minutehand.web.foreign import standing_on
 from minutehand.web.handlers import respond
 from minutehand.web.services import Services
 from minutehand.web.wording import problem_of
@@ -812,6 +813,30 @@ async def test_no_bytes_make_a_500(app: FastAPI, content: bytes) -> None:
 
     assert response.status_code in {400, 415, 422}
     body_of(response)
+
+
+class AwsError(Exception):
+    """As botocore raises them."""
+
+    __module__ = "botocore.exceptions"
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (ConfigurationError("KEY", "must be set", "x"), "not_configured"),
+        (AwsError("timed out"), "unavailable"),
+    ],
+)
+def test_what_a_route_stands_on_and_is_not_there_is_a_503(error: Exception, code: str) -> None:
+    """Its own errors stay what they are."""
+    with pytest.raises(ApiError) as refused, standing_on("the key service"):
+        raise error
+    with pytest.raises(ValueError, match="its own"), standing_on("the key service"):
+        raise ValueError("its own")
+
+    assert (refused.value.status_code, refused.value.code) == (503, code)
+    assert "the key service" in refused.value.error.lower()
 
 
 async def test_what_services_hold_is_made_once_and_closed_with_the_app(

@@ -16,6 +16,7 @@ from minutehand.config import Settings
 from minutehand.functions.worker.child import CHANNEL
 from minutehand.functions.worker.routes import Reply, Request
 from minutehand.functions.worker.supervisor import (
+    CHECK_SECONDS,
     MARGIN_SECONDS,
     SILENT_SECONDS,
     Began,
@@ -211,6 +212,28 @@ def test_a_worker_that_does_not_start_is_started_ever_less_often(
 
     assert starts == started_at
     assert not any(path.exists() for path in stacks)
+
+
+@pytest.mark.parametrize(("hangs", "ended_at"), [(True, CHECK_SECONDS), (False, 100)])
+def test_a_worker_is_watched_to_its_end_which_comes_at_once_where_it_hangs(
+    hangs: bool, ended_at: float
+) -> None:
+    class Watching(Noting):
+        def _hangs(self, child: Any) -> bool:
+            return hangs
+
+        async def _kill(self, child: Any) -> None:
+            child.ended.set()
+
+    async def story() -> tuple[bool, float]:
+        loop, ended = asyncio.get_running_loop(), asyncio.Event()
+        loop.call_later(100, ended.set)
+        child = child_of(process=SimpleNamespace(wait=ended.wait))
+        child.ended = ended
+        return await Watching()._hung(child), loop.time()
+
+    killed, at = leaping(story())
+    assert (killed, at) == (hangs, ended_at)
 
 
 async def test_a_worker_that_hangs_is_killed_for_the_job_that_blocks_it(
