@@ -407,6 +407,7 @@ def test_a_planned_refusal_says_what_its_receiver_can_act_on(
         ("rate_limited", '{"retry_after_seconds": 0}', b'{"retry_after_seconds":0}', "1"),
         ("rate_limited", "what is this", b'{"limit":"what is this"}', "5"),
         ("rate_limited", "[7]", b'{"limit":"[7]"}', "5"),
+        ("of_a_later_release", "what of it", b'"detail":"what of it"', "5"),
     ],
 )
 def test_a_refusal_of_the_queue_names_its_limit(

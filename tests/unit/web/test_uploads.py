@@ -15,7 +15,14 @@ import httpx
 import pytest
 from fastapi import APIRouter
 
-from minutehand.aws.uploads import MIN_PART_BYTES, URL_LIFETIME, UploadIncomplete, Uploads
+from minutehand.aws.uploads import (
+    MIN_PART_BYTES,
+    URL_LIFETIME,
+    Part,
+    UploadIncomplete,
+    UploadNotFound,
+    Uploads,
+)
 from minutehand.config import Settings
 from minutehand.queue.client import QueueClient
 from minutehand.queue.data_api import DataApi
@@ -37,6 +44,8 @@ class Bucket:
     def __init__(self) -> None:
         self.asked: list[Any] = []
         self.arrived = True
+        #: Of the complete file; None while parts are to come.
+        self.size: int | None = None
         self.matches = True
 
     async def create(self, key: str, *, content_type: str) -> str:
@@ -53,6 +62,14 @@ class Bucket:
     async def check(self, key: str, cut: Any, checksum: str) -> bool:
         self.asked.append(("check", checksum))
         return self.matches
+
+    async def parts(self, key: str, upload_id: str) -> list[Part]:
+        if self.size is not None:
+            raise UploadNotFound(upload_id)
+        return [Part(1, MIN_PART_BYTES, ""), Part(2, 1, "")]
+
+    async def size_of(self, key: str) -> int | None:
+        return self.size
 
     async def remove(self, key: str) -> None:
         self.asked.append("remove")
@@ -245,9 +262,26 @@ async def test_a_complete_file_becomes_something_when_it_is_the_one_that_was_sen
     assert (early.status_code, early.json()["detail"]) == (409, {"missing": [2]})
     assert (other.status_code, other.json()["code"]) == (422, "checksum_mismatch")
     assert (done.status_code, done.json()["complete"]) == (200, True)
+    assert address == f"/uploads/{done.json()['id']}/complete"
     assert world.videos.completed == [
         ("T", each, WORKSPACE, UUID(int=5)) for each in (SUM, f"{SUM}-2")
     ]
+
+
+@pytest.mark.parametrize(
+    ("size", "status", "said"),
+    [(None, 200, (False, [2])), (MOST, 200, (True, [])), (MOST - 1, 404, (None, None))],
+)
+async def test_an_upload_says_what_is_missing_or_that_it_is_complete(
+    world: World, ada: httpx.AsyncClient, size: int | None, status: int, said: Any
+) -> None:
+    """One that S3 knows no more, and that left another file or none, is not found."""
+    world.bucket.size = size
+
+    answer = await ada.get(f"/uploads/{id_of(size=MOST)}")
+
+    body = answer.json()
+    assert (answer.status_code, (body.get("complete"), body.get("missing"))) == (status, said)
 
 
 @pytest.mark.parametrize(("bytes_", "checks"), [(MIN_PART_BYTES + 1, 1), (MIN_PART_BYTES, 0)])

@@ -257,6 +257,9 @@ def test_a_name_of_a_manager_s_is_nothing_to_slack_but_text() -> None:
     assert "<!channel> & co" in sentence["text"]["text"]
     assert facts["fields"][0]["text"] == "Alert: :boom: <x>"
     assert {(each["type"], each["emoji"]) for each in facts["fields"]} == {("plain_text", False)}
+    over = slack_body(ALERT.model_copy(update={"state": "resolved"}))["blocks"][0]
+    marks = [each["text"]["text"].split()[0] for each in (sentence, over)]
+    assert marks == [":red_circle:", ":large_green_circle:"]
 
 
 def test_the_environment_names_the_server() -> None:

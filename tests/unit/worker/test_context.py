@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any, cast
 
@@ -310,6 +310,26 @@ async def test_no_children_need_no_waiting_and_too_many_are_refused() -> None:
         "name": "gather",
         "job_ids": ["x"] * 10_000,
     }
+
+
+@pytest.mark.parametrize(
+    "wait",
+    [
+        lambda ctx: ctx.sleep(60, name="n"),
+        lambda ctx: ctx.ask("Which?", name="n"),
+        lambda ctx: ctx.wait_for_event("paid", name="n"),
+        lambda ctx: ctx.gather([JobId("x")], name="n"),
+    ],
+)
+async def test_a_wait_has_the_name_that_it_is_given(wait: Callable[[JobContext], Any]) -> None:
+    """A later release may word its question otherwise, and still find the answer."""
+
+    async def order(job: Job[Order], ctx: JobContext) -> None:
+        await wait(ctx)
+
+    waiting = (await checked(order).run()).wait
+    assert waiting is not None
+    assert waiting["name"] == "n"
 
 
 async def test_a_thousand_children_are_spawned_in_bounded_calls() -> None:

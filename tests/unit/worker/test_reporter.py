@@ -25,7 +25,7 @@ from minutehand.worker.attempt import Attempt, database_clock
 from minutehand.worker.isolation import Blocked, contained
 from minutehand.worker.registry import UnknownProcessor
 from minutehand.worker.reporter import Reporter
-from minutehand.worker.settlement import Raised, Returned
+from minutehand.worker.settlement import Abandoned, Raised, Returned
 
 CLOCK = SystemClock()
 SETTINGS = scratch_settings("http://127.0.0.1:9")
@@ -221,6 +221,36 @@ async def test_an_attempt_that_runs_out_of_time_is_charged_if_that_was_fair(
         assert item is not None
         assert (item.outcome, cleaned.is_set()) == (outcome, True)
         await asyncio.wait_for(left.wait(), 60)
+
+
+async def test_a_processor_that_does_not_stop_is_left_and_says_where_it_was() -> None:
+    """Its slot is free at once; what it still does is cancelled a second time."""
+    ended, waits, left = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def resist(job: Any, ctx: JobContext) -> None:
+        waits.set()
+        try:
+            await asyncio.sleep(600)
+        except asyncio.CancelledError:
+            try:
+                await asyncio.sleep(600)
+            finally:
+                left.set()
+
+    attempt = held_attempt(WorkerQueue(SETTINGS), on_end=lambda _: ended.set(), run=resist)
+    attempt.start()
+    await asyncio.wait_for(waits.wait(), 60)
+    attempt.stop("timeout", grace_seconds=0)
+    await asyncio.wait_for(ended.wait(), 60)
+    item = attempt.settlement()
+
+    assert isinstance(attempt.ending, Abandoned)
+    assert item is not None
+    assert (item.outcome, item.error and item.error.type) == ("retry", "AttemptTimeout")
+    assert item.error is not None
+    assert item.error.traceback is not None
+    assert item.error.traceback["frames"][0]["function"] == "resist"
+    await asyncio.wait_for(left.wait(), 60)
 
 
 async def test_a_plain_processor_that_waits_for_the_loop_is_stopped() -> None:
