@@ -642,7 +642,7 @@ async def test_reports_are_an_interval_apart_and_a_lease_is_renewed_at_its_third
     clock, queue = FrozenClock(), Answering(*["ok"] * 4)
     attempt = held_attempt(queue, clock)
     running = {attempt.key: attempt}
-    reporter = Reporter(queue, running, worker_id="w", tick_id="t", clock=clock, interval=10)
+    reporter = Reporter(queue, running, worker_id="w", tick_id="t", clock=clock, interval=4)
     reporting = asyncio.create_task(reporter.run())
 
     async def sent_after(seconds: float, news: str | None = None) -> int:
@@ -654,12 +654,12 @@ async def test_reports_are_an_interval_apart_and_a_lease_is_renewed_at_its_third
             await asyncio.sleep(0)
         return len(queue.jobs)
 
-    assert await sent_after(19.9) == 0
-    assert await sent_after(0.1) == 1
-    assert await sent_after(9.9, "soon") == 1
-    assert await sent_after(0.1) == 2
-    assert await sent_after(10) == 2
-    assert await sent_after(10) == 3
+    assert await sent_after(19.5) == 0
+    assert await sent_after(0.5) == 1
+    assert await sent_after(3.5, "soon") == 1
+    assert await sent_after(0.5) == 2
+    assert await sent_after(19.5) == 2
+    assert await sent_after(0.5) == 3
     reporting.cancel()
     await asyncio.gather(reporting, return_exceptions=True)
     await queue.aclose()
