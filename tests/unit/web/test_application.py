@@ -829,7 +829,7 @@ class AwsError(Exception):
         (AwsError("timed out"), "unavailable"),
     ],
 )
-def test_what_a_route_stands_on_is_said_to_be_away(error: Exception, code: str) -> None:
+def test_a_service_that_a_route_needs_is_said_to_be_away(error: Exception, code: str) -> None:
     """Its own errors stay what they are."""
     with pytest.raises(ApiError) as refused, standing_on("the key service"):
         raise error
