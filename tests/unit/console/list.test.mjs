@@ -386,7 +386,8 @@ async function started(t, filter = {}) {
     const name = url.pathname.split("/").at(-1);
     feed.calls.push([name, Object.fromEntries(url.searchParams)]);
     if (name === "event_feed" && feed.isSilent) return new Promise(() => {});
-    if (feed.refusal && url.pathname.endsWith(feed.refused ?? "")) return Response.json({ error: "no" }, { status: feed.refusal });
+    if (feed.refusal && url.pathname.endsWith(feed.refused ?? ""))
+      return Response.json({ error: "no" }, { status: feed.refusal });
     return answerAtOnce(given, options);
   });
   client.realtime.setAuth = async () => {};
