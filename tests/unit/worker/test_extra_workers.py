@@ -1,109 +1,18 @@
-"""Plain functions of the tick: its turning points, its extra workers, its metrics."""
+"""How many extra workers a tick starts, when, and what becomes of those that do not start."""
 
 from __future__ import annotations
 
 import asyncio
-import json
 import math
-from typing import Any
 
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from minutehand.queue.errors import QueueUnavailable
 from minutehand.worker import FanOut, TickSummary
-from minutehand.worker.deadlines import Deadlines, TickOptions, in_time
+from minutehand.worker.deadlines import Deadlines
 from minutehand.worker.extra_workers import SIDE_CALL_SECONDS, ExtraWorkers
-from minutehand.worker.metrics import database_line, tick_line
 from tests.support.virtual_time import LoopClock, leaping
-
-
-@given(st.floats(0, 1e6), st.floats(0.5, 900))
-def test_the_deadlines_of_a_tick_come_in_order_and_leave_time_to_settle(
-    start: float, budget: float
-) -> None:
-    """Leasing ends before working, working before settling, settling before the kill."""
-    deadlines = Deadlines.until(start, budget)
-
-    assert start < deadlines.stop_leasing < deadlines.stop_working < deadlines.end <= start + budget
-    assert deadlines.stop_leasing - start >= 0.49 * budget
-
-
-def test_half_of_a_whole_tick_is_a_fair_time() -> None:
-    """What begins later and is cut off costs no attempt; nor in a tick shorter than usual."""
-    start = 1000.0
-    deadlines = Deadlines.until(start, 100)
-    half = (deadlines.stop_working - start) / 2
-
-    assert deadlines.had_fair_time(start + half)
-    assert not deadlines.had_fair_time(start + half + 1)
-    assert not deadlines.had_fair_time(start, usual_seconds=300)
-
-
-@pytest.mark.parametrize(
-    ("budget", "moments"),
-    [
-        (900, (890, 897, 899.7)),
-        (60, (50, 57, 59.7)),
-        (10, (8, 9, 9.7)),
-        (4, (3, 3.5, 3.8)),
-        (1, (0.5, 0.7, 0.95)),
-    ],
-)
-def test_a_longer_tick_keeps_more_of_its_time_to_settle(
-    budget: float, moments: tuple[float, float, float]
-) -> None:
-    made = Deadlines.until(0, budget)
-
-    assert (made.stop_leasing, made.stop_working, made.end) == pytest.approx(moments)
-
-
-@pytest.mark.parametrize(
-    ("now", "usual", "is_fresh"),
-    [(9.6, None, True), (9.8, None, False), (9.6, 50, True), (0, 108, False), (0, 107, True)],
-)
-def test_a_tick_is_fresh_while_nine_tenths_of_a_usual_one_are_left(
-    now: float, usual: float | None, is_fresh: bool
-) -> None:
-    """What takes longer than a whole run would otherwise never start."""
-    assert Deadlines.until(1000, 100).is_fresh(1000 + now, usual) == is_fresh
-
-
-def test_a_tick_is_as_the_lambda_function_needs_it_unless_it_says_otherwise() -> None:
-    options = TickOptions()
-
-    assert (options.concurrency, options.poll_seconds, options.linger_seconds) == (5, 0.5, 55)
-    assert (options.grace_seconds, options.renew_outside_seconds) == (5, 10)
-    assert (options.report_seconds, options.usd_per_second, options.quiet) == (0.25, 0, False)
-    assert (options.lease_seconds, options.usual_seconds, options.origin) == (None, None, None)
-
-
-@pytest.mark.parametrize(
-    ("takes", "until", "ended_at"),
-    [(9, 10, 9), (9, 3, None), (0.2, -5, 0.2), (0.4, -5, None), (1e6, math.inf, 1e6)],
-)
-def test_a_call_is_given_up_at_its_deadline_and_has_a_moment_in_any_case(
-    takes: float, until: float, ended_at: float | None
-) -> None:
-    async def story() -> float:
-        clock = LoopClock()
-        await in_time(asyncio.sleep(takes), until, clock)
-        return clock.monotonic()
-
-    if ended_at is None:
-        with pytest.raises(QueueUnavailable):
-            leaping(story())
-    else:
-        assert leaping(story()) == ended_at
-
-
-def test_a_loop_without_deadline_has_none() -> None:
-    deadlines = Deadlines.until(5, math.inf)
-
-    assert (deadlines.start, deadlines.stop_working) == (5, math.inf)
-    assert deadlines.had_fair_time(1e9)
-    assert deadlines.is_fresh(1e9)
 
 
 @given(st.integers(0, 5000), st.integers(1, 100), st.floats(0, 900), st.none() | st.floats(0, 600))
@@ -257,53 +166,3 @@ def test_without_a_policy_or_a_way_no_extra_worker_is_started(
 
     can_start = most is not None and starts
     assert leaping(story()) == (can_start, [2, 2] if can_start else [])
-
-
-def test_a_metrics_line_is_cloudwatchs_format() -> None:
-    summary = TickSummary(
-        worker_id="w", tick_id="t", leased=9, completed=8, retried=7, failed=6, lost=5,
-        reclaimed=4, due_left=3, duration_ms=500.0,
-    )  # fmt: skip
-
-    bare = json.loads(tick_line(summary, stage="prod", at_ms=7))
-    whole = json.loads(
-        tick_line(
-            summary, stage="prod", at_ms=7, wait_ms=[1.0] * 101, run_ms=[2.0],
-            oldest_due_seconds=0, memory_mb=1024,
-        )
-    )  # fmt: skip
-
-    counts = {
-        "Leased": 9, "Completed": 8, "Retried": 7, "DeadLetters": 6, "LeasesLost": 5,
-        "Reclaimed": 4, "DueLeft": 3,
-    }  # fmt: skip
-    more = {
-        "GigabyteSeconds": 0.5, "QueueWaitMs": [1.0] * 100, "RunMs": [2.0], "OldestDueSeconds": 0,
-    }  # fmt: skip
-    units = {"TickMs": "Milliseconds", "QueueWaitMs": "Milliseconds", "RunMs": "Milliseconds"} | {
-        "GigabyteSeconds": "None", "OldestDueSeconds": "Seconds",
-    }  # fmt: skip
-    for line, metrics in ((bare, {}), (whole, more)):
-        told = counts | {"TickMs": 500.0} | metrics
-        named = [{"Name": name, "Unit": units.get(name, "Count")} for name in told]
-        about = {"Namespace": "Minutehand", "Dimensions": [["stage"]], "Metrics": named}
-        head = {"_aws": {"Timestamp": 7, "CloudWatchMetrics": [about]}}
-        assert line == head | told | {"stage": "prod", "worker_id": "w", "tick_id": "t"}
-
-
-def test_the_database_s_size_is_a_metric_of_its_stage() -> None:
-    line = json.loads(database_line(5, stage="prod", at_ms=7))
-    [about] = line["_aws"]["CloudWatchMetrics"]
-
-    assert (line["stage"], line["DatabaseBytes"]) == ("prod", 5)
-    assert about["Metrics"] == [{"Name": "DatabaseBytes", "Unit": "Bytes"}]
-
-
-@pytest.mark.parametrize(
-    ("counts", "is_worth"),
-    [({"calls": 9}, False), ({"leased": 1}, True), ({"reclaimed": 1}, True), ({"error": ""}, True)],
-)
-def test_a_tick_that_found_nothing_is_not_worth_a_line(
-    counts: dict[str, Any], is_worth: bool
-) -> None:
-    assert TickSummary(worker_id="w", tick_id="t", **counts).is_worth_reporting == is_worth
