@@ -52,3 +52,17 @@ def test_the_limits_are_counted() -> None:
 
     assert set(too_long(sql)) == {"queue.long"}
     assert too_wide(sql) == ["x" * 121]
+
+
+def test_each_migration_is_in_the_table_of_where_rules_are_held() -> None:
+    """Once, and the files beside it are there."""
+    readme = (ROOT / "tests" / "README.md").read_text("utf-8")
+    table = readme.partition("| Migration | Held by")[2].partition("\n\n")[0]
+    cells = [row.split("|")[1:3] for row in table.splitlines()[2:]]
+    migrations, files = (
+        re.findall(r"`(\w+)`", " ".join(column)) for column in zip(*cells, strict=True)
+    )
+
+    ours = (ROOT / "supabase" / "migrations").glob("*.sql")
+    assert sorted(migrations) == sorted(path.stem.partition("_")[2] for path in ours)
+    assert all((ROOT / "tests" / "sql" / f"{name}.py").is_file() for name in files)
