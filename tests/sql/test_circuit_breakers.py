@@ -77,9 +77,20 @@ def broken(engine: Engine) -> list[str]:
     return tenants
 
 
+def set_aside(engine: Engine) -> None:
+    """A lease finds nothing but what is stopped, and would look at it again tomorrow."""
+    assert engine.lease(100) == []
+    for table in ("turns", "partitions"):
+        engine.run(
+            f"update queue.{table} set set_aside = true, look_at = queue.clock() + interval '1 day'"
+            " where job_type = 'work'"
+        )
+
+
 def half_open(engine: Engine) -> list[str]:
     """The same a minute later."""
     tenants = broken(engine)
+    set_aside(engine)
     maintain(engine, after=61)
     assert not paused(engine)
     return tenants
@@ -262,10 +273,13 @@ def test_probes_that_fail_for_two_tenants_open_it_again_for_longer(engine: Engin
     assert not paused(engine)
 
 
-def test_each_pause_is_twice_as_long_as_the_one_before_up_to_an_hour(engine: Engine) -> None:
+@pytest.mark.parametrize(("own", "held"), [(2, 2), (9, 3), (None, 3)])
+def test_each_pause_is_twice_as_long_as_the_one_before_up_to_an_hour(
+    engine: Engine, own: int | None, held: int
+) -> None:
     """Meanwhile at most three jobs run at once, or what the type's own limit says."""
     engine.stop_clock()
-    engine.register("work", max_concurrency=2)
+    engine.register("work", max_concurrency=own)
     nil = str(uuid.UUID(int=0))
     for minutes in (1, 2, 4, 8, 16, 32, 60, 60):
         engine.run("select queue.open_breaker('work', %s, 'test', queue.clock())", nil)
@@ -273,7 +287,7 @@ def test_each_pause_is_twice_as_long_as_the_one_before_up_to_an_hour(engine: Eng
         assert engine.one(rests, minutes)
         engine.run("select queue.half_open('work', %s, queue.clock())", nil)
         limits = "select max_concurrency, workspace_concurrency from queue.job_types where job_type = 'work'"
-        assert engine.one(limits) == (2, 1)
+        assert engine.one(limits) == (held, 1)
 
 
 def test_one_tenants_failing_probes_do_not_keep_it_open(engine: Engine) -> None:
@@ -489,7 +503,7 @@ def probing_tenant(engine: Engine) -> None:
     assert stopped(engine)
     engine.enqueue_many(20)
     engine.enqueue_many(20, queue="other", concurrency_key="k")
-    assert engine.lease(100) == []
+    set_aside(engine)
     maintain(engine, after=61)
 
 
@@ -505,12 +519,17 @@ def test_a_tenants_pause_lets_one_job_through_and_ends_when_it_completes(engine:
     assert [one for one in engine.lease(100) if one["job"]["workspace_id"] == ACME] == []
     leases.remove(mine[0])
     engine.settle_all([{**handle(lease), "outcome": "completed"} for lease in leases])
+    engine.run(
+        "insert into queue.failures values ('work', %s, 'f', gen_random_uuid(), 'm', queue.clock())",
+        GLOBEX,
+    )
     maintain(engine)
-    assert engine.one("select count(*) from queue.breakers") == 1
+    assert engine.rows("select probing_since is not null from queue.breakers") == [True]
     engine.settle(mine[0])
     maintain(engine)
 
     assert engine.one("select count(*) from queue.breakers") == 0
+    assert engine.rows("select workspace_id::text from queue.failures") == [GLOBEX]
     assert len(engine.lease(100)) > 30
 
 
@@ -571,6 +590,7 @@ def test_a_manager_ends_a_tenants_probes(engine: Engine, paused: bool) -> None:
     with engine.member(ADA) as ada:
         request = {"kind": "workspace_type", "name": "work", "workspace_id": ACME, "paused": paused}
         ada.rpc("pause_jobs", p_request=request)
+    engine.run("select queue.half_open('work', %s, queue.clock())", ACME)  # it comes too late
     for after in (6, 4000):
         maintain(engine, after=after)
         assert engine.one("select count(*) from queue.pauses") == paused

@@ -6,6 +6,9 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
+import psycopg
+import pytest
+
 from tests.support.engine import ACME, ADA, EVE, GLOBEX, Engine
 
 
@@ -222,7 +225,10 @@ def test_a_place_in_the_line_is_counted_and_estimated(engine: Engine) -> None:
     second = engine.enqueue(workspace=GLOBEX, priority=2)
     with engine.member(EVE) as eve:
         said = eve.rpc("explain_job", p_job_id=second)
+        with pytest.raises(psycopg.Error) as refused:
+            eve.rpc("explain_job", p_job_id=last)
     assert said["sentence"] == "It is behind 1 job of its workspace."
+    assert refused.value.sqlstate == "PT404"
 
 
 def test_nothing_is_promised_while_nothing_is_leased(engine: Engine) -> None:
@@ -239,3 +245,7 @@ def test_nothing_is_promised_while_nothing_is_leased(engine: Engine) -> None:
     assert said["reason"] == "not_leased"
     assert "next lease call" not in said["sentence"]
     assert "since it became ready 40" in said["sentence"]
+    engine.register("other")
+    engine.enqueue(job_type="other", workspace=GLOBEX)
+    assert engine.lease(job_types=["other"])
+    assert reason(engine, job_id) == "next_in_line"

@@ -80,11 +80,12 @@ def asked(session: Engine, count: int, start: int = 0) -> int:
     return count
 
 
-def may_begin(engine: Engine, address: str) -> bool:
+def may_begin(engine: Engine, address: str, role: str = "anon") -> bool:
     """Whether a guest is let in before anything is done for it."""
     headers = json.dumps({"x-forwarded-for": address})
     with suppress(psycopg.Error), engine.connection.transaction(force_rollback=True):
-        engine.run("select set_config('request.jwt.claims', '{\"role\": \"anon\"}', true)")
+        claims = json.dumps({"role": role})
+        engine.run("select set_config('request.jwt.claims', %s, true)", claims)
         engine.run("select set_config('request.headers', %s, true)", headers)
         engine.run("select queue.check_guest('chat_guest_sessions')")
         return True
@@ -94,6 +95,8 @@ def may_begin(engine: Engine, address: str) -> bool:
 def test_an_address_has_its_share_and_all_guests_their_total(guests: Engine) -> None:
     """A script with the publishable key must leave room for everybody else."""
     limit(guests, percent=100, chat_guest_sessions=1)
+    assert may_begin(guests, MINE)
+    limit(guests, percent=1, chat_guest_sessions=50)
     assert may_begin(guests, MINE)
     limit(guests, chat_guest_sessions=50)
 
@@ -108,6 +111,7 @@ def test_an_address_has_its_share_and_all_guests_their_total(guests: Engine) -> 
     assert taken == 50
     assert guests.one("select count(*) from public.chat_conversations") == 50
     assert not may_begin(guests, "192.0.2.99")
+    assert may_begin(guests, "192.0.2.99", "service_role")
     guests.advance(60)
     assert may_begin(guests, "192.0.2.99")
     with guest(guests, MINE) as one:

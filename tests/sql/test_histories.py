@@ -109,6 +109,8 @@ def test_jobs_that_end_in_one_instant_are_packed_together(engine: Engine) -> Non
     pack(engine)
 
     assert engine.one("select count(*) from queue.job_events") == 0
+    sizes = "select cardinality(job_ids) / 3 from queue.histories order by 1"
+    assert engine.rows(sizes) == [50, 200]
 
 
 @pytest.mark.parametrize("limit", [1, 2, 500])

@@ -77,6 +77,13 @@ COMES: dict[str, Callable[[Engine], Any]] = {
     "retention": lambda e: (e.enqueue(), e.run_all()),
     "a circuit breaker's probe": lambda e: e.run(PROBE),
     "nothing": lambda e: None,
+    "nothing, as a schedule is off": lambda e: e.rpc(
+        "put_schedule", p_workspace_id=ACME, p_schedule={**SCHEDULE, "enabled": False}
+    ),
+    "nothing, as a schedule is held": lambda e: (
+        e.rpc("put_schedule", p_workspace_id=ACME, p_schedule=SCHEDULE),
+        e.run("update queue.schedules set held_until = 'infinity'"),
+    ),
 }
 
 
@@ -93,7 +100,9 @@ def test_maintenance_is_due_when_something_comes_and_not_before(engine: Engine, 
 
     engine.advance(60)
 
-    assert engine.one(due) is (name != "nothing")
+    assert engine.one(due) is not name.startswith("nothing")
+    schedules = engine.one("select queue.due_items('schedules', 9, queue.clock())")
+    assert len(schedules) == (name == "a schedule's time")
 
 
 @pytest.mark.parametrize(
@@ -113,6 +122,145 @@ def test_maintenance_is_due_at_once_for_what_is_left_to_it(engine: Engine, left:
         assert not engine.one(due)
         engine.run(f"insert into {left}")
         assert engine.one(due)
+
+
+@pytest.mark.parametrize(
+    ("task", "name"),
+    [
+        ("promotion", "a job's time, after an operation"),
+        ("operations", "a job's time, after an operation"),
+        ("expire", "a job's deadline"),
+        ("reclaim", "a lease's end"),
+        ("waits", "a wait's end"),
+        ("schedules", "a schedule's time"),
+        ("retention", "retention"),
+    ],
+)
+def test_a_parked_item_leaves_its_place_to_the_next(engine: Engine, task: str, name: str) -> None:
+    """Of its own task; what is done is due no more."""
+    engine.stop_clock()
+    for _ in range(1 if task in ("operations", "schedules") else 2):
+        COMES[name](engine)
+    engine.run("update queue.operations set status = 'running', advance_at = queue.clock()")
+    engine.advance(60 if task != "retention" else 31 * 86400)
+    due = "select queue.due_items(%s, %s, queue.clock())"
+    first, *others = engine.one(due, task, 10)
+
+    engine.run("select queue.park('another', %s, 'e', queue.clock())", first)
+    assert {*engine.one(due, task, 10)} == {first, *others}
+    engine.run("select queue.park(%s, %s, 'e', queue.clock())", task, first)
+    assert engine.one(due, task, 1) == others
+
+    engine.run("delete from queue.parked")
+    engine.maintain()
+    assert engine.one(due, task, 10) == []
+
+
+def test_a_leased_jobs_deadline_is_left_to_its_worker(engine: Engine) -> None:
+    """Maintenance takes none away."""
+    engine.enqueue(deadline_at=in_a_minute(engine))
+    engine.lease_one(lease_seconds=600)
+    engine.advance(70)
+
+    assert engine.one("select queue.due_items('expire', 10, queue.clock())") == []
+
+
+def test_of_too_many_due_jobs_each_tenant_gets_a_share(engine: Engine) -> None:
+    """Half of the places are the oldest's; what is not due yet has none."""
+    engine.stop_clock()
+    many = engine.enqueue_many(9, delay_seconds=5)
+    one = engine.enqueue(workspace=GLOBEX, delay_seconds=9)
+    engine.enqueue(workspace=GLOBEX, delay_seconds=99)
+    engine.advance(10)
+
+    due = [str(job) for job in engine.one("select queue.due_jobs(8, queue.clock())")]
+
+    assert one in due
+    assert {*due} <= {*many, one}
+    assert 4 < len(due) <= 8
+
+
+def test_every_task_has_its_own_pace(engine: Engine) -> None:
+    """In order, and what locks most comes last."""
+    engine.stop_clock()
+    engine.run(
+        "update queue.maintenance_tasks set done_at = queue.clock(), failed_at = queue.clock()"
+    )
+
+    paces = engine.rows(
+        "select t, (select min(s) from generate_series(0, 300) as s where t in"
+        " (select queue.due_tasks(queue.clock() + make_interval(secs => s))))"
+        " from queue.due_tasks(queue.clock() + interval '1 hour') as t"
+    )
+
+    assert paces == [
+        *(("reclaim", 0), ("waits", 0), ("signals", 0), ("schedules", 1), ("promotion", 0)),
+        *(("deliveries", 0), ("expire", 1), ("poison", 5), ("statistics", 15), ("retention", 10)),
+        *(("old_rows", 60), ("orphans", 300), ("messages", 0), ("sweep", 60), ("buckets", 60)),
+        *(("operations", 0), ("alerts", 60), ("histories", 60)),
+    ]
+
+
+def instead(engine: Engine, function: str, returns: str, body: str) -> None:
+    """Let a part of maintenance do something else."""
+    engine.run(
+        f"create or replace function queue.{function} returns {returns} language plpgsql"
+        f" as $$ begin {body}; end; $$"
+    )
+
+
+TRY = "try_to_maintain(p_task text, p_now timestamptz, p_until timestamptz)"
+
+
+@pytest.mark.parametrize(
+    ("request_", "milliseconds"),
+    [({}, 1000), ({"budget_ms": 1}, 50), ({"budget_ms": 2000}, 2000), ({"budget_ms": 9e6}, 5000)],
+)
+def test_a_call_has_its_budget_within_bounds(
+    engine: Engine, request_: dict[str, float], milliseconds: int
+) -> None:
+    """A second, unless it says otherwise."""
+    instead(engine, TRY, "integer", "return extract(epoch from p_until - now()) * 1000")
+
+    done = engine.rpc("run_maintenance", p_request=request_)["done"]
+
+    assert milliseconds <= done["reclaim"] < milliseconds + 900
+
+
+def test_what_a_budget_does_not_reach_is_left_to_the_next_call(engine: Engine) -> None:
+    """The answer asks for it; items that failed together are not begun after it either."""
+    jobs = engine.enqueue_many(2, delay_seconds=1)
+    engine.advance(2)
+    late = "%s, queue.clock(), clock_timestamp() - interval '1 second')"
+    engine.run("update queue.maintenance_tasks set failures = 3 where name = 'promotion'")
+    assert engine.one(f"select queue.try_one_by_one('promotion', {late}", jobs) == 0
+    assert engine.one(f"select queue.maintain_in_slices({late}", "promotion") == 1
+    assert engine.one("select max(failures) from queue.maintenance_tasks") == 3
+
+    instead(engine, TRY, "integer", "perform pg_sleep(0.06); return 0")
+    answer = engine.rpc("run_maintenance", p_request={"budget_ms": 50})
+
+    assert (answer["done"], answer["more"]) == ({}, True)
+
+
+def test_a_call_asks_for_another_while_something_it_did_has_more(engine: Engine) -> None:
+    """Not for what is done as a whole, nor when nothing is due."""
+    instead(engine, "due_tasks(p_now timestamptz)", "setof text",
+        "return next current_setting('test.task')")  # fmt: skip
+    instead(engine, TRY, "integer", "return 1")
+
+    def asking() -> set[str]:
+        found = set()
+        for task in engine.rows("select name from queue.maintenance_tasks"):
+            engine.run("select set_config('test.task', %s, false)", task)
+            if engine.rpc("run_maintenance")["more"]:
+                found.add(task)
+        return found
+
+    assert asking() == set()
+    engine.run("insert into queue.signals (kind, job_id) values ('check', gen_random_uuid())")
+    whole = {"expire", "poison", "orphans", "messages", "alerts"}
+    assert asking() == {*engine.rows("select name from queue.maintenance_tasks")} - whole
 
 
 def test_where_a_slow_call_made_jobs_ready_leases_look_again(engine: Engine) -> None:
@@ -192,6 +340,108 @@ def test_a_task_that_fails_rests_twice_as_long_each_time(engine: Engine) -> None
 
     assert [rests(failures) for failures in (1, 2, 3, 10, 40)] == [5, 10, 20, 2560, 3600]
     assert rests(40, "-1 second") == 10
+
+
+def break_item(engine: Engine, job_id: str, how: str) -> None:
+    """Let everything that makes this one job ready fail."""
+    engine.run(
+        "create function public.break_it() returns trigger language plpgsql as"
+        f" $$ begin {how}; return new; end; $$"
+    )
+    engine.run(
+        "create trigger break_it before insert on queue.ready for each row"
+        f" when (new.job_id = '{job_id}') execute function public.break_it()"
+    )
+
+
+#: What the statement timeout raises, at once: no timeout is too short for this statement alone.
+TOO_LONG = "raise query_canceled using message = 'canceling statement due to statement timeout'"
+
+
+def mend(engine: Engine) -> None:
+    """Let it succeed again."""
+    engine.run("drop trigger break_it on queue.ready")
+
+
+def test_an_item_that_fails_is_parked_and_those_beside_it_get_on(engine: Engine) -> None:
+    """One job that cannot be made ready holds up no other, is shown, and is not forgotten."""
+    engine.stop_clock()
+    bad, *good = engine.enqueue_many(5, delay_seconds=10)
+    break_item(engine, bad, "raise exception 'a broken trigger'")
+    engine.advance(11)
+
+    assert engine.maintain()["promotion"] == 4
+    assert {lease["job"]["id"] for lease in engine.lease(call=2)} == set(good)
+    [item] = engine.rpc("queue_health")["parked_items"]
+    assert (item["task"], item["item"]) == ("promotion", bad)
+    assert "a broken trigger" in item["failure"]
+    assert not engine.one("select queue.maintenance_is_due(queue.clock())")
+
+    mend(engine)
+    engine.advance(11)
+    assert engine.one("select queue.maintenance_is_due(queue.clock())")
+    engine.maintain()
+    assert engine.lease_one(call=2)["job"]["id"] == bad
+    assert engine.rpc("queue_health")["parked_items"] == []
+
+
+def test_an_item_longer_than_the_statement_timeout_is_parked_alone(engine: Engine) -> None:
+    """Bites get smaller until what cannot be swallowed is alone; leases go on meanwhile."""
+    good = engine.enqueue_many(15, delay_seconds=1)
+    bad = engine.enqueue(delay_seconds=2)
+    good += engine.enqueue_many(15, delay_seconds=3)
+    break_item(engine, bad, TOO_LONG)
+    engine.advance(4)
+
+    leased: set[str] = set()
+    for _ in range(6):
+        engine.maintain()
+        leased |= {lease["job"]["id"] for lease in engine.lease(100, call=2)}
+        engine.advance(50)
+
+    assert leased == set(good)
+    [item] = engine.rpc("queue_health")["parked_items"]
+    assert item["item"] == bad
+    assert "canceling statement" in item["failure"]
+    mend(engine)
+    engine.advance(3600)
+    assert bad in {lease["job"]["id"] for lease in engine.lease(100)}
+
+
+def test_a_parked_item_is_not_tried_with_one_whose_time_has_come(engine: Engine) -> None:
+    """Its own comes later."""
+    bad = engine.enqueue(delay_seconds=1)
+    break_item(engine, bad, "raise exception 'never'")
+    for after in (2, 11):
+        engine.advance(after)
+        engine.maintain()
+    engine.run(
+        "insert into queue.parked select task, gen_random_uuid(), failed_at, failure, 1, queue.clock()"
+        " from queue.parked"
+    )
+    engine.maintain()
+    mend(engine)
+
+    assert engine.rows("select item, failures from queue.parked") == [(bad, 2)]
+
+
+def test_parked_items_are_tried_later_each_time(engine: Engine) -> None:
+    """Ten seconds, twenty, forty, an hour at most: a broken item is no busy loop."""
+    bad = engine.enqueue(delay_seconds=1)
+    break_item(engine, bad, "raise exception 'never'")
+    engine.advance(2)
+    waits = []
+    for failures in (1, 2, 3, 20):
+        engine.run("update queue.parked set failures = %s", failures - 1)
+        engine.maintain()
+        waits.append(
+            round(engine.one("select extract(epoch from retry_at - failed_at) from queue.parked"))
+        )
+        engine.advance(waits[-1] + 1)
+    mend(engine)
+    engine.maintain()
+
+    assert waits == [10, 20, 40, 3600]
 
 
 def test_a_refused_signal_does_not_hold_up_the_next(engine: Engine) -> None:
