@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import re
+
 import psycopg
 import pytest
 
@@ -53,14 +55,19 @@ def test_pg_cron_and_pg_net_that_come_later_are_attached_once(engine: Engine) ->
     assert engine.rows(
         "select jobname, schedule, command, username from cron.job where jobname = 'minutehand-tick'"
     ) == [("minutehand-tick", "* * * * *", f"select {SCHEMAS.engine}.invoke_worker()", "postgres")]
-    assert engine.one("select count(*) from cron.job") == 2
+    tidy = "select schedule, command from cron.job where jobname <> 'minutehand-tick'"
+    schedule, command = engine.one(tidy)
+    assert schedule == "17 3 * * *"
+    assert re.search("interval '7 days' and jobid in .* like 'minutehand-%'", command)
+    engine.run("delete from cron.job where jobname = 'minutehand-tidy'")
+    assert state(engine)["pg_cron"] == "not_attached"
 
 
 def test_a_schedule_of_an_earlier_version_is_replaced(engine: Engine) -> None:
     """Its command calls a function that is gone."""
     create(engine.connection, PG_CRON)
     engine.run(
-        "insert into cron.job (jobname, schedule, command, username) values ('minutehand-tick', '* * * * *', 'select queue.old()', 'postgres')"
+        "insert into cron.job (jobname, schedule, command, username) select name, '* * * * *', 'select queue.old()', 'postgres' from queue.cron_entries()"
     )
 
     assert engine.rpc("attach_extensions")["pg_cron"] == "attached"
@@ -81,6 +88,34 @@ def test_policies_come_back(engine: Engine) -> None:
     done = engine.rpc("attach_extensions")
 
     assert (done["realtime"], done["problems"]) == ("attached", {})
+    policies = "select roles::text[], qual from pg_policies where tablename = 'messages' order by 1"
+    for role, (roles, joins) in zip(("anon", "authenticated"), engine.rows(policies), strict=True):
+        assert roles == [role]
+        assert "extension = 'broadcast'" in joins
+        assert "may_follow" in joins
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        "returns integer language sql as $$ select 1 $$",
+        "returns integer language sql security definer begin atomic select 1; end",
+    ],
+)
+def test_what_cannot_be_guarded_is_named(engine: Engine, function: str) -> None:
+    """`doctor` shows it; the functions after it are guarded."""
+    engine.run("set role postgres; create schema shop")
+    engine.run(f"create function shop.a() {function}")
+    engine.run(
+        "create function shop.b() returns integer language sql security definer as $$ select 1 $$"
+    )
+    engine.run("grant execute on function shop.a, shop.b to job_worker")
+
+    assert engine.rpc("attach_extensions")["worker_guard"] == "not_attached"
+
+    assert engine.rows("select u::regproc::text from queue.unguarded() as u") == ["shop.a"]
+    guarded = "select prosrc from pg_proc where oid = 'shop.b'::regproc"
+    assert engine.one(guarded) == f"select {SCHEMAS.engine}.refuse_revoked(); select 1 "
 
 
 def test_one_refusal_keeps_none_of_the_others_away(engine: Engine) -> None:
@@ -110,6 +145,10 @@ def test_connecting_a_worker_lets_the_database_invoke_it_for_everyone(engine: En
     assert engine.rows("select url, headers ->> 'Authorization' from net.http_request_queue") == [
         (URL, f"Bearer {TOKEN}")
     ]
+    for setting in ("worker_url", "worker_secret_name"):
+        with engine.connection.transaction(force_rollback=True):
+            engine.run("delete from queue.settings where name = %s", setting)
+            assert state(engine)["pg_net"] == "no_worker"
 
 
 def test_connecting_again_replaces_address_and_token(engine: Engine) -> None:
@@ -120,12 +159,12 @@ def test_connecting_again_replaces_address_and_token(engine: Engine) -> None:
     engine.rpc(
         "connect_worker",
         p_url="https://new.example.com/api/jobs/worker",
-        p_token="another-secret-token",
+        p_token="a-16-chars-token",
     )
     engine.run("insert into public.jobs (workspace_id, job_type) values (%s, 'work')", ACME)
 
     assert engine.rows("select url, headers ->> 'Authorization' from net.http_request_queue") == [
-        ("https://new.example.com/api/jobs/worker", "Bearer another-secret-token")
+        ("https://new.example.com/api/jobs/worker", "Bearer a-16-chars-token")
     ]
     assert engine.one("select count(*) from vault.secrets") == 1
 
@@ -134,7 +173,8 @@ def test_connecting_again_replaces_address_and_token(engine: Engine) -> None:
     ("url", "token", "extensions", "answer"),
     [
         ("jobs.example.com", TOKEN, (PG_NET, VAULT), ("PT400", "invalid_argument")),
-        (URL, "short", (PG_NET, VAULT), ("PT400", "invalid_argument")),
+        ("ftp://jobs.example.com/x", TOKEN, (PG_NET, VAULT), ("PT400", "invalid_argument")),
+        (URL, "x" * 15, (PG_NET, VAULT), ("PT400", "invalid_argument")),
         (URL, TOKEN, (VAULT,), ("PT409", "extension_missing")),
     ],
 )  # fmt: skip

@@ -216,6 +216,12 @@ def test_a_stranger_gets_not_found(engine: Engine) -> None:
             with pytest.raises(psycopg.Error) as error:
                 eve.rpc(function, **subject, p_cursor="1:1:")
             assert refusal(error.value)[0] == "PT404"
+    with (
+        engine.database.as_role("authenticated") as connection,
+        pytest.raises(psycopg.Error) as error,
+    ):
+        Engine(engine.database, connection).rpc("session_feed", p_session_id=session)
+    assert refusal(error.value)[0] == "PT404"
 
 
 def test_of_a_session_that_spans_tenants_each_sees_their_own_part(engine: Engine) -> None:
@@ -236,6 +242,20 @@ def test_no_other_role_may_read_a_feed(engine: Engine, role: str) -> None:
         for call in ("event_feed(gen_random_uuid())", "session_feed('x')"):
             with pytest.raises(psycopg.errors.InsufficientPrivilege):
                 guest.run(f"select public.{call}")
+
+
+@pytest.mark.parametrize(
+    ("limit", "length"), [(None, 500), (5000, 1000), (1000, 1000), (0, 1), (3, 3)]
+)
+def test_a_page_has_at_most_a_thousand_events(
+    engine: Engine, limit: int | None, length: int
+) -> None:
+    """Five hundred where no limit is given."""
+    engine.enqueue_many(1001)
+
+    page = engine.rpc("event_feed", p_workspace_id=ACME, p_cursor="1:1:", p_limit=limit)
+
+    assert (len(page["events"]), page["more"]) == (length, True)
 
 
 @pytest.mark.parametrize(

@@ -120,27 +120,6 @@ def test_a_function_granted_later_is_guarded_by_the_next_worker(
     assert answered(engine, worker) == {}
 
 
-@pytest.mark.parametrize(
-    "function",
-    [
-        "returns integer language sql as $$ select 1 $$",
-        "returns integer language sql security definer begin atomic select 1; end",
-    ],
-)
-def test_what_cannot_be_guarded_is_named(engine: Engine, function: str) -> None:
-    """`doctor` shows it; the functions after it are guarded."""
-    engine.run("set role postgres; create schema shop")
-    engine.run(f"create function shop.a() {function}")
-    engine.run(
-        "create function shop.b() returns integer language sql security definer as $$ select 1 $$"
-    )
-    engine.run("grant execute on function shop.a, shop.b to job_worker")
-
-    assert engine.rpc("attach_extensions")["worker_guard"] == "not_attached"
-
-    assert engine.rows("select u::regproc::text from queue.unguarded() as u") == ["shop.a"]
-
-
 def test_every_function_that_names_a_job_needs_its_lease(
     engine: Engine, worker: psycopg.Connection[Any]
 ) -> None:
