@@ -135,10 +135,11 @@ def test_an_end_and_the_next_lease_are_one_message(
     assert told(engine, "session:s") == events[: sum(s is not None for s in sessions)]
 
 
-def test_workspaces_of_one_statement_share_nothing(engine: Engine) -> None:
+@pytest.mark.parametrize("count", [1, 2])
+def test_workspaces_of_one_statement_share_nothing(engine: Engine, count: int) -> None:
     """What one tenant's events say must not travel with another's."""
     for workspace in (ACME, GLOBEX):
-        engine.enqueue_many(2, workspace=workspace)
+        engine.enqueue_many(count, workspace=workspace)
     engine.run("delete from realtime.messages")
     engine.run(
         "insert into queue.job_events (job_id, seq, workspace_id, type, data)"
@@ -148,7 +149,9 @@ def test_workspaces_of_one_statement_share_nothing(engine: Engine) -> None:
 
     for workspace, other in ((ACME, GLOBEX), (GLOBEX, ACME)):
         topic = f"workspace:{workspace}"
-        assert [event["data"] for event in sent_events(engine, topic)] == [{"of": workspace}] * 2
+        assert [event["data"] for event in sent_events(engine, topic)] == [
+            {"of": workspace}
+        ] * count
         assert other not in str(messages(engine, topic))
 
 
@@ -342,6 +345,17 @@ def test_jobs_without_watchers_hold_back_nothing_that_is_watched(engine: Engine)
     assert engine.one("select count(*) from queue.held_topics where topic = %s", RIVAL) > held
 
 
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_session_hears_of_its_first_workspaces_jobs_alone(engine: Engine, count: int) -> None:
+    """Another tenant that uses the same id tells its listeners nothing."""
+    job_id = engine.enqueue(session_id="s")
+
+    engine.enqueue_many(count, workspace=GLOBEX, session_id="s")
+
+    assert told(engine, "session:s") == [(job_id, 1)]
+    assert len(told(engine, RIVAL)) == count
+
+
 def test_a_strangers_job_makes_no_one_look_again(engine: Engine) -> None:
     """A session is its first workspace's, also while messages are held back."""
     engine.enqueue(session_id="s")
@@ -471,10 +485,11 @@ def test_a_client_that_says_again_that_it_follows_is_not_forgotten(engine: Engin
     with engine.member(ADA) as ada:
         ada.rpc("follow_topic", **again)
         engine.run("update queue.followers set seen_at = now() - interval '3 minutes'")
-        assert ada.rpc("follow_topic", **again)["receivers"] == 1
+        assert ada.rpc("follow_topic", **again, p_version=2)["receivers"] == 1
     engine.run("select queue.forget_followers()")
 
     assert engine.rows("select receivers from queue.audiences") == [1]
+    assert engine.rows("select version from queue.followers") == [2]
 
 
 BROKEN = "alter table realtime.messages add constraint broken check (false) not valid"
@@ -642,7 +657,10 @@ def test_in_one_statement_only_the_rivals_messages_are_held_back(engine: Engine)
     assert len(messages(engine)) == 10
 
 
-def test_announcements_have_a_quarter_that_states_leave_to_them(engine: Engine) -> None:
+@pytest.mark.parametrize(("more", "fits"), [(28, True), (29, False)])
+def test_announcements_have_a_quarter_that_states_leave_to_them(
+    engine: Engine, more: int, fits: bool
+) -> None:
     """Else those whose messages were held back would not look again while the load lasts."""
     set_budget(engine, 20)
     at_second(engine, 0)
@@ -651,10 +669,19 @@ def test_announcements_have_a_quarter_that_states_leave_to_them(engine: Engine) 
     engine.enqueue()
     assert "job.look_again" not in [event for _, event, _ in messages(engine)]
 
+    engine.one("select queue.count_up('queue.messages_counted', %s)", more)
     at_second(engine, 1)
     engine.one("select queue.message_window()")
 
-    assert "job.look_again" in [event for _, event, _ in messages(engine)]
+    assert ("job.look_again" in [event for _, event, _ in messages(engine)]) is fits
+
+
+def test_states_come_before_progress_of_another_workspace(engine: Engine) -> None:
+    """Whoever was first."""
+    chosen = "select goes, cost from queue.choose_messages('{a,b}', %s::uuid[], %s, 2, 99, 99)"
+    for minor in ([True, False], [False, True]):
+        goes = [not each for each in minor]
+        assert engine.one(chosen, [ACME, GLOBEX], minor) == (goes, 2)
 
 
 def test_announcements_take_turns(engine: Engine) -> None:
@@ -676,6 +703,7 @@ def test_announcements_take_turns(engine: Engine) -> None:
     looked = [topic for topic, event, _ in messages(engine) if event == "job.look_again"]
     assert f"session:{ACME}-1" in looked
     assert len(looked) == 5
+    assert engine.one("select count(*) from queue.held_topics") == 1001 - 5
     assert counted(engine) == cost(engine)
 
 
@@ -695,8 +723,8 @@ def test_one_persons_followers_are_bounded_over_all_topics(engine: Engine) -> No
     assert engine.one("select sum(receivers) from queue.audiences") == 100
     assert answer["receivers"] == 0
     with engine.member(BOB) as bob:
-        told_bob = bob.rpc("follow_topic", p_topic="session:s11", p_follower_id=uuid.uuid4())
-    assert told_bob["receivers"] == 1
+        told_bob = bob.rpc("follow_topic", p_topic="session:s0", p_follower_id=uuid.uuid4())
+    assert told_bob["receivers"] == 21
 
 
 def test_many_connections_share_one_budget(engine: Engine) -> None:
@@ -738,10 +766,12 @@ def test_operators_see_the_numbers(engine: Engine) -> None:
     at_second(engine, 0)
     engine.enqueue()
     before = counted(engine)
+    engine.run("select queue.note_messages(now())")
     at_second(engine, 7)
     for _ in range(30):
         engine.enqueue()
     engine.run("select queue.note_messages(now())")
+    assert engine.one("select max(counted) from queue.message_minutes") == counted(engine)
 
     numbers = engine.rpc("queue_health")["messages"]
     assert numbers["budget_per_second"] == 6
