@@ -82,7 +82,7 @@ COMES: dict[str, Callable[[Engine], Any]] = {
     ),
     "nothing, as a schedule is held": lambda e: (
         e.rpc("put_schedule", p_workspace_id=ACME, p_schedule=SCHEDULE),
-        e.run("update queue.schedules set held_until = 'infinity'"),
+        e.rows("update queue.schedules set held_until = 'infinity' returning id"),
     ),
 }
 

@@ -184,7 +184,7 @@ def test_ten_thousand_events_of_a_statement_arrive_whole_and_in_order(engine: En
     engine.run(
         "insert into queue.job_events (job_id, seq, workspace_id, type, data, created_at)"
         " select %s, n + 1, %s, 'job.log', jsonb_build_object('message', repeat('x', 100 + n %% 50)), now()"
-        " from generate_series(1, 10000) as n",
+        " from generate_series(1, 10000) as n order by n desc",
         job_id,
         ACME,
     )
