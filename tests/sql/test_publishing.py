@@ -346,7 +346,7 @@ def test_jobs_without_watchers_hold_back_nothing_that_is_watched(engine: Engine)
 
 
 @pytest.mark.parametrize("count", [1, 3])
-def test_a_session_hears_of_its_first_workspaces_jobs_alone(engine: Engine, count: int) -> None:
+def test_a_sessions_topic_has_its_first_workspaces_jobs_alone(engine: Engine, count: int) -> None:
     """Another tenant that uses the same id tells its listeners nothing."""
     job_id = engine.enqueue(session_id="s")
 
