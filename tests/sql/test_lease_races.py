@@ -273,3 +273,29 @@ def test_a_job_enqueued_under_repeatable_read_is_leased(
         caller.run("commit")
 
     assert ids_of(engine.lease(1)) == [job_id]
+
+
+def test_a_job_that_is_put_off_while_it_becomes_ready_waits_for_its_new_time(
+    engine: Engine,
+) -> None:
+    """Maintenance had found it due, and finds it again when it has the lock."""
+    job = engine.enqueue(delay_seconds=60)
+    engine.advance(61)
+
+    with engine.beside() as other, ThreadPoolExecutor(1) as threads:
+        other.run("begin")
+        other.run("lock table public.jobs in access exclusive mode")
+        promoted = threads.submit(
+            engine.one,
+            "select queue.promote(array(select job_id from queue.deferred), queue.clock())",
+        )
+        until_waiting(engine.database)
+        other.run("set local role service_role")
+        other.run(
+            "update public.jobs set scheduled_for = now() + interval '3 days' where id = %s", job
+        )
+        other.run("commit")
+        promoted.result(60)
+
+    assert engine.lease() == []
+    assert engine.one("select count(*) from queue.deferred where job_id = %s", job) == 1

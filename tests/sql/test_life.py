@@ -84,6 +84,14 @@ def test_a_scheduled_job_waits_for_its_time(engine: Engine) -> None:
 
     assert answer["leases"] == []
     assert answer["next_due_in_ms"] == 60_000
+    sleeper = engine.enqueue()
+    [lease] = engine.lease()
+    until = engine.one("select queue.clock() + interval '30 seconds'").isoformat()
+    nap = {"kind": "sleep", "name": "nap", "until": until}
+    engine.settle(lease, "waiting", wait=nap)
+    assert engine.lease_call()["next_due_in_ms"] == 30_000
+    late = "update queue.waits set timeout_at = queue.clock() + interval '1 day' where job_id = %s"
+    engine.run(late, sleeper)
     engine.advance(61)
     answer = engine.lease_call()
     assert ids_of(answer["leases"]) == [job_id]

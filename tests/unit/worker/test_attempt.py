@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import sys
 import threading
 import weakref
 from datetime import timedelta
@@ -188,19 +189,22 @@ async def test_a_processor_that_does_not_stop_is_left_and_says_where_it_was() ->
 
 
 async def test_a_plain_processor_that_waits_for_the_loop_is_stopped() -> None:
-    ended, waits = asyncio.Event(), asyncio.Event()
-
-    async def hang() -> None:
-        waits.set()
-        await asyncio.sleep(600)
+    """Python stops a thread at its next instruction only, and it is in a lock."""
+    ended, threads = asyncio.Event(), list[int]()
 
     def run(job: Any, ctx: JobContext) -> None:
-        ctx.wait(hang())
+        threads.append(threading.get_ident())
+        ctx.wait(asyncio.sleep(600))
+
+    async def is_blocked() -> None:
+        frames = sys._current_frames
+        while not threads or frames()[threads[0]].f_code.co_name != "wait":  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
 
     with contained(asyncio.get_running_loop()):
         attempt = held_attempt(WorkerQueue(SETTINGS), on_end=lambda _: ended.set(), run=run)
         attempt.start()
-        await asyncio.wait_for(waits.wait(), 60)
+        await asyncio.wait_for(is_blocked(), 60)
         attempt.stop("cancel")
         await asyncio.wait_for(ended.wait(), 60)
 

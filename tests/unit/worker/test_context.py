@@ -487,7 +487,7 @@ async def test_a_step_is_tried_again_and_its_last_error_is_raised() -> None:
     async def flaky() -> int:
         calls.append("flaky")
         if len(calls) < 3:
-            raise OSError("busy")
+            raise OSError("busy, said Bearer sb_secret_abcdefghijklmnopqrstuvwxyz")
         return 7
 
     async def hopeless() -> int:
@@ -506,6 +506,8 @@ async def test_a_step_is_tried_again_and_its_last_error_is_raised() -> None:
     assert calls == ["flaky"] * 3 + ["hopeless"]
     assert test.steps == {"fetch": 7}
     assert run.messages == ["Step fetch: try 1 failed", "Step fetch: try 2 failed"]
+    assert [line.metadata["reason"][:10] for line in run.logs] == ["busy, said"] * 2
+    assert "sb_secret_" not in str(run.logs)
     assert (run.outcome, run.error and run.error.message) == ("failed", "no such account")
 
 

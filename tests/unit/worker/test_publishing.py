@@ -57,7 +57,7 @@ async def test_a_publisher_that_fails_or_hangs_stops_no_other(
 
     for each in (fail, hang, work):
         registry.publisher(each.__name__, each)
-    await make(registry, published).once()
+    await asyncio.wait_for(make(registry, published).once(), 60)
 
     assert published == [1]
     said = {record.__dict__["publisher"]: record.__dict__ for record in caplog.records}
