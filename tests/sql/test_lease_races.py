@@ -299,3 +299,20 @@ def test_a_job_that_is_put_off_while_it_becomes_ready_waits_for_its_new_time(
 
     assert engine.lease() == []
     assert engine.one("select count(*) from queue.deferred where job_id = %s", job) == 1
+
+
+def test_a_call_that_is_repeated_while_it_is_at_work_waits_and_answers_the_same(
+    engine: Engine,
+) -> None:
+    """Else each would lease jobs, and no one would run those of the answer that was lost."""
+    engine.enqueue_many(3)
+    tick = str(uuid.uuid4())
+    with engine.beside() as first, engine.beside() as second, ThreadPoolExecutor(1) as threads:
+        first.run("begin")
+        leased = ids_of(first.lease(1, tick_id=tick, call=2))
+        repeated = threads.submit(second.lease, 1, tick_id=tick, call=2)
+        until_waiting(engine.database)
+        first.run("commit")
+        assert ids_of(repeated.result(60)) == leased
+
+    assert engine.one("select count(*) from queue.leases") == 1

@@ -625,8 +625,11 @@ def test_a_type_that_no_worker_serves_is_named_with_its_jobs(stack: RunningStack
     with HandWorker(stack, stack.demo_workspace_id) as worker:
         worker.enqueue_many([{}] * 3)
         backlog, ready = found(stack, "backlog"), found(stack, "ready")
+        give_up = time.monotonic() + 120
+        while ready.verdict is Verdict.FAIL and time.monotonic() < give_up:
+            ready = found(stack, "ready")  # a loop that a busy machine held up is due again
 
-    assert (backlog.verdict, ready.verdict) == (Verdict.WARN, Verdict.WARN)
+    assert (backlog.verdict, ready.verdict) == (Verdict.WARN, Verdict.WARN), ready
     assert f"3 wait: no worker serves {worker.job_type}" in backlog.detail
     assert backlog.fix is not None
     assert "deploy the processor" in backlog.fix
