@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from datetime import datetime
 from functools import partial
+from uuid import uuid4
 
 import httpx
 import pytest
@@ -103,6 +104,8 @@ async def test_logs_come_in_pages_and_by_level(hand: Hand, ada: httpx.AsyncClien
     assert messages == [f"line {number}" for number in range(5)]
     assert rest["next_after"] is None
     assert none["logs"] == []
+    unknown = await ada.get(f"/api/jobs/{uuid4()}/logs")
+    assert (unknown.status_code, error_of(unknown)["code"]) == (404, "job_not_found")
 
 
 async def test_a_jobs_story_can_be_read_in_full(hand: Hand, ada: httpx.AsyncClient) -> None:

@@ -126,3 +126,51 @@ const pick = ({ status, attempts, progress, error_message }) =>
       ([, value]) => value !== undefined,
     ),
   );
+
+/** A supabase-js client whose channels the test opens, closes and speaks on; what was asked of it. */
+export function clientOf(answer = null) {
+  const asked = {
+    heard: [],
+    opened: [],
+    left: [],
+    followed: [],
+    calls: [],
+    on: {},
+    state() {},
+    gone() {},
+  };
+  const note = (name) => async () => (await turn(), void asked.calls.push(name));
+  const channel = (topic) => ({
+    topic,
+    on: (kind, _filter, take) => {
+      asked.on[kind] = take;
+      if (kind === "broadcast") asked.heard.push(take);
+    },
+    subscribe: (state) => (asked.state = state),
+  });
+  const client = {
+    realtime: {
+      setAuth: note("token"),
+      isConnected: () => asked.isConnected ?? true,
+      connect: () => void asked.calls.push("connect"),
+      disconnect: async () => (await turn(), note("disconnect")()),
+    },
+    channel: (topic, { config }) => {
+      asked.calls.push("channel");
+      asked.opened.push(topic);
+      asked.config = config;
+      return channel(topic);
+    },
+    removeChannel: ({ topic }) => (
+      asked.left.push(topic),
+      new Promise((resolve) => (asked.gone = resolve))
+    ),
+    schema: (schema) => ({
+      rpc: (name, values) => {
+        asked.followed.push({ schema, name, ...values });
+        return { abortSignal: async () => ({ data: await answer }) };
+      },
+    }),
+  };
+  return { client, asked };
+}

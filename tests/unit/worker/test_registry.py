@@ -64,7 +64,7 @@ def test_everything_said_is_published() -> None:
         internal=True,
         signed=True,
         tagged_by=["account_id"],
-        schedule="0 3 * * *",
+        schedule=Schedule("0 3 * * *", timezone="Europe/Berlin", missed="skip"),
     )(enrich)
 
     [spec] = registry.specs()
@@ -97,10 +97,10 @@ def test_everything_said_is_published() -> None:
                 "cron": "0 3 * * *",
                 "scope": "system",
                 "workspace_id": None,
-                "timezone": "UTC",
+                "timezone": "Europe/Berlin",
                 "payload": {},
                 "options": {},
-                "missed": "once",
+                "missed": "skip",
             }
         ],
     }

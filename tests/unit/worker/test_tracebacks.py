@@ -121,15 +121,25 @@ def test_no_value_of_a_variable_is_kept() -> None:
 
 
 def test_a_secret_in_a_line_of_code_is_hidden() -> None:
-    """A literal key in the source is bad enough where it is."""
+    """A literal key in the source is bad enough where it is; so in what a cause says."""
 
     def fail() -> None:
-        dict(api_key="sk_live_0123456789abcdef", n=1 / 0)
+        try:
+            dict(api_key="sk_live_0123456789abcdef", n=1 / 0)
+        except ZeroDivisionError:
+            raise KeyError("api_key=sk_live_0123456789abcdef") from None
 
-    told = json.dumps(described(fail))
+    def fail_again() -> None:
+        try:
+            fail()
+        except KeyError as error:
+            raise RuntimeError("no account") from error
 
-    assert "0123456789abcdef" not in told
-    assert HIDDEN in told
+    told = described(fail_again)
+
+    assert "0123456789abcdef" not in json.dumps(told)
+    assert HIDDEN in json.dumps(described(fail))
+    assert HIDDEN in told["causes"][0]["message"]
 
 
 def test_causes_are_shown_to_the_last() -> None:
