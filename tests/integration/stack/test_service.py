@@ -118,9 +118,9 @@ def test_a_job_whose_api_is_killed_is_finished_by_the_next_one(doomed: RunningSt
                 " look_at = '-infinity' where job_id = %s",
                 (job_id,),
             )
+        assert job_of(doomed, job_id)["status"] == "processing"
         api.kill()
         worker.kill()
-        assert job_of(doomed, job_id)["status"] == "processing"
         holder.rollback()
 
     job = until(lambda: job_of(doomed, job_id), lambda job: job["status"] in ENDED)
