@@ -62,7 +62,7 @@ create table queue.message_minutes (
 comment on table queue.message_minutes is 'Messages minute by minute, for 31 days.';
 
 create type queue.message_window as (ceiling bigint, quarter integer, second bigint);
-comment on type queue.message_window is 'What may be sent now: the value of messages_counted up to which states are sent, and a quarter of the budget of six seconds.';
+comment on type queue.message_window is 'What may be sent now: the value of messages_counted up to which states are sent, a quarter of the budget of six seconds, and the second in which that was known.';
 
 create function queue.message_second() returns bigint
 language plpgsql volatile set search_path = '' as $$

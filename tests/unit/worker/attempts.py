@@ -30,6 +30,7 @@ def held_attempt(
     deadline_at: datetime | None = None,
     payload: Any = None,
     leased: LeasedJob | None = None,
+    fence: int = 1,
     **lease: Any,
 ) -> Attempt:
     """A lease of a minute, just taken: the reporter waits to renew it."""
@@ -46,7 +47,7 @@ def held_attempt(
     if run is not None:
         registry.processor("a", payload=dict)(run)
     return Attempt(
-        Lease(job=job, fence=1, **lease),
+        Lease(job=job, fence=fence, **lease),
         registry.find("a"),
         clock=clock,
         sent_at=clock.monotonic(),

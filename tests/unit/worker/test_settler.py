@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,7 +13,6 @@ from minutehand.queue.errors import QueueError, QueueUnavailable, TokenRefused
 from minutehand.queue.models import (
     ErrorInfo,
     JobId,
-    Lease,
     LeasedJob,
     LeaseRequest,
     LeaseResponse,
@@ -22,12 +20,12 @@ from minutehand.queue.models import (
     SettleResponse,
     SettleResult,
 )
-from minutehand.worker.attempt import Attempt
 from minutehand.worker.deadlines import Deadlines
 from minutehand.worker.settlement import Raised, Returned
 from minutehand.worker.settler import Settler
 from minutehand.worker.summary import TickSummary
 from tests.support.virtual_time import BEGAN, LoopClock, leaping
+from tests.unit.worker.attempts import held_attempt
 from tests.unit.worker.model import ModelQueue
 
 REFUSED = QueueError("refused", status=400, code="PT400")
@@ -77,10 +75,7 @@ def settle(
             id="1", workspace_id=WORKSPACE, job_type="a", created_at=BEGAN, attempts=2, queue="q",
             traceparent=TRACE,
         )  # fmt: skip
-        attempt = Attempt(
-            Lease(job=job, fence=3), None, clock=clock, sent_at=0, work_until=math.inf,
-            had_fair_time=True, queue=queue, on_news=lambda: None, on_end=lambda _: None,
-        )  # fmt: skip
+        attempt = held_attempt(queue, clock, leased=job, fence=3)
         attempt.ending = Returned(None) if error is None else Raised(error)
         settler = Settler(
             queue, summary, Deadlines.until(0, 10), clock=clock, is_stopping=lambda: stopping
