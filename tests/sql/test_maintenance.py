@@ -393,11 +393,13 @@ def test_an_item_longer_than_the_statement_timeout_is_parked_alone(engine: Engin
     break_item(engine, bad, TOO_LONG)
     engine.advance(4)
 
+    first = engine.rpc("run_maintenance", p_request={"budget_ms": 5000})
+    assert (first["failed"], "promotion" in first["done"]) == (["promotion"], False)
     leased: set[str] = set()
     for _ in range(6):
-        engine.maintain()
         leased |= {lease["job"]["id"] for lease in engine.lease(100, call=2)}
         engine.advance(50)
+        engine.maintain()
 
     assert leased == set(good)
     [item] = engine.rpc("queue_health")["parked_items"]
@@ -406,6 +408,18 @@ def test_an_item_longer_than_the_statement_timeout_is_parked_alone(engine: Engin
     mend(engine)
     engine.advance(3600)
     assert bad in {lease["job"]["id"] for lease in engine.lease(100)}
+
+
+def test_after_a_cancelled_item_no_other_is_tried_in_the_same_call(engine: Engine) -> None:
+    """The statement timeout strikes once: what followed it in the call would have no limit."""
+    slow, good = engine.enqueue_many(2, delay_seconds=1)
+    break_item(engine, slow, TOO_LONG)
+    engine.advance(2)
+
+    tried = "select queue.try_one_by_one('promotion', %s, queue.clock(), 'infinity')"
+    assert engine.one(tried, [slow, good]) == 0
+    assert engine.rows("select item from queue.parked") == [slow]
+    assert engine.one(tried, [good]) == 1
 
 
 def test_a_parked_item_is_not_tried_with_one_whose_time_has_come(engine: Engine) -> None:

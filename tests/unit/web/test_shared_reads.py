@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import UTC, datetime
+from types import SimpleNamespace
+from typing import Any
+from uuid import UUID
 
 import pytest
 
+from minutehand.functions.status import routes
 from minutehand.queue.errors import QueueUnavailable, TokenRefused
+from minutehand.queue.models import FeedPage
 from minutehand.web import shared_reads
+from minutehand.web.caller import Caller
+from minutehand.web.hub import EventHub
 from minutehand.web.shared_reads import SharedReads
 
 
@@ -130,3 +138,29 @@ async def test_answers_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     await asyncio.sleep(0.1)
 
     assert reads._reads == {}
+
+
+async def test_members_of_two_tenants_at_one_place_of_a_session_each_read_their_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Clients choose session ids, so that two tenants may meet in one; guests hold the same key."""
+    asked: list[UUID | None] = []
+
+    class Queue:
+        def __init__(self, caller: Caller | None) -> None:
+            self.subject = caller.subject if caller is not None else None
+
+        async def session_feed(self, session_id: str, after: str | None) -> FeedPage:
+            asked.append(self.subject)
+            return FeedPage.model_validate({"events": [], "places": [], "cursor": after})
+
+    async def read_at_once(_: Any, __: Any, ___: Any, feed: Any) -> None:
+        await feed.read(since=0.0)
+
+    monkeypatch.setattr(routes, "_feed_answer", read_at_once)
+    services: Any = SimpleNamespace(stream_queue_of=Queue, hub=EventHub())
+    ada, eve = (Caller(UUID(int=n), "authenticated", "t", datetime.now(UTC)) for n in (1, 2))
+    for caller in (ada, ada, eve, None, None):
+        await routes.get_session_events(None, "s", caller, services, "5:5:")  # type: ignore[arg-type]
+
+    assert asked == [ada.user_id, eve.user_id, None]

@@ -8,11 +8,15 @@ import ssl
 from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime, timedelta
 from email.message import EmailMessage
+from types import SimpleNamespace
 from typing import Any, Self
+from uuid import UUID
 
 import pytest
 
-from minutehand.config import ConfigurationError
+from minutehand.config import ConfigurationError, Settings
+from minutehand.functions.jobs.alerts import AlertBody, put_alert
+from minutehand.web.errors import ApiError
 from minutehand.webhooks.alerts import Alert, Alerts, MailServer, message_of, slack_body
 from minutehand.webhooks.sent import Sent
 from minutehand.worker.testing import ProcessorTest
@@ -277,3 +281,22 @@ def test_the_environment_names_the_server() -> None:
     assert MailServer.from_env({"MAIL_FROM": "a@example.com"}) is None
     with pytest.raises(ConfigurationError, match="SMTP_URL"):
         MailServer.from_env({"SMTP_URL": "https://mail.example", "MAIL_FROM": "a@example.com"})
+
+
+@pytest.mark.parametrize("url", ["http://hooks.example/a", "https:///a", "hooks.example/a"])
+async def test_outside_the_local_stage_an_alert_is_posted_to_https_alone(
+    url: str,
+) -> None:
+    """Refused when it is put: the sender would refuse it too, when the alert is raised."""
+    deployed = Settings(supabase_url="http://x.test", supabase_publishable_key="k", stage="prod")
+    body = AlertBody.model_validate(
+        {"metric": "failure_share", "threshold": 0.1, "post": {"format": "json", "url": url}}
+    )
+    services: Any = SimpleNamespace(settings=deployed)
+    caller: Any = None
+
+    with pytest.raises(ApiError) as refused:
+        await put_alert(UUID(int=1), "late", body, caller, services)
+
+    assert refused.value.status_code == 422
+    assert refused.value.error == "post.url: must be an https address"

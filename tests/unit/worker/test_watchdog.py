@@ -10,6 +10,7 @@ from typing import Any
 import psutil
 import pytest
 
+from minutehand.queue.errors import QueueUnavailable
 from minutehand.worker import watchdog
 from minutehand.worker.isolation import TaskGroupOfAttempt, belonging_to, contained
 from minutehand.worker.watchdog import Watchdog, resident_mb
@@ -96,8 +97,9 @@ async def test_a_loop_that_turns_in_time_is_not_complained_of(
     assert (events_of(caplog), group.blocked) == ([], None)
 
 
+@pytest.mark.parametrize("trouble", [OSError("away"), QueueUnavailable("away")])
 async def test_a_loop_that_is_blocked_has_its_leases_renewed_again_and_again(
-    caplog: pytest.LogCaptureFixture,
+    caplog: pytest.LogCaptureFixture, trouble: Exception
 ) -> None:
     """Also after a renewal that failed, and from the start each time it is blocked."""
     renewals: list[int] = []
@@ -105,7 +107,7 @@ async def test_a_loop_that_is_blocked_has_its_leases_renewed_again_and_again(
     def renew() -> None:
         renewals.append(1)
         if len(renewals) == 1:
-            raise OSError("away")
+            raise trouble
 
     await watch("-" * 25 + "b" + "-" * 7 + "b" + "-" * 8, renew=renew, renew_after=0.5)
 
