@@ -168,6 +168,7 @@ language plpgsql set search_path = '' as $$
 declare
   v_ids uuid[] := array(
     select id from public.jobs where id = any (p_ids) and status = 'pending' order by id for update skip locked);
+  v_moved integer;
 begin
   with due as (
     delete from queue.deferred where job_id = any (v_ids) and run_at <= p_now returning *),
@@ -178,11 +179,13 @@ begin
     select distinct on (d.partition_id) d.partition_id, j.workspace_id, j.queue, j.job_type,
       coalesce(j.concurrency_key, '') as concurrency_key, j.priority
     from due as d join public.jobs as j on j.id = any (array[d.job_id])),
-  known as materialized (select id from queue.open_partitions(array(select partition_id from kinds)))
-  insert into queue.openings (partition_id, workspace_id, queue, job_type, concurrency_key, priority)
-  select partition_id, workspace_id, queue, job_type, concurrency_key, priority
-  from kinds where partition_id not in (select id from known);
-  return cardinality(v_ids);
+  known as materialized (select id from queue.open_partitions(array(select partition_id from kinds))),
+  opened as (
+    insert into queue.openings (partition_id, workspace_id, queue, job_type, concurrency_key, priority)
+    select partition_id, workspace_id, queue, job_type, concurrency_key, priority
+    from kinds where partition_id not in (select id from known))
+  select count(*) into v_moved from due;
+  return v_moved;
 end;
 $$;
 comment on function queue.promote is E'Move due jobs from deferred to ready.\n\nThe caller drew its transaction id before it read p_now: see the marks of queue.partitions.';

@@ -295,7 +295,7 @@ def test_a_job_that_is_put_off_while_it_becomes_ready_waits_for_its_new_time(
             "update public.jobs set scheduled_for = now() + interval '3 days' where id = %s", job
         )
         other.run("commit")
-        promoted.result(60)
+        assert promoted.result(60) == 0
 
     assert engine.lease() == []
     assert engine.one("select count(*) from queue.deferred where job_id = %s", job) == 1

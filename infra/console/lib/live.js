@@ -53,7 +53,9 @@ export function useWatched(read, start, inputs) {
  *   the next page; null when there is none.
  */
 export function useLivePages(workspaceId, list) {
-  const [cursors, setCursors] = useState(/** @type {any[]} */ ([undefined]));
+  const [shown, setShown] = useState(/** @type {{of: string, after: any[]} | null} */ (null));
+  // another workspace begins with its first page
+  const cursors = shown?.of === workspaceId ? shown.after : [undefined];
   const read = useRead(
     (signal) => Promise.all(cursors.map((after) => list(workspaceId, after, signal))),
     [workspaceId, cursors.length],
@@ -64,5 +66,9 @@ export function useLivePages(workspaceId, list) {
     [workspaceId],
   );
   const next = read.value?.at(-1)?.next;
-  return { ...read, freshness, more: next ? () => setCursors([...cursors, next]) : null };
+  return {
+    ...read,
+    freshness,
+    more: next ? () => setShown({ of: workspaceId, after: [...cursors, next] }) : null,
+  };
 }

@@ -33,7 +33,7 @@ MAX_TOPICS: Final = 100
 #: An empty socket is kept for the next reader, who often comes soon.
 LINGER_SECONDS: Final = 30.0
 _RECONNECT_SECONDS: Final = (0.2, 1.0, 2.0, 5.0, 10.0)
-#: A refused join is tried again after this: the policy or the token may have changed.
+#: A refused join is tried again after this, or a quarter more: policy or token may have changed.
 _REJOIN_SECONDS: Final = 30.0
 #: Between two calls of `follow_topic`; a follower is forgotten after 150 s.
 FOLLOW_SECONDS: Final = 60.0
@@ -159,7 +159,7 @@ class RealtimeUpstream:
                     socket.join(name, topic.token)
                     topic.joined = True
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_REJOIN_SECONDS):
+                async with asyncio.timeout(_REJOIN_SECONDS / 4):
                     await self._changed.wait()
 
     async def _keep_counted(self) -> None:

@@ -432,7 +432,7 @@ def test_a_refused_topic_is_tried_again_within_a_minute(line: Line) -> None:
 
     followed(story)
 
-    assert [round(at) for at, _ in line.joins] == [0, 60]
+    assert [round(at) for at, _ in line.joins] == [0, 38, 75]
 
 
 def test_an_empty_socket_is_kept_for_a_reader_who_comes_soon(line: Line) -> None:
