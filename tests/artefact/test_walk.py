@@ -32,6 +32,7 @@ from minutehand.local import migrations
 from minutehand.local.ports import reserve_port
 from minutehand.local.postgres import Postgres
 from minutehand.worker import Job, JobContext, Registry, TickOptions, Worker
+from tests.artefact.conftest import Package
 from tests.support.auth_mail import Auth, serving
 from tests.support.aws_account import Account, aws_account
 from tests.support.databases import HOSTED, create_clone, drop
@@ -179,8 +180,8 @@ def wrapper(path: Path, text: str) -> None:
 
 
 @pytest.fixture
-def place(postgres: Postgres, tmp_path: Path) -> Iterator[Place]:
-    """A fresh clone with its tools, a fresh project, a fresh account."""
+def place(postgres: Postgres, package: Package, tmp_path: Path) -> Iterator[Place]:
+    """A fresh clone with its tools and the zips of its sources, a fresh project and account."""
     root, programs = checkout_copy(tmp_path / "clone"), tmp_path / "bin"
     programs.mkdir()
     for name in ("requirements.lock", "requirements-dev.lock", "serverless.yml"):
@@ -192,6 +193,7 @@ def place(postgres: Postgres, tmp_path: Path) -> Iterator[Place]:
         dirs_exist_ok=True,
     )
     (root / "node_modules").symlink_to(ROOT / "node_modules")
+    shutil.copytree(package.folder, root / "build" / "aws")
     python = f"PYTHONPATH={root}/shared exec {sys.executable}"
     wrapper(programs / "minutehand", f'#!/bin/sh\n{python} -m minutehand.cli "$@"\n')
     wrapper(programs / "aws", AWS.format(python=sys.executable))
