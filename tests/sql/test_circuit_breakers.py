@@ -547,6 +547,17 @@ def test_a_tenants_probe_that_fails_stops_it_for_longer(engine: Engine) -> None:
     assert len(engine.lease(100)) == 1
 
 
+def test_a_tenants_probe_is_one_job_also_for_who_leases_one_at_a_time(engine: Engine) -> None:
+    """A later call for one job takes the short way past the choice."""
+    poison(engine, 12, ACME)
+    maintain(engine)
+    engine.enqueue_many(20)
+    maintain(engine, after=61)
+    tick = str(uuid.uuid4())
+
+    assert [len(engine.lease(1, tick_id=tick, call=call)) for call in (2, 3, 4)] == [1, 0, 0]
+
+
 def test_two_workers_at_a_tenants_probe_get_one_job(engine: Engine) -> None:
     """However close together they ask."""
     probing_tenant(engine)

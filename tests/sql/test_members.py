@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import contextlib
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import psycopg
 import pytest
 
 from tests.support.engine import ACME, ADA, BOB, EVE, GLOBEX, Engine, refusal
+from tests.support.functions import until_waiting
 
 NEW = "dddddddd-0000-4000-8000-000000000009"
 SIGN_UP = "insert into auth.users (id, email, email_confirmed_at) values (%s, %s, case when %s then now() end)"
@@ -371,6 +373,21 @@ def test_anybody_may_leave_but_the_last_manager(engine: Engine) -> None:
             assert refused(call)[:2] == ("PT409", "last_manager")
 
     assert role_of(engine, ADA) == "manager"
+
+
+def test_of_two_managers_who_are_removed_at_once_one_stays(engine: Engine) -> None:
+    """Each removal alone would leave the other."""
+    engine.run("update public.workspace_members set role = 'manager' where user_id = %s", BOB)
+    remove = "delete from public.workspace_members where workspace_id = %s and user_id = %s"
+    with engine.beside() as first, engine.beside() as second, ThreadPoolExecutor(1) as threads:
+        first.run("begin")
+        first.run(remove, ACME, BOB)
+        other = threads.submit(refused, lambda: second.run(remove, ACME, ADA))
+        until_waiting(engine.database)
+        first.run("commit")
+        assert other.result(60)[:2] == ("PT409", "last_manager")
+
+    assert (role_of(engine, ADA), role_of(engine, BOB)) == ("manager", None)
 
 
 def test_who_leaves_by_an_unconfirmed_address_withdraws_no_invitation_to_it(engine: Engine) -> None:

@@ -133,6 +133,27 @@ def test_a_parents_receipt_names_every_child(engine: Engine) -> None:
     assert "result" not in bundle  # the parent is not settled
 
 
+def test_a_parents_receipt_names_the_last_receipt_of_a_child(engine: Engine) -> None:
+    """A child that failed was closed, and signs when a retry completes it."""
+    engine.register("parent")
+    engine.register("part", signed=True)
+    engine.enqueue(job_type="parent")
+    parent = engine.lease_one(job_types=["parent"])
+    engine.spawn(parent, "c", [{"job_type": "part", "payload": {}}])
+    part = engine.lease_one(job_types=["part"])
+    fail(engine, part)
+    engine.advance(1)
+    assert closed(engine) is not None
+    engine.rpc("retry_job", p_job_id=part["job"]["id"])
+    part = engine.lease_one(job_types=["part"])
+    last = issued(engine, handle(part))
+    engine.settle(part, "completed", result=1)
+
+    [child] = issued(engine, handle(parent))["children"]
+
+    assert (child["status"], child["receipt"]) == ("completed", digest_of(last))
+
+
 @pytest.mark.parametrize(
     ("change", "refused"),
     [
