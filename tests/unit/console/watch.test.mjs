@@ -200,6 +200,25 @@ for (const end of ["completed", "failed", "cancelled"]) {
   });
 }
 
+test("a wait that begins when the end is told has the row of the end, not the one before", async () => {
+  const world = new World();
+  world.commit("job.created", { status: "pending" });
+  let ended = null;
+  const { watch } = watching(world, {
+    onEvent({ type }) {
+      if (type === "job.completed") queueMicrotask(() => (ended = watch.ended));
+    },
+  });
+  world.connect();
+  await until(() => watch.freshness === "live", "live");
+
+  world.commit("job.completed", { status: "completed" });
+  world.job = { ...world.job, result: { answer: 42 } };
+  await until(() => ended, "the end");
+
+  assert.deepEqual((await ended).result, { answer: 42 });
+});
+
 test("a wait for the end of a deleted job, or of one no longer watched, is refused", async () => {
   const world = new World();
   world.commit("job.created", { status: "pending" });

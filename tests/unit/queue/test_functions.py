@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from typing import Any
 from uuid import UUID
@@ -13,10 +12,8 @@ import pytest
 from minutehand.clock import FrozenClock
 from minutehand.config import ConfigurationError, Settings
 from minutehand.queue.data_api import DataApi
-from minutehand.queue.errors import QueueError, QueueUnavailable, StepsTooLong, TokenRefused
+from minutehand.queue.errors import QueueError, QueueUnavailable, TokenRefused
 from minutehand.queue.functions import CallerFunctions, FunctionStore, WorkerFunctions
-from minutehand.queue.models import JobId
-from minutehand.queue.worker_client import WorkerQueue
 
 SETTINGS = Settings(
     supabase_url="https://project.example",
@@ -187,52 +184,3 @@ async def test_an_apps_store_closes_its_connections() -> None:
 
     with pytest.raises((QueueUnavailable, RuntimeError)):
         await store._functions.call("do", {}, attempts=1)
-
-
-async def test_steps_that_do_not_fit_a_worker_are_read_no_further() -> None:
-    """Page by page they look harmless, and take the memory of every job beside them."""
-    page = {"bytes": StepsTooLong.MOST_BYTES * 2 // 5, "lines": [], "next": {"name": "s"}}
-    requests: list[httpx.Request] = []
-
-    def answer(request: httpx.Request) -> httpx.Response:
-        requests.append(request)
-        return httpx.Response(200, json=page)
-
-    api = DataApi("https://project.example", transport=httpx.MockTransport(answer))
-    worker = WorkerQueue(SETTINGS, api=api)
-
-    async with asyncio.timeout(60):
-        with pytest.raises(StepsTooLong):
-            await worker.read_steps(JobId("j"), 1)
-
-    await worker.aclose()
-    assert len(requests) == 3
-
-
-async def test_the_steps_of_a_job_are_read_page_by_page_with_their_children() -> None:
-    """A gather of thousands of children takes more than a page."""
-    first = [
-        {"nth": 0, "name": "a", "value": 1},
-        {"nth": 0, "name": "gather", "value": {"children": []}},
-        {"nth": 1, "name": "gather", "value": {"id": "c1"}},
-    ]
-    place = {"name": "gather", "nth": 1}
-    pages = [
-        {"bytes": 10, "lines": first, "next": place},
-        {"bytes": 5, "lines": [{"nth": 2, "name": "gather", "value": {"id": "c2"}}], "next": None},
-    ]
-    asked: list[dict[str, Any]] = []
-
-    def answer(request: httpx.Request) -> httpx.Response:
-        asked.append(json.loads(request.content)["p_request"])
-        return httpx.Response(200, json=pages[len(asked) - 1])
-
-    api = DataApi("https://project.example", transport=httpx.MockTransport(answer))
-    worker = WorkerQueue(SETTINGS, api=api)
-
-    steps = await worker.read_steps(JobId("j"), 3)
-
-    await worker.aclose()
-    assert steps == {"a": 1, "gather": {"children": [{"id": "c1"}, {"id": "c2"}]}}
-    held = {"job_id": "j", "fence": 3}
-    assert asked == [{**held, "after": None}, {**held, "after": place}]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -12,7 +13,7 @@ import pytest
 
 from minutehand.config import Settings
 from minutehand.queue.data_api import DataApi
-from minutehand.queue.errors import QueueUnavailable, read_only_fix
+from minutehand.queue.errors import QueueUnavailable, StepsTooLong, read_only_fix
 from minutehand.queue.models import (
     JobId,
     JobTypeSpec,
@@ -40,6 +41,7 @@ class Database:
 
     def __init__(self, answer: Any = None) -> None:
         self.answer = answer
+        self.later: list[Any] = []
         self.asked: list[tuple[str, Any]] = []
         api = DataApi("https://project.example", transport=httpx.MockTransport(self._reply))
         settings = Settings(
@@ -53,7 +55,8 @@ class Database:
     def _reply(self, request: httpx.Request) -> httpx.Response:
         name = request.url.path.removeprefix("/rest/v1/rpc/")
         self.asked.append((name, json.loads(request.content or b"null")))
-        return httpx.Response(503 if self.answer is None else 200, json=self.answer)
+        answer, self.answer = self.answer, self.later.pop(0) if self.later else self.answer
+        return httpx.Response(503 if answer is None else 200, json=answer)
 
 
 @pytest.mark.parametrize(
@@ -174,3 +177,37 @@ async def test_rows_are_reached_for_a_leased_job() -> None:
     assert await table.select() == [{"id": 1}]
     assert (table._headers["X-Job-Id"], table._headers["X-Job-Fence"]) == ("j", "7")
     assert table._headers["Accept-Profile"] == "crm"
+
+
+async def test_steps_that_do_not_fit_a_worker_are_read_no_further() -> None:
+    """Page by page they look harmless, and take the memory of every job beside them."""
+    page = {"bytes": StepsTooLong.MOST_BYTES * 2 // 5, "lines": [], "next": {"name": "s"}}
+    database = Database(page)
+
+    async with asyncio.timeout(60):
+        with pytest.raises(StepsTooLong):
+            await database.worker.read_steps(JOB, 1)
+
+    assert len(database.asked) == 3
+
+
+async def test_the_steps_of_a_job_are_read_page_by_page_with_their_children() -> None:
+    """A gather of thousands of children takes more than a page."""
+    first = [
+        {"nth": 0, "name": "a", "value": 1},
+        {"nth": 0, "name": "gather", "value": {"children": []}},
+        {"nth": 1, "name": "gather", "value": {"id": "c1"}},
+    ]
+    place = {"name": "gather", "nth": 1}
+    database = Database({"bytes": 10, "lines": first, "next": place})
+    second = [{"nth": 2, "name": "gather", "value": {"id": "c2"}}]
+    database.later = [{"bytes": 5, "lines": second, "next": None}]
+
+    steps = await database.worker.read_steps(JOB, 3)
+
+    assert steps == {"a": 1, "gather": {"children": [{"id": "c1"}, {"id": "c2"}]}}
+    held = {"job_id": "j", "fence": 3}
+    assert [arguments["p_request"] for _, arguments in database.asked] == [
+        {**held, "after": None},
+        {**held, "after": place},
+    ]
