@@ -415,6 +415,8 @@ begin
   if v_asked.action <> 'retry' and jsonb_strip_nulls(coalesce(p_request -> 'filter', '{}')) in ('{}', 'null') then
     perform queue.refuse(422, 'validation_failed', 'filter: name at least one criterion', 'filter');
   end if;
+  -- a repeat that comes while the first is at work waits for it
+  perform pg_advisory_xact_lock(hashtextextended('minutehand operations ' || p_workspace_id, 0));
   select * into v_before from queue.operations
   where workspace_id = p_workspace_id and idempotency_key = v_asked.idempotency_key;
   if found then

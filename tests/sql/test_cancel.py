@@ -68,6 +68,10 @@ def test_a_running_job_is_asked_to_stop_and_ends_cancelled(engine: Engine) -> No
     for _ in range(2):
         assert engine.rpc("cancel_job", p_job_id=job_id)["status"] == "processing"
     assert engine.report(lease) == "cancel"
+    with engine.beside() as other:
+        other.run("begin")
+        other.run("select from queue.leases for update")
+        assert engine.report(lease) == "cancel"  # not renewed, and told all the same
     assert engine.settle(lease, "retry")["outcome"] == "cancelled"
 
     job = engine.job(job_id)

@@ -297,6 +297,12 @@ def test_one_tenants_failing_probes_do_not_keep_it_open(engine: Engine) -> None:
         for probe in [p for p in engine.lease(1) if p["job"]["workspace_id"] == tenants[0]]:
             engine.settle(probe, "retry", error=ERROR)
         engine.advance(1)
+    [late] = workspaces(engine, 1)  # for whom it works since it was stopped
+    engine.run("insert into queue.proven values ('work', %s, queue.clock(), queue.clock())", late)
+    engine.run(
+        "insert into queue.failures values ('work', %s, 'f', gen_random_uuid(), 'm', queue.clock())",
+        late,
+    )
     assert not paused(engine)
 
     maintain(engine, after=301)
@@ -601,9 +607,8 @@ def test_a_manager_ends_a_tenants_probes(engine: Engine, paused: bool) -> None:
     with engine.member(ADA) as ada:
         request = {"kind": "workspace_type", "name": "work", "workspace_id": ACME, "paused": paused}
         ada.rpc("pause_jobs", p_request=request)
+    assert engine.one("select count(*) from queue.breakers") == 0
     engine.run("select queue.half_open('work', %s, queue.clock())", ACME)  # it comes too late
     for after in (6, 4000):
         maintain(engine, after=after)
         assert engine.one("select count(*) from queue.pauses") == paused
-
-    assert engine.one("select count(*) from queue.breakers") == 0

@@ -271,14 +271,36 @@ def test_work_past_its_deadline_is_not_run(engine: Engine) -> None:
         assert engine.job(job_id)["error_data"]["reason"] == "deadline_passed"
 
 
-def test_a_lease_looks_at_deadlines_that_maintenance_has_not_come_to(engine: Engine) -> None:
+def test_a_job_that_begins_again_keeps_its_first_start_and_its_last_error(engine: Engine) -> None:
+    """Until it completes people read what went wrong; while it runs there is no next run."""
+    engine.stop_clock()
+    job_id = engine.enqueue()
+    engine.settle(engine.lease_one(), "retry", retry_after_seconds=5, error={"type": "E"})
+    before = engine.job(job_id)
+    engine.advance(6)
+
+    lease = engine.lease_one()
+
+    job = engine.job(job_id)
+    assert (job["started_at"], job["next_retry_at"]) == (before["started_at"], None)
+    engine.settle(lease, "released")
+    job = engine.job(job_id)
+    assert before["error_data"]["type"] == "E"
+    for name in ("error_data", "error_message", "error_fingerprint"):
+        assert job[name] == before[name]
+
+
+@pytest.mark.parametrize("limit", [1, 10])
+def test_a_lease_looks_at_deadlines_that_maintenance_has_not_come_to(
+    engine: Engine, limit: int
+) -> None:
     """It would run a job that is to fail."""
     engine.stop_clock()
     soon = engine.one("select queue.clock() + interval '30 seconds'")
     job_id = engine.enqueue(deadline_at=soon.isoformat())
     engine.advance(30)
 
-    assert engine.lease(call=2) == []
+    assert engine.lease(limit, call=2) == []
     assert engine.status(job_id) == "failed"
 
 

@@ -17,6 +17,7 @@ OUTCOMES: list[tuple[str, dict[str, Any]]] = [
     ("snoozed", {"delay_seconds": 5}),
     ("released", {}),
     ("waiting", {"wait": {"kind": "ask", "name": "q", "question": "?"}}),
+    ("waiting", {"wait": {"kind": "event"}}),  # which fails the job
     ("cancelled", {}),
 ]
 
@@ -59,6 +60,7 @@ def test_a_zombies_settle_stores_nothing(
         steps=[{"name": "s", "result": 1}],
         logs=[{"level": "info", "message": "x"}],
         progress={"percentage": 99},
+        tags=["zombie"],
     )
 
     assert answer["outcome"] == "stale"

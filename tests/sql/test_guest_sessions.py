@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 from uuid import uuid4
@@ -14,6 +15,7 @@ import psycopg
 import pytest
 
 from tests.support.engine import ACME, ADA, BOB, EVE, GLOBEX, Engine, refusal
+from tests.support.functions import until_waiting
 
 #: Somebody whom Auth knows, but no workspace does.
 GUEST = "cccccccc-0000-4000-8000-000000000009"
@@ -195,6 +197,19 @@ def test_guests_of_an_app_share_a_workspace_made_for_the_first(engine: Engine) -
     )
 
     assert made == again is not None
+
+
+def test_two_first_guests_at_once_share_a_workspace(engine: Engine) -> None:
+    """The second waits for the one that the first is making."""
+    ask = "select queue.guest_workspace('chat_guest_workspace', 'Guests')"
+    with engine.beside() as first, ThreadPoolExecutor(1) as threads:
+        first.run("begin")
+        made = first.one(ask)
+        late = threads.submit(engine.one, ask)
+        until_waiting(engine.database)
+        first.run("commit")
+
+        assert late.result(60) == made is not None
 
 
 def test_the_topic_is_open_to_the_id_and_nothing_else_is(engine: Engine) -> None:

@@ -104,6 +104,7 @@ def test_a_worker_leases_only_its_types_and_queues(engine: Engine) -> None:
     work = engine.enqueue()
     other = engine.enqueue(job_type="other")
 
+    assert ids_of(engine.lease(1, call=2, job_types=["nothing"])) == []
     assert ids_of(engine.lease(job_types=["other"], queues=["default"])) == []
     assert ids_of(engine.lease(job_types=["other"])) == [other]
     assert ids_of(engine.lease(queues=["default"])) == [work]
@@ -246,6 +247,7 @@ def test_a_settle_may_carry_the_next_lease(engine: Engine) -> None:
 
 def test_a_repeated_lease_call_returns_the_same_leases(engine: Engine) -> None:
     """A lost HTTP answer must not cost an attempt or a lease."""
+    engine.register("work", timeout_seconds=77)
     engine.enqueue()
     engine.lease_one()  # the first call of another run
     engine.enqueue(priority=1)
@@ -261,11 +263,14 @@ def test_a_repeated_lease_call_returns_the_same_leases(engine: Engine) -> None:
     late = engine.lease(3, tick_id=tick, call=1)  # it was on its way for long
 
     first_, again_, late_ = (
-        {lease["job"]["id"]: (lease["fence"], lease["steps"]) for lease in each}
+        {
+            lease["job"]["id"]: (lease["fence"], lease["steps"], lease["job"]["timeout_seconds"])
+            for lease in each
+        }
         for each in (first, again, late)
     )
     assert first_ == again_ == late_
-    assert (2, {"s": 1}) in first_.values()
+    assert (2, {"s": 1}, 77) in first_.values()
     assert len(more) == 2
     assert engine.one("select count(*) from queue.leases") == 6
 

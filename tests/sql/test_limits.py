@@ -266,6 +266,7 @@ def test_what_is_paused_does_not_start_until_resumed(engine: Engine, pause: dict
         engine.rpc("pause_jobs", p_request={**pause, "reason": reason, "by": "ops"})
 
     assert engine.rows(paused) == [("ops", "maintenance")]
+    assert engine.lease(1, call=2) == []
     answer = engine.lease_call()
     assert (answer["leases"], answer["next_due_in_ms"]) == ([], None)  # nothing to come until then
     assert engine.settle(running)["outcome"] == "applied"
@@ -288,16 +289,19 @@ def test_a_lease_that_finds_only_what_is_set_aside_repeats_within_a_second(
     engine.stop_clock()
     engine.register("work", **{limit: 1})
     engine.enqueue_many(2, concurrency_key="k")
-    assert len(engine.lease()) == 1
+    [running] = engine.lease()
 
     assert engine.lease_call()["next_due_in_ms"] == 1000
     engine.run(f"update queue.job_types set {limit} = null")  # at that moment
     assert engine.lease(call=2) == []
     engine.advance(1)
-    assert len(engine.lease(call=2)) == 1
+    [follower] = engine.lease(call=2)
     engine.register("work", **{limit: 1})
-    engine.enqueue(concurrency_key="k")
+    engine.enqueue_many(2, concurrency_key="k")
     assert engine.lease(call=2) == []
+    engine.settle(running)
+    engine.settle(follower)
+    assert len(engine.lease(call=2)) == 1  # within that second
     engine.register("work")
     assert len(engine.lease(call=2)) == 1
 
@@ -307,6 +311,7 @@ def test_a_run_leases_no_type_that_runs_longer_than_it_has_time(engine: Engine) 
     engine.run("update queue.job_types set run_p95_ms = 2000")
     engine.enqueue()
 
+    assert engine.lease(1, call=2, budget_ms=1999) == []
     answer = engine.lease_call(budget_ms=1999)
     assert (answer["leases"], answer["next_due_in_ms"]) == ([], None)
     assert len(engine.lease(budget_ms=2000)) == 1

@@ -256,6 +256,8 @@ def test_a_workspace_has_a_thousand_open_invitations_at_most(engine: Engine) -> 
             :2
         ] == ("PT429", "quota_exceeded")
         assert ada.rpc("set_member", p_workspace_id=ACME, p_email="p7@x.test")["state"] == "invited"
+    engine.advance(31 * 86_400)
+    assert engine.rpc("set_member", **by_service)["state"] == "invited", "those have ended"
 
 
 def test_a_manager_invites_promotes_and_removes_people(engine: Engine) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import psycopg
 import pytest
 
 from tests.support.engine import ACME, ADA, BOB, EVE, GLOBEX, Engine, handle, refusal
+from tests.support.functions import until_waiting
 
 ERROR = {"type": "Boom", "message": "no"}
 
@@ -435,6 +437,44 @@ def test_a_repeated_key_begins_nothing(engine: Engine) -> None:
     assert (first["created"], again["created"], again["id"]) == (True, False, first["id"])
     assert other["created"], "a key is its workspace's"
     assert engine.one("select count(*) from public.jobs where status = 'pending'") == 1
+
+
+def test_those_that_begin_at_once_begin_one_after_the_other(engine: Engine) -> None:
+    """A repeat under way beside its first begins nothing; none passes by the bound unseen."""
+    hold(engine)
+    engine.rpc("set_settings", p_settings={"max_open_operations": 1})
+    with engine.beside() as first, engine.beside() as third, ThreadPoolExecutor(2) as threads:
+        first.run("begin")
+        made = begin(first, "retry", {}, idempotency_key="k")
+        repeat = threads.submit(begin, engine, "retry", {}, idempotency_key="k")
+        other = threads.submit(begin, third, "retry", {})
+        until_waiting(engine.database, 2)
+        first.run("commit")
+        again = repeat.result(60)
+        with pytest.raises(psycopg.Error) as refused:
+            other.result(60)
+
+    assert (again["id"], again["created"]) == (made["id"], False)
+    assert refusal(refused.value) == ("PT429", "quota_exceeded", "max_open_operations")
+
+
+def test_one_that_ends_at_this_moment_is_not_stopped_any_more(engine: Engine) -> None:
+    """Who stops it is told what it came to, and not that it stopped half-way."""
+    fail_some(engine, 1)
+    hold(engine)
+    made = begin(engine, "retry", {"state": ["failed"]})
+    engine.advance(2)
+    with engine.beside() as worker, ThreadPoolExecutor(1) as threads:
+        worker.run("begin")
+        finish(worker, made)
+        steered = {"p_operation_id": made["id"], "p_action": "stop"}
+        late = threads.submit(engine.rpc, "steer_operation", **steered)
+        until_waiting(engine.database)
+        worker.run("commit")
+        with pytest.raises(psycopg.Error) as refused:
+            late.result(60)
+
+    assert refusal(refused.value) == ("PT409", "invalid_state", "completed")
 
 
 @pytest.mark.parametrize(

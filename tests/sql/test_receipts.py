@@ -6,6 +6,7 @@ import base64
 import hashlib
 import uuid
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 
 from minutehand.signing.canonical import canonical, digest, digest_of
 from tests.support.engine import ACME, ADA, EVE, GLOBEX, Engine, handle, refusal
+from tests.support.functions import until_waiting
 
 
 def leased(engine: Engine, workspace: str = ACME) -> dict[str, Any]:
@@ -98,6 +100,22 @@ def test_a_job_has_one_receipt_however_often_it_is_signed(engine: Engine) -> Non
     assert late["head"] == {"number": 1, "digest": digest_of(other)}
     assert (again["issued"], again["receipt"]) == (True, first["receipt"])
     assert engine.rows("select number from queue.receipts order by number") == [1, 2]
+
+
+def test_a_receipt_beside_one_that_is_being_added_is_to_be_signed_again(engine: Engine) -> None:
+    """Two workers that read the same end: the second is told of another, and not of an error."""
+    issued(engine)
+    held = [leased(engine) for _ in range(2)]
+    first, second = (receipt_of(engine, issue(engine, one, result=1)) for one in held)
+    with engine.beside() as other, ThreadPoolExecutor(1) as threads:
+        other.run("begin")
+        assert issue(other, held[0], receipt=first)["issued"]
+        late = threads.submit(issue, engine, held[1], receipt=second)
+        until_waiting(engine.database)
+        other.run("commit")
+        told = late.result(60)
+
+    assert (told["issued"], told["head"]["number"]) == (False, 2)
 
 
 def test_each_workspace_has_a_chain_of_its_own(engine: Engine) -> None:

@@ -63,6 +63,7 @@ def test_a_stale_lease_sets_no_tag(engine: Engine) -> None:
     engine.advance(3600)
     engine.lease_call(0)
     engine.report(lease, tags=["late"])
+    engine.settle(lease, tags=["late"])
 
     assert engine.job(job_id)["tags"] == []
 

@@ -153,3 +153,15 @@ def test_what_a_person_does_is_notified_too(engine: Engine) -> None:
         engine.run(FREEZE.format(ms=20 * ms))
         engine.rpc(call, **given)
         assert heard(engine) == 1, call
+
+
+def test_an_end_that_others_wait_for_is_notified(engine: Engine) -> None:
+    """The worker that settles it may be about to stop; no other has heard of what it lets run."""
+    first = engine.enqueue()
+    engine.enqueue(after=[first])
+    lease = engine.lease_one()
+    listening(engine)
+
+    engine.settle(lease)
+
+    assert heard(engine) == 1
