@@ -236,9 +236,9 @@ async def test_what_would_happen_twice_is_not_asked_for_again(
             },
         ),
         (
-            lambda q: q.list_jobs(),
+            lambda q: q.list_jobs(more={"queue": "q"}),
             "list_jobs",
-            {"p_filter": {}, "p_cursor": None, "p_limit": 50},
+            {"p_filter": {"queue": "q"}, "p_cursor": None, "p_limit": 50},
         ),
         (
             lambda q: q.sort_jobs(
@@ -305,18 +305,18 @@ async def test_what_would_happen_twice_is_not_asked_for_again(
         ),
         (
             lambda q: q.replay(
-                "j", from_step="s", payload=1, results={"a": 2}, idempotency_key="k"
+                "j", from_step="s", payload={}, results={"a": 2}, idempotency_key="k"
             ),
             "replay_job",
             {
                 "p_job_id": "j",
                 "p_request": {
-                    "from_step": "s", "payload": 1, "results": {"a": 2}, "idempotency_key": "k"
+                    "from_step": "s", "payload": {}, "results": {"a": 2}, "idempotency_key": "k"
                 },
             },
         ),
         (lambda q: q.retry("j"), "retry_job", {"p_job_id": "j"}),
-        (lambda q: q.retry("j", payload=1), "retry_job", {"p_job_id": "j", "p_payload": 1}),
+        (lambda q: q.retry("j", payload={}), "retry_job", {"p_job_id": "j", "p_payload": {}}),
         (
             lambda q: q.emit_event("w", "e"),
             "emit_event",

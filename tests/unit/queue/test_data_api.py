@@ -16,6 +16,7 @@ import pytest
 from minutehand.queue import EnqueueOptions, NewJob, QueueError, QueueUnavailable
 from minutehand.queue.client import UserQueue
 from minutehand.queue.data_api import DataApi, encode
+from minutehand.queue.errors import DatabaseReadOnly
 
 Answer = httpx.Response | Exception
 
@@ -118,6 +119,30 @@ async def test_a_body_cut_short_counts_as_no_answer() -> None:
 
     assert await api(network).rpc("lease_jobs", {}, headers={}, repeatable=True) is None
     assert len(network.requests) == 2
+
+
+async def test_an_answer_too_deep_to_read_counts_as_none() -> None:
+    """The database makes none: it was broken on its way."""
+    network = Network(httpx.Response(200, text="[" * 200_000))
+
+    assert await api(network).rpc("lease_jobs", {}, headers={}, repeatable=True) == {}
+    assert len(network.requests) == 2
+
+
+async def test_each_call_names_its_schema_and_so_does_what_helps() -> None:
+    """The Data API would take the first that it exposes."""
+    network = Network(httpx.Response(400, json={"code": "25006"}))
+    own = DataApi(
+        "http://127.0.0.1:1", schema="own", transport=httpx.MockTransport(network), attempts=1
+    )
+
+    with pytest.raises(DatabaseReadOnly, match=r"own\.set_settings"):
+        await own.rpc("enqueue_job", {}, headers={}, repeatable=True)
+    await own.select("jobs", [], headers={})
+
+    for request in network.requests:
+        assert request.headers["Accept-Profile"] == request.headers["Content-Profile"] == "own"
+    await own.aclose()
 
 
 async def test_a_call_has_so_long_with_all_its_repetitions() -> None:
@@ -330,6 +355,19 @@ async def test_a_pool_that_gives_no_connection_is_replaced() -> None:
     assert await data_api.rpc("x", {}, headers={}, repeatable=True) == {}
 
     assert data_api._http is not before
+    await data_api.aclose()
+    assert before.is_closed
+
+
+async def test_a_pool_whose_calls_take_too_long_is_kept() -> None:
+    """They have their connections: it is the database that does not answer."""
+    data_api = api(Network(*[httpx.ReadTimeout("hung")] * 5))
+    before = data_api._http
+
+    with pytest.raises(QueueUnavailable):
+        await data_api.rpc("x", {}, headers={}, repeatable=True, attempts=5)
+
+    assert data_api._http is before
     await data_api.aclose()
 
 

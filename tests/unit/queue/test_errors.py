@@ -99,7 +99,7 @@ def test_a_database_that_takes_no_writes_says_how_to_free_it() -> None:
     error = error_from_response(400, {"code": "25006", "message": "read-only"}, schema="app")
 
     assert type(error) is DatabaseReadOnly
-    assert str(error).startswith(f"{READ_ONLY} {read_only_fix('app')[0]}")
+    assert str(error).startswith(f"{READ_ONLY} {'; '.join(read_only_fix('app'))}")
     assert isinstance(error, QueueUnavailable)
     assert not error.unsent
 

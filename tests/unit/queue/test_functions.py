@@ -73,6 +73,27 @@ async def test_a_table_is_not_reached_with_a_key_that_no_policy_binds() -> None:
     assert project.requests == []
 
 
+async def test_a_worker_reaches_a_table_with_its_key_and_what_is_asked_besides() -> None:
+    project = Project([])
+    worker = WorkerFunctions(SETTINGS, api=project.api)
+
+    await worker.rows("GET", "/orders", {}, None, headers={"x-job-id": "j"}, repeatable=True)
+
+    [sent] = project.requests
+    assert sent.headers["authorization"].startswith("Bearer ey")
+    assert (sent.headers["apikey"], sent.headers["x-job-id"]) == ("sb_publishable_x", "j")
+
+
+async def test_a_call_is_tried_as_often_as_it_says() -> None:
+    project = Project({}, status=503)
+    worker = WorkerFunctions(SETTINGS, api=project.api)
+
+    with pytest.raises(QueueUnavailable):
+        await worker.call("settle_jobs", {}, attempts=1)
+
+    assert len(project.requests) == 1
+
+
 async def test_another_refusal_is_none() -> None:
     """What the queue refuses by name is not repeated for ever."""
     worker = functions("PGRST116")

@@ -98,7 +98,14 @@ def test_the_days_that_a_key_is_valid_are_read_from_it() -> None:
         assert days_left(jwt.encode(claims, SECRET, "HS256"), now) == 3
 
     assert days_left(jwt.encode({"exp": int(now.timestamp()) - 86_400}, SECRET, "HS256"), now) == -1
-    for other in (None, "", "sb_secret_x", "a.b.c", jwt.encode({"role": "x"}, SECRET, "HS256")):
+    for other in (
+        None,
+        "",
+        "sb_secret_x",
+        "a.b.c",
+        "a.W10.c",
+        jwt.encode({"role": "x"}, SECRET, "HS256"),
+    ):
         assert days_left(other, now) is None
 
 

@@ -56,8 +56,10 @@ async def test_rows_are_chosen_ordered_and_bounded() -> None:
 
     await project.table.select("id,name", order="name.asc", limit=5, tier="gold")
     await project.table.select()
+    await project.table.select(balance=0)
 
-    chosen, usual = ({**dict(each.url.params)} for each in project.requests)
+    chosen, usual, empty = ({**dict(each.url.params)} for each in project.requests)
+    assert empty["balance"] == "eq.0", "not null"
     assert chosen == {"select": "id,name", "order": "name.asc", "limit": "5", "tier": "eq.gold"}
     assert usual == {"select": "*", "limit": "1000"}
 

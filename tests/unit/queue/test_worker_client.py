@@ -44,13 +44,13 @@ class Database:
         self.later: list[Any] = []
         self.asked: list[tuple[str, Any]] = []
         api = DataApi("https://project.example", transport=httpx.MockTransport(self._reply))
-        settings = Settings(
+        self.worker_settings = Settings(
             supabase_url="https://project.example",
             supabase_publishable_key="sb_publishable_x",
             supabase_worker_key="key",
             schema_name="jobs",
         )
-        self.worker = WorkerQueue(settings, api=api)
+        self.worker = WorkerQueue(self.worker_settings, api=api)
 
     def _reply(self, request: httpx.Request) -> httpx.Response:
         name = request.url.path.removeprefix("/rest/v1/rpc/")
@@ -151,7 +151,7 @@ async def test_what_the_database_answers_a_worker_is_handed_on() -> None:
         (lambda w: w.maintain(), 2),
         (lambda w: w.report([], worker_id="w", tick_id="t"), 2),
         (lambda w: w.report([], worker_id="w", tick_id="t", attempts=1), 1),
-        (lambda w: w.settle([], worker_id="w", tick_id="t", attempts=3), 3),
+        (lambda w: w.settle([], worker_id="w", tick_id="t", attempts=1), 1),
         (lambda w: w.end_run("r"), 2),
         (lambda w: w.attach_extensions(), 1),
         (lambda w: w.tick_finished(tick_id="t", worker_id="w", summary={}), 1),
@@ -168,6 +168,31 @@ async def test_what_can_wait_for_the_next_time_is_not_tried_for_long(
         await call(database.worker)
 
     assert len(database.asked) == attempts
+
+
+async def test_a_worker_calls_the_functions_of_its_schema() -> None:
+    """Over connections of its own, where it is given none."""
+    worker = WorkerQueue(Database().worker_settings)
+
+    assert worker._functions._api._http.headers["content-profile"] == "jobs"
+    await worker.aclose()
+
+
+async def test_the_steps_of_a_job_come_with_their_children_and_not_without_end() -> None:
+    """They take the memory of every job beside it."""
+    lines = [
+        {"nth": 0, "name": "gather", "value": {"children": []}},
+        {"nth": 1, "name": "gather", "value": {"id": "c"}},
+    ]
+    whole = Database({"bytes": 10, "lines": lines, "next": None})
+    page = {"bytes": StepsTooLong.MOST_BYTES * 2 // 5, "lines": [], "next": {"name": "s"}}
+    endless = Database(page)
+
+    assert await whole.worker.read_steps(JOB, 3) == {"gather": {"children": [{"id": "c"}]}}
+    async with asyncio.timeout(60):
+        with pytest.raises(StepsTooLong):
+            await endless.worker.read_steps(JOB, 3)
+    assert len(endless.asked) == 3
 
 
 async def test_rows_are_reached_for_a_leased_job() -> None:

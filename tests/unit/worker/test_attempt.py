@@ -15,11 +15,12 @@ import pytest
 from infra.bench.scratch import WORKSPACE
 from minutehand.clock import FrozenClock
 from minutehand.log import request_context
-from minutehand.queue.errors import LeaseLost
+from minutehand.queue.errors import LeaseLost, QueueError
 from minutehand.queue.models import Lease, LeasedJob
 from minutehand.queue.worker_client import WorkerQueue
-from minutehand.worker import Job, JobContext
+from minutehand.worker import Job, JobContext, trace
 from minutehand.worker.attempt import database_clock
+from minutehand.worker.context import Updates
 from minutehand.worker.isolation import Blocked, contained
 from minutehand.worker.registry import UnknownProcessor
 from minutehand.worker.settlement import Abandoned, Raised
@@ -227,8 +228,10 @@ async def test_an_attempt_knows_its_earlier_steps_and_keeps_the_databases_time()
 async def test_a_processor_sees_all_of_its_job() -> None:
     """What the lease has and the job lacks, a processor takes for absent."""
     seen: asyncio.Future[Job[Any]] = asyncio.get_running_loop().create_future()
+    traces: list[str | None] = []
 
     async def run(job: Job[Any], ctx: JobContext) -> None:
+        traces.extend([ctx.traceparent, trace.current_traceparent()])
         seen.set_result(job)
 
     leased = LeasedJob(
@@ -245,6 +248,10 @@ async def test_a_processor_sees_all_of_its_job() -> None:
     job = await asyncio.wait_for(seen, 60)
 
     assert (job.attempt, job.fence, job.queued_seconds) == (2, 1, 1.5)
+    own, sent_along = map(trace.parse, traces)
+    assert own is not None
+    assert (own, own[0]) == (sent_along, "a" * 32)
+    assert own[1] != "b" * 16, "a span of its own"
     said = {name: getattr(job, name) for name in type(leased).model_fields if hasattr(job, name)}
     assert said == {name: getattr(leased, name) for name in said}
     assert set(type(leased).model_fields) - set(said) == {
@@ -325,6 +332,49 @@ async def test_an_attempt_s_limit_is_the_nearer_of_timeout_and_deadline(
     )
 
     assert attempt.timeout_seconds == limit
+
+
+async def test_an_attempt_has_until_its_timeout_or_until_its_tick_stops_working() -> None:
+    queue, clock = WorkerQueue(SETTINGS), FrozenClock()
+    stops = clock.monotonic() + 7
+
+    assert held_attempt(queue, clock, timeout_seconds=60, work_until=stops).remaining() == 7
+    assert held_attempt(queue, clock, timeout_seconds=5, work_until=stops).remaining() == 5
+
+
+async def test_a_refused_update_is_told_to_who_waits_for_it() -> None:
+    """Else a step would count as stored that no later attempt finds."""
+    attempt = held_attempt(WorkerQueue(SETTINGS))
+    attempt.context.log("info", "x")
+    waiting = asyncio.create_task(attempt.flush())
+    await asyncio.sleep(0)
+
+    attempt.refused(QueueError("too large"))
+
+    with pytest.raises(QueueError, match="too large"):
+        await asyncio.wait_for(waiting, 60)
+
+
+async def test_an_attempt_that_ends_by_itself_leaves_nothing_to_say(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Its own task still runs then, and is none that it left."""
+    ended = asyncio.Event()
+
+    async def run(job: Any, ctx: JobContext) -> None:
+        for _ in range(Updates.MAX_LOGS + 2):
+            ctx.log("info", "x")
+
+    with contained(asyncio.get_running_loop()):
+        attempt = held_attempt(WorkerQueue(SETTINGS), on_end=lambda _: ended.set(), run=run)
+        attempt.start()
+        await asyncio.wait_for(ended.wait(), 60)
+
+    item = attempt.settlement()
+    assert item is not None
+    assert len(item.logs) == Updates.MAX_LOGS + 1
+    assert item.logs[-1].message.startswith("2 log lines"), "which were dropped"
+    assert caplog.messages == []
 
 
 async def test_a_second_reason_to_stop_changes_nothing_unless_the_lease_is_lost() -> None:

@@ -115,6 +115,19 @@ def test_a_worker_without_supervisor_does_not_fail(pipe: tuple[int, int]) -> Non
     Channel(its).say(ready=True)
 
 
+async def test_a_decorated_processor_is_where_it_was_written(pipe: tuple[int, int]) -> None:
+    """There its stack is, not in what wraps it."""
+    ours, its = pipe
+    child = SimpleNamespace(running={}, beat_at=0.0, resident_mb=0)
+    wrapped = attempt(1)
+    wrapped.kind = SimpleNamespace(run=functools.wraps(work)(lambda *given: work(*given)))
+
+    Channel(its).began(wrapped)
+    await understood(ours, child)
+
+    assert child.running["j", 1].function == "work"
+
+
 async def test_a_processor_without_code_of_its_own_has_no_place(pipe: tuple[int, int]) -> None:
     """One that is an object, or of a type that no version knows any more."""
     ours, its = pipe

@@ -108,18 +108,21 @@ async def test_an_unknown_level_is_a_mistake_worth_hearing_about() -> None:
 async def test_a_step_gives_the_same_value_the_first_and_the_second_time() -> None:
     """Code that works on the first run must not break on the resumed one."""
     seen: list[Any] = []
+    stored: list[Any] = []
 
     async def order(job: Job[Order], ctx: JobContext) -> Any:
         async def measure() -> Any:
             return {"at": datetime(2026, 1, 1, tzinfo=UTC), "pair": (1, 2)}
 
         seen.append(await ctx.step("measure", measure))
+        stored.append(test.steps["measure"])
         return Retry()
 
     test = checked(order)
     await test.run()
     await test.run()
 
+    assert stored == seen, "before the processor goes on"
     assert seen[0] == seen[1] == {"at": "2026-01-01T00:00:00Z", "pair": [1, 2]}
 
 
@@ -593,7 +596,7 @@ async def test_a_queue_that_is_never_empty_is_not_drained() -> None:
 
 @pytest.mark.parametrize(
     ("asks", "remaining", "tries"),
-    [(15.0, 300.0, 2), (15.1, 300.0, 1), (10.0, 10.0, 2), (10.0, 9.9, 1)],
+    [(0.0, 300.0, 2), (15.0, 300.0, 2), (15.1, 300.0, 1), (10.0, 10.0, 2), (10.0, 9.9, 1)],
 )
 def test_a_long_wait_between_tries_gives_the_worker_back(
     asks: float, remaining: float, tries: int
@@ -634,6 +637,22 @@ def test_tries_are_as_far_apart_as_the_backoff_says() -> None:
     assert asked == [0, 1, 4]
 
 
+async def test_a_wait_inside_a_step_is_no_failed_try() -> None:
+    """The job leaves its worker at once, as where it is stopped."""
+    begun: list[str] = []
+
+    async def order(job: Job[Order], ctx: JobContext) -> None:
+        async def rest() -> None:
+            begun.append("rest")
+            await ctx.sleep(60)
+
+        await ctx.step("rest", rest, tries=3, backoff=Backoff(first=0, cap=0))
+
+    run = await checked(order).run()
+
+    assert (run.outcome, begun, run.messages) == ("waiting", ["rest"], [])
+
+
 async def test_a_step_is_tried_at_least_once() -> None:
     async def order(job: Job[Order], ctx: JobContext) -> None:
         await ctx.step("ask", lambda: asyncio.sleep(0), tries=0)
@@ -664,9 +683,11 @@ async def test_a_step_that_needs_more_time_than_is_left_is_not_begun(
 async def test_a_stage_is_a_step_with_all_that_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
     """And the graph's shape is stored once, before any of them."""
     asked: dict[str, dict[str, Any]] = {}
+    shapes: list[Any] = []
 
     async def step(_: JobContext, name: str, run: StepCall, **options: Any) -> Any:
         asked[name] = options
+        shapes.append(test.steps["both"])
         return await run()
 
     async def count(given: Mapping[str, Any]) -> int:
@@ -690,6 +711,7 @@ async def test_a_stage_is_a_step_with_all_that_it_says(monkeypatch: pytest.Monke
     assert (await test.run()).result == {"a": 0, "b": 1}
     assert test.steps == {"both": {"a": [], "b": ["a"]}}
     assert asked["b"] == said
+    assert shapes == [{"a": [], "b": ["a"]}] * 2
     test.steps["both"] = "as it was"
     await test.run()
     assert test.steps == {"both": "as it was"}
@@ -749,6 +771,25 @@ def test_work_elsewhere_is_looked_at_again_until_its_one_deadline() -> None:
     leaping(story())
 
 
+def test_work_elsewhere_is_not_waited_for_past_its_deadline() -> None:
+    """Which began with the first attempt, however many have looked at it since."""
+
+    async def order(job: Job[Order], ctx: JobContext) -> Any:
+        return await ctx.remote("made", [Slow("slow", math.inf)], within=60)
+
+    async def story() -> None:
+        clock = FrozenClock()
+        test = checked(order, clock=clock)
+        assert (await test.run()).outcome == "snoozed"
+        clock.advance(seconds=61)
+        late = await test.run()
+        assert (late.outcome, late.error and late.error.message) == (
+            "failed", "made: no answer within 60 s"
+        )  # fmt: skip
+
+    leaping(story())
+
+
 @pytest.mark.parametrize(
     ("service", "within", "outcome", "said"),
     [
@@ -765,6 +806,7 @@ def test_work_that_no_service_does_is_tried_again_in_its_time(
     run = leaping(checked(order).run())
 
     assert (run.outcome, run.error and run.error.message) == (outcome, said)
+    assert run.messages == ["made: full failed"] * service.refuses
 
 
 def test_what_is_thrown_to_wait_says_for_what() -> None:

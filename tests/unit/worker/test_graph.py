@@ -139,6 +139,29 @@ async def test_the_end_of_the_turn_lets_the_stages_under_way_end() -> None:
     assert set(test.steps) == {"graph", "top", "right"}
 
 
+async def test_of_several_ends_the_first_counts() -> None:
+    """What comes later was on its way already, and comes again with the next attempt."""
+    diamond = Diamond(
+        left=TurnEnded(Retry("first", after=60)), right=TurnEnded(Retry("second", after=90))
+    )
+
+    assert (await ProcessorTest(diamond, None).run()).retry_after_seconds == 60
+
+
+async def test_a_stage_that_is_cancelled_ends_its_graph() -> None:
+    """What it would have given is missing: the graph is not done without it."""
+
+    async def order(job: Job[Any], ctx: JobContext) -> Any:
+        async def stop(_: Mapping[str, Any]) -> None:
+            raise asyncio.CancelledError
+
+        with pytest.raises(asyncio.CancelledError):
+            await ctx.graph([Stage(name="stop", run=stop)])
+        return "cancelled"
+
+    assert (await ProcessorTest(order, None).run()).result == "cancelled"
+
+
 async def test_a_stage_may_wait_for_a_person() -> None:
     """The job is suspended, and the stage continues with the answer."""
 

@@ -77,6 +77,9 @@ def test_a_request_says_what_its_tick_can_take() -> None:
     clock.at = 58.0
     assert asking.request(free_slots=4, staying=True).budget_ms == 0
 
+    short = requests(Standing(), options=TickOptions(usual_seconds=600))
+    assert short.request(free_slots=4, staying=False).budget_ms == 57_000, "others have more"
+
 
 def test_a_request_without_an_answer_is_repeated_as_it_was() -> None:
     """What it leased is found again, however many slots are free by then."""

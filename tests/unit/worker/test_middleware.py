@@ -14,10 +14,15 @@ import sentry_sdk
 from opentelemetry import trace
 from opentelemetry.metrics import set_meter_provider
 from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.metrics.export import InMemoryMetricReader, NumberDataPoint
+from opentelemetry.sdk.metrics.export import (
+    HistogramDataPoint,
+    InMemoryMetricReader,
+    NumberDataPoint,
+)
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.trace import StatusCode
 
 from minutehand.worker import Call, Fail, Job, JobContext, Snooze, trace_headers
 from minutehand.worker.middleware import is_async
@@ -153,6 +158,9 @@ async def test_an_attempt_and_its_steps_are_spans_of_the_requests_trace(
     async def refuse() -> None:
         raise ValueError("no such card")
 
+    async def gives_up(job: Job[Nothing], ctx: JobContext) -> Fail:
+        return Fail("gave up")
+
     provider.clear()
     test = checked(run, spans, traceparent=REQUEST, job_type="order")
     await test.run()
@@ -175,6 +183,11 @@ async def test_an_attempt_and_its_steps_are_spans_of_the_requests_trace(
     )
     assert attempt.attributes is not None
     assert attempt.attributes["messaging.message.id"] == test.job_id
+
+    provider.clear()
+    await checked(gives_up, spans, job_type="order").run()
+    [planned] = provider.get_finished_spans()
+    assert (planned.status.status_code, planned.status.description) == (StatusCode.ERROR, "gave up")
 
     provider.clear()
     await test.run()
@@ -209,6 +222,9 @@ async def test_attempts_are_counted_by_outcome_and_timed() -> None:
     }
     assert attempts == {"retry": 1, "failed": 1, "waiting": 1, "completed": 1, "snoozed": 1}
     assert len(found["minutehand_run_seconds"].data.data_points) == 5
+    [waited] = found["minutehand_queue_wait_seconds"].data.data_points
+    assert isinstance(waited, HistogramDataPoint)
+    assert waited.count == 5
     [running] = found["minutehand_running_jobs"].data.data_points
     assert isinstance(running, NumberDataPoint)
     assert (running.value, dict(running.attributes or {})) == (0, {"job_type": "order"})

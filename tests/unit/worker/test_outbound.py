@@ -64,6 +64,24 @@ async def test_one_private_address_among_public_ones_is_enough(
         await resolve(NAME, 443, loopback=True)
 
 
+async def test_this_machine_is_reached_in_development_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Elsewhere a stranger's webhook would lead to what listens beside the worker."""
+    answer_with(monkeypatch, ["127.0.0.1"])
+
+    assert await resolve(NAME, 443, loopback=True) == ["127.0.0.1"]
+    with pytest.raises(AddressRefused, match=NAME):
+        await resolve(NAME, 443, loopback=False)
+
+
+async def test_a_name_that_no_resolver_takes_does_not_resolve() -> None:
+    """As one that is unknown: a delivery that failed, and no error of the worker's."""
+    async with httpx.AsyncClient(transport=PublicTransport(loopback=False)) as http:
+        with pytest.raises(httpx.ConnectError, match="does not resolve"):
+            await http.post(f"https://{'a' * 64}.example/")
+
+
 async def test_the_checked_address_is_connected_to_under_the_name_asked_for(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

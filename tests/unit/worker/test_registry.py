@@ -255,6 +255,10 @@ def bare(job: Job[Account], ctx: JobContext) -> Fail:
     return Fail("no")
 
 
+def unseen(job: Job[Account], ctx: JobContext) -> Unseen:  # type: ignore[name-defined]  # noqa: F821
+    """Returns what its module imports for the type checker alone."""
+
+
 @pytest.mark.parametrize(
     ("run", "source", "description", "is_async"),
     [
@@ -280,6 +284,7 @@ def test_a_type_says_where_its_processor_is_and_what_it_does(
         (bare, None),
         (enrich, {"type": "null"}),
         (lambda job, ctx: None, None),
+        (unseen, None),
     ],
 )
 def test_a_result_has_the_schema_of_what_its_processor_says_it_returns(
@@ -347,3 +352,4 @@ def test_a_run_over_a_type_runs_its_parts_and_theirs() -> None:
 
     assert registry.with_parts(["a", "a"]) == ["a", "b", "c"]
     assert registry.with_parts(["b"]) == ["b", "c"]
+    assert registry.with_parts(["a", "c"]) == ["a", "c", "b"], "once each"

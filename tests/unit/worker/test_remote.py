@@ -31,6 +31,7 @@ class Vendor:
 
     name: str
     manner: Manner = "well"
+    stays: bool = False
     asked: list[str] = field(default_factory=list)
     left: list[float] = field(default_factory=list)
     polled_at: list[float] = field(default_factory=list)
@@ -61,8 +62,10 @@ class Vendor:
         return f"made by {self.name}"
 
     async def cancel(self, task_id: str) -> None:
-        """Stop."""
+        """Stop, or refuse to."""
         self.asked.append(f"cancel {task_id}")
+        if self.stays:
+            raise RemoteFailed(f"{self.name} answered with status 500")
         await asyncio.sleep(600 if self.manner == "clings" else 0)
 
 
@@ -110,6 +113,7 @@ async def test_where_none_succeeded_the_reasons_are_shown() -> None:
         await remote()[0].run(left=60)
 
 
+@pytest.mark.parametrize("stays", [False, True])
 @pytest.mark.parametrize(
     ("manner", "left"),
     [
@@ -121,12 +125,12 @@ async def test_where_none_succeeded_the_reasons_are_shown() -> None:
         ("clings", 0.1),
     ],
 )
-def test_the_deadline_is_one_for_all_of_it(manner: Manner, left: float) -> None:
-    """No other service is begun when time is over, and one that has accepted must stop.
+def test_the_deadline_is_one_for_all_of_it(manner: Manner, left: float, stays: bool) -> None:
+    """No other service is begun when time is over, and one that has accepted must stop if it can.
 
     One that kept it waiting for a good part of a call is reported, so that it is not asked first.
     """
-    first, second = Vendor("a", manner), Vendor("b")
+    first, second = Vendor("a", manner, stays), Vendor("b")
     work, _ = remote(first, second)
 
     async def story() -> None:

@@ -17,6 +17,7 @@ from minutehand.queue.worker_client import WorkerQueue
 from minutehand.worker.attempt import Attempt
 from minutehand.worker.reporter import Reporter
 from minutehand.worker.settlement import Returned
+from tests.support.virtual_time import LoopClock, leaping
 from tests.unit.worker.attempts import CLOCK, SETTINGS, held_attempt
 
 
@@ -205,6 +206,58 @@ async def test_a_step_is_on_its_way_while_its_report_is() -> None:
     reporting.cancel()
     await asyncio.gather(reporting, return_exceptions=True)
     await queue.aclose()
+
+
+async def test_what_is_new_since_a_report_was_sent_is_stored_by_the_next() -> None:
+    """A step that ends meanwhile has not been part of what is answered."""
+    steps: list[asyncio.Task[None]] = []
+    done: list[bool] = []
+
+    class Meanwhile(Answering):
+        async def report(self, *args: Any, **kwargs: Any) -> list[ReportResult]:
+            if not steps:
+                attempt.context.log("info", "done")
+                steps.append(asyncio.create_task(attempt.flush()))
+                await asyncio.sleep(0)
+            done.append(steps[0].done())
+            return await super().report(*args, **kwargs)
+
+    queue = Meanwhile("ok", "ok")
+    attempt = held_attempt(queue)
+    attempt.context.log("info", "begun")
+
+    await reported(queue, attempt)
+
+    assert (queue.lines, done) == ([["begun"], ["done"]], [False, False])
+    await asyncio.wait_for(steps[0], 60)
+
+
+def test_a_queue_that_is_away_is_not_asked_faster_for_a_waiting_step() -> None:
+    """Which is why it is away, perhaps."""
+    asked: list[float] = []
+
+    class Away(Answering):
+        async def report(self, *args: Any, **kwargs: Any) -> list[ReportResult]:
+            asked.append(asyncio.get_running_loop().time())
+            return await super().report(*args, **kwargs)
+
+    async def story() -> None:
+        clock = LoopClock()
+        queue = Away(QueueUnavailable("away"), QueueUnavailable("away"), "ok")
+        attempt = held_attempt(queue, clock)
+        attempt.context.log("info", "begun")
+        step = asyncio.create_task(attempt.flush())
+        reporter = Reporter(
+            queue, {attempt.key: attempt}, worker_id="w", tick_id="t", clock=clock, interval=4
+        )
+        reporting = asyncio.create_task(reporter.run())
+        await step
+        reporting.cancel()
+        await asyncio.gather(reporting, return_exceptions=True)
+
+    leaping(story())
+
+    assert asked == [0, 4, 8]
 
 
 async def test_a_lease_that_no_report_could_renew_is_given_up(

@@ -200,6 +200,14 @@ def test_a_planned_ending_is_settled_as_planned(planned: Any, fields: dict[str, 
         (ProcessorError("x", data={"n": 1}), {"data": {"n": 1}}),
         (ProcessorError("x", data={"token": "abcdefgh1234"}), {"data": {"token": "[hidden]"}}),
         (ProcessorError("x", data={"n": float("nan")}), {"data": {"repr": "{'n': nan}"}}),
+        (
+            ProcessorError("x", data={"n": float("nan"), "said": "Bearer abcdefgh12345678"}),
+            {"data": {"repr": "{'n': nan, 'said': 'Bearer [hidden]'}"}},
+        ),
+        (
+            ProcessorError("x", retryable=False, data={"n": 1}),
+            {"type": "minutehand.queue.errors.ProcessorError", "data": {"n": 1}},
+        ),
         (RudeError(), {"message": "RudeError"}),
         (RuntimeError("401 for Bearer abcdefgh12345678"), {"message": "401 for Bearer [hidden]"}),
         (RuntimeError("a\x00\ud800"), {"message": "a\ufffd?"}),
@@ -253,8 +261,9 @@ def test_a_payload_that_does_not_fit_is_final() -> None:
 
 @pytest.mark.parametrize("stop", ["timeout", "deadline", "shutdown"])
 def test_a_stopped_processor_may_still_return_what_it_has(stop: Any) -> None:
-    """A report that is partial is better than none."""
-    item = settled(Returned({"partial": True}), Circumstances(stop=stop))
+    """A report that is partial is better than none; it had been told to end in time."""
+    seen = Circumstances(stop=stop, timeout_seconds=5, ran_seconds=5.1)
+    item = settled(Returned({"partial": True}), seen)
 
     assert (item.outcome, item.result) == ("completed", {"partial": True})
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -36,9 +38,12 @@ ASKED = LeaseRequest(worker_id="w", tick_id="t", call=1, limit=1, job_types=("a"
 
 
 class Answering(ModelQueue):
-    """Answers settles in turn, about each item alike; an error is raised, None says nothing."""
+    """Answers settles in turn, about each item alike; an error is raised, None says nothing.
 
-    def __init__(self, *answers: Exception | dict[str, Any] | None) -> None:
+    A list is an answer's whole; a number, of seconds, passes before there is none.
+    """
+
+    def __init__(self, *answers: Exception | dict[str, Any] | list[Any] | float | None) -> None:
         super().__init__()
         self.answers = list(answers)
         self.sent: list[tuple[Sequence[SettleItem], dict[str, Any]]] = []
@@ -49,6 +54,11 @@ class Answering(ModelQueue):
         answer = self.answers.pop(0)
         if isinstance(answer, Exception):
             raise answer
+        if isinstance(answer, float):
+            await asyncio.sleep(answer)
+            raise AssertionError("no one waits so long")
+        if isinstance(answer, list):
+            return SettleResponse.model_validate({"results": answer})
         about = [{"job_id": each.job_id, "fence": each.fence} for each in items]
         results = [SettleResult.model_validate(each | answer) for each in about if answer]
         lease = LeaseResponse(due=len(self.sent)) if more["lease"] else None
@@ -220,6 +230,33 @@ def test_a_settle_is_repeated_by_the_tick_and_not_within_its_call(
     assert [more for _, more in queue.sent] == [common] * 3
     said = [(each.__dict__["event"], each.__dict__["error"]) for each in caplog.records]
     assert said == [("settle.repeated", "away")] * 2
+
+
+def test_a_settle_that_hangs_leaves_time_for_another() -> None:
+    """Which may well get through: of a tick's end each try takes half."""
+    summary, _ = settle(Answering(600.0, APPLIED), ended(), stopping=False)
+
+    assert (summary.completed, summary.lost, summary.error) == (1, 0, None)
+
+
+def test_each_lease_of_a_job_is_told_how_it_was_settled() -> None:
+    """Two of them may end together, when the job was leased again here; one has come too late."""
+    late = replace(ended(), fence=2)
+    told = [{"job_id": "1", "fence": 2, "outcome": "stale"}]
+    told += [{"job_id": "1", "fence": 3, "outcome": "applied"}]
+
+    summary, _ = settle(Answering(told), ended(), late)
+
+    assert (summary.completed, summary.lost) == (1, 1)
+
+
+def test_large_results_are_settled_in_several_calls() -> None:
+    """Each of about a megabyte, so that the Data API takes it."""
+    queue = Answering(*[APPLIED] * 3)
+
+    settle(queue, *[ended(job_id=str(number), result="x" * 400_000) for number in range(5)])
+
+    assert [len(items) for items, _ in queue.sent] == [2, 2, 1]
 
 
 def test_leases_come_with_the_last_batch(monkeypatch: pytest.MonkeyPatch) -> None:
