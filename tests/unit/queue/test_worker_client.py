@@ -178,23 +178,6 @@ async def test_a_worker_calls_the_functions_of_its_schema() -> None:
     await worker.aclose()
 
 
-async def test_the_steps_of_a_job_come_with_their_children_and_not_without_end() -> None:
-    """They take the memory of every job beside it."""
-    lines = [
-        {"nth": 0, "name": "gather", "value": {"children": []}},
-        {"nth": 1, "name": "gather", "value": {"id": "c"}},
-    ]
-    whole = Database({"bytes": 10, "lines": lines, "next": None})
-    page = {"bytes": StepsTooLong.MOST_BYTES * 2 // 5, "lines": [], "next": {"name": "s"}}
-    endless = Database(page)
-
-    assert await whole.worker.read_steps(JOB, 3) == {"gather": {"children": [{"id": "c"}]}}
-    async with asyncio.timeout(60):
-        with pytest.raises(StepsTooLong):
-            await endless.worker.read_steps(JOB, 3)
-    assert len(endless.asked) == 3
-
-
 async def test_rows_are_reached_for_a_leased_job() -> None:
     database = Database([{"id": 1}])
     table = database.worker.table(JOB, 7, "accounts", schema="crm")
