@@ -32,6 +32,8 @@ from pydantic import (
 from starlette.exceptions import HTTPException
 
 from minutehand.config import ConfigurationError, Settings
+from minutehand.queue import guests
+from minutehand.queue.data_api import STREAM_CONNECTIONS, DataApi
 from minutehand.queue.errors import (
     DatabaseReadOnly,
     DuplicateJob,
@@ -631,6 +633,32 @@ async def test_a_body_without_a_length_is_counted_while_it_is_read(
     }
 
 
+async def test_a_path_below_one_that_takes_more_takes_no_more(app: FastAPI) -> None:
+    """A larger body is one route's."""
+    async with calling(app) as api:
+        response = await api.post("/api/raw/x", content=b" " * (MAX_BODY_BYTES + 1))
+
+    assert response.status_code == 413
+
+
+async def test_a_guests_calls_know_where_the_request_came_from(settings: Settings) -> None:
+    """The database counts guests by their addresses: else all would share one guest's limit."""
+    router = APIRouter()
+
+    @router.get("/address")
+    async def address() -> str | None:
+        return guests._address.get()
+
+    transport = httpx.ASGITransport(
+        create_app(Services(settings), [router]), client=("192.0.2.7", 1)
+    )
+    async with httpx.AsyncClient(transport=transport, base_url="http://api.test") as api:
+        answer = await api.get("/address")
+
+    assert answer.json() == "192.0.2.7"
+    assert guests._address.get() is None
+
+
 async def test_a_body_is_handed_on_once() -> None:
     """What follows it is the client's leaving, which a stream in answer to it must notice."""
     taken = []
@@ -862,6 +890,23 @@ async def test_what_services_hold_is_made_once_and_closed_with_the_app(
         assert closed == []
 
     assert closed == [services.hub, held, services._streams, services.queue]
+
+
+def test_streams_have_connections_of_their_own_to_the_same_schema(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many are open, a route gets one; an operator sees what routes meet."""
+    made: list[dict[str, Any]] = []
+    monkeypatch.setattr(
+        DataApi, "__init__", lambda _, url, **options: made.append({"url": url, **options})
+    )
+    named = settings.model_copy(update={"schema_name": "own"})
+
+    services = Services(named)
+    _ = services.operator_queue
+
+    of_routes = {"url": settings.supabase_url, "schema": "own"}
+    assert made == [of_routes, {**of_routes, "connections": STREAM_CONNECTIONS}]
 
 
 def test_a_deployment_without_a_key_for_the_queues_health_says_so(settings: Settings) -> None:

@@ -17,6 +17,7 @@ from starlette.responses import Response
 from minutehand.config import Settings
 from minutehand.web.caller import Caller
 from minutehand.web.entities import EntityStream
+from minutehand.web.errors import ApiError
 from minutehand.web.services import Services
 from minutehand.web.sse import Pace
 from minutehand.web.streams import Opening
@@ -50,7 +51,7 @@ class Asked:
 
 @pytest.fixture
 async def services(settings: Settings) -> AsyncIterator[Services]:
-    made = Services(settings, pace=Pace(streaming=True))
+    made = Services(settings.model_copy(update={"caller_streams": 1}), pace=Pace(streaming=True))
     yield made
     await made.aclose()
 
@@ -128,6 +129,18 @@ async def test_a_stream_continues_after_its_last_event_until_all_were_sent(
     asked = [(wanted["after"], wanted["limit"], wanted["is_open"]) for _, _, wanted in app.asked]
     assert asked == [(3, 500, False), (5, 500, True), *[(6, 1, True)] * 3]
     assert {wanted["plan_id"] for _, _, wanted in app.asked} == {plan}
+
+
+async def test_guests_of_one_plan_take_no_place_from_those_of_another(services: Services) -> None:
+    """Nobody knows them apart but by the plan that they watch."""
+    get, plan = route_of(Asked()).endpoint, uuid4()
+    for each in (plan, uuid4()):
+        await get(request(), None, services, each, None, None)
+
+    with pytest.raises(ApiError) as refused:
+        await get(request(), None, services, plan, None, None)
+
+    assert refused.value.info["limit"] == "streams"
 
 
 @pytest.mark.parametrize(

@@ -231,7 +231,7 @@ async def test_apps_add_lines_and_a_failing_app_is_distinguished() -> None:
 
 
 async def test_an_app_that_cannot_say_hides_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One that fails, and one that never answers."""
+    """One that fails, and one that never answers; each is asked with the process's settings."""
 
     async def fails(_: object) -> Any:
         raise RuntimeError("10.0.0.7")
@@ -239,20 +239,27 @@ async def test_an_app_that_cannot_say_hides_no_other(monkeypatch: pytest.MonkeyP
     async def hangs(_: object) -> Any:
         await asyncio.Event().wait()
 
-    async def answers(_: object) -> Any:
-        return {"outbox": {"verdict": "pass"}}
+    async def answers(settings: Any) -> Any:
+        return {"outbox": {"verdict": "pass", "detail": settings.stage}}
 
     found = {"a": fails, "b": hangs, "c": answers}
     modules = [(name, SimpleNamespace(checks=each)) for name, each in found.items()]
     monkeypatch.setattr(apps, "_modules", lambda _: modules)
     monkeypatch.setattr(apps, "PATIENCE", 0.01)
-    lines = await asyncio.wait_for(apps.checks_of_apps(SimpleNamespace())(), 60)  # type: ignore[arg-type]
+    lines = await asyncio.wait_for(apps.checks_of_apps(SimpleNamespace(stage="dev"))(), 60)  # type: ignore[arg-type]
 
     assert {name: (line["verdict"], line.get("detail")) for name, line in lines.items()} == {
         "a": ("warn", "no answer: RuntimeError"),
         "b": ("warn", "no answer: TimeoutError"),
-        "outbox": ("pass", None),
+        "outbox": ("pass", "dev"),
     }
+
+
+async def test_an_app_that_is_not_here_has_no_line(settings: Settings) -> None:
+    """The function's zip holds only those that have checks."""
+    elsewhere = settings.model_copy(update={"apps": ("not_in_this_zip",)})
+
+    assert await apps.checks_of_apps(elsewhere)() == {}
 
 
 @pytest.mark.parametrize("answer", [ConnectionError("10.0.0.7 refused"), None])

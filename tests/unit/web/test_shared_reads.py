@@ -100,14 +100,16 @@ async def test_an_outage_is_not_asked_about_by_everyone() -> None:
     assert log.reads == 1
 
 
-async def test_a_reader_that_leaves_takes_the_answer_from_no_other() -> None:
-    """The read goes on for those who wait for it."""
+@pytest.mark.parametrize("leaves", [0, 1])
+async def test_a_reader_that_leaves_takes_the_answer_from_no_other(leaves: int) -> None:
+    """The read goes on for those who wait for it, whoever asked first."""
     reads, log = SharedReads(), Log()
-    leaving = asyncio.ensure_future(reads.get("q", log.read, since=0.0))
-    await asyncio.sleep(0.005)
-    staying = asyncio.ensure_future(reads.get("q", log.read, since=0.0))
-    await asyncio.sleep(0.005)
+    asking = []
+    for _ in range(2):
+        asking.append(asyncio.ensure_future(reads.get("q", log.read, since=0.0)))
+        await asyncio.sleep(0.005)
 
+    leaving, staying = asking[leaves], asking[1 - leaves]
     leaving.cancel()
 
     assert await staying == 0

@@ -318,6 +318,20 @@ async def test_what_is_held_back_is_read_every_so_often_until_a_read_finds_nothi
 
 
 @in_time
+async def test_a_read_right_after_the_news_of_held_messages_does_not_end_it() -> None:
+    """They are not in the log yet."""
+    running = Running(Feed())
+    await asyncio.sleep(10)
+    running.hub.notify("job:j")
+    await asyncio.sleep(0.01)
+    running.hub.look_again("job:j")
+    await asyncio.sleep(5)
+    assert running.read_at[1:] == [10, 10.05, 11.55]
+    assert [at for at, chunk in running.said if b'"live"' in chunk] == [11.55]
+    await running.leave()
+
+
+@in_time
 async def test_a_response_says_that_it_is_whole_or_why_it_is_not() -> None:
     sent: list[dict[str, Any]] = []
 

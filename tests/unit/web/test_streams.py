@@ -976,22 +976,26 @@ async def test_a_process_has_room_for_so_many_streams(
     assert services.limits.streams == 0
 
 
+@pytest.mark.parametrize("refusal", [QueueError("too many", status=429), asyncio.CancelledError()])
 @pytest.mark.parametrize("streaming", [True, False])
 async def test_where_each_stream_holds_an_invocation_the_database_counts_them(
-    services: Services, monkeypatch: pytest.MonkeyPatch, streaming: bool
+    services: Services,
+    monkeypatch: pytest.MonkeyPatch,
+    streaming: bool,
+    refusal: BaseException,
 ) -> None:
-    """And one that it refuses holds no place."""
+    """And one that it refuses, or whose request ends meanwhile, holds no place."""
 
     class Refusing:
         async def open_stream(self) -> None:
-            raise QueueError("too many", status=429)
+            raise refusal
 
     monkeypatch.setattr(services, "queue_of", lambda _: Refusing())
     monkeypatch.setattr(services, "pace", dataclasses.replace(QUICK, streaming=streaming))
     caller = Caller(uuid4(), "authenticated", token="t", expires_at=datetime.now(UTC))
     client = Leaving()
 
-    with contextlib.nullcontext() if streaming else pytest.raises(QueueError):
+    with contextlib.nullcontext() if streaming else pytest.raises(type(refusal)):
         async with Opening(client.request, services, caller, guest=""):
             pass
     async with Opening(client.request, services, None, guest="session:s"):
@@ -1053,6 +1057,31 @@ async def test_a_stream_keeps_its_place_until_it_ends(services: Services) -> Non
     await asyncio.wait_for(stream({"type": "http"}, client.receive, send), 60)
     assert services.limits.streams == 0
     assert b"token_expired" not in sent, "a guest session ends in the database"
+
+
+async def test_a_stream_counts_its_wait_from_the_request_and_lets_a_stalled_reader_go(
+    services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A cold start has used some of the gateway's time, and a place is not kept for no one."""
+    pace = dataclasses.replace(NEVER, streaming=False, buffered_wait=900.0, stalled_after=0.01)
+    monkeypatch.setattr(services, "pace", pace)
+    client, sent = Leaving(), []
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    async def stall(message: Any) -> None:
+        if "body" in message:
+            await asyncio.Event().wait()
+
+    began_at = services.clock.monotonic() - 900.0
+    for taking, began in ((send, began_at), (stall, services.clock.monotonic())):
+        async with Opening(client.request, services, None, guest="session:s") as opening:
+            response = opening.stream(Script(), Batch(), began_at=began, pace=pace)
+        await asyncio.wait_for(response({"type": "http"}, client.receive, taking), 20)
+        assert services.limits.streams == 0
+
+    assert sent[-1]["more_body"] is False
 
 
 async def test_a_users_stream_is_theirs_and_ends_with_their_token(services: Services) -> None:

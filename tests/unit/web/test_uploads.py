@@ -17,6 +17,7 @@ from fastapi import APIRouter
 
 from minutehand.aws.uploads import (
     MIN_PART_BYTES,
+    NAME_CHARACTERS,
     URL_LIFETIME,
     Part,
     UploadIncomplete,
@@ -175,6 +176,7 @@ async def test_a_file_is_refused_before_it_is_sent(
         ("映画", "映画", "file"),
         ("..", "..", "file"),
         ("--.mp4", "File", "mp4"),
+        ("x" * 250 + ".mp4", "X" + "x" * 199, "x" * (NAME_CHARACTERS - 4) + ".mp4"),
     ],
 )
 async def test_a_file_keeps_its_name_for_people_and_gets_a_plain_one_for_storage(

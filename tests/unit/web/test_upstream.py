@@ -255,6 +255,20 @@ async def test_a_closed_channel_is_joined_again_with_the_longest_lived_token(
     assert tokens == ["short", "long"]
 
 
+async def test_readers_of_a_closed_channel_read_at_once(hub: EventHub, realtime: Realtime) -> None:
+    """They are polled for until messages arrive again."""
+    async with hub.subscribe("job:1", token="t", until=LATER) as news:
+        await until(lambda: hub.is_live("job:1"))
+        realtime.deaf.add("job:1")
+        news.must_read()
+
+        await realtime.push("realtime:job:1", "phx_close", {}, realtime.joins["job:1"])
+
+        assert await news.wait(5)
+        assert news.must_read()
+        assert not news.is_live
+
+
 async def test_an_expired_token_is_not_joined_with(hub: EventHub, realtime: Realtime) -> None:
     """It would only be refused."""
     past = datetime.now(UTC) - timedelta(seconds=1)
@@ -341,6 +355,7 @@ class Line:
         self.opened: list[float] = []
         self.closed: list[float] = []
         self.joins: list[tuple[float, str]] = []
+        self.renewed: list[str] = []
         self.broken = asyncio.Event()
 
     def __call__(self, url: str, key: str, heard: Callable[[str, Heard], None]) -> Line:
@@ -365,6 +380,9 @@ class Line:
         self.joins.append((now(), topic))
         answer = Heard("refused", "no policy") if self.refuses else Heard("joined")
         asyncio.get_running_loop().call_later(0.01, self.heard, topic, answer)
+
+    def renew(self, topic: str, token: str) -> None:
+        self.renewed.append(token)
 
     def leave(self, topic: str) -> None:
         """Nothing to hear of it."""
@@ -421,18 +439,65 @@ def test_a_socket_is_opened_more_and_more_slowly_until_it_was_open(line: Line) -
 
 
 def test_a_refused_topic_is_tried_again_within_a_minute(line: Line) -> None:
-    """The policy or the token may have changed."""
+    """The policy or the token may have changed; meanwhile nothing is held back for it."""
     line.refuses = True
+    counted: list[int] = []
+
+    async def follow_topic(topic: str, token: str | None, follower_id: UUID) -> None:
+        counted.append(round(now()))
 
     async def story(source: RealtimeUpstream) -> None:
         follow(source, "job:1")
         await asyncio.sleep(50)
         line.refuses = False
-        await asyncio.sleep(100)
+        await asyncio.sleep(50)
+
+    followed(story, follow_topic)
+
+    assert [round(at) for at, _ in line.joins] == [0, 38, 75]
+    assert counted == [75]
+
+
+def test_a_token_that_lives_longer_is_tried_at_once_where_one_was_refused(line: Line) -> None:
+    """Its reader need not poll for the rest of the minute."""
+    line.refuses = True
+
+    async def story(source: RealtimeUpstream) -> None:
+        follow(source, "job:1")
+        await asyncio.sleep(5)
+        source.follow("job:1", token="t", until=BEGAN + timedelta(days=2))
+        await asyncio.sleep(5)
 
     followed(story)
 
-    assert [round(at) for at, _ in line.joins] == [0, 38, 75]
+    assert [round(at) for at, _ in line.joins] == [0, 5]
+    assert line.renewed == []
+
+
+def test_a_closed_channel_is_joined_again_at_once(line: Line) -> None:
+    async def story(source: RealtimeUpstream) -> None:
+        follow(source, "job:1")
+        await asyncio.sleep(5)
+        line.heard("job:1", Heard("closed"))
+        await asyncio.sleep(1)
+
+    followed(story)
+
+    assert [round(at) for at, _ in line.joins] == [0, 5]
+
+
+def test_a_second_guest_has_no_token_to_renew(line: Line) -> None:
+    """Realtime would close the channel of the first over a token that is none."""
+
+    async def story(source: RealtimeUpstream) -> None:
+        source.follow("session:1", token=None, until=BEGAN + timedelta(days=31))
+        await asyncio.sleep(5)
+        source.follow("session:1", token=None, until=BEGAN + timedelta(days=32))
+        await asyncio.sleep(5)
+
+    followed(story)
+
+    assert (len(line.joins), line.renewed) == (1, [])
 
 
 def test_an_empty_socket_is_kept_for_a_reader_who_comes_soon(line: Line) -> None:
@@ -449,16 +514,21 @@ def test_an_empty_socket_is_kept_for_a_reader_who_comes_soon(line: Line) -> None
         assert line.closed == [61]
         await asyncio.sleep(60)
         assert line.opened == [0]
+        follow(source, "job:3")
+        await asyncio.sleep(1)
+        assert line.opened == [0, 122]
 
     followed(story)
 
 
 def test_a_database_that_hangs_over_one_follower_counts_the_others(line: Line) -> None:
-    """And is asked again after a minute, before it forgets them."""
+    """And is asked again after a minute, before it forgets them, for the same followers."""
     said: list[tuple[float, str]] = []
+    followers: set[tuple[str, UUID]] = set()
 
     async def follow_topic(topic: str, token: str | None, follower_id: UUID) -> None:
         said.append((round(now()), topic))
+        followers.add((topic, follower_id))
         if topic == "job:1":
             await asyncio.Event().wait()
 
@@ -470,3 +540,4 @@ def test_a_database_that_hangs_over_one_follower_counts_the_others(line: Line) -
 
     assert said[:2] == [(0, "job:1"), (5, "job:2")]
     assert {topic for _, topic in said[2:]} == {"job:1", "job:2"}
+    assert len(followers) == 2

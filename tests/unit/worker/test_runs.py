@@ -25,11 +25,14 @@ class Hand(Worker):
         self.due_left = 0
         self.closed = False
         self.fails = False
+        self.stops = True
 
     async def tick(self, **options: Any) -> TickSummary:
         self.ticks.append(options)
         if self.fails:
             raise QueueUnavailable("away")
+        if not self.stops:
+            await asyncio.Event().wait()
         stopping = asyncio.create_task(self._stopping.wait())
         await asyncio.wait({stopping}, timeout=self.seconds.pop(0) if self.seconds else 1)
         stopping.cancel()
@@ -115,6 +118,19 @@ async def test_a_close_waits_so_long_for_what_runs_and_ends_it(worker: Hand, run
 
     assert (run.done(), run.cancelled(), worker.closed) == (True, False, True)
     assert len(worker.ticks) == 1, "a stopped worker does not begin again"
+
+
+@told
+async def test_a_close_ends_a_run_that_does_not_stop_by_itself(worker: Hand, runs: Runs) -> None:
+    """It would go on without connections."""
+    worker.stops = False
+    run = runs.start()
+    await asyncio.sleep(0.5)
+
+    await runs.aclose(timeout_seconds=5)
+
+    assert (run.cancelled(), worker.closed) == (True, True)
+    assert asyncio.get_running_loop().time() == 5.5
 
 
 def routes_of(worker: Hand, runs: Runs) -> RunRoutes:

@@ -13,8 +13,8 @@ import pytest
 
 from minutehand.clock import FrozenClock
 from minutehand.config import Settings
-from minutehand.functions.worker.child import CHANNEL
-from minutehand.functions.worker.routes import Reply, Request
+from minutehand.functions.worker.child import CHANNEL, _answer
+from minutehand.functions.worker.routes import Reply, Request, WorkerRoutes
 from minutehand.functions.worker.supervisor import (
     CHECK_SECONDS,
     MARGIN_SECONDS,
@@ -25,7 +25,9 @@ from minutehand.functions.worker.supervisor import (
     _culprit,
     _end,
 )
+from minutehand.log import current_request_id
 from minutehand.queue.models import JobId, SettleItem
+from minutehand.queue.worker_client import WorkerQueue
 from tests.support.virtual_time import leaping
 
 
@@ -149,6 +151,9 @@ async def test_a_crash_is_charged_to_the_job_that_it_happened_in(
         "crashes": "retry", "beside": "released"
     }  # fmt: skip
     assert len(settled) == 2
+    [error] = [item.error for item in settled if item.error is not None]
+    assert error.traceback is not None
+    assert [frame["line"] for frame in error.traceback["frames"]] == [7]
 
 
 SETTINGS = Settings(supabase_url="http://127.0.0.1:9", supabase_publishable_key="k")
@@ -212,6 +217,81 @@ def test_a_worker_that_does_not_start_is_started_ever_less_often(
 
     assert starts == started_at
     assert not any(path.exists() for path in stacks)
+
+
+class Children(Noting):
+    """Starts these, one after another, each a second after it was asked for."""
+
+    def __init__(self, *children: Any) -> None:
+        super().__init__()
+        self.children = iter(children)
+
+    async def _start(self) -> Any:
+        await asyncio.sleep(1)
+        return next(self.children)
+
+
+def test_what_a_worker_said_last_counts_for_the_jobs_that_it_leaves(tmp_path: Path) -> None:
+    """Its end is often known before its last lines are read; who has ended is left alone."""
+    fields = {
+        "fence": 1, "job_type": "t", "timeout_seconds": None, "grace_seconds": 5,
+        "module": "app", "file": "app.py", "function": "work",
+    }  # fmt: skip
+    said: list[Any] = [{"began": {"job_id": name, **fields}} for name in ("ended", "left")]
+    said.append({"ended": {"job_id": "ended", "fence": 1}})
+
+    class Ended(Children):
+        async def _hung(self, child: Any) -> bool:
+            return False
+
+    async def story() -> None:
+        channel, stacks = asyncio.StreamReader(), tmp_path / "stacks"
+        stacks.touch()
+        channel.feed_data(b"".join(json.dumps(line).encode() + b"\n" for line in said))
+        channel.feed_eof()
+        supervisor = Ended(
+            child_of(channel=channel, stacks=stacks, process=SimpleNamespace(returncode=1))
+        )
+        keeping = asyncio.create_task(supervisor._keep())
+        await asyncio.sleep(1.9)
+        keeping.cancel()
+        await asyncio.wait({keeping})
+        assert [(item.job_id, item.outcome) for item in supervisor.settled] == [("left", "retry")]
+
+    leaping(story())
+
+
+def test_a_request_between_two_workers_is_the_next_ones(tmp_path: Path) -> None:
+    """The one that has ended would never answer it."""
+
+    class Ending(Children):
+        async def _hung(self, child: Any) -> bool:
+            await asyncio.sleep(1)
+            return True
+
+    async def story() -> None:
+        pipes = [Pipe(), Pipe()]
+        children = [
+            child_of(
+                channel=asyncio.StreamReader(),
+                stacks=tmp_path / "stacks",
+                process=SimpleNamespace(stdin=pipe),
+            )
+            for pipe in pipes
+        ]
+        for child in children:
+            child.ready.set()
+        supervisor = Ending(*children)
+        keeping = asyncio.create_task(supervisor._keep())
+        await asyncio.sleep(2.5)
+        asking = asyncio.create_task(supervisor.answer(Request("GET", "/", {}, b"", "r")))
+        await asyncio.sleep(1)
+        assert [len(pipe.lines) for pipe in pipes] == [0, 1]
+        for task in (keeping, asking):
+            task.cancel()
+        await asyncio.wait({keeping, asking})
+
+    leaping(story())
 
 
 @pytest.mark.parametrize(("hangs", "ended_at"), [(True, CHECK_SECONDS), (False, 100)])
@@ -282,17 +362,28 @@ async def test_a_worker_that_hangs_is_killed_for_the_job_that_blocks_it(
 def test_an_end_has_its_cause(code: int | None, kills: int, memory: int, said: str) -> None:
     """The kernel counts whom it kills for memory; a kill by a person is counted nowhere."""
     assert _cause(code, child_of(resident_mb=memory), kills) == said
+    before = child_of(kills_for_memory=1)
+    assert "most often" in _cause(-9, before, 1), "another process was killed, earlier"
 
 
 async def test_jobs_that_cannot_be_settled_are_left_to_their_leases(
-    caplog: pytest.LogCaptureFixture,
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A database that is away with the worker does not end its supervisor."""
+    """A database that is away with the worker does not end its supervisor, nor is it held open."""
+    closed: list[WorkerQueue] = []
+    close = WorkerQueue.aclose
+
+    async def aclose(queue: WorkerQueue) -> None:
+        closed.append(queue)
+        await close(queue)
+
+    monkeypatch.setattr(WorkerQueue, "aclose", aclose)
     supervisor = Supervisor(SETTINGS.model_copy(update={"supabase_jwt_secret": "s"}), "app", {})
 
     await supervisor._settle([SettleItem(job_id=JobId("j"), fence=1, outcome="released")])
 
     assert [getattr(record, "event", "") for record in caplog.records] == ["worker.not_buried"]
+    assert len(closed) == 1
 
 
 async def test_a_worker_that_does_not_end_by_itself_is_killed() -> None:
@@ -360,6 +451,32 @@ def test_a_caller_is_asked_to_come_back_where_no_worker_is_ready_in_time() -> No
 
     assert (reply.status, reply.headers, at) == (503, {"Retry-After": "2"}, 10)
     assert (reply.body["code"], reply.body["request_id"]) == ("worker_unavailable", "r")
+
+
+async def test_the_workers_side_answers_the_whole_request_by_its_number() -> None:
+    """Headers included: a refusal says what to send, and when to come back."""
+    asked: list[tuple[Request, str | None]] = []
+    said: list[dict[str, Any]] = []
+
+    class Routes(WorkerRoutes):
+        def __init__(self) -> None:
+            """Nothing to work with."""
+
+        async def answer(self, request: Request, **_: Any) -> Reply:
+            asked.append((request, current_request_id()))
+            return Reply(401, {"code": "unauthorized"}, {"WWW-Authenticate": "Bearer"})
+
+    ask = {"method": "POST", "path": "/p", "headers": {"a": "b"}, "body": "/w==", "request_id": "r"}
+    channel: Any = SimpleNamespace(say=lambda **event: said.append(event))
+    await _answer(Routes(), {"ask": ask, "number": 7}, channel)
+
+    assert asked == [(Request("POST", "/p", {"a": "b"}, b"\xff", "r"), "r")]
+    reply = {
+        "status": 401,
+        "body": {"code": "unauthorized"},
+        "headers": {"WWW-Authenticate": "Bearer"},
+    }
+    assert said == [{"reply": reply, "number": 7}]
 
 
 async def test_a_worker_is_woken_where_there_is_one() -> None:
