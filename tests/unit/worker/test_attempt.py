@@ -342,7 +342,7 @@ async def test_an_attempt_has_until_its_timeout_or_until_its_tick_stops_working(
     assert held_attempt(queue, clock, timeout_seconds=5, work_until=stops).remaining() == 5
 
 
-async def test_a_refused_update_is_told_to_who_waits_for_it() -> None:
+async def test_who_waits_for_a_refused_update_gets_its_error() -> None:
     """Else a step would count as stored that no later attempt finds."""
     attempt = held_attempt(WorkerQueue(SETTINGS))
     attempt.context.log("info", "x")

@@ -239,7 +239,7 @@ def test_a_settle_that_hangs_leaves_time_for_another() -> None:
     assert (summary.completed, summary.lost, summary.error) == (1, 0, None)
 
 
-def test_each_lease_of_a_job_is_told_how_it_was_settled() -> None:
+def test_each_lease_of_a_job_has_its_own_answer() -> None:
     """Two of them may end together, when the job was leased again here; one has come too late."""
     late = replace(ended(), fence=2)
     told = [{"job_id": "1", "fence": 2, "outcome": "stale"}]
