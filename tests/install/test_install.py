@@ -98,6 +98,19 @@ def test_a_dry_run_writes_nothing_and_the_second_run_neither(tmp_path: Path) -> 
     assert settings.endswith("MINUTEHAND_APPS=jobs\nMINUTEHAND_SCHEMA=minutehand\n")
 
 
+def test_a_repository_within_another_project_is_a_project_of_its_own(tmp_path: Path) -> None:
+    """Its own beginning is where the search for `supabase` ends."""
+    outer, inner = tmp_path / "supabase" / "config.toml", tmp_path / "inner"
+    outer.parent.mkdir()
+    outer.write_text('project_id = "outer"\n')
+    (inner / ".git").mkdir(parents=True)
+
+    run("install", str(inner), "--yes")
+
+    assert list(outer.parent.iterdir()) == [outer]
+    assert list((inner / "supabase" / "migrations").iterdir())
+
+
 def test_what_holds_secrets_stays_out_of_git(tmp_path: Path) -> None:
     """The stack's folder, what the packager builds, the files that the pages let one write."""
     subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)

@@ -102,20 +102,24 @@ def test_a_job_has_one_receipt_however_often_it_is_signed(engine: Engine) -> Non
     assert engine.rows("select number from queue.receipts order by number") == [1, 2]
 
 
-def test_a_receipt_beside_one_that_is_being_added_is_to_be_signed_again(engine: Engine) -> None:
-    """Two workers that read the same end: the second is told of another, and not of an error."""
+def test_of_two_receipts_at_the_same_moment_one_is_to_be_signed_again(engine: Engine) -> None:
+    """Both workers read the same end: the second is told of another, and not of an error."""
     issued(engine)
     held = [leased(engine) for _ in range(2)]
-    first, second = (receipt_of(engine, issue(engine, one, result=1)) for one in held)
-    with engine.beside() as other, ThreadPoolExecutor(1) as threads:
-        other.run("begin")
-        assert issue(other, held[0], receipt=first)["issued"]
-        late = threads.submit(issue, engine, held[1], receipt=second)
-        until_waiting(engine.database)
-        other.run("commit")
-        told = late.result(60)
+    receipts = [receipt_of(engine, issue(engine, one, result=1)) for one in held]
+    with engine.beside() as holder, engine.beside() as other, ThreadPoolExecutor(2) as threads:
+        holder.run("begin")
+        holder.run("select from queue.chains for update")
+        calls = [
+            threads.submit(issue, session, one, receipt=receipt)
+            for session, one, receipt in zip((engine, other), held, receipts, strict=True)
+        ]
+        until_waiting(engine.database, 2)
+        holder.run("commit")
+        told = sorted((call.result(60) for call in calls), key=lambda answer: answer["issued"])
 
-    assert (told["issued"], told["head"]["number"]) == (False, 2)
+    assert [answer["issued"] for answer in told] == [False, True]
+    assert told[0]["head"]["number"] == 2
 
 
 def test_each_workspace_has_a_chain_of_its_own(engine: Engine) -> None:

@@ -602,3 +602,19 @@ def test_a_delivery_that_failed_for_good_does_not_fail_the_next(engine: Engine) 
 
     sent = [message["body"]["type"] for message in deliver(engine)]
     assert sent == ["job.leased", "job.completed"]
+
+
+@pytest.mark.parametrize("answer", [{"ok": True, "status": 200}, {"ok": False, "status": 500}])
+def test_one_that_was_switched_off_while_it_was_sent_to_stays_off(
+    engine: Engine, answer: dict[str, Any]
+) -> None:
+    made = subscribe(engine)
+    engine.enqueue()
+    engine.run("select queue.drain_outbox(10, queue.clock())")
+    lease = engine.lease_one(job_types=["webhook_delivery"])
+    off = {"id": made["id"], "enabled": False}
+    engine.rpc("put_webhook", p_workspace_id=ACME, p_webhook=off)
+
+    noted = engine.rpc("webhook_sent", p_request={**handle(lease), **answer})
+
+    assert noted["enabled"] is False

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
+from minutehand.queue.errors import ProcessorError
 from minutehand.redaction import HIDDEN
 from minutehand.worker import tracebacks
 from minutehand.worker.tracebacks import (
@@ -41,6 +42,22 @@ def described(call: Callable[[], Any]) -> dict[str, Any]:
     found = describe(caught(call), package=PACKAGE)
     assert found is not None
     return found
+
+
+def test_of_an_error_whose_words_its_author_chose_no_cause_is_kept() -> None:
+    """Members read it; what the vendor said stays in the worker's log."""
+    secret = "no such account: ada@acme.test"
+
+    def ask() -> None:
+        try:
+            raise ValueError(secret)
+        except ValueError as error:
+            raise ProcessorError("the vendor refused") from error
+
+    told = described(ask)
+
+    assert set(told) == {"frames"}
+    assert secret not in json.dumps(told)
 
 
 def test_the_innermost_line_of_the_users_own_code_is_the_first() -> None:
