@@ -13,7 +13,7 @@ from minutehand.cli.install_check import Catalogue
 from minutehand.install.rewrite import Schemas
 from minutehand.install.tenancy import TenancyError, existing
 from minutehand.local import migrations
-from minutehand.local.postgres import Postgres
+from minutehand.local.postgres import Postgres, PostgresFailed
 from tests.install.projects import Hosted, bakery
 from tests.install.second import THIS_FILE
 from tests.install.test_install import contents, run
@@ -208,6 +208,23 @@ def test_a_check_says_what_was_found_and_writes_nothing(tmp_path: Path) -> None:
 
     more.write_text("select * from nowhere;")
     assert run("install", str(tmp_path), "--check")["mode"] == "minutehand dev, once that is mended"
+    notes = run("install", str(tmp_path), "--yes", "--dry-run")["notes"]
+    assert any("your own SQL stops `minutehand dev`: 20250102000000_more" in note for note in notes)
+
+
+def test_a_check_without_a_server_says_what_brings_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An install that needs no look goes on without."""
+    bakery(tmp_path)
+
+    def broken() -> None:
+        raise PostgresFailed("no room for it")
+
+    monkeypatch.setattr("minutehand.cli.install_check.scratch_server", broken)
+
+    assert run("install", str(tmp_path), "--check", code=1)["code"] == "not_installed"
+    assert "minutehand.toml" in run("install", str(tmp_path), "--yes", "--dry-run")["planned"]
 
 
 def seed_by(project: Path, line: str) -> None:
@@ -254,6 +271,8 @@ def test_an_install_that_asks_nothing_says_what_it_found(tmp_path: Path) -> None
     """Workspaces of ours beside organizations of theirs would be a surprise."""
     bakery(tmp_path)
     theirs = run("install", str(tmp_path), "--check")["migrations"]
+    alone = run("install", str(tmp_path), "--dry-run", "--tenancy", "personal")["notes"]
+    assert not any("--tenancy existing" in note for note in alone)
 
     notes = run("install", str(tmp_path), "--yes")["notes"]
 
@@ -265,7 +284,7 @@ def test_number_keys_are_refused_before_anything_is_written(tmp_path: Path) -> N
     """The 23rd migration would have failed."""
     folder = tmp_path / "supabase" / "schemas"
     folder.mkdir(parents=True)
-    (folder / "a.sql").write_text(LAYOUTS["bigint keys"][0].partition(";")[2])
+    (folder / "a.sql").write_text(LAYOUTS["bigint keys"][0].partition(";")[2], "utf-8-sig")
     (folder / "b.sql").write_text(LAYOUTS["bigint keys"][0].partition(";")[0])
     before = contents(tmp_path)
 
@@ -289,6 +308,12 @@ def test_a_backend_in_a_monorepo_uses_the_supabase_above(tmp_path: Path) -> None
     assert 'source = "backend"' in after["minutehand.toml"]
     assert any(f"_{THIS_FILE}.sql" in name for name in after)
     assert run("install", str(tmp_path / "backend"))["written"] == []
+    assert run("upgrade", str(tmp_path / "backend"))["written"] == []
+    assert f"_{THIS_FILE}.sql" in run("uninstall", str(tmp_path / "backend"))["sql"]
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "minutehand.toml").write_text('apps = []\nschema = "minutehand"\n')
+    apart = run("install", str(tmp_path / "other"), "--dry-run")["planned"]
+    assert "supabase/config.toml" in apart, "it has answers of its own"
 
 
 def test_a_package_may_lie_within_others(tmp_path: Path) -> None:
@@ -306,6 +331,15 @@ def test_a_project_without_tables_is_asked_to_name_them(tmp_path: Path) -> None:
     refused = run("install", str(tmp_path), "--yes", "--tenancy", "existing", code=1)
 
     assert "--memberships 'memberships(organization_id,user_id,role)'" in refused["fix"]
+    folder = tmp_path / "supabase" / "migrations"
+    folder.mkdir(parents=True)
+    one = LAYOUTS["one line each"][0]
+    other = one.replace("organizations", "teams").replace("memberships", "team_members")
+    (folder / "20250101000000_two.sql").write_text(f"{one}\n{other}")
+    two = run("install", str(tmp_path), "--yes", "--tenancy", "existing", code=1)
+    assert two["code"] == "tables_needed", "neither is taken unasked"
+    assert "organizations(id,name)" in two["error"]
+    assert "teams(id,name)" in two["error"]
 
 
 def test_migrations_of_one_version_are_a_sentence(tmp_path: Path) -> None:

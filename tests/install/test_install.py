@@ -166,6 +166,14 @@ def test_who_the_tenants_are_is_answered_once(tmp_path: Path) -> None:
     [name] = run("install", str(tmp_path), "--yes", *tables)["written"]
     assert "from public.notes as o" in (tmp_path / name).read_text()
 
+    (tmp_path / name).unlink()
+    some = ("--organizations", "notes.id", "--managers", "owner, chief", "--members", " baker")
+    [name] = run("install", str(tmp_path), "--yes", *some)["written"]
+    text = (tmp_path / name).read_text()
+    for said in ("from public.notes as o", "from public.memberships as m", "in ('owner', 'chief')"):
+        assert said in text
+    assert "in ('baker')" in text
+
 
 def test_a_role_that_has_nothing_is_named(tmp_path: Path) -> None:
     """Before the install, beside the tables that could be the tenants, and at it."""
@@ -194,6 +202,9 @@ def test_a_package_within_others_has_a_first_job(tmp_path: Path) -> None:
         "from acme.background.processors.hello import Hello, hello"
         in (written["src/acme/background/tests/test_hello.py"])
     )
+    deep = ("install", str(tmp_path / "new"), "--package", "apps/api/acme.jobs", "--dry-run")
+    (tmp_path / "new" / ".git").mkdir(parents=True)
+    assert "apps/api/acme/jobs/processors/hello.py" in run(*deep)["planned"]
 
 
 @pytest.mark.parametrize(
@@ -221,22 +232,35 @@ def test_a_processor_is_named_after_its_job_type(
 def test_in_a_terminal_it_asks(tmp_path: Path) -> None:
     """What was not given by option, each with its default."""
     ours, theirs = os.openpty()
+    bakery(tmp_path / "bakery")
     with os.fdopen(ours, "wb", buffering=0) as keys, os.fdopen(theirs) as terminal:
-        keys.write(b"tasks\npersonal\n")
-        done = subprocess.run(
-            [sys.executable, "-m", "minutehand.cli", "install", str(tmp_path)],
-            env={"PYTHONPATH": f"{ROOT}/shared", "PATH": "", "HOME": "/"},
-            stdin=terminal,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
 
-    assert "Tenancy (workspaces/existing/personal)" in done.stdout
+        def answer(folder: Path, *more: str) -> str:
+            return subprocess.run(
+                [sys.executable, "-m", "minutehand.cli", "install", str(folder), *more],
+                env={"PYTHONPATH": f"{ROOT}/shared", "PATH": "", "HOME": "/"},
+                stdin=terminal,
+                capture_output=True,
+                text=True,
+                check=False,
+            ).stdout
+
+        keys.write(b"tasks\npersonal\n")
+        tried = answer(tmp_path, "--dry-run")
+        assert "would write minutehand.toml" in tried
+        assert "Tenancy" not in tried, "nothing is asked where nothing is written"
+        assert "Next:" not in tried
+        told = answer(tmp_path)
+        keys.write(b"\n\n\n\n")
+        of_tables = answer(tmp_path / "bakery")
+
+    assert "Tenancy (workspaces/existing/personal)" in told
     assert 'schema = "tasks"' in (tmp_path / "minutehand.toml").read_text()
-    assert "minutehand enqueue jobs.hello" in done.stdout
+    assert "minutehand enqueue jobs.hello" in told
     found = tomllib.loads((tmp_path / "minutehand.toml").read_text())
     assert (found["schema"], found["tenancy"]) == ("tasks", "personal")
+    assert "Tenancy (existing/workspaces/personal)" in of_tables
+    assert 'tenancy = "existing"' in (tmp_path / "bakery" / "minutehand.toml").read_text()
 
 
 def test_nothing_of_theirs_is_overwritten(tmp_path: Path) -> None:
@@ -410,6 +434,8 @@ def test_a_taken_package_or_schema_is_named(tmp_path: Path) -> None:
 def test_the_own_checkout_is_not_a_project_to_install_into() -> None:
     """Its migrations are the source."""
     assert run("install", str(ROOT), "--yes", code=1)["code"] == "own_checkout"
+    within = run("install", str(ROOT / "tests" / "fixtures"), "--dry-run")
+    assert {"minutehand.toml", "supabase/config.toml"} <= {*within["planned"]}
 
 
 def test_init_adds_a_processor_with_its_test(tmp_path: Path) -> None:
@@ -504,6 +530,9 @@ def test_an_app_may_follow_later(tmp_path: Path) -> None:
 
     assert [name.partition("_")[2] for name in done["written"]] == [f"{THIS_FILE}_chat.sql"]
     assert 'apps = ["jobs", "minutehand_apps.chat"]' in done["notes"][0]
+    toml = tmp_path / "minutehand.toml"
+    toml.write_text(toml.read_text().replace('["jobs"]', '["minutehand_apps.chat", "jobs"]'))
+    assert run("install", str(tmp_path))["written"] == [], "an app of ours is not their package"
     names = [each.origin.partition("/")[2] for each in sources(OURS, Tenants(), ["chat"])]
     assert names == sorted(names), "what the engine adds later may need what an app has made"
     refused = run("install", str(tmp_path), "--app", "no", code=1)

@@ -91,6 +91,8 @@ def test_an_upgrade_refuses_what_it_does_not_know(tmp_path: Path) -> None:
     answers = toml.read_text()
     toml.write_text(answers.replace('"minutehand_engine"', '"elsewhere"'))
     assert run("upgrade", str(tmp_path), code=1)["code"] == "other_build"
+    toml.write_text("[")
+    assert run("upgrade", str(tmp_path), code=1)["code"] == "bad_settings"
     toml.write_text(answers)
     [path] = (tmp_path / "supabase/migrations").glob("*.sql")
     header = f"minutehand {VERSION}."

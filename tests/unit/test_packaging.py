@@ -16,7 +16,7 @@ import zipfile
 from collections.abc import Mapping
 from importlib.util import cache_from_source
 from pathlib import Path
-from types import CodeType
+from types import CodeType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -24,7 +24,7 @@ import yaml
 
 from minutehand.app import App
 from minutehand.config import ConfigurationError
-from minutehand.deploy import tools
+from minutehand.deploy import package, tools
 from minutehand.deploy.apps import Needs, read_needs
 from minutehand.deploy.archive import prune, tree_size, write_zip
 from minutehand.deploy.build import (
@@ -51,6 +51,7 @@ from minutehand.deploy.parameters import (
 )
 from minutehand.deploy.service import needs_of, read_stages, write_service
 from minutehand.deploy.tools import find_tool, run_tool
+from minutehand.node import NodeMissing
 from minutehand.project import Project
 from minutehand.resources import PACKAGE
 from minutehand_apps.beacon.settings import BeaconSettings
@@ -921,8 +922,75 @@ def test_a_lock_of_uv_is_read_before_a_freeze_and_after_a_compiled_one(tmp_path:
     assert (inner.name, inner.version, inner.hashes) == ("inner", "1.0", [f"sha256:{'a' * 64}"])
     assert inner.parents == extra.parents == {"shop"}
     assert (extra.name, extra.version) == ("extra", "3.0")
+    tree(tmp_path, {"pyproject.toml": f'{about}dependencies = ["inner", "not-locked-yet"]\n'})
+    assert "inner" in read_project_lock(tmp_path), "no resolver picks what the lock lacks"
     tree(tmp_path, {"requirements.lock": ""})
     assert read_project_lock(tmp_path) == {}
+
+
+def test_a_package_is_compiled_as_asked_and_what_fails_is_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The stage's and the region's template beside the zips, none for this machine."""
+    out, asked = tmp_path / "aws", []
+
+    def compile_template(stage: str, folder: Path, **options: Any) -> Path:
+        asked.append((stage, folder, options))
+        return folder
+
+    monkeypatch.setattr(package, "build", lambda *_, **__: [])
+    monkeypatch.setattr(package, "compile_template", compile_template)
+    there = ["--stage", "prod", "--region", "eu-central-1", "--out", str(out)]
+
+    assert package.main(there) == package.main([*there, "--target", "host"]) == 0
+
+    assert asked == [("prod", out, {"artifacts": out, "region": "eu-central-1"})]
+    assert (out / ".gitignore").is_file(), "zips stay out of git"
+    for error in (
+        PackagingError("no uv"),
+        ConfigurationError("A", "b", "c"),
+        NodeMissing("no Node"),
+    ):
+
+        def fail(*_: Any, error: Exception = error, **__: Any) -> None:
+            raise error
+
+        monkeypatch.setattr(package, "build", fail)
+        assert package.main(there) == 1
+        assert capsys.readouterr().err == f"package: {error}\n"
+
+
+def test_the_template_depends_on_nothing_of_this_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither on its profile of AWS nor on hidden files; osls' own words follow a refusal."""
+    ran: list[dict[str, Any]] = []
+    done = SimpleNamespace(returncode=0, stdout="", stderr="no such file")
+
+    def record(command: list[str], **options: Any) -> SimpleNamespace:
+        ran.append(options["env"])
+        return done
+
+    shop = {"serverless.yml": "service: shop\n", "minutehand.stages.yml": "dev: {}\n"}
+    root = tree(tmp_path / "shop", {**shop, ".env": "A=b\n", "functions/a.py": ""})
+    monkeypatch.setenv("AWS_PROFILE", "theirs")
+    monkeypatch.setenv("SLS_ORG", "theirs")
+    monkeypatch.setattr(package, "node_binary", lambda: Path("/node/bin/node"))
+    monkeypatch.setattr(package, "node_home", lambda **_: Path("/node"))
+    monkeypatch.setattr(package, "subprocess", SimpleNamespace(run=record))
+
+    stack = package.compile_template("dev", tmp_path / "out", artifacts=tmp_path, root=root)
+
+    [env] = ran
+    assert stack == tmp_path / "out" / "stack"
+    assert not {"AWS_PROFILE", "SLS_ORG"} & env.keys()
+    assert env["MINUTEHAND_ARTIFACTS"] == str(tmp_path)
+    assert env["PATH"].startswith("/node/bin:")
+    service = tmp_path / "out" / "service"
+    assert {path.name for path in service.iterdir()} == {*shop, "functions", "build"}
+    done.returncode = 1
+    with pytest.raises(PackagingError, match=r"osls refused serverless\.yml:\nno such file"):
+        package.compile_template("dev", tmp_path / "out", artifacts=tmp_path, root=root)
 
 
 class Asked(dict[str, str]):

@@ -241,6 +241,17 @@ def test_doctor_and_deploy_say_the_same(account: Account, monkeypatch: pytest.Mo
     assert "all" not in finding.detail or "10 must stay unreserved" in finding.detail
 
 
+def test_a_warning_is_said_and_the_deploy_goes_on(
+    account: Account, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With the request to file."""
+    deploy.check_limits(deploy.Plan("dev", REGION, {}, account.url), Output())
+
+    said = " ".join(capsys.readouterr().err.split())
+    assert "runs 10 functions at once" in said
+    assert "--desired-value 1000" in said
+
+
 def test_secrets_that_ssm_does_not_take_are_named() -> None:
     """4,096 characters are a standard parameter."""
     secrets = {

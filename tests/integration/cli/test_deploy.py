@@ -15,7 +15,7 @@ from typing import Any
 
 import boto3
 import pytest
-from botocore.exceptions import ClientError
+from botocore.exceptions import ClientError, ReadTimeoutError
 from moto import mock_aws
 from moto.sns.models import sns_backends
 
@@ -27,6 +27,7 @@ from minutehand.cli.doctor.findings import Check, Finding, Target, Verdict
 from minutehand.deploy import console
 from minutehand.deploy.bundles import PackagingError
 from minutehand.deploy.parameters import parameter_name, write_parameters
+from minutehand.node import NodeMissing
 from minutehand.project import Project
 from minutehand.terminal.connection import CommandFailed
 from minutehand.terminal.output import Output
@@ -430,6 +431,84 @@ def test_a_dry_run_checks_what_needs_no_account() -> None:
     assert titles(dry_run=True, database=False) == [CHECK, BUILD]
 
 
+def test_migrations_are_only_compared_before_the_zips_are_built(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Pushed earlier, they would be ahead of code that may never come."""
+    ref, pushed = "abcdefghijklmnopqrst", []
+
+    def push(to: str, project: Project, *, dry_run: bool = False) -> None:
+        pushed.append((to, dry_run))
+
+    cli = SimpleNamespace(version=(2, 0, 0), push=push)
+    monkeypatch.setattr(deploy, "SupabaseCli", SimpleNamespace(find=lambda: cli))
+    values = {"supabaseUrl": "https://api.example.com", "supabaseProject": ref}
+    monkeypatch.setattr(deploy, "parameters", lambda _: values)
+    steps = dict(deploy.planned(PLAN, Output(), dry_run=False, secrets_only=False))
+
+    steps["compare the migrations with the Supabase project"]()
+    steps["push the migrations to Supabase"]()
+
+    assert pushed == [(ref, True), (ref, False)]
+    with pytest.raises(CommandFailed, match=f"the stage is project {ref}") as elsewhere:
+        steps[PROJECT]()
+    assert elsewhere.value.code == "linked_elsewhere"
+
+
+def test_the_steps_are_those_asked_for_and_the_address_is_said(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The console's, or where there is none the API's; of a stack that was left alone, nothing."""
+    asked: list[dict[str, Any]] = []
+
+    def planned(plan: deploy.Plan, output: Output, **options: bool) -> list[Any]:
+        asked.append(options)
+        return [("a step", lambda: None)]
+
+    made = {"HttpApiUrl": "https://api.example"}
+    monkeypatch.setattr(deploy, "planned", planned)
+    monkeypatch.setattr(deploy, "outputs", lambda _: made)
+
+    assert "deployed: https://api.example" in run("deploy", "dev").stdout
+    made["ConsoleUrl"] = "https://console.example"
+    assert "deployed: https://console.example" in run("deploy", "dev").stdout
+    for more in (("--dry-run", "--no-database"), ("--secrets-only",)):
+        said = run.json("deploy", "dev", *more)
+        assert (said["steps"], said["outputs"]) == (["a step"], {})
+    usual = {"dry_run": False, "secrets_only": False, "database": True}
+    compared = {"dry_run": True, "secrets_only": False, "database": False}
+    assert asked == [usual, usual, compared, {**usual, "secrets_only": True}]
+
+
+def test_a_package_is_built_as_asked_and_its_words_are_no_part_of_the_json(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A deploy packages for its own stage and region."""
+    asked: list[list[str]] = []
+    failed = 0
+
+    def make(arguments: list[str]) -> int:
+        print("building")
+        asked.append(arguments)
+        return failed
+
+    monkeypatch.setattr(deploy, "make_package", make)
+    for name in ("app", "health"):
+        (tmp_path / f"{name}.manifest.json").write_text(json.dumps({"name": name}))
+    there = ["--stage", "prod", "--region", "eu-central-1"]
+
+    said = run.json("package", *there, "--out", str(tmp_path), "--no-template")
+    deploy.build_package(replace(PLAN, stage="prod", region="eu-central-1"))
+
+    assert said == {"app": {"name": "app"}, "health": {"name": "health"}}
+    of_command = ["--target", "lambda", "--out", str(tmp_path), "--no-template"]
+    assert asked == [[*there, *of_command], there]
+    failed = 1
+    assert run.refused("package")["code"] == "packaging_failed"
+    with pytest.raises(CommandFailed, match="could not be built"):
+        deploy.build_package(PLAN)
+
+
 def test_no_page_is_sent_to_a_module_that_is_not_built_yet() -> None:
     """A new page over old modules would be broken until the upload has ended."""
     s3 = Recording()
@@ -463,6 +542,10 @@ def test_a_vendored_file_that_is_not_the_reviewed_one_is_not_uploaded(
 
     with pytest.raises(PackagingError, match=r"not what infra/console/vendor\.json says"):
         console.console_assets({}, [])
+    monkeypatch.setattr(deploy, "outputs", lambda _: {"ConsoleBucketName": "b"})
+    with pytest.raises(CommandFailed, match="run `make setup`") as failed:
+        deploy.upload_console(PLAN)
+    assert failed.value.code == "wrong_console"
 
 
 def test_a_first_tick_that_fails_fails_the_deploy(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -503,22 +586,25 @@ def test_osls_is_given_this_package_and_its_failure_is_explained(
     done = SimpleNamespace(returncode=0)
 
     def record(command: list[str], **options: Any) -> SimpleNamespace:
-        ran.append((command[2:], options["env"], options["cwd"]))
+        ran.append((command[2:], options["env"], options["cwd"], options["stdout"]))
         return done
 
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "theirs")
     monkeypatch.setattr(deploy, "write_service", lambda *_: None)
+    monkeypatch.setattr(deploy, "code_environment", lambda _: {"MINUTEHAND_COMMIT": "c0ffee"})
     signed_in: list[deploy.Plan] = []
     monkeypatch.setattr(deploy, "sign_in", lambda plan, _: signed_in.append(plan))
     monkeypatch.setattr(deploy, "subprocess", SimpleNamespace(run=record))
 
     said = run.json("deploy", "dev", "--region", "eu-central-1", "--rollback", "1700000000000")
 
-    [(command, env, folder)] = ran
+    [(command, env, folder, printed)] = ran
     back = ["rollback", "--timestamp", "1700000000000"]
     assert command == [*back, "--stage", "dev", "--region", "eu-central-1"]
     assert (env["AWS_ACCESS_KEY_ID"], env["MINUTEHAND_VERSION"]) == ("theirs", VERSION)
     assert (env["MINUTEHAND_SCHEMA"], folder) == ("public", Project.find().root)
+    assert (env["MINUTEHAND_COMMIT"], env["SLS_INTERACTIVE_SETUP_ENABLE"]) == ("c0ffee", "0")
+    assert printed is not None, "its words are not part of what --json prints"
     assert said == {"stage": "dev", "rolled_back_to": "1700000000000"}
     assert [(plan.stage, plan.region) for plan in signed_in] == [("dev", "eu-central-1")]
     done.returncode = 1
@@ -532,6 +618,14 @@ def test_osls_is_given_this_package_and_its_failure_is_explained(
             deploy.osls(PLAN, "deploy")
         assert failed.value.code == "osls_failed"
         assert str(failed.value.fix).startswith(fix)
+
+    def no_node() -> Path:
+        raise NodeMissing("install Node")
+
+    monkeypatch.setattr(deploy, "node_binary", no_node)
+    with pytest.raises(CommandFailed, match="install Node") as missing:
+        deploy.osls(PLAN, "deploy")
+    assert missing.value.code == "no_node"
 
 
 def test_every_upload_invalidates_every_edge(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -619,13 +713,39 @@ def test_aws_refusals_become_one_sentence_and_one_fix() -> None:
     codes = {
         "ExpiredToken": "credentials_refused",
         "InvalidClientTokenId": "credentials_refused",
+        **dict.fromkeys(
+            ("AuthFailure", "ExpiredTokenException", "SignatureDoesNotMatch"), "credentials_refused"
+        ),
+        "UnrecognizedClientException": "credentials_refused",
         "AccessDenied": "access_denied",
+        "AccessDeniedException": "access_denied",
+        "UnauthorizedOperation": "access_denied",
         "ThrottlingException": "ThrottlingException",
     }
     for code, ours in codes.items():
         with pytest.raises(CommandFailed) as caught, account.told("us-east-1"):
             raise ClientError({"Error": {"Code": code, "Message": "no"}}, "PutParameter")
         assert caught.value.code == ours
+    with pytest.raises(CommandFailed, match="does not answer") as silent, account.told("us-east-1"):
+        raise ReadTimeoutError(endpoint_url="https://x")
+    assert silent.value.code == "aws_unreachable"
+
+
+def test_a_stack_that_may_not_be_read_is_not_said_to_be_missing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Deploying it once more would end in the same refusal."""
+
+    def describe(**_: Any) -> Any:
+        raise ClientError({"Error": {"Code": "AccessDenied", "Message": "no"}}, "DescribeStacks")
+
+    stacks = SimpleNamespace(describe_stacks=describe)
+    monkeypatch.setattr(deploy.Plan, "client", lambda *_: stacks)
+
+    with pytest.raises(CommandFailed, match="forbids DescribeStacks") as refused:
+        deploy.outputs(PLAN)
+
+    assert refused.value.code == "access_denied"
 
 
 def test_secrets_for_a_stage_that_was_never_deployed_name_the_way(aws: None) -> None:
@@ -655,3 +775,7 @@ def test_an_address_that_is_no_projects_is_refused(
     deploy.check_filled(PLAN)
     with pytest.raises(CommandFailed, match="secrets are missing"):
         deploy.check_filled(replace(PLAN, secrets={}))
+    stages.write_text(stages.read_text().replace("dev: {}", "dev: {workerMemory: 64}"))
+    with pytest.raises(CommandFailed, match="workerMemory must be") as refused:
+        deploy.check_filled(PLAN)
+    assert refused.value.code == "bad_parameter"

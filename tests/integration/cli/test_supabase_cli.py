@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import psycopg
 import pytest
@@ -12,7 +15,7 @@ import pytest
 from minutehand.cli import supabase_cli
 from minutehand.cli.doctor.command import CHECKS, run
 from minutehand.cli.doctor.findings import Target, Verdict
-from minutehand.cli.supabase_cli import SupabaseCli, project_ref
+from minutehand.cli.supabase_cli import SupabaseCli, how_to_migrate, project_ref, push_folder
 from minutehand.local import migrations
 from minutehand.local.postgres import Postgres
 from minutehand.project import Project
@@ -200,10 +203,64 @@ def test_a_missing_or_old_cli_is_refused(tmp_path: Path) -> None:
         SupabaseCli.find(str(tmp_path))
     with pytest.raises(CommandFailed) as old:
         SupabaseCli.find(fake_cli(tmp_path, "1.226.4"))
+    with pytest.raises(CommandFailed, match=r"is version dev; 2\.0 or newer"):
+        SupabaseCli.find(fake_cli(tmp_path, "dev"))
 
     assert missing.value.code == "no_supabase_cli"
     assert old.value.code == "old_supabase_cli"
     assert missing.value.fix == old.value.fix == supabase_cli.INSTALL
+
+
+def test_a_cli_that_does_not_start_or_hangs_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a sentence, with where to get one."""
+
+    def hang(*_: Any, timeout: float, **__: Any) -> None:
+        raise subprocess.TimeoutExpired("supabase", timeout)
+
+    path = fake_cli(tmp_path, "3.1.0")
+    (tmp_path / "supabase").write_text("#!/nowhere/sh\n")
+    failures = []
+    for run_it in (subprocess.run, hang):
+        its = SimpleNamespace(run=run_it, TimeoutExpired=subprocess.TimeoutExpired)
+        monkeypatch.setattr(supabase_cli, "subprocess", its)
+        with pytest.raises(CommandFailed, match="does not start") as failed:
+            SupabaseCli.find(path)
+        failures.append((failed.value.code, failed.value.fix))
+
+    assert failures == [("no_supabase_cli", supabase_cli.INSTALL)] * 2
+
+
+def test_what_the_cli_prints_is_no_part_of_an_answer(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """`--json` has standard output for itself."""
+    SupabaseCli.find(fake_cli(tmp_path, "3.1.0")).push(REF, Project.at(tmp_path))
+
+    assert capfd.readouterr() == ("", "3.1.0\n")
+
+
+def test_a_checkouts_copy_is_linked_as_it_is(
+    bakery: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Version 2 would find no project to push to."""
+    link(bakery, REF)
+    monkeypatch.setattr(supabase_cli, "checkout", lambda: bakery.root)
+
+    with push_folder(bakery) as folder:
+        assert folder != bakery.root
+        assert (folder / "supabase" / ".temp" / "project-ref").read_text() == REF
+    assert not folder.exists()
+
+
+def test_the_way_to_migrate_names_its_target() -> None:
+    """A plain push would go wherever the CLI's version sends it."""
+    url = f"https://{REF}.supabase.co/"
+
+    assert how_to_migrate(url) == f"supabase db push --remote={REF}"
+    assert how_to_migrate(url, "prod") == "minutehand deploy prod"
+    assert how_to_migrate("http://127.0.0.1:54321").endswith("supabase migration up")
 
 
 def test_the_ref_comes_from_the_stages_address() -> None:
@@ -214,6 +271,7 @@ def test_the_ref_comes_from_the_stages_address() -> None:
         ("https://api.example.com", "", "unknown_project"),
         (f"https://{REF}.supabase.co", OTHER, "two_projects"),
         ("https://api.example.com", "my project", "wrong_project"),
+        ("https://api.example.com", f"{REF}u", "wrong_project"),
         (f"https://{REF}.supabase.co.evil.example", "", "unknown_project"),
     ):
         with pytest.raises(CommandFailed) as caught:

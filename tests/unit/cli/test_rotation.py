@@ -10,11 +10,15 @@ from typing import Any
 
 import jwt
 import pytest
+from botocore.exceptions import ClientError
 from cryptography.hazmat.primitives.asymmetric import ec
 from jwt.algorithms import ECAlgorithm
 from typer.testing import CliRunner
 
-from minutehand.terminal.connection import Connection
+from minutehand.cli import rotate as rotation
+from minutehand.cli.deploy import Plan
+from minutehand.cli.tokens import new_worker_key, replace_values
+from minutehand.terminal.connection import CommandFailed, Connection
 from tests.support.command import app
 
 OLD = "# ours\nWORKER_SECRET_TOKEN=old-worker\nBACKGROUND_JOB_TOKEN=old-job\nSPEECH_KEY=kept\n"
@@ -127,6 +131,7 @@ def test_keys_before_are_refused_once_functions_have_the_new_one(
         return {"from": "then"}
 
     monkeypatch.setattr(Connection, "rpc", rpc)
+    monkeypatch.setenv("SUPABASE_URL", "https://another.example")
     with file.open("a") as more:
         more.write("SUPABASE_URL=https://x.example\nSUPABASE_SECRET_KEY=sb_secret_x\n")
         more.write(f"SUPABASE_JWT_SECRET={'s' * 40}\n")
@@ -136,6 +141,7 @@ def test_keys_before_are_refused_once_functions_have_the_new_one(
     said = rotate(file, "--only", "key", step)[1]
 
     held = jwt.decode(values(file)["SUPABASE_WORKER_KEY"], options={"verify_signature": False})
+    assert held["iss"] == "https://x.example/auth/v1", "the file's project, not the shell's"
     before = datetime.fromtimestamp(held["iat"], UTC).isoformat()
     revoked = {"p_before": before, "p_grace_seconds": grace}
     assert asked == [("revoke_worker_keys", revoked, True)]
@@ -167,3 +173,87 @@ def test_what_is_missing_is_said_before_anything_changes(
     file.chmod(0o644)  # others would read the new secrets too
     assert rotate(file, *arguments)[1]["code"] == "secrets_exposed"
     assert file.read_text() == held
+
+
+def test_a_stage_is_written_with_all_that_the_file_holds(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once the secrets are complete and someone is signed in, or the file stays as it was."""
+    written: list[Plan] = []
+    refused = ClientError({"Error": {"Code": "AccessDenied", "Message": "no"}}, "PutParameter")
+
+    def sign_in(plan: Plan, _: object) -> None:
+        raise refused
+
+    arguments = ("--only", "tokens", "--stage", "dev", "--region", "eu-central-1")
+    assert rotate(file, *arguments)[1]["code"] == "secrets_missing"
+    with file.open("a") as more:
+        more.write("SUPABASE_WORKER_KEY=a.b.c\n")
+    before = file.read_text()
+    monkeypatch.setattr(rotation, "sign_in", sign_in)
+    assert rotate(file, *arguments)[1]["code"] == "access_denied"
+    assert file.read_text() == before
+    monkeypatch.setattr(rotation, "sign_in", lambda *_: None)
+    monkeypatch.setattr(rotation, "put_secrets", written.append)
+
+    said = rotate(file, *arguments)[1]
+
+    [plan] = written
+    assert (plan.stage, plan.region, plan.secrets) == ("dev", "eu-central-1", values(file))
+    assert said["next"] == "once every caller has the new ones, the same with --finish"
+    monkeypatch.setattr(rotation, "put_secrets", lambda plan: sign_in(plan, None))
+    assert rotate(file, *arguments, "--now")[1]["code"] == "access_denied"
+    no_file = CliRunner().invoke(app, ["rotate", "--json", *arguments])
+    assert json.loads(no_file.stderr.splitlines()[-1])["code"] == "no_secrets_file"
+
+
+@pytest.mark.parametrize("key", ["a.b.c", jwt.encode({"role": "job_worker"}, "s" * 40, "HS256")])
+def test_a_key_that_says_no_time_revokes_nothing(file: Path, key: str) -> None:
+    """No key is older or newer than it."""
+    with file.open("a") as more:
+        more.write(f"SUPABASE_URL=https://x.example\nSUPABASE_SECRET_KEY=s\n{rotation.KEY}={key}\n")
+
+    assert rotate(file, "--only", "key", "--finish")[1]["code"] == "bad_key"
+
+
+def test_a_value_that_cannot_be_written_leaves_no_second_file(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would hold the new secrets; a line of a shell's is replaced too."""
+    file.write_text("export KEY=old\n")
+
+    def full(*_: object) -> None:
+        raise OSError("no space left")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "replace", full)
+        with pytest.raises(OSError, match="no space left"):
+            replace_values(file, {"KEY": "new"})
+
+    assert [path.name for path in file.parent.iterdir()] == [file.name]
+    replace_values(file, {"KEY": "new"})
+    assert file.read_text() == "KEY=new\n"
+
+
+def test_an_imported_key_is_private_and_signs_each_key_once(tmp_path: Path) -> None:
+    """The first of a list, as the CLI writes it; what is no such key is a sentence."""
+    connection = Connection({"SUPABASE_URL": "https://x.example"})
+    private = ec.generate_private_key(ec.SECP256R1())
+    path = tmp_path / "key.json"
+    document = {"alg": "ES256", **json.loads(ECAlgorithm.to_jwk(private))}
+    path.write_text(json.dumps([document]))
+
+    first, second = (new_worker_key(connection, path, 0.5) for _ in range(2))
+
+    claims, others = (
+        jwt.decode(token, private.public_key(), algorithms=["ES256"]) for token in (first, second)
+    )
+    assert claims["exp"] - claims["iat"] == 43_200
+    assert claims["jti"] != others["jti"]
+    assert "kid" not in jwt.get_unverified_header(first)
+    public = {name: value for name, value in document.items() if name != "d"}
+    for text in (json.dumps(public), "[]", "{}", '{"kty": "no"}', "no JSON", None):
+        path.unlink() if text is None else path.write_text(text)
+        with pytest.raises(CommandFailed) as refused:
+            new_worker_key(connection, path, 1)
+        assert refused.value.code == "bad_key"
