@@ -10,11 +10,12 @@ const turn = () => new Promise(setImmediate);
 /** A client whose calls wait for the test's answers: `asked` has the name, what was given, and `answer`. */
 function clientOf() {
   const asked = [];
+  let schema;
   const ask = (name, ...given) => ({
     abortSignal: () =>
       new Promise((resolve) => {
         const answer = (data, error = null) => (resolve({ data, error, status: 400 }), turn());
-        asked.push({ name, given, answer });
+        asked.push({ name, schema, given, answer });
       }),
   });
   const lines = { select: () => lines, eq: (_, id) => ((lines.of = id), lines) };
@@ -22,7 +23,8 @@ function clientOf() {
   lines.order = () => lines;
   lines.limit = (most) => ask("lines", lines.of, lines.after, most);
   const realtime = { setAuth: () => new Promise(() => {}) };
-  return { asked, client: { realtime, schema: () => ({ rpc: ask, from: () => lines }) } };
+  const within = (name) => ((schema = name), { rpc: ask, from: () => lines });
+  return { asked, client: { realtime, schema: within } };
 }
 
 /** An element that follows a job, its parts, and what it does when it shows a state. */
@@ -47,7 +49,7 @@ const asking = (name, options) => ({
 });
 
 test("an answer is sent once, to the question that is shown, and read; a refusal is said", async () => {
-  const { element, parts, asked, show } = showing();
+  const { element, parts, asked, show } = showing({ schema: "work" });
   show(asking("colour", ["red", 7]));
   assert.deepEqual([parts.question.hidden, textOf(parts.asked)], [false, "Which colour?"]);
   const [red, seven] = parts.options.children;
@@ -55,9 +57,9 @@ test("an answer is sent once, to the question that is shown, and read; a refusal
 
   seven.onclick();
   red.onclick();
-  const [{ name, given, answer }] = asked;
+  const [{ name, schema, given, answer }] = asked;
   const values = { p_job_id: "j1", p_answer: { answer: 7, name: "colour" } };
-  assert.deepEqual([name, given, asked.length], ["answer_job", [values], 1]);
+  assert.deepEqual([name, schema, given, asked.length], ["answer_job", "work", [values], 1]);
   await answer(null, { message: "too late" });
   assert.deepEqual([parts.refused.hidden, textOf(parts.refused)], [false, "too late"]);
   assert.equal(element.isRead, undefined);
@@ -99,8 +101,8 @@ test("it follows its job, and each change is drawn and told", async (t) => {
   const told = [];
   element.addEventListener("jobchange", ({ detail }) => told.push(detail.job.state));
   element.watch = element.follow(client, "work");
-  const [{ name, given, answer }] = asked;
-  assert.deepEqual([name, given], ["get_job", [{ p_job_id: "j1" }]]);
+  const [{ name, schema, given, answer }] = asked;
+  assert.deepEqual([name, schema, given], ["get_job", "work", [{ p_job_id: "j1" }]]);
 
   await answer({ id: "j1", state: "running", last_seq: 1 });
   t.mock.timers.tick(300);
@@ -128,7 +130,7 @@ test("an end is told once, and again when the job has run again", () => {
 });
 
 test("the lines of a log are added as they come, each once, and none of the job before", async () => {
-  const { parts, asked, show } = showing();
+  const { parts, asked, show } = showing({ schema: "work" });
   const line = (id, log_level = "info") => ({ id, log_level, message: `m${id}`, created_at: 0 });
   const shown = () => parts.lines.children.map(({ children }) => textOf(children[1]));
   show({ last_seq: 1 });
@@ -139,8 +141,8 @@ test("the lines of a log are added as they come, each once, and none of the job 
   show({ last_seq: 1 });
   show({ last_seq: 2 });
   assert.deepEqual(
-    asked.map(({ given }) => given),
-    Array(2).fill(["j1", 0, 300]),
+    asked.map(({ schema, given }) => [schema, ...given]),
+    Array(2).fill(["work", "j1", 0, 300]),
   );
 
   await asked[1].answer([line(2, "error"), line(1)]);
@@ -228,6 +230,7 @@ test("a row that a list gives is shown as it is, and followed while it asks", ()
     [null, false],
     "there is no other row",
   );
+  assert.equal(textOf(parts.announcement), "Suspended: Which colour?", "a question is for someone");
 });
 
 test("its parts are what they are to a keyboard and to who listens, and may be styled by name", () => {
@@ -298,6 +301,10 @@ test("a question says until when, and what was refused of another is forgotten",
   parts.question.dispatchEvent({ type: "submit", preventDefault() {} });
   await asked[0].answer(null, { message: "no" });
   assert.equal(textOf(parts.refused), "no");
+  show({ state, waiting_for: { ...wait, name: "again" } });
+  assert.equal(parts.refused.hidden, true, "the same words may be another question");
+  show({ state, waiting_for: { ...wait, name: "again", options: ["red"] } });
+  assert.equal(textOf(parts.options), "red");
   show({ state, waiting_for: { kind: "ask", question: { size: 1 }, options: ["S"] } });
   assert.deepEqual([parts.refused.hidden, parts.until.hidden], [true, true]);
   assert.equal(textOf(parts.asked), '{"size":1}');

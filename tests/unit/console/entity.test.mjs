@@ -92,6 +92,12 @@ test("events are polled while the topic is not joined, and all pages of them are
   server.say({ event: "plan_updated", payload: {} });
   await leap(200);
   assert.equal(said.at(-1), "polling");
+  server.refusal = null;
+  await leap(31_000, 1000);
+  assert.equal(said.at(-1), "live");
+  server.subscribed("CHANNEL_ERROR");
+  await leap(50);
+  assert.equal(said.at(-1), "polling", "a topic that is lost is one that cannot be joined");
   watch.close();
   const { reads } = server;
   server.say({ event: "plan_updated", payload: {} });

@@ -209,6 +209,10 @@ test("without an address or a key nothing is followed, and what fails is said an
   const failing = element();
   await turn();
   assert.deepEqual(failing.refusal, { words: "no client", isClosed: false });
+  assert.equal(failing.drawn, 2, "and once more, to say so");
+  failing.client = clientNamed("given");
+  await turn();
+  assert.deepEqual([failing.followed, failing.refusal.words], [["given"], undefined]);
   globalThis.supabase = supabase;
   const next = element();
   await turn();

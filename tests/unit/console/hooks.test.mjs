@@ -203,6 +203,9 @@ test("what could not be enqueued is a problem, and no job", async () => {
 
   const { problem, isEnqueuing, job } = draw("mail");
   assert.deepEqual([problem.code, isEnqueuing, job], ["payload_invalid", false, null]);
+  const again = draw("mail").enqueue({});
+  assert.equal(draw("mail").problem, null, "it is of the call before");
+  await again;
 });
 
 test("React's own hooks are made for a client, with its defaults", async () => {

@@ -69,6 +69,13 @@ for (const [name, read, given, expected, ...request] of [
     "GET work jobs?select=*&session_id=eq.chat-7&order=created_at.desc&limit=200",
   ],
   [
+    "a session that is called after guests",
+    (of) => readsOfSession(of, "guests-7", "work").sessionJobs("guests-7"),
+    rows,
+    rows,
+    "GET work jobs?select=*&session_id=eq.guests-7&order=created_at.desc&limit=200",
+  ],
+  [
     "a workspace's feed",
     (of) => readsOf(of).feed("acme", "c1"),
     { cursor: "c2" },
@@ -138,6 +145,13 @@ for (const [name, read, given, expected, ...request] of [
 
 for (const [name, start, topic, first, values] of [
   ["a job", (of) => watchJob(of, "j1"), "job:j1", "GET minutehand jobs?select=*&id=eq.j1&limit=1"],
+  [
+    "a job's row",
+    (of) => watchRow(of, "j1", { schema: "work" }),
+    "job:j1",
+    "POST work rpc/get_job",
+    { p_job_id: "j1" },
+  ],
   [
     "a guest's job",
     (of) => watchJob(of, "j1", { guestSession: GUEST }),

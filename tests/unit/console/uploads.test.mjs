@@ -442,6 +442,9 @@ test("after a reload the file is chosen again, and its missing parts are sent", 
   first.server.refuse = (call) => (call === "PUT 5" ? "onerror" : undefined);
   await first.uploads.begin(first.server.file, {}, "ada");
   await until(() => Object.keys(first.server.stored).length === 4, "all but the last");
+  await first.uploads.recall("ada");
+  const looked = first.server.asked.filter((call) => call === "GET /u/a");
+  assert.equal(looked.length, 1, "what this page sends is not asked about");
   first.uploads.pause("a");
 
   const { server, uploads, one } = sending({ memory: { ...localStorage } });
@@ -449,7 +452,8 @@ test("after a reload the file is chosen again, and its missing parts are sent", 
   await uploads.recall("ada");
   assert.deepEqual([one().state, one().sent], ["waiting", 24]);
   await uploads.resume("none");
-  await uploads.resume("a", server.file);
+  const twice = [1, 2].map(() => uploads.resume("a", server.file)); // as a double click does
+  await Promise.all(twice);
 
   assert.deepEqual([server.stored[5], server.ended.length], ["y", 1]);
   assert.deepEqual(server.bodies.filter((body) => body.parts).length, 1);

@@ -106,6 +106,7 @@ test("a list says what it has and why it has no more, and what is no event chang
   const watch = new JobsWatch(world.topics, "t", () => read(), {});
   const loading = { jobs: [], isLoading: true, freshness: "catching-up", problem: null };
   assert.deepEqual([watch.state, watch.hasGap, watch.heardAll], [loading, false, true]);
+  assert.equal(watch.isLive, true, "what was not read yet is not looked for more seldom");
   await watch.catchUp();
   const state = { ...loading, jobs: [row], isLoading: false };
   assert.deepEqual(watch.state, state);

@@ -6,6 +6,7 @@ from functools import cached_property
 
 from minutehand.clock import FrozenClock, SystemClock
 from minutehand.config import Settings
+from minutehand.queue.data_api import STREAM_CONNECTIONS
 from minutehand.queue.dependencies import Dependencies
 
 SETTINGS = Settings.from_env(
@@ -37,6 +38,11 @@ class App(Dependencies):
         return Connection()
 
     @cached_property
+    def asked_for_too(self) -> Connection:
+        """Another one."""
+        return Connection()
+
+    @cached_property
     def not_asked_for(self) -> Connection:
         """Given from outside."""
         return self._given
@@ -59,6 +65,7 @@ async def test_callers_and_streams_have_connections_of_their_own_to_one_schema()
     for caller in (person, stream):
         assert caller._headers["Authorization"] == "Bearer jwt"
     assert (person._signed, guest._signed is not None, stream._signed) == (None, True, None)
+    assert made._stream_api._slots._value == STREAM_CONNECTIONS
     for api in (made._api, made._stream_api):
         assert api._http.headers["content-profile"] == "jobs"
     await made.aclose()
@@ -67,9 +74,10 @@ async def test_callers_and_streams_have_connections_of_their_own_to_one_schema()
 async def test_only_what_was_made_is_closed() -> None:
     """Closing makes nothing, and what was given stays its giver's until it was asked for."""
     app = App(given := Connection())
-    asked_for, nothing = app.asked_for, app.not_configured
+    asked_for, another, nothing = app.asked_for, app.asked_for_too, app.not_configured
 
     await app.aclose()
 
-    assert (asked_for.is_closed, given.is_closed, nothing) == (True, False, None)
+    assert (asked_for.is_closed, another.is_closed) == (True, True)
+    assert (given.is_closed, nothing) == (False, None)
     assert "not_asked_for" not in vars(app)

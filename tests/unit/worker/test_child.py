@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from minutehand.local.processes import has_ended
-from minutehand.worker import child_process
+from minutehand.worker import child, child_process
 from minutehand.worker.child import NotRunnable, run_child
 from tests.support.paths import ROOT
 
@@ -50,6 +50,14 @@ async def test_a_child_gets_no_environment_of_ours(
     assert await run_child([tell], said.append, seconds=60) == 0
 
     assert {line.partition("=")[0] for line in said} <= {"LC_ALL", "PWD", "SHLVL", "_"}
+
+
+def test_what_starts_a_child_finds_its_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On Lambda no Python starts without it."""
+    monkeypatch.setenv("LD_LIBRARY_PATH", "/var/lang/lib")
+    assert child._environment() == {"LD_LIBRARY_PATH": "/var/lang/lib"}
+    monkeypatch.delenv("LD_LIBRARY_PATH")
+    assert child._environment() == {}
 
 
 async def test_a_child_has_no_more_memory_time_and_disk_than_it_is_given(tmp_path: Path) -> None:
@@ -96,7 +104,7 @@ async def test_what_is_no_program_is_said_to_be_none(tmp_path: Path) -> None:
 async def test_a_line_without_end_is_read_in_parts(tmp_path: Path) -> None:
     """Its length is up to who wrote the file, and no reason to fail."""
     said: list[str] = []
-    tell = program(tmp_path, "head -c 200000 /dev/zero | tr '\\0' x >&2\necho .end >&2\n")
+    tell = program(tmp_path, "head -c 200000 /dev/zero | tr '\\0' x >&2\nprintf .end >&2\n")
 
     assert await run_child([tell], said.append, seconds=60) == 0
 
@@ -119,13 +127,13 @@ async def test_a_cancel_ends_the_child(slow: str) -> None:
     """Nothing runs on for a job that was stopped."""
     said: asyncio.Queue[str] = asyncio.Queue()
     running = asyncio.create_task(run_child([slow], said.put_nowait, seconds=600))
-    child = int(await said.get())
+    pid = int(await said.get())
 
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running
 
-    assert not psutil.pid_exists(child)
+    assert not psutil.pid_exists(pid)
 
 
 def test_a_child_dies_with_its_parent(slow: str) -> None:

@@ -31,7 +31,7 @@ from minutehand.worker.context import MAX_MESSAGE, AroundStep, StepCall, Taken, 
 from minutehand.worker.graph import Stage
 from minutehand.worker.remote import RemoteFailed, RemoteTask
 from minutehand.worker.summary import TickSummary
-from minutehand.worker.testing import ProcessorTest, _Stage, drain
+from minutehand.worker.testing import ProcessorTest, _Stage, drain, set_database_clock
 from minutehand.worker.threads import ThreadStopped
 from tests.support.virtual_time import leaping
 
@@ -200,6 +200,7 @@ async def test_waits_resume_in_order_whatever_they_are() -> None:
 
     assert (await test.run()).result == ["S", {"amount": 3}, "unknown"]
     assert test.attempt == 1
+    assert test.steps["ask"] == {"answer": "S"}, "as the queue stores it"
 
 
 async def test_a_wait_has_a_name_of_its_own_and_ends_with_what_came() -> None:
@@ -220,6 +221,72 @@ async def test_a_wait_has_a_name_of_its_own_and_ends_with_what_came() -> None:
     assert (await test.run()).wait == {"kind": "ask", "name": "sure", "question": "Sure?"}
     test.answer("yes")
     assert (await test.run()).result == "yes"
+
+
+async def test_a_processors_test_refuses_what_no_queue_would_bring_about() -> None:
+    """A wait ends once, as its kind does, with as much as was waited for, and while it lasts."""
+
+    async def order(job: Job[Order], ctx: JobContext) -> Any:
+        ids = await ctx.spawn([NewJob(job_type="child")] * 2)
+        ctx.log("info", "waiting")
+        return [child.id in ids for child in await ctx.gather(ids)]
+
+    test = checked(order)
+    first, second = await test.run(), await test.run()
+    assert first.wait == second.wait, "its children are those of the run before"
+    assert second.messages == ["waiting"]
+    with pytest.raises(AssertionError, match="2 children, 1 results"):
+        test.children_end([1])
+    for wrong in (test.wake, test.event):
+        with pytest.raises(AssertionError, match="does not wait for this"):
+            wrong()
+    test.children_end([1, 2])
+    with pytest.raises(AssertionError):
+        test.children_end([1, 2])
+    assert (await test.run()).result == [True, True]
+    with pytest.raises(AssertionError, match="without a timeout"):
+        test.time_out()
+
+
+async def test_a_processors_test_has_the_job_that_was_asked_for() -> None:
+    async def order(job: Job[Order], ctx: JobContext) -> Any:
+        return [job.session_id, job.fence, job.is_last_attempt]
+
+    run = await checked(order, session_id="s", attempt=2, max_attempts=2).run()
+
+    assert run.result == ["s", 2, True]
+
+
+def test_a_database_s_clock_is_stopped_at_an_instant() -> None:
+    """One without a time zone would be read in the machine's."""
+    said: list[str] = []
+
+    class Connection:
+        def execute(self, query: Any, params: Any = None, /) -> None:
+            said.append(query)
+
+    with pytest.raises(ValueError, match="no time zone"):
+        set_database_clock(Connection(), datetime(2026, 1, 1))  # noqa: DTZ001 - the very mistake
+    for at in (NOW.astimezone(timezone(timedelta(hours=2))), None):
+        set_database_clock(Connection(), at, engine_schema="engine")
+
+    stopped, running = said
+    assert "engine.clock()" in stopped
+    assert "timestamptz '2026-01-01T00:00:00+00:00'" in stopped
+    assert "clock_timestamp()" in running
+
+
+async def test_a_processors_test_that_was_done_waits_for_nothing() -> None:
+    waits = [True, False]
+
+    async def order(job: Job[Order], ctx: JobContext) -> Any:
+        return await ctx.ask("Well?") if waits.pop(0) else "done"
+
+    test = checked(order)
+    await test.run()
+    assert (await test.run()).result == "done"
+    with pytest.raises(AssertionError, match="does not wait for this"):
+        test.answer("yes")
 
 
 async def test_an_instant_to_sleep_until_needs_a_time_zone() -> None:

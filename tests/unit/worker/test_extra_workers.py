@@ -52,6 +52,8 @@ def test_a_longer_backlog_never_gets_fewer_extra_workers(due: int, slots: int, l
         (9, 1, 60, 9, 0),
         (10, 1, 60, 9, 9),
         (10, 0, 60, 9, 0),
+        (20, 5, 60, 30, 3),
+        (60, 5, 0.5, 0.1, 1),
     ],
 )
 def test_extra_workers_take_what_one_does_not_begin_in_its_time(

@@ -153,7 +153,15 @@ def test_an_option_may_be_as_small_or_large_as_it_makes_sense() -> None:
 
 @pytest.mark.parametrize(
     ("cron", "for_"),
-    [("* * * *", "each"), ("* * * * x", "each"), ("@often", "each"), ("@daily", "someone")],
+    [
+        ("* * * *", "each"),
+        ("* * * * x", "each"),
+        ("* * * * * *", "each"),
+        ("0 7,x * * 1", "each"),
+        ("0 7! * * 1", "each"),
+        ("@often", "each"),
+        ("@daily", "someone"),
+    ],
 )
 def test_a_schedule_that_could_never_fire_is_refused_where_it_is_written(
     cron: str, for_: str

@@ -706,7 +706,8 @@ def test_types_are_published_once_and_again_where_they_are_replaced() -> None:
 
 
 def test_a_worker_says_where_its_log_and_its_code_are() -> None:
-    settings = scratch_settings("http://127.0.0.1:9").model_copy(update={"commit": "c"})
+    code = {"commit": "c", "source": "https://git.example/x"}
+    settings = scratch_settings("http://127.0.0.1:9").model_copy(update=code)
     origin = {"log_group": "g"}
 
     said = [
@@ -714,7 +715,7 @@ def test_a_worker_says_where_its_log_and_its_code_are() -> None:
         for each in (TickOptions(origin=origin), TickOptions(), None)
     ]
 
-    assert said == [{"commit": "c", "log_group": "g"}, {"commit": "c"}, {"commit": "c"}]
+    assert said == [code | origin, code, code]
 
 
 def test_a_loop_looks_when_it_is_woken_when_work_falls_due_and_each_second(
@@ -785,6 +786,26 @@ def test_a_loop_without_its_database_tries_again_more_and_more_slowly() -> None:
 
     pauses = [late - early for early, late in pairwise(tried)]
     assert pauses == pytest.approx([0.4, 0.8, 1.6, 3.2, 5, 5, 5, 1, 0.4, 0.8], abs=0.1)
+
+
+def test_a_loop_without_its_database_tries_at_once_when_it_is_woken() -> None:
+    """What announces a job has just spoken to the database: it is there again."""
+    tried: list[float] = []
+
+    class Away(ModelQueue):
+        async def register_job_types(self, types: Sequence[JobTypeSpec]) -> int:
+            tried.append(asyncio.get_running_loop().time())
+            raise QueueUnavailable("away")
+
+    async def story() -> None:
+        loop, wakeups, worker = asyncio.get_running_loop(), asyncio.Event(), worker_of(Away())
+        loop.call_later(3, wakeups.set)
+        loop.call_later(3.1, worker.stop)
+        await worker.run_forever(wakeups)
+
+    leaping(story())
+
+    assert tried == pytest.approx([0, 0.4, 1.2, 2.8, 3], abs=0.01)
 
 
 def test_no_more_extra_workers_are_started_than_the_stage_has_room_for() -> None:
