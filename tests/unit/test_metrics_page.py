@@ -5,15 +5,24 @@ from __future__ import annotations
 import json
 import re
 from datetime import UTC, datetime
+from typing import Any
 
+import httpx
+import pytest
 from prometheus_client.openmetrics.exposition import generate_latest
+from starlette.applications import Starlette
 
-from minutehand.functions.metrics import registry_of
+from infra.bench.scratch import scratch_settings
+from minutehand.functions.metrics import metrics_route, registry_of
+from minutehand.queue.errors import QueueError, QueueUnavailable
+from minutehand.queue.models import QueueStats
+from minutehand.queue.worker_client import WorkerQueue
 from minutehand.version import VERSION
+from minutehand.web.services import Services
 from tests.support.paths import ROOT
 
 NONE = {"p50_ms": None, "p95_ms": None, "p99_ms": None}
-STATS = {
+STATS: dict[str, Any] = {
     "live": {"queued": 1, "running": 0},
     "backlog": {"ready": {"jobs": 1}, "oldest_due_seconds": None, "stalled_seconds": None},
     "types": {
@@ -56,3 +65,45 @@ def test_every_panel_shows_a_metric_that_is_there() -> None:
         assert f"minutehand_{line}\n" in text
     assert "minutehand_queue_seconds{" not in text
     assert "minutehand_database_limit_bytes" not in text
+
+
+def test_what_is_not_known_has_no_value() -> None:
+    """Nor may a worker of the next second have been seen in the future."""
+    counted = {"queued": "10000+", "running": 0}
+    backlog = {**STATS["backlog"], "paused": {"types": 1}}
+    told = STATS | {"live": counted, "backlog": backlog, "workers": []}
+    text = generate_latest(registry_of(told, datetime(2026, 11, 22, tzinfo=UTC))).decode()
+    early = generate_latest(registry_of(STATS, datetime(2026, 11, 22, tzinfo=UTC))).decode()
+
+    assert 'state="queued"' not in text
+    assert 'cause="paused"' not in text
+    assert "worker_seen_seconds" not in text
+    assert "minutehand_worker_seen_seconds 0.0\n" in early
+
+
+@pytest.mark.parametrize(
+    "error", [QueueUnavailable("away"), QueueError("no", status=400, code="22023")]
+)
+async def test_a_scrape_needs_the_secret_and_is_told_of_an_outage(
+    monkeypatch: pytest.MonkeyPatch, error: QueueError
+) -> None:
+    """Of the last hour, as the metrics say; a failure is no empty page, nor a trace."""
+    asked: list[int] = []
+
+    async def stats(_: WorkerQueue, *, minutes: int) -> QueueStats:
+        asked.append(minutes)
+        raise error
+
+    monkeypatch.setattr(WorkerQueue, "stats", stats)
+    services = Services(scratch_settings("http://127.0.0.1:9"))
+    app = Starlette(routes=[metrics_route(services)])
+    async with httpx.AsyncClient(
+        transport=httpx.ASGITransport(app), base_url="http://metrics"
+    ) as client:
+        headers: list[dict[str, Any]] = [{}, {"authorization": "Bearer worker-token"}]
+        refused, answered = [await client.get("/metrics", headers=each) for each in headers]
+    await services.aclose()
+
+    assert (refused.status_code, refused.headers["www-authenticate"]) == (401, "Bearer")
+    assert (answered.status_code, answered.json()["code"]) == (503, "queue_unavailable")
+    assert asked == [60]

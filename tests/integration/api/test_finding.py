@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from typing import Any
+from uuid import uuid4
 
 import httpx
 
@@ -48,6 +49,24 @@ async def test_states_and_the_next_run_are_the_databases_own_words(
         "/api/jobs", params={"job_type": hand.job_type, "sort": "next_run_at", "limit": 1}
     )
     assert (sorted_by.json()["more"], sorted_by.json()["cut"]) == (True, False)
+
+
+async def test_a_sorted_list_is_narrowed_as_any_other(hand: Hand, ada: httpx.AsyncClient) -> None:
+    """And continued by place; an end before which is asked for is no beginning."""
+    batch = str(uuid4())
+    one = await enqueue(ada, hand, batch_id=batch)
+    two = await enqueue(ada, hand)
+    await ada.post(f"/api/jobs/{two['id']}/cancel")
+
+    async def ids(**filters: Any) -> list[str]:
+        listed = await found(ada, hand, sort="created_at", **filters)
+        return [job["id"] for job in listed]
+
+    assert await ids(order="asc", offset=1) == [two["id"]]
+    assert await ids(batch_id=batch) == [one["id"]]
+    assert await ids(search=two["id"]) == [two["id"]]
+    for params in ({"sort": "created_at"}, {}):
+        assert await found(ada, hand, finished_before="2020-01-01T00:00:00Z", **params) == []
 
 
 async def test_tags_are_an_option_of_every_request(hand: Hand, ada: httpx.AsyncClient) -> None:
@@ -126,3 +145,10 @@ async def test_log_lines_are_searched_over_jobs(hand: Hand, ada: httpx.AsyncClie
     page = (await ada.get("/api/logs", params=params)).json()
     assert [line["job_id"] for line in page["lines"]] == [jobs[1].id]
     assert page["lines"][0]["job_type"] == hand.job_type
+    params["search"] = hand.job_type
+    early = await ada.get("/api/logs", params=params | {"until": "2020-01-01T00:00:00Z"})
+    newest = (await ada.get("/api/logs", params=params | {"limit": 1})).json()
+    older = await ada.get("/api/logs", params=params | {"before": newest["next"]})
+    assert early.json()["lines"] == []
+    read = [line["job_id"] for line in newest["lines"] + older.json()["lines"]]
+    assert sorted(read) == sorted(job.id for job in jobs)

@@ -114,6 +114,9 @@ async def test_a_jobs_story_can_be_read_in_full(hand: Hand, ada: httpx.AsyncClie
     [lease] = await hand.lease()
     await hand.settle(lease, "retry", error={"type": "Boom", "message": "not yet"})
 
+    first = (await ada.get(f"/api/jobs/{job.id}/events", params={"limit": 3})).json()
+    rest = (await ada.get(f"/api/jobs/{job.id}/events", params={"after": 3})).json()
+    assert (first["next_after"], rest) == (3, {"events": [], "next_after": None})
     events = (await ada.get(f"/api/jobs/{job.id}/events")).json()["events"]
     attempts = (await ada.get(f"/api/jobs/{job.id}/attempts")).json()
     explained = (await ada.get(f"/api/jobs/{job.id}/explain")).json()

@@ -122,6 +122,10 @@ async def test_a_schedule_is_created_changed_previewed_and_deleted(
     listed = (await ada.get(f"{room}/schedules")).json()["schedules"]
     runs = await ada.get(f"{room}/next-runs", params={"schedule": "reports/nightly", "count": 3})
     tried = await ada.get(f"{room}/next-runs", params={"cron": "0 0 29 2 *"})
+    zoned = {"cron": body["cron"], "timezone": body["timezone"]}
+    assert (await ada.get(f"{room}/next-runs", params=zoned)).json()["runs"][:3] == runs.json()[
+        "runs"
+    ]
     deleted = await ada.delete(path)
 
     assert (made.status_code, again.status_code) == (201, 200)

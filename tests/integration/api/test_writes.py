@@ -229,11 +229,17 @@ async def test_an_operation_is_begun_once_read_and_taken_back(
 
     first = await ada.post("/api/operations", json=wanted, headers=key)
     done = await ended(ada, first)
-    again = await ada.post("/api/operations", json=wanted, headers=key)
+    quoted = {"idempotency-key": f'"{key["idempotency-key"]}"'}
+    again = await ada.post("/api/operations", json=wanted, headers=quoted)
     path = first.headers["location"]
     pages = [(await ada.get(f"{path}/jobs", params={"limit": 2})).json()]
     pages += [(await ada.get(f"{path}/jobs", params={"cursor": pages[0]["next"]})).json()]
+    skipped = await ada.get(f"{path}/jobs", params={"outcome": "skipped"})
     undo = await ended(ada, await ada.post(f"{path}/undo"))
+    newest = await ended(ada, await ada.post("/api/operations", json={**wanted, "limit": 1}))
+    broken = await ada.get(
+        "/api/operations", params={"workspace_id": ACME_ID, "cursor": "no-cursor"}
+    )
     finished = await ada.post(f"{path}/pause")
     listed = (await ada.get("/api/operations", params={"workspace_id": ACME_ID, "limit": 1})).json()
     older = await ada.get(
@@ -247,9 +253,11 @@ async def test_an_operation_is_begun_once_read_and_taken_back(
     assert sorted(one["job_id"] for one in results) == sorted(job.id for job in jobs)
     assert {(one["outcome"], one["job_type"]) for one in results} == {("done", hand.job_type)}
     assert (undo["action"], undo["done"]) == ("retry", 3)
+    assert (skipped.json()["jobs"], newest["done"]) == ([], 1)
+    assert (broken.status_code, error_of(broken)["code"]) == (400, "invalid_argument")
     assert (finished.status_code, error_of(finished)["code"]) == (409, "invalid_state")
-    assert [one["id"] for one in listed["operations"]] == [undo["id"]]
-    assert older.json()["operations"][0]["id"] == done["id"]
+    assert [one["id"] for one in listed["operations"]] == [newest["id"]]
+    assert [one["id"] for one in older.json()["operations"][:2]] == [undo["id"], done["id"]]
     assert (await eve.get(path)).status_code == 404
     for action in ("cancel", "replay"):
         everything = {**wanted, "action": action, "filter": {}}

@@ -22,7 +22,7 @@ from minutehand.config import Settings
 from minutehand.functions.worker import invocations
 from minutehand.functions.worker.app import build_app
 from minutehand.functions.worker.invocations import LambdaWorker
-from minutehand.functions.worker.routes import Request, WorkerRoutes
+from minutehand.functions.worker.routes import Reply, Request, WorkerRoutes
 from minutehand.queue import EnqueueOptions, UserQueue
 from minutehand.queue.errors import (
     DatabaseReadOnly,
@@ -180,6 +180,8 @@ async def test_a_caller_without_the_right_gets_the_common_error(
         (b'{"jobTypes": "a"}', 400, "invalid_argument"),
         (b'{"jobTypes": [1]}', 400, "invalid_argument"),
         (b'{"jobTypes": [""]}', 400, "invalid_argument"),
+        (json.dumps({"jobTypes": ["a"] * 201}).encode(), 400, "invalid_argument"),
+        (json.dumps({"jobTypes": ["a" * 101]}).encode(), 400, "invalid_argument"),
         (b"x" * 20_000, 413, "body_too_large"),
     ],
 )
@@ -390,6 +392,59 @@ def lambda_worker(**settings: Any) -> LambdaWorker:
             **settings,
         )
     )
+
+
+@pytest.mark.parametrize("error", [None, "the plan is full"])
+async def test_a_tick_takes_what_it_is_given_and_says_how_it_ended(error: str | None) -> None:
+    """A list of no types runs none, and a tick that failed midway is no success."""
+    asked: list[tuple[float, list[str] | None]] = []
+
+    class Ended(Worker):
+        async def tick(
+            self, *, budget_seconds: float = 0, job_types: Any = None, **_: Any
+        ) -> TickSummary:
+            asked.append((budget_seconds, job_types))
+            return TickSummary(worker_id="w", tick_id="t", error=error, duration_ms=7.6)
+
+    settings = scratch_settings("http://127.0.0.1:9")
+    worker = Ended(settings, registry=Registry())
+    request = Request(
+        "POST", "/api/jobs/process", {"authorization": BACKGROUND["Authorization"]},
+        body=b'{"jobTypes": []}',
+    )  # fmt: skip
+
+    reply = await WorkerRoutes(settings, worker).answer(request, budget_seconds=20)
+    await worker.aclose()
+
+    assert asked == [(20, [])]
+    assert (reply.status, reply.body["success"], reply.body["duration_ms"]) == (200, not error, 8)
+    assert reply.body.get("error") == error
+    assert reply.body["worker_id"] == worker.worker_id
+
+
+def test_a_function_works_as_its_settings_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a small account's limits, or what a job costs, would be another's."""
+    made: list[dict[str, Any]] = []
+    monkeypatch.setattr(invocations, "Worker", lambda _, **given: made.append(given))
+
+    settings = scratch_settings("http://127.0.0.1:9").model_copy(
+        update={"worker_concurrency": 3, "extra_workers": 2, "workers_at_once": 4}
+    )
+    LambdaWorker(settings, memory_mb=2048)._loop.close()
+
+    [given] = made
+    assert (given["options"].concurrency, given["fan_out"].most, given["most"]) == (3, 2, 4)
+    assert given["options"].usd_per_second == pytest.approx(2 * 0.0000133334)
+    assert given["options"].version == settings.version
+
+
+def test_lambda_gets_a_reply_with_its_headers_and_reads_any_case() -> None:
+    """Else no client would know when to come back, nor a token be found."""
+    answer = invocations._response(Reply(503, {}, {"Retry-After": "5"}))
+    request = invocations._request({"requestContext": {}, "headers": {"Authorization": "Bearer t"}})
+
+    assert answer["headers"] == {"Content-Type": "application/json", "Retry-After": "5"}
+    assert request.headers == {"authorization": "Bearer t"}
 
 
 @pytest.mark.parametrize(

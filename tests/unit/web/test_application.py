@@ -14,7 +14,7 @@ from uuid import UUID
 
 import httpx
 import pytest
-from fastapi import APIRouter, FastAPI, Request, Response
+from fastapi import APIRouter, Depends, FastAPI, Request, Response
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
@@ -120,6 +120,11 @@ class Strict(BaseModel):
     size: Literal["s", "m"] = "m"
 
 
+def of_parent(of: str = "") -> str:
+    """A parameter that a route takes through what it depends on."""
+    return of
+
+
 def _router() -> APIRouter:
     router = APIRouter(prefix="/api")
 
@@ -128,7 +133,9 @@ def _router() -> APIRouter:
         return {"id": thing_id, "limit": limit}
 
     @router.get("/list")
-    async def list_things(kind: str = "", limit: int = 1) -> dict[str, str]:
+    async def list_things(
+        of: Annotated[str, Depends(of_parent)], kind: str = "", limit: int = 1
+    ) -> dict[str, str]:
         return {"kind": kind}
 
     @router.post("/things")
@@ -407,8 +414,10 @@ def test_a_planned_refusal_says_what_its_receiver_can_act_on(
             "7",
         ),
         ("rate_limited", '{"retry_after_seconds": 0}', b'{"retry_after_seconds":0}', "1"),
+        ("rate_limited", '{"retry_after_seconds": 2.5}', b'{"retry_after_seconds":2.5}', "2"),
         ("rate_limited", "what is this", b'{"limit":"what is this"}', "5"),
         ("rate_limited", "[7]", b'{"limit":"[7]"}', "5"),
+        ("unknown_job_type", "job_type", b'"detail":[{"field":"job_type"', "5"),
         ("of_a_later_release", "what of it", b'"detail":"what of it"', "5"),
     ],
 )
@@ -456,7 +465,10 @@ async def test_json_that_could_not_be_stored_is_a_400_or_422(
     body_of(response)
 
 
-@pytest.mark.parametrize("value", [b"[" * 62 + b"]" * 62, b"[" + b"[]," * 99 + b"[]]"])
+@pytest.mark.parametrize(
+    "value",
+    [b"[" * 62 + b"]" * 62, b"[" + b"[]," * 99 + b"[]]", b"[" * 62 + b"]" * 62 + b',"b":[]'],
+)
 async def test_json_of_64_levels_and_any_number_of_shallow_lists_pass(
     api: httpx.AsyncClient, value: bytes
 ) -> None:
@@ -581,8 +593,8 @@ async def test_a_list_refuses_a_parameter_it_does_not_know(api: httpx.AsyncClien
     near, far = body_of(response)["detail"]
     assert (near["field"], near["location"]) == ("knid", "query")
     assert near["problem"] == "is not a parameter of this list; did you mean kind?"
-    assert far["problem"] == "is not a parameter of this list; it takes kind, limit"
-    assert (await api.get("/api/list?kind=a&limit=1")).status_code == 200
+    assert far["problem"] == "is not a parameter of this list; it takes kind, limit, of"
+    assert (await api.get("/api/list?kind=a&limit=1&of=b")).status_code == 200
     assert (await api.get("/api/errors/planned?now=1")).status_code == 409
 
 
@@ -633,6 +645,15 @@ async def test_a_body_without_a_length_is_counted_while_it_is_read(
     }
 
 
+async def test_a_length_in_other_digits_is_none(api: httpx.AsyncClient) -> None:
+    """`²` is a digit to Python, and no number."""
+    response = await api.post(
+        "/api/things", content=b'{"name": "x"}', headers=[(b"content-length", b"\xb2")]
+    )
+
+    assert response.status_code == 200
+
+
 async def test_a_path_below_one_that_takes_more_takes_no_more(app: FastAPI) -> None:
     """A larger body is one route's."""
     async with calling(app) as api:
@@ -666,7 +687,8 @@ async def test_a_body_is_handed_on_once() -> None:
     async def app(scope: Any, receive: Any, send: Any) -> None:
         taken.extend([await receive() for _ in range(2)])
 
-    messages = iter([{"type": "http.request", "body": b"{}"}, {"type": "http.disconnect"}])
+    left = {"type": "http.disconnect", "code": "as the server said it"}
+    messages = iter([{"type": "http.request", "body": b"{}"}, left])
 
     async def receive() -> Any:
         return next(messages)
@@ -674,7 +696,7 @@ async def test_a_body_is_handed_on_once() -> None:
     scope = {"type": "http", "method": "POST", "path": "/", "query_string": b"", "headers": []}
     await BoundedBody(app)(scope, receive, app)  # type: ignore[arg-type]
 
-    assert [message["type"] for message in taken] == ["http.request", "http.disconnect"]
+    assert [taken[0]["type"], taken[1]] == ["http.request", left], "no sooner than it is said"
     messages = iter(
         [{"type": "http.request", "body": b"{", "more_body": True}, {"type": "http.disconnect"}]
     )
@@ -722,6 +744,8 @@ async def test_a_payload_has_a_limit_of_its_own(api: httpx.AsyncClient) -> None:
     taken = await api.post("/api/things", json={"name": "x", "payload": largest})
     assert taken.json()["payload"] == largest
     assert taken.headers["content-encoding"] == "gzip"
+    in_letters = {"name": "x", "payload": {"a": "é" * 130_000}}
+    assert (await api.post("/api/things", json=in_letters)).status_code == 200, "counted in UTF-8"
     small = await api.post("/api/things", json={"name": "x" * 800})
     assert "content-encoding" not in small.headers, "it is one packet as it is"
 

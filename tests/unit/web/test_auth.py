@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hmac
 import json
@@ -387,6 +388,23 @@ async def test_keys_that_cannot_be_fetched_are_a_503_and_no_401(
     await refusal(verify, es256.token(headers={"kid": "unknown"}))
 
 
+async def test_requests_that_arrive_together_wait_for_the_same_keys(
+    settings: Settings, es256: Signer
+) -> None:
+    """A page opens with several; all but the first would be signed out."""
+    server = KeyServer(es256)
+
+    async def answer(request: httpx.Request) -> httpx.Response:
+        await asyncio.sleep(0)
+        return server(request)
+
+    verify = TokenVerifier(settings, FrozenClock(), transport=httpx.MockTransport(answer))
+    callers = await asyncio.gather(*(verify.verify_user(es256.token()) for _ in range(3)))
+
+    assert [str(caller.user_id) for caller in callers] == [ADA] * 3
+    assert server.asked == 1
+
+
 async def test_a_token_of_the_legacy_secret_is_no_reason_to_ask_for_keys(
     settings: Settings, secret_token: MakeToken
 ) -> None:
@@ -614,8 +632,11 @@ async def test_the_requests_of_users_and_of_guest_sessions_are_counted(
     async with calling(app_of(settings, caller_requests_burst=2)) as client:
         of_guests = [(await client.get(path)).status_code for path in paths]
         of_a_user = [(await client.get("/user", headers=token)).status_code for _ in "abc"]
+        token = {"authorization": f"Bearer {secret_token(sub=str(UUID(int=7)))}"}
+        of_another = (await client.get("/user", headers=token)).status_code
 
     assert of_guests == [200, 200, 429, 200]
+    assert of_another == 200
     assert of_a_user == [200, 200, 429]
 
 

@@ -44,4 +44,5 @@ def test_the_same_files_give_the_same_zip() -> None:
     assert one.headers["content-disposition"].startswith("attachment")
     with zipfile.ZipFile(io.BytesIO(bytes(one.body))) as archive:
         assert {name: archive.read(name) for name in archive.namelist()} == files
+        assert {each.date_time[0] for each in archive.infolist()} == {1980}, "and at any time"
     assert len(one.body) < 999

@@ -11,6 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from minutehand import telemetry
 from minutehand.config import Settings
 from minutehand.web.gateway import GatewayHandler
 from minutehand.web.services import Services
@@ -62,7 +63,13 @@ def test_a_stage_or_a_domains_mapping_precedes_what_an_answer_names(
     location: str,
 ) -> None:
     """Routes know nothing of it, and a client that follows the address must find it."""
-    event: dict[str, Any] = {
+    answer = handler(event_of(route, parameters, path), None)
+
+    assert (answer["body"], answer["headers"]["location"]) == (seen, location)
+
+
+def event_of(route: str, parameters: dict[str, str] | None, path: str) -> dict[str, Any]:
+    return {
         "version": "2.0",
         "routeKey": route,
         "rawPath": path,
@@ -73,6 +80,21 @@ def test_a_stage_or_a_domains_mapping_precedes_what_an_answer_names(
         "isBase64Encoded": False,
     }
 
-    answer = handler(event, None)
 
-    assert (answer["body"], answer["headers"]["location"]) == (seen, location)
+def test_a_handler_answers_after_the_one_it_replaces_is_closed(
+    handler: GatewayHandler, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Secrets were rotated: the old connections are closed, and each answer sends telemetry."""
+    said: list[str] = []
+
+    class Closing(Services):
+        async def aclose(self) -> None:
+            said.append("closed")
+            await super().aclose()
+
+    monkeypatch.setattr(telemetry, "flush", lambda: said.append("flushed"))
+    GatewayHandler(Starlette(), Closing(settings)).close()
+
+    answer = handler(event_of("$default", None, "/api/jobs"), None)
+
+    assert (answer["statusCode"], said) == (200, ["closed", "flushed"])

@@ -97,6 +97,7 @@ def test_instants_keep_their_microseconds() -> None:
         ((5,), (datetime,)),
         ((5,), (UUID,)),
         ((5,), (str,)),
+        ((True,), (int,)),
     ],
 )
 def test_a_cursor_of_another_list_is_refused(

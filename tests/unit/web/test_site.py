@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from pathlib import Path
 
@@ -53,7 +54,9 @@ async def test_a_page_carries_the_policy_and_its_parts_come_in_brotli(
     script = "const answer = 42;" * 9
     (console / "app.js").write_text(script)
     (console / "logo.png").write_bytes(b"png")
-    headers = security_headers(settings, {"AWS_ENDPOINT_URL": "http://s3.test"})
+    (console / "app.css").write_text(script)
+    environ = {"AWS_ENDPOINT_URL": "http://s3.test", "API_URL": "http://api.test"}
+    headers = security_headers(settings, environ)
     app = Starlette(routes=[Mount("/", ConsoleFiles(console, headers))])
     async with httpx.AsyncClient(
         transport=httpx.ASGITransport(app), base_url="http://console"
@@ -64,11 +67,19 @@ async def test_a_page_carries_the_policy_and_its_parts_come_in_brotli(
         ]
         plain = await client.get("/app.js", headers={"accept-encoding": "gzip"})
         head = await client.head("/app.js", headers={"accept-encoding": "br"})
+        style = await client.get("/app.css", headers={"accept-encoding": "gzip"})
+        (console / "app.js").write_text("const answer = 43;")
+        os.utime(console / "app.js", (0, 0))
+        changed = await client.get("/app.js", headers={"accept-encoding": "br"})
 
     policy = page.headers["content-security-policy"]
     own, url = "https://project.example.test", "project.example.test"
     assert f"connect-src 'self' {own} wss://{url} http://s3.test;" in policy
     assert "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:" in policy
+    assert "img-src 'self' data: http://s3.test; font" in policy
+    assert "media-src 'self' http://s3.test; connect" in policy
+    assert "frame-src 'self' http://api.test;" in policy
+    assert "camera=()" in page.headers["permissions-policy"]
     for bound in ("font-src", "media-src", "manifest-src", "frame-src"):
         assert f"{bound} 'self'" in policy
     for closed in ("base-uri", "form-action", "frame-ancestors"):
@@ -85,7 +96,8 @@ async def test_a_page_carries_the_policy_and_its_parts_come_in_brotli(
     assert (part.headers["etag"], part.headers["content-type"]) == (
         plain.headers["etag"], plain.headers["content-type"],
     )  # fmt: skip
-    assert "content-security-policy" not in part.headers
+    assert changed.text == "const answer = 43;", "packed again"
+    assert not any("content-security-policy" in each.headers for each in (part, style))
     assert part.headers["x-content-type-options"] == "nosniff"
     assert not any("content-encoding" in each.headers for each in (plain, image, head))
 
