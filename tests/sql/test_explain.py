@@ -87,6 +87,8 @@ def test_each_kind_of_waiting_is_named(engine: Engine) -> None:
     said = explain(engine, last)
     assert (said["reason"], said["data"]["live"]) == ("waiting_for_jobs", 1)
     assert said["sentence"] == "It runs after 2 other jobs, of which 1 have not ended."
+    engine.run("delete from public.jobs where id = %s", first)
+    assert explain(engine, last)["data"]["live"] == 0, "what is gone is not waited for"
 
 
 def test_an_end_says_how_it_came_about(engine: Engine) -> None:

@@ -363,7 +363,8 @@ def test_payloads_are_checked_by_the_types_schema(engine: Engine) -> None:
     assert engine.enqueue(largest) != engine.enqueue_many(1, payload=largest)[0]
 
 
-DEFS = {"$defs": {"name": {"type": "string"}}, "properties": {"a": {"$ref": "#/$defs/name"}}}
+NAME = {"$ref": "#/$defs/name"}
+DEFS = {"$defs": {"name": {"type": "string"}}, "properties": {"a": NAME}}
 NAMED = {"properties": {"a": {"type": "integer"}}, "additionalProperties": {"type": "string"}}
 BOTH = {"anyOf": [{"type": "null"}, {"type": "integer"}], "allOf": [{"minimum": 1}, {"maximum": 2}]}
 INSTANT = {"format": "date-time"}
@@ -380,6 +381,7 @@ SCHEMAS: list[tuple[Any, list[Any], dict[str, Any]]] = [
     ({"minLength": 2, "maxLength": 3}, ["éé", "ééé"], {"must have at least 2 characters": "é", "must have at most 3 characters": "éééé"}),
     ({"pattern": "^a"}, ["ab"], {"must match ^a": "ba"}),
     ({"format": "uuid"}, [ACME, ACME.replace("1", "A"), ACME.replace("-", "")], {"must be a UUID": ACME[1:]}),
+    ({"format": "uuid"}, [], {"must be a UUID": ACME + "0"}),
     (INSTANT, ["2026-01-01T00:00:00Z", "2026-01-01 00:00+01:00"], {"must be an ISO 8601 instant with an offset": "2026-01-01T00:00:00"}),
     ({"minimum": 1, "maximum": 2}, [1, 2], {"must be at least 1": 0.9, "must be at most 2": 2.1}),
     ({"exclusiveMinimum": 1, "exclusiveMaximum": 2}, [1.1, 1.9], {"must be greater than 1": 1, "must be less than 2": 2}),
@@ -387,9 +389,12 @@ SCHEMAS: list[tuple[Any, list[Any], dict[str, Any]]] = [
     (NAMED, [{"a": 1, "b": "x"}], {".a must be integer, not string": {"a": "x"}, ".b must be string, not null": {"b": None}}),
     ({"additionalProperties": False}, [{}], {".b is not a known field": {"b": 1}}),
     (DEFS, [{"a": "x"}], {".a must be string, not array": {"a": []}}),
-    ({**DEFS, "anyOf": [DEFS["properties"]["a"]]}, ["x"], {"must be string, not array": []}),
+    ({**DEFS, "anyOf": [NAME]}, ["x"], {"must be string, not array": []}),
     (BOTH, [1, 2], {"must be null, not string": "x", "must be at least 1": 0, "must be at most 2": 3}),
-    ({"oneOf": [{"type": "null"}, {"type": "integer"}], "maximum": 1}, [None, 1], {"must be at most 1": 2}),
+    ({"oneOf": [{"type": "null"}, {"type": "integer"}], "maximum": 1}, [None, 1], {"must be at most 1": 2, "must be null, not string": "x"}),
+    ({**DEFS, "items": NAME}, [["x"]], {"[0] must be string, not null": [None]}),
+    ({**DEFS, "allOf": [NAME]}, ["x"], {"must be string, not array": []}),
+    ({**DEFS, "additionalProperties": NAME}, [{"b": "x"}], {".b must be string, not null": {"b": None}}),
 ]  # fmt: skip
 
 
@@ -481,7 +486,9 @@ def test_a_newer_time_goes_before_that_of_a_retry(engine: Engine, named: str) ->
     job_id = engine.enqueue(unique=unique, tags=["blue"])
     engine.settle(engine.lease_one(), "retry", retry_after_seconds=600)
 
+    retry_at = engine.job(job_id)["next_retry_at"]
     assert engine.enqueue({"v": 1}, unique=unique) == job_id
+    assert engine.job(job_id)["next_retry_at"] == retry_at
     assert engine.lease() == []
     newer: dict[str, Any] = {named: due if named == "scheduled_for" else 5}
     assert engine.enqueue({"v": 2}, unique=unique, **newer) == job_id

@@ -246,6 +246,22 @@ def test_a_sparse_list_comes_in_slices_and_misses_nothing(engine: Engine) -> Non
         assert len(found["jobs"]) == 200, "at most"
 
 
+@pytest.mark.parametrize("scheduled", [False, True])
+def test_a_sparse_list_of_two_states_goes_on_where_the_first_was_cut(
+    engine: Engine, scheduled: bool
+) -> None:
+    """The other was read down to older jobs, past what is left of this one."""
+    later: dict[str, Any] = {"delay_seconds": 600}
+    old, new = ({}, later) if scheduled else (later, {})
+    engine.register("other")
+    engine.enqueue_many(205, **old)
+    rare = engine.enqueue(job_type="other", **new)
+    engine.enqueue_many(205, **new)
+
+    sought: Any = {"workspace_id": ACME, "state": ["queued", "scheduled"], "job_type": "other"}
+    assert pages(engine, 1, **sought) == [rare]
+
+
 def test_a_payload_is_searched_by_its_length_as_text(engine: Engine) -> None:
     """One letter a hundred thousand times takes little room, and long to read."""
     engine.enqueue(payload={"text": "y" * 100_000 + "rare"})

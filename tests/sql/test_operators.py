@@ -444,7 +444,10 @@ def test_an_operator_is_none_any_more_at_once(engine: Engine, olga: Engine) -> N
         assert olga.rows("select id from public.jobs") == []
         assert olga.rpc("operator_session") == {"operator": False, "opened": []}
         if end is ends[0]:
-            engine.rpc("set_operator", p_user_id=OLGA)
+            engine.rpc("set_operator", p_user_id=OLGA, p_note="back")
+            named = engine.rpc("set_operator", p_user_id=OLGA)["operators"]
+            notes = {one["user_id"]: one["note"] for one in named}
+            assert notes[OLGA] == "back", "kept where none is given"
             assert olga.rpc("operator_session") == {"operator": True, "opened": []}
 
 

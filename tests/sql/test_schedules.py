@@ -201,12 +201,14 @@ def test_a_slightly_late_run_is_not_a_missed_one(engine: Engine) -> None:
     """Ticks come once a minute; lateness of that size is normal."""
     put(engine, missed="skip")
     jobs = []
-    for late in (361, 240):
+    for late in (361, 240, 361):
         due(engine, late)
         engine.lease_call(0)
         jobs.append(engine.one("select count(*) from public.jobs"))
 
-    assert jobs == [0, 1]
+    assert jobs == [0, 1, 1]
+    made = str(engine.one("select id from public.jobs"))
+    assert str(engine.one("select last_job_id from queue.schedules")) == made
 
 
 def test_a_workspace_has_as_many_schedules_as_are_listed(engine: Engine) -> None:
@@ -364,16 +366,33 @@ def test_120_schedules_of_every_minute_are_one_call(engine: Engine) -> None:
     assert len(engine.lease(200, call=2)) == 120
 
 
+def test_a_schedule_that_is_being_saved_stops_no_other(engine: Engine) -> None:
+    """It runs once its row is free, and was not put off for having failed."""
+    put_schedules(engine, 1)
+    put_schedules(engine, 1, workspace=GLOBEX)
+    with engine.beside() as other, other.connection.transaction():
+        other.run("select from queue.schedules where workspace_id = %s for update", ACME)
+        done = engine.rpc("run_maintenance")
+        assert (done["done"]["schedules"], done["parked"]) == (1, 0)
+    engine.advance(2)
+
+    assert engine.maintain()["schedules"] == 1
+
+
 def test_runs_of_a_workspace_are_bounded_per_minute(engine: Engine) -> None:
     """What is above the limit waits for the next minute and says why; another's runs do not."""
     assert engine.one("select queue.setting('schedule_runs_per_minute')") == 240
     engine.rpc("set_settings", p_settings={"schedule_runs_per_minute": 10})
     put_schedules(engine, 25)
     put_schedules(engine, 3, workspace=GLOBEX)
+    put(engine, name="off", enabled=False)
+    engine.run("update queue.schedules set next_at = queue.clock() where name = 'off'")
 
     assert engine.maintain()["schedules"] == 13
     assert engine.maintain() == {}
     told = engine.rpc("list_schedules", p_workspace_id=ACME)["schedules"]
+    assert [one["problem"] for one in told if not one["enabled"]] == [None]
+    told = [one for one in told if one["enabled"]]
     assert ["schedule_runs_per_minute" in (one["problem"] or "") for one in told] == [
         *[True] * 15, *[False] * 10,
     ], "what needs a look first"  # fmt: skip
@@ -398,6 +417,10 @@ def test_managers_keep_schedules_members_read_them(
         if answer is None:
             made = person.rpc("put_schedule", p_workspace_id=ACME, p_schedule=schedule)
             assert made["created_by"] == user
+            internal = {**schedule, "job_type": "webhook_delivery"}
+            with pytest.raises(psycopg.Error) as refused:
+                person.rpc("put_schedule", p_workspace_id=ACME, p_schedule=internal)
+            assert refusal(refused.value) == ("PT403", "forbidden", "job_type")
             person.rpc("delete_schedule", p_workspace_id=ACME, p_name="s")
         else:
             for function, arguments in (
@@ -519,6 +542,7 @@ def test_schedules_declared_in_code_follow_the_deploy(engine: Engine) -> None:
 def test_a_new_workspace_gets_what_is_for_each(engine: Engine) -> None:
     """With the next maintenance."""
     engine.register("nightly", schedules=[{"name": "all", "cron": "@daily", "scope": "each"}])
+    engine.register("weekly", schedules=[{"name": "w", "cron": "@weekly"}])  # takes none from it
     new = engine.one("insert into public.workspaces (name) values ('New') returning id::text")
     own = {"name": "own", "cron": "@daily", "job_type": "work"}
     engine.rpc("put_schedule", p_workspace_id=new, p_schedule=own)

@@ -58,7 +58,9 @@ def test_what_shrinks_grows_by_less_than_nothing(engine: Engine) -> None:
     engine.run(SAMPLE, 24, 3_000_000)
     engine.run(SAMPLE, 0, 2_000_000)
 
-    assert engine.rpc("storage")["growth_bytes_per_day"] == pytest.approx(-1_000_000, abs=100)
+    now = engine.rpc("storage")
+    assert now["growth_bytes_per_day"] == pytest.approx(-1_000_000, abs=100)
+    assert now["share"] == 0.0002, "of the latest"
 
 
 def test_samples_are_kept_for_thirty_days(engine: Engine) -> None:

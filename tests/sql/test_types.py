@@ -117,6 +117,7 @@ def test_a_typo_gets_the_nearest_name(engine: Engine) -> None:
     """By every way in, and when the type's page is asked for."""
     engine.register("invoices.mail")
     engine.register("invoices.bill")  # is less alike
+    engine.register("invoices.mia", internal=True)  # is no one's to enqueue
     for call in (
         lambda: engine.enqueue(job_type="invoices.mial"),
         lambda: engine.run(

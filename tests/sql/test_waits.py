@@ -444,6 +444,8 @@ def test_a_deleted_child_does_not_keep_its_parent_waiting(engine: Engine) -> Non
 
     [child] = engine.lease_one()["steps"]["all"]["children"]
     assert child["status"] == "cancelled"
+    engine.run("delete from public.jobs")
+    assert engine.one("select count(*) from queue.gathered") == 0
 
 
 def test_a_deleted_job_holds_up_no_batch_and_leaves_no_child(engine: Engine) -> None:
@@ -637,6 +639,20 @@ def test_a_batch_calls_back_once_when_all_have_ended(engine: Engine) -> None:
     assert engine.rpc("close_batch", p_batch_id=other)["finished_at"] is None
 
 
+def test_batches_that_end_together_have_each_their_own_callback_or_none(engine: Engine) -> None:
+    """The second would else be shown with a job that it never asked for."""
+    callback = {"job_type": "work"}
+    asks = engine.rpc("create_batch", p_workspace_id=ACME, p_callback=callback)["batch_id"]
+    asks_nothing = engine.rpc("create_batch", p_workspace_id=ACME)["batch_id"]
+    batches = [asks, asks_nothing]
+    for batch in batches:
+        engine.rpc("close_batch", p_batch_id=batch)
+    engine.maintain()
+
+    made = {one: engine.rpc("close_batch", p_batch_id=one)["callback_job_id"] for one in batches}
+    assert made == {asks: engine.lease_one()["job"]["id"], asks_nothing: None}
+
+
 def test_a_batch_calls_back_once_though_a_job_of_it_runs_again(engine: Engine) -> None:
     """It had ended: what a person retries is no part of it."""
     callback = {"job_type": "work", "payload": {"callback": True}}
@@ -700,6 +716,9 @@ def test_a_callback_is_for_the_batchs_creator(engine: Engine) -> None:
             with pytest.raises(psycopg.Error) as refused:
                 bob.rpc("create_batch", p_workspace_id=ACME, p_callback=callback)
             assert refusal(refused.value) == ("PT400", "invalid_argument", "callback")
+        with pytest.raises(psycopg.Error) as refused:
+            bob.rpc("create_batch", p_workspace_id=ACME, p_callback={"job_type": "webhook_delivery"})  # fmt: skip
+        assert refusal(refused.value) == ("PT403", "forbidden", "job_type")
         made = bob.rpc("create_batch", p_workspace_id=ACME, p_callback={"job_type": "work"})
         closed = bob.rpc("close_batch", p_batch_id=made["batch_id"])
         with engine.member(EVE) as eve, pytest.raises(psycopg.Error) as missing:
