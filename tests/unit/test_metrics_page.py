@@ -84,7 +84,7 @@ def test_what_is_not_known_has_no_value() -> None:
 @pytest.mark.parametrize(
     "error", [QueueUnavailable("away"), QueueError("no", status=400, code="22023")]
 )
-async def test_a_scrape_needs_the_secret_and_is_told_of_an_outage(
+async def test_a_scrape_needs_the_secret_and_an_outage_is_503(
     monkeypatch: pytest.MonkeyPatch, error: QueueError
 ) -> None:
     """Of the last hour, as the metrics say; a failure is no empty page, nor a trace."""

@@ -455,7 +455,7 @@ def test_migrations_are_only_compared_before_the_zips_are_built(
     assert elsewhere.value.code == "linked_elsewhere"
 
 
-def test_the_steps_are_those_asked_for_and_the_address_is_said(
+def test_the_steps_are_those_asked_for_and_the_address_is_shown(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The console's, or where there is none the API's; of a stack that was left alone, nothing."""
@@ -731,7 +731,7 @@ def test_aws_refusals_become_one_sentence_and_one_fix() -> None:
     assert silent.value.code == "aws_unreachable"
 
 
-def test_a_stack_that_may_not_be_read_is_not_said_to_be_missing(
+def test_a_stack_that_may_not_be_read_does_not_count_as_missing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Deploying it once more would end in the same refusal."""
