@@ -247,7 +247,7 @@ def test_a_sparse_list_comes_in_slices_and_misses_nothing(engine: Engine) -> Non
 
 
 @pytest.mark.parametrize("scheduled", [False, True])
-def test_a_sparse_list_of_two_states_goes_on_where_the_first_was_cut(
+def test_a_sparse_list_of_two_states_continues_where_the_first_was_cut(
     engine: Engine, scheduled: bool
 ) -> None:
     """The other was read down to older jobs, past what is left of this one."""

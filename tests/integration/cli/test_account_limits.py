@@ -241,7 +241,7 @@ def test_doctor_and_deploy_say_the_same(account: Account, monkeypatch: pytest.Mo
     assert "all" not in finding.detail or "10 must stay unreserved" in finding.detail
 
 
-def test_a_warning_is_shown_and_the_deploy_goes_on(
+def test_a_warning_is_shown_and_the_deploy_continues(
     account: Account, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """With the request to file."""
