@@ -151,6 +151,12 @@ def test_what_is_no_schedule_has_no_runs(
     assert refusal(refused.value) == answer
 
 
+def test_what_maintenance_has_not_looked_at_yet_has_no_time(engine: Engine) -> None:
+    engine.run("update queue.maintenance_tasks set done_at = '-infinity' where name = 'retention'")
+
+    assert engine.rpc("workspace_retention", p_workspace_id=ACME)["checked_at"] is None
+
+
 @pytest.mark.parametrize("function", ["workspace_retention", "workspace_limits", "next_runs"])
 def test_strangers_learn_nothing(engine: Engine, function: str) -> None:
     """Another tenant's workspace does not exist."""
