@@ -349,10 +349,17 @@ language plpgsql set search_path = '' as $$
 declare
   v_until constant timestamptz := clock_timestamp() + interval '300 milliseconds';
   v_id constant uuid := queue.new_id();
+  v_before queue.operations;
   v_kept bigint;
   v_open integer;
 begin
+  -- a repeat that comes while the first is at work waits for it
   perform pg_advisory_xact_lock(hashtextextended('minutehand operations ' || p_operation.workspace_id, 0));
+  select * into v_before from queue.operations
+  where workspace_id = p_operation.workspace_id and idempotency_key = p_operation.idempotency_key;
+  if found then
+    return queue.operation_json(v_before) || '{"created": false, "wake": false}';
+  end if;
   select count(*) filter (where finished_at is null), sum(matched) into v_open, v_kept
   from queue.operations where workspace_id = p_operation.workspace_id;
   if v_open >= (queue.setting('max_open_operations'))::integer then
@@ -373,7 +380,7 @@ begin
     'wake', p_operation.status = 'running' and queue.request_wake());
 end;
 $$;
-comment on function queue.begin_operation is 'Keep an operation and do what a moment allows of it; maintenance does the rest.';
+comment on function queue.begin_operation is 'Keep an operation, or find it by its key, and do what a moment allows of it; maintenance does the rest.';
 
 create function public.count_operation(p_workspace_id uuid, p_request jsonb) returns jsonb
 language plpgsql stable
@@ -408,19 +415,11 @@ security definer -- callers hold no rights on the engine's tables
 set search_path = '' as $$
 declare
   v_asked queue.operations;
-  v_before queue.operations;
 begin
   perform queue.take_turn();
   v_asked := queue.read_operation(p_workspace_id, p_request);
   if v_asked.action <> 'retry' and jsonb_strip_nulls(coalesce(p_request -> 'filter', '{}')) in ('{}', 'null') then
     perform queue.refuse(422, 'validation_failed', 'filter: name at least one criterion', 'filter');
-  end if;
-  -- a repeat that comes while the first is at work waits for it
-  perform pg_advisory_xact_lock(hashtextextended('minutehand operations ' || p_workspace_id, 0));
-  select * into v_before from queue.operations
-  where workspace_id = p_workspace_id and idempotency_key = v_asked.idempotency_key;
-  if found then
-    return queue.operation_json(v_before) || '{"created": false, "wake": false}';
   end if;
   return queue.begin_operation(v_asked);
 exception

@@ -174,6 +174,8 @@ def database(one_database: Database) -> Database:
          {**OF_W, "p_minutes": 7}),
         (f"GET {JOB}/receipt", None, "job_receipt", OF_JOB),
         (f"GET /api/receipts?workspace_id={W}", None, "job_receipts", {**OF_W, "p_after": 0}),
+        (f"GET /api/receipts?workspace_id={W}&from=2", None, "job_receipts",
+         {**OF_W, "p_after": 1}),
     ],
 )  # fmt: skip
 async def test_a_route_asks_the_database_as_its_caller(
