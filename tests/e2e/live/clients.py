@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -47,6 +47,18 @@ class Said:
 
 
 @asynccontextmanager
+async def reading(read: Coroutine[Any, Any, None], kind: str) -> AsyncIterator[None]:
+    """What comes is noted meanwhile; a job is read to its end."""
+    task = asyncio.create_task(read)
+    try:
+        yield
+        if kind == "job":
+            await asyncio.wait_for(task, PATIENCE)
+    finally:
+        task.cancel()
+
+
+@asynccontextmanager
 async def javascript(
     stack: RunningStack,
     url: str,
@@ -82,13 +94,10 @@ async def javascript(
                 said.told.append(tuple(message["event"]))
             said.add(message["freshness"])
 
-    reading = asyncio.create_task(read())
     try:
-        yield said
-        if kind == "job":
-            await asyncio.wait_for(reading, PATIENCE)
+        async with reading(read(), kind):
+            yield said
     finally:
-        reading.cancel()
         if process.returncode is None:
             process.kill()
         await process.wait()
@@ -124,14 +133,11 @@ async def python(
                     said.told.append((event.job_id, event.seq, event.type))
                     said.add(watcher.freshness)
 
-            reading = asyncio.create_task(read())
             try:
-                yield said
-                if kind == "job":
-                    await asyncio.wait_for(reading, PATIENCE)
+                async with reading(read(), kind):
+                    yield said
             finally:
                 await watcher.aclose()
-                reading.cancel()
 
 
 CLIENTS = [javascript, python]
