@@ -44,11 +44,10 @@ def entries(package: Package, bundle: str) -> dict[str, bytes]:
 
 
 def test_the_same_input_gives_the_same_hash(package: Package, tmp_path: Path) -> None:
-    """Who audits a deployed hash must be able to rebuild it, in whatever order."""
-    again = build(BUNDLES[::-1], LAMBDA, tmp_path, project=Project.at(ROOT))
+    """Who audits a deployed hash must be able to rebuild it, and one bundle without the others."""
+    [again] = build([BUNDLES[-1]], LAMBDA, tmp_path, project=Project.at(ROOT))
 
-    for built in again:
-        assert built.sha256 == package.built[built.name].sha256
+    assert again.sha256 == package.built[again.name].sha256
 
 
 @pytest.mark.parametrize("bundle", NAMES)
