@@ -143,7 +143,8 @@ def _main() -> None:
         os.close(mouth)
         with os.fdopen(ear, "rb") as pipe:
             last = pipe.read() or b"[]"
-        os.waitpid(child, 0)
+        if os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) > 0:
+            sys.exit(1)  # it has printed why
         survived |= {*json.loads(last)}
         sys.stdout.write(f"{last.decode()}\n")
         sys.stdout.flush()

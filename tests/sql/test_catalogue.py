@@ -250,7 +250,7 @@ def test_each_way_to_insert_a_job_names_every_column(
         )
 
     def inserted(function: str) -> set[str]:
-        [names] = re.findall(r"insert into public\.jobs \(([^)]+)\)", source[function])
+        [names] = re.findall(rf"insert into {SCHEMAS.clients}\.jobs \(([^)]+)\)", source[function])
         return set(re.split(r",\s*", names))
 
     every = inserted("insert_jobs")

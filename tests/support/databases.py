@@ -63,6 +63,8 @@ class RenamingCursor(psycopg.Cursor[Any]):
 
 
 def _renamed_value(value: Any) -> Any:
+    if isinstance(value, list):
+        return [*map(_renamed_value, value)]
     # `queue` alone is a column or a kind more often than a schema
     named = isinstance(value, str) and re.fullmatch(r"public|(?:public|queue)\.\w+", value)
     return rename_in_text(f"{value}.x", SCHEMAS).removesuffix(".x") if named else value

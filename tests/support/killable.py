@@ -75,6 +75,7 @@ def environment_of(project: Project, *apps: str, **more: str | None) -> dict[str
         "SUPABASE_PUBLISHABLE_KEY": PUBLISHABLE_KEY,
         "SUPABASE_JWT_SECRET": JWT_SECRET,
         "STAGE": "local",
+        "MINUTEHAND_SCHEMA": project.settings.schema_name,
         "MINUTEHAND_APPS": ",".join(f"minutehand_apps.{app}" for app in apps),
         **{name: value for name, value in more.items() if value is not None},
     }

@@ -11,6 +11,7 @@ from minutehand.queue import UserQueue
 from minutehand.testing import kill_in_each_stage
 from minutehand.worker import Worker
 from tests.integration.worker.shop_app.processors import register
+from tests.support.databases import SCHEMAS
 from tests.support.killable import environment_of
 from tests.support.project import Project
 
@@ -31,7 +32,13 @@ async def test_stages_run_once_and_what_is_beside_them_as_often_as_a_worker_dies
         return project.row(job_id)["status"] == "completed"
 
     with project.database.connect() as connection:
-        deaths = await kill_in_each_stage(connection, environment, ended)
+        deaths = await kill_in_each_stage(
+            connection,
+            environment,
+            ended,
+            schema=SCHEMAS.clients,
+            engine_schema=SCHEMAS.engine,
+        )
 
     ran = Counter(ledger.read_text().split())
     assert (await ada.get_job(job_id)).result["mail"] == "mail hat"
@@ -43,3 +50,17 @@ async def test_stages_run_once_and_what_is_beside_them_as_often_as_a_worker_dies
     assert ran["greet"] >= 3
     written = {death.removeprefix(f"{job_id} ") for death in deaths}
     assert {"step charge", "step pack", "step mail", "completed"} <= written
+
+
+async def test_workers_that_cannot_start_are_reported(project: Project) -> None:
+    """Else three hundred would be started, and all be said to have survived."""
+    environment = environment_of(project) | {"MINUTEHAND_SCHEMA": "elsewhere"}
+
+    async def ended() -> object:
+        return False
+
+    with (
+        project.database.connect() as connection,
+        pytest.raises(AssertionError, match="could not start"),
+    ):
+        await kill_in_each_stage(connection, environment, ended)

@@ -16,6 +16,7 @@ import pytest
 
 from minutehand.queue import models
 from minutehand.queue.keys import WorkerKey
+from tests.support.databases import SCHEMAS
 from tests.support.project import ACME, Project
 
 #: The functions that clients call, each with its parameters; those of extensions are not ours.
@@ -52,7 +53,7 @@ REQUESTS: dict[type[Any], str] = {
     models.SettleItem: "settle_jobs",
     models.JobTypeSpec: "register_job_types",
 }
-SCHEMAS = ("public", "queue", "beacon", "chat", "enrichment", "plans", "training")
+NAMESPACES = (SCHEMAS.clients, SCHEMAS.engine, "beacon", "chat", "enrichment", "plans", "training")
 #: Read what the engine has written, or has looked at.
 INTERNAL = {"count_states", "failed_remedy", "whole_steps"}
 SPEC = {"job_type": "numbers.seven", "schema_version": 7}
@@ -129,7 +130,7 @@ def test_no_function_reads_an_integer_out_of_json_by_a_cast(project: Project) ->
     bodies = project.rows(
         "select proname, coalesce(pg_get_function_sqlbody(oid), prosrc) as body "
         "from pg_catalog.pg_proc where pronamespace = any(%s::regnamespace[]) and prokind = 'f'",
-        [*SCHEMAS],
+        [*NAMESPACES],
     )
     integer = r"(?:integer|bigint|smallint)\b"
     cast = re.compile(
