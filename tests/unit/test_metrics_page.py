@@ -71,8 +71,8 @@ def test_what_is_not_known_has_no_value() -> None:
     """Nor may a worker of the next second have been seen in the future."""
     counted = {"queued": "10000+", "running": 0}
     backlog = {**STATS["backlog"], "paused": {"types": 1}}
-    told = STATS | {"live": counted, "backlog": backlog, "workers": []}
-    text = generate_latest(registry_of(told, datetime(2026, 11, 22, tzinfo=UTC))).decode()
+    unknown = STATS | {"live": counted, "backlog": backlog, "workers": []}
+    text = generate_latest(registry_of(unknown, datetime(2026, 11, 22, tzinfo=UTC))).decode()
     early = generate_latest(registry_of(STATS, datetime(2026, 11, 22, tzinfo=UTC))).decode()
 
     assert 'state="queued"' not in text

@@ -788,26 +788,6 @@ def test_a_loop_without_its_database_tries_again_more_and_more_slowly() -> None:
     assert pauses == pytest.approx([0.4, 0.8, 1.6, 3.2, 5, 5, 5, 1, 0.4, 0.8], abs=0.1)
 
 
-def test_a_loop_without_its_database_tries_at_once_when_it_is_woken() -> None:
-    """What announces a job has just spoken to the database: it is there again."""
-    tried: list[float] = []
-
-    class Away(ModelQueue):
-        async def register_job_types(self, types: Sequence[JobTypeSpec]) -> int:
-            tried.append(asyncio.get_running_loop().time())
-            raise QueueUnavailable("away")
-
-    async def story() -> None:
-        loop, wakeups, worker = asyncio.get_running_loop(), asyncio.Event(), worker_of(Away())
-        loop.call_later(3, wakeups.set)
-        loop.call_later(3.1, worker.stop)
-        await worker.run_forever(wakeups)
-
-    leaping(story())
-
-    assert tried == pytest.approx([0, 0.4, 1.2, 2.8, 3], abs=0.01)
-
-
 def test_no_more_extra_workers_are_started_than_the_stage_has_room_for() -> None:
     """Those refused would have been paid for, and leased nothing."""
     asked: list[int] = []
@@ -1293,23 +1273,33 @@ def test_a_loop_that_is_cut_off_leaves_no_processor_behind() -> None:
     leaping(story())
 
 
-def test_a_loop_that_is_refused_waits_five_seconds_in_spite_of_a_wake_up() -> None:
+@pytest.mark.parametrize(
+    ("error", "woken", "stopped", "tries"),
+    [
+        (QueueUnavailable("away"), 3, 3.1, [0, 0.4, 1.2, 2.8, 3]),
+        (QueueError("refused"), 1, 6, [0, 5]),
+    ],
+)
+def test_a_wake_up_means_that_the_database_is_there_again_and_no_end_of_a_refusal(
+    error: QueueError, woken: float, stopped: float, tries: list[float]
+) -> None:
+    """What announces a job has just spoken to the database; it tells nothing of our rights."""
     tried: list[float] = []
 
-    class Refusing(ModelQueue):
+    class Failing(ModelQueue):
         async def register_job_types(self, types: Sequence[JobTypeSpec]) -> int:
             tried.append(asyncio.get_running_loop().time())
-            raise QueueError("refused")
+            raise error
 
     async def story() -> None:
-        loop, wakeups, worker = asyncio.get_running_loop(), asyncio.Event(), worker_of(Refusing())
-        loop.call_later(1, wakeups.set)
-        loop.call_later(6, worker.stop)
+        loop, wakeups, worker = asyncio.get_running_loop(), asyncio.Event(), worker_of(Failing())
+        loop.call_later(woken, wakeups.set)
+        loop.call_later(stopped, worker.stop)
         await worker.run_forever(wakeups)
 
     leaping(story())
 
-    assert tried == pytest.approx([0, 5])
+    assert tried == pytest.approx(tries)
 
 
 def test_a_worker_gives_its_run_the_options_and_the_time_and_says_what_it_did() -> None:
