@@ -14,12 +14,14 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.metadata import version
 from pathlib import Path
 from threading import Thread
+from types import SimpleNamespace
 from typing import Any
 
+import httpx
 import jwt
 import pytest
 
-from minutehand.cli.doctor import machine
+from minutehand.cli.doctor import machine, service
 from minutehand.cli.doctor.command import CHECKS, attach, examine, run
 from minutehand.cli.doctor.findings import Finding, Target, Verdict
 from minutehand.terminal.output import Output
@@ -230,6 +232,18 @@ def test_what_a_hosted_project_or_the_api_answers_is_understood(
     assert finding.verdict is verdict, finding
     assert detail in finding.detail, finding
     assert (finding.fix is None) is (verdict is Verdict.OK)
+
+
+@pytest.mark.parametrize(("now", "off"), [(1000.5, "0.0 s"), (1000.99, "0.5 s"), (1000, "0.5 s")])
+def test_a_clock_in_a_header_is_read_at_the_middle_of_its_second(
+    monkeypatch: pytest.MonkeyPatch, now: float, off: str
+) -> None:
+    """Else one in step would be shown up to a second behind."""
+    answer = httpx.Response(200, headers={"date": "Thu, 01 Jan 1970 00:16:40 GMT"})
+    target: Any = SimpleNamespace(values={}, get=lambda *_: answer)
+    monkeypatch.setattr(service, "time", SimpleNamespace(time=lambda: now))
+
+    assert service.clock_skew(target).detail == off
 
 
 REF = "abcdefghijklmnopqrst"
