@@ -1,0 +1,257 @@
+-- Minutehand: durable jobs inside Postgres. This folder reads in order, one concern a file.
+--
+-- Six rules hold everywhere:
+-- 1. public.jobs is the record. No index of it names what changes between enqueue and end, so a lease and a settlement
+--    are heap-only updates. Where a job is while it lives is a narrow table:
+--      queue.gated (its key is full) -> queue.ready -> queue.leases -> nowhere: it has ended
+--      queue.deferred (not yet) and queue.waits (for an answer, an event, children) lie beside them.
+-- 2. A lane is a type in a queue; a turn is a tenant that has ready jobs in a lane. A lease reads as many turns as it
+--    asks for jobs, in the order of their last service; inside a tenant jobs go by ord (priority, then age).
+-- 3. Enqueues never wait. They try a shared advisory lock on their turn and insert, or leave a note where the turn is
+--    not open. A lease takes the same lock alone to close a turn or to move its mark, so "who may still add an older
+--    job" needs no transaction ids.
+-- 4. A limited scope (type, workspace, type in a workspace) is an advisory lock that a lease tries, and leases that
+--    the next statement counts. The limit of a key is a gate: no more of its jobs than may run are ever ready.
+-- 5. What follows from the record is not stored. The events of a job that went as planned are derived from its row;
+--    others are rows of queue.job_events. Each statement leaves a line per tenant and kind in queue.feed, which
+--    watchers, webhooks and statistics read.
+-- 6. Locks: the place (ready, lease) before the record; leases skip what is locked. Nothing that a worker calls waits
+--    for a user's open transaction. A lease refuses any isolation but read committed, since it counts.
+--
+-- The life of a job, each step the name of its function:
+--   public.enqueue_job, enqueue_jobs, insert into public.jobs, spawn_jobs, a schedule
+--     queue.add              checks it, writes the record
+--       queue.place          finds its place: deferred, behind its key's gate, or ready
+--       queue.publish        a line of the feed and a message to those who watch
+--   public.lease_jobs        a worker asks for jobs
+--     queue.open_turns       notes of enqueues become turns
+--     queue.share_slots      which tenants get how many of the free slots, under every limit
+--     queue.take_jobs        ready -> leased, in one statement
+--     queue.tidy_turns       closes empty turns, moves the marks of others
+--   public.report_jobs       progress, logs and steps of what it holds; renews its leases
+--   public.settle_jobs       how its attempts ended; leases the next in the same call
+--     queue.settle           leased -> ended, or to its next place
+--       queue.end_places     frees what an ended job held: its key's gate, its unique key, those that wait for it
+--   public.run_maintenance   what time makes due: deferred jobs, expired leases, waits, schedules; and retention
+
+create schema if not exists queue;
+comment on schema queue is 'The engine of Minutehand. Not exposed; reached through the functions in public.';
+revoke all on schema queue from public;
+create schema if not exists public; -- another name where an install chose one
+
+do $$
+begin
+  if not exists (select from pg_catalog.pg_roles where rolname = 'job_worker') then
+    create role job_worker nologin noinherit;
+  elsif coalesce(shobj_description('job_worker'::regrole, 'pg_authid'), '') not like 'Minutehand worker:%' then
+    -- grants to it would reach the present users of that role
+    raise exception 'there is a role job_worker that is not Minutehand''s' using
+      hint = 'Rename it (alter role job_worker rename to …), then apply this migration again.';
+  end if;
+  if exists (select from pg_catalog.pg_roles where rolname = 'authenticator') then
+    grant job_worker to authenticator; -- the Data API switches to the role that a JWT claims
+  end if;
+end;
+$$;
+comment on role job_worker is 'Minutehand worker: may execute the worker''s functions and nothing else.';
+grant usage on schema public to job_worker, authenticated, service_role, anon;
+
+-- The engine's only clock; tests replace it to move time.
+create function queue.clock() returns timestamptz
+language plpgsql volatile parallel safe -- plpgsql keeps its plan, a SQL function would be planned at each call
+set search_path = '' as $$
+begin
+  return clock_timestamp();
+end;
+$$;
+
+-- A version 7 UUID (RFC 9562): milliseconds and their fraction, so that ids made one after the other rise, and inserts
+-- touch neighbouring pages of an index.
+create function queue.new_id() returns uuid
+language plpgsql volatile parallel safe set search_path = '' as $$
+declare
+  v_us bigint := (extract(epoch from clock_timestamp()) * 1000000)::bigint;
+begin
+  return encode(overlay(uuid_send(gen_random_uuid())
+    placing int8send((v_us / 1000 << 16) + 28672 + v_us % 1000 * 4096 / 1000) from 1 for 8), 'hex')::uuid;
+end;
+$$;
+
+-- Up to 4,096 of them in rising order: one draw of randomness for all, and a digest for each four.
+create function queue.new_ids(p_count integer) returns uuid[]
+language plpgsql volatile parallel safe set search_path = '' as $$
+declare
+  v_seed bytea := uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid());
+  v_ms text := lpad(to_hex((extract(epoch from clock_timestamp()) * 1000)::bigint), 12, '0');
+  v_random bytea;
+begin
+  v_random := (select string_agg(sha256(v_seed || int4send(n)), '') from generate_series(0, (p_count - 1) / 4) as n);
+  return array(
+    select (v_ms || to_hex(28672 + n % 4096) || '8'
+      || substr(encode(substring(v_random from 8 * n + 1 for 8), 'hex'), 2, 15))::uuid
+    from generate_series(0, p_count - 1) as n);
+end;
+$$;
+
+-- The smallest id of an instant: ids of jobs begin with when they were made, so ranges of time are ranges of ids.
+create function queue.id_at(p_at timestamptz) returns uuid
+language sql immutable parallel safe set search_path = '' as $$
+  select rpad(lpad(to_hex(greatest(0, floor(extract(epoch from p_at) * 1000))::bigint), 12, '0'), 32, '0')::uuid
+$$;
+
+-- Raise an error that the Data API answers with HTTP status p_status. p_hint is the stable word that clients map on;
+-- p_detail carries a value that they may use.
+create function queue.refuse(p_status integer, p_hint text, p_message text, p_detail text default null)
+returns void
+language plpgsql set search_path = '' as $$
+begin
+  raise exception using
+    errcode = 'PT' || p_status, message = p_message, hint = p_hint, detail = coalesce(p_detail, '');
+end;
+$$;
+
+-- The same answer for what is missing and for what is not the caller's.
+create function queue.refuse_workspace(p_workspace_id uuid) returns void
+language plpgsql set search_path = '' as $$
+begin
+  perform queue.refuse(404, 'workspace_not_found', 'no such workspace', p_workspace_id::text);
+end;
+$$;
+
+create function queue.refuse_job(p_job_id uuid) returns void
+language plpgsql set search_path = '' as $$
+begin
+  perform queue.refuse(404, 'job_not_found', 'no such job', p_job_id::text);
+end;
+$$;
+
+-- p_error is the database's own message (sqlerrm).
+create function queue.refuse_value(p_what text, p_field text, p_error text) returns void
+language plpgsql set search_path = '' as $$
+begin
+  perform queue.refuse(400, 'invalid_argument', format('%s has a value of the wrong type: %s', p_what, p_error),
+    p_field);
+end;
+$$;
+
+-- Refuse what is not an object or has a field of an unknown name, so that a typo is not ignored.
+create function queue.check_names(p_given jsonb, p_known text[], p_what text) returns void
+language plpgsql immutable set search_path = '' as $$
+declare
+  v_name text;
+begin
+  if jsonb_typeof(p_given) is distinct from 'object' then
+    perform queue.refuse(400, 'invalid_argument', p_what || ' must be an object', p_what);
+  end if;
+  select left(k.name, 80) into v_name from jsonb_object_keys(p_given) as k (name) where k.name <> all (p_known) limit 1;
+  if found then
+    perform queue.refuse(400, 'invalid_argument', format('unknown field of %s: %s', p_what, v_name), v_name);
+  end if;
+end;
+$$;
+
+create function queue.uuid_or_refuse(p_value text, p_field text) returns uuid
+language plpgsql immutable set search_path = '' as $$
+begin
+  return p_value::uuid;
+exception when invalid_text_representation then
+  perform queue.refuse(400, 'invalid_argument', format('%s is not a UUID: %s', p_field, left(p_value, 80)), p_field);
+end;
+$$;
+
+create table queue.settings (
+  name text primary key, -- stable name
+  value jsonb not null,
+  updated_at timestamptz not null default now()
+);
+insert into queue.settings (name, value) values
+  ('payload_max_bytes', '262144'),
+  ('result_max_bytes', '262144'),
+  ('idempotency_ttl_seconds', '86400'),
+  ('lost_attempts_max', '5'), -- a job whose workers die so often is failed, whatever max_attempts says
+  ('refuse_unserved_types', 'false'),
+  ('retention_days', '{"completed": 30, "cancelled": 30, "failed": 90}'),
+  ('feed_hours', '24'), -- how far back a workspace's feed reaches
+  ('user_pending_max', '100000'); -- live jobs that people may have in a workspace
+
+create function queue.setting(p_name text) returns jsonb
+language plpgsql stable set search_path = '' as $$
+begin
+  return (select value from queue.settings where name = p_name);
+end;
+$$;
+
+-- Whether this transaction got the lock of the name, which it then holds until its end. Never waits.
+create function queue.try_lock(p_name text) returns boolean
+language plpgsql volatile set search_path = '' as $$
+begin
+  return pg_try_advisory_xact_lock(hashtextextended('minutehand ' || p_name, 0));
+end;
+$$;
+
+-- Take every right on tables and views from callers, with row level security on.
+create function queue.close_tables(variadic p_relations regclass[]) returns void
+language plpgsql set search_path = '' as $$
+declare
+  v_one regclass;
+begin
+  foreach v_one in array p_relations loop
+    if (select relkind <> 'v' from pg_catalog.pg_class where oid = v_one) then
+      execute format('alter table %s enable row level security', v_one);
+    end if;
+    execute format('revoke all on %s from public, anon, authenticated, service_role', v_one);
+  end loop;
+end;
+$$;
+
+-- Let members read the rows of their workspaces, the service all, and no one write. A view needs security_invoker.
+create function queue.show_to_members(variadic p_relations regclass[]) returns void
+language plpgsql set search_path = '' as $$
+declare
+  v_one record;
+begin
+  perform queue.close_tables(variadic p_relations);
+  for v_one in select oid::regclass as id, relname, relkind from pg_catalog.pg_class where oid = any (p_relations) loop
+    execute format('grant select on %s to authenticated, service_role', v_one.id);
+    if v_one.relkind <> 'v' then
+      execute format('create policy %I on %s for select to authenticated using '
+        '(workspace_id in (select queue.my_workspaces()))', v_one.relname || '_read_by_members', v_one.id);
+    end if;
+  end loop;
+end;
+$$;
+
+-- Let these roles alone call functions.
+create function queue.allow(p_roles text, variadic p_functions regproc[]) returns void
+language plpgsql set search_path = '' as $$
+declare
+  v_one regproc;
+begin
+  foreach v_one in array p_functions loop
+    execute format('revoke execute on function %s from public, anon, authenticated, service_role', v_one);
+    execute format('grant execute on function %s to %s', v_one, p_roles);
+  end loop;
+end;
+$$;
+
+-- Make functions of another schema callable as p_prefix and their name, as public.plan_read for plans.read. Guests may
+-- call none that is security definer itself: the body is bound when it is made, and its roles need no usage of it.
+create function queue.expose(p_schema text, p_prefix text, p_roles text, variadic p_names text[]) returns void
+language plpgsql set search_path = '' as $$
+declare
+  v_name text;
+  v_body regproc;
+  v_found pg_catalog.pg_proc;
+begin
+  foreach v_name in array p_names loop
+    v_body := format('%I.%I', p_schema, v_name);
+    select * into v_found from pg_catalog.pg_proc where oid = v_body;
+    v_name := p_prefix || v_name;
+    execute format('create function %s(%s) returns jsonb language sql %s set search_path = '''' '
+      'begin atomic select %s(%s); end', v_name, pg_get_function_arguments(v_body),
+      case v_found.provolatile when 's' then 'stable' else '' end, v_body, array_to_string(v_found.proargnames, ', '));
+    execute format('comment on function %s is %L', v_name, obj_description(v_body, 'pg_proc'));
+    perform queue.allow(p_roles, v_name::regproc, v_body);
+  end loop;
+end;
+$$;

@@ -1,0 +1,275 @@
+-- Tenants and their members: a job belongs to one workspace, and membership decides who sees it.
+-- A project with tenants of its own edits queue.is_member and queue.is_manager, and the two views that list.
+
+create table public.workspaces (
+  id uuid primary key default gen_random_uuid(),
+  name text not null,
+  created_at timestamptz not null default now(),
+  constraint workspaces_name_has_text check (char_length(name) between 1 and 200)
+);
+comment on table public.workspaces is 'A tenant: people who share jobs and data.';
+
+create table public.workspace_members (
+  workspace_id uuid not null references public.workspaces (id) on delete cascade,
+  user_id uuid not null,
+  role text not null default 'member',
+  created_at timestamptz not null default now(),
+  primary key (user_id, workspace_id),
+  constraint workspace_members_role_is_known check (role in ('manager', 'member'))
+);
+create index workspace_members_by_workspace on public.workspace_members (workspace_id);
+comment on table public.workspace_members is
+  'Who belongs to which workspace, and as what: managers also change settings, pause work and manage members.';
+
+create view queue.tenants as
+select id, name from public.workspaces;
+create view queue.tenant_members as
+select workspace_id, user_id, role from public.workspace_members;
+
+-- Staff, who see every tenant and belong to none.
+create function queue.is_operator() returns boolean
+language plpgsql stable set search_path = '' as $$
+declare
+  v_claims constant text := coalesce(current_setting('request.jwt.claims', true), '');
+begin
+  return v_claims <> '' and coalesce((v_claims::jsonb #>> '{app_metadata,minutehand_operator}')::boolean, false);
+end;
+$$;
+
+-- Workspaces of the caller, for policies. Use as "workspace_id in (select queue.my_workspaces())": once a query.
+create function queue.my_workspaces() returns setof uuid
+language plpgsql stable
+security definer -- reads membership for policies without being subject to them
+set search_path = '' as $$
+begin
+  if queue.is_operator() then
+    return query select t.id from queue.tenants as t;
+  else
+    return query select m.workspace_id from queue.tenant_members as m where m.user_id = (select auth.uid());
+  end if;
+end;
+$$;
+
+create function queue.my_managed_workspaces() returns setof uuid
+language plpgsql stable
+security definer -- reads membership for policies without being subject to them
+set search_path = '' as $$
+begin
+  return query select m.workspace_id from queue.tenant_members as m
+    where m.user_id = (select auth.uid()) and m.role = 'manager';
+end;
+$$;
+
+create function queue.is_member(p_workspace_id uuid) returns boolean
+language plpgsql stable
+security definer -- reads membership without being subject to policies
+set search_path = '' as $$
+begin
+  return exists (
+      select from queue.tenant_members as m where m.user_id = (select auth.uid()) and m.workspace_id = p_workspace_id)
+    or queue.is_operator() and exists (select from queue.tenants as t where t.id = p_workspace_id);
+end;
+$$;
+
+create function queue.is_manager(p_workspace_id uuid) returns boolean
+language plpgsql stable
+security definer -- reads membership without being subject to policies
+set search_path = '' as $$
+begin
+  return exists (
+    select from queue.tenant_members as m
+    where m.user_id = (select auth.uid()) and m.workspace_id = p_workspace_id and m.role = 'manager');
+end;
+$$;
+
+-- Whether the service itself calls: its role, the worker's, or plain SQL outside the Data API. Only for functions whose
+-- execute grant already keeps the roles of browsers apart by name.
+create function queue.is_service() returns boolean
+language plpgsql stable set search_path = '' as $$
+declare
+  v_claims constant text := coalesce(current_setting('request.jwt.claims', true), '');
+begin
+  return v_claims = '' or coalesce(v_claims::jsonb ->> 'role', '') in ('service_role', 'job_worker');
+end;
+$$;
+
+-- By name, for functions that guests call too, whose calls may come without any claims.
+create function queue.is_service_role() returns boolean
+language plpgsql stable set search_path = '' as $$
+begin
+  return coalesce(auth.jwt() ->> 'role', '') = 'service_role';
+end;
+$$;
+
+-- Refuse callers that do not belong to the workspace with 404.
+create function queue.may_read(p_workspace_id uuid) returns void
+language plpgsql stable set search_path = '' as $$
+begin
+  if not (queue.is_member(p_workspace_id) or auth.uid() is null and queue.is_service()
+      and exists (select from queue.tenants as t where t.id = p_workspace_id)) then
+    perform queue.refuse_workspace(p_workspace_id);
+  end if;
+end;
+$$;
+
+-- The same, where null means every workspace: for operators and the service alone.
+create function queue.may_read_all(p_workspace_id uuid) returns void
+language plpgsql stable set search_path = '' as $$
+begin
+  if p_workspace_id is not null then
+    perform queue.may_read(p_workspace_id);
+  elsif not (queue.is_operator() or auth.uid() is null and queue.is_service()) then
+    perform queue.refuse(403, 'forbidden', 'only an operator sees every workspace', 'p_workspace_id');
+  end if;
+end;
+$$;
+
+-- Refuse outsiders with 404, and members who do not manage the workspace with 403.
+create function queue.may_manage(p_workspace_id uuid) returns void
+language plpgsql stable set search_path = '' as $$
+begin
+  perform queue.may_read(p_workspace_id);
+  if not (queue.is_manager(p_workspace_id) or queue.is_operator() or auth.uid() is null and queue.is_service()) then
+    perform queue.refuse(403, 'forbidden', 'only managers of the workspace may do this', p_workspace_id::text);
+  end if;
+end;
+$$;
+
+-- The user who enqueues, a member of the workspace, or null for the service; others are refused with 404.
+create function queue.check_caller(p_workspace_id uuid) returns uuid
+language plpgsql stable set search_path = '' as $$
+declare
+  v_claims constant text := coalesce(current_setting('request.jwt.claims', true), '');
+  v_user uuid;
+begin
+  if v_claims <> '' then
+    v_user := v_claims::jsonb ->> 'sub';
+    if v_user is not null then
+      if queue.is_member(p_workspace_id) then
+        return v_user;
+      end if;
+      perform queue.refuse_workspace(p_workspace_id);
+    elsif coalesce(v_claims::jsonb ->> 'role', '') not in ('service_role', 'job_worker') then
+      perform queue.refuse_workspace(p_workspace_id);
+    end if;
+  end if;
+  perform from queue.tenants where id = p_workspace_id;
+  if not found then
+    perform queue.refuse_workspace(p_workspace_id);
+  end if;
+  return null;
+end;
+$$;
+
+-- The workspace that a caller acts in: the one named, which must be theirs, else their only one. With several it never
+-- chooses: what a person writes would be stored where someone else decided.
+create function queue.workspace_or_refuse(p_workspace_id uuid) returns uuid
+language plpgsql stable
+security definer -- reads names of workspaces without being subject to policies
+set search_path = '' as $$
+declare
+  v_mine jsonb;
+begin
+  if p_workspace_id is not null then
+    if not (queue.is_member(p_workspace_id)
+        or queue.is_service_role() and exists (select from queue.tenants where id = p_workspace_id)) then
+      perform queue.refuse_workspace(p_workspace_id);
+    end if;
+    return p_workspace_id;
+  end if;
+  select jsonb_agg(jsonb_build_object('id', t.id, 'name', t.name) order by t.name, t.id) into v_mine
+  from queue.tenants as t where t.id in (
+    select m.workspace_id from queue.tenant_members as m where m.user_id = (select auth.uid()));
+  if v_mine is null then
+    perform queue.refuse_workspace(null);
+  elsif jsonb_array_length(v_mine) > 1 then
+    perform queue.refuse(400, 'workspace_needed', format('workspace_id must name one of your workspaces: %s',
+      (select string_agg(left(w ->> 'name', 60) || ' (' || (w ->> 'id') || ')', ', ') from (
+        select value as w from jsonb_array_elements(v_mine) limit 20) as named)), v_mine::text);
+  end if;
+  return (v_mine #>> '{0,id}')::uuid;
+end;
+$$;
+
+create function public.own_workspace(p_workspace_id uuid default null) returns jsonb
+language sql stable
+security definer -- callers hold no rights on the engine's functions
+set search_path = ''
+as $$ select jsonb_build_object('workspace_id', queue.workspace_or_refuse(p_workspace_id)) $$;
+comment on function public.own_workspace is 'The workspace that a call without one means: {workspace_id}.';
+
+create function public.create_workspace(p_name text, p_manager text) returns jsonb
+language plpgsql
+security definer -- the service's way in; execute is its role's alone
+set search_path = '' as $$
+declare
+  v_name constant text := btrim(coalesce(p_name, ''));
+  v_user uuid;
+  v_id uuid;
+begin
+  if char_length(v_name) not between 1 and 200 then
+    perform queue.refuse(400, 'invalid_argument', 'name must have 1 to 200 characters', 'name');
+  end if;
+  -- a command that is repeated after a timeout must not leave two
+  perform pg_advisory_xact_lock(hashtextextended('minutehand create_workspace', 0));
+  if exists (select from public.workspaces where name = v_name) then
+    perform queue.refuse(409, 'workspace_exists', format('there is a workspace %s already', v_name), 'name');
+  end if;
+  select u.id into v_user from auth.users as u where lower(u.email) = lower(btrim(p_manager)) limit 1;
+  if not found then
+    perform queue.refuse(404, 'user_not_found', 'no account has this mail address', 'manager');
+  end if;
+  insert into public.workspaces (name) values (v_name) returning id into v_id;
+  insert into public.workspace_members (workspace_id, user_id, role) values (v_id, v_user, 'manager');
+  return jsonb_build_object('id', v_id, 'name', v_name, 'manager',
+    jsonb_build_object('workspace_id', v_id, 'email', btrim(p_manager), 'role', 'manager', 'state', 'member'));
+end;
+$$;
+comment on function public.create_workspace is
+  'Create a workspace with its first manager, named by the mail address of an account: {id, name, manager}.';
+
+create function public.list_workspaces() returns jsonb
+language sql stable
+security definer -- the service's view over all; a person sees their own
+set search_path = '' as $$
+  select jsonb_build_object('workspaces', coalesce(jsonb_agg(jsonb_build_object(
+    'id', w.id, 'name', w.name, 'created_at', w.created_at,
+    'members', (select count(*) from public.workspace_members as m where m.workspace_id = w.id),
+    'managers', (select count(*) from public.workspace_members as m
+      where m.workspace_id = w.id and m.role = 'manager'))
+    order by w.name, w.id), '[]'))
+  from public.workspaces as w
+  where auth.uid() is null and queue.is_service() or w.id in (select queue.my_workspaces())
+$$;
+comment on function public.list_workspaces is
+  'The caller''s workspaces with how many belong to them: {workspaces: [{id, name, created_at, members, managers}]}.';
+
+-- A deleted tenant's jobs go with it. The argument names the column that holds the tenant's id.
+create function queue.tenant_deleted() returns trigger
+language plpgsql
+security definer -- callers who may delete a tenant hold no rights on jobs
+set search_path = '' as $$
+begin
+  perform queue.forget_workspace((to_jsonb(old) ->> tg_argv[0])::uuid);
+  return old;
+end;
+$$;
+create trigger workspaces_before_delete before delete on public.workspaces
+  for each row execute function queue.tenant_deleted('id');
+
+alter table public.workspaces enable row level security;
+alter table public.workspace_members enable row level security;
+create policy "members read their workspaces" on public.workspaces
+  for select to authenticated using (id in (select queue.my_workspaces()));
+create policy "members see who shares their workspaces" on public.workspace_members
+  for select to authenticated using (workspace_id in (select queue.my_workspaces()));
+create policy "managers manage members" on public.workspace_members
+  for all to authenticated using (workspace_id in (select queue.my_managed_workspaces()))
+  with check (workspace_id in (select queue.my_managed_workspaces()));
+
+revoke all on public.workspaces, public.workspace_members from public, anon, authenticated;
+grant select on public.workspaces, public.workspace_members to authenticated;
+grant insert (workspace_id, user_id, role), update (role), delete on public.workspace_members to authenticated;
+grant select, insert, update, delete on public.workspaces, public.workspace_members to service_role;
+select queue.allow('authenticated, service_role', 'public.own_workspace', 'public.list_workspaces');
+select queue.allow('service_role', 'public.create_workspace');

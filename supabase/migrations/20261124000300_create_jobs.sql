@@ -1,0 +1,438 @@
+-- The record of a job, its log and history, and the narrow tables of where it is while it lives.
+
+-- nullif(0, 0) is null, yet a default: types that clients generate may omit the column, and the trigger of plain
+-- inserts puts the job type's own value there. Columns in the order of their alignment keep a row at some 220 bytes.
+create table public.jobs (
+  created_at timestamptz not null default queue.clock(),
+  updated_at timestamptz not null default queue.clock(),
+  started_at timestamptz, -- the first start, kept over retries and waits
+  finished_at timestamptz,
+  completed_at timestamptz,
+  next_retry_at timestamptz,
+  scheduled_for timestamptz,
+  deadline_at timestamptz,
+  cancel_requested_at timestamptz,
+  ord bigint, -- its place in its tenant's order, while it is pending
+  id uuid not null default queue.new_id(),
+  workspace_id uuid not null,
+  user_id uuid,
+  parent_id uuid,
+  replay_of uuid,
+  lane integer not null default nullif(0, 0),
+  priority integer not null default 100,
+  attempts integer not null default 0,
+  max_attempts integer not null default nullif(0, 0),
+  fence integer not null default 0, -- token of the latest lease; rises with each, never falls
+  last_seq integer not null default nullif(0, 0), -- number of its latest event
+  schema_version integer not null default nullif(0, 0), -- version of the type's payload it was enqueued with
+  generation integer not null default 1, -- raised by each retry of an ended job
+  lost_attempts integer, -- attempts whose lease expired
+  timeout_seconds integer,
+  worker integer, -- who leased it first; 0 until then for a job of a plain insert
+  queue_ms real, -- from being ready to its first start
+  run_ms real, -- run time of its ended attempts together
+  queue text not null default nullif('', ''),
+  job_type text not null,
+  status text not null default 'pending',
+  payload jsonb not null default '{}',
+  progress jsonb, -- {percentage, stage, message}; null before the first report
+  result jsonb,
+  error_message text,
+  error_data jsonb,
+  session_id text,
+  concurrency_key text,
+  idempotency_key text,
+  unique_key text,
+  replay_from text, -- the step of replay_of from which it runs again
+  traceparent text,
+  tags text[],
+  is_minimal boolean, -- no events of creation and lease; null for usual
+  constraint jobs_status_is_known check (status = any (case when finished_at is null
+    then '{pending,processing,waiting}' else '{completed,failed,cancelled}' end::text[]))
+) with (
+  fillfactor = 85, -- room in its page for the next version, so that no index is touched
+  autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 5000, autovacuum_vacuum_cost_delay = 0
+);
+-- an id begins with its instant: lists read these backwards
+create index jobs_by_workspace on public.jobs (workspace_id, id);
+create index jobs_by_session on public.jobs (session_id, id) where session_id is not null;
+create index jobs_by_parent on public.jobs (parent_id, id) where parent_id is not null;
+create index jobs_by_tag on public.jobs using gin (tags) where tags is not null;
+-- after them: of indexes that cost alike, as all do while statistics say that the table is empty, the planner takes the
+-- latest, and jobs_by_workspace serves an id by reading all of it
+alter table public.jobs add primary key (id);
+comment on table public.jobs is E'Background jobs, one row each.\n\nInsert a row with status pending to enqueue.';
+
+create table public.job_logs (
+  id bigint generated always as identity primary key,
+  job_id uuid not null,
+  workspace_id uuid not null,
+  attempt integer not null, -- that wrote it, from 1
+  log_level text not null default 'info',
+  message text not null,
+  metadata jsonb not null default '{}',
+  created_at timestamptz not null default queue.clock(),
+  constraint job_logs_level_is_known check (log_level in ('debug', 'info', 'warning', 'error')),
+  constraint job_logs_message_is_bounded check (char_length(message) <= 10000)
+);
+create index job_logs_by_job on public.job_logs (job_id, id);
+comment on table public.job_logs is 'Lines that processors wrote while they ran.';
+
+create table queue.job_types (
+  job_type text primary key,
+  queue text not null default 'default',
+  max_concurrency integer, -- most jobs of the type running at once; null for no limit
+  workspace_concurrency integer, -- the same, per workspace
+  key_concurrency integer, -- the same, per workspace and concurrency key
+  rate_limit integer, -- at most so many starts per rate_per_seconds
+  rate_per_seconds double precision,
+  rate_per_key boolean not null default false, -- one rate for each workspace and key
+  lease_seconds integer not null default 60,
+  timeout_seconds integer not null default 300,
+  max_attempts integer not null default 5,
+  backoff_first_seconds double precision not null default 60,
+  backoff_cap_seconds double precision not null default 3600,
+  backoff_factor double precision not null default 2,
+  is_minimal boolean not null default false, -- no events of creation and lease
+  internal boolean not null default false, -- only the platform enqueues it
+  schema_version integer not null default 1,
+  payload_schema jsonb,
+  tagged_by text[] not null default '{}', -- payload fields whose values become tags
+  run_p95_ms real, -- of recent runs; null before twenty
+  source text, -- module:function of its processor
+  description text,
+  refusal text, -- why its last registration was refused; the policy before it holds
+  registered_at timestamptz not null default queue.clock()
+);
+
+create table queue.tenant_limits (
+  workspace_id uuid primary key,
+  weight double precision not null default 1, -- its share of each lane
+  max_running integer, -- set by operators
+  own_max_running integer, -- set by the workspace's managers
+  running_max integer generated always as (least(max_running, own_max_running)) stored, -- the smaller, which holds
+  max_pending integer, -- most live jobs of people; null takes the setting
+  constraint tenant_limits_are_positive check (
+    weight between 0.01 and 100 and coalesce(max_running, 1) >= 0 and coalesce(own_max_running, 1) >= 0
+    and coalesce(max_pending, 1) >= 0)
+);
+
+create table queue.pauses (
+  kind text not null, -- type, queue, workspace, or workspace_type
+  name text not null, -- the type, the queue, the workspace's id, or <workspace id>/<type>
+  workspace_id uuid,
+  job_type text,
+  paused_at timestamptz not null default queue.clock(),
+  paused_by text,
+  reason text,
+  primary key (kind, name),
+  constraint pauses_kind_is_known check (kind in ('type', 'queue', 'workspace', 'workspace_type')),
+  constraint pauses_reason_is_bounded check (char_length(reason) <= 1000)
+);
+
+create table queue.lanes (
+  lane integer generated always as identity primary key,
+  queue text not null,
+  job_type text not null,
+  unique (job_type, queue)
+);
+
+create table queue.turns (
+  lane integer not null,
+  workspace_id uuid not null,
+  served_at timestamptz not null, -- its place in the order
+  aside boolean not null default false,
+  -- when to look again at one that is aside: at a limit until then, paused for infinity, without a ready job for null
+  look_at timestamptz,
+  -- no ready job lies before: dead rows there are never read again, not even beside a held snapshot
+  from_ord bigint not null default 0,
+  primary key (lane, workspace_id)
+) with (
+  fillfactor = 50,
+  autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 500, autovacuum_vacuum_cost_delay = 0
+);
+create index turns_in_order on queue.turns (lane, served_at, workspace_id) where not aside;
+create index turns_aside on queue.turns (look_at) where aside;
+
+-- Inserted only, so that no one waits: a turn to open, or a key whose gate to look at.
+create table queue.notes (
+  id bigint generated always as identity primary key,
+  look_at timestamptz not null default '-infinity', -- not before: when the rate of a key allows the next
+  lane integer not null,
+  workspace_id uuid not null,
+  key text -- null for a turn
+) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 500, autovacuum_vacuum_cost_delay = 0);
+create index notes_in_order on queue.notes (look_at, id);
+
+create table queue.ready (
+  lane integer not null,
+  workspace_id uuid not null,
+  ord bigint not null,
+  ready_at timestamptz not null, -- since when
+  job_id uuid not null
+) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0);
+create index ready_in_order on queue.ready (lane, workspace_id, ord);
+
+-- Pending jobs that may not start before a time, and the deadlines of live jobs.
+create table queue.deferred (
+  run_at timestamptz not null,
+  job_id uuid not null
+) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0);
+create index deferred_in_order on queue.deferred (run_at, job_id);
+
+-- Jobs whose type limits each key: behind the gate until one of the key may start; admitted until that one ends.
+create table queue.gated (
+  lane integer not null,
+  workspace_id uuid not null,
+  job_type text not null, -- its jobs in all queues share the gate of a key
+  key text not null,
+  ord bigint not null,
+  job_id uuid not null,
+  admitted boolean not null default false
+) with (
+  fillfactor = 80, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000,
+  autovacuum_vacuum_cost_delay = 0
+);
+create index gated_in_order on queue.gated (workspace_id, job_type, key, admitted desc, ord);
+
+create table queue.leases (
+  job_id uuid primary key,
+  workspace_id uuid not null,
+  tick_id uuid,
+  ord bigint not null, -- its place, where it returns when it is released
+  ready_at timestamptz not null,
+  leased_at timestamptz not null,
+  expires_at timestamptz not null, -- renewals change no index
+  lane integer not null,
+  fence integer not null, -- each write of the holder must show it
+  attempt integer not null,
+  worker integer not null,
+  tick_call integer not null,
+  lease_seconds integer not null,
+  log_lines integer not null default 0, -- lines stored of this attempt: a repeated report adds those after them
+  bounded boolean not null, -- whether any limit counts it
+  step text, -- the step it is in, as last reported
+  step_started_at timestamptz
+) with (
+  fillfactor = 70,
+  autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0
+);
+create index leases_bounded on queue.leases (lane, workspace_id) where bounded;
+
+create table queue.workers (
+  worker integer generated always as identity primary key,
+  worker_id text not null unique,
+  seen_at timestamptz not null default queue.clock()
+);
+
+create table queue.ticks (
+  tick_id uuid primary key,
+  started_at timestamptz not null,
+  seen_at timestamptz not null,
+  ended_at timestamptz,
+  leased_at timestamptz, -- when it last got a job
+  leased bigint not null default 0,
+  worker integer not null,
+  last_call integer not null,
+  free_slots integer not null,
+  version text,
+  job_types text[], -- that it serves; null for all
+  queues text[],
+  summary jsonb
+) with (fillfactor = 50);
+create index ticks_by_start on queue.ticks (started_at desc);
+
+-- What does not follow from the job's row; public.job_events is all.
+create table queue.job_events (
+  job_id uuid not null,
+  seq integer not null,
+  workspace_id uuid not null,
+  created_at timestamptz not null,
+  type text not null,
+  data jsonb not null,
+  primary key (job_id, seq)
+) with (autovacuum_vacuum_insert_scale_factor = 0.2);
+
+-- How ended attempts went, but one that completed at the job's first lease.
+create table queue.attempts (
+  job_id uuid not null,
+  fence integer not null,
+  attempt integer not null,
+  worker integer not null,
+  leased_at timestamptz not null,
+  ended_at timestamptz not null,
+  outcome text not null, -- completed, retry, failed, snoozed, released, waiting, cancelled or lost
+  error_message text,
+  error_data jsonb,
+  traceback jsonb,
+  origin jsonb, -- where its log is, as far as the worker knows
+  primary key (job_id, fence)
+);
+
+create table queue.job_keys (
+  workspace_id uuid not null,
+  job_type text not null,
+  key text not null,
+  request_hash text not null,
+  job_id uuid not null,
+  expires_at timestamptz not null,
+  primary key (workspace_id, job_type, key)
+);
+create index job_keys_by_expiry on queue.job_keys (expires_at);
+
+create table queue.unique_jobs (
+  workspace_id uuid not null,
+  job_type text not null,
+  key text not null,
+  job_id uuid not null, -- its holder
+  until text not null, -- freed when the job is leased, or when it has finished
+  primary key (workspace_id, job_type, key)
+);
+
+create table queue.steps (
+  job_id uuid not null,
+  name text not null,
+  kind text not null default 'step', -- step, graph, or the wait it was: sleep, ask, event, children
+  value jsonb not null, -- its result
+  started_at timestamptz,
+  created_at timestamptz not null, -- when it finished
+  primary key (job_id, name),
+  constraint steps_name_is_bounded check (char_length(name) between 1 and 200)
+);
+
+-- Tokens of rates: r:<type>, k:<workspace>/<type>/<key>, u:<user>/<limit>.
+create table queue.buckets (
+  name text primary key,
+  tokens double precision not null, -- at refilled_at
+  refilled_at timestamptz not null
+) with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 500);
+
+create table queue.feed (
+  xid xid8 not null default pg_current_xact_id(), -- its place, see event_feed
+  at timestamptz not null,
+  workspace_id uuid not null,
+  session_id text,
+  type text not null,
+  data jsonb not null,
+  job_ids uuid[] not null,
+  seqs integer[] not null
+);
+-- random digits do not compress
+alter table queue.feed alter job_ids set storage external, alter seqs set storage external;
+create index feed_by_workspace on queue.feed (workspace_id, xid);
+create index feed_by_time on queue.feed using brin (at) with (pages_per_range = 16);
+
+-- What a statement has done to jobs of one tenant and session that is alike for all: a line of the feed.
+create type queue.change as (
+  workspace_id uuid, session_id text, type text, data jsonb, job_ids uuid[], seqs integer[]
+);
+
+-- What time makes due, a line each: run_maintenance calls queue.do_<name>(now, until), which returns how much it did.
+create table queue.tasks (
+  name text primary key,
+  place integer not null, -- order within a call
+  every interval not null,
+  done_at timestamptz not null default '-infinity',
+  was_idle boolean not null default false, -- it found nothing: due again after an hour, or when jobs have run since
+  failed_at timestamptz,
+  failure text,
+  failures integer not null default 0, -- since it last succeeded
+  xid xid8 not null default '0' -- how far a reader of the feed has come
+) with (fillfactor = 50);
+
+-- The history of each job: what is stored, and what follows from the row: that it was made, its first lease, and its
+-- end where nothing else happened.
+create view public.job_events with (security_invoker = on) as
+select e.job_id, e.seq, e.type, e.data, e.created_at, e.workspace_id from queue.job_events as e
+union all
+select j.id, d.seq, d.type, d.data, d.at, j.workspace_id
+from public.jobs as j
+cross join lateral (values
+  (1, 'job.created', jsonb_build_object('status', 'pending', 'attempts', 0, 'job_type', j.job_type), j.created_at,
+    j.is_minimal is null),
+  (2, 'job.leased', jsonb_build_object('status', 'processing', 'attempts', 1, 'worker_id',
+    (select w.worker_id from queue.workers as w where w.worker = j.worker)), j.started_at,
+    j.is_minimal is null and j.last_seq >= 2),
+  (j.last_seq, 'job.completed', '{"status": "completed", "attempts": 1}', j.completed_at,
+    j.last_seq = case when j.is_minimal then 1 else 3 end)) as d (seq, type, data, at, is_there)
+where d.is_there and d.at is not null
+  and (d.seq = 1 and j.is_minimal is null
+    or not exists (select from queue.job_events as e where e.job_id = j.id and e.seq = d.seq));
+comment on view public.job_events is
+  E'The history of each job, seq 1, 2, 3 … without gaps.\n\nRead all after the last one known, then listen.';
+
+create function queue.refuse_write() returns trigger
+language plpgsql set search_path = '' as $$
+begin
+  perform queue.refuse(403, 'forbidden', format('%I is written by the engine alone', tg_table_name), tg_table_name);
+end;
+$$;
+create trigger job_events_refuse_write instead of insert or update or delete on public.job_events
+  for each row execute function queue.refuse_write();
+
+-- The job, if the caller may see it.
+create function queue.visible_job(p_job_id uuid) returns public.jobs
+language plpgsql stable set search_path = '' as $$
+declare
+  v_job public.jobs;
+begin
+  select * into v_job from public.jobs where id = p_job_id;
+  if not found or not (queue.is_member(v_job.workspace_id) or auth.uid() is null and queue.is_service()) then
+    perform queue.refuse_job(p_job_id);
+  end if;
+  return v_job;
+end;
+$$;
+
+-- Give jobs, whose rows the caller holds, one more event each: a row, a line of the feed, a message.
+create function queue.append_event(p_ids uuid[], p_type text, p_data jsonb, p_now timestamptz) returns void
+language plpgsql set search_path = '' as $$
+declare
+  v_changes queue.change[];
+begin
+  with moved as (
+    update public.jobs set last_seq = last_seq + 1, updated_at = p_now where id = any (p_ids)
+    returning id, workspace_id, session_id, last_seq, status, attempts),
+  stored as (
+    insert into queue.job_events (job_id, seq, workspace_id, type, data, created_at)
+    select m.id, m.last_seq, m.workspace_id, p_type,
+      jsonb_build_object('status', m.status, 'attempts', m.attempts) || p_data, p_now
+    from moved as m),
+  kinds as (
+    select m.workspace_id, m.session_id, m.status, m.attempts, array_agg(m.id) as ids, array_agg(m.last_seq) as seqs
+    from moved as m group by 1, 2, 3, 4)
+  select array_agg(row(k.workspace_id, k.session_id, p_type,
+    jsonb_build_object('status', k.status, 'attempts', k.attempts) || p_data, k.ids, k.seqs)::queue.change)
+  into v_changes from kinds as k;
+  if v_changes is not null then
+    perform queue.publish(v_changes, p_now);
+  end if;
+end;
+$$;
+
+alter table public.jobs enable row level security;
+alter table public.job_logs enable row level security;
+create policy "members read jobs" on public.jobs
+  for select to authenticated using (workspace_id in (select queue.my_workspaces()));
+create policy "members create jobs" on public.jobs
+  for insert to authenticated with check (
+    workspace_id in (select queue.my_workspaces()) and user_id = (select auth.uid()));
+create policy "members read logs" on public.job_logs
+  for select to authenticated using (workspace_id in (select queue.my_workspaces()));
+create policy "members read events" on queue.job_events
+  for select to authenticated using (workspace_id in (select queue.my_workspaces()));
+create policy "everyone reads names of workers" on queue.workers for select to authenticated using (true);
+
+revoke all on public.jobs, public.job_logs, public.job_events from public, anon, authenticated;
+grant select on public.jobs, public.job_logs, public.job_events to authenticated, service_role;
+grant insert (workspace_id, user_id, session_id, queue, job_type, payload, status, priority, scheduled_for,
+  max_attempts, idempotency_key, concurrency_key, deadline_at, tags) on public.jobs to authenticated;
+grant insert, delete on public.jobs to service_role;
+
+do $$
+begin
+  if exists (select from pg_catalog.pg_publication where pubname = 'supabase_realtime' and not puballtables) then
+    alter publication supabase_realtime add table public.jobs, public.job_logs;
+  end if;
+end;
+$$;
