@@ -1,0 +1,417 @@
+-- Waits: a job that sleeps, asks a person, or waits for an event or for its children holds no worker. And spawning,
+-- since what is spawned is waited for.
+--
+-- A wait begins when its worker settles the job as waiting (queue.begin_waits). What may end it (an end of a child, an
+-- event) leaves a signal, inserted and never waited for; maintenance reads the signals in a later transaction, which
+-- sees what both sides have committed, and lets the job continue (queue.drain_signals). A person's answer does so at
+-- once, and a time that passes in queue.expire_waits. The value lands in queue.steps under the wait's name, where the
+-- job's next attempt finds it.
+
+create table queue.waits (
+  job_id uuid primary key,
+  workspace_id uuid not null,
+  kind text not null, -- sleep, ask, event or children
+  name text not null, -- the step that receives the value
+  data jsonb not null default '{}', -- question and options, or job_ids
+  event_name text,
+  timeout_at timestamptz, -- when it ends by itself; null for never
+  default_value jsonb, -- what the step gets then
+  created_at timestamptz not null,
+  ended_jobs integer not null default 0, -- so many of its children, from the first, are known to have ended
+  gathered integer not null default 0, -- the results of so many are copied
+  constraint waits_kind_is_known check (kind in ('sleep', 'ask', 'event', 'children'))
+);
+create index waits_by_workspace on queue.waits (workspace_id, job_id);
+create index waits_by_timeout on queue.waits (timeout_at) where timeout_at is not null;
+create index waits_by_event on queue.waits (workspace_id, event_name) where event_name is not null;
+
+-- check: look at the waiting job job_id; orphans: job_id ended badly, so do its live children; event: one was emitted.
+create table queue.signals (
+  id bigint generated always as identity primary key,
+  kind text not null,
+  workspace_id uuid not null,
+  job_id uuid,
+  name text -- of an event
+) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 500, autovacuum_vacuum_cost_delay = 0);
+
+create table queue.named_events (
+  workspace_id uuid not null,
+  name text not null, -- the first of a name wins
+  payload jsonb not null,
+  emitted_at timestamptz not null,
+  primary key (workspace_id, name)
+);
+create index named_events_by_time on queue.named_events (emitted_at);
+
+insert into queue.tasks (name, place, every) values ('waits', 30, '1 second');
+
+-- What is wrong with a wait that a worker asks for; null when nothing is. Such a wait would never end: the job fails.
+create function queue.wait_problem(p_wait jsonb) returns text
+language plpgsql immutable set search_path = '' as $$
+declare
+  v_kind constant text := p_wait ->> 'kind';
+begin
+  if v_kind is null or v_kind not in ('sleep', 'ask', 'event', 'children') then
+    return format('a wait must be a sleep, ask, event or children, not %s', coalesce(v_kind, 'nothing'));
+  elsif v_kind = 'event' and coalesce(p_wait ->> 'event', '') = '' then
+    return 'a wait for an event must name it';
+  elsif v_kind = 'sleep' and coalesce(p_wait ->> 'timeout_at', p_wait ->> 'until') is null then
+    return 'a sleep must say until when';
+  elsif v_kind = 'children' then
+    if jsonb_typeof(p_wait -> 'job_ids') is distinct from 'array' then
+      return 'a wait for children must list their ids';
+    elsif jsonb_array_length(p_wait -> 'job_ids') > 10000 then
+      return 'a wait for children must list at most 10000 ids';
+    end if;
+    perform value::uuid from jsonb_array_elements_text(p_wait -> 'job_ids');
+  end if;
+  perform (coalesce(p_wait ->> 'timeout_at', p_wait ->> 'until'))::timestamptz;
+  return null;
+exception when data_exception then
+  return 'a wait has a value of the wrong type: ' || sqlerrm;
+end;
+$$;
+
+-- Note what jobs, whose rows the caller holds, now wait for: p_waits is [{job_id, wait}].
+create function queue.begin_waits(p_waits jsonb, p_now timestamptz) returns void
+language plpgsql set search_path = '' as $$
+begin
+  with waiting as (
+    select j.id, j.workspace_id, w.wait, w.wait ->> 'kind' as kind
+    from jsonb_to_recordset(p_waits) as w (job_id uuid, wait jsonb) join public.jobs as j on j.id = w.job_id),
+  kept as (
+    insert into queue.waits (job_id, workspace_id, kind, name, data, event_name, timeout_at, default_value, created_at)
+    select w.id, w.workspace_id, w.kind, left(coalesce(nullif(w.wait ->> 'name', ''), w.kind), 200),
+      jsonb_strip_nulls(jsonb_build_object('question', w.wait -> 'question', 'options', w.wait -> 'options',
+        'job_ids', w.wait -> 'job_ids')),
+      case when w.kind = 'event' then left(w.wait ->> 'event', 255) end,
+      coalesce(w.wait ->> 'timeout_at', w.wait ->> 'until')::timestamptz, w.wait -> 'default', p_now
+    from waiting as w)
+  insert into queue.signals (kind, workspace_id, job_id)
+  select 'check', w.workspace_id, w.id from waiting as w where w.kind in ('event', 'children');
+end;
+$$;
+
+-- Signal what depends on jobs that have ended: a parent that may wait, live children of one that did not complete.
+create function queue.note_ends(p_ids uuid[], p_now timestamptz) returns void
+language plpgsql set search_path = '' as $$
+begin
+  insert into queue.signals (kind, workspace_id, job_id)
+  select distinct 'check', j.workspace_id, j.parent_id from public.jobs as j
+  where j.id = any (p_ids) and j.parent_id is not null
+  union all
+  select 'orphans', j.workspace_id, j.id from public.jobs as j
+  where j.id = any (p_ids) and j.status in ('failed', 'cancelled')
+    and exists (select from public.jobs as c where c.parent_id = j.id and c.finished_at is null);
+end;
+$$;
+
+-- Let waiting jobs, whose waits and records the caller holds, continue with the values of their waits.
+create function queue.end_waits(p_ids uuid[], p_values jsonb[], p_now timestamptz) returns void
+language plpgsql set search_path = '' as $$
+begin
+  with gone as (
+    delete from queue.waits where job_id = any (p_ids) returning job_id, name, kind, created_at)
+  insert into queue.steps (job_id, name, kind, value, started_at, created_at)
+  select g.job_id, g.name, g.kind, v.value, g.created_at, p_now
+  from gone as g join unnest(p_ids, p_values) as v (job_id, value) on v.job_id = g.job_id
+  on conflict do nothing;
+  perform queue.resume(p_ids, p_now);
+end;
+$$;
+
+-- Of these jobs, the waiting ones whose wait and record are free; they are locked then. Never waits.
+create function queue.hold_waiting(p_ids uuid[]) returns uuid[]
+language plpgsql set search_path = '' as $$
+declare
+  v_ids constant uuid[] := array(
+    select w.job_id from queue.waits as w where w.job_id = any (p_ids) order by w.job_id for update skip locked);
+begin
+  return array(
+    select j.id from public.jobs as j
+    where j.id = any (v_ids) and j.status = 'waiting' order by j.id for no key update skip locked);
+end;
+$$;
+
+-- End the waits whose time has passed: sleeping jobs continue, questions and events take their default.
+create function queue.expire_waits(p_now timestamptz, p_limit integer) returns integer
+language plpgsql set search_path = '' as $$
+declare
+  v_ids uuid[] := array(
+    select w.job_id from queue.waits as w where w.timeout_at <= p_now order by w.timeout_at limit p_limit);
+  v_values jsonb[];
+begin
+  if v_ids = '{}' then
+    return 0;
+  end if;
+  v_ids := queue.hold_waiting(v_ids);
+  select array_agg(w.job_id), array_agg(case w.kind
+    when 'sleep' then '{"slept": true}'::jsonb
+    when 'ask' then jsonb_build_object('answer', w.default_value, 'timed_out', true)
+    else jsonb_build_object('event', w.default_value, 'timed_out', true) end)
+  into v_ids, v_values from queue.waits as w where w.job_id = any (v_ids) and w.timeout_at <= p_now;
+  if v_ids is null then
+    return 0;
+  end if;
+  perform queue.end_waits(v_ids, v_values, p_now);
+  return cardinality(v_ids);
+end;
+$$;
+
+-- Copy the next results of the children that a job waits for, at most 1,000 and about 8 MB: later attempts of the
+-- parent read the same, whatever becomes of a child. While a child lives nothing is copied, and the wait remembers how
+-- many before it have ended; has_more: call again.
+create function queue.gather(p_wait queue.waits, p_now timestamptz, out is_done boolean, out has_more boolean)
+language plpgsql set search_path = '' as $$
+declare
+  c_rows constant integer := 1000;
+  c_bytes constant bigint := 8000000;
+  v_ids constant uuid[] := array(select jsonb_array_elements_text(p_wait.data -> 'job_ids'));
+  v_ended integer := p_wait.ended_jobs;
+  v_live integer; -- the place after v_ended of the first child that has not ended
+begin
+  loop -- after those known to have ended; then, since one may run again, from the first
+    v_live := (
+      select a.nth from unnest(v_ids[v_ended + 1:]) with ordinality as a (id, nth)
+      where exists (select from public.jobs as j where j.id = a.id and j.finished_at is null offset 0) limit 1);
+    exit when v_live is not null or v_ended = 0;
+    v_ended := 0;
+  end loop;
+  is_done := false;
+  has_more := false;
+  if v_live is not null then
+    update queue.waits set gathered = 0, ended_jobs = v_ended + v_live - 1 where job_id = p_wait.job_id;
+    return;
+  end if;
+  with slice as (
+    select a.nth, jsonb_build_object('id', a.id, 'status', coalesce(j.status, 'cancelled'), 'result', j.result,
+      'error_message', j.error_message) as value, sum(coalesce(pg_column_size(j.result), 0)) over (order by a.nth)
+      - coalesce(pg_column_size(j.result), 0) as bytes_before
+    from unnest(v_ids) with ordinality as a (id, nth) left join public.jobs as j on j.id = a.id
+    where a.nth > p_wait.gathered and a.nth <= p_wait.gathered + c_rows),
+  copied as (
+    insert into queue.steps as s (job_id, name, nth, kind, value, created_at)
+    select p_wait.job_id, p_wait.name, c.nth, 'children', c.value, p_now from slice as c where c.bytes_before < c_bytes
+    on conflict (job_id, name, nth) do update set value = excluded.value -- of a wait that was cancelled
+    returning 1)
+  select p_wait.gathered + count(*) into p_wait.gathered from copied;
+  update queue.waits set gathered = p_wait.gathered, ended_jobs = cardinality(v_ids) where job_id = p_wait.job_id;
+  is_done := p_wait.gathered = cardinality(v_ids);
+  has_more := not is_done;
+end;
+$$;
+
+-- Look at waiting jobs again; returns those that are locked just now.
+create function queue.check_waits(p_ids uuid[], p_now timestamptz) returns uuid[]
+language plpgsql set search_path = '' as $$
+declare
+  v_held constant uuid[] := queue.hold_waiting(p_ids);
+  v_locked constant uuid[] := array(
+    select w.job_id from queue.waits as w where w.job_id = any (p_ids) and w.job_id <> all (v_held));
+  v_wait queue.waits;
+  v_payload jsonb;
+  v_made record;
+  v_ids uuid[] := '{}';
+  v_values jsonb[] := '{}';
+begin
+  for v_wait in select * from queue.waits as w where w.job_id = any (v_held) order by w.job_id loop
+    if v_wait.kind = 'event' then
+      select e.payload into v_payload from queue.named_events as e
+      where e.workspace_id = v_wait.workspace_id and e.name = v_wait.event_name;
+      if found then
+        v_ids := v_ids || v_wait.job_id;
+        v_values := v_values || jsonb_build_object('event', v_payload);
+      end if;
+    elsif v_wait.kind = 'children' then
+      v_made := queue.gather(v_wait, p_now);
+      if v_made.is_done then
+        v_ids := v_ids || v_wait.job_id;
+        v_values := v_values || '{"children": []}'::jsonb; -- they are steps of their own, from nth 1
+      elsif v_made.has_more then
+        insert into queue.signals (kind, workspace_id, job_id) values ('check', v_wait.workspace_id, v_wait.job_id);
+      end if;
+    end if;
+  end loop;
+  if v_ids <> '{}' then
+    perform queue.end_waits(v_ids, v_values, p_now);
+  end if;
+  return v_locked;
+end;
+$$;
+
+-- Read signals, the oldest first; returns how many were handled.
+create function queue.drain_signals(p_now timestamptz, p_limit integer) returns integer
+language plpgsql set search_path = '' as $$
+declare
+  c_most constant integer := 500; -- jobs that one signal concerns at once
+  v_ids constant bigint[] := array(
+    select s.id from queue.signals as s order by s.id limit p_limit for update skip locked);
+  v_jobs uuid[];
+  v_locked uuid[];
+  v_one queue.signals;
+  v_kept bigint[] := '{}';
+begin
+  if v_ids = '{}' then
+    return 0;
+  end if;
+  v_locked := queue.check_waits(
+    array(select distinct s.job_id from queue.signals as s where s.id = any (v_ids) and s.kind = 'check'), p_now);
+  v_kept := array( -- one of each is enough
+    select max(s.id) from queue.signals as s
+    where s.id = any (v_ids) and s.kind = 'check' and s.job_id = any (v_locked) group by s.job_id);
+  for v_one in select * from queue.signals as s where s.id = any (v_ids) and s.kind <> 'check' order by s.id loop
+    if v_one.kind = 'event' then
+      v_jobs := array(select w.job_id from queue.waits as w
+        where w.workspace_id = v_one.workspace_id and w.event_name = v_one.name limit c_most);
+      v_locked := queue.check_waits(v_jobs, p_now);
+    else
+      v_jobs := array(select c.id from public.jobs as c
+        where c.parent_id = v_one.job_id and c.finished_at is null and c.cancel_requested_at is null
+          and not exists ( -- one that runs again meanwhile needs them
+            select from public.jobs as p
+            where p.id = c.parent_id and p.finished_at is null and p.cancel_requested_at is null)
+        limit c_most);
+      v_locked := queue.cancel_free(v_jobs, 'parent_ended', p_now);
+    end if;
+    if cardinality(v_jobs) = c_most and v_locked = '{}' then -- the rest by another signal, after those of others
+      insert into queue.signals (kind, workspace_id, job_id, name)
+      values (v_one.kind, v_one.workspace_id, v_one.job_id, v_one.name);
+    elsif v_locked <> '{}' then
+      v_kept := v_kept || v_one.id;
+    end if;
+  end loop;
+  delete from queue.signals as s where s.id = any (v_ids) and s.id <> all (v_kept);
+  return cardinality(v_ids) - cardinality(v_kept);
+end;
+$$;
+
+-- The maintenance of waits, and of events that no one will wait for any more.
+create function queue.do_waits(p_now timestamptz, p_until timestamptz) returns integer
+language plpgsql set search_path = '' as $$
+declare
+  v_done integer := 0;
+  v_now integer;
+begin
+  loop
+    v_now := queue.expire_waits(p_now, 500) + queue.drain_signals(p_now, 500);
+    v_done := v_done + v_now;
+    exit when v_now = 0 or clock_timestamp() >= p_until;
+  end loop;
+  delete from queue.named_events where ctid = any (array(
+    select e.ctid from queue.named_events as e where e.emitted_at < p_now - interval '30 days'
+    order by e.emitted_at limit 500));
+  return v_done;
+end;
+$$;
+
+create function public.answer_job(p_job_id uuid, p_answer jsonb) returns jsonb
+language plpgsql
+security definer -- callers hold no rights on the engine's tables
+set search_path = ''
+set enable_seqscan = off -- a session's plan may be older than the rows
+set jit = off as $$
+declare
+  v_now constant timestamptz := queue.clock();
+  v_job public.jobs := queue.visible_job(p_job_id);
+  v_wait queue.waits;
+  v_problem text[];
+begin
+  if jsonb_typeof(p_answer) is distinct from 'object' or not p_answer ? 'answer' then
+    perform queue.refuse(400, 'invalid_argument', 'p_answer must be {"answer": …}', 'answer');
+  end if;
+  v_problem := queue.json_problem(p_answer, 'answer', (queue.setting('payload_max_bytes'))::integer);
+  if v_problem is not null then
+    perform queue.refuse_problem(v_problem);
+  end if;
+  perform queue.lock_jobs(array[p_job_id]);
+  select * into v_wait from queue.waits where job_id = p_job_id and kind = 'ask';
+  if not found then
+    select * into v_job from public.jobs where id = p_job_id;
+    perform queue.refuse(409, 'invalid_state', 'the job is not asking anything', v_job.status);
+  elsif p_answer ? 'name' and p_answer ->> 'name' <> v_wait.name then
+    perform queue.refuse(409, 'invalid_state', 'the job is asking something else by now', v_wait.name);
+  elsif jsonb_typeof(v_wait.data -> 'options') = 'array'
+      and not (v_wait.data -> 'options') @> jsonb_build_array(p_answer -> 'answer') then
+    perform queue.refuse(422, 'payload_invalid', 'the answer must be one of ' || (v_wait.data ->> 'options'), 'answer');
+  end if;
+  perform queue.end_waits(array[p_job_id],
+    array[jsonb_build_object('answer', p_answer -> 'answer', 'by', auth.uid())], v_now);
+  perform queue.wake_worker(v_now);
+  return (select queue.job_json(j) from public.jobs as j where j.id = p_job_id);
+end;
+$$;
+comment on function public.answer_job is
+  'Answer the question that a waiting job asks, with {"answer": …, "name"?}; returns the job.';
+
+create function public.emit_event(p_workspace_id uuid, p_name text, p_payload jsonb default '{}') returns jsonb
+language plpgsql
+security definer -- callers hold no rights on the engine's tables
+set search_path = '' as $$
+declare
+  v_now constant timestamptz := queue.clock();
+  v_problem text[];
+  v_is_first boolean;
+begin
+  if pg_column_size(p_payload) > 8192 then
+    perform queue.take_turn();
+  end if;
+  perform queue.may_read(p_workspace_id);
+  if p_name is null or char_length(p_name) not between 1 and 255 then
+    perform queue.refuse(400, 'invalid_argument', 'name must have 1 to 255 characters', 'name');
+  end if;
+  v_problem := queue.json_problem(p_payload, 'payload', (queue.setting('payload_max_bytes'))::integer);
+  if v_problem is not null then
+    perform queue.refuse_problem(v_problem);
+  end if;
+  insert into queue.named_events (workspace_id, name, payload, emitted_at)
+  values (p_workspace_id, p_name, coalesce(p_payload, '{}'), v_now) on conflict (workspace_id, name) do nothing;
+  v_is_first := found;
+  if v_is_first then
+    insert into queue.signals (kind, workspace_id, name) values ('event', p_workspace_id, p_name);
+    perform queue.notify_workers(), queue.wake_worker(v_now);
+  end if;
+  return jsonb_build_object('first', v_is_first);
+end;
+$$;
+comment on function public.emit_event is
+  E'Emit a named event that jobs may wait for: {first}.\n\nThe first of a name wins, before or after the wait.';
+
+-- A spawn is a row of queue.steps with nth -1, which steps that are shown leave out.
+create function public.spawn_jobs(p_request jsonb) returns jsonb
+language plpgsql
+security definer -- the worker holds no rights on the engine's tables
+set search_path = ''
+set lock_timeout = '8s' as $$
+declare
+  v_name constant text := p_request ->> 'name';
+  v_children constant jsonb := p_request -> 'children';
+  v_job public.jobs;
+  v_made jsonb;
+begin
+  if jsonb_typeof(v_children) is distinct from 'array' or jsonb_array_length(v_children) > 1000
+      or v_name is null or char_length(v_name) not between 1 and 200 then
+    perform queue.refuse(400, 'invalid_argument', 'name and children (an array of at most 1000) are required',
+      'children');
+  end if;
+  v_job := queue.held_job(p_request, null, 'its children were not created');
+  v_made := (select s.value from queue.steps as s where s.job_id = v_job.id and s.name = v_name and s.nth = -1);
+  if v_made is not null then
+    return v_made;
+  end if;
+  v_made := '{"job_ids": []}';
+  if v_children <> '[]' then -- no user: it is the platform's code that spawns
+    v_made := jsonb_build_object('job_ids', queue.enqueue(v_job.workspace_id, null, (
+      select jsonb_agg(jsonb_build_object('session_id', v_job.session_id, 'traceparent', v_job.traceparent)
+        || c.value || jsonb_build_object('parent_id', v_job.id, 'user_id', v_job.user_id) order by c.ordinality)
+      from jsonb_array_elements(v_children) with ordinality as c), true) -> 'ids');
+  end if;
+  insert into queue.steps (job_id, name, nth, kind, value, created_at)
+  values (v_job.id, v_name, -1, 'spawn', v_made, queue.clock());
+  return v_made;
+end;
+$$;
+comment on function public.spawn_jobs is
+  'Create child jobs of a running job, once per name: {job_ids} in the order of children.';
+
+select queue.allow('authenticated, service_role', 'public.answer_job', 'public.emit_event');
+select queue.allow('job_worker, service_role', 'public.spawn_jobs');

@@ -1,0 +1,467 @@
+-- What people do to jobs: cancel (with their children), retry, run again from a step, pause; and in bulk.
+
+create index jobs_by_replay on public.jobs (replay_of) where replay_of is not null;
+
+-- Cancel jobs whose places and records the caller holds: running ones are asked to stop, the others end at once. Their
+-- children are not cancelled here. Returns how many changed.
+create function queue.cancel_held(p_ids uuid[], p_reason text, p_now timestamptz) returns integer
+language plpgsql set search_path = '' as $$
+declare
+  v_asked uuid[];
+  v_still uuid[];
+begin
+  with asked as (
+    update public.jobs set cancel_requested_at = p_now
+    where id = any (p_ids) and status = 'processing' and cancel_requested_at is null returning id)
+  select array_agg(a.id) into v_asked from asked as a;
+  if v_asked is not null then
+    perform queue.append_event(v_asked, 'job.cancel_requested', '{}', p_now);
+  end if;
+  v_still := array(
+    select j.id from public.jobs as j where j.id = any (p_ids) and j.status in ('pending', 'waiting') order by j.id);
+  return coalesce(cardinality(v_asked), 0) + case v_still when '{}' then 0
+    else queue.finish(v_still, 'cancelled', jsonb_build_object('type', 'Cancelled', 'reason', p_reason), p_now) end;
+end;
+$$;
+
+-- Cancel jobs and their live children; returns how many changed.
+create function queue.cancel(p_ids uuid[], p_now timestamptz) returns integer
+language plpgsql set search_path = '' as $$
+declare
+  v_all uuid[];
+begin
+  with recursive tree as (
+    select j.id from public.jobs as j where j.id = any (p_ids)
+    union
+    select c.id from tree cross join lateral (
+      select j.id from public.jobs as j where j.parent_id = tree.id and j.finished_at is null offset 0) as c)
+  select array_agg(t.id) into v_all from tree as t;
+  perform queue.lock_jobs(v_all);
+  return queue.cancel_held(v_all, 'cancelled', p_now);
+end;
+$$;
+
+-- Cancel those of the jobs that no one has locked; returns the others. Never waits, for maintenance.
+create function queue.cancel_free(p_ids uuid[], p_reason text, p_now timestamptz) returns uuid[]
+language plpgsql set search_path = '' as $$
+declare
+  v_held uuid[];
+begin
+  v_held := array( -- places first
+    select r.job_id from queue.ready as r
+    join public.jobs as j on r.lane = j.lane and r.workspace_id = j.workspace_id and r.ord = j.ord and r.job_id = j.id
+    where j.id = any (p_ids) and j.status = 'pending' for update of r skip locked)
+    || array(select w.job_id from queue.waits as w where w.job_id = any (p_ids) for update skip locked);
+  v_held := array(
+    select j.id from public.jobs as j
+    where j.id = any (p_ids) and j.finished_at is null
+      and (j.id = any (v_held) or j.status = 'processing' or j.status = 'pending' and not exists (
+        select from queue.ready as r
+        where r.lane = j.lane and r.workspace_id = j.workspace_id and r.ord = j.ord and r.job_id = j.id))
+    order by j.id for update skip locked);
+  perform queue.cancel_held(v_held, p_reason, p_now);
+  return array(
+    select j.id from public.jobs as j
+    where j.id = any (p_ids) and j.id <> all (v_held) and j.finished_at is null and j.cancel_requested_at is null);
+end;
+$$;
+
+create function public.cancel_job(p_job_id uuid) returns jsonb
+language plpgsql
+security definer -- callers hold no rights on the engine's tables
+set search_path = ''
+set enable_seqscan = off -- a session's plan may be older than the rows
+set jit = off as $$
+declare
+  v_job public.jobs := queue.visible_job(p_job_id);
+begin
+  perform queue.lock_jobs(array[p_job_id]);
+  select * into v_job from public.jobs where id = p_job_id;
+  if v_job.finished_at is not null and v_job.status <> 'cancelled' then
+    perform queue.refuse(409, 'invalid_state', format('the job is already %s', v_job.status), v_job.status);
+  end if;
+  perform queue.cancel(array[p_job_id], queue.clock());
+  return (select queue.job_json(j) from public.jobs as j where j.id = p_job_id);
+end;
+$$;
+comment on function public.cancel_job is E'Cancel a job and its live children; returns it.\n\nOne that runs is asked to stop, and ends within a heartbeat. 409 when it has completed or failed.';
+
+-- Run ended jobs, whose records the caller holds, again: attempts start from 0, fence and events continue. Jobs whose
+-- unique key another holds by now stay as they are; children that ended only because their parent did run again with
+-- it. Returns how many.
+create function queue.retry_held(p_ids uuid[], p_now timestamptz) returns integer
+language plpgsql set search_path = '' as $$
+declare
+  v_ids uuid[];
+  v_children uuid[];
+begin
+  insert into queue.unique_jobs (workspace_id, job_type, key, job_id, until)
+  select distinct on (j.workspace_id, j.job_type, j.unique_key) j.workspace_id, j.job_type, j.unique_key, j.id,
+    'finished'
+  from public.jobs as j
+  where j.id = any (p_ids) and j.status in ('failed', 'cancelled') and j.unique_key is not null
+  order by j.workspace_id, j.job_type, j.unique_key, j.id
+  on conflict (workspace_id, job_type, key) do nothing;
+  with retried as (
+    update public.jobs as j set status = 'pending', finished_at = null, completed_at = null, result = null,
+      attempts = 0, lost_attempts = null, generation = j.generation + 1, next_retry_at = null, scheduled_for = null,
+      deadline_at = null, cancel_requested_at = null, ord = queue.ord_of(j.priority, j.created_at)
+    where j.id = any (p_ids) and j.status in ('failed', 'cancelled')
+      and (j.unique_key is null or exists (
+        select from queue.unique_jobs as u where u.workspace_id = j.workspace_id and u.job_type = j.job_type
+          and u.key = j.unique_key and u.job_id = j.id))
+    returning j.id, j.workspace_id),
+  alive as (
+    delete from queue.dead as d using retried as r where d.workspace_id = r.workspace_id and d.job_id = r.id)
+  select array_agg(r.id order by r.id) into v_ids from retried as r;
+  if v_ids is null then
+    return 0;
+  end if;
+  perform queue.append_event(v_ids, 'job.redriven', '{}', p_now);
+  perform queue.place(j, p_now) from public.jobs as j where j.id = any (v_ids) order by j.id;
+  v_children := array(
+    select c.id from public.jobs as c
+    where c.parent_id = any (v_ids) and c.status = 'cancelled' and c.error_data ->> 'reason' = 'parent_ended'
+    order by c.id for update);
+  if v_children <> '{}' then
+    perform queue.retry_held(v_children, p_now);
+  end if;
+  return cardinality(v_ids);
+end;
+$$;
+
+-- A job's tags without those of its payload's fields, for when it gets another payload.
+create function queue.given_tags(p_job public.jobs) returns text[]
+language plpgsql stable set search_path = '' as $$
+declare
+  v_derived constant text[] := coalesce(queue.tags_of((
+    select t.tagged_by from queue.job_types as t where t.job_type = p_job.job_type), p_job.payload, '{}'), '{}');
+begin
+  return array(
+    select t.tag from unnest(p_job.tags) with ordinality as t (tag, n) where t.tag <> all (v_derived) order by t.n);
+end;
+$$;
+
+-- Give a pending job, whose record the caller holds, another payload, checked as at an enqueue.
+create function queue.change_payload(p_job public.jobs, p_payload jsonb, p_now timestamptz) returns void
+language plpgsql set search_path = '' as $$
+declare
+  v_type constant queue.job_types := queue.type_or_refuse(p_job.job_type);
+  v_problem constant text[] := queue.payload_problem(v_type, p_payload, null);
+  v_changed jsonb;
+begin
+  if v_type.internal and auth.uid() is not null then
+    perform queue.refuse(403, 'forbidden',
+      format('only the platform itself enqueues jobs of the type %s', v_type.job_type), 'job_type');
+  elsif v_problem is not null then
+    perform queue.refuse_problem(v_problem);
+  elsif p_payload = p_job.payload then
+    return;
+  end if;
+  select jsonb_object_agg(k.key, jsonb_build_object('before', left((p_job.payload -> k.key)::text, 200),
+    'after', left((p_payload -> k.key)::text, 200)))
+  into v_changed from (
+    select key from jsonb_object_keys(p_job.payload || p_payload) as k (key)
+    where p_job.payload -> key is distinct from p_payload -> key order by key limit 20) as k;
+  update public.jobs set payload = p_payload, schema_version = v_type.schema_version,
+    tags = queue.tags_of(v_type.tagged_by, p_payload, queue.given_tags(p_job))
+  where id = p_job.id;
+  perform queue.append_event(array[p_job.id], 'job.edited', jsonb_build_object( -- guests see no payload
+    'changed', case when p_job.session_id like 'guest\_%' then null else v_changed end), p_now);
+end;
+$$;
+
+create function public.retry_job(p_job_id uuid, p_payload jsonb default null) returns jsonb
+language plpgsql
+security definer -- callers hold no rights on the engine's tables
+set search_path = ''
+set enable_seqscan = off -- a session's plan may be older than the rows
+set jit = off as $$
+declare
+  v_now constant timestamptz := queue.clock();
+  v_job public.jobs := queue.visible_job(p_job_id);
+begin
+  perform queue.lock_jobs(array[p_job_id]);
+  select * into v_job from public.jobs where id = p_job_id;
+  if v_job.status in ('failed', 'cancelled') then
+    if queue.retry_held(array[p_job_id], v_now) = 0 then
+      perform queue.refuse(409, 'duplicate_job', 'another job holds this one''s unique key by now', (
+        select u.job_id::text from queue.unique_jobs as u where u.workspace_id = v_job.workspace_id
+          and u.job_type = v_job.job_type and u.key = v_job.unique_key));
+    end if;
+  elsif v_job.status = 'pending' and coalesce(v_job.next_retry_at, v_job.scheduled_for) > v_now then
+    perform queue.take_place(array[p_job_id]);
+    update public.jobs set next_retry_at = null, scheduled_for = null where id = p_job_id;
+    perform queue.append_event(array[p_job_id], 'job.redriven', '{}', v_now);
+    perform queue.place(j, v_now) from public.jobs as j where j.id = p_job_id;
+  else
+    perform queue.refuse(409, 'invalid_state', format('a %s job cannot be retried', v_job.status), v_job.status);
+  end if;
+  if p_payload <> 'null' then
+    perform queue.change_payload(v_job, p_payload, v_now);
+  end if;
+  perform queue.notify_workers(), queue.wake_worker(v_now);
+  return (select queue.job_json(j) from public.jobs as j where j.id = p_job_id);
+end;
+$$;
+comment on function public.retry_job is E'Run a failed or cancelled job again, or a delayed one now, with another payload if one is given; returns it.\n\nFinished steps are kept. 409 in any other state.';
+
+-- The jobs that a bulk action is for: those of a filter of list_jobs, in the states that it applies to.
+create function queue.chosen_jobs(
+  p_workspace_id uuid, p_filter jsonb, p_states text[], p_usual text[], p_limit integer
+) returns uuid[]
+language plpgsql set search_path = '' as $$
+declare
+  v_filter constant jsonb := coalesce(nullif(p_filter, 'null'), '{}');
+  v_key constant text := case when v_filter ? 'status' and not v_filter ? 'state' then 'status' else 'state' end;
+  v_words text[];
+begin
+  perform queue.take_turn();
+  perform queue.may_manage(p_workspace_id);
+  if jsonb_typeof(v_filter) <> 'object' then
+    perform queue.refuse(400, 'invalid_argument', 'filter must be an object', 'filter');
+  elsif v_filter ? 'workspace_id' then
+    perform queue.refuse(400, 'invalid_argument', 'the filter is of one workspace and names none', 'filter');
+  elsif p_limit not between 1 and 1000 then
+    perform queue.refuse(400, 'invalid_argument', 'limit must be between 1 and 1000', 'limit');
+  end if;
+  v_words := case jsonb_typeof(v_filter -> v_key)
+    when 'array' then array(select jsonb_array_elements_text(v_filter -> v_key))
+    when 'string' then array[v_filter ->> v_key] else '{}' end;
+  if v_words <> '{}' and not v_words && p_states then
+    perform queue.refuse(400, 'invalid_argument', format('this does not apply to %s jobs',
+      array_to_string(v_words, ', ')), v_key);
+  end if;
+  v_words := case v_words when '{}' then p_usual
+    else array(select w from unnest(v_words) as w where w = any (p_states)) end;
+  return queue.find_jobs(p_workspace_id, v_filter || jsonb_build_object(v_key, to_jsonb(v_words)), p_limit + 1);
+exception
+  when data_exception then
+    perform queue.refuse_value('the filter', 'filter', sqlerrm);
+end;
+$$;
+
+create function public.cancel_jobs(p_workspace_id uuid, p_filter jsonb, p_limit integer default 1000) returns jsonb
+language plpgsql
+security definer -- callers hold no rights on the engine's tables
+set search_path = ''
+set enable_seqscan = off -- a session's plan may be older than the rows
+set jit = off as $$
+declare
+  c_live constant text[] := array['queued', 'scheduled', 'retrying', 'running', 'suspended'];
+  v_limit constant integer := coalesce(p_limit, 1000);
+  v_ids uuid[];
+  v_able uuid[];
+begin
+  if jsonb_strip_nulls(coalesce(p_filter, '{}')) in ('{}', 'null') then
+    perform queue.refuse(422, 'validation_failed', 'filter: name at least one criterion', 'filter');
+  end if;
+  v_ids := queue.chosen_jobs(p_workspace_id, p_filter, c_live || array['pending', 'processing', 'waiting'], c_live,
+    v_limit);
+  v_able := array(
+    select j.id from public.jobs as j
+    where j.id = any (v_ids[:v_limit]) and j.finished_at is null and j.cancel_requested_at is null);
+  perform queue.cancel(v_able, queue.clock());
+  return jsonb_build_object('count', cardinality(v_able), 'more', cardinality(v_ids) > v_limit);
+end;
+$$;
+comment on function public.cancel_jobs is E'Cancel live jobs that match a filter of list_jobs, at most p_limit (1,000): {count, more}.\n\nFor managers. Call again while there are more.';
+
+create function public.retry_jobs(p_workspace_id uuid, p_filter jsonb, p_limit integer default 1000) returns jsonb
+language plpgsql
+security definer -- callers hold no rights on the engine's tables
+set search_path = ''
+set enable_seqscan = off -- a session's plan may be older than the rows
+set jit = off as $$
+declare
+  v_now constant timestamptz := queue.clock();
+  v_limit constant integer := coalesce(p_limit, 1000);
+  v_ids constant uuid[] := queue.chosen_jobs(p_workspace_id, p_filter, '{failed,cancelled}', '{failed}', v_limit);
+  v_count integer;
+begin
+  perform queue.lock_jobs(v_ids[:v_limit]);
+  v_count := queue.retry_held(v_ids[:v_limit], v_now);
+  perform queue.notify_workers(), queue.wake_worker(v_now) where v_count > 0;
+  return jsonb_build_object('count', v_count, 'more', cardinality(v_ids) > v_limit);
+end;
+$$;
+comment on function public.retry_jobs is E'Run failed jobs (cancelled ones if the filter says so) that match a filter of list_jobs again, at most p_limit (1,000): {count, more}.\n\nFor managers. Call again while there are more.';
+
+-- The steps that a replay from a step keeps: those that finished before it; in its graph all but it and the stages that
+-- come after it. None for null.
+create function queue.kept_steps(p_job_id uuid, p_from text) returns table (name text)
+language sql stable set search_path = '' as $$
+  with recursive graph as (
+    select g.value as shape from queue.steps as g
+    where g.job_id = p_job_id and g.kind = 'graph' and jsonb_typeof(g.value) = 'object' and g.value ? p_from
+    order by g.created_at limit 1),
+  again as (
+    select p_from as stage
+    union
+    select s.key from again as a cross join graph as g cross join lateral jsonb_each(g.shape) as s (key, after)
+    where s.after ? a.stage)
+  select s.name from queue.steps as s
+  where s.job_id = p_job_id and s.nth = 0 and p_from is not null
+    and not exists (select from again as a where a.stage = s.name)
+    and (exists (select from graph as g where g.shape ? s.name)
+      or s.created_at < coalesce((select f.created_at from queue.steps as f where f.job_id = p_job_id
+        and f.name = p_from and f.nth = 0), 'infinity'))
+$$;
+
+-- Refuse the request of a replay that names what the job does not have.
+create function queue.check_replay(p_job public.jobs, p_request jsonb, p_results jsonb) returns void
+language plpgsql stable set search_path = '' as $$
+declare
+  v_from constant text := p_request ->> 'from_step';
+  v_unknown text;
+begin
+  perform queue.check_names(p_request, array['from_step', 'payload', 'results', 'idempotency_key'], 'request');
+  if jsonb_typeof(p_results) <> 'object' then
+    perform queue.refuse(400, 'invalid_argument', 'results must be an object', 'results');
+  elsif v_from is not null and not exists (
+      select from queue.steps as s
+      where s.job_id = p_job.id and s.nth = 0 and (s.name = v_from or s.kind = 'graph' and s.value ? v_from)) then
+    perform queue.refuse(400, 'invalid_argument', format('the job has no finished step %s', v_from), 'from_step');
+  elsif octet_length(p_results::text) > (queue.setting('result_max_bytes'))::integer then
+    perform queue.refuse(413, 'payload_too_large', 'the results are longer than a result may be', 'results');
+  end if;
+  v_unknown := (select r.name from jsonb_object_keys(p_results) as r (name)
+    where r.name not in (select k.name from queue.kept_steps(p_job.id, v_from) as k) limit 1);
+  if v_unknown is not null then
+    perform queue.refuse(400, 'invalid_argument', format('%s is not a step that is kept', v_unknown), 'results');
+  end if;
+end;
+$$;
+
+create function public.replay_job(p_job_id uuid, p_request jsonb default '{}') returns jsonb
+language plpgsql
+security definer -- callers hold no rights on the engine's tables
+set search_path = '' as $$
+declare
+  v_job constant public.jobs := queue.visible_job(p_job_id);
+  v_from constant text := p_request ->> 'from_step';
+  v_payload constant jsonb := nullif(p_request -> 'payload', 'null');
+  v_results constant jsonb := coalesce(nullif(p_request -> 'results', 'null'), '{}');
+  v_made jsonb;
+  v_id uuid;
+begin
+  perform queue.take_turn(); -- as many steps as its origin has
+  perform queue.check_replay(v_job, p_request, v_results);
+  v_made := public.enqueue_job(v_job.workspace_id, v_job.job_type, coalesce(v_payload, v_job.payload),
+    jsonb_strip_nulls(jsonb_build_object('queue', v_job.queue, 'priority', v_job.priority,
+      'max_attempts', v_job.max_attempts, 'timeout_seconds', v_job.timeout_seconds,
+      'concurrency_key', v_job.concurrency_key, 'session_id', v_job.session_id,
+      'tags', to_jsonb(queue.given_tags(v_job)), 'idempotency_key', p_request ->> 'idempotency_key',
+      'schema_version', case when v_payload is null then v_job.schema_version end,
+      'user_id', case when auth.uid() is null then v_job.user_id end)));
+  if not (v_made -> 'created')::boolean then
+    if (v_made #>> '{job,replay_of}', v_made #>> '{job,replay_from}') is distinct from (p_job_id::text, v_from) then
+      perform queue.refuse(409, 'idempotency_conflict', 'this idempotency key was used with another request',
+        v_made #>> '{job,id}');
+    end if;
+    return v_made;
+  end if;
+  v_id := v_made #>> '{job,id}';
+  update public.jobs set replay_of = p_job_id, replay_from = v_from where id = v_id;
+  insert into queue.steps (job_id, name, nth, kind, value, started_at, created_at)
+  select v_id, s.name, s.nth, s.kind, coalesce(v_results -> s.name, s.value), s.started_at, s.created_at
+  from queue.steps as s join queue.kept_steps(p_job_id, v_from) as k on k.name = s.name
+  where s.job_id = p_job_id and (s.nth = 0 or s.nth > 0 and not v_results ? s.name);
+  -- results that are kept count as enqueues, by their size
+  perform queue.charge_enqueues(v_job.workspace_id, auth.uid(), (
+    select (sum(octet_length(s.value::text)) / 16384)::integer from queue.steps as s where s.job_id = v_id))
+  where auth.uid() is not null and exists (select from queue.steps as s where s.job_id = v_id);
+  return v_made || jsonb_build_object('job', (select queue.job_json(j) from public.jobs as j where j.id = v_id));
+end;
+$$;
+comment on function public.replay_job is E'Run a job again as a new one, from a finished step, a stage or its start: {job, created, wake, warning}.\n\nRequest: {from_step?, payload?, results?, idempotency_key?}. Steps before from_step are kept, with the results given in place of theirs.';
+
+create function public.job_replays(p_job_id uuid) returns jsonb
+language plpgsql stable
+security definer -- callers hold no rights on the engine's tables
+set search_path = '' as $$
+declare
+  c_most constant integer := 100;
+  v_workspace constant uuid := (queue.visible_job(p_job_id)).workspace_id;
+begin
+  return (
+    with recursive up as (
+      select p_job_id as id, 0 as n
+      union all
+      select j.replay_of, up.n + 1 from up join public.jobs as j on j.id = up.id where up.n < c_most),
+    family as (
+      (select j.id, 0 as n from up join public.jobs as j on j.id = up.id
+        where j.workspace_id = v_workspace order by up.n desc limit 1)
+      union all
+      select j.id, f.n + 1 from family as f join public.jobs as j on j.replay_of = f.id
+      where f.n < c_most and j.workspace_id = v_workspace)
+    select coalesce(jsonb_agg(l.line order by l.created_at, l.id), '[]') from (
+      select j.created_at, j.id, jsonb_build_object('id', j.id, 'replay_of', j.replay_of,
+        'replay_from', j.replay_from, 'status', j.status, 'state', queue.state_of(j.status, j.attempts,
+          j.next_retry_at, j.scheduled_for, queue.clock()), 'created_at', j.created_at, 'finished_at', j.finished_at
+        ) as line
+      from family as f join public.jobs as j on j.id = f.id limit c_most) as l);
+end;
+$$;
+comment on function public.job_replays is 'The job, what it is a replay of, and all replays of those, oldest first, at most 100: [{id, replay_of, replay_from, status, state, created_at, finished_at}].';
+
+-- Refuse callers who may not pause so much: managers their workspace and its types, operators and the service all.
+create function queue.may_pause(p_workspace_id uuid, p_kind text) returns void
+language plpgsql stable set search_path = '' as $$
+begin
+  if queue.is_operator() or auth.uid() is null and queue.is_service() then
+    return;
+  elsif p_workspace_id is null then
+    perform queue.refuse(403, 'forbidden', 'only the operator may pause a queue or a job type', p_kind);
+  end if;
+  perform queue.may_manage(p_workspace_id);
+end;
+$$;
+
+create function public.pause_jobs(p_request jsonb) returns jsonb
+language plpgsql
+security definer -- callers hold no rights on the engine's tables
+set search_path = '' as $$
+declare
+  v_kind constant text := p_request ->> 'kind';
+  v_paused constant boolean := coalesce((p_request ->> 'paused')::boolean, true);
+  v_reason constant text := p_request ->> 'reason';
+  v_name text := p_request ->> 'name';
+  v_workspace uuid;
+  v_type text;
+begin
+  if v_kind not in ('job_type', 'queue', 'workspace', 'workspace_type') or v_kind is null or v_name is null then
+    perform queue.refuse(400, 'invalid_argument',
+      'kind must be job_type, queue, workspace or workspace_type, and name is required', 'kind');
+  end if;
+  v_type := case when v_kind = 'job_type' then v_name end;
+  if v_kind in ('workspace', 'workspace_type') then
+    v_workspace := queue.uuid_or_refuse(coalesce(p_request ->> 'workspace_id', split_part(v_name, '/', 1)),
+      'workspace_id');
+    v_type := case when v_kind = 'workspace_type' then regexp_replace(v_name, '^' || v_workspace || '/', '', 'i') end;
+    v_name := v_workspace || coalesce('/' || v_type, '');
+  end if;
+  perform queue.may_pause(v_workspace, v_kind);
+  if char_length(v_reason) > 500 then
+    perform queue.refuse(400, 'invalid_argument', 'reason has at most 500 characters', 'reason');
+  elsif v_type is not null and (v_paused or v_kind = 'job_type')
+      and not exists (select from queue.job_types as t where t.job_type = v_type) then
+    perform queue.refuse(404, 'unknown_job_type', 'no such job type', left(v_type, 100));
+  end if;
+  if v_paused then
+    insert into queue.pauses (kind, name, workspace_id, job_type, paused_at, paused_by, reason)
+    values (case v_kind when 'job_type' then 'type' else v_kind end, v_name, v_workspace, v_type, queue.clock(),
+      coalesce(auth.uid()::text, p_request ->> 'by', 'service'), v_reason)
+    on conflict (kind, name) do update set paused_by = excluded.paused_by, reason = excluded.reason;
+  else
+    delete from queue.pauses where kind = case v_kind when 'job_type' then 'type' else v_kind end and name = v_name;
+    perform queue.bring_back(v_workspace, v_type);
+    perform queue.notify_workers(), queue.wake_worker(queue.clock());
+  end if;
+  return jsonb_build_object('kind', v_kind, 'name', v_name, 'paused', v_paused);
+end;
+$$;
+comment on function public.pause_jobs is E'Pause or resume: {kind: job_type|queue|workspace|workspace_type, name, workspace_id?, paused = true, reason?}.\n\nRunning jobs continue. Managers may pause their workspace and its job types, operators the rest.';
+
+select queue.allow('authenticated, service_role', 'public.cancel_job', 'public.retry_job', 'public.cancel_jobs',
+  'public.retry_jobs', 'public.replay_job', 'public.job_replays', 'public.pause_jobs');

@@ -1,0 +1,516 @@
+-- What has happened, for those who watch: the feed of each statement, messages to Realtime within the project's plan,
+-- and the history of a workspace or a session read forward without gaps and repeats.
+--
+-- A statement's changes become lines of queue.feed (queue.publish) and one message to the workspace's topic, and to the
+-- topics of its sessions and jobs that someone follows (public.follow_topic). Messages are counted by the second. What
+-- is beyond the budget is not sent: its line is marked, and the first who publishes in a later second, or maintenance,
+-- sends one announcement to each topic (queue.announce_held), whose watchers read again.
+
+insert into queue.settings (name, value) values
+  ('realtime_messages_per_second', '"pro"'); -- free, pro, or a number
+insert into queue.tasks (name, place, every) values ('live', 70, '1 second');
+
+-- Sequences count at once for everyone, without locks and whatever becomes of a transaction. Unlogged: after a crash no
+-- one is connected, and counting starts again.
+create unlogged sequence queue.messages_counted; -- as a plan counts: each message, and each delivery expected of it
+create unlogged sequence queue.messages_held;
+create unlogged sequence queue.messages_second minvalue 0; -- the present second, and messages_counted when it began
+
+create unlogged table queue.followers (
+  topic text not null,
+  user_id uuid not null, -- the nil UUID for a guest
+  follower_id uuid not null, -- the client, by an id of its own choosing
+  seen_at timestamptz not null,
+  primary key (topic, user_id, follower_id)
+);
+create index followers_by_user on queue.followers (user_id);
+
+-- Tests replace it.
+create function queue.message_second() returns bigint
+language plpgsql volatile set search_path = '' as $$
+begin
+  return floor(extract(epoch from clock_timestamp()))::bigint;
+end;
+$$;
+
+-- Messages a second that may be sent, deliveries included: a fifth below what the plans allow, so that the six seconds
+-- that any five lie within stay below five of the plan's.
+create function queue.message_budget() returns integer
+language plpgsql stable set search_path = '' as $$
+begin
+  return (select case value #>> '{}' when 'free' then 80 when 'pro' then 400 else (value #>> '{}')::integer end
+    from queue.settings where name = 'realtime_messages_per_second');
+end;
+$$;
+
+-- How many messages have been counted in this second. The first who asks in a second marks where it began.
+create function queue.messages_used(out used bigint, out is_new boolean)
+language plpgsql set search_path = '' as $$
+declare
+  c_bits constant integer := 42; -- of the mark for the count; above them 20 for the second
+  v_second constant bigint := queue.message_second() & ((1 << 20) - 1);
+  -- read before the mark: a mark that is not there yet means that nothing was counted in this second until then, so
+  -- however many open it at once, none writes a count that holds another's messages
+  v_counted constant bigint := coalesce(pg_sequence_last_value('queue.messages_counted'), 0);
+  v_mark constant bigint := pg_sequence_last_value('queue.messages_second');
+begin
+  is_new := v_mark is null or v_mark >> c_bits <> v_second;
+  if is_new then
+    perform setval('queue.messages_second', v_second << c_bits | v_counted);
+  end if;
+  used := case when is_new then 0 else greatest(0, v_counted - (v_mark & ((1::bigint << c_bits) - 1))) end;
+end;
+$$;
+
+create function queue.count_up(p_counter regclass, p_count bigint) returns void
+language plpgsql set search_path = '' as $$
+begin
+  for v_each in 1 .. p_count loop -- cheaper than a query
+    perform nextval(p_counter);
+  end loop;
+end;
+$$;
+
+-- Whether so many messages may go now; counts them if so. Progress and logs may use half of a second's budget, states
+-- three quarters, and announcements all of it. What a transaction sends arrives at its end, all at once, so it may send
+-- no more than a second holds.
+create function queue.may_send(p_cost bigint, p_is_minor boolean) returns boolean
+language plpgsql set search_path = '' as $$
+declare
+  v_budget constant integer := queue.message_budget() * case when p_is_minor then 2 else 3 end / 4;
+  v_sent constant bigint := coalesce(nullif(current_setting('minutehand.messages_sent', true), ''), '0')::bigint;
+  v_second record;
+begin
+  v_second := queue.messages_used();
+  -- not by a transaction that may run for long: its messages arrive at its end
+  if v_second.is_new and clock_timestamp() - now() < interval '1 second' then
+    perform queue.announce_held();
+  end if;
+  if v_sent + p_cost > v_budget or v_second.used + p_cost > v_budget then
+    perform nextval('queue.messages_held');
+    return false;
+  end if;
+  perform queue.count_up('queue.messages_counted', p_cost);
+  perform set_config('minutehand.messages_sent', (v_sent + p_cost)::text, true);
+  return true;
+end;
+$$;
+
+-- A message of one event is that event; one of several has groups of events that differ in their job and number alone.
+create function queue.message_of(p_changes queue.change[], p_now timestamptz, out event text, out payload jsonb)
+language plpgsql set search_path = '' as $$
+declare
+  v_one constant queue.change := p_changes[1];
+begin
+  if cardinality(p_changes) = 1 and cardinality(v_one.job_ids) = 1 then
+    event := v_one.type;
+    payload := jsonb_build_object('job_id', v_one.job_ids[1], 'seq', v_one.seqs[1], 'type', v_one.type, 'data',
+      v_one.data, 'at', p_now);
+  else
+    event := 'job.events';
+    payload := jsonb_build_object('groups', (
+      select jsonb_agg(jsonb_build_object('type', c.type, 'data', c.data, 'at', p_now, 'job_ids', to_jsonb(c.job_ids),
+        'seqs', to_jsonb(case when c.seqs[1] = all (c.seqs) then c.seqs[1:1] else c.seqs end)) order by c.ordinality)
+      from unnest(p_changes) with ordinality as c));
+  end if;
+end;
+$$;
+
+-- Who is to hear of changes, topic by topic: a workspace of its states, the sessions and jobs that someone follows of
+-- all (sessions not of logs, and no one can follow a job before it is there).
+create function queue.changes_by_topic(p_changes queue.change[]) returns table (
+  topic text, changes queue.change[]
+)
+language plpgsql stable set search_path = '' as $$
+declare
+  v_jobs constant uuid[] := array(
+    select distinct substr(f.topic, 5)::uuid from queue.followers as f where f.topic like 'job:%');
+begin
+  return query
+    with parts as materialized ( -- at most a thousand jobs each
+      select c.workspace_id, c.session_id, c.type, c.data, c.job_ids[1000 * k + 1:1000 * k + 1000] as job_ids,
+        c.seqs[1000 * k + 1:1000 * k + 1000] as seqs, row_number() over () as n
+      from unnest(p_changes) with ordinality as c
+      cross join generate_series(0, (cardinality(c.job_ids) - 1) / 1000) as k),
+    wanted as (
+      select 'workspace:' || p.workspace_id as topic, p.* from parts as p
+      where p.type not in ('job.progress', 'job.log')
+      union all
+      select 'session:' || p.session_id, p.* from parts as p
+      where p.session_id is not null and p.type <> 'job.log'
+        and exists (select from queue.followers as f where f.topic = 'session:' || p.session_id)
+        and queue.session_workspace(p.session_id) = p.workspace_id
+      union all
+      select 'job:' || i.id, p.workspace_id, p.session_id, p.type, p.data, array[i.id], array[i.seq], p.n
+      from parts as p cross join unnest(p.job_ids, p.seqs) as i (id, seq)
+      where i.id = any (v_jobs) and p.type <> 'job.created'),
+    bins as ( -- hosted Realtime accepts 256 kB; pg_column_size is some tenths below the JSON's length
+      select w.*, (sum(200 + pg_column_size(w.data) + 45 * cardinality(w.job_ids))
+        over (partition by w.topic order by w.n)) / 100000 as bin
+      from wanted as w)
+    select b.topic, array_agg(row(b.workspace_id, b.session_id, b.type, b.data, b.job_ids, b.seqs)::queue.change
+      order by b.n)
+    from bins as b group by b.topic, b.bin order by b.topic, b.bin;
+end;
+$$;
+
+-- Send messages to private topics in their order; the one way to Realtime, for the engine and for apps. False when the
+-- budget does not reach. A failure only warns: what matters can also be read.
+create function queue.send_messages(p_topics text[], p_events text[], p_payloads jsonb[], p_is_minor boolean)
+returns boolean
+language plpgsql set search_path = '' as $$
+declare
+  v_cost bigint := 2 * cardinality(p_topics); -- at least one watcher each
+begin
+  if exists (select from queue.followers) then
+    v_cost := (select sum(1 + greatest(1, (select count(*) from queue.followers as f where f.topic = t)))
+      from unnest(p_topics) as t);
+  end if;
+  if not queue.may_send(v_cost, p_is_minor) then
+    return false;
+  end if;
+  insert into realtime.messages (id, topic, extension, event, payload, private)
+  select queue.new_id(), t.topic, 'broadcast', t.event, t.payload, true
+  from unnest(p_topics, p_events, p_payloads) as t (topic, event, payload);
+  return true;
+exception when others then
+  raise warning 'messages were not sent: % (%)', sqlerrm, sqlstate;
+  return true;
+end;
+$$;
+
+-- Publish what a statement has done, see the head of this file. The caller holds the jobs' rows.
+create function queue.publish(p_changes queue.change[], p_now timestamptz) returns void
+language plpgsql set search_path = '' as $$
+declare
+  c_minor constant text[] := array['job.progress', 'job.log'];
+  v_one constant queue.change := p_changes[1];
+  v_xid constant xid8 := pg_current_xact_id();
+  v_is_minor boolean := v_one.type = any (c_minor);
+  v_is_plain boolean := cardinality(p_changes) = 1 and cardinality(v_one.job_ids) < 1000; -- the workspace's topic alone
+  v_message record;
+  v_topics text[];
+  v_events text[];
+  v_payloads jsonb[];
+  v_held boolean; -- null unless something is
+begin
+  if cardinality(p_changes) > 1 then
+    select bool_and(c.type = any (c_minor)), bool_and(c.type <> all (c_minor) and c.workspace_id = v_one.workspace_id)
+      and sum(cardinality(c.job_ids)) < 1000
+    into v_is_minor, v_is_plain from unnest(p_changes) as c;
+  end if;
+  if to_regclass('realtime.messages') is not null then
+    if not v_is_plain or exists (select from queue.followers) then
+      select array_agg(t.topic), array_agg(m.event), array_agg(m.payload) into v_topics, v_events, v_payloads
+      from queue.changes_by_topic(p_changes) as t cross join lateral queue.message_of(t.changes, p_now) as m;
+    elsif not v_is_minor then
+      v_message := queue.message_of(p_changes, p_now);
+      v_topics := array['workspace:' || v_one.workspace_id];
+      v_events := array[v_message.event];
+      v_payloads := array[v_message.payload];
+    end if;
+    if v_topics is not null then
+      v_held := nullif(not queue.send_messages(v_topics, v_events, v_payloads, v_is_minor), false);
+    end if;
+  end if;
+  insert into queue.feed (place, at, workspace_id, session_id, type, data, job_ids, seqs, held)
+  select greatest(v_xid, pg_snapshot_xmax(pg_current_snapshot())), p_now, c.workspace_id, c.session_id, c.type, c.data,
+    c.job_ids, c.seqs, v_held
+  from unnest(p_changes) with ordinality as c
+  where c.type <> all (c_minor) or c.type = 'job.progress' and c.session_id is not null or v_held
+  order by c.ordinality;
+end;
+$$;
+
+-- Ask those who watch topics whose messages were held back to read again, one message a topic, the longest held first
+-- and as far as the budget reaches; returns how many topics.
+create function queue.announce_held() returns integer
+language plpgsql set search_path = '' as $$
+declare
+  v_ids bigint[];
+  v_room bigint;
+  v_told text[];
+  v_since timestamptz[];
+  v_cost bigint;
+begin
+  if not exists (select from queue.feed where held) or not queue.try_lock('announcements') then
+    return 0;
+  end if;
+  v_ids := array( -- of those that have been committed
+    select f.id from queue.feed as f where f.held and f.xid <> pg_current_xact_id() order by f.id limit 1000);
+  v_room := queue.message_budget() - (select m.used from queue.messages_used() as m);
+  with held as materialized (
+    select f.id, f.at, t.topic
+    from queue.feed as f cross join lateral (
+      select 'workspace:' || f.workspace_id where f.type not in ('job.progress', 'job.log')
+      union all
+      select 'session:' || f.session_id where f.session_id is not null and f.type <> 'job.log'
+        and queue.session_workspace(f.session_id) = f.workspace_id
+      union all
+      select distinct o.topic from queue.followers as o
+      where o.topic like 'job:%' and substr(o.topic, 5)::uuid = any (f.job_ids)) as t (topic)
+    where f.held and f.id = any (v_ids)),
+  topics as (
+    select h.topic, min(h.at) as since, 1 + greatest(1, (
+      select count(*) from queue.followers as f where f.topic = h.topic)) as cost
+    from held as h group by h.topic),
+  ordered as (select t.*, sum(t.cost) over (order by t.since, t.topic) as up_to from topics as t),
+  chosen as (select o.* from ordered as o where o.up_to <= v_room),
+  done as (
+    update queue.feed as f set held = null
+    where f.held and f.id = any (v_ids) and not exists (
+      select from held as h where h.id = f.id and h.topic not in (select c.topic from chosen as c)))
+  select array_agg(c.topic order by c.up_to), array_agg(c.since order by c.up_to), max(c.up_to)
+  into v_told, v_since, v_cost from chosen as c;
+  if v_told is null then
+    return 0;
+  end if;
+  perform queue.count_up('queue.messages_counted', v_cost);
+  insert into realtime.messages (id, topic, extension, event, payload, private)
+  select queue.new_id(), t.topic, 'broadcast', 'job.look_again',
+    jsonb_build_object('look_again', true, 'since', t.since, 'at', queue.clock()), true
+  from unnest(v_told, v_since) as t (topic, since);
+  return cardinality(v_told);
+end;
+$$;
+
+-- Whose a session's topic is: the workspace of the guest session, or of the oldest job of that session. Jobs of others
+-- with the same id are not sent there, and their watchers read session_feed.
+create function queue.session_workspace(p_session_id text) returns uuid
+language plpgsql stable
+security definer -- policies on realtime.messages run as the subscriber
+set search_path = '' as $$
+begin
+  if p_session_id like 'guest\_%' then
+    return (select s.workspace_id from queue.live_guest_session(p_session_id) as s);
+  end if;
+  return (select j.workspace_id from public.jobs as j where j.session_id = p_session_id order by j.id limit 1);
+end;
+$$;
+
+-- Whether the caller may join a private topic: a job or session of their workspace, or the workspace. Those to whom a
+-- guest session is open may join its topic, and the user it is for those of its jobs.
+create function queue.may_follow(p_topic text) returns boolean
+language plpgsql stable
+security definer -- policies on realtime.messages run as the subscriber, who may not read the engine
+set search_path = '' as $$
+declare
+  c_uuid constant text := '[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}$';
+begin
+  return case
+    when p_topic ~ '^session:guest_' then exists (select from queue.may_join_guest_session(substr(p_topic, 9)))
+    when p_topic ~ '^session:.{1,255}$' then coalesce(
+      queue.session_workspace(substr(p_topic, 9)) in (select queue.my_workspaces()), false)
+    when p_topic ~ ('^workspace:' || c_uuid) then substr(p_topic, 11)::uuid in (select queue.my_workspaces())
+    when p_topic ~ ('^job:' || c_uuid) then exists (
+      select from public.jobs as j where j.id = substr(p_topic, 5)::uuid
+        and (j.workspace_id in (select queue.my_workspaces()) or j.session_id like 'guest\_%' and exists (
+          select from queue.live_guest_session(j.session_id) as s where s.workspace_id = j.workspace_id
+            and queue.is_mine(s))))
+    else false end;
+end;
+$$;
+
+create function queue.follow(p_topic text, p_follower_id uuid) returns jsonb
+language plpgsql
+security definer -- callers hold no rights on the engine's tables
+set search_path = '' as $$
+declare
+  v_user constant uuid := coalesce(auth.uid(), '00000000-0000-0000-0000-000000000000');
+begin
+  if p_topic is null or p_follower_id is null or not queue.may_follow(p_topic) then
+    perform queue.refuse(404, 'topic_not_found', 'no such topic, or not yours to follow', left(p_topic, 300));
+  end if;
+  insert into queue.followers as f (topic, user_id, follower_id, seen_at)
+  select p_topic, v_user, p_follower_id, clock_timestamp()
+  -- more of one user's clients cannot use up the budget; guests are one user, and have their sessions' bounds
+  where (select count(*) from queue.followers as o
+    where o.topic = p_topic and o.user_id = v_user and o.follower_id <> p_follower_id) < 20
+    and (auth.uid() is null or (select count(*) from queue.followers as o
+      where o.user_id = v_user and (o.topic, o.follower_id) <> (p_topic, p_follower_id)) < 100)
+  on conflict (topic, user_id, follower_id) do update set seen_at = excluded.seen_at;
+  return jsonb_build_object(
+    'receivers', (select count(*) from queue.followers as f where f.topic = p_topic), 'again_seconds', 60,
+    -- all followers together read fifty times a second; counted no further than where each waits half a minute
+    'check_seconds', (select count(*) from (select from queue.followers limit 1500) as f) / 50.0, 'quiet', false);
+end;
+$$;
+
+create function public.follow_topic(p_topic text, p_follower_id uuid, p_version integer default 2) returns jsonb
+language sql set search_path = ''
+begin atomic -- bound when it is made: guests need no usage of the schema
+  select queue.follow(p_topic, p_follower_id);
+end;
+comment on function public.follow_topic is E'Report that a client follows a private topic: {receivers, again_seconds, check_seconds, quiet}.\n\nCall it before joining and every again_seconds while joined: topics of jobs and sessions get messages only while someone follows them.';
+select queue.allow('anon, authenticated, service_role', 'public.follow_topic', 'queue.follow');
+
+-- The maintenance of what is live: announcements, clients that have left, and the end of the feed.
+create function queue.do_live(p_now timestamptz, p_until timestamptz) returns integer
+language plpgsql set search_path = '' as $$
+declare
+  v_done integer := queue.announce_held();
+  v_place xid8;
+begin
+  delete from queue.followers where (topic, user_id, follower_id) in (
+    select f.topic, f.user_id, f.follower_id from queue.followers as f
+    where f.seen_at < clock_timestamp() - interval '150 seconds' for update skip locked);
+  with gone as (
+    delete from queue.feed where ctid = any (array(
+      select f.ctid from queue.feed as f
+      where f.at < p_now - make_interval(hours => (queue.setting('feed_hours'))::integer) limit 5000))
+    returning place)
+  select max(g.place), v_done + count(*) into v_place, v_done from gone as g;
+  if v_place is not null then -- a cursor from before has missed something
+    update queue.tasks set read_to = greatest(read_to, v_place) where name = 'live';
+  end if;
+  return v_done;
+end;
+$$;
+
+-- The parts of a cursor; null when it cannot be of this database, or is from before the feed's beginning. It is a
+-- snapshot: what was not visible in it and is visible now is new, whatever the order of commits. Within a batch it is
+-- "seen~until~place.id~job_id~seq", with the place in the feed and the event of the last line read.
+create function queue.feed_cursor(p_cursor text) returns jsonb
+language plpgsql stable set search_path = '' as $$
+declare
+  v_parts constant text[] := string_to_array(p_cursor, '~');
+  v_place constant text[] := string_to_array(v_parts[3], '.');
+  v_seen pg_snapshot;
+begin
+  if cardinality(v_parts) not in (1, 5) then
+    raise data_exception;
+  end if;
+  v_seen := v_parts[1]::pg_snapshot;
+  if pg_snapshot_xmax(v_seen) > pg_snapshot_xmax(pg_current_snapshot()) -- of another cluster, before a dump and restore
+      or p_cursor not like '1:1:%'
+        and pg_snapshot_xmin(v_seen) <= (select t.read_to from queue.tasks as t where t.name = 'live') then
+    return null;
+  elsif cardinality(v_parts) = 1 then
+    return jsonb_build_object('seen', v_parts[1]);
+  end if;
+  return jsonb_build_object('seen', v_parts[1], 'until', v_parts[2]::pg_snapshot, 'place', v_place[1]::xid8,
+    'id', v_place[2]::bigint, 'job_id', v_parts[4]::uuid, 'seq', v_parts[5]::integer);
+exception when data_exception or null_value_not_allowed then
+  perform queue.refuse(400, 'invalid_argument', 'unknown cursor', 'cursor');
+end;
+$$;
+
+-- Lines of a workspace's or a session's feed from a place on, at most p_limit.
+create function queue.feed_lines(
+  p_workspace_id uuid, p_session_id text, p_place xid8, p_id bigint, p_until xid8, p_limit integer
+) returns setof queue.feed
+language plpgsql stable set search_path = '' as $$
+begin
+  if p_session_id is null then
+    return query select f.* from queue.feed as f
+      where f.workspace_id = p_workspace_id and (f.place, f.id) >= (p_place, p_id) and f.place <= p_until
+      order by f.place, f.id limit p_limit;
+  else
+    return query select f.* from queue.feed as f
+      where f.session_id = p_session_id and (f.place, f.id) >= (p_place, p_id) and f.place <= p_until
+      order by f.place, f.id limit p_limit;
+  end if;
+end;
+$$;
+
+-- A page of a feed in the order of (place, id). It reads at most 1,000 lines: a page may be short, even empty, and
+-- still have a place to continue from, which is null when there is nothing more up to p_until.
+create function queue.feed_page(
+  p_workspace_id uuid, p_session_id text, p_cursor jsonb, p_until pg_snapshot, p_limit integer,
+  out events jsonb, out places jsonb, out place text
+)
+language plpgsql stable set search_path = '' as $$
+declare
+  c_lines constant integer := 1000;
+  v_seen constant pg_snapshot := p_cursor ->> 'seen';
+  v_hidden constant text[] := case when p_session_id is null then '{job.progress,job.log}' else '{job.log}' end;
+  -- with both, the caller has shown that it may read this session of this workspace
+  v_all constant boolean := p_session_id is null or p_workspace_id is not null or auth.uid() is null
+    and queue.is_service();
+begin
+  with lines as materialized (
+    select f.*, row_number() over w as n, sum(cardinality(f.job_ids)) over w - cardinality(f.job_ids) as before
+    from queue.feed_lines(p_workspace_id, p_session_id,
+      coalesce((p_cursor ->> 'place')::xid8, pg_snapshot_xmin(v_seen)), coalesce((p_cursor ->> 'id')::bigint, 0),
+      pg_snapshot_xmax(p_until), c_lines) as f
+    window w as (order by f.place, f.id)),
+  slice as (select l.* from lines as l where l.before <= p_limit + 1000), -- lines have a thousand events at most
+  found as (
+    select s.place || '.' || s.id as place, s.type, s.data, s.at, i.job_id, i.seq,
+      row_number() over (order by s.n, i.nth) as n
+    from slice as s cross join lateral unnest(s.job_ids, s.seqs) with ordinality as i (job_id, seq, nth)
+    where s.type <> all (v_hidden) and (v_all or s.workspace_id in (select queue.my_workspaces()))
+      and (p_workspace_id is null or s.workspace_id = p_workspace_id)
+      and not pg_visible_in_snapshot(s.xid, v_seen) and pg_visible_in_snapshot(s.xid, p_until)
+      and (s.id is distinct from (p_cursor ->> 'id')::bigint or i.nth > (
+        select o.nth from unnest(s.job_ids, s.seqs) with ordinality as o (job_id, seq, nth)
+        where o.job_id = (p_cursor ->> 'job_id')::uuid and o.seq = (p_cursor ->> 'seq')::integer))
+    order by n limit p_limit + 1)
+  select coalesce(jsonb_agg(jsonb_build_object('job_id', f.job_id, 'seq', f.seq, 'type', f.type, 'data', f.data,
+      'created_at', f.at) order by f.n) filter (where f.n <= p_limit), '[]'),
+    coalesce(jsonb_agg(f.place order by f.n) filter (where f.n <= p_limit), '[]'),
+    case when count(*) > p_limit then (
+        select concat_ws('~', l.place, l.job_id, l.seq) from found as l where l.n = p_limit)
+      when (select count(*) from lines) = c_lines or (select count(*) from slice) < (select count(*) from lines) then (
+        select concat_ws('~', s.place || '.' || s.id, s.job_ids[cardinality(s.job_ids)], s.seqs[cardinality(s.seqs)])
+        from slice as s order by s.n desc limit 1) end
+  into events, places, place from found as f;
+end;
+$$;
+
+create function queue.read_feed(p_workspace_id uuid, p_session_id text, p_cursor text, p_limit integer) returns jsonb
+language plpgsql stable set search_path = '' as $$
+declare
+  c_limit constant integer := least(1000, greatest(1, coalesce(p_limit, 500)));
+  v_cursor constant jsonb := queue.feed_cursor(p_cursor);
+  v_until constant pg_snapshot := coalesce((v_cursor ->> 'until')::pg_snapshot, pg_current_snapshot());
+  v_page record;
+begin
+  if v_cursor is null then
+    return jsonb_build_object('events', '[]'::jsonb, 'places', '[]'::jsonb, 'cursor', v_until, 'more', false,
+      'reset', true);
+  end if;
+  v_page := queue.feed_page(p_workspace_id, p_session_id, v_cursor, v_until, c_limit);
+  return jsonb_build_object('events', v_page.events, 'places', v_page.places, 'more', v_page.place is not null,
+    'cursor', case when v_page.place is null then v_until::text
+      else concat_ws('~', v_cursor ->> 'seen', v_until, v_page.place) end);
+end;
+$$;
+
+create function public.event_feed(p_workspace_id uuid, p_cursor text default null, p_limit integer default 500)
+returns jsonb
+language plpgsql stable
+security definer -- answers the same 404 for a missing workspace and another's
+set search_path = ''
+set enable_seqscan = off -- a session's plan may be older than the rows
+set jit = off as $$
+begin
+  perform queue.may_read(p_workspace_id);
+  if p_cursor is null then
+    return jsonb_build_object('events', '[]'::jsonb, 'places', '[]'::jsonb, 'cursor', pg_current_snapshot(),
+      'more', false);
+  end if;
+  return queue.read_feed(p_workspace_id, null, p_cursor, p_limit);
+end;
+$$;
+comment on function public.event_feed is E'State changes of a workspace''s jobs after a cursor: {events: [{job_id, seq, type, data, created_at}], places, cursor, more, reset?}.\n\nEach event comes once, those of a job in order of seq. Without a cursor it starts now, with "1:1:" as far back as it is kept; reset says that events may have been missed. A cursor after an event has its place of places, job_id and seq.';
+
+create function public.session_feed(p_session_id text, p_cursor text default null, p_limit integer default 500)
+returns jsonb
+language plpgsql stable
+security definer -- answers the same 404 for a missing session and another's
+set search_path = ''
+set enable_seqscan = off -- a session's plan may be older than the rows
+set jit = off as $$
+begin
+  if not exists (
+      select from public.jobs as j
+      where j.session_id = p_session_id
+        and (j.workspace_id in (select queue.my_workspaces()) or auth.uid() is null and queue.is_service())) then
+    perform queue.refuse_session();
+  end if;
+  return queue.read_feed(null, p_session_id, coalesce(p_cursor, '1:1:'), p_limit);
+end;
+$$;
+comment on function public.session_feed is 'Events of a session''s jobs, without logs, after a cursor, as event_feed; without one as far back as it is kept.';
+select queue.allow('authenticated, service_role', 'public.event_feed', 'public.session_feed');

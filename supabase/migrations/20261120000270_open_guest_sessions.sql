@@ -1,0 +1,359 @@
+-- Guest sessions: a session opened to someone outside the workspace, to all who hold its id or to one user. The id is
+-- generated here and is the capability; it opens that session and nothing else. And what guests may do: a limit for
+-- each address and for all of them together.
+
+create table queue.guest_sessions (
+  session_id text primary key,
+  workspace_id uuid not null, -- whose jobs it shows; those of others with the same session_id are not part of it
+  user_id uuid, -- the one user it is for; null for anyone who holds the id
+  is_members boolean not null default false, -- whether the user has it as a member, and only while one
+  opened_at timestamptz not null default queue.clock(),
+  expires_at timestamptz not null,
+  constraint guest_sessions_id_is_unguessable check (session_id ~ '^guest_[0-9a-f]{64}$'),
+  constraint guest_sessions_end_after_they_began check (expires_at > opened_at)
+);
+create index guest_sessions_by_workspace on queue.guest_sessions (workspace_id);
+create index guest_sessions_by_end on queue.guest_sessions (expires_at);
+
+insert into queue.settings (name, value) values
+  ('allow_anonymous', 'false'),
+  -- set by hosted Supabase's own gateway; else the last of x-forwarded-for
+  ('client_address_header', '"cf-connecting-ip"'),
+  ('guest_address_percent', '10'), -- what one address may use of what all guests together may
+  -- with which the API signs the address of a guest whose call it passes on
+  ('guest_key', to_jsonb(encode(uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()), 'hex')));
+insert into queue.tasks (name, place, every) values ('guests', 75, '1 hour');
+
+-- Another key, after worker keys were revoked.
+create function queue.renew_guest_key() returns void
+language sql set search_path = '' as $$
+  update queue.settings set updated_at = queue.clock(),
+    value = to_jsonb(encode(uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()), 'hex'))
+  where name = 'guest_key'
+$$;
+
+create function public.guest_key() returns jsonb
+language sql stable
+security definer -- callers hold no rights on the engine's tables
+set search_path = ''
+as $$ select jsonb_build_object('key', queue.setting('guest_key')) $$;
+comment on function public.guest_key is E'The key with which the API signs the address of a guest, in hexadecimal: {key}.\n\nThe header x-minutehand-client has the address, the Unix time and hex(sha256(key || sha256(key || "address time"))).';
+
+-- A session that is missing, ended, closed or another's: one answer for all, without its id, which may be a key.
+create function queue.refuse_session() returns void
+language plpgsql set search_path = '' as $$
+begin
+  perform queue.refuse(404, 'session_not_found', 'no such session');
+end;
+$$;
+
+-- The address of the caller, of IPv6 its network /64: what the API signed, else what the gateway saw; unknown where
+-- there is none. Nothing that a caller says of itself.
+create function queue.client_address() returns text
+language plpgsql stable set search_path = '' as $$
+declare
+  v_headers constant jsonb := nullif(current_setting('request.headers', true), '');
+  v_signed constant text[] := string_to_array(v_headers ->> 'x-minutehand-client', ' ');
+  v_key constant bytea := decode(queue.setting('guest_key') #>> '{}', 'hex');
+  v_address inet;
+begin
+  if cardinality(v_signed) = 3 and v_signed[3] = encode(sha256(v_key || sha256(v_key
+      || convert_to(v_signed[1] || ' ' || v_signed[2], 'utf8'))), 'hex')
+    and abs(extract(epoch from queue.clock()) - v_signed[2]::numeric) < 120 then
+    v_address := v_signed[1];
+  else
+    v_address := coalesce(v_headers ->> (queue.setting('client_address_header') #>> '{}'),
+      btrim(split_part(v_headers ->> 'x-forwarded-for', ',', -1))); -- what comes before it is the caller's own word
+  end if;
+  return coalesce(host(case family(v_address) when 6 then network(set_masklen(v_address, 64)) else v_address end),
+    'unknown');
+exception when invalid_text_representation then
+  return 'unknown';
+end;
+$$;
+
+-- Count what a guest does, or refuse with 429: within the settings <name>_per_minute and <name>_per_day for all guests
+-- together, and guest_address_percent of them for each address. People with an account and the service have other
+-- limits, or none. For apps' functions: queue.check_guest first and this last, since others wait for the counts.
+create function queue.admit_guest(p_name text, p_uses integer default 1) returns void
+language plpgsql set search_path = '' as $$
+declare
+  v_now constant timestamptz := queue.clock();
+  v_window record;
+  v_tokens double precision;
+begin
+  if queue.is_service_role() or auth.uid() is not null and coalesce(auth.jwt() ->> 'is_anonymous', '') <> 'true' then
+    return;
+  end if;
+  for v_window in
+    select a.address, u.unit, u.seconds, ceil((queue.setting(format('%s_per_%s', p_name, u.unit)))::numeric
+      * case a.address when '' then 1 else (queue.setting('guest_address_percent'))::numeric / 100 end
+      )::double precision as most
+    from (values (queue.client_address()), ('')) as a (address) -- an address first: it is locked by fewer
+    cross join (values ('day', 86400), ('minute', 60)) as u (unit, seconds)
+    where queue.setting(format('%s_per_%s', p_name, u.unit)) is not null
+  loop
+    insert into queue.buckets as b (name, tokens, refilled_at)
+    select format('g:%s/%s/%s', p_name, v_window.unit, v_window.address), v_window.most - p_uses, v_now
+    where p_uses > 0
+    on conflict (name) do update set refilled_at = v_now, tokens = least(v_window.most, b.tokens
+      + extract(epoch from v_now - b.refilled_at) * v_window.most / v_window.seconds) - p_uses
+    returning b.tokens into v_tokens;
+    if p_uses = 0 then
+      v_tokens := (select b.tokens + extract(epoch from v_now - b.refilled_at) * v_window.most / v_window.seconds - 1
+        from queue.buckets as b where b.name = format('g:%s/%s/%s', p_name, v_window.unit, v_window.address));
+    end if;
+    if v_tokens < 0 then -- the refusal rolls the count back
+      perform queue.refuse(429, 'quota_exceeded', format('no more of this without an account %s this %s',
+        case v_window.address when '' then 'in' else 'from your address in' end, v_window.unit),
+        format('%s_per_%s', p_name, v_window.unit));
+    end if;
+  end loop;
+end;
+$$;
+
+-- Refuse with 429 a guest who may do no more of it, before anything is done; counts nothing.
+create function queue.check_guest(p_name text) returns void
+language plpgsql set search_path = '' as $$
+begin
+  perform queue.admit_guest(p_name, 0);
+end;
+$$;
+
+-- The guest session of an id while it is open; one for anyone who holds the id only where allow_anonymous is true.
+create function queue.live_guest_session(p_session_id text) returns setof queue.guest_sessions
+language sql stable set search_path = '' as $$
+  select s from queue.guest_sessions as s
+  where s.session_id = p_session_id and s.expires_at > (select queue.clock())
+    and (s.user_id is not null or (select queue.setting('allow_anonymous') = 'true'))
+$$;
+
+-- Whether it is for the caller as its user. One of Auth's anonymous sign-in counts only where allow_anonymous is true.
+create function queue.is_mine(p_session queue.guest_sessions) returns boolean
+language sql stable set search_path = '' as $$
+  select auth.uid() is not null and p_session.user_id = auth.uid()
+    and (coalesce(auth.jwt() ->> 'is_anonymous', 'false') <> 'true' or queue.setting('allow_anonymous') = 'true')
+    and (not p_session.is_members or queue.is_member(p_session.workspace_id))
+$$;
+
+-- The guest session if the caller may follow it: as a holder of the id, as its user, or as a member of its workspace.
+create function queue.may_join_guest_session(p_session_id text) returns setof queue.guest_sessions
+language sql stable set search_path = '' as $$
+  select s from queue.live_guest_session(p_session_id) as s
+  where s.user_id is null or queue.is_mine(s) or s.workspace_id in (select queue.my_workspaces())
+    or queue.is_service_role()
+$$;
+
+create function queue.guest_session_or_refuse(p_session_id text) returns queue.guest_sessions
+language plpgsql stable set search_path = '' as $$
+declare
+  v_session queue.guest_sessions;
+begin
+  select s.* into v_session from queue.may_join_guest_session(p_session_id) as s;
+  if not found then
+    perform queue.refuse_session();
+  end if;
+  return v_session;
+end;
+$$;
+
+-- The guest session of an id, opened when there is none and prolonged otherwise, which once a day is enough; one that
+-- has ended stays so. For apps' own functions: the caller checks queue.may_join_guest_session.
+create function queue.ensure_guest_session(
+  p_session_id text, p_workspace_id uuid, p_user_id uuid, p_seconds integer
+) returns queue.guest_sessions
+language plpgsql set search_path = '' as $$
+declare
+  v_session queue.guest_sessions;
+begin
+  insert into queue.guest_sessions as s (session_id, workspace_id, user_id, is_members, expires_at)
+  values (p_session_id, p_workspace_id, p_user_id, queue.is_member(p_workspace_id),
+    queue.clock() + make_interval(secs => p_seconds))
+  on conflict (session_id) do update set expires_at = excluded.expires_at
+  where s.expires_at > queue.clock() and s.expires_at < excluded.expires_at - interval '1 day'
+  returning * into v_session;
+  if v_session.session_id is null then
+    select * into v_session from queue.guest_sessions as s where s.session_id = p_session_id;
+  end if;
+  return v_session;
+end;
+$$;
+
+-- The workspace of an app's guests: the setting p_setting, or one without members that is made now.
+create function queue.guest_workspace(p_setting text, p_name text) returns uuid
+language plpgsql set search_path = '' as $$
+declare
+  v_id uuid := queue.setting(p_setting) #>> '{}';
+begin
+  if exists (select from queue.tenants where id = v_id) then
+    return v_id;
+  end if;
+  -- locked, so that two first guests make one workspace
+  select value #>> '{}' into v_id from queue.settings where name = p_setting for update;
+  if not exists (select from queue.tenants where id = v_id) then
+    insert into queue.tenants (name) values (p_name) returning id into v_id;
+    update queue.settings set value = to_jsonb(v_id) where name = p_setting;
+  end if;
+  return v_id;
+exception when feature_not_supported or wrong_object_type or object_not_in_prerequisite_state then
+  -- the tenants are the project's own: none is made for guests
+  perform queue.refuse(403, 'forbidden', 'Guests need workspaces of their own, which this project does not have');
+end;
+$$;
+
+create function queue.show_guest_session(p_session_id text) returns jsonb
+language plpgsql stable
+security definer -- guests hold no rights on any table
+set search_path = ''
+set enable_seqscan = off -- a session's plan may be older than the rows
+set jit = off as $$
+declare
+  v_session constant queue.guest_sessions := queue.guest_session_or_refuse(p_session_id);
+begin
+  return jsonb_build_object('session_id', v_session.session_id, 'expires_at', v_session.expires_at, 'jobs', (
+    select coalesce(jsonb_agg(l.line order by l.id desc), '[]') from (
+      select j.id, jsonb_build_object('id', j.id, 'session_id', j.session_id, 'job_type', j.job_type,
+        'status', j.status, 'progress', coalesce(j.progress, '{"percentage": 0, "stage": null, "message": null}'),
+        'result', j.result, 'error_message', j.error_message, 'attempts', j.attempts,
+        'max_attempts', j.max_attempts, 'next_retry_at', j.next_retry_at, 'scheduled_for', j.scheduled_for,
+        'started_at', j.started_at, 'finished_at', j.finished_at, 'completed_at', j.completed_at,
+        'cancel_requested_at', j.cancel_requested_at, 'created_at', j.created_at, 'updated_at', j.updated_at,
+        'last_seq', j.last_seq) as line
+      from public.jobs as j
+      where j.session_id = v_session.session_id and j.workspace_id = v_session.workspace_id
+      order by j.id desc limit 200) as l));
+end;
+$$;
+
+create function queue.show_guest_session_events(p_session_id text, p_job_id uuid, p_after integer, p_limit integer)
+returns jsonb
+language plpgsql stable
+security definer -- guests hold no rights on any table
+set search_path = '' as $$
+declare
+  v_session constant queue.guest_sessions := queue.guest_session_or_refuse(p_session_id);
+begin
+  if not exists (
+      select from public.jobs as j
+      where j.id = p_job_id and j.session_id = v_session.session_id and j.workspace_id = v_session.workspace_id) then
+    perform queue.refuse_job(p_job_id);
+  end if;
+  return jsonb_build_object('events', (
+    select coalesce(jsonb_agg(l.line order by l.seq), '[]') from (
+      select e.seq, jsonb_build_object('job_id', e.job_id, 'seq', e.seq, 'type', e.type, 'created_at', e.created_at,
+        -- a log line has a number and no data: seq has no gaps, and lines are not for guests
+        'data', case when e.type = 'job.log' and not queue.is_mine(v_session) then '{}' else e.data end) as line
+      from public.job_events as e
+      where e.job_id = p_job_id and e.seq > coalesce(p_after, 0)
+      order by e.seq limit least(1000, greatest(1, coalesce(p_limit, 500)))) as l));
+end;
+$$;
+
+create function queue.show_guest_session_feed(p_session_id text, p_cursor text, p_limit integer) returns jsonb
+language plpgsql stable
+security definer -- guests hold no rights on any table
+set search_path = ''
+set enable_seqscan = off -- a session's plan may be older than the rows
+set jit = off as $$
+declare
+  v_session constant queue.guest_sessions := queue.guest_session_or_refuse(p_session_id);
+begin
+  return queue.read_feed(v_session.workspace_id, v_session.session_id, coalesce(p_cursor, '1:1:'), p_limit);
+end;
+$$;
+
+-- Bodies are bound when they are made: the roles that call them need no usage of queue.
+create function public.guest_session_jobs(p_session_id text) returns jsonb
+language sql stable set search_path = ''
+begin atomic
+  select queue.show_guest_session(p_session_id);
+end;
+comment on function public.guest_session_jobs is E'Jobs of a guest session, newest first, at most 200, without payloads: {session_id, expires_at, jobs}.\n\n404 session_not_found for an id that is wrong, ended, closed, or another user''s.';
+
+create function public.guest_session_events(
+  p_session_id text, p_job_id uuid, p_after integer default 0, p_limit integer default 500
+) returns jsonb
+language sql stable set search_path = ''
+begin atomic
+  select queue.show_guest_session_events(p_session_id, p_job_id, p_after, p_limit);
+end;
+comment on function public.guest_session_events is
+  'Events of one job of a guest session after a seq: {events: [{job_id, seq, type, data, created_at}]}.';
+
+create function public.guest_session_feed(
+  p_session_id text, p_cursor text default null, p_limit integer default 500
+) returns jsonb
+language sql stable set search_path = ''
+begin atomic
+  select queue.show_guest_session_feed(p_session_id, p_cursor, p_limit);
+end;
+comment on function public.guest_session_feed is
+  'Events of a guest session''s jobs, without logs, after a cursor; as session_feed, and also before it has a job.';
+
+create function public.open_guest_session(p_workspace_id uuid, p_options jsonb default '{}') returns jsonb
+language plpgsql
+security definer -- callers hold no rights on the engine's tables
+set search_path = '' as $$
+declare
+  v_seconds numeric := 86400;
+  v_user uuid;
+  v_made queue.guest_sessions;
+begin
+  perform queue.may_manage(p_workspace_id);
+  perform queue.check_names(p_options, array['ttl_seconds', 'user_id'], 'options');
+  if p_options ? 'ttl_seconds' then
+    v_seconds := case when jsonb_typeof(p_options -> 'ttl_seconds') = 'number'
+      then (p_options ->> 'ttl_seconds')::numeric else 0 end;
+    if v_seconds not between 1 and 2592000 then
+      perform queue.refuse(400, 'invalid_argument', 'ttl_seconds must be a number from 1 to 2592000, thirty days',
+        'ttl_seconds');
+    end if;
+  end if;
+  v_user := queue.uuid_or_refuse(p_options ->> 'user_id', 'user_id');
+  if v_user is null and queue.setting('allow_anonymous') is distinct from 'true' then
+    perform queue.refuse(403, 'forbidden',
+      'anonymous guest sessions are off: name a user_id, or let the operator set allow_anonymous', 'allow_anonymous');
+  end if;
+  insert into queue.guest_sessions (session_id, workspace_id, user_id, expires_at)
+  values ('guest_' || encode(uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()), 'hex'),
+    p_workspace_id, v_user, queue.clock() + make_interval(secs => v_seconds::double precision))
+  returning * into v_made;
+  return to_jsonb(v_made) - 'is_members';
+end;
+$$;
+comment on function public.open_guest_session is E'Open a session to someone outside: {session_id, workspace_id, user_id, opened_at, expires_at}. For managers.\n\nOptions: ttl_seconds (86400), user_id (anyone who holds the id if omitted). It shows the jobs that are enqueued with this session_id.';
+
+create function public.close_guest_session(p_session_id text) returns jsonb
+language plpgsql
+security definer -- callers hold no rights on the engine's tables
+set search_path = '' as $$
+begin
+  delete from queue.guest_sessions as s
+  where s.session_id = p_session_id
+    and (s.workspace_id in (select queue.my_managed_workspaces()) or auth.uid() is null and queue.is_service());
+  if not found then
+    perform queue.refuse_session();
+  end if;
+  return jsonb_build_object('closed', true);
+end;
+$$;
+comment on function public.close_guest_session is 'End a guest session now: {closed}. For managers of its workspace.';
+
+-- The maintenance of guests: sessions are forgotten a day after their end.
+create function queue.do_guests(p_now timestamptz, p_until timestamptz) returns integer
+language plpgsql set search_path = '' as $$
+declare
+  v_count integer;
+begin
+  delete from queue.guest_sessions where session_id = any (array(
+    select s.session_id from queue.guest_sessions as s
+    where s.expires_at < p_now - interval '1 day' order by s.expires_at limit 1000 for update skip locked));
+  get diagnostics v_count = row_count;
+  return v_count;
+end;
+$$;
+
+select queue.allow('job_worker, service_role', 'public.guest_key');
+select queue.allow('anon, authenticated, service_role', 'public.guest_session_jobs', 'public.guest_session_events',
+  'public.guest_session_feed');
+select queue.allow('authenticated, service_role', 'public.open_guest_session', 'public.close_guest_session');
